@@ -1,0 +1,13 @@
+//! The one place where the clock is read. Times are UTC and cut to microseconds, the precision that PostgreSQL
+//! stores, so that a value is equal to itself after a round trip through the database.
+
+use chrono::{DateTime, SubsecRound, Utc};
+
+/// A point in time, UTC, microseconds.
+pub type Time = DateTime<Utc>;
+
+/// The present moment.
+#[expect(clippy::disallowed_methods, reason = "this is the one place")]
+pub fn now() -> Time {
+    Utc::now().trunc_subsecs(6)
+}

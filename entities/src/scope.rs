@@ -1,0 +1,46 @@
+//! Which rows a caller may read, as data. Every finder takes a `Scope`; each domain turns it into its own SQL
+//! condition (`condition`) and its own check on a row (`admits`), so the two stand side by side and are tested
+//! against each other. Not here: hidden columns, which are the front room's business.
+
+use crate::{id::UserId, user::Role};
+
+/// The rows a caller may read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// Every row: services.
+    All,
+    /// What this account may see in this role.
+    Of {
+        /// The account.
+        user: UserId,
+        /// Its role.
+        role: Role,
+    },
+    /// No row: nobody is signed in.
+    Nothing,
+}
+
+impl Scope {
+    /// The scope of a signed-in account.
+    pub fn of(user: UserId, role: Role) -> Self {
+        Self::Of { user, role }
+    }
+
+    /// The account that is asking, if any.
+    pub fn user(&self) -> Option<UserId> {
+        match self {
+            Self::Of { user, .. } => Some(*user),
+            Self::All | Self::Nothing => None,
+        }
+    }
+
+    /// Sees every account's private columns, forms, submissions and locations.
+    pub fn manages(&self) -> bool {
+        matches!(self, Self::All | Self::Of { role: Role::Admin | Role::Manager, .. })
+    }
+
+    /// Sees every account's sessions and activity as well.
+    pub fn administers(&self) -> bool {
+        matches!(self, Self::All | Self::Of { role: Role::Admin, .. })
+    }
+}
