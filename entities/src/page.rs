@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::{
     clock::Time,
     error::Error,
-    sql::{Cells, Record, Sql},
+    sql::{Record, Sql},
     store::Store,
 };
 
@@ -255,11 +255,15 @@ pub(crate) struct Count<'a> {
 }
 
 impl Count<'_> {
+    #[expect(
+        clippy::redundant_closure_for_method_calls,
+        reason = "the method itself is not general enough over lifetimes"
+    )]
     pub(crate) async fn all(&self, store: &Store) -> Result<i64, Error> {
         let mut sql = store.sql();
         sql.push("SELECT count(*) FROM ").push(self.table).push(" t WHERE TRUE");
         (self.conditions)(&mut sql);
-        let counts = store.fetch(self.name, self.table, sql, Cells::next::<i64>).await?;
+        let counts = store.fetch(self.name, self.table, sql, |cells| cells.next::<i64>()).await?;
         Ok(counts.first().copied().unwrap_or_default())
     }
 
