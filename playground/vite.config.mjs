@@ -1,16 +1,12 @@
-// How the page is bundled: where assets are served, which fonts are kept, what is swapped for something smaller.
+// How the page is bundled: where assets are served and what is swapped for something smaller.
 // Compressing and listing the result is scripts/build.mjs.
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
-import { fileURLToPath } from "node:url";
 import { defineConfig } from "vite";
-
-const local = (path) => fileURLToPath(new URL(path, import.meta.url));
 
 /** @param {Set<string>} bundled is filled with the ids of all modules whose code is in the result, workers too */
 export const config = (bundled = new Set()) => ({
   base: "/playground/",
   publicDir: false,
-  plugins: [latinFonts(), smallerJson(), listModules(bundled)],
+  plugins: [smallerJson(), listModules(bundled)],
   resolve: { dedupe: ["graphql", "react", "react-dom"] },
   worker: { format: "es", plugins: () => [listModules(bundled)] },
   build: {
@@ -31,32 +27,6 @@ export default defineConfig(config());
 
 function dropDirectiveNotes(level, log, handle) {
   if (log.code !== "MODULE_LEVEL_DIRECTIVE") handle(level, log);
-}
-
-/** GraphiQL ships its fonts inside CSS as base64, six alphabets each: keep the upright Latin ones, as files. */
-function latinFonts() {
-  const folder = local("node_modules/.xp-fonts/");
-  return {
-    name: "xp:latin-fonts",
-    enforce: "pre",
-    load(id) {
-      const sheet = /@graphiql\/react\/font\/([a-z-]+)\.css$/.exec(id);
-      if (!sheet) return null;
-      mkdirSync(folder, { recursive: true });
-      return readFileSync(id, "utf8")
-        .match(/@font-face\s*{[^}]*}/g)
-        .filter((face) => /U\+0000-00FF/i.test(face) && !/font-style:\s*italic/.test(face))
-        .map((face) =>
-          face.replace(/url\(["']?data:font\/(\w+);base64,([^)"']+)["']?\)/, (_, format, data) => {
-            const weight = /font-weight:\s*(\d+)/.exec(face)[1];
-            const file = `${folder}${sheet[1]}-${weight}.${format}`;
-            writeFileSync(file, Buffer.from(data, "base64"));
-            return `url(${file})`;
-          }),
-        )
-        .join("\n");
-    },
-  };
 }
 
 /** GraphiQL formats JSON with prettier's JavaScript parser (1 MB): the JSON parser it has anyway does that too. */

@@ -1,5 +1,5 @@
 // The licence text of every package whose code is in the bundle. Which packages those are comes from the bundler, not
-// from package.json: workers and CSS count, unused dependencies don't.
+// from package.json: workers and CSS count, unused dependencies don't. Fonts are no modules of the bundler: they are the dependencies of @fontsource.
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -10,10 +10,11 @@ export function licences(root, modules) {
     const inside = /^.*\/node_modules\/((?:@[^/]+\/)?[^/?]+)\//.exec(id);
     if (inside && !inside[1].startsWith(".")) names.add(inside[1]);
   }
+  const { dependencies } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
+  for (const name of Object.keys(dependencies)) if (name.startsWith("@fontsource/")) names.add(name);
   const parts = [...names].sort().map((name) => describe(join(root, "node_modules", name), name));
   return [
-    "The XP Graph playground contains code of the packages below, each under its own licence.",
-    "The fonts Roboto (Apache-2.0) and Fira Code (OFL-1.1) come with @graphiql/react.\n",
+    "The XP Graph playground contains code of the packages below, each under its own licence.\n",
     ...parts,
   ].join("\n");
 }

@@ -1,7 +1,6 @@
 // Where the page starts: it asks the server for its settings, then draws the app. No layout and no GraphQL here.
 import "./monaco.js";
-import "@graphiql/react/font/roboto.css";
-import "@graphiql/react/font/fira-code.css";
+import "./fonts.css";
 import "@graphiql/react/style.css";
 import "@graphiql/plugin-doc-explorer/style.css";
 import "@graphiql/plugin-history/style.css";

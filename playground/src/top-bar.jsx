@@ -1,5 +1,5 @@
 // The bar above GraphiQL: the name, the examples menu and the account select, and what they do to the editors.
-import { DropdownMenu, pick, useGraphiQL, useGraphiQLActions, useMonaco } from "@graphiql/react";
+import { DropdownMenu, pick, useGraphiQL, useGraphiQLActions } from "@graphiql/react";
 import { useEffect, useState } from "react";
 import { examples, fillVariables } from "./examples.js";
 import { isOurs, readHeaders, withToken } from "./headers.js";
@@ -24,7 +24,7 @@ export function TopBar({ config, account, onAccount }) {
 
 function ExamplesMenu({ endpoint, onNote }) {
   const open = useOpenExample(endpoint, onNote);
-  const ready = useMonaco((state) => Boolean(state.monaco));
+  const ready = useGraphiQL((state) => Boolean(state.queryEditor && state.variableEditor && state.headerEditor));
   return (
     <DropdownMenu>
       <DropdownMenu.Button className="xp-button" disabled={!ready}>
@@ -62,7 +62,7 @@ function AccountSelect({ accounts, account, onAccount }) {
   );
 }
 
-/** Opens an example in a new tab, with variables the server can answer, and runs it. */
+/** Opens an example in a new tab, with this tab's headers and variables the server can answer, and runs it. */
 function useOpenExample(endpoint, onNote) {
   const { addTab, setOperationName, run, stop } = useGraphiQLActions();
   const { queryEditor, variableEditor, headerEditor } = useGraphiQL(
@@ -70,13 +70,14 @@ function useOpenExample(endpoint, onNote) {
   );
   return async (example) => {
     onNote("");
-    const headers = readHeaders(headerEditor?.getValue());
-    const { variables, problem } = await fillVariables(example, endpoint, headers);
+    const headers = headerEditor.getValue();
+    const { variables, problem } = await fillVariables(example, endpoint, readHeaders(headers));
     if (problem) onNote(problem);
     stop();
     addTab();
     queryEditor.setValue(example.query);
     variableEditor.setValue(variables);
+    headerEditor.setValue(headers);
     setOperationName(example.operationName);
     if (variables) document.querySelector(".graphiql-editor-tools [data-name=variables]")?.click();
     run();
