@@ -1,4 +1,5 @@
 //! STUB, replaced within the hour.
+pub mod gate;
 pub mod viewer;
 use serde::Deserialize;
 pub use viewer::Viewer;
