@@ -2,7 +2,10 @@
 //! `user_locations (user_id, timestamp desc, id desc)` or `(session_id, …)` and prune by time; `latest` reads
 //! `user_last_locations`, one row a user. Thinning of tracks is in `location/track.rs`. Not here: recording.
 
-use std::sync::Arc;
+use std::{
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
 
 use rustc_hash::FxHashMap;
 use uuid::Uuid;
@@ -161,6 +164,16 @@ pub struct Filter {
     pub max_accuracy: Option<f64>,
 }
 
+/// No number in it is NaN: areas are checked when made, and accuracies come from JSON.
+impl Eq for Filter {}
+
+/// Numbers are left out: equal filters still hash alike.
+impl Hash for Filter {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.timestamp, &self.session_ids).hash(state);
+    }
+}
+
 impl Filter {
     fn push(&self, sql: &mut Sql, scope: &Scope) {
         push_scope(sql, scope);
@@ -236,6 +249,16 @@ pub struct LatestFilter {
     pub area: Option<Area>,
     /// Of these users.
     pub user_ids: Option<Vec<UserId>>,
+}
+
+/// No number in it is NaN: areas are checked when made.
+impl Eq for LatestFilter {}
+
+/// Numbers are left out: equal filters still hash alike.
+impl Hash for LatestFilter {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.user_ids.hash(state);
+    }
 }
 
 impl LatestFilter {

@@ -2,7 +2,11 @@
 //! they cannot drift apart. A page per parent is one statement for all parents: LATERAL over the array of parents
 //! on PostgreSQL, `ROW_NUMBER` on SQLite. Not here: which rows a list has (the domains), GraphQL connections.
 
-use std::{collections::HashMap, hash::Hash, sync::Arc};
+use std::{
+    collections::HashMap,
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
 
 use rustc_hash::FxHashMap;
 use sea_orm::Value;
@@ -68,6 +72,21 @@ pub struct Keyset<R: 'static> {
     pub(crate) name: &'static str,
     pub(crate) descending: bool,
     pub(crate) keys: &'static [Key<R>],
+}
+
+/// A keyset is its name and direction, so that loaders can be compared.
+impl<R> PartialEq for Keyset<R> {
+    fn eq(&self, other: &Self) -> bool {
+        (self.name, self.descending) == (other.name, other.descending)
+    }
+}
+
+impl<R> Eq for Keyset<R> {}
+
+impl<R> Hash for Keyset<R> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.name, self.descending).hash(state);
+    }
 }
 
 impl<R> Keyset<R> {
