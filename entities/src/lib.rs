@@ -11,6 +11,7 @@ pub mod id;
 pub mod location;
 pub mod page;
 pub mod scope;
+pub mod seed;
 pub mod session;
 mod sql;
 pub mod store;
