@@ -111,13 +111,11 @@ fn plan(mut points: usize, people: &People) -> Vec<Track> {
     let mut random = Random::of("tracks");
     let working = people.working();
     let mut seen = vec![false; people.users.len()];
-    let newest_of_each = working.iter().rev().filter(|index| {
-        let user = people.sessions[**index].user;
-        !std::mem::replace(&mut seen[user], true)
-    });
-    let mut sessions: Vec<usize> = newest_of_each.copied().collect();
-    sessions.reverse();
-    let mut sessions = sessions.into_iter();
+    // In an order of no meaning, so that an account's one track may lie anywhere in its time.
+    let mixed = (0..working.len()).map(|index| working[index * 7_919 % working.len()]);
+    let one_of_each: Vec<usize> =
+        mixed.filter(|index| !std::mem::replace(&mut seen[people.sessions[*index].user], true)).collect();
+    let mut sessions = one_of_each.into_iter();
     let mut tracks = Vec::new();
     while points > 0 {
         let session = sessions.next().unwrap_or_else(|| *random.pick(&working));
