@@ -9,6 +9,7 @@ pub mod error;
 pub mod form;
 pub mod id;
 pub mod location;
+pub mod node;
 pub mod page;
 pub mod scope;
 pub mod seed;

@@ -7,13 +7,11 @@ use std::fmt::Write as _;
 use sea_orm::{
     DbBackend, QueryResult, Value,
     sea_query::{ArrayType, Nullable, ValueType, ValueTypeErr},
-    sqlx::{
-        self, Decode, Postgres, Row as _, Sqlite, ValueRef as _, postgres::PgRow, sqlite::SqliteRow,
-    },
+    sqlx::{self, Decode, Postgres, Row as _, Sqlite, ValueRef as _, postgres::PgRow, sqlite::SqliteRow},
 };
 use uuid::Uuid;
 
-use crate::clock::Time;
+use crate::clock::{Time, TimeRange};
 
 /// A statement in the making.
 pub(crate) struct Sql {
@@ -67,10 +65,32 @@ impl Sql {
         self.any_of(ArrayType::String, &texts)
     }
 
+    /// ` = ANY($n)` over numbers.
+    pub(crate) fn any_int(&mut self, numbers: &[i32]) -> &mut Self {
+        self.any_of(ArrayType::Int, numbers)
+    }
+
     /// The parents of a page as a relation `p(id)`: one array on PostgreSQL, rows of VALUES on SQLite.
     pub(crate) fn parents(&mut self, parents: &[Uuid]) -> &mut Self {
         let array = parents.iter().copied().map(Value::from).collect();
         self.push("unnest(").bind(Value::Array(ArrayType::Uuid, Some(Box::new(array)))).push(") AS p(id)")
+    }
+
+    /// ` AND column >= $1 AND column < $2`, as far as the ends are given.
+    pub(crate) fn within(&mut self, column: &str, range: &TimeRange) -> &mut Self {
+        if let Some(from) = range.from {
+            self.push(" AND ").push(column).push(" >= ").bind(from);
+        }
+        if let Some(to) = range.to {
+            self.push(" AND ").push(column).push(" < ").bind(to);
+        }
+        self
+    }
+
+    /// `column LIKE '%text%'`, with the pattern's own signs taken literally.
+    pub(crate) fn contains(&mut self, column: &str, text: &str) -> &mut Self {
+        let literal = text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
+        self.push(column).push(" LIKE ").bind(format!("%{literal}%")).push(" ESCAPE '\\'")
     }
 
     fn list<T: Into<Value> + Clone>(&mut self, values: &[T]) -> &mut Self {
@@ -286,7 +306,7 @@ macro_rules! table {
             $( $(#[$column_meta:meta])* $column:ident : $type:ty ),+ $(,)?
         }
     ) => {
-        #[expect(clippy::wildcard_imports, reason = "what SeaORM's derive refers to by bare name")]
+        // What SeaORM's derive refers to by bare name.
         use sea_orm::entity::prelude::*;
 
         $(#[$doc])*
@@ -358,4 +378,3 @@ macro_rules! text_enum {
     };
 }
 pub(crate) use text_enum;
-

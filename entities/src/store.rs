@@ -4,6 +4,7 @@
 
 use std::{
     fmt,
+    hash::Hash,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU32, Ordering},
@@ -16,6 +17,7 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, histogram::Histogram},
     registry::Registry,
 };
+use rustc_hash::FxHashMap;
 use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, Statement};
 
 use crate::{
@@ -98,7 +100,8 @@ impl Store {
         let (text, values) = sql.into_parts();
         let explain = self.recorder.as_ref().filter(|recorder| recorder.texts).map(|_| text.clone());
         let start = Instant::now();
-        let result = self.db.query_all_raw(Statement::from_sql_and_values(self.backend(), text, values)).await;
+        let result =
+            self.db.query_all_raw(Statement::from_sql_and_values(self.backend(), text, values)).await;
         let elapsed = start.elapsed();
         self.metrics.observe(name, table, elapsed, result.is_err());
         if let Some(recorder) = &self.recorder {
@@ -110,13 +113,18 @@ impl Store {
             .collect()
     }
 
-    /// Runs a statement whose select list is `R::COLUMNS`.
-    pub(crate) async fn fetch_records<R: Record>(
+    /// Rows by key in one statement: `SELECT … WHERE <column> = ANY($1)`, then whatever `conditions` adds.
+    pub(crate) async fn by_keys<R: Record, K: Eq + Hash>(
         &self,
         name: &'static str,
-        sql: Sql,
-    ) -> Result<Vec<Arc<R>>, Error> {
-        self.fetch(name, R::TABLE, sql, |cells| R::read(cells).map(Arc::new)).await
+        matching: impl FnOnce(&mut Sql),
+        key: impl Fn(&R) -> K,
+    ) -> Result<FxHashMap<K, Arc<R>>, Error> {
+        let mut sql = self.sql();
+        sql.push("SELECT ").push(R::COLUMNS).push(" FROM ").push(R::TABLE).push(" t WHERE ");
+        matching(&mut sql);
+        let rows = self.fetch(name, R::TABLE, sql, |cells| R::read(cells)).await?;
+        Ok(rows.into_iter().map(|row| (key(&row), Arc::new(row))).collect())
     }
 }
 
@@ -137,9 +145,7 @@ fn options(config: &DatabaseConfig) -> ConnectOptions {
         // A round trip before each use would cost a short statement half its time; a dead connection is an error
         // of that one statement and leaves the pool.
         .test_before_acquire(false)
-        .map_sqlx_postgres_opts(|options| {
-            options.application_name("xp").statement_cache_capacity(500)
-        })
+        .map_sqlx_postgres_opts(|options| options.application_name("xp").statement_cache_capacity(500))
         .map_sqlx_sqlite_opts(|options| {
             options
                 .create_if_missing(true)

@@ -1,4 +1,5 @@
 //! STUB, replaced within the hour.
+pub mod gate;
 pub mod viewer;
 use serde::Deserialize;
 pub use viewer::Viewer;
@@ -23,7 +24,11 @@ pub struct Request {
 
 /// What kind of operation ran; `None` in `Reply` when the document could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum OperationKind { Query, Mutation, Subscription }
+pub enum OperationKind {
+    Query,
+    Mutation,
+    Subscription,
+}
 
 /// The answer to one request.
 #[derive(Debug)]
@@ -42,8 +47,14 @@ pub struct Reply {
 
 /// The limits that are checked before a document is parsed or run.
 #[derive(Clone, Debug)]
-pub struct Limits { pub tokens: usize }
-impl Default for Limits { fn default() -> Self { Self { tokens: 2000 } } }
+pub struct Limits {
+    pub tokens: usize,
+}
+impl Default for Limits {
+    fn default() -> Self {
+        Self { tokens: 2000 }
+    }
+}
 
 /// How the graph is set up.
 #[derive(Clone, Debug, Default)]
@@ -56,15 +67,31 @@ pub struct Options {
 
 /// The graph: schema, batching and the store behind it. Cheap to clone.
 #[derive(Clone)]
-pub struct Graph { _store: entities::Store }
+pub struct Graph {
+    _store: entities::Store,
+}
 
 impl Graph {
     /// Builds the schema over a store; metrics are registered in `registry`.
-    pub fn new(store: entities::Store, _options: Options, _registry: &mut prometheus_client::registry::Registry) -> Self { Self { _store: store } }
+    pub fn new(
+        store: entities::Store,
+        _options: Options,
+        _registry: &mut prometheus_client::registry::Registry,
+    ) -> Self {
+        Self { _store: store }
+    }
     /// Runs one request for a viewer. Never fails: every failure is an answer with coded errors.
     pub async fn execute(&self, _viewer: Viewer, _request: Request) -> Reply {
-        Reply { body: b"{\"data\":{\"__typename\":\"Query\"}}".to_vec(), operation: Some(OperationKind::Query), executed: true, codes: vec![], statements: 0 }
+        Reply {
+            body: b"{\"data\":{\"__typename\":\"Query\"}}".to_vec(),
+            operation: Some(OperationKind::Query),
+            executed: true,
+            codes: vec![],
+            statements: 0,
+        }
     }
     /// The federated SDL, byte-equal to `_service.sdl`.
-    pub fn sdl(&self) -> &str { "" }
+    pub fn sdl(&self) -> &str {
+        ""
+    }
 }
