@@ -12,6 +12,7 @@ pub mod location;
 pub mod node;
 pub mod page;
 pub mod scope;
+pub mod seed;
 pub mod session;
 mod sql;
 pub mod store;
