@@ -34,7 +34,7 @@ text_enum! {
 }
 
 table! {
-    /// A row of `forms`, without its draft.
+    /// A row of `forms`, without its draft and `search_title`.
     "forms" {
         /// Primary key.
         #[sea_orm(primary_key, auto_increment = false)]
@@ -43,8 +43,6 @@ table! {
         owner_id: UserId,
         /// Shown to those who fill it in.
         title: String,
-        /// `title` in lower case, made by the application so that both databases search alike.
-        search_title: String,
         /// What it is for.
         description: Option<String>,
         /// Where it is in its life.

@@ -34,7 +34,7 @@ text_enum! {
 }
 
 table! {
-    /// A row of `users`.
+    /// A row of `users`, without the password's hash, which no read of the graph needs, and without `search_name`.
     "users" {
         /// Primary key.
         #[sea_orm(primary_key, auto_increment = false)]
@@ -43,14 +43,10 @@ table! {
         email: String,
         /// The name that others see.
         display_name: String,
-        /// `display_name` in lower case, made by the application so that both databases search alike.
-        search_name: String,
         /// What the account may do.
         role: Role,
         /// False once blocked.
         is_active: bool,
-        /// Argon2id in PHC form; none for accounts without a password. Never leaves the store room.
-        password_hash: Option<String>,
         /// When the account was made.
         created_at: Time,
         /// Last change of the row.

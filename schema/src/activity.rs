@@ -61,12 +61,27 @@ impl ActivityLog {
 impl Entity for ActivityLog {
     fn object() -> &'static Object<Self> {
         static OBJECT: LazyLock<Object<ActivityLog>> = LazyLock::new(|| {
-            Object::new("ActivityLog", "An entry of the activity log: who did what, and when.")
+            Object::<ActivityLog>::new("ActivityLog", "An entry of the activity log: who did what, and when.")
                 .node()
                 .column("id", "A lower-case UUID, the same in every subgraph.", |entry| &entry.row.id)
-                .edge("user", "Who did it. Null for the system and for removed accounts.", One::<ActivityLog, NoArguments, user::ById, User>::nullable(|_| Ok(user::ById), |entry, _| Ok(entry.row.user_id)))
-                .column("actionType", "A dotted verb such as `form.publish`. New verbs may be added.", |entry| &entry.row.action_type)
-                .edge("subject", "What it was done to. Null where it is gone or the viewer may not see it.", AnyNode::<ActivityLog, NoArguments>::one(|entry, _| Ok(vec![Ok(entry.subject())])))
+                .edge(
+                    "user",
+                    "Who did it. Null for the system and for removed accounts.",
+                    One::<ActivityLog, NoArguments, user::ById, User>::nullable(
+                        |_| Ok(user::ById),
+                        |entry, _| Ok(entry.row.user_id),
+                    ),
+                )
+                .column(
+                    "actionType",
+                    "A dotted verb such as `form.publish`. New verbs may be added.",
+                    |entry| &entry.row.action_type,
+                )
+                .edge(
+                    "subject",
+                    "What it was done to. Null where it is gone or the viewer may not see it.",
+                    AnyNode::<ActivityLog, NoArguments>::one(|entry, _| Ok(vec![Ok(entry.subject())])),
+                )
                 .column("metadata", "Details. Never secrets, never answers.", |entry| &entry.row.metadata)
                 .column("createdAt", "When it was done.", |entry| &entry.row.created_at)
         });

@@ -22,10 +22,7 @@ use std::{
 
 use entities::{Recorder, Store};
 use futures_util::{
-    FutureExt as _, StreamExt as _,
-    future::BoxFuture,
-    stream::FuturesUnordered,
-    task::AtomicWaker,
+    FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered, task::AtomicWaker,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -99,9 +96,12 @@ impl Batcher {
     }
 
     /// Loads one key.
-    pub fn load<L: Loader>(&self, loader: L, key: L::Key) -> impl Future<Output = Outcome<L::Value>> + use<L> {
-        self.load_many(loader, vec![key])
-            .map(|mut outcomes| outcomes.pop().expect("one key has one outcome"))
+    pub fn load<L: Loader>(
+        &self,
+        loader: L,
+        key: L::Key,
+    ) -> impl Future<Output = Outcome<L::Value>> + use<L> {
+        self.load_many(loader, vec![key]).map(|mut outcomes| outcomes.pop().expect("one key has one outcome"))
     }
 
     /// Loads keys; the outcomes come in the order of the keys. Equal keys are loaded once.
@@ -207,7 +207,8 @@ impl Inner {
             guarded(loader.clone(), self.store.clone(), Arc::clone(&keys)).await.map(Arc::new)
         };
         let elapsed = start.elapsed();
-        let found = loaded.as_ref().map_or(0, |values| keys.iter().filter(|key| values.contains_key(key)).count());
+        let found =
+            loaded.as_ref().map_or(0, |values| keys.iter().filter(|key| values.contains_key(key)).count());
         self.metrics.ran(L::NAME, keys.len(), found, loaded.is_err(), elapsed);
         lock(&self.batches).push(BatchRun { loader: L::NAME, keys: keys.len(), found, elapsed });
         let mut queues = self.queues();
@@ -223,12 +224,11 @@ async fn guarded<L: Loader>(
     store: Store,
     keys: Arc<[L::Key]>,
 ) -> Result<FxHashMap<L::Key, L::Value>, FieldError> {
-    match AssertUnwindSafe(loader.load(store, keys)).catch_unwind().await {
-        Ok(loaded) => loaded.map_err(|error| FieldError::of_store(&error, L::NAME)),
-        Err(_) => {
-            tracing::error!(loader = L::NAME, "a batch panicked");
-            Err(FieldError::internal())
-        }
+    if let Ok(loaded) = AssertUnwindSafe(loader.load(store, keys)).catch_unwind().await {
+        loaded.map_err(|error| FieldError::of_store(&error, L::NAME))
+    } else {
+        tracing::error!(loader = L::NAME, "a batch panicked");
+        Err(FieldError::internal())
     }
 }
 
@@ -267,7 +267,7 @@ impl<L: Loader> Pending<L> {
         keys.iter().map(|key| self.memo.get(key).cloned()).collect()
     }
 
-    fn fill(&mut self, keys: &[L::Key], loaded: &Result<Arc<FxHashMap<L::Key, L::Value>>, FieldError>) {
+    fn fill(&mut self, keys: &[L::Key], loaded: &group::Shared<L>) {
         for key in keys {
             self.under_way.remove(key);
             let outcome = match loaded {

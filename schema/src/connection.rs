@@ -12,14 +12,17 @@ use async_graphql::{
     registry::{MetaField, MetaInputValue, MetaTypeId, ObjectBuilder, Registry},
 };
 use entities::page::{CursorScope, Keyset, Page, Window};
-use futures_util::{FutureExt as _, future::{BoxFuture, join_all}};
+use futures_util::{
+    FutureExt as _,
+    future::{BoxFuture, join_all},
+};
 
 use crate::{
     Context,
     batch::{Loader, Outcome},
     edge::{Arguments, Broken, Given},
     error::{Code, FieldError, Place, RequestError},
-    object::{Asked, Edge, Entity as _, Filled, Row, Rows, Run, Selection, Visible, label},
+    object::{Asked, Edge, Filled, Row, Rows, Run, Selection, Visible, label},
     scalar::{Leaf, write_text},
     write::{Nulled, Writer},
 };
@@ -44,7 +47,12 @@ pub struct PageArgs {
 
 impl PageArgs {
     /// Checks the arguments against the list's order.
-    pub fn window<R>(&self, keyset: &Keyset<R>, cursors: &CursorScope, max_rows: u32) -> Result<Window, FieldError> {
+    pub fn window<R>(
+        &self,
+        keyset: &Keyset<R>,
+        cursors: &CursorScope,
+        max_rows: u32,
+    ) -> Result<Window, FieldError> {
         let (name, asked, backward) = match (self.first, self.last) {
             (Some(_), Some(_)) => return Err(FieldError::bad_input("give `first` or `last`, not both")),
             (None, Some(last)) => ("last", Some(last), true),
@@ -52,9 +60,11 @@ impl PageArgs {
         };
         let limit = match asked {
             None => DEFAULT_ROWS,
-            Some(rows) => u32::try_from(rows).ok().filter(|rows| (1..=max_rows).contains(rows)).ok_or_else(|| {
-                FieldError::bad_input(format!("`{name}` must be from 1 to {max_rows}, not {rows}"))
-            })?,
+            Some(rows) => {
+                u32::try_from(rows).ok().filter(|rows| (1..=max_rows).contains(rows)).ok_or_else(|| {
+                    FieldError::bad_input(format!("`{name}` must be from 1 to {max_rows}, not {rows}"))
+                })?
+            }
         };
         let position = |name: &str, cursor: &Option<String>| {
             let decode = |text: &String| {
@@ -117,7 +127,7 @@ where
     }
 
     fn plan<'q>(&'static self, asked: Asked<'q>) -> Result<Box<dyn Run<T> + 'q>, RequestError> {
-        let plan = Plan::of(&asked)?;
+        let plan = Plan::<U>::of(&asked)?;
         let place = asked.selected.place;
         let bound = Given::of(&asked).and_then(|given| Ok(((self.bind)(&given)?, given.cursors)));
         Ok(match bound {
@@ -195,7 +205,11 @@ impl<'q, U: Visible> Plan<'q, U> {
         Ok(self.selections.len() - 1)
     }
 
-    fn edges(&mut self, asked: &Asked<'q>, sets: &[&'q SelectionSet]) -> Result<Vec<EdgePart<'q>>, RequestError> {
+    fn edges(
+        &mut self,
+        asked: &Asked<'q>,
+        sets: &[&'q SelectionSet],
+    ) -> Result<Vec<EdgePart<'q>>, RequestError> {
         let name = ConnectionEdge::<U>::type_name();
         let mut parts = Vec::new();
         for field in asked.planner.collect(&|condition| condition == name, sets)? {
@@ -210,9 +224,7 @@ impl<'q, U: Visible> Plan<'q, U> {
     }
 
     fn needs_page(&self) -> bool {
-        self.parts
-            .iter()
-            .any(|part| matches!(part.what, What::Nodes(_) | What::Edges(_) | What::PageInfo(_)))
+        self.parts.iter().any(|part| matches!(part.what, What::Nodes(_) | What::Edges(_) | What::PageInfo(_)))
     }
 
     fn needs_count(&self) -> bool {
@@ -301,7 +313,8 @@ where
         }
         let selections = self.plan.selections.iter();
         let loaded = join_all(selections.map(|selection| selection.run(children.clone(), ctx))).await;
-        let list = List { keyset: self.bound.keyset, cursors: &self.cursors, plan: &self.plan, place: self.place };
+        let list =
+            List { keyset: self.bound.keyset, cursors: &self.cursors, plan: &self.plan, place: self.place };
         PagesFilled { list, slots, sources, selections: loaded, counts: Vec::new() }
     }
 }
@@ -344,7 +357,8 @@ impl<U: Visible> Filled for PagesFilled<'_, '_, U> {
                     let slot = self.slot(row, writer)?;
                     let rows = &self.selections[*selection];
                     writer.field(part.key, false, |writer| {
-                        writer.list(slot.length, false, |index, writer| rows.write(slot.start + index, writer))
+                        writer
+                            .list(slot.length, false, |index, writer| rows.write(slot.start + index, writer))
                     })?;
                 }
                 What::Edges(parts) => {
@@ -417,7 +431,11 @@ impl<U: Visible> PagesFilled<'_, '_, U> {
 
 macro_rules! registered_only {
     () => {
-        async fn resolve(&self, _: &ContextSelectionSet<'_>, _: &Positioned<AstField>) -> ServerResult<Value> {
+        async fn resolve(
+            &self,
+            _: &ContextSelectionSet<'_>,
+            _: &Positioned<AstField>,
+        ) -> ServerResult<Value> {
             Ok(Value::Null)
         }
     };
@@ -449,7 +467,11 @@ impl<U: Visible> OutputType for Connection<U> {
                 meta("nodes", "The rows of the page, without cursors.", format!("[{node}]!")),
                 meta("edges", "The rows of the page, each with its cursor.", format!("[{edge}]!")),
                 meta("pageInfo", "Where the page stands in the list.", PageInfo::create_type_info(registry)),
-                meta("totalCount", "All rows of the list; counted only when asked for.", i32::type_ref(registry)),
+                meta(
+                    "totalCount",
+                    "All rows of the list; counted only when asked for.",
+                    i32::type_ref(registry),
+                ),
             ];
             ObjectBuilder::new(Self::type_name(), fields.into_iter().collect())
                 .description(Some(format!("A page of a list of {} objects.", U::object().name)))
@@ -469,7 +491,11 @@ impl<U: Visible> OutputType for ConnectionEdge<U> {
     fn create_type_info(registry: &mut Registry) -> String {
         registry.create_output_type::<Self, _>(MetaTypeId::Object, |registry| {
             let fields = [
-                meta("cursor", "The row's place in the list: send it back as `after` or `before`.", String::type_ref(registry)),
+                meta(
+                    "cursor",
+                    "The row's place in the list: send it back as `after` or `before`.",
+                    String::type_ref(registry),
+                ),
                 meta("node", "The row.", Row::<U>::create_type_info(registry)),
             ];
             ObjectBuilder::new(Self::type_name(), fields.into_iter().collect())

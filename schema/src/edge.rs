@@ -17,7 +17,7 @@ use crate::{
     Context,
     batch::{Loader, Outcome},
     error::{FieldError, Place, RequestError},
-    object::{Asked, Edge, Entity as _, Filled, Row, Rows, Run, Selection, Visible},
+    object::{Asked, Edge, Filled, Row, Rows, Run, Selection, Visible},
     scalar::Leaf,
     select::canonical,
     write::{Nulled, Writer},
@@ -124,12 +124,12 @@ pub struct One<T, A, L: Loader, U> {
 
 impl<T, A, L: Loader, U> One<T, A, L, U> {
     /// An edge that may be absent.
-    pub fn nullable(bind: Bind<A, L>, key: KeyOf<T, A, L>) -> Self {
+    pub const fn nullable(bind: Bind<A, L>, key: KeyOf<T, A, L>) -> Self {
         Self { nullable: true, bind, key, target: PhantomData }
     }
 
     /// An edge that is always there; where it is not, the parent is null.
-    pub fn required(bind: Bind<A, L>, key: KeyOf<T, A, L>) -> Self {
+    pub const fn required(bind: Bind<A, L>, key: KeyOf<T, A, L>) -> Self {
         Self { nullable: false, bind, key, target: PhantomData }
     }
 }
@@ -195,7 +195,8 @@ where
                 })
                 .collect();
             let rows = self.selection.run(children, ctx).await;
-            Box::new(OneFilled { slots, rows, place: self.place, nullable: self.edge.nullable }) as Box<dyn Filled>
+            Box::new(OneFilled { slots, rows, place: self.place, nullable: self.edge.nullable })
+                as Box<dyn Filled>
         }
         .boxed()
     }
@@ -245,7 +246,7 @@ impl<U: Send + Sync> Filled for OneFilled<'_, '_, U> {
 static MISSING: FieldError = FieldError::internal();
 
 /// An edge to a list of objects, `[U!]!`.
-pub struct Many<T, A, L: Loader, U> {
+pub struct Many<T, A, L: Loader, U: Visible> {
     bind: Bind<A, L>,
     key: KeyOf<T, A, L>,
     rows: RowsOf<A, L, U>,
@@ -339,7 +340,9 @@ struct ManyFilled<'a, 'q, U: 'static> {
 impl<U: Send + Sync> Filled for ManyFilled<'_, '_, U> {
     fn write<'w>(&'w self, row: usize, writer: &mut Writer<'w>) -> Result<(), Nulled> {
         match &self.slots[row] {
-            Ok((start, length)) => writer.list(*length, false, |index, writer| self.rows.write(start + index, writer)),
+            Ok((start, length)) => {
+                writer.list(*length, false, |index, writer| self.rows.write(start + index, writer))
+            }
             Err(error) => Err(writer.fail(error, self.place)),
         }
     }
@@ -354,7 +357,11 @@ pub struct Single<T, L: Loader, C> {
 
 impl<T, L: Loader, C: Leaf> Single<T, L, C> {
     /// `value` turns what was loaded, if anything, into the leaf.
-    pub fn new(bind: fn(&Context) -> L, key: fn(&T) -> Option<L::Key>, value: fn(Option<L::Value>) -> C) -> Self {
+    pub fn new(
+        bind: fn(&Context) -> L,
+        key: fn(&T) -> Option<L::Key>,
+        value: fn(Option<L::Value>) -> C,
+    ) -> Self {
         Self { bind, key, value }
     }
 }

@@ -71,7 +71,7 @@ impl Form {
 impl Entity for Form {
     fn object() -> &'static Object<Self> {
         static OBJECT: LazyLock<Object<Form>> = LazyLock::new(|| {
-            Object::new("Form", "A form: what is asked, and the answers to it.")
+            Object::<Form>::new("Form", "A form: what is asked, and the answers to it.")
                 .node()
                 .column("id", "A lower-case UUID, the same in every subgraph.", |form| &form.row.id)
                 .column("title", "Shown to those who fill it in.", |form| &form.row.title)
@@ -122,16 +122,36 @@ impl Visible for FormVersion {
 impl Entity for FormVersion {
     fn object() -> &'static Object<Self> {
         static OBJECT: LazyLock<Object<FormVersion>> = LazyLock::new(|| {
-            Object::new("FormVersion", "A published version of a form. It never changes.")
+            Object::<FormVersion>::new("FormVersion", "A published version of a form. It never changes.")
                 .node()
                 .column("id", "A lower-case UUID, the same in every subgraph.", |version| &version.row.id)
-                .edge("form", "The form.", One::<FormVersion, NoArguments, ById, Form>::required(|_| Ok(ById), |version, _| Ok(Some(version.row.form_id))))
+                .edge(
+                    "form",
+                    "The form.",
+                    One::<FormVersion, NoArguments, ById, Form>::required(
+                        |_| Ok(ById),
+                        |version, _| Ok(Some(version.row.form_id)),
+                    ),
+                )
                 .column("number", "1, 2, 3 and so on.", |version| &version.row.number)
                 .edge("definition", "What is asked.", document(Document::Definition))
-                .column("hash", "SHA-256 over the canonical definition (RFC 8785), hexadecimal.", |version| &version.row.hash)
-                .edge("jsonSchema", "JSON Schema draft 2020-12 of a submission's `data`.", document(Document::JsonSchema))
+                .column("hash", "SHA-256 over the canonical definition (RFC 8785), hexadecimal.", |version| {
+                    &version.row.hash
+                })
+                .edge(
+                    "jsonSchema",
+                    "JSON Schema draft 2020-12 of a submission's `data`.",
+                    document(Document::JsonSchema),
+                )
                 .column("publishedAt", "When it was published.", |version| &version.row.published_at)
-                .edge("publishedBy", "By whom. Null for removed accounts.", One::<FormVersion, NoArguments, user::ById, User>::nullable(|_| Ok(user::ById), |version, _| Ok(version.row.published_by)))
+                .edge(
+                    "publishedBy",
+                    "By whom. Null for removed accounts.",
+                    One::<FormVersion, NoArguments, user::ById, User>::nullable(
+                        |_| Ok(user::ById),
+                        |version, _| Ok(version.row.published_by),
+                    ),
+                )
         });
         &OBJECT
     }
@@ -414,7 +434,11 @@ fn bind_forms<P>(given: &Given<'_, FormsArgs>) -> Result<Bound<Forms<P>, FormCou
     let window = page.window(keyset, &given.cursors, MAX_ROWS)?;
     let list = FormList { scope: given.ctx.scope, filter, keyset };
     let parent = std::marker::PhantomData;
-    Ok(Bound { counts: FormCounts { list: list.clone(), parent }, pages: Forms { list, window, parent }, keyset })
+    Ok(Bound {
+        counts: FormCounts { list: list.clone(), parent },
+        pages: Forms { list, window, parent },
+        keyset,
+    })
 }
 
 /// `User.forms`

@@ -46,19 +46,43 @@ impl Visible for Location {
 impl Entity for Location {
     fn object() -> &'static Object<Self> {
         static OBJECT: LazyLock<Object<Location>> = LazyLock::new(|| {
-            Object::new("Location", "A recorded position of a person.")
+            Object::<Location>::new("Location", "A recorded position of a person.")
                 .node()
                 .column("id", "A lower-case UUID, the same in every subgraph.", |location| &location.row.id)
-                .column("timestamp", "When the device was there, by its own clock.", |location| &location.row.timestamp)
+                .column("timestamp", "When the device was there, by its own clock.", |location| {
+                    &location.row.timestamp
+                })
                 .column("receivedAt", "When the server got it.", |location| &location.row.received_at)
                 .column("latitude", "Degrees north, -90 to 90 (WGS 84).", |location| &location.row.latitude)
-                .column("longitude", "Degrees east, -180 to 180 (WGS 84).", |location| &location.row.longitude)
-                .column("accuracy", "Radius in metres in which the device was with 68 % confidence.", |location| &location.row.accuracy)
+                .column("longitude", "Degrees east, -180 to 180 (WGS 84).", |location| {
+                    &location.row.longitude
+                })
+                .column(
+                    "accuracy",
+                    "Radius in metres in which the device was with 68 % confidence.",
+                    |location| &location.row.accuracy,
+                )
                 .column("altitude", "Metres above the ellipsoid.", |location| &location.row.altitude)
                 .column("speed", "Metres a second.", |location| &location.row.speed)
-                .column("heading", "Degrees clockwise from north, 0 <= heading < 360.", |location| &location.row.heading)
-                .edge("session", "The device that recorded it. Null where the viewer may not see it.", One::<Location, NoArguments, session::ById, Session>::nullable(|_| Ok(session::ById), |location, _| Ok(location.row.session_id)))
-                .edge("user", "Who was there.", One::<Location, NoArguments, user::ById, User>::required(|_| Ok(user::ById), |location, _| Ok(Some(location.row.user_id))))
+                .column("heading", "Degrees clockwise from north, 0 <= heading < 360.", |location| {
+                    &location.row.heading
+                })
+                .edge(
+                    "session",
+                    "The device that recorded it. Null where the viewer may not see it.",
+                    One::<Location, NoArguments, session::ById, Session>::nullable(
+                        |_| Ok(session::ById),
+                        |location, _| Ok(location.row.session_id),
+                    ),
+                )
+                .edge(
+                    "user",
+                    "Who was there.",
+                    One::<Location, NoArguments, user::ById, User>::required(
+                        |_| Ok(user::ById),
+                        |location, _| Ok(Some(location.row.user_id)),
+                    ),
+                )
         });
         &OBJECT
     }
@@ -250,7 +274,10 @@ impl Loader for CountsOf {
     }
 }
 
-fn bind(parent: Parent, given: &Given<'_, LocationsArgs>) -> Result<Bound<PagesOf, CountsOf, Model>, FieldError> {
+fn bind(
+    parent: Parent,
+    given: &Given<'_, LocationsArgs>,
+) -> Result<Bound<PagesOf, CountsOf, Model>, FieldError> {
     let LocationsArgs { page, filter } = &given.args;
     let filter = filter.as_ref().map(LocationFilter::read).transpose()?.unwrap_or_default();
     let window = page.window(&KEYSET, &given.cursors, MAX_POSITIONS)?;
@@ -316,7 +343,9 @@ pub(crate) fn track_of_user() -> impl Edge<User> {
     Many::<User, TrackArgs, Tracks, Location>::new(
         |given| {
             if !(2..=MAX_TRACK_POINTS).contains(&given.args.max_points) {
-                return Err(FieldError::bad_input(format!("`maxPoints` must be from 2 to {MAX_TRACK_POINTS}")));
+                return Err(FieldError::bad_input(format!(
+                    "`maxPoints` must be from 2 to {MAX_TRACK_POINTS}"
+                )));
             }
             let range = TimeRangeInput::read(Some(&given.args.range))?;
             Ok(Tracks { scope: given.ctx.scope, range })
@@ -324,7 +353,8 @@ pub(crate) fn track_of_user() -> impl Edge<User> {
         |user, _| Ok(Some(user.id())),
         |page, given| {
             if page.has_next {
-                let message = format!("more than {} points in `range`: ask for a shorter one", track::MAX_POINTS);
+                let message =
+                    format!("more than {} points in `range`: ask for a shorter one", track::MAX_POINTS);
                 return Err(FieldError::bad_input(message));
             }
             let kept = track::thin(&page.rows, given.args.max_points.unsigned_abs() as usize);
@@ -335,7 +365,10 @@ pub(crate) fn track_of_user() -> impl Edge<User> {
 
 /// `User.lastLocation`
 pub(crate) fn last_of_user() -> impl Edge<User> {
-    One::<User, NoArguments, LastOfUsers, Location>::nullable(|_| Ok(LastOfUsers), |user, _| Ok(Some(user.id())))
+    One::<User, NoArguments, LastOfUsers, Location>::nullable(
+        |_| Ok(LastOfUsers),
+        |user, _| Ok(Some(user.id())),
+    )
 }
 
 /// `Session.lastLocation`

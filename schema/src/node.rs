@@ -16,7 +16,7 @@ use entities::{
     id::{ActivityLogId, FormId, FormVersionId, LocationId, SessionId, SubmissionId, UserId},
     node::Kind,
 };
-use futures_util::{FutureExt as _, future::{BoxFuture, join_all}};
+use futures_util::{FutureExt as _, future::BoxFuture};
 use uuid::Uuid;
 
 use crate::{
@@ -205,58 +205,81 @@ impl<'q> Types<'q> {
     async fn run<'a>(&'a self, slots: Vec<Slot>, ctx: &'a Context) -> (Vec<Found>, TypeRows<'a, 'q>) {
         let slots = by_email(slots, ctx).await;
         let scope = ctx.scope;
-        let ((users, u), (sessions, s), (forms, f), (versions, v), (submissions, m), (locations, l), (activities, a)) = futures_util::join!(
-            self.of_kind(&slots, Kind::User, user::ById, UserId, &self.users, ctx),
-            self.of_kind(&slots, Kind::Session, session::ById, SessionId, &self.sessions, ctx),
-            self.of_kind(&slots, Kind::Form, form::ById, FormId, &self.forms, ctx),
-            self.of_kind(&slots, Kind::FormVersion, form::VersionById { scope }, FormVersionId, &self.versions, ctx),
-            self.of_kind(&slots, Kind::Submission, submission::ById { scope }, SubmissionId, &self.submissions, ctx),
-            self.of_kind(&slots, Kind::Location, location::ById, LocationId, &self.locations, ctx),
-            self.of_kind(&slots, Kind::ActivityLog, activity::ById, ActivityLogId, &self.activities, ctx),
+        let (users, sessions, forms, versions, submissions, locations, activities) = futures_util::join!(
+            of_kind(&slots, Kind::User, user::ById, UserId, &self.users, ctx),
+            of_kind(&slots, Kind::Session, session::ById, SessionId, &self.sessions, ctx),
+            of_kind(&slots, Kind::Form, form::ById, FormId, &self.forms, ctx),
+            of_kind(
+                &slots,
+                Kind::FormVersion,
+                form::VersionById { scope },
+                FormVersionId,
+                &self.versions,
+                ctx
+            ),
+            of_kind(
+                &slots,
+                Kind::Submission,
+                submission::ById { scope },
+                SubmissionId,
+                &self.submissions,
+                ctx
+            ),
+            of_kind(&slots, Kind::Location, location::ById, LocationId, &self.locations, ctx),
+            of_kind(&slots, Kind::ActivityLog, activity::ById, ActivityLogId, &self.activities, ctx),
         );
         let mut found: Vec<Found> = slots.into_iter().map(|slot| slot.map(|_| None)).collect();
-        for (index, place) in [u, s, f, v, m, l, a].into_iter().flatten() {
+        let places = [users.1, sessions.1, forms.1, versions.1, submissions.1, locations.1, activities.1];
+        for (index, place) in places.into_iter().flatten() {
             found[index] = place;
         }
-        (found, TypeRows { users, sessions, forms, versions, submissions, locations, activities })
+        let rows = TypeRows {
+            users: users.0,
+            sessions: sessions.0,
+            forms: forms.0,
+            versions: versions.0,
+            submissions: submissions.0,
+            locations: locations.0,
+            activities: activities.0,
+        };
+        (found, rows)
     }
+}
 
-    /// Loads the objects of one type, and everything beneath them.
-    async fn of_kind<'a, L, U>(
-        &'a self,
-        slots: &[Slot],
-        kind: Kind,
-        loader: L,
-        key: fn(Uuid) -> L::Key,
-        selection: &'a Selection<'q, U>,
-        ctx: &'a Context,
-    ) -> (Rows<'a, 'q, U>, Vec<(usize, Found)>)
-    where
-        U: Visible,
-        L: Loader<Value = Arc<U::Row>>,
-    {
-        let wanted: Vec<(usize, L::Key)> = slots
-            .iter()
-            .enumerate()
-            .filter_map(|(index, slot)| match slot {
-                Ok(Some(Reference::Typed(of, id))) if *of == kind => Some((index, key(*id))),
-                _ => None,
-            })
-            .collect();
-        let keys = wanted.iter().map(|(_, key)| Ok(Some(key.clone()))).collect();
-        let mut children = Vec::new();
-        let outcomes = load_some(ctx, loader, keys).await;
-        let found = wanted.iter().zip(outcomes).map(|((index, _), outcome)| {
-            let child = outcome.map(|row| row.and_then(|row| U::visible_to(ctx, row)));
-            let place = child.map(|child| {
-                children.push(child?);
-                Some((kind, children.len() - 1))
-            });
-            (*index, place)
+/// Loads the objects of one type, and everything beneath them.
+async fn of_kind<'a, 'q, L, U>(
+    slots: &[Slot],
+    kind: Kind,
+    loader: L,
+    key: fn(Uuid) -> L::Key,
+    selection: &'a Selection<'q, U>,
+    ctx: &'a Context,
+) -> (Rows<'a, 'q, U>, Vec<(usize, Found)>)
+where
+    U: Visible,
+    L: Loader<Value = Arc<U::Row>>,
+{
+    let wanted: Vec<(usize, L::Key)> = slots
+        .iter()
+        .enumerate()
+        .filter_map(|(index, slot)| match slot {
+            Ok(Some(Reference::Typed(of, id))) if *of == kind => Some((index, key(*id))),
+            _ => None,
+        })
+        .collect();
+    let keys = wanted.iter().map(|(_, key)| Ok(Some(key.clone()))).collect();
+    let mut children = Vec::new();
+    let outcomes = load_some(ctx, loader, keys).await;
+    let found = wanted.iter().zip(outcomes).map(|((index, _), outcome)| {
+        let child = outcome.map(|row| row.and_then(|row| U::visible_to(ctx, row)));
+        let place = child.map(|child| {
+            children.push(child?);
+            Some((kind, children.len() - 1))
         });
-        let found = found.collect();
-        (selection.run(children, ctx).await, found)
-    }
+        (*index, place)
+    });
+    let found = found.collect();
+    (selection.run(children, ctx).await, found)
 }
 
 /// Turns e-mails into ids, for those who may see them.
@@ -265,14 +288,13 @@ async fn by_email(slots: Vec<Slot>, ctx: &Context) -> Vec<Slot> {
         Ok(Some(Reference::UserByEmail(email))) => Ok(Some(email.clone())),
         _ => Ok(None),
     });
-    let users: Vec<Outcome<_>> = load_some(ctx, user::ByEmail, keys.collect()).await;
+    let users: Vec<Outcome<_>> = load_some(ctx, user::OpenByEmail { scope: ctx.scope }, keys.collect()).await;
     slots
         .into_iter()
         .zip(users)
         .map(|(slot, user)| match slot {
             Ok(Some(Reference::UserByEmail(_))) => {
-                let open = user?.filter(|row| row.is_open_to(&ctx.scope));
-                Ok(open.map(|row| Reference::Typed(Kind::User, row.id.0)))
+                Ok(user?.map(|row| Reference::Typed(Kind::User, row.id.0)))
             }
             slot => slot,
         })

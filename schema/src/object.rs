@@ -118,14 +118,24 @@ impl<T: Entity> Object<T> {
 
     /// A stored value.
     #[must_use]
-    pub fn column<C: Leaf + 'static>(self, name: &'static str, about: &'static str, get: fn(&T) -> &C) -> Self {
+    pub fn column<C: Leaf + 'static>(
+        self,
+        name: &'static str,
+        about: &'static str,
+        get: fn(&T) -> &C,
+    ) -> Self {
         let write: WriteColumn<T> = Box::new(move |row, out| get(row).write(out));
         self.field(name, about, true, Kind::Column { write, type_ref: C::type_ref })
     }
 
     /// A value made from the row.
     #[must_use]
-    pub fn computed<C: Leaf + 'static>(self, name: &'static str, about: &'static str, get: fn(&T) -> C) -> Self {
+    pub fn computed<C: Leaf + 'static>(
+        self,
+        name: &'static str,
+        about: &'static str,
+        get: fn(&T) -> C,
+    ) -> Self {
         let write: WriteColumn<T> = Box::new(move |row, out| get(row).write(out));
         self.field(name, about, true, Kind::Column { write, type_ref: C::type_ref })
     }
@@ -278,14 +288,14 @@ impl<'q, T: 'static> Selection<'q, T> {
     /// Loads everything beneath `rows`.
     pub(crate) async fn run<'a>(&'a self, rows: Vec<T>, ctx: &'a Context) -> Rows<'a, 'q, T> {
         let edges = join_all(self.edges.iter().map(|edge| edge.start(&rows, ctx))).await;
-        Rows { selection: self, rows, edges }
+        Rows { selection: self, objects: rows, edges }
     }
 }
 
 /// Objects of one type with everything that is selected on them.
 pub(crate) struct Rows<'a, 'q, T: 'static> {
     selection: &'a Selection<'q, T>,
-    rows: Vec<T>,
+    objects: Vec<T>,
     edges: Vec<Box<dyn Filled + 'a>>,
 }
 
@@ -296,7 +306,7 @@ impl<T: Send + Sync> Rows<'_, '_, T> {
             writer.out.push(if index == 0 { b'{' } else { b',' });
             writer.out.extend(&entry.label);
             match &entry.step {
-                Step::Column(write) => write(&self.rows[row], &mut writer.out),
+                Step::Column(write) => write(&self.objects[row], &mut writer.out),
                 Step::Typename(name) => write_text(name, &mut writer.out),
                 Step::Edge { index, nullable } => {
                     let edge = &self.edges[*index];

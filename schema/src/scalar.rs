@@ -1,9 +1,7 @@
 //! Values at the leaves: how each Rust type is named in the schema and written as JSON. A leaf is written straight
 //! into the answer; no value tree is built. Not here: objects and edges (`object`).
 
-use async_graphql::{
-    InputType as _, InputValueError, InputValueResult, OutputType as _, Scalar, ScalarType, Value, registry::Registry,
-};
+use async_graphql::{InputValueError, InputValueResult, Scalar, ScalarType, Value, registry::Registry};
 use chrono::{DateTime as ChronoDateTime, Datelike as _, Timelike as _, Utc};
 use entities::{
     Json,
@@ -24,7 +22,9 @@ impl ScalarType for DateTime {
         };
         match ChronoDateTime::parse_from_rfc3339(text) {
             Ok(time) => Ok(Self(time.with_timezone(&Utc))),
-            Err(_) => Err(InputValueError::custom("a DateTime looks like \"2026-01-02T03:04:05Z\" (RFC 3339)")),
+            Err(_) => {
+                Err(InputValueError::custom("a DateTime looks like \"2026-01-02T03:04:05Z\" (RFC 3339)"))
+            }
         }
     }
 
@@ -167,7 +167,7 @@ impl<L: Leaf> Leaf for std::sync::Arc<L> {
 /// A UUID that is an `ID` of the graph.
 impl Leaf for uuid::Uuid {
     fn type_ref(registry: &mut Registry) -> String {
-        async_graphql::ID::create_type_info(registry)
+        <async_graphql::ID as async_graphql::OutputType>::create_type_info(registry)
     }
 
     fn write(&self, out: &mut Vec<u8>) {

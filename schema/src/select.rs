@@ -101,9 +101,7 @@ impl<'q> Planner<'q> {
     pub(crate) fn arguments(&self, field: &Field) -> Value {
         let given = field.arguments.iter();
         Value::Object(
-            given
-                .filter_map(|(name, value)| Some((name.node.clone(), self.value(&value.node)?)))
-                .collect(),
+            given.filter_map(|(name, value)| Some((name.node.clone(), self.value(&value.node)?))).collect(),
         )
     }
 

@@ -71,26 +71,45 @@ impl Session {
 impl Entity for Session {
     fn object() -> &'static Object<Self> {
         static OBJECT: LazyLock<Object<Session>> = LazyLock::new(|| {
-            Object::new("Session", "A sign-in on one device.")
+            Object::<Session>::new("Session", "A sign-in on one device.")
                 .node()
                 .column("id", "A lower-case UUID, the same in every subgraph.", |session| &session.row.id)
                 .edge(
                     "user",
                     "Whose session it is.",
-                    One::<_, _, _, User>::required(|_: &_| Ok(user::ById), |session: &Session, _: &crate::edge::Given<'_, NoArguments>| Ok(Some(session.row.user_id))),
+                    One::<Session, NoArguments, user::ById, User>::required(
+                        |_| Ok(user::ById),
+                        |session, _| Ok(Some(session.row.user_id)),
+                    ),
                 )
                 .column("ipAddress", "The address of the sign-in.", |session| &session.row.ip_address)
-                .column("userAgent", "The client's own description of itself.", |session| &session.row.user_agent)
+                .column("userAgent", "The client's own description of itself.", |session| {
+                    &session.row.user_agent
+                })
                 .column("name", "Given by its user, such as \"Work phone\".", |session| &session.row.name)
-                .computed("isActive", "Neither ended nor expired.", |session| session.row.is_live(session.now))
+                .computed("isActive", "Neither ended nor expired.", |session| {
+                    session.row.is_live(session.now)
+                })
                 .column("isCurrent", "The session that is asking.", |session| &session.current)
                 .column("createdAt", "When the user signed in.", |session| &session.row.created_at)
                 .column("lastActivity", "The last use, to the minute.", |session| &session.row.last_activity)
                 .column("expiresAt", "When it ends without use.", |session| &session.row.expires_at)
-                .column("revokedAt", "When it was ended. Null while it was not.", |session| &session.row.revoked_at)
-                .computed("endReason", "Why it ended. Null while it is active.", |session| session.row.ended_because(session.now))
-                .edge("locations", "The positions recorded on this device, newest first.", location::locations_of_session())
-                .edge("lastLocation", "The newest position recorded on this device, by device time.", location::last_of_session())
+                .column("revokedAt", "When it was ended. Null while it was not.", |session| {
+                    &session.row.revoked_at
+                })
+                .computed("endReason", "Why it ended. Null while it is active.", |session| {
+                    session.row.ended_because(session.now)
+                })
+                .edge(
+                    "locations",
+                    "The positions recorded on this device, newest first.",
+                    location::locations_of_session(),
+                )
+                .edge(
+                    "lastLocation",
+                    "The newest position recorded on this device, by device time.",
+                    location::last_of_session(),
+                )
         });
         &OBJECT
     }

@@ -44,16 +44,52 @@ impl Visible for Submission {
 impl Entity for Submission {
     fn object() -> &'static Object<Self> {
         static OBJECT: LazyLock<Object<Submission>> = LazyLock::new(|| {
-            Object::new("Submission", "A filled-in form.")
+            Object::<Submission>::new("Submission", "A filled-in form.")
                 .node()
-                .column("id", "A lower-case UUID, the same in every subgraph.", |submission| &submission.row.id)
-                .edge("form", "The form.", One::<Submission, NoArguments, form::ById, Form>::required(|_| Ok(form::ById), |submission, _| Ok(Some(submission.row.form_id))))
-                .column("formVersion", "The version it was filled in against.", |submission| &submission.row.form_version)
-                .edge("user", "Who filled it in. Null for removed accounts.", One::<Submission, NoArguments, user::ById, User>::nullable(|_| Ok(user::ById), |submission, _| Ok(submission.row.user_id)))
-                .edge("session", "The device it was filled in on. Null where the viewer may not see it.", One::<Submission, NoArguments, session::ById, Session>::nullable(|_| Ok(session::ById), |submission, _| Ok(submission.row.session_id)))
+                .column("id", "A lower-case UUID, the same in every subgraph.", |submission| {
+                    &submission.row.id
+                })
+                .edge(
+                    "form",
+                    "The form.",
+                    One::<Submission, NoArguments, form::ById, Form>::required(
+                        |_| Ok(form::ById),
+                        |submission, _| Ok(Some(submission.row.form_id)),
+                    ),
+                )
+                .column("formVersion", "The version it was filled in against.", |submission| {
+                    &submission.row.form_version
+                })
+                .edge(
+                    "user",
+                    "Who filled it in. Null for removed accounts.",
+                    One::<Submission, NoArguments, user::ById, User>::nullable(
+                        |_| Ok(user::ById),
+                        |submission, _| Ok(submission.row.user_id),
+                    ),
+                )
+                .edge(
+                    "session",
+                    "The device it was filled in on. Null where the viewer may not see it.",
+                    One::<Submission, NoArguments, session::ById, Session>::nullable(
+                        |_| Ok(session::ById),
+                        |submission, _| Ok(submission.row.session_id),
+                    ),
+                )
                 .column("data", "The answers, by field key.", |submission| &submission.row.data)
-                .column("clientId", "Chosen by the device: sending it again changes nothing and returns the stored one.", |submission| &submission.row.client_id)
-                .edge("location", "Where it was filled in.", One::<Submission, NoArguments, location::ById, Location>::nullable(|_| Ok(location::ById), |submission, _| Ok(submission.row.location_id)))
+                .column(
+                    "clientId",
+                    "Chosen by the device: sending it again changes nothing and returns the stored one.",
+                    |submission| &submission.row.client_id,
+                )
+                .edge(
+                    "location",
+                    "Where it was filled in.",
+                    One::<Submission, NoArguments, location::ById, Location>::nullable(
+                        |_| Ok(location::ById),
+                        |submission, _| Ok(submission.row.location_id),
+                    ),
+                )
                 .column("createdAt", "When it was stored.", |submission| &submission.row.created_at)
         });
         &OBJECT
@@ -150,7 +186,10 @@ impl Loader for CountsOf {
     }
 }
 
-fn bind(parent: Parent, given: &Given<'_, SubmissionsArgs>) -> Result<Bound<PagesOf, CountsOf, Model>, FieldError> {
+fn bind(
+    parent: Parent,
+    given: &Given<'_, SubmissionsArgs>,
+) -> Result<Bound<PagesOf, CountsOf, Model>, FieldError> {
     let SubmissionsArgs { page, filter } = &given.args;
     let filter = filter.as_ref().map(SubmissionFilter::read).transpose()?.unwrap_or_default();
     let window = page.window(&KEYSET, &given.cursors, MAX_ROWS)?;

@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use async_graphql::{Enum, InputObject, OneofObject, ID};
+use async_graphql::{Enum, ID, InputObject, OneofObject};
 use entities::{
     Store,
     id::UserId,
@@ -13,15 +13,17 @@ use entities::{
 };
 
 use crate::{
-    Context,
-    activity, form, location, session, submission,
+    Context, activity,
     batch::{Loaded, Loader},
     connection::{Bound, MAX_ROWS, PageArgs},
     edge::Given,
     error::{Code, FieldError},
+    form,
     input::{OrderDirection, TimeRangeInput, ids},
+    location,
     object::{Entity, Object, Visible},
     scalar::enum_leaf,
+    session, submission,
 };
 
 /// What an account may do.
@@ -69,7 +71,7 @@ impl User {
 impl Entity for User {
     fn object() -> &'static Object<Self> {
         static OBJECT: LazyLock<Object<User>> = LazyLock::new(|| {
-            Object::new("User", "An account: a person who builds forms, fills them in or looks at the answers.")
+            Object::<User>::new("User", "An account: a person who builds forms, fills them in or looks at the answers.")
                 .node()
                 .key("email")
                 .column("id", "A lower-case UUID, the same in every subgraph.", |user| &user.row.id)
@@ -176,17 +178,22 @@ impl Loader for ById {
     }
 }
 
-/// Accounts by e-mail.
+/// Accounts by e-mail, for those who may see the e-mail.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct ByEmail;
+pub struct OpenByEmail {
+    /// The viewer's.
+    pub scope: Scope,
+}
 
-impl Loader for ByEmail {
+impl Loader for OpenByEmail {
     const NAME: &'static str = "user.by_emails";
     type Key = String;
     type Value = Arc<Model>;
 
     async fn load(self, store: Store, keys: Arc<[String]>) -> Loaded<Self> {
-        user::by_emails(&store, &keys).await
+        let mut users = user::by_emails(&store, &keys).await?;
+        users.retain(|_, row| row.is_open_to(&self.scope));
+        Ok(users)
     }
 }
 
@@ -228,7 +235,9 @@ impl Loader for AllUsersCount {
 }
 
 /// Reads the arguments of `Query.users`.
-pub(crate) fn bind_users(given: &Given<'_, UsersArgs>) -> Result<Bound<AllUsers, AllUsersCount, Model>, FieldError> {
+pub(crate) fn bind_users(
+    given: &Given<'_, UsersArgs>,
+) -> Result<Bound<AllUsers, AllUsersCount, Model>, FieldError> {
     let UsersArgs { page, filter, order_by } = &given.args;
     let scope = given.ctx.scope;
     let filter = filter.as_ref().map(UserFilter::read).transpose()?.unwrap_or_default();

@@ -15,13 +15,13 @@ use std::{
 };
 
 use entities::{Recorder, Store};
-use futures_util::channel::oneshot;
 use rustc_hash::{FxHashMap, FxHashSet};
+use tokio::sync::oneshot;
 
 use super::{Loader, MAX_KEYS, guarded, lock};
 use crate::error::FieldError;
 
-type Shared<L> = Result<Arc<FxHashMap<<L as Loader>::Key, <L as Loader>::Value>>, FieldError>;
+pub(super) type Shared<L> = Result<Arc<FxHashMap<<L as Loader>::Key, <L as Loader>::Value>>, FieldError>;
 
 /// All queues of the process. Cheap to clone.
 #[derive(Clone)]
@@ -116,7 +116,8 @@ impl<L: Loader> Turn<L> {
     }
 
     async fn run(&self, batch: Vec<Waiting<L>>) {
-        let unique: FxHashSet<L::Key> = batch.iter().flat_map(|waiting| waiting.keys.iter().cloned()).collect();
+        let unique: FxHashSet<L::Key> =
+            batch.iter().flat_map(|waiting| waiting.keys.iter().cloned()).collect();
         let recorder = Arc::new(Recorder::new(batch.iter().any(|waiting| waiting.recorder.keeps_texts())));
         let store = self.store.recorded_by(Arc::clone(&recorder));
         let keys: Arc<[L::Key]> = unique.into_iter().collect();
@@ -147,15 +148,13 @@ impl<L: Loader> Drop for Turn<L> {
         }
         queue.under_way += 1;
         drop(queue);
-        let next = Self { line: Arc::clone(&self.line), loader: self.loader.clone(), store: self.store.clone() };
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn(next.serve())),
+        let next =
+            Self { line: Arc::clone(&self.line), loader: self.loader.clone(), store: self.store.clone() };
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            drop(runtime.spawn(next.serve()));
+        } else {
             // Outside a runtime nothing can run any more; the waiting requests get an error.
-            Err(_) => {
-                let mut queue = lock(&next.line);
-                queue.waiting.clear();
-                drop(queue);
-            }
+            lock(&next.line).waiting.clear();
         }
     }
 }
@@ -165,7 +164,7 @@ fn take_batch<L: Loader>(line: &Mutex<Line<L>>) -> Vec<Waiting<L>> {
     let mut queue = lock(line);
     let (mut batch, mut keys) = (Vec::new(), 0);
     while let Some(next) = queue.waiting.front() {
-        if next.reply.is_canceled() {
+        if next.reply.is_closed() {
             queue.waiting.pop_front();
             continue;
         }

@@ -50,7 +50,14 @@ impl Metrics {
         self.count(loader, "deduplicated", deduplicated);
     }
 
-    pub(super) fn ran(&self, loader: &'static str, keys: usize, found: usize, failed: bool, elapsed: Duration) {
+    pub(super) fn ran(
+        &self,
+        loader: &'static str,
+        keys: usize,
+        found: usize,
+        failed: bool,
+        elapsed: Duration,
+    ) {
         self.sizes.get_or_create(&LoaderLabel { loader }).observe(keys as f64);
         self.durations.get_or_create(&LoaderLabel { loader }).observe(elapsed.as_secs_f64());
         if failed {
