@@ -19,6 +19,9 @@ pub struct Request {
     /// Add `extensions.explain` to the answer (development only).
     #[serde(skip)]
     pub explain: bool,
+    /// The request's id, for internal errors.
+    #[serde(skip)]
+    pub request_id: String,
 }
 
 /// What kind of operation ran; `None` in `Reply` when the document could not be read.

@@ -1,0 +1,4 @@
+//! The hall.
+pub mod auth;
+pub mod config;
+pub mod data;
