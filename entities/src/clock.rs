@@ -11,3 +11,12 @@ pub type Time = DateTime<Utc>;
 pub fn now() -> Time {
     Utc::now().trunc_subsecs(6)
 }
+
+/// A stretch of time: `from <= t < to`; an absent end is open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct TimeRange {
+    /// First moment inside.
+    pub from: Option<Time>,
+    /// First moment after.
+    pub to: Option<Time>,
+}

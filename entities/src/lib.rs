@@ -1,3 +1,24 @@
-//! STUB, replaced within the hour.
-pub mod clock; pub mod id; pub mod scope; pub mod user; pub mod store;
-pub use store::Store;
+//! The store room: rows, SQL and (later) the cache. The only place that knows a table; knows no GraphQL and no HTTP.
+//!
+//! In reading order: `store` (the handle), `sql` (statements and rows), `page` (keysets, cursors, pages per parent),
+//! `scope` (which rows a caller may read), then one file per domain under the same name as in every room.
+
+pub mod activity;
+pub mod clock;
+pub mod error;
+pub mod form;
+pub mod id;
+pub mod location;
+pub mod node;
+pub mod page;
+pub mod scope;
+pub mod seed;
+pub mod session;
+mod sql;
+pub mod store;
+pub mod submission;
+pub mod user;
+
+pub use error::Error;
+pub use sql::Json;
+pub use store::{DatabaseConfig, Recorder, Store};

@@ -1,28 +1,261 @@
-//! stub
-/// Where the database is.
+//! The store room's handle: the database (and, later, the cache), and the one way a read reaches it. Every
+//! statement has a name, is timed into a metric and, where a request asks for it, into that request's `Recorder`.
+//! Not here: what is read (the domains), how pages are cut (`page`).
+
+use std::{
+    fmt,
+    hash::Hash,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, histogram::Histogram},
+    registry::Registry,
+};
+use rustc_hash::FxHashMap;
+use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, Statement};
+
+use crate::{
+    error::Error,
+    sql::{Cells, Record, Sql},
+};
+
+/// Where the database is and how it is used.
 #[derive(Clone, Debug)]
 pub struct DatabaseConfig {
     /// `postgres://…` or `sqlite:path`.
     pub url: String,
-    /// Connections kept open at most (PostgreSQL; SQLite readers).
+    /// Connections kept open at most. Few and busy ones win for short statements.
     pub max_connections: u32,
-    /// How long connecting, or waiting for a connection, may take.
-    pub acquire_timeout: std::time::Duration,
+    /// How long connecting, or waiting for a free connection, may take.
+    pub acquire_timeout: Duration,
 }
-/// The store room's handle: database and, later, cache. Cheap to clone.
+
+/// The handle. Cheap to clone; a clone may carry a request's recorder.
 #[derive(Clone)]
-pub struct Store {}
-impl Store {
-    /// Connects; fails with one clear message (never shows the password).
-    pub async fn connect(_config: &DatabaseConfig, _registry: &mut prometheus_client::registry::Registry) -> Result<Self, Error> { Ok(Self {}) }
-    /// The connection that migrations and seeds run on.
-    pub fn connection(&self) -> &sea_orm::DatabaseConnection { unimplemented!() }
-    /// One round trip; is the database there?
-    pub async fn ping(&self) -> Result<(), Error> { Ok(()) }
-    /// Closes the pool.
-    pub async fn close(self) {}
+pub struct Store {
+    db: DatabaseConnection,
+    metrics: Metrics,
+    recorder: Option<Arc<Recorder>>,
 }
-/// stub
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Error(pub String);
+
+impl Store {
+    /// Connects. SQLite files are made when missing, in WAL mode.
+    ///
+    /// # Errors
+    /// `Unavailable` when the URL is no database that can be reached within `acquire_timeout`; the message never
+    /// contains the password.
+    pub async fn connect(config: &DatabaseConfig, registry: &mut Registry) -> Result<Self, Error> {
+        let db = Database::connect(options(config)).await.map_err(Error::Unavailable)?;
+        Ok(Self { db, metrics: Metrics::register(registry), recorder: None })
+    }
+
+    /// The connection that migrations, seeds and writes run on.
+    pub fn connection(&self) -> &DatabaseConnection {
+        &self.db
+    }
+
+    /// One round trip: is the database there?
+    ///
+    /// # Errors
+    /// The driver's error.
+    pub async fn ping(&self) -> Result<(), Error> {
+        self.db.ping().await.map_err(Error::Unavailable)
+    }
+
+    /// Closes the pool; statements under way finish first.
+    pub async fn close(self) {
+        if let Err(error) = self.db.close().await {
+            tracing::warn!(%error, "closing the database failed");
+        }
+    }
+
+    /// The same store, reporting its statements to `recorder` too.
+    #[must_use]
+    pub fn recorded_by(&self, recorder: Arc<Recorder>) -> Self {
+        Self { recorder: Some(recorder), ..self.clone() }
+    }
+
+    pub(crate) fn backend(&self) -> DbBackend {
+        self.db.get_database_backend()
+    }
+
+    pub(crate) fn sql(&self) -> Sql {
+        Sql::new(self.backend())
+    }
+
+    /// Runs a statement and reads each row with `read`.
+    pub(crate) async fn fetch<T>(
+        &self,
+        name: &'static str,
+        table: &'static str,
+        sql: Sql,
+        mut read: impl FnMut(&mut Cells<'_>) -> Result<T, sea_orm::sqlx::Error>,
+    ) -> Result<Vec<T>, Error> {
+        let (text, values) = sql.into_parts();
+        let explain = self.recorder.as_ref().filter(|recorder| recorder.texts).map(|_| text.clone());
+        let start = Instant::now();
+        let result =
+            self.db.query_all_raw(Statement::from_sql_and_values(self.backend(), text, values)).await;
+        let elapsed = start.elapsed();
+        self.metrics.observe(name, table, elapsed, result.is_err());
+        if let Some(recorder) = &self.recorder {
+            recorder.add(name, explain, result.as_ref().map_or(0, Vec::len), elapsed);
+        }
+        let rows = result.map_err(|error| Error::of_statement(name, error))?;
+        rows.iter()
+            .map(|row| read(&mut Cells::of(row)).map_err(|source| Error::Row { table, source }))
+            .collect()
+    }
+
+    /// Rows by key in one statement: `SELECT … WHERE <column> = ANY($1)`, then whatever `conditions` adds.
+    pub(crate) async fn by_keys<R: Record, K: Eq + Hash>(
+        &self,
+        name: &'static str,
+        matching: impl FnOnce(&mut Sql),
+        key: impl Fn(&R) -> K,
+    ) -> Result<FxHashMap<K, Arc<R>>, Error> {
+        let mut sql = self.sql();
+        sql.push("SELECT ").push(R::COLUMNS).push(" FROM ").push(R::TABLE).push(" t WHERE ");
+        matching(&mut sql);
+        let rows = self.fetch(name, R::TABLE, sql, |cells| R::read(cells)).await?;
+        Ok(rows.into_iter().map(|row| (key(&row), Arc::new(row))).collect())
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("backend", &self.backend()).finish_non_exhaustive()
+    }
+}
+
+fn options(config: &DatabaseConfig) -> ConnectOptions {
+    let in_memory = config.url.contains(":memory:") || config.url.contains("mode=memory");
+    let mut options = ConnectOptions::new(config.url.clone());
+    options
+        .max_connections(if in_memory { 1 } else { config.max_connections })
+        .connect_timeout(config.acquire_timeout)
+        .acquire_timeout(config.acquire_timeout)
+        .sqlx_logging(false)
+        // A round trip before each use would cost a short statement half its time; a dead connection is an error
+        // of that one statement and leaves the pool.
+        .test_before_acquire(false)
+        .map_sqlx_postgres_opts(|options| options.application_name("xp").statement_cache_capacity(500))
+        .map_sqlx_sqlite_opts(|options| {
+            options
+                .create_if_missing(true)
+                .journal_mode(sea_orm::sqlx::sqlite::SqliteJournalMode::Wal)
+                .synchronous(sea_orm::sqlx::sqlite::SqliteSynchronous::Normal)
+                .busy_timeout(Duration::from_secs(5))
+                .foreign_keys(true)
+                // The driver hands rows over from its own thread; the default of 50 costs a wake-up for each 50.
+                .row_buffer_size(2_048)
+        });
+    if in_memory {
+        // The database lives as long as its one connection.
+        options.min_connections(1).idle_timeout(None).max_lifetime(None);
+    }
+    options
+}
+
+/// The statements of one request, for its log line, for `extensions.explain` and for tests.
+#[derive(Debug, Default)]
+pub struct Recorder {
+    texts: bool,
+    count: AtomicU32,
+    statements: Mutex<Vec<Executed>>,
+}
+
+/// One statement that ran.
+#[derive(Clone, Debug)]
+pub struct Executed {
+    /// Its name, `domain.verb`.
+    pub name: &'static str,
+    /// Its text with placeholders; only when texts were asked for.
+    pub sql: Option<String>,
+    /// Rows returned.
+    pub rows: usize,
+    /// Time from sending to the last row.
+    pub elapsed: Duration,
+}
+
+impl Recorder {
+    /// A recorder that counts and, with `texts`, keeps each statement.
+    pub fn new(texts: bool) -> Self {
+        Self { texts, ..Self::default() }
+    }
+
+    /// Whether the statements themselves are kept.
+    pub fn keeps_texts(&self) -> bool {
+        self.texts
+    }
+
+    /// How many statements ran.
+    pub fn count(&self) -> u32 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// The statements, in the order in which they finished.
+    pub fn statements(&self) -> Vec<Executed> {
+        self.statements.lock().expect("no panic happens under this lock").clone()
+    }
+
+    /// Adds what ran elsewhere on this request's behalf (a batch shared with other requests).
+    pub fn absorb(&self, other: &Self) {
+        self.count.fetch_add(other.count(), Ordering::Relaxed);
+        if self.texts {
+            let executed = other.statements();
+            self.statements.lock().expect("no panic happens under this lock").extend(executed);
+        }
+    }
+
+    fn add(&self, name: &'static str, sql: Option<String>, rows: usize, elapsed: Duration) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        if self.texts {
+            let executed = Executed { name, sql, rows, elapsed };
+            self.statements.lock().expect("no panic happens under this lock").push(executed);
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StatementLabels {
+    db_operation_name: &'static str,
+    db_collection_name: &'static str,
+}
+
+/// SQL figures, named by OpenTelemetry's conventions.
+#[derive(Clone)]
+struct Metrics {
+    durations: Family<StatementLabels, Histogram>,
+    errors: Family<StatementLabels, Counter>,
+}
+
+impl Metrics {
+    fn register(registry: &mut Registry) -> Self {
+        let durations = Family::<StatementLabels, Histogram>::new_with_constructor(|| {
+            Histogram::new([0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5])
+        });
+        let errors = Family::default();
+        registry.register(
+            "db_client_operation_duration_seconds",
+            "Time from sending a statement to its last row",
+            durations.clone(),
+        );
+        registry.register("db_client_operation_errors", "Statements that failed", errors.clone());
+        Self { durations, errors }
+    }
+
+    fn observe(&self, name: &'static str, table: &'static str, elapsed: Duration, failed: bool) {
+        let labels = StatementLabels { db_operation_name: name, db_collection_name: table };
+        self.durations.get_or_create(&labels).observe(elapsed.as_secs_f64());
+        if failed {
+            self.errors.get_or_create(&labels).inc();
+        }
+    }
+}

@@ -1,4 +1,217 @@
-//! stub
-/// What an account may do.
+//! Accounts: row, finders and lists. Lists walk `users (created_at desc, id desc)` or the index of their order;
+//! `search` uses the trigram index on `search_name`. Not here: passwords and tokens (the access rooms), hidden
+//! columns (the front room's `visible_to`).
+
+use std::sync::Arc;
+
+use chrono::DateTime;
+use rustc_hash::FxHashMap;
+
+use crate::{
+    clock::{Time, TimeRange},
+    error::Error,
+    id::UserId,
+    page::{Count, Key, KeyKind, KeyValue, Keyset, List, Page, Window},
+    scope::Scope,
+    sql::{Record as _, Sql, table, text_enum},
+    store::Store,
+};
+
+text_enum! {
+    /// What an account may do.
+    Role {
+        /// Everything, accounts and other people's sessions included.
+        Admin = "ADMIN",
+        /// All forms, submissions and locations.
+        Manager = "MANAGER",
+        /// Own forms and their submissions.
+        Editor = "EDITOR",
+        /// Fills in open forms, records locations.
+        Collector = "COLLECTOR",
+        /// Reads open forms.
+        Viewer = "VIEWER",
+    }
+}
+
+table! {
+    /// A row of `users`, without the password's hash, which no read of the graph needs, and without `search_name`.
+    "users" {
+        /// Primary key.
+        #[sea_orm(primary_key, auto_increment = false)]
+        id: UserId,
+        /// Unique, stored in lower case.
+        email: String,
+        /// The name that others see.
+        display_name: String,
+        /// What the account may do.
+        role: Role,
+        /// False once blocked.
+        is_active: bool,
+        /// When the account was made.
+        created_at: Time,
+        /// Last change of the row.
+        updated_at: Time,
+        /// Last sign-in.
+        last_login: Option<Time>,
+    }
+}
+
+impl Model {
+    /// May a caller of this scope know that the account exists? Everybody signed in may.
+    pub fn is_visible_to(&self, scope: &Scope) -> bool {
+        *scope != Scope::Nothing
+    }
+
+    /// May a caller of this scope read e-mail, role, state and last sign-in?
+    pub fn is_open_to(&self, scope: &Scope) -> bool {
+        scope.manages() || scope.user() == Some(self.id)
+    }
+}
+
+/// Accounts by id.
+///
+/// # Errors
+/// The database's.
+pub async fn by_ids(store: &Store, ids: &[UserId]) -> Result<FxHashMap<UserId, Arc<Model>>, Error> {
+    store
+        .by_keys(
+            "user.by_ids",
+            |sql| {
+                sql.push("t.id").any_id(ids);
+            },
+            |row: &Model| row.id,
+        )
+        .await
+}
+
+/// Accounts by e-mail, which is compared in lower case.
+///
+/// # Errors
+/// The database's.
+pub async fn by_emails(store: &Store, emails: &[String]) -> Result<FxHashMap<String, Arc<Model>>, Error> {
+    let matching = |sql: &mut Sql| {
+        sql.push("t.email").any_text(emails);
+    };
+    store.by_keys("user.by_emails", matching, |row: &Model| row.email.clone()).await
+}
+
+/// Which accounts a list has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Filter {
+    /// Part of the display name, and of the e-mail for those who may see it; case does not count.
+    pub search: Option<String>,
+    /// Any of these roles.
+    pub roles: Option<Vec<Role>>,
+    /// Blocked or not.
+    pub is_active: Option<bool>,
+    /// Made in this time.
+    pub created_at: TimeRange,
+    /// Last signed in in this time.
+    pub last_login: TimeRange,
+}
+
+impl Filter {
+    /// Uses a column that is hidden from those who do not manage accounts.
+    pub fn reads_private_columns(&self) -> bool {
+        self.roles.is_some() || self.is_active.is_some() || self.last_login != TimeRange::default()
+    }
+
+    fn push(&self, sql: &mut Sql, scope: &Scope) {
+        if *scope == Scope::Nothing {
+            sql.push(" AND FALSE");
+        }
+        if let Some(search) = &self.search {
+            let search = search.to_lowercase();
+            sql.push(" AND (").contains("t.search_name", &search);
+            if scope.manages() {
+                sql.push(" OR ").contains("t.email", &search);
+            }
+            sql.push(")");
+        }
+        if let Some(roles) = &self.roles {
+            sql.push(" AND t.role").any_text(roles);
+        }
+        if let Some(is_active) = self.is_active {
+            sql.push(if is_active { " AND t.is_active" } else { " AND NOT t.is_active" });
+        }
+        sql.within("t.created_at", &self.created_at).within("t.last_login", &self.last_login);
+    }
+}
+
+/// What a list of accounts is sorted by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Role { Admin, Manager, Editor, Collector, Viewer }
+pub enum OrderField {
+    /// When the account was made.
+    CreatedAt,
+    /// Last sign-in; accounts that never signed in count as 1970.
+    LastLogin,
+    /// Bytewise.
+    DisplayName,
+    /// Bytewise.
+    Email,
+}
+
+impl OrderField {
+    /// Is this column hidden from those who do not manage accounts?
+    pub fn is_private(self) -> bool {
+        matches!(self, Self::LastLogin | Self::Email)
+    }
+}
+
+const ID: Key<Model> = Key { sql: "t.id", kind: KeyKind::Id, value: |row| KeyValue::Id(row.id.0) };
+const CREATED_AT: [Key<Model>; 2] =
+    [Key { sql: "t.created_at", kind: KeyKind::Time, value: |row| KeyValue::Time(row.created_at) }, ID];
+/// The same expression as in the index `users_last_login`.
+const LAST_LOGIN: [Key<Model>; 2] = [
+    Key {
+        sql: "coalesce(t.last_login, '1970-01-01T00:00:00+00:00')",
+        kind: KeyKind::Time,
+        value: |row| KeyValue::Time(row.last_login.unwrap_or(DateTime::UNIX_EPOCH)),
+    },
+    ID,
+];
+const DISPLAY_NAME: [Key<Model>; 2] = [
+    Key { sql: "t.display_name", kind: KeyKind::Text, value: |row| KeyValue::Text(row.display_name.clone()) },
+    ID,
+];
+const EMAIL: [Key<Model>; 2] =
+    [Key { sql: "t.email", kind: KeyKind::Text, value: |row| KeyValue::Text(row.email.clone()) }, ID];
+
+/// The order of a list of accounts.
+pub fn keyset(field: OrderField, descending: bool) -> &'static Keyset<Model> {
+    static ORDERS: [[Keyset<Model>; 2]; 4] = [
+        directions("users.created_at", &CREATED_AT),
+        directions("users.last_login", &LAST_LOGIN),
+        directions("users.display_name", &DISPLAY_NAME),
+        directions("users.email", &EMAIL),
+    ];
+    &ORDERS[field as usize][usize::from(descending)]
+}
+
+const fn directions(name: &'static str, keys: &'static [Key<Model>]) -> [Keyset<Model>; 2] {
+    [Keyset { name, descending: false, keys }, Keyset { name, descending: true, keys }]
+}
+
+/// A page of all accounts.
+///
+/// # Errors
+/// The database's.
+pub async fn page(
+    store: &Store,
+    scope: &Scope,
+    filter: &Filter,
+    keyset: &'static Keyset<Model>,
+    window: &Window,
+) -> Result<Page<Model>, Error> {
+    let conditions = |sql: &mut Sql| filter.push(sql, scope);
+    List { name: "user.page", table: Model::TABLE, keyset, window, conditions: &conditions }.page(store).await
+}
+
+/// How many accounts the filter leaves.
+///
+/// # Errors
+/// The database's.
+pub async fn count(store: &Store, scope: &Scope, filter: &Filter) -> Result<i64, Error> {
+    let conditions = |sql: &mut Sql| filter.push(sql, scope);
+    Count { name: "user.count", table: Model::TABLE, conditions: &conditions }.all(store).await
+}

@@ -1,1 +1,163 @@
+//! The foundations: every table, index and partition of the store, one file per step, for PostgreSQL and SQLite.
+//!
+//! Not here: what rows mean and how they are read, which is the business of `entities`.
+//!
+//! Invariants:
+//! - Steps are additive (expand first, contract a release later), so that old code runs on the new schema.
+//! - Everything that changes the schema runs in one transaction under one lock, so any number of processes may
+//!   start at the same time and a failed step leaves nothing behind.
+//! - Text that is ordered or compared sorts by bytes, and times sort as text, so both databases agree.
 
+mod ddl;
+mod m0001_users;
+mod m0002_sessions;
+mod m0003_forms;
+mod m0004_locations;
+mod m0005_activity;
+mod m0006_search;
+mod partitions;
+
+use std::{collections::HashSet, time::Duration};
+
+use sea_orm_migration::{
+    prelude::*,
+    sea_orm::{
+        ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, SqliteTransactionMode,
+        Statement, TransactionOptions, TransactionTrait,
+    },
+};
+
+pub use partitions::{ensure_partitions, ensure_partitions_between};
+
+/// One step of the schema and whether this database has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// The step's name, which is its file's.
+    pub name: String,
+    /// It has run here.
+    pub applied: bool,
+}
+
+/// Runs the steps that are missing and makes the partitions of this month and the next three. Safe to repeat and
+/// to run in many processes at once. A database that a newer program has already changed is left as it is.
+pub async fn up(db: &DatabaseConnection) -> Result<(), DbErr> {
+    let locked = begin_locked(db).await?;
+    if steps(&locked).await?.iter().any(|step| !step.applied) {
+        Migrator::up(&locked, None).await?;
+    }
+    partitions::ahead(&locked, MONTHS_AHEAD).await?;
+    locked.commit().await
+}
+
+/// Takes back the last `count` steps, data and all.
+pub async fn down(db: &DatabaseConnection, count: u32) -> Result<(), DbErr> {
+    let locked = begin_locked(db).await?;
+    Migrator::down(&locked, Some(count)).await?;
+    locked.commit().await
+}
+
+/// Every step in order. Steps of a newer program that has been here come last. Only reads.
+pub async fn status(db: &DatabaseConnection) -> Result<Vec<Step>, DbErr> {
+    steps(db).await
+}
+
+/// How many steps are missing. Only reads.
+pub async fn pending(db: &DatabaseConnection) -> Result<u32, DbErr> {
+    Ok(steps(db).await?.iter().filter(|step| !step.applied).count() as u32)
+}
+
+/// Lets the planner learn the tables, after many rows came at once.
+pub async fn analyze(db: &DatabaseConnection) -> Result<(), DbErr> {
+    // Named tables: a plain ANALYZE would also try the system's and warn about each.
+    let sql = match db.get_database_backend() {
+        DbBackend::Postgres => {
+            "analyze users, user_sessions, user_activity_logs, forms, form_versions, form_submissions, \
+             user_locations, user_last_locations"
+        }
+        _ => "analyze",
+    };
+    db.execute_unprepared(sql).await.map(drop)
+}
+
+/// Partitions made ahead of time: enough for a quarter without a restart.
+const MONTHS_AHEAD: u32 = 3;
+
+/// The key of PostgreSQL's advisory lock: any number, the same in every version of the program.
+const LOCK: i64 = 0x7870_6772_6170_6801;
+
+/// How often a locked SQLite file is tried; each try already waits for the connection's `busy_timeout`.
+const SQLITE_TRIES: u32 = 20;
+
+struct Migrator;
+
+#[async_trait::async_trait]
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        vec![
+            Box::new(m0001_users::Migration),
+            Box::new(m0002_sessions::Migration),
+            Box::new(m0003_forms::Migration),
+            Box::new(m0004_locations::Migration),
+            Box::new(m0005_activity::Migration),
+            Box::new(m0006_search::Migration),
+        ]
+    }
+}
+
+/// Our own steps, then those that only the database knows. SeaORM's list refuses the latter; but during a rolling
+/// update an old program must be able to start on the new schema.
+async fn steps(db: &impl ConnectionTrait) -> Result<Vec<Step>, DbErr> {
+    let mut applied = applied(db).await?;
+    let mut steps: Vec<Step> = Migrator::migrations()
+        .iter()
+        .map(|step| Step { name: step.name().to_owned(), applied: applied.contains(step.name()) })
+        .collect();
+    for step in &steps {
+        applied.remove(&step.name);
+    }
+    let mut newer: Vec<Step> = applied.into_iter().map(|name| Step { name, applied: true }).collect();
+    newer.sort_by(|a, b| a.name.cmp(&b.name));
+    steps.append(&mut newer);
+    Ok(steps)
+}
+
+async fn applied(db: &impl ConnectionTrait) -> Result<HashSet<String>, DbErr> {
+    let backend = db.get_database_backend();
+    let known = match backend {
+        DbBackend::Postgres => "select to_regclass('seaql_migrations') is not null",
+        _ => "select exists (select 1 from sqlite_master where name = 'seaql_migrations')",
+    };
+    let known = db.query_one_raw(Statement::from_string(backend, known)).await?;
+    if !known.map(|row| row.try_get_by_index(0)).transpose()?.unwrap_or(false) {
+        return Ok(HashSet::new());
+    }
+    let rows =
+        db.query_all_raw(Statement::from_string(backend, "select version from seaql_migrations")).await?;
+    rows.iter().map(|row| row.try_get_by_index(0)).collect()
+}
+
+/// A transaction that no second one of this kind can run beside. The lock goes with the transaction, so it works
+/// behind a connection pooler and cannot be left behind by a process that dies.
+async fn begin_locked(db: &DatabaseConnection) -> Result<DatabaseTransaction, DbErr> {
+    if db.get_database_backend() == DbBackend::Postgres {
+        let locked = db.begin().await?;
+        // The server's own limits are meant for requests, not for waiting here or building an index.
+        locked.execute_unprepared("set local statement_timeout = 0; set local lock_timeout = 0").await?;
+        locked.execute_unprepared(&format!("select pg_advisory_xact_lock({LOCK})")).await?;
+        return Ok(locked);
+    }
+    let immediate = TransactionOptions {
+        sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+        ..TransactionOptions::default()
+    };
+    let mut tries = 1;
+    loop {
+        match db.begin_with_options(immediate).await {
+            Err(error) if tries < SQLITE_TRIES && error.to_string().contains("locked") => {
+                tries += 1;
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            answer => return answer,
+        }
+    }
+}

@@ -1,7 +1,59 @@
-//! STUB, replaced within the hour.
-pub mod viewer;
+//! The front room: everything a client sees. Knows GraphQL and the store room's functions; names no SQL, no Redis and
+//! no HTTP (its manifest has none of them).
+//!
+//! In reading order: `Graph` (one request from text to bytes), `viewer` (who asks), `document` and `variables` (what
+//! is asked, checked once), `object` (types declared once, executed batch-first) with `edge`, `connection` and `node`,
+//! `batch` (loading without a timer), `write` (the answer), then the domains under the same names as in every room.
+//!
+//! The library async-graphql parses, validates, introspects and prints the schema. Queries are executed by `object`.
+
+use std::{sync::Arc, time::Instant};
+
+use async_graphql::{
+    EmptyMutation, EmptySubscription, SDLExportOptions, Schema, ValidationMode, Variables,
+    parser::types::OperationType,
+};
+use entities::{Recorder, Store, clock::Time, scope::Scope};
+use prometheus_client::registry::Registry;
 use serde::Deserialize;
+
+pub mod activity;
+pub mod batch;
+pub mod connection;
+mod document;
+pub mod edge;
+pub mod error;
+mod explain;
+pub mod form;
+pub mod gate;
+pub mod input;
+mod introspection;
+pub mod location;
+pub mod node;
+pub mod object;
+pub mod query;
+pub mod scalar;
+mod select;
+pub mod session;
+pub mod submission;
+pub mod user;
+mod variables;
+pub mod viewer;
+mod write;
+
+pub use gate::Limits;
 pub use viewer::Viewer;
+
+use crate::{
+    batch::{Batcher, Groups, Metrics},
+    document::{Document, Documents, OnlyValidate, request_of},
+    error::{Code, RequestError},
+    object::{Entity as _, Row, Selection},
+    query::Query,
+    select::Planner,
+    variables::InputTypes,
+    write::{Errors, Writer},
+};
 
 /// One GraphQL request as it came over the wire.
 #[derive(Debug, Default, Deserialize)]
@@ -15,8 +67,8 @@ pub struct Request {
     pub operation_name: Option<String>,
     /// Values of the operation's variables.
     #[serde(default)]
-    pub variables: async_graphql::Variables,
-    /// Add `extensions.explain` to the answer (development only).
+    pub variables: Variables,
+    /// Add `extensions.explain` to the answer; only in development.
     #[serde(skip)]
     pub explain: bool,
     /// The request's id, for internal errors.
@@ -24,9 +76,16 @@ pub struct Request {
     pub request_id: String,
 }
 
-/// What kind of operation ran; `None` in `Reply` when the document could not be read.
+/// What kind of operation ran.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum OperationKind { Query, Mutation, Subscription }
+pub enum OperationKind {
+    /// Reads.
+    Query,
+    /// Writes.
+    Mutation,
+    /// Waits for events.
+    Subscription,
+}
 
 /// The answer to one request.
 #[derive(Debug)]
@@ -43,31 +102,189 @@ pub struct Reply {
     pub statements: u32,
 }
 
-/// The limits that are checked before a document is parsed or run.
-#[derive(Clone, Debug)]
-pub struct Limits { pub tokens: usize }
-impl Default for Limits { fn default() -> Self { Self { tokens: 2000 } } }
-
 /// How the graph is set up.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Options {
-    /// Development: `extensions.explain`, field suggestions.
+    /// Development: `extensions.explain`, suggestions in validation errors.
     pub development: bool,
     /// Limits on documents.
     pub limits: Limits,
+    /// Shared batches of one loader that may be under way at once; 0 keeps every request to itself.
+    pub shared_batches: usize,
 }
 
-/// The graph: schema, batching and the store behind it. Cheap to clone.
+impl Default for Options {
+    fn default() -> Self {
+        Self { development: false, limits: Limits::default(), shared_batches: 2 }
+    }
+}
+
+/// What one request knows: who asks, when, and its loads.
+pub struct Context {
+    /// Who asks.
+    pub viewer: Viewer,
+    /// What they may read.
+    pub scope: Scope,
+    /// When the request began: one moment for the whole answer.
+    pub now: Time,
+    /// Its loads.
+    pub batcher: Batcher,
+    pub(crate) sdl: Arc<str>,
+}
+
+type Engine = Schema<Row<Query>, EmptyMutation, EmptySubscription>;
+
+/// The graph: schema, documents, batching, and the store behind them. Cheap to clone.
 #[derive(Clone)]
-pub struct Graph { _store: entities::Store }
+pub struct Graph {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    options: Options,
+    sdl: Arc<str>,
+    validator: Engine,
+    introspector: Engine,
+    input_types: InputTypes,
+    documents: Documents,
+    groups: Groups,
+    metrics: Metrics,
+}
 
 impl Graph {
-    /// Builds the schema over a store; metrics are registered in `registry`.
-    pub fn new(store: entities::Store, _options: Options, _registry: &mut prometheus_client::registry::Registry) -> Self { Self { _store: store } }
-    /// Runs one request for a viewer. Never fails: every failure is an answer with coded errors.
-    pub async fn execute(&self, _viewer: Viewer, _request: Request) -> Reply {
-        Reply { body: b"{\"data\":{\"__typename\":\"Query\"}}".to_vec(), operation: Some(OperationKind::Query), executed: true, codes: vec![], statements: 0 }
+    /// Builds the schema over a store. Metrics go into `registry`.
+    pub fn new(store: Store, options: Options, registry: &mut Registry) -> Self {
+        let engine = |suggestions: bool| {
+            let builder = Schema::build(Row::new(), EmptyMutation, EmptySubscription).enable_federation();
+            if suggestions { builder } else { builder.disable_suggestions() }
+        };
+        let validator = engine(options.development).extension(OnlyValidate).finish();
+        let introspector = engine(false).validation_mode(ValidationMode::Fast).finish();
+        let sdl = introspector
+            .sdl_with_options(SDLExportOptions::new().federation().include_specified_by().use_space_ident());
+        let input_types = InputTypes::of_sdl(&introspector.sdl());
+        let documents = Documents::new(options.limits);
+        let (groups, metrics) = (Groups::new(options.shared_batches), Metrics::register(registry));
+        let sdl = Arc::from(sdl);
+        let inner =
+            Inner { store, options, sdl, validator, introspector, input_types, documents, groups, metrics };
+        Self { inner: Arc::new(inner) }
     }
+
     /// The federated SDL, byte-equal to `_service.sdl`.
-    pub fn sdl(&self) -> &str { "" }
+    pub fn sdl(&self) -> &str {
+        &self.inner.sdl
+    }
+
+    /// Runs one request for a viewer. Never fails: every failure is an answer with coded errors.
+    pub async fn execute(&self, viewer: Viewer, request: Request) -> Reply {
+        let started = Instant::now();
+        let explain = request.explain && self.inner.options.development;
+        let recorder = Arc::new(Recorder::new(explain));
+        let document = match self.inner.document(&request).await {
+            Ok(document) => document,
+            Err(errors) => return refused(None, &errors),
+        };
+        let operation = match document.operation(request.operation_name.as_deref()) {
+            Ok(operation) => &operation.node,
+            Err(error) => return refused(None, &[error]),
+        };
+        let kind = match operation.ty {
+            OperationType::Query => OperationKind::Query,
+            OperationType::Mutation => OperationKind::Mutation,
+            OperationType::Subscription => OperationKind::Subscription,
+        };
+        let inner = &self.inner;
+        let variables = match inner.input_types.coerce(&operation.variable_definitions, request.variables) {
+            Ok(variables) => variables,
+            Err(error) => return refused(Some(kind), &[error]),
+        };
+        let batcher =
+            Batcher::new(&inner.store, Arc::clone(&recorder), inner.groups.clone(), inner.metrics.clone());
+        let ctx = Context {
+            scope: viewer.scope(),
+            viewer,
+            now: entities::clock::now(),
+            batcher,
+            sdl: Arc::clone(&inner.sdl),
+        };
+        let planner = Planner { fragments: &document.parsed.fragments, variables: &variables };
+        let selection = match inner.plan(&document, &operation.selection_set.node, planner, &ctx).await {
+            Ok(selection) => selection,
+            Err(error) => return refused(Some(kind), &[error]),
+        };
+        let rows = ctx.batcher.drive(selection.run(vec![Query], &ctx)).await;
+        let mut out = Vec::with_capacity(4_096);
+        out.extend(b"{\"data\":");
+        let mut writer = Writer::new(out);
+        let start = writer.out.len();
+        if rows.write(0, &mut writer).is_err() {
+            writer.out.truncate(start);
+            writer.out.extend(b"null");
+        }
+        let (mut body, errors) = writer.finish();
+        if !errors.is_empty() {
+            body.extend(b",\"errors\":");
+            errors.write(&mut body);
+        }
+        if explain {
+            explain::write(&recorder, &ctx.batcher, started.elapsed(), &mut body);
+        }
+        body.push(b'}');
+        let statements = recorder.count();
+        Reply { body, operation: Some(kind), executed: true, codes: errors.codes, statements }
+    }
+}
+
+impl Inner {
+    /// The request's document, valid.
+    async fn document(&self, request: &Request) -> Result<Arc<Document>, Vec<RequestError>> {
+        if let Some(document) = self.documents.known(&request.query) {
+            return Ok(document);
+        }
+        let document = self.documents.read(&request.query).map_err(|error| vec![error])?;
+        let operation = document.operation(request.operation_name.as_deref()).map_err(|error| vec![error])?;
+        // Values of the wrong type would show up as validation errors of the document: variables come first.
+        let definitions = &operation.node.variable_definitions;
+        let variables =
+            self.input_types.coerce(definitions, request.variables.clone()).map_err(|error| vec![error])?;
+        let name = request.operation_name.as_deref();
+        let checked = self.validator.execute(request_of(document.parsed.clone(), name, variables)).await;
+        if !checked.errors.is_empty() {
+            let errors = checked.errors.into_iter();
+            return Err(errors.map(|error| RequestError::of_engine(Code::ValidationFailed, error)).collect());
+        }
+        self.documents.keep(&request.query, &document);
+        Ok(document)
+    }
+
+    /// Plans the root: introspection is answered by the library, everything else by the declarations.
+    async fn plan<'q>(
+        &self,
+        document: &Document,
+        root: &'q async_graphql::parser::types::SelectionSet,
+        planner: Planner<'q>,
+        ctx: &'q Context,
+    ) -> Result<Selection<'q, Query>, RequestError> {
+        let query = Query::object();
+        let mut selection = Selection::empty();
+        for selected in planner.collect(&|condition| query.is(condition), &[root])? {
+            if matches!(selected.name(), "__schema" | "__type") {
+                let (key, run) = introspection::run(&self.introspector, document, planner, &selected).await;
+                selection.push_edge(key, selected.name() == "__type", run);
+            } else {
+                query.plan_field(&mut selection, planner, selected, ctx)?;
+            }
+        }
+        Ok(selection)
+    }
+}
+
+fn refused(operation: Option<OperationKind>, errors: &[RequestError]) -> Reply {
+    let errors = Errors::of_request(errors);
+    let mut body = b"{\"errors\":".to_vec();
+    errors.write(&mut body);
+    body.push(b'}');
+    Reply { body, operation, executed: false, codes: errors.codes, statements: 0 }
 }

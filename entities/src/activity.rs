@@ -1,0 +1,161 @@
+//! The activity log: who did what, partitioned by month. Lists walk
+//! `user_activity_logs (created_at desc, id desc)`, `(user_id, …)` or `(user_id, action_type, …)`.
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+use uuid::Uuid;
+
+use crate::{
+    clock::{Time, TimeRange},
+    error::Error,
+    id::{ActivityLogId, UserId},
+    page::{Count, Key, KeyKind, KeyValue, Keyset, List, Page, Window},
+    scope::Scope,
+    sql::{Json, Record as _, Sql, table},
+    store::Store,
+};
+
+table! {
+    /// A row of `user_activity_logs`.
+    "user_activity_logs" {
+        /// Primary key together with `created_at`.
+        #[sea_orm(primary_key, auto_increment = false)]
+        id: ActivityLogId,
+        /// Who did it; none for the system and for removed accounts.
+        user_id: Option<UserId>,
+        /// Dotted verb such as `form.publish`.
+        action_type: String,
+        /// What it was done to.
+        subject_id: Option<Uuid>,
+        /// The GraphQL type of the subject.
+        subject_type: Option<String>,
+        /// Details; never secrets, never answers.
+        metadata: Json,
+        /// When it was done; decides the partition.
+        created_at: Time,
+    }
+}
+
+impl Model {
+    /// Entries are seen by the one who acted and by administrators.
+    pub fn is_visible_to(&self, scope: &Scope) -> bool {
+        scope.administers() || (self.user_id.is_some() && scope.user() == self.user_id)
+    }
+}
+
+fn push_scope(sql: &mut Sql, scope: &Scope) {
+    match scope {
+        _ if scope.administers() => {}
+        Scope::Of { user, .. } => {
+            sql.push(" AND t.user_id = ").bind(*user);
+        }
+        Scope::All | Scope::Nothing => {
+            sql.push(" AND FALSE");
+        }
+    }
+}
+
+/// Entries by id.
+///
+/// # Errors
+/// The database's.
+pub async fn by_ids(
+    store: &Store,
+    ids: &[ActivityLogId],
+) -> Result<FxHashMap<ActivityLogId, Arc<Model>>, Error> {
+    store
+        .by_keys(
+            "activity.by_ids",
+            |sql| {
+                sql.push("t.id").any_id(ids);
+            },
+            |row: &Model| row.id,
+        )
+        .await
+}
+
+/// Newest first.
+pub static KEYSET: Keyset<Model> = Keyset {
+    name: "activity.created_at",
+    descending: true,
+    keys: &[
+        Key { sql: "t.created_at", kind: KeyKind::Time, value: |row| KeyValue::Time(row.created_at) },
+        Key { sql: "t.id", kind: KeyKind::Id, value: |row| KeyValue::Id(row.id.0) },
+    ],
+};
+
+/// Which entries a list has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Filter {
+    /// Any of these verbs.
+    pub action_types: Option<Vec<String>>,
+    /// Done in this time.
+    pub created_at: TimeRange,
+}
+
+impl Filter {
+    fn push(&self, sql: &mut Sql, scope: &Scope) {
+        push_scope(sql, scope);
+        if let Some(actions) = &self.action_types {
+            sql.push(" AND t.action_type").any_text(actions);
+        }
+        sql.within("t.created_at", &self.created_at);
+    }
+}
+
+/// A page of the whole log.
+///
+/// # Errors
+/// The database's.
+pub async fn page(
+    store: &Store,
+    scope: &Scope,
+    filter: &Filter,
+    window: &Window,
+) -> Result<Page<Model>, Error> {
+    let conditions = |sql: &mut Sql| filter.push(sql, scope);
+    let name = "activity.page";
+    List { name, table: Model::TABLE, keyset: &KEYSET, window, conditions: &conditions }.page(store).await
+}
+
+/// How many entries the filter leaves.
+///
+/// # Errors
+/// The database's.
+pub async fn count(store: &Store, scope: &Scope, filter: &Filter) -> Result<i64, Error> {
+    let conditions = |sql: &mut Sql| filter.push(sql, scope);
+    Count { name: "activity.count", table: Model::TABLE, conditions: &conditions }.all(store).await
+}
+
+/// A page of each user's entries.
+///
+/// # Errors
+/// The database's.
+pub async fn pages_of_users(
+    store: &Store,
+    scope: &Scope,
+    filter: &Filter,
+    window: &Window,
+    users: &[UserId],
+) -> Result<FxHashMap<UserId, Arc<Page<Model>>>, Error> {
+    let conditions = |sql: &mut Sql| filter.push(sql, scope);
+    let name = "activity.pages_of_users";
+    let list = List { name, table: Model::TABLE, keyset: &KEYSET, window, conditions: &conditions };
+    list.pages(store, "user_id", users).await
+}
+
+/// How many entries each user has.
+///
+/// # Errors
+/// The database's.
+pub async fn counts_of_users(
+    store: &Store,
+    scope: &Scope,
+    filter: &Filter,
+    users: &[UserId],
+) -> Result<FxHashMap<UserId, i64>, Error> {
+    let conditions = |sql: &mut Sql| filter.push(sql, scope);
+    let count = Count { name: "activity.counts_of_users", table: Model::TABLE, conditions: &conditions };
+    count.per_parent(store, "user_id", users).await
+}

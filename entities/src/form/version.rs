@@ -1,0 +1,158 @@
+//! Published versions of forms: immutable. The definition and its JSON Schema are large, so they are read by
+//! themselves. Lists walk `form_versions (form_id, number desc)`.
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use crate::{
+    clock::Time,
+    error::Error,
+    id::{FormId, FormVersionId, UserId},
+    page::{Count, Key, KeyKind, KeyValue, Keyset, List, Page, Window},
+    scope::Scope,
+    sql::{Json, Record as _, Sql, table},
+    store::Store,
+    user::Role,
+};
+
+table! {
+    /// A row of `form_versions`, without `definition` and `json_schema`.
+    "form_versions" {
+        /// Primary key.
+        #[sea_orm(primary_key, auto_increment = false)]
+        id: FormVersionId,
+        /// The form.
+        form_id: FormId,
+        /// 1, 2, 3 …
+        number: i32,
+        /// SHA-256 over the canonical definition (RFC 8785), hexadecimal.
+        hash: String,
+        /// When it was published.
+        published_at: Time,
+        /// By whom; none for removed accounts.
+        published_by: Option<UserId>,
+    }
+}
+
+/// Managers see every version, editors those of their own forms; the others see the published version of an open
+/// form, which is what they fill in. The row does not say whose form it is, so the check is the database's.
+fn push_scope(sql: &mut Sql, scope: &Scope) {
+    let Scope::Of { user, role } = scope else {
+        if *scope == Scope::Nothing {
+            sql.push(" AND FALSE");
+        }
+        return;
+    };
+    if scope.manages() {
+        return;
+    }
+    sql.push(" AND EXISTS (SELECT 1 FROM forms f WHERE f.id = t.form_id AND (");
+    if *role == Role::Editor {
+        sql.push("f.owner_id = ").bind(*user).push(" OR ");
+    }
+    sql.push("(f.status = 'OPEN' AND f.version = t.number)))");
+}
+
+/// Versions by id, as far as the scope reaches.
+///
+/// # Errors
+/// The database's.
+pub async fn by_ids(
+    store: &Store,
+    scope: &Scope,
+    ids: &[FormVersionId],
+) -> Result<FxHashMap<FormVersionId, Arc<Model>>, Error> {
+    let matching = |sql: &mut Sql| {
+        sql.push("t.id").any_id(ids);
+        push_scope(sql, scope);
+    };
+    store.by_keys("form_version.by_ids", matching, |row: &Model| row.id).await
+}
+
+/// The published version of each form that has one.
+///
+/// # Errors
+/// The database's.
+pub async fn current_of_forms(
+    store: &Store,
+    scope: &Scope,
+    forms: &[FormId],
+) -> Result<FxHashMap<FormId, Arc<Model>>, Error> {
+    let matching = |sql: &mut Sql| {
+        sql.push("t.form_id").any_id(forms);
+        sql.push(" AND t.number = (SELECT f.version FROM forms f WHERE f.id = t.form_id)");
+        push_scope(sql, scope);
+    };
+    store.by_keys("form_version.current_of_forms", matching, |row: &Model| row.form_id).await
+}
+
+/// A large document of a version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Document {
+    /// What is asked, in XP's own form.
+    Definition,
+    /// JSON Schema draft 2020-12 of a submission's data.
+    JsonSchema,
+}
+
+/// One document of each of these versions. Who may see it was decided when the version was read.
+///
+/// # Errors
+/// The database's.
+pub async fn documents(
+    store: &Store,
+    document: Document,
+    ids: &[FormVersionId],
+) -> Result<FxHashMap<FormVersionId, Arc<Json>>, Error> {
+    let (name, column) = match document {
+        Document::Definition => ("form_version.definitions", "t.definition"),
+        Document::JsonSchema => ("form_version.json_schemas", "t.json_schema"),
+    };
+    let mut sql = store.sql();
+    sql.push("SELECT t.id, ").push(column).push(" FROM form_versions t WHERE t.id").any_id(ids);
+    let rows = store.fetch(name, Model::TABLE, sql, |cells| {
+        Ok((cells.next::<FormVersionId>()?, Arc::new(cells.next::<Json>()?)))
+    });
+    Ok(rows.await?.into_iter().collect())
+}
+
+/// Newest first.
+pub static KEYSET: Keyset<Model> = Keyset {
+    name: "form_versions.number",
+    descending: true,
+    keys: &[
+        Key { sql: "t.number", kind: KeyKind::Int, value: |row| KeyValue::Int(row.number.into()) },
+        Key { sql: "t.id", kind: KeyKind::Id, value: |row| KeyValue::Id(row.id.0) },
+    ],
+};
+
+/// A page of each form's versions.
+///
+/// # Errors
+/// The database's.
+pub async fn pages_of_forms(
+    store: &Store,
+    scope: &Scope,
+    window: &Window,
+    forms: &[FormId],
+) -> Result<FxHashMap<FormId, Arc<Page<Model>>>, Error> {
+    let conditions = |sql: &mut Sql| push_scope(sql, scope);
+    let name = "form_version.pages_of_forms";
+    let list = List { name, table: Model::TABLE, keyset: &KEYSET, window, conditions: &conditions };
+    list.pages(store, "form_id", forms).await
+}
+
+/// How many versions each form has.
+///
+/// # Errors
+/// The database's.
+pub async fn counts_of_forms(
+    store: &Store,
+    scope: &Scope,
+    forms: &[FormId],
+) -> Result<FxHashMap<FormId, i64>, Error> {
+    let conditions = |sql: &mut Sql| push_scope(sql, scope);
+    let count = Count { name: "form_version.counts_of_forms", table: Model::TABLE, conditions: &conditions };
+    count.per_parent(store, "form_id", forms).await
+}

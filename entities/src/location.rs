@@ -1,0 +1,319 @@
+//! Locations: recorded positions, partitioned by month on device time. Lists walk
+//! `user_locations (user_id, timestamp desc, id desc)` or `(session_id, …)` and prune by time; `latest` reads
+//! `user_last_locations`, one row a user. Thinning of tracks is in `location/track.rs`. Not here: recording.
+
+use std::{
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
+
+use rustc_hash::FxHashMap;
+use uuid::Uuid;
+
+use crate::{
+    clock::{Time, TimeRange},
+    error::Error,
+    id::{LocationId, SessionId, UserId},
+    page::{Count, Key, KeyKind, KeyValue, Keyset, List, Page, Window},
+    scope::Scope,
+    sql::{Record as _, Sql, table},
+    store::Store,
+};
+
+pub mod area;
+pub mod track;
+
+pub use area::Area;
+
+/// The newest position of each user, kept beside the history.
+pub mod last {
+    use super::{LocationId, SessionId, Time, UserId, table};
+
+    table! {
+        /// A row of `user_last_locations`.
+        "user_last_locations" {
+            /// Primary key.
+            #[sea_orm(primary_key, auto_increment = false)]
+            user_id: UserId,
+            /// The position's own id.
+            id: LocationId,
+            /// On which device.
+            session_id: Option<SessionId>,
+            /// Device time.
+            timestamp: Time,
+            /// When the server got it.
+            received_at: Time,
+            /// Degrees north.
+            latitude: f64,
+            /// Degrees east.
+            longitude: f64,
+            /// Metres, 68 %.
+            accuracy: Option<f64>,
+            /// Metres.
+            altitude: Option<f64>,
+            /// Metres a second.
+            speed: Option<f64>,
+            /// Degrees from north.
+            heading: Option<f64>,
+        }
+    }
+}
+
+table! {
+    /// A row of `user_locations`.
+    "user_locations" {
+        /// Primary key together with `timestamp`.
+        #[sea_orm(primary_key, auto_increment = false)]
+        id: LocationId,
+        /// Who was there.
+        user_id: UserId,
+        /// On which device.
+        session_id: Option<SessionId>,
+        /// Device time; decides the partition.
+        timestamp: Time,
+        /// When the server got it.
+        received_at: Time,
+        /// Degrees north, -90 to 90.
+        latitude: f64,
+        /// Degrees east, -180 to 180.
+        longitude: f64,
+        /// Metres, 68 %.
+        accuracy: Option<f64>,
+        /// Metres.
+        altitude: Option<f64>,
+        /// Metres a second.
+        speed: Option<f64>,
+        /// Degrees from north, 0 to 360.
+        heading: Option<f64>,
+    }
+}
+
+impl Model {
+    /// Positions are seen by the one who was there and by managers.
+    pub fn is_visible_to(&self, scope: &Scope) -> bool {
+        scope.manages() || scope.user() == Some(self.user_id)
+    }
+}
+
+fn push_scope(sql: &mut Sql, scope: &Scope) {
+    match scope {
+        _ if scope.manages() => {}
+        Scope::Of { user, .. } => {
+            sql.push(" AND t.user_id = ").bind(*user);
+        }
+        Scope::All | Scope::Nothing => {
+            sql.push(" AND FALSE");
+        }
+    }
+}
+
+/// Positions by id.
+///
+/// # Errors
+/// The database's.
+pub async fn by_ids(store: &Store, ids: &[LocationId]) -> Result<FxHashMap<LocationId, Arc<Model>>, Error> {
+    store
+        .by_keys(
+            "location.by_ids",
+            |sql| {
+                sql.push("t.id").any_id(ids);
+            },
+            |row: &Model| row.id,
+        )
+        .await
+}
+
+/// The newest position of each user that has one.
+///
+/// # Errors
+/// The database's.
+pub async fn last_of_users(store: &Store, users: &[UserId]) -> Result<FxHashMap<UserId, Arc<Model>>, Error> {
+    let mut sql = store.sql();
+    sql.push("SELECT ")
+        .push(Model::COLUMNS)
+        .push(" FROM user_last_locations t WHERE t.user_id")
+        .any_id(users);
+    let rows =
+        store.fetch("location.last_of_users", LAST, sql, |cells| Model::read(cells).map(Arc::new)).await?;
+    Ok(rows.into_iter().map(|row| (row.user_id, row)).collect())
+}
+
+const LAST: &str = "user_last_locations";
+
+/// Newest first, by device time.
+pub static KEYSET: Keyset<Model> = Keyset { name: "locations.timestamp", descending: true, keys: &BY_TIME };
+
+/// Oldest first: tracks.
+static OLDEST_FIRST: Keyset<Model> = Keyset { name: "locations.track", descending: false, keys: &BY_TIME };
+
+static BY_TIME: [Key<Model>; 2] = [
+    Key { sql: "t.timestamp", kind: KeyKind::Time, value: |row| KeyValue::Time(row.timestamp) },
+    Key { sql: "t.id", kind: KeyKind::Id, value: |row| KeyValue::Id(row.id.0) },
+];
+
+/// Which positions a list has.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Filter {
+    /// Recorded in this time; prunes partitions.
+    pub timestamp: TimeRange,
+    /// Inside this area.
+    pub area: Option<Area>,
+    /// On any of these devices' sessions.
+    pub session_ids: Option<Vec<SessionId>>,
+    /// Known to be at least this accurate, metres.
+    pub max_accuracy: Option<f64>,
+}
+
+/// No number in it is NaN: areas are checked when made, and accuracies come from JSON.
+impl Eq for Filter {}
+
+/// Numbers are left out: equal filters still hash alike.
+impl Hash for Filter {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.timestamp, &self.session_ids).hash(state);
+    }
+}
+
+impl Filter {
+    fn push(&self, sql: &mut Sql, scope: &Scope) {
+        push_scope(sql, scope);
+        sql.within("t.timestamp", &self.timestamp);
+        if let Some(area) = &self.area {
+            area.push(sql);
+        }
+        if let Some(sessions) = &self.session_ids {
+            sql.push(" AND t.session_id").any_id(sessions);
+        }
+        if let Some(accuracy) = self.max_accuracy {
+            sql.push(" AND t.accuracy <= ").bind(accuracy);
+        }
+    }
+}
+
+/// Whose positions a nested list has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Parent {
+    /// A user's.
+    User,
+    /// A session's.
+    Session,
+}
+
+impl Parent {
+    fn column(self) -> &'static str {
+        match self {
+            Self::User => "user_id",
+            Self::Session => "session_id",
+        }
+    }
+}
+
+/// A page of each parent's positions.
+///
+/// # Errors
+/// The database's.
+pub async fn pages_of(
+    store: &Store,
+    scope: &Scope,
+    filter: &Filter,
+    window: &Window,
+    parent: Parent,
+    parents: &[Uuid],
+) -> Result<FxHashMap<Uuid, Arc<Page<Model>>>, Error> {
+    let conditions = |sql: &mut Sql| filter.push(sql, scope);
+    let name = "location.pages_of";
+    let list = List { name, table: Model::TABLE, keyset: &KEYSET, window, conditions: &conditions };
+    list.pages(store, parent.column(), parents).await
+}
+
+/// How many positions each parent has.
+///
+/// # Errors
+/// The database's.
+pub async fn counts_of(
+    store: &Store,
+    scope: &Scope,
+    filter: &Filter,
+    parent: Parent,
+    parents: &[Uuid],
+) -> Result<FxHashMap<Uuid, i64>, Error> {
+    let conditions = |sql: &mut Sql| filter.push(sql, scope);
+    let count = Count { name: "location.counts_of", table: Model::TABLE, conditions: &conditions };
+    count.per_parent(store, parent.column(), parents).await
+}
+
+/// Which users' newest positions are wanted.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LatestFilter {
+    /// Inside this area.
+    pub area: Option<Area>,
+    /// Of these users.
+    pub user_ids: Option<Vec<UserId>>,
+}
+
+/// No number in it is NaN: areas are checked when made.
+impl Eq for LatestFilter {}
+
+/// Numbers are left out: equal filters still hash alike.
+impl Hash for LatestFilter {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.user_ids.hash(state);
+    }
+}
+
+impl LatestFilter {
+    fn push(&self, sql: &mut Sql, scope: &Scope) {
+        push_scope(sql, scope);
+        if let Some(area) = &self.area {
+            area.push_indexed(sql);
+        }
+        if let Some(users) = &self.user_ids {
+            sql.push(" AND t.user_id").any_id(users);
+        }
+    }
+}
+
+/// A page of users' newest positions, newest first.
+///
+/// # Errors
+/// The database's.
+pub async fn latest(
+    store: &Store,
+    scope: &Scope,
+    filter: &LatestFilter,
+    window: &Window,
+) -> Result<Page<Model>, Error> {
+    let conditions = |sql: &mut Sql| filter.push(sql, scope);
+    let name = "location.latest";
+    List { name, table: LAST, keyset: &KEYSET, window, conditions: &conditions }.page(store).await
+}
+
+/// How many users' newest positions the filter leaves.
+///
+/// # Errors
+/// The database's.
+pub async fn latest_count(store: &Store, scope: &Scope, filter: &LatestFilter) -> Result<i64, Error> {
+    let conditions = |sql: &mut Sql| filter.push(sql, scope);
+    Count { name: "location.latest_count", table: LAST, conditions: &conditions }.all(store).await
+}
+
+/// The positions of each user in a stretch of time, oldest first, `track::MAX_POINTS` at most: `has_next` tells
+/// that there were more.
+///
+/// # Errors
+/// The database's.
+pub async fn tracks(
+    store: &Store,
+    scope: &Scope,
+    range: TimeRange,
+    users: &[UserId],
+) -> Result<FxHashMap<UserId, Arc<Page<Model>>>, Error> {
+    let window = Window { limit: track::MAX_POINTS, backward: false, after: None, before: None };
+    let conditions = |sql: &mut Sql| {
+        push_scope(sql, scope);
+        sql.within("t.timestamp", &range);
+    };
+    let (name, table) = ("location.tracks", Model::TABLE);
+    let list = List { name, table, keyset: &OLDEST_FIRST, window: &window, conditions: &conditions };
+    list.pages(store, "user_id", users).await
+}

@@ -1,0 +1,170 @@
+//! The text of a cursor: version, key values and an 8-byte keyed hash, in URL-safe base64 without padding, about
+//! 44 characters. The hash also covers the list's field, order and filter, so a cursor from another list, or an
+//! altered one, is refused instead of showing a wrong page. It is no secret: rows are guarded by `Scope`, never by
+//! a cursor.
+
+use chrono::DateTime;
+use uuid::Uuid;
+
+use super::{KeyKind, KeyValue, Keyset, Position};
+
+/// The text is no cursor of this list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the cursor does not belong to this list")]
+pub struct BadCursor;
+
+const VERSION: u8 = 1;
+const HASH_BYTES: usize = 8;
+/// Longer texts are refused unread: the longest key is a title.
+const MAX_CHARS: usize = 4_096;
+const CONTEXT: &str = "XP Graph 2026-11 page cursor v1";
+
+/// The list that a cursor belongs to: field and filter. The order joins in from the keyset.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CursorScope(pub String);
+
+impl CursorScope {
+    /// The cursor of the row at `position`.
+    pub fn encode<R>(&self, keyset: &Keyset<R>, position: &Position) -> String {
+        let mut bytes = Vec::with_capacity(48);
+        bytes.push(VERSION);
+        for value in &position.0 {
+            match value {
+                KeyValue::Time(time) => bytes.extend(time.timestamp_micros().to_be_bytes()),
+                KeyValue::Int(number) => bytes.extend(number.to_be_bytes()),
+                KeyValue::Id(id) => bytes.extend(id.as_bytes()),
+                KeyValue::Text(text) => {
+                    bytes.extend((text.len() as u32).to_be_bytes());
+                    bytes.extend(text.as_bytes());
+                }
+            }
+        }
+        let hash = self.hash(keyset, &bytes);
+        bytes.extend(hash);
+        base64(&bytes)
+    }
+
+    /// The position that `text` names.
+    ///
+    /// # Errors
+    /// `BadCursor` for anything that this list, in this order and with this filter, did not hand out.
+    pub fn decode<R>(&self, keyset: &Keyset<R>, text: &str) -> Result<Position, BadCursor> {
+        let bytes =
+            if text.len() <= MAX_CHARS { unbase64(text).ok_or(BadCursor)? } else { return Err(BadCursor) };
+        let split = bytes.len().checked_sub(HASH_BYTES).ok_or(BadCursor)?;
+        let (body, hash) = bytes.split_at(split);
+        if self.hash(keyset, body) != *hash {
+            return Err(BadCursor);
+        }
+        let mut rest = body.strip_prefix(&[VERSION]).ok_or(BadCursor)?;
+        let values = keyset.keys.iter().map(|key| read(key.kind, &mut rest)).collect::<Option<Vec<_>>>();
+        values.filter(|_| rest.is_empty()).map(Position).ok_or(BadCursor)
+    }
+
+    fn hash<R>(&self, keyset: &Keyset<R>, body: &[u8]) -> [u8; HASH_BYTES] {
+        let mut hasher = blake3::Hasher::new_derive_key(CONTEXT);
+        for part in [keyset.name.as_bytes(), self.0.as_bytes(), body] {
+            hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+        }
+        let mut hash = [0; HASH_BYTES];
+        hasher.finalize_xof().fill(&mut hash);
+        hash
+    }
+}
+
+fn read(kind: KeyKind, rest: &mut &[u8]) -> Option<KeyValue> {
+    match kind {
+        KeyKind::Time => {
+            let micros = i64::from_be_bytes(take(rest)?);
+            DateTime::from_timestamp_micros(micros).map(KeyValue::Time)
+        }
+        KeyKind::Int => take(rest).map(i64::from_be_bytes).map(KeyValue::Int),
+        KeyKind::Id => take(rest).map(Uuid::from_bytes).map(KeyValue::Id),
+        KeyKind::Text => {
+            let length = u32::from_be_bytes(take(rest)?) as usize;
+            let (text, after) = rest.split_at_checked(length)?;
+            *rest = after;
+            std::str::from_utf8(text).ok().map(|text| KeyValue::Text(text.to_owned()))
+        }
+    }
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    let (taken, after) = rest.split_first_chunk::<N>()?;
+    *rest = after;
+    Some(*taken)
+}
+
+fn base64(bytes: &[u8]) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// Strict: other alphabets, padding and left-over bits are refused, so one position has one cursor.
+fn unbase64(text: &str) -> Option<Vec<u8>> {
+    use base64::Engine as _;
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::page::Key;
+
+    type Row = (i64, Uuid, String);
+
+    static BY_TIME: Keyset<Row> = Keyset {
+        name: "rows.created",
+        descending: true,
+        keys: &[
+            Key {
+                sql: "t.created_at",
+                kind: KeyKind::Time,
+                value: |row| KeyValue::Time(DateTime::from_timestamp_micros(row.0).expect("in range")),
+            },
+            Key { sql: "t.title", kind: KeyKind::Text, value: |row| KeyValue::Text(row.2.clone()) },
+            Key { sql: "t.id", kind: KeyKind::Id, value: |row| KeyValue::Id(row.1) },
+        ],
+    };
+
+    fn cursor() -> (CursorScope, Position, String) {
+        let scope = CursorScope("Query.rows{}".to_owned());
+        let position = BY_TIME.position(&(1_700_000_000_123_456, Uuid::from_u128(7), "Đo nước".to_owned()));
+        let text = scope.encode(&BY_TIME, &position);
+        (scope, position, text)
+    }
+
+    #[test]
+    fn a_cursor_names_its_position() {
+        let (scope, position, text) = cursor();
+        assert_eq!(scope.decode(&BY_TIME, &text), Ok(position));
+    }
+
+    #[test]
+    fn every_altered_bit_is_refused() {
+        let (scope, position, text) = cursor();
+        for index in 0..text.len() {
+            for bit in 0..7 {
+                let mut altered = text.clone().into_bytes();
+                altered[index] ^= 1 << bit;
+                let altered = String::from_utf8(altered).expect("ASCII stays ASCII");
+                assert_ne!(scope.decode(&BY_TIME, &altered), Ok(position.clone()), "{altered}");
+                assert_eq!(scope.decode(&BY_TIME, &altered), Err(BadCursor), "{altered}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_cursor_of_another_field_or_filter_is_refused() {
+        let (_, _, text) = cursor();
+        assert_eq!(CursorScope("Query.rows{a}".to_owned()).decode(&BY_TIME, &text), Err(BadCursor));
+    }
+
+    #[test]
+    fn no_text_makes_it_panic() {
+        let (scope, _, text) = cursor();
+        for text in ["", "=", "AQ", "🦀", &text[1..], &"A".repeat(5_000), &format!("{text}A")] {
+            assert_eq!(scope.decode(&BY_TIME, text), Err(BadCursor), "{text}");
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! Forms and their published versions, made from the templates in `forms.json`. Each version asks one question more
+//! than the last; the draft is ahead of them all. Not here: answers.
+
+use std::{collections::HashMap, fmt::Write as _};
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::{
+    Counts, DAY, HOUR, Micros,
+    people::People,
+    random::Random,
+    sink::{Cell, Loader, Target},
+};
+use crate::{Error, form::Status, user::Role};
+
+/// Every form in the order of time.
+pub(super) struct Forms {
+    pub(super) templates: Vec<Template>,
+    pub(super) forms: Vec<Form>,
+}
+
+pub(super) struct Form {
+    pub(super) id: Uuid,
+    /// Index of the account.
+    pub(super) owner: usize,
+    pub(super) template: usize,
+    pub(super) created: Micros,
+    pub(super) updated: Micros,
+    pub(super) status: Status,
+    /// Version 1 first.
+    pub(super) versions: Vec<Version>,
+    has_draft: bool,
+    revision: i32,
+}
+
+pub(super) struct Version {
+    pub(super) id: Uuid,
+    pub(super) published: Micros,
+    /// How many of the template's fields it has.
+    pub(super) fields: usize,
+}
+
+/// A form of `forms.json`.
+#[derive(Deserialize)]
+pub(super) struct Template {
+    title: Title,
+    description: String,
+    pub(super) fields: Vec<Value>,
+}
+
+#[derive(Deserialize)]
+struct Title {
+    en: String,
+    vi: String,
+}
+
+/// As often as each stands here; the first four are all different.
+const STATUSES: [Status; 12] = [
+    Status::Open,
+    Status::Closed,
+    Status::Draft,
+    Status::Archived,
+    Status::Open,
+    Status::Open,
+    Status::Open,
+    Status::Closed,
+    Status::Open,
+    Status::Draft,
+    Status::Open,
+    Status::Open,
+];
+
+pub(super) fn plan(counts: Counts, people: &People) -> Forms {
+    let templates: Vec<Template> =
+        serde_json::from_str(include_str!("forms.json")).expect("a test reads this file");
+    let mut random = Random::of("forms");
+    let may_own =
+        |index: &usize| matches!(people.users[*index].role, Role::Admin | Role::Manager | Role::Editor);
+    let owners: Vec<usize> = (0..people.users.len()).filter(may_own).collect();
+    let statuses = STATUSES.into_iter().cycle().take(counts.forms);
+    let mut forms: Vec<Form> = statuses
+        .map(|status| {
+            let owner = owners[random.skewed(owners.len(), 2)];
+            form(status, owner, &templates, people, &mut random)
+        })
+        .collect();
+    forms.sort_by_key(|form| (form.created, form.id));
+    Forms { templates, forms }
+}
+
+fn form(status: Status, owner: usize, templates: &[Template], people: &People, random: &mut Random) -> Form {
+    let (from, to) = (people.users[owner].created, people.now - HOUR);
+    let created = random.between(from, to);
+    let template = random.below(templates.len());
+    let all = templates[template].fields.len();
+    let count = if status == Status::Draft { 0 } else { 1 + random.skewed(4, 2) };
+    let mut published = created;
+    let versions: Vec<Version> = (1..=count)
+        .map(|number| {
+            // The first soon, the others some time later.
+            let wait = if number == 1 { 3 * DAY } else { 90 * DAY };
+            published = random.between(published, (published + wait).min(to));
+            Version { id: random.id(published), published, fields: all - 1 - (count - number) }
+        })
+        .collect();
+    Form {
+        id: random.id(created),
+        owner,
+        template,
+        created,
+        updated: random.between(published, (published + 10 * DAY).min(people.now)),
+        status,
+        versions,
+        has_draft: count == 0 || random.chance(0.3),
+        revision: random.between(1 + count as i64, 8 + 3 * count as i64) as i32,
+    }
+}
+
+impl Form {
+    /// The version that was the published one at this time.
+    pub(super) fn version_at(&self, at: Micros) -> usize {
+        self.versions.partition_point(|version| version.published <= at)
+    }
+}
+
+impl Forms {
+    /// Indexes of the forms that have been published.
+    pub(super) fn published(&self) -> Vec<usize> {
+        (0..self.forms.len()).filter(|index| !self.forms[*index].versions.is_empty()).collect()
+    }
+
+    /// The questions of one version, or of the draft.
+    pub(super) fn fields(&self, form: &Form, count: usize) -> &[Value] {
+        &self.templates[form.template].fields[..count]
+    }
+
+    pub(super) async fn load(&self, loader: &mut Loader<'_>, people: &People) -> Result<(), Error> {
+        const FORMS: Target = Target {
+            table: "forms",
+            columns: &[
+                "id",
+                "owner_id",
+                "title",
+                "search_title",
+                "description",
+                "status",
+                "version",
+                "draft",
+                "draft_revision",
+                "created_at",
+                "updated_at",
+                "published_at",
+            ],
+        };
+        const VERSIONS: Target = Target {
+            table: "form_versions",
+            columns: &[
+                "id",
+                "form_id",
+                "number",
+                "definition",
+                "json_schema",
+                "hash",
+                "published_at",
+                "published_by",
+            ],
+        };
+        let mut random = Random::of("titles");
+        let forms = self.forms.iter().map(|form| self.form_row(form, people, &mut random));
+        loader.load(&FORMS, self.forms.len(), forms).await?;
+
+        // Many forms share a template, so each document is made once.
+        let mut documents = HashMap::new();
+        let total = self.forms.iter().map(|form| form.versions.len()).sum();
+        let versions = self
+            .forms
+            .iter()
+            .flat_map(|form| (1..).zip(&form.versions).map(move |numbered| (form, numbered)));
+        let versions = versions.map(|(form, (number, version))| {
+            let document = documents
+                .entry((form.template, version.fields))
+                .or_insert_with(|| Document::of(self.fields(form, version.fields)));
+            version_row(form, number, version, document, people)
+        });
+        loader.load(&VERSIONS, total, versions).await
+    }
+
+    fn form_row(&self, form: &Form, people: &People, random: &mut Random) -> [Cell; 12] {
+        let template = &self.templates[form.template];
+        let place = random.pick(&PLACES);
+        let title = if random.chance(0.5) { &template.title.en } else { &template.title.vi };
+        let title = format!("{title} – {place}");
+        let description = random.chance(0.8).then_some(template.description.as_str());
+        let draft = form.has_draft.then(|| definition(&template.fields).to_string());
+        [
+            form.id.into(),
+            people.users[form.owner].id.into(),
+            title.as_str().into(),
+            title.to_lowercase().into(),
+            description.into(),
+            form.status.as_str().into(),
+            Cell::Int(form.versions.len() as i32),
+            draft.map_or(Cell::Null, Cell::Json),
+            form.revision.into(),
+            Cell::Time(form.created),
+            Cell::Time(form.updated),
+            form.versions.last().map_or(Cell::Null, |version| Cell::Time(version.published)),
+        ]
+    }
+}
+
+fn version_row(
+    form: &Form,
+    number: i32,
+    version: &Version,
+    document: &Document,
+    people: &People,
+) -> [Cell; 8] {
+    [
+        version.id.into(),
+        form.id.into(),
+        number.into(),
+        Cell::Json(document.definition.clone()),
+        Cell::Json(document.json_schema.clone()),
+        document.hash.as_str().into(),
+        Cell::Time(version.published),
+        people.users[form.owner].id.into(),
+    ]
+}
+
+struct Document {
+    definition: String,
+    json_schema: String,
+    hash: String,
+}
+
+impl Document {
+    fn of(fields: &[Value]) -> Self {
+        let definition = definition(fields).to_string();
+        // RFC 8785: our keys are ASCII, our numbers whole, and `Map` is ordered by key.
+        let hash = Sha256::digest(&definition).iter().fold(String::with_capacity(64), |mut hex, byte| {
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        });
+        let mut json_schema = schema(fields);
+        json_schema["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
+        Self { definition, json_schema: json_schema.to_string(), hash }
+    }
+}
+
+fn definition(fields: &[Value]) -> Value {
+    json!({ "schema": 1, "locales": ["en", "vi"], "fields": fields })
+}
+
+/// The shape of the answers; conditions are not part of it, so a conditional answer is optional.
+fn schema(fields: &[Value]) -> Value {
+    let mut properties = Map::new();
+    let mut required = Vec::new();
+    for field in fields {
+        let key = field["key"].as_str().unwrap_or_default();
+        if field["type"] == "NOTE" {
+            continue;
+        }
+        if field["required"] == true && field["relevant"].is_null() {
+            required.push(key);
+        }
+        properties.insert(key.to_owned(), property(field));
+    }
+    json!({ "type": "object", "properties": properties, "required": required, "additionalProperties": false })
+}
+
+fn property(field: &Value) -> Value {
+    let limits = &field["constraints"];
+    let choices = || field["choices"].as_array().into_iter().flatten().map(|choice| choice["value"].clone());
+    let fields = || field["fields"].as_array().map_or(&[][..], Vec::as_slice);
+    match field["type"].as_str().unwrap_or_default() {
+        "INTEGER" | "RATING" => {
+            with(json!({ "type": "integer" }), &[("minimum", &limits["min"]), ("maximum", &limits["max"])])
+        }
+        "DECIMAL" => json!({ "type": "string", "pattern": "^-?[0-9]+(\\.[0-9]+)?$" }),
+        "BOOLEAN" => json!({ "type": "boolean" }),
+        "CONSENT" => json!({ "const": true }),
+        "SELECT_ONE" => json!({ "enum": choices().collect::<Vec<_>>() }),
+        "SELECT_MANY" => {
+            let items = json!({ "enum": choices().collect::<Vec<_>>() });
+            json!({ "type": "array", "items": items, "uniqueItems": true })
+        }
+        "GEO_POINT" => json!({
+            "type": "object",
+            "properties": {
+                "latitude": { "type": "number", "minimum": -90, "maximum": 90 },
+                "longitude": { "type": "number", "minimum": -180, "maximum": 180 },
+                "accuracy": { "type": "number", "minimum": 0 },
+            },
+            "required": ["latitude", "longitude"],
+        }),
+        "GROUP" => schema(fields()),
+        "REPEAT" => {
+            let items = json!({ "type": "array", "items": schema(fields()) });
+            with(items, &[("minItems", &limits["minItems"]), ("maxItems", &limits["maxItems"])])
+        }
+        "DATE" => json!({ "type": "string", "format": "date" }),
+        "TIME" => json!({ "type": "string", "pattern": "^[0-2][0-9]:[0-5][0-9]$" }),
+        "DATE_TIME" => json!({ "type": "string", "format": "date-time" }),
+        "EMAIL" => json!({ "type": "string", "format": "email" }),
+        "URL" => json!({ "type": "string", "format": "uri" }),
+        _ => with(json!({ "type": "string" }), &[("maxLength", &limits["maxLength"])]),
+    }
+}
+
+/// Adds the limits that the field states.
+fn with(mut property: Value, limits: &[(&str, &Value)]) -> Value {
+    for (name, limit) in limits.iter().filter(|(_, limit)| !limit.is_null()) {
+        property[*name] = (*limit).clone();
+    }
+    property
+}
+
+const PLACES: [&str; 12] = [
+    "Hoàn Kiếm",
+    "Tây Hồ",
+    "Hải Châu",
+    "Sơn Trà",
+    "Quận 1",
+    "Thủ Đức",
+    "Ninh Kiều",
+    "Huế",
+    "Camden",
+    "Southwark",
+    "Jurong",
+    "Bedok",
+];

@@ -1,0 +1,166 @@
+//! Sessions: a sign-in on one device. Lists of a user walk `user_sessions (user_id, created_at desc, id desc)`.
+//! Not here: tokens, rotation and revocation (they come with the access rules).
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use crate::{
+    clock::Time,
+    error::Error,
+    id::{SessionId, UserId},
+    page::{Count, Key, KeyKind, KeyValue, Keyset, List, Page, Window},
+    scope::Scope,
+    sql::{Record as _, Sql, table, text_enum},
+    store::Store,
+};
+
+text_enum! {
+    /// Why a session ended.
+    EndReason {
+        /// Its user signed out.
+        SignedOut = "SIGNED_OUT",
+        /// Its user ended it from another device.
+        RevokedByUser = "REVOKED_BY_USER",
+        /// An administrator ended it.
+        RevokedByAdmin = "REVOKED_BY_ADMIN",
+        /// It was not used for too long, or reached its absolute end.
+        Expired = "EXPIRED",
+        /// The account's password or role changed.
+        CredentialsChanged = "CREDENTIALS_CHANGED",
+        /// A refresh token was used twice: a sign of theft.
+        TokenReuse = "TOKEN_REUSE",
+    }
+}
+
+table! {
+    /// A row of `user_sessions`.
+    "user_sessions" {
+        /// Primary key.
+        #[sea_orm(primary_key, auto_increment = false)]
+        id: SessionId,
+        /// Whose session it is.
+        user_id: UserId,
+        /// Not ended; it may still have expired.
+        is_active: bool,
+        /// Given by its user, such as "Work phone".
+        name: Option<String>,
+        /// The address of the sign-in.
+        ip_address: Option<String>,
+        /// The client's own description of itself.
+        user_agent: Option<String>,
+        /// When the user signed in.
+        created_at: Time,
+        /// Last use, to the minute.
+        last_activity: Time,
+        /// End without use.
+        expires_at: Time,
+        /// When it was ended.
+        revoked_at: Option<Time>,
+        /// Why it was ended.
+        end_reason: Option<EndReason>,
+    }
+}
+
+impl Model {
+    /// Sessions are seen by their user and by administrators.
+    pub fn is_visible_to(&self, scope: &Scope) -> bool {
+        scope.administers() || scope.user() == Some(self.user_id)
+    }
+
+    /// Neither ended nor expired.
+    pub fn is_live(&self, now: Time) -> bool {
+        self.is_active && self.expires_at > now
+    }
+
+    /// Why it ended; a session that nobody ended and that is past its time has expired.
+    pub fn ended_because(&self, now: Time) -> Option<EndReason> {
+        self.end_reason.or_else(|| (self.is_active && self.expires_at <= now).then_some(EndReason::Expired))
+    }
+}
+
+fn push_scope(sql: &mut Sql, scope: &Scope) {
+    match scope {
+        _ if scope.administers() => {}
+        Scope::Of { user, .. } => {
+            sql.push(" AND t.user_id = ").bind(*user);
+        }
+        Scope::All | Scope::Nothing => {
+            sql.push(" AND FALSE");
+        }
+    }
+}
+
+/// Sessions by id.
+///
+/// # Errors
+/// The database's.
+pub async fn by_ids(store: &Store, ids: &[SessionId]) -> Result<FxHashMap<SessionId, Arc<Model>>, Error> {
+    store
+        .by_keys(
+            "session.by_ids",
+            |sql| {
+                sql.push("t.id").any_id(ids);
+            },
+            |row: &Model| row.id,
+        )
+        .await
+}
+
+/// Newest first.
+pub static KEYSET: Keyset<Model> = Keyset {
+    name: "sessions.created_at",
+    descending: true,
+    keys: &[
+        Key { sql: "t.created_at", kind: KeyKind::Time, value: |row| KeyValue::Time(row.created_at) },
+        Key { sql: "t.id", kind: KeyKind::Id, value: |row| KeyValue::Id(row.id.0) },
+    ],
+};
+
+/// Which sessions a list has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Filter {
+    /// Only those that are live at this moment.
+    pub live_at: Option<Time>,
+}
+
+impl Filter {
+    fn push(self, sql: &mut Sql, scope: &Scope) {
+        push_scope(sql, scope);
+        if let Some(now) = self.live_at {
+            sql.push(" AND t.is_active AND t.expires_at > ").bind(now);
+        }
+    }
+}
+
+/// A page of each user's sessions.
+///
+/// # Errors
+/// The database's.
+pub async fn pages_of_users(
+    store: &Store,
+    scope: &Scope,
+    filter: Filter,
+    window: &Window,
+    users: &[UserId],
+) -> Result<FxHashMap<UserId, Arc<Page<Model>>>, Error> {
+    let conditions = |sql: &mut Sql| filter.push(sql, scope);
+    let name = "session.pages_of_users";
+    let list = List { name, table: Model::TABLE, keyset: &KEYSET, window, conditions: &conditions };
+    list.pages(store, "user_id", users).await
+}
+
+/// How many sessions each user has.
+///
+/// # Errors
+/// The database's.
+pub async fn counts_of_users(
+    store: &Store,
+    scope: &Scope,
+    filter: Filter,
+    users: &[UserId],
+) -> Result<FxHashMap<UserId, i64>, Error> {
+    let conditions = |sql: &mut Sql| filter.push(sql, scope);
+    let count = Count { name: "session.counts_of_users", table: Model::TABLE, conditions: &conditions };
+    count.per_parent(store, "user_id", users).await
+}

@@ -1,0 +1,169 @@
+//! Submissions: filled-in forms. Lists walk `form_submissions (form_id, created_at desc, id desc)`,
+//! `(user_id, …)` or `(form_id, user_id, …)`. Not here: validation of answers (it comes with writing).
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+use uuid::Uuid;
+
+use crate::{
+    clock::{Time, TimeRange},
+    error::Error,
+    id::{FormId, LocationId, SessionId, SubmissionId, UserId},
+    page::{Count, Key, KeyKind, KeyValue, Keyset, List, Page, Window},
+    scope::Scope,
+    sql::{Json, Record as _, Sql, table},
+    store::Store,
+    user::Role,
+};
+
+table! {
+    /// A row of `form_submissions`.
+    "form_submissions" {
+        /// Primary key.
+        #[sea_orm(primary_key, auto_increment = false)]
+        id: SubmissionId,
+        /// The form.
+        form_id: FormId,
+        /// The version it was filled in against.
+        form_version: i32,
+        /// By whom; none for removed accounts.
+        user_id: Option<UserId>,
+        /// On which device.
+        session_id: Option<SessionId>,
+        /// Chosen by the device: sending it again changes nothing.
+        client_id: Option<Uuid>,
+        /// The answers.
+        data: Json,
+        /// Where it was filled in.
+        location_id: Option<LocationId>,
+        /// When it was stored.
+        created_at: Time,
+    }
+}
+
+/// Managers see all submissions, editors those of their own forms and their own, the others their own. The row
+/// does not say whose form it is, so every read is scoped by the database.
+fn push_scope(sql: &mut Sql, scope: &Scope) {
+    match scope {
+        _ if scope.manages() => {}
+        Scope::Of { user, role } => {
+            sql.push(" AND (t.user_id = ").bind(*user);
+            if *role == Role::Editor {
+                sql.push(" OR EXISTS (SELECT 1 FROM forms f WHERE f.id = t.form_id AND f.owner_id = ");
+                sql.bind(*user).push(")");
+            }
+            sql.push(")");
+        }
+        Scope::All | Scope::Nothing => {
+            sql.push(" AND FALSE");
+        }
+    }
+}
+
+/// Submissions by id, as far as the scope reaches.
+///
+/// # Errors
+/// The database's.
+pub async fn by_ids(
+    store: &Store,
+    scope: &Scope,
+    ids: &[SubmissionId],
+) -> Result<FxHashMap<SubmissionId, Arc<Model>>, Error> {
+    let matching = |sql: &mut Sql| {
+        sql.push("t.id").any_id(ids);
+        push_scope(sql, scope);
+    };
+    store.by_keys("submission.by_ids", matching, |row: &Model| row.id).await
+}
+
+/// Newest first.
+pub static KEYSET: Keyset<Model> = Keyset {
+    name: "submissions.created_at",
+    descending: true,
+    keys: &[
+        Key { sql: "t.created_at", kind: KeyKind::Time, value: |row| KeyValue::Time(row.created_at) },
+        Key { sql: "t.id", kind: KeyKind::Id, value: |row| KeyValue::Id(row.id.0) },
+    ],
+};
+
+/// Which submissions a list has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Filter {
+    /// To any of these forms.
+    pub form_ids: Option<Vec<FormId>>,
+    /// By any of these users.
+    pub user_ids: Option<Vec<UserId>>,
+    /// Against any of these versions.
+    pub versions: Option<Vec<i32>>,
+    /// Stored in this time.
+    pub created_at: TimeRange,
+}
+
+impl Filter {
+    fn push(&self, sql: &mut Sql, scope: &Scope) {
+        push_scope(sql, scope);
+        if let Some(forms) = &self.form_ids {
+            sql.push(" AND t.form_id").any_id(forms);
+        }
+        if let Some(users) = &self.user_ids {
+            sql.push(" AND t.user_id").any_id(users);
+        }
+        if let Some(versions) = &self.versions {
+            sql.push(" AND t.form_version").any_int(versions);
+        }
+        sql.within("t.created_at", &self.created_at);
+    }
+}
+
+/// Whose submissions a nested list has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Parent {
+    /// A form's.
+    Form,
+    /// A user's.
+    User,
+}
+
+impl Parent {
+    fn column(self) -> &'static str {
+        match self {
+            Self::Form => "form_id",
+            Self::User => "user_id",
+        }
+    }
+}
+
+/// A page of each parent's submissions.
+///
+/// # Errors
+/// The database's.
+pub async fn pages_of(
+    store: &Store,
+    scope: &Scope,
+    filter: &Filter,
+    window: &Window,
+    parent: Parent,
+    parents: &[Uuid],
+) -> Result<FxHashMap<Uuid, Arc<Page<Model>>>, Error> {
+    let conditions = |sql: &mut Sql| filter.push(sql, scope);
+    let name = "submission.pages_of";
+    let list = List { name, table: Model::TABLE, keyset: &KEYSET, window, conditions: &conditions };
+    list.pages(store, parent.column(), parents).await
+}
+
+/// How many submissions each parent has.
+///
+/// # Errors
+/// The database's.
+pub async fn counts_of(
+    store: &Store,
+    scope: &Scope,
+    filter: &Filter,
+    parent: Parent,
+    parents: &[Uuid],
+) -> Result<FxHashMap<Uuid, i64>, Error> {
+    let conditions = |sql: &mut Sql| filter.push(sql, scope);
+    let count = Count { name: "submission.counts_of", table: Model::TABLE, conditions: &conditions };
+    count.per_parent(store, parent.column(), parents).await
+}

@@ -1,0 +1,50 @@
+// The operations behind the "Examples" menu: the files of ../operations, and how their placeholders become ids of this
+// server. A file opens with two comment lines, its title and what it shows. No drawing here.
+import { ask } from "./fetcher.js";
+
+const documents = import.meta.glob("../operations/*.graphql", { query: "?raw", import: "default", eager: true });
+const variables = import.meta.glob("../operations/*.json", { query: "?raw", import: "default", eager: true });
+
+const ORDER = ["first", "w1", "w2", "w3", "w4", "entities", "latest-locations"];
+const IDS = /* GraphQL */ `query ExampleIds($first: Int) { users(first: $first) { nodes { id } } }`;
+const USER_ID = '"$userId"';
+const REPRESENTATIONS = /"\$userRepresentations:(\d+)"/;
+
+export const examples = ORDER.map((name) => {
+  const query = documents[`../operations/${name}.graphql`];
+  const [title, description] = query.split("\n", 2).map((line) => line.replace(/^#\s*/, ""));
+  return {
+    name,
+    title,
+    description,
+    query,
+    operationName: /^(?:query|mutation|subscription)\s+(\w+)/m.exec(query)[1],
+    variables: variables[`../operations/${name}.json`]?.trim() ?? "",
+  };
+});
+
+/** The example's variables with ids in place of its placeholders, asked from the server once; `problem` says why not. */
+export async function fillVariables(example, endpoint, headers) {
+  const many = REPRESENTATIONS.exec(example.variables);
+  if (!many && !example.variables.includes(USER_ID)) return { variables: example.variables };
+  try {
+    const ids = await userIds(endpoint, headers, many ? Number(many[1]) : 1);
+    return { variables: fill(example.variables, ids) };
+  } catch (error) {
+    return { variables: fill(example.variables, []), problem: `No user ids for this example: ${error.message}` };
+  }
+}
+
+function fill(text, ids) {
+  const representations = ids.map((id) => ({ __typename: "User", id }));
+  const filled = text
+    .replace(USER_ID, JSON.stringify(ids[0] ?? ""))
+    .replace(REPRESENTATIONS, JSON.stringify(representations));
+  return JSON.stringify(JSON.parse(filled), null, 2);
+}
+
+async function userIds(endpoint, headers, first) {
+  const { users } = await ask(endpoint, headers, IDS, { first });
+  if (!users?.nodes.length) throw new Error("this account sees no users");
+  return users.nodes.map(({ id }) => id);
+}

@@ -1,0 +1,12 @@
+// The editor under GraphiQL: which workers it starts (files of ours, so `worker-src 'self'` is enough). Loaded first, so
+// that its styles stand before GraphiQL's. Languages: GraphQL and JSON only, which is what monaco-graphql imports.
+import "monaco-graphql/esm/monaco-editor.js";
+import EditorWorker from "monaco-editor/esm/vs/editor/editor.worker.js?worker";
+import JsonWorker from "monaco-editor/esm/vs/language/json/json.worker.js?worker";
+import GraphQLWorker from "monaco-graphql/esm/graphql.worker.js?worker";
+
+const WORKERS = { json: JsonWorker, graphql: GraphQLWorker };
+
+globalThis.MonacoEnvironment = {
+  getWorker: (_id, label) => new (WORKERS[label] ?? EditorWorker)(),
+};

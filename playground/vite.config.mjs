@@ -1,0 +1,60 @@
+// How the page is bundled: where assets are served and what is swapped for something smaller.
+// Compressing and listing the result is scripts/build.mjs.
+import { defineConfig } from "vite";
+
+/** @param {Set<string>} bundled is filled with the ids of all modules whose code is in the result, workers too */
+export const config = (bundled = new Set()) => ({
+  base: "/playground/",
+  publicDir: false,
+  plugins: [smallerJson(), listModules(bundled)],
+  resolve: { dedupe: ["graphql", "react", "react-dom"] },
+  worker: { format: "es", plugins: () => [listModules(bundled)] },
+  build: {
+    target: "es2022",
+    assetsDir: "",
+    assetsInlineLimit: 0,
+    cssCodeSplit: false,
+    modulePreload: { polyfill: false },
+    sourcemap: false,
+    reportCompressedSize: false,
+    chunkSizeWarningLimit: 8192,
+    // "use client" and the like: meant for React on a server, of which there is none.
+    rolldownOptions: { checks: { moduleLevelDirective: false }, onLog: dropDirectiveNotes },
+  },
+});
+
+export default defineConfig(config());
+
+function dropDirectiveNotes(level, log, handle) {
+  if (log.code !== "MODULE_LEVEL_DIRECTIVE") handle(level, log);
+}
+
+/** GraphiQL formats JSON with prettier's JavaScript parser (1 MB): the JSON parser it has anyway does that too. */
+function smallerJson() {
+  const original = /async function formatJSONC\(content\) {[^]*?\n}\n/;
+  const ours = `async function formatJSONC(content) {
+    return applyEdits(content, format(content, undefined, { insertSpaces: true, tabSize: 2 }));
+  }\n`;
+  return {
+    name: "xp:smaller-json",
+    enforce: "pre",
+    transform(code, id) {
+      if (!id.endsWith("/@graphiql/react/dist/utility/jsonc.js")) return null;
+      if (!original.test(code)) this.error("formatJSONC is not where it was: look at this plugin again");
+      return `import { applyEdits, format } from "jsonc-parser";\n${code.replace(original, ours)}`;
+    },
+  };
+}
+
+function listModules(bundled) {
+  return {
+    name: "xp:list-modules",
+    generateBundle(_options, output) {
+      for (const chunk of Object.values(output)) {
+        for (const [id, { renderedLength }] of Object.entries(chunk.modules ?? {})) {
+          if (renderedLength > 0 || id.includes(".css")) bundled.add(id);
+        }
+      }
+    },
+  };
+}

@@ -1,0 +1,340 @@
+//! Batched loading without a timer. One request is one future: when it is pending and has not woken itself, every
+//! resolver that could run has run, and exactly then the queued keys are as many as they will ever be. `drive` polls
+//! the execution until it is stuck, then runs one batch per loader, inside the request's own task.
+//!
+//! Kept per request: a memo of found and absent keys, so nothing is loaded twice; it dies with the request. Dropping
+//! the request drops its SQL. An error or a panic in a batch fails the keys of that batch only. Loads of many
+//! requests share statements in `batch/group.rs`. Not here: what is loaded (a `Loader` beside its domain).
+
+use std::{
+    any::{Any, TypeId},
+    future::{Future, poll_fn},
+    hash::Hash,
+    panic::AssertUnwindSafe,
+    pin::pin,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
+    time::{Duration, Instant},
+};
+
+use entities::{Recorder, Store};
+use futures_util::{
+    FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered, task::AtomicWaker,
+};
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use crate::error::FieldError;
+
+mod group;
+mod metrics;
+
+pub(crate) use group::Groups;
+pub(crate) use metrics::Metrics;
+
+/// Keys in one statement at most; larger batches are run in parts.
+pub const MAX_KEYS: usize = 1_000;
+
+/// What a loader returns: values by key; a key that is left out is absent.
+pub type Loaded<L> = Result<FxHashMap<<L as Loader>::Key, <L as Loader>::Value>, entities::Error>;
+
+/// A batch read. The value itself carries the arguments (page, filter, scope): loads with equal loaders share a
+/// batch, others do not.
+pub trait Loader: Clone + Eq + Hash + Send + Sync + 'static {
+    /// The name in metrics and in `extensions.explain`.
+    const NAME: &'static str;
+    /// May be loaded together with other requests' keys: only for loaders whose result does not depend on the
+    /// caller. Authorisation is decided on the rows, per request.
+    const SHARED: bool = false;
+    /// What is asked for.
+    type Key: Clone + Eq + Hash + Send + Sync + 'static;
+    /// What is found. Cheap to clone.
+    type Value: Clone + Send + Sync + 'static;
+
+    /// Reads all `keys`, which are unique and at most `MAX_KEYS`.
+    fn load(self, store: Store, keys: Arc<[Self::Key]>) -> impl Future<Output = Loaded<Self>> + Send;
+}
+
+/// The outcome for one key.
+pub type Outcome<V> = Result<Option<V>, FieldError>;
+
+/// One request's loads. Cheap to clone.
+#[derive(Clone)]
+pub struct Batcher {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    recorder: Arc<Recorder>,
+    groups: Groups,
+    metrics: Metrics,
+    queues: Mutex<FxHashMap<TypeId, Box<dyn Queue>>>,
+    batches: Mutex<Vec<BatchRun>>,
+}
+
+/// One batch that ran, for `extensions.explain`.
+#[derive(Clone, Debug)]
+pub struct BatchRun {
+    /// The loader.
+    pub loader: &'static str,
+    /// Keys loaded.
+    pub keys: usize,
+    /// Values found.
+    pub found: usize,
+    /// Time of the batch.
+    pub elapsed: Duration,
+}
+
+impl Batcher {
+    pub(crate) fn new(store: &Store, recorder: Arc<Recorder>, groups: Groups, metrics: Metrics) -> Self {
+        let store = store.recorded_by(Arc::clone(&recorder));
+        let (queues, batches) = (Mutex::default(), Mutex::default());
+        Self { inner: Arc::new(Inner { store, recorder, groups, metrics, queues, batches }) }
+    }
+
+    /// Loads one key.
+    pub fn load<L: Loader>(
+        &self,
+        loader: L,
+        key: L::Key,
+    ) -> impl Future<Output = Outcome<L::Value>> + use<L> {
+        self.load_many(loader, vec![key]).map(|mut outcomes| outcomes.pop().expect("one key has one outcome"))
+    }
+
+    /// Loads keys; the outcomes come in the order of the keys. Equal keys are loaded once.
+    pub fn load_many<L: Loader>(
+        &self,
+        loader: L,
+        keys: Vec<L::Key>,
+    ) -> impl Future<Output = Vec<Outcome<L::Value>>> + use<L> {
+        let inner = Arc::clone(&self.inner);
+        let mut asked = false;
+        poll_fn(move |cx| {
+            let mut queues = inner.queues();
+            let queue = queue_of::<L>(&mut queues).entry(loader.clone()).or_default();
+            if !asked {
+                asked = true;
+                let fresh = queue.ask(&keys);
+                inner.metrics.asked(L::NAME, keys.len() - fresh);
+            }
+            queue.answer(&keys).map_or_else(
+                || {
+                    queue.waiters.push(cx.waker().clone());
+                    Poll::Pending
+                },
+                Poll::Ready,
+            )
+        })
+    }
+
+    /// Forgets everything loaded so far: after a write of this request, reads must see it.
+    pub fn forget(&self) {
+        self.inner.queues().clear();
+    }
+
+    /// Runs `execution` to its end, flushing whenever it is stuck.
+    pub async fn drive<F: Future>(&self, execution: F) -> F::Output {
+        let mut execution = pin!(execution);
+        let mut running = FuturesUnordered::new();
+        let flag = Arc::new(Flag::default());
+        let waker = Waker::from(Arc::clone(&flag));
+        poll_fn(|cx| {
+            flag.outer.register(cx.waker());
+            flag.polling.store(true, Ordering::SeqCst);
+            let mut turns = 0;
+            loop {
+                flag.woken.store(false, Ordering::SeqCst);
+                let mut inner_cx = Context::from_waker(&waker);
+                while let Poll::Ready(Some(())) = running.poll_next_unpin(&mut inner_cx) {}
+                if let Poll::Ready(output) = execution.as_mut().poll(&mut inner_cx) {
+                    return Poll::Ready(output);
+                }
+                turns += 1;
+                if !flag.woken.load(Ordering::SeqCst) {
+                    let open = self.take_open();
+                    if open.is_empty() {
+                        flag.polling.store(false, Ordering::SeqCst);
+                        // A wake between the check and the store set the flag but not the outer waker.
+                        if flag.woken.load(Ordering::SeqCst) {
+                            flag.polling.store(true, Ordering::SeqCst);
+                            continue;
+                        }
+                        return Poll::Pending;
+                    }
+                    running.extend(open);
+                }
+                if turns > MAX_TURNS {
+                    // Be a good neighbour on the runtime.
+                    flag.polling.store(false, Ordering::SeqCst);
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+            }
+        })
+        .await
+    }
+
+    /// The batches that ran so far.
+    pub fn batches(&self) -> Vec<BatchRun> {
+        lock(&self.inner.batches).clone()
+    }
+
+    fn take_open(&self) -> Vec<BoxFuture<'static, ()>> {
+        let mut open = Vec::new();
+        for queue in self.inner.queues().values_mut() {
+            queue.take_open(&self.inner, &mut open);
+        }
+        open
+    }
+}
+
+const MAX_TURNS: usize = 256;
+
+impl Inner {
+    fn queues(&self) -> MutexGuard<'_, FxHashMap<TypeId, Box<dyn Queue>>> {
+        lock(&self.queues)
+    }
+
+    /// Loads keys in this task, or together with other requests'.
+    async fn run<L: Loader>(self: Arc<Self>, loader: L, keys: Arc<[L::Key]>) {
+        let start = Instant::now();
+        let loaded = if L::SHARED && self.groups.is_on() {
+            self.groups.load(loader.clone(), Arc::clone(&keys), &self.store, &self.recorder).await
+        } else {
+            guarded(loader.clone(), self.store.clone(), Arc::clone(&keys)).await.map(Arc::new)
+        };
+        let elapsed = start.elapsed();
+        let found =
+            loaded.as_ref().map_or(0, |values| keys.iter().filter(|key| values.contains_key(key)).count());
+        self.metrics.ran(L::NAME, keys.len(), found, loaded.is_err(), elapsed);
+        lock(&self.batches).push(BatchRun { loader: L::NAME, keys: keys.len(), found, elapsed });
+        let mut queues = self.queues();
+        if let Some(queue) = queue_of::<L>(&mut queues).get_mut(&loader) {
+            queue.fill(&keys, &loaded);
+        }
+    }
+}
+
+/// Runs a batch; a panic becomes an error of its keys.
+async fn guarded<L: Loader>(
+    loader: L,
+    store: Store,
+    keys: Arc<[L::Key]>,
+) -> Result<FxHashMap<L::Key, L::Value>, FieldError> {
+    if let Ok(loaded) = AssertUnwindSafe(loader.load(store, keys)).catch_unwind().await {
+        loaded.map_err(|error| FieldError::of_store(&error, L::NAME))
+    } else {
+        tracing::error!(loader = L::NAME, "a batch panicked");
+        Err(FieldError::internal())
+    }
+}
+
+/// The loads of one loader value: what is known, what is under way, what waits for the next flush.
+struct Pending<L: Loader> {
+    memo: FxHashMap<L::Key, Outcome<L::Value>>,
+    under_way: FxHashSet<L::Key>,
+    open: Vec<L::Key>,
+    waiters: Vec<Waker>,
+}
+
+impl<L: Loader> Default for Pending<L> {
+    fn default() -> Self {
+        Self {
+            memo: FxHashMap::default(),
+            under_way: FxHashSet::default(),
+            open: Vec::new(),
+            waiters: Vec::new(),
+        }
+    }
+}
+
+impl<L: Loader> Pending<L> {
+    /// Queues the keys that are neither known nor under way; says how many these are.
+    fn ask(&mut self, keys: &[L::Key]) -> usize {
+        let before = self.open.len();
+        for key in keys {
+            if !self.memo.contains_key(key) && self.under_way.insert(key.clone()) {
+                self.open.push(key.clone());
+            }
+        }
+        self.open.len() - before
+    }
+
+    fn answer(&self, keys: &[L::Key]) -> Option<Vec<Outcome<L::Value>>> {
+        keys.iter().map(|key| self.memo.get(key).cloned()).collect()
+    }
+
+    fn fill(&mut self, keys: &[L::Key], loaded: &group::Shared<L>) {
+        for key in keys {
+            self.under_way.remove(key);
+            let outcome = match loaded {
+                Ok(values) => Ok(values.get(key).cloned()),
+                Err(error) => Err(error.clone()),
+            };
+            self.memo.insert(key.clone(), outcome);
+        }
+        self.waiters.drain(..).for_each(Waker::wake);
+    }
+}
+
+type Queues<L> = FxHashMap<L, Pending<L>>;
+
+trait Queue: Send {
+    fn take_open(&mut self, inner: &Arc<Inner>, open: &mut Vec<BoxFuture<'static, ()>>);
+    fn as_any(&mut self) -> &mut dyn Any;
+}
+
+impl<L: Loader> Queue for Queues<L> {
+    fn take_open(&mut self, inner: &Arc<Inner>, open: &mut Vec<BoxFuture<'static, ()>>) {
+        for (loader, pending) in self.iter_mut().filter(|(_, pending)| !pending.open.is_empty()) {
+            let keys = std::mem::take(&mut pending.open);
+            for part in keys.chunks(MAX_KEYS) {
+                open.push(Arc::clone(inner).run(loader.clone(), Arc::from(part)).boxed());
+            }
+        }
+    }
+
+    fn as_any(&mut self) -> &mut dyn Any {
+        self
+    }
+}
+
+fn queue_of<L: Loader>(queues: &mut FxHashMap<TypeId, Box<dyn Queue>>) -> &mut Queues<L> {
+    queues
+        .entry(TypeId::of::<L>())
+        .or_insert_with(|| Box::new(Queues::<L>::default()))
+        .as_any()
+        .downcast_mut()
+        .expect("the key is the loader's type")
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no panic happens under this lock")
+}
+
+/// Notes whether the execution woke itself while it was polled; passes other wakes on to the runtime.
+#[derive(Default)]
+struct Flag {
+    woken: AtomicBool,
+    polling: AtomicBool,
+    outer: AtomicWaker,
+}
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.woken.store(true, Ordering::SeqCst);
+        if !self.polling.load(Ordering::SeqCst) {
+            self.outer.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,178 @@
+//! Group commit: point reads of many requests share statements. A batch goes out at once while fewer than `width`
+//! batches of its loader are under way; otherwise it waits until one returns, together with all that came meanwhile.
+//! So batches grow with the load, and an idle server adds nothing.
+//!
+//! Rules: a batch joins only what is still queued, never what is under way (a read must not be older than its own
+//! start). A batch that runs at once runs in its request's own task; queued ones run in a task of their own, so that
+//! a request that goes away hurts nobody. One poisonous key fails only its own request: a failed group is retried
+//! one by one. Requests are served first come, first served, each with at most `MAX_KEYS` keys a turn, which is how
+//! the batcher hands them over.
+
+use std::{
+    any::{Any, TypeId},
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+};
+
+use entities::{Recorder, Store};
+use rustc_hash::{FxHashMap, FxHashSet};
+use tokio::sync::oneshot;
+
+use super::{Loader, MAX_KEYS, guarded, lock};
+use crate::error::FieldError;
+
+pub(super) type Shared<L> = Result<Arc<FxHashMap<<L as Loader>::Key, <L as Loader>::Value>>, FieldError>;
+
+/// All queues of the process. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Groups {
+    /// Batches of one loader under way at most; 0 turns sharing off.
+    width: usize,
+    queues: Arc<Mutex<FxHashMap<TypeId, Box<dyn Any + Send>>>>,
+}
+
+impl Groups {
+    pub(crate) fn new(width: usize) -> Self {
+        Self { width, queues: Arc::default() }
+    }
+
+    pub(super) fn is_on(&self) -> bool {
+        self.width > 0
+    }
+
+    pub(super) async fn load<L: Loader>(
+        &self,
+        loader: L,
+        keys: Arc<[L::Key]>,
+        store: &Store,
+        recorder: &Arc<Recorder>,
+    ) -> Shared<L> {
+        let line = self.line_of(&loader);
+        let Some(_turn) = Turn::take_or_none(&line, &loader, store, self.width) else {
+            let (reply, answer) = oneshot::channel();
+            lock(&line).waiting.push_back(Waiting { keys, recorder: Arc::clone(recorder), reply });
+            // The queue drops a reply only when its task is torn down with the runtime.
+            return answer.await.unwrap_or_else(|_| Err(FieldError::internal()));
+        };
+        guarded(loader, store.clone(), keys).await.map(Arc::new)
+    }
+
+    fn line_of<L: Loader>(&self, loader: &L) -> Arc<Mutex<Line<L>>> {
+        let mut queues = lock(&self.queues);
+        let lines: &mut FxHashMap<L, Arc<Mutex<Line<L>>>> = queues
+            .entry(TypeId::of::<L>())
+            .or_insert_with(|| Box::new(FxHashMap::<L, Arc<Mutex<Line<L>>>>::default()))
+            .downcast_mut()
+            .expect("the key is the loader's type");
+        Arc::clone(lines.entry(loader.clone()).or_default())
+    }
+}
+
+/// One loader's queue.
+struct Line<L: Loader> {
+    under_way: usize,
+    waiting: VecDeque<Waiting<L>>,
+}
+
+impl<L: Loader> Default for Line<L> {
+    fn default() -> Self {
+        Self { under_way: 0, waiting: VecDeque::new() }
+    }
+}
+
+struct Waiting<L: Loader> {
+    keys: Arc<[L::Key]>,
+    recorder: Arc<Recorder>,
+    reply: oneshot::Sender<Shared<L>>,
+}
+
+/// The right to have one batch under way. Giving it up (also by cancellation or panic) hands it to those who wait.
+struct Turn<L: Loader> {
+    line: Arc<Mutex<Line<L>>>,
+    loader: L,
+    store: Store,
+}
+
+impl<L: Loader> Turn<L> {
+    fn take_or_none(line: &Arc<Mutex<Line<L>>>, loader: &L, store: &Store, width: usize) -> Option<Self> {
+        let mut queue = lock(line);
+        if queue.under_way >= width {
+            return None;
+        }
+        queue.under_way += 1;
+        drop(queue);
+        Some(Self { line: Arc::clone(line), loader: loader.clone(), store: store.clone() })
+    }
+
+    /// Serves those who wait until nobody does.
+    async fn serve(self) {
+        loop {
+            let batch = take_batch(&self.line);
+            if batch.is_empty() {
+                return;
+            }
+            self.run(batch).await;
+        }
+    }
+
+    async fn run(&self, batch: Vec<Waiting<L>>) {
+        let unique: FxHashSet<L::Key> =
+            batch.iter().flat_map(|waiting| waiting.keys.iter().cloned()).collect();
+        let recorder = Arc::new(Recorder::new(batch.iter().any(|waiting| waiting.recorder.keeps_texts())));
+        let store = self.store.recorded_by(Arc::clone(&recorder));
+        let keys: Arc<[L::Key]> = unique.into_iter().collect();
+        let loaded = guarded(self.loader.clone(), store, keys).await.map(Arc::new);
+        let alone = batch.len() == 1;
+        for waiting in batch {
+            waiting.recorder.absorb(&recorder);
+            let loaded = match &loaded {
+                // Somebody's keys are at fault: let each request find out for itself.
+                Err(_) if !alone => {
+                    let store = self.store.recorded_by(Arc::clone(&waiting.recorder));
+                    guarded(self.loader.clone(), store, waiting.keys).await.map(Arc::new)
+                }
+                loaded => loaded.clone(),
+            };
+            // A request that went away does not want its answer.
+            let _ = waiting.reply.send(loaded);
+        }
+    }
+}
+
+impl<L: Loader> Drop for Turn<L> {
+    fn drop(&mut self) {
+        let mut queue = lock(&self.line);
+        queue.under_way -= 1;
+        if queue.waiting.is_empty() {
+            return;
+        }
+        queue.under_way += 1;
+        drop(queue);
+        let next =
+            Self { line: Arc::clone(&self.line), loader: self.loader.clone(), store: self.store.clone() };
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            drop(runtime.spawn(next.serve()));
+        } else {
+            // Outside a runtime nothing can run any more; the waiting requests get an error.
+            lock(&next.line).waiting.clear();
+        }
+    }
+}
+
+/// The requests of the next batch: whole ones, in order, up to `MAX_KEYS` keys.
+fn take_batch<L: Loader>(line: &Mutex<Line<L>>) -> Vec<Waiting<L>> {
+    let mut queue = lock(line);
+    let (mut batch, mut keys) = (Vec::new(), 0);
+    while let Some(next) = queue.waiting.front() {
+        if next.reply.is_closed() {
+            queue.waiting.pop_front();
+            continue;
+        }
+        if !batch.is_empty() && keys + next.keys.len() > MAX_KEYS {
+            break;
+        }
+        keys += next.keys.len();
+        batch.extend(queue.waiting.pop_front());
+    }
+    batch
+}

@@ -1,0 +1,121 @@
+//! The errors a client can get: a code from the closed catalogue and a text that is safe by construction. Internal
+//! failures are logged once, where they happen, and reach the client as `INTERNAL_SERVER_ERROR` with no detail.
+
+use std::borrow::Cow;
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $text:literal),+ $(,)?) => {
+        /// The catalogue of `errors[].extensions.code`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Code { $($(#[$doc])* $name),+ }
+
+        impl Code {
+            /// The text that the client sees.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $text),+ }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The caller may not ask for this.
+    Forbidden = "FORBIDDEN",
+    /// A variable or an argument has a value that cannot be used.
+    BadUserInput = "BAD_USER_INPUT",
+    /// A cursor that this list did not hand out.
+    BadCursor = "BAD_CURSOR",
+    /// The document is no GraphQL.
+    ParseFailed = "GRAPHQL_PARSE_FAILED",
+    /// The document does not fit the schema.
+    ValidationFailed = "GRAPHQL_VALIDATION_FAILED",
+    /// The document does not say which operation to run.
+    OperationResolutionFailure = "OPERATION_RESOLUTION_FAILURE",
+    /// Too deep.
+    DepthLimit = "DEPTH_LIMIT",
+    /// Too much.
+    CostLimit = "COST_LIMIT",
+    /// The document is too long.
+    PayloadTooLarge = "PAYLOAD_TOO_LARGE",
+    /// Something failed on the server; the log has the cause under the request's id.
+    InternalServerError = "INTERNAL_SERVER_ERROR",
+}
+
+/// Why a field has no value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldError {
+    /// Its code.
+    pub code: Code,
+    /// A sentence for the developer of the client.
+    pub message: Cow<'static, str>,
+}
+
+impl FieldError {
+    /// An argument that cannot be used.
+    pub fn bad_input(message: impl Into<Cow<'static, str>>) -> Self {
+        Self { code: Code::BadUserInput, message: message.into() }
+    }
+
+    /// A failure of the server, without its cause.
+    pub const fn internal() -> Self {
+        Self { code: Code::InternalServerError, message: Cow::Borrowed("Internal server error") }
+    }
+
+    /// Maps and, for internal failures, logs an error of the store room.
+    pub(crate) fn of_store(error: &entities::Error, loader: &'static str) -> Self {
+        if let entities::Error::Refused(message) = error {
+            return Self::bad_input(message.clone());
+        }
+        let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+        tracing::error!(loader, %error, cause, "a batch failed");
+        Self::internal()
+    }
+}
+
+/// A place in the document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// From 1.
+    pub line: usize,
+    /// From 1.
+    pub column: usize,
+}
+
+impl From<async_graphql::Pos> for Place {
+    fn from(pos: async_graphql::Pos) -> Self {
+        Self { line: pos.line, column: pos.column }
+    }
+}
+
+/// An error before execution began: the answer has no `data`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RequestError {
+    pub(crate) code: Code,
+    pub(crate) message: String,
+    pub(crate) places: Vec<Place>,
+}
+
+/// Texts that echo the document are cut to this many characters.
+const MAX_MESSAGE_CHARS: usize = 200;
+
+impl RequestError {
+    pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), places: Vec::new() }
+    }
+
+    pub(crate) fn at(mut self, place: impl Into<Place>) -> Self {
+        self.places.push(place.into());
+        self
+    }
+
+    /// An error of the library's parser or validator.
+    pub(crate) fn of_engine(code: Code, error: async_graphql::ServerError) -> Self {
+        let mut message = error.message;
+        if let Some((cut, _)) = message.char_indices().nth(MAX_MESSAGE_CHARS) {
+            message.truncate(cut);
+            message.push('…');
+        }
+        let places = error.locations.into_iter().map(Place::from).collect();
+        Self { code, message, places }
+    }
+}

@@ -1,0 +1,266 @@
+//! The bytes of a document, cut into GraphQL's lexical tokens: where names, strings, numbers and comments begin and
+//! end. No grammar here, no limit, no allocation; every function moves forward, so the whole is one pass.
+//!
+//! Invariant: a string or comment ends here exactly where the parser ends it. If it ended earlier or later, brackets
+//! could hide from the gate. Where the grammar of the specification and of the parser differ, see `gate`.
+
+use super::{Code, Stop};
+
+/// What a byte can begin, outside strings and comments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    /// Space, tab, comma or line break.
+    Blank,
+    /// `#`
+    Comment,
+    /// The first byte of a byte order mark, maybe.
+    Mark,
+    /// A letter or `_`.
+    Name,
+    /// `0` to `9`
+    Digit,
+    /// `-`
+    Minus,
+    /// `"`
+    Quote,
+    /// `(`, `[` or `{`
+    Open,
+    /// `)`, `]` or `}`
+    Close,
+    /// `@`
+    At,
+    /// `.`
+    Dot,
+    /// `!`, `$`, `&`, `:`, `=` or `|`
+    Punctuator,
+    /// Nothing in GraphQL begins with it.
+    Other,
+}
+
+const CLASSES: [Class; 256] = {
+    let mut classes = [Class::Other; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        classes[byte] = match byte as u8 {
+            b' ' | b'\t' | b'\n' | b'\r' | b',' => Class::Blank,
+            b'#' => Class::Comment,
+            0xEF => Class::Mark,
+            b'A'..=b'Z' | b'a'..=b'z' | b'_' => Class::Name,
+            b'0'..=b'9' => Class::Digit,
+            b'-' => Class::Minus,
+            b'"' => Class::Quote,
+            b'(' | b'[' | b'{' => Class::Open,
+            b')' | b']' | b'}' => Class::Close,
+            b'@' => Class::At,
+            b'.' => Class::Dot,
+            b'!' | b'$' | b'&' | b':' | b'=' | b'|' => Class::Punctuator,
+            _ => Class::Other,
+        };
+        byte += 1;
+    }
+    classes
+};
+
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
+/// A place in the document, moving forward.
+pub(super) struct Lexer<'d> {
+    text: &'d str,
+    bytes: &'d [u8],
+    /// The offset of the next byte.
+    pub(super) at: usize,
+    /// See `Limits::filler`.
+    pub(super) filler: usize,
+}
+
+impl<'d> Lexer<'d> {
+    pub(super) fn new(text: &'d str) -> Self {
+        Self { text, bytes: text.as_bytes(), at: 0, filler: 0 }
+    }
+
+    /// The next byte, if any is left.
+    #[inline]
+    pub(super) fn peek(&self) -> Option<u8> {
+        self.bytes.get(self.at).copied()
+    }
+
+    /// What the next byte begins; `Other` at the end.
+    #[inline]
+    pub(super) fn class(&self) -> Class {
+        self.peek().map_or(Class::Other, |byte| CLASSES[usize::from(byte)])
+    }
+
+    /// Passes over blanks, byte order marks and comments.
+    #[inline]
+    pub(super) fn skip_ignored(&mut self) {
+        loop {
+            self.skip_blanks();
+            if self.class() != Class::Comment {
+                return;
+            }
+            let start = self.at;
+            while self.peek().is_some_and(|byte| byte != b'\n' && byte != b'\r') {
+                self.at += 1;
+            }
+            self.filler += 4 * (self.at - start);
+        }
+    }
+
+    /// Passes over blanks and byte order marks only.
+    #[inline]
+    pub(super) fn skip_blanks(&mut self) {
+        let start = self.at;
+        loop {
+            match self.class() {
+                Class::Blank => self.at += 1,
+                Class::Mark if self.bytes[self.at..].starts_with(BYTE_ORDER_MARK) => self.at += 3,
+                _ => break,
+            }
+        }
+        self.filler += self.at - start;
+    }
+
+    /// Takes the name that begins here.
+    #[inline]
+    pub(super) fn take_name(&mut self) -> &'d str {
+        let start = self.at;
+        while matches!(self.class(), Class::Name | Class::Digit) {
+            self.at += 1;
+        }
+        &self.text[start..self.at]
+    }
+
+    /// Takes ` Type` after `on`, if that is what follows. The parser wants blanks there and takes no comment.
+    pub(super) fn take_type_condition(&mut self) -> bool {
+        let start = self.at;
+        self.skip_blanks();
+        if self.at > start && self.class() == Class::Name {
+            self.take_name();
+            return true;
+        }
+        self.at = start;
+        false
+    }
+
+    /// Takes `...`, or refuses a lesser number of dots.
+    #[inline]
+    pub(super) fn take_spread(&mut self) -> Result<(), Stop> {
+        if !self.bytes[self.at..].starts_with(b"...") {
+            return Err(self.unexpected());
+        }
+        self.at += 3;
+        Ok(())
+    }
+
+    /// Takes the number that begins here.
+    pub(super) fn take_number(&mut self) -> Result<(), Stop> {
+        let start = self.at;
+        if self.peek() == Some(b'-') {
+            self.at += 1;
+        }
+        self.take_digits()?;
+        if self.peek() == Some(b'.') {
+            self.at += 1;
+            self.take_digits()?;
+        }
+        if matches!(self.peek(), Some(b'e' | b'E')) {
+            self.at += 1;
+            if matches!(self.peek(), Some(b'+' | b'-')) {
+                self.at += 1;
+            }
+            self.take_digits()?;
+        }
+        self.filler += 4 * (self.at - start);
+        if self.class() == Class::Name { Err(self.unexpected()) } else { Ok(()) }
+    }
+
+    fn take_digits(&mut self) -> Result<(), Stop> {
+        if self.class() != Class::Digit {
+            return Err(self.unexpected());
+        }
+        while self.class() == Class::Digit {
+            self.at += 1;
+        }
+        Ok(())
+    }
+
+    /// Takes the string or block string that begins here.
+    pub(super) fn take_string(&mut self) -> Result<(), Stop> {
+        let start = self.at;
+        if self.bytes[start..].starts_with(b"\"\"\"") {
+            self.take_block_string()
+        } else {
+            self.take_line_string()
+        }?;
+        self.filler += 4 * (self.at - start);
+        Ok(())
+    }
+
+    fn take_line_string(&mut self) -> Result<(), Stop> {
+        let start = self.at;
+        self.at += 1;
+        loop {
+            match self.peek() {
+                Some(b'"') => break,
+                Some(b'\\') => self.take_escape()?,
+                None | Some(b'\n' | b'\r') => return Err(unterminated(start)),
+                Some(_) => self.at += 1,
+            }
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    /// A block string without an end is refused here although the parser would read `"""…"` as two strings: it
+    /// looks for the end again at each quote, so 64 KiB of `\\""""` cost it 8 seconds.
+    fn take_block_string(&mut self) -> Result<(), Stop> {
+        let start = self.at;
+        self.at += 3;
+        loop {
+            match self.peek() {
+                Some(b'"') if self.bytes[self.at..].starts_with(b"\"\"\"") => break,
+                Some(b'\\') if self.bytes[self.at..].starts_with(b"\\\"\"\"") => self.at += 4,
+                None => return Err(unterminated(start)),
+                Some(_) => self.at += 1,
+            }
+        }
+        self.at += 3;
+        Ok(())
+    }
+
+    fn take_escape(&mut self) -> Result<(), Stop> {
+        let start = self.at;
+        let rest = &self.bytes[start + 1..];
+        let hexadecimal = |digits: &[u8]| digits.iter().all(u8::is_ascii_hexdigit);
+        self.at += match rest {
+            [b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..] => 2,
+            [b'u', b'{', rest @ ..] => match rest.iter().take(7).position(|&byte| byte == b'}') {
+                Some(length @ 1..) if hexadecimal(&rest[..length]) => 4 + length,
+                _ => return Err(bad_escape(start)),
+            },
+            [b'u', a, b, c, d, ..] if hexadecimal(&[*a, *b, *c, *d]) => 6,
+            _ => return Err(bad_escape(start)),
+        };
+        Ok(())
+    }
+
+    /// The refusal of the character that comes next.
+    #[cold]
+    pub(super) fn unexpected(&self) -> Stop {
+        let message = match self.text.get(self.at..).and_then(|rest| rest.chars().next()) {
+            Some(character) => format!("Syntax Error: Unexpected character {character:?}."),
+            None => "Syntax Error: Unexpected end of the document.".to_owned(),
+        };
+        Stop { code: Code::Parse, at: self.at, message }
+    }
+}
+
+#[cold]
+fn unterminated(at: usize) -> Stop {
+    Stop { code: Code::Parse, at, message: "Syntax Error: Unterminated string.".to_owned() }
+}
+
+#[cold]
+fn bad_escape(at: usize) -> Stop {
+    Stop { code: Code::Parse, at, message: "Syntax Error: Invalid escape in a string.".to_owned() }
+}

@@ -1,0 +1,58 @@
+//! Inputs that several domains share, and the reading of ids.
+
+use async_graphql::{Enum, ID, InputObject};
+use entities::clock::TimeRange;
+
+use crate::{error::FieldError, scalar::DateTime};
+
+/// Which way a list is sorted.
+#[derive(Enum, Copy, Clone, Eq, PartialEq)]
+pub enum OrderDirection {
+    /// Smallest first.
+    Asc,
+    /// Largest first.
+    Desc,
+}
+
+/// A stretch of time: `from <= t < to`. An end that is left out is open.
+#[derive(InputObject)]
+#[graphql(name = "TimeRange")]
+pub struct TimeRangeInput {
+    /// The first moment inside.
+    from: Option<DateTime>,
+    /// The first moment after.
+    to: Option<DateTime>,
+}
+
+impl TimeRangeInput {
+    /// The range; everything where none is given.
+    pub(crate) fn read(given: Option<&Self>) -> Result<TimeRange, FieldError> {
+        let Some(given) = given else { return Ok(TimeRange::default()) };
+        let (from, to) = (given.from.map(|time| time.0), given.to.map(|time| time.0));
+        if from.zip(to).is_some_and(|(from, to)| from > to) {
+            return Err(FieldError::bad_input("a time range must not end before it begins"));
+        }
+        Ok(TimeRange { from, to })
+    }
+}
+
+/// Ids in a filter; at most as many as fit one statement comfortably.
+const MAX_IDS: usize = 1_000;
+
+/// Reads one id.
+pub(crate) fn id<I>(name: &str, given: &ID, parse: fn(&str) -> Option<I>) -> Result<I, FieldError> {
+    parse(given).ok_or_else(|| FieldError::bad_input(format!("`{name}` is no id: ids are UUIDs")))
+}
+
+/// Reads ids, if any are given.
+pub(crate) fn ids<I>(
+    name: &str,
+    given: Option<&[ID]>,
+    parse: fn(&str) -> Option<I>,
+) -> Result<Option<Vec<I>>, FieldError> {
+    let Some(given) = given else { return Ok(None) };
+    if given.len() > MAX_IDS {
+        return Err(FieldError::bad_input(format!("`{name}` takes at most {MAX_IDS} ids")));
+    }
+    given.iter().map(|given| id(name, given, parse)).collect::<Result<_, _>>().map(Some)
+}

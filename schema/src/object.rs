@@ -1,0 +1,351 @@
+//! Object types: ONE declaration per GraphQL object says its columns and its edges, and everything follows from it:
+//! the registry (introspection, validation, federation SDL) and the execution.
+//!
+//! Columns are written straight from the row into the answer. Edges are batch-first: a selection on many rows starts
+//! each edge once for all of them, which asks the batcher for all keys together, and then runs its own selection on
+//! all children together. So there is one future per edge of the document, however many rows there are. Loading
+//! comes first, level by level; writing is one pass at the end and cannot wait.
+
+use async_graphql::{
+    OutputType, Positioned, ServerResult, Value,
+    context::ContextSelectionSet,
+    indexmap::IndexMap,
+    parser::types::{Field as AstField, SelectionSet},
+    registry::{MetaField, MetaInputValue, MetaType, MetaTypeId, ObjectBuilder, Registry},
+    resolver_utils::ContainerType,
+};
+use futures_util::future::{BoxFuture, join_all};
+use rustc_hash::FxHashMap;
+use std::{borrow::Cow, marker::PhantomData, sync::Arc};
+
+use crate::{
+    Context,
+    error::RequestError,
+    node::NodeInterface,
+    scalar::{Leaf, write_text},
+    select::{Planner, Selected},
+    write::{Nulled, Writer},
+};
+
+/// A GraphQL object as the viewer sees it.
+pub trait Entity: Clone + Send + Sync + 'static {
+    /// Its declaration.
+    fn object() -> &'static Object<Self>;
+}
+
+/// An entity that wraps a row and can only be made by the check of who may see it.
+pub trait Visible: Entity {
+    /// The row.
+    type Row: Send + Sync + 'static;
+    /// The object, if this viewer may see the row.
+    fn visible_to(ctx: &Context, row: Arc<Self::Row>) -> Option<Self>;
+}
+
+/// The declaration of an object type.
+pub struct Object<T: 'static> {
+    pub(crate) name: &'static str,
+    about: &'static str,
+    keys: Vec<&'static str>,
+    is_node: bool,
+    fields: Vec<Field<T>>,
+    by_name: FxHashMap<&'static str, usize>,
+}
+
+struct Field<T> {
+    name: &'static str,
+    about: &'static str,
+    listed: bool,
+    kind: Kind<T>,
+}
+
+type WriteColumn<T> = Box<dyn Fn(&T, &mut Vec<u8>) + Send + Sync>;
+
+enum Kind<T> {
+    Column { write: WriteColumn<T>, type_ref: fn(&mut Registry) -> String },
+    Edge(Box<dyn Edge<T>>),
+}
+
+/// A field that loads.
+pub(crate) trait Edge<T>: Send + Sync {
+    fn type_ref(&self, registry: &mut Registry) -> String;
+    fn arguments(&self, registry: &mut Registry) -> IndexMap<String, MetaInputValue>;
+    fn is_nullable(&self) -> bool;
+    /// Reads the arguments and plans what is selected beneath.
+    fn plan<'q>(&'static self, asked: Asked<'q>) -> Result<Box<dyn Run<T> + 'q>, RequestError>;
+}
+
+/// What an edge is planned from.
+pub(crate) struct Asked<'q> {
+    pub(crate) planner: Planner<'q>,
+    pub(crate) selected: Selected<'q>,
+    /// `Type.field`.
+    pub(crate) coordinate: String,
+    pub(crate) ctx: &'q Context,
+}
+
+/// A planned edge.
+pub(crate) trait Run<T>: Send + Sync {
+    /// Takes the keys from the rows at once; loads when polled.
+    fn start<'a>(&'a self, rows: &[T], ctx: &'a Context) -> BoxFuture<'a, Box<dyn Filled + 'a>>;
+}
+
+/// A loaded edge.
+pub(crate) trait Filled: Send + Sync {
+    /// Writes the value for the row of this index.
+    fn write<'w>(&'w self, row: usize, writer: &mut Writer<'w>) -> Result<(), Nulled>;
+}
+
+impl<T: Entity> Object<T> {
+    /// A new type; `about` is its description.
+    pub fn new(name: &'static str, about: &'static str) -> Self {
+        let (keys, fields, by_name) = (Vec::new(), Vec::new(), FxHashMap::default());
+        Self { name, about, keys, is_node: false, fields, by_name }
+    }
+
+    /// Implements `Node`; the id is a federation key.
+    #[must_use]
+    pub fn node(mut self) -> Self {
+        self.is_node = true;
+        self.key("id")
+    }
+
+    /// A federation key.
+    #[must_use]
+    pub fn key(mut self, fields: &'static str) -> Self {
+        self.keys.push(fields);
+        self
+    }
+
+    /// A stored value.
+    #[must_use]
+    pub fn column<C: Leaf + 'static>(
+        self,
+        name: &'static str,
+        about: &'static str,
+        get: fn(&T) -> &C,
+    ) -> Self {
+        let write: WriteColumn<T> = Box::new(move |row, out| get(row).write(out));
+        self.field(name, about, true, Kind::Column { write, type_ref: C::type_ref })
+    }
+
+    /// A value made from the row.
+    #[must_use]
+    pub fn computed<C: Leaf + 'static>(
+        self,
+        name: &'static str,
+        about: &'static str,
+        get: fn(&T) -> C,
+    ) -> Self {
+        let write: WriteColumn<T> = Box::new(move |row, out| get(row).write(out));
+        self.field(name, about, true, Kind::Column { write, type_ref: C::type_ref })
+    }
+
+    /// A stored value that is null for viewers who may not see it.
+    #[must_use]
+    pub fn guarded<C: Leaf + 'static>(
+        self,
+        name: &'static str,
+        about: &'static str,
+        may: fn(&T) -> bool,
+        get: fn(&T) -> &C,
+    ) -> Self {
+        let write: WriteColumn<T> = Box::new(move |row, out| {
+            if may(row) {
+                get(row).write(out);
+            } else {
+                out.extend(b"null");
+            }
+        });
+        self.field(name, about, true, Kind::Column { write, type_ref: Option::<C>::type_ref })
+    }
+
+    pub(crate) fn edge(self, name: &'static str, about: &'static str, edge: impl Edge<T> + 'static) -> Self {
+        self.field(name, about, true, Kind::Edge(Box::new(edge)))
+    }
+
+    /// An edge that is served but not declared here, because the library declares it (`_entities`, `_service`).
+    pub(crate) fn unlisted_edge(self, name: &'static str, edge: impl Edge<T> + 'static) -> Self {
+        self.field(name, "", false, Kind::Edge(Box::new(edge)))
+    }
+
+    fn field(mut self, name: &'static str, about: &'static str, listed: bool, kind: Kind<T>) -> Self {
+        let known = self.by_name.insert(name, self.fields.len());
+        assert!(known.is_none(), "`{}.{name}` is declared twice", self.name);
+        self.fields.push(Field { name, about, listed, kind });
+        self
+    }
+
+    /// Does a fragment on `condition` apply?
+    pub(crate) fn is(&self, condition: &str) -> bool {
+        condition == self.name || (self.is_node && matches!(condition, "Node" | "_Entity"))
+    }
+
+    /// Plans a selection.
+    pub(crate) fn plan<'q>(
+        &'static self,
+        planner: Planner<'q>,
+        sets: &[&'q SelectionSet],
+        ctx: &'q Context,
+    ) -> Result<Selection<'q, T>, RequestError> {
+        let selected = planner.collect(&|condition| self.is(condition), sets)?;
+        let mut selection = Selection { entries: Vec::with_capacity(selected.len()), edges: Vec::new() };
+        for selected in selected {
+            self.plan_field(&mut selection, planner, selected, ctx)?;
+        }
+        Ok(selection)
+    }
+
+    pub(crate) fn plan_field<'q>(
+        &'static self,
+        selection: &mut Selection<'q, T>,
+        planner: Planner<'q>,
+        selected: Selected<'q>,
+        ctx: &'q Context,
+    ) -> Result<(), RequestError> {
+        let key = selected.key();
+        let step = match self.by_name.get(selected.name()).map(|index| &self.fields[*index]) {
+            Some(Field { kind: Kind::Column { write, .. }, .. }) => Step::Column(write),
+            Some(Field { name, kind: Kind::Edge(edge), .. }) => {
+                let coordinate = format!("{}.{name}", self.name);
+                selection.edges.push(edge.plan(Asked { planner, selected, coordinate, ctx })?);
+                Step::Edge { index: selection.edges.len() - 1, nullable: edge.is_nullable() }
+            }
+            // Validation lets only `__typename` through beside the declared fields.
+            None => Step::Typename(self.name),
+        };
+        selection.push(key, step);
+        Ok(())
+    }
+
+    fn describe(&self, registry: &mut Registry) -> MetaType {
+        if self.is_node {
+            registry.add_implements(self.name, "Node");
+            NodeInterface::register(registry);
+        }
+        let mut fields = IndexMap::new();
+        for field in self.fields.iter().filter(|field| field.listed) {
+            let (ty, args) = match &field.kind {
+                Kind::Column { type_ref, .. } => (type_ref(registry), IndexMap::new()),
+                Kind::Edge(edge) => (edge.type_ref(registry), edge.arguments(registry)),
+            };
+            let mut meta = MetaField::new(field.name, ty);
+            meta.description = Some(field.about.to_owned());
+            meta.args = args;
+            fields.insert(field.name.to_owned(), meta);
+        }
+        let keys = (!self.keys.is_empty()).then(|| self.keys.iter().map(ToString::to_string).collect());
+        ObjectBuilder::new(self.name, fields)
+            .description(Some(self.about.to_owned()))
+            .keys(keys)
+            .rust_typename(std::any::type_name::<Row<T>>())
+            .build()
+    }
+}
+
+/// A planned selection on objects of one type.
+pub(crate) struct Selection<'q, T: 'static> {
+    entries: Vec<Entry<'q, T>>,
+    edges: Vec<Box<dyn Run<T> + 'q>>,
+}
+
+struct Entry<'q, T: 'static> {
+    key: &'q str,
+    /// `"key":` as JSON.
+    label: Vec<u8>,
+    step: Step<T>,
+}
+
+pub(crate) enum Step<T: 'static> {
+    Column(&'static WriteColumn<T>),
+    Typename(&'static str),
+    Edge { index: usize, nullable: bool },
+}
+
+/// `"key":` as JSON. Names need no escaping.
+pub(crate) fn label(key: &str) -> Vec<u8> {
+    let mut label = Vec::with_capacity(key.len() + 3);
+    label.push(b'"');
+    label.extend(key.as_bytes());
+    label.extend(b"\":");
+    label
+}
+
+impl<'q, T: 'static> Selection<'q, T> {
+    pub(crate) fn empty() -> Self {
+        Self { entries: Vec::new(), edges: Vec::new() }
+    }
+
+    fn push(&mut self, key: &'q str, step: Step<T>) {
+        self.entries.push(Entry { key, label: label(key), step });
+    }
+
+    /// Adds an edge that is no field of the declaration (introspection).
+    pub(crate) fn push_edge(&mut self, key: &'q str, nullable: bool, run: Box<dyn Run<T> + 'q>) {
+        self.edges.push(run);
+        self.push(key, Step::Edge { index: self.edges.len() - 1, nullable });
+    }
+
+    /// Loads everything beneath `rows`.
+    pub(crate) async fn run<'a>(&'a self, rows: Vec<T>, ctx: &'a Context) -> Rows<'a, 'q, T> {
+        let edges = join_all(self.edges.iter().map(|edge| edge.start(&rows, ctx))).await;
+        Rows { selection: self, objects: rows, edges }
+    }
+}
+
+/// Objects of one type with everything that is selected on them.
+pub(crate) struct Rows<'a, 'q, T: 'static> {
+    selection: &'a Selection<'q, T>,
+    objects: Vec<T>,
+    edges: Vec<Box<dyn Filled + 'a>>,
+}
+
+impl<T: Send + Sync> Rows<'_, '_, T> {
+    /// Writes the object of this index.
+    pub(crate) fn write<'w>(&'w self, row: usize, writer: &mut Writer<'w>) -> Result<(), Nulled> {
+        for (index, entry) in self.selection.entries.iter().enumerate() {
+            writer.out.push(if index == 0 { b'{' } else { b',' });
+            writer.out.extend(&entry.label);
+            match &entry.step {
+                Step::Column(write) => write(&self.objects[row], &mut writer.out),
+                Step::Typename(name) => write_text(name, &mut writer.out),
+                Step::Edge { index, nullable } => {
+                    let edge = &self.edges[*index];
+                    writer.field(entry.key, *nullable, |writer| edge.write(row, writer))?;
+                }
+            }
+        }
+        writer.out.extend(if self.selection.entries.is_empty() { &b"{}"[..] } else { b"}" });
+        Ok(())
+    }
+}
+
+/// An entity's place in the library's registry. Execution never comes here: queries run as this file says.
+pub(crate) struct Row<T>(PhantomData<fn() -> T>);
+
+impl<T> Row<T> {
+    pub(crate) const fn new() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<T: Entity> OutputType for Row<T> {
+    fn type_name() -> Cow<'static, str> {
+        Cow::Borrowed(T::object().name)
+    }
+
+    fn create_type_info(registry: &mut Registry) -> String {
+        registry.create_output_type::<Self, _>(MetaTypeId::Object, |registry| T::object().describe(registry))
+    }
+
+    async fn resolve(&self, _: &ContextSelectionSet<'_>, _: &Positioned<AstField>) -> ServerResult<Value> {
+        Ok(Value::Null)
+    }
+}
+
+impl<T: Entity> ContainerType for Row<T> {
+    async fn resolve_field(&self, _: &async_graphql::Context<'_>) -> ServerResult<Option<Value>> {
+        Ok(None)
+    }
+}
+
+impl<T: Entity> async_graphql::ObjectType for Row<T> {}

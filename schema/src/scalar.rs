@@ -1,0 +1,289 @@
+//! Values at the leaves: how each Rust type is named in the schema and written as JSON. A leaf is written straight
+//! into the answer; no value tree is built. Not here: objects and edges (`object`).
+
+use async_graphql::{InputValueError, InputValueResult, Scalar, ScalarType, Value, registry::Registry};
+use chrono::{DateTime as ChronoDateTime, Datelike as _, Timelike as _, Utc};
+use entities::{
+    Json,
+    clock::Time,
+    id::{ActivityLogId, FormId, FormVersionId, LocationId, SessionId, SubmissionId, UserId},
+};
+
+/// A point in time (RFC 3339). Answers are in UTC with `Z` and six digits of the second, so that the order of the
+/// texts is the order of the times: `2026-01-02T03:04:05.123456Z`. Inputs may have any offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct DateTime(pub Time);
+
+#[Scalar(name = "DateTime", specified_by_url = "https://datatracker.ietf.org/doc/html/rfc3339")]
+impl ScalarType for DateTime {
+    fn parse(value: Value) -> InputValueResult<Self> {
+        let Value::String(text) = &value else {
+            return Err(InputValueError::custom("a DateTime is a string such as \"2026-01-02T03:04:05Z\""));
+        };
+        match ChronoDateTime::parse_from_rfc3339(text) {
+            Ok(time) => Ok(Self(time.with_timezone(&Utc))),
+            Err(_) => {
+                Err(InputValueError::custom("a DateTime looks like \"2026-01-02T03:04:05Z\" (RFC 3339)"))
+            }
+        }
+    }
+
+    fn is_valid(value: &Value) -> bool {
+        matches!(value, Value::String(text) if ChronoDateTime::parse_from_rfc3339(text).is_ok())
+    }
+
+    fn to_value(&self) -> Value {
+        let mut out = Vec::with_capacity(27);
+        write_time(self.0, &mut out);
+        Value::String(String::from_utf8(out).expect("digits are UTF-8"))
+    }
+}
+
+/// Any JSON value (RFC 8259), sent and stored as it is.
+pub struct AnyJson;
+
+#[Scalar(name = "JSON", specified_by_url = "https://datatracker.ietf.org/doc/html/rfc8259")]
+impl ScalarType for AnyJson {
+    fn parse(_: Value) -> InputValueResult<Self> {
+        Ok(Self)
+    }
+
+    fn to_value(&self) -> Value {
+        Value::Null
+    }
+}
+
+/// A type that can stand at a leaf of an answer.
+pub trait Leaf {
+    /// May the value be null?
+    const NULLABLE: bool = false;
+    /// Registers the type and returns its name with `!` unless it is nullable.
+    fn type_ref(registry: &mut Registry) -> String;
+    /// Appends the value as JSON.
+    fn write(&self, out: &mut Vec<u8>);
+}
+
+impl<L: Leaf> Leaf for Option<L> {
+    const NULLABLE: bool = true;
+
+    fn type_ref(registry: &mut Registry) -> String {
+        L::type_ref(registry).trim_end_matches('!').to_owned()
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Some(value) => value.write(out),
+            None => out.extend(b"null"),
+        }
+    }
+}
+
+impl Leaf for bool {
+    fn type_ref(registry: &mut Registry) -> String {
+        <Self as async_graphql::InputType>::create_type_info(registry)
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend(if *self { &b"true"[..] } else { b"false" });
+    }
+}
+
+impl Leaf for i32 {
+    fn type_ref(registry: &mut Registry) -> String {
+        <Self as async_graphql::InputType>::create_type_info(registry)
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        write_json(self, out);
+    }
+}
+
+/// Counts. `Int` has 32 bits, so a larger count stays at the largest `Int`.
+impl Leaf for i64 {
+    fn type_ref(registry: &mut Registry) -> String {
+        i32::type_ref(registry)
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        i32::try_from(*self).unwrap_or(i32::MAX).write(out);
+    }
+}
+
+impl Leaf for f64 {
+    fn type_ref(registry: &mut Registry) -> String {
+        <Self as async_graphql::InputType>::create_type_info(registry)
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        write_json(self, out);
+    }
+}
+
+impl Leaf for String {
+    fn type_ref(registry: &mut Registry) -> String {
+        <Self as async_graphql::InputType>::create_type_info(registry)
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        write_text(self, out);
+    }
+}
+
+impl Leaf for Time {
+    fn type_ref(registry: &mut Registry) -> String {
+        <DateTime as async_graphql::OutputType>::create_type_info(registry)
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        out.push(b'"');
+        write_time(*self, out);
+        out.push(b'"');
+    }
+}
+
+/// The database's own text: already JSON.
+impl Leaf for Json {
+    fn type_ref(registry: &mut Registry) -> String {
+        <AnyJson as async_graphql::OutputType>::create_type_info(registry)
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend(self.as_str().as_bytes());
+    }
+}
+
+impl<L: Leaf> Leaf for std::sync::Arc<L> {
+    const NULLABLE: bool = L::NULLABLE;
+
+    fn type_ref(registry: &mut Registry) -> String {
+        L::type_ref(registry)
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        L::write(self, out);
+    }
+}
+
+/// A UUID that is an `ID` of the graph.
+impl Leaf for uuid::Uuid {
+    fn type_ref(registry: &mut Registry) -> String {
+        <async_graphql::ID as async_graphql::OutputType>::create_type_info(registry)
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        let mut buffer = [0; uuid::fmt::Hyphenated::LENGTH];
+        out.push(b'"');
+        out.extend(self.as_hyphenated().encode_lower(&mut buffer).as_bytes());
+        out.push(b'"');
+    }
+}
+
+macro_rules! id_leaves {
+    ($($id:ident),+) => {$(
+        impl Leaf for $id {
+            fn type_ref(registry: &mut Registry) -> String {
+                uuid::Uuid::type_ref(registry)
+            }
+
+            fn write(&self, out: &mut Vec<u8>) {
+                self.0.write(out);
+            }
+        }
+    )+};
+}
+id_leaves!(UserId, SessionId, FormId, FormVersionId, SubmissionId, LocationId, ActivityLogId);
+
+/// An enum of the store room as a leaf: `$graphql` is its GraphQL declaration (`#[graphql(remote = …)]`).
+macro_rules! enum_leaf {
+    ($stored:ty, $graphql:ty) => {
+        impl $crate::scalar::Leaf for $stored {
+            fn type_ref(registry: &mut async_graphql::registry::Registry) -> String {
+                <$graphql as async_graphql::OutputType>::create_type_info(registry)
+            }
+
+            fn write(&self, out: &mut Vec<u8>) {
+                // Enum names are letters and underscores: nothing to escape.
+                out.push(b'"');
+                out.extend(self.as_str().as_bytes());
+                out.push(b'"');
+            }
+        }
+    };
+}
+pub(crate) use enum_leaf;
+
+/// Appends `text` as a JSON string.
+pub(crate) fn write_text(text: &str, out: &mut Vec<u8>) {
+    write_json(text, out);
+}
+
+/// Appends a value by serde; writing into memory cannot fail for the types used here.
+pub(crate) fn write_json<T: serde::Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) {
+    let start = out.len();
+    if serde_json::to_writer(&mut *out, value).is_err() {
+        out.truncate(start);
+        out.extend(b"null");
+    }
+}
+
+/// `2026-01-02T03:04:05.123456Z`, written digit by digit: `to_rfc3339` costs five times as much.
+fn write_time(time: Time, out: &mut Vec<u8>) {
+    let year = time.year();
+    if !(0..=9999).contains(&year) {
+        // RFC 3339 has no such years; keep the field readable instead of lying.
+        out.extend(time.to_rfc3339_opts(chrono::SecondsFormat::Micros, true).as_bytes());
+        return;
+    }
+    digits(year.unsigned_abs(), 4, out);
+    for (separator, value) in [
+        (b'-', time.month()),
+        (b'-', time.day()),
+        (b'T', time.hour()),
+        (b':', time.minute()),
+        (b':', time.second()),
+    ] {
+        out.push(separator);
+        digits(value, 2, out);
+    }
+    out.push(b'.');
+    digits(time.nanosecond() % 1_000_000_000 / 1_000, 6, out);
+    out.push(b'Z');
+}
+
+fn digits(mut value: u32, width: usize, out: &mut Vec<u8>) {
+    let start = out.len();
+    out.resize(start + width, b'0');
+    for place in out[start..].iter_mut().rev() {
+        *place = b'0' + (value % 10) as u8;
+        value /= 10;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn json(leaf: &impl Leaf) -> String {
+        let mut out = Vec::new();
+        leaf.write(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn times_print_in_utc_with_six_digits() {
+        let time = |text: &str| ChronoDateTime::parse_from_rfc3339(text).unwrap().with_timezone(&Utc);
+        assert_eq!(json(&time("2026-01-02T10:04:05.1+07:00")), r#""2026-01-02T03:04:05.100000Z""#);
+        assert_eq!(json(&time("0001-01-01T00:00:00Z")), r#""0001-01-01T00:00:00.000000Z""#);
+        assert_eq!(json(&time("1999-12-31T23:59:59.999999Z")), r#""1999-12-31T23:59:59.999999Z""#);
+    }
+
+    #[test]
+    fn a_count_beyond_int_stays_at_the_largest_int() {
+        assert_eq!(json(&5_000_000_000_i64), "2147483647");
+    }
+
+    #[test]
+    fn texts_are_escaped() {
+        assert_eq!(json(&"a\"\u{0}\n".to_owned()), r#""a\"\u0000\n""#);
+    }
+}

@@ -1,0 +1,226 @@
+//! Submissions as clients see them. Not here: SQL (`entities::submission`), validation of answers (with writing).
+
+use std::sync::{Arc, LazyLock};
+
+use async_graphql::{ID, InputObject};
+use entities::{
+    Store,
+    id::{FormId, SubmissionId},
+    page::{Page, Window},
+    scope::Scope,
+    submission::{self, Filter, KEYSET, Model, Parent},
+};
+use uuid::Uuid;
+
+use crate::{
+    Context,
+    batch::{Loaded, Loader},
+    connection::{Bound, MAX_ROWS, PageArgs, Pages},
+    edge::{Given, NoArguments, One, Single},
+    error::FieldError,
+    form::{self, Form},
+    input::{TimeRangeInput, ids},
+    location::{self, Location},
+    object::{Edge, Entity, Object, Visible},
+    session::{self, Session},
+    user::{self, User, user_ids},
+};
+
+/// A submission that the viewer may see.
+#[derive(Clone)]
+pub struct Submission {
+    row: Arc<Model>,
+}
+
+impl Visible for Submission {
+    type Row = Model;
+
+    /// The row does not say whose form it is: the finders of `entities::submission` are scoped.
+    fn visible_to(_: &Context, row: Arc<Model>) -> Option<Self> {
+        Some(Self { row })
+    }
+}
+
+impl Entity for Submission {
+    fn object() -> &'static Object<Self> {
+        static OBJECT: LazyLock<Object<Submission>> = LazyLock::new(|| {
+            Object::<Submission>::new("Submission", "A filled-in form.")
+                .node()
+                .column("id", "A lower-case UUID, the same in every subgraph.", |submission| {
+                    &submission.row.id
+                })
+                .edge(
+                    "form",
+                    "The form.",
+                    One::<Submission, NoArguments, form::ById, Form>::required(
+                        |_| Ok(form::ById),
+                        |submission, _| Ok(Some(submission.row.form_id)),
+                    ),
+                )
+                .column("formVersion", "The version it was filled in against.", |submission| {
+                    &submission.row.form_version
+                })
+                .edge(
+                    "user",
+                    "Who filled it in. Null for removed accounts.",
+                    One::<Submission, NoArguments, user::ById, User>::nullable(
+                        |_| Ok(user::ById),
+                        |submission, _| Ok(submission.row.user_id),
+                    ),
+                )
+                .edge(
+                    "session",
+                    "The device it was filled in on. Null where the viewer may not see it.",
+                    One::<Submission, NoArguments, session::ById, Session>::nullable(
+                        |_| Ok(session::ById),
+                        |submission, _| Ok(submission.row.session_id),
+                    ),
+                )
+                .column("data", "The answers, by field key.", |submission| &submission.row.data)
+                .column(
+                    "clientId",
+                    "Chosen by the device: sending it again changes nothing and returns the stored one.",
+                    |submission| &submission.row.client_id,
+                )
+                .edge(
+                    "location",
+                    "Where it was filled in.",
+                    One::<Submission, NoArguments, location::ById, Location>::nullable(
+                        |_| Ok(location::ById),
+                        |submission, _| Ok(submission.row.location_id),
+                    ),
+                )
+                .column("createdAt", "When it was stored.", |submission| &submission.row.created_at)
+        });
+        &OBJECT
+    }
+}
+
+/// Which submissions a list has.
+#[derive(InputObject, Default)]
+pub struct SubmissionFilter {
+    /// To any of these forms.
+    form_ids: Option<Vec<ID>>,
+    /// By any of these accounts.
+    user_ids: Option<Vec<ID>>,
+    /// Against any of these versions of the form.
+    versions: Option<Vec<i32>>,
+    /// Stored in this time.
+    created_at: Option<TimeRangeInput>,
+}
+
+impl SubmissionFilter {
+    fn read(&self) -> Result<Filter, FieldError> {
+        Ok(Filter {
+            form_ids: ids("formIds", self.form_ids.as_deref(), FormId::parse)?,
+            user_ids: user_ids("userIds", self.user_ids.as_deref())?,
+            versions: self.versions.clone(),
+            created_at: TimeRangeInput::read(self.created_at.as_ref())?,
+        })
+    }
+}
+
+/// The arguments of lists of submissions.
+#[derive(InputObject)]
+pub struct SubmissionsArgs {
+    #[graphql(flatten)]
+    page: PageArgs,
+    /// Which submissions.
+    filter: Option<SubmissionFilter>,
+}
+
+/// Submissions by id.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct ById {
+    /// The viewer's.
+    pub scope: Scope,
+}
+
+impl Loader for ById {
+    const NAME: &'static str = "submission.by_ids";
+    type Key = SubmissionId;
+    type Value = Arc<Model>;
+
+    async fn load(self, store: Store, keys: Arc<[SubmissionId]>) -> Loaded<Self> {
+        submission::by_ids(&store, &self.scope, &keys).await
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct PagesOf {
+    list: Submissions,
+    window: Window,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct CountsOf {
+    list: Submissions,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Submissions {
+    parent: Parent,
+    scope: Scope,
+    filter: Filter,
+}
+
+impl Loader for PagesOf {
+    const NAME: &'static str = "submission.pages_of";
+    type Key = Uuid;
+    type Value = Arc<Page<Model>>;
+
+    async fn load(self, store: Store, keys: Arc<[Uuid]>) -> Loaded<Self> {
+        let Submissions { parent, scope, filter } = &self.list;
+        submission::pages_of(&store, scope, filter, &self.window, *parent, &keys).await
+    }
+}
+
+impl Loader for CountsOf {
+    const NAME: &'static str = "submission.counts_of";
+    type Key = Uuid;
+    type Value = i64;
+
+    async fn load(self, store: Store, keys: Arc<[Uuid]>) -> Loaded<Self> {
+        let Submissions { parent, scope, filter } = &self.list;
+        submission::counts_of(&store, scope, filter, *parent, &keys).await
+    }
+}
+
+fn bind(
+    parent: Parent,
+    given: &Given<'_, SubmissionsArgs>,
+) -> Result<Bound<PagesOf, CountsOf, Model>, FieldError> {
+    let SubmissionsArgs { page, filter } = &given.args;
+    let filter = filter.as_ref().map(SubmissionFilter::read).transpose()?.unwrap_or_default();
+    let window = page.window(&KEYSET, &given.cursors, MAX_ROWS)?;
+    let list = Submissions { parent, scope: given.ctx.scope, filter };
+    Ok(Bound { counts: CountsOf { list: list.clone() }, pages: PagesOf { list, window }, keyset: &KEYSET })
+}
+
+/// `Form.submissions`
+pub(crate) fn submissions_of_form() -> impl Edge<Form> {
+    Pages::<Form, SubmissionsArgs, PagesOf, CountsOf, Submission>::new(
+        |given| bind(Parent::Form, given),
+        |form| form.id().0,
+    )
+}
+
+/// `User.submissions`
+pub(crate) fn submissions_of_user() -> impl Edge<User> {
+    Pages::<User, SubmissionsArgs, PagesOf, CountsOf, Submission>::new(
+        |given| bind(Parent::User, given),
+        |user| user.id().0,
+    )
+}
+
+/// `Form.submissionCount`
+pub(crate) fn count_of_form() -> impl Edge<Form> {
+    Single::<Form, CountsOf, i64>::new(
+        |ctx| {
+            let list = Submissions { parent: Parent::Form, scope: ctx.scope, filter: Filter::default() };
+            CountsOf { list }
+        },
+        |form| Some(form.id().0),
+        Option::unwrap_or_default,
+    )
+}

@@ -1,0 +1,162 @@
+//! The answer in the making: one buffer of JSON, the path to where it is being written, and the errors so far. A
+//! non-null field that fails takes its parent with it (October 2021, §6.4.4): the buffer is cut back to where the
+//! nearest nullable parent began.
+
+use crate::{
+    error::{Code, FieldError, Place, RequestError},
+    scalar::{write_json, write_text},
+};
+
+/// Errors in an answer at most; more would only be a way to make the server talk.
+const MAX_ERRORS: usize = 10;
+
+/// The value could not be written; the error is noted, and the nearest nullable parent becomes null.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Nulled;
+
+#[derive(Clone, Copy)]
+enum Segment<'a> {
+    Key(&'a str),
+    Index(usize),
+}
+
+pub(crate) struct Writer<'a> {
+    pub(crate) out: Vec<u8>,
+    path: Vec<Segment<'a>>,
+    errors: Errors,
+}
+
+/// The `errors` entry of an answer.
+#[derive(Default)]
+pub(crate) struct Errors {
+    json: Vec<u8>,
+    pub(crate) codes: Vec<&'static str>,
+}
+
+impl<'a> Writer<'a> {
+    pub(crate) fn new(out: Vec<u8>) -> Self {
+        Self { out, path: Vec::new(), errors: Errors::default() }
+    }
+
+    pub(crate) fn finish(self) -> (Vec<u8>, Errors) {
+        (self.out, self.errors)
+    }
+
+    /// Writes a list with `item` for each index; a null item is kept where `nullable`, else the list fails.
+    pub(crate) fn list(
+        &mut self,
+        length: usize,
+        nullable: bool,
+        mut item: impl FnMut(usize, &mut Self) -> Result<(), Nulled>,
+    ) -> Result<(), Nulled> {
+        self.out.push(b'[');
+        for index in 0..length {
+            if index > 0 {
+                self.out.push(b',');
+            }
+            self.path.push(Segment::Index(index));
+            let written = self.or_null(nullable, |writer| item(index, writer));
+            self.path.pop();
+            written?;
+        }
+        self.out.push(b']');
+        Ok(())
+    }
+
+    /// Writes a field's value under its response key.
+    pub(crate) fn field(
+        &mut self,
+        key: &'a str,
+        nullable: bool,
+        value: impl FnOnce(&mut Self) -> Result<(), Nulled>,
+    ) -> Result<(), Nulled> {
+        self.path.push(Segment::Key(key));
+        let written = self.or_null(nullable, value);
+        self.path.pop();
+        written
+    }
+
+    fn or_null(
+        &mut self,
+        nullable: bool,
+        value: impl FnOnce(&mut Self) -> Result<(), Nulled>,
+    ) -> Result<(), Nulled> {
+        let start = self.out.len();
+        match value(self) {
+            Err(Nulled) if nullable => {
+                self.out.truncate(start);
+                self.out.extend(b"null");
+                Ok(())
+            }
+            written => written,
+        }
+    }
+
+    /// Notes an error at the current path.
+    pub(crate) fn fail(&mut self, error: &FieldError, place: Place) -> Nulled {
+        let path = &self.path;
+        self.errors.push(error.code, &error.message, &[place], |out| {
+            out.extend(b",\"path\":[");
+            for (index, segment) in path.iter().enumerate() {
+                if index > 0 {
+                    out.push(b',');
+                }
+                match segment {
+                    Segment::Key(key) => write_text(key, out),
+                    Segment::Index(index) => write_json(index, out),
+                }
+            }
+            out.push(b']');
+        });
+        Nulled
+    }
+}
+
+impl Errors {
+    pub(crate) fn of_request(errors: &[RequestError]) -> Self {
+        let mut all = Self::default();
+        for error in errors {
+            all.push(error.code, &error.message, &error.places, |_| {});
+        }
+        all
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.codes.is_empty()
+    }
+
+    /// The array as JSON.
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        out.push(b'[');
+        out.extend(&self.json);
+        out.push(b']');
+    }
+
+    fn push(&mut self, code: Code, message: &str, places: &[Place], path: impl FnOnce(&mut Vec<u8>)) {
+        if self.codes.len() >= MAX_ERRORS {
+            return;
+        }
+        self.codes.push(code.as_str());
+        let out = &mut self.json;
+        if !out.is_empty() {
+            out.push(b',');
+        }
+        out.extend(b"{\"message\":");
+        write_text(message, out);
+        if !places.is_empty() {
+            out.extend(b",\"locations\":[");
+            for (index, place) in places.iter().enumerate() {
+                out.extend(if index > 0 { &b",{\"line\":"[..] } else { b"{\"line\":" });
+                write_json(&place.line, out);
+                out.extend(b",\"column\":");
+                write_json(&place.column, out);
+                out.push(b'}');
+            }
+            out.push(b']');
+        }
+        path(out);
+        out.extend(b",\"extensions\":{\"code\":");
+        write_text(code.as_str(), out);
+        out.extend(b"}}");
+    }
+}

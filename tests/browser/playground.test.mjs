@@ -1,0 +1,168 @@
+// The playground as a person meets it: a real Chromium against a running server (XP_URL). No server is started here and
+// nothing of the page's code is imported; what the graph answers is tested elsewhere.
+// XP_CHROMIUM names another browser, XP_SCREENSHOT a PNG to write.
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { chromium } from "playwright-core";
+
+const url = process.env.XP_URL;
+assert.ok(url, "XP_URL is not set: start the server and give its address, such as http://127.0.0.1:8000");
+const origin = new URL(url).origin;
+
+const EXAMPLES = [
+  "A first query",
+  "W1: one user",
+  "W2: users, sessions, forms",
+  "W3: entities for a gateway",
+  "W4: forms, submissions, people",
+  "Entities, a first look",
+  "Latest locations in a box",
+];
+
+let browser;
+let page;
+let policy;
+let accounts;
+const elsewhere = [];
+const complaints = [];
+
+before(async () => {
+  browser = await chromium.launch({
+    executablePath: process.env.XP_CHROMIUM ?? "/usr/bin/chromium",
+    args: [
+      "--no-sandbox",
+      "--disable-gpu",
+      "--disable-quic",
+      "--no-first-run",
+      "--disable-background-networking",
+      "--disable-component-update",
+      "--disable-sync",
+    ],
+  });
+  const context = await browser.newContext({ viewport: { width: 1360, height: 850 } });
+  page = await context.newPage();
+  page.setDefaultTimeout(20_000);
+  page.on("request", (request) => {
+    const target = new URL(request.url());
+    if (!["blob:", "data:"].includes(target.protocol) && target.origin !== origin) elsewhere.push(target.href);
+  });
+  page.on("console", (message) => {
+    if (["error", "warning"].includes(message.type())) complaints.push(message.text());
+  });
+  page.on("pageerror", (error) => complaints.push(error.message));
+  accounts = (await (await fetch(new URL("/playground/config.json", url))).json()).accounts;
+  const response = await page.goto(url);
+  policy = response.headers()["content-security-policy"];
+  await page.getByRole("button", { name: "Examples" }).and(page.locator(":enabled")).waitFor();
+  await page.locator(".graphiql-query-editor .view-lines").waitFor();
+});
+
+after(async () => {
+  await browser?.close();
+});
+
+test("the page comes with a policy that allows no other host and no inline script", () => {
+  assert.ok(policy, "no Content-Security-Policy header");
+  const scripts = directive("script-src") ?? directive("default-src");
+  assert.deepEqual(scripts, ["'self'"]);
+  assert.doesNotMatch(policy, /https?:|\*/);
+});
+
+test("the title says XP Graph", async () => {
+  assert.equal(await page.title(), "XP Graph");
+  await page.getByRole("heading", { name: "XP Graph" }).waitFor();
+});
+
+test("the Authorization header is prefilled with the first account's token", async () => {
+  assert.ok(accounts.length >= 2, "the server offers no demo accounts");
+  assert.equal((await headers()).Authorization, `Bearer ${accounts[0].token}`);
+});
+
+test("the docs explorer shows what the Query type is", async () => {
+  await page.getByRole("button", { name: "Show Documentation Explorer" }).click();
+  await page.locator(".graphiql-doc-explorer").getByRole("link", { name: "Query", exact: true }).click();
+  const description = page.locator(".graphiql-doc-explorer-content .graphiql-markdown-description").first();
+  assert.ok((await description.innerText()).trim().length > 10, "the Query type has no description");
+  await page.locator(".graphiql-doc-explorer").getByRole("link", { name: "users", exact: true }).waitFor();
+  await page.getByRole("button", { name: "Hide Documentation Explorer" }).click();
+});
+
+test("completion offers fields while typing", async () => {
+  await page.getByRole("button", { name: "New tab" }).click();
+  await page.locator(".graphiql-query-editor .monaco-editor .view-lines").click();
+  await page.keyboard.type("{ use", { delay: 60 });
+  const offers = page.locator(".suggest-widget.visible .monaco-list-row");
+  await offers.first().waitFor();
+  assert.match((await offers.allInnerTexts()).join(" "), /users/);
+  await page.keyboard.press("Escape");
+});
+
+for (const example of EXAMPLES) {
+  test(`the example "${example}" opens in a new tab and is answered with data`, async () => {
+    const tabs = await page.locator(".graphiql-tab").count();
+    await openExample(example);
+    const answer = await response();
+    assert.equal(answer.errors, undefined, JSON.stringify(answer.errors));
+    assert.ok(answer.data);
+    for (const [field, value] of Object.entries(answer.data)) {
+      assert.ok(value !== null && value?.length !== 0, `${field} is empty`);
+    }
+    assert.equal(await page.locator(".graphiql-tab").count(), tabs + 1);
+    if (example.startsWith("W2") && process.env.XP_SCREENSHOT) {
+      await page.screenshot({ path: process.env.XP_SCREENSHOT });
+    }
+  });
+}
+
+test("switching the account changes who asks, in this tab and in the next", async () => {
+  const select = page.getByRole("combobox", { name: "Account" });
+  await select.selectOption(accounts[1].name);
+  assert.equal((await headers()).Authorization, `Bearer ${accounts[1].token}`);
+  await openExample(EXAMPLES[0]);
+  assert.equal((await response()).data.me.role, accounts[1].role);
+  await select.selectOption({ label: "anonymous (no token)" });
+  assert.equal((await headers()).Authorization, undefined);
+  await select.selectOption(accounts[0].name);
+  assert.equal((await headers()).Authorization, `Bearer ${accounts[0].token}`);
+});
+
+test("nothing went to another host, and the console stayed silent", () => {
+  assert.deepEqual(elsewhere, []);
+  assert.deepEqual(complaints, []);
+});
+
+function directive(name) {
+  const found = policy.split(";").map((part) => part.trim().split(/\s+/)).find(([first]) => first === name);
+  return found?.slice(1);
+}
+
+async function openExample(title) {
+  await page.getByRole("button", { name: "Examples" }).click();
+  const sent = page.waitForResponse(
+    (answer) => new URL(answer.url()).pathname === "/graphql" && !answer.request().postData()?.includes("ExampleIds"),
+  );
+  await page.getByRole("menuitem", { name: title }).click();
+  await sent;
+}
+
+/** What a model of the editor holds: the screen shows only the lines in view. */
+function model(ending) {
+  return page.evaluate(
+    (name) => globalThis.__MONACO.editor.getModels().find(({ uri }) => uri.path.endsWith(name)).getValue(),
+    ending,
+  );
+}
+
+async function headers() {
+  return JSON.parse((await model("request-headers.json")) || "{}");
+}
+
+/** The answer in the response editor, once it is a whole one. */
+async function response() {
+  await page.waitForFunction(() => {
+    const { editor } = globalThis.__MONACO;
+    const text = editor.getModels().find(({ uri }) => uri.path.endsWith("response.json")).getValue();
+    return text.trimEnd().endsWith("}") && !document.querySelector(".graphiql-spinner");
+  });
+  return JSON.parse(await model("response.json"));
+}
