@@ -178,7 +178,7 @@ impl Auth {
         };
         let viewer = Viewer::User {
             id: UserId::parse(&claims.sub).ok_or(Refused("sub is no id"))?,
-            role: role_of(&claims.role).ok_or(Refused("unknown role"))?,
+            role: Role::parse(&claims.role).ok_or(Refused("unknown role"))?,
             session,
         };
         let expires_at = claims.exp.saturating_add(LEEWAY_SECONDS as i64);
@@ -194,7 +194,7 @@ impl Auth {
             aud: self.audience.clone(),
             sub: user.to_string(),
             sid: None,
-            role: role_name(role).into(),
+            role: role.as_str().into(),
             iat: now,
             nbf: now,
             exp: now + i64::from(ttl_seconds),
@@ -227,25 +227,6 @@ impl Auth {
         }
         Ok(())
     }
-}
-
-/// Roles by their names in tokens and on the command line.
-const ROLES: [(&str, Role); 5] = [
-    ("ADMIN", Role::Admin),
-    ("MANAGER", Role::Manager),
-    ("EDITOR", Role::Editor),
-    ("COLLECTOR", Role::Collector),
-    ("VIEWER", Role::Viewer),
-];
-
-/// The role with this name, if there is one.
-pub fn role_of(name: &str) -> Option<Role> {
-    ROLES.iter().find(|(known, _)| *known == name).map(|(_, role)| *role)
-}
-
-/// The name of a role in tokens.
-pub fn role_name(role: Role) -> &'static str {
-    ROLES.iter().find(|(_, known)| *known == role).map_or("VIEWER", |(name, _)| name)
 }
 
 fn reason(error: &jsonwebtoken::errors::Error) -> &'static str {

@@ -7,10 +7,11 @@ pub mod layers;
 pub mod print;
 pub mod setting;
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fmt::Write as _, net::SocketAddr, path::PathBuf, time::Duration};
 
 use layers::{Problem, Values};
-use setting::{Bytes, DatabaseUrl, LogFormat, Setting, Switch};
+use schema::gate::Limits;
+use setting::{Bytes, DatabaseUrl, LogFilter, LogFormat, Setting, Switch};
 
 /// One key of the configuration: its name, how else it can be set, what it means.
 #[derive(Debug)]
@@ -152,7 +153,7 @@ sections! {
     /// Logs and traces.
     telemetry: TelemetryConfig {
         /// Which log lines to write, in the syntax of `tracing-subscriber`'s `EnvFilter`.
-        filter: String = "info", env "RUST_LOG";
+        filter: LogFilter = "info", env "RUST_LOG";
         /// `pretty`, `json`, or `auto`: pretty on a terminal.
         log_format: LogFormat = "auto";
         /// Where traces go by OTLP over HTTP (protobuf), as in `http://collector:4318`; no traces without it.
@@ -162,8 +163,26 @@ sections! {
     }
     /// Limits on documents.
     graph: GraphConfig {
+        /// Bytes of one document at most.
+        max_bytes: usize = "65536";
         /// Tokens of one document at most.
         max_tokens: usize = "2000";
+        /// Brackets open at once at most.
+        max_nesting: usize = "64";
+        /// Aliases of one document at most.
+        max_aliases: usize = "30";
+        /// Directives of one document at most.
+        max_directives: usize = "25";
+        /// Fields at the root of one operation at most.
+        max_root_fields: usize = "20";
+        /// Operations of one document at most.
+        max_operations: usize = "10";
+        /// Fragments of one document at most.
+        max_fragments: usize = "50";
+        /// Fields of all operations at most, each fragment counted where it is spread.
+        max_selections: usize = "10000";
+        /// Fields within each other at most.
+        max_depth: usize = "12";
     }
 }
 
@@ -205,6 +224,43 @@ impl Mode {
             Self::Database => &[URL],
             Self::Production => &[URL, KEY],
         }
+    }
+}
+
+impl GraphConfig {
+    /// The same as the front room's limits.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            bytes: self.max_bytes,
+            tokens: self.max_tokens,
+            nesting: self.max_nesting,
+            aliases: self.max_aliases,
+            directives: self.max_directives,
+            root_fields: self.max_root_fields,
+            operations: self.max_operations,
+            fragments: self.max_fragments,
+            selections: self.max_selections,
+            depth: self.max_depth,
+            ..Limits::public()
+        }
+    }
+}
+
+impl DbConfig {
+    /// For the store room. While serving, PostgreSQL gets the statement time-out; migrations and seeds may take
+    /// longer. `None` without a URL.
+    pub fn for_store(&self, serving: bool) -> Option<entities::DatabaseConfig> {
+        let given = self.url.as_ref()?;
+        let mut url = given.expose().to_owned();
+        if serving && given.is_postgres() {
+            let joint = if url.contains('?') { '&' } else { '?' };
+            let _ = write!(url, "{joint}options[statement_timeout]={}", self.statement_timeout.as_millis());
+        }
+        Some(entities::DatabaseConfig {
+            url,
+            max_connections: self.max_connections,
+            acquire_timeout: self.acquire_timeout,
+        })
     }
 }
 

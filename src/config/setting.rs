@@ -112,6 +112,20 @@ fn split_unit(text: &str) -> (&str, &str) {
     (number, unit.trim_start())
 }
 
+/// Which log lines to write; checked here, so that a bad one is reported with everything else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogFilter(pub String);
+
+impl Setting for LogFilter {
+    const EXPECTS: &'static str = "filter";
+    fn parse(text: &str) -> Result<Self, String> {
+        match tracing_subscriber::EnvFilter::try_new(text) {
+            Ok(_) => Ok(Self(text.into())),
+            Err(error) => Err(format!("{error}; a filter is written as in info or warn,schema=debug")),
+        }
+    }
+}
+
 /// Where the database is. May hold a password, so it is shown only masked.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DatabaseUrl(String);
