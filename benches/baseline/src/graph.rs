@@ -10,7 +10,9 @@ use chrono::{SecondsFormat, Utc};
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::loader::{self, FormPages, LastLocations, PageOf, SessionPages, SubmissionCounts, SubmissionPages, Users};
+use crate::loader::{
+    self, FormPages, LastLocations, PageOf, SessionPages, SubmissionCounts, SubmissionPages, Users,
+};
 
 /// A time, in UTC with microseconds: `2026-01-02T03:04:05.123456Z`.
 #[derive(Clone, Copy, Debug, sqlx::Type)]
@@ -183,7 +185,10 @@ impl Submission {
 
 /// A position.
 #[derive(Clone, SimpleObject, sqlx::FromRow)]
+#[graphql(complex)]
 pub(crate) struct Location {
+    #[graphql(skip)]
+    id: Uuid,
     #[graphql(skip)]
     pub(crate) user_id: Uuid,
     timestamp: DateTime,
@@ -194,6 +199,13 @@ pub(crate) struct Location {
     altitude: Option<f64>,
     speed: Option<f64>,
     heading: Option<f64>,
+}
+
+#[ComplexObject]
+impl Location {
+    async fn id(&self) -> ID {
+        self.id.into()
+    }
 }
 
 /// The entry points.

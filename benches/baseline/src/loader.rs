@@ -94,7 +94,8 @@ impl Loader<Uuid> for LastLocations {
 
     async fn load(&self, user_ids: &[Uuid]) -> Result<HashMap<Uuid, Location>, Failure> {
         let rows: Vec<Location> = sqlx::query_as(
-            "SELECT user_id, \"timestamp\", received_at, latitude, longitude, accuracy, altitude, speed, heading \
+            "SELECT id, user_id, \"timestamp\", received_at, latitude, longitude, accuracy, altitude, speed, \
+                    heading \
              FROM user_last_locations WHERE user_id = ANY($1)",
         )
         .bind(user_ids)
