@@ -9,13 +9,10 @@ import { fileURLToPath } from "node:url";
 
 const READY_MS = 60_000;
 
-/** What is run in the gateway's folder. */
+/** How each is run, in its folder. SUPERGRAPH, HOST and PORT are in the environment. */
 const COMMANDS = {
-  apollo: (supergraph) => ["gateway.mjs", supergraph],
-  hive: (supergraph, port) => [
-    ...["node_modules/@graphql-hive/gateway/dist/bin.js", "supergraph", supergraph],
-    ...["--host", "127.0.0.1", "--port", String(port)],
-  ],
+  apollo: ["gateway.mjs"],
+  hive: ["node_modules/@graphql-hive/gateway/dist/bin.js", "supergraph", "--config-path", "gateway.config.mjs"],
 };
 
 /** The gateways to test, from XP_GATEWAYS. */
@@ -26,9 +23,9 @@ export async function startGateway(name, supergraph) {
   const folder = fileURLToPath(new URL(`../../federation/gateways/${name}/`, import.meta.url));
   assert.ok(existsSync(`${folder}node_modules`), `${name} is not installed: run npm ci in federation/gateways/${name}`);
   const port = await freePort();
-  const child = spawn(process.execPath, COMMANDS[name](supergraph, port), {
+  const child = spawn(process.execPath, COMMANDS[name], {
     cwd: folder,
-    env: { ...process.env, HOST: "127.0.0.1", PORT: String(port), NODE_ENV: "production" },
+    env: { ...process.env, SUPERGRAPH: supergraph, HOST: "127.0.0.1", PORT: String(port), NODE_ENV: "production" },
     stdio: ["ignore", "pipe", "pipe"],
   });
   let said = "";

@@ -1,5 +1,5 @@
-// Apollo Gateway over a composed supergraph: `node gateway.mjs [supergraph.graphql]`, by default the one of this
-// repository. HOST and PORT say where it listens (127.0.0.1:4000). Composing is not done here.
+// Apollo Gateway over a composed supergraph: SUPERGRAPH names the file, by default the one of this repository. HOST and
+// PORT say where it listens (127.0.0.1:4000). Composing is not done here.
 import { readFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { ApolloGateway, RemoteGraphQLDataSource } from "@apollo/gateway";
@@ -18,7 +18,7 @@ class Subgraph extends RemoteGraphQLDataSource {
   }
 }
 
-const path = process.argv[2] ?? fileURLToPath(new URL("../../supergraph.graphql", import.meta.url));
+const path = process.env.SUPERGRAPH ?? fileURLToPath(new URL("../../supergraph.graphql", import.meta.url));
 // Apollo Gateway refuses every supergraph whose schema says `for: SECURITY`, that is, who may read what. Each of our
 // subgraphs checks this itself, for every caller: the gateway need not.
 const supergraphSdl = (await readFile(path, "utf8")).replaceAll(", for: SECURITY", "");
