@@ -295,7 +295,12 @@ impl<'d, 'l> Gate<'d, 'l> {
             return Err(self.lexer.unexpected());
         }
         if self.lexer.filler > self.limits.filler {
-            return Err(excess(Code::Cost, 0, "bytes of comments, strings and white space", self.limits.filler));
+            return Err(excess(
+                Code::Cost,
+                0,
+                "bytes of comments, strings and white space",
+                self.limits.filler,
+            ));
         }
         Ok(())
     }
@@ -314,7 +319,9 @@ impl<'d, 'l> Gate<'d, 'l> {
             Class::At => self.read_directive()?,
             Class::Dot => self.lexer.take_spread()?,
             Class::Punctuator => self.lexer.at += 1,
-            Class::Blank | Class::Comment | Class::Mark | Class::Other => return Err(self.lexer.unexpected()),
+            Class::Blank | Class::Comment | Class::Mark | Class::Other => {
+                return Err(self.lexer.unexpected());
+            }
         }
         Ok(())
     }
@@ -361,7 +368,14 @@ impl<'d, 'l> Gate<'d, 'l> {
         }
         let spread = self.spreads.len();
         let measures = Measures::default();
-        self.definitions.push(Definition { kind, name, at, measures, first_spread: spread, end_spread: spread });
+        self.definitions.push(Definition {
+            kind,
+            name,
+            at,
+            measures,
+            first_spread: spread,
+            end_spread: spread,
+        });
         self.in_header = true;
         self.here = Place::default();
         self.inside = Place::default();
@@ -393,10 +407,8 @@ impl<'d, 'l> Gate<'d, 'l> {
         }
         let at_root = self.here.fields.depth == 0;
         let lists = matches!(name, "fields" | "interfaces" | "possibleTypes" | "inputFields");
-        let reach = Reach {
-            depth: self.here.fields.depth + 1,
-            lists: self.here.fields.lists + usize::from(lists),
-        };
+        let reach =
+            Reach { depth: self.here.fields.depth + 1, lists: self.here.fields.lists + usize::from(lists) };
         let introspection = self.here.introspection || (at_root && matches!(name, "__schema" | "__type"));
         self.inside = Place { fields: reach, levels: self.here.levels, introspection };
         self.measures.selections += 1;
@@ -472,7 +484,8 @@ impl<'d, 'l> Gate<'d, 'l> {
 
     fn close(&mut self, bracket: u8) -> Result<(), Stop> {
         match (bracket, self.frames.pop()) {
-            (b')', Some(Frame::Parenthesis)) | (b']', Some(Frame::Bracket)) | (b'}', Some(Frame::Object)) => {}
+            (b')', Some(Frame::Parenthesis)) | (b']', Some(Frame::Bracket)) | (b'}', Some(Frame::Object)) => {
+            }
             (b'}', Some(Frame::Selections(around))) => {
                 self.here = around;
                 self.inside = around;

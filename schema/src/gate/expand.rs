@@ -139,7 +139,8 @@ pub(super) fn expand(definitions: &mut [Definition<'_>], spreads: &[Spread<'_>])
                     open.push((target, definitions[target].first_spread));
                 }
                 State::Open => {
-                    let message = format!("Cannot spread fragment \"{}\" within itself.", echo(spread.fragment));
+                    let message =
+                        format!("Cannot spread fragment \"{}\" within itself.", echo(spread.fragment));
                     return Err(Stop { code: Code::Validation, at: spread.at, message });
                 }
             }

@@ -187,7 +187,11 @@ impl<'d> Lexer<'d> {
     /// Takes the string or block string that begins here.
     pub(super) fn take_string(&mut self) -> Result<(), Stop> {
         let start = self.at;
-        if self.bytes[start..].starts_with(b"\"\"\"") { self.take_block_string() } else { self.take_line_string() }?;
+        if self.bytes[start..].starts_with(b"\"\"\"") {
+            self.take_block_string()
+        } else {
+            self.take_line_string()
+        }?;
         self.filler += 4 * (self.at - start);
         Ok(())
     }
