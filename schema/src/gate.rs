@@ -197,7 +197,7 @@ pub fn check<'d>(document: &'d str, limits: &Limits) -> Result<Shape<'d>, Refusa
     gate.read().and_then(|()| gate.conclude()).map_err(|stop| stop.locate(document))
 }
 
-/// A refusal that knows its place as an offset.
+/// A refusal that knows its place as an offset. Boxed, so that results of the hot path fit a register.
 struct Stop {
     code: Code,
     at: usize,
@@ -281,7 +281,7 @@ impl<'d, 'l> Gate<'d, 'l> {
         }
     }
 
-    fn read(&mut self) -> Result<(), Stop> {
+    fn read(&mut self) -> Result<(), Box<Stop>> {
         loop {
             self.lexer.skip_ignored();
             let Some(byte) = self.lexer.peek() else { break };
@@ -306,7 +306,7 @@ impl<'d, 'l> Gate<'d, 'l> {
     }
 
     /// One token, where nothing but brackets, directives and the count matter.
-    fn read_token(&mut self, byte: u8) -> Result<(), Stop> {
+    fn read_token(&mut self, byte: u8) -> Result<(), Box<Stop>> {
         self.count_token()?;
         match self.lexer.class() {
             Class::Name => {
@@ -326,7 +326,7 @@ impl<'d, 'l> Gate<'d, 'l> {
         Ok(())
     }
 
-    fn read_in_document(&mut self, byte: u8) -> Result<(), Stop> {
+    fn read_in_document(&mut self, byte: u8) -> Result<(), Box<Stop>> {
         let at = self.lexer.at;
         if self.lexer.class() == Class::Name {
             self.count_token()?;
@@ -340,7 +340,7 @@ impl<'d, 'l> Gate<'d, 'l> {
     }
 
     /// A definition from its keyword. The parser's keywords need no boundary: `queryName` is `query Name`.
-    fn begin_named(&mut self, word: &'d str, at: usize) -> Result<(), Stop> {
+    fn begin_named(&mut self, word: &'d str, at: usize) -> Result<(), Box<Stop>> {
         let (kind, rest) = if let Some(rest) = word.strip_prefix("query") {
             (Some(OperationKind::Query), rest)
         } else if let Some(rest) = word.strip_prefix("mutation") {
@@ -351,13 +351,13 @@ impl<'d, 'l> Gate<'d, 'l> {
             (None, rest)
         } else {
             let message = format!("Syntax Error: Unexpected Name \"{}\".", echo(word));
-            return Err(Stop { code: Code::Parse, at, message });
+            return Err(Box::new(Stop { code: Code::Parse, at, message }));
         };
         let name = if rest.is_empty() { self.take_next_name()?.unwrap_or_default() } else { rest };
         self.begin(kind, name, at)
     }
 
-    fn begin(&mut self, kind: Option<OperationKind>, name: &'d str, at: usize) -> Result<(), Stop> {
+    fn begin(&mut self, kind: Option<OperationKind>, name: &'d str, at: usize) -> Result<(), Box<Stop>> {
         let (count, limit, what) = match kind {
             Some(_) => (&mut self.operations, self.limits.operations, "operations"),
             None => (&mut self.fragments, self.limits.fragments, "fragments"),
@@ -383,7 +383,7 @@ impl<'d, 'l> Gate<'d, 'l> {
         Ok(())
     }
 
-    fn read_in_selections(&mut self, byte: u8) -> Result<(), Stop> {
+    fn read_in_selections(&mut self, byte: u8) -> Result<(), Box<Stop>> {
         match self.lexer.class() {
             Class::Name => self.read_field(),
             Class::Dot => self.read_spread(),
@@ -391,7 +391,7 @@ impl<'d, 'l> Gate<'d, 'l> {
         }
     }
 
-    fn read_field(&mut self) -> Result<(), Stop> {
+    fn read_field(&mut self) -> Result<(), Box<Stop>> {
         self.count_token()?;
         let at = self.lexer.at;
         let mut name = self.lexer.take_name();
@@ -418,7 +418,7 @@ impl<'d, 'l> Gate<'d, 'l> {
     }
 
     /// `...Name`, `... on Type` or `...`; the parser takes `on` for a fragment's name unless a type follows.
-    fn read_spread(&mut self) -> Result<(), Stop> {
+    fn read_spread(&mut self) -> Result<(), Box<Stop>> {
         self.count_token()?;
         let at = self.lexer.at;
         self.lexer.take_spread()?;
@@ -434,7 +434,7 @@ impl<'d, 'l> Gate<'d, 'l> {
         }
     }
 
-    fn read_directive(&mut self) -> Result<(), Stop> {
+    fn read_directive(&mut self) -> Result<(), Box<Stop>> {
         self.directives += 1;
         if self.directives > self.limits.directives {
             return Err(excess(Code::Cost, self.lexer.at, "directives", self.limits.directives));
@@ -443,7 +443,7 @@ impl<'d, 'l> Gate<'d, 'l> {
         self.take_next_name().map(drop)
     }
 
-    fn take_next_name(&mut self) -> Result<Option<&'d str>, Stop> {
+    fn take_next_name(&mut self) -> Result<Option<&'d str>, Box<Stop>> {
         self.lexer.skip_ignored();
         if self.lexer.class() != Class::Name {
             return Ok(None);
@@ -453,7 +453,7 @@ impl<'d, 'l> Gate<'d, 'l> {
     }
 
     #[inline]
-    fn count_token(&mut self) -> Result<(), Stop> {
+    fn count_token(&mut self) -> Result<(), Box<Stop>> {
         self.tokens += 1;
         if self.tokens > self.limits.tokens {
             return Err(excess(Code::Cost, self.lexer.at, "tokens", self.limits.tokens));
@@ -461,7 +461,7 @@ impl<'d, 'l> Gate<'d, 'l> {
         Ok(())
     }
 
-    fn open(&mut self, bracket: u8) -> Result<(), Stop> {
+    fn open(&mut self, bracket: u8) -> Result<(), Box<Stop>> {
         if self.frames.len() >= self.nesting {
             return Err(excess(Code::Depth, self.lexer.at, "nested brackets", self.nesting));
         }
@@ -482,7 +482,7 @@ impl<'d, 'l> Gate<'d, 'l> {
         Ok(())
     }
 
-    fn close(&mut self, bracket: u8) -> Result<(), Stop> {
+    fn close(&mut self, bracket: u8) -> Result<(), Box<Stop>> {
         match (bracket, self.frames.pop()) {
             (b')', Some(Frame::Parenthesis)) | (b']', Some(Frame::Bracket)) | (b'}', Some(Frame::Object)) => {
             }
@@ -501,7 +501,7 @@ impl<'d, 'l> Gate<'d, 'l> {
     }
 
     /// Puts the fragments in their places and checks what that makes of each definition.
-    fn conclude(mut self) -> Result<Shape<'d>, Stop> {
+    fn conclude(mut self) -> Result<Shape<'d>, Box<Stop>> {
         expand::expand(&mut self.definitions, &self.spreads)?;
         let mut shape = Shape {
             tokens: self.tokens,
@@ -534,7 +534,7 @@ impl<'d, 'l> Gate<'d, 'l> {
     }
 
     /// Size and levels bind fragments that nobody spreads, too: the framework walks them all the same.
-    fn check_expanded(&self, definition: &Definition<'_>) -> Result<(), Stop> {
+    fn check_expanded(&self, definition: &Definition<'_>) -> Result<(), Box<Stop>> {
         let (limits, measures, at) = (self.limits, &definition.measures, definition.at);
         if measures.selections > limits.selections {
             return Err(excess(Code::Cost, at, "selections", limits.selections));
@@ -562,6 +562,6 @@ impl<'d, 'l> Gate<'d, 'l> {
 }
 
 #[cold]
-fn excess(code: Code, at: usize, what: &str, limit: usize) -> Stop {
-    Stop { code, at, message: format!("The document has too many {what}; {limit} are allowed.") }
+fn excess(code: Code, at: usize, what: &str, limit: usize) -> Box<Stop> {
+    Box::new(Stop { code, at, message: format!("The document has too many {what}; {limit} are allowed.") })
 }

@@ -99,7 +99,7 @@ enum State {
 
 /// Adds to each definition's measures what its spreads bring; refuses a fragment that contains itself. Spreads of
 /// unknown fragments bring nothing: validation reports them.
-pub(super) fn expand(definitions: &mut [Definition<'_>], spreads: &[Spread<'_>]) -> Result<(), Stop> {
+pub(super) fn expand(definitions: &mut [Definition<'_>], spreads: &[Spread<'_>]) -> Result<(), Box<Stop>> {
     if spreads.is_empty() {
         return Ok(());
     }
@@ -141,7 +141,7 @@ pub(super) fn expand(definitions: &mut [Definition<'_>], spreads: &[Spread<'_>])
                 State::Open => {
                     let message =
                         format!("Cannot spread fragment \"{}\" within itself.", echo(spread.fragment));
-                    return Err(Stop { code: Code::Validation, at: spread.at, message });
+                    return Err(Box::new(Stop { code: Code::Validation, at: spread.at, message }));
                 }
             }
         }

@@ -37,7 +37,7 @@ pub(super) enum Class {
     Other,
 }
 
-const CLASSES: [Class; 256] = {
+static CLASSES: [Class; 256] = {
     let mut classes = [Class::Other; 256];
     let mut byte = 0;
     while byte < 256 {
@@ -90,43 +90,51 @@ impl<'d> Lexer<'d> {
         self.peek().map_or(Class::Other, |byte| CLASSES[usize::from(byte)])
     }
 
+    /// Where, from a place on, the first byte stands that is not of a kind; the end if there is none.
+    #[inline]
+    fn end_of(&self, from: usize, kind: impl Fn(u8) -> bool) -> usize {
+        let mut end = from;
+        while self.bytes.get(end).is_some_and(|&byte| kind(byte)) {
+            end += 1;
+        }
+        end
+    }
+
     /// Passes over blanks, byte order marks and comments.
     #[inline]
     pub(super) fn skip_ignored(&mut self) {
         loop {
             self.skip_blanks();
-            if self.class() != Class::Comment {
+            if self.peek() != Some(b'#') {
                 return;
             }
-            let start = self.at;
-            while self.peek().is_some_and(|byte| byte != b'\n' && byte != b'\r') {
-                self.at += 1;
-            }
-            self.filler += 4 * (self.at - start);
+            let end = self.end_of(self.at, |byte| byte != b'\n' && byte != b'\r');
+            self.filler += 4 * (end - self.at);
+            self.at = end;
         }
     }
 
     /// Passes over blanks and byte order marks only.
     #[inline]
     pub(super) fn skip_blanks(&mut self) {
-        let start = self.at;
         loop {
-            match self.class() {
-                Class::Blank => self.at += 1,
-                Class::Mark if self.bytes[self.at..].starts_with(BYTE_ORDER_MARK) => self.at += 3,
-                _ => break,
+            let end = self.end_of(self.at, |byte| CLASSES[usize::from(byte)] == Class::Blank);
+            self.filler += end - self.at;
+            self.at = end;
+            if self.peek() != Some(BYTE_ORDER_MARK[0]) || !self.bytes[end..].starts_with(BYTE_ORDER_MARK) {
+                return;
             }
+            self.filler += 3;
+            self.at += 3;
         }
-        self.filler += self.at - start;
     }
 
     /// Takes the name that begins here.
     #[inline]
     pub(super) fn take_name(&mut self) -> &'d str {
         let start = self.at;
-        while matches!(self.class(), Class::Name | Class::Digit) {
-            self.at += 1;
-        }
+        self.at =
+            self.end_of(start, |byte| matches!(CLASSES[usize::from(byte)], Class::Name | Class::Digit));
         &self.text[start..self.at]
     }
 
@@ -144,7 +152,7 @@ impl<'d> Lexer<'d> {
 
     /// Takes `...`, or refuses a lesser number of dots.
     #[inline]
-    pub(super) fn take_spread(&mut self) -> Result<(), Stop> {
+    pub(super) fn take_spread(&mut self) -> Result<(), Box<Stop>> {
         if !self.bytes[self.at..].starts_with(b"...") {
             return Err(self.unexpected());
         }
@@ -153,7 +161,7 @@ impl<'d> Lexer<'d> {
     }
 
     /// Takes the number that begins here.
-    pub(super) fn take_number(&mut self) -> Result<(), Stop> {
+    pub(super) fn take_number(&mut self) -> Result<(), Box<Stop>> {
         let start = self.at;
         if self.peek() == Some(b'-') {
             self.at += 1;
@@ -174,18 +182,16 @@ impl<'d> Lexer<'d> {
         if self.class() == Class::Name { Err(self.unexpected()) } else { Ok(()) }
     }
 
-    fn take_digits(&mut self) -> Result<(), Stop> {
+    fn take_digits(&mut self) -> Result<(), Box<Stop>> {
         if self.class() != Class::Digit {
             return Err(self.unexpected());
         }
-        while self.class() == Class::Digit {
-            self.at += 1;
-        }
+        self.at = self.end_of(self.at, |byte| byte.is_ascii_digit());
         Ok(())
     }
 
     /// Takes the string or block string that begins here.
-    pub(super) fn take_string(&mut self) -> Result<(), Stop> {
+    pub(super) fn take_string(&mut self) -> Result<(), Box<Stop>> {
         let start = self.at;
         if self.bytes[start..].starts_with(b"\"\"\"") {
             self.take_block_string()
@@ -196,15 +202,15 @@ impl<'d> Lexer<'d> {
         Ok(())
     }
 
-    fn take_line_string(&mut self) -> Result<(), Stop> {
+    fn take_line_string(&mut self) -> Result<(), Box<Stop>> {
         let start = self.at;
         self.at += 1;
         loop {
+            self.at = self.end_of(self.at, |byte| !matches!(byte, b'"' | b'\\' | b'\n' | b'\r'));
             match self.peek() {
                 Some(b'"') => break,
                 Some(b'\\') => self.take_escape()?,
-                None | Some(b'\n' | b'\r') => return Err(unterminated(start)),
-                Some(_) => self.at += 1,
+                _ => return Err(unterminated(start)),
             }
         }
         self.at += 1;
@@ -213,10 +219,11 @@ impl<'d> Lexer<'d> {
 
     /// A block string without an end is refused here although the parser would read `"""…"` as two strings: it
     /// looks for the end again at each quote, so 64 KiB of `\\""""` cost it 8 seconds.
-    fn take_block_string(&mut self) -> Result<(), Stop> {
+    fn take_block_string(&mut self) -> Result<(), Box<Stop>> {
         let start = self.at;
         self.at += 3;
         loop {
+            self.at = self.end_of(self.at, |byte| byte != b'"' && byte != b'\\');
             match self.peek() {
                 Some(b'"') if self.bytes[self.at..].starts_with(b"\"\"\"") => break,
                 Some(b'\\') if self.bytes[self.at..].starts_with(b"\\\"\"\"") => self.at += 4,
@@ -228,7 +235,7 @@ impl<'d> Lexer<'d> {
         Ok(())
     }
 
-    fn take_escape(&mut self) -> Result<(), Stop> {
+    fn take_escape(&mut self) -> Result<(), Box<Stop>> {
         let start = self.at;
         let rest = &self.bytes[start + 1..];
         let hexadecimal = |digits: &[u8]| digits.iter().all(u8::is_ascii_hexdigit);
@@ -246,21 +253,21 @@ impl<'d> Lexer<'d> {
 
     /// The refusal of the character that comes next.
     #[cold]
-    pub(super) fn unexpected(&self) -> Stop {
+    pub(super) fn unexpected(&self) -> Box<Stop> {
         let message = match self.text.get(self.at..).and_then(|rest| rest.chars().next()) {
             Some(character) => format!("Syntax Error: Unexpected character {character:?}."),
             None => "Syntax Error: Unexpected end of the document.".to_owned(),
         };
-        Stop { code: Code::Parse, at: self.at, message }
+        Box::new(Stop { code: Code::Parse, at: self.at, message })
     }
 }
 
 #[cold]
-fn unterminated(at: usize) -> Stop {
-    Stop { code: Code::Parse, at, message: "Syntax Error: Unterminated string.".to_owned() }
+fn unterminated(at: usize) -> Box<Stop> {
+    Box::new(Stop { code: Code::Parse, at, message: "Syntax Error: Unterminated string.".to_owned() })
 }
 
 #[cold]
-fn bad_escape(at: usize) -> Stop {
-    Stop { code: Code::Parse, at, message: "Syntax Error: Invalid escape in a string.".to_owned() }
+fn bad_escape(at: usize) -> Box<Stop> {
+    Box::new(Stop { code: Code::Parse, at, message: "Syntax Error: Invalid escape in a string.".to_owned() })
 }

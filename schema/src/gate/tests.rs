@@ -66,10 +66,11 @@ fn every_lexical_token_counts_once() {
     }
 }
 
+type Nest = fn(usize) -> String;
+
 #[test]
 fn brackets_of_all_kinds_nest_64_deep() {
     let limits = Limits { depth: 100, ..Limits::public() };
-    type Nest = fn(usize) -> String;
     let nests: [(&str, Nest); 6] = [
         ("fields", |n| format!("{}a{}", "{a".repeat(n), "}".repeat(n))),
         ("inline fragments", |n| format!("{{{}a{}}}", "...{".repeat(n - 1), "}".repeat(n - 1))),
