@@ -9,16 +9,16 @@ use super::{Code, Stop};
 /// What a byte can begin, outside strings and comments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
+    /// A letter or `_`.
+    Name,
+    /// `0` to `9`; up to here, what a name goes on with.
+    Digit,
     /// Space, tab, comma or line break.
     Blank,
     /// `#`
     Comment,
     /// The first byte of a byte order mark, maybe.
     Mark,
-    /// A letter or `_`.
-    Name,
-    /// `0` to `9`
-    Digit,
     /// `-`
     Minus,
     /// `"`
@@ -133,8 +133,7 @@ impl<'d> Lexer<'d> {
     #[inline]
     pub(super) fn take_name(&mut self) -> &'d str {
         let start = self.at;
-        self.at =
-            self.end_of(start, |byte| matches!(CLASSES[usize::from(byte)], Class::Name | Class::Digit));
+        self.at = self.end_of(start + 1, |byte| CLASSES[usize::from(byte)] as u8 <= Class::Digit as u8);
         &self.text[start..self.at]
     }
 
@@ -152,7 +151,7 @@ impl<'d> Lexer<'d> {
 
     /// Takes `...`, or refuses a lesser number of dots.
     #[inline]
-    pub(super) fn take_spread(&mut self) -> Result<(), Box<Stop>> {
+    pub(super) fn take_spread(&mut self) -> Result<(), Stop> {
         if !self.bytes[self.at..].starts_with(b"...") {
             return Err(self.unexpected());
         }
@@ -161,7 +160,7 @@ impl<'d> Lexer<'d> {
     }
 
     /// Takes the number that begins here.
-    pub(super) fn take_number(&mut self) -> Result<(), Box<Stop>> {
+    pub(super) fn take_number(&mut self) -> Result<(), Stop> {
         let start = self.at;
         if self.peek() == Some(b'-') {
             self.at += 1;
@@ -182,7 +181,7 @@ impl<'d> Lexer<'d> {
         if self.class() == Class::Name { Err(self.unexpected()) } else { Ok(()) }
     }
 
-    fn take_digits(&mut self) -> Result<(), Box<Stop>> {
+    fn take_digits(&mut self) -> Result<(), Stop> {
         if self.class() != Class::Digit {
             return Err(self.unexpected());
         }
@@ -191,7 +190,7 @@ impl<'d> Lexer<'d> {
     }
 
     /// Takes the string or block string that begins here.
-    pub(super) fn take_string(&mut self) -> Result<(), Box<Stop>> {
+    pub(super) fn take_string(&mut self) -> Result<(), Stop> {
         let start = self.at;
         if self.bytes[start..].starts_with(b"\"\"\"") {
             self.take_block_string()
@@ -202,7 +201,7 @@ impl<'d> Lexer<'d> {
         Ok(())
     }
 
-    fn take_line_string(&mut self) -> Result<(), Box<Stop>> {
+    fn take_line_string(&mut self) -> Result<(), Stop> {
         let start = self.at;
         self.at += 1;
         loop {
@@ -219,7 +218,7 @@ impl<'d> Lexer<'d> {
 
     /// A block string without an end is refused here although the parser would read `"""…"` as two strings: it
     /// looks for the end again at each quote, so 64 KiB of `\\""""` cost it 8 seconds.
-    fn take_block_string(&mut self) -> Result<(), Box<Stop>> {
+    fn take_block_string(&mut self) -> Result<(), Stop> {
         let start = self.at;
         self.at += 3;
         loop {
@@ -235,7 +234,7 @@ impl<'d> Lexer<'d> {
         Ok(())
     }
 
-    fn take_escape(&mut self) -> Result<(), Box<Stop>> {
+    fn take_escape(&mut self) -> Result<(), Stop> {
         let start = self.at;
         let rest = &self.bytes[start + 1..];
         let hexadecimal = |digits: &[u8]| digits.iter().all(u8::is_ascii_hexdigit);
@@ -253,21 +252,21 @@ impl<'d> Lexer<'d> {
 
     /// The refusal of the character that comes next.
     #[cold]
-    pub(super) fn unexpected(&self) -> Box<Stop> {
+    pub(super) fn unexpected(&self) -> Stop {
         let message = match self.text.get(self.at..).and_then(|rest| rest.chars().next()) {
             Some(character) => format!("Syntax Error: Unexpected character {character:?}."),
             None => "Syntax Error: Unexpected end of the document.".to_owned(),
         };
-        Box::new(Stop { code: Code::Parse, at: self.at, message })
+        Stop::new(Code::Parse, self.at, message)
     }
 }
 
 #[cold]
-fn unterminated(at: usize) -> Box<Stop> {
-    Box::new(Stop { code: Code::Parse, at, message: "Syntax Error: Unterminated string.".to_owned() })
+fn unterminated(at: usize) -> Stop {
+    Stop::new(Code::Parse, at, "Syntax Error: Unterminated string.".to_owned())
 }
 
 #[cold]
-fn bad_escape(at: usize) -> Box<Stop> {
-    Box::new(Stop { code: Code::Parse, at, message: "Syntax Error: Invalid escape in a string.".to_owned() })
+fn bad_escape(at: usize) -> Stop {
+    Stop::new(Code::Parse, at, "Syntax Error: Invalid escape in a string.".to_owned())
 }
