@@ -59,11 +59,13 @@ impl App {
         development: Option<Development>,
     ) -> Self {
         let limits = config.graph.limits();
-        let options = schema::Options { development: development.is_some(), limits, ..schema::Options::default() };
+        let options =
+            schema::Options { development: development.is_some(), limits, ..schema::Options::default() };
         let metrics = Metrics::register(&mut registry);
         let graph = Graph::new(store.clone(), options, &mut registry);
         let playground = config.http.playground.is_on(development.is_some());
-        let accounts = development.as_ref().map(|development| development.accounts.as_slice()).unwrap_or_default();
+        let accounts =
+            development.as_ref().map(|development| development.accounts.as_slice()).unwrap_or_default();
         Self(Arc::new(Parts {
             graph,
             store,

@@ -20,7 +20,9 @@ use opentelemetry::{
 };
 use opentelemetry_sdk::{propagation::TraceContextPropagator, trace::SdkTracerProvider};
 use tracing::Subscriber;
-use tracing_subscriber::{EnvFilter, Layer, filter::FilterFn, layer::SubscriberExt as _, registry::LookupSpan};
+use tracing_subscriber::{
+    EnvFilter, Layer, filter::FilterFn, layer::SubscriberExt as _, registry::LookupSpan,
+};
 
 use crate::config::{TelemetryConfig, setting::LogFormat};
 use writer::LogWriter;

@@ -69,7 +69,8 @@ const BODY_TIMEOUT: Refusal =
     Refusal::new(StatusCode::REQUEST_TIMEOUT, "TIMEOUT", "The request's body did not arrive in time.");
 const BODY_BROKEN: Refusal =
     Refusal::new(StatusCode::BAD_REQUEST, "BAD_USER_INPUT", "The request's body broke off.");
-const NO_JSON: Refusal = Refusal::new(StatusCode::BAD_REQUEST, "BAD_USER_INPUT", "The body is not valid JSON.");
+const NO_JSON: Refusal =
+    Refusal::new(StatusCode::BAD_REQUEST, "BAD_USER_INPUT", "The body is not valid JSON.");
 const NO_REQUEST: Refusal = Refusal::new(
     StatusCode::BAD_REQUEST,
     "BAD_USER_INPUT",
@@ -354,7 +355,10 @@ mod tests {
         assert_eq!(Media::accepted_by(&HeaderMap::new()), Some(Media::Json));
         for (accept, media) in [
             ("application/graphql-response+json", Some(Media::Graphql)),
-            ("application/graphql-response+json; charset=utf-8, application/json; charset=utf-8", Some(Media::Graphql)),
+            (
+                "application/graphql-response+json; charset=utf-8, application/json; charset=utf-8",
+                Some(Media::Graphql),
+            ),
             ("application/json", Some(Media::Json)),
             ("application/json, application/graphql-response+json;q=0.9", Some(Media::Json)),
             ("*/*", Some(Media::Json)),
@@ -394,7 +398,11 @@ mod tests {
             assert_eq!(read_request(body.as_bytes()).err(), Some(NO_REQUEST), "{body}");
         }
         assert_eq!(read_request(b"{}").err(), Some(NO_QUERY));
-        let deep = format!(r#"{{"query": "{{a}}", "variables": {{"x": {}1{}}}}}"#, "[".repeat(5000), "]".repeat(5000));
+        let deep = format!(
+            r#"{{"query": "{{a}}", "variables": {{"x": {}1{}}}}}"#,
+            "[".repeat(5000),
+            "]".repeat(5000)
+        );
         assert!(read_request(deep.as_bytes()).is_err());
     }
 }

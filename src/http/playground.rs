@@ -47,8 +47,10 @@ pub struct Account {
 
 /// What the page reads at its start.
 pub(crate) fn settings(accounts: &[Account]) -> Bytes {
-    let accounts: Vec<_> =
-        accounts.iter().map(|Account { name, role, token }| json!({ "name": name, "role": role, "token": token })).collect();
+    let accounts: Vec<_> = accounts
+        .iter()
+        .map(|Account { name, role, token }| json!({ "name": name, "role": role, "token": token }))
+        .collect();
     json!({ "endpoint": "/graphql", "accounts": accounts }).to_string().into()
 }
 
@@ -71,7 +73,8 @@ pub(super) async fn config(State(app): State<App>) -> Response {
 async fn send(path: &str, request: &HeaderMap) -> Response {
     let Some(asset) = ASSETS.iter().find(|asset| asset.path == path) else {
         let missing = "There is no such file; was the playground built (`npm run build` in playground/)?";
-        return Refusal::new(StatusCode::NOT_FOUND, "BAD_USER_INPUT", missing).into_response(request_id(request));
+        return Refusal::new(StatusCode::NOT_FOUND, "BAD_USER_INPUT", missing)
+            .into_response(request_id(request));
     };
     let brotli = takes_brotli(request);
     let etag = format!("\"{}{}\"", &asset.sha256[..32], if brotli { "-br" } else { "" });
@@ -104,7 +107,8 @@ fn takes_brotli(headers: &HeaderMap) -> bool {
     let codings = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
     codings.flat_map(|text| text.split(',')).any(|coding| {
         let mut parts = coding.split(';').map(str::trim);
-        parts.next() == Some("br") && !parts.any(|part| matches!(part, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"))
+        parts.next() == Some("br")
+            && !parts.any(|part| matches!(part, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"))
     })
 }
 

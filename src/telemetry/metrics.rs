@@ -2,7 +2,10 @@
 //! registry that `main` makes and hands to each room. Labels are bounded: methods and routes come from closed lists,
 //! codes from the catalogue. Not here: batches and statements, which the rooms below count themselves.
 
-use std::{sync::Arc, time::{Duration, Instant}};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue},

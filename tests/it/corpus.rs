@@ -177,12 +177,15 @@ async fn every_field_argument_and_input_is_in_the_corpus() {
             }
         }
         all.extend(of.input_fields.keys().map(|field| format!("{name}.{field}")));
-        if ["UserOrderField", "FormOrderField", "OrderDirection", "Role", "FormStatus"].contains(&name.as_str()) {
+        if ["UserOrderField", "FormOrderField", "OrderDirection", "Role", "FormStatus"]
+            .contains(&name.as_str())
+        {
             all.extend(of.values.iter().map(|value| format!("{name}.{value}")));
         }
     }
     // Cursors and pages of every list are walked in `pages`.
-    let is_paging = |name: &str| ["(first)", "(last)", "(after)", "(before)"].iter().any(|end| name.ends_with(end));
+    let is_paging =
+        |name: &str| ["(first)", "(last)", "(after)", "(before)"].iter().any(|end| name.ends_with(end));
     let gaps: Vec<&String> = all.difference(&used.names).filter(|name| !is_paging(name)).collect();
     assert!(gaps.is_empty(), "no operation of corpus.graphql has: {gaps:#?}");
 }

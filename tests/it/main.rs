@@ -5,5 +5,5 @@
 mod harness;
 
 mod corpus;
-mod statements;
 mod pages;
+mod statements;
