@@ -7,3 +7,4 @@ mod harness;
 mod corpus;
 mod statements;
 mod pages;
+mod published;
