@@ -8,3 +8,4 @@ mod corpus;
 mod statements;
 mod pages;
 mod published;
+mod limits;
