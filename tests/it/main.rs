@@ -9,3 +9,5 @@ mod statements;
 mod pages;
 mod published;
 mod limits;
+mod outage;
+mod access;
