@@ -5,5 +5,9 @@
 mod harness;
 
 mod corpus;
-mod pages;
 mod statements;
+mod pages;
+mod published;
+mod limits;
+mod outage;
+mod access;
