@@ -141,7 +141,7 @@ impl<'d> Lexer<'d> {
     pub(super) fn take_type_condition(&mut self) -> bool {
         let start = self.at;
         self.skip_blanks();
-        if self.at > start && self.class() == Class::Name {
+        if self.class() == Class::Name {
             self.take_name();
             return true;
         }

@@ -8,15 +8,21 @@ use async_graphql::parser::parse_query;
 
 use super::*;
 
-/// An unoptimised parser is ten to twenty times slower.
-const PARSE_BUDGET: Duration = Duration::from_millis(if cfg!(debug_assertions) { 1_000 } else { 50 });
+/// An unoptimised parser is ten to twenty times slower, and shares its core while tests run.
+const PARSE_BUDGET: Duration = Duration::from_millis(if cfg!(debug_assertions) { 2_000 } else { 50 });
 
-/// The best of several tries, since other work may have the core.
+/// The best of several tries, in time on the core where the system tells it.
 fn is_parsed_in_time(document: &str) -> bool {
+    let started = Instant::now();
+    let time = || {
+        let schedule = std::fs::read_to_string("/proc/thread-self/schedstat").ok();
+        let on_core = schedule.and_then(|text| text.split(' ').next()?.parse().ok());
+        on_core.map_or_else(|| started.elapsed(), Duration::from_nanos)
+    };
     (0..5).any(|_| {
-        let started = Instant::now();
+        let before = time();
         drop(parse_query(document));
-        started.elapsed() < PARSE_BUDGET
+        time().saturating_sub(before) < PARSE_BUDGET
     })
 }
 
@@ -266,6 +272,19 @@ fn the_shape_says_what_kind_each_operation_is() {
     assert_eq!(shape.operation(Some("B")).map(|o| o.kind), Some(OperationKind::Mutation));
     assert_eq!(shape.operation(None), None);
     assert_eq!(passes("{a}").operation(None).map(|o| o.kind), Some(OperationKind::Query));
+}
+
+#[test]
+fn keywords_need_no_boundary_as_in_the_parser() {
+    let document = "queryAb{a}mutation_c{b}subscriptionsub{c}fragmentF on T{d{...F2}}fragmentF2 on T{e}";
+    let names: Vec<_> = passes(document).operations.iter().map(|o| o.name).collect();
+    assert_eq!(names, [Some("Ab"), Some("_c"), Some("sub")]);
+    parse_query(document).expect("the parser takes it");
+    // A comment after `on`: a spread of a fragment called `on`, then a field.
+    assert_eq!(passes("{... on #c\n Foo{a}}").depth, 2);
+    assert_eq!(passes("{... on ,\u{feff}\nFoo{a}}").depth, 1);
+    let bomb = times(30, |i| format!("fragmentF{i} on T{{...F{0} ...F{0}}}", i + 1));
+    refused(&format!("{{...F0}}{bomb}fragmentF30 on T{{a}}"), "COST_LIMIT", "selections");
 }
 
 #[test]
