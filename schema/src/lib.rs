@@ -156,7 +156,10 @@ impl Graph {
     /// Builds the schema over a store. Metrics go into `registry`.
     pub fn new(store: Store, options: Options, registry: &mut Registry) -> Self {
         let engine = |suggestions: bool| {
-            let builder = Schema::build(Row::new(), EmptyMutation, EmptySubscription).enable_federation();
+            let builder = Schema::build(Row::new(), EmptyMutation, EmptySubscription)
+                .enable_federation()
+                // The gate counts depth itself, through fragments too; the library must not refuse what it let through.
+                .limit_recursive_depth(64);
             if suggestions { builder } else { builder.disable_suggestions() }
         };
         let validator = engine(options.development).extension(OnlyValidate).finish();
