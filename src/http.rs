@@ -110,7 +110,8 @@ pub(crate) fn request_id(headers: &HeaderMap) -> &str {
 }
 
 fn after_panic(id: &HeaderValue, panic: &(dyn Any + Send)) -> Response {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    let text =
+        panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     let request_id = id.to_str().unwrap_or_default();
     tracing::error!(request_id, panic = text.unwrap_or("not a text"), "a request panicked");
     Refusal::internal().into_response(request_id)
@@ -145,7 +146,8 @@ fn route_label(path: &str) -> &'static str {
 }
 
 async fn sdl(State(app): State<App>) -> Response {
-    ([(header::CONTENT_TYPE, "application/graphql; charset=utf-8")], app.graph.sdl().to_owned()).into_response()
+    ([(header::CONTENT_TYPE, "application/graphql; charset=utf-8")], app.graph.sdl().to_owned())
+        .into_response()
 }
 
 async fn no_such_path(headers: HeaderMap) -> Response {

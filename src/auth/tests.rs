@@ -79,7 +79,8 @@ fn unsigned_and_symmetric_tokens_are_refused() {
     let public = serde_json::to_vec(&public).expect("JSON");
     let mut symmetric = header(&auth);
     symmetric.alg = Algorithm::HS256;
-    let token = jsonwebtoken::encode(&symmetric, &claims(&auth), &EncodingKey::from_secret(&public)).expect("signed");
+    let token =
+        jsonwebtoken::encode(&symmetric, &claims(&auth), &EncodingKey::from_secret(&public)).expect("signed");
     assert_eq!(auth.verify(&token), Err(Refused("another algorithm")));
 }
 

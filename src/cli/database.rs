@@ -4,8 +4,7 @@
 use std::time::Duration;
 
 use entities::{
-    Store,
-    clock,
+    Store, clock,
     seed::{self, Progress, Size},
 };
 use indicatif::{ProgressBar, ProgressStyle};
@@ -16,7 +15,11 @@ use xp::config::Config;
 use super::{Failure, chain, say};
 
 /// Connects, or says why not, without the password.
-pub(super) async fn connect(config: &Config, serving: bool, registry: &mut Registry) -> Result<Store, Failure> {
+pub(super) async fn connect(
+    config: &Config,
+    serving: bool,
+    registry: &mut Registry,
+) -> Result<Store, Failure> {
     let missing = || Failure::Usage("database.url is not set; set DATABASE_URL".into());
     let url = config.database.url.as_ref().ok_or_else(missing)?;
     let settings = config.database.for_store(serving).ok_or_else(missing)?;
@@ -27,8 +30,7 @@ pub(super) async fn connect(config: &Config, serving: bool, registry: &mut Regis
              DATABASE_URL names it rightly; `xp doctor` checks the rest"
         ))
     };
-    let store =
-        Store::connect(&settings, registry).await.map_err(|error| unreachable(chain(&error)))?;
+    let store = Store::connect(&settings, registry).await.map_err(|error| unreachable(chain(&error)))?;
     store.ping().await.map_err(|error| unreachable(chain(&error)))?;
     Ok(store)
 }
@@ -124,7 +126,8 @@ fn failed(what: &str, error: &dyn std::error::Error) -> Failure {
 
 /// Drivers may quote the URL; whatever they say, the password is not shown.
 fn without_password(text: &str, url: &str) -> String {
-    let account = url.split_once("://").and_then(|(_, rest)| rest.rsplit_once('@')).map(|(account, _)| account);
+    let account =
+        url.split_once("://").and_then(|(_, rest)| rest.rsplit_once('@')).map(|(account, _)| account);
     match account.and_then(|account| account.split_once(':')) {
         Some((_, password)) if !password.is_empty() => text.replace(password, "***"),
         _ => text.to_owned(),

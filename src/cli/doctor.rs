@@ -64,7 +64,8 @@ pub(super) async fn doctor(config: &Config, as_json: bool) -> Result<(), Failure
         say(&json!(checks).to_string())?;
     } else {
         let lines = checks.iter().map(|check| {
-            let fix = if check.fix.is_empty() { String::new() } else { format!("\n        fix: {}", check.fix) };
+            let fix =
+                if check.fix.is_empty() { String::new() } else { format!("\n        fix: {}", check.fix) };
             format!("{:4}  {}: {}{fix}", check.level.as_str(), check.name, check.text)
         });
         say(&lines.collect::<Vec<_>>().join("\n"))?;
@@ -100,9 +101,12 @@ async fn store(config: &Config) -> Vec<Check> {
     let migrations = match database::pending(&store).await {
         Ok(0) => Check::ok("migrations", "at head"),
         Ok(pending) => Check::bad("migrations", Level::Fail, format!("{pending} pending"), "xp migrate up"),
-        Err(failure) => {
-            Check::bad("migrations", Level::Fail, failure.to_string(), "check the account's rights on the database")
-        }
+        Err(failure) => Check::bad(
+            "migrations",
+            Level::Fail,
+            failure.to_string(),
+            "check the account's rights on the database",
+        ),
     };
     store.close().await;
     vec![reachable, migrations]

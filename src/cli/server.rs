@@ -56,13 +56,17 @@ async fn begin(config: &Config) -> Result<(TcpListener, Telemetry), Failure> {
     let listener = TcpListener::bind((http.host.as_str(), http.port)).await.map_err(|error| {
         let fix = match error.kind() {
             io::ErrorKind::AddrInUse => "stop the process that has it, or choose another with --port or PORT",
-            io::ErrorKind::PermissionDenied => "ports below 1024 need a privilege; choose another with --port or PORT",
+            io::ErrorKind::PermissionDenied => {
+                "ports below 1024 need a privilege; choose another with --port or PORT"
+            }
             _ => "check HOST and PORT",
         };
-        Failure::Failed(format!("cannot listen on {}:{}\n  why:   {error}\n  fix:   {fix}", http.host, http.port))
+        Failure::Failed(format!(
+            "cannot listen on {}:{}\n  why:   {error}\n  fix:   {fix}",
+            http.host, http.port
+        ))
     })?;
-    let telemetry =
-        Telemetry::start(&config.telemetry).map_err(|error| Failure::Failed(chain(&error)))?;
+    let telemetry = Telemetry::start(&config.telemetry).map_err(|error| Failure::Failed(chain(&error)))?;
     Ok((listener, telemetry))
 }
 
@@ -76,7 +80,7 @@ fn auth(config: &Config) -> Result<Auth, Failure> {
 
 /// The store for serving; with `prepare` the migrations are applied first, and demo data loaded if it says so.
 async fn open(config: &Config, prepare: Option<bool>) -> Result<(Store, Registry), Failure> {
-    let postgres = config.database.url.as_ref().is_some_and(|url| url.is_postgres());
+    let postgres = config.database.url.as_ref().is_some_and(xp::config::setting::DatabaseUrl::is_postgres);
     if let (true, Some(demo_data)) = (postgres, prepare) {
         // A connection of its own: the statement time-out of requests is too short for migrations.
         let store = database::connect(config, false, &mut Registry::default()).await?;
@@ -106,13 +110,17 @@ fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
 async fn end(served: io::Result<usize>, store: Store, telemetry: Telemetry) -> Result<(), Failure> {
     match &served {
         Ok(0) => tracing::info!("stopped"),
-        Ok(cut_off) => tracing::warn!(cut_off, "stopped; connections were still busy after http.shutdown_grace"),
+        Ok(cut_off) => {
+            tracing::warn!(cut_off, "stopped; connections were still busy after http.shutdown_grace");
+        }
         Err(_) => {}
     }
     store.close().await;
     telemetry.stop().await;
     served.map(drop).map_err(|error| {
-        Failure::Failed(format!("http.metrics_address cannot be listened on\n  why:   {error}\n  fix:   choose another"))
+        Failure::Failed(format!(
+            "http.metrics_address cannot be listened on\n  why:   {error}\n  fix:   choose another"
+        ))
     })
 }
 
@@ -127,7 +135,10 @@ fn banner(config: &Config, listener: &TcpListener, accounts: &[Account]) -> Stri
         format!("    GraphQL     {url}/graphql"),
         format!("    Schema      {url}/schema.graphql"),
         String::new(),
-        format!("    Database    {database}{}", if database.starts_with("sqlite") { "  (embedded)" } else { "" }),
+        format!(
+            "    Database    {database}{}",
+            if database.starts_with("sqlite") { "  (embedded)" } else { "" }
+        ),
         String::from("    Batching    in this process, no other service"),
         match &config.auth.key_file {
             None => String::from("    Tokens      key of this start only; tokens below end with it"),

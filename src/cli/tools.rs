@@ -29,7 +29,8 @@ pub(super) async fn schema() -> Result<(), Failure> {
         acquire_timeout: Duration::from_secs(5),
     };
     let mut registry = Registry::default();
-    let store = Store::connect(&nowhere, &mut registry).await.map_err(|error| Failure::Failed(chain(&error)))?;
+    let store =
+        Store::connect(&nowhere, &mut registry).await.map_err(|error| Failure::Failed(chain(&error)))?;
     say(Graph::new(store, schema::Options::default(), &mut registry).sdl())
 }
 
@@ -74,7 +75,9 @@ pub(super) async fn healthcheck(config: &Config) -> Result<(), Failure> {
     let port = config.http.port;
     match tokio::time::timeout(HEALTH_LIMIT, ask_ready(host, port)).await {
         Ok(Ok((true, body))) => say(&body),
-        Ok(Ok((false, body))) => Err(Failure::Failed(format!("the server at {host}:{port} is not ready: {body}"))),
+        Ok(Ok((false, body))) => {
+            Err(Failure::Failed(format!("the server at {host}:{port} is not ready: {body}")))
+        }
         Ok(Err(error)) => Err(Failure::Failed(format!("no server at {host}:{port}: {error}"))),
         Err(_) => Err(Failure::Failed(format!("the server at {host}:{port} does not answer"))),
     }

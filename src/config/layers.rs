@@ -35,8 +35,9 @@ impl Inputs {
     /// The file in the working directory or given, and this process's environment.
     pub fn of_process(mode: Mode, file: Option<PathBuf>, flags: Vec<(String, String, String)>) -> Self {
         // Variables that are not UTF-8 can be none of ours: our names are ASCII and such a value fits no key.
-        let environment =
-            std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect();
+        let environment = std::env::vars_os()
+            .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
+            .collect();
         Self { mode, file, directory: Some(PathBuf::from(".")), environment, flags }
     }
 }
@@ -209,7 +210,11 @@ impl Values {
             Ok(table) => self.add_table(&path, &text, table.get_ref()),
             Err(error) => self.problems.push(Problem {
                 what: "the file is no TOML".into(),
-                place: format!("{}:{}", path.display(), error.span().map_or(1, |span| line_of(&text, span.start))),
+                place: format!(
+                    "{}:{}",
+                    path.display(),
+                    error.span().map_or(1, |span| line_of(&text, span.start))
+                ),
                 why: error.message().into(),
                 fix: "mend the line; https://toml.io shows the syntax".into(),
             }),
@@ -289,7 +294,9 @@ impl Values {
     fn unknown(&mut self, name: &str, place: String, known: &[String]) {
         let near = known
             .iter()
-            .map(|candidate| (strsim::damerau_levenshtein(&candidate.to_lowercase(), &name.to_lowercase()), candidate))
+            .map(|candidate| {
+                (strsim::damerau_levenshtein(&candidate.to_lowercase(), &name.to_lowercase()), candidate)
+            })
             .min_by_key(|(distance, _)| *distance);
         let fix = match near {
             Some((distance, candidate)) if known.len() == 1 || distance <= 2 + name.len() / 4 => {

@@ -76,7 +76,8 @@ impl Setting for Duration {
     const EXPECTS: &'static str = "duration";
     fn parse(text: &str) -> Result<Self, String> {
         let (number, unit) = split_unit(text);
-        let number = u64::from_str(number).map_err(|_| "a duration is written as in 500ms, 5s or 2m".to_owned())?;
+        let number =
+            u64::from_str(number).map_err(|_| "a duration is written as in 500ms, 5s or 2m".to_owned())?;
         match unit {
             "ms" => Ok(Self::from_millis(number)),
             "s" => Ok(Self::from_secs(number)),
@@ -95,7 +96,8 @@ impl Setting for Bytes {
     const EXPECTS: &'static str = "size";
     fn parse(text: &str) -> Result<Self, String> {
         let (number, unit) = split_unit(text);
-        let number = usize::from_str(number).map_err(|_| "a size is written as in 65536, 256KiB or 2MiB".to_owned())?;
+        let number = usize::from_str(number)
+            .map_err(|_| "a size is written as in 65536, 256KiB or 2MiB".to_owned())?;
         let factor = match unit {
             "" | "B" => 1,
             "KiB" => 1 << 10,
@@ -251,7 +253,10 @@ mod tests {
         for (url, shown) in [
             ("postgres://ann:s3cret@db:5432/xp", "postgres://ann:***@db:5432/xp"),
             ("postgres://ann:s3@cret@db/xp", "postgres://ann:***@db/xp"),
-            ("postgres://ann@db/xp?password=s3cret&sslmode=require", "postgres://ann@db/xp?password=***&sslmode=require"),
+            (
+                "postgres://ann@db/xp?password=s3cret&sslmode=require",
+                "postgres://ann@db/xp?password=***&sslmode=require",
+            ),
             ("postgres://db/xp", "postgres://db/xp"),
             ("sqlite:xp.db", "sqlite:xp.db"),
             ("s3cret", "***"),
@@ -264,7 +269,7 @@ mod tests {
     #[test]
     fn durations_and_sizes_carry_their_unit() {
         assert_eq!(Duration::parse("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(Duration::parse("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(Duration::parse("2m"), Ok(Duration::from_mins(2)));
         assert!(Duration::parse("5").is_err_and(|why| why.contains("unit")));
         assert!(Duration::parse("5 days").is_err());
         assert_eq!(Bytes::parse("256KiB"), Ok(Bytes(262_144)));

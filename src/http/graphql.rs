@@ -69,7 +69,8 @@ const BODY_TIMEOUT: Refusal =
     Refusal::new(StatusCode::REQUEST_TIMEOUT, "TIMEOUT", "The request's body did not arrive in time.");
 const BODY_BROKEN: Refusal =
     Refusal::new(StatusCode::BAD_REQUEST, "BAD_USER_INPUT", "The request's body broke off.");
-const NO_JSON: Refusal = Refusal::new(StatusCode::BAD_REQUEST, "BAD_USER_INPUT", "The body is not valid JSON.");
+const NO_JSON: Refusal =
+    Refusal::new(StatusCode::BAD_REQUEST, "BAD_USER_INPUT", "The body is not valid JSON.");
 const NO_REQUEST: Refusal = Refusal::new(
     StatusCode::BAD_REQUEST,
     "BAD_USER_INPUT",
@@ -312,7 +313,7 @@ fn record(app: &App, headers: &HeaderMap, span: &Span, started: Instant, status:
     let kind = kind_name(ran.kind);
     if !span.is_disabled() {
         // Named by its type only: names of operations are the caller's, and without end.
-        span.record("otel.name", kind);
+        span.context().span().update_name(kind);
         span.record("graphql.operation.type", kind);
         if ran.outcome != Outcome::Ok {
             span.record("otel.status_code", "ERROR");
@@ -321,12 +322,9 @@ fn record(app: &App, headers: &HeaderMap, span: &Span, started: Instant, status:
     if !tracing::enabled!(target: OPERATIONS, tracing::Level::INFO) {
         return;
     }
-    let trace_id = if span.is_disabled() {
-        telemetry::remote_context(headers).as_ref().and_then(telemetry::trace_id)
-    } else {
-        let context = span.context();
-        context.has_active_span().then(|| telemetry::trace_id(&context)).flatten()
-    };
+    let own_trace = || (!span.is_disabled()).then(|| telemetry::trace_id(&span.context())).flatten();
+    let callers_trace = || telemetry::remote_context(headers).as_ref().and_then(telemetry::trace_id);
+    let trace_id = own_trace().or_else(callers_trace);
     let codes = (!ran.codes.is_empty()).then(|| ran.codes.join(","));
     tracing::info!(
         target: OPERATIONS, operation = kind, ms = took.as_micros() as f64 / 1000.0, statements = ran.statements,
@@ -354,7 +352,10 @@ mod tests {
         assert_eq!(Media::accepted_by(&HeaderMap::new()), Some(Media::Json));
         for (accept, media) in [
             ("application/graphql-response+json", Some(Media::Graphql)),
-            ("application/graphql-response+json; charset=utf-8, application/json; charset=utf-8", Some(Media::Graphql)),
+            (
+                "application/graphql-response+json; charset=utf-8, application/json; charset=utf-8",
+                Some(Media::Graphql),
+            ),
             ("application/json", Some(Media::Json)),
             ("application/json, application/graphql-response+json;q=0.9", Some(Media::Json)),
             ("*/*", Some(Media::Json)),
@@ -394,7 +395,11 @@ mod tests {
             assert_eq!(read_request(body.as_bytes()).err(), Some(NO_REQUEST), "{body}");
         }
         assert_eq!(read_request(b"{}").err(), Some(NO_QUERY));
-        let deep = format!(r#"{{"query": "{{a}}", "variables": {{"x": {}1{}}}}}"#, "[".repeat(5000), "]".repeat(5000));
+        let deep = format!(
+            r#"{{"query": "{{a}}", "variables": {{"x": {}1{}}}}}"#,
+            "[".repeat(5000),
+            "]".repeat(5000)
+        );
         assert!(read_request(deep.as_bytes()).is_err());
     }
 }

@@ -47,8 +47,10 @@ pub struct Account {
 
 /// What the page reads at its start.
 pub(crate) fn settings(accounts: &[Account]) -> Bytes {
-    let accounts: Vec<_> =
-        accounts.iter().map(|Account { name, role, token }| json!({ "name": name, "role": role, "token": token })).collect();
+    let accounts: Vec<_> = accounts
+        .iter()
+        .map(|Account { name, role, token }| json!({ "name": name, "role": role, "token": token }))
+        .collect();
     json!({ "endpoint": "/graphql", "accounts": accounts }).to_string().into()
 }
 
@@ -62,16 +64,18 @@ pub(super) async fn asset(Path(path): Path<String>, headers: HeaderMap) -> Respo
     send(&path, &headers).await
 }
 
-/// `GET /playground/config.json`.
-pub(super) async fn config(State(app): State<App>) -> Response {
-    let body = app.playground.clone().unwrap_or_default();
+/// `GET /playground/config.json`. Its tokens go only to pages of this machine: a foreign page that has its own name
+/// point at 127.0.0.1 (DNS rebinding) gets none.
+pub(super) async fn config(State(app): State<App>, headers: HeaderMap) -> Response {
+    let body = if is_local(&headers) { app.playground.clone().unwrap_or_default() } else { settings(&[]) };
     ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], body).into_response()
 }
 
 async fn send(path: &str, request: &HeaderMap) -> Response {
     let Some(asset) = ASSETS.iter().find(|asset| asset.path == path) else {
         let missing = "There is no such file; was the playground built (`npm run build` in playground/)?";
-        return Refusal::new(StatusCode::NOT_FOUND, "BAD_USER_INPUT", missing).into_response(request_id(request));
+        return Refusal::new(StatusCode::NOT_FOUND, "BAD_USER_INPUT", missing)
+            .into_response(request_id(request));
     };
     let brotli = takes_brotli(request);
     let etag = format!("\"{}{}\"", &asset.sha256[..32], if brotli { "-br" } else { "" });
@@ -100,11 +104,18 @@ async fn send(path: &str, request: &HeaderMap) -> Response {
     response
 }
 
+fn is_local(headers: &HeaderMap) -> bool {
+    let host = headers.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let name = host.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')).map_or(host, |(name, _)| name);
+    ["localhost", "127.0.0.1", "[::1]"].contains(&name)
+}
+
 fn takes_brotli(headers: &HeaderMap) -> bool {
     let codings = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
     codings.flat_map(|text| text.split(',')).any(|coding| {
         let mut parts = coding.split(';').map(str::trim);
-        parts.next() == Some("br") && !parts.any(|part| matches!(part, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"))
+        parts.next() == Some("br")
+            && !parts.any(|part| matches!(part, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"))
     })
 }
 
@@ -119,11 +130,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn only_this_machine_is_local() {
+        let local = |host: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, HeaderValue::from_static(host));
+            is_local(&headers)
+        };
+        assert!(
+            ["localhost:8080", "localhost", "127.0.0.1:8080", "[::1]:8080", "[::1]"].into_iter().all(local)
+        );
+        assert!(!["evil.example:8080", "localhost.evil.example", "10.0.0.1", ""].into_iter().any(local));
+        assert!(!is_local(&HeaderMap::new()));
+    }
+
+    #[test]
     fn the_bundle_is_whole() {
         for asset in ASSETS {
             let content = decompressed(asset.brotli).expect("brotli");
             let sha256 = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &content);
-            let hex: String = sha256.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+            let hex = sha256.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
             assert_eq!(hex, asset.sha256, "{}", asset.path);
         }
     }

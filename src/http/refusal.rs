@@ -22,7 +22,11 @@ impl Refusal {
 
     /// Something broke; the cause is in the log, under the request's id.
     pub(crate) const fn internal() -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL_SERVER_ERROR", "Something went wrong on our side.")
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "INTERNAL_SERVER_ERROR",
+            "Something went wrong on our side.",
+        )
     }
 
     /// The answer as JSON.
@@ -36,9 +40,12 @@ impl Refusal {
         let body = json!({
             "errors": [{ "message": message, "extensions": { "code": code, "requestId": request_id } }],
         });
-        let mut response =
-            (status, [(header::CONTENT_TYPE, content_type), (header::CACHE_CONTROL, "no-store")], body.to_string())
-                .into_response();
+        let mut response = (
+            status,
+            [(header::CONTENT_TYPE, content_type), (header::CACHE_CONTROL, "no-store")],
+            body.to_string(),
+        )
+            .into_response();
         let headers = response.headers_mut();
         match status {
             StatusCode::UNAUTHORIZED => {

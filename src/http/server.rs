@@ -68,7 +68,7 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output
 }
 
 /// Serves these routes until `shutdown` is done; see `serve`.
-pub(super) async fn run(
+pub(crate) async fn run(
     routes: Router,
     http: HttpConfig,
     listener: TcpListener,
@@ -101,7 +101,10 @@ pub(super) async fn run(
 }
 
 /// The next connection, once there is room for it; until then it waits in the system's queue.
-async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
     let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
     let (stream, _) = listener.accept().await?;
     stream.set_nodelay(true)?;

@@ -2,7 +2,10 @@
 //! registry that `main` makes and hands to each room. Labels are bounded: methods and routes come from closed lists,
 //! codes from the catalogue. Not here: batches and statements, which the rooms below count themselves.
 
-use std::{sync::Arc, time::{Duration, Instant}};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue},
@@ -20,6 +23,7 @@ const BUCKETS_SECONDS: [f64; 13] =
 const ABANDONED: u16 = 499;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+#[expect(clippy::struct_field_names, reason = "the labels' names are the contract")]
 struct HttpLabels {
     http_request_method: &'static str,
     http_route: &'static str,

@@ -19,11 +19,20 @@ impl Collector for Process {
         if let Some(seconds) = cpu_seconds() {
             let metric = ConstCounter::new(seconds);
             let help = "CPU time, user and system";
-            metric.encode(encoder.encode_descriptor("process_cpu_seconds", help, None, metric.metric_type())?)?;
+            metric.encode(encoder.encode_descriptor(
+                "process_cpu_seconds",
+                help,
+                None,
+                metric.metric_type(),
+            )?)?;
         }
         let gauges = [
             ("process_resident_memory_bytes", "Memory in use", status_field("VmRSS:").map(|kib| kib * 1024)),
-            ("process_virtual_memory_bytes", "Address space in use", status_field("VmSize:").map(|kib| kib * 1024)),
+            (
+                "process_virtual_memory_bytes",
+                "Address space in use",
+                status_field("VmSize:").map(|kib| kib * 1024),
+            ),
             ("process_threads", "Threads", status_field("Threads:")),
             ("process_open_fds", "Open files and sockets", open_files()),
         ];

@@ -28,7 +28,8 @@ fn the_defaults_are_valid_and_documented() {
 #[test]
 fn later_layers_win() {
     let directory = folder();
-    std::fs::write(directory.join("xp.toml"), "[http]\nport = 1\nhost = \"h\"\nbody_timeout = \"3s\"\n").expect("written");
+    std::fs::write(directory.join("xp.toml"), "[http]\nport = 1\nhost = \"h\"\nbody_timeout = \"3s\"\n")
+        .expect("written");
     let mut inputs = environment(&[("PORT", "2"), ("HOST", "")]);
     inputs.directory = Some(directory.clone());
     let loaded = load(&inputs).expect("valid");
@@ -42,7 +43,8 @@ fn later_layers_win() {
 #[test]
 fn everything_wrong_is_reported_at_once() {
     let directory = folder();
-    std::fs::write(directory.join("xp.toml"), "[http]\nprot = 1\n[htpp]\nport = 1\n[auth]\nissuer = []\n").expect("written");
+    std::fs::write(directory.join("xp.toml"), "[http]\nprot = 1\n[htpp]\nport = 1\n[auth]\nissuer = []\n")
+        .expect("written");
     let mut inputs = environment(&[("PORT", "many"), ("XP_HTTP_BODY_TIMEOT", "1s"), ("XP_HTTP_PORT", "1")]);
     inputs.directory = Some(directory);
     inputs.mode = Mode::Production;
@@ -68,12 +70,16 @@ fn a_secret_is_read_from_its_file_and_never_shown() {
     let path = folder().join("url");
     std::fs::write(&path, "postgres://ann:s3cret@db/xp\n").expect("written");
     let loaded = load(&environment(&[("DATABASE_URL_FILE", path.to_str().expect("UTF-8"))])).expect("valid");
-    assert_eq!(loaded.config.database.url.as_ref().map(super::super::DatabaseUrl::expose), Some("postgres://ann:s3cret@db/xp"));
+    assert_eq!(
+        loaded.config.database.url.as_ref().map(super::super::DatabaseUrl::expose),
+        Some("postgres://ann:s3cret@db/xp")
+    );
     assert!(!format!("{:?}", loaded.config).contains("s3cret"));
     for printed in [super::super::print::text(&loaded), super::super::print::json(&loaded).to_string()] {
         assert!(printed.contains("postgres://ann:***@db/xp") && !printed.contains("s3cret"), "{printed}");
     }
-    let wrong = load(&environment(&[("DATABASE_URL", "mysql://ann:s3cret@db/xp")])).expect_err("unknown scheme");
+    let wrong =
+        load(&environment(&[("DATABASE_URL", "mysql://ann:s3cret@db/xp")])).expect_err("unknown scheme");
     assert!(!wrong.to_string().contains("s3cret"), "{wrong}");
 }
 
