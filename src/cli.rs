@@ -35,7 +35,7 @@ struct Common {
     /// The configuration file; without it ./xp.toml, if there is one.
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Sets one key of the configuration, as in --set http.request_timeout=5s.
+    /// Sets one key of the configuration, as in `--set http.request_timeout=5s`.
     #[arg(long, global = true, value_name = "KEY=VALUE", value_parser = key_value)]
     set: Vec<(String, String)>,
     /// The address to listen on (http.host).
@@ -116,7 +116,7 @@ enum Config {
 
 #[derive(Clone, Copy, Debug, Subcommand)]
 enum Token {
-    /// Makes an access token for an account, signed with auth.key_file.
+    /// Makes an access token for an account, signed with `auth.key_file`.
     Mint {
         /// The account's id.
         #[arg(long, value_parser = user)]

@@ -59,24 +59,23 @@ impl App {
         development: Option<Development>,
     ) -> Self {
         let limits = config.graph.limits();
-        let options =
-            schema::Options { development: development.is_some(), limits, ..schema::Options::default() };
+        let is_development = development.is_some();
+        let accounts = development.map(|development| development.accounts).unwrap_or_default();
+        let options = schema::Options { development: is_development, limits, ..schema::Options::default() };
         let metrics = Metrics::register(&mut registry);
         let graph = Graph::new(store.clone(), options, &mut registry);
-        let playground = config.http.playground.is_on(development.is_some());
-        let accounts =
-            development.as_ref().map(|development| development.accounts.as_slice()).unwrap_or_default();
+        let playground = config.http.playground.is_on(is_development);
         Self(Arc::new(Parts {
             graph,
             store,
             auth,
             ready: Readiness::default(),
-            development: development.is_some(),
+            development: is_development,
             http: config.http.clone(),
             limits,
             metrics,
             registry,
-            playground: playground.then(|| http::playground::settings(accounts)),
+            playground: playground.then(|| http::playground::settings(&accounts)),
         }))
     }
 }

@@ -19,7 +19,7 @@ use opentelemetry::{
     trace::{TraceContextExt as _, TracerProvider as _},
 };
 use opentelemetry_sdk::{propagation::TraceContextPropagator, trace::SdkTracerProvider};
-use tracing::Subscriber;
+use tracing::{Dispatch, Subscriber};
 use tracing_subscriber::{
     EnvFilter, Layer, filter::FilterFn, layer::SubscriberExt as _, registry::LookupSpan,
 };
@@ -56,12 +56,16 @@ impl Telemetry {
     /// Sets up logs and, where a collector is configured, traces for the whole process. Call it inside the runtime:
     /// spans are sent from there.
     pub fn start(config: &TelemetryConfig) -> Result<Self, Error> {
-        let writer = LogWriter::start();
+        let (telemetry, dispatch) = Self::build(config, LogWriter::start(std::io::stderr()))?;
+        tracing::dispatcher::set_global_default(dispatch).map_err(|_| Error::Again)?;
+        Ok(telemetry)
+    }
+
+    fn build(config: &TelemetryConfig, writer: LogWriter) -> Result<(Self, Dispatch), Error> {
         let provider = otlp::provider(config)?;
         let traces = provider.as_ref().map(trace_layer);
         let subscriber = tracing_subscriber::registry().with(log_layer(config, &writer)).with(traces);
-        tracing::subscriber::set_global_default(subscriber).map_err(|_| Error::Again)?;
-        Ok(Self { provider, writer })
+        Ok((Self { provider, writer }, Dispatch::new(subscriber)))
     }
 
     /// Sends what is left, within two seconds.

@@ -80,7 +80,7 @@ fn auth(config: &Config) -> Result<Auth, Failure> {
 
 /// The store for serving; with `prepare` the migrations are applied first, and demo data loaded if it says so.
 async fn open(config: &Config, prepare: Option<bool>) -> Result<(Store, Registry), Failure> {
-    let postgres = config.database.url.as_ref().is_some_and(|url| url.is_postgres());
+    let postgres = config.database.url.as_ref().is_some_and(xp::config::setting::DatabaseUrl::is_postgres);
     if let (true, Some(demo_data)) = (postgres, prepare) {
         // A connection of its own: the statement time-out of requests is too short for migrations.
         let store = database::connect(config, false, &mut Registry::default()).await?;
@@ -111,7 +111,7 @@ async fn end(served: io::Result<usize>, store: Store, telemetry: Telemetry) -> R
     match &served {
         Ok(0) => tracing::info!("stopped"),
         Ok(cut_off) => {
-            tracing::warn!(cut_off, "stopped; connections were still busy after http.shutdown_grace")
+            tracing::warn!(cut_off, "stopped; connections were still busy after http.shutdown_grace");
         }
         Err(_) => {}
     }

@@ -269,7 +269,7 @@ mod tests {
     #[test]
     fn durations_and_sizes_carry_their_unit() {
         assert_eq!(Duration::parse("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(Duration::parse("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(Duration::parse("2m"), Ok(Duration::from_mins(2)));
         assert!(Duration::parse("5").is_err_and(|why| why.contains("unit")));
         assert!(Duration::parse("5 days").is_err());
         assert_eq!(Bytes::parse("256KiB"), Ok(Bytes(262_144)));

@@ -313,7 +313,7 @@ fn record(app: &App, headers: &HeaderMap, span: &Span, started: Instant, status:
     let kind = kind_name(ran.kind);
     if !span.is_disabled() {
         // Named by its type only: names of operations are the caller's, and without end.
-        span.record("otel.name", kind);
+        span.context().span().update_name(kind);
         span.record("graphql.operation.type", kind);
         if ran.outcome != Outcome::Ok {
             span.record("otel.status_code", "ERROR");
@@ -322,12 +322,9 @@ fn record(app: &App, headers: &HeaderMap, span: &Span, started: Instant, status:
     if !tracing::enabled!(target: OPERATIONS, tracing::Level::INFO) {
         return;
     }
-    let trace_id = if span.is_disabled() {
-        telemetry::remote_context(headers).as_ref().and_then(telemetry::trace_id)
-    } else {
-        let context = span.context();
-        context.has_active_span().then(|| telemetry::trace_id(&context)).flatten()
-    };
+    let own_trace = || (!span.is_disabled()).then(|| telemetry::trace_id(&span.context())).flatten();
+    let callers_trace = || telemetry::remote_context(headers).as_ref().and_then(telemetry::trace_id);
+    let trace_id = own_trace().or_else(callers_trace);
     let codes = (!ran.codes.is_empty()).then(|| ran.codes.join(","));
     tracing::info!(
         target: OPERATIONS, operation = kind, ms = took.as_micros() as f64 / 1000.0, statements = ran.statements,

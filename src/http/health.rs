@@ -23,10 +23,8 @@ pub(super) async fn livez() -> Response {
 /// `GET /readyz`: the database is there, its schema is ours, and the process is not about to end.
 pub(super) async fn readyz(State(app): State<App>) -> Response {
     let draining = if app.ready.is_draining() { "draining" } else { "ok" };
-    let (database, migrations) = match tokio::time::timeout(PING_LIMIT, database(&app)).await {
-        Ok(checks) => checks,
-        Err(_) => ("timeout", "unknown"),
-    };
+    let (database, migrations) =
+        tokio::time::timeout(PING_LIMIT, database(&app)).await.unwrap_or(("timeout", "unknown"));
     let ready = [draining, database, migrations].iter().all(|check| *check == "ok");
     let (code, status) =
         if ready { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready") };

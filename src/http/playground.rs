@@ -64,9 +64,10 @@ pub(super) async fn asset(Path(path): Path<String>, headers: HeaderMap) -> Respo
     send(&path, &headers).await
 }
 
-/// `GET /playground/config.json`.
-pub(super) async fn config(State(app): State<App>) -> Response {
-    let body = app.playground.clone().unwrap_or_default();
+/// `GET /playground/config.json`. Its tokens go only to pages of this machine: a foreign page that has its own name
+/// point at 127.0.0.1 (DNS rebinding) gets none.
+pub(super) async fn config(State(app): State<App>, headers: HeaderMap) -> Response {
+    let body = if is_local(&headers) { app.playground.clone().unwrap_or_default() } else { settings(&[]) };
     ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], body).into_response()
 }
 
@@ -103,6 +104,12 @@ async fn send(path: &str, request: &HeaderMap) -> Response {
     response
 }
 
+fn is_local(headers: &HeaderMap) -> bool {
+    let host = headers.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let name = host.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')).map_or(host, |(name, _)| name);
+    ["localhost", "127.0.0.1", "[::1]"].contains(&name)
+}
+
 fn takes_brotli(headers: &HeaderMap) -> bool {
     let codings = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
     codings.flat_map(|text| text.split(',')).any(|coding| {
@@ -123,11 +130,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn only_this_machine_is_local() {
+        let local = |host: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, HeaderValue::from_static(host));
+            is_local(&headers)
+        };
+        assert!(
+            ["localhost:8080", "localhost", "127.0.0.1:8080", "[::1]:8080", "[::1]"].into_iter().all(local)
+        );
+        assert!(!["evil.example:8080", "localhost.evil.example", "10.0.0.1", ""].into_iter().any(local));
+        assert!(!is_local(&HeaderMap::new()));
+    }
+
+    #[test]
     fn the_bundle_is_whole() {
         for asset in ASSETS {
             let content = decompressed(asset.brotli).expect("brotli");
             let sha256 = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &content);
-            let hex: String = sha256.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+            let hex = sha256.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
             assert_eq!(hex, asset.sha256, "{}", asset.path);
         }
     }

@@ -68,7 +68,7 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output
 }
 
 /// Serves these routes until `shutdown` is done; see `serve`.
-pub(super) async fn run(
+pub(crate) async fn run(
     routes: Router,
     http: HttpConfig,
     listener: TcpListener,

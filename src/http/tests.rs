@@ -1,1 +1,428 @@
+//! The routes, called in memory, and the accept loop, over real sockets.
 
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::body::Body;
+use axum::http::Request as HttpRequest;
+use entities::{Store, id::UserId, user::Role};
+use futures_util::StreamExt as _;
+use http_body_util::BodyExt as _;
+use prometheus_client::registry::Registry;
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    sync::oneshot,
+    time::{Instant, sleep, timeout},
+};
+use tower::ServiceExt as _;
+
+use super::*;
+use crate::{Account, Development, auth::Auth, config::Config};
+
+const QUERY: &str = r#"{"query": "{ users(first: 1) { nodes { id } } }"}"#;
+
+async fn app_with(change: impl FnOnce(&mut Config)) -> App {
+    let mut config = Config::default();
+    change(&mut config);
+    let mut registry = Registry::default();
+    let settings = entities::DatabaseConfig {
+        url: "sqlite::memory:".into(),
+        max_connections: 1,
+        acquire_timeout: Duration::from_secs(5),
+    };
+    let store = Store::connect(&settings, &mut registry).await.expect("SQLite in memory");
+    migration::up(store.connection()).await.expect("migrated");
+    let auth = Auth::ephemeral(&config.auth).expect("a key");
+    let accounts = vec![Account { name: "ann".into(), role: "ADMIN", token: "t".into() }];
+    App::new(&config, store, auth, registry, Some(Development { accounts }))
+}
+
+async fn app() -> App {
+    app_with(|_| {}).await
+}
+
+fn post_of(body: impl Into<Body>) -> HttpRequest<Body> {
+    let request = HttpRequest::post("/graphql").header("content-type", "application/json");
+    request.body(body.into()).expect("a request")
+}
+
+fn get_of(path: &str) -> HttpRequest<Body> {
+    let request = HttpRequest::get(path).header("apollo-require-preflight", "1").header("host", "localhost");
+    request.body(Body::empty()).expect("a request")
+}
+
+fn with(mut request: HttpRequest<Body>, name: &'static str, value: &str) -> HttpRequest<Body> {
+    request.headers_mut().insert(name, HeaderValue::from_str(value).expect("a header"));
+    request
+}
+
+/// Status, headers and body.
+async fn send(app: &App, request: HttpRequest<Body>) -> (u16, HeaderMap, Value) {
+    let response = router(app.clone()).oneshot(request).await.expect("never fails");
+    let (parts, body) = response.into_parts();
+    let body = body.collect().await.expect("a body").to_bytes();
+    let body = serde_json::from_slice(&body).unwrap_or_else(|_| json!(String::from_utf8_lossy(&body)));
+    (parts.status.as_u16(), parts.headers, body)
+}
+
+/// The status and the first error's code.
+async fn refusal(app: &App, request: HttpRequest<Body>) -> (u16, String) {
+    let (status, headers, body) = send(app, request).await;
+    let extensions = &body["errors"][0]["extensions"];
+    assert_eq!(extensions["requestId"].as_str(), headers["x-request-id"].to_str().ok(), "{body}");
+    (status, extensions["code"].as_str().unwrap_or_default().to_owned())
+}
+
+#[tokio::test]
+async fn a_query_is_answered() {
+    let app = app().await;
+    let (status, headers, body) = send(&app, post_of(QUERY)).await;
+    assert_eq!((status, &body["data"]["users"]["nodes"]), (200, &json!([])));
+    assert_eq!(headers["content-type"], "application/json; charset=utf-8");
+    let path = "/graphql?query=query%20A%7B__typename%7D%20query%20B%7Bb%3A__typename%7D&operationName=B&variables=%7B%7D";
+    assert_eq!(send(&app, get_of(path)).await.2, json!({ "data": { "b": "Query" } }));
+}
+
+#[tokio::test]
+async fn the_accept_header_decides_the_status_of_a_request_error() {
+    let app = app().await;
+    let wrong = || post_of(r#"{"query": "{ nothing }"}"#);
+    assert_eq!(send(&app, wrong()).await.0, 200);
+    let (status, headers, body) =
+        send(&app, with(wrong(), "accept", "application/graphql-response+json")).await;
+    assert_eq!((status, body.get("data")), (400, None));
+    assert_eq!(headers["content-type"], "application/graphql-response+json; charset=utf-8");
+    assert_eq!(send(&app, with(post_of(QUERY), "accept", "application/graphql-response+json")).await.0, 200);
+    assert_eq!(
+        refusal(&app, with(post_of(QUERY), "accept", "text/html")).await,
+        (406, "BAD_USER_INPUT".into())
+    );
+}
+
+#[tokio::test]
+async fn requests_that_are_none_are_refused() {
+    let app = app().await;
+    for (body, status) in [("{", 400), ("[]", 400), ("{}", 400), (r#"{"query": 1}"#, 400), ("", 400)] {
+        assert_eq!(refusal(&app, post_of(body)).await, (status, "BAD_USER_INPUT".into()), "{body}");
+    }
+    for content_type in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"] {
+        assert_eq!(refusal(&app, with(post_of(QUERY), "content-type", content_type)).await.0, 415);
+    }
+    let put = HttpRequest::put("/graphql").body(Body::empty()).expect("a request");
+    let (status, headers, _) = send(&app, put).await;
+    assert_eq!((status, &headers["allow"]), (405, &HeaderValue::from_static("GET, POST")));
+    assert_eq!(refusal(&app, get_of("/nowhere")).await, (404, "BAD_USER_INPUT".into()));
+    let posted = HttpRequest::post("/livez").body(Body::empty()).expect("a request");
+    assert_eq!(refusal(&app, posted).await.0, 405);
+}
+
+#[tokio::test]
+async fn get_runs_queries_only_and_only_after_a_preflight() {
+    let app = app().await;
+    let mutation = "/graphql?query=mutation%20%7Ba%7D";
+    assert_eq!(refusal(&app, get_of(mutation)).await, (405, "BAD_USER_INPUT".into()));
+    assert_eq!(
+        refusal(&app, get_of("/graphql?query=mutationX%7Ba%7D")).await.0,
+        405,
+        "read as the parser reads it"
+    );
+    let both = "/graphql?query=query%20A%7B__typename%7D%20mutation%20B%7Ba%7D&operationName=";
+    assert_eq!(send(&app, get_of(&format!("{both}A"))).await.0, 200);
+    assert_eq!(send(&app, get_of(&format!("{both}B"))).await.0, 405);
+    assert_eq!(refusal(&app, get_of("/graphql")).await.0, 400);
+    assert_eq!(refusal(&app, get_of("/graphql?query=%7Ba%7D&query=%7Bb%7D")).await.0, 400);
+    let plain =
+        || HttpRequest::get("/graphql?query=%7B__typename%7D").body(Body::empty()).expect("a request");
+    assert_eq!(refusal(&app, plain()).await, (400, "CSRF_PREVENTION".into()));
+    assert_eq!(refusal(&app, with(plain(), "apollo-require-preflight", "")).await.1, "CSRF_PREVENTION");
+    assert_eq!(refusal(&app, with(plain(), "content-type", "text/plain")).await.1, "CSRF_PREVENTION");
+    assert_eq!(send(&app, with(plain(), "x-apollo-operation-name", "A")).await.0, 200);
+    assert_eq!(send(&app, with(plain(), "content-type", "application/json")).await.0, 200);
+}
+
+#[tokio::test]
+async fn a_bad_token_is_refused_and_a_good_one_is_its_account() {
+    let app = app().await;
+    let (status, headers, body) = send(&app, with(post_of(QUERY), "authorization", "Bearer x")).await;
+    assert_eq!((status, &body["errors"][0]["extensions"]["code"]), (401, &json!("UNAUTHENTICATED")));
+    assert_eq!(headers["www-authenticate"], "Bearer error=\"invalid_token\"");
+    let token = app.auth.mint(UserId::new(), Role::Admin, 60).expect("a token");
+    let good = with(post_of(QUERY), "authorization", &format!("Bearer {token}"));
+    assert_eq!(send(&app, good).await.2, json!({ "data": { "users": { "nodes": [] } } }));
+}
+
+#[tokio::test]
+async fn a_body_is_as_large_as_its_sender_may_send() {
+    let app = app_with(|config| {
+        config.http.body_limit_anonymous.0 = 100;
+        config.http.body_limit_signed_in.0 = 200;
+    })
+    .await;
+    let padded = |length: usize| format!("{QUERY:length$}");
+    assert_eq!(send(&app, post_of(padded(100))).await.0, 200);
+    assert_eq!(refusal(&app, post_of(padded(101))).await, (413, "PAYLOAD_TOO_LARGE".into()));
+    let pieces = futures_util::stream::iter(vec![padded(60), padded(60)]).map(Ok::<_, std::io::Error>);
+    assert_eq!(refusal(&app, post_of(Body::from_stream(pieces))).await.0, 413, "length not announced");
+    let token = app.auth.mint(UserId::new(), Role::Viewer, 60).expect("a token");
+    let signed_in = |body| with(post_of(body), "authorization", &format!("Bearer {token}"));
+    assert_eq!(send(&app, signed_in(padded(200))).await.0, 200);
+    assert_eq!(refusal(&app, signed_in(padded(201))).await.0, 413);
+}
+
+#[tokio::test]
+async fn a_body_in_pieces_is_one_body() {
+    let app = app().await;
+    let pieces = QUERY.as_bytes().chunks(7).map(|piece| Ok::<_, std::io::Error>(piece.to_vec()));
+    let body = Body::from_stream(futures_util::stream::iter(pieces.collect::<Vec<_>>()));
+    assert_eq!(send(&app, post_of(body)).await.2, json!({ "data": { "users": { "nodes": [] } } }));
+}
+
+#[tokio::test]
+async fn what_takes_too_long_is_stopped() {
+    let app = app_with(|config| {
+        config.http.body_timeout = Duration::from_millis(20);
+        config.http.request_timeout = Duration::from_millis(50);
+    })
+    .await;
+    let never = futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>();
+    assert_eq!(refusal(&app, post_of(Body::from_stream(never))).await, (408, "TIMEOUT".into()));
+    let token = app.auth.mint(UserId::new(), Role::Admin, 60).expect("a token");
+    let only_connection = app.store.connection().get_sqlite_connection_pool().acquire().await.expect("free");
+    let slow = with(post_of(QUERY), "authorization", &format!("Bearer {token}"));
+    assert_eq!(refusal(&app, slow).await, (504, "TIMEOUT".into()));
+    drop(only_connection);
+}
+
+#[tokio::test]
+async fn a_request_id_is_taken_over_only_if_harmless() {
+    let app = app().await;
+    let id = |value: &'static str| {
+        let app = app.clone();
+        async move { send(&app, with(get_of("/livez"), "x-request-id", value)).await.1["x-request-id"].clone() }
+    };
+    assert_eq!(id("abc-1.2_3").await, "abc-1.2_3");
+    for harmful in
+        ["", "a b", "a\"b", "0123456789012345678901234567890123456789012345678901234567890123456789"]
+    {
+        assert_eq!(id(harmful).await.len(), 36, "{harmful}");
+    }
+}
+
+#[tokio::test]
+async fn a_panic_costs_its_own_request_only() {
+    async fn panics() {
+        panic!("on purpose")
+    }
+    let app = app().await;
+    let routes = Router::new().route("/livez", get(panics)).layer(from_fn_with_state(app.clone(), edge));
+    let response = routes.with_state::<()>(()).oneshot(get_of("/livez")).await.expect("never fails");
+    assert_eq!(response.status(), 500);
+    let body = response.into_body().collect().await.expect("a body").to_bytes();
+    let body: Value = serde_json::from_slice(&body).expect("JSON");
+    assert_eq!(body["errors"][0]["extensions"]["code"], "INTERNAL_SERVER_ERROR");
+    assert!(!body.to_string().contains("on purpose"));
+}
+
+#[tokio::test]
+async fn readiness_follows_the_database_and_the_process() {
+    let app = app().await;
+    assert_eq!(send(&app, get_of("/livez")).await.0, 200);
+    let (status, _, body) = send(&app, get_of("/readyz")).await;
+    assert_eq!((status, &body["status"]), (200, &json!("ready")));
+    migration::down(app.store.connection(), 1).await.expect("taken back");
+    let (status, _, body) = send(&app, get_of("/readyz")).await;
+    assert_eq!((status, &body["checks"]["migrations"]), (503, &json!("pending")));
+    migration::up(app.store.connection()).await.expect("applied");
+    app.ready.drain();
+    let (status, _, body) = send(&app, get_of("/readyz")).await;
+    assert_eq!((status, &body["checks"]["process"]), (503, &json!("draining")));
+    app.store.clone().close().await;
+    assert_eq!(send(&app, get_of("/readyz")).await.2["checks"]["database"], "unreachable");
+    assert_eq!(send(&app, get_of("/livez")).await.0, 200);
+}
+
+#[tokio::test]
+async fn metrics_tell_what_happened() {
+    let app = app().await;
+    send(&app, post_of(QUERY)).await;
+    send(&app, post_of("{")).await;
+    let Value::String(text) = send(&app, get_of("/metrics")).await.2 else { panic!("metrics are text") };
+    for line in [
+        r#"http_server_request_duration_seconds_count{http_request_method="POST",http_route="/graphql",http_response_status_code="200"} 1"#,
+        r#"graphql_server_operation_duration_seconds_count{graphql_operation_type="query",outcome="ok"} 1"#,
+        r#"graphql_server_errors_total{code="BAD_USER_INPUT"} 1"#,
+        "http_server_active_requests 1",
+        "build_info{",
+        "process_cpu_seconds_total",
+    ] {
+        assert!(text.contains(line), "{line} is missing in {text}");
+    }
+    let apart = app_with(|config| config.http.metrics_address = "127.0.0.1:0".parse().ok()).await;
+    assert_eq!(send(&apart, get_of("/metrics")).await.0, 404);
+}
+
+#[tokio::test]
+async fn the_playground_is_there_where_it_is_on() {
+    let app = app().await;
+    let Value::String(page) = send(&app, get_of("/")).await.2 else { panic!("a page") };
+    assert!(page.contains("<!doctype html>"), "{page}");
+    let response =
+        router(app.clone()).oneshot(with(get_of("/"), "accept-encoding", "gzip, br")).await.expect("ok");
+    assert_eq!(response.headers()["content-encoding"], "br");
+    let etag = response.headers()["etag"].to_str().expect("text").to_owned();
+    let again = with(with(get_of("/"), "accept-encoding", "br"), "if-none-match", &etag);
+    assert_eq!(send(&app, again).await.0, 304);
+    let settings = send(&app, get_of("/playground/config.json")).await.2;
+    assert_eq!(settings["accounts"][0]["name"], "ann");
+    let foreign = with(get_of("/playground/config.json"), "host", "evil.example:8080");
+    assert_eq!(send(&app, foreign).await.2["accounts"], json!([]));
+    assert_eq!(send(&app, get_of("/playground/nothing.js")).await.0, 404);
+    let off = app_with(|config| config.http.playground = crate::config::setting::Switch::Off).await;
+    assert_eq!(send(&off, get_of("/")).await.0, 404);
+    assert_eq!(send(&off, get_of("/playground/config.json")).await.0, 404);
+}
+
+/// A server over real sockets: its address, and what stops it.
+async fn serving(routes: Router, change: impl FnOnce(&mut Config)) -> (String, oneshot::Sender<()>, Stopped) {
+    let mut config = Config::default();
+    change(&mut config);
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("an address").to_string();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = tokio::spawn(server::run(routes, config.http, listener, async {
+        let _ = stopped.await;
+    }));
+    (address, stop, server)
+}
+
+type Stopped = tokio::task::JoinHandle<usize>;
+
+async fn exchange(address: &str, bytes: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.expect("connected");
+    stream.write_all(bytes.as_bytes()).await.expect("sent");
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer).await;
+    answer
+}
+
+#[tokio::test]
+async fn slow_and_silent_clients_are_cut_off() {
+    let short = |config: &mut Config| config.http.header_timeout = Duration::from_millis(100);
+    let routes = Router::new().route("/", get(|| async { "hello" }));
+    let (address, _stop, _server) = serving(routes, short).await;
+    let started = Instant::now();
+    let answers = tokio::join!(
+        exchange(&address, ""),
+        exchange(&address, "P"),
+        exchange(&address, "GET / HTTP/1.1\r\nhost: x\r\n"),
+        exchange(&address, "GET / HTTP/1.1\r\nhost: x\r\n\r\n"),
+    );
+    assert!(answers.3.ends_with("hello"), "answered, then closed when idle: {}", answers.3);
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn many_headers_are_refused() {
+    let routes = Router::new().route("/", get(|| async { "hello" }));
+    let (address, _stop, _server) = serving(routes, |_| {}).await;
+    let headers = |count: usize| (0..count).fold(String::new(), |text, n| format!("{text}h{n}: v\r\n"));
+    let request = |count| format!("GET / HTTP/1.1\r\nconnection: close\r\n{}\r\n", headers(count));
+    assert!(exchange(&address, &request(63)).await.starts_with("HTTP/1.1 200"));
+    assert!(exchange(&address, &request(64)).await.starts_with("HTTP/1.1 431"));
+}
+
+/// Sets its flag when it is dropped.
+struct Flag(Arc<AtomicBool>);
+
+impl Drop for Flag {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_stops_its_request() {
+    let dropped = Arc::new(AtomicBool::new(false));
+    let (begun, begins) = tokio::sync::mpsc::channel(1);
+    let flag = Arc::clone(&dropped);
+    let app = app().await;
+    let hangs = move || {
+        let (flag, begun) = (Flag(Arc::clone(&flag)), begun.clone());
+        async move {
+            let _ = begun.send(()).await;
+            sleep(Duration::from_mins(1)).await;
+            drop(flag);
+        }
+    };
+    let routes = Router::new().route("/livez", get(hangs)).layer(from_fn_with_state(app.clone(), edge));
+    let (address, _stop, _server) = serving(routes, |_| {}).await;
+    let mut stream = TcpStream::connect(&address).await.expect("connected");
+    stream.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("sent");
+    let mut begins = begins;
+    begins.recv().await.expect("the request arrived");
+    drop(stream);
+    timeout(Duration::from_secs(2), async {
+        while !dropped.load(Ordering::SeqCst) {
+            sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .expect("the handler was dropped");
+    let Value::String(text) = send(&app, get_of("/metrics")).await.2 else { panic!("metrics are text") };
+    assert!(text.contains(r#"http_response_status_code="499"} 1"#), "{text}");
+}
+
+#[tokio::test]
+async fn requests_under_way_finish_at_shutdown() {
+    let slow = || async {
+        sleep(Duration::from_millis(300)).await;
+        "done"
+    };
+    let (address, stop, server) = serving(Router::new().route("/", get(slow)), |_| {}).await;
+    let request = tokio::spawn({
+        let address = address.clone();
+        async move { exchange(&address, "GET / HTTP/1.1\r\nhost: x\r\n\r\n").await }
+    });
+    // Idle: closed at once. Silent: no request, so nothing to wait for.
+    let _silent = TcpStream::connect(&address).await.expect("connected");
+    sleep(Duration::from_millis(100)).await;
+    stop.send(()).expect("the server runs");
+    let cut_off = timeout(Duration::from_secs(3), server).await.expect("it stops").expect("no panic");
+    assert_eq!(cut_off, 0);
+    assert!(request.await.expect("no panic").ends_with("done"));
+    assert!(TcpStream::connect(&address).await.is_err(), "the listener is closed");
+}
+
+#[tokio::test]
+async fn the_grace_is_bounded() {
+    let never = || async { std::future::pending::<()>().await };
+    let short = |config: &mut Config| config.http.shutdown_grace = Duration::from_millis(100);
+    let (address, stop, server) = serving(Router::new().route("/", get(never)), short).await;
+    let mut stream = TcpStream::connect(&address).await.expect("connected");
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("sent");
+    sleep(Duration::from_millis(50)).await;
+    stop.send(()).expect("the server runs");
+    let cut_off = timeout(Duration::from_secs(2), server).await.expect("it stops").expect("no panic");
+    assert_eq!(cut_off, 1);
+}
+
+#[tokio::test]
+async fn connections_beyond_the_cap_wait() {
+    let routes = Router::new().route("/", get(|| async { "hello" }));
+    let (address, _stop, _server) = serving(routes, |config| config.http.max_connections = 1).await;
+    let first = TcpStream::connect(&address).await.expect("connected");
+    sleep(Duration::from_millis(50)).await;
+    let request = "GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    assert!(timeout(Duration::from_millis(200), exchange(&address, request)).await.is_err(), "it waits");
+    drop(first);
+    let answer =
+        timeout(Duration::from_secs(2), exchange(&address, request)).await.expect("now it is its turn");
+    assert!(answer.ends_with("hello"), "{answer}");
+}

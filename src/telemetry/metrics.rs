@@ -23,6 +23,7 @@ const BUCKETS_SECONDS: [f64; 13] =
 const ABANDONED: u16 = 499;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+#[expect(clippy::struct_field_names, reason = "the labels' names are the contract")]
 struct HttpLabels {
     http_request_method: &'static str,
     http_route: &'static str,

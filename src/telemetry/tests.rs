@@ -1,1 +1,198 @@
+//! Logs and traces as a collector and a log file see them: a request goes through the real routes.
 
+use std::{
+    io::{self, Write},
+    sync::{Arc, Mutex},
+};
+
+use axum::{Router, body::Body, http::Request, routing::post};
+use bytes::Bytes;
+use entities::Store;
+use opentelemetry_proto::tonic::{
+    collector::trace::v1::ExportTraceServiceRequest, common::v1::any_value::Value as AnyValue,
+    trace::v1::Span,
+};
+use prometheus_client::registry::Registry;
+use prost::Message as _;
+use tokio::{net::TcpListener, time::sleep};
+use tower::ServiceExt as _;
+
+use super::*;
+use crate::{App, auth::Auth, config::Config};
+
+/// Everything that was written or received.
+#[derive(Clone, Default)]
+struct Sink(Arc<Mutex<Vec<u8>>>);
+
+impl Sink {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().expect("not poisoned")).into_owned()
+    }
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("not poisoned").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+async fn app() -> App {
+    let config = Config::default();
+    let mut registry = Registry::default();
+    let settings = entities::DatabaseConfig {
+        url: "sqlite::memory:".into(),
+        max_connections: 1,
+        acquire_timeout: Duration::from_secs(5),
+    };
+    let store = Store::connect(&settings, &mut registry).await.expect("SQLite in memory");
+    migration::up(store.connection()).await.expect("migrated");
+    let auth = Auth::ephemeral(&config.auth).expect("a key");
+    App::new(&config, store, auth, registry, None)
+}
+
+fn request(query: &str, authorization: Option<&str>) -> Request<Body> {
+    let body = serde_json::json!({ "query": query, "variables": { "planted": "s3cret-variable" } });
+    let mut request = Request::post("/graphql")
+        .header("content-type", "application/json")
+        .header("x-request-id", "request-1")
+        .header("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+    if let Some(authorization) = authorization {
+        request = request.header("authorization", authorization);
+    }
+    request.body(Body::from(body.to_string())).expect("a request")
+}
+
+/// A collector that keeps what it gets.
+async fn collector() -> (String, Arc<Mutex<Vec<Span>>>) {
+    let spans = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&spans);
+    let receive = move |body: Bytes| {
+        let kept = Arc::clone(&kept);
+        async move {
+            let request = ExportTraceServiceRequest::decode(body).expect("protobuf");
+            let scopes = request.resource_spans.into_iter().flat_map(|resource| resource.scope_spans);
+            kept.lock().expect("not poisoned").extend(scopes.flat_map(|scope| scope.spans));
+        }
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    let routes = Router::new().route("/v1/traces", post(receive));
+    let config = Config::default().http;
+    tokio::spawn(crate::http::server::run(routes, config, listener, std::future::pending()));
+    (format!("http://{address}"), spans)
+}
+
+fn attribute(span: &Span, name: &str) -> Option<String> {
+    let found = span.attributes.iter().find(|attribute| attribute.key == name)?;
+    match found.value.as_ref()?.value.as_ref()? {
+        AnyValue::StringValue(text) => Some(text.clone()),
+        AnyValue::IntValue(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+/// One subscriber at a time: whether a span is made is decided by all that live at once.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+#[tokio::test]
+async fn a_request_is_two_spans_in_the_callers_trace() {
+    let _alone = ALONE.lock().await;
+    let (endpoint, spans) = collector().await;
+    let config = TelemetryConfig { otlp_endpoint: Some(endpoint), ..Config::default().telemetry };
+    let log = Sink::default();
+    let (telemetry, dispatch) = Telemetry::build(&config, LogWriter::start(log.clone())).expect("built");
+    let guard = tracing::dispatcher::set_default(&dispatch);
+    let routes = crate::router(app().await);
+    routes.clone().oneshot(request("query Planted { __typename }", None)).await.expect("answered");
+    routes.oneshot(request("{ planted_field }", None)).await.expect("answered");
+    drop(guard);
+    telemetry.stop().await;
+
+    let spans = spans.lock().expect("not poisoned").clone();
+    let named = |name: &str| spans.iter().filter(|span| span.name == name).collect::<Vec<_>>();
+    let (http, graphql) = (named("POST /graphql"), named("query"));
+    assert_eq!((http.len(), graphql.len(), spans.len()), (2, 1, 4), "{spans:?}");
+    let trace =
+        [0x0a, 0xf7, 0x65, 0x19, 0x16, 0xcd, 0x43, 0xdd, 0x84, 0x48, 0xeb, 0x21, 0x1c, 0x80, 0x31, 0x9c];
+    assert!(spans.iter().all(|span| span.trace_id == trace));
+    assert_eq!(http[0].parent_span_id, [0xb7, 0xad, 0x6b, 0x71, 0x69, 0x20, 0x33, 0x31]);
+    assert_eq!(graphql[0].parent_span_id, http[0].span_id);
+    assert_eq!(attribute(http[0], "http.response.status_code").as_deref(), Some("200"));
+    assert_eq!(attribute(http[0], "request_id").as_deref(), Some("request-1"));
+    assert_eq!(attribute(graphql[0], "graphql.operation.type").as_deref(), Some("query"));
+    assert!(!format!("{spans:?}").to_lowercase().contains("planted"), "nothing of the document is in a span");
+    assert!(log.text().contains("0af7651916cd43dd8448eb211c80319c"), "{}", log.text());
+}
+
+#[tokio::test]
+async fn an_operation_is_one_line_without_anything_of_the_callers() {
+    let _alone = ALONE.lock().await;
+    let log = Sink::default();
+    let config = TelemetryConfig { log_format: LogFormat::Json, ..Config::default().telemetry };
+    let (telemetry, dispatch) = Telemetry::build(&config, LogWriter::start(log.clone())).expect("built");
+    let guard = tracing::dispatcher::set_default(&dispatch);
+    let routes = crate::router(app().await);
+    let before = log.text().lines().count();
+    routes
+        .clone()
+        .oneshot(request("query S3cretName { users(first: 1) { nodes { id } } }", None))
+        .await
+        .expect("ok");
+    routes.clone().oneshot(request("{ s3cretField }", None)).await.expect("ok");
+    routes.oneshot(request("{ __typename }", Some("Bearer s3cret-token"))).await.expect("ok");
+    drop(guard);
+    telemetry.stop().await;
+
+    let text = log.text();
+    assert!(!text.to_lowercase().contains("s3cret"), "{text}");
+    let lines: Vec<serde_json::Value> = text
+        .lines()
+        .skip(before)
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .filter(|line: &serde_json::Value| line["target"] == OPERATIONS)
+        .collect();
+    assert_eq!(lines.len(), 3, "{text}");
+    assert_eq!(lines[0]["operation"], "query");
+    assert_eq!(lines[0]["request_id"], "request-1");
+    assert_eq!(lines[0]["trace_id"], "0af7651916cd43dd8448eb211c80319c");
+    assert_eq!(lines[1]["codes"], "GRAPHQL_VALIDATION_FAILED");
+    assert_eq!((&lines[2]["codes"], &lines[2]["status"]), (&"UNAUTHENTICATED".into(), &401.into()));
+    assert!(lines.iter().all(|line| line["ms"].is_number() && line["statements"].is_number()));
+}
+
+#[tokio::test]
+async fn a_collector_that_hangs_slows_nothing() {
+    let _alone = ALONE.lock().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
+    let config = Config::default().http;
+    let routes = Router::new().fallback(|| sleep(Duration::from_mins(1)));
+    tokio::spawn(crate::http::server::run(routes, config, listener, std::future::pending()));
+    let config = TelemetryConfig { otlp_endpoint: Some(endpoint), ..Config::default().telemetry };
+    let (telemetry, dispatch) = Telemetry::build(&config, LogWriter::start(io::sink())).expect("built");
+    let guard = tracing::dispatcher::set_default(&dispatch);
+    let routes = crate::router(app().await);
+    let started = std::time::Instant::now();
+    for _ in 0..100 {
+        routes.clone().oneshot(request("{ __typename }", None)).await.expect("answered");
+    }
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    drop(guard);
+    let stopping = std::time::Instant::now();
+    telemetry.stop().await;
+    assert!(stopping.elapsed() < Duration::from_millis(2500), "{:?}", stopping.elapsed());
+}
+
+#[tokio::test]
+async fn without_a_collector_no_span_is_made() {
+    let _alone = ALONE.lock().await;
+    let (_telemetry, dispatch) =
+        Telemetry::build(&Config::default().telemetry, LogWriter::start(io::sink())).expect("built");
+    let _guard = tracing::dispatcher::set_default(&dispatch);
+    assert!(tracing::debug_span!(target: SPANS, "http").is_disabled());
+}

@@ -31,14 +31,14 @@ pub(super) struct LogWriter {
 }
 
 impl LogWriter {
-    /// Starts the thread, which writes to standard error.
-    pub(super) fn start() -> Self {
+    /// Starts the thread that writes to `out`.
+    pub(super) fn start(mut out: impl Write + Send + 'static) -> Self {
         let (queue, waiting) = sync_channel(QUEUED_LINES);
         let dropped = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&dropped);
         let thread = std::thread::Builder::new().name("log".into());
         // Without the thread the queue fills up and lines are dropped; the service goes on.
-        let _ = thread.spawn(move || write_all(&waiting, &counted, &mut io::stderr()));
+        let _ = thread.spawn(move || write_all(&waiting, &counted, &mut out));
         Self { queue, dropped }
     }
 
