@@ -4,10 +4,11 @@
 
 mod harness;
 
+mod access;
 mod corpus;
-mod statements;
-mod pages;
-mod published;
 mod limits;
 mod outage;
-mod access;
+mod pages;
+mod plans;
+mod published;
+mod statements;

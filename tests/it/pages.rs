@@ -86,7 +86,8 @@ async fn lists(app: &TestApp) -> Vec<List> {
     for (on, of) in &shape {
         for (field, found) in of.fields.iter().filter(|(_, field)| field.of.ends_with("Connection")) {
             let parent = if on == "Query" { None } else { Some(busiest(app, on, field).await) };
-            let orders = found.arguments.get("orderBy").map(|order| orders(&shape, order)).unwrap_or_default();
+            let orders =
+                found.arguments.get("orderBy").map(|order| orders(&shape, order)).unwrap_or_default();
             for order in std::iter::once(String::new()).chain(orders) {
                 let name = format!("{on}.{field} {order}");
                 let (on, field, of) = (on.clone(), field.clone(), found.of.clone());
@@ -110,7 +111,9 @@ async fn busiest(app: &TestApp, on: &str, field: &str) -> String {
     let query = match on {
         "User" => format!("{{ users(first: 100) {{ nodes {parent} }} }}"),
         "Form" => format!("{{ forms(first: 100) {{ nodes {parent} }} }}"),
-        "Session" => format!("{{ users(first: 100) {{ nodes {{ sessions(first: 100) {{ nodes {parent} }} }} }} }}"),
+        "Session" => {
+            format!("{{ users(first: 100) {{ nodes {{ sessions(first: 100) {{ nodes {parent} }} }} }} }}")
+        }
         _ => panic!("say how to find all objects of type {on}"),
     };
     let data = app.as_admin().ask(&query).await;
@@ -244,7 +247,12 @@ const TABLES: [Table; 8] = [
         columns: "form_id, form_version, user_id, data, created_at",
         unique: &[],
     },
-    Table { of: "LocationConnection", name: "user_locations", columns: POSITION, unique: &[("user_id", "user_id")] },
+    Table {
+        of: "LocationConnection",
+        name: "user_locations",
+        columns: POSITION,
+        unique: &[("user_id", "user_id")],
+    },
     Table {
         of: "LatestConnection",
         name: "user_last_locations",
@@ -280,7 +288,7 @@ impl Visitors<'_> {
             1 => format!("ffffffff-ffff-7fff-bfff-{:012x}", self.made),
             _ => id::new().to_string(),
         };
-        let number = if self.made % 2 == 0 { self.made as i64 + 100 } else { -(self.made as i64) };
+        let number = if self.made.is_multiple_of(2) { self.made as i64 + 100 } else { -(self.made as i64) };
         let fill = |text: &str| {
             let text = text.replace("{id}", &self.literal(&new));
             text.replace("{text}", &new).replace("{number}", &number.to_string())
@@ -324,7 +332,12 @@ async fn rows_that_come_and_go_neither_repeat_nor_hide_the_others() {
                     wanted.reverse();
                 }
                 assert_eq!(stayed, wanted, "{} {way}", list.name);
-                assert_eq!(seen.iter().collect::<BTreeSet<_>>().len(), seen.len(), "{} {way}: twice", list.name);
+                assert_eq!(
+                    seen.iter().collect::<BTreeSet<_>>().len(),
+                    seen.len(),
+                    "{} {way}: twice",
+                    list.name
+                );
                 assert!(seen.len() > all.len(), "{} {way}: copies were seen as well", list.name);
             }
         }

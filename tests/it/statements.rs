@@ -89,7 +89,9 @@ async fn entities_take_one_statement_for_each_type_and_edge() {
         // The same key many times is loaded once.
         let same = users(std::iter::repeat_n(known[0].clone(), 1_000));
         let reply = check(&app, W3, same, &wanted).await;
-        assert!(reply.data["_entities"].as_array().expect("entities").iter().all(|user| user["id"] == known[0]));
+        assert!(
+            reply.data["_entities"].as_array().expect("entities").iter().all(|user| user["id"] == known[0])
+        );
     }
 }
 
@@ -139,7 +141,8 @@ async fn what_is_not_selected_is_not_loaded() {
     for app in TestApp::both().await {
         check(&app, "{ __typename }", json!({}), &[]).await;
         check(&app, "{ _service { sdl } __schema { types { name } } }", json!({}), &[]).await;
-        check(&app, "{ users @skip(if: true) { nodes { id } } me { id } }", json!({}), &["user.by_ids"]).await;
+        check(&app, "{ users @skip(if: true) { nodes { id } } me { id } }", json!({}), &["user.by_ids"])
+            .await;
         let skipped = "{ me { id sessions @include(if: false) { totalCount } } }";
         check(&app, skipped, json!({}), &["user.by_ids"]).await;
         let reply = app.anonymous().run("{ me { id } currentSession { id } }", json!({})).await;
@@ -158,8 +161,12 @@ async fn no_operation_of_the_corpus_takes_more_statements_than_it_has_edges() {
             let loads = operation.matches(['{', ':']).count()
                 + operation.matches("totalCount").count()
                 + operation.matches("submissionCount").count()
-                + ["draft", "definition", "jsonSchema"].iter().filter(|name| operation.contains(**name)).count();
-            let most = if operation.contains("subject") || operation.contains("odes(ids") { 16 } else { loads };
+                + ["draft", "definition", "jsonSchema"]
+                    .iter()
+                    .filter(|name| operation.contains(**name))
+                    .count();
+            let most =
+                if operation.contains("subject") || operation.contains("odes(ids") { 16 } else { loads };
             assert!(reply.sql.len() <= most, "{name}: {:?}", reply.statements());
         }
     }

@@ -31,11 +31,8 @@ static COPIES: AtomicU32 = AtomicU32::new(0);
 
 /// Opens a store on a database, with its own pool: pools belong to the runtime of their test.
 pub(crate) async fn open(url: &str) -> Store {
-    let config = DatabaseConfig {
-        url: url.to_owned(),
-        max_connections: 4,
-        acquire_timeout: Duration::from_secs(30),
-    };
+    let config =
+        DatabaseConfig { url: url.to_owned(), max_connections: 4, acquire_timeout: Duration::from_secs(30) };
     Store::connect(&config, &mut Registry::default()).await.unwrap_or_else(|error| panic!("{url}: {error}"))
 }
 
@@ -215,7 +212,8 @@ fn find(name: &str) -> Option<PathBuf> {
     debian.sort();
     let path = env::var_os("PATH").unwrap_or_default();
     // Whole installations first: what is in the path may be a wrapper.
-    let all = debian.into_iter().rev().chain(env::split_paths(&path)).chain([PathBuf::from("/usr/local/bin")]);
+    let all =
+        debian.into_iter().rev().chain(env::split_paths(&path)).chain([PathBuf::from("/usr/local/bin")]);
     all.map(|directory| directory.join(name)).find(|program| program.is_file())
 }
 

@@ -55,7 +55,12 @@ fn read(raw: &Value) -> Type {
         kind: text(&raw["kind"]),
         fields: fields.collect(),
         input_fields: inputs(&raw["inputFields"]),
-        values: raw["enumValues"].as_array().into_iter().flatten().map(|value| text(&value["name"])).collect(),
+        values: raw["enumValues"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|value| text(&value["name"]))
+            .collect(),
         raw: raw.clone(),
     }
 }
