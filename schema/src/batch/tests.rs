@@ -9,8 +9,8 @@ use std::{
 
 use entities::DatabaseConfig;
 use futures_util::future::{join_all, try_join_all};
-use proptest::prelude::*;
 use prometheus_client::registry::Registry;
+use proptest::prelude::*;
 use tokio::runtime::{Builder, Runtime};
 
 use super::*;
@@ -208,13 +208,19 @@ fn fakes(delays: &[u8]) -> Fakes {
 }
 
 /// Walks the tree as resolvers would: one future a key, combined in different ways.
-fn walk<'a>(batcher: &'a Batcher, fakes: &'a Fakes, branch: &'a Branch, keys: Vec<u32>) -> BoxFuture<'a, Tree> {
+fn walk<'a>(
+    batcher: &'a Batcher,
+    fakes: &'a Fakes,
+    branch: &'a Branch,
+    keys: Vec<u32>,
+) -> BoxFuture<'a, Tree> {
     let item = move |key: u32| async move {
         for _ in 0..key % 3 {
             yield_to_self().await;
         }
         let Some(value) = fakes.load(batcher, branch, key).await.unwrap() else { return None };
-        let beneath = branch.branches.iter().map(|next| walk(batcher, fakes, next, keys_beneath(value, next)));
+        let beneath =
+            branch.branches.iter().map(|next| walk(batcher, fakes, next, keys_beneath(value, next)));
         Some((value, join_all(beneath).await))
     };
     async move {
@@ -225,9 +231,10 @@ fn walk<'a>(batcher: &'a Batcher, fakes: &'a Fakes, branch: &'a Branch, keys: Ve
                 try_join_all(results).await.unwrap()
             }
             _ => {
-                let numbered = keys.into_iter().enumerate().map(|(index, key)| {
-                    item(key).map(move |found| (index, found)).boxed()
-                });
+                let numbered = keys
+                    .into_iter()
+                    .enumerate()
+                    .map(|(index, key)| item(key).map(move |found| (index, found)).boxed());
                 let mut found: Vec<_> = numbered.collect::<FuturesUnordered<_>>().collect().await;
                 found.sort_by_key(|(index, _)| *index);
                 found.into_iter().map(|(_, found)| found).collect()
@@ -338,9 +345,12 @@ async fn more_keys_than_one_statement_holds_are_loaded_in_parts() {
     let keys: Vec<u32> = (0..2_500).collect();
     let outcomes = batcher.drive(batcher.load_many(Fake::<false, 0>::logging(&log), keys)).await;
     assert_eq!(outcomes.len(), 2_500);
-    assert!(outcomes.iter().zip(0_u32..).all(|(outcome, key)| {
-        *outcome == Ok((key % 10 != 0).then_some(u64::from(key) + 1_000))
-    }));
+    assert!(
+        outcomes
+            .iter()
+            .zip(0_u32..)
+            .all(|(outcome, key)| { *outcome == Ok((key % 10 != 0).then_some(u64::from(key) + 1_000)) })
+    );
     assert_eq!(lock(&log).iter().map(Vec::len).collect::<Vec<_>>(), [1_000, 1_000, 500]);
 }
 
