@@ -33,6 +33,7 @@ use crate::{
     write::Errors,
 };
 
+#[expect(clippy::unused_async, reason = "the library's resolvers are async")]
 pub mod derived;
 
 /// Users that have rows.
@@ -71,10 +72,10 @@ fn make_user(index: usize) -> user::Model {
         email: format!("user.{index}@example.org"),
         display_name: format!("User \"{index}\" with ünusual signs"),
         role: user::Role::Editor,
-        is_active: index % 2 == 0,
+        is_active: index.is_multiple_of(2),
         created_at: time(index),
         updated_at: time(index * 2),
-        last_login: (index % 3 == 0).then(|| time(index * 3)),
+        last_login: index.is_multiple_of(3).then(|| time(index * 3)),
     }
 }
 
@@ -82,8 +83,8 @@ fn make_session(user: usize, index: usize) -> session::Model {
     session::Model {
         id: SessionId(Uuid::from_u128((user * 100 + index + 1_000_000) as u128)),
         user_id: user_id(user),
-        is_active: index % 2 == 0,
-        name: (index % 3 == 0).then(|| format!("Phone {index}")),
+        is_active: index.is_multiple_of(2),
+        name: index.is_multiple_of(3).then(|| format!("Phone {index}")),
         ip_address: Some(format!("198.51.100.{user}")),
         user_agent: Some("Mozilla/5.0 (Macintosh; Intel Mac OS X 14_5) AppleWebKit/605".to_owned()),
         created_at: time(index),
@@ -99,7 +100,7 @@ fn make_form(user: usize, index: usize) -> form::Model {
         id: FormId(Uuid::from_u128((user * 100 + index + 2_000_000) as u128)),
         owner_id: user_id(user),
         title: format!("Form {index} of user {user}"),
-        description: (index % 2 == 0).then(|| "What is it for?\n".to_owned()),
+        description: index.is_multiple_of(2).then(|| "What is it for?\n".to_owned()),
         status: form::Status::Open,
         version: index as i32,
         draft_revision: 0,
