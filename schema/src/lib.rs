@@ -71,6 +71,9 @@ pub struct Request {
     /// Add `extensions.explain` to the answer; only in development.
     #[serde(skip)]
     pub explain: bool,
+    /// The request's id, for internal errors.
+    #[serde(skip)]
+    pub request_id: String,
 }
 
 /// What kind of operation ran.

@@ -1,0 +1,146 @@
+//! Commands on the database: connecting with a clear message when it fails, migrations, demo data. Not here: what the
+//! migrations and the demo data are.
+
+use std::time::Duration;
+
+use entities::{
+    Store, clock,
+    seed::{self, Progress, Size},
+};
+use indicatif::{ProgressBar, ProgressStyle};
+use prometheus_client::registry::Registry;
+use serde_json::json;
+use xp::config::Config;
+
+use super::{Failure, chain, say};
+
+/// Connects, or says why not, without the password.
+pub(super) async fn connect(
+    config: &Config,
+    serving: bool,
+    registry: &mut Registry,
+) -> Result<Store, Failure> {
+    let missing = || Failure::Usage("database.url is not set; set DATABASE_URL".into());
+    let url = config.database.url.as_ref().ok_or_else(missing)?;
+    let settings = config.database.for_store(serving).ok_or_else(missing)?;
+    let unreachable = |why: String| {
+        let why = without_password(&why, url.expose());
+        Failure::Failed(format!(
+            "the database cannot be used\n  where: {url}\n  why:   {why}\n  fix:   check that it runs there and that \
+             DATABASE_URL names it rightly; `xp doctor` checks the rest"
+        ))
+    };
+    let store = Store::connect(&settings, registry).await.map_err(|error| unreachable(chain(&error)))?;
+    store.ping().await.map_err(|error| unreachable(chain(&error)))?;
+    Ok(store)
+}
+
+/// Applies pending migrations; with `demo_data` also fills an empty database.
+pub(super) async fn prepare(store: &Store, demo_data: bool) -> Result<(), Failure> {
+    migration::up(store.connection()).await.map_err(|error| failed("the migrations failed", &error))?;
+    let empty = || seed::is_empty(store);
+    if demo_data && empty().await.map_err(|error| failed("the database cannot be read", &error))? {
+        fill(store, Size::S).await?;
+    }
+    Ok(())
+}
+
+/// How many migrations are pending.
+pub(super) async fn pending(store: &Store) -> Result<u32, Failure> {
+    migration::pending(store.connection())
+        .await
+        .map_err(|error| failed("the migrations' state cannot be read", &error))
+}
+
+/// `xp migrate up`.
+pub(super) async fn migrate_up(config: &Config) -> Result<(), Failure> {
+    let store = connect(config, false, &mut Registry::default()).await?;
+    let before = pending(&store).await?;
+    prepare(&store, false).await?;
+    store.close().await;
+    say(&format!("{before} migrations applied; the database is at head"))
+}
+
+/// `xp migrate down`.
+pub(super) async fn migrate_down(config: &Config, steps: u32) -> Result<(), Failure> {
+    let store = connect(config, false, &mut Registry::default()).await?;
+    migration::down(store.connection(), steps)
+        .await
+        .map_err(|error| failed("taking migrations back failed", &error))?;
+    store.close().await;
+    say(&format!("{steps} migrations taken back"))
+}
+
+/// `xp migrate status`.
+pub(super) async fn migrate_status(config: &Config, as_json: bool) -> Result<(), Failure> {
+    let store = connect(config, false, &mut Registry::default()).await?;
+    let steps = migration::status(store.connection())
+        .await
+        .map_err(|error| failed("the migrations' state cannot be read", &error))?;
+    store.close().await;
+    if as_json {
+        let steps: Vec<_> =
+            steps.iter().map(|step| json!({ "name": step.name, "applied": step.applied })).collect();
+        return say(&json!(steps).to_string());
+    }
+    let lines: Vec<_> = steps
+        .iter()
+        .map(|step| format!("{}  {}", if step.applied { "applied" } else { "pending" }, step.name))
+        .collect();
+    say(&lines.join("\n"))
+}
+
+/// `xp seed`.
+pub(super) async fn seed(config: &Config, size: Size) -> Result<(), Failure> {
+    let store = connect(config, false, &mut Registry::default()).await?;
+    prepare(&store, false).await?;
+    let text = fill(&store, size).await?;
+    store.close().await;
+    say(&text)
+}
+
+async fn fill(store: &Store, size: Size) -> Result<String, Failure> {
+    let (from, to) = seed::span(clock::now());
+    migration::ensure_partitions_between(store.connection(), from, to)
+        .await
+        .map_err(|error| failed("making partitions failed", &error))?;
+    let style = ProgressStyle::with_template("{msg:18} {wide_bar} {human_pos}/{human_len} {eta}");
+    // Drawn on standard error, and only on a terminal.
+    let bar = ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.enable_steady_tick(Duration::from_millis(200));
+    let mut show = |Progress { table, done, total }: Progress| {
+        bar.set_length(total);
+        bar.set_position(done);
+        bar.set_message(table);
+    };
+    let summary = seed::run(store, size, &mut show).await;
+    bar.finish_and_clear();
+    let summary = summary.map_err(|error| failed("seeding failed", &error))?;
+    let rows: u64 = summary.tables.iter().map(|(_, rows)| rows).sum();
+    Ok(format!("{rows} rows in {} tables in {:.1} s", summary.tables.len(), summary.elapsed.as_secs_f64()))
+}
+
+fn failed(what: &str, error: &dyn std::error::Error) -> Failure {
+    Failure::Failed(format!("{what}\n  why:   {}\n  fix:   `xp doctor` checks the database", chain(error)))
+}
+
+/// Drivers may quote the URL; whatever they say, the password is not shown.
+fn without_password(text: &str, url: &str) -> String {
+    let account =
+        url.split_once("://").and_then(|(_, rest)| rest.rsplit_once('@')).map(|(account, _)| account);
+    match account.and_then(|account| account.split_once(':')) {
+        Some((_, password)) if !password.is_empty() => text.replace(password, "***"),
+        _ => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_in_a_drivers_message_is_masked() {
+        let said = without_password("bad url postgres://a:s3cret@h/d", "postgres://a:s3cret@h/d");
+        assert_eq!(said, "bad url postgres://a:***@h/d");
+    }
+}

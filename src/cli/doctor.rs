@@ -1,0 +1,130 @@
+//! `xp doctor`: one line per check, each with what to do about it. Not here: `/readyz`, which only says yes or no.
+
+use std::time::Duration;
+
+use prometheus_client::registry::Registry;
+use serde_json::json;
+use tokio::net::TcpStream;
+use xp::{auth::Auth, config::Config};
+
+use super::{Failure, database, say};
+
+/// How long a collector may take to accept a connection.
+const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Level {
+    Ok,
+    Warn,
+    Fail,
+}
+
+impl Level {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warn => "warn",
+            Self::Fail => "fail",
+        }
+    }
+}
+
+struct Check {
+    name: &'static str,
+    level: Level,
+    text: String,
+    fix: &'static str,
+}
+
+impl Check {
+    fn ok(name: &'static str, text: impl Into<String>) -> Self {
+        Self { name, level: Level::Ok, text: text.into(), fix: "" }
+    }
+
+    fn bad(name: &'static str, level: Level, text: impl Into<String>, fix: &'static str) -> Self {
+        Self { name, level, text: text.into(), fix }
+    }
+}
+
+/// Runs all checks; fails when one of them does.
+pub(super) async fn doctor(config: &Config, as_json: bool) -> Result<(), Failure> {
+    let mut checks = vec![
+        Check::ok("version", format!("xp {}", env!("CARGO_PKG_VERSION"))),
+        Check::ok("configuration", "valid"),
+        key(config),
+    ];
+    checks.extend(store(config).await);
+    checks.push(collector(config).await);
+    let failed = checks.iter().any(|check| check.level == Level::Fail);
+    if as_json {
+        let checks: Vec<_> = checks
+            .iter()
+            .map(|check| json!({ "name": check.name, "level": check.level.as_str(), "text": check.text, "fix": check.fix }))
+            .collect();
+        say(&json!(checks).to_string())?;
+    } else {
+        let lines = checks.iter().map(|check| {
+            let fix =
+                if check.fix.is_empty() { String::new() } else { format!("\n        fix: {}", check.fix) };
+            format!("{:4}  {}: {}{fix}", check.level.as_str(), check.name, check.text)
+        });
+        say(&lines.collect::<Vec<_>>().join("\n"))?;
+    }
+    if failed { Err(Failure::Silent) } else { Ok(()) }
+}
+
+fn key(config: &Config) -> Check {
+    const FIX: &str = "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out key.pem, and set \
+                       XP_AUTH_KEY_FILE=key.pem";
+    match &config.auth.key_file {
+        None => Check::bad("token key", Level::Warn, "auth.key_file is not set; `xp serve` needs it", FIX),
+        Some(file) => match Auth::from_file(&config.auth, file) {
+            Ok(_) => Check::ok("token key", format!("{} holds an EC P-256 key", file.display())),
+            Err(error) => Check::bad("token key", Level::Fail, error.to_string(), FIX),
+        },
+    }
+}
+
+async fn store(config: &Config) -> Vec<Check> {
+    let Some(url) = &config.database.url else {
+        let text = "database.url is not set; `xp dev` makes its own, `xp serve` needs it";
+        return vec![Check::bad("database", Level::Warn, text, "set DATABASE_URL")];
+    };
+    let store = match database::connect(config, true, &mut Registry::default()).await {
+        Ok(store) => store,
+        Err(failure) => {
+            let fix = "start the database, or mend DATABASE_URL";
+            return vec![Check::bad("database", Level::Fail, failure.to_string(), fix)];
+        }
+    };
+    let reachable = Check::ok("database", format!("{url} answers"));
+    let migrations = match database::pending(&store).await {
+        Ok(0) => Check::ok("migrations", "at head"),
+        Ok(pending) => Check::bad("migrations", Level::Fail, format!("{pending} pending"), "xp migrate up"),
+        Err(failure) => Check::bad(
+            "migrations",
+            Level::Fail,
+            failure.to_string(),
+            "check the account's rights on the database",
+        ),
+    };
+    store.close().await;
+    vec![reachable, migrations]
+}
+
+async fn collector(config: &Config) -> Check {
+    let Some(endpoint) = &config.telemetry.otlp_endpoint else {
+        return Check::ok("traces", "off (telemetry.otlp_endpoint is not set)");
+    };
+    let authority = endpoint.trim_start_matches("http://").split('/').next().unwrap_or_default();
+    let address = if authority.contains(':') { authority.to_owned() } else { format!("{authority}:80") };
+    match tokio::time::timeout(CONNECT_LIMIT, TcpStream::connect(&address)).await {
+        Ok(Ok(_)) => Check::ok("traces", format!("{endpoint} accepts connections")),
+        _ => Check::bad(
+            "traces",
+            Level::Warn,
+            format!("{endpoint} does not accept connections; spans are dropped, requests are not slowed"),
+            "start the collector, or mend OTEL_EXPORTER_OTLP_ENDPOINT",
+        ),
+    }
+}

@@ -1,0 +1,162 @@
+//! `xp dev` and `xp serve`: bind, prepare the database, serve until a signal, end in order. What the two do differently
+//! is all here: development makes what it needs, production refuses what is not right.
+
+use std::{future::Future, io};
+
+use entities::{Store, seed};
+use prometheus_client::registry::Registry;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+use xp::{Account, App, Development, auth::Auth, config::Config, telemetry::Telemetry};
+
+use super::{Failure, chain, database, say};
+
+/// How long the demo accounts' tokens are valid.
+const DEMO_TOKEN_SECONDS: u32 = 12 * 3600;
+
+/// `xp dev`.
+pub(super) async fn dev(config: Config) -> Result<(), Failure> {
+    let (listener, telemetry) = begin(&config).await?;
+    let auth = auth(&config)?;
+    let (store, registry) = open(&config, Some(true)).await?;
+    let mut accounts = Vec::new();
+    for account in seed::demo_accounts() {
+        let token = auth
+            .mint(account.id, account.role, DEMO_TOKEN_SECONDS)
+            .map_err(|error| Failure::Failed(format!("a demo token cannot be made: {error}")))?;
+        accounts.push(Account { name: account.email.to_owned(), role: account.role.as_str(), token });
+    }
+    say(&banner(&config, &listener, &accounts))?;
+    let app = App::new(&config, store.clone(), auth, registry, Some(Development { accounts }));
+    end(xp::serve(app, listener, stop_signal()?).await, store, telemetry).await
+}
+
+/// `xp serve`.
+pub(super) async fn serve(config: Config, migrate: bool) -> Result<(), Failure> {
+    let (listener, telemetry) = begin(&config).await?;
+    let auth = auth(&config)?;
+    let (store, registry) = open(&config, migrate.then_some(false)).await?;
+    let pending = database::pending(&store).await?;
+    if pending > 0 {
+        return Err(Failure::Failed(format!(
+            "the database is not at head: {pending} migrations are pending\n  fix:   run `xp migrate up` once before the \
+             rollout, or start with `xp serve --migrate`"
+        )));
+    }
+    let app = App::new(&config, store.clone(), auth, registry, None);
+    let address = listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
+    tracing::info!(address, version = env!("CARGO_PKG_VERSION"), "serving");
+    end(xp::serve(app, listener, stop_signal()?).await, store, telemetry).await
+}
+
+async fn begin(config: &Config) -> Result<(TcpListener, Telemetry), Failure> {
+    let http = &config.http;
+    let listener = TcpListener::bind((http.host.as_str(), http.port)).await.map_err(|error| {
+        let fix = match error.kind() {
+            io::ErrorKind::AddrInUse => "stop the process that has it, or choose another with --port or PORT",
+            io::ErrorKind::PermissionDenied => {
+                "ports below 1024 need a privilege; choose another with --port or PORT"
+            }
+            _ => "check HOST and PORT",
+        };
+        Failure::Failed(format!(
+            "cannot listen on {}:{}\n  why:   {error}\n  fix:   {fix}",
+            http.host, http.port
+        ))
+    })?;
+    let telemetry = Telemetry::start(&config.telemetry).map_err(|error| Failure::Failed(chain(&error)))?;
+    Ok((listener, telemetry))
+}
+
+fn auth(config: &Config) -> Result<Auth, Failure> {
+    match &config.auth.key_file {
+        Some(file) => Auth::from_file(&config.auth, file),
+        None => Auth::ephemeral(&config.auth),
+    }
+    .map_err(|error| Failure::Usage(error.to_string()))
+}
+
+/// The store for serving; with `prepare` the migrations are applied first, and demo data loaded if it says so.
+async fn open(config: &Config, prepare: Option<bool>) -> Result<(Store, Registry), Failure> {
+    let postgres = config.database.url.as_ref().is_some_and(|url| url.is_postgres());
+    if let (true, Some(demo_data)) = (postgres, prepare) {
+        // A connection of its own: the statement time-out of requests is too short for migrations.
+        let store = database::connect(config, false, &mut Registry::default()).await?;
+        database::prepare(&store, demo_data).await?;
+        store.close().await;
+    }
+    let mut registry = Registry::default();
+    let store = database::connect(config, true, &mut registry).await?;
+    if let (false, Some(demo_data)) = (postgres, prepare) {
+        database::prepare(&store, demo_data).await?;
+    }
+    Ok((store, registry))
+}
+
+/// Done at SIGTERM or SIGINT.
+fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
+    let listen = |kind| signal(kind).map_err(|error| Failure::Failed(format!("signals: {error}")));
+    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
+            _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
+        }
+    })
+}
+
+async fn end(served: io::Result<usize>, store: Store, telemetry: Telemetry) -> Result<(), Failure> {
+    match &served {
+        Ok(0) => tracing::info!("stopped"),
+        Ok(cut_off) => {
+            tracing::warn!(cut_off, "stopped; connections were still busy after http.shutdown_grace")
+        }
+        Err(_) => {}
+    }
+    store.close().await;
+    telemetry.stop().await;
+    served.map(drop).map_err(|error| {
+        Failure::Failed(format!(
+            "http.metrics_address cannot be listened on\n  why:   {error}\n  fix:   choose another"
+        ))
+    })
+}
+
+fn banner(config: &Config, listener: &TcpListener, accounts: &[Account]) -> String {
+    let url = listener.local_addr().map(|address| format!("http://{address}")).unwrap_or_default();
+    let database = config.database.url.as_ref().map(ToString::to_string).unwrap_or_default();
+    let mut lines = vec![
+        String::new(),
+        format!("  XP Graph {} is ready", env!("CARGO_PKG_VERSION")),
+        String::new(),
+        format!("    Playground  {url}/"),
+        format!("    GraphQL     {url}/graphql"),
+        format!("    Schema      {url}/schema.graphql"),
+        String::new(),
+        format!(
+            "    Database    {database}{}",
+            if database.starts_with("sqlite") { "  (embedded)" } else { "" }
+        ),
+        String::from("    Batching    in this process, no other service"),
+        match &config.auth.key_file {
+            None => String::from("    Tokens      key of this start only; tokens below end with it"),
+            Some(file) => format!("    Tokens      key of {}", file.display()),
+        },
+        String::from("    Your own    DATABASE_URL=postgres://user:password@host/name cargo run"),
+        String::new(),
+        String::from("  Demo accounts (the playground signs in as any of them)"),
+    ];
+    lines.extend(accounts.iter().map(|account| format!("    {:10}  {}", account.role, account.name)));
+    for role in ["ADMIN", "COLLECTOR"] {
+        if let Some(account) = accounts.iter().find(|account| account.role == role) {
+            lines.push(format!("\n  Token of the {role}, for 12 hours\n    {}", account.token));
+        }
+    }
+    lines.push(format!(
+        "\n  Try\n    curl {url}/graphql -H 'content-type: application/json' -H \"authorization: Bearer $TOKEN\" \\\n      \
+         -d '{{\"query\": \"{{ users(first: 3) {{ nodes {{ displayName role }} }} }}\"}}'\n"
+    ));
+    lines.join("\n")
+}

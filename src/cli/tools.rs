@@ -1,0 +1,95 @@
+//! The small commands: schema, configuration, tokens, health. Not here: what they print, which the library knows.
+
+use std::time::Duration;
+
+use entities::{Store, id::UserId, user::Role};
+use prometheus_client::registry::Registry;
+use schema::Graph;
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+use xp::{
+    auth::Auth,
+    config::{self, Config, layers::Loaded},
+};
+
+use super::{Failure, chain, say};
+
+/// How long a server may take to say whether it is ready.
+const HEALTH_LIMIT: Duration = Duration::from_secs(3);
+
+/// `xp schema`.
+pub(super) async fn schema() -> Result<(), Failure> {
+    // The schema needs no data, but a graph needs a store: an empty one in memory.
+    let nowhere = entities::DatabaseConfig {
+        url: "sqlite::memory:".into(),
+        max_connections: 1,
+        acquire_timeout: Duration::from_secs(5),
+    };
+    let mut registry = Registry::default();
+    let store =
+        Store::connect(&nowhere, &mut registry).await.map_err(|error| Failure::Failed(chain(&error)))?;
+    say(Graph::new(store, schema::Options::default(), &mut registry).sdl())
+}
+
+/// `xp config print` and `xp config check`.
+pub(super) fn config(loaded: &Loaded, action: super::Config, as_json: bool) -> Result<(), Failure> {
+    match (action, as_json) {
+        (super::Config::Print { .. }, false) => say(&config::print::text(loaded)),
+        (super::Config::Print { .. }, true) => say(&config::print::json(loaded).to_string()),
+        (super::Config::Check, false) => say("the configuration is valid"),
+        (super::Config::Check, true) => say(&json!({ "valid": true }).to_string()),
+    }
+}
+
+/// `xp token mint`.
+pub(super) fn mint(
+    config: &Config,
+    user: UserId,
+    role: Role,
+    ttl_seconds: u32,
+    as_json: bool,
+) -> Result<(), Failure> {
+    let file = config.auth.key_file.as_deref().ok_or_else(|| {
+        Failure::Usage(
+            "auth.key_file is not set\n  why:   a token is only good with the key of the server it is for\n  fix:   \
+             set XP_AUTH_KEY_FILE to that server's PEM file; `xp dev` prints tokens of its own"
+                .into(),
+        )
+    })?;
+    let auth = Auth::from_file(&config.auth, file).map_err(|error| Failure::Usage(error.to_string()))?;
+    let token = auth.mint(user, role, ttl_seconds).map_err(|error| Failure::Failed(error.to_string()))?;
+    if as_json { say(&json!({ "token": token, "ttlSeconds": ttl_seconds }).to_string()) } else { say(&token) }
+}
+
+/// `xp healthcheck`.
+pub(super) async fn healthcheck(config: &Config) -> Result<(), Failure> {
+    // A server that listens everywhere listens here too.
+    let host = match config.http.host.as_str() {
+        "0.0.0.0" => "127.0.0.1",
+        "::" => "::1",
+        host => host,
+    };
+    let port = config.http.port;
+    match tokio::time::timeout(HEALTH_LIMIT, ask_ready(host, port)).await {
+        Ok(Ok((true, body))) => say(&body),
+        Ok(Ok((false, body))) => {
+            Err(Failure::Failed(format!("the server at {host}:{port} is not ready: {body}")))
+        }
+        Ok(Err(error)) => Err(Failure::Failed(format!("no server at {host}:{port}: {error}"))),
+        Err(_) => Err(Failure::Failed(format!("the server at {host}:{port} does not answer"))),
+    }
+}
+
+async fn ask_ready(host: &str, port: u16) -> std::io::Result<(bool, String)> {
+    let mut stream = TcpStream::connect((host, port)).await?;
+    let request = format!("GET /readyz HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    let ready = answer.starts_with("HTTP/1.1 200 ");
+    let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.trim().to_owned());
+    Ok((ready, body.unwrap_or_default()))
+}

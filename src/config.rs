@@ -1,0 +1,299 @@
+//! The configuration: one struct per concern, read once, validated, its parts handed out. Every key is declared once,
+//! in the table below; parsing, `xp config print` and the README's table derive from it. Precedence: defaults <
+//! `xp.toml` < environment < flags. Not here: where values come from (`layers`), how a text becomes a value
+//! (`setting`), and anything that acts on a value.
+
+pub mod layers;
+pub mod print;
+pub mod setting;
+
+use std::{fmt::Write as _, net::SocketAddr, path::PathBuf, time::Duration};
+
+use layers::{Problem, Values};
+use schema::gate::Limits;
+use setting::{Bytes, DatabaseUrl, LogFilter, LogFormat, Setting, Switch};
+
+/// One key of the configuration: its name, how else it can be set, what it means.
+#[derive(Debug)]
+pub struct Key {
+    /// `section.key`, as in `xp.toml` and `--set`.
+    pub name: &'static str,
+    /// The usual name of its environment variable, where it has one.
+    usual_env: Option<&'static str>,
+    /// What it is, in one or two sentences.
+    pub doc: &'static str,
+    /// The default as text; empty for "not set".
+    pub default: &'static str,
+    /// What a value looks like.
+    pub expects: &'static str,
+    /// Secrets are masked in print and can be read from a file (`<VARIABLE>_FILE`).
+    pub secret: bool,
+    /// The value as it may be shown.
+    pub show: fn(&str) -> String,
+}
+
+impl Key {
+    /// The name of its environment variable.
+    pub fn env(&self) -> String {
+        self.usual_env.map_or_else(
+            || format!("XP_{}", self.name.replace('.', "_").to_ascii_uppercase()),
+            ToOwned::to_owned,
+        )
+    }
+}
+
+macro_rules! usual {
+    () => {
+        None
+    };
+    ($env:literal) => {
+        Some($env)
+    };
+}
+
+macro_rules! sections {
+    ($(
+        $(#[doc = $about:literal])+
+        $section:ident: $Section:ident {
+            $( $(#[doc = $doc:literal])+ $key:ident: $ty:ty = $default:literal $(, env $env:literal)?; )+
+        }
+    )+) => {
+        $(
+            $(#[doc = $about])+
+            #[derive(Clone, Debug)]
+            pub struct $Section {
+                $( $(#[doc = $doc])+ pub $key: $ty, )+
+            }
+
+            impl $Section {
+                fn read(values: &mut Values) -> Option<Self> {
+                    $( let $key = values.read::<$ty>(concat!(stringify!($section), ".", stringify!($key))); )+
+                    Some(Self { $( $key: $key? ),+ })
+                }
+            }
+        )+
+
+        /// Everything that can be configured.
+        #[derive(Clone, Debug)]
+        pub struct Config {
+            $( $(#[doc = $about])+ pub $section: $Section, )+
+        }
+
+        impl Config {
+            fn read(values: &mut Values) -> Option<Self> {
+                $( let $section = $Section::read(values); )+
+                Some(Self { $( $section: $section? ),+ })
+            }
+        }
+
+        /// All keys, in the order of the README's table.
+        pub static KEYS: &[Key] = &[$($(
+            Key {
+                name: concat!(stringify!($section), ".", stringify!($key)),
+                usual_env: usual!($($env)?),
+                doc: concat!($($doc),+),
+                default: $default,
+                expects: <$ty as Setting>::EXPECTS,
+                secret: <$ty as Setting>::SECRET,
+                show: <$ty as Setting>::show,
+            },
+        )+)+];
+    };
+}
+
+sections! {
+    /// The HTTP server.
+    http: HttpConfig {
+        /// Address or host name to listen on; `0.0.0.0` in a container.
+        host: String = "127.0.0.1", env "HOST";
+        /// Port to listen on.
+        port: u16 = "8080", env "PORT";
+        /// Serve `/metrics` on an address of its own instead of the main port.
+        metrics_address: Option<SocketAddr> = "";
+        /// Largest request body of a caller without a token.
+        body_limit_anonymous: Bytes = "256KiB";
+        /// Largest request body of a signed-in caller.
+        body_limit_signed_in: Bytes = "2MiB";
+        /// How long the headers of a request may take; idle HTTP/1.1 connections are closed after the same time.
+        header_timeout: Duration = "5s";
+        /// How long the body of a request may take.
+        body_timeout: Duration = "10s";
+        /// How long one GraphQL request may run.
+        request_timeout: Duration = "2s";
+        /// Open connections at most; further ones wait to be accepted.
+        max_connections: usize = "10000";
+        /// How long `/readyz` says 503 before the listener closes, so that load balancers notice.
+        drain_delay: Duration = "0s";
+        /// How long running requests may take to finish at shutdown.
+        shutdown_grace: Duration = "20s";
+        /// The playground at `/`; `auto` is on in development only.
+        playground: Switch = "auto";
+    }
+    /// The database.
+    database: DbConfig {
+        /// `postgres://user:password@host/name` or `sqlite:path`; in development `sqlite:xp-dev.db`.
+        url: Option<DatabaseUrl> = "", env "DATABASE_URL";
+        /// Connections kept open at most.
+        max_connections: u32 = "10";
+        /// How long connecting, or waiting for a free connection, may take.
+        acquire_timeout: Duration = "2s";
+        /// How long PostgreSQL works on one statement of a request before it gives up.
+        statement_timeout: Duration = "2s";
+    }
+    /// Who is asking: access tokens.
+    auth: AuthConfig {
+        /// The `iss` of access tokens.
+        issuer: String = "xp-graph";
+        /// The `aud` of access tokens.
+        audience: String = "xp-graph";
+        /// PEM file with the EC P-256 private key (PKCS#8) of access tokens. Required by `serve`; in development
+        /// a key is made at each start.
+        key_file: Option<PathBuf> = "";
+    }
+    /// Logs and traces.
+    telemetry: TelemetryConfig {
+        /// Which log lines to write, in the syntax of `tracing-subscriber`'s `EnvFilter`.
+        filter: LogFilter = "info", env "RUST_LOG";
+        /// `pretty`, `json`, or `auto`: pretty on a terminal.
+        log_format: LogFormat = "auto";
+        /// Where traces go by OTLP over HTTP (protobuf), as in `http://collector:4318`; no traces without it.
+        otlp_endpoint: Option<String> = "", env "OTEL_EXPORTER_OTLP_ENDPOINT";
+        /// The name of this service in traces.
+        service_name: String = "xp-graph", env "OTEL_SERVICE_NAME";
+    }
+    /// Limits on documents.
+    graph: GraphConfig {
+        /// Bytes of one document at most.
+        max_bytes: usize = "65536";
+        /// Tokens of one document at most.
+        max_tokens: usize = "2000";
+        /// Brackets open at once at most.
+        max_nesting: usize = "64";
+        /// Aliases of one document at most.
+        max_aliases: usize = "30";
+        /// Directives of one document at most.
+        max_directives: usize = "25";
+        /// Fields at the root of one operation at most.
+        max_root_fields: usize = "20";
+        /// Operations of one document at most.
+        max_operations: usize = "10";
+        /// Fragments of one document at most.
+        max_fragments: usize = "50";
+        /// Fields of all operations at most, each fragment counted where it is spread.
+        max_selections: usize = "10000";
+        /// Fields within each other at most.
+        max_depth: usize = "12";
+    }
+}
+
+/// What the configuration is for: decides the development defaults and what is required.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// `xp dev`: embedded defaults, nothing required.
+    Development,
+    /// `xp serve`: a database and a key are required.
+    Production,
+    /// A command that works on the database and needs its URL.
+    Database,
+    /// A command that checks for itself what it needs.
+    Tool,
+}
+
+impl Mode {
+    /// Defaults of this mode that differ from the table.
+    fn defaults(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Development => &[("database.url", "sqlite:xp-dev.db")],
+            Self::Production | Self::Database | Self::Tool => &[],
+        }
+    }
+
+    /// Keys that must have a value, with the way to get one.
+    fn required(self) -> &'static [(&'static str, &'static str)] {
+        const URL: (&str, &str) = (
+            "database.url",
+            "set DATABASE_URL (or DATABASE_URL_FILE) to postgres://user:password@host/name or sqlite:path",
+        );
+        const KEY: (&str, &str) = (
+            "auth.key_file",
+            "make a key with `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out key.pem` and set \
+             XP_AUTH_KEY_FILE=key.pem",
+        );
+        match self {
+            Self::Development | Self::Tool => &[],
+            Self::Database => &[URL],
+            Self::Production => &[URL, KEY],
+        }
+    }
+}
+
+impl GraphConfig {
+    /// The same as the front room's limits.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            bytes: self.max_bytes,
+            tokens: self.max_tokens,
+            nesting: self.max_nesting,
+            aliases: self.max_aliases,
+            directives: self.max_directives,
+            root_fields: self.max_root_fields,
+            operations: self.max_operations,
+            fragments: self.max_fragments,
+            selections: self.max_selections,
+            depth: self.max_depth,
+            ..Limits::public()
+        }
+    }
+}
+
+impl DbConfig {
+    /// For the store room. While serving, PostgreSQL gets the statement time-out; migrations and seeds may take
+    /// longer. `None` without a URL.
+    pub fn for_store(&self, serving: bool) -> Option<entities::DatabaseConfig> {
+        let given = self.url.as_ref()?;
+        let mut url = given.expose().to_owned();
+        if serving && given.is_postgres() {
+            let joint = if url.contains('?') { '&' } else { '?' };
+            let _ = write!(url, "{joint}options[statement_timeout]={}", self.statement_timeout.as_millis());
+        }
+        Some(entities::DatabaseConfig {
+            url,
+            max_connections: self.max_connections,
+            acquire_timeout: self.acquire_timeout,
+        })
+    }
+}
+
+impl Config {
+    /// What only shows when values are seen together.
+    fn contradictions(&self) -> Vec<Problem> {
+        let mut found = Vec::new();
+        if self.http.body_limit_signed_in < self.http.body_limit_anonymous {
+            found.push(Problem {
+                what: "http.body_limit_signed_in is smaller than http.body_limit_anonymous".into(),
+                place: "the two values together".into(),
+                why: "a signed-in caller may always send at least as much as an anonymous one".into(),
+                fix: "raise http.body_limit_signed_in or lower http.body_limit_anonymous".into(),
+            });
+        }
+        if let Some(endpoint) = &self.telemetry.otlp_endpoint
+            && !endpoint.starts_with("http://")
+        {
+            found.push(Problem {
+                what: format!("telemetry.otlp_endpoint = \"{endpoint}\""),
+                place: "OTEL_EXPORTER_OTLP_ENDPOINT or xp.toml".into(),
+                why: "traces are sent by OTLP over plain HTTP".into(),
+                fix: "name a collector near by, as in http://localhost:4318, and let it speak TLS to the outside".into(),
+            });
+        }
+        found
+    }
+}
+
+impl Default for Config {
+    /// The defaults of the table, with nothing read from outside; where tests start.
+    fn default() -> Self {
+        let inputs = layers::Inputs::nothing(Mode::Tool);
+        layers::load(&inputs).expect("a unit test holds that the defaults are valid").config
+    }
+}

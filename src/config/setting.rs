@@ -1,0 +1,279 @@
+//! How the text of a value becomes a value, and how it may be shown. Not here: which keys there are.
+
+use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+
+/// A type that a configuration value can have.
+pub trait Setting: Sized {
+    /// What a value looks like, for messages and the README.
+    const EXPECTS: &'static str;
+    /// Whether the value is a secret.
+    const SECRET: bool = false;
+    /// Reads the text of a value; fails with the reason.
+    fn parse(text: &str) -> Result<Self, String>;
+    /// The value as it may be shown.
+    fn show(text: &str) -> String {
+        text.to_owned()
+    }
+}
+
+macro_rules! numbers {
+    ($($ty:ty: $expects:literal),+) => {$(
+        impl Setting for $ty {
+            const EXPECTS: &'static str = $expects;
+            fn parse(text: &str) -> Result<Self, String> {
+                match text.parse() {
+                    Ok(0) => Err("it must be at least 1".into()),
+                    Ok(number) => Ok(number),
+                    Err(error) => Err(format!("{error}")),
+                }
+            }
+        }
+    )+};
+}
+
+numbers!(u32: "number", usize: "number");
+
+impl Setting for u16 {
+    const EXPECTS: &'static str = "port";
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| "a port is a number from 0 to 65535".into())
+    }
+}
+
+impl Setting for String {
+    const EXPECTS: &'static str = "text";
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.is_empty() { Err("it must not be empty".into()) } else { Ok(text.into()) }
+    }
+}
+
+impl Setting for SocketAddr {
+    const EXPECTS: &'static str = "address:port";
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| "an address is written as in 127.0.0.1:9090 or [::1]:9090".into())
+    }
+}
+
+impl Setting for PathBuf {
+    const EXPECTS: &'static str = "path";
+    fn parse(text: &str) -> Result<Self, String> {
+        Ok(text.into())
+    }
+}
+
+impl<T: Setting> Setting for Option<T> {
+    const EXPECTS: &'static str = T::EXPECTS;
+    const SECRET: bool = T::SECRET;
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.is_empty() { Ok(None) } else { T::parse(text).map(Some) }
+    }
+    fn show(text: &str) -> String {
+        T::show(text)
+    }
+}
+
+impl Setting for Duration {
+    const EXPECTS: &'static str = "duration";
+    fn parse(text: &str) -> Result<Self, String> {
+        let (number, unit) = split_unit(text);
+        let number =
+            u64::from_str(number).map_err(|_| "a duration is written as in 500ms, 5s or 2m".to_owned())?;
+        match unit {
+            "ms" => Ok(Self::from_millis(number)),
+            "s" => Ok(Self::from_secs(number)),
+            "m" => Ok(Self::from_secs(number.saturating_mul(60))),
+            "" => Err("the unit is missing: a duration is written as in 500ms, 5s or 2m".into()),
+            other => Err(format!("`{other}` is no unit of time; use ms, s or m")),
+        }
+    }
+}
+
+/// A number of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Bytes(pub usize);
+
+impl Setting for Bytes {
+    const EXPECTS: &'static str = "size";
+    fn parse(text: &str) -> Result<Self, String> {
+        let (number, unit) = split_unit(text);
+        let number = usize::from_str(number)
+            .map_err(|_| "a size is written as in 65536, 256KiB or 2MiB".to_owned())?;
+        let factor = match unit {
+            "" | "B" => 1,
+            "KiB" => 1 << 10,
+            "MiB" => 1 << 20,
+            other => return Err(format!("`{other}` is no unit of size; use KiB or MiB")),
+        };
+        number.checked_mul(factor).map(Self).ok_or_else(|| "it is too large".into())
+    }
+}
+
+fn split_unit(text: &str) -> (&str, &str) {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    (number, unit.trim_start())
+}
+
+/// Which log lines to write; checked here, so that a bad one is reported with everything else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogFilter(pub String);
+
+impl Setting for LogFilter {
+    const EXPECTS: &'static str = "filter";
+    fn parse(text: &str) -> Result<Self, String> {
+        match tracing_subscriber::EnvFilter::try_new(text) {
+            Ok(_) => Ok(Self(text.into())),
+            Err(error) => Err(format!("{error}; a filter is written as in info or warn,schema=debug")),
+        }
+    }
+}
+
+/// Where the database is. May hold a password, so it is shown only masked.
+#[derive(Clone, PartialEq, Eq)]
+pub struct DatabaseUrl(String);
+
+impl DatabaseUrl {
+    /// The whole URL, password included; for the driver only.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether it names a PostgreSQL server (else SQLite).
+    pub fn is_postgres(&self) -> bool {
+        self.0.starts_with("postgres")
+    }
+}
+
+impl fmt::Display for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&Self::show(&self.0))
+    }
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Setting for DatabaseUrl {
+    const EXPECTS: &'static str = "URL";
+    const SECRET: bool = true;
+    fn parse(text: &str) -> Result<Self, String> {
+        let known = ["postgres://", "postgresql://", "sqlite:"];
+        if known.iter().any(|scheme| text.starts_with(scheme)) {
+            return Ok(Self(text.into()));
+        }
+        Err("it must begin with postgres://, postgresql:// or sqlite:".into())
+    }
+
+    /// Masks the password, in the authority and in a `password=` parameter; anything that is no URL of ours is
+    /// masked as a whole, since nobody knows where its secret is.
+    fn show(text: &str) -> String {
+        if text.is_empty() || text.starts_with("sqlite:") {
+            return text.to_owned();
+        }
+        let Some((scheme, rest)) = text.split_once("://") else { return "***".into() };
+        let (address, parameters) = rest.split_once('?').map_or((rest, None), |(a, p)| (a, Some(p)));
+        // The last `@`: a password may hold an unescaped one.
+        let address = match address.rsplit_once('@') {
+            None => address.to_owned(),
+            Some((account, host)) => match account.split_once(':') {
+                None => format!("{account}@{host}"),
+                Some((user, _)) => format!("{user}:***@{host}"),
+            },
+        };
+        let parameters = parameters.map(|parameters| {
+            let shown = parameters.split('&').map(|pair| match pair.split_once('=') {
+                Some((name, _)) if name.contains("pass") => format!("{name}=***"),
+                _ => pair.to_owned(),
+            });
+            format!("?{}", shown.collect::<Vec<_>>().join("&"))
+        });
+        format!("{scheme}://{address}{}", parameters.unwrap_or_default())
+    }
+}
+
+macro_rules! choices {
+    ($( $(#[$doc:meta])* $name:ident { $( $(#[$variant_doc:meta])* $variant:ident = $text:literal ),+ } )+) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name { $( $(#[$variant_doc])* $variant ),+ }
+
+        impl Setting for $name {
+            const EXPECTS: &'static str = concat!($($text, " ",)+);
+            fn parse(text: &str) -> Result<Self, String> {
+                match text {
+                    $( $text => Ok(Self::$variant), )+
+                    _ => Err(format!("it must be one of: {}", [$($text),+].join(", "))),
+                }
+            }
+        }
+    )+};
+}
+
+choices! {
+    /// On, off, or as the mode has it.
+    Switch {
+        /// As the mode has it.
+        Auto = "auto",
+        /// On.
+        On = "on",
+        /// Off.
+        Off = "off"
+    }
+    /// How log lines are written.
+    LogFormat {
+        /// Pretty on a terminal, JSON elsewhere.
+        Auto = "auto",
+        /// For people.
+        Pretty = "pretty",
+        /// For machines.
+        Json = "json"
+    }
+}
+
+impl Switch {
+    /// Whether it is on, given what `auto` means here.
+    pub fn is_on(self, auto: bool) -> bool {
+        match self {
+            Self::Auto => auto,
+            Self::On => true,
+            Self::Off => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_masked_wherever_it_stands() {
+        for (url, shown) in [
+            ("postgres://ann:s3cret@db:5432/xp", "postgres://ann:***@db:5432/xp"),
+            ("postgres://ann:s3@cret@db/xp", "postgres://ann:***@db/xp"),
+            (
+                "postgres://ann@db/xp?password=s3cret&sslmode=require",
+                "postgres://ann@db/xp?password=***&sslmode=require",
+            ),
+            ("postgres://db/xp", "postgres://db/xp"),
+            ("sqlite:xp.db", "sqlite:xp.db"),
+            ("s3cret", "***"),
+        ] {
+            assert_eq!(DatabaseUrl::show(url), shown);
+        }
+        assert_eq!(format!("{:?}", DatabaseUrl("postgres://a:b@c/d".into())), "postgres://a:***@c/d");
+    }
+
+    #[test]
+    fn durations_and_sizes_carry_their_unit() {
+        assert_eq!(Duration::parse("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(Duration::parse("2m"), Ok(Duration::from_secs(120)));
+        assert!(Duration::parse("5").is_err_and(|why| why.contains("unit")));
+        assert!(Duration::parse("5 days").is_err());
+        assert_eq!(Bytes::parse("256KiB"), Ok(Bytes(262_144)));
+        assert!(Bytes::parse("1GB").is_err());
+        assert!(u32::parse("0").is_err());
+    }
+}

@@ -1,0 +1,164 @@
+//! HTTP: the routes and the one layer around them. In order: `edge` (request id, span, measuring, panics), then the
+//! route. `server` accepts connections; `graphql` is the way through; `refusal` is what every failure looks like.
+//! Seams for what comes later: compression and CORS wrap `edge`'s response in `router`; persisted documents are found
+//! where `graphql` reads a request. Not here: what a query means.
+
+pub mod graphql;
+pub mod health;
+pub mod metrics;
+pub mod playground;
+pub mod refusal;
+pub mod server;
+
+use std::{any::Any, panic::AssertUnwindSafe};
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
+    middleware::{Next, from_fn_with_state},
+    response::{IntoResponse as _, Response},
+    routing::{get, post},
+};
+use entities::id;
+use futures_util::FutureExt as _;
+use tracing::{Instrument as _, field::Empty};
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+
+use crate::{
+    App,
+    telemetry::{self, SPANS},
+};
+use refusal::Refusal;
+
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Longest request id that is taken over from the caller.
+const LONGEST_REQUEST_ID: usize = 64;
+
+/// All routes of the server. Tests call it in memory: `router(app).oneshot(request)`.
+pub fn router(app: App) -> Router {
+    let mut routes = Router::new()
+        .route("/graphql", post(graphql::post).get(graphql::get).fallback(graphql::other_method))
+        .route("/schema.graphql", get(sdl))
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::readyz));
+    if app.http.metrics_address.is_none() {
+        routes = routes.route("/metrics", get(metrics::metrics));
+    }
+    if app.playground.is_some() {
+        routes = routes
+            .route("/", get(playground::page))
+            .route("/playground/config.json", get(playground::config))
+            .route("/playground/{asset}", get(playground::asset));
+    }
+    routes
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(no_such_method)
+        .layer(from_fn_with_state(app.clone(), edge))
+        .with_state(app)
+}
+
+/// The outermost layer: gives the request its id, measures it, puts it into a span, and turns a panic into an answer.
+async fn edge(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    let (method, route) = (method_label(request.method()), route_label(request.uri().path()));
+    let measured = app.metrics.begin_http(method, route);
+    let id = adopt_id(request.headers_mut());
+    let span = tracing::debug_span!(
+        target: SPANS, "http", otel.name = format_args!("{method} {route}"), otel.kind = "server",
+        http.request.method = method, http.route = route, http.response.status_code = Empty,
+        otel.status_code = Empty, request_id = id.to_str().unwrap_or_default(),
+    );
+    let answer = if span.is_disabled() {
+        AssertUnwindSafe(next.run(request)).catch_unwind().await
+    } else {
+        if let Some(caller) = telemetry::remote_context(request.headers()) {
+            // Fails only without a collector, when there is no trace to join.
+            let _ = span.set_parent(caller);
+        }
+        AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone()).await
+    };
+    let mut response = answer.unwrap_or_else(|panic| after_panic(&id, panic.as_ref()));
+    let status = response.status();
+    span.record("http.response.status_code", status.as_u16());
+    if status.is_server_error() {
+        span.record("otel.status_code", "ERROR");
+    }
+    response.headers_mut().insert(REQUEST_ID, id);
+    measured.finish(status.as_u16());
+    response
+}
+
+/// Takes over the caller's request id if it is harmless, else makes one; leaves it in the request's headers.
+fn adopt_id(headers: &mut HeaderMap) -> HeaderValue {
+    let harmless = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    let given = headers.get(REQUEST_ID).filter(|value| {
+        (1..=LONGEST_REQUEST_ID).contains(&value.len()) && value.as_bytes().iter().all(harmless)
+    });
+    if let Some(given) = given {
+        return given.clone();
+    }
+    let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+    let text = id::new().hyphenated().encode_lower(&mut text);
+    let made = HeaderValue::from_str(text).expect("a UUID is a header value");
+    headers.insert(REQUEST_ID, made.clone());
+    made
+}
+
+/// The id that `edge` left in the headers.
+pub(crate) fn request_id(headers: &HeaderMap) -> &str {
+    headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default()
+}
+
+fn after_panic(id: &HeaderValue, panic: &(dyn Any + Send)) -> Response {
+    let text =
+        panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    let request_id = id.to_str().unwrap_or_default();
+    tracing::error!(request_id, panic = text.unwrap_or("not a text"), "a request panicked");
+    Refusal::internal().into_response(request_id)
+}
+
+/// Methods as labels: a closed list, since a caller may invent any.
+fn method_label(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::HEAD => "HEAD",
+        Method::OPTIONS => "OPTIONS",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        _ => "_OTHER",
+    }
+}
+
+/// Routes as labels: a closed list.
+fn route_label(path: &str) -> &'static str {
+    match path {
+        "/graphql" => "/graphql",
+        "/livez" => "/livez",
+        "/readyz" => "/readyz",
+        "/metrics" => "/metrics",
+        "/schema.graphql" => "/schema.graphql",
+        "/" => "/",
+        _ if path.starts_with("/playground/") => "/playground/{asset}",
+        _ => "_other",
+    }
+}
+
+async fn sdl(State(app): State<App>) -> Response {
+    ([(header::CONTENT_TYPE, "application/graphql; charset=utf-8")], app.graph.sdl().to_owned())
+        .into_response()
+}
+
+async fn no_such_path(headers: HeaderMap) -> Response {
+    Refusal::new(StatusCode::NOT_FOUND, "BAD_USER_INPUT", "There is nothing at this path.")
+        .into_response(request_id(&headers))
+}
+
+async fn no_such_method(headers: HeaderMap) -> Response {
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "BAD_USER_INPUT", "This path does not take this method.")
+        .into_response(request_id(&headers))
+}
+
+#[cfg(test)]
+mod tests;

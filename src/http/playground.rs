@@ -1,0 +1,134 @@
+//! The playground: GraphiQL, bundled offline by `playground/` and embedded by `build.rs`. Assets are stored compressed
+//! and sent as they are; a client without brotli gets them decompressed. Not here: the page itself.
+
+use std::io::Read as _;
+
+use axum::{
+    extract::{Path, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
+use bytes::Bytes;
+use serde_json::json;
+
+use super::{refusal::Refusal, request_id};
+use crate::App;
+
+include!(concat!(env!("OUT_DIR"), "/assets.rs"));
+
+/// One file of the bundle.
+struct Asset {
+    path: &'static str,
+    content_type: &'static str,
+    /// Of the uncompressed content.
+    sha256: &'static str,
+    brotli: &'static [u8],
+}
+
+/// What the page may load and do; `playground/README.md` says why it needs each.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; worker-src 'self'; \
+    style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self'; connect-src 'self'; base-uri 'none'; \
+    form-action 'none'; frame-ancestors 'none'";
+const REVALIDATE: &str = "no-cache";
+const FOR_GOOD: &str = "public, max-age=31536000, immutable";
+/// Assets without a hash of their content in their name.
+const UNHASHED: [&str; 2] = ["index.html", "LICENSES.txt"];
+
+/// An account that the playground offers to sign in as.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// Its name.
+    pub name: String,
+    /// Its role.
+    pub role: &'static str,
+    /// An access token.
+    pub token: String,
+}
+
+/// What the page reads at its start.
+pub(crate) fn settings(accounts: &[Account]) -> Bytes {
+    let accounts: Vec<_> = accounts
+        .iter()
+        .map(|Account { name, role, token }| json!({ "name": name, "role": role, "token": token }))
+        .collect();
+    json!({ "endpoint": "/graphql", "accounts": accounts }).to_string().into()
+}
+
+/// `GET /`.
+pub(super) async fn page(headers: HeaderMap) -> Response {
+    send("index.html", &headers).await
+}
+
+/// `GET /playground/{asset}`.
+pub(super) async fn asset(Path(path): Path<String>, headers: HeaderMap) -> Response {
+    send(&path, &headers).await
+}
+
+/// `GET /playground/config.json`.
+pub(super) async fn config(State(app): State<App>) -> Response {
+    let body = app.playground.clone().unwrap_or_default();
+    ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], body).into_response()
+}
+
+async fn send(path: &str, request: &HeaderMap) -> Response {
+    let Some(asset) = ASSETS.iter().find(|asset| asset.path == path) else {
+        let missing = "There is no such file; was the playground built (`npm run build` in playground/)?";
+        return Refusal::new(StatusCode::NOT_FOUND, "BAD_USER_INPUT", missing)
+            .into_response(request_id(request));
+    };
+    let brotli = takes_brotli(request);
+    let etag = format!("\"{}{}\"", &asset.sha256[..32], if brotli { "-br" } else { "" });
+    let known = request.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
+    let mut response = if known.is_some_and(|known| known.split(',').any(|tag| tag.trim() == etag)) {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else if brotli {
+        ([(header::CONTENT_ENCODING, "br")], asset.brotli).into_response()
+    } else {
+        match tokio::task::spawn_blocking(|| decompressed(asset.brotli)).await {
+            Ok(Ok(content)) => content.into_response(),
+            _ => return Refusal::internal().into_response(request_id(request)),
+        }
+    };
+    let cache = if UNHASHED.contains(&asset.path) { REVALIDATE } else { FOR_GOOD };
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(asset.content_type));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
+    headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_SECURITY_POLICY));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    if let Ok(etag) = HeaderValue::from_str(&etag) {
+        headers.insert(header::ETAG, etag);
+    }
+    response
+}
+
+fn takes_brotli(headers: &HeaderMap) -> bool {
+    let codings = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    codings.flat_map(|text| text.split(',')).any(|coding| {
+        let mut parts = coding.split(';').map(str::trim);
+        parts.next() == Some("br")
+            && !parts.any(|part| matches!(part, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"))
+    })
+}
+
+fn decompressed(brotli: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut content = Vec::with_capacity(brotli.len() * 4);
+    brotli_decompressor::Decompressor::new(brotli, 4096).read_to_end(&mut content)?;
+    Ok(content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bundle_is_whole() {
+        for asset in ASSETS {
+            let content = decompressed(asset.brotli).expect("brotli");
+            let sha256 = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &content);
+            let hex: String = sha256.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(hex, asset.sha256, "{}", asset.path);
+        }
+    }
+}

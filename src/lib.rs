@@ -1,0 +1,115 @@
+//! The hall: process, configuration, HTTP, auth, telemetry. Knows axum; knows no table and no GraphQL type. A request
+//! passes `http` (limits, trace span, `auth` -> viewer) and leaves for `schema::Graph::execute`.
+
+pub mod auth;
+pub mod config;
+pub mod http;
+pub mod telemetry;
+
+use std::{
+    ops::Deref,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use entities::Store;
+use prometheus_client::registry::Registry;
+use schema::Graph;
+
+use auth::Auth;
+use config::{Config, HttpConfig};
+use telemetry::metrics::Metrics;
+
+pub use http::{playground::Account, router, server::serve};
+
+/// The server: everything that requests share. Cheap to clone.
+#[derive(Clone)]
+pub struct App(Arc<Parts>);
+
+/// What an `App` is made of.
+pub struct Parts {
+    /// The graph.
+    pub graph: Graph,
+    /// The store behind the graph; the hall only asks whether it is there.
+    pub store: Store,
+    /// Tokens to viewers.
+    pub auth: Auth,
+    /// Whether requests should come here.
+    pub ready: Readiness,
+    /// Development: explanations, demo accounts.
+    pub development: bool,
+    pub(crate) http: HttpConfig,
+    pub(crate) limits: schema::gate::Limits,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) registry: Registry,
+    /// The playground's settings, where the playground is on.
+    pub(crate) playground: Option<Bytes>,
+}
+
+impl App {
+    /// Builds the graph over a store and puts the parts together. `registry` holds what the store has registered.
+    pub fn new(
+        config: &Config,
+        store: Store,
+        auth: Auth,
+        mut registry: Registry,
+        development: Option<Development>,
+    ) -> Self {
+        let limits = config.graph.limits();
+        let options =
+            schema::Options { development: development.is_some(), limits, ..schema::Options::default() };
+        let metrics = Metrics::register(&mut registry);
+        let graph = Graph::new(store.clone(), options, &mut registry);
+        let playground = config.http.playground.is_on(development.is_some());
+        let accounts =
+            development.as_ref().map(|development| development.accounts.as_slice()).unwrap_or_default();
+        Self(Arc::new(Parts {
+            graph,
+            store,
+            auth,
+            ready: Readiness::default(),
+            development: development.is_some(),
+            http: config.http.clone(),
+            limits,
+            metrics,
+            registry,
+            playground: playground.then(|| http::playground::settings(accounts)),
+        }))
+    }
+}
+
+impl Deref for App {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+/// What is different in development.
+#[derive(Clone, Debug, Default)]
+pub struct Development {
+    /// Accounts that the playground offers.
+    pub accounts: Vec<Account>,
+}
+
+/// Whether requests should come here: not while the process is about to end.
+#[derive(Debug, Default)]
+pub struct Readiness {
+    draining: AtomicBool,
+}
+
+impl Readiness {
+    /// From now on `/readyz` says 503.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// Whether the process is about to end.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,141 @@
+//! Logs and traces: set up once, flushed at the end. Log lines go to standard error through a thread of their own
+//! (`writer`), spans by OTLP in batches (`otlp`), numbers to Prometheus (`metrics`, `process`).
+//!
+//! Spans have the target `xp::span` and the level debug: at the usual filter and without a collector nobody is
+//! interested in them, so their callsites are off and a request pays nothing. Invariant: no query, variable, token,
+//! body or address is ever logged or put into a span.
+
+pub mod metrics;
+mod otlp;
+mod process;
+mod writer;
+
+use std::{io::IsTerminal as _, time::Duration};
+
+use axum::http::HeaderMap;
+use opentelemetry::{
+    Context,
+    propagation::{Extractor, TextMapPropagator as _},
+    trace::{TraceContextExt as _, TracerProvider as _},
+};
+use opentelemetry_sdk::{propagation::TraceContextPropagator, trace::SdkTracerProvider};
+use tracing::Subscriber;
+use tracing_subscriber::{
+    EnvFilter, Layer, filter::FilterFn, layer::SubscriberExt as _, registry::LookupSpan,
+};
+
+use crate::config::{TelemetryConfig, setting::LogFormat};
+use writer::LogWriter;
+
+/// The target of spans, so that they can be chosen as a whole: `RUST_LOG=xp::span=debug` shows them in logs.
+pub(crate) const SPANS: &str = "xp::span";
+/// The target of the one line per operation.
+pub(crate) const OPERATIONS: &str = "xp::operation";
+/// How long flushing may take at the end.
+const FLUSH_LIMIT: Duration = Duration::from_secs(2);
+
+/// Telemetry could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The exporter refuses its settings.
+    #[error("telemetry.otlp_endpoint: {0}")]
+    Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
+    /// Something else in this process has set up logging.
+    #[error("logging was already set up in this process")]
+    Again,
+}
+
+/// What has to be flushed at the end.
+#[derive(Debug)]
+pub struct Telemetry {
+    provider: Option<SdkTracerProvider>,
+    writer: LogWriter,
+}
+
+impl Telemetry {
+    /// Sets up logs and, where a collector is configured, traces for the whole process. Call it inside the runtime:
+    /// spans are sent from there.
+    pub fn start(config: &TelemetryConfig) -> Result<Self, Error> {
+        let writer = LogWriter::start();
+        let provider = otlp::provider(config)?;
+        let traces = provider.as_ref().map(trace_layer);
+        let subscriber = tracing_subscriber::registry().with(log_layer(config, &writer)).with(traces);
+        tracing::subscriber::set_global_default(subscriber).map_err(|_| Error::Again)?;
+        Ok(Self { provider, writer })
+    }
+
+    /// Sends what is left, within two seconds.
+    pub async fn stop(self) {
+        let Self { provider, writer } = self;
+        // On a thread of its own: the exporter sends through this runtime, which must not be blocked meanwhile.
+        let flush = tokio::task::spawn_blocking(move || {
+            if let Some(provider) = provider {
+                // A collector that is away has been reported; at the end there is nobody left to tell.
+                let _ = provider.shutdown_with_timeout(FLUSH_LIMIT);
+            }
+            writer.flush(FLUSH_LIMIT);
+        });
+        let _ = tokio::time::timeout(FLUSH_LIMIT, flush).await;
+    }
+}
+
+fn log_layer<S>(config: &TelemetryConfig, writer: &LogWriter) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    let terminal = std::io::stderr().is_terminal();
+    let json = match config.log_format {
+        LogFormat::Auto => !terminal,
+        LogFormat::Pretty => false,
+        LogFormat::Json => true,
+    };
+    let filter = EnvFilter::new(&config.filter.0);
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer.clone());
+    if json {
+        lines.json().flatten_event(true).with_current_span(false).with_filter(filter).boxed()
+    } else {
+        lines.compact().with_ansi(terminal).with_filter(filter).boxed()
+    }
+}
+
+fn trace_layer<S>(provider: &SdkTracerProvider) -> impl Layer<S> + use<S>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    // Spans only: log lines inside a span stay log lines.
+    let spans = FilterFn::new(|metadata| metadata.is_span() && metadata.target() == SPANS)
+        .with_max_level_hint(tracing::Level::DEBUG);
+    tracing_opentelemetry::layer()
+        .with_tracer(provider.tracer("xp"))
+        .with_location(false)
+        .with_threads(false)
+        .with_tracked_inactivity(false)
+        .with_filter(spans)
+}
+
+/// The caller's place in its trace, from `traceparent` and `tracestate` (W3C).
+pub(crate) fn remote_context(headers: &HeaderMap) -> Option<Context> {
+    headers.contains_key("traceparent").then(|| TraceContextPropagator::new().extract(&Headers(headers)))
+}
+
+/// The trace that a request belongs to, for its log line.
+pub(crate) fn trace_id(context: &Context) -> Option<String> {
+    let span = context.span();
+    let context = span.span_context();
+    context.is_valid().then(|| context.trace_id().to_string())
+}
+
+struct Headers<'a>(&'a HeaderMap);
+
+impl Extractor for Headers<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key).and_then(|value| value.to_str().ok())
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.0.keys().map(axum::http::HeaderName::as_str).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

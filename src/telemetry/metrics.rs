@@ -1,0 +1,175 @@
+//! The numbers of the hall: HTTP requests, GraphQL operations, errors by code. No global state: everything is in the
+//! registry that `main` makes and hands to each room. Labels are bounded: methods and routes come from closed lists,
+//! codes from the catalogue. Not here: batches and statements, which the rooms below count themselves.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, EncodeLabelValue},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
+    registry::Registry,
+};
+use schema::OperationKind;
+
+use super::process::Process;
+
+const BUCKETS_SECONDS: [f64; 13] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// The status that is counted for a caller who went away before the answer.
+const ABANDONED: u16 = 499;
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct HttpLabels {
+    http_request_method: &'static str,
+    http_route: &'static str,
+    http_response_status_code: u16,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OperationLabels {
+    graphql_operation_type: &'static str,
+    outcome: Outcome,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ErrorLabels {
+    code: &'static str,
+}
+
+/// How a GraphQL request ended.
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Without errors.
+    Ok,
+    /// It ran, with errors.
+    Errors,
+    /// It was refused before it ran.
+    Refused,
+    /// It took too long.
+    Timeout,
+}
+
+impl EncodeLabelValue for Outcome {
+    fn encode(&self, encoder: &mut prometheus_client::encoding::LabelValueEncoder<'_>) -> std::fmt::Result {
+        let text = match self {
+            Self::Ok => "ok",
+            Self::Errors => "errors",
+            Self::Refused => "refused",
+            Self::Timeout => "timeout",
+        };
+        EncodeLabelValue::encode(&text, encoder)
+    }
+}
+
+/// The hall's metrics.
+#[derive(Clone, Debug)]
+pub(crate) struct Metrics {
+    http_seconds: Family<HttpLabels, Histogram, fn() -> Histogram>,
+    http_active: Gauge,
+    operation_seconds: Family<OperationLabels, Histogram, fn() -> Histogram>,
+    errors: Family<ErrorLabels, Counter>,
+}
+
+impl Metrics {
+    /// Registers everything, build and process included.
+    pub(crate) fn register(registry: &mut Registry) -> Arc<Self> {
+        let histogram: fn() -> Histogram = || Histogram::new(BUCKETS_SECONDS);
+        let metrics = Self {
+            http_seconds: Family::new_with_constructor(histogram),
+            http_active: Gauge::default(),
+            operation_seconds: Family::new_with_constructor(histogram),
+            errors: Family::default(),
+        };
+        registry.register(
+            "http_server_request_duration_seconds",
+            "HTTP requests from their headers to the answer's; status 499: the caller went away",
+            metrics.http_seconds.clone(),
+        );
+        registry.register(
+            "http_server_active_requests",
+            "HTTP requests that are being answered",
+            metrics.http_active.clone(),
+        );
+        registry.register(
+            "graphql_server_operation_duration_seconds",
+            "GraphQL requests by type of operation and outcome",
+            metrics.operation_seconds.clone(),
+        );
+        registry.register(
+            "graphql_server_errors",
+            "Errors in GraphQL answers by code",
+            metrics.errors.clone(),
+        );
+        registry.register(
+            "build",
+            "The program that runs",
+            Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]),
+        );
+        registry.register_collector(Box::new(Process));
+        Arc::new(metrics)
+    }
+
+    /// Counts a request from now on, until it is finished or dropped.
+    pub(crate) fn begin_http(self: &Arc<Self>, method: &'static str, route: &'static str) -> Measured {
+        self.http_active.inc();
+        Measured { metrics: Arc::clone(self), method, route, status: ABANDONED, started: Instant::now() }
+    }
+
+    /// Counts one GraphQL request.
+    pub(crate) fn operation(
+        &self,
+        kind: Option<OperationKind>,
+        outcome: Outcome,
+        took: Duration,
+        codes: &[&'static str],
+    ) {
+        let labels = OperationLabels { graphql_operation_type: kind_name(kind), outcome };
+        self.operation_seconds.get_or_create(&labels).observe(took.as_secs_f64());
+        for code in codes {
+            self.errors.get_or_create(&ErrorLabels { code }).inc();
+        }
+    }
+}
+
+/// The name of an operation's type in metrics, logs and spans.
+pub(crate) fn kind_name(kind: Option<OperationKind>) -> &'static str {
+    match kind {
+        Some(OperationKind::Query) => "query",
+        Some(OperationKind::Mutation) => "mutation",
+        Some(OperationKind::Subscription) => "subscription",
+        None => "unknown",
+    }
+}
+
+/// A request that is being counted. One that is dropped without an answer counts as abandoned.
+#[derive(Debug)]
+pub(crate) struct Measured {
+    metrics: Arc<Metrics>,
+    method: &'static str,
+    route: &'static str,
+    status: u16,
+    started: Instant,
+}
+
+impl Measured {
+    /// The request was answered.
+    pub(crate) fn finish(mut self, status: u16) {
+        self.status = status;
+    }
+}
+
+impl Drop for Measured {
+    fn drop(&mut self) {
+        self.metrics.http_active.dec();
+        let labels = HttpLabels {
+            http_request_method: self.method,
+            http_route: self.route,
+            http_response_status_code: self.status,
+        };
+        self.metrics.http_seconds.get_or_create(&labels).observe(self.started.elapsed().as_secs_f64());
+    }
+}

@@ -1,0 +1,64 @@
+//! Spans to a collector: batched on a thread of their own, sent as protobuf over HTTP. A collector that is slow or away
+//! costs nothing but its spans: the queue is bounded and drops. Not here: which spans there are.
+
+use std::{sync::Arc, time::Duration};
+
+use opentelemetry_otlp::{WithExportConfig as _, WithHttpConfig as _};
+use opentelemetry_sdk::{
+    Resource,
+    error::{OTelSdkError, OTelSdkResult},
+    trace::{BatchConfigBuilder, BatchSpanProcessor, SdkTracerProvider, SpanData, SpanExporter},
+};
+use tokio::runtime::Handle;
+
+use crate::config::TelemetryConfig;
+
+/// Spans that wait at most; more are dropped.
+const QUEUED_SPANS: usize = 4096;
+/// How long one batch may take to send.
+const SEND_LIMIT: Duration = Duration::from_secs(5);
+
+/// The provider, where a collector is configured.
+pub(super) fn provider(
+    config: &TelemetryConfig,
+) -> Result<Option<SdkTracerProvider>, opentelemetry_otlp::ExporterBuildError> {
+    let Some(endpoint) = &config.otlp_endpoint else { return Ok(None) };
+    let exporter = opentelemetry_otlp::SpanExporter::builder()
+        .with_http()
+        .with_protocol(opentelemetry_otlp::Protocol::HttpBinary)
+        .with_endpoint(format!("{}/v1/traces", endpoint.trim_end_matches('/')))
+        .with_timeout(SEND_LIMIT)
+        .with_headers(std::collections::HashMap::new())
+        .build()?;
+    let exporter = OnRuntime { exporter: Arc::new(exporter), runtime: Handle::current() };
+    let batches = BatchConfigBuilder::default()
+        .with_max_queue_size(QUEUED_SPANS)
+        .with_scheduled_delay(Duration::from_secs(1))
+        .build();
+    let processor = BatchSpanProcessor::builder(exporter).with_batch_config(batches).build();
+    let resource = Resource::builder()
+        .with_service_name(config.service_name.clone())
+        .with_attribute(opentelemetry::KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
+        .build();
+    Ok(Some(SdkTracerProvider::builder().with_span_processor(processor).with_resource(resource).build()))
+}
+
+/// The processor's thread has no runtime, which the HTTP client needs: batches are sent from ours.
+#[derive(Debug)]
+struct OnRuntime {
+    exporter: Arc<opentelemetry_otlp::SpanExporter>,
+    runtime: Handle,
+}
+
+impl SpanExporter for OnRuntime {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let exporter = Arc::clone(&self.exporter);
+        let sending = self.runtime.spawn(async move { exporter.export(batch).await });
+        sending.await.unwrap_or_else(|error| Err(OTelSdkError::InternalFailure(error.to_string())))
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        let exporter = Arc::get_mut(&mut self.exporter);
+        exporter.expect("the resource is set before the first batch").set_resource(resource);
+    }
+}
