@@ -22,7 +22,7 @@ fn main() {
                 field("path"),
                 field("contentType"),
                 field("sha256"),
-                content,
+                content.to_str().expect("the path is UTF-8"),
             );
         }
     }

@@ -50,7 +50,9 @@ async fn an_account_is_found_by_email_only_by_those_who_may_see_it() {
         userBy(lookup: { email: $email }) { id } _entities(representations: $r) { ... on User { id } } }";
     for app in TestApp::both().await {
         let admin = TestApp::account(Role::Admin).to_string();
-        for (role, found) in [(Role::Admin, true), (Role::Manager, true), (Role::Editor, false), (Role::Viewer, false)] {
+        for (role, found) in
+            [(Role::Admin, true), (Role::Manager, true), (Role::Editor, false), (Role::Viewer, false)]
+        {
             let r = json!([{"__typename": "User", "email": "admin@example.com"}]);
             let variables = json!({"email": "admin@example.com", "r": r});
             let data = app.as_role(role).run(by_email, variables).await.expect_data("by email");
@@ -143,7 +145,8 @@ async fn submissions_are_of_own_forms_or_ones_own() {
             let own = TestApp::account(role).to_string();
             let seen = app.as_role(role).ask(query).await;
             for form in nodes(&seen["forms"]) {
-                let whole = nodes(&all["forms"]).into_iter().find(|whole| whole["id"] == form["id"]).expect("it");
+                let whole =
+                    nodes(&all["forms"]).into_iter().find(|whole| whole["id"] == form["id"]).expect("it");
                 let all_of_it = role == Role::Editor && form["owner"]["id"] == *own;
                 let mut wanted = nodes(&whole["submissions"]);
                 wanted.retain(|submission| all_of_it || submission["user"]["id"] == *own);
@@ -170,7 +173,9 @@ async fn positions_of_others_are_for_managers() {
         assert_eq!(managed["users"], all["users"]);
         let others = nodes(&managed["latestLocations"]);
         let mine = TestApp::account(Role::Manager).to_string();
-        assert!(others.iter().all(|location| location["user"]["id"] == *mine || location["session"].is_null()));
+        assert!(
+            others.iter().all(|location| location["user"]["id"] == *mine || location["session"].is_null())
+        );
         for role in [Role::Editor, Role::Collector, Role::Viewer] {
             let own = TestApp::account(role).to_string();
             let seen = app.as_role(role).ask(query).await;
@@ -181,7 +186,8 @@ async fn positions_of_others_are_for_managers() {
                     assert_eq!(*seen, whole, "{role:?}");
                 } else {
                     let none = json!({"totalCount": 0, "nodes": []});
-                    let hidden = json!({"id": seen["id"], "lastLocation": null, "locations": none, "track": []});
+                    let hidden =
+                        json!({"id": seen["id"], "lastLocation": null, "locations": none, "track": []});
                     assert_eq!(*seen, hidden, "{role:?}");
                 }
             }
@@ -245,7 +251,9 @@ async fn what_is_hidden_looks_like_what_is_not_there() {
         for form in nodes(&data["forms"]) {
             if form["status"] != "OPEN" {
                 hidden.push(("Form", text(&form["id"])));
-                hidden.extend(nodes(&form["versions"]).iter().map(|version| ("FormVersion", text(&version["id"]))));
+                hidden.extend(
+                    nodes(&form["versions"]).iter().map(|version| ("FormVersion", text(&version["id"]))),
+                );
             }
             // Of an open form, all versions but the current one.
             let old = nodes(&form["versions"]);
@@ -279,14 +287,20 @@ async fn the_session_that_asks_is_the_current_one() {
         let id = text(&sessions["me"]["sessions"]["nodes"][1]["id"]);
         let session = SessionId::parse(&id).expect("an id");
         let data = app.in_session(account, role, session).ask(query).await;
-        assert_eq!(data["currentSession"], json!({"id": id, "isCurrent": true, "user": {"id": account.to_string()}}));
+        assert_eq!(
+            data["currentSession"],
+            json!({"id": id, "isCurrent": true, "user": {"id": account.to_string()}})
+        );
         for session in nodes(&data["me"]["sessions"]) {
             assert_eq!(session["isCurrent"], session["id"] == *id);
         }
         let data = app.as_admin().ask(query).await;
         assert!(data["currentSession"].is_null());
         // A stranger's session does not become visible by being said to be the current one.
-        let data = app.in_session(TestApp::account(Role::Viewer), Role::Viewer, session).ask("{ currentSession { id } }").await;
+        let data = app
+            .in_session(TestApp::account(Role::Viewer), Role::Viewer, session)
+            .ask("{ currentSession { id } }")
+            .await;
         assert!(data["currentSession"].is_null());
     }
 }

@@ -26,8 +26,11 @@ const BAD_INPUT: &[&str] = &["BAD_USER_INPUT"];
 #[tokio::test]
 async fn a_page_has_from_1_to_100_rows_and_one_direction() {
     let apps = TestApp::both().await;
-    for wrong in ["first: 0", "first: -1", "first: 101", "first: 2147483647", "last: 0", "last: -5", "last: 101"] {
-        let lists = ["users", "forms", "activityLogs"].map(|list| format!("{{ {list}({wrong}) {{ totalCount }} }}"));
+    for wrong in
+        ["first: 0", "first: -1", "first: 101", "first: 2147483647", "last: 0", "last: -5", "last: 101"]
+    {
+        let lists =
+            ["users", "forms", "activityLogs"].map(|list| format!("{{ {list}({wrong}) {{ totalCount }} }}"));
         for list in lists {
             let reply = refused(&apps, &list, json!({}), BAD_INPUT).await;
             assert!(reply.executed && reply.data.is_null(), "the list is not nullable: {}", reply.body);
@@ -49,7 +52,11 @@ async fn a_page_has_from_1_to_100_rows_and_one_direction() {
 async fn a_page_of_positions_has_up_to_1000_rows() {
     let apps = TestApp::both().await;
     for app in &apps {
-        app.as_admin().ask("{ latestLocations(first: 1000) { totalCount } me { locations(last: 1000) { totalCount } } }").await;
+        app.as_admin()
+            .ask(
+                "{ latestLocations(first: 1000) { totalCount } me { locations(last: 1000) { totalCount } } }",
+            )
+            .await;
     }
     refused(&apps, "{ latestLocations(first: 1001) { totalCount } }", json!({}), BAD_INPUT).await;
     refused(&apps, "{ me { locations(last: 1001) { totalCount } } }", json!({}), BAD_INPUT).await;
@@ -95,7 +102,8 @@ async fn a_cursor_belongs_to_its_list_its_filter_and_its_order() {
     }
     let sessions = |arguments: &str| format!("{{ me {{ sessions({arguments}) {{ totalCount }} }} }}");
     let other = cursor(&data["me"]["sessions"]);
-    refused(&apps, &sessions(&format!("activeOnly: true, after: {other:?}")), json!({}), &["BAD_CURSOR"]).await;
+    refused(&apps, &sessions(&format!("activeOnly: true, after: {other:?}")), json!({}), &["BAD_CURSOR"])
+        .await;
 
     // Altered: every character, the ends, and what was never a cursor.
     for at in 0..own.len() {
@@ -107,7 +115,17 @@ async fn a_cursor_belongs_to_its_list_its_filter_and_its_order() {
     }
     let long = "A".repeat(10_000);
     let (short, longer) = (own[..own.len() - 1].to_owned(), format!("{own}A"));
-    for wrong in ["", "A", "null", "🐟", "====", own.trim_end_matches('A').to_lowercase().as_str(), &short, &longer, &long] {
+    for wrong in [
+        "",
+        "A",
+        "null",
+        "🐟",
+        "====",
+        own.trim_end_matches('A').to_lowercase().as_str(),
+        &short,
+        &longer,
+        &long,
+    ] {
         refused(&apps, &query(users, wrong), json!({}), &["BAD_CURSOR"]).await;
         refused(&apps, &query(users, wrong).replace("after", "before"), json!({}), &["BAD_CURSOR"]).await;
     }
@@ -144,7 +162,13 @@ async fn an_id_is_a_uuid_in_its_canonical_form() {
     let query = "query($id: ID!) { userBy(lookup: { id: $id }) { id } }";
     refused(&apps, query, json!({"id": "x"}), BAD_INPUT).await;
     for filter in ["ownerIds: [\"x\"]", "ownerIds: \"x\""] {
-        refused(&apps, &format!("{{ forms(filter: {{ {filter} }}) {{ totalCount }} }}"), json!({}), BAD_INPUT).await;
+        refused(
+            &apps,
+            &format!("{{ forms(filter: {{ {filter} }}) {{ totalCount }} }}"),
+            json!({}),
+            BAD_INPUT,
+        )
+        .await;
     }
     let many = vec!["01890000-0000-7000-8000-000000000001"; 1_001];
     let query = "query($ids: [ID!]) { latestLocations(userIds: $ids) { totalCount } }";
@@ -202,7 +226,11 @@ async fn representations_are_judged_one_by_one() {
 async fn values_out_of_range_are_refused() {
     let apps = TestApp::both().await;
     let reply = refused(&apps, "{ users(first: 99999999999) { totalCount } }", json!({}), BAD_INPUT).await;
-    assert!(!reply.body.contains("Args"), "names of the server's own types are nobody's business: {}", reply.body);
+    assert!(
+        !reply.body.contains("Args"),
+        "names of the server's own types are nobody's business: {}",
+        reply.body
+    );
     for area in [
         "box: { west: -181, south: 0, east: 0, north: 1 }",
         "box: { west: 0, south: 2, east: 1, north: 1 }",
@@ -211,12 +239,24 @@ async fn values_out_of_range_are_refused() {
         "circle: { latitude: 0, longitude: 181, radius: 1 }",
         "circle: { latitude: 0, longitude: 0, radius: -1 }",
     ] {
-        refused(&apps, &format!("{{ latestLocations(area: {{ {area} }}) {{ totalCount }} }}"), json!({}), BAD_INPUT).await;
+        refused(
+            &apps,
+            &format!("{{ latestLocations(area: {{ {area} }}) {{ totalCount }} }}"),
+            json!({}),
+            BAD_INPUT,
+        )
+        .await;
         let nested = format!("{{ me {{ locations(filter: {{ area: {{ {area} }} }}) {{ totalCount }} }} }}");
         refused(&apps, &nested, json!({}), BAD_INPUT).await;
     }
     let late = "{ from: \"2026-02-01T00:00:00Z\", to: \"2026-01-01T00:00:00Z\" }";
-    refused(&apps, &format!("{{ users(filter: {{ createdAt: {late} }}) {{ totalCount }} }}"), json!({}), BAD_INPUT).await;
+    refused(
+        &apps,
+        &format!("{{ users(filter: {{ createdAt: {late} }}) {{ totalCount }} }}"),
+        json!({}),
+        BAD_INPUT,
+    )
+    .await;
     refused(&apps, &format!("{{ me {{ track(range: {late}) {{ id }} }} }}"), json!({}), BAD_INPUT).await;
     for points in [-1, 0, 1, 10_001] {
         let track = format!("{{ me {{ track(range: {{}}, maxPoints: {points}) {{ id }} }} }}");
@@ -259,7 +299,22 @@ async fn documents_that_do_not_fit_the_schema_are_request_errors() {
         assert!(reply.codes.iter().all(|code| INVALID.contains(&code.as_str())), "{query}: {}", reply.body);
         assert!(reply.errors[0]["locations"][0]["line"].is_u64(), "{query}: {}", reply.body);
     }
-    for query in ["", " ", "#", "{", "}", "{}", "{ me }}", "nope { me }", "{ me(: 1) }", "{ me { id }", "\u{feff}{", "{ \"me\" }", "query ($n: ) { me { id } }", "{ me { id } } trailing"] {
+    for query in [
+        "",
+        " ",
+        "#",
+        "{",
+        "}",
+        "{}",
+        "{ me }}",
+        "nope { me }",
+        "{ me(: 1) }",
+        "{ me { id }",
+        "\u{feff}{",
+        "{ \"me\" }",
+        "query ($n: ) { me { id } }",
+        "{ me { id } } trailing",
+    ] {
         let reply = app.as_admin().run(query, json!({})).await;
         assert_eq!(reply.codes, ["GRAPHQL_PARSE_FAILED"], "{query:?}: {}", reply.body);
         assert!(!reply.executed);
@@ -275,7 +330,9 @@ async fn the_operation_to_run_must_be_clear() {
     let app = TestApp::sqlite().await;
     let client = app.as_admin();
     let two = "query A { me { id } } query B { users { totalCount } }";
-    for (query, name) in [(two, None), (two, Some("C")), ("{ me { id } }", Some("A")), ("query A { me { id } }", Some("B"))] {
+    for (query, name) in
+        [(two, None), (two, Some("C")), ("{ me { id } }", Some("A")), ("query A { me { id } }", Some("B"))]
+    {
         let reply = client.run_named(query, name, json!({})).await;
         assert_eq!(reply.codes, ["OPERATION_RESOLUTION_FAILURE"], "{query} {name:?}: {}", reply.body);
         assert!(!reply.executed);
@@ -338,7 +395,14 @@ async fn variables_are_coerced_before_anything_runs() {
 
 #[tokio::test]
 async fn documents_made_to_hurt_are_refused_at_once() {
-    let deep = |levels: usize| format!("{}{}{}", "{ me { sessions { nodes { user ".repeat(levels), "{ id }", " } } } }".repeat(levels));
+    let deep = |levels: usize| {
+        format!(
+            "{}{}{}",
+            "{ me { sessions { nodes { user ".repeat(levels),
+            "{ id }",
+            " } } } }".repeat(levels)
+        )
+    };
     let nested = |open: &str, close: &str, levels: usize| {
         format!("{{ users(filter: {}1{}) {{ totalCount }} }}", open.repeat(levels), close.repeat(levels))
     };
@@ -352,17 +416,53 @@ async fn documents_made_to_hurt_are_refused_at_once() {
         ("nested lists", nested("[", "]", 10_000), "DEPTH_LIMIT"),
         ("nested objects", nested("{a:", "}", 8_000), "DEPTH_LIMIT"),
         ("nested lists without an end", "{ users(first: ".to_owned() + &"[".repeat(50_000), "DEPTH_LIMIT"),
-        ("fragments that double", format!("{{ me {{ ...F0 }} }} {fragments} fragment F40 on User {{ id }}"), "COST_LIMIT"),
-        ("a fragment of itself", "{ me { ...F } } fragment F on User { id ...F }".to_owned(), "GRAPHQL_VALIDATION_FAILED"),
-        ("fragments of each other", "{ me { ...F } } fragment F on User { ...G } fragment G on User { ...F }".to_owned(), "GRAPHQL_VALIDATION_FAILED"),
-        ("aliases", format!("{{ {} }}", (0..1_000).map(|n| format!("a{n}: me {{ id }} ")).collect::<String>()), "COST_LIMIT"),
+        (
+            "fragments that double",
+            format!("{{ me {{ ...F0 }} }} {fragments} fragment F40 on User {{ id }}"),
+            "COST_LIMIT",
+        ),
+        (
+            "a fragment of itself",
+            "{ me { ...F } } fragment F on User { id ...F }".to_owned(),
+            "GRAPHQL_VALIDATION_FAILED",
+        ),
+        (
+            "fragments of each other",
+            "{ me { ...F } } fragment F on User { ...G } fragment G on User { ...F }".to_owned(),
+            "GRAPHQL_VALIDATION_FAILED",
+        ),
+        (
+            "aliases",
+            format!("{{ {} }}", (0..1_000).map(|n| format!("a{n}: me {{ id }} ")).collect::<String>()),
+            "COST_LIMIT",
+        ),
         ("directives", format!("{{ me {{ id {} }} }}", "@include(if: true) ".repeat(1_000)), "COST_LIMIT"),
         ("root fields", format!("{{ {} }}", "__typename ".repeat(1_000)), "COST_LIMIT"),
         ("a long document", format!("{{ me {{ id }} }} #{}", "x".repeat(70_000)), "PAYLOAD_TOO_LARGE"),
         ("white space", format!("{{ me {{ id }} }}{}", " ".repeat(70_000)), "PAYLOAD_TOO_LARGE"),
-        ("a block string without an end", format!("{{ users(after: \"\"\"{}", "\\\"\"\"".repeat(12_000)), "GRAPHQL_PARSE_FAILED"),
-        ("introspection in depth", format!("{{ __schema {{ types {}{{ name }}{} }} }}", "{ fields { type ".repeat(12), "} } ".repeat(12)), "DEPTH_LIMIT"),
-        ("connections in connections", format!("{{ users {{ nodes {{ forms {{ nodes {{ owner {{ {} id {} }} }} }} }} }} }}", cost(10), "} } ".repeat(10)), "DEPTH_LIMIT"),
+        (
+            "a block string without an end",
+            format!("{{ users(after: \"\"\"{}", "\\\"\"\"".repeat(12_000)),
+            "GRAPHQL_PARSE_FAILED",
+        ),
+        (
+            "introspection in depth",
+            format!(
+                "{{ __schema {{ types {}{{ name }}{} }} }}",
+                "{ fields { type ".repeat(12),
+                "} } ".repeat(12)
+            ),
+            "DEPTH_LIMIT",
+        ),
+        (
+            "connections in connections",
+            format!(
+                "{{ users {{ nodes {{ forms {{ nodes {{ owner {{ {} id {} }} }} }} }} }} }}",
+                cost(10),
+                "} } ".repeat(10)
+            ),
+            "DEPTH_LIMIT",
+        ),
     ];
     let app = TestApp::sqlite().await;
     for (name, bomb, code) in bombs {
@@ -371,7 +471,11 @@ async fn documents_made_to_hurt_are_refused_at_once() {
         let elapsed = start.elapsed();
         assert!(!reply.executed && reply.sql.is_empty(), "{name}: {}", cut(&reply.body));
         let known = ["DEPTH_LIMIT", "COST_LIMIT", "PAYLOAD_TOO_LARGE", "GRAPHQL_PARSE_FAILED"];
-        assert!(reply.codes[0] == code || known.contains(&reply.codes[0].as_str()), "{name}: {}", cut(&reply.body));
+        assert!(
+            reply.codes[0] == code || known.contains(&reply.codes[0].as_str()),
+            "{name}: {}",
+            cut(&reply.body)
+        );
         assert_eq!(reply.codes, [code], "{name}: {}", cut(&reply.body));
         assert!(elapsed < Duration::from_millis(500), "{name} took {elapsed:?}");
         assert!(reply.body.len() < 2_000, "{name}: the answer is {} bytes", reply.body.len());
@@ -395,7 +499,11 @@ async fn values_of_variables_made_to_hurt_are_refused_at_once() {
     ] {
         let start = Instant::now();
         let reply = app.as_admin().run(query, variables).await;
-        assert!(reply.body.len() < 2_000 && start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+        assert!(
+            reply.body.len() < 2_000 && start.elapsed() < Duration::from_secs(2),
+            "{:?}",
+            start.elapsed()
+        );
     }
     let postgres = TestApp::postgres().await;
     let search = "query($s: String!, $r: [_Any!]!) {

@@ -4,10 +4,10 @@
 
 mod harness;
 
+mod access;
 mod corpus;
-mod statements;
-mod pages;
-mod published;
 mod limits;
 mod outage;
-mod access;
+mod pages;
+mod published;
+mod statements;

@@ -22,7 +22,8 @@ async fn without(app: &TestApp, table: &str, query: &str) -> Reply {
         assert!(error["path"].is_array() && error["locations"][0]["line"].is_u64(), "{}", reply.body);
     }
     for secret in [table, "away", "relation", "no such", "SELECT", "sqlite", "postgres"] {
-        let told = reply.errors.iter().any(|error| error["message"].as_str().is_some_and(|it| it.contains(secret)));
+        let told =
+            reply.errors.iter().any(|error| error["message"].as_str().is_some_and(|it| it.contains(secret)));
         assert!(!told, "{secret}: {}", reply.body);
     }
     reply
@@ -72,7 +73,8 @@ async fn a_failing_count_and_a_failing_document_fail_alone() {
     for app in TestApp::both_own().await {
         let query = "{ me { id } form: nodes(ids: []) { id } forms(first: 1) { nodes { id } } }";
         app.as_admin().ask(query).await;
-        let id = app.as_admin().ask("{ forms(first: 1) { nodes { id } } }").await["forms"]["nodes"][0]["id"].clone();
+        let id = app.as_admin().ask("{ forms(first: 1) { nodes { id } } }").await["forms"]["nodes"][0]["id"]
+            .clone();
         let counted = format!("{{ form(id: {id}) {{ id submissionCount }} me {{ id }} }}");
         let reply = without(&app, "form_submissions", &counted).await;
         assert!(reply.data["form"].is_null() && reply.data["me"]["id"].is_string(), "{}", reply.body);
@@ -96,10 +98,16 @@ async fn entities_and_nodes_of_one_failing_type_leave_the_others() {
                 __typename ... on User {{ id }} ... on Form {{ id }} }} }}"
         );
         let reply = without(&app, "forms", &query).await;
-        assert_eq!(reply.data["_entities"], json!([{"__typename": "User", "id": user}, null]), "{}", reply.body);
+        assert_eq!(
+            reply.data["_entities"],
+            json!([{"__typename": "User", "id": user}, null]),
+            "{}",
+            reply.body
+        );
         assert_eq!(paths(&reply), [json!(["_entities", 1])]);
         // The probe of ids reads every table.
-        let reply = without(&app, "forms", &format!("{{ nodes(ids: [\"{user}\"]) {{ id }} me {{ id }} }}")).await;
+        let reply =
+            without(&app, "forms", &format!("{{ nodes(ids: [\"{user}\"]) {{ id }} me {{ id }} }}")).await;
         assert_eq!(reply.data["nodes"], json!([null]), "{}", reply.body);
         assert!(reply.data["me"]["id"].is_string());
     }

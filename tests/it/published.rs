@@ -87,7 +87,10 @@ fn fields(name: &str, fields: &[Positioned<FieldDefinition>], all: &mut BTreeMap
 fn inputs(before: &str, inputs: &[Positioned<InputValueDefinition>], all: &mut BTreeMap<String, String>) {
     for input in inputs.iter().map(|input| &input.node) {
         let default = input.default_value.as_ref().map(|value| format!(" = {}", value.node));
-        all.insert(format!("{before}{}", input.name.node), format!("{}{}", input.ty.node, default.unwrap_or_default()));
+        all.insert(
+            format!("{before}{}", input.name.node),
+            format!("{}{}", input.ty.node, default.unwrap_or_default()),
+        );
     }
 }
 
