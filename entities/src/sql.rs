@@ -61,7 +61,8 @@ impl Sql {
 
     /// ` = ANY($n)` over texts.
     pub(crate) fn any_text<S: AsRef<str>>(&mut self, texts: &[S]) -> &mut Self {
-        let texts: Vec<String> = texts.iter().map(|text| text.as_ref().to_owned()).collect();
+        let texts = texts.iter().map(AsRef::as_ref).filter(|text| is_storable(text));
+        let texts: Vec<String> = texts.map(str::to_owned).collect();
         self.any_of(ArrayType::String, &texts)
     }
 
@@ -89,6 +90,9 @@ impl Sql {
 
     /// `column LIKE '%text%'`, with the pattern's own signs taken literally.
     pub(crate) fn contains(&mut self, column: &str, text: &str) -> &mut Self {
+        if !is_storable(text) {
+            return self.push("FALSE");
+        }
         let literal = text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
         self.push(column).push(" LIKE ").bind(format!("%{literal}%")).push(" ESCAPE '\\'")
     }
@@ -109,6 +113,11 @@ impl Sql {
     pub(crate) fn into_parts(self) -> (String, Vec<Value>) {
         (self.text, self.values)
     }
+}
+
+/// PostgreSQL stores no NUL in a text and refuses a value with one, so nothing stored can be equal to it.
+fn is_storable(text: &str) -> bool {
+    !text.contains('\0')
 }
 
 /// A row type that knows its columns in order. `table!` writes the implementation.

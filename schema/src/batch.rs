@@ -71,8 +71,16 @@ struct Inner {
     recorder: Arc<Recorder>,
     groups: Groups,
     metrics: Metrics,
-    queues: Mutex<FxHashMap<TypeId, Box<dyn Queue>>>,
+    queues: Mutex<AllQueues>,
     batches: Mutex<Vec<BatchRun>>,
+}
+
+/// The queues of all loader types.
+#[derive(Default)]
+struct AllQueues {
+    /// How often everything was forgotten: what was asked or read before is not known any more.
+    generation: u64,
+    by_type: FxHashMap<TypeId, Box<dyn Queue>>,
 }
 
 /// One batch that ran, for `extensions.explain`.
@@ -111,12 +119,12 @@ impl Batcher {
         keys: Vec<L::Key>,
     ) -> impl Future<Output = Vec<Outcome<L::Value>>> + use<L> {
         let inner = Arc::clone(&self.inner);
-        let mut asked = false;
+        let mut asked_in = None;
         poll_fn(move |cx| {
             let mut queues = inner.queues();
-            let queue = queue_of::<L>(&mut queues).entry(loader.clone()).or_default();
-            if !asked {
-                asked = true;
+            let generation = queues.generation;
+            let queue = queues.of::<L>().entry(loader.clone()).or_default();
+            if asked_in.replace(generation) != Some(generation) {
                 let fresh = queue.ask(&keys);
                 inner.metrics.asked(L::NAME, keys.len() - fresh);
             }
@@ -130,9 +138,14 @@ impl Batcher {
         })
     }
 
-    /// Forgets everything loaded so far: after a write of this request, reads must see it.
+    /// Forgets everything loaded so far: after a write of this request, reads must see it. Loads that wait ask
+    /// again, and what is under way is not kept.
     pub fn forget(&self) {
-        self.inner.queues().clear();
+        let mut queues = self.inner.queues();
+        queues.generation += 1;
+        for (_, mut queue) in queues.by_type.drain() {
+            queue.wake_all();
+        }
     }
 
     /// Runs `execution` to its end, flushing whenever it is stuck.
@@ -184,8 +197,10 @@ impl Batcher {
 
     fn take_open(&self) -> Vec<BoxFuture<'static, ()>> {
         let mut open = Vec::new();
-        for queue in self.inner.queues().values_mut() {
-            queue.take_open(&self.inner, &mut open);
+        let mut queues = self.inner.queues();
+        let generation = queues.generation;
+        for queue in queues.by_type.values_mut() {
+            queue.take_open(&self.inner, generation, &mut open);
         }
         open
     }
@@ -194,12 +209,12 @@ impl Batcher {
 const MAX_TURNS: usize = 256;
 
 impl Inner {
-    fn queues(&self) -> MutexGuard<'_, FxHashMap<TypeId, Box<dyn Queue>>> {
+    fn queues(&self) -> MutexGuard<'_, AllQueues> {
         lock(&self.queues)
     }
 
     /// Loads keys in this task, or together with other requests'.
-    async fn run<L: Loader>(self: Arc<Self>, loader: L, keys: Arc<[L::Key]>) {
+    async fn run<L: Loader>(self: Arc<Self>, loader: L, keys: Arc<[L::Key]>, generation: u64) {
         let start = Instant::now();
         let loaded = if L::SHARED && self.groups.is_on() {
             self.groups.load(loader.clone(), Arc::clone(&keys), &self.store, &self.recorder).await
@@ -212,7 +227,9 @@ impl Inner {
         self.metrics.ran(L::NAME, keys.len(), found, loaded.is_err(), elapsed);
         lock(&self.batches).push(BatchRun { loader: L::NAME, keys: keys.len(), found, elapsed });
         let mut queues = self.queues();
-        if let Some(queue) = queue_of::<L>(&mut queues).get_mut(&loader) {
+        if queues.generation == generation
+            && let Some(queue) = queues.of::<L>().get_mut(&loader)
+        {
             queue.fill(&keys, &loaded);
         }
     }
@@ -283,18 +300,23 @@ impl<L: Loader> Pending<L> {
 type Queues<L> = FxHashMap<L, Pending<L>>;
 
 trait Queue: Send {
-    fn take_open(&mut self, inner: &Arc<Inner>, open: &mut Vec<BoxFuture<'static, ()>>);
+    fn take_open(&mut self, inner: &Arc<Inner>, generation: u64, open: &mut Vec<BoxFuture<'static, ()>>);
+    fn wake_all(&mut self);
     fn as_any(&mut self) -> &mut dyn Any;
 }
 
 impl<L: Loader> Queue for Queues<L> {
-    fn take_open(&mut self, inner: &Arc<Inner>, open: &mut Vec<BoxFuture<'static, ()>>) {
+    fn take_open(&mut self, inner: &Arc<Inner>, generation: u64, open: &mut Vec<BoxFuture<'static, ()>>) {
         for (loader, pending) in self.iter_mut().filter(|(_, pending)| !pending.open.is_empty()) {
             let keys = std::mem::take(&mut pending.open);
             for part in keys.chunks(MAX_KEYS) {
-                open.push(Arc::clone(inner).run(loader.clone(), Arc::from(part)).boxed());
+                open.push(Arc::clone(inner).run(loader.clone(), Arc::from(part), generation).boxed());
             }
         }
+    }
+
+    fn wake_all(&mut self) {
+        self.values_mut().flat_map(|pending| pending.waiters.drain(..)).for_each(Waker::wake);
     }
 
     fn as_any(&mut self) -> &mut dyn Any {
@@ -302,13 +324,15 @@ impl<L: Loader> Queue for Queues<L> {
     }
 }
 
-fn queue_of<L: Loader>(queues: &mut FxHashMap<TypeId, Box<dyn Queue>>) -> &mut Queues<L> {
-    queues
-        .entry(TypeId::of::<L>())
-        .or_insert_with(|| Box::new(Queues::<L>::default()))
-        .as_any()
-        .downcast_mut()
-        .expect("the key is the loader's type")
+impl AllQueues {
+    fn of<L: Loader>(&mut self) -> &mut Queues<L> {
+        self.by_type
+            .entry(TypeId::of::<L>())
+            .or_insert_with(|| Box::new(Queues::<L>::default()))
+            .as_any()
+            .downcast_mut()
+            .expect("the key is the loader's type")
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

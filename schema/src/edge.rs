@@ -55,7 +55,12 @@ impl<A: InputType + 'static> Arguments for A {
     }
 
     fn read(value: Value) -> Result<Self, String> {
-        A::parse(Some(value)).map_err(|error| error.into_server_error(async_graphql::Pos::default()).message)
+        A::parse(Some(value)).map_err(|error| {
+            let mut message = error.into_server_error(async_graphql::Pos::default()).message;
+            // The library goes on with the names of our Rust types.
+            message.truncate(message.find(" (occurred while parsing").unwrap_or(message.len()));
+            message
+        })
     }
 }
 

@@ -197,18 +197,20 @@ pub fn check<'d>(document: &'d str, limits: &Limits) -> Result<Shape<'d>, Refusa
     gate.read().and_then(|()| gate.conclude()).map_err(|stop| stop.locate(document))
 }
 
-/// A refusal that knows its place as an offset.
-struct Stop {
-    code: Code,
-    at: usize,
-    message: String,
-}
+/// A refusal that knows its place as an offset. Boxed, so that results of the hot path fit a register.
+struct Stop(Box<(Code, usize, String)>);
 
 impl Stop {
     #[cold]
+    fn new(code: Code, at: usize, message: String) -> Self {
+        Self(Box::new((code, at, message)))
+    }
+
+    #[cold]
     fn locate(self, document: &str) -> Refusal {
+        let (code, at, message) = *self.0;
         let (mut line, mut column, mut previous) = (1, 1, ' ');
-        for (_, character) in document.char_indices().take_while(|(offset, _)| *offset < self.at) {
+        for (_, character) in document.char_indices().take_while(|(offset, _)| *offset < at) {
             match (previous, character) {
                 ('\r', '\n') => {}
                 (_, '\r' | '\n') => (line, column) = (line + 1, 1),
@@ -216,7 +218,7 @@ impl Stop {
             }
             previous = character;
         }
-        Refusal { code: self.code, message: self.message, line, column }
+        Refusal { code, message, line, column }
     }
 }
 
@@ -285,10 +287,19 @@ impl<'d, 'l> Gate<'d, 'l> {
         loop {
             self.lexer.skip_ignored();
             let Some(byte) = self.lexer.peek() else { break };
-            match self.frames.last() {
-                None => self.read_in_document(byte)?,
-                Some(Frame::Selections(_)) => self.read_in_selections(byte)?,
-                Some(_) => self.read_token(byte)?,
+            self.count_token()?;
+            match self.lexer.class() {
+                Class::Name => self.read_name()?,
+                Class::Punctuator => self.lexer.at += 1,
+                Class::Open => self.open(byte)?,
+                Class::Close => self.close(byte)?,
+                Class::Digit | Class::Minus => self.lexer.take_number()?,
+                Class::Quote => self.lexer.take_string()?,
+                Class::Dot => self.read_spread()?,
+                Class::At => self.read_directive()?,
+                Class::Blank | Class::Comment | Class::Mark | Class::Other => {
+                    return Err(self.lexer.unexpected());
+                }
             }
         }
         if !self.frames.is_empty() {
@@ -305,38 +316,15 @@ impl<'d, 'l> Gate<'d, 'l> {
         Ok(())
     }
 
-    /// One token, where nothing but brackets, directives and the count matter.
-    fn read_token(&mut self, byte: u8) -> Result<(), Stop> {
-        self.count_token()?;
-        match self.lexer.class() {
-            Class::Name => {
-                self.lexer.take_name();
-            }
-            Class::Digit | Class::Minus => self.lexer.take_number()?,
-            Class::Quote => self.lexer.take_string()?,
-            Class::Open => self.open(byte)?,
-            Class::Close => self.close(byte)?,
-            Class::At => self.read_directive()?,
-            Class::Dot => self.lexer.take_spread()?,
-            Class::Punctuator => self.lexer.at += 1,
-            Class::Blank | Class::Comment | Class::Mark | Class::Other => {
-                return Err(self.lexer.unexpected());
-            }
-        }
-        Ok(())
-    }
-
-    fn read_in_document(&mut self, byte: u8) -> Result<(), Stop> {
+    #[inline]
+    fn read_name(&mut self) -> Result<(), Stop> {
         let at = self.lexer.at;
-        if self.lexer.class() == Class::Name {
-            self.count_token()?;
-            let name = self.lexer.take_name();
-            return if self.in_header { Ok(()) } else { self.begin_named(name, at) };
+        let name = self.lexer.take_name();
+        match self.frames.last() {
+            Some(Frame::Selections(_)) => self.read_field(name, at),
+            None if !self.in_header => self.begin_named(name, at),
+            _ => Ok(()),
         }
-        if byte == b'{' && !self.in_header {
-            self.begin(Some(OperationKind::Query), "", at)?;
-        }
-        self.read_token(byte)
     }
 
     /// A definition from its keyword. The parser's keywords need no boundary: `queryName` is `query Name`.
@@ -351,7 +339,7 @@ impl<'d, 'l> Gate<'d, 'l> {
             (None, rest)
         } else {
             let message = format!("Syntax Error: Unexpected Name \"{}\".", echo(word));
-            return Err(Stop { code: Code::Parse, at, message });
+            return Err(Stop::new(Code::Parse, at, message));
         };
         let name = if rest.is_empty() { self.take_next_name()?.unwrap_or_default() } else { rest };
         self.begin(kind, name, at)
@@ -383,18 +371,10 @@ impl<'d, 'l> Gate<'d, 'l> {
         Ok(())
     }
 
-    fn read_in_selections(&mut self, byte: u8) -> Result<(), Stop> {
-        match self.lexer.class() {
-            Class::Name => self.read_field(),
-            Class::Dot => self.read_spread(),
-            _ => self.read_token(byte),
-        }
-    }
-
-    fn read_field(&mut self) -> Result<(), Stop> {
-        self.count_token()?;
-        let at = self.lexer.at;
-        let mut name = self.lexer.take_name();
+    /// `name` or `alias: name`; what follows comes by itself.
+    #[inline]
+    fn read_field(&mut self, first: &'d str, at: usize) -> Result<(), Stop> {
+        let mut name = first;
         self.lexer.skip_ignored();
         if self.lexer.peek() == Some(b':') {
             self.count_token()?;
@@ -408,7 +388,7 @@ impl<'d, 'l> Gate<'d, 'l> {
         let at_root = self.here.fields.depth == 0;
         let lists = matches!(name, "fields" | "interfaces" | "possibleTypes" | "inputFields");
         let reach =
-            Reach { depth: self.here.fields.depth + 1, lists: self.here.fields.lists + usize::from(lists) };
+            Reach { depth: self.here.fields.depth + 1, lists: self.here.fields.lists + u32::from(lists) };
         let introspection = self.here.introspection || (at_root && matches!(name, "__schema" | "__type"));
         self.inside = Place { fields: reach, levels: self.here.levels, introspection };
         self.measures.selections += 1;
@@ -419,9 +399,11 @@ impl<'d, 'l> Gate<'d, 'l> {
 
     /// `...Name`, `... on Type` or `...`; the parser takes `on` for a fragment's name unless a type follows.
     fn read_spread(&mut self) -> Result<(), Stop> {
-        self.count_token()?;
         let at = self.lexer.at;
         self.lexer.take_spread()?;
+        if !matches!(self.frames.last(), Some(Frame::Selections(_))) {
+            return Ok(());
+        }
         self.measures.selections += 1;
         self.inside = self.here;
         match self.take_next_name()? {
@@ -462,24 +444,33 @@ impl<'d, 'l> Gate<'d, 'l> {
     }
 
     fn open(&mut self, bracket: u8) -> Result<(), Stop> {
+        let at = self.lexer.at;
         if self.frames.len() >= self.nesting {
-            return Err(excess(Code::Depth, self.lexer.at, "nested brackets", self.nesting));
+            return Err(excess(Code::Depth, at, "nested brackets", self.nesting));
         }
         let frame = match (bracket, self.frames.last()) {
             (b'(', _) => Frame::Parenthesis,
             (b'[', _) => Frame::Bracket,
-            (_, None | Some(Frame::Selections(_))) => Frame::Selections(self.here),
-            _ => Frame::Object,
+            (_, Some(Frame::Parenthesis | Frame::Bracket | Frame::Object)) => Frame::Object,
+            (_, Some(Frame::Selections(_))) => self.open_selections(),
+            (_, None) => {
+                if !self.in_header {
+                    self.begin(Some(OperationKind::Query), "", at)?;
+                }
+                self.in_header = false;
+                self.open_selections()
+            }
         };
-        if let Frame::Selections(_) = frame {
-            self.in_header = false;
-            self.inside.levels += 1;
-            self.measures.levels = self.measures.levels.max(self.inside.levels);
-            self.here = self.inside;
-        }
         self.frames.push(frame);
         self.lexer.at += 1;
         Ok(())
+    }
+
+    #[inline]
+    fn open_selections(&mut self) -> Frame {
+        self.inside.levels += 1;
+        self.measures.levels = self.measures.levels.max(self.inside.levels);
+        Frame::Selections(std::mem::replace(&mut self.here, self.inside))
     }
 
     fn close(&mut self, bracket: u8) -> Result<(), Stop> {
@@ -518,7 +509,8 @@ impl<'d, 'l> Gate<'d, 'l> {
             if shape.selections > self.limits.selections {
                 return Err(excess(Code::Cost, definition.at, "selections", self.limits.selections));
             }
-            let (depth, introspection_depth) = (measures.plain.depth, measures.introspection.depth);
+            let depth = measures.plain.depth as usize;
+            let introspection_depth = measures.introspection.depth as usize;
             shape.depth = shape.depth.max(depth);
             shape.introspection_depth = shape.introspection_depth.max(introspection_depth);
             shape.operations.push(Operation {
@@ -539,7 +531,7 @@ impl<'d, 'l> Gate<'d, 'l> {
         if measures.selections > limits.selections {
             return Err(excess(Code::Cost, at, "selections", limits.selections));
         }
-        if measures.levels > limits.nesting {
+        if measures.levels as usize > limits.nesting {
             return Err(excess(Code::Depth, at, "nested selection sets", limits.nesting));
         }
         if definition.kind.is_none() {
@@ -548,13 +540,13 @@ impl<'d, 'l> Gate<'d, 'l> {
         if measures.root_fields > limits.root_fields {
             return Err(excess(Code::Cost, at, "root fields", limits.root_fields));
         }
-        if measures.plain.depth > limits.depth {
+        if measures.plain.depth as usize > limits.depth {
             return Err(excess(Code::Depth, at, "nested fields", limits.depth));
         }
-        if measures.introspection.depth > limits.introspection_depth {
+        if measures.introspection.depth as usize > limits.introspection_depth {
             return Err(excess(Code::Depth, at, "nested introspection fields", limits.introspection_depth));
         }
-        if measures.introspection.lists > limits.introspection_lists {
+        if measures.introspection.lists as usize > limits.introspection_lists {
             return Err(excess(Code::Depth, at, "nested introspection lists", limits.introspection_lists));
         }
         Ok(())
@@ -563,5 +555,5 @@ impl<'d, 'l> Gate<'d, 'l> {
 
 #[cold]
 fn excess(code: Code, at: usize, what: &str, limit: usize) -> Stop {
-    Stop { code, at, message: format!("The document has too many {what}; {limit} are allowed.") }
+    Stop::new(code, at, format!("The document has too many {what}; {limit} are allowed."))
 }

@@ -181,8 +181,8 @@ pub struct TrackArgs {
     /// The stretch of time.
     range: TimeRangeInput,
     /// Points to keep at most, 2 to 10000.
-    #[graphql(default = 500)]
-    max_points: i32,
+    #[graphql(default_with = "Some(DEFAULT_TRACK_POINTS)")]
+    max_points: Option<i32>,
 }
 
 /// Positions by id.
@@ -337,12 +337,18 @@ impl Loader for Tracks {
 
 /// Points that a track may be thinned to at most.
 const MAX_TRACK_POINTS: i32 = 10_000;
+/// Points that it is thinned to when nothing, or null, is asked for.
+const DEFAULT_TRACK_POINTS: i32 = 500;
+
+fn max_points(given: &Given<'_, TrackArgs>) -> i32 {
+    given.args.max_points.unwrap_or(DEFAULT_TRACK_POINTS)
+}
 
 /// `User.track`
 pub(crate) fn track_of_user() -> impl Edge<User> {
     Many::<User, TrackArgs, Tracks, Location>::new(
         |given| {
-            if !(2..=MAX_TRACK_POINTS).contains(&given.args.max_points) {
+            if !(2..=MAX_TRACK_POINTS).contains(&max_points(given)) {
                 return Err(FieldError::bad_input(format!(
                     "`maxPoints` must be from 2 to {MAX_TRACK_POINTS}"
                 )));
@@ -357,7 +363,7 @@ pub(crate) fn track_of_user() -> impl Edge<User> {
                     format!("more than {} points in `range`: ask for a shorter one", track::MAX_POINTS);
                 return Err(FieldError::bad_input(message));
             }
-            let kept = track::thin(&page.rows, given.args.max_points.unsigned_abs() as usize);
+            let kept = track::thin(&page.rows, max_points(given).unsigned_abs() as usize);
             Ok(kept.into_iter().map(|index| Arc::clone(&page.rows[index])).collect())
         },
     )

@@ -9,11 +9,12 @@ use entities::{
     id::{ActivityLogId, FormId, FormVersionId, LocationId, SessionId, SubmissionId, UserId},
 };
 
-/// A point in time (RFC 3339). Answers are in UTC with `Z` and six digits of the second, so that the order of the
-/// texts is the order of the times: `2026-01-02T03:04:05.123456Z`. Inputs may have any offset.
+/// The scalar `DateTime`; its published description stands on `ScalarType` below, where the library reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DateTime(pub Time);
 
+/// A point in time (RFC 3339). Answers are in UTC with `Z` and six digits of the second, so that the order of the
+/// texts is the order of the times: `2026-01-02T03:04:05.123456Z`. Inputs may have any offset.
 #[Scalar(name = "DateTime", specified_by_url = "https://datatracker.ietf.org/doc/html/rfc3339")]
 impl ScalarType for DateTime {
     fn parse(value: Value) -> InputValueResult<Self> {
@@ -39,9 +40,10 @@ impl ScalarType for DateTime {
     }
 }
 
-/// Any JSON value (RFC 8259), sent and stored as it is.
+/// The scalar `JSON`.
 pub struct AnyJson;
 
+/// Any JSON value (RFC 8259), sent and stored as it is.
 #[Scalar(name = "JSON", specified_by_url = "https://datatracker.ietf.org/doc/html/rfc8259")]
 impl ScalarType for AnyJson {
     fn parse(_: Value) -> InputValueResult<Self> {

@@ -104,8 +104,14 @@ impl InputTypes {
             return self.fit_object(value, name, object);
         }
         if let Some(kind) = self.enums.get(name) {
-            let known = matches!(value, Value::String(text) if kind.values.iter().any(|known| known.node.value.node == text.as_str()));
-            return if known {
+            // A string in the request's JSON, a name in a default of the document.
+            let given = match value {
+                Value::String(text) => Some(text.as_str()),
+                Value::Enum(name) => Some(name.as_str()),
+                _ => None,
+            };
+            let is = |known: &Name| given == Some(known.as_str());
+            return if kind.values.iter().any(|known| is(&known.node.value.node)) {
                 Ok(())
             } else {
                 Err(format!("does not name a value of the enum \"{name}\"."))

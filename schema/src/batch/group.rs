@@ -91,6 +91,8 @@ struct Turn<L: Loader> {
     line: Arc<Mutex<Line<L>>>,
     loader: L,
     store: Store,
+    /// Given to a task that has not begun. Dropped like that, the runtime is ending and takes no task any more.
+    handed_on: bool,
 }
 
 impl<L: Loader> Turn<L> {
@@ -101,11 +103,12 @@ impl<L: Loader> Turn<L> {
         }
         queue.under_way += 1;
         drop(queue);
-        Some(Self { line: Arc::clone(line), loader: loader.clone(), store: store.clone() })
+        Some(Self { line: Arc::clone(line), loader: loader.clone(), store: store.clone(), handed_on: false })
     }
 
     /// Serves those who wait until nobody does.
-    async fn serve(self) {
+    async fn serve(mut self) {
+        self.handed_on = false;
         loop {
             let batch = take_batch(&self.line);
             if batch.is_empty() {
@@ -146,16 +149,18 @@ impl<L: Loader> Drop for Turn<L> {
         if queue.waiting.is_empty() {
             return;
         }
+        let runtime = tokio::runtime::Handle::try_current().ok().filter(|_| !self.handed_on);
+        let Some(runtime) = runtime else {
+            // Nothing can run any more; the waiting requests get an error.
+            let stranded = std::mem::take(&mut queue.waiting);
+            drop(queue);
+            drop(stranded);
+            return;
+        };
         queue.under_way += 1;
         drop(queue);
-        let next =
-            Self { line: Arc::clone(&self.line), loader: self.loader.clone(), store: self.store.clone() };
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            drop(runtime.spawn(next.serve()));
-        } else {
-            // Outside a runtime nothing can run any more; the waiting requests get an error.
-            lock(&next.line).waiting.clear();
-        }
+        let (line, loader, store) = (Arc::clone(&self.line), self.loader.clone(), self.store.clone());
+        drop(runtime.spawn(Self { line, loader, store, handed_on: true }.serve()));
     }
 }
 

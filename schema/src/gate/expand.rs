@@ -10,8 +10,8 @@ use crate::OperationKind;
 /// How far a chain of fields goes: all of them, and those that are lists of introspection.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Reach {
-    pub(super) depth: usize,
-    pub(super) lists: usize,
+    pub(super) depth: u32,
+    pub(super) lists: u32,
 }
 
 impl Reach {
@@ -32,7 +32,7 @@ pub(super) struct Place {
     /// The enclosing fields.
     pub(super) fields: Reach,
     /// The enclosing selection sets.
-    pub(super) levels: usize,
+    pub(super) levels: u32,
     /// Whether the outermost field is `__schema` or `__type`.
     pub(super) introspection: bool,
 }
@@ -42,7 +42,7 @@ pub(super) struct Place {
 pub(super) struct Measures {
     pub(super) selections: usize,
     pub(super) root_fields: usize,
-    pub(super) levels: usize,
+    pub(super) levels: u32,
     /// The longest chain of fields that does not begin with `__schema` or `__type`.
     pub(super) plain: Reach,
     /// The longest chain that does.
@@ -141,7 +141,7 @@ pub(super) fn expand(definitions: &mut [Definition<'_>], spreads: &[Spread<'_>])
                 State::Open => {
                     let message =
                         format!("Cannot spread fragment \"{}\" within itself.", echo(spread.fragment));
-                    return Err(Stop { code: Code::Validation, at: spread.at, message });
+                    return Err(Stop::new(Code::Validation, spread.at, message));
                 }
             }
         }

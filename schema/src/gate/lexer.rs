@@ -9,16 +9,16 @@ use super::{Code, Stop};
 /// What a byte can begin, outside strings and comments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
+    /// A letter or `_`.
+    Name,
+    /// `0` to `9`; up to here, what a name goes on with.
+    Digit,
     /// Space, tab, comma or line break.
     Blank,
     /// `#`
     Comment,
     /// The first byte of a byte order mark, maybe.
     Mark,
-    /// A letter or `_`.
-    Name,
-    /// `0` to `9`
-    Digit,
     /// `-`
     Minus,
     /// `"`
@@ -37,7 +37,7 @@ pub(super) enum Class {
     Other,
 }
 
-const CLASSES: [Class; 256] = {
+static CLASSES: [Class; 256] = {
     let mut classes = [Class::Other; 256];
     let mut byte = 0;
     while byte < 256 {
@@ -90,43 +90,50 @@ impl<'d> Lexer<'d> {
         self.peek().map_or(Class::Other, |byte| CLASSES[usize::from(byte)])
     }
 
+    /// Where, from a place on, the first byte stands that is not of a kind; the end if there is none.
+    #[inline]
+    fn end_of(&self, from: usize, kind: impl Fn(u8) -> bool) -> usize {
+        let mut end = from;
+        while self.bytes.get(end).is_some_and(|&byte| kind(byte)) {
+            end += 1;
+        }
+        end
+    }
+
     /// Passes over blanks, byte order marks and comments.
     #[inline]
     pub(super) fn skip_ignored(&mut self) {
         loop {
             self.skip_blanks();
-            if self.class() != Class::Comment {
+            if self.peek() != Some(b'#') {
                 return;
             }
-            let start = self.at;
-            while self.peek().is_some_and(|byte| byte != b'\n' && byte != b'\r') {
-                self.at += 1;
-            }
-            self.filler += 4 * (self.at - start);
+            let end = self.end_of(self.at, |byte| byte != b'\n' && byte != b'\r');
+            self.filler += 4 * (end - self.at);
+            self.at = end;
         }
     }
 
     /// Passes over blanks and byte order marks only.
     #[inline]
     pub(super) fn skip_blanks(&mut self) {
-        let start = self.at;
         loop {
-            match self.class() {
-                Class::Blank => self.at += 1,
-                Class::Mark if self.bytes[self.at..].starts_with(BYTE_ORDER_MARK) => self.at += 3,
-                _ => break,
+            let end = self.end_of(self.at, |byte| CLASSES[usize::from(byte)] == Class::Blank);
+            self.filler += end - self.at;
+            self.at = end;
+            if self.peek() != Some(BYTE_ORDER_MARK[0]) || !self.bytes[end..].starts_with(BYTE_ORDER_MARK) {
+                return;
             }
+            self.filler += 3;
+            self.at += 3;
         }
-        self.filler += self.at - start;
     }
 
     /// Takes the name that begins here.
     #[inline]
     pub(super) fn take_name(&mut self) -> &'d str {
         let start = self.at;
-        while matches!(self.class(), Class::Name | Class::Digit) {
-            self.at += 1;
-        }
+        self.at = self.end_of(start + 1, |byte| CLASSES[usize::from(byte)] as u8 <= Class::Digit as u8);
         &self.text[start..self.at]
     }
 
@@ -134,7 +141,7 @@ impl<'d> Lexer<'d> {
     pub(super) fn take_type_condition(&mut self) -> bool {
         let start = self.at;
         self.skip_blanks();
-        if self.at > start && self.class() == Class::Name {
+        if self.class() == Class::Name {
             self.take_name();
             return true;
         }
@@ -178,9 +185,7 @@ impl<'d> Lexer<'d> {
         if self.class() != Class::Digit {
             return Err(self.unexpected());
         }
-        while self.class() == Class::Digit {
-            self.at += 1;
-        }
+        self.at = self.end_of(self.at, |byte| byte.is_ascii_digit());
         Ok(())
     }
 
@@ -200,11 +205,11 @@ impl<'d> Lexer<'d> {
         let start = self.at;
         self.at += 1;
         loop {
+            self.at = self.end_of(self.at, |byte| !matches!(byte, b'"' | b'\\' | b'\n' | b'\r'));
             match self.peek() {
                 Some(b'"') => break,
                 Some(b'\\') => self.take_escape()?,
-                None | Some(b'\n' | b'\r') => return Err(unterminated(start)),
-                Some(_) => self.at += 1,
+                _ => return Err(unterminated(start)),
             }
         }
         self.at += 1;
@@ -217,6 +222,7 @@ impl<'d> Lexer<'d> {
         let start = self.at;
         self.at += 3;
         loop {
+            self.at = self.end_of(self.at, |byte| byte != b'"' && byte != b'\\');
             match self.peek() {
                 Some(b'"') if self.bytes[self.at..].starts_with(b"\"\"\"") => break,
                 Some(b'\\') if self.bytes[self.at..].starts_with(b"\\\"\"\"") => self.at += 4,
@@ -251,16 +257,16 @@ impl<'d> Lexer<'d> {
             Some(character) => format!("Syntax Error: Unexpected character {character:?}."),
             None => "Syntax Error: Unexpected end of the document.".to_owned(),
         };
-        Stop { code: Code::Parse, at: self.at, message }
+        Stop::new(Code::Parse, self.at, message)
     }
 }
 
 #[cold]
 fn unterminated(at: usize) -> Stop {
-    Stop { code: Code::Parse, at, message: "Syntax Error: Unterminated string.".to_owned() }
+    Stop::new(Code::Parse, at, "Syntax Error: Unterminated string.".to_owned())
 }
 
 #[cold]
 fn bad_escape(at: usize) -> Stop {
-    Stop { code: Code::Parse, at, message: "Syntax Error: Invalid escape in a string.".to_owned() }
+    Stop::new(Code::Parse, at, "Syntax Error: Invalid escape in a string.".to_owned())
 }

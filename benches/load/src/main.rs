@@ -1,0 +1,280 @@
+//! The load runner's command line, and the order of a run: start the servers, compare their answers, warm up, measure
+//! by turns, report. How each is done is in the modules. All traffic stays on the loopback addresses of servers that
+//! this process has started, and both time and number of requests are bounded.
+
+mod check;
+mod client;
+mod cpu;
+mod database;
+mod measure;
+mod report;
+mod server;
+mod workload;
+
+use std::{
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::{Parser, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
+use uuid::Uuid;
+
+use crate::{
+    check::Shape,
+    database::Database,
+    measure::{Load, Outcome, run_slice},
+    report::{Figures, PeakMemory, Report, Run},
+    server::{Kind, Plan, Server},
+    workload::Workload,
+};
+
+/// Where the query files are looked for when `--operations` does not say.
+const OPERATIONS: [&str; 2] = ["playground/operations", "benches/load/operations"];
+
+#[derive(Parser)]
+#[command(
+    about = "Runs the workloads against `xp` and the baseline by turns and compares what a request costs"
+)]
+struct Arguments {
+    /// `postgres://…`: a migrated and seeded database, best on this machine.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    database_url: String,
+    /// The binary `xp`; it is run as `xp serve` and inherits the environment (`XP_AUTH_KEY_FILE` …).
+    #[arg(long, default_value = "target/release/xp")]
+    xp: PathBuf,
+    /// The binary `baseline`.
+    #[arg(long, default_value = "benches/baseline/target/release/baseline")]
+    baseline: PathBuf,
+    /// The bearer token of all requests; `xp` must let it see everybody's data.
+    #[arg(long, env = "XP_LOAD_TOKEN", hide_env_values = true, default_value = "none")]
+    token: String,
+    /// Run one server alone: no comparison of answers, no ratios.
+    #[arg(long)]
+    only: Option<Only>,
+    /// Directory of `w1.graphql` … with their variables in `w1.json`.
+    #[arg(long)]
+    operations: Option<PathBuf>,
+    /// Which workloads.
+    #[arg(long, value_delimiter = ',', default_value = "w1,w2,w3,w4")]
+    workloads: Vec<String>,
+    /// How many connections at once.
+    #[arg(long, value_delimiter = ',', default_value = "64,1", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    concurrency: Vec<u16>,
+    /// Slices of each server in each run.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    slices: u32,
+    /// Length of a slice.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=120))]
+    slice_seconds: u64,
+    /// Requests in a slice at most.
+    #[arg(long, default_value_t = 500_000)]
+    max_requests: usize,
+    /// Unmeasured load on each server before a run.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=60))]
+    warmup_seconds: u64,
+    /// Decides which ids are drawn.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Cap on each server's address space.
+    #[arg(long, default_value_t = 4096)]
+    memory_cap_mib: u64,
+    /// Write the figures as JSON to this file, `-` for standard output (then the tables are left out).
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Only {
+    Xp,
+    Baseline,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let mut terminated = signal(SignalKind::terminate())?;
+    // Leaving the run half done drops the servers, which ends them; so does a panic.
+    tokio::select! {
+        outcome = run(&arguments) => outcome,
+        _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+        _ = terminated.recv() => bail!("terminated"),
+    }
+}
+
+/// What a run works with.
+struct Bench<'a> {
+    arguments: &'a Arguments,
+    servers: Vec<Server>,
+    database: Database,
+    user_ids: Arc<[Uuid]>,
+}
+
+async fn run(arguments: &Arguments) -> Result<()> {
+    let workloads = read_workloads(arguments)?;
+    let load_average_before = load_average()?;
+    let mut database = Database::connect(&arguments.database_url).await?;
+    let user_ids: Arc<[Uuid]> = database.user_ids().await?.into();
+    let logs = LogDirectory::create()?;
+    let servers = start_servers(arguments, &logs.0).await?;
+    let mut bench = Bench { arguments, servers, database, user_ids };
+    bench.say(&format!(
+        "{} users · {} × {} s slices by turns · statements from {} · load average before: {load_average_before:.2}\n",
+        bench.user_ids.len(),
+        arguments.slices,
+        arguments.slice_seconds,
+        bench.database.source.describe(),
+    ))?;
+    let mut shapes = Vec::with_capacity(workloads.len());
+    for workload in &workloads {
+        shapes.push(check::compare(&bench.servers, workload, &bench.user_ids, arguments.seed).await?);
+    }
+    if bench.servers.len() > 1 {
+        bench.say("Both servers answer every workload with equal data.\n")?;
+    }
+    let mut runs = Vec::new();
+    for (workload, shape) in workloads.iter().zip(&shapes) {
+        for &connections in &arguments.concurrency {
+            let run = bench.measure(workload, shape, connections.into()).await?;
+            bench.say(&run.table())?;
+            runs.push(run);
+        }
+    }
+    let report = bench.finish(runs, load_average_before).await?;
+    write_json(arguments, &report)
+}
+
+fn read_workloads(arguments: &Arguments) -> Result<Vec<Workload>> {
+    let directory = match &arguments.operations {
+        Some(directory) => directory.as_path(),
+        None => OPERATIONS
+            .iter()
+            .map(Path::new)
+            .find(|directory| directory.join("w1.graphql").exists())
+            .with_context(|| format!("no query files in {}: give --operations", OPERATIONS.join(" or ")))?,
+    };
+    let read = |name: &String| Workload::read(directory, name, &arguments.token);
+    arguments.workloads.iter().map(read).collect()
+}
+
+async fn start_servers(arguments: &Arguments, log_directory: &Path) -> Result<Vec<Server>> {
+    let probe = Workload::probe(&arguments.token);
+    let kinds = [
+        (Only::Xp, "xp", &arguments.xp, Kind::Xp),
+        (Only::Baseline, "baseline", &arguments.baseline, Kind::Baseline),
+    ];
+    let mut servers = Vec::new();
+    for (which, name, program, kind) in kinds {
+        if arguments.only.is_some_and(|only| only != which) {
+            continue;
+        }
+        ensure!(
+            program.exists(),
+            "{} is not there: build it, or give its path with --{name}",
+            program.display()
+        );
+        let plan = Plan {
+            name,
+            program,
+            kind,
+            database_url: &arguments.database_url,
+            memory_cap_mib: arguments.memory_cap_mib,
+            log_directory,
+        };
+        servers.push(Server::start(&plan, &probe).await?);
+    }
+    Ok(servers)
+}
+
+impl Bench<'_> {
+    /// Warms both servers up, then loads them by turns with the same requests.
+    async fn measure(&mut self, workload: &Workload, shape: &Shape, connections: usize) -> Result<Run> {
+        let Self { arguments, servers, database, user_ids } = self;
+        let load = |seconds, seed| Load {
+            connections,
+            duration: Duration::from_secs(seconds),
+            max_requests: arguments.max_requests,
+            seed: arguments.seed.wrapping_add(seed),
+        };
+        for server in servers.iter() {
+            run_slice(server, workload, user_ids, load(arguments.warmup_seconds, 0), database).await?;
+        }
+        let mut outcomes: Vec<Outcome> = servers.iter().map(|_| Outcome::default()).collect();
+        for slice in 1..=arguments.slices {
+            let load = load(arguments.slice_seconds, slice.into());
+            for (server, outcome) in servers.iter().zip(&mut outcomes) {
+                outcome.add(run_slice(server, workload, user_ids, load, database).await?);
+            }
+        }
+        let figures = servers.iter().zip(outcomes).map(|(server, outcome)| Figures::of(server.name, outcome));
+        Ok(Run::new(&workload.name, connections, shape, figures.collect()))
+    }
+
+    /// Ends the servers and sums up.
+    async fn finish(self, runs: Vec<Run>, load_average_before: f64) -> Result<Report> {
+        let mut peak_memory = Vec::new();
+        for server in &self.servers {
+            let mib = cpu::peak_memory_kib(server.process_id)? as f64 / 1024.0;
+            self.say(&format!("{} held at most {mib:.0} MiB.", server.name))?;
+            peak_memory.push(PeakMemory { server: server.name, mib });
+        }
+        for server in self.servers {
+            server.stop().await?;
+        }
+        Ok(Report {
+            slices: self.arguments.slices,
+            slice_seconds: self.arguments.slice_seconds as f64,
+            seed: self.arguments.seed,
+            users: self.user_ids.len(),
+            statements_from: self.database.source,
+            load_average_before,
+            runs,
+            peak_memory,
+        })
+    }
+
+    /// A line or table for people, unless standard output is for JSON.
+    fn say(&self, text: &str) -> Result<()> {
+        if self.arguments.json.as_deref() != Some(Path::new("-")) {
+            writeln!(std::io::stdout(), "{text}")?;
+        }
+        Ok(())
+    }
+}
+
+fn write_json(arguments: &Arguments, report: &Report) -> Result<()> {
+    let Some(path) = &arguments.json else { return Ok(()) };
+    let text = serde_json::to_string_pretty(report)?;
+    if path == Path::new("-") {
+        writeln!(std::io::stdout(), "{text}")?;
+    } else {
+        fs::write(path, text).with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn load_average() -> Result<f64> {
+    let text = fs::read_to_string("/proc/loadavg")?;
+    Ok(text.split(' ').next().unwrap_or_default().parse()?)
+}
+
+/// Where the servers' output goes; its end is shown when something fails, so it need not outlive the run.
+struct LogDirectory(PathBuf);
+
+impl LogDirectory {
+    fn create() -> Result<Self> {
+        let path = std::env::temp_dir().join(format!("xp-load-{}", std::process::id()));
+        fs::create_dir_all(&path).with_context(|| format!("creating {}", path.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for LogDirectory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}

@@ -1,0 +1,176 @@
+//! A graph over a test database, and the clients who ask it.
+
+use entities::{
+    Store,
+    id::{SessionId, UserId},
+    seed,
+    user::Role,
+};
+use prometheus_client::registry::Registry;
+use schema::{Graph, Options, Request, Viewer};
+use sea_orm::{ConnectionTrait as _, DbBackend};
+use serde_json::{Value, json};
+
+use super::db;
+
+/// A graph over one database.
+pub(crate) struct TestApp {
+    pub(crate) graph: Graph,
+    pub(crate) store: Store,
+}
+
+impl TestApp {
+    /// Over the SQLite file that nobody writes to.
+    pub(crate) async fn sqlite() -> Self {
+        Self::over(&db::shared_sqlite().await).await
+    }
+
+    /// Over the PostgreSQL database that nobody writes to.
+    pub(crate) async fn postgres() -> Self {
+        Self::over(&db::shared_postgres().await).await
+    }
+
+    /// Both, for questions with the same answer.
+    pub(crate) async fn both() -> [Self; 2] {
+        [Self::sqlite().await, Self::postgres().await]
+    }
+
+    /// Both, each of one's own, for tests that write.
+    pub(crate) async fn both_own() -> [Self; 2] {
+        [Self::over(&db::own_sqlite().await).await, Self::over(&db::own_postgres().await).await]
+    }
+
+    async fn over(url: &str) -> Self {
+        let store = db::open(url).await;
+        let options = Options { development: true, ..Options::default() };
+        let graph = Graph::new(store.clone(), options, &mut Registry::default());
+        Self { graph, store }
+    }
+
+    pub(crate) fn is_postgres(&self) -> bool {
+        self.store.connection().get_database_backend() == DbBackend::Postgres
+    }
+
+    /// Runs SQL beside the graph.
+    pub(crate) async fn sql(&self, sql: &str) {
+        let ran = self.store.connection().execute_unprepared(sql).await;
+        ran.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    }
+
+    /// The demo account of this role.
+    pub(crate) fn account(role: Role) -> UserId {
+        let accounts = seed::demo_accounts();
+        accounts.iter().find(|account| account.role == role).expect("there is one of each role").id
+    }
+
+    pub(crate) fn as_admin(&self) -> Client<'_> {
+        self.as_role(Role::Admin)
+    }
+
+    /// The demo account of this role.
+    pub(crate) fn as_role(&self, role: Role) -> Client<'_> {
+        self.as_user(Self::account(role), role)
+    }
+
+    pub(crate) fn as_user(&self, id: UserId, role: Role) -> Client<'_> {
+        self.asked_by(Viewer::User { id, role, session: None })
+    }
+
+    pub(crate) fn in_session(&self, id: UserId, role: Role, session: SessionId) -> Client<'_> {
+        self.asked_by(Viewer::User { id, role, session: Some(session) })
+    }
+
+    pub(crate) fn anonymous(&self) -> Client<'_> {
+        self.asked_by(Viewer::Anonymous)
+    }
+
+    pub(crate) fn service(&self) -> Client<'_> {
+        self.asked_by(Viewer::Service)
+    }
+
+    fn asked_by(&self, viewer: Viewer) -> Client<'_> {
+        Client { app: self, viewer }
+    }
+}
+
+/// Somebody who asks the graph.
+pub(crate) struct Client<'a> {
+    app: &'a TestApp,
+    viewer: Viewer,
+}
+
+/// One SQL statement of an answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Statement {
+    pub(crate) name: String,
+    pub(crate) text: String,
+}
+
+/// An answer, without `extensions.explain`.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    /// The bytes.
+    pub(crate) body: String,
+    pub(crate) data: Value,
+    pub(crate) errors: Vec<Value>,
+    pub(crate) codes: Vec<String>,
+    /// False for request errors: the answer has no `data` entry.
+    pub(crate) executed: bool,
+    /// The statements that ran for it.
+    pub(crate) sql: Vec<Statement>,
+}
+
+impl Client<'_> {
+    /// Asks.
+    pub(crate) async fn run(&self, query: &str, variables: Value) -> Reply {
+        self.run_named(query, None, variables).await
+    }
+
+    /// Asks without variables, and expects no error.
+    pub(crate) async fn ask(&self, query: &str) -> Value {
+        self.run(query, json!({})).await.expect_data(query)
+    }
+
+    /// Asks for one operation of a document.
+    pub(crate) async fn run_named(&self, query: &str, name: Option<&str>, variables: Value) -> Reply {
+        let request = Request {
+            query: query.to_owned(),
+            operation_name: name.map(str::to_owned),
+            variables: serde_json::from_value(variables).expect("variables are an object"),
+            explain: true,
+        };
+        let reply = self.app.graph.execute(self.viewer.clone(), request).await;
+        let body = String::from_utf8(reply.body).expect("the answer is UTF-8");
+        let mut answer: Value = serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}"));
+        let sql = answer["extensions"]["explain"]["sql"].take();
+        let sql: Vec<Statement> = sql.as_array().into_iter().flatten().map(statement).collect();
+        assert_eq!(sql.len(), reply.statements as usize, "the reply counts what explain lists: {body}");
+        let errors = answer["errors"].as_array().cloned().unwrap_or_default();
+        let code = |error: &Value| error["extensions"]["code"].as_str().expect("coded").to_owned();
+        let codes: Vec<String> = errors.iter().map(code).collect();
+        assert_eq!(codes, reply.codes, "the reply's codes are the answer's: {body}");
+        assert_eq!(answer.get("data").is_some(), reply.executed, "data is there when executed: {body}");
+        let explained = body.rfind(",\"extensions\":{\"explain\":");
+        let body = explained.map_or(body.clone(), |end| format!("{}}}", &body[..end]));
+        Reply { body, data: answer["data"].take(), errors, codes, executed: reply.executed, sql }
+    }
+}
+
+fn statement(executed: &Value) -> Statement {
+    let text = |name: &str| executed[name].as_str().unwrap_or_default().to_owned();
+    Statement { name: text("name"), text: text("text") }
+}
+
+impl Reply {
+    /// The data of an answer without errors.
+    #[track_caller]
+    pub(crate) fn expect_data(self, about: &str) -> Value {
+        assert!(self.errors.is_empty(), "{about}\n{}", self.body);
+        self.data
+    }
+
+    /// The names of its statements.
+    pub(crate) fn statements(&self) -> Vec<&str> {
+        self.sql.iter().map(|statement| statement.name.as_str()).collect()
+    }
+}
