@@ -18,11 +18,11 @@ fn main() {
             println!("cargo::rerun-if-changed={}", content.display());
             let _ = writeln!(
                 list,
-                "    Asset {{ path: {:?}, content_type: {:?}, sha256: {:?}, brotli: include_bytes!({:?}) }},",
+                "    Asset {{ path: {:?}, content_type: {:?}, sha256: {:?}, brotli: include_bytes!(r\"{}\") }},",
                 field("path"),
                 field("contentType"),
                 field("sha256"),
-                content.to_str().expect("the path is UTF-8"),
+                content.display(),
             );
         }
     }

@@ -31,7 +31,7 @@ pub enum KeyValue {
     Text(String),
     /// A number.
     Int(i64),
-    /// An id; the last value of every position, so that positions are unique.
+    /// An id; the last value of a position where nothing before it is unique within the list.
     Id(Uuid),
 }
 

@@ -46,6 +46,17 @@ pub struct PageArgs {
 }
 
 impl PageArgs {
+    /// As the library's derives hand them over.
+    #[cfg(any(test, feature = "bench"))]
+    pub(crate) fn of(
+        first: Option<i32>,
+        after: Option<String>,
+        last: Option<i32>,
+        before: Option<String>,
+    ) -> Self {
+        Self { first, after, last, before }
+    }
+
     /// Checks the arguments against the list's order.
     pub fn window<R>(
         &self,

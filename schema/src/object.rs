@@ -349,3 +349,6 @@ impl<T: Entity> ContainerType for Row<T> {
 }
 
 impl<T: Entity> async_graphql::ObjectType for Row<T> {}
+
+#[cfg(test)]
+mod tests;

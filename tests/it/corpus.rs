@@ -13,7 +13,7 @@ use async_graphql_value::Value as Ast;
 use entities::{clock, user::Role};
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Reply, Shape, TestApp, shape, text};
+use crate::harness::{Client, Reply, Shape, TestApp, shape};
 
 /// Each operation, with the fragments that it needs, and its name.
 pub(crate) fn operations() -> Vec<(&'static str, &'static str)> {
@@ -305,5 +305,4 @@ fn names_in_the_corpus_are_unique() {
     let operations = operations();
     let names: BTreeSet<_> = operations.iter().map(|(name, _)| *name).collect();
     assert_eq!(names.len(), operations.len());
-    assert_eq!(text(&json!("text")), "text");
 }

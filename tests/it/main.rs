@@ -9,5 +9,6 @@ mod corpus;
 mod limits;
 mod outage;
 mod pages;
+mod plans;
 mod published;
 mod statements;

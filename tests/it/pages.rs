@@ -288,7 +288,7 @@ impl Visitors<'_> {
             1 => format!("ffffffff-ffff-7fff-bfff-{:012x}", self.made),
             _ => id::new().to_string(),
         };
-        let number = if self.made % 2 == 0 { self.made as i64 + 100 } else { -(self.made as i64) };
+        let number = if self.made.is_multiple_of(2) { self.made as i64 + 100 } else { -(self.made as i64) };
         let fill = |text: &str| {
             let text = text.replace("{id}", &self.literal(&new));
             text.replace("{text}", &new).replace("{number}", &number.to_string())

@@ -117,14 +117,11 @@ pub async fn documents(
     Ok(rows.await?.into_iter().collect())
 }
 
-/// Newest first.
+/// Newest first. A number stands once in each form, and its unique index is all the order there is to walk.
 pub static KEYSET: Keyset<Model> = Keyset {
     name: "form_versions.number",
     descending: true,
-    keys: &[
-        Key { sql: "t.number", kind: KeyKind::Int, value: |row| KeyValue::Int(row.number.into()) },
-        Key { sql: "t.id", kind: KeyKind::Id, value: |row| KeyValue::Id(row.id.0) },
-    ],
+    keys: &[Key { sql: "t.number", kind: KeyKind::Int, value: |row| KeyValue::Int(row.number.into()) }],
 };
 
 /// A page of each form's versions.

@@ -2,7 +2,7 @@
 //! proved in `group`. Nothing here touches a database, except that statements are counted where they are shared.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashSet},
     hash::Hasher,
     sync::atomic::AtomicUsize,
 };
@@ -82,6 +82,7 @@ fn note(log: &Log, keys: &[u32]) {
     lock(log).push(keys);
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "it is what a loader returns")]
 fn found(keys: &[u32]) -> Loaded<Fake> {
     Ok(keys.iter().filter(|key| *key % 10 != 0).map(|key| (*key, u64::from(*key) + 1_000)).collect())
 }
@@ -140,7 +141,7 @@ fn mix(a: u64, b: u64) -> u64 {
 /// The fake table: one row in five is absent.
 fn row(kind: u8, name: u32, key: u32) -> Option<u64> {
     let value = mix(mix(u64::from(kind) + 1, u64::from(name)), u64::from(key));
-    (value % 5 != 0).then_some(value)
+    (!value.is_multiple_of(5)).then_some(value)
 }
 
 /// The keys beneath a row: some twice, some more than thirty (there `join_all` becomes a `FuturesUnordered`).
@@ -159,11 +160,14 @@ fn expected(branch: &Branch, keys: &[u32]) -> Tree {
     Tree(keys.iter().map(item).collect())
 }
 
-/// The loaders of one case, and what they were asked for: by kind and name the keys of each batch.
+/// By kind and name of a loader the keys of each batch.
+type Loads = BTreeMap<(u8, u32), Vec<Vec<u32>>>;
+
+/// The loaders of one case, and what they were asked for.
 #[derive(Clone)]
 struct Fakes {
     loads: [Arc<Load>; 3],
-    log: Arc<Mutex<BTreeMap<(u8, u32), Vec<Vec<u32>>>>>,
+    log: Arc<Mutex<Loads>>,
 }
 
 impl Fakes {
@@ -183,7 +187,7 @@ impl Fakes {
 }
 
 fn fakes(delays: &[u8]) -> Fakes {
-    let log = Arc::new(Mutex::new(BTreeMap::<(u8, u32), Vec<Vec<u32>>>::new()));
+    let log = Arc::new(Mutex::new(Loads::new()));
     let (runs, delays) = (Arc::new(AtomicUsize::new(0)), Arc::<[u8]>::from(delays));
     let loads = [0, 1, 2].map(|kind| -> Arc<Load> {
         let (log, runs, delays) = (Arc::clone(&log), Arc::clone(&runs), Arc::clone(&delays));
@@ -218,7 +222,7 @@ fn walk<'a>(
         for _ in 0..key % 3 {
             yield_to_self().await;
         }
-        let Some(value) = fakes.load(batcher, branch, key).await.unwrap() else { return None };
+        let value = fakes.load(batcher, branch, key).await.unwrap()?;
         let beneath =
             branch.branches.iter().map(|next| walk(batcher, fakes, next, keys_beneath(value, next)));
         Some((value, join_all(beneath).await))
@@ -264,18 +268,18 @@ fn number(branch: &mut Branch, next: &mut u32) {
     branch.branches.iter_mut().for_each(|branch| number(branch, next));
 }
 
-fn count_asked(branch: &Branch, keys: &[u32], asked: &mut HashMap<u32, ()>) {
+fn count_asked(branch: &Branch, keys: &[u32], asked: &mut HashSet<u32>) {
     if keys.is_empty() {
         return;
     }
-    asked.insert(branch.name, ());
+    asked.insert(branch.name);
     for value in keys.iter().filter_map(|key| row(branch.kind, branch.name, *key)) {
         branch.branches.iter().for_each(|next| count_asked(next, &keys_beneath(value, next), asked));
     }
 }
 
 /// Runs one case: what was found, and the log.
-fn run_case(branch: &Branch, keys: &[u32], delays: &[u8]) -> (Tree, BTreeMap<(u8, u32), Vec<Vec<u32>>>) {
+fn run_case(branch: &Branch, keys: &[u32], delays: &[u8]) -> (Tree, Loads) {
     thread_local! {
         static RUNTIME: (Runtime, Store) = {
             let runtime = Builder::new_current_thread().enable_all().build().unwrap();
@@ -304,7 +308,7 @@ proptest! {
         number(&mut branch, &mut 0);
         let (tree, log) = run_case(&branch, &keys, &delays);
         prop_assert_eq!(tree, expected(&branch, &keys));
-        let mut asked = HashMap::new();
+        let mut asked = HashSet::new();
         count_asked(&branch, &keys, &mut asked);
         prop_assert_eq!(log.values().map(Vec::len).sum::<usize>(), asked.len());
     }
