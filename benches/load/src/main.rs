@@ -52,7 +52,7 @@ struct Arguments {
     #[arg(long, default_value = "benches/baseline/target/release/baseline")]
     baseline: PathBuf,
     /// The bearer token of all requests; `xp` must let it see everybody's data.
-    #[arg(long, env = "XP_LOAD_TOKEN", hide_env_values = true, default_value = "none")]
+    #[arg(long, env = "BENCH_TOKEN", hide_env_values = true, default_value = "none")]
     token: String,
     /// Run one server alone: no comparison of answers, no ratios.
     #[arg(long)]
