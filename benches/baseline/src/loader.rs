@@ -139,8 +139,8 @@ impl Loader<PageOf> for SessionPages {
 
     async fn load(&self, keys: &[PageOf]) -> Result<HashMap<PageOf, Vec<Session>>, Failure> {
         const SQL: &str = "SELECT child.* FROM unnest($1::uuid[]) AS parent(id) CROSS JOIN LATERAL ( \
-             SELECT id, user_id, ip_address, user_agent, name, is_active, created_at, last_activity, \
-                    expires_at, revoked_at \
+             SELECT id, user_id, ip_address, user_agent, name, is_active AND expires_at > now() AS is_active, \
+                    created_at, last_activity, expires_at, revoked_at \
              FROM user_sessions WHERE user_id = parent.id \
              ORDER BY created_at DESC, id DESC LIMIT $2) AS child";
         pages(&self.0, SQL, keys, |session: &Session| session.user_id).await

@@ -15,6 +15,7 @@ use std::{
     fs,
     io::Write as _,
     path::{Path, PathBuf},
+    process::ExitCode,
     sync::Arc,
     time::Duration,
 };
@@ -51,7 +52,7 @@ struct Arguments {
     #[arg(long, default_value = "benches/baseline/target/release/baseline")]
     baseline: PathBuf,
     /// The bearer token of all requests; `xp` must let it see everybody's data.
-    #[arg(long, env = "XP_LOAD_TOKEN", hide_env_values = true, default_value = "none")]
+    #[arg(long, env = "BENCH_TOKEN", hide_env_values = true, default_value = "none")]
     token: String,
     /// Run one server alone: no comparison of answers, no ratios.
     #[arg(long)]
@@ -95,12 +96,22 @@ enum Only {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<()> {
+async fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    match until_interrupted(&arguments).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "load: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Leaving the run half done drops the servers, which ends them; so does a panic.
+async fn until_interrupted(arguments: &Arguments) -> Result<()> {
     let mut terminated = signal(SignalKind::terminate())?;
-    // Leaving the run half done drops the servers, which ends them; so does a panic.
     tokio::select! {
-        outcome = run(&arguments) => outcome,
+        outcome = run(arguments) => outcome,
         _ = tokio::signal::ctrl_c() => bail!("interrupted"),
         _ = terminated.recv() => bail!("terminated"),
     }
