@@ -152,7 +152,7 @@ impl Server {
             format!("{} stop --mode=immediate --silent --pgdata {}", words.join(" "), data.display())
         } else {
             format!(
-                "psql '{url}' -Atc \"select format('drop database %I with (force)', datname) from pg_database \
+                "psql '{url}' -Atc \"select format('drop database %I with (force);', datname) from pg_database \
                  where datname like '{prefix}%'\" | psql '{url}' -q",
                 url = self.url,
                 prefix = self.prefix,
