@@ -10,6 +10,7 @@ use entities::{
 use indicatif::{ProgressBar, ProgressStyle};
 use prometheus_client::registry::Registry;
 use serde_json::json;
+use tokio::net::TcpStream;
 use xp::config::Config;
 
 use super::{Failure, chain, say};
@@ -23,16 +24,38 @@ pub(super) async fn connect(
     let missing = || Failure::Usage("database.url is not set; set DATABASE_URL".into());
     let url = config.database.url.as_ref().ok_or_else(missing)?;
     let settings = config.database.for_store(serving).ok_or_else(missing)?;
-    let unreachable = |why: String| {
-        let why = without_password(&why, url.expose());
-        Failure::Failed(format!(
-            "the database cannot be used\n  where: {url}\n  why:   {why}\n  fix:   check that it runs there and that \
-             DATABASE_URL names it rightly; `xp doctor` checks the rest"
-        ))
+    let connected = match Store::connect(&settings, registry).await {
+        Ok(store) => store.ping().await.map(|()| store),
+        Err(error) => Err(error),
     };
-    let store = Store::connect(&settings, registry).await.map_err(|error| unreachable(chain(&error)))?;
-    store.ping().await.map_err(|error| unreachable(chain(&error)))?;
-    Ok(store)
+    let error = match connected {
+        Ok(store) => return Ok(store),
+        Err(error) => error,
+    };
+    // The pool only says that it waited in vain; the socket says why.
+    let why = match nobody_listens(url.expose()).await {
+        Some(why) => why,
+        None => without_password(&chain(&error), url.expose()),
+    };
+    Err(Failure::Failed(format!(
+        "the database cannot be used\n  where: {url}\n  why:   {why}\n  fix:   check that it runs there and that \
+         DATABASE_URL names it rightly; `xp doctor` checks the rest"
+    )))
+}
+
+/// Why the server of a PostgreSQL URL does not accept connections, if it does not.
+async fn nobody_listens(url: &str) -> Option<String> {
+    let rest = url.strip_prefix("postgres")?.split_once("://")?.1.split('?').next()?;
+    // After the last `@`: a password may hold `@` and `/` that should have been escaped.
+    let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host).split('/').next()?;
+    let host = if host.is_empty() { "localhost" } else { host };
+    let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    let address = if has_port { host.to_owned() } else { format!("{host}:5432") };
+    match tokio::time::timeout(Duration::from_secs(1), TcpStream::connect(&address)).await {
+        Ok(Ok(_)) => None,
+        Ok(Err(error)) => Some(format!("{address}: {error}")),
+        Err(_) => Some(format!("{address} does not answer")),
+    }
 }
 
 /// Applies pending migrations; with `demo_data` also fills an empty database.

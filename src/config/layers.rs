@@ -258,9 +258,9 @@ impl Values {
             if let Some(key) = KEYS.iter().find(|key| key.env() == *variable) {
                 self.set(key, value.into(), Source::Environment(variable.into()));
             } else if variable.starts_with("XP_") && !self.secret_file(variable, value) {
-                let usual = KEYS.iter().find(|key| by_rule(key) == *variable).map(|key| vec![key.env()]);
-                let names = usual.unwrap_or_else(|| KEYS.iter().map(Key::env).collect());
-                self.unknown(variable, format!("environment {variable}"), &names);
+                // Also known under the names the usual ones would have, so that XP_HTTP_PORT leads to PORT.
+                let names = KEYS.iter().flat_map(|key| [(key.env(), key.env()), (by_rule(key), key.env())]);
+                self.unknown(variable, format!("environment {variable}"), &names.collect::<Vec<_>>());
             } else {
                 self.secret_file(variable, value);
             }
@@ -291,16 +291,17 @@ impl Values {
         }
     }
 
-    fn unknown(&mut self, name: &str, place: String, known: &[String]) {
+    /// Notes an unknown key; `known` are names that are near to look at, each with the name to suggest.
+    fn unknown(&mut self, name: &str, place: String, known: &[(String, String)]) {
+        let distance =
+            |candidate: &str| strsim::damerau_levenshtein(&candidate.to_lowercase(), &name.to_lowercase());
         let near = known
             .iter()
-            .map(|candidate| {
-                (strsim::damerau_levenshtein(&candidate.to_lowercase(), &name.to_lowercase()), candidate)
-            })
+            .map(|(candidate, suggested)| (distance(candidate), suggested))
             .min_by_key(|(distance, _)| *distance);
         let fix = match near {
-            Some((distance, candidate)) if known.len() == 1 || distance <= 2 + name.len() / 4 => {
-                format!("did you mean `{candidate}`?")
+            Some((distance, suggested)) if distance <= 2 + name.len() / 4 => {
+                format!("did you mean `{suggested}`?")
             }
             _ => "`xp config print` lists all keys".into(),
         };
@@ -317,8 +318,8 @@ fn find(name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.name == name)
 }
 
-fn file_names() -> Vec<String> {
-    KEYS.iter().map(|key| key.name.to_owned()).collect()
+fn file_names() -> Vec<(String, String)> {
+    KEYS.iter().map(|key| (key.name.to_owned(), key.name.to_owned())).collect()
 }
 
 /// The variable a key would have if it had no usual name.

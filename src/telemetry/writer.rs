@@ -1,61 +1,128 @@
 //! Log lines leave through a thread of their own, many at a time: a request never waits for a terminal or a log
-//! collector. The queue is bounded; when nobody reads, lines are dropped and counted, and the count is written later.
+//! collector, and wakes nobody while a batch is gathered. The buffer is bounded; when nobody reads, lines are dropped
+//! and counted, and the count is written later.
 
 use std::{
     io::{self, Write},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-        mpsc::{Receiver, SyncSender, sync_channel},
-    },
-    time::Duration,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Lines that wait at most.
-const QUEUED_LINES: usize = 8192;
-/// Bytes that are written at once, about.
-const BATCH_BYTES: usize = 64 << 10;
+/// Bytes that wait at most.
+const BUFFER_BYTES: usize = 4 << 20;
+/// How long a batch is gathered, and so how late a line may be.
+const GATHER: Duration = Duration::from_millis(5);
 
-enum Message {
-    Line(Vec<u8>),
-    Flush(SyncSender<()>),
+/// What waits to be written.
+#[derive(Debug, Default)]
+struct Buffer {
+    lines: Vec<u8>,
+    dropped: u64,
+    /// Somebody waits for the buffer to be written.
+    hurry: bool,
+    writing: bool,
 }
 
-/// The queue's entrance. Clones share the queue.
+impl Buffer {
+    fn push(&mut self, line: &[u8]) {
+        if self.lines.len() + line.len() > BUFFER_BYTES {
+            self.dropped += 1;
+        } else {
+            self.lines.extend_from_slice(line);
+        }
+    }
+
+    /// Moves everything into `batch`, which is empty.
+    fn take(&mut self, batch: &mut Vec<u8>) {
+        std::mem::swap(&mut self.lines, batch);
+        let lost = std::mem::take(&mut self.dropped);
+        if lost > 0 {
+            // Writing to memory does not fail.
+            let _ = writeln!(batch, "{{\"level\":\"WARN\",\"message\":\"{lost} log lines were dropped\"}}");
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    buffer: Mutex<Buffer>,
+    filled: Condvar,
+    written: Condvar,
+}
+
+impl Queue {
+    /// A line that was cut short by a panic is no reason to stop logging.
+    fn lock(&self) -> MutexGuard<'_, Buffer> {
+        self.buffer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_all(&self, out: &mut impl Write) -> ! {
+        let mut batch = Vec::new();
+        loop {
+            let mut buffer = self.lock();
+            while buffer.lines.is_empty() {
+                buffer = self.filled.wait(buffer).unwrap_or_else(PoisonError::into_inner);
+            }
+            if !buffer.hurry {
+                drop(buffer);
+                std::thread::sleep(GATHER);
+                buffer = self.lock();
+            }
+            buffer.take(&mut batch);
+            buffer.writing = true;
+            drop(buffer);
+            // There is nowhere to report that standard error is closed.
+            let _ = out.write_all(&batch);
+            batch.clear();
+            self.lock().writing = false;
+            self.written.notify_all();
+        }
+    }
+}
+
+/// The buffer's entrance. Clones share the buffer.
 #[derive(Clone, Debug)]
-pub(super) struct LogWriter {
-    queue: SyncSender<Message>,
-    dropped: Arc<AtomicU64>,
-}
+pub(super) struct LogWriter(Arc<Queue>);
 
 impl LogWriter {
-    /// Starts the thread that writes to `out`.
+    /// Starts the thread that writes to `out`. It lives as long as the process.
     pub(super) fn start(mut out: impl Write + Send + 'static) -> Self {
-        let (queue, waiting) = sync_channel(QUEUED_LINES);
-        let dropped = Arc::new(AtomicU64::new(0));
-        let counted = Arc::clone(&dropped);
+        let queue = Arc::<Queue>::default();
+        let filled = Arc::clone(&queue);
         let thread = std::thread::Builder::new().name("log".into());
-        // Without the thread the queue fills up and lines are dropped; the service goes on.
-        let _ = thread.spawn(move || write_all(&waiting, &counted, &mut out));
-        Self { queue, dropped }
+        // Without the thread the buffer fills up and lines are dropped; the service goes on.
+        let _ = thread.spawn(move || filled.write_all(&mut out));
+        Self(queue)
     }
 
     /// Waits until everything so far is written, or the time is over.
     pub(super) fn flush(&self, limit: Duration) {
-        let (done, written) = sync_channel(1);
-        if self.queue.try_send(Message::Flush(done)).is_ok() {
-            let _ = written.recv_timeout(limit);
+        let end = Instant::now() + limit;
+        let mut buffer = self.0.lock();
+        buffer.hurry = true;
+        self.0.filled.notify_one();
+        while !buffer.lines.is_empty() || buffer.writing {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            buffer = self.0.written.wait_timeout(buffer, left).unwrap_or_else(PoisonError::into_inner).0;
         }
+        buffer.hurry = false;
     }
 }
 
 impl Write for &LogWriter {
     /// Takes one whole line; the formatter writes each event at once.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.queue.try_send(Message::Line(line.to_vec())).is_err() {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+        let mut buffer = self.0.lock();
+        let first = buffer.lines.is_empty();
+        buffer.push(line);
+        drop(buffer);
+        if first {
+            self.0.filled.notify_one();
         }
         Ok(line.len())
     }
@@ -73,47 +140,40 @@ impl<'a> MakeWriter<'a> for LogWriter {
     }
 }
 
-fn write_all(waiting: &Receiver<Message>, dropped: &AtomicU64, out: &mut impl Write) {
-    let mut batch = Vec::with_capacity(BATCH_BYTES);
-    while let Ok(first) = waiting.recv() {
-        let mut done = Vec::new();
-        let mut next = Some(first);
-        while let Some(message) = next {
-            match message {
-                Message::Line(line) => batch.extend_from_slice(&line),
-                Message::Flush(tell) => done.push(tell),
-            }
-            next = (batch.len() < BATCH_BYTES).then(|| waiting.try_recv().ok()).flatten();
-        }
-        let lost = dropped.swap(0, Ordering::Relaxed);
-        if lost > 0 {
-            let _ = writeln!(batch, "{{\"level\":\"WARN\",\"message\":\"{lost} log lines were dropped\"}}");
-        }
-        // There is nowhere to report that standard error is closed.
-        let _ = out.write_all(&batch);
-        batch.clear();
-        for tell in done {
-            let _ = tell.try_send(());
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_full_queue_drops_and_says_so() {
-        let (queue, waiting) = sync_channel(2);
-        let writer = LogWriter { queue, dropped: Arc::default() };
-        for line in ["a\n", "b\n", "c\n", "d\n"] {
-            (&writer).write_all(line.as_bytes()).expect("never fails");
-        }
-        let dropped = Arc::clone(&writer.dropped);
-        drop(writer);
-        let mut out = Vec::new();
-        write_all(&waiting, &dropped, &mut out);
-        let text = String::from_utf8(out).expect("UTF-8");
+    fn a_full_buffer_drops_and_says_so() {
+        let mut buffer = Buffer::default();
+        buffer.push(b"a\n");
+        buffer.push(&vec![b'x'; BUFFER_BYTES]);
+        buffer.push(&vec![b'x'; BUFFER_BYTES - 1]);
+        buffer.push(b"b\n");
+        let mut batch = Vec::new();
+        buffer.take(&mut batch);
+        let text = String::from_utf8(batch).expect("UTF-8");
         assert!(text.starts_with("a\nb\n") && text.contains("2 log lines were dropped"), "{text}");
+        assert!(buffer.lines.is_empty());
+    }
+
+    #[test]
+    fn flushing_does_not_wait_for_a_reader_that_hangs() {
+        struct Hangs;
+        impl Write for Hangs {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                std::thread::sleep(Duration::from_mins(1));
+                Ok(0)
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let writer = LogWriter::start(Hangs);
+        (&writer).write_all(b"line\n").expect("never fails");
+        let started = Instant::now();
+        writer.flush(Duration::from_millis(50));
+        assert!(started.elapsed() < Duration::from_secs(5));
     }
 }

@@ -45,7 +45,7 @@ fn everything_wrong_is_reported_at_once() {
     let directory = folder();
     std::fs::write(directory.join("xp.toml"), "[http]\nprot = 1\n[htpp]\nport = 1\n[auth]\nissuer = []\n")
         .expect("written");
-    let mut inputs = environment(&[("PORT", "many"), ("XP_HTTP_BODY_TIMEOT", "1s"), ("XP_HTTP_PORT", "1")]);
+    let mut inputs = environment(&[("PORT", "many"), ("XP_HTTP_BODY_TIMEOT", "1s"), ("XP_HTTP_PROT", "1")]);
     inputs.directory = Some(directory);
     inputs.mode = Mode::Production;
     let Invalid(problems) = load(&inputs).expect_err("invalid");
