@@ -22,9 +22,9 @@ use crate::{
     edge::{Given, NoArguments, One, Single},
     error::FieldError,
     input::{OrderDirection, TimeRangeInput},
-    object::{Edge, Entity, Object, Visible},
+    object::{Edge, Entity, Object, Visible, VisibleFrom},
     scalar::enum_leaf,
-    submission,
+    submission::{self, Submission},
     user::{self, User, user_ids},
 };
 
@@ -56,12 +56,24 @@ impl Visible for Form {
     type Row = Model;
 
     fn visible_to(ctx: &Context, row: Arc<Model>) -> Option<Self> {
-        let edited = row.is_edited_by(&ctx.scope);
-        row.is_visible_to(&ctx.scope).then_some(Self { row, edited })
+        row.is_visible_to(&ctx.scope).then(|| Self::of(ctx, row))
+    }
+}
+
+/// Who sees a submission sees its form, open or not: its columns and its owner. Draft, versions and the submissions of
+/// others stay as hidden as they are.
+impl VisibleFrom<Submission> for Form {
+    fn visible_from(ctx: &Context, row: Arc<Model>) -> Self {
+        Self::of(ctx, row)
     }
 }
 
 impl Form {
+    fn of(ctx: &Context, row: Arc<Model>) -> Self {
+        let edited = row.is_edited_by(&ctx.scope);
+        Self { row, edited }
+    }
+
     /// Its id: the key of every edge that starts at a form.
     pub(crate) fn id(&self) -> FormId {
         self.row.id

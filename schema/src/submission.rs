@@ -52,7 +52,7 @@ impl Entity for Submission {
                 .edge(
                     "form",
                     "The form.",
-                    One::<Submission, NoArguments, form::ById, Form>::required(
+                    One::<Submission, NoArguments, form::ById, Form>::implied(
                         |_| Ok(form::ById),
                         |submission, _| Ok(Some(submission.row.form_id)),
                     ),
