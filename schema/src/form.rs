@@ -337,7 +337,7 @@ impl Loader for VersionsOfForms {
     type Value = Arc<Page<version::Model>>;
 
     async fn load(self, store: Store, keys: Arc<[FormId]>) -> Loaded<Self> {
-        version::pages_of_forms(&store, &self.scope, &self.window, &keys).await
+        version::OF_FORMS.pages(&store, &self.scope, &(), &VERSIONS, &self.window, &keys).await
     }
 }
 
@@ -347,7 +347,7 @@ impl Loader for VersionCounts {
     type Value = i64;
 
     async fn load(self, store: Store, keys: Arc<[FormId]>) -> Loaded<Self> {
-        version::counts_of_forms(&store, &self.scope, &keys).await
+        version::OF_FORMS.counts(&store, &self.scope, &(), &keys).await
     }
 }
 
@@ -395,7 +395,7 @@ impl Loader for Forms<()> {
 
     async fn load(self, store: Store, _: Arc<[()]>) -> Loaded<Self> {
         let FormList { scope, filter, keyset } = &self.list;
-        let page = form::page(&store, scope, filter, keyset, &self.window).await?;
+        let page = form::ALL.page(&store, scope, filter, keyset, &self.window).await?;
         Ok([((), Arc::new(page))].into_iter().collect())
     }
 }
@@ -406,7 +406,7 @@ impl Loader for FormCounts<()> {
     type Value = i64;
 
     async fn load(self, store: Store, _: Arc<[()]>) -> Loaded<Self> {
-        let count = form::count(&store, &self.list.scope, &self.list.filter).await?;
+        let count = form::ALL.count(&store, &self.list.scope, &self.list.filter).await?;
         Ok([((), count)].into_iter().collect())
     }
 }
@@ -418,7 +418,7 @@ impl Loader for Forms<UserId> {
 
     async fn load(self, store: Store, keys: Arc<[UserId]>) -> Loaded<Self> {
         let FormList { scope, filter, keyset } = &self.list;
-        form::pages_of_owners(&store, scope, filter, keyset, &self.window, &keys).await
+        form::OF_OWNERS.pages(&store, scope, filter, keyset, &self.window, &keys).await
     }
 }
 
@@ -428,7 +428,7 @@ impl Loader for FormCounts<UserId> {
     type Value = i64;
 
     async fn load(self, store: Store, keys: Arc<[UserId]>) -> Loaded<Self> {
-        form::counts_of_owners(&store, &self.list.scope, &self.list.filter, &keys).await
+        form::OF_OWNERS.counts(&store, &self.list.scope, &self.list.filter, &keys).await
     }
 }
 
