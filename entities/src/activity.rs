@@ -7,14 +7,56 @@ use rustc_hash::FxHashMap;
 use uuid::Uuid;
 
 use crate::{
-    clock::{Time, TimeRange},
+    clock::{self, Time, TimeRange},
     error::Error,
     id::{ActivityLogId, UserId},
+    node::Kind,
     page::{Key, KeyKind, KeyValue, Keyset, List, Names},
     scope::Scope,
-    sql::{Json, Sql, table},
+    sql::{Json, Record as _, Sql, table, text_enum},
     store::Store,
+    transaction::Transaction,
 };
+
+text_enum! {
+    /// The verbs of the log: each mutation has one.
+    Action {
+        /// An account was made by its owner.
+        UserSignUp = "user.sign_up",
+        /// An account was made by an administrator.
+        UserCreate = "user.create",
+        /// Name, role or state of an account changed.
+        UserUpdate = "user.update",
+        /// The password changed.
+        UserChangePassword = "user.change_password",
+        /// Somebody signed in.
+        SessionCreate = "session.create",
+        /// A session got new tokens.
+        SessionRefresh = "session.refresh",
+        /// A session got another name.
+        SessionRename = "session.rename",
+        /// A session was ended by itself.
+        SessionSignOut = "session.sign_out",
+        /// Sessions were ended from elsewhere.
+        SessionRevoke = "session.revoke",
+        /// The server ended a session.
+        SessionEnd = "session.end",
+        /// A form was made.
+        FormCreate = "form.create",
+        /// Title or description of a form changed.
+        FormUpdate = "form.update",
+        /// The draft of a form was saved.
+        FormSaveDraft = "form.save_draft",
+        /// A draft became a version.
+        FormPublish = "form.publish",
+        /// A form was opened, closed or archived.
+        FormSetStatus = "form.set_status",
+        /// A form was filled in.
+        SubmissionCreate = "submission.create",
+        /// Positions were recorded.
+        LocationRecord = "location.record",
+    }
+}
 
 table! {
     /// A row of `user_activity_logs`.
@@ -41,6 +83,32 @@ impl Model {
     /// Entries are seen by the one who acted and by administrators.
     pub fn is_visible_to(&self, scope: &Scope) -> bool {
         scope.administers() || (self.user_id.is_some() && scope.user() == self.user_id)
+    }
+}
+
+/// An entry about to be written: what a mutation did.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Who did it; none for the system and for callers without an account.
+    pub user: Option<UserId>,
+    /// What was done.
+    pub action: Action,
+    /// To what.
+    pub subject: Option<(Kind, Uuid)>,
+    /// Details. Never secrets, never answers.
+    pub metadata: serde_json::Value,
+}
+
+impl Entry {
+    /// Writes the entry into the transaction that it is about.
+    pub(crate) async fn write(self, transaction: &Transaction) -> Result<(), Error> {
+        let mut sql = transaction.sql();
+        sql.push("INSERT INTO user_activity_logs (id, user_id, action_type, subject_id, subject_type, metadata, created_at) VALUES (");
+        sql.bind(ActivityLogId::new()).push(", ").bind(self.user).push(", ").bind(self.action.as_str());
+        sql.push(", ").bind(self.subject.map(|(_, id)| id));
+        sql.push(", ").bind(self.subject.map(|(kind, _)| kind.as_str()));
+        sql.push(", ").bind(self.metadata).push(", ").bind(clock::now()).push(")");
+        transaction.execute("activity.insert", Model::TABLE, sql).await.map(drop)
     }
 }
 

@@ -1,9 +1,10 @@
 //! The store room: rows, SQL and (later) the cache. The only place that knows a table; knows no GraphQL and no HTTP.
 //!
 //! In reading order: `store` (the handle), `sql` (statements and rows), `page` (keysets, cursors, pages per parent),
-//! `scope` (which rows a caller may read), then one file per domain under the same name as in every room.
+//! `scope` (which rows a caller may read), `transaction` (writes) and `change` (what was written, as news), then one file per domain under the same name as in every room.
 
 pub mod activity;
+pub mod change;
 pub mod clock;
 pub mod error;
 pub mod form;
@@ -17,6 +18,7 @@ pub mod session;
 mod sql;
 pub mod store;
 pub mod submission;
+mod transaction;
 pub mod user;
 
 pub use error::Error;

@@ -4,25 +4,26 @@
 use rustc_hash::FxHashMap;
 use uuid::Uuid;
 
-use crate::{error::Error, store::Store};
+use crate::{error::Error, sql::text_enum, store::Store};
 
-/// The types that have an id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// `user`
-    User,
-    /// `session`
-    Session,
-    /// `form`
-    Form,
-    /// `form::version`
-    FormVersion,
-    /// `submission`
-    Submission,
-    /// `location`
-    Location,
-    /// `activity`
-    ActivityLog,
+text_enum! {
+    /// The types that have an id, under their names in the graph.
+    Kind {
+        /// `user`
+        User = "User",
+        /// `session`
+        Session = "Session",
+        /// `form`
+        Form = "Form",
+        /// `form::version`
+        FormVersion = "FormVersion",
+        /// `submission`
+        Submission = "Submission",
+        /// `location`
+        Location = "Location",
+        /// `activity`
+        ActivityLog = "ActivityLog",
+    }
 }
 
 const TABLES: [(Kind, &str); 7] = [

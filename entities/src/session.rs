@@ -6,13 +6,17 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use crate::{
+    activity::{Action, Entry},
+    change::Change,
     clock::Time,
     error::Error,
     id::{SessionId, UserId},
+    node::Kind,
     page::{Key, KeyKind, KeyValue, Keyset, List, Names},
     scope::Scope,
-    sql::{Sql, table, text_enum},
+    sql::{Record as _, Sql, table, text_enum},
     store::Store,
+    transaction::Transaction,
 };
 
 text_enum! {
@@ -138,3 +142,22 @@ pub static OF_USERS: List<Model, Filter> = List::new(
     Names { page: "session.pages_of_users", count: "session.counts_of_users", parent: "user_id" },
     Filter::push,
 );
+
+/// Gives one of the caller's own sessions another name, or none. `false`: there is no such session of theirs.
+///
+/// # Errors
+/// The database's.
+pub async fn rename(store: &Store, owner: UserId, id: SessionId, name: Option<&str>) -> Result<bool, Error> {
+    let mut transaction = Transaction::begin(store).await?;
+    let mut sql = transaction.sql();
+    sql.push("UPDATE user_sessions SET name = ").bind(name).push(" WHERE id = ").bind(id);
+    sql.push(" AND user_id = ").bind(owner);
+    if transaction.execute("session.rename", Model::TABLE, sql).await? == 0 {
+        return Ok(false);
+    }
+    transaction.changed(Change::Session { id, user: owner });
+    let subject = Some((Kind::Session, id.0));
+    let metadata = serde_json::json!({});
+    transaction.commit(Entry { user: Some(owner), action: Action::SessionRename, subject, metadata }).await?;
+    Ok(true)
+}

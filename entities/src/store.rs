@@ -21,6 +21,7 @@ use rustc_hash::FxHashMap;
 use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, Statement};
 
 use crate::{
+    change::Announcer,
     error::Error,
     sql::{Cells, Record, Sql},
 };
@@ -42,6 +43,8 @@ pub struct Store {
     db: DatabaseConnection,
     metrics: Metrics,
     recorder: Option<Arc<Recorder>>,
+    announcer: Announcer,
+    writer: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Store {
@@ -52,12 +55,23 @@ impl Store {
     /// contains the password.
     pub async fn connect(config: &DatabaseConfig, registry: &mut Registry) -> Result<Self, Error> {
         let db = Database::connect(options(config)).await.map_err(Error::Unavailable)?;
-        Ok(Self { db, metrics: Metrics::register(registry), recorder: None })
+        let metrics = Metrics::register(registry);
+        Ok(Self { db, metrics, recorder: None, announcer: Announcer::default(), writer: Arc::default() })
     }
 
     /// The connection that migrations, seeds and writes run on.
     pub fn connection(&self) -> &DatabaseConnection {
         &self.db
+    }
+
+    /// Tells what is written, and lets others listen.
+    pub fn announcer(&self) -> &Announcer {
+        &self.announcer
+    }
+
+    /// The turn to write, where there is one writer at a time.
+    pub(crate) fn writer(&self) -> Arc<tokio::sync::Mutex<()>> {
+        Arc::clone(&self.writer)
     }
 
     /// One round trip: is the database there?
@@ -95,22 +109,34 @@ impl Store {
         name: &'static str,
         table: &'static str,
         sql: Sql,
+        read: impl FnMut(&mut Cells<'_>) -> Result<T, sea_orm::sqlx::Error>,
+    ) -> Result<Vec<T>, Error> {
+        self.fetch_on(&self.db, name, table, sql, read).await
+    }
+
+    /// The same on a connection or in a transaction.
+    pub(crate) async fn fetch_on<T>(
+        &self,
+        db: &impl ConnectionTrait,
+        name: &'static str,
+        table: &'static str,
+        sql: Sql,
         mut read: impl FnMut(&mut Cells<'_>) -> Result<T, sea_orm::sqlx::Error>,
     ) -> Result<Vec<T>, Error> {
         let (text, values) = sql.into_parts();
-        let explain = self.recorder.as_ref().filter(|recorder| recorder.texts).map(|_| text.clone());
-        let start = Instant::now();
-        let result =
-            self.db.query_all_raw(Statement::from_sql_and_values(self.backend(), text, values)).await;
-        let elapsed = start.elapsed();
-        self.metrics.observe(name, table, elapsed, result.is_err());
-        if let Some(recorder) = &self.recorder {
-            recorder.add(name, explain, result.as_ref().map_or(0, Vec::len), elapsed);
-        }
+        let timing = self.timing(name, table, &text);
+        let result = db.query_all_raw(Statement::from_sql_and_values(self.backend(), text, values)).await;
+        timing.finish(result.as_ref().map_or(0, Vec::len), result.is_err());
         let rows = result.map_err(|error| Error::of_statement(name, error))?;
         rows.iter()
             .map(|row| read(&mut Cells::of(row)).map_err(|source| Error::Row { table, source }))
             .collect()
+    }
+
+    /// Begins to time a statement.
+    pub(crate) fn timing(&self, name: &'static str, table: &'static str, text: &str) -> Timing<'_> {
+        let explain = self.recorder.as_ref().filter(|recorder| recorder.texts).map(|_| text.to_owned());
+        Timing { store: self, name, table, explain, start: Instant::now() }
     }
 
     /// Rows by key in one statement: `SELECT … WHERE <column> = ANY($1)`, then whatever `conditions` adds.
@@ -125,6 +151,26 @@ impl Store {
         matching(&mut sql);
         let rows = self.fetch(name, R::TABLE, sql, |cells| R::read(cells)).await?;
         Ok(rows.into_iter().map(|row| (key(&row), Arc::new(row))).collect())
+    }
+}
+
+/// A statement that is under way.
+pub(crate) struct Timing<'a> {
+    store: &'a Store,
+    name: &'static str,
+    table: &'static str,
+    explain: Option<String>,
+    start: Instant,
+}
+
+impl Timing<'_> {
+    /// Reports the statement to the metrics and to the request's recorder.
+    pub(crate) fn finish(self, rows: usize, failed: bool) {
+        let elapsed = self.start.elapsed();
+        self.store.metrics.observe(self.name, self.table, elapsed, failed);
+        if let Some(recorder) = &self.store.recorder {
+            recorder.add(self.name, self.explain, rows, elapsed);
+        }
     }
 }
 

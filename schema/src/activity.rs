@@ -45,15 +45,7 @@ impl Visible for ActivityLog {
 impl ActivityLog {
     /// What it was done to. The stored type says where to look, so no probe is needed.
     fn subject(&self) -> Option<Reference> {
-        let kind = match self.row.subject_type.as_deref()? {
-            "User" => Kind::User,
-            "Session" => Kind::Session,
-            "Form" => Kind::Form,
-            "FormVersion" => Kind::FormVersion,
-            "Submission" => Kind::Submission,
-            "Location" => Kind::Location,
-            _ => return None,
-        };
+        let kind = Kind::parse(self.row.subject_type.as_deref()?)?;
         self.row.subject_id.map(|id| Reference::Typed(kind, id))
     }
 }

@@ -190,6 +190,11 @@ impl Batcher {
         .await
     }
 
+    /// The store, reporting to this request's recorder.
+    pub(crate) fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
     /// The batches that ran so far.
     pub fn batches(&self) -> Vec<BatchRun> {
         lock(&self.inner.batches).clone()

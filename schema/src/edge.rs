@@ -15,7 +15,7 @@ use crate::{
     Context,
     batch::{Loader, Outcome},
     error::{FieldError, Place, RequestError},
-    object::{Asked, Edge, Filled, Row, Rows, Run, Selection, Visible, VisibleFrom},
+    object::{Asked, Edge, Entity, Filled, Row, Rows, Run, Selection, Visible, VisibleFrom},
     scalar::Leaf,
     select::canonical,
     write::{Nulled, Writer},
@@ -53,13 +53,18 @@ impl<A: InputType + 'static> Arguments for A {
     }
 
     fn read(value: Value) -> Result<Self, String> {
-        A::parse(Some(value)).map_err(|error| {
-            let mut message = error.into_server_error(async_graphql::Pos::default()).message;
-            // The library goes on with the names of our Rust types.
-            message.truncate(message.find(" (occurred while parsing").unwrap_or(message.len()));
-            message
-        })
+        parse(Some(value))
     }
+}
+
+/// Reads an input type; what is wrong is said in a sentence.
+pub(crate) fn parse<I: InputType>(value: Option<Value>) -> Result<I, String> {
+    I::parse(value).map_err(|error| {
+        let mut message = error.into_server_error(async_graphql::Pos::default()).message;
+        // The library goes on with the names of our Rust types.
+        message.truncate(message.find(" (occurred while parsing").unwrap_or(message.len()));
+        message
+    })
 }
 
 /// The arguments of one field of the document, with what is needed to turn them into a loader.
@@ -443,5 +448,60 @@ impl<C: Leaf + Send + Sync> Filled for ValueFilled<C> {
             }
             Err(error) => Err(writer.fail(error, self.place)),
         }
+    }
+}
+
+/// An edge to objects that the parent already holds, `[U!]!`: nothing is loaded for the edge itself, and what is
+/// selected beneath is loaded for all of them together.
+pub struct Held<T, U> {
+    objects: fn(&T) -> Vec<U>,
+}
+
+impl<T, U> Held<T, U> {
+    /// `objects` takes them out of the parent.
+    pub const fn new(objects: fn(&T) -> Vec<U>) -> Self {
+        Self { objects }
+    }
+}
+
+impl<T: Send + Sync + 'static, U: Entity> Edge<T> for Held<T, U> {
+    fn type_ref(&self, registry: &mut Registry) -> String {
+        format!("[{}]!", <Row<U> as async_graphql::OutputType>::create_type_info(registry))
+    }
+
+    fn arguments(&self, _: &mut Registry) -> IndexMap<String, MetaInputValue> {
+        IndexMap::new()
+    }
+
+    fn is_nullable(&self) -> bool {
+        false
+    }
+
+    fn plan<'q>(&'static self, asked: Asked<'q>) -> Result<Box<dyn Run<T> + 'q>, RequestError> {
+        let selection = U::object().plan(asked.planner, &asked.selected.sets, asked.ctx)?;
+        Ok(Box::new(HeldRun { edge: self, selection, place: asked.selected.place }))
+    }
+}
+
+struct HeldRun<'q, T: 'static, U: 'static> {
+    edge: &'static Held<T, U>,
+    selection: Selection<'q, U>,
+    place: Place,
+}
+
+impl<T: Send + Sync, U: Entity> Run<T> for HeldRun<'_, T, U> {
+    fn start<'a>(&'a self, rows: &[T], ctx: &'a Context) -> BoxFuture<'a, Box<dyn Filled + 'a>> {
+        let mut children = Vec::new();
+        let slots = rows.iter().map(|row| {
+            let start = children.len();
+            children.extend((self.edge.objects)(row));
+            Ok((start, children.len() - start))
+        });
+        let slots = slots.collect();
+        async move {
+            let rows = self.selection.run(children, ctx).await;
+            Box::new(ManyFilled { slots, rows, place: self.place }) as Box<dyn Filled>
+        }
+        .boxed()
     }
 }

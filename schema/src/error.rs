@@ -19,6 +19,8 @@ macro_rules! codes {
 }
 
 codes! {
+    /// The caller has to sign in first.
+    Unauthenticated = "UNAUTHENTICATED",
     /// The caller may not ask for this.
     Forbidden = "FORBIDDEN",
     /// A variable or an argument has a value that cannot be used.
@@ -54,6 +56,11 @@ impl FieldError {
     /// An argument that cannot be used.
     pub fn bad_input(message: impl Into<Cow<'static, str>>) -> Self {
         Self { code: Code::BadUserInput, message: message.into() }
+    }
+
+    /// Only for callers who are signed in.
+    pub const fn unauthenticated() -> Self {
+        Self { code: Code::Unauthenticated, message: Cow::Borrowed("Sign in first") }
     }
 
     /// A failure of the server, without its cause.

@@ -10,10 +10,9 @@
 use std::{sync::Arc, time::Instant};
 
 use async_graphql::{
-    EmptyMutation, EmptySubscription, SDLExportOptions, Schema, ValidationMode, Variables,
-    parser::types::OperationType,
+    EmptySubscription, SDLExportOptions, Schema, ValidationMode, Variables, parser::types::OperationType,
 };
-use entities::{Recorder, Store, clock::Time, scope::Scope};
+use entities::{Recorder, Store, clock::Time, id::UserId, scope::Scope};
 use prometheus_client::registry::Registry;
 use serde::Deserialize;
 
@@ -31,6 +30,7 @@ pub mod gate;
 pub mod input;
 mod introspection;
 pub mod location;
+mod mutation;
 pub mod node;
 pub mod object;
 pub mod query;
@@ -39,6 +39,7 @@ mod select;
 pub mod session;
 pub mod submission;
 pub mod user;
+pub mod user_error;
 mod variables;
 pub mod viewer;
 mod write;
@@ -49,7 +50,8 @@ pub use viewer::Viewer;
 use crate::{
     batch::{Batcher, Groups, Metrics},
     document::{Document, Documents, OnlyValidate, request_of},
-    error::{Code, RequestError},
+    error::{Code, FieldError, RequestError},
+    mutation::Mutation,
     object::{Entity as _, Row, Selection},
     query::Query,
     select::Planner,
@@ -122,6 +124,7 @@ impl Default for Options {
 }
 
 /// What one request knows: who asks, when, and its loads.
+#[derive(Clone)]
 pub struct Context {
     /// Who asks.
     pub viewer: Viewer,
@@ -134,7 +137,28 @@ pub struct Context {
     pub(crate) sdl: Arc<str>,
 }
 
-type Engine = Schema<Row<Query>, EmptyMutation, EmptySubscription>;
+impl Context {
+    /// The same request in the eyes of another viewer, if there is one.
+    pub(crate) fn read_by(&self, viewer: Option<Viewer>) -> Self {
+        let viewer = viewer.unwrap_or_else(|| self.viewer.clone());
+        Self { scope: viewer.scope(), viewer, ..self.clone() }
+    }
+
+    /// The account that asks.
+    ///
+    /// # Errors
+    /// `UNAUTHENTICATED` where nobody is signed in.
+    pub(crate) fn user(&self) -> Result<UserId, FieldError> {
+        self.viewer.user_id().ok_or(FieldError::unauthenticated())
+    }
+
+    /// The store, reporting its statements to this request.
+    pub(crate) fn store(&self) -> &Store {
+        self.batcher.store()
+    }
+}
+
+type Engine = Schema<Row<Query>, Mutation, EmptySubscription>;
 
 /// The graph: schema, documents, batching, and the store behind them. Cheap to clone.
 #[derive(Clone)]
@@ -158,7 +182,7 @@ impl Graph {
     /// Builds the schema over a store. Metrics go into `registry`.
     pub fn new(store: Store, options: Options, registry: &mut Registry) -> Self {
         let engine = |suggestions: bool| {
-            let builder = Schema::build(Row::new(), EmptyMutation, EmptySubscription)
+            let builder = Schema::build(Row::new(), Mutation, EmptySubscription)
                 .enable_federation()
                 // The gate counts depth itself, through fragments too; the library must not refuse what it let through.
                 .limit_recursive_depth(64);
@@ -215,11 +239,24 @@ impl Graph {
             sdl: Arc::clone(&inner.sdl),
         };
         let planner = Planner { fragments: &document.parsed.fragments, variables: &variables };
-        let selection = match inner.plan(&document, &operation.selection_set.node, planner, &ctx).await {
-            Ok(selection) => selection,
+        let root = &operation.selection_set.node;
+        let answered = match kind {
+            OperationKind::Mutation => mutation::execute(root, planner, &ctx).await,
+            OperationKind::Query | OperationKind::Subscription => {
+                match inner.plan(&document, root, planner, &ctx).await {
+                    Ok(selection) => Ok(answer(&selection, Query, &ctx).await),
+                    Err(error) => Err(error),
+                }
+            }
+        };
+        let (mut body, errors) = match answered {
+            Ok(answered) => answered,
             Err(error) => return refused(Some(kind), &[error]),
         };
-        let (mut body, errors) = answer(&selection, Query, &ctx).await;
+        if !errors.is_empty() {
+            body.extend(b",\"errors\":");
+            errors.write(&mut body);
+        }
         if explain {
             explain::write(&recorder, &ctx.batcher, started.elapsed(), &mut body);
         }
@@ -273,7 +310,7 @@ impl Inner {
     }
 }
 
-/// Runs a planned operation on its root; the answer lacks only its closing brace.
+/// Runs a planned query on its root; the answer lacks its errors and its closing brace.
 async fn answer<T: object::Entity>(
     selection: &Selection<'_, T>,
     root: T,
@@ -288,12 +325,7 @@ async fn answer<T: object::Entity>(
         writer.out.truncate(start);
         writer.out.extend(b"null");
     }
-    let (mut body, errors) = writer.finish();
-    if !errors.is_empty() {
-        body.extend(b",\"errors\":");
-        errors.write(&mut body);
-    }
-    (body, errors)
+    writer.finish()
 }
 
 fn refused(operation: Option<OperationKind>, errors: &[RequestError]) -> Reply {

@@ -53,7 +53,7 @@ pub struct Object<T: 'static> {
     pub(crate) name: &'static str,
     about: &'static str,
     keys: Vec<&'static str>,
-    is_node: bool,
+    interfaces: Vec<&'static str>,
     fields: Vec<Field<T>>,
     by_name: FxHashMap<&'static str, usize>,
 }
@@ -105,15 +105,21 @@ pub(crate) trait Filled: Send + Sync {
 impl<T: Entity> Object<T> {
     /// A new type; `about` is its description.
     pub fn new(name: &'static str, about: &'static str) -> Self {
-        let (keys, fields, by_name) = (Vec::new(), Vec::new(), FxHashMap::default());
-        Self { name, about, keys, is_node: false, fields, by_name }
+        let (keys, interfaces, fields, by_name) = (Vec::new(), Vec::new(), Vec::new(), FxHashMap::default());
+        Self { name, about, keys, interfaces, fields, by_name }
     }
 
     /// Implements `Node`; the id is a federation key.
     #[must_use]
-    pub fn node(mut self) -> Self {
-        self.is_node = true;
-        self.key("id")
+    pub fn node(self) -> Self {
+        self.implements("Node").key("id")
+    }
+
+    /// Implements an interface, which is registered by the edges that lead to it.
+    #[must_use]
+    pub(crate) fn implements(mut self, interface: &'static str) -> Self {
+        self.interfaces.push(interface);
+        self
     }
 
     /// A federation key.
@@ -184,7 +190,10 @@ impl<T: Entity> Object<T> {
 
     /// Does a fragment on `condition` apply?
     pub(crate) fn is(&self, condition: &str) -> bool {
-        condition == self.name || (self.is_node && matches!(condition, "Node" | "_Entity"))
+        condition == self.name
+            || self.interfaces.contains(&condition)
+            // Federation's union of everything that has a key.
+            || (condition == "_Entity" && !self.keys.is_empty())
     }
 
     /// Plans a selection.
@@ -225,9 +234,11 @@ impl<T: Entity> Object<T> {
     }
 
     fn describe(&self, registry: &mut Registry) -> MetaType {
-        if self.is_node {
-            registry.add_implements(self.name, "Node");
-            NodeInterface::register(registry);
+        for interface in &self.interfaces {
+            registry.add_implements(self.name, interface);
+            if *interface == "Node" {
+                NodeInterface::register(registry);
+            }
         }
         let mut fields = IndexMap::new();
         for field in self.fields.iter().filter(|field| field.listed) {

@@ -175,16 +175,8 @@ fn reference(representation: &Value) -> Result<Reference, FieldError> {
     let Some(type_name) = text("__typename") else {
         return Err(FieldError::bad_input("a representation needs `__typename`"));
     };
-    let kind = match type_name {
-        "User" => Kind::User,
-        "Session" => Kind::Session,
-        "Form" => Kind::Form,
-        "FormVersion" => Kind::FormVersion,
-        "Submission" => Kind::Submission,
-        "Location" => Kind::Location,
-        "ActivityLog" => Kind::ActivityLog,
-        _ => return Err(FieldError::bad_input("no entity of this subgraph has this `__typename`")),
-    };
+    let kind = Kind::parse(type_name)
+        .ok_or_else(|| FieldError::bad_input("no entity of this subgraph has this `__typename`"))?;
     match (text("id"), text("email")) {
         (Some(id), _) => id::parse(id)
             .map(|id| Reference::Typed(kind, id))

@@ -35,7 +35,12 @@ pub(crate) struct Errors {
 
 impl<'a> Writer<'a> {
     pub(crate) fn new(out: Vec<u8>) -> Self {
-        Self { out, path: Vec::new(), errors: Errors::default() }
+        Self::resume(out, Errors::default())
+    }
+
+    /// Goes on behind an answer that is not finished.
+    pub(crate) fn resume(out: Vec<u8>, errors: Errors) -> Self {
+        Self { out, path: Vec::new(), errors }
     }
 
     pub(crate) fn finish(self) -> (Vec<u8>, Errors) {

@@ -1,0 +1,92 @@
+//! What was written, as news: each transaction notes its changes, and they are told once it is committed. Listeners
+//! of this process get them here; caches, live queries and the end of sessions follow from them. Not here: how the
+//! news reaches other nodes, who may see a changed row (the reader decides that when it reads the row).
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::broadcast;
+
+use crate::id::{FormId, LocationId, SessionId, SubmissionId, UserId};
+
+/// One changed row. Carries ids only: whoever cares reads the row, under its own rights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Change {
+    /// An account was made or changed.
+    User {
+        /// The account.
+        id: UserId,
+    },
+    /// A session began or changed.
+    Session {
+        /// The session.
+        id: SessionId,
+        /// Whose it is.
+        user: UserId,
+    },
+    /// A session ended.
+    SessionEnded {
+        /// The session.
+        id: SessionId,
+        /// Whose it was.
+        user: UserId,
+    },
+    /// A form, its draft or its versions changed.
+    Form {
+        /// The form.
+        id: FormId,
+        /// Whose it is.
+        owner: UserId,
+    },
+    /// A submission was stored.
+    Submission {
+        /// The submission.
+        id: SubmissionId,
+        /// What was filled in.
+        form: FormId,
+        /// Who filled it in.
+        user: Option<UserId>,
+    },
+    /// An account has a new newest position.
+    LastLocation {
+        /// The position.
+        id: LocationId,
+        /// Whose it is.
+        user: UserId,
+    },
+}
+
+/// The changes of one transaction.
+pub type Changes = Arc<[Change]>;
+
+/// Transactions that a slow listener may be behind before it loses some.
+const BACKLOG: usize = 4_096;
+
+/// Tells changes to everyone in this process who listens.
+#[derive(Clone, Debug)]
+pub struct Announcer {
+    sender: broadcast::Sender<Changes>,
+}
+
+impl Default for Announcer {
+    fn default() -> Self {
+        Self { sender: broadcast::Sender::new(BACKLOG) }
+    }
+}
+
+impl Announcer {
+    /// Tells committed changes.
+    pub fn announce(&self, changes: Changes) {
+        if !changes.is_empty() {
+            // Fails only when nobody listens.
+            let _ = self.sender.send(changes);
+        }
+    }
+
+    /// Everything that is announced from now on. A listener that is too slow gets `Lagged`: it has missed changes
+    /// and must read the truth again.
+    pub fn listen(&self) -> broadcast::Receiver<Changes> {
+        self.sender.subscribe()
+    }
+}

@@ -1,0 +1,240 @@
+//! Writing: the root `Mutation`. Its fields run one after the other (October 2021, §6.2.2); each is one call of the
+//! store room, and what it answers is then read like a query, by the same declarations. Not here: what a mutation
+//! does (its domain).
+
+use std::{borrow::Cow, sync::LazyLock};
+
+use async_graphql::{
+    InputType, ObjectType, OutputType, Positioned, ServerResult, Value,
+    context::ContextSelectionSet,
+    indexmap::IndexMap,
+    parser::types::{Field as AstField, SelectionSet},
+    registry::{MetaField, MetaInputValue, MetaType, MetaTypeId, ObjectBuilder, Registry},
+    resolver_utils::ContainerType,
+};
+use futures_util::{FutureExt as _, future::BoxFuture};
+
+use crate::{
+    Context, Viewer,
+    edge::{Arguments, parse},
+    error::{FieldError, RequestError},
+    object::{Entity, Row, label},
+    scalar::write_text,
+    select::{Planner, Selected},
+    session,
+    write::{Errors, Nulled, Writer},
+};
+
+/// All mutations.
+static FIELDS: LazyLock<Vec<Field>> = LazyLock::new(|| {
+    vec![field(
+        "renameSession",
+        "Gives one of the caller's own sessions another name, or takes the name away.",
+        |input, ctx| session::rename(input, ctx).boxed(),
+    )]
+});
+
+fn field<A: Arguments, P: Entity>(name: &'static str, about: &'static str, run: Does<A, P>) -> Field {
+    Field { name, about, write: Box::new(Write { run }) }
+}
+
+/// What a mutation did.
+pub(crate) struct Written<P> {
+    /// The object that answers.
+    pub(crate) payload: P,
+    /// Who reads the answer, where the mutation changed that: signing in does.
+    pub(crate) viewer: Option<Viewer>,
+}
+
+impl<P> From<P> for Written<P> {
+    fn from(payload: P) -> Self {
+        Self { payload, viewer: None }
+    }
+}
+
+/// The one argument that most mutations take.
+pub(crate) struct Input<I>(pub(crate) I);
+
+impl<I: InputType + 'static> Arguments for Input<I> {
+    fn describe(registry: &mut Registry) -> IndexMap<String, MetaInputValue> {
+        let mut input = MetaInputValue::new("input", I::create_type_info(registry));
+        input.description = Some("What to do.".to_owned());
+        [("input".to_owned(), input)].into_iter().collect()
+    }
+
+    fn read(value: Value) -> Result<Self, String> {
+        let Value::Object(mut arguments) = value else { unreachable!("arguments are an object") };
+        parse(arguments.swap_remove("input")).map(Self)
+    }
+}
+
+/// A mutation: what it takes, what it does, what it answers.
+struct Write<A, P> {
+    run: Does<A, P>,
+}
+
+type Does<A, P> = for<'a> fn(A, &'a Context) -> BoxFuture<'a, Result<Written<P>, FieldError>>;
+
+struct Field {
+    name: &'static str,
+    about: &'static str,
+    write: Box<dyn Writes>,
+}
+
+/// A `Write` of any types.
+trait Writes: Send + Sync {
+    fn type_ref(&self, registry: &mut Registry) -> String;
+    fn arguments(&self, registry: &mut Registry) -> IndexMap<String, MetaInputValue>;
+    /// Is the selection in order? Asked of all fields before the first one writes.
+    fn check(&self, planner: Planner<'_>, selected: &Selected<'_>, ctx: &Context)
+    -> Result<(), RequestError>;
+    /// Does it, and writes the answer behind what is in `out`.
+    fn run<'a>(
+        &'a self,
+        planner: Planner<'a>,
+        selected: &'a Selected<'a>,
+        ctx: &'a Context,
+        answer: Answer,
+    ) -> BoxFuture<'a, (Answer, Result<(), Nulled>)>;
+}
+
+/// The bytes and the errors so far.
+type Answer = (Vec<u8>, Errors);
+
+impl<A: Arguments, P: Entity> Writes for Write<A, P> {
+    fn type_ref(&self, registry: &mut Registry) -> String {
+        Row::<P>::create_type_info(registry)
+    }
+
+    fn arguments(&self, registry: &mut Registry) -> IndexMap<String, MetaInputValue> {
+        A::describe(registry)
+    }
+
+    fn check(
+        &self,
+        planner: Planner<'_>,
+        selected: &Selected<'_>,
+        ctx: &Context,
+    ) -> Result<(), RequestError> {
+        P::object().plan(planner, &selected.sets, ctx).map(drop)
+    }
+
+    fn run<'a>(
+        &'a self,
+        planner: Planner<'a>,
+        selected: &'a Selected<'a>,
+        ctx: &'a Context,
+        (out, errors): Answer,
+    ) -> BoxFuture<'a, (Answer, Result<(), Nulled>)> {
+        async move {
+            let args = A::read(planner.arguments(selected.field)).map_err(FieldError::bad_input);
+            let done = match args {
+                Ok(args) => ctx.batcher.drive((self.run)(args, ctx)).await,
+                Err(error) => Err(error),
+            };
+            let mut writer = Writer::resume(out, errors);
+            let written = match done {
+                Ok(written) => written,
+                Err(error) => {
+                    let nulled = writer
+                        .field(selected.key(), false, |writer| Err(writer.fail(&error, selected.place)));
+                    return (writer.finish(), nulled);
+                }
+            };
+            // Reads from here on must see what was written.
+            ctx.batcher.forget();
+            let reader = ctx.read_by(written.viewer);
+            let plan = P::object().plan(planner, &selected.sets, &reader).expect("it was checked before");
+            let rows = reader.batcher.drive(plan.run(vec![written.payload], &reader)).await;
+            let result = writer.field(selected.key(), false, |writer| rows.write(0, writer));
+            (writer.finish(), result)
+        }
+        .boxed()
+    }
+}
+
+/// Runs a mutation; the answer lacks its errors and its closing brace.
+pub(crate) async fn execute(
+    root: &SelectionSet,
+    planner: Planner<'_>,
+    ctx: &Context,
+) -> Result<Answer, RequestError> {
+    let selected = planner.collect(&|condition| condition == Mutation::NAME, &[root])?;
+    for selected in &selected {
+        if let Some(field) = Mutation::field(selected.name()) {
+            field.write.check(planner, selected, ctx)?;
+        }
+    }
+    let mut out = Vec::with_capacity(1_024);
+    out.extend(b"{\"data\":");
+    let start = out.len();
+    let mut answer = (out, Errors::default());
+    for (index, selected) in selected.iter().enumerate() {
+        answer.0.push(if index == 0 { b'{' } else { b',' });
+        answer.0.extend(label(selected.key()));
+        let Some(field) = Mutation::field(selected.name()) else {
+            // Validation lets only `__typename` through beside the fields.
+            write_text(Mutation::NAME, &mut answer.0);
+            continue;
+        };
+        let (next, result) = field.write.run(planner, selected, ctx, answer).await;
+        answer = next;
+        if result.is_err() {
+            // Every mutation's answer is non-null: without it there is no data, and the rest does not run (§6.4.4).
+            answer.0.truncate(start);
+            answer.0.extend(b"null");
+            return Ok(answer);
+        }
+    }
+    answer.0.push(b'}');
+    Ok(answer)
+}
+
+/// The root's place in the library's registry. Execution never comes here.
+pub(crate) struct Mutation;
+
+impl Mutation {
+    const NAME: &'static str = "Mutation";
+
+    fn field(name: &str) -> Option<&'static Field> {
+        FIELDS.iter().find(|field| field.name == name)
+    }
+
+    fn describe(registry: &mut Registry) -> MetaType {
+        let fields = FIELDS.iter().map(|field| {
+            let mut meta = MetaField::new(field.name, field.write.type_ref(registry));
+            meta.description = Some(field.about.to_owned());
+            meta.args = field.write.arguments(registry);
+            (field.name.to_owned(), meta)
+        });
+        let fields = fields.collect();
+        ObjectBuilder::new(Self::NAME, fields)
+            .description(Some(
+                "Everything that changes something. Fields run one after the other.".to_owned(),
+            ))
+            .rust_typename(std::any::type_name::<Self>())
+            .build()
+    }
+}
+
+impl OutputType for Mutation {
+    fn type_name() -> Cow<'static, str> {
+        Self::NAME.into()
+    }
+
+    fn create_type_info(registry: &mut Registry) -> String {
+        registry.create_output_type::<Self, _>(MetaTypeId::Object, Self::describe)
+    }
+
+    async fn resolve(&self, _: &ContextSelectionSet<'_>, _: &Positioned<AstField>) -> ServerResult<Value> {
+        Ok(Value::Null)
+    }
+}
+
+impl ContainerType for Mutation {
+    async fn resolve_field(&self, _: &async_graphql::Context<'_>) -> ServerResult<Option<Value>> {
+        Ok(None)
+    }
+}
+
+impl ObjectType for Mutation {}
