@@ -23,6 +23,7 @@ use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbB
 use crate::{
     change::Announcer,
     error::Error,
+    revocation::Revocations,
     sql::{Cells, Record, Sql},
 };
 
@@ -44,6 +45,7 @@ pub struct Store {
     metrics: Metrics,
     recorder: Option<Arc<Recorder>>,
     announcer: Announcer,
+    revocations: Arc<Revocations>,
     writer: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -56,7 +58,14 @@ impl Store {
     pub async fn connect(config: &DatabaseConfig, registry: &mut Registry) -> Result<Self, Error> {
         let db = Database::connect(options(config)).await.map_err(Error::Unavailable)?;
         let metrics = Metrics::register(registry);
-        Ok(Self { db, metrics, recorder: None, announcer: Announcer::default(), writer: Arc::default() })
+        Ok(Self {
+            db,
+            metrics,
+            recorder: None,
+            announcer: Announcer::default(),
+            revocations: Arc::default(),
+            writer: Arc::default(),
+        })
     }
 
     /// The connection that migrations, seeds and writes run on.
@@ -67,6 +76,11 @@ impl Store {
     /// Tells what is written, and lets others listen.
     pub fn announcer(&self) -> &Announcer {
         &self.announcer
+    }
+
+    /// What is known to be revoked.
+    pub fn revocations(&self) -> &Arc<Revocations> {
+        &self.revocations
     }
 
     /// The turn to write, where there is one writer at a time.

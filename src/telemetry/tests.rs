@@ -18,7 +18,9 @@ use tokio::{net::TcpListener, time::sleep};
 use tower::ServiceExt as _;
 
 use super::*;
-use crate::{App, auth::Auth, config::Config};
+use schema::Access;
+
+use crate::{App, config::Config};
 
 /// Everything that was written or received.
 #[derive(Clone, Default)]
@@ -51,8 +53,9 @@ async fn app() -> App {
     };
     let store = Store::connect(&settings, &mut registry).await.expect("SQLite in memory");
     migration::up(store.connection()).await.expect("migrated");
-    let auth = Auth::ephemeral(&config.auth).expect("a key");
-    App::new(&config, store, auth, registry, None)
+    let access = Access::new(store.clone(), config.auth.access());
+    access.open().await.expect("a key is made");
+    App::new(&config, store, access, registry, None)
 }
 
 fn request(query: &str, authorization: Option<&str>) -> Request<Body> {
