@@ -20,7 +20,7 @@ use futures_util::{
 use crate::{
     Context,
     batch::{Loader, Outcome},
-    edge::{Arguments, Broken, Given},
+    edge::{Arguments, Broken, Cursors, Given},
     error::{Code, FieldError, Place, RequestError},
     object::{Asked, Edge, Filled, Row, Rows, Run, Selection, Visible, label},
     scalar::{Leaf, write_text},
@@ -263,7 +263,7 @@ fn page_info<'q>(asked: &Asked<'q>, sets: &[&'q SelectionSet]) -> Result<Vec<Inf
 struct PagesRun<'q, T: 'static, P: Loader, C, U: Visible> {
     key: fn(&T) -> P::Key,
     bound: Bound<P, C, U::Row>,
-    cursors: CursorScope,
+    cursors: Cursors<'q>,
     plan: Plan<'q, U>,
     place: Place,
 }

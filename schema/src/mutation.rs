@@ -62,9 +62,8 @@ impl<I: InputType + 'static> Arguments for Input<I> {
         [("input".to_owned(), input)].into_iter().collect()
     }
 
-    fn read(value: Value) -> Result<Self, String> {
-        let Value::Object(mut arguments) = value else { unreachable!("arguments are an object") };
-        parse(arguments.swap_remove("input")).map(Self)
+    fn of(planner: &Planner<'_>, field: &AstField) -> Result<Self, String> {
+        parse(planner.argument(field, "input").map(Cow::into_owned)).map(Self)
     }
 }
 
@@ -127,7 +126,7 @@ impl<A: Arguments, P: Entity> Writes for Write<A, P> {
         (out, errors): Answer,
     ) -> BoxFuture<'a, (Answer, Result<(), Nulled>)> {
         async move {
-            let args = A::read(planner.arguments(selected.field)).map_err(FieldError::bad_input);
+            let args = A::of(&planner, selected.field).map_err(FieldError::bad_input);
             let done = match args {
                 Ok(args) => ctx.batcher.drive((self.run)(args, ctx)).await,
                 Err(error) => Err(error),
