@@ -21,7 +21,7 @@ use crate::{
     object::{Entity, Row, label},
     scalar::write_text,
     select::{Planner, Selected},
-    session,
+    session, with_errors,
     write::{Errors, Nulled, Writer},
 };
 
@@ -152,7 +152,7 @@ impl<A: Arguments, P: Entity> Writes for Write<A, P> {
     }
 }
 
-/// Runs a mutation; the answer lacks its errors and its closing brace.
+/// Runs a mutation; the answer lacks only its closing brace.
 pub(crate) async fn execute(
     root: &SelectionSet,
     planner: Planner<'_>,
@@ -182,11 +182,11 @@ pub(crate) async fn execute(
             // Every mutation's answer is non-null: without it there is no data, and the rest does not run (§6.4.4).
             answer.0.truncate(start);
             answer.0.extend(b"null");
-            return Ok(answer);
+            return Ok(with_errors(answer));
         }
     }
     answer.0.push(b'}');
-    Ok(answer)
+    Ok(with_errors(answer))
 }
 
 /// The root's place in the library's registry. Execution never comes here.
