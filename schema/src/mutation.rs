@@ -22,7 +22,7 @@ use crate::{
     scalar::write_text,
     select::{Planner, Selected},
     session::{self, sign_in},
-    user,
+    user, with_errors,
     write::{Errors, Nulled, Writer},
 };
 
@@ -71,9 +71,8 @@ impl<I: InputType + 'static> Arguments for Input<I> {
         [("input".to_owned(), input)].into_iter().collect()
     }
 
-    fn read(value: Value) -> Result<Self, String> {
-        let Value::Object(mut arguments) = value else { unreachable!("arguments are an object") };
-        parse(arguments.swap_remove("input")).map(Self)
+    fn of(planner: &Planner<'_>, field: &AstField) -> Result<Self, String> {
+        parse(planner.argument(field, "input").map(Cow::into_owned)).map(Self)
     }
 }
 
@@ -145,7 +144,7 @@ impl<A: Arguments, P: Entity> Writes for Write<A, P> {
         (out, errors): Answer,
     ) -> BoxFuture<'a, (Answer, Result<(), Nulled>)> {
         async move {
-            let args = A::read(planner.arguments(selected.field)).map_err(FieldError::bad_input);
+            let args = A::of(&planner, selected.field).map_err(FieldError::bad_input);
             let done = match args {
                 Ok(args) => ctx.batcher.drive((self.run)(args, ctx)).await,
                 Err(error) => Err(error),
@@ -171,7 +170,7 @@ impl<A: Arguments, P: Entity> Writes for Write<A, P> {
     }
 }
 
-/// Runs a mutation; the answer lacks its errors and its closing brace.
+/// Runs a mutation; the answer lacks only its closing brace.
 pub(crate) async fn execute(
     root: &SelectionSet,
     planner: Planner<'_>,
@@ -207,11 +206,11 @@ pub(crate) async fn execute(
             // Every mutation's answer is non-null: without it there is no data, and the rest does not run (§6.4.4).
             answer.0.truncate(start);
             answer.0.extend(b"null");
-            return Ok(answer);
+            return Ok(with_errors(answer));
         }
     }
     answer.0.push(b'}');
-    Ok(answer)
+    Ok(with_errors(answer))
 }
 
 /// The root's place in the library's registry. Execution never comes here.
