@@ -268,12 +268,14 @@ mod tests {
     #[tokio::test]
     async fn a_flood_is_refused_and_what_is_taken_is_answered() {
         let hasher = Hasher::new(CHEAP);
-        let gate = Arc::new(Mutex::new(()));
-        let held = gate.lock().expect("nobody panicked");
+        let (held, gate) = std::sync::mpsc::channel::<()>();
+        let gate = Arc::new(Mutex::new(gate));
         let runs: Vec<_> = (0..MAX_QUEUE * 3)
             .map(|_| {
                 let (hasher, gate) = (hasher.clone(), Arc::clone(&gate));
-                tokio::spawn(async move { hasher.run(move |_| drop(gate.lock())).await })
+                tokio::spawn(
+                    async move { hasher.run(move |_| drop(gate.lock().map(|gate| gate.recv()))).await },
+                )
             })
             .collect();
         // Everybody who is refused for the queue is refused while nothing moves.

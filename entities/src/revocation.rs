@@ -131,7 +131,7 @@ pub(crate) async fn write(transaction: &Transaction, revoked: &[Revocation]) -> 
     let (now, count) = (clock::now(), revoked.len() as i64);
     let mut sql = transaction.sql();
     sql.push("UPDATE revocation_counter SET seq = seq + ").bind(count).push(" RETURNING seq");
-    let last = transaction.fetch("revocation.number", TABLE, sql, |cells| cells.next::<i64>()).await?;
+    let last = transaction.column::<i64>("revocation.number", TABLE, sql).await?;
     let last = last.first().copied().unwrap_or_default();
     let mut sql = transaction.sql();
     sql.push("INSERT INTO revocations (seq, session_id, user_id, epoch, created_at, expires_at) VALUES ");

@@ -13,7 +13,7 @@ use crate::{
     change::Change,
     error::Error,
     revocation::{self, Revocation},
-    sql::{Cells, Sql},
+    sql::{Cell, Cells, Sql},
     store::Store,
 };
 
@@ -55,6 +55,20 @@ impl Transaction {
         read: impl FnMut(&mut Cells<'_>) -> Result<T, sea_orm::sqlx::Error>,
     ) -> Result<Vec<T>, Error> {
         self.store.fetch_on(&self.db, name, table, sql, read).await
+    }
+
+    /// Runs a statement of one column.
+    #[expect(
+        clippy::redundant_closure_for_method_calls,
+        reason = "the method is not general enough over lifetimes"
+    )]
+    pub(crate) async fn column<T: Cell>(
+        &self,
+        name: &'static str,
+        table: &'static str,
+        sql: Sql,
+    ) -> Result<Vec<T>, Error> {
+        self.fetch(name, table, sql, |cells| cells.next()).await
     }
 
     /// Runs a statement that returns no rows; says how many it changed.

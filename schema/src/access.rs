@@ -46,7 +46,7 @@ impl Default for AccessOptions {
 }
 
 /// How often keys are looked at without being told, and old revocations deleted.
-const UPKEEP: Duration = Duration::from_secs(60);
+const UPKEEP: Duration = Duration::from_mins(1);
 
 /// Lets callers in. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -158,7 +158,9 @@ impl Access {
     /// all refresh at once.
     pub(crate) fn mint(&self, grant: &Grant) -> Result<(String, Time), Refused> {
         let Grant { session, user, role, epoch, .. } = *grant;
-        let jitter = entities::id::new().as_bytes()[15] as u32 * (ACCESS_TOKEN_SECONDS / 20) / 256;
+        // The last byte of a new id is random.
+        let share = u32::from(entities::id::new().as_bytes()[15]);
+        let jitter = share * (ACCESS_TOKEN_SECONDS / 20) / 256;
         let subject = Subject { user, role, epoch, session: Some(session) };
         self.0.tokens.mint(subject, ACCESS_TOKEN_SECONDS - jitter)
     }

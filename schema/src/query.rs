@@ -160,6 +160,7 @@ impl Arguments for Representations {
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "edges call it so")]
 fn entities(_: &Query, given: &Given<'_, Representations>) -> Result<Vec<Slot>, FieldError> {
     Ok(given.args.0.iter().map(|reference| reference.clone().map(Some)).collect())
 }

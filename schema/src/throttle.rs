@@ -19,7 +19,7 @@ const FREE_FAILURES: u32 = 5;
 /// The delay after the first failure that costs.
 const FIRST_DELAY: Duration = Duration::from_secs(1);
 /// The longest delay, and how long failures are remembered.
-const LONGEST_DELAY: Duration = Duration::from_secs(15 * 60);
+const LONGEST_DELAY: Duration = Duration::from_mins(15);
 /// Addresses, and pairs of account and network, that are remembered.
 const REMEMBERED: u64 = 100_000;
 
@@ -147,6 +147,7 @@ fn cut(address: IpAddr, v4_bits: u32, v6_bits: u32) -> IpAddr {
 mod tests {
     use super::*;
 
+    #[expect(clippy::unnecessary_wraps, reason = "as the throttle takes it")]
     fn address(text: &str) -> Option<IpAddr> {
         Some(text.parse().expect("an address"))
     }
@@ -161,7 +162,7 @@ mod tests {
         assert_eq!(refused.retry_after, Duration::from_secs(3));
         assert_eq!(tries(start, other), 20, "another address has its own");
         assert_eq!(tries(start + Duration::from_secs(31), one), 10);
-        assert_eq!(tries(start + Duration::from_secs(3_600), one), 20, "what is not used is not saved up");
+        assert_eq!(tries(start + Duration::from_hours(1), one), 20, "what is not used is not saved up");
         // One customer of IPv6 has a whole /64.
         assert_eq!(tries(start, address("2001:db8::1")), 20);
         assert_eq!(tries(start, address("2001:db8::2")), 0);

@@ -171,11 +171,8 @@ fn read_password(file: Option<&Path>) -> Result<String, Failure> {
     };
     read.map_err(|error| Failure::Failed(format!("the password cannot be read: {error}")))?;
     // The end of the line is not part of it; everything else is.
-    Ok(text
-        .strip_suffix('\n')
-        .map(|text| text.strip_suffix('\r').unwrap_or(text))
-        .unwrap_or(&text)
-        .to_owned())
+    let line = text.strip_suffix('\n').unwrap_or(&text);
+    Ok(line.strip_suffix('\r').unwrap_or(line).to_owned())
 }
 
 /// `xp keys`.
@@ -191,7 +188,8 @@ pub(super) async fn keys(config: &Config, action: Keys, as_json: bool) -> Result
                     rows.map(|(kid, state, from)| json!({ "kid": kid, "state": state, "signsFrom": from }));
                 json!(rows.collect::<Vec<_>>()).to_string()
             } else {
-                rows.map(|(kid, state, from)| format!("{kid}  {state:7}  signs from {from}\n")).collect()
+                let lines = rows.map(|(kid, state, from)| format!("{kid}  {state:7}  signs from {from}"));
+                lines.collect::<Vec<_>>().join("\n")
             }
         }
         Keys::Rotate => {

@@ -73,7 +73,7 @@ pub async fn begin(
     let mut sql = transaction.sql();
     sql.push("SELECT t.role FROM users t WHERE t.is_active AND t.id = ").bind(user);
     sql.push(" AND t.epoch = ").bind(epoch).for_update("t");
-    let found = transaction.fetch("session.user", "users", sql, |cells| cells.next::<Role>()).await?;
+    let found = transaction.column::<Role>("session.user", "users", sql).await?;
     let Some(role) = found.first().copied() else { return Ok(None) };
     if let Some(hash) = password_hash {
         let mut sql = transaction.sql();
@@ -125,8 +125,7 @@ async fn make_room(transaction: &mut Transaction, user: UserId) -> Result<(), Er
     let mut sql = transaction.sql();
     sql.push("SELECT t.id FROM user_sessions t WHERE t.is_active AND t.user_id = ").bind(user);
     sql.push(" AND t.expires_at > ").bind(clock::now()).push(" ORDER BY t.last_activity DESC, t.id DESC");
-    let live =
-        transaction.fetch("session.live", Model::TABLE, sql, |cells| cells.next::<SessionId>()).await?;
+    let live = transaction.column::<SessionId>("session.live", Model::TABLE, sql).await?;
     match live.get(MAX_LIVE - 1..) {
         Some(surplus) if !surplus.is_empty() => {
             end::end(transaction, user, surplus, EndReason::Expired).await.map(drop)

@@ -67,7 +67,7 @@ pub(crate) async fn live(
         Which::AllBut(None) => &mut sql,
     };
     sql.push(" ORDER BY t.created_at DESC, t.id DESC").for_update("t");
-    transaction.fetch("session.live", Model::TABLE, sql, |cells| cells.next::<SessionId>()).await
+    transaction.column::<SessionId>("session.live", Model::TABLE, sql).await
 }
 
 /// Ends these sessions of an account.

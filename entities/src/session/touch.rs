@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// A session's use is noted at most once in this time.
-const PERIOD: Duration = Duration::from_secs(60);
+const PERIOD: Duration = Duration::from_mins(1);
 
 /// Sessions that were used.
 #[derive(Debug, Default)]

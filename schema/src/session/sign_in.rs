@@ -112,19 +112,21 @@ type Answer = Result<Written<SignInPayload>, FieldError>;
 pub(crate) async fn sign_up(Input(input): Input<SignUpInput>, ctx: &Context) -> Answer {
     credentials::throttle(ctx)?;
     if !ctx.access.options().sign_up {
-        return refused(UserError::new(
+        return Ok(refused(UserError::new(
             UserErrorCode::NotAllowed,
             &["input"],
             "Accounts are made by administrators.",
-        ));
+        )));
     }
     let (email, name) =
         match (credentials::email(&input.email), credentials::display_name(&input.display_name)) {
             (Ok(email), Ok(name)) => (email, name),
-            (email, name) => return refused_for(email.err().into_iter().chain(name.err()).collect()),
+            (email, name) => {
+                return Ok(refused_for(email.err().into_iter().chain(name.err()).collect()));
+            }
         };
     if let Some(error) = credentials::unfit(&input.password, &[&email, name], "password") {
-        return refused(error);
+        return Ok(refused(error));
     }
     let hash = credentials::hash(ctx, &input.password).await?;
     let new =
@@ -132,11 +134,11 @@ pub(crate) async fn sign_up(Input(input): Input<SignUpInput>, ctx: &Context) -> 
     let made = user::sign_up(ctx.store(), &ctx.access.options().secret, new, device(ctx, None)).await;
     match made.map_err(|error| FieldError::of_store(&error, "user.sign_up"))? {
         Some(grant) => granted(ctx, grant),
-        None => refused(UserError::new(
+        None => Ok(refused(UserError::new(
             UserErrorCode::AlreadyExists,
             &["input", "email"],
             "There is an account with this e-mail.",
-        )),
+        ))),
     }
 }
 
@@ -145,7 +147,7 @@ pub(crate) async fn sign_in(Input(input): Input<SignInInput>, ctx: &Context) -> 
     credentials::throttle(ctx)?;
     let name = input.session_name.as_deref();
     if let Some(error) = wrong_name(name, "sessionName") {
-        return refused(error);
+        return Ok(refused(error));
     }
     let email = input.email.trim().to_lowercase();
     let failed = |error: &entities::Error| FieldError::of_store(error, "session.sign_in");
@@ -153,7 +155,7 @@ pub(crate) async fn sign_in(Input(input): Input<SignInInput>, ctx: &Context) -> 
         user::credentials(ctx.store(), Named::Email(&email)).await.map_err(|error| failed(&error))?;
     let verdict = credentials::check(ctx, &email, account.as_ref(), &input.password).await?;
     let (Some(account), Verdict::Right | Verdict::RightButOutdated) = (account, verdict) else {
-        return refused(wrong());
+        return Ok(refused(wrong()));
     };
     let rehashed = match verdict {
         Verdict::RightButOutdated => Some(credentials::hash(ctx, &input.password).await?),
@@ -163,7 +165,7 @@ pub(crate) async fn sign_in(Input(input): Input<SignInInput>, ctx: &Context) -> 
     let begun = session::begin(ctx.store(), secret, who, rehashed.as_deref(), device(ctx, name)).await;
     match begun.map_err(|error| failed(&error))? {
         Some(grant) => granted(ctx, grant),
-        None => refused(wrong()),
+        None => Ok(refused(wrong())),
     }
 }
 
@@ -176,7 +178,7 @@ pub(crate) async fn refresh(Input(input): Input<RefreshSessionInput>, ctx: &Cont
         Refreshed::Ended => (UserErrorCode::Expired, "This session has ended; sign in again."),
         Refreshed::Unknown => (UserErrorCode::Invalid, "This is no refresh token."),
     };
-    refused(UserError::new(code, &["input", "refreshToken"], message))
+    Ok(refused(UserError::new(code, &["input", "refreshToken"], message)))
 }
 
 /// The same for an unknown e-mail, a wrong password, a blocked account and one without a password.
@@ -184,12 +186,12 @@ fn wrong() -> UserError {
     UserError::new(UserErrorCode::InvalidCredentials, &["input"], "E-mail and password do not fit together.")
 }
 
-fn refused(error: UserError) -> Answer {
+fn refused(error: UserError) -> Written<SignInPayload> {
     refused_for(vec![error])
 }
 
-fn refused_for(errors: Vec<UserError>) -> Answer {
-    Ok(SignInPayload { errors, ..SignInPayload::default() }.into())
+fn refused_for(errors: Vec<UserError>) -> Written<SignInPayload> {
+    SignInPayload { errors, ..SignInPayload::default() }.into()
 }
 
 fn granted(ctx: &Context, grant: Grant) -> Answer {

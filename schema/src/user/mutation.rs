@@ -91,12 +91,12 @@ impl Entity for UpdateUserPayload {
 
 type Answer = Result<Written<UpdateUserPayload>, FieldError>;
 
-fn done(user: UserId) -> Answer {
-    Ok(UpdateUserPayload { user: Some(user), errors: Vec::new() }.into())
+fn done(user: UserId) -> Written<UpdateUserPayload> {
+    UpdateUserPayload { user: Some(user), errors: Vec::new() }.into()
 }
 
-fn refused(error: UserError) -> Answer {
-    Ok(UpdateUserPayload { user: None, errors: vec![error] }.into())
+fn refused(error: UserError) -> Written<UpdateUserPayload> {
+    UpdateUserPayload { user: None, errors: vec![error] }.into()
 }
 
 fn failed(error: &entities::Error) -> FieldError {
@@ -120,7 +120,7 @@ fn no_such_account() -> UserError {
 async fn change(ctx: &Context, actor: UserId, user: UserId, changes: Changes<'_>) -> Answer {
     let found =
         user::update(ctx.store(), Some(actor), user, changes).await.map_err(|error| failed(&error))?;
-    if found { done(user) } else { refused(no_such_account()) }
+    Ok(if found { done(user) } else { refused(no_such_account()) })
 }
 
 /// `Mutation.updateProfile`
@@ -128,7 +128,7 @@ pub(crate) async fn update_profile(Input(input): Input<UpdateProfileInput>, ctx:
     let user = ctx.user()?;
     let display_name = match input.display_name.as_deref().map(credentials::display_name).transpose() {
         Ok(name) => name,
-        Err(error) => return refused(error),
+        Err(error) => return Ok(refused(error)),
     };
     change(ctx, user, user, Changes { display_name, ..Changes::default() }).await
 }
@@ -145,16 +145,16 @@ pub(crate) async fn change_password(Input(input): Input<ChangePasswordInput>, ct
         refused(UserError::new(UserErrorCode::InvalidCredentials, &at, "This is not the current password."))
     };
     if credentials::check(ctx, email, Some(&account), &input.current_password).await? == Verdict::Wrong {
-        return wrong();
+        return Ok(wrong());
     }
     if let Some(error) = credentials::unfit(&input.new_password, &[email, name], "newPassword") {
-        return refused(error);
+        return Ok(refused(error));
     }
     let hash = credentials::hash(ctx, &input.new_password).await?;
     let (who, keep) = ((user, account.epoch), ctx.viewer.session_id());
     let changed =
         user::change_password(ctx.store(), who, &hash, keep).await.map_err(|error| failed(&error))?;
-    if changed { done(user) } else { wrong() }
+    Ok(if changed { done(user) } else { wrong() })
 }
 
 /// `Mutation.createUser`
@@ -163,12 +163,12 @@ pub(crate) async fn create(Input(input): Input<CreateUserInput>, ctx: &Context) 
     let (email, name) =
         match (credentials::email(&input.email), credentials::display_name(&input.display_name)) {
             (Ok(email), Ok(name)) => (email, name),
-            (Err(error), _) | (_, Err(error)) => return refused(error),
+            (Err(error), _) | (_, Err(error)) => return Ok(refused(error)),
         };
     let mut hash = None;
     if let Some(password) = &input.password {
         if let Some(error) = credentials::unfit(password, &[&email, name], "password") {
-            return refused(error);
+            return Ok(refused(error));
         }
         hash = Some(credentials::hash(ctx, password).await?);
     }
@@ -178,14 +178,14 @@ pub(crate) async fn create(Input(input): Input<CreateUserInput>, ctx: &Context) 
         role: input.role.into(),
         password_hash: hash.as_deref(),
     };
-    match user::create(ctx.store(), Some(actor), new).await.map_err(|error| failed(&error))? {
+    Ok(match user::create(ctx.store(), Some(actor), new).await.map_err(|error| failed(&error))? {
         Some(user) => done(user),
         None => refused(UserError::new(
             UserErrorCode::AlreadyExists,
             &["input", "email"],
             "There is an account with this e-mail.",
         )),
-    }
+    })
 }
 
 /// `Mutation.updateUser`
@@ -193,16 +193,16 @@ pub(crate) async fn update(Input(input): Input<UpdateUserInput>, ctx: &Context) 
     let (actor, user) = (administrator(ctx)?, id("input.id", &input.id, UserId::parse)?);
     let display_name = match input.display_name.as_deref().map(credentials::display_name).transpose() {
         Ok(name) => name,
-        Err(error) => return refused(error),
+        Err(error) => return Ok(refused(error)),
     };
     let role = input.role.map(Into::into);
     // So that there is always an administrator left: the one who asks.
     let own = |at, message| refused(UserError::new(UserErrorCode::NotAllowed, &["input", at], message));
     if user == actor && role.is_some_and(|role| role != user::Role::Admin) {
-        return own("role", "Another administrator has to take this role away from you.");
+        return Ok(own("role", "Another administrator has to take this role away from you."));
     }
     if user == actor && input.is_active == Some(false) {
-        return own("isActive", "Another administrator has to block you.");
+        return Ok(own("isActive", "Another administrator has to block you."));
     }
     change(ctx, actor, user, Changes { display_name, role, is_active: input.is_active }).await
 }
