@@ -23,6 +23,8 @@ use tokio::{
 };
 use tower::ServiceExt as _;
 
+mod sign_in;
+
 use super::*;
 use schema::{Access, token::Subject};
 

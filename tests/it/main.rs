@@ -5,6 +5,7 @@
 mod harness;
 
 mod access;
+mod commands;
 mod corpus;
 mod limits;
 mod mutations;
