@@ -5,9 +5,11 @@
 mod harness;
 
 mod access;
+mod catalogue;
 mod commands;
 mod corpus;
 mod limits;
+mod matrix;
 mod mutations;
 mod outage;
 mod pages;
