@@ -1,0 +1,231 @@
+//! The cache. Promise: a read that starts after a write was answered never returns older data; on this node always,
+//! on every node for strong types. Entries are stamped with a number that was read before they were loaded, and are
+//! valid as long as nothing they depend on was bumped since (`table`): a slow load that began before a write is
+//! invalid from the start, so there are no locks and no clocks. Values are rows, never permissions: what a viewer
+//! may see is decided after reading, and where SQL depends on the viewer, the viewer's scope is part of the key.
+//!
+//! In reading order: `tag` (what a value depends on), `table` (stamps), `entry` (a value and its header), `read` (a
+//! batch of keys through the tiers), `metrics`. Not here: what is cached (the domains, each one `impl Cached`).
+//!
+//! Resolvers that cache something of their own:
+//!
+//! ```ignore
+//! let tags = vec![Tag::List("Submission", "form", form.0)];
+//! let summary: Arc<Summary> = store.cache().get_or_set(&format!("summary:{form}"), Kept::for_seconds(60), tags, || summarise(form)).await?;
+//! store.cache().invalidate_by_tag(&[Tag::Named("summaries".to_owned())]).await;
+//! ```
+
+use std::{
+    any::Any,
+    fmt,
+    hash::Hash,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use moka::sync::Cache as Map;
+use prometheus_client::registry::Registry;
+use rustc_hash::FxHashMap;
+use serde::{Serialize, de::DeserializeOwned};
+use uuid::Uuid;
+
+use crate::{change::Change, error::Error, store::Store};
+
+mod entry;
+mod metrics;
+mod read;
+mod table;
+pub mod tag;
+
+pub use tag::Tag;
+
+use entry::{Entry, Header, Key};
+use metrics::Metrics;
+use read::Flight;
+use table::{Position, Table};
+use tag::Slot;
+
+/// A read that is cached: like a loader, it is a value that carries its arguments, and equal ones share entries.
+pub(crate) trait Cached: Clone + Send + Sync + 'static {
+    /// Its name in keys, metrics and `extensions.explain`.
+    const TYPE: &'static str;
+    /// The columns behind the value: a deploy that changes them never reads what the old one wrote.
+    const SHAPE: &'static str;
+    /// Checked against Redis at each read, where there is one: what access depends on.
+    const STRONG: bool = false;
+    /// How long a value is used.
+    const KEPT: Kept;
+    /// Whose value.
+    type Key: Copy + Eq + Hash + From<Uuid> + Into<Uuid> + Send + Sync + 'static;
+    /// The value.
+    type Value: Serialize + DeserializeOwned + Send + Sync + 'static;
+
+    /// Names the arguments: what decides the value besides the key. Includes the scope where SQL has it.
+    fn arguments(&self) -> impl Serialize;
+    /// What the value of this key depends on; `None` while it is not known, and for keys without one.
+    fn tags(&self, key: Self::Key, value: Option<&Self::Value>) -> Vec<Tag>;
+    /// Reads the values of all keys from the database.
+    fn load(
+        self,
+        store: Store,
+        keys: Arc<[Self::Key]>,
+    ) -> impl Future<Output = Result<FxHashMap<Self::Key, Arc<Self::Value>>, Error>> + Send;
+}
+
+/// How long values are used.
+#[derive(Clone, Copy, Debug)]
+pub struct Kept {
+    /// After this a value is loaded again; a little earlier for busy keys, in the background.
+    pub ttl: Duration,
+    /// For so much longer, a value that nobody wrote to is used if the database fails.
+    pub stale_if_error: Duration,
+}
+
+impl Kept {
+    /// For this long, and ten times as long where the database fails.
+    pub const fn for_seconds(seconds: u64) -> Self {
+        Self { ttl: Duration::from_secs(seconds), stale_if_error: Duration::from_secs(seconds * 10) }
+    }
+}
+
+/// Knowledge that there is no such row is used for this long.
+const ABSENT_TTL: Duration = Duration::from_secs(30);
+
+/// How the cache is set up.
+#[derive(Clone, Debug)]
+pub struct CacheConfig {
+    /// Weight of the values held in this process at most. 0 turns the cache off.
+    pub max_bytes: u64,
+}
+
+impl Default for CacheConfig {
+    fn default() -> Self {
+        Self { max_bytes: 128 << 20 }
+    }
+}
+
+/// The handle. Cheap to clone.
+#[derive(Clone)]
+pub struct Cache {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    table: Table,
+    entries: Map<Key, Entry>,
+    flights: Mutex<FxHashMap<Key, Arc<Flight>>>,
+    metrics: Metrics,
+    is_on: bool,
+}
+
+impl Cache {
+    /// A cache in this process.
+    pub(crate) fn new(config: &CacheConfig, registry: &mut Registry) -> Self {
+        let is_on = config.max_bytes > 0;
+        let entries = Map::builder().max_capacity(config.max_bytes).weigher(|_, entry: &Entry| entry.weight).build();
+        let inner = Inner {
+            table: Table::new(1),
+            entries,
+            flights: Mutex::default(),
+            metrics: Metrics::register(registry),
+            is_on,
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Whether anything is cached.
+    pub(crate) fn is_on(&self) -> bool {
+        self.inner.is_on
+    }
+
+    /// Everything that depends on these tags is loaded again from now on. Returns once that is true here, and on
+    /// every node that this one can tell.
+    pub async fn invalidate_by_tag(&self, tags: &[Tag]) {
+        let slots: Vec<Slot> = tags.iter().map(Tag::slot).collect();
+        self.bump(&slots).await;
+    }
+
+    /// What a committed transaction changed.
+    pub(crate) async fn changed(&self, changes: &[Change]) {
+        if self.is_on() && !changes.is_empty() {
+            self.invalidate_by_tag(&tag::of_changes(changes)).await;
+        }
+    }
+
+    #[expect(clippy::unused_async, reason = "tells the other nodes")]
+    async fn bump(&self, slots: &[Slot]) {
+        self.inner.table.bump(slots);
+    }
+
+    /// Values held, and their weight in bytes.
+    pub fn held(&self) -> (u64, u64) {
+        self.inner.entries.run_pending_tasks();
+        let held = (self.inner.entries.entry_count(), self.inner.entries.weighted_size());
+        self.inner.metrics.held(held.0, held.1);
+        held
+    }
+
+    /// Drops every value held in this process.
+    pub fn purge(&self) {
+        self.inner.entries.invalidate_all();
+    }
+
+    /// The value of this name, made by `load` where there is none that is valid. One call makes it for all that wait.
+    ///
+    /// # Errors
+    /// What `load` returns.
+    pub async fn get_or_set<V, F, L>(&self, store: &Store, name: &str, kept: Kept, tags: Vec<Tag>, load: L) -> Result<Arc<V>, Error>
+    where
+        V: Serialize + DeserializeOwned + Send + Sync + 'static,
+        F: Future<Output = Result<V, Error>> + Send,
+        L: Fn() -> F + Clone + Send + Sync + 'static,
+    {
+        read::named(self, store, name, kept, tags, load).await
+    }
+
+    /// Stores a value under a name until one of its tags is bumped or `kept` is over. `loaded` must have been taken
+    /// before the value was read: a value made from older data is then never used.
+    pub fn set_with_tags<V>(&self, name: &str, value: Arc<V>, kept: Kept, tags: &[Tag], loaded: Moment)
+    where
+        V: Serialize + DeserializeOwned + Send + Sync + 'static,
+    {
+        let header = Header {
+            loaded: loaded.0,
+            slots: tags.iter().map(Tag::slot).collect(),
+            at: Instant::now(),
+            took: Duration::ZERO,
+            ttl: kept.ttl,
+        };
+        self.keep(read::name_key::<V>(name), header, Some(value));
+    }
+
+    /// The moment to be taken before a value is read that will be stored by `set_with_tags`.
+    pub fn moment(&self) -> Moment {
+        Moment(self.inner.table.position())
+    }
+
+    /// Holds a value in this process.
+    fn keep<V: Serialize + Send + Sync + 'static>(&self, key: Key, header: Header, value: Option<Arc<V>>) -> Entry {
+        let weight = value.as_deref().map_or(0, entry::weigh).saturating_add(ENTRY_BYTES);
+        let value = value.map(|value| value as Arc<dyn Any + Send + Sync>);
+        let weight = u32::try_from(weight).unwrap_or(u32::MAX);
+        let entry = Entry { header: Arc::new(header), value, weight };
+        if (weight as usize) < entry::MAX_VALUE_BYTES {
+            self.inner.entries.insert(key, entry.clone());
+        }
+        entry
+    }
+}
+
+/// Bytes of an entry beside its value, about: key, header, the map's own.
+const ENTRY_BYTES: usize = 256;
+
+/// A moment in the life of the cache.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment(Position);
+
+impl fmt::Debug for Cache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache").field("entries", &self.inner.entries.entry_count()).finish_non_exhaustive()
+    }
+}

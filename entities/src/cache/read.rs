@@ -1,0 +1,303 @@
+//! A batch of keys through the tiers: the copies of this process, then one load of all that is missing, which other
+//! readers may join. A joiner checks what the flight brings against its own stamps, like any cached entry: a reader
+//! that starts after a write never accepts a load from before it.
+
+use std::{
+    any::type_name,
+    sync::{Arc, MutexGuard},
+    time::{Duration, Instant},
+};
+
+use rustc_hash::FxHashMap;
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use super::{
+    ABSENT_TTL, Cache, Cached, Kept,
+    entry::{Entry, Header, Key},
+    metrics::{Found, Tier},
+    table::Position,
+    tag::{Slot, Tag},
+};
+use crate::{error::Error, store::Store};
+
+/// A load under way.
+pub(super) struct Flight {
+    /// Becomes `Some` when it has landed; closed without that when it failed or was given up.
+    landed: watch::Receiver<Option<Arc<FxHashMap<Key, Entry>>>>,
+}
+
+/// Reads `keys`; absent ones are left out.
+pub(crate) async fn batch<C: Cached>(
+    cache: &Cache,
+    store: &Store,
+    read: C,
+    keys: &[C::Key],
+) -> Result<FxHashMap<C::Key, Arc<C::Value>>, Error> {
+    let of = hash(&(C::TYPE, C::SHAPE, read.arguments()));
+    let mut reading = Reading { cache, store, read, of, found: FxHashMap::default(), expired: Vec::new() };
+    let missing = reading.held(keys);
+    if !missing.is_empty() {
+        reading.load(missing).await?;
+    }
+    Ok(reading.found)
+}
+
+/// One batch on its way.
+struct Reading<'a, C: Cached> {
+    cache: &'a Cache,
+    store: &'a Store,
+    read: C,
+    of: u128,
+    found: FxHashMap<C::Key, Arc<C::Value>>,
+    /// Valid but too old: for the case that the database fails.
+    expired: Vec<(C::Key, Entry)>,
+}
+
+impl<C: Cached> Reading<'_, C> {
+    fn key(&self, key: C::Key) -> Key {
+        Key { of: self.of, id: key.into() }
+    }
+
+    /// Takes what this process holds; returns the rest.
+    fn held(&mut self, keys: &[C::Key]) -> Vec<C::Key> {
+        let inner = &self.cache.inner;
+        let mut missing = Vec::new();
+        let mut results = [0_u64; 4];
+        let mut early = Vec::new();
+        for key in keys {
+            let entry = inner.entries.get(&self.key(*key));
+            let result = match &entry {
+                None => Found::Absent,
+                Some(entry) if !inner.table.is_valid(entry.header.loaded, &entry.header.slots) => Found::Invalidated,
+                Some(entry) if entry.age() >= entry.header.ttl => Found::Expired,
+                Some(_) => Found::Hit,
+            };
+            results[result as usize] += 1;
+            match (result, entry) {
+                (Found::Hit, Some(entry)) => {
+                    if is_due_early(&entry.header) {
+                        early.push(*key);
+                    }
+                    self.take(*key, &entry);
+                }
+                (Found::Expired, Some(entry)) => {
+                    missing.push(*key);
+                    self.expired.push((*key, entry));
+                }
+                _ => missing.push(*key),
+            }
+        }
+        for result in [Found::Hit, Found::Absent, Found::Invalidated, Found::Expired] {
+            inner.metrics.read(Tier::Local, C::TYPE, result, results[result as usize]);
+        }
+        self.refresh(early);
+        missing
+    }
+
+    fn take(&mut self, key: C::Key, entry: &Entry) {
+        if let Some(value) = entry.value::<C::Value>() {
+            self.found.insert(key, value);
+        }
+    }
+
+    /// Loads busy keys again before they expire, beside the request.
+    fn refresh(&self, keys: Vec<C::Key>) {
+        let keys: Vec<C::Key> = {
+            let flights = self.flights();
+            keys.into_iter().filter(|key| !flights.contains_key(&self.key(*key))).collect()
+        };
+        if keys.is_empty() {
+            return;
+        }
+        let (cache, store, read, of) = (self.cache.clone(), self.store.unrecorded(), self.read.clone(), self.of);
+        tokio::spawn(async move {
+            let reading = Reading { cache: &cache, store: &store, read, of, found: FxHashMap::default(), expired: Vec::new() };
+            let departure = reading.depart(keys);
+            // A failure leaves the old value in use until it expires.
+            let _ = reading.fly(departure).await;
+        });
+    }
+
+    /// Loads the missing keys: joins loads under way, and starts one for the rest.
+    async fn load(&mut self, missing: Vec<C::Key>) -> Result<(), Error> {
+        let (own, joined) = self.split(missing);
+        let departure = self.depart(own);
+        let (own, joined) = futures_util::join!(self.fly(departure), self.join(joined));
+        let mut failed = own.map(|landed| self.land(&landed)).err();
+        let again = self.arrive(joined);
+        if !again.is_empty() {
+            // What the other load brought was too old for this reader, or it failed: now on its own.
+            let departure = self.depart(again);
+            match self.fly(departure).await {
+                Ok(landed) => self.land(&landed),
+                Err(error) => failed = Some(error),
+            }
+        }
+        match failed {
+            Some(error) if !self.fall_back() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// After a failed load: old values that nobody wrote to, if there is one for every key.
+    fn fall_back(&mut self) -> bool {
+        let usable = |entry: &Entry| entry.age() < entry.header.ttl + C::KEPT.stale_if_error;
+        let expired = std::mem::take(&mut self.expired);
+        let all = !expired.is_empty() && expired.iter().all(|(_, entry)| usable(entry));
+        if all {
+            self.cache.inner.metrics.read(Tier::Local, C::TYPE, Found::Stale, expired.len() as u64);
+            for (key, entry) in expired {
+                self.take(key, &entry);
+            }
+        }
+        all
+    }
+
+    fn flights(&self) -> MutexGuard<'_, FxHashMap<Key, Arc<Flight>>> {
+        self.cache.inner.flights.lock().expect("no panic happens under this lock")
+    }
+
+    fn split(&self, missing: Vec<C::Key>) -> (Vec<C::Key>, Vec<(C::Key, Arc<Flight>)>) {
+        let flights = self.flights();
+        let (mut own, mut joined) = (Vec::new(), Vec::new());
+        for key in missing {
+            match flights.get(&self.key(key)) {
+                Some(flight) => joined.push((key, Arc::clone(flight))),
+                None => own.push(key),
+            }
+        }
+        (own, joined)
+    }
+
+    /// Announces a load, so that others may join it. The position is taken here: before the database is asked.
+    fn depart(&self, keys: Vec<C::Key>) -> Departure<'_, C> {
+        let loaded = self.cache.inner.table.position();
+        let (sender, landed) = watch::channel(None);
+        let flight = Arc::new(Flight { landed });
+        let mut flights = self.flights();
+        for key in &keys {
+            flights.insert(self.key(*key), Arc::clone(&flight));
+        }
+        drop(flights);
+        Departure { reading_of: self.of, cache: self.cache, keys: keys.into(), loaded, flight, sender }
+    }
+
+    /// Asks the database, and keeps what it says.
+    async fn fly(&self, departure: Departure<'_, C>) -> Result<Landed<C>, Error> {
+        if departure.keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let at = Instant::now();
+        let values = self.read.clone().load(self.store.clone(), Arc::clone(&departure.keys)).await?;
+        let took = at.elapsed();
+        let mut landed = Vec::with_capacity(departure.keys.len());
+        for key in &*departure.keys {
+            let value = values.get(key);
+            let tags = self.read.tags(*key, value.map(AsRef::as_ref));
+            let ttl = if value.is_some() { C::KEPT.ttl } else { C::KEPT.ttl.min(ABSENT_TTL) };
+            let slots: Box<[Slot]> = tags.iter().map(Tag::slot).collect();
+            let header = Header { loaded: departure.loaded, slots, at: Instant::now(), took, ttl: ttl.mul_f64(jitter()) };
+            landed.push((*key, self.cache.keep(self.key(*key), header, value.cloned())));
+        }
+        let entries = landed.iter().map(|(key, entry)| (self.key(*key), entry.clone())).collect();
+        departure.sender.send_replace(Some(Arc::new(entries)));
+        Ok(landed)
+    }
+
+    fn land(&mut self, landed: &[(C::Key, Entry)]) {
+        for (key, entry) in landed {
+            self.take(*key, entry);
+        }
+    }
+
+    /// Waits for the loads of others.
+    async fn join(&self, joined: Vec<(C::Key, Arc<Flight>)>) -> Vec<(C::Key, Option<Entry>)> {
+        let mut arrived = Vec::with_capacity(joined.len());
+        for (key, flight) in joined {
+            let mut landing = flight.landed.clone();
+            let landed = landing.wait_for(Option::is_some).await.ok().and_then(|landed| landed.clone());
+            arrived.push((key, landed.and_then(|entries| entries.get(&self.key(key)).cloned())));
+        }
+        arrived
+    }
+
+    /// Takes what others loaded, if it is new enough for this reader; returns the keys where it is not.
+    fn arrive(&mut self, arrived: Vec<(C::Key, Option<Entry>)>) -> Vec<C::Key> {
+        let mut again = Vec::new();
+        for (key, entry) in arrived {
+            let table = &self.cache.inner.table;
+            match entry.filter(|entry| table.is_valid(entry.header.loaded, &entry.header.slots)) {
+                Some(entry) => self.take(key, &entry),
+                None => again.push(key),
+            }
+        }
+        again
+    }
+}
+
+type Landed<C> = Vec<(<C as Cached>::Key, Entry)>;
+
+/// A load that others may join. Dropped, it is off the board, whether it landed or not.
+struct Departure<'a, C: Cached> {
+    cache: &'a Cache,
+    reading_of: u128,
+    keys: Arc<[C::Key]>,
+    loaded: Position,
+    flight: Arc<Flight>,
+    sender: watch::Sender<Option<Arc<FxHashMap<Key, Entry>>>>,
+}
+
+impl<C: Cached> Drop for Departure<'_, C> {
+    fn drop(&mut self) {
+        let mut flights = self.cache.inner.flights.lock().expect("no panic happens under this lock");
+        for key in &*self.keys {
+            let key = Key { of: self.reading_of, id: (*key).into() };
+            if flights.get(&key).is_some_and(|flight| Arc::ptr_eq(flight, &self.flight)) {
+                flights.remove(&key);
+            }
+        }
+    }
+}
+
+/// Is it time to load again although the value is still good? The busier the key and the dearer the load, the
+/// earlier (XFetch: Vattani, Chierichetti, Lowenstein, "Optimal Probabilistic Cache Stampede Prevention", 2015).
+fn is_due_early(header: &Header) -> bool {
+    let ahead = header.took.as_secs_f64() * -fastrand::f64().max(f64::MIN_POSITIVE).ln();
+    header.at.elapsed() + Duration::from_secs_f64(ahead) >= header.ttl
+}
+
+/// A tenth more or less, so that what was loaded together does not expire together.
+fn jitter() -> f64 {
+    0.9 + 0.2 * fastrand::f64()
+}
+
+/// A name for arguments that no other arguments have.
+fn hash(arguments: &impl Serialize) -> u128 {
+    let bytes = postcard::to_allocvec(arguments).expect("arguments are plain data");
+    let mut start = [0; 16];
+    start.copy_from_slice(&blake3::hash(&bytes).as_bytes()[..16]);
+    u128::from_le_bytes(start)
+}
+
+/// The key of a value with a name.
+pub(super) fn name_key<V>(name: &str) -> Key {
+    Key { of: hash(&("named", type_name::<V>(), name)), id: Uuid::nil() }
+}
+
+pub(super) async fn named<V, F, L>(
+    cache: &Cache,
+    store: &Store,
+    name: &str,
+    kept: Kept,
+    tags: Vec<Tag>,
+    load: L,
+) -> Result<Arc<V>, Error>
+where
+    V: Serialize + DeserializeOwned + Send + Sync + 'static,
+    F: Future<Output = Result<V, Error>> + Send,
+    L: Fn() -> F + Clone + Send + Sync + 'static,
+{
+    todo!()
+}
