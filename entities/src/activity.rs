@@ -11,7 +11,7 @@ use crate::{
     error::Error,
     id::{ActivityLogId, UserId},
     node::Kind,
-    page::{Count, Key, KeyKind, KeyValue, Keyset, List, Page, Window},
+    page::{Key, KeyKind, KeyValue, Keyset, List, Names},
     scope::Scope,
     sql::{Json, Record as _, Sql, table, text_enum},
     store::Store,
@@ -172,58 +172,12 @@ impl Filter {
     }
 }
 
-/// A page of the whole log.
-///
-/// # Errors
-/// The database's.
-pub async fn page(
-    store: &Store,
-    scope: &Scope,
-    filter: &Filter,
-    window: &Window,
-) -> Result<Page<Model>, Error> {
-    let conditions = |sql: &mut Sql| filter.push(sql, scope);
-    let name = "activity.page";
-    List { name, table: Model::TABLE, keyset: &KEYSET, window, conditions: &conditions }.page(store).await
-}
+/// The whole log.
+pub static ALL: List<Model, Filter> =
+    List::new(Names { page: "activity.page", count: "activity.count", parent: "" }, Filter::push);
 
-/// How many entries the filter leaves.
-///
-/// # Errors
-/// The database's.
-pub async fn count(store: &Store, scope: &Scope, filter: &Filter) -> Result<i64, Error> {
-    let conditions = |sql: &mut Sql| filter.push(sql, scope);
-    Count { name: "activity.count", table: Model::TABLE, conditions: &conditions }.all(store).await
-}
-
-/// A page of each user's entries.
-///
-/// # Errors
-/// The database's.
-pub async fn pages_of_users(
-    store: &Store,
-    scope: &Scope,
-    filter: &Filter,
-    window: &Window,
-    users: &[UserId],
-) -> Result<FxHashMap<UserId, Arc<Page<Model>>>, Error> {
-    let conditions = |sql: &mut Sql| filter.push(sql, scope);
-    let name = "activity.pages_of_users";
-    let list = List { name, table: Model::TABLE, keyset: &KEYSET, window, conditions: &conditions };
-    list.pages(store, "user_id", users).await
-}
-
-/// How many entries each user has.
-///
-/// # Errors
-/// The database's.
-pub async fn counts_of_users(
-    store: &Store,
-    scope: &Scope,
-    filter: &Filter,
-    users: &[UserId],
-) -> Result<FxHashMap<UserId, i64>, Error> {
-    let conditions = |sql: &mut Sql| filter.push(sql, scope);
-    let count = Count { name: "activity.counts_of_users", table: Model::TABLE, conditions: &conditions };
-    count.per_parent(store, "user_id", users).await
-}
+/// Each user's entries.
+pub static OF_USERS: List<Model, Filter> = List::new(
+    Names { page: "activity.pages_of_users", count: "activity.counts_of_users", parent: "user_id" },
+    Filter::push,
+);

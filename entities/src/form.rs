@@ -10,7 +10,7 @@ use crate::{
     clock::{Time, TimeRange},
     error::Error,
     id::{FormId, UserId},
-    page::{Count, Key, KeyKind, KeyValue, Keyset, List, Page, Window},
+    page::{Key, KeyKind, KeyValue, Keyset, List, Names},
     scope::Scope,
     sql::{Json, Record as _, Sql, table, text_enum},
     store::Store,
@@ -174,70 +174,19 @@ const TITLE: [Key<Model>; 2] =
 /// The order of a list of forms.
 pub fn keyset(field: OrderField, descending: bool) -> &'static Keyset<Model> {
     static ORDERS: [[Keyset<Model>; 2]; 3] = [
-        directions("forms.created_at", &CREATED_AT),
-        directions("forms.updated_at", &UPDATED_AT),
-        directions("forms.title", &TITLE),
+        Keyset::both_ways("forms.created_at", &CREATED_AT),
+        Keyset::both_ways("forms.updated_at", &UPDATED_AT),
+        Keyset::both_ways("forms.title", &TITLE),
     ];
     &ORDERS[field as usize][usize::from(descending)]
 }
 
-const fn directions(name: &'static str, keys: &'static [Key<Model>]) -> [Keyset<Model>; 2] {
-    [Keyset { name, descending: false, keys }, Keyset { name, descending: true, keys }]
-}
+/// All forms.
+pub static ALL: List<Model, Filter> =
+    List::new(Names { page: "form.page", count: "form.count", parent: "" }, Filter::push);
 
-/// A page of all forms.
-///
-/// # Errors
-/// The database's.
-pub async fn page(
-    store: &Store,
-    scope: &Scope,
-    filter: &Filter,
-    keyset: &'static Keyset<Model>,
-    window: &Window,
-) -> Result<Page<Model>, Error> {
-    let conditions = |sql: &mut Sql| filter.push(sql, scope);
-    List { name: "form.page", table: Model::TABLE, keyset, window, conditions: &conditions }.page(store).await
-}
-
-/// How many forms the filter leaves.
-///
-/// # Errors
-/// The database's.
-pub async fn count(store: &Store, scope: &Scope, filter: &Filter) -> Result<i64, Error> {
-    let conditions = |sql: &mut Sql| filter.push(sql, scope);
-    Count { name: "form.count", table: Model::TABLE, conditions: &conditions }.all(store).await
-}
-
-/// A page of each owner's forms.
-///
-/// # Errors
-/// The database's.
-pub async fn pages_of_owners(
-    store: &Store,
-    scope: &Scope,
-    filter: &Filter,
-    keyset: &'static Keyset<Model>,
-    window: &Window,
-    owners: &[UserId],
-) -> Result<FxHashMap<UserId, Arc<Page<Model>>>, Error> {
-    let conditions = |sql: &mut Sql| filter.push(sql, scope);
-    let name = "form.pages_of_owners";
-    let list = List { name, table: Model::TABLE, keyset, window, conditions: &conditions };
-    list.pages(store, "owner_id", owners).await
-}
-
-/// How many forms each owner has.
-///
-/// # Errors
-/// The database's.
-pub async fn counts_of_owners(
-    store: &Store,
-    scope: &Scope,
-    filter: &Filter,
-    owners: &[UserId],
-) -> Result<FxHashMap<UserId, i64>, Error> {
-    let conditions = |sql: &mut Sql| filter.push(sql, scope);
-    let count = Count { name: "form.counts_of_owners", table: Model::TABLE, conditions: &conditions };
-    count.per_parent(store, "owner_id", owners).await
-}
+/// Each account's own forms.
+pub static OF_OWNERS: List<Model, Filter> = List::new(
+    Names { page: "form.pages_of_owners", count: "form.counts_of_owners", parent: "owner_id" },
+    Filter::push,
+);

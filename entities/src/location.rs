@@ -8,13 +8,12 @@ use std::{
 };
 
 use rustc_hash::FxHashMap;
-use uuid::Uuid;
 
 use crate::{
     clock::{Time, TimeRange},
     error::Error,
     id::{LocationId, SessionId, UserId},
-    page::{Count, Key, KeyKind, KeyValue, Keyset, List, Page, Window},
+    page::{Key, KeyKind, KeyValue, Keyset, List, Names},
     scope::Scope,
     sql::{Record as _, Sql, table},
     store::Store,
@@ -144,7 +143,8 @@ const LAST: &str = "user_last_locations";
 pub static KEYSET: Keyset<Model> = Keyset { name: "locations.timestamp", descending: true, keys: &BY_TIME };
 
 /// Oldest first: tracks.
-static OLDEST_FIRST: Keyset<Model> = Keyset { name: "locations.track", descending: false, keys: &BY_TIME };
+pub static OLDEST_FIRST: Keyset<Model> =
+    Keyset { name: "locations.track", descending: false, keys: &BY_TIME };
 
 static BY_TIME: [Key<Model>; 2] = [
     Key { sql: "t.timestamp", kind: KeyKind::Time, value: |row| KeyValue::Time(row.timestamp) },
@@ -190,57 +190,17 @@ impl Filter {
     }
 }
 
-/// Whose positions a nested list has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Parent {
-    /// A user's.
-    User,
-    /// A session's.
-    Session,
-}
+/// Each user's positions.
+pub static OF_USERS: List<Model, Filter> = List::new(
+    Names { page: "location.pages_of", count: "location.counts_of", parent: "user_id" },
+    Filter::push,
+);
 
-impl Parent {
-    fn column(self) -> &'static str {
-        match self {
-            Self::User => "user_id",
-            Self::Session => "session_id",
-        }
-    }
-}
-
-/// A page of each parent's positions.
-///
-/// # Errors
-/// The database's.
-pub async fn pages_of(
-    store: &Store,
-    scope: &Scope,
-    filter: &Filter,
-    window: &Window,
-    parent: Parent,
-    parents: &[Uuid],
-) -> Result<FxHashMap<Uuid, Arc<Page<Model>>>, Error> {
-    let conditions = |sql: &mut Sql| filter.push(sql, scope);
-    let name = "location.pages_of";
-    let list = List { name, table: Model::TABLE, keyset: &KEYSET, window, conditions: &conditions };
-    list.pages(store, parent.column(), parents).await
-}
-
-/// How many positions each parent has.
-///
-/// # Errors
-/// The database's.
-pub async fn counts_of(
-    store: &Store,
-    scope: &Scope,
-    filter: &Filter,
-    parent: Parent,
-    parents: &[Uuid],
-) -> Result<FxHashMap<Uuid, i64>, Error> {
-    let conditions = |sql: &mut Sql| filter.push(sql, scope);
-    let count = Count { name: "location.counts_of", table: Model::TABLE, conditions: &conditions };
-    count.per_parent(store, parent.column(), parents).await
-}
+/// The positions recorded on each device.
+pub static OF_SESSIONS: List<Model, Filter> = List::new(
+    Names { page: "location.pages_of", count: "location.counts_of", parent: "session_id" },
+    Filter::push,
+);
 
 /// Which users' newest positions are wanted.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -273,47 +233,18 @@ impl LatestFilter {
     }
 }
 
-/// A page of users' newest positions, newest first.
-///
-/// # Errors
-/// The database's.
-pub async fn latest(
-    store: &Store,
-    scope: &Scope,
-    filter: &LatestFilter,
-    window: &Window,
-) -> Result<Page<Model>, Error> {
-    let conditions = |sql: &mut Sql| filter.push(sql, scope);
-    let name = "location.latest";
-    List { name, table: LAST, keyset: &KEYSET, window, conditions: &conditions }.page(store).await
-}
+/// Users' newest positions.
+pub static LATEST: List<Model, LatestFilter> = List::new(
+    Names { page: "location.latest", count: "location.latest_count", parent: "" },
+    LatestFilter::push,
+)
+.in_table(LAST);
 
-/// How many users' newest positions the filter leaves.
-///
-/// # Errors
-/// The database's.
-pub async fn latest_count(store: &Store, scope: &Scope, filter: &LatestFilter) -> Result<i64, Error> {
-    let conditions = |sql: &mut Sql| filter.push(sql, scope);
-    Count { name: "location.latest_count", table: LAST, conditions: &conditions }.all(store).await
-}
-
-/// The positions of each user in a stretch of time, oldest first, `track::MAX_POINTS` at most: `has_next` tells
-/// that there were more.
-///
-/// # Errors
-/// The database's.
-pub async fn tracks(
-    store: &Store,
-    scope: &Scope,
-    range: TimeRange,
-    users: &[UserId],
-) -> Result<FxHashMap<UserId, Arc<Page<Model>>>, Error> {
-    let window = Window { limit: track::MAX_POINTS, backward: false, after: None, before: None };
-    let conditions = |sql: &mut Sql| {
+/// Each user's positions in a stretch of time, for tracks.
+pub static TRACKS: List<Model, TimeRange> = List::new(
+    Names { page: "location.tracks", count: "location.track_lengths", parent: "user_id" },
+    |range, sql, scope| {
         push_scope(sql, scope);
-        sql.within("t.timestamp", &range);
-    };
-    let (name, table) = ("location.tracks", Model::TABLE);
-    let list = List { name, table, keyset: &OLDEST_FIRST, window: &window, conditions: &conditions };
-    list.pages(store, "user_id", users).await
-}
+        sql.within("t.timestamp", range);
+    },
+);

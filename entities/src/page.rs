@@ -3,19 +3,19 @@
 //! on PostgreSQL, `ROW_NUMBER` on SQLite. Not here: which rows a list has (the domains), GraphQL connections.
 
 use std::{
-    collections::HashMap,
     hash::{Hash, Hasher},
     sync::Arc,
 };
 
 use rustc_hash::FxHashMap;
-use sea_orm::Value;
+use sea_orm::{Value, sqlx};
 use uuid::Uuid;
 
 use crate::{
     clock::Time,
     error::Error,
-    sql::{Record, Sql},
+    scope::Scope,
+    sql::{Cells, Record, Sql},
     store::Store,
 };
 
@@ -90,6 +90,11 @@ impl<R> Hash for Keyset<R> {
 }
 
 impl<R> Keyset<R> {
+    /// An order and its reverse.
+    pub(crate) const fn both_ways(name: &'static str, keys: &'static [Key<R>]) -> [Self; 2] {
+        [Self { name, descending: false, keys }, Self { name, descending: true, keys }]
+    }
+
     /// Where `row` stands in this order.
     pub fn position(&self, row: &R) -> Position {
         Position(self.keys.iter().map(|key| (key.value)(row)).collect())
@@ -145,167 +150,224 @@ pub struct Page<R> {
     pub has_previous: bool,
 }
 
-/// A list as its domain describes it: everything but the parents.
-pub(crate) struct List<'a, R: Record> {
-    /// The statement's name, `domain.list`.
-    pub(crate) name: &'static str,
-    /// The table, when it is not `R::TABLE`.
-    pub(crate) table: &'static str,
-    pub(crate) keyset: &'static Keyset<R>,
-    pub(crate) window: &'a Window,
-    /// Appends ` AND …` for the filter and the scope.
-    pub(crate) conditions: &'a (dyn Fn(&mut Sql) + Sync),
+/// A list as its domain declares it, once: the names of its statements, its table and which rows it has. It is read
+/// whole, or as a page for each parent.
+pub struct List<R: 'static, F: 'static> {
+    names: Names,
+    table: &'static str,
+    columns: &'static str,
+    read: fn(&mut Cells<'_>) -> Result<R, sqlx::Error>,
+    conditions: Conditions<F>,
 }
 
-impl<R: Record> List<'_, R> {
-    /// One page of the whole list.
-    pub(crate) async fn page(&self, store: &Store) -> Result<Page<R>, Error> {
-        let mut sql = store.sql();
-        sql.push("SELECT ").push(R::COLUMNS);
-        self.push_source(&mut sql);
-        self.push_rest(&mut sql);
-        self.push_limit(&mut sql);
-        let rows = store.fetch(self.name, self.table, sql, |cells| R::read(cells).map(Arc::new)).await?;
-        Ok(self.cut(rows))
+/// Appends ` AND …` for the filter and the scope.
+type Conditions<F> = fn(&F, &mut Sql, &Scope);
+
+/// What the statements of a list are called, `domain.list`.
+#[derive(Clone, Copy)]
+pub(crate) struct Names {
+    pub(crate) page: &'static str,
+    pub(crate) count: &'static str,
+    /// The column that names a row's parent; none in a list that is read whole.
+    pub(crate) parent: &'static str,
+}
+
+/// A list is the names of its statements and its parents, so that loaders can be compared.
+impl<R, F> PartialEq for List<R, F> {
+    fn eq(&self, other: &Self) -> bool {
+        (self.names.page, self.names.parent) == (other.names.page, other.names.parent)
+    }
+}
+
+impl<R, F> Eq for List<R, F> {}
+
+impl<R, F> Hash for List<R, F> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.names.page, self.names.parent).hash(state);
+    }
+}
+
+impl<R, F> List<R, F> {
+    pub(crate) const fn new(names: Names, conditions: Conditions<F>) -> Self
+    where
+        R: Record,
+    {
+        Self { names, table: R::TABLE, columns: R::COLUMNS, read: R::read, conditions }
     }
 
-    /// One page for each parent, in one statement. `parent` is the column that names it.
-    pub(crate) async fn pages<P>(
+    /// The same columns of another table.
+    pub(crate) const fn in_table(mut self, table: &'static str) -> Self {
+        self.table = table;
+        self
+    }
+
+    /// One page of the whole list.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn page(
         &self,
         store: &Store,
-        parent: &str,
-        parents: &[P],
-    ) -> Result<FxHashMap<P, Arc<Page<R>>>, Error>
-    where
-        P: Copy + Eq + Hash + From<Uuid> + Into<Uuid>,
-    {
-        let ids: Vec<Uuid> = parents.iter().map(|id| (*id).into()).collect();
+        scope: &Scope,
+        filter: &F,
+        keyset: &'static Keyset<R>,
+        window: &Window,
+    ) -> Result<Page<R>, Error> {
         let mut sql = store.sql();
+        sql.push("SELECT ").push(self.columns).push(" FROM ").push(self.table).push(" t WHERE TRUE");
+        (self.conditions)(filter, &mut sql, scope);
+        window.push(&mut sql, keyset);
+        window.push_limit(&mut sql);
+        let read = |cells: &mut Cells<'_>| (self.read)(cells).map(Arc::new);
+        Ok(window.cut(store.fetch(self.names.page, self.table, sql, read).await?))
+    }
+
+    /// How many rows the filter leaves of the whole list.
+    ///
+    /// # Errors
+    /// The database's.
+    #[expect(
+        clippy::redundant_closure_for_method_calls,
+        reason = "the method itself is not general enough over lifetimes"
+    )]
+    pub async fn count(&self, store: &Store, scope: &Scope, filter: &F) -> Result<i64, Error> {
+        let mut sql = store.sql();
+        sql.push("SELECT count(*) FROM ").push(self.table).push(" t WHERE TRUE");
+        (self.conditions)(filter, &mut sql, scope);
+        let counts = store.fetch(self.names.count, self.table, sql, |cells| cells.next::<i64>()).await?;
+        Ok(counts.first().copied().unwrap_or_default())
+    }
+
+    /// One page for each parent, in one statement. A parent without rows has an empty page.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn pages<P: Parent>(
+        &self,
+        store: &Store,
+        scope: &Scope,
+        filter: &F,
+        keyset: &'static Keyset<R>,
+        window: &Window,
+        parents: &[P],
+    ) -> Result<FxHashMap<P, Arc<Page<R>>>, Error> {
+        let mut sql = store.sql();
+        let conditions = |sql: &mut Sql| (self.conditions)(filter, sql, scope);
         if sql.is_postgres() {
-            self.push_lateral(&mut sql, parent, &ids);
+            self.push_lateral(&mut sql, conditions, keyset, window, parents);
         } else {
-            self.push_row_number(&mut sql, parent, &ids);
+            self.push_row_number(&mut sql, conditions, keyset, window, parents);
         }
-        let mut pages: FxHashMap<Uuid, Vec<Arc<R>>> = HashMap::default();
-        let rows = store
-            .fetch(self.name, self.table, sql, |cells| Ok((cells.next::<Uuid>()?, Arc::new(R::read(cells)?))))
-            .await?;
-        for (parent, row) in rows {
+        let mut pages: FxHashMap<P, Vec<Arc<R>>> =
+            parents.iter().map(|parent| (*parent, Vec::new())).collect();
+        let read = |cells: &mut Cells<'_>| {
+            let parent = P::from(cells.next::<Uuid>()?);
+            let row = Arc::new((self.read)(cells)?);
             pages.entry(parent).or_default().push(row);
+            Ok(())
+        };
+        store.fetch(self.names.page, self.table, sql, read).await?;
+        Ok(pages.into_iter().map(|(parent, rows)| (parent, Arc::new(window.cut(rows)))).collect())
+    }
+
+    /// How many rows the filter leaves each parent, in one statement. A parent without rows has 0.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn counts<P: Parent>(
+        &self,
+        store: &Store,
+        scope: &Scope,
+        filter: &F,
+        parents: &[P],
+    ) -> Result<FxHashMap<P, i64>, Error> {
+        let (mut sql, parent) = (store.sql(), self.names.parent);
+        sql.push("SELECT t.").push(parent).push(", count(*) FROM ").push(self.table).push(" t WHERE t.");
+        sql.push(parent).any_id(parents);
+        (self.conditions)(filter, &mut sql, scope);
+        sql.push(" GROUP BY t.").push(parent);
+        let mut counts: FxHashMap<P, i64> = parents.iter().map(|parent| (*parent, 0)).collect();
+        let read = |cells: &mut Cells<'_>| {
+            counts.insert(P::from(cells.next::<Uuid>()?), cells.next()?);
+            Ok(())
+        };
+        store.fetch(self.names.count, self.table, sql, read).await?;
+        Ok(counts)
+    }
+
+    fn push_lateral<P: Parent>(
+        &self,
+        sql: &mut Sql,
+        conditions: impl Fn(&mut Sql),
+        keyset: &Keyset<R>,
+        window: &Window,
+        parents: &[P],
+    ) {
+        sql.push("SELECT p.id, c.* FROM ").parents(parents);
+        sql.push(" CROSS JOIN LATERAL (SELECT ").push(self.columns).push(" FROM ").push(self.table);
+        sql.push(" t WHERE t.").push(self.names.parent).push(" = p.id");
+        conditions(sql);
+        window.push(sql, keyset);
+        window.push_limit(sql);
+        sql.push(") c");
+    }
+
+    fn push_row_number<P: Parent>(
+        &self,
+        sql: &mut Sql,
+        conditions: impl Fn(&mut Sql),
+        keyset: &Keyset<R>,
+        window: &Window,
+        parents: &[P],
+    ) {
+        let parent = self.names.parent;
+        sql.push("SELECT t.").push(parent).push(", ").push(self.columns);
+        sql.push(" FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY t.").push(parent);
+        keyset.push_order(sql, window.backward);
+        sql.push(") AS place FROM ").push(self.table).push(" t WHERE t.").push(parent).any_id(parents);
+        conditions(sql);
+        window.push_range(sql, keyset);
+        sql.push(") t WHERE t.place <= ").bind(i64::from(window.limit) + 1);
+        sql.push(" ORDER BY t.").push(parent).push(", t.place");
+    }
+}
+
+/// The id that names the parent of a list.
+pub trait Parent: Copy + Eq + Hash + From<Uuid> + Into<Uuid> + Send + Sync {}
+
+impl<P: Copy + Eq + Hash + From<Uuid> + Into<Uuid> + Send + Sync> Parent for P {}
+
+impl Window {
+    /// Range and order.
+    fn push<R>(&self, sql: &mut Sql, keyset: &Keyset<R>) {
+        self.push_range(sql, keyset);
+        keyset.push_order(sql, self.backward);
+    }
+
+    fn push_range<R>(&self, sql: &mut Sql, keyset: &Keyset<R>) {
+        if let Some(after) = &self.after {
+            keyset.push_beyond(sql, after, true);
         }
-        // A parent without rows has an empty page, not none: `None` would mean that the parent is not there.
-        Ok(parents
-            .iter()
-            .map(|parent| {
-                let rows = pages.remove(&(*parent).into()).unwrap_or_default();
-                (*parent, Arc::new(self.cut(rows)))
-            })
-            .collect())
-    }
-
-    fn push_source(&self, sql: &mut Sql) {
-        sql.push(" FROM ").push(self.table).push(" t WHERE TRUE");
-    }
-
-    /// Conditions, range and order.
-    fn push_rest(&self, sql: &mut Sql) {
-        self.push_conditions(sql);
-        self.keyset.push_order(sql, self.window.backward);
-    }
-
-    fn push_conditions(&self, sql: &mut Sql) {
-        (self.conditions)(sql);
-        if let Some(after) = &self.window.after {
-            self.keyset.push_beyond(sql, after, true);
-        }
-        if let Some(before) = &self.window.before {
-            self.keyset.push_beyond(sql, before, false);
+        if let Some(before) = &self.before {
+            keyset.push_beyond(sql, before, false);
         }
     }
 
     /// One row more than asked for tells whether there are more.
     fn push_limit(&self, sql: &mut Sql) {
-        sql.push(" LIMIT ").bind(i64::from(self.window.limit) + 1);
-    }
-
-    fn push_lateral(&self, sql: &mut Sql, parent: &str, parents: &[Uuid]) {
-        sql.push("SELECT p.id, c.* FROM ").parents(parents);
-        sql.push(" CROSS JOIN LATERAL (SELECT ").push(R::COLUMNS);
-        sql.push(" FROM ").push(self.table).push(" t WHERE t.").push(parent).push(" = p.id");
-        self.push_rest(sql);
-        self.push_limit(sql);
-        sql.push(") c");
-    }
-
-    fn push_row_number(&self, sql: &mut Sql, parent: &str, parents: &[Uuid]) {
-        sql.push("SELECT t.")
-            .push(parent)
-            .push(", ")
-            .push(R::COLUMNS)
-            .push(" FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY t.");
-        sql.push(parent);
-        self.keyset.push_order(sql, self.window.backward);
-        sql.push(") AS place FROM ").push(self.table).push(" t WHERE t.").push(parent).any_id(parents);
-        self.push_conditions(sql);
-        sql.push(") t WHERE t.place <= ").bind(i64::from(self.window.limit) + 1);
-        sql.push(" ORDER BY t.").push(parent).push(", t.place");
+        sql.push(" LIMIT ").bind(i64::from(self.limit) + 1);
     }
 
     /// Cuts the row too many, puts the rows in the list's order and says what lies beyond.
-    fn cut(&self, mut rows: Vec<Arc<R>>) -> Page<R> {
-        let limit = self.window.limit as usize;
+    fn cut<R>(&self, mut rows: Vec<Arc<R>>) -> Page<R> {
+        let limit = self.limit as usize;
         let more = rows.len() > limit;
         rows.truncate(limit);
-        if self.window.backward {
+        if self.backward {
             rows.reverse();
-            Page { rows, has_next: self.window.before.is_some(), has_previous: more }
+            Page { rows, has_next: self.before.is_some(), has_previous: more }
         } else {
-            Page { rows, has_next: more, has_previous: self.window.after.is_some() }
+            Page { rows, has_next: more, has_previous: self.after.is_some() }
         }
-    }
-}
-
-/// Counts the rows of a list: of all of it, or for each parent in one statement.
-pub(crate) struct Count<'a> {
-    pub(crate) name: &'static str,
-    pub(crate) table: &'static str,
-    /// Appends ` AND …` for the filter and the scope.
-    pub(crate) conditions: &'a (dyn Fn(&mut Sql) + Sync),
-}
-
-impl Count<'_> {
-    #[expect(
-        clippy::redundant_closure_for_method_calls,
-        reason = "the method itself is not general enough over lifetimes"
-    )]
-    pub(crate) async fn all(&self, store: &Store) -> Result<i64, Error> {
-        let mut sql = store.sql();
-        sql.push("SELECT count(*) FROM ").push(self.table).push(" t WHERE TRUE");
-        (self.conditions)(&mut sql);
-        let counts = store.fetch(self.name, self.table, sql, |cells| cells.next::<i64>()).await?;
-        Ok(counts.first().copied().unwrap_or_default())
-    }
-
-    /// Parents without rows count 0.
-    pub(crate) async fn per_parent<P>(
-        &self,
-        store: &Store,
-        parent: &str,
-        parents: &[P],
-    ) -> Result<FxHashMap<P, i64>, Error>
-    where
-        P: Copy + Eq + Hash + From<Uuid> + Into<Uuid>,
-    {
-        let mut sql = store.sql();
-        sql.push("SELECT t.").push(parent).push(", count(*) FROM ").push(self.table).push(" t WHERE t.");
-        sql.push(parent).any_id(parents);
-        (self.conditions)(&mut sql);
-        sql.push(" GROUP BY t.").push(parent);
-        let counted = store
-            .fetch(self.name, self.table, sql, |cells| Ok((cells.next::<Uuid>()?, cells.next::<i64>()?)))
-            .await?;
-        let mut counts: FxHashMap<P, i64> = parents.iter().map(|parent| (*parent, 0)).collect();
-        counts.extend(counted.into_iter().map(|(parent, count)| (P::from(parent), count)));
-        Ok(counts)
     }
 }

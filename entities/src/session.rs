@@ -12,7 +12,7 @@ use crate::{
     error::Error,
     id::{SessionId, UserId},
     node::Kind,
-    page::{Count, Key, KeyKind, KeyValue, Keyset, List, Page, Window},
+    page::{Key, KeyKind, KeyValue, Keyset, List, Names},
     scope::Scope,
     sql::{Record as _, Sql, table, text_enum},
     store::Store,
@@ -129,7 +129,7 @@ pub struct Filter {
 }
 
 impl Filter {
-    fn push(self, sql: &mut Sql, scope: &Scope) {
+    fn push(&self, sql: &mut Sql, scope: &Scope) {
         push_scope(sql, scope);
         if let Some(now) = self.live_at {
             sql.push(" AND t.is_active AND t.expires_at > ").bind(now);
@@ -137,37 +137,11 @@ impl Filter {
     }
 }
 
-/// A page of each user's sessions.
-///
-/// # Errors
-/// The database's.
-pub async fn pages_of_users(
-    store: &Store,
-    scope: &Scope,
-    filter: Filter,
-    window: &Window,
-    users: &[UserId],
-) -> Result<FxHashMap<UserId, Arc<Page<Model>>>, Error> {
-    let conditions = |sql: &mut Sql| filter.push(sql, scope);
-    let name = "session.pages_of_users";
-    let list = List { name, table: Model::TABLE, keyset: &KEYSET, window, conditions: &conditions };
-    list.pages(store, "user_id", users).await
-}
-
-/// How many sessions each user has.
-///
-/// # Errors
-/// The database's.
-pub async fn counts_of_users(
-    store: &Store,
-    scope: &Scope,
-    filter: Filter,
-    users: &[UserId],
-) -> Result<FxHashMap<UserId, i64>, Error> {
-    let conditions = |sql: &mut Sql| filter.push(sql, scope);
-    let count = Count { name: "session.counts_of_users", table: Model::TABLE, conditions: &conditions };
-    count.per_parent(store, "user_id", users).await
-}
+/// Each user's sessions.
+pub static OF_USERS: List<Model, Filter> = List::new(
+    Names { page: "session.pages_of_users", count: "session.counts_of_users", parent: "user_id" },
+    Filter::push,
+);
 
 /// Gives one of the caller's own sessions another name, or none. `false`: there is no such session of theirs.
 ///

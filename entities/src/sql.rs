@@ -72,8 +72,8 @@ impl Sql {
     }
 
     /// The parents of a page as a relation `p(id)`: one array on PostgreSQL, rows of VALUES on SQLite.
-    pub(crate) fn parents(&mut self, parents: &[Uuid]) -> &mut Self {
-        let array = parents.iter().copied().map(Value::from).collect();
+    pub(crate) fn parents<I: Into<Uuid> + Copy>(&mut self, parents: &[I]) -> &mut Self {
+        let array = parents.iter().map(|id| Value::from((*id).into())).collect();
         self.push("unnest(").bind(Value::Array(ArrayType::Uuid, Some(Box::new(array)))).push(") AS p(id)")
     }
 

@@ -10,9 +10,9 @@ use crate::{
     clock::{Time, TimeRange},
     error::Error,
     id::{FormId, LocationId, SessionId, SubmissionId, UserId},
-    page::{Count, Key, KeyKind, KeyValue, Keyset, List, Page, Window},
+    page::{Key, KeyKind, KeyValue, Keyset, List, Names},
     scope::Scope,
-    sql::{Json, Record as _, Sql, table},
+    sql::{Json, Sql, table},
     store::Store,
     user::Role,
 };
@@ -116,54 +116,14 @@ impl Filter {
     }
 }
 
-/// Whose submissions a nested list has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Parent {
-    /// A form's.
-    Form,
-    /// A user's.
-    User,
-}
+/// Each form's submissions.
+pub static OF_FORMS: List<Model, Filter> = List::new(
+    Names { page: "submission.pages_of", count: "submission.counts_of", parent: "form_id" },
+    Filter::push,
+);
 
-impl Parent {
-    fn column(self) -> &'static str {
-        match self {
-            Self::Form => "form_id",
-            Self::User => "user_id",
-        }
-    }
-}
-
-/// A page of each parent's submissions.
-///
-/// # Errors
-/// The database's.
-pub async fn pages_of(
-    store: &Store,
-    scope: &Scope,
-    filter: &Filter,
-    window: &Window,
-    parent: Parent,
-    parents: &[Uuid],
-) -> Result<FxHashMap<Uuid, Arc<Page<Model>>>, Error> {
-    let conditions = |sql: &mut Sql| filter.push(sql, scope);
-    let name = "submission.pages_of";
-    let list = List { name, table: Model::TABLE, keyset: &KEYSET, window, conditions: &conditions };
-    list.pages(store, parent.column(), parents).await
-}
-
-/// How many submissions each parent has.
-///
-/// # Errors
-/// The database's.
-pub async fn counts_of(
-    store: &Store,
-    scope: &Scope,
-    filter: &Filter,
-    parent: Parent,
-    parents: &[Uuid],
-) -> Result<FxHashMap<Uuid, i64>, Error> {
-    let conditions = |sql: &mut Sql| filter.push(sql, scope);
-    let count = Count { name: "submission.counts_of", table: Model::TABLE, conditions: &conditions };
-    count.per_parent(store, parent.column(), parents).await
-}
+/// Each user's submissions.
+pub static OF_USERS: List<Model, Filter> = List::new(
+    Names { page: "submission.pages_of", count: "submission.counts_of", parent: "user_id" },
+    Filter::push,
+);

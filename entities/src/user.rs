@@ -11,9 +11,9 @@ use crate::{
     clock::{Time, TimeRange},
     error::Error,
     id::UserId,
-    page::{Count, Key, KeyKind, KeyValue, Keyset, List, Page, Window},
+    page::{Key, KeyKind, KeyValue, Keyset, List, Names},
     scope::Scope,
-    sql::{Record as _, Sql, table, text_enum},
+    sql::{Sql, table, text_enum},
     store::Store,
 };
 
@@ -180,38 +180,14 @@ const EMAIL: [Key<Model>; 2] =
 /// The order of a list of accounts.
 pub fn keyset(field: OrderField, descending: bool) -> &'static Keyset<Model> {
     static ORDERS: [[Keyset<Model>; 2]; 4] = [
-        directions("users.created_at", &CREATED_AT),
-        directions("users.last_login", &LAST_LOGIN),
-        directions("users.display_name", &DISPLAY_NAME),
-        directions("users.email", &EMAIL),
+        Keyset::both_ways("users.created_at", &CREATED_AT),
+        Keyset::both_ways("users.last_login", &LAST_LOGIN),
+        Keyset::both_ways("users.display_name", &DISPLAY_NAME),
+        Keyset::both_ways("users.email", &EMAIL),
     ];
     &ORDERS[field as usize][usize::from(descending)]
 }
 
-const fn directions(name: &'static str, keys: &'static [Key<Model>]) -> [Keyset<Model>; 2] {
-    [Keyset { name, descending: false, keys }, Keyset { name, descending: true, keys }]
-}
-
-/// A page of all accounts.
-///
-/// # Errors
-/// The database's.
-pub async fn page(
-    store: &Store,
-    scope: &Scope,
-    filter: &Filter,
-    keyset: &'static Keyset<Model>,
-    window: &Window,
-) -> Result<Page<Model>, Error> {
-    let conditions = |sql: &mut Sql| filter.push(sql, scope);
-    List { name: "user.page", table: Model::TABLE, keyset, window, conditions: &conditions }.page(store).await
-}
-
-/// How many accounts the filter leaves.
-///
-/// # Errors
-/// The database's.
-pub async fn count(store: &Store, scope: &Scope, filter: &Filter) -> Result<i64, Error> {
-    let conditions = |sql: &mut Sql| filter.push(sql, scope);
-    Count { name: "user.count", table: Model::TABLE, conditions: &conditions }.all(store).await
-}
+/// All accounts.
+pub static ALL: List<Model, Filter> =
+    List::new(Names { page: "user.page", count: "user.count", parent: "" }, Filter::push);

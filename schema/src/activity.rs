@@ -143,7 +143,7 @@ impl Loader for Entries<()> {
     type Value = Arc<Page<Model>>;
 
     async fn load(self, store: Store, _: Arc<[()]>) -> Loaded<Self> {
-        let page = activity::page(&store, &self.scope, &self.filter, &self.window).await?;
+        let page = activity::ALL.page(&store, &self.scope, &self.filter, &KEYSET, &self.window).await?;
         Ok([((), Arc::new(page))].into_iter().collect())
     }
 }
@@ -154,7 +154,7 @@ impl Loader for EntryCounts<()> {
     type Value = i64;
 
     async fn load(self, store: Store, _: Arc<[()]>) -> Loaded<Self> {
-        Ok([((), activity::count(&store, &self.scope, &self.filter).await?)].into_iter().collect())
+        Ok([((), activity::ALL.count(&store, &self.scope, &self.filter).await?)].into_iter().collect())
     }
 }
 
@@ -164,7 +164,7 @@ impl Loader for Entries<UserId> {
     type Value = Arc<Page<Model>>;
 
     async fn load(self, store: Store, keys: Arc<[UserId]>) -> Loaded<Self> {
-        activity::pages_of_users(&store, &self.scope, &self.filter, &self.window, &keys).await
+        activity::OF_USERS.pages(&store, &self.scope, &self.filter, &KEYSET, &self.window, &keys).await
     }
 }
 
@@ -174,7 +174,7 @@ impl Loader for EntryCounts<UserId> {
     type Value = i64;
 
     async fn load(self, store: Store, keys: Arc<[UserId]>) -> Loaded<Self> {
-        activity::counts_of_users(&store, &self.scope, &self.filter, &keys).await
+        activity::OF_USERS.counts(&store, &self.scope, &self.filter, &keys).await
     }
 }
 

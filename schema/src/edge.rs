@@ -2,8 +2,6 @@
 //! arguments become a loader and how a row becomes a key; the rest is common. Pages are in `connection`, edges to
 //! any type in `node`.
 
-use std::marker::PhantomData;
-
 use async_graphql::{
     InputType, Value,
     indexmap::IndexMap,
@@ -17,7 +15,7 @@ use crate::{
     Context,
     batch::{Loader, Outcome},
     error::{FieldError, Place, RequestError},
-    object::{Asked, Edge, Entity, Filled, Row, Rows, Run, Selection, Visible},
+    object::{Asked, Edge, Entity, Filled, Row, Rows, Run, Selection, Visible, VisibleFrom},
     scalar::Leaf,
     select::canonical,
     write::{Nulled, Writer},
@@ -125,22 +123,30 @@ pub type Bind<A, L> = fn(&Given<'_, A>) -> Result<L, FieldError>;
 pub type KeyOf<T, A, L> = fn(&T, &Given<'_, A>) -> Result<Option<<L as Loader>::Key>, FieldError>;
 
 /// An edge to one object.
-pub struct One<T, A, L: Loader, U> {
+pub struct One<T, A, L: Loader, U: Visible> {
     nullable: bool,
     bind: Bind<A, L>,
     key: KeyOf<T, A, L>,
-    target: PhantomData<fn() -> U>,
+    see: fn(&Context, Arc<U::Row>) -> Option<U>,
 }
 
-impl<T, A, L: Loader, U> One<T, A, L, U> {
+impl<T, A, L: Loader, U: Visible> One<T, A, L, U> {
     /// An edge that may be absent.
     pub const fn nullable(bind: Bind<A, L>, key: KeyOf<T, A, L>) -> Self {
-        Self { nullable: true, bind, key, target: PhantomData }
+        Self { nullable: true, bind, key, see: U::visible_to }
     }
 
     /// An edge that is always there; where it is not, the parent is null.
     pub const fn required(bind: Bind<A, L>, key: KeyOf<T, A, L>) -> Self {
-        Self { nullable: false, bind, key, target: PhantomData }
+        Self { nullable: false, bind, key, see: U::visible_to }
+    }
+
+    /// An edge that is always there, to an object that is seen by whoever sees the one from which the edge leads.
+    pub const fn implied(bind: Bind<A, L>, key: KeyOf<T, A, L>) -> Self
+    where
+        U: VisibleFrom<T>,
+    {
+        Self { nullable: false, bind, key, see: |ctx, row| Some(U::visible_from(ctx, row)) }
     }
 }
 
@@ -165,22 +171,34 @@ where
     }
 
     fn plan<'q>(&'static self, asked: Asked<'q>) -> Result<Box<dyn Run<T> + 'q>, RequestError> {
-        let selection = U::object().plan(asked.planner, &asked.selected.sets, asked.ctx)?;
-        let place = asked.selected.place;
-        let bound = Given::of(&asked).and_then(|given| Ok(((self.bind)(&given)?, given)));
-        Ok(match bound {
-            Ok((loader, given)) => Box::new(OneRun { edge: self, loader, given, selection, place }),
-            Err(error) => Box::new(Broken { error, place }),
-        })
+        plan(&asked, self.bind, |plan| Box::new(OneRun { edge: self, plan }))
     }
 }
 
-struct OneRun<'q, T: 'static, A: 'static, L: Loader, U: 'static> {
-    edge: &'static One<T, A, L, U>,
+/// An edge to objects, planned: its arguments have become a loader.
+struct Plan<'q, A, L, U: 'static> {
     loader: L,
     given: Given<'q, A>,
     selection: Selection<'q, U>,
     place: Place,
+}
+
+fn plan<'q, T: 'static, A: Arguments, L: Loader, U: Visible>(
+    asked: &Asked<'q>,
+    bind: Bind<A, L>,
+    run: impl FnOnce(Plan<'q, A, L, U>) -> Box<dyn Run<T> + 'q>,
+) -> Result<Box<dyn Run<T> + 'q>, RequestError> {
+    let selection = U::object().plan(asked.planner, &asked.selected.sets, asked.ctx)?;
+    let place = asked.selected.place;
+    Ok(match Given::of(asked).and_then(|given| Ok((bind(&given)?, given))) {
+        Ok((loader, given)) => run(Plan { loader, given, selection, place }),
+        Err(error) => Box::new(Broken { error, place }),
+    })
+}
+
+struct OneRun<'q, T: 'static, A: 'static, L: Loader, U: Visible> {
+    edge: &'static One<T, A, L, U>,
+    plan: Plan<'q, A, L, U>,
 }
 
 impl<T, A, L, U> Run<T> for OneRun<'_, T, A, L, U>
@@ -191,21 +209,22 @@ where
     L: Loader<Value = Arc<U::Row>>,
 {
     fn start<'a>(&'a self, rows: &[T], ctx: &'a Context) -> BoxFuture<'a, Box<dyn Filled + 'a>> {
-        let keys = rows.iter().map(|row| (self.edge.key)(row, &self.given)).collect();
+        let Plan { loader, selection, place, given } = &self.plan;
+        let keys = rows.iter().map(|row| (self.edge.key)(row, given)).collect();
         async move {
             let mut children = Vec::new();
-            let outcomes = load_some(ctx, self.loader.clone(), keys).await;
+            let outcomes = load_some(ctx, loader.clone(), keys).await;
             let slots = outcomes
                 .into_iter()
                 .map(|outcome| {
-                    Ok(outcome?.and_then(|row| U::visible_to(ctx, row)).map(|child| {
+                    Ok(outcome?.and_then(|row| (self.edge.see)(ctx, row)).map(|child| {
                         children.push(child);
                         children.len() - 1
                     }))
                 })
                 .collect();
-            let rows = self.selection.run(children, ctx).await;
-            Box::new(OneFilled { slots, rows, place: self.place, nullable: self.edge.nullable })
+            let rows = selection.run(children, ctx).await;
+            Box::new(OneFilled { slots, rows, place: *place, nullable: self.edge.nullable })
                 as Box<dyn Filled>
         }
         .boxed()
@@ -293,22 +312,13 @@ where
     }
 
     fn plan<'q>(&'static self, asked: Asked<'q>) -> Result<Box<dyn Run<T> + 'q>, RequestError> {
-        let selection = U::object().plan(asked.planner, &asked.selected.sets, asked.ctx)?;
-        let place = asked.selected.place;
-        let bound = Given::of(&asked).and_then(|given| Ok(((self.bind)(&given)?, given)));
-        Ok(match bound {
-            Ok((loader, given)) => Box::new(ManyRun { edge: self, loader, given, selection, place }),
-            Err(error) => Box::new(Broken { error, place }),
-        })
+        plan(&asked, self.bind, |plan| Box::new(ManyRun { edge: self, plan }))
     }
 }
 
 struct ManyRun<'q, T: 'static, A: 'static, L: Loader, U: Visible> {
     edge: &'static Many<T, A, L, U>,
-    loader: L,
-    given: Given<'q, A>,
-    selection: Selection<'q, U>,
-    place: Place,
+    plan: Plan<'q, A, L, U>,
 }
 
 impl<T, A, L, U> Run<T> for ManyRun<'_, T, A, L, U>
@@ -319,23 +329,24 @@ where
     L: Loader,
 {
     fn start<'a>(&'a self, rows: &[T], ctx: &'a Context) -> BoxFuture<'a, Box<dyn Filled + 'a>> {
-        let keys = rows.iter().map(|row| (self.edge.key)(row, &self.given)).collect();
+        let Plan { loader, selection, place, given } = &self.plan;
+        let keys = rows.iter().map(|row| (self.edge.key)(row, given)).collect();
         async move {
             let mut children = Vec::new();
-            let outcomes = load_some(ctx, self.loader.clone(), keys).await;
+            let outcomes = load_some(ctx, loader.clone(), keys).await;
             let slots = outcomes
                 .into_iter()
                 .map(|outcome| {
                     let start = children.len();
                     if let Some(value) = outcome? {
-                        let rows = (self.edge.rows)(&value, &self.given)?;
+                        let rows = (self.edge.rows)(&value, given)?;
                         children.extend(rows.into_iter().filter_map(|row| U::visible_to(ctx, row)));
                     }
                     Ok((start, children.len() - start))
                 })
                 .collect();
-            let rows = self.selection.run(children, ctx).await;
-            Box::new(ManyFilled { slots, rows, place: self.place }) as Box<dyn Filled>
+            let rows = selection.run(children, ctx).await;
+            Box::new(ManyFilled { slots, rows, place: *place }) as Box<dyn Filled>
         }
         .boxed()
     }

@@ -22,9 +22,9 @@ use crate::{
     edge::{Given, NoArguments, One, Single},
     error::FieldError,
     input::{OrderDirection, TimeRangeInput},
-    object::{Edge, Entity, Object, Visible},
+    object::{Edge, Entity, Object, Visible, VisibleFrom},
     scalar::enum_leaf,
-    submission,
+    submission::{self, Submission},
     user::{self, User, user_ids},
 };
 
@@ -56,12 +56,24 @@ impl Visible for Form {
     type Row = Model;
 
     fn visible_to(ctx: &Context, row: Arc<Model>) -> Option<Self> {
-        let edited = row.is_edited_by(&ctx.scope);
-        row.is_visible_to(&ctx.scope).then_some(Self { row, edited })
+        row.is_visible_to(&ctx.scope).then(|| Self::of(ctx, row))
+    }
+}
+
+/// Who sees a submission sees its form, open or not: its columns and its owner. Draft, versions and the submissions of
+/// others stay as hidden as they are.
+impl VisibleFrom<Submission> for Form {
+    fn visible_from(ctx: &Context, row: Arc<Model>) -> Self {
+        Self::of(ctx, row)
     }
 }
 
 impl Form {
+    fn of(ctx: &Context, row: Arc<Model>) -> Self {
+        let edited = row.is_edited_by(&ctx.scope);
+        Self { row, edited }
+    }
+
     /// Its id: the key of every edge that starts at a form.
     pub(crate) fn id(&self) -> FormId {
         self.row.id
@@ -325,7 +337,7 @@ impl Loader for VersionsOfForms {
     type Value = Arc<Page<version::Model>>;
 
     async fn load(self, store: Store, keys: Arc<[FormId]>) -> Loaded<Self> {
-        version::pages_of_forms(&store, &self.scope, &self.window, &keys).await
+        version::OF_FORMS.pages(&store, &self.scope, &(), &VERSIONS, &self.window, &keys).await
     }
 }
 
@@ -335,7 +347,7 @@ impl Loader for VersionCounts {
     type Value = i64;
 
     async fn load(self, store: Store, keys: Arc<[FormId]>) -> Loaded<Self> {
-        version::counts_of_forms(&store, &self.scope, &keys).await
+        version::OF_FORMS.counts(&store, &self.scope, &(), &keys).await
     }
 }
 
@@ -383,7 +395,7 @@ impl Loader for Forms<()> {
 
     async fn load(self, store: Store, _: Arc<[()]>) -> Loaded<Self> {
         let FormList { scope, filter, keyset } = &self.list;
-        let page = form::page(&store, scope, filter, keyset, &self.window).await?;
+        let page = form::ALL.page(&store, scope, filter, keyset, &self.window).await?;
         Ok([((), Arc::new(page))].into_iter().collect())
     }
 }
@@ -394,7 +406,7 @@ impl Loader for FormCounts<()> {
     type Value = i64;
 
     async fn load(self, store: Store, _: Arc<[()]>) -> Loaded<Self> {
-        let count = form::count(&store, &self.list.scope, &self.list.filter).await?;
+        let count = form::ALL.count(&store, &self.list.scope, &self.list.filter).await?;
         Ok([((), count)].into_iter().collect())
     }
 }
@@ -406,7 +418,7 @@ impl Loader for Forms<UserId> {
 
     async fn load(self, store: Store, keys: Arc<[UserId]>) -> Loaded<Self> {
         let FormList { scope, filter, keyset } = &self.list;
-        form::pages_of_owners(&store, scope, filter, keyset, &self.window, &keys).await
+        form::OF_OWNERS.pages(&store, scope, filter, keyset, &self.window, &keys).await
     }
 }
 
@@ -416,7 +428,7 @@ impl Loader for FormCounts<UserId> {
     type Value = i64;
 
     async fn load(self, store: Store, keys: Arc<[UserId]>) -> Loaded<Self> {
-        form::counts_of_owners(&store, &self.list.scope, &self.list.filter, &keys).await
+        form::OF_OWNERS.counts(&store, &self.list.scope, &self.list.filter, &keys).await
     }
 }
 

@@ -7,8 +7,8 @@ use entities::{
     Store,
     clock::TimeRange,
     id::{LocationId, SessionId, UserId},
-    location::{self, Area, Filter, KEYSET, LatestFilter, Model, Parent, track},
-    page::{Page, Window},
+    location::{self, Area, Filter, KEYSET, LatestFilter, Model, OLDEST_FIRST, track},
+    page::{List, Page, Window},
     scope::Scope,
 };
 use uuid::Uuid;
@@ -229,7 +229,7 @@ impl Loader for LastOfSessions {
     async fn load(self, store: Store, keys: Arc<[Uuid]>) -> Loaded<Self> {
         let newest = Window { limit: 1, backward: false, after: None, before: None };
         let all = Filter::default();
-        let pages = location::pages_of(&store, &self.scope, &all, &newest, Parent::Session, &keys).await?;
+        let pages = location::OF_SESSIONS.pages(&store, &self.scope, &all, &KEYSET, &newest, &keys).await?;
         Ok(pages.into_iter().filter_map(|(id, page)| Some((id, Arc::clone(page.rows.first()?)))).collect())
     }
 }
@@ -247,7 +247,7 @@ struct CountsOf {
 
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Positions {
-    parent: Parent,
+    of: &'static List<Model, Filter>,
     scope: Scope,
     filter: Filter,
 }
@@ -258,8 +258,8 @@ impl Loader for PagesOf {
     type Value = Arc<Page<Model>>;
 
     async fn load(self, store: Store, keys: Arc<[Uuid]>) -> Loaded<Self> {
-        let Positions { parent, scope, filter } = &self.list;
-        location::pages_of(&store, scope, filter, &self.window, *parent, &keys).await
+        let Positions { of, scope, filter } = &self.list;
+        of.pages(&store, scope, filter, &KEYSET, &self.window, &keys).await
     }
 }
 
@@ -269,19 +269,19 @@ impl Loader for CountsOf {
     type Value = i64;
 
     async fn load(self, store: Store, keys: Arc<[Uuid]>) -> Loaded<Self> {
-        let Positions { parent, scope, filter } = &self.list;
-        location::counts_of(&store, scope, filter, *parent, &keys).await
+        let Positions { of, scope, filter } = &self.list;
+        of.counts(&store, scope, filter, &keys).await
     }
 }
 
 fn bind(
-    parent: Parent,
+    of: &'static List<Model, Filter>,
     given: &Given<'_, LocationsArgs>,
 ) -> Result<Bound<PagesOf, CountsOf, Model>, FieldError> {
     let LocationsArgs { page, filter } = &given.args;
     let filter = filter.as_ref().map(LocationFilter::read).transpose()?.unwrap_or_default();
     let window = page.window(&KEYSET, &given.cursors, MAX_POSITIONS)?;
-    let list = Positions { parent, scope: given.ctx.scope, filter };
+    let list = Positions { of, scope: given.ctx.scope, filter };
     Ok(Bound { counts: CountsOf { list: list.clone() }, pages: PagesOf { list, window }, keyset: &KEYSET })
 }
 
@@ -304,7 +304,7 @@ impl Loader for Latest {
     type Value = Arc<Page<Model>>;
 
     async fn load(self, store: Store, _: Arc<[()]>) -> Loaded<Self> {
-        let page = location::latest(&store, &self.scope, &self.filter, &self.window).await?;
+        let page = location::LATEST.page(&store, &self.scope, &self.filter, &KEYSET, &self.window).await?;
         Ok([((), Arc::new(page))].into_iter().collect())
     }
 }
@@ -315,7 +315,7 @@ impl Loader for LatestCount {
     type Value = i64;
 
     async fn load(self, store: Store, _: Arc<[()]>) -> Loaded<Self> {
-        Ok([((), location::latest_count(&store, &self.scope, &self.filter).await?)].into_iter().collect())
+        Ok([((), location::LATEST.count(&store, &self.scope, &self.filter).await?)].into_iter().collect())
     }
 }
 
@@ -331,7 +331,8 @@ impl Loader for Tracks {
     type Value = Arc<Page<Model>>;
 
     async fn load(self, store: Store, keys: Arc<[UserId]>) -> Loaded<Self> {
-        location::tracks(&store, &self.scope, self.range, &keys).await
+        let window = Window { limit: track::MAX_POINTS, backward: false, after: None, before: None };
+        location::TRACKS.pages(&store, &self.scope, &self.range, &OLDEST_FIRST, &window, &keys).await
     }
 }
 
@@ -388,7 +389,7 @@ pub(crate) fn last_of_session() -> impl Edge<Session> {
 /// `User.locations`
 pub(crate) fn locations_of_user() -> impl Edge<User> {
     Pages::<User, LocationsArgs, PagesOf, CountsOf, Location>::new(
-        |given| bind(Parent::User, given),
+        |given| bind(&location::OF_USERS, given),
         |user| user.id().0,
     )
 }
@@ -396,7 +397,7 @@ pub(crate) fn locations_of_user() -> impl Edge<User> {
 /// `Session.locations`
 pub(crate) fn locations_of_session() -> impl Edge<Session> {
     Pages::<Session, LocationsArgs, PagesOf, CountsOf, Location>::new(
-        |given| bind(Parent::Session, given),
+        |given| bind(&location::OF_SESSIONS, given),
         |session| session.id().0,
     )
 }

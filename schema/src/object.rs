@@ -41,6 +41,13 @@ pub trait Visible: Entity {
     fn visible_to(ctx: &Context, row: Arc<Self::Row>) -> Option<Self>;
 }
 
+/// An entity that whoever sees the object `T` also sees, by the edge that leads to it from there: a submission shows
+/// what it answers, whatever has become of its form since. On every other way `visible_to` decides.
+pub trait VisibleFrom<T>: Visible {
+    /// The object.
+    fn visible_from(ctx: &Context, row: Arc<Self::Row>) -> Self;
+}
+
 /// The declaration of an object type.
 pub struct Object<T: 'static> {
     pub(crate) name: &'static str,

@@ -162,7 +162,7 @@ impl Loader for OfUsers {
     type Value = Arc<Page<Model>>;
 
     async fn load(self, store: Store, keys: Arc<[UserId]>) -> Loaded<Self> {
-        session::pages_of_users(&store, &self.scope, self.filter, &self.window, &keys).await
+        session::OF_USERS.pages(&store, &self.scope, &self.filter, &KEYSET, &self.window, &keys).await
     }
 }
 
@@ -172,7 +172,7 @@ impl Loader for CountsOfUsers {
     type Value = i64;
 
     async fn load(self, store: Store, keys: Arc<[UserId]>) -> Loaded<Self> {
-        session::counts_of_users(&store, &self.scope, self.filter, &keys).await
+        session::OF_USERS.counts(&store, &self.scope, &self.filter, &keys).await
     }
 }
 

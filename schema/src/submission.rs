@@ -6,9 +6,9 @@ use async_graphql::{ID, InputObject};
 use entities::{
     Store,
     id::{FormId, SubmissionId},
-    page::{Page, Window},
+    page::{List, Page, Window},
     scope::Scope,
-    submission::{self, Filter, KEYSET, Model, Parent},
+    submission::{self, Filter, KEYSET, Model},
 };
 use uuid::Uuid;
 
@@ -52,7 +52,7 @@ impl Entity for Submission {
                 .edge(
                     "form",
                     "The form.",
-                    One::<Submission, NoArguments, form::ById, Form>::required(
+                    One::<Submission, NoArguments, form::ById, Form>::implied(
                         |_| Ok(form::ById),
                         |submission, _| Ok(Some(submission.row.form_id)),
                     ),
@@ -159,7 +159,7 @@ struct CountsOf {
 
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Submissions {
-    parent: Parent,
+    of: &'static List<Model, Filter>,
     scope: Scope,
     filter: Filter,
 }
@@ -170,8 +170,8 @@ impl Loader for PagesOf {
     type Value = Arc<Page<Model>>;
 
     async fn load(self, store: Store, keys: Arc<[Uuid]>) -> Loaded<Self> {
-        let Submissions { parent, scope, filter } = &self.list;
-        submission::pages_of(&store, scope, filter, &self.window, *parent, &keys).await
+        let Submissions { of, scope, filter } = &self.list;
+        of.pages(&store, scope, filter, &KEYSET, &self.window, &keys).await
     }
 }
 
@@ -181,26 +181,26 @@ impl Loader for CountsOf {
     type Value = i64;
 
     async fn load(self, store: Store, keys: Arc<[Uuid]>) -> Loaded<Self> {
-        let Submissions { parent, scope, filter } = &self.list;
-        submission::counts_of(&store, scope, filter, *parent, &keys).await
+        let Submissions { of, scope, filter } = &self.list;
+        of.counts(&store, scope, filter, &keys).await
     }
 }
 
 fn bind(
-    parent: Parent,
+    of: &'static List<Model, Filter>,
     given: &Given<'_, SubmissionsArgs>,
 ) -> Result<Bound<PagesOf, CountsOf, Model>, FieldError> {
     let SubmissionsArgs { page, filter } = &given.args;
     let filter = filter.as_ref().map(SubmissionFilter::read).transpose()?.unwrap_or_default();
     let window = page.window(&KEYSET, &given.cursors, MAX_ROWS)?;
-    let list = Submissions { parent, scope: given.ctx.scope, filter };
+    let list = Submissions { of, scope: given.ctx.scope, filter };
     Ok(Bound { counts: CountsOf { list: list.clone() }, pages: PagesOf { list, window }, keyset: &KEYSET })
 }
 
 /// `Form.submissions`
 pub(crate) fn submissions_of_form() -> impl Edge<Form> {
     Pages::<Form, SubmissionsArgs, PagesOf, CountsOf, Submission>::new(
-        |given| bind(Parent::Form, given),
+        |given| bind(&submission::OF_FORMS, given),
         |form| form.id().0,
     )
 }
@@ -208,7 +208,7 @@ pub(crate) fn submissions_of_form() -> impl Edge<Form> {
 /// `User.submissions`
 pub(crate) fn submissions_of_user() -> impl Edge<User> {
     Pages::<User, SubmissionsArgs, PagesOf, CountsOf, Submission>::new(
-        |given| bind(Parent::User, given),
+        |given| bind(&submission::OF_USERS, given),
         |user| user.id().0,
     )
 }
@@ -217,7 +217,7 @@ pub(crate) fn submissions_of_user() -> impl Edge<User> {
 pub(crate) fn count_of_form() -> impl Edge<Form> {
     Single::<Form, CountsOf, i64>::new(
         |ctx| {
-            let list = Submissions { parent: Parent::Form, scope: ctx.scope, filter: Filter::default() };
+            let list = Submissions { of: &submission::OF_FORMS, scope: ctx.scope, filter: Filter::default() };
             CountsOf { list }
         },
         |form| Some(form.id().0),

@@ -219,7 +219,7 @@ impl Loader for AllUsers {
     type Value = Arc<Page<Model>>;
 
     async fn load(self, store: Store, _: Arc<[()]>) -> Loaded<Self> {
-        let page = user::page(&store, &self.scope, &self.filter, self.keyset, &self.window).await?;
+        let page = user::ALL.page(&store, &self.scope, &self.filter, self.keyset, &self.window).await?;
         Ok([((), Arc::new(page))].into_iter().collect())
     }
 }
@@ -230,7 +230,7 @@ impl Loader for AllUsersCount {
     type Value = i64;
 
     async fn load(self, store: Store, _: Arc<[()]>) -> Loaded<Self> {
-        Ok([((), user::count(&store, &self.scope, &self.filter).await?)].into_iter().collect())
+        Ok([((), user::ALL.count(&store, &self.scope, &self.filter).await?)].into_iter().collect())
     }
 }
 

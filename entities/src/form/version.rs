@@ -9,7 +9,7 @@ use crate::{
     clock::Time,
     error::Error,
     id::{FormId, FormVersionId, UserId},
-    page::{Count, Key, KeyKind, KeyValue, Keyset, List, Page, Window},
+    page::{Key, KeyKind, KeyValue, Keyset, List, Names},
     scope::Scope,
     sql::{Json, Record as _, Sql, table},
     store::Store,
@@ -124,32 +124,8 @@ pub static KEYSET: Keyset<Model> = Keyset {
     keys: &[Key { sql: "t.number", kind: KeyKind::Int, value: |row| KeyValue::Int(row.number.into()) }],
 };
 
-/// A page of each form's versions.
-///
-/// # Errors
-/// The database's.
-pub async fn pages_of_forms(
-    store: &Store,
-    scope: &Scope,
-    window: &Window,
-    forms: &[FormId],
-) -> Result<FxHashMap<FormId, Arc<Page<Model>>>, Error> {
-    let conditions = |sql: &mut Sql| push_scope(sql, scope);
-    let name = "form_version.pages_of_forms";
-    let list = List { name, table: Model::TABLE, keyset: &KEYSET, window, conditions: &conditions };
-    list.pages(store, "form_id", forms).await
-}
-
-/// How many versions each form has.
-///
-/// # Errors
-/// The database's.
-pub async fn counts_of_forms(
-    store: &Store,
-    scope: &Scope,
-    forms: &[FormId],
-) -> Result<FxHashMap<FormId, i64>, Error> {
-    let conditions = |sql: &mut Sql| push_scope(sql, scope);
-    let count = Count { name: "form_version.counts_of_forms", table: Model::TABLE, conditions: &conditions };
-    count.per_parent(store, "form_id", forms).await
-}
+/// Each form's versions.
+pub static OF_FORMS: List<Model, ()> = List::new(
+    Names { page: "form_version.pages_of_forms", count: "form_version.counts_of_forms", parent: "form_id" },
+    |(), sql, scope| push_scope(sql, scope),
+);

@@ -206,15 +206,3 @@ async fn progress_ends_at_the_number_of_rows() {
         assert_eq!(last[table], (rows, rows), "{table}");
     }
 }
-
-/// The figure of the specification. `cargo test --release -p entities --test seed -- --ignored --nocapture`.
-#[tokio::test]
-#[ignore = "takes a minute"]
-async fn size_m_loads_within_two_minutes() {
-    let postgres = Postgres::start();
-    let store = connect(&postgres.url("postgres")).await;
-    let summary = fill(&store, Size::M).await;
-    println!("{summary:?}");
-    assert!(summary.elapsed < Duration::from_mins(2));
-    is_consistent(&store).await;
-}
