@@ -47,19 +47,19 @@ use tag::Slot;
 
 /// A read that is cached: like a loader, it is a value that carries its arguments, and equal ones share entries.
 pub(crate) trait Cached: Clone + Send + Sync + 'static {
-    /// Its name in keys, metrics and `extensions.explain`.
-    const TYPE: &'static str;
-    /// The columns behind the value: a deploy that changes them never reads what the old one wrote.
-    const SHAPE: &'static str;
     /// Checked against Redis at each read, where there is one: what access depends on.
     const STRONG: bool = false;
-    /// How long a value is used.
-    const KEPT: Kept;
     /// Whose value.
     type Key: Copy + Eq + Hash + From<Uuid> + Into<Uuid> + Send + Sync + 'static;
     /// The value.
     type Value: Serialize + DeserializeOwned + Send + Sync + 'static;
 
+    /// Its name in keys, metrics and `extensions.explain`.
+    fn name(&self) -> &'static str;
+    /// The columns behind the value: a deploy that changes them never reads what the old one wrote.
+    fn shape(&self) -> &'static str;
+    /// How long a value is used.
+    fn kept(&self) -> Kept;
     /// Names the arguments: what decides the value besides the key. Includes the scope where SQL has it.
     fn arguments(&self) -> impl Serialize;
     /// What the value of this key depends on; `None` while it is not known, and for keys without one.
@@ -94,7 +94,7 @@ const ABSENT_TTL: Duration = Duration::from_secs(30);
 /// How the cache is set up.
 #[derive(Clone, Debug)]
 pub struct CacheConfig {
-    /// Weight of the values held in this process at most. 0 turns the cache off.
+    /// Weight of the values held in this process at most.
     pub max_bytes: u64,
 }
 
@@ -107,7 +107,8 @@ impl Default for CacheConfig {
 /// The handle. Cheap to clone.
 #[derive(Clone)]
 pub struct Cache {
-    inner: Arc<Inner>,
+    /// None: everything is read from the database.
+    inner: Option<Arc<Inner>>,
 }
 
 struct Inner {
@@ -115,72 +116,75 @@ struct Inner {
     entries: Map<Key, Entry>,
     flights: Mutex<FxHashMap<Key, Arc<Flight>>>,
     metrics: Metrics,
-    is_on: bool,
 }
 
 impl Cache {
-    /// A cache in this process.
-    pub(crate) fn new(config: &CacheConfig, registry: &mut Registry) -> Self {
-        let is_on = config.max_bytes > 0;
-        let entries = Map::builder().max_capacity(config.max_bytes).weigher(|_, entry: &Entry| entry.weight).build();
-        let inner = Inner {
-            table: Table::new(1),
-            entries,
-            flights: Mutex::default(),
-            metrics: Metrics::register(registry),
-            is_on,
-        };
-        Self { inner: Arc::new(inner) }
+    /// No cache.
+    pub(crate) const fn off() -> Self {
+        Self { inner: None }
     }
 
-    /// Whether anything is cached.
-    pub(crate) fn is_on(&self) -> bool {
-        self.inner.is_on
+    /// A cache in this process.
+    pub(crate) fn new(config: &CacheConfig, registry: &mut Registry) -> Self {
+        let weight = |_: &Key, entry: &Entry| entry.weight;
+        let inner = Inner {
+            table: Table::new(1),
+            entries: Map::builder().max_capacity(config.max_bytes).weigher(weight).build(),
+            flights: Mutex::default(),
+            metrics: Metrics::register(registry),
+        };
+        Self { inner: Some(Arc::new(inner)) }
     }
 
     /// Everything that depends on these tags is loaded again from now on. Returns once that is true here, and on
     /// every node that this one can tell.
     pub async fn invalidate_by_tag(&self, tags: &[Tag]) {
-        let slots: Vec<Slot> = tags.iter().map(Tag::slot).collect();
-        self.bump(&slots).await;
+        if let Some(inner) = &self.inner {
+            let slots: Vec<Slot> = tags.iter().map(Tag::slot).collect();
+            inner.bump(&slots).await;
+        }
     }
 
     /// What a committed transaction changed.
     pub(crate) async fn changed(&self, changes: &[Change]) {
-        if self.is_on() && !changes.is_empty() {
+        if self.inner.is_some() && !changes.is_empty() {
             self.invalidate_by_tag(&tag::of_changes(changes)).await;
         }
     }
 
-    #[expect(clippy::unused_async, reason = "tells the other nodes")]
-    async fn bump(&self, slots: &[Slot]) {
-        self.inner.table.bump(slots);
-    }
-
-    /// Values held, and their weight in bytes.
-    pub fn held(&self) -> (u64, u64) {
-        self.inner.entries.run_pending_tasks();
-        let held = (self.inner.entries.entry_count(), self.inner.entries.weighted_size());
-        self.inner.metrics.held(held.0, held.1);
-        held
-    }
-
-    /// Drops every value held in this process.
-    pub fn purge(&self) {
-        self.inner.entries.invalidate_all();
+    /// Reads `keys`; absent ones are left out.
+    pub(crate) async fn read<C: Cached>(
+        &self,
+        store: &Store,
+        read: C,
+        keys: &[C::Key],
+    ) -> Result<FxHashMap<C::Key, Arc<C::Value>>, Error> {
+        match &self.inner {
+            Some(inner) => read::batch(inner, store, read, keys).await,
+            None => read.load(store.clone(), Arc::from(keys)).await,
+        }
     }
 
     /// The value of this name, made by `load` where there is none that is valid. One call makes it for all that wait.
     ///
     /// # Errors
     /// What `load` returns.
-    pub async fn get_or_set<V, F, L>(&self, store: &Store, name: &str, kept: Kept, tags: Vec<Tag>, load: L) -> Result<Arc<V>, Error>
+    pub async fn get_or_set<V, F, L>(
+        &self,
+        store: &Store,
+        name: &str,
+        kept: Kept,
+        tags: Vec<Tag>,
+        load: L,
+    ) -> Result<Arc<V>, Error>
     where
         V: Serialize + DeserializeOwned + Send + Sync + 'static,
         F: Future<Output = Result<V, Error>> + Send,
         L: Fn() -> F + Clone + Send + Sync + 'static,
     {
-        read::named(self, store, name, kept, tags, load).await
+        let read = read::Named::new(name, kept, tags, load);
+        let mut found = self.read(store, read, &[Uuid::nil()]).await?;
+        Ok(found.remove(&Uuid::nil()).expect("a load that succeeds has a value"))
     }
 
     /// Stores a value under a name until one of its tags is bumped or `kept` is over. `loaded` must have been taken
@@ -189,29 +193,54 @@ impl Cache {
     where
         V: Serialize + DeserializeOwned + Send + Sync + 'static,
     {
-        let header = Header {
-            loaded: loaded.0,
-            slots: tags.iter().map(Tag::slot).collect(),
-            at: Instant::now(),
-            took: Duration::ZERO,
-            ttl: kept.ttl,
-        };
-        self.keep(read::name_key::<V>(name), header, Some(value));
+        let Some(inner) = &self.inner else { return };
+        let slots = tags.iter().map(Tag::slot).collect();
+        let header =
+            Header { loaded: loaded.0, slots, at: Instant::now(), took: Duration::ZERO, ttl: kept.ttl };
+        inner.keep(read::Named::<V, ()>::key(name), header, Some(value));
     }
 
     /// The moment to be taken before a value is read that will be stored by `set_with_tags`.
     pub fn moment(&self) -> Moment {
-        Moment(self.inner.table.position())
+        Moment(self.inner.as_ref().map_or_else(Position::default, |inner| inner.table.position()))
+    }
+
+    /// Values held in this process, and their weight in bytes.
+    pub fn held(&self) -> (u64, u64) {
+        let Some(inner) = &self.inner else { return (0, 0) };
+        inner.entries.run_pending_tasks();
+        let held = (inner.entries.entry_count(), inner.entries.weighted_size());
+        inner.metrics.held(held.0, held.1);
+        held
+    }
+
+    /// Drops every value held in this process.
+    pub fn purge(&self) {
+        if let Some(inner) = &self.inner {
+            inner.entries.invalidate_all();
+        }
+    }
+}
+
+impl Inner {
+    #[expect(clippy::unused_async, reason = "tells the other nodes")]
+    async fn bump(&self, slots: &[Slot]) {
+        self.table.bump(slots);
     }
 
     /// Holds a value in this process.
-    fn keep<V: Serialize + Send + Sync + 'static>(&self, key: Key, header: Header, value: Option<Arc<V>>) -> Entry {
+    fn keep<V: Serialize + Send + Sync + 'static>(
+        &self,
+        key: Key,
+        header: Header,
+        value: Option<Arc<V>>,
+    ) -> Entry {
         let weight = value.as_deref().map_or(0, entry::weigh).saturating_add(ENTRY_BYTES);
         let value = value.map(|value| value as Arc<dyn Any + Send + Sync>);
         let weight = u32::try_from(weight).unwrap_or(u32::MAX);
         let entry = Entry { header: Arc::new(header), value, weight };
         if (weight as usize) < entry::MAX_VALUE_BYTES {
-            self.inner.entries.insert(key, entry.clone());
+            self.entries.insert(key, entry.clone());
         }
         entry
     }
@@ -226,6 +255,9 @@ pub struct Moment(Position);
 
 impl fmt::Debug for Cache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cache").field("entries", &self.inner.entries.entry_count()).finish_non_exhaustive()
+        f.debug_struct("Cache").field("is_on", &self.inner.is_some()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@
 //! `scope` (which rows a caller may read), `transaction` (writes) and `change` (what was written, as news), then one file per domain under the same name as in every room.
 
 pub mod activity;
+pub mod cache;
 pub mod change;
 pub mod clock;
 pub mod error;
@@ -12,6 +13,7 @@ pub mod id;
 pub mod location;
 pub mod node;
 pub mod page;
+mod row;
 pub mod scope;
 pub mod seed;
 pub mod session;
@@ -21,6 +23,7 @@ pub mod submission;
 mod transaction;
 pub mod user;
 
+pub use cache::{Cache, CacheConfig};
 pub use error::Error;
 pub use sql::Json;
 pub use store::{DatabaseConfig, Recorder, Store};

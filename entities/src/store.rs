@@ -21,6 +21,7 @@ use rustc_hash::FxHashMap;
 use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, Statement};
 
 use crate::{
+    cache::{Cache, CacheConfig, Cached},
     change::Announcer,
     error::Error,
     sql::{Cells, Record, Sql},
@@ -44,6 +45,7 @@ pub struct Store {
     metrics: Metrics,
     recorder: Option<Arc<Recorder>>,
     announcer: Announcer,
+    cache: Cache,
     writer: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -56,12 +58,45 @@ impl Store {
     pub async fn connect(config: &DatabaseConfig, registry: &mut Registry) -> Result<Self, Error> {
         let db = Database::connect(options(config)).await.map_err(Error::Unavailable)?;
         let metrics = Metrics::register(registry);
-        Ok(Self { db, metrics, recorder: None, announcer: Announcer::default(), writer: Arc::default() })
+        let cache = Cache::off();
+        Ok(Self {
+            db,
+            metrics,
+            recorder: None,
+            announcer: Announcer::default(),
+            cache,
+            writer: Arc::default(),
+        })
     }
 
     /// The connection that migrations, seeds and writes run on.
     pub fn connection(&self) -> &DatabaseConnection {
         &self.db
+    }
+
+    /// The same store, reading through a cache. Metrics go into `registry`.
+    #[must_use]
+    pub fn with_cache(self, config: &CacheConfig, registry: &mut Registry) -> Self {
+        Self { cache: Cache::new(config, registry), ..self }
+    }
+
+    /// What is cached.
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// Reads through the cache.
+    pub(crate) async fn cached<C: Cached>(
+        &self,
+        read: C,
+        keys: &[C::Key],
+    ) -> Result<FxHashMap<C::Key, Arc<C::Value>>, Error> {
+        self.cache.read(self, read, keys).await
+    }
+
+    /// The same store, reporting to no request.
+    pub(crate) fn unrecorded(&self) -> Self {
+        Self { recorder: None, ..self.clone() }
     }
 
     /// Tells what is written, and lets others listen.

@@ -93,6 +93,8 @@ impl Transaction {
             let result = db.commit().await;
             drop(turn);
             if result.is_ok() {
+                // Before the caller hears of the write: who reads after the answer must not get older data.
+                store.cache().changed(&changes).await;
                 store.announcer().announce(changes.into());
             }
             result

@@ -77,6 +77,7 @@ struct Wire<'a> {
     took_micros: u64,
     ttl_micros: u64,
     slots: Vec<Slot>,
+    #[serde(borrow)]
     body: Body<'a>,
 }
 

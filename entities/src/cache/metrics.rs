@@ -70,11 +70,17 @@ pub(crate) struct Metrics {
 impl Metrics {
     pub(crate) fn register(registry: &mut Registry) -> Self {
         let durations = Family::<OperationLabels, Histogram>::new_with_constructor(|| {
-            Histogram::new([0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25])
+            Histogram::new([
+                0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25,
+            ])
         });
         let metrics =
             Self { reads: Family::default(), durations, entries: Gauge::default(), bytes: Gauge::default() };
-        registry.register("cache_requests", "Keys looked for, by tier, type and result", metrics.reads.clone());
+        registry.register(
+            "cache_requests",
+            "Keys looked for, by tier, type and result",
+            metrics.reads.clone(),
+        );
         registry.register(
             "cache_operation_duration_seconds",
             "Time of one round trip to Redis, by operation",

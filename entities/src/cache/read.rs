@@ -4,6 +4,7 @@
 
 use std::{
     any::type_name,
+    marker::PhantomData,
     sync::{Arc, MutexGuard},
     time::{Duration, Instant},
 };
@@ -14,7 +15,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::{
-    ABSENT_TTL, Cache, Cached, Kept,
+    ABSENT_TTL, Cached, Inner, Kept,
     entry::{Entry, Header, Key},
     metrics::{Found, Tier},
     table::Position,
@@ -24,18 +25,20 @@ use crate::{error::Error, store::Store};
 
 /// A load under way.
 pub(super) struct Flight {
+    /// The moment before it began.
+    loaded: Position,
     /// Becomes `Some` when it has landed; closed without that when it failed or was given up.
     landed: watch::Receiver<Option<Arc<FxHashMap<Key, Entry>>>>,
 }
 
 /// Reads `keys`; absent ones are left out.
 pub(crate) async fn batch<C: Cached>(
-    cache: &Cache,
+    cache: &Arc<Inner>,
     store: &Store,
     read: C,
     keys: &[C::Key],
 ) -> Result<FxHashMap<C::Key, Arc<C::Value>>, Error> {
-    let of = hash(&(C::TYPE, C::SHAPE, read.arguments()));
+    let of = hash(&(read.name(), read.shape(), read.arguments()));
     let mut reading = Reading { cache, store, read, of, found: FxHashMap::default(), expired: Vec::new() };
     let missing = reading.held(keys);
     if !missing.is_empty() {
@@ -46,7 +49,7 @@ pub(crate) async fn batch<C: Cached>(
 
 /// One batch on its way.
 struct Reading<'a, C: Cached> {
-    cache: &'a Cache,
+    cache: &'a Arc<Inner>,
     store: &'a Store,
     read: C,
     of: u128,
@@ -62,7 +65,7 @@ impl<C: Cached> Reading<'_, C> {
 
     /// Takes what this process holds; returns the rest.
     fn held(&mut self, keys: &[C::Key]) -> Vec<C::Key> {
-        let inner = &self.cache.inner;
+        let inner = self.cache;
         let mut missing = Vec::new();
         let mut results = [0_u64; 4];
         let mut early = Vec::new();
@@ -70,7 +73,9 @@ impl<C: Cached> Reading<'_, C> {
             let entry = inner.entries.get(&self.key(*key));
             let result = match &entry {
                 None => Found::Absent,
-                Some(entry) if !inner.table.is_valid(entry.header.loaded, &entry.header.slots) => Found::Invalidated,
+                Some(entry) if !inner.table.is_valid(entry.header.loaded, &entry.header.slots) => {
+                    Found::Invalidated
+                }
                 Some(entry) if entry.age() >= entry.header.ttl => Found::Expired,
                 Some(_) => Found::Hit,
             };
@@ -90,7 +95,7 @@ impl<C: Cached> Reading<'_, C> {
             }
         }
         for result in [Found::Hit, Found::Absent, Found::Invalidated, Found::Expired] {
-            inner.metrics.read(Tier::Local, C::TYPE, result, results[result as usize]);
+            inner.metrics.read(Tier::Local, self.read.name(), result, results[result as usize]);
         }
         self.refresh(early);
         missing
@@ -111,9 +116,17 @@ impl<C: Cached> Reading<'_, C> {
         if keys.is_empty() {
             return;
         }
-        let (cache, store, read, of) = (self.cache.clone(), self.store.unrecorded(), self.read.clone(), self.of);
+        let (cache, store, read, of) =
+            (Arc::clone(self.cache), self.store.unrecorded(), self.read.clone(), self.of);
         tokio::spawn(async move {
-            let reading = Reading { cache: &cache, store: &store, read, of, found: FxHashMap::default(), expired: Vec::new() };
+            let reading = Reading {
+                cache: &cache,
+                store: &store,
+                read,
+                of,
+                found: FxHashMap::default(),
+                expired: Vec::new(),
+            };
             let departure = reading.depart(keys);
             // A failure leaves the old value in use until it expires.
             let _ = reading.fly(departure).await;
@@ -124,7 +137,7 @@ impl<C: Cached> Reading<'_, C> {
     async fn load(&mut self, missing: Vec<C::Key>) -> Result<(), Error> {
         let (own, joined) = self.split(missing);
         let departure = self.depart(own);
-        let (own, joined) = futures_util::join!(self.fly(departure), self.join(joined));
+        let (own, joined) = tokio::join!(self.fly(departure), self.join(joined));
         let mut failed = own.map(|landed| self.land(&landed)).err();
         let again = self.arrive(joined);
         if !again.is_empty() {
@@ -143,11 +156,12 @@ impl<C: Cached> Reading<'_, C> {
 
     /// After a failed load: old values that nobody wrote to, if there is one for every key.
     fn fall_back(&mut self) -> bool {
-        let usable = |entry: &Entry| entry.age() < entry.header.ttl + C::KEPT.stale_if_error;
+        let stale = self.read.kept().stale_if_error;
+        let usable = |entry: &Entry| entry.age() < entry.header.ttl + stale;
         let expired = std::mem::take(&mut self.expired);
         let all = !expired.is_empty() && expired.iter().all(|(_, entry)| usable(entry));
         if all {
-            self.cache.inner.metrics.read(Tier::Local, C::TYPE, Found::Stale, expired.len() as u64);
+            self.cache.metrics.read(Tier::Local, self.read.name(), Found::Stale, expired.len() as u64);
             for (key, entry) in expired {
                 self.take(key, &entry);
             }
@@ -156,14 +170,19 @@ impl<C: Cached> Reading<'_, C> {
     }
 
     fn flights(&self) -> MutexGuard<'_, FxHashMap<Key, Arc<Flight>>> {
-        self.cache.inner.flights.lock().expect("no panic happens under this lock")
+        self.cache.flights.lock().expect("no panic happens under this lock")
     }
 
     fn split(&self, missing: Vec<C::Key>) -> (Vec<C::Key>, Vec<(C::Key, Arc<Flight>)>) {
         let flights = self.flights();
         let (mut own, mut joined) = (Vec::new(), Vec::new());
         for key in missing {
-            match flights.get(&self.key(key)) {
+            // Not worth waiting for, if what it reads has been written to since it began.
+            let is_current = |flight: &&Arc<Flight>| {
+                let slots: Vec<Slot> = self.read.tags(key, None).iter().map(Tag::slot).collect();
+                self.cache.table.is_valid(flight.loaded, &slots)
+            };
+            match flights.get(&self.key(key)).filter(is_current) {
                 Some(flight) => joined.push((key, Arc::clone(flight))),
                 None => own.push(key),
             }
@@ -173,9 +192,9 @@ impl<C: Cached> Reading<'_, C> {
 
     /// Announces a load, so that others may join it. The position is taken here: before the database is asked.
     fn depart(&self, keys: Vec<C::Key>) -> Departure<'_, C> {
-        let loaded = self.cache.inner.table.position();
+        let loaded = self.cache.table.position();
         let (sender, landed) = watch::channel(None);
-        let flight = Arc::new(Flight { landed });
+        let flight = Arc::new(Flight { loaded, landed });
         let mut flights = self.flights();
         for key in &keys {
             flights.insert(self.key(*key), Arc::clone(&flight));
@@ -191,14 +210,20 @@ impl<C: Cached> Reading<'_, C> {
         }
         let at = Instant::now();
         let values = self.read.clone().load(self.store.clone(), Arc::clone(&departure.keys)).await?;
-        let took = at.elapsed();
+        let (took, kept) = (at.elapsed(), self.read.kept());
         let mut landed = Vec::with_capacity(departure.keys.len());
         for key in &*departure.keys {
             let value = values.get(key);
             let tags = self.read.tags(*key, value.map(AsRef::as_ref));
-            let ttl = if value.is_some() { C::KEPT.ttl } else { C::KEPT.ttl.min(ABSENT_TTL) };
+            let ttl = if value.is_some() { kept.ttl } else { kept.ttl.min(ABSENT_TTL) };
             let slots: Box<[Slot]> = tags.iter().map(Tag::slot).collect();
-            let header = Header { loaded: departure.loaded, slots, at: Instant::now(), took, ttl: ttl.mul_f64(jitter()) };
+            let header = Header {
+                loaded: departure.loaded,
+                slots,
+                at: Instant::now(),
+                took,
+                ttl: ttl.mul_f64(jitter()),
+            };
             landed.push((*key, self.cache.keep(self.key(*key), header, value.cloned())));
         }
         let entries = landed.iter().map(|(key, entry)| (self.key(*key), entry.clone())).collect();
@@ -227,7 +252,7 @@ impl<C: Cached> Reading<'_, C> {
     fn arrive(&mut self, arrived: Vec<(C::Key, Option<Entry>)>) -> Vec<C::Key> {
         let mut again = Vec::new();
         for (key, entry) in arrived {
-            let table = &self.cache.inner.table;
+            let table = &self.cache.table;
             match entry.filter(|entry| table.is_valid(entry.header.loaded, &entry.header.slots)) {
                 Some(entry) => self.take(key, &entry),
                 None => again.push(key),
@@ -241,7 +266,7 @@ type Landed<C> = Vec<(<C as Cached>::Key, Entry)>;
 
 /// A load that others may join. Dropped, it is off the board, whether it landed or not.
 struct Departure<'a, C: Cached> {
-    cache: &'a Cache,
+    cache: &'a Arc<Inner>,
     reading_of: u128,
     keys: Arc<[C::Key]>,
     loaded: Position,
@@ -251,7 +276,7 @@ struct Departure<'a, C: Cached> {
 
 impl<C: Cached> Drop for Departure<'_, C> {
     fn drop(&mut self) {
-        let mut flights = self.cache.inner.flights.lock().expect("no panic happens under this lock");
+        let mut flights = self.cache.flights.lock().expect("no panic happens under this lock");
         for key in &*self.keys {
             let key = Key { of: self.reading_of, id: (*key).into() };
             if flights.get(&key).is_some_and(|flight| Arc::ptr_eq(flight, &self.flight)) {
@@ -281,23 +306,67 @@ fn hash(arguments: &impl Serialize) -> u128 {
     u128::from_le_bytes(start)
 }
 
-/// The key of a value with a name.
-pub(super) fn name_key<V>(name: &str) -> Key {
-    Key { of: hash(&("named", type_name::<V>(), name)), id: Uuid::nil() }
-}
-
-pub(super) async fn named<V, F, L>(
-    cache: &Cache,
-    store: &Store,
-    name: &str,
+/// A value of a resolver's own.
+pub(super) struct Named<V, L> {
+    name: Arc<str>,
     kept: Kept,
     tags: Vec<Tag>,
     load: L,
-) -> Result<Arc<V>, Error>
+    value: PhantomData<fn() -> V>,
+}
+
+impl<V, L> Named<V, L> {
+    pub(super) fn new(name: &str, kept: Kept, tags: Vec<Tag>, load: L) -> Self {
+        Self { name: name.into(), kept, tags, load, value: PhantomData }
+    }
+}
+
+impl<V> Named<V, ()> {
+    /// Where the value of this name is kept.
+    pub(super) fn key(name: &str) -> Key {
+        Key { of: hash(&(NAMED, type_name::<V>(), name)), id: Uuid::nil() }
+    }
+}
+
+const NAMED: &str = "named";
+
+impl<V, L: Clone> Clone for Named<V, L> {
+    fn clone(&self) -> Self {
+        Self { name: Arc::clone(&self.name), tags: self.tags.clone(), load: self.load.clone(), ..*self }
+    }
+}
+
+impl<V, F, L> Cached for Named<V, L>
 where
     V: Serialize + DeserializeOwned + Send + Sync + 'static,
     F: Future<Output = Result<V, Error>> + Send,
     L: Fn() -> F + Clone + Send + Sync + 'static,
 {
-    todo!()
+    type Key = Uuid;
+    type Value = V;
+
+    fn name(&self) -> &'static str {
+        NAMED
+    }
+
+    fn shape(&self) -> &'static str {
+        type_name::<V>()
+    }
+
+    fn kept(&self) -> Kept {
+        self.kept
+    }
+
+    fn arguments(&self) -> impl Serialize {
+        &*self.name
+    }
+
+    fn tags(&self, _: Uuid, _: Option<&V>) -> Vec<Tag> {
+        self.tags.clone()
+    }
+
+    async fn load(self, _: Store, keys: Arc<[Uuid]>) -> Result<FxHashMap<Uuid, Arc<V>>, Error> {
+        let value = Arc::new((self.load)().await?);
+        Ok(keys.iter().map(|key| (*key, Arc::clone(&value))).collect())
+    }
 }

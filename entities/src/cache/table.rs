@@ -46,7 +46,11 @@ impl Table {
         // The epoch first and last: a table that is being replaced must not lend its epoch to a new sequence.
         let epoch = self.epoch.load(Ordering::Acquire);
         let sequence = self.sequence.load(Ordering::Acquire);
-        if self.epoch.load(Ordering::Acquire) == epoch { Position { epoch, sequence } } else { Position::default() }
+        if self.epoch.load(Ordering::Acquire) == epoch {
+            Position { epoch, sequence }
+        } else {
+            Position::default()
+        }
     }
 
     /// Is what was loaded at this moment and depends on these slots still what the database says?

@@ -31,9 +31,12 @@ impl Tag {
         let mut hasher = blake3::Hasher::new();
         match self {
             Self::Row(of, id) => hasher.update(of.as_bytes()).update(b":").update(id.as_bytes()),
-            Self::List(of, by, id) => {
-                hasher.update(of.as_bytes()).update(b"#").update(by.as_bytes()).update(b":").update(id.as_bytes())
-            }
+            Self::List(of, by, id) => hasher
+                .update(of.as_bytes())
+                .update(b"#")
+                .update(by.as_bytes())
+                .update(b":")
+                .update(id.as_bytes()),
             Self::Type(of) => hasher.update(of.as_bytes()),
             Self::Named(name) => hasher.update(b"=").update(name.as_bytes()),
         };
