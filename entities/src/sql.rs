@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use sea_orm::{
     DbBackend, QueryResult, Value,
     sea_query::{ArrayType, Nullable, ValueType, ValueTypeErr},
-    sqlx::{self, Decode, Postgres, Row as _, Sqlite, ValueRef as _, postgres::PgRow, sqlite::SqliteRow},
+    sqlx::{self, Decode, Row as _, Sqlite, ValueRef as _, postgres::PgRow, sqlite::SqliteRow},
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -143,13 +143,18 @@ pub(crate) enum Source<'a> {
     Sqlite(&'a SqliteRow),
 }
 
-impl<'a> Cells<'a> {
+impl<'a> Source<'a> {
     pub(crate) fn of(row: &'a QueryResult) -> Self {
-        let row = match (row.try_as_pg_row(), row.try_as_sqlite_row()) {
-            (Some(row), _) => Source::Postgres(row),
-            (_, Some(row)) => Source::Sqlite(row),
+        match (row.try_as_pg_row(), row.try_as_sqlite_row()) {
+            (Some(row), _) => Self::Postgres(row),
+            (_, Some(row)) => Self::Sqlite(row),
             _ => unreachable!("`Store::connect` opens PostgreSQL and SQLite only"),
-        };
+        }
+    }
+}
+
+impl<'a> Cells<'a> {
+    pub(crate) fn of(row: Source<'a>) -> Self {
         Self { row, next: 0 }
     }
 
@@ -165,65 +170,97 @@ pub(crate) trait Cell: Sized {
     fn read(row: Source<'_>, at: usize) -> Result<Self, sqlx::Error>;
 }
 
-/// Reads without the driver's type check by name: the migrations and `table!` agree, and a test reads every table.
-fn read_plain<'a, T>(row: Source<'a>, at: usize) -> Result<T, sqlx::Error>
-where
-    T: Decode<'a, Postgres> + Decode<'a, Sqlite>,
-{
-    match row {
-        Source::Postgres(row) => row.try_get_unchecked(at),
-        Source::Sqlite(row) => row.try_get_unchecked(at),
-    }
+/// A type that is stored as itself. PostgreSQL's binary form is read here: the driver's way, over a type that it looks
+/// up for each cell, costs several times as much. The migrations and `table!` agree on the types, and a test reads
+/// every table.
+trait Plain: Sized + for<'a> Decode<'a, Sqlite> {
+    fn of_bytes(bytes: &[u8]) -> Option<Self>;
 }
 
 macro_rules! plain_cells {
-    ($($type:ty),+) => {$(
+    ($($type:ty: $read:expr),+ $(,)?) => {$(
+        impl Plain for $type {
+            fn of_bytes(bytes: &[u8]) -> Option<Self> {
+                let read: fn(&[u8]) -> Option<Self> = $read;
+                read(bytes)
+            }
+        }
         impl Cell for $type {
             fn read(row: Source<'_>, at: usize) -> Result<Self, sqlx::Error> {
-                read_plain(row, at)
+                match row {
+                    Source::Postgres(row) => postgres_bytes(row, at)?
+                        .and_then(Self::of_bytes)
+                        .ok_or_else(|| misread(at, concat!("no ", stringify!($type)))),
+                    Source::Sqlite(row) => row.try_get_unchecked(at),
+                }
             }
         }
         impl Cell for Option<$type> {
             fn read(row: Source<'_>, at: usize) -> Result<Self, sqlx::Error> {
-                read_plain(row, at)
+                match row {
+                    Source::Postgres(row) => {
+                        let Some(bytes) = postgres_bytes(row, at)? else { return Ok(None) };
+                        let value = <$type>::of_bytes(bytes);
+                        value.map(Some).ok_or_else(|| misread(at, concat!("no ", stringify!($type))))
+                    }
+                    Source::Sqlite(row) => row.try_get_unchecked(at),
+                }
             }
         }
     )+};
 }
-plain_cells!(bool, i32, i64, f64, String, Uuid, Time);
+plain_cells! {
+    bool: |bytes| bytes.first().map(|byte| *byte != 0),
+    i32: |bytes| bytes.try_into().ok().map(Self::from_be_bytes),
+    i64: |bytes| bytes.try_into().ok().map(Self::from_be_bytes),
+    f64: |bytes| bytes.try_into().ok().map(Self::from_be_bytes),
+    String: |bytes| std::str::from_utf8(bytes).ok().map(str::to_owned),
+    Uuid: |bytes| Self::from_slice(bytes).ok(),
+    Time: |bytes| {
+        let micros = i64::of_bytes(bytes)?.checked_add(POSTGRES_EPOCH_MICROS)?;
+        Self::from_timestamp_micros(micros)
+    },
+}
 
-/// Cells of newtypes and enums, by way of the type that is stored.
-macro_rules! cells_via {
-    ($stored:ty => $($type:ty : $from:expr),+ $(,)?) => {$(
-        impl $crate::sql::Cell for $type {
-            fn read(row: $crate::sql::Source<'_>, at: usize) -> Result<Self, sea_orm::sqlx::Error> {
-                let stored: $stored = $crate::sql::Cell::read(row, at)?;
-                ($from)(stored).map_err(|error: String| sea_orm::sqlx::Error::ColumnDecode {
-                    index: at.to_string(), source: error.into(),
-                })
+/// 2000-01-01, from which PostgreSQL counts, in microseconds since 1970.
+const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
+
+/// A cell in binary form; every statement is prepared, so PostgreSQL sends no other.
+fn postgres_bytes(row: &PgRow, at: usize) -> Result<Option<&[u8]>, sqlx::Error> {
+    let cell = row.try_get_raw(at)?;
+    if cell.is_null() { Ok(None) } else { cell.as_bytes().map(Some).map_err(sqlx::Error::Decode) }
+}
+
+pub(crate) fn misread(at: usize, what: impl Into<sqlx::error::BoxDynError>) -> sqlx::Error {
+    sqlx::Error::ColumnDecode { index: at.to_string(), source: what.into() }
+}
+
+/// A text, not copied.
+pub(crate) fn text_at(row: Source<'_>, at: usize) -> Result<Option<&str>, sqlx::Error> {
+    match row {
+        Source::Postgres(row) => {
+            let text = postgres_bytes(row, at)?.map(std::str::from_utf8);
+            text.transpose().map_err(|error| misread(at, error))
+        }
+        Source::Sqlite(row) => row.try_get_unchecked(at),
+    }
+}
+
+macro_rules! id_cells {
+    ($($id:ident),+ $(,)?) => {$(
+        impl Cell for crate::id::$id {
+            fn read(row: Source<'_>, at: usize) -> Result<Self, sqlx::Error> {
+                Cell::read(row, at).map(Self)
             }
         }
-        impl $crate::sql::Cell for Option<$type> {
-            fn read(row: $crate::sql::Source<'_>, at: usize) -> Result<Self, sea_orm::sqlx::Error> {
-                let stored: Option<$stored> = $crate::sql::Cell::read(row, at)?;
-                stored.map($from).transpose().map_err(|error: String| sea_orm::sqlx::Error::ColumnDecode {
-                    index: at.to_string(), source: error.into(),
-                })
+        impl Cell for Option<crate::id::$id> {
+            fn read(row: Source<'_>, at: usize) -> Result<Self, sqlx::Error> {
+                Ok(<Option<Uuid> as Cell>::read(row, at)?.map(crate::id::$id))
             }
         }
     )+};
 }
-pub(crate) use cells_via;
-
-cells_via!(Uuid =>
-    crate::id::UserId: |id| Ok(crate::id::UserId(id)),
-    crate::id::SessionId: |id| Ok(crate::id::SessionId(id)),
-    crate::id::FormId: |id| Ok(crate::id::FormId(id)),
-    crate::id::FormVersionId: |id| Ok(crate::id::FormVersionId(id)),
-    crate::id::SubmissionId: |id| Ok(crate::id::SubmissionId(id)),
-    crate::id::LocationId: |id| Ok(crate::id::LocationId(id)),
-    crate::id::ActivityLogId: |id| Ok(crate::id::ActivityLogId(id)),
-);
+id_cells!(UserId, SessionId, FormId, FormVersionId, SubmissionId, LocationId, ActivityLogId);
 
 /// A JSON document (RFC 8259) kept as the text that the database sent: most are only passed on, and parsing a
 /// form's definition to print it again would be the dearest part of the request.
@@ -285,10 +322,7 @@ impl Nullable for Json {
 
 impl Cell for Json {
     fn read(row: Source<'_>, at: usize) -> Result<Self, sqlx::Error> {
-        <Option<Self> as Cell>::read(row, at)?.ok_or_else(|| sqlx::Error::ColumnDecode {
-            index: at.to_string(),
-            source: "unexpected NULL".into(),
-        })
+        <Option<Self> as Cell>::read(row, at)?.ok_or_else(|| misread(at, "unexpected NULL"))
     }
 }
 
@@ -296,14 +330,10 @@ impl Cell for Option<Json> {
     fn read(row: Source<'_>, at: usize) -> Result<Self, sqlx::Error> {
         match row {
             Source::Postgres(row) => {
-                let cell = row.try_get_raw(at)?;
-                if cell.is_null() {
-                    return Ok(None);
-                }
-                let bytes = cell.as_bytes().map_err(sqlx::Error::Decode)?;
+                let Some(bytes) = postgres_bytes(row, at)? else { return Ok(None) };
                 // The binary form of `jsonb` is one version byte and the text.
                 let text = bytes.strip_prefix(&[1]).unwrap_or(bytes);
-                let text = std::str::from_utf8(text).map_err(|error| sqlx::Error::Decode(error.into()))?;
+                let text = std::str::from_utf8(text).map_err(|error| misread(at, error))?;
                 Ok(Some(Json(text.to_owned())))
             }
             Source::Sqlite(row) => Ok(row.try_get_unchecked::<Option<String>, _>(at)?.map(Json)),
@@ -390,9 +420,20 @@ macro_rules! text_enum {
             }
         }
 
-        $crate::sql::cells_via!(String => $name: |text: String| {
-            $name::parse(&text).ok_or_else(|| format!("`{text}` is no {}", stringify!($name)))
-        });
+        impl $crate::sql::Cell for Option<$name> {
+            fn read(row: $crate::sql::Source<'_>, at: usize) -> Result<Self, sea_orm::sqlx::Error> {
+                let Some(text) = $crate::sql::text_at(row, at)? else { return Ok(None) };
+                let unknown = || $crate::sql::misread(at, format!("`{text}` is no {}", stringify!($name)));
+                $name::parse(text).map(Some).ok_or_else(unknown)
+            }
+        }
+
+        impl $crate::sql::Cell for $name {
+            fn read(row: $crate::sql::Source<'_>, at: usize) -> Result<Self, sea_orm::sqlx::Error> {
+                let value = <Option<Self> as $crate::sql::Cell>::read(row, at)?;
+                value.ok_or_else(|| $crate::sql::misread(at, "unexpected NULL"))
+            }
+        }
     };
 }
 pub(crate) use text_enum;

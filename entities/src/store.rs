@@ -18,13 +18,17 @@ use prometheus_client::{
     registry::Registry,
 };
 use rustc_hash::FxHashMap;
-use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, Statement};
+use sea_orm::{
+    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, Statement,
+    sqlx::postgres::PgRow,
+};
 
 use crate::{
     cache::{Cache, CacheConfig, Cached},
     change::Announcer,
     error::Error,
-    sql::{Cells, Record, Sql},
+    readers::Readers,
+    sql::{Cells, Record, Source, Sql},
 };
 
 /// Where the database is and how it is used.
@@ -42,6 +46,8 @@ pub struct DatabaseConfig {
 #[derive(Clone)]
 pub struct Store {
     db: DatabaseConnection,
+    /// Only on PostgreSQL.
+    readers: Option<Arc<Readers>>,
     metrics: Metrics,
     recorder: Option<Arc<Recorder>>,
     announcer: Announcer,
@@ -57,14 +63,15 @@ impl Store {
     /// contains the password.
     pub async fn connect(config: &DatabaseConfig, registry: &mut Registry) -> Result<Self, Error> {
         let db = Database::connect(options(config)).await.map_err(Error::Unavailable)?;
-        let metrics = Metrics::register(registry);
-        let cache = Cache::off();
+        let is_postgres = db.get_database_backend() == DbBackend::Postgres;
+        let readers = is_postgres.then(|| Readers::of(db.get_postgres_connection_pool(), config));
         Ok(Self {
             db,
-            metrics,
+            readers: readers.flatten().map(Arc::new),
+            metrics: Metrics::register(registry),
             recorder: None,
             announcer: Announcer::default(),
-            cache,
+            cache: Cache::off(),
             writer: Arc::default(),
         })
     }
@@ -119,6 +126,9 @@ impl Store {
 
     /// Closes the pool; statements under way finish first.
     pub async fn close(self) {
+        if let Some(readers) = &self.readers {
+            readers.close();
+        }
         if let Err(error) = self.db.close().await {
             tracing::warn!(%error, "closing the database failed");
         }
@@ -144,9 +154,21 @@ impl Store {
         name: &'static str,
         table: &'static str,
         sql: Sql,
-        read: impl FnMut(&mut Cells<'_>) -> Result<T, sea_orm::sqlx::Error>,
+        mut read: impl FnMut(&mut Cells<'_>) -> Result<T, sea_orm::sqlx::Error>,
     ) -> Result<Vec<T>, Error> {
-        self.fetch_on(&self.db, name, table, sql, read).await
+        let Some(readers) = &self.readers else {
+            return self.fetch_on(&self.db, name, table, sql, read).await;
+        };
+        let (text, values) = sql.into_parts();
+        let timing = self.timing(name, table, &text);
+        let mut rows = Vec::new();
+        let take = |row: &PgRow| {
+            rows.push(read(&mut Cells::of(Source::Postgres(row)))?);
+            Ok(())
+        };
+        let result = readers.fetch((name, table), text, values, take).await;
+        timing.finish(rows.len(), result.is_err());
+        result.map(|()| rows)
     }
 
     /// The same on a connection or in a transaction.
@@ -164,7 +186,7 @@ impl Store {
         timing.finish(result.as_ref().map_or(0, Vec::len), result.is_err());
         let rows = result.map_err(|error| Error::of_statement(name, error))?;
         rows.iter()
-            .map(|row| read(&mut Cells::of(row)).map_err(|source| Error::Row { table, source }))
+            .map(|row| read(&mut Cells::of(Source::of(row))).map_err(|source| Error::Row { table, source }))
             .collect()
     }
 

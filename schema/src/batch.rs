@@ -8,6 +8,7 @@
 
 use std::{
     any::{Any, TypeId},
+    collections::hash_map::Entry,
     future::{Future, poll_fn},
     hash::Hash,
     panic::AssertUnwindSafe,
@@ -24,7 +25,7 @@ use entities::{Recorder, Store};
 use futures_util::{
     FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered, task::AtomicWaker,
 };
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 
 use crate::error::FieldError;
 
@@ -254,31 +255,29 @@ async fn guarded<L: Loader>(
     }
 }
 
-/// The loads of one loader value: what is known, what is under way, what waits for the next flush.
+/// The loads of one loader value.
 struct Pending<L: Loader> {
-    memo: FxHashMap<L::Key, Outcome<L::Value>>,
-    under_way: FxHashSet<L::Key>,
+    /// What became of a key; `None` while it is on its way.
+    keys: FxHashMap<L::Key, Option<Outcome<L::Value>>>,
+    /// What waits for the next flush.
     open: Vec<L::Key>,
     waiters: Vec<Waker>,
 }
 
 impl<L: Loader> Default for Pending<L> {
     fn default() -> Self {
-        Self {
-            memo: FxHashMap::default(),
-            under_way: FxHashSet::default(),
-            open: Vec::new(),
-            waiters: Vec::new(),
-        }
+        Self { keys: FxHashMap::default(), open: Vec::new(), waiters: Vec::new() }
     }
 }
 
 impl<L: Loader> Pending<L> {
-    /// Queues the keys that are neither known nor under way; says how many these are.
+    /// Queues the keys that nobody has asked for yet; says how many these are.
     fn ask(&mut self, keys: &[L::Key]) -> usize {
         let before = self.open.len();
+        self.keys.reserve(keys.len());
         for key in keys {
-            if !self.memo.contains_key(key) && self.under_way.insert(key.clone()) {
+            if let Entry::Vacant(vacant) = self.keys.entry(key.clone()) {
+                vacant.insert(None);
                 self.open.push(key.clone());
             }
         }
@@ -286,17 +285,18 @@ impl<L: Loader> Pending<L> {
     }
 
     fn answer(&self, keys: &[L::Key]) -> Option<Vec<Outcome<L::Value>>> {
-        keys.iter().map(|key| self.memo.get(key).cloned()).collect()
+        keys.iter().map(|key| self.keys.get(key)?.clone()).collect()
     }
 
     fn fill(&mut self, keys: &[L::Key], loaded: &group::Shared<L>) {
         for key in keys {
-            self.under_way.remove(key);
             let outcome = match loaded {
                 Ok(values) => Ok(values.get(key).cloned()),
                 Err(error) => Err(error.clone()),
             };
-            self.memo.insert(key.clone(), outcome);
+            if let Some(place) = self.keys.get_mut(key) {
+                *place = Some(outcome);
+            }
         }
         self.waiters.drain(..).for_each(Waker::wake);
     }

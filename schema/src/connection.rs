@@ -20,7 +20,7 @@ use futures_util::{
 use crate::{
     Context,
     batch::{Loader, Outcome},
-    edge::{Arguments, Broken, Given},
+    edge::{Arguments, Broken, Cursors, Given},
     error::{Code, FieldError, Place, RequestError},
     object::{Asked, Edge, Filled, Row, Rows, Run, Selection, Visible, label},
     scalar::{Leaf, write_text},
@@ -238,6 +238,16 @@ impl<'q, U: Visible> Plan<'q, U> {
         self.parts.iter().any(|part| matches!(part.what, What::Nodes(_) | What::Edges(_) | What::PageInfo(_)))
     }
 
+    fn needs_cursors(&self) -> bool {
+        self.parts.iter().any(|part| match &part.what {
+            What::Edges(parts) => parts.iter().any(|part| matches!(part.what, EdgeWhat::Cursor)),
+            What::PageInfo(parts) => {
+                parts.iter().any(|part| matches!(part.what, InfoWhat::StartCursor | InfoWhat::EndCursor))
+            }
+            What::Typename(_) | What::Nodes(_) | What::TotalCount => false,
+        })
+    }
+
     fn needs_count(&self) -> bool {
         self.parts.iter().any(|part| matches!(part.what, What::TotalCount))
     }
@@ -263,7 +273,7 @@ fn page_info<'q>(asked: &Asked<'q>, sets: &[&'q SelectionSet]) -> Result<Vec<Inf
 struct PagesRun<'q, T: 'static, P: Loader, C, U: Visible> {
     key: fn(&T) -> P::Key,
     bound: Bound<P, C, U::Row>,
-    cursors: CursorScope,
+    cursors: Cursors<'q>,
     plan: Plan<'q, U>,
     place: Place,
 }
@@ -303,6 +313,7 @@ where
 
     async fn load_pages<'a>(&'a self, parents: Vec<P::Key>, ctx: &'a Context) -> PagesFilled<'a, 'q, U> {
         let (mut slots, mut sources, mut children) = (Vec::new(), Vec::new(), Vec::new());
+        let has_cursors = self.plan.needs_cursors();
         if self.plan.needs_page() {
             for outcome in ctx.batcher.load_many(self.bound.pages.clone(), parents).await {
                 slots.push(outcome.map(|page| {
@@ -310,7 +321,7 @@ where
                     for row in page.iter().flat_map(|page| &page.rows) {
                         if let Some(child) = U::visible_to(ctx, Arc::clone(row)) {
                             children.push(child);
-                            sources.push(Arc::clone(row));
+                            sources.extend(has_cursors.then(|| Arc::clone(row)));
                         }
                     }
                     Slot {
@@ -322,11 +333,13 @@ where
                 }));
             }
         }
-        let selections = self.plan.selections.iter();
-        let loaded = join_all(selections.map(|selection| selection.run(children.clone(), ctx))).await;
+        let selections = match self.plan.selections.as_slice() {
+            [only] => vec![only.run(children, ctx).await],
+            selections => join_all(selections.iter().map(|each| each.run(children.clone(), ctx))).await,
+        };
         let list =
             List { keyset: self.bound.keyset, cursors: &self.cursors, plan: &self.plan, place: self.place };
-        PagesFilled { list, slots, sources, selections: loaded, counts: Vec::new() }
+        PagesFilled { list, slots, sources, selections, counts: Vec::new() }
     }
 }
 
@@ -348,6 +361,7 @@ struct List<'a, 'q, U: Visible> {
 struct PagesFilled<'a, 'q, U: Visible> {
     list: List<'a, 'q, U>,
     slots: Vec<Result<Slot, FieldError>>,
+    /// The rows themselves, where cursors are selected.
     sources: Vec<Arc<U::Row>>,
     selections: Vec<Rows<'a, 'q, U>>,
     counts: Vec<Outcome<i64>>,

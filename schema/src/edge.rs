@@ -5,19 +5,23 @@
 use async_graphql::{
     InputType, Value,
     indexmap::IndexMap,
+    parser::types::Field,
     registry::{MetaInputValue, MetaType, Registry},
 };
 use entities::page::CursorScope;
 use futures_util::{FutureExt as _, future::BoxFuture};
-use std::sync::Arc;
+use std::{
+    ops::Deref,
+    sync::{Arc, OnceLock},
+};
 
 use crate::{
     Context,
     batch::{Loader, Outcome},
     error::{FieldError, Place, RequestError},
-    object::{Asked, Edge, Entity, Filled, Row, Rows, Run, Selection, Visible, VisibleFrom},
+    object::{Asked, Coordinate, Edge, Entity, Filled, Row, Rows, Run, Selection, Visible, VisibleFrom},
     scalar::Leaf,
-    select::canonical,
+    select::{Planner, canonical},
     write::{Nulled, Writer},
 };
 
@@ -25,8 +29,8 @@ use crate::{
 pub trait Arguments: Sized + Send + Sync + 'static {
     /// How they are declared.
     fn describe(registry: &mut Registry) -> IndexMap<String, MetaInputValue>;
-    /// Reads them.
-    fn read(value: Value) -> Result<Self, String>;
+    /// Reads those of a field of the document.
+    fn of(planner: &Planner<'_>, field: &Field) -> Result<Self, String>;
 }
 
 /// No arguments.
@@ -37,7 +41,7 @@ impl Arguments for NoArguments {
         IndexMap::new()
     }
 
-    fn read(_: Value) -> Result<Self, String> {
+    fn of(_: &Planner<'_>, _: &Field) -> Result<Self, String> {
         Ok(Self)
     }
 }
@@ -52,8 +56,8 @@ impl<A: InputType + 'static> Arguments for A {
         }
     }
 
-    fn read(value: Value) -> Result<Self, String> {
-        parse(Some(value))
+    fn of(planner: &Planner<'_>, field: &Field) -> Result<Self, String> {
+        parse(Some(planner.arguments(field)))
     }
 }
 
@@ -74,29 +78,42 @@ pub struct Given<'a, A> {
     /// The request.
     pub ctx: &'a Context,
     /// The list that cursors of this field belong to.
-    pub cursors: CursorScope,
+    pub cursors: Cursors<'a>,
 }
 
 impl<'q, A: Arguments> Given<'q, A> {
     pub(crate) fn of(asked: &Asked<'q>) -> Result<Self, FieldError> {
-        let arguments = asked.planner.arguments(asked.selected.field);
-        let cursors = cursor_scope(&asked.coordinate, &arguments);
-        let args = A::read(arguments).map_err(FieldError::bad_input)?;
+        let (planner, field) = (asked.planner, asked.selected.field);
+        let args = A::of(&planner, field).map_err(FieldError::bad_input)?;
+        let cursors = Cursors { planner, field, coordinate: asked.coordinate, scope: OnceLock::new() };
         Ok(Self { args, ctx: asked.ctx, cursors })
     }
 }
 
-/// The field and every argument that decides which rows a list has and how they are sorted.
-fn cursor_scope(coordinate: &str, arguments: &Value) -> CursorScope {
-    let mut text = coordinate.to_owned();
-    if let Value::Object(arguments) = arguments {
-        let mut rest = arguments.clone();
-        rest.retain(|name, value| {
-            !matches!(name.as_str(), "first" | "after" | "last" | "before") && *value != Value::Null
-        });
-        canonical(&Value::Object(rest), &mut text);
+/// The list that the cursors of a field belong to: the field and every argument that decides which rows the list has
+/// and how they are sorted. Worked out when the first cursor is read or written; most requests have none.
+pub struct Cursors<'q> {
+    planner: Planner<'q>,
+    field: &'q Field,
+    coordinate: Coordinate,
+    scope: OnceLock<CursorScope>,
+}
+
+impl Deref for Cursors<'_> {
+    type Target = CursorScope;
+
+    fn deref(&self) -> &CursorScope {
+        self.scope.get_or_init(|| {
+            let mut text = format!("{}.{}", self.coordinate.0, self.coordinate.1);
+            if let Value::Object(mut arguments) = self.planner.arguments(self.field) {
+                arguments.retain(|name, value| {
+                    !matches!(name.as_str(), "first" | "after" | "last" | "before") && *value != Value::Null
+                });
+                canonical(&Value::Object(arguments), &mut text);
+            }
+            CursorScope(text)
+        })
     }
-    CursorScope(text)
 }
 
 /// A planned field whose arguments are wrong: the error stands at each place where the field is.

@@ -253,10 +253,6 @@ impl Graph {
             Ok(answered) => answered,
             Err(error) => return refused(Some(kind), &[error]),
         };
-        if !errors.is_empty() {
-            body.extend(b",\"errors\":");
-            errors.write(&mut body);
-        }
         if explain {
             explain::write(&recorder, &ctx.batcher, started.elapsed(), &mut body);
         }
@@ -310,7 +306,7 @@ impl Inner {
     }
 }
 
-/// Runs a planned query on its root; the answer lacks its errors and its closing brace.
+/// Runs a planned query on its root; the answer lacks only its closing brace.
 async fn answer<T: object::Entity>(
     selection: &Selection<'_, T>,
     root: T,
@@ -325,7 +321,16 @@ async fn answer<T: object::Entity>(
         writer.out.truncate(start);
         writer.out.extend(b"null");
     }
-    writer.finish()
+    with_errors(writer.finish())
+}
+
+/// Adds the entry `errors`, where there are any.
+fn with_errors((mut body, errors): (Vec<u8>, Errors)) -> (Vec<u8>, Errors) {
+    if !errors.is_empty() {
+        body.extend(b",\"errors\":");
+        errors.write(&mut body);
+    }
+    (body, errors)
 }
 
 fn refused(operation: Option<OperationKind>, errors: &[RequestError]) -> Reply {

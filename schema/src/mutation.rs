@@ -21,7 +21,7 @@ use crate::{
     object::{Entity, Row, label},
     scalar::write_text,
     select::{Planner, Selected},
-    session,
+    session, with_errors,
     write::{Errors, Nulled, Writer},
 };
 
@@ -62,9 +62,8 @@ impl<I: InputType + 'static> Arguments for Input<I> {
         [("input".to_owned(), input)].into_iter().collect()
     }
 
-    fn read(value: Value) -> Result<Self, String> {
-        let Value::Object(mut arguments) = value else { unreachable!("arguments are an object") };
-        parse(arguments.swap_remove("input")).map(Self)
+    fn of(planner: &Planner<'_>, field: &AstField) -> Result<Self, String> {
+        parse(planner.argument(field, "input").map(Cow::into_owned)).map(Self)
     }
 }
 
@@ -127,7 +126,7 @@ impl<A: Arguments, P: Entity> Writes for Write<A, P> {
         (out, errors): Answer,
     ) -> BoxFuture<'a, (Answer, Result<(), Nulled>)> {
         async move {
-            let args = A::read(planner.arguments(selected.field)).map_err(FieldError::bad_input);
+            let args = A::of(&planner, selected.field).map_err(FieldError::bad_input);
             let done = match args {
                 Ok(args) => ctx.batcher.drive((self.run)(args, ctx)).await,
                 Err(error) => Err(error),
@@ -153,7 +152,7 @@ impl<A: Arguments, P: Entity> Writes for Write<A, P> {
     }
 }
 
-/// Runs a mutation; the answer lacks its errors and its closing brace.
+/// Runs a mutation; the answer lacks only its closing brace.
 pub(crate) async fn execute(
     root: &SelectionSet,
     planner: Planner<'_>,
@@ -183,11 +182,11 @@ pub(crate) async fn execute(
             // Every mutation's answer is non-null: without it there is no data, and the rest does not run (§6.4.4).
             answer.0.truncate(start);
             answer.0.extend(b"null");
-            return Ok(answer);
+            return Ok(with_errors(answer));
         }
     }
     answer.0.push(b'}');
-    Ok(answer)
+    Ok(with_errors(answer))
 }
 
 /// The root's place in the library's registry. Execution never comes here.

@@ -81,12 +81,14 @@ pub(crate) trait Edge<T>: Send + Sync {
     fn plan<'q>(&'static self, asked: Asked<'q>) -> Result<Box<dyn Run<T> + 'q>, RequestError>;
 }
 
+/// A type and its field.
+pub(crate) type Coordinate = (&'static str, &'static str);
+
 /// What an edge is planned from.
 pub(crate) struct Asked<'q> {
     pub(crate) planner: Planner<'q>,
     pub(crate) selected: Selected<'q>,
-    /// `Type.field`.
-    pub(crate) coordinate: String,
+    pub(crate) coordinate: Coordinate,
     pub(crate) ctx: &'q Context,
 }
 
@@ -222,7 +224,7 @@ impl<T: Entity> Object<T> {
         let step = match self.by_name.get(selected.name()).map(|index| &self.fields[*index]) {
             Some(Field { kind: Kind::Column { write, .. }, .. }) => Step::Column(write),
             Some(Field { name, kind: Kind::Edge(edge), .. }) => {
-                let coordinate = format!("{}.{name}", self.name);
+                let coordinate = (self.name, *name);
                 selection.edges.push(edge.plan(Asked { planner, selected, coordinate, ctx })?);
                 Step::Edge { index: selection.edges.len() - 1, nullable: edge.is_nullable() }
             }

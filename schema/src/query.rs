@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use async_graphql::{
     ID, InputObject, Value,
     indexmap::IndexMap,
+    parser::types::Field,
     registry::{MetaInputValue, Registry},
 };
 use entities::{
@@ -25,6 +26,7 @@ use crate::{
     node::{AnyNode, Reference, Slot},
     object::{Asked, Edge, Entity, Filled, Object, Run, label},
     scalar::write_text,
+    select::Planner,
     session::{self, Session},
     submission::{self, Submission},
     user::{self, AllUsers, AllUsersCount, User, UserLookup, UsersArgs},
@@ -137,30 +139,29 @@ impl Edge<Query> for AnyUser {
 }
 
 /// The representations of `_entities`, read one by one: each is judged by itself.
-pub struct Representations(Vec<Value>);
+pub struct Representations(Vec<Result<Reference, FieldError>>);
 
 impl Arguments for Representations {
     fn describe(_: &mut Registry) -> IndexMap<String, MetaInputValue> {
         IndexMap::new()
     }
 
-    fn read(value: Value) -> Result<Self, String> {
-        let Value::Object(mut arguments) = value else { return Err("no representations".to_owned()) };
-        match arguments.swap_remove("representations") {
-            Some(Value::List(representations)) => Ok(Self(representations)),
-            Some(one @ Value::Object(_)) => Ok(Self(vec![one])),
-            _ => Err("`representations` must be a list".to_owned()),
+    fn of(planner: &Planner<'_>, field: &Field) -> Result<Self, String> {
+        let given = planner.argument(field, "representations");
+        let representations = match given.as_deref() {
+            Some(Value::List(representations)) => representations.as_slice(),
+            Some(one @ Value::Object(_)) => std::slice::from_ref(one),
+            _ => return Err("`representations` must be a list".to_owned()),
+        };
+        if representations.len() > MAX_ENTITIES {
+            return Err(format!("at most {MAX_ENTITIES} representations, not {}", representations.len()));
         }
+        Ok(Self(representations.iter().map(reference).collect()))
     }
 }
 
 fn entities(_: &Query, given: &Given<'_, Representations>) -> Result<Vec<Slot>, FieldError> {
-    let representations = &given.args.0;
-    if representations.len() > MAX_ENTITIES {
-        let message = format!("at most {MAX_ENTITIES} representations, not {}", representations.len());
-        return Err(FieldError::bad_input(message));
-    }
-    Ok(representations.iter().map(|representation| reference(representation).map(Some)).collect())
+    Ok(given.args.0.iter().map(|reference| reference.clone().map(Some)).collect())
 }
 
 /// What one representation names.

@@ -216,7 +216,15 @@ pub(crate) use enum_leaf;
 
 /// Appends `text` as a JSON string.
 pub(crate) fn write_text(text: &str, out: &mut Vec<u8>) {
-    write_json(text, out);
+    // Without an early end the loop looks at many bytes at once; next to no text needs more than that.
+    let is_special = |byte: &u8| *byte < b' ' || *byte == b'"' || *byte == b'\\';
+    if text.as_bytes().iter().fold(false, |found, byte| found | is_special(byte)) {
+        return write_json(text, out);
+    }
+    out.reserve(text.len() + 2);
+    out.push(b'"');
+    out.extend(text.as_bytes());
+    out.push(b'"');
 }
 
 /// Appends a value by serde; writing into memory cannot fail for the types used here.

@@ -2,7 +2,7 @@
 //! §5.3.2), with variables put in and `@skip`/`@include` decided. The library's engine runs a field once for each
 //! time it is written; here equal fields are merged first. Not here: what a field does (`object`).
 
-use std::collections::HashMap;
+use std::{borrow::Cow, collections::HashMap};
 
 use async_graphql::{
     Name, Positioned, Value, Variables,
@@ -14,7 +14,7 @@ use crate::error::{Code, Place, RequestError};
 
 /// The parts of a request that selections refer to.
 #[derive(Clone, Copy)]
-pub(crate) struct Planner<'q> {
+pub struct Planner<'q> {
     pub(crate) fragments: &'q HashMap<Name, Positioned<FragmentDefinition>>,
     pub(crate) variables: &'q Variables,
 }
@@ -103,6 +103,15 @@ impl<'q> Planner<'q> {
         Value::Object(
             given.filter_map(|(name, value)| Some((name.node.clone(), self.value(&value.node)?))).collect(),
         )
+    }
+
+    /// One argument of a field. The value of a variable is not copied.
+    pub(crate) fn argument(&self, field: &Field, name: &str) -> Option<Cow<'q, Value>> {
+        let (_, value) = field.arguments.iter().find(|(given, _)| given.node == name)?;
+        match &value.node {
+            InputValue::Variable(name) => self.variables.get(name).map(Cow::Borrowed),
+            value => self.value(value).map(Cow::Owned),
+        }
     }
 
     fn value(&self, value: &InputValue) -> Option<Value> {

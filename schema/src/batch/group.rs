@@ -119,13 +119,17 @@ impl<L: Loader> Turn<L> {
     }
 
     async fn run(&self, batch: Vec<Waiting<L>>) {
-        let unique: FxHashSet<L::Key> =
-            batch.iter().flat_map(|waiting| waiting.keys.iter().cloned()).collect();
         let recorder = Arc::new(Recorder::new(batch.iter().any(|waiting| waiting.recorder.keeps_texts())));
         let store = self.store.recorded_by(Arc::clone(&recorder));
-        let keys: Arc<[L::Key]> = unique.into_iter().collect();
-        let loaded = guarded(self.loader.clone(), store, keys).await.map(Arc::new);
         let alone = batch.len() == 1;
+        let keys = match batch.as_slice() {
+            [waiting] => Arc::clone(&waiting.keys),
+            batch => {
+                let unique: FxHashSet<_> = batch.iter().flat_map(|waiting| waiting.keys.iter()).collect();
+                unique.into_iter().cloned().collect()
+            }
+        };
+        let loaded = guarded(self.loader.clone(), store, keys).await.map(Arc::new);
         for waiting in batch {
             waiting.recorder.absorb(&recorder);
             let loaded = match &loaded {
