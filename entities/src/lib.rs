@@ -14,6 +14,7 @@ pub mod location;
 pub mod node;
 pub mod page;
 mod readers;
+pub mod redis;
 mod row;
 pub mod scope;
 pub mod seed;

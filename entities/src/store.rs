@@ -25,9 +25,10 @@ use sea_orm::{
 
 use crate::{
     cache::{Cache, CacheConfig, Cached},
-    change::Announcer,
+    change::{self, Announcer},
     error::Error,
     readers::Readers,
+    redis::Redis,
     sql::{Cells, Record, Source, Sql},
 };
 
@@ -85,6 +86,14 @@ impl Store {
     #[must_use]
     pub fn with_cache(self, config: &CacheConfig, registry: &mut Registry) -> Self {
         Self { cache: Cache::new(config, registry), ..self }
+    }
+
+    /// The same store, telling other nodes what it writes and hearing what they write. Stores of one database share
+    /// a namespace.
+    #[must_use]
+    pub fn with_relay(self, redis: &Redis, namespace: &str) -> Self {
+        change::relay::begin(&self.announcer, redis, namespace);
+        self
     }
 
     /// What is cached.

@@ -87,6 +87,8 @@ pub(crate) fn of_changes(changes: &[Change]) -> Vec<Tag> {
                     add(Tag::List("Submission", "user", user.0));
                 }
             }
+            // What other nodes write, they bump themselves.
+            Change::Missed => {}
             Change::LastLocation { user, .. } => {
                 add(Tag::List("Location", "user", user.0));
             }
