@@ -5,7 +5,7 @@
 //! may see is decided after reading, and where SQL depends on the viewer, the viewer's scope is part of the key.
 //!
 //! In reading order: `tag` (what a value depends on), `table` (stamps), `entry` (a value and its header), `read` (a
-//! batch of keys through the tiers), `metrics`. Not here: what is cached (the domains, each one `impl Cached`).
+//! batch of keys through the tiers), `shared` (Redis), `metrics`. Not here: what is cached (the domains, each one `impl Cached`).
 //!
 //! Resolvers that cache something of their own:
 //!
@@ -16,7 +16,6 @@
 //! ```
 
 use std::{
-    any::Any,
     fmt,
     hash::Hash,
     sync::{Arc, Mutex},
@@ -29,11 +28,17 @@ use rustc_hash::FxHashMap;
 use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
-use crate::{change::Change, error::Error, store::Store};
+use crate::{
+    change::Change,
+    error::Error,
+    redis::{Redis, Unavailable},
+    store::Store,
+};
 
 mod entry;
 mod metrics;
 mod read;
+mod shared;
 mod table;
 pub mod tag;
 
@@ -42,6 +47,7 @@ pub use tag::Tag;
 use entry::{Entry, Header, Key};
 use metrics::Metrics;
 use read::Flight;
+use shared::Shared;
 use table::{Position, Table};
 use tag::Slot;
 
@@ -96,11 +102,13 @@ const ABSENT_TTL: Duration = Duration::from_secs(30);
 pub struct CacheConfig {
     /// Weight of the values held in this process at most.
     pub max_bytes: u64,
+    /// Keeps apart what shares a Redis but no database.
+    pub namespace: String,
 }
 
 impl Default for CacheConfig {
     fn default() -> Self {
-        Self { max_bytes: 128 << 20 }
+        Self { max_bytes: 128 << 20, namespace: "xp".to_owned() }
     }
 }
 
@@ -116,6 +124,8 @@ struct Inner {
     entries: Map<Key, Entry>,
     flights: Mutex<FxHashMap<Key, Arc<Flight>>>,
     metrics: Metrics,
+    /// The cache between nodes; none: this process is the only one that writes.
+    shared: Option<Arc<Shared>>,
 }
 
 impl Cache {
@@ -124,16 +134,24 @@ impl Cache {
         Self { inner: None }
     }
 
-    /// A cache in this process.
-    pub(crate) fn new(config: &CacheConfig, registry: &mut Registry) -> Self {
+    /// A cache in this process, and between nodes where there is a Redis.
+    pub(crate) fn new(config: &CacheConfig, redis: Option<Redis>, registry: &mut Registry) -> Self {
         let weight = |_: &Key, entry: &Entry| entry.weight;
+        let shared = redis.map(|redis| Arc::new(Shared::new(redis, &config.namespace)));
         let inner = Inner {
-            table: Table::new(1),
+            // Between nodes the mirror has to be read first.
+            table: Table::new(u64::from(shared.is_none())),
             entries: Map::builder().max_capacity(config.max_bytes).weigher(weight).build(),
             flights: Mutex::default(),
             metrics: Metrics::register(registry),
+            shared,
         };
-        Self { inner: Some(Arc::new(inner)) }
+        let inner = Arc::new(inner);
+        if let Some(shared) = &inner.shared {
+            tokio::spawn(shared::follow(Arc::downgrade(&inner)));
+            tokio::spawn(Arc::clone(shared).tell_untold());
+        }
+        Self { inner: Some(inner) }
     }
 
     /// Everything that depends on these tags is loaded again from now on. Returns once that is true here, and on
@@ -160,7 +178,8 @@ impl Cache {
         keys: &[C::Key],
     ) -> Result<FxHashMap<C::Key, Arc<C::Value>>, Error> {
         match &self.inner {
-            Some(inner) => read::batch(inner, store, read, keys).await,
+            // Boxed: the path to the database and to Redis would be a part of every reader's future.
+            Some(inner) => Box::pin(read::batch(inner, store, read, keys)).await,
             None => read.load(store.clone(), Arc::from(keys)).await,
         }
     }
@@ -197,7 +216,7 @@ impl Cache {
         let slots = tags.iter().map(Tag::slot).collect();
         let header =
             Header { loaded: loaded.0, slots, at: Instant::now(), took: Duration::ZERO, ttl: kept.ttl };
-        inner.keep(read::Named::<V, ()>::key(name), header, Some(value));
+        inner.keep(read::Named::<V, ()>::key(name), &Entry::new(header, Some(value)));
     }
 
     /// The moment to be taken before a value is read that will be stored by `set_with_tags`.
@@ -214,41 +233,47 @@ impl Cache {
         held
     }
 
-    /// Drops every value held in this process.
-    pub fn purge(&self) {
-        if let Some(inner) = &self.inner {
-            inner.entries.invalidate_all();
+    /// Nothing that is cached now is used any more, here and on every node.
+    ///
+    /// # Errors
+    /// `Unavailable` when the other nodes could not be told.
+    pub async fn purge(&self) -> Result<(), Unavailable> {
+        let Some(inner) = &self.inner else { return Ok(()) };
+        inner.entries.invalidate_all();
+        match &inner.shared {
+            Some(shared) => shared.purge().await,
+            None => Ok(()),
         }
+    }
+
+    /// Whether this node follows the log: what it holds in memory counts then.
+    pub fn has_lease(&self) -> bool {
+        self.inner.as_ref().is_some_and(|inner| inner.shared.as_ref().is_none_or(|shared| shared.has_lease()))
     }
 }
 
 impl Inner {
-    #[expect(clippy::unused_async, reason = "tells the other nodes")]
     async fn bump(&self, slots: &[Slot]) {
-        self.table.bump(slots);
+        match &self.shared {
+            None => self.table.bump(slots),
+            Some(shared) => match shared.bump(slots).await {
+                Ok(position) => self.table.raise(slots, position.sequence),
+                // The others are told as soon as Redis can be reached. Here it counts at once, far into the future.
+                Err(Unavailable) => self.table.raise(slots, self.table.position().sequence + UNTOLD),
+            },
+        }
     }
 
     /// Holds a value in this process.
-    fn keep<V: Serialize + Send + Sync + 'static>(
-        &self,
-        key: Key,
-        header: Header,
-        value: Option<Arc<V>>,
-    ) -> Entry {
-        let weight = value.as_deref().map_or(0, entry::weigh).saturating_add(ENTRY_BYTES);
-        let value = value.map(|value| value as Arc<dyn Any + Send + Sync>);
-        let weight = u32::try_from(weight).unwrap_or(u32::MAX);
-        let entry = Entry { header: Arc::new(header), value, weight };
-        if (weight as usize) < entry::MAX_VALUE_BYTES {
+    fn keep(&self, key: Key, entry: &Entry) {
+        if (entry.weight as usize) < entry::MAX_VALUE_BYTES {
             self.entries.insert(key, entry.clone());
         }
-        entry
     }
 }
 
-/// Bytes of an entry beside its value, about: key, header, the map's own.
-const ENTRY_BYTES: usize = 256;
-
+/// Numbers ahead of the log that a bump gets which could not be told: more than can come before it is.
+const UNTOLD: u64 = 1 << 20;
 /// A moment in the life of the cache.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment(Position);

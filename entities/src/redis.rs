@@ -209,6 +209,14 @@ impl Redis {
         Subscription::begin(self.clone(), channel.to_owned())
     }
 
+    /// A connection for one user, who waits on it.
+    ///
+    /// # Errors
+    /// `Unavailable` when there is none in time.
+    pub(crate) async fn dedicated(&self) -> Result<MultiplexedConnection, Unavailable> {
+        self.open().await.map_err(|_| Unavailable)
+    }
+
     /// Whether the breaker lets commands through.
     pub fn is_up(&self) -> bool {
         self.breaker(Breaker::is_closed)
@@ -256,6 +264,12 @@ impl Redis {
         if let Some(connection) = &*self.inner.connection.read().expect("no panic happens under this lock") {
             return Ok(connection.clone());
         }
+        let connection = self.open().await?;
+        *self.inner.connection.write().expect("no panic happens under this lock") = Some(connection.clone());
+        Ok(connection)
+    }
+
+    async fn open(&self) -> Result<MultiplexedConnection, RedisError> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             // Each command has its own.
@@ -264,11 +278,9 @@ impl Redis {
             let client = self.inner.source.client().await?;
             client.get_multiplexed_async_connection_with_config(&config).await
         };
-        let connection = tokio::time::timeout(CONNECT_TIMEOUT, connect)
+        tokio::time::timeout(CONNECT_TIMEOUT, connect)
             .await
-            .unwrap_or_else(|_| Err(RedisError::from((ErrorKind::Io, "no connection in time"))))?;
-        *self.inner.connection.write().expect("no panic happens under this lock") = Some(connection.clone());
-        Ok(connection)
+            .unwrap_or_else(|_| Err(RedisError::from((ErrorKind::Io, "no connection in time"))))
     }
 
     /// Notes a failure. A refusal of one command (a wrong type, say) is this command's; anything else is Redis's.

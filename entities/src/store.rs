@@ -82,10 +82,10 @@ impl Store {
         &self.db
     }
 
-    /// The same store, reading through a cache. Metrics go into `registry`.
+    /// The same store, reading through a cache; with a Redis it is one cache for all nodes. Metrics go into `registry`.
     #[must_use]
-    pub fn with_cache(self, config: &CacheConfig, registry: &mut Registry) -> Self {
-        Self { cache: Cache::new(config, registry), ..self }
+    pub fn with_cache(self, config: &CacheConfig, redis: Option<Redis>, registry: &mut Registry) -> Self {
+        Self { cache: Cache::new(config, redis, registry), ..self }
     }
 
     /// The same store, telling other nodes what it writes and hearing what they write. Stores of one database share

@@ -5,6 +5,7 @@
 mod harness;
 
 mod access;
+mod cache;
 mod corpus;
 mod limits;
 mod mutations;

@@ -47,6 +47,13 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
+    /// A value of this process.
+    pub(crate) fn new<V: Serialize + Send + Sync + 'static>(header: Header, value: Option<Arc<V>>) -> Self {
+        let weight = value.as_deref().map_or(0, weigh).saturating_add(OVERHEAD_BYTES);
+        let value = value.map(|value| value as Arc<dyn Any + Send + Sync>);
+        Self { header: Arc::new(header), value, weight: u32::try_from(weight).unwrap_or(u32::MAX) }
+    }
+
     /// The value as what it is.
     pub(crate) fn value<V: Send + Sync + 'static>(&self) -> Option<Arc<V>> {
         let value = self.value.clone()?;
@@ -88,8 +95,11 @@ enum Body<'a> {
     Compressed(#[serde(borrow)] &'a [u8]),
 }
 
-/// How long an entry is, without making it.
-pub(crate) fn weigh<V: Serialize>(value: &V) -> usize {
+/// Bytes of an entry beside its value, about: key, header, the map's own.
+const OVERHEAD_BYTES: usize = 256;
+
+/// How long a value is, without making its bytes.
+fn weigh<V: Serialize>(value: &V) -> usize {
     struct Count(usize);
     impl io::Write for Count {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -165,7 +175,7 @@ pub(crate) fn decode<V: DeserializeOwned + Send + Sync + 'static>(key: Key, byte
         ttl: Duration::from_micros(wire.ttl_micros),
     };
     let value = value.map(|value| Arc::new(value) as Arc<dyn Any + Send + Sync>);
-    Some(Entry { header: Arc::new(header), value, weight: bytes.len() as u32 })
+    Some(Entry { header: Arc::new(header), value, weight: (bytes.len() + OVERHEAD_BYTES) as u32 })
 }
 
 #[cfg(test)]

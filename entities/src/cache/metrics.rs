@@ -2,21 +2,15 @@
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
-use std::time::Duration;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReadLabels {
     tier: &'static str,
     r#type: &'static str,
     result: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OperationLabels {
-    operation: &'static str,
 }
 
 /// Where a value was looked for.
@@ -46,6 +40,10 @@ pub(crate) enum Found {
 }
 
 impl Found {
+    /// Each in its place.
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Hit, Self::Absent, Self::Invalidated, Self::Expired, Self::Corrupt, Self::Stale];
+
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Hit => "hit",
@@ -62,29 +60,17 @@ impl Found {
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
     reads: Family<ReadLabels, Counter>,
-    durations: Family<OperationLabels, Histogram>,
     entries: Gauge,
     bytes: Gauge,
 }
 
 impl Metrics {
     pub(crate) fn register(registry: &mut Registry) -> Self {
-        let durations = Family::<OperationLabels, Histogram>::new_with_constructor(|| {
-            Histogram::new([
-                0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25,
-            ])
-        });
-        let metrics =
-            Self { reads: Family::default(), durations, entries: Gauge::default(), bytes: Gauge::default() };
+        let metrics = Self { reads: Family::default(), entries: Gauge::default(), bytes: Gauge::default() };
         registry.register(
             "cache_requests",
             "Keys looked for, by tier, type and result",
             metrics.reads.clone(),
-        );
-        registry.register(
-            "cache_operation_duration_seconds",
-            "Time of one round trip to Redis, by operation",
-            metrics.durations.clone(),
         );
         registry.register("cache_entries", "Values held in this process", metrics.entries.clone());
         registry.register("cache_bytes", "Weight of the values held in this process", metrics.bytes.clone());
@@ -100,10 +86,6 @@ impl Metrics {
             let labels = ReadLabels { tier, r#type: of, result: result.as_str() };
             self.reads.get_or_create(&labels).inc_by(keys);
         }
-    }
-
-    pub(crate) fn round_trip(&self, operation: &'static str, elapsed: Duration) {
-        self.durations.get_or_create(&OperationLabels { operation }).observe(elapsed.as_secs_f64());
     }
 
     pub(crate) fn held(&self, entries: u64, bytes: u64) {

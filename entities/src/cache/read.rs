@@ -16,12 +16,13 @@ use uuid::Uuid;
 
 use super::{
     ABSENT_TTL, Cached, Inner, Kept,
-    entry::{Entry, Header, Key},
+    entry::{self, Entry, Header, Key},
     metrics::{Found, Tier},
-    table::Position,
+    shared::{Shared, Stamps},
+    table::{Position, Table},
     tag::{Slot, Tag},
 };
-use crate::{error::Error, store::Store};
+use crate::{error::Error, redis::Unavailable, store::Store};
 
 /// A load under way.
 pub(super) struct Flight {
@@ -39,12 +40,46 @@ pub(crate) async fn batch<C: Cached>(
     keys: &[C::Key],
 ) -> Result<FxHashMap<C::Key, Arc<C::Value>>, Error> {
     let of = hash(&(read.name(), read.shape(), read.arguments()));
-    let mut reading = Reading { cache, store, read, of, found: FxHashMap::default(), expired: Vec::new() };
-    let missing = reading.held(keys);
+    let view = View::Mirror;
+    let mut reading =
+        Reading { cache, store, read, of, view, found: FxHashMap::default(), expired: Vec::new() };
+    let missing = reading.cached(keys).await;
     if !missing.is_empty() {
         reading.load(missing).await?;
     }
     Ok(reading.found)
+}
+
+/// Against which stamps a reader checks.
+enum View {
+    /// This process's: the truth without Redis, and with it for bounded types while the lease lasts.
+    Mirror,
+    /// As Redis had them when this reader asked.
+    Asked(Stamps),
+    /// Redis does not answer: nothing is known to be valid.
+    Blind,
+}
+
+impl View {
+    fn is_valid(&self, table: &Table, loaded: Position, slots: &[Slot]) -> bool {
+        match self {
+            Self::Mirror => table.is_valid(loaded, slots),
+            Self::Asked(Stamps { position, slots: stamps }) => {
+                let is_older = |slot: &Slot| stamps.get(slot).is_some_and(|stamp| *stamp <= loaded.sequence);
+                loaded.epoch != 0 && loaded.epoch == position.epoch && slots.iter().all(is_older)
+            }
+            Self::Blind => false,
+        }
+    }
+
+    /// The moment that stamps what is loaded from now on; `None`: it cannot be kept.
+    fn position(&self, table: &Table) -> Option<Position> {
+        match self {
+            Self::Mirror => Some(table.position()),
+            Self::Asked(stamps) => Some(stamps.position),
+            Self::Blind => None,
+        }
+    }
 }
 
 /// One batch on its way.
@@ -53,6 +88,7 @@ struct Reading<'a, C: Cached> {
     store: &'a Store,
     read: C,
     of: u128,
+    view: View,
     found: FxHashMap<C::Key, Arc<C::Value>>,
     /// Valid but too old: for the case that the database fails.
     expired: Vec<(C::Key, Entry)>,
@@ -63,23 +99,96 @@ impl<C: Cached> Reading<'_, C> {
         Key { of: self.of, id: key.into() }
     }
 
+    /// Takes what is cached, here or in Redis; returns the rest.
+    async fn cached(&mut self, keys: &[C::Key]) -> Vec<C::Key> {
+        let Some(shared) = self.cache.shared.clone() else { return self.held(keys) };
+        if !C::STRONG && shared.has_lease() {
+            let missing = self.held(keys);
+            if missing.is_empty() {
+                return missing;
+            }
+            let asked: Vec<Key> = missing.iter().map(|key| self.key(*key)).collect();
+            return match shared.values(&asked).await {
+                Ok(values) => self.fetched(&missing, &values),
+                Err(Unavailable) => missing,
+            };
+        }
+        self.ask(&shared, keys).await
+    }
+
+    /// Asks Redis for the stamps of everything that the keys may depend on, and for the values not held here.
+    async fn ask(&mut self, shared: &Shared, keys: &[C::Key]) -> Vec<C::Key> {
+        let (mut slots, mut absent) = (Vec::new(), Vec::new());
+        for key in keys {
+            slots.extend(self.read.tags(*key, None).iter().map(Tag::slot));
+            match self.cache.entries.get(&self.key(*key)) {
+                Some(entry) => slots.extend(&entry.header.slots),
+                None => absent.push(*key),
+            }
+        }
+        slots.sort_unstable();
+        slots.dedup();
+        let asked: Vec<Key> = absent.iter().map(|key| self.key(*key)).collect();
+        let Ok((stamps, values)) = shared.stamps(&slots, &asked).await else {
+            self.view = View::Blind;
+            return keys.to_vec();
+        };
+        self.view = View::Asked(stamps);
+        let mut missing = self.fetched(&absent, &values);
+        let held: Vec<C::Key> = keys.iter().filter(|key| !absent.contains(key)).copied().collect();
+        missing.extend(self.held(&held));
+        missing
+    }
+
+    /// Takes what Redis had; returns the rest.
+    fn fetched(&mut self, keys: &[C::Key], values: &[Option<Vec<u8>>]) -> Vec<C::Key> {
+        let mut tally = Tally::default();
+        let mut missing = Vec::new();
+        for (key, value) in keys.iter().zip(values) {
+            let full = self.key(*key);
+            let entry = match value {
+                None => Err(Found::Absent),
+                Some(bytes) => entry::decode::<C::Value>(full, bytes).ok_or(Found::Corrupt),
+            };
+            let entry = entry.and_then(|entry| match self.judge(&entry) {
+                Found::Hit => Ok(entry),
+                other => Err(other),
+            });
+            match entry {
+                Ok(entry) => {
+                    tally.add(Found::Hit);
+                    self.take(*key, &entry);
+                    self.cache.entries.insert(full, entry);
+                }
+                Err(why) => {
+                    tally.add(why);
+                    missing.push(*key);
+                }
+            }
+        }
+        tally.report(self.cache, Tier::Redis, self.read.name());
+        missing
+    }
+
+    fn judge(&self, entry: &Entry) -> Found {
+        let Header { loaded, slots, ttl, .. } = &*entry.header;
+        if !self.view.is_valid(&self.cache.table, *loaded, slots) {
+            Found::Invalidated
+        } else if entry.age() >= *ttl {
+            Found::Expired
+        } else {
+            Found::Hit
+        }
+    }
+
     /// Takes what this process holds; returns the rest.
     fn held(&mut self, keys: &[C::Key]) -> Vec<C::Key> {
-        let inner = self.cache;
-        let mut missing = Vec::new();
-        let mut results = [0_u64; 4];
-        let mut early = Vec::new();
+        let mut tally = Tally::default();
+        let (mut missing, mut early) = (Vec::new(), Vec::new());
         for key in keys {
-            let entry = inner.entries.get(&self.key(*key));
-            let result = match &entry {
-                None => Found::Absent,
-                Some(entry) if !inner.table.is_valid(entry.header.loaded, &entry.header.slots) => {
-                    Found::Invalidated
-                }
-                Some(entry) if entry.age() >= entry.header.ttl => Found::Expired,
-                Some(_) => Found::Hit,
-            };
-            results[result as usize] += 1;
+            let entry = self.cache.entries.get(&self.key(*key));
+            let result = entry.as_ref().map_or(Found::Absent, |entry| self.judge(entry));
+            tally.add(result);
             match (result, entry) {
                 (Found::Hit, Some(entry)) => {
                     if is_due_early(&entry.header) {
@@ -94,9 +203,7 @@ impl<C: Cached> Reading<'_, C> {
                 _ => missing.push(*key),
             }
         }
-        for result in [Found::Hit, Found::Absent, Found::Invalidated, Found::Expired] {
-            inner.metrics.read(Tier::Local, self.read.name(), result, results[result as usize]);
-        }
+        tally.report(self.cache, Tier::Local, self.read.name());
         self.refresh(early);
         missing
     }
@@ -119,14 +226,9 @@ impl<C: Cached> Reading<'_, C> {
         let (cache, store, read, of) =
             (Arc::clone(self.cache), self.store.unrecorded(), self.read.clone(), self.of);
         tokio::spawn(async move {
-            let reading = Reading {
-                cache: &cache,
-                store: &store,
-                read,
-                of,
-                found: FxHashMap::default(),
-                expired: Vec::new(),
-            };
+            let (found, expired) = (FxHashMap::default(), Vec::new());
+            let reading =
+                Reading { cache: &cache, store: &store, read, of, view: View::Mirror, found, expired };
             let departure = reading.depart(keys);
             // A failure leaves the old value in use until it expires.
             let _ = reading.fly(departure).await;
@@ -180,7 +282,7 @@ impl<C: Cached> Reading<'_, C> {
             // Not worth waiting for, if what it reads has been written to since it began.
             let is_current = |flight: &&Arc<Flight>| {
                 let slots: Vec<Slot> = self.read.tags(key, None).iter().map(Tag::slot).collect();
-                self.cache.table.is_valid(flight.loaded, &slots)
+                self.view.is_valid(&self.cache.table, flight.loaded, &slots)
             };
             match flights.get(&self.key(key)).filter(is_current) {
                 Some(flight) => joined.push((key, Arc::clone(flight))),
@@ -192,14 +294,16 @@ impl<C: Cached> Reading<'_, C> {
 
     /// Announces a load, so that others may join it. The position is taken here: before the database is asked.
     fn depart(&self, keys: Vec<C::Key>) -> Departure<'_, C> {
-        let loaded = self.cache.table.position();
+        let loaded = self.view.position(&self.cache.table);
         let (sender, landed) = watch::channel(None);
-        let flight = Arc::new(Flight { loaded, landed });
-        let mut flights = self.flights();
-        for key in &keys {
-            flights.insert(self.key(*key), Arc::clone(&flight));
+        // Without a position nobody could tell whether it is new enough to be joined.
+        let flight = Arc::new(Flight { loaded: loaded.unwrap_or_default(), landed });
+        if loaded.is_some() {
+            let mut flights = self.flights();
+            for key in &keys {
+                flights.insert(self.key(*key), Arc::clone(&flight));
+            }
         }
-        drop(flights);
         Departure { reading_of: self.of, cache: self.cache, keys: keys.into(), loaded, flight, sender }
     }
 
@@ -211,20 +315,30 @@ impl<C: Cached> Reading<'_, C> {
         let at = Instant::now();
         let values = self.read.clone().load(self.store.clone(), Arc::clone(&departure.keys)).await?;
         let (took, kept) = (at.elapsed(), self.read.kept());
-        let mut landed = Vec::with_capacity(departure.keys.len());
+        let (mut landed, mut fills) = (Vec::with_capacity(departure.keys.len()), Vec::new());
         for key in &*departure.keys {
             let value = values.get(key);
-            let tags = self.read.tags(*key, value.map(AsRef::as_ref));
             let ttl = if value.is_some() { kept.ttl } else { kept.ttl.min(ABSENT_TTL) };
-            let slots: Box<[Slot]> = tags.iter().map(Tag::slot).collect();
             let header = Header {
-                loaded: departure.loaded,
-                slots,
+                loaded: departure.loaded.unwrap_or_default(),
+                slots: self.read.tags(*key, value.map(AsRef::as_ref)).iter().map(Tag::slot).collect(),
                 at: Instant::now(),
                 took,
                 ttl: ttl.mul_f64(jitter()),
             };
-            landed.push((*key, self.cache.keep(self.key(*key), header, value.cloned())));
+            let key_in_cache = self.key(*key);
+            if self.cache.shared.is_some() && departure.loaded.is_some() {
+                let bytes = entry::encode(key_in_cache, &header, value.map(AsRef::as_ref));
+                fills.extend(bytes.map(|bytes| (key_in_cache, bytes, header.ttl)));
+            }
+            let entry = Entry::new(header, value.cloned());
+            if departure.loaded.is_some() {
+                self.cache.keep(key_in_cache, &entry);
+            }
+            landed.push((*key, entry));
+        }
+        if let (Some(shared), false) = (&self.cache.shared, fills.is_empty()) {
+            shared.fill(fills);
         }
         let entries = landed.iter().map(|(key, entry)| (self.key(*key), entry.clone())).collect();
         departure.sender.send_replace(Some(Arc::new(entries)));
@@ -252,8 +366,10 @@ impl<C: Cached> Reading<'_, C> {
     fn arrive(&mut self, arrived: Vec<(C::Key, Option<Entry>)>) -> Vec<C::Key> {
         let mut again = Vec::new();
         for (key, entry) in arrived {
-            let table = &self.cache.table;
-            match entry.filter(|entry| table.is_valid(entry.header.loaded, &entry.header.slots)) {
+            let is_new_enough = |entry: &Entry| {
+                self.view.is_valid(&self.cache.table, entry.header.loaded, &entry.header.slots)
+            };
+            match entry.filter(is_new_enough) {
                 Some(entry) => self.take(key, &entry),
                 None => again.push(key),
             }
@@ -269,7 +385,7 @@ struct Departure<'a, C: Cached> {
     cache: &'a Arc<Inner>,
     reading_of: u128,
     keys: Arc<[C::Key]>,
-    loaded: Position,
+    loaded: Option<Position>,
     flight: Arc<Flight>,
     sender: watch::Sender<Option<Arc<FxHashMap<Key, Entry>>>>,
 }
@@ -282,6 +398,22 @@ impl<C: Cached> Drop for Departure<'_, C> {
             if flights.get(&key).is_some_and(|flight| Arc::ptr_eq(flight, &self.flight)) {
                 flights.remove(&key);
             }
+        }
+    }
+}
+
+/// How a batch went, for the metrics.
+#[derive(Default)]
+struct Tally([u64; Found::ALL.len()]);
+
+impl Tally {
+    fn add(&mut self, found: Found) {
+        self.0[found as usize] += 1;
+    }
+
+    fn report(&self, cache: &Inner, tier: Tier, of: &'static str) {
+        for found in Found::ALL {
+            cache.metrics.read(tier, of, found, self.0[found as usize]);
         }
     }
 }

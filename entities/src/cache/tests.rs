@@ -124,7 +124,7 @@ impl Node {
         };
         let mut registry = Registry::default();
         let store = Store::connect(&config, &mut registry).await.expect("memory is there");
-        let store = store.with_cache(&CacheConfig::default(), &mut registry);
+        let store = store.with_cache(&CacheConfig::default(), None, &mut registry);
         Self { store, versions: Arc::clone(versions), kept: Kept::for_seconds(600) }
     }
 

@@ -1,7 +1,7 @@
 //! A graph over a test database, and the clients who ask it.
 
 use entities::{
-    Store,
+    CacheConfig, Store,
     id::{SessionId, UserId},
     seed,
     user::Role,
@@ -17,6 +17,7 @@ use super::db;
 pub(crate) struct TestApp {
     pub(crate) graph: Graph,
     pub(crate) store: Store,
+    url: String,
 }
 
 impl TestApp {
@@ -41,10 +42,24 @@ impl TestApp {
     }
 
     async fn over(url: &str) -> Self {
-        let store = db::open(url).await;
+        Self::of(db::open(url).await, url)
+    }
+
+    fn of(store: Store, url: &str) -> Self {
         let options = Options { development: true, ..Options::default() };
         let graph = Graph::new(store.clone(), options, &mut Registry::default());
-        Self { graph, store }
+        Self { graph, store, url: url.to_owned() }
+    }
+
+    /// Another node's store on the same database.
+    pub(crate) async fn another_store(&self) -> Store {
+        db::open(&self.url).await
+    }
+
+    /// Another graph over the same database, with a cache in this process.
+    pub(crate) async fn with_cache(&self) -> Self {
+        let store = self.another_store().await;
+        Self::of(store.with_cache(&CacheConfig::default(), None, &mut Registry::default()), &self.url)
     }
 
     pub(crate) fn is_postgres(&self) -> bool {
