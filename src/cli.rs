@@ -1,6 +1,7 @@
 //! The commands: what they are called, what they take, how they fail. Each one's work is in a file of its own. The only
 //! place that writes to standard output; failures are one message on standard error and an exit code.
 
+mod cache;
 mod database;
 mod doctor;
 mod server;
@@ -82,6 +83,11 @@ enum Command {
         #[command(subcommand)]
         action: Token,
     },
+    /// The cache between nodes.
+    Cache {
+        #[command(subcommand)]
+        action: Cache,
+    },
     /// Asks a running server whether it is ready; for containers.
     Healthcheck,
     /// Checks the configuration, the database and the surroundings, and says how to mend what is wrong.
@@ -100,6 +106,14 @@ enum Migrate {
     },
     /// Lists all and whether they were applied.
     Status,
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+enum Cache {
+    /// What is in Redis.
+    Stats,
+    /// Nothing that is cached now is used any more, on any node.
+    Purge,
 }
 
 #[derive(Clone, Copy, Debug, Subcommand)]
@@ -216,6 +230,9 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Config { action } => tools::config(&load(&common, Mode::Tool)?, action, common.json),
         Command::Token { action: Token::Mint { user, role, ttl_seconds } } => {
             tools::mint(&load(&common, Mode::Tool)?.config, user, role, ttl_seconds, common.json)
+        }
+        Command::Cache { action } => {
+            cache::run(&load(&common, Mode::Tool)?.config, action, common.json).await
         }
         Command::Healthcheck => tools::healthcheck(&load(&common, Mode::Tool)?.config).await,
         Command::Doctor => doctor::doctor(&load(&common, Mode::Tool)?.config, common.json).await,

@@ -18,6 +18,7 @@
 use std::{
     fmt,
     hash::Hash,
+    str::FromStr,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -42,6 +43,7 @@ mod shared;
 mod table;
 pub mod tag;
 
+pub use shared::{Stats, purge, stats};
 pub use tag::Tag;
 
 use entry::{Entry, Header, Key};
@@ -156,18 +158,20 @@ impl Cache {
 
     /// Everything that depends on these tags is loaded again from now on. Returns once that is true here, and on
     /// every node that this one can tell.
-    pub async fn invalidate_by_tag(&self, tags: &[Tag]) {
-        if let Some(inner) = &self.inner {
-            let slots: Vec<Slot> = tags.iter().map(Tag::slot).collect();
-            inner.bump(&slots).await;
-        }
+    ///
+    /// The moment it happened, where other nodes have to be waited for: a reader who brings it sees the write there.
+    pub async fn invalidate_by_tag(&self, tags: &[Tag]) -> Option<Moment> {
+        let inner = self.inner.as_ref()?;
+        let slots: Vec<Slot> = tags.iter().map(Tag::slot).collect();
+        inner.bump(&slots).await.map(Moment)
     }
 
     /// What a committed transaction changed.
-    pub(crate) async fn changed(&self, changes: &[Change]) {
-        if self.inner.is_some() && !changes.is_empty() {
-            self.invalidate_by_tag(&tag::of_changes(changes)).await;
+    pub(crate) async fn changed(&self, changes: &[Change]) -> Option<Moment> {
+        if self.inner.is_none() || changes.is_empty() {
+            return None;
         }
+        self.invalidate_by_tag(&tag::of_changes(changes)).await
     }
 
     /// Reads `keys`; absent ones are left out.
@@ -253,15 +257,18 @@ impl Cache {
 }
 
 impl Inner {
-    async fn bump(&self, slots: &[Slot]) {
-        match &self.shared {
-            None => self.table.bump(slots),
-            Some(shared) => match shared.bump(slots).await {
-                Ok(position) => self.table.raise(slots, position.sequence),
-                // The others are told as soon as Redis can be reached. Here it counts at once, far into the future.
-                Err(Unavailable) => self.table.raise(slots, self.table.position().sequence + UNTOLD),
-            },
+    async fn bump(&self, slots: &[Slot]) -> Option<Position> {
+        let Some(shared) = &self.shared else {
+            self.table.bump(slots);
+            return None;
+        };
+        if let Ok(position) = shared.bump(slots).await {
+            self.table.raise(slots, position.sequence);
+            return Some(position);
         }
+        // The others are told as soon as Redis can be reached. Here it counts at once, far into the future.
+        self.table.raise(slots, self.table.position().sequence + UNTOLD);
+        None
     }
 
     /// Holds a value in this process.
@@ -274,9 +281,26 @@ impl Inner {
 
 /// Numbers ahead of the log that a bump gets which could not be told: more than can come before it is.
 const UNTOLD: u64 = 1 << 20;
-/// A moment in the life of the cache.
-#[derive(Clone, Copy, Debug)]
+/// A moment in the life of the cache; as text `epoch.sequence`, which clients send back to read their own writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment(Position);
+
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.0.epoch, self.0.sequence)
+    }
+}
+
+impl FromStr for Moment {
+    type Err = ();
+
+    /// Anything may come: a moment that never was only costs a read its shortcut.
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (epoch, sequence) = text.split_once('.').ok_or(())?;
+        let (epoch, sequence) = (epoch.parse().map_err(drop)?, sequence.parse().map_err(drop)?);
+        Ok(Self(Position { epoch, sequence }))
+    }
+}
 
 impl fmt::Debug for Cache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

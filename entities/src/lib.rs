@@ -25,7 +25,7 @@ pub mod submission;
 mod transaction;
 pub mod user;
 
-pub use cache::{Cache, CacheConfig, Tag};
+pub use cache::{Cache, CacheConfig, Moment, Tag};
 pub use error::Error;
 pub use sql::Json;
-pub use store::{DatabaseConfig, Recorder, Store};
+pub use store::{CacheRead, DatabaseConfig, Recorder, Store};

@@ -22,9 +22,10 @@ use sea_orm::{
     ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, Statement,
     sqlx::postgres::PgRow,
 };
+use serde::Serialize;
 
 use crate::{
-    cache::{Cache, CacheConfig, Cached},
+    cache::{Cache, CacheConfig, Cached, Moment},
     change::{self, Announcer},
     error::Error,
     readers::Readers,
@@ -53,6 +54,8 @@ pub struct Store {
     recorder: Option<Arc<Recorder>>,
     announcer: Announcer,
     cache: Cache,
+    /// Reads must not be older than this.
+    floor: Option<Moment>,
     writer: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -73,6 +76,7 @@ impl Store {
             recorder: None,
             announcer: Announcer::default(),
             cache: Cache::off(),
+            floor: None,
             writer: Arc::default(),
         })
     }
@@ -94,6 +98,22 @@ impl Store {
     pub fn with_relay(self, redis: &Redis, namespace: &str) -> Self {
         change::relay::begin(&self.announcer, redis, namespace);
         self
+    }
+
+    /// The same store for a reader who must see what was written up to a moment, on whatever node.
+    #[must_use]
+    pub fn not_before(&self, moment: Moment) -> Self {
+        Self { floor: Some(moment), ..self.clone() }
+    }
+
+    /// How old reads may be.
+    pub fn floor(&self) -> Option<Moment> {
+        self.floor
+    }
+
+    /// The request that the statements are reported to.
+    pub(crate) fn recorder(&self) -> Option<&Recorder> {
+        self.recorder.as_deref()
     }
 
     /// What is cached.
@@ -281,6 +301,24 @@ pub struct Recorder {
     texts: bool,
     count: AtomicU32,
     statements: Mutex<Vec<Executed>>,
+    cache_reads: Mutex<Vec<CacheRead>>,
+    wrote: Mutex<Option<Moment>>,
+}
+
+/// One batch of keys that went through the cache.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CacheRead {
+    /// What was read.
+    pub of: &'static str,
+    /// `local` or `redis`.
+    pub tier: &'static str,
+    /// Keys by what was found: `hit`, or why not.
+    pub keys: FxHashMap<&'static str, u64>,
+    /// Age of the oldest value used, seconds.
+    pub age_seconds: f64,
+    /// What the first key depends on.
+    pub tags: Vec<String>,
 }
 
 /// One statement that ran.
@@ -317,12 +355,32 @@ impl Recorder {
         self.statements.lock().expect("no panic happens under this lock").clone()
     }
 
+    /// The batches that went through the cache.
+    pub fn cache_reads(&self) -> Vec<CacheRead> {
+        self.cache_reads.lock().expect("no panic happens under this lock").clone()
+    }
+
+    pub(crate) fn add_cache_read(&self, read: CacheRead) {
+        self.cache_reads.lock().expect("no panic happens under this lock").push(read);
+    }
+
+    /// The moment of the last write that this request made: whoever reads at it or later sees the write.
+    pub fn wrote(&self) -> Option<Moment> {
+        *self.wrote.lock().expect("no panic happens under this lock")
+    }
+
+    pub(crate) fn set_wrote(&self, moment: Moment) {
+        *self.wrote.lock().expect("no panic happens under this lock") = Some(moment);
+    }
+
     /// Adds what ran elsewhere on this request's behalf (a batch shared with other requests).
     pub fn absorb(&self, other: &Self) {
         self.count.fetch_add(other.count(), Ordering::Relaxed);
         if self.texts {
             let executed = other.statements();
             self.statements.lock().expect("no panic happens under this lock").extend(executed);
+            let reads = other.cache_reads();
+            self.cache_reads.lock().expect("no panic happens under this lock").extend(reads);
         }
     }
 

@@ -94,7 +94,11 @@ impl Transaction {
             drop(turn);
             if result.is_ok() {
                 // Before the caller hears of the write: who reads after the answer must not get older data.
-                store.cache().changed(&changes).await;
+                if let (Some(moment), Some(recorder)) =
+                    (store.cache().changed(&changes).await, store.recorder())
+                {
+                    recorder.set_wrote(moment);
+                }
                 store.announcer().announce(changes.into());
             }
             result

@@ -75,6 +75,9 @@ pub struct Request {
     /// Add `extensions.explain` to the answer; only in development.
     #[serde(skip)]
     pub explain: bool,
+    /// What the caller has written, as `extensions.cacheToken` said: the answer must not be older.
+    #[serde(skip)]
+    pub cache_token: Option<String>,
     /// The request's id, for internal errors.
     #[serde(skip)]
     pub request_id: String,
@@ -104,6 +107,8 @@ pub struct Reply {
     pub codes: Vec<&'static str>,
     /// SQL statements that this request caused or shared.
     pub statements: u32,
+    /// The moment of what the request wrote, for reading it on other nodes.
+    pub cache_token: Option<String>,
 }
 
 /// How the graph is set up.
@@ -229,8 +234,10 @@ impl Graph {
             Ok(variables) => variables,
             Err(error) => return refused(Some(kind), &[error]),
         };
+        let floor = request.cache_token.and_then(|token| token.parse().ok());
+        let store = floor.map_or_else(|| inner.store.clone(), |moment| inner.store.not_before(moment));
         let batcher =
-            Batcher::new(&inner.store, Arc::clone(&recorder), inner.groups.clone(), inner.metrics.clone());
+            Batcher::new(&store, Arc::clone(&recorder), inner.groups.clone(), inner.metrics.clone());
         let ctx = Context {
             scope: viewer.scope(),
             viewer,
@@ -253,12 +260,13 @@ impl Graph {
             Ok(answered) => answered,
             Err(error) => return refused(Some(kind), &[error]),
         };
-        if explain {
-            explain::write(&recorder, &ctx.batcher, started.elapsed(), &mut body);
-        }
+        let cache_token = recorder.wrote().map(|moment| moment.to_string());
+        let explained = explain.then(|| explain::Explain::of(&recorder, &ctx.batcher, started.elapsed()));
+        explain::write(explained, cache_token.as_deref(), &mut body);
         body.push(b'}');
         let statements = recorder.count();
-        Reply { body, operation: Some(kind), executed: true, codes: errors.codes, statements }
+        let codes = errors.codes;
+        Reply { body, operation: Some(kind), executed: true, codes, statements, cache_token }
     }
 }
 
@@ -338,5 +346,5 @@ fn refused(operation: Option<OperationKind>, errors: &[RequestError]) -> Reply {
     let mut body = b"{\"errors\":".to_vec();
     errors.write(&mut body);
     body.push(b'}');
-    Reply { body, operation, executed: false, codes: errors.codes, statements: 0 }
+    Reply { body, operation, executed: false, codes: errors.codes, statements: 0, cache_token: None }
 }

@@ -3,7 +3,7 @@
 
 use std::{future::Future, io};
 
-use entities::{Store, seed};
+use entities::{CacheConfig, Store, redis::Redis, seed};
 use prometheus_client::registry::Registry;
 use tokio::{
     net::TcpListener,
@@ -92,7 +92,17 @@ async fn open(config: &Config, prepare: Option<bool>) -> Result<(Store, Registry
     if let (false, Some(demo_data)) = (postgres, prepare) {
         database::prepare(&store, demo_data).await?;
     }
-    Ok((store, registry))
+    let redis = config.redis.url.as_ref().map(|url| Redis::new(url, &mut registry));
+    let store = match &redis {
+        Some(redis) => store.with_relay(redis, &config.redis.namespace),
+        None => store,
+    };
+    if !config.cache.enabled.is_on(true) {
+        return Ok((store, registry));
+    }
+    let cache =
+        CacheConfig { max_bytes: config.cache.max_bytes.0 as u64, namespace: config.redis.namespace.clone() };
+    Ok((store.with_cache(&cache, redis, &mut registry), registry))
 }
 
 /// Done at SIGTERM or SIGINT.
@@ -139,7 +149,10 @@ fn banner(config: &Config, listener: &TcpListener, accounts: &[Account]) -> Stri
             "    Database    {database}{}",
             if database.starts_with("sqlite") { "  (embedded)" } else { "" }
         ),
-        String::from("    Batching    in this process, no other service"),
+        match &config.redis.url {
+            None => String::from("    Cache       in this process  (embedded)"),
+            Some(url) => format!("    Cache       {url}"),
+        },
         match &config.auth.key_file {
             None => String::from("    Tokens      key of this start only; tokens below end with it"),
             Some(file) => format!("    Tokens      key of {}", file.display()),

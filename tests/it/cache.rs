@@ -261,3 +261,52 @@ async fn a_warm_cache_answers_with_the_same_bytes_and_without_the_database() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn who_brings_the_token_of_a_write_reads_it_on_every_node() {
+    let [_, app] = TestApp::both_own().await;
+    let redis = RedisServer::start().await;
+    let nodes = [node(&app, &redis).await, node(&app, &redis).await];
+    settle(&nodes).await;
+    let data = app.as_admin().ask("{ forms(first: 1) { nodes { id } } }").await;
+    let id = FormId::parse(&text(&data["forms"]["nodes"][0]["id"])).expect("an id");
+    let title =
+        async |store: &Store| form::by_ids(store, &[id]).await.expect("it is there")[&id].title.clone();
+    let mut old_without = 0;
+    for turn in 0..200 {
+        title(&nodes[1]).await;
+        let new = format!("title {turn}");
+        app.sql(&format!("update forms set title = '{new}' where id = '{id}'")).await;
+        let moment =
+            nodes[0].cache().invalidate_by_tag(&[Tag::Row("Form", id.0)]).await.expect("Redis is there");
+        old_without += u32::from(title(&nodes[1]).await != new);
+        let token: entities::Moment = moment.to_string().parse().expect("what is printed can be read");
+        assert_eq!(title(&nodes[1].not_before(token)).await, new, "turn {turn}");
+    }
+    assert!(old_without > 0, "without the token the other node is sometimes behind, or this shows nothing");
+}
+
+#[tokio::test]
+async fn a_mutation_answers_with_its_token_and_explain_says_where_rows_came_from() {
+    let [_, app] = TestApp::both_own().await;
+    let redis = RedisServer::start().await;
+    let store = node(&app, &redis).await;
+    settle(std::slice::from_ref(&store)).await;
+    let app = app.over_store(store);
+    let collector = app.as_role(Role::Collector);
+    let data = collector.ask("{ me { sessions(first: 1) { nodes { id } } } }").await;
+    let id = text(&data["me"]["sessions"]["nodes"][0]["id"]);
+    let rename = format!(
+        "mutation {{ renameSession(input: {{id: \"{id}\", name: \"x\"}}) {{ session {{ name }} }} }}"
+    );
+    let written = collector.run(&rename, json!({})).await;
+    let token = text(&written.extensions["cacheToken"]);
+    assert!(token.parse::<entities::Moment>().is_ok(), "{token}");
+
+    let read = format!("{{ session(id: \"{id}\") {{ name }} }}");
+    let first = collector.run(&read, json!({})).await;
+    assert_eq!(first.extensions["explain"]["cache"][0]["tags"], json!([format!("Session:{id}")]));
+    let second = collector.run(&read, json!({})).await;
+    assert_eq!(second.extensions["explain"]["cache"][0]["keys"], json!({"hit": 1}));
+    assert!(second.extensions.get("cacheToken").is_none(), "only writes have one");
+}

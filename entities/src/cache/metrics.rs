@@ -22,6 +22,15 @@ pub(crate) enum Tier {
     Redis,
 }
 
+impl Tier {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Redis => "redis",
+        }
+    }
+}
+
 /// What was found there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Found {
@@ -79,11 +88,7 @@ impl Metrics {
 
     pub(crate) fn read(&self, tier: Tier, of: &'static str, result: Found, keys: u64) {
         if keys > 0 {
-            let tier = match tier {
-                Tier::Local => "local",
-                Tier::Redis => "redis",
-            };
-            let labels = ReadLabels { tier, r#type: of, result: result.as_str() };
+            let labels = ReadLabels { tier: tier.as_str(), r#type: of, result: result.as_str() };
             self.reads.get_or_create(&labels).inc_by(keys);
         }
     }

@@ -15,14 +15,18 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::{
-    ABSENT_TTL, Cached, Inner, Kept,
+    ABSENT_TTL, Cached, Inner, Kept, Moment,
     entry::{self, Entry, Header, Key},
     metrics::{Found, Tier},
     shared::{Shared, Stamps},
     table::{Position, Table},
     tag::{Slot, Tag},
 };
-use crate::{error::Error, redis::Unavailable, store::Store};
+use crate::{
+    error::Error,
+    redis::Unavailable,
+    store::{CacheRead, Store},
+};
 
 /// A load under way.
 pub(super) struct Flight {
@@ -102,7 +106,7 @@ impl<C: Cached> Reading<'_, C> {
     /// Takes what is cached, here or in Redis; returns the rest.
     async fn cached(&mut self, keys: &[C::Key]) -> Vec<C::Key> {
         let Some(shared) = self.cache.shared.clone() else { return self.held(keys) };
-        if !C::STRONG && shared.has_lease() {
+        if !C::STRONG && shared.has_lease() && self.has_caught_up().await {
             let missing = self.held(keys);
             if missing.is_empty() {
                 return missing;
@@ -114,6 +118,25 @@ impl<C: Cached> Reading<'_, C> {
             };
         }
         self.ask(&shared, keys).await
+    }
+
+    /// Has this node heard of what the reader must see? Waits a little for it.
+    async fn has_caught_up(&self) -> bool {
+        let Some(Moment(floor)) = self.store.floor() else { return true };
+        let deadline = Instant::now() + CATCH_UP;
+        loop {
+            let position = self.cache.table.position();
+            if position.epoch != floor.epoch {
+                return false;
+            }
+            if position.sequence >= floor.sequence {
+                return true;
+            }
+            if Instant::now() >= deadline {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 
     /// Asks Redis for the stamps of everything that the keys may depend on, and for the values not held here.
@@ -156,17 +179,17 @@ impl<C: Cached> Reading<'_, C> {
             });
             match entry {
                 Ok(entry) => {
-                    tally.add(Found::Hit);
+                    tally.add(Found::Hit, Some(&entry));
                     self.take(*key, &entry);
                     self.cache.entries.insert(full, entry);
                 }
                 Err(why) => {
-                    tally.add(why);
+                    tally.add(why, None);
                     missing.push(*key);
                 }
             }
         }
-        tally.report(self.cache, Tier::Redis, self.read.name());
+        tally.report(self, Tier::Redis, keys);
         missing
     }
 
@@ -188,7 +211,7 @@ impl<C: Cached> Reading<'_, C> {
         for key in keys {
             let entry = self.cache.entries.get(&self.key(*key));
             let result = entry.as_ref().map_or(Found::Absent, |entry| self.judge(entry));
-            tally.add(result);
+            tally.add(result, entry.as_ref());
             match (result, entry) {
                 (Found::Hit, Some(entry)) => {
                     if is_due_early(&entry.header) {
@@ -203,7 +226,7 @@ impl<C: Cached> Reading<'_, C> {
                 _ => missing.push(*key),
             }
         }
-        tally.report(self.cache, Tier::Local, self.read.name());
+        tally.report(self, Tier::Local, keys);
         self.refresh(early);
         missing
     }
@@ -402,19 +425,42 @@ impl<C: Cached> Drop for Departure<'_, C> {
     }
 }
 
-/// How a batch went, for the metrics.
+/// How long a node that is behind is waited for before Redis is asked.
+const CATCH_UP: Duration = Duration::from_millis(20);
+
+/// How a batch went in one tier, for the metrics and for `extensions.explain`.
 #[derive(Default)]
-struct Tally([u64; Found::ALL.len()]);
+struct Tally {
+    keys: [u64; Found::ALL.len()],
+    oldest: Duration,
+}
 
 impl Tally {
-    fn add(&mut self, found: Found) {
-        self.0[found as usize] += 1;
+    fn add(&mut self, found: Found, entry: Option<&Entry>) {
+        self.keys[found as usize] += 1;
+        if let (Found::Hit, Some(entry)) = (found, entry) {
+            self.oldest = self.oldest.max(entry.age());
+        }
     }
 
-    fn report(&self, cache: &Inner, tier: Tier, of: &'static str) {
-        for found in Found::ALL {
-            cache.metrics.read(tier, of, found, self.0[found as usize]);
+    fn report<C: Cached>(&self, reading: &Reading<'_, C>, tier: Tier, keys: &[C::Key]) {
+        let of = reading.read.name();
+        let counted = Found::ALL.into_iter().map(|found| (found, self.keys[found as usize]));
+        for (found, keys) in counted.clone() {
+            reading.cache.metrics.read(tier, of, found, keys);
         }
+        let Some(recorder) = reading.store.recorder().filter(|recorder| recorder.keeps_texts()) else {
+            return;
+        };
+        let Some(first) = keys.first() else { return };
+        let tags = reading.read.tags(*first, None);
+        recorder.add_cache_read(CacheRead {
+            of,
+            tier: tier.as_str(),
+            keys: counted.filter(|(_, keys)| *keys > 0).map(|(found, keys)| (found.as_str(), keys)).collect(),
+            age_seconds: (self.oldest.as_secs_f64() * 1e3).round() / 1e3,
+            tags: tags.iter().map(ToString::to_string).collect(),
+        });
     }
 }
 

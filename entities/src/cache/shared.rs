@@ -5,6 +5,7 @@
 //! same round trip as for the values. Every failure is a miss. Not here: how a batch is read (`read`).
 
 use std::{
+    fmt,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -110,6 +111,10 @@ impl Shared {
             match self.bump_part(part).await {
                 Ok(position) => last = position,
                 Err(Unavailable) => {
+                    // A Redis that is full refuses to note anything, but still deletes: then nothing counts any more.
+                    if self.redis.is_up() && self.purge().await.is_ok() {
+                        return Err(Unavailable);
+                    }
                     self.untold().extend(&all[index * SLOTS_A_BUMP..]);
                     return Err(Unavailable);
                 }
@@ -207,6 +212,62 @@ impl Shared {
     fn key(&self, key: Key) -> String {
         format!("c1:{}:{:032x}:{}", self.namespace, key.of, key.id.simple())
     }
+}
+
+/// What the cache between nodes looks like from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Stats {
+    /// Which table; 0 is none: nothing is cached.
+    pub epoch: u64,
+    /// Bumps so far.
+    pub sequence: u64,
+    /// Bumps in the log.
+    pub log_length: u64,
+    /// Values, of all namespaces of this database.
+    pub keys: u64,
+    /// Memory that Redis uses, bytes.
+    pub memory_bytes: u64,
+}
+
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { epoch, sequence, log_length, keys, memory_bytes } = self;
+        let mebibytes = memory_bytes >> 20;
+        write!(f, "epoch {epoch}, {sequence} bumps ({log_length} in the log), {keys} keys, {mebibytes} MiB")
+    }
+}
+
+/// Looks at the cache between nodes.
+///
+/// # Errors
+/// `Unavailable` when Redis does not answer.
+pub async fn stats(redis: &Redis, namespace: &str) -> Result<Stats, Unavailable> {
+    let shared = Shared::new(redis.clone(), namespace);
+    let mut pipeline = pipe();
+    pipeline
+        .cmd("BITFIELD_RO")
+        .arg(&shared.table_key)
+        .arg("GET")
+        .arg("i64")
+        .arg("#0")
+        .arg("GET")
+        .arg("i64")
+        .arg("#1");
+    pipeline.cmd("XLEN").arg(&shared.log_key).cmd("DBSIZE").cmd("INFO").arg("memory");
+    let answer = redis.pipeline("stats", WRITE_TIMEOUT, &pipeline).await?;
+    let ((epoch, sequence), log_length, keys, info): ((u64, u64), u64, u64, String) = answer;
+    let memory = info.lines().find_map(|line| line.strip_prefix("used_memory:"));
+    let memory_bytes = memory.and_then(|bytes| bytes.trim().parse().ok()).unwrap_or_default();
+    Ok(Stats { epoch, sequence, log_length, keys, memory_bytes })
+}
+
+/// Nothing that is cached now is used any more, on any node.
+///
+/// # Errors
+/// `Unavailable` when Redis does not answer: nothing has changed then.
+pub async fn purge(redis: &Redis, namespace: &str) -> Result<(), Unavailable> {
+    Shared::new(redis.clone(), namespace).purge().await
 }
 
 /// Below 2^53, and never 0.

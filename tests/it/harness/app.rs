@@ -51,6 +51,11 @@ impl TestApp {
         Self { graph, store, url: url.to_owned() }
     }
 
+    /// A graph over a store on the same database.
+    pub(crate) fn over_store(&self, store: Store) -> Self {
+        Self::of(store, &self.url)
+    }
+
     /// Another node's store on the same database.
     pub(crate) async fn another_store(&self) -> Store {
         db::open(&self.url).await
@@ -133,6 +138,8 @@ pub(crate) struct Reply {
     pub(crate) executed: bool,
     /// The statements that ran for it.
     pub(crate) sql: Vec<Statement>,
+    /// The rest of `extensions`.
+    pub(crate) extensions: Value,
 }
 
 impl Client<'_> {
@@ -153,6 +160,7 @@ impl Client<'_> {
             operation_name: name.map(str::to_owned),
             variables: serde_json::from_value(variables).expect("variables are an object"),
             explain: true,
+            cache_token: None,
             request_id: String::new(),
         };
         let reply = self.app.graph.execute(self.viewer.clone(), request).await;
@@ -168,7 +176,8 @@ impl Client<'_> {
         assert_eq!(answer.get("data").is_some(), reply.executed, "data is there when executed: {body}");
         let explained = body.rfind(",\"extensions\":{\"explain\":");
         let body = explained.map_or(body.clone(), |end| format!("{}}}", &body[..end]));
-        Reply { body, data: answer["data"].take(), errors, codes, executed: reply.executed, sql }
+        let (data, extensions) = (answer["data"].take(), answer["extensions"].take());
+        Reply { body, data, errors, codes, executed: reply.executed, sql, extensions }
     }
 }
 
