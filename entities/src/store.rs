@@ -129,7 +129,7 @@ impl Store {
         mut read: impl FnMut(&mut Cells<'_>) -> Result<T, sea_orm::sqlx::Error>,
     ) -> Result<Vec<T>, Error> {
         let Some(readers) = &self.readers else {
-            return self.fetch_on(&self.db, name, table, sql, read).await;
+            return Box::pin(self.fetch_on(&self.db, name, table, sql, read)).await;
         };
         let (text, values) = sql.into_parts();
         let timing = self.timing(name, table, &text);

@@ -244,7 +244,7 @@ impl Graph {
             OperationKind::Mutation => mutation::execute(root, planner, &ctx).await,
             OperationKind::Query | OperationKind::Subscription => {
                 match inner.plan(&document, root, planner, &ctx).await {
-                    Ok(selection) => Ok(answer(&selection, Query, &ctx).await),
+                    Ok(selection) => Ok(answer(&selection, Query, &ctx, document.room()).await),
                     Err(error) => Err(error),
                 }
             }
@@ -257,6 +257,7 @@ impl Graph {
             explain::write(&recorder, &ctx.batcher, started.elapsed(), &mut body);
         }
         body.push(b'}');
+        document.answered(body.len());
         let statements = recorder.count();
         Reply { body, operation: Some(kind), executed: true, codes: errors.codes, statements }
     }
@@ -311,9 +312,9 @@ async fn answer<T: object::Entity>(
     selection: &Selection<'_, T>,
     root: T,
     ctx: &Context,
+    mut out: Vec<u8>,
 ) -> (Vec<u8>, Errors) {
     let rows = ctx.batcher.drive(selection.run(vec![root], ctx)).await;
-    let mut out = Vec::with_capacity(4_096);
     out.extend(b"{\"data\":");
     let mut writer = Writer::new(out);
     let start = writer.out.len();
