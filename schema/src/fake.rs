@@ -20,7 +20,7 @@ use prometheus_client::registry::Registry;
 use uuid::Uuid;
 
 use crate::{
-    Context, Viewer,
+    Access, AccessOptions, Caller, Context, Viewer,
     batch::{Batcher, Groups, Loaded, Loader, Metrics},
     connection::{Bound, MAX_ROWS, PageArgs, Pages},
     document::{OnlyValidate, request_of},
@@ -521,6 +521,8 @@ impl Both {
         let ctx = Context {
             viewer: Viewer::Service,
             scope: Scope::All,
+            caller: Caller::default(),
+            access: Access::new(self.store.clone(), AccessOptions::default()),
             now: entities::clock::now(),
             batcher,
             sdl: Arc::from(""),

@@ -5,6 +5,7 @@
 mod harness;
 
 mod access;
+mod commands;
 mod corpus;
 mod limits;
 mod mutations;
@@ -12,4 +13,5 @@ mod outage;
 mod pages;
 mod plans;
 mod published;
+mod sessions;
 mod statements;
