@@ -30,6 +30,7 @@ use crate::{
     error::Error,
     readers::Readers,
     redis::Redis,
+    revocation::Revocations,
     sql::{Cells, Record, Source, Sql},
 };
 
@@ -56,6 +57,7 @@ pub struct Store {
     cache: Cache,
     /// Reads must not be older than this.
     floor: Option<Moment>,
+    revocations: Arc<Revocations>,
     writer: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -77,6 +79,7 @@ impl Store {
             announcer: Announcer::default(),
             cache: Cache::off(),
             floor: None,
+            revocations: Arc::default(),
             writer: Arc::default(),
         })
     }
@@ -140,6 +143,11 @@ impl Store {
         &self.announcer
     }
 
+    /// What is known to be revoked.
+    pub fn revocations(&self) -> &Arc<Revocations> {
+        &self.revocations
+    }
+
     /// The turn to write, where there is one writer at a time.
     pub(crate) fn writer(&self) -> Arc<tokio::sync::Mutex<()>> {
         Arc::clone(&self.writer)
@@ -186,7 +194,7 @@ impl Store {
         mut read: impl FnMut(&mut Cells<'_>) -> Result<T, sea_orm::sqlx::Error>,
     ) -> Result<Vec<T>, Error> {
         let Some(readers) = &self.readers else {
-            return self.fetch_on(&self.db, name, table, sql, read).await;
+            return Box::pin(self.fetch_on(&self.db, name, table, sql, read)).await;
         };
         let (text, values) = sql.into_parts();
         let timing = self.timing(name, table, &text);

@@ -2,7 +2,7 @@
 //! of them, and clients who ask it) and `shape` (the schema, introspected).
 
 mod app;
-mod db;
+pub(crate) mod db;
 mod redis;
 mod shape;
 

@@ -6,6 +6,7 @@ mod harness;
 
 mod access;
 mod cache;
+mod commands;
 mod corpus;
 mod limits;
 mod mutations;
@@ -13,4 +14,5 @@ mod outage;
 mod pages;
 mod plans;
 mod published;
+mod sessions;
 mod statements;
