@@ -186,7 +186,7 @@ mod tests {
 
     fn header() -> Header {
         let loaded = Position { epoch: 3, sequence: 4 };
-        let (at, took, ttl) = (Instant::now(), Duration::from_millis(2), Duration::from_secs(60));
+        let (at, took, ttl) = (Instant::now(), Duration::from_millis(2), Duration::from_mins(1));
         Header { loaded, slots: [20, 30].into(), at, took, ttl }
     }
 

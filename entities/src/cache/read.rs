@@ -298,7 +298,7 @@ impl<C: Cached> Reading<'_, C> {
         self.cache.flights.lock().expect("no panic happens under this lock")
     }
 
-    fn split(&self, missing: Vec<C::Key>) -> (Vec<C::Key>, Vec<(C::Key, Arc<Flight>)>) {
+    fn split(&self, missing: Vec<C::Key>) -> (Vec<C::Key>, Joined<C>) {
         let flights = self.flights();
         let (mut own, mut joined) = (Vec::new(), Vec::new());
         for key in missing {
@@ -361,7 +361,7 @@ impl<C: Cached> Reading<'_, C> {
             landed.push((*key, entry));
         }
         if let (Some(shared), false) = (&self.cache.shared, fills.is_empty()) {
-            shared.fill(fills);
+            shared.fill(&fills);
         }
         let entries = landed.iter().map(|(key, entry)| (self.key(*key), entry.clone())).collect();
         departure.sender.send_replace(Some(Arc::new(entries)));
@@ -375,7 +375,7 @@ impl<C: Cached> Reading<'_, C> {
     }
 
     /// Waits for the loads of others.
-    async fn join(&self, joined: Vec<(C::Key, Arc<Flight>)>) -> Vec<(C::Key, Option<Entry>)> {
+    async fn join(&self, joined: Joined<C>) -> Vec<(C::Key, Option<Entry>)> {
         let mut arrived = Vec::with_capacity(joined.len());
         for (key, flight) in joined {
             let mut landing = flight.landed.clone();
@@ -401,6 +401,9 @@ impl<C: Cached> Reading<'_, C> {
     }
 }
 
+/// Keys with the loads that will bring them.
+type Joined<C> = Vec<(<C as Cached>::Key, Arc<Flight>)>;
+/// What a load brought.
 type Landed<C> = Vec<(<C as Cached>::Key, Entry)>;
 
 /// A load that others may join. Dropped, it is off the board, whether it landed or not.
@@ -465,7 +468,7 @@ impl Tally {
 }
 
 /// Is it time to load again although the value is still good? The busier the key and the dearer the load, the
-/// earlier (XFetch: Vattani, Chierichetti, Lowenstein, "Optimal Probabilistic Cache Stampede Prevention", 2015).
+/// earlier (`XFetch`: Vattani, Chierichetti, Lowenstein, "Optimal Probabilistic Cache Stampede Prevention", 2015).
 fn is_due_early(header: &Header) -> bool {
     let ahead = header.took.as_secs_f64() * -fastrand::f64().max(f64::MIN_POSITIVE).ln();
     header.at.elapsed() + Duration::from_secs_f64(ahead) >= header.ttl

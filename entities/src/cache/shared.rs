@@ -108,17 +108,14 @@ impl Shared {
         all.dedup();
         let mut last = Position::default();
         for (index, part) in all.chunks(SLOTS_A_BUMP).enumerate() {
-            match self.bump_part(part).await {
-                Ok(position) => last = position,
-                Err(Unavailable) => {
-                    // A Redis that is full refuses to note anything, but still deletes: then nothing counts any more.
-                    if self.redis.is_up() && self.purge().await.is_ok() {
-                        return Err(Unavailable);
-                    }
+            let Ok(position) = self.bump_part(part).await else {
+                // A Redis that is full refuses to note anything, but still deletes: then nothing counts any more.
+                if !self.redis.is_up() || self.purge().await.is_err() {
                     self.untold().extend(&all[index * SLOTS_A_BUMP..]);
-                    return Err(Unavailable);
                 }
-            }
+                return Err(Unavailable);
+            };
+            last = position;
         }
         Ok(last)
     }
@@ -188,10 +185,10 @@ impl Shared {
     }
 
     /// Stores values beside the request.
-    pub(super) fn fill(&self, entries: Vec<(Key, Vec<u8>, Duration)>) {
+    pub(super) fn fill(&self, entries: &[(Key, Vec<u8>, Duration)]) {
         let Ok(turn) = Arc::clone(&self.fills).try_acquire_owned() else { return };
         let mut pipeline = pipe();
-        for (key, bytes, ttl) in &entries {
+        for (key, bytes, ttl) in entries {
             let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).max(1);
             pipeline.cmd("SET").arg(self.key(*key)).arg(&bytes[..]).arg("PX").arg(ttl).ignore();
         }
