@@ -6,9 +6,11 @@ mod harness;
 
 mod access;
 mod cache;
+mod catalogue;
 mod commands;
 mod corpus;
 mod limits;
+mod matrix;
 mod mutations;
 mod outage;
 mod pages;
