@@ -63,6 +63,11 @@ impl FieldError {
         Self { code: Code::Unauthenticated, message: Cow::Borrowed("Sign in first") }
     }
 
+    /// Not for callers of this role.
+    pub const fn forbidden(message: &'static str) -> Self {
+        Self { code: Code::Forbidden, message: Cow::Borrowed(message) }
+    }
+
     /// A failure of the server, without its cause.
     pub const fn internal() -> Self {
         Self { code: Code::InternalServerError, message: Cow::Borrowed("Internal server error") }

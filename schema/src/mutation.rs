@@ -18,6 +18,7 @@ use crate::{
     Context, Viewer,
     edge::{Arguments, parse},
     error::{FieldError, RequestError},
+    location,
     object::{Entity, Row, label},
     scalar::write_text,
     select::{Planner, Selected},
@@ -27,11 +28,19 @@ use crate::{
 
 /// All mutations.
 static FIELDS: LazyLock<Vec<Field>> = LazyLock::new(|| {
-    vec![field(
-        "renameSession",
-        "Gives one of the caller's own sessions another name, or takes the name away.",
-        |input, ctx| session::rename(input, ctx).boxed(),
-    )]
+    vec![
+        field(
+            "renameSession",
+            "Gives one of the caller's own sessions another name, or takes the name away.",
+            |input, ctx| session::rename(input, ctx).boxed(),
+        ),
+        field(
+            "recordLocations",
+            "Records positions of the caller's own device, at most 1000, each by itself. A point that was sent before \
+             is not stored again.",
+            |input, ctx| location::mutation::record(input, ctx).boxed(),
+        ),
+    ]
 });
 
 fn field<A: Arguments, P: Entity>(name: &'static str, about: &'static str, run: Does<A, P>) -> Field {

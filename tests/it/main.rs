@@ -12,4 +12,5 @@ mod outage;
 mod pages;
 mod plans;
 mod published;
+mod recording;
 mod statements;
