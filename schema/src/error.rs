@@ -39,6 +39,8 @@ codes! {
     CostLimit = "COST_LIMIT",
     /// The document is too long.
     PayloadTooLarge = "PAYLOAD_TOO_LARGE",
+    /// The server, or the way to the caller, cannot keep up.
+    Overloaded = "OVERLOADED",
     /// Something failed on the server; the log has the cause under the request's id.
     InternalServerError = "INTERNAL_SERVER_ERROR",
 }

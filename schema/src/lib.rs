@@ -10,7 +10,8 @@
 use std::{sync::Arc, time::Instant};
 
 use async_graphql::{
-    EmptySubscription, SDLExportOptions, Schema, ValidationMode, Variables, parser::types::OperationType,
+    SDLExportOptions, Schema, ValidationMode, Variables,
+    parser::types::{OperationDefinition, OperationType, SelectionSet},
 };
 use entities::{Recorder, Store, clock::Time, id::UserId, scope::Scope};
 use prometheus_client::registry::Registry;
@@ -38,6 +39,7 @@ pub mod scalar;
 mod select;
 pub mod session;
 pub mod submission;
+mod subscription;
 pub mod user;
 pub mod user_error;
 mod variables;
@@ -45,6 +47,7 @@ pub mod viewer;
 mod write;
 
 pub use gate::Limits;
+pub use subscription::Events;
 pub use viewer::Viewer;
 
 use crate::{
@@ -55,6 +58,7 @@ use crate::{
     object::{Entity as _, Row, Selection},
     query::Query,
     select::Planner,
+    subscription::Subscription,
     variables::InputTypes,
     write::{Errors, Writer},
 };
@@ -171,7 +175,7 @@ impl Context {
     }
 }
 
-type Engine = Schema<Row<Query>, Mutation, EmptySubscription>;
+type Engine = Schema<Row<Query>, Mutation, Subscription>;
 
 /// The graph: schema, documents, batching, and the store behind them. Cheap to clone.
 #[derive(Clone)]
@@ -195,8 +199,9 @@ impl Graph {
     /// Builds the schema over a store. Metrics go into `registry`.
     pub fn new(store: Store, options: Options, registry: &mut Registry) -> Self {
         let engine = |suggestions: bool| {
-            let builder = Schema::build(Row::new(), Mutation, EmptySubscription)
+            let builder = Schema::build(Row::new(), Mutation, Subscription)
                 .enable_federation()
+                .enable_subscription_in_federation()
                 // The gate counts depth itself, through fragments too; the library must not refuse what it let through.
                 .limit_recursive_depth(64);
             if suggestions { builder } else { builder.disable_suggestions() }
@@ -221,61 +226,109 @@ impl Graph {
 
     /// Runs one request for a viewer. Never fails: every failure is an answer with coded errors.
     pub async fn execute(&self, viewer: Viewer, request: Request) -> Reply {
+        match self.open(viewer, request).await {
+            Opened::Reply(reply) => reply,
+            Opened::Events(_) => {
+                let message = "Subscriptions are answered over WebSocket (graphql-transport-ws) or as server-sent \
+                               events (Accept: text/event-stream)";
+                let error = RequestError::new(Code::BadUserInput, message);
+                refused(Some(OperationKind::Subscription), &[error])
+            }
+        }
+    }
+
+    /// The same for callers who can wait: a subscription is answered by its events.
+    pub async fn open(&self, viewer: Viewer, mut request: Request) -> Opened {
         let started = Instant::now();
+        let prepared = match self.inner.prepare(&mut request).await {
+            Ok(prepared) => prepared,
+            Err(refused) => return Opened::Reply(refused),
+        };
+        if prepared.kind == OperationKind::Subscription {
+            return match subscription::subscribe(self, viewer, prepared) {
+                Ok(events) => Opened::Events(events),
+                Err(refused) => Opened::Reply(refused),
+            };
+        }
         let explain = request.explain && self.inner.options.development;
         let recorder = Arc::new(Recorder::new(explain));
-        let document = match self.inner.document(&request).await {
-            Ok(document) => document,
-            Err(errors) => return refused(None, &errors),
-        };
-        let operation = match document.operation(request.operation_name.as_deref()) {
-            Ok(operation) => &operation.node,
-            Err(error) => return refused(None, &[error]),
-        };
+        let ctx = self.inner.context(viewer, Arc::clone(&recorder));
+        let answered = self.inner.answer(&prepared, &ctx).await;
+        Opened::Reply(match answered {
+            Ok((mut body, errors)) => {
+                if explain {
+                    explain::write(&recorder, &ctx.batcher, started.elapsed(), &mut body);
+                }
+                body.push(b'}');
+                let (operation, statements) = (Some(prepared.kind), recorder.count());
+                Reply { body, operation, executed: true, codes: errors.codes, statements }
+            }
+            Err(error) => refused(Some(prepared.kind), &[error]),
+        })
+    }
+}
+
+/// What comes of a request.
+pub enum Opened {
+    /// One answer.
+    Reply(Reply),
+    /// The answers of a subscription, one an event.
+    Events(Events),
+}
+
+/// A request that may run: its document is valid, and so are its variables.
+struct Prepared {
+    document: Arc<Document>,
+    operation_name: Option<String>,
+    kind: OperationKind,
+    variables: Variables,
+}
+
+impl Prepared {
+    fn operation(&self) -> &OperationDefinition {
+        let operation = self.document.operation(self.operation_name.as_deref());
+        &operation.expect("it was found when the request was prepared").node
+    }
+
+    fn planner(&self) -> Planner<'_> {
+        Planner { fragments: &self.document.parsed.fragments, variables: &self.variables }
+    }
+}
+
+impl Inner {
+    /// Finds out what is asked, or what is wrong with it.
+    async fn prepare(&self, request: &mut Request) -> Result<Prepared, Reply> {
+        let document = self.document(request).await.map_err(|errors| refused(None, &errors))?;
+        let operation = document.operation(request.operation_name.as_deref());
+        let operation = &operation.map_err(|error| refused(None, &[error]))?.node;
         let kind = match operation.ty {
             OperationType::Query => OperationKind::Query,
             OperationType::Mutation => OperationKind::Mutation,
             OperationType::Subscription => OperationKind::Subscription,
         };
-        let inner = &self.inner;
-        let variables = match inner.input_types.coerce(&operation.variable_definitions, request.variables) {
-            Ok(variables) => variables,
-            Err(error) => return refused(Some(kind), &[error]),
-        };
-        let batcher =
-            Batcher::new(&inner.store, Arc::clone(&recorder), inner.groups.clone(), inner.metrics.clone());
-        let ctx = Context {
-            scope: viewer.scope(),
-            viewer,
-            now: entities::clock::now(),
-            batcher,
-            sdl: Arc::clone(&inner.sdl),
-        };
-        let planner = Planner { fragments: &document.parsed.fragments, variables: &variables };
-        let root = &operation.selection_set.node;
-        let answered = match kind {
-            OperationKind::Mutation => mutation::execute(root, planner, &ctx).await,
-            OperationKind::Query | OperationKind::Subscription => {
-                match inner.plan(&document, root, planner, &ctx).await {
-                    Ok(selection) => Ok(answer(&selection, Query, &ctx).await),
-                    Err(error) => Err(error),
-                }
-            }
-        };
-        let (mut body, errors) = match answered {
-            Ok(answered) => answered,
-            Err(error) => return refused(Some(kind), &[error]),
-        };
-        if explain {
-            explain::write(&recorder, &ctx.batcher, started.elapsed(), &mut body);
-        }
-        body.push(b'}');
-        let statements = recorder.count();
-        Reply { body, operation: Some(kind), executed: true, codes: errors.codes, statements }
+        let given = std::mem::take(&mut request.variables);
+        let variables = self.input_types.coerce(&operation.variable_definitions, given);
+        let variables = variables.map_err(|error| refused(Some(kind), &[error]))?;
+        Ok(Prepared { operation_name: request.operation_name.take(), kind, variables, document })
     }
-}
 
-impl Inner {
+    /// A new request's context.
+    fn context(&self, viewer: Viewer, recorder: Arc<Recorder>) -> Context {
+        let batcher = Batcher::new(&self.store, recorder, self.groups.clone(), self.metrics.clone());
+        let (now, sdl) = (entities::clock::now(), Arc::clone(&self.sdl));
+        Context { scope: viewer.scope(), viewer, now, batcher, sdl }
+    }
+
+    /// Runs a query or a mutation; the answer lacks only its closing brace.
+    async fn answer(&self, prepared: &Prepared, ctx: &Context) -> Result<(Vec<u8>, Errors), RequestError> {
+        let (root, planner) = (&prepared.operation().selection_set.node, prepared.planner());
+        if prepared.kind == OperationKind::Mutation {
+            return mutation::execute(root, planner, ctx).await;
+        }
+        let selection = self.plan(&prepared.document, root, planner, ctx).await?;
+        Ok(answer(&selection, Query, ctx).await)
+    }
+
     /// The request's document, valid.
     async fn document(&self, request: &Request) -> Result<Arc<Document>, Vec<RequestError>> {
         if let Some(document) = self.documents.known(&request.query) {
@@ -301,7 +354,7 @@ impl Inner {
     async fn plan<'q>(
         &self,
         document: &Document,
-        root: &'q async_graphql::parser::types::SelectionSet,
+        root: &'q SelectionSet,
         planner: Planner<'q>,
         ctx: &'q Context,
     ) -> Result<Selection<'q, Query>, RequestError> {

@@ -6,6 +6,7 @@ use std::sync::{Arc, LazyLock};
 use async_graphql::{Enum, ID, InputObject};
 use entities::{
     Store,
+    change::Change,
     clock::Time,
     id::{SessionId, UserId},
     page::{Page, Window},
@@ -24,6 +25,7 @@ use crate::{
     mutation::{Input, Written},
     object::{Edge, Entity, Object, Visible},
     scalar::enum_leaf,
+    subscription::Listen,
     user::{self, User},
     user_error::{UserError, UserErrorCode, UserErrors},
 };
@@ -188,6 +190,21 @@ pub(crate) fn sessions_of_user() -> impl Edge<User> {
         },
         User::id,
     )
+}
+
+/// `Subscription.sessionEnded`
+pub(crate) fn ended() -> Listen<NoArguments, Scope, ById, Session> {
+    Listen {
+        bind: |_, ctx| Ok(ctx.scope),
+        key: |scope, change| match *change {
+            Change::SessionEnded { id, user } if scope.administers() || scope.user() == Some(user) => {
+                Some(id)
+            }
+            _ => None,
+        },
+        load: |_| ById,
+        wants: |_, _, _| true,
+    }
 }
 
 /// Another name for a session.

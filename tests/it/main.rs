@@ -7,6 +7,7 @@ mod harness;
 mod access;
 mod corpus;
 mod limits;
+mod live;
 mod mutations;
 mod outage;
 mod pages;
