@@ -97,6 +97,14 @@ impl Sql {
         self.push(column).push(" LIKE ").bind(format!("%{literal}%")).push(" ESCAPE '\\'")
     }
 
+    /// Locks the rows of this alias until the end of the transaction; SQLite has locked everything already.
+    pub(crate) fn for_update(&mut self, alias: &'static str) -> &mut Self {
+        if self.is_postgres() {
+            self.push(" FOR UPDATE OF ").push(alias);
+        }
+        self
+    }
+
     fn list<T: Into<Value> + Clone>(&mut self, values: &[T]) -> &mut Self {
         if values.is_empty() {
             return self.push("NULL");

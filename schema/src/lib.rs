@@ -1,13 +1,13 @@
 //! The front room: everything a client sees. Knows GraphQL and the store room's functions; names no SQL, no Redis and
 //! no HTTP (its manifest has none of them).
 //!
-//! In reading order: `Graph` (one request from text to bytes), `viewer` (who asks), `document` and `variables` (what
+//! In reading order: `Graph` (one request from text to bytes), `access` (who is let in) and `viewer` (who asks), `document` and `variables` (what
 //! is asked, checked once), `object` (types declared once, executed batch-first) with `edge`, `connection` and `node`,
 //! `batch` (loading without a timer), `write` (the answer), then the domains under the same names as in every room.
 //!
 //! The library async-graphql parses, validates, introspects and prints the schema. Queries are executed by `object`.
 
-use std::{sync::Arc, time::Instant};
+use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use async_graphql::{
     SDLExportOptions, Schema, ValidationMode, Variables,
@@ -17,9 +17,11 @@ use entities::{Recorder, Store, clock::Time, id::UserId, scope::Scope};
 use prometheus_client::registry::Registry;
 use serde::Deserialize;
 
+pub mod access;
 pub mod activity;
 pub mod batch;
 pub mod connection;
+pub mod credentials;
 mod document;
 pub mod edge;
 pub mod error;
@@ -40,12 +42,15 @@ mod select;
 pub mod session;
 pub mod submission;
 mod subscription;
+mod throttle;
+pub mod token;
 pub mod user;
 pub mod user_error;
 mod variables;
 pub mod viewer;
 mod write;
 
+pub use access::{Access, AccessOptions};
 pub use gate::Limits;
 pub use subscription::Events;
 pub use viewer::Viewer;
@@ -79,9 +84,21 @@ pub struct Request {
     /// Add `extensions.explain` to the answer; only in development.
     #[serde(skip)]
     pub explain: bool,
+    /// From where and with what it was sent.
+    #[serde(skip)]
+    pub caller: Caller,
     /// The request's id, for internal errors.
     #[serde(skip)]
     pub request_id: String,
+}
+
+/// From where and with what a request was sent; says nothing about who sent it.
+#[derive(Clone, Debug, Default)]
+pub struct Caller {
+    /// The client's address.
+    pub address: Option<IpAddr>,
+    /// The client's own description of itself.
+    pub user_agent: Option<Arc<str>>,
 }
 
 /// What kind of operation ran.
@@ -106,8 +123,17 @@ pub struct Reply {
     pub executed: bool,
     /// The codes of all errors in the answer, in order.
     pub codes: Vec<&'static str>,
+    /// After how many seconds it may be tried again, where an error says so.
+    pub retry_after_seconds: Option<u32>,
     /// SQL statements that this request caused or shared.
     pub statements: u32,
+}
+
+impl Reply {
+    fn executed(kind: OperationKind, body: Vec<u8>, errors: Errors, statements: u32) -> Self {
+        let Errors { codes, retry_after_seconds, .. } = errors;
+        Self { body, operation: Some(kind), executed: true, codes, retry_after_seconds, statements }
+    }
 }
 
 /// How the graph is set up.
@@ -117,13 +143,15 @@ pub struct Options {
     pub development: bool,
     /// Limits on documents.
     pub limits: Limits,
+    /// Who is let in; none: nobody but by keys of this graph alone.
+    pub access: Option<Access>,
     /// Shared batches of one loader that may be under way at once; 0 keeps every request to itself.
     pub shared_batches: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { development: false, limits: Limits::default(), shared_batches: 2 }
+        Self { development: false, limits: Limits::default(), access: None, shared_batches: 2 }
     }
 }
 
@@ -134,10 +162,13 @@ pub struct Context {
     pub viewer: Viewer,
     /// What they may read.
     pub scope: Scope,
+    /// From where they ask.
+    pub caller: Caller,
     /// When the request began: one moment for the whole answer.
     pub now: Time,
     /// Its loads.
     pub batcher: Batcher,
+    pub(crate) access: Access,
     pub(crate) sdl: Arc<str>,
 }
 
@@ -165,7 +196,7 @@ impl Context {
         if self.viewer.collects() {
             Ok(user)
         } else {
-            Err(FieldError::forbidden("Accounts of the role VIEWER only read"))
+            Err(FieldError::new(Code::Forbidden, "Accounts of the role VIEWER only read"))
         }
     }
 
@@ -185,6 +216,7 @@ pub struct Graph {
 
 struct Inner {
     store: Store,
+    access: Access,
     options: Options,
     sdl: Arc<str>,
     validator: Engine,
@@ -214,14 +246,31 @@ impl Graph {
         let documents = Documents::new(options.limits);
         let (groups, metrics) = (Groups::new(options.shared_batches), Metrics::register(registry));
         let sdl = Arc::from(sdl);
-        let inner =
-            Inner { store, options, sdl, validator, introspector, input_types, documents, groups, metrics };
+        let own = || Access::new(store.clone(), AccessOptions::default());
+        let access = options.access.clone().unwrap_or_else(own);
+        let inner = Inner {
+            store,
+            access,
+            options,
+            sdl,
+            validator,
+            introspector,
+            input_types,
+            documents,
+            groups,
+            metrics,
+        };
         Self { inner: Arc::new(inner) }
     }
 
     /// The federated SDL, byte-equal to `_service.sdl`.
     pub fn sdl(&self) -> &str {
         &self.inner.sdl
+    }
+
+    /// What lets callers in. Before `Access::open` was called on it no token is good.
+    pub fn access(&self) -> &Access {
+        &self.inner.access
     }
 
     /// Runs one request for a viewer. Never fails: every failure is an answer with coded errors.
@@ -252,7 +301,7 @@ impl Graph {
         }
         let explain = request.explain && self.inner.options.development;
         let recorder = Arc::new(Recorder::new(explain));
-        let ctx = self.inner.context(viewer, Arc::clone(&recorder));
+        let ctx = self.inner.context(viewer, request.caller, Arc::clone(&recorder));
         let answered = self.inner.answer(&prepared, &ctx).await;
         Opened::Reply(match answered {
             Ok((mut body, errors)) => {
@@ -260,8 +309,8 @@ impl Graph {
                     explain::write(&recorder, &ctx.batcher, started.elapsed(), &mut body);
                 }
                 body.push(b'}');
-                let (operation, statements) = (Some(prepared.kind), recorder.count());
-                Reply { body, operation, executed: true, codes: errors.codes, statements }
+                prepared.document.answered(body.len());
+                Reply::executed(prepared.kind, body, errors, recorder.count())
             }
             Err(error) => refused(Some(prepared.kind), &[error]),
         })
@@ -313,10 +362,11 @@ impl Inner {
     }
 
     /// A new request's context.
-    fn context(&self, viewer: Viewer, recorder: Arc<Recorder>) -> Context {
+    fn context(&self, viewer: Viewer, caller: Caller, recorder: Arc<Recorder>) -> Context {
         let batcher = Batcher::new(&self.store, recorder, self.groups.clone(), self.metrics.clone());
-        let (now, sdl) = (entities::clock::now(), Arc::clone(&self.sdl));
-        Context { scope: viewer.scope(), viewer, now, batcher, sdl }
+        let (scope, now) = (viewer.scope(), entities::clock::now());
+        let (access, sdl) = (self.access.clone(), Arc::clone(&self.sdl));
+        Context { viewer, scope, caller, now, batcher, access, sdl }
     }
 
     /// Runs a query or a mutation; the answer lacks only its closing brace.
@@ -326,7 +376,7 @@ impl Inner {
             return mutation::execute(root, planner, ctx).await;
         }
         let selection = self.plan(&prepared.document, root, planner, ctx).await?;
-        Ok(answer(&selection, Query, ctx).await)
+        Ok(answer(&selection, Query, ctx, prepared.document.room()).await)
     }
 
     /// The request's document, valid.
@@ -377,9 +427,9 @@ async fn answer<T: object::Entity>(
     selection: &Selection<'_, T>,
     root: T,
     ctx: &Context,
+    mut out: Vec<u8>,
 ) -> (Vec<u8>, Errors) {
     let rows = ctx.batcher.drive(selection.run(vec![root], ctx)).await;
-    let mut out = Vec::with_capacity(4_096);
     out.extend(b"{\"data\":");
     let mut writer = Writer::new(out);
     let start = writer.out.len();
@@ -404,5 +454,5 @@ fn refused(operation: Option<OperationKind>, errors: &[RequestError]) -> Reply {
     let mut body = b"{\"errors\":".to_vec();
     errors.write(&mut body);
     body.push(b'}');
-    Reply { body, operation, executed: false, codes: errors.codes, statements: 0 }
+    Reply { body, operation, executed: false, codes: errors.codes, retry_after_seconds: None, statements: 0 }
 }

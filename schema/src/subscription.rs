@@ -27,7 +27,7 @@ use futures_util::{
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 
 use crate::{
-    Context, Graph, OperationKind, Prepared, Reply, Viewer,
+    Caller, Context, Graph, OperationKind, Prepared, Reply, Viewer,
     batch::Loader,
     edge::Arguments,
     error::{Code, FieldError, RequestError},
@@ -223,7 +223,7 @@ struct Subscribed {
 pub(crate) fn subscribe(graph: &Graph, viewer: Viewer, prepared: Prepared) -> Result<Events, Reply> {
     // From here on nothing is missed.
     let changes = graph.inner.store.announcer().listen();
-    let ctx = graph.inner.context(viewer.clone(), Arc::default());
+    let ctx = graph.inner.context(viewer.clone(), Caller::default(), Arc::default());
     let opened = selected(&prepared)
         .and_then(|selected| match Subscription::field(selected.name()) {
             Some(field) => field.listen.open(prepared.planner(), &selected, &ctx),
@@ -280,13 +280,12 @@ impl Subscribed {
 
     async fn event(&self, change: &Change) -> Option<Reply> {
         let recorder = Arc::default();
-        let ctx = self.graph.inner.context(self.viewer.clone(), Arc::clone(&recorder));
+        let ctx = self.graph.inner.context(self.viewer.clone(), Caller::default(), Arc::clone(&recorder));
         let selected = selected(&self.prepared).ok()?;
         let event = self.interest.event(change, self.prepared.planner(), &selected, &ctx);
         let (mut body, errors) = event.await?;
         body.push(b'}');
-        let operation = Some(OperationKind::Subscription);
-        Some(Reply { body, operation, executed: true, codes: errors.codes, statements: recorder.count() })
+        Some(Reply::executed(OperationKind::Subscription, body, errors, recorder.count()))
     }
 }
 

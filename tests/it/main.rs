@@ -5,6 +5,7 @@
 mod harness;
 
 mod access;
+mod commands;
 mod corpus;
 mod limits;
 mod live;
@@ -14,4 +15,5 @@ mod pages;
 mod plans;
 mod published;
 mod recording;
+mod sessions;
 mod statements;
