@@ -507,7 +507,7 @@ impl Both {
             body.push(b'}');
             body
         };
-        let document = crate::document::Document { parsed: document.0.clone() };
+        let document = crate::document::Document::of(document.0.clone());
         let operation = match document.operation(None) {
             Ok(operation) => &operation.node,
             Err(error) => return refused(error),
@@ -533,7 +533,7 @@ impl Both {
             Ok(selection) => selection,
             Err(error) => return refused(error),
         };
-        let (mut body, _) = crate::answer(&selection, Query, &ctx).await;
+        let (mut body, _) = crate::answer(&selection, Query, &ctx, Vec::new()).await;
         body.push(b'}');
         body
     }

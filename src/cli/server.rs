@@ -4,8 +4,9 @@
 use std::{future::Future, io};
 
 use entities::{
-    Store,
+    CacheConfig, Store,
     password::Verdict,
+    redis::Redis,
     seed,
     user::{self, Credentials, Named},
 };
@@ -134,7 +135,17 @@ async fn open(config: &Config, prepare: Option<bool>) -> Result<(Store, Registry
     if let (false, Some(demo_data)) = (postgres, prepare) {
         database::prepare(&store, demo_data).await?;
     }
-    Ok((store, registry))
+    let redis = config.redis.url.as_ref().map(|url| Redis::new(url, &mut registry));
+    let store = match &redis {
+        Some(redis) => store.with_relay(redis, &config.redis.namespace),
+        None => store,
+    };
+    if !config.cache.enabled.is_on(true) {
+        return Ok((store, registry));
+    }
+    let cache =
+        CacheConfig { max_bytes: config.cache.max_bytes.0 as u64, namespace: config.redis.namespace.clone() };
+    Ok((store.with_cache(&cache, redis, &mut registry), registry))
 }
 
 /// Done at SIGTERM or SIGINT.
@@ -181,7 +192,10 @@ fn banner(config: &Config, listener: &TcpListener, accounts: &[Account]) -> Stri
             "    Database    {database}{}",
             if database.starts_with("sqlite") { "  (embedded)" } else { "" }
         ),
-        String::from("    Batching    in this process, no other service"),
+        match &config.redis.url {
+            None => String::from("    Cache       in this process  (embedded)"),
+            Some(url) => format!("    Cache       {url}"),
+        },
         String::from("    Your own    DATABASE_URL=postgres://user:password@host/name cargo run"),
         String::new(),
         String::from("  Demo accounts (the playground signs in as any of them)"),

@@ -5,15 +5,18 @@
 mod harness;
 
 mod access;
+mod cache;
 mod catalogue;
 mod commands;
 mod corpus;
 mod limits;
+mod live;
 mod matrix;
 mod mutations;
 mod outage;
 mod pages;
 mod plans;
 mod published;
+mod recording;
 mod sessions;
 mod statements;
