@@ -286,6 +286,7 @@ impl AuthConfig {
             secret: self.secret.as_ref().map_or(defaults.secret, |secret| Secret::new(secret.expose())),
             cost: self.cost(),
             sign_up: self.sign_up,
+            poll: defaults.poll,
         }
     }
 
