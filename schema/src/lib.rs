@@ -116,7 +116,7 @@ pub enum OperationKind {
 }
 
 /// The answer to one request.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Reply {
     /// The response as JSON.
     pub body: Vec<u8>,
