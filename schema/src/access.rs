@@ -181,7 +181,10 @@ impl Access {
 
 /// Can something have been revoked by this?
 fn may_revoke(changes: &Changes) -> bool {
-    changes.iter().any(|change| matches!(change, Change::SessionEnded { .. } | Change::User { .. }))
+    let may = |change: &Change| {
+        matches!(change, Change::SessionEnded { .. } | Change::User { .. } | Change::Missed)
+    };
+    changes.iter().any(may)
 }
 
 fn complain(result: Result<(), Error>, what: &'static str) {

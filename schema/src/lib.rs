@@ -84,6 +84,9 @@ pub struct Request {
     /// Add `extensions.explain` to the answer; only in development.
     #[serde(skip)]
     pub explain: bool,
+    /// What the caller has written, as `extensions.cacheToken` said: the answer must not be older.
+    #[serde(skip)]
+    pub cache_token: Option<String>,
     /// From where and with what it was sent.
     #[serde(skip)]
     pub caller: Caller,
@@ -127,12 +130,16 @@ pub struct Reply {
     pub retry_after_seconds: Option<u32>,
     /// SQL statements that this request caused or shared.
     pub statements: u32,
+    /// The moment of what the request wrote, for reading it on other nodes.
+    pub cache_token: Option<String>,
 }
 
 impl Reply {
-    fn executed(kind: OperationKind, body: Vec<u8>, errors: Errors, statements: u32) -> Self {
+    fn executed(kind: OperationKind, body: Vec<u8>, errors: Errors, recorder: &Recorder) -> Self {
         let Errors { codes, retry_after_seconds, .. } = errors;
-        Self { body, operation: Some(kind), executed: true, codes, retry_after_seconds, statements }
+        let (operation, statements) = (Some(kind), recorder.count());
+        let cache_token = recorder.wrote().map(|moment| moment.to_string());
+        Self { body, operation, executed: true, codes, retry_after_seconds, statements, cache_token }
     }
 }
 
@@ -301,16 +308,19 @@ impl Graph {
         }
         let explain = request.explain && self.inner.options.development;
         let recorder = Arc::new(Recorder::new(explain));
-        let ctx = self.inner.context(viewer, request.caller, Arc::clone(&recorder));
+        let mut ctx = self.inner.context(viewer, request.caller, Arc::clone(&recorder));
+        if let Some(moment) = request.cache_token.and_then(|token| token.parse().ok()) {
+            ctx.batcher = self.inner.batcher(&self.inner.store.not_before(moment), Arc::clone(&recorder));
+        }
         let answered = self.inner.answer(&prepared, &ctx).await;
         Opened::Reply(match answered {
             Ok((mut body, errors)) => {
-                if explain {
-                    explain::write(&recorder, &ctx.batcher, started.elapsed(), &mut body);
-                }
+                let explained =
+                    explain.then(|| explain::Explain::of(&recorder, &ctx.batcher, started.elapsed()));
+                explain::write(explained, recorder.wrote(), &mut body);
                 body.push(b'}');
                 prepared.document.answered(body.len());
-                Reply::executed(prepared.kind, body, errors, recorder.count())
+                Reply::executed(prepared.kind, body, errors, &recorder)
             }
             Err(error) => refused(Some(prepared.kind), &[error]),
         })
@@ -363,10 +373,15 @@ impl Inner {
 
     /// A new request's context.
     fn context(&self, viewer: Viewer, caller: Caller, recorder: Arc<Recorder>) -> Context {
-        let batcher = Batcher::new(&self.store, recorder, self.groups.clone(), self.metrics.clone());
+        let batcher = self.batcher(&self.store, recorder);
         let (scope, now) = (viewer.scope(), entities::clock::now());
         let (access, sdl) = (self.access.clone(), Arc::clone(&self.sdl));
         Context { viewer, scope, caller, now, batcher, access, sdl }
+    }
+
+    /// A new request's loads.
+    fn batcher(&self, store: &Store, recorder: Arc<Recorder>) -> Batcher {
+        Batcher::new(store, recorder, self.groups.clone(), self.metrics.clone())
     }
 
     /// Runs a query or a mutation; the answer lacks only its closing brace.
@@ -454,5 +469,6 @@ fn refused(operation: Option<OperationKind>, errors: &[RequestError]) -> Reply {
     let mut body = b"{\"errors\":".to_vec();
     errors.write(&mut body);
     body.push(b'}');
-    Reply { body, operation, executed: false, codes: errors.codes, retry_after_seconds: None, statements: 0 }
+    let (executed, codes) = (false, errors.codes);
+    Reply { body, operation, executed, codes, retry_after_seconds: None, statements: 0, cache_token: None }
 }

@@ -285,7 +285,7 @@ impl Subscribed {
         let event = self.interest.event(change, self.prepared.planner(), &selected, &ctx);
         let (mut body, errors) = event.await?;
         body.push(b'}');
-        Some(Reply::executed(OperationKind::Subscription, body, errors, recorder.count()))
+        Some(Reply::executed(OperationKind::Subscription, body, errors, &recorder))
     }
 }
 

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Instant};
 use axum::{
     body::{Body, HttpBody as _},
     extract::{Request, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse as _, Response},
 };
 use bytes::{Bytes, BytesMut};
@@ -63,6 +63,8 @@ const MEDIA_TYPE: Refusal = Refusal::new(
     "BAD_USER_INPUT",
     "The body must be sent as content-type: application/json, in UTF-8.",
 );
+/// What a caller has written, to be read on whatever node answers next.
+const CACHE_TOKEN: HeaderName = HeaderName::from_static("x-cache-token");
 const TOO_LARGE: Refusal =
     Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE", "The request is too large.");
 const BODY_TIMEOUT: Refusal =
@@ -275,6 +277,8 @@ pub(super) async fn answer(app: &App, headers: &HeaderMap, asked: Result<Asked, 
     let result = match asked {
         Ok(Asked { viewer, mut request }) => {
             id.clone_into(&mut request.request_id);
+            let token = headers.get(CACHE_TOKEN).and_then(|token| token.to_str().ok());
+            request.cache_token = token.map(ToOwned::to_owned);
             request.explain = app.development && headers.get("x-explain").is_some_and(|value| value == "1");
             let running = app.graph.execute(viewer, request).instrument(span.clone());
             tokio::time::timeout(app.http.request_timeout, running).await.map_err(|_| TIMEOUT)
@@ -289,7 +293,11 @@ pub(super) async fn answer(app: &App, headers: &HeaderMap, asked: Result<Asked, 
             };
             record(app, headers, &span, started, status, &Ran::answered(&reply));
             let headers = [(header::CONTENT_TYPE, media.content_type()), (header::CACHE_CONTROL, "no-store")];
+            let token = reply.cache_token.and_then(|token| HeaderValue::from_str(&token).ok());
             let mut response = (status, headers, reply.body).into_response();
+            if let Some(token) = token {
+                response.headers_mut().insert(CACHE_TOKEN, token);
+            }
             if let Some(seconds) = reply.retry_after_seconds {
                 response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
             }

@@ -1,7 +1,7 @@
 //! A graph over a test database, and the clients who ask it.
 
 use entities::{
-    Store,
+    CacheConfig, Store,
     id::{SessionId, UserId},
     password,
     secret::Secret,
@@ -20,6 +20,7 @@ use super::db;
 pub(crate) struct TestApp {
     pub(crate) graph: Graph,
     pub(crate) store: Store,
+    url: String,
 }
 
 impl TestApp {
@@ -45,13 +46,32 @@ impl TestApp {
 
     /// Over this database, with the secret that all have in common: as many as there are nodes.
     pub(crate) async fn over(url: &str) -> Self {
-        let store = db::open(url).await;
+        Self::of(db::open(url).await, url)
+    }
+
+    fn of(store: Store, url: &str) -> Self {
         let cost = password::Cost { memory_kib: 64, passes: 1 };
         let access = AccessOptions { secret: Secret::new("of the tests"), cost, ..AccessOptions::default() };
         let access = Some(Access::new(store.clone(), access));
         let options = Options { development: true, access, ..Options::default() };
         let graph = Graph::new(store.clone(), options, &mut Registry::default());
-        Self { graph, store }
+        Self { graph, store, url: url.to_owned() }
+    }
+
+    /// A graph over a store on the same database.
+    pub(crate) fn over_store(&self, store: Store) -> Self {
+        Self::of(store, &self.url)
+    }
+
+    /// Another node's store on the same database.
+    pub(crate) async fn another_store(&self) -> Store {
+        db::open(&self.url).await
+    }
+
+    /// Another graph over the same database, with a cache in this process.
+    pub(crate) async fn with_cache(&self) -> Self {
+        let store = self.another_store().await;
+        Self::of(store.with_cache(&CacheConfig::default(), None, &mut Registry::default()), &self.url)
     }
 
     pub(crate) fn is_postgres(&self) -> bool {
@@ -131,6 +151,8 @@ pub(crate) struct Reply {
     pub(crate) executed: bool,
     /// The statements that ran for it.
     pub(crate) sql: Vec<Statement>,
+    /// The rest of `extensions`.
+    pub(crate) extensions: Value,
 }
 
 impl Client<'_> {
@@ -176,6 +198,7 @@ impl Client<'_> {
             operation_name: name.map(str::to_owned),
             variables: serde_json::from_value(variables).expect("variables are an object"),
             explain: true,
+            cache_token: None,
             caller: self.caller.clone(),
             request_id: String::new(),
         }
@@ -197,7 +220,8 @@ impl Reply {
         assert_eq!(answer.get("data").is_some(), reply.executed, "data is there when executed: {body}");
         let explained = body.rfind(",\"extensions\":{\"explain\":");
         let body = explained.map_or(body.clone(), |end| format!("{}}}", &body[..end]));
-        Reply { body, data: answer["data"].take(), errors, codes, executed: reply.executed, sql }
+        let (data, extensions) = (answer["data"].take(), answer["extensions"].take());
+        Reply { body, data, errors, codes, executed: reply.executed, sql, extensions }
     }
 }
 
