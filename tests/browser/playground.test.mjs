@@ -17,7 +17,9 @@ const EXAMPLES = [
   "W4: forms, submissions, people",
   "Entities, a first look",
   "Latest locations in a box",
+  "Record positions",
 ];
+const LIVE = ["Live: positions as they come in", "Live: submissions to a form", "Live: sessions that end"];
 
 let browser;
 let page;
@@ -114,6 +116,25 @@ for (const example of EXAMPLES) {
   });
 }
 
+for (const example of LIVE) {
+  test(`the example "${example}" opens in a new tab and waits for events`, async () => {
+    const waits = page.waitForEvent("websocket");
+    await page.getByRole("button", { name: "Examples" }).click();
+    await page.getByRole("menuitem", { name: example }).click();
+    const socket = await waits;
+    await socket.waitForEvent("framereceived", ({ payload }) => payload.includes("connection_ack"));
+    if (example === LIVE[0]) {
+      await expectSubscription();
+      await record(47.25);
+      await page.waitForFunction(
+        (ending) => window.document.querySelector(ending)?.textContent.includes("47.25"),
+        ".graphiql-response .view-lines",
+      );
+    }
+    await page.getByRole("button", { name: "Stop query (Ctrl-Enter)" }).or(page.locator(".graphiql-execute-button")).first().click();
+  });
+}
+
 test("switching the account changes who asks, in this tab and in the next", async () => {
   const select = page.getByRole("combobox", { name: "Account" });
   await select.selectOption(accounts[1].name);
@@ -166,6 +187,25 @@ test("nothing went to another host, and the console stayed silent", () => {
   assert.deepEqual(elsewhere, []);
   assert.deepEqual(complaints, []);
 });
+
+/** The server counts subscriptions. */
+async function expectSubscription() {
+  for (let tries = 0; tries < 100; tries++) {
+    const text = await (await fetch(new URL("/metrics", url))).text();
+    if (/graphql_server_subscriptions\{transport="websocket"\} [1-9]/.test(text)) return;
+    await new Promise((done) => setTimeout(done, 50));
+  }
+  assert.fail("no subscription began");
+}
+
+/** A position of the first account. */
+async function record(latitude) {
+  const query = `mutation($point: LocationPointInput!) { recordLocations(input: { points: [$point] }) { acceptedCount } }`;
+  const point = { timestamp: new Date(Date.now() + 60_000).toISOString(), latitude, longitude: 8 };
+  const headers = { authorization: `Bearer ${accounts[0].token}` };
+  const sent = await post({ query, variables: { point } }, headers);
+  assert.equal((await sent.json()).data.recordLocations.acceptedCount, 1);
+}
 
 /** Signs in outside the page; the access token. */
 async function signIn({ name, password }, sessionName) {

@@ -173,14 +173,14 @@ impl Connection {
             Continue(()) => self.converse().await,
             ended => ended,
         };
-        let Break(Some((code, reason))) = flow else { return };
         self.sayings.clear();
-        let frame = CloseFrame { code, reason: reason.into() };
         let closing = async {
-            // Until the other side has seen it; closing with unread data would take it away again.
-            if self.socket.send(Message::Close(Some(frame))).await.is_ok() {
-                while let Some(Ok(_)) = self.socket.recv().await {}
+            if let Break(Some((code, reason))) = flow {
+                let frame = CloseFrame { code, reason: reason.into() };
+                let _ = self.socket.send(Message::Close(Some(frame))).await;
             }
+            // Reading on answers the client's closing, or waits for its answer to ours.
+            while let Some(Ok(_)) = self.socket.recv().await {}
         };
         let _ = tokio::time::timeout(CLOSE_WITHIN, closing).await;
     }
