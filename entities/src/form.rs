@@ -1,6 +1,6 @@
 //! Forms: what is asked. Lists walk `forms (created_at desc, id desc)`, `(owner_id, …)` or the index of their
 //! order. The draft may be half a megabyte, so it is no column of `Model`: it is read by itself, when asked for.
-//! Published versions are in `form/version.rs`. Not here: answers (`submission`), editing (later).
+//! Published versions are in `form/version.rs`. Changes are in `form/write.rs`. Not here: answers (`submission`).
 
 use std::sync::Arc;
 
@@ -17,7 +17,9 @@ use crate::{
     user::Role,
 };
 
+pub mod definition;
 pub mod version;
+pub mod write;
 
 text_enum! {
     /// Where a form is in its life.

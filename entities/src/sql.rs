@@ -97,6 +97,12 @@ impl Sql {
         self.push(column).push(" LIKE ").bind(format!("%{literal}%")).push(" ESCAPE '\\'")
     }
 
+    /// ` FOR UPDATE` at the end of a statement: the rows stay as they are until the transaction ends. On SQLite they do
+    /// anyway, since a transaction that writes is alone.
+    pub(crate) fn for_update(&mut self) -> &mut Self {
+        if self.is_postgres() { self.push(" FOR UPDATE") } else { self }
+    }
+
     fn list<T: Into<Value> + Clone>(&mut self, values: &[T]) -> &mut Self {
         if values.is_empty() {
             return self.push("NULL");
@@ -268,6 +274,18 @@ impl Json {
     /// The document's text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Can the databases store this value? PostgreSQL takes every character but NUL.
+    pub fn can_hold(value: &serde_json::Value) -> bool {
+        match value {
+            serde_json::Value::String(text) => is_storable(text),
+            serde_json::Value::Array(items) => items.iter().all(Self::can_hold),
+            serde_json::Value::Object(fields) => {
+                fields.iter().all(|(name, value)| is_storable(name) && Self::can_hold(value))
+            }
+            _ => true,
+        }
     }
 }
 

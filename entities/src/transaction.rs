@@ -45,7 +45,6 @@ impl Transaction {
     }
 
     /// Runs a statement and reads each row with `read`.
-    #[expect(dead_code, reason = "for writes that read first; none does yet")]
     pub(crate) async fn fetch<T>(
         &self,
         name: &'static str,

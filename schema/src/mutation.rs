@@ -18,6 +18,7 @@ use crate::{
     Context, Viewer,
     edge::{Arguments, parse},
     error::{FieldError, RequestError},
+    form::mutation as form,
     object::{Entity, Row, label},
     scalar::write_text,
     select::{Planner, Selected},
@@ -27,11 +28,27 @@ use crate::{
 
 /// All mutations.
 static FIELDS: LazyLock<Vec<Field>> = LazyLock::new(|| {
-    vec![field(
-        "renameSession",
-        "Gives one of the caller's own sessions another name, or takes the name away.",
-        |input, ctx| session::rename(input, ctx).boxed(),
-    )]
+    vec![
+        field(
+            "renameSession",
+            "Gives one of the caller's own sessions another name, or takes the name away.",
+            |input, ctx| session::rename(input, ctx).boxed(),
+        ),
+        field("createForm", "Makes a form: a draft that only its editors see.", |input, ctx| {
+            form::create(input, ctx).boxed()
+        }),
+        field("updateForm", "Changes title and description of a form.", |input, ctx| {
+            form::update(input, ctx).boxed()
+        }),
+        field(
+            "saveFormDraft",
+            "Saves what is being edited, unless somebody else saved since `baseRevision`.",
+            |input, ctx| form::save_draft(input, ctx).boxed(),
+        ),
+        field("setFormStatus", "Opens, closes or archives a form.", |input, ctx| {
+            form::set_status(input, ctx).boxed()
+        }),
+    ]
 });
 
 fn field<A: Arguments, P: Entity>(name: &'static str, about: &'static str, run: Does<A, P>) -> Field {

@@ -6,6 +6,7 @@ mod harness;
 
 mod access;
 mod corpus;
+mod forms;
 mod limits;
 mod mutations;
 mod outage;
