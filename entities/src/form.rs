@@ -17,7 +17,12 @@ use crate::{
     user::Role,
 };
 
+pub mod compiled;
 pub mod definition;
+mod json_schema;
+pub mod logic;
+pub mod pattern;
+pub mod problem;
 pub mod version;
 pub mod write;
 

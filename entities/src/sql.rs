@@ -276,6 +276,11 @@ impl Json {
         &self.0
     }
 
+    /// The document itself.
+    pub fn to_value(&self) -> serde_json::Value {
+        serde_json::from_str(&self.0).expect("the database holds JSON")
+    }
+
     /// Can the databases store this value? PostgreSQL takes every character but NUL.
     pub fn can_hold(value: &serde_json::Value) -> bool {
         match value {

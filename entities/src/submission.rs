@@ -1,5 +1,5 @@
 //! Submissions: filled-in forms. Lists walk `form_submissions (form_id, created_at desc, id desc)`,
-//! `(user_id, …)` or `(form_id, user_id, …)`. Not here: validation of answers (it comes with writing).
+//! `(user_id, …)` or `(form_id, user_id, …)`. What answers go through before they are stored is in `submission/pipeline.rs`.
 
 use std::sync::Arc;
 
@@ -16,6 +16,8 @@ use crate::{
     store::Store,
     user::Role,
 };
+
+pub mod pipeline;
 
 table! {
     /// A row of `form_submissions`.

@@ -45,6 +45,11 @@ static FIELDS: LazyLock<Vec<Field>> = LazyLock::new(|| {
             "Saves what is being edited, unless somebody else saved since `baseRevision`.",
             |input, ctx| form::save_draft(input, ctx).boxed(),
         ),
+        field(
+            "publishForm",
+            "Makes the draft the next version, and opens the form if it is the first. Everything that is wrong with the draft is told at once, each by a path that begins with `draft`.",
+            |input, ctx| form::publish(input, ctx).boxed(),
+        ),
         field("setFormStatus", "Opens, closes or archives a form.", |input, ctx| {
             form::set_status(input, ctx).boxed()
         }),

@@ -1,18 +1,24 @@
 //! Changing forms: made, renamed, drafted, published, opened and closed. Each function is one transaction with its
 //! entry in the activity log. Not here: what a definition may say (`definition`), reading (`form`).
 
-use serde_json::json;
+use rustc_hash::FxHashMap;
+use serde_json::{Value, json};
 
-use super::{Model, Status};
+use super::{
+    Model, Status,
+    compiled::{self, CompiledForm},
+    definition::{Definition, FieldType},
+    problem::Problem,
+};
 use crate::{
     activity::{Action, Entry},
     change::Change,
     clock,
     error::Error,
-    id::{FormId, UserId},
+    id::{FormId, FormVersionId, UserId},
     node::Kind,
     scope::Scope,
-    sql::{Record as _, Sql},
+    sql::{Json, Record as _, Sql},
     store::Store,
     transaction::Transaction,
     user::Role,
@@ -34,6 +40,10 @@ pub enum Refusal {
     Unpublished,
     /// The form was published once, so it is no draft any more.
     Published,
+    /// There is no draft: nothing was saved since the last publication.
+    NoDraft,
+    /// The draft cannot be published.
+    Wrong(Vec<Problem>),
 }
 
 /// What a change answers: the form, or why not.
@@ -52,7 +62,7 @@ pub struct New<'a> {
     /// What it is for.
     pub description: Option<&'a str>,
     /// The first draft.
-    pub draft: Option<serde_json::Value>,
+    pub draft: Option<Value>,
 }
 
 /// Makes a form. The caller has asked `may_create`.
@@ -108,19 +118,112 @@ pub async fn update(store: &Store, scope: &Scope, id: FormId, update: Update<'_>
 ///
 /// # Errors
 /// The database's.
-pub async fn save_draft(
-    store: &Store,
-    scope: &Scope,
-    id: FormId,
-    base: i32,
-    draft: serde_json::Value,
-) -> Changed {
+pub async fn save_draft(store: &Store, scope: &Scope, id: FormId, base: i32, draft: Value) -> Changed {
     change(store, scope, id, Action::FormSaveDraft, |form, sql| {
         let revision = next_revision(form, base)?;
         sql.push(", draft = ").bind(draft).push(", draft_revision = ").bind(revision);
         Ok(json!({ "revision": revision }))
     })
     .await
+}
+
+/// Makes the draft of revision `base` the next version. The first one opens the form.
+///
+/// # Errors
+/// The database's.
+pub async fn publish(store: &Store, scope: &Scope, id: FormId, base: i32) -> Changed {
+    // Read and compiled before the transaction: that takes a while, and nobody should have to wait for it.
+    let draft = super::drafts(store, &[id]).await?.remove(&id).map(|draft| draft.to_value());
+    let compiled = tokio::task::spawn_blocking(move || {
+        let draft = draft?;
+        Some(CompiledForm::compile(&draft).map(|form| Version::of(&form, draft)))
+    });
+    let compiled = compiled.await.expect("compiling does not panic and is not aborted");
+
+    let mut transaction = Transaction::begin(store).await?;
+    let (form, user) = match editable(&transaction, scope, id).await? {
+        Ok(editable) => editable,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    let version = match (next_revision(&form, base), compiled) {
+        (Err(conflict), _) => return Ok(Err(conflict)),
+        (Ok(_), None) => return Ok(Err(Refusal::NoDraft)),
+        (Ok(_), Some(Err(problems))) => return Ok(Err(Refusal::Wrong(problems))),
+        (Ok(_), Some(Ok(version))) => version,
+    };
+    let before = types_so_far(&transaction, id).await?;
+    let changed = version.types.iter().filter_map(|field| {
+        let before = before.get(&field.path).filter(|before| **before != field.type_name)?;
+        let message = format!(
+            "`{}` was {before} in a version before: answers would not fit. Take another key.",
+            field.path
+        );
+        Some(Problem::new(format!("{}/type", field.pointer), "typeChanged", message))
+    });
+    let problems: Vec<Problem> = changed.collect();
+    if !problems.is_empty() {
+        return Ok(Err(Refusal::Wrong(problems)));
+    }
+    let (number, now) = (form.version + 1, clock::now());
+    let metadata = json!({ "version": number, "hash": version.hash });
+    let mut sql = transaction.sql();
+    sql.push("INSERT INTO form_versions (id, form_id, number, definition, json_schema, hash, published_at, published_by) VALUES (");
+    sql.bind(FormVersionId::new()).push(", ").bind(id).push(", ").bind(number).push(", ");
+    sql.bind(version.document).push(", ").bind(version.json_schema).push(", ").bind(version.hash);
+    sql.push(", ").bind(now).push(", ").bind(user).push(")");
+    transaction.execute("form_version.insert", super::version::Model::TABLE, sql).await?;
+    let status = if form.status == Status::Draft { Status::Open } else { form.status };
+    let mut sql = transaction.sql();
+    sql.push("UPDATE forms SET draft = NULL, version = ")
+        .bind(number)
+        .push(", status = ")
+        .bind(status.as_str());
+    sql.push(", published_at = ").bind(now).push(", updated_at = ").bind(now).push(" WHERE id = ").bind(id);
+    transaction.execute("form.update", Model::TABLE, sql).await?;
+    transaction.changed(Change::Form { id, owner: form.owner_id });
+    transaction.commit(entry(user, Action::FormPublish, id, metadata)).await?;
+    Ok(Ok(id))
+}
+
+/// A version about to be stored.
+struct Version {
+    /// Each field with its type, and where that stands.
+    types: Vec<FieldType>,
+    document: Value,
+    json_schema: Value,
+    hash: String,
+}
+
+impl Version {
+    fn of(form: &CompiledForm, document: Value) -> Self {
+        Self {
+            json_schema: form.json_schema(),
+            hash: compiled::hash(&document),
+            document,
+            types: form.definition.types(),
+        }
+    }
+}
+
+/// The type that each field had in the published versions, by its keys.
+async fn types_so_far(
+    transaction: &Transaction,
+    id: FormId,
+) -> Result<FxHashMap<String, &'static str>, Error> {
+    let mut sql = transaction.sql();
+    sql.push("SELECT t.definition FROM form_versions t WHERE t.form_id = ")
+        .bind(id)
+        .push(" ORDER BY t.number");
+    let fetched = transaction
+        .fetch("form_version.types", super::version::Model::TABLE, sql, |cells| cells.next::<Json>());
+    let mut types = FxHashMap::default();
+    for document in fetched.await? {
+        // What was published under older rules keeps only what it can.
+        if let Ok(definition) = Definition::parse(&document.to_value()) {
+            types.extend(definition.types().into_iter().map(|field| (field.path, field.type_name)));
+        }
+    }
+    Ok(types)
 }
 
 /// Opens, closes or archives a form.
@@ -152,7 +255,7 @@ async fn change(
     scope: &Scope,
     id: FormId,
     action: Action,
-    set: impl FnOnce(&Model, &mut Sql) -> Result<serde_json::Value, Refusal>,
+    set: impl FnOnce(&Model, &mut Sql) -> Result<Value, Refusal>,
 ) -> Changed {
     let mut transaction = Transaction::begin(store).await?;
     let (form, user) = match editable(&transaction, scope, id).await? {
@@ -180,7 +283,7 @@ async fn editable(
 ) -> Result<Result<(Model, UserId), Refusal>, Error> {
     let mut sql = transaction.sql();
     sql.push("SELECT ").push(Model::COLUMNS).push(" FROM forms t WHERE t.id = ").bind(id).for_update();
-    let rows = transaction.fetch("form.lock", Model::TABLE, sql, |cells| Model::read(cells)).await?;
+    let rows = transaction.fetch("form.lock", Model::TABLE, sql, Model::read).await?;
     let Some(form) = rows.into_iter().next().filter(|form| form.is_visible_to(scope)) else {
         return Ok(Err(Refusal::NotFound));
     };
@@ -188,6 +291,6 @@ async fn editable(
     Ok(user.map(|user| (form, user)).ok_or(Refusal::NotAllowed))
 }
 
-fn entry(user: UserId, action: Action, form: FormId, metadata: serde_json::Value) -> Entry {
+fn entry(user: UserId, action: Action, form: FormId, metadata: Value) -> Entry {
     Entry { user: Some(user), action, subject: Some((Kind::Form, form.0)), metadata }
 }

@@ -1,7 +1,7 @@
-//! Editing forms: `createForm`, `updateForm`, `saveFormDraft`, `setFormStatus`. Here inputs are checked and refusals
+//! Editing forms: `createForm`, `updateForm`, `saveFormDraft`, `publishForm`, `setFormStatus`. Here inputs are checked and refusals
 //! are put into words. Not here: what a change does (`entities::form::write`).
 
-use std::sync::LazyLock;
+use std::{borrow::Cow, sync::LazyLock};
 
 use async_graphql::{ID, InputObject, MaybeUndefined};
 use entities::{
@@ -9,6 +9,7 @@ use entities::{
     form::{
         Status,
         definition::MAX_BYTES,
+        problem::{MAX_PROBLEMS, Problem},
         write::{self, Changed, New, Refusal, Update},
     },
     id::FormId,
@@ -56,6 +57,15 @@ pub(crate) struct SaveFormDraftInput {
     /// What is asked. It may be unfinished: everything is checked when it is published.
     definition: AnyJson,
     /// The `draftRevision` that was edited.
+    base_revision: i32,
+}
+
+/// A draft that becomes a version.
+#[derive(InputObject)]
+pub(crate) struct PublishFormInput {
+    /// The form.
+    id: ID,
+    /// The `draftRevision` that was looked at.
     base_revision: i32,
 }
 
@@ -159,6 +169,12 @@ pub(crate) async fn save_draft(Input(input): Input<SaveFormDraftInput>, ctx: &Co
     answer(form, write::save_draft(ctx.store(), &ctx.scope, form, input.base_revision, draft).await)
 }
 
+/// `Mutation.publishForm`
+pub(crate) async fn publish(Input(input): Input<PublishFormInput>, ctx: &Context) -> Answer {
+    let form = editing(ctx, &input.id)?;
+    answer(form, write::publish(ctx.store(), &ctx.scope, form, input.base_revision).await)
+}
+
 /// `Mutation.setFormStatus`
 pub(crate) async fn set_status(Input(input): Input<SetFormStatusInput>, ctx: &Context) -> Answer {
     let form = editing(ctx, &input.id)?;
@@ -176,28 +192,58 @@ fn answer(form: FormId, changed: Changed) -> Answer {
         Ok(form) => return Ok(FormPayload { form: Some(form), errors: Vec::new() }.into()),
         Err(refusal) => refusal,
     };
-    let (code, path, message): (_, &[&'static str], String) = match refusal {
-        Refusal::NotFound => (UserErrorCode::NotFound, &["input", "id"], "There is no such form.".to_owned()),
-        Refusal::NotAllowed => {
-            (UserErrorCode::NotAllowed, &["input", "id"], "You may not edit this form.".to_owned())
+    let one = |code, path: &[&'static str], message: String| vec![UserError::new(code, path, message)];
+    let errors = match refusal {
+        Refusal::NotFound => {
+            return refused(one(
+                UserErrorCode::NotFound,
+                &["input", "id"],
+                "There is no such form.".to_owned(),
+            ));
         }
-        Refusal::Conflict { revision } => (
+        Refusal::NotAllowed => {
+            one(UserErrorCode::NotAllowed, &["input", "id"], "You may not edit this form.".to_owned())
+        }
+        Refusal::Conflict { revision } => one(
             UserErrorCode::Conflict,
             &["input", "baseRevision"],
             format!("The draft was saved in between: its revision is {revision} now."),
         ),
         Refusal::Unpublished => {
-            (UserErrorCode::Invalid, &["input", "status"], "Publish the form before it opens.".to_owned())
+            one(UserErrorCode::Invalid, &["input", "status"], "Publish the form before it opens.".to_owned())
         }
-        Refusal::Published => (
+        Refusal::Published => one(
             UserErrorCode::Invalid,
             &["input", "status"],
             "A published form does not become a draft again: close it.".to_owned(),
         ),
+        Refusal::NoDraft => one(
+            UserErrorCode::Required,
+            &["input", "id"],
+            "There is no draft: nothing was saved since the last publication.".to_owned(),
+        ),
+        Refusal::Wrong(problems) => problems.into_iter().take(MAX_PROBLEMS).map(in_draft).collect(),
     };
     // Whoever may see the form sees what it is like now.
-    let form = (code != UserErrorCode::NotFound).then_some(form);
-    Ok(FormPayload { form, errors: vec![UserError::new(code, path, message)] }.into())
+    Ok(FormPayload { form: Some(form), errors }.into())
+}
+
+/// A problem of the draft, which is not in the input: the path begins with `draft`.
+fn in_draft(problem: Problem) -> UserError {
+    let segments = problem.pointer.split('/').skip(1);
+    let segments = segments.map(|segment| Cow::Owned(segment.replace("~1", "/").replace("~0", "~")));
+    let path = std::iter::once(Cow::Borrowed("draft")).chain(segments).collect();
+    UserError { message: problem.message, code: code_of(problem.rule), path, data: None }
+}
+
+/// The code of a broken rule.
+pub(crate) fn code_of(rule: &str) -> UserErrorCode {
+    match rule {
+        "required" => UserErrorCode::Required,
+        "maxLength" | "maximum" | "maxItems" | "maxDepth" | "maxCost" => UserErrorCode::TooLarge,
+        "minLength" | "minimum" | "minItems" => UserErrorCode::TooSmall,
+        _ => UserErrorCode::Invalid,
+    }
 }
 
 const MAX_TITLE_CHARS: usize = 200;
