@@ -40,6 +40,7 @@ pub fn router(app: App) -> Router {
     let mut routes = Router::new()
         .route("/graphql", post(graphql::post).get(graphql::get).fallback(graphql::other_method))
         .route("/schema.graphql", get(sdl))
+        .route("/.well-known/jwks.json", get(jwks))
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz));
     if app.http.metrics_address.is_none() {
@@ -139,6 +140,7 @@ fn route_label(path: &str) -> &'static str {
         "/readyz" => "/readyz",
         "/metrics" => "/metrics",
         "/schema.graphql" => "/schema.graphql",
+        "/.well-known/jwks.json" => "/.well-known/jwks.json",
         "/" => "/",
         _ if path.starts_with("/playground/") => "/playground/{asset}",
         _ => "_other",
@@ -148,6 +150,16 @@ fn route_label(path: &str) -> &'static str {
 async fn sdl(State(app): State<App>) -> Response {
     ([(header::CONTENT_TYPE, "application/graphql; charset=utf-8")], app.graph.sdl().to_owned())
         .into_response()
+}
+
+/// The public keys of access tokens, for gateways and other subgraphs.
+async fn jwks(State(app): State<App>) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "application/jwk-set+json"),
+        // Keys are published three times as long before they are used.
+        (header::CACHE_CONTROL, "public, max-age=60"),
+    ];
+    (headers, app.access.tokens().published()).into_response()
 }
 
 async fn no_such_path(headers: HeaderMap) -> Response {

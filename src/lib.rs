@@ -17,9 +17,8 @@ use std::{
 use bytes::Bytes;
 use entities::Store;
 use prometheus_client::registry::Registry;
-use schema::Graph;
+use schema::{Access, Graph};
 
-use auth::Auth;
 use config::{Config, HttpConfig};
 use telemetry::metrics::Metrics;
 
@@ -36,7 +35,7 @@ pub struct Parts {
     /// The store behind the graph; the hall only asks whether it is there.
     pub store: Store,
     /// Tokens to viewers.
-    pub auth: Auth,
+    pub access: Access,
     /// Whether requests should come here.
     pub ready: Readiness,
     /// Development: explanations, demo accounts.
@@ -54,21 +53,26 @@ impl App {
     pub fn new(
         config: &Config,
         store: Store,
-        auth: Auth,
+        access: Access,
         mut registry: Registry,
         development: Option<Development>,
     ) -> Self {
         let limits = config.graph.limits();
         let is_development = development.is_some();
         let accounts = development.map(|development| development.accounts).unwrap_or_default();
-        let options = schema::Options { development: is_development, limits, ..schema::Options::default() };
+        let options = schema::Options {
+            development: is_development,
+            limits,
+            access: Some(access.clone()),
+            ..schema::Options::default()
+        };
         let metrics = Metrics::register(&mut registry);
         let graph = Graph::new(store.clone(), options, &mut registry);
         let playground = config.http.playground.is_on(is_development);
         Self(Arc::new(Parts {
             graph,
             store,
-            auth,
+            access,
             ready: Readiness::default(),
             development: is_development,
             http: config.http.clone(),

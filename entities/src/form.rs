@@ -197,3 +197,6 @@ pub static OF_OWNERS: List<Model, Filter> = List::new(
     Names { page: "form.pages_of_owners", count: "form.counts_of_owners", parent: "owner_id" },
     Filter::push,
 );
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,6 @@
 //! Sessions: a sign-in on one device. Lists of a user walk `user_sessions (user_id, created_at desc, id desc)`.
-//! Not here: tokens, rotation and revocation (they come with the access rules).
+//! They begin in `begin` and
+//! end in `end`. Not here: passwords and access tokens.
 
 use std::sync::Arc;
 
@@ -19,6 +20,14 @@ use crate::{
     transaction::Transaction,
 };
 
+pub(crate) mod begin;
+pub(crate) mod end;
+mod token;
+mod touch;
+pub use begin::{Device, Grant, Refreshed, begin, refresh};
+pub use end::{Which, revoke};
+pub use touch::Uses;
+
 text_enum! {
     /// Why a session ended.
     EndReason {
@@ -28,7 +37,7 @@ text_enum! {
         RevokedByUser = "REVOKED_BY_USER",
         /// An administrator ended it.
         RevokedByAdmin = "REVOKED_BY_ADMIN",
-        /// It was not used for too long, or reached its absolute end.
+        /// It was not used for too long, reached its absolute end, or made room for a newer one.
         Expired = "EXPIRED",
         /// The account's password or role changed.
         CredentialsChanged = "CREDENTIALS_CHANGED",

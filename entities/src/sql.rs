@@ -97,10 +97,12 @@ impl Sql {
         self.push(column).push(" LIKE ").bind(format!("%{literal}%")).push(" ESCAPE '\\'")
     }
 
-    /// ` FOR UPDATE` at the end of a statement: the rows stay as they are until the transaction ends. On SQLite they do
-    /// anyway, since a transaction that writes is alone.
-    pub(crate) fn for_update(&mut self) -> &mut Self {
-        if self.is_postgres() { self.push(" FOR UPDATE") } else { self }
+    /// Locks the rows of this alias until the end of the transaction; SQLite has locked everything already.
+    pub(crate) fn for_update(&mut self, alias: &'static str) -> &mut Self {
+        if self.is_postgres() {
+            self.push(" FOR UPDATE OF ").push(alias);
+        }
+        self
     }
 
     fn list<T: Into<Value> + Clone>(&mut self, values: &[T]) -> &mut Self {

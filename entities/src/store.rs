@@ -27,6 +27,7 @@ use crate::{
     change::Announcer,
     error::Error,
     readers::Readers,
+    revocation::Revocations,
     sql::{Cells, Record, Source, Sql},
 };
 
@@ -50,6 +51,7 @@ pub struct Store {
     metrics: Metrics,
     recorder: Option<Arc<Recorder>>,
     announcer: Announcer,
+    revocations: Arc<Revocations>,
     writer: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -69,6 +71,7 @@ impl Store {
             metrics: Metrics::register(registry),
             recorder: None,
             announcer: Announcer::default(),
+            revocations: Arc::default(),
             writer: Arc::default(),
         })
     }
@@ -81,6 +84,11 @@ impl Store {
     /// Tells what is written, and lets others listen.
     pub fn announcer(&self) -> &Announcer {
         &self.announcer
+    }
+
+    /// What is known to be revoked.
+    pub fn revocations(&self) -> &Arc<Revocations> {
+        &self.revocations
     }
 
     /// The turn to write, where there is one writer at a time.
@@ -129,7 +137,7 @@ impl Store {
         mut read: impl FnMut(&mut Cells<'_>) -> Result<T, sea_orm::sqlx::Error>,
     ) -> Result<Vec<T>, Error> {
         let Some(readers) = &self.readers else {
-            return self.fetch_on(&self.db, name, table, sql, read).await;
+            return Box::pin(self.fetch_on(&self.db, name, table, sql, read)).await;
         };
         let (text, values) = sql.into_parts();
         let timing = self.timing(name, table, &text);

@@ -1,11 +1,17 @@
 //! Accounts: row, finders and lists. Lists walk `users (created_at desc, id desc)` or the index of their order;
-//! `search` uses the trigram index on `search_name`. Not here: passwords and tokens (the access rooms), hidden
+//! `search` uses the trigram index on `search_name`. Accounts are made and changed in `account`. Not here: passwords and tokens, hidden
 //! columns (the front room's `visible_to`).
 
 use std::sync::Arc;
 
 use chrono::DateTime;
 use rustc_hash::FxHashMap;
+
+mod account;
+pub use account::{
+    Changes, Credentials, Named, NewAccount, change_password, create, credentials, give_password, sign_up,
+    update,
+};
 
 use crate::{
     clock::{Time, TimeRange},

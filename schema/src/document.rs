@@ -2,7 +2,10 @@
 //! first time it comes; later requests with the same text skip all of that. Only valid documents are kept, by their
 //! text, within a bound on bytes. Variables are checked for every request (`variables`).
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use async_graphql::{
     Pos, Positioned, Variables,
@@ -22,6 +25,8 @@ use crate::{
 /// A document that fits the schema.
 pub(crate) struct Document {
     pub(crate) parsed: ExecutableDocument,
+    /// The size of its last answer, bytes: the next one is mostly as large and need not grow step by step.
+    answered: AtomicUsize,
 }
 
 /// The documents that have been seen.
@@ -32,6 +37,10 @@ pub(crate) struct Documents {
 
 /// Texts kept, bytes. A parsed document takes some ten times its text.
 const CACHE_BYTES: u64 = 4 << 20;
+
+/// Room for an answer that is set aside before it is written, bytes.
+const LEAST_ROOM: usize = 4 << 10;
+const MOST_ROOM: usize = 256 << 10;
 
 impl Documents {
     pub(crate) fn new(limits: Limits) -> Self {
@@ -62,7 +71,7 @@ impl Documents {
         })?;
         let parsed =
             parse_query(text).map_err(|error| RequestError::of_engine(Code::ParseFailed, error.into()))?;
-        Ok(Arc::new(Document { parsed }))
+        Ok(Arc::new(Document::of(parsed)))
     }
 
     /// Keeps a document that turned out valid.
@@ -72,6 +81,21 @@ impl Documents {
 }
 
 impl Document {
+    pub(crate) fn of(parsed: ExecutableDocument) -> Self {
+        Self { parsed, answered: AtomicUsize::new(LEAST_ROOM) }
+    }
+
+    /// A buffer for an answer.
+    pub(crate) fn room(&self) -> Vec<u8> {
+        let last = self.answered.load(Ordering::Relaxed);
+        Vec::with_capacity((last + last / 8).clamp(LEAST_ROOM, MOST_ROOM))
+    }
+
+    /// Notes how large an answer was.
+    pub(crate) fn answered(&self, bytes: usize) {
+        self.answered.store(bytes, Ordering::Relaxed);
+    }
+
     /// The operation to run (October 2021, §6.1.1 `GetOperation`).
     pub(crate) fn operation(
         &self,

@@ -20,7 +20,7 @@ use prometheus_client::registry::Registry;
 use uuid::Uuid;
 
 use crate::{
-    Context, Viewer,
+    Access, AccessOptions, Caller, Context, Viewer,
     batch::{Batcher, Groups, Loaded, Loader, Metrics},
     connection::{Bound, MAX_ROWS, PageArgs, Pages},
     document::{OnlyValidate, request_of},
@@ -507,7 +507,7 @@ impl Both {
             body.push(b'}');
             body
         };
-        let document = crate::document::Document { parsed: document.0.clone() };
+        let document = crate::document::Document::of(document.0.clone());
         let operation = match document.operation(None) {
             Ok(operation) => &operation.node,
             Err(error) => return refused(error),
@@ -521,6 +521,8 @@ impl Both {
         let ctx = Context {
             viewer: Viewer::Service,
             scope: Scope::All,
+            caller: Caller::default(),
+            access: Access::new(self.store.clone(), AccessOptions::default()),
             now: entities::clock::now(),
             batcher,
             sdl: Arc::from(""),
@@ -531,7 +533,7 @@ impl Both {
             Ok(selection) => selection,
             Err(error) => return refused(error),
         };
-        let (mut body, _) = crate::answer(&selection, Query, &ctx).await;
+        let (mut body, _) = crate::answer(&selection, Query, &ctx, Vec::new()).await;
         body.push(b'}');
         body
     }

@@ -1,13 +1,13 @@
 //! The front room: everything a client sees. Knows GraphQL and the store room's functions; names no SQL, no Redis and
 //! no HTTP (its manifest has none of them).
 //!
-//! In reading order: `Graph` (one request from text to bytes), `viewer` (who asks), `document` and `variables` (what
+//! In reading order: `Graph` (one request from text to bytes), `access` (who is let in) and `viewer` (who asks), `document` and `variables` (what
 //! is asked, checked once), `object` (types declared once, executed batch-first) with `edge`, `connection` and `node`,
 //! `batch` (loading without a timer), `write` (the answer), then the domains under the same names as in every room.
 //!
 //! The library async-graphql parses, validates, introspects and prints the schema. Queries are executed by `object`.
 
-use std::{sync::Arc, time::Instant};
+use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use async_graphql::{
     EmptySubscription, SDLExportOptions, Schema, ValidationMode, Variables, parser::types::OperationType,
@@ -16,9 +16,11 @@ use entities::{Recorder, Store, clock::Time, id::UserId, scope::Scope};
 use prometheus_client::registry::Registry;
 use serde::Deserialize;
 
+pub mod access;
 pub mod activity;
 pub mod batch;
 pub mod connection;
+pub mod credentials;
 mod document;
 pub mod edge;
 pub mod error;
@@ -38,12 +40,15 @@ pub mod scalar;
 mod select;
 pub mod session;
 pub mod submission;
+mod throttle;
+pub mod token;
 pub mod user;
 pub mod user_error;
 mod variables;
 pub mod viewer;
 mod write;
 
+pub use access::{Access, AccessOptions};
 pub use gate::Limits;
 pub use viewer::Viewer;
 
@@ -75,9 +80,21 @@ pub struct Request {
     /// Add `extensions.explain` to the answer; only in development.
     #[serde(skip)]
     pub explain: bool,
+    /// From where and with what it was sent.
+    #[serde(skip)]
+    pub caller: Caller,
     /// The request's id, for internal errors.
     #[serde(skip)]
     pub request_id: String,
+}
+
+/// From where and with what a request was sent; says nothing about who sent it.
+#[derive(Clone, Debug, Default)]
+pub struct Caller {
+    /// The client's address.
+    pub address: Option<IpAddr>,
+    /// The client's own description of itself.
+    pub user_agent: Option<Arc<str>>,
 }
 
 /// What kind of operation ran.
@@ -102,6 +119,8 @@ pub struct Reply {
     pub executed: bool,
     /// The codes of all errors in the answer, in order.
     pub codes: Vec<&'static str>,
+    /// After how many seconds it may be tried again, where an error says so.
+    pub retry_after_seconds: Option<u32>,
     /// SQL statements that this request caused or shared.
     pub statements: u32,
 }
@@ -113,13 +132,15 @@ pub struct Options {
     pub development: bool,
     /// Limits on documents.
     pub limits: Limits,
+    /// Who is let in; none: nobody but by keys of this graph alone.
+    pub access: Option<Access>,
     /// Shared batches of one loader that may be under way at once; 0 keeps every request to itself.
     pub shared_batches: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { development: false, limits: Limits::default(), shared_batches: 2 }
+        Self { development: false, limits: Limits::default(), access: None, shared_batches: 2 }
     }
 }
 
@@ -130,10 +151,13 @@ pub struct Context {
     pub viewer: Viewer,
     /// What they may read.
     pub scope: Scope,
+    /// From where they ask.
+    pub caller: Caller,
     /// When the request began: one moment for the whole answer.
     pub now: Time,
     /// Its loads.
     pub batcher: Batcher,
+    pub(crate) access: Access,
     pub(crate) sdl: Arc<str>,
 }
 
@@ -168,6 +192,7 @@ pub struct Graph {
 
 struct Inner {
     store: Store,
+    access: Access,
     options: Options,
     sdl: Arc<str>,
     validator: Engine,
@@ -196,14 +221,31 @@ impl Graph {
         let documents = Documents::new(options.limits);
         let (groups, metrics) = (Groups::new(options.shared_batches), Metrics::register(registry));
         let sdl = Arc::from(sdl);
-        let inner =
-            Inner { store, options, sdl, validator, introspector, input_types, documents, groups, metrics };
+        let own = || Access::new(store.clone(), AccessOptions::default());
+        let access = options.access.clone().unwrap_or_else(own);
+        let inner = Inner {
+            store,
+            access,
+            options,
+            sdl,
+            validator,
+            introspector,
+            input_types,
+            documents,
+            groups,
+            metrics,
+        };
         Self { inner: Arc::new(inner) }
     }
 
     /// The federated SDL, byte-equal to `_service.sdl`.
     pub fn sdl(&self) -> &str {
         &self.inner.sdl
+    }
+
+    /// What lets callers in. Before `Access::open` was called on it no token is good.
+    pub fn access(&self) -> &Access {
+        &self.inner.access
     }
 
     /// Runs one request for a viewer. Never fails: every failure is an answer with coded errors.
@@ -234,6 +276,8 @@ impl Graph {
         let ctx = Context {
             scope: viewer.scope(),
             viewer,
+            caller: request.caller,
+            access: inner.access.clone(),
             now: entities::clock::now(),
             batcher,
             sdl: Arc::clone(&inner.sdl),
@@ -244,7 +288,7 @@ impl Graph {
             OperationKind::Mutation => mutation::execute(root, planner, &ctx).await,
             OperationKind::Query | OperationKind::Subscription => {
                 match inner.plan(&document, root, planner, &ctx).await {
-                    Ok(selection) => Ok(answer(&selection, Query, &ctx).await),
+                    Ok(selection) => Ok(answer(&selection, Query, &ctx, document.room()).await),
                     Err(error) => Err(error),
                 }
             }
@@ -257,8 +301,10 @@ impl Graph {
             explain::write(&recorder, &ctx.batcher, started.elapsed(), &mut body);
         }
         body.push(b'}');
+        document.answered(body.len());
         let statements = recorder.count();
-        Reply { body, operation: Some(kind), executed: true, codes: errors.codes, statements }
+        let Errors { codes, retry_after_seconds, .. } = errors;
+        Reply { body, operation: Some(kind), executed: true, codes, retry_after_seconds, statements }
     }
 }
 
@@ -311,9 +357,9 @@ async fn answer<T: object::Entity>(
     selection: &Selection<'_, T>,
     root: T,
     ctx: &Context,
+    mut out: Vec<u8>,
 ) -> (Vec<u8>, Errors) {
     let rows = ctx.batcher.drive(selection.run(vec![root], ctx)).await;
-    let mut out = Vec::with_capacity(4_096);
     out.extend(b"{\"data\":");
     let mut writer = Writer::new(out);
     let start = writer.out.len();
@@ -338,5 +384,5 @@ fn refused(operation: Option<OperationKind>, errors: &[RequestError]) -> Reply {
     let mut body = b"{\"errors\":".to_vec();
     errors.write(&mut body);
     body.push(b'}');
-    Reply { body, operation, executed: false, codes: errors.codes, statements: 0 }
+    Reply { body, operation, executed: false, codes: errors.codes, retry_after_seconds: None, statements: 0 }
 }

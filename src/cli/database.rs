@@ -9,6 +9,7 @@ use entities::{
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use prometheus_client::registry::Registry;
+use schema::Access;
 use serde_json::json;
 use tokio::net::TcpStream;
 use xp::config::Config;
@@ -41,6 +42,13 @@ pub(super) async fn connect(
         "the database cannot be used\n  where: {url}\n  why:   {why}\n  fix:   check that it runs there and that \
          DATABASE_URL names it rightly; `xp doctor` checks the rest"
     )))
+}
+
+/// What lets callers in, with its keys read.
+pub(super) async fn access(config: &Config, store: &Store) -> Result<Access, Failure> {
+    let access = Access::new(store.clone(), config.auth.access());
+    access.open().await.map_err(|error| Failure::Failed(chain(&error)))?;
+    Ok(access)
 }
 
 /// Why the server of a PostgreSQL URL does not accept connections, if it does not.

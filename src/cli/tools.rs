@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use entities::{Store, id::UserId, user::Role};
+use entities::Store;
 use prometheus_client::registry::Registry;
 use schema::Graph;
 use serde_json::json;
@@ -10,10 +10,7 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
-use xp::{
-    auth::Auth,
-    config::{self, Config, layers::Loaded},
-};
+use xp::config::{self, Config, layers::Loaded};
 
 use super::{Failure, chain, say};
 
@@ -42,26 +39,6 @@ pub(super) fn config(loaded: &Loaded, action: super::Config, as_json: bool) -> R
         (super::Config::Check, false) => say("the configuration is valid"),
         (super::Config::Check, true) => say(&json!({ "valid": true }).to_string()),
     }
-}
-
-/// `xp token mint`.
-pub(super) fn mint(
-    config: &Config,
-    user: UserId,
-    role: Role,
-    ttl_seconds: u32,
-    as_json: bool,
-) -> Result<(), Failure> {
-    let file = config.auth.key_file.as_deref().ok_or_else(|| {
-        Failure::Usage(
-            "auth.key_file is not set\n  why:   a token is only good with the key of the server it is for\n  fix:   \
-             set XP_AUTH_KEY_FILE to that server's PEM file; `xp dev` prints tokens of its own"
-                .into(),
-        )
-    })?;
-    let auth = Auth::from_file(&config.auth, file).map_err(|error| Failure::Usage(error.to_string()))?;
-    let token = auth.mint(user, role, ttl_seconds).map_err(|error| Failure::Failed(error.to_string()))?;
-    if as_json { say(&json!({ "token": token, "ttlSeconds": ttl_seconds }).to_string()) } else { say(&token) }
 }
 
 /// `xp healthcheck`.

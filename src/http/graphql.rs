@@ -2,7 +2,7 @@
 //! hands it to the graph, answers in the media type that the caller prefers, and writes the one log line. Knows no
 //! more of a document than the front room's gate says about it.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use axum::{
     body::{Body, HttpBody as _},
@@ -13,14 +13,14 @@ use axum::{
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use opentelemetry::trace::TraceContextExt as _;
-use schema::{OperationKind, Reply, Viewer, gate};
+use schema::{Caller, OperationKind, Reply, Viewer, gate};
 use serde_json::{Map, Value, value::RawValue};
 use tracing::{Instrument as _, Span, field::Empty};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-use super::{refusal::Refusal, request_id};
+use super::{refusal::Refusal, request_id, server::Peer};
 use crate::{
-    App,
+    App, auth,
     telemetry::{
         self, OPERATIONS, SPANS,
         metrics::{Outcome, kind_name},
@@ -108,7 +108,7 @@ async fn read_post(app: &App, parts: &Parts, body: Body) -> Result<Asked, Refusa
     if !is_json(&parts.headers) {
         return Err(MEDIA_TYPE);
     }
-    let viewer = app.auth.viewer(&parts.headers).map_err(|_| UNAUTHENTICATED)?;
+    let viewer = auth::viewer(&app.access, &parts.headers).map_err(|_| UNAUTHENTICATED)?;
     let limit = match viewer {
         Viewer::Anonymous => app.http.body_limit_anonymous.0,
         Viewer::User { .. } | Viewer::Service => app.http.body_limit_signed_in.0,
@@ -118,8 +118,18 @@ async fn read_post(app: &App, parts: &Parts, body: Body) -> Result<Asked, Refusa
     }
     let reading = tokio::time::timeout(app.http.body_timeout, read_body(body, limit));
     let body = reading.await.map_err(|_| BODY_TIMEOUT)??;
-    let request = read_request(&body)?;
+    let mut request = read_request(&body)?;
+    request.caller = caller(app, parts);
     Ok(Asked { viewer, request })
+}
+
+/// From where and with what the request was sent.
+fn caller(app: &App, parts: &Parts) -> Caller {
+    let peer = parts.extensions.get::<Peer>();
+    let address =
+        peer.map(|Peer(peer)| auth::client_address(*peer, &parts.headers, &app.http.trusted_proxies));
+    let agent = parts.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
+    Caller { address, user_agent: agent.map(Arc::from) }
 }
 
 async fn read_body(mut body: Body, limit: usize) -> Result<Bytes, Refusal> {
@@ -156,7 +166,7 @@ fn read_get(app: &App, parts: &Parts) -> Result<Asked, Refusal> {
     if !has_preflight_header(&parts.headers) {
         return Err(CSRF);
     }
-    let viewer = app.auth.viewer(&parts.headers).map_err(|_| UNAUTHENTICATED)?;
+    let viewer = auth::viewer(&app.access, &parts.headers).map_err(|_| UNAUTHENTICATED)?;
     let mut fields = Map::new();
     for (name, text) in form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()) {
         let value = match name.as_ref() {
@@ -172,7 +182,9 @@ fn read_get(app: &App, parts: &Parts) -> Result<Asked, Refusal> {
     if fields.get("operationName").is_some_and(|name| name == "") {
         fields.remove("operationName");
     }
-    let request: schema::Request = serde_json::from_value(Value::Object(fields)).map_err(|_| NO_REQUEST)?;
+    let mut request: schema::Request =
+        serde_json::from_value(Value::Object(fields)).map_err(|_| NO_REQUEST)?;
+    request.caller = caller(app, parts);
     if request.query.is_empty() {
         return Err(NO_QUERY);
     }
@@ -278,7 +290,11 @@ async fn answer(app: &App, headers: &HeaderMap, asked: Result<Asked, Refusal>) -
             };
             record(app, headers, &span, started, status, &Ran::of(&reply, outcome));
             let headers = [(header::CONTENT_TYPE, media.content_type()), (header::CACHE_CONTROL, "no-store")];
-            (status, headers, reply.body).into_response()
+            let mut response = (status, headers, reply.body).into_response();
+            if let Some(seconds) = reply.retry_after_seconds {
+                response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+            }
+            response
         }
         Err(refusal) => {
             let outcome = if refusal == TIMEOUT { Outcome::Timeout } else { Outcome::Refused };

@@ -4,6 +4,7 @@
 
 use std::{
     io,
+    net::IpAddr,
     pin::pin,
     sync::{
         Arc,
@@ -29,6 +30,10 @@ use tower::Service as _;
 
 use super::metrics;
 use crate::{App, config::HttpConfig};
+
+/// The other end of the connection that a request came over.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer(pub(crate) IpAddr);
 
 const MOST_HEADERS: usize = 64;
 const HEADER_BYTES: u32 = 16 << 10;
@@ -85,12 +90,19 @@ pub(crate) async fn run(
             () = &mut shutdown => break,
             accepted = accept(&listener, &places) => accepted,
         };
-        let Ok((stream, place)) = accepted else {
+        let Ok((stream, peer, place)) = accepted else {
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
         let (routes, builder) = (routes.clone(), Arc::clone(&builder));
-        tokio::spawn(connection(stream, place, routes, builder, connections.watcher(), http.header_timeout));
+        tokio::spawn(connection(
+            (stream, peer),
+            place,
+            routes,
+            builder,
+            connections.watcher(),
+            http.header_timeout,
+        ));
     }
     drop(listener);
     // What is still open after the grace is cut off when the runtime ends.
@@ -104,11 +116,11 @@ pub(crate) async fn run(
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+) -> io::Result<(TcpStream, Peer, OwnedSemaphorePermit)> {
     let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
+    let (stream, peer) = listener.accept().await?;
     stream.set_nodelay(true)?;
-    Ok((stream, place))
+    Ok((stream, Peer(peer.ip()), place))
 }
 
 fn builder(http: &HttpConfig) -> Builder<TokioExecutor> {
@@ -130,7 +142,7 @@ fn builder(http: &HttpConfig) -> Builder<TokioExecutor> {
 }
 
 async fn connection(
-    stream: TcpStream,
+    (stream, peer): (TcpStream, Peer),
     _place: OwnedSemaphorePermit,
     routes: Router,
     builder: Arc<Builder<TokioExecutor>>,
@@ -139,7 +151,8 @@ async fn connection(
 ) {
     let asked = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&asked);
-    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+    let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
         seen.store(true, Ordering::Relaxed);
         routes.clone().call(request)
     });

@@ -2,7 +2,7 @@
 //! of them, and clients who ask it) and `shape` (the schema, introspected).
 
 mod app;
-mod db;
+pub(crate) mod db;
 mod shape;
 
 pub(crate) use app::{Client, Reply, Statement, TestApp};

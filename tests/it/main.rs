@@ -5,6 +5,7 @@
 mod harness;
 
 mod access;
+mod commands;
 mod corpus;
 mod forms;
 mod limits;
@@ -13,4 +14,5 @@ mod outage;
 mod pages;
 mod plans;
 mod published;
+mod sessions;
 mod statements;

@@ -133,9 +133,9 @@ pub async fn save_draft(store: &Store, scope: &Scope, id: FormId, base: i32, dra
 /// The database's.
 pub async fn publish(store: &Store, scope: &Scope, id: FormId, base: i32) -> Changed {
     // Read and compiled before the transaction: that takes a while, and nobody should have to wait for it.
-    let draft = super::drafts(store, &[id]).await?.remove(&id).map(|draft| draft.to_value());
+    let draft = draft_of(store, id, base).await?;
     let compiled = tokio::task::spawn_blocking(move || {
-        let draft = draft?;
+        let draft = draft?.to_value();
         Some(CompiledForm::compile(&draft).map(|form| Version::of(&form, draft)))
     });
     let compiled = compiled.await.expect("compiling does not panic and is not aborted");
@@ -183,6 +183,15 @@ pub async fn publish(store: &Store, scope: &Scope, id: FormId, base: i32) -> Cha
     transaction.changed(Change::Form { id, owner: form.owner_id });
     transaction.commit(entry(user, Action::FormPublish, id, metadata)).await?;
     Ok(Ok(id))
+}
+
+/// The draft, if it is of this revision.
+async fn draft_of(store: &Store, id: FormId, revision: i32) -> Result<Option<Json>, Error> {
+    let mut sql = store.sql();
+    sql.push("SELECT t.draft FROM forms t WHERE t.draft IS NOT NULL AND t.id = ").bind(id);
+    sql.push(" AND t.draft_revision = ").bind(revision);
+    let drafts = store.fetch("form.draft", Model::TABLE, sql, |cells| cells.next::<Json>()).await?;
+    Ok(drafts.into_iter().next())
 }
 
 /// A version about to be stored.
@@ -282,7 +291,7 @@ async fn editable(
     id: FormId,
 ) -> Result<Result<(Model, UserId), Refusal>, Error> {
     let mut sql = transaction.sql();
-    sql.push("SELECT ").push(Model::COLUMNS).push(" FROM forms t WHERE t.id = ").bind(id).for_update();
+    sql.push("SELECT ").push(Model::COLUMNS).push(" FROM forms t WHERE t.id = ").bind(id).for_update("t");
     let rows = transaction.fetch("form.lock", Model::TABLE, sql, Model::read).await?;
     let Some(form) = rows.into_iter().next().filter(|form| form.is_visible_to(scope)) else {
         return Ok(Err(Refusal::NotFound));

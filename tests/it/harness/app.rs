@@ -3,11 +3,14 @@
 use entities::{
     Store,
     id::{SessionId, UserId},
+    password,
+    secret::Secret,
     seed,
     user::Role,
 };
 use prometheus_client::registry::Registry;
-use schema::{Graph, Options, Request, Viewer};
+use schema::token::Refused;
+use schema::{Access, AccessOptions, Caller, Graph, Options, Request, Viewer};
 use sea_orm::{ConnectionTrait as _, DbBackend};
 use serde_json::{Value, json};
 
@@ -40,9 +43,13 @@ impl TestApp {
         [Self::over(&db::own_sqlite().await).await, Self::over(&db::own_postgres().await).await]
     }
 
-    async fn over(url: &str) -> Self {
+    /// Over this database, with the secret that all have in common: as many as there are nodes.
+    pub(crate) async fn over(url: &str) -> Self {
         let store = db::open(url).await;
-        let options = Options { development: true, ..Options::default() };
+        let cost = password::Cost { memory_kib: 64, passes: 1 };
+        let access = AccessOptions { secret: Secret::new("of the tests"), cost, ..AccessOptions::default() };
+        let access = Some(Access::new(store.clone(), access));
+        let options = Options { development: true, access, ..Options::default() };
         let graph = Graph::new(store.clone(), options, &mut Registry::default());
         Self { graph, store }
     }
@@ -88,8 +95,13 @@ impl TestApp {
         self.asked_by(Viewer::Service)
     }
 
+    /// Whom an access token stands for, as the hall asks.
+    pub(crate) fn bearing(&self, token: &str) -> Result<Client<'_>, Refused> {
+        self.graph.access().verify(token).map(|bearer| self.asked_by(bearer.viewer))
+    }
+
     fn asked_by(&self, viewer: Viewer) -> Client<'_> {
-        Client { app: self, viewer }
+        Client { app: self, viewer, caller: Caller::default() }
     }
 }
 
@@ -97,6 +109,7 @@ impl TestApp {
 pub(crate) struct Client<'a> {
     app: &'a TestApp,
     viewer: Viewer,
+    caller: Caller,
 }
 
 /// One SQL statement of an answer.
@@ -121,6 +134,18 @@ pub(crate) struct Reply {
 }
 
 impl Client<'_> {
+    /// The same, from this address.
+    pub(crate) fn from(mut self, address: &str) -> Self {
+        self.caller.address = Some(address.parse().expect("an address"));
+        self
+    }
+
+    /// The same, with a client that calls itself so.
+    pub(crate) fn with_agent(mut self, agent: &str) -> Self {
+        self.caller.user_agent = Some(agent.into());
+        self
+    }
+
     /// Asks.
     pub(crate) async fn run(&self, query: &str, variables: Value) -> Reply {
         self.run_named(query, None, variables).await
@@ -138,6 +163,7 @@ impl Client<'_> {
             operation_name: name.map(str::to_owned),
             variables: serde_json::from_value(variables).expect("variables are an object"),
             explain: true,
+            caller: self.caller.clone(),
             request_id: String::new(),
         };
         let reply = self.app.graph.execute(self.viewer.clone(), request).await;
