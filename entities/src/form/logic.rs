@@ -222,19 +222,21 @@ fn is_truthy(value: &DataValue<'_>) -> bool {
     }
 }
 
-/// A result that can be an answer; whole numbers are integers, as JavaScript writes them.
+/// A number as it is stored: whole ones are integers, as JavaScript writes them, and there is no −0. None for what is
+/// no number.
+pub(crate) fn canonical_number(number: f64) -> Option<Value> {
+    if number.fract() == 0.0 && number.abs() <= MAX_INTEGER as f64 {
+        return Some(json!(number as i64));
+    }
+    serde_json::Number::from_f64(number).map(Value::Number)
+}
+
+/// A result that can be an answer.
 fn scalar(value: &DataValue<'_>) -> Option<Value> {
     Some(match value {
         DataValue::Bool(is) => json!(is),
         DataValue::String(text) => json!(text),
-        DataValue::Number(number) => {
-            let number = number.as_f64();
-            if number.fract() == 0.0 && number.abs() <= MAX_INTEGER as f64 {
-                json!(number as i64)
-            } else {
-                serde_json::Number::from_f64(number)?.into()
-            }
-        }
+        DataValue::Number(number) => return canonical_number(number.as_f64()),
         _ => return None,
     })
 }

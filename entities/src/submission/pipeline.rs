@@ -12,7 +12,7 @@ use unicode_normalization::{IsNormalized, UnicodeNormalization as _, is_nfc_quic
 use crate::form::{
     compiled::CompiledForm,
     definition::{Field, FieldIndex, Kind, MAX_DECIMAL, Required},
-    logic::{Budget, TooDear},
+    logic::{Budget, TooDear, canonical_number},
     pattern::Format,
     problem::{MAX_PROBLEMS, Problem, below, push_segment},
 };
@@ -279,8 +279,9 @@ impl Parse<'_> {
                 None if name == "accuracy" => {}
                 None => parse.refuse("required", "This is missing."),
                 Some(value) => match value.as_f64() {
-                    // Adding nothing turns −0 into 0.
-                    Some(number) if parse.is_within(&number, &min, &max) => *value = json!(number + 0.0),
+                    Some(number) if parse.is_within(&number, &min, &max) => {
+                        *value = canonical_number(number).unwrap_or_default()
+                    }
                     Some(_) => {}
                     None => parse.refuse("type", "This is a number."),
                 },
@@ -517,3 +518,6 @@ fn is_answer(value: &Value) -> bool {
         _ => true,
     }
 }
+
+#[cfg(test)]
+mod tests;
