@@ -105,6 +105,14 @@ impl Sql {
         self
     }
 
+    /// Keeps the rows of this alias as they are until the end of the transaction, while others may do the same.
+    pub(crate) fn for_share(&mut self, alias: &'static str) -> &mut Self {
+        if self.is_postgres() {
+            self.push(" FOR SHARE OF ").push(alias);
+        }
+        self
+    }
+
     fn list<T: Into<Value> + Clone>(&mut self, values: &[T]) -> &mut Self {
         if values.is_empty() {
             return self.push("NULL");

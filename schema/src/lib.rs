@@ -176,6 +176,19 @@ impl Context {
         self.viewer.user_id().ok_or(FieldError::unauthenticated())
     }
 
+    /// The account that asks, which may fill in forms and record positions.
+    ///
+    /// # Errors
+    /// `UNAUTHENTICATED` where nobody is signed in, `FORBIDDEN` for accounts that only read.
+    pub(crate) fn collector(&self) -> Result<UserId, FieldError> {
+        let user = self.user()?;
+        if self.viewer.collects() {
+            Ok(user)
+        } else {
+            Err(FieldError::forbidden("Accounts of the role VIEWER only read"))
+        }
+    }
+
     /// The store, reporting its statements to this request.
     pub(crate) fn store(&self) -> &Store {
         self.batcher.store()

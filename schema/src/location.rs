@@ -1,4 +1,5 @@
-//! Recorded positions as clients see them, areas and tracks. Not here: SQL (`entities::location`), recording (later).
+//! Recorded positions as clients see them, areas and tracks; recording them is in `location/mutation.rs`. Not here: SQL
+//! (`entities::location`).
 
 use std::sync::{Arc, LazyLock};
 
@@ -25,6 +26,8 @@ use crate::{
     session::{self, Session},
     user::{self, User, user_ids},
 };
+
+pub mod mutation;
 
 /// Rows of a page of positions at most: a device sends many.
 const MAX_POSITIONS: u32 = 1_000;

@@ -14,5 +14,7 @@ mod outage;
 mod pages;
 mod plans;
 mod published;
+mod recording;
 mod sessions;
 mod statements;
+mod submissions;

@@ -5,8 +5,10 @@
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashSet},
+    sync::{Arc, LazyLock},
 };
 
+use moka::sync::Cache;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
@@ -16,6 +18,7 @@ use super::{
     logic::Rule,
     problem::Problem,
 };
+use crate::{Json, error::Error};
 
 /// A form that takes answers.
 #[derive(Debug)]
@@ -28,6 +31,8 @@ pub struct CompiledForm {
     pub order: Vec<FieldIndex>,
     /// The containers around each field, outermost first.
     pub containers: Vec<Vec<FieldIndex>>,
+    /// Of the definition.
+    bytes: u32,
 }
 
 /// The rules of one field.
@@ -54,6 +59,7 @@ impl CompiledForm {
             rules: definition.fields.iter().map(|_| Rules::default()).collect(),
             containers: vec![Vec::new(); definition.fields.len()],
             order: Vec::new(),
+            bytes: u32::try_from(document.to_string().len()).unwrap_or(u32::MAX),
             definition,
         };
         let mut problems = Vec::new();
@@ -171,6 +177,36 @@ impl CompiledForm {
             }
             path.push(next);
         }
+    }
+}
+
+/// Compiled versions, by the hash of their definition: it says all there is to know, so nothing here is ever stale.
+static COMPILED: LazyLock<Cache<String, Arc<CompiledForm>>> = LazyLock::new(|| {
+    let weigher = |_: &String, form: &Arc<CompiledForm>| form.bytes;
+    Cache::builder().max_capacity(MAX_CACHED_BYTES).weigher(weigher).build()
+});
+
+/// Bytes of definitions whose compiled forms are kept.
+const MAX_CACHED_BYTES: u64 = 32 * 1024 * 1024;
+
+impl CompiledForm {
+    /// The form with this hash, if it is kept.
+    pub(crate) fn known(hash: &str) -> Option<Arc<Self>> {
+        COMPILED.get(hash)
+    }
+
+    /// Compiles a published definition and keeps it.
+    ///
+    /// # Errors
+    /// It was published by rules that are older than these.
+    pub(crate) async fn of_version(hash: String, definition: Json) -> Result<Arc<Self>, Error> {
+        let compile = move || Self::compile(&definition.to_value());
+        let compiled = tokio::task::spawn_blocking(compile).await.expect("compiling does not panic");
+        let older =
+            |_| Error::Refused("This version takes no answers any more: publish the form again.".to_owned());
+        let form = Arc::new(compiled.map_err(older)?);
+        COMPILED.insert(hash, Arc::clone(&form));
+        Ok(form)
     }
 }
 
