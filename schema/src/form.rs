@@ -1,5 +1,5 @@
 //! Forms and their published versions as clients see them. The draft, the definition and its JSON Schema are large,
-//! so they are loaded by themselves when asked for. Not here: SQL (`entities::form`), editing (later).
+//! so they are loaded by themselves when asked for. Editing is in `form/mutation.rs`. Not here: SQL (`entities::form`).
 
 use std::sync::{Arc, LazyLock};
 
@@ -14,6 +14,8 @@ use entities::{
     page::{Keyset, Page, Window},
     scope::Scope,
 };
+
+pub(crate) mod mutation;
 
 use crate::{
     Context,

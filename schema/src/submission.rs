@@ -1,4 +1,5 @@
-//! Submissions as clients see them. Not here: SQL (`entities::submission`), validation of answers (with writing).
+//! Submissions as clients see them. Handing them in is in `submission/mutation.rs`. Not here: SQL and the
+//! checks of answers (`entities::submission`).
 
 use std::sync::{Arc, LazyLock};
 
@@ -12,6 +13,8 @@ use entities::{
     submission::{self, Filter, KEYSET, Model},
 };
 use uuid::Uuid;
+
+pub(crate) mod mutation;
 
 use crate::{
     Context,
