@@ -41,6 +41,7 @@ impl ScalarType for DateTime {
 }
 
 /// The scalar `JSON` as an input; answers are written from the database's own text (`Leaf for Json`).
+#[derive(Debug)]
 pub struct AnyJson(pub serde_json::Value);
 
 /// Lists and objects inside one another in a `JSON` input at most.
