@@ -18,7 +18,7 @@ use super::{
     logic::Rule,
     problem::Problem,
 };
-use crate::{Json, error::Error};
+use crate::error::Error;
 
 /// A form that takes answers.
 #[derive(Debug)]
@@ -132,7 +132,9 @@ impl CompiledForm {
         }
         let mut waiting: Vec<Vec<usize>> = vec![Vec::new(); needs.len()];
         for (step, needed) in needs.iter().enumerate() {
-            needed.iter().for_each(|needed| waiting[*needed].push(step));
+            for needed in needed {
+                waiting[*needed].push(step);
+            }
         }
         let mut left: Vec<usize> = needs.iter().map(HashSet::len).collect();
         let mut ready: BinaryHeap<_> = (0..left.len()).filter(|step| left[*step] == 0).map(Reverse).collect();
@@ -199,8 +201,8 @@ impl CompiledForm {
     ///
     /// # Errors
     /// It was published by rules that are older than these.
-    pub(crate) async fn of_version(hash: String, definition: Json) -> Result<Arc<Self>, Error> {
-        let compile = move || Self::compile(&definition.to_value());
+    pub(crate) async fn of_version(hash: String, definition: Value) -> Result<Arc<Self>, Error> {
+        let compile = move || Self::compile(&definition);
         let compiled = tokio::task::spawn_blocking(compile).await.expect("compiling does not panic");
         let older =
             |_| Error::Refused("This version takes no answers any more: publish the form again.".to_owned());

@@ -30,7 +30,7 @@ const MAX_CHARS: i64 = 100_000;
 /// The largest number that JavaScript, and so every client, holds exactly.
 pub const MAX_INTEGER: i64 = 9_007_199_254_740_991;
 /// The largest `DECIMAL` that is sent as a number: 15 digits before the point.
-pub const MAX_DECIMAL: f64 = 999_999_999_999_999.875;
+pub const MAX_DECIMAL: f64 = 999_999_999_999_999.9;
 
 /// A parsed definition.
 #[derive(Debug)]
@@ -442,7 +442,7 @@ impl Parser {
             let message = object.get("message").and_then(localized);
             match (object.get("rule"), message) {
                 (Some(rule), Some(message)) => {
-                    all.push(Valid { rule: rule.clone(), message: message.to_owned() })
+                    all.push(Valid { rule: rule.clone(), message: message.to_owned() });
                 }
                 _ => self.refuse(&at, "required", "A `rule` and a `message` belong here."),
             }

@@ -64,9 +64,8 @@ fn property(definition: &Definition, field: &Field) -> Value {
             json!({ "type": "integer", "minimum": range.start(), "maximum": range.end() })
         }
         Kind::Decimal(range) => decimal(*range.start(), *range.end()),
-        Kind::Boolean => json!({ "type": "boolean" }),
         Kind::Consent if is_required => json!({ "const": true }),
-        Kind::Consent => json!({ "type": "boolean" }),
+        Kind::Boolean | Kind::Consent => json!({ "type": "boolean" }),
         Kind::SelectOne(choices) => json!({ "enum": choices }),
         Kind::SelectMany { choices, items } => json!({
             "type": "array", "items": { "enum": choices }, "uniqueItems": true,

@@ -17,10 +17,11 @@ use super::{
     problem::{Problem, below},
 };
 
-/// Operators that both engines have and that cannot make more than they are given.
-const OPERATORS: [&str; 31] = [
+/// Operators that both engines have and read alike, also where there is no answer: `substr`, which fails on none in one
+/// of them, is not among them.
+const OPERATORS: [&str; 30] = [
     "var", "==", "===", "!=", "!==", ">", ">=", "<", "<=", "!", "!!", "and", "or", "if", "+", "-", "*", "/",
-    "%", "max", "min", "cat", "substr", "in", "merge", "length", "filter", "map", "all", "some", "none",
+    "%", "max", "min", "cat", "in", "merge", "length", "filter", "map", "all", "some", "none",
 ];
 /// The operators that run logic once for each entry of a list.
 const ITERATORS: [&str; 6] = ["filter", "map", "all", "some", "none", "reduce"];
@@ -218,7 +219,7 @@ fn is_truthy(value: &DataValue<'_>) -> bool {
         DataValue::Number(number) => number.as_f64() != 0.0 && !number.as_f64().is_nan(),
         DataValue::String(text) => !text.is_empty(),
         DataValue::Array(items) => !items.is_empty(),
-        _ => true,
+        DataValue::Object(_) => true,
     }
 }
 
@@ -251,6 +252,13 @@ enum Entry {
     Plain,
     /// `reduce`: `current` and `accumulator`.
     Reduce(Box<Entry>),
+}
+
+/// What a variable inside an iterator turned out to name.
+enum Named {
+    Field(FieldIndex),
+    /// A value that is no field: a plain entry, what a `reduce` has so far, a part of a position.
+    Value,
 }
 
 struct Check<'c> {
@@ -349,7 +357,10 @@ impl Check<'_> {
                 let path = name(arguments)?;
                 let field = match entry {
                     Entry::None => self.resolve(path).map(|found| found.field),
-                    entry => self.in_entry(path, entry)?,
+                    entry => match self.in_entry(path, entry)? {
+                        Named::Field(field) => Some(field),
+                        Named::Value => None,
+                    },
                 };
                 let is_repeat =
                     |field: &FieldIndex| matches!(self.definition.fields[*field].kind, Kind::Repeat { .. });
@@ -409,13 +420,13 @@ impl Check<'_> {
     }
 
     /// What a path inside an entry names: nothing that exists, a plain value, or a field.
-    fn in_entry(&self, path: &str, entry: &Entry) -> Option<Option<FieldIndex>> {
+    fn in_entry(&self, path: &str, entry: &Entry) -> Option<Named> {
         match entry {
             Entry::None => None,
-            _ if path.is_empty() => Some(None),
+            _ if path.is_empty() => Some(Named::Value),
             Entry::Plain => None,
             Entry::Reduce(of) => match path.split_once('.').unwrap_or((path, "")) {
-                ("accumulator", "") => Some(None),
+                ("accumulator", "") => Some(Named::Value),
                 ("current", rest) => self.in_entry(rest, of),
                 _ => None,
             },
@@ -426,11 +437,11 @@ impl Check<'_> {
                 for segment in segments {
                     match &self.definition.fields[field].kind {
                         Kind::Group(fields) => field = self.named(fields, segment)?,
-                        Kind::GeoPoint if is_part(segment) => return Some(None),
+                        Kind::GeoPoint if is_part(segment) => return Some(Named::Value),
                         _ => return None,
                     }
                 }
-                Some(Some(field))
+                Some(Named::Field(field))
             }
         }
     }

@@ -1,5 +1,7 @@
 //! Definitions: what is taken, what is refused and where.
 
+#![expect(clippy::needless_pass_by_value, reason = "JSON is written where it is used")]
+
 use serde_json::{Value, json};
 
 use super::{

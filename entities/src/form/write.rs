@@ -135,7 +135,7 @@ pub async fn publish(store: &Store, scope: &Scope, id: FormId, base: i32) -> Cha
     // Read and compiled before the transaction: that takes a while, and nobody should have to wait for it.
     let draft = draft_of(store, id, base).await?;
     let compiled = tokio::task::spawn_blocking(move || {
-        let draft = draft?.to_value();
+        let draft = draft?;
         Some(CompiledForm::compile(&draft).map(|form| Version::of(&form, draft)))
     });
     let compiled = compiled.await.expect("compiling does not panic and is not aborted");
@@ -186,11 +186,12 @@ pub async fn publish(store: &Store, scope: &Scope, id: FormId, base: i32) -> Cha
 }
 
 /// The draft, if it is of this revision.
-async fn draft_of(store: &Store, id: FormId, revision: i32) -> Result<Option<Json>, Error> {
+async fn draft_of(store: &Store, id: FormId, revision: i32) -> Result<Option<Value>, Error> {
     let mut sql = store.sql();
     sql.push("SELECT t.draft FROM forms t WHERE t.draft IS NOT NULL AND t.id = ").bind(id);
     sql.push(" AND t.draft_revision = ").bind(revision);
-    let drafts = store.fetch("form.draft", Model::TABLE, sql, |cells| cells.next::<Json>()).await?;
+    let drafts =
+        store.fetch("form.draft", Model::TABLE, sql, |cells| Ok(cells.next::<Json>()?.to_value())).await?;
     Ok(drafts.into_iter().next())
 }
 
@@ -223,12 +224,13 @@ async fn types_so_far(
     sql.push("SELECT t.definition FROM form_versions t WHERE t.form_id = ")
         .bind(id)
         .push(" ORDER BY t.number");
-    let fetched = transaction
-        .fetch("form_version.types", super::version::Model::TABLE, sql, |cells| cells.next::<Json>());
+    let fetched = transaction.fetch("form_version.types", super::version::Model::TABLE, sql, |cells| {
+        Ok(cells.next::<Json>()?.to_value())
+    });
     let mut types = FxHashMap::default();
     for document in fetched.await? {
         // What was published under older rules keeps only what it can.
-        if let Ok(definition) = Definition::parse(&document.to_value()) {
+        if let Ok(definition) = Definition::parse(&document) {
             types.extend(definition.types().into_iter().map(|field| (field.path, field.type_name)));
         }
     }

@@ -13,7 +13,11 @@ pub(super) fn fill_in(fields: &[Value], at: Micros, random: &mut Random) -> Valu
         let asked = field["type"] != "NOTE" && is_relevant(&field["relevant"], &answers);
         let is_due = field["required"] == true || field["type"] == "GROUP";
         if asked && (is_due || random.chance(0.75)) {
-            answers.insert(key.to_owned(), answer(key, field, at, random));
+            let answer = answer(key, field, at, random);
+            // Blank is not answered.
+            if answer != "" {
+                answers.insert(key.to_owned(), answer);
+            }
         }
     }
     Value::Object(answers)

@@ -3,7 +3,7 @@
 //! and what is not relevant goes; then what is required must be there, and the rules of what is there must hold. All
 //! problems are collected. Pure: no database, no clock. Not here: storing (`submission::write`).
 
-use std::{borrow::Cow, collections::HashSet};
+use std::{borrow::Cow, collections::HashSet, ops::RangeInclusive};
 
 use chrono::{DateTime, Datelike as _, SecondsFormat, Utc};
 use serde_json::{Map, Value, json};
@@ -13,7 +13,7 @@ use crate::form::{
     compiled::CompiledForm,
     definition::{Field, FieldIndex, Kind, MAX_DECIMAL, Required},
     logic::{Budget, TooDear, canonical_number},
-    pattern::Format,
+    pattern::{Format, Pattern},
     problem::{MAX_PROBLEMS, Problem, below, push_segment},
 };
 
@@ -100,7 +100,16 @@ impl Parse<'_> {
             }
             if let Some(value) = object.get_mut(&field.key).filter(|_| !matches!(field.kind, Kind::Note)) {
                 known += 1;
+                let before = self.problems.len();
                 self.below(&field.key, |parse| parse.answer(field, value));
+                // A blank text is no answer: rules see one kind of nothing, and so do those who evaluate answers.
+                if matches!(field.kind, Kind::Text { .. })
+                    && self.problems.len() == before
+                    && !is_answer(value)
+                {
+                    object.remove(&field.key);
+                    known -= 1;
+                }
             }
         }
         if known < object.len() {
@@ -120,18 +129,10 @@ impl Parse<'_> {
         match &field.kind {
             Kind::Text { chars, pattern } => {
                 let Some(text) = self.text(value) else { return };
-                let length = text.chars().count();
-                if is_required && is_blank(text) {
-                    self.refuse("required", "This must be answered.");
-                } else if length < *chars.start() {
-                    self.refuse("minLength", format!("At least {} characters belong here.", chars.start()));
-                } else if length > *chars.end() {
-                    self.refuse("maxLength", format!("At most {} characters belong here.", chars.end()));
-                } else if text.contains('\0') {
-                    self.refuse("pattern", "The character U+0000 cannot be stored.");
-                } else if pattern.as_ref().is_some_and(|pattern| !pattern.is_match(text)) {
-                    self.refuse("pattern", "This does not look as it should.");
-                } else if let Some(canonical) = canonical_text(text) {
+                let fault = |text: &str| text_fault(text, is_required, chars, pattern.as_ref());
+                if let Some((rule, message)) = fault(text) {
+                    self.refuse(rule, message);
+                } else if let Some(canonical) = canonical_text(text).filter(|text| fault(text).is_none()) {
                     *value = Value::String(canonical);
                 }
             }
@@ -165,7 +166,7 @@ impl Parse<'_> {
             Kind::SelectOne(choices) => self.choice(choices, value),
             Kind::SelectMany { choices, items } => {
                 let Some(chosen) =
-                    self.list(value, items.start().max(&usize::from(is_required)), items.end())
+                    self.list(value, (*items.start()).max(usize::from(is_required)), *items.end())
                 else {
                     return;
                 };
@@ -188,7 +189,7 @@ impl Parse<'_> {
             },
             Kind::Repeat { fields, items } => {
                 let Some(entries) =
-                    self.list(value, items.start().max(&usize::from(is_required)), items.end())
+                    self.list(value, (*items.start()).max(usize::from(is_required)), *items.end())
                 else {
                     return;
                 };
@@ -210,14 +211,14 @@ impl Parse<'_> {
         text
     }
 
-    fn list<'v>(&mut self, value: &'v mut Value, min: &usize, max: &usize) -> Option<&'v mut Vec<Value>> {
+    fn list<'v>(&mut self, value: &'v mut Value, min: usize, max: usize) -> Option<&'v mut Vec<Value>> {
         let Some(list) = value.as_array_mut() else {
             self.refuse("type", "This is a list.");
             return None;
         };
-        if list.len() < *min {
+        if list.len() < min {
             self.refuse("minItems", format!("At least {min} belong here."));
-        } else if list.len() > *max {
+        } else if list.len() > max {
             self.refuse("maxItems", format!("At most {max} belong here."));
             return None;
         }
@@ -280,7 +281,7 @@ impl Parse<'_> {
                 None => parse.refuse("required", "This is missing."),
                 Some(value) => match value.as_f64() {
                     Some(number) if parse.is_within(&number, &min, &max) => {
-                        *value = canonical_number(number).unwrap_or_default()
+                        *value = canonical_number(number).unwrap_or_default();
                     }
                     Some(_) => {}
                     None => parse.refuse("type", "This is a number."),
@@ -292,6 +293,29 @@ impl Parse<'_> {
         let strangers = strangers.map(|key| below(&self.pointer, key));
         let message = "A position has latitude, longitude and accuracy.";
         self.problems.extend(strangers.map(|at| Problem::new(at, "additionalProperties", message)));
+    }
+}
+
+/// What is wrong with a text, if anything is.
+fn text_fault(
+    text: &str,
+    is_required: bool,
+    chars: &RangeInclusive<usize>,
+    pattern: Option<&Pattern>,
+) -> Option<(&'static str, Cow<'static, str>)> {
+    let length = text.chars().count();
+    if is_required && is_blank(text) {
+        Some(("required", "This must be answered.".into()))
+    } else if length < *chars.start() {
+        Some(("minLength", format!("At least {} characters belong here.", chars.start()).into()))
+    } else if length > *chars.end() {
+        Some(("maxLength", format!("At most {} characters belong here.", chars.end()).into()))
+    } else if text.contains('\0') {
+        Some(("pattern", "The character U+0000 cannot be stored.".into()))
+    } else if pattern.is_some_and(|pattern| !pattern.is_match(text)) {
+        Some(("pattern", "This does not look as it should.".into()))
+    } else {
+        None
     }
 }
 
@@ -385,10 +409,10 @@ struct Walk<'f, 'd> {
 }
 
 impl Walk<'_, '_> {
-    fn instances<'v>(
+    fn instances(
         &mut self,
         containers: &[FieldIndex],
-        scopes: &mut Vec<&'v Map<String, Value>>,
+        scopes: &mut Vec<&Map<String, Value>>,
         pointer: &mut String,
     ) -> Result<(), TooDear> {
         let Some((first, rest)) = containers.split_first() else { return self.decide(scopes, pointer) };
@@ -440,10 +464,10 @@ struct Check<'f, 'd> {
 }
 
 impl Check<'_, '_> {
-    fn fields<'v>(
+    fn fields(
         &mut self,
         fields: &[FieldIndex],
-        scopes: &mut Vec<&'v Map<String, Value>>,
+        scopes: &mut Vec<&Map<String, Value>>,
     ) -> Result<(), TooDear> {
         let form = self.form;
         for index in fields.iter().copied() {
@@ -458,11 +482,11 @@ impl Check<'_, '_> {
         Ok(())
     }
 
-    fn field<'v>(
+    fn field(
         &mut self,
         index: FieldIndex,
         field: &Field,
-        scopes: &mut Vec<&'v Map<String, Value>>,
+        scopes: &mut Vec<&Map<String, Value>>,
     ) -> Result<(), TooDear> {
         let (definition, rules) = (&self.form.definition, &self.form.rules[index]);
         let value = scopes.last().and_then(|scope| scope.get(&field.key));

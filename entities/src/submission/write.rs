@@ -131,8 +131,9 @@ impl Target {
         sql.push("SELECT t.definition FROM form_versions t WHERE t.form_id = ").bind(form);
         sql.push(" AND t.number = ").bind(number);
         let table = form::version::Model::TABLE;
-        let definitions =
-            store.fetch("form_version.definition", table, sql, |cells| cells.next::<Json>()).await?;
+        let definitions = store
+            .fetch("form_version.definition", table, sql, |cells| Ok(cells.next::<Json>()?.to_value()))
+            .await?;
         let Some(definition) = definitions.into_iter().next() else { return Ok(None) };
         Ok(Some((number, CompiledForm::of_version(hash, definition).await?)))
     }

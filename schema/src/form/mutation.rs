@@ -109,19 +109,19 @@ impl Entity for FormPayload {
 
 type Answer = Result<Written<FormPayload>, FieldError>;
 
-fn refused(errors: Vec<UserError>) -> Answer {
-    Ok(FormPayload { form: None, errors }.into())
+fn refused(errors: Vec<UserError>) -> Written<FormPayload> {
+    FormPayload { form: None, errors }.into()
 }
 
 /// `Mutation.createForm`
 pub(crate) async fn create(Input(input): Input<CreateFormInput>, ctx: &Context) -> Answer {
     let owner = ctx.user()?;
     if !write::may_create(&ctx.scope) {
-        return refused(vec![UserError::new(
+        return Ok(refused(vec![UserError::new(
             UserErrorCode::NotAllowed,
             &["input"],
             "Only editors, managers and administrators make forms.",
-        )]);
+        )]));
     }
     let draft = input.definition.map(|definition| definition.0);
     let mut errors = Vec::new();
@@ -129,7 +129,7 @@ pub(crate) async fn create(Input(input): Input<CreateFormInput>, ctx: &Context) 
     errors.extend(input.description.as_deref().and_then(check_description));
     errors.extend(draft.as_ref().and_then(check_draft));
     if !errors.is_empty() {
-        return refused(errors);
+        return Ok(refused(errors));
     }
     let description = input.description.as_deref();
     let new = New { title: input.title.trim(), description, draft };
@@ -152,7 +152,7 @@ pub(crate) async fn update(Input(input): Input<UpdateFormInput>, ctx: &Context) 
     }
     errors.extend(input.description.as_opt_deref().flatten().and_then(check_description));
     if !errors.is_empty() {
-        return refused(errors);
+        return Ok(refused(errors));
     }
     let title = input.title.as_opt_deref().flatten().map(str::trim);
     let update = Update { title, description: input.description.as_opt_deref() };
@@ -164,7 +164,7 @@ pub(crate) async fn save_draft(Input(input): Input<SaveFormDraftInput>, ctx: &Co
     let form = editing(ctx, &input.id)?;
     let draft = input.definition.0;
     if let Some(error) = check_draft(&draft) {
-        return refused(vec![error]);
+        return Ok(refused(vec![error]));
     }
     answer(form, write::save_draft(ctx.store(), &ctx.scope, form, input.base_revision, draft).await)
 }
@@ -195,11 +195,11 @@ fn answer(form: FormId, changed: Changed) -> Answer {
     let one = |code, path: &[&'static str], message: String| vec![UserError::new(code, path, message)];
     let errors = match refusal {
         Refusal::NotFound => {
-            return refused(one(
+            return Ok(refused(one(
                 UserErrorCode::NotFound,
                 &["input", "id"],
                 "There is no such form.".to_owned(),
-            ));
+            )));
         }
         Refusal::NotAllowed => {
             one(UserErrorCode::NotAllowed, &["input", "id"], "You may not edit this form.".to_owned())
