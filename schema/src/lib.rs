@@ -9,16 +9,15 @@
 
 use std::{sync::Arc, time::Instant};
 
-use async_graphql::{
-    EmptySubscription, SDLExportOptions, Schema, ValidationMode, Variables, parser::types::OperationType,
-};
+use async_graphql::{EmptySubscription, SDLExportOptions, Schema, ValidationMode, parser::parse_schema};
 use entities::{Recorder, Store, clock::Time, id::UserId, scope::Scope};
 use prometheus_client::registry::Registry;
-use serde::Deserialize;
 
 pub mod activity;
 pub mod batch;
+pub mod cache_control;
 pub mod connection;
+mod cost;
 mod document;
 pub mod edge;
 pub mod error;
@@ -44,13 +43,19 @@ mod variables;
 pub mod viewer;
 mod write;
 
+/// Values of variables by name.
+pub use async_graphql::Variables;
+pub use cache_control::{Audience, CachePolicy};
+pub use document::Document;
 pub use gate::Limits;
 pub use viewer::Viewer;
 
 use crate::{
     batch::{Batcher, Groups, Metrics},
-    document::{Document, Documents, OnlyValidate, request_of},
-    error::{Code, FieldError, RequestError},
+    cache_control::Watched,
+    cost::OutputTypes,
+    document::{Documents, OnlyValidate},
+    error::{FieldError, RequestError},
     mutation::Mutation,
     object::{Entity as _, Row, Selection},
     query::Query,
@@ -60,27 +65,21 @@ use crate::{
 };
 
 /// One GraphQL request as it came over the wire.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Default)]
 pub struct Request {
-    /// The document's text.
-    #[serde(default)]
+    /// The document's text; not used where the document is given by itself.
     pub query: String,
     /// Which operation of the document to run.
-    #[serde(default)]
     pub operation_name: Option<String>,
     /// Values of the operation's variables.
-    #[serde(default)]
     pub variables: Variables,
     /// Add `extensions.explain` to the answer; only in development.
-    #[serde(skip)]
     pub explain: bool,
     /// The request's id, for internal errors.
-    #[serde(skip)]
     pub request_id: String,
 }
 
-/// What kind of operation ran.
+/// What kind of operation it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OperationKind {
     /// Reads.
@@ -104,6 +103,8 @@ pub struct Reply {
     pub codes: Vec<&'static str>,
     /// SQL statements that this request caused or shared.
     pub statements: u32,
+    /// How long the answer keeps; `None`: not at all.
+    pub cache: Option<CachePolicy>,
 }
 
 /// How the graph is set up.
@@ -127,9 +128,9 @@ impl Default for Options {
 #[derive(Clone)]
 pub struct Context {
     /// Who asks.
-    pub viewer: Viewer,
+    pub viewer: Watched<Viewer>,
     /// What they may read.
-    pub scope: Scope,
+    pub scope: Watched<Scope>,
     /// When the request began: one moment for the whole answer.
     pub now: Time,
     /// Its loads.
@@ -138,10 +139,15 @@ pub struct Context {
 }
 
 impl Context {
+    pub(crate) fn new(viewer: Viewer, batcher: Batcher, sdl: Arc<str>) -> Self {
+        let (viewer, scope) = Watched::viewer(viewer);
+        Self { viewer, scope, now: entities::clock::now(), batcher, sdl }
+    }
+
     /// The same request in the eyes of another viewer, if there is one.
     pub(crate) fn read_by(&self, viewer: Option<Viewer>) -> Self {
-        let viewer = viewer.unwrap_or_else(|| self.viewer.clone());
-        Self { scope: viewer.scope(), viewer, ..self.clone() }
+        let viewer = viewer.unwrap_or_else(|| Viewer::clone(&self.viewer));
+        Self { scope: self.scope.with(viewer.scope()), viewer: self.viewer.with(viewer), ..self.clone() }
     }
 
     /// The account that asks.
@@ -192,8 +198,10 @@ impl Graph {
         let introspector = engine(false).validation_mode(ValidationMode::Fast).finish();
         let sdl = introspector
             .sdl_with_options(SDLExportOptions::new().federation().include_specified_by().use_space_ident());
-        let input_types = InputTypes::of_sdl(&introspector.sdl());
-        let documents = Documents::new(options.limits);
+        let types =
+            parse_schema(introspector.sdl()).expect("the schema prints SDL that its own parser reads");
+        let input_types = InputTypes::of(&types);
+        let documents = Documents::new(options.limits, OutputTypes::of(&types), registry);
         let (groups, metrics) = (Groups::new(options.shared_batches), Metrics::register(registry));
         let sdl = Arc::from(sdl);
         let inner =
@@ -208,42 +216,51 @@ impl Graph {
 
     /// Runs one request for a viewer. Never fails: every failure is an answer with coded errors.
     pub async fn execute(&self, viewer: Viewer, request: Request) -> Reply {
+        match self.prepare(&request.query).await {
+            Ok(document) => self.run(viewer, &document, request).await,
+            Err(refused) => refused,
+        }
+    }
+
+    /// Reads, validates and judges a document; once for each text, as long as it is remembered.
+    ///
+    /// # Errors
+    /// The answer to a request with this document, which cannot be run.
+    pub async fn prepare(&self, text: &str) -> Result<Arc<Document>, Reply> {
+        self.inner
+            .documents
+            .prepare(text, &self.inner.validator)
+            .await
+            .map_err(|errors| refused(None, &errors))
+    }
+
+    /// Runs a document for a viewer; nothing that was found out when it was prepared is looked at again.
+    pub async fn run(&self, viewer: Viewer, document: &Document, request: Request) -> Reply {
         let started = Instant::now();
         let explain = request.explain && self.inner.options.development;
         let recorder = Arc::new(Recorder::new(explain));
-        let document = match self.inner.document(&request).await {
-            Ok(document) => document,
-            Err(errors) => return refused(None, &errors),
-        };
         let operation = match document.operation(request.operation_name.as_deref()) {
-            Ok(operation) => &operation.node,
+            Ok(operation) => operation,
             Err(error) => return refused(None, &[error]),
         };
-        let kind = match operation.ty {
-            OperationType::Query => OperationKind::Query,
-            OperationType::Mutation => OperationKind::Mutation,
-            OperationType::Subscription => OperationKind::Subscription,
-        };
+        let (definition, kind) = (&operation.parsed.node, operation.judged.kind);
         let inner = &self.inner;
-        let variables = match inner.input_types.coerce(&operation.variable_definitions, request.variables) {
+        let variables = match inner.input_types.coerce(&definition.variable_definitions, request.variables) {
             Ok(variables) => variables,
             Err(error) => return refused(Some(kind), &[error]),
         };
+        if let Err(error) = inner.documents.check_cost(operation.judged, &variables) {
+            return refused(Some(kind), &[error]);
+        }
         let batcher =
             Batcher::new(&inner.store, Arc::clone(&recorder), inner.groups.clone(), inner.metrics.clone());
-        let ctx = Context {
-            scope: viewer.scope(),
-            viewer,
-            now: entities::clock::now(),
-            batcher,
-            sdl: Arc::clone(&inner.sdl),
-        };
+        let ctx = Context::new(viewer, batcher, Arc::clone(&inner.sdl));
         let planner = Planner { fragments: &document.parsed.fragments, variables: &variables };
-        let root = &operation.selection_set.node;
+        let root = &definition.selection_set.node;
         let answered = match kind {
             OperationKind::Mutation => mutation::execute(root, planner, &ctx).await,
             OperationKind::Query | OperationKind::Subscription => {
-                match inner.plan(&document, root, planner, &ctx).await {
+                match inner.plan(document, root, planner, &ctx).await {
                     Ok(selection) => Ok(answer(&selection, Query, &ctx).await),
                     Err(error) => Err(error),
                 }
@@ -253,37 +270,19 @@ impl Graph {
             Ok(answered) => answered,
             Err(error) => return refused(Some(kind), &[error]),
         };
+        // An answer that lacks something, or tells about itself, is for this once.
+        let cache = operation.judged.cache.filter(|_| errors.is_empty() && !explain);
+        let cache = cache.map(|policy| policy.for_one_if(ctx.viewer.was_read()));
         if explain {
             explain::write(&recorder, &ctx.batcher, started.elapsed(), &mut body);
         }
         body.push(b'}');
         let statements = recorder.count();
-        Reply { body, operation: Some(kind), executed: true, codes: errors.codes, statements }
+        Reply { body, operation: Some(kind), executed: true, codes: errors.codes, statements, cache }
     }
 }
 
 impl Inner {
-    /// The request's document, valid.
-    async fn document(&self, request: &Request) -> Result<Arc<Document>, Vec<RequestError>> {
-        if let Some(document) = self.documents.known(&request.query) {
-            return Ok(document);
-        }
-        let document = self.documents.read(&request.query).map_err(|error| vec![error])?;
-        let operation = document.operation(request.operation_name.as_deref()).map_err(|error| vec![error])?;
-        // Values of the wrong type would show up as validation errors of the document: variables come first.
-        let definitions = &operation.node.variable_definitions;
-        let variables =
-            self.input_types.coerce(definitions, request.variables.clone()).map_err(|error| vec![error])?;
-        let name = request.operation_name.as_deref();
-        let checked = self.validator.execute(request_of(document.parsed.clone(), name, variables)).await;
-        if !checked.errors.is_empty() {
-            let errors = checked.errors.into_iter();
-            return Err(errors.map(|error| RequestError::of_engine(Code::ValidationFailed, error)).collect());
-        }
-        self.documents.keep(&request.query, &document);
-        Ok(document)
-    }
-
     /// Plans the root: introspection is answered by the library, everything else by the declarations.
     async fn plan<'q>(
         &self,
@@ -338,5 +337,5 @@ fn refused(operation: Option<OperationKind>, errors: &[RequestError]) -> Reply {
     let mut body = b"{\"errors\":".to_vec();
     errors.write(&mut body);
     body.push(b'}');
-    Reply { body, operation, executed: false, codes: errors.codes, statements: 0 }
+    Reply { body, operation, executed: false, codes: errors.codes, statements: 0, cache: None }
 }

@@ -180,7 +180,7 @@ impl Loader for CountsOfUsers {
 pub(crate) fn sessions_of_user() -> impl Edge<User> {
     Pages::<User, SessionsArgs, OfUsers, CountsOfUsers, Session>::new(
         |given| {
-            let scope = given.ctx.scope;
+            let scope = *given.ctx.scope;
             let filter = Filter { live_at: given.args.active_only.unwrap_or(false).then_some(given.ctx.now) };
             let window = given.args.page.window(&KEYSET, &given.cursors, MAX_ROWS)?;
             let counts = CountsOfUsers { scope, filter };
