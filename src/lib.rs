@@ -3,6 +3,7 @@
 
 pub mod auth;
 pub mod config;
+pub mod documents;
 pub mod http;
 pub mod telemetry;
 
@@ -21,6 +22,8 @@ use schema::Graph;
 
 use auth::Auth;
 use config::{Config, HttpConfig};
+use documents::Documents;
+use http::admission::Admission;
 use telemetry::metrics::Metrics;
 
 pub use http::{playground::Account, router, server::serve};
@@ -42,7 +45,8 @@ pub struct Parts {
     /// Development: explanations, demo accounts.
     pub development: bool,
     pub(crate) http: HttpConfig,
-    pub(crate) limits: schema::gate::Limits,
+    pub(crate) admission: Admission,
+    pub(crate) documents: Documents,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) registry: Registry,
     /// The playground's settings, where the playground is on.
@@ -72,7 +76,8 @@ impl App {
             ready: Readiness::default(),
             development: is_development,
             http: config.http.clone(),
-            limits,
+            admission: Admission::new(&config.http),
+            documents: Documents::new(config.documents.clone(), &mut registry),
             metrics,
             registry,
             playground: playground.then(|| http::playground::settings(&accounts)),

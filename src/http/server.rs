@@ -4,6 +4,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     pin::pin,
     sync::{
         Arc,
@@ -27,7 +28,7 @@ use tokio::{
 };
 use tower::Service as _;
 
-use super::metrics;
+use super::{admission::Peer, metrics};
 use crate::{App, config::HttpConfig};
 
 const MOST_HEADERS: usize = 64;
@@ -54,12 +55,19 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output
             let _ = metrics_stopped.await;
         }))
     });
+    app.documents.reload(&app.graph).await;
+    let watching = {
+        let app = app.clone();
+        tokio::spawn(async move { app.documents.watch(&app.graph).await })
+    };
     let drained = run(super::router(app.clone()), http.clone(), listener, async {
         shutdown.await;
         app.ready.drain();
         tokio::time::sleep(http.drain_delay).await;
     })
     .await;
+    watching.abort();
+    app.documents.write_usage();
     drop(stop_metrics);
     if let Some(metrics) = metrics {
         metrics.abort();
@@ -85,12 +93,14 @@ pub(crate) async fn run(
             () = &mut shutdown => break,
             accepted = accept(&listener, &places) => accepted,
         };
-        let Ok((stream, place)) = accepted else {
+        let Ok((stream, peer, place)) = accepted else {
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
         let (routes, builder) = (routes.clone(), Arc::clone(&builder));
-        tokio::spawn(connection(stream, place, routes, builder, connections.watcher(), http.header_timeout));
+        let peer = Peer(peer.ip().to_canonical());
+        let within = http.header_timeout;
+        tokio::spawn(connection(stream, peer, place, routes, builder, connections.watcher(), within));
     }
     drop(listener);
     // What is still open after the grace is cut off when the runtime ends.
@@ -104,11 +114,11 @@ pub(crate) async fn run(
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
+    let (stream, peer) = listener.accept().await?;
     stream.set_nodelay(true)?;
-    Ok((stream, place))
+    Ok((stream, peer, place))
 }
 
 fn builder(http: &HttpConfig) -> Builder<TokioExecutor> {
@@ -131,6 +141,7 @@ fn builder(http: &HttpConfig) -> Builder<TokioExecutor> {
 
 async fn connection(
     stream: TcpStream,
+    peer: Peer,
     _place: OwnedSemaphorePermit,
     routes: Router,
     builder: Arc<Builder<TokioExecutor>>,
@@ -139,8 +150,9 @@ async fn connection(
 ) {
     let asked = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&asked);
-    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+    let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         seen.store(true, Ordering::Relaxed);
+        request.extensions_mut().insert(peer);
         routes.clone().call(request)
     });
     // Errors of a connection are its client's: broken off, too slow, not HTTP. There is nobody to tell.
