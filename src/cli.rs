@@ -1,15 +1,18 @@
 //! The commands: what they are called, what they take, how they fail. Each one's work is in a file of its own. The only
 //! place that writes to standard output; failures are one message on standard error and an exit code.
 
+mod accounts;
+mod cache;
 mod database;
 mod doctor;
+mod documents;
 mod server;
 mod tools;
 
 use std::{fmt, io::Write as _, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
-use entities::{id::UserId, seed::Size, user::Role};
+use entities::{seed::Size, user::Role};
 use xp::config::{
     Mode,
     layers::{self, Inputs, Invalid, Loaded},
@@ -53,7 +56,7 @@ struct Common {
 enum Command {
     /// Development: own SQLite database with demo data, playground, ready tokens. Needs nothing.
     Dev,
-    /// Production: needs a database, its migrations and a key.
+    /// Production: needs a database, its migrations and a secret.
     Serve {
         /// Applies pending migrations first instead of refusing to start.
         #[arg(long)]
@@ -77,10 +80,30 @@ enum Command {
         #[command(subcommand)]
         action: Config,
     },
+    /// Accounts, from the operator's side.
+    User {
+        #[command(subcommand)]
+        action: accounts::User,
+    },
+    /// The keys of access tokens.
+    Keys {
+        #[command(subcommand)]
+        action: accounts::Keys,
+    },
     /// Access tokens.
     Token {
         #[command(subcommand)]
-        action: Token,
+        action: accounts::Token,
+    },
+    /// The cache between nodes.
+    Cache {
+        #[command(subcommand)]
+        action: Cache,
+    },
+    /// Persisted documents: manifests of clients.
+    Documents {
+        #[command(subcommand)]
+        action: documents::Documents,
     },
     /// Asks a running server whether it is ready; for containers.
     Healthcheck,
@@ -103,6 +126,14 @@ enum Migrate {
 }
 
 #[derive(Clone, Copy, Debug, Subcommand)]
+enum Cache {
+    /// What is in Redis.
+    Stats,
+    /// Nothing that is cached now is used any more, on any node.
+    Purge,
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
 enum Config {
     /// Prints each key with its value and source; secrets are masked.
     Print {
@@ -112,22 +143,6 @@ enum Config {
     },
     /// Says everything that is wrong with it.
     Check,
-}
-
-#[derive(Clone, Copy, Debug, Subcommand)]
-enum Token {
-    /// Makes an access token for an account, signed with `auth.key_file`.
-    Mint {
-        /// The account's id.
-        #[arg(long, value_parser = user)]
-        user: UserId,
-        /// Its role.
-        #[arg(long, value_parser = role)]
-        role: Role,
-        /// How long it is valid.
-        #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=86_400))]
-        ttl_seconds: u32,
-    },
 }
 
 /// Why a command failed: one message, one exit code.
@@ -214,8 +229,20 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Schema => tools::schema().await,
         Command::Config { action: Config::Print { markdown: true } } => say(&xp::config::print::markdown()),
         Command::Config { action } => tools::config(&load(&common, Mode::Tool)?, action, common.json),
-        Command::Token { action: Token::Mint { user, role, ttl_seconds } } => {
-            tools::mint(&load(&common, Mode::Tool)?.config, user, role, ttl_seconds, common.json)
+        Command::User { action } => {
+            accounts::user(&load(&common, Mode::Database)?.config, action, common.json).await
+        }
+        Command::Keys { action } => {
+            accounts::keys(&load(&common, Mode::Keys)?.config, action, common.json).await
+        }
+        Command::Token { action } => {
+            accounts::token(&load(&common, Mode::Keys)?.config, action, common.json).await
+        }
+        Command::Cache { action } => {
+            cache::run(&load(&common, Mode::Tool)?.config, action, common.json).await
+        }
+        Command::Documents { action } => {
+            documents::documents(&load(&common, Mode::Tool)?.config, action, common.json).await
         }
         Command::Healthcheck => tools::healthcheck(&load(&common, Mode::Tool)?.config).await,
         Command::Doctor => doctor::doctor(&load(&common, Mode::Tool)?.config, common.json).await,
@@ -262,10 +289,6 @@ fn chain(error: &dyn std::error::Error) -> String {
 fn key_value(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("write it as KEY=VALUE")?;
     Ok((key.to_owned(), value.to_owned()))
-}
-
-fn user(text: &str) -> Result<UserId, String> {
-    UserId::parse(text).ok_or_else(|| "it is no UUID".into())
 }
 
 fn size(text: &str) -> Result<Size, String> {

@@ -9,10 +9,12 @@ pub mod setting;
 
 use std::{fmt::Write as _, net::SocketAddr, path::PathBuf, time::Duration};
 
+use entities::{password::Cost, redis::RedisUrl, secret::Secret};
 use layers::{Problem, Values};
-use schema::gate::Limits;
+use schema::{AccessOptions, gate::Limits};
 use setting::{
-    Bytes, ClientModes, DatabaseUrl, DocumentMode, LogFilter, LogFormat, Origins, Setting, Switch,
+    Bytes, ClientModes, DatabaseUrl, DocumentMode, LogFilter, LogFormat, Networks, Origins, SecretText,
+    Setting, Switch,
 };
 
 /// Requests of one array at most, whatever is configured.
@@ -137,9 +139,6 @@ sections! {
         rate_per_second: Option<u32> = "";
         /// GraphQL requests that may come at once before `rate_per_second` bounds them.
         rate_burst: u32 = "100";
-        /// Header with the caller's address (its last entry counts), where a trusted proxy sets one, as in
-        /// `x-forwarded-for`; without it the connection's address counts.
-        address_header: Option<String> = "";
         /// Web origins whose pages may ask, comma-separated; none: only pages of this server.
         cors_origins: Origins = "";
         /// How long one GraphQL request may run; PostgreSQL works no longer on any of its statements.
@@ -150,6 +149,8 @@ sections! {
         drain_delay: Duration = "0s";
         /// How long running requests may take to finish at shutdown.
         shutdown_grace: Duration = "20s";
+        /// Networks of the proxies in front, whose `X-Forwarded-For` is believed, as in `10.0.0.0/8, 127.0.0.1`.
+        trusted_proxies: Networks = "";
         /// The playground at `/`; `auto` is on in development only.
         playground: Switch = "auto";
     }
@@ -185,15 +186,36 @@ sections! {
         /// How long PostgreSQL works on one statement of a request before it gives up.
         statement_timeout: Duration = "2s";
     }
+    /// Redis: optional, shared by all nodes.
+    redis: RedisConfig {
+        /// `redis://[user:password@]host[:port][/database]`, `rediss://…`, or
+        /// `redis+sentinel://host:port,host:port/master`; without it each process is on its own.
+        url: Option<RedisUrl> = "", env "REDIS_URL";
+        /// Keeps apart what shares a Redis but no database.
+        namespace: String = "xp";
+    }
+    /// The cache of rows, pages and counts.
+    cache: CachingConfig {
+        /// On or off; `auto` is on.
+        enabled: Switch = "auto";
+        /// Weight of the values held in this process at most.
+        max_bytes: Bytes = "128MiB";
+    }
     /// Who is asking: access tokens.
     auth: AuthConfig {
         /// The `iss` of access tokens.
         issuer: String = "xp-graph";
         /// The `aud` of access tokens.
         audience: String = "xp-graph";
-        /// PEM file with the EC P-256 private key (PKCS#8) of access tokens. Required by `serve`; in development
-        /// a key is made at each start.
-        key_file: Option<PathBuf> = "";
+        /// What private keys are sealed with and refresh tokens are made from, 32 characters at least; the same on
+        /// all nodes. Required by `serve`; with another one everybody has to sign in again.
+        secret: Option<SecretText> = "";
+        /// Whether anybody may make an account for themselves.
+        sign_up: bool = "true";
+        /// Memory of one password's hash; more is safer and slower.
+        password_memory: Bytes = "19MiB";
+        /// Passes over that memory.
+        password_passes: u32 = "2";
     }
     /// Logs and traces.
     telemetry: TelemetryConfig {
@@ -234,15 +256,20 @@ sections! {
     }
 }
 
+/// The secret of development: everybody knows it, and production refuses it.
+const DEVELOPMENT_SECRET: &str = "development: everybody knows this secret";
+
 /// What the configuration is for: decides the development defaults and what is required.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// `xp dev`: embedded defaults, nothing required.
     Development,
-    /// `xp serve`: a database and a key are required.
+    /// `xp serve`: a database and a secret are required.
     Production,
     /// A command that works on the database and needs its URL.
     Database,
+    /// A command that makes tokens or keys: needs the database and the secret.
+    Keys,
     /// A command that checks for itself what it needs.
     Tool,
 }
@@ -251,8 +278,8 @@ impl Mode {
     /// Defaults of this mode that differ from the table.
     fn defaults(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::Development => &[("database.url", "sqlite:xp-dev.db")],
-            Self::Production | Self::Database | Self::Tool => &[],
+            Self::Development => &[("database.url", "sqlite:xp-dev.db"), ("auth.secret", DEVELOPMENT_SECRET)],
+            Self::Production | Self::Database | Self::Keys | Self::Tool => &[],
         }
     }
 
@@ -262,15 +289,14 @@ impl Mode {
             "database.url",
             "set DATABASE_URL (or DATABASE_URL_FILE) to postgres://user:password@host/name or sqlite:path",
         );
-        const KEY: (&str, &str) = (
-            "auth.key_file",
-            "make a key with `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out key.pem` and set \
-             XP_AUTH_KEY_FILE=key.pem",
+        const SECRET: (&str, &str) = (
+            "auth.secret",
+            "make one with `openssl rand -base64 32`, keep it, and set XP_AUTH_SECRET (or XP_AUTH_SECRET_FILE) to it",
         );
         match self {
             Self::Development | Self::Tool => &[],
             Self::Database => &[URL],
-            Self::Production => &[URL, KEY],
+            Self::Production | Self::Keys => &[URL, SECRET],
         }
     }
 }
@@ -295,6 +321,26 @@ impl GraphConfig {
     }
 }
 
+impl AuthConfig {
+    /// For the front room.
+    ///
+    /// Without a secret one is made that ends with the process.
+    pub fn access(&self) -> AccessOptions {
+        let defaults = AccessOptions::default();
+        AccessOptions {
+            issuer: self.issuer.clone(),
+            audience: self.audience.clone(),
+            secret: self.secret.as_ref().map_or(defaults.secret, |secret| Secret::new(secret.expose())),
+            cost: self.cost(),
+            sign_up: self.sign_up,
+        }
+    }
+
+    fn cost(&self) -> Cost {
+        Cost { memory_kib: (self.password_memory.0 >> 10) as u32, passes: self.password_passes }
+    }
+}
+
 impl DbConfig {
     /// For the store room. While serving, PostgreSQL gets the statement time-out; migrations and seeds may take
     /// longer. `None` without a URL.
@@ -315,8 +361,26 @@ impl DbConfig {
 
 impl Config {
     /// What only shows when values are seen together.
-    fn contradictions(&self) -> Vec<Problem> {
+    fn contradictions(&self, mode: Mode) -> Vec<Problem> {
         let mut found = Vec::new();
+        let is_known = self.auth.secret.as_ref().is_some_and(|secret| secret.expose() == DEVELOPMENT_SECRET);
+        if mode == Mode::Production && is_known {
+            found.push(Problem {
+                what: "auth.secret is the one of development".into(),
+                place: "XP_AUTH_SECRET or xp.toml".into(),
+                why: "everybody knows it and could make tokens with a copy of the database".into(),
+                fix: "make one of your own with `openssl rand -base64 32`".into(),
+            });
+        }
+        let (cost, floor) = (self.auth.cost(), Cost::default());
+        if cost.memory_kib < floor.memory_kib || cost.passes < floor.passes {
+            found.push(Problem {
+                what: "auth.password_memory or auth.password_passes is too low".into(),
+                place: "the two values together".into(),
+                why: "stolen hashes would be cheap to guess".into(),
+                fix: "give 19MiB and 2 or more, or leave them out".into(),
+            });
+        }
         if self.http.body_limit_signed_in < self.http.body_limit_anonymous {
             found.push(Problem {
                 what: "http.body_limit_signed_in is smaller than http.body_limit_anonymous".into(),

@@ -17,6 +17,7 @@ use std::{
 
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::http::StatusCode;
+use entities::texts::Texts;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -124,7 +125,7 @@ struct Labels {
 }
 
 impl Documents {
-    pub(crate) fn new(config: DocumentsConfig, registry: &mut Registry) -> Self {
+    pub(crate) fn new(config: DocumentsConfig, shared: Texts, registry: &mut Registry) -> Self {
         let (outcomes, loaded, broken) = (Family::default(), Gauge::default(), Gauge::default());
         registry.register(
             "persisted_documents",
@@ -134,7 +135,7 @@ impl Documents {
         registry.register("persisted_documents_loaded", "Trusted documents that can run", loaded.clone());
         registry.register("persisted_documents_broken", "Trusted documents that cannot run", broken.clone());
         Self {
-            apq: Apq::new(config.apq_ttl, config.apq_max_bytes.0),
+            apq: Apq::new(config.apq_ttl, config.apq_max_bytes.0, shared),
             config,
             trusted: RwLock::default(),
             seen: Mutex::default(),
@@ -238,12 +239,12 @@ impl Documents {
         match (sha256_of(&id).filter(|_| may_register), text) {
             (Some(hash), Some(text)) => {
                 let document = prepare(graph, text).await?;
-                if self.apq.keep(hash, text, &document) {
+                if self.apq.keep(hash, text, &document).await {
                     self.count("apq_registered");
                 }
                 Ok(document)
             }
-            (Some(hash), None) => match self.apq.get(&hash) {
+            (Some(hash), None) => match self.apq.get(graph, &hash).await {
                 Some(document) => {
                     self.count("apq_hit");
                     Ok(document)

@@ -81,7 +81,10 @@ pub fn router(app: App) -> Router {
         .layer(inflation())
         .layer(compression())
         .layer(map_response(caching::tag_encoding));
-    let mut routes = graphql.route("/livez", get(health::livez)).route("/readyz", get(health::readyz));
+    let mut routes = graphql
+        .route("/.well-known/jwks.json", get(jwks))
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::readyz));
     if app.http.metrics_address.is_none() {
         routes = routes.route("/metrics", get(metrics::metrics));
     }
@@ -209,6 +212,7 @@ fn route_label(path: &str) -> &'static str {
         "/readyz" => "/readyz",
         "/metrics" => "/metrics",
         "/schema.graphql" => "/schema.graphql",
+        "/.well-known/jwks.json" => "/.well-known/jwks.json",
         "/" => "/",
         _ if path.starts_with("/graphql/") => "/graphql/{id}",
         _ if path.starts_with("/playground/") => "/playground/{asset}",
@@ -219,6 +223,16 @@ fn route_label(path: &str) -> &'static str {
 async fn sdl(State(app): State<App>) -> Response {
     ([(header::CONTENT_TYPE, "application/graphql; charset=utf-8")], app.graph.sdl().to_owned())
         .into_response()
+}
+
+/// The public keys of access tokens, for gateways and other subgraphs.
+async fn jwks(State(app): State<App>) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "application/jwk-set+json"),
+        // Keys are published three times as long before they are used.
+        (header::CACHE_CONTROL, "public, max-age=60"),
+    ];
+    (headers, app.access.tokens().published()).into_response()
 }
 
 async fn no_such_path(headers: HeaderMap) -> Response {

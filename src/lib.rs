@@ -1,6 +1,9 @@
 //! The hall: process, configuration, HTTP, auth, telemetry. Knows axum; knows no table and no GraphQL type. A request
 //! passes `http` (limits, trace span, `auth` -> viewer) and leaves for `schema::Graph::execute`.
 
+// The future of a request goes through every room; to see that it is `Send` the compiler looks deeper than its default.
+#![recursion_limit = "256"]
+
 pub mod auth;
 pub mod config;
 pub mod documents;
@@ -18,9 +21,8 @@ use std::{
 use bytes::Bytes;
 use entities::Store;
 use prometheus_client::registry::Registry;
-use schema::Graph;
+use schema::{Access, Graph};
 
-use auth::Auth;
 use config::{Config, HttpConfig};
 use documents::Documents;
 use http::admission::Admission;
@@ -39,7 +41,7 @@ pub struct Parts {
     /// The store behind the graph; the hall only asks whether it is there.
     pub store: Store,
     /// Tokens to viewers.
-    pub auth: Auth,
+    pub access: Access,
     /// Whether requests should come here.
     pub ready: Readiness,
     /// Development: explanations, demo accounts.
@@ -58,26 +60,32 @@ impl App {
     pub fn new(
         config: &Config,
         store: Store,
-        auth: Auth,
+        access: Access,
         mut registry: Registry,
         development: Option<Development>,
     ) -> Self {
         let limits = config.graph.limits();
         let is_development = development.is_some();
         let accounts = development.map(|development| development.accounts).unwrap_or_default();
-        let options = schema::Options { development: is_development, limits, ..schema::Options::default() };
+        let options = schema::Options {
+            development: is_development,
+            limits,
+            access: Some(access.clone()),
+            ..schema::Options::default()
+        };
         let metrics = Metrics::register(&mut registry);
+        let documents = Documents::new(config.documents.clone(), store.texts().clone(), &mut registry);
         let graph = Graph::new(store.clone(), options, &mut registry);
         let playground = config.http.playground.is_on(is_development);
         Self(Arc::new(Parts {
             graph,
             store,
-            auth,
+            access,
             ready: Readiness::default(),
             development: is_development,
             http: config.http.clone(),
             admission: Admission::new(&config.http),
-            documents: Documents::new(config.documents.clone(), &mut registry),
+            documents,
             metrics,
             registry,
             playground: playground.then(|| http::playground::settings(&accounts)),

@@ -47,7 +47,8 @@ impl Readers {
         })
     }
 
-    /// Runs a statement and hands its rows over as they arrive.
+    /// Runs a statement and hands its rows over as they arrive. What is rare on the way is boxed: this future is part of
+    /// every batch, and small ones are cheaper to make.
     pub(crate) async fn fetch(
         &self,
         (name, table): (&'static str, &'static str),
@@ -83,7 +84,7 @@ impl Readers {
         if let Ok(turn) = self.turns.try_acquire() {
             return Ok(turn);
         }
-        let waiting = tokio::time::timeout(self.patience, self.turns.acquire()).await;
+        let waiting = Box::pin(tokio::time::timeout(self.patience, self.turns.acquire())).await;
         let turn =
             waiting.map_err(|_| Error::Unavailable(DbErr::ConnectionAcquire(ConnAcquireErr::Timeout)))?;
         Ok(turn.expect("the turns are never closed"))
@@ -95,7 +96,7 @@ impl Readers {
         if let Some(kept) = kept {
             return Ok(kept);
         }
-        let connection = self.pool.acquire().await.map_err(|error| {
+        let connection = Box::pin(self.pool.acquire()).await.map_err(|error| {
             Error::Unavailable(match error {
                 sqlx::Error::PoolTimedOut => DbErr::ConnectionAcquire(ConnAcquireErr::Timeout),
                 sqlx::Error::PoolClosed => DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed),

@@ -130,7 +130,10 @@ pub struct DemoAccount {
     pub role: Role,
 }
 
-/// The accounts to sign in as: one of each role. None has a password.
+/// The password that development gives to the demo accounts; production refuses to start where one has it.
+pub const DEMO_PASSWORD: &str = "xp-graph-demo";
+
+/// The accounts to sign in as: one of each role. Seeding gives them no password.
 pub fn demo_accounts() -> Vec<DemoAccount> {
     people::demo_accounts()
 }

@@ -1,23 +1,35 @@
 //! Sessions: a sign-in on one device. Lists of a user walk `user_sessions (user_id, created_at desc, id desc)`.
-//! Not here: tokens, rotation and revocation (they come with the access rules).
+//! They begin in `begin` and
+//! end in `end`. Not here: passwords and access tokens.
 
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
+use serde::Serialize;
 
 use crate::{
     activity::{Action, Entry},
+    cache::Tag,
     change::Change,
     clock::Time,
     error::Error,
     id::{SessionId, UserId},
     node::Kind,
-    page::{Key, KeyKind, KeyValue, Keyset, List, Names},
+    page::{Filtering, Key, KeyKind, KeyValue, Keyset, List, Names},
+    row::{self, Row},
     scope::Scope,
     sql::{Record as _, Sql, table, text_enum},
     store::Store,
     transaction::Transaction,
 };
+
+pub(crate) mod begin;
+pub(crate) mod end;
+mod token;
+mod touch;
+pub use begin::{Device, Grant, Refreshed, begin, refresh};
+pub use end::{Which, revoke};
+pub use touch::Uses;
 
 text_enum! {
     /// Why a session ended.
@@ -28,7 +40,7 @@ text_enum! {
         RevokedByUser = "REVOKED_BY_USER",
         /// An administrator ended it.
         RevokedByAdmin = "REVOKED_BY_ADMIN",
-        /// It was not used for too long, or reached its absolute end.
+        /// It was not used for too long, reached its absolute end, or made room for a newer one.
         Expired = "EXPIRED",
         /// The account's password or role changed.
         CredentialsChanged = "CREDENTIALS_CHANGED",
@@ -66,6 +78,17 @@ table! {
     }
 }
 
+impl Row for Model {
+    const KIND: Kind = Kind::Session;
+    const BY_IDS: &'static str = "session.by_ids";
+    const IS_STRONG: bool = true;
+    type Id = SessionId;
+
+    fn id(&self) -> SessionId {
+        self.id
+    }
+}
+
 impl Model {
     /// Sessions are seen by their user and by administrators.
     pub fn is_visible_to(&self, scope: &Scope) -> bool {
@@ -100,15 +123,7 @@ fn push_scope(sql: &mut Sql, scope: &Scope) {
 /// # Errors
 /// The database's.
 pub async fn by_ids(store: &Store, ids: &[SessionId]) -> Result<FxHashMap<SessionId, Arc<Model>>, Error> {
-    store
-        .by_keys(
-            "session.by_ids",
-            |sql| {
-                sql.push("t.id").any_id(ids);
-            },
-            |row: &Model| row.id,
-        )
-        .await
+    row::by_ids(store, ids).await
 }
 
 /// Newest first.
@@ -122,10 +137,16 @@ pub static KEYSET: Keyset<Model> = Keyset {
 };
 
 /// Which sessions a list has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 pub struct Filter {
     /// Only those that are live at this moment.
     pub live_at: Option<Time>,
+}
+
+impl Filtering for Filter {
+    fn is_repeatable(&self) -> bool {
+        self.live_at.is_none()
+    }
 }
 
 impl Filter {
@@ -141,7 +162,8 @@ impl Filter {
 pub static OF_USERS: List<Model, Filter> = List::new(
     Names { page: "session.pages_of_users", count: "session.counts_of_users", parent: "user_id" },
     Filter::push,
-);
+)
+.kept(|user| Tag::List("Session", "user", user));
 
 /// Gives one of the caller's own sessions another name, or none. `false`: there is no such session of theirs.
 ///

@@ -22,12 +22,17 @@ use sea_orm::{
     ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, Statement,
     sqlx::postgres::PgRow,
 };
+use serde::Serialize;
 
 use crate::{
-    change::Announcer,
+    cache::{Cache, CacheConfig, Cached, Moment},
+    change::{self, Announcer},
     error::Error,
     readers::Readers,
+    redis::Redis,
+    revocation::Revocations,
     sql::{Cells, Record, Source, Sql},
+    texts::Texts,
 };
 
 /// Where the database is and how it is used.
@@ -50,7 +55,12 @@ pub struct Store {
     metrics: Metrics,
     recorder: Option<Arc<Recorder>>,
     announcer: Announcer,
+    cache: Cache,
+    /// Reads must not be older than this.
+    floor: Option<Moment>,
+    revocations: Arc<Revocations>,
     writer: Arc<tokio::sync::Mutex<()>>,
+    texts: Texts,
 }
 
 impl Store {
@@ -69,6 +79,10 @@ impl Store {
             metrics: Metrics::register(registry),
             recorder: None,
             announcer: Announcer::default(),
+            cache: Cache::off(),
+            texts: Texts::default(),
+            floor: None,
+            revocations: Arc::default(),
             writer: Arc::default(),
         })
     }
@@ -78,9 +92,68 @@ impl Store {
         &self.db
     }
 
+    /// The same store, reading through a cache; with a Redis it is one cache for all nodes. Metrics go into `registry`.
+    #[must_use]
+    pub fn with_cache(self, config: &CacheConfig, redis: Option<Redis>, registry: &mut Registry) -> Self {
+        Self { cache: Cache::new(config, redis, registry), ..self }
+    }
+
+    /// The same store, telling other nodes what it writes, hearing what they write, and sharing texts with them. Stores of one database share
+    /// a namespace.
+    #[must_use]
+    pub fn with_relay(self, redis: &Redis, namespace: &str) -> Self {
+        change::relay::begin(&self.announcer, redis, namespace);
+        Self { texts: Texts::new(redis, namespace), ..self }
+    }
+
+    /// The same store for a reader who must see what was written up to a moment, on whatever node.
+    #[must_use]
+    pub fn not_before(&self, moment: Moment) -> Self {
+        Self { floor: Some(moment), ..self.clone() }
+    }
+
+    /// How old reads may be.
+    pub fn floor(&self) -> Option<Moment> {
+        self.floor
+    }
+
+    /// The request that the statements are reported to.
+    pub(crate) fn recorder(&self) -> Option<&Recorder> {
+        self.recorder.as_deref()
+    }
+
+    /// What the nodes share beside the database.
+    pub fn texts(&self) -> &Texts {
+        &self.texts
+    }
+
+    /// What is cached.
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// Reads through the cache.
+    pub(crate) async fn cached<C: Cached>(
+        &self,
+        read: C,
+        keys: &[C::Key],
+    ) -> Result<FxHashMap<C::Key, Arc<C::Value>>, Error> {
+        self.cache.read(self, read, keys).await
+    }
+
+    /// The same store, reporting to no request.
+    pub(crate) fn unrecorded(&self) -> Self {
+        Self { recorder: None, ..self.clone() }
+    }
+
     /// Tells what is written, and lets others listen.
     pub fn announcer(&self) -> &Announcer {
         &self.announcer
+    }
+
+    /// What is known to be revoked.
+    pub fn revocations(&self) -> &Arc<Revocations> {
+        &self.revocations
     }
 
     /// The turn to write, where there is one writer at a time.
@@ -129,7 +202,7 @@ impl Store {
         mut read: impl FnMut(&mut Cells<'_>) -> Result<T, sea_orm::sqlx::Error>,
     ) -> Result<Vec<T>, Error> {
         let Some(readers) = &self.readers else {
-            return self.fetch_on(&self.db, name, table, sql, read).await;
+            return Box::pin(self.fetch_on(&self.db, name, table, sql, read)).await;
         };
         let (text, values) = sql.into_parts();
         let timing = self.timing(name, table, &text);
@@ -244,6 +317,24 @@ pub struct Recorder {
     texts: bool,
     count: AtomicU32,
     statements: Mutex<Vec<Executed>>,
+    cache_reads: Mutex<Vec<CacheRead>>,
+    wrote: Mutex<Option<Moment>>,
+}
+
+/// One batch of keys that went through the cache.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CacheRead {
+    /// What was read.
+    pub of: &'static str,
+    /// `local` or `redis`.
+    pub tier: &'static str,
+    /// Keys by what was found: `hit`, or why not.
+    pub keys: FxHashMap<&'static str, u64>,
+    /// Age of the oldest value used, seconds.
+    pub age_seconds: f64,
+    /// What the first key depends on.
+    pub tags: Vec<String>,
 }
 
 /// One statement that ran.
@@ -280,12 +371,32 @@ impl Recorder {
         self.statements.lock().expect("no panic happens under this lock").clone()
     }
 
+    /// The batches that went through the cache.
+    pub fn cache_reads(&self) -> Vec<CacheRead> {
+        self.cache_reads.lock().expect("no panic happens under this lock").clone()
+    }
+
+    pub(crate) fn add_cache_read(&self, read: CacheRead) {
+        self.cache_reads.lock().expect("no panic happens under this lock").push(read);
+    }
+
+    /// The moment of the last write that this request made: whoever reads at it or later sees the write.
+    pub fn wrote(&self) -> Option<Moment> {
+        *self.wrote.lock().expect("no panic happens under this lock")
+    }
+
+    pub(crate) fn set_wrote(&self, moment: Moment) {
+        *self.wrote.lock().expect("no panic happens under this lock") = Some(moment);
+    }
+
     /// Adds what ran elsewhere on this request's behalf (a batch shared with other requests).
     pub fn absorb(&self, other: &Self) {
         self.count.fetch_add(other.count(), Ordering::Relaxed);
         if self.texts {
             let executed = other.statements();
             self.statements.lock().expect("no panic happens under this lock").extend(executed);
+            let reads = other.cache_reads();
+            self.cache_reads.lock().expect("no panic happens under this lock").extend(reads);
         }
     }
 

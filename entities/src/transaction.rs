@@ -12,7 +12,8 @@ use crate::{
     activity::Entry,
     change::Change,
     error::Error,
-    sql::{Cells, Sql},
+    revocation::{self, Revocation},
+    sql::{Cell, Cells, Sql},
     store::Store,
 };
 
@@ -21,6 +22,7 @@ pub(crate) struct Transaction {
     store: Store,
     db: DatabaseTransaction,
     changes: Vec<Change>,
+    revoked: Vec<Revocation>,
     /// SQLite has one writer at a time: writers of this process queue here, in order, instead of polling its lock.
     turn: Option<OwnedMutexGuard<()>>,
 }
@@ -37,7 +39,7 @@ impl Transaction {
         };
         let begun = store.connection().begin_with_options(options).await;
         let db = begun.map_err(|error| Error::of_statement("begin", error))?;
-        Ok(Self { store: store.clone(), db, changes: Vec::new(), turn })
+        Ok(Self { store: store.clone(), db, changes: Vec::new(), revoked: Vec::new(), turn })
     }
 
     pub(crate) fn sql(&self) -> Sql {
@@ -45,7 +47,6 @@ impl Transaction {
     }
 
     /// Runs a statement and reads each row with `read`.
-    #[expect(dead_code, reason = "for writes that read first; none does yet")]
     pub(crate) async fn fetch<T>(
         &self,
         name: &'static str,
@@ -54,6 +55,20 @@ impl Transaction {
         read: impl FnMut(&mut Cells<'_>) -> Result<T, sea_orm::sqlx::Error>,
     ) -> Result<Vec<T>, Error> {
         self.store.fetch_on(&self.db, name, table, sql, read).await
+    }
+
+    /// Runs a statement of one column.
+    #[expect(
+        clippy::redundant_closure_for_method_calls,
+        reason = "the method is not general enough over lifetimes"
+    )]
+    pub(crate) async fn column<T: Cell>(
+        &self,
+        name: &'static str,
+        table: &'static str,
+        sql: Sql,
+    ) -> Result<Vec<T>, Error> {
+        self.fetch(name, table, sql, |cells| cells.next()).await
     }
 
     /// Runs a statement that returns no rows; says how many it changed.
@@ -76,6 +91,11 @@ impl Transaction {
         self.changes.push(change);
     }
 
+    /// Takes something back: from the commit on it is no longer good.
+    pub(crate) fn revoke(&mut self, revocation: Revocation) {
+        self.revoked.push(revocation);
+    }
+
     /// Writes the entry, commits, and announces the changes.
     ///
     /// # Errors
@@ -87,12 +107,22 @@ impl Transaction {
 
     /// Commits what is no mutation of a client: upkeep that the server does by itself.
     pub(crate) async fn commit_unlogged(self) -> Result<(), Error> {
+        if !self.revoked.is_empty() {
+            revocation::write(&self, &self.revoked).await?;
+        }
         // In a task of its own: a caller who goes away now must not lose the announcement of what is committed.
         let committing = tokio::spawn(async move {
-            let Self { store, db, changes, turn } = self;
+            let Self { store, db, changes, revoked, turn } = self;
             let result = db.commit().await;
             drop(turn);
             if result.is_ok() {
+                // Before the caller hears of the write: who reads after the answer must not get older data.
+                if let (Some(moment), Some(recorder)) =
+                    (store.cache().changed(&changes).await, store.recorder())
+                {
+                    recorder.set_wrote(moment);
+                }
+                revocation::announce(&store, &revoked);
                 store.announcer().announce(changes.into());
             }
             result

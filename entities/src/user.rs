@@ -1,17 +1,27 @@
 //! Accounts: row, finders and lists. Lists walk `users (created_at desc, id desc)` or the index of their order;
-//! `search` uses the trigram index on `search_name`. Not here: passwords and tokens (the access rooms), hidden
+//! `search` uses the trigram index on `search_name`. Accounts are made and changed in `account`. Not here: passwords and tokens, hidden
 //! columns (the front room's `visible_to`).
 
 use std::sync::Arc;
 
 use chrono::DateTime;
 use rustc_hash::FxHashMap;
+use serde::Serialize;
+
+mod account;
+pub use account::{
+    Changes, Credentials, Named, NewAccount, change_password, create, credentials, give_password, sign_up,
+    update,
+};
 
 use crate::{
+    cache::Tag,
     clock::{Time, TimeRange},
     error::Error,
     id::UserId,
-    page::{Key, KeyKind, KeyValue, Keyset, List, Names},
+    node::Kind,
+    page::{Filtering, Key, KeyKind, KeyValue, Keyset, List, Names},
+    row::{self, Row},
     scope::Scope,
     sql::{Sql, table, text_enum},
     store::Store,
@@ -56,6 +66,17 @@ table! {
     }
 }
 
+impl Row for Model {
+    const KIND: Kind = Kind::User;
+    const BY_IDS: &'static str = "user.by_ids";
+    const IS_STRONG: bool = true;
+    type Id = UserId;
+
+    fn id(&self) -> UserId {
+        self.id
+    }
+}
+
 impl Model {
     /// May a caller of this scope know that the account exists? Everybody signed in may.
     pub fn is_visible_to(&self, scope: &Scope) -> bool {
@@ -73,15 +94,7 @@ impl Model {
 /// # Errors
 /// The database's.
 pub async fn by_ids(store: &Store, ids: &[UserId]) -> Result<FxHashMap<UserId, Arc<Model>>, Error> {
-    store
-        .by_keys(
-            "user.by_ids",
-            |sql| {
-                sql.push("t.id").any_id(ids);
-            },
-            |row: &Model| row.id,
-        )
-        .await
+    row::by_ids(store, ids).await
 }
 
 /// Accounts by e-mail, which is compared in lower case.
@@ -96,7 +109,7 @@ pub async fn by_emails(store: &Store, emails: &[String]) -> Result<FxHashMap<Str
 }
 
 /// Which accounts a list has.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 pub struct Filter {
     /// Part of the display name, and of the e-mail for those who may see it; case does not count.
     pub search: Option<String>,
@@ -108,6 +121,12 @@ pub struct Filter {
     pub created_at: TimeRange,
     /// Last signed in in this time.
     pub last_login: TimeRange,
+}
+
+impl Filtering for Filter {
+    fn is_repeatable(&self) -> bool {
+        self.search.is_none()
+    }
 }
 
 impl Filter {
@@ -190,4 +209,5 @@ pub fn keyset(field: OrderField, descending: bool) -> &'static Keyset<Model> {
 
 /// All accounts.
 pub static ALL: List<Model, Filter> =
-    List::new(Names { page: "user.page", count: "user.count", parent: "" }, Filter::push);
+    List::new(Names { page: "user.page", count: "user.count", parent: "" }, Filter::push)
+        .kept(|_| Tag::Type("User"));

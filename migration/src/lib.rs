@@ -15,6 +15,7 @@ mod m0003_forms;
 mod m0004_locations;
 mod m0005_activity;
 mod m0006_search;
+mod m0007_access;
 mod partitions;
 
 use std::{collections::HashSet, time::Duration};
@@ -100,6 +101,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0004_locations::Migration),
             Box::new(m0005_activity::Migration),
             Box::new(m0006_search::Migration),
+            Box::new(m0007_access::Migration),
         ]
     }
 }

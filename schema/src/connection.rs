@@ -79,10 +79,9 @@ impl PageArgs {
         };
         let position = |name: &str, cursor: &Option<String>| {
             let decode = |text: &String| {
-                cursors.decode(keyset, text).map_err(|error| FieldError {
-                    code: Code::BadCursor,
-                    message: format!("`{name}`: {error}").into(),
-                })
+                cursors
+                    .decode(keyset, text)
+                    .map_err(|error| FieldError::new(Code::BadCursor, format!("`{name}`: {error}")))
             };
             cursor.as_ref().map(decode).transpose()
         };

@@ -3,7 +3,10 @@
 //! keeps the `Document` skips even the look-up. Only valid documents are kept, by their text, within a bound on bytes.
 //! Variables are checked for every request (`variables`).
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use async_graphql::{
     Name, Pos, Positioned, Variables,
@@ -28,6 +31,8 @@ use crate::{
 pub struct Document {
     pub(crate) parsed: ExecutableDocument,
     judged: Vec<(Option<Name>, Judged)>,
+    /// The size of its last answer, bytes: the next one is mostly as large and need not grow step by step.
+    answered: AtomicUsize,
 }
 
 /// What is known of one operation.
@@ -52,9 +57,13 @@ pub(crate) struct Documents {
 }
 
 /// Texts kept, bytes. A parsed document takes some ten times its text.
-const CACHE_BYTES: u64 = 4 << 20;
+const CACHE_BYTES: u64 = 2 << 20;
 /// Errors of validation in one answer.
 const MOST_ERRORS: usize = 10;
+
+/// Room for an answer that is set aside before it is written, bytes.
+const LEAST_ROOM: usize = 4 << 10;
+const MOST_ROOM: usize = 256 << 10;
 
 impl Documents {
     pub(crate) fn new(limits: Limits, types: OutputTypes, registry: &mut Registry) -> Self {
@@ -141,7 +150,7 @@ impl Document {
             (name.cloned(), Judged { kind, cache, cost: types.cost(root, selections, fragments) })
         });
         let judged = judged.collect();
-        Self { parsed, judged }
+        Self { parsed, judged, answered: AtomicUsize::new(LEAST_ROOM) }
     }
 
     /// The kind of the operation that a request with this name means, if the document has it.
@@ -152,6 +161,17 @@ impl Document {
     /// The names of its operations; an operation without a name has none.
     pub fn operation_names(&self) -> impl Iterator<Item = &str> {
         self.judged.iter().filter_map(|(name, _)| name.as_deref())
+    }
+
+    /// A buffer for an answer.
+    pub(crate) fn room(&self) -> Vec<u8> {
+        let last = self.answered.load(Ordering::Relaxed);
+        Vec::with_capacity((last + last / 8).clamp(LEAST_ROOM, MOST_ROOM))
+    }
+
+    /// Notes how large an answer was.
+    pub(crate) fn answered(&self, bytes: usize) {
+        self.answered.store(bytes, Ordering::Relaxed);
     }
 
     /// The operation to run (October 2021, §6.1.1 `GetOperation`).

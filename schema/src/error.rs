@@ -1,7 +1,7 @@
 //! The errors a client can get: a code from the closed catalogue and a text that is safe by construction. Internal
 //! failures are logged once, where they happen, and reach the client as `INTERNAL_SERVER_ERROR` with no detail.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $text:literal),+ $(,)?) => {
@@ -39,6 +39,10 @@ codes! {
     CostLimit = "COST_LIMIT",
     /// The document is too long.
     PayloadTooLarge = "PAYLOAD_TOO_LARGE",
+    /// Too many tries; `Retry-After` says when the next one is worth it.
+    RateLimited = "RATE_LIMITED",
+    /// Too much at once; `Retry-After` says when to try again.
+    Overloaded = "OVERLOADED",
     /// Something failed on the server; the log has the cause under the request's id.
     InternalServerError = "INTERNAL_SERVER_ERROR",
 }
@@ -50,22 +54,40 @@ pub struct FieldError {
     pub code: Code,
     /// A sentence for the developer of the client.
     pub message: Cow<'static, str>,
+    /// After how many seconds the same may be tried again, where that helps.
+    pub retry_after_seconds: Option<u32>,
 }
 
 impl FieldError {
+    /// A failure of this code.
+    pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { code, message: message.into(), retry_after_seconds: None }
+    }
+
+    /// A failure that goes away by itself.
+    pub fn not_now(code: Code, message: &'static str, retry_after: Duration) -> Self {
+        let seconds = u32::try_from(retry_after.as_secs()).unwrap_or(u32::MAX).saturating_add(1);
+        Self { retry_after_seconds: Some(seconds), ..Self::new(code, message) }
+    }
+
     /// An argument that cannot be used.
     pub fn bad_input(message: impl Into<Cow<'static, str>>) -> Self {
-        Self { code: Code::BadUserInput, message: message.into() }
+        Self::new(Code::BadUserInput, message)
     }
 
     /// Only for callers who are signed in.
     pub const fn unauthenticated() -> Self {
-        Self { code: Code::Unauthenticated, message: Cow::Borrowed("Sign in first") }
+        Self {
+            code: Code::Unauthenticated,
+            message: Cow::Borrowed("Sign in first"),
+            retry_after_seconds: None,
+        }
     }
 
     /// A failure of the server, without its cause.
     pub const fn internal() -> Self {
-        Self { code: Code::InternalServerError, message: Cow::Borrowed("Internal server error") }
+        let message = Cow::Borrowed("Internal server error");
+        Self { code: Code::InternalServerError, message, retry_after_seconds: None }
     }
 
     /// Maps and, for internal failures, logs an error of the store room.

@@ -16,7 +16,7 @@ use prometheus_client::registry::Registry;
 use uuid::Uuid;
 
 use crate::{
-    Context, Viewer,
+    Access, AccessOptions, Caller, Context, Viewer,
     batch::{Batcher, Groups, Loaded, Loader, Metrics},
     connection::{Bound, MAX_ROWS, PageArgs, Pages},
     cost::OutputTypes,
@@ -518,14 +518,15 @@ impl Both {
         };
         let recorder = Arc::new(Recorder::new(false));
         let batcher = Batcher::new(&self.store, recorder, Groups::new(0), self.metrics.clone());
-        let ctx = Context::new(Viewer::Service, batcher, Arc::from(""));
+        let access = Access::new(self.store.clone(), AccessOptions::default());
+        let ctx = Context::new(Viewer::Service, Caller::default(), access, batcher, Arc::from(""));
         let planner = Planner { fragments: &document.parsed.fragments, variables: &variables };
         let root = &operation.selection_set.node;
         let selection = match Query::object().plan(planner, &[root], &ctx) {
             Ok(selection) => selection,
             Err(error) => return refused(error),
         };
-        let (mut body, _) = crate::answer(&selection, Query, &ctx).await;
+        let (mut body, _) = crate::answer(&selection, Query, &ctx, Vec::new()).await;
         body.push(b'}');
         body
     }

@@ -1,23 +1,25 @@
 //! The front room: everything a client sees. Knows GraphQL and the store room's functions; names no SQL, no Redis and
 //! no HTTP (its manifest has none of them).
 //!
-//! In reading order: `Graph` (one request from text to bytes), `viewer` (who asks), `document` and `variables` (what
+//! In reading order: `Graph` (one request from text to bytes), `access` (who is let in) and `viewer` (who asks), `document` and `variables` (what
 //! is asked, checked once), `object` (types declared once, executed batch-first) with `edge`, `connection` and `node`,
 //! `batch` (loading without a timer), `write` (the answer), then the domains under the same names as in every room.
 //!
 //! The library async-graphql parses, validates, introspects and prints the schema. Queries are executed by `object`.
 
-use std::{sync::Arc, time::Instant};
+use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use async_graphql::{EmptySubscription, SDLExportOptions, Schema, ValidationMode, parser::parse_schema};
 use entities::{Recorder, Store, clock::Time, id::UserId, scope::Scope};
 use prometheus_client::registry::Registry;
 
+pub mod access;
 pub mod activity;
 pub mod batch;
 pub mod cache_control;
 pub mod connection;
 mod cost;
+pub mod credentials;
 mod document;
 pub mod edge;
 pub mod error;
@@ -37,12 +39,15 @@ pub mod scalar;
 mod select;
 pub mod session;
 pub mod submission;
+mod throttle;
+pub mod token;
 pub mod user;
 pub mod user_error;
 mod variables;
 pub mod viewer;
 mod write;
 
+pub use access::{Access, AccessOptions};
 /// Values of variables by name.
 pub use async_graphql::Variables;
 pub use cache_control::{Audience, CachePolicy};
@@ -75,8 +80,21 @@ pub struct Request {
     pub variables: Variables,
     /// Add `extensions.explain` to the answer; only in development.
     pub explain: bool,
+    /// What the caller has written, as `extensions.cacheToken` said: the answer must not be older.
+    pub cache_token: Option<String>,
+    /// From where and with what it was sent.
+    pub caller: Caller,
     /// The request's id, for internal errors.
     pub request_id: String,
+}
+
+/// From where and with what a request was sent; says nothing about who sent it.
+#[derive(Clone, Debug, Default)]
+pub struct Caller {
+    /// The client's address.
+    pub address: Option<IpAddr>,
+    /// The client's own description of itself.
+    pub user_agent: Option<Arc<str>>,
 }
 
 /// What kind of operation it is.
@@ -101,10 +119,14 @@ pub struct Reply {
     pub executed: bool,
     /// The codes of all errors in the answer, in order.
     pub codes: Vec<&'static str>,
+    /// After how many seconds it may be tried again, where an error says so.
+    pub retry_after_seconds: Option<u32>,
     /// SQL statements that this request caused or shared.
     pub statements: u32,
     /// How long the answer keeps; `None`: not at all.
     pub cache: Option<CachePolicy>,
+    /// The moment of what the request wrote, for reading it on other nodes.
+    pub cache_token: Option<String>,
 }
 
 /// How the graph is set up.
@@ -114,13 +136,15 @@ pub struct Options {
     pub development: bool,
     /// Limits on documents.
     pub limits: Limits,
+    /// Who is let in; none: nobody but by keys of this graph alone.
+    pub access: Option<Access>,
     /// Shared batches of one loader that may be under way at once; 0 keeps every request to itself.
     pub shared_batches: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { development: false, limits: Limits::default(), shared_batches: 2 }
+        Self { development: false, limits: Limits::default(), access: None, shared_batches: 2 }
     }
 }
 
@@ -131,17 +155,26 @@ pub struct Context {
     pub viewer: Watched<Viewer>,
     /// What they may read.
     pub scope: Watched<Scope>,
+    /// From where they ask.
+    pub caller: Caller,
     /// When the request began: one moment for the whole answer.
     pub now: Time,
     /// Its loads.
     pub batcher: Batcher,
+    pub(crate) access: Access,
     pub(crate) sdl: Arc<str>,
 }
 
 impl Context {
-    pub(crate) fn new(viewer: Viewer, batcher: Batcher, sdl: Arc<str>) -> Self {
+    pub(crate) fn new(
+        viewer: Viewer,
+        caller: Caller,
+        access: Access,
+        batcher: Batcher,
+        sdl: Arc<str>,
+    ) -> Self {
         let (viewer, scope) = Watched::viewer(viewer);
-        Self { viewer, scope, now: entities::clock::now(), batcher, sdl }
+        Self { viewer, scope, caller, access, now: entities::clock::now(), batcher, sdl }
     }
 
     /// The same request in the eyes of another viewer, if there is one.
@@ -174,6 +207,7 @@ pub struct Graph {
 
 struct Inner {
     store: Store,
+    access: Access,
     options: Options,
     sdl: Arc<str>,
     validator: Engine,
@@ -204,14 +238,31 @@ impl Graph {
         let documents = Documents::new(options.limits, OutputTypes::of(&types), registry);
         let (groups, metrics) = (Groups::new(options.shared_batches), Metrics::register(registry));
         let sdl = Arc::from(sdl);
-        let inner =
-            Inner { store, options, sdl, validator, introspector, input_types, documents, groups, metrics };
+        let own = || Access::new(store.clone(), AccessOptions::default());
+        let access = options.access.clone().unwrap_or_else(own);
+        let inner = Inner {
+            store,
+            access,
+            options,
+            sdl,
+            validator,
+            introspector,
+            input_types,
+            documents,
+            groups,
+            metrics,
+        };
         Self { inner: Arc::new(inner) }
     }
 
     /// The federated SDL, byte-equal to `_service.sdl`.
     pub fn sdl(&self) -> &str {
         &self.inner.sdl
+    }
+
+    /// What lets callers in. Before `Access::open` was called on it no token is good.
+    pub fn access(&self) -> &Access {
+        &self.inner.access
     }
 
     /// Runs one request for a viewer. Never fails: every failure is an answer with coded errors.
@@ -252,16 +303,18 @@ impl Graph {
         if let Err(error) = inner.documents.check_cost(operation.judged, &variables) {
             return refused(Some(kind), &[error]);
         }
+        let floor = request.cache_token.and_then(|token| token.parse().ok());
+        let store = floor.map_or_else(|| inner.store.clone(), |moment| inner.store.not_before(moment));
         let batcher =
-            Batcher::new(&inner.store, Arc::clone(&recorder), inner.groups.clone(), inner.metrics.clone());
-        let ctx = Context::new(viewer, batcher, Arc::clone(&inner.sdl));
+            Batcher::new(&store, Arc::clone(&recorder), inner.groups.clone(), inner.metrics.clone());
+        let ctx = Context::new(viewer, request.caller, inner.access.clone(), batcher, Arc::clone(&inner.sdl));
         let planner = Planner { fragments: &document.parsed.fragments, variables: &variables };
         let root = &definition.selection_set.node;
         let answered = match kind {
             OperationKind::Mutation => mutation::execute(root, planner, &ctx).await,
             OperationKind::Query | OperationKind::Subscription => {
                 match inner.plan(document, root, planner, &ctx).await {
-                    Ok(selection) => Ok(answer(&selection, Query, &ctx).await),
+                    Ok(selection) => Ok(answer(&selection, Query, &ctx, document.room()).await),
                     Err(error) => Err(error),
                 }
             }
@@ -273,12 +326,15 @@ impl Graph {
         // An answer that lacks something, or tells about itself, is for this once.
         let cache = operation.judged.cache.filter(|_| errors.is_empty() && !explain);
         let cache = cache.map(|policy| policy.for_one_if(ctx.viewer.was_read()));
-        if explain {
-            explain::write(&recorder, &ctx.batcher, started.elapsed(), &mut body);
-        }
+        let cache_token = recorder.wrote().map(|moment| moment.to_string());
+        let explained = explain.then(|| explain::Explain::of(&recorder, &ctx.batcher, started.elapsed()));
+        explain::write(explained, cache_token.as_deref(), &mut body);
         body.push(b'}');
+        document.answered(body.len());
         let statements = recorder.count();
-        Reply { body, operation: Some(kind), executed: true, codes: errors.codes, statements, cache }
+        let Errors { codes, retry_after_seconds, .. } = errors;
+        let operation = Some(kind);
+        Reply { body, operation, executed: true, codes, retry_after_seconds, statements, cache, cache_token }
     }
 }
 
@@ -310,9 +366,9 @@ async fn answer<T: object::Entity>(
     selection: &Selection<'_, T>,
     root: T,
     ctx: &Context,
+    mut out: Vec<u8>,
 ) -> (Vec<u8>, Errors) {
     let rows = ctx.batcher.drive(selection.run(vec![root], ctx)).await;
-    let mut out = Vec::with_capacity(4_096);
     out.extend(b"{\"data\":");
     let mut writer = Writer::new(out);
     let start = writer.out.len();
@@ -337,5 +393,15 @@ fn refused(operation: Option<OperationKind>, errors: &[RequestError]) -> Reply {
     let mut body = b"{\"errors\":".to_vec();
     errors.write(&mut body);
     body.push(b'}');
-    Reply { body, operation, executed: false, codes: errors.codes, statements: 0, cache: None }
+    let (executed, codes) = (false, errors.codes);
+    Reply {
+        body,
+        operation,
+        executed,
+        codes,
+        retry_after_seconds: None,
+        statements: 0,
+        cache: None,
+        cache_token: None,
+    }
 }

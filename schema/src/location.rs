@@ -305,7 +305,7 @@ impl Loader for Latest {
 
     async fn load(self, store: Store, _: Arc<[()]>) -> Loaded<Self> {
         let page = location::LATEST.page(&store, &self.scope, &self.filter, &KEYSET, &self.window).await?;
-        Ok([((), Arc::new(page))].into_iter().collect())
+        Ok([((), page)].into_iter().collect())
     }
 }
 

@@ -17,25 +17,34 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 use crate::{
     Context, Viewer,
     edge::{Arguments, parse},
-    error::{FieldError, RequestError},
+    error::{Code, FieldError, RequestError},
     object::{Entity, Row, label},
     scalar::write_text,
     select::{Planner, Selected},
-    session, with_errors,
+    session::{self, sign_in},
+    user, with_errors,
     write::{Errors, Nulled, Writer},
 };
 
 /// All mutations.
 static FIELDS: LazyLock<Vec<Field>> = LazyLock::new(|| {
-    vec![field(
-        "renameSession",
-        "Gives one of the caller's own sessions another name, or takes the name away.",
-        |input, ctx| session::rename(input, ctx).boxed(),
-    )]
+    vec![
+        field("signUp", "Makes an account that reads, and signs in to it. One such field in a document.", |input, ctx| sign_in::sign_up(input, ctx).boxed()).alone(),
+        field("signIn", "Begins a session. Whether an e-mail belongs to an account cannot be told from the answer. One such field in a document.", |input, ctx| sign_in::sign_in(input, ctx).boxed()).alone(),
+        field("refreshSession", "Exchanges a refresh token for the next one and a new access token; send no access token that has ended with it. Using an older one again ends the session. One such field in a document.", |input, ctx| sign_in::refresh(input, ctx).boxed()).alone(),
+        field("signOut", "Ends the session that is asking.", |input, ctx| session::mutation::sign_out(input, ctx).boxed()),
+        field("revokeSession", "Ends a session; its tokens are refused from now on.", |input, ctx| session::mutation::revoke(input, ctx).boxed()),
+        field("revokeAllSessions", "Ends all sessions of an account.", |input, ctx| session::mutation::revoke_all(input, ctx).boxed()),
+        field("renameSession", "Gives one of the caller's own sessions another name, or takes the name away.", |input, ctx| session::mutation::rename(input, ctx).boxed()),
+        field("updateProfile", "Changes what others see of the caller's account.", |input, ctx| user::mutation::update_profile(input, ctx).boxed()),
+        field("changePassword", "Gives the caller's account another password and ends all its other sessions. Access tokens from before are refused: refresh the session afterwards.", |input, ctx| user::mutation::change_password(input, ctx).boxed()),
+        field("createUser", "Makes an account. For administrators.", |input, ctx| user::mutation::create(input, ctx).boxed()),
+        field("updateUser", "Changes an account. Another role or a block takes effect at once; a block ends its sessions. For administrators.", |input, ctx| user::mutation::update(input, ctx).boxed()),
+    ]
 });
 
 fn field<A: Arguments, P: Entity>(name: &'static str, about: &'static str, run: Does<A, P>) -> Field {
-    Field { name, about, write: Box::new(Write { run }) }
+    Field { name, about, alone: false, write: Box::new(Write { run }) }
 }
 
 /// What a mutation did.
@@ -77,7 +86,16 @@ type Does<A, P> = for<'a> fn(A, &'a Context) -> BoxFuture<'a, Result<Written<P>,
 struct Field {
     name: &'static str,
     about: &'static str,
+    /// Not twice in a document, under whatever names: each tries a password or a token.
+    alone: bool,
     write: Box<dyn Writes>,
+}
+
+impl Field {
+    /// Not twice in a document, nor with another such field.
+    fn alone(self) -> Self {
+        Self { alone: true, ..self }
+    }
 }
 
 /// A `Write` of any types.
@@ -159,9 +177,15 @@ pub(crate) async fn execute(
     ctx: &Context,
 ) -> Result<Answer, RequestError> {
     let selected = planner.collect(&|condition| condition == Mutation::NAME, &[root])?;
+    let mut alone = 0;
     for selected in &selected {
         if let Some(field) = Mutation::field(selected.name()) {
             field.write.check(planner, selected, ctx)?;
+            alone += usize::from(field.alone);
+        }
+        if alone > 1 {
+            let message = "a document signs in, signs up or refreshes once";
+            return Err(RequestError::new(Code::BadUserInput, message).at(selected.place));
         }
     }
     let mut out = Vec::with_capacity(1_024);

@@ -82,7 +82,7 @@ impl Entity for Query {
                 .edge("submission", "A submission by id.", One::<Query, IdArgs, submission::ById, Submission>::nullable(|given| Ok(submission::ById { scope: *given.ctx.scope }), |_, given| read_id("id", &given.args.id, SubmissionId::parse).map(Some)))
                 .edge("latestLocations", "The newest position of each account that has one, newest first.", location::latest_locations())
                 .edge("activityLogs", "The activity log, newest first.", activity::whole_log())
-                .unlisted_edge("_entities", AnyNode::<Query, Representations>::list(entities))
+                .unlisted_edge("_entities", AnyNode::<Query, Representations>::list(|_, Given { args: Representations(slots), .. }| Ok(slots.clone())))
                 .unlisted_edge("_service", Service)
         });
         &OBJECT
@@ -139,7 +139,7 @@ impl Edge<Query> for AnyUser {
 }
 
 /// The representations of `_entities`, read one by one: each is judged by itself.
-pub struct Representations(Vec<Result<Reference, FieldError>>);
+pub struct Representations(Vec<Slot>);
 
 impl Arguments for Representations {
     fn describe(_: &mut Registry) -> IndexMap<String, MetaInputValue> {
@@ -156,12 +156,8 @@ impl Arguments for Representations {
         if representations.len() > MAX_ENTITIES {
             return Err(format!("at most {MAX_ENTITIES} representations, not {}", representations.len()));
         }
-        Ok(Self(representations.iter().map(reference).collect()))
+        Ok(Self(representations.iter().map(|each| reference(each).map(Some)).collect()))
     }
-}
-
-fn entities(_: &Query, given: &Given<'_, Representations>) -> Result<Vec<Slot>, FieldError> {
-    Ok(given.args.0.iter().map(|reference| reference.clone().map(Some)).collect())
 }
 
 /// What one representation names.

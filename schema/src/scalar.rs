@@ -236,37 +236,33 @@ pub(crate) fn write_json<T: serde::Serialize + ?Sized>(value: &T, out: &mut Vec<
     }
 }
 
-/// `2026-01-02T03:04:05.123456Z`, written digit by digit: `to_rfc3339` costs five times as much.
+/// `2026-01-02T03:04:05.123456Z`, digit by digit into its place: `to_rfc3339` costs many times as much.
 fn write_time(time: Time, out: &mut Vec<u8>) {
-    let year = time.year();
-    if !(0..=9999).contains(&year) {
+    let (date, clock) = (time.naive_utc().date(), time.naive_utc().time());
+    let Some(year @ 0..=9999) = u32::try_from(date.year()).ok() else {
         // RFC 3339 has no such years; keep the field readable instead of lying.
         out.extend(time.to_rfc3339_opts(chrono::SecondsFormat::Micros, true).as_bytes());
         return;
+    };
+    let (seconds, micros) = (clock.num_seconds_from_midnight(), clock.nanosecond() % 1_000_000_000 / 1_000);
+    let mut text = *b"0000-00-00T00:00:00.000000Z";
+    let two_digits = [
+        (0, year / 100),
+        (2, year % 100),
+        (5, date.month()),
+        (8, date.day()),
+        (11, seconds / 3_600),
+        (14, seconds / 60 % 60),
+        (17, seconds % 60),
+        (20, micros / 10_000),
+        (22, micros / 100 % 100),
+        (24, micros % 100),
+    ];
+    for (place, value) in two_digits {
+        text[place] = b'0' + (value / 10) as u8;
+        text[place + 1] = b'0' + (value % 10) as u8;
     }
-    digits(year.unsigned_abs(), 4, out);
-    for (separator, value) in [
-        (b'-', time.month()),
-        (b'-', time.day()),
-        (b'T', time.hour()),
-        (b':', time.minute()),
-        (b':', time.second()),
-    ] {
-        out.push(separator);
-        digits(value, 2, out);
-    }
-    out.push(b'.');
-    digits(time.nanosecond() % 1_000_000_000 / 1_000, 6, out);
-    out.push(b'Z');
-}
-
-fn digits(mut value: u32, width: usize, out: &mut Vec<u8>) {
-    let start = out.len();
-    out.resize(start + width, b'0');
-    for place in out[start..].iter_mut().rev() {
-        *place = b'0' + (value % 10) as u8;
-        value /= 10;
-    }
+    out.extend(text);
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! Sessions as clients see them: an account's sign-ins, one a device. Not here: SQL (`entities::session`), tokens
-//! and revocation (the access rules).
+//! Sessions as clients see them: an account's sign-ins, one a device. They begin in `sign_in` and are
+//! written in `mutation`. Not here: SQL (`entities::session`).
 
 use std::sync::{Arc, LazyLock};
 
-use async_graphql::{Enum, ID, InputObject};
+use async_graphql::{Enum, InputObject};
 use entities::{
     Store,
     clock::Time,
@@ -18,15 +18,14 @@ use crate::{
     batch::{Loaded, Loader},
     connection::{Bound, MAX_ROWS, PageArgs, Pages},
     edge::{NoArguments, One},
-    error::FieldError,
-    input::id,
     location,
-    mutation::{Input, Written},
     object::{Edge, Entity, Object, Visible},
     scalar::enum_leaf,
     user::{self, User},
-    user_error::{UserError, UserErrorCode, UserErrors},
 };
+
+pub(crate) mod mutation;
+pub(crate) mod sign_in;
 
 /// Why a session ended. New reasons may be added.
 #[derive(Enum, Copy, Clone, Eq, PartialEq)]
@@ -38,7 +37,7 @@ pub enum SessionEndReason {
     RevokedByUser,
     /// An administrator ended it.
     RevokedByAdmin,
-    /// It was not used for too long, or reached its absolute end.
+    /// It was not used for too long, reached its absolute end, or made room for a newer one.
     Expired,
     /// The account's password or role changed.
     CredentialsChanged,
@@ -188,65 +187,4 @@ pub(crate) fn sessions_of_user() -> impl Edge<User> {
         },
         User::id,
     )
-}
-
-/// Another name for a session.
-#[derive(InputObject)]
-pub struct RenameSessionInput {
-    /// One of the caller's own sessions.
-    id: ID,
-    /// At most 100 characters. Null takes the name away.
-    name: Option<String>,
-}
-
-/// The answer of `renameSession`.
-#[derive(Clone)]
-pub(crate) struct RenameSessionPayload {
-    session: Option<SessionId>,
-    errors: Vec<UserError>,
-}
-
-impl Entity for RenameSessionPayload {
-    fn object() -> &'static Object<Self> {
-        static OBJECT: LazyLock<Object<RenameSessionPayload>> = LazyLock::new(|| {
-            Object::<RenameSessionPayload>::new("RenameSessionPayload", "The answer of `renameSession`.")
-                .edge(
-                    "session",
-                    "The session. Null where it was not renamed.",
-                    One::<RenameSessionPayload, NoArguments, ById, Session>::nullable(
-                        |_| Ok(ById),
-                        |payload, _| Ok(payload.session),
-                    ),
-                )
-                .edge(
-                    "userErrors",
-                    "Why it was not renamed.",
-                    UserErrors::new(|payload: &RenameSessionPayload| &payload.errors),
-                )
-        });
-        &OBJECT
-    }
-}
-
-/// Characters of a session's name at most.
-const MAX_NAME_CHARS: usize = 100;
-
-/// `Mutation.renameSession`
-pub(crate) async fn rename(
-    Input(input): Input<RenameSessionInput>,
-    ctx: &Context,
-) -> Result<Written<RenameSessionPayload>, FieldError> {
-    let (user, id) = (ctx.user()?, id("input.id", &input.id, SessionId::parse)?);
-    let refused = |code, at, message: &'static str| {
-        let errors = vec![UserError::new(code, &["input", at], message)];
-        Ok(RenameSessionPayload { session: None, errors }.into())
-    };
-    if input.name.as_ref().is_some_and(|name| name.chars().count() > MAX_NAME_CHARS) {
-        return refused(UserErrorCode::TooLarge, "name", "A session's name has at most 100 characters.");
-    }
-    let renamed = session::rename(ctx.store(), user, id, input.name.as_deref()).await;
-    if !renamed.map_err(|error| FieldError::of_store(&error, "session.rename"))? {
-        return refused(UserErrorCode::NotFound, "id", "There is no such session.");
-    }
-    Ok(RenameSessionPayload { session: Some(id), errors: Vec::new() }.into())
 }

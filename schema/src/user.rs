@@ -1,5 +1,5 @@
 //! Accounts as clients see them. `visible_to` decides who sees an account at all and whether its private columns
-//! (e-mail, role, state, last sign-in) are shown. Not here: SQL (`entities::user`), signing in (the access rules).
+//! (e-mail, role, state, last sign-in) are shown. Not here: SQL (`entities::user`), signing in (`session::sign_in`).
 
 use std::sync::{Arc, LazyLock};
 
@@ -25,6 +25,8 @@ use crate::{
     scalar::enum_leaf,
     session, submission,
 };
+
+pub(crate) mod mutation;
 
 /// What an account may do.
 #[derive(Enum, Copy, Clone, Eq, PartialEq)]
@@ -220,7 +222,7 @@ impl Loader for AllUsers {
 
     async fn load(self, store: Store, _: Arc<[()]>) -> Loaded<Self> {
         let page = user::ALL.page(&store, &self.scope, &self.filter, self.keyset, &self.window).await?;
-        Ok([((), Arc::new(page))].into_iter().collect())
+        Ok([((), page)].into_iter().collect())
     }
 }
 
@@ -252,7 +254,7 @@ pub(crate) fn bind_users(
     });
     if (field.is_private() || filter.reads_private_columns()) && !scope.manages() {
         let message = "filtering or sorting accounts by role, state, last sign-in or e-mail is for managers";
-        return Err(FieldError { code: Code::Forbidden, message: message.into() });
+        return Err(FieldError::new(Code::Forbidden, message));
     }
     let keyset = user::keyset(field, descending);
     let window = page.window(keyset, &given.cursors, MAX_ROWS)?;

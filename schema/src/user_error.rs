@@ -101,6 +101,11 @@ impl UserError {
     }
 }
 
+/// One line without control characters: fit for a name. (PostgreSQL stores no NUL.)
+pub(crate) fn is_plain_text(text: &str) -> bool {
+    !text.chars().any(char::is_control)
+}
+
 /// `InputError`
 #[derive(Clone)]
 struct InputError(UserError);

@@ -31,6 +31,8 @@ pub(crate) struct Writer<'a> {
 pub(crate) struct Errors {
     json: Vec<u8>,
     pub(crate) codes: Vec<&'static str>,
+    /// The longest that an error says to wait.
+    pub(crate) retry_after_seconds: Option<u32>,
 }
 
 impl<'a> Writer<'a> {
@@ -100,6 +102,7 @@ impl<'a> Writer<'a> {
     /// Notes an error at the current path.
     pub(crate) fn fail(&mut self, error: &FieldError, place: Place) -> Nulled {
         let path = &self.path;
+        self.errors.retry_after_seconds = self.errors.retry_after_seconds.max(error.retry_after_seconds);
         self.errors.push(error.code, &error.message, &[place], |out| {
             out.extend(b",\"path\":[");
             for (index, segment) in path.iter().enumerate() {

@@ -9,6 +9,7 @@ use entities::{
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use prometheus_client::registry::Registry;
+use schema::Access;
 use serde_json::json;
 use tokio::net::TcpStream;
 use xp::config::Config;
@@ -43,8 +44,19 @@ pub(super) async fn connect(
     )))
 }
 
+/// What lets callers in, with its keys read.
+pub(super) async fn access(config: &Config, store: &Store) -> Result<Access, Failure> {
+    let access = Access::new(store.clone(), config.auth.access());
+    access.open().await.map_err(|error| Failure::Failed(chain(&error)))?;
+    Ok(access)
+}
+
 /// Why the server of a PostgreSQL URL does not accept connections, if it does not.
 async fn nobody_listens(url: &str) -> Option<String> {
+    if url.contains("host=/") {
+        // A socket in a directory: there is no port to knock at.
+        return None;
+    }
     let rest = url.strip_prefix("postgres")?.split_once("://")?.1.split('?').next()?;
     // After the last `@`: a password may hold `@` and `/` that should have been escaped.
     let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host).split('/').next()?;

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use entities::redis::Redis;
 use prometheus_client::registry::Registry;
 use serde_json::json;
 use tokio::net::TcpStream;
-use xp::{auth::Auth, config::Config};
+use xp::config::Config;
 
 use super::{Failure, database, say};
 
@@ -51,9 +52,10 @@ pub(super) async fn doctor(config: &Config, as_json: bool) -> Result<(), Failure
     let mut checks = vec![
         Check::ok("version", format!("xp {}", env!("CARGO_PKG_VERSION"))),
         Check::ok("configuration", "valid"),
-        key(config),
+        secret(config),
     ];
     checks.extend(store(config).await);
+    checks.push(redis(config).await);
     checks.push(collector(config).await);
     let failed = checks.iter().any(|check| check.level == Level::Fail);
     if as_json {
@@ -73,15 +75,11 @@ pub(super) async fn doctor(config: &Config, as_json: bool) -> Result<(), Failure
     if failed { Err(Failure::Silent) } else { Ok(()) }
 }
 
-fn key(config: &Config) -> Check {
-    const FIX: &str = "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out key.pem, and set \
-                       XP_AUTH_KEY_FILE=key.pem";
-    match &config.auth.key_file {
-        None => Check::bad("token key", Level::Warn, "auth.key_file is not set; `xp serve` needs it", FIX),
-        Some(file) => match Auth::from_file(&config.auth, file) {
-            Ok(_) => Check::ok("token key", format!("{} holds an EC P-256 key", file.display())),
-            Err(error) => Check::bad("token key", Level::Fail, error.to_string(), FIX),
-        },
+fn secret(config: &Config) -> Check {
+    const FIX: &str = "openssl rand -base64 32, and set XP_AUTH_SECRET to it";
+    match &config.auth.secret {
+        None => Check::bad("secret", Level::Warn, "auth.secret is not set; `xp serve` needs it", FIX),
+        Some(_) => Check::ok("secret", "auth.secret is set"),
     }
 }
 
@@ -108,8 +106,30 @@ async fn store(config: &Config) -> Vec<Check> {
             "check the account's rights on the database",
         ),
     };
+    let mut checks = vec![reachable, migrations];
+    if config.auth.secret.is_some() && checks[1].level == Level::Ok {
+        checks.push(match database::access(config, &store).await {
+            Ok(_) => Check::ok("token keys", "sealed with this secret"),
+            Err(failure) => Check::bad("token keys", Level::Fail, failure.to_string(), ""),
+        });
+    }
     store.close().await;
-    vec![reachable, migrations]
+    checks
+}
+
+async fn redis(config: &Config) -> Check {
+    let Some(url) = &config.redis.url else {
+        return Check::ok("redis", "off (redis.url is not set); each process caches for itself");
+    };
+    match entities::cache::stats(&Redis::new(url, &mut Registry::default()), &config.redis.namespace).await {
+        Ok(stats) => Check::ok("redis", format!("{url} answers; {stats}")),
+        Err(_) => Check::bad(
+            "redis",
+            Level::Warn,
+            format!("{url} does not answer; requests go to the database"),
+            "start Redis, or mend REDIS_URL",
+        ),
+    }
 }
 
 async fn collector(config: &Config) -> Check {

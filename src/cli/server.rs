@@ -3,13 +3,20 @@
 
 use std::{future::Future, io};
 
-use entities::{Store, seed};
+use entities::{
+    CacheConfig, Store,
+    password::Verdict,
+    redis::Redis,
+    seed,
+    user::{self, Credentials, Named},
+};
 use prometheus_client::registry::Registry;
+use schema::{Access, token::Subject};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
 };
-use xp::{Account, App, Development, auth::Auth, config::Config, telemetry::Telemetry};
+use xp::{Account, App, Development, config::Config, telemetry::Telemetry};
 
 use super::{Failure, chain, database, say};
 
@@ -19,24 +26,17 @@ const DEMO_TOKEN_SECONDS: u32 = 12 * 3600;
 /// `xp dev`.
 pub(super) async fn dev(config: Config) -> Result<(), Failure> {
     let (listener, telemetry) = begin(&config).await?;
-    let auth = auth(&config)?;
     let (store, registry) = open(&config, Some(true)).await?;
-    let mut accounts = Vec::new();
-    for account in seed::demo_accounts() {
-        let token = auth
-            .mint(account.id, account.role, DEMO_TOKEN_SECONDS)
-            .map_err(|error| Failure::Failed(format!("a demo token cannot be made: {error}")))?;
-        accounts.push(Account { name: account.email.to_owned(), role: account.role.as_str(), token });
-    }
+    let access = access(&config, &store).await?;
+    let accounts = demo_accounts(&store, &access).await?;
     say(&banner(&config, &listener, &accounts))?;
-    let app = App::new(&config, store.clone(), auth, registry, Some(Development { accounts }));
+    let app = App::new(&config, store.clone(), access, registry, Some(Development { accounts }));
     end(xp::serve(app, listener, stop_signal()?).await, store, telemetry).await
 }
 
 /// `xp serve`.
 pub(super) async fn serve(config: Config, migrate: bool) -> Result<(), Failure> {
     let (listener, telemetry) = begin(&config).await?;
-    let auth = auth(&config)?;
     let (store, registry) = open(&config, migrate.then_some(false)).await?;
     let pending = database::pending(&store).await?;
     if pending > 0 {
@@ -45,7 +45,9 @@ pub(super) async fn serve(config: Config, migrate: bool) -> Result<(), Failure> 
              rollout, or start with `xp serve --migrate`"
         )));
     }
-    let app = App::new(&config, store.clone(), auth, registry, None);
+    let access = access(&config, &store).await?;
+    refuse_demo_password(&store, &access).await?;
+    let app = App::new(&config, store.clone(), access, registry, None);
     let address = listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
     tracing::info!(address, version = env!("CARGO_PKG_VERSION"), "serving");
     end(xp::serve(app, listener, stop_signal()?).await, store, telemetry).await
@@ -70,12 +72,52 @@ async fn begin(config: &Config) -> Result<(TcpListener, Telemetry), Failure> {
     Ok((listener, telemetry))
 }
 
-fn auth(config: &Config) -> Result<Auth, Failure> {
-    match &config.auth.key_file {
-        Some(file) => Auth::from_file(&config.auth, file),
-        None => Auth::ephemeral(&config.auth),
+/// What lets callers in, ready, and following what other nodes revoke.
+async fn access(config: &Config, store: &Store) -> Result<Access, Failure> {
+    let access = database::access(config, store).await?;
+    tokio::spawn(access.follow());
+    Ok(access)
+}
+
+/// The demo accounts, with a password and ready tokens.
+async fn demo_accounts(store: &Store, access: &Access) -> Result<Vec<Account>, Failure> {
+    let failed = |error: &dyn std::error::Error| {
+        Failure::Failed(format!("the demo accounts cannot be prepared: {}", chain(error)))
+    };
+    let hash = access.hasher().hash(seed::DEMO_PASSWORD).await.map_err(|error| failed(&error))?;
+    let demo = seed::demo_accounts();
+    let ids: Vec<_> = demo.iter().map(|account| account.id).collect();
+    user::give_password(store, &ids, &hash).await.map_err(|error| failed(&error))?;
+    let mut accounts = Vec::new();
+    for account in demo {
+        let found = user::credentials(store, Named::Id(account.id)).await.map_err(|error| failed(&error))?;
+        // In a database that was not filled with demo data there are none.
+        let Some(Credentials { user, role, epoch, .. }) = found else { continue };
+        let subject = Subject { user, role, epoch, session: None };
+        let (token, _) = access.tokens().mint(subject, DEMO_TOKEN_SECONDS).map_err(|error| failed(&error))?;
+        let email = account.email.to_owned();
+        accounts.push(Account { name: email, role: role.as_str(), token, password: seed::DEMO_PASSWORD });
     }
-    .map_err(|error| Failure::Usage(error.to_string()))
+    Ok(accounts)
+}
+
+/// Demo accounts in production are doors for everybody.
+async fn refuse_demo_password(store: &Store, access: &Access) -> Result<(), Failure> {
+    for account in seed::demo_accounts() {
+        let found = user::credentials(store, Named::Id(account.id)).await;
+        let found = found.map_err(|error| Failure::Failed(chain(&error)))?;
+        let hash = found.filter(|found| found.is_active).and_then(|found| found.password_hash);
+        let Some(hash) = hash else { continue };
+        let verdict = access.hasher().verify(seed::DEMO_PASSWORD, Some(&hash)).await;
+        if verdict.map_err(|error| Failure::Failed(chain(&error)))? != Verdict::Wrong {
+            return Err(Failure::Failed(format!(
+                "the demo account {email} has the demo password\n  why:   everybody knows it\n  fix:   block it with \
+                 `xp user disable {email}`, or use a database that `xp dev` has not prepared",
+                email = account.email
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// The store for serving; with `prepare` the migrations are applied first, and demo data loaded if it says so.
@@ -92,7 +134,17 @@ async fn open(config: &Config, prepare: Option<bool>) -> Result<(Store, Registry
     if let (false, Some(demo_data)) = (postgres, prepare) {
         database::prepare(&store, demo_data).await?;
     }
-    Ok((store, registry))
+    let redis = config.redis.url.as_ref().map(|url| Redis::new(url, &mut registry));
+    let store = match &redis {
+        Some(redis) => store.with_relay(redis, &config.redis.namespace),
+        None => store,
+    };
+    if !config.cache.enabled.is_on(true) {
+        return Ok((store, registry));
+    }
+    let cache =
+        CacheConfig { max_bytes: config.cache.max_bytes.0 as u64, namespace: config.redis.namespace.clone() };
+    Ok((store.with_cache(&cache, redis, &mut registry), registry))
 }
 
 /// Done at SIGTERM or SIGINT.
@@ -139,16 +191,16 @@ fn banner(config: &Config, listener: &TcpListener, accounts: &[Account]) -> Stri
             "    Database    {database}{}",
             if database.starts_with("sqlite") { "  (embedded)" } else { "" }
         ),
-        String::from("    Batching    in this process, no other service"),
-        match &config.auth.key_file {
-            None => String::from("    Tokens      key of this start only; tokens below end with it"),
-            Some(file) => format!("    Tokens      key of {}", file.display()),
+        match &config.redis.url {
+            None => String::from("    Cache       in this process  (embedded)"),
+            Some(url) => format!("    Cache       {url}"),
         },
         String::from("    Your own    DATABASE_URL=postgres://user:password@host/name cargo run"),
         String::new(),
         String::from("  Demo accounts (the playground signs in as any of them)"),
     ];
     lines.extend(accounts.iter().map(|account| format!("    {:10}  {}", account.role, account.name)));
+    lines.push(format!("    Password of each: {}", seed::DEMO_PASSWORD));
     for role in ["ADMIN", "COLLECTOR"] {
         if let Some(account) = accounts.iter().find(|account| account.role == role) {
             lines.push(format!("\n  Token of the {role}, for 12 hours\n    {}", account.token));

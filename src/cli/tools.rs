@@ -2,18 +2,15 @@
 
 use std::time::Duration;
 
-use entities::{Store, id::UserId, user::Role};
+use entities::Store;
 use prometheus_client::registry::Registry;
-use schema::Graph;
+use schema::{Graph, Limits};
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
-use xp::{
-    auth::Auth,
-    config::{self, Config, layers::Loaded},
-};
+use xp::config::{self, Config, layers::Loaded};
 
 use super::{Failure, chain, say};
 
@@ -22,7 +19,11 @@ const HEALTH_LIMIT: Duration = Duration::from_secs(3);
 
 /// `xp schema`.
 pub(super) async fn schema() -> Result<(), Failure> {
-    // The schema needs no data, but a graph needs a store: an empty one in memory.
+    say(graph(Limits::default()).await?.sdl())
+}
+
+/// A graph that is only asked about documents: it needs no data, but a store, so it gets an empty one in memory.
+pub(super) async fn graph(limits: Limits) -> Result<Graph, Failure> {
     let nowhere = entities::DatabaseConfig {
         url: "sqlite::memory:".into(),
         max_connections: 1,
@@ -31,7 +32,7 @@ pub(super) async fn schema() -> Result<(), Failure> {
     let mut registry = Registry::default();
     let store =
         Store::connect(&nowhere, &mut registry).await.map_err(|error| Failure::Failed(chain(&error)))?;
-    say(Graph::new(store, schema::Options::default(), &mut registry).sdl())
+    Ok(Graph::new(store, schema::Options { limits, ..schema::Options::default() }, &mut registry))
 }
 
 /// `xp config print` and `xp config check`.
@@ -42,26 +43,6 @@ pub(super) fn config(loaded: &Loaded, action: super::Config, as_json: bool) -> R
         (super::Config::Check, false) => say("the configuration is valid"),
         (super::Config::Check, true) => say(&json!({ "valid": true }).to_string()),
     }
-}
-
-/// `xp token mint`.
-pub(super) fn mint(
-    config: &Config,
-    user: UserId,
-    role: Role,
-    ttl_seconds: u32,
-    as_json: bool,
-) -> Result<(), Failure> {
-    let file = config.auth.key_file.as_deref().ok_or_else(|| {
-        Failure::Usage(
-            "auth.key_file is not set\n  why:   a token is only good with the key of the server it is for\n  fix:   \
-             set XP_AUTH_KEY_FILE to that server's PEM file; `xp dev` prints tokens of its own"
-                .into(),
-        )
-    })?;
-    let auth = Auth::from_file(&config.auth, file).map_err(|error| Failure::Usage(error.to_string()))?;
-    let token = auth.mint(user, role, ttl_seconds).map_err(|error| Failure::Failed(error.to_string()))?;
-    if as_json { say(&json!({ "token": token, "ttlSeconds": ttl_seconds }).to_string()) } else { say(&token) }
 }
 
 /// `xp healthcheck`.

@@ -129,7 +129,7 @@ pub fn load(inputs: &Inputs) -> Result<Loaded, Invalid> {
     values.require(inputs.mode);
     let config = Config::read(&mut values);
     if let Some(config) = &config {
-        values.problems.append(&mut config.contradictions());
+        values.problems.append(&mut config.contradictions(inputs.mode));
     }
     match config {
         Some(config) if values.problems.is_empty() => {

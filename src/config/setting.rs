@@ -1,6 +1,14 @@
 //! How the text of a value becomes a value, and how it may be shown. Not here: which keys there are.
 
-use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
+
+use entities::redis::RedisUrl;
 
 /// A type that a configuration value can have.
 pub trait Setting: Sized {
@@ -109,6 +117,88 @@ impl Setting for Bytes {
     }
 }
 
+/// Networks, separated by commas; an address alone is a network of one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Networks(Vec<(IpAddr, u32)>);
+
+impl Networks {
+    /// Is the address in one of them?
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|(network, bits)| match (network, address) {
+            (IpAddr::V4(network), IpAddr::V4(address)) => {
+                (network.to_bits() ^ address.to_bits()).checked_shr(32 - bits).unwrap_or(0) == 0
+            }
+            (IpAddr::V6(network), IpAddr::V6(address)) => {
+                (network.to_bits() ^ address.to_bits()).checked_shr(128 - bits).unwrap_or(0) == 0
+            }
+            _ => false,
+        })
+    }
+}
+
+impl Setting for Networks {
+    const EXPECTS: &'static str = "networks";
+    fn parse(text: &str) -> Result<Self, String> {
+        let network = |part: &str| {
+            let (address, bits) = part.split_once('/').map_or((part, None), |(a, b)| (a, Some(b)));
+            let address: IpAddr = address.parse().ok()?;
+            let most = if address.is_ipv4() { 32 } else { 128 };
+            let bits = bits.map_or(Some(most), |bits| bits.parse().ok().filter(|bits| *bits <= most))?;
+            Some((address, bits))
+        };
+        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+        parts
+            .map(network)
+            .collect::<Option<_>>()
+            .map(Self)
+            .ok_or_else(|| "networks are written as in 10.0.0.0/8, 127.0.0.1, 2001:db8::/32".into())
+    }
+}
+
+/// Text that is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretText(String);
+
+impl SecretText {
+    /// The text; not for logs.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SecretText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// Bytes of a secret at least.
+const MIN_SECRET_BYTES: usize = 32;
+
+impl Setting for SecretText {
+    const EXPECTS: &'static str = "secret";
+    const SECRET: bool = true;
+    fn parse(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        if text.len() < MIN_SECRET_BYTES {
+            return Err(format!(
+                "a secret has at least {MIN_SECRET_BYTES} characters; make one with `openssl rand -base64 32`"
+            ));
+        }
+        Ok(Self(text.to_owned()))
+    }
+    fn show(_: &str) -> String {
+        "***".to_owned()
+    }
+}
+
+impl Setting for bool {
+    const EXPECTS: &'static str = "true or false";
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| "it is true or false".into())
+    }
+}
+
 fn split_unit(text: &str) -> (&str, &str) {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
@@ -192,6 +282,22 @@ impl Setting for DatabaseUrl {
             format!("?{}", shown.collect::<Vec<_>>().join("&"))
         });
         format!("{scheme}://{address}{}", parameters.unwrap_or_default())
+    }
+}
+
+impl Setting for RedisUrl {
+    const EXPECTS: &'static str = "URL";
+    const SECRET: bool = true;
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse()
+    }
+
+    fn show(text: &str) -> String {
+        match text.parse::<Self>() {
+            Ok(url) => url.to_string(),
+            Err(_) if text.is_empty() => String::new(),
+            Err(_) => "***".into(),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use entities::id::UserId;
 use moka::sync::Cache;
 use schema::Viewer;
@@ -26,15 +26,10 @@ const RATE_LIMITED: Refusal =
 /// Callers whose rate is remembered; whoever is forgotten may begin anew.
 const MOST_CALLERS: u64 = 100_000;
 
-/// The address at the other end of a connection.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Peer(pub(super) IpAddr);
-
 /// Decides who may come in.
 pub(crate) struct Admission {
     places: Arc<Semaphore>,
     rate: Option<Rate>,
-    address_header: Option<String>,
 }
 
 /// A place among the requests that are worked on.
@@ -66,15 +61,14 @@ impl Admission {
             Rate { interval, ahead: interval * (http.rate_burst - 1), clocks }
         });
         let places = Arc::new(Semaphore::new(http.max_concurrent_requests.min(Semaphore::MAX_PERMITS)));
-        Self { places, rate, address_header: http.address_header.clone() }
+        Self { places, rate }
     }
 
     /// Counts `requests` of a caller against their rate.
     pub(super) fn check_rate(
         &self,
         viewer: &Viewer,
-        headers: &HeaderMap,
-        peer: Option<Peer>,
+        address: Option<IpAddr>,
         requests: u32,
     ) -> Result<(), Refusal> {
         let Some(rate) = &self.rate else { return Ok(()) };
@@ -82,15 +76,9 @@ impl Admission {
             // Gateways ask for everybody.
             Viewer::Service => return Ok(()),
             Viewer::User { id, .. } => Caller::Account(*id),
-            Viewer::Anonymous => Caller::Address(self.address(headers).or(peer.map(|Peer(address)| address))),
+            Viewer::Anonymous => Caller::Address(address),
         };
         if rate.take(caller, Instant::now(), requests) { Ok(()) } else { Err(RATE_LIMITED) }
-    }
-
-    /// The last address of the header is the one that the trusted proxy saw; those before it are the caller's words.
-    fn address(&self, headers: &HeaderMap) -> Option<IpAddr> {
-        let values = headers.get_all(self.address_header.as_deref()?);
-        values.iter().next_back()?.to_str().ok()?.rsplit(',').next()?.trim().parse().ok()
     }
 
     /// A place among the requests that are worked on, if one is free.

@@ -12,6 +12,7 @@ use schema::{Audience, CachePolicy};
 const CODINGS: [&str; 3] = ["-gzip", "-br", "-zstd"];
 
 /// What is known of the answer to a GET.
+#[derive(Clone, Copy)]
 pub(super) struct Answer {
     pub(super) policy: Option<CachePolicy>,
     /// It ran, without errors.

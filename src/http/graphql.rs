@@ -7,25 +7,26 @@ use std::{borrow::Cow, sync::Arc, time::Instant};
 use axum::{
     body::Body,
     extract::{Path, Request, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse as _, Response},
 };
 use futures_util::future::join_all;
 use opentelemetry::trace::TraceContextExt as _;
-use schema::{CachePolicy, Document, OperationKind, Reply, Viewer};
+use schema::{CachePolicy, Caller as Sender, Document, OperationKind, Reply, Viewer};
 use tracing::{Instrument as _, Span, field::Empty};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use super::{
-    admission::{Peer, Place},
+    admission::Place,
     caching,
     media::{Media, is_json},
     refusal::Refusal,
     request_id,
+    server::Peer,
     wire::{self, Bounds, Wire, Wires},
 };
 use crate::{
-    App,
+    App, auth,
     documents::{self, Stop},
     telemetry::{
         self, OPERATIONS, SPANS,
@@ -33,6 +34,8 @@ use crate::{
     },
 };
 
+/// What a caller has written, to be read on whatever node answers next.
+const CACHE_TOKEN: HeaderName = HeaderName::from_static("x-cache-token");
 /// What clients of Apollo's say they are.
 const CLIENT_NAME: &str = "apollographql-client-name";
 
@@ -71,6 +74,7 @@ struct Asked {
 /// What all requests of one HTTP request share.
 struct Caller {
     viewer: Viewer,
+    sender: Sender,
     id_in_path: Option<String>,
     is_get: bool,
 }
@@ -113,15 +117,16 @@ async fn read_post(app: &App, id: Option<String>, parts: &Parts, body: Body) -> 
     if !is_json(&parts.headers) {
         return Err(MEDIA_TYPE);
     }
-    let viewer = app.auth.viewer(&parts.headers).map_err(|_| UNAUTHENTICATED)?;
+    let viewer = auth::viewer(&app.access, &parts.headers).map_err(|_| UNAUTHENTICATED)?;
     let bounds = bounds(app, &viewer);
     let body = wire::read_body(&parts.headers, body, &app.http, bounds.bytes).await?;
     // A place is taken once there is something to work on: who sends slowly keeps nobody out.
     let place = app.admission.enter()?;
     let wires = wire::of_body(&body, bounds)?;
     let requests = if let Wires::Batch(wires) = &wires { wires.len() as u32 } else { 1 };
-    check_rate(app, &viewer, parts, requests)?;
-    Ok(Asked { caller: Caller { viewer, id_in_path: id, is_get: false }, wires, _place: place })
+    let sender = sender(app, parts);
+    app.admission.check_rate(&viewer, sender.address, requests)?;
+    Ok(Asked { caller: Caller { viewer, sender, id_in_path: id, is_get: false }, wires, _place: place })
 }
 
 fn read_get(app: &App, id: Option<String>, parts: &Parts) -> Result<Asked, Refusal> {
@@ -129,11 +134,12 @@ fn read_get(app: &App, id: Option<String>, parts: &Parts) -> Result<Asked, Refus
     if !has_preflight_header(&parts.headers) {
         return Err(CSRF);
     }
-    let viewer = app.auth.viewer(&parts.headers).map_err(|_| UNAUTHENTICATED)?;
+    let viewer = auth::viewer(&app.access, &parts.headers).map_err(|_| UNAUTHENTICATED)?;
     let place = app.admission.enter()?;
-    check_rate(app, &viewer, parts, 1)?;
+    let sender = sender(app, parts);
+    app.admission.check_rate(&viewer, sender.address, 1)?;
     let wire = wire::of_uri(&parts.uri, bounds(app, &viewer))?;
-    let caller = Caller { viewer, id_in_path: id, is_get: true };
+    let caller = Caller { viewer, sender, id_in_path: id, is_get: true };
     Ok(Asked { caller, wires: Wires::One(Box::new(wire)), _place: place })
 }
 
@@ -141,9 +147,13 @@ fn check_accept(headers: &HeaderMap) -> Result<(), Refusal> {
     Media::accepted_by(headers).map(drop).ok_or(NOT_ACCEPTABLE)
 }
 
-fn check_rate(app: &App, viewer: &Viewer, parts: &Parts, requests: u32) -> Result<(), Refusal> {
-    let peer = parts.extensions.get::<Peer>().copied();
-    app.admission.check_rate(viewer, &parts.headers, peer, requests)
+/// From where and with what the request was sent.
+fn sender(app: &App, parts: &Parts) -> Sender {
+    let peer = parts.extensions.get::<Peer>();
+    let address =
+        peer.map(|Peer(peer)| auth::client_address(*peer, &parts.headers, &app.http.trusted_proxies));
+    let agent = parts.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
+    Sender { address, user_agent: agent.map(Arc::from) }
 }
 
 fn bounds(app: &App, viewer: &Viewer) -> Bounds {
@@ -176,6 +186,8 @@ struct Answer {
     status: StatusCode,
     body: Vec<u8>,
     cache: Option<CachePolicy>,
+    cache_token: Option<String>,
+    retry_after_seconds: Option<u32>,
     /// It ran, without errors.
     is_whole: bool,
 }
@@ -195,14 +207,7 @@ async fn answer(app: &App, headers: &HeaderMap, asked: Result<Asked, Refusal>) -
     let (caller, content_type) = (&asked.caller, (header::CONTENT_TYPE, media.content_type()));
     match asked.wires {
         Wires::One(wire) => match run(app, headers, media, caller, *wire).await {
-            Ok(answer) if caller.is_get => {
-                let control = caching::Answer { policy: answer.cache, is_whole: answer.is_whole };
-                caching::respond(headers, control, answer.status, media.content_type(), answer.body)
-            }
-            Ok(answer) => {
-                let control = [(header::CACHE_CONTROL, caching::control(answer.cache))];
-                (answer.status, [content_type], control, answer.body).into_response()
-            }
+            Ok(answer) => respond(headers, media, caller, answer),
             Err(refusal) => {
                 let only_queries = refusal.status == StatusCode::METHOD_NOT_ALLOWED;
                 let response = refusal.into_response_as(media.content_type(), request_id(headers));
@@ -229,6 +234,24 @@ async fn answer(app: &App, headers: &HeaderMap, asked: Result<Asked, Refusal>) -
     }
 }
 
+fn respond(asked: &HeaderMap, media: Media, caller: &Caller, answer: Answer) -> Response {
+    let Answer { status, body, cache, is_whole, .. } = answer;
+    let mut response = if caller.is_get {
+        let answer = caching::Answer { policy: cache, is_whole };
+        caching::respond(asked, answer, status, media.content_type(), body)
+    } else {
+        let control = caching::control(cache);
+        (status, [(header::CONTENT_TYPE, media.content_type())], [(header::CACHE_CONTROL, control)], body)
+            .into_response()
+    };
+    let token = answer.cache_token.and_then(|token| HeaderValue::from_str(&token).ok());
+    let headers = response.headers_mut();
+    headers.extend(token.map(|token| (CACHE_TOKEN, token)));
+    headers
+        .extend(answer.retry_after_seconds.map(|seconds| (header::RETRY_AFTER, HeaderValue::from(seconds))));
+    response
+}
+
 /// Runs one request within the deadline; measures and logs it.
 async fn run(
     app: &App,
@@ -253,7 +276,8 @@ async fn run(
             let ran = Ran::of(&reply);
             record(app, headers, &span, started, status, &ran);
             let is_whole = ran.outcome == Outcome::Ok;
-            Ok(Answer { status, body: reply.body, cache: reply.cache, is_whole })
+            let Reply { body, cache, cache_token, retry_after_seconds, .. } = reply;
+            Ok(Answer { status, body, cache, cache_token, retry_after_seconds, is_whole })
         }
         Err(refusal) => {
             record(app, headers, &span, started, refusal.status, &Ran::refused(&refusal));
@@ -277,6 +301,8 @@ async fn execute(app: &App, headers: &HeaderMap, caller: &Caller, wire: Wire) ->
         operation_name: wire.operation_name,
         variables: wire.variables,
         explain: app.development && headers.get("x-explain").is_some_and(|value| value == "1"),
+        cache_token: headers.get(CACHE_TOKEN).and_then(|token| token.to_str().ok()).map(ToOwned::to_owned),
+        caller: caller.sender.clone(),
         request_id: request_id(headers).to_owned(),
     };
     Ok(app.graph.run(caller.viewer.clone(), &document, request).await)

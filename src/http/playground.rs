@@ -43,13 +43,17 @@ pub struct Account {
     pub role: &'static str,
     /// An access token.
     pub token: String,
+    /// Its password.
+    pub password: &'static str,
 }
 
 /// What the page reads at its start.
 pub(crate) fn settings(accounts: &[Account]) -> Bytes {
     let accounts: Vec<_> = accounts
         .iter()
-        .map(|Account { name, role, token }| json!({ "name": name, "role": role, "token": token }))
+        .map(|Account { name, role, token, password }| {
+            json!({ "name": name, "role": role, "token": token, "password": password })
+        })
         .collect();
     json!({ "endpoint": "/graphql", "accounts": accounts }).to_string().into()
 }

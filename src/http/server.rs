@@ -4,7 +4,7 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::IpAddr,
     pin::pin,
     sync::{
         Arc,
@@ -28,8 +28,12 @@ use tokio::{
 };
 use tower::Service as _;
 
-use super::{admission::Peer, metrics};
+use super::metrics;
 use crate::{App, config::HttpConfig};
+
+/// The other end of the connection that a request came over.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer(pub(crate) IpAddr);
 
 const MOST_HEADERS: usize = 64;
 const HEADER_BYTES: u32 = 16 << 10;
@@ -98,9 +102,14 @@ pub(crate) async fn run(
             continue;
         };
         let (routes, builder) = (routes.clone(), Arc::clone(&builder));
-        let peer = Peer(peer.ip().to_canonical());
-        let within = http.header_timeout;
-        tokio::spawn(connection(stream, peer, place, routes, builder, connections.watcher(), within));
+        tokio::spawn(connection(
+            (stream, peer),
+            place,
+            routes,
+            builder,
+            connections.watcher(),
+            http.header_timeout,
+        ));
     }
     drop(listener);
     // What is still open after the grace is cut off when the runtime ends.
@@ -114,11 +123,11 @@ pub(crate) async fn run(
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+) -> io::Result<(TcpStream, Peer, OwnedSemaphorePermit)> {
     let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
     let (stream, peer) = listener.accept().await?;
     stream.set_nodelay(true)?;
-    Ok((stream, peer, place))
+    Ok((stream, Peer(peer.ip()), place))
 }
 
 fn builder(http: &HttpConfig) -> Builder<TokioExecutor> {
@@ -140,8 +149,7 @@ fn builder(http: &HttpConfig) -> Builder<TokioExecutor> {
 }
 
 async fn connection(
-    stream: TcpStream,
-    peer: Peer,
+    (stream, peer): (TcpStream, Peer),
     _place: OwnedSemaphorePermit,
     routes: Router,
     builder: Arc<Builder<TokioExecutor>>,
@@ -151,6 +159,7 @@ async fn connection(
     let asked = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&asked);
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
         seen.store(true, Ordering::Relaxed);
         request.extensions_mut().insert(peer);
         routes.clone().call(request)

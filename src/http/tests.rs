@@ -25,9 +25,12 @@ use tower::ServiceExt as _;
 
 mod answers;
 mod documents;
+mod sign_in;
 
 use super::*;
-use crate::{Account, Development, auth::Auth, config::Config};
+use schema::{Access, token::Subject};
+
+use crate::{Account, Development, config::Config};
 
 const QUERY: &str = r#"{"query": "{ users(first: 1) { nodes { id } } }"}"#;
 
@@ -42,13 +45,20 @@ async fn app_with(change: impl FnOnce(&mut Config)) -> App {
     };
     let store = Store::connect(&settings, &mut registry).await.expect("SQLite in memory");
     migration::up(store.connection()).await.expect("migrated");
-    let auth = Auth::ephemeral(&config.auth).expect("a key");
-    let accounts = vec![Account { name: "ann".into(), role: "ADMIN", token: "t".into() }];
-    App::new(&config, store, auth, registry, Some(Development { accounts }))
+    let access = Access::new(store.clone(), config.auth.access());
+    access.open().await.expect("a key is made");
+    let accounts = vec![Account { name: "ann".into(), role: "ADMIN", token: "t".into(), password: "p" }];
+    App::new(&config, store, access, registry, Some(Development { accounts }))
 }
 
 async fn app() -> App {
     app_with(|_| {}).await
+}
+
+/// A token of an account in this role.
+fn token(app: &App, role: Role) -> String {
+    let subject = Subject { user: UserId::new(), role, epoch: 0, session: None };
+    app.access.tokens().mint(subject, 60).expect("a token").0
 }
 
 fn post_of(body: impl Into<Body>) -> HttpRequest<Body> {
@@ -155,7 +165,7 @@ async fn a_bad_token_is_refused_and_a_good_one_is_its_account() {
     let (status, headers, body) = send(&app, with(post_of(QUERY), "authorization", "Bearer x")).await;
     assert_eq!((status, &body["errors"][0]["extensions"]["code"]), (401, &json!("UNAUTHENTICATED")));
     assert_eq!(headers["www-authenticate"], "Bearer error=\"invalid_token\"");
-    let token = app.auth.mint(UserId::new(), Role::Admin, 60).expect("a token");
+    let token = token(&app, Role::Admin);
     let good = with(post_of(QUERY), "authorization", &format!("Bearer {token}"));
     assert_eq!(send(&app, good).await.2, json!({ "data": { "users": { "nodes": [] } } }));
 }
@@ -172,7 +182,7 @@ async fn a_body_is_as_large_as_its_sender_may_send() {
     assert_eq!(refusal(&app, post_of(padded(101))).await, (413, "PAYLOAD_TOO_LARGE".into()));
     let pieces = futures_util::stream::iter(vec![padded(60), padded(60)]).map(Ok::<_, std::io::Error>);
     assert_eq!(refusal(&app, post_of(Body::from_stream(pieces))).await.0, 413, "length not announced");
-    let token = app.auth.mint(UserId::new(), Role::Viewer, 60).expect("a token");
+    let token = token(&app, Role::Viewer);
     let signed_in = |body| with(post_of(body), "authorization", &format!("Bearer {token}"));
     assert_eq!(send(&app, signed_in(padded(200))).await.0, 200);
     assert_eq!(refusal(&app, signed_in(padded(201))).await.0, 413);
@@ -195,7 +205,7 @@ async fn what_takes_too_long_is_stopped() {
     .await;
     let never = futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>();
     assert_eq!(refusal(&app, post_of(Body::from_stream(never))).await, (408, "TIMEOUT".into()));
-    let token = app.auth.mint(UserId::new(), Role::Admin, 60).expect("a token");
+    let token = token(&app, Role::Admin);
     let only_connection = app.store.connection().get_sqlite_connection_pool().acquire().await.expect("free");
     let slow = with(post_of(QUERY), "authorization", &format!("Bearer {token}"));
     assert_eq!(refusal(&app, slow).await, (504, "TIMEOUT".into()));

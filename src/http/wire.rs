@@ -171,9 +171,12 @@ pub(super) fn of_uri(uri: &Uri, bounds: Bounds) -> Result<Wire, Refusal> {
     let mut fields = Map::new();
     for (name, text) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
         let value = match name.as_ref() {
-            "query" | "operationName" | "documentId" | "doc_id" | "id" if text.is_empty() => Value::Null,
+            "query" | "operationName" | "documentId" | "doc_id" | "id" | "variables" | "extensions"
+                if text.is_empty() =>
+            {
+                Value::Null
+            }
             "query" | "operationName" | "documentId" | "doc_id" | "id" => Value::String(text.into_owned()),
-            "variables" | "extensions" if text.is_empty() => Value::Null,
             "variables" | "extensions" => {
                 check_json(text.as_bytes(), bounds)?;
                 serde_json::from_str(&text).map_err(|_| NO_REQUEST)?

@@ -2,8 +2,10 @@
 //! of them, and clients who ask it) and `shape` (the schema, introspected).
 
 mod app;
-mod db;
+pub(crate) mod db;
+mod redis;
 mod shape;
 
 pub(crate) use app::{Client, Reply, Statement, TestApp};
+pub(crate) use redis::RedisServer;
 pub(crate) use shape::{Shape, shape, text};

@@ -5,11 +5,18 @@
 mod harness;
 
 mod access;
+mod cache;
+mod catalogue;
+mod commands;
 mod corpus;
+mod documents;
 mod limits;
+mod matrix;
 mod mutations;
 mod outage;
 mod pages;
 mod plans;
 mod published;
+mod readme;
+mod sessions;
 mod statements;

@@ -45,7 +45,7 @@ struct Arguments {
     /// `postgres://…`: a migrated and seeded database, best on this machine.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     database_url: String,
-    /// The binary `xp`; it is run as `xp serve` and inherits the environment (`XP_AUTH_KEY_FILE` …).
+    /// The binary `xp`; it is run as `xp serve` and inherits the environment (`XP_AUTH_SECRET` …).
     #[arg(long, default_value = "target/release/xp")]
     xp: PathBuf,
     /// The binary `baseline`.

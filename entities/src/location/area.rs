@@ -1,13 +1,15 @@
 //! Areas on the globe as conditions: boxes (also across the 180th meridian) and circles (great-circle distance on a
 //! sphere of the mean radius; within 0.6 % of the ellipsoid). The same arithmetic runs on both databases.
 
+use serde::Serialize;
+
 use crate::sql::Sql;
 
 /// Mean radius of the Earth, metres (IUGG).
 pub const EARTH_RADIUS: f64 = 6_371_008.8;
 
 /// A part of the globe. Degrees and metres; made by `Area::in_box` or `Area::circle`, which check them.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub enum Area {
     /// Between two meridians and two parallels, edges included.
     Box {

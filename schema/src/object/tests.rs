@@ -274,6 +274,25 @@ fn query(bytes: &[u8]) -> String {
     format!("query Q{variables} {set}\n{}", choices.fragments.join("\n"))
 }
 
+/// The same, but for nulls where the other has something.
+fn is_less(less: Option<&Entries>, more: Option<&Entries>) -> bool {
+    match (less, more) {
+        (Some(Entries::Leaf(Leaf::Null(()))), Some(_)) => true,
+        (Some(Entries::List(less)), Some(Entries::List(more))) => {
+            less.len() == more.len()
+                && less.iter().zip(more).all(|(less, more)| is_less(Some(less), Some(more)))
+        }
+        (Some(Entries::Object(less)), Some(Entries::Object(more))) => {
+            less.len() == more.len()
+                && less
+                    .iter()
+                    .zip(more)
+                    .all(|((key, less), (other, more))| key == other && is_less(Some(less), Some(more)))
+        }
+        (less, more) => less == more,
+    }
+}
+
 /// What the errors of nullable fields say.
 const OPTIONAL: [&str; 3] = ["lost the mentor", "it is broken", "is no id"];
 
@@ -294,13 +313,18 @@ proptest! {
         if used("$n: ") { variables["n"] = json!(n); }
         if used("$id: ") { variables["id"] = json!(user_id(id)); }
         let Answers { ours, theirs } = answers(&text, &variables);
-        let (a, b) = (ordered(&ours), ordered(&theirs));
-        prop_assert_eq!(entry(&a, "data"), entry(&b, "data"), "{}\n{}\n{}", text, ours, theirs);
         let (a, b) = (complaints(&ours), complaints(&theirs));
         prop_assert_eq!(a.is_empty(), b.is_empty(), "{}\n{}\n{}", text, ours, theirs);
-        // Of several required fields that fail, any one may be named; and beyond ten errors we are silent.
         let optional = |complaint: &String| OPTIONAL.iter().any(|text| complaint.contains(text));
-        if a.union(&b).all(optional) && ours.matches("\"message\"").count() < 10 {
+        let only_optional = a.union(&b).all(optional);
+        let (data, wanted) = (ordered(&ours), ordered(&theirs));
+        let (data, wanted) = (entry(&data, "data"), entry(&wanted, "data"));
+        // A required field that fails within a field that is written twice: the library runs that field twice, and
+        // what its other half brought stays. By the specification all of it is null.
+        let agree = if only_optional { data == wanted } else { is_less(data, wanted) };
+        prop_assert!(agree, "{}\n{}\n{}", text, ours, theirs);
+        // Of several required fields that fail, any one may be named; and beyond ten errors we are silent.
+        if only_optional && ours.matches("\"message\"").count() < 10 {
             prop_assert_eq!(a, b, "{}\n{}\n{}", text, ours, theirs);
         }
     }

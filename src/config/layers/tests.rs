@@ -58,7 +58,7 @@ fn everything_wrong_is_reported_at_once() {
         "did you mean `XP_HTTP_BODY_TIMEOUT`?",
         "did you mean `PORT`?",
         "database.url is not set",
-        "auth.key_file is not set",
+        "auth.secret is not set",
     ] {
         assert!(text.contains(part), "{part} is missing in {text}");
     }

@@ -3,7 +3,7 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use super::*;
-use crate::config::setting::{Origins, Setting as _};
+use crate::config::setting::{Networks, Origins, Setting as _};
 
 const SCHEMA: &str = "/graphql?query=%7B__schema%7Btypes%7Bname%20description%7D%7D%7D";
 
@@ -13,8 +13,8 @@ const GZIP_OF_QUERY: &str =
 /// 100,000 spaces, compressed.
 const GZIP_OF_SPACES: &str = "H4sIAAAAAAACA+3BMQEAAADCoCrrn9IaHkABAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAArwYt8HnKoIYBAA==";
 
-fn token(app: &App) -> String {
-    format!("Bearer {}", app.auth.mint(UserId::new(), Role::Admin, 60).expect("a token"))
+fn bearer(app: &App) -> String {
+    format!("Bearer {}", token(app, Role::Admin))
 }
 
 fn text(value: &HeaderValue) -> &str {
@@ -27,8 +27,7 @@ async fn long_answers_are_compressed_as_the_caller_likes() {
     for (accepted, coding) in [("gzip", "gzip"), ("br", "br"), ("zstd", "zstd"), ("gzip;q=0.1, br", "br")] {
         let (status, headers, _) = send(&app, with(get_of(SCHEMA), "accept-encoding", accepted)).await;
         assert_eq!((status, text(&headers["content-encoding"])), (200, coding));
-        let vary: Vec<_> =
-            headers.get_all("vary").iter().map(text).collect();
+        let vary: Vec<_> = headers.get_all("vary").iter().map(text).collect();
         assert!(vary.join(",").contains("accept-encoding"), "{vary:?}");
     }
     let (_, headers, _) = send(&app, get_of(SCHEMA)).await;
@@ -69,10 +68,7 @@ async fn an_answer_that_the_caller_has_is_not_sent_again() {
     let tag = text(&headers["etag"]);
     let (status, headers, body) = send(&app, with(get_of(SCHEMA), "if-none-match", tag)).await;
     assert_eq!((status, body), (304, json!("")));
-    assert_eq!(
-        (text(&headers["etag"]), text(&headers["cache-control"])),
-        (tag, "max-age=60, public")
-    );
+    assert_eq!((text(&headers["etag"]), text(&headers["cache-control"])), (tag, "max-age=60, public"));
     assert_eq!(send(&app, with(get_of(SCHEMA), "if-none-match", "\"other\"")).await.0, 200);
     let packed = send(&app, with(get_of(SCHEMA), "accept-encoding", "gzip")).await.1["etag"].clone();
     assert_ne!(text(&packed), tag, "other bytes, another tag");
@@ -96,8 +92,14 @@ async fn what_depends_on_who_asks_is_private_or_not_kept() {
         ("{me{id}}", "no-store"),
         ("{__schema{types{name}}me{id}}", "no-store"),
         ("{users{totalCount}}", "no-store"),
-        ("{node(id:\"0190a0b0-0000-7000-8000-000000000000\"){...on%20FormVersion{id}}}", "max-age=300, private"),
-        ("{node(id:\"0190a0b0-0000-7000-8000-000000000000\"){...on%20FormVersion{id}}_service{sdl}}", "max-age=60, private"),
+        (
+            "{node(id:\"0190a0b0-0000-7000-8000-000000000000\"){...on%20FormVersion{id}}}",
+            "max-age=300, private",
+        ),
+        (
+            "{node(id:\"0190a0b0-0000-7000-8000-000000000000\"){...on%20FormVersion{id}}_service{sdl}}",
+            "max-age=60, private",
+        ),
         ("{node(id:\"0190a0b0-0000-7000-8000-000000000000\"){...on%20Form{id}}}", "no-store"),
         ("{nothing}", "no-store"),
     ] {
@@ -139,7 +141,7 @@ async fn pages_of_listed_origins_may_ask() {
 async fn arrays_of_requests_are_for_signed_in_callers_where_configured() {
     let array = |count: usize| format!("[{}]", vec![QUERY; count].join(","));
     let closed = app().await;
-    let signed_in = |app: &App, body: String| with(post_of(body), "authorization", &token(app));
+    let signed_in = |app: &App, body: String| with(post_of(body), "authorization", &bearer(app));
     assert_eq!(refusal(&closed, signed_in(&closed, array(1))).await, (400, "BAD_USER_INPUT".into()));
     let app = app_with(|config| config.http.max_batch = 3).await;
     assert_eq!(refusal(&app, post_of(array(1))).await, (400, "BAD_USER_INPUT".into()));
@@ -155,11 +157,15 @@ async fn who_asks_too_often_is_told_to_wait() {
     let app = app_with(|config| {
         config.http.rate_per_second = Some(1);
         config.http.rate_burst = 2;
-        config.http.address_header = Some("x-forwarded-for".into());
+        config.http.trusted_proxies = Networks::parse("127.0.0.1").expect("valid");
         config.http.max_batch = 10;
     })
     .await;
-    let from = |address: &str| with(post_of(QUERY), "x-forwarded-for", address);
+    let from = |address: &str| {
+        let mut request = with(post_of(QUERY), "x-forwarded-for", address);
+        request.extensions_mut().insert(server::Peer([127, 0, 0, 1].into()));
+        request
+    };
     for _ in 0..2 {
         assert_eq!(send(&app, from("10.0.0.1")).await.0, 200);
     }
@@ -167,7 +173,7 @@ async fn who_asks_too_often_is_told_to_wait() {
     assert_eq!((status, &body["errors"][0]["extensions"]["code"]), (429, &json!("RATE_LIMITED")));
     assert_eq!(headers["retry-after"], "1");
     assert_eq!(send(&app, from("10.0.0.2")).await.0, 200, "another address");
-    let one = token(&app);
+    let one = bearer(&app);
     let signed_in = |body: &str| with(post_of(body.to_owned()), "authorization", &one);
     assert_eq!(send(&app, signed_in(&format!("[{QUERY},{QUERY},{QUERY}]"))).await.0, 200);
     assert_eq!(refusal(&app, signed_in(QUERY)).await.0, 429, "each request of an array counts");
@@ -182,7 +188,7 @@ async fn too_much_at_once_is_refused_before_it_is_read() {
     .await;
     let only_connection = app.store.connection().get_sqlite_connection_pool().acquire().await.expect("free");
     let waits = tokio::spawn({
-        let (app, request) = (app.clone(), with(post_of(QUERY), "authorization", &token(&app)));
+        let (app, request) = (app.clone(), with(post_of(QUERY), "authorization", &bearer(&app)));
         async move { send(&app, request).await.0 }
     });
     while app.admission.enter().is_ok() {

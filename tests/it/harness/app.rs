@@ -1,13 +1,16 @@
 //! A graph over a test database, and the clients who ask it.
 
 use entities::{
-    Store,
+    CacheConfig, Store,
     id::{SessionId, UserId},
+    password,
+    secret::Secret,
     seed,
     user::Role,
 };
 use prometheus_client::registry::Registry;
-use schema::{Graph, Options, Request, Viewer};
+use schema::token::Refused;
+use schema::{Access, AccessOptions, Caller, Graph, Options, Request, Viewer};
 use sea_orm::{ConnectionTrait as _, DbBackend};
 use serde_json::{Value, json};
 
@@ -17,6 +20,7 @@ use super::db;
 pub(crate) struct TestApp {
     pub(crate) graph: Graph,
     pub(crate) store: Store,
+    url: String,
 }
 
 impl TestApp {
@@ -40,11 +44,34 @@ impl TestApp {
         [Self::over(&db::own_sqlite().await).await, Self::over(&db::own_postgres().await).await]
     }
 
-    async fn over(url: &str) -> Self {
-        let store = db::open(url).await;
-        let options = Options { development: true, ..Options::default() };
+    /// Over this database, with the secret that all have in common: as many as there are nodes.
+    pub(crate) async fn over(url: &str) -> Self {
+        Self::of(db::open(url).await, url)
+    }
+
+    fn of(store: Store, url: &str) -> Self {
+        let cost = password::Cost { memory_kib: 64, passes: 1 };
+        let access = AccessOptions { secret: Secret::new("of the tests"), cost, ..AccessOptions::default() };
+        let access = Some(Access::new(store.clone(), access));
+        let options = Options { development: true, access, ..Options::default() };
         let graph = Graph::new(store.clone(), options, &mut Registry::default());
-        Self { graph, store }
+        Self { graph, store, url: url.to_owned() }
+    }
+
+    /// A graph over a store on the same database.
+    pub(crate) fn over_store(&self, store: Store) -> Self {
+        Self::of(store, &self.url)
+    }
+
+    /// Another node's store on the same database.
+    pub(crate) async fn another_store(&self) -> Store {
+        db::open(&self.url).await
+    }
+
+    /// Another graph over the same database, with a cache in this process.
+    pub(crate) async fn with_cache(&self) -> Self {
+        let store = self.another_store().await;
+        Self::of(store.with_cache(&CacheConfig::default(), None, &mut Registry::default()), &self.url)
     }
 
     pub(crate) fn is_postgres(&self) -> bool {
@@ -88,8 +115,13 @@ impl TestApp {
         self.asked_by(Viewer::Service)
     }
 
+    /// Whom an access token stands for, as the hall asks.
+    pub(crate) fn bearing(&self, token: &str) -> Result<Client<'_>, Refused> {
+        self.graph.access().verify(token).map(|bearer| self.asked_by(bearer.viewer))
+    }
+
     fn asked_by(&self, viewer: Viewer) -> Client<'_> {
-        Client { app: self, viewer }
+        Client { app: self, viewer, caller: Caller::default() }
     }
 }
 
@@ -97,6 +129,7 @@ impl TestApp {
 pub(crate) struct Client<'a> {
     app: &'a TestApp,
     viewer: Viewer,
+    caller: Caller,
 }
 
 /// One SQL statement of an answer.
@@ -118,9 +151,23 @@ pub(crate) struct Reply {
     pub(crate) executed: bool,
     /// The statements that ran for it.
     pub(crate) sql: Vec<Statement>,
+    /// The rest of `extensions`.
+    pub(crate) extensions: Value,
 }
 
 impl Client<'_> {
+    /// The same, from this address.
+    pub(crate) fn from(mut self, address: &str) -> Self {
+        self.caller.address = Some(address.parse().expect("an address"));
+        self
+    }
+
+    /// The same, with a client that calls itself so.
+    pub(crate) fn with_agent(mut self, agent: &str) -> Self {
+        self.caller.user_agent = Some(agent.into());
+        self
+    }
+
     /// Asks.
     pub(crate) async fn run(&self, query: &str, variables: Value) -> Reply {
         self.run_named(query, None, variables).await
@@ -138,6 +185,8 @@ impl Client<'_> {
             operation_name: name.map(str::to_owned),
             variables: serde_json::from_value(variables).expect("variables are an object"),
             explain: true,
+            cache_token: None,
+            caller: self.caller.clone(),
             request_id: String::new(),
         };
         let reply = self.app.graph.execute(self.viewer.clone(), request).await;
@@ -153,7 +202,8 @@ impl Client<'_> {
         assert_eq!(answer.get("data").is_some(), reply.executed, "data is there when executed: {body}");
         let explained = body.rfind(",\"extensions\":{\"explain\":");
         let body = explained.map_or(body.clone(), |end| format!("{}}}", &body[..end]));
-        Reply { body, data: answer["data"].take(), errors, codes, executed: reply.executed, sql }
+        let (data, extensions) = (answer["data"].take(), answer["extensions"].take());
+        Reply { body, data, errors, codes, executed: reply.executed, sql, extensions }
     }
 }
 

@@ -1,0 +1,93 @@
+//! The server's secret, from outside the database, and what is derived from it: the seal on private keys, the keys of
+//! refresh tokens. A copy of the database alone is good for neither. Not here: what is sealed.
+
+use std::fmt;
+
+use aws_lc_rs::{
+    aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey},
+    hmac,
+};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+
+/// The secret.
+#[derive(Clone)]
+pub struct Secret {
+    sealing: [u8; 32],
+    refreshing: [u8; 32],
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(***)")
+    }
+}
+
+impl Secret {
+    /// What is derived from this text. All nodes must be given the same.
+    pub fn new(text: &str) -> Self {
+        Self {
+            sealing: blake3::derive_key("xp-graph 2026-11 seal of signing keys", text.as_bytes()),
+            refreshing: blake3::derive_key("xp-graph 2026-11 refresh tokens", text.as_bytes()),
+        }
+    }
+
+    /// Encrypts; only for the same `name` can it be opened again.
+    pub(crate) fn seal(&self, name: &str, plain: &[u8]) -> String {
+        let mut data = plain.to_vec();
+        let nonce = self
+            .cipher()
+            .seal_in_place_append_tag(Aad::from(name.as_bytes()), &mut data)
+            .expect("the system gives random numbers");
+        let sealed = [nonce.as_ref().as_slice(), &data].concat();
+        URL_SAFE_NO_PAD.encode(sealed)
+    }
+
+    /// Decrypts; `None` where it was sealed by another secret, for another name, or altered.
+    pub(crate) fn open(&self, name: &str, sealed: &str) -> Option<Vec<u8>> {
+        let sealed = URL_SAFE_NO_PAD.decode(sealed).ok()?;
+        let (nonce, data) = sealed.split_at_checked(NONCE_LEN)?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+        let mut data = data.to_vec();
+        let plain = self.cipher().open_in_place(nonce, Aad::from(name.as_bytes()), &mut data).ok()?;
+        Some(plain.to_vec())
+    }
+
+    /// The key of one session's refresh tokens.
+    pub(crate) fn session_key(&self, salt: &str) -> hmac::Key {
+        let key = blake3::keyed_hash(&self.refreshing, salt.as_bytes());
+        hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes())
+    }
+
+    fn cipher(&self) -> RandomizedNonceKey {
+        RandomizedNonceKey::new(&AES_256_GCM, &self.sealing).expect("the key has the right length")
+    }
+}
+
+/// New random text that nobody can guess: 256 bits.
+pub fn random_text() -> String {
+    let mut bytes = [0; 32];
+    aws_lc_rs::rand::fill(&mut bytes).expect("the system gives random numbers");
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_sealed_opens_with_the_same_secret_and_name_only() {
+        let secret = Secret::new("one");
+        let sealed = secret.seal("key", b"plain");
+        assert_eq!(secret.open("key", &sealed).as_deref(), Some(&b"plain"[..]));
+        assert_ne!(secret.seal("key", b"plain"), sealed, "each has its own nonce");
+        assert_eq!(secret.open("other", &sealed), None);
+        assert_eq!(Secret::new("two").open("key", &sealed), None);
+        let mut altered = sealed.clone().into_bytes();
+        altered[20] ^= 1;
+        assert_eq!(secret.open("key", &String::from_utf8_lossy(&altered)), None);
+        for nonsense in ["", "AA", "ä"] {
+            assert_eq!(secret.open("key", nonsense), None);
+        }
+        assert_eq!(format!("{secret:?}"), "Secret(***)");
+    }
+}

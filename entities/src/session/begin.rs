@@ -1,0 +1,272 @@
+//! Sessions begin and go on: signing in makes one, its refresh tokens keep it alive. Which of its tokens was used is
+//! decided on the primary with the row locked: the current one is exchanged; the one before, used again at once, gets
+//! the same successor (several tabs agree, a lost answer does no harm); any older one was stolen or has been, and ends
+//! the session. Not here: passwords, access tokens, other ends.
+
+use std::net::IpAddr;
+
+use chrono::TimeDelta;
+
+use super::{EndReason, Model, end, token::RefreshToken};
+use crate::{
+    activity::{Action, Entry},
+    change::Change,
+    clock::{self, Time},
+    error::Error,
+    id::{SessionId, UserId},
+    node::Kind,
+    secret::{Secret, random_text},
+    sql::Record as _,
+    store::Store,
+    transaction::Transaction,
+    user::Role,
+};
+
+/// A session ends when its tokens are not used for so long.
+const IDLE: TimeDelta = TimeDelta::days(14);
+/// A session ends after so long in any case.
+const ABSOLUTE: TimeDelta = TimeDelta::days(90);
+/// Live sessions of one account at most; the least used one makes room.
+const MAX_LIVE: usize = 20;
+/// How long after an exchange the token before still gets the same successor.
+const GRACE: TimeDelta = TimeDelta::seconds(10);
+
+/// How somebody signs in.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Device<'a> {
+    /// The session's name.
+    pub name: Option<&'a str>,
+    /// The address of the sign-in.
+    pub address: Option<IpAddr>,
+    /// The client's own description of itself.
+    pub user_agent: Option<&'a str>,
+}
+
+/// What a session gives its client.
+#[derive(Clone)]
+pub struct Grant {
+    /// The session.
+    pub session: SessionId,
+    /// The account.
+    pub user: UserId,
+    /// Its role now.
+    pub role: Role,
+    /// The epoch of its rights now.
+    pub epoch: i64,
+    /// The next refresh token. A secret.
+    pub refresh_token: String,
+}
+
+/// Begins a session of an account whose password was just checked. `None` where the account was blocked, or its rights
+/// changed, since `epoch` was read. A new `password_hash` replaces the old one, where the old one is outdated.
+///
+/// # Errors
+/// The database's.
+pub async fn begin(
+    store: &Store,
+    secret: &Secret,
+    (user, epoch): (UserId, i64),
+    password_hash: Option<&str>,
+    device: Device<'_>,
+) -> Result<Option<Grant>, Error> {
+    let mut transaction = Transaction::begin(store).await?;
+    let mut sql = transaction.sql();
+    sql.push("SELECT t.role FROM users t WHERE t.is_active AND t.id = ").bind(user);
+    sql.push(" AND t.epoch = ").bind(epoch).for_update("t");
+    let found = transaction.column::<Role>("session.user", "users", sql).await?;
+    let Some(role) = found.first().copied() else { return Ok(None) };
+    if let Some(hash) = password_hash {
+        let mut sql = transaction.sql();
+        sql.push("UPDATE users SET password_hash = ").bind(hash).push(" WHERE id = ").bind(user);
+        transaction.execute("user.rehash", "users", sql).await?;
+    }
+    make_room(&mut transaction, user).await?;
+    let grant = open(&mut transaction, secret, (user, role, epoch), device).await?;
+    let subject = Some((Kind::Session, grant.session.0));
+    let metadata = serde_json::json!({});
+    transaction.commit(Entry { user: Some(user), action: Action::SessionCreate, subject, metadata }).await?;
+    Ok(Some(grant))
+}
+
+/// Stores a new session.
+pub(crate) async fn open(
+    transaction: &mut Transaction,
+    secret: &Secret,
+    (user, role, epoch): (UserId, Role, i64),
+    device: Device<'_>,
+) -> Result<Grant, Error> {
+    let (session, salt, now) = (SessionId::new(), random_text(), clock::now());
+    let mut sql = transaction.sql();
+    sql.push("INSERT INTO user_sessions (id, user_id, is_active, name, ip_address, user_agent, created_at, last_activity, expires_at, refresh_salt, refresh_counter, refreshed_at, ends_at) VALUES (");
+    sql.bind(session).push(", ").bind(user).push(", TRUE, ").bind(device.name.map(str::to_owned)).push(", ");
+    sql.bind(device.address.map(|address| address.to_string())).push(", ");
+    sql.bind(device.user_agent.map(str::to_owned)).push(", ").bind(now).push(", ").bind(now).push(", ");
+    sql.bind(now + IDLE)
+        .push(", ")
+        .bind(salt.as_str())
+        .push(", ")
+        .bind(0_i64)
+        .push(", ")
+        .bind(now)
+        .push(", ");
+    sql.bind(now + ABSOLUTE).push(")");
+    transaction.execute("session.insert", Model::TABLE, sql).await?;
+    let mut sql = transaction.sql();
+    sql.push("UPDATE users SET last_login = ").bind(now).push(" WHERE id = ").bind(user);
+    transaction.execute("user.signed_in", "users", sql).await?;
+    transaction.changed(Change::Session { id: session, user });
+    transaction.changed(Change::User { id: user });
+    let refresh_token = super::token::make(secret, &salt, session, 0);
+    Ok(Grant { session, user, role, epoch, refresh_token })
+}
+
+/// Ends the least used sessions, so that one more fits.
+async fn make_room(transaction: &mut Transaction, user: UserId) -> Result<(), Error> {
+    let mut sql = transaction.sql();
+    sql.push("SELECT t.id FROM user_sessions t WHERE t.is_active AND t.user_id = ").bind(user);
+    sql.push(" AND t.expires_at > ").bind(clock::now()).push(" ORDER BY t.last_activity DESC, t.id DESC");
+    let live = transaction.column::<SessionId>("session.live", Model::TABLE, sql).await?;
+    match live.get(MAX_LIVE - 1..) {
+        Some(surplus) if !surplus.is_empty() => {
+            end::end(transaction, user, surplus, EndReason::Expired).await.map(drop)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What became of a refresh token.
+pub enum Refreshed {
+    /// It was exchanged.
+    Granted(Grant),
+    /// It was good once: its session has ended, perhaps just now because of it.
+    Ended,
+    /// It never was.
+    Unknown,
+}
+
+/// Which token of its session was used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Use {
+    Current,
+    /// The one before the current, just after the exchange.
+    JustReplaced,
+    /// An older one, or the one before too late.
+    Stale,
+}
+
+fn use_of(given: i64, current: i64, since_exchange: TimeDelta) -> Use {
+    // A counter beyond the current one is genuine too: the database was set back to before it was given out.
+    if given >= current {
+        Use::Current
+    } else if given == current - 1 && since_exchange <= GRACE {
+        Use::JustReplaced
+    } else {
+        Use::Stale
+    }
+}
+
+/// A session and its account, as far as its tokens depend on them.
+struct Standing {
+    user: UserId,
+    role: Role,
+    epoch: i64,
+    is_live: bool,
+    salt: String,
+    counter: i64,
+    refreshed_at: Time,
+    ends_at: Time,
+}
+
+/// Exchanges a refresh token.
+///
+/// # Errors
+/// The database's.
+pub async fn refresh(store: &Store, secret: &Secret, token: &str) -> Result<Refreshed, Error> {
+    let Some(given) = RefreshToken::parse(token) else { return Ok(Refreshed::Unknown) };
+    let (mut transaction, now) = (Transaction::begin(store).await?, clock::now());
+    let Some(standing) = standing(&transaction, given.session, now).await? else {
+        return Ok(Refreshed::Unknown);
+    };
+    if !given.is_genuine(secret, &standing.salt) {
+        return Ok(Refreshed::Unknown);
+    }
+    if !standing.is_live {
+        return Ok(Refreshed::Ended);
+    }
+    let Standing { user, role, epoch, .. } = standing;
+    let grant = |counter| {
+        let refresh_token = super::token::make(secret, &standing.salt, given.session, counter);
+        Refreshed::Granted(Grant { session: given.session, user, role, epoch, refresh_token })
+    };
+    let entry = |action, metadata| {
+        let subject = Some((Kind::Session, given.session.0));
+        Entry { user: Some(user), action, subject, metadata }
+    };
+    match use_of(given.counter, standing.counter, now - standing.refreshed_at) {
+        Use::JustReplaced => Ok(grant(standing.counter)),
+        Use::Current => {
+            let counter = given.counter + 1;
+            let mut sql = transaction.sql();
+            sql.push("UPDATE user_sessions SET refresh_counter = ")
+                .bind(counter)
+                .push(", refreshed_at = ")
+                .bind(now);
+            sql.push(", last_activity = ")
+                .bind(now)
+                .push(", expires_at = ")
+                .bind((now + IDLE).min(standing.ends_at));
+            sql.push(" WHERE id = ").bind(given.session);
+            transaction.execute("session.refresh", Model::TABLE, sql).await?;
+            transaction.changed(Change::Session { id: given.session, user });
+            transaction.commit(entry(Action::SessionRefresh, serde_json::json!({}))).await?;
+            Ok(grant(counter))
+        }
+        Use::Stale => {
+            tracing::warn!(session = %given.session, "a refresh token was used again: its session ends");
+            end::end(&mut transaction, user, &[given.session], EndReason::TokenReuse).await?;
+            let metadata = serde_json::json!({ "reason": EndReason::TokenReuse.as_str() });
+            transaction.commit(entry(Action::SessionEnd, metadata)).await?;
+            Ok(Refreshed::Ended)
+        }
+    }
+}
+
+async fn standing(
+    transaction: &Transaction,
+    session: SessionId,
+    now: Time,
+) -> Result<Option<Standing>, Error> {
+    let mut sql = transaction.sql();
+    sql.push("SELECT t.user_id, u.role, u.epoch, t.is_active AND u.is_active, t.expires_at, t.ends_at, t.refresh_salt, t.refresh_counter, t.refreshed_at FROM user_sessions t JOIN users u ON u.id = t.user_id WHERE t.refresh_salt IS NOT NULL AND t.id = ");
+    sql.bind(session).for_update("t");
+    let found = transaction.fetch("session.standing", Model::TABLE, sql, |cells| {
+        let (user, role, epoch, is_active) =
+            (cells.next()?, cells.next()?, cells.next()?, cells.next::<bool>()?);
+        let (expires_at, ends_at) = (cells.next::<Time>()?, cells.next::<Time>()?);
+        let is_live = is_active && now < expires_at && now < ends_at;
+        let (salt, counter, refreshed_at) = (cells.next()?, cells.next()?, cells.next()?);
+        Ok(Standing { user, role, epoch, is_live, salt, counter, refreshed_at, ends_at })
+    });
+    Ok(found.await?.pop())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_token_just_before_has_a_grace() {
+        let soon = TimeDelta::seconds(10);
+        let late = soon + TimeDelta::microseconds(1);
+        assert_eq!(use_of(5, 5, late), Use::Current);
+        assert_eq!(use_of(6, 5, late), Use::Current, "the database was set back");
+        assert_eq!(use_of(4, 5, soon), Use::JustReplaced);
+        assert_eq!(use_of(4, 5, late), Use::Stale);
+        assert_eq!(use_of(3, 5, TimeDelta::zero()), Use::Stale);
+        assert_eq!(
+            use_of(-1, 0, TimeDelta::zero()),
+            Use::JustReplaced,
+            "there is no such token; its MAC fails"
+        );
+    }
+}

@@ -1,0 +1,140 @@
+//! E-mails, names and passwords as they are typed in: what is taken, and whether a password is right. Checking one is
+//! throttled before anything is hashed, and an account that does not exist, is blocked or has no password takes as long
+//! and answers the same as a wrong password. Not here: what follows from it (`session::sign_in`, `user::mutation`).
+
+use std::time::{Duration, Instant};
+
+use entities::{
+    password::{self, MAX_BYTES, MIN_BYTES, Unfit, Verdict},
+    user::Credentials,
+};
+
+use crate::{
+    Context,
+    error::{Code, FieldError},
+    throttle::TooOften,
+    user_error::{UserError, UserErrorCode, is_plain_text},
+};
+
+/// Bytes of an e-mail at most (RFC 5321, §4.5.3.1.3).
+const MAX_EMAIL_BYTES: usize = 254;
+/// Characters of a display name at most.
+const MAX_NAME_CHARS: usize = 100;
+/// When it is worth trying again after `OVERLOADED`.
+const BUSY: Duration = Duration::from_secs(1);
+
+/// An e-mail in the form in which it is stored.
+pub fn email(given: &str) -> Result<String, UserError> {
+    let email = given.trim().to_lowercase();
+    let refused = |code, message| Err(UserError::new(code, &["input", "email"], message));
+    if email.len() > MAX_EMAIL_BYTES {
+        return refused(UserErrorCode::TooLarge, "An e-mail has at most 254 characters.");
+    }
+    let is_written_so = email.rsplit_once('@').is_some_and(|(local, domain)| {
+        !local.is_empty() && !domain.is_empty() && !domain.starts_with('.') && !domain.ends_with('.')
+    });
+    if !is_written_so || !email.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return refused(UserErrorCode::Invalid, "An e-mail is written as in name@example.com.");
+    }
+    Ok(email)
+}
+
+/// A display name in the form in which it is stored.
+pub fn display_name(given: &str) -> Result<&str, UserError> {
+    let name = given.trim();
+    let refused = |code, message| Err(UserError::new(code, &["input", "displayName"], message));
+    if name.is_empty() {
+        return refused(UserErrorCode::Required, "A name has at least one character.");
+    }
+    if name.chars().count() > MAX_NAME_CHARS {
+        return refused(UserErrorCode::TooLarge, "A name has at most 100 characters.");
+    }
+    if !is_plain_text(name) {
+        return refused(UserErrorCode::Invalid, "A name is one line of text.");
+    }
+    Ok(name)
+}
+
+/// What is wrong with a new password.
+pub(crate) fn unfit(password: &str, known: &[&str], at: &'static str) -> Option<UserError> {
+    let (code, message) = match password::unfit(password, known)? {
+        Unfit::TooShort => {
+            (UserErrorCode::TooSmall, format!("A password has at least {MIN_BYTES} characters."))
+        }
+        Unfit::TooLong => (UserErrorCode::TooLarge, format!("A password has at most {MAX_BYTES} bytes.")),
+        Unfit::Weak => (UserErrorCode::WeakPassword, "This password is too easy to guess.".to_owned()),
+    };
+    Some(UserError::new(code, &["input", at], message))
+}
+
+/// The hash of a new password.
+pub(crate) async fn hash(ctx: &Context, password: &str) -> Result<String, FieldError> {
+    ctx.access.hasher().hash(password).await.map_err(|_| overloaded())
+}
+
+/// One more sign-in or sign-up from the caller's address.
+pub(crate) fn throttle(ctx: &Context) -> Result<(), FieldError> {
+    ctx.access.throttle().try_from(ctx.caller.address, Instant::now()).map_err(too_often)
+}
+
+/// Is it the password of this account? `Wrong` also where there is no such account, and for blocked ones.
+pub(crate) async fn check(
+    ctx: &Context,
+    email: &str,
+    account: Option<&Credentials>,
+    password: &str,
+) -> Result<Verdict, FieldError> {
+    let (throttle, address) = (ctx.access.throttle(), ctx.caller.address);
+    throttle.try_account(email, address, Instant::now()).map_err(too_often)?;
+    if password.len() > MAX_BYTES {
+        return Ok(Verdict::Wrong);
+    }
+    let stored =
+        account.filter(|account| account.is_active).and_then(|account| account.password_hash.as_deref());
+    let verdict = ctx.access.hasher().verify(password, stored).await.map_err(|_| overloaded())?;
+    if verdict != Verdict::Wrong {
+        throttle.succeeded(email, address);
+    }
+    Ok(verdict)
+}
+
+fn too_often(TooOften { retry_after }: TooOften) -> FieldError {
+    FieldError::not_now(Code::RateLimited, "Too many tries; wait a little", retry_after)
+}
+
+fn overloaded() -> FieldError {
+    FieldError::not_now(Code::Overloaded, "Too many sign-ins at once; try again", BUSY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn emails_are_stored_in_lower_case_and_look_like_one() {
+        assert_eq!(email(" Ada@Example.COM ").as_deref(), Ok("ada@example.com"));
+        for wrong in [
+            "",
+            "ada",
+            "@example.com",
+            "ada@",
+            "ada@.com",
+            "ada@example.",
+            "a b@example.com",
+            "ä@example.com",
+        ] {
+            assert_eq!(email(wrong).expect_err("refused").code, UserErrorCode::Invalid, "{wrong}");
+        }
+        let long = format!("{}@example.com", "a".repeat(250));
+        assert_eq!(email(&long).expect_err("refused").code, UserErrorCode::TooLarge);
+    }
+
+    #[test]
+    fn names_are_one_line_of_text() {
+        assert_eq!(display_name("  Ada Lovelace "), Ok("Ada Lovelace"));
+        let code = |name: &str| display_name(name).expect_err("refused").code;
+        assert_eq!(code("  "), UserErrorCode::Required);
+        assert_eq!(code("a\0b"), UserErrorCode::Invalid);
+        assert_eq!(code(&"ä".repeat(101)), UserErrorCode::TooLarge);
+    }
+}

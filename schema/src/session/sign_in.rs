@@ -1,0 +1,221 @@
+//! Getting in: signing up, signing in, and going on with a refresh token. Each answers with tokens or says why not, and
+//! is read by the one who has just been let in. Not here: checking passwords (`credentials`), tokens (`token` and the
+//! store room).
+
+use std::sync::LazyLock;
+
+use async_graphql::InputObject;
+use entities::{
+    clock::Time,
+    id::{SessionId, UserId},
+    password::Verdict,
+    session::{self, Device, Grant, Refreshed},
+    user::{self, Named, NewAccount, Role},
+};
+
+use super::{ById, Session, mutation::wrong_name};
+use crate::{
+    Context, Viewer, credentials,
+    edge::{NoArguments, One},
+    error::FieldError,
+    mutation::{Input, Written},
+    object::{Entity, Object},
+    user::{self as users, User},
+    user_error::{UserError, UserErrorCode, UserErrors},
+};
+
+/// Characters of a user agent that are kept.
+const MAX_AGENT_CHARS: usize = 300;
+
+/// A new account of one's own.
+#[derive(InputObject)]
+pub(crate) struct SignUpInput {
+    /// Nobody else's. Case does not count.
+    email: String,
+    /// 8 to 256 bytes, and not one that everybody uses.
+    password: String,
+    /// The name that others see, at most 100 characters.
+    display_name: String,
+}
+
+/// Who signs in.
+#[derive(InputObject)]
+pub(crate) struct SignInInput {
+    /// The account's e-mail. Case does not count.
+    email: String,
+    /// The account's password.
+    password: String,
+    /// A name for the session, such as "Work phone"; at most 100 characters.
+    session_name: Option<String>,
+}
+
+/// What goes on.
+#[derive(InputObject)]
+pub(crate) struct RefreshSessionInput {
+    /// The newest refresh token of the session.
+    refresh_token: String,
+}
+
+/// The answer of `signUp`, `signIn` and `refreshSession`.
+#[derive(Clone, Default)]
+pub(crate) struct SignInPayload {
+    access_token: Option<String>,
+    refresh_token: Option<String>,
+    access_token_expires_at: Option<Time>,
+    session: Option<SessionId>,
+    user: Option<UserId>,
+    errors: Vec<UserError>,
+}
+
+impl Entity for SignInPayload {
+    fn object() -> &'static Object<Self> {
+        static OBJECT: LazyLock<Object<SignInPayload>> = LazyLock::new(|| {
+            let about =
+                "The answer of `signUp`, `signIn` and `refreshSession`: tokens, or why there are none.";
+            let session = One::<SignInPayload, NoArguments, ById, Session>::nullable(
+                |_| Ok(ById),
+                |payload, _| Ok(payload.session),
+            );
+            let user = One::<SignInPayload, NoArguments, users::ById, User>::nullable(
+                |_| Ok(users::ById),
+                |payload, _| Ok(payload.user),
+            );
+            Object::<SignInPayload>::new("SignInPayload", about)
+                .column(
+                    "accessToken",
+                    "Sent as `authorization: Bearer …`; good for some minutes.",
+                    |payload| &payload.access_token,
+                )
+                .column(
+                    "refreshToken",
+                    "Exchanged for the next tokens by `refreshSession`, once. Keep it secret.",
+                    |payload| &payload.refresh_token,
+                )
+                .column("accessTokenExpiresAt", "When the access token ends.", |payload| {
+                    &payload.access_token_expires_at
+                })
+                .edge("session", "The session.", session)
+                .edge("user", "The account.", user)
+                .edge(
+                    "userErrors",
+                    "Why there are no tokens.",
+                    UserErrors::new(|payload: &SignInPayload| &payload.errors),
+                )
+        });
+        &OBJECT
+    }
+}
+
+type Answer = Result<Written<SignInPayload>, FieldError>;
+
+/// `Mutation.signUp`
+pub(crate) async fn sign_up(Input(input): Input<SignUpInput>, ctx: &Context) -> Answer {
+    credentials::throttle(ctx)?;
+    if !ctx.access.options().sign_up {
+        return Ok(refused(UserError::new(
+            UserErrorCode::NotAllowed,
+            &["input"],
+            "Accounts are made by administrators.",
+        )));
+    }
+    let (email, name) =
+        match (credentials::email(&input.email), credentials::display_name(&input.display_name)) {
+            (Ok(email), Ok(name)) => (email, name),
+            (email, name) => {
+                return Ok(refused_for(email.err().into_iter().chain(name.err()).collect()));
+            }
+        };
+    if let Some(error) = credentials::unfit(&input.password, &[&email, name], "password") {
+        return Ok(refused(error));
+    }
+    let hash = credentials::hash(ctx, &input.password).await?;
+    let new =
+        NewAccount { email: &email, display_name: name, role: Role::Viewer, password_hash: Some(&hash) };
+    let made = user::sign_up(ctx.store(), &ctx.access.options().secret, new, device(ctx, None)).await;
+    match made.map_err(|error| FieldError::of_store(&error, "user.sign_up"))? {
+        Some(grant) => granted(ctx, grant),
+        None => Ok(refused(UserError::new(
+            UserErrorCode::AlreadyExists,
+            &["input", "email"],
+            "There is an account with this e-mail.",
+        ))),
+    }
+}
+
+/// `Mutation.signIn`
+pub(crate) async fn sign_in(Input(input): Input<SignInInput>, ctx: &Context) -> Answer {
+    credentials::throttle(ctx)?;
+    let name = input.session_name.as_deref();
+    if let Some(error) = wrong_name(name, "sessionName") {
+        return Ok(refused(error));
+    }
+    let email = input.email.trim().to_lowercase();
+    let failed = |error: &entities::Error| FieldError::of_store(error, "session.sign_in");
+    let account =
+        user::credentials(ctx.store(), Named::Email(&email)).await.map_err(|error| failed(&error))?;
+    let verdict = credentials::check(ctx, &email, account.as_ref(), &input.password).await?;
+    let (Some(account), Verdict::Right | Verdict::RightButOutdated) = (account, verdict) else {
+        return Ok(refused(wrong()));
+    };
+    let rehashed = match verdict {
+        Verdict::RightButOutdated => Some(credentials::hash(ctx, &input.password).await?),
+        _ => None,
+    };
+    let (secret, who) = (&ctx.access.options().secret, (account.user, account.epoch));
+    let begun = session::begin(ctx.store(), secret, who, rehashed.as_deref(), device(ctx, name)).await;
+    match begun.map_err(|error| failed(&error))? {
+        Some(grant) => granted(ctx, grant),
+        None => Ok(refused(wrong())),
+    }
+}
+
+/// `Mutation.refreshSession`
+pub(crate) async fn refresh(Input(input): Input<RefreshSessionInput>, ctx: &Context) -> Answer {
+    let secret = &ctx.access.options().secret;
+    let refreshed = session::refresh(ctx.store(), secret, &input.refresh_token).await;
+    let (code, message) = match refreshed.map_err(|error| FieldError::of_store(&error, "session.refresh"))? {
+        Refreshed::Granted(grant) => return granted(ctx, grant),
+        Refreshed::Ended => (UserErrorCode::Expired, "This session has ended; sign in again."),
+        Refreshed::Unknown => (UserErrorCode::Invalid, "This is no refresh token."),
+    };
+    Ok(refused(UserError::new(code, &["input", "refreshToken"], message)))
+}
+
+/// The same for an unknown e-mail, a wrong password, a blocked account and one without a password.
+fn wrong() -> UserError {
+    UserError::new(UserErrorCode::InvalidCredentials, &["input"], "E-mail and password do not fit together.")
+}
+
+fn refused(error: UserError) -> Written<SignInPayload> {
+    refused_for(vec![error])
+}
+
+fn refused_for(errors: Vec<UserError>) -> Written<SignInPayload> {
+    SignInPayload { errors, ..SignInPayload::default() }.into()
+}
+
+fn granted(ctx: &Context, grant: Grant) -> Answer {
+    let (access_token, expires_at) = ctx.access.mint(&grant).map_err(|error| {
+        tracing::error!(%error, "no access token can be made");
+        FieldError::internal()
+    })?;
+    let viewer = Viewer::User { id: grant.user, role: grant.role, session: Some(grant.session) };
+    let payload = SignInPayload {
+        access_token: Some(access_token),
+        refresh_token: Some(grant.refresh_token),
+        access_token_expires_at: Some(expires_at),
+        session: Some(grant.session),
+        user: Some(grant.user),
+        errors: Vec::new(),
+    };
+    Ok(Written { payload, viewer: Some(viewer) })
+}
+
+fn device<'a>(ctx: &'a Context, name: Option<&'a str>) -> Device<'a> {
+    let agent =
+        ctx.caller.user_agent.as_deref().map(|agent| match agent.char_indices().nth(MAX_AGENT_CHARS) {
+            Some((end, _)) => &agent[..end],
+            None => agent,
+        });
+    Device { name, address: ctx.caller.address, user_agent: agent }
+}

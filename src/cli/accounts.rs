@@ -1,0 +1,246 @@
+//! The operator's hand on accounts, keys and tokens: `xp user`, `xp keys`, `xp token`. Passwords and tokens come from a
+//! terminal, a file or standard input, never from the command line, where other processes could read them. Not here:
+//! what the commands do, which the graph's mutations do in the same way.
+
+use std::{
+    io::Read as _,
+    path::{Path, PathBuf},
+};
+
+use clap::Subcommand;
+use entities::{
+    Store, key, password,
+    secret::Secret,
+    user::{self, Changes, Credentials, Named, NewAccount, Role},
+};
+use prometheus_client::registry::Registry;
+use schema::token::Subject;
+use serde_json::json;
+use xp::config::Config;
+
+use super::{Failure, chain, database, role, say};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum User {
+    /// Makes an account. The first one of an empty database is made so.
+    Create {
+        /// Its e-mail.
+        #[arg(long)]
+        email: String,
+        /// The name that others see; the e-mail's first part by default.
+        #[arg(long)]
+        name: Option<String>,
+        /// What it may do.
+        #[arg(long, value_parser = role)]
+        role: Role,
+        /// Reads the password from this file; `-` is standard input. Without it a terminal is asked.
+        #[arg(long, value_name = "FILE")]
+        password_file: Option<PathBuf>,
+    },
+    /// Gives an account another role, at once.
+    Role {
+        /// Its e-mail.
+        email: String,
+        /// What it may do from now on.
+        #[arg(value_parser = role)]
+        role: Role,
+    },
+    /// Blocks an account and ends its sessions.
+    Disable {
+        /// Its e-mail.
+        email: String,
+    },
+    /// Takes the block away.
+    Enable {
+        /// Its e-mail.
+        email: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Keys {
+    /// Lists the keys of access tokens that are good, the newest first.
+    List,
+    /// Makes the next key: published now, signing in three minutes.
+    Rotate,
+    /// Drops a key at once: what it has signed is refused everywhere. Another signs from now on.
+    Revoke {
+        /// Its thumbprint, as `xp keys list` prints it.
+        kid: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Token {
+    /// Makes an access token for an account; it belongs to no session.
+    Mint {
+        /// The account's e-mail or id.
+        #[arg(long)]
+        user: String,
+        /// How long it is good.
+        #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+        ttl_seconds: u32,
+    },
+    /// Says what an access token on standard input means and whether it is good.
+    Inspect,
+}
+
+/// `xp user`.
+pub(super) async fn user(config: &Config, action: User, as_json: bool) -> Result<(), Failure> {
+    let store = database::connect(config, false, &mut Registry::default()).await?;
+    let said = match action {
+        User::Create { email, name, role, password_file } => {
+            create(config, &store, (&email, name.as_deref()), role, password_file.as_deref()).await?
+        }
+        User::Role { email, role } => {
+            change(&store, &email, Changes { role: Some(role), ..Changes::default() }).await?
+        }
+        User::Disable { email } => {
+            change(&store, &email, Changes { is_active: Some(false), ..Changes::default() }).await?
+        }
+        User::Enable { email } => {
+            change(&store, &email, Changes { is_active: Some(true), ..Changes::default() }).await?
+        }
+    };
+    store.close().await;
+    if as_json { say(&json!({ "id": said }).to_string()) } else { say(&said) }
+}
+
+/// Makes an account; its id.
+async fn create(
+    config: &Config,
+    store: &Store,
+    (email, name): (&str, Option<&str>),
+    role: Role,
+    password_file: Option<&Path>,
+) -> Result<String, Failure> {
+    let wrong = |error: schema::user_error::UserError| Failure::Usage(error.message.into_owned());
+    let email = schema::credentials::email(email).map_err(wrong)?;
+    let name = name.unwrap_or_else(|| email.split('@').next().unwrap_or_default());
+    let name = schema::credentials::display_name(name).map_err(wrong)?;
+    let password = read_password(password_file)?;
+    if let Some(unfit) = password::unfit(&password, &[&email, name]) {
+        let why = match unfit {
+            password::Unfit::TooShort => "it is shorter than 8 bytes",
+            password::Unfit::TooLong => "it is longer than 256 bytes",
+            password::Unfit::Weak => "it is too easy to guess",
+        };
+        return Err(Failure::Usage(format!("this password is not taken\n  why:   {why}")));
+    }
+    let hasher = password::Hasher::new(config.auth.access().cost);
+    let hash = hasher.hash(&password).await.map_err(|error| failed(&error))?;
+    let new = NewAccount { email: &email, display_name: name, role, password_hash: Some(&hash) };
+    match user::create(store, None, new).await.map_err(|error| failed(&error))? {
+        Some(user) => Ok(user.to_string()),
+        None => Err(Failure::Failed(format!("there is an account of {email} already"))),
+    }
+}
+
+/// Changes an account; its id.
+async fn change(store: &Store, email: &str, changes: Changes<'_>) -> Result<String, Failure> {
+    let account = find(store, email).await?;
+    user::update(store, None, account.user, changes).await.map_err(|error| failed(&error))?;
+    Ok(account.user.to_string())
+}
+
+async fn find(store: &Store, who: &str) -> Result<Credentials, Failure> {
+    let email = who.to_lowercase();
+    let named = entities::id::UserId::parse(who).map_or(Named::Email(&email), Named::Id);
+    let found = user::credentials(store, named).await.map_err(|error| failed(&error))?;
+    found.ok_or_else(|| Failure::Failed(format!("there is no account of {who}")))
+}
+
+/// From a file, standard input or a terminal.
+fn read_password(file: Option<&Path>) -> Result<String, Failure> {
+    let mut text = String::new();
+    let read = match file {
+        Some(file) if file.as_os_str() == "-" => std::io::stdin().read_to_string(&mut text).map(drop),
+        Some(file) => std::fs::read_to_string(file).map(|read| text = read),
+        None => {
+            let terminal = console::Term::stderr();
+            if !terminal.is_term() {
+                return Err(Failure::Usage(
+                    "there is no terminal to ask for the password\n  fix:   give --password-file FILE, or - for standard \
+                     input"
+                        .into(),
+                ));
+            }
+            let asked = terminal.write_str("Password: ").and_then(|()| terminal.read_secure_line());
+            asked.map(|read| text = read)
+        }
+    };
+    read.map_err(|error| Failure::Failed(format!("the password cannot be read: {error}")))?;
+    // The end of the line is not part of it; everything else is.
+    let line = text.strip_suffix('\n').unwrap_or(&text);
+    Ok(line.strip_suffix('\r').unwrap_or(line).to_owned())
+}
+
+/// `xp keys`.
+pub(super) async fn keys(config: &Config, action: Keys, as_json: bool) -> Result<(), Failure> {
+    let store = database::connect(config, false, &mut Registry::default()).await?;
+    let secret: Secret = config.auth.access().secret;
+    let said = match action {
+        Keys::List => {
+            let keys = key::load(&store, &secret).await.map_err(|error| failed(&error))?;
+            let rows = keys.iter().map(|key| (key.kid.as_str(), key.state.as_str(), key.signs_from));
+            if as_json {
+                let rows =
+                    rows.map(|(kid, state, from)| json!({ "kid": kid, "state": state, "signsFrom": from }));
+                json!(rows.collect::<Vec<_>>()).to_string()
+            } else {
+                let lines = rows.map(|(kid, state, from)| format!("{kid}  {state:7}  signs from {from}"));
+                lines.collect::<Vec<_>>().join("\n")
+            }
+        }
+        Keys::Rotate => {
+            let kid = key::rotate(&store, &secret).await.map_err(|error| failed(&error))?;
+            if as_json { json!({ "kid": kid }).to_string() } else { kid }
+        }
+        Keys::Revoke { kid } => {
+            if !key::revoke(&store, &secret, &kid).await.map_err(|error| failed(&error))? {
+                let fix = "`xp keys list` prints those that there are";
+                return Err(Failure::Failed(format!("there is no key {kid}\n  fix:   {fix}")));
+            }
+            if as_json { json!({ "revoked": kid }).to_string() } else { format!("{kid} is revoked") }
+        }
+    };
+    store.close().await;
+    say(&said)
+}
+
+/// `xp token`.
+pub(super) async fn token(config: &Config, action: Token, as_json: bool) -> Result<(), Failure> {
+    let store = database::connect(config, false, &mut Registry::default()).await?;
+    let access = database::access(config, &store).await?;
+    let said = match action {
+        Token::Mint { user, ttl_seconds } => {
+            let Credentials { user, role, epoch, is_active, .. } = find(&store, &user).await?;
+            if !is_active {
+                return Err(Failure::Failed(format!("the account {user} is blocked")));
+            }
+            let subject = Subject { user, role, epoch, session: None };
+            let (token, expires_at) =
+                access.tokens().mint(subject, ttl_seconds).map_err(|error| failed(&error))?;
+            if as_json {
+                json!({ "token": token, "ttlSeconds": ttl_seconds, "expiresAt": expires_at }).to_string()
+            } else {
+                token
+            }
+        }
+        Token::Inspect => {
+            let mut token = String::new();
+            let read = std::io::stdin().read_to_string(&mut token);
+            read.map_err(|error| Failure::Failed(format!("standard input: {error}")))?;
+            let token = token.trim();
+            let refused = access.verify(token).err().map(|refused| refused.0);
+            let claims = access.tokens().claims(token).ok();
+            json!({ "valid": refused.is_none(), "refused": refused, "claims": claims }).to_string()
+        }
+    };
+    store.close().await;
+    say(&said)
+}
+
+fn failed(error: &dyn std::error::Error) -> Failure {
+    Failure::Failed(chain(error))
+}

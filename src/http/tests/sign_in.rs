@@ -1,0 +1,99 @@
+//! Getting in over HTTP: from the form to a refused token.
+
+use super::*;
+
+/// Runs a mutation; its payload.
+async fn mutate(app: &App, token: Option<&str>, query: &str, variables: &Value) -> Value {
+    let mut request = post_of(json!({ "query": query, "variables": variables }).to_string());
+    if let Some(token) = token {
+        request = with(request, "authorization", &format!("Bearer {token}"));
+    }
+    let request = with(with(request, "user-agent", "XP for iOS"), "x-forwarded-for", "203.0.113.9");
+    let (status, _, body) = send(app, request).await;
+    assert_eq!((status, body.get("errors")), (200, None), "{body}");
+    let data = body["data"].as_object().expect("data");
+    data.values().next().expect("one field").clone()
+}
+
+const SIGN_UP: &str = "mutation($email: String!, $password: String!) {
+    signUp(input: { email: $email, password: $password, displayName: \"Ann\" }) {
+        accessToken session { ipAddress userAgent } } }";
+
+async fn sign_up(app: &App) -> Value {
+    let variables = json!({ "email": "ann@example.com", "password": "correct horse battery" });
+    mutate(app, None, SIGN_UP, &variables).await
+}
+
+#[tokio::test]
+async fn a_token_is_good_until_its_session_is_signed_out() {
+    let app = app().await;
+    let payload = sign_up(&app).await;
+    let session = json!({ "ipAddress": null, "userAgent": "XP for iOS" });
+    assert_eq!(payload["session"], session, "without a connection nobody is believed");
+    let token = payload["accessToken"].as_str().expect("a token");
+    for _ in 0..2 {
+        mutate(&app, Some(token), "{ me { id } }", &json!({})).await;
+    }
+    mutate(&app, Some(token), "mutation { signOut { session { id } } }", &json!({})).await;
+    let request = with(post_of(QUERY), "authorization", &format!("Bearer {token}"));
+    assert_eq!(refusal(&app, request).await, (401, "UNAUTHENTICATED".into()));
+}
+
+#[tokio::test]
+async fn the_address_is_that_of_the_connection_or_what_a_trusted_proxy_says() {
+    for (trusted, wanted) in [("", "127.0.0.1"), ("127.0.0.0/8", "203.0.113.9")] {
+        let app = app_with(|config| {
+            config.http.trusted_proxies = crate::config::setting::Setting::parse(trusted).expect("networks");
+        })
+        .await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let serving = tokio::spawn(server::serve(app.clone(), listener, std::future::pending()));
+        let variables = json!({ "email": "ann@example.com", "password": "correct horse battery" });
+        let body = json!({ "query": SIGN_UP, "variables": variables }).to_string();
+        let request = format!(
+            "POST /graphql HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-forwarded-for: 198.51.100.1, 203.0.113.9\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let mut stream = TcpStream::connect(address).await.expect("connected");
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("answered");
+        assert!(answer.contains(&format!(r#""ipAddress":"{wanted}""#)), "{answer}");
+        serving.abort();
+    }
+}
+
+#[tokio::test]
+async fn too_many_tries_say_when_the_next_one_is_worth_it() {
+    let app = app().await;
+    let wrong = || {
+        post_of(
+            r#"{"query": "mutation { signIn(input: { email: \"a@b\", password: \"wrong\" }) { userErrors { code } } }"}"#,
+        )
+    };
+    for _ in 0..5 {
+        let (_, headers, body) = send(&app, wrong()).await;
+        assert_eq!(body["data"]["signIn"]["userErrors"][0]["code"], "INVALID_CREDENTIALS");
+        assert_eq!(headers.get("retry-after"), None);
+    }
+    let (status, headers, body) = send(&app, wrong()).await;
+    assert_eq!((status, &body["data"]), (200, &Value::Null));
+    assert_eq!(body["errors"][0]["extensions"]["code"], "RATE_LIMITED");
+    let seconds: u32 = headers["retry-after"].to_str().expect("text").parse().expect("seconds");
+    assert!((1..=2).contains(&seconds), "{seconds}");
+}
+
+#[tokio::test]
+async fn gateways_find_the_public_keys() {
+    let app = app().await;
+    let (status, headers, body) = send(&app, get_of("/.well-known/jwks.json")).await;
+    assert_eq!(
+        (status, &headers["content-type"]),
+        (200, &HeaderValue::from_static("application/jwk-set+json"))
+    );
+    assert_eq!(headers["cache-control"], "public, max-age=60");
+    let keys = body["keys"].as_array().expect("keys");
+    assert_eq!((keys.len(), &keys[0]["alg"], keys[0].get("d")), (1, &json!("ES256"), None));
+}

@@ -1,0 +1,164 @@
+//! The operator's commands, run as an operator runs them: the program, its standard streams, its exit codes. Not here:
+//! what accounts, keys and tokens are (`sessions`).
+
+use std::{
+    io::Write as _,
+    process::{Command, Stdio},
+};
+
+use serde_json::{Value, json};
+
+use crate::harness::{TestApp, db};
+
+const SECRET: &str = "of the tests, and long enough for it";
+const PASSWORD: &str = "correct horse battery staple";
+
+/// Runs `xp`; its exit code and what it printed on both streams.
+fn xp(url: &str, arguments: &[&str], input: &str, environment: &[(&str, &str)]) -> (i32, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xp"));
+    command.args(arguments).env_clear().env("DATABASE_URL", url).env("XP_AUTH_SECRET", SECRET);
+    // A machine that is busy with all the other tests is no reason to give up.
+    command.env("XP_DATABASE_ACQUIRE_TIMEOUT", "30s");
+    command.env("PORT", "0").envs(environment.iter().copied()).current_dir("/");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut running = command.spawn().expect("the program can be started");
+    let mut stdin = running.stdin.take().expect("a pipe");
+    // A command that does not read its input may have ended before.
+    let _ = stdin.write_all(input.as_bytes());
+    drop(stdin);
+    let output = running.wait_with_output().expect("the program ends");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8").trim().to_owned();
+    (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
+}
+
+/// Runs `xp` and expects it to do it; what it printed.
+fn done(url: &str, arguments: &[&str], input: &str) -> String {
+    let (code, out, err) = xp(url, arguments, input, &[]);
+    assert_eq!(code, 0, "{arguments:?}: {out}{err}");
+    out
+}
+
+/// Runs `xp` and expects it not to; its exit code and message.
+fn refused(url: &str, arguments: &[&str], environment: &[(&str, &str)]) -> (i32, String) {
+    let (code, out, err) = xp(url, arguments, "", environment);
+    assert_eq!(out, "", "{arguments:?}");
+    (code, err)
+}
+
+#[tokio::test]
+async fn an_operator_makes_accounts_changes_their_role_and_blocks_them() {
+    for url in [db::own_sqlite().await, db::own_postgres().await] {
+        let create =
+            ["user", "create", "--email", "Root@example.com", "--role", "admin", "--password-file", "-"];
+        let id = done(&url, &create, &format!("{PASSWORD}\n"));
+        assert!(entities::id::UserId::parse(&id).is_some(), "{id}");
+        let (code, _, said) = xp(&url, &create, PASSWORD, &[]);
+        assert_eq!((code, said.as_str()), (1, "xp: there is an account of root@example.com already"));
+        let weak = ["user", "create", "--email", "b@example.com", "--role", "viewer", "--password-file", "-"];
+        let (code, _, said) = xp(&url, &weak, "password1", &[]);
+        assert!(code == 2 && said.contains("too easy to guess"), "{said}");
+        let asked = ["user", "create", "--email", "b@example.com", "--role", "viewer"];
+        let (code, said) = refused(&url, &asked, &[]);
+        assert!(code == 2 && said.contains("no terminal"), "{said}");
+
+        let app = TestApp::over(&url).await;
+        let sign_in = format!(
+            "mutation {{ signIn(input: {{ email: \"root@example.com\", password: \"{PASSWORD}\" }}) {{
+                user {{ role }} userErrors {{ code }} }} }}"
+        );
+        app.graph.access().open().await.expect("keys are made");
+        let data = app.anonymous().ask(&sign_in).await;
+        assert_eq!(data["signIn"], json!({ "user": { "role": "ADMIN" }, "userErrors": [] }));
+        done(&url, &["user", "role", "root@example.com", "viewer"], "");
+        assert_eq!(app.anonymous().ask(&sign_in).await["signIn"]["user"]["role"], "VIEWER");
+        done(&url, &["user", "disable", "root@example.com"], "");
+        let data = app.anonymous().ask(&sign_in).await;
+        assert_eq!(data["signIn"]["userErrors"], json!([{ "code": "INVALID_CREDENTIALS" }]));
+        done(&url, &["user", "enable", "root@example.com"], "");
+        assert_eq!(app.anonymous().ask(&sign_in).await["signIn"]["user"]["role"], "VIEWER");
+        let (code, said) = refused(&url, &["user", "disable", "nobody@example.com"], &[]);
+        assert_eq!((code, said.as_str()), (1, "xp: there is no account of nobody@example.com"));
+        let log = app.service().ask("{ activityLogs(first: 6) { nodes { actionType user { id } } } }").await;
+        let actions: Vec<&str> = log["activityLogs"]["nodes"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .filter_map(|entry| entry["actionType"].as_str())
+            .collect();
+        assert_eq!(
+            actions,
+            [
+                "session.create",
+                "user.update",
+                "user.update",
+                "session.create",
+                "user.update",
+                "session.create"
+            ]
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_operator_mints_and_inspects_tokens_and_changes_keys() {
+    for url in [db::own_sqlite().await, db::own_postgres().await] {
+        let token =
+            done(&url, &["token", "mint", "--user", "editor@example.com", "--ttl-seconds", "600"], "");
+        let inspect = |token: &str| -> Value {
+            serde_json::from_str(&done(&url, &["token", "inspect"], token)).expect("JSON")
+        };
+        let said = inspect(&token);
+        assert_eq!((&said["valid"], &said["claims"]["role"]), (&json!(true), &json!("EDITOR")), "{said}");
+        assert_eq!(inspect("nonsense"), json!({ "valid": false, "refused": "malformed", "claims": null }));
+
+        let list = |state: &str| -> Option<String> {
+            let keys: Value =
+                serde_json::from_str(&done(&url, &["keys", "list", "--json"], "")).expect("JSON");
+            let mut keys = keys.as_array().expect("keys").iter();
+            keys.find(|key| key["state"] == state).and_then(|key| key["kid"].as_str()).map(str::to_owned)
+        };
+        let active = list("active").expect("one signs");
+        let next = done(&url, &["keys", "rotate"], "");
+        assert_eq!((list("next"), list("active")), (Some(next), Some(active.clone())));
+        done(&url, &["keys", "revoke", &active], "");
+        assert_ne!(list("active"), Some(active.clone()));
+        assert_eq!(inspect(&token)["refused"], "another key");
+        let (code, said) = refused(&url, &["keys", "revoke", &active], &[]);
+        assert!(code == 1 && said.contains("there is no key"), "{said}");
+
+        let token = done(&url, &["token", "mint", "--user", "editor@example.com"], "");
+        done(&url, &["user", "role", "editor@example.com", "viewer"], "");
+        assert_eq!(inspect(&token)["refused"], "revoked");
+        let other = [("XP_AUTH_SECRET", "another secret of thirty-two characters")];
+        let (code, said) = refused(&url, &["token", "mint", "--user", "editor@example.com"], &other);
+        assert!(code == 1 && said.contains("sealed with another secret"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn production_refuses_what_is_good_for_development_only() {
+    let url = db::own_sqlite().await;
+    for (value, wanted) in [
+        ("", "auth.secret is not set"),
+        ("short", "at least 32 characters"),
+        ("development: everybody knows this secret", "auth.secret is the one of development"),
+    ] {
+        let (code, said) = refused(&url, &["serve"], &[("XP_AUTH_SECRET", value)]);
+        assert!(code == 2 && said.contains(wanted), "{said}");
+    }
+    let (code, said) = refused(&url, &["serve", "--set", "auth.issuer="], &[]);
+    assert!(code == 2 && said.contains("auth.issuer"), "{said}");
+    let (code, said) = refused(&url, &["serve"], &[("XP_AUTH_PASSWORD_MEMORY", "8MiB")]);
+    assert!(code == 2 && said.contains("too low"), "{said}");
+
+    let demo = ["user", "create", "--email", "x@example.com", "--role", "viewer", "--password-file", "-"];
+    done(&url, &demo, entities::seed::DEMO_PASSWORD);
+    let app = TestApp::over(&url).await;
+    app.sql(
+        "update users set password_hash = (select password_hash from users where email = 'x@example.com') \
+         where email = 'admin@example.com'",
+    )
+    .await;
+    let (code, said) = refused(&url, &["serve"], &[]);
+    assert!(code == 1 && said.contains("admin@example.com has the demo password"), "{said}");
+}

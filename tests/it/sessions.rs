@@ -1,0 +1,567 @@
+//! Getting in, going on and being put out: tokens, their rotation, and how fast a revocation is known, on one node and
+//! on two. Not here: what a viewer may see (`access`), attacks on single tokens (`schema::token`).
+
+use std::time::Duration;
+
+use entities::{clock, id::SessionId, user::Role};
+use futures_util::future::join_all;
+use schema::token::Refused;
+use serde_json::{Value, json};
+
+use crate::harness::{Client, TestApp, db, text};
+
+const PASSWORD: &str = "correct horse battery staple";
+const TOKENS: &str = "accessToken refreshToken accessTokenExpiresAt
+    session { id isCurrent isActive name ipAddress userAgent endReason } user { id email role lastLogin }
+    userErrors { code path message }";
+
+/// Runs a mutation of one field; its payload.
+async fn mutate(client: &Client<'_>, field: &str, input: Value, selection: &str) -> Value {
+    let type_name = format!("{}{}Input", field[..1].to_uppercase(), &field[1..]);
+    let query = format!("mutation($input: {type_name}!) {{ {field}(input: $input) {{ {selection} }} }}");
+    let data = client.run(&query, json!({ "input": input })).await.expect_data(&query);
+    data[field].clone()
+}
+
+/// A new account, signed in.
+async fn sign_up(app: &TestApp, email: &str) -> Value {
+    let input = json!({ "email": email, "password": PASSWORD, "displayName": "Ann" });
+    let payload = mutate(&app.anonymous(), "signUp", input, TOKENS).await;
+    assert_eq!(payload["userErrors"], json!([]));
+    payload
+}
+
+async fn sign_in(client: &Client<'_>, email: &str, password: &str) -> Value {
+    mutate(client, "signIn", json!({ "email": email, "password": password }), TOKENS).await
+}
+
+async fn refresh(app: &TestApp, token: &Value) -> Value {
+    mutate(&app.anonymous(), "refreshSession", json!({ "refreshToken": token }), TOKENS).await
+}
+
+fn bearing<'a>(app: &'a TestApp, tokens: &Value) -> Client<'a> {
+    app.bearing(tokens["accessToken"].as_str().expect("a token")).expect("it is good")
+}
+
+fn code(payload: &Value) -> &str {
+    assert!(payload.get("accessToken").is_none_or(Value::is_null), "{payload}");
+    payload["userErrors"][0]["code"].as_str().unwrap_or_else(|| panic!("no error in {payload}"))
+}
+
+/// Both databases, with keys.
+async fn apps() -> [TestApp; 2] {
+    let apps = TestApp::both_own().await;
+    for app in &apps {
+        app.graph.access().open().await.expect("keys are made");
+    }
+    apps
+}
+
+#[tokio::test]
+async fn who_signs_up_is_signed_in_and_reads() {
+    for app in apps().await {
+        let client = app.anonymous().from("192.0.2.7").with_agent("XP for Android 1.2");
+        let input = json!({ "email": "Ann@Example.com ", "password": PASSWORD, "displayName": " Ann " });
+        let payload = mutate(&client, "signUp", input, TOKENS).await;
+        assert_eq!(payload["user"]["email"], "ann@example.com", "read as the one who was let in");
+        assert_eq!(
+            (&payload["user"]["role"], &payload["session"]["isCurrent"]),
+            (&json!("VIEWER"), &json!(true))
+        );
+        let session = &payload["session"];
+        assert_eq!(
+            (&session["ipAddress"], &session["userAgent"]),
+            (&json!("192.0.2.7"), &json!("XP for Android 1.2"))
+        );
+        let client = bearing(&app, &payload);
+        let data = client
+            .ask("{ me { displayName activity { nodes { actionType } } } currentSession { id } }")
+            .await;
+        let entries = json!({ "nodes": [{ "actionType": "user.sign_up" }] });
+        assert_eq!(data["me"], json!({ "displayName": "Ann", "activity": entries }));
+        assert_eq!(data["currentSession"]["id"], payload["session"]["id"]);
+
+        let again = json!({ "email": "ann@example.com", "password": PASSWORD, "displayName": "Ann" });
+        let payload = mutate(&app.anonymous(), "signUp", again, TOKENS).await;
+        assert_eq!(
+            (code(&payload), &payload["userErrors"][0]["path"]),
+            ("ALREADY_EXISTS", &json!(["input", "email"]))
+        );
+        for (field, value, wanted) in [
+            ("email", "ann".to_owned(), "INVALID"),
+            ("displayName", " ".to_owned(), "REQUIRED"),
+            ("password", "short".to_owned(), "TOO_SMALL"),
+            ("password", "x".repeat(257), "TOO_LARGE"),
+            ("password", "Password1".to_owned(), "WEAK_PASSWORD"),
+            ("password", "bob@example.com".to_owned(), "WEAK_PASSWORD"),
+        ] {
+            let mut input = json!({ "email": "bob@example.com", "password": PASSWORD, "displayName": "Bob" });
+            input[field] = json!(value);
+            let payload = mutate(&app.anonymous(), "signUp", input, TOKENS).await;
+            assert_eq!(
+                (code(&payload), &payload["userErrors"][0]["path"]),
+                (wanted, &json!(["input", field]))
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_password_an_unknown_a_blocked_and_a_passwordless_account_answer_alike() {
+    for app in apps().await {
+        sign_up(&app, "ann@example.com").await;
+        sign_up(&app, "bob@example.com").await;
+        app.sql("update users set is_active = false where email = 'bob@example.com'").await;
+        let mut answers = Vec::new();
+        for (email, password) in [
+            ("ann@example.com", "wrong password"),
+            ("nobody@example.com", PASSWORD),
+            ("bob@example.com", PASSWORD),
+            ("viewer@example.com", PASSWORD),
+            ("nonsense", PASSWORD),
+            ("a\u{0}b", PASSWORD),
+            ("ann@example.com", &"x".repeat(1_000)),
+        ] {
+            answers.push(sign_in(&app.anonymous(), email, password).await);
+        }
+        assert_eq!(code(&answers[0]), "INVALID_CREDENTIALS");
+        assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+        let payload = sign_in(&app.anonymous(), "ANN@example.com", PASSWORD).await;
+        assert_eq!(payload["userErrors"], json!([]));
+        assert!(payload["user"]["lastLogin"].is_string());
+    }
+}
+
+#[tokio::test]
+async fn a_refresh_token_is_exchanged_and_stale_ones_end_the_session() {
+    for app in apps().await {
+        let first = sign_up(&app, "ann@example.com").await;
+        let second = refresh(&app, &first["refreshToken"]).await;
+        assert_eq!(second["session"]["id"], first["session"]["id"]);
+        assert_ne!(second["refreshToken"], first["refreshToken"]);
+        let again = refresh(&app, &first["refreshToken"]).await;
+        assert_eq!(again["refreshToken"], second["refreshToken"], "an answer that was lost does no harm");
+        let third = refresh(&app, &second["refreshToken"]).await;
+        let client = bearing(&app, &third);
+        // Two back is too old, however soon.
+        let stolen = refresh(&app, &first["refreshToken"]).await;
+        assert_eq!(code(&stolen), "EXPIRED");
+        assert_eq!(code(&refresh(&app, &third["refreshToken"]).await), "EXPIRED", "nobody goes on");
+        for tokens in [&first, &second, &third] {
+            let refused = app.bearing(tokens["accessToken"].as_str().expect("a token")).err();
+            assert_eq!(refused, Some(Refused("revoked")));
+        }
+        let data = client.ask("{ me { sessions { nodes { isActive endReason } } activity { nodes { actionType metadata } } } }").await;
+        assert_eq!(
+            data["me"]["sessions"]["nodes"][0],
+            json!({ "isActive": false, "endReason": "TOKEN_REUSE" })
+        );
+        let newest = &data["me"]["activity"]["nodes"][0];
+        assert_eq!(*newest, json!({ "actionType": "session.end", "metadata": { "reason": "TOKEN_REUSE" } }));
+    }
+}
+
+#[tokio::test]
+async fn the_token_before_is_stale_after_its_grace() {
+    for app in apps().await {
+        let first = sign_up(&app, "ann@example.com").await;
+        let second = refresh(&app, &first["refreshToken"]).await;
+        let earlier = (clock::now() - Duration::from_millis(10_500)).to_rfc3339();
+        let id = text(&first["session"]["id"]).replace('-', "");
+        let id = if app.is_postgres() { format!("'{id}'") } else { format!("x'{id}'") };
+        app.sql(&format!("update user_sessions set refreshed_at = '{earlier}' where id = {id}")).await;
+        assert_eq!(code(&refresh(&app, &first["refreshToken"]).await), "EXPIRED");
+        assert_eq!(code(&refresh(&app, &second["refreshToken"]).await), "EXPIRED");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_refresh_token_is_told_from_one_that_was() {
+    for app in apps().await {
+        let tokens = sign_up(&app, "ann@example.com").await;
+        let other = TestApp::over(&db::own_sqlite().await).await;
+        other.graph.access().open().await.expect("keys are made");
+        let foreign = sign_up(&other, "ann@example.com").await;
+        let mut altered = text(&tokens["refreshToken"]);
+        altered.replace_range(10..11, if &altered[10..11] == "A" { "B" } else { "A" });
+        for garbage in [
+            json!(""),
+            json!("rt_"),
+            json!(altered),
+            tokens["accessToken"].clone(),
+            foreign["refreshToken"].clone(),
+        ] {
+            assert_eq!(code(&refresh(&app, &garbage).await), "INVALID", "{garbage}");
+        }
+        for column in ["expires_at", "ends_at"] {
+            let tokens = sign_up(&app, &format!("{column}@example.com")).await;
+            let past = (clock::now() - Duration::from_secs(1)).to_rfc3339();
+            app.sql(&format!("update user_sessions set {column} = '{past}' where refresh_salt is not null"))
+                .await;
+            assert_eq!(code(&refresh(&app, &tokens["refreshToken"]).await), "EXPIRED", "{column}");
+        }
+        let refused = app.bearing(tokens["refreshToken"].as_str().expect("a token")).err();
+        assert_eq!(refused, Some(Refused("malformed")), "a refresh token is no access token");
+    }
+}
+
+#[tokio::test]
+async fn thirty_two_tabs_that_refresh_at_once_get_one_successor() {
+    for app in apps().await {
+        let mut token = sign_up(&app, "ann@example.com").await["refreshToken"].clone();
+        for round in 1..=5 {
+            let answers = join_all((0..32).map(|_| refresh(&app, &token))).await;
+            let next = answers[0]["refreshToken"].clone();
+            assert!(next.is_string() && next != token, "round {round}: {}", answers[0]);
+            assert!(answers.iter().all(|answer| answer["refreshToken"] == next), "round {round}");
+            token = next;
+        }
+        let tokens = refresh(&app, &token).await;
+        let data = bearing(&app, &tokens).ask("{ me { sessions { totalCount nodes { isActive } } } }").await;
+        assert_eq!(data["me"]["sessions"], json!({ "totalCount": 1, "nodes": [{ "isActive": true }] }));
+    }
+}
+
+#[tokio::test]
+async fn a_document_lets_in_once() {
+    for app in apps().await {
+        let one = |key: &str| {
+            format!("{key}: signIn(input: {{email: \"a@example.com\", password: \"x\"}}) {{ accessToken }}")
+        };
+        for query in [
+            format!("mutation {{ {} {} }}", one("a"), one("b")),
+            format!(
+                "mutation {{ {} refreshSession(input: {{refreshToken: \"x\"}}) {{ accessToken }} }}",
+                one("a")
+            ),
+            format!(
+                "mutation {{ ...A ...B }} fragment A on Mutation {{ {} }} fragment B on Mutation {{ {} }}",
+                one("a"),
+                one("b")
+            ),
+        ] {
+            let reply = app.anonymous().run(&query, json!({})).await;
+            assert_eq!(
+                (reply.executed, reply.codes, reply.sql.len()),
+                (false, vec!["BAD_USER_INPUT".to_owned()], 0)
+            );
+        }
+        app.anonymous().ask(&format!("mutation {{ {} }}", one("a"))).await;
+    }
+}
+
+#[tokio::test]
+async fn trying_too_often_is_refused_before_anything_is_read_and_the_owner_gets_in() {
+    for app in apps().await {
+        sign_up(&app, "ann@example.com").await;
+        let query = "mutation($p: String!) { signIn(input: { email: \"ann@example.com\", password: $p }) { userErrors { code } } }";
+        let attacker = app.anonymous().from("192.0.2.66");
+        let (mut tried, mut limited) = (0, 0);
+        for guess in 0..1_000 {
+            let reply = attacker.run(query, json!({ "p": format!("guess number {guess}") })).await;
+            if reply.codes == ["RATE_LIMITED"] {
+                assert_eq!(reply.sql.iter().filter(|sql| sql.name != "user.credentials").count(), 0);
+                limited += 1;
+            } else {
+                assert_eq!(reply.data["signIn"]["userErrors"][0]["code"], "INVALID_CREDENTIALS");
+                tried += 1;
+            }
+        }
+        assert_eq!((tried + limited, tried < 25), (1_000, true), "{tried} guesses were checked");
+        let right = attacker.run(query, json!({ "p": PASSWORD })).await;
+        assert_eq!(right.codes, ["RATE_LIMITED"]);
+        let owner = app.anonymous().from("198.51.100.1");
+        assert_eq!(sign_in(&owner, "ann@example.com", PASSWORD).await["userErrors"], json!([]));
+    }
+}
+
+#[tokio::test]
+async fn a_session_is_signed_out_and_revoked_at_once() {
+    let end_reason = "session { isActive endReason revokedAt } userErrors { code }";
+    for app in apps().await {
+        let mine = sign_up(&app, "ann@example.com").await;
+        let phone = sign_in(&app.anonymous(), "ann@example.com", PASSWORD).await;
+        let tablet = sign_in(&app.anonymous(), "ann@example.com", PASSWORD).await;
+        let client = bearing(&app, &mine);
+
+        let input = json!({ "id": phone["session"]["id"] });
+        let payload = mutate(&client, "revokeSession", input.clone(), end_reason).await;
+        assert_eq!(payload["session"]["endReason"], "REVOKED_BY_USER");
+        let refused = |tokens: &Value| app.bearing(tokens["accessToken"].as_str().expect("a token")).err();
+        assert_eq!(refused(&phone), Some(Refused("revoked")));
+        assert_eq!(code(&refresh(&app, &phone["refreshToken"]).await), "EXPIRED");
+        let again = mutate(&app.as_admin(), "revokeSession", input, end_reason).await;
+        assert_eq!(again, payload, "it ended once, for the first reason");
+
+        // Somebody else's session is none, but for administrators.
+        let input = json!({ "id": tablet["session"]["id"] });
+        for role in [Role::Manager, Role::Editor, Role::Viewer] {
+            let payload = mutate(&app.as_role(role), "revokeSession", input.clone(), end_reason).await;
+            assert_eq!((code(&payload), &payload["session"]), ("NOT_FOUND", &Value::Null), "{role:?}");
+        }
+        assert_eq!(refused(&tablet), None);
+        let payload = mutate(&app.as_admin(), "revokeSession", input, end_reason).await;
+        assert_eq!(payload["session"]["endReason"], "REVOKED_BY_ADMIN");
+        assert_eq!(refused(&tablet), Some(Refused("revoked")));
+
+        let payload =
+            client.ask(&format!("mutation {{ signOut {{ {end_reason} }} }}")).await["signOut"].clone();
+        assert_eq!(
+            (&payload["session"]["endReason"], &payload["session"]["isActive"]),
+            (&json!("SIGNED_OUT"), &json!(false))
+        );
+        assert_eq!(refused(&mine), Some(Refused("revoked")));
+        let none = app.as_admin().ask("mutation { signOut { session { id } userErrors { code } } }").await;
+        assert_eq!(none["signOut"], json!({ "session": null, "userErrors": [{ "code": "NOT_FOUND" }] }));
+    }
+}
+
+#[tokio::test]
+async fn all_sessions_but_the_current_one_are_revoked() {
+    let ended = "sessions { id endReason } userErrors { code }";
+    for app in apps().await {
+        let mine = sign_up(&app, "ann@example.com").await;
+        let phone = sign_in(&app.anonymous(), "ann@example.com", PASSWORD).await;
+        let client = bearing(&app, &mine);
+        let payload = mutate(&client, "revokeAllSessions", json!({}), ended).await;
+        let wanted = json!([{ "id": phone["session"]["id"], "endReason": "REVOKED_BY_USER" }]);
+        assert_eq!(payload["sessions"], wanted);
+        assert!(bearing(&app, &mine).ask("{ me { id } }").await["me"].is_object());
+        let payload = mutate(&client, "revokeAllSessions", json!({ "exceptCurrent": false }), ended).await;
+        assert_eq!(payload["sessions"][0]["id"], mine["session"]["id"]);
+        assert!(app.bearing(mine["accessToken"].as_str().expect("a token")).is_err());
+
+        let other = sign_in(&app.anonymous(), "ann@example.com", PASSWORD).await;
+        let input = json!({ "input": { "userId": other["user"]["id"] } });
+        let query = "mutation($input: RevokeAllSessionsInput!) { revokeAllSessions(input: $input) { sessions { id endReason } } }";
+        for role in [Role::Manager, Role::Viewer] {
+            assert_eq!(app.as_role(role).run(query, input.clone()).await.codes, ["FORBIDDEN"], "{role:?}");
+        }
+        let data = app.as_admin().run(query, input).await.expect_data(query);
+        let wanted = json!([{ "id": other["session"]["id"], "endReason": "REVOKED_BY_ADMIN" }]);
+        assert_eq!(data["revokeAllSessions"]["sessions"], wanted);
+    }
+}
+
+#[tokio::test]
+async fn an_account_has_twenty_live_sessions_at_most() {
+    for app in apps().await {
+        let first = sign_up(&app, "ann@example.com").await;
+        let mut last = Value::Null;
+        for index in 0..25 {
+            let from = app.anonymous().from(&format!("192.0.2.{index}"));
+            last = sign_in(&from, "ann@example.com", PASSWORD).await;
+        }
+        let data = bearing(&app, &last)
+            .ask("{ me { sessions(activeOnly: true) { totalCount } all: sessions { totalCount } } }")
+            .await;
+        assert_eq!(data["me"], json!({ "sessions": { "totalCount": 20 }, "all": { "totalCount": 26 } }));
+        assert_eq!(
+            app.bearing(first["accessToken"].as_str().expect("a token")).err(),
+            Some(Refused("revoked"))
+        );
+    }
+}
+
+#[tokio::test]
+async fn another_password_ends_the_other_sessions_and_the_tokens_from_before() {
+    for app in apps().await {
+        let mine = sign_up(&app, "ann@example.com").await;
+        let phone = sign_in(&app.anonymous(), "ann@example.com", PASSWORD).await;
+        let client = bearing(&app, &mine);
+        let selection = "user { email } userErrors { code path }";
+        let other = "another good password";
+        for (current, new, code_wanted, at) in [
+            ("wrong password", other, "INVALID_CREDENTIALS", "currentPassword"),
+            (PASSWORD, "password1", "WEAK_PASSWORD", "newPassword"),
+        ] {
+            let input = json!({ "currentPassword": current, "newPassword": new });
+            let payload = mutate(&client, "changePassword", input, selection).await;
+            assert_eq!(
+                (code(&payload), &payload["userErrors"][0]["path"]),
+                (code_wanted, &json!(["input", at]))
+            );
+        }
+        let input = json!({ "currentPassword": PASSWORD, "newPassword": other });
+        let payload = mutate(&client, "changePassword", input, selection).await;
+        assert_eq!(payload, json!({ "user": { "email": "ann@example.com" }, "userErrors": [] }));
+        for tokens in [&mine, &phone] {
+            assert!(app.bearing(tokens["accessToken"].as_str().expect("a token")).is_err());
+        }
+        assert_eq!(code(&refresh(&app, &phone["refreshToken"]).await), "EXPIRED");
+        let tokens = refresh(&app, &mine["refreshToken"]).await;
+        let data = bearing(&app, &tokens).ask("{ me { sessions { nodes { isCurrent endReason } } } }").await;
+        let reasons: Vec<&Value> = data["me"]["sessions"]["nodes"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|node| &node["endReason"])
+            .collect();
+        assert_eq!(reasons, [&json!("CREDENTIALS_CHANGED"), &Value::Null]);
+        assert_eq!(
+            code(&sign_in(&app.anonymous(), "ann@example.com", PASSWORD).await),
+            "INVALID_CREDENTIALS"
+        );
+        assert_eq!(sign_in(&app.anonymous(), "ann@example.com", other).await["userErrors"], json!([]));
+    }
+}
+
+#[tokio::test]
+async fn administrators_make_and_change_accounts_and_it_takes_effect_at_once() {
+    let selection = "user { id email role isActive displayName } userErrors { code path }";
+    for app in apps().await {
+        let admin = app.as_admin();
+        let input = json!({ "email": "Bob@example.com", "displayName": "Bob", "role": "MANAGER", "password": PASSWORD });
+        let payload = mutate(&admin, "createUser", input.clone(), selection).await;
+        assert_eq!(
+            (&payload["user"]["email"], &payload["user"]["role"]),
+            (&json!("bob@example.com"), &json!("MANAGER"))
+        );
+        let query = "mutation($input: CreateUserInput!) { createUser(input: $input) { user { id } } }";
+        for role in [Role::Manager, Role::Editor, Role::Collector, Role::Viewer] {
+            let codes = app.as_role(role).run(query, json!({ "input": input })).await.codes;
+            assert_eq!(codes, ["FORBIDDEN"], "{role:?}");
+        }
+        assert_eq!(code(&mutate(&admin, "createUser", input, selection).await), "ALREADY_EXISTS");
+
+        let bob = sign_in(&app.anonymous(), "bob@example.com", PASSWORD).await;
+        let id = bob["user"]["id"].clone();
+        let payload = mutate(&admin, "updateUser", json!({ "id": id, "role": "VIEWER" }), selection).await;
+        assert_eq!(payload["user"]["role"], "VIEWER");
+        assert_eq!(
+            app.bearing(bob["accessToken"].as_str().expect("a token")).err(),
+            Some(Refused("revoked"))
+        );
+        let bob = refresh(&app, &bob["refreshToken"]).await;
+        assert_eq!(bob["user"]["role"], "VIEWER", "the session goes on with less rights");
+
+        let payload = mutate(&admin, "updateUser", json!({ "id": id, "isActive": false }), selection).await;
+        assert_eq!(payload["user"]["isActive"], false);
+        assert!(app.bearing(bob["accessToken"].as_str().expect("a token")).is_err());
+        assert_eq!(code(&refresh(&app, &bob["refreshToken"]).await), "EXPIRED");
+        assert_eq!(
+            code(&sign_in(&app.anonymous(), "bob@example.com", PASSWORD).await),
+            "INVALID_CREDENTIALS"
+        );
+
+        let absent = json!({ "id": "00000000-0000-7000-8000-000000000000", "isActive": true });
+        assert_eq!(code(&mutate(&admin, "updateUser", absent, selection).await), "NOT_FOUND");
+        let own = TestApp::account(Role::Admin).to_string();
+        for input in [json!({ "id": own, "role": "VIEWER" }), json!({ "id": own, "isActive": false })] {
+            assert_eq!(code(&mutate(&admin, "updateUser", input, selection).await), "NOT_ALLOWED");
+        }
+        let payload =
+            mutate(&app.as_role(Role::Viewer), "updateProfile", json!({ "displayName": " Vee " }), selection)
+                .await;
+        assert_eq!(payload["user"]["displayName"], "Vee");
+        let found = app.as_admin().ask("{ users(filter: { search: \"vee\" }) { totalCount } }").await;
+        assert_eq!(found["users"]["totalCount"], 1);
+    }
+}
+
+/// Two nodes on one database. Without news from the other, a node asks the database; with news it asks at once.
+#[tokio::test]
+async fn what_one_node_revokes_every_node_refuses() {
+    for url in [db::own_sqlite().await, db::own_postgres().await] {
+        let (here, there) = (TestApp::over(&url).await, TestApp::over(&url).await);
+        for app in [&here, &there] {
+            app.graph.access().open().await.expect("keys are made, or found");
+        }
+        let following = tokio::spawn(there.graph.access().follow());
+        let tokens = sign_up(&here, "ann@example.com").await;
+        let token = tokens["accessToken"].as_str().expect("a token");
+        assert!(there.bearing(token).is_ok(), "made there with the same key; remembered from now on");
+        bearing(&here, &tokens).ask("mutation { signOut { session { id } } }").await;
+        assert!(here.bearing(token).is_err(), "at once where it was done");
+        wait_until(|| there.bearing(token).is_err()).await;
+
+        // The news of the other node, as a message brings it.
+        let mut news = here.store.announcer().listen();
+        let tokens = sign_in(&here.anonymous(), "ann@example.com", PASSWORD).await;
+        let token = tokens["accessToken"].as_str().expect("a token");
+        assert!(there.bearing(token).is_ok());
+        bearing(&here, &tokens).ask("mutation { signOut { session { id } } }").await;
+        while let Ok(changes) = news.try_recv() {
+            there.store.announcer().announce(changes);
+        }
+        wait_until(|| there.bearing(token).is_err()).await;
+
+        // A node that starts later knows as well.
+        let late = TestApp::over(&url).await;
+        late.graph.access().open().await.expect("keys are found");
+        assert_eq!(late.bearing(token).err(), Some(Refused("revoked")));
+        following.abort();
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_is_revoked_is_refused_on_every_node_and_another_signs() {
+    for url in [db::own_sqlite().await, db::own_postgres().await] {
+        let (here, there) = (TestApp::over(&url).await, TestApp::over(&url).await);
+        for app in [&here, &there] {
+            app.graph.access().open().await.expect("keys are made, or found");
+        }
+        let following =
+            [tokio::spawn(here.graph.access().follow()), tokio::spawn(there.graph.access().follow())];
+        let secret = entities::secret::Secret::new("of the tests");
+        let tokens = sign_up(&here, "ann@example.com").await;
+        let token = tokens["accessToken"].as_str().expect("a token");
+        assert!(there.bearing(token).is_ok());
+        let keys = entities::key::load(&here.store, &secret).await.expect("keys");
+        let next = entities::key::rotate(&here.store, &secret).await.expect("rotated");
+        let states = entities::key::load(&here.store, &secret).await.expect("keys");
+        let states: Vec<_> = states.iter().map(|key| (key.kid.clone(), key.state.as_str())).collect();
+        assert_eq!(states, [(next.clone(), "next"), (keys[0].kid.clone(), "active")]);
+        wait_until(|| there.graph.access().tokens().published().contains(&next)).await;
+        assert!(there.bearing(token).is_ok(), "the old key is still good");
+
+        assert!(entities::key::revoke(&here.store, &secret, &keys[0].kid).await.expect("revoked"));
+        assert!(!entities::key::revoke(&here.store, &secret, &keys[0].kid).await.expect("once"));
+        wait_until(|| there.bearing(token).is_err() && here.bearing(token).is_err()).await;
+        let tokens = refresh(&here, &tokens["refreshToken"]).await;
+        assert!(bearing(&here, &tokens).ask("{ me { id } }").await["me"].is_object(), "the session goes on");
+        let foreign = entities::secret::Secret::new("another");
+        let refused = entities::key::load(&here.store, &foreign).await.err().expect("sealed").to_string();
+        assert!(refused.contains("sealed with another secret"), "{refused}");
+        for task in following {
+            task.abort();
+        }
+    }
+}
+
+/// The use of a session is written down behind the request.
+#[tokio::test]
+async fn the_last_use_of_a_session_is_written_behind() {
+    for app in apps().await {
+        let tokens = sign_up(&app, "ann@example.com").await;
+        app.sql("update user_sessions set last_activity = created_at where refresh_salt is not null").await;
+        let id = SessionId::parse(&text(&tokens["session"]["id"])).expect("an id");
+        let last = async || {
+            let query = format!("{{ session(id: \"{id}\") {{ createdAt lastActivity }} }}");
+            app.as_admin().ask(&query).await["session"].clone()
+        };
+        let before = last().await;
+        assert_eq!(before["createdAt"], before["lastActivity"]);
+        bearing(&app, &tokens);
+        let following = tokio::spawn(app.graph.access().follow());
+        for _ in 0..500 {
+            if last().await["lastActivity"] != before["lastActivity"] {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        following.abort();
+        assert!(text(&last().await["lastActivity"]) > text(&before["lastActivity"]));
+    }
+}
+
+/// Waits as long as the promise without Redis allows: five seconds, and as much for a busy machine.
+async fn wait_until(holds: impl Fn() -> bool) {
+    for _ in 0..1_000 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("not within ten seconds");
+}
