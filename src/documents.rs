@@ -107,6 +107,16 @@ impl From<Refusal> for Stop {
     }
 }
 
+impl Stop {
+    /// The answer, or the refusal.
+    pub(crate) fn into_reply(self) -> Result<Reply, Refusal> {
+        match self {
+            Self::Invalid(reply) => Ok(*reply),
+            Self::Refused(refusal) => Err(refusal),
+        }
+    }
+}
+
 /// The documents that requests can name.
 pub(crate) struct Documents {
     config: DocumentsConfig,

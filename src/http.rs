@@ -12,6 +12,8 @@ mod metrics;
 pub mod playground;
 pub(crate) mod refusal;
 pub mod server;
+mod stall;
+pub(crate) mod subscriptions;
 mod wire;
 
 use std::{any::Any, panic::AssertUnwindSafe, time::Duration};
@@ -72,7 +74,13 @@ const CORS_HEADERS: [&str; 12] = [
 /// All routes of the server. Tests call it in memory: `router(app).oneshot(request)`.
 pub fn router(app: App) -> Router {
     let graphql = Router::new()
-        .route("/graphql", post(graphql::post).get(graphql::get).fallback(graphql::other_method))
+        .route(
+            "/graphql",
+            post(graphql::post)
+                .get(graphql::get)
+                .fallback(graphql::other_method)
+                .layer(from_fn_with_state(app.clone(), subscriptions::intercept)),
+        )
         .route(
             "/graphql/{id}",
             post(graphql::post_by_id).get(graphql::get_by_id).fallback(graphql::other_method),

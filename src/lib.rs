@@ -25,7 +25,7 @@ use schema::{Access, Graph};
 
 use config::{Config, HttpConfig};
 use documents::Documents;
-use http::admission::Admission;
+use http::{admission::Admission, subscriptions::Closing};
 use telemetry::metrics::Metrics;
 
 pub use http::{playground::Account, router, server::serve};
@@ -46,6 +46,7 @@ pub struct Parts {
     pub ready: Readiness,
     /// Development: explanations, demo accounts.
     pub development: bool,
+    pub(crate) closing: Closing,
     pub(crate) http: HttpConfig,
     pub(crate) admission: Admission,
     pub(crate) documents: Documents,
@@ -83,6 +84,7 @@ impl App {
             access,
             ready: Readiness::default(),
             development: is_development,
+            closing: Closing::default(),
             http: config.http.clone(),
             admission: Admission::new(&config.http),
             documents,

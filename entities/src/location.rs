@@ -1,6 +1,7 @@
 //! Locations: recorded positions, partitioned by month on device time. Lists walk
 //! `user_locations (user_id, timestamp desc, id desc)` or `(session_id, …)` and prune by time; `latest` reads
-//! `user_last_locations`, one row a user. Thinning of tracks is in `location/track.rs`. Not here: recording.
+//! `user_last_locations`, one row a user. Thinning of tracks is in `location/track.rs`,
+//! recording in `location/record.rs`.
 
 use std::{
     hash::{Hash, Hasher},
@@ -24,6 +25,7 @@ use crate::{
 };
 
 pub mod area;
+pub mod record;
 pub mod track;
 
 pub use area::Area;

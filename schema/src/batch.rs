@@ -248,7 +248,9 @@ async fn guarded<L: Loader>(
     store: Store,
     keys: Arc<[L::Key]>,
 ) -> Result<FxHashMap<L::Key, L::Value>, FieldError> {
-    if let Ok(loaded) = AssertUnwindSafe(loader.load(store, keys)).catch_unwind().await {
+    // In a block, so that what `load` does before its first await is guarded too.
+    let loading = AssertUnwindSafe(async move { loader.load(store, keys).await });
+    if let Ok(loaded) = loading.catch_unwind().await {
         loaded.map_err(|error| FieldError::of_store(&error, L::NAME))
     } else {
         tracing::error!(loader = L::NAME, "a batch panicked");

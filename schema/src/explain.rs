@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use entities::{CacheRead, Recorder};
+use entities::{CacheRead, Moment, Recorder};
 use serde::Serialize;
 
 use crate::{batch::Batcher, scalar::write_json};
@@ -54,15 +54,16 @@ impl Explain {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Extensions<'a> {
+struct Extensions {
     #[serde(skip_serializing_if = "Option::is_none")]
     explain: Option<Explain>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    cache_token: Option<&'a str>,
+    cache_token: Option<String>,
 }
 
 /// Appends `,"extensions":{…}`, where there are any.
-pub(crate) fn write(explain: Option<Explain>, cache_token: Option<&str>, out: &mut Vec<u8>) {
+pub(crate) fn write(explain: Option<Explain>, wrote: Option<Moment>, out: &mut Vec<u8>) {
+    let cache_token = wrote.map(|moment| moment.to_string());
     if explain.is_some() || cache_token.is_some() {
         out.extend(b",\"extensions\":");
         write_json(&Extensions { explain, cache_token }, out);

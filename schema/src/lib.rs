@@ -9,7 +9,13 @@
 
 use std::{net::IpAddr, sync::Arc, time::Instant};
 
-use async_graphql::{EmptySubscription, SDLExportOptions, Schema, ValidationMode, parser::parse_schema};
+use async_graphql::{
+    SDLExportOptions, Schema, ValidationMode,
+    parser::{
+        parse_schema,
+        types::{OperationDefinition, SelectionSet},
+    },
+};
 use entities::{Recorder, Store, clock::Time, id::UserId, scope::Scope};
 use prometheus_client::registry::Registry;
 
@@ -39,6 +45,7 @@ pub mod scalar;
 mod select;
 pub mod session;
 pub mod submission;
+mod subscription;
 mod throttle;
 pub mod token;
 pub mod user;
@@ -53,6 +60,7 @@ pub use async_graphql::Variables;
 pub use cache_control::{Audience, CachePolicy};
 pub use document::Document;
 pub use gate::Limits;
+pub use subscription::Events;
 pub use viewer::Viewer;
 
 use crate::{
@@ -60,11 +68,12 @@ use crate::{
     cache_control::Watched,
     cost::OutputTypes,
     document::{Documents, OnlyValidate},
-    error::{FieldError, RequestError},
+    error::{Code, FieldError, RequestError},
     mutation::Mutation,
     object::{Entity as _, Row, Selection},
     query::Query,
     select::Planner,
+    subscription::Subscription,
     variables::InputTypes,
     write::{Errors, Writer},
 };
@@ -109,7 +118,7 @@ pub enum OperationKind {
 }
 
 /// The answer to one request.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Reply {
     /// The response as JSON.
     pub body: Vec<u8>,
@@ -123,10 +132,28 @@ pub struct Reply {
     pub retry_after_seconds: Option<u32>,
     /// SQL statements that this request caused or shared.
     pub statements: u32,
-    /// How long the answer keeps; `None`: not at all.
-    pub cache: Option<CachePolicy>,
     /// The moment of what the request wrote, for reading it on other nodes.
     pub cache_token: Option<String>,
+    /// How long the answer keeps; `None`: not at all.
+    pub cache: Option<CachePolicy>,
+}
+
+impl Reply {
+    fn executed(kind: OperationKind, body: Vec<u8>, errors: Errors, recorder: &Recorder) -> Self {
+        let Errors { codes, retry_after_seconds, .. } = errors;
+        let (operation, statements) = (Some(kind), recorder.count());
+        let cache_token = recorder.wrote().map(|moment| moment.to_string());
+        Self {
+            body,
+            operation,
+            executed: true,
+            codes,
+            retry_after_seconds,
+            statements,
+            cache_token,
+            cache: None,
+        }
+    }
 }
 
 /// How the graph is set up.
@@ -191,13 +218,26 @@ impl Context {
         self.viewer.user_id().ok_or(FieldError::unauthenticated())
     }
 
+    /// The account that asks, which may fill in forms and record positions.
+    ///
+    /// # Errors
+    /// `UNAUTHENTICATED` where nobody is signed in, `FORBIDDEN` for accounts that only read.
+    pub(crate) fn collector(&self) -> Result<UserId, FieldError> {
+        let user = self.user()?;
+        if self.viewer.collects() {
+            Ok(user)
+        } else {
+            Err(FieldError::new(Code::Forbidden, "Accounts of the role VIEWER only read"))
+        }
+    }
+
     /// The store, reporting its statements to this request.
     pub(crate) fn store(&self) -> &Store {
         self.batcher.store()
     }
 }
 
-type Engine = Schema<Row<Query>, Mutation, EmptySubscription>;
+type Engine = Schema<Row<Query>, Mutation, Subscription>;
 
 /// The graph: schema, documents, batching, and the store behind them. Cheap to clone.
 #[derive(Clone)]
@@ -222,8 +262,9 @@ impl Graph {
     /// Builds the schema over a store. Metrics go into `registry`.
     pub fn new(store: Store, options: Options, registry: &mut Registry) -> Self {
         let engine = |suggestions: bool| {
-            let builder = Schema::build(Row::new(), Mutation, EmptySubscription)
+            let builder = Schema::build(Row::new(), Mutation, Subscription)
                 .enable_federation()
+                .enable_subscription_in_federation()
                 // The gate counts depth itself, through fragments too; the library must not refuse what it let through.
                 .limit_recursive_depth(64);
             if suggestions { builder } else { builder.disable_suggestions() }
@@ -267,9 +308,14 @@ impl Graph {
 
     /// Runs one request for a viewer. Never fails: every failure is an answer with coded errors.
     pub async fn execute(&self, viewer: Viewer, request: Request) -> Reply {
+        self.open(viewer, request).await.into_reply()
+    }
+
+    /// The same for callers who can wait: a subscription is answered by its events.
+    pub async fn open(&self, viewer: Viewer, request: Request) -> Opened {
         match self.prepare(&request.query).await {
-            Ok(document) => self.run(viewer, &document, request).await,
-            Err(refused) => refused,
+            Ok(document) => self.open_document(viewer, document, request).await,
+            Err(refused) => Opened::Reply(refused),
         }
     }
 
@@ -278,72 +324,137 @@ impl Graph {
     /// # Errors
     /// The answer to a request with this document, which cannot be run.
     pub async fn prepare(&self, text: &str) -> Result<Arc<Document>, Reply> {
-        self.inner
-            .documents
-            .prepare(text, &self.inner.validator)
-            .await
-            .map_err(|errors| refused(None, &errors))
+        let prepared = self.inner.documents.prepare(text, &self.inner.validator).await;
+        prepared.map_err(|errors| refused(None, &errors))
     }
 
     /// Runs a document for a viewer; nothing that was found out when it was prepared is looked at again.
-    pub async fn run(&self, viewer: Viewer, document: &Document, request: Request) -> Reply {
+    pub async fn open_document(
+        &self,
+        viewer: Viewer,
+        document: Arc<Document>,
+        mut request: Request,
+    ) -> Opened {
         let started = Instant::now();
+        let prepared = match self.inner.prepare(document, &mut request) {
+            Ok(prepared) => prepared,
+            Err(refused) => return Opened::Reply(refused),
+        };
+        if prepared.kind == OperationKind::Subscription {
+            return match subscription::subscribe(self, viewer, prepared) {
+                Ok(events) => Opened::Events(events),
+                Err(refused) => Opened::Reply(refused),
+            };
+        }
         let explain = request.explain && self.inner.options.development;
         let recorder = Arc::new(Recorder::new(explain));
-        let operation = match document.operation(request.operation_name.as_deref()) {
-            Ok(operation) => operation,
-            Err(error) => return refused(None, &[error]),
-        };
-        let (definition, kind) = (&operation.parsed.node, operation.judged.kind);
-        let inner = &self.inner;
-        let variables = match inner.input_types.coerce(&definition.variable_definitions, request.variables) {
-            Ok(variables) => variables,
-            Err(error) => return refused(Some(kind), &[error]),
-        };
-        if let Err(error) = inner.documents.check_cost(operation.judged, &variables) {
-            return refused(Some(kind), &[error]);
+        let mut ctx = self.inner.context(viewer, request.caller, Arc::clone(&recorder));
+        if let Some(moment) = request.cache_token.and_then(|token| token.parse().ok()) {
+            ctx.batcher = self.inner.batcher(&self.inner.store.not_before(moment), Arc::clone(&recorder));
         }
-        let floor = request.cache_token.and_then(|token| token.parse().ok());
-        let store = floor.map_or_else(|| inner.store.clone(), |moment| inner.store.not_before(moment));
-        let batcher =
-            Batcher::new(&store, Arc::clone(&recorder), inner.groups.clone(), inner.metrics.clone());
-        let ctx = Context::new(viewer, request.caller, inner.access.clone(), batcher, Arc::clone(&inner.sdl));
-        let planner = Planner { fragments: &document.parsed.fragments, variables: &variables };
-        let root = &definition.selection_set.node;
-        let answered = match kind {
-            OperationKind::Mutation => mutation::execute(root, planner, &ctx).await,
-            OperationKind::Query | OperationKind::Subscription => {
-                match inner.plan(document, root, planner, &ctx).await {
-                    Ok(selection) => Ok(answer(&selection, Query, &ctx, document.room()).await),
-                    Err(error) => Err(error),
-                }
+        let answered = self.inner.answer(&prepared, &ctx).await;
+        Opened::Reply(match answered {
+            Ok((mut body, errors)) => {
+                // An answer that lacks something, or tells about itself, is for this once.
+                let cache = prepared.cache.filter(|_| errors.is_empty() && !explain);
+                let cache = cache.map(|policy| policy.for_one_if(ctx.viewer.was_read()));
+                let explained =
+                    explain.then(|| explain::Explain::of(&recorder, &ctx.batcher, started.elapsed()));
+                explain::write(explained, recorder.wrote(), &mut body);
+                body.push(b'}');
+                prepared.document.answered(body.len());
+                Reply { cache, ..Reply::executed(prepared.kind, body, errors, &recorder) }
             }
-        };
-        let (mut body, errors) = match answered {
-            Ok(answered) => answered,
-            Err(error) => return refused(Some(kind), &[error]),
-        };
-        // An answer that lacks something, or tells about itself, is for this once.
-        let cache = operation.judged.cache.filter(|_| errors.is_empty() && !explain);
-        let cache = cache.map(|policy| policy.for_one_if(ctx.viewer.was_read()));
-        let cache_token = recorder.wrote().map(|moment| moment.to_string());
-        let explained = explain.then(|| explain::Explain::of(&recorder, &ctx.batcher, started.elapsed()));
-        explain::write(explained, cache_token.as_deref(), &mut body);
-        body.push(b'}');
-        document.answered(body.len());
-        let statements = recorder.count();
-        let Errors { codes, retry_after_seconds, .. } = errors;
-        let operation = Some(kind);
-        Reply { body, operation, executed: true, codes, retry_after_seconds, statements, cache, cache_token }
+            Err(error) => refused(Some(prepared.kind), &[error]),
+        })
+    }
+}
+
+/// What comes of a request.
+pub enum Opened {
+    /// One answer.
+    Reply(Reply),
+    /// The answers of a subscription, one an event.
+    Events(Events),
+}
+
+impl Opened {
+    /// The answer for a caller who cannot wait for events.
+    pub fn into_reply(self) -> Reply {
+        match self {
+            Self::Reply(reply) => reply,
+            Self::Events(_) => {
+                let message = "Subscriptions are answered over WebSocket (graphql-transport-ws) or as server-sent \
+                               events (Accept: text/event-stream)";
+                let error = RequestError::new(Code::BadUserInput, message);
+                refused(Some(OperationKind::Subscription), &[error])
+            }
+        }
+    }
+}
+
+/// A request that may run: its document is valid, and so are its variables.
+struct Prepared {
+    document: Arc<Document>,
+    operation_name: Option<String>,
+    kind: OperationKind,
+    cache: Option<CachePolicy>,
+    variables: Variables,
+}
+
+impl Prepared {
+    fn operation(&self) -> &OperationDefinition {
+        let operation = self.document.operation(self.operation_name.as_deref());
+        &operation.expect("it was found when the request was prepared").parsed.node
+    }
+
+    fn planner(&self) -> Planner<'_> {
+        Planner { fragments: &self.document.parsed.fragments, variables: &self.variables }
     }
 }
 
 impl Inner {
+    /// Finds out which operation is meant, or what is wrong with its variables.
+    fn prepare(&self, document: Arc<Document>, request: &mut Request) -> Result<Prepared, Reply> {
+        let operation = document.operation(request.operation_name.as_deref());
+        let operation = operation.map_err(|error| refused(None, &[error]))?;
+        let (kind, cache) = (operation.judged.kind, operation.judged.cache);
+        let given = std::mem::take(&mut request.variables);
+        let variables = self.input_types.coerce(&operation.parsed.node.variable_definitions, given);
+        let variables = variables.and_then(|variables| {
+            self.documents.check_cost(operation.judged, &variables)?;
+            Ok(variables)
+        });
+        let variables = variables.map_err(|error| refused(Some(kind), &[error]))?;
+        Ok(Prepared { operation_name: request.operation_name.take(), kind, cache, variables, document })
+    }
+
+    /// A new request's context.
+    fn context(&self, viewer: Viewer, caller: Caller, recorder: Arc<Recorder>) -> Context {
+        let batcher = self.batcher(&self.store, recorder);
+        Context::new(viewer, caller, self.access.clone(), batcher, Arc::clone(&self.sdl))
+    }
+
+    /// A new request's loads.
+    fn batcher(&self, store: &Store, recorder: Arc<Recorder>) -> Batcher {
+        Batcher::new(store, recorder, self.groups.clone(), self.metrics.clone())
+    }
+
+    /// Runs a query or a mutation; the answer lacks only its closing brace.
+    async fn answer(&self, prepared: &Prepared, ctx: &Context) -> Result<(Vec<u8>, Errors), RequestError> {
+        let (root, planner) = (&prepared.operation().selection_set.node, prepared.planner());
+        if prepared.kind == OperationKind::Mutation {
+            return mutation::execute(root, planner, ctx).await;
+        }
+        let selection = self.plan(&prepared.document, root, planner, ctx).await?;
+        Ok(answer(&selection, Query, ctx, prepared.document.room()).await)
+    }
+
     /// Plans the root: introspection is answered by the library, everything else by the declarations.
     async fn plan<'q>(
         &self,
         document: &Document,
-        root: &'q async_graphql::parser::types::SelectionSet,
+        root: &'q SelectionSet,
         planner: Planner<'q>,
         ctx: &'q Context,
     ) -> Result<Selection<'q, Query>, RequestError> {
@@ -394,14 +505,5 @@ fn refused(operation: Option<OperationKind>, errors: &[RequestError]) -> Reply {
     errors.write(&mut body);
     body.push(b'}');
     let (executed, codes) = (false, errors.codes);
-    Reply {
-        body,
-        operation,
-        executed,
-        codes,
-        retry_after_seconds: None,
-        statements: 0,
-        cache: None,
-        cache_token: None,
-    }
+    Reply { body, operation, executed, codes, ..Reply::default() }
 }

@@ -1,4 +1,6 @@
-//! Recorded positions as clients see them, areas and tracks. Not here: SQL (`entities::location`), recording (later).
+//! Recorded positions as clients see them, areas and tracks; recording them is in `location/mutation.rs`,
+//! waiting for them in `location/live.rs`. Not here: SQL
+//! (`entities::location`).
 
 use std::sync::{Arc, LazyLock};
 
@@ -25,6 +27,9 @@ use crate::{
     session::{self, Session},
     user::{self, User, user_ids},
 };
+
+pub mod live;
+pub mod mutation;
 
 /// Rows of a page of positions at most: a device sends many.
 const MAX_POSITIONS: u32 = 1_000;
@@ -202,7 +207,7 @@ impl Loader for ById {
 
 /// The newest position of users.
 #[derive(Clone, PartialEq, Eq, Hash)]
-struct LastOfUsers;
+pub(crate) struct LastOfUsers;
 
 impl Loader for LastOfUsers {
     const NAME: &'static str = "location.last_of_users";

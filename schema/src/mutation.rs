@@ -18,6 +18,7 @@ use crate::{
     Context, Viewer,
     edge::{Arguments, parse},
     error::{Code, FieldError, RequestError},
+    location,
     object::{Entity, Row, label},
     scalar::write_text,
     select::{Planner, Selected},
@@ -40,6 +41,12 @@ static FIELDS: LazyLock<Vec<Field>> = LazyLock::new(|| {
         field("changePassword", "Gives the caller's account another password and ends all its other sessions. Access tokens from before are refused: refresh the session afterwards.", |input, ctx| user::mutation::change_password(input, ctx).boxed()),
         field("createUser", "Makes an account. For administrators.", |input, ctx| user::mutation::create(input, ctx).boxed()),
         field("updateUser", "Changes an account. Another role or a block takes effect at once; a block ends its sessions. For administrators.", |input, ctx| user::mutation::update(input, ctx).boxed()),
+        field(
+            "recordLocations",
+            "Records positions of the caller's own device, at most 1000, each by itself. A point that was sent before \
+             is not stored again.",
+            |input, ctx| location::mutation::record(input, ctx).boxed(),
+        ),
     ]
 });
 

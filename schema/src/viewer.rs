@@ -43,6 +43,11 @@ impl Viewer {
         }
     }
 
+    /// May this caller fill in forms and record positions?
+    pub fn collects(&self) -> bool {
+        matches!(self, Self::User { role, .. } if *role != Role::Viewer)
+    }
+
     /// Which rows this caller may read, as data for the store room.
     pub fn scope(&self) -> Scope {
         match self {

@@ -12,7 +12,7 @@ use axum::{
 };
 use futures_util::future::join_all;
 use opentelemetry::trace::TraceContextExt as _;
-use schema::{CachePolicy, Caller as Sender, Document, OperationKind, Reply, Viewer};
+use schema::{CachePolicy, Caller, Document, Opened, OperationKind, Reply, Viewer};
 use tracing::{Instrument as _, Span, field::Empty};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
@@ -61,22 +61,22 @@ const ONLY_QUERIES: Refusal =
     Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "BAD_USER_INPUT", "GET runs queries only; use POST.");
 const METHODS: Refusal =
     Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "BAD_USER_INPUT", "GraphQL takes POST and GET.");
-const TIMEOUT: Refusal =
+pub(super) const TIMEOUT: Refusal =
     Refusal::new(StatusCode::GATEWAY_TIMEOUT, "TIMEOUT", "The request took too long and was stopped.");
 
 /// Requests that may go on, of one caller.
-struct Asked {
-    caller: Caller,
-    wires: Wires,
+pub(super) struct Asked {
+    pub(super) asker: Asker,
+    pub(super) wires: Wires,
     _place: Place,
 }
 
 /// What all requests of one HTTP request share.
-struct Caller {
-    viewer: Viewer,
-    sender: Sender,
-    id_in_path: Option<String>,
-    is_get: bool,
+pub(super) struct Asker {
+    pub(super) viewer: Viewer,
+    pub(super) caller: Caller,
+    pub(super) id_in_path: Option<String>,
+    pub(super) is_get: bool,
 }
 
 /// `POST /graphql`.
@@ -112,8 +112,12 @@ pub(super) async fn other_method(headers: HeaderMap) -> Response {
     with_allow(METHODS.into_response(request_id(&headers)), "GET, POST")
 }
 
-async fn read_post(app: &App, id: Option<String>, parts: &Parts, body: Body) -> Result<Asked, Refusal> {
-    check_accept(&parts.headers)?;
+pub(super) async fn read_post(
+    app: &App,
+    id: Option<String>,
+    parts: &Parts,
+    body: Body,
+) -> Result<Asked, Refusal> {
     if !is_json(&parts.headers) {
         return Err(MEDIA_TYPE);
     }
@@ -124,39 +128,34 @@ async fn read_post(app: &App, id: Option<String>, parts: &Parts, body: Body) -> 
     let place = app.admission.enter()?;
     let wires = wire::of_body(&body, bounds)?;
     let requests = if let Wires::Batch(wires) = &wires { wires.len() as u32 } else { 1 };
-    let sender = sender(app, parts);
-    app.admission.check_rate(&viewer, sender.address, requests)?;
-    Ok(Asked { caller: Caller { viewer, sender, id_in_path: id, is_get: false }, wires, _place: place })
+    let caller = caller(app, parts);
+    app.admission.check_rate(&viewer, caller.address, requests)?;
+    Ok(Asked { asker: Asker { viewer, caller, id_in_path: id, is_get: false }, wires, _place: place })
 }
 
-fn read_get(app: &App, id: Option<String>, parts: &Parts) -> Result<Asked, Refusal> {
-    check_accept(&parts.headers)?;
+pub(super) fn read_get(app: &App, id: Option<String>, parts: &Parts) -> Result<Asked, Refusal> {
     if !has_preflight_header(&parts.headers) {
         return Err(CSRF);
     }
     let viewer = auth::viewer(&app.access, &parts.headers).map_err(|_| UNAUTHENTICATED)?;
     let place = app.admission.enter()?;
-    let sender = sender(app, parts);
-    app.admission.check_rate(&viewer, sender.address, 1)?;
+    let caller = caller(app, parts);
+    app.admission.check_rate(&viewer, caller.address, 1)?;
     let wire = wire::of_uri(&parts.uri, bounds(app, &viewer))?;
-    let caller = Caller { viewer, sender, id_in_path: id, is_get: true };
-    Ok(Asked { caller, wires: Wires::One(Box::new(wire)), _place: place })
-}
-
-fn check_accept(headers: &HeaderMap) -> Result<(), Refusal> {
-    Media::accepted_by(headers).map(drop).ok_or(NOT_ACCEPTABLE)
+    let asker = Asker { viewer, caller, id_in_path: id, is_get: true };
+    Ok(Asked { asker, wires: Wires::One(Box::new(wire)), _place: place })
 }
 
 /// From where and with what the request was sent.
-fn sender(app: &App, parts: &Parts) -> Sender {
+pub(super) fn caller(app: &App, parts: &Parts) -> Caller {
     let peer = parts.extensions.get::<Peer>();
     let address =
         peer.map(|Peer(peer)| auth::client_address(*peer, &parts.headers, &app.http.trusted_proxies));
     let agent = parts.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
-    Sender { address, user_agent: agent.map(Arc::from) }
+    Caller { address, user_agent: agent.map(Arc::from) }
 }
 
-fn bounds(app: &App, viewer: &Viewer) -> Bounds {
+pub(super) fn bounds(app: &App, viewer: &Viewer) -> Bounds {
     let http = &app.http;
     let depth = http.max_json_depth;
     match viewer {
@@ -193,8 +192,10 @@ struct Answer {
 }
 
 /// Runs what was asked, and puts the answers into one response.
-async fn answer(app: &App, headers: &HeaderMap, asked: Result<Asked, Refusal>) -> Response {
-    let media = Media::accepted_by(headers).unwrap_or(Media::Json);
+pub(super) async fn answer(app: &App, headers: &HeaderMap, asked: Result<Asked, Refusal>) -> Response {
+    let accepted = Media::accepted_by(headers);
+    let media = accepted.unwrap_or(Media::Json);
+    let asked = if accepted.is_none() { Err(NOT_ACCEPTABLE) } else { asked };
     let started = Instant::now();
     let asked = match asked {
         Ok(asked) => asked,
@@ -204,10 +205,10 @@ async fn answer(app: &App, headers: &HeaderMap, asked: Result<Asked, Refusal>) -
             return refusal.into_response_as(media.content_type(), request_id(headers));
         }
     };
-    let (caller, content_type) = (&asked.caller, (header::CONTENT_TYPE, media.content_type()));
+    let (asker, content_type) = (&asked.asker, (header::CONTENT_TYPE, media.content_type()));
     match asked.wires {
-        Wires::One(wire) => match run(app, headers, media, caller, *wire).await {
-            Ok(answer) => respond(headers, media, caller, answer),
+        Wires::One(wire) => match run(app, headers, media, asker, *wire).await {
+            Ok(answer) => respond(headers, media, asker, answer),
             Err(refusal) => {
                 let only_queries = refusal.status == StatusCode::METHOD_NOT_ALLOWED;
                 let response = refusal.into_response_as(media.content_type(), request_id(headers));
@@ -215,8 +216,7 @@ async fn answer(app: &App, headers: &HeaderMap, asked: Result<Asked, Refusal>) -
             }
         },
         Wires::Batch(wires) => {
-            let answers =
-                join_all(wires.into_iter().map(|wire| run(app, headers, media, caller, wire))).await;
+            let answers = join_all(wires.into_iter().map(|wire| run(app, headers, media, asker, wire))).await;
             let bodies = answers.into_iter().map(|answer| match answer {
                 Ok(answer) => answer.body,
                 Err(refusal) => refusal.body(request_id(headers)),
@@ -234,9 +234,9 @@ async fn answer(app: &App, headers: &HeaderMap, asked: Result<Asked, Refusal>) -
     }
 }
 
-fn respond(asked: &HeaderMap, media: Media, caller: &Caller, answer: Answer) -> Response {
+fn respond(asked: &HeaderMap, media: Media, asker: &Asker, answer: Answer) -> Response {
     let Answer { status, body, cache, is_whole, .. } = answer;
-    let mut response = if caller.is_get {
+    let mut response = if asker.is_get {
         let answer = caching::Answer { policy: cache, is_whole };
         caching::respond(asked, answer, status, media.content_type(), body)
     } else {
@@ -257,7 +257,7 @@ async fn run(
     app: &App,
     headers: &HeaderMap,
     media: Media,
-    caller: &Caller,
+    asker: &Asker,
     wire: Wire,
 ) -> Result<Answer, Refusal> {
     let started = Instant::now();
@@ -265,7 +265,7 @@ async fn run(
         target: SPANS, "graphql", otel.name = "graphql", otel.status_code = Empty,
         graphql.operation.type = Empty, request_id = request_id(headers),
     );
-    let running = execute(app, headers, caller, wire).instrument(span.clone());
+    let running = execute(app, headers, asker, wire).instrument(span.clone());
     let result = tokio::time::timeout(app.http.request_timeout, running).await;
     match result.unwrap_or(Err(TIMEOUT)) {
         Ok(reply) => {
@@ -273,7 +273,7 @@ async fn run(
                 Media::Graphql if !reply.executed => StatusCode::BAD_REQUEST,
                 Media::Graphql | Media::Json => StatusCode::OK,
             };
-            let ran = Ran::of(&reply);
+            let ran = Ran::answered(&reply);
             record(app, headers, &span, started, status, &ran);
             let is_whole = ran.outcome == Outcome::Ok;
             let Reply { body, cache, cache_token, retry_after_seconds, .. } = reply;
@@ -286,36 +286,66 @@ async fn run(
     }
 }
 
-async fn execute(app: &App, headers: &HeaderMap, caller: &Caller, wire: Wire) -> Result<Reply, Refusal> {
-    let document = match find_document(app, headers, caller, &wire).await {
+async fn execute(app: &App, headers: &HeaderMap, asker: &Asker, wire: Wire) -> Result<Reply, Refusal> {
+    let document = match find_document(app, headers, asker, &wire).await {
         Ok(document) => document,
-        Err(Stop::Invalid(reply)) => return Ok(*reply),
-        Err(Stop::Refused(refusal)) => return Err(refusal),
+        Err(stop) => return stop.into_reply(),
     };
     let kind = document.kind(wire.operation_name.as_deref());
-    if caller.is_get && kind.is_some_and(|kind| kind != OperationKind::Query) {
+    if asker.is_get && kind.is_some_and(|kind| kind != OperationKind::Query) {
         return Err(ONLY_QUERIES);
     }
-    let request = schema::Request {
+    let request = request(app, headers, asker, wire);
+    Ok(app.graph.open_document(asker.viewer.clone(), document, request).await.into_reply())
+}
+
+/// The same for who can wait for events. No GET writes there either.
+pub(super) async fn open(
+    app: &App,
+    headers: &HeaderMap,
+    asker: &Asker,
+    wire: Wire,
+) -> Result<Opened, Refusal> {
+    let document = match find_document(app, headers, asker, &wire).await {
+        Ok(document) => document,
+        Err(stop) => return stop.into_reply().map(Opened::Reply),
+    };
+    let kind = document.kind(wire.operation_name.as_deref());
+    if asker.is_get && kind == Some(OperationKind::Mutation) {
+        return Err(ONLY_QUERIES);
+    }
+    let request = request(app, headers, asker, wire);
+    Ok(app.graph.open_document(asker.viewer.clone(), document, request).await)
+}
+
+/// Whether one operation is asked for, and it is a subscription.
+pub(super) async fn is_subscription(app: &App, headers: &HeaderMap, asked: &Asked) -> bool {
+    let Wires::One(wire) = &asked.wires else { return false };
+    let document = find_document(app, headers, &asked.asker, wire).await;
+    let kind = document.ok().and_then(|document| document.kind(wire.operation_name.as_deref()));
+    kind == Some(OperationKind::Subscription)
+}
+
+fn request(app: &App, headers: &HeaderMap, asker: &Asker, wire: Wire) -> schema::Request {
+    schema::Request {
         query: String::new(),
         operation_name: wire.operation_name,
         variables: wire.variables,
         explain: app.development && headers.get("x-explain").is_some_and(|value| value == "1"),
         cache_token: headers.get(CACHE_TOKEN).and_then(|token| token.to_str().ok()).map(ToOwned::to_owned),
-        caller: caller.sender.clone(),
+        caller: asker.caller.clone(),
         request_id: request_id(headers).to_owned(),
-    };
-    Ok(app.graph.run(caller.viewer.clone(), &document, request).await)
+    }
 }
 
 async fn find_document(
     app: &App,
     headers: &HeaderMap,
-    caller: &Caller,
+    asker: &Asker,
     wire: &Wire,
 ) -> Result<Arc<Document>, Stop> {
     let persisted = wire.persisted_query();
-    let by_specification = caller.id_in_path.as_deref().or(wire.document_id.as_deref());
+    let by_specification = asker.id_in_path.as_deref().or(wire.document_id.as_deref());
     let by_apollo = persisted.as_ref().map(|persisted| persisted.hash);
     let elsewhere = || if app.documents.looks_further() { wire.other_id() } else { None };
     let asked = documents::Asked {
@@ -326,11 +356,11 @@ async fn find_document(
         operation_name: wire.operation_name.as_deref(),
         client: headers.get(CLIENT_NAME).and_then(|name| name.to_str().ok()).unwrap_or_default(),
     };
-    app.documents.find(&app.graph, &caller.viewer, asked).await
+    app.documents.find(&app.graph, &asker.viewer, asked).await
 }
 
 /// What is told about a request afterwards.
-struct Ran<'a> {
+pub(super) struct Ran<'a> {
     kind: Option<OperationKind>,
     outcome: Outcome,
     statements: u32,
@@ -338,7 +368,8 @@ struct Ran<'a> {
 }
 
 impl<'a> Ran<'a> {
-    fn of(reply: &'a Reply) -> Self {
+    /// It got an answer.
+    pub(super) fn answered(reply: &'a Reply) -> Self {
         let outcome = match (reply.executed, reply.codes.is_empty()) {
             (true, true) => Outcome::Ok,
             (true, false) => Outcome::Errors,
@@ -352,14 +383,27 @@ impl<'a> Ran<'a> {
         }
     }
 
-    fn refused(refusal: &Refusal) -> Self {
+    /// Its answers come later.
+    pub(super) fn begun(kind: OperationKind) -> Self {
+        Self { kind: Some(kind), outcome: Outcome::Ok, statements: 0, codes: Cow::Borrowed(&[]) }
+    }
+
+    /// It did not run, or not to its end.
+    pub(super) fn refused(refusal: &Refusal) -> Self {
         let outcome = if *refusal == TIMEOUT { Outcome::Timeout } else { Outcome::Refused };
         Self { kind: None, outcome, statements: 0, codes: Cow::Owned(vec![refusal.code]) }
     }
 }
 
 /// The metrics, the span's end and the one log line of a request.
-fn record(app: &App, headers: &HeaderMap, span: &Span, started: Instant, status: StatusCode, ran: &Ran<'_>) {
+pub(super) fn record(
+    app: &App,
+    headers: &HeaderMap,
+    span: &Span,
+    started: Instant,
+    status: StatusCode,
+    ran: &Ran<'_>,
+) {
     let took = started.elapsed();
     app.metrics.operation(ran.kind, ran.outcome, took, &ran.codes);
     let kind = kind_name(ran.kind);

@@ -7,6 +7,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
+use schema::Reply;
 use serde_json::json;
 
 /// A request that is not run, or not to its end. Its text is safe: what it repeats of the request is short.
@@ -29,6 +30,13 @@ impl Refusal {
             "INTERNAL_SERVER_ERROR",
             "Something went wrong on our side.",
         )
+    }
+
+    /// The answer where there is no status: on a stream.
+    pub(crate) fn into_reply(self) -> Reply {
+        let Self { code, message, .. } = self;
+        let body = json!({ "errors": [{ "message": message, "extensions": { "code": code } }] });
+        Reply { body: body.to_string().into_bytes(), codes: vec![code], ..Reply::default() }
     }
 
     /// The answer as JSON.

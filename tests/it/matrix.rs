@@ -421,13 +421,12 @@ async fn direct(who: Who, app: &TestApp, objects: &[(&'static str, Value)], tall
         let fragment = everything(type_name, ids_only);
         let of_type: Vec<_> = objects.iter().filter(|(name, _)| *name == type_name).collect();
         for some in of_type.chunks(10) {
-            let mut query = String::new();
-            for (index, (_, whole)) in some.iter().enumerate() {
+            let asked = some.iter().enumerate().map(|(index, (_, whole))| {
                 let id = &whole["id"];
-                query +=
-                    &format!(" a{index}: {own}(id: {id}) {{ ...All }} n{index}: node(id: {id}) {{ ...All }}");
-            }
-            let query = format!("{{ {query} }} fragment All on {type_name} {{ {fragment} }}");
+                format!("a{index}: {own}(id: {id}) {{ ...All }} n{index}: node(id: {id}) {{ ...All }}")
+            });
+            let asked = asked.collect::<Vec<_>>().join(" ");
+            let query = format!("{{ {asked} }} fragment All on {type_name} {{ {fragment} }}");
             let data = ask(&client, &query, &json!({})).await;
             for (index, (_, whole)) in some.iter().enumerate() {
                 tally.check(who, own, type_name, whole, &data[format!("a{index}")]);
