@@ -23,7 +23,10 @@ use futures_util::{
     StreamExt as _,
     stream::{self, AbortHandle, BoxStream, SelectAll},
 };
-use schema::{Caller, Reply, Viewer, token::Bearer};
+use schema::{
+    Caller, Reply, Viewer,
+    token::{Bearer, Refused},
+};
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
@@ -177,7 +180,7 @@ impl Connection {
     async fn run(mut self) {
         let flow = match self.greet().await {
             Continue(()) => self.converse().await,
-            ended => ended,
+            ended @ Break(_) => ended,
         };
         self.sayings.clear();
         let closing = async {
@@ -209,9 +212,9 @@ impl Connection {
                 "connection_init" => {
                     let bearer = match said.authorization() {
                         Some(token) => self.bearer_of(&token),
-                        None => auth::bearer(&self.app.access, &self.headers).ok(),
+                        None => auth::bearer(&self.app.access, &self.headers),
                     };
-                    let Some(bearer) = bearer else { return Break(Some(FORBIDDEN)) };
+                    let Ok(bearer) = bearer else { return Break(Some(FORBIDDEN)) };
                     self.admit(bearer);
                     return self.send(br#"{"type":"connection_ack"}"#.to_vec()).await;
                 }
@@ -279,8 +282,8 @@ impl Connection {
     /// A ping may bring the next access token of the same account and session: `{"authorization": "Bearer …"}`.
     fn renew(&mut self, said: &Said<'_>) -> Flow {
         let Some(token) = said.authorization() else { return Continue(()) };
-        match self.bearer_of(&token).flatten() {
-            Some(bearer) if self.bearer.is_some() && bearer.viewer == self.viewer => {
+        match self.bearer_of(&token) {
+            Ok(Some(bearer)) if self.bearer.is_some() && bearer.viewer == self.viewer => {
                 self.admit(Some(bearer));
                 Continue(())
             }
@@ -288,11 +291,12 @@ impl Connection {
         }
     }
 
-    /// `None`: refused.
-    fn bearer_of(&self, authorization: &str) -> Option<Option<Bearer>> {
+    /// Who such a header stands for.
+    fn bearer_of(&self, authorization: &str) -> Result<Option<Bearer>, Refused> {
         let mut headers = HeaderMap::new();
-        headers.insert(header::AUTHORIZATION, HeaderValue::from_str(authorization).ok()?);
-        auth::bearer(&self.app.access, &headers).ok()
+        let value = HeaderValue::from_str(authorization).map_err(|_| Refused("no header's text"))?;
+        headers.insert(header::AUTHORIZATION, value);
+        auth::bearer(&self.app.access, &headers)
     }
 
     fn admit(&mut self, bearer: Option<Bearer>) {
