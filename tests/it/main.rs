@@ -9,6 +9,7 @@ mod cache;
 mod catalogue;
 mod commands;
 mod corpus;
+mod durability;
 mod limits;
 mod live;
 mod matrix;
