@@ -11,6 +11,7 @@ mod commands;
 mod corpus;
 mod documents;
 mod forms;
+mod durability;
 mod limits;
 mod live;
 mod matrix;
