@@ -2,6 +2,7 @@
 //! place that writes to standard output; failures are one message on standard error and an exit code.
 
 mod accounts;
+mod cache;
 mod database;
 mod doctor;
 mod server;
@@ -93,6 +94,11 @@ enum Command {
         #[command(subcommand)]
         action: accounts::Token,
     },
+    /// The cache between nodes.
+    Cache {
+        #[command(subcommand)]
+        action: Cache,
+    },
     /// Asks a running server whether it is ready; for containers.
     Healthcheck,
     /// Checks the configuration, the database and the surroundings, and says how to mend what is wrong.
@@ -111,6 +117,14 @@ enum Migrate {
     },
     /// Lists all and whether they were applied.
     Status,
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+enum Cache {
+    /// What is in Redis.
+    Stats,
+    /// Nothing that is cached now is used any more, on any node.
+    Purge,
 }
 
 #[derive(Clone, Copy, Debug, Subcommand)]
@@ -217,6 +231,9 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         }
         Command::Token { action } => {
             accounts::token(&load(&common, Mode::Keys)?.config, action, common.json).await
+        }
+        Command::Cache { action } => {
+            cache::run(&load(&common, Mode::Tool)?.config, action, common.json).await
         }
         Command::Healthcheck => tools::healthcheck(&load(&common, Mode::Tool)?.config).await,
         Command::Doctor => doctor::doctor(&load(&common, Mode::Tool)?.config, common.json).await,

@@ -9,7 +9,7 @@ pub mod setting;
 
 use std::{fmt::Write as _, net::SocketAddr, time::Duration};
 
-use entities::{password::Cost, secret::Secret};
+use entities::{password::Cost, redis::RedisUrl, secret::Secret};
 use layers::{Problem, Values};
 use schema::{AccessOptions, gate::Limits};
 use setting::{Bytes, DatabaseUrl, LogFilter, LogFormat, Networks, SecretText, Setting, Switch};
@@ -143,6 +143,21 @@ sections! {
         /// How long PostgreSQL works on one statement of a request before it gives up.
         statement_timeout: Duration = "2s";
     }
+    /// Redis: optional, shared by all nodes.
+    redis: RedisConfig {
+        /// `redis://[user:password@]host[:port][/database]`, `rediss://…`, or
+        /// `redis+sentinel://host:port,host:port/master`; without it each process is on its own.
+        url: Option<RedisUrl> = "", env "REDIS_URL";
+        /// Keeps apart what shares a Redis but no database.
+        namespace: String = "xp";
+    }
+    /// The cache of rows, pages and counts.
+    cache: CachingConfig {
+        /// On or off; `auto` is on.
+        enabled: Switch = "auto";
+        /// Weight of the values held in this process at most.
+        max_bytes: Bytes = "128MiB";
+    }
     /// Who is asking: access tokens.
     auth: AuthConfig {
         /// The `iss` of access tokens.
@@ -271,6 +286,7 @@ impl AuthConfig {
             secret: self.secret.as_ref().map_or(defaults.secret, |secret| Secret::new(secret.expose())),
             cost: self.cost(),
             sign_up: self.sign_up,
+            poll: defaults.poll,
         }
     }
 

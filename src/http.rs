@@ -9,6 +9,8 @@ pub mod metrics;
 pub mod playground;
 pub mod refusal;
 pub mod server;
+mod stall;
+pub(crate) mod subscriptions;
 
 use std::{any::Any, panic::AssertUnwindSafe};
 
@@ -38,7 +40,13 @@ const LONGEST_REQUEST_ID: usize = 64;
 /// All routes of the server. Tests call it in memory: `router(app).oneshot(request)`.
 pub fn router(app: App) -> Router {
     let mut routes = Router::new()
-        .route("/graphql", post(graphql::post).get(graphql::get).fallback(graphql::other_method))
+        .route(
+            "/graphql",
+            post(graphql::post)
+                .get(graphql::get)
+                .fallback(graphql::other_method)
+                .layer(from_fn_with_state(app.clone(), subscriptions::intercept)),
+        )
         .route("/schema.graphql", get(sdl))
         .route("/.well-known/jwks.json", get(jwks))
         .route("/livez", get(health::livez))

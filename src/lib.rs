@@ -20,6 +20,7 @@ use prometheus_client::registry::Registry;
 use schema::{Access, Graph};
 
 use config::{Config, HttpConfig};
+use http::subscriptions::Closing;
 use telemetry::metrics::Metrics;
 
 pub use http::{playground::Account, router, server::serve};
@@ -40,6 +41,7 @@ pub struct Parts {
     pub ready: Readiness,
     /// Development: explanations, demo accounts.
     pub development: bool,
+    pub(crate) closing: Closing,
     pub(crate) http: HttpConfig,
     pub(crate) limits: schema::gate::Limits,
     pub(crate) metrics: Arc<Metrics>,
@@ -75,6 +77,7 @@ impl App {
             access,
             ready: Readiness::default(),
             development: is_development,
+            closing: Closing::default(),
             http: config.http.clone(),
             limits,
             metrics,

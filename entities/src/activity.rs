@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
+use serde::Serialize;
 use uuid::Uuid;
 
 use crate::{
@@ -11,7 +12,8 @@ use crate::{
     error::Error,
     id::{ActivityLogId, UserId},
     node::Kind,
-    page::{Key, KeyKind, KeyValue, Keyset, List, Names},
+    page::{Filtering, Key, KeyKind, KeyValue, Keyset, List, Names},
+    row::{self, Row},
     scope::Scope,
     sql::{Json, Record as _, Sql, table, text_enum},
     store::Store,
@@ -79,6 +81,16 @@ table! {
     }
 }
 
+impl Row for Model {
+    const KIND: Kind = Kind::ActivityLog;
+    const BY_IDS: &'static str = "activity.by_ids";
+    type Id = ActivityLogId;
+
+    fn id(&self) -> ActivityLogId {
+        self.id
+    }
+}
+
 impl Model {
     /// Entries are seen by the one who acted and by administrators.
     pub fn is_visible_to(&self, scope: &Scope) -> bool {
@@ -132,15 +144,7 @@ pub async fn by_ids(
     store: &Store,
     ids: &[ActivityLogId],
 ) -> Result<FxHashMap<ActivityLogId, Arc<Model>>, Error> {
-    store
-        .by_keys(
-            "activity.by_ids",
-            |sql| {
-                sql.push("t.id").any_id(ids);
-            },
-            |row: &Model| row.id,
-        )
-        .await
+    row::by_ids(store, ids).await
 }
 
 /// Newest first.
@@ -154,13 +158,15 @@ pub static KEYSET: Keyset<Model> = Keyset {
 };
 
 /// Which entries a list has.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 pub struct Filter {
     /// Any of these verbs.
     pub action_types: Option<Vec<String>>,
     /// Done in this time.
     pub created_at: TimeRange,
 }
+
+impl Filtering for Filter {}
 
 impl Filter {
     fn push(&self, sql: &mut Sql, scope: &Scope) {

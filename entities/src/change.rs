@@ -1,11 +1,13 @@
 //! What was written, as news: each transaction notes its changes, and they are told once it is committed. Listeners
 //! of this process get them here; caches, live queries and the end of sessions follow from them. Not here: how the
-//! news reaches other nodes, who may see a changed row (the reader decides that when it reads the row).
+//! news reaches other nodes (`relay`), who may see a changed row (the reader decides that when it reads the row).
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
+
+pub(crate) mod relay;
 
 use crate::id::{FormId, LocationId, SessionId, SubmissionId, UserId};
 
@@ -48,6 +50,8 @@ pub enum Change {
         /// Who filled it in.
         user: Option<UserId>,
     },
+    /// Changes of other nodes may not have been heard: read the truth again.
+    Missed,
     /// An account has a new newest position.
     LastLocation {
         /// The position.
@@ -63,30 +67,42 @@ pub type Changes = Arc<[Change]>;
 /// Transactions that a slow listener may be behind before it loses some.
 const BACKLOG: usize = 4_096;
 
-/// Tells changes to everyone in this process who listens.
+/// Tells changes to everyone in this process who listens, and takes part in what other nodes tell.
 #[derive(Clone, Debug)]
 pub struct Announcer {
-    sender: broadcast::Sender<Changes>,
+    everything: broadcast::Sender<Changes>,
+    own: broadcast::Sender<Changes>,
 }
 
 impl Default for Announcer {
     fn default() -> Self {
-        Self { sender: broadcast::Sender::new(BACKLOG) }
+        Self { everything: broadcast::Sender::new(BACKLOG), own: broadcast::Sender::new(BACKLOG) }
     }
 }
 
 impl Announcer {
-    /// Tells committed changes.
+    /// Tells committed changes, here and on other nodes.
     pub fn announce(&self, changes: Changes) {
         if !changes.is_empty() {
             // Fails only when nobody listens.
-            let _ = self.sender.send(changes);
+            let _ = self.own.send(Arc::clone(&changes));
+            self.pass_on(changes);
         }
     }
 
-    /// Everything that is announced from now on. A listener that is too slow gets `Lagged`: it has missed changes
-    /// and must read the truth again.
+    /// Tells changes that were announced elsewhere.
+    fn pass_on(&self, changes: Changes) {
+        let _ = self.everything.send(changes);
+    }
+
+    /// Everything that is announced from now on, by any node. A listener that is too slow gets `Lagged`: as with
+    /// `Change::Missed`, it must read the truth again.
     pub fn listen(&self) -> broadcast::Receiver<Changes> {
-        self.sender.subscribe()
+        self.everything.subscribe()
+    }
+
+    /// What this node announces.
+    fn listen_to_own(&self) -> broadcast::Receiver<Changes> {
+        self.own.subscribe()
     }
 }

@@ -2,6 +2,7 @@
 //! stores, so that a value is equal to itself after a round trip through the database.
 
 use chrono::{DateTime, SubsecRound, Utc};
+use serde::Serialize;
 
 /// A point in time, UTC, microseconds.
 pub type Time = DateTime<Utc>;
@@ -13,7 +14,7 @@ pub fn now() -> Time {
 }
 
 /// A stretch of time: `from <= t < to`; an absent end is open.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 pub struct TimeRange {
     /// First moment inside.
     pub from: Option<Time>,

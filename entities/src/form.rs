@@ -5,12 +5,16 @@
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
+use serde::Serialize;
 
 use crate::{
+    cache::Tag,
     clock::{Time, TimeRange},
     error::Error,
     id::{FormId, UserId},
-    page::{Key, KeyKind, KeyValue, Keyset, List, Names},
+    node::Kind,
+    page::{Filtering, Key, KeyKind, KeyValue, Keyset, List, Names},
+    row::{self, Row},
     scope::Scope,
     sql::{Json, Record as _, Sql, table, text_enum},
     store::Store,
@@ -67,6 +71,16 @@ table! {
     }
 }
 
+impl Row for Model {
+    const KIND: Kind = Kind::Form;
+    const BY_IDS: &'static str = "form.by_ids";
+    type Id = FormId;
+
+    fn id(&self) -> FormId {
+        self.id
+    }
+}
+
 impl Model {
     /// Managers see all forms, editors their own and open ones, the others open ones.
     pub fn is_visible_to(&self, scope: &Scope) -> bool {
@@ -105,15 +119,7 @@ pub(crate) fn push_scope(sql: &mut Sql, scope: &Scope, forms: &str) {
 /// # Errors
 /// The database's.
 pub async fn by_ids(store: &Store, ids: &[FormId]) -> Result<FxHashMap<FormId, Arc<Model>>, Error> {
-    store
-        .by_keys(
-            "form.by_ids",
-            |sql| {
-                sql.push("t.id").any_id(ids);
-            },
-            |row: &Model| row.id,
-        )
-        .await
+    row::by_ids(store, ids).await
 }
 
 /// The drafts of these forms; a form without one is left out. Who may see them is decided by the caller, who holds
@@ -131,7 +137,7 @@ pub async fn drafts(store: &Store, ids: &[FormId]) -> Result<FxHashMap<FormId, A
 }
 
 /// Which forms a list has.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 pub struct Filter {
     /// Part of the title; case does not count.
     pub search: Option<String>,
@@ -141,6 +147,12 @@ pub struct Filter {
     pub owner_ids: Option<Vec<UserId>>,
     /// Made in this time.
     pub created_at: TimeRange,
+}
+
+impl Filtering for Filter {
+    fn is_repeatable(&self) -> bool {
+        self.search.is_none()
+    }
 }
 
 impl Filter {
@@ -190,13 +202,15 @@ pub fn keyset(field: OrderField, descending: bool) -> &'static Keyset<Model> {
 
 /// All forms.
 pub static ALL: List<Model, Filter> =
-    List::new(Names { page: "form.page", count: "form.count", parent: "" }, Filter::push);
+    List::new(Names { page: "form.page", count: "form.count", parent: "" }, Filter::push)
+        .kept(|_| Tag::Type("Form"));
 
 /// Each account's own forms.
 pub static OF_OWNERS: List<Model, Filter> = List::new(
     Names { page: "form.pages_of_owners", count: "form.counts_of_owners", parent: "owner_id" },
     Filter::push,
-);
+)
+.kept(|owner| Tag::List("Form", "owner", owner));
 
 #[cfg(test)]
 mod tests;

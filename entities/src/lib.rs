@@ -4,6 +4,7 @@
 //! `scope` (which rows a caller may read), `transaction` (writes) and `change` (what was written, as news), then one file per domain under the same name as in every room.
 
 pub mod activity;
+pub mod cache;
 pub mod change;
 pub mod clock;
 pub mod error;
@@ -15,7 +16,9 @@ pub mod node;
 pub mod page;
 pub mod password;
 mod readers;
+pub mod redis;
 pub mod revocation;
+mod row;
 pub mod scope;
 pub mod secret;
 pub mod seed;
@@ -26,6 +29,7 @@ pub mod submission;
 mod transaction;
 pub mod user;
 
+pub use cache::{Cache, CacheConfig, Moment, Tag};
 pub use error::Error;
 pub use sql::Json;
-pub use store::{DatabaseConfig, Recorder, Store};
+pub use store::{CacheRead, DatabaseConfig, Recorder, Store};

@@ -9,14 +9,18 @@ use std::{
 };
 
 use rustc_hash::FxHashMap;
+use serde::Serialize;
 
 use crate::{
+    cache::{Cached, Kept, Tag},
     clock::{Time, TimeRange},
     error::Error,
     id::{LocationId, SessionId, UserId},
-    page::{Key, KeyKind, KeyValue, Keyset, List, Names},
+    node::Kind,
+    page::{Filtering, Key, KeyKind, KeyValue, Keyset, List, Names},
+    row::{self, Row},
     scope::Scope,
-    sql::{Record as _, Sql, table},
+    sql::{Cells, Record as _, Sql, table},
     store::Store,
 };
 
@@ -89,6 +93,16 @@ table! {
     }
 }
 
+impl Row for Model {
+    const KIND: Kind = Kind::Location;
+    const BY_IDS: &'static str = "location.by_ids";
+    type Id = LocationId;
+
+    fn id(&self) -> LocationId {
+        self.id
+    }
+}
+
 impl Model {
     /// Positions are seen by the one who was there and by managers.
     pub fn is_visible_to(&self, scope: &Scope) -> bool {
@@ -113,15 +127,7 @@ fn push_scope(sql: &mut Sql, scope: &Scope) {
 /// # Errors
 /// The database's.
 pub async fn by_ids(store: &Store, ids: &[LocationId]) -> Result<FxHashMap<LocationId, Arc<Model>>, Error> {
-    store
-        .by_keys(
-            "location.by_ids",
-            |sql| {
-                sql.push("t.id").any_id(ids);
-            },
-            |row: &Model| row.id,
-        )
-        .await
+    row::by_ids(store, ids).await
 }
 
 /// The newest position of each user that has one.
@@ -129,14 +135,42 @@ pub async fn by_ids(store: &Store, ids: &[LocationId]) -> Result<FxHashMap<Locat
 /// # Errors
 /// The database's.
 pub async fn last_of_users(store: &Store, users: &[UserId]) -> Result<FxHashMap<UserId, Arc<Model>>, Error> {
-    let mut sql = store.sql();
-    sql.push("SELECT ")
-        .push(Model::COLUMNS)
-        .push(" FROM user_last_locations t WHERE t.user_id")
-        .any_id(users);
-    let rows =
-        store.fetch("location.last_of_users", LAST, sql, |cells| Model::read(cells).map(Arc::new)).await?;
-    Ok(rows.into_iter().map(|row| (row.user_id, row)).collect())
+    store.cached(LastOfUsers, users).await
+}
+
+#[derive(Clone)]
+struct LastOfUsers;
+
+impl Cached for LastOfUsers {
+    type Key = UserId;
+    type Value = Model;
+
+    fn name(&self) -> &'static str {
+        "location.last_of_users"
+    }
+
+    fn shape(&self) -> &'static str {
+        Model::SHAPE
+    }
+
+    fn kept(&self) -> Kept {
+        Kept::for_seconds(60)
+    }
+
+    fn arguments(&self) -> impl Serialize {}
+
+    fn tags(&self, user: UserId, _: Option<&Model>) -> Vec<Tag> {
+        vec![Tag::List("Location", "user", user.0)]
+    }
+
+    async fn load(self, store: Store, users: Arc<[UserId]>) -> Result<FxHashMap<UserId, Arc<Model>>, Error> {
+        let mut sql = store.sql();
+        sql.push("SELECT ").push(Model::COLUMNS);
+        sql.push(" FROM user_last_locations t WHERE t.user_id").any_id(&users);
+        let read = |cells: &mut Cells<'_>| Model::read(cells).map(Arc::new);
+        let rows = store.fetch(self.name(), LAST, sql, read).await?;
+        Ok(rows.into_iter().map(|row| (row.user_id, row)).collect())
+    }
 }
 
 const LAST: &str = "user_last_locations";
@@ -154,7 +188,7 @@ static BY_TIME: [Key<Model>; 2] = [
 ];
 
 /// Which positions a list has.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Filter {
     /// Recorded in this time; prunes partitions.
     pub timestamp: TimeRange,
@@ -175,6 +209,8 @@ impl Hash for Filter {
         (self.timestamp, &self.session_ids).hash(state);
     }
 }
+
+impl Filtering for Filter {}
 
 impl Filter {
     fn push(&self, sql: &mut Sql, scope: &Scope) {
@@ -205,7 +241,7 @@ pub static OF_SESSIONS: List<Model, Filter> = List::new(
 );
 
 /// Which users' newest positions are wanted.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct LatestFilter {
     /// Inside this area.
     pub area: Option<Area>,
@@ -222,6 +258,8 @@ impl Hash for LatestFilter {
         self.user_ids.hash(state);
     }
 }
+
+impl Filtering for LatestFilter {}
 
 impl LatestFilter {
     fn push(&self, sql: &mut Sql, scope: &Scope) {

@@ -9,10 +9,12 @@ use std::{
 
 use rustc_hash::FxHashMap;
 use sea_orm::{Value, sqlx};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
 use crate::{
-    clock::Time,
+    cache::Tag,
+    clock::{Time, TimeRange},
     error::Error,
     scope::Scope,
     sql::{Cells, Record, Sql},
@@ -20,10 +22,13 @@ use crate::{
 };
 
 mod cursor;
+mod kept;
 pub use cursor::{BadCursor, CursorScope};
 
+use kept::{Counts, Pages, Part};
+
 /// One value of a row's position in a list.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum KeyValue {
     /// A time.
     Time(Time),
@@ -123,11 +128,11 @@ impl<R> Keyset<R> {
 }
 
 /// A row's place in a list's order.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Position(pub(crate) Vec<KeyValue>);
 
 /// Which part of a list is wanted.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Window {
     /// Rows at most, at least 1.
     pub limit: u32,
@@ -140,7 +145,7 @@ pub struct Window {
 }
 
 /// One page of a list, in the list's order.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Page<R> {
     /// The rows.
     pub rows: Vec<Arc<R>>,
@@ -158,7 +163,26 @@ pub struct List<R: 'static, F: 'static> {
     columns: &'static str,
     read: fn(&mut Cells<'_>) -> Result<R, sqlx::Error>,
     conditions: Conditions<F>,
+    /// The names and types of the columns.
+    shape: &'static str,
+    /// What its pages and counts depend on, where they are worth keeping.
+    depends_on: Option<DependsOn>,
 }
+
+/// What a list depends on, by its parent's id.
+type DependsOn = fn(Uuid) -> Tag;
+
+/// Which rows a list has.
+pub trait Filtering: Clone + Serialize + Send + Sync + 'static {
+    /// Will it be asked for again? Texts that are being typed and present moments will not.
+    fn is_repeatable(&self) -> bool {
+        true
+    }
+}
+
+impl Filtering for () {}
+
+impl Filtering for TimeRange {}
 
 /// Appends ` AND …` for the filter and the scope.
 type Conditions<F> = fn(&F, &mut Sql, &Scope);
@@ -187,12 +211,23 @@ impl<R, F> Hash for List<R, F> {
     }
 }
 
-impl<R, F> List<R, F> {
+impl<R, F> List<R, F>
+where
+    R: Serialize + DeserializeOwned + Send + Sync,
+    F: Filtering,
+{
     pub(crate) const fn new(names: Names, conditions: Conditions<F>) -> Self
     where
         R: Record,
     {
-        Self { names, table: R::TABLE, columns: R::COLUMNS, read: R::read, conditions }
+        let (table, columns, shape) = (R::TABLE, R::COLUMNS, R::SHAPE);
+        Self { names, table, columns, read: R::read, conditions, shape, depends_on: None }
+    }
+
+    /// Keeps its pages and counts until something they depend on is written.
+    pub(crate) const fn kept(mut self, depends_on: DependsOn) -> Self {
+        self.depends_on = Some(depends_on);
+        self
     }
 
     /// The same columns of another table.
@@ -206,6 +241,20 @@ impl<R, F> List<R, F> {
     /// # Errors
     /// The database's.
     pub async fn page(
+        &'static self,
+        store: &Store,
+        scope: &Scope,
+        filter: &F,
+        keyset: &'static Keyset<R>,
+        window: &Window,
+    ) -> Result<Arc<Page<R>>, Error> {
+        let part = Part { list: self, scope: *scope, filter: filter.clone() };
+        let pages = Pages { part, keyset, window: window.clone(), whole: true };
+        let mut found = pages.part.read(store, pages.clone(), &[Uuid::nil()]).await?;
+        Ok(found.remove(&Uuid::nil()).expect("a list has a page, if an empty one"))
+    }
+
+    async fn load_page(
         &self,
         store: &Store,
         scope: &Scope,
@@ -226,11 +275,18 @@ impl<R, F> List<R, F> {
     ///
     /// # Errors
     /// The database's.
+    pub async fn count(&'static self, store: &Store, scope: &Scope, filter: &F) -> Result<i64, Error> {
+        let part = Part { list: self, scope: *scope, filter: filter.clone() };
+        let counts = Counts { part, whole: true };
+        let found = counts.part.read(store, counts.clone(), &[Uuid::nil()]).await?;
+        Ok(found.get(&Uuid::nil()).map_or(0, |count| **count))
+    }
+
     #[expect(
         clippy::redundant_closure_for_method_calls,
         reason = "the method itself is not general enough over lifetimes"
     )]
-    pub async fn count(&self, store: &Store, scope: &Scope, filter: &F) -> Result<i64, Error> {
+    async fn load_count(&self, store: &Store, scope: &Scope, filter: &F) -> Result<i64, Error> {
         let mut sql = store.sql();
         sql.push("SELECT count(*) FROM ").push(self.table).push(" t WHERE TRUE");
         (self.conditions)(filter, &mut sql, scope);
@@ -243,6 +299,22 @@ impl<R, F> List<R, F> {
     /// # Errors
     /// The database's.
     pub async fn pages<P: Parent>(
+        &'static self,
+        store: &Store,
+        scope: &Scope,
+        filter: &F,
+        keyset: &'static Keyset<R>,
+        window: &Window,
+        parents: &[P],
+    ) -> Result<FxHashMap<P, Arc<Page<R>>>, Error> {
+        let part = Part { list: self, scope: *scope, filter: filter.clone() };
+        let pages = Pages { part, keyset, window: window.clone(), whole: false };
+        let ids: Vec<Uuid> = parents.iter().map(|parent| (*parent).into()).collect();
+        let found = pages.part.read(store, pages.clone(), &ids).await?;
+        Ok(found.into_iter().map(|(parent, page)| (P::from(parent), page)).collect())
+    }
+
+    async fn load_pages<P: Parent>(
         &self,
         store: &Store,
         scope: &Scope,
@@ -275,6 +347,20 @@ impl<R, F> List<R, F> {
     /// # Errors
     /// The database's.
     pub async fn counts<P: Parent>(
+        &'static self,
+        store: &Store,
+        scope: &Scope,
+        filter: &F,
+        parents: &[P],
+    ) -> Result<FxHashMap<P, i64>, Error> {
+        let part = Part { list: self, scope: *scope, filter: filter.clone() };
+        let counts = Counts { part, whole: false };
+        let ids: Vec<Uuid> = parents.iter().map(|parent| (*parent).into()).collect();
+        let found = counts.part.read(store, counts.clone(), &ids).await?;
+        Ok(found.into_iter().map(|(parent, count)| (P::from(parent), *count)).collect())
+    }
+
+    async fn load_counts<P: Parent>(
         &self,
         store: &Store,
         scope: &Scope,

@@ -62,7 +62,7 @@ impl Readers {
         let mut rows = query.fetch(&mut *kept.connection);
         let failed = |error| {
             // What broke this connection has most likely broken the others too.
-            if matches!(error, sqlx::Error::Io(_)) {
+            if is_lost(&error) {
                 self.idle().as_mut().map(Vec::clear);
             }
             Error::Statement { statement: name, source: DbErr::Query(RuntimeErr::SqlxError(error.into())) }
@@ -115,6 +115,13 @@ impl Readers {
     fn idle(&self) -> MutexGuard<'_, Option<Vec<Kept>>> {
         self.idle.lock().expect("no panic happens under this lock")
     }
+}
+
+/// Is the connection gone? Class 57P is a server that shuts down, or whose operator ended the connection.
+fn is_lost(error: &sqlx::Error) -> bool {
+    let shut_down =
+        |error: &dyn sqlx::error::DatabaseError| error.code().is_some_and(|code| code.starts_with("57P"));
+    matches!(error, sqlx::Error::Io(_)) || error.as_database_error().is_some_and(shut_down)
 }
 
 /// Giving a connection back takes a runtime; with the last handle gone there may be none, nor is there a pool to go to.

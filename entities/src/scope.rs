@@ -2,10 +2,12 @@
 //! condition (`condition`) and its own check on a row (`admits`), so the two stand side by side and are tested
 //! against each other. Not here: hidden columns, which are the front room's business.
 
+use serde::Serialize;
+
 use crate::{id::UserId, user::Role};
 
 /// The rows a caller may read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum Scope {
     /// Every row: services.
     All,

@@ -5,15 +5,18 @@
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
+use serde::Serialize;
 
 use crate::{
     activity::{Action, Entry},
+    cache::Tag,
     change::Change,
     clock::Time,
     error::Error,
     id::{SessionId, UserId},
     node::Kind,
-    page::{Key, KeyKind, KeyValue, Keyset, List, Names},
+    page::{Filtering, Key, KeyKind, KeyValue, Keyset, List, Names},
+    row::{self, Row},
     scope::Scope,
     sql::{Record as _, Sql, table, text_enum},
     store::Store,
@@ -75,6 +78,17 @@ table! {
     }
 }
 
+impl Row for Model {
+    const KIND: Kind = Kind::Session;
+    const BY_IDS: &'static str = "session.by_ids";
+    const IS_STRONG: bool = true;
+    type Id = SessionId;
+
+    fn id(&self) -> SessionId {
+        self.id
+    }
+}
+
 impl Model {
     /// Sessions are seen by their user and by administrators.
     pub fn is_visible_to(&self, scope: &Scope) -> bool {
@@ -109,15 +123,7 @@ fn push_scope(sql: &mut Sql, scope: &Scope) {
 /// # Errors
 /// The database's.
 pub async fn by_ids(store: &Store, ids: &[SessionId]) -> Result<FxHashMap<SessionId, Arc<Model>>, Error> {
-    store
-        .by_keys(
-            "session.by_ids",
-            |sql| {
-                sql.push("t.id").any_id(ids);
-            },
-            |row: &Model| row.id,
-        )
-        .await
+    row::by_ids(store, ids).await
 }
 
 /// Newest first.
@@ -131,10 +137,16 @@ pub static KEYSET: Keyset<Model> = Keyset {
 };
 
 /// Which sessions a list has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 pub struct Filter {
     /// Only those that are live at this moment.
     pub live_at: Option<Time>,
+}
+
+impl Filtering for Filter {
+    fn is_repeatable(&self) -> bool {
+        self.live_at.is_none()
+    }
 }
 
 impl Filter {
@@ -150,7 +162,8 @@ impl Filter {
 pub static OF_USERS: List<Model, Filter> = List::new(
     Names { page: "session.pages_of_users", count: "session.counts_of_users", parent: "user_id" },
     Filter::push,
-);
+)
+.kept(|user| Tag::List("Session", "user", user));
 
 /// Gives one of the caller's own sessions another name, or none. `false`: there is no such session of theirs.
 ///

@@ -9,6 +9,7 @@ use sea_orm::{
     sea_query::{ArrayType, Nullable, ValueType, ValueTypeErr},
     sqlx::{self, Decode, Row as _, Sqlite, ValueRef as _, postgres::PgRow, sqlite::SqliteRow},
 };
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::clock::{Time, TimeRange};
@@ -141,6 +142,8 @@ pub(crate) trait Record: Sized + Send + Sync + 'static {
     const TABLE: &'static str;
     /// The select list over the alias `t`.
     const COLUMNS: &'static str;
+    /// Names and types of the columns.
+    const SHAPE: &'static str;
     fn read(cells: &mut Cells<'_>) -> Result<Self, sqlx::Error>;
 }
 
@@ -277,7 +280,8 @@ id_cells!(UserId, SessionId, FormId, FormVersionId, SubmissionId, LocationId, Ac
 
 /// A JSON document (RFC 8259) kept as the text that the database sent: most are only passed on, and parsing a
 /// form's definition to print it again would be the dearest part of the request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Json(String);
 
 impl Json {
@@ -382,7 +386,7 @@ macro_rules! table {
         use sea_orm::entity::prelude::*;
 
         $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
+        #[derive(Clone, Debug, PartialEq, DeriveEntityModel, serde::Serialize, serde::Deserialize)]
         #[sea_orm(table_name = $table)]
         pub struct Model {
             $( $(#[$column_meta])* pub $column: $type ),+
@@ -397,6 +401,8 @@ macro_rules! table {
         impl $crate::sql::Record for Model {
             const TABLE: &'static str = $table;
             const COLUMNS: &'static str = $crate::sql::select_list!($($column),+);
+            const SHAPE: &'static str =
+                concat!($table $(, " ", stringify!($column), ":", stringify!($type))+);
 
             fn read(cells: &mut $crate::sql::Cells<'_>) -> Result<Self, sea_orm::sqlx::Error> {
                 Ok(Self { $( $column: cells.next()? ),+ })
@@ -417,7 +423,10 @@ pub(crate) use select_list;
 macro_rules! text_enum {
     ($(#[$doc:meta])* $name:ident { $( $(#[$variant_doc:meta])* $variant:ident = $text:literal ),+ $(,)? }) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, sea_orm::EnumIter, sea_orm::DeriveActiveEnum)]
+        #[derive(
+            Clone, Copy, Debug, PartialEq, Eq, Hash, sea_orm::EnumIter, sea_orm::DeriveActiveEnum,
+            serde::Serialize, serde::Deserialize,
+        )]
         #[sea_orm(rs_type = "String", db_type = "Text")]
         pub enum $name {
             $( $(#[$variant_doc])* #[sea_orm(string_value = $text)] $variant ),+

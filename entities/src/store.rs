@@ -22,11 +22,14 @@ use sea_orm::{
     ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, Statement,
     sqlx::postgres::PgRow,
 };
+use serde::Serialize;
 
 use crate::{
-    change::Announcer,
+    cache::{Cache, CacheConfig, Cached, Moment},
+    change::{self, Announcer},
     error::Error,
     readers::Readers,
+    redis::Redis,
     revocation::Revocations,
     sql::{Cells, Record, Source, Sql},
 };
@@ -51,6 +54,9 @@ pub struct Store {
     metrics: Metrics,
     recorder: Option<Arc<Recorder>>,
     announcer: Announcer,
+    cache: Cache,
+    /// Reads must not be older than this.
+    floor: Option<Moment>,
     revocations: Arc<Revocations>,
     writer: Arc<tokio::sync::Mutex<()>>,
 }
@@ -71,6 +77,8 @@ impl Store {
             metrics: Metrics::register(registry),
             recorder: None,
             announcer: Announcer::default(),
+            cache: Cache::off(),
+            floor: None,
             revocations: Arc::default(),
             writer: Arc::default(),
         })
@@ -79,6 +87,55 @@ impl Store {
     /// The connection that migrations, seeds and writes run on.
     pub fn connection(&self) -> &DatabaseConnection {
         &self.db
+    }
+
+    /// The same store, reading through a cache; with a Redis it is one cache for all nodes. Metrics go into `registry`.
+    #[must_use]
+    pub fn with_cache(self, config: &CacheConfig, redis: Option<Redis>, registry: &mut Registry) -> Self {
+        Self { cache: Cache::new(config, redis, registry), ..self }
+    }
+
+    /// The same store, telling other nodes what it writes and hearing what they write. Stores of one database share
+    /// a namespace.
+    #[must_use]
+    pub fn with_relay(self, redis: &Redis, namespace: &str) -> Self {
+        change::relay::begin(&self.announcer, redis, namespace);
+        self
+    }
+
+    /// The same store for a reader who must see what was written up to a moment, on whatever node.
+    #[must_use]
+    pub fn not_before(&self, moment: Moment) -> Self {
+        Self { floor: Some(moment), ..self.clone() }
+    }
+
+    /// How old reads may be.
+    pub fn floor(&self) -> Option<Moment> {
+        self.floor
+    }
+
+    /// The request that the statements are reported to.
+    pub(crate) fn recorder(&self) -> Option<&Recorder> {
+        self.recorder.as_deref()
+    }
+
+    /// What is cached.
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// Reads through the cache.
+    pub(crate) async fn cached<C: Cached>(
+        &self,
+        read: C,
+        keys: &[C::Key],
+    ) -> Result<FxHashMap<C::Key, Arc<C::Value>>, Error> {
+        self.cache.read(self, read, keys).await
+    }
+
+    /// The same store, reporting to no request.
+    pub(crate) fn unrecorded(&self) -> Self {
+        Self { recorder: None, ..self.clone() }
     }
 
     /// Tells what is written, and lets others listen.
@@ -252,6 +309,24 @@ pub struct Recorder {
     texts: bool,
     count: AtomicU32,
     statements: Mutex<Vec<Executed>>,
+    cache_reads: Mutex<Vec<CacheRead>>,
+    wrote: Mutex<Option<Moment>>,
+}
+
+/// One batch of keys that went through the cache.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CacheRead {
+    /// What was read.
+    pub of: &'static str,
+    /// `local` or `redis`.
+    pub tier: &'static str,
+    /// Keys by what was found: `hit`, or why not.
+    pub keys: FxHashMap<&'static str, u64>,
+    /// Age of the oldest value used, seconds.
+    pub age_seconds: f64,
+    /// What the first key depends on.
+    pub tags: Vec<String>,
 }
 
 /// One statement that ran.
@@ -288,12 +363,32 @@ impl Recorder {
         self.statements.lock().expect("no panic happens under this lock").clone()
     }
 
+    /// The batches that went through the cache.
+    pub fn cache_reads(&self) -> Vec<CacheRead> {
+        self.cache_reads.lock().expect("no panic happens under this lock").clone()
+    }
+
+    pub(crate) fn add_cache_read(&self, read: CacheRead) {
+        self.cache_reads.lock().expect("no panic happens under this lock").push(read);
+    }
+
+    /// The moment of the last write that this request made: whoever reads at it or later sees the write.
+    pub fn wrote(&self) -> Option<Moment> {
+        *self.wrote.lock().expect("no panic happens under this lock")
+    }
+
+    pub(crate) fn set_wrote(&self, moment: Moment) {
+        *self.wrote.lock().expect("no panic happens under this lock") = Some(moment);
+    }
+
     /// Adds what ran elsewhere on this request's behalf (a batch shared with other requests).
     pub fn absorb(&self, other: &Self) {
         self.count.fetch_add(other.count(), Ordering::Relaxed);
         if self.texts {
             let executed = other.statements();
             self.statements.lock().expect("no panic happens under this lock").extend(executed);
+            let reads = other.cache_reads();
+            self.cache_reads.lock().expect("no panic happens under this lock").extend(reads);
         }
     }
 

@@ -5,13 +5,15 @@
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
+use serde::Serialize;
 use uuid::Uuid;
 
 use crate::{
+    cache::Tag,
     clock::{Time, TimeRange},
     error::Error,
     id::{FormId, LocationId, SessionId, SubmissionId, UserId},
-    page::{Key, KeyKind, KeyValue, Keyset, List, Names},
+    page::{Filtering, Key, KeyKind, KeyValue, Keyset, List, Names},
     scope::Scope,
     sql::{Json, Sql, table},
     store::Store,
@@ -92,7 +94,7 @@ pub static KEYSET: Keyset<Model> = Keyset {
 };
 
 /// Which submissions a list has.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 pub struct Filter {
     /// To any of these forms.
     pub form_ids: Option<Vec<FormId>>,
@@ -103,6 +105,8 @@ pub struct Filter {
     /// Stored in this time.
     pub created_at: TimeRange,
 }
+
+impl Filtering for Filter {}
 
 impl Filter {
     fn push(&self, sql: &mut Sql, scope: &Scope) {
@@ -124,10 +128,12 @@ impl Filter {
 pub static OF_FORMS: List<Model, Filter> = List::new(
     Names { page: "submission.pages_of", count: "submission.counts_of", parent: "form_id" },
     Filter::push,
-);
+)
+.kept(|form| Tag::List("Submission", "form", form));
 
 /// Each user's submissions.
 pub static OF_USERS: List<Model, Filter> = List::new(
     Names { page: "submission.pages_of", count: "submission.counts_of", parent: "user_id" },
     Filter::push,
-);
+)
+.kept(|user| Tag::List("Submission", "user", user));

@@ -116,6 +116,12 @@ impl Transaction {
             let result = db.commit().await;
             drop(turn);
             if result.is_ok() {
+                // Before the caller hears of the write: who reads after the answer must not get older data.
+                if let (Some(moment), Some(recorder)) =
+                    (store.cache().changed(&changes).await, store.recorder())
+                {
+                    recorder.set_wrote(moment);
+                }
                 revocation::announce(&store, &revoked);
                 store.announcer().announce(changes.into());
             }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use chrono::DateTime;
 use rustc_hash::FxHashMap;
+use serde::Serialize;
 
 mod account;
 pub use account::{
@@ -14,10 +15,13 @@ pub use account::{
 };
 
 use crate::{
+    cache::Tag,
     clock::{Time, TimeRange},
     error::Error,
     id::UserId,
-    page::{Key, KeyKind, KeyValue, Keyset, List, Names},
+    node::Kind,
+    page::{Filtering, Key, KeyKind, KeyValue, Keyset, List, Names},
+    row::{self, Row},
     scope::Scope,
     sql::{Sql, table, text_enum},
     store::Store,
@@ -62,6 +66,17 @@ table! {
     }
 }
 
+impl Row for Model {
+    const KIND: Kind = Kind::User;
+    const BY_IDS: &'static str = "user.by_ids";
+    const IS_STRONG: bool = true;
+    type Id = UserId;
+
+    fn id(&self) -> UserId {
+        self.id
+    }
+}
+
 impl Model {
     /// May a caller of this scope know that the account exists? Everybody signed in may.
     pub fn is_visible_to(&self, scope: &Scope) -> bool {
@@ -79,15 +94,7 @@ impl Model {
 /// # Errors
 /// The database's.
 pub async fn by_ids(store: &Store, ids: &[UserId]) -> Result<FxHashMap<UserId, Arc<Model>>, Error> {
-    store
-        .by_keys(
-            "user.by_ids",
-            |sql| {
-                sql.push("t.id").any_id(ids);
-            },
-            |row: &Model| row.id,
-        )
-        .await
+    row::by_ids(store, ids).await
 }
 
 /// Accounts by e-mail, which is compared in lower case.
@@ -102,7 +109,7 @@ pub async fn by_emails(store: &Store, emails: &[String]) -> Result<FxHashMap<Str
 }
 
 /// Which accounts a list has.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 pub struct Filter {
     /// Part of the display name, and of the e-mail for those who may see it; case does not count.
     pub search: Option<String>,
@@ -114,6 +121,12 @@ pub struct Filter {
     pub created_at: TimeRange,
     /// Last signed in in this time.
     pub last_login: TimeRange,
+}
+
+impl Filtering for Filter {
+    fn is_repeatable(&self) -> bool {
+        self.search.is_none()
+    }
 }
 
 impl Filter {
@@ -196,4 +209,5 @@ pub fn keyset(field: OrderField, descending: bool) -> &'static Keyset<Model> {
 
 /// All accounts.
 pub static ALL: List<Model, Filter> =
-    List::new(Names { page: "user.page", count: "user.count", parent: "" }, Filter::push);
+    List::new(Names { page: "user.page", count: "user.count", parent: "" }, Filter::push)
+        .kept(|_| Tag::Type("User"));

@@ -3,10 +3,11 @@ import { GraphiQLProvider } from "@graphiql/react";
 import { DOC_EXPLORER_PLUGIN, DocExplorerStore } from "@graphiql/plugin-doc-explorer";
 import { HISTORY_PLUGIN, HistoryStore } from "@graphiql/plugin-history";
 import { GraphiQLInterface } from "graphiql";
-import { useState } from "react";
+import { useEffect, useState } from "react";
 import { examples } from "./examples.js";
 import { createFetcher } from "./fetcher.js";
 import { withToken } from "./headers.js";
+import { refresh } from "./session.js";
 import { TopBar } from "./top-bar.jsx";
 
 const PLUGINS = [DOC_EXPLORER_PLUGIN, HISTORY_PLUGIN];
@@ -15,12 +16,22 @@ const ACCOUNT_KEY = "xp:account";
 export function App({ config }) {
   const [fetcher] = useState(() => createFetcher(config.endpoint));
   const [account, setAccount] = useState(() => rememberedAccount(config.accounts));
+  const [signedIn, setSignedIn] = useState(null);
+  const accounts = signedIn ? [...config.accounts, signedIn] : config.accounts;
   const [initialHeaders] = useState(() => withToken("", account?.token));
 
   function chooseAccount(next) {
     window.localStorage.setItem(ACCOUNT_KEY, next?.name ?? "");
     setAccount(next);
   }
+
+  /** Who has signed in with the form, or null who has signed out. */
+  function changeSignedIn(next) {
+    setSignedIn(next);
+    setAccount(next ?? rememberedAccount(config.accounts));
+  }
+
+  useRefresh(config.endpoint, signedIn, changeSignedIn);
 
   return (
     <GraphiQLProvider
@@ -33,7 +44,14 @@ export function App({ config }) {
     >
       <HistoryStore>
         <DocExplorerStore>
-          <TopBar config={config} account={account} onAccount={chooseAccount} />
+          <TopBar
+            config={config}
+            accounts={accounts}
+            account={account}
+            onAccount={chooseAccount}
+            signedIn={signedIn}
+            onSignedIn={changeSignedIn}
+          />
           <main className="xp-main">
             <GraphiQLInterface
               showPersistHeadersSettings={false}
@@ -44,6 +62,21 @@ export function App({ config }) {
       </HistoryStore>
     </GraphiQLProvider>
   );
+}
+
+/** How long before its end an access token is exchanged. */
+const EARLY_MS = 30_000;
+
+/** Keeps the tokens of who has signed in fresh; a session that was ended elsewhere ends here too. */
+function useRefresh(endpoint, signedIn, onSignedIn) {
+  useEffect(() => {
+    if (!signedIn) return undefined;
+    const timer = setTimeout(
+      () => refresh(endpoint, signedIn).then(onSignedIn, () => onSignedIn(null)),
+      Math.max(0, signedIn.expiresAt - EARLY_MS - Date.now()),
+    );
+    return () => clearTimeout(timer);
+  }, [endpoint, signedIn]);
 }
 
 /** The account chosen last time, the first one otherwise; null for "Anonymous". */

@@ -3,7 +3,7 @@
 
 const DEFAULTS = { endpoint: "/graphql", accounts: [] };
 
-/** @returns {Promise<{endpoint: string, accounts: {name: string, role: string, token: string}[]}>} */
+/** @returns {Promise<{endpoint: string, accounts: {name: string, role: string, token: string, password: string}[]}>} */
 export async function readConfig() {
   try {
     const response = await fetch("/playground/config.json", { headers: { accept: "application/json" } });

@@ -5,9 +5,17 @@ import { ask } from "./fetcher.js";
 const documents = import.meta.glob("../operations/*.graphql", { query: "?raw", import: "default", eager: true });
 const variables = import.meta.glob("../operations/*.json", { query: "?raw", import: "default", eager: true });
 
-const ORDER = ["first", "w1", "w2", "w3", "w4", "entities", "latest-locations"];
-const IDS = /* GraphQL */ `query ExampleIds($first: Int) { users(first: $first) { nodes { id } } }`;
+const ORDER = [
+  ...["first", "w1", "w2", "w3", "w4", "entities", "latest-locations"],
+  ...["record-locations", "location-updated", "submission-changed", "session-ended"],
+];
+const IDS = /* GraphQL */ `query ExampleIds($first: Int) {
+  users(first: $first) { nodes { id } }
+  forms(first: 1) { nodes { id } }
+}`;
 const USER_ID = '"$userId"';
+const FORM_ID = '"$formId"';
+const NOW = /"\$now"/g;
 const REPRESENTATIONS = /"\$userRepresentations:(\d+)"/;
 
 export const examples = ORDER.map((name) => {
@@ -26,25 +34,30 @@ export const examples = ORDER.map((name) => {
 /** The example's variables with ids in place of its placeholders, asked from the server once; `problem` says why not. */
 export async function fillVariables(example, endpoint, headers) {
   const many = REPRESENTATIONS.exec(example.variables);
-  if (!many && !example.variables.includes(USER_ID)) return { variables: example.variables };
+  const needsIds = many || [USER_ID, FORM_ID].some((placeholder) => example.variables.includes(placeholder));
+  if (!needsIds) return { variables: fill(example.variables, {}) };
   try {
-    const ids = await userIds(endpoint, headers, many ? Number(many[1]) : 1);
+    const ids = await someIds(endpoint, headers, many ? Number(many[1]) : 1);
     return { variables: fill(example.variables, ids) };
   } catch (error) {
-    return { variables: fill(example.variables, []), problem: `No user ids for this example: ${error.message}` };
+    return { variables: fill(example.variables, {}), problem: `No ids for this example: ${error.message}` };
   }
 }
 
-function fill(text, ids) {
-  const representations = ids.map((id) => ({ __typename: "User", id }));
+function fill(text, { users = [], forms = [] }) {
+  if (!text) return text;
+  const representations = users.map((id) => ({ __typename: "User", id }));
   const filled = text
-    .replace(USER_ID, JSON.stringify(ids[0] ?? ""))
+    .replace(USER_ID, JSON.stringify(users[0] ?? ""))
+    .replace(FORM_ID, JSON.stringify(forms[0] ?? ""))
+    .replace(NOW, JSON.stringify(new Date().toISOString()))
     .replace(REPRESENTATIONS, JSON.stringify(representations));
   return JSON.stringify(JSON.parse(filled), null, 2);
 }
 
-async function userIds(endpoint, headers, first) {
-  const { users } = await ask(endpoint, headers, IDS, { first });
+async function someIds(endpoint, headers, first) {
+  const { users, forms } = await ask(endpoint, headers, IDS, { first });
   if (!users?.nodes.length) throw new Error("this account sees no users");
-  return users.nodes.map(({ id }) => id);
+  const ids = ({ nodes }) => nodes.map(({ id }) => id);
+  return { users: ids(users), forms: ids(forms) };
 }

@@ -17,7 +17,7 @@ export function withToken(text, token) {
 }
 
 /** Whether the Authorization in the editor is one of ours (or missing), not one a person typed. */
-export function isOurs(text, accounts) {
+export function isOurs(text, tokens) {
   const { Authorization: value } = readHeaders(text);
-  return value === undefined || accounts.some(({ token }) => value === `Bearer ${token}`);
+  return value === undefined || (value.startsWith("Bearer ") && tokens.has(value.slice("Bearer ".length)));
 }

@@ -1,12 +1,13 @@
 // The bar above GraphiQL: the name, the examples menu and the account select, and what they do to the editors.
 import { DropdownMenu, pick, useGraphiQL, useGraphiQLActions } from "@graphiql/react";
-import { useEffect, useState } from "react";
+import { useEffect, useRef, useState } from "react";
+import { AccountButton } from "./account-dialog.jsx";
 import { examples, fillVariables } from "./examples.js";
 import { isOurs, readHeaders, withToken } from "./headers.js";
 import icon from "./icon.svg";
 
-export function TopBar({ config, account, onAccount }) {
-  useAccountHeader(config.accounts, account);
+export function TopBar({ config, accounts, account, onAccount, signedIn, onSignedIn }) {
+  useAccountHeader(accounts, account);
   const [note, setNote] = useState("");
   return (
     <header className="graphiql-container xp-bar">
@@ -15,9 +16,10 @@ export function TopBar({ config, account, onAccount }) {
       </h1>
       <ExamplesMenu endpoint={config.endpoint} onNote={setNote} />
       <p className="xp-note" role="status">{note}</p>
-      {config.accounts.length > 0 && (
-        <AccountSelect accounts={config.accounts} account={account} onAccount={onAccount} />
+      {accounts.length > 0 && (
+        <AccountSelect accounts={accounts} account={account} signedIn={signedIn} onAccount={onAccount} />
       )}
+      <AccountButton config={config} signedIn={signedIn} onSignedIn={onSignedIn} />
     </header>
   );
 }
@@ -42,19 +44,25 @@ function ExamplesMenu({ endpoint, onNote }) {
   );
 }
 
-function AccountSelect({ accounts, account, onAccount }) {
+const SIGNED_IN = "signed in";
+
+function AccountSelect({ accounts, account, signedIn, onAccount }) {
   const headerEditor = useGraphiQL((state) => state.headerEditor);
+  // Who has signed in may be a demo account too: the two have different tokens.
+  const value = (one) => (one && one === signedIn ? SIGNED_IN : (one?.name ?? ""));
   function choose({ target }) {
-    const next = accounts.find(({ name }) => name === target.value) ?? null;
+    const next = accounts.find((one) => value(one) === target.value) ?? null;
     headerEditor?.setValue(withToken(headerEditor.getValue(), next?.token));
     onAccount(next);
   }
   return (
     <label className="xp-account">
       Account
-      <select value={account?.name ?? ""} onChange={choose}>
-        {accounts.map(({ name, role }) => (
-          <option key={name} value={name}>{`${name} (${role.toLowerCase()})`}</option>
+      <select value={value(account)} onChange={choose}>
+        {accounts.map((one) => (
+          <option key={value(one)} value={value(one)}>
+            {`${one.name} (${one === signedIn ? SIGNED_IN : one.role.toLowerCase()})`}
+          </option>
         ))}
         <option value="">anonymous (no token)</option>
       </select>
@@ -88,11 +96,14 @@ function useOpenExample(endpoint, onNote) {
 function useAccountHeader(accounts, account) {
   const { headerEditor, activeTabIndex, tabs } = useGraphiQL(pick("headerEditor", "activeTabIndex", "tabs"));
   const tabId = tabs[activeTabIndex]?.id;
+  // Tokens that were ours once, too: those of a session that has been refreshed or has ended.
+  const ours = useRef(new Set());
   useEffect(() => {
-    if (!headerEditor || accounts.length === 0) return;
+    for (const { token } of accounts) ours.current.add(token);
+    if (!headerEditor || ours.current.size === 0) return;
     const text = headerEditor.getValue();
     const next = withToken(text, account?.token);
-    if (isOurs(text, accounts) && readHeaders(text).Authorization !== readHeaders(next).Authorization) {
+    if (isOurs(text, ours.current) && readHeaders(text).Authorization !== readHeaders(next).Authorization) {
       headerEditor.setValue(next);
     }
   }, [accounts, account, headerEditor, tabId]);

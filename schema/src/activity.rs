@@ -144,7 +144,7 @@ impl Loader for Entries<()> {
 
     async fn load(self, store: Store, _: Arc<[()]>) -> Loaded<Self> {
         let page = activity::ALL.page(&store, &self.scope, &self.filter, &KEYSET, &self.window).await?;
-        Ok([((), Arc::new(page))].into_iter().collect())
+        Ok([((), page)].into_iter().collect())
     }
 }
 

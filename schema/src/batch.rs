@@ -222,7 +222,8 @@ impl Inner {
     /// Loads keys in this task, or together with other requests'.
     async fn run<L: Loader>(self: Arc<Self>, loader: L, keys: Arc<[L::Key]>, generation: u64) {
         let start = Instant::now();
-        let loaded = if L::SHARED && self.groups.is_on() {
+        // Who must see a write has a store of their own, and cannot share another request's.
+        let loaded = if L::SHARED && self.groups.is_on() && self.store.floor().is_none() {
             self.groups.load(loader.clone(), Arc::clone(&keys), &self.store, &self.recorder).await
         } else {
             guarded(loader.clone(), self.store.clone(), Arc::clone(&keys)).await.map(Arc::new)
@@ -247,7 +248,9 @@ async fn guarded<L: Loader>(
     store: Store,
     keys: Arc<[L::Key]>,
 ) -> Result<FxHashMap<L::Key, L::Value>, FieldError> {
-    if let Ok(loaded) = AssertUnwindSafe(loader.load(store, keys)).catch_unwind().await {
+    // In a block, so that what `load` does before its first await is guarded too.
+    let loading = AssertUnwindSafe(async move { loader.load(store, keys).await });
+    if let Ok(loaded) = loading.catch_unwind().await {
         loaded.map_err(|error| FieldError::of_store(&error, L::NAME))
     } else {
         tracing::error!(loader = L::NAME, "a batch panicked");

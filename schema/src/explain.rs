@@ -1,18 +1,19 @@
-//! `extensions.explain`, for development: the batches and the SQL of one request.
+//! `extensions`: `explain`, for development (the batches, the SQL and the cache of one request), and `cacheToken`.
 
 use std::time::Duration;
 
-use entities::Recorder;
+use entities::{CacheRead, Moment, Recorder};
 use serde::Serialize;
 
 use crate::{batch::Batcher, scalar::write_json};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Explain {
+pub(crate) struct Explain {
     total_ms: f64,
     batches: Vec<Batch>,
     sql: Vec<Statement>,
+    cache: Vec<CacheRead>,
 }
 
 #[derive(Serialize)]
@@ -31,24 +32,42 @@ struct Statement {
     ms: f64,
 }
 
-/// Appends `,"extensions":{"explain":…}`.
-pub(crate) fn write(recorder: &Recorder, batcher: &Batcher, elapsed: Duration, out: &mut Vec<u8>) {
-    let batches = batcher.batches().into_iter().map(|batch| Batch {
-        loader: batch.loader,
-        keys: batch.keys,
-        found: batch.found,
-        ms: milliseconds(batch.elapsed),
-    });
-    let sql = recorder.statements().into_iter().map(|executed| Statement {
-        name: executed.name,
-        text: executed.sql,
-        rows: executed.rows,
-        ms: milliseconds(executed.elapsed),
-    });
-    let explain = Explain { total_ms: milliseconds(elapsed), batches: batches.collect(), sql: sql.collect() };
-    out.extend(b",\"extensions\":{\"explain\":");
-    write_json(&explain, out);
-    out.push(b'}');
+impl Explain {
+    /// What a request did.
+    pub(crate) fn of(recorder: &Recorder, batcher: &Batcher, elapsed: Duration) -> Self {
+        let batches = batcher.batches().into_iter().map(|batch| Batch {
+            loader: batch.loader,
+            keys: batch.keys,
+            found: batch.found,
+            ms: milliseconds(batch.elapsed),
+        });
+        let sql = recorder.statements().into_iter().map(|executed| Statement {
+            name: executed.name,
+            text: executed.sql,
+            rows: executed.rows,
+            ms: milliseconds(executed.elapsed),
+        });
+        let cache = recorder.cache_reads();
+        Self { total_ms: milliseconds(elapsed), batches: batches.collect(), sql: sql.collect(), cache }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Extensions {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    explain: Option<Explain>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache_token: Option<String>,
+}
+
+/// Appends `,"extensions":{…}`, where there are any.
+pub(crate) fn write(explain: Option<Explain>, wrote: Option<Moment>, out: &mut Vec<u8>) {
+    let cache_token = wrote.map(|moment| moment.to_string());
+    if explain.is_some() || cache_token.is_some() {
+        out.extend(b",\"extensions\":");
+        write_json(&Extensions { explain, cache_token }, out);
+    }
 }
 
 fn milliseconds(time: Duration) -> f64 {

@@ -398,7 +398,7 @@ impl Loader for Forms<()> {
     async fn load(self, store: Store, _: Arc<[()]>) -> Loaded<Self> {
         let FormList { scope, filter, keyset } = &self.list;
         let page = form::ALL.page(&store, scope, filter, keyset, &self.window).await?;
-        Ok([((), Arc::new(page))].into_iter().collect())
+        Ok([((), page)].into_iter().collect())
     }
 }
 

@@ -10,7 +10,8 @@
 use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use async_graphql::{
-    EmptySubscription, SDLExportOptions, Schema, ValidationMode, Variables, parser::types::OperationType,
+    SDLExportOptions, Schema, ValidationMode, Variables,
+    parser::types::{OperationDefinition, OperationType, SelectionSet},
 };
 use entities::{Recorder, Store, clock::Time, id::UserId, scope::Scope};
 use prometheus_client::registry::Registry;
@@ -40,6 +41,7 @@ pub mod scalar;
 mod select;
 pub mod session;
 pub mod submission;
+mod subscription;
 mod throttle;
 pub mod token;
 pub mod user;
@@ -50,6 +52,7 @@ mod write;
 
 pub use access::{Access, AccessOptions};
 pub use gate::Limits;
+pub use subscription::Events;
 pub use viewer::Viewer;
 
 use crate::{
@@ -60,6 +63,7 @@ use crate::{
     object::{Entity as _, Row, Selection},
     query::Query,
     select::Planner,
+    subscription::Subscription,
     variables::InputTypes,
     write::{Errors, Writer},
 };
@@ -80,6 +84,9 @@ pub struct Request {
     /// Add `extensions.explain` to the answer; only in development.
     #[serde(skip)]
     pub explain: bool,
+    /// What the caller has written, as `extensions.cacheToken` said: the answer must not be older.
+    #[serde(skip)]
+    pub cache_token: Option<String>,
     /// From where and with what it was sent.
     #[serde(skip)]
     pub caller: Caller,
@@ -109,7 +116,7 @@ pub enum OperationKind {
 }
 
 /// The answer to one request.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Reply {
     /// The response as JSON.
     pub body: Vec<u8>,
@@ -123,6 +130,17 @@ pub struct Reply {
     pub retry_after_seconds: Option<u32>,
     /// SQL statements that this request caused or shared.
     pub statements: u32,
+    /// The moment of what the request wrote, for reading it on other nodes.
+    pub cache_token: Option<String>,
+}
+
+impl Reply {
+    fn executed(kind: OperationKind, body: Vec<u8>, errors: Errors, recorder: &Recorder) -> Self {
+        let Errors { codes, retry_after_seconds, .. } = errors;
+        let (operation, statements) = (Some(kind), recorder.count());
+        let cache_token = recorder.wrote().map(|moment| moment.to_string());
+        Self { body, operation, executed: true, codes, retry_after_seconds, statements, cache_token }
+    }
 }
 
 /// How the graph is set up.
@@ -185,7 +203,7 @@ impl Context {
         if self.viewer.collects() {
             Ok(user)
         } else {
-            Err(FieldError::forbidden("Accounts of the role VIEWER only read"))
+            Err(FieldError::new(Code::Forbidden, "Accounts of the role VIEWER only read"))
         }
     }
 
@@ -195,7 +213,7 @@ impl Context {
     }
 }
 
-type Engine = Schema<Row<Query>, Mutation, EmptySubscription>;
+type Engine = Schema<Row<Query>, Mutation, Subscription>;
 
 /// The graph: schema, documents, batching, and the store behind them. Cheap to clone.
 #[derive(Clone)]
@@ -220,8 +238,9 @@ impl Graph {
     /// Builds the schema over a store. Metrics go into `registry`.
     pub fn new(store: Store, options: Options, registry: &mut Registry) -> Self {
         let engine = |suggestions: bool| {
-            let builder = Schema::build(Row::new(), Mutation, EmptySubscription)
+            let builder = Schema::build(Row::new(), Mutation, Subscription)
                 .enable_federation()
+                .enable_subscription_in_federation()
                 // The gate counts depth itself, through fragments too; the library must not refuse what it let through.
                 .limit_recursive_depth(64);
             if suggestions { builder } else { builder.disable_suggestions() }
@@ -263,65 +282,118 @@ impl Graph {
 
     /// Runs one request for a viewer. Never fails: every failure is an answer with coded errors.
     pub async fn execute(&self, viewer: Viewer, request: Request) -> Reply {
+        match self.open(viewer, request).await {
+            Opened::Reply(reply) => reply,
+            Opened::Events(_) => {
+                let message = "Subscriptions are answered over WebSocket (graphql-transport-ws) or as server-sent \
+                               events (Accept: text/event-stream)";
+                let error = RequestError::new(Code::BadUserInput, message);
+                refused(Some(OperationKind::Subscription), &[error])
+            }
+        }
+    }
+
+    /// The same for callers who can wait: a subscription is answered by its events.
+    pub async fn open(&self, viewer: Viewer, mut request: Request) -> Opened {
         let started = Instant::now();
+        let prepared = match self.inner.prepare(&mut request).await {
+            Ok(prepared) => prepared,
+            Err(refused) => return Opened::Reply(refused),
+        };
+        if prepared.kind == OperationKind::Subscription {
+            return match subscription::subscribe(self, viewer, prepared) {
+                Ok(events) => Opened::Events(events),
+                Err(refused) => Opened::Reply(refused),
+            };
+        }
         let explain = request.explain && self.inner.options.development;
         let recorder = Arc::new(Recorder::new(explain));
-        let document = match self.inner.document(&request).await {
-            Ok(document) => document,
-            Err(errors) => return refused(None, &errors),
-        };
-        let operation = match document.operation(request.operation_name.as_deref()) {
-            Ok(operation) => &operation.node,
-            Err(error) => return refused(None, &[error]),
-        };
+        let mut ctx = self.inner.context(viewer, request.caller, Arc::clone(&recorder));
+        if let Some(moment) = request.cache_token.and_then(|token| token.parse().ok()) {
+            ctx.batcher = self.inner.batcher(&self.inner.store.not_before(moment), Arc::clone(&recorder));
+        }
+        let answered = self.inner.answer(&prepared, &ctx).await;
+        Opened::Reply(match answered {
+            Ok((mut body, errors)) => {
+                let explained =
+                    explain.then(|| explain::Explain::of(&recorder, &ctx.batcher, started.elapsed()));
+                explain::write(explained, recorder.wrote(), &mut body);
+                body.push(b'}');
+                prepared.document.answered(body.len());
+                Reply::executed(prepared.kind, body, errors, &recorder)
+            }
+            Err(error) => refused(Some(prepared.kind), &[error]),
+        })
+    }
+}
+
+/// What comes of a request.
+pub enum Opened {
+    /// One answer.
+    Reply(Reply),
+    /// The answers of a subscription, one an event.
+    Events(Events),
+}
+
+/// A request that may run: its document is valid, and so are its variables.
+struct Prepared {
+    document: Arc<Document>,
+    operation_name: Option<String>,
+    kind: OperationKind,
+    variables: Variables,
+}
+
+impl Prepared {
+    fn operation(&self) -> &OperationDefinition {
+        let operation = self.document.operation(self.operation_name.as_deref());
+        &operation.expect("it was found when the request was prepared").node
+    }
+
+    fn planner(&self) -> Planner<'_> {
+        Planner { fragments: &self.document.parsed.fragments, variables: &self.variables }
+    }
+}
+
+impl Inner {
+    /// Finds out what is asked, or what is wrong with it.
+    async fn prepare(&self, request: &mut Request) -> Result<Prepared, Reply> {
+        let document = self.document(request).await.map_err(|errors| refused(None, &errors))?;
+        let operation = document.operation(request.operation_name.as_deref());
+        let operation = &operation.map_err(|error| refused(None, &[error]))?.node;
         let kind = match operation.ty {
             OperationType::Query => OperationKind::Query,
             OperationType::Mutation => OperationKind::Mutation,
             OperationType::Subscription => OperationKind::Subscription,
         };
-        let inner = &self.inner;
-        let variables = match inner.input_types.coerce(&operation.variable_definitions, request.variables) {
-            Ok(variables) => variables,
-            Err(error) => return refused(Some(kind), &[error]),
-        };
-        let batcher =
-            Batcher::new(&inner.store, Arc::clone(&recorder), inner.groups.clone(), inner.metrics.clone());
-        let ctx = Context {
-            scope: viewer.scope(),
-            viewer,
-            caller: request.caller,
-            access: inner.access.clone(),
-            now: entities::clock::now(),
-            batcher,
-            sdl: Arc::clone(&inner.sdl),
-        };
-        let planner = Planner { fragments: &document.parsed.fragments, variables: &variables };
-        let root = &operation.selection_set.node;
-        let answered = match kind {
-            OperationKind::Mutation => mutation::execute(root, planner, &ctx).await,
-            OperationKind::Query | OperationKind::Subscription => {
-                match inner.plan(&document, root, planner, &ctx).await {
-                    Ok(selection) => Ok(answer(&selection, Query, &ctx, document.room()).await),
-                    Err(error) => Err(error),
-                }
-            }
-        };
-        let (mut body, errors) = match answered {
-            Ok(answered) => answered,
-            Err(error) => return refused(Some(kind), &[error]),
-        };
-        if explain {
-            explain::write(&recorder, &ctx.batcher, started.elapsed(), &mut body);
-        }
-        body.push(b'}');
-        document.answered(body.len());
-        let statements = recorder.count();
-        let Errors { codes, retry_after_seconds, .. } = errors;
-        Reply { body, operation: Some(kind), executed: true, codes, retry_after_seconds, statements }
+        let given = std::mem::take(&mut request.variables);
+        let variables = self.input_types.coerce(&operation.variable_definitions, given);
+        let variables = variables.map_err(|error| refused(Some(kind), &[error]))?;
+        Ok(Prepared { operation_name: request.operation_name.take(), kind, variables, document })
     }
-}
 
-impl Inner {
+    /// A new request's context.
+    fn context(&self, viewer: Viewer, caller: Caller, recorder: Arc<Recorder>) -> Context {
+        let batcher = self.batcher(&self.store, recorder);
+        let (scope, now) = (viewer.scope(), entities::clock::now());
+        let (access, sdl) = (self.access.clone(), Arc::clone(&self.sdl));
+        Context { viewer, scope, caller, now, batcher, access, sdl }
+    }
+
+    /// A new request's loads.
+    fn batcher(&self, store: &Store, recorder: Arc<Recorder>) -> Batcher {
+        Batcher::new(store, recorder, self.groups.clone(), self.metrics.clone())
+    }
+
+    /// Runs a query or a mutation; the answer lacks only its closing brace.
+    async fn answer(&self, prepared: &Prepared, ctx: &Context) -> Result<(Vec<u8>, Errors), RequestError> {
+        let (root, planner) = (&prepared.operation().selection_set.node, prepared.planner());
+        if prepared.kind == OperationKind::Mutation {
+            return mutation::execute(root, planner, ctx).await;
+        }
+        let selection = self.plan(&prepared.document, root, planner, ctx).await?;
+        Ok(answer(&selection, Query, ctx, prepared.document.room()).await)
+    }
+
     /// The request's document, valid.
     async fn document(&self, request: &Request) -> Result<Arc<Document>, Vec<RequestError>> {
         if let Some(document) = self.documents.known(&request.query) {
@@ -347,7 +419,7 @@ impl Inner {
     async fn plan<'q>(
         &self,
         document: &Document,
-        root: &'q async_graphql::parser::types::SelectionSet,
+        root: &'q SelectionSet,
         planner: Planner<'q>,
         ctx: &'q Context,
     ) -> Result<Selection<'q, Query>, RequestError> {
@@ -397,5 +469,6 @@ fn refused(operation: Option<OperationKind>, errors: &[RequestError]) -> Reply {
     let mut body = b"{\"errors\":".to_vec();
     errors.write(&mut body);
     body.push(b'}');
-    Reply { body, operation, executed: false, codes: errors.codes, retry_after_seconds: None, statements: 0 }
+    let (executed, codes) = (false, errors.codes);
+    Reply { body, operation, executed, codes, retry_after_seconds: None, statements: 0, cache_token: None }
 }

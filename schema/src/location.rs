@@ -1,4 +1,5 @@
-//! Recorded positions as clients see them, areas and tracks; recording them is in `location/mutation.rs`. Not here: SQL
+//! Recorded positions as clients see them, areas and tracks; recording them is in `location/mutation.rs`,
+//! waiting for them in `location/live.rs`. Not here: SQL
 //! (`entities::location`).
 
 use std::sync::{Arc, LazyLock};
@@ -27,6 +28,7 @@ use crate::{
     user::{self, User, user_ids},
 };
 
+pub mod live;
 pub mod mutation;
 
 /// Rows of a page of positions at most: a device sends many.
@@ -205,7 +207,7 @@ impl Loader for ById {
 
 /// The newest position of users.
 #[derive(Clone, PartialEq, Eq, Hash)]
-struct LastOfUsers;
+pub(crate) struct LastOfUsers;
 
 impl Loader for LastOfUsers {
     const NAME: &'static str = "location.last_of_users";
@@ -308,7 +310,7 @@ impl Loader for Latest {
 
     async fn load(self, store: Store, _: Arc<[()]>) -> Loaded<Self> {
         let page = location::LATEST.page(&store, &self.scope, &self.filter, &KEYSET, &self.window).await?;
-        Ok([((), Arc::new(page))].into_iter().collect())
+        Ok([((), page)].into_iter().collect())
     }
 }
 

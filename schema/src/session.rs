@@ -6,6 +6,7 @@ use std::sync::{Arc, LazyLock};
 use async_graphql::{Enum, InputObject};
 use entities::{
     Store,
+    change::Change,
     clock::Time,
     id::{SessionId, UserId},
     page::{Page, Window},
@@ -21,6 +22,7 @@ use crate::{
     location,
     object::{Edge, Entity, Object, Visible},
     scalar::enum_leaf,
+    subscription::Listen,
     user::{self, User},
 };
 
@@ -187,4 +189,19 @@ pub(crate) fn sessions_of_user() -> impl Edge<User> {
         },
         User::id,
     )
+}
+
+/// `Subscription.sessionEnded`
+pub(crate) fn ended() -> Listen<NoArguments, Scope, ById, Session> {
+    Listen {
+        bind: |_, ctx| Ok(ctx.scope),
+        key: |scope, change| match *change {
+            Change::SessionEnded { id, user } if scope.administers() || scope.user() == Some(user) => {
+                Some(id)
+            }
+            _ => None,
+        },
+        load: |_| ById,
+        wants: |_, _, _| true,
+    }
 }

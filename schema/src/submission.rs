@@ -6,6 +6,7 @@ use std::sync::{Arc, LazyLock};
 use async_graphql::{ID, InputObject};
 use entities::{
     Store,
+    change::Change,
     id::{FormId, SubmissionId},
     page::{List, Page, Window},
     scope::Scope,
@@ -22,10 +23,11 @@ use crate::{
     edge::{Given, NoArguments, One, Single},
     error::FieldError,
     form::{self, Form},
-    input::{TimeRangeInput, ids},
+    input::{TimeRangeInput, id, ids},
     location::{self, Location},
     object::{Edge, Entity, Object, Visible},
     session::{self, Session},
+    subscription::Listen,
     user::{self, User, user_ids},
 };
 
@@ -226,4 +228,24 @@ pub(crate) fn count_of_form() -> impl Edge<Form> {
         |form| Some(form.id().0),
         Option::unwrap_or_default,
     )
+}
+
+/// The argument of `Subscription.submissionChanged`.
+#[derive(InputObject)]
+pub struct ChangedArgs {
+    /// The form.
+    form_id: ID,
+}
+
+/// `Subscription.submissionChanged`
+pub(crate) fn changed() -> Listen<ChangedArgs, FormId, ById, Submission> {
+    Listen {
+        bind: |args, _| id("formId", &args.form_id, FormId::parse),
+        key: |wanted, change| match *change {
+            Change::Submission { id, form, .. } if form == *wanted => Some(id),
+            _ => None,
+        },
+        load: |ctx| ById { scope: ctx.scope },
+        wants: |_, _, _| true,
+    }
 }

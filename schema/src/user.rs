@@ -222,7 +222,7 @@ impl Loader for AllUsers {
 
     async fn load(self, store: Store, _: Arc<[()]>) -> Loaded<Self> {
         let page = user::ALL.page(&store, &self.scope, &self.filter, self.keyset, &self.window).await?;
-        Ok([((), Arc::new(page))].into_iter().collect())
+        Ok([((), page)].into_iter().collect())
     }
 }
 

@@ -53,6 +53,10 @@ pub(super) async fn access(config: &Config, store: &Store) -> Result<Access, Fai
 
 /// Why the server of a PostgreSQL URL does not accept connections, if it does not.
 async fn nobody_listens(url: &str) -> Option<String> {
+    if url.contains("host=/") {
+        // A socket in a directory: there is no port to knock at.
+        return None;
+    }
     let rest = url.strip_prefix("postgres")?.split_once("://")?.1.split('?').next()?;
     // After the last `@`: a password may hold `@` and `/` that should have been escaped.
     let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host).split('/').next()?;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use entities::redis::Redis;
 use prometheus_client::registry::Registry;
 use serde_json::json;
 use tokio::net::TcpStream;
@@ -54,6 +55,7 @@ pub(super) async fn doctor(config: &Config, as_json: bool) -> Result<(), Failure
         secret(config),
     ];
     checks.extend(store(config).await);
+    checks.push(redis(config).await);
     checks.push(collector(config).await);
     let failed = checks.iter().any(|check| check.level == Level::Fail);
     if as_json {
@@ -113,6 +115,21 @@ async fn store(config: &Config) -> Vec<Check> {
     }
     store.close().await;
     checks
+}
+
+async fn redis(config: &Config) -> Check {
+    let Some(url) = &config.redis.url else {
+        return Check::ok("redis", "off (redis.url is not set); each process caches for itself");
+    };
+    match entities::cache::stats(&Redis::new(url, &mut Registry::default()), &config.redis.namespace).await {
+        Ok(stats) => Check::ok("redis", format!("{url} answers; {stats}")),
+        Err(_) => Check::bad(
+            "redis",
+            Level::Warn,
+            format!("{url} does not answer; requests go to the database"),
+            "start Redis, or mend REDIS_URL",
+        ),
+    }
 }
 
 async fn collector(config: &Config) -> Check {

@@ -4,8 +4,9 @@
 use std::{future::Future, io};
 
 use entities::{
-    Store,
+    CacheConfig, Store,
     password::Verdict,
+    redis::Redis,
     seed,
     user::{self, Credentials, Named},
 };
@@ -26,11 +27,11 @@ const DEMO_TOKEN_SECONDS: u32 = 12 * 3600;
 pub(super) async fn dev(config: Config) -> Result<(), Failure> {
     let (listener, telemetry) = begin(&config).await?;
     let (store, registry) = open(&config, Some(true)).await?;
-    let access = access(&config, &store).await?;
+    let access = database::access(&config, &store).await?;
     let accounts = demo_accounts(&store, &access).await?;
     say(&banner(&config, &listener, &accounts))?;
     let app = App::new(&config, store.clone(), access, registry, Some(Development { accounts }));
-    end(xp::serve(app, listener, stop_signal()?).await, store, telemetry).await
+    end(run(app, listener).await?, store, telemetry).await
 }
 
 /// `xp serve`.
@@ -44,12 +45,12 @@ pub(super) async fn serve(config: Config, migrate: bool) -> Result<(), Failure> 
              rollout, or start with `xp serve --migrate`"
         )));
     }
-    let access = access(&config, &store).await?;
+    let access = database::access(&config, &store).await?;
     refuse_demo_password(&store, &access).await?;
     let app = App::new(&config, store.clone(), access, registry, None);
     let address = listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
     tracing::info!(address, version = env!("CARGO_PKG_VERSION"), "serving");
-    end(xp::serve(app, listener, stop_signal()?).await, store, telemetry).await
+    end(run(app, listener).await?, store, telemetry).await
 }
 
 async fn begin(config: &Config) -> Result<(TcpListener, Telemetry), Failure> {
@@ -71,11 +72,12 @@ async fn begin(config: &Config) -> Result<(TcpListener, Telemetry), Failure> {
     Ok((listener, telemetry))
 }
 
-/// What lets callers in, ready, and following what other nodes revoke.
-async fn access(config: &Config, store: &Store) -> Result<Access, Failure> {
-    let access = database::access(config, store).await?;
-    tokio::spawn(access.follow());
-    Ok(access)
+/// Serves until a signal, following what other nodes revoke meanwhile.
+async fn run(app: App, listener: TcpListener) -> Result<io::Result<usize>, Failure> {
+    let following = tokio::spawn(app.access.follow());
+    let served = xp::serve(app, listener, stop_signal()?).await;
+    following.abort();
+    Ok(served)
 }
 
 /// The demo accounts, with a password and ready tokens.
@@ -133,7 +135,17 @@ async fn open(config: &Config, prepare: Option<bool>) -> Result<(Store, Registry
     if let (false, Some(demo_data)) = (postgres, prepare) {
         database::prepare(&store, demo_data).await?;
     }
-    Ok((store, registry))
+    let redis = config.redis.url.as_ref().map(|url| Redis::new(url, &mut registry));
+    let store = match &redis {
+        Some(redis) => store.with_relay(redis, &config.redis.namespace),
+        None => store,
+    };
+    if !config.cache.enabled.is_on(true) {
+        return Ok((store, registry));
+    }
+    let cache =
+        CacheConfig { max_bytes: config.cache.max_bytes.0 as u64, namespace: config.redis.namespace.clone() };
+    Ok((store.with_cache(&cache, redis, &mut registry), registry))
 }
 
 /// Done at SIGTERM or SIGINT.
@@ -180,7 +192,10 @@ fn banner(config: &Config, listener: &TcpListener, accounts: &[Account]) -> Stri
             "    Database    {database}{}",
             if database.starts_with("sqlite") { "  (embedded)" } else { "" }
         ),
-        String::from("    Batching    in this process, no other service"),
+        match &config.redis.url {
+            None => String::from("    Cache       in this process  (embedded)"),
+            Some(url) => format!("    Cache       {url}"),
+        },
         String::from("    Your own    DATABASE_URL=postgres://user:password@host/name cargo run"),
         String::new(),
         String::from("  Demo accounts (the playground signs in as any of them)"),

@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use entities::redis::RedisUrl;
+
 /// A type that a configuration value can have.
 pub trait Setting: Sized {
     /// What a value looks like, for messages and the README.
@@ -271,6 +273,22 @@ impl Setting for DatabaseUrl {
             format!("?{}", shown.collect::<Vec<_>>().join("&"))
         });
         format!("{scheme}://{address}{}", parameters.unwrap_or_default())
+    }
+}
+
+impl Setting for RedisUrl {
+    const EXPECTS: &'static str = "URL";
+    const SECRET: bool = true;
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse()
+    }
+
+    fn show(text: &str) -> String {
+        match text.parse::<Self>() {
+            Ok(url) => url.to_string(),
+            Err(_) if text.is_empty() => String::new(),
+            Err(_) => "***".into(),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Instant};
 use axum::{
     body::{Body, HttpBody as _},
     extract::{Request, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse as _, Response},
 };
 use bytes::{Bytes, BytesMut};
@@ -40,9 +40,9 @@ enum Media {
 }
 
 /// A request that may go to the graph.
-struct Asked {
-    viewer: Viewer,
-    request: schema::Request,
+pub(super) struct Asked {
+    pub(super) viewer: Viewer,
+    pub(super) request: schema::Request,
 }
 
 const NOT_ACCEPTABLE: Refusal = Refusal::new(
@@ -63,6 +63,8 @@ const MEDIA_TYPE: Refusal = Refusal::new(
     "BAD_USER_INPUT",
     "The body must be sent as content-type: application/json, in UTF-8.",
 );
+/// What a caller has written, to be read on whatever node answers next.
+const CACHE_TOKEN: HeaderName = HeaderName::from_static("x-cache-token");
 const TOO_LARGE: Refusal =
     Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE", "The request is too large.");
 const BODY_TIMEOUT: Refusal =
@@ -82,7 +84,7 @@ const ONLY_QUERIES: Refusal =
     Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "BAD_USER_INPUT", "GET runs queries only; use POST.");
 const METHODS: Refusal =
     Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "BAD_USER_INPUT", "GraphQL takes POST and GET.");
-const TIMEOUT: Refusal =
+pub(super) const TIMEOUT: Refusal =
     Refusal::new(StatusCode::GATEWAY_TIMEOUT, "TIMEOUT", "The request took too long and was stopped.");
 
 /// `POST /graphql`.
@@ -95,7 +97,7 @@ pub(super) async fn post(State(app): State<App>, request: Request) -> Response {
 /// `GET /graphql?query=…&variables=…&operationName=…`.
 pub(super) async fn get(State(app): State<App>, request: Request) -> Response {
     let (parts, _) = request.into_parts();
-    let asked = read_get(&app, &parts);
+    let asked = read_get(&app, &parts, false);
     answer(&app, &parts.headers, asked).await
 }
 
@@ -104,7 +106,7 @@ pub(super) async fn other_method(headers: HeaderMap) -> Response {
     with_allow(METHODS.into_response(request_id(&headers)), "GET, POST")
 }
 
-async fn read_post(app: &App, parts: &Parts, body: Body) -> Result<Asked, Refusal> {
+pub(super) async fn read_post(app: &App, parts: &Parts, body: Body) -> Result<Asked, Refusal> {
     if !is_json(&parts.headers) {
         return Err(MEDIA_TYPE);
     }
@@ -124,7 +126,7 @@ async fn read_post(app: &App, parts: &Parts, body: Body) -> Result<Asked, Refusa
 }
 
 /// From where and with what the request was sent.
-fn caller(app: &App, parts: &Parts) -> Caller {
+pub(super) fn caller(app: &App, parts: &Parts) -> Caller {
     let peer = parts.extensions.get::<Peer>();
     let address =
         peer.map(|Peer(peer)| auth::client_address(*peer, &parts.headers, &app.http.trusted_proxies));
@@ -162,7 +164,7 @@ fn read_request(body: &[u8]) -> Result<schema::Request, Refusal> {
     if request.query.is_empty() { Err(NO_QUERY) } else { Ok(request) }
 }
 
-fn read_get(app: &App, parts: &Parts) -> Result<Asked, Refusal> {
+pub(super) fn read_get(app: &App, parts: &Parts, may_stream: bool) -> Result<Asked, Refusal> {
     if !has_preflight_header(&parts.headers) {
         return Err(CSRF);
     }
@@ -188,14 +190,18 @@ fn read_get(app: &App, parts: &Parts) -> Result<Asked, Refusal> {
     if request.query.is_empty() {
         return Err(NO_QUERY);
     }
-    // A document that the gate does not let through runs nothing; the graph says what is wrong with it.
-    if let Ok(shape) = gate::check(&request.query, &app.limits)
-        && let Some(operation) = shape.operation(request.operation_name.as_deref())
-        && operation.kind != OperationKind::Query
-    {
-        return Err(ONLY_QUERIES);
+    match kind_of(app, &request) {
+        Some(OperationKind::Mutation) => Err(ONLY_QUERIES),
+        Some(OperationKind::Subscription) if !may_stream => Err(ONLY_QUERIES),
+        _ => Ok(Asked { viewer, request }),
     }
-    Ok(Asked { viewer, request })
+}
+
+/// What kind of operation it is. A document that the gate does not let through runs nothing; the graph says what is
+/// wrong with it.
+pub(super) fn kind_of(app: &App, request: &schema::Request) -> Option<OperationKind> {
+    let shape = gate::check(&request.query, &app.limits).ok()?;
+    shape.operation(request.operation_name.as_deref()).map(|operation| operation.kind)
 }
 
 /// Apollo's rule: a header that makes a browser ask first, so that no foreign page can send the request unasked.
@@ -258,7 +264,7 @@ impl Media {
 }
 
 /// Runs what was asked, within the deadline; measures and logs it.
-async fn answer(app: &App, headers: &HeaderMap, asked: Result<Asked, Refusal>) -> Response {
+pub(super) async fn answer(app: &App, headers: &HeaderMap, asked: Result<Asked, Refusal>) -> Response {
     let started = Instant::now();
     let id = request_id(headers);
     let media = Media::accepted_by(headers);
@@ -271,6 +277,8 @@ async fn answer(app: &App, headers: &HeaderMap, asked: Result<Asked, Refusal>) -
     let result = match asked {
         Ok(Asked { viewer, mut request }) => {
             id.clone_into(&mut request.request_id);
+            let token = headers.get(CACHE_TOKEN).and_then(|token| token.to_str().ok());
+            request.cache_token = token.map(ToOwned::to_owned);
             request.explain = app.development && headers.get("x-explain").is_some_and(|value| value == "1");
             let running = app.graph.execute(viewer, request).instrument(span.clone());
             tokio::time::timeout(app.http.request_timeout, running).await.map_err(|_| TIMEOUT)
@@ -283,14 +291,13 @@ async fn answer(app: &App, headers: &HeaderMap, asked: Result<Asked, Refusal>) -
                 Media::Graphql if !reply.executed => StatusCode::BAD_REQUEST,
                 Media::Graphql | Media::Json => StatusCode::OK,
             };
-            let outcome = match (reply.executed, reply.codes.is_empty()) {
-                (true, true) => Outcome::Ok,
-                (true, false) => Outcome::Errors,
-                (false, _) => Outcome::Refused,
-            };
-            record(app, headers, &span, started, status, &Ran::of(&reply, outcome));
+            record(app, headers, &span, started, status, &Ran::answered(&reply));
             let headers = [(header::CONTENT_TYPE, media.content_type()), (header::CACHE_CONTROL, "no-store")];
+            let token = reply.cache_token.and_then(|token| HeaderValue::from_str(&token).ok());
             let mut response = (status, headers, reply.body).into_response();
+            if let Some(token) = token {
+                response.headers_mut().insert(CACHE_TOKEN, token);
+            }
             if let Some(seconds) = reply.retry_after_seconds {
                 response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
             }
@@ -309,7 +316,7 @@ async fn answer(app: &App, headers: &HeaderMap, asked: Result<Asked, Refusal>) -
 }
 
 /// What is told about a request afterwards.
-struct Ran<'a> {
+pub(super) struct Ran<'a> {
     kind: Option<OperationKind>,
     outcome: Outcome,
     statements: u32,
@@ -317,13 +324,36 @@ struct Ran<'a> {
 }
 
 impl<'a> Ran<'a> {
-    fn of(reply: &'a Reply, outcome: Outcome) -> Self {
+    /// It got an answer.
+    pub(super) fn answered(reply: &'a Reply) -> Self {
+        let outcome = match (reply.executed, reply.codes.is_empty()) {
+            (true, true) => Outcome::Ok,
+            (true, false) => Outcome::Errors,
+            (false, _) => Outcome::Refused,
+        };
         Self { kind: reply.operation, outcome, statements: reply.statements, codes: &reply.codes }
+    }
+
+    /// Its answers come later.
+    pub(super) fn begun(kind: OperationKind) -> Self {
+        Self { kind: Some(kind), outcome: Outcome::Ok, statements: 0, codes: &[] }
+    }
+
+    /// It took too long.
+    pub(super) fn timed_out() -> Self {
+        Self { kind: None, outcome: Outcome::Timeout, statements: 0, codes: &["TIMEOUT"] }
     }
 }
 
 /// The metrics, the span's end and the one log line of a request.
-fn record(app: &App, headers: &HeaderMap, span: &Span, started: Instant, status: StatusCode, ran: &Ran<'_>) {
+pub(super) fn record(
+    app: &App,
+    headers: &HeaderMap,
+    span: &Span,
+    started: Instant,
+    status: StatusCode,
+    ran: &Ran<'_>,
+) {
     let took = started.elapsed();
     app.metrics.operation(ran.kind, ran.outcome, took, ran.codes);
     let kind = kind_name(ran.kind);

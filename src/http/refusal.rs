@@ -5,6 +5,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
+use schema::Reply;
 use serde_json::json;
 
 /// A request that is not run, or not to its end. Its text is written here, never taken from the request.
@@ -27,6 +28,13 @@ impl Refusal {
             "INTERNAL_SERVER_ERROR",
             "Something went wrong on our side.",
         )
+    }
+
+    /// The answer where there is no status: on a stream.
+    pub(crate) fn into_reply(self) -> Reply {
+        let Self { code, message, .. } = self;
+        let body = json!({ "errors": [{ "message": message, "extensions": { "code": code } }] });
+        Reply { body: body.to_string().into_bytes(), codes: vec![code], ..Reply::default() }
     }
 
     /// The answer as JSON.

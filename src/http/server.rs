@@ -28,12 +28,16 @@ use tokio::{
 };
 use tower::Service as _;
 
-use super::metrics;
+use super::{metrics, stall::Stalling};
 use crate::{App, config::HttpConfig};
 
 /// The other end of the connection that a request came over.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer(pub(crate) IpAddr);
+
+/// The room that a connection takes; a WebSocket keeps it when HTTP is done with the connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Slot(#[expect(dead_code, reason = "held, not read")] Arc<OwnedSemaphorePermit>);
 
 const MOST_HEADERS: usize = 64;
 const HEADER_BYTES: u32 = 16 << 10;
@@ -63,6 +67,7 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output
         shutdown.await;
         app.ready.drain();
         tokio::time::sleep(http.drain_delay).await;
+        app.closing.begin();
     })
     .await;
     drop(stop_metrics);
@@ -80,7 +85,7 @@ pub(crate) async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> usize {
     let connections = GracefulShutdown::new();
-    let most = http.max_connections.min(Semaphore::MAX_PERMITS);
+    let most = http.max_connections.min(u32::MAX as usize);
     let places = Arc::new(Semaphore::new(most));
     let builder = Arc::new(builder(&http));
     let mut shutdown = pin!(shutdown);
@@ -106,7 +111,12 @@ pub(crate) async fn run(
     }
     drop(listener);
     // What is still open after the grace is cut off when the runtime ends.
-    match tokio::time::timeout(http.shutdown_grace, connections.shutdown()).await {
+    let all_ended = async {
+        connections.shutdown().await;
+        // What has become a WebSocket is no connection of HTTP any more, but it has kept its slot.
+        let _ = places.acquire_many(u32::try_from(most).unwrap_or(u32::MAX)).await;
+    };
+    match tokio::time::timeout(http.shutdown_grace, all_ended).await {
         Ok(()) => 0,
         Err(_) => most - places.available_permits(),
     }
@@ -143,7 +153,7 @@ fn builder(http: &HttpConfig) -> Builder<TokioExecutor> {
 
 async fn connection(
     (stream, peer): (TcpStream, Peer),
-    _place: OwnedSemaphorePermit,
+    place: OwnedSemaphorePermit,
     routes: Router,
     builder: Arc<Builder<TokioExecutor>>,
     watcher: Watcher,
@@ -151,13 +161,16 @@ async fn connection(
 ) {
     let asked = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&asked);
+    let slot = Slot(Arc::new(place));
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(slot.clone());
         seen.store(true, Ordering::Relaxed);
         routes.clone().call(request)
     });
     // Errors of a connection are its client's: broken off, too slow, not HTTP. There is nobody to tell.
-    let mut serving = pin!(watcher.watch(builder.serve_connection(TokioIo::new(stream), service)));
+    let stream = TokioIo::new(Stalling::new(stream));
+    let mut serving = pin!(watcher.watch(builder.serve_connection_with_upgrades(stream, service)));
     // hyper's time-out begins when the protocol is known, which a client that sends nothing never lets happen.
     tokio::select! {
         biased;

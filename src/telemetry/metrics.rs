@@ -66,6 +66,11 @@ impl EncodeLabelValue for Outcome {
     }
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct TransportLabels {
+    transport: &'static str,
+}
+
 /// The hall's metrics.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
@@ -73,6 +78,7 @@ pub(crate) struct Metrics {
     http_active: Gauge,
     operation_seconds: Family<OperationLabels, Histogram, fn() -> Histogram>,
     errors: Family<ErrorLabels, Counter>,
+    subscriptions: Family<TransportLabels, Gauge>,
 }
 
 impl Metrics {
@@ -84,6 +90,7 @@ impl Metrics {
             http_active: Gauge::default(),
             operation_seconds: Family::new_with_constructor(histogram),
             errors: Family::default(),
+            subscriptions: Family::default(),
         };
         registry.register(
             "http_server_request_duration_seconds",
@@ -106,6 +113,11 @@ impl Metrics {
             metrics.errors.clone(),
         );
         registry.register(
+            "graphql_server_subscriptions",
+            "Subscriptions that wait for events, by transport",
+            metrics.subscriptions.clone(),
+        );
+        registry.register(
             "build",
             "The program that runs",
             Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]),
@@ -118,6 +130,13 @@ impl Metrics {
     pub(crate) fn begin_http(self: &Arc<Self>, method: &'static str, route: &'static str) -> Measured {
         self.http_active.inc();
         Measured { metrics: Arc::clone(self), method, route, status: ABANDONED, started: Instant::now() }
+    }
+
+    /// Counts a subscription from now on, until it is dropped.
+    pub(crate) fn begin_subscription(&self, transport: &'static str) -> Counted {
+        let gauge = self.subscriptions.get_or_create(&TransportLabels { transport }).clone();
+        gauge.inc();
+        Counted(gauge)
     }
 
     /// Counts one GraphQL request.
@@ -143,6 +162,16 @@ pub(crate) fn kind_name(kind: Option<OperationKind>) -> &'static str {
         Some(OperationKind::Mutation) => "mutation",
         Some(OperationKind::Subscription) => "subscription",
         None => "unknown",
+    }
+}
+
+/// Something that goes on, counted while it does.
+#[derive(Debug)]
+pub(crate) struct Counted(Gauge);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

@@ -17,7 +17,9 @@ const EXAMPLES = [
   "W4: forms, submissions, people",
   "Entities, a first look",
   "Latest locations in a box",
+  "Record positions",
 ];
+const LIVE = ["Live: positions as they come in", "Live: submissions to a form", "Live: sessions that end"];
 
 let browser;
 let page;
@@ -114,6 +116,25 @@ for (const example of EXAMPLES) {
   });
 }
 
+for (const example of LIVE) {
+  test(`the example "${example}" opens in a new tab and waits for events`, async () => {
+    const waits = page.waitForEvent("websocket");
+    await page.getByRole("button", { name: "Examples" }).click();
+    await page.getByRole("menuitem", { name: example }).click();
+    const socket = await waits;
+    await socket.waitForEvent("framereceived", ({ payload }) => payload.includes("connection_ack"));
+    if (example === LIVE[0]) {
+      await expectSubscription();
+      await record(47.25);
+      await page.waitForFunction(
+        (ending) => window.document.querySelector(ending)?.textContent.includes("47.25"),
+        ".graphiql-response .view-lines",
+      );
+    }
+    await page.getByRole("button", { name: "Stop query (Ctrl-Enter)" }).or(page.locator(".graphiql-execute-button")).first().click();
+  });
+}
+
 test("switching the account changes who asks, in this tab and in the next", async () => {
   const select = page.getByRole("combobox", { name: "Account" });
   await select.selectOption(accounts[1].name);
@@ -126,10 +147,84 @@ test("switching the account changes who asks, in this tab and in the next", asyn
   assert.equal((await headers()).Authorization, `Bearer ${accounts[0].token}`);
 });
 
+test("who signs in with the form asks the graph, sees the sessions of the account and ends them", async () => {
+  const account = accounts.find(({ role }) => role === "VIEWER");
+  // Another session of the same account, as another device would make it.
+  const elsewhereToken = await signIn(account, "Tablet");
+  await page.getByRole("button", { name: "Sign in", exact: true }).click();
+  const form = page.getByRole("dialog", { name: "Sign in" });
+  await form.getByLabel("E-mail").fill(account.name);
+  await form.getByLabel("Password").fill("not the password");
+  await form.getByRole("button", { name: "Sign in" }).click();
+  await form.getByText("do not fit together").waitFor();
+  await form.getByLabel("Password").fill(account.password);
+  await form.getByRole("button", { name: "Sign in" }).click();
+
+  const sessions = page.getByRole("dialog", { name: "Sessions" });
+  await sessions.getByText("(this one)").waitFor();
+  assert.equal(await me(elsewhereToken), account.role);
+  await sessions.getByRole("listitem").filter({ hasText: "Tablet" }).getByRole("button", { name: "End" }).click();
+  await sessions.getByText("Tablet").waitFor({ state: "detached" });
+  assert.equal(await me(elsewhereToken), 401);
+  if (process.env.XP_SCREENSHOT_SESSIONS) await page.screenshot({ path: process.env.XP_SCREENSHOT_SESSIONS });
+
+  await sessions.getByRole("button", { name: "Close" }).click();
+  await page.waitForFunction(() => document.querySelector(".xp-account select").selectedOptions[0].text.includes("signed in"));
+  const { Authorization } = await headers();
+  assert.ok(accounts.every(({ token }) => Authorization !== `Bearer ${token}`));
+  await openExample(EXAMPLES[0]);
+  assert.equal((await response()).data.me.role, account.role);
+
+  await page.getByRole("button", { name: "Sessions", exact: true }).click();
+  await sessions.getByRole("button", { name: "Sign out" }).click();
+  const again = page.getByRole("dialog", { name: "Sign in" });
+  await again.getByRole("button", { name: "Close" }).click();
+  assert.equal(await me(Authorization.replace("Bearer ", "")), 401);
+  assert.equal((await headers()).Authorization, `Bearer ${accounts[0].token}`);
+});
+
 test("nothing went to another host, and the console stayed silent", () => {
   assert.deepEqual(elsewhere, []);
   assert.deepEqual(complaints, []);
 });
+
+/** The server counts subscriptions. */
+async function expectSubscription() {
+  for (let tries = 0; tries < 100; tries++) {
+    const text = await (await fetch(new URL("/metrics", url))).text();
+    if (/graphql_server_subscriptions\{transport="websocket"\} [1-9]/.test(text)) return;
+    await new Promise((done) => setTimeout(done, 50));
+  }
+  assert.fail("no subscription began");
+}
+
+/** A position of the first account. */
+async function record(latitude) {
+  const query = `mutation($point: LocationPointInput!) { recordLocations(input: { points: [$point] }) { acceptedCount } }`;
+  const point = { timestamp: new Date(Date.now() + 60_000).toISOString(), latitude, longitude: 8 };
+  const headers = { authorization: `Bearer ${accounts[0].token}` };
+  const sent = await post({ query, variables: { point } }, headers);
+  assert.equal((await sent.json()).data.recordLocations.acceptedCount, 1);
+}
+
+/** Signs in outside the page; the access token. */
+async function signIn({ name, password }, sessionName) {
+  const query = "mutation($input: SignInInput!) { signIn(input: $input) { accessToken } }";
+  const variables = { input: { email: name, password, sessionName } };
+  const { data } = await (await post({ query, variables })).json();
+  return data.signIn.accessToken;
+}
+
+/** The role of who bears this token; the status where the token is refused. */
+async function me(token) {
+  const answer = await post({ query: "{ me { role } }" }, { authorization: `Bearer ${token}` });
+  return answer.ok ? (await answer.json()).data.me.role : answer.status;
+}
+
+function post(body, headers = {}) {
+  const target = new URL("/graphql", url);
+  return fetch(target, { method: "POST", headers: { "content-type": "application/json", ...headers }, body: JSON.stringify(body) });
+}
 
 function directive(name) {
   const found = policy.split(";").map((part) => part.trim().split(/\s+/)).find(([first]) => first === name);

@@ -17,6 +17,8 @@ const PASSWORD: &str = "correct horse battery staple";
 fn xp(url: &str, arguments: &[&str], input: &str, environment: &[(&str, &str)]) -> (i32, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xp"));
     command.args(arguments).env_clear().env("DATABASE_URL", url).env("XP_AUTH_SECRET", SECRET);
+    // A machine that is busy with all the other tests is no reason to give up.
+    command.env("XP_DATABASE_ACQUIRE_TIMEOUT", "30s");
     command.env("PORT", "0").envs(environment.iter().copied()).current_dir("/");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut running = command.spawn().expect("the program can be started");

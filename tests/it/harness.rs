@@ -3,7 +3,9 @@
 
 mod app;
 pub(crate) mod db;
+mod redis;
 mod shape;
 
 pub(crate) use app::{Client, Reply, Statement, TestApp};
+pub(crate) use redis::RedisServer;
 pub(crate) use shape::{Shape, shape, text};

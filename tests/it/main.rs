@@ -5,10 +5,14 @@
 mod harness;
 
 mod access;
+mod cache;
+mod catalogue;
 mod commands;
 mod corpus;
 mod forms;
 mod limits;
+mod live;
+mod matrix;
 mod mutations;
 mod outage;
 mod pages;

@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
-use entities::{clock, id::SessionId, user::Role};
+use entities::{CacheConfig, clock, id::SessionId, user::Role};
 use futures_util::future::join_all;
+use prometheus_client::registry::Registry;
 use schema::token::Refused;
 use serde_json::{Value, json};
 
-use crate::harness::{Client, TestApp, db, text};
+use crate::harness::{Client, RedisServer, TestApp, db, text};
 
 const PASSWORD: &str = "correct horse battery staple";
 const TOKENS: &str = "accessToken refreshToken accessTokenExpiresAt
@@ -205,20 +206,27 @@ async fn what_is_no_refresh_token_is_told_from_one_that_was() {
     }
 }
 
+/// On two nodes: the database decides.
 #[tokio::test]
 async fn thirty_two_tabs_that_refresh_at_once_get_one_successor() {
-    for app in apps().await {
-        let mut token = sign_up(&app, "ann@example.com").await["refreshToken"].clone();
+    for url in [db::own_sqlite().await, db::own_postgres().await] {
+        let nodes = [TestApp::over(&url).await, TestApp::over(&url).await];
+        for node in &nodes {
+            node.graph.access().open().await.expect("keys are made, or found");
+        }
+        let mut token = sign_up(&nodes[0], "ann@example.com").await["refreshToken"].clone();
         for round in 1..=5 {
-            let answers = join_all((0..32).map(|_| refresh(&app, &token))).await;
+            let answers = join_all((0..32).map(|tab| refresh(&nodes[tab % 2], &token))).await;
             let next = answers[0]["refreshToken"].clone();
             assert!(next.is_string() && next != token, "round {round}: {}", answers[0]);
             assert!(answers.iter().all(|answer| answer["refreshToken"] == next), "round {round}");
             token = next;
         }
-        let tokens = refresh(&app, &token).await;
-        let data = bearing(&app, &tokens).ask("{ me { sessions { totalCount nodes { isActive } } } }").await;
+        let tokens = refresh(&nodes[1], &token).await;
+        let asked = "{ me { sessions { totalCount nodes { isActive } } activity { totalCount } } }";
+        let data = bearing(&nodes[0], &tokens).ask(asked).await;
         assert_eq!(data["me"]["sessions"], json!({ "totalCount": 1, "nodes": [{ "isActive": true }] }));
+        assert_eq!(data["me"]["activity"]["totalCount"], 7, "one entry for each exchange, and the sign-up");
     }
 }
 
@@ -492,6 +500,66 @@ async fn what_one_node_revokes_every_node_refuses() {
         assert_eq!(late.bearing(token).err(), Some(Refused("revoked")));
         following.abort();
     }
+}
+
+/// With Redis the news alone are enough: these nodes ask the database once an hour.
+#[tokio::test]
+async fn what_one_node_revokes_is_heard_over_redis() {
+    let (url, redis) = (db::own_postgres().await, RedisServer::start().await);
+    let first = TestApp::over(&url).await;
+    let mut nodes = Vec::new();
+    for _ in 0..2 {
+        let store = first.another_store().await.with_relay(&redis.handle(), "test");
+        nodes.push(first.that_never_polls(store));
+    }
+    let mut heard = nodes[1].store.announcer().listen();
+    let following = follow(&nodes).await;
+    // The other node listens once it has heard that it may have missed something.
+    heard.recv().await.expect("the relay says so when it begins");
+    let tokens = sign_up(&nodes[0], "ann@example.com").await;
+    revoked_everywhere(&nodes, &tokens, "well").await;
+    following.into_iter().for_each(|task| task.abort());
+}
+
+/// Without Redis, and while it hangs, the database is asked.
+#[tokio::test]
+async fn what_one_node_revokes_is_known_without_redis() {
+    let (url, mut redis) = (db::own_postgres().await, RedisServer::start().await);
+    let first = TestApp::over(&url).await;
+    let mut nodes = Vec::new();
+    for _ in 0..2 {
+        let (config, registry) = (CacheConfig::default(), &mut Registry::default());
+        let store = first.another_store().await.with_relay(&redis.handle(), "test");
+        nodes.push(first.over_store(store.with_cache(&config, Some(redis.handle()), registry)));
+    }
+    let following = follow(&nodes).await;
+    let tokens = sign_up(&nodes[0], "ann@example.com").await;
+    redis.freeze();
+    revoked_everywhere(&nodes, &tokens, "frozen").await;
+    redis.thaw();
+    redis.kill();
+    let tokens = sign_in(&nodes[0].anonymous(), "ann@example.com", PASSWORD).await;
+    revoked_everywhere(&nodes, &tokens, "killed").await;
+    following.into_iter().for_each(|task| task.abort());
+}
+
+async fn follow(nodes: &[TestApp]) -> Vec<tokio::task::JoinHandle<()>> {
+    for node in nodes {
+        node.graph.access().open().await.expect("keys are made, or found");
+    }
+    nodes.iter().map(|node| tokio::spawn(node.graph.access().follow())).collect()
+}
+
+/// Signs out on the first node; the second one gets to know.
+async fn revoked_everywhere(nodes: &[TestApp], tokens: &Value, redis: &str) {
+    let token = tokens["accessToken"].as_str().expect("a token");
+    assert!(nodes[1].bearing(token).is_ok(), "Redis {redis}");
+    let done = std::time::Instant::now();
+    bearing(&nodes[0], tokens).ask("mutation { signOut { session { id } } }").await;
+    assert!(nodes[0].bearing(token).is_err(), "at once where it was done; Redis {redis}");
+    wait_until(|| nodes[1].bearing(token).is_err()).await;
+    println!("Redis {redis}: known on the other node after {} ms", done.elapsed().as_millis());
+    assert_eq!(code(&refresh(&nodes[1], &tokens["refreshToken"]).await), "EXPIRED", "Redis {redis}");
 }
 
 #[tokio::test]

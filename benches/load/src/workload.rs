@@ -1,18 +1,22 @@
 //! What is asked: the query files `w1.graphql` … with their variables in `w1.json`, as whole HTTP requests whose ids
 //! are drawn anew each time. Not here: sending them (`client`), measuring (`measure`).
 //!
-//! In the variables, `"$userId"` stands for one user's id and `"$userRepresentations:100"` for a list of a hundred
-//! `User` representations. An id is always 36 characters, so drawing one overwrites bytes in place.
+//! In the variables, `"$userId"` stands for one user's id, `"$userRepresentations:100"` for a list of a hundred `User`
+//! representations, and `"$points:100"` for a hundred positions that were never sent before. An id is always 36
+//! characters, so drawing one overwrites bytes in place.
 
 use std::{fs, path::Path, sync::Arc};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use memchr::memmem;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 /// Stands in a request where an id is drawn; no real id has these bytes.
 const BLANK_ID: &str = "********-****-****-****-************";
+
+/// Stands where an id is made that nothing has yet.
+const FRESH_ID: &str = "????????-????-????-????-????????????";
 
 /// A query and its request.
 pub(crate) struct Workload {
@@ -21,6 +25,8 @@ pub(crate) struct Workload {
     request: Vec<u8>,
     /// Where in `request` the ids stand.
     slots: Vec<usize>,
+    /// Where in `request` the new ids stand.
+    fresh: Vec<usize>,
 }
 
 impl Workload {
@@ -55,7 +61,8 @@ impl Workload {
         );
         let request = request.into_bytes();
         let slots = memmem::find_iter(&request, BLANK_ID).collect();
-        Self { name: name.to_owned(), request, slots }
+        let fresh = memmem::find_iter(&request, FRESH_ID).collect();
+        Self { name: name.to_owned(), request, slots, fresh }
     }
 
     /// A stream of requests; equal seeds give equal streams.
@@ -63,6 +70,7 @@ impl Workload {
         Requests {
             request: self.request.clone(),
             slots: self.slots.clone(),
+            fresh: self.fresh.clone(),
             user_ids: Arc::clone(user_ids),
             random: fastrand::Rng::with_seed(seed),
         }
@@ -70,7 +78,7 @@ impl Workload {
 
     /// Whether one request differs from the next.
     pub(crate) fn draws_ids(&self) -> bool {
-        !self.slots.is_empty()
+        !self.slots.is_empty() || !self.fresh.is_empty()
     }
 }
 
@@ -78,6 +86,7 @@ impl Workload {
 pub(crate) struct Requests {
     request: Vec<u8>,
     slots: Vec<usize>,
+    fresh: Vec<usize>,
     user_ids: Arc<[Uuid]>,
     random: fastrand::Rng,
 }
@@ -89,24 +98,44 @@ impl Requests {
             let id = self.user_ids[self.random.usize(..self.user_ids.len())];
             id.hyphenated().encode_lower(&mut self.request[slot..slot + BLANK_ID.len()]);
         }
+        for &slot in &self.fresh {
+            let id = Uuid::from_u128(self.random.u128(..));
+            id.hyphenated().encode_lower(&mut self.request[slot..slot + FRESH_ID.len()]);
+        }
         &self.request
     }
 }
 
-/// Puts blank ids in place of the names that stand for them.
-fn fill(variables: &mut Value) -> Result<()> {
-    for value in variables.as_object_mut().context("variables must be a JSON object")?.values_mut() {
-        let Some(name) = value.as_str().and_then(|text| text.strip_prefix('$')) else { continue };
-        if name == "userId" {
-            *value = json!(BLANK_ID);
-        } else {
-            let count = name.strip_prefix("userRepresentations:").and_then(|count| count.parse().ok());
-            let count: usize = count.with_context(|| format!("unknown stand-in \"${name}\""))?;
-            ensure!(count > 0, "\"${name}\" asks for nothing");
-            *value = vec![json!({ "__typename": "User", "id": BLANK_ID }); count].into();
-        }
+/// Puts blank ids in place of the names that stand for them, however deep.
+fn fill(value: &mut Value) -> Result<()> {
+    match value {
+        Value::Object(fields) => return fields.values_mut().try_for_each(fill),
+        Value::Array(items) => return items.iter_mut().try_for_each(fill),
+        _ => {}
     }
+    let Some(name) = value.as_str().and_then(|text| text.strip_prefix('$')) else { return Ok(()) };
+    if name == "userId" {
+        *value = json!(BLANK_ID);
+        return Ok(());
+    }
+    let (kind, count) = name.split_once(':').unwrap_or((name, "1"));
+    let count: usize = count.parse().with_context(|| format!("\"${name}\" asks for no number"))?;
+    ensure!(count > 0, "\"${name}\" asks for nothing");
+    *value = match kind {
+        "userRepresentations" => vec![json!({ "__typename": "User", "id": BLANK_ID }); count].into(),
+        "points" => (0..count).map(point).collect(),
+        _ => bail!("unknown stand-in \"${name}\""),
+    };
     Ok(())
+}
+
+/// One of a walk's positions, a second after the last.
+fn point(index: usize) -> Value {
+    let (minute, second, east) = (index / 60, index % 60, 13.0 + index as f64 / 10_000.0);
+    json!({
+        "clientId": FRESH_ID, "timestamp": format!("2026-01-02T03:{minute:02}:{second:02}Z"),
+        "latitude": 52.5, "longitude": east, "accuracy": 7.5, "altitude": 34.0, "speed": 1.4, "heading": 90.0,
+    })
 }
 
 #[cfg(test)]
@@ -131,5 +160,17 @@ mod tests {
     #[test]
     fn an_unknown_stand_in_is_an_error() {
         assert!(fill(&mut json!({ "id": "$formId" })).is_err());
+    }
+
+    #[test]
+    fn points_are_never_sent_twice() {
+        let mut variables = json!({ "input": { "points": "$points:100" } });
+        fill(&mut variables).unwrap();
+        let workload = Workload::with_body("w6", &variables.to_string(), "token");
+        assert!(workload.draws_ids());
+        let mut requests = workload.requests(&[Uuid::nil()].into(), 7);
+        let first = requests.draw().to_vec();
+        assert!(memmem::find(&first, b"???").is_none());
+        assert_ne!(first, requests.draw());
     }
 }

@@ -1,13 +1,15 @@
 //! Areas on the globe as conditions: boxes (also across the 180th meridian) and circles (great-circle distance on a
 //! sphere of the mean radius; within 0.6 % of the ellipsoid). The same arithmetic runs on both databases.
 
+use serde::Serialize;
+
 use crate::sql::Sql;
 
 /// Mean radius of the Earth, metres (IUGG).
 pub const EARTH_RADIUS: f64 = 6_371_008.8;
 
 /// A part of the globe. Degrees and metres; made by `Area::in_box` or `Area::circle`, which check them.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub enum Area {
     /// Between two meridians and two parallels, edges included.
     Box {
@@ -81,6 +83,23 @@ impl Area {
         }
     }
 
+    /// Is this point inside? The same as the statements below say.
+    pub fn contains(&self, latitude: f64, longitude: f64) -> bool {
+        let (west, south, east, north) = self.bounds();
+        let (after, before) = (longitude >= west, longitude <= east);
+        let between = if west > east { after || before } else { after && before };
+        let near = match *self {
+            Self::Box { .. } => true,
+            Self::Circle { latitude: centre, longitude: meridian, radius } => {
+                let half = |degrees: f64| (degrees.to_radians() / 2.0).sin().powi(2);
+                let bulge =
+                    centre.to_radians().cos() * latitude.to_radians().cos() * half(longitude - meridian);
+                half(latitude - centre) + bulge <= limit(radius)
+            }
+        };
+        (south..=north).contains(&latitude) && between && near
+    }
+
     /// ` AND …` over `t.latitude` and `t.longitude`.
     pub(crate) fn push(&self, sql: &mut Sql) {
         let (west, south, east, north) = self.bounds();
@@ -114,11 +133,15 @@ impl Area {
 
 /// The haversine formula, rearranged so that everything that does not depend on the row is computed here.
 fn push_distance(sql: &mut Sql, latitude: f64, longitude: f64, radius: f64) {
-    let limit = (radius / (2.0 * EARTH_RADIUS)).sin().powi(2);
     sql.push(" AND power(sin(radians(t.latitude - ").bind(latitude).push(") / 2), 2) + ");
     sql.bind(latitude.to_radians().cos())
         .push(" * cos(radians(t.latitude)) * power(sin(radians(t.longitude - ");
-    sql.bind(longitude).push(") / 2), 2) <= ").bind(limit);
+    sql.bind(longitude).push(") / 2), 2) <= ").bind(limit(radius));
+}
+
+/// What the haversine formula gives at this distance.
+fn limit(radius: f64) -> f64 {
+    (radius / (2.0 * EARTH_RADIUS)).sin().powi(2)
 }
 
 fn wrap(longitude: f64) -> f64 {

@@ -1,16 +1,19 @@
 //! A graph over a test database, and the clients who ask it.
 
+use std::time::Duration;
+
 use entities::{
-    Store,
+    CacheConfig, Store,
     id::{SessionId, UserId},
     password,
+    revocation::POLL,
     secret::Secret,
     seed,
     user::Role,
 };
 use prometheus_client::registry::Registry;
 use schema::token::Refused;
-use schema::{Access, AccessOptions, Caller, Graph, Options, Request, Viewer};
+use schema::{Access, AccessOptions, Caller, Events, Graph, Opened, Options, Request, Viewer};
 use sea_orm::{ConnectionTrait as _, DbBackend};
 use serde_json::{Value, json};
 
@@ -20,6 +23,7 @@ use super::db;
 pub(crate) struct TestApp {
     pub(crate) graph: Graph,
     pub(crate) store: Store,
+    url: String,
 }
 
 impl TestApp {
@@ -45,13 +49,43 @@ impl TestApp {
 
     /// Over this database, with the secret that all have in common: as many as there are nodes.
     pub(crate) async fn over(url: &str) -> Self {
-        let store = db::open(url).await;
+        Self::of(db::open(url).await, url)
+    }
+
+    fn of(store: Store, url: &str) -> Self {
+        Self::polling(store, url, POLL)
+    }
+
+    /// A node that asks this often what others have revoked.
+    fn polling(store: Store, url: &str, poll: Duration) -> Self {
         let cost = password::Cost { memory_kib: 64, passes: 1 };
-        let access = AccessOptions { secret: Secret::new("of the tests"), cost, ..AccessOptions::default() };
+        let access =
+            AccessOptions { secret: Secret::new("of the tests"), cost, poll, ..AccessOptions::default() };
         let access = Some(Access::new(store.clone(), access));
         let options = Options { development: true, access, ..Options::default() };
         let graph = Graph::new(store.clone(), options, &mut Registry::default());
-        Self { graph, store }
+        Self { graph, store, url: url.to_owned() }
+    }
+
+    /// A graph over a store on the same database.
+    pub(crate) fn over_store(&self, store: Store) -> Self {
+        Self::of(store, &self.url)
+    }
+
+    /// A graph over a store on the same database that hears only by news what others revoke.
+    pub(crate) fn that_never_polls(&self, store: Store) -> Self {
+        Self::polling(store, &self.url, Duration::from_hours(1))
+    }
+
+    /// Another node's store on the same database.
+    pub(crate) async fn another_store(&self) -> Store {
+        db::open(&self.url).await
+    }
+
+    /// Another graph over the same database, with a cache in this process.
+    pub(crate) async fn with_cache(&self) -> Self {
+        let store = self.another_store().await;
+        Self::of(store.with_cache(&CacheConfig::default(), None, &mut Registry::default()), &self.url)
     }
 
     pub(crate) fn is_postgres(&self) -> bool {
@@ -131,6 +165,8 @@ pub(crate) struct Reply {
     pub(crate) executed: bool,
     /// The statements that ran for it.
     pub(crate) sql: Vec<Statement>,
+    /// The rest of `extensions`.
+    pub(crate) extensions: Value,
 }
 
 impl Client<'_> {
@@ -158,20 +194,39 @@ impl Client<'_> {
 
     /// Asks for one operation of a document.
     pub(crate) async fn run_named(&self, query: &str, name: Option<&str>, variables: Value) -> Reply {
-        let request = Request {
+        let reply = self.app.graph.execute(self.viewer.clone(), self.request(query, name, variables)).await;
+        Reply::of(reply)
+    }
+
+    /// Subscribes; what is refused is the answer.
+    pub(crate) async fn subscribe(&self, query: &str, variables: Value) -> Result<Events, Reply> {
+        match self.app.graph.open(self.viewer.clone(), self.request(query, None, variables)).await {
+            Opened::Events(events) => Ok(events),
+            Opened::Reply(reply) => Err(Reply::of(reply)),
+        }
+    }
+
+    fn request(&self, query: &str, name: Option<&str>, variables: Value) -> Request {
+        Request {
             query: query.to_owned(),
             operation_name: name.map(str::to_owned),
             variables: serde_json::from_value(variables).expect("variables are an object"),
             explain: true,
+            cache_token: None,
             caller: self.caller.clone(),
             request_id: String::new(),
-        };
-        let reply = self.app.graph.execute(self.viewer.clone(), request).await;
+        }
+    }
+}
+
+impl Reply {
+    pub(crate) fn of(reply: schema::Reply) -> Self {
         let body = String::from_utf8(reply.body).expect("the answer is UTF-8");
         let mut answer: Value = serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}"));
-        let sql = answer["extensions"]["explain"]["sql"].take();
-        let sql: Vec<Statement> = sql.as_array().into_iter().flatten().map(statement).collect();
-        assert_eq!(sql.len(), reply.statements as usize, "the reply counts what explain lists: {body}");
+        let explained = answer["extensions"]["explain"]["sql"].take();
+        let sql: Vec<Statement> = explained.as_array().into_iter().flatten().map(statement).collect();
+        let is_counted = explained.is_null() || sql.len() == reply.statements as usize;
+        assert!(is_counted, "the reply counts what explain lists, where it does: {body}");
         let errors = answer["errors"].as_array().cloned().unwrap_or_default();
         let code = |error: &Value| error["extensions"]["code"].as_str().expect("coded").to_owned();
         let codes: Vec<String> = errors.iter().map(code).collect();
@@ -179,7 +234,8 @@ impl Client<'_> {
         assert_eq!(answer.get("data").is_some(), reply.executed, "data is there when executed: {body}");
         let explained = body.rfind(",\"extensions\":{\"explain\":");
         let body = explained.map_or(body.clone(), |end| format!("{}}}", &body[..end]));
-        Reply { body, data: answer["data"].take(), errors, codes, executed: reply.executed, sql }
+        let (data, extensions) = (answer["data"].take(), answer["extensions"].take());
+        Reply { body, data, errors, codes, executed: reply.executed, sql, extensions }
     }
 }
 

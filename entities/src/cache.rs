@@ -1,0 +1,312 @@
+//! The cache. Promise: a read that starts after a write was answered never returns older data; on this node always,
+//! on every node for strong types. Entries are stamped with a number that was read before they were loaded, and are
+//! valid as long as nothing they depend on was bumped since (`table`): a slow load that began before a write is
+//! invalid from the start, so there are no locks and no clocks. Values are rows, never permissions: what a viewer
+//! may see is decided after reading, and where SQL depends on the viewer, the viewer's scope is part of the key.
+//!
+//! In reading order: `tag` (what a value depends on), `table` (stamps), `entry` (a value and its header), `read` (a
+//! batch of keys through the tiers), `shared` (Redis), `metrics`. Not here: what is cached (the domains, each one `impl Cached`).
+//!
+//! Resolvers that cache something of their own:
+//!
+//! ```ignore
+//! let tags = vec![Tag::List("Submission", "form", form.0)];
+//! let summary: Arc<Summary> = store.cache().get_or_set(&format!("summary:{form}"), Kept::for_seconds(60), tags, || summarise(form)).await?;
+//! store.cache().invalidate_by_tag(&[Tag::Named("summaries".to_owned())]).await;
+//! ```
+
+use std::{
+    fmt,
+    hash::Hash,
+    str::FromStr,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use moka::sync::Cache as Map;
+use prometheus_client::registry::Registry;
+use rustc_hash::FxHashMap;
+use serde::{Serialize, de::DeserializeOwned};
+use uuid::Uuid;
+
+use crate::{
+    change::Change,
+    error::Error,
+    redis::{Redis, Unavailable},
+    store::Store,
+};
+
+mod entry;
+mod metrics;
+mod read;
+mod shared;
+mod table;
+pub mod tag;
+
+pub use shared::{Stats, purge, stats};
+pub use tag::Tag;
+
+use entry::{Entry, Header, Key};
+use metrics::Metrics;
+use read::Flight;
+use shared::Shared;
+use table::{Position, Table};
+use tag::Slot;
+
+/// A read that is cached: like a loader, it is a value that carries its arguments, and equal ones share entries.
+pub(crate) trait Cached: Clone + Send + Sync + 'static {
+    /// Checked against Redis at each read, where there is one: what access depends on.
+    const STRONG: bool = false;
+    /// Whose value.
+    type Key: Copy + Eq + Hash + From<Uuid> + Into<Uuid> + Send + Sync + 'static;
+    /// The value.
+    type Value: Serialize + DeserializeOwned + Send + Sync + 'static;
+
+    /// Its name in keys, metrics and `extensions.explain`.
+    fn name(&self) -> &'static str;
+    /// The columns behind the value: a deploy that changes them never reads what the old one wrote.
+    fn shape(&self) -> &'static str;
+    /// How long a value is used.
+    fn kept(&self) -> Kept;
+    /// Names the arguments: what decides the value besides the key. Includes the scope where SQL has it.
+    fn arguments(&self) -> impl Serialize;
+    /// What the value of this key depends on; `None` while it is not known, and for keys without one.
+    fn tags(&self, key: Self::Key, value: Option<&Self::Value>) -> Vec<Tag>;
+    /// Reads the values of all keys from the database.
+    fn load(
+        self,
+        store: Store,
+        keys: Arc<[Self::Key]>,
+    ) -> impl Future<Output = Result<FxHashMap<Self::Key, Arc<Self::Value>>, Error>> + Send;
+}
+
+/// How long values are used.
+#[derive(Clone, Copy, Debug)]
+pub struct Kept {
+    /// After this a value is loaded again; a little earlier for busy keys, in the background.
+    pub ttl: Duration,
+    /// For so much longer, a value that nobody wrote to is used if the database fails.
+    pub stale_if_error: Duration,
+}
+
+impl Kept {
+    /// For this long, and ten times as long where the database fails.
+    pub const fn for_seconds(seconds: u64) -> Self {
+        Self { ttl: Duration::from_secs(seconds), stale_if_error: Duration::from_secs(seconds * 10) }
+    }
+}
+
+/// Knowledge that there is no such row is used for this long.
+const ABSENT_TTL: Duration = Duration::from_secs(30);
+
+/// How the cache is set up.
+#[derive(Clone, Debug)]
+pub struct CacheConfig {
+    /// Weight of the values held in this process at most.
+    pub max_bytes: u64,
+    /// Keeps apart what shares a Redis but no database.
+    pub namespace: String,
+}
+
+impl Default for CacheConfig {
+    fn default() -> Self {
+        Self { max_bytes: 128 << 20, namespace: "xp".to_owned() }
+    }
+}
+
+/// The handle. Cheap to clone.
+#[derive(Clone)]
+pub struct Cache {
+    /// None: everything is read from the database.
+    inner: Option<Arc<Inner>>,
+}
+
+struct Inner {
+    table: Table,
+    entries: Map<Key, Entry>,
+    flights: Mutex<FxHashMap<Key, Arc<Flight>>>,
+    metrics: Metrics,
+    /// The cache between nodes; none: this process is the only one that writes.
+    shared: Option<Arc<Shared>>,
+}
+
+impl Cache {
+    /// No cache.
+    pub(crate) const fn off() -> Self {
+        Self { inner: None }
+    }
+
+    /// A cache in this process, and between nodes where there is a Redis.
+    pub(crate) fn new(config: &CacheConfig, redis: Option<Redis>, registry: &mut Registry) -> Self {
+        let weight = |_: &Key, entry: &Entry| entry.weight;
+        let shared = redis.map(|redis| Arc::new(Shared::new(redis, &config.namespace)));
+        let inner = Inner {
+            // Between nodes the mirror has to be read first.
+            table: Table::new(u64::from(shared.is_none())),
+            entries: Map::builder().max_capacity(config.max_bytes).weigher(weight).build(),
+            flights: Mutex::default(),
+            metrics: Metrics::register(registry),
+            shared,
+        };
+        let inner = Arc::new(inner);
+        if let Some(shared) = &inner.shared {
+            tokio::spawn(shared::follow(Arc::downgrade(&inner)));
+            tokio::spawn(Arc::clone(shared).tell_untold());
+        }
+        Self { inner: Some(inner) }
+    }
+
+    /// Everything that depends on these tags is loaded again from now on. Returns once that is true here, and on
+    /// every node that this one can tell.
+    ///
+    /// The moment it happened, where other nodes have to be waited for: a reader who brings it sees the write there.
+    pub async fn invalidate_by_tag(&self, tags: &[Tag]) -> Option<Moment> {
+        let inner = self.inner.as_ref()?;
+        let slots: Vec<Slot> = tags.iter().map(Tag::slot).collect();
+        inner.bump(&slots).await.map(Moment)
+    }
+
+    /// What a committed transaction changed.
+    pub(crate) async fn changed(&self, changes: &[Change]) -> Option<Moment> {
+        if self.inner.is_none() || changes.is_empty() {
+            return None;
+        }
+        self.invalidate_by_tag(&tag::of_changes(changes)).await
+    }
+
+    /// Reads `keys`; absent ones are left out.
+    pub(crate) async fn read<C: Cached>(
+        &self,
+        store: &Store,
+        read: C,
+        keys: &[C::Key],
+    ) -> Result<FxHashMap<C::Key, Arc<C::Value>>, Error> {
+        match &self.inner {
+            // Boxed: the path to the database and to Redis would be a part of every reader's future.
+            Some(inner) => Box::pin(read::batch(inner, store, read, keys)).await,
+            None => read.load(store.clone(), Arc::from(keys)).await,
+        }
+    }
+
+    /// The value of this name, made by `load` where there is none that is valid. One call makes it for all that wait.
+    ///
+    /// # Errors
+    /// What `load` returns.
+    pub async fn get_or_set<V, F, L>(
+        &self,
+        store: &Store,
+        name: &str,
+        kept: Kept,
+        tags: Vec<Tag>,
+        load: L,
+    ) -> Result<Arc<V>, Error>
+    where
+        V: Serialize + DeserializeOwned + Send + Sync + 'static,
+        F: Future<Output = Result<V, Error>> + Send,
+        L: Fn() -> F + Clone + Send + Sync + 'static,
+    {
+        let read = read::Named::new(name, kept, tags, load);
+        let mut found = self.read(store, read, &[Uuid::nil()]).await?;
+        Ok(found.remove(&Uuid::nil()).expect("a load that succeeds has a value"))
+    }
+
+    /// Stores a value under a name until one of its tags is bumped or `kept` is over. `loaded` must have been taken
+    /// before the value was read: a value made from older data is then never used.
+    pub fn set_with_tags<V>(&self, name: &str, value: Arc<V>, kept: Kept, tags: &[Tag], loaded: Moment)
+    where
+        V: Serialize + DeserializeOwned + Send + Sync + 'static,
+    {
+        let Some(inner) = &self.inner else { return };
+        let slots = tags.iter().map(Tag::slot).collect();
+        let header =
+            Header { loaded: loaded.0, slots, at: Instant::now(), took: Duration::ZERO, ttl: kept.ttl };
+        inner.keep(read::Named::<V, ()>::key(name), &Entry::new(header, Some(value)));
+    }
+
+    /// The moment to be taken before a value is read that will be stored by `set_with_tags`.
+    pub fn moment(&self) -> Moment {
+        Moment(self.inner.as_ref().map_or_else(Position::default, |inner| inner.table.position()))
+    }
+
+    /// Values held in this process, and their weight in bytes.
+    pub fn held(&self) -> (u64, u64) {
+        let Some(inner) = &self.inner else { return (0, 0) };
+        inner.entries.run_pending_tasks();
+        let held = (inner.entries.entry_count(), inner.entries.weighted_size());
+        inner.metrics.held(held.0, held.1);
+        held
+    }
+
+    /// Nothing that is cached now is used any more, here and on every node.
+    ///
+    /// # Errors
+    /// `Unavailable` when the other nodes could not be told.
+    pub async fn purge(&self) -> Result<(), Unavailable> {
+        let Some(inner) = &self.inner else { return Ok(()) };
+        inner.entries.invalidate_all();
+        match &inner.shared {
+            Some(shared) => shared.purge().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Whether this node follows the log: what it holds in memory counts then.
+    pub fn has_lease(&self) -> bool {
+        self.inner.as_ref().is_some_and(|inner| inner.shared.as_ref().is_none_or(|shared| shared.has_lease()))
+    }
+}
+
+impl Inner {
+    async fn bump(&self, slots: &[Slot]) -> Option<Position> {
+        let Some(shared) = &self.shared else {
+            self.table.bump(slots);
+            return None;
+        };
+        if let Ok(position) = shared.bump(slots).await {
+            self.table.raise(slots, position.sequence);
+            return Some(position);
+        }
+        // The others are told as soon as Redis can be reached. Here it counts at once, far into the future.
+        self.table.raise(slots, self.table.position().sequence + UNTOLD);
+        None
+    }
+
+    /// Holds a value in this process.
+    fn keep(&self, key: Key, entry: &Entry) {
+        if (entry.weight as usize) < entry::MAX_VALUE_BYTES {
+            self.entries.insert(key, entry.clone());
+        }
+    }
+}
+
+/// Numbers ahead of the log that a bump gets which could not be told: more than can come before it is.
+const UNTOLD: u64 = 1 << 20;
+/// A moment in the life of the cache; as text `epoch.sequence`, which clients send back to read their own writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment(Position);
+
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.0.epoch, self.0.sequence)
+    }
+}
+
+impl FromStr for Moment {
+    type Err = ();
+
+    /// Anything may come: a moment that never was only costs a read its shortcut.
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (epoch, sequence) = text.split_once('.').ok_or(())?;
+        let (epoch, sequence) = (epoch.parse().map_err(drop)?, sequence.parse().map_err(drop)?);
+        Ok(Self(Position { epoch, sequence }))
+    }
+}
+
+impl fmt::Debug for Cache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache").field("is_on", &self.inner.is_some()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,100 @@
+//! Figures of the cache, by tier and type.
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReadLabels {
+    tier: &'static str,
+    r#type: &'static str,
+    result: &'static str,
+}
+
+/// Where a value was looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tier {
+    /// In this process.
+    Local,
+    /// In Redis.
+    Redis,
+}
+
+impl Tier {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Redis => "redis",
+        }
+    }
+}
+
+/// What was found there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Found {
+    /// A valid value, or valid knowledge that there is none.
+    Hit,
+    /// Nothing.
+    Absent,
+    /// Something that was written to since.
+    Invalidated,
+    /// Something valid that is too old.
+    Expired,
+    /// Something that cannot be read.
+    Corrupt,
+    /// A value too old, used because the database failed.
+    Stale,
+}
+
+impl Found {
+    /// Each in its place.
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Hit, Self::Absent, Self::Invalidated, Self::Expired, Self::Corrupt, Self::Stale];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Absent => "absent",
+            Self::Invalidated => "invalidated",
+            Self::Expired => "expired",
+            Self::Corrupt => "corrupt",
+            Self::Stale => "stale",
+        }
+    }
+}
+
+/// The figures.
+#[derive(Clone, Debug)]
+pub(crate) struct Metrics {
+    reads: Family<ReadLabels, Counter>,
+    entries: Gauge,
+    bytes: Gauge,
+}
+
+impl Metrics {
+    pub(crate) fn register(registry: &mut Registry) -> Self {
+        let metrics = Self { reads: Family::default(), entries: Gauge::default(), bytes: Gauge::default() };
+        registry.register(
+            "cache_requests",
+            "Keys looked for, by tier, type and result",
+            metrics.reads.clone(),
+        );
+        registry.register("cache_entries", "Values held in this process", metrics.entries.clone());
+        registry.register("cache_bytes", "Weight of the values held in this process", metrics.bytes.clone());
+        metrics
+    }
+
+    pub(crate) fn read(&self, tier: Tier, of: &'static str, result: Found, keys: u64) {
+        if keys > 0 {
+            let labels = ReadLabels { tier: tier.as_str(), r#type: of, result: result.as_str() };
+            self.reads.get_or_create(&labels).inc_by(keys);
+        }
+    }
+
+    pub(crate) fn held(&self, entries: u64, bytes: u64) {
+        self.entries.set(entries as i64);
+        self.bytes.set(bytes as i64);
+    }
+}

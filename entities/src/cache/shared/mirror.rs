@@ -1,0 +1,129 @@
+//! The mirror: this node's copy of the table, which follows the log. Each round reads the log to its end and looks
+//! whether it is still the same table; only then the lease goes on. A gap in the numbers, or another table, means that
+//! something was missed: the table is read anew.
+
+use std::{
+    sync::{Weak, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use redis::{Value, aio::MultiplexedConnection};
+
+use super::{super::Inner, Shared, words};
+use crate::{
+    cache::{table::Position, tag::Slot},
+    redis::{Redis, Unavailable},
+};
+
+/// How long the log is waited for before the table is looked at again.
+const BLOCK: Duration = Duration::from_millis(50);
+/// One round may take this long; a connection that needs longer is given up.
+const ROUND: Duration = Duration::from_millis(250);
+/// The whole table may take this long.
+const LOAD: Duration = Duration::from_secs(2);
+/// Between attempts to connect.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Bumps read at once at most.
+const BUMPS: usize = 10_000;
+
+/// Follows the log for as long as the cache lives.
+pub(in crate::cache) async fn follow(cache: Weak<Inner>) {
+    loop {
+        let Some(redis) = cache.upgrade().and_then(|cache| Some(cache.shared.as_ref()?.redis.clone())) else {
+            return;
+        };
+        // A connection of its own: waiting for the log would hold up every other command on it.
+        if let Ok(connection) = redis.dedicated().await {
+            // Ends when the connection does; the next one starts with the whole table.
+            let _ = follow_on(&cache, connection).await;
+        }
+        drop::<Redis>(redis);
+        tokio::time::sleep(PAUSE.mul_f64(0.5 + fastrand::f64())).await;
+    }
+}
+
+async fn follow_on(cache: &Weak<Inner>, mut connection: MultiplexedConnection) -> Result<(), Unavailable> {
+    let mut at = load(cache, &mut connection).await?;
+    loop {
+        let began = Instant::now();
+        let (bumps, table) = round(cache, &mut connection, at).await?;
+        let Some(cache) = cache.upgrade() else { return Err(Unavailable) };
+        let Some(shared) = &cache.shared else { return Err(Unavailable) };
+        let is_whole =
+            bumps.iter().zip(at.sequence + 1..).all(|((sequence, _), expected)| *sequence == expected);
+        if table.epoch != at.epoch || !is_whole {
+            drop(cache);
+            return Err(Unavailable);
+        }
+        for (sequence, slots) in &bumps {
+            cache.table.follow(slots, *sequence);
+            at.sequence = *sequence;
+        }
+        shared.extend_lease(began);
+    }
+}
+
+impl Shared {
+    /// Everything that was bumped before this moment is in the mirror.
+    fn extend_lease(&self, moment: Instant) {
+        let at = moment.saturating_duration_since(self.started).as_micros() as u64 + 1;
+        self.log_read_at.fetch_max(at, Ordering::AcqRel);
+    }
+}
+
+/// Reads the whole table.
+async fn load(cache: &Weak<Inner>, connection: &mut MultiplexedConnection) -> Result<Position, Unavailable> {
+    let cache = cache.upgrade().ok_or(Unavailable)?;
+    let shared = cache.shared.as_ref().ok_or(Unavailable)?;
+    // Makes one where there is none.
+    shared.bump_part(&[]).await?;
+    let mut command = redis::cmd("GET");
+    command.arg(&shared.table_key);
+    let bytes: Vec<u8> = ask(LOAD, command.query_async(connection)).await?;
+    let mut head = words(&bytes).map(|(_, value)| value);
+    let (Some(epoch), Some(sequence)) = (head.next(), head.next()) else { return Err(Unavailable) };
+    let position = Position { epoch, sequence };
+    cache.table.replace(position, words(&bytes).filter(|(slot, value)| *slot >= 16 && *value > 0));
+    Ok(position)
+}
+
+/// The bumps after this position, and the table's present state.
+async fn round(
+    cache: &Weak<Inner>,
+    connection: &mut MultiplexedConnection,
+    at: Position,
+) -> Result<(Vec<(u64, Vec<Slot>)>, Position), Unavailable> {
+    let (log, table) = {
+        let cache = cache.upgrade().ok_or(Unavailable)?;
+        let shared = cache.shared.as_ref().ok_or(Unavailable)?;
+        (shared.log_key.clone(), shared.table_key.clone())
+    };
+    let mut command = redis::cmd("XREAD");
+    command.arg("COUNT").arg(BUMPS).arg("BLOCK").arg(BLOCK.as_millis() as u64);
+    command.arg("STREAMS").arg(&log).arg(format!("{}-0", at.sequence));
+    let read: Value = ask(ROUND, command.query_async(connection)).await?;
+    let mut command = redis::cmd("BITFIELD_RO");
+    command.arg(&table).arg("GET").arg("i64").arg("#0").arg("GET").arg("i64").arg("#1");
+    let (epoch, sequence): (u64, u64) = ask(ROUND, command.query_async(connection)).await?;
+    Ok((bumps(read)?, Position { epoch, sequence }))
+}
+
+async fn ask<T>(
+    timeout: Duration,
+    answer: impl Future<Output = Result<T, redis::RedisError>>,
+) -> Result<T, Unavailable> {
+    tokio::time::timeout(timeout, answer).await.map_err(|_| Unavailable)?.map_err(|_| Unavailable)
+}
+
+/// Reads `[[key, [[id, ["s", slots]], …]]]`; nothing new is nil.
+fn bumps(read: Value) -> Result<Vec<(u64, Vec<Slot>)>, Unavailable> {
+    type Stream = Vec<(String, Vec<(String, Vec<String>)>)>;
+    let streams: Option<Stream> = redis::from_redis_value(read).map_err(|_| Unavailable)?;
+    let entries = streams.into_iter().flatten().flat_map(|(_, entries)| entries);
+    let bumps = entries.map(|(id, fields)| {
+        let sequence = id.split_once('-')?.0.parse().ok()?;
+        let slots = fields.get(1)?.split(',').map(str::parse).collect::<Result<_, _>>().ok()?;
+        Some((sequence, slots))
+    });
+    bumps.collect::<Option<_>>().ok_or(Unavailable)
+}

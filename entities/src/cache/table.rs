@@ -1,0 +1,130 @@
+//! The stamps: for each slot the sequence number of its last bump, and the newest number of all. Without Redis this
+//! table is the truth; with Redis it is this node's mirror of the shared one. Of fixed size: 2^20 words, 8 MiB.
+//!
+//! An entry is valid if nothing that it depends on was bumped after the number that was read BEFORE it was loaded.
+//! So a slow load that began before a write is stored with an old number and is invalid from the start: no lock, no
+//! clock and no compare-and-set is needed.
+
+use std::{
+    ops::Range,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use super::tag::Slot;
+
+/// Words of the table; the first ones are reserved.
+pub(crate) const WORDS: usize = 1 << 20;
+/// The words that tags fall into.
+pub(crate) const SLOTS: Range<Slot> = 16..WORDS as Slot;
+
+/// A moment in the life of the table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Position {
+    /// Which table: a new one has another epoch. 0 is no table: nothing is valid.
+    pub(crate) epoch: u64,
+    /// Bumps so far.
+    pub(crate) sequence: u64,
+}
+
+/// The table.
+pub(crate) struct Table {
+    words: Box<[AtomicU64]>,
+    epoch: AtomicU64,
+    sequence: AtomicU64,
+}
+
+impl Table {
+    /// An empty table of this epoch.
+    pub(crate) fn new(epoch: u64) -> Self {
+        // Zeroed pages are taken from the system only when they are written to.
+        let words = std::iter::repeat_with(AtomicU64::default).take(WORDS).collect();
+        Self { words, epoch: AtomicU64::new(epoch), sequence: AtomicU64::new(1) }
+    }
+
+    /// The present moment. Taken BEFORE a load begins, it stamps what the load returns.
+    pub(crate) fn position(&self) -> Position {
+        // The epoch first and last: a table that is being replaced must not lend its epoch to a new sequence.
+        let epoch = self.epoch.load(Ordering::Acquire);
+        let sequence = self.sequence.load(Ordering::Acquire);
+        if self.epoch.load(Ordering::Acquire) == epoch {
+            Position { epoch, sequence }
+        } else {
+            Position::default()
+        }
+    }
+
+    /// Is what was loaded at this moment and depends on these slots still what the database says?
+    pub(crate) fn is_valid(&self, loaded: Position, slots: &[Slot]) -> bool {
+        loaded.epoch != 0
+            && loaded.epoch == self.epoch.load(Ordering::Acquire)
+            && slots.iter().all(|slot| self.words[*slot as usize].load(Ordering::Acquire) <= loaded.sequence)
+    }
+
+    /// Notes a bump of the truth (no Redis): the next number for all slots.
+    pub(crate) fn bump(&self, slots: &[Slot]) {
+        let sequence = self.sequence.fetch_add(1, Ordering::AcqRel) + 1;
+        self.raise(slots, sequence);
+    }
+
+    /// Notes a bump that was made elsewhere. Slots first: whoever reads the new number must see them.
+    pub(crate) fn follow(&self, slots: &[Slot], sequence: u64) {
+        self.raise(slots, sequence);
+        self.sequence.fetch_max(sequence, Ordering::AcqRel);
+    }
+
+    /// Raises slots without moving on: what this node wrote counts here at once, before the log brings it back.
+    pub(crate) fn raise(&self, slots: &[Slot], sequence: u64) {
+        for slot in slots {
+            self.words[*slot as usize].fetch_max(sequence, Ordering::AcqRel);
+        }
+    }
+
+    /// Takes over another table: nothing that was loaded before is valid if the epoch is new.
+    pub(crate) fn replace(&self, at: Position, words: impl Iterator<Item = (Slot, u64)>) {
+        if self.epoch.swap(0, Ordering::AcqRel) != at.epoch {
+            self.words.iter().for_each(|word| word.store(0, Ordering::Release));
+            self.sequence.store(0, Ordering::Release);
+        }
+        for (slot, value) in words {
+            self.words[slot as usize].fetch_max(value, Ordering::AcqRel);
+        }
+        self.sequence.fetch_max(at.sequence, Ordering::AcqRel);
+        self.epoch.store(at.epoch, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_loaded_before_a_bump_is_invalid_and_what_was_loaded_after_is_not() {
+        let table = Table::new(9);
+        let before = table.position();
+        assert!(table.is_valid(before, &[20, 21]));
+        table.bump(&[21]);
+        assert!(!table.is_valid(before, &[20, 21]));
+        assert!(table.is_valid(before, &[20]), "other slots are not touched");
+        assert!(table.is_valid(table.position(), &[20, 21]));
+    }
+
+    #[test]
+    fn nothing_is_valid_without_a_table() {
+        let table = Table::new(0);
+        assert!(!table.is_valid(table.position(), &[]));
+        assert!(!Table::new(1).is_valid(Position { epoch: 2, sequence: 99 }, &[]));
+    }
+
+    #[test]
+    fn a_new_table_invalidates_everything_and_the_same_table_only_what_was_missed() {
+        let table = Table::new(5);
+        let old = table.position();
+        table.replace(Position { epoch: 5, sequence: 8 }, [(30, 8)].into_iter());
+        assert!(table.is_valid(old, &[31]));
+        assert!(!table.is_valid(old, &[30]));
+        table.replace(Position { epoch: 6, sequence: 2 }, std::iter::empty());
+        assert!(!table.is_valid(old, &[31]));
+        assert_eq!(table.position(), Position { epoch: 6, sequence: 2 });
+        assert!(table.is_valid(table.position(), &[30]));
+    }
+}

@@ -1,0 +1,355 @@
+//! The promise, against a database of versions that can be held up: reads, writes, races, failures. The same race
+//! run over a design that is common elsewhere must show stale reads, or the test could not see any.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use prometheus_client::registry::Registry;
+use rustc_hash::FxHashMap;
+use serde::Serialize;
+use tokio::sync::Semaphore;
+use uuid::Uuid;
+
+use super::{Cache, CacheConfig, Cached, Kept, Tag};
+use crate::{DatabaseConfig, Error, Store};
+
+/// Rows that are nothing but a version, and a gate in front of the answer.
+struct Versions {
+    rows: Mutex<HashMap<Uuid, u64>>,
+    loads: AtomicU64,
+    /// Loads wait here between reading the row and returning it.
+    gate: Semaphore,
+    waiting: Semaphore,
+    is_gated: AtomicBool,
+    is_down: AtomicBool,
+    /// Loads take a moment of random length.
+    is_slow: bool,
+}
+
+impl Versions {
+    fn new(is_slow: bool) -> Arc<Self> {
+        Arc::new(Self {
+            rows: Mutex::default(),
+            loads: AtomicU64::new(0),
+            gate: Semaphore::new(0),
+            waiting: Semaphore::new(0),
+            is_gated: AtomicBool::new(false),
+            is_down: AtomicBool::new(false),
+            is_slow,
+        })
+    }
+
+    fn commit(&self, key: Uuid, version: u64) {
+        self.rows.lock().unwrap().insert(key, version);
+    }
+
+    fn version(&self, key: Uuid) -> Option<u64> {
+        self.rows.lock().unwrap().get(&key).copied()
+    }
+
+    fn loads(&self) -> u64 {
+        self.loads.load(Ordering::SeqCst)
+    }
+
+    async fn load(&self, keys: &[Uuid]) -> Result<FxHashMap<Uuid, Arc<u64>>, Error> {
+        self.loads.fetch_add(1, Ordering::SeqCst);
+        if self.is_down.load(Ordering::SeqCst) {
+            return Err(Error::Refused("the database is down".to_owned()));
+        }
+        let found = keys.iter().filter_map(|key| Some((*key, Arc::new(self.version(*key)?)))).collect();
+        if self.is_gated.load(Ordering::SeqCst) {
+            self.waiting.add_permits(1);
+            self.gate.acquire().await.expect("it stays open").forget();
+        }
+        if self.is_slow {
+            tokio::time::sleep(Duration::from_micros(fastrand::u64(0..3_000))).await;
+        }
+        Ok(found)
+    }
+}
+
+#[derive(Clone)]
+struct Read {
+    of: Arc<Versions>,
+    kept: Kept,
+}
+
+impl Cached for Read {
+    type Key = Uuid;
+    type Value = u64;
+
+    fn name(&self) -> &'static str {
+        "version"
+    }
+
+    fn shape(&self) -> &'static str {
+        "u64"
+    }
+
+    fn kept(&self) -> Kept {
+        self.kept
+    }
+
+    fn arguments(&self) -> impl Serialize {}
+
+    fn tags(&self, key: Uuid, _: Option<&u64>) -> Vec<Tag> {
+        vec![Tag::Row("Version", key)]
+    }
+
+    async fn load(self, _: Store, keys: Arc<[Uuid]>) -> Result<FxHashMap<Uuid, Arc<u64>>, Error> {
+        self.of.load(&keys).await
+    }
+}
+
+/// A cache over versions.
+#[derive(Clone)]
+struct Node {
+    store: Store,
+    versions: Arc<Versions>,
+    kept: Kept,
+}
+
+impl Node {
+    async fn over(versions: &Arc<Versions>) -> Self {
+        let config = DatabaseConfig {
+            url: "sqlite::memory:".to_owned(),
+            max_connections: 1,
+            acquire_timeout: Duration::from_secs(5),
+        };
+        let mut registry = Registry::default();
+        let store = Store::connect(&config, &mut registry).await.expect("memory is there");
+        let store = store.with_cache(&CacheConfig::default(), None, &mut registry);
+        Self { store, versions: Arc::clone(versions), kept: Kept::for_seconds(600) }
+    }
+
+    fn cache(&self) -> &Cache {
+        self.store.cache()
+    }
+
+    async fn try_read(&self, key: Uuid) -> Result<Option<u64>, Error> {
+        let read = Read { of: Arc::clone(&self.versions), kept: self.kept };
+        let found = self.store.cached(read, &[key]).await?;
+        Ok(found.get(&key).map(|version| **version))
+    }
+
+    async fn read(&self, key: Uuid) -> Option<u64> {
+        self.try_read(key).await.expect("the database is up")
+    }
+
+    /// Commits, and returns when the write would be answered.
+    async fn write(&self, key: Uuid, version: u64) {
+        self.versions.commit(key, version);
+        self.cache().invalidate_by_tag(&[Tag::Row("Version", key)]).await;
+    }
+}
+
+const KEY: Uuid = Uuid::from_u128(1);
+
+#[tokio::test]
+async fn a_value_is_loaded_once_until_it_is_written() {
+    let versions = Versions::new(false);
+    let node = Node::over(&versions).await;
+    node.write(KEY, 1).await;
+    assert_eq!((node.read(KEY).await, node.read(KEY).await, versions.loads()), (Some(1), Some(1), 1));
+    node.write(KEY, 2).await;
+    assert_eq!((node.read(KEY).await, node.read(KEY).await, versions.loads()), (Some(2), Some(2), 2));
+    node.write(Uuid::from_u128(2), 1).await;
+    assert_eq!((node.read(KEY).await, versions.loads()), (Some(2), 2), "another row's write costs nothing");
+}
+
+#[tokio::test]
+async fn that_there_is_nothing_is_known_until_there_is_something() {
+    let versions = Versions::new(false);
+    let node = Node::over(&versions).await;
+    assert_eq!((node.read(KEY).await, node.read(KEY).await, versions.loads()), (None, None, 1));
+    node.write(KEY, 1).await;
+    assert_eq!(node.read(KEY).await, Some(1));
+}
+
+#[tokio::test]
+async fn a_load_from_before_a_write_is_never_used_after_it() {
+    let versions = Versions::new(false);
+    let node = Node::over(&versions).await;
+    versions.commit(KEY, 1);
+    versions.is_gated.store(true, Ordering::SeqCst);
+    let slow = tokio::spawn({
+        let node = node.clone();
+        async move { node.read(KEY).await }
+    });
+    versions.waiting.acquire().await.expect("it stays open").forget();
+    // The slow reader holds version 1 in its hands; now it is overwritten.
+    node.write(KEY, 2).await;
+    versions.is_gated.store(false, Ordering::SeqCst);
+    assert_eq!(node.read(KEY).await, Some(2), "who comes later does not join the old load");
+    versions.gate.add_permits(1);
+    assert_eq!(slow.await.expect("it ends"), Some(1), "who came before may see what was then");
+    assert_eq!(node.read(KEY).await, Some(2), "and leaves nothing behind");
+}
+
+#[tokio::test]
+async fn readers_of_the_same_key_share_one_load() {
+    let versions = Versions::new(false);
+    let node = Node::over(&versions).await;
+    versions.commit(KEY, 1);
+    versions.is_gated.store(true, Ordering::SeqCst);
+    let readers: Vec<_> = (0..50)
+        .map(|_| {
+            let node = node.clone();
+            tokio::spawn(async move { node.read(KEY).await })
+        })
+        .collect();
+    versions.waiting.acquire().await.expect("it stays open").forget();
+    tokio::task::yield_now().await;
+    versions.gate.add_permits(50);
+    for reader in readers {
+        assert_eq!(reader.await.expect("it ends"), Some(1));
+    }
+    assert_eq!(versions.loads(), 1);
+}
+
+#[tokio::test]
+async fn a_reader_who_goes_away_takes_nobody_along() {
+    let versions = Versions::new(false);
+    let node = Node::over(&versions).await;
+    versions.commit(KEY, 1);
+    versions.is_gated.store(true, Ordering::SeqCst);
+    let reader = |node: Node| tokio::spawn(async move { node.read(KEY).await });
+    let first = reader(node.clone());
+    versions.waiting.acquire().await.expect("it stays open").forget();
+    let second = reader(node.clone());
+    tokio::task::yield_now().await;
+    first.abort();
+    assert!(first.await.is_err());
+    versions.gate.add_permits(10);
+    assert_eq!(second.await.expect("it ends"), Some(1));
+    assert_eq!(node.read(KEY).await, Some(1));
+}
+
+#[tokio::test]
+async fn without_the_database_only_what_nobody_wrote_to_is_used() {
+    let versions = Versions::new(false);
+    let mut node = Node::over(&versions).await;
+    node.kept = Kept { ttl: Duration::ZERO, stale_if_error: Duration::from_mins(1) };
+    node.write(KEY, 1).await;
+    assert_eq!(node.read(KEY).await, Some(1));
+    versions.is_down.store(true, Ordering::SeqCst);
+    assert_eq!(node.read(KEY).await, Some(1), "too old, but still true");
+    node.write(KEY, 2).await;
+    assert!(node.try_read(KEY).await.is_err(), "written to since: never");
+}
+
+#[tokio::test]
+async fn a_resolver_keeps_something_of_its_own() {
+    let versions = Versions::new(false);
+    let node = Node::over(&versions).await;
+    let (cache, kept) = (node.cache(), Kept::for_seconds(60));
+    let made = Arc::new(AtomicU64::new(0));
+    let tag = Tag::Named("summaries".to_owned());
+    let get = || {
+        let made = Arc::clone(&made);
+        let load = move || {
+            let number = made.fetch_add(1, Ordering::SeqCst);
+            async move { Ok(format!("summary {number}")) }
+        };
+        cache.get_or_set(&node.store, "summary", kept, vec![tag.clone()], load)
+    };
+    assert_eq!(*get().await.expect("it is made"), "summary 0");
+    assert_eq!(*get().await.expect("it is kept"), "summary 0");
+    cache.invalidate_by_tag(std::slice::from_ref(&tag)).await;
+    assert_eq!(*get().await.expect("it is made again"), "summary 1");
+
+    let moment = cache.moment();
+    cache.set_with_tags("summary", Arc::new("set".to_owned()), kept, std::slice::from_ref(&tag), moment);
+    assert_eq!(*get().await.expect("it is kept"), "set");
+    cache.invalidate_by_tag(std::slice::from_ref(&tag)).await;
+    cache.set_with_tags("summary", Arc::new("late".to_owned()), kept, std::slice::from_ref(&tag), moment);
+    assert_eq!(
+        *get().await.expect("it is made again"),
+        "summary 2",
+        "what was read before the write is not used"
+    );
+}
+
+/// What one run of the race saw.
+#[derive(Debug, Default)]
+struct Seen {
+    reads: u64,
+    stale: u64,
+}
+
+/// Readers and writers of a few hot keys. A read is stale if it began after a write was answered and is older.
+async fn race<R, W>(keys: u128, reads_each: u64, read: R, write: W) -> Seen
+where
+    R: AsyncFn(Uuid) -> u64 + Clone,
+    W: AsyncFn(Uuid, u64),
+{
+    let answered: Vec<AtomicU64> = (0..keys).map(|_| AtomicU64::new(0)).collect();
+    let done = AtomicBool::new(false);
+    let reader = async || {
+        let mut seen = Seen::default();
+        for turn in 0..reads_each {
+            let key = fastrand::u128(0..keys);
+            let floor = answered[key as usize].load(Ordering::SeqCst);
+            let version = read(Uuid::from_u128(key)).await;
+            seen.reads += 1;
+            seen.stale += u64::from(version < floor);
+            if turn % 64 == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        seen
+    };
+    let writer = async {
+        let mut version = 0;
+        while !done.load(Ordering::SeqCst) {
+            version += 1;
+            let key = fastrand::u128(0..keys);
+            write(Uuid::from_u128(key), version).await;
+            answered[key as usize].store(version, Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_micros(200)).await;
+        }
+    };
+    let readers = async {
+        let seen = futures_util::future::join_all((0..16).map(|_| reader())).await;
+        done.store(true, Ordering::SeqCst);
+        seen.iter().fold(Seen::default(), |all, seen| Seen {
+            reads: all.reads + seen.reads,
+            stale: all.stale + seen.stale,
+        })
+    };
+    tokio::join!(writer, readers).1
+}
+
+#[tokio::test]
+async fn a_million_reads_under_writes_see_nothing_stale() {
+    let versions = Versions::new(true);
+    let node = Node::over(&versions).await;
+    let write = async |key, version| node.write(key, version).await;
+    let read = async |key| node.read(key).await.unwrap_or(0);
+    let seen = race(20, 62_500, read, write).await;
+    assert_eq!((seen.reads, seen.stale), (1_000_000, 0), "{} loads", versions.loads());
+    assert!(versions.loads() > 100, "the writes were felt: {} loads", versions.loads());
+}
+
+#[tokio::test]
+async fn the_race_catches_a_cache_that_only_deletes() {
+    let versions = Versions::new(true);
+    let cache: moka::future::Cache<Uuid, u64> = moka::future::Cache::new(1_000);
+    let write = async |key, version| {
+        versions.commit(key, version);
+        cache.invalidate(&key).await;
+    };
+    let read = async |key| {
+        let load =
+            async { versions.load(&[key]).await.expect("it is up").get(&key).map_or(0, |found| **found) };
+        cache.get_with(key, load).await
+    };
+    let seen = race(20, 2_000, read, write).await;
+    assert!(seen.stale > 0, "{seen:?}: the race cannot see what it is looking for");
+}

@@ -1,0 +1,81 @@
+//! A channel of Redis, listened to for as long as somebody does. Messages can be lost while the connection is: the
+//! listener is told, and must read the truth again.
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use tokio::{sync::mpsc, task::AbortHandle};
+
+use super::{CONNECT_TIMEOUT, Redis};
+
+/// What a listener hears.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// A message.
+    Message(Vec<u8>),
+    /// The connection was lost, or the listener was too slow: messages may be missing before this point. Also the
+    /// first thing that is heard once the subscription stands.
+    Gap,
+}
+
+/// A subscription; ends when it is dropped.
+#[derive(Debug)]
+pub struct Subscription {
+    messages: mpsc::Receiver<Heard>,
+    task: AbortHandle,
+}
+
+/// Messages that a slow listener may be behind.
+const BACKLOG: usize = 4_096;
+/// Between attempts to connect.
+const PAUSE: Duration = Duration::from_millis(250);
+
+impl Subscription {
+    pub(super) fn begin(redis: Redis, channel: String) -> Self {
+        let (sender, messages) = mpsc::channel(BACKLOG);
+        let task = tokio::spawn(async move {
+            loop {
+                listen(&redis, &channel, &sender).await;
+                if sender.is_closed() {
+                    return;
+                }
+                tokio::time::sleep(PAUSE.mul_f64(0.5 + fastrand::f64())).await;
+            }
+        });
+        Self { messages, task: task.abort_handle() }
+    }
+
+    /// The next thing that is heard.
+    pub async fn next(&mut self) -> Heard {
+        self.messages.recv().await.unwrap_or(Heard::Gap)
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Listens until the connection or the listener is gone.
+async fn listen(redis: &Redis, channel: &str, sender: &mpsc::Sender<Heard>) {
+    let connect = async {
+        let client = redis.inner.source.client().await?;
+        let mut connection = client.get_async_pubsub().await?;
+        connection.subscribe(channel).await?;
+        Ok::<_, redis::RedisError>(connection)
+    };
+    let Ok(Ok(connection)) = tokio::time::timeout(CONNECT_TIMEOUT, connect).await else { return };
+    if sender.send(Heard::Gap).await.is_err() {
+        return;
+    }
+    let mut messages = connection.into_on_message();
+    while let Some(message) = messages.next().await {
+        // A listener who is far behind gets what there is room for, then the news that something is missing.
+        if sender.try_send(Heard::Message(message.get_payload_bytes().to_vec())).is_err()
+            && sender.send(Heard::Gap).await.is_err()
+        {
+            return;
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! Live queries: the root `Subscription`. A subscription listens to what is written (`entities::change`); each change
+//! that concerns it is one event, and each event is one small request of its own: the row is read under the
+//! viewer's rights at that moment, then written by the same declarations as in a query. Not here: how events travel to
+//! the client (the hall's transports), what a subscription listens for (its domain).
+
+use std::{
+    borrow::Cow,
+    collections::VecDeque,
+    pin::Pin,
+    sync::{Arc, LazyLock},
+};
+
+use async_graphql::{
+    Context as EngineContext, OutputType as _, Response, SubscriptionType,
+    indexmap::IndexMap,
+    registry::{MetaField, MetaInputValue, MetaType, ObjectBuilder, Registry},
+};
+use entities::{
+    change::{Change, Changes},
+    scope::Scope,
+};
+use futures_util::{
+    FutureExt as _, Stream,
+    future::BoxFuture,
+    stream::{self, BoxStream},
+};
+use tokio::sync::broadcast::{Receiver, error::RecvError};
+
+use crate::{
+    Caller, Context, Graph, OperationKind, Prepared, Reply, Viewer,
+    batch::Loader,
+    edge::Arguments,
+    error::{Code, FieldError, RequestError},
+    location,
+    object::{Row, Visible, label},
+    refused,
+    select::{Planner, Selected},
+    session, submission, with_errors,
+    write::{Errors, Nulled, Writer},
+};
+
+/// All subscriptions.
+static FIELDS: LazyLock<Vec<Field>> = LazyLock::new(|| {
+    vec![
+        field(
+            "submissionChanged",
+            "Submissions to a form, as they are stored. Those that the viewer may not see do not come.",
+            submission::changed(),
+        ),
+        field(
+            "locationUpdated",
+            "New newest positions, by the devices' clocks. Those that the viewer may not see do not come.",
+            location::live::updated(),
+        ),
+        field(
+            "sessionEnded",
+            "Sessions of the viewer's account, as they end; for administrators, those of all accounts.",
+            session::ended(),
+        ),
+    ]
+});
+
+fn field<A: Arguments, I, L, U>(name: &'static str, about: &'static str, listen: Listen<A, I, L, U>) -> Field
+where
+    I: Send + Sync + 'static,
+    U: Visible,
+    L: Loader<Value = Arc<U::Row>>,
+{
+    Field { name, about, listen: Box::new(listen) }
+}
+
+/// A subscription: what it takes, which changes concern it, which row an event shows.
+pub(crate) struct Listen<A, I, L: Loader, U: Visible> {
+    /// Turns the arguments into what is of interest; what is wrong with them is told at once.
+    pub(crate) bind: fn(A, &Context) -> Result<I, FieldError>,
+    /// The key of the row that an event shows, if the change is of interest.
+    pub(crate) key: fn(&I, &Change) -> Option<L::Key>,
+    /// Reads the row.
+    pub(crate) load: fn(&Context) -> L,
+    /// Is it still of interest, now that it is read?
+    pub(crate) wants: fn(&I, &Change, &U::Row) -> bool,
+}
+
+struct Field {
+    name: &'static str,
+    about: &'static str,
+    listen: Box<dyn Listens>,
+}
+
+/// A `Listen` of any types.
+trait Listens: Send + Sync {
+    fn type_ref(&self, registry: &mut Registry) -> String;
+    fn arguments(&self, registry: &mut Registry) -> IndexMap<String, MetaInputValue>;
+    /// Reads the arguments and checks the selection.
+    fn open(
+        &'static self,
+        planner: Planner<'_>,
+        selected: &Selected<'_>,
+        ctx: &Context,
+    ) -> Result<Box<dyn Interest>, RequestError>;
+}
+
+/// What one subscriber listens for.
+trait Interest: Send + Sync {
+    fn concerns(&self, change: &Change) -> bool;
+    /// Reads and writes an event; `None` where there is nothing that the viewer may see.
+    fn event<'a>(
+        &'a self,
+        change: &'a Change,
+        planner: Planner<'a>,
+        selected: &'a Selected<'a>,
+        ctx: &'a Context,
+    ) -> BoxFuture<'a, Option<(Vec<u8>, Errors)>>;
+}
+
+impl<A, I, L, U> Listens for Listen<A, I, L, U>
+where
+    A: Arguments,
+    I: Send + Sync + 'static,
+    U: Visible,
+    L: Loader<Value = Arc<U::Row>>,
+{
+    fn type_ref(&self, registry: &mut Registry) -> String {
+        Row::<U>::create_type_info(registry)
+    }
+
+    fn arguments(&self, registry: &mut Registry) -> IndexMap<String, MetaInputValue> {
+        A::describe(registry)
+    }
+
+    fn open(
+        &'static self,
+        planner: Planner<'_>,
+        selected: &Selected<'_>,
+        ctx: &Context,
+    ) -> Result<Box<dyn Interest>, RequestError> {
+        U::object().plan(planner, &selected.sets, ctx)?;
+        let failed = |error: FieldError| RequestError::new(error.code, error.message).at(selected.place);
+        if ctx.scope == Scope::Nothing {
+            return Err(failed(FieldError::unauthenticated()));
+        }
+        let args = A::of(&planner, selected.field).map_err(FieldError::bad_input).map_err(failed)?;
+        let interest = (self.bind)(args, ctx).map_err(failed)?;
+        Ok(Box::new(Bound { listen: self, interest }))
+    }
+}
+
+struct Bound<A: 'static, I: 'static, L: Loader, U: Visible> {
+    listen: &'static Listen<A, I, L, U>,
+    interest: I,
+}
+
+impl<A, I, L, U> Interest for Bound<A, I, L, U>
+where
+    A: Arguments,
+    I: Send + Sync + 'static,
+    U: Visible,
+    L: Loader<Value = Arc<U::Row>>,
+{
+    fn concerns(&self, change: &Change) -> bool {
+        (self.listen.key)(&self.interest, change).is_some()
+    }
+
+    fn event<'a>(
+        &'a self,
+        change: &'a Change,
+        planner: Planner<'a>,
+        selected: &'a Selected<'a>,
+        ctx: &'a Context,
+    ) -> BoxFuture<'a, Option<(Vec<u8>, Errors)>> {
+        async move {
+            let key = (self.listen.key)(&self.interest, change)?;
+            let plan = U::object().plan(planner, &selected.sets, ctx).expect("it was checked before");
+            let reading = async {
+                let row = match ctx.batcher.load((self.listen.load)(ctx), key).await {
+                    Ok(row) => row.filter(|row| (self.listen.wants)(&self.interest, change, row))?,
+                    Err(error) => return Some(Err(error)),
+                };
+                let shown = U::visible_to(ctx, row)?;
+                Some(Ok(plan.run(vec![shown], ctx).await))
+            };
+            let rows = ctx.batcher.drive(reading).await?;
+            let mut out = b"{\"data\":".to_vec();
+            let start = out.len();
+            out.push(b'{');
+            out.extend(label(selected.key()));
+            let mut writer = Writer::new(out);
+            let written = writer.field(selected.key(), false, |writer| match &rows {
+                Ok(rows) => rows.write(0, writer),
+                Err(error) => Err(writer.fail(error, selected.place)),
+            });
+            let (mut out, errors) = writer.finish();
+            match written {
+                Ok(()) => out.push(b'}'),
+                Err(Nulled) => {
+                    out.truncate(start);
+                    out.extend(b"null");
+                }
+            }
+            Some(with_errors((out, errors)))
+        }
+        .boxed()
+    }
+}
+
+/// The events of one subscription, each as a complete answer. Nothing is kept for a reader that does not read: it falls
+/// behind what is announced and is told that it has missed something, as the last answer.
+pub type Events = BoxStream<'static, Reply>;
+
+/// A subscription under way.
+struct Subscribed {
+    graph: Graph,
+    viewer: Viewer,
+    prepared: Prepared,
+    interest: Box<dyn Interest>,
+    changes: Receiver<Changes>,
+    /// What concerns it in the transaction that was announced last.
+    pending: VecDeque<Change>,
+    lost: bool,
+}
+
+/// Begins to listen.
+pub(crate) fn subscribe(graph: &Graph, viewer: Viewer, prepared: Prepared) -> Result<Events, Reply> {
+    // From here on nothing is missed.
+    let changes = graph.inner.store.announcer().listen();
+    let ctx = graph.inner.context(viewer.clone(), Caller::default(), Arc::default());
+    let opened = selected(&prepared)
+        .and_then(|selected| match Subscription::field(selected.name()) {
+            Some(field) => field.listen.open(prepared.planner(), &selected, &ctx),
+            None => Err(RequestError::new(Code::ValidationFailed, ONE_FIELD).at(selected.place)),
+        })
+        .map_err(|error| refused(Some(OperationKind::Subscription), &[error]));
+    let (graph, pending) = (graph.clone(), VecDeque::new());
+    let subscribed = Subscribed { graph, viewer, interest: opened?, prepared, changes, pending, lost: false };
+    Ok(Box::pin(stream::unfold(subscribed, |mut subscribed| async {
+        let reply = subscribed.next().await?;
+        Some((reply, subscribed))
+    })))
+}
+
+const ONE_FIELD: &str = "A subscription asks for exactly one field";
+const LOST: &str =
+    "Events came faster than they were read, and some are lost: read what you need again, then subscribe";
+
+/// The one field of the operation (October 2021, §5.2.3.1).
+fn selected(prepared: &Prepared) -> Result<Selected<'_>, RequestError> {
+    let root = &prepared.operation().selection_set.node;
+    let mut selected = prepared.planner().collect(&|condition| condition == Subscription::NAME, &[root])?;
+    match (selected.pop(), selected.is_empty()) {
+        (Some(field), true) => Ok(field),
+        _ => Err(RequestError::new(Code::ValidationFailed, ONE_FIELD)),
+    }
+}
+
+impl Subscribed {
+    async fn next(&mut self) -> Option<Reply> {
+        loop {
+            while let Some(change) = self.pending.pop_front() {
+                if let Some(reply) = self.event(&change).await {
+                    return Some(reply);
+                }
+            }
+            if self.lost {
+                return None;
+            }
+            match self.changes.recv().await {
+                Ok(changes) => {
+                    let concerns = changes.iter().filter(|change| self.interest.concerns(change));
+                    self.pending.extend(concerns);
+                }
+                Err(RecvError::Closed) => return None,
+                Err(RecvError::Lagged(_)) => {
+                    self.lost = true;
+                    let lost = RequestError::new(Code::Overloaded, LOST);
+                    return Some(refused(Some(OperationKind::Subscription), &[lost]));
+                }
+            }
+        }
+    }
+
+    async fn event(&self, change: &Change) -> Option<Reply> {
+        let recorder = Arc::default();
+        let ctx = self.graph.inner.context(self.viewer.clone(), Caller::default(), Arc::clone(&recorder));
+        let selected = selected(&self.prepared).ok()?;
+        let event = self.interest.event(change, self.prepared.planner(), &selected, &ctx);
+        let (mut body, errors) = event.await?;
+        body.push(b'}');
+        Some(Reply::executed(OperationKind::Subscription, body, errors, &recorder))
+    }
+}
+
+/// The root's place in the library's registry. Execution never comes here.
+pub(crate) struct Subscription;
+
+impl Subscription {
+    const NAME: &'static str = "Subscription";
+
+    fn field(name: &str) -> Option<&'static Field> {
+        FIELDS.iter().find(|field| field.name == name)
+    }
+
+    fn describe(registry: &mut Registry) -> MetaType {
+        let fields = FIELDS.iter().map(|field| {
+            let mut meta = MetaField::new(field.name, field.listen.type_ref(registry));
+            meta.description = Some(field.about.to_owned());
+            meta.args = field.listen.arguments(registry);
+            (field.name.to_owned(), meta)
+        });
+        let fields = fields.collect();
+        ObjectBuilder::new(Self::NAME, fields)
+            .description(Some(
+                "Everything that can be waited for: over WebSocket (`graphql-transport-ws`) or as server-sent events."
+                    .to_owned(),
+            ))
+            .is_subscription(true)
+            .rust_typename(std::any::type_name::<Self>())
+            .build()
+    }
+}
+
+impl SubscriptionType for Subscription {
+    fn type_name() -> Cow<'static, str> {
+        Self::NAME.into()
+    }
+
+    fn create_type_info(registry: &mut Registry) -> String {
+        registry.create_subscription_type::<Self, _>(Self::describe)
+    }
+
+    fn create_field_stream<'a>(
+        &'a self,
+        _: &'a EngineContext<'_>,
+    ) -> Option<Pin<Box<dyn Stream<Item = Response> + Send + 'a>>> {
+        None
+    }
+}

@@ -1,0 +1,142 @@
+//! Subscriptions over HTTP: `graphql-transport-ws` on a WebSocket (`websocket`) and server-sent events (`sse`). Here is
+//! what both share: which requests are theirs, how an operation becomes answers, and what ends a stream from outside:
+//! the end of its session or token, and that of the server. A further transport is one more file beside them. Not
+//! here: what an event is (`schema::Events`).
+
+mod sse;
+mod websocket;
+
+use std::{future::Future, sync::Arc, time::Instant};
+
+use axum::{
+    extract::{Request, State},
+    http::{HeaderMap, StatusCode, header},
+    middleware::Next,
+    response::Response,
+};
+use futures_util::{
+    StreamExt as _,
+    stream::{self, BoxStream},
+};
+use schema::{Access, Opened, OperationKind, Reply, Viewer, token::Bearer};
+use tokio::sync::watch;
+use tracing::Span;
+
+use super::graphql::{self, Ran};
+use crate::App;
+
+/// Tells all streams that the server is about to end.
+#[derive(Debug)]
+pub(crate) struct Closing(watch::Sender<bool>);
+
+impl Default for Closing {
+    fn default() -> Self {
+        Self(watch::Sender::new(false))
+    }
+}
+
+impl Closing {
+    /// From now on streams end.
+    pub(crate) fn begin(&self) {
+        self.0.send_replace(true);
+    }
+
+    /// Done when it begins.
+    fn begun(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut closing = self.0.subscribe();
+        async move {
+            // The sender lives as long as the server.
+            let _ = closing.wait_for(|closing| *closing).await;
+        }
+    }
+}
+
+/// In front of the routes of plain GraphQL: takes the requests that want a stream.
+pub(super) async fn intercept(State(app): State<App>, request: Request, next: Next) -> Response {
+    if websocket::is_asked_for(request.headers()) {
+        return websocket::upgrade(app, request).await;
+    }
+    match sse::Asked::of(request.headers()) {
+        Some(asked) => sse::serve(app, asked, request).await,
+        None => next.run(request).await,
+    }
+}
+
+/// Why a stream ends although nobody asked it to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// The session was ended, or the account's rights changed.
+    Revoked,
+    /// The access token ran out.
+    Expired,
+    /// The server stops.
+    Closing,
+}
+
+/// Done when a stream of this caller has to end.
+fn end(app: &App, bearer: Option<Bearer>) -> impl Future<Output = End> + Send + use<> {
+    let (access, closing) = (app.access.clone(), app.closing.begun());
+    let changed = app.store.revocations().changed();
+    async move {
+        tokio::select! {
+            () = closing => End::Closing,
+            end = not_good_any_more(access, bearer, changed) => end,
+        }
+    }
+}
+
+async fn not_good_any_more(access: Access, bearer: Option<Bearer>, mut changed: watch::Receiver<u64>) -> End {
+    let Some(bearer) = bearer else { return std::future::pending().await };
+    let left = (bearer.expires_at - entities::clock::now()).to_std().unwrap_or_default();
+    let expired = tokio::time::sleep(left);
+    let revoked = async {
+        while !access.is_revoked(&bearer) {
+            if changed.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    };
+    tokio::select! {
+        () = expired => End::Expired,
+        () = revoked => End::Revoked,
+    }
+}
+
+/// An operation as a stream of answers. One that did not run (`Reply::executed`) is the last.
+fn answers(
+    app: App,
+    headers: Arc<HeaderMap>,
+    viewer: Viewer,
+    request: schema::Request,
+    transport: &'static str,
+) -> BoxStream<'static, Reply> {
+    let opening = async move {
+        let started = Instant::now();
+        let opened = tokio::time::timeout(app.http.request_timeout, app.graph.open(viewer, request)).await;
+        let ran = match &opened {
+            Ok(Opened::Reply(reply)) => Ran::answered(reply),
+            Ok(Opened::Events(_)) => Ran::begun(OperationKind::Subscription),
+            Err(_) => Ran::timed_out(),
+        };
+        graphql::record(&app, &headers, &Span::none(), started, StatusCode::OK, &ran);
+        match opened {
+            Ok(Opened::Events(events)) => {
+                let counted = app.metrics.begin_subscription(transport);
+                // Held by the stream, so that it ends with it.
+                events.inspect(move |_| _ = &counted).boxed()
+            }
+            Ok(Opened::Reply(reply)) => stream::iter([reply]).boxed(),
+            Err(_) => stream::iter([graphql::TIMEOUT.into_reply()]).boxed(),
+        }
+    };
+    stream::once(opening).flatten().boxed()
+}
+
+/// Is the request from a page of this server, or from no page at all?
+fn is_same_origin(headers: &HeaderMap) -> bool {
+    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    text(header::ORIGIN).is_none_or(|origin| {
+        let host = origin.split_once("://").map_or("", |(_, host)| host);
+        text(header::HOST).is_some_and(|own| own.eq_ignore_ascii_case(host))
+    })
+}

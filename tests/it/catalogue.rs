@@ -1,0 +1,290 @@
+//! Every mutation of the schema, with an input that works, who may run it, and what the others are told. Each is run by
+//! every role: who may leaves exactly one entry in the activity log, who may not leaves nothing. A mutation of the
+//! schema that is not listed here fails. Not here: what each mutation does in detail.
+
+use entities::{
+    clock,
+    id::{SessionId, UserId},
+    user::Role::{self, Admin, Collector, Editor, Manager, Viewer},
+};
+use serde_json::{Value, json};
+
+use crate::harness::{Client, Shape, TestApp, shape, text};
+
+const EVERYBODY: &[Role] = &[Admin, Manager, Editor, Collector, Viewer];
+
+/// What those who may not are told.
+#[derive(Clone, Copy, Debug)]
+enum Otherwise {
+    /// Nobody is told anything: it is open to all, signed in or not.
+    Open,
+    /// All may who are signed in.
+    Unauthenticated,
+    /// `errors` with this code.
+    Forbidden,
+}
+
+/// A mutation of the schema.
+struct Mutation {
+    name: &'static str,
+    /// The verb of its entry in the activity log.
+    action: &'static str,
+    allowed: &'static [Role],
+    otherwise: Otherwise,
+    /// An input that works, for this caller.
+    input: fn(&Caller) -> Option<Value>,
+}
+
+/// One who is about to run a mutation.
+struct Caller {
+    /// The account that is called upon, which belongs to the caller.
+    own: UserId,
+    /// The caller's session.
+    session: String,
+    /// Another session of the caller's.
+    other_session: String,
+    /// The refresh token of `session`.
+    refresh_token: String,
+    /// An account of somebody else.
+    stranger: UserId,
+    email: String,
+}
+
+const PASSWORD: &str = "correct horse battery staple";
+
+/// Mutations that later files of the schema bring are added here: the tests below fail without.
+const MUTATIONS: &[Mutation] = &[
+    Mutation {
+        name: "signUp",
+        action: "user.sign_up",
+        allowed: EVERYBODY,
+        otherwise: Otherwise::Open,
+        input: |caller| {
+            let email = format!("new-{}", caller.email);
+            Some(json!({ "email": email, "password": PASSWORD, "displayName": "New" }))
+        },
+    },
+    Mutation {
+        name: "signIn",
+        action: "session.create",
+        allowed: EVERYBODY,
+        otherwise: Otherwise::Open,
+        input: |caller| Some(json!({ "email": caller.email, "password": PASSWORD })),
+    },
+    Mutation {
+        name: "refreshSession",
+        action: "session.refresh",
+        allowed: EVERYBODY,
+        otherwise: Otherwise::Open,
+        input: |caller| Some(json!({ "refreshToken": caller.refresh_token })),
+    },
+    Mutation {
+        name: "signOut",
+        action: "session.sign_out",
+        allowed: EVERYBODY,
+        otherwise: Otherwise::Unauthenticated,
+        input: |_| None,
+    },
+    Mutation {
+        name: "revokeSession",
+        action: "session.revoke",
+        allowed: EVERYBODY,
+        otherwise: Otherwise::Unauthenticated,
+        input: |caller| Some(json!({ "id": caller.other_session })),
+    },
+    Mutation {
+        name: "revokeAllSessions",
+        action: "session.revoke",
+        allowed: EVERYBODY,
+        otherwise: Otherwise::Unauthenticated,
+        input: |caller| Some(json!({ "userId": caller.own.to_string() })),
+    },
+    Mutation {
+        name: "renameSession",
+        action: "session.rename",
+        allowed: EVERYBODY,
+        otherwise: Otherwise::Unauthenticated,
+        input: |caller| Some(json!({ "id": caller.session, "name": "Phone" })),
+    },
+    Mutation {
+        name: "updateProfile",
+        action: "user.update",
+        allowed: EVERYBODY,
+        otherwise: Otherwise::Unauthenticated,
+        input: |_| Some(json!({ "displayName": "Another" })),
+    },
+    Mutation {
+        name: "changePassword",
+        action: "user.change_password",
+        allowed: EVERYBODY,
+        otherwise: Otherwise::Unauthenticated,
+        input: |_| Some(json!({ "currentPassword": PASSWORD, "newPassword": "another good password" })),
+    },
+    Mutation {
+        name: "createUser",
+        action: "user.create",
+        allowed: &[Admin],
+        otherwise: Otherwise::Forbidden,
+        input: |caller| {
+            let email = format!("made-{}", caller.email);
+            Some(json!({ "email": email, "displayName": "Made", "role": "VIEWER" }))
+        },
+    },
+    Mutation {
+        name: "updateUser",
+        action: "user.update",
+        allowed: &[Admin],
+        otherwise: Otherwise::Forbidden,
+        input: |caller| Some(json!({ "id": caller.stranger.to_string(), "displayName": "Changed" })),
+    },
+    Mutation {
+        name: "recordLocations",
+        action: "location.record",
+        allowed: &[Admin, Manager, Editor, Collector],
+        otherwise: Otherwise::Forbidden,
+        input: |_| {
+            let point = json!({ "timestamp": clock::now(), "latitude": 52.5, "longitude": 13.4 });
+            Some(json!({ "points": [point] }))
+        },
+    },
+];
+
+/// Is this mutation listed?
+pub(crate) fn runs(name: &str) -> bool {
+    MUTATIONS.iter().any(|mutation| mutation.name == name)
+}
+
+/// A document that runs a mutation and selects every field of its payload.
+fn document(shape: &Shape, mutation: &Mutation) -> String {
+    let declared = &shape["Mutation"].fields[mutation.name];
+    let (parameter, argument) = match declared.arguments.get("input") {
+        Some(input) => (format!("($input: {input}!)"), "(input: $input)"),
+        None => (String::new(), ""),
+    };
+    let fields = everything(shape, &declared.of);
+    format!("mutation{parameter} {{ {}{argument} {{ {fields} }} }}", mutation.name)
+}
+
+/// All fields of a payload; of what can be asked for by itself only the id.
+fn everything(shape: &Shape, type_name: &str) -> String {
+    let fields = shape[type_name].fields.iter().map(|(name, field)| {
+        let of = shape.get(&field.of);
+        match of.map_or("SCALAR", |of| of.kind.as_str()) {
+            "INTERFACE" => format!("{name} {{ code message path }}"),
+            "OBJECT" if of.is_some_and(|of| of.fields.contains_key("id")) => format!("{name} {{ id }}"),
+            "OBJECT" => format!("{name} {{ {} }}", everything(shape, &field.of)),
+            _ => name.clone(),
+        }
+    });
+    fields.collect::<Vec<_>>().join(" ")
+}
+
+/// Every reason for which something was refused, wherever it stands in the payload.
+fn user_errors(payload: &Value) -> Vec<&Value> {
+    match payload {
+        Value::Object(fields) => fields
+            .iter()
+            .flat_map(|(name, value)| match (name.as_str(), value) {
+                ("userErrors", Value::Array(errors)) => errors.iter().collect(),
+                _ => user_errors(value),
+            })
+            .collect(),
+        Value::Array(items) => items.iter().flat_map(user_errors).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// A new account of this role with two sessions.
+async fn caller(app: &TestApp, role: Role, email: &str, address: &str) -> Caller {
+    let sign_up = "mutation($e: String!, $p: String!) { signUp(input: { email: $e, password: $p, displayName: \"Ann\" }) {
+        user { id } session { id } refreshToken } }";
+    let variables = json!({ "e": email, "p": PASSWORD });
+    let made =
+        app.anonymous().from(address).run(sign_up, variables.clone()).await.expect_data(sign_up)["signUp"]
+            .clone();
+    let sign_in = "mutation($e: String!, $p: String!) { signIn(input: { email: $e, password: $p }) { session { id } } }";
+    let second =
+        app.anonymous().from(address).run(sign_in, variables).await.expect_data(sign_in)["signIn"].clone();
+    app.sql(&format!("update users set role = '{}' where email = '{email}'", role.as_str())).await;
+    Caller {
+        own: UserId::parse(&text(&made["user"]["id"])).expect("an id"),
+        session: text(&made["session"]["id"]),
+        other_session: text(&second["session"]["id"]),
+        refresh_token: text(&made["refreshToken"]),
+        stranger: TestApp::account(Viewer),
+        email: email.to_owned(),
+    }
+}
+
+/// The verbs of the whole activity log, newest first.
+async fn log(app: &TestApp) -> (u64, String) {
+    let log = app.service().ask("{ activityLogs(first: 1) { totalCount nodes { actionType } } }").await;
+    let count = log["activityLogs"]["totalCount"].as_u64().expect("a count");
+    (count, text(&log["activityLogs"]["nodes"][0]["actionType"]))
+}
+
+#[tokio::test]
+async fn every_mutation_leaves_one_entry_when_it_may_and_none_when_not() {
+    for app in TestApp::both_own().await {
+        app.graph.access().open().await.expect("keys are made");
+        let shape = shape(&app).await;
+        let listed: Vec<&str> = MUTATIONS.iter().map(|mutation| mutation.name).collect();
+        let missing: Vec<&String> =
+            shape["Mutation"].fields.keys().filter(|name| !listed.contains(&name.as_str())).collect();
+        assert!(missing.is_empty(), "add these mutations to `MUTATIONS` of {}: {missing:?}", file!());
+        let mut cells = 0;
+        // Each caller comes from elsewhere: nobody is throttled.
+        let mut addresses =
+            (1..).map(|index: u32| std::net::Ipv4Addr::from_bits(0x0a00_0000 + index * 256).to_string());
+        let mut address = || addresses.next().expect("there is always another");
+        for mutation in MUTATIONS {
+            let query = document(&shape, mutation);
+            for role in EVERYBODY {
+                let email = format!("{}-{}@example.com", mutation.name, role.as_str()).to_lowercase();
+                let caller = caller(&app, *role, &email, &address()).await;
+                let session = SessionId::parse(&caller.session).expect("an id");
+                let client = app.in_session(caller.own, *role, session).from(&address());
+                let may = mutation.allowed.contains(role);
+                run(&app, &client, mutation, &query, (mutation.input)(&caller), may).await;
+                cells += 1;
+            }
+            let email = format!("{}-nobody@example.com", mutation.name).to_lowercase();
+            let caller = caller(&app, Viewer, &email, &address()).await;
+            let open = matches!(mutation.otherwise, Otherwise::Open);
+            run(&app, &app.anonymous().from(&address()), mutation, &query, (mutation.input)(&caller), open)
+                .await;
+            cells += 1;
+        }
+        println!("{cells} cells, 0 wrong");
+    }
+}
+
+/// Runs a mutation as somebody who may or may not, and looks at the log.
+async fn run(
+    app: &TestApp,
+    client: &Client<'_>,
+    mutation: &Mutation,
+    query: &str,
+    input: Option<Value>,
+    may: bool,
+) {
+    let (before, _) = log(app).await;
+    let reply = client.run(query, input.map_or(json!({}), |input| json!({ "input": input }))).await;
+    let (after, action) = log(app).await;
+    let name = mutation.name;
+    if may {
+        let data = reply.expect_data(query);
+        assert!(user_errors(&data[name]).is_empty(), "{name}: {}", data[name]);
+        assert_eq!(
+            (after - before, action.as_str()),
+            (1, mutation.action),
+            "{name}: entries in the activity log"
+        );
+        return;
+    }
+    let anonymous = reply.codes == ["UNAUTHENTICATED"];
+    let forbidden = matches!(mutation.otherwise, Otherwise::Forbidden) && reply.codes == ["FORBIDDEN"];
+    assert!(anonymous || forbidden, "{name}: {}", reply.body);
+    assert!(reply.data.is_null());
+    assert_eq!(after, before, "{name}: nothing was done");
+}

@@ -1,0 +1,101 @@
+//! A private Redis for one test: on a free port, storing nothing, to be killed, started again and stopped in its
+//! tracks. Ends with the test.
+
+use std::{
+    net::TcpListener,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use entities::redis::{Redis, RedisUrl};
+use prometheus_client::registry::Registry;
+
+pub(crate) struct RedisServer {
+    port: u16,
+    process: Option<Child>,
+}
+
+impl RedisServer {
+    /// Starts one.
+    pub(crate) async fn start() -> Self {
+        let port =
+            TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
+        let mut server = Self { port, process: None };
+        server.launch().await;
+        server
+    }
+
+    /// Starts it again, empty, on the same port.
+    pub(crate) async fn launch(&mut self) {
+        let port = self.port.to_string();
+        let process = Command::new("redis-server")
+            .args([
+                "--port",
+                &port,
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+                "--loglevel",
+                "warning",
+            ])
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server is not in the PATH; install it (Debian: apt-get install redis-server)");
+        self.process = Some(process);
+        for _ in 0..500 {
+            if tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_ok() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("redis-server does not listen on port {port} after five seconds");
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+
+    /// Keeps its connections and answers nothing.
+    pub(crate) fn freeze(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Answers again.
+    pub(crate) fn thaw(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let id = self.process.as_ref().expect("it runs").id().to_string();
+        let sent = Command::new("kill").args([signal, &id]).status().expect("there is a `kill`");
+        assert!(sent.success(), "kill {signal} {id}");
+    }
+
+    pub(crate) fn url(&self) -> RedisUrl {
+        format!("redis://127.0.0.1:{}", self.port).parse().expect("a URL")
+    }
+
+    /// A handle of a node's own.
+    pub(crate) fn handle(&self) -> Redis {
+        Redis::new(&self.url(), &mut Registry::default())
+    }
+
+    /// Runs a command of the operator's.
+    pub(crate) fn cli(&self, arguments: &[&str]) -> String {
+        let output = Command::new("redis-cli").args(["-p", &self.port.to_string()]).args(arguments).output();
+        String::from_utf8_lossy(&output.expect("redis-cli comes with redis-server").stdout).trim().to_owned()
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

@@ -1,0 +1,212 @@
+//! Subscriptions: who gets which events, what an event shows, and what becomes of those who fall behind. Not here: how
+//! events travel (the hall's tests, and the outside clients of `tests/live`).
+
+use entities::{
+    change::Change,
+    clock,
+    id::{FormId, SessionId, SubmissionId},
+    user::Role,
+};
+use futures_util::{FutureExt as _, StreamExt as _};
+use schema::Events;
+use serde_json::{Value, json};
+
+use crate::harness::{Client, Reply, TestApp, text};
+
+const UPDATED: &str = "subscription($users: [ID!], $area: AreaInput) {
+    moved: locationUpdated(userIds: $users, area: $area) { latitude user { id displayName } } }";
+
+async fn go_to(client: &Client<'_>, latitude: f64, longitude: f64) {
+    let query =
+        "mutation($input: RecordLocationsInput!) { recordLocations(input: $input) { acceptedCount } }";
+    let point = json!({"timestamp": clock::now(), "latitude": latitude, "longitude": longitude});
+    let data = client.run(query, json!({"input": {"points": [point]}})).await.expect_data(query);
+    assert_eq!(data["recordLocations"]["acceptedCount"], 1);
+}
+
+async fn subscribe(client: &Client<'_>, query: &str, variables: Value) -> Events {
+    client.subscribe(query, variables).await.unwrap_or_else(|reply| panic!("{}", reply.body))
+}
+
+async fn next(events: &mut Events) -> Reply {
+    Reply::of(events.next().await.expect("one more event"))
+}
+
+/// What has come so far, as the latitudes of positions.
+async fn latitudes(events: &mut Events, count: usize) -> Vec<f64> {
+    let mut all = Vec::new();
+    for _ in 0..count {
+        let data = next(events).await.expect_data(UPDATED);
+        all.push(data["moved"]["latitude"].as_f64().expect("a number"));
+    }
+    all
+}
+
+#[tokio::test]
+async fn positions_reach_those_who_may_see_them() {
+    for app in TestApp::both_own().await {
+        let [collector, editor, manager] =
+            [Role::Collector, Role::Editor, Role::Manager].map(|role| app.as_role(role));
+        let mut own = subscribe(&collector, UPDATED, json!({})).await;
+        let mut all = subscribe(&manager, UPDATED, json!({})).await;
+        let of = json!({"users": [TestApp::account(Role::Collector)]});
+        let mut some = subscribe(&manager, UPDATED, of.clone()).await;
+        let mut foreign = subscribe(&editor, UPDATED, of).await;
+        go_to(&collector, 1.0, 1.0).await;
+        go_to(&editor, 2.0, 2.0).await;
+        go_to(&collector, 3.0, 3.0).await;
+        assert_eq!(latitudes(&mut own, 1).await, [3.0], "the first was overtaken before it was read");
+        assert_eq!(latitudes(&mut all, 2).await, [2.0, 3.0]);
+        assert_eq!(latitudes(&mut some, 1).await, [3.0]);
+        go_to(&collector, 4.0, 4.0).await;
+        let first = next(&mut own).await;
+        let name = &first.data["moved"]["user"]["displayName"];
+        assert!(name.as_str().is_some_and(|name| !name.is_empty()), "{}", first.body);
+        for events in [&mut own, &mut foreign] {
+            assert!(events.next().now_or_never().is_none(), "nothing else comes");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_area_leaves_out_what_is_outside() {
+    for app in TestApp::both_own().await {
+        let collector = app.as_role(Role::Collector);
+        let across = json!({"area": {"box": {"west": 170, "south": -10, "east": -170, "north": 10}}});
+        let around = json!({"area": {"circle": {"latitude": 0, "longitude": 180, "radius": 120_000}}});
+        let mut in_box = subscribe(&collector, UPDATED, across).await;
+        let mut in_circle = subscribe(&collector, UPDATED, around).await;
+        for (latitude, longitude) in [(1.0, 179.9), (2.0, -175.0), (3.0, 0.0), (11.0, 175.0), (0.5, -179.5)] {
+            go_to(&collector, latitude, longitude).await;
+            // Read at once, or it is overtaken.
+            if (-10.0..=10.0).contains(&latitude) && longitude.abs() >= 170.0 {
+                assert_eq!(latitudes(&mut in_box, 1).await, [latitude]);
+            } else {
+                assert!(in_box.next().now_or_never().is_none());
+            }
+            if latitude == 1.0 || latitude == 0.5 {
+                assert_eq!(latitudes(&mut in_circle, 1).await, [latitude]);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn areas_hold_the_same_points_in_memory_and_in_sql() {
+    use entities::location::Area;
+    let areas = [
+        ("{box: {west: 170, south: -60, east: -100, north: 60}}", Area::in_box(170.0, -60.0, -100.0, 60.0)),
+        ("{box: {west: -20, south: 30, east: 40, north: 70}}", Area::in_box(-20.0, 30.0, 40.0, 70.0)),
+        ("{circle: {latitude: 50, longitude: 10, radius: 900000}}", Area::circle(50.0, 10.0, 900_000.0)),
+        ("{circle: {latitude: 0, longitude: 180, radius: 9000000}}", Area::circle(0.0, 180.0, 9_000_000.0)),
+        ("{circle: {latitude: 85, longitude: 0, radius: 6000000}}", Area::circle(85.0, 0.0, 6_000_000.0)),
+    ];
+    for app in TestApp::both().await {
+        let admin = app.as_admin();
+        let list = async |area: &str| {
+            let query =
+                format!("{{ latestLocations(first: 1000 {area}) {{ nodes {{ id latitude longitude }} }} }}");
+            admin.ask(&query).await["latestLocations"]["nodes"].as_array().expect("a list").clone()
+        };
+        let all = list("").await;
+        for (text, area) in &areas {
+            let area = area.as_ref().expect("an area");
+            let number = |node: &Value, name: &str| node[name].as_f64().expect("a number");
+            let inside = |node: &&Value| area.contains(number(node, "latitude"), number(node, "longitude"));
+            let wanted: Vec<Value> = all.iter().filter(inside).cloned().collect();
+            assert_eq!(list(&format!("area: {text}")).await, wanted, "{text}");
+        }
+    }
+}
+
+const CHANGED: &str = "subscription($form: ID!) { submissionChanged(formId: $form) { id form { id } } }";
+
+#[tokio::test]
+async fn submissions_reach_those_who_may_see_them() {
+    for app in TestApp::both().await {
+        let data = app
+            .as_admin()
+            .ask("{ forms(first: 20) { nodes { id submissions(first: 1) { nodes { id user { id } } } } } }")
+            .await;
+        let forms = data["forms"]["nodes"].as_array().expect("a list");
+        let found = forms.iter().find(|form| form["submissions"]["nodes"][0]["user"].is_object());
+        let form = found.expect("a form that was filled in");
+        let submission = &form["submissions"]["nodes"][0];
+        let variables = json!({"form": form["id"]});
+        let mut seen = subscribe(&app.as_admin(), CHANGED, variables.clone()).await;
+        let mut hidden = subscribe(&app.as_role(Role::Viewer), CHANGED, variables).await;
+        let mut other = subscribe(&app.as_admin(), CHANGED, json!({"form": submission["id"]})).await;
+        let change = Change::Submission {
+            id: SubmissionId::parse(&text(&submission["id"])).expect("an id"),
+            form: FormId::parse(&text(&form["id"])).expect("an id"),
+            user: None,
+        };
+        app.store.announcer().announce([change].into());
+        let event = next(&mut seen).await.expect_data(CHANGED);
+        let wanted = json!({"submissionChanged": {"id": submission["id"], "form": {"id": form["id"]}}});
+        assert_eq!(event, wanted);
+        for events in [&mut hidden, &mut other] {
+            let waited = tokio::time::timeout(std::time::Duration::from_millis(100), events.next()).await;
+            assert!(waited.is_err(), "nothing comes");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_end_of_a_session_reaches_its_user_and_administrators() {
+    let query = "subscription { sessionEnded { id isCurrent user { id } } }";
+    for app in TestApp::both().await {
+        let data =
+            app.as_role(Role::Collector).ask("{ me { id sessions(first: 1) { nodes { id } } } }").await;
+        let session = &data["me"]["sessions"]["nodes"][0]["id"];
+        let (id, user) =
+            (SessionId::parse(&text(session)).expect("an id"), TestApp::account(Role::Collector));
+        let mut own = subscribe(&app.in_session(user, Role::Collector, id), query, json!({})).await;
+        let mut all = subscribe(&app.as_admin(), query, json!({})).await;
+        let mut foreign = subscribe(&app.as_role(Role::Manager), query, json!({})).await;
+        app.store.announcer().announce([Change::SessionEnded { id, user }].into());
+        let event =
+            |current| json!({"sessionEnded": {"id": session, "isCurrent": current, "user": {"id": user}}});
+        assert_eq!(next(&mut own).await.expect_data(query), event(true));
+        assert_eq!(next(&mut all).await.expect_data(query), event(false));
+        assert!(foreign.next().now_or_never().is_none(), "managers do not see sessions of others");
+    }
+}
+
+#[tokio::test]
+async fn who_falls_behind_is_told_and_gets_no_more() {
+    let app = TestApp::sqlite().await;
+    let mut slow = subscribe(&app.as_admin(), UPDATED, json!({})).await;
+    let user = TestApp::account(Role::Collector);
+    for _ in 0..5_000 {
+        app.store.announcer().announce([Change::User { id: user }].into());
+    }
+    assert_eq!(next(&mut slow).await.codes, ["OVERLOADED"]);
+    assert!(slow.next().await.is_none());
+}
+
+#[tokio::test]
+async fn a_subscription_asks_for_one_field_that_it_may_ask_for() {
+    let app = TestApp::sqlite().await;
+    let refused = async |client: Client<'_>, query: &str| {
+        let reply = client.subscribe(query, json!({})).await.err().expect("refused");
+        (reply.executed, reply.codes[0].clone())
+    };
+    let code = |code: &str| (false, code.to_owned());
+    for query in [
+        "subscription { sessionEnded { id } more: sessionEnded { id } }",
+        "subscription { __typename }",
+        "subscription { nothing { id } }",
+        "subscription { sessionEnded { x: id x: isActive } }",
+    ] {
+        assert_eq!(refused(app.as_admin(), query).await, code("GRAPHQL_VALIDATION_FAILED"), "{query}");
+    }
+    let bad_id = "subscription { submissionChanged(formId: \"x\") { id } }";
+    assert_eq!(refused(app.as_admin(), bad_id).await, code("BAD_USER_INPUT"));
+    let area = "subscription { locationUpdated(area: {box: {west: 0, south: 9, east: 0, north: 1}}) { id } }";
+    assert_eq!(refused(app.as_admin(), area).await, code("BAD_USER_INPUT"));
+    let query = "subscription { sessionEnded { id } }";
+    assert_eq!(refused(app.anonymous(), query).await, code("UNAUTHENTICATED"));
+    let reply = app.as_admin().run(query, json!({})).await;
+    assert_eq!((reply.executed, reply.codes), (false, vec!["BAD_USER_INPUT".to_owned()]), "over plain HTTP");
+}

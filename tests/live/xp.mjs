@@ -1,0 +1,104 @@
+// A server of the test's own: XP_BINARY is the program. It runs in an empty folder with demo data, on a free port.
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+
+const binary = process.env.XP_BINARY;
+assert.ok(binary, "XP_BINARY is not set: it names the program under test");
+
+const PASSWORD = "xp-graph-demo";
+
+export async function start(environment = {}) {
+  const home = await mkdtemp(join(tmpdir(), "xp-live-"));
+  const env = { HOME: home, PATH: process.env.PATH, PORT: "0", ...environment };
+  const server = spawn(binary, ["dev"], { cwd: home, env, stdio: ["ignore", "pipe", "pipe"] });
+  server.stderr.resume();
+  const lines = createInterface({ input: server.stdout });
+  let url;
+  for await (const line of lines) {
+    url = line.match(/GraphQL\s+(http:\S+)/)?.[1];
+    if (url) break;
+  }
+  server.stdout.resume();
+  assert.ok(url, "the server did not say where it is");
+  while (!(await fetch(new URL("/readyz", url)).catch(() => ({}))).ok) await pause(100);
+  return new Xp(server, url, home);
+}
+
+export const pause = (ms) => new Promise((done) => setTimeout(done, ms));
+
+class Xp {
+  constructor(server, url, home) {
+    Object.assign(this, { server, url, home, socketUrl: url.replace("http", "ws") });
+  }
+
+  /** One operation; it must succeed. */
+  async ask(token, query, variables = {}) {
+    const headers = { "content-type": "application/json" };
+    if (token) headers.authorization = `Bearer ${token}`;
+    const response = await fetch(this.url, { method: "POST", headers, body: JSON.stringify({ query, variables }) });
+    const { data, errors } = await response.json();
+    assert.equal(errors, undefined, JSON.stringify(errors));
+    return data;
+  }
+
+  /** A new session of a demo account. */
+  async signIn(name) {
+    const config = await (await fetch(new URL("/playground/config.json", this.url))).json();
+    const account = config.accounts.find((account) => account.role === name);
+    const { me } = await this.ask(account.token, "{ me { email } }");
+    const query = `mutation($input: SignInInput!) { signIn(input: $input) {
+      accessToken refreshToken session { id } user { id } userErrors { code message } } }`;
+    const { signIn } = await this.ask(undefined, query, { input: { email: me.email, password: PASSWORD } });
+    assert.deepEqual(signIn.userErrors, []);
+    return { token: signIn.accessToken, refresh: signIn.refreshToken, session: signIn.session.id, user: signIn.user.id };
+  }
+
+  async goTo(token, latitude, longitude = 13.4) {
+    const query = "mutation($input: RecordLocationsInput!) { recordLocations(input: $input) { acceptedCount } }";
+    const point = { timestamp: new Date().toISOString(), latitude, longitude };
+    const { recordLocations } = await this.ask(token, query, { input: { points: [point] } });
+    assert.equal(recordLocations.acceptedCount, 1);
+  }
+
+  endSession(token, id) {
+    const query = "mutation($input: RevokeSessionInput!) { revokeSession(input: $input) { userErrors { code } } }";
+    return this.ask(token, query, { input: { id } });
+  }
+
+  /** How many subscriptions there are, by the metric. */
+  async subscriptions(transport) {
+    const text = await (await fetch(new URL("/metrics", this.url))).text();
+    const line = text.split("\n").find((line) => line.startsWith(`graphql_server_subscriptions{transport="${transport}"}`));
+    return Number(line?.split(" ")[1] ?? 0);
+  }
+
+  /** Waits until the metric says so. */
+  async expectSubscriptions(transport, count) {
+    for (let tries = 0; tries < 100; tries++) {
+      if ((await this.subscriptions(transport)) === count) return;
+      await pause(50);
+    }
+    assert.equal(await this.subscriptions(transport), count);
+  }
+
+  /** Resident memory, KiB. */
+  async memory() {
+    const status = await readFile(`/proc/${this.server.pid}/status`, "utf8");
+    return Number(status.match(/VmRSS:\s+(\d+)/)[1]);
+  }
+
+  /** SIGTERM; the exit code. */
+  async stop() {
+    if (this.server.exitCode === null) {
+      this.server.kill("SIGTERM");
+      await once(this.server, "exit");
+    }
+    await rm(this.home, { recursive: true, force: true });
+    return this.server.exitCode;
+  }
+}
