@@ -10,6 +10,7 @@ mod catalogue;
 mod commands;
 mod corpus;
 mod forms;
+mod killed;
 mod limits;
 mod live;
 mod matrix;
