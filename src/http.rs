@@ -90,6 +90,7 @@ pub fn router(app: App) -> Router {
         .layer(compression())
         .layer(map_response(caching::tag_encoding));
     let mut routes = graphql
+        .route("/schemas/form-definition.json", get(form_definition))
         .route("/.well-known/jwks.json", get(jwks))
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz));
@@ -220,6 +221,7 @@ fn route_label(path: &str) -> &'static str {
         "/readyz" => "/readyz",
         "/metrics" => "/metrics",
         "/schema.graphql" => "/schema.graphql",
+        "/schemas/form-definition.json" => "/schemas/form-definition.json",
         "/.well-known/jwks.json" => "/.well-known/jwks.json",
         "/" => "/",
         _ if path.starts_with("/graphql/") => "/graphql/{id}",
@@ -231,6 +233,13 @@ fn route_label(path: &str) -> &'static str {
 async fn sdl(State(app): State<App>) -> Response {
     ([(header::CONTENT_TYPE, "application/graphql; charset=utf-8")], app.graph.sdl().to_owned())
         .into_response()
+}
+
+/// The JSON Schema of form definitions, for form builders and their editors.
+async fn form_definition() -> Response {
+    let headers =
+        [(header::CONTENT_TYPE, "application/schema+json"), (header::CACHE_CONTROL, "public, max-age=3600")];
+    (headers, entities::form::definition::JSON_SCHEMA).into_response()
 }
 
 /// The public keys of access tokens, for gateways and other subgraphs.

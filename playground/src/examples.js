@@ -7,6 +7,8 @@ const variables = import.meta.glob("../operations/*.json", { query: "?raw", impo
 
 const ORDER = [
   ...["first", "w1", "w2", "w3", "w4", "entities", "latest-locations"],
+  ...["create-form", "update-form", "save-form-draft", "publish-form", "set-form-status"],
+  ...["create-submission", "create-submissions"],
   ...["record-locations", "location-updated", "submission-changed", "session-ended"],
 ];
 const IDS = /* GraphQL */ `query ExampleIds($first: Int) {
@@ -49,7 +51,7 @@ function fill(text, { users = [], forms = [] }) {
   const representations = users.map((id) => ({ __typename: "User", id }));
   const filled = text
     .replace(USER_ID, JSON.stringify(users[0] ?? ""))
-    .replace(FORM_ID, JSON.stringify(forms[0] ?? ""))
+    .replaceAll(FORM_ID, JSON.stringify(forms[0] ?? ""))
     .replace(NOW, JSON.stringify(new Date().toISOString()))
     .replace(REPRESENTATIONS, JSON.stringify(representations));
   return JSON.stringify(JSON.parse(filled), null, 2);
