@@ -342,25 +342,24 @@ impl AuthConfig {
     }
 }
 
-impl DbConfig {
-    /// For the store room. While serving, PostgreSQL gets the statement time-out; migrations and seeds may take
-    /// longer. `None` without a URL.
-    pub fn for_store(&self, serving: bool) -> Option<entities::DatabaseConfig> {
-        let given = self.url.as_ref()?;
+impl Config {
+    /// The database for the store room. While serving, PostgreSQL works on no statement longer than its request may
+    /// take; migrations and seeds may take longer. `None` without a URL.
+    pub fn store(&self, serving: bool) -> Option<entities::DatabaseConfig> {
+        let given = self.database.url.as_ref()?;
         let mut url = given.expose().to_owned();
         if serving && given.is_postgres() {
             let joint = if url.contains('?') { '&' } else { '?' };
-            let _ = write!(url, "{joint}options[statement_timeout]={}", self.statement_timeout.as_millis());
+            let most = self.database.statement_timeout.min(self.http.request_timeout);
+            let _ = write!(url, "{joint}options[statement_timeout]={}", most.as_millis());
         }
         Some(entities::DatabaseConfig {
             url,
-            max_connections: self.max_connections,
-            acquire_timeout: self.acquire_timeout,
+            max_connections: self.database.max_connections,
+            acquire_timeout: self.database.acquire_timeout,
         })
     }
-}
 
-impl Config {
     /// What only shows when values are seen together.
     fn contradictions(&self, mode: Mode) -> Vec<Problem> {
         let mut found = Vec::new();

@@ -23,7 +23,7 @@ use crate::{
     connection::{Bound, MAX_ROWS, PageArgs, Pages},
     edge::{Given, NoArguments, One, Single},
     error::FieldError,
-    input::{OrderDirection, TimeRangeInput},
+    input::{OrderDirection, TimeRangeInput, search},
     object::{Edge, Entity, Object, Visible, VisibleFrom},
     scalar::enum_leaf,
     submission::{self, Submission},
@@ -208,7 +208,7 @@ pub struct FormFilter {
 impl FormFilter {
     fn read(&self) -> Result<Filter, FieldError> {
         Ok(Filter {
-            search: self.search.clone(),
+            search: search(self.search.as_deref())?,
             statuses: self.statuses.as_ref().map(|all| all.iter().map(|status| (*status).into()).collect()),
             owner_ids: user_ids("ownerIds", self.owner_ids.as_deref())?,
             created_at: TimeRangeInput::read(self.created_at.as_ref())?,

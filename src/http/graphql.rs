@@ -286,8 +286,8 @@ async fn run(
     }
 }
 
-async fn execute(app: &App, headers: &HeaderMap, asker: &Asker, wire: Wire) -> Result<Reply, Refusal> {
-    let document = match find_document(app, headers, asker, &wire).await {
+async fn execute(app: &App, headers: &HeaderMap, asker: &Asker, mut wire: Wire) -> Result<Reply, Refusal> {
+    let document = match find_document(app, headers, asker, &mut wire).await {
         Ok(document) => document,
         Err(stop) => return stop.into_reply(),
     };
@@ -304,9 +304,9 @@ pub(super) async fn open(
     app: &App,
     headers: &HeaderMap,
     asker: &Asker,
-    wire: Wire,
+    mut wire: Wire,
 ) -> Result<Opened, Refusal> {
-    let document = match find_document(app, headers, asker, &wire).await {
+    let document = match find_document(app, headers, asker, &mut wire).await {
         Ok(document) => document,
         Err(stop) => return stop.into_reply().map(Opened::Reply),
     };
@@ -319,10 +319,12 @@ pub(super) async fn open(
 }
 
 /// Whether one operation is asked for, and it is a subscription.
-pub(super) async fn is_subscription(app: &App, headers: &HeaderMap, asked: &Asked) -> bool {
-    let Wires::One(wire) = &asked.wires else { return false };
-    let document = find_document(app, headers, &asked.asker, wire).await;
-    let kind = document.ok().and_then(|document| document.kind(wire.operation_name.as_deref()));
+pub(super) async fn is_subscription(app: &App, headers: &HeaderMap, asked: &mut Asked) -> bool {
+    let Wires::One(wire) = &mut asked.wires else { return false };
+    let found = find_document(app, headers, &asked.asker, wire).await;
+    let document = found.as_ref().ok();
+    let kind = document.and_then(|document| document.kind(wire.operation_name.as_deref()));
+    wire.found = Some(found);
     kind == Some(OperationKind::Subscription)
 }
 
@@ -342,8 +344,11 @@ async fn find_document(
     app: &App,
     headers: &HeaderMap,
     asker: &Asker,
-    wire: &Wire,
+    wire: &mut Wire,
 ) -> Result<Arc<Document>, Stop> {
+    if let Some(found) = wire.found.take() {
+        return found;
+    }
     let persisted = wire.persisted_query();
     let by_specification = asker.id_in_path.as_deref().or(wire.document_id.as_deref());
     let by_apollo = persisted.as_ref().map(|persisted| persisted.hash);

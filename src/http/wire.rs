@@ -1,18 +1,20 @@
 //! What a request says, read from a body or a query string, within bounds on bytes, depth and number of values. Not
 //! here: who asks, which document an id means, and what the answer looks like.
 
+use std::sync::Arc;
+
 use axum::{
     body::{Body, HttpBody as _},
     http::{HeaderMap, StatusCode, Uri, header},
 };
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
-use schema::Variables;
+use schema::{Document, Variables};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::refusal::Refusal;
-use crate::config::HttpConfig;
+use crate::{config::HttpConfig, documents::Stop};
 
 const TOO_LARGE: Refusal =
     Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE", "The request is too large.");
@@ -48,7 +50,7 @@ const NO_BATCH: Refusal = Refusal::new(
 const APQ_VERSION: u64 = 1;
 
 /// One request as it came over the wire.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Wire {
     #[serde(default)]
@@ -68,6 +70,9 @@ pub(crate) struct Wire {
     /// Where others put it.
     #[serde(default)]
     id: Option<String>,
+    /// The document, where somebody had to look what it is before it runs.
+    #[serde(skip)]
+    pub(super) found: Option<Result<Arc<Document>, Stop>>,
 }
 
 /// Apollo's `extensions.persistedQuery`.
@@ -94,7 +99,6 @@ impl Wire {
 }
 
 /// One request, or an array of them.
-#[derive(Debug)]
 pub(super) enum Wires {
     One(Box<Wire>),
     Batch(Vec<Wire>),

@@ -58,12 +58,12 @@ impl Asked {
 
 pub(super) async fn serve(app: App, wanted: Asked, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    let read = match parts.method {
+    let mut read = match parts.method {
         Method::GET => graphql::read_get(&app, None, &parts),
         Method::POST => graphql::read_post(&app, None, &parts, body).await,
         _ => return graphql::other_method(parts.headers).await,
     };
-    let is_stream = match &read {
+    let is_stream = match &mut read {
         Ok(asked) => wanted == Asked::Always || graphql::is_subscription(&app, &parts.headers, asked).await,
         Err(_) => false,
     };
