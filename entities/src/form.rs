@@ -1,6 +1,6 @@
 //! Forms: what is asked. Lists walk `forms (created_at desc, id desc)`, `(owner_id, …)` or the index of their
 //! order. The draft may be half a megabyte, so it is no column of `Model`: it is read by itself, when asked for.
-//! Published versions are in `form/version.rs`. Not here: answers (`submission`), editing (later).
+//! Published versions are in `form/version.rs`. Changes are in `form/write.rs`. Not here: answers (`submission`).
 
 use std::sync::Arc;
 
@@ -21,7 +21,14 @@ use crate::{
     user::Role,
 };
 
+pub mod compiled;
+pub mod definition;
+mod json_schema;
+pub mod logic;
+pub mod pattern;
+pub mod problem;
 pub mod version;
+pub mod write;
 
 text_enum! {
     /// Where a form is in its life.
@@ -204,3 +211,6 @@ pub static OF_OWNERS: List<Model, Filter> = List::new(
     Filter::push,
 )
 .kept(|owner| Tag::List("Form", "owner", owner));
+
+#[cfg(test)]
+mod tests;

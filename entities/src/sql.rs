@@ -106,6 +106,14 @@ impl Sql {
         self
     }
 
+    /// Keeps the rows of this alias as they are until the end of the transaction, while others may do the same.
+    pub(crate) fn for_share(&mut self, alias: &'static str) -> &mut Self {
+        if self.is_postgres() {
+            self.push(" FOR SHARE OF ").push(alias);
+        }
+        self
+    }
+
     fn list<T: Into<Value> + Clone>(&mut self, values: &[T]) -> &mut Self {
         if values.is_empty() {
             return self.push("NULL");
@@ -280,6 +288,23 @@ impl Json {
     /// The document's text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The document itself.
+    pub fn to_value(&self) -> serde_json::Value {
+        serde_json::from_str(&self.0).expect("the database holds JSON")
+    }
+
+    /// Can the databases store this value? PostgreSQL takes every character but NUL.
+    pub fn can_hold(value: &serde_json::Value) -> bool {
+        match value {
+            serde_json::Value::String(text) => is_storable(text),
+            serde_json::Value::Array(items) => items.iter().all(Self::can_hold),
+            serde_json::Value::Object(fields) => {
+                fields.iter().all(|(name, value)| is_storable(name) && Self::can_hold(value))
+            }
+            _ => true,
+        }
     }
 }
 

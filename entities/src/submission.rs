@@ -1,5 +1,6 @@
 //! Submissions: filled-in forms. Lists walk `form_submissions (form_id, created_at desc, id desc)`,
-//! `(user_id, …)` or `(form_id, user_id, …)`. Not here: validation of answers (it comes with writing).
+//! `(user_id, …)` or `(form_id, user_id, …)`. What answers go through
+//! is in `submission/pipeline.rs`, how they are stored in `submission/write.rs`.
 
 use std::sync::Arc;
 
@@ -18,6 +19,9 @@ use crate::{
     store::Store,
     user::Role,
 };
+
+pub mod pipeline;
+pub mod write;
 
 table! {
     /// A row of `form_submissions`.

@@ -34,6 +34,8 @@ pub struct AccessOptions {
     pub cost: Cost,
     /// May anybody make an account?
     pub sign_up: bool,
+    /// How often the database is asked for what other nodes revoke, whether or not a change tells of it.
+    pub poll: Duration,
 }
 
 impl Default for AccessOptions {
@@ -41,7 +43,14 @@ impl Default for AccessOptions {
     fn default() -> Self {
         let name = || "xp-graph".to_owned();
         let secret = Secret::new(&random_text());
-        Self { issuer: name(), audience: name(), secret, cost: Cost::default(), sign_up: true }
+        Self {
+            issuer: name(),
+            audience: name(),
+            secret,
+            cost: Cost::default(),
+            sign_up: true,
+            poll: revocation::POLL,
+        }
     }
 }
 
@@ -93,7 +102,7 @@ impl Access {
         let mut changes = access.0.store.announcer().listen();
         async move {
             let (mut poll, mut upkeep) =
-                (tokio::time::interval(revocation::POLL), tokio::time::interval(UPKEEP));
+                (tokio::time::interval(access.0.options.poll), tokio::time::interval(UPKEEP));
             poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
             upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
             let mut open = true;

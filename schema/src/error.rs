@@ -84,6 +84,11 @@ impl FieldError {
         }
     }
 
+    /// Not for callers of this role.
+    pub const fn forbidden(message: &'static str) -> Self {
+        Self { code: Code::Forbidden, message: Cow::Borrowed(message), retry_after_seconds: None }
+    }
+
     /// A failure of the server, without its cause.
     pub const fn internal() -> Self {
         let message = Cow::Borrowed("Internal server error");

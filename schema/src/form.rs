@@ -1,5 +1,5 @@
 //! Forms and their published versions as clients see them. The draft, the definition and its JSON Schema are large,
-//! so they are loaded by themselves when asked for. Not here: SQL (`entities::form`), editing (later).
+//! so they are loaded by themselves when asked for. Editing is in `form/mutation.rs`. Not here: SQL (`entities::form`).
 
 use std::sync::{Arc, LazyLock};
 
@@ -14,6 +14,8 @@ use entities::{
     page::{Keyset, Page, Window},
     scope::Scope,
 };
+
+pub(crate) mod mutation;
 
 use crate::{
     Context,
@@ -99,7 +101,7 @@ impl Entity for Form {
                     "currentVersion",
                     "The published version: what is filled in. Null before the first publication.",
                     One::<Form, NoArguments, CurrentVersion, FormVersion>::nullable(
-                        |given| Ok(CurrentVersion { scope: given.ctx.scope }),
+                        |given| Ok(CurrentVersion { scope: *given.ctx.scope }),
                         |form, _| Ok((form.row.version > 0).then_some(form.row.id)),
                     ),
                 )
@@ -354,7 +356,7 @@ impl Loader for VersionCounts {
 fn versions_of_form() -> impl Edge<Form> {
     Pages::<Form, PageArgs, VersionsOfForms, VersionCounts, FormVersion>::new(
         |given| {
-            let scope = given.ctx.scope;
+            let scope = *given.ctx.scope;
             let window = given.args.window(&VERSIONS, &given.cursors, MAX_ROWS)?;
             Ok(Bound {
                 pages: VersionsOfForms { scope, window },
@@ -444,7 +446,7 @@ fn bind_forms<P>(given: &Given<'_, FormsArgs>) -> Result<Bound<Forms<P>, FormCou
         form::keyset(field, order.direction == OrderDirection::Desc)
     });
     let window = page.window(keyset, &given.cursors, MAX_ROWS)?;
-    let list = FormList { scope: given.ctx.scope, filter, keyset };
+    let list = FormList { scope: *given.ctx.scope, filter, keyset };
     let parent = std::marker::PhantomData;
     Ok(Bound {
         counts: FormCounts { list: list.clone(), parent },

@@ -18,11 +18,13 @@ use crate::{
     Context, Viewer,
     edge::{Arguments, parse},
     error::{Code, FieldError, RequestError},
+    form::mutation as form,
     location,
     object::{Entity, Row, label},
     scalar::write_text,
     select::{Planner, Selected},
     session::{self, sign_in},
+    submission::mutation as submission,
     user, with_errors,
     write::{Errors, Nulled, Writer},
 };
@@ -41,12 +43,14 @@ static FIELDS: LazyLock<Vec<Field>> = LazyLock::new(|| {
         field("changePassword", "Gives the caller's account another password and ends all its other sessions. Access tokens from before are refused: refresh the session afterwards.", |input, ctx| user::mutation::change_password(input, ctx).boxed()),
         field("createUser", "Makes an account. For administrators.", |input, ctx| user::mutation::create(input, ctx).boxed()),
         field("updateUser", "Changes an account. Another role or a block takes effect at once; a block ends its sessions. For administrators.", |input, ctx| user::mutation::update(input, ctx).boxed()),
-        field(
-            "recordLocations",
-            "Records positions of the caller's own device, at most 1000, each by itself. A point that was sent before \
-             is not stored again.",
-            |input, ctx| location::mutation::record(input, ctx).boxed(),
-        ),
+        field("createForm", "Makes a form: a draft that only its editors see.", |input, ctx| form::create(input, ctx).boxed()),
+        field("updateForm", "Changes title and description of a form.", |input, ctx| form::update(input, ctx).boxed()),
+        field("saveFormDraft", "Saves what is being edited, unless somebody else saved since `baseRevision`.", |input, ctx| form::save_draft(input, ctx).boxed()),
+        field("publishForm", "Makes the draft the next version; the first one opens the form. Everything that is wrong with the draft is told at once, each by a path that begins with `draft`.", |input, ctx| form::publish(input, ctx).boxed()),
+        field("setFormStatus", "Opens, closes or archives a form.", |input, ctx| form::set_status(input, ctx).boxed()),
+        field("createSubmission", "Hands in a filled-in form. Sent again with the same `clientId` and the same answers, it answers the stored one.", |input, ctx| submission::create(input, ctx).boxed()),
+        field("createSubmissions", "Hands in what a device has collected, at most 200, each by itself; the results are in their order.", |input, ctx| submission::create_all(input, ctx).boxed()),
+        field("recordLocations", "Records positions of the caller's own device, at most 1000, each by itself. A point that was sent before is not stored again.", |input, ctx| location::mutation::record(input, ctx).boxed()),
     ]
 });
 

@@ -1,7 +1,7 @@
 //! Values at the leaves: how each Rust type is named in the schema and written as JSON. A leaf is written straight
 //! into the answer; no value tree is built. Not here: objects and edges (`object`).
 
-use async_graphql::{InputValueError, InputValueResult, Scalar, ScalarType, Value, registry::Registry};
+use async_graphql::{InputValueError, InputValueResult, Name, Scalar, ScalarType, Value, registry::Registry};
 use chrono::{DateTime as ChronoDateTime, Datelike as _, Timelike as _, Utc};
 use entities::{
     Json,
@@ -40,19 +40,46 @@ impl ScalarType for DateTime {
     }
 }
 
-/// The scalar `JSON`.
-pub struct AnyJson;
+/// The scalar `JSON` as an input; answers are written from the database's own text (`Leaf for Json`).
+#[derive(Debug)]
+pub struct AnyJson(pub serde_json::Value);
+
+/// Lists and objects inside one another in a `JSON` input at most.
+const MAX_JSON_DEPTH: usize = 64;
 
 /// Any JSON value (RFC 8259), sent and stored as it is.
 #[Scalar(name = "JSON", specified_by_url = "https://datatracker.ietf.org/doc/html/rfc8259")]
 impl ScalarType for AnyJson {
-    fn parse(_: Value) -> InputValueResult<Self> {
-        Ok(Self)
+    fn parse(value: Value) -> InputValueResult<Self> {
+        json_of(value, MAX_JSON_DEPTH).map(Self).map_err(InputValueError::custom)
     }
 
     fn to_value(&self) -> Value {
         Value::Null
     }
+}
+
+/// The same value, number for number. What JSON cannot say is refused.
+fn json_of(value: Value, depth: usize) -> Result<serde_json::Value, &'static str> {
+    let inner = || depth.checked_sub(1).ok_or("a JSON value is nested too deeply");
+    Ok(match value {
+        Value::Null => serde_json::Value::Null,
+        Value::Number(number) => serde_json::Value::Number(number),
+        Value::String(text) => serde_json::Value::String(text),
+        Value::Boolean(is) => serde_json::Value::Bool(is),
+        Value::List(items) => {
+            let depth = inner()?;
+            items.into_iter().map(|item| json_of(item, depth)).collect::<Result<_, _>>()?
+        }
+        Value::Object(fields) => {
+            let depth = inner()?;
+            let named = |(name, value): (Name, Value)| Ok((name.to_string(), json_of(value, depth)?));
+            fields.into_iter().map(named).collect::<Result<serde_json::Map<_, _>, &'static str>>()?.into()
+        }
+        Value::Enum(_) | Value::Binary(_) => {
+            return Err("a JSON value has no bare names: put texts in quotes");
+        }
+    })
 }
 
 /// A type that can stand at a leaf of an answer.
@@ -281,6 +308,22 @@ mod tests {
         assert_eq!(json(&time("2026-01-02T10:04:05.1+07:00")), r#""2026-01-02T03:04:05.100000Z""#);
         assert_eq!(json(&time("0001-01-01T00:00:00Z")), r#""0001-01-01T00:00:00.000000Z""#);
         assert_eq!(json(&time("1999-12-31T23:59:59.999999Z")), r#""1999-12-31T23:59:59.999999Z""#);
+    }
+
+    #[test]
+    fn json_inputs_keep_every_number_and_are_not_nested_without_end() {
+        for text in
+            ["-0.0", "1.0", "9007199254740993", "18446744073709551615", "-9223372036854775808", "1e300"]
+        {
+            let value: Value = serde_json::from_str(text).unwrap();
+            let AnyJson(json) = AnyJson::parse(value).unwrap();
+            let wanted: serde_json::Value = serde_json::from_str(text).unwrap();
+            assert_eq!(json.to_string(), wanted.to_string());
+        }
+        let nested = |depth| (0..depth).fold(Value::Null, |value, _| Value::List(vec![value]));
+        assert!(AnyJson::parse(nested(64)).is_ok());
+        assert!(AnyJson::parse(nested(65)).is_err());
+        assert!(AnyJson::parse(Value::Enum(Name::new("OPEN"))).is_err());
     }
 
     #[test]

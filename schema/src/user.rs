@@ -241,7 +241,7 @@ pub(crate) fn bind_users(
     given: &Given<'_, UsersArgs>,
 ) -> Result<Bound<AllUsers, AllUsersCount, Model>, FieldError> {
     let UsersArgs { page, filter, order_by } = &given.args;
-    let scope = given.ctx.scope;
+    let scope = *given.ctx.scope;
     let filter = filter.as_ref().map(UserFilter::read).transpose()?.unwrap_or_default();
     let (field, descending) = order_by.as_ref().map_or((OrderField::CreatedAt, true), |order| {
         let field = match order.field {

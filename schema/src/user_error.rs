@@ -99,6 +99,11 @@ impl UserError {
         let path = path.iter().map(|segment| Cow::Borrowed(*segment)).collect();
         Self { message: message.into(), code, path, data: None }
     }
+
+    /// The same failure of the input at `path`, or of a field of it.
+    pub(crate) fn at(self, path: &[Cow<'static, str>], field: Option<&'static str>) -> Self {
+        Self { path: path.iter().cloned().chain(field.map(Cow::Borrowed)).collect(), ..self }
+    }
 }
 
 /// One line without control characters: fit for a name. (PostgreSQL stores no NUL.)

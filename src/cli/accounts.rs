@@ -66,6 +66,7 @@ pub(super) enum Keys {
     /// Drops a key at once: what it has signed is refused everywhere. Another signs from now on.
     Revoke {
         /// Its thumbprint, as `xp keys list` prints it.
+        #[arg(allow_hyphen_values = true)] // one in 64 thumbprints begins with one
         kid: String,
     },
 }

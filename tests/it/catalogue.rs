@@ -3,6 +3,7 @@
 //! schema that is not listed here fails. Not here: what each mutation does in detail.
 
 use entities::{
+    clock,
     id::{SessionId, UserId},
     user::Role::{self, Admin, Collector, Editor, Manager, Viewer},
 };
@@ -21,6 +22,8 @@ enum Otherwise {
     Unauthenticated,
     /// `errors` with this code.
     Forbidden,
+    /// `userErrors` that say so, or that there is no such thing.
+    Refused,
 }
 
 /// A mutation of the schema.
@@ -46,8 +49,14 @@ struct Caller {
     refresh_token: String,
     /// An account of somebody else.
     stranger: UserId,
+    /// A form of the caller's that was never published; its draft has revision 1.
+    drafted: String,
+    /// A form of the caller's that is open.
+    open: String,
     email: String,
 }
+
+const EDITORS: &[Role] = &[Admin, Manager, Editor];
 
 const PASSWORD: &str = "correct horse battery staple";
 
@@ -136,16 +145,80 @@ const MUTATIONS: &[Mutation] = &[
         otherwise: Otherwise::Forbidden,
         input: |caller| Some(json!({ "id": caller.stranger.to_string(), "displayName": "Changed" })),
     },
+    Mutation {
+        name: "recordLocations",
+        action: "location.record",
+        allowed: &[Admin, Manager, Editor, Collector],
+        otherwise: Otherwise::Forbidden,
+        input: |_| {
+            let point = json!({ "timestamp": clock::now(), "latitude": 52.5, "longitude": 13.4 });
+            Some(json!({ "points": [point] }))
+        },
+    },
+    Mutation {
+        name: "createForm",
+        action: "form.create",
+        allowed: EDITORS,
+        otherwise: Otherwise::Refused,
+        input: |_| Some(json!({ "title": "New" })),
+    },
+    Mutation {
+        name: "updateForm",
+        action: "form.update",
+        allowed: EDITORS,
+        otherwise: Otherwise::Refused,
+        input: |caller| Some(json!({ "id": caller.drafted, "title": "Renamed" })),
+    },
+    Mutation {
+        name: "saveFormDraft",
+        action: "form.save_draft",
+        allowed: EDITORS,
+        otherwise: Otherwise::Refused,
+        input: |caller| Some(json!({ "id": caller.drafted, "definition": definition(), "baseRevision": 1 })),
+    },
+    Mutation {
+        name: "publishForm",
+        action: "form.publish",
+        allowed: EDITORS,
+        otherwise: Otherwise::Refused,
+        input: |caller| Some(json!({ "id": caller.drafted, "baseRevision": 1 })),
+    },
+    Mutation {
+        name: "setFormStatus",
+        action: "form.set_status",
+        allowed: EDITORS,
+        otherwise: Otherwise::Refused,
+        input: |caller| Some(json!({ "id": caller.open, "status": "CLOSED" })),
+    },
+    Mutation {
+        name: "createSubmission",
+        action: "submission.create",
+        allowed: &[Admin, Manager, Editor, Collector],
+        otherwise: Otherwise::Refused,
+        input: |caller| Some(answers(caller)),
+    },
+    Mutation {
+        name: "createSubmissions",
+        action: "submission.create",
+        allowed: &[Admin, Manager, Editor, Collector],
+        otherwise: Otherwise::Refused,
+        input: |caller| Some(json!({ "submissions": [answers(caller)] })),
+    },
 ];
+
+/// What a form asks.
+fn definition() -> Value {
+    json!({ "schema": 1, "fields": [{ "key": "name", "type": "TEXT", "label": "Name" }] })
+}
+
+/// The caller's open form, filled in.
+fn answers(caller: &Caller) -> Value {
+    json!({ "formId": caller.open, "data": { "name": "Ann" } })
+}
 
 /// Is this mutation listed?
 pub(crate) fn runs(name: &str) -> bool {
     MUTATIONS.iter().any(|mutation| mutation.name == name)
-}
-
-/// Is this field of a payload selected when its mutation runs? All are.
-pub(crate) fn selects(payload: &str, _field: &str) -> bool {
-    payload.ends_with("Payload")
 }
 
 /// A document that runs a mutation and selects every field of its payload.
@@ -155,16 +228,37 @@ fn document(shape: &Shape, mutation: &Mutation) -> String {
         Some(input) => (format!("($input: {input}!)"), "(input: $input)"),
         None => (String::new(), ""),
     };
-    let fields = shape[&declared.of].fields.iter().map(|(name, field)| {
-        let below = match (name.as_str(), shape.get(&field.of).map_or("SCALAR", |of| of.kind.as_str())) {
-            ("userErrors", _) => " { code message path }",
-            (_, "OBJECT" | "INTERFACE") => " { id }",
-            _ => "",
-        };
-        format!("{name}{below}")
-    });
-    let fields = fields.collect::<Vec<_>>().join(" ");
+    let fields = everything(shape, &declared.of);
     format!("mutation{parameter} {{ {}{argument} {{ {fields} }} }}", mutation.name)
+}
+
+/// All fields of a payload; of what can be asked for by itself only the id.
+fn everything(shape: &Shape, type_name: &str) -> String {
+    let fields = shape[type_name].fields.iter().map(|(name, field)| {
+        let of = shape.get(&field.of);
+        match of.map_or("SCALAR", |of| of.kind.as_str()) {
+            "INTERFACE" => format!("{name} {{ code message path }}"),
+            "OBJECT" if of.is_some_and(|of| of.fields.contains_key("id")) => format!("{name} {{ id }}"),
+            "OBJECT" => format!("{name} {{ {} }}", everything(shape, &field.of)),
+            _ => name.clone(),
+        }
+    });
+    fields.collect::<Vec<_>>().join(" ")
+}
+
+/// Every reason for which something was refused, wherever it stands in the payload.
+fn user_errors(payload: &Value) -> Vec<&Value> {
+    match payload {
+        Value::Object(fields) => fields
+            .iter()
+            .flat_map(|(name, value)| match (name.as_str(), value) {
+                ("userErrors", Value::Array(errors)) => errors.iter().collect(),
+                _ => user_errors(value),
+            })
+            .collect(),
+        Value::Array(items) => items.iter().flat_map(user_errors).collect(),
+        _ => Vec::new(),
+    }
 }
 
 /// A new account of this role with two sessions.
@@ -178,9 +272,25 @@ async fn caller(app: &TestApp, role: Role, email: &str, address: &str) -> Caller
     let sign_in = "mutation($e: String!, $p: String!) { signIn(input: { email: $e, password: $p }) { session { id } } }";
     let second =
         app.anonymous().from(address).run(sign_in, variables).await.expect_data(sign_in)["signIn"].clone();
+    let own = UserId::parse(&text(&made["user"]["id"])).expect("an id");
+    let editor = app.as_user(own, Editor);
+    let create =
+        "mutation($d: JSON!) { createForm(input: { title: \"Own\", definition: $d }) { form { id } } }";
+    let mut forms = Vec::new();
+    for _ in 0..2 {
+        let form = editor.run(create, json!({ "d": definition() })).await.expect_data(create);
+        forms.push(text(&form["createForm"]["form"]["id"]));
+    }
+    let publish = format!(
+        "mutation {{ publishForm(input: {{ id: \"{}\", baseRevision: 1 }}) {{ form {{ status }} userErrors {{ message }} }} }}",
+        forms[1]
+    );
+    assert_eq!(editor.ask(&publish).await["publishForm"]["form"]["status"], "OPEN");
     app.sql(&format!("update users set role = '{}' where email = '{email}'", role.as_str())).await;
     Caller {
-        own: UserId::parse(&text(&made["user"]["id"])).expect("an id"),
+        own,
+        open: forms.pop().expect("two were made"),
+        drafted: forms.pop().expect("two were made"),
         session: text(&made["session"]["id"]),
         other_session: text(&second["session"]["id"]),
         refresh_token: text(&made["refreshToken"]),
@@ -247,12 +357,23 @@ async fn run(
     let name = mutation.name;
     if may {
         let data = reply.expect_data(query);
-        assert_eq!(data[name]["userErrors"], json!([]), "{name}");
+        assert!(user_errors(&data[name]).is_empty(), "{name}: {}", data[name]);
         assert_eq!(
             (after - before, action.as_str()),
             (1, mutation.action),
             "{name}: entries in the activity log"
         );
+        return;
+    }
+    if matches!(mutation.otherwise, Otherwise::Refused) && reply.codes.is_empty() {
+        let errors = user_errors(&reply.data);
+        assert_eq!(errors.len(), 1, "{name}: {}", reply.body);
+        assert!(
+            ["NOT_ALLOWED", "NOT_FOUND"].map(Value::from).contains(&errors[0]["code"]),
+            "{name}: {}",
+            reply.body
+        );
+        assert_eq!(after, before, "{name}: nothing was done");
         return;
     }
     let anonymous = reply.codes == ["UNAUTHENTICATED"];

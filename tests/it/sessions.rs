@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
-use entities::{clock, id::SessionId, user::Role};
+use entities::{CacheConfig, clock, id::SessionId, user::Role};
 use futures_util::future::join_all;
+use prometheus_client::registry::Registry;
 use schema::token::Refused;
 use serde_json::{Value, json};
 
-use crate::harness::{Client, TestApp, db, text};
+use crate::harness::{Client, RedisServer, TestApp, db, text};
 
 const PASSWORD: &str = "correct horse battery staple";
 const TOKENS: &str = "accessToken refreshToken accessTokenExpiresAt
@@ -499,6 +500,71 @@ async fn what_one_node_revokes_every_node_refuses() {
         assert_eq!(late.bearing(token).err(), Some(Refused("revoked")));
         following.abort();
     }
+}
+
+/// With Redis the news alone are enough: these nodes ask the database once an hour.
+#[tokio::test]
+async fn what_one_node_revokes_is_heard_over_redis() {
+    let (url, redis) = (db::own_postgres().await, RedisServer::start().await);
+    let first = TestApp::over(&url).await;
+    let mut nodes = Vec::new();
+    for _ in 0..2 {
+        let store = first.another_store().await.with_relay(&redis.handle(), "test");
+        nodes.push(first.that_never_polls(store));
+    }
+    let mut heard = nodes[1].store.announcer().listen();
+    let following = follow(&nodes).await;
+    // The other node listens once it has heard that it may have missed something.
+    heard.recv().await.expect("the relay says so when it begins");
+    let tokens = sign_up(&nodes[0], "ann@example.com").await;
+    println!("Redis well: {:?}", revoked_everywhere(&nodes, &tokens, "well").await);
+    for task in following {
+        task.abort();
+    }
+}
+
+/// Without Redis, and while it hangs, the database is asked.
+#[tokio::test]
+async fn what_one_node_revokes_is_known_without_redis() {
+    let (url, mut redis) = (db::own_postgres().await, RedisServer::start().await);
+    let first = TestApp::over(&url).await;
+    let mut nodes = Vec::new();
+    for _ in 0..2 {
+        let (config, registry) = (CacheConfig::default(), &mut Registry::default());
+        let store = first.another_store().await.with_relay(&redis.handle(), "test");
+        nodes.push(first.over_store(store.with_cache(&config, Some(redis.handle()), registry)));
+    }
+    let following = follow(&nodes).await;
+    let tokens = sign_up(&nodes[0], "ann@example.com").await;
+    redis.freeze();
+    println!("Redis frozen: {:?}", revoked_everywhere(&nodes, &tokens, "frozen").await);
+    redis.thaw();
+    redis.kill();
+    let tokens = sign_in(&nodes[0].anonymous(), "ann@example.com", PASSWORD).await;
+    println!("Redis killed: {:?}", revoked_everywhere(&nodes, &tokens, "killed").await);
+    for task in following {
+        task.abort();
+    }
+}
+
+async fn follow(nodes: &[TestApp]) -> Vec<tokio::task::JoinHandle<()>> {
+    for node in nodes {
+        node.graph.access().open().await.expect("keys are made, or found");
+    }
+    nodes.iter().map(|node| tokio::spawn(node.graph.access().follow())).collect()
+}
+
+/// Signs out on the first node; the second one gets to know, after so long.
+async fn revoked_everywhere(nodes: &[TestApp], tokens: &Value, redis: &str) -> Duration {
+    let token = tokens["accessToken"].as_str().expect("a token");
+    assert!(nodes[1].bearing(token).is_ok(), "Redis {redis}");
+    let done = std::time::Instant::now();
+    bearing(&nodes[0], tokens).ask("mutation { signOut { session { id } } }").await;
+    assert!(nodes[0].bearing(token).is_err(), "at once where it was done; Redis {redis}");
+    wait_until(|| nodes[1].bearing(token).is_err()).await;
+    let took = done.elapsed();
+    assert_eq!(code(&refresh(&nodes[1], &tokens["refreshToken"]).await), "EXPIRED", "Redis {redis}");
+    took
 }
 
 #[tokio::test]

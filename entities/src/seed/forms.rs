@@ -1,11 +1,10 @@
 //! Forms and their published versions, made from the templates in `forms.json`. Each version asks one question more
 //! than the last; the draft is ahead of them all. Not here: answers.
 
-use std::{collections::HashMap, fmt::Write as _};
+use std::collections::HashMap;
 
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{
@@ -14,7 +13,14 @@ use super::{
     random::Random,
     sink::{Cell, Loader, Target},
 };
-use crate::{Error, form::Status, user::Role};
+use crate::{
+    Error,
+    form::{
+        Status,
+        compiled::{self, CompiledForm},
+    },
+    user::Role,
+};
 
 /// Every form in the order of time.
 pub(super) struct Forms {
@@ -239,84 +245,18 @@ struct Document {
 
 impl Document {
     fn of(fields: &[Value]) -> Self {
-        let definition = definition(fields).to_string();
-        // RFC 8785: our keys are ASCII, our numbers whole, and `Map` is ordered by key.
-        let hash = Sha256::digest(&definition).iter().fold(String::with_capacity(64), |mut hex, byte| {
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        });
-        let mut json_schema = schema(fields);
-        json_schema["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
-        Self { definition, json_schema: json_schema.to_string(), hash }
+        let definition = definition(fields);
+        let form = CompiledForm::compile(&definition).expect("a test compiles every template");
+        Self {
+            hash: compiled::hash(&definition),
+            json_schema: form.json_schema().to_string(),
+            definition: definition.to_string(),
+        }
     }
 }
 
 fn definition(fields: &[Value]) -> Value {
     json!({ "schema": 1, "locales": ["en", "vi"], "fields": fields })
-}
-
-/// The shape of the answers; conditions are not part of it, so a conditional answer is optional.
-fn schema(fields: &[Value]) -> Value {
-    let mut properties = Map::new();
-    let mut required = Vec::new();
-    for field in fields {
-        let key = field["key"].as_str().unwrap_or_default();
-        if field["type"] == "NOTE" {
-            continue;
-        }
-        if field["required"] == true && field["relevant"].is_null() {
-            required.push(key);
-        }
-        properties.insert(key.to_owned(), property(field));
-    }
-    json!({ "type": "object", "properties": properties, "required": required, "additionalProperties": false })
-}
-
-fn property(field: &Value) -> Value {
-    let limits = &field["constraints"];
-    let choices = || field["choices"].as_array().into_iter().flatten().map(|choice| choice["value"].clone());
-    let fields = || field["fields"].as_array().map_or(&[][..], Vec::as_slice);
-    match field["type"].as_str().unwrap_or_default() {
-        "INTEGER" | "RATING" => {
-            with(json!({ "type": "integer" }), &[("minimum", &limits["min"]), ("maximum", &limits["max"])])
-        }
-        "DECIMAL" => json!({ "type": "string", "pattern": "^-?[0-9]+(\\.[0-9]+)?$" }),
-        "BOOLEAN" => json!({ "type": "boolean" }),
-        "CONSENT" => json!({ "const": true }),
-        "SELECT_ONE" => json!({ "enum": choices().collect::<Vec<_>>() }),
-        "SELECT_MANY" => {
-            let items = json!({ "enum": choices().collect::<Vec<_>>() });
-            json!({ "type": "array", "items": items, "uniqueItems": true })
-        }
-        "GEO_POINT" => json!({
-            "type": "object",
-            "properties": {
-                "latitude": { "type": "number", "minimum": -90, "maximum": 90 },
-                "longitude": { "type": "number", "minimum": -180, "maximum": 180 },
-                "accuracy": { "type": "number", "minimum": 0 },
-            },
-            "required": ["latitude", "longitude"],
-        }),
-        "GROUP" => schema(fields()),
-        "REPEAT" => {
-            let items = json!({ "type": "array", "items": schema(fields()) });
-            with(items, &[("minItems", &limits["minItems"]), ("maxItems", &limits["maxItems"])])
-        }
-        "DATE" => json!({ "type": "string", "format": "date" }),
-        "TIME" => json!({ "type": "string", "pattern": "^[0-2][0-9]:[0-5][0-9]$" }),
-        "DATE_TIME" => json!({ "type": "string", "format": "date-time" }),
-        "EMAIL" => json!({ "type": "string", "format": "email" }),
-        "URL" => json!({ "type": "string", "format": "uri" }),
-        _ => with(json!({ "type": "string" }), &[("maxLength", &limits["maxLength"])]),
-    }
-}
-
-/// Adds the limits that the field states.
-fn with(mut property: Value, limits: &[(&str, &Value)]) -> Value {
-    for (name, limit) in limits.iter().filter(|(_, limit)| !limit.is_null()) {
-        property[*name] = (*limit).clone();
-    }
-    property
 }
 
 const PLACES: [&str; 12] = [

@@ -1,9 +1,12 @@
 //! A graph over a test database, and the clients who ask it.
 
+use std::time::Duration;
+
 use entities::{
     CacheConfig, Store,
     id::{SessionId, UserId},
     password,
+    revocation::POLL,
     secret::Secret,
     seed,
     user::Role,
@@ -50,8 +53,14 @@ impl TestApp {
     }
 
     fn of(store: Store, url: &str) -> Self {
+        Self::polling(store, url, POLL)
+    }
+
+    /// A node that asks this often what others have revoked.
+    fn polling(store: Store, url: &str, poll: Duration) -> Self {
         let cost = password::Cost { memory_kib: 64, passes: 1 };
-        let access = AccessOptions { secret: Secret::new("of the tests"), cost, ..AccessOptions::default() };
+        let access =
+            AccessOptions { secret: Secret::new("of the tests"), cost, poll, ..AccessOptions::default() };
         let access = Some(Access::new(store.clone(), access));
         let options = Options { development: true, access, ..Options::default() };
         let graph = Graph::new(store.clone(), options, &mut Registry::default());
@@ -61,6 +70,11 @@ impl TestApp {
     /// A graph over a store on the same database.
     pub(crate) fn over_store(&self, store: Store) -> Self {
         Self::of(store, &self.url)
+    }
+
+    /// A graph over a store on the same database that hears only by news what others revoke.
+    pub(crate) fn that_never_polls(&self, store: Store) -> Self {
+        Self::polling(store, &self.url, Duration::from_hours(1))
     }
 
     /// Another node's store on the same database.

@@ -1,0 +1,560 @@
+//! What a form asks, parsed: a `Definition` exists only for a document in which every key is known, every type has
+//! what it needs, and no limit is exceeded. The published JSON Schema of these documents (`definition.schema.json`)
+//! says the same, as far as a schema can. Rules are kept as they stand. Not here: what rules may say (`logic`), the
+//! answers (`submission::pipeline`).
+
+use std::{collections::HashSet, ops::RangeInclusive};
+
+use serde_json::{Map, Value};
+
+use super::{
+    pattern::Pattern,
+    problem::{Problem, below},
+};
+
+/// The JSON Schema (draft 2020-12) of definition documents.
+pub const JSON_SCHEMA: &str = include_str!("definition.schema.json");
+
+/// Bytes of a definition at most, as compact JSON.
+pub const MAX_BYTES: usize = 512 * 1024;
+/// Fields at most, in all groups together.
+pub const MAX_FIELDS: usize = 1_000;
+/// Lists of fields inside one another at most.
+pub const MAX_DEPTH: usize = 8;
+/// Choices of a field at most.
+const MAX_CHOICES: usize = 1_000;
+/// Entries of a `REPEAT` at most.
+pub const MAX_ITEMS: i64 = 1_000;
+/// Characters of any text at most.
+const MAX_CHARS: i64 = 100_000;
+/// The largest number that JavaScript, and so every client, holds exactly.
+pub const MAX_INTEGER: i64 = 9_007_199_254_740_991;
+/// The largest `DECIMAL` that is sent as a number: 15 digits before the point.
+pub const MAX_DECIMAL: f64 = 999_999_999_999_999.9;
+
+/// A parsed definition.
+#[derive(Debug)]
+pub struct Definition {
+    /// All fields, in the order of the document; a container comes before what is in it.
+    pub fields: Vec<Field>,
+    /// The fields that stand in no container.
+    pub top: Vec<FieldIndex>,
+}
+
+/// A field's place in `Definition::fields`.
+pub type FieldIndex = usize;
+
+/// One field.
+#[derive(Debug)]
+pub struct Field {
+    /// Its name in the answers; unique beside its siblings.
+    pub key: String,
+    /// Its type, as the document calls it.
+    pub type_name: &'static str,
+    /// What its answers are like.
+    pub kind: Kind,
+    /// Must it be answered?
+    pub required: Required,
+    /// Asked only where this rule holds.
+    pub relevant: Option<Value>,
+    /// Rules that an answer must keep.
+    pub valid: Vec<Valid>,
+    /// Where it stands in the document.
+    pub pointer: String,
+}
+
+/// What the answers to a field are like.
+#[derive(Debug)]
+pub enum Kind {
+    /// `TEXT`, `TEXT_AREA`, `HIDDEN`.
+    Text {
+        /// How many characters.
+        chars: RangeInclusive<usize>,
+        /// What they must look like.
+        pattern: Option<Pattern>,
+    },
+    /// Texts of a known form: `EMAIL`, `URL`, `PHONE`, `DATE`, `TIME`, `DATE_TIME`.
+    Format(super::pattern::Format),
+    /// `INTEGER`, `RATING`.
+    Integer(RangeInclusive<i64>),
+    /// `DECIMAL`: a decimal text or a number.
+    Decimal(RangeInclusive<f64>),
+    /// `BOOLEAN`
+    Boolean,
+    /// `CONSENT`: a boolean that is true where it is required.
+    Consent,
+    /// `SELECT_ONE`: one of these.
+    SelectOne(Vec<String>),
+    /// `SELECT_MANY`: some of these, each once.
+    SelectMany {
+        /// What can be chosen.
+        choices: Vec<String>,
+        /// How many.
+        items: RangeInclusive<usize>,
+    },
+    /// `GEO_POINT`: an object with `latitude`, `longitude` and perhaps `accuracy`.
+    GeoPoint,
+    /// `CALCULATED`: the server works it out by this rule.
+    Calculated(Value),
+    /// `NOTE`: no answer.
+    Note,
+    /// `GROUP`: an object of its own.
+    Group(Vec<FieldIndex>),
+    /// `REPEAT`: a list of objects.
+    Repeat {
+        /// What each entry asks.
+        fields: Vec<FieldIndex>,
+        /// How many entries.
+        items: RangeInclusive<usize>,
+    },
+}
+
+/// Must a field be answered?
+#[derive(Debug, Clone, PartialEq)]
+pub enum Required {
+    /// It may stay empty.
+    No,
+    /// Always, where it is relevant.
+    Yes,
+    /// Where this rule holds.
+    When(Value),
+}
+
+/// A rule that an answer must keep.
+#[derive(Debug)]
+pub struct Valid {
+    /// The rule.
+    pub rule: Value,
+    /// What the person who filled it in is told.
+    pub message: String,
+}
+
+impl Kind {
+    /// The fields inside, if it is a container.
+    pub fn children(&self) -> &[FieldIndex] {
+        match self {
+            Self::Group(fields) | Self::Repeat { fields, .. } => fields,
+            _ => &[],
+        }
+    }
+}
+
+impl Definition {
+    /// Reads a definition.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn parse(document: &Value) -> Result<Self, Vec<Problem>> {
+        let mut parser = Parser { problems: Vec::new(), fields: Vec::new(), is_full: false };
+        if document.to_string().len() > MAX_BYTES {
+            parser.refuse("", "maxLength", "A definition has at most 512 KiB.");
+            return Err(parser.problems);
+        }
+        let mut top = Vec::new();
+        if let Some(object) = parser.object(document, "", &["schema", "locales", "fields"]) {
+            if object.get("schema").and_then(Value::as_i64) != Some(1) {
+                parser.refuse("/schema", "const", "`schema` is 1: the version of this kind of document.");
+            }
+            if let Some(locales) = object.get("locales") {
+                let is_list = locales.as_array().is_some_and(|all| all.iter().all(Value::is_string));
+                parser.expect(is_list, "/locales", "type", "`locales` is a list of texts such as \"en\".");
+            }
+            top = parser.fields(object.get("fields"), "/fields", 1);
+        }
+        if parser.problems.is_empty() {
+            Ok(Self { fields: parser.fields, top })
+        } else {
+            Err(parser.problems)
+        }
+    }
+
+    /// The type of each field: what must not change between versions.
+    pub fn types(&self) -> Vec<FieldType> {
+        let mut types = Vec::with_capacity(self.fields.len());
+        let mut open: Vec<(FieldIndex, String)> =
+            self.top.iter().map(|index| (*index, String::new())).collect();
+        while let Some((index, around)) = open.pop() {
+            let field = &self.fields[index];
+            let path = format!("{around}{}", field.key);
+            open.extend(field.kind.children().iter().map(|child| (*child, format!("{path}."))));
+            types.push(FieldType { path, type_name: field.type_name, pointer: field.pointer.clone() });
+        }
+        types
+    }
+}
+
+/// A field and its type.
+#[derive(Debug)]
+pub struct FieldType {
+    /// Its keys from the top, joined by dots.
+    pub path: String,
+    /// The type's name.
+    pub type_name: &'static str,
+    /// Where it stands in the document.
+    pub pointer: String,
+}
+
+/// Every type, with the constraints that it takes.
+const TYPES: [(&str, &[&str]); 21] = [
+    ("TEXT", &["minLength", "maxLength", "pattern"]),
+    ("TEXT_AREA", &["minLength", "maxLength", "pattern"]),
+    ("EMAIL", &[]),
+    ("URL", &[]),
+    ("PHONE", &[]),
+    ("INTEGER", &["min", "max"]),
+    ("DECIMAL", &["min", "max"]),
+    ("BOOLEAN", &[]),
+    ("DATE", &[]),
+    ("TIME", &[]),
+    ("DATE_TIME", &[]),
+    ("SELECT_ONE", &[]),
+    ("SELECT_MANY", &["minItems", "maxItems"]),
+    ("RATING", &["min", "max"]),
+    ("GEO_POINT", &[]),
+    ("CONSENT", &[]),
+    ("CALCULATED", &[]),
+    ("HIDDEN", &["minLength", "maxLength", "pattern"]),
+    ("NOTE", &[]),
+    ("GROUP", &[]),
+    ("REPEAT", &["minItems", "maxItems"]),
+];
+
+struct Parser {
+    problems: Vec<Problem>,
+    fields: Vec<Field>,
+    is_full: bool,
+}
+
+impl Parser {
+    fn refuse(
+        &mut self,
+        pointer: &str,
+        rule: &'static str,
+        message: impl Into<std::borrow::Cow<'static, str>>,
+    ) {
+        self.problems.push(Problem::new(pointer, rule, message));
+    }
+
+    fn expect(&mut self, holds: bool, pointer: &str, rule: &'static str, message: &'static str) {
+        if !holds {
+            self.refuse(pointer, rule, message);
+        }
+    }
+
+    /// An object with no other keys than these; keys that begin with `x-` are the author's own.
+    fn object<'v>(&mut self, value: &'v Value, at: &str, known: &[&str]) -> Option<&'v Map<String, Value>> {
+        let Some(object) = value.as_object() else {
+            self.refuse(at, "type", "This is an object.");
+            return None;
+        };
+        for key in object.keys().filter(|key| !known.contains(&key.as_str()) && !key.starts_with("x-")) {
+            let known = known.join(", ");
+            self.refuse(
+                &below(at, key),
+                "additionalProperties",
+                format!("No such key here; there are {known}."),
+            );
+        }
+        Some(object)
+    }
+
+    fn fields(&mut self, list: Option<&Value>, at: &str, depth: usize) -> Vec<FieldIndex> {
+        let Some(list) = list.and_then(Value::as_array) else {
+            self.refuse(at, "required", "Here belongs a list of fields.");
+            return Vec::new();
+        };
+        if depth > MAX_DEPTH {
+            self.refuse(at, "maxDepth", "Groups stand inside one another at most eight deep.");
+            return Vec::new();
+        }
+        self.expect(!list.is_empty(), at, "minItems", "At least one field belongs here.");
+        let (mut indexes, mut keys) = (Vec::with_capacity(list.len()), HashSet::new());
+        for (position, field) in list.iter().enumerate() {
+            if self.fields.len() >= MAX_FIELDS {
+                if !std::mem::replace(&mut self.is_full, true) {
+                    self.refuse(at, "maxItems", "A form has at most 1,000 fields.");
+                }
+                break;
+            }
+            let at = format!("{at}/{position}");
+            let Some(index) = self.field(field, &at, depth) else { continue };
+            if !keys.insert(self.fields[index].key.clone()) {
+                self.refuse(
+                    &format!("{at}/key"),
+                    "uniqueItems",
+                    "Another field beside this one has the same key.",
+                );
+            }
+            indexes.push(index);
+        }
+        indexes
+    }
+
+    fn field(&mut self, value: &Value, at: &str, depth: usize) -> Option<FieldIndex> {
+        const KEYS: [&str; 11] = [
+            "key",
+            "type",
+            "label",
+            "hint",
+            "required",
+            "constraints",
+            "choices",
+            "relevant",
+            "valid",
+            "calculate",
+            "fields",
+        ];
+        let object = self.object(value, at, &KEYS)?;
+        let key = object.get("key").and_then(Value::as_str).unwrap_or_default();
+        let message = "A key is a letter and then letters, digits and `_`, 64 at most, and not `root`.";
+        self.expect(is_key(key), &format!("{at}/key"), "pattern", message);
+        let given = object.get("type").and_then(Value::as_str).unwrap_or_default();
+        let Some((type_name, constraints)) = TYPES.into_iter().find(|(name, _)| *name == given) else {
+            let names: Vec<&str> = TYPES.iter().map(|(name, _)| *name).collect();
+            self.refuse(&format!("{at}/type"), "enum", format!("A type is one of {}.", names.join(", ")));
+            return None;
+        };
+        self.texts(object, at, type_name);
+        let required = self.required(object.get("required"), type_name, at);
+        let valid = self.valid(object.get("valid"), at);
+        let index = self.fields.len();
+        // Its place comes before its children's; what it is like follows when they are read.
+        self.fields.push(Field {
+            key: key.to_owned(),
+            type_name,
+            kind: Kind::Note,
+            required,
+            relevant: object.get("relevant").cloned(),
+            valid,
+            pointer: at.to_owned(),
+        });
+        let has = |key: &str| object.contains_key(key);
+        for (key, belongs) in [
+            ("choices", matches!(type_name, "SELECT_ONE" | "SELECT_MANY")),
+            ("calculate", type_name == "CALCULATED"),
+            ("fields", matches!(type_name, "GROUP" | "REPEAT")),
+        ] {
+            if has(key) && !belongs {
+                self.refuse(
+                    &format!("{at}/{key}"),
+                    "additionalProperties",
+                    format!("{type_name} has no `{key}`."),
+                );
+            } else if belongs && !has(key) {
+                self.refuse(at, "required", format!("{type_name} needs `{key}`."));
+            }
+        }
+        let limits = Limits::read(self, object.get("constraints"), &format!("{at}/constraints"), constraints);
+        self.fields[index].kind = self.kind(type_name, object, &limits, at, depth);
+        Some(index)
+    }
+
+    fn kind(
+        &mut self,
+        name: &str,
+        object: &Map<String, Value>,
+        limits: &Limits,
+        at: &str,
+        depth: usize,
+    ) -> Kind {
+        let size = |range: RangeInclusive<i64>| *range.start() as usize..=*range.end() as usize;
+        let integers = -MAX_INTEGER..=MAX_INTEGER;
+        match name {
+            "TEXT" | "HIDDEN" => limits.text(self, 1_000),
+            "TEXT_AREA" => limits.text(self, 20_000),
+            "INTEGER" => Kind::Integer(limits.integers(self, ["min", "max"], &integers, &integers)),
+            "RATING" => Kind::Integer(limits.integers(self, ["min", "max"], &(1..=5), &(0..=100))),
+            "DECIMAL" => Kind::Decimal(limits.decimals(self)),
+            "BOOLEAN" => Kind::Boolean,
+            "CONSENT" => Kind::Consent,
+            "SELECT_ONE" => Kind::SelectOne(self.choices(object.get("choices"), at)),
+            "SELECT_MANY" => {
+                let choices = self.choices(object.get("choices"), at);
+                let all = 0..=choices.len() as i64;
+                Kind::SelectMany {
+                    items: size(limits.integers(self, ["minItems", "maxItems"], &all, &all)),
+                    choices,
+                }
+            }
+            "GEO_POINT" => Kind::GeoPoint,
+            "CALCULATED" => Kind::Calculated(object.get("calculate").cloned().unwrap_or_default()),
+            "GROUP" => Kind::Group(self.fields(object.get("fields"), &format!("{at}/fields"), depth + 1)),
+            "REPEAT" => Kind::Repeat {
+                items: size(limits.integers(
+                    self,
+                    ["minItems", "maxItems"],
+                    &(0..=MAX_ITEMS),
+                    &(0..=MAX_ITEMS),
+                )),
+                fields: self.fields(object.get("fields"), &format!("{at}/fields"), depth + 1),
+            },
+            "NOTE" => Kind::Note,
+            format => super::pattern::Format::of(format).map_or(Kind::Note, Kind::Format),
+        }
+    }
+
+    fn texts(&mut self, object: &Map<String, Value>, at: &str, type_name: &str) {
+        let needs_label = !matches!(type_name, "HIDDEN" | "CALCULATED" | "GROUP" | "REPEAT");
+        if needs_label && !object.contains_key("label") {
+            self.refuse(at, "required", "A field that people see needs a `label`.");
+        }
+        for name in ["label", "hint"] {
+            if let Some(text) = object.get(name) {
+                let at = format!("{at}/{name}");
+                self.expect(
+                    localized(text).is_some(),
+                    &at,
+                    "type",
+                    "A text, or an object of texts by language.",
+                );
+            }
+        }
+    }
+
+    fn required(&mut self, given: Option<&Value>, type_name: &str, at: &str) -> Required {
+        let required = match given {
+            None | Some(Value::Bool(false)) => Required::No,
+            Some(Value::Bool(true)) => Required::Yes,
+            Some(rule) => Required::When(rule.clone()),
+        };
+        let can = !matches!(type_name, "NOTE" | "CALCULATED" | "GROUP");
+        let message = "NOTE, CALCULATED and GROUP are not answered, so they cannot be required.";
+        self.expect(
+            can || required == Required::No,
+            &format!("{at}/required"),
+            "additionalProperties",
+            message,
+        );
+        required
+    }
+
+    fn valid(&mut self, given: Option<&Value>, at: &str) -> Vec<Valid> {
+        let Some(given) = given else { return Vec::new() };
+        let at = format!("{at}/valid");
+        let Some(list) = given.as_array() else {
+            self.refuse(&at, "type", "`valid` is a list of {\"rule\", \"message\"}.");
+            return Vec::new();
+        };
+        let mut all = Vec::with_capacity(list.len());
+        for (position, entry) in list.iter().enumerate() {
+            let at = format!("{at}/{position}");
+            let Some(object) = self.object(entry, &at, &["rule", "message"]) else { continue };
+            let message = object.get("message").and_then(localized);
+            match (object.get("rule"), message) {
+                (Some(rule), Some(message)) => {
+                    all.push(Valid { rule: rule.clone(), message: message.to_owned() });
+                }
+                _ => self.refuse(&at, "required", "A `rule` and a `message` belong here."),
+            }
+        }
+        all
+    }
+
+    fn choices(&mut self, given: Option<&Value>, at: &str) -> Vec<String> {
+        let Some(list) = given.and_then(Value::as_array) else { return Vec::new() };
+        let at = format!("{at}/choices");
+        self.expect(!list.is_empty(), &at, "minItems", "At least one choice belongs here.");
+        self.expect(list.len() <= MAX_CHOICES, &at, "maxItems", "A field has at most 1,000 choices.");
+        let (mut values, mut seen) = (Vec::new(), HashSet::new());
+        for (position, choice) in list.iter().enumerate().take(MAX_CHOICES) {
+            let at = format!("{at}/{position}");
+            let Some(object) = self.object(choice, &at, &["value", "label"]) else { continue };
+            let value = object.get("value").and_then(Value::as_str).unwrap_or_default();
+            let fits = !value.is_empty() && value.chars().count() <= 200;
+            self.expect(
+                fits,
+                &format!("{at}/value"),
+                "maxLength",
+                "A choice has a `value` of 1 to 200 characters.",
+            );
+            let labelled = object.get("label").and_then(localized).is_some();
+            self.expect(labelled, &format!("{at}/label"), "required", "A choice needs a `label`.");
+            let message = "Another choice has the same value.";
+            self.expect(seen.insert(value), &format!("{at}/value"), "uniqueItems", message);
+            values.push(value.to_owned());
+        }
+        values
+    }
+}
+
+/// The constraints of a field.
+struct Limits<'v> {
+    given: Option<&'v Map<String, Value>>,
+    at: String,
+}
+
+impl<'v> Limits<'v> {
+    fn read(parser: &mut Parser, given: Option<&'v Value>, at: &str, known: &[&str]) -> Self {
+        let given = given.and_then(|given| parser.object(given, at, known));
+        Self { given, at: at.to_owned() }
+    }
+
+    fn get(&self, name: &str) -> Option<(&'v Value, String)> {
+        Some((self.given?.get(name)?, below(&self.at, name)))
+    }
+
+    /// Two ends, each between those of `within`.
+    fn integers(
+        &self,
+        parser: &mut Parser,
+        names: [&str; 2],
+        default: &RangeInclusive<i64>,
+        within: &RangeInclusive<i64>,
+    ) -> RangeInclusive<i64> {
+        let mut end = |name, default: i64| {
+            let Some((value, at)) = self.get(name) else { return default };
+            let number = value.as_i64().filter(|number| within.contains(number));
+            if number.is_none() {
+                let message =
+                    format!("A whole number from {} to {} belongs here.", within.start(), within.end());
+                parser.refuse(&at, "type", message);
+            }
+            number.unwrap_or(default)
+        };
+        let range = end(names[0], *default.start())..=end(names[1], *default.end());
+        parser.expect(!range.is_empty(), &self.at, "minimum", "The lower limit is above the upper one.");
+        range
+    }
+
+    fn decimals(&self, parser: &mut Parser) -> RangeInclusive<f64> {
+        let mut end = |name, default: f64| {
+            let Some((value, at)) = self.get(name) else { return default };
+            let number = value.as_f64().filter(|number| number.abs() <= MAX_DECIMAL);
+            if number.is_none() {
+                parser.refuse(&at, "type", "A number with at most 15 digits before the point belongs here.");
+            }
+            number.unwrap_or(default)
+        };
+        let range = end("min", -MAX_DECIMAL)..=end("max", MAX_DECIMAL);
+        parser.expect(!range.is_empty(), &self.at, "minimum", "The lower limit is above the upper one.");
+        range
+    }
+
+    fn text(&self, parser: &mut Parser, default: i64) -> Kind {
+        let chars = self.integers(parser, ["minLength", "maxLength"], &(0..=default), &(0..=MAX_CHARS));
+        let pattern = self.get("pattern").and_then(|(value, at)| {
+            let pattern = value.as_str().ok_or("A pattern is a text.".to_owned()).and_then(Pattern::parse);
+            pattern.map_err(|message| parser.refuse(&at, "pattern", message)).ok()
+        });
+        Kind::Text { chars: *chars.start() as usize..=*chars.end() as usize, pattern }
+    }
+}
+
+/// A text in whatever language there is: `"Name"` or `{"en": "Name", "vi": "Tên"}`.
+pub(super) fn localized(value: &Value) -> Option<&str> {
+    match value {
+        Value::String(text) => Some(text),
+        Value::Object(texts) if texts.values().all(Value::is_string) => {
+            texts.get("en").or_else(|| texts.values().next()).and_then(Value::as_str)
+        }
+        _ => None,
+    }
+}
+
+fn is_key(key: &str) -> bool {
+    let mut letters = key.chars();
+    letters.next().is_some_and(|first| first.is_ascii_alphabetic())
+        && letters.all(|letter| letter.is_ascii_alphanumeric() || letter == '_')
+        && key.len() <= 64
+        && key != "root"
+}

@@ -1,0 +1,49 @@
+//! What is wrong with a document, and where: a definition that cannot be published, answers that break a rule. All
+//! problems are collected, not only the first. Not here: which rules there are.
+
+use std::borrow::Cow;
+
+/// Problems that are told at most; a document can have as many as it has values.
+pub const MAX_PROBLEMS: usize = 100;
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Where in the document, as a JSON Pointer (RFC 6901).
+    pub pointer: String,
+    /// The rule that is broken: a keyword of JSON Schema where there is one, else one of our own.
+    pub rule: &'static str,
+    /// A sentence for the person who wrote the document.
+    pub message: Cow<'static, str>,
+}
+
+impl Problem {
+    /// A problem at a place.
+    pub fn new(
+        pointer: impl Into<String>,
+        rule: &'static str,
+        message: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self { pointer: pointer.into(), rule, message: message.into() }
+    }
+}
+
+/// Appends a segment to a JSON Pointer, escaped.
+pub(crate) fn push_segment(pointer: &mut String, segment: &str) {
+    pointer.push('/');
+    for letter in segment.chars() {
+        match letter {
+            '~' => pointer.push_str("~0"),
+            '/' => pointer.push_str("~1"),
+            letter => pointer.push(letter),
+        }
+    }
+}
+
+/// `pointer` with a segment appended.
+pub(crate) fn below(pointer: &str, segment: &str) -> String {
+    let mut below = String::with_capacity(pointer.len() + segment.len() + 1);
+    below.push_str(pointer);
+    push_segment(&mut below, segment);
+    below
+}

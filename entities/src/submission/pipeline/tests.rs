@@ -1,0 +1,194 @@
+//! Answers: what is stored of them, and what they are told.
+
+#![expect(clippy::needless_pass_by_value, reason = "JSON is written where it is used")]
+
+use serde_json::{Value, json};
+
+use super::run;
+use crate::form::{compiled::CompiledForm, problem::Problem};
+
+fn form(fields: Value) -> CompiledForm {
+    CompiledForm::compile(&json!({ "schema": 1, "fields": fields })).expect("the definition is right")
+}
+
+/// The places and rules of what is wrong.
+fn problems(form: &CompiledForm, answers: Value) -> Vec<(String, &'static str)> {
+    let problems = run(form, answers).expect_err("it is refused");
+    problems.into_iter().map(|Problem { pointer, rule, .. }| (pointer, rule)).collect()
+}
+
+fn wrong(problems: &[(&str, &'static str)]) -> Vec<(String, &'static str)> {
+    problems.iter().map(|(pointer, rule)| ((*pointer).to_owned(), *rule)).collect()
+}
+
+fn field(key: &str, kind: &str) -> Value {
+    json!({ "key": key, "type": kind, "label": key })
+}
+
+/// A field with something added.
+fn with(mut field: Value, more: Value) -> Value {
+    let Value::Object(more) = more else { unreachable!("an object is added") };
+    field.as_object_mut().expect("a field").extend(more);
+    field
+}
+
+fn household() -> CompiledForm {
+    form(json!([
+        with(json!({ "key": "members", "type": "REPEAT", "constraints": { "maxItems": 5 } }), json!({ "fields": [
+            with(field("age", "INTEGER"), json!({ "required": true, "constraints": { "min": 0, "max": 120 } })),
+            with(field("school", "TEXT"), json!({ "required": true, "relevant": { "<": [{ "var": "age" }, 18] } })),
+        ] })),
+        { "key": "count", "type": "CALCULATED", "calculate": { "length": [{ "var": "members" }] } },
+    ]))
+}
+
+#[test]
+fn what_is_not_asked_is_not_kept_and_what_is_asked_must_be_there() {
+    let answers = json!({ "members": [{ "age": 12 }, { "age": 40, "school": "x" }, { "age": 130 }] });
+    let found = problems(&household(), answers);
+    assert_eq!(found, wrong(&[("/members/2/age", "maximum"), ("/members/0/school", "required")]));
+    let answers =
+        json!({ "members": [{ "age": 12, "school": " A " }, { "age": 40, "school": 7 }], "count": "sent" });
+    let stored = json!({ "members": [{ "age": 12, "school": "A" }, { "age": 40 }], "count": 2 });
+    assert_eq!(run(&household(), answers), Ok(stored.clone()));
+    assert_eq!(run(&household(), stored.clone()), Ok(stored), "what is stored stays as it is");
+}
+
+#[test]
+fn answers_are_brought_into_one_form() {
+    let kinds = ["TEXT", "PHONE", "DATE_TIME", "INTEGER", "DECIMAL", "GEO_POINT", "TIME", "EMAIL"];
+    let all = form(kinds.iter().map(|kind| field(&kind.to_lowercase(), kind)).collect());
+    for (key, given, stored) in [
+        ("text", json!(" Tie\u{302}\u{301}ng \n"), json!("Ti\u{1ebf}ng")),
+        ("text", json!(" "), Value::Null),
+        ("phone", json!("+84 (912) 345-678"), json!("+84912345678")),
+        ("date_time", json!("2026-01-02T10:04:05.50+07:00"), json!("2026-01-02T03:04:05.500Z")),
+        ("date_time", json!("0000-01-01T00:00:00+01:00"), json!("0000-01-01T00:00:00+01:00")),
+        ("integer", json!(3.0), json!(3)),
+        ("integer", json!(-0.0), json!(0)),
+        ("integer", json!(9_007_199_254_740_991_i64), json!(9_007_199_254_740_991_i64)),
+        ("decimal", json!(4.5), json!("4.5")),
+        ("decimal", json!(0.000_000_1), json!("0.0000001")),
+        ("decimal", json!("007.50"), json!("7.50")),
+        ("decimal", json!("-0.0"), json!("0.0")),
+        ("decimal", json!("-.5"), Value::Null),
+        (
+            "geo_point",
+            json!({ "latitude": -0.0, "longitude": 180 }),
+            json!({ "latitude": 0, "longitude": 180 }),
+        ),
+        ("integer", json!(9_007_199_254_740_993_i64), Value::Null),
+        ("integer", json!(1e300), Value::Null),
+        ("integer", json!("3"), Value::Null),
+        ("text", Value::Null, Value::Null),
+        ("text", json!("a\0b"), Value::Null),
+        ("time", json!("24:00"), Value::Null),
+        ("email", json!("a@b"), Value::Null),
+        ("geo_point", json!({ "latitude": 90.1, "longitude": 0 }), Value::Null),
+    ] {
+        let answers = run(&all, json!({ key: given })).ok();
+        assert_eq!(answers.map_or(Value::Null, |answers| answers[key].clone()), stored, "{key}: {given}");
+    }
+}
+
+#[test]
+fn everything_that_is_wrong_is_told_at_once_but_no_more_than_a_hundred() {
+    let all = form(json!([
+        with(
+            field("name", "TEXT"),
+            json!({ "required": true, "constraints": { "minLength": 3, "maxLength": 5 } })
+        ),
+        with(field("agree", "CONSENT"), json!({ "required": true })),
+        with(field("many", "SELECT_MANY"), json!({ "choices": [{ "value": "a/~", "label": "A" }] })),
+    ]));
+    let answers = json!({ "name": "ab", "agree": false, "many": ["a/~", "a/~", 1], "strange/~": 1 });
+    let wanted = [
+        ("/name", "minLength"),
+        ("/agree", "const"),
+        ("/many", "maxItems"),
+        ("/strange~1~0", "additionalProperties"),
+    ];
+    assert_eq!(problems(&all, answers), wrong(&wanted));
+    assert_eq!(problems(&all, json!([])), wrong(&[("", "type")]));
+    assert_eq!(problems(&all, json!({ "name": " ", "agree": true })), wrong(&[("/name", "required")]));
+    let strangers: Value =
+        (0..1_000).map(|index| (format!("k{index}"), json!(1))).collect::<serde_json::Map<_, _>>().into();
+    assert_eq!(run(&all, strangers).map_err(|problems| problems.len()), Err(100));
+}
+
+#[test]
+fn rules_see_their_own_entry_first_and_decimals_as_numbers() {
+    let all = form(json!([
+        field("price", "DECIMAL"),
+        { "key": "lines", "type": "REPEAT", "fields": [
+            with(field("price", "DECIMAL"), json!({ "valid": [{ "rule": { ">": [{ "var": "price" }, { "var": "root.price" }] }, "message": { "en": "Too cheap" } }] })),
+            { "key": "double", "type": "CALCULATED", "calculate": { "*": [{ "var": "price" }, 2] } },
+        ] },
+        { "key": "sum", "type": "CALCULATED",
+          "calculate": { "reduce": [{ "var": "lines" }, { "+": [{ "var": "accumulator" }, { "var": "current.double" }] }, 0] } },
+    ]));
+    let stored = run(&all, json!({ "price": "9", "lines": [{ "price": "10.0" }, { "price": 12.25 }] }))
+        .expect("it is right");
+    assert_eq!(
+        stored["lines"],
+        json!([{ "price": "10.0", "double": 20 }, { "price": "12.25", "double": 24.5 }])
+    );
+    assert_eq!(stored["sum"], json!(44.5), "10.0 is more than 9, though not as a text");
+    let refused =
+        run(&all, json!({ "price": "11", "lines": [{ "price": "10.0" }] })).expect_err("it is too cheap");
+    assert_eq!(refused, [Problem::new("/lines/0/price", "valid", "Too cheap")]);
+}
+
+#[test]
+fn a_group_that_is_not_asked_takes_everything_in_it_along() {
+    let all = form(json!([
+        field("has", "BOOLEAN"),
+        { "key": "g", "type": "GROUP", "relevant": { "var": "has" }, "fields": [
+            with(field("a", "INTEGER"), json!({ "required": true })),
+            { "key": "twice", "type": "CALCULATED", "calculate": { "*": [{ "var": "a" }, 2] } },
+        ] },
+        with(field("why", "TEXT"), json!({ "required": { "!": [{ "var": "has" }] } })),
+        { "key": "seen", "type": "CALCULATED", "calculate": { "var": "g.twice" } },
+    ]));
+    assert_eq!(
+        run(&all, json!({ "has": false, "why": "x", "g": { "a": "wrong" } })),
+        Ok(json!({ "has": false, "why": "x" }))
+    );
+    assert_eq!(
+        run(&all, json!({ "has": true, "g": { "a": 2 } })),
+        Ok(json!({ "has": true, "g": { "a": 2, "twice": 4 }, "seen": 4 }))
+    );
+    assert_eq!(problems(&all, json!({ "has": true })), wrong(&[("/g/a", "required")]));
+    assert_eq!(problems(&all, json!({ "has": false, "why": " " })), wrong(&[("/why", "required")]));
+}
+
+#[test]
+fn rules_cannot_cost_more_than_a_bound() {
+    let expensive: Vec<Value> = (0..60)
+        .map(|index| {
+            let sum = json!({ "reduce": [{ "var": "root.list" }, { "+": [{ "var": "accumulator" }, { "var": "current.n" }] }, 0] });
+            json!({ "key": format!("c{index}"), "type": "CALCULATED", "calculate": { "+": [sum] } })
+        })
+        .collect();
+    let all = form(json!([
+        { "key": "list", "type": "REPEAT", "fields": [field("n", "INTEGER")] },
+        { "key": "again", "type": "REPEAT", "fields": expensive },
+    ]));
+    let entries = |count: usize| -> Value { (0..count).map(|n| json!({ "n": n })).collect() };
+    let again = |count: usize| -> Value { (0..count).map(|_| json!({})).collect() };
+    let stored = run(&all, json!({ "list": entries(10), "again": again(2) })).expect("it is cheap");
+    assert_eq!(stored["again"][1]["c59"], 45);
+    let found = problems(&all, json!({ "list": entries(1_000), "again": again(1_000) }));
+    assert_eq!(found, wrong(&[("", "maxCost")]));
+}
+
+#[test]
+fn logic_that_fails_does_not_hold_and_gives_no_value() {
+    let all = form(json!([
+        field("a", "TEXT"),
+        { "key": "c", "type": "CALCULATED", "calculate": { "/": [1, { "var": "a" }] } },
+        with(field("b", "TEXT"), json!({ "relevant": { "+": [{ "var": "a" }, 1] } })),
+    ]));
+    assert_eq!(run(&all, json!({ "a": "x", "b": "gone" })), Ok(json!({ "a": "x" })));
+    assert_eq!(run(&all, json!({ "a": "4", "b": "kept" })), Ok(json!({ "a": "4", "b": "kept", "c": 0.25 })));
+}

@@ -1,0 +1,210 @@
+//! Handing in a filled-in form: checked against its version, stored once however often and by however many connections
+//! it is sent, refused where the form takes nothing. Not here: what answers go through (`pipeline`), who may submit at
+//! all (the front room asks that).
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{Model, pipeline};
+use crate::{
+    activity::{Action, Entry},
+    change::Change,
+    clock,
+    error::Error,
+    form::{self, Status, compiled::CompiledForm, problem::Problem},
+    id::{FormId, LocationId, SubmissionId},
+    location::record::{self, Point, Recorder},
+    node::Kind,
+    sql::{Json, Record as _},
+    store::Store,
+    transaction::Transaction,
+};
+
+/// Why a submission was not stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// The form takes no submissions: it is a draft, closed, archived or hidden, or there is no such form.
+    NotAccepting,
+    /// The form has no such version.
+    NoVersion,
+    /// Something else was sent under this client id before.
+    Conflict,
+    /// The answers are too large.
+    TooLarge,
+    /// The answers are not right.
+    Wrong(Vec<Problem>),
+}
+
+/// A filled-in form.
+#[derive(Debug)]
+pub struct New {
+    /// The form.
+    pub form: FormId,
+    /// The version that was filled in; none: the published one.
+    pub version: Option<i32>,
+    /// The answers.
+    pub data: Value,
+    /// The device's own name for this submission: whoever sends it again gets the stored one.
+    pub client_id: Option<Uuid>,
+    /// Where it was filled in; free of faults.
+    pub location: Option<Point>,
+}
+
+/// What handing in answers: the submission, or why it was not stored.
+pub type Created = Result<Result<SubmissionId, Refusal>, Error>;
+
+/// Stores a submission, or answers the one that is stored already.
+///
+/// # Errors
+/// The database's.
+pub async fn create(store: &Store, author: Recorder, new: New) -> Created {
+    match attempt(store, author, &new).await? {
+        // Sent again? What was true then need not be true now: the form may be closed, or ask something else.
+        Err(refusal) => again(store, author, new, refusal).await,
+        stored => Ok(stored),
+    }
+}
+
+async fn attempt(store: &Store, author: Recorder, new: &New) -> Created {
+    let Some(target) = Target::of(store, new.form, new.version).await? else {
+        return Ok(Err(Refusal::NotAccepting));
+    };
+    if target.status != Status::Open {
+        return Ok(Err(Refusal::NotAccepting));
+    }
+    let Some((number, form)) = target.version(store, new.form).await? else {
+        return Ok(Err(Refusal::NoVersion));
+    };
+    match check(form, new.data.clone()).await {
+        Ok(data) => insert(store, author, new, number, data).await,
+        Err(refusal) => Ok(Err(refusal)),
+    }
+}
+
+/// Bytes of answers that are checked at once; more of them would keep other requests waiting.
+const MAX_INLINE_BYTES: usize = 16 * 1024;
+
+async fn check(form: Arc<CompiledForm>, data: Value) -> Result<Value, Refusal> {
+    let bytes = data.to_string().len();
+    if bytes > pipeline::MAX_BYTES {
+        return Err(Refusal::TooLarge);
+    }
+    let run = move || pipeline::run(&form, data).map_err(Refusal::Wrong);
+    if bytes <= MAX_INLINE_BYTES {
+        return run();
+    }
+    tokio::task::spawn_blocking(run).await.expect("checking does not panic and is not aborted")
+}
+
+/// What answers are sent to.
+struct Target {
+    status: Status,
+    /// Number and hash.
+    version: Option<(i32, String)>,
+}
+
+impl Target {
+    async fn of(store: &Store, form: FormId, version: Option<i32>) -> Result<Option<Self>, Error> {
+        let mut sql = store.sql();
+        sql.push("SELECT t.status, v.number, v.hash FROM forms t LEFT JOIN form_versions v ON v.form_id = t.id AND v.number = ");
+        match version {
+            Some(version) => sql.bind(version),
+            None => sql.push("t.version"),
+        };
+        sql.push(" WHERE t.id = ").bind(form);
+        let rows = store.fetch("submission.target", form::Model::TABLE, sql, |cells| {
+            let (status, number, hash) =
+                (cells.next()?, cells.next::<Option<i32>>()?, cells.next::<Option<String>>()?);
+            Ok(Self { status, version: number.zip(hash) })
+        });
+        Ok(rows.await?.into_iter().next())
+    }
+
+    async fn version(self, store: &Store, form: FormId) -> Result<Option<(i32, Arc<CompiledForm>)>, Error> {
+        let Some((number, hash)) = self.version else { return Ok(None) };
+        if let Some(form) = CompiledForm::known(&hash) {
+            return Ok(Some((number, form)));
+        }
+        let mut sql = store.sql();
+        sql.push("SELECT t.definition FROM form_versions t WHERE t.form_id = ").bind(form);
+        sql.push(" AND t.number = ").bind(number);
+        let table = form::version::Model::TABLE;
+        let definitions = store
+            .fetch("form_version.definition", table, sql, |cells| Ok(cells.next::<Json>()?.to_value()))
+            .await?;
+        let Some(definition) = definitions.into_iter().next() else { return Ok(None) };
+        Ok(Some((number, CompiledForm::of_version(hash, definition).await?)))
+    }
+}
+
+async fn insert(store: &Store, author: Recorder, new: &New, version: i32, data: Value) -> Created {
+    let mut transaction = Transaction::begin(store).await?;
+    let location: Option<LocationId> = match &new.location {
+        Some(point) => {
+            let recorded = record::store(&mut transaction, author, std::slice::from_ref(point)).await?;
+            recorded.first().map(|point| point.id)
+        }
+        None => None,
+    };
+    let (id, form) = (SubmissionId::new(), new.form);
+    let mut sql = transaction.sql();
+    sql.push("INSERT INTO form_submissions (id, form_id, form_version, user_id, session_id, client_id, data, location_id, created_at) SELECT ");
+    sql.bind(id).push(", ").bind(form).push(", ").bind(version).push(", ").bind(author.user).push(", ");
+    sql.bind(author.session).push(", ").bind(new.client_id).push(", ").bind(data).push(", ").bind(location);
+    // The form stays open until this is stored.
+    sql.push(", ")
+        .bind(clock::now())
+        .push(" FROM forms t WHERE t.id = ")
+        .bind(form)
+        .push(" AND t.status = 'OPEN'");
+    sql.for_share("t").push(" ON CONFLICT (form_id, client_id) DO NOTHING");
+    if transaction.execute("submission.insert", Model::TABLE, sql).await? == 0 {
+        let target = Target::of(store, form, None).await?;
+        let is_open = target.is_some_and(|target| target.status == Status::Open);
+        return Ok(Err(if is_open { Refusal::Conflict } else { Refusal::NotAccepting }));
+    }
+    transaction.changed(Change::Submission { id, form, user: Some(author.user) });
+    let metadata = json!({ "form": form.0, "version": version });
+    let subject = Some((Kind::Submission, id.0));
+    let entry = Entry { user: Some(author.user), action: Action::SubmissionCreate, subject, metadata };
+    transaction.commit(entry).await?;
+    Ok(Ok(id))
+}
+
+/// The submission that is stored under the client id, if it is this one; otherwise the refusal.
+async fn again(store: &Store, author: Recorder, new: New, refusal: Refusal) -> Created {
+    let Some(client) = new.client_id else { return Ok(Err(refusal)) };
+    let matching = |sql: &mut crate::sql::Sql| {
+        sql.push("t.form_id = ").bind(new.form).push(" AND t.client_id = ").bind(client);
+    };
+    let rows = store.by_keys("submission.by_client", matching, |row: &Model| row.id).await?;
+    // Of what others sent nothing is told, not even that it is there, unless it is in the way.
+    let Some(stored) = rows.into_values().find(|stored| stored.user_id == Some(author.user)) else {
+        return Ok(Err(refusal));
+    };
+    if new.version.is_some_and(|version| version != stored.form_version) {
+        return Ok(Err(Refusal::Conflict));
+    }
+    let target = Target::of(store, new.form, Some(stored.form_version)).await?;
+    let Some(target) = target else { return Ok(Err(refusal)) };
+    let Some((_, form)) = target.version(store, new.form).await? else { return Ok(Err(refusal)) };
+    let is_equal = check(form, new.data).await.is_ok_and(|data| is_same(&data, &stored.data.to_value()));
+    Ok(if is_equal { Ok(stored.id) } else { Err(Refusal::Conflict) })
+}
+
+/// Are two documents equal? PostgreSQL keeps the value of a number, not the way in which it was written.
+fn is_same(one: &Value, other: &Value) -> bool {
+    match (one, other) {
+        (Value::Number(one), Value::Number(other)) => one == other || one.as_f64() == other.as_f64(),
+        (Value::Array(one), Value::Array(other)) => {
+            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| is_same(one, other))
+        }
+        (Value::Object(one), Value::Object(other)) => {
+            let has = |key: &String, one| other.get(key).is_some_and(|other| is_same(one, other));
+            one.len() == other.len() && one.iter().all(|(key, one)| has(key, one))
+        }
+        (one, other) => one == other,
+    }
+}

@@ -1,0 +1,52 @@
+// What clients in JavaScript say of the same answers and rules: Ajv by a version's JSON Schema, json-logic-engine by its
+// rules. The cases, with the server's verdicts, are made by `cargo test -p entities --test conformance`; XP_CASES names
+// their folder.
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+
+import Ajv2020 from "ajv/dist/2020.js";
+import { LogicEngine } from "json-logic-engine";
+
+const folder = process.env.XP_CASES ?? join(import.meta.dirname, "../../target/tmp");
+const cases = (name) => readFileSync(join(folder, name), "utf8").split("\n").map((line) => JSON.parse(line));
+
+test("10,000 answers have the verdict that the server gave", () => {
+  const ajv = new Ajv2020({ strict: false, logger: false });
+  const differences = [];
+  let count = 0;
+  for (const { schema, pairs } of cases("pairs.ndjson")) {
+    const validate = ajv.compile(schema);
+    for (const { data, valid } of pairs) {
+      count += 1;
+      if (validate(data) !== valid) differences.push({ data, valid, errors: validate.errors, schema });
+    }
+  }
+  assert.equal(count, 10_000);
+  assert.deepEqual(differences, []);
+});
+
+test("1,000 rules have the value that the server gave", () => {
+  const engine = new LogicEngine();
+  const differences = [];
+  const all = cases("rules.ndjson");
+  for (const { rule, data, value } of all) {
+    const theirs = run(engine, rule, data);
+    if (!Object.is(theirs, value)) differences.push({ rule: JSON.stringify(rule), data: JSON.stringify(data), value, theirs });
+  }
+  assert.equal(all.length, 1_000);
+  assert.equal(differences.length, 0, JSON.stringify(differences.slice(0, 5), null, 2));
+});
+
+// As the server takes a result: what fails, and what is no plain value, is null; there is no -0.
+function run(engine, rule, data) {
+  let value;
+  try {
+    value = engine.run(rule, data);
+  } catch {
+    return null;
+  }
+  if (typeof value === "number") return Number.isFinite(value) ? value + 0 : null;
+  return typeof value === "string" || typeof value === "boolean" ? value : null;
+}

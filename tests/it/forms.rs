@@ -1,0 +1,179 @@
+//! Forms are made, edited by several people at once, published and opened. Not here: what a definition may say
+//! (`entities::form`'s own tests), answers (`submissions`).
+
+use entities::{change::Change, id::FormId, user::Role};
+use serde_json::{Value, json};
+
+use crate::harness::{Client, TestApp, text};
+
+const FORM: &str = "form { id title description status version draft draftRevision owner { id } }
+    userErrors { code path message }";
+
+/// Runs a form mutation; answers its payload.
+async fn change(client: &Client<'_>, mutation: &str, input: Value) -> Value {
+    let (name, kind) = (mutation, format!("{}{}Input", mutation[..1].to_uppercase(), &mutation[1..]));
+    let query = format!("mutation($input: {kind}!) {{ {name}(input: $input) {{ {FORM} }} }}");
+    client.run(&query, json!({ "input": input })).await.expect_data(&query)[name].clone()
+}
+
+/// Its one error: code and path.
+#[track_caller]
+fn refusal(payload: &Value) -> (&str, Value) {
+    let errors = payload["userErrors"].as_array().expect("a list");
+    assert_eq!(errors.len(), 1, "{payload}");
+    (errors[0]["code"].as_str().expect("a code"), errors[0]["path"].clone())
+}
+
+fn draft(title: &str) -> Value {
+    json!({"schema": 1, "fields": [{"key": "name", "type": "TEXT", "label": title}]})
+}
+
+/// A form of the demo editor, with a draft.
+async fn made(app: &TestApp) -> String {
+    let input = json!({"title": "Visit", "definition": draft("Name")});
+    text(&change(&app.as_role(Role::Editor), "createForm", input).await["form"]["id"])
+}
+
+#[tokio::test]
+async fn a_form_is_made_renamed_and_drafted_and_each_step_leaves_an_entry() {
+    for app in TestApp::both_own().await {
+        let editor = app.as_role(Role::Editor);
+        let mut changes = app.store.announcer().listen();
+        let input = json!({"title": " Visit ", "description": "Monthly", "definition": draft("Name")});
+        let made = change(&editor, "createForm", input).await;
+        let id = text(&made["form"]["id"]);
+        let owner = TestApp::account(Role::Editor);
+        assert_eq!(
+            made,
+            json!({"form": {
+                "id": id, "title": "Visit", "description": "Monthly", "status": "DRAFT", "version": 0,
+                "draft": draft("Name"), "draftRevision": 1, "owner": {"id": owner.to_string()},
+            }, "userErrors": []})
+        );
+        let news = changes.try_recv().expect("the change is announced");
+        assert_eq!(*news, [Change::Form { id: FormId::parse(&id).expect("an id"), owner }]);
+
+        let renamed = change(&editor, "updateForm", json!({"id": id, "title": "Visits"})).await;
+        assert_eq!(
+            (&renamed["form"]["title"], &renamed["form"]["description"]),
+            (&json!("Visits"), &json!("Monthly"))
+        );
+        let emptied = change(&editor, "updateForm", json!({"id": id, "description": null})).await;
+        assert_eq!(
+            (&emptied["form"]["title"], &emptied["form"]["description"]),
+            (&json!("Visits"), &Value::Null)
+        );
+        let found = editor.ask(r#"{ forms(filter: {search: "visits"}) { nodes { title } } }"#).await;
+        assert_eq!(found["forms"]["nodes"], json!([{"title": "Visits"}]), "the search knows the new title");
+
+        let saved = json!({"id": id, "definition": draft("Full name"), "baseRevision": 1});
+        let saved = change(&editor, "saveFormDraft", saved).await;
+        assert_eq!(
+            (&saved["form"]["draft"], &saved["form"]["draftRevision"]),
+            (&draft("Full name"), &json!(2))
+        );
+
+        let log = editor
+            .ask("{ me { activity(first: 4) { nodes { actionType subject { id } metadata } } } }")
+            .await;
+        let entry = |action: &str, metadata: Value| json!({"actionType": action, "subject": {"id": id}, "metadata": metadata});
+        let wanted = [
+            entry("form.save_draft", json!({"revision": 2})),
+            entry("form.update", json!({"fields": ["description"]})),
+            entry("form.update", json!({"fields": ["title"]})),
+            entry("form.create", json!({})),
+        ];
+        assert_eq!(log["me"]["activity"]["nodes"], json!(wanted));
+    }
+}
+
+#[tokio::test]
+async fn of_32_who_save_at_once_one_wins_each_revision() {
+    for app in TestApp::both_own().await {
+        let (form, editor) = (made(&app).await, app.as_role(Role::Editor));
+        for base in 1..4 {
+            let saves = (0..32).map(|sender| {
+                let input = json!({"id": form, "definition": draft(&format!("{base}/{sender}")), "baseRevision": base});
+                change(&editor, "saveFormDraft", input)
+            });
+            let saved = futures_util::future::join_all(saves).await;
+            let (won, lost): (Vec<_>, Vec<_>) =
+                saved.iter().partition(|payload| payload["userErrors"] == json!([]));
+            assert_eq!((won.len(), lost.len()), (1, 31));
+            assert_eq!(won[0]["form"]["draftRevision"], base + 1);
+            for payload in lost {
+                assert_eq!(refusal(payload), ("CONFLICT", json!(["input", "baseRevision"])));
+                let message = format!("its revision is {} now", base + 1);
+                assert!(text(&payload["userErrors"][0]["message"]).contains(&message), "{payload}");
+                assert_eq!(payload["form"]["draft"], won[0]["form"]["draft"], "the payload shows what won");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn bad_input_is_refused_all_at_once() {
+    for app in TestApp::both_own().await {
+        let editor = app.as_role(Role::Editor);
+        let input = json!({"title": " ", "description": "x".repeat(5_001), "definition": [1]});
+        let errors = change(&editor, "createForm", input).await["userErrors"].take();
+        let codes: Vec<_> = errors
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|error| (&error["code"], &error["path"][1]))
+            .collect();
+        assert_eq!(
+            json!(codes),
+            json!([["REQUIRED", "title"], ["TOO_LARGE", "description"], ["INVALID", "definition"]])
+        );
+        for (title, code) in [("x".repeat(201), "TOO_LARGE"), ("a\0b".to_owned(), "INVALID")] {
+            assert_eq!(refusal(&change(&editor, "createForm", json!({"title": title})).await).0, code);
+        }
+        let form = made(&app).await;
+        for (definition, code) in [
+            (json!({"fields": "x".repeat(512 * 1024)}), "TOO_LARGE"),
+            (json!({"a\0": 1}), "INVALID"),
+            (json!("text"), "INVALID"),
+        ] {
+            let input = json!({"id": form, "definition": definition, "baseRevision": 1});
+            let payload = change(&editor, "saveFormDraft", input).await;
+            assert_eq!(refusal(&payload), (code, json!(["input", "definition"])));
+        }
+        assert_eq!(
+            refusal(&change(&editor, "updateForm", json!({"id": form, "title": null})).await).0,
+            "REQUIRED"
+        );
+        let status = change(&editor, "setFormStatus", json!({"id": form, "status": "OPEN"})).await;
+        assert_eq!(refusal(&status), ("INVALID", json!(["input", "status"])), "it was never published");
+    }
+}
+
+#[tokio::test]
+async fn only_those_who_may_edit_a_form_change_it_and_hidden_ones_do_not_exist() {
+    for app in TestApp::both_own().await {
+        let form = made(&app).await;
+        let nobodys = FormId::new().to_string();
+        for role in [Role::Collector, Role::Viewer] {
+            let client = app.as_role(role);
+            let payload = change(&client, "createForm", json!({"title": "x"})).await;
+            assert_eq!(refusal(&payload), ("NOT_ALLOWED", json!(["input"])));
+            let hidden = change(&client, "updateForm", json!({"id": form, "title": "x"})).await;
+            let absent = change(&client, "updateForm", json!({"id": nobodys, "title": "x"})).await;
+            assert_eq!(hidden, absent, "hidden equals absent");
+            assert_eq!(refusal(&hidden), ("NOT_FOUND", json!(["input", "id"])));
+            let open =
+                client.ask("{ forms(first: 1) { nodes { id title } } }").await["forms"]["nodes"][0].take();
+            let payload = change(&client, "updateForm", json!({"id": open["id"], "title": "x"})).await;
+            assert_eq!(refusal(&payload).0, "NOT_ALLOWED");
+            assert_eq!(payload["form"]["title"], open["title"], "nothing changed");
+        }
+        let managed =
+            change(&app.as_role(Role::Manager), "updateForm", json!({"id": form, "title": "Theirs"})).await;
+        assert_eq!(managed["form"]["title"], "Theirs");
+        for client in [app.anonymous(), app.service()] {
+            let query = r#"mutation { createForm(input: {title: "x"}) { form { id } } }"#;
+            assert_eq!(client.run(query, json!({})).await.codes, ["UNAUTHENTICATED"]);
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! Forms are filled in: what is stored, what is refused and how, and that a submission is stored once however it is
+//! sent. Not here: what answers go through (`entities::submission::pipeline`'s own tests).
+
+use entities::{
+    change::Change,
+    id::{self, FormId, SubmissionId},
+    user::Role,
+};
+use serde_json::{Value, json};
+
+use crate::harness::{Client, TestApp, text};
+
+const RESULT: &str = "submission { id formVersion data clientId user { id } location { latitude } }
+    userErrors { __typename code path message ... on SubmissionDataError { pointer rule } }";
+
+/// A form of the demo editor with these fields, published; answers its id.
+async fn published(app: &TestApp, fields: Value) -> String {
+    let editor = app.as_role(Role::Editor);
+    let query = "mutation($definition: JSON!) { createForm(input: {title: \"Visit\", definition: $definition}) { form { id } } }";
+    let definition = json!({ "schema": 1, "fields": fields });
+    let made = editor.run(query, json!({ "definition": definition })).await.expect_data(query);
+    let form = text(&made["createForm"]["form"]["id"]);
+    let done = publish(&editor, &form, 1).await;
+    assert_eq!(done["userErrors"], json!([]), "{done}");
+    form
+}
+
+async fn publish(client: &Client<'_>, form: &str, base: i32) -> Value {
+    let query = "mutation($input: PublishFormInput!) { publishForm(input: $input) { form { status version draft draftRevision publishedAt
+        currentVersion { number hash definition jsonSchema publishedBy { id } } } userErrors { code path message } } }";
+    let input = json!({ "input": { "id": form, "baseRevision": base } });
+    client.run(query, input).await.expect_data(query)["publishForm"].take()
+}
+
+async fn set_status(app: &TestApp, form: &str, status: &str) {
+    let query = format!(
+        r#"mutation {{ setFormStatus(input: {{id: "{form}", status: {status}}}) {{ userErrors {{ code }} }} }}"#
+    );
+    let done = app.as_role(Role::Editor).ask(&query).await;
+    assert_eq!(done["setFormStatus"]["userErrors"], json!([]));
+}
+
+async fn save_draft(app: &TestApp, form: &str, base: i32, fields: Value) {
+    let query =
+        "mutation($input: SaveFormDraftInput!) { saveFormDraft(input: $input) { userErrors { code } } }";
+    let input = json!({ "id": form, "baseRevision": base, "definition": { "schema": 1, "fields": fields } });
+    let done = app.as_role(Role::Editor).run(query, json!({ "input": input })).await.expect_data(query);
+    assert_eq!(done["saveFormDraft"]["userErrors"], json!([]));
+}
+
+async fn submit(client: &Client<'_>, input: Value) -> Value {
+    let query = format!(
+        "mutation($input: CreateSubmissionInput!) {{ createSubmission(input: $input) {{ {RESULT} }} }}"
+    );
+    client.run(&query, json!({ "input": input })).await.expect_data(&query)["createSubmission"].take()
+}
+
+#[track_caller]
+fn refusal(payload: &Value) -> (String, Value) {
+    let errors = payload["userErrors"].as_array().expect("a list");
+    assert_eq!((errors.len(), &payload["submission"]), (1, &Value::Null), "{payload}");
+    (text(&errors[0]["code"]), errors[0]["path"].clone())
+}
+
+async fn count(app: &TestApp, form: &str) -> Value {
+    app.as_admin().ask(&format!(r#"{{ form(id: "{form}") {{ submissionCount }} }}"#)).await["form"]["submissionCount"].take()
+}
+
+fn visit() -> Value {
+    json!([
+        { "key": "name", "type": "TEXT", "label": "Name", "required": true },
+        { "key": "adults", "type": "INTEGER", "label": "Adults", "constraints": { "min": 0, "max": 9 } },
+        { "key": "twice", "type": "CALCULATED", "calculate": { "*": [{ "var": "adults" }, 2] } },
+        { "key": "where", "type": "GEO_POINT", "label": "Where" },
+    ])
+}
+
+#[tokio::test]
+async fn a_draft_becomes_a_version_that_never_changes_and_opens_the_form() {
+    for app in TestApp::both_own().await {
+        let (editor, form) = (app.as_role(Role::Editor), published(&app, visit()).await);
+        let again = publish(&editor, &form, 1).await;
+        assert_eq!(again["userErrors"][0]["code"], "REQUIRED", "nothing was saved since");
+        let shown = &again["form"];
+        let state = (&shown["status"], &shown["version"], &shown["draft"], &shown["draftRevision"]);
+        assert_eq!(state, (&json!("OPEN"), &json!(1), &Value::Null, &json!(1)));
+        let version = &shown["currentVersion"];
+        assert_eq!(version["definition"], json!({ "schema": 1, "fields": visit() }));
+        assert_eq!(version["publishedBy"]["id"], TestApp::account(Role::Editor).to_string());
+        assert_eq!(version["jsonSchema"]["$schema"], "https://json-schema.org/draft/2020-12/schema");
+        assert_eq!(version["jsonSchema"]["required"], json!(["name"]));
+        assert_eq!(text(&version["hash"]).len(), 64);
+
+        // Another type under the same key would make old answers unreadable.
+        let mut changed = visit();
+        changed[1] = json!({ "key": "adults", "type": "TEXT", "label": "Adults" });
+        save_draft(&app, &form, 1, changed).await;
+        let refused = publish(&editor, &form, 2).await;
+        let error = &refused["userErrors"][0];
+        assert_eq!(
+            (&error["code"], &error["path"]),
+            (&json!("INVALID"), &json!(["draft", "fields", "1", "type"]))
+        );
+        // Also when the key was away for one version.
+        save_draft(&app, &form, 2, json!([{ "key": "other", "type": "TEXT", "label": "Other" }])).await;
+        assert_eq!(publish(&editor, &form, 3).await["form"]["version"], 2);
+        save_draft(&app, &form, 3, json!([{ "key": "adults", "type": "TEXT", "label": "Adults" }])).await;
+        assert_eq!(publish(&editor, &form, 4).await["userErrors"][0]["code"], "INVALID");
+        assert_eq!(publish(&editor, &form, 3).await["userErrors"][0]["code"], "CONFLICT");
+
+        save_draft(&app, &form, 4, json!([{ "key": "1", "type": "TEXT" }, { "key": "a", "type": "WHAT" }]))
+            .await;
+        let refused = publish(&editor, &form, 5).await;
+        let paths =
+            refused["userErrors"].as_array().expect("a list").iter().map(|error| error["path"].clone());
+        let wanted = json!([
+            ["draft", "fields", "0", "key"],
+            ["draft", "fields", "0"],
+            ["draft", "fields", "1", "type"]
+        ]);
+        assert_eq!(Value::Array(paths.collect()), wanted, "{refused}");
+        let log = editor.ask(r#"{ me { activity(first: 1, filter: {actionTypes: ["form.publish"]}) { nodes { subject { id } metadata } } } }"#).await;
+        let entry = &log["me"]["activity"]["nodes"][0];
+        assert_eq!((&entry["subject"]["id"], &entry["metadata"]["version"]), (&json!(form), &json!(2)));
+    }
+}
+
+#[tokio::test]
+async fn a_filled_in_form_is_stored_as_it_is_understood_and_leaves_an_entry() {
+    for app in TestApp::both_own().await {
+        let form = published(&app, visit()).await;
+        let collector = app.as_role(Role::Collector);
+        let mut changes = app.store.announcer().listen();
+        let client = id::new().to_string();
+        let point = json!({ "timestamp": "2026-01-02T03:04:05Z", "latitude": 21.03, "longitude": 105.85 });
+        let input = json!({ "formId": form, "clientId": client, "location": point,
+            "data": { "name": " Mai ", "adults": 2.0, "where": { "latitude": 1, "longitude": -0.0 } } });
+        let stored = submit(&collector, input).await;
+        let user = TestApp::account(Role::Collector);
+        let submission = &stored["submission"];
+        let id = text(&submission["id"]);
+        assert_eq!(
+            *submission,
+            json!({ "id": id, "formVersion": 1, "clientId": client, "user": { "id": user.to_string() },
+                "data": { "name": "Mai", "adults": 2, "twice": 4, "where": { "latitude": 1, "longitude": 0 } },
+                "location": { "latitude": 21.03 } })
+        );
+        let news = changes.try_recv().expect("it is announced");
+        let change = Change::Submission {
+            id: SubmissionId::parse(&id).expect("an id"),
+            form: FormId::parse(&form).expect("an id"),
+            user: Some(user),
+        };
+        assert!(news.contains(&change), "{news:?}");
+        let log = collector
+            .ask("{ me { activity(first: 1) { nodes { actionType subject { id } metadata } } } }")
+            .await;
+        let entry = json!({ "actionType": "submission.create", "subject": { "id": id }, "metadata": { "form": form, "version": 1 } });
+        assert_eq!(log["me"]["activity"]["nodes"][0], entry, "without any answer");
+    }
+}
+
+#[tokio::test]
+async fn everything_that_is_wrong_with_answers_is_told_at_once() {
+    for app in TestApp::both_own().await {
+        let form = published(&app, visit()).await;
+        let data = json!({ "adults": 10, "strange/": 1, "where": { "latitude": 91 } });
+        let refused = submit(&app.as_role(Role::Collector), json!({ "formId": form, "data": data })).await;
+        assert_eq!(refused["submission"], Value::Null);
+        let error = |code: &str, pointer: &str, rule: &str| json!([code, pointer, rule]);
+        let found = refused["userErrors"].as_array().expect("a list").iter().map(|error| {
+            assert_eq!(
+                (&error["__typename"], &error["path"]),
+                (&json!("SubmissionDataError"), &json!(["input", "data"]))
+            );
+            json!([error["code"], error["pointer"], error["rule"]])
+        });
+        let wanted = json!([
+            error("TOO_LARGE", "/adults", "maximum"),
+            error("TOO_LARGE", "/where/latitude", "maximum"),
+            error("REQUIRED", "/where/longitude", "required"),
+            error("INVALID", "/strange~1", "additionalProperties"),
+            error("REQUIRED", "/name", "required"),
+        ]);
+        assert_eq!(Value::Array(found.collect()), wanted);
+        assert_eq!(count(&app, &form).await, 0);
+    }
+}
+
+#[tokio::test]
+async fn forms_that_take_nothing_say_so_and_hidden_ones_say_the_same() {
+    for app in TestApp::both_own().await {
+        let form = published(&app, visit()).await;
+        let data = json!({ "name": "x" });
+        let mut texts = std::collections::HashSet::new();
+        for status in ["CLOSED", "ARCHIVED"] {
+            set_status(&app, &form, status).await;
+            for role in [Role::Editor, Role::Manager, Role::Collector] {
+                let payload = submit(&app.as_role(role), json!({ "formId": form, "data": data })).await;
+                assert_eq!(refusal(&payload), ("NOT_ACCEPTING".to_owned(), json!(["input", "formId"])));
+                texts.insert(payload["userErrors"].to_string());
+            }
+        }
+        let draft = app
+            .as_role(Role::Editor)
+            .ask(r#"mutation { createForm(input: {title: "x"}) { form { id } } }"#)
+            .await;
+        for id in [text(&draft["createForm"]["form"]["id"]), FormId::new().to_string()] {
+            let payload = submit(&app.as_role(Role::Collector), json!({ "formId": id, "data": data })).await;
+            texts.insert(payload["userErrors"].to_string());
+        }
+        assert_eq!(
+            texts.len(),
+            1,
+            "closed, archived, draft and absent are told in the same words: {texts:?}"
+        );
+        set_status(&app, &form, "OPEN").await;
+        let stored = submit(&app.as_role(Role::Collector), json!({ "formId": form, "data": data })).await;
+        assert_eq!(stored["userErrors"], json!([]));
+        let refused = submit(&app.as_role(Role::Viewer), json!({ "formId": form, "data": data })).await;
+        assert_eq!(refusal(&refused), ("NOT_ALLOWED".to_owned(), json!(["input"])));
+        for (more, code, path) in [
+            (json!({ "version": 7 }), "NOT_FOUND", "version"),
+            (json!({ "formId": "x" }), "INVALID", "formId"),
+            (json!({ "clientId": "x" }), "INVALID", "clientId"),
+        ] {
+            let mut input = json!({ "formId": form, "data": data });
+            input.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+            let payload = submit(&app.as_role(Role::Collector), input).await;
+            assert_eq!(refusal(&payload), (code.to_owned(), json!(["input", path])));
+        }
+        let point = json!({ "timestamp": "2026-01-02T03:04:05Z", "latitude": 91, "longitude": 0 });
+        let payload =
+            submit(&app.as_role(Role::Collector), json!({ "formId": form, "data": data, "location": point }))
+                .await;
+        assert_eq!(refusal(&payload), ("TOO_LARGE".to_owned(), json!(["input", "location", "latitude"])));
+        let anonymous = format!(
+            r#"mutation {{ createSubmission(input: {{formId: "{form}", data: {{}}}}) {{ userErrors {{ code }} }} }}"#
+        );
+        assert_eq!(app.anonymous().run(&anonymous, json!({})).await.codes, ["UNAUTHENTICATED"]);
+    }
+}
+
+#[tokio::test]
+async fn sent_again_it_is_the_stored_one_and_with_other_content_a_conflict() {
+    for app in TestApp::both_own().await {
+        let form = published(&app, visit()).await;
+        let (collector, client) = (app.as_role(Role::Collector), id::new().to_string());
+        let input = |data: Value| json!({ "formId": form, "clientId": client, "data": data });
+        let where_ = json!({ "latitude": 1e-7, "longitude": 12.5, "accuracy": 1e21 });
+        let data = json!({ "name": "Mai", "adults": 2, "where": where_ });
+        let first = submit(&collector, input(data.clone())).await;
+        let id = text(&first["submission"]["id"]);
+        let conflict = ("CONFLICT".to_owned(), json!(["input", "clientId"]));
+        let same = json!({ "name": "Mai ", "adults": 2.0, "twice": 9, "where": where_ });
+        assert_eq!(submit(&collector, input(same)).await["submission"]["id"], id);
+        assert_eq!(refusal(&submit(&collector, input(json!({ "name": "Nam" }))).await), conflict);
+        assert_eq!(refusal(&submit(&collector, input(json!({ "name": 7 }))).await), conflict);
+        assert_eq!(
+            refusal(&submit(&app.as_role(Role::Manager), input(data.clone())).await),
+            conflict,
+            "it is somebody else's"
+        );
+        // Whatever has become of the form since.
+        save_draft(
+            &app,
+            &form,
+            1,
+            json!([{ "key": "new", "type": "TEXT", "label": "New", "required": true }]),
+        )
+        .await;
+        assert_eq!(publish(&app.as_role(Role::Editor), &form, 2).await["form"]["version"], 2);
+        assert_eq!(submit(&collector, input(data.clone())).await["submission"]["id"], id);
+        set_status(&app, &form, "CLOSED").await;
+        assert_eq!(submit(&collector, input(data.clone())).await["submission"]["id"], id);
+        assert_eq!(refusal(&submit(&collector, input(json!({ "name": "Nam" }))).await), conflict);
+        let theirs = refusal(&submit(&app.as_role(Role::Manager), input(data)).await);
+        assert_eq!(theirs.0, "NOT_ACCEPTING", "of what others sent nothing is told");
+        assert_eq!(count(&app, &form).await, 1);
+    }
+}
+
+#[tokio::test]
+async fn of_64_who_send_one_client_id_at_once_one_is_stored_and_all_are_answered() {
+    for app in TestApp::both_own().await {
+        let form = published(&app, visit()).await;
+        let (collector, client) = (app.as_role(Role::Collector), id::new().to_string());
+        let input = json!({ "formId": form, "clientId": client, "data": { "name": "Mai", "adults": 3 } });
+        let sent = futures_util::future::join_all((0..64).map(|_| submit(&collector, input.clone()))).await;
+        let id = text(&sent[0]["submission"]["id"]);
+        for payload in &sent {
+            assert_eq!((&payload["submission"]["id"], &payload["userErrors"]), (&json!(id), &json!([])));
+        }
+        assert_eq!(count(&app, &form).await, 1);
+    }
+}
+
+#[tokio::test]
+async fn an_outbox_is_stored_each_by_itself() {
+    for app in TestApp::both_own().await {
+        let form = published(&app, visit()).await;
+        let query = format!(
+            "mutation($input: CreateSubmissionsInput!) {{ createSubmissions(input: $input) {{ results {{ {RESULT} }} }} }}"
+        );
+        let one = json!({ "formId": form, "clientId": id::new().to_string(), "data": { "name": "a" } });
+        let wrong = json!({ "formId": form, "data": { "adults": "x" } });
+        let no_id = json!({ "formId": "x", "data": {} });
+        let outbox = json!([one, wrong, no_id, one, { "formId": form, "data": { "name": "b" } }]);
+        let collector = app.as_role(Role::Collector);
+        let data =
+            collector.run(&query, json!({ "input": { "submissions": outbox } })).await.expect_data(&query);
+        let results = &data["createSubmissions"]["results"];
+        assert_eq!(results[0]["submission"]["data"], json!({ "name": "a", "twice": 0 }));
+        assert_eq!(
+            results[3]["submission"]["id"], results[0]["submission"]["id"],
+            "twice in the outbox, once stored"
+        );
+        assert_eq!(results[4]["submission"]["data"]["name"], "b");
+        let codes = |index: usize| {
+            results[index]["userErrors"]
+                .as_array()
+                .expect("a list")
+                .iter()
+                .map(|error| json!([error["code"], error["path"]]))
+                .collect::<Value>()
+        };
+        let at = |index: &str, field: &str| json!(["input", "submissions", index, field]);
+        assert_eq!(codes(1), json!([["INVALID", at("1", "data")], ["REQUIRED", at("1", "data")]]));
+        assert_eq!(codes(2), json!([["INVALID", at("2", "formId")]]));
+        assert_eq!(count(&app, &form).await, 2);
+
+        let many = |count: usize| json!({ "input": { "submissions": vec![json!({ "formId": form, "data": { "name": "c" } }); count] } });
+        assert_eq!(collector.run(&query, many(201)).await.codes, ["BAD_USER_INPUT"]);
+        let data = collector.run(&query, many(200)).await.expect_data(&query);
+        assert_eq!(data["createSubmissions"]["results"].as_array().map(Vec::len), Some(200));
+        assert_eq!(count(&app, &form).await, 202);
+    }
+}
