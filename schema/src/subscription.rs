@@ -36,7 +36,7 @@ use crate::{
     refused,
     select::{Planner, Selected},
     session, submission, with_errors,
-    write::{Errors, Nulled, Writer},
+    write::{Errors, Writer},
 };
 
 /// All subscriptions.
@@ -190,12 +190,11 @@ where
                 Err(error) => Err(writer.fail(error, selected.place)),
             });
             let (mut out, errors) = writer.finish();
-            match written {
-                Ok(()) => out.push(b'}'),
-                Err(Nulled) => {
-                    out.truncate(start);
-                    out.extend(b"null");
-                }
+            if written.is_ok() {
+                out.push(b'}');
+            } else {
+                out.truncate(start);
+                out.extend(b"null");
             }
             Some(with_errors((out, errors)))
         }

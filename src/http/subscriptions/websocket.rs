@@ -63,7 +63,7 @@ pub(super) fn is_asked_for(headers: &HeaderMap) -> bool {
 
 pub(super) async fn upgrade(app: App, request: Request) -> Response {
     let (mut parts, _) = request.into_parts();
-    if !super::is_same_origin(&parts.headers) {
+    if !super::may_connect(&app, &parts.headers) {
         return FOREIGN_ORIGIN.into_response(request_id(&parts.headers));
     }
     let Ok(upgrade) = WebSocketUpgrade::from_request_parts(&mut parts, &()).await else {
@@ -177,7 +177,7 @@ impl Connection {
     async fn run(mut self) {
         let flow = match self.greet().await {
             Continue(()) => self.converse().await,
-            ended => ended,
+            ended @ Break(_) => ended,
         };
         self.sayings.clear();
         let closing = async {
@@ -208,7 +208,7 @@ impl Connection {
             match &*said.kind {
                 "connection_init" => {
                     let bearer = match said.authorization() {
-                        Some(token) => self.bearer_of(&token),
+                        Some(token) => self.bearer_of(&token).map(Some),
                         None => auth::bearer(&self.app.access, &self.headers).ok(),
                     };
                     let Some(bearer) = bearer else { return Break(Some(FORBIDDEN)) };
@@ -279,7 +279,7 @@ impl Connection {
     /// A ping may bring the next access token of the same account and session: `{"authorization": "Bearer …"}`.
     fn renew(&mut self, said: &Said<'_>) -> Flow {
         let Some(token) = said.authorization() else { return Continue(()) };
-        match self.bearer_of(&token).flatten() {
+        match self.bearer_of(&token) {
             Some(bearer) if self.bearer.is_some() && bearer.viewer == self.viewer => {
                 self.admit(Some(bearer));
                 Continue(())
@@ -289,10 +289,10 @@ impl Connection {
     }
 
     /// `None`: refused.
-    fn bearer_of(&self, authorization: &str) -> Option<Option<Bearer>> {
+    fn bearer_of(&self, authorization: &str) -> Option<Bearer> {
         let mut headers = HeaderMap::new();
         headers.insert(header::AUTHORIZATION, HeaderValue::from_str(authorization).ok()?);
-        auth::bearer(&self.app.access, &headers).ok()
+        auth::bearer(&self.app.access, &headers).ok().flatten()
     }
 
     fn admit(&mut self, bearer: Option<Bearer>) {
