@@ -137,11 +137,12 @@ fn answers(
     stream::once(opening).flatten().boxed()
 }
 
-/// Is the request from a page of this server, or from no page at all?
-fn is_same_origin(headers: &HeaderMap) -> bool {
+/// Is the request from a page of this server, of one of the configured origins, or from no page at all?
+fn may_connect(app: &App, headers: &HeaderMap) -> bool {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     text(header::ORIGIN).is_none_or(|origin| {
         let host = origin.split_once("://").map_or("", |(_, host)| host);
-        text(header::HOST).is_some_and(|own| own.eq_ignore_ascii_case(host))
+        let is_own = text(header::HOST).is_some_and(|own| own.eq_ignore_ascii_case(host));
+        is_own || app.http.cors_origins.0.iter().any(|listed| listed.eq_ignore_ascii_case(origin))
     })
 }

@@ -42,7 +42,7 @@ impl Server {
                 }
             }
         });
-        let address = told.recv_timeout(Duration::from_secs(60)).expect("it says where it listens");
+        let address = told.recv_timeout(Duration::from_mins(1)).expect("it says where it listens");
         Self { process, address }
     }
 

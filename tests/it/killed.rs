@@ -60,7 +60,9 @@ fn what_is_acknowledged_survives_twenty_kills_and_nothing_is_stored_twice() {
         server.kill().expect("it can be killed");
         server.wait().expect("it is gone");
         over.store(true, Ordering::Relaxed);
-        devices.into_iter().for_each(|device| device.join().expect("a device does not panic"));
+        for device in devices {
+            device.join().expect("a device does not panic");
+        }
     }
     runtime.block_on(async {
         let app = TestApp::over(&url).await;
@@ -131,15 +133,18 @@ fn start(url: &str) -> (Child, String) {
         TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
     let mut command = xp(url);
     command.arg("serve").env("PORT", free.port().to_string()).stdout(Stdio::null()).stderr(Stdio::null());
-    let server = command.spawn().expect("the program can be started");
+    let mut server = command.spawn().expect("the program can be started");
     let address = free.to_string();
-    for _ in 0..600 {
-        if TcpStream::connect(&address).is_ok() {
-            return (server, address);
-        }
+    let answers = (0..600).any(|_| {
         thread::sleep(Duration::from_millis(50));
+        TcpStream::connect(&address).is_ok()
+    });
+    if !answers {
+        let _ = server.kill();
+        let _ = server.wait();
+        panic!("the server does not get ready");
     }
-    panic!("the server does not get ready");
+    (server, address)
 }
 
 /// Every submission of the form: the ids that each client id has.

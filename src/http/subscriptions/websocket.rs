@@ -23,10 +23,7 @@ use futures_util::{
     StreamExt as _,
     stream::{self, AbortHandle, BoxStream, SelectAll},
 };
-use schema::{
-    Caller, Reply, Viewer,
-    token::{Bearer, Refused},
-};
+use schema::{Caller, Reply, Viewer, token::Bearer};
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
@@ -66,7 +63,7 @@ pub(super) fn is_asked_for(headers: &HeaderMap) -> bool {
 
 pub(super) async fn upgrade(app: App, request: Request) -> Response {
     let (mut parts, _) = request.into_parts();
-    if !super::is_same_origin(&parts.headers) {
+    if !super::may_connect(&app, &parts.headers) {
         return FOREIGN_ORIGIN.into_response(request_id(&parts.headers));
     }
     let Ok(upgrade) = WebSocketUpgrade::from_request_parts(&mut parts, &()).await else {
@@ -211,10 +208,10 @@ impl Connection {
             match &*said.kind {
                 "connection_init" => {
                     let bearer = match said.authorization() {
-                        Some(token) => self.bearer_of(&token),
-                        None => auth::bearer(&self.app.access, &self.headers),
+                        Some(token) => self.bearer_of(&token).map(Some),
+                        None => auth::bearer(&self.app.access, &self.headers).ok(),
                     };
-                    let Ok(bearer) = bearer else { return Break(Some(FORBIDDEN)) };
+                    let Some(bearer) = bearer else { return Break(Some(FORBIDDEN)) };
                     self.admit(bearer);
                     return self.send(br#"{"type":"connection_ack"}"#.to_vec()).await;
                 }
@@ -283,7 +280,7 @@ impl Connection {
     fn renew(&mut self, said: &Said<'_>) -> Flow {
         let Some(token) = said.authorization() else { return Continue(()) };
         match self.bearer_of(&token) {
-            Ok(Some(bearer)) if self.bearer.is_some() && bearer.viewer == self.viewer => {
+            Some(bearer) if self.bearer.is_some() && bearer.viewer == self.viewer => {
                 self.admit(Some(bearer));
                 Continue(())
             }
@@ -291,12 +288,11 @@ impl Connection {
         }
     }
 
-    /// Who such a header stands for.
-    fn bearer_of(&self, authorization: &str) -> Result<Option<Bearer>, Refused> {
+    /// `None`: refused.
+    fn bearer_of(&self, authorization: &str) -> Option<Bearer> {
         let mut headers = HeaderMap::new();
-        let value = HeaderValue::from_str(authorization).map_err(|_| Refused("no header's text"))?;
-        headers.insert(header::AUTHORIZATION, value);
-        auth::bearer(&self.app.access, &headers)
+        headers.insert(header::AUTHORIZATION, HeaderValue::from_str(authorization).ok()?);
+        auth::bearer(&self.app.access, &headers).ok().flatten()
     }
 
     fn admit(&mut self, bearer: Option<Bearer>) {
