@@ -85,9 +85,8 @@ fn field(random: &mut Random, key: &str, depth: usize) -> Value {
         }
         // Limits of decimals that are sent as texts are an annotation; the rest of the type is compared.
         "SELECT_ONE" | "SELECT_MANY" => {
-            field["choices"] = (0..1 + random.below(4))
-                .map(|at| json!({ "value": format!("c{at}"), "label": "C" }))
-                .collect();
+            field["choices"] =
+                (0..=random.below(4)).map(|at| json!({ "value": format!("c{at}"), "label": "C" })).collect();
         }
         "GROUP" | "REPEAT" => {
             field["fields"] = fields(random, depth - 1).into();
@@ -149,6 +148,7 @@ fn anything(random: &mut Random) -> Value {
     random.pick(&all).clone()
 }
 
+#[expect(clippy::too_many_lines, reason = "a list of samples for each type")]
 fn answer(random: &mut Random, field: &Value) -> Value {
     let inside = field["fields"].as_array().map_or(&[][..], Vec::as_slice);
     match field["type"].as_str().expect("a type") {
