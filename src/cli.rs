@@ -5,6 +5,7 @@ mod accounts;
 mod cache;
 mod database;
 mod doctor;
+mod documents;
 mod server;
 mod tools;
 
@@ -98,6 +99,11 @@ enum Command {
     Cache {
         #[command(subcommand)]
         action: Cache,
+    },
+    /// Persisted documents: manifests of clients.
+    Documents {
+        #[command(subcommand)]
+        action: documents::Documents,
     },
     /// Asks a running server whether it is ready; for containers.
     Healthcheck,
@@ -234,6 +240,9 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         }
         Command::Cache { action } => {
             cache::run(&load(&common, Mode::Tool)?.config, action, common.json).await
+        }
+        Command::Documents { action } => {
+            documents::documents(&load(&common, Mode::Tool)?.config, action, common.json).await
         }
         Command::Healthcheck => tools::healthcheck(&load(&common, Mode::Tool)?.config).await,
         Command::Doctor => doctor::doctor(&load(&common, Mode::Tool)?.config, common.json).await,

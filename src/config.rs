@@ -7,12 +7,18 @@ pub mod layers;
 pub mod print;
 pub mod setting;
 
-use std::{fmt::Write as _, net::SocketAddr, time::Duration};
+use std::{fmt::Write as _, net::SocketAddr, path::PathBuf, time::Duration};
 
 use entities::{password::Cost, redis::RedisUrl, secret::Secret};
 use layers::{Problem, Values};
 use schema::{AccessOptions, gate::Limits};
-use setting::{Bytes, DatabaseUrl, LogFilter, LogFormat, Networks, SecretText, Setting, Switch};
+use setting::{
+    Bytes, ClientModes, DatabaseUrl, DocumentMode, LogFilter, LogFormat, Networks, Origins, SecretText,
+    Setting, Switch,
+};
+
+/// Requests of one array at most, whatever is configured.
+const LONGEST_BATCH: usize = 10;
 
 /// One key of the configuration: its name, how else it can be set, what it means.
 #[derive(Debug)]
@@ -119,7 +125,23 @@ sections! {
         header_timeout: Duration = "5s";
         /// How long the body of a request may take.
         body_timeout: Duration = "10s";
-        /// How long one GraphQL request may run.
+        /// JSON values nested in each other at most, in the body of a request.
+        max_json_depth: usize = "32";
+        /// JSON values in the body of an anonymous request at most.
+        max_json_values_anonymous: usize = "20000";
+        /// JSON values in the body of a signed-in caller's request at most.
+        max_json_values_signed_in: usize = "100000";
+        /// Requests that a signed-in caller may send in one array; 1: no arrays. At most 10. Nobody else may send any.
+        max_batch: usize = "1";
+        /// GraphQL requests that are worked on at once; further ones are refused (503) before they are read.
+        max_concurrent_requests: usize = "512";
+        /// GraphQL requests a second that one account, or one address without an account, may send; no bound without it.
+        rate_per_second: Option<u32> = "";
+        /// GraphQL requests that may come at once before `rate_per_second` bounds them.
+        rate_burst: u32 = "100";
+        /// Web origins whose pages may ask, comma-separated; none: only pages of this server.
+        cors_origins: Origins = "";
+        /// How long one GraphQL request may run; PostgreSQL works no longer on any of its statements.
         request_timeout: Duration = "2s";
         /// Open connections at most; further ones wait to be accepted.
         max_connections: usize = "10000";
@@ -131,6 +153,27 @@ sections! {
         trusted_proxies: Networks = "";
         /// The playground at `/`; `auto` is on in development only.
         playground: Switch = "auto";
+    }
+    /// Persisted documents.
+    documents: DocumentsConfig {
+        /// Which documents clients may send: `off`, `apq`, `audit`, `safelist` or `require_id`.
+        mode: DocumentMode = "apq";
+        /// Modes of clients by the name that they give in `apollographql-client-name`, as in `legacy=apq, web=require_id`.
+        clients: ClientModes = "";
+        /// Trusted documents: a manifest of Apollo's, a map of ids to texts (Relay, graphql-codegen), or a directory of
+        /// those and of `<id>.graphql`. Changes are noticed.
+        path: Option<PathBuf> = "";
+        /// How often the trusted documents' files are looked at.
+        poll: Duration = "1s";
+        /// Look for a document's id in `doc_id` and `id` too.
+        more_id_fields: Switch = "off";
+        /// How long a document that a client registered is kept after it was last asked for.
+        apq_ttl: Duration = "24h";
+        /// Longest text that a client can register.
+        apq_max_bytes: Bytes = "64KiB";
+        /// File that says how often each trusted document was asked for; written every minute and at the end. Each
+        /// process needs one of its own.
+        usage_file: Option<PathBuf> = "";
     }
     /// The database.
     database: DbConfig {
@@ -207,6 +250,9 @@ sections! {
         max_selections: usize = "10000";
         /// Fields within each other at most.
         max_depth: usize = "12";
+        /// Objects that one operation may load at most, by the sizes of its pages; a page without `first` and `last`
+        /// counts 20.
+        max_cost: u32 = "5000";
     }
 }
 
@@ -269,6 +315,7 @@ impl GraphConfig {
             fragments: self.max_fragments,
             selections: self.max_selections,
             depth: self.max_depth,
+            cost: u64::from(self.max_cost),
             ..Limits::public()
         }
     }
@@ -295,25 +342,24 @@ impl AuthConfig {
     }
 }
 
-impl DbConfig {
-    /// For the store room. While serving, PostgreSQL gets the statement time-out; migrations and seeds may take
-    /// longer. `None` without a URL.
-    pub fn for_store(&self, serving: bool) -> Option<entities::DatabaseConfig> {
-        let given = self.url.as_ref()?;
+impl Config {
+    /// The database for the store room. While serving, PostgreSQL works on no statement longer than its request may
+    /// take; migrations and seeds may take longer. `None` without a URL.
+    pub fn store(&self, serving: bool) -> Option<entities::DatabaseConfig> {
+        let given = self.database.url.as_ref()?;
         let mut url = given.expose().to_owned();
         if serving && given.is_postgres() {
             let joint = if url.contains('?') { '&' } else { '?' };
-            let _ = write!(url, "{joint}options[statement_timeout]={}", self.statement_timeout.as_millis());
+            let most = self.database.statement_timeout.min(self.http.request_timeout);
+            let _ = write!(url, "{joint}options[statement_timeout]={}", most.as_millis());
         }
         Some(entities::DatabaseConfig {
             url,
-            max_connections: self.max_connections,
-            acquire_timeout: self.acquire_timeout,
+            max_connections: self.database.max_connections,
+            acquire_timeout: self.database.acquire_timeout,
         })
     }
-}
 
-impl Config {
     /// What only shows when values are seen together.
     fn contradictions(&self, mode: Mode) -> Vec<Problem> {
         let mut found = Vec::new();
@@ -341,6 +387,16 @@ impl Config {
                 place: "the two values together".into(),
                 why: "a signed-in caller may always send at least as much as an anonymous one".into(),
                 fix: "raise http.body_limit_signed_in or lower http.body_limit_anonymous".into(),
+            });
+        }
+        if self.http.max_batch > LONGEST_BATCH {
+            found.push(Problem {
+                what: format!("http.max_batch = {}", self.http.max_batch),
+                place: "XP_HTTP_MAX_BATCH or xp.toml".into(),
+                why: format!(
+                    "an array of requests is one request to every limit, so it has {LONGEST_BATCH} at most"
+                ),
+                fix: "lower it; the requests of one HTTP/2 connection run side by side anyway".into(),
             });
         }
         if let Some(endpoint) = &self.telemetry.otlp_endpoint

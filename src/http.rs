@@ -1,34 +1,49 @@
-//! HTTP: the routes and the one layer around them. In order: `edge` (request id, span, measuring, panics), then the
-//! route. `server` accepts connections; `graphql` is the way through; `refusal` is what every failure looks like.
-//! Seams for what comes later: compression and CORS wrap `edge`'s response in `router`; persisted documents are found
-//! where `graphql` reads a request. Not here: what a query means.
+//! HTTP: the routes and the layers around them. In order: `edge` (request id, span, measuring, panics), CORS,
+//! compression, then the route. `server` accepts connections; `graphql` is the way through, with `wire` (what a request
+//! says), `admission` (who may come in now), `media` and `caching` (how an answer goes out); `refusal` is what every
+//! failure looks like. Not here: what a query means, which document an id means.
 
-pub mod graphql;
-pub mod health;
-pub mod metrics;
+pub(crate) mod admission;
+mod caching;
+mod graphql;
+mod health;
+mod media;
+mod metrics;
 pub mod playground;
-pub mod refusal;
+pub(crate) mod refusal;
 pub mod server;
 mod stall;
 pub(crate) mod subscriptions;
+mod wire;
 
-use std::{any::Any, panic::AssertUnwindSafe};
+use std::{any::Any, panic::AssertUnwindSafe, time::Duration};
 
 use axum::{
     Router,
     extract::{Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
-    middleware::{Next, from_fn_with_state},
+    middleware::{Next, from_fn_with_state, map_response},
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
 use entities::id;
 use futures_util::FutureExt as _;
+use tower::util::option_layer;
+use tower_http::{
+    CompressionLevel,
+    compression::{
+        CompressionLayer,
+        predicate::{NotForContentType, Predicate, SizeAbove},
+    },
+    cors::{AllowOrigin, CorsLayer},
+    decompression::RequestDecompressionLayer,
+};
 use tracing::{Instrument as _, field::Empty};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use crate::{
     App,
+    config::HttpConfig,
     telemetry::{self, SPANS},
 };
 use refusal::Refusal;
@@ -36,10 +51,29 @@ use refusal::Refusal;
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest request id that is taken over from the caller.
 const LONGEST_REQUEST_ID: usize = 64;
+/// Bytes from which an answer is compressed.
+const SMALLEST_COMPRESSED: u64 = 1 << 10;
+/// How long a browser remembers what it may ask.
+const CORS_MAX_AGE: Duration = Duration::from_hours(2);
+/// Headers that pages of other origins may send.
+const CORS_HEADERS: [&str; 12] = [
+    "accept",
+    "apollo-require-preflight",
+    "apollographql-client-name",
+    "apollographql-client-version",
+    "authorization",
+    "content-type",
+    "if-none-match",
+    "traceparent",
+    "tracestate",
+    "x-apollo-operation-name",
+    "x-explain",
+    "x-request-id",
+];
 
 /// All routes of the server. Tests call it in memory: `router(app).oneshot(request)`.
 pub fn router(app: App) -> Router {
-    let mut routes = Router::new()
+    let graphql = Router::new()
         .route(
             "/graphql",
             post(graphql::post)
@@ -47,7 +81,15 @@ pub fn router(app: App) -> Router {
                 .fallback(graphql::other_method)
                 .layer(from_fn_with_state(app.clone(), subscriptions::intercept)),
         )
+        .route(
+            "/graphql/{id}",
+            post(graphql::post_by_id).get(graphql::get_by_id).fallback(graphql::other_method),
+        )
         .route("/schema.graphql", get(sdl))
+        .layer(inflation())
+        .layer(compression())
+        .layer(map_response(caching::tag_encoding));
+    let mut routes = graphql
         .route("/schemas/form-definition.json", get(form_definition))
         .route("/.well-known/jwks.json", get(jwks))
         .route("/livez", get(health::livez))
@@ -64,8 +106,38 @@ pub fn router(app: App) -> Router {
     routes
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
+        .layer(option_layer(cors(&app.http)))
         .layer(from_fn_with_state(app.clone(), edge))
         .with_state(app)
+}
+
+/// Inflates bodies of requests: gzip only, since the other formats let a few bytes ask for megabytes of memory. What
+/// else has an encoding is refused where bodies are read.
+fn inflation() -> RequestDecompressionLayer {
+    RequestDecompressionLayer::new().pass_through_unaccepted(true)
+}
+
+/// Compresses what is worth it, quickly: answers are made for one reader.
+fn compression() -> CompressionLayer<impl Predicate> {
+    let worthwhile =
+        SizeAbove::new(SMALLEST_COMPRESSED).and(NotForContentType::IMAGES).and(NotForContentType::SSE);
+    CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(worthwhile)
+}
+
+/// Lets pages of the configured origins ask; `None` where there are none.
+fn cors(http: &HttpConfig) -> Option<CorsLayer> {
+    if http.cors_origins.0.is_empty() {
+        return None;
+    }
+    let origins = http.cors_origins.0.iter().filter_map(|origin| HeaderValue::from_str(origin).ok());
+    Some(
+        CorsLayer::new()
+            .allow_origin(AllowOrigin::list(origins))
+            .allow_methods([Method::GET, Method::POST])
+            .allow_headers(CORS_HEADERS.map(HeaderName::from_static))
+            .expose_headers([header::ETAG, header::RETRY_AFTER, REQUEST_ID])
+            .max_age(CORS_MAX_AGE),
+    )
 }
 
 /// The outermost layer: gives the request its id, measures it, puts it into a span, and turns a panic into an answer.
@@ -152,6 +224,7 @@ fn route_label(path: &str) -> &'static str {
         "/schemas/form-definition.json" => "/schemas/form-definition.json",
         "/.well-known/jwks.json" => "/.well-known/jwks.json",
         "/" => "/",
+        _ if path.starts_with("/graphql/") => "/graphql/{id}",
         _ if path.starts_with("/playground/") => "/playground/{asset}",
         _ => "_other",
     }

@@ -1,8 +1,12 @@
 //! The hall: process, configuration, HTTP, auth, telemetry. Knows axum; knows no table and no GraphQL type. A request
 //! passes `http` (limits, trace span, `auth` -> viewer) and leaves for `schema::Graph::execute`.
 
+// The future of a request goes through every room; to see that it is `Send` the compiler looks deeper than its default.
+#![recursion_limit = "256"]
+
 pub mod auth;
 pub mod config;
+pub mod documents;
 pub mod http;
 pub mod telemetry;
 
@@ -20,7 +24,8 @@ use prometheus_client::registry::Registry;
 use schema::{Access, Graph};
 
 use config::{Config, HttpConfig};
-use http::subscriptions::Closing;
+use documents::Documents;
+use http::{admission::Admission, subscriptions::Closing};
 use telemetry::metrics::Metrics;
 
 pub use http::{playground::Account, router, server::serve};
@@ -43,7 +48,8 @@ pub struct Parts {
     pub development: bool,
     pub(crate) closing: Closing,
     pub(crate) http: HttpConfig,
-    pub(crate) limits: schema::gate::Limits,
+    pub(crate) admission: Admission,
+    pub(crate) documents: Documents,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) registry: Registry,
     /// The playground's settings, where the playground is on.
@@ -69,6 +75,7 @@ impl App {
             ..schema::Options::default()
         };
         let metrics = Metrics::register(&mut registry);
+        let documents = Documents::new(config.documents.clone(), store.texts().clone(), &mut registry);
         let graph = Graph::new(store.clone(), options, &mut registry);
         let playground = config.http.playground.is_on(is_development);
         Self(Arc::new(Parts {
@@ -79,7 +86,8 @@ impl App {
             development: is_development,
             closing: Closing::default(),
             http: config.http.clone(),
-            limits,
+            admission: Admission::new(&config.http),
+            documents,
             metrics,
             registry,
             playground: playground.then(|| http::playground::settings(&accounts)),

@@ -26,6 +26,7 @@ pub mod session;
 mod sql;
 pub mod store;
 pub mod submission;
+pub mod texts;
 mod transaction;
 pub mod user;
 

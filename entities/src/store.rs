@@ -32,6 +32,7 @@ use crate::{
     redis::Redis,
     revocation::Revocations,
     sql::{Cells, Record, Source, Sql},
+    texts::Texts,
 };
 
 /// Where the database is and how it is used.
@@ -59,6 +60,7 @@ pub struct Store {
     floor: Option<Moment>,
     revocations: Arc<Revocations>,
     writer: Arc<tokio::sync::Mutex<()>>,
+    texts: Texts,
 }
 
 impl Store {
@@ -78,6 +80,7 @@ impl Store {
             recorder: None,
             announcer: Announcer::default(),
             cache: Cache::off(),
+            texts: Texts::default(),
             floor: None,
             revocations: Arc::default(),
             writer: Arc::default(),
@@ -95,12 +98,12 @@ impl Store {
         Self { cache: Cache::new(config, redis, registry), ..self }
     }
 
-    /// The same store, telling other nodes what it writes and hearing what they write. Stores of one database share
+    /// The same store, telling other nodes what it writes, hearing what they write, and sharing texts with them. Stores of one database share
     /// a namespace.
     #[must_use]
     pub fn with_relay(self, redis: &Redis, namespace: &str) -> Self {
         change::relay::begin(&self.announcer, redis, namespace);
-        self
+        Self { texts: Texts::new(redis, namespace), ..self }
     }
 
     /// The same store for a reader who must see what was written up to a moment, on whatever node.
@@ -117,6 +120,11 @@ impl Store {
     /// The request that the statements are reported to.
     pub(crate) fn recorder(&self) -> Option<&Recorder> {
         self.recorder.as_deref()
+    }
+
+    /// What the nodes share beside the database.
+    pub fn texts(&self) -> &Texts {
+        &self.texts
     }
 
     /// What is cached.

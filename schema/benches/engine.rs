@@ -50,7 +50,8 @@ fn w2(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Everything of a request but the execution: all root fields are skipped.
+/// Everything of a request but the execution: all root fields are skipped. By its text, new and known, and by its id,
+/// which is what whoever looked it up has at hand.
 fn documents(criterion: &mut Criterion) {
     let runtime = runtime();
     let graph = runtime.block_on(async {
@@ -72,6 +73,13 @@ fn documents(criterion: &mut Criterion) {
     assert_eq!(reply.body, b"{\"data\":{}}");
     let mut group = criterion.benchmark_group("document");
     group.bench_function("known", |bencher| bencher.iter(|| execute(black_box(text.clone()))));
+    let by_id = runtime.block_on(graph.prepare(&text)).expect("W2 is valid");
+    group.bench_function("by id", |bencher| {
+        bencher.iter(|| {
+            let document = std::sync::Arc::clone(black_box(&by_id));
+            runtime.block_on(graph.open_document(Viewer::Service, document, Request::default())).into_reply()
+        });
+    });
     let mut number = 0_u64;
     group.bench_function("new", |bencher| {
         bencher.iter(|| {

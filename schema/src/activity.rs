@@ -180,7 +180,7 @@ impl Loader for EntryCounts<UserId> {
 
 fn bind<P>(given: &Given<'_, ActivityArgs>) -> Result<Bound<Entries<P>, EntryCounts<P>, Model>, FieldError> {
     let ActivityArgs { page, filter } = &given.args;
-    let (scope, parent) = (given.ctx.scope, PhantomData);
+    let (scope, parent) = (*given.ctx.scope, PhantomData);
     let filter = filter.as_ref().map(ActivityLogFilter::read).transpose()?.unwrap_or_default();
     let window = page.window(&KEYSET, &given.cursors, MAX_ROWS)?;
     let counts = EntryCounts { scope, filter: filter.clone(), parent };

@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// Rows of a page when neither `first` nor `last` is given.
-const DEFAULT_ROWS: u32 = 20;
+pub(crate) const DEFAULT_ROWS: u32 = 20;
 /// Rows of a page at most.
 pub const MAX_ROWS: u32 = 100;
 

@@ -1,6 +1,7 @@
-//! Documents: read once, used often. A text is checked by the gate, parsed, and validated against the schema the
-//! first time it comes; later requests with the same text skip all of that. Only valid documents are kept, by their
-//! text, within a bound on bytes. Variables are checked for every request (`variables`).
+//! Documents: read once, used often. A text is checked by the gate, parsed, validated against the schema and judged
+//! (`cost`, `cache_control`) the first time it comes; later requests with the same text skip all of that, and whoever
+//! keeps the `Document` skips even the look-up. Only valid documents are kept, by their text, within a bound on bytes.
+//! Variables are checked for every request (`variables`).
 
 use std::sync::{
     Arc,
@@ -8,56 +9,105 @@ use std::sync::{
 };
 
 use async_graphql::{
-    Pos, Positioned, Variables,
+    Name, Pos, Positioned, Variables,
     extensions::{Extension, ExtensionContext, ExtensionFactory, NextExecute},
     parser::{
         parse_query,
-        types::{DocumentOperations, ExecutableDocument, OperationDefinition},
+        types::{DocumentOperations, ExecutableDocument, OperationDefinition, OperationType},
     },
 };
 use moka::sync::Cache;
+use prometheus_client::{metrics::counter::Counter, registry::Registry};
 
 use crate::{
+    Engine, OperationKind,
+    cache_control::{self, CachePolicy},
+    cost::{Cost, OutputTypes},
     error::{Code, Place, RequestError},
     gate::{self, Limits},
 };
 
-/// A document that fits the schema.
-pub(crate) struct Document {
+/// A document that fits the schema, with all that can be known of it before it runs.
+pub struct Document {
     pub(crate) parsed: ExecutableDocument,
+    judged: Vec<(Option<Name>, Judged)>,
     /// The size of its last answer, bytes: the next one is mostly as large and need not grow step by step.
     answered: AtomicUsize,
+}
+
+/// What is known of one operation.
+pub(crate) struct Judged {
+    pub(crate) kind: OperationKind,
+    pub(crate) cache: Option<CachePolicy>,
+    cost: Cost,
+}
+
+/// One operation of a document.
+pub(crate) struct Operation<'d> {
+    pub(crate) parsed: &'d Positioned<OperationDefinition>,
+    pub(crate) judged: &'d Judged,
 }
 
 /// The documents that have been seen.
 pub(crate) struct Documents {
     known: Cache<Arc<str>, Arc<Document>>,
     limits: Limits,
+    types: OutputTypes,
+    prepared: Counter,
 }
 
 /// Texts kept, bytes. A parsed document takes some ten times its text.
-const CACHE_BYTES: u64 = 4 << 20;
+const CACHE_BYTES: u64 = 2 << 20;
+/// Errors of validation in one answer.
+const MOST_ERRORS: usize = 10;
 
 /// Room for an answer that is set aside before it is written, bytes.
 const LEAST_ROOM: usize = 4 << 10;
 const MOST_ROOM: usize = 256 << 10;
 
 impl Documents {
-    pub(crate) fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: Limits, types: OutputTypes, registry: &mut Registry) -> Self {
         let known = Cache::builder()
             .max_capacity(CACHE_BYTES)
             .weigher(|text: &Arc<str>, _| u32::try_from(text.len()).unwrap_or(u32::MAX))
             .build();
-        Self { known, limits }
+        let prepared = Counter::default();
+        registry.register(
+            "graphql_documents_prepared",
+            "Documents that were parsed, validated and judged; all others were known",
+            prepared.clone(),
+        );
+        Self { known, limits, types, prepared }
     }
 
-    /// A document that was valid before.
-    pub(crate) fn known(&self, text: &str) -> Option<Arc<Document>> {
-        self.known.get(text)
+    /// The document of this text, valid.
+    pub(crate) async fn prepare(
+        &self,
+        text: &str,
+        validator: &Engine,
+    ) -> Result<Arc<Document>, Vec<RequestError>> {
+        if let Some(document) = self.known.get(text) {
+            return Ok(document);
+        }
+        self.prepared.inc();
+        let parsed = self.read(text).map_err(|error| vec![error])?;
+        // Without a name the library would ask which of several operations to run; all are validated, whichever runs.
+        let name = match &parsed.operations {
+            DocumentOperations::Single(_) => None,
+            DocumentOperations::Multiple(operations) => operations.keys().next().map(Name::as_str),
+        };
+        // Values of variables are checked for each request.
+        let checked = validator.execute(request_of(parsed.clone(), name, Variables::default())).await;
+        if !checked.errors.is_empty() {
+            let errors = checked.errors.into_iter().take(MOST_ERRORS);
+            return Err(errors.map(|error| RequestError::of_engine(Code::ValidationFailed, error)).collect());
+        }
+        let document = Arc::new(Document::new(parsed, &self.types));
+        self.known.insert(Arc::from(text), Arc::clone(&document));
+        Ok(document)
     }
 
-    /// Reads a new document; not yet validated.
-    pub(crate) fn read(&self, text: &str) -> Result<Arc<Document>, RequestError> {
+    fn read(&self, text: &str) -> Result<ExecutableDocument, RequestError> {
         gate::check(text, &self.limits).map_err(|refusal| {
             let code = match refusal.code {
                 gate::Code::Parse => Code::ParseFailed,
@@ -69,20 +119,48 @@ impl Documents {
             let place = Place { line: refusal.line, column: refusal.column };
             RequestError { code, message: refusal.message, places: vec![place] }
         })?;
-        let parsed =
-            parse_query(text).map_err(|error| RequestError::of_engine(Code::ParseFailed, error.into()))?;
-        Ok(Arc::new(Document::of(parsed)))
+        parse_query(text).map_err(|error| RequestError::of_engine(Code::ParseFailed, error.into()))
     }
 
-    /// Keeps a document that turned out valid.
-    pub(crate) fn keep(&self, text: &str, document: &Arc<Document>) {
-        self.known.insert(Arc::from(text), Arc::clone(document));
+    /// Refuses what would load too much with these variables.
+    pub(crate) fn check_cost(&self, operation: &Judged, variables: &Variables) -> Result<(), RequestError> {
+        let (cost, most) = (operation.cost.with(variables), self.limits.cost);
+        if cost <= most {
+            return Ok(());
+        }
+        let message = format!(
+            "This operation may load {cost} objects; at most {most} are allowed. Ask for shorter pages."
+        );
+        Err(RequestError::new(Code::CostLimit, message))
     }
 }
 
 impl Document {
-    pub(crate) fn of(parsed: ExecutableDocument) -> Self {
-        Self { parsed, answered: AtomicUsize::new(LEAST_ROOM) }
+    pub(crate) fn new(parsed: ExecutableDocument, types: &OutputTypes) -> Self {
+        let judged = parsed.operations.iter().map(|(name, operation)| {
+            let (operation, fragments) = (&operation.node, &parsed.fragments);
+            let (kind, root) = match operation.ty {
+                OperationType::Query => (OperationKind::Query, "Query"),
+                OperationType::Mutation => (OperationKind::Mutation, "Mutation"),
+                OperationType::Subscription => (OperationKind::Subscription, "Subscription"),
+            };
+            let selections = &operation.selection_set.node;
+            let is_query = kind == OperationKind::Query;
+            let cache = is_query.then(|| cache_control::policy(types, selections, fragments)).flatten();
+            (name.cloned(), Judged { kind, cache, cost: types.cost(root, selections, fragments) })
+        });
+        let judged = judged.collect();
+        Self { parsed, judged, answered: AtomicUsize::new(LEAST_ROOM) }
+    }
+
+    /// The kind of the operation that a request with this name means, if the document has it.
+    pub fn kind(&self, operation_name: Option<&str>) -> Option<OperationKind> {
+        self.operation(operation_name).ok().map(|operation| operation.judged.kind)
+    }
+
+    /// The names of its operations; an operation without a name has none.
+    pub fn operation_names(&self) -> impl Iterator<Item = &str> {
+        self.judged.iter().filter_map(|(name, _)| name.as_deref())
     }
 
     /// A buffer for an answer.
@@ -97,10 +175,7 @@ impl Document {
     }
 
     /// The operation to run (October 2021, §6.1.1 `GetOperation`).
-    pub(crate) fn operation(
-        &self,
-        name: Option<&str>,
-    ) -> Result<&Positioned<OperationDefinition>, RequestError> {
+    pub(crate) fn operation(&self, name: Option<&str>) -> Result<Operation<'_>, RequestError> {
         let found = match (&self.parsed.operations, name) {
             (DocumentOperations::Single(operation), None) => Some(operation),
             (DocumentOperations::Single(_), Some(_)) => None,
@@ -113,9 +188,14 @@ impl Document {
                 return Err(RequestError::new(Code::OperationResolutionFailure, message));
             }
         };
-        found.ok_or_else(|| {
-            RequestError::new(Code::OperationResolutionFailure, "The document has no operation of this name.")
-        })
+        let judged = self.judged.iter().find(|(known, _)| name.is_none() || known.as_deref() == name);
+        match (found, judged) {
+            (Some(parsed), Some((_, judged))) => Ok(Operation { parsed, judged }),
+            _ => Err(RequestError::new(
+                Code::OperationResolutionFailure,
+                "The document has no operation of this name.",
+            )),
+        }
     }
 }
 

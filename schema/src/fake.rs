@@ -4,15 +4,11 @@
 
 use std::sync::{Arc, LazyLock};
 
-use async_graphql::{
-    EmptyMutation, EmptySubscription, ID, InputObject, Schema, ValidationMode, Variables,
-    parser::types::ExecutableDocument,
-};
+use async_graphql::{EmptyMutation, EmptySubscription, ID, InputObject, Schema, ValidationMode, Variables};
 use entities::{
     DatabaseConfig, Recorder, Store, form,
     id::{FormId, SessionId, UserId},
     page::{Keyset, Page, Window},
-    scope::Scope,
     session, user,
 };
 use futures_util::future::join_all;
@@ -23,7 +19,8 @@ use crate::{
     Access, AccessOptions, Caller, Context, Viewer,
     batch::{Batcher, Groups, Loaded, Loader, Metrics},
     connection::{Bound, MAX_ROWS, PageArgs, Pages},
-    document::{OnlyValidate, request_of},
+    cost::OutputTypes,
+    document::{Document, OnlyValidate, request_of},
     edge::{Many, NoArguments, One, Single},
     error::{FieldError, RequestError},
     input::id as read_id,
@@ -464,11 +461,12 @@ pub struct Both {
     metrics: Metrics,
     validator: Schema<Row<Query>, EmptyMutation, EmptySubscription>,
     input_types: InputTypes,
+    types: OutputTypes,
     derived: Schema<derived::Query, EmptyMutation, EmptySubscription>,
 }
 
 /// A document that was read and found valid.
-pub struct Parsed(ExecutableDocument);
+pub struct Parsed(Document);
 
 impl Both {
     /// Connects to a database in memory, which nothing reads.
@@ -482,11 +480,13 @@ impl Both {
         let store = Store::connect(&config, &mut registry).await.expect("SQLite opens a database in memory");
         let validator =
             Schema::build(Row::new(), EmptyMutation, EmptySubscription).extension(OnlyValidate).finish();
-        let input_types = InputTypes::of_sdl(&validator.sdl());
+        let sdl =
+            async_graphql::parser::parse_schema(validator.sdl()).expect("the library reads what it prints");
+        let (input_types, types) = (InputTypes::of(&sdl), OutputTypes::of(&sdl));
         let derived = Schema::build(derived::Query, EmptyMutation, EmptySubscription)
             .validation_mode(ValidationMode::Fast)
             .finish();
-        Self { store, metrics: Metrics::register(&mut registry), validator, input_types, derived }
+        Self { store, metrics: Metrics::register(&mut registry), validator, input_types, types, derived }
     }
 
     /// Parses and validates; the errors' messages otherwise.
@@ -494,7 +494,7 @@ impl Both {
         let parsed = async_graphql::parser::parse_query(text).map_err(|error| vec![error.to_string()])?;
         let checked = self.validator.execute(request_of(parsed.clone(), None, variables.clone())).await;
         if checked.errors.is_empty() {
-            return Ok(Parsed(parsed));
+            return Ok(Parsed(Document::new(parsed, &self.types)));
         }
         Err(checked.errors.into_iter().map(|error| error.message).collect())
     }
@@ -507,9 +507,9 @@ impl Both {
             body.push(b'}');
             body
         };
-        let document = crate::document::Document::of(document.0.clone());
+        let document = &document.0;
         let operation = match document.operation(None) {
-            Ok(operation) => &operation.node,
+            Ok(operation) => &operation.parsed.node,
             Err(error) => return refused(error),
         };
         let variables = match self.input_types.coerce(&operation.variable_definitions, variables) {
@@ -518,15 +518,8 @@ impl Both {
         };
         let recorder = Arc::new(Recorder::new(false));
         let batcher = Batcher::new(&self.store, recorder, Groups::new(0), self.metrics.clone());
-        let ctx = Context {
-            viewer: Viewer::Service,
-            scope: Scope::All,
-            caller: Caller::default(),
-            access: Access::new(self.store.clone(), AccessOptions::default()),
-            now: entities::clock::now(),
-            batcher,
-            sdl: Arc::from(""),
-        };
+        let access = Access::new(self.store.clone(), AccessOptions::default());
+        let ctx = Context::new(Viewer::Service, Caller::default(), access, batcher, Arc::from(""));
         let planner = Planner { fragments: &document.parsed.fragments, variables: &variables };
         let root = &operation.selection_set.node;
         let selection = match Query::object().plan(planner, &[root], &ctx) {
@@ -549,7 +542,7 @@ impl Both {
 
     /// The answer by the library.
     pub async fn theirs(&self, document: &Parsed, variables: Variables) -> Vec<u8> {
-        let response = self.derived.execute(request_of(document.0.clone(), None, variables)).await;
+        let response = self.derived.execute(request_of(document.0.parsed.clone(), None, variables)).await;
         serde_json::to_vec(&response).expect("an answer is JSON")
     }
 }

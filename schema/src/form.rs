@@ -23,7 +23,7 @@ use crate::{
     connection::{Bound, MAX_ROWS, PageArgs, Pages},
     edge::{Given, NoArguments, One, Single},
     error::FieldError,
-    input::{OrderDirection, TimeRangeInput},
+    input::{OrderDirection, TimeRangeInput, search},
     object::{Edge, Entity, Object, Visible, VisibleFrom},
     scalar::enum_leaf,
     submission::{self, Submission},
@@ -101,7 +101,7 @@ impl Entity for Form {
                     "currentVersion",
                     "The published version: what is filled in. Null before the first publication.",
                     One::<Form, NoArguments, CurrentVersion, FormVersion>::nullable(
-                        |given| Ok(CurrentVersion { scope: given.ctx.scope }),
+                        |given| Ok(CurrentVersion { scope: *given.ctx.scope }),
                         |form, _| Ok((form.row.version > 0).then_some(form.row.id)),
                     ),
                 )
@@ -208,7 +208,7 @@ pub struct FormFilter {
 impl FormFilter {
     fn read(&self) -> Result<Filter, FieldError> {
         Ok(Filter {
-            search: self.search.clone(),
+            search: search(self.search.as_deref())?,
             statuses: self.statuses.as_ref().map(|all| all.iter().map(|status| (*status).into()).collect()),
             owner_ids: user_ids("ownerIds", self.owner_ids.as_deref())?,
             created_at: TimeRangeInput::read(self.created_at.as_ref())?,
@@ -356,7 +356,7 @@ impl Loader for VersionCounts {
 fn versions_of_form() -> impl Edge<Form> {
     Pages::<Form, PageArgs, VersionsOfForms, VersionCounts, FormVersion>::new(
         |given| {
-            let scope = given.ctx.scope;
+            let scope = *given.ctx.scope;
             let window = given.args.window(&VERSIONS, &given.cursors, MAX_ROWS)?;
             Ok(Bound {
                 pages: VersionsOfForms { scope, window },
@@ -446,7 +446,7 @@ fn bind_forms<P>(given: &Given<'_, FormsArgs>) -> Result<Bound<Forms<P>, FormCou
         form::keyset(field, order.direction == OrderDirection::Desc)
     });
     let window = page.window(keyset, &given.cursors, MAX_ROWS)?;
-    let list = FormList { scope: given.ctx.scope, filter, keyset };
+    let list = FormList { scope: *given.ctx.scope, filter, keyset };
     let parent = std::marker::PhantomData;
     Ok(Bound {
         counts: FormCounts { list: list.clone(), parent },

@@ -17,12 +17,14 @@
 
 mod expand;
 mod lexer;
+mod normal;
 #[cfg(test)]
 mod tests;
 
 use crate::OperationKind;
 use expand::{Definition, Measures, Place, Reach, Spread};
 use lexer::{Class, Lexer};
+pub use normal::normal;
 
 /// Brackets deeper than this are refused whatever the limits say: an unoptimised build needs 0.8 MiB of stack to
 /// build a syntax tree of 128 levels, and threads have 2.
@@ -63,6 +65,9 @@ pub struct Limits {
     /// `fields`, `interfaces`, `possibleTypes` and `inputFields` within each other below `__schema` and `__type`:
     /// each multiplies the answer by the schema's size. No tool needs two.
     pub introspection_lists: usize,
+    /// Objects that one operation may load, by its page sizes; needs the schema and the variables, so it is not
+    /// checked here but in `cost`.
+    pub cost: u64,
 }
 
 impl Limits {
@@ -82,6 +87,7 @@ impl Limits {
             depth: 12,
             introspection_depth: 20,
             introspection_lists: 2,
+            cost: 5_000,
         }
     }
 

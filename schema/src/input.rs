@@ -39,6 +39,17 @@ impl TimeRangeInput {
 /// Ids in a filter; at most as many as fit one statement comfortably.
 const MAX_IDS: usize = 1_000;
 
+/// Bytes that are searched for at most: SQLite takes no pattern of more than 50,000, and nobody reads as much.
+const MAX_SEARCH_BYTES: usize = 10_000;
+
+/// Reads what is searched for, if anything is.
+pub(crate) fn search(given: Option<&str>) -> Result<Option<String>, FieldError> {
+    if given.is_some_and(|given| given.len() > MAX_SEARCH_BYTES) {
+        return Err(FieldError::bad_input(format!("`search` takes at most {MAX_SEARCH_BYTES} bytes")));
+    }
+    Ok(given.map(str::to_owned))
+}
+
 /// Reads one id.
 pub(crate) fn id<I>(name: &str, given: &ID, parse: fn(&str) -> Option<I>) -> Result<I, FieldError> {
     parse(given).ok_or_else(|| FieldError::bad_input(format!("`{name}` is no id: ids are UUIDs")))

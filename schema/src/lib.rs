@@ -10,17 +10,21 @@
 use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use async_graphql::{
-    SDLExportOptions, Schema, ValidationMode, Variables,
-    parser::types::{OperationDefinition, OperationType, SelectionSet},
+    SDLExportOptions, Schema, ValidationMode,
+    parser::{
+        parse_schema,
+        types::{OperationDefinition, SelectionSet},
+    },
 };
 use entities::{Recorder, Store, clock::Time, id::UserId, scope::Scope};
 use prometheus_client::registry::Registry;
-use serde::Deserialize;
 
 pub mod access;
 pub mod activity;
 pub mod batch;
+pub mod cache_control;
 pub mod connection;
+mod cost;
 pub mod credentials;
 mod document;
 pub mod edge;
@@ -51,13 +55,19 @@ pub mod viewer;
 mod write;
 
 pub use access::{Access, AccessOptions};
+/// Values of variables by name.
+pub use async_graphql::Variables;
+pub use cache_control::{Audience, CachePolicy};
+pub use document::Document;
 pub use gate::Limits;
 pub use subscription::Events;
 pub use viewer::Viewer;
 
 use crate::{
     batch::{Batcher, Groups, Metrics},
-    document::{Document, Documents, OnlyValidate, request_of},
+    cache_control::Watched,
+    cost::OutputTypes,
+    document::{Documents, OnlyValidate},
     error::{Code, FieldError, RequestError},
     mutation::Mutation,
     object::{Entity as _, Row, Selection},
@@ -69,29 +79,21 @@ use crate::{
 };
 
 /// One GraphQL request as it came over the wire.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Default)]
 pub struct Request {
-    /// The document's text.
-    #[serde(default)]
+    /// The document's text; not used where the document is given by itself.
     pub query: String,
     /// Which operation of the document to run.
-    #[serde(default)]
     pub operation_name: Option<String>,
     /// Values of the operation's variables.
-    #[serde(default)]
     pub variables: Variables,
     /// Add `extensions.explain` to the answer; only in development.
-    #[serde(skip)]
     pub explain: bool,
     /// What the caller has written, as `extensions.cacheToken` said: the answer must not be older.
-    #[serde(skip)]
     pub cache_token: Option<String>,
     /// From where and with what it was sent.
-    #[serde(skip)]
     pub caller: Caller,
     /// The request's id, for internal errors.
-    #[serde(skip)]
     pub request_id: String,
 }
 
@@ -104,7 +106,7 @@ pub struct Caller {
     pub user_agent: Option<Arc<str>>,
 }
 
-/// What kind of operation ran.
+/// What kind of operation it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OperationKind {
     /// Reads.
@@ -132,6 +134,8 @@ pub struct Reply {
     pub statements: u32,
     /// The moment of what the request wrote, for reading it on other nodes.
     pub cache_token: Option<String>,
+    /// How long the answer keeps; `None`: not at all.
+    pub cache: Option<CachePolicy>,
 }
 
 impl Reply {
@@ -139,7 +143,16 @@ impl Reply {
         let Errors { codes, retry_after_seconds, .. } = errors;
         let (operation, statements) = (Some(kind), recorder.count());
         let cache_token = recorder.wrote().map(|moment| moment.to_string());
-        Self { body, operation, executed: true, codes, retry_after_seconds, statements, cache_token }
+        Self {
+            body,
+            operation,
+            executed: true,
+            codes,
+            retry_after_seconds,
+            statements,
+            cache_token,
+            cache: None,
+        }
     }
 }
 
@@ -166,9 +179,9 @@ impl Default for Options {
 #[derive(Clone)]
 pub struct Context {
     /// Who asks.
-    pub viewer: Viewer,
+    pub viewer: Watched<Viewer>,
     /// What they may read.
-    pub scope: Scope,
+    pub scope: Watched<Scope>,
     /// From where they ask.
     pub caller: Caller,
     /// When the request began: one moment for the whole answer.
@@ -180,10 +193,21 @@ pub struct Context {
 }
 
 impl Context {
+    pub(crate) fn new(
+        viewer: Viewer,
+        caller: Caller,
+        access: Access,
+        batcher: Batcher,
+        sdl: Arc<str>,
+    ) -> Self {
+        let (viewer, scope) = Watched::viewer(viewer);
+        Self { viewer, scope, caller, access, now: entities::clock::now(), batcher, sdl }
+    }
+
     /// The same request in the eyes of another viewer, if there is one.
     pub(crate) fn read_by(&self, viewer: Option<Viewer>) -> Self {
-        let viewer = viewer.unwrap_or_else(|| self.viewer.clone());
-        Self { scope: viewer.scope(), viewer, ..self.clone() }
+        let viewer = viewer.unwrap_or_else(|| Viewer::clone(&self.viewer));
+        Self { scope: self.scope.with(viewer.scope()), viewer: self.viewer.with(viewer), ..self.clone() }
     }
 
     /// The account that asks.
@@ -249,8 +273,10 @@ impl Graph {
         let introspector = engine(false).validation_mode(ValidationMode::Fast).finish();
         let sdl = introspector
             .sdl_with_options(SDLExportOptions::new().federation().include_specified_by().use_space_ident());
-        let input_types = InputTypes::of_sdl(&introspector.sdl());
-        let documents = Documents::new(options.limits);
+        let types =
+            parse_schema(introspector.sdl()).expect("the schema prints SDL that its own parser reads");
+        let input_types = InputTypes::of(&types);
+        let documents = Documents::new(options.limits, OutputTypes::of(&types), registry);
         let (groups, metrics) = (Groups::new(options.shared_batches), Metrics::register(registry));
         let sdl = Arc::from(sdl);
         let own = || Access::new(store.clone(), AccessOptions::default());
@@ -282,21 +308,35 @@ impl Graph {
 
     /// Runs one request for a viewer. Never fails: every failure is an answer with coded errors.
     pub async fn execute(&self, viewer: Viewer, request: Request) -> Reply {
-        match self.open(viewer, request).await {
-            Opened::Reply(reply) => reply,
-            Opened::Events(_) => {
-                let message = "Subscriptions are answered over WebSocket (graphql-transport-ws) or as server-sent \
-                               events (Accept: text/event-stream)";
-                let error = RequestError::new(Code::BadUserInput, message);
-                refused(Some(OperationKind::Subscription), &[error])
-            }
-        }
+        self.open(viewer, request).await.into_reply()
     }
 
     /// The same for callers who can wait: a subscription is answered by its events.
-    pub async fn open(&self, viewer: Viewer, mut request: Request) -> Opened {
+    pub async fn open(&self, viewer: Viewer, request: Request) -> Opened {
+        match self.prepare(&request.query).await {
+            Ok(document) => self.open_document(viewer, document, request).await,
+            Err(refused) => Opened::Reply(refused),
+        }
+    }
+
+    /// Reads, validates and judges a document; once for each text, as long as it is remembered.
+    ///
+    /// # Errors
+    /// The answer to a request with this document, which cannot be run.
+    pub async fn prepare(&self, text: &str) -> Result<Arc<Document>, Reply> {
+        let prepared = self.inner.documents.prepare(text, &self.inner.validator).await;
+        prepared.map_err(|errors| refused(None, &errors))
+    }
+
+    /// Runs a document for a viewer; nothing that was found out when it was prepared is looked at again.
+    pub async fn open_document(
+        &self,
+        viewer: Viewer,
+        document: Arc<Document>,
+        mut request: Request,
+    ) -> Opened {
         let started = Instant::now();
-        let prepared = match self.inner.prepare(&mut request).await {
+        let prepared = match self.inner.prepare(document, &mut request) {
             Ok(prepared) => prepared,
             Err(refused) => return Opened::Reply(refused),
         };
@@ -315,12 +355,15 @@ impl Graph {
         let answered = self.inner.answer(&prepared, &ctx).await;
         Opened::Reply(match answered {
             Ok((mut body, errors)) => {
+                // An answer that lacks something, or tells about itself, is for this once.
+                let cache = prepared.cache.filter(|_| errors.is_empty() && !explain);
+                let cache = cache.map(|policy| policy.for_one_if(ctx.viewer.was_read()));
                 let explained =
                     explain.then(|| explain::Explain::of(&recorder, &ctx.batcher, started.elapsed()));
                 explain::write(explained, recorder.wrote(), &mut body);
                 body.push(b'}');
                 prepared.document.answered(body.len());
-                Reply::executed(prepared.kind, body, errors, &recorder)
+                Reply { cache, ..Reply::executed(prepared.kind, body, errors, &recorder) }
             }
             Err(error) => refused(Some(prepared.kind), &[error]),
         })
@@ -335,18 +378,34 @@ pub enum Opened {
     Events(Events),
 }
 
+impl Opened {
+    /// The answer for a caller who cannot wait for events.
+    pub fn into_reply(self) -> Reply {
+        match self {
+            Self::Reply(reply) => reply,
+            Self::Events(_) => {
+                let message = "Subscriptions are answered over WebSocket (graphql-transport-ws) or as server-sent \
+                               events (Accept: text/event-stream)";
+                let error = RequestError::new(Code::BadUserInput, message);
+                refused(Some(OperationKind::Subscription), &[error])
+            }
+        }
+    }
+}
+
 /// A request that may run: its document is valid, and so are its variables.
 struct Prepared {
     document: Arc<Document>,
     operation_name: Option<String>,
     kind: OperationKind,
+    cache: Option<CachePolicy>,
     variables: Variables,
 }
 
 impl Prepared {
     fn operation(&self) -> &OperationDefinition {
         let operation = self.document.operation(self.operation_name.as_deref());
-        &operation.expect("it was found when the request was prepared").node
+        &operation.expect("it was found when the request was prepared").parsed.node
     }
 
     fn planner(&self) -> Planner<'_> {
@@ -355,28 +414,25 @@ impl Prepared {
 }
 
 impl Inner {
-    /// Finds out what is asked, or what is wrong with it.
-    async fn prepare(&self, request: &mut Request) -> Result<Prepared, Reply> {
-        let document = self.document(request).await.map_err(|errors| refused(None, &errors))?;
+    /// Finds out which operation is meant, or what is wrong with its variables.
+    fn prepare(&self, document: Arc<Document>, request: &mut Request) -> Result<Prepared, Reply> {
         let operation = document.operation(request.operation_name.as_deref());
-        let operation = &operation.map_err(|error| refused(None, &[error]))?.node;
-        let kind = match operation.ty {
-            OperationType::Query => OperationKind::Query,
-            OperationType::Mutation => OperationKind::Mutation,
-            OperationType::Subscription => OperationKind::Subscription,
-        };
+        let operation = operation.map_err(|error| refused(None, &[error]))?;
+        let (kind, cache) = (operation.judged.kind, operation.judged.cache);
         let given = std::mem::take(&mut request.variables);
-        let variables = self.input_types.coerce(&operation.variable_definitions, given);
+        let variables = self.input_types.coerce(&operation.parsed.node.variable_definitions, given);
+        let variables = variables.and_then(|variables| {
+            self.documents.check_cost(operation.judged, &variables)?;
+            Ok(variables)
+        });
         let variables = variables.map_err(|error| refused(Some(kind), &[error]))?;
-        Ok(Prepared { operation_name: request.operation_name.take(), kind, variables, document })
+        Ok(Prepared { operation_name: request.operation_name.take(), kind, cache, variables, document })
     }
 
     /// A new request's context.
     fn context(&self, viewer: Viewer, caller: Caller, recorder: Arc<Recorder>) -> Context {
         let batcher = self.batcher(&self.store, recorder);
-        let (scope, now) = (viewer.scope(), entities::clock::now());
-        let (access, sdl) = (self.access.clone(), Arc::clone(&self.sdl));
-        Context { viewer, scope, caller, now, batcher, access, sdl }
+        Context::new(viewer, caller, self.access.clone(), batcher, Arc::clone(&self.sdl))
     }
 
     /// A new request's loads.
@@ -392,27 +448,6 @@ impl Inner {
         }
         let selection = self.plan(&prepared.document, root, planner, ctx).await?;
         Ok(answer(&selection, Query, ctx, prepared.document.room()).await)
-    }
-
-    /// The request's document, valid.
-    async fn document(&self, request: &Request) -> Result<Arc<Document>, Vec<RequestError>> {
-        if let Some(document) = self.documents.known(&request.query) {
-            return Ok(document);
-        }
-        let document = self.documents.read(&request.query).map_err(|error| vec![error])?;
-        let operation = document.operation(request.operation_name.as_deref()).map_err(|error| vec![error])?;
-        // Values of the wrong type would show up as validation errors of the document: variables come first.
-        let definitions = &operation.node.variable_definitions;
-        let variables =
-            self.input_types.coerce(definitions, request.variables.clone()).map_err(|error| vec![error])?;
-        let name = request.operation_name.as_deref();
-        let checked = self.validator.execute(request_of(document.parsed.clone(), name, variables)).await;
-        if !checked.errors.is_empty() {
-            let errors = checked.errors.into_iter();
-            return Err(errors.map(|error| RequestError::of_engine(Code::ValidationFailed, error)).collect());
-        }
-        self.documents.keep(&request.query, &document);
-        Ok(document)
     }
 
     /// Plans the root: introspection is answered by the library, everything else by the declarations.
@@ -470,5 +505,5 @@ fn refused(operation: Option<OperationKind>, errors: &[RequestError]) -> Reply {
     errors.write(&mut body);
     body.push(b'}');
     let (executed, codes) = (false, errors.codes);
-    Reply { body, operation, executed, codes, retry_after_seconds: None, statements: 0, cache_token: None }
+    Reply { body, operation, executed, codes, ..Reply::default() }
 }

@@ -286,7 +286,7 @@ fn bind(
     let LocationsArgs { page, filter } = &given.args;
     let filter = filter.as_ref().map(LocationFilter::read).transpose()?.unwrap_or_default();
     let window = page.window(&KEYSET, &given.cursors, MAX_POSITIONS)?;
-    let list = Positions { of, scope: given.ctx.scope, filter };
+    let list = Positions { of, scope: *given.ctx.scope, filter };
     Ok(Bound { counts: CountsOf { list: list.clone() }, pages: PagesOf { list, window }, keyset: &KEYSET })
 }
 
@@ -360,7 +360,7 @@ pub(crate) fn track_of_user() -> impl Edge<User> {
                 )));
             }
             let range = TimeRangeInput::read(Some(&given.args.range))?;
-            Ok(Tracks { scope: given.ctx.scope, range })
+            Ok(Tracks { scope: *given.ctx.scope, range })
         },
         |user, _| Ok(Some(user.id())),
         |page, given| {
@@ -386,7 +386,7 @@ pub(crate) fn last_of_user() -> impl Edge<User> {
 /// `Session.lastLocation`
 pub(crate) fn last_of_session() -> impl Edge<Session> {
     One::<Session, NoArguments, LastOfSessions, Location>::nullable(
-        |given| Ok(LastOfSessions { scope: given.ctx.scope }),
+        |given| Ok(LastOfSessions { scope: *given.ctx.scope }),
         |session, _| Ok(Some(session.id().0)),
     )
 }
@@ -412,7 +412,7 @@ pub(crate) fn latest_locations() -> impl Edge<Query> {
     Pages::<Query, LatestArgs, Latest, LatestCount, Location>::new(
         |given| {
             let LatestArgs { page, area, user_ids: users } = &given.args;
-            let scope = given.ctx.scope;
+            let scope = *given.ctx.scope;
             let area = area.as_ref().map(AreaInput::read).transpose()?;
             let filter = LatestFilter { area, user_ids: user_ids("userIds", users.as_deref())? };
             let window = page.window(&KEYSET, &given.cursors, MAX_POSITIONS)?;

@@ -204,7 +204,7 @@ impl<'q> Types<'q> {
 
     async fn run<'a>(&'a self, slots: Vec<Slot>, ctx: &'a Context) -> (Vec<Found>, TypeRows<'a, 'q>) {
         let slots = by_email(slots, ctx).await;
-        let scope = ctx.scope;
+        let scope = *ctx.scope;
         let (users, sessions, forms, versions, submissions, locations, activities) = futures_util::join!(
             of_kind(&slots, Kind::User, user::ById, UserId, &self.users, ctx),
             of_kind(&slots, Kind::Session, session::ById, SessionId, &self.sessions, ctx),
@@ -288,7 +288,8 @@ async fn by_email(slots: Vec<Slot>, ctx: &Context) -> Vec<Slot> {
         Ok(Some(Reference::UserByEmail(email))) => Ok(Some(email.clone())),
         _ => Ok(None),
     });
-    let users: Vec<Outcome<_>> = load_some(ctx, user::OpenByEmail { scope: ctx.scope }, keys.collect()).await;
+    let users: Vec<Outcome<_>> =
+        load_some(ctx, user::OpenByEmail { scope: *ctx.scope }, keys.collect()).await;
     slots
         .into_iter()
         .zip(users)

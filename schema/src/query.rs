@@ -79,7 +79,7 @@ impl Entity for Query {
                 .edge("session", "A session by id.", One::<Query, IdArgs, session::ById, Session>::nullable(|_| Ok(session::ById), |_, given| read_id("id", &given.args.id, SessionId::parse).map(Some)))
                 .edge("form", "A form by id.", One::<Query, IdArgs, form::ById, Form>::nullable(|_| Ok(form::ById), |_, given| read_id("id", &given.args.id, FormId::parse).map(Some)))
                 .edge("forms", "All forms, newest first.", form::all_forms())
-                .edge("submission", "A submission by id.", One::<Query, IdArgs, submission::ById, Submission>::nullable(|given| Ok(submission::ById { scope: given.ctx.scope }), |_, given| read_id("id", &given.args.id, SubmissionId::parse).map(Some)))
+                .edge("submission", "A submission by id.", One::<Query, IdArgs, submission::ById, Submission>::nullable(|given| Ok(submission::ById { scope: *given.ctx.scope }), |_, given| read_id("id", &given.args.id, SubmissionId::parse).map(Some)))
                 .edge("latestLocations", "The newest position of each account that has one, newest first.", location::latest_locations())
                 .edge("activityLogs", "The activity log, newest first.", activity::whole_log())
                 .unlisted_edge("_entities", AnyNode::<Query, Representations>::list(|_, Given { args: Representations(slots), .. }| Ok(slots.clone())))
@@ -109,7 +109,7 @@ static BY_ID: One<Query, LookupArgs, user::ById, User> = One::nullable(
     },
 );
 static BY_EMAIL: One<Query, LookupArgs, user::OpenByEmail, User> = One::nullable(
-    |given| Ok(user::OpenByEmail { scope: given.ctx.scope }),
+    |given| Ok(user::OpenByEmail { scope: *given.ctx.scope }),
     |_, given| match &given.args.lookup {
         UserLookup::Email(email) => Ok(Some(email.to_lowercase())),
         UserLookup::Id(_) => Ok(None),

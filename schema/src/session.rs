@@ -181,7 +181,7 @@ impl Loader for CountsOfUsers {
 pub(crate) fn sessions_of_user() -> impl Edge<User> {
     Pages::<User, SessionsArgs, OfUsers, CountsOfUsers, Session>::new(
         |given| {
-            let scope = given.ctx.scope;
+            let scope = *given.ctx.scope;
             let filter = Filter { live_at: given.args.active_only.unwrap_or(false).then_some(given.ctx.now) };
             let window = given.args.page.window(&KEYSET, &given.cursors, MAX_ROWS)?;
             let counts = CountsOfUsers { scope, filter };
@@ -194,7 +194,7 @@ pub(crate) fn sessions_of_user() -> impl Edge<User> {
 /// `Subscription.sessionEnded`
 pub(crate) fn ended() -> Listen<NoArguments, Scope, ById, Session> {
     Listen {
-        bind: |_, ctx| Ok(ctx.scope),
+        bind: |_, ctx| Ok(*ctx.scope),
         key: |scope, change| match *change {
             Change::SessionEnded { id, user } if scope.administers() || scope.user() == Some(user) => {
                 Some(id)

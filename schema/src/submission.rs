@@ -198,7 +198,7 @@ fn bind(
     let SubmissionsArgs { page, filter } = &given.args;
     let filter = filter.as_ref().map(SubmissionFilter::read).transpose()?.unwrap_or_default();
     let window = page.window(&KEYSET, &given.cursors, MAX_ROWS)?;
-    let list = Submissions { of, scope: given.ctx.scope, filter };
+    let list = Submissions { of, scope: *given.ctx.scope, filter };
     Ok(Bound { counts: CountsOf { list: list.clone() }, pages: PagesOf { list, window }, keyset: &KEYSET })
 }
 
@@ -222,7 +222,8 @@ pub(crate) fn submissions_of_user() -> impl Edge<User> {
 pub(crate) fn count_of_form() -> impl Edge<Form> {
     Single::<Form, CountsOf, i64>::new(
         |ctx| {
-            let list = Submissions { of: &submission::OF_FORMS, scope: ctx.scope, filter: Filter::default() };
+            let list =
+                Submissions { of: &submission::OF_FORMS, scope: *ctx.scope, filter: Filter::default() };
             CountsOf { list }
         },
         |form| Some(form.id().0),
@@ -245,7 +246,7 @@ pub(crate) fn changed() -> Listen<ChangedArgs, FormId, ById, Submission> {
             Change::Submission { id, form, .. } if form == *wanted => Some(id),
             _ => None,
         },
-        load: |ctx| ById { scope: ctx.scope },
+        load: |ctx| ById { scope: *ctx.scope },
         wants: |_, _, _| true,
     }
 }

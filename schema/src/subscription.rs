@@ -136,7 +136,7 @@ where
     ) -> Result<Box<dyn Interest>, RequestError> {
         U::object().plan(planner, &selected.sets, ctx)?;
         let failed = |error: FieldError| RequestError::new(error.code, error.message).at(selected.place);
-        if ctx.scope == Scope::Nothing {
+        if *ctx.scope == Scope::Nothing {
             return Err(failed(FieldError::unauthenticated()));
         }
         let args = A::of(&planner, selected.field).map_err(FieldError::bad_input).map_err(failed)?;

@@ -19,7 +19,7 @@ use crate::{
     edge::Given,
     error::{Code, FieldError},
     form,
-    input::{OrderDirection, TimeRangeInput, ids},
+    input::{OrderDirection, TimeRangeInput, ids, search},
     location,
     object::{Entity, Object, Visible},
     scalar::enum_leaf,
@@ -114,7 +114,7 @@ pub struct UserFilter {
 impl UserFilter {
     fn read(&self) -> Result<Filter, FieldError> {
         Ok(Filter {
-            search: self.search.clone(),
+            search: search(self.search.as_deref())?,
             roles: self.roles.as_ref().map(|roles| roles.iter().map(|role| (*role).into()).collect()),
             is_active: self.is_active,
             created_at: TimeRangeInput::read(self.created_at.as_ref())?,
@@ -241,7 +241,7 @@ pub(crate) fn bind_users(
     given: &Given<'_, UsersArgs>,
 ) -> Result<Bound<AllUsers, AllUsersCount, Model>, FieldError> {
     let UsersArgs { page, filter, order_by } = &given.args;
-    let scope = given.ctx.scope;
+    let scope = *given.ctx.scope;
     let filter = filter.as_ref().map(UserFilter::read).transpose()?.unwrap_or_default();
     let (field, descending) = order_by.as_ref().map_or((OrderField::CreatedAt, true), |order| {
         let field = match order.field {

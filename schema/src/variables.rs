@@ -6,11 +6,9 @@ use std::collections::HashMap;
 
 use async_graphql::{
     Name, Positioned, Value, Variables,
-    parser::{
-        parse_schema,
-        types::{
-            BaseType, EnumType, InputObjectType, Type, TypeKind, TypeSystemDefinition, VariableDefinition,
-        },
+    parser::types::{
+        BaseType, EnumType, InputObjectType, ServiceDocument, Type, TypeKind, TypeSystemDefinition,
+        VariableDefinition,
     },
 };
 
@@ -29,10 +27,9 @@ struct InputObject {
 
 impl InputTypes {
     /// Reads them from the schema's SDL.
-    pub(crate) fn of_sdl(sdl: &str) -> Self {
-        let document = parse_schema(sdl).expect("the schema prints SDL that its own parser reads");
+    pub(crate) fn of(sdl: &ServiceDocument) -> Self {
         let (mut enums, mut objects) = (HashMap::new(), HashMap::new());
-        for definition in document.definitions {
+        for definition in sdl.definitions.iter().cloned() {
             let TypeSystemDefinition::Type(definition) = definition else { continue };
             let definition = definition.node;
             match definition.kind {

@@ -24,7 +24,7 @@ pub(super) async fn connect(
 ) -> Result<Store, Failure> {
     let missing = || Failure::Usage("database.url is not set; set DATABASE_URL".into());
     let url = config.database.url.as_ref().ok_or_else(missing)?;
-    let settings = config.database.for_store(serving).ok_or_else(missing)?;
+    let settings = config.store(serving).ok_or_else(missing)?;
     let connected = match Store::connect(&settings, registry).await {
         Ok(store) => store.ping().await.map(|()| store),
         Err(error) => Err(error),

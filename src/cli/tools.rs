@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use entities::Store;
 use prometheus_client::registry::Registry;
-use schema::Graph;
+use schema::{Graph, Limits};
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -19,7 +19,11 @@ const HEALTH_LIMIT: Duration = Duration::from_secs(3);
 
 /// `xp schema`.
 pub(super) async fn schema() -> Result<(), Failure> {
-    // The schema needs no data, but a graph needs a store: an empty one in memory.
+    say(graph(Limits::default()).await?.sdl())
+}
+
+/// A graph that is only asked about documents: it needs no data, but a store, so it gets an empty one in memory.
+pub(super) async fn graph(limits: Limits) -> Result<Graph, Failure> {
     let nowhere = entities::DatabaseConfig {
         url: "sqlite::memory:".into(),
         max_connections: 1,
@@ -28,7 +32,7 @@ pub(super) async fn schema() -> Result<(), Failure> {
     let mut registry = Registry::default();
     let store =
         Store::connect(&nowhere, &mut registry).await.map_err(|error| Failure::Failed(chain(&error)))?;
-    say(Graph::new(store, schema::Options::default(), &mut registry).sdl())
+    Ok(Graph::new(store, schema::Options { limits, ..schema::Options::default() }, &mut registry))
 }
 
 /// `xp config print` and `xp config check`.

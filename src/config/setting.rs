@@ -3,6 +3,7 @@
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
     str::FromStr,
     time::Duration,
 };
@@ -61,6 +62,13 @@ impl Setting for SocketAddr {
     }
 }
 
+impl Setting for PathBuf {
+    const EXPECTS: &'static str = "path";
+    fn parse(text: &str) -> Result<Self, String> {
+        Ok(text.into())
+    }
+}
+
 impl<T: Setting> Setting for Option<T> {
     const EXPECTS: &'static str = T::EXPECTS;
     const SECRET: bool = T::SECRET;
@@ -82,8 +90,9 @@ impl Setting for Duration {
             "ms" => Ok(Self::from_millis(number)),
             "s" => Ok(Self::from_secs(number)),
             "m" => Ok(Self::from_secs(number.saturating_mul(60))),
+            "h" => Ok(Self::from_secs(number.saturating_mul(3_600))),
             "" => Err("the unit is missing: a duration is written as in 500ms, 5s or 2m".into()),
-            other => Err(format!("`{other}` is no unit of time; use ms, s or m")),
+            other => Err(format!("`{other}` is no unit of time; use ms, s, m or h")),
         }
     }
 }
@@ -320,6 +329,19 @@ choices! {
         /// Off.
         Off = "off"
     }
+    /// Which documents a client may send.
+    DocumentMode {
+        /// Texts only.
+        Off = "off",
+        /// Texts, trusted documents, and documents that clients register by themselves.
+        Apq = "apq",
+        /// The same; texts that are not published are logged.
+        Audit = "audit",
+        /// Trusted documents, by id or by text.
+        Safelist = "safelist",
+        /// Trusted documents, by id.
+        RequireId = "require_id"
+    }
     /// How log lines are written.
     LogFormat {
         /// Pretty on a terminal, JSON elsewhere.
@@ -328,6 +350,50 @@ choices! {
         Pretty = "pretty",
         /// For machines.
         Json = "json"
+    }
+}
+
+/// A mode for each of some clients, as in `legacy=apq, web=require_id`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClientModes(Vec<(String, DocumentMode)>);
+
+impl ClientModes {
+    /// The mode of the client of this name, if it has one of its own.
+    pub fn of(&self, client: &str) -> Option<DocumentMode> {
+        self.0.iter().find(|(name, _)| name == client).map(|(_, mode)| *mode)
+    }
+}
+
+impl Setting for ClientModes {
+    const EXPECTS: &'static str = "client=mode, …";
+    fn parse(text: &str) -> Result<Self, String> {
+        let modes = text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(|part| {
+            let (client, mode) = part.split_once('=').ok_or("write it as in legacy=apq, web=require_id")?;
+            Ok((client.trim().to_owned(), DocumentMode::parse(mode.trim())?))
+        });
+        modes.collect::<Result<_, String>>().map(Self)
+    }
+}
+
+/// Web origins, as in `https://app.example.com, https://admin.example.com`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origins(pub Vec<String>);
+
+impl Setting for Origins {
+    const EXPECTS: &'static str = "origins";
+    fn parse(text: &str) -> Result<Self, String> {
+        let origins = text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(|origin| {
+            let rest = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+            let is_origin = rest.is_some_and(|host| {
+                !host.is_empty()
+                    && host.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/' && byte != b'*')
+            });
+            let why = || {
+                format!("`{origin}` is no origin: write scheme, host and port, as in https://app.example.com")
+            };
+            is_origin.then(|| origin.to_owned()).ok_or_else(why)
+        });
+        origins.collect::<Result<_, _>>().map(Self)
     }
 }
 

@@ -1,49 +1,43 @@
-//! GraphQL over HTTP: `POST /graphql` and `GET /graphql?query=…`. Reads a request in the order of what checks cost,
-//! hands it to the graph, answers in the media type that the caller prefers, and writes the one log line. Knows no
-//! more of a document than the front room's gate says about it.
+//! GraphQL over HTTP: `POST /graphql`, `GET /graphql?query=…`, and both for a document by its id in the path. Checks in
+//! the order of what they cost, hands the request to the graph, answers in the media type that the caller prefers, and
+//! writes the one log line. Not here: what a request says (`wire`), which document it means (`documents`).
 
-use std::{sync::Arc, time::Instant};
+use std::{borrow::Cow, sync::Arc, time::Instant};
 
 use axum::{
-    body::{Body, HttpBody as _},
-    extract::{Request, State},
+    body::Body,
+    extract::{Path, Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse as _, Response},
 };
-use bytes::{Bytes, BytesMut};
-use http_body_util::BodyExt as _;
+use futures_util::future::join_all;
 use opentelemetry::trace::TraceContextExt as _;
-use schema::{Caller, OperationKind, Reply, Viewer, gate};
-use serde_json::{Map, Value, value::RawValue};
+use schema::{CachePolicy, Caller, Document, Opened, OperationKind, Reply, Viewer};
 use tracing::{Instrument as _, Span, field::Empty};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-use super::{refusal::Refusal, request_id, server::Peer};
+use super::{
+    admission::Place,
+    caching,
+    media::{Media, is_json},
+    refusal::Refusal,
+    request_id,
+    server::Peer,
+    wire::{self, Bounds, Wire, Wires},
+};
 use crate::{
     App, auth,
+    documents::{self, Stop},
     telemetry::{
         self, OPERATIONS, SPANS,
         metrics::{Outcome, kind_name},
     },
 };
 
-const GRAPHQL_RESPONSE: &str = "application/graphql-response+json";
-const JSON: &str = "application/json";
-
-/// The media types that answers come in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Media {
-    /// `application/graphql-response+json`: the status tells whether the request ran.
-    Graphql,
-    /// `application/json`: 200 for every well-formed request.
-    Json,
-}
-
-/// A request that may go to the graph.
-pub(super) struct Asked {
-    pub(super) viewer: Viewer,
-    pub(super) request: schema::Request,
-}
+/// What a caller has written, to be read on whatever node answers next.
+const CACHE_TOKEN: HeaderName = HeaderName::from_static("x-cache-token");
+/// What clients of Apollo's say they are.
+const CLIENT_NAME: &str = "apollographql-client-name";
 
 const NOT_ACCEPTABLE: Refusal = Refusal::new(
     StatusCode::NOT_ACCEPTABLE,
@@ -63,23 +57,6 @@ const MEDIA_TYPE: Refusal = Refusal::new(
     "BAD_USER_INPUT",
     "The body must be sent as content-type: application/json, in UTF-8.",
 );
-/// What a caller has written, to be read on whatever node answers next.
-const CACHE_TOKEN: HeaderName = HeaderName::from_static("x-cache-token");
-const TOO_LARGE: Refusal =
-    Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE", "The request is too large.");
-const BODY_TIMEOUT: Refusal =
-    Refusal::new(StatusCode::REQUEST_TIMEOUT, "TIMEOUT", "The request's body did not arrive in time.");
-const BODY_BROKEN: Refusal =
-    Refusal::new(StatusCode::BAD_REQUEST, "BAD_USER_INPUT", "The request's body broke off.");
-const NO_JSON: Refusal =
-    Refusal::new(StatusCode::BAD_REQUEST, "BAD_USER_INPUT", "The body is not valid JSON.");
-const NO_REQUEST: Refusal = Refusal::new(
-    StatusCode::BAD_REQUEST,
-    "BAD_USER_INPUT",
-    "A GraphQL request is one JSON object: query (text), variables (object), operationName (text), extensions (object).",
-);
-const NO_QUERY: Refusal =
-    Refusal::new(StatusCode::BAD_REQUEST, "BAD_USER_INPUT", "The request has no query.");
 const ONLY_QUERIES: Refusal =
     Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "BAD_USER_INPUT", "GET runs queries only; use POST.");
 const METHODS: Refusal =
@@ -87,18 +64,47 @@ const METHODS: Refusal =
 pub(super) const TIMEOUT: Refusal =
     Refusal::new(StatusCode::GATEWAY_TIMEOUT, "TIMEOUT", "The request took too long and was stopped.");
 
+/// Requests that may go on, of one caller.
+pub(super) struct Asked {
+    pub(super) asker: Asker,
+    pub(super) wires: Wires,
+    _place: Place,
+}
+
+/// What all requests of one HTTP request share.
+pub(super) struct Asker {
+    pub(super) viewer: Viewer,
+    pub(super) caller: Caller,
+    pub(super) id_in_path: Option<String>,
+    pub(super) is_get: bool,
+}
+
 /// `POST /graphql`.
 pub(super) async fn post(State(app): State<App>, request: Request) -> Response {
+    post_to(&app, None, request).await
+}
+
+/// `POST /graphql/{documentId}`.
+pub(super) async fn post_by_id(State(app): State<App>, Path(id): Path<String>, request: Request) -> Response {
+    post_to(&app, Some(id), request).await
+}
+
+async fn post_to(app: &App, id: Option<String>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    let asked = read_post(&app, &parts, body).await;
-    answer(&app, &parts.headers, asked).await
+    let asked = read_post(app, id, &parts, body).await;
+    answer(app, &parts.headers, asked).await
 }
 
 /// `GET /graphql?query=…&variables=…&operationName=…`.
 pub(super) async fn get(State(app): State<App>, request: Request) -> Response {
     let (parts, _) = request.into_parts();
-    let asked = read_get(&app, &parts, false);
-    answer(&app, &parts.headers, asked).await
+    answer(&app, &parts.headers, read_get(&app, None, &parts)).await
+}
+
+/// `GET /graphql/{documentId}?variables=…`.
+pub(super) async fn get_by_id(State(app): State<App>, Path(id): Path<String>, request: Request) -> Response {
+    let (parts, _) = request.into_parts();
+    answer(&app, &parts.headers, read_get(&app, Some(id), &parts)).await
 }
 
 /// Any other method.
@@ -106,23 +112,38 @@ pub(super) async fn other_method(headers: HeaderMap) -> Response {
     with_allow(METHODS.into_response(request_id(&headers)), "GET, POST")
 }
 
-pub(super) async fn read_post(app: &App, parts: &Parts, body: Body) -> Result<Asked, Refusal> {
+pub(super) async fn read_post(
+    app: &App,
+    id: Option<String>,
+    parts: &Parts,
+    body: Body,
+) -> Result<Asked, Refusal> {
     if !is_json(&parts.headers) {
         return Err(MEDIA_TYPE);
     }
     let viewer = auth::viewer(&app.access, &parts.headers).map_err(|_| UNAUTHENTICATED)?;
-    let limit = match viewer {
-        Viewer::Anonymous => app.http.body_limit_anonymous.0,
-        Viewer::User { .. } | Viewer::Service => app.http.body_limit_signed_in.0,
-    };
-    if body.size_hint().lower() > limit as u64 {
-        return Err(TOO_LARGE);
+    let bounds = bounds(app, &viewer);
+    let body = wire::read_body(&parts.headers, body, &app.http, bounds.bytes).await?;
+    // A place is taken once there is something to work on: who sends slowly keeps nobody out.
+    let place = app.admission.enter()?;
+    let wires = wire::of_body(&body, bounds)?;
+    let requests = if let Wires::Batch(wires) = &wires { wires.len() as u32 } else { 1 };
+    let caller = caller(app, parts);
+    app.admission.check_rate(&viewer, caller.address, requests)?;
+    Ok(Asked { asker: Asker { viewer, caller, id_in_path: id, is_get: false }, wires, _place: place })
+}
+
+pub(super) fn read_get(app: &App, id: Option<String>, parts: &Parts) -> Result<Asked, Refusal> {
+    if !has_preflight_header(&parts.headers) {
+        return Err(CSRF);
     }
-    let reading = tokio::time::timeout(app.http.body_timeout, read_body(body, limit));
-    let body = reading.await.map_err(|_| BODY_TIMEOUT)??;
-    let mut request = read_request(&body)?;
-    request.caller = caller(app, parts);
-    Ok(Asked { viewer, request })
+    let viewer = auth::viewer(&app.access, &parts.headers).map_err(|_| UNAUTHENTICATED)?;
+    let place = app.admission.enter()?;
+    let caller = caller(app, parts);
+    app.admission.check_rate(&viewer, caller.address, 1)?;
+    let wire = wire::of_uri(&parts.uri, bounds(app, &viewer))?;
+    let asker = Asker { viewer, caller, id_in_path: id, is_get: true };
+    Ok(Asked { asker, wires: Wires::One(Box::new(wire)), _place: place })
 }
 
 /// From where and with what the request was sent.
@@ -134,74 +155,23 @@ pub(super) fn caller(app: &App, parts: &Parts) -> Caller {
     Caller { address, user_agent: agent.map(Arc::from) }
 }
 
-async fn read_body(mut body: Body, limit: usize) -> Result<Bytes, Refusal> {
-    let mut whole = Bytes::new();
-    let mut parts = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(|_| BODY_BROKEN)?.into_data() else { continue };
-        if whole.len() + parts.len() + data.len() > limit {
-            return Err(TOO_LARGE);
-        }
-        // Nearly every body comes in one piece, which is used as it is.
-        if whole.is_empty() && parts.is_empty() {
-            whole = data;
-        } else {
-            parts.extend_from_slice(&std::mem::take(&mut whole));
-            parts.extend_from_slice(&data);
-        }
+pub(super) fn bounds(app: &App, viewer: &Viewer) -> Bounds {
+    let http = &app.http;
+    let depth = http.max_json_depth;
+    match viewer {
+        Viewer::Anonymous => Bounds {
+            bytes: http.body_limit_anonymous.0,
+            depth,
+            values: http.max_json_values_anonymous,
+            batch: 0,
+        },
+        Viewer::User { .. } | Viewer::Service => Bounds {
+            bytes: http.body_limit_signed_in.0,
+            depth,
+            values: http.max_json_values_signed_in,
+            batch: if http.max_batch > 1 { http.max_batch } else { 0 },
+        },
     }
-    Ok(if parts.is_empty() { whole } else { parts.freeze() })
-}
-
-/// Reads the body. What serde says about it is not passed on: it may quote the body at length.
-fn read_request(body: &[u8]) -> Result<schema::Request, Refusal> {
-    // An array would be read as the fields in their order.
-    if body.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
-        return Err(if serde_json::from_slice::<&RawValue>(body).is_ok() { NO_REQUEST } else { NO_JSON });
-    }
-    let request: schema::Request =
-        serde_json::from_slice(body).map_err(|error| if error.is_data() { NO_REQUEST } else { NO_JSON })?;
-    if request.query.is_empty() { Err(NO_QUERY) } else { Ok(request) }
-}
-
-pub(super) fn read_get(app: &App, parts: &Parts, may_stream: bool) -> Result<Asked, Refusal> {
-    if !has_preflight_header(&parts.headers) {
-        return Err(CSRF);
-    }
-    let viewer = auth::viewer(&app.access, &parts.headers).map_err(|_| UNAUTHENTICATED)?;
-    let mut fields = Map::new();
-    for (name, text) in form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()) {
-        let value = match name.as_ref() {
-            "query" | "operationName" => Value::String(text.into_owned()),
-            "variables" | "extensions" if text.is_empty() => Value::Null,
-            "variables" | "extensions" => serde_json::from_str(&text).map_err(|_| NO_REQUEST)?,
-            _ => continue,
-        };
-        if fields.insert(name.into_owned(), value).is_some() {
-            return Err(NO_REQUEST);
-        }
-    }
-    if fields.get("operationName").is_some_and(|name| name == "") {
-        fields.remove("operationName");
-    }
-    let mut request: schema::Request =
-        serde_json::from_value(Value::Object(fields)).map_err(|_| NO_REQUEST)?;
-    request.caller = caller(app, parts);
-    if request.query.is_empty() {
-        return Err(NO_QUERY);
-    }
-    match kind_of(app, &request) {
-        Some(OperationKind::Mutation) => Err(ONLY_QUERIES),
-        Some(OperationKind::Subscription) if !may_stream => Err(ONLY_QUERIES),
-        _ => Ok(Asked { viewer, request }),
-    }
-}
-
-/// What kind of operation it is. A document that the gate does not let through runs nothing; the graph says what is
-/// wrong with it.
-pub(super) fn kind_of(app: &App, request: &schema::Request) -> Option<OperationKind> {
-    let shape = gate::check(&request.query, &app.limits).ok()?;
-    shape.operation(request.operation_name.as_deref()).map(|operation| operation.kind)
 }
 
 /// Apollo's rule: a header that makes a browser ask first, so that no foreign page can send the request unasked.
@@ -210,109 +180,188 @@ fn has_preflight_header(headers: &HeaderMap) -> bool {
     given("apollo-require-preflight") || given("x-apollo-operation-name") || is_json(headers)
 }
 
-/// `application/json`, with no charset but UTF-8.
-fn is_json(headers: &HeaderMap) -> bool {
-    let Some(value) = headers.get(header::CONTENT_TYPE) else { return false };
-    if value == JSON {
-        return true;
-    }
-    let Ok(text) = value.to_str() else { return false };
-    let mut parts = text.split(';').map(str::trim);
-    let essence = parts.next().unwrap_or_default();
-    essence.eq_ignore_ascii_case(JSON)
-        && parts.all(|parameter| match parameter.split_once('=') {
-            Some((name, value)) if name.trim().eq_ignore_ascii_case("charset") => {
-                value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
-            }
-            _ => true,
-        })
+/// The answer to one request.
+struct Answer {
+    status: StatusCode,
+    body: Vec<u8>,
+    cache: Option<CachePolicy>,
+    cache_token: Option<String>,
+    retry_after_seconds: Option<u32>,
+    /// It ran, without errors.
+    is_whole: bool,
 }
 
-impl Media {
-    /// What the caller prefers of the two; `None` when it takes neither. Without a preference: JSON.
-    fn accepted_by(headers: &HeaderMap) -> Option<Self> {
-        let mut best: Option<(f32, Self)> = None;
-        let mut asked = false;
-        for value in headers.get_all(header::ACCEPT) {
-            for range in value.to_str().unwrap_or_default().split(',') {
-                let mut parts = range.split(';').map(str::trim);
-                let media = match parts.next().unwrap_or_default().to_ascii_lowercase().as_str() {
-                    "" => continue,
-                    GRAPHQL_RESPONSE => Some(Self::Graphql),
-                    JSON | "application/*" | "*/*" => Some(Self::Json),
-                    _ => None,
-                };
-                asked = true;
-                let quality = parts.find_map(|part| part.strip_prefix("q=")).map_or(Ok(1.0), str::parse);
-                let quality: f32 = quality.unwrap_or(0.0);
-                if let Some(media) = media
-                    && quality > best.map_or(0.0, |(best, _)| best)
-                {
-                    best = Some((quality, media));
-                }
-            }
-        }
-        if asked { best.map(|(_, media)| media) } else { Some(Self::Json) }
-    }
-
-    fn content_type(self) -> &'static str {
-        match self {
-            Self::Graphql => "application/graphql-response+json; charset=utf-8",
-            Self::Json => "application/json; charset=utf-8",
-        }
-    }
-}
-
-/// Runs what was asked, within the deadline; measures and logs it.
+/// Runs what was asked, and puts the answers into one response.
 pub(super) async fn answer(app: &App, headers: &HeaderMap, asked: Result<Asked, Refusal>) -> Response {
+    let accepted = Media::accepted_by(headers);
+    let media = accepted.unwrap_or(Media::Json);
+    let asked = if accepted.is_none() { Err(NOT_ACCEPTABLE) } else { asked };
     let started = Instant::now();
-    let id = request_id(headers);
-    let media = Media::accepted_by(headers);
-    let asked = if media.is_none() { Err(NOT_ACCEPTABLE) } else { asked };
-    let media = media.unwrap_or(Media::Json);
+    let asked = match asked {
+        Ok(asked) => asked,
+        Err(refusal) => {
+            let ran = Ran::refused(&refusal);
+            record(app, headers, &Span::none(), started, refusal.status, &ran);
+            return refusal.into_response_as(media.content_type(), request_id(headers));
+        }
+    };
+    let (asker, content_type) = (&asked.asker, (header::CONTENT_TYPE, media.content_type()));
+    match asked.wires {
+        Wires::One(wire) => match run(app, headers, media, asker, *wire).await {
+            Ok(answer) => respond(headers, media, asker, answer),
+            Err(refusal) => {
+                let only_queries = refusal.status == StatusCode::METHOD_NOT_ALLOWED;
+                let response = refusal.into_response_as(media.content_type(), request_id(headers));
+                if only_queries { with_allow(response, "POST") } else { response }
+            }
+        },
+        Wires::Batch(wires) => {
+            let answers = join_all(wires.into_iter().map(|wire| run(app, headers, media, asker, wire))).await;
+            let bodies = answers.into_iter().map(|answer| match answer {
+                Ok(answer) => answer.body,
+                Err(refusal) => refusal.body(request_id(headers)),
+            });
+            let mut body = vec![b'['];
+            for (index, one) in bodies.enumerate() {
+                if index > 0 {
+                    body.push(b',');
+                }
+                body.extend(one);
+            }
+            body.push(b']');
+            (StatusCode::OK, [content_type, (header::CACHE_CONTROL, "no-store")], body).into_response()
+        }
+    }
+}
+
+fn respond(asked: &HeaderMap, media: Media, asker: &Asker, answer: Answer) -> Response {
+    let Answer { status, body, cache, is_whole, .. } = answer;
+    let mut response = if asker.is_get {
+        let answer = caching::Answer { policy: cache, is_whole };
+        caching::respond(asked, answer, status, media.content_type(), body)
+    } else {
+        let control = caching::control(cache);
+        (status, [(header::CONTENT_TYPE, media.content_type())], [(header::CACHE_CONTROL, control)], body)
+            .into_response()
+    };
+    let token = answer.cache_token.and_then(|token| HeaderValue::from_str(&token).ok());
+    let headers = response.headers_mut();
+    headers.extend(token.map(|token| (CACHE_TOKEN, token)));
+    headers
+        .extend(answer.retry_after_seconds.map(|seconds| (header::RETRY_AFTER, HeaderValue::from(seconds))));
+    response
+}
+
+/// Runs one request within the deadline; measures and logs it.
+async fn run(
+    app: &App,
+    headers: &HeaderMap,
+    media: Media,
+    asker: &Asker,
+    wire: Wire,
+) -> Result<Answer, Refusal> {
+    let started = Instant::now();
     let span = tracing::debug_span!(
         target: SPANS, "graphql", otel.name = "graphql", otel.status_code = Empty,
-        graphql.operation.type = Empty, request_id = id,
+        graphql.operation.type = Empty, request_id = request_id(headers),
     );
-    let result = match asked {
-        Ok(Asked { viewer, mut request }) => {
-            id.clone_into(&mut request.request_id);
-            let token = headers.get(CACHE_TOKEN).and_then(|token| token.to_str().ok());
-            request.cache_token = token.map(ToOwned::to_owned);
-            request.explain = app.development && headers.get("x-explain").is_some_and(|value| value == "1");
-            let running = app.graph.execute(viewer, request).instrument(span.clone());
-            tokio::time::timeout(app.http.request_timeout, running).await.map_err(|_| TIMEOUT)
-        }
-        Err(refusal) => Err(refusal),
-    };
-    match result {
+    let running = execute(app, headers, asker, wire).instrument(span.clone());
+    let result = tokio::time::timeout(app.http.request_timeout, running).await;
+    match result.unwrap_or(Err(TIMEOUT)) {
         Ok(reply) => {
             let status = match media {
                 Media::Graphql if !reply.executed => StatusCode::BAD_REQUEST,
                 Media::Graphql | Media::Json => StatusCode::OK,
             };
-            record(app, headers, &span, started, status, &Ran::answered(&reply));
-            let headers = [(header::CONTENT_TYPE, media.content_type()), (header::CACHE_CONTROL, "no-store")];
-            let token = reply.cache_token.and_then(|token| HeaderValue::from_str(&token).ok());
-            let mut response = (status, headers, reply.body).into_response();
-            if let Some(token) = token {
-                response.headers_mut().insert(CACHE_TOKEN, token);
-            }
-            if let Some(seconds) = reply.retry_after_seconds {
-                response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-            }
-            response
+            let ran = Ran::answered(&reply);
+            record(app, headers, &span, started, status, &ran);
+            let is_whole = ran.outcome == Outcome::Ok;
+            let Reply { body, cache, cache_token, retry_after_seconds, .. } = reply;
+            Ok(Answer { status, body, cache, cache_token, retry_after_seconds, is_whole })
         }
         Err(refusal) => {
-            let outcome = if refusal == TIMEOUT { Outcome::Timeout } else { Outcome::Refused };
-            let codes = [refusal.code];
-            let ran = Ran { kind: None, outcome, statements: 0, codes: &codes };
-            record(app, headers, &span, started, refusal.status, &ran);
-            let only_queries = refusal == ONLY_QUERIES;
-            let response = refusal.into_response_as(media.content_type(), id);
-            if only_queries { with_allow(response, "POST") } else { response }
+            record(app, headers, &span, started, refusal.status, &Ran::refused(&refusal));
+            Err(refusal)
         }
     }
+}
+
+async fn execute(app: &App, headers: &HeaderMap, asker: &Asker, mut wire: Wire) -> Result<Reply, Refusal> {
+    let document = match find_document(app, headers, asker, &mut wire).await {
+        Ok(document) => document,
+        Err(stop) => return stop.into_reply(),
+    };
+    let kind = document.kind(wire.operation_name.as_deref());
+    if asker.is_get && kind.is_some_and(|kind| kind != OperationKind::Query) {
+        return Err(ONLY_QUERIES);
+    }
+    let request = request(app, headers, asker, wire);
+    Ok(app.graph.open_document(asker.viewer.clone(), document, request).await.into_reply())
+}
+
+/// The same for who can wait for events. No GET writes there either.
+pub(super) async fn open(
+    app: &App,
+    headers: &HeaderMap,
+    asker: &Asker,
+    mut wire: Wire,
+) -> Result<Opened, Refusal> {
+    let document = match find_document(app, headers, asker, &mut wire).await {
+        Ok(document) => document,
+        Err(stop) => return stop.into_reply().map(Opened::Reply),
+    };
+    let kind = document.kind(wire.operation_name.as_deref());
+    if asker.is_get && kind == Some(OperationKind::Mutation) {
+        return Err(ONLY_QUERIES);
+    }
+    let request = request(app, headers, asker, wire);
+    Ok(app.graph.open_document(asker.viewer.clone(), document, request).await)
+}
+
+/// Whether one operation is asked for, and it is a subscription.
+pub(super) async fn is_subscription(app: &App, headers: &HeaderMap, asked: &mut Asked) -> bool {
+    let Wires::One(wire) = &mut asked.wires else { return false };
+    let found = find_document(app, headers, &asked.asker, wire).await;
+    let document = found.as_ref().ok();
+    let kind = document.and_then(|document| document.kind(wire.operation_name.as_deref()));
+    wire.found = Some(found);
+    kind == Some(OperationKind::Subscription)
+}
+
+fn request(app: &App, headers: &HeaderMap, asker: &Asker, wire: Wire) -> schema::Request {
+    schema::Request {
+        query: String::new(),
+        operation_name: wire.operation_name,
+        variables: wire.variables,
+        explain: app.development && headers.get("x-explain").is_some_and(|value| value == "1"),
+        cache_token: headers.get(CACHE_TOKEN).and_then(|token| token.to_str().ok()).map(ToOwned::to_owned),
+        caller: asker.caller.clone(),
+        request_id: request_id(headers).to_owned(),
+    }
+}
+
+async fn find_document(
+    app: &App,
+    headers: &HeaderMap,
+    asker: &Asker,
+    wire: &mut Wire,
+) -> Result<Arc<Document>, Stop> {
+    if let Some(found) = wire.found.take() {
+        return found;
+    }
+    let persisted = wire.persisted_query();
+    let by_specification = asker.id_in_path.as_deref().or(wire.document_id.as_deref());
+    let by_apollo = persisted.as_ref().map(|persisted| persisted.hash);
+    let elsewhere = || if app.documents.looks_further() { wire.other_id() } else { None };
+    let asked = documents::Asked {
+        text: wire.query.as_deref().filter(|text| !text.is_empty()),
+        id: by_specification.or(by_apollo).or_else(elsewhere),
+        is_apq: by_specification.is_none() && by_apollo.is_some(),
+        is_version_1: persisted.is_some_and(|persisted| persisted.is_version_1),
+        operation_name: wire.operation_name.as_deref(),
+        client: headers.get(CLIENT_NAME).and_then(|name| name.to_str().ok()).unwrap_or_default(),
+    };
+    app.documents.find(&app.graph, &asker.viewer, asked).await
 }
 
 /// What is told about a request afterwards.
@@ -320,7 +369,7 @@ pub(super) struct Ran<'a> {
     kind: Option<OperationKind>,
     outcome: Outcome,
     statements: u32,
-    codes: &'a [&'static str],
+    codes: Cow<'a, [&'static str]>,
 }
 
 impl<'a> Ran<'a> {
@@ -331,17 +380,23 @@ impl<'a> Ran<'a> {
             (true, false) => Outcome::Errors,
             (false, _) => Outcome::Refused,
         };
-        Self { kind: reply.operation, outcome, statements: reply.statements, codes: &reply.codes }
+        Self {
+            kind: reply.operation,
+            outcome,
+            statements: reply.statements,
+            codes: Cow::Borrowed(&reply.codes),
+        }
     }
 
     /// Its answers come later.
     pub(super) fn begun(kind: OperationKind) -> Self {
-        Self { kind: Some(kind), outcome: Outcome::Ok, statements: 0, codes: &[] }
+        Self { kind: Some(kind), outcome: Outcome::Ok, statements: 0, codes: Cow::Borrowed(&[]) }
     }
 
-    /// It took too long.
-    pub(super) fn timed_out() -> Self {
-        Self { kind: None, outcome: Outcome::Timeout, statements: 0, codes: &["TIMEOUT"] }
+    /// It did not run, or not to its end.
+    pub(super) fn refused(refusal: &Refusal) -> Self {
+        let outcome = if *refusal == TIMEOUT { Outcome::Timeout } else { Outcome::Refused };
+        Self { kind: None, outcome, statements: 0, codes: Cow::Owned(vec![refusal.code]) }
     }
 }
 
@@ -355,7 +410,7 @@ pub(super) fn record(
     ran: &Ran<'_>,
 ) {
     let took = started.elapsed();
-    app.metrics.operation(ran.kind, ran.outcome, took, ran.codes);
+    app.metrics.operation(ran.kind, ran.outcome, took, &ran.codes);
     let kind = kind_name(ran.kind);
     if !span.is_disabled() {
         // Named by its type only: names of operations are the caller's, and without end.
@@ -381,71 +436,4 @@ pub(super) fn record(
 fn with_allow(mut response: Response, methods: &'static str) -> Response {
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
     response
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn preferred(accept: &str) -> Option<Media> {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::ACCEPT, HeaderValue::from_str(accept).expect("a header"));
-        Media::accepted_by(&headers)
-    }
-
-    #[test]
-    fn the_accept_header_chooses_the_media_type() {
-        assert_eq!(Media::accepted_by(&HeaderMap::new()), Some(Media::Json));
-        for (accept, media) in [
-            ("application/graphql-response+json", Some(Media::Graphql)),
-            (
-                "application/graphql-response+json; charset=utf-8, application/json; charset=utf-8",
-                Some(Media::Graphql),
-            ),
-            ("application/json", Some(Media::Json)),
-            ("application/json, application/graphql-response+json;q=0.9", Some(Media::Json)),
-            ("*/*", Some(Media::Json)),
-            ("text/html, */*;q=0.1", Some(Media::Json)),
-            ("application/graphql-response+json;q=0", None),
-            ("text/html", None),
-            ("", Some(Media::Json)),
-        ] {
-            assert_eq!(preferred(accept), media, "{accept}");
-        }
-    }
-
-    #[test]
-    fn only_json_in_utf_8_is_json() {
-        for (content_type, json) in [
-            ("application/json", true),
-            ("Application/JSON; charset=UTF-8", true),
-            ("application/json; charset=\"utf-8\"", true),
-            ("application/json; charset=utf-16", false),
-            ("text/plain", false),
-            ("application/jsonp", false),
-            ("text/plain; application/json", false),
-        ] {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-            assert_eq!(is_json(&headers), json, "{content_type}");
-        }
-    }
-
-    #[test]
-    fn only_one_object_is_a_request() {
-        assert!(read_request(br#" {"query": "{a}", "variables": null, "operationName": null}"#).is_ok());
-        for body in ["", "{", "nonsense", r#"{"query": "{a}"} x"#] {
-            assert_eq!(read_request(body.as_bytes()).err(), Some(NO_JSON), "{body}");
-        }
-        for body in [r#"["{a}"]"#, "1", r#"{"query": 1}"#, r#"{"query": "{a}", "variables": []}"#] {
-            assert_eq!(read_request(body.as_bytes()).err(), Some(NO_REQUEST), "{body}");
-        }
-        assert_eq!(read_request(b"{}").err(), Some(NO_QUERY));
-        let deep = format!(
-            r#"{{"query": "{{a}}", "variables": {{"x": {}1{}}}}}"#,
-            "[".repeat(5000),
-            "]".repeat(5000)
-        );
-        assert!(read_request(deep.as_bytes()).is_err());
-    }
 }

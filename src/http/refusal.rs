@@ -1,24 +1,26 @@
 //! What every failure of this room looks like: GraphQL-shaped JSON with a code and the request's id. Not here: errors of
 //! the graph, which arrive as part of its answer.
 
+use std::borrow::Cow;
+
 use axum::{
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
 use schema::Reply;
 use serde_json::json;
 
-/// A request that is not run, or not to its end. Its text is written here, never taken from the request.
+/// A request that is not run, or not to its end. Its text is safe: what it repeats of the request is short.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
     pub(crate) status: StatusCode,
     pub(crate) code: &'static str,
-    pub(crate) message: &'static str,
+    pub(crate) message: Cow<'static, str>,
 }
 
 impl Refusal {
     pub(crate) const fn new(status: StatusCode, code: &'static str, message: &'static str) -> Self {
-        Self { status, code, message }
+        Self { status, code, message: Cow::Borrowed(message) }
     }
 
     /// Something broke; the cause is in the log, under the request's id.
@@ -44,28 +46,36 @@ impl Refusal {
 
     /// The answer under the content type that the caller prefers.
     pub(crate) fn into_response_as(self, content_type: &'static str, request_id: &str) -> Response {
-        let Self { status, code, message } = self;
-        let body = json!({
-            "errors": [{ "message": message, "extensions": { "code": code, "requestId": request_id } }],
-        });
-        let mut response = (
-            status,
-            [(header::CONTENT_TYPE, content_type), (header::CACHE_CONTROL, "no-store")],
-            body.to_string(),
-        )
-            .into_response();
-        let headers = response.headers_mut();
-        match status {
-            StatusCode::UNAUTHORIZED => {
-                let challenge = HeaderValue::from_static("Bearer error=\"invalid_token\"");
-                headers.insert(header::WWW_AUTHENTICATE, challenge);
-            }
-            // What is left of the body will not be read.
-            StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT => {
-                headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-            }
-            _ => {}
-        }
+        let headers = [(header::CONTENT_TYPE, content_type), (header::CACHE_CONTROL, self.cache_control())];
+        let mut response = (self.status, headers, self.body(request_id)).into_response();
+        self.add_headers(response.headers_mut());
         response
+    }
+
+    /// The body of the answer.
+    pub(crate) fn body(&self, request_id: &str) -> Vec<u8> {
+        let extensions = json!({ "code": self.code, "requestId": request_id });
+        json!({ "errors": [{ "message": self.message, "extensions": extensions }] }).to_string().into_bytes()
+    }
+
+    /// Apollo's clients and gateways expect their own words where a hash is not known (yet).
+    fn cache_control(&self) -> &'static str {
+        match self.code {
+            "PERSISTED_QUERY_NOT_FOUND" | "PERSISTED_QUERY_NOT_SUPPORTED" | "PERSISTED_QUERY_NOT_IN_LIST" => {
+                "private, no-cache, must-revalidate"
+            }
+            _ => "no-store",
+        }
+    }
+
+    fn add_headers(&self, headers: &mut HeaderMap) {
+        let (name, value) = match self.status {
+            StatusCode::UNAUTHORIZED => (header::WWW_AUTHENTICATE, "Bearer error=\"invalid_token\""),
+            // What is left of the body will not be read.
+            StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT => (header::CONNECTION, "close"),
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => (header::RETRY_AFTER, "1"),
+            _ => return,
+        };
+        headers.insert(name, HeaderValue::from_static(value));
     }
 }

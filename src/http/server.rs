@@ -63,6 +63,11 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output
             let _ = metrics_stopped.await;
         }))
     });
+    app.documents.reload(&app.graph).await;
+    let watching = {
+        let app = app.clone();
+        tokio::spawn(async move { app.documents.watch(&app.graph).await })
+    };
     let drained = run(super::router(app.clone()), http.clone(), listener, async {
         shutdown.await;
         app.ready.drain();
@@ -70,6 +75,8 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output
         app.closing.begin();
     })
     .await;
+    watching.abort();
+    app.documents.write_usage();
     drop(stop_metrics);
     if let Some(metrics) = metrics {
         metrics.abort();
@@ -166,6 +173,7 @@ async fn connection(
         request.extensions_mut().insert(peer);
         request.extensions_mut().insert(slot.clone());
         seen.store(true, Ordering::Relaxed);
+        request.extensions_mut().insert(peer);
         routes.clone().call(request)
     });
     // Errors of a connection are its client's: broken off, too slow, not HTTP. There is nobody to tell.

@@ -18,11 +18,14 @@ use futures_util::{
     StreamExt as _,
     stream::{self, BoxStream},
 };
-use schema::{Access, Opened, OperationKind, Reply, Viewer, token::Bearer};
+use schema::{Access, Opened, OperationKind, Reply, token::Bearer};
 use tokio::sync::watch;
 use tracing::Span;
 
-use super::graphql::{self, Ran};
+use super::{
+    graphql::{self, Asker, Ran},
+    wire::Wire,
+};
 use crate::App;
 
 /// Tells all streams that the server is about to end.
@@ -106,17 +109,19 @@ async fn not_good_any_more(access: Access, bearer: Option<Bearer>, mut changed: 
 fn answers(
     app: App,
     headers: Arc<HeaderMap>,
-    viewer: Viewer,
-    request: schema::Request,
+    asker: Asker,
+    wire: Wire,
     transport: &'static str,
 ) -> BoxStream<'static, Reply> {
     let opening = async move {
         let started = Instant::now();
-        let opened = tokio::time::timeout(app.http.request_timeout, app.graph.open(viewer, request)).await;
+        let opening = graphql::open(&app, &headers, &asker, wire);
+        let opened = tokio::time::timeout(app.http.request_timeout, opening).await;
+        let opened = opened.unwrap_or(Err(graphql::TIMEOUT));
         let ran = match &opened {
             Ok(Opened::Reply(reply)) => Ran::answered(reply),
             Ok(Opened::Events(_)) => Ran::begun(OperationKind::Subscription),
-            Err(_) => Ran::timed_out(),
+            Err(refusal) => Ran::refused(refusal),
         };
         graphql::record(&app, &headers, &Span::none(), started, StatusCode::OK, &ran);
         match opened {
@@ -126,7 +131,7 @@ fn answers(
                 events.inspect(move |_| _ = &counted).boxed()
             }
             Ok(Opened::Reply(reply)) => stream::iter([reply]).boxed(),
-            Err(_) => stream::iter([graphql::TIMEOUT.into_reply()]).boxed(),
+            Err(refusal) => stream::iter([refusal.into_reply()]).boxed(),
         }
     };
     stream::once(opening).flatten().boxed()

@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use prometheus_client::registry::Registry;
+use schema::{Graph, Options, Request, Viewer};
 use serde_json::{Value, json};
 
 use crate::harness::{Reply, TestApp, text};
@@ -514,5 +516,37 @@ async fn values_of_variables_made_to_hurt_are_refused_at_once() {
         let other = postgres.as_admin().run(search, variables).await;
         assert_eq!(one.body, other.body, "{:?}", cut(text));
         assert!(one.errors.is_empty(), "{:?}: {}", cut(text), one.body);
+    }
+}
+
+#[tokio::test]
+async fn what_may_load_too_much_is_refused_before_it_runs() {
+    let app = TestApp::sqlite().await;
+    let graph = Graph::new(app.store.clone(), Options::default(), &mut Registry::default());
+    let ask = async |query: &str, variables: Value| {
+        let variables = serde_json::from_value(variables).expect("an object");
+        let request = Request { query: query.to_owned(), variables, ..Request::default() };
+        graph.execute(Viewer::Service, request).await
+    };
+    let pages = "query($n: Int) { users(first: $n) { nodes { sessions(first: 50) { nodes { id } } } } }";
+    for (n, refused) in [(1, false), (90, false), (100, true)] {
+        let reply = ask(pages, json!({ "n": n })).await;
+        assert_eq!(reply.codes, if refused { vec!["COST_LIMIT"] } else { vec![] }, "{n}");
+        assert_eq!(reply.executed, !refused);
+    }
+    let by_default = "{ users { nodes { sessions { nodes { locations { nodes { id } } } } } } }";
+    let reply = ask(by_default, json!({})).await;
+    assert_eq!((reply.codes, reply.statements), (vec!["COST_LIMIT"], 0), "20 rows where none are said");
+}
+
+#[tokio::test]
+async fn what_is_searched_for_has_a_bound() {
+    let apps = TestApp::both().await;
+    let long = "x".repeat(10_001);
+    for query in [
+        "query($s: String) { users(filter: { search: $s }) { totalCount } }",
+        "query($s: String) { forms(filter: { search: $s }) { totalCount } }",
+    ] {
+        refused(&apps, query, json!({ "s": long }), BAD_INPUT).await;
     }
 }

@@ -84,7 +84,7 @@ async fn an_area_leaves_out_what_is_outside() {
             } else {
                 assert!(in_box.next().now_or_never().is_none());
             }
-            if latitude == 1.0 || latitude == 0.5 {
+            if [1.0, 0.5].contains(&latitude) {
                 assert_eq!(latitudes(&mut in_circle, 1).await, [latitude]);
             }
         }

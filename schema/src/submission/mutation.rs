@@ -61,7 +61,7 @@ impl Entity for SubmissionPayload {
                     "submission",
                     "The stored submission, also where it had been stored before. Null where it was refused.",
                     One::<SubmissionPayload, NoArguments, ById, Submission>::nullable(
-                        |given| Ok(ById { scope: given.ctx.scope }),
+                        |given| Ok(ById { scope: *given.ctx.scope }),
                         |payload, _| Ok(payload.submission),
                     ),
                 )

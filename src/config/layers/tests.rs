@@ -91,3 +91,15 @@ fn a_missing_file_is_an_error_only_when_it_was_asked_for() {
     inputs.file = Some("/nowhere/xp.toml".into());
     assert!(load(&inputs).is_err_and(|e| e.to_string().contains("/nowhere/xp.toml")));
 }
+
+#[test]
+fn postgresql_works_no_longer_on_a_statement_than_its_request_may_take() {
+    let url = |request_timeout: &str, serving: bool| {
+        let given = [("DATABASE_URL", "postgres://host/name"), ("XP_HTTP_REQUEST_TIMEOUT", request_timeout)];
+        let config = load(&environment(&given)).expect("valid").config;
+        config.store(serving).expect("a URL").url
+    };
+    assert_eq!(url("500ms", true), "postgres://host/name?options[statement_timeout]=500");
+    assert_eq!(url("1m", true), "postgres://host/name?options[statement_timeout]=2000");
+    assert_eq!(url("500ms", false), "postgres://host/name");
+}

@@ -14,13 +14,13 @@ use futures_util::{
     StreamExt as _,
     stream::{self, BoxStream},
 };
-use schema::{OperationKind, Reply};
+use schema::Reply;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::{End, answers, end};
 use crate::{
     App, auth,
-    http::{graphql, refusal::Refusal, request_id},
+    http::{graphql, refusal::Refusal, request_id, wire::Wires},
 };
 
 const EVENT_STREAM: &str = "text/event-stream";
@@ -58,24 +58,24 @@ impl Asked {
 
 pub(super) async fn serve(app: App, wanted: Asked, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    let read = match parts.method {
-        Method::GET => graphql::read_get(&app, &parts, true),
-        Method::POST => graphql::read_post(&app, &parts, body).await,
+    let mut read = match parts.method {
+        Method::GET => graphql::read_get(&app, None, &parts),
+        Method::POST => graphql::read_post(&app, None, &parts, body).await,
         _ => return graphql::other_method(parts.headers).await,
     };
-    let is_subscription =
-        |asked: &graphql::Asked| graphql::kind_of(&app, &asked.request) == Some(OperationKind::Subscription);
-    let asked = match read {
-        Ok(asked) if wanted == Asked::Always || is_subscription(&asked) => asked,
+    let is_stream = match &mut read {
+        Ok(asked) => wanted == Asked::Always || graphql::is_subscription(&app, &parts.headers, asked).await,
+        Err(_) => false,
+    };
+    let (asker, wire) = match read {
+        Ok(graphql::Asked { asker, wires: Wires::One(wire), .. }) if is_stream => (asker, *wire),
         Err(refusal) if wanted == Asked::Always => return refusal.into_response(request_id(&parts.headers)),
         read => return graphql::answer(&app, &parts.headers, read).await,
     };
-    let graphql::Asked { viewer, mut request } = asked;
-    request_id(&parts.headers).clone_into(&mut request.request_id);
     // Reading the request has looked at the same header.
     let bearer = auth::bearer(&app.access, &parts.headers).unwrap_or_default();
     let end = Box::pin(end(&app, bearer));
-    let replies = answers(app, Arc::new(parts.headers), viewer, request, "sse");
+    let replies = answers(app, Arc::new(parts.headers), asker, wire, "sse");
     let mut keep_alive = interval(KEEP_ALIVE);
     keep_alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let stream = Stream { replies, end, keep_alive, ended: false };

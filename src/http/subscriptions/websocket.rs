@@ -23,14 +23,23 @@ use futures_util::{
     StreamExt as _,
     stream::{self, AbortHandle, BoxStream, SelectAll},
 };
-use schema::{Caller, Reply, Viewer, token::Bearer};
+use schema::{
+    Caller, Reply, Viewer,
+    token::{Bearer, Refused},
+};
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
 use super::{End, answers, end};
 use crate::{
     App, auth,
-    http::{graphql::caller, refusal::Refusal, request_id, server::Slot},
+    http::{
+        graphql::{self, Asker, caller},
+        refusal::Refusal,
+        request_id,
+        server::Slot,
+        wire::{self, Wire, Wires},
+    },
 };
 
 const PROTOCOL: &str = "graphql-transport-ws";
@@ -171,7 +180,7 @@ impl Connection {
     async fn run(mut self) {
         let flow = match self.greet().await {
             Continue(()) => self.converse().await,
-            ended => ended,
+            ended @ Break(_) => ended,
         };
         self.sayings.clear();
         let closing = async {
@@ -203,9 +212,9 @@ impl Connection {
                 "connection_init" => {
                     let bearer = match said.authorization() {
                         Some(token) => self.bearer_of(&token),
-                        None => auth::bearer(&self.app.access, &self.headers).ok(),
+                        None => auth::bearer(&self.app.access, &self.headers),
                     };
-                    let Some(bearer) = bearer else { return Break(Some(FORBIDDEN)) };
+                    let Ok(bearer) = bearer else { return Break(Some(FORBIDDEN)) };
                     self.admit(bearer);
                     return self.send(br#"{"type":"connection_ack"}"#.to_vec()).await;
                 }
@@ -240,18 +249,15 @@ impl Connection {
     }
 
     async fn hear(&mut self, text: &str) -> Flow {
-        let limit = match self.viewer {
-            Viewer::Anonymous => self.app.http.body_limit_anonymous.0,
-            Viewer::User { .. } | Viewer::Service => self.app.http.body_limit_signed_in.0,
-        };
-        if text.len() > limit {
+        let bounds = graphql::bounds(&self.app, &self.viewer);
+        if text.len() > bounds.bytes {
             return Break(Some(TOO_LARGE));
         }
         let said = Said::read(text)?;
         match (&*said.kind, &said.id, said.payload) {
-            ("subscribe", Some(id), Some(payload)) => match serde_json::from_str(payload.get()) {
-                Ok(request) => self.begin(id.as_str().into(), request).await,
-                Err(_) => Break(Some(BAD_REQUEST)),
+            ("subscribe", Some(id), Some(payload)) => match wire::of_body(payload.get().as_bytes(), bounds) {
+                Ok(Wires::One(wire)) => self.begin(id.as_str().into(), *wire).await,
+                Ok(Wires::Batch(_)) | Err(_) => Break(Some(BAD_REQUEST)),
             },
             ("complete", Some(id), _) => {
                 self.stop(id);
@@ -276,8 +282,8 @@ impl Connection {
     /// A ping may bring the next access token of the same account and session: `{"authorization": "Bearer …"}`.
     fn renew(&mut self, said: &Said<'_>) -> Flow {
         let Some(token) = said.authorization() else { return Continue(()) };
-        match self.bearer_of(&token).flatten() {
-            Some(bearer) if self.bearer.is_some() && bearer.viewer == self.viewer => {
+        match self.bearer_of(&token) {
+            Ok(Some(bearer)) if self.bearer.is_some() && bearer.viewer == self.viewer => {
                 self.admit(Some(bearer));
                 Continue(())
             }
@@ -285,11 +291,12 @@ impl Connection {
         }
     }
 
-    /// `None`: refused.
-    fn bearer_of(&self, authorization: &str) -> Option<Option<Bearer>> {
+    /// Who such a header stands for.
+    fn bearer_of(&self, authorization: &str) -> Result<Option<Bearer>, Refused> {
         let mut headers = HeaderMap::new();
-        headers.insert(header::AUTHORIZATION, HeaderValue::from_str(authorization).ok()?);
-        auth::bearer(&self.app.access, &headers).ok()
+        let value = HeaderValue::from_str(authorization).map_err(|_| Refused("no header's text"))?;
+        headers.insert(header::AUTHORIZATION, value);
+        auth::bearer(&self.app.access, &headers)
     }
 
     fn admit(&mut self, bearer: Option<Bearer>) {
@@ -298,7 +305,7 @@ impl Connection {
         self.bearer = bearer;
     }
 
-    async fn begin(&mut self, id: Arc<str>, mut request: schema::Request) -> Flow {
+    async fn begin(&mut self, id: Arc<str>, wire: Wire) -> Flow {
         if self.running.contains_key(&id) {
             return Break(Some(TAKEN));
         }
@@ -307,10 +314,10 @@ impl Connection {
                 Refusal::new(StatusCode::OK, "OVERLOADED", "At most 50 operations run on a socket at once.");
             return self.answer(&id, &busy.into_reply()).await;
         }
-        request.caller = self.caller.clone();
-        request_id(&self.headers).clone_into(&mut request.request_id);
+        let (viewer, caller) = (self.viewer.clone(), self.caller.clone());
+        let asker = Asker { viewer, caller, id_in_path: None, is_get: false };
         let (app, headers) = (self.app.clone(), Arc::clone(&self.headers));
-        let replies = answers(app, headers, self.viewer.clone(), request, "websocket");
+        let replies = answers(app, headers, asker, wire, "websocket");
         let (of, last) = (Arc::clone(&id), Arc::clone(&id));
         let answers = replies.map(move |reply| Saying::Answer(Arc::clone(&of), reply));
         // What was stopped says nothing more, not even that it is complete.

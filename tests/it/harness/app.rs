@@ -13,7 +13,7 @@ use entities::{
 };
 use prometheus_client::registry::Registry;
 use schema::token::Refused;
-use schema::{Access, AccessOptions, Caller, Events, Graph, Opened, Options, Request, Viewer};
+use schema::{Access, AccessOptions, Caller, Events, Graph, Limits, Opened, Options, Request, Viewer};
 use sea_orm::{ConnectionTrait as _, DbBackend};
 use serde_json::{Value, json};
 
@@ -62,7 +62,9 @@ impl TestApp {
         let access =
             AccessOptions { secret: Secret::new("of the tests"), cost, poll, ..AccessOptions::default() };
         let access = Some(Access::new(store.clone(), access));
-        let options = Options { development: true, access, ..Options::default() };
+        // What a query may cost has tests of its own.
+        let limits = Limits { cost: u64::MAX, ..Limits::default() };
+        let options = Options { development: true, limits, access, ..Options::default() };
         let graph = Graph::new(store.clone(), options, &mut Registry::default());
         Self { graph, store, url: url.to_owned() }
     }

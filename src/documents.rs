@@ -1,0 +1,409 @@
+//! Persisted documents: which document a request means, and whether it may run. `trusted` are those of manifests and
+//! directories, read when they change and ready to run; `apq` those that clients register by themselves. Modes say what
+//! a client may send. What can be known of a document is found out when it is loaded or registered: a request by id
+//! looks it up, and that is all. Not here: what a document means (the front room), where the id stands (`http`).
+
+mod apq;
+pub mod manifest;
+pub mod trusted;
+pub mod usage;
+
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::{Duration, Instant},
+};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use axum::http::StatusCode;
+use entities::texts::Texts;
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+use schema::{Document, Graph, Reply, Viewer};
+
+use crate::{
+    config::{DocumentsConfig, setting::DocumentMode},
+    http::refusal::Refusal,
+};
+use apq::Apq;
+use manifest::Fingerprint;
+use trusted::Trusted;
+
+/// Ids longer than this are none.
+const LONGEST_ID: usize = 256;
+/// What is repeated of an id or a name.
+const ECHOED_CHARACTERS: usize = 64;
+/// Unknown bodies that audit mode remembers having told about.
+const MOST_TOLD: usize = 10_000;
+const USAGE_INTERVAL: Duration = Duration::from_mins(1);
+
+const NOT_FOUND: Refusal =
+    Refusal::new(StatusCode::OK, "PERSISTED_QUERY_NOT_FOUND", "PersistedQueryNotFound");
+const NOT_SUPPORTED: Refusal =
+    Refusal::new(StatusCode::OK, "PERSISTED_QUERY_NOT_SUPPORTED", "PersistedQueryNotSupported");
+const HASH_MISMATCH: Refusal = Refusal::new(
+    StatusCode::BAD_REQUEST,
+    "PERSISTED_QUERY_HASH_MISMATCH",
+    "provided sha does not match query",
+);
+const ID_REQUIRED: Refusal = Refusal::new(
+    StatusCode::BAD_REQUEST,
+    "PERSISTED_QUERY_ID_REQUIRED",
+    "This server runs published documents only, by their id.",
+);
+const ID_AND_BODY: Refusal = Refusal::new(
+    StatusCode::BAD_REQUEST,
+    "CANNOT_SEND_PQ_ID_AND_BODY",
+    "Send the id of a document or its text, not both.",
+);
+const NOT_IN_SAFELIST: Refusal = Refusal::new(
+    StatusCode::FORBIDDEN,
+    "QUERY_NOT_IN_SAFELIST",
+    "This server runs published documents only, and this is none of them.",
+);
+const NO_QUERY: Refusal =
+    Refusal::new(StatusCode::BAD_REQUEST, "BAD_USER_INPUT", "The request has no query and no document's id.");
+const NO_ID: Refusal = Refusal::new(
+    StatusCode::BAD_REQUEST,
+    "BAD_USER_INPUT",
+    "The document's id is none: sha256:<64 hex digits>, 64 or 32 hex digits, or up to 256 letters, digits and -._~:",
+);
+const VERSION: Refusal =
+    Refusal::new(StatusCode::BAD_REQUEST, "BAD_USER_INPUT", "Unsupported persisted query version");
+
+/// What a request says about its document.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Asked<'w> {
+    /// The text, if it was sent.
+    pub(crate) text: Option<&'w str>,
+    /// The id, if one was sent.
+    pub(crate) id: Option<&'w str>,
+    /// The id came by Apollo's protocol: an unknown one asks the client to send the text too.
+    pub(crate) is_apq: bool,
+    /// The protocol's version is the one that there is.
+    pub(crate) is_version_1: bool,
+    /// Which operation is meant.
+    pub(crate) operation_name: Option<&'w str>,
+    /// What the client calls itself.
+    pub(crate) client: &'w str,
+}
+
+/// Why there is no document to run.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// It may not run, or is not known.
+    Refused(Refusal),
+    /// It is no document of this graph; the answer says why.
+    Invalid(Box<Reply>),
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl Stop {
+    /// The answer, or the refusal.
+    pub(crate) fn into_reply(self) -> Result<Reply, Refusal> {
+        match self {
+            Self::Invalid(reply) => Ok(*reply),
+            Self::Refused(refusal) => Err(refusal),
+        }
+    }
+}
+
+/// The documents that requests can name.
+pub(crate) struct Documents {
+    config: DocumentsConfig,
+    apq: Apq,
+    trusted: RwLock<Arc<Trusted>>,
+    seen: Mutex<Option<Fingerprint>>,
+    told: Mutex<HashMap<[u8; 32], u64>>,
+    outcomes: Family<Labels, Counter>,
+    loaded: Gauge,
+    broken: Gauge,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Labels {
+    outcome: &'static str,
+}
+
+impl Documents {
+    pub(crate) fn new(config: DocumentsConfig, shared: Texts, registry: &mut Registry) -> Self {
+        let (outcomes, loaded, broken) = (Family::default(), Gauge::default(), Gauge::default());
+        registry.register(
+            "persisted_documents",
+            "Requests that named a document, or had to",
+            Family::clone(&outcomes),
+        );
+        registry.register("persisted_documents_loaded", "Trusted documents that can run", loaded.clone());
+        registry.register("persisted_documents_broken", "Trusted documents that cannot run", broken.clone());
+        Self {
+            apq: Apq::new(config.apq_ttl, config.apq_max_bytes.0, shared),
+            config,
+            trusted: RwLock::default(),
+            seen: Mutex::default(),
+            told: Mutex::default(),
+            outcomes,
+            loaded,
+            broken,
+        }
+    }
+
+    /// Whether ids are looked for in the places that others than the specification and Apollo use, too.
+    pub(crate) fn looks_further(&self) -> bool {
+        self.config.more_id_fields.is_on(false)
+    }
+
+    /// Finds the document that a request means, if this caller may run it.
+    pub(crate) async fn find(
+        &self,
+        graph: &Graph,
+        viewer: &Viewer,
+        asked: Asked<'_>,
+    ) -> Result<Arc<Document>, Stop> {
+        let mode = self.mode(viewer, asked.client);
+        let found = match (asked.id, asked.text) {
+            (None, None) => Err(NO_QUERY.into()),
+            (None, Some(text)) => self.by_text(graph, mode, text, asked).await,
+            (Some(id), text) => self.by_id(graph, mode, id, text, asked).await,
+        };
+        if let Err(Stop::Refused(refusal)) = &found
+            && refusal.status != StatusCode::OK
+        {
+            self.count("rejected");
+        }
+        found
+    }
+
+    /// Gateways write their own operations: whoever is authenticated as one is exempt.
+    fn mode(&self, viewer: &Viewer, client: &str) -> DocumentMode {
+        match viewer {
+            Viewer::Service => DocumentMode::Apq,
+            Viewer::Anonymous | Viewer::User { .. } => {
+                self.config.clients.of(client).unwrap_or(self.config.mode)
+            }
+        }
+    }
+
+    async fn by_text(
+        &self,
+        graph: &Graph,
+        mode: DocumentMode,
+        text: &str,
+        asked: Asked<'_>,
+    ) -> Result<Arc<Document>, Stop> {
+        match mode {
+            DocumentMode::Off | DocumentMode::Apq => {}
+            DocumentMode::RequireId => return Err(ID_REQUIRED.into()),
+            DocumentMode::Audit | DocumentMode::Safelist => {
+                let hash = trusted::body_hash(text);
+                if let Some(known) = self.trusted().by_body(&hash) {
+                    self.count("body_hit");
+                    return Ok(known);
+                }
+                self.count("unknown_body");
+                if mode == DocumentMode::Safelist {
+                    return Err(NOT_IN_SAFELIST.into());
+                }
+                self.tell(hash, asked);
+            }
+        }
+        prepare(graph, text).await
+    }
+
+    async fn by_id(
+        &self,
+        graph: &Graph,
+        mode: DocumentMode,
+        id: &str,
+        text: Option<&str>,
+        asked: Asked<'_>,
+    ) -> Result<Arc<Document>, Stop> {
+        if mode == DocumentMode::Off {
+            return Err(NOT_SUPPORTED.into());
+        }
+        if asked.is_apq && !asked.is_version_1 {
+            return Err(VERSION.into());
+        }
+        let id = normal_id(id).ok_or(NO_ID)?;
+        let may_register = matches!(mode, DocumentMode::Apq | DocumentMode::Audit);
+        if text.is_some() && !may_register {
+            return Err(ID_AND_BODY.into());
+        }
+        if let (Some(text), Some(hash)) = (text, sha256_of(&id))
+            && digest(&SHA256, text.as_bytes()).as_ref() != hash
+        {
+            return Err(HASH_MISMATCH.into());
+        }
+        if let Some(known) = self.trusted().by_id(asked.client, &id) {
+            self.count("id_hit");
+            return Ok(known);
+        }
+        match (sha256_of(&id).filter(|_| may_register), text) {
+            (Some(hash), Some(text)) => {
+                let document = prepare(graph, text).await?;
+                if self.apq.keep(hash, text, &document).await {
+                    self.count("apq_registered");
+                }
+                Ok(document)
+            }
+            (Some(hash), None) => match self.apq.get(graph, &hash).await {
+                Some(document) => {
+                    self.count("apq_hit");
+                    Ok(document)
+                }
+                None if asked.is_apq => {
+                    self.count("apq_miss");
+                    Err(NOT_FOUND.into())
+                }
+                None => Err(self.not_in_list(&id, asked)),
+            },
+            (None, _) => Err(self.not_in_list(&id, asked)),
+        }
+    }
+
+    fn not_in_list(&self, id: &str, asked: Asked<'_>) -> Stop {
+        self.count("unknown_id");
+        let operation = asked.operation_name.map(|name| format!(" (operation {})", echo(name)));
+        let message = format!("There is no document \"{}\"{}.", echo(id), operation.unwrap_or_default());
+        Refusal {
+            status: StatusCode::NOT_FOUND,
+            code: "PERSISTED_QUERY_NOT_IN_LIST",
+            message: message.into(),
+        }
+        .into()
+    }
+
+    /// Logs an unknown body the first time, and each time that its count has grown tenfold.
+    fn tell(&self, hash: [u8; 32], asked: Asked<'_>) {
+        let count = {
+            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+            if told.len() >= MOST_TOLD && !told.contains_key(&hash) {
+                return;
+            }
+            let count = told.entry(hash).or_default();
+            *count += 1;
+            *count
+        };
+        if count.to_string().trim_end_matches('0') == "1" {
+            let operation = asked.operation_name.map(echo);
+            let client = echo(asked.client);
+            tracing::warn!(body = %hex(&hash), client, operation, count, "a document that is not published");
+        }
+    }
+
+    fn count(&self, outcome: &'static str) {
+        self.outcomes.get_or_create(&Labels { outcome }).inc();
+    }
+
+    pub(crate) fn trusted(&self) -> Arc<Trusted> {
+        Arc::clone(&self.trusted.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reads the trusted documents if their files have changed, and swaps all of them at once. What is broken is
+    /// reported by name and left out.
+    pub(crate) async fn reload(&self, graph: &Graph) {
+        let Some(path) = &self.config.path else { return };
+        let fingerprint = Fingerprint::of(path);
+        {
+            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            if seen.as_ref() == Some(&fingerprint) {
+                return;
+            }
+            *seen = Some(fingerprint);
+        }
+        let old = self.trusted();
+        let trusted = Trusted::read(path, graph, &old).await;
+        for broken in &trusted.broken {
+            tracing::error!(file = %broken.file.display(), document = broken.id, "{}", broken.why);
+        }
+        tracing::info!(
+            documents = trusted.len(),
+            broken = trusted.broken.len(),
+            "trusted documents were read"
+        );
+        self.loaded.set(trusted.len() as i64);
+        self.broken.set(trusted.broken.len() as i64);
+        *self.trusted.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(trusted);
+    }
+
+    /// Keeps the trusted documents as their files are, and the file of their usage as they are used, for ever.
+    pub(crate) async fn watch(&self, graph: &Graph) {
+        let mut written = Instant::now();
+        loop {
+            tokio::time::sleep(self.config.poll).await;
+            self.reload(graph).await;
+            if written.elapsed() >= USAGE_INTERVAL {
+                self.write_usage();
+                written = Instant::now();
+            }
+        }
+    }
+
+    /// Writes how often each document was asked for, where there is a file for it.
+    pub(crate) fn write_usage(&self) {
+        if let Some(file) = &self.config.usage_file
+            && let Err(error) = usage::write(file, &self.trusted())
+        {
+            tracing::error!(file = %file.display(), %error, "the usage of documents cannot be written");
+        }
+    }
+}
+
+async fn prepare(graph: &Graph, text: &str) -> Result<Arc<Document>, Stop> {
+    graph.prepare(text).await.map_err(|reply| Stop::Invalid(Box::new(reply)))
+}
+
+/// An id as documents are kept under it: hashes without their prefix, in small letters. `None` where it is no id.
+pub(crate) fn normal_id(id: &str) -> Option<Cow<'_, str>> {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b':');
+    if id.is_empty() || id.len() > LONGEST_ID || !id.bytes().all(legal) {
+        return None;
+    }
+    let bare = id.strip_prefix("sha256:").unwrap_or(id);
+    let is_hash = is_hex(bare) && matches!(bare.len(), 32 | 64);
+    if bare.len() < id.len() && !(is_hash && bare.len() == 64) {
+        return None;
+    }
+    let is_small = !bare.bytes().any(|byte| byte.is_ascii_uppercase());
+    Some(if !is_hash || is_small { Cow::Borrowed(bare) } else { Cow::Owned(bare.to_ascii_lowercase()) })
+}
+
+/// The bytes of an id that is a SHA-256.
+pub(crate) fn sha256_of(id: &str) -> Option<[u8; 32]> {
+    if id.len() != 64 || !is_hex(id) {
+        return None;
+    }
+    let mut bytes = [0; 32];
+    for (byte, digits) in bytes.iter_mut().zip(id.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    }
+    Some(bytes)
+}
+
+fn is_hex(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// Bytes as hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        use std::fmt::Write as _;
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn echo(text: &str) -> String {
+    text.chars().take(ECHOED_CHARACTERS).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,130 @@
+//! The trusted documents at one moment: parsed, validated and judged, by id and by body. Never changed: a new set takes
+//! the place of the whole. Not here: where they come from (`manifest`).
+
+use std::{
+    collections::HashMap,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+};
+
+use entities::clock;
+use schema::{Document, Graph, gate};
+
+use super::{
+    manifest::{self, Broken, Entry},
+    usage::Usage,
+};
+
+/// A trusted document.
+pub struct Known {
+    /// As it was published.
+    pub entry: Entry,
+    document: Arc<Document>,
+    used: Arc<Use>,
+}
+
+/// How often a document was asked for; survives a reload.
+#[derive(Default)]
+struct Use {
+    requests: AtomicU64,
+    last_seconds: AtomicI64,
+}
+
+/// All trusted documents.
+#[derive(Default)]
+pub struct Trusted {
+    by_id: HashMap<String, Vec<Known>>,
+    by_body: HashMap<[u8; 32], Arc<Document>>,
+    /// What could not be used.
+    pub broken: Vec<Broken>,
+}
+
+impl Trusted {
+    /// Reads what was published and makes it ready to run. `old` lends what has not changed.
+    pub async fn read(path: &Path, graph: &Graph, old: &Self) -> Self {
+        let published = manifest::read(path);
+        let mut trusted = Self { broken: published.broken, ..Self::default() };
+        for entry in published.entries {
+            if let Some(known) = trusted.find(entry.client.as_deref(), &entry.id) {
+                // The same document in several manifests is one.
+                if known.entry.text != entry.text {
+                    let why = format!("{} has another text under this id", known.entry.file.display());
+                    trusted.broken.push(Broken { file: entry.file, id: Some(entry.id), why });
+                }
+                continue;
+            }
+            let before = old.find(entry.client.as_deref(), &entry.id);
+            let unchanged = before.filter(|before| before.entry.text == entry.text);
+            let document = match unchanged {
+                Some(before) => Ok(Arc::clone(&before.document)),
+                None => graph.prepare(&entry.text).await,
+            };
+            match document {
+                Ok(document) => {
+                    trusted.by_body.insert(body_hash(&entry.text), Arc::clone(&document));
+                    let used = before.map(|before| Arc::clone(&before.used)).unwrap_or_default();
+                    trusted.by_id.entry(entry.id.clone()).or_default().push(Known { entry, document, used });
+                }
+                Err(reply) => {
+                    let why = String::from_utf8_lossy(&reply.body).into_owned();
+                    trusted.broken.push(Broken { file: entry.file, id: Some(entry.id), why });
+                }
+            }
+        }
+        trusted
+    }
+
+    fn find(&self, client: Option<&str>, id: &str) -> Option<&Known> {
+        self.by_id.get(id)?.iter().find(|known| known.entry.client.as_deref() == client)
+    }
+
+    /// The client's own document of this id, or everybody's.
+    pub(super) fn by_id(&self, client: &str, id: &str) -> Option<Arc<Document>> {
+        let known = self.find(Some(client), id).or_else(|| self.find(None, id))?;
+        known.used.requests.fetch_add(1, Ordering::Relaxed);
+        known.used.last_seconds.store(clock::now().timestamp(), Ordering::Relaxed);
+        Some(Arc::clone(&known.document))
+    }
+
+    pub(super) fn by_body(&self, hash: &[u8; 32]) -> Option<Arc<Document>> {
+        self.by_body.get(hash).cloned()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.by_id.values().map(Vec::len).sum()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    /// All, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &Known> {
+        self.by_id.values().flatten()
+    }
+}
+
+impl Known {
+    /// How often it was asked for since this was last asked, and when last.
+    pub(super) fn take_usage(&self) -> Usage {
+        Usage {
+            requests: self.used.requests.swap(0, Ordering::Relaxed),
+            last_used_seconds: self.used.last_seconds.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The names of its operations.
+    pub fn operation_names(&self) -> Vec<&str> {
+        self.document.operation_names().collect()
+    }
+}
+
+/// The hash by which bodies are compared: white space, commas, comments and the order of definitions do not matter.
+pub(super) fn body_hash(text: &str) -> [u8; 32] {
+    *blake3::hash(gate::normal(text).as_bytes()).as_bytes()
+}

@@ -1,0 +1,286 @@
+//! Persisted documents over HTTP: each code with its status and text, each place of an id, each mode.
+
+use std::path::PathBuf;
+
+use aws_lc_rs::digest::{SHA256, digest};
+
+use super::*;
+use crate::{
+    config::setting::{DocumentMode, Setting as _, Switch},
+    documents::hex,
+};
+
+const TEXT: &str = "query A { users(first: 1) { nodes { id } } }";
+const OTHER: &str = "query B { __typename }";
+
+fn hash(text: &str) -> String {
+    hex(digest(&SHA256, text.as_bytes()).as_ref())
+}
+
+fn apq(text: Option<&str>, hash: &str) -> HttpRequest<Body> {
+    let mut body = json!({ "extensions": { "persistedQuery": { "version": 1, "sha256Hash": hash } } });
+    if let Some(text) = text {
+        body["query"] = json!(text);
+    }
+    post_of(body.to_string())
+}
+
+fn folder() -> PathBuf {
+    let path = std::env::temp_dir().join(format!("xp-documents-{}", entities::id::new()));
+    std::fs::create_dir(&path).expect("the temporary folder can be written");
+    path
+}
+
+/// An app with these files as its trusted documents.
+async fn trusting(mode: DocumentMode, files: &[(&str, String)]) -> (App, PathBuf) {
+    let folder = folder();
+    for (name, text) in files {
+        std::fs::write(folder.join(name), text).expect("written");
+    }
+    let path = folder.clone();
+    let app = app_with(|config| {
+        config.documents.mode = mode;
+        config.documents.path = Some(path);
+    })
+    .await;
+    app.documents.reload(&app.graph).await;
+    (app, folder)
+}
+
+/// The status, the first error's code and text (or `ok`), and `Cache-Control`.
+async fn outcome(app: &App, request: HttpRequest<Body>) -> (u16, String, String) {
+    let (status, headers, body) = send(app, request).await;
+    let control = headers["cache-control"].to_str().expect("text").to_owned();
+    if body.get("data").is_some() {
+        return (status, "ok".into(), control);
+    }
+    let error = &body["errors"][0];
+    let part = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    (status, format!("{}: {}", part(&error["extensions"]["code"]), part(&error["message"])), control)
+}
+
+async fn prepared(app: &App) -> String {
+    let Value::String(text) = send(app, get_of("/metrics")).await.2 else { panic!("metrics are text") };
+    let line = text.lines().find(|line| line.starts_with("graphql_documents_prepared_total "));
+    line.expect("counted").to_owned()
+}
+
+const REVALIDATE: &str = "private, no-cache, must-revalidate";
+
+#[tokio::test]
+async fn a_client_registers_a_document_and_then_asks_by_its_hash() {
+    let app = app().await;
+    let id = hash(TEXT);
+    let missing =
+        (200, "PERSISTED_QUERY_NOT_FOUND: PersistedQueryNotFound".to_owned(), REVALIDATE.to_owned());
+    assert_eq!(outcome(&app, apq(None, &id)).await, missing);
+    let wrong = "PERSISTED_QUERY_HASH_MISMATCH: provided sha does not match query";
+    assert_eq!(outcome(&app, apq(Some(OTHER), &id)).await, (400, wrong.into(), "no-store".into()));
+    assert_eq!(outcome(&app, apq(None, &id)).await, missing, "a wrong text is not kept");
+    assert_eq!(outcome(&app, apq(Some(TEXT), &id)).await.1, "ok");
+    let before = prepared(&app).await;
+    for _ in 0..5 {
+        assert_eq!(outcome(&app, apq(None, &id.to_uppercase())).await.1, "ok");
+    }
+    let extensions =
+        format!("%7B%22persistedQuery%22%3A%7B%22version%22%3A1%2C%22sha256Hash%22%3A%22{id}%22%7D%7D");
+    assert_eq!(outcome(&app, get_of(&format!("/graphql?extensions={extensions}"))).await.1, "ok");
+    assert_eq!(prepared(&app).await, before, "by its id a document is neither parsed nor validated");
+
+    let invalid = "{ nothing }";
+    let (status, _, body) = send(&app, apq(Some(invalid), &hash(invalid))).await;
+    assert_eq!(
+        (status, &body["errors"][0]["extensions"]["code"]),
+        (200, &json!("GRAPHQL_VALIDATION_FAILED"))
+    );
+    assert_eq!(outcome(&app, apq(None, &hash(invalid))).await, missing, "what is not valid is not kept");
+
+    let mutation = "mutation { __typename }";
+    assert_eq!(outcome(&app, apq(Some(mutation), &hash(mutation))).await.1, "ok");
+    let by_get = get_of(&format!("/graphql?documentId={}", hash(mutation)));
+    assert_eq!(outcome(&app, by_get).await.0, 405);
+}
+
+#[tokio::test]
+async fn a_long_document_runs_and_is_not_kept() {
+    let app = app_with(|config| config.documents.apq_max_bytes.0 = TEXT.len() - 1).await;
+    assert_eq!(outcome(&app, apq(Some(TEXT), &hash(TEXT))).await.1, "ok");
+    assert_eq!(
+        outcome(&app, apq(None, &hash(TEXT))).await.1,
+        "PERSISTED_QUERY_NOT_FOUND: PersistedQueryNotFound"
+    );
+    assert_eq!(outcome(&app, apq(Some(OTHER), &hash(OTHER))).await.1, "ok");
+    assert_eq!(outcome(&app, apq(None, &hash(OTHER))).await.1, "ok");
+}
+
+#[tokio::test]
+async fn an_id_is_found_in_every_place() {
+    let relay = json!({ "0123456789abcdef0123456789abcdef": OTHER, "custom:one": TEXT }).to_string();
+    let files = [(&*format!("{}.graphql", hash(TEXT)), TEXT.to_owned()), ("relay.json", relay)];
+    let (app, _) = trusting(DocumentMode::Apq, &files).await;
+    assert_eq!(app.documents.trusted().broken.len(), 1, "the md5 of a text is checked");
+    let id = hash(TEXT);
+    for path in [
+        format!("/graphql/{id}"),
+        format!("/graphql/sha256:{id}"),
+        format!("/graphql?documentId={id}"),
+        format!("/graphql?documentId=sha256%3A{}", id.to_uppercase()),
+        "/graphql/custom:one?operationName=A".into(),
+    ] {
+        assert_eq!(outcome(&app, get_of(&path)).await.1, "ok", "{path}");
+    }
+    let posted = |path: &str, body: Value| {
+        let request = HttpRequest::post(path).header("content-type", "application/json");
+        request.body(Body::from(body.to_string())).expect("a request")
+    };
+    assert_eq!(outcome(&app, posted(&format!("/graphql/{id}"), json!({}))).await.1, "ok");
+    assert_eq!(outcome(&app, posted("/graphql", json!({ "documentId": id }))).await.1, "ok");
+    for place in ["id", "doc_id"] {
+        assert_eq!(
+            outcome(&app, posted("/graphql", json!({ place: id }))).await.0,
+            400,
+            "only where switched on"
+        );
+        let app = app_with(|config| config.documents.more_id_fields = Switch::On).await;
+        let (status, text, _) = outcome(&app, posted("/graphql", json!({ place: id }))).await;
+        assert!(status == 404 && text.starts_with("PERSISTED_QUERY_NOT_IN_LIST"), "{text}");
+    }
+    for wrong in
+        ["/graphql/a%20b".into(), format!("/graphql/{}", "x".repeat(257)), "/graphql/sha256:12".into()]
+    {
+        let (status, text, _) = outcome(&app, get_of(&wrong)).await;
+        assert!(status == 400 && text.starts_with("BAD_USER_INPUT"), "{wrong}: {text}");
+    }
+    let version = json!({ "extensions": { "persistedQuery": { "version": 2, "sha256Hash": id } } });
+    assert_eq!(
+        outcome(&app, posted("/graphql", version)).await.1,
+        "BAD_USER_INPUT: Unsupported persisted query version"
+    );
+}
+
+#[tokio::test]
+async fn a_mode_says_what_a_client_may_send() {
+    let spelt_otherwise = "# the same\nquery A{users(first:1){nodes{id}}}";
+    let files = [(&*format!("{}.graphql", hash(TEXT)), TEXT.to_owned())];
+    let text = |text: &str| post_of(json!({ "query": text }).to_string());
+    let (known, unknown) = (hash(TEXT), hash(OTHER));
+    let (ok, not_supported) = ("ok", "PERSISTED_QUERY_NOT_SUPPORTED: PersistedQueryNotSupported");
+    let not_found = "PERSISTED_QUERY_NOT_FOUND: PersistedQueryNotFound";
+    let not_in_list = &*format!("PERSISTED_QUERY_NOT_IN_LIST: There is no document \"{unknown}\".");
+    let not_safe =
+        "QUERY_NOT_IN_SAFELIST: This server runs published documents only, and this is none of them.";
+    let id_required = "PERSISTED_QUERY_ID_REQUIRED: This server runs published documents only, by their id.";
+    let both = "CANNOT_SEND_PQ_ID_AND_BODY: Send the id of a document or its text, not both.";
+    // known id, unknown id, unknown documentId, known text, the same spelt otherwise, unknown text, id and text
+    for (mode, expected) in [
+        (
+            "off",
+            [
+                (200, not_supported),
+                (200, not_supported),
+                (200, not_supported),
+                (200, ok),
+                (200, ok),
+                (200, ok),
+                (200, not_supported),
+            ],
+        ),
+        (
+            "apq",
+            [(200, ok), (200, not_found), (404, not_in_list), (200, ok), (200, ok), (200, ok), (200, ok)],
+        ),
+        (
+            "audit",
+            [(200, ok), (200, not_found), (404, not_in_list), (200, ok), (200, ok), (200, ok), (200, ok)],
+        ),
+        (
+            "safelist",
+            [
+                (200, ok),
+                (404, not_in_list),
+                (404, not_in_list),
+                (200, ok),
+                (200, ok),
+                (403, not_safe),
+                (400, both),
+            ],
+        ),
+        (
+            "require_id",
+            [
+                (200, ok),
+                (404, not_in_list),
+                (404, not_in_list),
+                (400, id_required),
+                (400, id_required),
+                (400, id_required),
+                (400, both),
+            ],
+        ),
+    ] {
+        let (app, _) = trusting(DocumentMode::parse(mode).expect("a mode"), &files).await;
+        let by_specification = post_of(json!({ "documentId": unknown }).to_string());
+        let requests = [
+            apq(None, &known),
+            apq(None, &unknown),
+            by_specification,
+            text(TEXT),
+            text(spelt_otherwise),
+            text(OTHER),
+            apq(Some(OTHER), &unknown),
+        ];
+        for (request, (status, text)) in requests.into_iter().zip(expected) {
+            let (found, said, _) = outcome(&app, request).await;
+            assert_eq!((found, &*said), (status, text), "{mode}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_can_have_a_mode_of_its_own() {
+    let app = app_with(|config| {
+        config.documents.mode = DocumentMode::RequireId;
+        config.documents.clients = crate::config::setting::ClientModes::parse("legacy=apq").expect("valid");
+    })
+    .await;
+    assert_eq!(refusal(&app, post_of(QUERY)).await, (400, "PERSISTED_QUERY_ID_REQUIRED".into()));
+    let legacy = with(post_of(QUERY), "apollographql-client-name", "legacy");
+    assert_eq!(send(&app, legacy).await.0, 200);
+}
+
+#[tokio::test]
+async fn documents_are_reloaded_and_broken_ones_are_named() {
+    let apollo = |operations: Value| {
+        json!({ "format": "apollo-persisted-query-manifest", "version": 1, "operations": operations })
+            .to_string()
+    };
+    let operation = |text: &str| json!({ "id": hash(text), "name": "A", "type": "query", "body": text });
+    let (app, folder) = trusting(
+        DocumentMode::RequireId,
+        &[(
+            "web.json",
+            apollo(json!([operation(TEXT), operation("{ nothing }"), { "id": hash(OTHER), "body": TEXT }])),
+        )],
+    )
+    .await;
+    assert_eq!(outcome(&app, apq(None, &hash(TEXT))).await.1, "ok");
+    assert_eq!(outcome(&app, apq(None, &hash(OTHER))).await.0, 404);
+    let broken: Vec<_> =
+        app.documents.trusted().broken.iter().filter_map(|broken| broken.id.clone()).collect();
+    assert_eq!(broken, [hash(OTHER), hash("{ nothing }")]);
+
+    let before = prepared(&app).await;
+    let own = json!({ "id": "mine", "body": OTHER, "clientName": "web" });
+    std::fs::write(folder.join("web.json"), apollo(json!([operation(TEXT), own]))).expect("written");
+    std::fs::write(folder.join("broken.json"), "{").expect("written");
+    app.documents.reload(&app.graph).await;
+    assert_eq!(app.documents.trusted().broken.len(), 1);
+    assert_eq!(outcome(&app, apq(None, &hash(TEXT))).await.1, "ok");
+    let mine = || post_of(json!({ "documentId": "mine" }).to_string());
+    assert_eq!(outcome(&app, mine()).await.0, 404, "another client's");
+    assert_eq!(outcome(&app, with(mine(), "apollographql-client-name", "web")).await.1, "ok");
+    assert_ne!(prepared(&app).await, before, "the new document was prepared when it was loaded");
+    let before = prepared(&app).await;
+    app.documents.reload(&app.graph).await;
+    assert_eq!(prepared(&app).await, before, "nothing has changed");
+}

@@ -1,0 +1,300 @@
+//! What a request says, read from a body or a query string, within bounds on bytes, depth and number of values. Not
+//! here: who asks, which document an id means, and what the answer looks like.
+
+use std::sync::Arc;
+
+use axum::{
+    body::{Body, HttpBody as _},
+    http::{HeaderMap, StatusCode, Uri, header},
+};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt as _;
+use schema::{Document, Variables};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::refusal::Refusal;
+use crate::{config::HttpConfig, documents::Stop};
+
+const TOO_LARGE: Refusal =
+    Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE", "The request is too large.");
+const TOO_DEEP: Refusal =
+    Refusal::new(StatusCode::BAD_REQUEST, "DEPTH_LIMIT", "The request's JSON is nested too deep.");
+const TOO_MANY_VALUES: Refusal =
+    Refusal::new(StatusCode::BAD_REQUEST, "COST_LIMIT", "The request's JSON has too many values.");
+const BODY_TIMEOUT: Refusal =
+    Refusal::new(StatusCode::REQUEST_TIMEOUT, "TIMEOUT", "The request's body did not arrive in time.");
+const BODY_BROKEN: Refusal = Refusal::new(
+    StatusCode::BAD_REQUEST,
+    "BAD_USER_INPUT",
+    "The request's body broke off, or is not in its encoding.",
+);
+const ENCODING: Refusal = Refusal::new(
+    StatusCode::UNSUPPORTED_MEDIA_TYPE,
+    "BAD_USER_INPUT",
+    "The body must be sent as it is, or in content-encoding: gzip.",
+);
+const NO_JSON: Refusal =
+    Refusal::new(StatusCode::BAD_REQUEST, "BAD_USER_INPUT", "The body is not valid JSON.");
+const NO_REQUEST: Refusal = Refusal::new(
+    StatusCode::BAD_REQUEST,
+    "BAD_USER_INPUT",
+    "A GraphQL request is one JSON object: query (text), variables (object), operationName (text), extensions (object).",
+);
+const NO_BATCH: Refusal = Refusal::new(
+    StatusCode::BAD_REQUEST,
+    "BAD_USER_INPUT",
+    "One request at a time: an array of requests is not taken from this caller, or not of this length.",
+);
+/// The `version` of Apollo's protocol that there is.
+const APQ_VERSION: u64 = 1;
+
+/// One request as it came over the wire.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Wire {
+    #[serde(default)]
+    pub(crate) query: Option<String>,
+    /// Where the GraphQL-over-HTTP specification puts the id of a document.
+    #[serde(default)]
+    pub(crate) document_id: Option<String>,
+    #[serde(default)]
+    pub(crate) operation_name: Option<String>,
+    #[serde(default)]
+    pub(crate) variables: Variables,
+    #[serde(default)]
+    extensions: Option<Map<String, Value>>,
+    /// Where Relay's examples put it.
+    #[serde(default, rename = "doc_id")]
+    doc_id: Option<String>,
+    /// Where others put it.
+    #[serde(default)]
+    id: Option<String>,
+    /// The document, where somebody had to look what it is before it runs.
+    #[serde(skip)]
+    pub(super) found: Option<Result<Arc<Document>, Stop>>,
+}
+
+/// Apollo's `extensions.persistedQuery`.
+pub(crate) struct PersistedQuery<'w> {
+    pub(crate) hash: &'w str,
+    pub(crate) is_version_1: bool,
+}
+
+impl Wire {
+    /// `extensions.persistedQuery`, if it is one.
+    pub(crate) fn persisted_query(&self) -> Option<PersistedQuery<'_>> {
+        let given = self.extensions.as_ref()?.get("persistedQuery")?;
+        let hash = given.get("sha256Hash")?.as_str()?;
+        Some(PersistedQuery {
+            hash,
+            is_version_1: given.get("version").and_then(Value::as_u64) == Some(APQ_VERSION),
+        })
+    }
+
+    /// The id in one of the places that are looked at only where that is switched on.
+    pub(crate) fn other_id(&self) -> Option<&str> {
+        self.doc_id.as_deref().or(self.id.as_deref())
+    }
+}
+
+/// One request, or an array of them.
+pub(super) enum Wires {
+    One(Box<Wire>),
+    Batch(Vec<Wire>),
+}
+
+/// How much one request may say.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    pub(super) bytes: usize,
+    pub(super) depth: usize,
+    pub(super) values: usize,
+    /// Requests of one array; 0: no arrays.
+    pub(super) batch: usize,
+}
+
+/// Reads and inflates the body.
+pub(super) async fn read_body(
+    headers: &HeaderMap,
+    body: Body,
+    http: &HttpConfig,
+    bytes: usize,
+) -> Result<Bytes, Refusal> {
+    // The layer that inflates has taken the header away where it knows the encoding.
+    if headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+        return Err(ENCODING);
+    }
+    if body.size_hint().lower() > bytes as u64 {
+        return Err(TOO_LARGE);
+    }
+    tokio::time::timeout(http.body_timeout, collect(body, bytes)).await.map_err(|_| BODY_TIMEOUT)?
+}
+
+async fn collect(mut body: Body, bytes: usize) -> Result<Bytes, Refusal> {
+    let mut whole = Bytes::new();
+    let mut parts = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|_| BODY_BROKEN)?.into_data() else { continue };
+        if whole.len() + parts.len() + data.len() > bytes {
+            return Err(TOO_LARGE);
+        }
+        // Nearly every body comes in one piece, which is used as it is.
+        if whole.is_empty() && parts.is_empty() {
+            whole = data;
+        } else {
+            parts.extend_from_slice(&std::mem::take(&mut whole));
+            parts.extend_from_slice(&data);
+        }
+    }
+    Ok(if parts.is_empty() { whole } else { parts.freeze() })
+}
+
+/// Reads the requests of a body. What serde says about it is not passed on: it may quote the body at length.
+pub(super) fn of_body(body: &[u8], bounds: Bounds) -> Result<Wires, Refusal> {
+    check_json(body, bounds)?;
+    let refuse = |error: serde_json::Error| if error.is_data() { NO_REQUEST } else { NO_JSON };
+    match body.iter().find(|byte| !byte.is_ascii_whitespace()) {
+        Some(b'{') => serde_json::from_slice(body).map(|wire| Wires::One(Box::new(wire))).map_err(refuse),
+        Some(b'[') => {
+            // Objects only: serde would take an array for the fields of a request in their order.
+            let items: Vec<Map<String, Value>> = serde_json::from_slice(body).map_err(refuse)?;
+            if items.is_empty() || items.len() > bounds.batch {
+                return Err(NO_BATCH);
+            }
+            let wires = items.into_iter().map(|item| serde_json::from_value(Value::Object(item)));
+            wires.collect::<Result<_, _>>().map(Wires::Batch).map_err(refuse)
+        }
+        _ if serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok() => Err(NO_REQUEST),
+        _ => Err(NO_JSON),
+    }
+}
+
+/// Reads the request of a query string.
+pub(super) fn of_uri(uri: &Uri, bounds: Bounds) -> Result<Wire, Refusal> {
+    let mut fields = Map::new();
+    for (name, text) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
+        let value = match name.as_ref() {
+            "query" | "operationName" | "documentId" | "doc_id" | "id" | "variables" | "extensions"
+                if text.is_empty() =>
+            {
+                Value::Null
+            }
+            "query" | "operationName" | "documentId" | "doc_id" | "id" => Value::String(text.into_owned()),
+            "variables" | "extensions" => {
+                check_json(text.as_bytes(), bounds)?;
+                serde_json::from_str(&text).map_err(|_| NO_REQUEST)?
+            }
+            _ => continue,
+        };
+        if fields.insert(name.into_owned(), value).is_some() {
+            return Err(NO_REQUEST);
+        }
+    }
+    serde_json::from_value(Value::Object(fields)).map_err(|_| NO_REQUEST)
+}
+
+/// Refuses JSON that is nested too deep or has too many values, before anything is built of it. Whether it is JSON at
+/// all is not its matter.
+fn check_json(json: &[u8], bounds: Bounds) -> Result<(), Refusal> {
+    let (mut depth, mut values, mut in_text, mut escaped) = (0_usize, 1_usize, false, false);
+    for byte in json {
+        if in_text {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' => escaped = true,
+                b'"' => in_text = false,
+                _ => {}
+            }
+            continue;
+        }
+        match byte {
+            b'"' => in_text = true,
+            b'[' | b'{' => {
+                (depth, values) = (depth + 1, values + 1);
+                if depth > bounds.depth {
+                    return Err(TOO_DEEP);
+                }
+            }
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            b',' => values += 1,
+            _ => {}
+        }
+    }
+    if values > bounds.values { Err(TOO_MANY_VALUES) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUNDS: Bounds = Bounds { bytes: 1 << 20, depth: 8, values: 20, batch: 2 };
+
+    fn refused(body: &str) -> Option<Refusal> {
+        of_body(body.as_bytes(), BOUNDS).err()
+    }
+
+    #[test]
+    fn only_objects_are_requests() {
+        assert!(refused(r#" {"query": "{a}", "variables": null, "operationName": null}"#).is_none());
+        for body in ["", "{", "nonsense", r#"{"query": "{a}"} x"#, "[", r#"[{"query": "{a}"}"#] {
+            assert_eq!(refused(body), Some(NO_JSON), "{body}");
+        }
+        for body in [
+            r#"["{a}"]"#,
+            "1",
+            r#"{"query": 1}"#,
+            r#"{"query": "{a}", "variables": []}"#,
+            r#"{"query": "{a}", "extensions": []}"#,
+            r#"{"query": "{a}", "extensions": "x"}"#,
+            r#"{"query": "{a}", "operationName": {}}"#,
+            r#"{"query": "{a}", "query": "{b}"}"#,
+        ] {
+            assert_eq!(refused(body), Some(NO_REQUEST), "{body}");
+        }
+    }
+
+    #[test]
+    fn arrays_have_a_bound() {
+        assert!(refused(r#"[{"query": "{a}"}, {"query": "{b}"}]"#).is_none());
+        for body in ["[]", r#"[{"query": "{a}"}, {}, {}]"#] {
+            assert_eq!(refused(body), Some(NO_BATCH), "{body}");
+        }
+        let none = Bounds { batch: 0, ..BOUNDS };
+        assert_eq!(of_body(br#"[{"query": "{a}"}]"#, none).err(), Some(NO_BATCH));
+    }
+
+    #[test]
+    fn json_has_bounds_on_depth_and_values() {
+        let deep = |levels: usize| {
+            format!(r#"{{"variables": {{"x": {}1{}}}}}"#, "[".repeat(levels), "]".repeat(levels))
+        };
+        assert_eq!(
+            (refused(&deep(6)), refused(&deep(7)), refused(&deep(100_000))),
+            (None, Some(TOO_DEEP), Some(TOO_DEEP))
+        );
+        let wide = |count: usize| format!(r#"{{"variables": {{"x": [{}1]}}}}"#, "1,".repeat(count));
+        assert_eq!((refused(&wide(16)), refused(&wide(17))), (None, Some(TOO_MANY_VALUES)));
+        assert_eq!(
+            refused(r#"{"query": "[[[[[[[[[[[[[[[\",,,,,,,,,,,,,,,,,,,,,,,,,,,,{{{{{{{{{{{{{"}"#),
+            None,
+            "in a text"
+        );
+    }
+
+    #[test]
+    fn an_id_is_found_where_it_may_be() {
+        let wire: Wire = serde_json::from_str(
+            r#"{"documentId": "a", "doc_id": "b", "id": "c", "extensions": {"persistedQuery": {"version": 1, "sha256Hash": "d"}}}"#,
+        )
+        .expect("a request");
+        let persisted = wire.persisted_query().expect("given");
+        assert_eq!((persisted.hash, persisted.is_version_1), ("d", true));
+        assert_eq!((wire.document_id.as_deref(), wire.other_id()), (Some("a"), Some("b")));
+        let wire =
+            of_uri(&Uri::from_static("/graphql?id=c&extensions=%7B%22persistedQuery%22%3A1%7D"), BOUNDS);
+        let wire = wire.expect("a request");
+        assert!(wire.persisted_query().is_none());
+        assert_eq!(wire.other_id(), Some("c"));
+    }
+}

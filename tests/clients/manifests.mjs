@@ -1,0 +1,80 @@
+// Compiles the client project with the three real compilers, each into its own kind of manifest. The schema comes from
+// the running server, as a client's build would get it.
+import { execFile } from "node:child_process";
+import { mkdir, mkdtemp, cp, readFile, symlink, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { buildClientSchema, getIntrospectionQuery, printSchema } from "graphql";
+import { endpoint } from "./xp.mjs";
+
+const run = promisify(execFile);
+const here = import.meta.dirname;
+
+/** Compiles in a folder of its own; the texts of the manifests by the name of their compiler. */
+export async function compile() {
+  const folder = await mkdtemp(join(tmpdir(), "xp-client-"));
+  await cp(join(here, "project"), folder, { recursive: true });
+  await symlink(join(here, "node_modules"), join(folder, "node_modules"));
+  await mkdir(join(folder, "src", "__generated__"));
+  await writeFile(join(folder, "schema.graphql"), await schema());
+  await writeFile(join(folder, "package.json"), '{ "type": "module" }');
+  await Promise.all([apollo(folder), relay(folder), codegen(folder)]);
+  const text = (name) => readFile(join(folder, name), "utf8");
+  return {
+    apollo: await text("apollo.json"),
+    relay: await text("relay.json"),
+    codegen: await text("generated/persisted-documents.json"),
+  };
+}
+
+async function schema() {
+  const response = await fetch(endpoint, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ query: getIntrospectionQuery() }),
+  });
+  return printSchema(buildClientSchema((await response.json()).data));
+}
+
+const tool = (folder, name, ...args) => run(join(here, "node_modules", ".bin", name), args, { cwd: folder });
+
+async function apollo(folder) {
+  const config = { documents: ["src/*.ts"], output: "apollo.json" };
+  await writeFile(join(folder, "persisted-query-manifest.config.json"), JSON.stringify(config));
+  await tool(folder, "generate-persisted-query-manifest");
+}
+
+async function relay(folder) {
+  const config = {
+    src: "./src",
+    language: "typescript",
+    schema: "./schema.graphql",
+    artifactDirectory: "./src/__generated__",
+    persistConfig: { file: "./relay.json", algorithm: "MD5" },
+  };
+  await writeFile(join(folder, "relay.json"), "{}");
+  await writeFile(join(folder, "relay.config.json"), JSON.stringify(config));
+  await tool(folder, "relay-compiler", "relay.config.json");
+}
+
+async function codegen(folder) {
+  const config = {
+    schema: "schema.graphql",
+    documents: ["src/*.ts"],
+    generates: {
+      "./generated/": {
+        preset: "client",
+        presetConfig: { persistedDocuments: { hashAlgorithm: "sha256" } },
+        config: { gqlTagName: "graphql" },
+      },
+    },
+    pluckConfig: { globalGqlIdentifierName: ["graphql"] },
+  };
+  await writeFile(join(folder, "codegen.json"), JSON.stringify(config));
+  await tool(folder, "graphql-codegen", "--config", "codegen.json");
+}
+
+if (process.argv[1] === import.meta.filename) {
+  for (const [name, text] of Object.entries(await compile())) console.log(name, text);
+}

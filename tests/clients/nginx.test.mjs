@@ -1,0 +1,200 @@
+// A real nginx with the shipped configuration before the running server. Between them stands a relay that counts what
+// comes through, can be slow, and makes every age a few seconds, so that nobody waits a minute for an answer to run out.
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { chmod, mkdir, mkdtemp, readFile, readdir, rm, writeFile } from "node:fs/promises";
+import http from "node:http";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { setTimeout as wait } from "node:timers/promises";
+import { endpoint, token } from "./xp.mjs";
+
+const AGE_SECONDS = 4;
+const upstream = new URL(endpoint);
+const schema = "{ __schema { queryType { name fields { name description } } } }";
+
+let folder, nginx, relay, site, bearer;
+const passed = { count: 0, delay: 0 };
+
+const free = async () => {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address();
+  server.close();
+  await once(server, "close");
+  return port;
+};
+
+before(async () => {
+  bearer = await token();
+  relay = http.createServer(async (asked, answer) => {
+    passed.count++;
+    await wait(passed.delay);
+    const { method, url: path, headers } = asked;
+    const onward = http.request({ host: upstream.hostname, port: upstream.port, method, path, headers }, (response) => {
+      const control = response.headers["cache-control"]?.replace(/max-age=\d+/, `max-age=${AGE_SECONDS}`);
+      answer.writeHead(response.statusCode, { ...response.headers, ...(control && { "cache-control": control }) });
+      response.pipe(answer);
+    });
+    asked.pipe(onward);
+  });
+  relay.listen(0, "127.0.0.1");
+  await once(relay, "listening");
+  const port = await free();
+  site = `http://127.0.0.1:${port}`;
+  folder = await mkdtemp(join(tmpdir(), "xp-nginx-"));
+  await chmod(folder, 0o777); // its workers are another user
+  for (const name of ["cache", "temp"]) await mkdir(join(folder, name), { mode: 0o777 });
+  const shipped = await readFile(join(import.meta.dirname, "../../deploy/nginx/xp-graph.conf"), "utf8");
+  const own = shipped
+    .replace("server 127.0.0.1:8080;", `server 127.0.0.1:${relay.address().port};`)
+    .replace("listen 8081;", `listen 127.0.0.1:${port};`)
+    .replace("/var/cache/nginx/xp-graph", join(folder, "cache"));
+  const temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(
+    (kind) => `${kind}_temp_path ${join(folder, "temp", kind)};`,
+  );
+  await writeFile(
+    join(folder, "nginx.conf"),
+    `daemon off; pid ${folder}/pid; error_log stderr; events {}
+     http { access_log off; ${temporary.join(" ")} ${own} }`,
+  );
+  nginx = spawn("nginx", ["-p", folder, "-c", join(folder, "nginx.conf")], { stdio: ["ignore", "ignore", "pipe"] });
+  let said = "";
+  nginx.stderr.on("data", (text) => (said += text));
+  for (let attempt = 0; !(await fetch(`${site}/livez`).catch(() => undefined))?.ok; attempt++) {
+    assert.ok(attempt < 100 && nginx.exitCode === null, `nginx does not serve: ${said}`);
+    await wait(50);
+  }
+});
+
+after(async () => {
+  if (nginx && nginx.exitCode === null) {
+    nginx.kill("SIGTERM");
+    await once(nginx, "exit");
+  }
+  relay?.close();
+  relay?.closeAllConnections();
+  if (folder) await rm(folder, { recursive: true, force: true });
+});
+
+async function ask(query, headers = {}, variables = {}) {
+  const parameters = new URLSearchParams({ query, variables: JSON.stringify(variables) });
+  const response = await fetch(`${site}/graphql?${parameters}`, { headers: { "apollo-require-preflight": "1", ...headers } });
+  return { status: response.status, cache: response.headers.get("x-cache"), headers: response.headers, text: await response.text() };
+}
+
+const signedIn = () => ({ authorization: `Bearer ${bearer}` });
+
+/** A query that nobody has asked before. */
+const fresh = (query) => `query Q${process.hrtime.bigint()} ${query}`;
+
+test("what everybody may see is kept, and each answer has its own request's id", async () => {
+  const query = fresh(schema);
+  const first = await ask(query);
+  assert.deepEqual([first.status, first.cache], [200, "MISS"]);
+  const count = passed.count;
+  const second = await ask(query);
+  assert.deepEqual([second.cache, second.text, passed.count], ["HIT", first.text, count]);
+  assert.notEqual(second.headers.get("x-request-id"), first.headers.get("x-request-id"));
+});
+
+test("each media type and coding is kept for itself", async () => {
+  const query = fresh(schema);
+  for (const headers of [
+    { accept: "application/json", "accept-encoding": "identity" },
+    { accept: "application/graphql-response+json", "accept-encoding": "identity" },
+    { accept: "application/json", "accept-encoding": "gzip" },
+    { accept: "application/json", "accept-encoding": "br" },
+  ]) {
+    const [first, second] = [await ask(query, headers), await ask(query, headers)];
+    assert.deepEqual([first.cache, second.cache], ["MISS", "HIT"], JSON.stringify(headers));
+    assert.ok(second.headers.get("content-type").startsWith(headers.accept));
+    assert.equal(second.headers.get("content-encoding") ?? "identity", headers["accept-encoding"]);
+    assert.equal(second.text, first.text);
+  }
+});
+
+test("a tag is answered from the cache", async () => {
+  const query = fresh(schema);
+  const tag = (await ask(query)).headers.get("etag");
+  const count = passed.count;
+  const known = await ask(query, { "if-none-match": tag });
+  assert.deepEqual([known.status, passed.count], [304, count]);
+});
+
+test("nothing that depends on who asks is ever kept", async () => {
+  const before = await files();
+  const queries = [
+    "{ me { id email } }",
+    "{ users(first: 5) { nodes { id email } } }",
+    "{ __schema { queryType { name } } me { email } }",
+    "{ me { email } _service { sdl } }",
+    "{ currentSession { id } }",
+    "{ nothing }",
+    "{ node(id: \"0190a0b0-0000-7000-8000-000000000000\") { ... on FormVersion { id } } }",
+  ];
+  for (const query of queries.map(fresh)) {
+    for (const headers of [signedIn(), signedIn(), {}, {}]) {
+      const { cache, headers: answered } = await ask(query, headers);
+      assert.notEqual(cache, "HIT", query);
+      assert.ok(!answered.get("cache-control").includes("public"), query);
+    }
+  }
+  assert.deepEqual(await files(), before);
+  for (const file of before) assert.ok(!(await readFile(file, "latin1")).includes('"email"'), file);
+});
+
+async function files() {
+  const entries = await readdir(join(folder, "cache"), { recursive: true, withFileTypes: true });
+  return entries.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath ?? entry.path, entry.name)).sort();
+}
+
+test("who is signed in gets the same public answer; a mutation is kept from GET", async () => {
+  const query = fresh(schema);
+  await ask(query);
+  assert.equal((await ask(query, signedIn())).cache, "HIT");
+  const mutation = await ask(fresh("mutation { __typename }").replace(/^query \S+ /, ""));
+  assert.deepEqual([mutation.status, mutation.cache], [405, "MISS"]);
+});
+
+test("many who ask at once cost one request", async () => {
+  const query = fresh(schema);
+  const count = passed.count;
+  passed.delay = 200;
+  const answers = await Promise.all(Array.from({ length: 20 }, () => ask(query)));
+  passed.delay = 0;
+  assert.equal(passed.count, count + 1);
+  assert.ok(answers.every(({ text }) => text === answers[0].text));
+});
+
+test("an answer that has run out is given while a new one is asked for", async () => {
+  const query = fresh(schema);
+  const first = await ask(query);
+  await wait(AGE_SECONDS * 1000 + 1500);
+  passed.delay = 1000;
+  const count = passed.count;
+  const stale = await ask(query);
+  assert.deepEqual([stale.cache, stale.text], ["STALE", first.text]);
+  passed.delay = 0;
+  for (let attempt = 0; (await ask(query)).cache !== "HIT"; attempt++) {
+    assert.ok(attempt < 50, "the new answer has not come");
+    await wait(100);
+  }
+  assert.ok(passed.count > count, "it was asked for");
+});
+
+test("an answer is given while the server is away", async () => {
+  const query = fresh(schema);
+  const first = await ask(query);
+  await wait(AGE_SECONDS * 1000 + 1500);
+  const { port } = relay.address();
+  relay.close();
+  relay.closeAllConnections();
+  const stale = await ask(query);
+  assert.equal(stale.text, first.text);
+  relay.listen(port, "127.0.0.1");
+  await once(relay, "listening");
+});

@@ -1,0 +1,141 @@
+//! Persisted documents between processes: published by the command, shared through Redis. Not here: what a request may
+//! say (`src/http/tests`), manifests of real compilers (`tests/clients`).
+
+use std::{fs, path::PathBuf, process::Command};
+
+use axum::{
+    body::Body,
+    http::{Request, header::CONTENT_TYPE},
+};
+use http_body_util::BodyExt as _;
+use prometheus_client::registry::Registry;
+use schema::{Access, AccessOptions};
+use serde_json::{Value, json};
+use tower::ServiceExt as _;
+use xp::{App, config::Config};
+
+use crate::harness::{RedisServer, TestApp};
+
+const TEXT: &str = "query A { users(first: 1) { nodes { id } } }";
+/// `sha256` of the text.
+const HASH: &str = "7376d2e47bff4fbe850caa31a347d4e0a96d24f7f1e7ce13d0227e981593af82";
+
+fn folder() -> PathBuf {
+    let path = std::env::temp_dir().join(format!("xp-it-documents-{}", entities::id::new()));
+    fs::create_dir(&path).expect("the temporary folder can be written");
+    path
+}
+
+/// Runs `xp documents …`; its exit code and what it said on both streams.
+fn documents(path: &str, arguments: &[&str]) -> (i32, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xp"));
+    command.arg("documents").args(arguments).env_clear().env("XP_DOCUMENTS_PATH", path).current_dir("/");
+    let output = command.output().expect("the program can be started");
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code().unwrap_or(-1), String::from_utf8(said).expect("UTF-8").trim().to_owned())
+}
+
+#[test]
+fn a_manifest_is_checked_published_listed_counted_and_retired() {
+    let (servers, folder) = (folder(), folder());
+    let path = servers.to_str().expect("UTF-8");
+    let file = |name: &str, content: &Value| {
+        let file = folder.join(name);
+        fs::write(&file, content.to_string()).expect("written");
+        file.to_str().expect("UTF-8").to_owned()
+    };
+    let good = file("good.json", &json!({ HASH: TEXT, "mine": "{ me { id } }" }));
+    let bad = file("bad.json", &json!({ "x": "{ nothing }", HASH: "{ me { id } }", "y": "{ me { id } }" }));
+    assert_eq!(documents(path, &["check", &good]), (0, "2 documents, all valid".into()));
+    let (code, said) = documents(path, &["check", &bad]);
+    assert!(
+        code == 1
+            && said.contains("2 of the documents")
+            && said.contains("  x in ")
+            && said.contains("its text has the hash"),
+        "{said}"
+    );
+    let publish = |manifest: &str, version: &str| {
+        documents(path, &["publish", manifest, "--client", "web", "--client-version", version])
+    };
+    assert_eq!(publish(&bad, "1.0").0, 1);
+    assert_eq!(documents(path, &["list"]), (0, String::new()), "nothing of a bad manifest is published");
+    assert_eq!(publish(&good, "1.0").0, 0);
+    assert_eq!(publish(&good, "1.0").0, 0, "once more is no change");
+    let other = file("other.json", &json!({ "mine": "{ me { email } }" }));
+    let (code, said) = publish(&other, "1.1");
+    assert!(code == 1 && said.contains("mine is published with another text"), "{said}");
+    let more = file("more.json", &json!({ "mine": "{ me { id } }", "new": "{ me { role } }" }));
+    assert!(publish(&more, "1.0").1.contains("a version that is published stays as it is"));
+    assert_eq!(publish(&more, "1.1").0, 0);
+    assert_eq!(documents(path, &["publish", &good, "--client", "../web", "--client-version", "1"]).0, 2);
+    let (_, listed) = documents(path, &["list", "--json"]);
+    let listed: Value = serde_json::from_str(&listed).expect("JSON");
+    assert_eq!(listed.as_array().map(Vec::len), Some(4));
+
+    let now = entities::clock::now().timestamp();
+    let counted = |id: &str| file("usage.json", &json!({ id: { "requests": 3, "lastUsedSeconds": now } }));
+    let usage = counted("new");
+    let (_, said) = documents(path, &["usage", "--usage", &usage]);
+    assert!(said.lines().any(|line| line.starts_with("new  ") && line.contains(" 3  20")), "{said}");
+    assert!(said.lines().any(|line| line.starts_with("mine  ") && line.ends_with("never")), "{said}");
+    assert_eq!(documents(path, &["usage"]).0, 2, "nobody counts");
+    let retire = ["retire", "--client", "web", "--client-version", "1.1"];
+    let (code, said) = documents(path, &[&retire[..], &["--usage", &usage]].concat());
+    assert!(code == 1 && said.ends_with("  new"), "{said}");
+    // What another version has too stays known.
+    let usage = counted("mine");
+    assert_eq!(documents(path, &[&retire[..], &["--usage", &usage]].concat()).0, 0);
+    assert_eq!(documents(path, &[&retire[..], &["--force"]].concat()).0, 1, "it is gone");
+    assert!(!documents(path, &["list"]).1.contains("new"));
+}
+
+/// A node over a store.
+fn node(app: &TestApp, redis: Option<&RedisServer>) -> App {
+    let store = match redis {
+        Some(redis) => app.store.clone().with_relay(&redis.handle(), "test"),
+        None => app.store.clone(),
+    };
+    let access = Access::new(store.clone(), AccessOptions::default());
+    App::new(&Config::default(), store, access, Registry::default(), None)
+}
+
+/// Asks a node by Apollo's protocol; `ok`, or the error's code.
+async fn ask(node: &App, text: Option<&str>) -> String {
+    let mut body = json!({ "extensions": { "persistedQuery": { "version": 1, "sha256Hash": HASH } } });
+    if let Some(text) = text {
+        body["query"] = json!(text);
+    }
+    let request = Request::post("/graphql").header(CONTENT_TYPE, "application/json");
+    let request = request.body(Body::from(body.to_string())).expect("a request");
+    let answer = xp::router(node.clone()).oneshot(request).await.expect("never fails");
+    let body = answer.into_body().collect().await.expect("a body").to_bytes();
+    let body: Value = serde_json::from_slice(&body).expect("JSON");
+    body["errors"][0]["extensions"]["code"].as_str().unwrap_or("ok").to_owned()
+}
+
+#[tokio::test]
+async fn what_a_client_registers_on_one_node_is_known_on_all_that_share_a_redis() {
+    let app = TestApp::sqlite().await;
+    let mut redis = RedisServer::start().await;
+    let nodes = [node(&app, Some(&redis)), node(&app, Some(&redis)), node(&app, None)];
+    assert_eq!(ask(&nodes[0], None).await, "PERSISTED_QUERY_NOT_FOUND");
+    assert_eq!(ask(&nodes[0], Some(TEXT)).await, "ok");
+    assert_eq!(ask(&nodes[1], None).await, "ok");
+    assert_eq!(ask(&nodes[2], None).await, "PERSISTED_QUERY_NOT_FOUND", "a node by itself");
+    assert_eq!(redis.cli(&["get", &format!("test:apq:{HASH}")]).trim(), TEXT);
+
+    redis.cli(&["set", &format!("test:apq:{HASH}"), "{ me { id } }"]);
+    let late = node(&app, Some(&redis));
+    assert_eq!(
+        ask(&late, None).await,
+        "PERSISTED_QUERY_NOT_FOUND",
+        "a text that is not the hash's is not taken"
+    );
+    redis.kill();
+    assert_eq!(ask(&nodes[1], None).await, "ok", "known here");
+    let alone = node(&app, Some(&redis));
+    assert_eq!(ask(&alone, None).await, "PERSISTED_QUERY_NOT_FOUND");
+    assert_eq!(ask(&alone, Some(TEXT)).await, "ok");
+    assert_eq!(ask(&alone, None).await, "ok");
+}
