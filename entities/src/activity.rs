@@ -84,6 +84,7 @@ table! {
 impl Row for Model {
     const KIND: Kind = Kind::ActivityLog;
     const BY_IDS: &'static str = "activity.by_ids";
+    const IS_ANNOUNCED: bool = false;
     type Id = ActivityLogId;
 
     fn id(&self) -> ActivityLogId {

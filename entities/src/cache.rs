@@ -72,6 +72,10 @@ pub(crate) trait Cached: Clone + Send + Sync + 'static {
     fn arguments(&self) -> impl Serialize;
     /// What the value of this key depends on; `None` while it is not known, and for keys without one.
     fn tags(&self, key: Self::Key, value: Option<&Self::Value>) -> Vec<Tag>;
+    /// Is it worth knowing that there is no value? Only where the write that brings one bumps the tags above.
+    fn keeps_absent(&self) -> bool {
+        true
+    }
     /// Reads the values of all keys from the database.
     fn load(
         self,

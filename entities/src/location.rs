@@ -96,6 +96,7 @@ table! {
 impl Row for Model {
     const KIND: Kind = Kind::Location;
     const BY_IDS: &'static str = "location.by_ids";
+    const IS_ANNOUNCED: bool = false;
     type Id = LocationId;
 
     fn id(&self) -> LocationId {

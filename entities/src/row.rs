@@ -23,6 +23,8 @@ pub(crate) trait Row: Record + Serialize + DeserializeOwned {
     const BY_IDS: &'static str;
     /// Checked against Redis at each read: what access depends on.
     const IS_STRONG: bool = false;
+    /// Is a new row told as a change of its own? Positions and entries of the log are too many for that.
+    const IS_ANNOUNCED: bool = true;
     /// The type of its id.
     type Id: Copy + Eq + Hash + From<Uuid> + Into<Uuid> + Send + Sync + 'static;
 
@@ -67,6 +69,10 @@ impl<R: Row> Cached for ById<R> {
 
     fn tags(&self, key: R::Id, _: Option<&R>) -> Vec<Tag> {
         vec![Tag::Row(R::KIND.as_str(), key.into())]
+    }
+
+    fn keeps_absent(&self) -> bool {
+        R::IS_ANNOUNCED
     }
 
     async fn load(self, store: Store, keys: Arc<[R::Id]>) -> Result<FxHashMap<R::Id, Arc<R>>, Error> {

@@ -350,12 +350,13 @@ impl<C: Cached> Reading<'_, C> {
                 ttl: ttl.mul_f64(jitter()),
             };
             let key_in_cache = self.key(*key);
-            if self.cache.shared.is_some() && departure.loaded.is_some() {
+            let is_kept = departure.loaded.is_some() && (value.is_some() || self.read.keeps_absent());
+            if self.cache.shared.is_some() && is_kept {
                 let bytes = entry::encode(key_in_cache, &header, value.map(AsRef::as_ref));
                 fills.extend(bytes.map(|bytes| (key_in_cache, bytes, header.ttl)));
             }
             let entry = Entry::new(header, value.cloned());
-            if departure.loaded.is_some() {
+            if is_kept {
                 self.cache.keep(key_in_cache, &entry);
             }
             landed.push((*key, entry));
