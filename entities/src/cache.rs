@@ -9,7 +9,7 @@
 //!
 //! Resolvers that cache something of their own:
 //!
-//! ```ignore
+//! ```text
 //! let tags = vec![Tag::List("Submission", "form", form.0)];
 //! let summary: Arc<Summary> = store.cache().get_or_set(&format!("summary:{form}"), Kept::for_seconds(60), tags, || summarise(form)).await?;
 //! store.cache().invalidate_by_tag(&[Tag::Named("summaries".to_owned())]).await;
