@@ -21,7 +21,10 @@ use opentelemetry::{
 use opentelemetry_sdk::{propagation::TraceContextPropagator, trace::SdkTracerProvider};
 use tracing::{Dispatch, Subscriber};
 use tracing_subscriber::{
-    EnvFilter, Layer, filter::FilterFn, layer::SubscriberExt as _, registry::LookupSpan,
+    EnvFilter, Layer,
+    filter::{FilterExt as _, FilterFn},
+    layer::SubscriberExt as _,
+    registry::LookupSpan,
 };
 
 use crate::config::{TelemetryConfig, setting::LogFormat};
@@ -93,7 +96,10 @@ where
         LogFormat::Pretty => false,
         LogFormat::Json => true,
     };
-    let filter = EnvFilter::new(&config.filter.0);
+    // Spans of libraries have in them what these were called with: sea-orm's, the database's URL with its password.
+    let own_spans = FilterFn::new(|metadata| metadata.is_event() || metadata.target().starts_with("xp"))
+        .with_max_level_hint(tracing::Level::TRACE);
+    let filter = EnvFilter::new(&config.filter.0).and(own_spans);
     let lines = tracing_subscriber::fmt::layer().with_writer(writer.clone());
     if json {
         lines.json().flatten_event(true).with_current_span(false).with_filter(filter).boxed()

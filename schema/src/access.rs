@@ -2,7 +2,14 @@
 //! known to be revoked. The sign-in mutations and the hall use the same one. Not here: what a viewer may see (`viewer`
 //! and each domain).
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use entities::{
     Error, Store,
@@ -68,6 +75,8 @@ struct Inner {
     hasher: Hasher,
     throttle: Throttle,
     uses: Uses,
+    /// Keys came or went, and have not been read since.
+    keys_are_due: AtomicBool,
     options: AccessOptions,
 }
 
@@ -76,7 +85,8 @@ impl Access {
     pub fn new(store: Store, options: AccessOptions) -> Self {
         let tokens = Tokens::new(&options.issuer, &options.audience);
         let (hasher, throttle, uses) = (Hasher::new(options.cost), Throttle::default(), Uses::default());
-        Self(Arc::new(Inner { store, tokens, hasher, throttle, uses, options }))
+        let keys_are_due = AtomicBool::new(false);
+        Self(Arc::new(Inner { store, tokens, hasher, throttle, uses, keys_are_due, options }))
     }
 
     /// Reads keys and revocations; before that no token is good. Makes the first key of an empty database.
@@ -91,11 +101,12 @@ impl Access {
     async fn load_keys(&self) -> Result<(), Error> {
         let keys = key::load(&self.0.store, &self.0.options.secret).await?;
         self.0.tokens.install(&keys);
+        self.0.keys_are_due.store(false, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Keeps up with what other nodes revoke, for as long as it is polled: as soon as a change tells of it, and every
-    /// two seconds in any case. Writes down which sessions were used.
+    /// Keeps up with what other nodes revoke, for as long as it is polled: as soon as a change tells of it, and twice a
+    /// second in any case. Writes down which sessions were used.
     pub fn follow(&self) -> impl Future<Output = ()> + Send + use<> {
         let access = self.clone();
         // From here on, not from the first poll: nothing in between is missed.
@@ -120,13 +131,16 @@ impl Access {
         }
     }
 
+    /// Keys that could not be read are read the next time: a dropped key must not stay good because of one failure.
     async fn catch_up(&self) {
-        let caught_up = match revocation::catch_up(&self.0.store).await {
-            Ok(true) => self.load_keys().await,
-            Ok(false) => Ok(()),
-            Err(error) => Err(error),
+        let due = &self.0.keys_are_due;
+        let caught_up = async {
+            if revocation::catch_up(&self.0.store).await? {
+                due.store(true, Ordering::Relaxed);
+            }
+            if due.load(Ordering::Relaxed) { self.load_keys().await } else { Ok(()) }
         };
-        complain(caught_up, "what was revoked elsewhere cannot be read");
+        complain(caught_up.await, "what was revoked elsewhere cannot be read");
     }
 
     async fn keep_up(&self) {

@@ -1,8 +1,9 @@
 //! What every test stands on: `db` (a private PostgreSQL, SQLite files, both seeded alike), `app` (a graph over one
-//! of them, and clients who ask it) and `shape` (the schema, introspected).
+//! of them, and clients who ask it), `shape` (the schema, introspected) and `process` (the real program).
 
 mod app;
 pub(crate) mod db;
+pub(crate) mod process;
 mod redis;
 mod shape;
 

@@ -3,9 +3,6 @@
 
 use std::{
     collections::HashMap,
-    io::{Read as _, Write as _},
-    net::{TcpListener, TcpStream},
-    process::{Child, Command, Stdio},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -17,11 +14,14 @@ use std::{
 use entities::{id, user::Role};
 use serde_json::{Value, json};
 
-use crate::harness::{TestApp, db, text};
+use crate::harness::{
+    TestApp, db,
+    process::{self, Server},
+    text,
+};
 
 const KILLS: usize = 20;
 const DEVICES: usize = 4;
-const SECRET: &str = "of the tests, and long enough for it";
 
 /// What a device got an answer to: the client id of a submission and the id that it has.
 type Acknowledged = Arc<Mutex<HashMap<String, String>>>;
@@ -39,14 +39,14 @@ fn what_is_acknowledged_survives_twenty_kills_and_nothing_is_stored_twice() {
         editor.ask(&format!(r#"mutation {{ publishForm(input: {{id: "{form}", baseRevision: 1}}) {{ form {{ id }} }} }}"#)).await;
         form
     });
-    let token = mint(&url);
+    let token = process::mint(&url, "collector@example.com");
     let acknowledged = Acknowledged::default();
     for _ in 0..KILLS {
-        let (mut server, address) = start(&url);
+        let mut server = Server::start(&url, &[]);
         let over = Arc::new(AtomicBool::new(false));
         let devices: Vec<_> = (0..DEVICES)
             .map(|_| {
-                let (address, form, token) = (address.clone(), form.clone(), token.clone());
+                let (address, form, token) = (server.address.clone(), form.clone(), token.clone());
                 let (acknowledged, over) = (Arc::clone(&acknowledged), Arc::clone(&over));
                 thread::spawn(move || hand_in(&address, &form, &token, &acknowledged, &over))
             })
@@ -54,11 +54,10 @@ fn what_is_acknowledged_survives_twenty_kills_and_nothing_is_stored_twice() {
         let before = count(&acknowledged);
         // Killed in the middle of the work, not before it began.
         while count(&acknowledged) < before + 25 {
-            assert!(server.try_wait().expect("its state").is_none(), "the server ended by itself");
+            assert!(server.runs(), "the server ended by itself");
             thread::sleep(Duration::from_millis(1));
         }
-        server.kill().expect("it can be killed");
-        server.wait().expect("it is gone");
+        server.kill();
         over.store(true, Ordering::Relaxed);
         for device in devices {
             device.join().expect("a device does not panic");
@@ -86,65 +85,16 @@ fn hand_in(address: &str, form: &str, token: &str, acknowledged: &Acknowledged, 
         let client = id::new().to_string();
         let query = "mutation($input: CreateSubmissionInput!) { createSubmission(input: $input) { submission { id } userErrors { code } } }";
         let input = json!({ "formId": form, "clientId": client, "data": { "n": 1 } });
-        let body = json!({ "query": query, "variables": { "input": input } }).to_string();
         for _ in 0..2 {
-            let Some(answer) = ask(address, token, &body) else { continue };
+            let Some(answer) = process::ask(address, token, query, &json!({ "input": input })) else {
+                continue;
+            };
             if let Some(id) = answer["data"]["createSubmission"]["submission"]["id"].as_str() {
                 acknowledged.lock().expect("no device panicked").insert(client, id.to_owned());
                 break;
             }
         }
     }
-}
-
-/// One request on a connection of its own; nothing where the server is gone.
-fn ask(address: &str, token: &str, body: &str) -> Option<Value> {
-    let mut stream = TcpStream::connect(address).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(30))).ok()?;
-    let length = body.len();
-    let head = format!(
-        "POST /graphql HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {token}\r\ncontent-type: application/json\r\naccept: application/json\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n"
-    );
-    stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes())).ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    let (_, body) = answer.split_once("\r\n\r\n")?;
-    serde_json::from_str(&body[body.find('{')?..=body.rfind('}')?]).ok()
-}
-
-fn xp(url: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_xp"));
-    command.env_clear().env("DATABASE_URL", url).env("XP_AUTH_SECRET", SECRET).current_dir("/");
-    command.env("XP_DATABASE_ACQUIRE_TIMEOUT", "30s").env("HOST", "127.0.0.1").stdin(Stdio::null());
-    command
-}
-
-/// A token of a demo account.
-fn mint(url: &str) -> String {
-    let mint = ["token", "mint", "--user", "collector@example.com", "--ttl-seconds", "3600"];
-    let output = xp(url).args(mint).output().expect("the program can be started");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).expect("UTF-8").trim().to_owned()
-}
-
-/// Starts the server; it is ready when it answers.
-fn start(url: &str) -> (Child, String) {
-    let free =
-        TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
-    let mut command = xp(url);
-    command.arg("serve").env("PORT", free.port().to_string()).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut server = command.spawn().expect("the program can be started");
-    let address = free.to_string();
-    let answers = (0..600).any(|_| {
-        thread::sleep(Duration::from_millis(50));
-        TcpStream::connect(&address).is_ok()
-    });
-    if !answers {
-        let _ = server.kill();
-        let _ = server.wait();
-        panic!("the server does not get ready");
-    }
-    (server, address)
 }
 
 /// Every submission of the form: the ids that each client id has.

@@ -17,6 +17,7 @@ mod limits;
 mod live;
 mod matrix;
 mod mutations;
+mod nodes;
 mod outage;
 mod pages;
 mod plans;

@@ -79,7 +79,12 @@ impl RedisServer {
     }
 
     pub(crate) fn url(&self) -> RedisUrl {
-        format!("redis://127.0.0.1:{}", self.port).parse().expect("a URL")
+        self.url_text().parse().expect("a URL")
+    }
+
+    /// As it is configured.
+    pub(crate) fn url_text(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
     }
 
     /// A handle of a node's own.

@@ -1,0 +1,120 @@
+//! The real program as an operator runs it: a server on a free port, its log, and requests to it. Ends with the test.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpStream,
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex, mpsc},
+    thread,
+    time::Duration,
+};
+
+use serde_json::Value;
+
+const SECRET: &str = "of the tests, and long enough for it";
+
+/// `xp serve`.
+pub(crate) struct Server {
+    process: Child,
+    pub(crate) address: String,
+    log: Arc<Mutex<String>>,
+}
+
+impl Server {
+    /// Starts one; it is ready when it says where it listens.
+    pub(crate) fn start(url: &str, environment: &[(&str, &str)]) -> Self {
+        let mut command = xp(url);
+        command.arg("serve").env("PORT", "0").env("RUST_LOG", "info").envs(environment.iter().copied());
+        let mut process =
+            command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it can be started");
+        let lines = BufReader::new(process.stderr.take().expect("a pipe"));
+        let log = Arc::new(Mutex::new(String::new()));
+        let (tell, told) = mpsc::channel();
+        let kept = Arc::clone(&log);
+        // To the end: a full pipe would stop the server.
+        thread::spawn(move || {
+            for line in lines.lines().map_while(Result::ok) {
+                if let Some((_, rest)) = line.split_once("\"address\":\"") {
+                    let _ = tell.send(rest.split('"').next().unwrap_or_default().to_owned());
+                }
+                let mut kept = kept.lock().expect("nobody panics here");
+                kept.push_str(&line);
+                kept.push('\n');
+            }
+        });
+        let address = told.recv_timeout(Duration::from_mins(1)).unwrap_or_else(|_| {
+            let _ = process.kill();
+            let _ = process.wait();
+            panic!("the server does not get ready: {}", log.lock().expect("nobody panics here"))
+        });
+        Self { process, address, log }
+    }
+
+    /// What it has written so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().expect("nobody panics here").clone()
+    }
+
+    /// It has not ended by itself.
+    pub(crate) fn runs(&mut self) -> bool {
+        self.process.try_wait().expect("its state").is_none()
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// The program, with this database.
+pub(crate) fn xp(url: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xp"));
+    command.env_clear().env("DATABASE_URL", url).env("XP_AUTH_SECRET", SECRET).current_dir("/");
+    // A machine that is busy with all the other tests is no reason to give up.
+    command.env("XP_DATABASE_ACQUIRE_TIMEOUT", "30s").stdin(Stdio::null());
+    command
+}
+
+/// A token of an account, by its e-mail, for an hour.
+pub(crate) fn mint(url: &str, email: &str) -> String {
+    let output = xp(url).args(["token", "mint", "--ttl-seconds", "3600", "--user", email]).output();
+    let output = output.expect("it can be started");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("UTF-8").trim().to_owned()
+}
+
+/// One request on a connection of its own: the status and the body, or nothing where the server is gone.
+pub(crate) fn send(address: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(30))).ok()?;
+    let method = if body.is_empty() { "GET" } else { "POST" };
+    let more: Vec<String> = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n{}\r\n",
+        body.len(),
+        more.concat()
+    );
+    stream.write_all((head + body).as_bytes()).ok()?;
+    let mut answer = Vec::new();
+    // A killed server resets the connection, maybe in the middle of its answer.
+    let _ = stream.read_to_end(&mut answer);
+    let answer = String::from_utf8(answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+}
+
+/// A document with its variables, sent by whom the token stands for.
+pub(crate) fn ask(address: &str, token: &str, query: &str, variables: &Value) -> Option<Value> {
+    let bearer = format!("Bearer {token}");
+    let body = serde_json::json!({ "query": query, "variables": variables }).to_string();
+    let (_, body) = send(address, "/graphql", &[("authorization", &bearer)], &body)?;
+    serde_json::from_str(&body).ok()
+}
