@@ -5,7 +5,10 @@
 use std::{
     io::Write as _,
     net::{IpAddr, Ipv4Addr},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -17,9 +20,9 @@ use serde_json::{Value, json};
 
 /// Samples of each kind of account.
 const SAMPLES: usize = 400;
-/// Guesses of the attacker, and how many are under way at once.
-const GUESSES: (usize, usize) = (1_000, 32);
-/// Between so many and the next, so that the guesses last as long as the others take.
+/// Guesses of the attacker at least, and how many are under way at once. It goes on until the others are done.
+const GUESSES: (usize, usize) = (1_000, 40);
+/// Between so many and the next.
 const PAUSE: Duration = Duration::from_millis(25);
 /// Others who sign in meanwhile.
 const OTHERS: usize = 50;
@@ -85,12 +88,13 @@ async fn attack(graph: &Graph) {
     ));
     let (guesses, at_once) = GUESSES;
     let attacker = elsewhere();
+    let done = Arc::new(AtomicBool::new(false));
     let guessing = {
-        let graph = graph.clone();
+        let (graph, done) = (graph.clone(), Arc::clone(&done));
         tokio::spawn(async move {
             let mut times = Vec::new();
             let mut checked = 0;
-            for _ in 0..guesses / at_once {
+            while times.len() < guesses || !done.load(Ordering::Relaxed) {
                 let round = join_all(
                     (0..at_once).map(|_| sign_in(&graph, "user-0@example.com", "a guess", attacker)),
                 );
@@ -104,6 +108,7 @@ async fn attack(graph: &Graph) {
         })
     };
     let meanwhile = others(graph).await;
+    done.store(true, Ordering::Relaxed);
     let (times, checked) = guessing.await.expect("no panic");
     say(&format!(
         "  during {} guesses  p50 {:7.2}  p95 {:7.2}",
@@ -145,7 +150,7 @@ async fn run(graph: &Graph, query: &str, variables: Value, address: IpAddr) -> (
     let request = Request {
         query: query.to_owned(),
         variables: serde_json::from_value(variables).expect("an object"),
-        caller: Caller { address: Some(address), user_agent: None },
+        caller: Caller { address: Some(address), ..Caller::default() },
         ..Request::default()
     };
     let started = Instant::now();

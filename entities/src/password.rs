@@ -290,6 +290,36 @@ mod tests {
         assert!((MAX_QUEUE..MAX_QUEUE * 2 + 1).contains(&done), "{done} were taken");
     }
 
+    /// Neither the threads of the runtime nor those for what blocks: a flood there would take them from everything else.
+    #[tokio::test]
+    async fn as_many_at_once_as_half_of_the_cores_on_threads_of_their_own() {
+        let most = thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1));
+        let (hasher, now) = (Hasher::new(CHEAP), Arc::new(Mutex::new((0, 0))));
+        let runs = (0..16).map(|_| {
+            let (hasher, now) = (hasher.clone(), Arc::clone(&now));
+            let work = move |_: &Shared| {
+                let count = |change: i32| {
+                    let mut now = now.lock().expect("no panic happens under this lock");
+                    now.0 += change;
+                    now.1 = now.1.max(now.0);
+                };
+                count(1);
+                thread::sleep(Duration::from_millis(2));
+                count(-1);
+                thread::current().name().map(str::to_owned)
+            };
+            tokio::spawn(async move { hasher.run(work).await })
+        });
+        for run in runs.collect::<Vec<_>>() {
+            assert_eq!(run.await.expect("no panic"), Ok(Some("passwords".to_owned())));
+        }
+        let (_, at_once) = *now.lock().expect("no panic happens under this lock");
+        assert!(
+            usize::try_from(at_once).is_ok_and(|at_once| (1..=most).contains(&at_once)),
+            "{at_once} at once"
+        );
+    }
+
     #[test]
     fn common_and_known_passwords_are_weak() {
         let known = ["ada.lovelace@example.com", "Ada Lovelace"];

@@ -77,15 +77,19 @@ pub(crate) fn throttle(ctx: &Context) -> Result<(), FieldError> {
     ctx.access.throttle().try_from(ctx.caller.address, Instant::now()).map_err(too_often)
 }
 
-/// Is it the password of this account? `Wrong` also where there is no such account, and for blocked ones.
+/// One more try for this account, whether or not there is one, from the caller's address.
+pub(crate) fn throttle_account(ctx: &Context, email: &str) -> Result<(), FieldError> {
+    ctx.access.throttle().try_account(email, ctx.caller.address, Instant::now()).map_err(too_often)
+}
+
+/// Is it the password of this account? `Wrong` also where there is no such account, and for blocked ones. Asked after
+/// `throttle_account`.
 pub(crate) async fn check(
     ctx: &Context,
     email: &str,
     account: Option<&Credentials>,
     password: &str,
 ) -> Result<Verdict, FieldError> {
-    let (throttle, address) = (ctx.access.throttle(), ctx.caller.address);
-    throttle.try_account(email, address, Instant::now()).map_err(too_often)?;
     if password.len() > MAX_BYTES {
         return Ok(Verdict::Wrong);
     }
@@ -93,7 +97,7 @@ pub(crate) async fn check(
         account.filter(|account| account.is_active).and_then(|account| account.password_hash.as_deref());
     let verdict = ctx.access.hasher().verify(password, stored).await.map_err(|_| overloaded())?;
     if verdict != Verdict::Wrong {
-        throttle.succeeded(email, address);
+        ctx.access.throttle().succeeded(email, ctx.caller.address);
     }
     Ok(verdict)
 }

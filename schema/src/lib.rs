@@ -104,6 +104,8 @@ pub struct Caller {
     pub address: Option<IpAddr>,
     /// The client's own description of itself.
     pub user_agent: Option<Arc<str>>,
+    /// It came with others, in one array.
+    pub in_batch: bool,
 }
 
 /// What kind of operation it is.

@@ -97,13 +97,13 @@ type Does<A, P> = for<'a> fn(A, &'a Context) -> BoxFuture<'a, Result<Written<P>,
 struct Field {
     name: &'static str,
     about: &'static str,
-    /// Not twice in a document, under whatever names: each tries a password or a token.
+    /// Not twice in a document, under whatever names, and not in an array of requests: each tries a password or a token.
     alone: bool,
     write: Box<dyn Writes>,
 }
 
 impl Field {
-    /// Not twice in a document, nor with another such field.
+    /// Not twice in a document, nor with another such field, nor in an array of requests.
     fn alone(self) -> Self {
         Self { alone: true, ..self }
     }
@@ -194,8 +194,12 @@ pub(crate) async fn execute(
             field.write.check(planner, selected, ctx)?;
             alone += usize::from(field.alone);
         }
-        if alone > 1 {
-            let message = "a document signs in, signs up or refreshes once";
+        let most = usize::from(!ctx.caller.in_batch);
+        if alone > most {
+            let message = match most {
+                0 => "no request of an array signs in, signs up or refreshes",
+                _ => "a document signs in, signs up or refreshes once",
+            };
             return Err(RequestError::new(Code::BadUserInput, message).at(selected.place));
         }
     }

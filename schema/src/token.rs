@@ -210,15 +210,28 @@ impl Tokens {
             self.verified.invalidate(&hash);
             return Err(Refused("expired"));
         }
-        let bearer = read_claims(&self.claims(token)?)?;
-        self.verified.insert(hash, bearer.clone());
+        let keys = self.keys();
+        let bearer = read_claims(&self.claims_by(&keys, token)?)?;
+        self.remember(hash, &bearer, &keys);
         Ok(bearer)
+    }
+
+    /// Remembers a token that these keys have checked. Keys that went meanwhile took all that was remembered along, but
+    /// could not take this one.
+    fn remember(&self, hash: [u8; 32], bearer: &Bearer, checked_by: &Arc<Keys>) {
+        self.verified.insert(hash, bearer.clone());
+        if !Arc::ptr_eq(checked_by, &self.keys()) {
+            self.verified.invalidate(&hash);
+        }
     }
 
     /// What a token says, checked but for what was revoked.
     pub fn claims(&self, token: &str) -> Result<Claims, Refused> {
+        self.claims_by(&self.keys(), token)
+    }
+
+    fn claims_by(&self, keys: &Keys, token: &str) -> Result<Claims, Refused> {
         let kid = check_header(token)?;
-        let keys = self.keys();
         let key = keys.all.iter().find(|key| key.kid == kid).ok_or(Refused("another key"))?;
         let decoded = jsonwebtoken::decode::<Claims>(token, &key.verifying, &self.validation);
         decoded.map(|decoded| decoded.claims).map_err(|error| Refused(reason(&error)))
@@ -289,5 +302,7 @@ fn reason(error: &jsonwebtoken::errors::Error) -> &'static str {
     }
 }
 
+#[cfg(test)]
+mod attacks;
 #[cfg(test)]
 mod tests;

@@ -128,7 +128,7 @@ pub(super) async fn read_post(
     let place = app.admission.enter()?;
     let wires = wire::of_body(&body, bounds)?;
     let requests = if let Wires::Batch(wires) = &wires { wires.len() as u32 } else { 1 };
-    let caller = caller(app, parts);
+    let caller = Caller { in_batch: matches!(wires, Wires::Batch(_)), ..caller(app, parts) };
     app.admission.check_rate(&viewer, caller.address, requests)?;
     Ok(Asked { asker: Asker { viewer, caller, id_in_path: id, is_get: false }, wires, _place: place })
 }
@@ -152,7 +152,7 @@ pub(super) fn caller(app: &App, parts: &Parts) -> Caller {
     let address =
         peer.map(|Peer(peer)| auth::client_address(*peer, &parts.headers, &app.http.trusted_proxies));
     let agent = parts.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
-    Caller { address, user_agent: agent.map(Arc::from) }
+    Caller { address, user_agent: agent.map(Arc::from), in_batch: false }
 }
 
 pub(super) fn bounds(app: &App, viewer: &Viewer) -> Bounds {

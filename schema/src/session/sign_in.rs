@@ -150,6 +150,7 @@ pub(crate) async fn sign_in(Input(input): Input<SignInInput>, ctx: &Context) -> 
         return Ok(refused(error));
     }
     let email = input.email.trim().to_lowercase();
+    credentials::throttle_account(ctx, &email)?;
     let failed = |error: &entities::Error| FieldError::of_store(error, "session.sign_in");
     let account =
         user::credentials(ctx.store(), Named::Email(&email)).await.map_err(|error| failed(&error))?;

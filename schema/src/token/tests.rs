@@ -19,20 +19,20 @@ async fn keys() -> Vec<SigningKey> {
 }
 
 /// A server that knows one key.
-struct Server {
-    tokens: Tokens,
-    key: SigningKey,
+pub(super) struct Server {
+    pub(super) tokens: Tokens,
+    pub(super) key: SigningKey,
 }
 
 impl Server {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let keys = keys().await;
         let tokens = Tokens::new("xp-graph", "xp-graph");
         assert_eq!(tokens.install(&keys).as_ref(), Some(&keys[0].kid));
         Self { tokens, key: keys[0].clone() }
     }
 
-    fn signing(&self) -> EncodingKey {
+    pub(super) fn signing(&self) -> EncodingKey {
         EncodingKey::from_ec_der(&self.key.private_key)
     }
 
@@ -154,6 +154,18 @@ async fn a_remembered_token_still_ends() {
     let bearer = auth.tokens.verify(&token).expect("valid");
     auth.tokens.verified.insert(hash, Bearer { expires_at: clock::now(), ..bearer });
     assert_eq!(auth.tokens.verify(&token), Err(Refused("expired")));
+}
+
+/// Between the check of a token and its being remembered, its key may go.
+#[tokio::test]
+async fn what_a_key_that_is_gone_has_checked_is_not_remembered() {
+    let (auth, other) = (Server::new().await, Server::new().await);
+    let token = auth.mint(UserId::new(), Role::Editor);
+    let checked_by = auth.tokens.keys();
+    let bearer = auth.tokens.verify(&token).expect("valid");
+    auth.tokens.install(std::slice::from_ref(&other.key));
+    auth.tokens.remember(*blake3::hash(token.as_bytes()).as_bytes(), &bearer, &checked_by);
+    assert_eq!(auth.tokens.verify(&token), Err(Refused("another key")));
 }
 
 #[tokio::test]

@@ -140,6 +140,7 @@ pub(crate) async fn change_password(Input(input): Input<ChangePasswordInput>, ct
     let account = user::credentials(ctx.store(), Named::Id(user)).await.map_err(|error| failed(&error))?;
     let Some(account) = account else { return Err(FieldError::unauthenticated()) };
     let [email, name] = &account.known;
+    credentials::throttle_account(ctx, email)?;
     let wrong = || {
         let at = ["input", "currentPassword"];
         refused(UserError::new(UserErrorCode::InvalidCredentials, &at, "This is not the current password."))

@@ -85,6 +85,67 @@ async fn too_many_tries_say_when_the_next_one_is_worth_it() {
     assert!((1..=2).contains(&seconds), "{seconds}");
 }
 
+/// Passwords of many accounts from many addresses, faster than they can be checked: nobody is counted out, the queue is
+/// full.
+#[tokio::test]
+async fn a_flood_of_sign_ins_is_refused_with_the_time_to_come_back() {
+    let app = app_with(|config| config.http.request_timeout = Duration::from_mins(1)).await;
+    let tries = (0..80_u8).map(|index| {
+        let query = format!("mutation {{ signIn(input: {{ email: \"a{index}@b\", password: \"wrong\" }}) {{ userErrors {{ code }} }} }}");
+        let mut request = post_of(json!({ "query": query }).to_string());
+        request.extensions_mut().insert(server::Peer([10, 0, index, 1].into()));
+        send(&app, request)
+    });
+    let (mut checked, mut refused) = (0, 0);
+    for (status, headers, body) in futures_util::future::join_all(tries).await {
+        assert_eq!(status, 200);
+        if body["errors"].is_null() {
+            assert_eq!(body["data"]["signIn"]["userErrors"][0]["code"], "INVALID_CREDENTIALS");
+            checked += 1;
+        } else {
+            assert_eq!(body["errors"][0]["extensions"]["code"], "OVERLOADED", "{body}");
+            assert!(["1", "2"].map(|seconds| headers["retry-after"] == seconds).contains(&true), "{headers:?}");
+            refused += 1;
+        }
+    }
+    assert!(checked > 0 && refused > 0, "{checked} were checked, {refused} refused");
+}
+
+/// An array would be many tries in one request.
+#[tokio::test]
+async fn nobody_signs_in_signs_up_or_refreshes_in_an_array() {
+    let app = app_with(|config| config.http.max_batch = 10).await;
+    let bearer = format!("Bearer {}", token(&app, Role::Admin));
+    let array = |queries: &[&str]| {
+        let queries: Vec<_> = queries.iter().map(|query| json!({ "query": query })).collect();
+        with(post_of(json!(queries).to_string()), "authorization", &bearer)
+    };
+    let sign_in =
+        "mutation { signIn(input: { email: \"a@b\", password: \"wrong\" }) { userErrors { code } } }";
+    let each = [
+        sign_in,
+        "mutation { ...In } fragment In on Mutation { x: signIn(input: { email: \"a@b\", password: \"x\" }) { userErrors { code } } }",
+        "mutation { signUp(input: { email: \"a@b\", password: \"correct horse\", displayName: \"A\" }) { userErrors { code } } }",
+        "mutation { refreshSession(input: { refreshToken: \"x\" }) { userErrors { code } } }",
+        "{ __typename }",
+        "mutation { revokeAllSessions(input: {}) { userErrors { code } } }",
+    ];
+    for queries in [&each[..], &[sign_in]] {
+        let (status, _, body) = send(&app, array(queries)).await;
+        let answers = body.as_array().expect("an answer to each").iter();
+        let codes: Vec<_> =
+            answers.map(|answer| answer["errors"][0]["extensions"]["code"].as_str()).collect();
+        let refused = queries.len().min(4);
+        assert_eq!(
+            (status, &codes[..refused]),
+            (200, &[Some("BAD_USER_INPUT")][..].repeat(refused)[..]),
+            "{body}"
+        );
+        assert!(codes[refused..].iter().all(Option::is_none), "{body}");
+    }
+    assert_eq!(send(&app, post_of(json!({ "query": sign_in }).to_string())).await.2["errors"], Value::Null);
+}
+
 #[tokio::test]
 async fn gateways_find_the_public_keys() {
     let app = app().await;
