@@ -222,6 +222,10 @@ impl Filter {
         }
         if let Some(sessions) = &self.session_ids {
             sql.push(" AND t.session_id").any_id(sessions);
+            // Others' sessions are for administrators: to the rest, one of those is as good as none.
+            if let (false, Some(user)) = (scope.administers(), scope.user()) {
+                sql.push(" AND t.user_id = ").bind(user);
+            }
         }
         if let Some(accuracy) = self.max_accuracy {
             sql.push(" AND t.accuracy <= ").bind(accuracy);

@@ -1,6 +1,9 @@
 //! Every mutation of the schema, with an input that works, who may run it, and what the others are told. Each is run by
 //! every role: who may leaves exactly one entry in the activity log, who may not leaves nothing. A mutation of the
-//! schema that is not listed here fails. Not here: what each mutation does in detail.
+//! schema that is not listed here fails. The same on what belongs to somebody else is in `foreign`. Not here: what each
+//! mutation does in detail.
+
+mod foreign;
 
 use entities::{
     clock,

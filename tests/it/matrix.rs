@@ -2,12 +2,17 @@
 //! role. What each may see is written down here once more, from the access rules and not from the code, and compared
 //! with what the graph answers. A field of the schema without a rule fails. Not here: mutations (`catalogue`).
 
+mod arguments;
+mod events;
+mod lists;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use entities::{id::UserId, user::Role};
 use serde_json::{Map, Value, json};
 
-use crate::harness::{Client, Shape, TestApp, shape, text};
+use crate::harness::{Client, Reply, Shape, TestApp, shape, text};
+use lists::LISTS;
 
 /// Who asks.
 #[derive(Clone, Copy, Debug)]
@@ -294,8 +299,44 @@ fn expected(who: Who, type_name: &str, whole: &Value) -> Value {
     Value::Object(seen)
 }
 
-/// Every object of the world: its type and what the service sees of it.
-async fn world(app: &TestApp) -> Vec<(&'static str, Value)> {
+/// What is looked at, and by whom it is answered.
+struct World {
+    /// Reads everything from the database.
+    app: TestApp,
+    /// The same database behind a cache, which all roles share.
+    cached: TestApp,
+    /// Every object: its type and what the service sees of it.
+    objects: Vec<(&'static str, Value)>,
+}
+
+impl World {
+    async fn of(app: TestApp) -> Self {
+        let (cached, objects) = (app.with_cache().await, objects(&app).await);
+        Self { app, cached, objects }
+    }
+
+    fn of_type<'a>(&'a self, type_name: &'a str) -> impl Iterator<Item = &'a Value> {
+        self.objects.iter().filter(move |(name, _)| *name == type_name).map(|(_, whole)| whole)
+    }
+
+    /// Asks without the cache, and twice with it: what is remembered of the first answer, or of anybody else's, must not
+    /// change a byte.
+    async fn run(&self, who: Who, query: &str, variables: &Value) -> Reply {
+        let plain = who.client(&self.app).run(query, variables.clone()).await;
+        for cache in ["cold", "warm"] {
+            let cached = who.client(&self.cached).run(query, variables.clone()).await;
+            assert_eq!(cached.body, plain.body, "{who:?}, {cache} cache: {query}");
+        }
+        plain
+    }
+
+    async fn ask(&self, who: Who, query: &str, variables: &Value) -> Value {
+        self.run(who, query, variables).await.expect_data(query)
+    }
+}
+
+/// Every object: its type and what the service sees of it.
+async fn objects(app: &TestApp) -> Vec<(&'static str, Value)> {
     let selection = |type_name| everything(type_name, known);
     let query = format!(
         "{{ users(first: 100) {{ nodes {{ {} sessions(first: 100) {{ nodes {{ id }} }} }} }} }}",
@@ -350,6 +391,14 @@ struct Tally {
 }
 
 impl Tally {
+    /// One cell that is right or wrong.
+    fn expect(&mut self, holds: bool, wrong: impl FnOnce() -> String) {
+        self.cells += 1;
+        if !holds {
+            self.wrong.push(wrong());
+        }
+    }
+
     /// Compares what `who` got of an object on one way with what the rules say.
     fn check(&mut self, who: Who, way: &str, type_name: &str, whole: &Value, got: &Value) {
         let fields = rules_of(type_name);
@@ -373,19 +422,10 @@ impl Tally {
     }
 }
 
-/// Asks twice: what is remembered of the first answer must not change the second.
-async fn ask(client: &Client<'_>, query: &str, variables: &Value) -> Value {
-    let first = client.run(query, variables.clone()).await;
-    let second = client.run(query, variables.clone()).await;
-    assert_eq!(first.body, second.body);
-    first.expect_data(query)
-}
-
 /// By `_entities` and by `nodes`.
-async fn by_id(who: Who, app: &TestApp, objects: &[(&'static str, Value)], tally: &mut Tally) {
-    let client = who.client(app);
+async fn by_id(who: Who, world: &World, tally: &mut Tally) {
     let fragments: Vec<String> = RULES.iter().map(|(name, _)| everything(name, ids_only)).collect();
-    for objects in objects.chunks(100) {
+    for objects in world.objects.chunks(100) {
         // Fields of one name and several types cannot stand in one document, so each type has its own.
         for (type_name, fragment) in RULES.iter().map(|(name, _)| *name).zip(&fragments) {
             let of_type: Vec<_> = objects.iter().filter(|(name, _)| *name == type_name).collect();
@@ -397,7 +437,7 @@ async fn by_id(who: Who, app: &TestApp, objects: &[(&'static str, Value)], tally
             let query = format!(
                 "query($ids: [ID!]!, $r: [_Any!]!) {{ nodes(ids: $ids) {{ {fragment} }} _entities(representations: $r) {{ {fragment} }} }}"
             );
-            let data = ask(&client, &query, &json!({ "ids": ids, "r": r })).await;
+            let data = world.ask(who, &query, &json!({ "ids": ids, "r": r })).await;
             for (index, (_, whole)) in of_type.iter().enumerate() {
                 for way in ["nodes", "_entities"] {
                     tally.check(who, way, type_name, whole, &data[way][index]);
@@ -408,8 +448,7 @@ async fn by_id(who: Who, app: &TestApp, objects: &[(&'static str, Value)], tally
 }
 
 /// By the root's own field of the type and by `node`; by e-mail where there is one.
-async fn direct(who: Who, app: &TestApp, objects: &[(&'static str, Value)], tally: &mut Tally) {
-    let client = who.client(app);
+async fn direct(who: Who, world: &World, tally: &mut Tally) {
     for (type_name, _) in RULES {
         let own = match type_name {
             "User" => "user",
@@ -419,125 +458,45 @@ async fn direct(who: Who, app: &TestApp, objects: &[(&'static str, Value)], tall
             _ => "node",
         };
         let fragment = everything(type_name, ids_only);
-        let of_type: Vec<_> = objects.iter().filter(|(name, _)| *name == type_name).collect();
+        let of_type: Vec<_> = world.of_type(type_name).collect();
         for some in of_type.chunks(10) {
-            let asked = some.iter().enumerate().map(|(index, (_, whole))| {
+            let asked = some.iter().enumerate().map(|(index, whole)| {
                 let id = &whole["id"];
                 format!("a{index}: {own}(id: {id}) {{ ...All }} n{index}: node(id: {id}) {{ ...All }}")
             });
             let asked = asked.collect::<Vec<_>>().join(" ");
             let query = format!("{{ {asked} }} fragment All on {type_name} {{ {fragment} }}");
-            let data = ask(&client, &query, &json!({})).await;
-            for (index, (_, whole)) in some.iter().enumerate() {
+            let data = world.ask(who, &query, &json!({})).await;
+            for (index, whole) in some.iter().enumerate() {
                 tally.check(who, own, type_name, whole, &data[format!("a{index}")]);
                 tally.check(who, "node", type_name, whole, &data[format!("n{index}")]);
             }
         }
     }
     let fragment = everything("User", ids_only);
-    let query = format!("query($e: String!) {{ userBy(lookup: {{ email: $e }}) {{ {fragment} }} }}");
-    for (_, whole) in objects.iter().filter(|(name, _)| *name == "User") {
-        let data = ask(&client, &query, &json!({ "e": whole["email"] })).await;
-        if who.manages() || who.owns(whole) {
-            tally.check(who, "userBy", "User", whole, &data["userBy"]);
-        } else {
-            tally.cells += 1;
-            if !data["userBy"].is_null() {
-                tally.wrong.push(format!("{who:?} found {} by e-mail", whole["id"]));
+    let query = format!(
+        "query($e: String!, $r: [_Any!]!) {{ userBy(lookup: {{ email: $e }}) {{ {fragment} }} _entities(representations: $r) {{ {fragment} }} }}"
+    );
+    for whole in world.of_type("User") {
+        let r = json!([{ "__typename": "User", "email": whole["email"] }]);
+        let data = world.ask(who, &query, &json!({ "e": whole["email"], "r": r })).await;
+        for (way, found) in [("userBy", &data["userBy"]), ("_entities by email", &data["_entities"][0])] {
+            if who.manages() || who.owns(whole) {
+                tally.check(who, way, "User", whole, found);
+            } else {
+                tally.expect(found.is_null(), || format!("{who:?} found {} by {way}", whole["id"]));
             }
-        }
-    }
-}
-
-/// The lists that lead to objects of a type: from the root, or from objects of another type.
-const LISTS: [(&str, &str, &str); 12] = [
-    ("Query", "users", "User"),
-    ("Query", "forms", "Form"),
-    ("Query", "latestLocations", "Location"),
-    ("Query", "activityLogs", "ActivityLog"),
-    ("User", "sessions", "Session"),
-    ("User", "forms", "Form"),
-    ("User", "submissions", "Submission"),
-    ("User", "locations", "Location"),
-    ("User", "activity", "ActivityLog"),
-    ("Session", "locations", "Location"),
-    ("Form", "versions", "FormVersion"),
-    ("Form", "submissions", "Submission"),
-];
-
-/// By every connection: its nodes, its edges, its count.
-async fn by_lists(who: Who, app: &TestApp, objects: &[(&'static str, Value)], tally: &mut Tally) {
-    let client = who.client(app);
-    for (parent, list, type_name) in LISTS {
-        let fragment = everything(type_name, ids_only);
-        let all: BTreeMap<String, &Value> = objects
-            .iter()
-            .filter(|(name, _)| *name == type_name)
-            .map(|(_, whole)| (text(&whole["id"]), whole))
-            .collect();
-        let first = if type_name == "Location" { 1_000 } else { 100 };
-        let selection = format!(
-            "{list}(first: {first}) {{ totalCount nodes {{ {fragment} }} edges {{ cursor node {{ id }} }}
-             pageInfo {{ hasNextPage hasPreviousPage startCursor endCursor }} }}"
-        );
-        let mut found = Vec::new();
-        if parent == "Query" {
-            let data = ask(&client, &format!("{{ {selection} }}"), &json!({})).await;
-            // The newest positions are some of all; of the others nothing that is seen is missing.
-            if list != "latestLocations" {
-                let seen = all.values().filter(|whole| who.sees(type_name, whole)).count();
-                tally.cells += 1;
-                if data[list]["totalCount"] != seen {
-                    tally
-                        .wrong
-                        .push(format!("{who:?} counts {} {list}, not {seen}", data[list]["totalCount"]));
-                }
-            }
-            found.push(data[list].clone());
-        } else {
-            let ids: Vec<&Value> =
-                objects.iter().filter(|(name, _)| *name == parent).map(|(_, whole)| &whole["id"]).collect();
-            for ids in ids.chunks(10) {
-                let query = format!(
-                    "query($ids: [ID!]!) {{ nodes(ids: $ids) {{ ... on {parent} {{ {selection} }} }} }}"
-                );
-                let data = ask(&client, &query, &json!({ "ids": ids })).await;
-                let parents = data["nodes"].as_array().expect("a list").iter();
-                found.extend(parents.filter(|parent| !parent.is_null()).map(|parent| parent[list].clone()));
-            }
-        }
-        for connection in found {
-            let nodes = connection["nodes"].as_array().expect("nodes");
-            for node in nodes {
-                tally.check(who, &format!("{parent}.{list}"), type_name, all[&text(&node["id"])], node);
-                if !who.sees(type_name, all[&text(&node["id"])]) {
-                    tally.wrong.push(format!("{who:?} sees {node} in {parent}.{list}"));
-                }
-            }
-            let edges = connection["edges"].as_array().expect("edges").iter();
-            let of_edges: Vec<&Value> = edges.map(|edge| &edge["node"]["id"]).collect();
-            let of_nodes: Vec<&Value> = nodes.iter().map(|node| &node["id"]).collect();
-            let page = &connection["pageInfo"];
-            tally.cells += 4;
-            assert_eq!(of_edges, of_nodes);
-            assert_eq!(connection["totalCount"], nodes.len(), "{who:?} {parent}.{list}");
-            assert_eq!((&page["hasNextPage"], &page["hasPreviousPage"]), (&json!(false), &json!(false)));
-            let cursor = |edge: Option<&Value>| edge.map_or(Value::Null, |edge| edge["cursor"].clone());
-            let edges = connection["edges"].as_array().expect("edges");
-            assert_eq!(page["startCursor"], cursor(edges.first()));
-            assert_eq!(page["endCursor"], cursor(edges.last()));
         }
     }
 }
 
 /// The fields of the root that say who asks.
-async fn oneself(who: Who, app: &TestApp, objects: &[(&'static str, Value)], tally: &mut Tally) {
+async fn oneself(who: Who, world: &World, tally: &mut Tally) {
     let fragment = everything("User", ids_only);
-    let data =
-        ask(&who.client(app), &format!("{{ me {{ {fragment} }} currentSession {{ id }} }}"), &json!({}))
-            .await;
-    match objects.iter().find(|(name, whole)| *name == "User" && who.owns(whole)) {
-        Some((_, own)) => tally.check(who, "me", "User", own, &data["me"]),
+    let query = format!("{{ me {{ {fragment} }} currentSession {{ id }} }}");
+    let data = world.ask(who, &query, &json!({})).await;
+    match world.of_type("User").find(|whole| who.owns(whole)) {
+        Some(own) => tally.check(who, "me", "User", own, &data["me"]),
         None => assert!(data["me"].is_null()),
     }
     assert!(data["currentSession"].is_null(), "the tokens of these tests have no session");
@@ -548,23 +507,25 @@ async fn everybody_sees_what_the_rules_say_on_every_way() {
     for app in TestApp::both_own().await {
         let editor = "(select id from users where email = 'editor@example.com')";
         app.sql(&format!("update forms set owner_id = {editor} where status in ('DRAFT', 'CLOSED')")).await;
-        let objects = world(&app).await;
+        let world = World::of(app).await;
         // The world has both kinds: what the collector sees, and what not.
         let who = Who::Account(Role::Collector);
         for (type_name, _) in RULES.into_iter().skip(1) {
-            let of_type: Vec<_> = objects.iter().filter(|(name, _)| *name == type_name).collect();
-            let seen = of_type.iter().filter(|(_, whole)| who.sees(type_name, whole)).count();
-            assert!((1..of_type.len()).contains(&seen), "{seen} of {} {type_name}", of_type.len());
+            let all = world.of_type(type_name).count();
+            let seen = world.of_type(type_name).filter(|whole| who.sees(type_name, whole)).count();
+            assert!((1..all).contains(&seen), "{seen} of {all} {type_name}");
         }
         let mut tally = Tally::default();
         for who in Who::ALL {
-            by_id(who, &app, &objects, &mut tally).await;
-            direct(who, &app, &objects, &mut tally).await;
-            by_lists(who, &app, &objects, &mut tally).await;
-            oneself(who, &app, &objects, &mut tally).await;
+            by_id(who, &world, &mut tally).await;
+            direct(who, &world, &mut tally).await;
+            lists::walk(who, &world, &mut tally).await;
+            oneself(who, &world, &mut tally).await;
+            events::follow(who, &world, &mut tally).await;
         }
+        arguments::ask(&world, &mut tally).await;
         let Tally { cells, wrong } = tally;
-        println!("{cells} cells over {} objects, {} wrong", objects.len(), wrong.len());
+        println!("{cells} cells over {} objects, {} wrong", world.objects.len(), wrong.len());
         assert!(
             wrong.is_empty(),
             "{} of {cells} cells are wrong:\n{}",
@@ -613,10 +574,7 @@ fn gaps(shape: &Shape) -> BTreeSet<String> {
                 // Each is run by each role in `catalogue`, with all fields of its payload.
                 ("Mutation", _) => crate::catalogue::runs(field),
                 ("PageInfo" | "InputError" | "SubmissionDataError" | "_Service", _) => true,
-                // Each event is read under the rights of its viewer at that moment: `live` holds that.
-                ("Subscription", _) => {
-                    ["submissionChanged", "locationUpdated", "sessionEnded"].contains(&field.as_str())
-                }
+                ("Subscription", _) => events::follows(field),
                 // All fields are selected whenever their mutation runs there.
                 (name, _) if name.ends_with("Payload") || name.ends_with("Result") => true,
                 (name, _) if name.ends_with("Connection") => {
