@@ -11,7 +11,7 @@ mod tools;
 
 use std::{fmt, io::Write as _, path::PathBuf, process::ExitCode, time::Duration};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use entities::{seed::Size, user::Role};
 use xp::config::{
     Mode,
@@ -24,7 +24,7 @@ const EXIT_CODES: &str = "Exit codes:\n  0  done\n  1  it failed (database, port
 
 /// XP Graph: a GraphQL federation subgraph over forms, submissions, locations and activity.
 #[derive(Debug, Parser)]
-#[command(name = "xp", version, about, after_help = EXIT_CODES, args_conflicts_with_subcommands = false)]
+#[command(name = "xp", version, about, args_conflicts_with_subcommands = false)]
 struct Cli {
     /// Without a command: `xp dev`.
     #[command(subcommand)]
@@ -185,7 +185,7 @@ impl Failure {
 
 /// Runs the command line.
 pub(crate) fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::from_arg_matches(&command().get_matches()).unwrap_or_else(|error| error.exit());
     let result = match runtime() {
         Ok(runtime) => {
             let result = runtime.block_on(run(cli));
@@ -205,6 +205,15 @@ pub(crate) fn main() -> ExitCode {
             ExitCode::from(code)
         }
     }
+}
+
+/// The command line; the help of every command names the exit codes.
+fn command() -> clap::Command {
+    with_exit_codes(Cli::command())
+}
+
+fn with_exit_codes(command: clap::Command) -> clap::Command {
+    command.after_help(EXIT_CODES).mut_subcommands(with_exit_codes)
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
@@ -305,15 +314,22 @@ fn role(text: &str) -> Result<Role, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     #[test]
     fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]
-    fn the_help_names_the_exit_codes() {
-        assert!(Cli::command().render_help().to_string().contains("2  wrong usage or configuration"));
+    fn the_help_of_every_command_names_the_exit_codes() {
+        fn check(command: &mut clap::Command) -> usize {
+            let help = command.render_long_help().to_string();
+            assert!(help.contains("2  wrong usage or configuration"), "{}: {help}", command.get_name());
+            1 + command.get_subcommands_mut().map(check).sum::<usize>()
+        }
+        let mut command = command();
+        command.build();
+        let commands = check(&mut command);
+        assert!(commands > 20, "{commands} commands");
     }
 }

@@ -118,11 +118,15 @@ for (const example of EXAMPLES) {
 
 for (const example of LIVE) {
   test(`the example "${example}" opens in a new tab and waits for events`, async () => {
-    const waits = page.waitForEvent("websocket");
+    // Listened to from its first moment: the answer may be there before anything here runs again.
+    const acknowledged = new Promise((done) => {
+      page.once("websocket", (socket) => {
+        socket.on("framereceived", ({ payload }) => payload.includes("connection_ack") && done());
+      });
+    });
     await page.getByRole("button", { name: "Examples" }).click();
     await page.getByRole("menuitem", { name: example }).click();
-    const socket = await waits;
-    await socket.waitForEvent("framereceived", ({ payload }) => payload.includes("connection_ack"));
+    await acknowledged;
     if (example === LIVE[0]) {
       await expectSubscription();
       await record(47.25);

@@ -135,6 +135,76 @@ async fn an_operator_mints_and_inspects_tokens_and_changes_keys() {
     }
 }
 
+/// With `--json` each command prints one JSON value and nothing else; failures stay text on standard error.
+#[tokio::test]
+async fn every_command_answers_in_json_where_it_is_asked_to() {
+    let url = db::own_sqlite().await;
+    let json = |arguments: &[&str], input: &str| -> Value {
+        let out = done(&url, &[arguments, &["--json"]].concat(), input);
+        serde_json::from_str(&out).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {out}"))
+    };
+    let create = ["user", "create", "--email", "a@example.com", "--role", "editor", "--password-file", "-"];
+    let made = json(&create, PASSWORD);
+    let id = made["id"].as_str().expect("an id");
+    assert!(entities::id::UserId::parse(id).is_some(), "{made}");
+    for change in [
+        &["user", "role", "a@example.com", "viewer"][..],
+        &["user", "disable", "a@example.com"],
+        &["user", "enable", id],
+    ] {
+        assert_eq!(json(change, ""), json!({ "id": id }), "{change:?}");
+    }
+    let minted = json(&["token", "mint", "--user", id, "--ttl-seconds", "60"], "");
+    assert_eq!(minted["ttlSeconds"], 60);
+    assert!(minted["expiresAt"].is_string());
+    let said = json(&["token", "inspect"], minted["token"].as_str().expect("a token"));
+    assert_eq!(
+        (&said["valid"], &said["refused"], &said["claims"]["sub"]),
+        (&json!(true), &Value::Null, &json!(id))
+    );
+    let kid = json(&["keys", "rotate"], "")["kid"].clone();
+    let keys = json(&["keys", "list"], "");
+    assert_eq!(
+        (&keys[0]["kid"], &keys[0]["state"], &keys[1]["state"]),
+        (&kid, &json!("next"), &json!("active"))
+    );
+    assert!(keys[0]["signsFrom"].is_string());
+    let revoked = json(&["keys", "revoke", kid.as_str().expect("text")], "");
+    assert_eq!(revoked, json!({ "revoked": kid }));
+    for (arguments, wanted) in [
+        (&["user", "role", "nobody@example.com", "viewer", "--json"][..], 1),
+        (&["user", "role", "a@example.com", "root", "--json"], 2),
+        (&["user", "create", "--email", "b", "--role", "viewer", "--password-file", "-", "--json"], 2),
+        (
+            &[
+                "user",
+                "create",
+                "--email",
+                "b@example.com",
+                "--role",
+                "viewer",
+                "--password-file",
+                "/nowhere",
+                "--json",
+            ],
+            1,
+        ),
+        (&["token", "mint", "--user", "nobody@example.com", "--json"], 1),
+        (&["token", "mint", "--user", id, "--ttl-seconds", "86401", "--json"], 2),
+        (&["token", "mint", "--json"], 2),
+        (&["keys", "revoke", "nonsense", "--json"], 1),
+        (&["keys", "nonsense"], 2),
+        (&["user", "disable", "--set", "nonsense=1", "a@example.com"], 2),
+    ] {
+        let (code, said) = refused(&url, arguments, &[]);
+        assert_eq!((code, said.is_empty()), (wanted, false), "{arguments:?}: {said}");
+    }
+    let blocked = |arguments: &[&str]| refused(&url, arguments, &[]);
+    done(&url, &["user", "disable", id], "");
+    let (code, said) = blocked(&["token", "mint", "--user", id]);
+    assert!(code == 1 && said.contains("is blocked"), "{said}");
+}
+
 #[tokio::test]
 async fn production_refuses_what_is_good_for_development_only() {
     let url = db::own_sqlite().await;
