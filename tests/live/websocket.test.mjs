@@ -109,6 +109,12 @@ test("the socket of a session that is ended is closed within a second", async ()
   await xp.expectSubscriptions("websocket", 0);
 });
 
+test("the socket of a token that runs out is closed", async () => {
+  const socket = await greeted(await xp.mint("collector@example.com", 3));
+  socket.say({ id: "1", type: "subscribe", payload: { query: MOVED } });
+  assert.deepEqual(await socket.closed, [4401, "The access token has expired"]);
+});
+
 test("a new token of the same session keeps the socket, another's closes it", async () => {
   const { token, refresh } = await xp.signIn("COLLECTOR");
   const socket = await greeted(token);

@@ -1,11 +1,12 @@
 // A server of the test's own: XP_BINARY is the program. It runs in an empty folder with demo data, on a free port.
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
+import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import { promisify } from "node:util";
 
 const binary = process.env.XP_BINARY;
 assert.ok(binary, "XP_BINARY is not set: it names the program under test");
@@ -56,6 +57,14 @@ class Xp {
     const { signIn } = await this.ask(undefined, query, { input: { email: me.email, password: PASSWORD } });
     assert.deepEqual(signIn.userErrors, []);
     return { token: signIn.accessToken, refresh: signIn.refreshToken, session: signIn.session.id, user: signIn.user.id };
+  }
+
+  /** A token of a demo account that ends after so many seconds. */
+  async mint(email, seconds) {
+    const env = { DATABASE_URL: "sqlite:xp-dev.db", XP_AUTH_SECRET: "development: everybody knows this secret" };
+    const mint = ["token", "mint", "--user", email, "--ttl-seconds", String(seconds)];
+    const { stdout } = await promisify(execFile)(binary, mint, { cwd: this.home, env });
+    return stdout.trim();
   }
 
   async goTo(token, latitude, longitude = 13.4) {
