@@ -2,14 +2,17 @@
 //! of this process get them here; caches, live queries and the end of sessions follow from them. Not here: how the
 //! news reaches other nodes (`relay`), who may see a changed row (the reader decides that when it reads the row).
 
-use std::sync::Arc;
+use std::{ops::Deref, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
 pub(crate) mod relay;
 
-use crate::id::{FormId, LocationId, SessionId, SubmissionId, UserId};
+use crate::{
+    cache::Moment,
+    id::{FormId, LocationId, SessionId, SubmissionId, UserId},
+};
 
 /// One changed row. Carries ids only: whoever cares reads the row, under its own rights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -62,7 +65,34 @@ pub enum Change {
 }
 
 /// The changes of one transaction.
-pub type Changes = Arc<[Change]>;
+#[derive(Clone, Debug)]
+pub struct Changes {
+    all: Arc<[Change]>,
+    /// When it was written, where nodes share a cache. News may travel faster than what the cache follows: who reads a
+    /// changed row because of them must not get what was there before.
+    pub written: Option<Moment>,
+}
+
+impl Changes {
+    /// Changes written at a moment.
+    pub(crate) fn new(all: impl Into<Arc<[Change]>>, written: Option<Moment>) -> Self {
+        Self { all: all.into(), written }
+    }
+}
+
+impl Deref for Changes {
+    type Target = [Change];
+
+    fn deref(&self) -> &[Change] {
+        &self.all
+    }
+}
+
+impl<const N: usize> From<[Change; N]> for Changes {
+    fn from(all: [Change; N]) -> Self {
+        Self::new(all, None)
+    }
+}
 
 /// Transactions that a slow listener may be behind before it loses some.
 const BACKLOG: usize = 4_096;
@@ -85,7 +115,7 @@ impl Announcer {
     pub fn announce(&self, changes: Changes) {
         if !changes.is_empty() {
             // Fails only when nobody listens.
-            let _ = self.own.send(Arc::clone(&changes));
+            let _ = self.own.send(changes.clone());
             self.pass_on(changes);
         }
     }

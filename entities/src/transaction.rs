@@ -10,7 +10,7 @@ use tokio::sync::OwnedMutexGuard;
 
 use crate::{
     activity::Entry,
-    change::Change,
+    change::{Change, Changes},
     error::Error,
     revocation::{self, Revocation},
     sql::{Cell, Cells, Sql},
@@ -117,13 +117,12 @@ impl Transaction {
             drop(turn);
             if result.is_ok() {
                 // Before the caller hears of the write: who reads after the answer must not get older data.
-                if let (Some(moment), Some(recorder)) =
-                    (store.cache().changed(&changes).await, store.recorder())
-                {
+                let written = store.cache().changed(&changes).await;
+                if let (Some(moment), Some(recorder)) = (written, store.recorder()) {
                     recorder.set_wrote(moment);
                 }
                 revocation::announce(&store, &revoked);
-                store.announcer().announce(changes.into());
+                store.announcer().announce(Changes::new(changes, written));
             }
             result
         });

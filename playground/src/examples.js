@@ -10,13 +10,18 @@ const ORDER = [
   ...["create-form", "update-form", "save-form-draft", "publish-form", "set-form-status"],
   ...["create-submission", "create-submissions"],
   ...["record-locations", "location-updated", "submission-changed", "session-ended"],
+  ...["sign-up", "sign-in", "refresh-session", "sign-out"],
+  ...["rename-session", "revoke-session", "revoke-all-sessions"],
+  ...["update-profile", "change-password", "create-user", "update-user"],
 ];
 const IDS = /* GraphQL */ `query ExampleIds($first: Int) {
   users(first: $first) { nodes { id } }
   forms(first: 1) { nodes { id } }
+  me { sessions(first: 1, activeOnly: true) { nodes { id } } }
 }`;
 const USER_ID = '"$userId"';
 const FORM_ID = '"$formId"';
+const SESSION_ID = '"$sessionId"';
 const NOW = /"\$now"/g;
 const REPRESENTATIONS = /"\$userRepresentations:(\d+)"/;
 
@@ -36,7 +41,7 @@ export const examples = ORDER.map((name) => {
 /** The example's variables with ids in place of its placeholders, asked from the server once; `problem` says why not. */
 export async function fillVariables(example, endpoint, headers) {
   const many = REPRESENTATIONS.exec(example.variables);
-  const needsIds = many || [USER_ID, FORM_ID].some((placeholder) => example.variables.includes(placeholder));
+  const needsIds = many || [USER_ID, FORM_ID, SESSION_ID].some((placeholder) => example.variables.includes(placeholder));
   if (!needsIds) return { variables: fill(example.variables, {}) };
   try {
     const ids = await someIds(endpoint, headers, many ? Number(many[1]) : 1);
@@ -46,20 +51,21 @@ export async function fillVariables(example, endpoint, headers) {
   }
 }
 
-function fill(text, { users = [], forms = [] }) {
+function fill(text, { users = [], forms = [], sessions = [] }) {
   if (!text) return text;
   const representations = users.map((id) => ({ __typename: "User", id }));
   const filled = text
     .replace(USER_ID, JSON.stringify(users[0] ?? ""))
     .replaceAll(FORM_ID, JSON.stringify(forms[0] ?? ""))
+    .replace(SESSION_ID, JSON.stringify(sessions[0] ?? ""))
     .replace(NOW, JSON.stringify(new Date().toISOString()))
     .replace(REPRESENTATIONS, JSON.stringify(representations));
   return JSON.stringify(JSON.parse(filled), null, 2);
 }
 
 async function someIds(endpoint, headers, first) {
-  const { users, forms } = await ask(endpoint, headers, IDS, { first });
+  const { users, forms, me } = await ask(endpoint, headers, IDS, { first });
   if (!users?.nodes.length) throw new Error("this account sees no users");
   const ids = ({ nodes }) => nodes.map(({ id }) => id);
-  return { users: ids(users), forms: ids(forms) };
+  return { users: ids(users), forms: ids(forms), sessions: me ? ids(me.sessions) : [] };
 }

@@ -21,16 +21,13 @@ impl ScalarType for DateTime {
         let Value::String(text) = &value else {
             return Err(InputValueError::custom("a DateTime is a string such as \"2026-01-02T03:04:05Z\""));
         };
-        match ChronoDateTime::parse_from_rfc3339(text) {
-            Ok(time) => Ok(Self(time.with_timezone(&Utc))),
-            Err(_) => {
-                Err(InputValueError::custom("a DateTime looks like \"2026-01-02T03:04:05Z\" (RFC 3339)"))
-            }
-        }
+        let time = read_time(text);
+        let message = "a DateTime looks like \"2026-01-02T03:04:05Z\" (RFC 3339)";
+        time.map(Self).ok_or_else(|| InputValueError::custom(message))
     }
 
     fn is_valid(value: &Value) -> bool {
-        matches!(value, Value::String(text) if ChronoDateTime::parse_from_rfc3339(text).is_ok())
+        matches!(value, Value::String(text) if read_time(text).is_some())
     }
 
     fn to_value(&self) -> Value {
@@ -38,6 +35,14 @@ impl ScalarType for DateTime {
         write_time(self.0, &mut out);
         Value::String(String::from_utf8(out).expect("digits are UTF-8"))
     }
+}
+
+/// A time that can be written again: an offset at either end of time leads to a year that cannot. A leap second, which
+/// the databases do not know, is the end of the second before it.
+fn read_time(text: &str) -> Option<Time> {
+    let time = ChronoDateTime::parse_from_rfc3339(text).ok()?.with_timezone(&Utc);
+    let time = if time.nanosecond() < 1_000_000_000 { time } else { time.with_nanosecond(999_999_999)? };
+    (0..=9999).contains(&time.year()).then_some(time)
 }
 
 /// The scalar `JSON` as an input; answers are written from the database's own text (`Leaf for Json`).
@@ -308,6 +313,24 @@ mod tests {
         assert_eq!(json(&time("2026-01-02T10:04:05.1+07:00")), r#""2026-01-02T03:04:05.100000Z""#);
         assert_eq!(json(&time("0001-01-01T00:00:00Z")), r#""0001-01-01T00:00:00.000000Z""#);
         assert_eq!(json(&time("1999-12-31T23:59:59.999999Z")), r#""1999-12-31T23:59:59.999999Z""#);
+    }
+
+    #[test]
+    fn times_that_cannot_be_written_again_are_not_read() {
+        let read =
+            |text: &str| DateTime::parse(Value::String(text.to_owned())).ok().map(|time| json(&time.0));
+        let written = |text: &str| Some(format!("\"{text}\""));
+        assert_eq!(read("2016-12-31T23:59:60.5Z"), written("2016-12-31T23:59:59.999999Z"));
+        assert_eq!(read("9999-12-31T23:59:59Z"), written("9999-12-31T23:59:59.000000Z"));
+        for text in [
+            "0000-01-01T00:00:00+14:00",
+            "9999-12-31T23:59:59-00:01",
+            "10000-01-01T00:00:00Z",
+            "2026-02-30T00:00:00Z",
+        ] {
+            assert_eq!(read(text), None, "{text}");
+            assert!(!DateTime::is_valid(&Value::String(text.to_owned())), "{text}");
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ use async_graphql::{
     registry::{MetaField, MetaInputValue, MetaType, ObjectBuilder, Registry},
 };
 use entities::{
+    Moment,
     change::{Change, Changes},
     scope::Scope,
 };
@@ -213,8 +214,8 @@ struct Subscribed {
     prepared: Prepared,
     interest: Box<dyn Interest>,
     changes: Receiver<Changes>,
-    /// What concerns it in the transaction that was announced last.
-    pending: VecDeque<Change>,
+    /// What concerns it in the transaction that was announced last, and when that was written.
+    pending: VecDeque<(Change, Option<Moment>)>,
     lost: bool,
 }
 
@@ -254,8 +255,8 @@ fn selected(prepared: &Prepared) -> Result<Selected<'_>, RequestError> {
 impl Subscribed {
     async fn next(&mut self) -> Option<Reply> {
         loop {
-            while let Some(change) = self.pending.pop_front() {
-                if let Some(reply) = self.event(&change).await {
+            while let Some((change, written)) = self.pending.pop_front() {
+                if let Some(reply) = self.event(&change, written).await {
                     return Some(reply);
                 }
             }
@@ -265,7 +266,7 @@ impl Subscribed {
             match self.changes.recv().await {
                 Ok(changes) => {
                     let concerns = changes.iter().filter(|change| self.interest.concerns(change));
-                    self.pending.extend(concerns);
+                    self.pending.extend(concerns.map(|change| (*change, changes.written)));
                 }
                 Err(RecvError::Closed) => return None,
                 Err(RecvError::Lagged(_)) => {
@@ -277,9 +278,12 @@ impl Subscribed {
         }
     }
 
-    async fn event(&self, change: &Change) -> Option<Reply> {
-        let recorder = Arc::default();
-        let ctx = self.graph.inner.context(self.viewer.clone(), Caller::default(), Arc::clone(&recorder));
+    async fn event(&self, change: &Change, written: Option<Moment>) -> Option<Reply> {
+        let (inner, recorder) = (&self.graph.inner, Arc::default());
+        let mut ctx = inner.context(self.viewer.clone(), Caller::default(), Arc::clone(&recorder));
+        if let Some(moment) = written {
+            ctx.batcher = inner.batcher(&inner.store.not_before(moment), Arc::clone(&recorder));
+        }
         let selected = selected(&self.prepared).ok()?;
         let event = self.interest.event(change, self.prepared.planner(), &selected, &ctx);
         let (mut body, errors) = event.await?;

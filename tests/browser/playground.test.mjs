@@ -118,12 +118,7 @@ for (const example of EXAMPLES) {
 
 for (const example of LIVE) {
   test(`the example "${example}" opens in a new tab and waits for events`, async () => {
-    // Listened to from its first moment: the answer may be there before anything here runs again.
-    const acknowledged = new Promise((done) => {
-      page.once("websocket", (socket) => {
-        socket.on("framereceived", ({ payload }) => payload.includes("connection_ack") && done());
-      });
-    });
+    const acknowledged = acknowledgement();
     await page.getByRole("button", { name: "Examples" }).click();
     await page.getByRole("menuitem", { name: example }).click();
     await acknowledged;
@@ -191,6 +186,20 @@ test("nothing went to another host, and the console stayed silent", () => {
   assert.deepEqual(elsewhere, []);
   assert.deepEqual(complaints, []);
 });
+
+/** Done when a new socket has been told `connection_ack`; listens from the first frame on, since that may be it. */
+function acknowledgement() {
+  return new Promise((done, fail) => {
+    const late = setTimeout(() => fail(new Error("no socket was acknowledged")), 20_000);
+    page.once("websocket", (socket) => {
+      socket.on("framereceived", ({ payload }) => {
+        if (!String(payload).includes("connection_ack")) return;
+        clearTimeout(late);
+        done();
+      });
+    });
+  });
+}
 
 /** The server counts subscriptions. */
 async function expectSubscription() {

@@ -1,17 +1,21 @@
 //! Subscriptions: who gets which events, what an event shows, and what becomes of those who fall behind. Not here: how
 //! events travel (the hall's tests, and the outside clients of `tests/live`).
 
+use std::time::Duration;
+
 use entities::{
+    CacheConfig,
     change::Change,
     clock,
     id::{FormId, SessionId, SubmissionId},
     user::Role,
 };
 use futures_util::{FutureExt as _, StreamExt as _};
+use prometheus_client::registry::Registry;
 use schema::Events;
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Reply, TestApp, text};
+use crate::harness::{Client, RedisServer, Reply, TestApp, db, text};
 
 const UPDATED: &str = "subscription($users: [ID!], $area: AreaInput) {
     moved: locationUpdated(userIds: $users, area: $area) { latitude user { id displayName } } }";
@@ -146,7 +150,7 @@ async fn submissions_reach_those_who_may_see_them() {
         let wanted = json!({"submissionChanged": {"id": submission["id"], "form": {"id": form["id"]}}});
         assert_eq!(event, wanted);
         for events in [&mut hidden, &mut other] {
-            let waited = tokio::time::timeout(std::time::Duration::from_millis(100), events.next()).await;
+            let waited = tokio::time::timeout(Duration::from_millis(100), events.next()).await;
             assert!(waited.is_err(), "nothing comes");
         }
     }
@@ -171,6 +175,94 @@ async fn the_end_of_a_session_reaches_its_user_and_administrators() {
         assert_eq!(next(&mut all).await.expect_data(query), event(false));
         assert!(foreign.next().now_or_never().is_none(), "managers do not see sessions of others");
     }
+}
+
+/// Two nodes that share a database, a Redis, and what they have cached.
+async fn two_nodes(redis: &RedisServer) -> [TestApp; 2] {
+    let first = TestApp::over(&db::own_postgres().await).await;
+    let node = async || {
+        let store = first.another_store().await.with_relay(&redis.handle(), "test");
+        let (config, registry) = (CacheConfig::default(), &mut Registry::default());
+        first.over_store(store.with_cache(&config, Some(redis.handle()), registry))
+    };
+    let nodes = [node().await, node().await];
+    for node in &nodes {
+        // The relay listens once it has said that something may have been missed.
+        let mut heard = node.store.announcer().listen();
+        let ready = async { while !heard.recv().await.is_ok_and(|changes| *changes == [Change::Missed]) {} };
+        // Unless that was before this began to listen.
+        let _ = tokio::time::timeout(Duration::from_secs(1), ready).await;
+    }
+    nodes
+}
+
+/// The next event; one that does not come within ten seconds was lost.
+async fn soon(events: &mut Events) -> Value {
+    let next = tokio::time::timeout(Duration::from_secs(10), next(events));
+    next.await.expect("the event comes").expect_data("an event")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_redis_events_reach_the_subscribers_of_every_node_and_show_what_was_written() {
+    let redis = RedisServer::start().await;
+    let [here, there] = two_nodes(&redis).await;
+    let (collector, form) = (here.as_role(Role::Collector), open_form(&here).await);
+    let mut moved = [
+        subscribe(&here.as_role(Role::Manager), UPDATED, json!({})).await,
+        subscribe(&there.as_role(Role::Manager), UPDATED, json!({})).await,
+    ];
+    // Each event leaves its position in the caches; the next one must not find it there.
+    for turn in 0..40 {
+        let latitude = f64::from(turn) / 2.0;
+        go_to(
+            &if turn % 2 == 0 { here.as_role(Role::Collector) } else { there.as_role(Role::Collector) },
+            latitude,
+            1.0,
+        )
+        .await;
+        for events in &mut moved {
+            assert_eq!(soon(events).await["moved"]["latitude"], latitude, "turn {turn}");
+        }
+    }
+    let mut handed_in = subscribe(&there.as_admin(), CHANGED, json!({ "form": form })).await;
+    let submit = format!(
+        "mutation {{ createSubmission(input: {{formId: \"{form}\", data: {{name: \"x\"}}}}) {{ submission {{ id }} }} }}"
+    );
+    let submission = &collector.ask(&submit).await["createSubmission"]["submission"]["id"];
+    assert_eq!(soon(&mut handed_in).await["submissionChanged"]["id"], *submission);
+
+    let ended = "subscription { sessionEnded { id isActive endReason } }";
+    let mut ended = subscribe(&there.as_role(Role::Collector), ended, json!({})).await;
+    let (session, user) = (SessionId::new(), TestApp::account(Role::Collector));
+    here.sql(&format!(
+        "insert into user_sessions (id, user_id, is_active, created_at, last_activity, expires_at)
+         values ('{session}', '{user}', true, now(), now(), now() + interval '1 day')"
+    ))
+    .await;
+    collector
+        .ask(&format!("mutation {{ revokeSession(input: {{id: \"{session}\"}}) {{ session {{ id }} }} }}"))
+        .await;
+    let event = json!({"sessionEnded": {"id": session.to_string(), "isActive": false, "endReason": "REVOKED_BY_USER"}});
+    assert_eq!(soon(&mut ended).await, event);
+    for events in moved.iter_mut().chain([&mut handed_in, &mut ended]) {
+        assert!(events.next().now_or_never().is_none(), "each event comes once");
+    }
+}
+
+/// A form of the demo editor that takes a name.
+async fn open_form(app: &TestApp) -> String {
+    let (editor, field) =
+        (app.as_role(Role::Editor), json!({"key": "name", "type": "TEXT", "label": "Name"}));
+    let create =
+        "mutation($d: JSON!) { createForm(input: {title: \"Live\", definition: $d}) { form { id } } }";
+    let made = editor.run(create, json!({"d": {"schema": 1, "fields": [field]}})).await.expect_data(create);
+    let form = text(&made["createForm"]["form"]["id"]);
+    editor
+        .ask(&format!(
+            "mutation {{ publishForm(input: {{id: \"{form}\", baseRevision: 1}}) {{ form {{ status }} }} }}"
+        ))
+        .await;
+    form
 }
 
 #[tokio::test]

@@ -160,3 +160,55 @@ async fn introspection_and_the_sdl_tell_the_same_types() {
         }
     }
 }
+
+/// The playground's examples: their names, documents and variables.
+fn examples() -> Vec<(String, String, Value)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("playground/operations");
+    let menu = fs::read_to_string(folder.join("../src/examples.js")).expect("the menu");
+    let paths = fs::read_dir(&folder).expect("the examples").map(|entry| entry.expect("an entry").path());
+    let documents = paths.filter(|path| path.extension().is_some_and(|kind| kind == "graphql"));
+    let read = |path: std::path::PathBuf| {
+        let name = path.file_stem().and_then(|name| name.to_str()).expect("a name").to_owned();
+        assert!(menu.contains(&format!("\"{name}\"")), "{name} is not in the menu");
+        let variables = fs::read_to_string(path.with_extension("json")).unwrap_or_else(|_| "{}".to_owned());
+        // As the page fills them, but with ids that nothing has.
+        let variables = variables
+            .replace("$now", "2026-01-02T03:04:05Z")
+            .replace("$formId", "00000000-0000-7000-8000-000000000000")
+            .replace("$userId", "00000000-0000-7000-8000-000000000000")
+            .replace("$sessionId", "00000000-0000-7000-8000-000000000000");
+        let mut variables: Value = serde_json::from_str(&variables).expect("JSON");
+        for value in variables.as_object_mut().expect("variables").values_mut() {
+            if value.as_str().is_some_and(|text| text.starts_with("$userRepresentations")) {
+                *value = serde_json::json!([]);
+            }
+        }
+        (name, fs::read_to_string(&path).expect("UTF-8"), variables)
+    };
+    documents.map(read).collect()
+}
+
+#[tokio::test]
+async fn every_mutation_and_subscription_has_an_example_in_the_playground_that_runs() {
+    let [app, _] = TestApp::both_own().await;
+    app.graph.access().open().await.expect("keys are made");
+    let (mut shown, shape) = (String::new(), shape(&app).await);
+    for (name, document, variables) in examples() {
+        let admin = app.as_admin();
+        if document.contains("\nsubscription ") {
+            assert!(admin.subscribe(&document, variables).await.is_ok(), "{name}");
+        } else {
+            let reply = admin.run(&document, variables).await;
+            assert!(reply.codes.is_empty(), "{name}: {}", reply.body);
+        }
+        shown.push_str(&document);
+    }
+    for root in ["Mutation", "Subscription"] {
+        for field in shape[root].fields.keys() {
+            assert!(
+                shown.contains(&format!("\n  {field}")),
+                "playground/operations has no example of {field}"
+            );
+        }
+    }
+}

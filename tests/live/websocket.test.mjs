@@ -237,6 +237,7 @@ test("10,000 sockets that come and go leave nothing behind", async () => {
   };
   const warm = await many(2_000);
   const end = await many(8_000);
+  console.log(`resident: ${warm} KiB after 2,000 sockets, ${end} KiB after 10,000`);
   assert.ok(end - warm < 8 * 1024, `${warm} KiB after 2,000 cycles, ${end} KiB after 10,000`);
 });
 

@@ -13,9 +13,10 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    definition::{Definition, FieldIndex, Kind, Required},
+    definition::{Definition, Field, FieldIndex, Kind, Required},
     json_schema,
     logic::Rule,
+    pattern::MATCHING_BYTES,
     problem::Problem,
 };
 use crate::error::Error;
@@ -184,14 +185,22 @@ impl CompiledForm {
 
 /// Compiled versions, by the hash of their definition: it says all there is to know, so nothing here is ever stale.
 static COMPILED: LazyLock<Cache<String, Arc<CompiledForm>>> = LazyLock::new(|| {
-    let weigher = |_: &String, form: &Arc<CompiledForm>| form.bytes;
+    let weigher = |_: &String, form: &Arc<CompiledForm>| form.weight();
     Cache::builder().max_capacity(MAX_CACHED_BYTES).weigher(weigher).build()
 });
 
-/// Bytes of definitions whose compiled forms are kept.
-const MAX_CACHED_BYTES: u64 = 32 * 1024 * 1024;
+/// Bytes that compiled forms may take, about.
+const MAX_CACHED_BYTES: u64 = 128 * 1024 * 1024;
+/// What a compiled form takes, as a multiple of its definition.
+const COMPILED_BYTES: u32 = 8;
 
 impl CompiledForm {
+    fn weight(&self) -> u32 {
+        let has_pattern = |field: &&Field| matches!(field.kind, Kind::Text { pattern: Some(_), .. });
+        let patterns = self.definition.fields.iter().filter(has_pattern).count() * MATCHING_BYTES;
+        self.bytes.saturating_mul(COMPILED_BYTES).saturating_add(u32::try_from(patterns).unwrap_or(u32::MAX))
+    }
+
     /// The form with this hash, if it is kept.
     pub(crate) fn known(hash: &str) -> Option<Arc<Self>> {
         COMPILED.get(hash)

@@ -25,6 +25,8 @@ pub const MAX_DEPTH: usize = 8;
 const MAX_CHOICES: usize = 1_000;
 /// Entries of a `REPEAT` at most.
 pub const MAX_ITEMS: i64 = 1_000;
+/// Weight of all patterns of a form at most.
+const MAX_PATTERN_WEIGHT: u64 = 50_000;
 /// Characters of any text at most.
 const MAX_CHARS: i64 = 100_000;
 /// The largest number that JavaScript, and so every client, holds exactly.
@@ -137,6 +139,15 @@ impl Kind {
             _ => &[],
         }
     }
+
+    /// Are all of its answers short?
+    pub(super) fn is_small(&self) -> bool {
+        match self {
+            Self::Integer(_) | Self::Decimal(_) | Self::Boolean | Self::Consent | Self::SelectOne(_) => true,
+            Self::Format(format) => format.max_chars() <= 64,
+            _ => false,
+        }
+    }
 }
 
 impl Definition {
@@ -145,7 +156,8 @@ impl Definition {
     /// # Errors
     /// Everything that is wrong with it.
     pub fn parse(document: &Value) -> Result<Self, Vec<Problem>> {
-        let mut parser = Parser { problems: Vec::new(), fields: Vec::new(), is_full: false };
+        let mut parser =
+            Parser { problems: Vec::new(), fields: Vec::new(), is_full: false, pattern_weight: 0 };
         if document.to_string().len() > MAX_BYTES {
             parser.refuse("", "maxLength", "A definition has at most 512 KiB.");
             return Err(parser.problems);
@@ -223,6 +235,7 @@ struct Parser {
     problems: Vec<Problem>,
     fields: Vec<Field>,
     is_full: bool,
+    pattern_weight: u64,
 }
 
 impl Parser {
@@ -534,7 +547,11 @@ impl<'v> Limits<'v> {
         let chars = self.integers(parser, ["minLength", "maxLength"], &(0..=default), &(0..=MAX_CHARS));
         let pattern = self.get("pattern").and_then(|(value, at)| {
             let pattern = value.as_str().ok_or("A pattern is a text.".to_owned()).and_then(Pattern::parse);
-            pattern.map_err(|message| parser.refuse(&at, "pattern", message)).ok()
+            let pattern = pattern.map_err(|message| parser.refuse(&at, "pattern", message)).ok()?;
+            parser.pattern_weight += pattern.weight();
+            let message = "The patterns of this form repeat too much, all together.";
+            parser.expect(parser.pattern_weight <= MAX_PATTERN_WEIGHT, &at, "pattern", message);
+            Some(pattern)
         });
         Kind::Text { chars: *chars.start() as usize..=*chars.end() as usize, pattern }
     }

@@ -27,8 +27,14 @@ const OPERATORS: [&str; 30] = [
 const ITERATORS: [&str; 6] = ["filter", "map", "all", "some", "none", "reduce"];
 /// Operators whose result can be larger than what they are given: they do not stand in the logic of an entry.
 const GROWING: [&str; 2] = ["cat", "merge"];
-/// Operators and values in one rule at most.
+/// Operators whose result can be a list or a long text: a `reduce` that gathered one would read it at each entry.
+const LARGE: [&str; 4] = ["cat", "merge", "filter", "map"];
+/// Operators and values in one rule at most; a long text counts as many.
 const MAX_NODES: usize = 500;
+/// Bytes of a text that cost as much as one step.
+const STEP_BYTES: usize = 16;
+/// Steps that it takes to run a rule at all.
+const RUN_STEPS: u64 = 32;
 /// Operators inside one another at most.
 const MAX_DEPTH: usize = 20;
 
@@ -152,8 +158,10 @@ impl Rule {
             let field = (!reference.is_part).then_some(reference.field);
             variables.push((&*arena.alloc_str(&reference.name), data(form, field, value, &arena, &mut size)));
         }
-        // Every operator runs at most once for each value that it reads.
-        budget.0 = budget.0.checked_sub(self.nodes as u64 * size).ok_or(TooDear)?;
+        // Every operator runs at most once for each value that it reads: an iterator walks only what was answered, and
+        // what a `reduce` carries from entry to entry is small (`Check::is_small`).
+        let steps = (self.nodes as u64).saturating_mul(size).saturating_add(RUN_STEPS);
+        budget.0 = budget.0.checked_sub(steps).ok_or(TooDear)?;
         let variables = DataValue::Object(arena.alloc_slice_fill_iter(variables));
         Ok(read(ENGINE.evaluate(&self.logic, variables, &arena).ok()))
     }
@@ -185,7 +193,7 @@ fn data<'a>(
                 DataValue::Number(NumberValue::Float(number))
             }
             _ => {
-                *size += text.len() as u64 / 16;
+                *size += (text.len() / STEP_BYTES) as u64;
                 DataValue::String(text)
             }
         },
@@ -286,12 +294,15 @@ impl Check<'_> {
         };
         let operation = match logic {
             Value::Object(operation) => operation,
-            // A list that is made anew for each entry could grow with every step of a `reduce`.
-            Value::Array(items) if !matches!(entry, Entry::None) && items.iter().any(Value::is_object) => {
-                return self.refuse(at, "A list in the logic of an entry has plain values only.");
+            // A list that is made anew for each entry would be walked as often by what stands around it.
+            Value::Array(_) if !matches!(entry, Entry::None) => {
+                return self.refuse(at, "In the logic of an entry a list is only what `in` looks through.");
             }
             Value::Array(_) => return self.arguments(logic, at, entry, depth),
-            literal => return literal.clone(),
+            literal => {
+                self.nodes += literal.as_str().map_or(0, |text| text.len() / STEP_BYTES);
+                return literal.clone();
+            }
         };
         let mut all = operation.iter();
         let (Some((operator, arguments)), None) = (all.next(), all.next()) else {
@@ -311,7 +322,15 @@ impl Check<'_> {
         if GROWING.contains(&operator.as_str()) && !matches!(entry, Entry::None) {
             return self.refuse(&inner, format!("`{operator}` cannot be used for each entry of a list."));
         }
-        let arguments = self.arguments(arguments, &inner, entry, depth);
+        let arguments = match arguments {
+            Value::Array(both) if operator == "in" && both.len() == 2 && is_plain_list(&both[1]) => {
+                // Nothing but `in` ever sees this list.
+                let needle = self.logic(&both[0], &format!("{inner}/0"), entry, depth);
+                let list = self.arguments(&both[1], &format!("{inner}/1"), entry, depth);
+                json!([needle, list])
+            }
+            arguments => self.arguments(arguments, &inner, entry, depth),
+        };
         Value::Object(Map::from_iter([(operator.clone(), arguments)]))
     }
 
@@ -342,10 +361,22 @@ impl Check<'_> {
         let Some(of) = self.entries(list, entry) else {
             return self.refuse(&format!("{at}/0"), "The list is a variable, or a `filter` or `map` of one.");
         };
+        let before = self.problems.len();
         let mut checked = vec![self.logic(list, &format!("{at}/0"), entry, depth)];
         let inside = if is_reduce { Entry::Reduce(Box::new(of)) } else { of };
         checked.push(self.logic(logic, &format!("{at}/1"), &inside, depth));
         checked.extend(rest.iter().map(|start| self.logic(start, &format!("{at}/2"), entry, depth)));
+        if is_reduce && self.problems.len() == before {
+            let gathered = [(1, Some(logic), &inside), (2, rest.first(), entry)];
+            let is_large = |(_, part, entry): &(_, Option<&Value>, &Entry)| {
+                part.is_some_and(|part| !self.is_small(part, entry))
+            };
+            if let Some((part, ..)) = gathered.into_iter().find(is_large) {
+                let message =
+                    "A `reduce` gathers a number, a date, a choice, a yes or no: no list, no long text.";
+                return self.refuse(&format!("{at}/{part}"), message);
+            }
+        }
         Value::Object(Map::from_iter([(operator.to_owned(), Value::Array(checked))]))
     }
 
@@ -355,6 +386,9 @@ impl Check<'_> {
         match operator.as_str() {
             "var" => {
                 let path = name(arguments)?;
+                if path == "accumulator" && matches!(entry, Entry::Reduce(_)) {
+                    return None;
+                }
                 let field = match entry {
                     Entry::None => self.resolve(path).map(|found| found.field),
                     entry => match self.in_entry(path, entry)? {
@@ -370,6 +404,37 @@ impl Check<'_> {
             "map" => self.entries(arguments.get(0)?, entry).map(|_| Entry::Plain),
             _ => None,
         }
+    }
+
+    /// Is the result small, whatever the answers are? What is wrong with the logic otherwise is told elsewhere.
+    fn is_small(&self, logic: &Value, entry: &Entry) -> bool {
+        let Value::Object(operation) = logic else { return !logic.is_array() };
+        let Some((operator, arguments)) = operation.iter().next() else { return true };
+        let items = arguments.as_array().map_or(std::slice::from_ref(arguments), Vec::as_slice);
+        match operator.as_str() {
+            "var" => name(arguments).is_none_or(|path| self.names_small(path, entry)),
+            // The conditions of an `if` are no results of it.
+            "if" => {
+                let is_result = |at: usize| at % 2 == 1 || at + 1 == items.len();
+                items.iter().enumerate().all(|(at, item)| !is_result(at) || self.is_small(item, entry))
+            }
+            "and" | "or" => items.iter().all(|item| self.is_small(item, entry)),
+            operator => !LARGE.contains(&operator),
+        }
+    }
+
+    fn names_small(&self, path: &str, entry: &Entry) -> bool {
+        let field = match entry {
+            Entry::None => self.resolve(path).filter(|found| !found.is_part).map(|found| found.field),
+            Entry::Reduce(_) if path == "accumulator" => None,
+            // Entries that are no fields can be anything.
+            Entry::Plain | Entry::Reduce(_) | Entry::Of(_) if matches!(path, "" | "current") => return false,
+            entry => match self.in_entry(path, entry) {
+                Some(Named::Field(field)) => Some(field),
+                Some(Named::Value) | None => None,
+            },
+        };
+        field.is_none_or(|field| self.definition.fields[field].kind.is_small())
     }
 
     fn variable(&mut self, arguments: &Value, at: &str, entry: &Entry) -> Value {
@@ -458,6 +523,11 @@ fn name(arguments: &Value) -> Option<&str> {
         Value::Array(list) if list.len() == 1 => list[0].as_str(),
         _ => None,
     }
+}
+
+/// A list without logic in it.
+fn is_plain_list(value: &Value) -> bool {
+    value.as_array().is_some_and(|items| !items.iter().any(|item| item.is_object() || item.is_array()))
 }
 
 fn is_part(segment: &str) -> bool {

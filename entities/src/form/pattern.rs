@@ -12,7 +12,14 @@ pub struct Pattern {
     /// As it stands in the JSON Schema.
     pub text: String,
     regex: Regex,
+    weight: u64,
 }
+
+/// The weight of one pattern at most. Matching never goes back, but each character of a text may be compared with each
+/// of the pattern, those that a count repeats included.
+const MAX_WEIGHT: u64 = 2_000;
+/// Bytes that matching one pattern may take to remember what it has found out about it.
+pub(super) const MATCHING_BYTES: usize = 64 * 1024;
 
 impl Pattern {
     /// Reads a pattern.
@@ -24,10 +31,21 @@ impl Pattern {
             return Err("A pattern has at most 500 characters.".to_owned());
         }
         let text = portable(text)?;
-        let regex = regex::RegexBuilder::new(&text).size_limit(1 << 20).build();
+        let weight = weight(&text);
+        if weight > MAX_WEIGHT {
+            return Err("This pattern repeats too much: its counts multiply to more than 2,000 characters."
+                .to_owned());
+        }
+        let regex =
+            regex::RegexBuilder::new(&text).size_limit(1 << 20).dfa_size_limit(MATCHING_BYTES).build();
         let regex =
             regex.map_err(|_| "This is no regular expression, or one that is too large.".to_owned())?;
-        Ok(Self { text, regex })
+        Ok(Self { text, regex, weight })
+    }
+
+    /// How large it is when all its counts are written out.
+    pub fn weight(&self) -> u64 {
+        self.weight
     }
 
     /// Does a text have a part that looks like this?
@@ -107,6 +125,50 @@ fn portable(text: &str) -> Result<String, String> {
         }
     }
     Ok(out)
+}
+
+/// How many characters a portable pattern has when all its counts are written out; a class counts by its length.
+fn weight(text: &str) -> u64 {
+    let (mut sums, mut last) = (vec![0_u64], 0);
+    let mut rest = text;
+    while let Some(letter) = rest.chars().next() {
+        let mut taken = letter.len_utf8();
+        match letter {
+            '(' => {
+                taken = if rest.starts_with("(?:") { 3 } else { 1 };
+                sums.push(0);
+            }
+            ')' if sums.len() > 1 => last = sums.pop().unwrap_or_default(),
+            '{' => {
+                taken = rest.find('}').map_or(rest.len(), |end| end + 1);
+                let counts = rest[..taken].split(|letter: char| !letter.is_ascii_digit());
+                let most = counts.filter_map(|count| count.parse().ok()).max().unwrap_or(1_u64);
+                last = last.saturating_mul(most.saturating_sub(1));
+            }
+            '[' => {
+                let mut is_escaped = false;
+                let end = rest.find(|letter| {
+                    letter == ']' && !is_escaped || {
+                        is_escaped = letter == '\\' && !is_escaped;
+                        false
+                    }
+                });
+                taken = end.map_or(rest.len(), |end| end + 1);
+                last = 1 + taken as u64 / 16;
+            }
+            '\\' => {
+                taken += rest[taken..].chars().next().map_or(0, char::len_utf8);
+                last = 1;
+            }
+            _ => last = 1,
+        }
+        if letter != '(' {
+            let sum = sums.last_mut().expect("the outermost is never closed");
+            *sum = sum.saturating_add(last);
+        }
+        rest = &rest[taken..];
+    }
+    sums.into_iter().fold(0, u64::saturating_add)
 }
 
 /// Is this `}` the end of `{2}`, `{2,}` or `{2,4}`?
@@ -260,9 +322,22 @@ mod tests {
             "(*)",
             "a{,2}",
             "a{1000}{1000}{1000}",
+            "(?:(?:[^a]{50}){50}){50}",
+            "(?:a{3}b){501}",
+            "a{2001}",
         ] {
             assert!(Pattern::parse(bad).is_err(), "{bad}");
         }
         assert!(Pattern::parse("^[0-9]{2}A-[0-9]{5}$").unwrap().is_match("30A-12345"));
+        for (text, wanted) in [
+            ("abc", 3),
+            (r"a\{b{2,4}c{0}", 7),
+            ("(?:a{3}b){500}", 2_000),
+            (r"[a\]b]{10}", 10),
+            ("a{2,}(b|c)+", 6),
+        ] {
+            let weight = weight(text);
+            assert_eq!(weight, wanted, "{text}");
+        }
     }
 }

@@ -89,6 +89,12 @@ fn limits_are_kept_to_the_last_field_level_and_byte() {
     };
     assert!(CompiledForm::compile(&deep(8)).is_ok());
     assert_eq!(problems(&deep(9))[0].1, "maxDepth");
+    let repeating = |count: usize| {
+        let field = |index| json!({ "key": format!("f{index}"), "type": "TEXT", "label": "L", "constraints": { "pattern": "a{1000}" } });
+        form((0..count).map(field).collect())
+    };
+    assert!(CompiledForm::compile(&repeating(50)).is_ok());
+    assert_eq!(problems(&repeating(51)), [("/fields/50/constraints/pattern".to_owned(), "pattern")]);
     let large = |bytes: usize| {
         let mut document = form(json!([text("a")]));
         let rest = bytes - document.to_string().len();
@@ -121,6 +127,7 @@ fn rules_name_known_operators_and_fields_that_can_be_seen() {
         json!({ "reduce": [{ "var": "list" }, { "+": [{ "var": "accumulator" }, { "var": "current.age" }] }, 0] }),
         json!({ "some": [{ "filter": [{ "var": "list" }, { ">": [{ "var": "age" }, 3] }] }, { "in": [{ "var": "name" }, ["x", "y"]] }] }),
         json!({ "all": [{ "map": [{ "var": "list" }, { "var": "age" }] }, { "<": [{ "var": "" }, 9] }] }),
+        json!({ "reduce": [{ "var": "list" }, { "if": [{ "in": [{ "var": "current.name" }, ["x"]] }, { "var": "current.age" }, { "var": "accumulator" }] }, { "var": "place.latitude" }] }),
     ] {
         assert!(CompiledForm::compile(&rule(good.clone())).is_ok(), "{good}");
     }
@@ -146,13 +153,37 @@ fn rules_name_known_operators_and_fields_that_can_be_seen() {
             json!({ "reduce": [{ "var": "list" }, [{ "var": "accumulator" }, { "var": "accumulator" }], 1] }),
             "reduce/1",
         ),
+        (json!({ "map": [{ "var": "list" }, ["a", "b"]] }), "map/1"),
+        (json!({ "map": [{ "var": "list" }, { "if": [true, ["a"], 1] }] }), "map/1/if/1"),
+        (json!({ "some": [{ "var": "list" }, { "in": [1, [[1]]] }] }), "some/1/in/1"),
+        (json!({ "reduce": [{ "var": "list" }, { "var": "current.name" }, ""] }), "reduce/1"),
+        (json!({ "reduce": [{ "var": "list" }, { "var": "current" }, 0] }), "reduce/1"),
+        (
+            json!({ "reduce": [{ "var": "list" }, { "if": [true, 1, { "var": "current.name" }] }, 0] }),
+            "reduce/1",
+        ),
+        (
+            json!({ "reduce": [{ "var": "list" }, { "+": [{ "var": "current.age" }, 1] }, { "var": "list" }] }),
+            "reduce/2",
+        ),
+        (
+            json!({ "reduce": [{ "var": "list" }, { "+": [{ "var": "current.age" }, 1] }, { "var": "a" }] }),
+            "reduce/2",
+        ),
+        (
+            json!({ "reduce": [{ "var": "list" }, { "map": [{ "var": "accumulator" }, { "var": "" }] }, { "var": "list" }] }),
+            "reduce/1/map/0",
+        ),
         ((0..25).fold(json!(1), |inner, _| json!({ "!": [inner] })), &"!/0/".repeat(20)[..79]),
     ] {
         let pointer = format!("/fields/4/calculate{}{at}", if at.is_empty() { "" } else { "/" });
         assert_eq!(problems(&rule(bad.clone())), [(pointer, "logic")], "{bad}");
     }
-    let many = json!({ "+": (0..500).collect::<Vec<_>>() });
-    assert_eq!(problems(&rule(many)), [("/fields/4/calculate".to_owned(), "maxItems")]);
+    for many in
+        [json!({ "+": (0..500).collect::<Vec<_>>() }), json!({ "in": [{ "var": "a" }, "x".repeat(8_000)] })]
+    {
+        assert_eq!(problems(&rule(many)), [("/fields/4/calculate".to_owned(), "maxItems")]);
+    }
 }
 
 #[test]

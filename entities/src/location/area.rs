@@ -169,3 +169,82 @@ fn longitude(name: &str, value: f64) -> Result<(), String> {
         Err(format!("`{name}` must be from -180 to 180 degrees"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The angle between two directions from the middle of the globe, in metres on its surface: another way than the
+    /// haversine formula.
+    fn distance(one: (f64, f64), other: (f64, f64)) -> f64 {
+        let direction = |(latitude, longitude): (f64, f64)| {
+            let (latitude, longitude) = (latitude.to_radians(), longitude.to_radians());
+            [latitude.cos() * longitude.cos(), latitude.cos() * longitude.sin(), latitude.sin()]
+        };
+        let (a, b) = (direction(one), direction(other));
+        let cross = [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]];
+        let dot: f64 = a.iter().zip(b).map(|(a, b)| a * b).sum();
+        cross.iter().map(|part| part * part).sum::<f64>().sqrt().atan2(dot) * EARTH_RADIUS
+    }
+
+    #[test]
+    fn a_circle_holds_what_is_near_also_at_the_poles_and_across_the_180th_meridian() {
+        let mut inside = 0;
+        let latitudes = [-90.0, -89.9, -60.0, -0.1, 0.0, 45.0, 84.0, 89.999, 90.0];
+        let longitudes = [-180.0, -179.99, -90.0, 0.0, 13.4, 179.9, 180.0];
+        let radii = [1.0, 500.0, 20_000.0, 700_000.0, 5_000_000.0, 10_007_543.0, 15_000_000.0, 20_015_000.0];
+        for (centre, meridian, radius) in latitudes.into_iter().flat_map(|latitude| {
+            longitudes
+                .into_iter()
+                .flat_map(move |longitude| radii.map(|radius| (latitude, longitude, radius)))
+        }) {
+            let area = Area::circle(centre, meridian, radius).expect("a circle");
+            for (latitude, longitude) in (0..400).map(|index| {
+                let (turn, far) = (f64::from(index) * 2.399_963, f64::from(index % 20) / 10.0);
+                // Around the centre, at up to twice the radius, and all over the globe.
+                let reach = (radius * far / EARTH_RADIUS).to_degrees();
+                if index % 2 == 0 {
+                    let latitude = (centre + reach * turn.sin()).clamp(-90.0, 90.0);
+                    let east = meridian + reach * turn.cos() / latitude.to_radians().cos().max(1e-6);
+                    (latitude, (east + 540.0).rem_euclid(360.0) - 180.0)
+                } else {
+                    ((turn * 7.0).sin() * 90.0, (turn * 11.0).cos() * 180.0)
+                }
+            }) {
+                let far = distance((centre, meridian), (latitude, longitude));
+                // At the very edge the two ways may round differently.
+                if (far - radius).abs() > 0.5 {
+                    let holds = area.contains(latitude, longitude);
+                    assert_eq!(holds, far < radius, "{area:?} {latitude} {longitude}: {far}");
+                    inside += usize::from(holds);
+                }
+            }
+        }
+        assert!(inside > 20_000, "{inside} points lie inside");
+    }
+
+    #[test]
+    fn a_box_may_cross_the_180th_meridian_and_be_a_line() {
+        for (area, inside, outside) in [
+            ([170.0, -10.0, -170.0, 10.0], [(0.0, 180.0), (10.0, -180.0), (-10.0, 170.0)], (0.0, 0.0)),
+            ([-180.0, -90.0, 180.0, 90.0], [(90.0, 13.0), (-90.0, -180.0), (0.0, 180.0)], (91.0, 0.0)),
+            ([13.0, 52.0, 13.0, 53.0], [(52.0, 13.0), (52.5, 13.0), (53.0, 13.0)], (52.5, 13.000_001)),
+            ([180.0, 0.0, -180.0, 1.0], [(0.0, 180.0), (1.0, -180.0), (0.5, 180.0)], (0.5, 179.9)),
+        ] {
+            let [west, south, east, north] = area;
+            let area = Area::in_box(west, south, east, north).expect("a box");
+            for (latitude, longitude) in inside {
+                assert!(area.contains(latitude, longitude), "{area:?} {latitude} {longitude}");
+            }
+            assert!(!area.contains(outside.0, outside.1), "{area:?}");
+        }
+        for [west, south, east, north] in
+            [[0.0, 1.0, 0.0, 0.0], [-181.0, 0.0, 0.0, 1.0], [0.0, -91.0, 0.0, 0.0], [f64::NAN, 0.0, 0.0, 1.0]]
+        {
+            assert!(Area::in_box(west, south, east, north).is_err());
+        }
+        for radius in [0.0, -1.0, f64::NAN, f64::INFINITY, 20_020_000.0] {
+            assert!(Area::circle(0.0, 0.0, radius).is_err(), "{radius}");
+        }
+    }
+}

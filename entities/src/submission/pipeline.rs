@@ -1,39 +1,45 @@
 //! What answers go through before they are stored, on every way in. In this order: each answer is parsed against its
 //! field and brought into canonical form; relevance and calculations are decided, each after all that it depends on,
 //! and what is not relevant goes; then what is required must be there, and the rules of what is there must hold. All
-//! problems are collected. Pure: no database, no clock. Not here: storing (`submission::write`).
+//! problems are collected. Pure: no database, no clock. The first step is in `parse`. Not here: storing
+//! (`submission::write`).
 
-use std::{borrow::Cow, collections::HashSet, ops::RangeInclusive};
+use std::collections::HashSet;
 
-use chrono::{DateTime, Datelike as _, SecondsFormat, Utc};
-use serde_json::{Map, Value, json};
-use unicode_normalization::{IsNormalized, UnicodeNormalization as _, is_nfc_quick};
+use serde_json::{Map, Value};
 
 use crate::form::{
     compiled::CompiledForm,
-    definition::{Field, FieldIndex, Kind, MAX_DECIMAL, Required},
-    logic::{Budget, TooDear, canonical_number},
-    pattern::{Format, Pattern},
+    definition::{Field, FieldIndex, Kind, Required},
+    logic::{Budget, TooDear},
     problem::{MAX_PROBLEMS, Problem, below, push_segment},
 };
 
+mod parse;
+
+use parse::Parse;
+
 /// Bytes of one submission's answers at most, as compact JSON.
 pub const MAX_BYTES: usize = 512 * 1024;
+/// Bytes that groups and calculated values may add to the answers.
+const MAX_ADDED_BYTES: usize = MAX_BYTES;
 
 /// Checks answers to a form and brings them into the form in which they are stored.
 ///
 /// # Errors
 /// What is wrong with them, at most `MAX_PROBLEMS`.
 pub fn run(form: &CompiledForm, mut answers: Value) -> Result<Value, Vec<Problem>> {
-    let mut parse = Parse { form, pointer: String::new(), problems: Vec::new() };
+    let mut parse = Parse::new(form);
     let Value::Object(top) = &mut answers else {
         parse.refuse("type", "The answers are an object: one answer for each key.");
         return Err(parse.problems);
     };
-    parse.fields(&form.definition.top, top);
+    if parse.fields(&form.definition.top, top) == Err(TooDear) {
+        return Err(vec![Problem::new("", "maxCost", "The form asks too much of so many answers.")]);
+    }
     let mut problems = parse.problems;
-    let mut budget = Budget::default();
-    let checked = settle(form, &mut answers, &mut budget).and_then(|irrelevant| {
+    let (mut budget, mut added) = (Budget::default(), parse.added);
+    let checked = settle(form, &mut answers, &mut budget, &mut added).and_then(|irrelevant| {
         // What is not asked cannot be wrong.
         problems.retain(|problem| !is_within(&problem.pointer, &irrelevant));
         let wrong: HashSet<String> = problems.iter().map(|problem| problem.pointer.clone()).collect();
@@ -68,306 +74,18 @@ fn is_within(pointer: &str, places: &HashSet<String>) -> bool {
             || pointer.match_indices('/').any(|(end, _)| end > 0 && places.contains(&pointer[..end])))
 }
 
-/// The first pass: each answer by itself.
-struct Parse<'f> {
-    form: &'f CompiledForm,
-    /// Where it is.
-    pointer: String,
-    problems: Vec<Problem>,
-}
-
-impl Parse<'_> {
-    fn refuse(&mut self, rule: &'static str, message: impl Into<Cow<'static, str>>) {
-        self.problems.push(Problem::new(self.pointer.clone(), rule, message));
-    }
-
-    fn below(&mut self, segment: &str, run: impl FnOnce(&mut Self)) {
-        let end = self.pointer.len();
-        push_segment(&mut self.pointer, segment);
-        run(self);
-        self.pointer.truncate(end);
-    }
-
-    fn fields(&mut self, fields: &[FieldIndex], object: &mut Map<String, Value>) {
-        let (form, mut known) = (self.form, 0);
-        for index in fields {
-            let field = &form.definition.fields[*index];
-            if let Kind::Group(_) = field.kind
-                && !object.contains_key(&field.key)
-            {
-                // A group is there even where nothing in it is answered.
-                object.insert(field.key.clone(), json!({}));
-            }
-            if let Some(value) = object.get_mut(&field.key).filter(|_| !matches!(field.kind, Kind::Note)) {
-                known += 1;
-                let before = self.problems.len();
-                self.below(&field.key, |parse| parse.answer(field, value));
-                // A blank text is no answer: rules see one kind of nothing, and so do those who evaluate answers.
-                if matches!(field.kind, Kind::Text { .. })
-                    && self.problems.len() == before
-                    && !is_answer(value)
-                {
-                    object.remove(&field.key);
-                    known -= 1;
-                }
-            }
-        }
-        if known < object.len() {
-            let is_known = |key: &str| {
-                let mut fields = fields.iter().map(|index| &form.definition.fields[*index]);
-                fields.any(|field| field.key == key && !matches!(field.kind, Kind::Note))
-            };
-            let strangers = object.keys().filter(|key| !is_known(key));
-            let strangers = strangers.map(|key| below(&self.pointer, key));
-            let message = "The form asks nothing by this key.";
-            self.problems.extend(strangers.map(|at| Problem::new(at, "additionalProperties", message)));
-        }
-    }
-
-    fn answer(&mut self, field: &Field, value: &mut Value) {
-        let is_required = field.required == Required::Yes;
-        match &field.kind {
-            Kind::Text { chars, pattern } => {
-                let Some(text) = self.text(value) else { return };
-                let fault = |text: &str| text_fault(text, is_required, chars, pattern.as_ref());
-                if let Some((rule, message)) = fault(text) {
-                    self.refuse(rule, message);
-                } else if let Some(canonical) = canonical_text(text).filter(|text| fault(text).is_none()) {
-                    *value = Value::String(canonical);
-                }
-            }
-            Kind::Format(format) => {
-                let Some(text) = self.text(value) else { return };
-                if !format.is_match(text) {
-                    self.refuse("pattern", format.example());
-                } else if text.chars().count() > format.max_chars() {
-                    self.refuse(
-                        "maxLength",
-                        format!("At most {} characters belong here.", format.max_chars()),
-                    );
-                } else if let Some(canonical) = canonical_format(*format, text) {
-                    *value = Value::String(canonical);
-                }
-            }
-            Kind::Integer(range) => match integer(value) {
-                Some(number) if self.is_within(&number, range.start(), range.end()) => *value = json!(number),
-                Some(_) => {}
-                None => self.refuse("type", "This is a whole number."),
-            },
-            Kind::Decimal(range) => self.decimal(*range.start(), *range.end(), value),
-            Kind::Consent if is_required && *value != Value::Bool(true) => {
-                self.refuse("const", "This must be agreed to.");
-            }
-            Kind::Boolean | Kind::Consent => {
-                if !value.is_boolean() {
-                    self.refuse("type", "This is true or false.");
-                }
-            }
-            Kind::SelectOne(choices) => self.choice(choices, value),
-            Kind::SelectMany { choices, items } => {
-                let Some(chosen) =
-                    self.list(value, (*items.start()).max(usize::from(is_required)), *items.end())
-                else {
-                    return;
-                };
-                let mut seen = HashSet::new();
-                for (index, choice) in chosen.iter().enumerate() {
-                    self.below(&index.to_string(), |parse| {
-                        parse.choice(choices, choice);
-                        if !choice.as_str().is_none_or(|choice| seen.insert(choice)) {
-                            parse.refuse("uniqueItems", "This was chosen twice.");
-                        }
-                    });
-                }
-            }
-            Kind::GeoPoint => self.point(value),
-            // Worked out below, whatever was sent; a note is not known here.
-            Kind::Calculated(_) | Kind::Note => {}
-            Kind::Group(fields) => match value.as_object_mut() {
-                Some(object) => self.fields(fields, object),
-                None => self.refuse("type", "This is an object: one answer for each key of the group."),
-            },
-            Kind::Repeat { fields, items } => {
-                let Some(entries) =
-                    self.list(value, (*items.start()).max(usize::from(is_required)), *items.end())
-                else {
-                    return;
-                };
-                for (index, entry) in entries.iter_mut().enumerate() {
-                    self.below(&index.to_string(), |parse| match entry.as_object_mut() {
-                        Some(object) => parse.fields(fields, object),
-                        None => parse.refuse("type", "An entry is an object: one answer for each key."),
-                    });
-                }
-            }
-        }
-    }
-
-    fn text<'v>(&mut self, value: &'v Value) -> Option<&'v str> {
-        let text = value.as_str();
-        if text.is_none() {
-            self.refuse("type", "This is a text; leave it out where there is no answer.");
-        }
-        text
-    }
-
-    fn list<'v>(&mut self, value: &'v mut Value, min: usize, max: usize) -> Option<&'v mut Vec<Value>> {
-        let Some(list) = value.as_array_mut() else {
-            self.refuse("type", "This is a list.");
-            return None;
-        };
-        if list.len() < min {
-            self.refuse("minItems", format!("At least {min} belong here."));
-        } else if list.len() > max {
-            self.refuse("maxItems", format!("At most {max} belong here."));
-            return None;
-        }
-        Some(list)
-    }
-
-    fn choice(&mut self, choices: &[String], value: &Value) {
-        if !value.as_str().is_some_and(|value| choices.iter().any(|choice| choice == value)) {
-            self.refuse("enum", "This is not among the choices.");
-        }
-    }
-
-    /// Is a number within its limits? Says so where it is not.
-    fn is_within<T: PartialOrd + std::fmt::Display>(&mut self, number: &T, min: &T, max: &T) -> bool {
-        if number < min {
-            self.refuse("minimum", format!("At least {min} belongs here."));
-        } else if number > max {
-            self.refuse("maximum", format!("At most {max} belongs here."));
-        }
-        (min..=max).contains(&number)
-    }
-
-    fn decimal(&mut self, min: f64, max: f64, value: &mut Value) {
-        let text = match value {
-            Value::Number(number) => {
-                let number = number.as_f64().unwrap_or(f64::INFINITY);
-                if !self.is_within(&number, &min, &max) {
-                    return;
-                }
-                number.to_string()
-            }
-            Value::String(text)
-                if Format::Decimal.is_match(text) && text.len() <= Format::Decimal.max_chars() =>
-            {
-                let number: f64 = text.parse().unwrap_or_default();
-                // Without limits of the author's own the pattern says enough.
-                let (min, max) = (
-                    if min > -MAX_DECIMAL { min } else { number },
-                    if max < MAX_DECIMAL { max } else { number },
-                );
-                if !self.is_within(&number, &min, &max) {
-                    return;
-                }
-                std::mem::take(text)
-            }
-            _ => return self.refuse("type", Format::Decimal.example()),
-        };
-        *value = Value::String(canonical_decimal(&text));
-    }
-
-    fn point(&mut self, value: &mut Value) {
-        let Some(point) = value.as_object_mut() else {
-            return self.refuse("type", "This is an object with latitude and longitude.");
-        };
-        for (name, min, max) in
-            [("latitude", -90.0, 90.0), ("longitude", -180.0, 180.0), ("accuracy", 0.0, f64::MAX)]
-        {
-            self.below(name, |parse| match point.get_mut(name) {
-                None if name == "accuracy" => {}
-                None => parse.refuse("required", "This is missing."),
-                Some(value) => match value.as_f64() {
-                    Some(number) if parse.is_within(&number, &min, &max) => {
-                        *value = canonical_number(number).unwrap_or_default();
-                    }
-                    Some(_) => {}
-                    None => parse.refuse("type", "This is a number."),
-                },
-            });
-        }
-        let strangers =
-            point.keys().filter(|key| !matches!(key.as_str(), "latitude" | "longitude" | "accuracy"));
-        let strangers = strangers.map(|key| below(&self.pointer, key));
-        let message = "A position has latitude, longitude and accuracy.";
-        self.problems.extend(strangers.map(|at| Problem::new(at, "additionalProperties", message)));
-    }
-}
-
-/// What is wrong with a text, if anything is.
-fn text_fault(
-    text: &str,
-    is_required: bool,
-    chars: &RangeInclusive<usize>,
-    pattern: Option<&Pattern>,
-) -> Option<(&'static str, Cow<'static, str>)> {
-    let length = text.chars().count();
-    if is_required && is_blank(text) {
-        Some(("required", "This must be answered.".into()))
-    } else if length < *chars.start() {
-        Some(("minLength", format!("At least {} characters belong here.", chars.start()).into()))
-    } else if length > *chars.end() {
-        Some(("maxLength", format!("At most {} characters belong here.", chars.end()).into()))
-    } else if text.contains('\0') {
-        Some(("pattern", "The character U+0000 cannot be stored.".into()))
-    } else if pattern.is_some_and(|pattern| !pattern.is_match(text)) {
-        Some(("pattern", "This does not look as it should.".into()))
-    } else {
-        None
-    }
-}
-
-/// A whole number, also one written as 3.0.
-fn integer(value: &Value) -> Option<i64> {
-    let number = value.as_number()?;
-    let whole = |number: f64| (number.fract() == 0.0).then_some(number as i64);
-    number.as_i64().or_else(|| number.as_f64().and_then(whole))
-}
-
-/// Space that is cut off; every engine agrees on these four.
-const SPACE: [char; 4] = [' ', '\t', '\r', '\n'];
-
-fn is_blank(text: &str) -> bool {
-    text.trim_matches(SPACE).is_empty()
-}
-
-/// Without space around it, and composed (NFC); nothing where it is so already.
-fn canonical_text(text: &str) -> Option<String> {
-    let trimmed = text.trim_matches(SPACE);
-    if is_nfc_quick(trimmed.chars()) != IsNormalized::Yes {
-        return Some(trimmed.nfc().collect());
-    }
-    (trimmed.len() < text.len()).then(|| trimmed.to_owned())
-}
-
-fn canonical_format(format: Format, text: &str) -> Option<String> {
-    match format {
-        Format::Phone => {
-            let digits = text.chars().filter(char::is_ascii_digit);
-            Some(std::iter::once('+').chain(digits).collect())
-        }
-        Format::DateTime => {
-            let time = DateTime::parse_from_rfc3339(text).ok()?.with_timezone(&Utc);
-            // An offset at either end of time would lead to a year that cannot be written.
-            (0..=9999).contains(&time.year()).then(|| time.to_rfc3339_opts(SecondsFormat::AutoSi, true))
-        }
-        _ => None,
-    }
-}
-
-/// Without zeros in front and without `-0`; the digits behind the point stay, since they say how exact it is.
-fn canonical_decimal(text: &str) -> String {
-    let (sign, digits) = text.strip_prefix('-').map_or(("", text), |digits| ("-", digits));
-    let digits = digits.trim_start_matches('0');
-    let zero = if digits.is_empty() || digits.starts_with('.') { "0" } else { "" };
-    let is_zero = digits.chars().all(|digit| matches!(digit, '0' | '.'));
-    format!("{}{zero}{digits}", if is_zero { "" } else { sign })
+/// What an answer takes in the compact JSON, about.
+fn added_bytes(key: &str, value: &Value) -> usize {
+    key.len() + 4 + value.as_str().map_or(8, str::len)
 }
 
 /// The second pass: relevance and calculations. Answers the places that are not relevant.
-fn settle(form: &CompiledForm, answers: &mut Value, budget: &mut Budget) -> Result<HashSet<String>, TooDear> {
+fn settle(
+    form: &CompiledForm,
+    answers: &mut Value,
+    budget: &mut Budget,
+    added: &mut usize,
+) -> Result<HashSet<String>, TooDear> {
     let mut irrelevant = HashSet::new();
     for index in form.order.iter().copied() {
         let mut decisions = Vec::new();
@@ -386,7 +104,10 @@ fn settle(form: &CompiledForm, answers: &mut Value, budget: &mut Budget) -> Resu
                     irrelevant.insert(below(&container, key));
                 }
                 Decision::Is(None) => drop(object.remove(key)),
-                Decision::Is(Some(value)) => drop(object.insert(key.clone(), value)),
+                Decision::Is(Some(value)) => {
+                    *added = added.checked_sub(added_bytes(key, &value)).ok_or(TooDear)?;
+                    object.insert(key.clone(), value);
+                }
             }
         }
     }
@@ -532,6 +253,13 @@ impl Check<'_, '_> {
         scopes.pop();
         checked
     }
+}
+
+/// Space that is cut off; every engine agrees on these four.
+const SPACE: [char; 4] = [' ', '\t', '\r', '\n'];
+
+fn is_blank(text: &str) -> bool {
+    text.trim_matches(SPACE).is_empty()
 }
 
 /// Is there an answer? A blank text and an empty list are none.

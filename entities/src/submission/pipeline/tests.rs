@@ -183,6 +183,49 @@ fn rules_cannot_cost_more_than_a_bound() {
 }
 
 #[test]
+fn a_few_bytes_of_answers_cannot_make_much_work() {
+    let too_much = wrong(&[("", "maxCost")]);
+    let texts = |count: usize| -> Value {
+        let required = |index| with(field(&format!("f{index}"), "TEXT"), json!({ "required": true }));
+        (0..count).map(required).collect()
+    };
+    let entries = |count: usize| -> Value { (0..count).map(|_| json!({})).collect() };
+    // Each entry is a place for each field, answered or not.
+    let all = form(json!([{ "key": "list", "type": "REPEAT", "fields": texts(500) }]));
+    assert_eq!(problems(&all, json!({ "list": entries(300) })).len(), 100);
+    assert_eq!(problems(&all, json!({ "list": entries(1_000) })), too_much);
+    // Groups are there without being answered.
+    let group =
+        |index| json!({ "key": format!("g{index}"), "type": "GROUP", "fields": [field("a", "TEXT")] });
+    let groups: Value = (0..90).map(group).collect();
+    let all = form(json!([{ "key": "list", "type": "REPEAT", "fields": groups }]));
+    assert!(run(&all, json!({ "list": entries(100) })).is_ok());
+    assert_eq!(problems(&all, json!({ "list": entries(1_000) })), too_much);
+    // A pattern is compared with every character.
+    let many = |index| {
+        with(
+            field(&format!("f{index}"), "TEXT_AREA"),
+            json!({ "constraints": { "pattern": "(?:a|b[a-c]{900})", "maxLength": 100_000 } }),
+        )
+    };
+    let all = form((0..5).map(many).collect());
+    assert!(run(&all, json!({ "f0": "b".repeat(100_000) })).is_ok());
+    let answers: Value = (0..5)
+        .map(|index| (format!("f{index}"), json!("b".repeat(100_000))))
+        .collect::<serde_json::Map<_, _>>()
+        .into();
+    assert_eq!(problems(&all, answers), too_much);
+    // What is calculated is stored as well.
+    let copies = (0..40).map(
+        |index| json!({ "key": format!("c{index}"), "type": "CALCULATED", "calculate": { "var": "text" } }),
+    );
+    let text = with(field("text", "TEXT_AREA"), json!({ "constraints": { "maxLength": 100_000 } }));
+    let all = form(copies.chain([text]).collect());
+    assert!(run(&all, json!({ "text": "x".repeat(10_000) })).is_ok());
+    assert_eq!(problems(&all, json!({ "text": "x".repeat(20_000) })), too_much);
+}
+
+#[test]
 fn logic_that_fails_does_not_hold_and_gives_no_value() {
     let all = form(json!([
         field("a", "TEXT"),
