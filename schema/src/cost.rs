@@ -70,11 +70,12 @@ fn list_size(field: &MetaField) -> Option<MetaDirectiveInvocation> {
         let assumed = if field.args.contains_key("ids") { MAX_NODES as u64 } else { ASSUMED_ROWS };
         return is_list.then(|| directive("listSize", [("assumedSize", Value::from(assumed))]));
     }
-    let default = field.args.values().find_map(|argument| argument.default_value.as_ref()?.parse().ok());
-    let mut arguments = vec![
-        ("assumedSize", Value::from(default.unwrap_or(u64::from(DEFAULT_ROWS)))),
-        ("slicingArguments", Value::List(sizes)),
-    ];
+    let mut arguments = Vec::new();
+    // An argument's default says it already; composers refuse both.
+    if field.args.values().all(|argument| argument.default_value.is_none()) {
+        arguments.push(("assumedSize", Value::from(DEFAULT_ROWS)));
+    }
+    arguments.push(("slicingArguments", Value::List(sizes)));
     if !is_list {
         arguments.push(("sizedFields", Value::List(ROWS.map(Value::from).to_vec())));
     }
@@ -175,11 +176,14 @@ impl ListSize {
                 .collect(),
             _ => Vec::new(),
         };
-        Some(Self {
-            assumed: argument("assumedSize").and_then(rows).unwrap_or(ASSUMED_ROWS),
-            arguments: names("slicingArguments"),
-            fields: names("sizedFields"),
-        })
+        let arguments: Vec<String> = names("slicingArguments");
+        let mut sizes = field.arguments.iter().map(|argument| &argument.node);
+        let default = sizes.find_map(|size| {
+            let default = size.default_value.as_ref()?;
+            arguments.iter().any(|known| *known == *size.name.node).then_some(&default.node)
+        });
+        let assumed = argument("assumedSize").or(default).and_then(rows).unwrap_or(ASSUMED_ROWS);
+        Some(Self { assumed, arguments, fields: names("sizedFields") })
     }
 }
 

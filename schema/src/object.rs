@@ -67,6 +67,7 @@ struct Field<T> {
     name: &'static str,
     about: &'static str,
     domain: Option<Domain>,
+    shareable: bool,
     listed: bool,
     kind: Kind<T>,
 }
@@ -211,7 +212,17 @@ impl<T: Entity> Object<T> {
     fn field(mut self, name: &'static str, about: &'static str, listed: bool, kind: Kind<T>) -> Self {
         let known = self.by_name.insert(name, self.fields.len());
         assert!(known.is_none(), "`{}.{name}` is declared twice", self.name);
-        self.fields.push(Field { name, about, domain: self.fields_of, listed, kind });
+        let domain = self.fields_of;
+        self.fields.push(Field { name, about, domain, shareable: false, listed, kind });
+        self
+    }
+
+    /// Neighbours may know the field before this too (`@provides`): whoever sees the object sees the same there.
+    #[must_use]
+    pub fn provided(mut self) -> Self {
+        if let Some(field) = self.fields.last_mut() {
+            field.shareable = true;
+        }
         self
     }
 
@@ -288,6 +299,7 @@ impl<T: Entity> Object<T> {
             meta.description = Some(field.about.to_owned());
             meta.args = args;
             meta.tags = Domain::tags(field.domain);
+            meta.shareable = field.shareable;
             fields.insert(field.name.to_owned(), meta);
         }
         let keys = (!self.keys.is_empty()).then(|| self.keys.iter().map(ToString::to_string).collect());

@@ -177,9 +177,10 @@ struct Walk<'r> {
 impl<'r> Walk<'r> {
     /// A type that something has.
     fn reach(&mut self, name: &'r str) {
+        let Some(ty) = self.registry.types.get(name) else { return };
         let is_new = self.seen.insert(name);
-        match self.registry.types.get(name) {
-            Some(MetaType::Object { fields, .. }) if is_new => {
+        match ty {
+            MetaType::Object { fields, .. } if is_new => {
                 self.reach_fields(fields.values());
                 for interface in self.registry.implements.get(name).into_iter().flatten() {
                     // Only named: what else implements it does not come by this.
@@ -190,12 +191,12 @@ impl<'r> Walk<'r> {
                     }
                 }
             }
-            Some(MetaType::Interface { fields, possible_types, .. }) if self.open.insert(name) => {
+            MetaType::Interface { fields, possible_types, .. } if self.open.insert(name) => {
                 self.reach_fields(fields.values());
                 possible_types.iter().for_each(|name| self.reach(name));
             }
-            Some(MetaType::InputObject { input_fields, .. }) if is_new => {
-                self.reach_inputs(input_fields.values())
+            MetaType::InputObject { input_fields, .. } if is_new => {
+                self.reach_inputs(input_fields.values());
             }
             _ => {}
         }

@@ -85,6 +85,7 @@ impl Entity for User {
                 .guarded("isActive", "False once the account is blocked. Null where the viewer may not see it.", |user| user.open, |user| &user.row.is_active)
                 .guarded("lastLogin", "The last sign-in. Null before the first, and where the viewer may not see it.", |user| user.open, |user| &user.row.last_login)
                 .column("displayName", "The name that others see.", |user| &user.row.display_name)
+                .provided()
                 .column("createdAt", "When the account was made.", |user| &user.row.created_at)
                 .column("updatedAt", "When the account was last changed.", |user| &user.row.updated_at)
                 .fields_of(Domain::Sessions)

@@ -39,11 +39,12 @@ if (process.platform !== "linux" || process.arch !== "x64") delete GATEWAYS.graf
 export const names = process.env.XP_GATEWAYS?.split(",") ?? Object.keys(GATEWAYS);
 
 /**
- * @param {{supergraph: string, subgraphs: Record<string, string>, scratch: string}} before the file of the supergraph, the
- *   addresses of its subgraphs for who composes by itself, and a folder for files
+ * @param {{supergraph: string, subgraphs: Record<string, string>, scratch: string, home?: string}} before the file of the
+ *   supergraph, the addresses of its subgraphs for who composes by itself, a folder for files, and the server whose keys
+ *   tokens are checked with
  * @returns {Promise<{name: string, url: string, socketUrl: string, close: () => Promise<void>}>}
  */
-export async function startGateway(name, { supergraph, subgraphs, scratch }) {
+export async function startGateway(name, { supergraph, subgraphs, scratch, home = base }) {
   const { folder: place, command, socket = "/graphql" } = GATEWAYS[name];
   const folder = fileURLToPath(new URL(`../../federation/gateways/${place}/`, import.meta.url));
   assert.ok(existsSync(`${folder}node_modules`), `${name} is not installed: run npm ci in federation/gateways/${place}`);
@@ -53,7 +54,7 @@ export async function startGateway(name, { supergraph, subgraphs, scratch }) {
     SUPERGRAPH: supergraph,
     HOST: "127.0.0.1",
     PORT: String(port),
-    XP_JWKS: new URL("/.well-known/jwks.json", base).href,
+    XP_JWKS: new URL("/.well-known/jwks.json", home).href,
     NODE_ENV: "production",
     HOME: scratch,
   };

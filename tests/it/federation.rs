@@ -141,9 +141,9 @@ async fn marks_say_who_is_refused() {
         let scopes = scopes.unwrap_or_default();
         assert_eq!(scopes.is_empty(), passing.is_none(), "{name}");
         for role in Role::ALL {
-            let scope = Grant::scope(role);
+            let scope = Grant::scope(*role);
             let holds = scopes.iter().all(|needed| scope.split(' ').any(|held| held == needed));
-            assert_eq!(holds, passing.is_none_or(|passing| passing.contains(&role)), "{name} as {role:?}");
+            assert_eq!(holds, passing.is_none_or(|passing| passing.contains(role)), "{name} as {role:?}");
         }
     }
     for (name, field) in &shape["Subscription"].fields {

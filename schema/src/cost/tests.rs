@@ -18,7 +18,7 @@ const SDL: &str = "
     type User implements Node {
         id: ID! name: String best: User
         friends(first: Int, last: Int): UserConnection! @listSize(assumedSize: 20, slicingArguments: [\"first\", \"last\"], sizedFields: [\"nodes\", \"edges\"], requireOneSlicingArgument: false)
-        track(maxPoints: Int = 500): [User!]! @listSize(assumedSize: 500, slicingArguments: [\"maxPoints\"])
+        track(maxPoints: Int = 500): [User!]! @listSize(slicingArguments: [\"maxPoints\"])
         tags: [User!]! @listSize(assumedSize: 10)
     }
 ";
