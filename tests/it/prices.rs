@@ -194,7 +194,14 @@ async fn the_sdl_prices_every_operation_as_the_server_does() {
         let document = parse_query(operation).expect("a document");
         let (_, parsed) = document.operations.iter().next().expect("an operation");
         let root = if operation.starts_with("mutation") { "Mutation" } else { "Query" };
-        let op = Operation { document: &document, variables: &variables };
+        let mut given = variables.clone();
+        for variable in parsed.node.variable_definitions.iter().map(|variable| &variable.node) {
+            let name = variable.name.node.as_str();
+            if let (None, Some(default)) = (variables.get(name), &variable.default_value) {
+                given[name] = default.node.clone().into_json().expect("JSON");
+            }
+        }
+        let op = Operation { document: &document, variables: &given };
         let price = prices.selection(&op, root, &parsed.node.selection_set.node, &Sized::default());
         let told = told(&dear.as_admin().run(operation, variables.clone()).await.body);
         if operation.contains("_entities") {
