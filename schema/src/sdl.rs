@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeSet, fmt::Write as _};
 
-use async_graphql::{SDLExportOptions, registry::MetaDirectiveInvocation};
+use async_graphql::{SDLExportOptions, indexmap::IndexMap, registry::MetaDirectiveInvocation};
 
 use crate::Engine;
 
@@ -80,7 +80,7 @@ pub(crate) fn federated(engine: &Engine) -> String {
 
 /// `@authenticated`: anonymous callers are refused.
 pub(crate) fn authenticated() -> MetaDirectiveInvocation {
-    MetaDirectiveInvocation { name: "authenticated".to_owned(), args: Default::default() }
+    MetaDirectiveInvocation { name: "authenticated".to_owned(), args: IndexMap::new() }
 }
 
 /// The names of all directives that a printed schema applies. Every second part of it is a description.

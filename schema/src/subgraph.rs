@@ -119,7 +119,7 @@ impl FromStr for Subgraph {
         if served.is_empty() {
             return Err("name at least one, as in users,sessions".to_owned());
         }
-        Ok(Self(served.into_iter().fold(0, |all, domain| all | 1 << domain as u8)))
+        Ok(Self(served.into_iter().fold(0, |all, domain| all | (1 << domain as u8))))
     }
 }
 
