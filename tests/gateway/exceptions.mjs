@@ -60,3 +60,9 @@ function inThree(nodes) {
     ...nodes.map(({ sessions }) => ({ sessions: { totalCount: sessions.totalCount } })),
   ];
 }
+
+/** The same for the graph that is split into four. */
+export const ofTheSplit = {
+  apollo: { ...exceptions.apollo },
+  "hive-router-runtime": { ...exceptions["hive-router-runtime"] },
+};
