@@ -2,8 +2,8 @@
 //! are drawn anew each time. Not here: sending them (`client`), measuring (`measure`).
 //!
 //! In the variables, `"$userId"` stands for one user's id, `"$userRepresentations:100"` for a list of a hundred `User`
-//! representations, and `"$points:100"` for a hundred positions that were never sent before. An id is always 36
-//! characters, so drawing one overwrites bytes in place.
+//! representations, and `"$points:100"` for a hundred positions that were never sent before. `w3@7` is `w3` with seven in
+//! the place of these hundreds. An id is always 36 characters, so drawing one overwrites bytes in place.
 
 use std::{fs, path::Path, sync::Arc};
 
@@ -30,18 +30,19 @@ pub(crate) struct Workload {
 }
 
 impl Workload {
-    /// Reads `<name>.graphql` and, where there is one, `<name>.json`.
+    /// Reads `<name>.graphql` and, where there is one, `<name>.json`; behind an `@` the name may have a number for its lists.
     pub(crate) fn read(directory: &Path, name: &str, token: &str) -> Result<Self> {
-        let query_path = directory.join(format!("{name}.graphql"));
+        let (file, count) = name.split_once('@').map_or((name, None), |(file, count)| (file, Some(count)));
+        let query_path = directory.join(format!("{file}.graphql"));
         let query =
             fs::read_to_string(&query_path).with_context(|| format!("reading {}", query_path.display()))?;
-        let variables_path = directory.join(format!("{name}.json"));
+        let variables_path = directory.join(format!("{file}.json"));
         let mut variables = json!({});
         if variables_path.exists() {
             let text = fs::read_to_string(&variables_path)?;
             variables = serde_json::from_str(&text)
                 .with_context(|| format!("{} is not JSON", variables_path.display()))?;
-            fill(&mut variables)?;
+            fill(&mut variables, count)?;
         }
         let body = json!({ "query": query, "variables": variables }).to_string();
         Ok(Self::with_body(name, &body, token))
@@ -106,11 +107,11 @@ impl Requests {
     }
 }
 
-/// Puts blank ids in place of the names that stand for them, however deep.
-fn fill(value: &mut Value) -> Result<()> {
+/// Puts blank ids in place of the names that stand for them, however deep; lists of them have `count`, where it is given.
+fn fill(value: &mut Value, count: Option<&str>) -> Result<()> {
     match value {
-        Value::Object(fields) => return fields.values_mut().try_for_each(fill),
-        Value::Array(items) => return items.iter_mut().try_for_each(fill),
+        Value::Object(fields) => return fields.values_mut().try_for_each(|value| fill(value, count)),
+        Value::Array(items) => return items.iter_mut().try_for_each(|value| fill(value, count)),
         _ => {}
     }
     let Some(name) = value.as_str().and_then(|text| text.strip_prefix('$')) else { return Ok(()) };
@@ -118,8 +119,8 @@ fn fill(value: &mut Value) -> Result<()> {
         *value = json!(BLANK_ID);
         return Ok(());
     }
-    let (kind, count) = name.split_once(':').unwrap_or((name, "1"));
-    let count: usize = count.parse().with_context(|| format!("\"${name}\" asks for no number"))?;
+    let (kind, usual) = name.split_once(':').unwrap_or((name, "1"));
+    let count: usize = count.unwrap_or(usual).parse().with_context(|| format!("\"${name}\" asks for no number"))?;
     ensure!(count > 0, "\"${name}\" asks for nothing");
     *value = match kind {
         "userRepresentations" => vec![json!({ "__typename": "User", "id": BLANK_ID }); count].into(),
@@ -146,7 +147,7 @@ mod tests {
     fn equal_seeds_draw_equal_requests() {
         let mut variables =
             json!({ "id": "$userId", "representations": "$userRepresentations:3", "first": 5 });
-        fill(&mut variables).unwrap();
+        fill(&mut variables, None).unwrap();
         let workload = Workload::with_body("w", &variables.to_string(), "token");
         assert_eq!(workload.slots.len(), 4);
         let ids: Arc<[Uuid]> = (0..100).map(Uuid::from_u128).collect();
@@ -158,14 +159,21 @@ mod tests {
     }
 
     #[test]
+    fn a_number_in_the_name_is_that_of_the_lists() {
+        let mut variables = json!({ "id": "$userId", "representations": "$userRepresentations:100" });
+        fill(&mut variables, Some("7")).unwrap();
+        assert_eq!(variables["representations"].as_array().unwrap().len(), 7);
+    }
+
+    #[test]
     fn an_unknown_stand_in_is_an_error() {
-        assert!(fill(&mut json!({ "id": "$formId" })).is_err());
+        assert!(fill(&mut json!({ "id": "$formId" }), None).is_err());
     }
 
     #[test]
     fn points_are_never_sent_twice() {
         let mut variables = json!({ "input": { "points": "$points:100" } });
-        fill(&mut variables).unwrap();
+        fill(&mut variables, None).unwrap();
         let workload = Workload::with_body("w6", &variables.to_string(), "token");
         assert!(workload.draws_ids());
         let mut requests = workload.requests(&[Uuid::nil()].into(), 7);
