@@ -222,7 +222,7 @@ struct Subscribed {
 pub(crate) fn subscribe(graph: &Graph, viewer: Viewer, prepared: Prepared) -> Result<Events, Reply> {
     // From here on nothing is missed.
     let changes = graph.inner.store.announcer().listen();
-    let ctx = graph.inner.context(viewer.clone(), Caller::default(), Arc::default());
+    let ctx = graph.inner.context(&graph.inner.store, viewer.clone(), Caller::default(), Arc::default());
     let opened = selected(&prepared)
         .and_then(|selected| match Subscription::field(selected.name()) {
             Some(field) => field.listen.open(prepared.planner(), &selected, &ctx),
@@ -279,7 +279,12 @@ impl Subscribed {
 
     async fn event(&self, change: &Change) -> Option<Reply> {
         let recorder = Arc::default();
-        let ctx = self.graph.inner.context(self.viewer.clone(), Caller::default(), Arc::clone(&recorder));
+        let ctx = self.graph.inner.context(
+            &self.graph.inner.store,
+            self.viewer.clone(),
+            Caller::default(),
+            Arc::clone(&recorder),
+        );
         let selected = selected(&self.prepared).ok()?;
         let event = self.interest.event(change, self.prepared.planner(), &selected, &ctx);
         let (mut body, errors) = event.await?;

@@ -39,10 +39,10 @@ fn what_is_acknowledged_survives_twenty_kills_and_nothing_is_stored_twice() {
         editor.ask(&format!(r#"mutation {{ publishForm(input: {{id: "{form}", baseRevision: 1}}) {{ form {{ id }} }} }}"#)).await;
         form
     });
-    let token = mint(&url);
+    let token = mint(&url, &[]);
     let acknowledged = Acknowledged::default();
     for _ in 0..KILLS {
-        let (mut server, address) = start(&url);
+        let (mut server, address) = start(&url, &[]);
         let over = Arc::new(AtomicBool::new(false));
         let devices: Vec<_> = (0..DEVICES)
             .map(|_| {
@@ -98,7 +98,7 @@ fn hand_in(address: &str, form: &str, token: &str, acknowledged: &Acknowledged, 
 }
 
 /// One request on a connection of its own; nothing where the server is gone.
-fn ask(address: &str, token: &str, body: &str) -> Option<Value> {
+pub(crate) fn ask(address: &str, token: &str, body: &str) -> Option<Value> {
     let mut stream = TcpStream::connect(address).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(30))).ok()?;
     let length = body.len();
@@ -119,20 +119,22 @@ fn xp(url: &str) -> Command {
     command
 }
 
-/// A token of a demo account.
-fn mint(url: &str) -> String {
-    let mint = ["token", "mint", "--user", "collector@example.com", "--ttl-seconds", "3600"];
-    let output = xp(url).args(mint).output().expect("the program can be started");
+/// A token of a demo account, good for hours.
+pub(crate) fn mint(url: &str, settings: &[(&str, &str)]) -> String {
+    let mint = ["token", "mint", "--user", "collector@example.com", "--ttl-seconds", "21600"];
+    let output =
+        xp(url).envs(settings.iter().copied()).args(mint).output().expect("the program can be started");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("UTF-8").trim().to_owned()
 }
 
-/// Starts the server; it is ready when it answers.
-fn start(url: &str) -> (Child, String) {
+/// Starts the server with more settings; it is ready when it answers.
+pub(crate) fn start(url: &str, settings: &[(&str, &str)]) -> (Child, String) {
     let free =
         TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
     let mut command = xp(url);
     command.arg("serve").env("PORT", free.port().to_string()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.envs(settings.iter().copied());
     let mut server = command.spawn().expect("the program can be started");
     let address = free.to_string();
     let answers = (0..600).any(|_| {
