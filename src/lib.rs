@@ -16,10 +16,11 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use entities::Store;
+use entities::{Store, warm};
 use prometheus_client::registry::Registry;
 use schema::{Access, Graph};
 
@@ -123,13 +124,38 @@ pub struct Development {
     pub accounts: Vec<Account>,
 }
 
-/// Whether requests should come here: not while the process is about to end.
+/// Whether requests should come here: not before the cache is warm, nor while the process is about to end.
 #[derive(Debug, Default)]
 pub struct Readiness {
     draining: AtomicBool,
+    warming: AtomicBool,
 }
 
 impl Readiness {
+    /// Fills the cache before requests come, for this long at most: until then `/readyz` says 503.
+    pub(crate) async fn warm(&self, store: &Store, patience: Duration) {
+        let started = Instant::now();
+        let warmed = tokio::time::timeout(patience, warm::warm(store)).await;
+        self.warming.store(false, Ordering::Release);
+        match warmed {
+            Ok(Ok(rows)) => {
+                tracing::info!(rows, ms = started.elapsed().as_millis() as u64, "the cache is warm")
+            }
+            Ok(Err(error)) => tracing::warn!(%error, "the cache stays cold"),
+            Err(_) => tracing::warn!("the cache is not warm in time"),
+        }
+    }
+
+    /// Requests should not come yet, until `warm` is done.
+    pub(crate) fn begin_to_warm(&self) {
+        self.warming.store(true, Ordering::Release);
+    }
+
+    /// Whether the cache is being filled before requests come.
+    pub fn is_warming(&self) -> bool {
+        self.warming.load(Ordering::Acquire)
+    }
+
     /// From now on `/readyz` says 503.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Release);

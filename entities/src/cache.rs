@@ -7,19 +7,32 @@
 //! In reading order: `tag` (what a value depends on), `table` (stamps), `entry` (a value and its header), `read` (a
 //! batch of keys through the tiers), `shared` (Redis), `metrics`. Not here: what is cached (the domains, each one `impl Cached`).
 //!
-//! Resolvers that cache something of their own:
+//! Resolvers that cache something of their own name what it depends on. Writes bump the tags of rows and lists; what
+//! nothing writes to has tags of its own, or none:
 //!
-//! ```text
-//! let tags = vec![Tag::List("Submission", "form", form.0)];
-//! let summary: Arc<Summary> = store.cache().get_or_set(&format!("summary:{form}"), Kept::for_seconds(60), tags, || summarise(form)).await?;
-//! store.cache().invalidate_by_tag(&[Tag::Named("summaries".to_owned())]).await;
+//! ```no_run
+//! use std::sync::Arc;
+//! use entities::{Error, Store, Tag, cache::Kept, form, id::FormId};
+//!
+//! async fn headline(store: &Store, id: FormId) -> Result<Arc<String>, Error> {
+//!     let tags = vec![Tag::Row("Form", id.0), Tag::Named("headlines".to_owned())];
+//!     let load = move |store: Store| async move {
+//!         let found = form::by_ids(&store, &[id]).await?;
+//!         Ok(found.get(&id).map(|form| form.title.to_uppercase()).unwrap_or_default())
+//!     };
+//!     store.cache().get_or_set(store, &format!("headline:{id}"), Kept::for_seconds(60), tags, load).await
+//! }
+//!
+//! async fn forget_headlines(store: &Store) {
+//!     store.cache().invalidate_by_tag(&[Tag::Named("headlines".to_owned())]).await;
+//! }
 //! ```
 
 use std::{
     fmt,
     hash::Hash,
     str::FromStr,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
@@ -30,33 +43,41 @@ use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
 use crate::{
-    change::Change,
     error::Error,
+    node::Kind,
     redis::{Redis, Unavailable},
     store::Store,
 };
 
+mod answers;
 mod entry;
+mod hot;
 mod metrics;
+mod named;
+pub(crate) mod outbox;
 mod read;
 mod shared;
 mod table;
 pub mod tag;
+mod tally;
+mod touched;
 
+pub use answers::AnswerName;
 pub use shared::{Stats, purge, stats};
 pub use tag::Tag;
+pub use touched::Touched;
 
 use entry::{Entry, Header, Key};
+use hot::Hot;
 use metrics::Metrics;
-use read::Flight;
+use named::Named;
+use read::Flights;
 use shared::Shared;
 use table::{Position, Table};
 use tag::Slot;
 
 /// A read that is cached: like a loader, it is a value that carries its arguments, and equal ones share entries.
 pub(crate) trait Cached: Clone + Send + Sync + 'static {
-    /// Checked against Redis at each read, where there is one: what access depends on.
-    const STRONG: bool = false;
     /// Whose value.
     type Key: Copy + Eq + Hash + From<Uuid> + Into<Uuid> + Send + Sync + 'static;
     /// The value.
@@ -75,6 +96,14 @@ pub(crate) trait Cached: Clone + Send + Sync + 'static {
     /// Is it worth knowing that there is no value? Only where the write that brings one bumps the tags above.
     fn keeps_absent(&self) -> bool {
         true
+    }
+    /// Is it checked against Redis at each read, where there is one? What access depends on is.
+    fn is_strong(&self) -> bool {
+        false
+    }
+    /// The type of the rows, where this reads whole rows by their ids: what a node that starts can read beforehand.
+    fn rows_of(&self) -> Option<Kind> {
+        None
     }
     /// Reads the values of all keys from the database.
     fn load(
@@ -128,7 +157,8 @@ pub struct Cache {
 struct Inner {
     table: Table,
     entries: Map<Key, Entry>,
-    flights: Mutex<FxHashMap<Key, Arc<Flight>>>,
+    flights: Mutex<Flights>,
+    hot: Hot,
     metrics: Metrics,
     /// The cache between nodes; none: this process is the only one that writes.
     shared: Option<Arc<Shared>>,
@@ -143,19 +173,21 @@ impl Cache {
     /// A cache in this process, and between nodes where there is a Redis.
     pub(crate) fn new(config: &CacheConfig, redis: Option<Redis>, registry: &mut Registry) -> Self {
         let weight = |_: &Key, entry: &Entry| entry.weight;
-        let shared = redis.map(|redis| Arc::new(Shared::new(redis, &config.namespace)));
+        let shared = redis.map(|redis| Arc::new(Shared::join(redis, &config.namespace)));
         let inner = Inner {
             // Between nodes the mirror has to be read first.
             table: Table::new(u64::from(shared.is_none())),
             entries: Map::builder().max_capacity(config.max_bytes).weigher(weight).build(),
             flights: Mutex::default(),
+            hot: Hot::default(),
             metrics: Metrics::register(registry),
             shared,
         };
         let inner = Arc::new(inner);
-        if let Some(shared) = &inner.shared {
+        if inner.shared.is_some() {
             tokio::spawn(shared::follow(Arc::downgrade(&inner)));
-            tokio::spawn(Arc::clone(shared).tell_untold());
+            tokio::spawn(shared::tell_untold(Arc::downgrade(&inner)));
+            tokio::spawn(hot::tell(Arc::downgrade(&inner)));
         }
         Self { inner: Some(inner) }
     }
@@ -165,21 +197,35 @@ impl Cache {
     ///
     /// The moment it happened, where other nodes have to be waited for: a reader who brings it sees the write there.
     pub async fn invalidate_by_tag(&self, tags: &[Tag]) -> Option<Moment> {
-        let inner = self.inner.as_ref()?;
+        let inner = self.inner.as_ref().filter(|_| !tags.is_empty())?;
         let slots: Vec<Slot> = tags.iter().map(Tag::slot).collect();
         inner.bump(&slots).await.map(Moment)
     }
 
-    /// What a committed transaction changed.
-    pub(crate) async fn changed(&self, changes: &[Change]) -> Option<Moment> {
-        if self.inner.is_none() || changes.is_empty() {
-            return None;
+    /// Tells a bump that another process has left; false if that is not possible now.
+    pub(crate) async fn tell(&self, slots: &[Slot]) -> bool {
+        match &self.inner {
+            Some(inner) => inner.bump(slots).await.is_some(),
+            None => false,
         }
-        self.invalidate_by_tag(&tag::of_changes(changes)).await
     }
 
     /// Reads `keys`; absent ones are left out.
     pub(crate) async fn read<C: Cached>(
+        &self,
+        store: &Store,
+        read: C,
+        keys: &[C::Key],
+    ) -> Result<FxHashMap<C::Key, Arc<C::Value>>, Error> {
+        let Some(recorder) = store.recorder().filter(|recorder| recorder.collects()) else {
+            return self.find(store, read, keys).await;
+        };
+        let found = self.find(&store.covered(), read.clone(), keys).await?;
+        recorder.touch(&read, keys, &found);
+        Ok(found)
+    }
+
+    async fn find<C: Cached>(
         &self,
         store: &Store,
         read: C,
@@ -193,6 +239,7 @@ impl Cache {
     }
 
     /// The value of this name, made by `load` where there is none that is valid. One call makes it for all that wait.
+    /// `load` gets the store that it is to read with.
     ///
     /// # Errors
     /// What `load` returns.
@@ -207,9 +254,9 @@ impl Cache {
     where
         V: Serialize + DeserializeOwned + Send + Sync + 'static,
         F: Future<Output = Result<V, Error>> + Send,
-        L: Fn() -> F + Clone + Send + Sync + 'static,
+        L: Fn(Store) -> F + Clone + Send + Sync + 'static,
     {
-        let read = read::Named::new(name, kept, tags, load);
+        let read = Named::new(name, kept, tags, load);
         let mut found = self.read(store, read, &[Uuid::nil()]).await?;
         Ok(found.remove(&Uuid::nil()).expect("a load that succeeds has a value"))
     }
@@ -222,9 +269,15 @@ impl Cache {
     {
         let Some(inner) = &self.inner else { return };
         let slots = tags.iter().map(Tag::slot).collect();
-        let header =
-            Header { loaded: loaded.0, slots, at: Instant::now(), took: Duration::ZERO, ttl: kept.ttl };
-        inner.keep(read::Named::<V, ()>::key(name), &Entry::new(header, Some(value)));
+        let (at, took, ttl) = (Instant::now(), Duration::ZERO, kept.ttl);
+        let header = Header { loaded: loaded.0, slots, at, took, ttl, is_strong: false };
+        let key = Named::<V, ()>::key(name);
+        if let Some(shared) = &inner.shared
+            && let Some(bytes) = entry::encode(key, &header, Some(&*value))
+        {
+            shared.fill(&[(key, bytes, ttl)]);
+        }
+        inner.keep(key, &Entry::new(header, Some(value)));
     }
 
     /// The moment to be taken before a value is read that will be stored by `set_with_tags`.
@@ -254,6 +307,16 @@ impl Cache {
         }
     }
 
+    /// Whether there is a cache.
+    pub fn is_on(&self) -> bool {
+        self.inner.is_some()
+    }
+
+    /// Whether there is one between nodes.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.inner.as_ref().is_some_and(|inner| inner.shared.is_some())
+    }
+
     /// Whether this node follows the log: what it holds in memory counts then.
     pub fn has_lease(&self) -> bool {
         self.inner.as_ref().is_some_and(|inner| inner.shared.as_ref().is_none_or(|shared| shared.has_lease()))
@@ -261,17 +324,15 @@ impl Cache {
 }
 
 impl Inner {
+    fn flights(&self) -> MutexGuard<'_, Flights> {
+        self.flights.lock().expect("no panic happens under this lock")
+    }
+
     async fn bump(&self, slots: &[Slot]) -> Option<Position> {
-        let Some(shared) = &self.shared else {
-            self.table.bump(slots);
-            return None;
-        };
-        if let Ok(position) = shared.bump(slots).await {
-            self.table.raise(slots, position.sequence);
-            return Some(position);
+        if let Some(shared) = &self.shared {
+            return shared.bump(&self.table, slots).await;
         }
-        // The others are told as soon as Redis can be reached. Here it counts at once, far into the future.
-        self.table.raise(slots, self.table.position().sequence + UNTOLD);
+        self.table.bump(slots);
         None
     }
 
@@ -283,8 +344,6 @@ impl Inner {
     }
 }
 
-/// Numbers ahead of the log that a bump gets which could not be told: more than can come before it is.
-const UNTOLD: u64 = 1 << 20;
 /// A moment in the life of the cache; as text `epoch.sequence`, which clients send back to read their own writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment(Position);

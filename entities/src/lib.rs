@@ -29,8 +29,9 @@ pub mod submission;
 pub mod texts;
 mod transaction;
 pub mod user;
+pub mod warm;
 
-pub use cache::{Cache, CacheConfig, Moment, Tag};
+pub use cache::{Cache, CacheConfig, Moment, Tag, Touched};
 pub use error::Error;
 pub use sql::Json;
 pub use store::{CacheRead, DatabaseConfig, Recorder, Store};

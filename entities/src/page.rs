@@ -167,6 +167,8 @@ pub struct List<R: 'static, F: 'static> {
     shape: &'static str,
     /// What its pages and counts depend on, where they are worth keeping.
     depends_on: Option<DependsOn>,
+    /// Checked against Redis at each read, as its rows are.
+    is_strong: bool,
 }
 
 /// What a list depends on, by its parent's id.
@@ -221,12 +223,19 @@ where
         R: Record,
     {
         let (table, columns, shape) = (R::TABLE, R::COLUMNS, R::SHAPE);
-        Self { names, table, columns, read: R::read, conditions, shape, depends_on: None }
+        let (depends_on, is_strong) = (None, false);
+        Self { names, table, columns, read: R::read, conditions, shape, depends_on, is_strong }
     }
 
     /// Keeps its pages and counts until something they depend on is written.
     pub(crate) const fn kept(mut self, depends_on: DependsOn) -> Self {
         self.depends_on = Some(depends_on);
+        self
+    }
+
+    /// Its rows are of a type that is checked against Redis at each read: so are its pages.
+    pub(crate) const fn strong(mut self) -> Self {
+        self.is_strong = true;
         self
     }
 

@@ -32,6 +32,8 @@ use breaker::Breaker;
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(250);
 /// A read may take this long: then the database is asked instead.
 pub(crate) const READ_TIMEOUT: Duration = Duration::from_millis(25);
+/// Between two log lines about refused commands: a Redis that refuses one refuses thousands.
+const COMPLAINTS: Duration = Duration::from_secs(10);
 /// A write may take this long.
 pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_millis(250);
 
@@ -148,6 +150,10 @@ struct Inner {
     connection: RwLock<Option<MultiplexedConnection>>,
     /// One task connects at a time.
     connecting: tokio::sync::Mutex<()>,
+    /// Runs on each new connection before anything else.
+    greeting: RwLock<Option<Arc<Cmd>>>,
+    /// When a refusal was last logged.
+    complained: Mutex<Option<Instant>>,
     breaker: Mutex<Breaker>,
     metrics: Metrics,
 }
@@ -159,6 +165,8 @@ impl Redis {
             source: url.source.clone(),
             connection: RwLock::default(),
             connecting: tokio::sync::Mutex::default(),
+            greeting: RwLock::default(),
+            complained: Mutex::default(),
             breaker: Mutex::default(),
             metrics: Metrics::register(registry),
         };
@@ -207,6 +215,14 @@ impl Redis {
     /// Listens on a channel, from now on and across losses of the connection.
     pub fn subscribe(&self, channel: &str) -> Subscription {
         Subscription::begin(self.clone(), channel.to_owned())
+    }
+
+    /// From now on every connection begins with this command; where it fails there is no connection.
+    pub(crate) fn greet_with(&self, greeting: Cmd) {
+        let lock = "no panic happens under this lock";
+        *self.inner.greeting.write().expect(lock) = Some(Arc::new(greeting));
+        // The one that may be there has not been greeted.
+        *self.inner.connection.write().expect(lock) = None;
     }
 
     /// A connection for one user, who waits on it.
@@ -276,7 +292,12 @@ impl Redis {
             .set_response_timeout(None);
         let connect = async {
             let client = self.inner.source.client().await?;
-            client.get_multiplexed_async_connection_with_config(&config).await
+            let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+            let greeting = self.inner.greeting.read().expect("no panic happens under this lock").clone();
+            if let Some(greeting) = greeting {
+                connection.req_packed_command(&greeting).await?.extract_error()?;
+            }
+            Ok(connection)
         };
         tokio::time::timeout(CONNECT_TIMEOUT, connect)
             .await
@@ -308,7 +329,11 @@ impl Redis {
     fn odd(&self, operation: &'static str, error: &dyn fmt::Display) -> Unavailable {
         self.breaker(Breaker::succeeded);
         self.inner.metrics.count(operation, "refused");
-        tracing::warn!(operation, %error, "Redis refused a command");
+        let mut complained = self.inner.complained.lock().expect("no panic happens under this lock");
+        if complained.is_none_or(|at| at.elapsed() > COMPLAINTS) {
+            *complained = Some(Instant::now());
+            tracing::warn!(operation, %error, "Redis refused a command");
+        }
         Unavailable
     }
 

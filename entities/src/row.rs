@@ -1,5 +1,5 @@
-//! Rows by id, through the cache: the read behind every edge to one object. Not here: lists (`page`), reads whose
-//! result depends on the caller (they stay with their domain).
+//! Rows by id, through the cache: the read behind every edge to one object, and the same where only the database can
+//! say who may see a row (`Find`). Not here: lists (`page`).
 
 use std::{hash::Hash, marker::PhantomData, sync::Arc};
 
@@ -11,7 +11,8 @@ use crate::{
     cache::{Cached, Kept, Tag},
     error::Error,
     node::Kind,
-    sql::Record,
+    scope::Scope,
+    sql::{Record, Sql},
     store::Store,
 };
 
@@ -49,7 +50,6 @@ impl<R> Clone for ById<R> {
 const KEPT: Kept = Kept::for_seconds(300);
 
 impl<R: Row> Cached for ById<R> {
-    const STRONG: bool = R::IS_STRONG;
     type Key = R::Id;
     type Value = R;
 
@@ -71,14 +71,101 @@ impl<R: Row> Cached for ById<R> {
         vec![Tag::Row(R::KIND.as_str(), key.into())]
     }
 
+    fn is_strong(&self) -> bool {
+        R::IS_STRONG
+    }
+
+    fn rows_of(&self) -> Option<Kind> {
+        Some(R::KIND)
+    }
+
     fn keeps_absent(&self) -> bool {
         R::IS_ANNOUNCED
     }
 
     async fn load(self, store: Store, keys: Arc<[R::Id]>) -> Result<FxHashMap<R::Id, Arc<R>>, Error> {
-        let matching = |sql: &mut crate::sql::Sql| {
+        let matching = |sql: &mut Sql| {
             sql.push("t.id").any_id(&keys);
         };
         store.by_keys(R::BY_IDS, matching, R::id).await
+    }
+}
+
+/// One row for each key, as far as a scope reaches: a read that a domain declares once.
+pub(crate) struct Find<K: 'static, R: 'static> {
+    /// What the statement is called.
+    pub(crate) name: &'static str,
+    /// The condition.
+    pub(crate) matching: fn(&mut Sql, &[K], &Scope),
+    /// Under which key a row is found.
+    pub(crate) key: fn(&R) -> K,
+    /// What the row of a key depends on, and who may see it.
+    pub(crate) tags: fn(K, Option<&R>) -> Vec<Tag>,
+    /// Do the tags without a row cover the write that brings one?
+    pub(crate) keeps_absent: bool,
+}
+
+impl<K, R> Find<K, R>
+where
+    K: Copy + Eq + Hash + From<Uuid> + Into<Uuid> + Send + Sync,
+    R: Record + Serialize + DeserializeOwned,
+{
+    /// Reads the rows of these keys.
+    pub(crate) async fn rows(
+        &'static self,
+        store: &Store,
+        scope: &Scope,
+        keys: &[K],
+    ) -> Result<FxHashMap<K, Arc<R>>, Error> {
+        store.cached(Found { find: self, scope: *scope }, keys).await
+    }
+}
+
+struct Found<K: 'static, R: 'static> {
+    find: &'static Find<K, R>,
+    scope: Scope,
+}
+
+impl<K, R> Clone for Found<K, R> {
+    fn clone(&self) -> Self {
+        Self { ..*self }
+    }
+}
+
+impl<K, R> Cached for Found<K, R>
+where
+    K: Copy + Eq + Hash + From<Uuid> + Into<Uuid> + Send + Sync,
+    R: Record + Serialize + DeserializeOwned,
+{
+    type Key = K;
+    type Value = R;
+
+    fn name(&self) -> &'static str {
+        self.find.name
+    }
+
+    fn shape(&self) -> &'static str {
+        R::SHAPE
+    }
+
+    fn kept(&self) -> Kept {
+        KEPT
+    }
+
+    fn arguments(&self) -> impl Serialize {
+        self.scope
+    }
+
+    fn tags(&self, key: K, value: Option<&R>) -> Vec<Tag> {
+        (self.find.tags)(key, value)
+    }
+
+    fn keeps_absent(&self) -> bool {
+        self.find.keeps_absent
+    }
+
+    async fn load(self, store: Store, keys: Arc<[K]>) -> Result<FxHashMap<K, Arc<R>>, Error> {
+        let Self { find, scope } = self;
+        store.by_keys(find.name, |sql: &mut Sql| (find.matching)(sql, &keys, &scope), find.key).await
     }
 }

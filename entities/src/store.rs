@@ -25,7 +25,10 @@ use sea_orm::{
 use serde::Serialize;
 
 use crate::{
-    cache::{Cache, CacheConfig, Cached, Moment},
+    cache::{
+        Cache, CacheConfig, Cached, Moment, Touched,
+        outbox::{self, Told},
+    },
     change::{self, Announcer},
     error::Error,
     readers::Readers,
@@ -54,8 +57,12 @@ pub struct Store {
     readers: Option<Arc<Readers>>,
     metrics: Metrics,
     recorder: Option<Arc<Recorder>>,
+    /// Tags cover what is read with it.
+    is_covered: bool,
     announcer: Announcer,
     cache: Cache,
+    /// Where the cache is shared.
+    told: Option<Arc<Told>>,
     /// Reads must not be older than this.
     floor: Option<Moment>,
     revocations: Arc<Revocations>,
@@ -78,8 +85,10 @@ impl Store {
             readers: readers.flatten().map(Arc::new),
             metrics: Metrics::register(registry),
             recorder: None,
+            is_covered: false,
             announcer: Announcer::default(),
             cache: Cache::off(),
+            told: None,
             texts: Texts::default(),
             floor: None,
             revocations: Arc::default(),
@@ -95,7 +104,18 @@ impl Store {
     /// The same store, reading through a cache; with a Redis it is one cache for all nodes. Metrics go into `registry`.
     #[must_use]
     pub fn with_cache(self, config: &CacheConfig, redis: Option<Redis>, registry: &mut Registry) -> Self {
-        Self { cache: Cache::new(config, redis, registry), ..self }
+        let cache = Cache::new(config, redis, registry);
+        let told = cache.is_shared().then(Arc::default);
+        let store = Self { cache, told, ..self };
+        if let Some(told) = &store.told {
+            tokio::spawn(outbox::keep(store.clone(), Arc::clone(told)));
+        }
+        store
+    }
+
+    /// Where bumps are noted that were told; none, where there is nobody to tell.
+    pub(crate) fn told(&self) -> Option<Arc<Told>> {
+        self.told.clone()
     }
 
     /// The same store, telling other nodes what it writes, hearing what they write, and sharing texts with them. Stores of one database share
@@ -139,6 +159,11 @@ impl Store {
         keys: &[C::Key],
     ) -> Result<FxHashMap<C::Key, Arc<C::Value>>, Error> {
         self.cache.read(self, read, keys).await
+    }
+
+    /// The same store for what tags cover.
+    pub(crate) fn covered(&self) -> Self {
+        Self { is_covered: true, ..self.clone() }
     }
 
     /// The same store, reporting to no request.
@@ -272,6 +297,9 @@ impl Timing<'_> {
         self.store.metrics.observe(self.name, self.table, elapsed, failed);
         if let Some(recorder) = &self.store.recorder {
             recorder.add(self.name, self.explain, rows, elapsed);
+            if !self.store.is_covered {
+                recorder.add_gap();
+            }
         }
     }
 }
@@ -311,6 +339,9 @@ fn options(config: &DatabaseConfig) -> ConnectOptions {
     options
 }
 
+/// How often one request waits for a Redis that does not answer.
+const WAITS_IN_VAIN: u32 = 2;
+
 /// The statements of one request, for its log line, for `extensions.explain` and for tests.
 #[derive(Debug, Default)]
 pub struct Recorder {
@@ -318,7 +349,10 @@ pub struct Recorder {
     count: AtomicU32,
     statements: Mutex<Vec<Executed>>,
     cache_reads: Mutex<Vec<CacheRead>>,
+    waits_in_vain: AtomicU32,
     wrote: Mutex<Option<Moment>>,
+    /// Only where somebody has asked for it.
+    touched: Option<Mutex<Touched>>,
 }
 
 /// One batch of keys that went through the cache.
@@ -354,6 +388,56 @@ impl Recorder {
     /// A recorder that counts and, with `texts`, keeps each statement.
     pub fn new(texts: bool) -> Self {
         Self { texts, ..Self::default() }
+    }
+
+    /// The same, collecting what the values that are read depend on, for `touched`.
+    #[must_use]
+    pub fn collecting(self) -> Self {
+        Self { touched: Some(Mutex::default()), ..self }
+    }
+
+    /// Whether it collects what the values depend on.
+    pub fn collects(&self) -> bool {
+        self.touched.is_some()
+    }
+
+    /// What everything that was read so far depends on; `None` unless it is `collecting`.
+    pub fn touched(&self) -> Option<Arc<Touched>> {
+        Some(Arc::new(self.touched.as_ref()?.lock().expect("no panic happens under this lock").clone()))
+    }
+
+    /// Collects what these values depend on.
+    pub(crate) fn touch<C: Cached>(
+        &self,
+        read: &C,
+        keys: &[C::Key],
+        found: &FxHashMap<C::Key, Arc<C::Value>>,
+    ) {
+        let Some(touched) = &self.touched else { return };
+        let mut touched = touched.lock().expect("no panic happens under this lock");
+        for key in keys {
+            let value = found.get(key);
+            touched.add(read.tags(*key, value.map(AsRef::as_ref)), read.is_strong());
+            if value.is_none() && !read.keeps_absent() {
+                touched.add_gap();
+            }
+        }
+    }
+
+    /// Notes that Redis was waited for and did not answer.
+    pub(crate) fn waited_in_vain(&self) {
+        self.waits_in_vain.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Has this request waited for Redis in vain so often that it does without?
+    pub(crate) fn has_lost_patience(&self) -> bool {
+        self.waits_in_vain.load(Ordering::Relaxed) >= WAITS_IN_VAIN
+    }
+
+    fn add_gap(&self) {
+        if let Some(touched) = &self.touched {
+            touched.lock().expect("no panic happens under this lock").add_gap();
+        }
     }
 
     /// Whether the statements themselves are kept.

@@ -13,7 +13,9 @@ use crate::{
     clock::{Time, TimeRange},
     error::Error,
     id::{FormId, LocationId, SessionId, SubmissionId, UserId},
+    node::Kind,
     page::{Filtering, Key, KeyKind, KeyValue, Keyset, List, Names},
+    row::Find,
     scope::Scope,
     sql::{Json, Sql, table},
     store::Store,
@@ -76,12 +78,20 @@ pub async fn by_ids(
     scope: &Scope,
     ids: &[SubmissionId],
 ) -> Result<FxHashMap<SubmissionId, Arc<Model>>, Error> {
-    let matching = |sql: &mut Sql| {
+    BY_IDS.rows(store, scope, ids).await
+}
+
+static BY_IDS: Find<SubmissionId, Model> = Find {
+    name: "submission.by_ids",
+    matching: |sql, ids, scope| {
         sql.push("t.id").any_id(ids);
         push_scope(sql, scope);
-    };
-    store.by_keys("submission.by_ids", matching, |row: &Model| row.id).await
-}
+    },
+    key: |row| row.id,
+    // Whose form it is, which decides who may see it, never changes.
+    tags: |id, _| vec![Tag::Row(Kind::Submission.as_str(), id.0)],
+    keeps_absent: true,
+};
 
 /// Newest first.
 pub static KEYSET: Keyset<Model> = Keyset {

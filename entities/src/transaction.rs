@@ -10,6 +10,7 @@ use tokio::sync::OwnedMutexGuard;
 
 use crate::{
     activity::Entry,
+    cache::{outbox, tag},
     change::{Change, Changes},
     error::Error,
     revocation::{self, Revocation},
@@ -110,6 +111,12 @@ impl Transaction {
         if !self.revoked.is_empty() {
             revocation::write(&self, &self.revoked).await?;
         }
+        // Told once it is committed; if this process does not get to that, another one finds it here.
+        let tags = tag::of_changes(&self.changes);
+        let left = match (self.store.told(), tags.is_empty()) {
+            (Some(told), false) => Some((told, outbox::write(&self, &tags).await?)),
+            _ => None,
+        };
         // In a task of its own: a caller who goes away now must not lose the announcement of what is committed.
         let committing = tokio::spawn(async move {
             let Self { store, db, changes, revoked, turn } = self;
@@ -117,7 +124,10 @@ impl Transaction {
             drop(turn);
             if result.is_ok() {
                 // Before the caller hears of the write: who reads after the answer must not get older data.
-                let written = store.cache().changed(&changes).await;
+                let written = store.cache().invalidate_by_tag(&tags).await;
+                if let (Some(_), Some((told, id))) = (written, left) {
+                    told.add(id);
+                }
                 if let (Some(moment), Some(recorder)) = (written, store.recorder()) {
                     recorder.set_wrote(moment);
                 }

@@ -210,4 +210,5 @@ pub fn keyset(field: OrderField, descending: bool) -> &'static Keyset<Model> {
 /// All accounts.
 pub static ALL: List<Model, Filter> =
     List::new(Names { page: "user.page", count: "user.count", parent: "" }, Filter::push)
-        .kept(|_| Tag::Type("User"));
+        .kept(|_| Tag::Type("User"))
+        .strong();

@@ -16,6 +16,7 @@ mod m0004_locations;
 mod m0005_activity;
 mod m0006_search;
 mod m0007_access;
+mod m0008_outbox;
 mod partitions;
 
 use std::{collections::HashSet, time::Duration};
@@ -102,6 +103,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0005_activity::Migration),
             Box::new(m0006_search::Migration),
             Box::new(m0007_access::Migration),
+            Box::new(m0008_outbox::Migration),
         ]
     }
 }

@@ -222,8 +222,10 @@ impl Inner {
     /// Loads keys in this task, or together with other requests'.
     async fn run<L: Loader>(self: Arc<Self>, loader: L, keys: Arc<[L::Key]>, generation: u64) {
         let start = Instant::now();
-        // Who must see a write has a store of their own, and cannot share another request's.
-        let loaded = if L::SHARED && self.groups.is_on() && self.store.floor().is_none() {
+        // Who must see a write has a store of their own, and cannot share another request's. Nor can who collects what
+        // its own values depend on: a shared batch reads those of others too.
+        let is_alone = self.store.floor().is_some() || self.recorder.collects();
+        let loaded = if L::SHARED && self.groups.is_on() && !is_alone {
             self.groups.load(loader.clone(), Arc::clone(&keys), &self.store, &self.recorder).await
         } else {
             guarded(loader.clone(), self.store.clone(), Arc::clone(&keys)).await.map(Arc::new)

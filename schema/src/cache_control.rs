@@ -8,7 +8,7 @@ use std::{
     ops::Deref,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU8, Ordering},
     },
 };
 
@@ -149,26 +149,49 @@ impl Walk<'_> {
 /// A part of the request that makes its answer private when it is read.
 pub struct Watched<T> {
     value: T,
-    read: Arc<AtomicBool>,
+    level: u8,
+    /// The highest level that was read.
+    read: Arc<AtomicU8>,
+}
+
+/// How far a request has looked at who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Looked {
+    /// Not at all.
+    Nowhere,
+    /// At what they may read.
+    AtScope,
+    /// At who they are.
+    AtViewer,
 }
 
 impl Watched<Viewer> {
     /// Who asks and what they may read, under one watch.
     pub(crate) fn viewer(viewer: Viewer) -> (Self, Watched<Scope>) {
         let (scope, read) = (viewer.scope(), Arc::default());
-        (Self { value: viewer, read: Arc::clone(&read) }, Watched { value: scope, read })
+        let scope = Watched { value: scope, level: Looked::AtScope as u8, read: Arc::clone(&read) };
+        (Self { value: viewer, level: Looked::AtViewer as u8, read }, scope)
     }
 }
 
 impl<T> Watched<T> {
     /// The same watch over another value.
     pub(crate) fn with(&self, value: T) -> Self {
-        Self { value, read: Arc::clone(&self.read) }
+        Self { value, level: self.level, read: Arc::clone(&self.read) }
     }
 
     /// Whether anything under this watch was read so far.
     pub(crate) fn was_read(&self) -> bool {
-        self.read.load(Ordering::Relaxed)
+        self.looked() != Looked::Nowhere
+    }
+
+    /// How far anything under this watch was read so far.
+    pub(crate) fn looked(&self) -> Looked {
+        match self.read.load(Ordering::Relaxed) {
+            0 => Looked::Nowhere,
+            1 => Looked::AtScope,
+            _ => Looked::AtViewer,
+        }
     }
 }
 
@@ -182,7 +205,10 @@ impl<T> Deref for Watched<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        self.read.store(true, Ordering::Relaxed);
+        // Read once for each row; written once or twice.
+        if self.read.load(Ordering::Relaxed) < self.level {
+            self.read.fetch_max(self.level, Ordering::Relaxed);
+        }
         &self.value
     }
 }

@@ -5,7 +5,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use async_graphql::{
@@ -31,6 +31,10 @@ use crate::{
 pub struct Document {
     pub(crate) parsed: ExecutableDocument,
     judged: Vec<(Option<Name>, Judged)>,
+    /// A hash of its text.
+    hash: [u8; 32],
+    /// Was published by the operator: worth keeping its answers.
+    is_trusted: AtomicBool,
     /// The size of its last answer, bytes: the next one is mostly as large and need not grow step by step.
     answered: AtomicUsize,
 }
@@ -102,7 +106,8 @@ impl Documents {
             let errors = checked.errors.into_iter().take(MOST_ERRORS);
             return Err(errors.map(|error| RequestError::of_engine(Code::ValidationFailed, error)).collect());
         }
-        let document = Arc::new(Document::new(parsed, &self.types));
+        let hash = *blake3::hash(text.as_bytes()).as_bytes();
+        let document = Arc::new(Document { hash, ..Document::new(parsed, &self.types) });
         self.known.insert(Arc::from(text), Arc::clone(&document));
         Ok(document)
     }
@@ -150,7 +155,22 @@ impl Document {
             (name.cloned(), Judged { kind, cache, cost: types.cost(root, selections, fragments) })
         });
         let judged = judged.collect();
-        Self { parsed, judged, answered: AtomicUsize::new(LEAST_ROOM) }
+        let (hash, is_trusted, answered) = ([0; 32], AtomicBool::default(), AtomicUsize::new(LEAST_ROOM));
+        Self { parsed, judged, hash, is_trusted, answered }
+    }
+
+    /// From now on its answers are kept (`answers`): the operator has published it, so there are not many like it.
+    pub fn trust(&self) {
+        self.is_trusted.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_trusted(&self) -> bool {
+        self.is_trusted.load(Ordering::Relaxed)
+    }
+
+    /// What no other text has.
+    pub(crate) fn hash(&self) -> &[u8; 32] {
+        &self.hash
     }
 
     /// The kind of the operation that a request with this name means, if the document has it.

@@ -7,7 +7,17 @@
 //!
 //! The library async-graphql parses, validates, introspects and prints the schema. Queries are executed by `object`.
 
-use std::{net::IpAddr, sync::Arc, time::Instant};
+// A load goes through the store room; to see that its future is `Send` the compiler looks deeper than its default.
+#![recursion_limit = "256"]
+
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use async_graphql::{
     CustomDirectiveFactory, Schema, ValidationMode,
@@ -16,11 +26,12 @@ use async_graphql::{
         types::{OperationDefinition, SelectionSet},
     },
 };
-use entities::{Recorder, Store, clock::Time, id::UserId, scope::Scope};
+use entities::{Recorder, Store, Touched, clock::Time, id::UserId, scope::Scope};
 use prometheus_client::registry::Registry;
 
 pub mod access;
 pub mod activity;
+mod answers;
 pub mod batch;
 pub mod cache_control;
 pub mod connection;
@@ -59,6 +70,7 @@ pub mod viewer;
 mod write;
 
 pub use access::{Access, AccessOptions};
+pub use answers::digest;
 /// Values of variables by name.
 pub use async_graphql::Variables;
 pub use cache_control::{Audience, CachePolicy};
@@ -69,6 +81,7 @@ pub use subscription::Events;
 pub use viewer::Viewer;
 
 use crate::{
+    answers::Place,
     batch::{Batcher, Groups, Metrics},
     cache_control::Watched,
     cost::OutputTypes,
@@ -94,6 +107,8 @@ pub struct Request {
     pub variables: Variables,
     /// Add `extensions.explain` to the answer; only in development.
     pub explain: bool,
+    /// Say in `Reply::touched` what the answer depends on.
+    pub cache_tags: bool,
     /// What the caller has written, as `extensions.cacheToken` said: the answer must not be older.
     pub cache_token: Option<String>,
     /// From where and with what it was sent.
@@ -143,6 +158,10 @@ pub struct Reply {
     pub cache_token: Option<String>,
     /// How long the answer keeps; `None`: not at all.
     pub cache: Option<CachePolicy>,
+    /// What the answer depends on, where `Request::cache_tags` asks for it.
+    pub touched: Option<Arc<Touched>>,
+    /// What stands for the bytes of `body`, where that is known.
+    pub digest: Option<[u8; 16]>,
 }
 
 impl Reply {
@@ -159,6 +178,8 @@ impl Reply {
             statements,
             cache_token,
             cache: None,
+            touched: recorder.touched(),
+            digest: None,
         }
     }
 }
@@ -199,8 +220,9 @@ pub struct Context {
     pub scope: Watched<Scope>,
     /// From where they ask.
     pub caller: Caller,
-    /// When the request began: one moment for the whole answer.
-    pub now: Time,
+    now: Time,
+    /// Until when the answer stays true if nothing is written, milliseconds since 1970.
+    true_until: Arc<AtomicI64>,
     /// Its loads.
     pub batcher: Batcher,
     pub(crate) access: Access,
@@ -223,7 +245,28 @@ impl Context {
         service: Service,
     ) -> Self {
         let (viewer, scope) = Watched::viewer(viewer);
-        Self { viewer, scope, caller, access, now: entities::clock::now(), batcher, service }
+        let (now, true_until) = (entities::clock::now(), Arc::new(AtomicI64::new(i64::MAX)));
+        Self { viewer, scope, caller, access, now, true_until, batcher, service }
+    }
+
+    /// When the request began: one moment for the whole answer, which is true for that moment only.
+    pub fn now(&self) -> Time {
+        self.true_until.store(i64::MIN, Ordering::Relaxed);
+        self.now
+    }
+
+    /// The same for what stays true until another moment, such as that a session has not expired.
+    pub fn now_until(&self, end: Time) -> Time {
+        if end > self.now {
+            self.true_until.fetch_min(end.timestamp_millis(), Ordering::Relaxed);
+        }
+        self.now
+    }
+
+    /// For how long the answer stays true if nothing is written.
+    pub(crate) fn is_true_for(&self) -> Duration {
+        let left = self.true_until.load(Ordering::Relaxed).saturating_sub(self.now.timestamp_millis());
+        Duration::from_millis(u64::try_from(left).unwrap_or_default())
     }
 
     /// The same request in the eyes of another viewer, if there is one.
@@ -378,23 +421,34 @@ impl Graph {
             };
         }
         let explain = request.explain && self.inner.options.development;
-        let recorder = Arc::new(Recorder::new(explain));
-        let mut ctx = self.inner.context(viewer, request.caller, Arc::clone(&recorder));
-        if let Some(moment) = request.cache_token.and_then(|token| token.parse().ok()) {
-            ctx.batcher = self.inner.batcher(&self.inner.store.not_before(moment), Arc::clone(&recorder));
+        let floor = request.cache_token.and_then(|token| token.parse().ok());
+        let floored = floor.map(|floor| self.inner.store.not_before(floor));
+        let store = floored.as_ref().unwrap_or(&self.inner.store);
+        // Who wants to know how an answer is made has it made.
+        let place = Place::of(&prepared, &viewer, store).filter(|_| !explain);
+        if let Some(place) = &place
+            && let Some(answer) = place.find(store).await
+        {
+            return Opened::Reply(answer.reply());
         }
+        let recorder = Recorder::new(explain);
+        let collects = request.cache_tags || place.is_some();
+        let recorder = Arc::new(if collects { recorder.collecting() } else { recorder });
+        let ctx = self.inner.context(store, viewer, request.caller, Arc::clone(&recorder));
         let answered = self.inner.answer(&prepared, &ctx).await;
         Opened::Reply(match answered {
             Ok((mut body, errors)) => {
                 // An answer that lacks something, or tells about itself, is for this once.
                 let cache = prepared.cache.filter(|_| errors.is_empty() && !explain);
                 let cache = cache.map(|policy| policy.for_one_if(ctx.viewer.was_read()));
+                let place = place.filter(|_| errors.is_empty());
+                let digest = place.and_then(|place| place.keep(&ctx, &recorder, &body, cache));
                 let explained =
                     explain.then(|| explain::Explain::of(&recorder, &ctx.batcher, started.elapsed()));
                 explain::write(explained, recorder.wrote(), &mut body);
                 body.push(b'}');
                 prepared.document.answered(body.len());
-                Reply { cache, ..Reply::executed(prepared.kind, body, errors, &recorder) }
+                Reply { cache, digest, ..Reply::executed(prepared.kind, body, errors, &recorder) }
             }
             Err(error) => refused(Some(prepared.kind), &[error]),
         })
@@ -461,8 +515,8 @@ impl Inner {
     }
 
     /// A new request's context.
-    fn context(&self, viewer: Viewer, caller: Caller, recorder: Arc<Recorder>) -> Context {
-        let batcher = self.batcher(&self.store, recorder);
+    fn context(&self, store: &Store, viewer: Viewer, caller: Caller, recorder: Arc<Recorder>) -> Context {
+        let batcher = self.batcher(store, recorder);
         Context::new(viewer, caller, self.access.clone(), batcher, self.service.clone())
     }
 
@@ -477,14 +531,14 @@ impl Inner {
         if prepared.kind == OperationKind::Mutation {
             return mutation::execute(root, planner, ctx).await;
         }
-        let selection = self.plan(&prepared.document, root, planner, ctx).await?;
+        let selection = self.plan(prepared, root, planner, ctx).await?;
         Ok(answer(&selection, Query, ctx, prepared.document.room()).await)
     }
 
     /// Plans the root: introspection is answered by the library, everything else by the declarations.
     async fn plan<'q>(
         &self,
-        document: &Document,
+        prepared: &Prepared,
         root: &'q SelectionSet,
         planner: Planner<'q>,
         ctx: &'q Context,
@@ -493,8 +547,12 @@ impl Inner {
         let mut selection = Selection::empty();
         for selected in planner.collect(&|condition| query.is(condition), &[root])? {
             if matches!(selected.name(), "__schema" | "__type") {
-                let (key, run) = introspection::run(&self.introspector, document, planner, &selected).await;
-                selection.push_edge(key, selected.name() == "__type", run);
+                let (document, operation_name) = (&*prepared.document, prepared.operation_name.as_deref());
+                let question =
+                    introspection::Question { document, operation_name, planner, selected: &selected };
+                let json = introspection::value(&self.introspector, &question, ctx).await;
+                let ready = Box::new(query::Ready { json: json.as_bytes().to_vec() });
+                selection.push_edge(selected.key(), selected.name() == "__type", ready);
             } else {
                 query.plan_field(&mut selection, planner, selected, ctx)?;
             }

@@ -63,7 +63,8 @@ impl Visible for Session {
 
     fn visible_to(ctx: &Context, row: Arc<Model>) -> Option<Self> {
         let current = ctx.viewer.session_id() == Some(row.id);
-        row.is_visible_to(&ctx.scope).then_some(Self { row, now: ctx.now, current })
+        let now = ctx.now_until(row.expires_at);
+        row.is_visible_to(&ctx.scope).then_some(Self { row, now, current })
     }
 }
 
@@ -185,7 +186,7 @@ pub(crate) fn sessions_of_user() -> impl Edge<User> {
     Pages::<User, SessionsArgs, OfUsers, CountsOfUsers, Session>::new(
         |given| {
             let scope = *given.ctx.scope;
-            let filter = Filter { live_at: given.args.active_only.unwrap_or(false).then_some(given.ctx.now) };
+            let filter = Filter { live_at: given.args.active_only.unwrap_or(false).then(|| given.ctx.now()) };
             let window = given.args.page.window(&KEYSET, &given.cursors, MAX_ROWS)?;
             let counts = CountsOfUsers { scope, filter };
             Ok(Bound { pages: OfUsers { scope, filter, window }, counts, keyset: &KEYSET })

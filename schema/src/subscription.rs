@@ -230,7 +230,7 @@ struct Subscribed {
 pub(crate) fn subscribe(graph: &Graph, viewer: Viewer, prepared: Prepared) -> Result<Events, Reply> {
     // From here on nothing is missed.
     let changes = graph.inner.store.announcer().listen();
-    let ctx = graph.inner.context(viewer.clone(), Caller::default(), Arc::default());
+    let ctx = graph.inner.context(&graph.inner.store, viewer.clone(), Caller::default(), Arc::default());
     let opened = selected(&prepared)
         .and_then(|selected| match Subscription::field(selected.name()) {
             Some(field) => field.listen.open(prepared.planner(), &selected, &ctx),
@@ -287,10 +287,8 @@ impl Subscribed {
 
     async fn event(&self, change: &Change, written: Option<Moment>) -> Option<Reply> {
         let (inner, recorder) = (&self.graph.inner, Arc::default());
-        let mut ctx = inner.context(self.viewer.clone(), Caller::default(), Arc::clone(&recorder));
-        if let Some(moment) = written {
-            ctx.batcher = inner.batcher(&inner.store.not_before(moment), Arc::clone(&recorder));
-        }
+        let store = written.map_or_else(|| inner.store.clone(), |moment| inner.store.not_before(moment));
+        let ctx = inner.context(&store, self.viewer.clone(), Caller::default(), Arc::clone(&recorder));
         let selected = selected(&self.prepared).ok()?;
         let event = self.interest.event(change, self.prepared.planner(), &selected, &ctx);
         let (mut body, errors) = event.await?;

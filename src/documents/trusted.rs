@@ -64,6 +64,7 @@ impl Trusted {
             };
             match document {
                 Ok(document) => {
+                    document.trust();
                     trusted.by_body.insert(body_hash(&entry.text), Arc::clone(&document));
                     let used = before.map(|before| Arc::clone(&before.used)).unwrap_or_default();
                     trusted.by_id.entry(entry.id.clone()).or_default().push(Known { entry, document, used });

@@ -189,6 +189,7 @@ struct Answer {
     retry_after_seconds: Option<u32>,
     /// It ran, without errors.
     is_whole: bool,
+    digest: Option<[u8; 16]>,
 }
 
 /// Runs what was asked, and puts the answers into one response.
@@ -235,9 +236,9 @@ pub(super) async fn answer(app: &App, headers: &HeaderMap, asked: Result<Asked, 
 }
 
 fn respond(asked: &HeaderMap, media: Media, asker: &Asker, answer: Answer) -> Response {
-    let Answer { status, body, cache, is_whole, .. } = answer;
+    let Answer { status, body, cache, is_whole, digest, .. } = answer;
     let mut response = if asker.is_get {
-        let answer = caching::Answer { policy: cache, is_whole };
+        let answer = caching::Answer { policy: cache, is_whole, digest };
         caching::respond(asked, answer, status, media.content_type(), body)
     } else {
         let control = caching::control(cache);
@@ -276,8 +277,8 @@ async fn run(
             let ran = Ran::answered(&reply);
             record(app, headers, &span, started, status, &ran);
             let is_whole = ran.outcome == Outcome::Ok;
-            let Reply { body, cache, cache_token, retry_after_seconds, .. } = reply;
-            Ok(Answer { status, body, cache, cache_token, retry_after_seconds, is_whole })
+            let Reply { body, cache, cache_token, retry_after_seconds, digest, .. } = reply;
+            Ok(Answer { status, body, cache, cache_token, retry_after_seconds, is_whole, digest })
         }
         Err(refusal) => {
             record(app, headers, &span, started, refusal.status, &Ran::refused(&refusal));
@@ -334,6 +335,7 @@ fn request(app: &App, headers: &HeaderMap, asker: &Asker, wire: Wire) -> schema:
         operation_name: wire.operation_name,
         variables: wire.variables,
         explain: app.development && headers.get("x-explain").is_some_and(|value| value == "1"),
+        cache_tags: false,
         cache_token: headers.get(CACHE_TOKEN).and_then(|token| token.to_str().ok()).map(ToOwned::to_owned),
         caller: asker.caller.clone(),
         request_id: request_id(headers).to_owned(),

@@ -20,15 +20,20 @@ pub(super) async fn livez() -> Response {
     answer(StatusCode::OK, &json!({ "status": "ok" }))
 }
 
-/// `GET /readyz`: the database is there, its schema is ours, and the process is not about to end.
+/// `GET /readyz`: the database is there, its schema is ours, and the process has warmed its cache and is not about to
+/// end.
 pub(super) async fn readyz(State(app): State<App>) -> Response {
-    let draining = if app.ready.is_draining() { "draining" } else { "ok" };
+    let process = match (app.ready.is_draining(), app.ready.is_warming()) {
+        (true, _) => "draining",
+        (false, true) => "warming",
+        (false, false) => "ok",
+    };
     let (database, migrations) =
         tokio::time::timeout(PING_LIMIT, database(&app)).await.unwrap_or(("timeout", "unknown"));
-    let ready = [draining, database, migrations].iter().all(|check| *check == "ok");
+    let ready = [process, database, migrations].iter().all(|check| *check == "ok");
     let (code, status) =
         if ready { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready") };
-    let checks = json!({ "database": database, "migrations": migrations, "process": draining });
+    let checks = json!({ "database": database, "migrations": migrations, "process": process });
     answer(code, &json!({ "status": status, "checks": checks }))
 }
 

@@ -48,6 +48,9 @@ const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// How long to wait after an accept that failed, which mostly means too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// How long readiness waits for the cache to be warm.
+const WARMING: Duration = Duration::from_secs(5);
+
 /// Serves until `shutdown` is done, then drains: `/readyz` says 503, after `drain_delay` the listener closes, and
 /// requests under way get `shutdown_grace` to finish. Returns how many connections were cut off after that.
 pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output = ()>) -> io::Result<usize> {
@@ -68,6 +71,11 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output
         let app = app.clone();
         tokio::spawn(async move { app.documents.watch(&app.graph).await })
     };
+    let warming = app.store.cache().is_on().then(|| {
+        app.ready.begin_to_warm();
+        let app = app.clone();
+        tokio::spawn(async move { app.ready.warm(&app.store, WARMING).await })
+    });
     let drained = run(super::router(app.clone()), http.clone(), listener, async {
         shutdown.await;
         app.ready.drain();
@@ -76,6 +84,9 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output
     })
     .await;
     watching.abort();
+    if let Some(warming) = warming {
+        warming.abort();
+    }
     app.documents.write_usage();
     drop(stop_metrics);
     if let Some(metrics) = metrics {

@@ -35,6 +35,14 @@ use crate::{Account, Development, config::Config};
 const QUERY: &str = r#"{"query": "{ users(first: 1) { nodes { id } } }"}"#;
 
 async fn app_with(change: impl FnOnce(&mut Config)) -> App {
+    app_over(change, |store, _| store).await
+}
+
+/// The same, with something done to its store before anybody uses it.
+async fn app_over(
+    change: impl FnOnce(&mut Config),
+    prepare: impl FnOnce(Store, &mut Registry) -> Store,
+) -> App {
     let mut config = Config::default();
     change(&mut config);
     let mut registry = Registry::default();
@@ -45,6 +53,7 @@ async fn app_with(change: impl FnOnce(&mut Config)) -> App {
     };
     let store = Store::connect(&settings, &mut registry).await.expect("SQLite in memory");
     migration::up(store.connection()).await.expect("migrated");
+    let store = prepare(store, &mut registry);
     let access = Access::new(store.clone(), config.auth.access());
     access.open().await.expect("a key is made");
     let accounts = vec![Account { name: "ann".into(), role: "ADMIN", token: "t".into(), password: "p" }];

@@ -2,22 +2,64 @@
 //! gets older data, and that no failure of Redis becomes a failure of a request. Not here: the cache of one process
 //! (unit tests of `entities::cache`).
 
-use std::{
-    env,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use entities::{
     CacheConfig, Store, Tag, form,
     id::{FormId, SessionId, UserId},
+    redis::Redis,
     session,
     user::Role,
 };
-use prometheus_client::registry::Registry;
+use prometheus_client::{encoding::text::encode, registry::Registry};
 use serde_json::json;
 
 use crate::harness::{RedisServer, TestApp, text};
+
+mod answers;
+mod clocks;
+mod outages;
+mod races;
+mod tags;
+mod warming;
+
+/// A node of its own on the database of an app, and its figures.
+struct Node {
+    store: Store,
+    registry: Registry,
+}
+
+impl Node {
+    /// Without Redis.
+    async fn alone(app: &TestApp) -> Self {
+        Self::new(app, None, Registry::default()).await
+    }
+
+    async fn with(app: &TestApp, redis: &RedisServer) -> Self {
+        let mut registry = Registry::default();
+        let redis = Redis::new(&redis.url(), &mut registry);
+        Self::new(app, Some(redis), registry).await
+    }
+
+    async fn new(app: &TestApp, redis: Option<Redis>, mut registry: Registry) -> Self {
+        let store = app.another_store().await.with_cache(&CacheConfig::default(), redis, &mut registry);
+        Self { store, registry }
+    }
+
+    /// The sum of a metric over all lines that have these texts.
+    fn sum(&self, name: &str, parts: &[&str]) -> u64 {
+        let mut metrics = String::new();
+        encode(&mut metrics, &self.registry).expect("metrics are text");
+        let lines = metrics.lines().filter(|line| line.starts_with(name));
+        let lines = lines.filter(|line| parts.iter().all(|part| line.contains(part)));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+    }
+
+    /// Values of a type that were found valid.
+    fn hits(&self, of: &str) -> u64 {
+        self.sum("cache_requests_total", &[&format!("type=\"{of}\""), "result=\"hit\""])
+    }
+}
 
 /// A node of its own on the database of `app`.
 async fn node(app: &TestApp, redis: &RedisServer) -> Store {
@@ -57,56 +99,6 @@ async fn sessions(app: &TestApp, count: usize) -> (UserId, Vec<SessionId>) {
 async fn version(store: &Store, id: SessionId) -> u64 {
     let found = session::by_ids(store, &[id]).await.expect("the read succeeds");
     found[&id].name.as_deref().and_then(|name| name.parse().ok()).expect("the name is a version")
-}
-
-/// Reads in all; the claim of a million is made with `XP_RACE_READS=1000000`.
-fn race_reads() -> u64 {
-    env::var("XP_RACE_READS").ok().and_then(|reads| reads.parse().ok()).unwrap_or(20_000)
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn four_nodes_under_writes_never_read_older_sessions() {
-    let [_, app] = TestApp::both_own().await;
-    let redis = RedisServer::start().await;
-    let mut nodes = Vec::new();
-    for _ in 0..4 {
-        nodes.push(node(&app, &redis).await);
-    }
-    settle(&nodes).await;
-    let (owner, keys) = sessions(&app, 20).await;
-    let answered: Vec<AtomicU64> = keys.iter().map(|_| AtomicU64::new(0)).collect();
-    let (done, writes) = (AtomicBool::new(false), AtomicU64::new(0));
-    let writer = async {
-        let mut next = 0;
-        while !done.load(Ordering::SeqCst) {
-            next += 1;
-            let at = fastrand::usize(..keys.len());
-            let node = &nodes[fastrand::usize(..nodes.len())];
-            let renamed = session::rename(node, owner, keys[at], Some(&next.to_string())).await;
-            assert!(renamed.expect("the write succeeds"));
-            answered[at].store(next, Ordering::SeqCst);
-            writes.store(next, Ordering::SeqCst);
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    let reader = async || {
-        let mut stale = 0_u64;
-        for _ in 0..race_reads() / 16 {
-            let at = fastrand::usize(..keys.len());
-            let floor = answered[at].load(Ordering::SeqCst);
-            let node = &nodes[fastrand::usize(..nodes.len())];
-            stale += u64::from(version(node, keys[at]).await < floor);
-        }
-        stale
-    };
-    let readers = async {
-        let stale = futures_util::future::join_all((0..16).map(|_| reader())).await;
-        done.store(true, Ordering::SeqCst);
-        stale.iter().sum::<u64>()
-    };
-    let ((), stale) = tokio::join!(writer, readers);
-    assert_eq!(stale, 0, "of {} reads beside {} writes", race_reads(), writes.load(Ordering::SeqCst));
-    assert!(writes.load(Ordering::SeqCst) > 20, "there were writes");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -51,7 +51,7 @@ async fn what_was_acknowledged_outlives_the_server_and_is_there_once() {
     for url in [db::own_sqlite().await, db::own_postgres().await] {
         let app = TestApp::over(&url).await;
         let before = total(&app).await;
-        let token = process::mint(&url, "collector@example.com");
+        let token = process::mint(&url, "collector@example.com", &[]);
         let mut writers: Vec<(usize, Vec<String>)> = vec![(0, Vec::new()); WRITERS];
         for kill in 0..KILLS {
             let mut server = Server::start(&url, &[]);

@@ -4,9 +4,11 @@
 mod app;
 pub(crate) mod db;
 pub(crate) mod process;
+mod proxy;
 mod redis;
 mod shape;
 
 pub(crate) use app::{Client, Reply, Statement, TestApp};
+pub(crate) use proxy::Proxy;
 pub(crate) use redis::RedisServer;
 pub(crate) use shape::{Shape, shape, text};

@@ -155,10 +155,10 @@ fn what_one_process_revokes_in_any_way_the_other_refuses() {
     let runtime = runtime();
     let url = own_database(&runtime, true);
     let mut redis = runtime.block_on(RedisServer::start());
-    let redis_url = redis.url_text();
+    let redis_url = redis.address();
     let environment = [("REDIS_URL", redis_url.as_str()), BEHIND_A_PROXY];
     let servers = [Server::start(&url, &environment), Server::start(&url, &environment)];
-    let admin = process::mint(&url, "admin@example.com");
+    let admin = process::mint(&url, "admin@example.com", &[]);
     let both = [&servers[0], &servers[1]];
     println!("PostgreSQL, Redis well: {:?} ms", delays(both, 0..6, &admin));
     redis.freeze();
@@ -169,7 +169,7 @@ fn what_one_process_revokes_in_any_way_the_other_refuses() {
 
     let url = own_database(&runtime, false);
     let servers = [Server::start(&url, &[BEHIND_A_PROXY]), Server::start(&url, &[BEHIND_A_PROXY])];
-    let admin = process::mint(&url, "admin@example.com");
+    let admin = process::mint(&url, "admin@example.com", &[]);
     println!("SQLite, no Redis: {:?} ms", delays([&servers[0], &servers[1]], 0..6, &admin));
 }
 
@@ -181,7 +181,7 @@ fn what_is_secret_is_in_no_log_no_metric_no_error_no_table_and_not_in_redis() {
     // The private server of the tests takes any password.
     let url = own_database(&runtime, true).replace("://postgres@", &format!("://postgres:{}@", PLANTED[4]));
     let redis = runtime.block_on(RedisServer::start());
-    let redis_url = redis.url_text();
+    let redis_url = redis.address();
     let server = Server::start(&url, &[("REDIS_URL", &redis_url), ("RUST_LOG", "trace")]);
     let mut said = String::new();
     let mut run = |token: Option<&str>, query: &str, input: Value| -> Value {
@@ -227,7 +227,7 @@ fn what_is_secret_is_in_no_log_no_metric_no_error_no_table_and_not_in_redis() {
         "mutation($i: ChangePasswordInput!) { changePassword(input: $i) { userErrors { code message } } }";
     run(Some(&access), change, json!({ "currentPassword": guess, "newPassword": second }));
     run(Some(&access), change, json!({ "currentPassword": first, "newPassword": second }));
-    let admin = process::mint(&url, "admin@example.com");
+    let admin = process::mint(&url, "admin@example.com", &[]);
     let create =
         "mutation($i: CreateUserInput!) { createUser(input: $i) { user { id email } userErrors { code } } }";
     let other = json!({ "email": "planted.other@example.com", "displayName": "Bob", "role": "EDITOR", "password": made });

@@ -35,6 +35,8 @@ pub(crate) struct Header {
     pub(crate) took: Duration,
     /// From `at`: after this it is loaded again.
     pub(crate) ttl: Duration,
+    /// Something it was made of has to be checked against Redis at each read.
+    pub(crate) is_strong: bool,
 }
 
 /// A value in this process. `None` is the knowledge that there is none.
@@ -96,7 +98,7 @@ enum Body<'a> {
 }
 
 /// Bytes of an entry beside its value, about: key, header, the map's own.
-const OVERHEAD_BYTES: usize = 256;
+pub(super) const OVERHEAD_BYTES: usize = 256;
 
 /// How long a value is, without making its bytes.
 fn weigh<V: Serialize>(value: &V) -> usize {
@@ -173,6 +175,8 @@ pub(crate) fn decode<V: DeserializeOwned + Send + Sync + 'static>(key: Key, byte
         at: Instant::now().checked_sub(Duration::from_micros(wire.age_micros)).unwrap_or_else(Instant::now),
         took: Duration::from_micros(wire.took_micros),
         ttl: Duration::from_micros(wire.ttl_micros),
+        // Who reads it knows its type.
+        is_strong: false,
     };
     let value = value.map(|value| Arc::new(value) as Arc<dyn Any + Send + Sync>);
     Some(Entry { header: Arc::new(header), value, weight: (bytes.len() + OVERHEAD_BYTES) as u32 })
@@ -187,7 +191,7 @@ mod tests {
     fn header() -> Header {
         let loaded = Position { epoch: 3, sequence: 4 };
         let (at, took, ttl) = (Instant::now(), Duration::from_millis(2), Duration::from_mins(1));
-        Header { loaded, slots: [20, 30].into(), at, took, ttl }
+        Header { loaded, slots: [20, 30].into(), at, took, ttl, is_strong: false }
     }
 
     #[test]

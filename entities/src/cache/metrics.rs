@@ -46,12 +46,21 @@ pub(crate) enum Found {
     Corrupt,
     /// A value too old, used because the database failed.
     Stale,
+    /// Redis did not say whether anything is valid.
+    Unchecked,
 }
 
 impl Found {
     /// Each in its place.
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Hit, Self::Absent, Self::Invalidated, Self::Expired, Self::Corrupt, Self::Stale];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Hit,
+        Self::Absent,
+        Self::Invalidated,
+        Self::Expired,
+        Self::Corrupt,
+        Self::Stale,
+        Self::Unchecked,
+    ];
 
     pub(crate) fn as_str(self) -> &'static str {
         match self {
@@ -61,6 +70,7 @@ impl Found {
             Self::Expired => "expired",
             Self::Corrupt => "corrupt",
             Self::Stale => "stale",
+            Self::Unchecked => "unchecked",
         }
     }
 }

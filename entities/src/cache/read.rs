@@ -3,30 +3,31 @@
 //! that starts after a write never accepts a load from before it.
 
 use std::{
-    any::type_name,
-    marker::PhantomData,
     sync::{Arc, MutexGuard},
     time::{Duration, Instant},
 };
 
 use rustc_hash::FxHashMap;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
 use tokio::sync::watch;
-use uuid::Uuid;
 
 use super::{
-    ABSENT_TTL, Cached, Inner, Kept, Moment,
+    ABSENT_TTL, Cached, Inner, Moment,
     entry::{self, Entry, Header, Key},
     metrics::{Found, Tier},
     shared::{Shared, Stamps},
     table::{Position, Table},
     tag::{Slot, Tag},
+    tally::Tally,
 };
 use crate::{
     error::Error,
     redis::Unavailable,
-    store::{CacheRead, Store},
+    store::{Recorder, Store},
 };
+
+/// The loads under way, by key.
+pub(super) type Flights = FxHashMap<Key, Arc<Flight>>;
 
 /// A load under way.
 pub(super) struct Flight {
@@ -44,9 +45,7 @@ pub(crate) async fn batch<C: Cached>(
     keys: &[C::Key],
 ) -> Result<FxHashMap<C::Key, Arc<C::Value>>, Error> {
     let of = hash(&(read.name(), read.shape(), read.arguments()));
-    let view = View::Mirror;
-    let mut reading =
-        Reading { cache, store, read, of, view, found: FxHashMap::default(), expired: Vec::new() };
+    let mut reading = Reading::new(cache, store, read, of);
     let missing = reading.cached(keys).await;
     if !missing.is_empty() {
         reading.load(missing).await?;
@@ -98,7 +97,12 @@ struct Reading<'a, C: Cached> {
     expired: Vec<(C::Key, Entry)>,
 }
 
-impl<C: Cached> Reading<'_, C> {
+impl<'a, C: Cached> Reading<'a, C> {
+    fn new(cache: &'a Arc<Inner>, store: &'a Store, read: C, of: u128) -> Self {
+        let (view, found, expired) = (View::Mirror, FxHashMap::default(), Vec::new());
+        Self { cache, store, read, of, view, found, expired }
+    }
+
     fn key(&self, key: C::Key) -> Key {
         Key { of: self.of, id: key.into() }
     }
@@ -106,73 +110,77 @@ impl<C: Cached> Reading<'_, C> {
     /// Takes what is cached, here or in Redis; returns the rest.
     async fn cached(&mut self, keys: &[C::Key]) -> Vec<C::Key> {
         let Some(shared) = self.cache.shared.clone() else { return self.held(keys) };
-        if !C::STRONG && shared.has_lease() && self.has_caught_up().await {
+        if !self.read.is_strong() && shared.has_lease() && has_caught_up(&self.cache.table, self.store).await
+        {
             let missing = self.held(keys);
             if missing.is_empty() {
                 return missing;
             }
             let asked: Vec<Key> = missing.iter().map(|key| self.key(*key)).collect();
-            return match shared.values(&asked).await {
-                Ok(values) => self.fetched(&missing, &values),
+            return match patiently(self.store, shared.values(&asked)).await {
+                Ok(values) => {
+                    let entries = self.decoded(&missing, &values);
+                    self.fetched(&missing, entries)
+                }
                 Err(Unavailable) => missing,
             };
         }
         self.ask(&shared, keys).await
     }
 
-    /// Has this node heard of what the reader must see? Waits a little for it.
-    async fn has_caught_up(&self) -> bool {
-        let Some(Moment(floor)) = self.store.floor() else { return true };
-        let deadline = Instant::now() + CATCH_UP;
-        loop {
-            let position = self.cache.table.position();
-            if position.epoch != floor.epoch {
-                return false;
-            }
-            if position.sequence >= floor.sequence {
-                return true;
-            }
-            if Instant::now() >= deadline {
-                return false;
-            }
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    }
-
     /// Asks Redis for the stamps of everything that the keys may depend on, and for the values not held here.
     async fn ask(&mut self, shared: &Shared, keys: &[C::Key]) -> Vec<C::Key> {
-        let (mut slots, mut absent) = (Vec::new(), Vec::new());
+        let (mut slots, mut held, mut absent) = (Vec::new(), Vec::new(), Vec::new());
         for key in keys {
             slots.extend(self.read.tags(*key, None).iter().map(Tag::slot));
             match self.cache.entries.get(&self.key(*key)) {
-                Some(entry) => slots.extend(&entry.header.slots),
+                Some(entry) => {
+                    slots.extend(&entry.header.slots);
+                    held.push(*key);
+                }
                 None => absent.push(*key),
             }
         }
         slots.sort_unstable();
         slots.dedup();
         let asked: Vec<Key> = absent.iter().map(|key| self.key(*key)).collect();
-        let Ok((stamps, values)) = shared.stamps(&slots, &asked).await else {
+        let Ok((mut stamps, values)) = patiently(self.store, shared.stamps(&slots, &asked)).await else {
             self.view = View::Blind;
+            let mut tally = Tally::default();
+            for _ in keys {
+                tally.add(Found::Unchecked, None);
+            }
+            self.report(&tally, Tier::Redis, keys);
             return keys.to_vec();
         };
+        let entries = self.decoded(&absent, &values);
+        // What a value depends on may be known only from the value.
+        let more = stamps.without(entries.iter().flatten().flat_map(|entry| &entry.header.slots));
+        if !more.is_empty()
+            && let Ok((more, _)) = patiently(self.store, shared.stamps(&more, &[])).await
+        {
+            stamps.add(more);
+        }
         self.view = View::Asked(stamps);
-        let mut missing = self.fetched(&absent, &values);
-        let held: Vec<C::Key> = keys.iter().filter(|key| !absent.contains(key)).copied().collect();
+        let mut missing = self.fetched(&absent, entries);
         missing.extend(self.held(&held));
         missing
     }
 
-    /// Takes what Redis had; returns the rest.
-    fn fetched(&mut self, keys: &[C::Key], values: &[Option<Vec<u8>>]) -> Vec<C::Key> {
+    /// What Redis had, as entries; or why it is none.
+    fn decoded(&self, keys: &[C::Key], values: &[Option<Vec<u8>>]) -> Vec<Result<Entry, Found>> {
+        let decode = |(key, value): (&C::Key, &Option<Vec<u8>>)| match value {
+            None => Err(Found::Absent),
+            Some(bytes) => entry::decode::<C::Value>(self.key(*key), bytes).ok_or(Found::Corrupt),
+        };
+        keys.iter().zip(values).map(decode).collect()
+    }
+
+    /// Takes what Redis had and is valid; returns the rest.
+    fn fetched(&mut self, keys: &[C::Key], entries: Vec<Result<Entry, Found>>) -> Vec<C::Key> {
         let mut tally = Tally::default();
         let mut missing = Vec::new();
-        for (key, value) in keys.iter().zip(values) {
-            let full = self.key(*key);
-            let entry = match value {
-                None => Err(Found::Absent),
-                Some(bytes) => entry::decode::<C::Value>(full, bytes).ok_or(Found::Corrupt),
-            };
+        for (key, entry) in keys.iter().zip(entries) {
             let entry = entry.and_then(|entry| match self.judge(&entry) {
                 Found::Hit => Ok(entry),
                 other => Err(other),
@@ -181,7 +189,7 @@ impl<C: Cached> Reading<'_, C> {
                 Ok(entry) => {
                     tally.add(Found::Hit, Some(&entry));
                     self.take(*key, &entry);
-                    self.cache.entries.insert(full, entry);
+                    self.cache.entries.insert(self.key(*key), entry);
                 }
                 Err(why) => {
                     tally.add(why, None);
@@ -189,19 +197,17 @@ impl<C: Cached> Reading<'_, C> {
                 }
             }
         }
-        tally.report(self, Tier::Redis, keys);
+        self.report(&tally, Tier::Redis, keys);
         missing
     }
 
+    fn report(&self, tally: &Tally, tier: Tier, keys: &[C::Key]) {
+        let tags = || keys.first().map(|key| self.read.tags(*key, None)).unwrap_or_default();
+        tally.report(&self.cache.metrics, self.store.recorder(), (tier, self.read.name()), tags);
+    }
+
     fn judge(&self, entry: &Entry) -> Found {
-        let Header { loaded, slots, ttl, .. } = &*entry.header;
-        if !self.view.is_valid(&self.cache.table, *loaded, slots) {
-            Found::Invalidated
-        } else if entry.age() >= *ttl {
-            Found::Expired
-        } else {
-            Found::Hit
-        }
+        judge(&self.view, &self.cache.table, entry)
     }
 
     /// Takes what this process holds; returns the rest.
@@ -226,7 +232,10 @@ impl<C: Cached> Reading<'_, C> {
                 _ => missing.push(*key),
             }
         }
-        tally.report(self, Tier::Local, keys);
+        self.report(&tally, Tier::Local, keys);
+        if let Some(kind) = self.read.rows_of() {
+            self.cache.hot.note(kind, || fastrand::choice(keys).map(|key| (*key).into()));
+        }
         self.refresh(early);
         missing
     }
@@ -249,10 +258,8 @@ impl<C: Cached> Reading<'_, C> {
         let (cache, store, read, of) =
             (Arc::clone(self.cache), self.store.unrecorded(), self.read.clone(), self.of);
         tokio::spawn(async move {
-            let (found, expired) = (FxHashMap::default(), Vec::new());
-            let reading =
-                Reading { cache: &cache, store: &store, read, of, view: View::Mirror, found, expired };
-            let departure = reading.depart(keys);
+            let reading = Reading::new(&cache, &store, read, of);
+            let departure = reading.depart(keys, &mut reading.flights());
             // A failure leaves the old value in use until it expires.
             let _ = reading.fly(departure).await;
         });
@@ -260,69 +267,87 @@ impl<C: Cached> Reading<'_, C> {
 
     /// Loads the missing keys: joins loads under way, and starts one for the rest.
     async fn load(&mut self, missing: Vec<C::Key>) -> Result<(), Error> {
-        let (own, joined) = self.split(missing);
-        let departure = self.depart(own);
-        let (own, joined) = tokio::join!(self.fly(departure), self.join(joined));
-        let mut failed = own.map(|landed| self.land(&landed)).err();
+        let (departure, joined) = self.board(missing);
+        let own = Arc::clone(&departure.keys);
+        let (landed, joined) = tokio::join!(self.fly(departure), self.join(joined));
+        let mut failed = self.land(landed, &own).err();
         let again = self.arrive(joined);
         if !again.is_empty() {
             // What the other load brought was too old for this reader, or it failed: now on its own.
-            let departure = self.depart(again);
-            match self.fly(departure).await {
-                Ok(landed) => self.land(&landed),
-                Err(error) => failed = Some(error),
-            }
+            let departure = self.depart(again, &mut self.flights());
+            let own = Arc::clone(&departure.keys);
+            let landed = self.fly(departure).await;
+            failed = self.land(landed, &own).err().or(failed);
         }
-        match failed {
-            Some(error) if !self.fall_back() => Err(error),
-            _ => Ok(()),
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Takes what a load brought. Where it failed: old values that nobody wrote to, if there is one for every key.
+    fn land(&mut self, landed: Result<Landed<C>, Error>, keys: &[C::Key]) -> Result<(), Error> {
+        match landed {
+            Ok(landed) => {
+                for (key, entry) in &landed {
+                    self.take(*key, entry);
+                }
+                Ok(())
+            }
+            Err(error) => self.fall_back(keys).ok_or(error),
         }
     }
 
-    /// After a failed load: old values that nobody wrote to, if there is one for every key.
-    fn fall_back(&mut self) -> bool {
+    fn fall_back(&mut self, keys: &[C::Key]) -> Option<()> {
         let stale = self.read.kept().stale_if_error;
-        let usable = |entry: &Entry| entry.age() < entry.header.ttl + stale;
         let expired = std::mem::take(&mut self.expired);
-        let all = !expired.is_empty() && expired.iter().all(|(_, entry)| usable(entry));
-        if all {
-            self.cache.metrics.read(Tier::Local, self.read.name(), Found::Stale, expired.len() as u64);
-            for (key, entry) in expired {
-                self.take(key, &entry);
-            }
+        let usable = |key: &C::Key| {
+            let (_, entry) = expired.iter().find(|(of, _)| of == key)?;
+            (entry.age() < entry.header.ttl + stale).then_some((*key, entry))
+        };
+        let usable = keys.iter().map(usable).collect::<Option<Vec<_>>>()?;
+        let mut tally = Tally::default();
+        for (key, entry) in usable {
+            tally.add(Found::Stale, Some(entry));
+            self.take(key, entry);
         }
-        all
+        self.report(&tally, Tier::Local, keys);
+        Some(())
     }
 
-    fn flights(&self) -> MutexGuard<'_, FxHashMap<Key, Arc<Flight>>> {
-        self.cache.flights.lock().expect("no panic happens under this lock")
+    fn flights(&self) -> MutexGuard<'a, Flights> {
+        self.cache.flights()
     }
 
-    fn split(&self, missing: Vec<C::Key>) -> (Vec<C::Key>, Joined<C>) {
-        let flights = self.flights();
+    /// Joins loads under way, takes what has landed meanwhile, and announces a load of the rest: all at once, so that
+    /// nobody else announces the same.
+    fn board(&mut self, missing: Vec<C::Key>) -> (Departure<'a, C>, Joined<C>) {
+        let cache = self.cache;
+        let mut flights = cache.flights();
         let (mut own, mut joined) = (Vec::new(), Vec::new());
         for key in missing {
+            let full = self.key(key);
             // Not worth waiting for, if what it reads has been written to since it began.
             let is_current = |flight: &&Arc<Flight>| {
                 let slots: Vec<Slot> = self.read.tags(key, None).iter().map(Tag::slot).collect();
-                self.view.is_valid(&self.cache.table, flight.loaded, &slots)
+                self.view.is_valid(&cache.table, flight.loaded, &slots)
             };
-            match flights.get(&self.key(key)).filter(is_current) {
-                Some(flight) => joined.push((key, Arc::clone(flight))),
+            if let Some(flight) = flights.get(&full).filter(is_current) {
+                joined.push((key, Arc::clone(flight)));
+                continue;
+            }
+            match cache.entries.get(&full).filter(|entry| self.judge(entry) == Found::Hit) {
+                Some(entry) => self.take(key, &entry),
                 None => own.push(key),
             }
         }
-        (own, joined)
+        (self.depart(own, &mut flights), joined)
     }
 
     /// Announces a load, so that others may join it. The position is taken here: before the database is asked.
-    fn depart(&self, keys: Vec<C::Key>) -> Departure<'_, C> {
+    fn depart(&self, keys: Vec<C::Key>, flights: &mut Flights) -> Departure<'a, C> {
         let loaded = self.view.position(&self.cache.table);
         let (sender, landed) = watch::channel(None);
         // Without a position nobody could tell whether it is new enough to be joined.
         let flight = Arc::new(Flight { loaded: loaded.unwrap_or_default(), landed });
         if loaded.is_some() {
-            let mut flights = self.flights();
             for key in &keys {
                 flights.insert(self.key(*key), Arc::clone(&flight));
             }
@@ -348,6 +373,7 @@ impl<C: Cached> Reading<'_, C> {
                 at: Instant::now(),
                 took,
                 ttl: ttl.mul_f64(jitter()),
+                is_strong: self.read.is_strong(),
             };
             let key_in_cache = self.key(*key);
             let is_kept = departure.loaded.is_some() && (value.is_some() || self.read.keeps_absent());
@@ -367,12 +393,6 @@ impl<C: Cached> Reading<'_, C> {
         let entries = landed.iter().map(|(key, entry)| (self.key(*key), entry.clone())).collect();
         departure.sender.send_replace(Some(Arc::new(entries)));
         Ok(landed)
-    }
-
-    fn land(&mut self, landed: &[(C::Key, Entry)]) {
-        for (key, entry) in landed {
-            self.take(*key, entry);
-        }
     }
 
     /// Waits for the loads of others.
@@ -419,7 +439,7 @@ struct Departure<'a, C: Cached> {
 
 impl<C: Cached> Drop for Departure<'_, C> {
     fn drop(&mut self) {
-        let mut flights = self.cache.flights.lock().expect("no panic happens under this lock");
+        let mut flights = self.cache.flights();
         for key in &*self.keys {
             let key = Key { of: self.reading_of, id: (*key).into() };
             if flights.get(&key).is_some_and(|flight| Arc::ptr_eq(flight, &self.flight)) {
@@ -429,43 +449,74 @@ impl<C: Cached> Drop for Departure<'_, C> {
     }
 }
 
+/// A value that was made of values with tags and is held in this process, if it is still valid; or why not.
+pub(super) async fn made(cache: &Inner, store: &Store, key: Key) -> Result<Entry, Found> {
+    let entry = cache.entries.get(&key).ok_or(Found::Absent)?;
+    let view = match &cache.shared {
+        None => View::Mirror,
+        Some(shared)
+            if !entry.header.is_strong && shared.has_lease() && has_caught_up(&cache.table, store).await =>
+        {
+            View::Mirror
+        }
+        // Boxed: who is not asked to come here has a smaller future.
+        Some(shared) => match Box::pin(patiently(store, shared.stamps(&entry.header.slots, &[]))).await {
+            Ok((stamps, _)) => View::Asked(stamps),
+            Err(Unavailable) => return Err(Found::Unchecked),
+        },
+    };
+    match judge(&view, &cache.table, &entry) {
+        Found::Hit => Ok(entry),
+        why => Err(why),
+    }
+}
+
+fn judge(view: &View, table: &Table, entry: &Entry) -> Found {
+    let Header { loaded, slots, ttl, .. } = &*entry.header;
+    if !view.is_valid(table, *loaded, slots) {
+        Found::Invalidated
+    } else if entry.age() >= *ttl {
+        Found::Expired
+    } else {
+        Found::Hit
+    }
+}
+
 /// How long a node that is behind is waited for before Redis is asked.
 const CATCH_UP: Duration = Duration::from_millis(20);
 
-/// How a batch went in one tier, for the metrics and for `extensions.explain`.
-#[derive(Default)]
-struct Tally {
-    keys: [u64; Found::ALL.len()],
-    oldest: Duration,
+/// Has this node heard of what the reader must see? Waits a little for it.
+async fn has_caught_up(table: &Table, store: &Store) -> bool {
+    let Some(Moment(floor)) = store.floor() else { return true };
+    let deadline = Instant::now() + CATCH_UP;
+    loop {
+        let position = table.position();
+        if position.epoch != floor.epoch {
+            return false;
+        }
+        if position.sequence >= floor.sequence {
+            return true;
+        }
+        if Instant::now() >= deadline {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
 
-impl Tally {
-    fn add(&mut self, found: Found, entry: Option<&Entry>) {
-        self.keys[found as usize] += 1;
-        if let (Found::Hit, Some(entry)) = (found, entry) {
-            self.oldest = self.oldest.max(entry.age());
-        }
+/// Waits for Redis, unless this request has waited in vain too often: a request has several levels, and each would wait.
+async fn patiently<T>(
+    store: &Store,
+    answer: impl Future<Output = Result<T, Unavailable>>,
+) -> Result<T, Unavailable> {
+    if store.recorder().is_some_and(Recorder::has_lost_patience) {
+        return Err(Unavailable);
     }
-
-    fn report<C: Cached>(&self, reading: &Reading<'_, C>, tier: Tier, keys: &[C::Key]) {
-        let of = reading.read.name();
-        let counted = Found::ALL.into_iter().map(|found| (found, self.keys[found as usize]));
-        for (found, keys) in counted.clone() {
-            reading.cache.metrics.read(tier, of, found, keys);
-        }
-        let Some(recorder) = reading.store.recorder().filter(|recorder| recorder.keeps_texts()) else {
-            return;
-        };
-        let Some(first) = keys.first() else { return };
-        let tags = reading.read.tags(*first, None);
-        recorder.add_cache_read(CacheRead {
-            of,
-            tier: tier.as_str(),
-            keys: counted.filter(|(_, keys)| *keys > 0).map(|(found, keys)| (found.as_str(), keys)).collect(),
-            age_seconds: (self.oldest.as_secs_f64() * 1e3).round() / 1e3,
-            tags: tags.iter().map(ToString::to_string).collect(),
-        });
+    let answer = answer.await;
+    if let (Err(Unavailable), Some(recorder)) = (&answer, store.recorder()) {
+        recorder.waited_in_vain();
     }
+    answer
 }
 
 /// Is it time to load again although the value is still good? The busier the key and the dearer the load, the
@@ -481,74 +532,9 @@ fn jitter() -> f64 {
 }
 
 /// A name for arguments that no other arguments have.
-fn hash(arguments: &impl Serialize) -> u128 {
+pub(super) fn hash(arguments: &impl Serialize) -> u128 {
     let bytes = postcard::to_allocvec(arguments).expect("arguments are plain data");
     let mut start = [0; 16];
     start.copy_from_slice(&blake3::hash(&bytes).as_bytes()[..16]);
     u128::from_le_bytes(start)
-}
-
-/// A value of a resolver's own.
-pub(super) struct Named<V, L> {
-    name: Arc<str>,
-    kept: Kept,
-    tags: Vec<Tag>,
-    load: L,
-    value: PhantomData<fn() -> V>,
-}
-
-impl<V, L> Named<V, L> {
-    pub(super) fn new(name: &str, kept: Kept, tags: Vec<Tag>, load: L) -> Self {
-        Self { name: name.into(), kept, tags, load, value: PhantomData }
-    }
-}
-
-impl<V> Named<V, ()> {
-    /// Where the value of this name is kept.
-    pub(super) fn key(name: &str) -> Key {
-        Key { of: hash(&(NAMED, type_name::<V>(), name)), id: Uuid::nil() }
-    }
-}
-
-const NAMED: &str = "named";
-
-impl<V, L: Clone> Clone for Named<V, L> {
-    fn clone(&self) -> Self {
-        Self { name: Arc::clone(&self.name), tags: self.tags.clone(), load: self.load.clone(), ..*self }
-    }
-}
-
-impl<V, F, L> Cached for Named<V, L>
-where
-    V: Serialize + DeserializeOwned + Send + Sync + 'static,
-    F: Future<Output = Result<V, Error>> + Send,
-    L: Fn() -> F + Clone + Send + Sync + 'static,
-{
-    type Key = Uuid;
-    type Value = V;
-
-    fn name(&self) -> &'static str {
-        NAMED
-    }
-
-    fn shape(&self) -> &'static str {
-        type_name::<V>()
-    }
-
-    fn kept(&self) -> Kept {
-        self.kept
-    }
-
-    fn arguments(&self) -> impl Serialize {
-        &*self.name
-    }
-
-    fn tags(&self, _: Uuid, _: Option<&V>) -> Vec<Tag> {
-        self.tags.clone()
-    }
-
-    async fn load(self, _: Store, keys: Arc<[Uuid]>) -> Result<FxHashMap<Uuid, Arc<V>>, Error> {
-        let value = Arc::new((self.load)().await?);
-        Ok(keys.iter().map(|key| (*key, Arc::clone(&value))).collect())
-    }
 }

@@ -7,7 +7,7 @@
 use std::{
     fmt,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -18,8 +18,9 @@ use rustc_hash::FxHashMap;
 use tokio::sync::Semaphore;
 
 use super::{
+    Inner,
     entry::Key,
-    table::{Position, WORDS},
+    table::{Position, Table, WORDS},
     tag::Slot,
 };
 use crate::redis::{READ_TIMEOUT, Redis, Unavailable, WRITE_TIMEOUT};
@@ -32,15 +33,27 @@ pub(super) use mirror::follow;
 const LEASE: Duration = Duration::from_millis(250);
 /// Fills under way at most; further ones are left out, since the next reader can fill as well.
 const FILLS: usize = 64;
+/// Numbers ahead of the log that a bump has which could not be told: more than can come before it is.
+const UNTOLD: u64 = 1 << 40;
 /// Between attempts to tell bumps that could not be told.
 const RETRY: Duration = Duration::from_millis(50);
 
+/// Before anything else on a connection: a table that another server process wrote (a master that was replaced, this
+/// server's own snapshot from before a restart) may lack bumps, and is thrown away. Word 2 says who wrote it.
+const GREETING: &str = r"
+local g, l = KEYS[1], KEYS[2]
+local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+local table = redis.call('BITFIELD_RO', g, 'GET', 'i64', '#0', 'GET', 'i64', '#2')
+if table[1] ~= 0 and table[2] ~= tonumber(string.sub(run, 1, 12), 16) then redis.call('DEL', g, l) end
+";
 /// Numbers must stay below 2^53 for Redis's Lua; the epoch is random, and never 0.
 const BUMP: &str = r"
 local g, l = KEYS[1], KEYS[2]
 if redis.call('BITFIELD', g, 'GET', 'i64', '#0')[1] == 0 then
+  local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
   redis.call('DEL', l)
-  redis.call('BITFIELD', g, 'SET', 'i64', '#0', ARGV[1], 'SET', 'i64', '#1', 1, 'SET', 'i64', '#3', 1)
+  redis.call('BITFIELD', g, 'SET', 'i64', '#0', ARGV[1], 'SET', 'i64', '#1', 1,
+    'SET', 'i64', '#2', string.format('%.0f', tonumber(string.sub(run, 1, 12), 16)), 'SET', 'i64', '#3', 1)
 end
 if #ARGV == 1 then return redis.call('BITFIELD', g, 'GET', 'i64', '#0', 'GET', 'i64', '#1') end
 local s = redis.call('BITFIELD', g, 'INCRBY', 'i64', '#1', 1)[1]
@@ -49,7 +62,7 @@ for i = 2, #ARGV do
   set[#set + 1] = 'SET'; set[#set + 1] = 'i64'; set[#set + 1] = '#' .. ARGV[i]; set[#set + 1] = string.format('%.0f', s)
 end
 redis.call(unpack(set))
-redis.call('XADD', l, 'MAXLEN', '~', 100000, string.format('%.0f-0', s), 's', table.concat(ARGV, ',', 2))
+redis.call('XADD', l, 'MAXLEN', '~', 10000, string.format('%.0f-0', s), 's', table.concat(ARGV, ',', 2))
 return {redis.call('BITFIELD', g, 'GET', 'i64', '#0')[1], s}
 ";
 /// Slots of one bump at most: Lua's `unpack` has a bound.
@@ -64,8 +77,9 @@ pub(super) struct Shared {
     started: Instant,
     /// When the last completed read of the log began, microseconds after `started`, plus one; 0 is never.
     log_read_at: AtomicU64,
-    /// Bumped here, not yet told.
-    untold: Mutex<Vec<Slot>>,
+    /// Bumped here and not yet told, with the number that each slot has here until then.
+    untold: Mutex<FxHashMap<Slot, u64>>,
+    next_untold: AtomicU64,
     fills: Arc<Semaphore>,
 }
 
@@ -75,16 +89,43 @@ pub(super) struct Stamps {
     pub(super) slots: FxHashMap<Slot, u64>,
 }
 
+impl Stamps {
+    /// Which of these slots are not among them.
+    pub(super) fn without<'s>(&self, slots: impl Iterator<Item = &'s Slot>) -> Vec<Slot> {
+        let mut unknown: Vec<Slot> = slots.filter(|slot| !self.slots.contains_key(slot)).copied().collect();
+        unknown.sort_unstable();
+        unknown.dedup();
+        unknown
+    }
+
+    /// Takes in stamps that were asked for later. Of another table they say nothing.
+    pub(super) fn add(&mut self, later: Self) {
+        if later.position.epoch == self.position.epoch {
+            self.slots.extend(later.slots);
+        }
+    }
+}
+
 /// The bytes found for each key, in their order.
 type Values = Vec<Option<Vec<u8>>>;
 
 impl Shared {
-    pub(super) fn new(redis: Redis, namespace: &str) -> Self {
+    /// Takes part: from now on every connection is greeted.
+    pub(super) fn join(redis: Redis, namespace: &str) -> Self {
+        let shared = Self::new(redis, namespace);
+        let mut greeting = redis::cmd("EVAL");
+        greeting.arg(GREETING).arg(2).arg(&shared.table_key).arg(&shared.log_key);
+        shared.redis.greet_with(greeting);
+        shared
+    }
+
+    fn new(redis: Redis, namespace: &str) -> Self {
         Self {
             redis,
             namespace: namespace.to_owned(),
             table_key: format!("g:{{{namespace}}}"),
             log_key: format!("l:{{{namespace}}}"),
+            next_untold: AtomicU64::new(0),
             started: Instant::now(),
             log_read_at: AtomicU64::new(0),
             untold: Mutex::default(),
@@ -100,24 +141,54 @@ impl Shared {
         }
     }
 
-    /// Tells a bump to all nodes; its number. Bumps that could not be told before go first.
-    pub(super) async fn bump(&self, slots: &[Slot]) -> Result<Position, Unavailable> {
-        let mut all = std::mem::take(&mut *self.untold());
-        all.extend(slots);
+    /// Tells a bump to all nodes; its number. Bumps that could not be told before go along. Here it counts in any
+    /// case: as something that is yet to come, until it could be told.
+    pub(super) async fn bump(&self, table: &Table, slots: &[Slot]) -> Option<Position> {
+        let untold: Vec<(Slot, u64)> = self.untold().iter().map(|(slot, number)| (*slot, *number)).collect();
+        let mut all: Vec<Slot> = untold.iter().map(|(slot, _)| *slot).chain(slots.iter().copied()).collect();
         all.sort_unstable();
         all.dedup();
+        if all.is_empty() {
+            return None;
+        }
+        if let Ok(position) = self.tell(&all).await {
+            table.raise(slots, position.sequence);
+            self.told(table, &untold, position.sequence);
+            return Some(position);
+        }
+        self.note(table, slots);
+        // A Redis that is full refuses to note anything, but still deletes: then nothing counts any more.
+        if self.redis.is_up() {
+            let _ = self.purge().await;
+        }
+        None
+    }
+
+    async fn tell(&self, slots: &[Slot]) -> Result<Position, Unavailable> {
         let mut last = Position::default();
-        for (index, part) in all.chunks(SLOTS_A_BUMP).enumerate() {
-            let Ok(position) = self.bump_part(part).await else {
-                // A Redis that is full refuses to note anything, but still deletes: then nothing counts any more.
-                if !self.redis.is_up() || self.purge().await.is_err() {
-                    self.untold().extend(&all[index * SLOTS_A_BUMP..]);
-                }
-                return Err(Unavailable);
-            };
-            last = position;
+        for part in slots.chunks(SLOTS_A_BUMP) {
+            last = self.bump_part(part).await?;
         }
         Ok(last)
+    }
+
+    /// Notes what could not be told. What is loaded from now on is not kept here until it is: nobody knows its number.
+    fn note(&self, table: &Table, slots: &[Slot]) {
+        let mut untold = self.untold();
+        let number = table.position().sequence + UNTOLD + self.next_untold.fetch_add(1, Ordering::Relaxed);
+        table.raise(slots, number);
+        untold.extend(slots.iter().map(|slot| (*slot, number)));
+    }
+
+    /// What was untold has a number now. What was noted anew meanwhile has not.
+    fn told(&self, table: &Table, told: &[(Slot, u64)], sequence: u64) {
+        let mut untold = self.untold();
+        for (slot, number) in told {
+            if untold.get(slot) == Some(number) {
+                untold.remove(slot);
+                table.lower(*slot, *number, sequence);
+            }
+        }
     }
 
     async fn bump_part(&self, slots: &[Slot]) -> Result<Position, Unavailable> {
@@ -127,18 +198,7 @@ impl Shared {
         Ok(Position { epoch, sequence })
     }
 
-    /// Tries to tell what could not be told; for ever, from time to time.
-    pub(super) async fn tell_untold(self: Arc<Self>) {
-        loop {
-            tokio::time::sleep(RETRY).await;
-            if !self.untold().is_empty() {
-                // What fails again goes back into `untold`.
-                let _ = self.bump(&[]).await;
-            }
-        }
-    }
-
-    fn untold(&self) -> std::sync::MutexGuard<'_, Vec<Slot>> {
+    fn untold(&self) -> std::sync::MutexGuard<'_, FxHashMap<Slot, u64>> {
         self.untold.lock().expect("no panic happens under this lock")
     }
 
@@ -155,7 +215,7 @@ impl Shared {
     pub(super) async fn stamps(&self, slots: &[Slot], keys: &[Key]) -> Result<(Stamps, Values), Unavailable> {
         let mut pipeline = pipe();
         let field = pipeline.cmd("BITFIELD_RO").arg(&self.table_key);
-        for word in [0, 1, 2] {
+        for word in [0, 1] {
             field.arg("GET").arg("i64").arg(format!("#{word}"));
         }
         for slot in slots {
@@ -171,11 +231,14 @@ impl Shared {
         let mut answers = answers.into_iter();
         let mut next = || answers.next().ok_or(Unavailable);
         let words: Vec<u64> = redis::from_redis_value(next()?).map_err(|_| Unavailable)?;
-        let [epoch, sequence, recovering, stamps @ ..] = &*words else { return Err(Unavailable) };
-        // Without a table, and while one is being mended, nothing is valid.
-        let epoch = if *recovering == 0 { *epoch } else { 0 };
-        let slots = slots.iter().copied().zip(stamps.iter().copied()).collect();
-        let stamps = Stamps { position: Position { epoch, sequence: *sequence }, slots };
+        let [epoch, sequence, stamps @ ..] = &*words else { return Err(Unavailable) };
+        // What this node has written and could not tell, Redis does not know.
+        let untold = self.untold();
+        let stamp =
+            |(slot, stamp): (&Slot, &u64)| (*slot, if untold.contains_key(slot) { u64::MAX } else { *stamp });
+        let slots = slots.iter().zip(stamps).map(stamp).collect();
+        drop(untold);
+        let stamps = Stamps { position: Position { epoch: *epoch, sequence: *sequence }, slots };
         let values = if keys.is_empty() {
             Vec::new()
         } else {
@@ -206,8 +269,27 @@ impl Shared {
         self.redis.command("purge", WRITE_TIMEOUT, &command).await
     }
 
+    /// Where the rows are counted that are read most.
+    pub(super) fn hot_key(&self) -> String {
+        format!("hot:{{{}}}", self.namespace)
+    }
+
     fn key(&self, key: Key) -> String {
         format!("c1:{}:{:032x}:{}", self.namespace, key.of, key.id.simple())
+    }
+}
+
+/// Tries to tell what could not be told, from time to time, for as long as the cache lives.
+pub(super) async fn tell_untold(cache: Weak<Inner>) {
+    loop {
+        tokio::time::sleep(RETRY).await;
+        let Some(cache) = cache.upgrade() else { return };
+        if let Some(shared) = &cache.shared
+            && !shared.untold().is_empty()
+        {
+            // What fails again stays untold.
+            shared.bump(&cache.table, &[]).await;
+        }
     }
 }
 

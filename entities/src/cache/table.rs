@@ -55,9 +55,12 @@ impl Table {
 
     /// Is what was loaded at this moment and depends on these slots still what the database says?
     pub(crate) fn is_valid(&self, loaded: Position, slots: &[Slot]) -> bool {
+        let is_current = || loaded.epoch == self.epoch.load(Ordering::Acquire);
+        // The epoch first and last: a table that is being replaced has empty slots for a moment.
         loaded.epoch != 0
-            && loaded.epoch == self.epoch.load(Ordering::Acquire)
+            && is_current()
             && slots.iter().all(|slot| self.words[*slot as usize].load(Ordering::Acquire) <= loaded.sequence)
+            && is_current()
     }
 
     /// Notes a bump of the truth (no Redis): the next number for all slots.
@@ -77,6 +80,12 @@ impl Table {
         for slot in slots {
             self.words[*slot as usize].fetch_max(sequence, Ordering::AcqRel);
         }
+    }
+
+    /// Takes back a number that a slot was raised to, if nothing has raised it since.
+    pub(crate) fn lower(&self, slot: Slot, from: u64, to: u64) {
+        // Anything else than `from` is newer.
+        let _ = self.words[slot as usize].compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed);
     }
 
     /// Takes over another table: nothing that was loaded before is valid if the epoch is new.

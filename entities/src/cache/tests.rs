@@ -151,6 +151,41 @@ impl Node {
 
 const KEY: Uuid = Uuid::from_u128(1);
 
+/// A read whose tags are known only from what it has read: a version, and the tag of its tens.
+#[derive(Clone)]
+struct ByTens(Arc<Versions>);
+
+impl Cached for ByTens {
+    type Key = Uuid;
+    type Value = u64;
+
+    fn name(&self) -> &'static str {
+        "tens"
+    }
+
+    fn shape(&self) -> &'static str {
+        "u64"
+    }
+
+    fn kept(&self) -> Kept {
+        Kept::for_seconds(600)
+    }
+
+    fn arguments(&self) -> impl Serialize {}
+
+    fn tags(&self, _: Uuid, version: Option<&u64>) -> Vec<Tag> {
+        version.map(|version| tens(*version)).into_iter().collect()
+    }
+
+    async fn load(self, _: Store, keys: Arc<[Uuid]>) -> Result<FxHashMap<Uuid, Arc<u64>>, Error> {
+        self.0.load(&keys).await
+    }
+}
+
+fn tens(version: u64) -> Tag {
+    Tag::Named(format!("tens {}", version / 10))
+}
+
 #[tokio::test]
 async fn a_value_is_loaded_once_until_it_is_written() {
     let versions = Versions::new(false);
@@ -245,6 +280,90 @@ async fn without_the_database_only_what_nobody_wrote_to_is_used() {
 }
 
 #[tokio::test]
+async fn old_values_stand_in_only_where_there_is_one_for_every_key() {
+    let versions = Versions::new(false);
+    let mut node = Node::over(&versions).await;
+    node.kept = Kept { ttl: Duration::ZERO, stale_if_error: Duration::from_mins(1) };
+    versions.commit(KEY, 1);
+    assert_eq!(node.read(KEY).await, Some(1));
+    versions.is_down.store(true, Ordering::SeqCst);
+    let read = Read { of: Arc::clone(&versions), kept: node.kept };
+    let both = node.store.cached(read, &[KEY, Uuid::from_u128(2)]).await;
+    assert!(both.is_err(), "that there is no second one is not known");
+}
+
+#[tokio::test]
+async fn what_a_value_depends_on_may_be_known_only_from_the_value() {
+    let versions = Versions::new(false);
+    let node = Node::over(&versions).await;
+    versions.commit(KEY, 17);
+    let read = async || {
+        let found = node.store.cached(ByTens(Arc::clone(&versions)), &[KEY]).await;
+        found.expect("the database is up").get(&KEY).map(|version| **version)
+    };
+    assert_eq!((read().await, read().await, versions.loads()), (Some(17), Some(17), 1));
+    node.cache().invalidate_by_tag(&[tens(20)]).await;
+    assert_eq!((read().await, versions.loads()), (Some(17), 1), "another tag");
+    // Bumped while it is loaded: the load had seen the row before.
+    node.cache().invalidate_by_tag(&[tens(17)]).await;
+    versions.is_gated.store(true, Ordering::SeqCst);
+    let slow = async {
+        versions.waiting.acquire().await.expect("it stays open").forget();
+        versions.commit(KEY, 18);
+        node.cache().invalidate_by_tag(&[tens(17)]).await;
+        versions.is_gated.store(false, Ordering::SeqCst);
+        versions.gate.add_permits(1);
+    };
+    let (old, ()) = tokio::join!(read(), slow);
+    assert_eq!(old, Some(17), "who came before may see what was then");
+    assert_eq!(read().await, Some(18));
+}
+
+#[tokio::test]
+async fn a_refresh_and_an_absence_begun_before_a_write_are_not_used_after_it() {
+    let versions = Versions::new(false);
+    let mut node = Node::over(&versions).await;
+    node.kept = Kept { ttl: Duration::from_secs(3), ..node.kept };
+    versions.commit(KEY, 1);
+    let gated = |is_gated| versions.is_gated.store(is_gated, Ordering::SeqCst);
+    let begun = async || versions.waiting.acquire().await.expect("it stays open").forget();
+    // The load takes a second, so busy readers load again seconds before the value expires.
+    gated(true);
+    let long = async {
+        begun().await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        versions.gate.add_permits(1);
+    };
+    let (first, ()) = tokio::join!(node.read(KEY), long);
+    assert_eq!(first, Some(1));
+    for _ in 0..10_000 {
+        assert_eq!(node.read(KEY).await, Some(1));
+        tokio::task::yield_now().await;
+        if versions.loads() == 2 {
+            break;
+        }
+    }
+    assert_eq!(versions.loads(), 2, "it is loaded again beside its readers");
+    begun().await;
+    node.write(KEY, 2).await;
+    gated(false);
+    versions.gate.add_permits(1);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(node.read(KEY).await, Some(2), "the refresh had seen the row before");
+
+    let absent = Uuid::from_u128(2);
+    gated(true);
+    let insert = async {
+        begun().await;
+        node.write(absent, 1).await;
+        gated(false);
+        versions.gate.add_permits(1);
+    };
+    let (nothing, ()) = tokio::join!(node.read(absent), insert);
+    assert_eq!((nothing, node.read(absent).await), (None, Some(1)));
+}
+
+#[tokio::test]
 async fn a_resolver_keeps_something_of_its_own() {
     let versions = Versions::new(false);
     let node = Node::over(&versions).await;
@@ -253,7 +372,7 @@ async fn a_resolver_keeps_something_of_its_own() {
     let tag = Tag::Named("summaries".to_owned());
     let get = || {
         let made = Arc::clone(&made);
-        let load = move || {
+        let load = move |_| {
             let number = made.fetch_add(1, Ordering::SeqCst);
             async move { Ok(format!("summary {number}")) }
         };

@@ -4,12 +4,16 @@
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
+use serde::Serialize;
 
 use crate::{
+    cache::{Cached, Kept, Tag},
     clock::Time,
     error::Error,
     id::{FormId, FormVersionId, UserId},
+    node::Kind,
     page::{Key, KeyKind, KeyValue, Keyset, List, Names},
+    row::Find,
     scope::Scope,
     sql::{Json, Record as _, Sql, table},
     store::Store,
@@ -63,12 +67,24 @@ pub async fn by_ids(
     scope: &Scope,
     ids: &[FormVersionId],
 ) -> Result<FxHashMap<FormVersionId, Arc<Model>>, Error> {
-    let matching = |sql: &mut Sql| {
+    BY_IDS.rows(store, scope, ids).await
+}
+
+static BY_IDS: Find<FormVersionId, Model> = Find {
+    name: "form_version.by_ids",
+    matching: |sql, ids, scope| {
         sql.push("t.id").any_id(ids);
         push_scope(sql, scope);
-    };
-    store.by_keys("form_version.by_ids", matching, |row: &Model| row.id).await
-}
+    },
+    key: |row| row.id,
+    // It never changes; who may see it depends on its form.
+    tags: |id, row| {
+        let form = row.map(|row| Tag::Row(Kind::Form.as_str(), row.form_id.0));
+        [Tag::Row(Kind::FormVersion.as_str(), id.0)].into_iter().chain(form).collect()
+    },
+    // Which form it would be of is not known.
+    keeps_absent: false,
+};
 
 /// The published version of each form that has one.
 ///
@@ -79,13 +95,20 @@ pub async fn current_of_forms(
     scope: &Scope,
     forms: &[FormId],
 ) -> Result<FxHashMap<FormId, Arc<Model>>, Error> {
-    let matching = |sql: &mut Sql| {
+    CURRENT.rows(store, scope, forms).await
+}
+
+static CURRENT: Find<FormId, Model> = Find {
+    name: "form_version.current_of_forms",
+    matching: |sql, forms, scope| {
         sql.push("t.form_id").any_id(forms);
         sql.push(" AND t.number = (SELECT f.version FROM forms f WHERE f.id = t.form_id)");
         push_scope(sql, scope);
-    };
-    store.by_keys("form_version.current_of_forms", matching, |row: &Model| row.form_id).await
-}
+    },
+    key: |row| row.form_id,
+    tags: |form, _| vec![Tag::Row(Kind::Form.as_str(), form.0)],
+    keeps_absent: true,
+};
 
 /// A large document of a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -105,16 +128,54 @@ pub async fn documents(
     document: Document,
     ids: &[FormVersionId],
 ) -> Result<FxHashMap<FormVersionId, Arc<Json>>, Error> {
-    let (name, column) = match document {
-        Document::Definition => ("form_version.definitions", "t.definition"),
-        Document::JsonSchema => ("form_version.json_schemas", "t.json_schema"),
-    };
-    let mut sql = store.sql();
-    sql.push("SELECT t.id, ").push(column).push(" FROM form_versions t WHERE t.id").any_id(ids);
-    let rows = store.fetch(name, Model::TABLE, sql, |cells| {
-        Ok((cells.next::<FormVersionId>()?, Arc::new(cells.next::<Json>()?)))
-    });
-    Ok(rows.await?.into_iter().collect())
+    store.cached(document, ids).await
+}
+
+impl Cached for Document {
+    type Key = FormVersionId;
+    type Value = Json;
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Definition => "form_version.definitions",
+            Self::JsonSchema => "form_version.json_schemas",
+        }
+    }
+
+    fn shape(&self) -> &'static str {
+        "json"
+    }
+
+    fn kept(&self) -> Kept {
+        Kept::for_seconds(300)
+    }
+
+    fn arguments(&self) -> impl Serialize {}
+
+    fn tags(&self, id: FormVersionId, _: Option<&Json>) -> Vec<Tag> {
+        vec![Tag::Row(Kind::FormVersion.as_str(), id.0)]
+    }
+
+    fn keeps_absent(&self) -> bool {
+        false
+    }
+
+    async fn load(
+        self,
+        store: Store,
+        ids: Arc<[FormVersionId]>,
+    ) -> Result<FxHashMap<FormVersionId, Arc<Json>>, Error> {
+        let column = match self {
+            Self::Definition => "t.definition",
+            Self::JsonSchema => "t.json_schema",
+        };
+        let mut sql = store.sql();
+        sql.push("SELECT t.id, ").push(column).push(" FROM form_versions t WHERE t.id").any_id(&ids);
+        let rows = store.fetch(self.name(), Model::TABLE, sql, |cells| {
+            Ok((cells.next::<FormVersionId>()?, Arc::new(cells.next::<Json>()?)))
+        });
+        Ok(rows.await?.into_iter().collect())
+    }
 }
 
 /// Newest first. A number stands once in each form, and its unique index is all the order there is to walk.
@@ -128,4 +189,5 @@ pub static KEYSET: Keyset<Model> = Keyset {
 pub static OF_FORMS: List<Model, ()> = List::new(
     Names { page: "form_version.pages_of_forms", count: "form_version.counts_of_forms", parent: "form_id" },
     |(), sql, scope| push_scope(sql, scope),
-);
+)
+.kept(|form| Tag::Row("Form", form));

@@ -93,6 +93,10 @@ where
         (self.part.arguments(), self.keyset.name, self.keyset.descending, &self.window)
     }
 
+    fn is_strong(&self) -> bool {
+        self.part.list.is_strong
+    }
+
     fn tags(&self, parent: Uuid, _: Option<&Page<R>>) -> Vec<Tag> {
         self.part.tags(parent)
     }
@@ -141,6 +145,10 @@ where
 
     fn arguments(&self) -> impl Serialize {
         self.part.arguments()
+    }
+
+    fn is_strong(&self) -> bool {
+        self.part.list.is_strong
     }
 
     fn tags(&self, parent: Uuid, _: Option<&i64>) -> Vec<Tag> {

@@ -56,7 +56,7 @@ async fn goes_up_and_down(db: &DatabaseConnection) {
 
     migration::up(db).await.unwrap();
     assert_eq!(migration::pending(db).await.unwrap(), 0);
-    assert_eq!(tables(db).await, 12);
+    assert_eq!(tables(db).await, 13);
 }
 
 /// An old program meets a newer one's schema: it starts, and shows what it does not know.

@@ -181,7 +181,7 @@ pub(crate) async fn record(
     let mut good = Vec::with_capacity(input.points.len());
     let mut results = Vec::with_capacity(input.points.len());
     for (index, point) in input.points.into_iter().map(Point::from).enumerate() {
-        let faults = point.faults(ctx.now);
+        let faults = point.faults(ctx.now());
         results.push(if faults.is_empty() {
             good.push(point);
             None

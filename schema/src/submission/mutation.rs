@@ -174,7 +174,7 @@ fn read(ctx: &Context, input: CreateSubmissionInput, path: &Path) -> Result<New,
     let location = input.location.map(Point::from);
     if let Some(point) = &location {
         let path: Vec<_> = path.iter().cloned().chain(["location".into()]).collect();
-        errors.extend(errors_of(point.faults(ctx.now), &path));
+        errors.extend(errors_of(point.faults(ctx.now()), &path));
     }
     match form {
         Some(form) if errors.is_empty() => {

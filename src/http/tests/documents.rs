@@ -65,6 +65,42 @@ async fn prepared(app: &App) -> String {
     line.expect("counted").to_owned()
 }
 
+#[tokio::test]
+async fn a_trusted_answer_is_not_modified_without_executing_until_something_is_written() {
+    let folder = folder();
+    std::fs::write(folder.join(format!("{}.graphql", hash(TEXT))), TEXT).expect("written");
+    let path = folder.clone();
+    let caching = |store: Store, registry: &mut Registry| {
+        store.with_cache(&entities::CacheConfig::default(), None, registry)
+    };
+    let app = app_over(|config| config.documents.path = Some(path), caching).await;
+    app.documents.reload(&app.graph).await;
+    let token = format!("Bearer {}", token(&app, Role::Admin));
+    let asked = || {
+        let request = get_of(&format!("/graphql?documentId=sha256:{}", hash(TEXT)));
+        with(request, "authorization", &token)
+    };
+    let (status, headers, body) = send(&app, asked()).await;
+    assert_eq!((status, &body["data"]["users"]["nodes"]), (200, &json!([])));
+    let tag = headers["etag"].to_str().expect("text").to_owned();
+    // Behind the cache's back: whoever executes it sees the row.
+    let id = entities::id::new();
+    let sql = format!(
+        "insert into users (id, email, display_name, search_name, role, is_active, created_at, updated_at) values \
+         (x'{}', 'a@example.com', 'A', 'a', 'ADMIN', true, '2026-01-01T00:00:00+00:00', '2026-01-01T00:00:00+00:00')",
+        id.simple()
+    );
+    sea_orm::ConnectionTrait::execute_unprepared(app.store.connection(), &sql).await.expect("inserted");
+    let (status, _, body) = send(&app, with(asked(), "if-none-match", &tag)).await;
+    assert_eq!((status, body), (304, json!("")), "decided without executing");
+    assert_eq!(send(&app, asked()).await.2["data"]["users"]["nodes"], json!([]));
+    app.store.cache().invalidate_by_tag(&[entities::Tag::Type("User")]).await;
+    let (status, headers, body) = send(&app, with(asked(), "if-none-match", &tag)).await;
+    assert_eq!((status, body["data"]["users"]["nodes"][0]["id"].as_str()), (200, Some(&*id.to_string())));
+    assert_ne!(headers["etag"], *tag);
+    let _ = std::fs::remove_dir_all(folder);
+}
+
 const REVALIDATE: &str = "private, no-cache, must-revalidate";
 
 #[tokio::test]

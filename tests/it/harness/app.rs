@@ -117,6 +117,14 @@ impl TestApp {
         ran.unwrap_or_else(|error| panic!("{sql}: {error}"));
     }
 
+    /// How many rows a table has.
+    pub(crate) async fn count(&self, table: &str) -> i64 {
+        let sql = format!("select count(*) from {table}");
+        let statement = sea_orm::Statement::from_string(self.store.connection().get_database_backend(), sql);
+        let row = self.store.connection().query_one_raw(statement).await.expect("it can be counted");
+        row.expect("there is a count").try_get_by_index(0).expect("it is a number")
+    }
+
     /// The demo account of this role.
     pub(crate) fn account(role: Role) -> UserId {
         let accounts = seed::demo_accounts();
@@ -154,7 +162,7 @@ impl TestApp {
     }
 
     fn asked_by(&self, viewer: Viewer) -> Client<'_> {
-        Client { app: self, viewer, caller: Caller::default() }
+        Client { app: self, viewer, caller: Caller::default(), explains: true }
     }
 }
 
@@ -163,6 +171,7 @@ pub(crate) struct Client<'a> {
     app: &'a TestApp,
     viewer: Viewer,
     caller: Caller,
+    explains: bool,
 }
 
 /// One SQL statement of an answer.
@@ -201,6 +210,12 @@ impl Client<'_> {
         self
     }
 
+    /// The same, without asking for explanations: as clients ask in production.
+    pub(crate) fn plain(mut self) -> Self {
+        self.explains = false;
+        self
+    }
+
     /// Asks.
     pub(crate) async fn run(&self, query: &str, variables: Value) -> Reply {
         self.run_named(query, None, variables).await
@@ -230,7 +245,8 @@ impl Client<'_> {
             query: query.to_owned(),
             operation_name: name.map(str::to_owned),
             variables: serde_json::from_value(variables).expect("variables are an object"),
-            explain: true,
+            explain: self.explains,
+            cache_tags: false,
             cache_token: None,
             caller: self.caller.clone(),
             request_id: String::new(),

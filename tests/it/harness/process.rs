@@ -82,10 +82,10 @@ pub(crate) fn xp(url: &str) -> Command {
     command
 }
 
-/// A token of an account, by its e-mail, for an hour.
-pub(crate) fn mint(url: &str, email: &str) -> String {
-    let output = xp(url).args(["token", "mint", "--ttl-seconds", "3600", "--user", email]).output();
-    let output = output.expect("it can be started");
+/// A token of an account, by its e-mail, for hours.
+pub(crate) fn mint(url: &str, email: &str, environment: &[(&str, &str)]) -> String {
+    let mint = ["token", "mint", "--ttl-seconds", "21600", "--user", email];
+    let output = xp(url).envs(environment.iter().copied()).args(mint).output().expect("it can be started");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("UTF-8").trim().to_owned()
 }

@@ -2,7 +2,9 @@
 //! tracks. Ends with the test.
 
 use std::{
+    env, fs,
     net::TcpListener,
+    path::PathBuf,
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -10,8 +12,12 @@ use std::{
 use entities::redis::{Redis, RedisUrl};
 use prometheus_client::registry::Registry;
 
+use super::Proxy;
+
 pub(crate) struct RedisServer {
     port: u16,
+    /// Where it puts a snapshot, if it is told to make one.
+    directory: PathBuf,
     process: Option<Child>,
 }
 
@@ -20,12 +26,14 @@ impl RedisServer {
     pub(crate) async fn start() -> Self {
         let port =
             TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
-        let mut server = Self { port, process: None };
+        let directory = env::temp_dir().join(format!("xp-redis-{}-{port}", std::process::id()));
+        fs::create_dir(&directory).expect("the temporary directory can be written");
+        let mut server = Self { port, directory, process: None };
         server.launch().await;
         server
     }
 
-    /// Starts it again, empty, on the same port.
+    /// Starts it again on the same port: empty, unless it was told to make a snapshot.
     pub(crate) async fn launch(&mut self) {
         let port = self.port.to_string();
         let process = Command::new("redis-server")
@@ -40,7 +48,9 @@ impl RedisServer {
                 "no",
                 "--loglevel",
                 "warning",
+                "--dir",
             ])
+            .arg(&self.directory)
             .stdout(Stdio::null())
             .spawn()
             .expect("redis-server is not in the PATH; install it (Debian: apt-get install redis-server)");
@@ -79,12 +89,17 @@ impl RedisServer {
     }
 
     pub(crate) fn url(&self) -> RedisUrl {
-        self.url_text().parse().expect("a URL")
+        self.address().parse().expect("a URL")
     }
 
     /// As it is configured.
-    pub(crate) fn url_text(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// A way to it that can be made slow.
+    pub(crate) async fn proxy(&self) -> Proxy {
+        Proxy::to(self.port).await
     }
 
     /// A handle of a node's own.
@@ -102,5 +117,6 @@ impl RedisServer {
 impl Drop for RedisServer {
     fn drop(&mut self) {
         self.kill();
+        let _ = fs::remove_dir_all(&self.directory);
     }
 }

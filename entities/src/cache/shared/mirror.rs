@@ -51,7 +51,7 @@ async fn follow_on(cache: &Weak<Inner>, mut connection: MultiplexedConnection) -
         let Some(shared) = &cache.shared else { return Err(Unavailable) };
         let is_whole =
             bumps.iter().zip(at.sequence + 1..).all(|((sequence, _), expected)| *sequence == expected);
-        if table.epoch != at.epoch || !is_whole {
+        if table.epoch != at.epoch || table.sequence < at.sequence || !is_whole {
             drop(cache);
             return Err(Unavailable);
         }
@@ -59,7 +59,10 @@ async fn follow_on(cache: &Weak<Inner>, mut connection: MultiplexedConnection) -
             cache.table.follow(slots, *sequence);
             at.sequence = *sequence;
         }
-        shared.extend_lease(began);
+        // Otherwise there is more to read.
+        if bumps.len() < BUMPS {
+            shared.extend_lease(began);
+        }
     }
 }
 

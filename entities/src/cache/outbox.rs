@@ -1,0 +1,98 @@
+//! Bumps that outlive their writer. Where caches are shared, a transaction leaves its bump in a table, which it leaves
+//! only once all nodes were told. Who writes tells at once and tidies up a moment later; if that process is killed
+//! between its commit and its bump, or cannot reach Redis, any other node finds the bump still lying there, and tells
+//! it. No clock is asked: what a node sees in two looks, one after the other, was forgotten. Telling twice is harmless.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use rustc_hash::FxHashSet;
+use uuid::Uuid;
+
+use super::{Tag, tag::Slot};
+use crate::{error::Error, id, store::Store, transaction::Transaction};
+
+/// Between two looks. Those who write tidy up within this time, so that nothing is found in two looks.
+const LOOK: Duration = Duration::from_millis(150);
+/// Between two rounds of tidying up.
+const TIDY: Duration = Duration::from_millis(50);
+/// Bumps found in one look at most.
+const MOST_FOUND: i64 = 1_000;
+const TABLE: &str = "cache_outbox";
+
+/// What this process has told and may be taken out.
+#[derive(Debug, Default)]
+pub(crate) struct Told(Mutex<Vec<Uuid>>);
+
+impl Told {
+    /// This bump was told.
+    pub(crate) fn add(&self, id: Uuid) {
+        self.ids().push(id);
+    }
+
+    fn ids(&self) -> MutexGuard<'_, Vec<Uuid>> {
+        self.0.lock().expect("no panic happens under this lock")
+    }
+}
+
+/// Puts the bump of these tags into the transaction.
+pub(crate) async fn write(transaction: &Transaction, tags: &[Tag]) -> Result<Uuid, Error> {
+    let slots = tags.iter().map(|tag| tag.slot().to_string()).collect::<Vec<_>>().join(",");
+    let id = id::new();
+    let mut sql = transaction.sql();
+    sql.push("INSERT INTO cache_outbox (id, slots) VALUES (")
+        .bind(id)
+        .push(", ")
+        .bind(slots.as_str())
+        .push(")");
+    transaction.execute("outbox.insert", TABLE, sql).await?;
+    Ok(id)
+}
+
+/// Tidies up after this process, and tells what others have left, for as long as it is polled.
+pub(crate) async fn keep(store: Store, told: Arc<Told>) {
+    let mut before = FxHashSet::default();
+    loop {
+        for _ in 0..(LOOK.as_millis() / TIDY.as_millis()) {
+            tokio::time::sleep(TIDY).await;
+            let ids = std::mem::take(&mut *told.ids());
+            if !ids.is_empty() {
+                // Where it fails they are found in the next looks, told again, and taken out then.
+                let _ = Box::pin(remove(&store, &ids)).await;
+            }
+        }
+        let Ok(found) = Box::pin(look(&store)).await else { continue };
+        let left: Vec<_> = found.iter().filter(|(id, _)| before.contains(id)).collect();
+        if !left.is_empty() {
+            let slots: Vec<Slot> = left.iter().flat_map(|(_, slots)| slots).copied().collect();
+            if Box::pin(store.cache().tell(&slots)).await {
+                let ids: Vec<Uuid> = left.iter().map(|(id, _)| *id).collect();
+                tracing::warn!(bumps = ids.len(), "told what another process has written and could not tell");
+                let _ = Box::pin(remove(&store, &ids)).await;
+            }
+        }
+        before = found.into_iter().map(|(id, _)| id).collect();
+    }
+}
+
+/// The bumps that nobody has taken out.
+async fn look(store: &Store) -> Result<Vec<(Uuid, Vec<Slot>)>, Error> {
+    let mut sql = store.sql();
+    sql.push("SELECT t.id, t.slots FROM cache_outbox t ORDER BY t.id LIMIT ").bind(MOST_FOUND);
+    store
+        .fetch("outbox.look", TABLE, sql, |cells| {
+            let (id, slots) = (cells.next::<Uuid>()?, cells.next::<String>()?);
+            Ok((id, slots.split(',').filter_map(|slot| slot.parse().ok()).collect()))
+        })
+        .await
+}
+
+async fn remove(store: &Store, ids: &[Uuid]) -> Result<(), Error> {
+    let transaction = Transaction::begin(store).await?;
+    let mut sql = transaction.sql();
+    sql.push("DELETE FROM cache_outbox WHERE id").any_id(ids);
+    transaction.execute("outbox.remove", TABLE, sql).await?;
+    transaction.commit_unlogged().await
+}

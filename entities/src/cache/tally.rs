@@ -1,0 +1,46 @@
+//! How a batch of keys went in one tier, told to the metrics and, where a request explains itself, to its recorder.
+
+use std::time::Duration;
+
+use super::{
+    Tag,
+    entry::Entry,
+    metrics::{Found, Metrics, Tier},
+};
+use crate::store::{CacheRead, Recorder};
+
+/// Keys by what was found.
+#[derive(Default)]
+pub(super) struct Tally {
+    keys: [u64; Found::ALL.len()],
+    oldest: Duration,
+}
+
+impl Tally {
+    pub(super) fn add(&mut self, found: Found, entry: Option<&Entry>) {
+        self.keys[found as usize] += 1;
+        if let (Found::Hit | Found::Stale, Some(entry)) = (found, entry) {
+            self.oldest = self.oldest.max(entry.age());
+        }
+    }
+
+    /// Tells it; `tags` are those of a key of the batch.
+    pub(super) fn report(
+        &self,
+        metrics: &Metrics,
+        recorder: Option<&Recorder>,
+        (tier, of): (Tier, &'static str),
+        tags: impl FnOnce() -> Vec<Tag>,
+    ) {
+        let counted = Found::ALL.into_iter().map(|found| (found, self.keys[found as usize]));
+        let counted = counted.filter(|(_, keys)| *keys > 0);
+        for (found, keys) in counted.clone() {
+            metrics.read(tier, of, found, keys);
+        }
+        let Some(recorder) = recorder.filter(|recorder| recorder.keeps_texts()) else { return };
+        let keys = counted.map(|(found, keys)| (found.as_str(), keys)).collect();
+        let age_seconds = (self.oldest.as_secs_f64() * 1e3).round() / 1e3;
+        let tags = tags().iter().map(ToString::to_string).collect();
+        recorder.add_cache_read(CacheRead { of, tier: tier.as_str(), keys, age_seconds, tags });
+    }
+}

@@ -1,0 +1,99 @@
+//! What a node reads before its first request: open forms, the accounts that were active lately, and what was read most
+//! often before it started. A cache that is empty would send its first requests all to the database at once. Not here:
+//! who waits for it (the hall's readiness).
+
+use std::time::Duration;
+
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use uuid::Uuid;
+
+use crate::{
+    error::Error,
+    form,
+    id::{FormId, LocationId, SessionId, UserId},
+    location,
+    node::Kind,
+    session,
+    store::Store,
+    user,
+};
+
+/// Rows of each kind at most.
+const MOST: i64 = 2_000;
+/// Rows of one batch.
+const BATCH: usize = 200;
+/// Batches under way at once.
+const WIDTH: usize = 2;
+/// How often, and how often at most, it is looked whether this node follows the log.
+const LOOK: Duration = Duration::from_millis(20);
+const LOOKS: u32 = 50;
+/// Who has used a session since is active.
+const ACTIVE_DAYS: i64 = 7;
+
+/// Fills the cache; says how many rows it has asked for.
+///
+/// # Errors
+/// The database's.
+pub async fn warm(store: &Store) -> Result<usize, Error> {
+    if !store.cache().is_on() {
+        return Ok(0);
+    }
+    // What is read before this node follows the log could not be kept.
+    for _ in 0..LOOKS {
+        if store.cache().has_lease() {
+            break;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    let mut wanted: Vec<(Kind, Uuid)> = store.cache().hottest().await;
+    let mut sql = store.sql();
+    sql.push("SELECT t.id FROM forms t WHERE t.status = 'OPEN' ORDER BY t.updated_at DESC LIMIT ").bind(MOST);
+    wanted.extend(ids(store, "warm.forms", "forms", sql).await?.into_iter().map(|id| (Kind::Form, id)));
+    let since = crate::clock::now() - chrono::TimeDelta::days(ACTIVE_DAYS);
+    let mut sql = store.sql();
+    sql.push("SELECT t.user_id FROM user_sessions t WHERE t.is_active AND t.last_activity > ").bind(since);
+    sql.push(" GROUP BY t.user_id ORDER BY max(t.last_activity) DESC LIMIT ").bind(MOST);
+    let active = ids(store, "warm.users", "user_sessions", sql).await?;
+    wanted.extend(active.into_iter().map(|id| (Kind::User, id)));
+    wanted.sort_unstable_by_key(|(kind, id)| (kind.as_str(), *id));
+    wanted.dedup();
+    let batches: Vec<Vec<(Kind, Uuid)>> = wanted
+        .chunk_by(|one, next| one.0 == next.0)
+        .flat_map(|of_kind| of_kind.chunks(BATCH))
+        .map(<[_]>::to_vec)
+        .collect();
+    let reads = futures_util::stream::iter(batches).map(|batch| read(store, batch));
+    reads.buffer_unordered(WIDTH).try_for_each(|()| std::future::ready(Ok(()))).await?;
+    Ok(wanted.len())
+}
+
+#[expect(
+    clippy::redundant_closure_for_method_calls,
+    reason = "the method is not general enough over lifetimes"
+)]
+async fn ids(
+    store: &Store,
+    name: &'static str,
+    table: &'static str,
+    sql: crate::sql::Sql,
+) -> Result<Vec<Uuid>, Error> {
+    store.fetch(name, table, sql, |cells| cells.next::<Uuid>()).await
+}
+
+/// Reads rows of one kind.
+async fn read(store: &Store, batch: Vec<(Kind, Uuid)>) -> Result<(), Error> {
+    let Some((kind, _)) = batch.first() else { return Ok(()) };
+    let ids = batch.iter().map(|(_, id)| *id);
+    match kind {
+        Kind::User => {
+            let ids: Vec<UserId> = ids.map(UserId).collect();
+            user::by_ids(store, &ids).await?;
+            location::last_of_users(store, &ids).await.map(drop)
+        }
+        Kind::Session => session::by_ids(store, &ids.map(SessionId).collect::<Vec<_>>()).await.map(drop),
+        Kind::Form => form::by_ids(store, &ids.map(FormId).collect::<Vec<_>>()).await.map(drop),
+        Kind::Location => location::by_ids(store, &ids.map(LocationId).collect::<Vec<_>>()).await.map(drop),
+        // Who may see these decides what is read.
+        Kind::FormVersion | Kind::Submission | Kind::ActivityLog => Ok(()),
+    }
+}

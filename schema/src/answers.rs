@@ -1,0 +1,147 @@
+//! Whole answers of trusted documents, kept on the same stamps as rows: one is given again as long as nothing was
+//! written that it was made of, without executing anything. An answer is of the partition that its execution has
+//! looked at: everybody's, if it never asked who reads; a role's, if it only asked what administrators may read, who
+//! all read everything; otherwise one viewer's. Answers with errors and answers with something that no tag covers
+//! are not kept; what a clock decides is kept until then. Not here: the stamps (`entities::cache`), `ETag` (the hall).
+
+use std::sync::Arc;
+
+use entities::{
+    Moment, Recorder, Store, Touched,
+    cache::{AnswerName, Kept},
+    id::{SessionId, UserId},
+    scope::Scope,
+    user::Role,
+};
+use serde::Serialize;
+
+use crate::{CachePolicy, Context, OperationKind, Prepared, Reply, Viewer, cache_control::Looked};
+
+/// A write ends the use of an answer at once; this bounds what no tag covers.
+const KEPT: Kept = Kept::for_seconds(60);
+
+/// An answer that may be given again.
+pub(crate) struct Answer {
+    /// Lacks only its closing brace, like an answer that was just made.
+    body: Vec<u8>,
+    digest: [u8; 16],
+    cache: Option<CachePolicy>,
+    touched: Arc<Touched>,
+}
+
+/// Where the answer to one request is looked for and put.
+pub(crate) struct Place {
+    /// By how far the execution has looked: at nothing, at the scope, at the viewer.
+    names: [AnswerName; 3],
+    /// Before anything was read.
+    began: Moment,
+}
+
+impl Place {
+    /// The place for a request; none, if its answers are not kept.
+    pub(crate) fn of(prepared: &Prepared, viewer: &Viewer, store: &Store) -> Option<Self> {
+        let is_kept = store.cache().is_on() && prepared.document.is_trusted();
+        if !is_kept || prepared.kind != OperationKind::Query {
+            return None;
+        }
+        // As JSON: values of different types never look alike in it.
+        let variables = serde_json::to_string(&prepared.variables).ok()?;
+        let asked = (prepared.document.hash(), prepared.operation_name.as_deref(), variables);
+        let partitions =
+            [Partition::Everybody, Partition::of_scope(viewer.scope()), Partition::of_viewer(viewer)];
+        let names = partitions.map(|partition| AnswerName::of(&(&asked, partition)));
+        Some(Self { names, began: store.cache().moment() })
+    }
+
+    /// The answer, if there is one that is true.
+    pub(crate) async fn find(&self, store: &Store) -> Option<Arc<Answer>> {
+        store.cache().answer(store, &self.names).await
+    }
+
+    /// Keeps an answer without errors, which lacks its closing brace, if it may be given again; its digest.
+    pub(crate) fn keep(
+        &self,
+        ctx: &Context,
+        recorder: &Recorder,
+        body: &[u8],
+        cache: Option<CachePolicy>,
+    ) -> Option<[u8; 16]> {
+        let ttl = KEPT.ttl.min(ctx.is_true_for());
+        let touched = recorder.touched().filter(|touched| touched.is_whole() && !ttl.is_zero())?;
+        let name = match ctx.viewer.looked() {
+            Looked::Nowhere => self.names[0],
+            Looked::AtScope => self.names[1],
+            Looked::AtViewer => self.names[2],
+        };
+        let digest = digest(&[body, b"}"]);
+        let answer = Answer { body: body.to_vec(), digest, cache, touched: Arc::clone(&touched) };
+        ctx.store().cache().keep_answer(
+            name,
+            Arc::new(answer),
+            body.len(),
+            Kept { ttl, ..KEPT },
+            &touched,
+            self.began,
+        );
+        Some(digest)
+    }
+}
+
+impl Answer {
+    /// The answer again.
+    pub(crate) fn reply(&self) -> Reply {
+        let mut body = Vec::with_capacity(self.body.len() + 1);
+        body.extend_from_slice(&self.body);
+        body.push(b'}');
+        Reply {
+            body,
+            operation: Some(OperationKind::Query),
+            executed: true,
+            cache: self.cache,
+            digest: Some(self.digest),
+            touched: Some(Arc::clone(&self.touched)),
+            ..Reply::default()
+        }
+    }
+}
+
+/// What stands for the bytes of an answer: others have another.
+pub fn digest(parts: &[&[u8]]) -> [u8; 16] {
+    let mut hasher = blake3::Hasher::new();
+    for part in parts {
+        hasher.update(part);
+    }
+    let mut start = [0; 16];
+    start.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+    start
+}
+
+/// Who gets the same answer.
+#[derive(Serialize)]
+enum Partition<'v> {
+    Everybody,
+    /// Administrators, and machines without a role: they may all read everything.
+    Role(Option<Role>),
+    Scope(Scope),
+    Viewer(&'v UserId, Role, Option<SessionId>),
+    Anonymous,
+    Service,
+}
+
+impl<'v> Partition<'v> {
+    fn of_scope(scope: Scope) -> Self {
+        match scope {
+            Scope::All => Self::Role(None),
+            Scope::Of { role, .. } if scope.administers() => Self::Role(Some(role)),
+            Scope::Of { .. } | Scope::Nothing => Self::Scope(scope),
+        }
+    }
+
+    fn of_viewer(viewer: &'v Viewer) -> Self {
+        match viewer {
+            Viewer::Anonymous => Self::Anonymous,
+            Viewer::User { id, role, session } => Self::Viewer(id, *role, *session),
+            Viewer::Service => Self::Service,
+        }
+    }
+}

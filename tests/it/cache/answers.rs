@@ -1,0 +1,200 @@
+//! Whole answers of trusted documents: given again without executing anything as long as they are true, and to nobody
+//! whom another answer is due.
+
+use std::collections::HashMap;
+
+use entities::{
+    Tag,
+    id::{FormId, SessionId},
+    user::Role,
+};
+use serde_json::json;
+
+use super::{Node, settle};
+use crate::{
+    corpus,
+    harness::{Client, RedisServer, TestApp, text},
+};
+
+async fn trust(app: &TestApp, query: &str) {
+    app.graph.prepare(query).await.unwrap_or_else(|_| panic!("{query}")).trust();
+}
+
+/// Some form, and a document that reads it.
+async fn form(app: &TestApp) -> (FormId, String) {
+    let data = app.as_admin().ask("{ forms(first: 1, filter: {statuses: OPEN}) { nodes { id } } }").await;
+    let id = text(&data["forms"]["nodes"][0]["id"]);
+    (FormId::parse(&id).expect("an id"), format!("{{ form(id: \"{id}\") {{ title }} }}"))
+}
+
+/// Changes a row behind the cache's back: who answers now?
+async fn rename(app: &TestApp, id: FormId, title: &str) {
+    app.sql(&format!("update forms set title = '{title}' where id = '{id}'")).await;
+}
+
+#[tokio::test]
+async fn an_answer_is_given_again_until_something_it_was_made_of_is_written() {
+    for app in TestApp::both_own().await {
+        let cached = app.with_cache().await;
+        let (id, query) = form(&app).await;
+        trust(&cached, &query).await;
+        let ask = async || cached.as_admin().plain().run(&query, json!({})).await.body;
+        let first = ask().await;
+        rename(&app, id, "renamed").await;
+        // The row too: only a whole answer does not ask for it.
+        cached.store.cache().invalidate_by_tag(&[Tag::Named("another".to_owned())]).await;
+        assert_eq!(ask().await, first, "nobody said that it changed");
+        cached.store.cache().invalidate_by_tag(&[Tag::Row("Form", id.0)]).await;
+        assert!(ask().await.contains("renamed"));
+    }
+}
+
+#[tokio::test]
+async fn only_answers_of_trusted_documents_without_errors_gaps_and_clocks_are_kept() {
+    let [_, app] = TestApp::both_own().await;
+    let (id, _) = form(&app).await;
+    let owner = TestApp::account(Role::Collector);
+    for (query, is_trusted) in [
+        (format!("{{ form(id: \"{id}\") {{ id title }} }}"), false),
+        (
+            format!(
+                "{{ form(id: \"{id}\") {{ title }} users(first: 1, filter: {{isActive: true}}) {{ nodes {{ id }} }} }}"
+            ),
+            true,
+        ),
+        (
+            format!(
+                "{{ form(id: \"{id}\") {{ title }} forms(first: 1, filter: {{search: \"e\"}}) {{ nodes {{ id }} }} }}"
+            ),
+            true,
+        ),
+        (
+            format!(
+                "{{ form(id: \"{id}\") {{ title }} user(id: \"{owner}\") {{ sessions(first: 1) {{ nodes {{ isActive }} }} }} }}"
+            ),
+            true,
+        ),
+    ] {
+        let node = Node::alone(&app).await;
+        let cached = app.over_store(node.store.clone());
+        if is_trusted {
+            trust(&cached, &query).await;
+        }
+        // A collector may not filter by state: that answer has an error.
+        let client =
+            if query.contains("sessions") { cached.as_admin() } else { cached.as_role(Role::Collector) };
+        let client = client.plain();
+        client.run(&query, json!({})).await;
+        client.run(&query, json!({})).await;
+        assert_eq!(node.hits("answer"), 0, "{query}");
+    }
+}
+
+/// What each asker is told of each operation, with the asker's name.
+fn askers(app: &TestApp) -> Vec<(String, Client<'_>)> {
+    let mut askers = vec![("nobody".to_owned(), app.anonymous()), ("a machine".to_owned(), app.service())];
+    for role in [Role::Admin, Role::Manager, Role::Editor, Role::Collector, Role::Viewer] {
+        let account = TestApp::account(role);
+        askers.push((format!("{role:?}"), app.as_role(role)));
+        // Another session of the same account, and another account of the same role.
+        askers.push((format!("{role:?} elsewhere"), app.in_session(account, role, SessionId::new())));
+        let other = TestApp::account(if role == Role::Viewer { Role::Editor } else { Role::Viewer });
+        askers.push((format!("another {role:?}"), app.as_user(other, role)));
+    }
+    askers.into_iter().map(|(name, client)| (name, client.plain())).collect()
+}
+
+#[tokio::test]
+async fn nobody_gets_an_answer_that_is_due_to_somebody_else() {
+    let app = TestApp::postgres().await;
+    let node = Node::alone(&app).await;
+    let cached = app.over_store(node.store.clone());
+    let variables = corpus::variables(&app).await;
+    let operations = corpus::operations();
+    for (_, query) in &operations {
+        trust(&cached, query).await;
+    }
+    let (plain, kept) = (askers(&app), askers(&cached));
+    let mut due: HashMap<(usize, usize), String> = HashMap::new();
+    for (asker, (_, client)) in plain.iter().enumerate() {
+        for (operation, (_, query)) in operations.iter().enumerate() {
+            due.insert((asker, operation), client.run(query, variables.clone()).await.body);
+        }
+    }
+    // Twice, in random order: whoever comes first leaves something to be found by the others.
+    for _ in 0..2 {
+        let mut turns: Vec<_> = due.keys().copied().collect();
+        fastrand::shuffle(&mut turns);
+        for (asker, operation) in turns {
+            let ((who, client), (name, query)) = (&kept[asker], operations[operation]);
+            let got = client.run(query, variables.clone()).await.body;
+            assert_eq!(got, due[&(asker, operation)], "{name} for {who}");
+        }
+    }
+    assert!(node.hits("answer") > 200, "answers were given again: {}", node.hits("answer"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_answer_begun_before_a_write_is_not_given_after_it() {
+    let [_, app] = TestApp::both_own().await;
+    let redis = RedisServer::start().await;
+    let stores = [Node::with(&app, &redis).await.store, Node::with(&app, &redis).await.store];
+    settle(&stores).await;
+    let (id, query) = form(&app).await;
+    let nodes = stores.clone().map(|store| app.over_store(store));
+    for node in &nodes {
+        trust(node, &query).await;
+    }
+    // Every read of a form takes a while after it has seen the row.
+    app.sql("alter table forms rename to all_forms").await;
+    app.sql("create view forms as select t.* from all_forms t, (select pg_sleep(0.3)) as slow").await;
+    let ask = async |node: &TestApp| node.as_admin().plain().run(&query, json!({})).await.body;
+    let write = async {
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        app.sql(&format!("update all_forms set title = 'written' where id = '{id}'")).await;
+        stores[1].cache().invalidate_by_tag(&[Tag::Row("Form", id.0)]).await
+    };
+    let (_, moment) = tokio::join!(ask(&nodes[0]), write);
+    let moment = moment.expect("Redis is there");
+    for store in &stores {
+        let node = app.over_store(store.not_before(moment));
+        trust(&node, &query).await;
+        assert!(ask(&node).await.contains("written"));
+    }
+}
+
+#[tokio::test]
+async fn answers_of_accounts_are_checked_against_redis_each_time() {
+    let [_, app] = TestApp::both_own().await;
+    let redis = RedisServer::start().await;
+    let (node, other) = (Node::with(&app, &redis).await, Node::with(&app, &redis).await);
+    settle(&[node.store.clone(), other.store.clone()]).await;
+    let account = TestApp::account(Role::Collector);
+    let query = format!("{{ user(id: \"{account}\") {{ displayName }} }}");
+    let reader = app.over_store(node.store.clone());
+    trust(&reader, &query).await;
+    let ask = async || reader.as_admin().plain().run(&query, json!({})).await.body;
+    for turn in 0..50 {
+        ask().await;
+        let before = node.hits("answer");
+        ask().await;
+        assert_eq!(node.hits("answer"), before + 1, "turn {turn}");
+        app.sql(&format!("update users set display_name = 'name {turn}' where id = '{account}'")).await;
+        other.store.cache().invalidate_by_tag(&[Tag::Row("User", account.0)]).await;
+        assert!(ask().await.contains(&format!("name {turn}")), "written on the other node");
+    }
+    redis.freeze();
+    app.sql(&format!("update users set display_name = 'frozen' where id = '{account}'")).await;
+    assert!(ask().await.contains("frozen"), "without Redis nobody knows whether it is true");
+    redis.thaw();
+}
+
+#[tokio::test]
+async fn without_a_cache_trusted_documents_are_executed() {
+    let [app, _] = TestApp::both_own().await;
+    let (id, query) = form(&app).await;
+    trust(&app, &query).await;
+    app.as_admin().plain().run(&query, json!({})).await;
+    rename(&app, id, "renamed").await;
+    assert!(app.as_admin().plain().run(&query, json!({})).await.body.contains("renamed"));
+}
