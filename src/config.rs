@@ -228,7 +228,7 @@ sections! {
         /// The name of this service in traces.
         service_name: String = "xp-graph", env "OTEL_SERVICE_NAME";
     }
-    /// Limits on documents.
+    /// Limits on documents, and batching.
     graph: GraphConfig {
         /// Bytes of one document at most.
         max_bytes: usize = "65536";
@@ -253,6 +253,9 @@ sections! {
         /// Objects that one operation may load at most, by the sizes of its pages; a page without `first` and `last`
         /// counts 20.
         max_cost: u32 = "5000";
+        /// Statements of one kind of point read that may be under way at once, all requests together; reads that come
+        /// meanwhile wait and share the next one. 0: each request reads for itself.
+        shared_batches: usize = "2";
     }
 }
 

@@ -33,4 +33,4 @@ pub mod user;
 pub use cache::{Cache, CacheConfig, Moment, Tag};
 pub use error::Error;
 pub use sql::Json;
-pub use store::{CacheRead, DatabaseConfig, Recorder, Store};
+pub use store::{CacheRead, DatabaseConfig, Recorder, SPANS, Store};

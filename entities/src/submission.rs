@@ -13,7 +13,7 @@ use crate::{
     clock::{Time, TimeRange},
     error::Error,
     id::{FormId, LocationId, SessionId, SubmissionId, UserId},
-    page::{Filtering, Key, KeyKind, KeyValue, Keyset, List, Names},
+    page::{Filtering, Keyset, List, Names, by_time},
     scope::Scope,
     sql::{Json, Sql, table},
     store::Store,
@@ -84,14 +84,8 @@ pub async fn by_ids(
 }
 
 /// Newest first.
-pub static KEYSET: Keyset<Model> = Keyset {
-    name: "submissions.created_at",
-    descending: true,
-    keys: &[
-        Key { sql: "t.created_at", kind: KeyKind::Time, value: |row| KeyValue::Time(row.created_at) },
-        Key { sql: "t.id", kind: KeyKind::Id, value: |row| KeyValue::Id(row.id.0) },
-    ],
-};
+pub static KEYSET: Keyset<Model> =
+    Keyset { name: "submissions.created_at", descending: true, keys: &by_time!(created_at) };
 
 /// Which submissions a list has.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]

@@ -17,6 +17,7 @@ use entities::{
 use tokio::{sync::broadcast::error::RecvError, time::MissedTickBehavior};
 
 use crate::{
+    presence::Presence,
     throttle::Throttle,
     token::{Bearer, Refused, Subject, Tokens},
 };
@@ -68,6 +69,7 @@ struct Inner {
     hasher: Hasher,
     throttle: Throttle,
     uses: Uses,
+    presence: Presence,
     options: AccessOptions,
 }
 
@@ -75,8 +77,9 @@ impl Access {
     /// Over a store, with no keys yet.
     pub fn new(store: Store, options: AccessOptions) -> Self {
         let tokens = Tokens::new(&options.issuer, &options.audience);
-        let (hasher, throttle, uses) = (Hasher::new(options.cost), Throttle::default(), Uses::default());
-        Self(Arc::new(Inner { store, tokens, hasher, throttle, uses, options }))
+        let (hasher, throttle) = (Hasher::new(options.cost), Throttle::default());
+        let (uses, presence) = (Uses::default(), Presence::default());
+        Self(Arc::new(Inner { store, tokens, hasher, throttle, uses, presence, options }))
     }
 
     /// Reads keys and revocations; before that no token is good. Makes the first key of an empty database.
@@ -130,6 +133,7 @@ impl Access {
     }
 
     async fn keep_up(&self) {
+        self.0.presence.forget();
         complain(self.load_keys().await, "the keys of access tokens cannot be read");
         complain(self.0.uses.write(&self.0.store).await, "the last use of sessions cannot be written");
         complain(revocation::purge(&self.0.store).await, "old revocations cannot be deleted");
@@ -143,6 +147,9 @@ impl Access {
         let bearer = self.0.tokens.verify(token)?;
         if self.is_revoked(&bearer) {
             return Err(Refused("revoked"));
+        }
+        if let Some(user) = bearer.viewer.user_id() {
+            self.0.presence.note(user);
         }
         if let Some(session) = bearer.viewer.session_id() {
             self.0.uses.note(session);
@@ -177,6 +184,10 @@ impl Access {
     /// Hashes and checks passwords.
     pub fn hasher(&self) -> &Hasher {
         &self.0.hasher
+    }
+
+    pub(crate) fn presence(&self) -> &Presence {
+        &self.0.presence
     }
 
     pub(crate) fn throttle(&self) -> &Throttle {

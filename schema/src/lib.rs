@@ -40,6 +40,7 @@ pub mod location;
 mod mutation;
 pub mod node;
 pub mod object;
+mod presence;
 pub mod query;
 pub mod scalar;
 mod select;
@@ -281,6 +282,7 @@ impl Graph {
         let sdl = Arc::from(sdl);
         let own = || Access::new(store.clone(), AccessOptions::default());
         let access = options.access.clone().unwrap_or_else(own);
+        registry.register_collector(Box::new(access.presence().clone()));
         let inner = Inner {
             store,
             access,

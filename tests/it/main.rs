@@ -11,6 +11,7 @@ mod commands;
 mod corpus;
 mod documents;
 mod durability;
+mod figures;
 mod forms;
 mod killed;
 mod limits;

@@ -17,6 +17,7 @@ use std::{
 use entities::{Recorder, Store};
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::oneshot;
+use tracing::{Instrument as _, Span};
 
 use super::{Loader, MAX_KEYS, guarded, lock};
 use crate::error::FieldError;
@@ -50,7 +51,8 @@ impl Groups {
         let line = self.line_of(&loader);
         let Some(_turn) = Turn::take_or_none(&line, &loader, store, self.width) else {
             let (reply, answer) = oneshot::channel();
-            lock(&line).waiting.push_back(Waiting { keys, recorder: Arc::clone(recorder), reply });
+            let (recorder, span) = (Arc::clone(recorder), Span::current());
+            lock(&line).waiting.push_back(Waiting { keys, recorder, span, reply });
             // The queue drops a reply only when its task is torn down with the runtime.
             return answer.await.unwrap_or_else(|_| Err(FieldError::internal()));
         };
@@ -83,6 +85,7 @@ impl<L: Loader> Default for Line<L> {
 struct Waiting<L: Loader> {
     keys: Arc<[L::Key]>,
     recorder: Arc<Recorder>,
+    span: Span,
     reply: oneshot::Sender<Shared<L>>,
 }
 
@@ -129,7 +132,9 @@ impl<L: Loader> Turn<L> {
                 unique.into_iter().cloned().collect()
             }
         };
-        let loaded = guarded(self.loader.clone(), store, keys).await.map(Arc::new);
+        // The statement is all these requests'; in traces it stands with the one that waited longest.
+        let span = batch.first().map_or_else(Span::none, |waiting| waiting.span.clone());
+        let loaded = guarded(self.loader.clone(), store, keys).instrument(span).await.map(Arc::new);
         for waiting in batch {
             waiting.recorder.absorb(&recorder);
             let loaded = match &loaded {
