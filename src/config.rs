@@ -14,7 +14,7 @@ use layers::{Problem, Values};
 use schema::{AccessOptions, gate::Limits};
 use setting::{
     Bytes, ClientModes, DatabaseUrl, DocumentMode, LogFilter, LogFormat, Networks, Origins, SecretText,
-    Setting, Switch,
+    Setting, Switch, Width,
 };
 
 /// Requests of one array at most, whatever is configured.
@@ -255,7 +255,7 @@ sections! {
         max_cost: u32 = "5000";
         /// Statements of one kind of point read that may be under way at once, all requests together; reads that come
         /// meanwhile wait and share the next one. 0: each request reads for itself.
-        shared_batches: usize = "2";
+        shared_batches: Width = "2";
     }
 }
 

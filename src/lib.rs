@@ -72,7 +72,7 @@ impl App {
             development: is_development,
             limits,
             access: Some(access.clone()),
-            shared_batches: config.graph.shared_batches,
+            shared_batches: config.graph.shared_batches.0,
         };
         let metrics = Metrics::register(&mut registry);
         let documents = Documents::new(config.documents.clone(), store.texts().clone(), &mut registry);

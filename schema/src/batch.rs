@@ -47,8 +47,9 @@ pub type Loaded<L> = Result<FxHashMap<<L as Loader>::Key, <L as Loader>::Value>,
 pub trait Loader: Clone + Eq + Hash + Send + Sync + 'static {
     /// The name in metrics and in `extensions.explain`.
     const NAME: &'static str;
-    /// May be loaded together with other requests' keys: only for loaders whose result does not depend on the
-    /// caller. Authorisation is decided on the rows, per request.
+    /// May be loaded together with other requests' keys: only for loaders whose result depends on their value and the
+    /// key alone. A page that reads by a viewer's scope carries it, and is shared by whoever has the same. What a
+    /// viewer may see is decided on the rows, per request.
     const SHARED: bool = false;
     /// What is asked for.
     type Key: Clone + Eq + Hash + Send + Sync + 'static;

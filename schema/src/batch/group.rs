@@ -49,26 +49,50 @@ impl Groups {
         recorder: &Arc<Recorder>,
     ) -> Shared<L> {
         let line = self.line_of(&loader);
-        let Some(_turn) = Turn::take_or_none(&line, &loader, store, self.width) else {
+        let Some(_turn) = Turn::take_or_none(self, &line, &loader, store) else {
             let (reply, answer) = oneshot::channel();
             let (recorder, span) = (Arc::clone(recorder), Span::current());
             lock(&line).waiting.push_back(Waiting { keys, recorder, span, reply });
             // The queue drops a reply only when its task is torn down with the runtime.
             return answer.await.unwrap_or_else(|_| Err(FieldError::internal()));
         };
+        // From here on the turn holds it.
+        drop(line);
         guarded(loader, store.clone(), keys).await.map(Arc::new)
     }
 
     fn line_of<L: Loader>(&self, loader: &L) -> Arc<Mutex<Line<L>>> {
         let mut queues = lock(&self.queues);
-        let lines: &mut FxHashMap<L, Arc<Mutex<Line<L>>>> = queues
+        let lines: &mut Lines<L> = queues
             .entry(TypeId::of::<L>())
-            .or_insert_with(|| Box::new(FxHashMap::<L, Arc<Mutex<Line<L>>>>::default()))
+            .or_insert_with(|| Box::new(Lines::<L>::default()))
             .downcast_mut()
             .expect("the key is the loader's type");
         Arc::clone(lines.entry(loader.clone()).or_default())
     }
+
+    #[cfg(test)]
+    pub(super) fn lines_of<L: Loader>(&self) -> usize {
+        let queues = lock(&self.queues);
+        queues
+            .get(&TypeId::of::<L>())
+            .and_then(|lines| lines.downcast_ref::<Lines<L>>())
+            .map_or(0, Lines::len)
+    }
+
+    /// Lets go of a queue that nobody is in and nobody is about to join: there is one for each value of a loader, and
+    /// filters and cursors make many.
+    fn leave<L: Loader>(&self, loader: &L, line: &Arc<Mutex<Line<L>>>) {
+        let mut queues = lock(&self.queues);
+        let lines = queues.get_mut(&TypeId::of::<L>()).and_then(|lines| lines.downcast_mut::<Lines<L>>());
+        // One is the map's, one the caller's; further ones are made under the lock that is held here.
+        if let Some(lines) = lines.filter(|_| Arc::strong_count(line) == 2) {
+            lines.remove(loader);
+        }
+    }
 }
+
+type Lines<L> = FxHashMap<L, Arc<Mutex<Line<L>>>>;
 
 /// One loader's queue.
 struct Line<L: Loader> {
@@ -91,6 +115,7 @@ struct Waiting<L: Loader> {
 
 /// The right to have one batch under way. Giving it up (also by cancellation or panic) hands it to those who wait.
 struct Turn<L: Loader> {
+    groups: Groups,
     line: Arc<Mutex<Line<L>>>,
     loader: L,
     store: Store,
@@ -99,14 +124,15 @@ struct Turn<L: Loader> {
 }
 
 impl<L: Loader> Turn<L> {
-    fn take_or_none(line: &Arc<Mutex<Line<L>>>, loader: &L, store: &Store, width: usize) -> Option<Self> {
+    fn take_or_none(groups: &Groups, line: &Arc<Mutex<Line<L>>>, loader: &L, store: &Store) -> Option<Self> {
         let mut queue = lock(line);
-        if queue.under_way >= width {
+        if queue.under_way >= groups.width {
             return None;
         }
         queue.under_way += 1;
         drop(queue);
-        Some(Self { line: Arc::clone(line), loader: loader.clone(), store: store.clone(), handed_on: false })
+        let (groups, line, loader) = (groups.clone(), Arc::clone(line), loader.clone());
+        Some(Self { groups, line, loader, store: store.clone(), handed_on: false })
     }
 
     /// Serves those who wait until nobody does.
@@ -156,6 +182,11 @@ impl<L: Loader> Drop for Turn<L> {
         let mut queue = lock(&self.line);
         queue.under_way -= 1;
         if queue.waiting.is_empty() {
+            let is_over = queue.under_way == 0;
+            drop(queue);
+            if is_over {
+                self.groups.leave(&self.loader, &self.line);
+            }
             return;
         }
         let runtime = tokio::runtime::Handle::try_current().ok().filter(|_| !self.handed_on);
@@ -168,8 +199,9 @@ impl<L: Loader> Drop for Turn<L> {
         };
         queue.under_way += 1;
         drop(queue);
-        let (line, loader, store) = (Arc::clone(&self.line), self.loader.clone(), self.store.clone());
-        drop(runtime.spawn(Self { line, loader, store, handed_on: true }.serve()));
+        let (groups, line) = (self.groups.clone(), Arc::clone(&self.line));
+        let (loader, store) = (self.loader.clone(), self.store.clone());
+        drop(runtime.spawn(Self { groups, line, loader, store, handed_on: true }.serve()));
     }
 }
 
