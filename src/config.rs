@@ -14,7 +14,7 @@ use layers::{Problem, Values};
 use schema::{AccessOptions, Subgraph, gate::Limits};
 use setting::{
     Bytes, ClientModes, DatabaseUrl, DocumentMode, LogFilter, LogFormat, Networks, Origins, SecretText,
-    Setting, Switch,
+    Setting, Switch, Width,
 };
 
 /// Requests of one array at most, whatever is configured.
@@ -228,7 +228,7 @@ sections! {
         /// The name of this service in traces.
         service_name: String = "xp-graph", env "OTEL_SERVICE_NAME";
     }
-    /// The graph: what of it is served, and limits on documents.
+    /// The graph: what of it is served, limits on documents, and batching.
     graph: GraphConfig {
         /// Which domains to serve, as one of several subgraphs: some of `users`, `sessions`, `forms`, `locations` and
         /// `activity`, comma-separated. All without it.
@@ -256,6 +256,9 @@ sections! {
         /// Objects that one operation may load at most, by the sizes of its pages; a page without `first` and `last`
         /// counts 20.
         max_cost: u32 = "5000";
+        /// Statements of one kind of point read that may be under way at once, all requests together; reads that come
+        /// meanwhile wait and share the next one. 0: each request reads for itself.
+        shared_batches: Width = "2";
     }
 }
 

@@ -86,7 +86,7 @@ impl App {
             limits,
             access: Some(access.clone()),
             subgraph: config.graph.subgraph(),
-            ..schema::Options::default()
+            shared_batches: config.graph.shared_batches.0,
         };
         let metrics = Metrics::register(&mut registry);
         let documents = Documents::new(config.documents.clone(), store.texts().clone(), &mut registry);

@@ -1,6 +1,7 @@
 //! Logs and traces: set up once, flushed at the end. Log lines go to standard error through a thread of their own
-//! (`writer`), spans by OTLP in batches (`otlp`), numbers to Prometheus (`metrics`, `process`).
+//! (`writer`), spans by OTLP in batches (`otlp`), numbers to Prometheus (`metrics`, `process`, `runtime`).
 //!
+//! There is a span for each HTTP request, GraphQL operation, batch, statement and Redis command, made where these are.
 //! Spans have the target `xp::span` and the level debug: at the usual filter and without a collector nobody is
 //! interested in them, so their callsites are off and a request pays nothing. Invariant: no query, variable, token,
 //! body or address is ever logged or put into a span.
@@ -8,6 +9,7 @@
 pub mod metrics;
 mod otlp;
 mod process;
+mod runtime;
 mod writer;
 
 use std::{io::IsTerminal as _, time::Duration};
@@ -31,7 +33,8 @@ use crate::config::{TelemetryConfig, setting::LogFormat};
 use writer::LogWriter;
 
 /// The target of spans, so that they can be chosen as a whole: `RUST_LOG=xp::span=debug` shows them in logs.
-pub(crate) const SPANS: &str = "xp::span";
+pub(crate) use entities::SPANS;
+
 /// The target of the one line per operation.
 pub(crate) const OPERATIONS: &str = "xp::operation";
 /// How long flushing may take at the end.

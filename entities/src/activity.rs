@@ -12,7 +12,7 @@ use crate::{
     error::Error,
     id::{ActivityLogId, UserId},
     node::Kind,
-    page::{Filtering, Key, KeyKind, KeyValue, Keyset, List, Names},
+    page::{Filtering, Keyset, List, Names, by_time},
     row::{self, Row},
     scope::Scope,
     sql::{Json, Record as _, Sql, table, text_enum},
@@ -125,18 +125,6 @@ impl Entry {
     }
 }
 
-fn push_scope(sql: &mut Sql, scope: &Scope) {
-    match scope {
-        _ if scope.administers() => {}
-        Scope::Of { user, .. } => {
-            sql.push(" AND t.user_id = ").bind(*user);
-        }
-        Scope::All | Scope::Nothing => {
-            sql.push(" AND FALSE");
-        }
-    }
-}
-
 /// Entries by id.
 ///
 /// # Errors
@@ -149,14 +137,8 @@ pub async fn by_ids(
 }
 
 /// Newest first.
-pub static KEYSET: Keyset<Model> = Keyset {
-    name: "activity.created_at",
-    descending: true,
-    keys: &[
-        Key { sql: "t.created_at", kind: KeyKind::Time, value: |row| KeyValue::Time(row.created_at) },
-        Key { sql: "t.id", kind: KeyKind::Id, value: |row| KeyValue::Id(row.id.0) },
-    ],
-};
+pub static KEYSET: Keyset<Model> =
+    Keyset { name: "activity.created_at", descending: true, keys: &by_time!(created_at) };
 
 /// Which entries a list has.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
@@ -171,7 +153,7 @@ impl Filtering for Filter {}
 
 impl Filter {
     fn push(&self, sql: &mut Sql, scope: &Scope) {
-        push_scope(sql, scope);
+        scope.push_own(sql, scope.administers());
         if let Some(actions) = &self.action_types {
             sql.push(" AND t.action_type").any_text(actions);
         }

@@ -13,7 +13,7 @@ use crate::{
     error::Error,
     id::{FormId, UserId},
     node::Kind,
-    page::{Filtering, Key, KeyKind, KeyValue, Keyset, List, Names},
+    page::{Filtering, Key, KeyKind, KeyValue, Keyset, List, Names, by_time},
     row::{self, Row},
     scope::Scope,
     sql::{Json, Record as _, Sql, table, text_enum},
@@ -182,13 +182,12 @@ pub enum OrderField {
     Title,
 }
 
-const ID: Key<Model> = Key { sql: "t.id", kind: KeyKind::Id, value: |row| KeyValue::Id(row.id.0) };
-const CREATED_AT: [Key<Model>; 2] =
-    [Key { sql: "t.created_at", kind: KeyKind::Time, value: |row| KeyValue::Time(row.created_at) }, ID];
-const UPDATED_AT: [Key<Model>; 2] =
-    [Key { sql: "t.updated_at", kind: KeyKind::Time, value: |row| KeyValue::Time(row.updated_at) }, ID];
-const TITLE: [Key<Model>; 2] =
-    [Key { sql: "t.title", kind: KeyKind::Text, value: |row| KeyValue::Text(row.title.clone()) }, ID];
+const CREATED_AT: [Key<Model>; 2] = by_time!(created_at);
+const UPDATED_AT: [Key<Model>; 2] = by_time!(updated_at);
+const TITLE: [Key<Model>; 2] = [
+    Key { sql: "t.title", kind: KeyKind::Text, value: |row| KeyValue::Text(row.title.clone()) },
+    Key { sql: "t.id", kind: KeyKind::Id, value: |row| KeyValue::Id(row.id.0) },
+];
 
 /// The order of a list of forms.
 pub fn keyset(field: OrderField, descending: bool) -> &'static Keyset<Model> {

@@ -34,4 +34,4 @@ pub mod warm;
 pub use cache::{Cache, CacheConfig, Moment, Tag, Touched};
 pub use error::Error;
 pub use sql::Json;
-pub use store::{CacheRead, DatabaseConfig, Recorder, Store};
+pub use store::{CacheRead, DatabaseConfig, Recorder, SPANS, Store};

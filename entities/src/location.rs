@@ -17,7 +17,7 @@ use crate::{
     error::Error,
     id::{LocationId, SessionId, UserId},
     node::Kind,
-    page::{Filtering, Key, KeyKind, KeyValue, Keyset, List, Names},
+    page::{Filtering, Key, Keyset, List, Names, by_time},
     row::{self, Row},
     scope::Scope,
     sql::{Cells, Record as _, Sql, table},
@@ -111,18 +111,6 @@ impl Model {
     }
 }
 
-fn push_scope(sql: &mut Sql, scope: &Scope) {
-    match scope {
-        _ if scope.manages() => {}
-        Scope::Of { user, .. } => {
-            sql.push(" AND t.user_id = ").bind(*user);
-        }
-        Scope::All | Scope::Nothing => {
-            sql.push(" AND FALSE");
-        }
-    }
-}
-
 /// Positions by id.
 ///
 /// # Errors
@@ -183,10 +171,7 @@ pub static KEYSET: Keyset<Model> = Keyset { name: "locations.timestamp", descend
 pub static OLDEST_FIRST: Keyset<Model> =
     Keyset { name: "locations.track", descending: false, keys: &BY_TIME };
 
-static BY_TIME: [Key<Model>; 2] = [
-    Key { sql: "t.timestamp", kind: KeyKind::Time, value: |row| KeyValue::Time(row.timestamp) },
-    Key { sql: "t.id", kind: KeyKind::Id, value: |row| KeyValue::Id(row.id.0) },
-];
+static BY_TIME: [Key<Model>; 2] = by_time!(timestamp);
 
 /// Which positions a list has.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -215,7 +200,7 @@ impl Filtering for Filter {}
 
 impl Filter {
     fn push(&self, sql: &mut Sql, scope: &Scope) {
-        push_scope(sql, scope);
+        scope.push_own(sql, scope.manages());
         sql.within("t.timestamp", &self.timestamp);
         if let Some(area) = &self.area {
             area.push(sql);
@@ -268,7 +253,7 @@ impl Filtering for LatestFilter {}
 
 impl LatestFilter {
     fn push(&self, sql: &mut Sql, scope: &Scope) {
-        push_scope(sql, scope);
+        scope.push_own(sql, scope.manages());
         if let Some(area) = &self.area {
             area.push_indexed(sql);
         }
@@ -289,7 +274,7 @@ pub static LATEST: List<Model, LatestFilter> = List::new(
 pub static TRACKS: List<Model, TimeRange> = List::new(
     Names { page: "location.tracks", count: "location.track_lengths", parent: "user_id" },
     |range, sql, scope| {
-        push_scope(sql, scope);
+        scope.push_own(sql, scope.manages());
         sql.within("t.timestamp", range);
     },
 );

@@ -71,6 +71,25 @@ pub struct Key<R> {
     pub(crate) value: fn(&R) -> KeyValue,
 }
 
+/// The columns of an order by a time and, where times are equal, by id.
+macro_rules! by_time {
+    ($column:ident) => {
+        [
+            $crate::page::Key {
+                sql: concat!("t.", stringify!($column)),
+                kind: $crate::page::KeyKind::Time,
+                value: |row| $crate::page::KeyValue::Time(row.$column),
+            },
+            $crate::page::Key {
+                sql: "t.id",
+                kind: $crate::page::KeyKind::Id,
+                value: |row| $crate::page::KeyValue::Id(row.id.0),
+            },
+        ]
+    };
+}
+pub(crate) use by_time;
+
 /// The order of a list: columns from the most to the least significant, all in one direction, the last one unique.
 pub struct Keyset<R: 'static> {
     /// Names the order inside cursors; never reused for another order.
@@ -245,6 +264,10 @@ where
         self
     }
 
+    fn part(&'static self, scope: &Scope, filter: &F) -> Part<R, F> {
+        Part { list: self, scope: *scope, filter: filter.clone() }
+    }
+
     /// One page of the whole list.
     ///
     /// # Errors
@@ -257,7 +280,7 @@ where
         keyset: &'static Keyset<R>,
         window: &Window,
     ) -> Result<Arc<Page<R>>, Error> {
-        let part = Part { list: self, scope: *scope, filter: filter.clone() };
+        let part = self.part(scope, filter);
         let pages = Pages { part, keyset, window: window.clone(), whole: true };
         let mut found = pages.part.read(store, pages.clone(), &[Uuid::nil()]).await?;
         Ok(found.remove(&Uuid::nil()).expect("a list has a page, if an empty one"))
@@ -285,7 +308,7 @@ where
     /// # Errors
     /// The database's.
     pub async fn count(&'static self, store: &Store, scope: &Scope, filter: &F) -> Result<i64, Error> {
-        let part = Part { list: self, scope: *scope, filter: filter.clone() };
+        let part = self.part(scope, filter);
         let counts = Counts { part, whole: true };
         let found = counts.part.read(store, counts.clone(), &[Uuid::nil()]).await?;
         Ok(found.get(&Uuid::nil()).map_or(0, |count| **count))
@@ -316,7 +339,7 @@ where
         window: &Window,
         parents: &[P],
     ) -> Result<FxHashMap<P, Arc<Page<R>>>, Error> {
-        let part = Part { list: self, scope: *scope, filter: filter.clone() };
+        let part = self.part(scope, filter);
         let pages = Pages { part, keyset, window: window.clone(), whole: false };
         let ids: Vec<Uuid> = parents.iter().map(|parent| (*parent).into()).collect();
         let found = pages.part.read(store, pages.clone(), &ids).await?;
@@ -362,7 +385,7 @@ where
         filter: &F,
         parents: &[P],
     ) -> Result<FxHashMap<P, i64>, Error> {
-        let part = Part { list: self, scope: *scope, filter: filter.clone() };
+        let part = self.part(scope, filter);
         let counts = Counts { part, whole: false };
         let ids: Vec<Uuid> = parents.iter().map(|parent| (*parent).into()).collect();
         let found = counts.part.read(store, counts.clone(), &ids).await?;

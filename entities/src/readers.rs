@@ -16,7 +16,10 @@ use sea_orm::{
 use sea_query_sqlx::SqlxValues;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::{error::Error, store::DatabaseConfig};
+use crate::{
+    error::Error,
+    store::{DatabaseConfig, Metrics},
+};
 
 /// How long a connection is kept until the pool gets to see to its age and health again.
 const KEPT: Duration = Duration::from_mins(1);
@@ -26,6 +29,7 @@ pub(crate) struct Readers {
     pool: PgPool,
     turns: Semaphore,
     patience: Duration,
+    metrics: Metrics,
     /// None once closed.
     idle: Mutex<Option<Vec<Kept>>>,
 }
@@ -37,12 +41,13 @@ struct Kept {
 
 impl Readers {
     /// A fifth of the pool, and one connection at least, stays for writes. None if that leaves nothing.
-    pub(crate) fn of(pool: &PgPool, config: &DatabaseConfig) -> Option<Self> {
+    pub(crate) fn of(pool: &PgPool, config: &DatabaseConfig, metrics: Metrics) -> Option<Self> {
         let most = config.max_connections - (config.max_connections / 5).max(1).min(config.max_connections);
         (most > 0).then(|| Self {
             pool: pool.clone(),
             turns: Semaphore::new(most as usize),
             patience: config.acquire_timeout,
+            metrics,
             idle: Mutex::new(Some(Vec::new())),
         })
     }
@@ -56,8 +61,10 @@ impl Readers {
         values: Vec<Value>,
         mut take: impl FnMut(&PgRow) -> Result<(), sqlx::Error>,
     ) -> Result<(), Error> {
+        let asked = Instant::now();
         let _turn = self.turn().await?;
         let mut kept = self.connection().await?;
+        self.metrics.waited(asked.elapsed());
         let query = sqlx::query_with(AssertSqlSafe(text), SqlxValues(Values(values)));
         let mut rows = query.fetch(&mut *kept.connection);
         let failed = |error| {
@@ -78,6 +85,11 @@ impl Readers {
     /// Gives the connections back; those in use follow when they are done.
     pub(crate) fn close(&self) {
         self.idle().take();
+    }
+
+    /// Those that nobody uses now.
+    pub(crate) fn idle_connections(&self) -> usize {
+        self.idle().as_ref().map_or(0, Vec::len)
     }
 
     async fn turn(&self) -> Result<SemaphorePermit<'_>, Error> {

@@ -20,6 +20,7 @@ use redis::{
     aio::{ConnectionLike, MultiplexedConnection},
     sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType},
 };
+use tracing::{Instrument as _, field::Empty};
 
 mod breaker;
 mod subscription;
@@ -27,6 +28,8 @@ mod subscription;
 pub use subscription::{Heard, Subscription};
 
 use breaker::Breaker;
+
+use crate::store::SPANS;
 
 /// Connecting may take this long.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(250);
@@ -249,6 +252,10 @@ impl Redis {
             inner.metrics.count(operation, "rejected");
             return Err(Unavailable);
         }
+        let span = tracing::debug_span!(
+            target: SPANS, "redis", otel.name = operation, otel.kind = "client", otel.status_code = Empty,
+            db.system.name = "redis", db.operation.name = operation,
+        );
         let start = Instant::now();
         let known = inner.connection.read().expect("no panic happens under this lock").clone();
         // The time to connect comes on top: it is spent once, and is bounded by itself.
@@ -258,10 +265,12 @@ impl Redis {
         };
         let result = match connection {
             Err(error) => Err(error),
-            Ok(connection) => match tokio::time::timeout(timeout, run(connection)).await {
-                Ok(result) => result,
-                Err(_) => Err(RedisError::from((ErrorKind::Io, "no answer in time"))),
-            },
+            Ok(connection) => {
+                match tokio::time::timeout(timeout, run(connection)).instrument(span.clone()).await {
+                    Ok(result) => result,
+                    Err(_) => Err(RedisError::from((ErrorKind::Io, "no answer in time"))),
+                }
+            }
         };
         inner.metrics.observe(operation, start.elapsed());
         match result {
@@ -271,7 +280,10 @@ impl Redis {
                 self.report();
                 Ok(value)
             }
-            Err(error) => Err(self.failed(operation, &error)),
+            Err(error) => {
+                span.record("otel.status_code", "ERROR");
+                Err(self.failed(operation, &error))
+            }
         }
     }
 

@@ -1,10 +1,10 @@
-//! Which rows a caller may read, as data. Every finder takes a `Scope`; each domain turns it into its own SQL
-//! condition (`condition`) and its own check on a row (`admits`), so the two stand side by side and are tested
-//! against each other. Not here: hidden columns, which are the front room's business.
+//! Which rows a caller may read, as data. Every list takes a `Scope`; each domain turns it into its own SQL condition
+//! and its own check on a row (`Model::is_visible_to`), so the two stand side by side and are tested against each
+//! other. Not here: hidden columns, which are the front room's business.
 
 use serde::Serialize;
 
-use crate::{id::UserId, user::Role};
+use crate::{id::UserId, sql::Sql, user::Role};
 
 /// The rows a caller may read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -44,5 +44,18 @@ impl Scope {
     /// Sees every account's sessions and activity as well.
     pub fn administers(&self) -> bool {
         matches!(self, Self::All | Self::Of { role: Role::Admin, .. })
+    }
+
+    /// ` AND …` over `t.user_id`: the caller's own rows, unless `sees_all`.
+    pub(crate) fn push_own(&self, sql: &mut Sql, sees_all: bool) {
+        match self {
+            _ if sees_all => {}
+            Self::Of { user, .. } => {
+                sql.push(" AND t.user_id = ").bind(*user);
+            }
+            Self::All | Self::Nothing => {
+                sql.push(" AND FALSE");
+            }
+        }
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     error::Error,
     id::{SessionId, UserId},
     node::Kind,
-    page::{Filtering, Key, KeyKind, KeyValue, Keyset, List, Names},
+    page::{Filtering, Keyset, List, Names, by_time},
     row::{self, Row},
     scope::Scope,
     sql::{Record as _, Sql, table, text_enum},
@@ -106,18 +106,6 @@ impl Model {
     }
 }
 
-fn push_scope(sql: &mut Sql, scope: &Scope) {
-    match scope {
-        _ if scope.administers() => {}
-        Scope::Of { user, .. } => {
-            sql.push(" AND t.user_id = ").bind(*user);
-        }
-        Scope::All | Scope::Nothing => {
-            sql.push(" AND FALSE");
-        }
-    }
-}
-
 /// Sessions by id.
 ///
 /// # Errors
@@ -127,14 +115,8 @@ pub async fn by_ids(store: &Store, ids: &[SessionId]) -> Result<FxHashMap<Sessio
 }
 
 /// Newest first.
-pub static KEYSET: Keyset<Model> = Keyset {
-    name: "sessions.created_at",
-    descending: true,
-    keys: &[
-        Key { sql: "t.created_at", kind: KeyKind::Time, value: |row| KeyValue::Time(row.created_at) },
-        Key { sql: "t.id", kind: KeyKind::Id, value: |row| KeyValue::Id(row.id.0) },
-    ],
-};
+pub static KEYSET: Keyset<Model> =
+    Keyset { name: "sessions.created_at", descending: true, keys: &by_time!(created_at) };
 
 /// Which sessions a list has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
@@ -151,7 +133,7 @@ impl Filtering for Filter {
 
 impl Filter {
     fn push(&self, sql: &mut Sql, scope: &Scope) {
-        push_scope(sql, scope);
+        scope.push_own(sql, scope.administers());
         if let Some(now) = self.live_at {
             sql.push(" AND t.is_active AND t.expires_at > ").bind(now);
         }

@@ -12,17 +12,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use prometheus_client::{
-    encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, histogram::Histogram},
-    registry::Registry,
-};
+use prometheus_client::registry::Registry;
 use rustc_hash::FxHashMap;
 use sea_orm::{
     ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, Statement,
     sqlx::postgres::PgRow,
 };
 use serde::Serialize;
+use tracing::{Instrument as _, Span, field::Empty};
 
 use crate::{
     cache::{
@@ -37,6 +34,13 @@ use crate::{
     sql::{Cells, Record, Source, Sql},
     texts::Texts,
 };
+
+mod metrics;
+
+pub(crate) use metrics::Metrics;
+
+/// The target of spans: off unless there is a collector, and then made by every room alike.
+pub const SPANS: &str = "xp::span";
 
 /// Where the database is and how it is used.
 #[derive(Clone, Debug)]
@@ -79,11 +83,15 @@ impl Store {
     pub async fn connect(config: &DatabaseConfig, registry: &mut Registry) -> Result<Self, Error> {
         let db = Database::connect(options(config)).await.map_err(Error::Unavailable)?;
         let is_postgres = db.get_database_backend() == DbBackend::Postgres;
-        let readers = is_postgres.then(|| Readers::of(db.get_postgres_connection_pool(), config));
+        let metrics = Metrics::register(registry);
+        let readers =
+            is_postgres.then(|| Readers::of(db.get_postgres_connection_pool(), config, metrics.clone()));
+        let readers = readers.flatten().map(Arc::new);
+        metrics::follow_connections(&db, readers.clone(), registry);
         Ok(Self {
             db,
-            readers: readers.flatten().map(Arc::new),
-            metrics: Metrics::register(registry),
+            readers,
+            metrics,
             recorder: None,
             is_covered: false,
             announcer: Announcer::default(),
@@ -94,6 +102,11 @@ impl Store {
             revocations: Arc::default(),
             writer: Arc::default(),
         })
+    }
+
+    /// The figures of statements and connections.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// The connection that migrations, seeds and writes run on.
@@ -236,7 +249,7 @@ impl Store {
             rows.push(read(&mut Cells::of(Source::Postgres(row)))?);
             Ok(())
         };
-        let result = readers.fetch((name, table), text, values, take).await;
+        let result = readers.fetch((name, table), text, values, take).instrument(timing.span()).await;
         timing.finish(rows.len(), result.is_err());
         result.map(|()| rows)
     }
@@ -252,7 +265,8 @@ impl Store {
     ) -> Result<Vec<T>, Error> {
         let (text, values) = sql.into_parts();
         let timing = self.timing(name, table, &text);
-        let result = db.query_all_raw(Statement::from_sql_and_values(self.backend(), text, values)).await;
+        let statement = Statement::from_sql_and_values(self.backend(), text, values);
+        let result = db.query_all_raw(statement).instrument(timing.span()).await;
         timing.finish(result.as_ref().map_or(0, Vec::len), result.is_err());
         let rows = result.map_err(|error| Error::of_statement(name, error))?;
         rows.iter()
@@ -263,7 +277,11 @@ impl Store {
     /// Begins to time a statement.
     pub(crate) fn timing(&self, name: &'static str, table: &'static str, text: &str) -> Timing<'_> {
         let explain = self.recorder.as_ref().filter(|recorder| recorder.texts).map(|_| text.to_owned());
-        Timing { store: self, name, table, explain, start: Instant::now() }
+        let span = tracing::debug_span!(
+            target: SPANS, "sql", otel.name = name, otel.kind = "client", otel.status_code = Empty,
+            db.operation.name = name, db.collection.name = table, db.response.returned_rows = Empty,
+        );
+        Timing { store: self, name, table, explain, span, start: Instant::now() }
     }
 
     /// Rows by key in one statement: `SELECT … WHERE <column> = ANY($1)`, then whatever `conditions` adds.
@@ -287,14 +305,24 @@ pub(crate) struct Timing<'a> {
     name: &'static str,
     table: &'static str,
     explain: Option<String>,
+    span: Span,
     start: Instant,
 }
 
 impl Timing<'_> {
+    /// What the statement runs in.
+    pub(crate) fn span(&self) -> Span {
+        self.span.clone()
+    }
+
     /// Reports the statement to the metrics and to the request's recorder.
     pub(crate) fn finish(self, rows: usize, failed: bool) {
         let elapsed = self.start.elapsed();
         self.store.metrics.observe(self.name, self.table, elapsed, failed);
+        self.span.record("db.response.returned_rows", rows as u64);
+        if failed {
+            self.span.record("otel.status_code", "ERROR");
+        }
         if let Some(recorder) = &self.store.recorder {
             recorder.add(self.name, self.explain, rows, elapsed);
             if !self.store.is_covered {
@@ -489,43 +517,6 @@ impl Recorder {
         if self.texts {
             let executed = Executed { name, sql, rows, elapsed };
             self.statements.lock().expect("no panic happens under this lock").push(executed);
-        }
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct StatementLabels {
-    db_operation_name: &'static str,
-    db_collection_name: &'static str,
-}
-
-/// SQL figures, named by OpenTelemetry's conventions.
-#[derive(Clone)]
-struct Metrics {
-    durations: Family<StatementLabels, Histogram>,
-    errors: Family<StatementLabels, Counter>,
-}
-
-impl Metrics {
-    fn register(registry: &mut Registry) -> Self {
-        let durations = Family::<StatementLabels, Histogram>::new_with_constructor(|| {
-            Histogram::new([0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5])
-        });
-        let errors = Family::default();
-        registry.register(
-            "db_client_operation_duration_seconds",
-            "Time from sending a statement to its last row",
-            durations.clone(),
-        );
-        registry.register("db_client_operation_errors", "Statements that failed", errors.clone());
-        Self { durations, errors }
-    }
-
-    fn observe(&self, name: &'static str, table: &'static str, elapsed: Duration, failed: bool) {
-        let labels = StatementLabels { db_operation_name: name, db_collection_name: table };
-        self.durations.get_or_create(&labels).observe(elapsed.as_secs_f64());
-        if failed {
-            self.errors.get_or_create(&labels).inc();
         }
     }
 }

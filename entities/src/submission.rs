@@ -14,7 +14,7 @@ use crate::{
     error::Error,
     id::{FormId, LocationId, SessionId, SubmissionId, UserId},
     node::Kind,
-    page::{Filtering, Key, KeyKind, KeyValue, Keyset, List, Names},
+    page::{Filtering, Keyset, List, Names, by_time},
     row::Find,
     scope::Scope,
     sql::{Json, Sql, table},
@@ -94,14 +94,8 @@ static BY_IDS: Find<SubmissionId, Model> = Find {
 };
 
 /// Newest first.
-pub static KEYSET: Keyset<Model> = Keyset {
-    name: "submissions.created_at",
-    descending: true,
-    keys: &[
-        Key { sql: "t.created_at", kind: KeyKind::Time, value: |row| KeyValue::Time(row.created_at) },
-        Key { sql: "t.id", kind: KeyKind::Id, value: |row| KeyValue::Id(row.id.0) },
-    ],
-};
+pub static KEYSET: Keyset<Model> =
+    Keyset { name: "submissions.created_at", descending: true, keys: &by_time!(created_at) };
 
 /// Which submissions a list has.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]

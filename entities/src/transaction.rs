@@ -2,11 +2,14 @@
 //! so a mutation without one does not compile. Changes noted on the way are announced after the commit, never
 //! before. Not here: what is written (the domains), what follows from a change (`change`'s listeners).
 
+use std::time::Instant;
+
 use sea_orm::{
     ConnectionTrait as _, DatabaseTransaction, DbBackend, SqliteTransactionMode, Statement,
     TransactionOptions, TransactionTrait as _,
 };
 use tokio::sync::OwnedMutexGuard;
+use tracing::Instrument as _;
 
 use crate::{
     activity::Entry,
@@ -31,6 +34,7 @@ pub(crate) struct Transaction {
 impl Transaction {
     /// Begins to write.
     pub(crate) async fn begin(store: &Store) -> Result<Self, Error> {
+        let asked = Instant::now();
         let is_sqlite = store.backend() == DbBackend::Sqlite;
         let turn = if is_sqlite { Some(store.writer().lock_owned().await) } else { None };
         let options = TransactionOptions {
@@ -40,6 +44,7 @@ impl Transaction {
         };
         let begun = store.connection().begin_with_options(options).await;
         let db = begun.map_err(|error| Error::of_statement("begin", error))?;
+        store.metrics().waited(asked.elapsed());
         Ok(Self { store: store.clone(), db, changes: Vec::new(), revoked: Vec::new(), turn })
     }
 
@@ -82,7 +87,8 @@ impl Transaction {
         let (text, values) = sql.into_parts();
         let timing = self.store.timing(name, table, &text);
         let statement = Statement::from_sql_and_values(self.store.backend(), text, values);
-        let result = self.db.execute_raw(statement).await.map(|done| done.rows_affected());
+        let executing = self.db.execute_raw(statement).instrument(timing.span());
+        let result = executing.await.map(|done| done.rows_affected());
         timing.finish(result.as_ref().copied().unwrap_or_default() as usize, result.is_err());
         result.map_err(|error| Error::of_statement(name, error))
     }

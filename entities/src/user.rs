@@ -20,7 +20,7 @@ use crate::{
     error::Error,
     id::UserId,
     node::Kind,
-    page::{Filtering, Key, KeyKind, KeyValue, Keyset, List, Names},
+    page::{Filtering, Key, KeyKind, KeyValue, Keyset, List, Names, by_time},
     row::{self, Row},
     scope::Scope,
     sql::{Sql, table, text_enum},
@@ -178,8 +178,7 @@ impl OrderField {
 }
 
 const ID: Key<Model> = Key { sql: "t.id", kind: KeyKind::Id, value: |row| KeyValue::Id(row.id.0) };
-const CREATED_AT: [Key<Model>; 2] =
-    [Key { sql: "t.created_at", kind: KeyKind::Time, value: |row| KeyValue::Time(row.created_at) }, ID];
+const CREATED_AT: [Key<Model>; 2] = by_time!(created_at);
 /// The same expression as in the index `users_last_login`.
 const LAST_LOGIN: [Key<Model>; 2] = [
     Key {

@@ -24,6 +24,7 @@ use entities::{
 use tokio::{sync::broadcast::error::RecvError, time::MissedTickBehavior};
 
 use crate::{
+    presence::Presence,
     throttle::Throttle,
     token::{Bearer, Refused, Subject, Tokens},
 };
@@ -77,6 +78,7 @@ struct Inner {
     uses: Uses,
     /// Keys came or went, and have not been read since.
     keys_are_due: AtomicBool,
+    presence: Presence,
     options: AccessOptions,
 }
 
@@ -84,9 +86,10 @@ impl Access {
     /// Over a store, with no keys yet.
     pub fn new(store: Store, options: AccessOptions) -> Self {
         let tokens = Tokens::new(&options.issuer, &options.audience);
-        let (hasher, throttle, uses) = (Hasher::new(options.cost), Throttle::default(), Uses::default());
+        let (hasher, throttle) = (Hasher::new(options.cost), Throttle::default());
+        let (uses, presence) = (Uses::default(), Presence::default());
         let keys_are_due = AtomicBool::new(false);
-        Self(Arc::new(Inner { store, tokens, hasher, throttle, uses, keys_are_due, options }))
+        Self(Arc::new(Inner { store, tokens, hasher, throttle, uses, keys_are_due, presence, options }))
     }
 
     /// Reads keys and revocations; before that no token is good. Makes the first key of an empty database.
@@ -144,6 +147,7 @@ impl Access {
     }
 
     async fn keep_up(&self) {
+        self.0.presence.forget();
         complain(self.load_keys().await, "the keys of access tokens cannot be read");
         complain(self.0.uses.write(&self.0.store).await, "the last use of sessions cannot be written");
         complain(revocation::purge(&self.0.store).await, "old revocations cannot be deleted");
@@ -157,6 +161,9 @@ impl Access {
         let bearer = self.0.tokens.verify(token)?;
         if self.is_revoked(&bearer) {
             return Err(Refused("revoked"));
+        }
+        if let Some(user) = bearer.viewer.user_id() {
+            self.0.presence.note(user);
         }
         if let Some(session) = bearer.viewer.session_id() {
             self.0.uses.note(session);
@@ -191,6 +198,10 @@ impl Access {
     /// Hashes and checks passwords.
     pub fn hasher(&self) -> &Hasher {
         &self.0.hasher
+    }
+
+    pub(crate) fn presence(&self) -> &Presence {
+        &self.0.presence
     }
 
     pub(crate) fn throttle(&self) -> &Throttle {

@@ -21,11 +21,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use entities::{Recorder, Store};
+use entities::{Recorder, SPANS, Store};
 use futures_util::{
     FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered, task::AtomicWaker,
 };
 use rustc_hash::FxHashMap;
+use tracing::{Instrument as _, field::Empty};
 
 use crate::error::FieldError;
 
@@ -46,8 +47,9 @@ pub type Loaded<L> = Result<FxHashMap<<L as Loader>::Key, <L as Loader>::Value>,
 pub trait Loader: Clone + Eq + Hash + Send + Sync + 'static {
     /// The name in metrics and in `extensions.explain`.
     const NAME: &'static str;
-    /// May be loaded together with other requests' keys: only for loaders whose result does not depend on the
-    /// caller. Authorisation is decided on the rows, per request.
+    /// May be loaded together with other requests' keys: only for loaders whose result depends on their value and the
+    /// key alone. A page that reads by a viewer's scope carries it, and is shared by whoever has the same. What a
+    /// viewer may see is decided on the rows, per request.
     const SHARED: bool = false;
     /// What is asked for.
     type Key: Clone + Eq + Hash + Send + Sync + 'static;
@@ -149,40 +151,48 @@ impl Batcher {
         }
     }
 
-    /// Runs `execution` to its end, flushing whenever it is stuck.
+    /// Runs `execution` to its end, flushing whenever it is stuck. Execution and batches are polled only when they were
+    /// woken: rows arrive in many pieces, and those that wait for the last of them need not look each time.
     pub async fn drive<F: Future>(&self, execution: F) -> F::Output {
         let mut execution = pin!(execution);
         let mut running = FuturesUnordered::new();
-        let flag = Arc::new(Flag::default());
-        let waker = Waker::from(Arc::clone(&flag));
+        let task = Arc::new(Task::default());
+        let (executing, loading) = (Flag::raised(&task), Flag::raised(&task));
+        let (execution_waker, batch_waker) =
+            (Waker::from(Arc::clone(&executing)), Waker::from(Arc::clone(&loading)));
         poll_fn(|cx| {
-            flag.outer.register(cx.waker());
-            flag.polling.store(true, Ordering::SeqCst);
+            task.outer.register(cx.waker());
+            task.polling.store(true, Ordering::SeqCst);
             let mut turns = 0;
             loop {
-                flag.woken.store(false, Ordering::SeqCst);
-                let mut inner_cx = Context::from_waker(&waker);
-                while let Poll::Ready(Some(())) = running.poll_next_unpin(&mut inner_cx) {}
-                if let Poll::Ready(output) = execution.as_mut().poll(&mut inner_cx) {
+                if loading.take() {
+                    let mut cx = Context::from_waker(&batch_waker);
+                    while let Poll::Ready(Some(())) = running.poll_next_unpin(&mut cx) {}
+                }
+                if executing.take()
+                    && let Poll::Ready(output) =
+                        execution.as_mut().poll(&mut Context::from_waker(&execution_waker))
+                {
                     return Poll::Ready(output);
                 }
                 turns += 1;
-                if !flag.woken.load(Ordering::SeqCst) {
+                if !executing.is_up() && !loading.is_up() {
                     let open = self.take_open();
                     if open.is_empty() {
-                        flag.polling.store(false, Ordering::SeqCst);
-                        // A wake between the check and the store set the flag but not the outer waker.
-                        if flag.woken.load(Ordering::SeqCst) {
-                            flag.polling.store(true, Ordering::SeqCst);
+                        task.polling.store(false, Ordering::SeqCst);
+                        // A wake between the check and the store raised a flag but did not wake the task.
+                        if executing.is_up() || loading.is_up() {
+                            task.polling.store(true, Ordering::SeqCst);
                             continue;
                         }
                         return Poll::Pending;
                     }
                     running.extend(open);
+                    loading.raise();
                 }
                 if turns > MAX_TURNS {
                     // Be a good neighbour on the runtime.
-                    flag.polling.store(false, Ordering::SeqCst);
+                    task.polling.store(false, Ordering::SeqCst);
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
@@ -222,25 +232,42 @@ impl Inner {
     /// Loads keys in this task, or together with other requests'.
     async fn run<L: Loader>(self: Arc<Self>, loader: L, keys: Arc<[L::Key]>, generation: u64) {
         let start = Instant::now();
+        let span = tracing::debug_span!(
+            target: SPANS, "batch", otel.name = L::NAME, otel.status_code = Empty, keys = keys.len(), found = Empty,
+        );
         // Who must see a write has a store of their own, and cannot share another request's. Nor can who collects what
         // its own values depend on: a shared batch reads those of others too.
         let is_alone = self.store.floor().is_some() || self.recorder.collects();
         let loaded = if L::SHARED && self.groups.is_on() && !is_alone {
-            self.groups.load(loader.clone(), Arc::clone(&keys), &self.store, &self.recorder).await
+            let loading = self.groups.load(loader.clone(), Arc::clone(&keys), &self.store, &self.recorder);
+            loading.instrument(span.clone()).await
         } else {
-            guarded(loader.clone(), self.store.clone(), Arc::clone(&keys)).await.map(Arc::new)
+            let loading = guarded(loader.clone(), self.store.clone(), Arc::clone(&keys));
+            loading.instrument(span.clone()).await.map(Arc::new)
         };
         let elapsed = start.elapsed();
-        let found =
-            loaded.as_ref().map_or(0, |values| keys.iter().filter(|key| values.contains_key(key)).count());
+        let outcomes = outcomes_of::<L>(&keys, &loaded);
+        let found = outcomes.iter().filter(|outcome| matches!(outcome, Ok(Some(_)))).count();
         self.metrics.ran(L::NAME, keys.len(), found, loaded.is_err(), elapsed);
+        span.record("found", found);
+        if loaded.is_err() {
+            span.record("otel.status_code", "ERROR");
+        }
         lock(&self.batches).push(BatchRun { loader: L::NAME, keys: keys.len(), found, elapsed });
         let mut queues = self.queues();
         if queues.generation == generation
             && let Some(queue) = queues.of::<L>().get_mut(&loader)
         {
-            queue.fill(&keys, &loaded);
+            queue.fill(&keys, outcomes);
         }
+    }
+}
+
+/// What became of each key of a batch.
+fn outcomes_of<L: Loader>(keys: &[L::Key], loaded: &group::Shared<L>) -> Vec<Outcome<L::Value>> {
+    match loaded {
+        Ok(values) => keys.iter().map(|key| Ok(values.get(key).cloned())).collect(),
+        Err(error) => keys.iter().map(|_| Err(error.clone())).collect(),
     }
 }
 
@@ -293,12 +320,8 @@ impl<L: Loader> Pending<L> {
         keys.iter().map(|key| self.keys.get(key)?.clone()).collect()
     }
 
-    fn fill(&mut self, keys: &[L::Key], loaded: &group::Shared<L>) {
-        for key in keys {
-            let outcome = match loaded {
-                Ok(values) => Ok(values.get(key).cloned()),
-                Err(error) => Err(error.clone()),
-            };
+    fn fill(&mut self, keys: &[L::Key], outcomes: Vec<Outcome<L::Value>>) {
+        for (key, outcome) in keys.iter().zip(outcomes) {
             if let Some(place) = self.keys.get_mut(key) {
                 *place = Some(outcome);
             }
@@ -349,12 +372,36 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("no panic happens under this lock")
 }
 
-/// Notes whether the execution woke itself while it was polled; passes other wakes on to the runtime.
+/// The task in which a request is driven.
 #[derive(Default)]
-struct Flag {
-    woken: AtomicBool,
+struct Task {
     polling: AtomicBool,
     outer: AtomicWaker,
+}
+
+/// Notes whether one side of a request, its execution or its batches, has to be polled. Wakes that come while the task
+/// does not run are passed on to the runtime.
+struct Flag {
+    up: AtomicBool,
+    task: Arc<Task>,
+}
+
+impl Flag {
+    fn raised(task: &Arc<Task>) -> Arc<Self> {
+        Arc::new(Self { up: AtomicBool::new(true), task: Arc::clone(task) })
+    }
+
+    fn raise(&self) {
+        self.up.store(true, Ordering::SeqCst);
+    }
+
+    fn is_up(&self) -> bool {
+        self.up.load(Ordering::SeqCst)
+    }
+
+    fn take(&self) -> bool {
+        self.is_up() && self.up.swap(false, Ordering::SeqCst)
+    }
 }
 
 impl Wake for Flag {
@@ -363,9 +410,9 @@ impl Wake for Flag {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.woken.store(true, Ordering::SeqCst);
-        if !self.polling.load(Ordering::SeqCst) {
-            self.outer.wake();
+        self.raise();
+        if !self.task.polling.load(Ordering::SeqCst) {
+            self.task.outer.wake();
         }
     }
 }

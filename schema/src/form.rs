@@ -395,6 +395,7 @@ struct FormList {
 
 impl Loader for Forms<()> {
     const NAME: &'static str = "form.page";
+    const SHARED: bool = true;
     type Key = ();
     type Value = Arc<Page<Model>>;
 
@@ -407,6 +408,7 @@ impl Loader for Forms<()> {
 
 impl Loader for FormCounts<()> {
     const NAME: &'static str = "form.count";
+    const SHARED: bool = true;
     type Key = ();
     type Value = i64;
 
@@ -418,6 +420,7 @@ impl Loader for FormCounts<()> {
 
 impl Loader for Forms<UserId> {
     const NAME: &'static str = "form.pages_of_owners";
+    const SHARED: bool = true;
     type Key = UserId;
     type Value = Arc<Page<Model>>;
 
@@ -429,6 +432,7 @@ impl Loader for Forms<UserId> {
 
 impl Loader for FormCounts<UserId> {
     const NAME: &'static str = "form.counts_of_owners";
+    const SHARED: bool = true;
     type Key = UserId;
     type Value = i64;
 

@@ -51,6 +51,7 @@ pub mod location;
 mod mutation;
 pub mod node;
 pub mod object;
+mod presence;
 #[cfg(any(test, feature = "products"))]
 pub mod products;
 pub mod query;
@@ -354,6 +355,7 @@ impl Graph {
         let (groups, metrics) = (Groups::new(options.shared_batches), Metrics::register(registry));
         let own = || Access::new(store.clone(), AccessOptions::default());
         let access = options.access.clone().unwrap_or_else(own);
+        registry.register_collector(Box::new(access.presence().clone()));
         let inner = Inner {
             store,
             access,

@@ -163,6 +163,7 @@ struct CountsOfUsers {
 
 impl Loader for OfUsers {
     const NAME: &'static str = "session.pages_of_users";
+    const SHARED: bool = true;
     type Key = UserId;
     type Value = Arc<Page<Model>>;
 
@@ -173,6 +174,7 @@ impl Loader for OfUsers {
 
 impl Loader for CountsOfUsers {
     const NAME: &'static str = "session.counts_of_users";
+    const SHARED: bool = true;
     type Key = UserId;
     type Value = i64;
 

@@ -173,6 +173,7 @@ struct Submissions {
 
 impl Loader for PagesOf {
     const NAME: &'static str = "submission.pages_of";
+    const SHARED: bool = true;
     type Key = Uuid;
     type Value = Arc<Page<Model>>;
 
@@ -184,6 +185,7 @@ impl Loader for PagesOf {
 
 impl Loader for CountsOf {
     const NAME: &'static str = "submission.counts_of";
+    const SHARED: bool = true;
     type Key = Uuid;
     type Value = i64;
 

@@ -225,6 +225,7 @@ pub struct AllUsersCount {
 
 impl Loader for AllUsers {
     const NAME: &'static str = "user.page";
+    const SHARED: bool = true;
     type Key = ();
     type Value = Arc<Page<Model>>;
 
@@ -236,6 +237,7 @@ impl Loader for AllUsers {
 
 impl Loader for AllUsersCount {
     const NAME: &'static str = "user.count";
+    const SHARED: bool = true;
     type Key = ();
     type Value = i64;
 

@@ -42,6 +42,17 @@ macro_rules! numbers {
 
 numbers!(u32: "number", usize: "number");
 
+/// How many of something may go on at once; 0 turns it off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Width(pub usize);
+
+impl Setting for Width {
+    const EXPECTS: &'static str = "number";
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map(Self).map_err(|error| format!("{error}"))
+    }
+}
+
 impl Setting for u16 {
     const EXPECTS: &'static str = "port";
     fn parse(text: &str) -> Result<Self, String> {

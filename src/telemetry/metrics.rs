@@ -14,7 +14,7 @@ use prometheus_client::{
 };
 use schema::OperationKind;
 
-use super::process::Process;
+use super::{process::Process, runtime::Runtime};
 
 const BUCKETS_SECONDS: [f64; 13] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -123,6 +123,9 @@ impl Metrics {
             Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]),
         );
         registry.register_collector(Box::new(Process));
+        if let Some(runtime) = Runtime::current() {
+            registry.register_collector(Box::new(runtime));
+        }
         Arc::new(metrics)
     }
 

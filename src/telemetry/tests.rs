@@ -133,6 +133,31 @@ async fn a_request_is_two_spans_in_the_callers_trace() {
 }
 
 #[tokio::test]
+async fn batches_and_statements_stand_below_their_operation() {
+    let _alone = ALONE.lock().await;
+    let (endpoint, spans) = collector().await;
+    let config = TelemetryConfig { otlp_endpoint: Some(endpoint), ..Config::default().telemetry };
+    let (telemetry, dispatch) = Telemetry::build(&config, LogWriter::start(io::sink())).expect("built");
+    let guard = tracing::dispatcher::set_default(&dispatch);
+    let routes = crate::router(app().await);
+    routes.oneshot(request("{ users(first: 1) { nodes { id } } }", None)).await.expect("answered");
+    drop(guard);
+    telemetry.stop().await;
+
+    let spans = spans.lock().expect("not poisoned").clone();
+    let with = |name: &str, value: &str| {
+        let found = spans.iter().find(|span| attribute(span, name).as_deref() == Some(value));
+        found.unwrap_or_else(|| panic!("{name} = {value} is in no span of {spans:?}"))
+    };
+    let operation = with("graphql.operation.type", "query");
+    let (batch, statement) = (with("keys", "1"), with("db.collection.name", "users"));
+    assert_eq!((batch.name.as_str(), statement.name.as_str()), ("user.page", "user.page"));
+    assert_eq!(batch.parent_span_id, operation.span_id);
+    assert_eq!(statement.parent_span_id, batch.span_id);
+    assert_eq!(attribute(statement, "db.response.returned_rows").as_deref(), Some("0"));
+}
+
+#[tokio::test]
 async fn an_operation_is_one_line_without_anything_of_the_callers() {
     let _alone = ALONE.lock().await;
     let log = Sink::default();

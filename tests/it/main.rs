@@ -12,6 +12,7 @@ mod corpus;
 mod documents;
 mod durability;
 mod federation;
+mod figures;
 mod forms;
 mod killed;
 mod limits;

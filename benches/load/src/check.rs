@@ -32,9 +32,11 @@ pub(crate) async fn compare(
     }
     let mut shape = Shape { bytes: 0, values: 0 };
     for _ in 0..rounds {
-        let request = requests.draw();
+        requests.draw();
         let mut first: Option<Value> = None;
         for (server, connection) in servers.iter().zip(&mut connections) {
+            // What was written once is not written a second time, and answered differently.
+            let request = if workload.writes() { requests.draw() } else { requests.last() };
             let (data, bytes) = ask(connection, request)
                 .await
                 .with_context(|| format!("{} on {}: {}", server.name, workload.name, server.last_lines()))?;

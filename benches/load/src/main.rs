@@ -30,7 +30,7 @@ use crate::{
     database::Database,
     measure::{Load, Outcome, run_slice},
     report::{Figures, PeakMemory, Report, Run},
-    server::{Kind, Plan, Server},
+    server::{BASELINE, Kind, Plan, Server},
     workload::Workload,
 };
 
@@ -54,7 +54,10 @@ struct Arguments {
     /// The bearer token of all requests; `xp` must let it see everybody's data.
     #[arg(long, env = "BENCH_TOKEN", hide_env_values = true, default_value = "none")]
     token: String,
-    /// Run one server alone: no comparison of answers, no ratios.
+    /// Start `xp` once for each value of an environment variable, as in `XP_GRAPH_SHARED_BATCHES=0,1,2,4`.
+    #[arg(long, value_name = "VARIABLE=VALUE,…", default_value = "XP_CACHE_ENABLED=off,on", value_parser = Vary::parse)]
+    vary: Vary,
+    /// Leave the other program out.
     #[arg(long)]
     only: Option<Only>,
     /// Directory of `w1.graphql` … with their variables in `w1.json`.
@@ -93,6 +96,20 @@ struct Arguments {
 enum Only {
     Xp,
     Baseline,
+}
+
+/// A setting whose values are compared.
+#[derive(Clone)]
+struct Vary {
+    variable: String,
+    values: Vec<String>,
+}
+
+impl Vary {
+    fn parse(text: &str) -> Result<Self, &'static str> {
+        let (variable, values) = text.split_once('=').ok_or("write it as VARIABLE=VALUE,VALUE")?;
+        Ok(Self { variable: variable.to_owned(), values: values.split(',').map(str::to_owned).collect() })
+    }
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -134,8 +151,11 @@ async fn run(arguments: &Arguments) -> Result<()> {
     let servers = start_servers(arguments, &logs.0).await?;
     let mut bench = Bench { arguments, servers, database, user_ids };
     bench.say(&format!(
-        "{} users · {} × {} s slices by turns · statements from {} · load average before: {load_average_before:.2}\n",
+        "{} users · xp with {}={} · {} × {} s slices by turns · statements from {} · load average before: \
+         {load_average_before:.2}\n",
         bench.user_ids.len(),
+        arguments.vary.variable,
+        arguments.vary.values.join(","),
         arguments.slices,
         arguments.slice_seconds,
         bench.database.source.describe(),
@@ -145,7 +165,7 @@ async fn run(arguments: &Arguments) -> Result<()> {
         shapes.push(check::compare(&bench.servers, workload, &bench.user_ids, arguments.seed).await?);
     }
     if bench.servers.len() > 1 {
-        bench.say("Both servers answer every workload with equal data.\n")?;
+        bench.say("All servers answer every workload with equal data.\n")?;
     }
     let mut runs = Vec::new();
     for (workload, shape) in workloads.iter().zip(&shapes) {
@@ -174,24 +194,30 @@ fn read_workloads(arguments: &Arguments) -> Result<Vec<Workload>> {
 
 async fn start_servers(arguments: &Arguments, log_directory: &Path) -> Result<Vec<Server>> {
     let probe = Workload::probe(&arguments.token);
-    let kinds = [
-        (Only::Xp, "xp", &arguments.xp, Kind::Xp),
-        (Only::Baseline, "baseline", &arguments.baseline, Kind::Baseline),
-    ];
-    let mut servers = Vec::new();
-    for (which, name, program, kind) in kinds {
-        if arguments.only.is_some_and(|only| only != which) {
-            continue;
-        }
+    let Arguments { xp, baseline, vary, only, .. } = arguments;
+    let mut plans = Vec::new();
+    if *only != Some(Only::Baseline) {
+        ensure!(xp.exists(), "{} is not there: build it, or give its path with --xp", xp.display());
+        plans.extend(vary.values.iter().map(|value| {
+            let environment = Some((vary.variable.as_str(), value.as_str()));
+            (format!("xp {value}"), xp, Kind::Xp, environment)
+        }));
+    }
+    if *only != Some(Only::Xp) {
         ensure!(
-            program.exists(),
-            "{} is not there: build it, or give its path with --{name}",
-            program.display()
+            baseline.exists(),
+            "{} is not there: build it, or give its path with --baseline",
+            baseline.display()
         );
+        plans.push((BASELINE.to_owned(), baseline, Kind::Baseline, None));
+    }
+    let mut servers = Vec::new();
+    for (name, program, kind, environment) in plans {
         let plan = Plan {
             name,
             program,
             kind,
+            environment,
             database_url: &arguments.database_url,
             memory_cap_mib: arguments.memory_cap_mib,
             log_directory,
@@ -202,7 +228,7 @@ async fn start_servers(arguments: &Arguments, log_directory: &Path) -> Result<Ve
 }
 
 impl Bench<'_> {
-    /// Warms both servers up, then loads them by turns with the same requests.
+    /// Warms the servers up, then loads them by turns with the same requests.
     async fn measure(&mut self, workload: &Workload, shape: &Shape, connections: usize) -> Result<Run> {
         let Self { arguments, servers, database, user_ids } = self;
         let load = |seconds, seed| Load {
@@ -221,7 +247,8 @@ impl Bench<'_> {
                 outcome.add(run_slice(server, workload, user_ids, load, database).await?);
             }
         }
-        let figures = servers.iter().zip(outcomes).map(|(server, outcome)| Figures::of(server.name, outcome));
+        let figures =
+            servers.iter().zip(outcomes).map(|(server, outcome)| Figures::of(server.name.clone(), outcome));
         Ok(Run::new(&workload.name, connections, shape, figures.collect()))
     }
 
@@ -231,7 +258,7 @@ impl Bench<'_> {
         for server in &self.servers {
             let mib = cpu::peak_memory_kib(server.process_id)? as f64 / 1024.0;
             self.say(&format!("{} held at most {mib:.0} MiB.", server.name))?;
-            peak_memory.push(PeakMemory { server: server.name, mib });
+            peak_memory.push(PeakMemory { server: server.name.clone(), mib });
         }
         for server in self.servers {
             server.stop().await?;

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use crate::{check::Shape, database::StatementSource, measure::Outcome};
+use crate::{check::Shape, database::StatementSource, measure::Outcome, server::BASELINE};
 
 /// A whole run.
 #[derive(Serialize)]
@@ -34,7 +34,7 @@ pub(crate) struct Run {
 /// What one server did in one run.
 #[derive(Serialize)]
 pub(crate) struct Figures {
-    pub(crate) server: &'static str,
+    pub(crate) server: String,
     pub(crate) requests: usize,
     pub(crate) errors: u64,
     pub(crate) requests_per_second: f64,
@@ -52,12 +52,12 @@ pub(crate) struct Figures {
 /// The most memory a server held in the whole run.
 #[derive(Serialize)]
 pub(crate) struct PeakMemory {
-    pub(crate) server: &'static str,
+    pub(crate) server: String,
     pub(crate) mib: f64,
 }
 
 impl Figures {
-    pub(crate) fn of(server: &'static str, mut outcome: Outcome) -> Self {
+    pub(crate) fn of(server: String, mut outcome: Outcome) -> Self {
         outcome.latencies_micros.sort_unstable();
         let requests = outcome.latencies_micros.len();
         let per_request = |time: std::time::Duration| time.as_secs_f64() * 1e6 / requests as f64;
@@ -104,7 +104,7 @@ impl Run {
         Self { workload: workload.to_owned(), connections, answer_bytes, answer_values, servers }
     }
 
-    /// One table.
+    /// One table: what each server did, and how that stands to the one they are held against.
     pub(crate) fn table(&self) -> String {
         let mut text = format!(
             "{} · c = {} · answer {} bytes, {} values\n{:24}",
@@ -113,8 +113,11 @@ impl Run {
         for figures in &self.servers {
             let _ = write!(text, "{:>12}", figures.server);
         }
-        if let [left, right] = self.servers.as_slice() {
-            let _ = write!(text, "{:>14}", format!("{}/{}", left.server, right.server));
+        let held_against = self.held_against();
+        let others = || (0..self.servers.len()).filter(|at| *at != held_against);
+        for other in others() {
+            let title = format!("{}/{}", self.servers[other].server, self.servers[held_against].server);
+            let _ = write!(text, "{title:>18}");
         }
         text.push('\n');
         let columns: Vec<_> = self.servers.iter().map(Figures::rows).collect();
@@ -124,12 +127,12 @@ impl Run {
                 let cell = column[at].1.map_or_else(|| "–".to_owned(), |value| format!("{value:.digits$}"));
                 let _ = write!(text, "{cell:>12}");
             }
-            if let [left, right] = columns.as_slice()
-                && let (Some(left), Some(right)) = (left[at].1, right[at].1)
-                && right > 0.0
-            {
-                let _ = write!(text, "{:>14}", format!("{:.2}", left / right));
+            for other in others() {
+                let pair = columns[other][at].1.zip(columns[held_against][at].1);
+                let ratio = pair.filter(|(_, right)| *right > 0.0).map(|(left, right)| left / right);
+                let _ = write!(text, "{:>18}", ratio.map(|ratio| format!("{ratio:.2}")).unwrap_or_default());
             }
+            text.truncate(text.trim_end().len());
             text.push('\n');
         }
         for figures in &self.servers {
@@ -137,6 +140,11 @@ impl Run {
             let _ = writeln!(text, "  {} slices: {} req/s", figures.server, rates.join(" "));
         }
         text
+    }
+
+    /// The baseline, or where there is none the first server.
+    fn held_against(&self) -> usize {
+        self.servers.iter().position(|figures| figures.server == BASELINE).unwrap_or_default()
     }
 }
 
@@ -149,7 +157,7 @@ mod tests {
     #[test]
     fn quantiles_are_taken_from_the_sorted_latencies() {
         let figures = Figures::of(
-            "xp",
+            "xp".to_owned(),
             Outcome {
                 elapsed: Duration::from_secs(2),
                 latencies_micros: (1..=100).rev().map(|ms| ms * 1000).collect(),

@@ -23,11 +23,16 @@ const START: &str = "ulimit -v \"$0\" || exit 1\n\
     if command -v setpriv >/dev/null; then set -- setpriv --pdeathsig KILL -- \"$@\"; fi\n\
     exec \"$@\"";
 
+/// What the baseline is called.
+pub(crate) const BASELINE: &str = "baseline";
+
 /// How a server is started.
 pub(crate) struct Plan<'a> {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     pub(crate) program: &'a Path,
     pub(crate) kind: Kind,
+    /// What it gets besides the environment of this process.
+    pub(crate) environment: Option<(&'a str, &'a str)>,
     pub(crate) database_url: &'a str,
     pub(crate) memory_cap_mib: u64,
     pub(crate) log_directory: &'a Path,
@@ -44,7 +49,7 @@ pub(crate) enum Kind {
 
 /// A running server; dropping it ends it.
 pub(crate) struct Server {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     pub(crate) address: SocketAddr,
     pub(crate) process_id: u32,
     child: Child,
@@ -55,7 +60,7 @@ impl Server {
     /// Starts it and waits until it answers the probe.
     pub(crate) async fn start(plan: &Plan<'_>, probe: &Workload) -> Result<Self> {
         let address = free_address()?;
-        let log = plan.log_directory.join(format!("{}.log", plan.name));
+        let log = plan.log_directory.join(format!("{}.log", plan.name.replace('/', "_")));
         let output = File::create(&log).with_context(|| format!("creating {}", log.display()))?;
         let mut command = Command::new("sh");
         command.args(["-c", START, &(plan.memory_cap_mib * 1024).to_string()]).arg(plan.program);
@@ -72,11 +77,11 @@ impl Server {
                 command.args(["--listen", &address.to_string()]);
             }
         }
-        command.env("DATABASE_URL", plan.database_url).stdin(Stdio::null());
+        command.env("DATABASE_URL", plan.database_url).envs(plan.environment).stdin(Stdio::null());
         command.stdout(output.try_clone()?).stderr(output).kill_on_drop(true);
         let child = command.spawn().with_context(|| format!("starting {}", plan.program.display()))?;
         let process_id = child.id().context("the server ended at once")?;
-        let mut server = Self { name: plan.name, address, process_id, child, log };
+        let mut server = Self { name: plan.name.clone(), address, process_id, child, log };
         server.wait_until_ready(probe).await?;
         Ok(server)
     }

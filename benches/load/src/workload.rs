@@ -79,7 +79,12 @@ impl Workload {
 
     /// Whether one request differs from the next.
     pub(crate) fn draws_ids(&self) -> bool {
-        !self.slots.is_empty() || !self.fresh.is_empty()
+        !self.slots.is_empty() || self.writes()
+    }
+
+    /// Whether a request may be sent only once.
+    pub(crate) fn writes(&self) -> bool {
+        !self.fresh.is_empty()
     }
 }
 
@@ -103,6 +108,11 @@ impl Requests {
             let id = Uuid::from_u128(self.random.u128(..));
             id.hyphenated().encode_lower(&mut self.request[slot..slot + FRESH_ID.len()]);
         }
+        self.last()
+    }
+
+    /// The request that was drawn last.
+    pub(crate) fn last(&self) -> &[u8] {
         &self.request
     }
 }

@@ -17,6 +17,7 @@ use std::{
 use entities::{Recorder, Store};
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::oneshot;
+use tracing::{Instrument as _, Span};
 
 use super::{Loader, MAX_KEYS, guarded, lock};
 use crate::error::FieldError;
@@ -48,25 +49,50 @@ impl Groups {
         recorder: &Arc<Recorder>,
     ) -> Shared<L> {
         let line = self.line_of(&loader);
-        let Some(_turn) = Turn::take_or_none(&line, &loader, store, self.width) else {
+        let Some(_turn) = Turn::take_or_none(self, &line, &loader, store) else {
             let (reply, answer) = oneshot::channel();
-            lock(&line).waiting.push_back(Waiting { keys, recorder: Arc::clone(recorder), reply });
+            let (recorder, span) = (Arc::clone(recorder), Span::current());
+            lock(&line).waiting.push_back(Waiting { keys, recorder, span, reply });
             // The queue drops a reply only when its task is torn down with the runtime.
             return answer.await.unwrap_or_else(|_| Err(FieldError::internal()));
         };
+        // From here on the turn holds it.
+        drop(line);
         guarded(loader, store.clone(), keys).await.map(Arc::new)
     }
 
     fn line_of<L: Loader>(&self, loader: &L) -> Arc<Mutex<Line<L>>> {
         let mut queues = lock(&self.queues);
-        let lines: &mut FxHashMap<L, Arc<Mutex<Line<L>>>> = queues
+        let lines: &mut Lines<L> = queues
             .entry(TypeId::of::<L>())
-            .or_insert_with(|| Box::new(FxHashMap::<L, Arc<Mutex<Line<L>>>>::default()))
+            .or_insert_with(|| Box::new(Lines::<L>::default()))
             .downcast_mut()
             .expect("the key is the loader's type");
         Arc::clone(lines.entry(loader.clone()).or_default())
     }
+
+    #[cfg(test)]
+    pub(super) fn lines_of<L: Loader>(&self) -> usize {
+        let queues = lock(&self.queues);
+        queues
+            .get(&TypeId::of::<L>())
+            .and_then(|lines| lines.downcast_ref::<Lines<L>>())
+            .map_or(0, Lines::len)
+    }
+
+    /// Lets go of a queue that nobody is in and nobody is about to join: there is one for each value of a loader, and
+    /// filters and cursors make many.
+    fn leave<L: Loader>(&self, loader: &L, line: &Arc<Mutex<Line<L>>>) {
+        let mut queues = lock(&self.queues);
+        let lines = queues.get_mut(&TypeId::of::<L>()).and_then(|lines| lines.downcast_mut::<Lines<L>>());
+        // One is the map's, one the caller's; further ones are made under the lock that is held here.
+        if let Some(lines) = lines.filter(|_| Arc::strong_count(line) == 2) {
+            lines.remove(loader);
+        }
+    }
 }
+
+type Lines<L> = FxHashMap<L, Arc<Mutex<Line<L>>>>;
 
 /// One loader's queue.
 struct Line<L: Loader> {
@@ -83,11 +109,13 @@ impl<L: Loader> Default for Line<L> {
 struct Waiting<L: Loader> {
     keys: Arc<[L::Key]>,
     recorder: Arc<Recorder>,
+    span: Span,
     reply: oneshot::Sender<Shared<L>>,
 }
 
 /// The right to have one batch under way. Giving it up (also by cancellation or panic) hands it to those who wait.
 struct Turn<L: Loader> {
+    groups: Groups,
     line: Arc<Mutex<Line<L>>>,
     loader: L,
     store: Store,
@@ -96,14 +124,15 @@ struct Turn<L: Loader> {
 }
 
 impl<L: Loader> Turn<L> {
-    fn take_or_none(line: &Arc<Mutex<Line<L>>>, loader: &L, store: &Store, width: usize) -> Option<Self> {
+    fn take_or_none(groups: &Groups, line: &Arc<Mutex<Line<L>>>, loader: &L, store: &Store) -> Option<Self> {
         let mut queue = lock(line);
-        if queue.under_way >= width {
+        if queue.under_way >= groups.width {
             return None;
         }
         queue.under_way += 1;
         drop(queue);
-        Some(Self { line: Arc::clone(line), loader: loader.clone(), store: store.clone(), handed_on: false })
+        let (groups, line, loader) = (groups.clone(), Arc::clone(line), loader.clone());
+        Some(Self { groups, line, loader, store: store.clone(), handed_on: false })
     }
 
     /// Serves those who wait until nobody does.
@@ -129,7 +158,9 @@ impl<L: Loader> Turn<L> {
                 unique.into_iter().cloned().collect()
             }
         };
-        let loaded = guarded(self.loader.clone(), store, keys).await.map(Arc::new);
+        // The statement is all these requests'; in traces it stands with the one that waited longest.
+        let span = batch.first().map_or_else(Span::none, |waiting| waiting.span.clone());
+        let loaded = guarded(self.loader.clone(), store, keys).instrument(span).await.map(Arc::new);
         for waiting in batch {
             waiting.recorder.absorb(&recorder);
             let loaded = match &loaded {
@@ -151,6 +182,11 @@ impl<L: Loader> Drop for Turn<L> {
         let mut queue = lock(&self.line);
         queue.under_way -= 1;
         if queue.waiting.is_empty() {
+            let is_over = queue.under_way == 0;
+            drop(queue);
+            if is_over {
+                self.groups.leave(&self.loader, &self.line);
+            }
             return;
         }
         let runtime = tokio::runtime::Handle::try_current().ok().filter(|_| !self.handed_on);
@@ -163,8 +199,9 @@ impl<L: Loader> Drop for Turn<L> {
         };
         queue.under_way += 1;
         drop(queue);
-        let (line, loader, store) = (Arc::clone(&self.line), self.loader.clone(), self.store.clone());
-        drop(runtime.spawn(Self { line, loader, store, handed_on: true }.serve()));
+        let (groups, line) = (self.groups.clone(), Arc::clone(&self.line));
+        let (loader, store) = (self.loader.clone(), self.store.clone());
+        drop(runtime.spawn(Self { groups, line, loader, store, handed_on: true }.serve()));
     }
 }
 

@@ -212,3 +212,18 @@ fn a_runtime_that_ends_with_requests_in_the_queue_ends() {
     });
     drop(runtime);
 }
+
+#[tokio::test]
+async fn a_queue_that_nobody_is_in_is_not_kept() {
+    let (house, log, gate) = (House::of_width(1).await, Log::default(), Arc::new(Semaphore::new(0)));
+    let loader = gated(&log, &gate);
+    let requests = [1, 2, 3].map(|key| house.request(&loader, vec![key]));
+    settle().await;
+    assert_eq!(house.groups.lines_of::<Shared>(), 1);
+    gate.add_permits(2);
+    for request in requests {
+        outcome_of(request).await;
+    }
+    settle().await;
+    assert_eq!(house.groups.lines_of::<Shared>(), 0);
+}
