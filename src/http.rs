@@ -9,17 +9,17 @@ mod graphql;
 mod health;
 mod media;
 mod metrics;
+mod patience;
 pub mod playground;
 pub(crate) mod refusal;
 pub mod server;
-mod stall;
 pub(crate) mod subscriptions;
 mod wire;
 
 use std::{any::Any, panic::AssertUnwindSafe, time::Duration};
 
 use axum::{
-    Router,
+    Extension, Router,
     extract::{Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
     middleware::{Next, from_fn_with_state, map_response},
@@ -43,6 +43,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use crate::{
     App,
+    auth::Gateway,
     config::HttpConfig,
     telemetry::{self, SPANS},
 };
@@ -51,12 +52,10 @@ use refusal::Refusal;
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest request id that is taken over from the caller.
 const LONGEST_REQUEST_ID: usize = 64;
-/// Bytes from which an answer is compressed.
-const SMALLEST_COMPRESSED: u64 = 1 << 10;
 /// How long a browser remembers what it may ask.
 const CORS_MAX_AGE: Duration = Duration::from_hours(2);
 /// Headers that pages of other origins may send.
-const CORS_HEADERS: [&str; 12] = [
+const CORS_HEADERS: [&str; 13] = [
     "accept",
     "apollo-require-preflight",
     "apollographql-client-name",
@@ -67,9 +66,16 @@ const CORS_HEADERS: [&str; 12] = [
     "traceparent",
     "tracestate",
     "x-apollo-operation-name",
+    "x-cache-token",
     "x-explain",
     "x-request-id",
 ];
+
+const INTROSPECTION_DISABLED: Refusal = Refusal::new(
+    StatusCode::FORBIDDEN,
+    "INTROSPECTION_DISABLED",
+    "This server tells its schema to gateways only.",
+);
 
 /// All routes of the server. Tests call it in memory: `router(app).oneshot(request)`.
 pub fn router(app: App) -> Router {
@@ -87,7 +93,7 @@ pub fn router(app: App) -> Router {
         )
         .route("/schema.graphql", get(sdl))
         .layer(inflation())
-        .layer(compression())
+        .layer(compression(&app.http))
         .layer(map_response(caching::tag_encoding));
     let mut routes = graphql
         .route("/schemas/form-definition.json", get(form_definition))
@@ -118,9 +124,10 @@ fn inflation() -> RequestDecompressionLayer {
 }
 
 /// Compresses what is worth it, quickly: answers are made for one reader.
-fn compression() -> CompressionLayer<impl Predicate> {
-    let worthwhile =
-        SizeAbove::new(SMALLEST_COMPRESSED).and(NotForContentType::IMAGES).and(NotForContentType::SSE);
+fn compression(http: &HttpConfig) -> CompressionLayer<impl Predicate + use<>> {
+    let worthwhile = SizeAbove::new(http.compress_from.0 as u64)
+        .and(NotForContentType::IMAGES)
+        .and(NotForContentType::SSE);
     CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(worthwhile)
 }
 
@@ -135,7 +142,7 @@ fn cors(http: &HttpConfig) -> Option<CorsLayer> {
             .allow_origin(AllowOrigin::list(origins))
             .allow_methods([Method::GET, Method::POST])
             .allow_headers(CORS_HEADERS.map(HeaderName::from_static))
-            .expose_headers([header::ETAG, header::RETRY_AFTER, REQUEST_ID])
+            .expose_headers([header::ETAG, header::RETRY_AFTER, graphql::CACHE_TOKEN, REQUEST_ID])
             .max_age(CORS_MAX_AGE),
     )
 }
@@ -230,7 +237,10 @@ fn route_label(path: &str) -> &'static str {
     }
 }
 
-async fn sdl(State(app): State<App>) -> Response {
+async fn sdl(State(app): State<App>, gateway: Option<Extension<Gateway>>, headers: HeaderMap) -> Response {
+    if !app.introspection && gateway.is_none() {
+        return INTROSPECTION_DISABLED.into_response(request_id(&headers));
+    }
     ([(header::CONTENT_TYPE, "application/graphql; charset=utf-8")], app.graph.sdl().to_owned())
         .into_response()
 }

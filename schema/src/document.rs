@@ -3,9 +3,12 @@
 //! keeps the `Document` skips even the look-up. Only valid documents are kept, by their text, within a bound on bytes.
 //! Variables are checked for every request (`variables`).
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use async_graphql::{
@@ -13,11 +16,18 @@ use async_graphql::{
     extensions::{Extension, ExtensionContext, ExtensionFactory, NextExecute},
     parser::{
         parse_query,
-        types::{DocumentOperations, ExecutableDocument, OperationDefinition, OperationType},
+        types::{
+            DocumentOperations, ExecutableDocument, FragmentDefinition, OperationDefinition, OperationType,
+            Selection, SelectionSet,
+        },
     },
 };
 use moka::sync::Cache;
-use prometheus_client::{metrics::counter::Counter, registry::Registry};
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family},
+    registry::Registry,
+};
 
 use crate::{
     Engine, OperationKind,
@@ -31,6 +41,8 @@ use crate::{
 pub struct Document {
     pub(crate) parsed: ExecutableDocument,
     judged: Vec<(Option<Name>, Judged)>,
+    /// Why it is for gateways only, where it is.
+    pub(crate) excess: Option<RequestError>,
     /// The size of its last answer, bytes: the next one is mostly as large and need not grow step by step.
     answered: AtomicUsize,
 }
@@ -39,6 +51,8 @@ pub struct Document {
 pub(crate) struct Judged {
     pub(crate) kind: OperationKind,
     pub(crate) cache: Option<CachePolicy>,
+    /// Whether it asks for `__schema`, `__type` or `_service`.
+    pub(crate) asks_for_schema: bool,
     cost: Cost,
 }
 
@@ -52,8 +66,15 @@ pub(crate) struct Operation<'d> {
 pub(crate) struct Documents {
     known: Cache<Arc<str>, Arc<Document>>,
     limits: Limits,
+    gateway_limits: Limits,
     types: OutputTypes,
     prepared: Counter,
+    refused: Family<LimitLabels, Counter>,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct LimitLabels {
+    limit: &'static str,
 }
 
 /// Texts kept, bytes. A parsed document takes some ten times its text.
@@ -66,7 +87,12 @@ const LEAST_ROOM: usize = 4 << 10;
 const MOST_ROOM: usize = 256 << 10;
 
 impl Documents {
-    pub(crate) fn new(limits: Limits, types: OutputTypes, registry: &mut Registry) -> Self {
+    /// The limits are those of everybody and those of gateways.
+    pub(crate) fn new(
+        (limits, gateway_limits): (Limits, Limits),
+        types: OutputTypes,
+        registry: &mut Registry,
+    ) -> Self {
         let known = Cache::builder()
             .max_capacity(CACHE_BYTES)
             .weigher(|text: &Arc<str>, _| u32::try_from(text.len()).unwrap_or(u32::MAX))
@@ -77,20 +103,39 @@ impl Documents {
             "Documents that were parsed, validated and judged; all others were known",
             prepared.clone(),
         );
-        Self { known, limits, types, prepared }
+        let refused = Family::default();
+        registry.register(
+            "graphql_documents_refused",
+            "Documents that were refused, by what they had too much of",
+            Family::clone(&refused),
+        );
+        Self { known, limits, gateway_limits, types, prepared, refused }
     }
 
-    /// The document of this text, valid.
+    /// The document of this text, valid. One that only gateways may send is told apart by its `excess`, whoever asks for
+    /// it later.
     pub(crate) async fn prepare(
         &self,
         text: &str,
+        by_gateway: bool,
         validator: &Engine,
     ) -> Result<Arc<Document>, Vec<RequestError>> {
         if let Some(document) = self.known.get(text) {
             return Ok(document);
         }
         self.prepared.inc();
-        let parsed = self.read(text).map_err(|error| vec![error])?;
+        let excess = gate::check(text, &self.limits).err();
+        let passed = match &excess {
+            Some(_) if by_gateway => gate::check(text, &self.gateway_limits).map(drop),
+            Some(excess) => Err(excess.clone()),
+            None => Ok(()),
+        };
+        if let Err(refusal) = passed {
+            self.count(refusal.limit);
+            return Err(vec![refusal.into()]);
+        }
+        let parsed = parse_query(text)
+            .map_err(|error| vec![RequestError::of_engine(Code::ParseFailed, error.into())])?;
         // Without a name the library would ask which of several operations to run; all are validated, whichever runs.
         let name = match &parsed.operations {
             DocumentOperations::Single(_) => None,
@@ -102,24 +147,16 @@ impl Documents {
             let errors = checked.errors.into_iter().take(MOST_ERRORS);
             return Err(errors.map(|error| RequestError::of_engine(Code::ValidationFailed, error)).collect());
         }
-        let document = Arc::new(Document::new(parsed, &self.types));
+        let excess = excess.map(RequestError::from);
+        let document = Arc::new(Document { excess, ..Document::new(parsed, &self.types) });
         self.known.insert(Arc::from(text), Arc::clone(&document));
         Ok(document)
     }
 
-    fn read(&self, text: &str) -> Result<ExecutableDocument, RequestError> {
-        gate::check(text, &self.limits).map_err(|refusal| {
-            let code = match refusal.code {
-                gate::Code::Parse => Code::ParseFailed,
-                gate::Code::Validation => Code::ValidationFailed,
-                gate::Code::Depth => Code::DepthLimit,
-                gate::Code::Cost => Code::CostLimit,
-                gate::Code::Bytes => Code::PayloadTooLarge,
-            };
-            let place = Place { line: refusal.line, column: refusal.column };
-            RequestError { code, message: refusal.message, places: vec![place] }
-        })?;
-        parse_query(text).map_err(|error| RequestError::of_engine(Code::ParseFailed, error.into()))
+    fn count(&self, limit: Option<&'static str>) {
+        if let Some(limit) = limit {
+            self.refused.get_or_create(&LimitLabels { limit }).inc();
+        }
     }
 
     /// Refuses what would load too much with these variables.
@@ -128,6 +165,7 @@ impl Documents {
         if cost <= most {
             return Ok(());
         }
+        self.count(Some("cost"));
         let message = format!(
             "This operation may load {cost} objects; at most {most} are allowed. Ask for shorter pages."
         );
@@ -147,10 +185,12 @@ impl Document {
             let selections = &operation.selection_set.node;
             let is_query = kind == OperationKind::Query;
             let cache = is_query.then(|| cache_control::policy(types, selections, fragments)).flatten();
-            (name.cloned(), Judged { kind, cache, cost: types.cost(root, selections, fragments) })
+            let asks_for_schema = is_query && asks_for_schema(selections, fragments);
+            let cost = types.cost(root, selections, fragments);
+            (name.cloned(), Judged { kind, cache, asks_for_schema, cost })
         });
         let judged = judged.collect();
-        Self { parsed, judged, answered: AtomicUsize::new(LEAST_ROOM) }
+        Self { parsed, judged, excess: None, answered: AtomicUsize::new(LEAST_ROOM) }
     }
 
     /// The kind of the operation that a request with this name means, if the document has it.
@@ -197,6 +237,34 @@ impl Document {
             )),
         }
     }
+}
+
+impl From<gate::Refusal> for RequestError {
+    fn from(refusal: gate::Refusal) -> Self {
+        let code = match refusal.code {
+            gate::Code::Parse => Code::ParseFailed,
+            gate::Code::Validation => Code::ValidationFailed,
+            gate::Code::Depth => Code::DepthLimit,
+            gate::Code::Cost => Code::CostLimit,
+            gate::Code::Bytes => Code::PayloadTooLarge,
+        };
+        let place = Place { line: refusal.line, column: refusal.column };
+        Self { code, message: refusal.message, places: vec![place] }
+    }
+}
+
+/// Whether a root, fragments included, has one of the fields that tell the schema.
+fn asks_for_schema(
+    selections: &SelectionSet,
+    fragments: &HashMap<Name, Positioned<FragmentDefinition>>,
+) -> bool {
+    selections.items.iter().any(|selection| match &selection.node {
+        Selection::Field(field) => matches!(&*field.node.name.node, "__schema" | "__type" | "_service"),
+        Selection::InlineFragment(fragment) => asks_for_schema(&fragment.node.selection_set.node, fragments),
+        Selection::FragmentSpread(spread) => fragments
+            .get(&spread.node.fragment_name.node)
+            .is_some_and(|fragment| asks_for_schema(&fragment.node.selection_set.node, fragments)),
+    })
 }
 
 /// Ends a request of the validating schema after validation: its answer is empty, or has the errors.

@@ -3,7 +3,10 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use super::*;
-use crate::config::setting::{Networks, Origins, Setting as _};
+use crate::{
+    auth::Gateway,
+    config::setting::{Networks, Origins, Setting as _},
+};
 
 const SCHEMA: &str = "/graphql?query=%7B__schema%7Btypes%7Bname%20description%7D%7D%7D";
 
@@ -123,9 +126,12 @@ async fn pages_of_listed_origins_may_ask() {
     for origin in ["https://app.example.com", "http://localhost:3000"] {
         let (status, headers, _) = send(&app, ask(origin)).await;
         assert_eq!((status, text(&headers["access-control-allow-origin"])), (200, origin));
-        assert!(text(&headers["access-control-allow-headers"]).contains("authorization"));
+        for header in ["authorization", "x-cache-token"] {
+            assert!(text(&headers["access-control-allow-headers"]).contains(header), "{header}");
+        }
         let answered = send(&app, with(post_of(QUERY), "origin", origin)).await.1;
         assert_eq!(text(&answered["access-control-allow-origin"]), origin);
+        assert!(text(&answered["access-control-expose-headers"]).contains("x-cache-token"));
     }
     for origin in ["https://evil.example.com", "https://app.example.com.evil.example", "null"] {
         assert!(!send(&app, ask(origin)).await.1.contains_key("access-control-allow-origin"), "{origin}");
@@ -173,6 +179,11 @@ async fn who_asks_too_often_is_told_to_wait() {
     assert_eq!((status, &body["errors"][0]["extensions"]["code"]), (429, &json!("RATE_LIMITED")));
     assert_eq!(headers["retry-after"], "1");
     assert_eq!(send(&app, from("10.0.0.2")).await.0, 200, "another address");
+    for (address, status) in
+        [("2001:db8::1", 200), ("2001:db8::2", 200), ("2001:db8::3", 429), ("2001:db8:0:1::1", 200)]
+    {
+        assert_eq!(send(&app, from(address)).await.0, status, "one customer has a /64: {address}");
+    }
     let one = bearer(&app);
     let signed_in = |body: &str| with(post_of(body.to_owned()), "authorization", &one);
     assert_eq!(send(&app, signed_in(&format!("[{QUERY},{QUERY},{QUERY}]"))).await.0, 200);
@@ -200,4 +211,122 @@ async fn too_much_at_once_is_refused_before_it_is_read() {
     drop(only_connection);
     assert_eq!(waits.await.expect("no panic"), 200);
     assert_eq!(send(&app, post_of(QUERY)).await.0, 200);
+}
+
+#[tokio::test]
+async fn the_schema_is_told_to_gateways_only_where_introspection_is_off() {
+    let app = app_with(|config| config.graph.introspection = crate::config::setting::Switch::Off).await;
+    let disabled = (400, "INTROSPECTION_DISABLED".to_owned());
+    let asking = |query: &str| {
+        let request = post_of(json!({ "query": query }).to_string());
+        with(request, "accept", "application/graphql-response+json")
+    };
+    let questions = [
+        "{ __schema { types { name } } }",
+        "{ a: __type(name: \"User\") { name } }",
+        "{ _service { sdl } }",
+        "{ ...A } fragment A on Query { ... on Query { __schema { queryType { name } } } }",
+        "query A($no: Boolean = false) { __typename __schema @include(if: $no) { queryType { name } } }",
+    ];
+    for question in questions {
+        assert_eq!(refusal(&app, asking(question)).await, disabled, "{question}");
+        let as_admin = with(asking(question), "authorization", &bearer(&app));
+        assert_eq!(refusal(&app, as_admin).await, disabled, "{question}");
+        let mut by_gateway = asking(question);
+        by_gateway.extensions_mut().insert(Gateway);
+        let (status, _, body) = send(&app, by_gateway).await;
+        assert_eq!((status, body.get("errors")), (200, None), "{question}");
+    }
+    assert_eq!(send(&app, asking("{ __typename }")).await.0, 200);
+    assert_eq!(send(&app, get_of("/schema.graphql")).await.0, 403);
+    let mut by_gateway = get_of("/schema.graphql");
+    by_gateway.extensions_mut().insert(Gateway);
+    assert_eq!(send(&app, by_gateway).await.0, 200);
+    let production = App::new(
+        &Config::default(),
+        app.store.clone(),
+        app.access.clone(),
+        prometheus_client::registry::Registry::default(),
+        None,
+    );
+    assert_eq!(refusal(&production, asking(questions[0])).await, disabled, "the default of production");
+}
+
+#[tokio::test]
+async fn names_are_suggested_in_development_only() {
+    let app = app().await;
+    let production = App::new(
+        &Config::default(),
+        app.store.clone(),
+        app.access.clone(),
+        prometheus_client::registry::Registry::default(),
+        None,
+    );
+    for (app, suggests) in [(app, true), (production, false)] {
+        let (_, _, body) = send(&app, post_of(r#"{"query": "{ userz { id } }"}"#)).await;
+        let message = body["errors"][0]["message"].as_str().expect("a text");
+        assert_eq!(message.contains("Did you mean"), suggests, "{message}");
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_may_say_more_than_the_street() {
+    let app = app_with(|config| {
+        config.http.body_limit_anonymous.0 = 1_000;
+        config.http.rate_per_second = Some(1);
+        config.http.rate_burst = 1;
+        config.documents.mode = crate::config::setting::DocumentMode::RequireId;
+        config.graph.max_tokens = 100;
+        config.graph.max_tokens_gateway = 1_000;
+    })
+    .await;
+    let of =
+        |tokens: usize| json!({ "query": format!("{{ {} }}", "__typename ".repeat(tokens)) }).to_string();
+    let by_gateway = |body: String| {
+        let mut request = post_of(body);
+        request.extensions_mut().insert(Gateway);
+        request
+    };
+    assert_eq!(refusal(&app, post_of(QUERY)).await, (400, "PERSISTED_QUERY_ID_REQUIRED".into()));
+    let long = format!("{{ users(first: 1) {{ nodes {{ {} }} }} }}", "id ".repeat(500));
+    let long = json!({ "query": long }).to_string();
+    for _ in 0..3 {
+        let (status, _, body) = send(&app, by_gateway(format!("[{long},{long}]"))).await;
+        assert_eq!((status, &body[1]["data"]["users"]["nodes"]), (200, &json!([])), "{body}");
+    }
+    let (status, _, body) = send(&app, by_gateway(of(1_000))).await;
+    assert_eq!((status, &body["errors"][0]["extensions"]["code"]), (200, &json!("COST_LIMIT")));
+
+    // What a gateway has sent and is known from then on is no document of everybody.
+    let open = app_with(|config| config.graph.max_tokens = 100).await;
+    assert_eq!(send(&open, by_gateway(long.clone())).await.2["data"]["users"]["nodes"], json!([]));
+    assert_eq!(send(&open, post_of(long)).await.2["errors"][0]["extensions"]["code"], "COST_LIMIT");
+}
+
+#[tokio::test]
+async fn every_error_tells_the_id_of_its_request() {
+    let app = app().await;
+    for query in [
+        "{",
+        "{ nothing }",
+        "{ users(first: 0) { totalCount } }",
+        "mutation { signOut { userErrors { code } } }",
+    ] {
+        let request = with(post_of(json!({ "query": query }).to_string()), "x-request-id", "mine-1");
+        let (_, headers, body) = send(&app, request).await;
+        assert_eq!(headers["x-request-id"], "mine-1");
+        assert_eq!(body["errors"][0]["extensions"]["requestId"], "mine-1", "{body}");
+    }
+}
+
+#[tokio::test]
+async fn bodies_share_a_bound_on_memory() {
+    let app = app_with(|config| config.http.max_body_memory.0 = 400).await;
+    assert_eq!(send(&app, post_of(QUERY)).await.0, 200);
+    let wide = json!({ "query": "{ __typename }", "variables": { "x": [1, 2, 3, 4, 5, 6] } }).to_string();
+    assert_eq!(refusal(&app, post_of(wide.clone())).await, (503, "OVERLOADED".into()), "values count too");
+    assert_eq!(refusal(&app, post_of(format!("{QUERY:401}"))).await.0, 503);
+    assert_eq!(send(&app, post_of(QUERY)).await.0, 200, "what was taken is given back");
+    let enough = app_with(|config| config.http.max_body_memory.0 = 4_000).await;
+    assert_eq!(send(&enough, post_of(wide)).await.0, 200);
 }
