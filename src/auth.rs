@@ -11,11 +11,6 @@ use schema::{
 
 use crate::config::setting::Networks;
 
-/// In the extensions of a request that an authenticated gateway has sent: it may do what `schema::Caller::is_gateway` says.
-/// Whose rights the request has is told by its bearer token all the same.
-#[derive(Clone, Copy, Debug)]
-pub struct Gateway;
-
 /// Who sends a request with these headers. Without a token: nobody. With anything that is no valid token, another
 /// scheme included, the request is refused rather than quietly served as anonymous.
 pub fn bearer(access: &Access, headers: &HeaderMap) -> Result<Option<Bearer>, Refused> {

@@ -145,8 +145,6 @@ sections! {
         max_json_values_signed_in: usize = "100000";
         /// Requests that a signed-in caller may send in one array; 1: no arrays. At most 10. Anonymous callers may send none.
         max_batch: usize = "1";
-        /// The same for an authenticated gateway.
-        max_batch_gateway: usize = "10";
         /// GraphQL requests that are worked on at once; further ones are refused (503) before they are read.
         max_concurrent_requests: usize = "512";
         /// GraphQL requests a second that one account, or one address without an account, may send; no bound without it.
@@ -275,16 +273,9 @@ sections! {
         max_introspection_depth: usize = "20";
         /// Lists of fields and types within each other at most, below `__schema` and `__type`.
         max_introspection_lists: usize = "2";
-        /// Bytes of one document of an authenticated gateway at most.
-        max_bytes_gateway: usize = "1048576";
-        /// Tokens of one document of an authenticated gateway at most.
-        max_tokens_gateway: usize = "15000";
         /// Objects that one operation may load at most, by the sizes of its pages; a page without `first` and `last`
         /// counts 20.
         max_cost: u32 = "5000";
-        /// Whether everybody may ask for the schema (`__schema`, `__type`, `_service`, `/schema.graphql`); `auto` is on in
-        /// development only. Authenticated gateways always may.
-        introspection: Switch = "auto";
     }
 }
 
@@ -352,11 +343,6 @@ impl GraphConfig {
             introspection_lists: self.max_introspection_lists,
             cost: u64::from(self.max_cost),
         }
-    }
-
-    /// The same for documents of gateways: longer, with the same shape.
-    pub fn gateway_limits(&self) -> Limits {
-        Limits { bytes: self.max_bytes_gateway, tokens: self.max_tokens_gateway, ..self.limits() }
     }
 }
 
@@ -445,11 +431,10 @@ impl HttpConfig {
                 fix: "raise http.body_limit_signed_in or lower http.body_limit_anonymous".into(),
             });
         }
-        let batches = [("", self.max_batch), ("_gateway", self.max_batch_gateway)];
-        for (whose, length) in batches.into_iter().filter(|(_, length)| *length > LONGEST_BATCH) {
+        if self.max_batch > LONGEST_BATCH {
             found.push(Problem {
-                what: format!("http.max_batch{whose} = {length}"),
-                place: format!("XP_HTTP_MAX_BATCH{} or xp.toml", whose.to_uppercase()),
+                what: format!("http.max_batch = {}", self.max_batch),
+                place: "XP_HTTP_MAX_BATCH or xp.toml".into(),
                 why: format!(
                     "an array of requests is one request to every limit, so it has {LONGEST_BATCH} at most"
                 ),

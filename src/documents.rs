@@ -186,7 +186,7 @@ impl Documents {
 
     /// Gateways write their own operations: whoever is authenticated as one is exempt.
     fn mode(&self, viewer: &Viewer, asked: Asked<'_>) -> DocumentMode {
-        if asked.caller.is_gateway || *viewer == Viewer::Service {
+        if *viewer == Viewer::Service {
             return DocumentMode::Apq;
         }
         self.config.clients.of(asked.client).unwrap_or(self.config.mode)
@@ -358,7 +358,7 @@ impl Documents {
 }
 
 async fn prepare(graph: &Graph, text: &str, caller: &Caller) -> Result<Arc<Document>, Stop> {
-    graph.prepare(text, caller).await.map_err(|reply| Stop::Invalid(Box::new(reply)))
+    graph.prepare_for(text, caller).await.map_err(|reply| Stop::Invalid(Box::new(reply)))
 }
 
 /// An id as documents are kept under it: hashes without their prefix, in small letters. `None` where it is no id.

@@ -19,7 +19,7 @@ mod wire;
 use std::{any::Any, panic::AssertUnwindSafe, time::Duration};
 
 use axum::{
-    Extension, Router,
+    Router,
     extract::{Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
     middleware::{Next, from_fn_with_state, map_response},
@@ -43,7 +43,6 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use crate::{
     App,
-    auth::Gateway,
     config::HttpConfig,
     telemetry::{self, SPANS},
 };
@@ -70,12 +69,6 @@ const CORS_HEADERS: [&str; 13] = [
     "x-explain",
     "x-request-id",
 ];
-
-const INTROSPECTION_DISABLED: Refusal = Refusal::new(
-    StatusCode::FORBIDDEN,
-    "INTROSPECTION_DISABLED",
-    "This server tells its schema to gateways only.",
-);
 
 /// All routes of the server. Tests call it in memory: `router(app).oneshot(request)`.
 pub fn router(app: App) -> Router {
@@ -237,10 +230,7 @@ fn route_label(path: &str) -> &'static str {
     }
 }
 
-async fn sdl(State(app): State<App>, gateway: Option<Extension<Gateway>>, headers: HeaderMap) -> Response {
-    if !app.introspection && gateway.is_none() {
-        return INTROSPECTION_DISABLED.into_response(request_id(&headers));
-    }
+async fn sdl(State(app): State<App>) -> Response {
     ([(header::CONTENT_TYPE, "application/graphql; charset=utf-8")], app.graph.sdl().to_owned())
         .into_response()
 }

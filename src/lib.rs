@@ -47,8 +47,6 @@ pub struct Parts {
     /// Development: explanations, demo accounts.
     pub development: bool,
     pub(crate) closing: Closing,
-    /// Whether everybody may ask for the schema.
-    pub(crate) introspection: bool,
     pub(crate) http: HttpConfig,
     pub(crate) admission: Admission,
     pub(crate) documents: Documents,
@@ -68,13 +66,10 @@ impl App {
         development: Option<Development>,
     ) -> Self {
         let is_development = development.is_some();
-        let introspection = config.graph.introspection.is_on(is_development);
         let accounts = development.map(|development| development.accounts).unwrap_or_default();
         let options = schema::Options {
             development: is_development,
             limits: config.graph.limits(),
-            gateway_limits: config.graph.gateway_limits(),
-            introspection,
             access: Some(access.clone()),
             ..schema::Options::default()
         };
@@ -89,7 +84,6 @@ impl App {
             ready: Readiness::default(),
             development: is_development,
             closing: Closing::default(),
-            introspection,
             http: config.http.clone(),
             admission: Admission::new(&config.http),
             documents,

@@ -8,7 +8,7 @@ use async_graphql::Variables;
 use criterion::{Criterion, criterion_group, criterion_main};
 use entities::{DatabaseConfig, Store, page::CursorScope, user};
 use prometheus_client::registry::Registry;
-use schema::{Caller, Graph, Options, Request, Viewer, fake::Both};
+use schema::{Graph, Options, Request, Viewer, fake::Both};
 use tokio::runtime::{Builder, Runtime};
 
 const W2: &str = "{
@@ -73,7 +73,7 @@ fn documents(criterion: &mut Criterion) {
     assert_eq!(reply.body, b"{\"data\":{}}");
     let mut group = criterion.benchmark_group("document");
     group.bench_function("known", |bencher| bencher.iter(|| execute(black_box(text.clone()))));
-    let by_id = runtime.block_on(graph.prepare(&text, &Caller::default())).expect("W2 is valid");
+    let by_id = runtime.block_on(graph.prepare(&text)).expect("W2 is valid");
     group.bench_function("by id", |bencher| {
         bencher.iter(|| {
             let document = std::sync::Arc::clone(black_box(&by_id));

@@ -3,12 +3,9 @@
 //! keeps the `Document` skips even the look-up. Only valid documents are kept, by their text, within a bound on bytes.
 //! Variables are checked for every request (`variables`).
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
 };
 
 use async_graphql::{
@@ -16,10 +13,7 @@ use async_graphql::{
     extensions::{Extension, ExtensionContext, ExtensionFactory, NextExecute},
     parser::{
         parse_query,
-        types::{
-            DocumentOperations, ExecutableDocument, FragmentDefinition, OperationDefinition, OperationType,
-            Selection, SelectionSet,
-        },
+        types::{DocumentOperations, ExecutableDocument, OperationDefinition, OperationType},
     },
 };
 use moka::sync::Cache;
@@ -41,8 +35,6 @@ use crate::{
 pub struct Document {
     pub(crate) parsed: ExecutableDocument,
     judged: Vec<(Option<Name>, Judged)>,
-    /// Why it is for gateways only, where it is.
-    pub(crate) excess: Option<RequestError>,
     /// The size of its last answer, bytes: the next one is mostly as large and need not grow step by step.
     answered: AtomicUsize,
 }
@@ -51,8 +43,6 @@ pub struct Document {
 pub(crate) struct Judged {
     pub(crate) kind: OperationKind,
     pub(crate) cache: Option<CachePolicy>,
-    /// Whether it asks for `__schema`, `__type` or `_service`.
-    pub(crate) asks_for_schema: bool,
     cost: Cost,
 }
 
@@ -66,7 +56,6 @@ pub(crate) struct Operation<'d> {
 pub(crate) struct Documents {
     known: Cache<Arc<str>, Arc<Document>>,
     limits: Limits,
-    gateway_limits: Limits,
     types: OutputTypes,
     prepared: Counter,
     refused: Family<LimitLabels, Counter>,
@@ -87,12 +76,7 @@ const LEAST_ROOM: usize = 4 << 10;
 const MOST_ROOM: usize = 256 << 10;
 
 impl Documents {
-    /// The limits are those of everybody and those of gateways.
-    pub(crate) fn new(
-        (limits, gateway_limits): (Limits, Limits),
-        types: OutputTypes,
-        registry: &mut Registry,
-    ) -> Self {
+    pub(crate) fn new(limits: Limits, types: OutputTypes, registry: &mut Registry) -> Self {
         let known = Cache::builder()
             .max_capacity(CACHE_BYTES)
             .weigher(|text: &Arc<str>, _| u32::try_from(text.len()).unwrap_or(u32::MAX))
@@ -109,28 +93,20 @@ impl Documents {
             "Documents that were refused, by what they had too much of",
             Family::clone(&refused),
         );
-        Self { known, limits, gateway_limits, types, prepared, refused }
+        Self { known, limits, types, prepared, refused }
     }
 
-    /// The document of this text, valid. One that only gateways may send is told apart by its `excess`, whoever asks for
-    /// it later.
+    /// The document of this text, valid.
     pub(crate) async fn prepare(
         &self,
         text: &str,
-        by_gateway: bool,
         validator: &Engine,
     ) -> Result<Arc<Document>, Vec<RequestError>> {
         if let Some(document) = self.known.get(text) {
             return Ok(document);
         }
         self.prepared.inc();
-        let excess = gate::check(text, &self.limits).err();
-        let passed = match &excess {
-            Some(_) if by_gateway => gate::check(text, &self.gateway_limits).map(drop),
-            Some(excess) => Err(excess.clone()),
-            None => Ok(()),
-        };
-        if let Err(refusal) = passed {
+        if let Err(refusal) = gate::check(text, &self.limits) {
             self.count(refusal.limit);
             return Err(vec![refusal.into()]);
         }
@@ -147,8 +123,7 @@ impl Documents {
             let errors = checked.errors.into_iter().take(MOST_ERRORS);
             return Err(errors.map(|error| RequestError::of_engine(Code::ValidationFailed, error)).collect());
         }
-        let excess = excess.map(RequestError::from);
-        let document = Arc::new(Document { excess, ..Document::new(parsed, &self.types) });
+        let document = Arc::new(Document::new(parsed, &self.types));
         self.known.insert(Arc::from(text), Arc::clone(&document));
         Ok(document)
     }
@@ -185,12 +160,10 @@ impl Document {
             let selections = &operation.selection_set.node;
             let is_query = kind == OperationKind::Query;
             let cache = is_query.then(|| cache_control::policy(types, selections, fragments)).flatten();
-            let asks_for_schema = is_query && asks_for_schema(selections, fragments);
-            let cost = types.cost(root, selections, fragments);
-            (name.cloned(), Judged { kind, cache, asks_for_schema, cost })
+            (name.cloned(), Judged { kind, cache, cost: types.cost(root, selections, fragments) })
         });
         let judged = judged.collect();
-        Self { parsed, judged, excess: None, answered: AtomicUsize::new(LEAST_ROOM) }
+        Self { parsed, judged, answered: AtomicUsize::new(LEAST_ROOM) }
     }
 
     /// The kind of the operation that a request with this name means, if the document has it.
@@ -251,20 +224,6 @@ impl From<gate::Refusal> for RequestError {
         let place = Place { line: refusal.line, column: refusal.column };
         Self { code, message: refusal.message, places: vec![place] }
     }
-}
-
-/// Whether a root, fragments included, has one of the fields that tell the schema.
-fn asks_for_schema(
-    selections: &SelectionSet,
-    fragments: &HashMap<Name, Positioned<FragmentDefinition>>,
-) -> bool {
-    selections.items.iter().any(|selection| match &selection.node {
-        Selection::Field(field) => matches!(&*field.node.name.node, "__schema" | "__type" | "_service"),
-        Selection::InlineFragment(fragment) => asks_for_schema(&fragment.node.selection_set.node, fragments),
-        Selection::FragmentSpread(spread) => fragments
-            .get(&spread.node.fragment_name.node)
-            .is_some_and(|fragment| asks_for_schema(&fragment.node.selection_set.node, fragments)),
-    })
 }
 
 /// Ends a request of the validating schema after validation: its answer is empty, or has the errors.

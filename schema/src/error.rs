@@ -40,8 +40,6 @@ codes! {
     CostLimit = "COST_LIMIT",
     /// The document is too long.
     PayloadTooLarge = "PAYLOAD_TOO_LARGE",
-    /// The schema is not told to this caller.
-    IntrospectionDisabled = "INTROSPECTION_DISABLED",
     /// Too many tries; `Retry-After` says when the next one is worth it.
     RateLimited = "RATE_LIMITED",
     /// Too much at once; `Retry-After` says when to try again.

@@ -67,7 +67,7 @@ use crate::{
     batch::{Batcher, Groups, Metrics},
     cache_control::Watched,
     cost::OutputTypes,
-    document::{Documents, Judged, OnlyValidate},
+    document::{Documents, OnlyValidate},
     error::{Code, FieldError, RequestError},
     mutation::Mutation,
     object::{Entity as _, Row, Selection},
@@ -104,9 +104,6 @@ pub struct Caller {
     pub user_agent: Option<Arc<str>>,
     /// The request's id, which its errors and the log tell; empty: none.
     pub request_id: Arc<str>,
-    /// An authenticated gateway sent it, on behalf of the viewer: it writes its own, longer documents and has to know the
-    /// schema.
-    pub is_gateway: bool,
 }
 
 impl Caller {
@@ -173,10 +170,6 @@ pub struct Options {
     pub development: bool,
     /// Limits on documents.
     pub limits: Limits,
-    /// Limits on documents of gateways.
-    pub gateway_limits: Limits,
-    /// Whether everybody may ask for the schema. Gateways may.
-    pub introspection: bool,
     /// Who is let in; none: nobody but by keys of this graph alone.
     pub access: Option<Access>,
     /// Shared batches of one loader that may be under way at once; 0 keeps every request to itself.
@@ -185,14 +178,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            development: false,
-            limits: Limits::public(),
-            gateway_limits: Limits::gateway(),
-            introspection: true,
-            access: None,
-            shared_batches: 2,
-        }
+        Self { development: false, limits: Limits::default(), access: None, shared_batches: 2 }
     }
 }
 
@@ -297,8 +283,7 @@ impl Graph {
         let types =
             parse_schema(introspector.sdl()).expect("the schema prints SDL that its own parser reads");
         let input_types = InputTypes::of(&types);
-        let limits = (options.limits, options.gateway_limits);
-        let documents = Documents::new(limits, OutputTypes::of(&types), registry);
+        let documents = Documents::new(options.limits, OutputTypes::of(&types), registry);
         let (groups, metrics) = (Groups::new(options.shared_batches), Metrics::register(registry));
         let sdl = Arc::from(sdl);
         let own = || Access::new(store.clone(), AccessOptions::default());
@@ -330,7 +315,7 @@ impl Graph {
 
     /// Runs one request for a viewer. Never fails: every failure is an answer with coded errors.
     pub async fn execute(&self, viewer: Viewer, request: Request) -> Reply {
-        match self.prepare(&request.query, &request.caller).await {
+        match self.prepare_for(&request.query, &request.caller).await {
             Ok(document) => self.execute_document(viewer, document, request).await,
             Err(refused) => refused,
         }
@@ -338,7 +323,7 @@ impl Graph {
 
     /// The same for callers who can wait: a subscription is answered by its events.
     pub async fn open(&self, viewer: Viewer, request: Request) -> Opened {
-        match self.prepare(&request.query, &request.caller).await {
+        match self.prepare_for(&request.query, &request.caller).await {
             Ok(document) => self.open_document(viewer, document, request).await,
             Err(refused) => Opened::Reply(refused),
         }
@@ -348,8 +333,16 @@ impl Graph {
     ///
     /// # Errors
     /// The answer to a request with this document, which cannot be run.
-    pub async fn prepare(&self, text: &str, caller: &Caller) -> Result<Arc<Document>, Reply> {
-        let prepared = self.inner.documents.prepare(text, caller.is_gateway, &self.inner.validator).await;
+    pub async fn prepare(&self, text: &str) -> Result<Arc<Document>, Reply> {
+        self.prepare_for(text, &Caller::default()).await
+    }
+
+    /// The same for a caller, whose request's id the answer tells.
+    ///
+    /// # Errors
+    /// The answer to a request with this document, which cannot be run.
+    pub async fn prepare_for(&self, text: &str, caller: &Caller) -> Result<Arc<Document>, Reply> {
+        let prepared = self.inner.documents.prepare(text, &self.inner.validator).await;
         prepared.map_err(|errors| refused(None, &errors, &caller.request_id))
     }
 
@@ -375,7 +368,7 @@ impl Graph {
         mut request: Request,
     ) -> Opened {
         let started = Instant::now();
-        let prepared = match self.inner.prepare(document, &viewer, &mut request) {
+        let prepared = match self.inner.prepare(document, &mut request) {
             Ok(prepared) => prepared,
             Err(refused) => return Opened::Reply(refused),
         };
@@ -439,18 +432,11 @@ impl Prepared {
 
 impl Inner {
     /// Finds out which operation is meant, or what is wrong with its variables.
-    fn prepare(
-        &self,
-        document: Arc<Document>,
-        viewer: &Viewer,
-        request: &mut Request,
-    ) -> Result<Prepared, Reply> {
+    fn prepare(&self, document: Arc<Document>, request: &mut Request) -> Result<Prepared, Reply> {
         let request_id = Arc::clone(&request.caller.request_id);
         let operation = document.operation(request.operation_name.as_deref());
         let operation = operation.map_err(|error| refused(None, &[error], &request_id))?;
         let (kind, cache) = (operation.judged.kind, operation.judged.cache);
-        self.check_caller(&document, operation.judged, viewer, &request.caller)
-            .map_err(|error| refused(Some(kind), &[error], &request_id))?;
         let given = std::mem::take(&mut request.variables);
         let variables = self.input_types.coerce(&operation.parsed.node.variable_definitions, given);
         let variables = variables.and_then(|variables| {
@@ -459,27 +445,6 @@ impl Inner {
         });
         let variables = variables.map_err(|error| refused(Some(kind), &[error], &request_id))?;
         Ok(Prepared { operation_name: request.operation_name.take(), kind, cache, variables, document })
-    }
-
-    /// Some things are for gateways (and operators' tools) only, however the document came to be known.
-    fn check_caller(
-        &self,
-        document: &Document,
-        operation: &Judged,
-        viewer: &Viewer,
-        caller: &Caller,
-    ) -> Result<(), RequestError> {
-        if caller.is_gateway || *viewer == Viewer::Service {
-            return Ok(());
-        }
-        if let Some(excess) = &document.excess {
-            return Err(excess.clone());
-        }
-        if operation.asks_for_schema && !self.options.introspection {
-            let message = "This server tells its schema to gateways only.";
-            return Err(RequestError::new(Code::IntrospectionDisabled, message));
-        }
-        Ok(())
     }
 
     /// A new request's context.

@@ -63,7 +63,7 @@ impl Apq {
         if text.len() > self.longest_text || digest(&SHA256, text.as_bytes()).as_ref() != hash {
             return None;
         }
-        let document = graph.prepare(&text, caller).await.ok()?;
+        let document = graph.prepare_for(&text, caller).await.ok()?;
         self.remember(*hash, &text, &document);
         Some(document)
     }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use entities::clock;
-use schema::{Caller, Document, Graph, gate};
+use schema::{Document, Graph, gate};
 
 use super::{
     manifest::{self, Broken, Entry},
@@ -65,7 +65,7 @@ impl Trusted {
             let unchanged = before.filter(|before| before.entry.text == entry.text);
             let document = match unchanged {
                 Some(before) => Ok(Arc::clone(&before.document)),
-                None => graph.prepare(&entry.text, &Caller::default()).await,
+                None => graph.prepare(&entry.text).await,
             };
             match document {
                 Ok(document) => {

@@ -92,7 +92,6 @@ impl Admission {
         let Some(rate) = &self.rate else { return Ok(()) };
         let asking = match viewer {
             // Gateways ask for everybody.
-            _ if caller.is_gateway => return Ok(()),
             Viewer::Service => return Ok(()),
             Viewer::User { id, .. } => Caller::Account(*id),
             Viewer::Anonymous => Caller::Address(caller.customer()),

@@ -26,8 +26,7 @@ use super::{
     wire::{self, Bounds, Wire, Wires},
 };
 use crate::{
-    App,
-    auth::{self, Gateway},
+    App, auth,
     documents::{self, Stop},
     telemetry::{
         self, OPERATIONS, SPANS,
@@ -125,7 +124,7 @@ pub(super) async fn read_post(
     }
     let viewer = auth::viewer(&app.access, &parts.headers).map_err(|_| UNAUTHENTICATED)?;
     let caller = caller(app, parts);
-    let bounds = bounds(app, &viewer, &caller);
+    let bounds = bounds(app, &viewer);
     let mut room = app.admission.room();
     let body = wire::read_body(&parts.headers, body, &app.http, bounds.bytes, &mut room).await?;
     // A place is taken once there is something to work on: who sends slowly keeps nobody out.
@@ -145,7 +144,7 @@ pub(super) fn read_get(app: &App, id: Option<String>, parts: &Parts) -> Result<A
     let place = app.admission.enter()?;
     let caller = caller(app, parts);
     app.admission.check_rate(&viewer, &caller, 1)?;
-    let wire = wire::of_uri(&parts.uri, bounds(app, &viewer, &caller))?;
+    let wire = wire::of_uri(&parts.uri, bounds(app, &viewer))?;
     let asker = Asker { viewer, caller, id_in_path: id, is_get: true };
     Ok(Asked { asker, wires: Wires::One(Box::new(wire)), _place: (place, None) })
 }
@@ -156,32 +155,25 @@ pub(super) fn caller(app: &App, parts: &Parts) -> Caller {
     let address =
         peer.map(|Peer(peer)| auth::client_address(*peer, &parts.headers, &app.http.trusted_proxies));
     let agent = parts.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
-    Caller {
-        address,
-        user_agent: agent.map(Arc::from),
-        request_id: Arc::from(request_id(&parts.headers)),
-        is_gateway: parts.extensions.get::<Gateway>().is_some(),
-    }
+    Caller { address, user_agent: agent.map(Arc::from), request_id: Arc::from(request_id(&parts.headers)) }
 }
 
-/// How much a caller may say. Gateways speak for many, whoever is signed in.
-pub(super) fn bounds(app: &App, viewer: &Viewer, caller: &Caller) -> Bounds {
+pub(super) fn bounds(app: &App, viewer: &Viewer) -> Bounds {
     let http = &app.http;
     let depth = http.max_json_depth;
-    if *viewer == Viewer::Anonymous && !caller.is_gateway {
-        return Bounds {
+    match viewer {
+        Viewer::Anonymous => Bounds {
             bytes: http.body_limit_anonymous.0,
             depth,
             values: http.max_json_values_anonymous,
             batch: 0,
-        };
-    }
-    let batch = if caller.is_gateway { http.max_batch_gateway } else { http.max_batch };
-    Bounds {
-        bytes: http.body_limit_signed_in.0,
-        depth,
-        values: http.max_json_values_signed_in,
-        batch: if batch > 1 { batch } else { 0 },
+        },
+        Viewer::User { .. } | Viewer::Service => Bounds {
+            bytes: http.body_limit_signed_in.0,
+            depth,
+            values: http.max_json_values_signed_in,
+            batch: if http.max_batch > 1 { http.max_batch } else { 0 },
+        },
     }
 }
 

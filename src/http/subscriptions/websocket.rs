@@ -246,7 +246,7 @@ impl Connection {
     }
 
     async fn hear(&mut self, text: &str) -> Flow {
-        let bounds = graphql::bounds(&self.app, &self.viewer, &self.caller);
+        let bounds = graphql::bounds(&self.app, &self.viewer);
         if text.len() > bounds.bytes {
             return Break(Some(TOO_LARGE));
         }

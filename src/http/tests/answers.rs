@@ -3,10 +3,7 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use super::*;
-use crate::{
-    auth::Gateway,
-    config::setting::{Networks, Origins, Setting as _},
-};
+use crate::config::setting::{Networks, Origins, Setting as _};
 
 const SCHEMA: &str = "/graphql?query=%7B__schema%7Btypes%7Bname%20description%7D%7D%7D";
 
@@ -214,45 +211,6 @@ async fn too_much_at_once_is_refused_before_it_is_read() {
 }
 
 #[tokio::test]
-async fn the_schema_is_told_to_gateways_only_where_introspection_is_off() {
-    let app = app_with(|config| config.graph.introspection = crate::config::setting::Switch::Off).await;
-    let disabled = (400, "INTROSPECTION_DISABLED".to_owned());
-    let asking = |query: &str| {
-        let request = post_of(json!({ "query": query }).to_string());
-        with(request, "accept", "application/graphql-response+json")
-    };
-    let questions = [
-        "{ __schema { types { name } } }",
-        "{ a: __type(name: \"User\") { name } }",
-        "{ _service { sdl } }",
-        "{ ...A } fragment A on Query { ... on Query { __schema { queryType { name } } } }",
-        "query A($no: Boolean = false) { __typename __schema @include(if: $no) { queryType { name } } }",
-    ];
-    for question in questions {
-        assert_eq!(refusal(&app, asking(question)).await, disabled, "{question}");
-        let as_admin = with(asking(question), "authorization", &bearer(&app));
-        assert_eq!(refusal(&app, as_admin).await, disabled, "{question}");
-        let mut by_gateway = asking(question);
-        by_gateway.extensions_mut().insert(Gateway);
-        let (status, _, body) = send(&app, by_gateway).await;
-        assert_eq!((status, body.get("errors")), (200, None), "{question}");
-    }
-    assert_eq!(send(&app, asking("{ __typename }")).await.0, 200);
-    assert_eq!(send(&app, get_of("/schema.graphql")).await.0, 403);
-    let mut by_gateway = get_of("/schema.graphql");
-    by_gateway.extensions_mut().insert(Gateway);
-    assert_eq!(send(&app, by_gateway).await.0, 200);
-    let production = App::new(
-        &Config::default(),
-        app.store.clone(),
-        app.access.clone(),
-        prometheus_client::registry::Registry::default(),
-        None,
-    );
-    assert_eq!(refusal(&production, asking(questions[0])).await, disabled, "the default of production");
-}
-
-#[tokio::test]
 async fn names_are_suggested_in_development_only() {
     let app = app().await;
     let production = App::new(
@@ -267,40 +225,6 @@ async fn names_are_suggested_in_development_only() {
         let message = body["errors"][0]["message"].as_str().expect("a text");
         assert_eq!(message.contains("Did you mean"), suggests, "{message}");
     }
-}
-
-#[tokio::test]
-async fn a_gateway_may_say_more_than_the_street() {
-    let app = app_with(|config| {
-        config.http.body_limit_anonymous.0 = 1_000;
-        config.http.rate_per_second = Some(1);
-        config.http.rate_burst = 1;
-        config.documents.mode = crate::config::setting::DocumentMode::RequireId;
-        config.graph.max_tokens = 100;
-        config.graph.max_tokens_gateway = 1_000;
-    })
-    .await;
-    let of =
-        |tokens: usize| json!({ "query": format!("{{ {} }}", "__typename ".repeat(tokens)) }).to_string();
-    let by_gateway = |body: String| {
-        let mut request = post_of(body);
-        request.extensions_mut().insert(Gateway);
-        request
-    };
-    assert_eq!(refusal(&app, post_of(QUERY)).await, (400, "PERSISTED_QUERY_ID_REQUIRED".into()));
-    let long = format!("{{ users(first: 1) {{ nodes {{ {} }} }} }}", "id ".repeat(500));
-    let long = json!({ "query": long }).to_string();
-    for _ in 0..3 {
-        let (status, _, body) = send(&app, by_gateway(format!("[{long},{long}]"))).await;
-        assert_eq!((status, &body[1]["data"]["users"]["nodes"]), (200, &json!([])), "{body}");
-    }
-    let (status, _, body) = send(&app, by_gateway(of(1_000))).await;
-    assert_eq!((status, &body["errors"][0]["extensions"]["code"]), (200, &json!("COST_LIMIT")));
-
-    // What a gateway has sent and is known from then on is no document of everybody.
-    let open = app_with(|config| config.graph.max_tokens = 100).await;
-    assert_eq!(send(&open, by_gateway(long.clone())).await.2["data"]["users"]["nodes"], json!([]));
-    assert_eq!(send(&open, post_of(long)).await.2["errors"][0]["extensions"]["code"], "COST_LIMIT");
 }
 
 #[tokio::test]
