@@ -12,8 +12,11 @@ import { neighbourSdl, USUAL } from "./compose.mjs";
  * @param {{id: string, stars: number, text?: string, authorId: string, formId?: string}[]} reviews newest first
  * @returns {Promise<{url: string, close: () => void}>}
  */
-export async function startNeighbour(reviews, port = 0) {
-  const schema = buildSubgraphSchema({ typeDefs: parse(neighbourSdl), resolvers: resolvers(reviews) });
+export const startNeighbour = (reviews, port = 0) => serve(parse(neighbourSdl), resolvers(reviews), port);
+
+/** Serves a subgraph on loopback. */
+export async function serve(typeDefs, resolvers, port = 0) {
+  const schema = buildSubgraphSchema({ typeDefs, resolvers });
   const server = createServer(async (request, response) => {
     const { query, variables, operationName } = await json(request);
     const answer = await graphql({ schema, source: query, variableValues: variables, operationName });
