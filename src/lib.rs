@@ -78,12 +78,11 @@ impl App {
         development: Option<Development>,
         graph: fn(Store, schema::Options, &mut Registry) -> Graph,
     ) -> Self {
-        let limits = config.graph.limits();
         let is_development = development.is_some();
         let accounts = development.map(|development| development.accounts).unwrap_or_default();
         let options = schema::Options {
             development: is_development,
-            limits,
+            limits: config.graph.limits(),
             access: Some(access.clone()),
             subgraph: config.graph.subgraph(),
             shared_batches: config.graph.shared_batches.0,

@@ -249,7 +249,6 @@ impl Client<'_> {
             cache_tags: false,
             cache_token: None,
             caller: self.caller.clone(),
-            request_id: String::new(),
         }
     }
 }
