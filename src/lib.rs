@@ -1,9 +1,6 @@
 //! The hall: process, configuration, HTTP, auth, telemetry. Knows axum; knows no table and no GraphQL type. A request
 //! passes `http` (limits, trace span, `auth` -> viewer) and leaves for `schema::Graph::execute`.
 
-// The future of a request goes through every room; to see that it is `Send` the compiler looks deeper than its default.
-#![recursion_limit = "256"]
-
 pub mod auth;
 pub mod config;
 pub mod documents;

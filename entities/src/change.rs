@@ -88,8 +88,8 @@ impl Deref for Changes {
     }
 }
 
-impl<const N: usize> From<[Change; N]> for Changes {
-    fn from(all: [Change; N]) -> Self {
+impl<T: Into<Arc<[Change]>>> From<T> for Changes {
+    fn from(all: T) -> Self {
         Self::new(all, None)
     }
 }

@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::future::BoxFuture;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -297,7 +298,12 @@ impl Redis {
         Ok(connection)
     }
 
-    async fn open(&self) -> Result<MultiplexedConnection, RedisError> {
+    /// Without its type: to see that a request's future is `Send`, the compiler would look through the whole client.
+    fn open(&self) -> BoxFuture<'_, Result<MultiplexedConnection, RedisError>> {
+        Box::pin(self.open_now())
+    }
+
+    async fn open_now(&self) -> Result<MultiplexedConnection, RedisError> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             // Each command has its own.

@@ -7,9 +7,6 @@
 //!
 //! The library async-graphql parses, validates, introspects and prints the schema. Queries are executed by `object`.
 
-// A load goes through the store room; to see that its future is `Send` the compiler looks deeper than its default.
-#![recursion_limit = "256"]
-
 use std::{
     net::IpAddr,
     sync::{
@@ -354,7 +351,8 @@ impl Graph {
         };
         let validator = engine(options.development).extension(OnlyValidate).finish();
         let introspector = engine(false).validation_mode(ValidationMode::Fast).finish();
-        let service = Service { subgraph: options.subgraph, sdl: sdl::federated(&introspector, composed).into() };
+        let service =
+            Service { subgraph: options.subgraph, sdl: sdl::federated(&introspector, composed).into() };
         let types =
             parse_schema(introspector.sdl()).expect("the schema prints SDL that its own parser reads");
         let input_types = InputTypes::of(&types);

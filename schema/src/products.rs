@@ -23,7 +23,12 @@ use crate::{
 
 /// The graph. The store is there for what every graph has; nothing of it is read.
 pub fn graph(store: Store, options: Options, registry: &mut Registry) -> Graph {
-    Graph::of(store, options, registry, Shape { query: &QUERY, types: marks::Products, composed: &[marks::CUSTOM] })
+    Graph::of(
+        store,
+        options,
+        registry,
+        Shape { query: &QUERY, types: marks::Products, composed: &[marks::CUSTOM] },
+    )
 }
 
 /// A text that is an `ID`.
@@ -135,12 +140,7 @@ fn deprecated(sku: &str, package: &str) -> Option<Arc<DeprecatedRow>> {
 
 /// The one who made everything; another subgraph knows more of them.
 fn creator() -> UserRow {
-    UserRow {
-        email: Id(EMAIL.to_owned()),
-        name: Some("Jane Smith".to_owned()),
-        total: Some(1337),
-        years: 10,
-    }
+    UserRow { email: Id(EMAIL.to_owned()), name: Some("Jane Smith".to_owned()), total: Some(1337), years: 10 }
 }
 
 // Loaders, which read memory.

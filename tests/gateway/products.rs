@@ -22,7 +22,6 @@ async fn main() {
     let store = Store::connect(&database, &mut registry).await.expect("SQLite opens a database in memory");
     let access = Access::new(store.clone(), AccessOptions::default());
     let development = Some(Development::default());
-    let app =
-        App::serving(&Config::default(), store, access, registry, development, schema::products::graph);
+    let app = App::serving(&Config::default(), store, access, registry, development, schema::products::graph);
     xp::serve(app, listener, std::future::pending()).await.expect("it serves until it is ended");
 }

@@ -39,7 +39,7 @@ fn what_is_acknowledged_survives_twenty_kills_and_nothing_is_stored_twice() {
         editor.ask(&format!(r#"mutation {{ publishForm(input: {{id: "{form}", baseRevision: 1}}) {{ form {{ id }} }} }}"#)).await;
         form
     });
-    let token = process::mint(&url, "collector@example.com");
+    let token = process::mint(&url, "collector@example.com", &[]);
     let acknowledged = Acknowledged::default();
     for _ in 0..KILLS {
         let mut server = Server::start(&url, &[]);

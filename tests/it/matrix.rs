@@ -595,7 +595,7 @@ fn gaps(shape: &Shape) -> BTreeSet<String> {
 #[tokio::test]
 async fn what_is_hidden_is_not_marked_as_refused() {
     let app = TestApp::sqlite().await;
-    let objects = world(&app).await;
+    let objects = objects(&app).await;
     let marked = crate::federation::marked(app.graph.sdl());
     for (type_name, rules) in RULES {
         let hidden =

@@ -21,8 +21,13 @@ const OTHER_PASSWORD: &str = "another good password of theirs";
 
 /// What is searched for.
 const EMAIL: &str = "planted.name@example.com";
-const PLANTED: [&str; 5] =
-    ["planted-Passw0rd-1", "planted-Passw0rd-2", "planted-Guess-3", "planted-Passw0rd-4", "planted-Database-5"];
+const PLANTED: [&str; 5] = [
+    "planted-Passw0rd-1",
+    "planted-Passw0rd-2",
+    "planted-Guess-3",
+    "planted-Passw0rd-4",
+    "planted-Database-5",
+];
 
 /// Everybody comes from elsewhere, or would be throttled.
 const BEHIND_A_PROXY: (&str, &str) = ("XP_HTTP_TRUSTED_PROXIES", "127.0.0.0/8");

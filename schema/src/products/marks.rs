@@ -66,7 +66,8 @@ fn mark(ty: &mut MetaType) {
         }
         "Inventory" => *interface_object = true,
         "Query" => field("deprecatedProduct", |field| {
-            field.deprecation = Deprecation::Deprecated { reason: Some("Use product query instead".to_owned()) };
+            field.deprecation =
+                Deprecation::Deprecated { reason: Some("Use product query instead".to_owned()) };
         }),
         _ => {}
     }

@@ -104,7 +104,10 @@ async fn a_flood_of_sign_ins_is_refused_with_the_time_to_come_back() {
             checked += 1;
         } else {
             assert_eq!(body["errors"][0]["extensions"]["code"], "OVERLOADED", "{body}");
-            assert!(["1", "2"].map(|seconds| headers["retry-after"] == seconds).contains(&true), "{headers:?}");
+            assert!(
+                ["1", "2"].map(|seconds| headers["retry-after"] == seconds).contains(&true),
+                "{headers:?}"
+            );
             refused += 1;
         }
     }
