@@ -40,14 +40,14 @@ fn walk(index: usize) -> (f64, f64) {
     let (block, step) = (index / 120, (index % 120) as f64 / 1e5);
     let corner = (block / 2) as f64 * 0.0012;
     let (along, across) =
-        if block % 2 == 0 { (corner + step, corner) } else { (corner + 0.0012, corner + step) };
+        if block.is_multiple_of(2) { (corner + step, corner) } else { (corner + 0.0012, corner + step) };
     (20.0 + along / 10.0 + noise, 105.0 + across / 10.0 + noise)
 }
 
 /// To and fro, each time a little farther: each split leaves all but one point on one side.
 fn zigzag(index: usize) -> (f64, f64) {
     let size = 10.0 + index as f64 / 2_000.0;
-    (if index % 2 == 0 { size } else { -size }, 0.0)
+    (if index.is_multiple_of(2) { size } else { -size }, 0.0)
 }
 
 fn thin(criterion: &mut Criterion) {

@@ -110,12 +110,12 @@ impl Parse<'_> {
                 let min = (*items.start()).max(usize::from(field.required == Required::Yes));
                 let Some(entries) = self.list(value, min, *items.end()) else { return Ok(()) };
                 for (index, entry) in entries.iter_mut().enumerate() {
-                    self.below(&index.to_string(), |parse| match entry.as_object_mut() {
-                        Some(object) => parse.fields(fields, object),
-                        None => {
+                    self.below(&index.to_string(), |parse| {
+                        let Some(object) = entry.as_object_mut() else {
                             parse.refuse("type", "An entry is an object: one answer for each key.");
-                            Ok(())
-                        }
+                            return Ok(());
+                        };
+                        parse.fields(fields, object)
                     })?;
                 }
             }
