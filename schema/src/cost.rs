@@ -253,7 +253,6 @@ struct Page<'d> {
     fields: &'d [String],
 }
 
-/// As many as there are representations.
 const ENTITIES: ListSize = ListSize { assumed: ASSUMED_ROWS, arguments: Vec::new(), fields: Vec::new() };
 const ONE: Size = Size::Fixed(1);
 const NO_PAGE: Page<'static> = Page { size: ONE, fields: &[] };
@@ -287,6 +286,8 @@ impl Measure<'_> {
     fn add_field(&self, cost: &mut Cost, ty: &str, field: &Field, page: &Page<'_>) {
         let name = field.name.node.as_str();
         let (ty, times, page) = match self.types.field(ty, name) {
+            // As many as there are representations; the library's own declaration says no size.
+            _ if name == "_entities" => ("_Entity", size(field, &ENTITIES), NO_PAGE),
             Some(shape) if !shape.is_composite => return,
             Some(shape) if page.fields.iter().any(|field| field == name) => {
                 (&*shape.ty, page.size.clone(), NO_PAGE)
@@ -300,7 +301,6 @@ impl Measure<'_> {
                 }
             }
             Some(shape) => (&*shape.ty, ONE, NO_PAGE),
-            None if name == "_entities" => ("_Entity", size(field, &ENTITIES), NO_PAGE),
             // The gate bounds introspection; what else has no shape is a name.
             None => return,
         };

@@ -10,7 +10,7 @@ use async_graphql::{SDLExportOptions, indexmap::IndexMap, registry::MetaDirectiv
 
 use crate::Engine;
 
-/// The newest version that Apollo's, The Guild's and WunderGraph's composers all know.
+/// The newest version that the composers of Apollo, The Guild and `WunderGraph` all know.
 const VERSION: &str = "https://specs.apollo.dev/federation/v2.9";
 
 /// Directives of the federation, by name. <https://specs.apollo.dev/federation/v2.9>

@@ -8,6 +8,7 @@ use std::{borrow::Cow, collections::BTreeSet, fmt, str::FromStr};
 use crate::cost;
 use async_graphql::{
     ContextDirective, CustomDirective, CustomDirectiveFactory, ServerResult,
+    indexmap::IndexMap,
     parser::types::Directive,
     registry::{MetaField, MetaInputValue, MetaType, MetaTypeName, Registry},
 };
@@ -88,7 +89,7 @@ impl Subgraph {
             }
         }
         let is_empty = |root: &mut String| {
-            registry.types.get(root).and_then(MetaType::fields).is_none_or(|fields| fields.is_empty())
+            registry.types.get(root).and_then(MetaType::fields).is_none_or(IndexMap::is_empty)
         };
         registry.mutation_type.take_if(is_empty);
         registry.subscription_type.take_if(is_empty);

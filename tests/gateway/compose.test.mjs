@@ -80,7 +80,7 @@ for (const [form, file] of Object.entries(GOLDEN)) {
 /** What clients see of a supergraph: without what is only for gateways. */
 function apiOf(supergraph) {
   const document = parse(supergraph);
-  const isOurs = ({ name }) => !name || !/^(join|link|federation)__/.test(name.value);
+  const isOurs = ({ kind, name }) => kind !== "DirectiveDefinition" && !/^(join|link|federation)__/.test(name?.value);
   const definitions = document.definitions.filter(isOurs);
   return printSchema(lexicographicSortSchema(buildASTSchema({ ...document, definitions }, { assumeValidSDL: true })));
 }
