@@ -6,6 +6,7 @@
 use std::{
     collections::BTreeMap,
     env,
+    fmt::Write as _,
     io::Write as _,
     net::TcpListener,
     process::{Child, Command, Stdio},
@@ -234,7 +235,8 @@ async fn workloads(store: &Store) {
         for (mut times, statements) in times {
             let (p50, p99) = (quantile(&mut times, 0.5), quantile(&mut times, 0.99));
             let each = statements as f64 / times.len() as f64;
-            line += &format!("{:20}", format!("{p50:.0} / {p99:.0}, {each:.1}"));
+            let cell = format!("{p50:.0} / {p99:.0}, {each:.1}");
+            write!(line, "{cell:20}").expect("texts take everything");
         }
         say(&line);
     }

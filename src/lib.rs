@@ -135,7 +135,7 @@ impl Readiness {
         self.warming.store(false, Ordering::Release);
         match warmed {
             Ok(Ok(rows)) => {
-                tracing::info!(rows, ms = started.elapsed().as_millis() as u64, "the cache is warm")
+                tracing::info!(rows, ms = started.elapsed().as_millis() as u64, "the cache is warm");
             }
             Ok(Err(error)) => tracing::warn!(%error, "the cache stays cold"),
             Err(_) => tracing::warn!("the cache is not warm in time"),

@@ -251,7 +251,7 @@ impl Context {
     ) -> Self {
         let (viewer, scope) = Watched::viewer(viewer);
         let (now, true_until) = (entities::clock::now(), Arc::new(AtomicI64::new(i64::MAX)));
-        Self { viewer, scope, caller, access, now, true_until, batcher, service }
+        Self { viewer, scope, caller, now, true_until, batcher, access, service }
     }
 
     /// When the request began: one moment for the whole answer, which is true for that moment only.

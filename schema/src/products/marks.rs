@@ -49,7 +49,7 @@ fn mark(ty: &mut MetaType) {
     match name.as_str() {
         "Product" => {
             let [_, custom, _] = CUSTOM;
-            let args = Default::default();
+            let args = indexmap::IndexMap::default();
             directive_invocations.push(MetaDirectiveInvocation { name: custom.to_owned(), args });
             field("createdBy", |field| field.provides = Some("totalProductsCreated".to_owned()));
             field("notes", |field| field.tags.push("internal".to_owned()));

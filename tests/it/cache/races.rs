@@ -206,16 +206,14 @@ async fn the_race_catches_a_cache_that_only_deletes_keys() {
         let found = session::by_ids(any(&stores), &missing).await.expect("the read succeeds");
         let mut versions = Vec::new();
         for (key, held) in keys.iter().zip(held) {
-            let version = match held {
-                Some(version) => version,
-                None => {
-                    let version = found[key].name.clone().expect("the name is a version");
-                    let (mut connection, name) = (connection.clone(), key.to_string());
-                    let set =
-                        redis::cmd("SET").arg(name).arg(&version).query_async::<()>(&mut connection).await;
-                    set.expect("Redis is there");
-                    version
-                }
+            let version = if let Some(version) = held {
+                version
+            } else {
+                let version = found[key].name.clone().expect("the name is a version");
+                let (mut connection, name) = (connection.clone(), key.to_string());
+                let set = redis::cmd("SET").arg(name).arg(&version).query_async::<()>(&mut connection).await;
+                set.expect("Redis is there");
+                version
             };
             versions.push(version.parse().expect("the name is a version"));
         }

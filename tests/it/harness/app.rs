@@ -76,12 +76,12 @@ impl TestApp {
         Self::with(self.store.clone(), &self.url, POLL, Options { limits, ..Options::default() })
     }
 
-    fn with(store: Store, url: &str, poll: Duration, options: Options) -> Self {
+    fn with(store: Store, url: &str, poll: Duration, mut options: Options) -> Self {
         let cost = password::Cost { memory_kib: 64, passes: 1 };
         let access =
             AccessOptions { secret: Secret::new("of the tests"), cost, poll, ..AccessOptions::default() };
         let access = Some(Access::new(store.clone(), access));
-        let options = Options { development: true, access, ..options };
+        (options.development, options.access) = (true, access);
         let graph = Graph::new(store.clone(), options, &mut Registry::default());
         Self { graph, store, url: url.to_owned() }
     }
