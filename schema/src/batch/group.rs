@@ -53,6 +53,8 @@ impl Groups {
             let (reply, answer) = oneshot::channel();
             let (recorder, span) = (Arc::clone(recorder), Span::current());
             lock(&line).waiting.push_back(Waiting { keys, recorder, span, reply });
+            // Who waits does not hold the queue, or it would never be let go.
+            drop(line);
             // The queue drops a reply only when its task is torn down with the runtime.
             return answer.await.unwrap_or_else(|_| Err(FieldError::internal()));
         };
