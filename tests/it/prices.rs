@@ -110,20 +110,20 @@ impl Prices {
             .arguments
             .iter()
             .filter_map(|declared| {
-                Some(self.input(&declared.node, op.value(field, &declared.node.name.node)?))
+                Some(self.input(&declared.node, &op.value(field, &declared.node.name.node)?))
             })
             .sum();
         times * (weight + self.selection(op, of, &field.selection_set.node, &sized)) + inputs
     }
 
     /// The price of an argument or of a field of an input: an object costs 1, unless it says otherwise.
-    fn input(&self, declared: &InputValueDefinition, value: Value) -> u64 {
+    fn input(&self, declared: &InputValueDefinition, value: &Value) -> u64 {
         let fields = self.inputs.get(named(&declared.ty.node));
         let weight = argument(&declared.directives, "cost", "weight").and_then(|weight| weight.as_u64());
         let own = weight.unwrap_or(u64::from(fields.is_some()));
         let within = fields.into_iter().flatten().filter_map(|field| {
             let value = value.get(field.name.node.as_str())?;
-            Some(self.input(field, value.clone()))
+            Some(self.input(field, value))
         });
         own + within.sum::<u64>()
     }
