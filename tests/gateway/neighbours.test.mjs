@@ -11,6 +11,10 @@ import { names, startGateway } from "./gateways.mjs";
 import { serve } from "./neighbour.mjs";
 import { askAs, endpoint, schemaFile, tokens } from "./xp.mjs";
 
+// Hive's engine in JavaScript fails at `@interfaceObject`, and Grafbase wants the interface to have a key, which would keep
+// other neighbours from implementing it.
+const able = ["apollo", "hive-router-runtime"];
+
 const token = await tokens();
 const running = [];
 let scratch;
@@ -40,7 +44,7 @@ after(async () => {
   if (scratch) await rm(scratch, { recursive: true });
 });
 
-for (const name of names) {
+for (const name of names.filter((name) => able.includes(name))) {
   describe(`neighbours behind ${name}`, () => {
     let gateway;
 
