@@ -148,8 +148,8 @@ struct Inner {
     source: Source,
     /// Shared by all commands; none while there is no connection.
     connection: RwLock<Option<MultiplexedConnection>>,
-    /// One task connects at a time.
-    connecting: tokio::sync::Mutex<()>,
+    /// One task connects at a time; when that last failed.
+    connecting: tokio::sync::Mutex<Option<Instant>>,
     /// Runs on each new connection before anything else.
     greeting: RwLock<Option<Arc<Cmd>>>,
     /// When a refusal was last logged.
@@ -185,6 +185,21 @@ impl Redis {
     ) -> Result<T, Unavailable> {
         let run = async |mut connection: MultiplexedConnection| connection.req_packed_command(command).await;
         let value = self.run(operation, timeout, run).await?;
+        redis::from_redis_value(value).map_err(|error| self.odd(operation, &error))
+    }
+
+    /// The same, also while the breaker is open: for what others must be told, if there is any way to.
+    ///
+    /// # Errors
+    /// `Unavailable` when there is no answer within `timeout`.
+    pub(crate) async fn insist<T: FromRedisValue>(
+        &self,
+        operation: &'static str,
+        timeout: Duration,
+        command: &Cmd,
+    ) -> Result<T, Unavailable> {
+        let run = async |mut connection: MultiplexedConnection| connection.req_packed_command(command).await;
+        let value = self.attempt(operation, timeout, run).await?;
         redis::from_redis_value(value).map_err(|error| self.odd(operation, &error))
     }
 
@@ -244,12 +259,20 @@ impl Redis {
         timeout: Duration,
         run: impl AsyncFnOnce(MultiplexedConnection) -> Result<T, RedisError>,
     ) -> Result<T, Unavailable> {
-        let inner = &*self.inner;
         if !self.breaker(|breaker| breaker.admit(Instant::now())) {
-            inner.metrics.count(operation, "rejected");
+            self.inner.metrics.count(operation, "rejected");
             return Err(Unavailable);
         }
-        let start = Instant::now();
+        self.attempt(operation, timeout, run).await
+    }
+
+    async fn attempt<T>(
+        &self,
+        operation: &'static str,
+        timeout: Duration,
+        run: impl AsyncFnOnce(MultiplexedConnection) -> Result<T, RedisError>,
+    ) -> Result<T, Unavailable> {
+        let (inner, start) = (&*self.inner, Instant::now());
         let known = inner.connection.read().expect("no panic happens under this lock").clone();
         // The time to connect comes on top: it is spent once, and is bounded by itself.
         let connection = match known {
@@ -276,11 +299,16 @@ impl Redis {
     }
 
     async fn connect(&self) -> Result<MultiplexedConnection, RedisError> {
-        let _turn = self.inner.connecting.lock().await;
+        let began = Instant::now();
+        let mut failed_at = self.inner.connecting.lock().await;
         if let Some(connection) = &*self.inner.connection.read().expect("no panic happens under this lock") {
             return Ok(connection.clone());
         }
-        let connection = self.open().await?;
+        // Who has waited for an attempt that failed has failed with it: they do not try one after the other.
+        if failed_at.is_some_and(|at| at >= began) {
+            return Err(RedisError::from((ErrorKind::Io, "no connection in time")));
+        }
+        let connection = self.open().await.inspect_err(|_| *failed_at = Some(Instant::now()))?;
         *self.inner.connection.write().expect("no panic happens under this lock") = Some(connection.clone());
         Ok(connection)
     }

@@ -202,7 +202,8 @@ impl<'a, C: Cached> Reading<'a, C> {
     }
 
     fn report(&self, tally: &Tally, tier: Tier, keys: &[C::Key]) {
-        let tags = || keys.first().map(|key| self.read.tags(*key, None)).unwrap_or_default();
+        let Some(first) = keys.first() else { return };
+        let tags = || self.read.tags(*first, None);
         tally.report(&self.cache.metrics, self.store.recorder(), (tier, self.read.name()), tags);
     }
 

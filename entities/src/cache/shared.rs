@@ -194,7 +194,7 @@ impl Shared {
     async fn bump_part(&self, slots: &[Slot]) -> Result<Position, Unavailable> {
         let mut command = redis::cmd("EVAL");
         command.arg(BUMP).arg(2).arg(&self.table_key).arg(&self.log_key).arg(random_epoch()).arg(slots);
-        let (epoch, sequence): (u64, u64) = self.redis.command("bump", WRITE_TIMEOUT, &command).await?;
+        let (epoch, sequence): (u64, u64) = self.redis.insist("bump", WRITE_TIMEOUT, &command).await?;
         Ok(Position { epoch, sequence })
     }
 

@@ -205,18 +205,19 @@ async fn with_the_token_a_node_that_hears_late_answers_right_and_without_it_with
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_crowd_after_a_flush_loads_each_row_once_on_each_node() {
     let [_, app] = TestApp::both_own().await;
-    let redis = RedisServer::start().await;
+    // Without Redis: with it, this holds while a node follows the log, which nobody can promise of a busy machine.
     let mut stores = Vec::new();
     for _ in 0..3 {
-        stores.push(Node::with(&app, &redis).await.store);
+        stores.push(Node::alone(&app).await.store);
     }
-    settle(&stores).await;
     let data = app.as_admin().ask("{ forms(first: 50) { nodes { id } } }").await;
     let nodes = data["forms"]["nodes"].as_array().expect("nodes").clone();
     let ids: Vec<FormId> =
         nodes.iter().map(|node| FormId::parse(&text(&node["id"])).expect("an id")).collect();
-    redis.cli(&["flushall"]);
-    settle(&stores).await;
+    for store in &stores {
+        form::by_ids(store, &ids).await.expect("they are there");
+        store.cache().purge().await.expect("it is this process");
+    }
     // Loads take long enough for everybody to come while they are under way.
     app.sql("alter table forms rename to all_forms").await;
     app.sql("create view forms as select * from all_forms where (select pg_sleep(0.05)::text) is not null")
