@@ -73,6 +73,7 @@ impl App {
             development: is_development,
             limits,
             access: Some(access.clone()),
+            subgraph: config.graph.subgraph(),
             ..schema::Options::default()
         };
         let metrics = Metrics::register(&mut registry);

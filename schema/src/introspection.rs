@@ -37,7 +37,7 @@ pub(crate) async fn value(engine: &Engine, question: &Question<'_, '_>, ctx: &Co
     let Question { document, operation_name, planner, selected } = question;
     let variables = serde_json::to_string(planner.variables).unwrap_or_default();
     // Of this schema: another version of the program may share the cache.
-    let schema = blake3::hash(ctx.sdl.as_bytes());
+    let schema = blake3::hash(ctx.service.sdl.as_bytes());
     let asked = format!("{:?} {operation_name:?} {} {variables}", document.hash(), selected.key());
     let name = format!("introspection {schema} {}", blake3::hash(asked.as_bytes()));
     let (engine, parsed) = (engine.clone(), parsed(document, selected));

@@ -20,7 +20,7 @@ use std::{
 };
 
 use async_graphql::{
-    SDLExportOptions, Schema, ValidationMode,
+    Schema, ValidationMode,
     parser::{
         parse_schema,
         types::{OperationDefinition, SelectionSet},
@@ -53,8 +53,10 @@ pub mod node;
 pub mod object;
 pub mod query;
 pub mod scalar;
+mod sdl;
 mod select;
 pub mod session;
+pub mod subgraph;
 pub mod submission;
 mod subscription;
 mod throttle;
@@ -72,6 +74,7 @@ pub use async_graphql::Variables;
 pub use cache_control::{Audience, CachePolicy};
 pub use document::Document;
 pub use gate::Limits;
+pub use subgraph::{Domain, Subgraph};
 pub use subscription::Events;
 pub use viewer::Viewer;
 
@@ -188,11 +191,19 @@ pub struct Options {
     pub access: Option<Access>,
     /// Shared batches of one loader that may be under way at once; 0 keeps every request to itself.
     pub shared_batches: usize,
+    /// What of the graph is served.
+    pub subgraph: Subgraph,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { development: false, limits: Limits::default(), access: None, shared_batches: 2 }
+        Self {
+            development: false,
+            limits: Limits::default(),
+            access: None,
+            shared_batches: 2,
+            subgraph: Subgraph::WHOLE,
+        }
     }
 }
 
@@ -211,6 +222,13 @@ pub struct Context {
     /// Its loads.
     pub batcher: Batcher,
     pub(crate) access: Access,
+    pub(crate) service: Service,
+}
+
+/// What gateways are told of the graph.
+#[derive(Clone)]
+pub(crate) struct Service {
+    pub(crate) subgraph: Subgraph,
     pub(crate) sdl: Arc<str>,
 }
 
@@ -220,11 +238,11 @@ impl Context {
         caller: Caller,
         access: Access,
         batcher: Batcher,
-        sdl: Arc<str>,
+        service: Service,
     ) -> Self {
         let (viewer, scope) = Watched::viewer(viewer);
         let (now, true_until) = (entities::clock::now(), Arc::new(AtomicI64::new(i64::MAX)));
-        Self { viewer, scope, caller, access, now, true_until, batcher, sdl }
+        Self { viewer, scope, caller, access, now, true_until, batcher, service }
     }
 
     /// When the request began: one moment for the whole answer, which is true for that moment only.
@@ -261,19 +279,6 @@ impl Context {
         self.viewer.user_id().ok_or(FieldError::unauthenticated())
     }
 
-    /// The account that asks, which may fill in forms and record positions.
-    ///
-    /// # Errors
-    /// `UNAUTHENTICATED` where nobody is signed in, `FORBIDDEN` for accounts that only read.
-    pub(crate) fn collector(&self) -> Result<UserId, FieldError> {
-        let user = self.user()?;
-        if self.viewer.collects() {
-            Ok(user)
-        } else {
-            Err(FieldError::new(Code::Forbidden, "Accounts of the role VIEWER only read"))
-        }
-    }
-
     /// The store, reporting its statements to this request.
     pub(crate) fn store(&self) -> &Store {
         self.batcher.store()
@@ -292,7 +297,7 @@ struct Inner {
     store: Store,
     access: Access,
     options: Options,
-    sdl: Arc<str>,
+    service: Service,
     validator: Engine,
     introspector: Engine,
     input_types: InputTypes,
@@ -308,27 +313,26 @@ impl Graph {
             let builder = Schema::build(Row::new(), Mutation, Subscription)
                 .enable_federation()
                 .enable_subscription_in_federation()
+                .directive(options.subgraph)
                 // The gate counts depth itself, through fragments too; the library must not refuse what it let through.
                 .limit_recursive_depth(64);
             if suggestions { builder } else { builder.disable_suggestions() }
         };
         let validator = engine(options.development).extension(OnlyValidate).finish();
         let introspector = engine(false).validation_mode(ValidationMode::Fast).finish();
-        let sdl = introspector
-            .sdl_with_options(SDLExportOptions::new().federation().include_specified_by().use_space_ident());
+        let service = Service { subgraph: options.subgraph, sdl: sdl::federated(&introspector).into() };
         let types =
             parse_schema(introspector.sdl()).expect("the schema prints SDL that its own parser reads");
         let input_types = InputTypes::of(&types);
         let documents = Documents::new(options.limits, OutputTypes::of(&types), registry);
         let (groups, metrics) = (Groups::new(options.shared_batches), Metrics::register(registry));
-        let sdl = Arc::from(sdl);
         let own = || Access::new(store.clone(), AccessOptions::default());
         let access = options.access.clone().unwrap_or_else(own);
         let inner = Inner {
             store,
             access,
             options,
-            sdl,
+            service,
             validator,
             introspector,
             input_types,
@@ -341,7 +345,7 @@ impl Graph {
 
     /// The federated SDL, byte-equal to `_service.sdl`.
     pub fn sdl(&self) -> &str {
-        &self.inner.sdl
+        &self.inner.service.sdl
     }
 
     /// What lets callers in. Before `Access::open` was called on it no token is good.
@@ -486,7 +490,7 @@ impl Inner {
     /// A new request's context.
     fn context(&self, store: &Store, viewer: Viewer, caller: Caller, recorder: Arc<Recorder>) -> Context {
         let batcher = self.batcher(store, recorder);
-        Context::new(viewer, caller, self.access.clone(), batcher, Arc::clone(&self.sdl))
+        Context::new(viewer, caller, self.access.clone(), batcher, self.service.clone())
     }
 
     /// A new request's loads.
