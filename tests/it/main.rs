@@ -9,6 +9,7 @@ mod cache;
 mod catalogue;
 mod commands;
 mod corpus;
+mod deadlines;
 mod documents;
 mod durability;
 mod forms;
