@@ -145,7 +145,7 @@ async fn run(graph: &Graph, query: &str, variables: Value, address: IpAddr) -> (
     let request = Request {
         query: query.to_owned(),
         variables: serde_json::from_value(variables).expect("an object"),
-        caller: Caller { address: Some(address), user_agent: None },
+        caller: Caller { address: Some(address), ..Caller::default() },
         ..Request::default()
     };
     let started = Instant::now();

@@ -19,6 +19,8 @@ use setting::{
 
 /// Requests of one array at most, whatever is configured.
 const LONGEST_BATCH: usize = 10;
+/// What hyper reads at a time.
+const LEAST_HEADER_BYTES: usize = 8 << 10;
 
 /// One key of the configuration: its name, how else it can be set, what it means.
 #[derive(Debug)]
@@ -121,8 +123,18 @@ sections! {
         body_limit_anonymous: Bytes = "256KiB";
         /// Largest request body of a signed-in caller.
         body_limit_signed_in: Bytes = "2MiB";
-        /// How long the headers of a request may take; idle HTTP/1.1 connections are closed after the same time.
+        /// How long the head of a request may take, from its first byte; the first one of a connection from its beginning.
         header_timeout: Duration = "5s";
+        /// Headers of a request at most.
+        max_headers: usize = "64";
+        /// Bytes of a request's head at most; 8 KiB at least.
+        max_header_bytes: Bytes = "16KiB";
+        /// How long a connection without a request is kept.
+        idle_timeout: Duration = "1m";
+        /// How long a client may take none of its answer.
+        write_timeout: Duration = "10s";
+        /// Requests of one HTTP/2 connection at a time.
+        max_streams: u32 = "100";
         /// How long the body of a request may take.
         body_timeout: Duration = "10s";
         /// JSON values nested in each other at most, in the body of a request.
@@ -131,7 +143,7 @@ sections! {
         max_json_values_anonymous: usize = "20000";
         /// JSON values in the body of a signed-in caller's request at most.
         max_json_values_signed_in: usize = "100000";
-        /// Requests that a signed-in caller may send in one array; 1: no arrays. At most 10. Nobody else may send any.
+        /// Requests that a signed-in caller may send in one array; 1: no arrays. At most 10. Anonymous callers may send none.
         max_batch: usize = "1";
         /// GraphQL requests that are worked on at once; further ones are refused (503) before they are read.
         max_concurrent_requests: usize = "512";
@@ -139,6 +151,11 @@ sections! {
         rate_per_second: Option<u32> = "";
         /// GraphQL requests that may come at once before `rate_per_second` bounds them.
         rate_burst: u32 = "100";
+        /// Memory that the bodies of all requests may take while they are received and worked on, a JSON value counting 64
+        /// bytes; further ones are refused (503).
+        max_body_memory: Bytes = "64MiB";
+        /// Bytes of an answer from which it is compressed.
+        compress_from: Bytes = "1KiB";
         /// Web origins whose pages may ask, comma-separated; none: only pages of this server.
         cors_origins: Origins = "";
         /// How long one GraphQL request may run; PostgreSQL works no longer on any of its statements.
@@ -250,6 +267,12 @@ sections! {
         max_selections: usize = "10000";
         /// Fields within each other at most.
         max_depth: usize = "12";
+        /// Bytes of white space in one document at most, those of comments, texts and numbers counted four times.
+        max_filler: usize = "262144";
+        /// The same as `max_depth` below `__schema` and `__type`.
+        max_introspection_depth: usize = "20";
+        /// Lists of fields and types within each other at most, below `__schema` and `__type`.
+        max_introspection_lists: usize = "2";
         /// Objects that one operation may load at most, by the sizes of its pages; a page without `first` and `last`
         /// counts 20.
         max_cost: u32 = "5000";
@@ -315,8 +338,10 @@ impl GraphConfig {
             fragments: self.max_fragments,
             selections: self.max_selections,
             depth: self.max_depth,
+            filler: self.max_filler,
+            introspection_depth: self.max_introspection_depth,
+            introspection_lists: self.max_introspection_lists,
             cost: u64::from(self.max_cost),
-            ..Limits::public()
         }
     }
 }
@@ -381,24 +406,7 @@ impl Config {
                 fix: "give 19MiB and 2 or more, or leave them out".into(),
             });
         }
-        if self.http.body_limit_signed_in < self.http.body_limit_anonymous {
-            found.push(Problem {
-                what: "http.body_limit_signed_in is smaller than http.body_limit_anonymous".into(),
-                place: "the two values together".into(),
-                why: "a signed-in caller may always send at least as much as an anonymous one".into(),
-                fix: "raise http.body_limit_signed_in or lower http.body_limit_anonymous".into(),
-            });
-        }
-        if self.http.max_batch > LONGEST_BATCH {
-            found.push(Problem {
-                what: format!("http.max_batch = {}", self.http.max_batch),
-                place: "XP_HTTP_MAX_BATCH or xp.toml".into(),
-                why: format!(
-                    "an array of requests is one request to every limit, so it has {LONGEST_BATCH} at most"
-                ),
-                fix: "lower it; the requests of one HTTP/2 connection run side by side anyway".into(),
-            });
-        }
+        self.http.contradictions(&mut found);
         if let Some(endpoint) = &self.telemetry.otlp_endpoint
             && !endpoint.starts_with("http://")
         {
@@ -410,6 +418,37 @@ impl Config {
             });
         }
         found
+    }
+}
+
+impl HttpConfig {
+    fn contradictions(&self, found: &mut Vec<Problem>) {
+        if self.body_limit_signed_in < self.body_limit_anonymous {
+            found.push(Problem {
+                what: "http.body_limit_signed_in is smaller than http.body_limit_anonymous".into(),
+                place: "the two values together".into(),
+                why: "a signed-in caller may always send at least as much as an anonymous one".into(),
+                fix: "raise http.body_limit_signed_in or lower http.body_limit_anonymous".into(),
+            });
+        }
+        if self.max_batch > LONGEST_BATCH {
+            found.push(Problem {
+                what: format!("http.max_batch = {}", self.max_batch),
+                place: "XP_HTTP_MAX_BATCH or xp.toml".into(),
+                why: format!(
+                    "an array of requests is one request to every limit, so it has {LONGEST_BATCH} at most"
+                ),
+                fix: "lower it; the requests of one HTTP/2 connection run side by side anyway".into(),
+            });
+        }
+        if self.max_header_bytes.0 < LEAST_HEADER_BYTES {
+            found.push(Problem {
+                what: format!("http.max_header_bytes = {}", self.max_header_bytes.0),
+                place: "XP_HTTP_MAX_HEADER_BYTES or xp.toml".into(),
+                why: "heads of requests are read in pieces of 8 KiB".into(),
+                fix: "give 8KiB or more".into(),
+            });
+        }
     }
 }
 

@@ -23,7 +23,7 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
-use schema::{Document, Graph, Reply, Viewer};
+use schema::{Caller, Document, Graph, Reply, Viewer};
 
 use crate::{
     config::{DocumentsConfig, setting::DocumentMode},
@@ -76,7 +76,7 @@ const VERSION: Refusal =
     Refusal::new(StatusCode::BAD_REQUEST, "BAD_USER_INPUT", "Unsupported persisted query version");
 
 /// What a request says about its document.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Asked<'w> {
     /// The text, if it was sent.
     pub(crate) text: Option<&'w str>,
@@ -90,6 +90,8 @@ pub(crate) struct Asked<'w> {
     pub(crate) operation_name: Option<&'w str>,
     /// What the client calls itself.
     pub(crate) client: &'w str,
+    /// Who sends it.
+    pub(crate) caller: &'w Caller,
 }
 
 /// Why there is no document to run.
@@ -168,7 +170,7 @@ impl Documents {
         viewer: &Viewer,
         asked: Asked<'_>,
     ) -> Result<Arc<Document>, Stop> {
-        let mode = self.mode(viewer, asked.client);
+        let mode = self.mode(viewer, asked);
         let found = match (asked.id, asked.text) {
             (None, None) => Err(NO_QUERY.into()),
             (None, Some(text)) => self.by_text(graph, mode, text, asked).await,
@@ -183,13 +185,11 @@ impl Documents {
     }
 
     /// Gateways write their own operations: whoever is authenticated as one is exempt.
-    fn mode(&self, viewer: &Viewer, client: &str) -> DocumentMode {
-        match viewer {
-            Viewer::Service => DocumentMode::Apq,
-            Viewer::Anonymous | Viewer::User { .. } => {
-                self.config.clients.of(client).unwrap_or(self.config.mode)
-            }
+    fn mode(&self, viewer: &Viewer, asked: Asked<'_>) -> DocumentMode {
+        if *viewer == Viewer::Service {
+            return DocumentMode::Apq;
         }
+        self.config.clients.of(asked.client).unwrap_or(self.config.mode)
     }
 
     async fn by_text(
@@ -215,7 +215,7 @@ impl Documents {
                 self.tell(hash, asked);
             }
         }
-        prepare(graph, text).await
+        prepare(graph, text, asked.caller).await
     }
 
     async fn by_id(
@@ -248,13 +248,13 @@ impl Documents {
         }
         match (sha256_of(&id).filter(|_| may_register), text) {
             (Some(hash), Some(text)) => {
-                let document = prepare(graph, text).await?;
+                let document = prepare(graph, text, asked.caller).await?;
                 if self.apq.keep(hash, text, &document).await {
                     self.count("apq_registered");
                 }
                 Ok(document)
             }
-            (Some(hash), None) => match self.apq.get(graph, &hash).await {
+            (Some(hash), None) => match self.apq.get(graph, &hash, asked.caller).await {
                 Some(document) => {
                     self.count("apq_hit");
                     Ok(document)
@@ -357,8 +357,8 @@ impl Documents {
     }
 }
 
-async fn prepare(graph: &Graph, text: &str) -> Result<Arc<Document>, Stop> {
-    graph.prepare(text).await.map_err(|reply| Stop::Invalid(Box::new(reply)))
+async fn prepare(graph: &Graph, text: &str, caller: &Caller) -> Result<Arc<Document>, Stop> {
+    graph.prepare_for(text, caller).await.map_err(|reply| Stop::Invalid(Box::new(reply)))
 }
 
 /// An id as documents are kept under it: hashes without their prefix, in small letters. `None` where it is no id.

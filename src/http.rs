@@ -9,10 +9,10 @@ mod graphql;
 mod health;
 mod media;
 mod metrics;
+mod patience;
 pub mod playground;
 pub(crate) mod refusal;
 pub mod server;
-mod stall;
 pub(crate) mod subscriptions;
 mod wire;
 
@@ -51,12 +51,10 @@ use refusal::Refusal;
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest request id that is taken over from the caller.
 const LONGEST_REQUEST_ID: usize = 64;
-/// Bytes from which an answer is compressed.
-const SMALLEST_COMPRESSED: u64 = 1 << 10;
 /// How long a browser remembers what it may ask.
 const CORS_MAX_AGE: Duration = Duration::from_hours(2);
 /// Headers that pages of other origins may send.
-const CORS_HEADERS: [&str; 12] = [
+const CORS_HEADERS: [&str; 13] = [
     "accept",
     "apollo-require-preflight",
     "apollographql-client-name",
@@ -67,6 +65,7 @@ const CORS_HEADERS: [&str; 12] = [
     "traceparent",
     "tracestate",
     "x-apollo-operation-name",
+    "x-cache-token",
     "x-explain",
     "x-request-id",
 ];
@@ -87,7 +86,7 @@ pub fn router(app: App) -> Router {
         )
         .route("/schema.graphql", get(sdl))
         .layer(inflation())
-        .layer(compression())
+        .layer(compression(&app.http))
         .layer(map_response(caching::tag_encoding));
     let mut routes = graphql
         .route("/schemas/form-definition.json", get(form_definition))
@@ -118,9 +117,10 @@ fn inflation() -> RequestDecompressionLayer {
 }
 
 /// Compresses what is worth it, quickly: answers are made for one reader.
-fn compression() -> CompressionLayer<impl Predicate> {
-    let worthwhile =
-        SizeAbove::new(SMALLEST_COMPRESSED).and(NotForContentType::IMAGES).and(NotForContentType::SSE);
+fn compression(http: &HttpConfig) -> CompressionLayer<impl Predicate + use<>> {
+    let worthwhile = SizeAbove::new(http.compress_from.0 as u64)
+        .and(NotForContentType::IMAGES)
+        .and(NotForContentType::SSE);
     CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(worthwhile)
 }
 
@@ -135,7 +135,7 @@ fn cors(http: &HttpConfig) -> Option<CorsLayer> {
             .allow_origin(AllowOrigin::list(origins))
             .allow_methods([Method::GET, Method::POST])
             .allow_headers(CORS_HEADERS.map(HeaderName::from_static))
-            .expose_headers([header::ETAG, header::RETRY_AFTER, REQUEST_ID])
+            .expose_headers([header::ETAG, header::RETRY_AFTER, graphql::CACHE_TOKEN, REQUEST_ID])
             .max_age(CORS_MAX_AGE),
     )
 }

@@ -65,12 +65,11 @@ impl App {
         mut registry: Registry,
         development: Option<Development>,
     ) -> Self {
-        let limits = config.graph.limits();
         let is_development = development.is_some();
         let accounts = development.map(|development| development.accounts).unwrap_or_default();
         let options = schema::Options {
             development: is_development,
-            limits,
+            limits: config.graph.limits(),
             access: Some(access.clone()),
             ..schema::Options::default()
         };

@@ -77,7 +77,7 @@ fn documents(criterion: &mut Criterion) {
     group.bench_function("by id", |bencher| {
         bencher.iter(|| {
             let document = std::sync::Arc::clone(black_box(&by_id));
-            runtime.block_on(graph.open_document(Viewer::Service, document, Request::default())).into_reply()
+            runtime.block_on(graph.execute_document(Viewer::Service, document, Request::default()))
         });
     });
     let mut number = 0_u64;

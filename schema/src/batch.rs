@@ -253,8 +253,7 @@ async fn guarded<L: Loader>(
     if let Ok(loaded) = loading.catch_unwind().await {
         loaded.map_err(|error| FieldError::of_store(&error, L::NAME))
     } else {
-        tracing::error!(loader = L::NAME, "a batch panicked");
-        Err(FieldError::internal())
+        Err(FieldError::internal_by(format_args!("{}: the batch panicked", L::NAME)))
     }
 }
 

@@ -17,7 +17,11 @@ use async_graphql::{
     },
 };
 use moka::sync::Cache;
-use prometheus_client::{metrics::counter::Counter, registry::Registry};
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family},
+    registry::Registry,
+};
 
 use crate::{
     Engine, OperationKind,
@@ -54,6 +58,12 @@ pub(crate) struct Documents {
     limits: Limits,
     types: OutputTypes,
     prepared: Counter,
+    refused: Family<LimitLabels, Counter>,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct LimitLabels {
+    limit: &'static str,
 }
 
 /// Texts kept, bytes. A parsed document takes some ten times its text.
@@ -77,7 +87,13 @@ impl Documents {
             "Documents that were parsed, validated and judged; all others were known",
             prepared.clone(),
         );
-        Self { known, limits, types, prepared }
+        let refused = Family::default();
+        registry.register(
+            "graphql_documents_refused",
+            "Documents that were refused, by what they had too much of",
+            Family::clone(&refused),
+        );
+        Self { known, limits, types, prepared, refused }
     }
 
     /// The document of this text, valid.
@@ -90,7 +106,12 @@ impl Documents {
             return Ok(document);
         }
         self.prepared.inc();
-        let parsed = self.read(text).map_err(|error| vec![error])?;
+        if let Err(refusal) = gate::check(text, &self.limits) {
+            self.count(refusal.limit);
+            return Err(vec![refusal.into()]);
+        }
+        let parsed = parse_query(text)
+            .map_err(|error| vec![RequestError::of_engine(Code::ParseFailed, error.into())])?;
         // Without a name the library would ask which of several operations to run; all are validated, whichever runs.
         let name = match &parsed.operations {
             DocumentOperations::Single(_) => None,
@@ -107,19 +128,10 @@ impl Documents {
         Ok(document)
     }
 
-    fn read(&self, text: &str) -> Result<ExecutableDocument, RequestError> {
-        gate::check(text, &self.limits).map_err(|refusal| {
-            let code = match refusal.code {
-                gate::Code::Parse => Code::ParseFailed,
-                gate::Code::Validation => Code::ValidationFailed,
-                gate::Code::Depth => Code::DepthLimit,
-                gate::Code::Cost => Code::CostLimit,
-                gate::Code::Bytes => Code::PayloadTooLarge,
-            };
-            let place = Place { line: refusal.line, column: refusal.column };
-            RequestError { code, message: refusal.message, places: vec![place] }
-        })?;
-        parse_query(text).map_err(|error| RequestError::of_engine(Code::ParseFailed, error.into()))
+    fn count(&self, limit: Option<&'static str>) {
+        if let Some(limit) = limit {
+            self.refused.get_or_create(&LimitLabels { limit }).inc();
+        }
     }
 
     /// Refuses what would load too much with these variables.
@@ -128,6 +140,7 @@ impl Documents {
         if cost <= most {
             return Ok(());
         }
+        self.count(Some("cost"));
         let message = format!(
             "This operation may load {cost} objects; at most {most} are allowed. Ask for shorter pages."
         );
@@ -196,6 +209,20 @@ impl Document {
                 "The document has no operation of this name.",
             )),
         }
+    }
+}
+
+impl From<gate::Refusal> for RequestError {
+    fn from(refusal: gate::Refusal) -> Self {
+        let code = match refusal.code {
+            gate::Code::Parse => Code::ParseFailed,
+            gate::Code::Validation => Code::ValidationFailed,
+            gate::Code::Depth => Code::DepthLimit,
+            gate::Code::Cost => Code::CostLimit,
+            gate::Code::Bytes => Code::PayloadTooLarge,
+        };
+        let place = Place { line: refusal.line, column: refusal.column };
+        Self { code, message: refusal.message, places: vec![place] }
     }
 }
 

@@ -1,7 +1,8 @@
 //! The errors a client can get: a code from the closed catalogue and a text that is safe by construction. Internal
-//! failures are logged once, where they happen, and reach the client as `INTERNAL_SERVER_ERROR` with no detail.
+//! failures keep their cause with them, which is logged once, with the request's id, where the error is written into an
+//! answer (`write`); the client reads `INTERNAL_SERVER_ERROR` and no detail.
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, fmt::Display, sync::Arc, time::Duration};
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $text:literal),+ $(,)?) => {
@@ -56,12 +57,14 @@ pub struct FieldError {
     pub message: Cow<'static, str>,
     /// After how many seconds the same may be tried again, where that helps.
     pub retry_after_seconds: Option<u32>,
+    /// What really happened, for the log; only of internal failures.
+    pub(crate) cause: Option<Arc<str>>,
 }
 
 impl FieldError {
     /// A failure of this code.
     pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, message: message.into(), retry_after_seconds: None }
+        Self { code, message: message.into(), retry_after_seconds: None, cause: None }
     }
 
     /// A failure that goes away by itself.
@@ -81,23 +84,28 @@ impl FieldError {
             code: Code::Unauthenticated,
             message: Cow::Borrowed("Sign in first"),
             retry_after_seconds: None,
+            cause: None,
         }
     }
 
     /// A failure of the server, without its cause.
     pub const fn internal() -> Self {
         let message = Cow::Borrowed("Internal server error");
-        Self { code: Code::InternalServerError, message, retry_after_seconds: None }
+        Self { code: Code::InternalServerError, message, retry_after_seconds: None, cause: None }
     }
 
-    /// Maps and, for internal failures, logs an error of the store room.
+    /// The same, with its cause for the log.
+    pub(crate) fn internal_by(cause: impl Display) -> Self {
+        Self { cause: Some(Arc::from(cause.to_string())), ..Self::internal() }
+    }
+
+    /// An error of the store room, by what was asked of it.
     pub(crate) fn of_store(error: &entities::Error, loader: &'static str) -> Self {
         if let entities::Error::Refused(message) = error {
             return Self::bad_input(message.clone());
         }
         let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-        tracing::error!(loader, %error, cause, "a batch failed");
-        Self::internal()
+        Self::internal_by(format_args!("{loader}: {error}: {cause}"))
     }
 }
 
@@ -124,8 +132,10 @@ pub(crate) struct RequestError {
     pub(crate) places: Vec<Place>,
 }
 
-/// Texts that echo the document are cut to this many characters.
-const MAX_MESSAGE_CHARS: usize = 200;
+/// Characters of one message at most.
+const MOST_CHARACTERS: usize = 400;
+/// Characters that are repeated of what a caller wrote: what stands in quotes, and words.
+const MOST_ECHOED: usize = 64;
 
 impl RequestError {
     pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
@@ -139,12 +149,50 @@ impl RequestError {
 
     /// An error of the library's parser or validator.
     pub(crate) fn of_engine(code: Code, error: async_graphql::ServerError) -> Self {
-        let mut message = error.message;
-        if let Some((cut, _)) = message.char_indices().nth(MAX_MESSAGE_CHARS) {
-            message.truncate(cut);
-            message.push('…');
-        }
         let places = error.locations.into_iter().map(Place::from).collect();
-        Self { code, message, places }
+        Self { code, message: error.message, places }
+    }
+}
+
+/// The message as clients get it: it repeats little of what they have sent.
+pub(crate) fn shortened(message: &str) -> Cow<'_, str> {
+    if message.len() <= MOST_ECHOED {
+        return Cow::Borrowed(message);
+    }
+    let quoted = message.split('"').enumerate().map(|(index, part)| {
+        if index % 2 == 1 {
+            return cut(part, MOST_ECHOED);
+        }
+        let words = part.split(' ').map(|word| cut(word, MOST_ECHOED));
+        Cow::Owned(words.collect::<Vec<_>>().join(" "))
+    });
+    let whole = quoted.collect::<Vec<_>>().join("\"");
+    Cow::Owned(cut(&whole, MOST_CHARACTERS).into_owned())
+}
+
+fn cut(text: &str, most: usize) -> Cow<'_, str> {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
+        None => Cow::Borrowed(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_repeats_little_of_the_document() {
+        let long = "x".repeat(10_000);
+        let kept = "x".repeat(64);
+        assert_eq!(shortened("Unknown type \"A\"."), "Unknown type \"A\".");
+        assert_eq!(
+            shortened(&format!("Cannot query field \"{long}\" on type \"Query\".")),
+            format!("Cannot query field \"{kept}…\" on type \"Query\".")
+        );
+        assert_eq!(shortened(&format!("no {long} here")), format!("no {kept}… here"));
+        let spaced = shortened(&format!("Expected \"{}\", found it.", "a b ".repeat(1_000))).into_owned();
+        assert!(spaced.ends_with("…\", found it.") && spaced.chars().count() < 100, "{spaced}");
+        assert_eq!(shortened(&"ö\" ".repeat(1_000)).chars().count(), MOST_CHARACTERS + 1);
     }
 }

@@ -503,7 +503,7 @@ impl Both {
     pub async fn ours(&self, document: &Parsed, variables: Variables) -> Vec<u8> {
         let refused = |error: RequestError| {
             let mut body = b"{\"errors\":".to_vec();
-            Errors::of_request(&[error]).write(&mut body);
+            Errors::of_request(&[error], &Arc::default()).write(&mut body);
             body.push(b'}');
             body
         };

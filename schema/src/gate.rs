@@ -188,6 +188,8 @@ pub struct Refusal {
     pub code: Code,
     /// What was wrong, for the client.
     pub message: String,
+    /// Of what there was too much, where that is it.
+    pub limit: Option<&'static str>,
     /// The line where it was noticed, from 1.
     pub line: usize,
     /// The column, in characters, from 1.
@@ -204,17 +206,17 @@ pub fn check<'d>(document: &'d str, limits: &Limits) -> Result<Shape<'d>, Refusa
 }
 
 /// A refusal that knows its place as an offset. Boxed, so that results of the hot path fit a register.
-struct Stop(Box<(Code, usize, String)>);
+struct Stop(Box<(Code, usize, String, Option<&'static str>)>);
 
 impl Stop {
     #[cold]
     fn new(code: Code, at: usize, message: String) -> Self {
-        Self(Box::new((code, at, message)))
+        Self(Box::new((code, at, message, None)))
     }
 
     #[cold]
     fn locate(self, document: &str) -> Refusal {
-        let (code, at, message) = *self.0;
+        let (code, at, message, limit) = *self.0;
         let (mut line, mut column, mut previous) = (1, 1, ' ');
         for (_, character) in document.char_indices().take_while(|(offset, _)| *offset < at) {
             match (previous, character) {
@@ -224,7 +226,7 @@ impl Stop {
             }
             previous = character;
         }
-        Refusal { code, message, line, column }
+        Refusal { code, message, limit, line, column }
     }
 }
 
@@ -560,6 +562,7 @@ impl<'d, 'l> Gate<'d, 'l> {
 }
 
 #[cold]
-fn excess(code: Code, at: usize, what: &str, limit: usize) -> Stop {
-    Stop::new(code, at, format!("The document has too many {what}; {limit} are allowed."))
+fn excess(code: Code, at: usize, what: &'static str, limit: usize) -> Stop {
+    let message = format!("The document has too many {what}; {limit} are allowed.");
+    Stop(Box::new((code, at, message, Some(what))))
 }

@@ -93,17 +93,24 @@ pub struct Request {
     pub cache_token: Option<String>,
     /// From where and with what it was sent.
     pub caller: Caller,
-    /// The request's id, for internal errors.
-    pub request_id: String,
 }
 
-/// From where and with what a request was sent; says nothing about who sent it.
+/// From where and with what a request was sent; says nothing about whose rights it has (`Viewer`).
 #[derive(Clone, Debug, Default)]
 pub struct Caller {
     /// The client's address.
     pub address: Option<IpAddr>,
     /// The client's own description of itself.
     pub user_agent: Option<Arc<str>>,
+    /// The request's id, which its errors and the log tell; empty: none.
+    pub request_id: Arc<str>,
+}
+
+impl Caller {
+    /// The addresses that one customer has to himself: of IPv6 a whole network.
+    pub fn customer(&self) -> Option<IpAddr> {
+        self.address.map(throttle::block_of_one)
+    }
 }
 
 /// What kind of operation it is.
@@ -308,12 +315,15 @@ impl Graph {
 
     /// Runs one request for a viewer. Never fails: every failure is an answer with coded errors.
     pub async fn execute(&self, viewer: Viewer, request: Request) -> Reply {
-        self.open(viewer, request).await.into_reply()
+        match self.prepare_for(&request.query, &request.caller).await {
+            Ok(document) => self.execute_document(viewer, document, request).await,
+            Err(refused) => refused,
+        }
     }
 
     /// The same for callers who can wait: a subscription is answered by its events.
     pub async fn open(&self, viewer: Viewer, request: Request) -> Opened {
-        match self.prepare(&request.query).await {
+        match self.prepare_for(&request.query, &request.caller).await {
             Ok(document) => self.open_document(viewer, document, request).await,
             Err(refused) => Opened::Reply(refused),
         }
@@ -324,8 +334,30 @@ impl Graph {
     /// # Errors
     /// The answer to a request with this document, which cannot be run.
     pub async fn prepare(&self, text: &str) -> Result<Arc<Document>, Reply> {
+        self.prepare_for(text, &Caller::default()).await
+    }
+
+    /// The same for a caller, whose request's id the answer tells.
+    ///
+    /// # Errors
+    /// The answer to a request with this document, which cannot be run.
+    pub async fn prepare_for(&self, text: &str, caller: &Caller) -> Result<Arc<Document>, Reply> {
         let prepared = self.inner.documents.prepare(text, &self.inner.validator).await;
-        prepared.map_err(|errors| refused(None, &errors))
+        prepared.map_err(|errors| refused(None, &errors, &caller.request_id))
+    }
+
+    /// Runs a document for a viewer who cannot wait for events.
+    pub async fn execute_document(&self, viewer: Viewer, document: Arc<Document>, request: Request) -> Reply {
+        let request_id = Arc::clone(&request.caller.request_id);
+        match self.open_document(viewer, document, request).await {
+            Opened::Reply(reply) => reply,
+            Opened::Events(_) => {
+                let message = "Subscriptions are answered over WebSocket (graphql-transport-ws) or as server-sent \
+                               events (Accept: text/event-stream)";
+                let error = RequestError::new(Code::BadUserInput, message);
+                refused(Some(OperationKind::Subscription), &[error], &request_id)
+            }
+        }
     }
 
     /// Runs a document for a viewer; nothing that was found out when it was prepared is looked at again.
@@ -341,7 +373,7 @@ impl Graph {
             Err(refused) => return Opened::Reply(refused),
         };
         if prepared.kind == OperationKind::Subscription {
-            return match subscription::subscribe(self, viewer, prepared) {
+            return match subscription::subscribe(self, viewer, request.caller, prepared) {
                 Ok(events) => Opened::Events(events),
                 Err(refused) => Opened::Reply(refused),
             };
@@ -365,7 +397,7 @@ impl Graph {
                 prepared.document.answered(body.len());
                 Reply { cache, ..Reply::executed(prepared.kind, body, errors, &recorder) }
             }
-            Err(error) => refused(Some(prepared.kind), &[error]),
+            Err(error) => refused(Some(prepared.kind), &[error], &ctx.caller.request_id),
         })
     }
 }
@@ -376,21 +408,6 @@ pub enum Opened {
     Reply(Reply),
     /// The answers of a subscription, one an event.
     Events(Events),
-}
-
-impl Opened {
-    /// The answer for a caller who cannot wait for events.
-    pub fn into_reply(self) -> Reply {
-        match self {
-            Self::Reply(reply) => reply,
-            Self::Events(_) => {
-                let message = "Subscriptions are answered over WebSocket (graphql-transport-ws) or as server-sent \
-                               events (Accept: text/event-stream)";
-                let error = RequestError::new(Code::BadUserInput, message);
-                refused(Some(OperationKind::Subscription), &[error])
-            }
-        }
-    }
 }
 
 /// A request that may run: its document is valid, and so are its variables.
@@ -416,8 +433,9 @@ impl Prepared {
 impl Inner {
     /// Finds out which operation is meant, or what is wrong with its variables.
     fn prepare(&self, document: Arc<Document>, request: &mut Request) -> Result<Prepared, Reply> {
+        let request_id = Arc::clone(&request.caller.request_id);
         let operation = document.operation(request.operation_name.as_deref());
-        let operation = operation.map_err(|error| refused(None, &[error]))?;
+        let operation = operation.map_err(|error| refused(None, &[error], &request_id))?;
         let (kind, cache) = (operation.judged.kind, operation.judged.cache);
         let given = std::mem::take(&mut request.variables);
         let variables = self.input_types.coerce(&operation.parsed.node.variable_definitions, given);
@@ -425,7 +443,7 @@ impl Inner {
             self.documents.check_cost(operation.judged, &variables)?;
             Ok(variables)
         });
-        let variables = variables.map_err(|error| refused(Some(kind), &[error]))?;
+        let variables = variables.map_err(|error| refused(Some(kind), &[error], &request_id))?;
         Ok(Prepared { operation_name: request.operation_name.take(), kind, cache, variables, document })
     }
 
@@ -481,7 +499,7 @@ async fn answer<T: object::Entity>(
 ) -> (Vec<u8>, Errors) {
     let rows = ctx.batcher.drive(selection.run(vec![root], ctx)).await;
     out.extend(b"{\"data\":");
-    let mut writer = Writer::new(out);
+    let mut writer = Writer::new(out, &ctx.caller.request_id);
     let start = writer.out.len();
     if rows.write(0, &mut writer).is_err() {
         writer.out.truncate(start);
@@ -499,8 +517,8 @@ fn with_errors((mut body, errors): (Vec<u8>, Errors)) -> (Vec<u8>, Errors) {
     (body, errors)
 }
 
-fn refused(operation: Option<OperationKind>, errors: &[RequestError]) -> Reply {
-    let errors = Errors::of_request(errors);
+fn refused(operation: Option<OperationKind>, errors: &[RequestError], request_id: &Arc<str>) -> Reply {
+    let errors = Errors::of_request(errors, request_id);
     let mut body = b"{\"errors\":".to_vec();
     errors.write(&mut body);
     body.push(b'}');

@@ -202,7 +202,7 @@ pub(crate) async fn execute(
     let mut out = Vec::with_capacity(1_024);
     out.extend(b"{\"data\":");
     let start = out.len();
-    let mut answer = (out, Errors::default());
+    let mut answer = (out, Errors::of(&ctx.caller.request_id));
     for (index, selected) in selected.iter().enumerate() {
         answer.0.push(if index == 0 { b'{' } else { b',' });
         answer.0.extend(label(selected.key()));

@@ -184,7 +184,7 @@ where
             let start = out.len();
             out.push(b'{');
             out.extend(label(selected.key()));
-            let mut writer = Writer::new(out);
+            let mut writer = Writer::new(out, &ctx.caller.request_id);
             let written = writer.field(selected.key(), false, |writer| match &rows {
                 Ok(rows) => rows.write(0, writer),
                 Err(error) => Err(writer.fail(error, selected.place)),
@@ -210,6 +210,7 @@ pub type Events = BoxStream<'static, Reply>;
 struct Subscribed {
     graph: Graph,
     viewer: Viewer,
+    caller: Caller,
     prepared: Prepared,
     interest: Box<dyn Interest>,
     changes: Receiver<Changes>,
@@ -219,18 +220,24 @@ struct Subscribed {
 }
 
 /// Begins to listen.
-pub(crate) fn subscribe(graph: &Graph, viewer: Viewer, prepared: Prepared) -> Result<Events, Reply> {
+pub(crate) fn subscribe(
+    graph: &Graph,
+    viewer: Viewer,
+    caller: Caller,
+    prepared: Prepared,
+) -> Result<Events, Reply> {
     // From here on nothing is missed.
     let changes = graph.inner.store.announcer().listen();
-    let ctx = graph.inner.context(viewer.clone(), Caller::default(), Arc::default());
+    let ctx = graph.inner.context(viewer.clone(), caller.clone(), Arc::default());
     let opened = selected(&prepared)
         .and_then(|selected| match Subscription::field(selected.name()) {
             Some(field) => field.listen.open(prepared.planner(), &selected, &ctx),
             None => Err(RequestError::new(Code::ValidationFailed, ONE_FIELD).at(selected.place)),
         })
-        .map_err(|error| refused(Some(OperationKind::Subscription), &[error]));
+        .map_err(|error| refused(Some(OperationKind::Subscription), &[error], &caller.request_id));
     let (graph, pending) = (graph.clone(), VecDeque::new());
-    let subscribed = Subscribed { graph, viewer, interest: opened?, prepared, changes, pending, lost: false };
+    let subscribed =
+        Subscribed { graph, viewer, caller, interest: opened?, prepared, changes, pending, lost: false };
     Ok(Box::pin(stream::unfold(subscribed, |mut subscribed| async {
         let reply = subscribed.next().await?;
         Some((reply, subscribed))
@@ -271,7 +278,8 @@ impl Subscribed {
                 Err(RecvError::Lagged(_)) => {
                     self.lost = true;
                     let lost = RequestError::new(Code::Overloaded, LOST);
-                    return Some(refused(Some(OperationKind::Subscription), &[lost]));
+                    let kind = Some(OperationKind::Subscription);
+                    return Some(refused(kind, &[lost], &self.caller.request_id));
                 }
             }
         }
@@ -279,7 +287,7 @@ impl Subscribed {
 
     async fn event(&self, change: &Change) -> Option<Reply> {
         let recorder = Arc::default();
-        let ctx = self.graph.inner.context(self.viewer.clone(), Caller::default(), Arc::clone(&recorder));
+        let ctx = self.graph.inner.context(self.viewer.clone(), self.caller.clone(), Arc::clone(&recorder));
         let selected = selected(&self.prepared).ok()?;
         let event = self.interest.event(change, self.prepared.planner(), &selected, &ctx);
         let (mut body, errors) = event.await?;

@@ -127,7 +127,7 @@ fn key(email: &str, address: Option<IpAddr>) -> [u8; 32] {
 }
 
 /// The address; of IPv6 the /64, which is what one customer is given at least.
-fn block_of_one(address: IpAddr) -> IpAddr {
+pub(crate) fn block_of_one(address: IpAddr) -> IpAddr {
     cut(address, 32, 64)
 }
 

@@ -2,8 +2,10 @@
 //! non-null field that fails takes its parent with it (October 2021, §6.4.4): the buffer is cut back to where the
 //! nearest nullable parent began.
 
+use std::sync::Arc;
+
 use crate::{
-    error::{Code, FieldError, Place, RequestError},
+    error::{Code, FieldError, Place, RequestError, shortened},
     scalar::{write_json, write_text},
 };
 
@@ -27,17 +29,20 @@ pub(crate) struct Writer<'a> {
 }
 
 /// The `errors` entry of an answer.
-#[derive(Default)]
 pub(crate) struct Errors {
+    /// Told to the client with each of them, and to the log with what is behind them.
+    request_id: Arc<str>,
     json: Vec<u8>,
     pub(crate) codes: Vec<&'static str>,
     /// The longest that an error says to wait.
     pub(crate) retry_after_seconds: Option<u32>,
+    /// What is in the log already: one failure fails many fields.
+    logged: Vec<Arc<str>>,
 }
 
 impl<'a> Writer<'a> {
-    pub(crate) fn new(out: Vec<u8>) -> Self {
-        Self::resume(out, Errors::default())
+    pub(crate) fn new(out: Vec<u8>, request_id: &Arc<str>) -> Self {
+        Self::resume(out, Errors::of(request_id))
     }
 
     /// Goes on behind an answer that is not finished.
@@ -102,6 +107,7 @@ impl<'a> Writer<'a> {
     /// Notes an error at the current path.
     pub(crate) fn fail(&mut self, error: &FieldError, place: Place) -> Nulled {
         let path = &self.path;
+        self.errors.log(error);
         self.errors.retry_after_seconds = self.errors.retry_after_seconds.max(error.retry_after_seconds);
         self.errors.push(error.code, &error.message, &[place], |out| {
             out.extend(b",\"path\":[");
@@ -121,8 +127,19 @@ impl<'a> Writer<'a> {
 }
 
 impl Errors {
-    pub(crate) fn of_request(errors: &[RequestError]) -> Self {
-        let mut all = Self::default();
+    /// None yet, of this request.
+    pub(crate) fn of(request_id: &Arc<str>) -> Self {
+        Self {
+            request_id: Arc::clone(request_id),
+            json: Vec::new(),
+            codes: Vec::new(),
+            retry_after_seconds: None,
+            logged: Vec::new(),
+        }
+    }
+
+    pub(crate) fn of_request(errors: &[RequestError], request_id: &Arc<str>) -> Self {
+        let mut all = Self::of(request_id);
         for error in errors {
             all.push(error.code, &error.message, &error.places, |_| {});
         }
@@ -140,6 +157,16 @@ impl Errors {
         out.push(b']');
     }
 
+    /// Tells the log what is behind an internal failure, once for each request.
+    fn log(&mut self, error: &FieldError) {
+        if let Some(cause) = &error.cause
+            && !self.logged.contains(cause)
+        {
+            tracing::error!(request_id = &*self.request_id, %cause, "a part of an answer failed");
+            self.logged.push(Arc::clone(cause));
+        }
+    }
+
     fn push(&mut self, code: Code, message: &str, places: &[Place], path: impl FnOnce(&mut Vec<u8>)) {
         if self.codes.len() >= MAX_ERRORS {
             return;
@@ -150,7 +177,7 @@ impl Errors {
             out.push(b',');
         }
         out.extend(b"{\"message\":");
-        write_text(message, out);
+        write_text(&shortened(message), out);
         if !places.is_empty() {
             out.extend(b",\"locations\":[");
             for (index, place) in places.iter().enumerate() {
@@ -165,6 +192,10 @@ impl Errors {
         path(out);
         out.extend(b",\"extensions\":{\"code\":");
         write_text(code.as_str(), out);
+        if !self.request_id.is_empty() {
+            out.extend(b",\"requestId\":");
+            write_text(&self.request_id, out);
+        }
         out.extend(b"}}");
     }
 }

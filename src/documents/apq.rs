@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 use aws_lc_rs::digest::{SHA256, digest};
 use entities::texts::Texts;
 use moka::sync::Cache;
-use schema::{Document, Graph};
+use schema::{Caller, Document, Graph};
 
 use super::hex;
 
@@ -43,27 +43,27 @@ impl Apq {
     }
 
     /// The document of this hash, registered here or on another node.
-    pub(super) async fn get(&self, graph: &Graph, hash: &[u8; 32]) -> Option<Arc<Document>> {
+    pub(super) async fn get(&self, graph: &Graph, hash: &[u8; 32], caller: &Caller) -> Option<Arc<Document>> {
         if let Some(known) = self.known.get(hash) {
             return Some(known.document);
         }
         if self.unknown.contains_key(hash) {
             return None;
         }
-        let document = self.read_shared(graph, hash).await;
+        let document = self.read_shared(graph, hash, caller).await;
         if document.is_none() {
             self.unknown.insert(*hash, ());
         }
         document
     }
 
-    async fn read_shared(&self, graph: &Graph, hash: &[u8; 32]) -> Option<Arc<Document>> {
+    async fn read_shared(&self, graph: &Graph, hash: &[u8; 32], caller: &Caller) -> Option<Arc<Document>> {
         let text = self.shared.get(&name(hash), self.ttl).await?;
         // Whatever else writes there cannot put another text in the place of this one.
         if text.len() > self.longest_text || digest(&SHA256, text.as_bytes()).as_ref() != hash {
             return None;
         }
-        let document = graph.prepare(&text).await.ok()?;
+        let document = graph.prepare_for(&text, caller).await.ok()?;
         self.remember(*hash, &text, &document);
         Some(document)
     }

@@ -68,20 +68,20 @@ struct Operation {
     client_name: Option<String>,
 }
 
-/// Which files there are, how long and how old: enough to see that something changed.
+/// Which files there are, how long and how old: enough to see that something changed. None where that cannot be seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Fingerprint(Vec<(PathBuf, u64, Option<SystemTime>)>);
+pub(crate) struct Fingerprint(Option<Vec<(PathBuf, u64, Option<SystemTime>)>>);
 
 impl Fingerprint {
     /// Of a file, or of all files of a directory.
     pub(crate) fn of(path: &Path) -> Self {
-        let files = files(path).unwrap_or_default();
+        let Ok(files) = files(path) else { return Self(None) };
         let seen = files.into_iter().map(|file| {
             let meta = fs::metadata(&file).ok();
             let length = meta.as_ref().map_or(0, fs::Metadata::len);
             (file, length, meta.and_then(|meta| meta.modified().ok()))
         });
-        Self(seen.collect())
+        Self(Some(seen.collect()))
     }
 }
 

@@ -45,7 +45,12 @@ pub struct Trusted {
 impl Trusted {
     /// Reads what was published and makes it ready to run. `old` lends what has not changed.
     pub async fn read(path: &Path, graph: &Graph, old: &Self) -> Self {
-        let published = manifest::read(path);
+        let mut published = manifest::read(path);
+        // A file that cannot be read now, because somebody is writing it, has what it had.
+        let unreadable: Vec<_> = published.broken.iter().filter(|broken| broken.id.is_none()).collect();
+        let had = old.iter().map(|known| &known.entry);
+        let had = had.filter(|entry| unreadable.iter().any(|broken| entry.file.starts_with(&broken.file)));
+        published.entries.extend(had.cloned());
         let mut trusted = Self { broken: published.broken, ..Self::default() };
         for entry in published.entries {
             if let Some(known) = trusted.find(entry.client.as_deref(), &entry.id) {

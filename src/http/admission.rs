@@ -1,9 +1,13 @@
-//! Who may come in now: so many requests at once in all, and so many a second from each account or address. Decided
-//! before a request is read further than its headers and bytes. Not here: how large a request may be.
+//! Who may come in now: so many requests at once in all, with so much memory for what they say, and so many a second from
+//! each account or address. Decided before a request is read further than its headers and bytes. Not here: how large a
+//! request may be.
 
 use std::{
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -29,12 +33,21 @@ const MOST_CALLERS: u64 = 100_000;
 /// Decides who may come in.
 pub(crate) struct Admission {
     places: Arc<Semaphore>,
+    memory: Arc<AtomicUsize>,
+    most_memory: usize,
     rate: Option<Rate>,
 }
 
 /// A place among the requests that are worked on.
 pub(super) struct Place {
     _permit: OwnedSemaphorePermit,
+}
+
+/// The memory that one request's words take, given back when it is done.
+pub(super) struct Room {
+    taken_by_all: Arc<AtomicUsize>,
+    most: usize,
+    taken: usize,
 }
 
 /// A bucket that leaks: a caller's clock runs ahead of the time by one interval with each request.
@@ -61,30 +74,51 @@ impl Admission {
             Rate { interval, ahead: interval * (http.rate_burst - 1), clocks }
         });
         let places = Arc::new(Semaphore::new(http.max_concurrent_requests.min(Semaphore::MAX_PERMITS)));
-        Self { places, rate }
+        Self { places, memory: Arc::default(), most_memory: http.max_body_memory.0, rate }
+    }
+
+    /// Room for one more request, nothing of it taken yet.
+    pub(super) fn room(&self) -> Room {
+        Room { taken_by_all: Arc::clone(&self.memory), most: self.most_memory, taken: 0 }
     }
 
     /// Counts `requests` of a caller against their rate.
     pub(super) fn check_rate(
         &self,
         viewer: &Viewer,
-        address: Option<IpAddr>,
+        caller: &schema::Caller,
         requests: u32,
     ) -> Result<(), Refusal> {
         let Some(rate) = &self.rate else { return Ok(()) };
-        let caller = match viewer {
+        let asking = match viewer {
             // Gateways ask for everybody.
             Viewer::Service => return Ok(()),
             Viewer::User { id, .. } => Caller::Account(*id),
-            Viewer::Anonymous => Caller::Address(address),
+            Viewer::Anonymous => Caller::Address(caller.customer()),
         };
-        if rate.take(caller, Instant::now(), requests) { Ok(()) } else { Err(RATE_LIMITED) }
+        if rate.take(asking, Instant::now(), requests) { Ok(()) } else { Err(RATE_LIMITED) }
     }
 
     /// A place among the requests that are worked on, if one is free.
     pub(super) fn enter(&self) -> Result<Place, Refusal> {
         let permit = Arc::clone(&self.places).try_acquire_owned().map_err(|_| OVERLOADED)?;
         Ok(Place { _permit: permit })
+    }
+}
+
+impl Room {
+    /// Takes more, if all requests together do not take too much.
+    pub(super) fn take(&mut self, bytes: usize) -> Result<(), Refusal> {
+        let fits = |taken: usize| taken.checked_add(bytes).filter(|taken| *taken <= self.most);
+        self.taken_by_all.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).map_err(|_| OVERLOADED)?;
+        self.taken += bytes;
+        Ok(())
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.taken_by_all.fetch_sub(self.taken, Ordering::Relaxed);
     }
 }
 
@@ -104,6 +138,20 @@ impl Rate {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_requests_share_the_memory_and_give_it_back() {
+        let mut config = crate::config::Config::default().http;
+        config.max_body_memory.0 = 100;
+        let admission = Admission::new(&config);
+        let (mut one, mut other) = (admission.room(), admission.room());
+        assert_eq!((one.take(60), other.take(40)), (Ok(()), Ok(())));
+        assert_eq!(one.take(1), Err(OVERLOADED));
+        drop(other);
+        assert_eq!((one.take(40), one.take(usize::MAX)), (Ok(()), Err(OVERLOADED)));
+        drop(one);
+        assert_eq!(admission.room().take(100), Ok(()));
+    }
 
     #[test]
     fn a_caller_has_a_burst_and_then_the_rate() {

@@ -17,7 +17,7 @@ use tracing::{Instrument as _, Span, field::Empty};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use super::{
-    admission::Place,
+    admission::{Place, Room},
     caching,
     media::{Media, is_json},
     refusal::Refusal,
@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// What a caller has written, to be read on whatever node answers next.
-const CACHE_TOKEN: HeaderName = HeaderName::from_static("x-cache-token");
+pub(super) const CACHE_TOKEN: HeaderName = HeaderName::from_static("x-cache-token");
 /// What clients of Apollo's say they are.
 const CLIENT_NAME: &str = "apollographql-client-name";
 
@@ -68,7 +68,8 @@ pub(super) const TIMEOUT: Refusal =
 pub(super) struct Asked {
     pub(super) asker: Asker,
     pub(super) wires: Wires,
-    _place: Place,
+    /// Among those that are worked on, and for what it says.
+    _place: (Place, Option<Room>),
 }
 
 /// What all requests of one HTTP request share.
@@ -122,15 +123,17 @@ pub(super) async fn read_post(
         return Err(MEDIA_TYPE);
     }
     let viewer = auth::viewer(&app.access, &parts.headers).map_err(|_| UNAUTHENTICATED)?;
+    let caller = caller(app, parts);
     let bounds = bounds(app, &viewer);
-    let body = wire::read_body(&parts.headers, body, &app.http, bounds.bytes).await?;
+    let mut room = app.admission.room();
+    let body = wire::read_body(&parts.headers, body, &app.http, bounds.bytes, &mut room).await?;
     // A place is taken once there is something to work on: who sends slowly keeps nobody out.
     let place = app.admission.enter()?;
-    let wires = wire::of_body(&body, bounds)?;
+    let wires = wire::of_body(&body, bounds, &mut room)?;
     let requests = if let Wires::Batch(wires) = &wires { wires.len() as u32 } else { 1 };
-    let caller = caller(app, parts);
-    app.admission.check_rate(&viewer, caller.address, requests)?;
-    Ok(Asked { asker: Asker { viewer, caller, id_in_path: id, is_get: false }, wires, _place: place })
+    app.admission.check_rate(&viewer, &caller, requests)?;
+    let asker = Asker { viewer, caller, id_in_path: id, is_get: false };
+    Ok(Asked { asker, wires, _place: (place, Some(room)) })
 }
 
 pub(super) fn read_get(app: &App, id: Option<String>, parts: &Parts) -> Result<Asked, Refusal> {
@@ -140,10 +143,10 @@ pub(super) fn read_get(app: &App, id: Option<String>, parts: &Parts) -> Result<A
     let viewer = auth::viewer(&app.access, &parts.headers).map_err(|_| UNAUTHENTICATED)?;
     let place = app.admission.enter()?;
     let caller = caller(app, parts);
-    app.admission.check_rate(&viewer, caller.address, 1)?;
+    app.admission.check_rate(&viewer, &caller, 1)?;
     let wire = wire::of_uri(&parts.uri, bounds(app, &viewer))?;
     let asker = Asker { viewer, caller, id_in_path: id, is_get: true };
-    Ok(Asked { asker, wires: Wires::One(Box::new(wire)), _place: place })
+    Ok(Asked { asker, wires: Wires::One(Box::new(wire)), _place: (place, None) })
 }
 
 /// From where and with what the request was sent.
@@ -152,7 +155,7 @@ pub(super) fn caller(app: &App, parts: &Parts) -> Caller {
     let address =
         peer.map(|Peer(peer)| auth::client_address(*peer, &parts.headers, &app.http.trusted_proxies));
     let agent = parts.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
-    Caller { address, user_agent: agent.map(Arc::from) }
+    Caller { address, user_agent: agent.map(Arc::from), request_id: Arc::from(request_id(&parts.headers)) }
 }
 
 pub(super) fn bounds(app: &App, viewer: &Viewer) -> Bounds {
@@ -296,7 +299,7 @@ async fn execute(app: &App, headers: &HeaderMap, asker: &Asker, mut wire: Wire) 
         return Err(ONLY_QUERIES);
     }
     let request = request(app, headers, asker, wire);
-    Ok(app.graph.open_document(asker.viewer.clone(), document, request).await.into_reply())
+    Ok(app.graph.execute_document(asker.viewer.clone(), document, request).await)
 }
 
 /// The same for who can wait for events. No GET writes there either.
@@ -336,7 +339,6 @@ fn request(app: &App, headers: &HeaderMap, asker: &Asker, wire: Wire) -> schema:
         explain: app.development && headers.get("x-explain").is_some_and(|value| value == "1"),
         cache_token: headers.get(CACHE_TOKEN).and_then(|token| token.to_str().ok()).map(ToOwned::to_owned),
         caller: asker.caller.clone(),
-        request_id: request_id(headers).to_owned(),
     }
 }
 
@@ -360,6 +362,7 @@ async fn find_document(
         is_version_1: persisted.is_some_and(|persisted| persisted.is_version_1),
         operation_name: wire.operation_name.as_deref(),
         client: headers.get(CLIENT_NAME).and_then(|name| name.to_str().ok()).unwrap_or_default(),
+        caller: &asker.caller,
     };
     app.documents.find(&app.graph, &asker.viewer, asked).await
 }

@@ -33,10 +33,8 @@ impl Refusal {
     }
 
     /// The answer where there is no status: on a stream.
-    pub(crate) fn into_reply(self) -> Reply {
-        let Self { code, message, .. } = self;
-        let body = json!({ "errors": [{ "message": message, "extensions": { "code": code } }] });
-        Reply { body: body.to_string().into_bytes(), codes: vec![code], ..Reply::default() }
+    pub(crate) fn into_reply(self, request_id: &str) -> Reply {
+        Reply { body: self.body(request_id), codes: vec![self.code], ..Reply::default() }
     }
 
     /// The answer as JSON.

@@ -3,18 +3,22 @@
 //! served.
 
 use std::{
+    error::Error,
     io,
     net::IpAddr,
-    pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
     time::Duration,
 };
 
-use axum::{Router, extract::Request};
-use hyper::body::Incoming;
+use axum::{
+    Router,
+    body::{Body, Bytes, HttpBody},
+    extract::Request,
+    response::Response,
+};
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{
@@ -28,21 +32,16 @@ use tokio::{
 };
 use tower::Service as _;
 
-use super::{metrics, stall::Stalling};
-use crate::{App, config::HttpConfig};
+use super::{
+    metrics,
+    patience::{Activity, Limits, Patient, UnderWay},
+};
+use crate::{App, config::HttpConfig, telemetry::metrics::Metrics};
 
 /// The other end of the connection that a request came over.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer(pub(crate) IpAddr);
 
-/// The room that a connection takes; a WebSocket keeps it when HTTP is done with the connection.
-#[derive(Clone, Debug)]
-pub(crate) struct Slot(#[expect(dead_code, reason = "held, not read")] Arc<OwnedSemaphorePermit>);
-
-const MOST_HEADERS: usize = 64;
-const HEADER_BYTES: u32 = 16 << 10;
-/// Streams of one HTTP/2 connection at a time.
-const MOST_STREAMS: u32 = 100;
 /// How often a silent HTTP/2 connection is asked whether it is still there.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// How long to wait after an accept that failed, which mostly means too many open files.
@@ -68,7 +67,8 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output
         let app = app.clone();
         tokio::spawn(async move { app.documents.watch(&app.graph).await })
     };
-    let drained = run(super::router(app.clone()), http.clone(), listener, async {
+    let counted = Some(Arc::clone(&app.metrics));
+    let drained = run_counted(super::router(app.clone()), http.clone(), counted, listener, async {
         shutdown.await;
         app.ready.drain();
         tokio::time::sleep(http.drain_delay).await;
@@ -91,11 +91,21 @@ pub(crate) async fn run(
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
 ) -> usize {
+    run_counted(routes, http, None, listener, shutdown).await
+}
+
+async fn run_counted(
+    routes: Router,
+    http: HttpConfig,
+    metrics: Option<Arc<Metrics>>,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()>,
+) -> usize {
     let connections = GracefulShutdown::new();
     let most = http.max_connections.min(u32::MAX as usize);
     let places = Arc::new(Semaphore::new(most));
-    let builder = Arc::new(builder(&http));
-    let mut shutdown = pin!(shutdown);
+    let serving = Arc::new(Serving { routes, builder: builder(&http), limits: limits(&http), metrics });
+    let mut shutdown = std::pin::pin!(shutdown);
     loop {
         let accepted = tokio::select! {
             biased;
@@ -106,15 +116,7 @@ pub(crate) async fn run(
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        let (routes, builder) = (routes.clone(), Arc::clone(&builder));
-        tokio::spawn(connection(
-            (stream, peer),
-            place,
-            routes,
-            builder,
-            connections.watcher(),
-            http.header_timeout,
-        ));
+        tokio::spawn(Arc::clone(&serving).connection(stream, peer, place, connections.watcher()));
     }
     drop(listener);
     // What is still open after the grace is cut off when the runtime ends.
@@ -140,52 +142,95 @@ async fn accept(
     Ok((stream, Peer(peer.ip()), place))
 }
 
+fn limits(http: &HttpConfig) -> Limits {
+    Limits { head: http.header_timeout, idle: http.idle_timeout, write: http.write_timeout }
+}
+
 fn builder(http: &HttpConfig) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
-        .timer(TokioTimer::new())
-        // Also bounds the wait for the next request of a connection.
-        .header_read_timeout(http.header_timeout)
-        .max_headers(MOST_HEADERS)
-        .max_buf_size(HEADER_BYTES as usize)
+        .max_headers(http.max_headers)
+        .max_buf_size(http.max_header_bytes.0)
         .http2()
         .timer(TokioTimer::new())
-        .max_header_list_size(HEADER_BYTES)
-        .max_concurrent_streams(MOST_STREAMS)
+        .max_header_list_size(u32::try_from(http.max_header_bytes.0).unwrap_or(u32::MAX))
+        .max_concurrent_streams(http.max_streams)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_INTERVAL);
     builder
 }
 
-async fn connection(
-    (stream, peer): (TcpStream, Peer),
-    place: OwnedSemaphorePermit,
+/// What all connections of a listener share.
+struct Serving {
     routes: Router,
-    builder: Arc<Builder<TokioExecutor>>,
-    watcher: Watcher,
-    first_request_within: Duration,
-) {
-    let asked = Arc::new(AtomicBool::new(false));
-    let seen = Arc::clone(&asked);
-    let slot = Slot(Arc::new(place));
-    let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(peer);
-        request.extensions_mut().insert(slot.clone());
-        seen.store(true, Ordering::Relaxed);
-        request.extensions_mut().insert(peer);
-        routes.clone().call(request)
-    });
-    // Errors of a connection are its client's: broken off, too slow, not HTTP. There is nobody to tell.
-    let stream = TokioIo::new(Stalling::new(stream));
-    let mut serving = pin!(watcher.watch(builder.serve_connection_with_upgrades(stream, service)));
-    // hyper's time-out begins when the protocol is known, which a client that sends nothing never lets happen.
-    tokio::select! {
-        biased;
-        _ = &mut serving => return,
-        () = tokio::time::sleep(first_request_within) => {}
+    builder: Builder<TokioExecutor>,
+    limits: Limits,
+    metrics: Option<Arc<Metrics>>,
+}
+
+impl Serving {
+    async fn connection(
+        self: Arc<Self>,
+        stream: TcpStream,
+        peer: Peer,
+        place: OwnedSemaphorePermit,
+        watcher: Watcher,
+    ) {
+        let activity = Activity::new(place);
+        let (requests, routes) = (Arc::clone(&activity), self.routes.clone());
+        let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+            let under_way = requests.begin();
+            request.extensions_mut().insert(peer);
+            request.extensions_mut().insert(under_way.clone());
+            let answering = routes.clone().call(request);
+            async {
+                answering.await.map(|response: Response| response.map(|body| Answered { body, under_way }))
+            }
+        });
+        let stream = TokioIo::new(Patient::new(stream, self.limits, Arc::clone(&activity)));
+        let connection = self.builder.serve_connection_with_upgrades(stream, service);
+        // Errors of a connection are its client's: broken off, too slow, not HTTP. There is nobody to tell.
+        let ended = watcher.watch(connection).await;
+        let why = activity.cut().or_else(|| refused_as(ended.as_ref().err()?.as_ref()));
+        if let (Some(why), Some(metrics)) = (why, &self.metrics) {
+            metrics.connection_cut(why);
+        }
     }
-    if asked.load(Ordering::Relaxed) {
-        let _ = serving.await;
+}
+
+/// Why HTTP was not spoken, if it was not.
+fn refused_as(error: &(dyn Error + Send + Sync + 'static)) -> Option<&'static str> {
+    let error = error.downcast_ref::<hyper::Error>()?;
+    if error.is_parse_too_large() {
+        return Some("too_large");
+    }
+    error.is_parse().then_some("not_http")
+}
+
+/// The body of an answer, which is under way as long as it lasts.
+struct Answered {
+    body: Body,
+    #[expect(dead_code, reason = "held, not read")]
+    under_way: UnderWay,
+}
+
+impl HttpBody for Answered {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

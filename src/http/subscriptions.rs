@@ -24,6 +24,7 @@ use tracing::Span;
 
 use super::{
     graphql::{self, Asker, Ran},
+    request_id,
     wire::Wire,
 };
 use crate::App;
@@ -115,9 +116,15 @@ fn answers(
 ) -> BoxStream<'static, Reply> {
     let opening = async move {
         let started = Instant::now();
-        let opening = graphql::open(&app, &headers, &asker, wire);
-        let opened = tokio::time::timeout(app.http.request_timeout, opening).await;
-        let opened = opened.unwrap_or(Err(graphql::TIMEOUT));
+        // Waiting for events takes no place, asking for them and every other operation does.
+        let opened = match app.admission.enter() {
+            Ok(_place) => {
+                let opening = graphql::open(&app, &headers, &asker, wire);
+                let opened = tokio::time::timeout(app.http.request_timeout, opening).await;
+                opened.unwrap_or(Err(graphql::TIMEOUT))
+            }
+            Err(overloaded) => Err(overloaded),
+        };
         let ran = match &opened {
             Ok(Opened::Reply(reply)) => Ran::answered(reply),
             Ok(Opened::Events(_)) => Ran::begun(OperationKind::Subscription),
@@ -131,7 +138,7 @@ fn answers(
                 events.inspect(move |_| _ = &counted).boxed()
             }
             Ok(Opened::Reply(reply)) => stream::iter([reply]).boxed(),
-            Err(refusal) => stream::iter([refusal.into_reply()]).boxed(),
+            Err(refusal) => stream::iter([refusal.into_reply(request_id(&headers))]).boxed(),
         }
     };
     stream::once(opening).flatten().boxed()

@@ -13,7 +13,7 @@ use schema::{Document, Variables};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::refusal::Refusal;
+use super::{admission::Room, refusal::Refusal};
 use crate::{config::HttpConfig, documents::Stop};
 
 const TOO_LARGE: Refusal =
@@ -46,6 +46,8 @@ const NO_BATCH: Refusal = Refusal::new(
     "BAD_USER_INPUT",
     "One request at a time: an array of requests is not taken from this caller, or not of this length.",
 );
+/// What a JSON value takes in memory beside its text, bytes.
+const VALUE_BYTES: usize = 64;
 /// The `version` of Apollo's protocol that there is.
 const APQ_VERSION: u64 = 1;
 
@@ -120,6 +122,7 @@ pub(super) async fn read_body(
     body: Body,
     http: &HttpConfig,
     bytes: usize,
+    room: &mut Room,
 ) -> Result<Bytes, Refusal> {
     // The layer that inflates has taken the header away where it knows the encoding.
     if headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
@@ -128,10 +131,10 @@ pub(super) async fn read_body(
     if body.size_hint().lower() > bytes as u64 {
         return Err(TOO_LARGE);
     }
-    tokio::time::timeout(http.body_timeout, collect(body, bytes)).await.map_err(|_| BODY_TIMEOUT)?
+    tokio::time::timeout(http.body_timeout, collect(body, bytes, room)).await.map_err(|_| BODY_TIMEOUT)?
 }
 
-async fn collect(mut body: Body, bytes: usize) -> Result<Bytes, Refusal> {
+async fn collect(mut body: Body, bytes: usize, room: &mut Room) -> Result<Bytes, Refusal> {
     let mut whole = Bytes::new();
     let mut parts = BytesMut::new();
     while let Some(frame) = body.frame().await {
@@ -139,6 +142,7 @@ async fn collect(mut body: Body, bytes: usize) -> Result<Bytes, Refusal> {
         if whole.len() + parts.len() + data.len() > bytes {
             return Err(TOO_LARGE);
         }
+        room.take(data.len())?;
         // Nearly every body comes in one piece, which is used as it is.
         if whole.is_empty() && parts.is_empty() {
             whole = data;
@@ -151,8 +155,8 @@ async fn collect(mut body: Body, bytes: usize) -> Result<Bytes, Refusal> {
 }
 
 /// Reads the requests of a body. What serde says about it is not passed on: it may quote the body at length.
-pub(super) fn of_body(body: &[u8], bounds: Bounds) -> Result<Wires, Refusal> {
-    check_json(body, bounds)?;
+pub(super) fn of_body(body: &[u8], bounds: Bounds, room: &mut Room) -> Result<Wires, Refusal> {
+    room.take(check_json(body, bounds)? * VALUE_BYTES)?;
     let refuse = |error: serde_json::Error| if error.is_data() { NO_REQUEST } else { NO_JSON };
     match body.iter().find(|byte| !byte.is_ascii_whitespace()) {
         Some(b'{') => serde_json::from_slice(body).map(|wire| Wires::One(Box::new(wire))).map_err(refuse),
@@ -194,9 +198,9 @@ pub(super) fn of_uri(uri: &Uri, bounds: Bounds) -> Result<Wire, Refusal> {
     serde_json::from_value(Value::Object(fields)).map_err(|_| NO_REQUEST)
 }
 
-/// Refuses JSON that is nested too deep or has too many values, before anything is built of it. Whether it is JSON at
-/// all is not its matter.
-fn check_json(json: &[u8], bounds: Bounds) -> Result<(), Refusal> {
+/// Refuses JSON that is nested too deep or has too many values, before anything is built of it; says how many it has.
+/// Whether it is JSON at all is not its matter.
+fn check_json(json: &[u8], bounds: Bounds) -> Result<usize, Refusal> {
     let (mut depth, mut values, mut in_text, mut escaped) = (0_usize, 1_usize, false, false);
     for byte in json {
         if in_text {
@@ -221,17 +225,23 @@ fn check_json(json: &[u8], bounds: Bounds) -> Result<(), Refusal> {
             _ => {}
         }
     }
-    if values > bounds.values { Err(TOO_MANY_VALUES) } else { Ok(()) }
+    if values > bounds.values { Err(TOO_MANY_VALUES) } else { Ok(values) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::admission::Admission;
 
     const BOUNDS: Bounds = Bounds { bytes: 1 << 20, depth: 8, values: 20, batch: 2 };
 
+    fn refused_within(bounds: Bounds, body: &str) -> Option<Refusal> {
+        let admission = Admission::new(&crate::config::Config::default().http);
+        of_body(body.as_bytes(), bounds, &mut admission.room()).err()
+    }
+
     fn refused(body: &str) -> Option<Refusal> {
-        of_body(body.as_bytes(), BOUNDS).err()
+        refused_within(BOUNDS, body)
     }
 
     #[test]
@@ -261,7 +271,7 @@ mod tests {
             assert_eq!(refused(body), Some(NO_BATCH), "{body}");
         }
         let none = Bounds { batch: 0, ..BOUNDS };
-        assert_eq!(of_body(br#"[{"query": "{a}"}]"#, none).err(), Some(NO_BATCH));
+        assert_eq!(refused_within(none, r#"[{"query": "{a}"}]"#), Some(NO_BATCH));
     }
 
     #[test]

@@ -67,6 +67,11 @@ impl EncodeLabelValue for Outcome {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct CutLabels {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct TransportLabels {
     transport: &'static str,
 }
@@ -79,6 +84,7 @@ pub(crate) struct Metrics {
     operation_seconds: Family<OperationLabels, Histogram, fn() -> Histogram>,
     errors: Family<ErrorLabels, Counter>,
     subscriptions: Family<TransportLabels, Gauge>,
+    connections_cut: Family<CutLabels, Counter>,
 }
 
 impl Metrics {
@@ -91,6 +97,7 @@ impl Metrics {
             operation_seconds: Family::new_with_constructor(histogram),
             errors: Family::default(),
             subscriptions: Family::default(),
+            connections_cut: Family::default(),
         };
         registry.register(
             "http_server_request_duration_seconds",
@@ -118,6 +125,11 @@ impl Metrics {
             metrics.subscriptions.clone(),
         );
         registry.register(
+            "http_server_connections_cut",
+            "Connections that the server ended: head, idle, write (too slow), too_large, not_http",
+            metrics.connections_cut.clone(),
+        );
+        registry.register(
             "build",
             "The program that runs",
             Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]),
@@ -137,6 +149,11 @@ impl Metrics {
         let gauge = self.subscriptions.get_or_create(&TransportLabels { transport }).clone();
         gauge.inc();
         Counted(gauge)
+    }
+
+    /// Counts a connection that was ended because of what its client did, or did not do.
+    pub(crate) fn connection_cut(&self, reason: &'static str) {
+        self.connections_cut.get_or_create(&CutLabels { reason }).inc();
     }
 
     /// Counts one GraphQL request.

@@ -195,10 +195,10 @@ fn refused_for(errors: Vec<UserError>) -> Written<SignInPayload> {
 }
 
 fn granted(ctx: &Context, grant: Grant) -> Answer {
-    let (access_token, expires_at) = ctx.access.mint(&grant).map_err(|error| {
-        tracing::error!(%error, "no access token can be made");
-        FieldError::internal()
-    })?;
+    let (access_token, expires_at) = ctx
+        .access
+        .mint(&grant)
+        .map_err(|error| FieldError::internal_by(format_args!("no access token can be made: {error}")))?;
     let viewer = Viewer::User { id: grant.user, role: grant.role, session: Some(grant.session) };
     let payload = SignInPayload {
         access_token: Some(access_token),

@@ -75,16 +75,19 @@ pub(super) async fn serve(app: App, wanted: Asked, request: Request) -> Response
     // Reading the request has looked at the same header.
     let bearer = auth::bearer(&app.access, &parts.headers).unwrap_or_default();
     let end = Box::pin(end(&app, bearer));
-    let replies = answers(app, Arc::new(parts.headers), asker, wire, "sse");
+    let headers = Arc::new(parts.headers);
+    let replies = answers(app, Arc::clone(&headers), asker, wire, "sse");
     let mut keep_alive = interval(KEEP_ALIVE);
     keep_alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let stream = Stream { replies, end, keep_alive, ended: false };
+    let stream = Stream { headers, replies, end, keep_alive, ended: false };
     let headers = [(header::CONTENT_TYPE, EVENT_STREAM), (header::CACHE_CONTROL, "no-store")];
     (headers, Body::from_stream(stream::unfold(stream, Stream::next))).into_response()
 }
 
 /// The body of an answer.
 struct Stream {
+    /// Of the request.
+    headers: Arc<HeaderMap>,
     replies: BoxStream<'static, Reply>,
     end: Pin<Box<dyn Future<Output = End> + Send>>,
     keep_alive: Interval,
@@ -102,8 +105,8 @@ impl Stream {
                 self.ended = true;
                 let last = match end {
                     End::Closing => Vec::new(),
-                    End::Revoked => event(&REVOKED.into_reply()),
-                    End::Expired => event(&EXPIRED.into_reply()),
+                    End::Revoked => event(&REVOKED.into_reply(request_id(&self.headers))),
+                    End::Expired => event(&EXPIRED.into_reply(request_id(&self.headers))),
                 };
                 complete(last)
             }

@@ -32,9 +32,9 @@ use crate::{
     App, auth,
     http::{
         graphql::{self, Asker, caller},
+        patience::UnderWay,
         refusal::Refusal,
         request_id,
-        server::Slot,
         wire::{self, Wire, Wires},
     },
 };
@@ -69,7 +69,7 @@ pub(super) async fn upgrade(app: App, request: Request) -> Response {
     let Ok(upgrade) = WebSocketUpgrade::from_request_parts(&mut parts, &()).await else {
         return NOT_WEBSOCKET.into_response(request_id(&parts.headers));
     };
-    let slot = parts.extensions.get::<Slot>().cloned();
+    let under_way = parts.extensions.get::<UnderWay>().cloned();
     let caller = caller(&app, &parts);
     let most = app.http.body_limit_signed_in.0;
     let upgrade = upgrade
@@ -83,7 +83,7 @@ pub(super) async fn upgrade(app: App, request: Request) -> Response {
     upgrade
         .on_upgrade(async move |socket| {
             Connection::new(app, headers, caller, socket).run().await;
-            drop(slot);
+            drop(under_way);
         })
         .into_response()
 }
@@ -252,10 +252,13 @@ impl Connection {
         }
         let said = Said::read(text)?;
         match (&*said.kind, &said.id, said.payload) {
-            ("subscribe", Some(id), Some(payload)) => match wire::of_body(payload.get().as_bytes(), bounds) {
-                Ok(Wires::One(wire)) => self.begin(id.as_str().into(), *wire).await,
-                Ok(Wires::Batch(_)) | Err(_) => Break(Some(BAD_REQUEST)),
-            },
+            ("subscribe", Some(id), Some(payload)) => {
+                let mut room = self.app.admission.room();
+                match wire::of_body(payload.get().as_bytes(), bounds, &mut room) {
+                    Ok(Wires::One(wire)) => self.begin(id.as_str().into(), *wire).await,
+                    Ok(Wires::Batch(_)) | Err(_) => Break(Some(BAD_REQUEST)),
+                }
+            }
             ("complete", Some(id), _) => {
                 self.stop(id);
                 Continue(())
@@ -308,7 +311,10 @@ impl Connection {
         if self.running.len() >= MAX_OPERATIONS {
             let busy =
                 Refusal::new(StatusCode::OK, "OVERLOADED", "At most 50 operations run on a socket at once.");
-            return self.answer(&id, &busy.into_reply()).await;
+            return self.answer(&id, &busy.into_reply(request_id(&self.headers))).await;
+        }
+        if let Err(too_often) = self.app.admission.check_rate(&self.viewer, &self.caller, 1) {
+            return self.answer(&id, &too_often.into_reply(request_id(&self.headers))).await;
         }
         let (viewer, caller) = (self.viewer.clone(), self.caller.clone());
         let asker = Asker { viewer, caller, id_in_path: None, is_get: false };
@@ -363,7 +369,7 @@ impl Connection {
         self.send_message(Message::Text(text.into())).await
     }
 
-    /// Who does not read is cut off by the connection itself (`stall`).
+    /// Who does not read is cut off by the connection itself (`patience`).
     async fn send_message(&mut self, message: Message) -> Flow {
         tokio::select! {
             sent = self.socket.send(message) => if sent.is_ok() { Continue(()) } else { Break(None) },

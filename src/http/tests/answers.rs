@@ -123,9 +123,12 @@ async fn pages_of_listed_origins_may_ask() {
     for origin in ["https://app.example.com", "http://localhost:3000"] {
         let (status, headers, _) = send(&app, ask(origin)).await;
         assert_eq!((status, text(&headers["access-control-allow-origin"])), (200, origin));
-        assert!(text(&headers["access-control-allow-headers"]).contains("authorization"));
+        for header in ["authorization", "x-cache-token"] {
+            assert!(text(&headers["access-control-allow-headers"]).contains(header), "{header}");
+        }
         let answered = send(&app, with(post_of(QUERY), "origin", origin)).await.1;
         assert_eq!(text(&answered["access-control-allow-origin"]), origin);
+        assert!(text(&answered["access-control-expose-headers"]).contains("x-cache-token"));
     }
     for origin in ["https://evil.example.com", "https://app.example.com.evil.example", "null"] {
         assert!(!send(&app, ask(origin)).await.1.contains_key("access-control-allow-origin"), "{origin}");
@@ -173,6 +176,11 @@ async fn who_asks_too_often_is_told_to_wait() {
     assert_eq!((status, &body["errors"][0]["extensions"]["code"]), (429, &json!("RATE_LIMITED")));
     assert_eq!(headers["retry-after"], "1");
     assert_eq!(send(&app, from("10.0.0.2")).await.0, 200, "another address");
+    for (address, status) in
+        [("2001:db8::1", 200), ("2001:db8::2", 200), ("2001:db8::3", 429), ("2001:db8:0:1::1", 200)]
+    {
+        assert_eq!(send(&app, from(address)).await.0, status, "one customer has a /64: {address}");
+    }
     let one = bearer(&app);
     let signed_in = |body: &str| with(post_of(body.to_owned()), "authorization", &one);
     assert_eq!(send(&app, signed_in(&format!("[{QUERY},{QUERY},{QUERY}]"))).await.0, 200);
@@ -200,4 +208,49 @@ async fn too_much_at_once_is_refused_before_it_is_read() {
     drop(only_connection);
     assert_eq!(waits.await.expect("no panic"), 200);
     assert_eq!(send(&app, post_of(QUERY)).await.0, 200);
+}
+
+#[tokio::test]
+async fn names_are_suggested_in_development_only() {
+    let app = app().await;
+    let production = App::new(
+        &Config::default(),
+        app.store.clone(),
+        app.access.clone(),
+        prometheus_client::registry::Registry::default(),
+        None,
+    );
+    for (app, suggests) in [(app, true), (production, false)] {
+        let (_, _, body) = send(&app, post_of(r#"{"query": "{ userz { id } }"}"#)).await;
+        let message = body["errors"][0]["message"].as_str().expect("a text");
+        assert_eq!(message.contains("Did you mean"), suggests, "{message}");
+    }
+}
+
+#[tokio::test]
+async fn every_error_tells_the_id_of_its_request() {
+    let app = app().await;
+    for query in [
+        "{",
+        "{ nothing }",
+        "{ users(first: 0) { totalCount } }",
+        "mutation { signOut { userErrors { code } } }",
+    ] {
+        let request = with(post_of(json!({ "query": query }).to_string()), "x-request-id", "mine-1");
+        let (_, headers, body) = send(&app, request).await;
+        assert_eq!(headers["x-request-id"], "mine-1");
+        assert_eq!(body["errors"][0]["extensions"]["requestId"], "mine-1", "{body}");
+    }
+}
+
+#[tokio::test]
+async fn bodies_share_a_bound_on_memory() {
+    let app = app_with(|config| config.http.max_body_memory.0 = 400).await;
+    assert_eq!(send(&app, post_of(QUERY)).await.0, 200);
+    let wide = json!({ "query": "{ __typename }", "variables": { "x": [1, 2, 3, 4, 5, 6] } }).to_string();
+    assert_eq!(refusal(&app, post_of(wide.clone())).await, (503, "OVERLOADED".into()), "values count too");
+    assert_eq!(refusal(&app, post_of(format!("{QUERY:401}"))).await.0, 503);
+    assert_eq!(send(&app, post_of(QUERY)).await.0, 200, "what was taken is given back");
+    let enough = app_with(|config| config.http.max_body_memory.0 = 4_000).await;
+    assert_eq!(send(&enough, post_of(wide)).await.0, 200);
 }

@@ -283,4 +283,16 @@ async fn documents_are_reloaded_and_broken_ones_are_named() {
     let before = prepared(&app).await;
     app.documents.reload(&app.graph).await;
     assert_eq!(prepared(&app).await, before, "nothing has changed");
+
+    std::fs::remove_file(folder.join("broken.json")).expect("removed");
+    std::fs::write(folder.join("web.json"), "{ half of it").expect("written");
+    app.documents.reload(&app.graph).await;
+    assert_eq!(app.documents.trusted().broken.len(), 1);
+    assert_eq!(outcome(&app, apq(None, &hash(TEXT))).await.1, "ok", "what cannot be read has what it had");
+    std::fs::remove_dir_all(&folder).expect("removed");
+    app.documents.reload(&app.graph).await;
+    assert_eq!(outcome(&app, apq(None, &hash(TEXT))).await.1, "ok", "the whole folder likewise");
+    std::fs::create_dir(&folder).expect("made");
+    app.documents.reload(&app.graph).await;
+    assert_eq!(outcome(&app, apq(None, &hash(TEXT))).await.0, 404, "what was taken away is gone");
 }

@@ -216,7 +216,6 @@ impl Client<'_> {
             explain: true,
             cache_token: None,
             caller: self.caller.clone(),
-            request_id: String::new(),
         }
     }
 }

@@ -112,7 +112,7 @@ async fn a_failing_key_fails_only_its_own_request() {
         Ok(Some(1_011)),
         Ok(Some(1_012)),
         Err(FieldError::bad_input("no")),
-        Err(FieldError::internal()),
+        Err(FieldError::internal_by("fake: the batch panicked")),
         Ok(Some(1_015)),
     ];
     assert_eq!(outcomes, wanted);
