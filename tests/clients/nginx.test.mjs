@@ -2,6 +2,7 @@
 // comes through, can be slow, and makes every age a few seconds, so that nobody waits a minute for an answer to run out.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
+import { createHash } from "node:crypto";
 import { once } from "node:events";
 import { chmod, mkdir, mkdtemp, readFile, readdir, rm, writeFile } from "node:fs/promises";
 import http from "node:http";
@@ -80,9 +81,12 @@ after(async () => {
   if (folder) await rm(folder, { recursive: true, force: true });
 });
 
-async function ask(query, headers = {}, variables = {}) {
-  const parameters = new URLSearchParams({ query, variables: JSON.stringify(variables) });
-  const response = await fetch(`${site}/graphql?${parameters}`, { headers: { "apollo-require-preflight": "1", ...headers } });
+function ask(query, headers = {}, variables = {}) {
+  return fetchFrom(`/graphql?${new URLSearchParams({ query, variables: JSON.stringify(variables) })}`, headers);
+}
+
+async function fetchFrom(path, headers = {}) {
+  const response = await fetch(site + path, { headers: { "apollo-require-preflight": "1", ...headers } });
   return { status: response.status, cache: response.headers.get("x-cache"), headers: response.headers, text: await response.text() };
 }
 
@@ -114,6 +118,21 @@ test("each media type and coding is kept for itself", async () => {
     assert.ok(second.headers.get("content-type").startsWith(headers.accept));
     assert.equal(second.headers.get("content-encoding") ?? "identity", headers["accept-encoding"]);
     assert.equal(second.text, first.text);
+  }
+});
+
+test("a document is kept under its id: in the path, as documentId, and by Apollo's protocol", async () => {
+  const query = fresh(schema);
+  const hash = createHash("sha256").update(query).digest("hex");
+  const extensions = JSON.stringify({ persistedQuery: { version: 1, sha256Hash: hash } });
+  const unknown = await fetchFrom(`/graphql?${new URLSearchParams({ extensions })}`);
+  assert.deepEqual([unknown.status, JSON.parse(unknown.text).errors[0].extensions.code], [200, "PERSISTED_QUERY_NOT_FOUND"]);
+  const headers = { "content-type": "application/json" };
+  const registered = await fetch(`${site}/graphql`, { method: "POST", headers, body: JSON.stringify({ query, extensions: JSON.parse(extensions) }) });
+  assert.equal(registered.status, 200);
+  for (const path of [`/graphql/${hash}`, `/graphql?documentId=${hash}`, `/graphql?${new URLSearchParams({ extensions })}`]) {
+    const [first, second] = [await fetchFrom(path), await fetchFrom(path)];
+    assert.deepEqual([first.status, first.cache, second.cache, second.text], [200, "MISS", "HIT", first.text], path);
   }
 });
 
