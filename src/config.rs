@@ -11,7 +11,7 @@ use std::{fmt::Write as _, net::SocketAddr, path::PathBuf, time::Duration};
 
 use entities::{password::Cost, redis::RedisUrl, secret::Secret};
 use layers::{Problem, Values};
-use schema::{AccessOptions, gate::Limits};
+use schema::{AccessOptions, Subgraph, gate::Limits};
 use setting::{
     Bytes, ClientModes, DatabaseUrl, DocumentMode, LogFilter, LogFormat, Networks, Origins, SecretText,
     Setting, Switch,
@@ -245,8 +245,11 @@ sections! {
         /// The name of this service in traces.
         service_name: String = "xp-graph", env "OTEL_SERVICE_NAME";
     }
-    /// Limits on documents.
+    /// The graph: what of it is served, and limits on documents.
     graph: GraphConfig {
+        /// Which domains to serve, as one of several subgraphs: some of `users`, `sessions`, `forms`, `locations` and
+        /// `activity`, comma-separated. All without it.
+        subgraphs: Option<Subgraph> = "";
         /// Bytes of one document at most.
         max_bytes: usize = "65536";
         /// Tokens of one document at most.
@@ -325,6 +328,11 @@ impl Mode {
 }
 
 impl GraphConfig {
+    /// What of the graph is served.
+    pub fn subgraph(&self) -> Subgraph {
+        self.subgraphs.unwrap_or(Subgraph::WHOLE)
+    }
+
     /// The same as the front room's limits.
     pub fn limits(&self) -> Limits {
         Limits {

@@ -71,6 +71,7 @@ impl App {
             development: is_development,
             limits: config.graph.limits(),
             access: Some(access.clone()),
+            subgraph: config.graph.subgraph(),
             ..schema::Options::default()
         };
         let metrics = Metrics::register(&mut registry);

@@ -60,3 +60,13 @@ function inThree(nodes) {
     ...nodes.map(({ sessions }) => ({ sessions: { totalCount: sessions.totalCount } })),
   ];
 }
+
+const TWICE = "it asks two subgraphs for the object, and each says what is wrong with the key";
+
+/** The same for the graph that is split into four. */
+export const ofTheSplit = {
+  apollo: {
+    ...exceptions.apollo,
+    "User by an id that is none, beside a good one": { because: TWICE, codes: ({ codes }) => [...codes, ...codes] },
+  },
+};

@@ -8,8 +8,8 @@ import { createServer } from "node:net";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { USUAL } from "./compose.mjs";
-import { base, endpoint } from "./xp.mjs";
+import { SPLIT } from "./compose.mjs";
+import { base } from "./xp.mjs";
 
 const READY_MS = 60_000;
 const HIVE = ["node_modules/@graphql-hive/gateway/dist/bin.js", "supergraph", "--config-path", "gateway.config.mjs"];
@@ -39,11 +39,12 @@ if (process.platform !== "linux" || process.arch !== "x64") delete GATEWAYS.graf
 export const names = process.env.XP_GATEWAYS?.split(",") ?? Object.keys(GATEWAYS);
 
 /**
- * @param {{supergraph: string, subgraphs: Record<string, string>, scratch: string}} before the file of the supergraph, the
- *   addresses of its subgraphs for who composes by itself, and a folder for files
+ * @param {{supergraph: string, subgraphs: Record<string, string>, scratch: string, home?: string}} before the file of the
+ *   supergraph, the addresses of its subgraphs for who composes by itself, a folder for files, and the server whose keys
+ *   tokens are checked with
  * @returns {Promise<{name: string, url: string, socketUrl: string, close: () => Promise<void>}>}
  */
-export async function startGateway(name, { supergraph, subgraphs, scratch }) {
+export async function startGateway(name, { supergraph, subgraphs, scratch, home = base }) {
   const { folder: place, command, socket = "/graphql" } = GATEWAYS[name];
   const folder = fileURLToPath(new URL(`../../federation/gateways/${place}/`, import.meta.url));
   assert.ok(existsSync(`${folder}node_modules`), `${name} is not installed: run npm ci in federation/gateways/${place}`);
@@ -53,7 +54,7 @@ export async function startGateway(name, { supergraph, subgraphs, scratch }) {
     SUPERGRAPH: supergraph,
     HOST: "127.0.0.1",
     PORT: String(port),
-    XP_JWKS: new URL("/.well-known/jwks.json", base).href,
+    XP_JWKS: new URL("/.well-known/jwks.json", home).href,
     NODE_ENV: "production",
     HOME: scratch,
   };
@@ -82,20 +83,14 @@ export async function startGateway(name, { supergraph, subgraphs, scratch }) {
   return { name, url, socketUrl: `ws://127.0.0.1:${port}${socket}`, close, said: () => said };
 }
 
-/** The configuration of the repository, with these subgraphs in the place of the usual ones. */
+/** The configuration of the repository, with these subgraphs in the place of its own; ours have subscriptions. */
 function atAddresses(config, subgraphs) {
-  const { hostname, port } = new URL(endpoint);
-  let text = config;
+  const sections = config.split(/^(?=\[)/m).filter((section) => !section.startsWith("[subgraphs."));
   for (const [name, url] of Object.entries(subgraphs)) {
-    const usual = USUAL[name];
-    if (usual === undefined) {
-      text += `\n[subgraphs.${name}]\nintrospection_url = "${url}"\n`;
-      continue;
-    }
-    assert.ok(text.includes(usual), `the configuration does not name ${usual}`);
-    text = text.replaceAll(usual, url);
+    const socket = name === "xp" || name in SPLIT ? `websocket_url = "${url.replace("http", "ws")}"\n` : "";
+    sections.push(`\n[subgraphs.${name}]\nintrospection_url = "${url}"\n${socket}`);
   }
-  return text.replaceAll(USUAL.xp.replace("http", "ws"), `ws://${hostname}:${port}/graphql`);
+  return sections.join("");
 }
 
 async function answers(url) {

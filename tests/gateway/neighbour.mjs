@@ -9,7 +9,7 @@ import { graphql, parse } from "graphql";
 import { neighbourSdl, USUAL } from "./compose.mjs";
 
 /**
- * @param {{id: string, stars: number, text?: string, authorId: string, formId?: string}[]} reviews newest first
+ * @param {{id: string, stars: number, text?: string, authorId: string, formId?: string, authorName?: string}[]} reviews newest first
  * @returns {Promise<{url: string, close: () => void}>}
  */
 export const startNeighbour = (reviews, port = 0) => serve(parse(neighbourSdl), resolvers(reviews), port);
@@ -39,6 +39,7 @@ function resolvers(reviews) {
     Query: {
       latestReviews: (_, { first }) => reviews.slice(0, first),
       review: (_, { id }) => byId(id),
+      lastReviewer: () => reviews[0]?.authorName && { id: reviews[0].authorId, displayName: reviews[0].authorName },
     },
     Review: {
       __resolveReference: ({ id }) => byId(id),

@@ -8,15 +8,15 @@ assert.ok(base, "XP_URL is not set: start the server and give its address, such 
 export const endpoint = new URL("/graphql", base).href;
 
 /** Access tokens of the demo accounts, by role. */
-export async function tokens() {
-  const response = await fetch(new URL("/playground/config.json", base));
+export async function tokens(of = base) {
+  const response = await fetch(new URL("/playground/config.json", of));
   assert.ok(response.ok, "the server offers no demo accounts: is this a development server?");
   const { accounts } = await response.json();
   return Object.fromEntries(accounts.map(({ role, token }) => [role, token]));
 }
 
-export async function schemaFile() {
-  const response = await fetch(new URL("/schema.graphql", base));
+export async function schemaFile(of = base) {
+  const response = await fetch(new URL("/schema.graphql", of));
   assert.equal(response.status, 200);
   return response.text();
 }
