@@ -76,6 +76,7 @@ pub use document::Document;
 pub use gate::Limits;
 pub use subgraph::{Domain, Subgraph};
 pub use subscription::Events;
+pub use variables::read as read_variables;
 pub use viewer::Viewer;
 
 use crate::{
