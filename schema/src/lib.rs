@@ -62,6 +62,7 @@ pub use cache_control::{Audience, CachePolicy};
 pub use document::Document;
 pub use gate::Limits;
 pub use subscription::Events;
+pub use variables::read as read_variables;
 pub use viewer::Viewer;
 
 use crate::{

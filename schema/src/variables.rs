@@ -14,6 +14,9 @@ use async_graphql::{
 
 use crate::error::{Code, RequestError};
 
+mod read;
+pub use read::read;
+
 /// The types that a variable can have.
 pub(crate) struct InputTypes {
     enums: HashMap<Name, EnumType>,

@@ -60,7 +60,7 @@ pub(crate) struct Wire {
     pub(crate) document_id: Option<String>,
     #[serde(default)]
     pub(crate) operation_name: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "schema::read_variables")]
     pub(crate) variables: Variables,
     #[serde(default)]
     extensions: Option<Map<String, Value>>,

@@ -15,7 +15,7 @@ use std::{
 };
 
 use entities::{Recorder, Store};
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 use tokio::sync::oneshot;
 use tracing::{Instrument as _, Span};
 
@@ -154,7 +154,9 @@ impl<L: Loader> Turn<L> {
         let keys = match batch.as_slice() {
             [waiting] => Arc::clone(&waiting.keys),
             batch => {
-                let unique: FxHashSet<_> = batch.iter().flat_map(|waiting| waiting.keys.iter()).collect();
+                let all = batch.iter().map(|waiting| waiting.keys.len()).sum();
+                let mut unique = FxHashSet::with_capacity_and_hasher(all, FxBuildHasher);
+                unique.extend(batch.iter().flat_map(|waiting| waiting.keys.iter()));
                 unique.into_iter().cloned().collect()
             }
         };
