@@ -47,6 +47,9 @@ struct Common {
     /// The port to listen on (http.port).
     #[arg(long, global = true)]
     port: Option<String>,
+    /// The domains to serve, as one of several subgraphs: users,sessions,forms,locations,activity (graph.subgraphs).
+    #[arg(long, global = true, value_name = "DOMAINS")]
+    subgraphs: Option<String>,
     /// Prints data as JSON.
     #[arg(long, global = true)]
     json: bool,
@@ -226,7 +229,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
             }
         }
         Command::Seed { size } => database::seed(&load(&common, Mode::Database)?.config, size).await,
-        Command::Schema => tools::schema().await,
+        Command::Schema => tools::schema(&load(&common, Mode::Tool)?.config).await,
         Command::Config { action: Config::Print { markdown: true } } => say(&xp::config::print::markdown()),
         Command::Config { action } => tools::config(&load(&common, Mode::Tool)?, action, common.json),
         Command::User { action } => {
@@ -252,7 +255,11 @@ async fn run(cli: Cli) -> Result<(), Failure> {
 fn load(common: &Common, mode: Mode) -> Result<Loaded, Invalid> {
     let mut flags: Vec<_> =
         common.set.iter().map(|(key, value)| (key.clone(), value.clone(), format!("--set {key}"))).collect();
-    for (key, flag, value) in [("http.host", "--host", &common.host), ("http.port", "--port", &common.port)] {
+    for (key, flag, value) in [
+        ("http.host", "--host", &common.host),
+        ("http.port", "--port", &common.port),
+        ("graph.subgraphs", "--subgraphs", &common.subgraphs),
+    ] {
         flags.extend(value.iter().map(|value| (key.to_owned(), value.clone(), flag.to_owned())));
     }
     layers::load(&Inputs::of_process(mode, common.config.clone(), flags))

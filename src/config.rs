@@ -11,7 +11,7 @@ use std::{fmt::Write as _, net::SocketAddr, path::PathBuf, time::Duration};
 
 use entities::{password::Cost, redis::RedisUrl, secret::Secret};
 use layers::{Problem, Values};
-use schema::{AccessOptions, gate::Limits};
+use schema::{AccessOptions, Subgraph, gate::Limits};
 use setting::{
     Bytes, ClientModes, DatabaseUrl, DocumentMode, LogFilter, LogFormat, Networks, Origins, SecretText,
     Setting, Switch, Width,
@@ -228,8 +228,11 @@ sections! {
         /// The name of this service in traces.
         service_name: String = "xp-graph", env "OTEL_SERVICE_NAME";
     }
-    /// Limits on documents, and batching.
+    /// The graph: what of it is served, limits on documents, batching.
     graph: GraphConfig {
+        /// Which domains to serve, as one of several subgraphs: some of `users`, `sessions`, `forms`, `locations` and
+        /// `activity`, comma-separated. All without it.
+        subgraphs: Option<Subgraph> = "";
         /// Bytes of one document at most.
         max_bytes: usize = "65536";
         /// Tokens of one document at most.
@@ -253,7 +256,7 @@ sections! {
         /// Objects that one operation may load at most, by the sizes of its pages; a page without `first` and `last`
         /// counts 20.
         max_cost: u32 = "5000";
-        /// Statements of one kind of point read that may be under way at once, all requests together; reads that come
+        /// Statements of one read that may be under way at once, all requests together; requests that ask for more of it
         /// meanwhile wait and share the next one. 0: each request reads for itself.
         shared_batches: Width = "2";
     }
@@ -305,6 +308,11 @@ impl Mode {
 }
 
 impl GraphConfig {
+    /// What of the graph is served.
+    pub fn subgraph(&self) -> Subgraph {
+        self.subgraphs.unwrap_or(Subgraph::WHOLE)
+    }
+
     /// The same as the front room's limits.
     pub fn limits(&self) -> Limits {
         Limits {

@@ -73,6 +73,7 @@ impl App {
             limits,
             access: Some(access.clone()),
             shared_batches: config.graph.shared_batches.0,
+            subgraph: config.graph.subgraph(),
         };
         let metrics = Metrics::register(&mut registry);
         let documents = Documents::new(config.documents.clone(), store.texts().clone(), &mut registry);

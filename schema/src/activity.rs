@@ -25,6 +25,7 @@ use crate::{
     node::{AnyNode, Reference},
     object::{Edge, Entity, Object, Visible},
     query::Query,
+    subgraph::Domain,
     user::{self, User},
 };
 
@@ -54,6 +55,7 @@ impl Entity for ActivityLog {
     fn object() -> &'static Object<Self> {
         static OBJECT: LazyLock<Object<ActivityLog>> = LazyLock::new(|| {
             Object::<ActivityLog>::new("ActivityLog", "An entry of the activity log: who did what, and when.")
+                .of(Domain::Activity)
                 .node()
                 .column("id", "A lower-case UUID, the same in every subgraph.", |entry| &entry.row.id)
                 .edge(

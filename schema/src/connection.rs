@@ -24,6 +24,7 @@ use crate::{
     error::{Code, FieldError, Place, RequestError},
     object::{Asked, Edge, Filled, Row, Rows, Run, Selection, Visible, label},
     scalar::{Leaf, write_text},
+    subgraph::Domain,
     write::{Nulled, Writer},
 };
 
@@ -499,6 +500,7 @@ impl<U: Visible> OutputType for Connection<U> {
             ];
             ObjectBuilder::new(Self::type_name(), fields.into_iter().collect())
                 .description(Some(format!("A page of a list of {} objects.", U::object().name)))
+                .tags(Domain::tags(U::object().domain()))
                 .rust_typename(std::any::type_name::<Self>())
                 .build()
         })
@@ -524,6 +526,7 @@ impl<U: Visible> OutputType for ConnectionEdge<U> {
             ];
             ObjectBuilder::new(Self::type_name(), fields.into_iter().collect())
                 .description(Some(format!("A {} in a list, with its place there.", U::object().name)))
+                .tags(Domain::tags(U::object().domain()))
                 .rust_typename(std::any::type_name::<Self>())
                 .build()
         })

@@ -1,25 +1,95 @@
-//! What a document costs and how long its answer keeps, found once per document from the schema's own SDL: every
-//! object counts 1, times the rows of the lists around it. A page counts as many rows as it may have: `first`, `last`,
-//! or the default of a page; sizes in variables are put in for each request, without walking the document again.
-//! Leaves cost nothing: they are columns of rows that are there. Not here: what the gate counts without a schema.
+//! What a document costs, found once per document from the schema's own SDL: every object counts 1, times the rows of
+//! the lists around it. How many rows a list counts stands on its field, as gateways read it too (`@listSize` of the
+//! federation's v2.9): a page counts `first`, `last`, or the default of a page; sizes in variables are put in for each
+//! request, without walking the document again. Leaves cost nothing: they are columns of rows that are there; nor do
+//! inputs (`@cost(weight: 0)`). Not here: what the gate counts without a schema.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use async_graphql::{
     Name, Positioned, Value, Variables,
+    indexmap::IndexMap,
     parser::types::{
         BaseType, Field, FieldDefinition, FragmentDefinition, Selection, SelectionSet, ServiceDocument, Type,
         TypeKind, TypeSystemDefinition,
     },
+    registry::{MetaDirectiveInvocation, MetaField, MetaInputValue, MetaType, MetaTypeName, Registry},
 };
 use async_graphql_value::Value as InputValue;
 
-use crate::connection::DEFAULT_ROWS;
+use crate::{connection::DEFAULT_ROWS, query::MAX_NODES};
 
 /// The arguments that say how many rows a list has at most.
 const SIZES: [&str; 3] = ["first", "last", "maxPoints"];
 /// The rows counted for a list that nothing bounds.
 const ASSUMED_ROWS: u64 = 10;
+/// The fields of a connection that have its rows.
+const ROWS: [&str; 2] = ["nodes", "edges"];
+
+/// Declares what is counted.
+pub(crate) fn declare(registry: &mut Registry) {
+    let named = |wanted: fn(&MetaType) -> bool| {
+        let types = registry.types.values().filter(|ty| wanted(ty)).map(|ty| ty.name().to_owned());
+        types.collect::<HashSet<_>>()
+    };
+    let objects = named(|ty| ty.is_composite() && !ty.name().starts_with('_'));
+    let inputs = named(|ty| matches!(ty, MetaType::InputObject { .. }));
+    let free = |input: &mut MetaInputValue| {
+        if inputs.contains(MetaTypeName::concrete_typename(&input.ty)) {
+            input.directive_invocations.push(directive("cost", [("weight", Value::from(0))]));
+        }
+    };
+    for ty in registry.types.values_mut() {
+        match ty {
+            MetaType::Object { name, fields, .. } => {
+                for field in fields.values_mut() {
+                    field.args.values_mut().for_each(free);
+                    let is_of_objects = objects.contains(MetaTypeName::concrete_typename(&field.ty));
+                    if is_of_objects && !name.ends_with("Connection") {
+                        field.directive_invocations.extend(list_size(field));
+                    }
+                }
+            }
+            MetaType::InputObject { input_fields, .. } => input_fields.values_mut().for_each(free),
+            _ => {}
+        }
+    }
+}
+
+/// How many objects a field has, if it has several.
+fn list_size(field: &MetaField) -> Option<MetaDirectiveInvocation> {
+    let sizes: Vec<Value> = field
+        .args
+        .keys()
+        .filter(|name| SIZES.contains(&name.as_str()))
+        .map(|name| Value::from(name.as_str()))
+        .collect();
+    let is_list = MetaTypeName::create(&field.ty).is_list();
+    if sizes.is_empty() {
+        // As many as there are ids, or what is assumed.
+        let assumed = if field.args.contains_key("ids") { MAX_NODES as u64 } else { ASSUMED_ROWS };
+        return is_list.then(|| directive("listSize", [("assumedSize", Value::from(assumed))]));
+    }
+    let mut arguments = Vec::new();
+    // An argument's default says it already; composers refuse both.
+    if field.args.values().all(|argument| argument.default_value.is_none()) {
+        arguments.push(("assumedSize", Value::from(DEFAULT_ROWS)));
+    }
+    arguments.push(("slicingArguments", Value::List(sizes)));
+    if !is_list {
+        arguments.push(("sizedFields", Value::List(ROWS.map(Value::from).to_vec())));
+    }
+    arguments.push(("requireOneSlicingArgument", Value::from(false)));
+    Some(directive("listSize", arguments))
+}
+
+fn directive(
+    name: &str,
+    arguments: impl IntoIterator<Item = (&'static str, Value)>,
+) -> MetaDirectiveInvocation {
+    let args: IndexMap<_, _> = arguments.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    MetaDirectiveInvocation { name: name.to_owned(), args }
+}
 
 /// The output types of the schema, as far as documents are judged by them.
 pub(crate) struct OutputTypes(HashMap<Name, HashMap<Name, Shape>>);
@@ -28,9 +98,17 @@ pub(crate) struct OutputTypes(HashMap<Name, HashMap<Name, Shape>>);
 pub(crate) struct Shape {
     pub(crate) ty: Name,
     pub(crate) is_composite: bool,
-    is_list: bool,
-    /// Has `SIZES` among its arguments, and the rows if none is given.
-    default_rows: Option<u64>,
+    rows: Option<ListSize>,
+}
+
+/// A field's `@listSize`.
+struct ListSize {
+    /// The rows where no argument says how many.
+    assumed: u64,
+    /// The arguments that do.
+    arguments: Vec<String>,
+    /// The fields of the field's type that have the rows; none: the field itself.
+    fields: Vec<String>,
 }
 
 impl OutputTypes {
@@ -52,10 +130,9 @@ impl OutputTypes {
         }
         let shapes = |fields: &[Positioned<FieldDefinition>]| {
             let shape = |field: &Positioned<FieldDefinition>| {
-                let (ty, is_list) = named(&field.node.ty.node);
+                let ty = named(&field.node.ty.node);
                 let is_composite = types.contains_key(ty);
-                let shape =
-                    Shape { ty: ty.clone(), is_composite, is_list, default_rows: default_rows(&field.node) };
+                let shape = Shape { ty: ty.clone(), is_composite, rows: ListSize::of(&field.node) };
                 (field.node.name.node.clone(), shape)
             };
             fields.iter().map(shape).collect()
@@ -76,24 +153,38 @@ impl OutputTypes {
         fragments: &HashMap<Name, Positioned<FragmentDefinition>>,
     ) -> Cost {
         let mut cost = Cost::default();
-        Measure { types: self, fragments }.add(&mut cost, root, selections, &Size::Fixed(1));
+        Measure { types: self, fragments }.add(&mut cost, root, selections, &NO_PAGE);
         cost
     }
 }
 
-fn named(ty: &Type) -> (&Name, bool) {
+fn named(ty: &Type) -> &Name {
     match &ty.base {
-        BaseType::Named(name) => (name, false),
-        BaseType::List(item) => (named(item).0, true),
+        BaseType::Named(name) => name,
+        BaseType::List(item) => named(item),
     }
 }
 
-fn default_rows(field: &FieldDefinition) -> Option<u64> {
-    let size = field.arguments.iter().find(|argument| SIZES.contains(&argument.node.name.node.as_str()))?;
-    Some(match &size.node.default_value {
-        Some(default) => rows(&default.node).unwrap_or(ASSUMED_ROWS),
-        None => u64::from(DEFAULT_ROWS),
-    })
+impl ListSize {
+    fn of(field: &FieldDefinition) -> Option<Self> {
+        let directive = field.directives.iter().find(|directive| directive.node.name.node == "listSize")?;
+        let argument = |name: &str| directive.node.get_argument(name).map(|value| &value.node);
+        let names = |name: &str| match argument(name) {
+            Some(Value::List(names)) => names
+                .iter()
+                .filter_map(|name| if let Value::String(name) = name { Some(name.clone()) } else { None })
+                .collect(),
+            _ => Vec::new(),
+        };
+        let arguments: Vec<String> = names("slicingArguments");
+        let mut sizes = field.arguments.iter().map(|argument| &argument.node);
+        let default = sizes.find_map(|size| {
+            let default = size.default_value.as_ref()?;
+            arguments.iter().any(|known| *known == *size.name.node).then_some(&default.node)
+        });
+        let assumed = argument("assumedSize").or(default).and_then(rows).unwrap_or(ASSUMED_ROWS);
+        Some(Self { assumed, arguments, fields: names("sizedFields") })
+    }
 }
 
 fn rows(value: &Value) -> Option<u64> {
@@ -156,14 +247,24 @@ impl Cost {
     }
 }
 
+/// The rows that fields of a selection have, as the field around it says: those of a connection.
+struct Page<'d> {
+    size: Size,
+    fields: &'d [String],
+}
+
+const ENTITIES: ListSize = ListSize { assumed: ASSUMED_ROWS, arguments: Vec::new(), fields: Vec::new() };
+const ONE: Size = Size::Fixed(1);
+const NO_PAGE: Page<'static> = Page { size: ONE, fields: &[] };
+
 struct Measure<'d> {
     types: &'d OutputTypes,
     fragments: &'d HashMap<Name, Positioned<FragmentDefinition>>,
 }
 
 impl Measure<'_> {
-    /// Adds a selection on a type. `page` is the number of rows, where the type is a connection.
-    fn add(&self, cost: &mut Cost, ty: &str, selections: &SelectionSet, page: &Size) {
+    /// Adds a selection on a type.
+    fn add(&self, cost: &mut Cost, ty: &str, selections: &SelectionSet, page: &Page<'_>) {
         for selection in &selections.items {
             match &selection.node {
                 Selection::Field(field) => self.add_field(cost, ty, &field.node, page),
@@ -182,17 +283,24 @@ impl Measure<'_> {
         }
     }
 
-    fn add_field(&self, cost: &mut Cost, ty: &str, field: &Field, page: &Size) {
-        const ONE: Size = Size::Fixed(1);
-        let (parent, name) = (ty, field.name.node.as_str());
-        let (ty, times, page) = match self.types.field(parent, name) {
+    fn add_field(&self, cost: &mut Cost, ty: &str, field: &Field, page: &Page<'_>) {
+        let name = field.name.node.as_str();
+        let (ty, times, page) = match self.types.field(ty, name) {
+            // As many as there are representations; the library's own declaration says no size.
+            _ if name == "_entities" => ("_Entity", size(field, &ENTITIES), NO_PAGE),
             Some(shape) if !shape.is_composite => return,
-            // The rows of a connection, which has said how many they are.
-            Some(shape) if shape.is_list && parent.ends_with("Connection") => (&*shape.ty, page.clone(), ONE),
-            Some(shape) if shape.is_list => (&*shape.ty, size(field, shape.default_rows), ONE),
-            Some(shape) if shape.default_rows.is_some() => (&*shape.ty, ONE, size(field, shape.default_rows)),
-            Some(shape) => (&*shape.ty, ONE, ONE),
-            None if name == "_entities" => ("_Entity", size(field, None), ONE),
+            Some(shape) if page.fields.iter().any(|field| field == name) => {
+                (&*shape.ty, page.size.clone(), NO_PAGE)
+            }
+            Some(Shape { ty, rows: Some(rows), .. }) => {
+                let size = size(field, rows);
+                if rows.fields.is_empty() {
+                    (&**ty, size, NO_PAGE)
+                } else {
+                    (&**ty, ONE, Page { size, fields: &rows.fields })
+                }
+            }
+            Some(shape) => (&*shape.ty, ONE, NO_PAGE),
             // The gate bounds introspection; what else has no shape is a name.
             None => return,
         };
@@ -203,10 +311,10 @@ impl Measure<'_> {
 }
 
 /// How many rows the arguments of a field ask for: by its size, where it has one; else a list among them (`ids`).
-fn size(field: &Field, default_rows: Option<u64>) -> Size {
+fn size(field: &Field, list: &ListSize) -> Size {
     let (mut variables, mut fixed) = (Vec::new(), None);
     for (name, value) in &field.arguments {
-        if default_rows.is_some() && !SIZES.contains(&name.node.as_str()) {
+        if !list.arguments.is_empty() && !list.arguments.iter().any(|known| *known == *name.node) {
             continue;
         }
         let rows = match &value.node {
@@ -220,7 +328,7 @@ fn size(field: &Field, default_rows: Option<u64>) -> Size {
         };
         fixed = fixed.max(rows);
     }
-    let default = default_rows.unwrap_or(ASSUMED_ROWS);
+    let default = list.assumed;
     if variables.is_empty() {
         Size::Fixed(fixed.unwrap_or(default))
     } else {

@@ -16,7 +16,7 @@ use prometheus_client::registry::Registry;
 use uuid::Uuid;
 
 use crate::{
-    Access, AccessOptions, Caller, Context, Viewer,
+    Access, AccessOptions, Caller, Context, Service, Viewer,
     batch::{Batcher, Groups, Loaded, Loader, Metrics},
     connection::{Bound, MAX_ROWS, PageArgs, Pages},
     cost::OutputTypes,
@@ -26,6 +26,7 @@ use crate::{
     input::id as read_id,
     object::{Entity, Object, Row, Visible},
     select::Planner,
+    subgraph::Subgraph,
     variables::InputTypes,
     write::Errors,
 };
@@ -478,8 +479,10 @@ impl Both {
         };
         let mut registry = Registry::default();
         let store = Store::connect(&config, &mut registry).await.expect("SQLite opens a database in memory");
-        let validator =
-            Schema::build(Row::new(), EmptyMutation, EmptySubscription).extension(OnlyValidate).finish();
+        let validator = Schema::build(Row::new(), EmptyMutation, EmptySubscription)
+            .directive(Subgraph::WHOLE)
+            .extension(OnlyValidate)
+            .finish();
         let sdl =
             async_graphql::parser::parse_schema(validator.sdl()).expect("the library reads what it prints");
         let (input_types, types) = (InputTypes::of(&sdl), OutputTypes::of(&sdl));
@@ -519,7 +522,8 @@ impl Both {
         let recorder = Arc::new(Recorder::new(false));
         let batcher = Batcher::new(&self.store, recorder, Groups::new(0), self.metrics.clone());
         let access = Access::new(self.store.clone(), AccessOptions::default());
-        let ctx = Context::new(Viewer::Service, Caller::default(), access, batcher, Arc::from(""));
+        let service = Service { subgraph: Subgraph::WHOLE, sdl: Arc::from("") };
+        let ctx = Context::new(Viewer::Service, Caller::default(), access, batcher, service);
         let planner = Planner { fragments: &document.parsed.fragments, variables: &variables };
         let root = &operation.selection_set.node;
         let selection = match Query::object().plan(planner, &[root], &ctx) {

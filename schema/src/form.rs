@@ -26,6 +26,7 @@ use crate::{
     input::{OrderDirection, TimeRangeInput, search},
     object::{Edge, Entity, Object, Visible, VisibleFrom},
     scalar::enum_leaf,
+    subgraph::Domain,
     submission::{self, Submission},
     user::{self, User, user_ids},
 };
@@ -86,6 +87,7 @@ impl Entity for Form {
     fn object() -> &'static Object<Self> {
         static OBJECT: LazyLock<Object<Form>> = LazyLock::new(|| {
             Object::<Form>::new("Form", "A form: what is asked, and the answers to it.")
+                .of(Domain::Forms)
                 .node()
                 .column("id", "A lower-case UUID, the same in every subgraph.", |form| &form.row.id)
                 .column("title", "Shown to those who fill it in.", |form| &form.row.title)
@@ -137,6 +139,7 @@ impl Entity for FormVersion {
     fn object() -> &'static Object<Self> {
         static OBJECT: LazyLock<Object<FormVersion>> = LazyLock::new(|| {
             Object::<FormVersion>::new("FormVersion", "A published version of a form. It never changes.")
+                .of(Domain::Forms)
                 .node()
                 .column("id", "A lower-case UUID, the same in every subgraph.", |version| &version.row.id)
                 .edge(

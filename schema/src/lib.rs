@@ -10,7 +10,7 @@
 use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use async_graphql::{
-    SDLExportOptions, Schema, ValidationMode,
+    Schema, ValidationMode,
     parser::{
         parse_schema,
         types::{OperationDefinition, SelectionSet},
@@ -43,8 +43,10 @@ pub mod object;
 mod presence;
 pub mod query;
 pub mod scalar;
+mod sdl;
 mod select;
 pub mod session;
+pub mod subgraph;
 pub mod submission;
 mod subscription;
 mod throttle;
@@ -61,6 +63,7 @@ pub use async_graphql::Variables;
 pub use cache_control::{Audience, CachePolicy};
 pub use document::Document;
 pub use gate::Limits;
+pub use subgraph::{Domain, Subgraph};
 pub use subscription::Events;
 pub use variables::read as read_variables;
 pub use viewer::Viewer;
@@ -169,11 +172,19 @@ pub struct Options {
     pub access: Option<Access>,
     /// Shared batches of one loader that may be under way at once; 0 keeps every request to itself.
     pub shared_batches: usize,
+    /// What of the graph is served.
+    pub subgraph: Subgraph,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { development: false, limits: Limits::default(), access: None, shared_batches: 2 }
+        Self {
+            development: false,
+            limits: Limits::default(),
+            access: None,
+            shared_batches: 2,
+            subgraph: Subgraph::WHOLE,
+        }
     }
 }
 
@@ -191,6 +202,13 @@ pub struct Context {
     /// Its loads.
     pub batcher: Batcher,
     pub(crate) access: Access,
+    pub(crate) service: Service,
+}
+
+/// What gateways are told of the graph.
+#[derive(Clone)]
+pub(crate) struct Service {
+    pub(crate) subgraph: Subgraph,
     pub(crate) sdl: Arc<str>,
 }
 
@@ -200,10 +218,10 @@ impl Context {
         caller: Caller,
         access: Access,
         batcher: Batcher,
-        sdl: Arc<str>,
+        service: Service,
     ) -> Self {
         let (viewer, scope) = Watched::viewer(viewer);
-        Self { viewer, scope, caller, access, now: entities::clock::now(), batcher, sdl }
+        Self { viewer, scope, caller, access, now: entities::clock::now(), batcher, service }
     }
 
     /// The same request in the eyes of another viewer, if there is one.
@@ -218,19 +236,6 @@ impl Context {
     /// `UNAUTHENTICATED` where nobody is signed in.
     pub(crate) fn user(&self) -> Result<UserId, FieldError> {
         self.viewer.user_id().ok_or(FieldError::unauthenticated())
-    }
-
-    /// The account that asks, which may fill in forms and record positions.
-    ///
-    /// # Errors
-    /// `UNAUTHENTICATED` where nobody is signed in, `FORBIDDEN` for accounts that only read.
-    pub(crate) fn collector(&self) -> Result<UserId, FieldError> {
-        let user = self.user()?;
-        if self.viewer.collects() {
-            Ok(user)
-        } else {
-            Err(FieldError::new(Code::Forbidden, "Accounts of the role VIEWER only read"))
-        }
     }
 
     /// The store, reporting its statements to this request.
@@ -251,7 +256,7 @@ struct Inner {
     store: Store,
     access: Access,
     options: Options,
-    sdl: Arc<str>,
+    service: Service,
     validator: Engine,
     introspector: Engine,
     input_types: InputTypes,
@@ -267,20 +272,19 @@ impl Graph {
             let builder = Schema::build(Row::new(), Mutation, Subscription)
                 .enable_federation()
                 .enable_subscription_in_federation()
+                .directive(options.subgraph)
                 // The gate counts depth itself, through fragments too; the library must not refuse what it let through.
                 .limit_recursive_depth(64);
             if suggestions { builder } else { builder.disable_suggestions() }
         };
         let validator = engine(options.development).extension(OnlyValidate).finish();
         let introspector = engine(false).validation_mode(ValidationMode::Fast).finish();
-        let sdl = introspector
-            .sdl_with_options(SDLExportOptions::new().federation().include_specified_by().use_space_ident());
+        let service = Service { subgraph: options.subgraph, sdl: sdl::federated(&introspector).into() };
         let types =
             parse_schema(introspector.sdl()).expect("the schema prints SDL that its own parser reads");
         let input_types = InputTypes::of(&types);
         let documents = Documents::new(options.limits, OutputTypes::of(&types), registry);
         let (groups, metrics) = (Groups::new(options.shared_batches), Metrics::register(registry));
-        let sdl = Arc::from(sdl);
         let own = || Access::new(store.clone(), AccessOptions::default());
         let access = options.access.clone().unwrap_or_else(own);
         registry.register_collector(Box::new(access.presence().clone()));
@@ -288,7 +292,7 @@ impl Graph {
             store,
             access,
             options,
-            sdl,
+            service,
             validator,
             introspector,
             input_types,
@@ -301,7 +305,7 @@ impl Graph {
 
     /// The federated SDL, byte-equal to `_service.sdl`.
     pub fn sdl(&self) -> &str {
-        &self.inner.sdl
+        &self.inner.service.sdl
     }
 
     /// What lets callers in. Before `Access::open` was called on it no token is good.
@@ -435,7 +439,7 @@ impl Inner {
     /// A new request's context.
     fn context(&self, viewer: Viewer, caller: Caller, recorder: Arc<Recorder>) -> Context {
         let batcher = self.batcher(&self.store, recorder);
-        Context::new(viewer, caller, self.access.clone(), batcher, Arc::clone(&self.sdl))
+        Context::new(viewer, caller, self.access.clone(), batcher, self.service.clone())
     }
 
     /// A new request's loads.

@@ -25,6 +25,7 @@ use crate::{
     object::{Edge, Entity, Object, Visible},
     query::Query,
     session::{self, Session},
+    subgraph::Domain,
     user::{self, User, user_ids},
 };
 
@@ -52,6 +53,7 @@ impl Entity for Location {
     fn object() -> &'static Object<Self> {
         static OBJECT: LazyLock<Object<Location>> = LazyLock::new(|| {
             Object::<Location>::new("Location", "A recorded position of a person.")
+                .of(Domain::Locations)
                 .node()
                 .column("id", "A lower-case UUID, the same in every subgraph.", |location| &location.row.id)
                 .column("timestamp", "When the device was there, by its own clock.", |location| {

@@ -22,40 +22,82 @@ use crate::{
     location,
     object::{Entity, Row, label},
     scalar::write_text,
+    sdl,
     select::{Planner, Selected},
     session::{self, sign_in},
+    subgraph::Domain,
     submission::mutation as submission,
-    user, with_errors,
+    user,
+    viewer::Grant,
+    with_errors,
     write::{Errors, Nulled, Writer},
 };
 
 /// All mutations.
 static FIELDS: LazyLock<Vec<Field>> = LazyLock::new(|| {
+    use Needs::{Account, Granted, Nothing};
     vec![
-        field("signUp", "Makes an account that reads, and signs in to it. One such field in a document.", |input, ctx| sign_in::sign_up(input, ctx).boxed()).alone(),
-        field("signIn", "Begins a session. Whether an e-mail belongs to an account cannot be told from the answer. One such field in a document.", |input, ctx| sign_in::sign_in(input, ctx).boxed()).alone(),
-        field("refreshSession", "Exchanges a refresh token for the next one and a new access token; send no access token that has ended with it. Using an older one again ends the session. One such field in a document.", |input, ctx| sign_in::refresh(input, ctx).boxed()).alone(),
-        field("signOut", "Ends the session that is asking.", |input, ctx| session::mutation::sign_out(input, ctx).boxed()),
-        field("revokeSession", "Ends a session; its tokens are refused from now on.", |input, ctx| session::mutation::revoke(input, ctx).boxed()),
-        field("revokeAllSessions", "Ends all sessions of an account.", |input, ctx| session::mutation::revoke_all(input, ctx).boxed()),
-        field("renameSession", "Gives one of the caller's own sessions another name, or takes the name away.", |input, ctx| session::mutation::rename(input, ctx).boxed()),
-        field("updateProfile", "Changes what others see of the caller's account.", |input, ctx| user::mutation::update_profile(input, ctx).boxed()),
-        field("changePassword", "Gives the caller's account another password and ends all its other sessions. Access tokens from before are refused: refresh the session afterwards.", |input, ctx| user::mutation::change_password(input, ctx).boxed()),
-        field("createUser", "Makes an account. For administrators.", |input, ctx| user::mutation::create(input, ctx).boxed()),
-        field("updateUser", "Changes an account. Another role or a block takes effect at once; a block ends its sessions. For administrators.", |input, ctx| user::mutation::update(input, ctx).boxed()),
-        field("createForm", "Makes a form: a draft that only its editors see.", |input, ctx| form::create(input, ctx).boxed()),
-        field("updateForm", "Changes title and description of a form.", |input, ctx| form::update(input, ctx).boxed()),
-        field("saveFormDraft", "Saves what is being edited, unless somebody else saved since `baseRevision`.", |input, ctx| form::save_draft(input, ctx).boxed()),
-        field("publishForm", "Makes the draft the next version; the first one opens the form. Everything that is wrong with the draft is told at once, each by a path that begins with `draft`.", |input, ctx| form::publish(input, ctx).boxed()),
-        field("setFormStatus", "Opens, closes or archives a form.", |input, ctx| form::set_status(input, ctx).boxed()),
-        field("createSubmission", "Hands in a filled-in form. Sent again with the same `clientId` and the same answers, it answers the stored one.", |input, ctx| submission::create(input, ctx).boxed()),
-        field("createSubmissions", "Hands in what a device has collected, at most 200, each by itself; the results are in their order.", |input, ctx| submission::create_all(input, ctx).boxed()),
-        field("recordLocations", "Records positions of the caller's own device, at most 1000, each by itself. A point that was sent before is not stored again.", |input, ctx| location::mutation::record(input, ctx).boxed()),
+        field("signUp", "Makes an account that reads, and signs in to it. One such field in a document.", Nothing, |input, ctx| sign_in::sign_up(input, ctx).boxed()).alone(),
+        field("signIn", "Begins a session. Whether an e-mail belongs to an account cannot be told from the answer. One such field in a document.", Nothing, |input, ctx| sign_in::sign_in(input, ctx).boxed()).alone(),
+        field("refreshSession", "Exchanges a refresh token for the next one and a new access token; send no access token that has ended with it. Using an older one again ends the session. One such field in a document.", Nothing, |input, ctx| sign_in::refresh(input, ctx).boxed()).alone(),
+        field("signOut", "Ends the session that is asking.", Account, |input, ctx| session::mutation::sign_out(input, ctx).boxed()),
+        field("revokeSession", "Ends a session; its tokens are refused from now on.", Account, |input, ctx| session::mutation::revoke(input, ctx).boxed()),
+        field("revokeAllSessions", "Ends all sessions of an account.", Account, |input, ctx| session::mutation::revoke_all(input, ctx).boxed()),
+        field("renameSession", "Gives one of the caller's own sessions another name, or takes the name away.", Account, |input, ctx| session::mutation::rename(input, ctx).boxed()),
+        field("updateProfile", "Changes what others see of the caller's account.", Account, |input, ctx| user::mutation::update_profile(input, ctx).boxed()),
+        field("changePassword", "Gives the caller's account another password and ends all its other sessions. Access tokens from before are refused: refresh the session afterwards.", Account, |input, ctx| user::mutation::change_password(input, ctx).boxed()),
+        field("createUser", "Makes an account. For administrators.", Granted(Grant::WriteAccounts), |input, ctx| user::mutation::create(input, ctx).boxed()),
+        field("updateUser", "Changes an account. Another role or a block takes effect at once; a block ends its sessions. For administrators.", Granted(Grant::WriteAccounts), |input, ctx| user::mutation::update(input, ctx).boxed()),
+        field("createForm", "Makes a form: a draft that only its editors see.", Account, |input, ctx| form::create(input, ctx).boxed()),
+        field("updateForm", "Changes title and description of a form.", Account, |input, ctx| form::update(input, ctx).boxed()),
+        field("saveFormDraft", "Saves what is being edited, unless somebody else saved since `baseRevision`.", Account, |input, ctx| form::save_draft(input, ctx).boxed()),
+        field("publishForm", "Makes the draft the next version; the first one opens the form. Everything that is wrong with the draft is told at once, each by a path that begins with `draft`.", Account, |input, ctx| form::publish(input, ctx).boxed()),
+        field("setFormStatus", "Opens, closes or archives a form.", Account, |input, ctx| form::set_status(input, ctx).boxed()),
+        field("createSubmission", "Hands in a filled-in form. Sent again with the same `clientId` and the same answers, it answers the stored one.", Account, |input, ctx| submission::create(input, ctx).boxed()),
+        field("createSubmissions", "Hands in what a device has collected, at most 200, each by itself; the results are in their order.", Account, |input, ctx| submission::create_all(input, ctx).boxed()),
+        field("recordLocations", "Records positions of the caller's own device, at most 1000, each by itself. A point that was sent before is not stored again.", Granted(Grant::Collect), |input, ctx| location::mutation::record(input, ctx).boxed()),
     ]
 });
 
-fn field<A: Arguments, P: Entity>(name: &'static str, about: &'static str, run: Does<A, P>) -> Field {
-    Field { name, about, alone: false, write: Box::new(Write { run }) }
+fn field<A: Arguments, P: Entity>(
+    name: &'static str,
+    about: &'static str,
+    needs: Needs,
+    run: Does<A, P>,
+) -> Field {
+    Field { name, about, needs, alone: false, write: Box::new(Write { needs, run }) }
+}
+
+/// What a caller needs for a mutation to begin. It is asked for here and declared in the schema (`@authenticated`,
+/// `@requiresScopes`), for gateways that refuse by themselves. What may be done to which object, the mutation decides.
+#[derive(Clone, Copy)]
+enum Needs {
+    Nothing,
+    Account,
+    Granted(Grant),
+}
+
+impl Needs {
+    fn check(self, ctx: &Context) -> Result<(), FieldError> {
+        match self {
+            Self::Nothing => Ok(()),
+            Self::Account => ctx.user().map(drop),
+            Self::Granted(grant) => {
+                ctx.user()?;
+                let refusal = || FieldError::new(Code::Forbidden, grant.refusal());
+                ctx.viewer.holds(grant).then_some(()).ok_or_else(refusal)
+            }
+        }
+    }
+
+    fn declare(self, field: &mut MetaField) {
+        if !matches!(self, Self::Nothing) {
+            field.directive_invocations.push(sdl::authenticated());
+        }
+        if let Self::Granted(grant) = self {
+            field.requires_scopes.push(grant.as_str().to_owned());
+        }
+    }
 }
 
 /// What a mutation did.
@@ -89,6 +131,7 @@ impl<I: InputType + 'static> Arguments for Input<I> {
 
 /// A mutation: what it takes, what it does, what it answers.
 struct Write<A, P> {
+    needs: Needs,
     run: Does<A, P>,
 }
 
@@ -97,6 +140,7 @@ type Does<A, P> = for<'a> fn(A, &'a Context) -> BoxFuture<'a, Result<Written<P>,
 struct Field {
     name: &'static str,
     about: &'static str,
+    needs: Needs,
     /// Not twice in a document, under whatever names: each tries a password or a token.
     alone: bool,
     write: Box<dyn Writes>,
@@ -111,6 +155,7 @@ impl Field {
 
 /// A `Write` of any types.
 trait Writes: Send + Sync {
+    fn domain(&self) -> Option<Domain>;
     fn type_ref(&self, registry: &mut Registry) -> String;
     fn arguments(&self, registry: &mut Registry) -> IndexMap<String, MetaInputValue>;
     /// Is the selection in order? Asked of all fields before the first one writes.
@@ -130,6 +175,10 @@ trait Writes: Send + Sync {
 type Answer = (Vec<u8>, Errors);
 
 impl<A: Arguments, P: Entity> Writes for Write<A, P> {
+    fn domain(&self) -> Option<Domain> {
+        P::object().domain()
+    }
+
     fn type_ref(&self, registry: &mut Registry) -> String {
         Row::<P>::create_type_info(registry)
     }
@@ -155,8 +204,8 @@ impl<A: Arguments, P: Entity> Writes for Write<A, P> {
         (out, errors): Answer,
     ) -> BoxFuture<'a, (Answer, Result<(), Nulled>)> {
         async move {
-            let args = A::of(&planner, selected.field).map_err(FieldError::bad_input);
-            let done = match args {
+            let args = || A::of(&planner, selected.field).map_err(FieldError::bad_input);
+            let done = match self.needs.check(ctx).and_then(|()| args()) {
                 Ok(args) => ctx.batcher.drive((self.run)(args, ctx)).await,
                 Err(error) => Err(error),
             };
@@ -239,6 +288,8 @@ impl Mutation {
             let mut meta = MetaField::new(field.name, field.write.type_ref(registry));
             meta.description = Some(field.about.to_owned());
             meta.args = field.write.arguments(registry);
+            meta.tags = Domain::tags(field.write.domain());
+            field.needs.declare(&mut meta);
             (field.name.to_owned(), meta)
         });
         let fields = fields.collect();

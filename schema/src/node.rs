@@ -30,6 +30,7 @@ use crate::{
     object::{Asked, Edge, Entity as _, Filled, Rows, Run, Selection, Visible},
     scalar::Leaf,
     session::{self, Session},
+    subgraph::Subgraph,
     submission::{self, Submission},
     user::{self, User},
     write::{Nulled, Writer},
@@ -280,6 +281,19 @@ where
     });
     let found = found.collect();
     (selection.run(children, ctx).await, found)
+}
+
+/// Does the subgraph answer for entities of this type?
+pub(crate) fn is_resolved_by(kind: Kind, subgraph: Subgraph) -> bool {
+    match kind {
+        Kind::User => User::object().is_resolved_by(subgraph),
+        Kind::Session => Session::object().is_resolved_by(subgraph),
+        Kind::Form => Form::object().is_resolved_by(subgraph),
+        Kind::FormVersion => FormVersion::object().is_resolved_by(subgraph),
+        Kind::Submission => Submission::object().is_resolved_by(subgraph),
+        Kind::Location => Location::object().is_resolved_by(subgraph),
+        Kind::ActivityLog => ActivityLog::object().is_resolved_by(subgraph),
+    }
 }
 
 /// Turns e-mails into ids, for those who may see them.

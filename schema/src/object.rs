@@ -24,6 +24,7 @@ use crate::{
     node::NodeInterface,
     scalar::{Leaf, write_text},
     select::{Planner, Selected},
+    subgraph::{Domain, Subgraph},
     write::{Nulled, Writer},
 };
 
@@ -52,6 +53,10 @@ pub trait VisibleFrom<T>: Visible {
 pub struct Object<T: 'static> {
     pub(crate) name: &'static str,
     about: &'static str,
+    domain: Option<Domain>,
+    /// Whose the next fields are, where they are not the type's own.
+    fields_of: Option<Domain>,
+    shareable: bool,
     keys: Vec<&'static str>,
     interfaces: Vec<&'static str>,
     fields: Vec<Field<T>>,
@@ -61,6 +66,8 @@ pub struct Object<T: 'static> {
 struct Field<T> {
     name: &'static str,
     about: &'static str,
+    domain: Option<Domain>,
+    shareable: bool,
     listed: bool,
     kind: Kind<T>,
 }
@@ -108,7 +115,26 @@ impl<T: Entity> Object<T> {
     /// A new type; `about` is its description.
     pub fn new(name: &'static str, about: &'static str) -> Self {
         let (keys, interfaces, fields, by_name) = (Vec::new(), Vec::new(), Vec::new(), FxHashMap::default());
-        Self { name, about, keys, interfaces, fields, by_name }
+        let (domain, fields_of, shareable) = (None, None, false);
+        Self { name, about, domain, fields_of, shareable, keys, interfaces, fields, by_name }
+    }
+
+    /// Belongs to a domain, with all its fields.
+    #[must_use]
+    pub fn of(self, domain: Domain) -> Self {
+        Self { domain: Some(domain), ..self }
+    }
+
+    /// The fields that follow are what another domain adds to the type.
+    #[must_use]
+    pub fn fields_of(self, domain: Domain) -> Self {
+        Self { fields_of: Some(domain), ..self }
+    }
+
+    /// The same in every subgraph: any of them may have it.
+    #[must_use]
+    pub fn shareable(self) -> Self {
+        Self { shareable: true, ..self }
     }
 
     /// Implements `Node`; the id is a federation key.
@@ -186,8 +212,29 @@ impl<T: Entity> Object<T> {
     fn field(mut self, name: &'static str, about: &'static str, listed: bool, kind: Kind<T>) -> Self {
         let known = self.by_name.insert(name, self.fields.len());
         assert!(known.is_none(), "`{}.{name}` is declared twice", self.name);
-        self.fields.push(Field { name, about, listed, kind });
+        let domain = self.fields_of;
+        self.fields.push(Field { name, about, domain, shareable: false, listed, kind });
         self
+    }
+
+    /// Neighbours may know the field before this too (`@provides`): whoever sees the object sees the same there.
+    #[must_use]
+    pub fn provided(mut self) -> Self {
+        if let Some(field) = self.fields.last_mut() {
+            field.shareable = true;
+        }
+        self
+    }
+
+    /// The domain that it belongs to.
+    pub(crate) fn domain(&self) -> Option<Domain> {
+        self.domain
+    }
+
+    /// Does the subgraph answer for it: because it is its own, or because it adds fields to it?
+    pub(crate) fn is_resolved_by(&self, subgraph: Subgraph) -> bool {
+        let mut domains = self.fields.iter().map(|field| field.domain).chain([self.domain]).flatten();
+        domains.any(|domain| subgraph.serves(domain))
     }
 
     /// Does a fragment on `condition` apply?
@@ -251,12 +298,16 @@ impl<T: Entity> Object<T> {
             let mut meta = MetaField::new(field.name, ty);
             meta.description = Some(field.about.to_owned());
             meta.args = args;
+            meta.tags = Domain::tags(field.domain);
+            meta.shareable = field.shareable;
             fields.insert(field.name.to_owned(), meta);
         }
         let keys = (!self.keys.is_empty()).then(|| self.keys.iter().map(ToString::to_string).collect());
         ObjectBuilder::new(self.name, fields)
             .description(Some(self.about.to_owned()))
             .keys(keys)
+            .shareable(self.shareable)
+            .tags(Domain::tags(self.domain))
             .rust_typename(std::any::type_name::<Row<T>>())
             .build()
     }

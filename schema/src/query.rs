@@ -10,24 +10,26 @@ use async_graphql::{
     registry::{MetaInputValue, Registry},
 };
 use entities::{
-    id::{self, FormId, SessionId, SubmissionId, UserId},
+    id::{self, ActivityLogId, FormId, FormVersionId, LocationId, SessionId, SubmissionId, UserId},
     node::Kind,
 };
 use futures_util::{FutureExt as _, future::BoxFuture};
 
 use crate::{
-    Context, activity,
+    Context,
+    activity::{self, ActivityLog},
     connection::Pages,
     edge::{Arguments, Given, NoArguments, One},
     error::{FieldError, RequestError},
-    form::{self, Form},
+    form::{self, Form, FormVersion},
     input::id as read_id,
-    location,
-    node::{AnyNode, Reference, Slot},
+    location::{self, Location},
+    node::{AnyNode, Reference, Slot, is_resolved_by},
     object::{Asked, Edge, Entity, Filled, Object, Run, label},
     scalar::write_text,
     select::Planner,
     session::{self, Session},
+    subgraph::Domain,
     submission::{self, Submission},
     user::{self, AllUsers, AllUsersCount, User, UserLookup, UsersArgs},
     write::{Nulled, Writer},
@@ -58,7 +60,8 @@ pub struct LookupArgs {
     lookup: UserLookup,
 }
 
-const MAX_NODES: usize = 100;
+/// Ids in one `nodes`.
+pub(crate) const MAX_NODES: usize = 100;
 /// Representations in one `_entities`.
 const MAX_ENTITIES: usize = 1_000;
 
@@ -66,23 +69,34 @@ impl Entity for Query {
     fn object() -> &'static Object<Self> {
         static OBJECT: LazyLock<Object<Query>> = LazyLock::new(|| {
             Object::<Query>::new("Query", "Everything that can be read. What the viewer may not see is absent: null, or not in the list.")
+                .fields_of(Domain::Activity)
                 .edge("node", "Any object by its id. Null where it does not exist or the viewer may not see it.", AnyNode::<Query, IdArgs>::one(|_, given| {
                     let id = read_id("id", &given.args.id, id::parse)?;
                     Ok(vec![Ok(Some(Reference::Id(id)))])
                 }))
                 .edge("nodes", "Objects by their ids, in the same order; null in the place of what does not exist or the viewer may not see. At most 100.", AnyNode::<Query, IdsArgs>::list(nodes))
+                .fields_of(Domain::Users)
                 .edge("me", "The account that is asking. Null for anonymous callers.", One::<Query, NoArguments, user::ById, User>::nullable(|_| Ok(user::ById), |_, given| Ok(given.ctx.viewer.user_id())))
+                .fields_of(Domain::Sessions)
                 .edge("currentSession", "The session that is asking. Null for anonymous callers and for tokens without a session.", One::<Query, NoArguments, session::ById, Session>::nullable(|_| Ok(session::ById), |_, given| Ok(given.ctx.viewer.session_id())))
+                .fields_of(Domain::Users)
                 .edge("user", "An account by id.", One::<Query, IdArgs, user::ById, User>::nullable(|_| Ok(user::ById), |_, given| read_id("id", &given.args.id, UserId::parse).map(Some)))
                 .edge("userBy", "An account by id or by e-mail.", AnyUser)
                 .edge("users", "All accounts, newest first.", Pages::<Query, UsersArgs, AllUsers, AllUsersCount, User>::new(user::bind_users, |_| ()))
+                .fields_of(Domain::Sessions)
                 .edge("session", "A session by id.", One::<Query, IdArgs, session::ById, Session>::nullable(|_| Ok(session::ById), |_, given| read_id("id", &given.args.id, SessionId::parse).map(Some)))
+                .fields_of(Domain::Forms)
                 .edge("form", "A form by id.", One::<Query, IdArgs, form::ById, Form>::nullable(|_| Ok(form::ById), |_, given| read_id("id", &given.args.id, FormId::parse).map(Some)))
+                .edge("formVersion", "A published version of a form by id.", One::<Query, IdArgs, form::VersionById, FormVersion>::nullable(|given| Ok(form::VersionById { scope: *given.ctx.scope }), |_, given| read_id("id", &given.args.id, FormVersionId::parse).map(Some)))
                 .edge("forms", "All forms, newest first.", form::all_forms())
                 .edge("submission", "A submission by id.", One::<Query, IdArgs, submission::ById, Submission>::nullable(|given| Ok(submission::ById { scope: *given.ctx.scope }), |_, given| read_id("id", &given.args.id, SubmissionId::parse).map(Some)))
+                .fields_of(Domain::Locations)
+                .edge("location", "A recorded position by id.", One::<Query, IdArgs, location::ById, Location>::nullable(|_| Ok(location::ById), |_, given| read_id("id", &given.args.id, LocationId::parse).map(Some)))
                 .edge("latestLocations", "The newest position of each account that has one, newest first.", location::latest_locations())
+                .fields_of(Domain::Activity)
+                .edge("activityLog", "An entry of the activity log by id.", One::<Query, IdArgs, activity::ById, ActivityLog>::nullable(|_| Ok(activity::ById), |_, given| read_id("id", &given.args.id, ActivityLogId::parse).map(Some)))
                 .edge("activityLogs", "The activity log, newest first.", activity::whole_log())
-                .unlisted_edge("_entities", AnyNode::<Query, Representations>::list(|_, Given { args: Representations(slots), .. }| Ok(slots.clone())))
+                .unlisted_edge("_entities", AnyNode::<Query, Representations>::list(|_, given| Ok(entities(given))))
                 .unlisted_edge("_service", Service)
         });
         &OBJECT
@@ -138,6 +152,28 @@ impl Edge<Query> for AnyUser {
     }
 }
 
+/// The slots of `_entities`: types of other subgraphs are not answered for here.
+fn entities(given: &Given<'_, Representations>) -> Vec<Slot> {
+    let Representations(slots) = &given.args;
+    let is_foreign = |kind: &Kind| !is_resolved_by(*kind, given.ctx.service.subgraph);
+    let slots = slots.iter().map(|slot| match slot {
+        Ok(Some(Reference::Typed(kind, _))) if is_foreign(kind) => Err(unknown_type()),
+        Ok(Some(Reference::UserByEmail(_))) if !given.ctx.service.subgraph.serves(Domain::Users) => {
+            Err(no_key())
+        }
+        slot => slot.clone(),
+    });
+    slots.collect()
+}
+
+fn unknown_type() -> FieldError {
+    FieldError::bad_input("no entity of this subgraph has this `__typename`")
+}
+
+fn no_key() -> FieldError {
+    FieldError::bad_input("the representation has no key: give `id`")
+}
+
 /// The representations of `_entities`, read one by one: each is judged by itself.
 pub struct Representations(Vec<Slot>);
 
@@ -172,14 +208,13 @@ fn reference(representation: &Value) -> Result<Reference, FieldError> {
     let Some(type_name) = text("__typename") else {
         return Err(FieldError::bad_input("a representation needs `__typename`"));
     };
-    let kind = Kind::parse(type_name)
-        .ok_or_else(|| FieldError::bad_input("no entity of this subgraph has this `__typename`"))?;
+    let kind = Kind::parse(type_name).ok_or_else(unknown_type)?;
     match (text("id"), text("email")) {
         (Some(id), _) => id::parse(id)
             .map(|id| Reference::Typed(kind, id))
             .ok_or_else(|| FieldError::bad_input("the representation's `id` is no id: ids are UUIDs")),
         (None, Some(email)) if kind == Kind::User => Ok(Reference::UserByEmail(email.to_lowercase())),
-        _ => Err(FieldError::bad_input("the representation has no key: give `id`")),
+        _ => Err(no_key()),
     }
 }
 
@@ -204,7 +239,7 @@ impl Edge<Query> for Service {
         for field in asked.planner.collect(&|condition| condition == "_Service", &asked.selected.sets)? {
             json.push(if json.is_empty() { b'{' } else { b',' });
             json.extend(label(field.key()));
-            write_text(if field.name() == "sdl" { &asked.ctx.sdl } else { "_Service" }, &mut json);
+            write_text(if field.name() == "sdl" { &asked.ctx.service.sdl } else { "_Service" }, &mut json);
         }
         json.extend(if json.is_empty() { &b"{}"[..] } else { b"}" });
         Ok(Box::new(Ready { json }))

@@ -22,6 +22,7 @@ use crate::{
     location,
     object::{Edge, Entity, Object, Visible},
     scalar::enum_leaf,
+    subgraph::Domain,
     subscription::Listen,
     user::{self, User},
 };
@@ -77,6 +78,7 @@ impl Entity for Session {
     fn object() -> &'static Object<Self> {
         static OBJECT: LazyLock<Object<Session>> = LazyLock::new(|| {
             Object::<Session>::new("Session", "A sign-in on one device.")
+                .of(Domain::Sessions)
                 .node()
                 .column("id", "A lower-case UUID, the same in every subgraph.", |session| &session.row.id)
                 .edge(
@@ -105,6 +107,7 @@ impl Entity for Session {
                 .computed("endReason", "Why it ended. Null while it is active.", |session| {
                     session.row.ended_because(session.now)
                 })
+                .fields_of(Domain::Locations)
                 .edge(
                     "locations",
                     "The positions recorded on this device, newest first.",

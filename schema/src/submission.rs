@@ -27,6 +27,7 @@ use crate::{
     location::{self, Location},
     object::{Edge, Entity, Object, Visible},
     session::{self, Session},
+    subgraph::Domain,
     subscription::Listen,
     user::{self, User, user_ids},
 };
@@ -50,6 +51,7 @@ impl Entity for Submission {
     fn object() -> &'static Object<Self> {
         static OBJECT: LazyLock<Object<Submission>> = LazyLock::new(|| {
             Object::<Submission>::new("Submission", "A filled-in form.")
+                .of(Domain::Forms)
                 .node()
                 .column("id", "A lower-case UUID, the same in every subgraph.", |submission| {
                     &submission.row.id

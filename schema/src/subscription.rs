@@ -33,9 +33,11 @@ use crate::{
     error::{Code, FieldError, RequestError},
     location,
     object::{Row, Visible, label},
-    refused,
+    refused, sdl,
     select::{Planner, Selected},
-    session, submission, with_errors,
+    session,
+    subgraph::Domain,
+    submission, with_errors,
     write::{Errors, Writer},
 };
 
@@ -89,6 +91,7 @@ struct Field {
 
 /// A `Listen` of any types.
 trait Listens: Send + Sync {
+    fn domain(&self) -> Option<Domain>;
     fn type_ref(&self, registry: &mut Registry) -> String;
     fn arguments(&self, registry: &mut Registry) -> IndexMap<String, MetaInputValue>;
     /// Reads the arguments and checks the selection.
@@ -120,6 +123,10 @@ where
     U: Visible,
     L: Loader<Value = Arc<U::Row>>,
 {
+    fn domain(&self) -> Option<Domain> {
+        U::object().domain()
+    }
+
     fn type_ref(&self, registry: &mut Registry) -> String {
         Row::<U>::create_type_info(registry)
     }
@@ -303,6 +310,9 @@ impl Subscription {
             let mut meta = MetaField::new(field.name, field.listen.type_ref(registry));
             meta.description = Some(field.about.to_owned());
             meta.args = field.listen.arguments(registry);
+            meta.tags = Domain::tags(field.listen.domain());
+            // `Listens::open` asks for an account.
+            meta.directive_invocations.push(sdl::authenticated());
             (field.name.to_owned(), meta)
         });
         let fields = fields.collect();

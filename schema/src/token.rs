@@ -19,7 +19,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, jwk:
 use moka::sync::Cache;
 use serde::{Deserialize, Serialize};
 
-use crate::Viewer;
+use crate::{Viewer, viewer::Grant};
 
 /// Longest token that is looked at; checked before anything is decoded.
 const LONGEST_TOKEN_BYTES: usize = 4096;
@@ -73,6 +73,9 @@ pub struct Claims {
     pub sid: Option<String>,
     /// The account's role.
     pub role: String,
+    /// What the role grants, for gateways (RFC 9068, §2.2.3); not read here.
+    #[serde(default)]
+    pub scope: String,
     /// The epoch of the account's rights.
     #[serde(default)]
     pub epoch: i64,
@@ -184,6 +187,7 @@ impl Tokens {
             sub: subject.user.to_string(),
             sid: subject.session.map(|session| session.to_string()),
             role: subject.role.as_str().into(),
+            scope: Grant::scope(subject.role),
             epoch: subject.epoch,
             iat: now,
             nbf: now,

@@ -23,7 +23,9 @@ use crate::{
     location,
     object::{Entity, Object, Visible},
     scalar::enum_leaf,
-    session, submission,
+    session,
+    subgraph::Domain,
+    submission,
 };
 
 pub(crate) mod mutation;
@@ -74,6 +76,7 @@ impl Entity for User {
     fn object() -> &'static Object<Self> {
         static OBJECT: LazyLock<Object<User>> = LazyLock::new(|| {
             Object::<User>::new("User", "An account: a person who builds forms, fills them in or looks at the answers.")
+                .of(Domain::Users)
                 .node()
                 .key("email")
                 .column("id", "A lower-case UUID, the same in every subgraph.", |user| &user.row.id)
@@ -82,14 +85,19 @@ impl Entity for User {
                 .guarded("isActive", "False once the account is blocked. Null where the viewer may not see it.", |user| user.open, |user| &user.row.is_active)
                 .guarded("lastLogin", "The last sign-in. Null before the first, and where the viewer may not see it.", |user| user.open, |user| &user.row.last_login)
                 .column("displayName", "The name that others see.", |user| &user.row.display_name)
+                .provided()
                 .column("createdAt", "When the account was made.", |user| &user.row.created_at)
                 .column("updatedAt", "When the account was last changed.", |user| &user.row.updated_at)
+                .fields_of(Domain::Sessions)
                 .edge("sessions", "The account's sessions, newest first. Empty where the viewer may not see them.", session::sessions_of_user())
+                .fields_of(Domain::Forms)
                 .edge("forms", "The forms that the account made, newest first.", form::forms_of_user())
                 .edge("submissions", "What the account has filled in, newest first.", submission::submissions_of_user())
+                .fields_of(Domain::Locations)
                 .edge("lastLocation", "The newest position by device time. Null where there is none or the viewer may not see it.", location::last_of_user())
                 .edge("locations", "The account's recorded positions, newest first.", location::locations_of_user())
                 .edge("track", "The account's positions in a stretch of time, oldest first, thinned to the points that matter most (Ramer-Douglas-Peucker).", location::track_of_user())
+                .fields_of(Domain::Activity)
                 .edge("activity", "What the account did, newest first. Empty where the viewer may not see it.", activity::activity_of_user())
         });
         &OBJECT

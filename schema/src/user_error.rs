@@ -17,6 +17,7 @@ use crate::{
     error::RequestError,
     object::{Asked, Edge, Entity, Filled, Object, Row, Rows, Run, Selection},
     scalar::{Leaf, write_json},
+    subgraph::Domain,
     write::{Nulled, Writer},
 };
 
@@ -131,6 +132,7 @@ impl Entity for InputError {
     fn object() -> &'static Object<Self> {
         static OBJECT: LazyLock<Object<InputError>> = LazyLock::new(|| {
             Object::<InputError>::new("InputError", "An input that was refused.")
+                .shareable()
                 .implements(INTERFACE)
                 .column("message", MESSAGE, |error| &error.0.message)
                 .column("code", CODE, |error| &error.0.code)
@@ -147,6 +149,7 @@ impl Entity for SubmissionDataError {
                 "SubmissionDataError",
                 "An answer that breaks a rule of its form.",
             )
+            .of(Domain::Forms)
             .implements(INTERFACE)
             .column("message", MESSAGE, |error| &error.error.message)
             .column("code", CODE, |error| &error.error.code)

@@ -8,6 +8,52 @@ use entities::{
     user::Role,
 };
 
+/// What the accounts of some roles may do, whatever they do it to, and others may not: the `scope` of an access token
+/// (RFC 9068), where gateways look for it. The role decides here; the claim only says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grant {
+    /// Makes and changes accounts.
+    WriteAccounts,
+    /// Fills in forms and records positions.
+    Collect,
+}
+
+impl Grant {
+    const ALL: [Self; 2] = [Self::WriteAccounts, Self::Collect];
+
+    /// Its name in tokens and in the schema.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::WriteAccounts => "accounts:write",
+            Self::Collect => "records:write",
+        }
+    }
+
+    /// The `scope` of a role's tokens.
+    pub fn scope(role: Role) -> String {
+        Self::ALL
+            .into_iter()
+            .filter(|grant| grant.is_of(role))
+            .map(Self::as_str)
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+
+    pub(crate) const fn refusal(self) -> &'static str {
+        match self {
+            Self::WriteAccounts => "Making and changing accounts is for administrators",
+            Self::Collect => "Accounts of the role VIEWER only read",
+        }
+    }
+
+    fn is_of(self, role: Role) -> bool {
+        match self {
+            Self::WriteAccounts => role == Role::Admin,
+            Self::Collect => role != Role::Viewer,
+        }
+    }
+}
+
 /// The caller of one request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Viewer {
@@ -43,9 +89,9 @@ impl Viewer {
         }
     }
 
-    /// May this caller fill in forms and record positions?
-    pub fn collects(&self) -> bool {
-        matches!(self, Self::User { role, .. } if *role != Role::Viewer)
+    /// May this caller do it?
+    pub fn holds(&self, grant: Grant) -> bool {
+        matches!(self, Self::User { role, .. } if grant.is_of(*role))
     }
 
     /// Which rows this caller may read, as data for the store room.

@@ -9,6 +9,9 @@ use crate::{
 
 /// Errors in an answer at most; more would only be a way to make the server talk.
 const MAX_ERRORS: usize = 10;
+/// The same for the items of a list at the root (`_entities`, `nodes`): a null there means absent, unless an error says
+/// that it failed.
+const MAX_ITEM_ERRORS: usize = 1_000;
 
 /// The value could not be written; the error is noted, and the nearest nullable parent becomes null.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,7 +106,9 @@ impl<'a> Writer<'a> {
     pub(crate) fn fail(&mut self, error: &FieldError, place: Place) -> Nulled {
         let path = &self.path;
         self.errors.retry_after_seconds = self.errors.retry_after_seconds.max(error.retry_after_seconds);
-        self.errors.push(error.code, &error.message, &[place], |out| {
+        let is_item = matches!(path.as_slice(), [Segment::Key(_), Segment::Index(_)]);
+        let most = if is_item { MAX_ITEM_ERRORS } else { MAX_ERRORS };
+        self.errors.push(most, error.code, &error.message, &[place], |out| {
             out.extend(b",\"path\":[");
             for (index, segment) in path.iter().enumerate() {
                 if index > 0 {
@@ -124,7 +129,7 @@ impl Errors {
     pub(crate) fn of_request(errors: &[RequestError]) -> Self {
         let mut all = Self::default();
         for error in errors {
-            all.push(error.code, &error.message, &error.places, |_| {});
+            all.push(MAX_ERRORS, error.code, &error.message, &error.places, |_| {});
         }
         all
     }
@@ -140,8 +145,15 @@ impl Errors {
         out.push(b']');
     }
 
-    fn push(&mut self, code: Code, message: &str, places: &[Place], path: impl FnOnce(&mut Vec<u8>)) {
-        if self.codes.len() >= MAX_ERRORS {
+    fn push(
+        &mut self,
+        most: usize,
+        code: Code,
+        message: &str,
+        places: &[Place],
+        path: impl FnOnce(&mut Vec<u8>),
+    ) {
+        if self.codes.len() >= most {
             return;
         }
         self.codes.push(code.as_str());

@@ -126,7 +126,7 @@ fn folder(config: &Config) -> Result<&Path, Failure> {
 
 /// The documents of a manifest, all of them valid.
 async fn check(config: &Config, path: &Path) -> Result<Vec<Entry>, Failure> {
-    let graph: Graph = tools::graph(config.graph.limits()).await?;
+    let graph: Graph = tools::graph(config).await?;
     let trusted = Trusted::read(path, &graph, &Trusted::default()).await;
     let lines: Vec<_> = trusted
         .broken

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use entities::Store;
 use prometheus_client::registry::Registry;
-use schema::{Graph, Limits};
+use schema::Graph;
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -18,12 +18,12 @@ use super::{Failure, chain, say};
 const HEALTH_LIMIT: Duration = Duration::from_secs(3);
 
 /// `xp schema`.
-pub(super) async fn schema() -> Result<(), Failure> {
-    say(graph(Limits::default()).await?.sdl())
+pub(super) async fn schema(config: &Config) -> Result<(), Failure> {
+    say(graph(config).await?.sdl())
 }
 
 /// A graph that is only asked about documents: it needs no data, but a store, so it gets an empty one in memory.
-pub(super) async fn graph(limits: Limits) -> Result<Graph, Failure> {
+pub(super) async fn graph(config: &Config) -> Result<Graph, Failure> {
     let nowhere = entities::DatabaseConfig {
         url: "sqlite::memory:".into(),
         max_connections: 1,
@@ -32,7 +32,12 @@ pub(super) async fn graph(limits: Limits) -> Result<Graph, Failure> {
     let mut registry = Registry::default();
     let store =
         Store::connect(&nowhere, &mut registry).await.map_err(|error| Failure::Failed(chain(&error)))?;
-    Ok(Graph::new(store, schema::Options { limits, ..schema::Options::default() }, &mut registry))
+    let options = schema::Options {
+        limits: config.graph.limits(),
+        subgraph: config.graph.subgraph(),
+        ..schema::Options::default()
+    };
+    Ok(Graph::new(store, options, &mut registry))
 }
 
 /// `xp config print` and `xp config check`.

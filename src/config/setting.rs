@@ -9,6 +9,7 @@ use std::{
 };
 
 use entities::redis::RedisUrl;
+use schema::Subgraph;
 
 /// A type that a configuration value can have.
 pub trait Setting: Sized {
@@ -163,6 +164,13 @@ impl Setting for Networks {
             .collect::<Option<_>>()
             .map(Self)
             .ok_or_else(|| "networks are written as in 10.0.0.0/8, 127.0.0.1, 2001:db8::/32".into())
+    }
+}
+
+impl Setting for Subgraph {
+    const EXPECTS: &'static str = "list of domains";
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse()
     }
 }
 

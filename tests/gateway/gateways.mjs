@@ -1,31 +1,66 @@
-// Starts a gateway of federation/gateways/ as its README does, over a supergraph in a file, on a free port.
+// Starts a gateway of federation/gateways/ as its README does, on a free port, before the subgraphs of a test.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync } from "node:fs";
+import { readFile, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
+import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
+import { SPLIT } from "./compose.mjs";
+import { base } from "./xp.mjs";
 
 const READY_MS = 60_000;
+const HIVE = ["node_modules/@graphql-hive/gateway/dist/bin.js", "supergraph", "--config-path", "gateway.config.mjs"];
+const GRAFBASE = "node_modules/@grafbase/cli-x86_64-unknown-linux-musl/grafbase";
 
-/** How each is run, in its folder. SUPERGRAPH, HOST and PORT are in the environment. */
-const COMMANDS = {
-  apollo: ["gateway.mjs"],
-  hive: ["node_modules/@graphql-hive/gateway/dist/bin.js", "supergraph", "--config-path", "gateway.config.mjs"],
+/** Each gateway's folder and command. SUPERGRAPH, HOST, PORT and XP_JWKS are in the environment. */
+const GATEWAYS = {
+  apollo: { folder: "apollo", command: () => [process.execPath, "gateway.mjs"] },
+  hive: { folder: "hive", command: () => [process.execPath, ...HIVE] },
+  // The same gateway with the planner of Hive Router, which is in Rust.
+  "hive-router-runtime": { folder: "hive", command: () => [process.execPath, ...HIVE, "--hive-router-runtime"] },
+  grafbase: {
+    folder: "grafbase",
+    socket: "/ws",
+    command: async ({ port, subgraphs, scratch, folder }) => {
+      const config = join(scratch, "grafbase.toml");
+      await writeFile(config, atAddresses(await readFile(join(folder, "grafbase.toml"), "utf8"), subgraphs));
+      return [GRAFBASE, "dev", "--config", config, "--listen-address", `127.0.0.1:${port}`];
+    },
+  },
 };
 
-/** The gateways to test, from XP_GATEWAYS. */
-export const names = (process.env.XP_GATEWAYS ?? "apollo").split(",");
+// Grafbase's program comes for Linux on x86-64 only.
+if (process.platform !== "linux" || process.arch !== "x64") delete GATEWAYS.grafbase;
 
-/** @returns {Promise<{url: string, close: () => Promise<void>}>} */
-export async function startGateway(name, supergraph) {
-  const folder = fileURLToPath(new URL(`../../federation/gateways/${name}/`, import.meta.url));
-  assert.ok(existsSync(`${folder}node_modules`), `${name} is not installed: run npm ci in federation/gateways/${name}`);
+/** The gateways to test: all, or those of XP_GATEWAYS. */
+export const names = process.env.XP_GATEWAYS?.split(",") ?? Object.keys(GATEWAYS);
+
+/**
+ * @param {{supergraph: string, subgraphs: Record<string, string>, scratch: string, home?: string}} before the file of the
+ *   supergraph, the addresses of its subgraphs for who composes by itself, a folder for files, and the server whose keys
+ *   tokens are checked with
+ * @returns {Promise<{name: string, url: string, socketUrl: string, close: () => Promise<void>}>}
+ */
+export async function startGateway(name, { supergraph, subgraphs, scratch, home = base }) {
+  const { folder: place, command, socket = "/graphql" } = GATEWAYS[name];
+  const folder = fileURLToPath(new URL(`../../federation/gateways/${place}/`, import.meta.url));
+  assert.ok(existsSync(`${folder}node_modules`), `${name} is not installed: run npm ci in federation/gateways/${place}`);
   const port = await freePort();
-  const child = spawn(process.execPath, COMMANDS[name], {
+  const [program, ...words] = await command({ port, subgraphs, scratch, folder });
+  const settings = {
+    SUPERGRAPH: supergraph,
+    HOST: "127.0.0.1",
+    PORT: String(port),
+    XP_JWKS: new URL("/.well-known/jwks.json", home).href,
+    NODE_ENV: "production",
+    HOME: scratch,
+  };
+  const child = spawn(program, words, {
     cwd: folder,
-    env: { ...process.env, SUPERGRAPH: supergraph, HOST: "127.0.0.1", PORT: String(port), NODE_ENV: "production" },
+    env: { ...process.env, ...settings },
     stdio: ["ignore", "pipe", "pipe"],
   });
   let said = "";
@@ -33,8 +68,9 @@ export async function startGateway(name, supergraph) {
   const ended = once(child, "exit");
   const url = `http://127.0.0.1:${port}/graphql`;
   const close = async () => {
+    if (child.exitCode !== null) return;
     child.kill();
-    await Promise.race([ended, sleep(5_000).then(() => child.kill("SIGKILL"))]);
+    await Promise.race([ended, sleep(5_000, undefined, { ref: false }).then(() => child.kill("SIGKILL"))]);
   };
   const until = Date.now() + READY_MS;
   while (!(await answers(url))) {
@@ -44,14 +80,24 @@ export async function startGateway(name, supergraph) {
     }
     await sleep(100);
   }
-  return { url, close };
+  return { name, url, socketUrl: `ws://127.0.0.1:${port}${socket}`, close, said: () => said };
+}
+
+/** The configuration of the repository, with these subgraphs in the place of its own; ours have subscriptions. */
+function atAddresses(config, subgraphs) {
+  const sections = config.split(/^(?=\[)/m).filter((section) => !section.startsWith("[subgraphs."));
+  for (const [name, url] of Object.entries(subgraphs)) {
+    const socket = name === "xp" || name in SPLIT ? `websocket_url = "${url.replace("http", "ws")}"\n` : "";
+    sections.push(`\n[subgraphs.${name}]\nintrospection_url = "${url}"\n${socket}`);
+  }
+  return sections.join("");
 }
 
 async function answers(url) {
   try {
     const body = JSON.stringify({ query: "{ __typename }" });
     const response = await fetch(url, { method: "POST", headers: { "content-type": "application/json" }, body });
-    return response.ok;
+    return response.ok && (await response.json()).data?.__typename === "Query";
   } catch {
     return false;
   }

@@ -9,11 +9,14 @@ import { graphql, parse } from "graphql";
 import { neighbourSdl, USUAL } from "./compose.mjs";
 
 /**
- * @param {{id: string, stars: number, text?: string, authorId: string, formId?: string}[]} reviews newest first
+ * @param {{id: string, stars: number, text?: string, authorId: string, formId?: string, authorName?: string}[]} reviews newest first
  * @returns {Promise<{url: string, close: () => void}>}
  */
-export async function startNeighbour(reviews, port = 0) {
-  const schema = buildSubgraphSchema({ typeDefs: parse(neighbourSdl), resolvers: resolvers(reviews) });
+export const startNeighbour = (reviews, port = 0) => serve(parse(neighbourSdl), resolvers(reviews), port);
+
+/** Serves a subgraph on loopback. */
+export async function serve(typeDefs, resolvers, port = 0) {
+  const schema = buildSubgraphSchema({ typeDefs, resolvers });
   const server = createServer(async (request, response) => {
     const { query, variables, operationName } = await json(request);
     const answer = await graphql({ schema, source: query, variableValues: variables, operationName });
@@ -36,6 +39,7 @@ function resolvers(reviews) {
     Query: {
       latestReviews: (_, { first }) => reviews.slice(0, first),
       review: (_, { id }) => byId(id),
+      lastReviewer: () => reviews[0]?.authorName && { id: reviews[0].authorId, displayName: reviews[0].authorName },
     },
     Review: {
       __resolveReference: ({ id }) => byId(id),

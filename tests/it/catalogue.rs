@@ -221,6 +221,16 @@ pub(crate) fn runs(name: &str) -> bool {
     MUTATIONS.iter().any(|mutation| mutation.name == name)
 }
 
+/// Who is refused with an error before a mutation begins: for each, whether anonymous callers are, and which roles pass
+/// where others are `FORBIDDEN`. The test below holds that it is so.
+pub(crate) fn refusals() -> impl Iterator<Item = (&'static str, bool, Option<&'static [Role]>)> {
+    MUTATIONS.iter().map(|mutation| {
+        let is_forbidden = matches!(mutation.otherwise, Otherwise::Forbidden);
+        let anonymous = !matches!(mutation.otherwise, Otherwise::Open);
+        (mutation.name, anonymous, is_forbidden.then_some(mutation.allowed))
+    })
+}
+
 /// A document that runs a mutation and selects every field of its payload.
 fn document(shape: &Shape, mutation: &Mutation) -> String {
     let declared = &shape["Mutation"].fields[mutation.name];

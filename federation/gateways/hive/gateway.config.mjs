@@ -1,19 +1,46 @@
 // Hive Gateway over a composed supergraph: SUPERGRAPH names the file, by default the one of this repository. HOST and
-// PORT say where it listens (127.0.0.1:4000). It has no account anywhere and reports to nobody.
+// PORT say where it listens (127.0.0.1:4000), XP_JWKS where the public keys of access tokens are. It has no account
+// anywhere and reports to nobody. Subscriptions come from the subgraphs as server-sent events, each under the token of
+// its subscriber, and go to clients as server-sent events or over WebSocket.
 import { fileURLToPath } from "node:url";
-import { defineConfig } from "@graphql-hive/gateway";
+import { createRemoteJwksSigningKeyProvider, defineConfig, extractFromHeader } from "@graphql-hive/gateway";
 
 /** What a subgraph gets of the client's headers: who asks, and the trace that the call belongs to. */
 const FORWARDED = ["authorization", "traceparent", "tracestate", "baggage", "x-request-id", "accept-language"];
+
+const JWKS = process.env.XP_JWKS ?? "http://127.0.0.1:8080/.well-known/jwks.json";
 
 export const gatewayConfig = defineConfig({
   host: process.env.HOST ?? "127.0.0.1",
   port: Number(process.env.PORT ?? 4000),
   supergraph: process.env.SUPERGRAPH ?? fileURLToPath(new URL("../../supergraph.graphql", import.meta.url)),
   propagateHeaders: {
-    fromClientToSubgraphs({ request }) {
-      const sent = FORWARDED.map((name) => [name, request.headers.get(name)]);
-      return Object.fromEntries(sent.filter(([, value]) => value !== null));
+    fromClientToSubgraphs({ request, context }) {
+      // Over WebSocket the client's words come in `connection_init`.
+      const said = context?.connectionParams ?? {};
+      const sent = FORWARDED.map((name) => [name, request.headers.get(name) ?? said[name]]);
+      return Object.fromEntries(sent.filter(([, value]) => typeof value === "string"));
     },
   },
+  // Else it asks for subscriptions by GET, which our server takes from nobody without more ado.
+  transportEntries: { "*.http": { options: { method: "POST" } } },
+  // No token is anonymous; a bad one goes no further. Whether a good one was revoked, the subgraph knows.
+  jwt: {
+    signingKeyProviders: [createRemoteJwksSigningKeyProvider({ jwksUri: JWKS })],
+    tokenLookupLocations: [
+      extractFromHeader({ name: "authorization", prefix: "Bearer" }),
+      fromConnectionInit,
+    ],
+    tokenVerification: { issuer: "xp-graph", audience: "xp-graph", algorithms: ["ES256"] },
+    reject: { missingToken: false, invalidToken: true },
+    // The subgraph verifies the token itself and takes nobody's word for it.
+    forward: { payload: false, token: false },
+  },
 });
+
+/** Over WebSocket the token comes in `connection_init`, as it would in the header. */
+function fromConnectionInit({ serverContext }) {
+  const { authorization } = serverContext?.connectionParams ?? {};
+  const [, token] = String(authorization).match(/^Bearer (.+)$/) ?? [];
+  return token && { token, prefix: "Bearer" };
+}

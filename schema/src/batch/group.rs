@@ -1,4 +1,4 @@
-//! Group commit: point reads of many requests share statements. A batch goes out at once while fewer than `width`
+//! Group commit: reads of many requests share statements. A batch goes out at once while fewer than `width`
 //! batches of its loader are under way; otherwise it waits until one returns, together with all that came meanwhile.
 //! So batches grow with the load, and an idle server adds nothing.
 //!

@@ -6,13 +6,21 @@ use serde_json::json;
 use super::*;
 
 const SDL: &str = "
-    type Query { users(first: Int, last: Int, filter: [ID!]): UserConnection! nodes(ids: [ID!]!): [Node]! me: User }
+    type Query {
+        users(first: Int, last: Int, filter: [ID!]): UserConnection! @listSize(assumedSize: 20, slicingArguments: [\"first\", \"last\"], sizedFields: [\"nodes\", \"edges\"], requireOneSlicingArgument: false)
+        nodes(ids: [ID!]!): [Node]! @listSize(assumedSize: 100)
+        me: User
+    }
     interface Node { id: ID! }
     type UserConnection { nodes: [User!]! edges: [UserEdge!]! totalCount: Int! pageInfo: PageInfo! }
     type UserEdge { node: User! cursor: String! }
     type PageInfo { hasNextPage: Boolean! }
-    type User implements Node { id: ID! name: String friends(first: Int, last: Int): UserConnection! best: User
-        track(maxPoints: Int = 500): [User!]! tags: [User!]! }
+    type User implements Node {
+        id: ID! name: String best: User
+        friends(first: Int, last: Int): UserConnection! @listSize(assumedSize: 20, slicingArguments: [\"first\", \"last\"], sizedFields: [\"nodes\", \"edges\"], requireOneSlicingArgument: false)
+        track(maxPoints: Int = 500): [User!]! @listSize(slicingArguments: [\"maxPoints\"])
+        tags: [User!]! @listSize(assumedSize: 10)
+    }
 ";
 
 fn cost(text: &str, variables: serde_json::Value) -> u64 {

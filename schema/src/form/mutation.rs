@@ -24,6 +24,7 @@ use crate::{
     mutation::{Input, Written},
     object::{Entity, Object},
     scalar::AnyJson,
+    subgraph::Domain,
     user_error::{UserError, UserErrorCode, UserErrors},
 };
 
@@ -89,6 +90,7 @@ impl Entity for FormPayload {
     fn object() -> &'static Object<Self> {
         static OBJECT: LazyLock<Object<FormPayload>> = LazyLock::new(|| {
             Object::<FormPayload>::new("FormPayload", "The answer of mutations that change a form.")
+                .of(Domain::Forms)
                 .edge(
                     "form",
                     "The form as it is now, also after a CONFLICT. Null where there is none for the viewer.",

@@ -17,6 +17,7 @@ use crate::{
     mutation::{Input, Written},
     object::{Entity, Object},
     scalar::{DateTime, enum_leaf},
+    subgraph::Domain,
     user_error::{UserError, UserErrorCode, UserErrors},
 };
 
@@ -106,6 +107,7 @@ impl Entity for LocationResult {
     fn object() -> &'static Object<Self> {
         static OBJECT: LazyLock<Object<LocationResult>> = LazyLock::new(|| {
             Object::<LocationResult>::new("LocationResult", "What became of one point.")
+                .of(Domain::Locations)
                 .column("outcome", "Stored, there already, or refused.", |result| &result.outcome)
                 .edge(
                     "location",
@@ -144,6 +146,7 @@ impl Entity for RecordLocationsPayload {
                 "RecordLocationsPayload",
                 "The answer of `recordLocations`.",
             )
+            .of(Domain::Locations)
             .computed("acceptedCount", "How many points were stored.", |payload| {
                 payload.count(LocationOutcome::Accepted)
             })
@@ -171,7 +174,7 @@ pub(crate) async fn record(
     Input(input): Input<RecordLocationsInput>,
     ctx: &Context,
 ) -> Result<Written<RecordLocationsPayload>, FieldError> {
-    let recorder = Recorder { user: ctx.collector()?, session: ctx.viewer.session_id() };
+    let recorder = Recorder { user: ctx.user()?, session: ctx.viewer.session_id() };
     if input.points.len() > MAX_POINTS {
         return Err(FieldError::bad_input(format!("`input.points` takes at most {MAX_POINTS} points")));
     }

@@ -16,6 +16,7 @@ use crate::{
     input::id,
     mutation::{Input, Written},
     object::{Entity, Object, Visible as _},
+    subgraph::Domain,
     user_error::{UserError, UserErrorCode, UserErrors, is_plain_text},
 };
 
@@ -47,6 +48,7 @@ macro_rules! session_payload {
                         |payload, _| Ok(payload.session),
                     );
                     Object::<$payload>::new($name, concat!("The answer of `", $mutation, "`."))
+                        .of(Domain::Sessions)
                         .edge("session", concat!("The session. ", $null), session)
                         .edge("userErrors", $errors, UserErrors::new(|payload: &$payload| &payload.errors))
                 });
@@ -183,6 +185,7 @@ impl Entity for RevokeAllSessionsPayload {
         static OBJECT: LazyLock<Object<RevokeAllSessionsPayload>> = LazyLock::new(|| {
             let about = "The answer of `revokeAllSessions`.";
             Object::<RevokeAllSessionsPayload>::new("RevokeAllSessionsPayload", about)
+                .of(Domain::Sessions)
                 .edge(
                     "sessions",
                     "The sessions that were ended, newest first.",

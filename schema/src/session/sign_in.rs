@@ -20,6 +20,7 @@ use crate::{
     error::FieldError,
     mutation::{Input, Written},
     object::{Entity, Object},
+    subgraph::Domain,
     user::{self as users, User},
     user_error::{UserError, UserErrorCode, UserErrors},
 };
@@ -81,6 +82,7 @@ impl Entity for SignInPayload {
                 |payload, _| Ok(payload.user),
             );
             Object::<SignInPayload>::new("SignInPayload", about)
+                .of(Domain::Sessions)
                 .column(
                     "accessToken",
                     "Sent as `authorization: Bearer …`; good for some minutes.",

@@ -21,7 +21,9 @@ use crate::{
     mutation::{Input, Written},
     object::{Entity, Object},
     scalar::AnyJson,
+    subgraph::Domain,
     user_error::{InData, UserError, UserErrorCode, UserErrors},
+    viewer::Grant,
 };
 
 /// A filled-in form.
@@ -57,6 +59,7 @@ impl Entity for SubmissionPayload {
     fn object() -> &'static Object<Self> {
         static OBJECT: LazyLock<Object<SubmissionPayload>> = LazyLock::new(|| {
             Object::<SubmissionPayload>::new("SubmissionPayload", "What became of a filled-in form.")
+                .of(Domain::Forms)
                 .edge(
                     "submission",
                     "The stored submission, also where it had been stored before. Null where it was refused.",
@@ -88,6 +91,7 @@ impl Entity for CreateSubmissionsPayload {
                 "CreateSubmissionsPayload",
                 "The answer of `createSubmissions`.",
             )
+            .of(Domain::Forms)
             .edge(
                 "results",
                 "What became of each, in the order of the input.",
@@ -148,7 +152,7 @@ async fn hand_in(
 }
 
 fn read(ctx: &Context, input: CreateSubmissionInput, path: &Path) -> Result<New, Vec<UserError>> {
-    if !ctx.viewer.collects() {
+    if !ctx.viewer.holds(Grant::Collect) {
         let message = "Your account may read, but not hand in forms.";
         return Err(vec![UserError::new(UserErrorCode::NotAllowed, &[], message).at(path, None)]);
     }

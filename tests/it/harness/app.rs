@@ -58,13 +58,30 @@ impl TestApp {
 
     /// A node that asks this often what others have revoked.
     fn polling(store: Store, url: &str, poll: Duration) -> Self {
+        // What a query may cost has tests of its own.
+        let limits = Limits { cost: u64::MAX, ..Limits::default() };
+        Self::with(store, url, poll, &Options { limits, ..Options::default() })
+    }
+
+    /// One of several subgraphs over the same database: these domains, as in `users,sessions`.
+    pub(crate) fn subgraph(&self, domains: &str) -> Self {
+        let limits = Limits { cost: u64::MAX, ..Limits::default() };
+        let subgraph = domains.parse().expect("domains");
+        Self::with(self.store.clone(), &self.url, POLL, &Options { limits, subgraph, ..Options::default() })
+    }
+
+    /// The same, where every operation costs too much.
+    pub(crate) fn that_only_tells_costs(&self) -> Self {
+        let limits = Limits { cost: 0, ..Limits::default() };
+        Self::with(self.store.clone(), &self.url, POLL, &Options { limits, ..Options::default() })
+    }
+
+    fn with(store: Store, url: &str, poll: Duration, options: &Options) -> Self {
         let cost = password::Cost { memory_kib: 64, passes: 1 };
         let access =
             AccessOptions { secret: Secret::new("of the tests"), cost, poll, ..AccessOptions::default() };
         let access = Some(Access::new(store.clone(), access));
-        // What a query may cost has tests of its own.
-        let limits = Limits { cost: u64::MAX, ..Limits::default() };
-        let options = Options { development: true, limits, access, ..Options::default() };
+        let options = Options { development: true, access, ..options.clone() };
         let graph = Graph::new(store.clone(), options, &mut Registry::default());
         Self { graph, store, url: url.to_owned() }
     }

@@ -1,0 +1,91 @@
+//! The federated SDL: the one text that gateways get as `_service.sdl`, and that `/schema.graphql`, `xp schema` and the
+//! golden file have. The library prints the types, with the directives that are declared on them; what it prints
+//! around these (a link of v2.5 with a fixed list of imports, no definitions) is replaced here by a link that imports what is
+//! used, and by the definitions of that, to the letter of the specification: composers refuse others. Not here: what
+//! is declared on which type (`object`, `mutation`, `subscription`, `cost`, `subgraph`).
+
+use std::{collections::BTreeSet, fmt::Write as _};
+
+use async_graphql::{SDLExportOptions, indexmap::IndexMap, registry::MetaDirectiveInvocation};
+
+use crate::Engine;
+
+/// The newest version that the composers of Apollo, The Guild and `WunderGraph` all know.
+const VERSION: &str = "https://specs.apollo.dev/federation/v2.9";
+
+/// Directives of the federation, by name. <https://specs.apollo.dev/federation/v2.9>
+const FEDERATION: [(&str, &str); 7] = [
+    (
+        "key",
+        "directive @key(fields: federation__FieldSet!, resolvable: Boolean = true) repeatable on OBJECT | INTERFACE",
+    ),
+    ("shareable", "directive @shareable repeatable on OBJECT | FIELD_DEFINITION"),
+    (
+        "tag",
+        "directive @tag(name: String!) repeatable on FIELD_DEFINITION | OBJECT | INTERFACE | UNION | \
+         ARGUMENT_DEFINITION | SCALAR | ENUM | ENUM_VALUE | INPUT_OBJECT | INPUT_FIELD_DEFINITION | SCHEMA",
+    ),
+    ("authenticated", "directive @authenticated on FIELD_DEFINITION | OBJECT | INTERFACE | SCALAR | ENUM"),
+    (
+        "requiresScopes",
+        "directive @requiresScopes(scopes: [[federation__Scope!]!]!) on FIELD_DEFINITION | OBJECT | INTERFACE | \
+         SCALAR | ENUM",
+    ),
+    (
+        "cost",
+        "directive @cost(weight: Int!) on ARGUMENT_DEFINITION | ENUM | FIELD_DEFINITION | INPUT_FIELD_DEFINITION | \
+         OBJECT | SCALAR",
+    ),
+    (
+        "listSize",
+        "directive @listSize(assumedSize: Int, slicingArguments: [String!], sizedFields: [String!], \
+         requireOneSlicingArgument: Boolean = true) on FIELD_DEFINITION",
+    ),
+];
+
+/// Directives of GraphQL itself that composers do not all know by themselves.
+const GRAPHQL: [(&str, &str); 1] = [("oneOf", "directive @oneOf on INPUT_OBJECT")];
+
+/// How schemas are linked. <https://specs.apollo.dev/link/v1.0>
+const LINK: &str = "directive @link(url: String!, as: String, for: link__Purpose, import: [link__Import]) repeatable on SCHEMA\n\
+    enum link__Purpose {\n  SECURITY\n  EXECUTION\n}\nscalar link__Import\n";
+
+/// Scalars of the definitions.
+const SCALARS: [&str; 2] = ["federation__FieldSet", "federation__Scope"];
+
+/// The SDL of a schema, as gateways get it.
+pub(crate) fn federated(engine: &Engine) -> String {
+    let options = SDLExportOptions::new().federation().include_specified_by().use_space_ident();
+    let printed = engine.sdl_with_options(options);
+    // Behind the last type stand, without a blank line, the definitions of directives and the link.
+    let types = printed.rsplit_once("\n\n").map_or(printed.as_str(), |(types, _)| types);
+    let used = directives(types);
+    let is_used = |(name, _): &&(&str, &str)| used.contains(name);
+    let imports: Vec<String> =
+        FEDERATION.iter().filter(is_used).map(|(name, _)| format!("\"@{name}\"")).collect();
+    let mut definitions = LINK.to_owned();
+    for (_, definition) in FEDERATION.iter().chain(&GRAPHQL).filter(is_used) {
+        let _ = writeln!(definitions, "{definition}");
+    }
+    let scalars: Vec<&str> = SCALARS.into_iter().filter(|scalar| definitions.contains(scalar)).collect();
+    for scalar in scalars {
+        let _ = writeln!(definitions, "scalar {scalar}");
+    }
+    format!(
+        "extend schema\n  @link(url: \"https://specs.apollo.dev/link/v1.0\")\n  @link(url: \"{VERSION}\", import: [{}])\n\n\
+         {definitions}\n{types}\n",
+        imports.join(", ")
+    )
+}
+
+/// `@authenticated`: anonymous callers are refused.
+pub(crate) fn authenticated() -> MetaDirectiveInvocation {
+    MetaDirectiveInvocation { name: "authenticated".to_owned(), args: IndexMap::new() }
+}
+
+/// The names of all directives that a printed schema applies. Every second part of it is a description.
+fn directives(types: &str) -> BTreeSet<&str> {
+    let code = types.split("\"\"\"").step_by(2);
+    let names = code.flat_map(|code| code.split('@').skip(1));
+    names.map(|after| after.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default()).collect()
+}

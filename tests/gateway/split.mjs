@@ -1,0 +1,53 @@
+// The graph split into four processes, and the whole beside them, over one database of their own: XP_BINARY is the
+// program. Nothing is cached, as without a Redis no process knows what another has written.
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { setTimeout as sleep } from "node:timers/promises";
+import { SPLIT } from "./compose.mjs";
+
+/** @returns {Promise<{whole: string, urls: Record<string, string>, close: () => Promise<void>}>} addresses of `/graphql` */
+export async function startSplit() {
+  const home = await mkdtemp(join(tmpdir(), "xp-split-"));
+  const running = [];
+  const close = async () => {
+    for (const { server } of running) server.kill();
+    await Promise.all(running.map(({ ended }) => ended));
+    await rm(home, { recursive: true });
+  };
+  try {
+    // The whole first: it makes the database and the keys.
+    const whole = await start(home, [], running);
+    const parts = Object.entries(SPLIT).map(async ([name, domains]) => [
+      name,
+      await start(home, ["--subgraphs", domains], running),
+    ]);
+    return { whole, urls: Object.fromEntries(await Promise.all(parts)), close };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+async function start(home, words, running) {
+  const binary = process.env.XP_BINARY;
+  assert.ok(binary, "XP_BINARY is not set: it names the program under test");
+  const env = { HOME: home, PATH: process.env.PATH, PORT: "0", DATABASE_URL: "sqlite:split.db", XP_CACHE_ENABLED: "off" };
+  const server = spawn(binary, ["dev", ...words], { cwd: home, env, stdio: ["ignore", "pipe", "pipe"] });
+  running.push({ server, ended: once(server, "exit") });
+  server.stderr.resume();
+  const lines = createInterface({ input: server.stdout });
+  let url;
+  for await (const line of lines) {
+    url = line.match(/GraphQL\s+(http:\S+)/)?.[1];
+    if (url) break;
+  }
+  server.stdout.resume();
+  assert.ok(url, `xp dev ${words.join(" ")} did not say where it is`);
+  while (!(await fetch(new URL("/readyz", url)).catch(() => ({}))).ok) await sleep(100);
+  return url;
+}
