@@ -70,7 +70,7 @@ async fn send(app: &App, request: Request<Body>) -> String {
     String::from_utf8(body.to_vec()).expect("text")
 }
 
-fn asking(what: serde_json::Value, token: &str) -> Request<Body> {
+fn asking(what: &serde_json::Value, token: &str) -> Request<Body> {
     let request = Request::post("/graphql").header("content-type", "application/json");
     request
         .header("authorization", format!("Bearer {token}"))
@@ -83,11 +83,11 @@ async fn every_figure_that_operators_are_promised_is_there() {
     let redis = RedisServer::start().await;
     let (app, token) = server(&redis).await;
     let query = json!({ "query": "{ users { nodes { id sessions { nodes { id } } } } }" });
-    let answer = send(&app, asking(query, &token)).await;
+    let answer = send(&app, asking(&query, &token)).await;
     assert!(answer.starts_with("{\"data\":{\"users\""), "{answer}");
-    send(&app, asking(json!({ "query": "{ nothing }" }), &token)).await;
+    send(&app, asking(&json!({ "query": "{ nothing }" }), &token)).await;
     let registered = json!({ "version": 1, "sha256Hash": "0".repeat(64) });
-    send(&app, asking(json!({ "extensions": { "persistedQuery": registered } }), &token)).await;
+    send(&app, asking(&json!({ "extensions": { "persistedQuery": registered } }), &token)).await;
     let metrics = Request::get("/metrics").body(Body::empty()).expect("a request");
     let text = send(&app, metrics).await;
     let missing: Vec<_> = FIGURES.iter().filter(|figure| !text.contains(**figure)).collect();
