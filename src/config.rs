@@ -9,13 +9,16 @@ pub mod setting;
 
 use std::{fmt::Write as _, net::SocketAddr, path::PathBuf, time::Duration};
 
+use axum::http::Uri;
 use entities::{password::Cost, redis::RedisUrl, secret::Secret};
 use layers::{Problem, Values};
 use schema::{AccessOptions, Subgraph, gate::Limits};
 use setting::{
     Bytes, ClientModes, DatabaseUrl, DocumentMode, LogFilter, LogFormat, Networks, Origins, SecretText,
-    Setting, Switch, Width,
+    Secrets, Setting, Switch, Width,
 };
+
+use crate::gateway::signature::SignatureKeys;
 
 /// Requests of one array at most, whatever is configured.
 const LONGEST_BATCH: usize = 10;
@@ -170,6 +173,43 @@ sections! {
         trusted_proxies: Networks = "";
         /// The playground at `/`; `auto` is on in development only.
         playground: Switch = "auto";
+    }
+    /// Gateways in front: how they prove what they are, and what they may do that others may not.
+    gateway: GatewayConfig {
+        /// Whether only gateways that have proved to be some may ask for `_service`, `_entities`, `/schema.graphql` and
+        /// introspection; `auto` is on in production.
+        required: Switch = "auto";
+        /// Listen for gateways on an address of its own. Whoever reaches it counts as one, so nobody else may.
+        address: Option<SocketAddr> = "";
+        /// What gateways send in `Router-Authorization`; two while the one takes the place of the other.
+        secrets: Secrets = "";
+        /// Secrets of Hive Gateway's `hmacSignature`; two while the one takes the place of the other.
+        hmac_secrets: Secrets = "";
+        /// Keys of gateways that sign their requests (RFC 9421), as in `main=ed25519:<base64>`; also `ecdsa-p256-sha256`
+        /// and `hmac-sha256`.
+        signature_keys: SignatureKeys = "";
+        /// How old a signature may be.
+        signature_max_age: Duration = "60s";
+        /// Whether a signature must cover `content-digest`. Where it need not (Grafbase sends none), claims are not believed.
+        signature_covers_body: bool = "true";
+        /// Largest request body of a gateway.
+        body_limit: Bytes = "2MiB";
+        /// Requests in one array of a gateway at most; 1: no arrays. At most 10.
+        max_batch: usize = "10";
+        /// Tokens of one document of a gateway at most.
+        max_tokens: usize = "15000";
+        /// Bytes of one document of a gateway at most.
+        max_document_bytes: usize = "1048576";
+        /// Where subscriptions may be called back (`callback/1.0`): origins, as in `http://router:4000`; none: nowhere.
+        callback_origins: Origins = "";
+        /// Say in answers to gateways which entities they depend on (`extensions.apolloEntityCacheTags`).
+        cache_tags: bool = "false";
+        /// Where Apollo Router is told what is out of date, as in `http://router:3000/invalidation`; nobody is told without it.
+        invalidation_url: Option<String> = "";
+        /// The key that the router shares for that.
+        invalidation_key: Option<SecretText> = "";
+        /// The name of this subgraph in the supergraph.
+        subgraph: String = "xp";
     }
     /// Persisted documents.
     documents: DocumentsConfig {
@@ -357,6 +397,18 @@ impl GraphConfig {
     }
 }
 
+impl GatewayConfig {
+    /// The limits of everybody, raised for gateways.
+    pub fn limits(&self, public: Limits) -> Limits {
+        Limits {
+            bytes: self.max_document_bytes.max(public.bytes),
+            tokens: self.max_tokens.max(public.tokens),
+            filler: public.filler.max(Limits::gateway().filler),
+            ..public
+        }
+    }
+}
+
 impl AuthConfig {
     /// For the front room.
     ///
@@ -418,6 +470,30 @@ impl Config {
             });
         }
         self.http.contradictions(&mut found);
+        let batches = [
+            ("http.max_batch", "XP_HTTP_MAX_BATCH", self.http.max_batch),
+            ("gateway.max_batch", "XP_GATEWAY_MAX_BATCH", self.gateway.max_batch),
+        ];
+        for (key, variable, batch) in batches.into_iter().filter(|(.., batch)| *batch > LONGEST_BATCH) {
+            found.push(Problem {
+                what: format!("{key} = {batch}"),
+                place: format!("{variable} or xp.toml"),
+                why: format!(
+                    "an array of requests is one request to every limit, so it has {LONGEST_BATCH} at most"
+                ),
+                fix: "lower it; the requests of one HTTP/2 connection run side by side anyway".into(),
+            });
+        }
+        if let Some(url) = &self.gateway.invalidation_url
+            && url.parse::<Uri>().ok().and_then(|url| url.authority().cloned()).is_none()
+        {
+            found.push(Problem {
+                what: format!("gateway.invalidation_url = \"{url}\""),
+                place: "XP_GATEWAY_INVALIDATION_URL or xp.toml".into(),
+                why: "it is no address of a router".into(),
+                fix: "write it as in http://router:3000/invalidation".into(),
+            });
+        }
         if let Some(endpoint) = &self.telemetry.otlp_endpoint
             && !endpoint.starts_with("http://")
         {
@@ -440,16 +516,6 @@ impl HttpConfig {
                 place: "the two values together".into(),
                 why: "a signed-in caller may always send at least as much as an anonymous one".into(),
                 fix: "raise http.body_limit_signed_in or lower http.body_limit_anonymous".into(),
-            });
-        }
-        if self.max_batch > LONGEST_BATCH {
-            found.push(Problem {
-                what: format!("http.max_batch = {}", self.max_batch),
-                place: "XP_HTTP_MAX_BATCH or xp.toml".into(),
-                why: format!(
-                    "an array of requests is one request to every limit, so it has {LONGEST_BATCH} at most"
-                ),
-                fix: "lower it; the requests of one HTTP/2 connection run side by side anyway".into(),
             });
         }
         if self.max_header_bytes.0 < LEAST_HEADER_BYTES {

@@ -88,10 +88,10 @@ pub(crate) struct Asked<'w> {
     pub(crate) is_version_1: bool,
     /// Which operation is meant.
     pub(crate) operation_name: Option<&'w str>,
+    /// From where it came.
+    pub(crate) caller: &'w Caller,
     /// What the client calls itself.
     pub(crate) client: &'w str,
-    /// Who sends it.
-    pub(crate) caller: &'w Caller,
 }
 
 /// Why there is no document to run.
@@ -186,7 +186,7 @@ impl Documents {
 
     /// Gateways write their own operations: whoever is authenticated as one is exempt.
     fn mode(&self, viewer: &Viewer, asked: Asked<'_>) -> DocumentMode {
-        if *viewer == Viewer::Service {
+        if asked.caller.is_gateway || *viewer == Viewer::Service {
             return DocumentMode::Apq;
         }
         self.config.clients.of(asked.client).unwrap_or(self.config.mode)

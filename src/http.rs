@@ -14,7 +14,7 @@ pub mod playground;
 pub(crate) mod refusal;
 pub mod server;
 pub(crate) mod subscriptions;
-mod wire;
+pub(crate) mod wire;
 
 use std::{any::Any, panic::AssertUnwindSafe, time::Duration};
 
@@ -120,7 +120,8 @@ fn inflation() -> RequestDecompressionLayer {
 fn compression(http: &HttpConfig) -> CompressionLayer<impl Predicate + use<>> {
     let worthwhile = SizeAbove::new(http.compress_from.0 as u64)
         .and(NotForContentType::IMAGES)
-        .and(NotForContentType::SSE);
+        .and(NotForContentType::SSE)
+        .and(NotForContentType::const_new("multipart/mixed"));
     CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(worthwhile)
 }
 
@@ -230,7 +231,13 @@ fn route_label(path: &str) -> &'static str {
     }
 }
 
-async fn sdl(State(app): State<App>) -> Response {
+/// As `_service`: where that is for gateways only, for them alone.
+async fn sdl(State(app): State<App>, request: Request) -> Response {
+    let (parts, _) = request.into_parts();
+    let is_gateway = app.gateways.head(&parts).is_ok_and(|head| head.trust.is_gateway());
+    if app.gateways_only && !is_gateway {
+        return no_such_path(parts.headers).await;
+    }
     ([(header::CONTENT_TYPE, "application/graphql; charset=utf-8")], app.graph.sdl().to_owned())
         .into_response()
 }

@@ -4,7 +4,10 @@
 pub mod auth;
 pub mod config;
 pub mod documents;
+pub mod gateway;
 pub mod http;
+mod invalidation;
+mod outbound;
 pub mod telemetry;
 
 use std::{
@@ -21,9 +24,11 @@ use entities::{Store, warm};
 use prometheus_client::registry::Registry;
 use schema::{Access, Graph};
 
-use config::{Config, HttpConfig};
+use config::{Config, GatewayConfig, HttpConfig};
 use documents::Documents;
+use gateway::Gateways;
 use http::{admission::Admission, subscriptions::Closing};
+use outbound::Outbound;
 use telemetry::metrics::Metrics;
 
 pub use http::{playground::Account, router, server::serve};
@@ -46,8 +51,13 @@ pub struct Parts {
     pub development: bool,
     pub(crate) closing: Closing,
     pub(crate) http: HttpConfig,
+    pub(crate) gateway: GatewayConfig,
     pub(crate) admission: Admission,
     pub(crate) documents: Documents,
+    pub(crate) gateways: Gateways,
+    /// What only gateways may ask for, nobody else may.
+    pub(crate) gateways_only: bool,
+    pub(crate) outbound: Outbound,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) registry: Registry,
     /// The playground's settings, where the playground is on.
@@ -77,9 +87,12 @@ impl App {
     ) -> Self {
         let is_development = development.is_some();
         let accounts = development.map(|development| development.accounts).unwrap_or_default();
+        let gateways_only = config.gateway.required.is_on(!is_development);
         let options = schema::Options {
             development: is_development,
             limits: config.graph.limits(),
+            gateway_limits: config.gateway.limits(config.graph.limits()),
+            gateways_only,
             access: Some(access.clone()),
             subgraph: config.graph.subgraph(),
             shared_batches: config.graph.shared_batches.0,
@@ -98,6 +111,10 @@ impl App {
             http: config.http.clone(),
             admission: Admission::new(&config.http),
             documents,
+            gateways: Gateways::new(&config.gateway),
+            gateways_only,
+            gateway: config.gateway.clone(),
+            outbound: Outbound::new(),
             metrics,
             registry,
             playground: playground.then(|| http::playground::settings(&accounts)),

@@ -14,14 +14,15 @@ mod writer;
 
 use std::{io::IsTerminal as _, time::Duration};
 
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::{
     Context,
-    propagation::{Extractor, TextMapPropagator as _},
-    trace::{TraceContextExt as _, TracerProvider as _},
+    propagation::{Extractor, Injector, TextMapPropagator as _},
+    trace::{SpanContext, TraceContextExt as _, TracerProvider as _},
 };
 use opentelemetry_sdk::{propagation::TraceContextPropagator, trace::SdkTracerProvider};
 use tracing::{Dispatch, Subscriber};
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::{
     EnvFilter, Layer,
     filter::{FilterExt as _, FilterFn},
@@ -131,6 +132,26 @@ pub(crate) fn remote_context(headers: &HeaderMap) -> Option<Context> {
     headers.contains_key("traceparent").then(|| TraceContextPropagator::new().extract(&Headers(headers)))
 }
 
+/// The place in a trace that something which outlives its request goes on from: that of this moment's span, or the
+/// caller's where spans go nowhere.
+pub(crate) fn place_in_trace(headers: &HeaderMap) -> SpanContext {
+    let own = tracing::Span::current().context().span().span_context().clone();
+    if own.is_valid() {
+        return own;
+    }
+    remote_context(headers).map_or(SpanContext::NONE, |caller| caller.span().span_context().clone())
+}
+
+/// A context to go on from such a place.
+pub(crate) fn context_of(place: &SpanContext) -> Context {
+    Context::new().with_remote_span_context(place.clone())
+}
+
+/// Writes `traceparent` and `tracestate`, where there is a trace.
+pub(crate) fn inject(context: &Context, headers: &mut HeaderMap) {
+    TraceContextPropagator::new().inject_context(context, &mut MutHeaders(headers));
+}
+
 /// The trace that a request belongs to, for its log line.
 pub(crate) fn trace_id(context: &Context) -> Option<String> {
     let span = context.span();
@@ -146,7 +167,19 @@ impl Extractor for Headers<'_> {
     }
 
     fn keys(&self) -> Vec<&str> {
-        self.0.keys().map(axum::http::HeaderName::as_str).collect()
+        self.0.keys().map(HeaderName::as_str).collect()
+    }
+}
+
+struct MutHeaders<'a>(&'a mut HeaderMap);
+
+impl Injector for MutHeaders<'_> {
+    fn set(&mut self, key: &str, value: String) {
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(key.as_bytes()), HeaderValue::from_str(&value))
+            && !value.is_empty()
+        {
+            self.0.insert(name, value);
+        }
     }
 }
 

@@ -64,7 +64,7 @@ mod touched;
 
 pub use answers::AnswerName;
 pub use shared::{Stats, purge, stats};
-pub use tag::Tag;
+pub use tag::{Tag, of_changes as tags_of};
 pub use touched::Touched;
 
 use entry::{Entry, Header, Key};

@@ -132,7 +132,7 @@ impl Announcer {
     }
 
     /// What this node announces.
-    fn listen_to_own(&self) -> broadcast::Receiver<Changes> {
+    pub fn listen_to_own(&self) -> broadcast::Receiver<Changes> {
         self.own.subscribe()
     }
 }

@@ -158,7 +158,18 @@ impl Access {
     /// # Errors
     /// `Refused` for all others.
     pub fn verify(&self, token: &str) -> Result<Bearer, Refused> {
-        let bearer = self.0.tokens.verify(token)?;
+        self.admit(self.0.tokens.verify(token)?)
+    }
+
+    /// Whom a token's claims stand for, which a trusted gateway has verified and passes on.
+    ///
+    /// # Errors
+    /// `Refused` where a token of these claims would be.
+    pub fn accept(&self, claims: serde_json::Value) -> Result<Bearer, Refused> {
+        self.admit(self.0.tokens.accept(claims)?)
+    }
+
+    fn admit(&self, bearer: Bearer) -> Result<Bearer, Refused> {
         if self.is_revoked(&bearer) {
             return Err(Refused("revoked"));
         }

@@ -2,14 +2,15 @@
 //! the edge that loads a page per parent and, only when selected, the counts. A cursor is computed only when it is
 //! selected. Not here: which rows a list has and how they are sorted (the domains' loaders).
 
-use std::{borrow::Cow, marker::PhantomData, sync::Arc};
+mod types;
+
+use std::sync::Arc;
 
 use async_graphql::{
-    InputObject, OutputType, Positioned, ServerResult, Value,
-    context::ContextSelectionSet,
+    InputObject, OutputType as _,
     indexmap::IndexMap,
-    parser::types::{Field as AstField, SelectionSet},
-    registry::{MetaField, MetaInputValue, MetaTypeId, ObjectBuilder, Registry},
+    parser::types::SelectionSet,
+    registry::{MetaInputValue, Registry},
 };
 use entities::page::{CursorScope, Keyset, Page, Window};
 use futures_util::{
@@ -22,11 +23,12 @@ use crate::{
     batch::{Loader, Outcome},
     edge::{Arguments, Broken, Cursors, Given},
     error::{Code, FieldError, Place, RequestError},
-    object::{Asked, Edge, Filled, Row, Rows, Run, Selection, Visible, label},
-    scalar::{Leaf, write_text},
-    subgraph::Domain,
+    object::{Asked, Edge, Filled, Rows, Run, Selection, Visible, label},
+    scalar::{Leaf as _, write_text},
+    trace::{Moment, Span, Traced},
     write::{Nulled, Writer},
 };
+use types::{Connection, ConnectionEdge};
 
 /// Rows of a page when neither `first` nor `last` is given.
 pub(crate) const DEFAULT_ROWS: u32 = 20;
@@ -150,6 +152,9 @@ where
 
 /// What is selected on a connection.
 struct Plan<'q, U: 'static> {
+    /// The names of the connection's and its edges' types.
+    of: String,
+    edge: String,
     parts: Vec<Part<'q>>,
     /// The selections on the rows: `nodes`, and `node` within `edges`, as often as they are asked for.
     selections: Vec<Selection<'q, U>>,
@@ -165,7 +170,7 @@ enum What<'q> {
     Typename(String),
     Nodes(usize),
     Edges(Vec<EdgePart<'q>>),
-    PageInfo(Vec<InfoPart>),
+    PageInfo(Vec<InfoPart<'q>>),
     TotalCount,
 }
 
@@ -181,7 +186,8 @@ enum EdgeWhat {
     Node(usize),
 }
 
-struct InfoPart {
+struct InfoPart<'q> {
+    key: &'q str,
     label: Vec<u8>,
     what: InfoWhat,
 }
@@ -197,7 +203,8 @@ enum InfoWhat {
 impl<'q, U: Visible> Plan<'q, U> {
     fn of(asked: &Asked<'q>) -> Result<Self, RequestError> {
         let name = Connection::<U>::type_name();
-        let mut plan = Self { parts: Vec::new(), selections: Vec::new() };
+        let edge = ConnectionEdge::<U>::type_name().into_owned();
+        let mut plan = Self { of: name.to_string(), edge, parts: Vec::new(), selections: Vec::new() };
         for field in asked.planner.collect(&|condition| condition == name, &asked.selected.sets)? {
             let what = match field.name() {
                 "nodes" => What::Nodes(plan.select(asked, &field.sets)?),
@@ -253,7 +260,7 @@ impl<'q, U: Visible> Plan<'q, U> {
     }
 }
 
-fn page_info<'q>(asked: &Asked<'q>, sets: &[&'q SelectionSet]) -> Result<Vec<InfoPart>, RequestError> {
+fn page_info<'q>(asked: &Asked<'q>, sets: &[&'q SelectionSet]) -> Result<Vec<InfoPart<'q>>, RequestError> {
     let fields = asked.planner.collect(&|condition| condition == "PageInfo", sets)?;
     Ok(fields
         .iter()
@@ -265,7 +272,7 @@ fn page_info<'q>(asked: &Asked<'q>, sets: &[&'q SelectionSet]) -> Result<Vec<Inf
                 "endCursor" => InfoWhat::EndCursor,
                 _ => InfoWhat::Typename,
             };
-            InfoPart { label: label(field.key()), what }
+            InfoPart { key: field.key(), label: label(field.key()), what }
         })
         .collect())
 }
@@ -288,9 +295,10 @@ where
     fn start<'a>(&'a self, rows: &[T], ctx: &'a Context) -> BoxFuture<'a, Box<dyn Filled + 'a>> {
         let parents: Vec<P::Key> = rows.iter().map(self.key).collect();
         async move {
-            let (filled, counts) =
-                futures_util::join!(self.load_pages(parents.clone(), ctx), self.load_counts(parents, ctx));
-            Box::new(PagesFilled { counts, ..filled }) as Box<dyn Filled>
+            let counting = async { (self.load_counts(parents.clone(), ctx).await, ctx.moment()) };
+            let (filled, (counts, counted)) =
+                futures_util::join!(self.load_pages(parents.clone(), ctx), counting);
+            Box::new(PagesFilled { counts, counted, ..filled }) as Box<dyn Filled>
         }
         .boxed()
     }
@@ -333,13 +341,14 @@ where
                 }));
             }
         }
+        let loaded = ctx.moment();
         let selections = match self.plan.selections.as_slice() {
             [only] => vec![only.run(children, ctx).await],
             selections => join_all(selections.iter().map(|each| each.run(children.clone(), ctx))).await,
         };
         let list =
             List { keyset: self.bound.keyset, cursors: &self.cursors, plan: &self.plan, place: self.place };
-        PagesFilled { list, slots, sources, selections, counts: Vec::new() }
+        PagesFilled { list, slots, sources, selections, counts: Vec::new(), loaded, counted: 0 }
     }
 }
 
@@ -365,39 +374,21 @@ struct PagesFilled<'a, 'q, U: Visible> {
     sources: Vec<Arc<U::Row>>,
     selections: Vec<Rows<'a, 'q, U>>,
     counts: Vec<Outcome<i64>>,
+    /// When the pages and the counts were there; 0 where nobody asks.
+    loaded: Moment,
+    counted: Moment,
 }
 
 impl<U: Visible> Filled for PagesFilled<'_, '_, U> {
     fn write<'w>(&'w self, row: usize, writer: &mut Writer<'w>) -> Result<(), Nulled> {
+        writer.loaded(self.loaded);
         for (index, part) in self.list.plan.parts.iter().enumerate() {
             writer.out.push(if index == 0 { b'{' } else { b',' });
             writer.out.extend(&part.label);
-            match &part.what {
-                What::Typename(name) => write_text(name, &mut writer.out),
-                What::TotalCount => match &self.counts[row] {
-                    Ok(count) => count.unwrap_or_default().write(&mut writer.out),
-                    Err(error) => return Err(writer.fail(error, self.list.place)),
-                },
-                What::Nodes(selection) => {
-                    let slot = self.slot(row, writer)?;
-                    let rows = &self.selections[*selection];
-                    writer.field(part.key, false, |writer| {
-                        writer
-                            .list(slot.length, false, |index, writer| rows.write(slot.start + index, writer))
-                    })?;
-                }
-                What::Edges(parts) => {
-                    let slot = self.slot(row, writer)?;
-                    writer.field(part.key, false, |writer| {
-                        writer.list(slot.length, false, |index, writer| {
-                            self.write_edge(parts, slot.start + index, writer)
-                        })
-                    })?;
-                }
-                What::PageInfo(parts) => {
-                    let slot = self.slot(row, writer)?;
-                    self.write_info(parts, slot, &mut writer.out);
-                }
+            if let What::Typename(name) = &part.what {
+                write_text(name, &mut writer.out);
+            } else {
+                writer.traced(|| self.traced(part), |writer| self.write_part(part, row, writer))?;
             }
         }
         writer.out.extend(if self.list.plan.parts.is_empty() { &b"{}"[..] } else { b"}" });
@@ -406,6 +397,53 @@ impl<U: Visible> Filled for PagesFilled<'_, '_, U> {
 }
 
 impl<U: Visible> PagesFilled<'_, '_, U> {
+    fn write_part<'w>(
+        &'w self,
+        part: &'w Part<'_>,
+        row: usize,
+        writer: &mut Writer<'w>,
+    ) -> Result<(), Nulled> {
+        match &part.what {
+            What::Typename(name) => write_text(name, &mut writer.out),
+            What::TotalCount => match &self.counts[row] {
+                Ok(count) => count.unwrap_or_default().write(&mut writer.out),
+                Err(error) => return Err(writer.fail(error, self.list.place)),
+            },
+            What::Nodes(selection) => {
+                let slot = self.slot(row, writer)?;
+                let rows = &self.selections[*selection];
+                writer.field(part.key, false, |writer| {
+                    writer.list(slot.length, false, |index, writer| rows.write(slot.start + index, writer))
+                })?;
+            }
+            What::Edges(parts) => {
+                let slot = self.slot(row, writer)?;
+                writer.field(part.key, false, |writer| {
+                    writer.list(slot.length, false, |index, writer| {
+                        self.write_edge(parts, slot.start + index, writer)
+                    })
+                })?;
+            }
+            What::PageInfo(parts) => {
+                let slot = self.slot(row, writer)?;
+                self.write_info(parts, slot, writer);
+            }
+        }
+        Ok(())
+    }
+
+    fn traced<'w>(&'w self, part: &'w Part<'_>) -> Traced<'w> {
+        let name = match part.what {
+            What::Typename(_) => "__typename",
+            What::Nodes(_) => "nodes",
+            What::Edges(_) => "edges",
+            What::PageInfo(_) => "pageInfo",
+            What::TotalCount => "totalCount",
+        };
+        let at = if matches!(part.what, What::TotalCount) { self.counted } else { self.loaded };
+        held(&self.list.plan.of, name, part.key, at)
+    }
+
     fn slot(&self, row: usize, writer: &mut Writer<'_>) -> Result<&Slot, Nulled> {
         self.slots[row].as_ref().map_err(|error| writer.fail(error, self.list.place))
     }
@@ -421,10 +459,16 @@ impl<U: Visible> PagesFilled<'_, '_, U> {
             writer.out.extend(&part.label);
             match &part.what {
                 EdgeWhat::Typename(name) => write_text(name, &mut writer.out),
-                EdgeWhat::Cursor => self.write_cursor(child, &mut writer.out),
+                EdgeWhat::Cursor => writer.traced(
+                    || held(&self.list.plan.edge, "cursor", part.key, self.loaded),
+                    |writer| self.write_cursor(child, &mut writer.out),
+                ),
                 EdgeWhat::Node(selection) => {
                     let rows = &self.selections[*selection];
-                    writer.field(part.key, false, |writer| rows.write(child, writer))?;
+                    writer.traced(
+                        || held(&self.list.plan.edge, "node", part.key, self.loaded),
+                        |writer| writer.field(part.key, false, |writer| rows.write(child, writer)),
+                    )?;
                 }
             }
         }
@@ -432,20 +476,37 @@ impl<U: Visible> PagesFilled<'_, '_, U> {
         Ok(())
     }
 
-    fn write_info(&self, parts: &[InfoPart], slot: &Slot, out: &mut Vec<u8>) {
+    fn write_info<'w>(&'w self, parts: &'w [InfoPart<'_>], slot: &Slot, writer: &mut Writer<'w>) {
         for (index, part) in parts.iter().enumerate() {
-            out.push(if index == 0 { b'{' } else { b',' });
-            out.extend(&part.label);
-            match part.what {
-                InfoWhat::Typename => write_text("PageInfo", out),
-                InfoWhat::HasNextPage => slot.has_next.write(out),
-                InfoWhat::HasPreviousPage => slot.has_previous.write(out),
-                InfoWhat::StartCursor | InfoWhat::EndCursor if slot.length == 0 => out.extend(b"null"),
-                InfoWhat::StartCursor => self.write_cursor(slot.start, out),
-                InfoWhat::EndCursor => self.write_cursor(slot.start + slot.length - 1, out),
-            }
+            writer.out.push(if index == 0 { b'{' } else { b',' });
+            writer.out.extend(&part.label);
+            let name = match part.what {
+                InfoWhat::Typename => {
+                    write_text("PageInfo", &mut writer.out);
+                    continue;
+                }
+                InfoWhat::HasNextPage => "hasNextPage",
+                InfoWhat::HasPreviousPage => "hasPreviousPage",
+                InfoWhat::StartCursor => "startCursor",
+                InfoWhat::EndCursor => "endCursor",
+            };
+            writer.traced(
+                || held("PageInfo", name, part.key, self.loaded),
+                |writer| self.write_info_part(part, slot, &mut writer.out),
+            );
         }
-        out.extend(if parts.is_empty() { &b"{}"[..] } else { b"}" });
+        writer.out.extend(if parts.is_empty() { &b"{}"[..] } else { b"}" });
+    }
+
+    fn write_info_part(&self, part: &InfoPart<'_>, slot: &Slot, out: &mut Vec<u8>) {
+        match part.what {
+            InfoWhat::Typename => {}
+            InfoWhat::HasNextPage => slot.has_next.write(out),
+            InfoWhat::HasPreviousPage => slot.has_previous.write(out),
+            InfoWhat::StartCursor | InfoWhat::EndCursor if slot.length == 0 => out.extend(b"null"),
+            InfoWhat::StartCursor => self.write_cursor(slot.start, out),
+            InfoWhat::EndCursor => self.write_cursor(slot.start + slot.length - 1, out),
+        }
     }
 
     fn write_cursor(&self, child: usize, out: &mut Vec<u8>) {
@@ -454,113 +515,7 @@ impl<U: Visible> PagesFilled<'_, '_, U> {
     }
 }
 
-macro_rules! registered_only {
-    () => {
-        async fn resolve(
-            &self,
-            _: &ContextSelectionSet<'_>,
-            _: &Positioned<AstField>,
-        ) -> ServerResult<Value> {
-            Ok(Value::Null)
-        }
-    };
-}
-
-/// `XConnection` in the registry.
-struct Connection<U>(PhantomData<fn() -> U>);
-/// `XEdge` in the registry.
-struct ConnectionEdge<U>(PhantomData<fn() -> U>);
-/// `PageInfo` in the registry.
-struct PageInfo;
-
-fn meta(name: &str, about: &str, ty: String) -> (String, MetaField) {
-    let mut field = MetaField::new(name, ty);
-    field.description = Some(about.to_owned());
-    (name.to_owned(), field)
-}
-
-impl<U: Visible> OutputType for Connection<U> {
-    fn type_name() -> Cow<'static, str> {
-        format!("{}Connection", U::object().name).into()
-    }
-
-    fn create_type_info(registry: &mut Registry) -> String {
-        registry.create_output_type::<Self, _>(MetaTypeId::Object, |registry| {
-            let node = Row::<U>::create_type_info(registry);
-            let edge = ConnectionEdge::<U>::create_type_info(registry);
-            let fields = [
-                meta("nodes", "The rows of the page, without cursors.", format!("[{node}]!")),
-                meta("edges", "The rows of the page, each with its cursor.", format!("[{edge}]!")),
-                meta("pageInfo", "Where the page stands in the list.", PageInfo::create_type_info(registry)),
-                meta(
-                    "totalCount",
-                    "All rows of the list; counted only when asked for.",
-                    i32::type_ref(registry),
-                ),
-            ];
-            ObjectBuilder::new(Self::type_name(), fields.into_iter().collect())
-                .description(Some(format!("A page of a list of {} objects.", U::object().name)))
-                .tags(Domain::tags(U::object().domain()))
-                .rust_typename(std::any::type_name::<Self>())
-                .build()
-        })
-    }
-
-    registered_only!();
-}
-
-impl<U: Visible> OutputType for ConnectionEdge<U> {
-    fn type_name() -> Cow<'static, str> {
-        format!("{}Edge", U::object().name).into()
-    }
-
-    fn create_type_info(registry: &mut Registry) -> String {
-        registry.create_output_type::<Self, _>(MetaTypeId::Object, |registry| {
-            let fields = [
-                meta(
-                    "cursor",
-                    "The row's place in the list: send it back as `after` or `before`.",
-                    String::type_ref(registry),
-                ),
-                meta("node", "The row.", Row::<U>::create_type_info(registry)),
-            ];
-            ObjectBuilder::new(Self::type_name(), fields.into_iter().collect())
-                .description(Some(format!("A {} in a list, with its place there.", U::object().name)))
-                .tags(Domain::tags(U::object().domain()))
-                .rust_typename(std::any::type_name::<Self>())
-                .build()
-        })
-    }
-
-    registered_only!();
-}
-
-impl OutputType for PageInfo {
-    fn type_name() -> Cow<'static, str> {
-        "PageInfo".into()
-    }
-
-    fn create_type_info(registry: &mut Registry) -> String {
-        registry.create_output_type::<Self, _>(MetaTypeId::Object, |registry| {
-            let flag = bool::type_ref(registry);
-            let cursor = Option::<String>::type_ref(registry);
-            let fields = [
-                meta("hasNextPage", "Rows follow after the last row of the page.", flag.clone()),
-                meta(
-                    "hasPreviousPage",
-                    "Rows stand before the first row of the page. Reading forwards it only tells whether `after` was given.",
-                    flag,
-                ),
-                meta("startCursor", "The cursor of the first row; null on an empty page.", cursor.clone()),
-                meta("endCursor", "The cursor of the last row; null on an empty page.", cursor),
-            ];
-            ObjectBuilder::new("PageInfo", fields.into_iter().collect())
-                .description(Some("Where a page stands in its list.".to_owned()))
-                .shareable(true)
-                .rust_typename(std::any::type_name::<Self>())
-                .build()
-        })
-    }
-
-    registered_only!();
+/// A field of what is there already.
+fn held<'w>(parent: &'w str, name: &'w str, key: &'w str, at: Moment) -> Traced<'w> {
+    Traced { parent, name, key, span: Span { start: at, end: at } }
 }

@@ -97,6 +97,8 @@ pub(crate) struct OutputTypes(HashMap<Name, HashMap<Name, Shape>>);
 /// A field's type.
 pub(crate) struct Shape {
     pub(crate) ty: Name,
+    /// As in the schema: `[User!]!`.
+    pub(crate) text: String,
     pub(crate) is_composite: bool,
     rows: Option<ListSize>,
 }
@@ -132,7 +134,12 @@ impl OutputTypes {
             let shape = |field: &Positioned<FieldDefinition>| {
                 let ty = named(&field.node.ty.node);
                 let is_composite = types.contains_key(ty);
-                let shape = Shape { ty: ty.clone(), is_composite, rows: ListSize::of(&field.node) };
+                let shape = Shape {
+                    ty: ty.clone(),
+                    text: field.node.ty.node.to_string(),
+                    is_composite,
+                    rows: ListSize::of(&field.node),
+                };
                 (field.node.name.node.clone(), shape)
             };
             fields.iter().map(shape).collect()

@@ -24,11 +24,12 @@ use prometheus_client::{
 };
 
 use crate::{
-    Engine, OperationKind,
+    Caller, Engine, OperationKind, Options,
     cache_control::{self, CachePolicy},
     cost::{Cost, OutputTypes},
     error::{Code, Place, RequestError},
-    gate::{self, Limits},
+    gate,
+    gateway::ForGateways,
 };
 
 /// A document that fits the schema, with all that can be known of it before it runs.
@@ -39,6 +40,8 @@ pub struct Document {
     hash: [u8; 32],
     /// Was published by the operator: worth keeping its answers.
     is_trusted: AtomicBool,
+    /// What of it is for gateways only.
+    pub(crate) for_gateways: ForGateways,
     /// The size of its last answer, bytes: the next one is mostly as large and need not grow step by step.
     answered: AtomicUsize,
 }
@@ -59,8 +62,8 @@ pub(crate) struct Operation<'d> {
 /// The documents that have been seen.
 pub(crate) struct Documents {
     known: Cache<Arc<str>, Arc<Document>>,
-    limits: Limits,
-    types: OutputTypes,
+    options: Options,
+    pub(crate) types: Arc<OutputTypes>,
     prepared: Counter,
     refused: Family<LimitLabels, Counter>,
 }
@@ -80,7 +83,7 @@ const LEAST_ROOM: usize = 4 << 10;
 const MOST_ROOM: usize = 256 << 10;
 
 impl Documents {
-    pub(crate) fn new(limits: Limits, types: OutputTypes, registry: &mut Registry) -> Self {
+    pub(crate) fn new(options: Options, types: OutputTypes, registry: &mut Registry) -> Self {
         let known = Cache::builder()
             .max_capacity(CACHE_BYTES)
             .weigher(|text: &Arc<str>, _| u32::try_from(text.len()).unwrap_or(u32::MAX))
@@ -97,25 +100,24 @@ impl Documents {
             "Documents that were refused, by what they had too much of",
             Family::clone(&refused),
         );
-        Self { known, limits, types, prepared, refused }
+        Self { known, options, types: Arc::new(types), prepared, refused }
     }
 
-    /// The document of this text, valid.
+    /// The document of this text, valid, if this caller may ask for it.
     pub(crate) async fn prepare(
         &self,
         text: &str,
+        caller: &Caller,
         validator: &Engine,
     ) -> Result<Arc<Document>, Vec<RequestError>> {
         if let Some(document) = self.known.get(text) {
             return Ok(document);
         }
         self.prepared.inc();
-        if let Err(refusal) = gate::check(text, &self.limits) {
-            self.count(refusal.limit);
-            return Err(vec![refusal.into()]);
-        }
-        let parsed = parse_query(text)
-            .map_err(|error| vec![RequestError::of_engine(Code::ParseFailed, error.into())])?;
+        let (parsed, is_long) = self.read(text, caller).map_err(|error| vec![error])?;
+        let for_gateways = ForGateways::of(&parsed, is_long);
+        // Before validation, which would tell what these fields have.
+        for_gateways.check(&self.options, caller).map_err(|error| vec![error])?;
         // Without a name the library would ask which of several operations to run; all are validated, whichever runs.
         let name = match &parsed.operations {
             DocumentOperations::Single(_) => None,
@@ -128,7 +130,7 @@ impl Documents {
             return Err(errors.map(|error| RequestError::of_engine(Code::ValidationFailed, error)).collect());
         }
         let hash = *blake3::hash(text.as_bytes()).as_bytes();
-        let document = Arc::new(Document { hash, ..Document::new(parsed, &self.types) });
+        let document = Arc::new(Document { hash, ..Document::new(parsed, for_gateways, &self.types) });
         self.known.insert(Arc::from(text), Arc::clone(&document));
         Ok(document)
     }
@@ -139,9 +141,22 @@ impl Documents {
         }
     }
 
+    /// Also whether it is longer than others than gateways may send.
+    fn read(&self, text: &str, caller: &Caller) -> Result<(ExecutableDocument, bool), RequestError> {
+        let Options { limits, gateway_limits, .. } = &self.options;
+        let is_long = caller.is_gateway && gate::check(text, limits).is_err();
+        gate::check(text, if is_long { gateway_limits } else { limits }).map_err(|refusal| {
+            self.count(refusal.limit);
+            RequestError::from(refusal)
+        })?;
+        let parsed = parse_query(text);
+        let parsed = parsed.map_err(|error| RequestError::of_engine(Code::ParseFailed, error.into()))?;
+        Ok((parsed, is_long))
+    }
+
     /// Refuses what would load too much with these variables.
     pub(crate) fn check_cost(&self, operation: &Judged, variables: &Variables) -> Result<(), RequestError> {
-        let (cost, most) = (operation.cost.with(variables), self.limits.cost);
+        let (cost, most) = (operation.cost.with(variables), self.options.limits.cost);
         if cost <= most {
             return Ok(());
         }
@@ -154,7 +169,7 @@ impl Documents {
 }
 
 impl Document {
-    pub(crate) fn new(parsed: ExecutableDocument, types: &OutputTypes) -> Self {
+    pub(crate) fn new(parsed: ExecutableDocument, for_gateways: ForGateways, types: &OutputTypes) -> Self {
         let judged = parsed.operations.iter().map(|(name, operation)| {
             let (operation, fragments) = (&operation.node, &parsed.fragments);
             let (kind, root) = match operation.ty {
@@ -169,7 +184,7 @@ impl Document {
         });
         let judged = judged.collect();
         let (hash, is_trusted, answered) = ([0; 32], AtomicBool::default(), AtomicUsize::new(LEAST_ROOM));
-        Self { parsed, judged, hash, is_trusted, answered }
+        Self { parsed, judged, hash, is_trusted, for_gateways, answered }
     }
 
     /// From now on its answers are kept (`answers`): the operator has published it, so there are not many like it.

@@ -34,6 +34,8 @@ codes! {
     ValidationFailed = "GRAPHQL_VALIDATION_FAILED",
     /// The document does not say which operation to run.
     OperationResolutionFailure = "OPERATION_RESOLUTION_FAILURE",
+    /// The schema is not told to this caller.
+    IntrospectionDisabled = "INTROSPECTION_DISABLED",
     /// Too deep.
     DepthLimit = "DEPTH_LIMIT",
     /// Too much.

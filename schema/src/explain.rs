@@ -1,8 +1,9 @@
-//! `extensions`: `explain`, for development (the batches, the SQL and the cache of one request), and `cacheToken`.
+//! `extensions`: `explain`, for development (the batches, the SQL and the cache of one request), `cacheToken`, and what
+//! gateways ask for: `ftv1` and the tags of entities.
 
 use std::time::Duration;
 
-use entities::{CacheRead, Moment, Recorder};
+use entities::{CacheRead, Recorder};
 use serde::Serialize;
 
 use crate::{batch::Batcher, scalar::write_json};
@@ -52,21 +53,31 @@ impl Explain {
     }
 }
 
-#[derive(Serialize)]
+/// The entry `extensions` of an answer.
+#[derive(Default, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Extensions {
+pub(crate) struct Extensions {
     #[serde(skip_serializing_if = "Option::is_none")]
-    explain: Option<Explain>,
+    pub(crate) explain: Option<Explain>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    cache_token: Option<String>,
+    pub(crate) cache_token: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ftv1: Option<String>,
+    /// In the order of the representations.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) apollo_entity_cache_tags: Option<Vec<Vec<String>>>,
 }
 
-/// Appends `,"extensions":{…}`, where there are any.
-pub(crate) fn write(explain: Option<Explain>, wrote: Option<Moment>, out: &mut Vec<u8>) {
-    let cache_token = wrote.map(|moment| moment.to_string());
-    if explain.is_some() || cache_token.is_some() {
+impl Extensions {
+    /// Appends `,"extensions":{…}`, where there are any.
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        let start = out.len();
         out.extend(b",\"extensions\":");
-        write_json(&Extensions { explain, cache_token }, out);
+        let empty = out.len() + 2;
+        write_json(self, out);
+        if out.len() == empty {
+            out.truncate(start);
+        }
     }
 }
 

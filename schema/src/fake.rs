@@ -23,6 +23,7 @@ use crate::{
     document::{Document, OnlyValidate, request_of},
     edge::{Many, NoArguments, One, Single},
     error::{FieldError, RequestError},
+    gateway::ForGateways,
     input::id as read_id,
     object::{Entity, Object, Row, Visible},
     select::Planner,
@@ -497,7 +498,7 @@ impl Both {
         let parsed = async_graphql::parser::parse_query(text).map_err(|error| vec![error.to_string()])?;
         let checked = self.validator.execute(request_of(parsed.clone(), None, variables.clone())).await;
         if checked.errors.is_empty() {
-            return Ok(Parsed(Document::new(parsed, &self.types)));
+            return Ok(Parsed(Document::new(parsed, ForGateways::default(), &self.types)));
         }
         Err(checked.errors.into_iter().map(|error| error.message).collect())
     }
@@ -530,7 +531,7 @@ impl Both {
             Ok(selection) => selection,
             Err(error) => return refused(error),
         };
-        let (mut body, _) = crate::answer(&selection, Query, &ctx, Vec::new()).await;
+        let (mut body, _) = crate::answer(&selection, Query, &ctx, Default::default()).await;
         body.push(b'}');
         body
     }

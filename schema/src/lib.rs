@@ -42,6 +42,7 @@ mod explain;
 pub mod fake;
 pub mod form;
 pub mod gate;
+mod gateway;
 pub mod input;
 mod introspection;
 pub mod location;
@@ -61,6 +62,7 @@ pub mod submission;
 mod subscription;
 mod throttle;
 pub mod token;
+mod trace;
 pub mod user;
 pub mod user_error;
 mod variables;
@@ -86,17 +88,20 @@ use crate::{
     cost::OutputTypes,
     document::{Documents, OnlyValidate},
     error::{Code, FieldError, RequestError},
+    explain::Extensions,
     mutation::Mutation,
     object::{Entity as _, Object, Row, Selection},
     query::Query,
     select::Planner,
     subscription::Subscription,
+    trace::{Clock, Moment, Tree},
     variables::InputTypes,
     write::{Errors, Writer},
 };
 
 /// One GraphQL request as it came over the wire.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each asks for one thing beside the answer")]
 pub struct Request {
     /// The document's text; not used where the document is given by itself.
     pub query: String,
@@ -108,6 +113,12 @@ pub struct Request {
     pub explain: bool,
     /// Say in `Reply::touched` what the answer depends on.
     pub cache_tags: bool,
+    /// Say in the reply which entities `_entities` was asked for.
+    pub entities: bool,
+    /// Add `extensions.apolloEntityCacheTags` to the answer: what each entity depends on.
+    pub entity_tags: bool,
+    /// Add `extensions.ftv1` to the answer: what was resolved, and when.
+    pub trace: bool,
     /// What the caller has written, as `extensions.cacheToken` said: the answer must not be older.
     pub cache_token: Option<String>,
     /// From where and with what it was sent.
@@ -123,6 +134,8 @@ pub struct Caller {
     pub user_agent: Option<Arc<str>>,
     /// It came with others, in one array.
     pub in_batch: bool,
+    /// It was sent by a gateway that has proved to be one.
+    pub is_gateway: bool,
     /// The request's id, which its errors and the log tell; empty: none.
     pub request_id: Arc<str>,
 }
@@ -168,6 +181,8 @@ pub struct Reply {
     pub touched: Option<Arc<Touched>>,
     /// What stands for the bytes of `body`, where that is known.
     pub digest: Option<[u8; 16]>,
+    /// How many of each type `_entities` was asked for, where somebody wants to know.
+    pub entities: Vec<(&'static str, u32)>,
 }
 
 impl Reply {
@@ -186,6 +201,7 @@ impl Reply {
             cache: None,
             touched: recorder.touched(),
             digest: None,
+            entities: Vec::new(),
         }
     }
 }
@@ -197,6 +213,10 @@ pub struct Options {
     pub development: bool,
     /// Limits on documents.
     pub limits: Limits,
+    /// The same for gateways.
+    pub gateway_limits: Limits,
+    /// Whether the federation's fields and the schema are there for gateways only.
+    pub gateways_only: bool,
     /// Who is let in; none: nobody but by keys of this graph alone.
     pub access: Option<Access>,
     /// Shared batches of one loader that may be under way at once; 0 keeps every request to itself.
@@ -210,6 +230,8 @@ impl Default for Options {
         Self {
             development: false,
             limits: Limits::default(),
+            gateway_limits: Limits::gateway(),
+            gateways_only: false,
             access: None,
             shared_batches: 2,
             subgraph: Subgraph::WHOLE,
@@ -231,6 +253,8 @@ pub struct Context {
     true_until: Arc<AtomicI64>,
     /// Its loads.
     pub batcher: Batcher,
+    /// Runs where somebody asks for a trace.
+    pub(crate) clock: Option<Clock>,
     pub(crate) access: Access,
     pub(crate) service: Service,
 }
@@ -252,7 +276,8 @@ impl Context {
     ) -> Self {
         let (viewer, scope) = Watched::viewer(viewer);
         let (now, true_until) = (entities::clock::now(), Arc::new(AtomicI64::new(i64::MAX)));
-        Self { viewer, scope, caller, now, true_until, batcher, access, service }
+        let clock = None;
+        Self { viewer, scope, caller, now, true_until, batcher, clock, access, service }
     }
 
     /// When the request began: one moment for the whole answer, which is true for that moment only.
@@ -287,6 +312,11 @@ impl Context {
     /// `UNAUTHENTICATED` where nobody is signed in.
     pub(crate) fn user(&self) -> Result<UserId, FieldError> {
         self.viewer.user_id().ok_or(FieldError::unauthenticated())
+    }
+
+    /// This moment, where somebody asks for a trace.
+    pub(crate) fn moment(&self) -> Moment {
+        self.clock.map_or(0, Clock::now)
     }
 
     /// The store, reporting its statements to this request.
@@ -357,7 +387,7 @@ impl Graph {
         let types =
             parse_schema(introspector.sdl()).expect("the schema prints SDL that its own parser reads");
         let input_types = InputTypes::of(&types);
-        let documents = Documents::new(options.limits, OutputTypes::of(&types), registry);
+        let documents = Documents::new(options.clone(), OutputTypes::of(&types), registry);
         let (groups, metrics) = (Groups::new(options.shared_batches), Metrics::register(registry));
         let own = || Access::new(store.clone(), AccessOptions::default());
         let access = options.access.clone().unwrap_or_else(own);
@@ -412,12 +442,12 @@ impl Graph {
         self.prepare_for(text, &Caller::default()).await
     }
 
-    /// The same for a caller, whose request's id the answer tells.
+    /// The same for a caller, whose request's id the answer tells, and who may ask for more as a gateway.
     ///
     /// # Errors
     /// The answer to a request with this document, which cannot be run.
     pub async fn prepare_for(&self, text: &str, caller: &Caller) -> Result<Arc<Document>, Reply> {
-        let prepared = self.inner.documents.prepare(text, &self.inner.validator).await;
+        let prepared = self.inner.documents.prepare(text, caller, &self.inner.validator).await;
         prepared.map_err(|errors| refused(None, &errors, &caller.request_id))
     }
 
@@ -445,12 +475,15 @@ impl Graph {
         let started = Instant::now();
         let prepared = match self.inner.prepare(document, &mut request) {
             Ok(prepared) => prepared,
-            Err(refused) => return Opened::Reply(refused),
+            Err(refused) => return Opened::Reply(*refused),
         };
         if prepared.kind == OperationKind::Subscription {
+            let request_id = Arc::clone(&request.caller.request_id);
             return match subscription::subscribe(self, viewer, request.caller, prepared) {
                 Ok(events) => Opened::Events(events),
-                Err(refused) => Opened::Reply(refused),
+                Err(error) => {
+                    Opened::Reply(refused(Some(OperationKind::Subscription), &[error], &request_id))
+                }
             };
         }
         let explain = request.explain && self.inner.options.development;
@@ -458,7 +491,8 @@ impl Graph {
         let floored = floor.map(|floor| self.inner.store.not_before(floor));
         let store = floored.as_ref().unwrap_or(&self.inner.store);
         // Who wants to know how an answer is made has it made.
-        let place = Place::of(&prepared, &viewer, store).filter(|_| !explain);
+        let place = Place::of(&prepared, &viewer, store)
+            .filter(|_| !explain && !request.trace && !request.entity_tags);
         if let Some(place) = &place
             && let Some(answer) = place.find(store).await
         {
@@ -467,21 +501,33 @@ impl Graph {
         let recorder = Recorder::new(explain);
         let collects = request.cache_tags || place.is_some();
         let recorder = Arc::new(if collects { recorder.collecting() } else { recorder });
-        let ctx = self.inner.context(store, viewer, request.caller, Arc::clone(&recorder));
+        let mut ctx = self.inner.context(store, viewer, request.caller, Arc::clone(&recorder));
+        ctx.clock = request.trace.then(Clock::start);
         let answered = self.inner.answer(&prepared, &ctx).await;
         Opened::Reply(match answered {
-            Ok((mut body, errors)) => {
+            Ok((mut body, mut errors)) => {
                 // An answer that lacks something, or tells about itself, is for this once.
-                let cache = prepared.cache.filter(|_| errors.is_empty() && !explain);
+                let cache = prepared.cache.filter(|_| errors.is_empty() && !explain && !request.trace);
                 let cache = cache.map(|policy| policy.for_one_if(ctx.viewer.was_read()));
                 let place = place.filter(|_| errors.is_empty());
                 let digest = place.and_then(|place| place.keep(&ctx, &recorder, &body, cache));
                 let explained =
                     explain.then(|| explain::Explain::of(&recorder, &ctx.batcher, started.elapsed()));
-                explain::write(explained, recorder.wrote(), &mut body);
+                let trace = errors.trace.take().map(|trace| trace.finish(ctx.now, started.elapsed()));
+                let extensions = Extensions {
+                    explain: explained,
+                    cache_token: recorder.wrote().map(|moment| moment.to_string()),
+                    ftv1: trace,
+                    apollo_entity_cache_tags: request
+                        .entity_tags
+                        .then(|| query::entity_tags(&prepared))
+                        .flatten(),
+                };
+                extensions.write(&mut body);
                 body.push(b'}');
                 prepared.document.answered(body.len());
-                Reply { cache, digest, ..Reply::executed(prepared.kind, body, errors, &recorder) }
+                let entities = if request.entities { query::entity_counts(&prepared) } else { Vec::new() };
+                Reply { cache, digest, entities, ..Reply::executed(prepared.kind, body, errors, &recorder) }
             }
             Err(error) => refused(Some(prepared.kind), &[error], &ctx.caller.request_id),
         })
@@ -518,10 +564,13 @@ impl Prepared {
 
 impl Inner {
     /// Finds out which operation is meant, or what is wrong with its variables.
-    fn prepare(&self, document: Arc<Document>, request: &mut Request) -> Result<Prepared, Reply> {
+    fn prepare(&self, document: Arc<Document>, request: &mut Request) -> Result<Prepared, Box<Reply>> {
         let request_id = Arc::clone(&request.caller.request_id);
+        // However the document was found, by whomever it was sent first.
+        let may_run = document.for_gateways.check(&self.options, &request.caller);
+        may_run.map_err(|error| Box::new(refused(None, &[error], &request_id)))?;
         let operation = document.operation(request.operation_name.as_deref());
-        let operation = operation.map_err(|error| refused(None, &[error], &request_id))?;
+        let operation = operation.map_err(|error| Box::new(refused(None, &[error], &request_id)))?;
         let (kind, cache) = (operation.judged.kind, operation.judged.cache);
         let given = std::mem::take(&mut request.variables);
         let variables = self.input_types.coerce(&operation.parsed.node.variable_definitions, given);
@@ -529,7 +578,7 @@ impl Inner {
             self.documents.check_cost(operation.judged, &variables)?;
             Ok(variables)
         });
-        let variables = variables.map_err(|error| refused(Some(kind), &[error], &request_id))?;
+        let variables = variables.map_err(|error| Box::new(refused(Some(kind), &[error], &request_id)))?;
         Ok(Prepared { operation_name: request.operation_name.take(), kind, cache, variables, document })
     }
 
@@ -547,11 +596,13 @@ impl Inner {
     /// Runs a query or a mutation; the answer lacks only its closing brace.
     async fn answer(&self, prepared: &Prepared, ctx: &Context) -> Result<(Vec<u8>, Errors), RequestError> {
         let (root, planner) = (&prepared.operation().selection_set.node, prepared.planner());
+        let trace = ctx.clock.map(|_| Box::new(Tree::new(Arc::clone(&self.documents.types))));
+        let errors = Errors::of(&ctx.caller.request_id).traced(trace);
         if prepared.kind == OperationKind::Mutation {
-            return mutation::execute(root, planner, ctx).await;
+            return mutation::execute(root, planner, ctx, errors).await;
         }
         let selection = self.plan(prepared, root, planner, ctx).await?;
-        Ok(answer(&selection, Query, ctx, prepared.document.room()).await)
+        Ok(answer(&selection, Query, ctx, (prepared.document.room(), errors)).await)
     }
 
     /// Plans the root: introspection is answered by the library, everything else by the declarations.
@@ -563,7 +614,7 @@ impl Inner {
         ctx: &'q Context,
     ) -> Result<Selection<'q, Query>, RequestError> {
         let query = self.query;
-        let mut selection = Selection::empty();
+        let mut selection = query.nothing();
         for selected in planner.collect(&|condition| query.is(condition), &[root])? {
             if matches!(selected.name(), "__schema" | "__type") {
                 let (document, operation_name) = (&*prepared.document, prepared.operation_name.as_deref());
@@ -571,7 +622,8 @@ impl Inner {
                     introspection::Question { document, operation_name, planner, selected: &selected };
                 let json = introspection::value(&self.introspector, &question, ctx).await;
                 let ready = Box::new(query::Ready { json: json.as_bytes().to_vec() });
-                selection.push_edge(selected.key(), selected.name() == "__type", ready);
+                let names = (selected.key(), selected.name());
+                selection.push_edge(names, selected.name() == "__type", ready);
             } else {
                 query.plan_field(&mut selection, planner, selected, ctx)?;
             }
@@ -585,11 +637,11 @@ async fn answer<T: object::Entity>(
     selection: &Selection<'_, T>,
     root: T,
     ctx: &Context,
-    mut out: Vec<u8>,
+    (mut out, errors): (Vec<u8>, Errors),
 ) -> (Vec<u8>, Errors) {
     let rows = ctx.batcher.drive(selection.run(vec![root], ctx)).await;
     out.extend(b"{\"data\":");
-    let mut writer = Writer::new(out, &ctx.caller.request_id);
+    let mut writer = Writer::resume(out, errors);
     let start = writer.out.len();
     if rows.write(0, &mut writer).is_err() {
         writer.out.truncate(start);

@@ -27,6 +27,7 @@ use crate::{
     session::{self, sign_in},
     subgraph::Domain,
     submission::mutation as submission,
+    trace::{Span, Traced},
     user,
     viewer::Grant,
     with_errors,
@@ -204,17 +205,22 @@ impl<A: Arguments, P: Entity> Writes for Write<A, P> {
         (out, errors): Answer,
     ) -> BoxFuture<'a, (Answer, Result<(), Nulled>)> {
         async move {
+            let start = ctx.moment();
             let args = || A::of(&planner, selected.field).map_err(FieldError::bad_input);
             let done = match self.needs.check(ctx).and_then(|()| args()) {
                 Ok(args) => ctx.batcher.drive((self.run)(args, ctx)).await,
                 Err(error) => Err(error),
             };
             let mut writer = Writer::resume(out, errors);
+            let span = Span { start, end: ctx.moment() };
+            let traced =
+                || Traced { parent: Mutation::NAME, name: selected.name(), key: selected.key(), span };
             let written = match done {
                 Ok(written) => written,
                 Err(error) => {
-                    let nulled = writer
-                        .field(selected.key(), false, |writer| Err(writer.fail(&error, selected.place)));
+                    let nulled = writer.traced(traced, |writer| {
+                        writer.field(selected.key(), false, |writer| Err(writer.fail(&error, selected.place)))
+                    });
                     return (writer.finish(), nulled);
                 }
             };
@@ -223,7 +229,8 @@ impl<A: Arguments, P: Entity> Writes for Write<A, P> {
             let reader = ctx.read_by(written.viewer);
             let plan = P::object().plan(planner, &selected.sets, &reader).expect("it was checked before");
             let rows = reader.batcher.drive(plan.run(vec![written.payload], &reader)).await;
-            let result = writer.field(selected.key(), false, |writer| rows.write(0, writer));
+            let result = writer
+                .traced(traced, |writer| writer.field(selected.key(), false, |writer| rows.write(0, writer)));
             (writer.finish(), result)
         }
         .boxed()
@@ -235,6 +242,7 @@ pub(crate) async fn execute(
     root: &SelectionSet,
     planner: Planner<'_>,
     ctx: &Context,
+    errors: Errors,
 ) -> Result<Answer, RequestError> {
     let selected = planner.collect(&|condition| condition == Mutation::NAME, &[root])?;
     let mut alone = 0;
@@ -255,7 +263,7 @@ pub(crate) async fn execute(
     let mut out = Vec::with_capacity(1_024);
     out.extend(b"{\"data\":");
     let start = out.len();
-    let mut answer = (out, Errors::of(&ctx.caller.request_id));
+    let mut answer = (out, errors);
     for (index, selected) in selected.iter().enumerate() {
         answer.0.push(if index == 0 { b'{' } else { b',' });
         answer.0.extend(label(selected.key()));

@@ -25,6 +25,7 @@ use crate::{
     scalar::{Leaf, write_text},
     select::{Planner, Selected},
     subgraph::{Domain, Subgraph},
+    trace::{Clock, Moment, Span, Traced},
     write::{Nulled, Writer},
 };
 
@@ -253,11 +254,16 @@ impl<T: Entity> Object<T> {
         ctx: &'q Context,
     ) -> Result<Selection<'q, T>, RequestError> {
         let selected = planner.collect(&|condition| self.is(condition), sets)?;
-        let mut selection = Selection { entries: Vec::with_capacity(selected.len()), edges: Vec::new() };
+        let mut selection = Selection { entries: Vec::with_capacity(selected.len()), ..self.nothing() };
         for selected in selected {
             self.plan_field(&mut selection, planner, selected, ctx)?;
         }
         Ok(selection)
+    }
+
+    /// A selection to begin with.
+    pub(crate) fn nothing<'q>(&self) -> Selection<'q, T> {
+        Selection { of: self.name, entries: Vec::new(), edges: Vec::new() }
     }
 
     pub(crate) fn plan_field<'q>(
@@ -267,7 +273,7 @@ impl<T: Entity> Object<T> {
         selected: Selected<'q>,
         ctx: &'q Context,
     ) -> Result<(), RequestError> {
-        let key = selected.key();
+        let (key, name) = (selected.key(), selected.name());
         let step = match self.by_name.get(selected.name()).map(|index| &self.fields[*index]) {
             Some(Field { kind: Kind::Column { write, .. }, .. }) => Step::Column(write),
             Some(Field { name, kind: Kind::Edge(edge), .. }) => {
@@ -278,7 +284,7 @@ impl<T: Entity> Object<T> {
             // Validation lets only `__typename` through beside the declared fields.
             None => Step::Typename(self.name),
         };
-        selection.push(key, step);
+        selection.push(key, name, step);
         Ok(())
     }
 
@@ -315,12 +321,15 @@ impl<T: Entity> Object<T> {
 
 /// A planned selection on objects of one type.
 pub(crate) struct Selection<'q, T: 'static> {
+    /// The type's name.
+    of: &'static str,
     entries: Vec<Entry<'q, T>>,
     edges: Vec<Box<dyn Run<T> + 'q>>,
 }
 
 struct Entry<'q, T: 'static> {
     key: &'q str,
+    name: &'q str,
     /// `"key":` as JSON.
     label: Vec<u8>,
     step: Step<T>,
@@ -342,25 +351,41 @@ pub(crate) fn label(key: &str) -> Vec<u8> {
 }
 
 impl<'q, T: 'static> Selection<'q, T> {
-    pub(crate) fn empty() -> Self {
-        Self { entries: Vec::new(), edges: Vec::new() }
-    }
-
-    fn push(&mut self, key: &'q str, step: Step<T>) {
-        self.entries.push(Entry { key, label: label(key), step });
+    fn push(&mut self, key: &'q str, name: &'q str, step: Step<T>) {
+        self.entries.push(Entry { key, name, label: label(key), step });
     }
 
     /// Adds an edge that is no field of the declaration (introspection).
-    pub(crate) fn push_edge(&mut self, key: &'q str, nullable: bool, run: Box<dyn Run<T> + 'q>) {
+    pub(crate) fn push_edge(
+        &mut self,
+        (key, name): (&'q str, &'q str),
+        nullable: bool,
+        run: Box<dyn Run<T> + 'q>,
+    ) {
         self.edges.push(run);
-        self.push(key, Step::Edge { index: self.edges.len() - 1, nullable });
+        self.push(key, name, Step::Edge { index: self.edges.len() - 1, nullable });
     }
 
     /// Loads everything beneath `rows`.
     pub(crate) async fn run<'a>(&'a self, rows: Vec<T>, ctx: &'a Context) -> Rows<'a, 'q, T> {
-        let edges = join_all(self.edges.iter().map(|edge| edge.start(&rows, ctx))).await;
-        Rows { selection: self, objects: rows, edges }
+        let Some(clock) = ctx.clock else {
+            let edges = join_all(self.edges.iter().map(|edge| edge.start(&rows, ctx))).await;
+            return Rows { selection: self, objects: rows, edges, began: 0, spans: Vec::new() };
+        };
+        let began = clock.now();
+        let edges = self.edges.iter().map(|edge| timed(clock, edge.start(&rows, ctx)));
+        let (edges, spans) = join_all(edges).await.into_iter().unzip();
+        Rows { selection: self, objects: rows, edges, began, spans }
     }
+}
+
+async fn timed<'a>(
+    clock: Clock,
+    loading: BoxFuture<'a, Box<dyn Filled + 'a>>,
+) -> (Box<dyn Filled + 'a>, Span) {
+    let start = clock.now();
+    let filled = loading.await;
+    (filled, Span { start, end: clock.now() })
 }
 
 /// Objects of one type with everything that is selected on them.
@@ -368,25 +393,67 @@ pub(crate) struct Rows<'a, 'q, T: 'static> {
     selection: &'a Selection<'q, T>,
     objects: Vec<T>,
     edges: Vec<Box<dyn Filled + 'a>>,
+    /// When the objects were there; 0 where nobody asks.
+    began: Moment,
+    /// When each edge was loaded; none where nobody asks.
+    spans: Vec<Span>,
 }
 
 impl<T: Send + Sync> Rows<'_, '_, T> {
     /// Writes the object of this index.
     pub(crate) fn write<'w>(&'w self, row: usize, writer: &mut Writer<'w>) -> Result<(), Nulled> {
+        if writer.is_traced() {
+            writer.loaded(self.began);
+            self.write_fields::<true>(row, writer)
+        } else {
+            self.write_fields::<false>(row, writer)
+        }
+    }
+
+    /// `TRACED` is known beforehand, so that who is not traced pays nothing.
+    fn write_fields<'w, const TRACED: bool>(
+        &'w self,
+        row: usize,
+        writer: &mut Writer<'w>,
+    ) -> Result<(), Nulled> {
         for (index, entry) in self.selection.entries.iter().enumerate() {
             writer.out.push(if index == 0 { b'{' } else { b',' });
             writer.out.extend(&entry.label);
-            match &entry.step {
-                Step::Column(write) => write(&self.objects[row], &mut writer.out),
-                Step::Typename(name) => write_text(name, &mut writer.out),
-                Step::Edge { index, nullable } => {
-                    let edge = &self.edges[*index];
-                    writer.field(entry.key, *nullable, |writer| edge.write(row, writer))?;
-                }
+            // What the library adds resolves nothing.
+            if TRACED && !entry.name.starts_with("__") {
+                writer.traced(|| self.traced(entry), |writer| self.write_field(entry, row, writer))?;
+            } else {
+                self.write_field(entry, row, writer)?;
             }
         }
         writer.out.extend(if self.selection.entries.is_empty() { &b"{}"[..] } else { b"}" });
         Ok(())
+    }
+
+    #[inline]
+    fn write_field<'w>(
+        &'w self,
+        entry: &'w Entry<'_, T>,
+        row: usize,
+        writer: &mut Writer<'w>,
+    ) -> Result<(), Nulled> {
+        match &entry.step {
+            Step::Column(write) => write(&self.objects[row], &mut writer.out),
+            Step::Typename(name) => write_text(name, &mut writer.out),
+            Step::Edge { index, nullable } => {
+                let edge = &self.edges[*index];
+                return writer.field(entry.key, *nullable, |writer| edge.write(row, writer));
+            }
+        }
+        Ok(())
+    }
+
+    fn traced<'w>(&self, entry: &'w Entry<'_, T>) -> Traced<'w> {
+        let span = match entry.step {
+            Step::Edge { index, .. } => self.spans.get(index).copied().unwrap_or_default(),
+            Step::Column(_) | Step::Typename(_) => Span { start: self.began, end: self.began },
+        };
+        Traced { parent: self.selection.of, name: entry.name, key: entry.key, span }
     }
 }
 

@@ -10,13 +10,15 @@ use async_graphql::{
     registry::{MetaInputValue, Registry},
 };
 use entities::{
+    Tag,
     id::{self, ActivityLogId, FormId, FormVersionId, LocationId, SessionId, SubmissionId, UserId},
     node::Kind,
 };
 use futures_util::{FutureExt as _, future::BoxFuture};
+use uuid::Uuid;
 
 use crate::{
-    Context,
+    Context, Prepared,
     activity::{self, ActivityLog},
     connection::Pages,
     edge::{Arguments, Given, NoArguments, One},
@@ -194,6 +196,47 @@ impl Arguments for Representations {
         }
         Ok(Self(representations.iter().map(|each| reference(each).map(Some)).collect()))
     }
+}
+
+/// How many of each type a request asks for by `_entities`.
+pub(crate) fn entity_counts(prepared: &Prepared) -> Vec<(&'static str, u32)> {
+    let mut counts: Vec<(&'static str, u32)> = Vec::new();
+    for slot in representations(prepared).into_iter().flatten() {
+        let Some((kind, _)) = kind_and_id(&slot) else { continue };
+        match counts.iter_mut().find(|(name, _)| *name == kind.as_str()) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((kind.as_str(), 1)),
+        }
+    }
+    counts
+}
+
+/// What the entities of a request depend on, in its order; `None` where it asks for none, or several times.
+pub(crate) fn entity_tags(prepared: &Prepared) -> Option<Vec<Vec<String>>> {
+    let [slots]: [Vec<Slot>; 1] = representations(prepared).try_into().ok()?;
+    let tags = slots.iter().map(|slot| match kind_and_id(slot) {
+        Some((kind, Some(id))) => vec![Tag::Row(kind.as_str(), id).to_string()],
+        // Whose address it is may change with any account.
+        Some((kind, None)) => vec![Tag::Type(kind.as_str()).to_string()],
+        None => Vec::new(),
+    });
+    Some(tags.collect())
+}
+
+fn kind_and_id(slot: &Slot) -> Option<(Kind, Option<Uuid>)> {
+    match slot {
+        Ok(Some(Reference::Typed(kind, id))) => Some((*kind, Some(*id))),
+        Ok(Some(Reference::UserByEmail(_))) => Some((Kind::User, None)),
+        Ok(Some(Reference::Id(_)) | None) | Err(_) => None,
+    }
+}
+
+/// The representations of each `_entities` of a request.
+fn representations(prepared: &Prepared) -> Vec<Vec<Slot>> {
+    let (planner, root) = (prepared.planner(), &prepared.operation().selection_set.node);
+    let fields = planner.collect(&|condition| condition == Query::object().name, &[root]).unwrap_or_default();
+    let entities = fields.iter().filter(|field| field.name() == "_entities");
+    entities.filter_map(|field| Some(Representations::of(&planner, field.field).ok()?.0)).collect()
 }
 
 /// What one representation names.

@@ -233,16 +233,14 @@ pub(crate) fn subscribe(
     viewer: Viewer,
     caller: Caller,
     prepared: Prepared,
-) -> Result<Events, Reply> {
+) -> Result<Events, RequestError> {
     // From here on nothing is missed.
     let changes = graph.inner.store.announcer().listen();
     let ctx = graph.inner.context(&graph.inner.store, viewer.clone(), caller.clone(), Arc::default());
-    let opened = selected(&prepared)
-        .and_then(|selected| match Subscription::field(selected.name()) {
-            Some(field) => field.listen.open(prepared.planner(), &selected, &ctx),
-            None => Err(RequestError::new(Code::ValidationFailed, ONE_FIELD).at(selected.place)),
-        })
-        .map_err(|error| refused(Some(OperationKind::Subscription), &[error], &caller.request_id));
+    let opened = selected(&prepared).and_then(|selected| match Subscription::field(selected.name()) {
+        Some(field) => field.listen.open(prepared.planner(), &selected, &ctx),
+        None => Err(RequestError::new(Code::ValidationFailed, ONE_FIELD).at(selected.place)),
+    });
     let (graph, pending) = (graph.clone(), VecDeque::new());
     let subscribed =
         Subscribed { graph, viewer, caller, interest: opened?, prepared, changes, pending, lost: false };

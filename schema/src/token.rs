@@ -241,6 +241,24 @@ impl Tokens {
         decoded.map(|decoded| decoded.claims).map_err(|error| Refused(reason(&error)))
     }
 
+    /// Whom claims stand for that somebody else has verified, and passes on in a way that can be trusted: they are held to
+    /// the same as those of a token, but for the signature.
+    pub(crate) fn accept(&self, claims: serde_json::Value) -> Result<Bearer, Refused> {
+        let claims: Claims = serde_json::from_value(claims).map_err(|_| Refused("malformed"))?;
+        let is_for_us = match &claims.aud {
+            Audience::One(audience) => *audience == self.audience,
+            Audience::Many(audiences) => audiences.contains(&self.audience),
+        };
+        let (now, leeway) = (clock::now().timestamp(), LEEWAY_SECONDS as i64);
+        match () {
+            () if claims.iss != self.issuer => Err(Refused("another issuer")),
+            () if !is_for_us => Err(Refused("another audience")),
+            () if claims.exp.saturating_add(leeway) <= now => Err(Refused("expired")),
+            () if claims.nbf.saturating_sub(leeway) > now => Err(Refused("not yet valid")),
+            () => read_claims(&claims),
+        }
+    }
+
     fn keys(&self) -> Arc<Keys> {
         Arc::clone(&self.keys.read().expect("no panic happens under this lock"))
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::{
     error::{Code, FieldError, Place, RequestError, shortened},
     scalar::{write_json, write_text},
+    trace::{Moment, Traced, Tree},
 };
 
 /// Errors in an answer at most; more would only be a way to make the server talk.
@@ -32,10 +33,13 @@ pub(crate) struct Writer<'a> {
 }
 
 /// The `errors` entry of an answer.
+#[derive(Default)]
 pub(crate) struct Errors {
     /// Told to the client with each of them, and to the log with what is behind them.
     request_id: Arc<str>,
     json: Vec<u8>,
+    /// What was resolved, and failed, where somebody asks.
+    pub(crate) trace: Option<Box<Tree>>,
     pub(crate) codes: Vec<&'static str>,
     /// The longest that an error says to wait.
     pub(crate) retry_after_seconds: Option<u32>,
@@ -70,7 +74,11 @@ impl<'a> Writer<'a> {
                 self.out.push(b',');
             }
             self.path.push(Segment::Index(index));
+            if let Some(trace) = &mut self.errors.trace {
+                trace.enter_item(index);
+            }
             let written = self.or_null(nullable, |writer| item(index, writer));
+            self.leave();
             self.path.pop();
             written?;
         }
@@ -107,8 +115,43 @@ impl<'a> Writer<'a> {
         }
     }
 
+    /// Whether what is written is noted in a trace.
+    pub(crate) fn is_traced(&self) -> bool {
+        self.errors.trace.is_some()
+    }
+
+    /// Runs `write` as that of a field, in the trace if there is one.
+    pub(crate) fn traced<R>(
+        &mut self,
+        field: impl FnOnce() -> Traced<'a>,
+        write: impl FnOnce(&mut Self) -> R,
+    ) -> R {
+        if let Some(trace) = &mut self.errors.trace {
+            trace.enter(&field());
+        }
+        let result = write(self);
+        self.leave();
+        result
+    }
+
+    fn leave(&mut self) {
+        if let Some(trace) = &mut self.errors.trace {
+            trace.leave();
+        }
+    }
+
+    /// What is written now was there at this moment.
+    pub(crate) fn loaded(&mut self, at: Moment) {
+        if let Some(trace) = &mut self.errors.trace {
+            trace.loaded(at);
+        }
+    }
+
     /// Notes an error at the current path.
     pub(crate) fn fail(&mut self, error: &FieldError, place: Place) -> Nulled {
+        if let Some(trace) = &mut self.errors.trace {
+            trace.fail(error.code, place);
+        }
         let path = &self.path;
         self.errors.log(error);
         self.errors.retry_after_seconds = self.errors.retry_after_seconds.max(error.retry_after_seconds);
@@ -134,13 +177,12 @@ impl<'a> Writer<'a> {
 impl Errors {
     /// None yet, of this request.
     pub(crate) fn of(request_id: &Arc<str>) -> Self {
-        Self {
-            request_id: Arc::clone(request_id),
-            json: Vec::new(),
-            codes: Vec::new(),
-            retry_after_seconds: None,
-            logged: Vec::new(),
-        }
+        Self { request_id: Arc::clone(request_id), ..Self::default() }
+    }
+
+    /// To be noted there too.
+    pub(crate) fn traced(self, trace: Option<Box<Tree>>) -> Self {
+        Self { trace, ..self }
     }
 
     pub(crate) fn of_request(errors: &[RequestError], request_id: &Arc<str>) -> Self {

@@ -170,11 +170,7 @@ async fn end(served: io::Result<usize>, store: Store, telemetry: Telemetry) -> R
     }
     store.close().await;
     telemetry.stop().await;
-    served.map(drop).map_err(|error| {
-        Failure::Failed(format!(
-            "http.metrics_address cannot be listened on\n  why:   {error}\n  fix:   choose another"
-        ))
-    })
+    served.map(drop).map_err(|error| Failure::Failed(format!("{error}\n  fix:   choose another address")))
 }
 
 fn banner(config: &Config, listener: &TcpListener, accounts: &[Account]) -> String {

@@ -211,6 +211,40 @@ impl Setting for SecretText {
     }
 }
 
+/// Secrets that are good side by side, so that one can take the place of the other without a break.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Secrets(Vec<SecretText>);
+
+/// Secrets of one kind at most.
+const MOST_SECRETS: usize = 2;
+
+impl Secrets {
+    /// Their texts; not for logs.
+    pub fn expose(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(SecretText::expose)
+    }
+}
+
+impl Setting for Secrets {
+    const EXPECTS: &'static str = "one or two secrets";
+    const SECRET: bool = true;
+    fn parse(text: &str) -> Result<Self, String> {
+        let secrets: Vec<_> = split_list(text).map(SecretText::parse).collect::<Result<_, _>>()?;
+        if secrets.len() > MOST_SECRETS {
+            return Err(format!("at most {MOST_SECRETS}: the one in use and the next"));
+        }
+        Ok(Self(secrets))
+    }
+    fn show(text: &str) -> String {
+        if text.is_empty() { String::new() } else { "***".to_owned() }
+    }
+}
+
+/// The parts of a list: separated by commas, or by lines in a file.
+pub(crate) fn split_list(text: &str) -> impl Iterator<Item = &str> {
+    text.split([',', '\n']).map(str::trim).filter(|part| !part.is_empty())
+}
+
 impl Setting for bool {
     const EXPECTS: &'static str = "true or false";
     fn parse(text: &str) -> Result<Self, String> {

@@ -86,15 +86,16 @@ impl Admission {
     pub(super) fn check_rate(
         &self,
         viewer: &Viewer,
-        caller: &schema::Caller,
+        sent: &schema::Caller,
         requests: u32,
     ) -> Result<(), Refusal> {
         let Some(rate) = &self.rate else { return Ok(()) };
         let asking = match viewer {
-            // Gateways ask for everybody.
             Viewer::Service => return Ok(()),
             Viewer::User { id, .. } => Caller::Account(*id),
-            Viewer::Anonymous => Caller::Address(caller.customer()),
+            // Gateways ask for everybody.
+            Viewer::Anonymous if sent.is_gateway => return Ok(()),
+            Viewer::Anonymous => Caller::Address(sent.customer()),
         };
         if rate.take(asking, Instant::now(), requests) { Ok(()) } else { Err(RATE_LIMITED) }
     }

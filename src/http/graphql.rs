@@ -12,7 +12,10 @@ use axum::{
 };
 use futures_util::future::join_all;
 use opentelemetry::trace::TraceContextExt as _;
-use schema::{CachePolicy, Caller, Document, Opened, OperationKind, Reply, Viewer};
+use schema::{
+    CachePolicy, Caller, Document, Opened, OperationKind, Reply, Viewer,
+    token::{Bearer, Refused},
+};
 use tracing::{Instrument as _, Span, field::Empty};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
@@ -28,6 +31,7 @@ use super::{
 use crate::{
     App, auth,
     documents::{self, Stop},
+    gateway::{self, Trust},
     telemetry::{
         self, OPERATIONS, SPANS,
         metrics::{Outcome, kind_name},
@@ -36,6 +40,8 @@ use crate::{
 
 /// What a caller has written, to be read on whatever node answers next.
 pub(super) const CACHE_TOKEN: HeaderName = HeaderName::from_static("x-cache-token");
+/// How Apollo's gateways ask for a trace.
+const INCLUDE_TRACE: &str = "apollo-federation-include-trace";
 /// What clients of Apollo's say they are.
 const CLIENT_NAME: &str = "apollographql-client-name";
 
@@ -44,8 +50,6 @@ const NOT_ACCEPTABLE: Refusal = Refusal::new(
     "BAD_USER_INPUT",
     "The answer comes as application/graphql-response+json or application/json; the Accept header takes neither.",
 );
-const UNAUTHENTICATED: Refusal =
-    Refusal::new(StatusCode::UNAUTHORIZED, "UNAUTHENTICATED", "The access token is not valid.");
 const CSRF: Refusal = Refusal::new(
     StatusCode::BAD_REQUEST,
     "CSRF_PREVENTION",
@@ -75,6 +79,8 @@ pub(super) struct Asked {
 /// What all requests of one HTTP request share.
 pub(super) struct Asker {
     pub(super) viewer: Viewer,
+    /// What the viewer came with.
+    pub(super) bearer: Option<Bearer>,
     pub(super) caller: Caller,
     pub(super) id_in_path: Option<String>,
     pub(super) is_get: bool,
@@ -122,18 +128,24 @@ pub(super) async fn read_post(
     if !is_json(&parts.headers) {
         return Err(MEDIA_TYPE);
     }
-    let viewer = auth::viewer(&app.access, &parts.headers).map_err(|_| UNAUTHENTICATED)?;
-    let mut caller = caller(app, parts);
-    let bounds = bounds(app, &viewer);
+    let head = app.gateways.head(parts)?;
+    let bearer = auth::bearer(&app.access, &parts.headers);
+    // A gateway is told in its own way, and may prove itself only in the body.
+    if bearer.is_err() && !app.gateways.may_sign_in_body() {
+        return Err(unauthenticated(head.trust));
+    }
+    let is_anonymous = !matches!(bearer, Ok(Some(_)));
+    let mut bounds = bounds(app, is_anonymous, head.trust);
+    if app.gateways.may_sign_in_body() {
+        bounds.batch = bounds.batch.max(app.gateway.max_batch);
+    }
     let mut room = app.admission.room();
     let body = wire::read_body(&parts.headers, body, &app.http, bounds.bytes, &mut room).await?;
+    head.check_body(&body)?;
     // A place is taken once there is something to work on: who sends slowly keeps nobody out.
     let place = app.admission.enter()?;
     let wires = wire::of_body(&body, bounds, &mut room)?;
-    let requests = if let Wires::Batch(wires) = &wires { wires.len() as u32 } else { 1 };
-    caller.in_batch = matches!(wires, Wires::Batch(_));
-    app.admission.check_rate(&viewer, &caller, requests)?;
-    let asker = Asker { viewer, caller, id_in_path: id, is_get: false };
+    let asker = asker(app, parts, head.trust, bearer, &wires, id)?;
     Ok(Asked { asker, wires, _place: (place, Some(room)) })
 }
 
@@ -141,42 +153,88 @@ pub(super) fn read_get(app: &App, id: Option<String>, parts: &Parts) -> Result<A
     if !has_preflight_header(&parts.headers) {
         return Err(CSRF);
     }
-    let viewer = auth::viewer(&app.access, &parts.headers).map_err(|_| UNAUTHENTICATED)?;
+    let head = app.gateways.head(parts)?;
+    let bearer = auth::bearer(&app.access, &parts.headers);
+    if bearer.is_err() && !app.gateways.may_sign_in_body() {
+        return Err(unauthenticated(head.trust));
+    }
     let place = app.admission.enter()?;
-    let caller = caller(app, parts);
-    app.admission.check_rate(&viewer, &caller, 1)?;
-    let wire = wire::of_uri(&parts.uri, bounds(app, &viewer))?;
-    let asker = Asker { viewer, caller, id_in_path: id, is_get: true };
-    Ok(Asked { asker, wires: Wires::One(Box::new(wire)), _place: (place, None) })
+    let bounds = bounds(app, !matches!(bearer, Ok(Some(_))), head.trust);
+    let wires = Wires::One(Box::new(wire::of_uri(&parts.uri, bounds)?));
+    let asker = Asker { is_get: true, ..asker(app, parts, head.trust, bearer, &wires, id)? };
+    Ok(Asked { asker, wires, _place: (place, None) })
+}
+
+/// Who asks, now that it is known what for; counted against their rate.
+fn asker(
+    app: &App,
+    parts: &Parts,
+    head: Trust,
+    bearer: Result<Option<Bearer>, Refused>,
+    wires: &Wires,
+    id_in_path: Option<String>,
+) -> Result<Asker, Refusal> {
+    let wired = wires.as_slice();
+    let by_text = id_in_path.is_none();
+    let proven = wired.iter().map(|wire| app.gateways.wire(head, wire, by_text));
+    let trust = proven.collect::<Result<Vec<_>, _>>()?.into_iter().min().unwrap_or(head);
+    let bearer = end_user(app, trust, bearer, wired).map_err(|_| unauthenticated(trust))?;
+    wires.check_length(bounds(app, bearer.is_none(), trust))?;
+    let viewer = bearer.as_ref().map_or(Viewer::Anonymous, |bearer| bearer.viewer.clone());
+    let in_batch = matches!(wires, Wires::Batch(_));
+    let caller = Caller { in_batch, ..caller(app, parts, trust) };
+    app.admission.check_rate(&viewer, &caller, wired.len() as u32)?;
+    Ok(Asker { viewer, bearer, caller, id_in_path, is_get: false })
+}
+
+/// The end user: of the token that came along, or whom a gateway that is believed has claims of.
+fn end_user(
+    app: &App,
+    trust: Trust,
+    bearer: Result<Option<Bearer>, Refused>,
+    wires: &[Wire],
+) -> Result<Option<Bearer>, Refused> {
+    if !matches!(bearer, Ok(None)) {
+        return bearer;
+    }
+    let mut claims = wires.iter().map(|wire| gateway::claims(trust, wire));
+    let first = claims.next().flatten();
+    if claims.any(|other| other != first) {
+        return Err(Refused("an array of requests has claims of several users"));
+    }
+    first.map(|claims| app.access.accept(claims.clone())).transpose()
+}
+
+/// Gateways make one error of an answer that is not 200, whatever it says.
+fn unauthenticated(trust: Trust) -> Refusal {
+    let status = if trust.is_gateway() { StatusCode::OK } else { StatusCode::UNAUTHORIZED };
+    Refusal::new(status, "UNAUTHENTICATED", "The access token is not valid.")
 }
 
 /// From where and with what the request was sent.
-pub(super) fn caller(app: &App, parts: &Parts) -> Caller {
+pub(super) fn caller(app: &App, parts: &Parts, trust: Trust) -> Caller {
     let peer = parts.extensions.get::<Peer>();
     let address =
         peer.map(|Peer(peer)| auth::client_address(*peer, &parts.headers, &app.http.trusted_proxies));
     let agent = parts.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
     let request_id = Arc::from(request_id(&parts.headers));
-    Caller { address, user_agent: agent.map(Arc::from), in_batch: false, request_id }
+    let (user_agent, is_gateway) = (agent.map(Arc::from), trust.is_gateway());
+    Caller { address, user_agent, in_batch: false, request_id, is_gateway }
 }
 
-pub(super) fn bounds(app: &App, viewer: &Viewer) -> Bounds {
+/// How much a caller may send.
+pub(super) fn bounds(app: &App, is_anonymous: bool, trust: Trust) -> Bounds {
     let http = &app.http;
-    let depth = http.max_json_depth;
-    match viewer {
-        Viewer::Anonymous => Bounds {
-            bytes: http.body_limit_anonymous.0,
-            depth,
-            values: http.max_json_values_anonymous,
-            batch: 0,
-        },
-        Viewer::User { .. } | Viewer::Service => Bounds {
-            bytes: http.body_limit_signed_in.0,
-            depth,
-            values: http.max_json_values_signed_in,
-            batch: if http.max_batch > 1 { http.max_batch } else { 0 },
-        },
-    }
+    let (bytes, values, batch) = if trust.is_gateway() {
+        let bytes = app.gateway.body_limit.max(http.body_limit_signed_in);
+        (bytes, http.max_json_values_signed_in, app.gateway.max_batch)
+    } else if is_anonymous {
+        (http.body_limit_anonymous, http.max_json_values_anonymous, 0)
+    } else {
+        (http.body_limit_signed_in, http.max_json_values_signed_in, http.max_batch)
+    };
+    let batch = if batch > 1 { batch } else { 0 };
+    Bounds { bytes: bytes.0, depth: http.max_json_depth, values, batch }
 }
 
 /// Apollo's rule: a header that makes a browser ask first, so that no foreign page can send the request unasked.
@@ -281,6 +339,10 @@ async fn run(
             };
             let ran = Ran::answered(&reply);
             record(app, headers, &span, started, status, &ran);
+            // On the server's span: one for each call of a gateway.
+            for (name, count) in &reply.entities {
+                Span::current().set_attribute(format!("federation.entities.{name}"), i64::from(*count));
+            }
             let is_whole = ran.outcome == Outcome::Ok;
             let Reply { body, cache, cache_token, retry_after_seconds, digest, .. } = reply;
             Ok(Answer { status, body, cache, cache_token, retry_after_seconds, is_whole, digest })
@@ -339,11 +401,20 @@ fn request(app: &App, headers: &HeaderMap, asker: &Asker, wire: Wire) -> schema:
         query: String::new(),
         operation_name: wire.operation_name,
         variables: wire.variables,
+        trace: wants_trace(app, headers, asker),
+        entity_tags: app.gateway.cache_tags && asker.caller.is_gateway,
+        entities: !Span::current().is_disabled(),
         explain: app.development && headers.get("x-explain").is_some_and(|value| value == "1"),
         cache_tags: false,
         cache_token: headers.get(CACHE_TOKEN).and_then(|token| token.to_str().ok()).map(ToOwned::to_owned),
         caller: asker.caller.clone(),
     }
+}
+
+/// Times are told to those who may ask for the schema.
+fn wants_trace(app: &App, headers: &HeaderMap, asker: &Asker) -> bool {
+    headers.get(INCLUDE_TRACE).is_some_and(|kind| kind == "ftv1")
+        && (asker.caller.is_gateway || !app.gateways_only)
 }
 
 async fn find_document(
@@ -365,8 +436,8 @@ async fn find_document(
         is_apq: by_specification.is_none() && by_apollo.is_some(),
         is_version_1: persisted.is_some_and(|persisted| persisted.is_version_1),
         operation_name: wire.operation_name.as_deref(),
-        client: headers.get(CLIENT_NAME).and_then(|name| name.to_str().ok()).unwrap_or_default(),
         caller: &asker.caller,
+        client: headers.get(CLIENT_NAME).and_then(|name| name.to_str().ok()).unwrap_or_default(),
     };
     app.documents.find(&app.graph, &asker.viewer, asked).await
 }

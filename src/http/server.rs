@@ -5,7 +5,7 @@
 use std::{
     error::Error,
     io,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -36,7 +36,7 @@ use super::{
     metrics,
     patience::{Activity, Limits, Patient, UnderWay},
 };
-use crate::{App, config::HttpConfig, telemetry::metrics::Metrics};
+use crate::{App, config::HttpConfig, gateway::OwnListener, invalidation, telemetry::metrics::Metrics};
 
 /// The other end of the connection that a request came over.
 #[derive(Clone, Copy, Debug)]
@@ -54,10 +54,8 @@ const WARMING: Duration = Duration::from_secs(5);
 /// requests under way get `shutdown_grace` to finish. Returns how many connections were cut off after that.
 pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output = ()>) -> io::Result<usize> {
     let http = app.http.clone();
-    let own = match http.metrics_address {
-        Some(address) => Some(TcpListener::bind(address).await?),
-        None => None,
-    };
+    let own = bind("http.metrics_address", http.metrics_address).await?;
+    let for_gateways = bind("gateway.address", app.gateway.address).await?;
     let (stop_metrics, metrics_stopped) = tokio::sync::oneshot::channel::<()>();
     let metrics = own.map(|listener| {
         let (routes, http) = (metrics::router(app.clone()), http.clone());
@@ -65,10 +63,21 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output
             let _ = metrics_stopped.await;
         }))
     });
+    let gateways = for_gateways.map(|listener| {
+        let address = listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
+        tracing::info!(address, "serving gateways");
+        let routes = super::router(app.clone()).layer(axum::Extension(OwnListener));
+        tokio::spawn(run(routes, http.clone(), listener, app.closing.begun()))
+    });
     app.documents.reload(&app.graph).await;
     let watching = {
         let app = app.clone();
         tokio::spawn(async move { app.documents.watch(&app.graph).await })
+    };
+    let invalidating = {
+        // From here on no change is missed.
+        let changes = app.store.announcer().listen_to_own();
+        tokio::spawn(invalidation::run(app.clone(), changes))
     };
     let warming = app.store.cache().is_on().then(|| {
         app.ready.begin_to_warm();
@@ -76,23 +85,36 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output
         tokio::spawn(async move { app.ready.warm(&app.store, WARMING).await })
     });
     let counted = Some(Arc::clone(&app.metrics));
-    let drained = run_counted(super::router(app.clone()), http.clone(), counted, listener, async {
+    let mut drained = run_counted(super::router(app.clone()), http.clone(), counted, listener, async {
         shutdown.await;
         app.ready.drain();
         tokio::time::sleep(http.drain_delay).await;
         app.closing.begin();
     })
     .await;
+    if let Some(gateways) = gateways {
+        drained += gateways.await.unwrap_or_default();
+    }
     watching.abort();
     if let Some(warming) = warming {
         warming.abort();
     }
+    invalidating.abort();
     app.documents.write_usage();
     drop(stop_metrics);
     if let Some(metrics) = metrics {
         metrics.abort();
     }
     Ok(drained)
+}
+
+/// Listens on the address of this key, where it has one.
+async fn bind(key: &str, address: Option<SocketAddr>) -> io::Result<Option<TcpListener>> {
+    let Some(address) = address else { return Ok(None) };
+    let bound = TcpListener::bind(address).await;
+    let named =
+        |error: io::Error| io::Error::new(error.kind(), format!("{key} cannot be listened on: {error}"));
+    bound.map(Some).map_err(named)
 }
 
 /// Serves these routes until `shutdown` is done; see `serve`.

@@ -1,8 +1,11 @@
-//! Subscriptions over HTTP: `graphql-transport-ws` on a WebSocket (`websocket`) and server-sent events (`sse`). Here is
-//! what both share: which requests are theirs, how an operation becomes answers, and what ends a stream from outside:
-//! the end of its session or token, and that of the server. A further transport is one more file beside them. Not
-//! here: what an event is (`schema::Events`).
+//! Subscriptions over HTTP: `graphql-transport-ws` on a WebSocket (`websocket`), as the body of an answer (`body`:
+//! server-sent events, `sse`, and Apollo's `multipart`), and by calling back (`callback`). Here is what all share: which
+//! requests are theirs, how an operation becomes answers, and what ends a stream from outside: the end of its session or
+//! token, and that of the server. Not here: what an event is (`schema::Events`).
 
+mod body;
+mod callback;
+mod multipart;
 mod sse;
 mod websocket;
 
@@ -10,7 +13,7 @@ use std::{future::Future, sync::Arc, time::Instant};
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, Method, StatusCode, header},
     middleware::Next,
     response::Response,
 };
@@ -46,7 +49,7 @@ impl Closing {
     }
 
     /// Done when it begins.
-    fn begun(&self) -> impl Future<Output = ()> + Send + use<> {
+    pub(crate) fn begun(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut closing = self.0.subscribe();
         async move {
             // The sender lives as long as the server.
@@ -60,8 +63,11 @@ pub(super) async fn intercept(State(app): State<App>, request: Request, next: Ne
     if websocket::is_asked_for(request.headers()) {
         return websocket::upgrade(app, request).await;
     }
-    match sse::Asked::of(request.headers()) {
-        Some(asked) => sse::serve(app, asked, request).await,
+    if request.method() == Method::POST && callback::is_asked_for(request.headers()) {
+        return callback::serve(app, request).await;
+    }
+    match body::Asked::of(request.headers()) {
+        Some(asked) => body::serve(app, asked, request).await,
         None => next.run(request).await,
     }
 }
@@ -106,6 +112,49 @@ async fn not_good_any_more(access: Access, bearer: Option<Bearer>, mut changed: 
     }
 }
 
+/// What comes of an operation that may take its time.
+enum Begun {
+    /// Its answers, for as long as it goes on.
+    Answers(BoxStream<'static, Reply>),
+    /// Its only answer.
+    Answer(Reply),
+}
+
+/// Begins an operation; from then on no event is missed.
+async fn begin(
+    app: App,
+    headers: Arc<HeaderMap>,
+    asker: Asker,
+    wire: Wire,
+    transport: &'static str,
+) -> Begun {
+    let started = Instant::now();
+    // Waiting for events takes no place, asking for them and every other operation does.
+    let opened = match app.admission.enter() {
+        Ok(_place) => {
+            let opening = graphql::open(&app, &headers, &asker, wire);
+            let opened = tokio::time::timeout(app.http.request_timeout, opening).await;
+            opened.unwrap_or(Err(graphql::TIMEOUT))
+        }
+        Err(overloaded) => Err(overloaded),
+    };
+    let ran = match &opened {
+        Ok(Opened::Reply(reply)) => Ran::answered(reply),
+        Ok(Opened::Events(_)) => Ran::begun(OperationKind::Subscription),
+        Err(refusal) => Ran::refused(refusal),
+    };
+    graphql::record(&app, &headers, &Span::none(), started, StatusCode::OK, &ran);
+    match opened {
+        Ok(Opened::Events(events)) => {
+            let counted = app.metrics.begin_subscription(transport);
+            // Held by the stream, so that it ends with it.
+            Begun::Answers(events.inspect(move |_| _ = &counted).boxed())
+        }
+        Ok(Opened::Reply(reply)) => Begun::Answer(reply),
+        Err(refusal) => Begun::Answer(refusal.into_reply(request_id(&headers))),
+    }
+}
+
 /// An operation as a stream of answers. One that did not run (`Reply::executed`) is the last.
 fn answers(
     app: App,
@@ -114,34 +163,19 @@ fn answers(
     wire: Wire,
     transport: &'static str,
 ) -> BoxStream<'static, Reply> {
-    let opening = async move {
-        let started = Instant::now();
-        // Waiting for events takes no place, asking for them and every other operation does.
-        let opened = match app.admission.enter() {
-            Ok(_place) => {
-                let opening = graphql::open(&app, &headers, &asker, wire);
-                let opened = tokio::time::timeout(app.http.request_timeout, opening).await;
-                opened.unwrap_or(Err(graphql::TIMEOUT))
-            }
-            Err(overloaded) => Err(overloaded),
-        };
-        let ran = match &opened {
-            Ok(Opened::Reply(reply)) => Ran::answered(reply),
-            Ok(Opened::Events(_)) => Ran::begun(OperationKind::Subscription),
-            Err(refusal) => Ran::refused(refusal),
-        };
-        graphql::record(&app, &headers, &Span::none(), started, StatusCode::OK, &ran);
-        match opened {
-            Ok(Opened::Events(events)) => {
-                let counted = app.metrics.begin_subscription(transport);
-                // Held by the stream, so that it ends with it.
-                events.inspect(move |_| _ = &counted).boxed()
-            }
-            Ok(Opened::Reply(reply)) => stream::iter([reply]).boxed(),
-            Err(refusal) => stream::iter([refusal.into_reply(request_id(&headers))]).boxed(),
+    let beginning = async move {
+        match begin(app, headers, asker, wire, transport).await {
+            Begun::Answers(answers) => answers,
+            Begun::Answer(reply) => stream::iter([reply]).boxed(),
         }
     };
-    stream::once(opening).flatten().boxed()
+    stream::once(beginning).flatten().boxed()
+}
+
+/// The array of errors of an answer that has nothing else.
+fn errors_of(body: &[u8]) -> &[u8] {
+    let errors = body.strip_prefix(b"{\"errors\":").and_then(|rest| rest.strip_suffix(b"}"));
+    errors.unwrap_or(b"[]")
 }
 
 /// Is the request from a page of this server, of one of the configured origins, or from no page at all?

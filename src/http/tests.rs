@@ -25,6 +25,7 @@ use tower::ServiceExt as _;
 
 mod answers;
 mod documents;
+mod gateways;
 mod sign_in;
 
 use super::*;
@@ -43,6 +44,16 @@ async fn app_over(
     change: impl FnOnce(&mut Config),
     prepare: impl FnOnce(Store, &mut Registry) -> Store,
 ) -> App {
+    let accounts = vec![Account { name: "ann".into(), role: "ADMIN", token: "t".into(), password: "p" }];
+    app_of(Some(Development { accounts }), change, prepare).await
+}
+
+/// Without development: as in production.
+async fn app_of(
+    development: Option<Development>,
+    change: impl FnOnce(&mut Config),
+    prepare: impl FnOnce(Store, &mut Registry) -> Store,
+) -> App {
     let mut config = Config::default();
     change(&mut config);
     let mut registry = Registry::default();
@@ -56,8 +67,7 @@ async fn app_over(
     let store = prepare(store, &mut registry);
     let access = Access::new(store.clone(), config.auth.access());
     access.open().await.expect("a key is made");
-    let accounts = vec![Account { name: "ann".into(), role: "ADMIN", token: "t".into(), password: "p" }];
-    App::new(&config, store, access, registry, Some(Development { accounts }))
+    App::new(&config, store, access, registry, development)
 }
 
 async fn app() -> App {

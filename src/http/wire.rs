@@ -86,12 +86,17 @@ pub(crate) struct PersistedQuery<'w> {
 impl Wire {
     /// `extensions.persistedQuery`, if it is one.
     pub(crate) fn persisted_query(&self) -> Option<PersistedQuery<'_>> {
-        let given = self.extensions.as_ref()?.get("persistedQuery")?;
+        let given = self.extension("persistedQuery")?;
         let hash = given.get("sha256Hash")?.as_str()?;
         Some(PersistedQuery {
             hash,
             is_version_1: given.get("version").and_then(Value::as_u64) == Some(APQ_VERSION),
         })
+    }
+
+    /// An entry of `extensions`.
+    pub(crate) fn extension(&self, name: &str) -> Option<&Value> {
+        self.extensions.as_ref()?.get(name)
     }
 
     /// The id in one of the places that are looked at only where that is switched on.
@@ -104,6 +109,23 @@ impl Wire {
 pub(super) enum Wires {
     One(Box<Wire>),
     Batch(Vec<Wire>),
+}
+
+impl Wires {
+    pub(super) fn as_slice(&self) -> &[Wire] {
+        match self {
+            Self::One(wire) => std::slice::from_ref(wire),
+            Self::Batch(wires) => wires,
+        }
+    }
+
+    /// Refuses an array that is longer than it may be.
+    pub(super) fn check_length(&self, bounds: Bounds) -> Result<(), Refusal> {
+        match self {
+            Self::Batch(wires) if wires.len() > bounds.batch => Err(NO_BATCH),
+            Self::One(_) | Self::Batch(_) => Ok(()),
+        }
+    }
 }
 
 /// How much one request may say.

@@ -20,7 +20,10 @@ use tower::ServiceExt as _;
 use super::*;
 use schema::Access;
 
-use crate::{App, config::Config};
+use crate::{
+    App,
+    config::{Config, setting::Switch},
+};
 
 /// Everything that was written or received.
 #[derive(Clone, Default)]
@@ -44,7 +47,8 @@ impl Write for Sink {
 }
 
 async fn app() -> App {
-    let config = Config::default();
+    let mut config = Config::default();
+    config.gateway.required = Switch::Off;
     let mut registry = Registry::default();
     let settings = entities::DatabaseConfig {
         url: "sqlite::memory:".into(),
@@ -112,7 +116,12 @@ async fn a_request_is_two_spans_in_the_callers_trace() {
     let routes = crate::router(app().await);
     let guard = tracing::dispatcher::set_default(&dispatch);
     routes.clone().oneshot(request("query Planted { __typename }", None)).await.expect("answered");
-    routes.oneshot(request("{ planted_field }", None)).await.expect("answered");
+    routes.clone().oneshot(request("{ planted_field }", None)).await.expect("answered");
+    let id = "0190aaaa-0000-7000-8000-000000000000";
+    let representation = |name: &str| format!("{{__typename: \"{name}\", id: \"{id}\"}}");
+    let representations = ["User", "Form", "User", "Planted"].map(representation).join(", ");
+    let entities = format!("{{ _entities(representations: [{representations}]) {{ __typename }} }}");
+    routes.oneshot(request(&entities, None)).await.expect("answered");
     drop(guard);
     telemetry.stop().await;
 
@@ -124,12 +133,16 @@ async fn a_request_is_two_spans_in_the_callers_trace() {
     assert!(others.iter().all(is_statement), "only what the server asks at its start: {others:?}");
     let named = |name: &str| spans.iter().filter(|span| span.name == name).collect::<Vec<_>>();
     let (http, graphql) = (named("POST /graphql"), named("query"));
-    assert_eq!((http.len(), graphql.len(), spans.len()), (2, 1, 4), "{spans:?}");
+    assert_eq!((http.len(), graphql.len(), named("unknown").len()), (3, 2, 1), "{spans:?}");
     assert_eq!(http[0].parent_span_id, [0xb7, 0xad, 0x6b, 0x71, 0x69, 0x20, 0x33, 0x31]);
     assert_eq!(graphql[0].parent_span_id, http[0].span_id);
     assert_eq!(attribute(http[0], "http.response.status_code").as_deref(), Some("200"));
     assert_eq!(attribute(http[0], "request_id").as_deref(), Some("request-1"));
     assert_eq!(attribute(graphql[0], "graphql.operation.type").as_deref(), Some("query"));
+    let counts =
+        ["User", "Form", "Session"].map(|name| attribute(http[2], &format!("federation.entities.{name}")));
+    assert_eq!(counts, [Some("2".to_owned()), Some("1".to_owned()), None]);
+    assert!(http[..2].iter().all(|span| !span.attributes.iter().any(|at| at.key.starts_with("federation"))));
     assert!(!format!("{spans:?}").to_lowercase().contains("planted"), "nothing of the document is in a span");
     assert!(log.text().contains("0af7651916cd43dd8448eb211c80319c"), "{}", log.text());
 }

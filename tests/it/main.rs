@@ -31,3 +31,4 @@ mod recording;
 mod sessions;
 mod statements;
 mod submissions;
+mod trace;

@@ -58,7 +58,7 @@ impl fmt::Display for Tag {
 }
 
 /// The tags that these changes bump, each once.
-pub(crate) fn of_changes(changes: &[Change]) -> Vec<Tag> {
+pub fn of_changes(changes: &[Change]) -> Vec<Tag> {
     let mut tags = Vec::new();
     let mut add = |tag: Tag| {
         if !tags.contains(&tag) {

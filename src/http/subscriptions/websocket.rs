@@ -27,9 +27,10 @@ use schema::{Caller, Reply, Viewer, token::Bearer};
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
-use super::{End, answers, end};
+use super::{End, answers, end, errors_of};
 use crate::{
     App, auth,
+    gateway::Trust,
     http::{
         graphql::{self, Asker, caller},
         patience::UnderWay,
@@ -70,7 +71,13 @@ pub(super) async fn upgrade(app: App, request: Request) -> Response {
         return NOT_WEBSOCKET.into_response(request_id(&parts.headers));
     };
     let under_way = parts.extensions.get::<UnderWay>().cloned();
-    let caller = caller(&app, &parts);
+    // A signature covers the handshake, and nothing that is sent afterwards.
+    let trust = match app.gateways.head(&parts) {
+        Ok(head) if head.trust == Trust::Connection => head.trust,
+        Ok(_) => Trust::Nothing,
+        Err(refusal) => return refusal.into_response(request_id(&parts.headers)),
+    };
+    let caller = caller(&app, &parts, trust);
     let most = app.http.body_limit_signed_in.0;
     let upgrade = upgrade
         .protocols([PROTOCOL])
@@ -82,7 +89,7 @@ pub(super) async fn upgrade(app: App, request: Request) -> Response {
     let headers = Arc::new(parts.headers);
     upgrade
         .on_upgrade(async move |socket| {
-            Connection::new(app, headers, caller, socket).run().await;
+            Connection::new(app, headers, (caller, trust), socket).run().await;
             drop(under_way);
         })
         .into_response()
@@ -154,6 +161,7 @@ struct Connection {
     app: App,
     headers: Arc<HeaderMap>,
     caller: Caller,
+    trust: Trust,
     socket: WebSocket,
     viewer: Viewer,
     /// The account may not change when the token is renewed.
@@ -167,11 +175,11 @@ struct Connection {
 }
 
 impl Connection {
-    fn new(app: App, headers: Arc<HeaderMap>, caller: Caller, socket: WebSocket) -> Self {
+    fn new(app: App, headers: Arc<HeaderMap>, (caller, trust): (Caller, Trust), socket: WebSocket) -> Self {
         let end = Box::pin(end(&app, None));
         let (running, sayings) = (HashMap::new(), SelectAll::new());
         let (viewer, bearer) = (Viewer::Anonymous, None);
-        Self { app, headers, caller, socket, viewer, bearer, end, running, sayings, heard: true }
+        Self { app, headers, caller, trust, socket, viewer, bearer, end, running, sayings, heard: true }
     }
 
     async fn run(mut self) {
@@ -246,7 +254,7 @@ impl Connection {
     }
 
     async fn hear(&mut self, text: &str) -> Flow {
-        let bounds = graphql::bounds(&self.app, &self.viewer);
+        let bounds = graphql::bounds(&self.app, self.bearer.is_none(), self.trust);
         if text.len() > bounds.bytes {
             return Break(Some(TOO_LARGE));
         }
@@ -316,8 +324,13 @@ impl Connection {
         if let Err(too_often) = self.app.admission.check_rate(&self.viewer, &self.caller, 1) {
             return self.answer(&id, &too_often.into_reply(request_id(&self.headers))).await;
         }
-        let (viewer, caller) = (self.viewer.clone(), self.caller.clone());
-        let asker = Asker { viewer, caller, id_in_path: None, is_get: false };
+        let trust = match self.app.gateways.wire(self.trust, &wire, true) {
+            Ok(trust) => trust,
+            Err(refusal) => return self.answer(&id, &refusal.into_reply(request_id(&self.headers))).await,
+        };
+        let (viewer, bearer) = (self.viewer.clone(), self.bearer.clone());
+        let caller = Caller { is_gateway: trust.is_gateway(), ..self.caller.clone() };
+        let asker = Asker { viewer, bearer, caller, id_in_path: None, is_get: false };
         let (app, headers) = (self.app.clone(), Arc::clone(&self.headers));
         let replies = answers(app, headers, asker, wire, "websocket");
         let (of, last) = (Arc::clone(&id), Arc::clone(&id));
@@ -386,10 +399,4 @@ fn text_of(message: Option<Result<Message, axum::Error>>) -> ControlFlow<Option<
         Some(Ok(Message::Binary(_))) => Break(Some(BAD_REQUEST)),
         Some(Ok(Message::Close(_)) | Err(_)) | None => Break(None),
     }
-}
-
-/// The array of errors of an answer that has nothing else.
-fn errors_of(body: &[u8]) -> &[u8] {
-    let errors = body.strip_prefix(b"{\"errors\":").and_then(|rest| rest.strip_suffix(b"}"));
-    errors.unwrap_or(b"[]")
 }

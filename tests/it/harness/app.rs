@@ -162,7 +162,7 @@ impl TestApp {
     }
 
     fn asked_by(&self, viewer: Viewer) -> Client<'_> {
-        Client { app: self, viewer, caller: Caller::default(), explains: true }
+        Client { app: self, viewer, caller: Caller::default(), explains: true, trace: false }
     }
 }
 
@@ -172,6 +172,7 @@ pub(crate) struct Client<'a> {
     viewer: Viewer,
     caller: Caller,
     explains: bool,
+    trace: bool,
 }
 
 /// One SQL statement of an answer.
@@ -216,6 +217,12 @@ impl Client<'_> {
         self
     }
 
+    /// The same, asking for a trace too.
+    pub(crate) fn traced(mut self) -> Self {
+        self.trace = true;
+        self
+    }
+
     /// Asks.
     pub(crate) async fn run(&self, query: &str, variables: Value) -> Reply {
         self.run_named(query, None, variables).await
@@ -246,9 +253,9 @@ impl Client<'_> {
             operation_name: name.map(str::to_owned),
             variables: serde_json::from_value(variables).expect("variables are an object"),
             explain: self.explains,
-            cache_tags: false,
-            cache_token: None,
+            trace: self.trace,
             caller: self.caller.clone(),
+            ..Request::default()
         }
     }
 }

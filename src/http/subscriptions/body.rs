@@ -1,0 +1,220 @@
+//! A subscription as the body of an HTTP answer, for as long as it goes on: how the stream is framed is the protocol's
+//! (`sse`, `multipart`), the rest is common. Not here: what is answered.
+
+use std::{convert::Infallible, future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use axum::{
+    body::Body,
+    extract::Request,
+    http::{HeaderMap, Method, StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
+use bytes::Bytes;
+use futures_util::{
+    StreamExt as _,
+    stream::{self, BoxStream},
+};
+use schema::Reply;
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use super::{End, answers, end, multipart, sse};
+use crate::{
+    App,
+    http::{graphql, refusal::Refusal, request_id, wire::Wires},
+};
+
+/// How often something is sent while there is nothing to tell: what stands in between gives up on silent connections.
+const KEEP_ALIVE: Duration = Duration::from_secs(12);
+
+const REVOKED: Refusal = Refusal::new(StatusCode::OK, "UNAUTHENTICATED", "The session has ended.");
+const EXPIRED: Refusal = Refusal::new(StatusCode::OK, "UNAUTHENTICATED", "The access token has expired.");
+
+impl End {
+    /// What is told of it, if anything.
+    pub(super) fn reply(self, headers: &HeaderMap) -> Option<Reply> {
+        match self {
+            Self::Closing => None,
+            Self::Revoked => Some(REVOKED.into_reply(request_id(headers))),
+            Self::Expired => Some(EXPIRED.into_reply(request_id(headers))),
+        }
+    }
+}
+
+/// The protocols that have a stream as their body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Framing {
+    Sse,
+    Multipart,
+}
+
+/// Which stream a caller takes, and how much they want it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Asked {
+    framing: Framing,
+    /// Other types are named too: the stream is for subscriptions only.
+    only_where_needed: bool,
+}
+
+impl Asked {
+    pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
+        let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+        let ranges = accepted.flat_map(|value| value.split(',')).map(str::trim);
+        let meant = ranges.filter(|range| !range.is_empty()).map(|range| match range {
+            _ if multipart::is_meant(range) => Some(Framing::Multipart),
+            _ if sse::is_meant(range) => Some(Framing::Sse),
+            _ => None,
+        });
+        let meant: Vec<_> = meant.collect();
+        let framing = meant.iter().flatten().next().copied()?;
+        Some(Self { framing, only_where_needed: meant.contains(&None) })
+    }
+}
+
+impl Framing {
+    fn content_type(self) -> &'static str {
+        match self {
+            Self::Sse => sse::CONTENT_TYPE,
+            Self::Multipart => multipart::CONTENT_TYPE,
+        }
+    }
+
+    /// In metrics.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Sse => "sse",
+            Self::Multipart => "multipart",
+        }
+    }
+
+    fn opening(self) -> &'static [u8] {
+        match self {
+            Self::Sse => b"",
+            Self::Multipart => multipart::OPENING,
+        }
+    }
+
+    fn alive(self) -> Vec<u8> {
+        match self {
+            Self::Sse => sse::ALIVE.to_vec(),
+            Self::Multipart => multipart::ALIVE.to_vec(),
+        }
+    }
+
+    fn answer(self, reply: &Reply) -> Vec<u8> {
+        match self {
+            Self::Sse => sse::event(reply),
+            Self::Multipart => multipart::part(reply),
+        }
+    }
+
+    /// What ended the stream from outside.
+    fn ended(self, reply: &Reply) -> Vec<u8> {
+        match self {
+            Self::Sse => sse::event(reply),
+            Self::Multipart => multipart::error(reply),
+        }
+    }
+
+    fn closing(self) -> &'static [u8] {
+        match self {
+            Self::Sse => sse::CLOSING,
+            Self::Multipart => multipart::CLOSING,
+        }
+    }
+}
+
+pub(super) async fn serve(app: App, wanted: Asked, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let mut read = match parts.method {
+        Method::GET => graphql::read_get(&app, None, &parts),
+        Method::POST => graphql::read_post(&app, None, &parts, body).await,
+        _ => return graphql::other_method(parts.headers).await,
+    };
+    let is_stream = match &mut read {
+        Ok(asked) => !wanted.only_where_needed || graphql::is_subscription(&app, &parts.headers, asked).await,
+        Err(_) => false,
+    };
+    let (asker, wire) = match read {
+        Ok(graphql::Asked { asker, wires: Wires::One(wire), .. }) if is_stream => (asker, *wire),
+        Err(refusal) if !wanted.only_where_needed => {
+            return refusal.into_response(request_id(&parts.headers));
+        }
+        read => return graphql::answer(&app, &parts.headers, read).await,
+    };
+    let framing = wanted.framing;
+    let end = Box::pin(end(&app, asker.bearer.clone()));
+    let headers = Arc::new(parts.headers);
+    let replies = answers(app, Arc::clone(&headers), asker, wire, framing.name());
+    let mut keep_alive = interval(KEEP_ALIVE);
+    keep_alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let stream = Stream { framing, headers, replies, end, keep_alive, ended: false };
+    let parts = stream::unfold(stream, Stream::next);
+    let opening = Bytes::from_static(framing.opening());
+    let opening = stream::iter((!opening.is_empty()).then_some(Ok(opening)));
+    let headers = [(header::CONTENT_TYPE, framing.content_type()), (header::CACHE_CONTROL, "no-store")];
+    (headers, Body::from_stream(opening.chain(parts))).into_response()
+}
+
+/// The body of an answer.
+struct Stream {
+    framing: Framing,
+    /// Of the request.
+    headers: Arc<HeaderMap>,
+    replies: BoxStream<'static, Reply>,
+    end: Pin<Box<dyn Future<Output = End> + Send>>,
+    keep_alive: Interval,
+    ended: bool,
+}
+
+impl Stream {
+    async fn next(mut self) -> Option<(Result<Bytes, Infallible>, Self)> {
+        if self.ended {
+            return None;
+        }
+        let framing = self.framing;
+        let part = tokio::select! {
+            biased;
+            end = &mut self.end => {
+                self.ended = true;
+                end.reply(&self.headers).map(|reply| framing.ended(&reply)).unwrap_or_default()
+            }
+            reply = self.replies.next() => {
+                self.ended = reply.as_ref().is_none_or(|reply| !reply.executed);
+                reply.map(|reply| framing.answer(&reply)).unwrap_or_default()
+            }
+            _ = self.keep_alive.tick() => framing.alive(),
+        };
+        let part = if self.ended { [&part, framing.closing()].concat() } else { part };
+        Some((Ok(part.into()), self))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn a_stream_is_sent_to_those_who_take_it() {
+        let asked = |framing, only_where_needed| Some(Asked { framing, only_where_needed });
+        for (accept, wanted) in [
+            ("text/event-stream", asked(Framing::Sse, false)),
+            ("text/event-stream;charset=utf-8", asked(Framing::Sse, false)),
+            ("application/json, Text/Event-Stream;q=0.5", asked(Framing::Sse, true)),
+            ("multipart/mixed;subscriptionSpec=\"1.0\", text/event-stream", asked(Framing::Multipart, false)),
+            (
+                "multipart/mixed;boundary=\"graphql\";subscriptionSpec=1.0,application/json",
+                asked(Framing::Multipart, true),
+            ),
+            ("application/graphql-response+json, application/json, multipart/mixed", None),
+            ("application/json", None),
+            ("*/*", None),
+            ("", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
+            assert_eq!(Asked::of(&headers), wanted, "{accept}");
+        }
+    }
+}

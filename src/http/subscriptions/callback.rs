@@ -1,0 +1,301 @@
+//! Apollo's HTTP callback protocol (`callback/1.0`): a gateway asks once, and gets each event as a request of ours. Only
+//! addresses of listed origins are called, never another one that they point to. First the address has to confirm that it
+//! knows the subscription (`check`); then it gets `next` for each answer, `check` as often as it wished, and `complete` at
+//! the end. It ends when the address does not know it any more, or cannot be reached. Not here: what is answered.
+
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use axum::{
+    extract::Request,
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header},
+    response::{IntoResponse as _, Response},
+};
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream::BoxStream};
+use opentelemetry::trace::SpanContext;
+use schema::Reply;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use tokio::{
+    sync::Semaphore,
+    time::{Interval, MissedTickBehavior, interval_at, sleep},
+};
+
+use super::{Begun, End, begin, end, errors_of};
+use crate::{
+    App,
+    http::{graphql, patience::UnderWay, refusal::Refusal, request_id, wire::Wires},
+    telemetry,
+};
+
+const SUBSCRIPTION_PROTOCOL: HeaderName = HeaderName::from_static("subscription-protocol");
+const PROTOCOL: HeaderValue = HeaderValue::from_static("callback/1.0");
+/// Subscriptions that are called back at a time.
+const MOST: usize = 10_000;
+static PLACES: Semaphore = Semaphore::const_new(MOST);
+/// Ids and verifiers longer than this are none.
+const LONGEST_ID: usize = 1_024;
+/// An address is not asked more often whether it is still interested.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
+/// What has failed is tried again after this long each; then the subscription ends.
+const TRIES_AFTER: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(400)];
+
+const NO_EXTENSION: Refusal = Refusal::new(
+    StatusCode::BAD_REQUEST,
+    "BAD_USER_INPUT",
+    "callback/1.0 needs extensions.subscription: callbackUrl, subscriptionId and verifier (texts), heartbeatIntervalMs (a number).",
+);
+const NOT_LISTED: Refusal =
+    Refusal::new(StatusCode::FORBIDDEN, "FORBIDDEN", "This server does not call back at this address.");
+const NOT_CONFIRMED: Refusal = Refusal::new(
+    StatusCode::BAD_REQUEST,
+    "BAD_USER_INPUT",
+    "The callback address did not confirm the subscription.",
+);
+const BUSY: Refusal = Refusal::new(
+    StatusCode::SERVICE_UNAVAILABLE,
+    "OVERLOADED",
+    "Too many subscriptions are called back already; try again later.",
+);
+
+/// What a gateway says about where it wants the events.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Wanted {
+    callback_url: String,
+    subscription_id: String,
+    verifier: String,
+    /// 0: it does not want to be asked.
+    #[serde(default)]
+    heartbeat_interval_ms: u64,
+}
+
+/// What is said to the address.
+#[derive(Serialize)]
+struct Message<'a> {
+    kind: &'static str,
+    action: &'static str,
+    id: &'a str,
+    verifier: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    errors: Option<&'a RawValue>,
+}
+
+/// Does a request want to be called back?
+pub(super) fn is_asked_for(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let mut ranges = accepted.flat_map(|value| value.split(','));
+    ranges.any(|range| {
+        range.split(';').skip(1).any(|parameter| {
+            parameter.split_once('=').is_some_and(|(name, version)| {
+                name.trim().eq_ignore_ascii_case("callbackSpec") && version.trim().trim_matches('"') == "1.0"
+            })
+        })
+    })
+}
+
+pub(super) async fn serve(app: App, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let mut read = graphql::read_post(&app, None, &parts, body).await;
+    let is_subscription = match &mut read {
+        Ok(asked) => graphql::is_subscription(&app, &parts.headers, asked).await,
+        Err(_) => false,
+    };
+    let (asker, wire) = match read {
+        Ok(graphql::Asked { asker, wires: Wires::One(wire), .. }) if is_subscription => (asker, *wire),
+        read => return graphql::answer(&app, &parts.headers, read).await,
+    };
+    let under_way = parts.extensions.get::<UnderWay>().cloned();
+    let headers = Arc::new(parts.headers);
+    let refuse = |refusal: Refusal| refusal.into_response(request_id(&headers));
+    let address =
+        wire.extension("subscription").cloned().and_then(|given| serde_json::from_value(given).ok());
+    let address =
+        match address.ok_or(NO_EXTENSION).and_then(|wanted| Address::of(&app, &asker, wanted, &headers)) {
+            Ok(address) => address,
+            Err(refusal) => return refuse(refusal),
+        };
+    let Ok(place) = PLACES.try_acquire() else { return refuse(BUSY) };
+    let ending = Box::pin(end(&app, asker.bearer.clone()));
+    let replies = match begin(app, Arc::clone(&headers), asker, wire, "callback").await {
+        Begun::Answers(replies) => replies,
+        Begun::Answer(reply) => return answered(reply.body),
+    };
+    if !address.confirms().await {
+        return refuse(NOT_CONFIRMED);
+    }
+    let headers = Arc::clone(&headers);
+    tokio::spawn(async move {
+        Callback::new(address, headers, replies, ending).run().await;
+        drop((place, under_way));
+    });
+    let mut response = answered(br#"{"data":null}"#.to_vec());
+    response.headers_mut().insert(SUBSCRIPTION_PROTOCOL, PROTOCOL);
+    response
+}
+
+fn answered(body: Vec<u8>) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ];
+    (headers, body).into_response()
+}
+
+/// Where a subscription is called back.
+struct Address {
+    app: App,
+    uri: Uri,
+    wanted: Wanted,
+    trace: SpanContext,
+}
+
+/// What the address makes of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Heard {
+    Yes,
+    /// It has ended the subscription, or is not there.
+    No,
+}
+
+impl Address {
+    fn of(app: &App, asker: &graphql::Asker, wanted: Wanted, headers: &HeaderMap) -> Result<Self, Refusal> {
+        // Where gateways have to prove that they are some, nobody else sends requests from here.
+        if app.gateways_only && !asker.caller.is_gateway {
+            return Err(NOT_LISTED);
+        }
+        if [&wanted.subscription_id, &wanted.verifier]
+            .into_iter()
+            .any(|text| text.is_empty() || text.len() > LONGEST_ID)
+        {
+            return Err(NO_EXTENSION);
+        }
+        let uri: Uri = wanted.callback_url.parse().map_err(|_| NOT_LISTED)?;
+        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+            return Err(NOT_LISTED);
+        };
+        // As a whole, so that there is nothing to read in two ways: no account, no other port.
+        let origin = format!("{scheme}://{authority}");
+        if !app.gateway.callback_origins.0.iter().any(|listed| listed.eq_ignore_ascii_case(&origin)) {
+            return Err(NOT_LISTED);
+        }
+        Ok(Self { app: app.clone(), uri, wanted, trace: telemetry::place_in_trace(headers) })
+    }
+
+    /// Asks whether the address knows the subscription.
+    async fn confirms(&self) -> bool {
+        match self.post("check", None, None).await {
+            Ok((status, headers)) => {
+                // Hive Gateway answers without the header.
+                let protocol = headers.get(SUBSCRIPTION_PROTOCOL);
+                status == StatusCode::NO_CONTENT && protocol.is_none_or(|protocol| *protocol == PROTOCOL)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a callback address could not be asked");
+                false
+            }
+        }
+    }
+
+    async fn tell(&self, action: &'static str, payload: Option<&[u8]>, errors: Option<&[u8]>) -> Heard {
+        let mut waits = TRIES_AFTER.into_iter();
+        loop {
+            match self.post(action, payload, errors).await {
+                Ok((status, _)) if status.is_success() => return Heard::Yes,
+                // It does not know the subscription any more, or does not take this message.
+                Ok((status, _)) if status.is_client_error() => return Heard::No,
+                Ok(_) | Err(_) => {}
+            }
+            let Some(wait) = waits.next() else {
+                tracing::warn!(action, "a callback address cannot be reached; its subscription ends");
+                return Heard::No;
+            };
+            sleep(wait).await;
+        }
+    }
+
+    async fn post(
+        &self,
+        action: &'static str,
+        payload: Option<&[u8]>,
+        errors: Option<&[u8]>,
+    ) -> Result<(StatusCode, HeaderMap), crate::outbound::Failed> {
+        fn raw(json: &[u8]) -> &RawValue {
+            serde_json::from_slice(json).expect("answers are JSON")
+        }
+        let Wanted { subscription_id: id, verifier, .. } = &self.wanted;
+        let (payload, errors) = (payload.map(raw), errors.map(raw));
+        let message = Message { kind: "subscription", action, id, verifier, payload, errors };
+        let json = Bytes::from(serde_json::to_vec(&message).expect("texts and JSON are JSON"));
+        let headers = HeaderMap::from_iter([(SUBSCRIPTION_PROTOCOL, PROTOCOL)]);
+        self.app.outbound.post("callback", &self.trace, &self.uri, headers, json).await
+    }
+}
+
+/// A subscription that is called back.
+struct Callback {
+    address: Address,
+    /// Of the request.
+    headers: Arc<HeaderMap>,
+    replies: BoxStream<'static, Reply>,
+    end: Pin<Box<dyn Future<Output = End> + Send>>,
+    checks: Option<Interval>,
+}
+
+impl Callback {
+    fn new(
+        address: Address,
+        headers: Arc<HeaderMap>,
+        replies: BoxStream<'static, Reply>,
+        end: Pin<Box<dyn Future<Output = End> + Send>>,
+    ) -> Self {
+        let every = Duration::from_millis(address.wanted.heartbeat_interval_ms);
+        let checks = (!every.is_zero()).then(|| {
+            let every = every.max(SHORTEST_INTERVAL);
+            let mut checks = interval_at(tokio::time::Instant::now() + every, every);
+            checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            checks
+        });
+        Self { address, headers, replies, end, checks }
+    }
+
+    async fn run(self) {
+        let Self { address, headers, mut replies, mut end, mut checks } = self;
+        loop {
+            let next = async {
+                tokio::select! {
+                    biased;
+                    reply = replies.next() => match reply {
+                        Some(reply) if reply.executed => address.tell("next", Some(&reply.body), None).await,
+                        last => {
+                            let errors = last.as_ref().map(|reply| errors_of(&reply.body));
+                            address.tell("complete", None, errors).await;
+                            Heard::No
+                        }
+                    },
+                    () = tick(&mut checks) => address.tell("check", None, None).await,
+                }
+            };
+            // Also while the address takes its time.
+            tokio::select! {
+                biased;
+                end = &mut end => {
+                    let last = end.reply(&headers);
+                    let errors = last.as_ref().map(|reply| errors_of(&reply.body));
+                    address.tell("complete", None, errors).await;
+                    return;
+                }
+                heard = next => if heard == Heard::No { return },
+            }
+        }
+    }
+}
+
+async fn tick(checks: &mut Option<Interval>) {
+    match checks {
+        Some(checks) => _ = checks.tick().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,156 @@
+//! Tells a router what of its response cache is out of date, after each commit of this process: `POST` to the address that
+//! Apollo Router calls `/invalidation`, with the same tags that `extensions.apolloEntityCacheTags` has. Off unless there is an
+//! address. Nobody waits for it: writes are told here by a channel that never blocks, what waits is bounded, and what does not
+//! fit becomes one order to forget all of this subgraph. A router that is away hears of everything when it is back. Not
+//! here: what a change concerns (the store room).
+
+use std::{collections::BTreeSet, time::Duration};
+
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use entities::{cache::tags_of, change::Changes};
+use opentelemetry::trace::SpanContext;
+use serde_json::{Value, json};
+use tokio::{
+    sync::broadcast::{Receiver, error::RecvError},
+    time::sleep,
+};
+
+use crate::App;
+
+/// How long changes are gathered into one message.
+const GATHERED_FOR: Duration = Duration::from_millis(50);
+/// Tags that wait at most.
+const MOST_TAGS: usize = 1_000;
+/// How long to wait after a failure; doubles up to the second.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// What the router has not been told yet.
+#[derive(Debug, Default)]
+struct Untold {
+    tags: BTreeSet<String>,
+    /// Too much for single tags, or something was missed.
+    everything: bool,
+}
+
+impl Untold {
+    fn add(&mut self, changes: &Changes) {
+        if self.everything {
+            return;
+        }
+        self.tags.extend(tags_of(changes).iter().map(ToString::to_string));
+        if self.tags.len() > MOST_TAGS {
+            self.add_everything();
+        }
+    }
+
+    fn add_everything(&mut self) {
+        *self = Self { everything: true, ..Self::default() };
+    }
+
+    fn is_empty(&self) -> bool {
+        !self.everything && self.tags.is_empty()
+    }
+
+    /// As Apollo Router reads it.
+    fn message(&self, subgraph: &str) -> Value {
+        if self.everything {
+            return json!([{ "kind": "subgraph", "subgraph": subgraph }]);
+        }
+        let tags = self.tags.iter();
+        tags.map(|tag| json!({ "kind": "cache_tag", "subgraphs": [subgraph], "cache_tag": tag })).collect()
+    }
+}
+
+/// Tells the router for ever. `changes` is listened to from before the first request on.
+pub(crate) async fn run(app: App, mut changes: Receiver<Changes>) {
+    let Some(url) = app.gateway.invalidation_url.as_ref().and_then(|url| url.parse::<Uri>().ok()) else {
+        return;
+    };
+    let (mut untold, mut pause) = (Untold::default(), FIRST_PAUSE);
+    loop {
+        if untold.is_empty() {
+            match changes.recv().await {
+                Ok(told) => untold.add(&told),
+                Err(RecvError::Lagged(_)) => untold.add_everything(),
+                Err(RecvError::Closed) => return,
+            }
+            sleep(GATHERED_FOR).await;
+        }
+        gather(&mut changes, &mut untold);
+        match tell(&app, &url, &untold).await {
+            Told::Yes => (untold, pause) = (Untold::default(), FIRST_PAUSE),
+            // It will not take it the next time either.
+            Told::Refused(status) => {
+                tracing::error!(%status, "the router refuses to be told what is out of date");
+                (untold, pause) = (Untold::default(), FIRST_PAUSE);
+            }
+            Told::NotNow => {
+                tracing::warn!("the router cannot be told what is out of date; it is tried again");
+                sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
+}
+
+fn gather(changes: &mut Receiver<Changes>, untold: &mut Untold) {
+    use tokio::sync::broadcast::error::TryRecvError;
+    loop {
+        match changes.try_recv() {
+            Ok(told) => untold.add(&told),
+            Err(TryRecvError::Lagged(_)) => untold.add_everything(),
+            Err(TryRecvError::Empty | TryRecvError::Closed) => return,
+        }
+    }
+}
+
+enum Told {
+    Yes,
+    Refused(StatusCode),
+    NotNow,
+}
+
+async fn tell(app: &App, url: &Uri, untold: &Untold) -> Told {
+    let mut headers = HeaderMap::new();
+    let key = app.gateway.invalidation_key.as_ref().and_then(|key| HeaderValue::from_str(key.expose()).ok());
+    if let Some(mut key) = key {
+        key.set_sensitive(true);
+        headers.insert(header::AUTHORIZATION, key);
+    }
+    let json = untold.message(&app.gateway.subgraph).to_string().into();
+    match app.outbound.post("invalidation", &SpanContext::NONE, url, headers, json).await {
+        Ok((status, _)) if status.is_success() => Told::Yes,
+        Ok((status, _)) if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS => {
+            Told::Refused(status)
+        }
+        Ok(_) | Err(_) => Told::NotNow,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use entities::{change::Change, id::UserId};
+
+    use super::*;
+
+    fn change_of(users: usize) -> Changes {
+        (0..users).map(|_| Change::User { id: UserId::new() }).collect()
+    }
+
+    #[test]
+    fn what_waits_is_bounded() {
+        let mut untold = Untold::default();
+        let changes = change_of(2);
+        for _ in 0..3 {
+            untold.add(&changes);
+        }
+        let message = untold.message("xp");
+        assert_eq!(message.as_array().map(Vec::len), Some(3), "each tag once, and the type's: {message}");
+        assert!(message.as_array().into_iter().flatten().all(|one| one["subgraphs"] == json!(["xp"])));
+        untold.add(&change_of(MOST_TAGS));
+        assert_eq!(untold.message("xp"), json!([{ "kind": "subgraph", "subgraph": "xp" }]));
+        untold.add(&change_of(1));
+        assert!(untold.tags.is_empty());
+    }
+}
