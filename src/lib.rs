@@ -62,8 +62,20 @@ impl App {
         config: &Config,
         store: Store,
         access: Access,
+        registry: Registry,
+        development: Option<Development>,
+    ) -> Self {
+        Self::serving(config, store, access, registry, development, Graph::new)
+    }
+
+    /// The same with another graph.
+    pub fn serving(
+        config: &Config,
+        store: Store,
+        access: Access,
         mut registry: Registry,
         development: Option<Development>,
+        graph: fn(Store, schema::Options, &mut Registry) -> Graph,
     ) -> Self {
         let is_development = development.is_some();
         let accounts = development.map(|development| development.accounts).unwrap_or_default();
@@ -76,7 +88,7 @@ impl App {
         };
         let metrics = Metrics::register(&mut registry);
         let documents = Documents::new(config.documents.clone(), store.texts().clone(), &mut registry);
-        let graph = Graph::new(store.clone(), options, &mut registry);
+        let graph = graph(store.clone(), options, &mut registry);
         let playground = config.http.playground.is_on(is_development);
         Self(Arc::new(Parts {
             graph,

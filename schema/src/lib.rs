@@ -10,7 +10,7 @@
 use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use async_graphql::{
-    Schema, ValidationMode,
+    CustomDirectiveFactory, Schema, ValidationMode,
     parser::{
         parse_schema,
         types::{OperationDefinition, SelectionSet},
@@ -40,6 +40,8 @@ pub mod location;
 mod mutation;
 pub mod node;
 pub mod object;
+#[cfg(any(test, feature = "products"))]
+pub mod products;
 pub mod query;
 pub mod scalar;
 mod sdl;
@@ -73,7 +75,7 @@ use crate::{
     document::{Documents, OnlyValidate},
     error::{Code, FieldError, RequestError},
     mutation::Mutation,
-    object::{Entity as _, Row, Selection},
+    object::{Entity as _, Object, Row, Selection},
     query::Query,
     select::Planner,
     subscription::Subscription,
@@ -251,6 +253,16 @@ impl Context {
 
 type Engine = Schema<Row<Query>, Mutation, Subscription>;
 
+/// What a graph is made of.
+struct Shape<T> {
+    /// The root of queries.
+    query: &'static Object<Query>,
+    /// Has the last word on what the schema has.
+    types: T,
+    /// Directives that are none of the federation's.
+    composed: &'static [sdl::Composed],
+}
+
 /// The graph: schema, documents, batching, and the store behind them. Cheap to clone.
 #[derive(Clone)]
 pub struct Graph {
@@ -262,6 +274,7 @@ struct Inner {
     access: Access,
     options: Options,
     service: Service,
+    query: &'static Object<Query>,
     validator: Engine,
     introspector: Engine,
     input_types: InputTypes,
@@ -273,18 +286,30 @@ struct Inner {
 impl Graph {
     /// Builds the schema over a store. Metrics go into `registry`.
     pub fn new(store: Store, options: Options, registry: &mut Registry) -> Self {
+        let subgraph = options.subgraph;
+        Self::of(store, options, registry, Shape { query: Query::object(), types: subgraph, composed: &[] })
+    }
+
+    /// The same of another shape.
+    fn of<T: CustomDirectiveFactory + Copy>(
+        store: Store,
+        options: Options,
+        registry: &mut Registry,
+        Shape { query, types, composed }: Shape<T>,
+    ) -> Self {
         let engine = |suggestions: bool| {
             let builder = Schema::build(Row::new(), Mutation, Subscription)
                 .enable_federation()
                 .enable_subscription_in_federation()
-                .directive(options.subgraph)
+                .directive(types)
                 // The gate counts depth itself, through fragments too; the library must not refuse what it let through.
                 .limit_recursive_depth(64);
             if suggestions { builder } else { builder.disable_suggestions() }
         };
         let validator = engine(options.development).extension(OnlyValidate).finish();
         let introspector = engine(false).validation_mode(ValidationMode::Fast).finish();
-        let service = Service { subgraph: options.subgraph, sdl: sdl::federated(&introspector).into() };
+        let service =
+            Service { subgraph: options.subgraph, sdl: sdl::federated(&introspector, composed).into() };
         let types =
             parse_schema(introspector.sdl()).expect("the schema prints SDL that its own parser reads");
         let input_types = InputTypes::of(&types);
@@ -297,6 +322,7 @@ impl Graph {
             access,
             options,
             service,
+            query,
             validator,
             introspector,
             input_types,
@@ -480,7 +506,7 @@ impl Inner {
         planner: Planner<'q>,
         ctx: &'q Context,
     ) -> Result<Selection<'q, Query>, RequestError> {
-        let query = Query::object();
+        let query = self.query;
         let mut selection = Selection::empty();
         for selected in planner.collect(&|condition| query.is(condition), &[root])? {
             if matches!(selected.name(), "__schema" | "__type") {

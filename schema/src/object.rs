@@ -282,7 +282,7 @@ impl<T: Entity> Object<T> {
         Ok(())
     }
 
-    fn describe(&self, registry: &mut Registry) -> MetaType {
+    pub(crate) fn describe(&self, registry: &mut Registry) -> MetaType {
         for interface in &self.interfaces {
             registry.add_implements(self.name, interface);
             if *interface == "Node" {

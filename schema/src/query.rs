@@ -219,7 +219,7 @@ fn reference(representation: &Value) -> Result<Reference, FieldError> {
 }
 
 /// `Query._service`
-struct Service;
+pub(crate) struct Service;
 
 impl Edge<Query> for Service {
     fn type_ref(&self, _: &mut Registry) -> String {

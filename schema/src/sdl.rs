@@ -14,12 +14,23 @@ use crate::Engine;
 const VERSION: &str = "https://specs.apollo.dev/federation/v2.9";
 
 /// Directives of the federation, by name. <https://specs.apollo.dev/federation/v2.9>
-const FEDERATION: [(&str, &str); 7] = [
+const FEDERATION: [(&str, &str); 14] = [
     (
         "key",
         "directive @key(fields: federation__FieldSet!, resolvable: Boolean = true) repeatable on OBJECT | INTERFACE",
     ),
+    ("external", "directive @external on FIELD_DEFINITION | OBJECT"),
+    ("requires", "directive @requires(fields: federation__FieldSet!) on FIELD_DEFINITION"),
+    ("provides", "directive @provides(fields: federation__FieldSet!) on FIELD_DEFINITION"),
+    ("override", "directive @override(from: String!, label: String) on FIELD_DEFINITION"),
+    ("interfaceObject", "directive @interfaceObject on OBJECT"),
+    ("composeDirective", "directive @composeDirective(name: String!) repeatable on SCHEMA"),
     ("shareable", "directive @shareable repeatable on OBJECT | FIELD_DEFINITION"),
+    (
+        "inaccessible",
+        "directive @inaccessible on FIELD_DEFINITION | OBJECT | INTERFACE | UNION | ARGUMENT_DEFINITION | SCALAR | \
+         ENUM | ENUM_VALUE | INPUT_OBJECT | INPUT_FIELD_DEFINITION",
+    ),
     (
         "tag",
         "directive @tag(name: String!) repeatable on FIELD_DEFINITION | OBJECT | INTERFACE | UNION | \
@@ -53,13 +64,20 @@ const LINK: &str = "directive @link(url: String!, as: String, for: link__Purpose
 /// Scalars of the definitions.
 const SCALARS: [&str; 2] = ["federation__FieldSet", "federation__Scope"];
 
+/// A directive that is none of the federation's, which composition is to keep: where it is specified, its name, its
+/// definition.
+pub(crate) type Composed = [&'static str; 3];
+
 /// The SDL of a schema, as gateways get it.
-pub(crate) fn federated(engine: &Engine) -> String {
+pub(crate) fn federated(engine: &Engine, composed: &[Composed]) -> String {
     let options = SDLExportOptions::new().federation().include_specified_by().use_space_ident();
     let printed = engine.sdl_with_options(options);
     // Behind the last type stand, without a blank line, the definitions of directives and the link.
     let types = printed.rsplit_once("\n\n").map_or(printed.as_str(), |(types, _)| types);
-    let used = directives(types);
+    let mut used = directives(types);
+    if !composed.is_empty() {
+        used.insert("composeDirective");
+    }
     let is_used = |(name, _): &&(&str, &str)| used.contains(name);
     let imports: Vec<String> =
         FEDERATION.iter().filter(is_used).map(|(name, _)| format!("\"@{name}\"")).collect();
@@ -71,8 +89,16 @@ pub(crate) fn federated(engine: &Engine) -> String {
     for scalar in scalars {
         let _ = writeln!(definitions, "scalar {scalar}");
     }
+    let mut links = String::new();
+    for [url, name, definition] in composed {
+        let _ = write!(
+            links,
+            "\n  @link(url: \"{url}\", import: [\"@{name}\"])\n  @composeDirective(name: \"@{name}\")"
+        );
+        let _ = writeln!(definitions, "{definition}");
+    }
     format!(
-        "extend schema\n  @link(url: \"https://specs.apollo.dev/link/v1.0\")\n  @link(url: \"{VERSION}\", import: [{}])\n\n\
+        "extend schema\n  @link(url: \"https://specs.apollo.dev/link/v1.0\")\n  @link(url: \"{VERSION}\", import: [{}]){links}\n\n\
          {definitions}\n{types}\n",
         imports.join(", ")
     )
