@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use async_graphql::{
     ContextDirective, CustomDirective, CustomDirectiveFactory, ServerResult,
+    indexmap::IndexMap,
     parser::types::Directive,
     registry::{Deprecation, MetaDirectiveInvocation, MetaField, MetaType, Registry},
 };
@@ -49,8 +50,8 @@ fn mark(ty: &mut MetaType) {
     match name.as_str() {
         "Product" => {
             let [_, custom, _] = CUSTOM;
-            let args = indexmap::IndexMap::default();
-            directive_invocations.push(MetaDirectiveInvocation { name: custom.to_owned(), args });
+            directive_invocations
+                .push(MetaDirectiveInvocation { name: custom.to_owned(), args: IndexMap::default() });
             field("createdBy", |field| field.provides = Some("totalProductsCreated".to_owned()));
             field("notes", |field| field.tags.push("internal".to_owned()));
         }
