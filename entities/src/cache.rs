@@ -18,7 +18,7 @@
 //!     let tags = vec![Tag::Row("Form", id.0), Tag::Named("headlines".to_owned())];
 //!     let load = move |store: Store| async move {
 //!         let found = form::by_ids(&store, &[id]).await?;
-//!         Ok(found.get(&id).map(|form| form.title.to_uppercase()).unwrap_or_default())
+//!         Ok::<_, Error>(found.get(&id).map(|form| form.title.to_uppercase()).unwrap_or_default())
 //!     };
 //!     store.cache().get_or_set(store, &format!("headline:{id}"), Kept::for_seconds(60), tags, load).await
 //! }
