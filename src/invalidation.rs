@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     fn change_of(users: usize) -> Changes {
-        (0..users).map(|_| Change::User { id: UserId::new() }).collect()
+        (0..users).map(|_| Change::User { id: UserId::new() }).collect::<Vec<_>>().into()
     }
 
     #[test]
