@@ -202,7 +202,8 @@ sections! {
         max_document_bytes: usize = "1048576";
         /// Where subscriptions may be called back (`callback/1.0`): origins, as in `http://router:4000`; none: nowhere.
         callback_origins: Origins = "";
-        /// Say in answers to gateways which entities they depend on (`extensions.apolloEntityCacheTags`).
+        /// Say in answers to gateways which entities they depend on (`extensions.apolloEntityCacheTags`), or all of what they
+        /// are made of (`apolloCacheTags`).
         cache_tags: bool = "false";
         /// Where Apollo Router is told what is out of date, as in `http://router:3000/invalidation`; nobody is told without it.
         invalidation_url: Option<String> = "";

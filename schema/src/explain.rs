@@ -53,6 +53,14 @@ impl Explain {
     }
 }
 
+/// What a request has read depends on these, in the order of their names; `None` where it has read nothing.
+pub(crate) fn tags_of(recorder: &Recorder) -> Option<Vec<String>> {
+    let touched = recorder.touched()?;
+    let mut tags: Vec<_> = touched.tags().map(ToString::to_string).collect();
+    tags.sort_unstable();
+    Some(tags).filter(|tags| !tags.is_empty())
+}
+
 /// The entry `extensions` of an answer.
 #[derive(Default, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -63,6 +71,9 @@ pub(crate) struct Extensions {
     pub(crate) cache_token: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ftv1: Option<String>,
+    /// Of the whole answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) apollo_cache_tags: Option<Vec<String>>,
     /// In the order of the representations.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) apollo_entity_cache_tags: Option<Vec<Vec<String>>>,

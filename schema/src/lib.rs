@@ -1,20 +1,14 @@
 //! The front room: everything a client sees. Knows GraphQL and the store room's functions; names no SQL, no Redis and
 //! no HTTP (its manifest has none of them).
 //!
-//! In reading order: `Graph` (one request from text to bytes), `access` (who is let in) and `viewer` (who asks), `document` and `variables` (what
+//! In reading order: `Graph` (one request from text to bytes), `request` and `context` (what comes, goes, and is known
+//! meanwhile), `access` (who is let in) and `viewer` (who asks), `document` and `variables` (what
 //! is asked, checked once), `object` (types declared once, executed batch-first) with `edge`, `connection` and `node`,
 //! `batch` (loading without a timer), `write` (the answer), then the domains under the same names as in every room.
 //!
 //! The library async-graphql parses, validates, introspects and prints the schema. Queries are executed by `object`.
 
-use std::{
-    net::IpAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use async_graphql::{
     CustomDirectiveFactory, Schema, ValidationMode,
@@ -23,7 +17,7 @@ use async_graphql::{
         types::{OperationDefinition, SelectionSet},
     },
 };
-use entities::{Recorder, Store, Touched, clock::Time, id::UserId, scope::Scope};
+use entities::{Recorder, Store};
 use prometheus_client::registry::Registry;
 
 pub mod access;
@@ -32,6 +26,7 @@ mod answers;
 pub mod batch;
 pub mod cache_control;
 pub mod connection;
+mod context;
 mod cost;
 pub mod credentials;
 mod document;
@@ -53,6 +48,7 @@ mod presence;
 #[cfg(any(test, feature = "products"))]
 pub mod products;
 pub mod query;
+mod request;
 pub mod scalar;
 mod sdl;
 mod select;
@@ -74,137 +70,34 @@ pub use answers::digest;
 /// Values of variables by name.
 pub use async_graphql::Variables;
 pub use cache_control::{Audience, CachePolicy};
+pub use context::Context;
 pub use document::Document;
 pub use gate::Limits;
+pub use request::{Caller, OperationKind, Reply, Request};
 pub use subgraph::{Domain, Subgraph};
 pub use subscription::Events;
 pub use variables::read as read_variables;
 pub use viewer::Viewer;
 
+pub(crate) use context::Service;
+pub(crate) use request::refused;
+
 use crate::{
     answers::Place,
     batch::{Batcher, Groups, Metrics},
-    cache_control::Watched,
     cost::OutputTypes,
     document::{Documents, OnlyValidate},
-    error::{Code, FieldError, RequestError},
+    error::{Code, RequestError},
     explain::Extensions,
     mutation::Mutation,
     object::{Entity as _, Object, Row, Selection},
     query::Query,
     select::Planner,
     subscription::Subscription,
-    trace::{Clock, Moment, Tree},
+    trace::{Clock, Tree},
     variables::InputTypes,
     write::{Errors, Writer},
 };
-
-/// One GraphQL request as it came over the wire.
-#[derive(Debug, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "each asks for one thing beside the answer")]
-pub struct Request {
-    /// The document's text; not used where the document is given by itself.
-    pub query: String,
-    /// Which operation of the document to run.
-    pub operation_name: Option<String>,
-    /// Values of the operation's variables.
-    pub variables: Variables,
-    /// Add `extensions.explain` to the answer; only in development.
-    pub explain: bool,
-    /// Say in `Reply::touched` what the answer depends on.
-    pub cache_tags: bool,
-    /// Say in the reply which entities `_entities` was asked for.
-    pub entities: bool,
-    /// Add `extensions.apolloEntityCacheTags` to the answer: what each entity depends on.
-    pub entity_tags: bool,
-    /// Add `extensions.ftv1` to the answer: what was resolved, and when.
-    pub trace: bool,
-    /// What the caller has written, as `extensions.cacheToken` said: the answer must not be older.
-    pub cache_token: Option<String>,
-    /// From where and with what it was sent.
-    pub caller: Caller,
-}
-
-/// From where and with what a request was sent; says nothing about whose rights it has (`Viewer`).
-#[derive(Clone, Debug, Default)]
-pub struct Caller {
-    /// The client's address.
-    pub address: Option<IpAddr>,
-    /// The client's own description of itself.
-    pub user_agent: Option<Arc<str>>,
-    /// It came with others, in one array.
-    pub in_batch: bool,
-    /// It was sent by a gateway that has proved to be one.
-    pub is_gateway: bool,
-    /// The request's id, which its errors and the log tell; empty: none.
-    pub request_id: Arc<str>,
-}
-
-impl Caller {
-    /// The addresses that one customer has to himself: of IPv6 a whole network.
-    pub fn customer(&self) -> Option<IpAddr> {
-        self.address.map(throttle::block_of_one)
-    }
-}
-
-/// What kind of operation it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum OperationKind {
-    /// Reads.
-    Query,
-    /// Writes.
-    Mutation,
-    /// Waits for events.
-    Subscription,
-}
-
-/// The answer to one request.
-#[derive(Debug, Default)]
-pub struct Reply {
-    /// The response as JSON.
-    pub body: Vec<u8>,
-    /// The kind of the operation, where one was found.
-    pub operation: Option<OperationKind>,
-    /// False for request errors (parse, validation, coercion): the answer has no `data` entry then.
-    pub executed: bool,
-    /// The codes of all errors in the answer, in order.
-    pub codes: Vec<&'static str>,
-    /// After how many seconds it may be tried again, where an error says so.
-    pub retry_after_seconds: Option<u32>,
-    /// SQL statements that this request caused or shared.
-    pub statements: u32,
-    /// The moment of what the request wrote, for reading it on other nodes.
-    pub cache_token: Option<String>,
-    /// How long the answer keeps; `None`: not at all.
-    pub cache: Option<CachePolicy>,
-    /// What the answer depends on, where `Request::cache_tags` asks for it.
-    pub touched: Option<Arc<Touched>>,
-    /// What stands for the bytes of `body`, where that is known.
-    pub digest: Option<[u8; 16]>,
-    /// How many of each type `_entities` was asked for, where somebody wants to know.
-    pub entities: Vec<(&'static str, u32)>,
-}
-
-impl Reply {
-    fn executed(kind: OperationKind, body: Vec<u8>, errors: Errors, recorder: &Recorder) -> Self {
-        let Errors { codes, retry_after_seconds, .. } = errors;
-        let (operation, statements) = (Some(kind), recorder.count());
-        let cache_token = recorder.wrote().map(|moment| moment.to_string());
-        Self {
-            body,
-            operation,
-            executed: true,
-            codes,
-            retry_after_seconds,
-            statements,
-            cache_token,
-            cache: None,
-            touched: recorder.touched(),
-            digest: None,
-            entities: Vec::new(),
-        }
-    }
-}
 
 /// How the graph is set up.
 #[derive(Clone, Debug)]
@@ -236,92 +129,6 @@ impl Default for Options {
             shared_batches: 2,
             subgraph: Subgraph::WHOLE,
         }
-    }
-}
-
-/// What one request knows: who asks, when, and its loads.
-#[derive(Clone)]
-pub struct Context {
-    /// Who asks.
-    pub viewer: Watched<Viewer>,
-    /// What they may read.
-    pub scope: Watched<Scope>,
-    /// From where they ask.
-    pub caller: Caller,
-    now: Time,
-    /// Until when the answer stays true if nothing is written, milliseconds since 1970.
-    true_until: Arc<AtomicI64>,
-    /// Its loads.
-    pub batcher: Batcher,
-    /// Runs where somebody asks for a trace.
-    pub(crate) clock: Option<Clock>,
-    pub(crate) access: Access,
-    pub(crate) service: Service,
-}
-
-/// What gateways are told of the graph.
-#[derive(Clone)]
-pub(crate) struct Service {
-    pub(crate) subgraph: Subgraph,
-    pub(crate) sdl: Arc<str>,
-}
-
-impl Context {
-    pub(crate) fn new(
-        viewer: Viewer,
-        caller: Caller,
-        access: Access,
-        batcher: Batcher,
-        service: Service,
-    ) -> Self {
-        let (viewer, scope) = Watched::viewer(viewer);
-        let (now, true_until) = (entities::clock::now(), Arc::new(AtomicI64::new(i64::MAX)));
-        let clock = None;
-        Self { viewer, scope, caller, now, true_until, batcher, clock, access, service }
-    }
-
-    /// When the request began: one moment for the whole answer, which is true for that moment only.
-    pub fn now(&self) -> Time {
-        self.true_until.store(i64::MIN, Ordering::Relaxed);
-        self.now
-    }
-
-    /// The same for what stays true until another moment, such as that a session has not expired.
-    pub fn now_until(&self, end: Time) -> Time {
-        if end > self.now {
-            self.true_until.fetch_min(end.timestamp_millis(), Ordering::Relaxed);
-        }
-        self.now
-    }
-
-    /// For how long the answer stays true if nothing is written.
-    pub(crate) fn is_true_for(&self) -> Duration {
-        let left = self.true_until.load(Ordering::Relaxed).saturating_sub(self.now.timestamp_millis());
-        Duration::from_millis(u64::try_from(left).unwrap_or_default())
-    }
-
-    /// The same request in the eyes of another viewer, if there is one.
-    pub(crate) fn read_by(&self, viewer: Option<Viewer>) -> Self {
-        let viewer = viewer.unwrap_or_else(|| Viewer::clone(&self.viewer));
-        Self { scope: self.scope.with(viewer.scope()), viewer: self.viewer.with(viewer), ..self.clone() }
-    }
-
-    /// The account that asks.
-    ///
-    /// # Errors
-    /// `UNAUTHENTICATED` where nobody is signed in.
-    pub(crate) fn user(&self) -> Result<UserId, FieldError> {
-        self.viewer.user_id().ok_or(FieldError::unauthenticated())
-    }
-
-    /// This moment, where somebody asks for a trace.
-    pub(crate) fn moment(&self) -> Moment {
-        self.clock.map_or(0, Clock::now)
-    }
-
-    /// The store, reporting its statements to this request.
-    pub(crate) fn store(&self) -> &Store {
-        self.batcher.store()
     }
 }
 
@@ -492,14 +299,14 @@ impl Graph {
         let store = floored.as_ref().unwrap_or(&self.inner.store);
         // Who wants to know how an answer is made has it made.
         let place = Place::of(&prepared, &viewer, store)
-            .filter(|_| !explain && !request.trace && !request.entity_tags);
+            .filter(|_| !explain && !request.trace && !request.gateway_tags);
         if let Some(place) = &place
             && let Some(answer) = place.find(store).await
         {
             return Opened::Reply(answer.reply());
         }
         let recorder = Recorder::new(explain);
-        let collects = request.cache_tags || place.is_some();
+        let collects = request.cache_tags || request.gateway_tags || place.is_some();
         let recorder = Arc::new(if collects { recorder.collecting() } else { recorder });
         let mut ctx = self.inner.context(store, viewer, request.caller, Arc::clone(&recorder));
         ctx.clock = request.trace.then(Clock::start);
@@ -514,14 +321,16 @@ impl Graph {
                 let explained =
                     explain.then(|| explain::Explain::of(&recorder, &ctx.batcher, started.elapsed()));
                 let trace = errors.trace.take().map(|trace| trace.finish(ctx.now, started.elapsed()));
+                let wanted = request.gateway_tags && prepared.kind == OperationKind::Query;
+                let of_entities = wanted.then(|| query::entity_tags(&prepared)).flatten();
                 let extensions = Extensions {
                     explain: explained,
                     cache_token: recorder.wrote().map(|moment| moment.to_string()),
                     ftv1: trace,
-                    apollo_entity_cache_tags: request
-                        .entity_tags
-                        .then(|| query::entity_tags(&prepared))
+                    apollo_cache_tags: (wanted && of_entities.is_none())
+                        .then(|| explain::tags_of(&recorder))
                         .flatten(),
+                    apollo_entity_cache_tags: of_entities,
                 };
                 extensions.write(&mut body);
                 body.push(b'}');
@@ -657,13 +466,4 @@ fn with_errors((mut body, errors): (Vec<u8>, Errors)) -> (Vec<u8>, Errors) {
         errors.write(&mut body);
     }
     (body, errors)
-}
-
-fn refused(operation: Option<OperationKind>, errors: &[RequestError], request_id: &Arc<str>) -> Reply {
-    let errors = Errors::of_request(errors, request_id);
-    let mut body = b"{\"errors\":".to_vec();
-    errors.write(&mut body);
-    body.push(b'}');
-    let (executed, codes) = (false, errors.codes);
-    Reply { body, operation, executed, codes, ..Reply::default() }
 }

@@ -402,7 +402,7 @@ fn request(app: &App, headers: &HeaderMap, asker: &Asker, wire: Wire) -> schema:
         operation_name: wire.operation_name,
         variables: wire.variables,
         trace: wants_trace(app, headers, asker),
-        entity_tags: app.gateway.cache_tags && asker.caller.is_gateway,
+        gateway_tags: app.gateway.cache_tags && asker.caller.is_gateway,
         entities: !Span::current().is_disabled(),
         explain: app.development && headers.get("x-explain").is_some_and(|value| value == "1"),
         cache_tags: false,

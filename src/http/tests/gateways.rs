@@ -372,7 +372,9 @@ async fn gateways_are_told_what_entities_depend_on_where_that_is_wanted() {
     assert_eq!(body["extensions"]["apolloEntityCacheTags"], tags, "{body}");
     assert_eq!(headers["cache-control"], "no-store", "who may see them depends on who asks");
     let (_, _, plain) = send(&app, by_gateway(asking("{ __typename }"))).await;
-    assert_eq!(plain.get("extensions"), None);
+    assert_eq!(plain.get("extensions"), None, "it depends on nothing");
+    let (_, _, whole) = send(&app, by_gateway(asking("{ users(first: 1) { nodes { id } } }"))).await;
+    assert_eq!(whole["extensions"]["apolloCacheTags"], json!(["User"]), "{whole}");
     let (_, _, body) = send(&guarded().await, ask()).await;
     assert_eq!(body.get("extensions"), None, "not wanted");
 }

@@ -1,0 +1,130 @@
+//! One request and its answer, as they come from the hall and go back to it. Not here: what happens between them (`Graph`),
+//! what a request knows while it runs (`context`).
+
+use std::{net::IpAddr, sync::Arc};
+
+use entities::{Recorder, Touched};
+
+use crate::{CachePolicy, Variables, error::RequestError, throttle, write::Errors};
+
+/// One GraphQL request as it came over the wire.
+#[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each asks for one thing beside the answer")]
+pub struct Request {
+    /// The document's text; not used where the document is given by itself.
+    pub query: String,
+    /// Which operation of the document to run.
+    pub operation_name: Option<String>,
+    /// Values of the operation's variables.
+    pub variables: Variables,
+    /// Add `extensions.explain` to the answer; only in development.
+    pub explain: bool,
+    /// Say in `Reply::touched` what the answer depends on.
+    pub cache_tags: bool,
+    /// Say in the reply which entities `_entities` was asked for.
+    pub entities: bool,
+    /// Add `extensions.apolloEntityCacheTags` to the answer: what each entity depends on. Where no entities are asked for,
+    /// `apolloCacheTags`: what the whole answer depends on.
+    pub gateway_tags: bool,
+    /// Add `extensions.ftv1` to the answer: what was resolved, and when.
+    pub trace: bool,
+    /// What the caller has written, as `extensions.cacheToken` said: the answer must not be older.
+    pub cache_token: Option<String>,
+    /// From where and with what it was sent.
+    pub caller: Caller,
+}
+
+/// From where and with what a request was sent; says nothing about whose rights it has (`Viewer`).
+#[derive(Clone, Debug, Default)]
+pub struct Caller {
+    /// The client's address.
+    pub address: Option<IpAddr>,
+    /// The client's own description of itself.
+    pub user_agent: Option<Arc<str>>,
+    /// It came with others, in one array.
+    pub in_batch: bool,
+    /// It was sent by a gateway that has proved to be one.
+    pub is_gateway: bool,
+    /// The request's id, which its errors and the log tell; empty: none.
+    pub request_id: Arc<str>,
+}
+
+impl Caller {
+    /// The addresses that one customer has to himself: of IPv6 a whole network.
+    pub fn customer(&self) -> Option<IpAddr> {
+        self.address.map(throttle::block_of_one)
+    }
+}
+
+/// What kind of operation it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OperationKind {
+    /// Reads.
+    Query,
+    /// Writes.
+    Mutation,
+    /// Waits for events.
+    Subscription,
+}
+
+/// The answer to one request.
+#[derive(Debug, Default)]
+pub struct Reply {
+    /// The response as JSON.
+    pub body: Vec<u8>,
+    /// The kind of the operation, where one was found.
+    pub operation: Option<OperationKind>,
+    /// False for request errors (parse, validation, coercion): the answer has no `data` entry then.
+    pub executed: bool,
+    /// The codes of all errors in the answer, in order.
+    pub codes: Vec<&'static str>,
+    /// After how many seconds it may be tried again, where an error says so.
+    pub retry_after_seconds: Option<u32>,
+    /// SQL statements that this request caused or shared.
+    pub statements: u32,
+    /// The moment of what the request wrote, for reading it on other nodes.
+    pub cache_token: Option<String>,
+    /// How long the answer keeps; `None`: not at all.
+    pub cache: Option<CachePolicy>,
+    /// What the answer depends on, where `Request::cache_tags` asks for it.
+    pub touched: Option<Arc<Touched>>,
+    /// What stands for the bytes of `body`, where that is known.
+    pub digest: Option<[u8; 16]>,
+    /// How many of each type `_entities` was asked for, where somebody wants to know.
+    pub entities: Vec<(&'static str, u32)>,
+}
+
+impl Reply {
+    pub(crate) fn executed(kind: OperationKind, body: Vec<u8>, errors: Errors, recorder: &Recorder) -> Self {
+        let Errors { codes, retry_after_seconds, .. } = errors;
+        let (operation, statements) = (Some(kind), recorder.count());
+        let cache_token = recorder.wrote().map(|moment| moment.to_string());
+        Self {
+            body,
+            operation,
+            executed: true,
+            codes,
+            retry_after_seconds,
+            statements,
+            cache_token,
+            cache: None,
+            touched: recorder.touched(),
+            digest: None,
+            entities: Vec::new(),
+        }
+    }
+}
+
+/// The answer to a request that did not run.
+pub(crate) fn refused(
+    operation: Option<OperationKind>,
+    errors: &[RequestError],
+    request_id: &Arc<str>,
+) -> Reply {
+    let errors = Errors::of_request(errors, request_id);
+    let mut body = b"{\"errors\":".to_vec();
+    errors.write(&mut body);
+    body.push(b'}');
+    let (executed, codes) = (false, errors.codes);
+    Reply { body, operation, executed, codes, ..Reply::default() }
+}
