@@ -15,6 +15,7 @@ use std::{
 };
 
 use entities::{Recorder, Store};
+use futures_util::future::join_all;
 use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 use tokio::sync::oneshot;
 use tracing::{Instrument as _, Span};
@@ -149,7 +150,7 @@ impl<L: Loader> Turn<L> {
         }
     }
 
-    async fn run(&self, batch: Vec<Waiting<L>>) {
+    async fn run(&self, mut batch: Vec<Waiting<L>>) {
         let recorder = Arc::new(Recorder::new(batch.iter().any(|waiting| waiting.recorder.keeps_texts())));
         let store = self.store.recorded_by(Arc::clone(&recorder));
         let alone = batch.len() == 1;
@@ -164,7 +165,14 @@ impl<L: Loader> Turn<L> {
         };
         // The statement is all these requests'; in traces it stands with the one that waited longest.
         let span = batch.first().map_or_else(Span::none, |waiting| waiting.span.clone());
-        let loaded = guarded(self.loader.clone(), store, keys).instrument(span).await.map(Arc::new);
+        let loading = guarded(self.loader.clone(), store, keys).instrument(span);
+        let all_gone = join_all(batch.iter_mut().map(|waiting| waiting.reply.closed()));
+        let loaded = tokio::select! {
+            biased;
+            loaded = loading => loaded.map(Arc::new),
+            // Nobody works for requests that are over.
+            _ = all_gone => return,
+        };
         for waiting in batch {
             waiting.recorder.absorb(&recorder);
             let loaded = match &loaded {
