@@ -440,7 +440,9 @@ impl<U: Visible> PagesFilled<'_, '_, U> {
             What::PageInfo(_) => "pageInfo",
             What::TotalCount => "totalCount",
         };
-        let at = if matches!(part.what, What::TotalCount) { self.counted } else { self.loaded };
+        // A count that was there before its page is told with the page: nothing begins before what is around it.
+        let counted = matches!(part.what, What::TotalCount).then_some(self.counted);
+        let at = self.loaded.max(counted.unwrap_or_default());
         held(&self.list.plan.of, name, part.key, at)
     }
 
