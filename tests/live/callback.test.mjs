@@ -8,16 +8,6 @@ import { pause, start } from "./xp.mjs";
 
 const MOVED = "subscription { locationUpdated { latitude } }";
 
-let router, xp;
-before(async () => {
-  router = await Router.start();
-  xp = await start({ XP_GATEWAY_CALLBACK_ORIGINS: router.origin });
-});
-after(async () => {
-  assert.equal(await xp.stop(), 0);
-  await router.stop();
-});
-
 class Router {
   static async start(port = 0) {
     const router = new Router();
@@ -56,6 +46,16 @@ class Router {
     assert.fail(`no ${action} number ${count} for ${id}: ${JSON.stringify(this.of(id))}`);
   }
 }
+
+let router, xp;
+before(async () => {
+  router = await Router.start();
+  xp = await start({ XP_GATEWAY_CALLBACK_ORIGINS: router.origin });
+});
+after(async () => {
+  assert.equal(await xp.stop(), 0);
+  await router.stop();
+});
 
 const ask = (token, subscription, { query = MOVED, headers = {}, url = xp.url } = {}) =>
   fetch(url, {
