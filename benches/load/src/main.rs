@@ -27,11 +27,12 @@ use uuid::Uuid;
 
 use crate::{
     check::Shape,
+    client::Connection,
     database::Database,
     measure::{Load, Outcome, run_slice},
     report::{Figures, PeakMemory, Report, Run},
     server::{BASELINE, Kind, Plan, Server},
-    workload::Workload,
+    workload::{By, Workload},
 };
 
 /// Where the query files are looked for when `--operations` does not say.
@@ -66,6 +67,9 @@ struct Arguments {
     /// Which workloads.
     #[arg(long, value_delimiter = ',', default_value = "w1,w2,w3,w4")]
     workloads: Vec<String>,
+    /// How requests say which query they mean, compared by turns; the baseline knows texts only.
+    #[arg(long, value_delimiter = ',', default_value = "text")]
+    by: Vec<By>,
     /// How many connections at once.
     #[arg(long, value_delimiter = ',', default_value = "64,1", value_parser = clap::value_parser!(u16).range(1..=1000))]
     concurrency: Vec<u16>,
@@ -148,7 +152,8 @@ async fn run(arguments: &Arguments) -> Result<()> {
     let mut database = Database::connect(&arguments.database_url).await?;
     let user_ids: Arc<[Uuid]> = database.user_ids().await?.into();
     let logs = LogDirectory::create()?;
-    let servers = start_servers(arguments, &logs.0).await?;
+    let documents = write_manifest(&workloads, &logs.0)?;
+    let servers = start_servers(arguments, &logs.0, &documents).await?;
     let mut bench = Bench { arguments, servers, database, user_ids };
     bench.say(&format!(
         "{} users · xp with {}={} · {} × {} s slices by turns · statements from {} · load average before: \
@@ -161,16 +166,21 @@ async fn run(arguments: &Arguments) -> Result<()> {
         bench.database.source.describe(),
     ))?;
     let mut shapes = Vec::with_capacity(workloads.len());
-    for workload in &workloads {
-        shapes.push(check::compare(&bench.servers, workload, &bench.user_ids, arguments.seed).await?);
+    for ways in &workloads {
+        let mut shape = None;
+        for workload in ways {
+            bench.register(workload).await?;
+            shape = Some(check::compare(&bench.servers, workload, &bench.user_ids, arguments.seed).await?);
+        }
+        shapes.push(shape.context("--by names no way")?);
     }
     if bench.servers.len() > 1 {
         bench.say("All servers answer every workload with equal data.\n")?;
     }
     let mut runs = Vec::new();
-    for (workload, shape) in workloads.iter().zip(&shapes) {
+    for (ways, shape) in workloads.iter().zip(&shapes) {
         for &connections in &arguments.concurrency {
-            let run = bench.measure(workload, shape, connections.into()).await?;
+            let run = bench.measure(ways, shape, connections.into()).await?;
             bench.say(&run.table())?;
             runs.push(run);
         }
@@ -179,7 +189,10 @@ async fn run(arguments: &Arguments) -> Result<()> {
     write_json(arguments, &report)
 }
 
-fn read_workloads(arguments: &Arguments) -> Result<Vec<Workload>> {
+/// Each workload in all ways of asking for it.
+fn read_workloads(arguments: &Arguments) -> Result<Vec<Vec<Workload>>> {
+    let texts_only = arguments.by.iter().all(|by| *by == By::Text);
+    ensure!(texts_only || arguments.only == Some(Only::Xp), "the baseline knows texts only: add --only xp");
     let directory = match &arguments.operations {
         Some(directory) => directory.as_path(),
         None => OPERATIONS
@@ -188,11 +201,25 @@ fn read_workloads(arguments: &Arguments) -> Result<Vec<Workload>> {
             .find(|directory| directory.join("w1.graphql").exists())
             .with_context(|| format!("no query files in {}: give --operations", OPERATIONS.join(" or ")))?,
     };
-    let read = |name: &String| Workload::read(directory, name, &arguments.token);
+    let read = |name: &String| {
+        let ways = arguments.by.iter().map(|by| Workload::read(directory, name, *by, &arguments.token));
+        ways.collect::<Result<Vec<_>>>()
+    };
     arguments.workloads.iter().map(read).collect()
 }
 
-async fn start_servers(arguments: &Arguments, log_directory: &Path) -> Result<Vec<Server>> {
+/// The trusted documents of `xp`: a folder with one map of hashes to texts.
+fn write_manifest(workloads: &[Vec<Workload>], directory: &Path) -> Result<PathBuf> {
+    let by_id = workloads.iter().flatten().filter(|workload| workload.by == By::Id);
+    let documents: std::collections::BTreeMap<_, _> =
+        by_id.map(|workload| (&workload.document.0, &workload.document.1)).collect();
+    let folder = directory.join("documents");
+    fs::create_dir_all(&folder)?;
+    fs::write(folder.join("load.json"), serde_json::to_string(&documents)?)?;
+    Ok(folder)
+}
+
+async fn start_servers(arguments: &Arguments, log_directory: &Path, documents: &Path) -> Result<Vec<Server>> {
     let probe = Workload::probe(&arguments.token);
     let Arguments { xp, baseline, vary, only, .. } = arguments;
     let mut plans = Vec::new();
@@ -218,6 +245,7 @@ async fn start_servers(arguments: &Arguments, log_directory: &Path) -> Result<Ve
             program,
             kind,
             environment,
+            documents,
             database_url: &arguments.database_url,
             memory_cap_mib: arguments.memory_cap_mib,
             log_directory,
@@ -228,28 +256,43 @@ async fn start_servers(arguments: &Arguments, log_directory: &Path) -> Result<Ve
 }
 
 impl Bench<'_> {
-    /// Warms the servers up, then loads them by turns with the same requests.
-    async fn measure(&mut self, workload: &Workload, shape: &Shape, connections: usize) -> Result<Run> {
+    /// Makes a query known where it has to be.
+    async fn register(&self, workload: &Workload) -> Result<()> {
+        let Some(registration) = &workload.registration else { return Ok(()) };
+        for server in &self.servers {
+            let mut connection = Connection::open(server.address).await?;
+            // Its variables are blank: what is answered does not matter.
+            connection.exchange(registration).await?;
+        }
+        Ok(())
+    }
+
+    /// Warms the servers up, then loads them by turns with the same requests, in each way of asking.
+    async fn measure(&mut self, ways: &[Workload], shape: &Shape, connections: usize) -> Result<Run> {
         let Self { arguments, servers, database, user_ids } = self;
+        let name = ways.first().context("--by names no way")?.name.clone();
         let load = |seconds, seed| Load {
             connections,
             duration: Duration::from_secs(seconds),
             max_requests: arguments.max_requests,
             seed: arguments.seed.wrapping_add(seed),
         };
-        for server in servers.iter() {
+        let both = servers.iter().flat_map(|server| ways.iter().map(move |workload| (server, workload)));
+        let mut contestants: Vec<_> = both.map(|both| (both, Outcome::default())).collect();
+        for ((server, workload), _) in &contestants {
             run_slice(server, workload, user_ids, load(arguments.warmup_seconds, 0), database).await?;
         }
-        let mut outcomes: Vec<Outcome> = servers.iter().map(|_| Outcome::default()).collect();
         for slice in 1..=arguments.slices {
             let load = load(arguments.slice_seconds, slice.into());
-            for (server, outcome) in servers.iter().zip(&mut outcomes) {
+            for ((server, workload), outcome) in &mut contestants {
                 outcome.add(run_slice(server, workload, user_ids, load, database).await?);
             }
         }
-        let figures =
-            servers.iter().zip(outcomes).map(|(server, outcome)| Figures::of(server.name.clone(), outcome));
-        Ok(Run::new(&workload.name, connections, shape, figures.collect()))
+        let figures = contestants.into_iter().map(|((server, workload), outcome)| {
+            let by = if ways.len() > 1 { format!(" {}", workload.by.name()) } else { String::new() };
+            Figures::of(format!("{}{by}", server.name), outcome)
+        });
+        Ok(Run::new(&name, connections, shape, figures.collect()))
     }
 
     /// Ends the servers and sums up.

@@ -33,6 +33,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) kind: Kind,
     /// What it gets besides the environment of this process.
     pub(crate) environment: Option<(&'a str, &'a str)>,
+    /// Where `xp` finds its trusted documents.
+    pub(crate) documents: &'a Path,
     pub(crate) database_url: &'a str,
     pub(crate) memory_cap_mib: u64,
     pub(crate) log_directory: &'a Path,
@@ -67,7 +69,7 @@ impl Server {
         match plan.kind {
             Kind::Xp => {
                 command.arg("serve").env("HOST", address.ip().to_string());
-                command.env("PORT", address.port().to_string());
+                command.env("PORT", address.port().to_string()).env("XP_DOCUMENTS_PATH", plan.documents);
                 // A line per request would be measured with the request; the baseline writes none.
                 if std::env::var_os("RUST_LOG").is_none() {
                     command.env("RUST_LOG", "warn");

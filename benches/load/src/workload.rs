@@ -1,15 +1,18 @@
 //! What is asked: the query files `w1.graphql` … with their variables in `w1.json`, as whole HTTP requests whose ids
-//! are drawn anew each time. Not here: sending them (`client`), measuring (`measure`).
+//! are drawn anew each time. A query is sent as its text, or named by its hash. Not here: sending them (`client`),
+//! measuring (`measure`).
 //!
 //! In the variables, `"$userId"` stands for one user's id, `"$userRepresentations:100"` for a list of a hundred `User`
 //! representations, and `"$points:100"` for a hundred positions that were never sent before. `w3@7` is `w3` with seven in
 //! the place of these hundreds. An id is always 36 characters, so drawing one overwrites bytes in place.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{fmt::Write as _, fs, path::Path, sync::Arc};
 
 use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
 use memchr::memmem;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 /// Stands in a request where an id is drawn; no real id has these bytes.
@@ -18,10 +21,36 @@ const BLANK_ID: &str = "********-****-****-****-************";
 /// Stands where an id is made that nothing has yet.
 const FRESH_ID: &str = "????????-????-????-????-????????????";
 
+/// How a request says which query it means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum By {
+    /// By the query itself.
+    Text,
+    /// By its hash in a GET, as Apollo's clients do; it is registered before the run.
+    Apq,
+    /// By the id of a trusted document.
+    Id,
+}
+
+impl By {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Apq => "apq",
+            Self::Id => "id",
+        }
+    }
+}
+
 /// A query and its request.
 pub(crate) struct Workload {
     /// `w1` …
     pub(crate) name: String,
+    pub(crate) by: By,
+    /// Its hash and its text, as they stand in a manifest.
+    pub(crate) document: (String, String),
+    /// What makes the query known beforehand, where that is needed.
+    pub(crate) registration: Option<Vec<u8>>,
     request: Vec<u8>,
     /// Where in `request` the ids stand.
     slots: Vec<usize>,
@@ -31,7 +60,7 @@ pub(crate) struct Workload {
 
 impl Workload {
     /// Reads `<name>.graphql` and, where there is one, `<name>.json`; behind an `@` the name may have a number for its lists.
-    pub(crate) fn read(directory: &Path, name: &str, token: &str) -> Result<Self> {
+    pub(crate) fn read(directory: &Path, name: &str, by: By, token: &str) -> Result<Self> {
         let (file, count) = name.split_once('@').map_or((name, None), |(file, count)| (file, Some(count)));
         let query_path = directory.join(format!("{file}.graphql"));
         let query =
@@ -44,26 +73,41 @@ impl Workload {
                 .with_context(|| format!("{} is not JSON", variables_path.display()))?;
             fill(&mut variables, count)?;
         }
-        let body = json!({ "query": query, "variables": variables }).to_string();
-        Ok(Self::with_body(name, &body, token))
+        let hash = Sha256::digest(&query).iter().fold(String::new(), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        });
+        let extensions = json!({ "persistedQuery": { "version": 1, "sha256Hash": hash } });
+        let workload = match by {
+            By::Text => {
+                let body = json!({ "query": query, "variables": variables });
+                Self::with_request(name, post(&body.to_string(), token))
+            }
+            By::Id => {
+                let body = json!({ "documentId": hash, "variables": variables });
+                Self::with_request(name, post(&body.to_string(), token))
+            }
+            By::Apq => {
+                let (variables, given) = (encoded(&variables), encoded(&extensions));
+                Self::with_request(name, get(&format!("extensions={given}&variables={variables}"), token))
+            }
+        };
+        let registered = json!({ "query": query, "variables": variables, "extensions": extensions });
+        let registration = (by == By::Apq).then(|| post(&registered.to_string(), token).into_bytes());
+        Ok(Self { by, document: (hash, query), registration, ..workload })
     }
 
     /// Asks for nothing but an answer.
     pub(crate) fn probe(token: &str) -> Self {
-        Self::with_body("probe", r#"{"query":"{ __typename }"}"#, token)
+        Self::with_request("probe", post(r#"{"query":"{ __typename }"}"#, token))
     }
 
-    fn with_body(name: &str, body: &str, token: &str) -> Self {
-        let request = format!(
-            "POST /graphql HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
-             accept: application/graphql-response+json, application/json\r\nauthorization: Bearer {token}\r\n\
-             content-length: {}\r\n\r\n{body}",
-            body.len()
-        );
+    fn with_request(name: &str, request: String) -> Self {
         let request = request.into_bytes();
         let slots = memmem::find_iter(&request, BLANK_ID).collect();
         let fresh = memmem::find_iter(&request, FRESH_ID).collect();
-        Self { name: name.to_owned(), request, slots, fresh }
+        let (by, document, registration) = (By::Text, Default::default(), None);
+        Self { name: name.to_owned(), by, document, registration, request, slots, fresh }
     }
 
     /// A stream of requests; equal seeds give equal streams.
@@ -86,6 +130,34 @@ impl Workload {
     pub(crate) fn writes(&self) -> bool {
         !self.fresh.is_empty()
     }
+}
+
+fn post(body: &str, token: &str) -> String {
+    format!(
+        "POST /graphql HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+         accept: application/graphql-response+json, application/json\r\nauthorization: Bearer {token}\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+fn get(parameters: &str, token: &str) -> String {
+    format!(
+        "GET /graphql?{parameters} HTTP/1.1\r\nhost: localhost\r\napollo-require-preflight: 1\r\n\
+         accept: application/graphql-response+json, application/json\r\nauthorization: Bearer {token}\r\n\r\n"
+    )
+}
+
+/// As it stands in a query string. What stands for an id is left as it is.
+fn encoded(value: &Value) -> String {
+    value.to_string().bytes().fold(String::new(), |mut text, byte| {
+        if byte.is_ascii_alphanumeric() || b"-._~*?".contains(&byte) {
+            text.push(byte.into());
+        } else {
+            let _ = write!(text, "%{byte:02X}");
+        }
+        text
+    })
 }
 
 /// The requests of one connection.
@@ -130,7 +202,8 @@ fn fill(value: &mut Value, count: Option<&str>) -> Result<()> {
         return Ok(());
     }
     let (kind, usual) = name.split_once(':').unwrap_or((name, "1"));
-    let count: usize = count.unwrap_or(usual).parse().with_context(|| format!("\"${name}\" asks for no number"))?;
+    let count: usize =
+        count.unwrap_or(usual).parse().with_context(|| format!("\"${name}\" asks for no number"))?;
     ensure!(count > 0, "\"${name}\" asks for nothing");
     *value = match kind {
         "userRepresentations" => vec![json!({ "__typename": "User", "id": BLANK_ID }); count].into(),
@@ -158,8 +231,10 @@ mod tests {
         let mut variables =
             json!({ "id": "$userId", "representations": "$userRepresentations:3", "first": 5 });
         fill(&mut variables, None).unwrap();
-        let workload = Workload::with_body("w", &variables.to_string(), "token");
-        assert_eq!(workload.slots.len(), 4);
+        for request in [post(&variables.to_string(), "token"), get(&encoded(&variables), "token")] {
+            assert_eq!(Workload::with_request("w", request).slots.len(), 4);
+        }
+        let workload = Workload::with_request("w", get(&encoded(&variables), "token"));
         let ids: Arc<[Uuid]> = (0..100).map(Uuid::from_u128).collect();
         let (mut one, mut other) = (workload.requests(&ids, 7), workload.requests(&ids, 7));
         let first = one.draw().to_vec();
@@ -184,7 +259,7 @@ mod tests {
     fn points_are_never_sent_twice() {
         let mut variables = json!({ "input": { "points": "$points:100" } });
         fill(&mut variables, None).unwrap();
-        let workload = Workload::with_body("w6", &variables.to_string(), "token");
+        let workload = Workload::with_request("w6", post(&variables.to_string(), "token"));
         assert!(workload.draws_ids());
         let mut requests = workload.requests(&[Uuid::nil()].into(), 7);
         let first = requests.draw().to_vec();
