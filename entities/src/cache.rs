@@ -5,7 +5,7 @@
 //! may see is decided after reading, and where SQL depends on the viewer, the viewer's scope is part of the key.
 //!
 //! In reading order: `tag` (what a value depends on), `table` (stamps), `entry` (a value and its header), `read` (a
-//! batch of keys through the tiers), `shared` (Redis), `metrics`. Not here: what is cached (the domains, each one `impl Cached`).
+//! batch of keys through the tiers), `flight` (loads of what is missing), `shared` (Redis), `metrics`. Not here: what is cached (the domains, each one `impl Cached`).
 //!
 //! Resolvers that cache something of their own name what it depends on. Writes bump the tags of rows and lists; what
 //! nothing writes to has tags of its own, or none:
@@ -27,6 +27,33 @@
 //!     store.cache().invalidate_by_tag(&[Tag::Named("headlines".to_owned())]).await;
 //! }
 //! ```
+//!
+//! Where many are wanted at once, one look finds those that are there, one statement reads the others, and each is
+//! stored with its tags. The moment is taken first: what is written meanwhile ends what was read before it.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use entities::{Error, Store, Tag, cache::Kept, form, id::FormId};
+//!
+//! async fn headlines(store: &Store, ids: &[FormId]) -> Result<Vec<Arc<String>>, Error> {
+//!     let (cache, moment) = (store.cache(), store.cache().moment());
+//!     let names: Vec<String> = ids.iter().map(|id| format!("headline:{id}")).collect();
+//!     let tags = |_: &String| vec![Tag::Named("headlines".to_owned())];
+//!     let known = cache.get_many(store, &names, tags).await;
+//!     let unknown: Vec<FormId> =
+//!         ids.iter().zip(&known).filter(|(_, known)| known.is_none()).map(|(id, _)| *id).collect();
+//!     let forms = form::by_ids(store, &unknown).await?;
+//!     let made = |(id, known): (&FormId, Option<Arc<String>>)| {
+//!         known.unwrap_or_else(|| {
+//!             let made = Arc::new(forms.get(id).map(|form| form.title.to_uppercase()).unwrap_or_default());
+//!             let name = format!("headline:{id}");
+//!             cache.set_with_tags(&name, Arc::clone(&made), Kept::for_seconds(60), &tags(&made), moment);
+//!             made
+//!         })
+//!     };
+//!     Ok(ids.iter().zip(known).map(made).collect())
+//! }
+//! ```
 
 use std::{
     fmt,
@@ -36,8 +63,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use moka::sync::Cache as Map;
 use prometheus_client::registry::Registry;
+use quick_cache::{Weighter, sync::Cache as Map};
 use rustc_hash::FxHashMap;
 use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
@@ -51,6 +78,7 @@ use crate::{
 
 mod answers;
 mod entry;
+mod flight;
 mod hot;
 mod metrics;
 mod named;
@@ -68,10 +96,10 @@ pub use tag::{Tag, of_changes as tags_of};
 pub use touched::Touched;
 
 use entry::{Entry, Header, Key};
+use flight::Flights;
 use hot::Hot;
 use metrics::Metrics;
-use named::Named;
-use read::Flights;
+use named::{Known, Named};
 use shared::Shared;
 use table::{Position, Table};
 use tag::Slot;
@@ -132,6 +160,19 @@ impl Kept {
 /// Knowledge that there is no such row is used for this long.
 const ABSENT_TTL: Duration = Duration::from_secs(30);
 
+/// What a value weighs usually, with its header: the room that is made at once.
+const USUAL_BYTES: usize = 1_024;
+
+/// Entries weigh their bytes.
+#[derive(Clone)]
+struct Weights;
+
+impl Weighter<Key, Entry> for Weights {
+    fn weight(&self, _: &Key, entry: &Entry) -> u64 {
+        u64::from(entry.weight)
+    }
+}
+
 /// How the cache is set up.
 #[derive(Clone, Debug)]
 pub struct CacheConfig {
@@ -156,7 +197,7 @@ pub struct Cache {
 
 struct Inner {
     table: Table,
-    entries: Map<Key, Entry>,
+    entries: Map<Key, Entry, Weights>,
     flights: Mutex<Flights>,
     hot: Hot,
     metrics: Metrics,
@@ -172,12 +213,11 @@ impl Cache {
 
     /// A cache in this process, and between nodes where there is a Redis.
     pub(crate) fn new(config: &CacheConfig, redis: Option<Redis>, registry: &mut Registry) -> Self {
-        let weight = |_: &Key, entry: &Entry| entry.weight;
         let shared = redis.map(|redis| Arc::new(Shared::join(redis, &config.namespace)));
         let inner = Inner {
             // Between nodes the mirror has to be read first.
             table: Table::new(u64::from(shared.is_none())),
-            entries: Map::builder().max_capacity(config.max_bytes).weigher(weight).build(),
+            entries: Map::with_weighter(config.max_bytes as usize / USUAL_BYTES, config.max_bytes, Weights),
             flights: Mutex::default(),
             hot: Hot::default(),
             metrics: Metrics::register(registry),
@@ -232,14 +272,15 @@ impl Cache {
         keys: &[C::Key],
     ) -> Result<FxHashMap<C::Key, Arc<C::Value>>, Error> {
         match &self.inner {
-            // Boxed: the path to the database and to Redis would be a part of every reader's future.
-            Some(inner) => Box::pin(read::batch(inner, store, read, keys)).await,
+            _ if keys.is_empty() => Ok(FxHashMap::default()),
+            Some(inner) => read::batch(inner, store, read, keys).await,
             None => read.load(store.clone(), Arc::from(keys)).await,
         }
     }
 
     /// The value of this name, made by `load` where there is none that is valid. One call makes it for all that wait.
-    /// `load` gets the store that it is to read with.
+    /// `load` gets the store that it is to read with. Names are of a type: a value of another one is another value;
+    /// a type that changes what it consists of needs other names, as deploys may share a Redis.
     ///
     /// # Errors
     /// What `load` returns.
@@ -256,9 +297,28 @@ impl Cache {
         F: Future<Output = Result<V, Error>> + Send,
         L: Fn(Store) -> F + Clone + Send + Sync + 'static,
     {
-        let read = Named::new(name, kept, tags, load);
-        let mut found = self.read(store, read, &[Uuid::nil()]).await?;
-        Ok(found.remove(&Uuid::nil()).expect("a load that succeeds has a value"))
+        let place = named::place(name);
+        let mut found = self.read(store, Named::new(kept, tags, load), &[place]).await?;
+        Ok(found.remove(&place).expect("a load that succeeds has a value"))
+    }
+
+    /// The values of these names that are there and valid, in the order of the names; one round trip for all that are
+    /// not held in this process. `tags` are those that the value was stored with.
+    pub async fn get_many<V, T>(&self, store: &Store, names: &[String], tags: T) -> Vec<Option<Arc<V>>>
+    where
+        V: Serialize + DeserializeOwned + Send + Sync + 'static,
+        T: Fn(&V) -> Vec<Tag> + Clone + Send + Sync + 'static,
+    {
+        let Some(inner) = self.inner.as_ref().filter(|_| !names.is_empty()) else {
+            return vec![None; names.len()];
+        };
+        let (read, places) = (Known::new(tags), names.iter().map(|name| named::place(name)));
+        let places: Vec<Uuid> = places.collect();
+        let found = read::peek(inner, store, read.clone(), &places).await;
+        if let Some(recorder) = store.recorder().filter(|recorder| recorder.collects()) {
+            recorder.touch(&read, &places, &found);
+        }
+        places.iter().map(|place| found.get(place).cloned()).collect()
     }
 
     /// Stores a value under a name until one of its tags is bumped or `kept` is over. `loaded` must have been taken
@@ -271,7 +331,7 @@ impl Cache {
         let slots = tags.iter().map(Tag::slot).collect();
         let (at, took, ttl) = (Instant::now(), Duration::ZERO, kept.ttl);
         let header = Header { loaded: loaded.0, slots, at, took, ttl, is_strong: false };
-        let key = Named::<V, ()>::key(name);
+        let key = named::key::<V>(name);
         if let Some(shared) = &inner.shared
             && let Some(bytes) = entry::encode(key, &header, Some(&*value))
         {
@@ -288,8 +348,7 @@ impl Cache {
     /// Values held in this process, and their weight in bytes.
     pub fn held(&self) -> (u64, u64) {
         let Some(inner) = &self.inner else { return (0, 0) };
-        inner.entries.run_pending_tasks();
-        let held = (inner.entries.entry_count(), inner.entries.weighted_size());
+        let held = (inner.entries.len() as u64, inner.entries.weight());
         inner.metrics.held(held.0, held.1);
         held
     }
@@ -300,9 +359,9 @@ impl Cache {
     /// `Unavailable` when the other nodes could not be told.
     pub async fn purge(&self) -> Result<(), Unavailable> {
         let Some(inner) = &self.inner else { return Ok(()) };
-        inner.entries.invalidate_all();
+        inner.entries.clear();
         match &inner.shared {
-            Some(shared) => shared.purge().await,
+            Some(shared) => shared.purge(&inner.table).await,
             None => Ok(()),
         }
     }

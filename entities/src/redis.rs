@@ -231,6 +231,18 @@ impl Redis {
         self.command::<()>("publish", WRITE_TIMEOUT, &command).await
     }
 
+    /// Which Redis it says it is; other servers of its kind say which one they are like.
+    ///
+    /// # Errors
+    /// As `command`.
+    pub async fn version(&self) -> Result<String, Unavailable> {
+        let mut command = redis::cmd("INFO");
+        command.arg("server");
+        let told: String = self.command("version", WRITE_TIMEOUT, &command).await?;
+        let version = told.lines().find_map(|line| line.strip_prefix("redis_version:"));
+        Ok(version.unwrap_or("unknown").trim().to_owned())
+    }
+
     /// Listens on a channel, from now on and across losses of the connection.
     pub fn subscribe(&self, channel: &str) -> Subscription {
         Subscription::begin(self.clone(), channel.to_owned())

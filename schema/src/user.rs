@@ -5,7 +5,8 @@ use std::sync::{Arc, LazyLock};
 
 use async_graphql::{Enum, ID, InputObject, OneofObject};
 use entities::{
-    Store,
+    Error, Store, Tag,
+    cache::Kept,
     id::UserId,
     page::{Keyset, Page, Window},
     scope::Scope,
@@ -201,10 +202,39 @@ impl Loader for OpenByEmail {
     type Value = Arc<Model>;
 
     async fn load(self, store: Store, keys: Arc<[String]>) -> Loaded<Self> {
-        let mut users = user::by_emails(&store, &keys).await?;
-        users.retain(|_, row| row.is_open_to(&self.scope));
-        Ok(users)
+        let rows = if self.scope.manages() {
+            any_of_emails(&store, &keys).await?
+        } else {
+            // Others' e-mails are not even looked for: how long that takes would tell whether there is such an account.
+            let own: Vec<UserId> = self.scope.user().into_iter().collect();
+            user::by_ids(&store, &own).await?.into_values().collect()
+        };
+        let rows = rows.into_iter().map(|row| (row.email.clone(), row));
+        Ok(rows.filter(|(email, row)| keys.contains(email) && row.is_open_to(&self.scope)).collect())
     }
+}
+
+/// Whose an e-mail was is remembered for so long. The account itself is read by its id, and says whether it still is.
+const OWNER_KEPT: Kept = Kept::for_seconds(300);
+
+/// The accounts of these e-mails, and perhaps others.
+async fn any_of_emails(store: &Store, emails: &[String]) -> Result<Vec<Arc<Model>>, Error> {
+    let (cache, moment) = (store.cache(), store.cache().moment());
+    let name = |email: &String| format!("owner of {email}");
+    let tags = |id: &UserId| vec![Tag::Row("User", id.0)];
+    let names: Vec<String> = emails.iter().map(name).collect();
+    let owners: Vec<UserId> =
+        cache.get_many(store, &names, tags).await.into_iter().flatten().map(|id| *id).collect();
+    let mut rows: Vec<Arc<Model>> = user::by_ids(store, &owners).await?.into_values().collect();
+    let unknown: Vec<String> =
+        emails.iter().filter(|email| rows.iter().all(|row| row.email != **email)).cloned().collect();
+    if !unknown.is_empty() {
+        for row in user::by_emails(store, &unknown).await?.into_values() {
+            cache.set_with_tags(&name(&row.email), Arc::new(row.id), OWNER_KEPT, &tags(&row.id), moment);
+            rows.push(row);
+        }
+    }
+    Ok(rows)
 }
 
 /// A page of all accounts.

@@ -121,11 +121,17 @@ async fn redis(config: &Config) -> Check {
     let Some(url) = &config.redis.url else {
         return Check::ok("redis", "off (redis.url is not set); each process caches for itself");
     };
-    match entities::cache::stats(&Redis::new(url, &mut Registry::default()), &config.redis.namespace).await {
-        Ok(stats) => Check::ok("redis", format!("{url} answers; {stats}")),
-        Err(_) => Check::bad(
-            "redis",
-            Level::Warn,
+    let redis = Redis::new(url, &mut Registry::default());
+    let bad = |what: String, fix| Check::bad("redis", Level::Warn, what, fix);
+    match (entities::cache::stats(&redis, &config.redis.namespace).await, redis.version().await) {
+        (Ok(stats), Ok(version)) => Check::ok("redis", format!("{url} answers (version {version}); {stats}")),
+        (Err(_), Ok(version)) => bad(
+            format!(
+                "{url} is version {version} and refuses what the cache asks; requests go to the database"
+            ),
+            "use Redis 6.2 or newer, and an account that may use it",
+        ),
+        (_, Err(_)) => bad(
             format!("{url} does not answer; requests go to the database"),
             "start Redis, or mend REDIS_URL",
         ),

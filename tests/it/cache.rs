@@ -302,3 +302,58 @@ async fn a_mutation_answers_with_its_token_and_explain_says_where_rows_came_from
     assert_eq!(second.extensions["explain"]["cache"][0]["keys"], json!({"hit": 1}));
     assert!(second.extensions.get("cacheToken").is_none(), "only writes have one");
 }
+
+#[tokio::test]
+async fn whose_an_email_is_is_remembered_and_believed_only_while_it_is_true() {
+    for app in TestApp::both_own().await {
+        let node = Node::alone(&app).await;
+        let nodes = app.over_store(node.store.clone());
+        let by_email = async |email: &str| {
+            let query = format!("{{ userBy(lookup: {{email: \"{email}\"}}) {{ id email }} }}");
+            let reply = nodes.as_admin().run(&query, json!({})).await;
+            let statements = reply.statements().len();
+            (reply.expect_data(&query)["userBy"]["id"].as_str().map(str::to_owned), statements)
+        };
+        let (editor, viewer) = (TestApp::account(Role::Editor), TestApp::account(Role::Viewer));
+        let rename = async |account: UserId, old: &str, new: &str| {
+            app.sql(&format!("update users set email = '{new}' where email = '{old}'")).await;
+            let tags = [Tag::Row("User", account.0), Tag::Type("User")];
+            node.store.cache().invalidate_by_tag(&tags).await;
+        };
+        rename(editor, "editor@example.com", "one@example.com").await;
+        rename(viewer, "viewer@example.com", "two@example.com").await;
+        let (one, two) = (Some(editor.to_string()), Some(viewer.to_string()));
+        assert_eq!(by_email("one@example.com").await, (one.clone(), 1));
+        assert_eq!(by_email("one@example.com").await, (one.clone(), 1), "the row itself, by its id");
+        assert_eq!(by_email("one@example.com").await, (one.clone(), 0));
+        assert_eq!(by_email("nobody@example.com").await, (None, 1));
+        // Another's account gets the e-mail.
+        rename(editor, "one@example.com", "three@example.com").await;
+        rename(viewer, "two@example.com", "one@example.com").await;
+        assert_eq!(by_email("one@example.com").await.0, two);
+        assert_eq!(by_email("two@example.com").await.0, None);
+        assert_eq!(by_email("three@example.com").await.0, one);
+    }
+}
+
+/// How long an answer takes, and what it reads, must not tell whether there is such an account.
+#[tokio::test]
+async fn who_may_not_see_emails_learns_nothing_from_looking_for_one() {
+    for app in TestApp::both_own().await {
+        let nodes = app.over_store(Node::alone(&app).await.store);
+        let collector = nodes.as_role(Role::Collector);
+        let looked = async |email: &str| {
+            let query = format!("{{ userBy(lookup: {{email: \"{email}\"}}) {{ email }} }}");
+            let reply = collector.run(&query, json!({})).await;
+            let statements: Vec<String> = reply.statements().iter().map(ToString::to_string).collect();
+            (reply.expect_data(&query)["userBy"]["email"].as_str().map(str::to_owned), statements)
+        };
+        nodes.as_admin().ask("{ userBy(lookup: {email: \"admin@example.com\"}) { id } }").await;
+        looked("nobody@example.com").await;
+        let nothing = (None, Vec::new());
+        assert_eq!(looked("admin@example.com").await, nothing, "there is one");
+        assert_eq!(looked("nobody@example.com").await, nothing, "there is none");
+        let own = Some("collector@example.com".to_owned());
+        assert_eq!(looked("collector@example.com").await, (own, Vec::new()));
+    }
+}

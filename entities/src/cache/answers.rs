@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{
     Cache, Kept, Moment, Tag, Touched,
-    entry::{Entry, Header, Key, OVERHEAD_BYTES},
+    entry::{Entry, Header, Key},
     metrics::{Found, Tier},
     read::{self, hash},
     tally::Tally,
@@ -45,7 +45,7 @@ impl Cache {
         for name in names {
             match read::made(inner, store, name.0).await {
                 Ok(entry) => {
-                    tally.add(Found::Hit, Some(&entry));
+                    tally.add(Found::Hit, entry.age(Instant::now()));
                     found = entry.value();
                     break;
                 }
@@ -54,7 +54,7 @@ impl Cache {
             }
         }
         if found.is_none() {
-            tally.add(why, None);
+            tally.add(why, Duration::ZERO);
         }
         tally.report(&inner.metrics, store.recorder(), (Tier::Local, ANSWER), Vec::new);
         found
@@ -77,7 +77,6 @@ impl Cache {
         let slots = touched.tags().map(Tag::slot).collect();
         let (at, took, is_strong) = (Instant::now(), Duration::ZERO, touched.is_strong());
         let header = Header { loaded: loaded.0, slots, at, took, ttl: kept.ttl, is_strong };
-        let weight = u32::try_from(bytes + OVERHEAD_BYTES).unwrap_or(u32::MAX);
-        inner.keep(name.0, &Entry { header: Arc::new(header), value: Some(answer), weight });
+        inner.keep(name.0, &Entry::of_bytes(header, Some(answer), bytes));
     }
 }

@@ -4,6 +4,7 @@
 use std::{
     any::Any,
     io,
+    ops::Deref,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -39,21 +40,43 @@ pub(crate) struct Header {
     pub(crate) is_strong: bool,
 }
 
-/// A value in this process. `None` is the knowledge that there is none.
+/// A value in this process. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Entry {
-    pub(crate) header: Arc<Header>,
-    pub(crate) value: Option<Arc<dyn Any + Send + Sync>>,
+pub(crate) struct Entry(Arc<Content>);
+
+/// What an entry has.
+pub(crate) struct Content {
+    pub(crate) header: Header,
+    /// `None` is the knowledge that there is none.
+    value: Option<Arc<dyn Any + Send + Sync>>,
     /// Bytes, about.
     pub(crate) weight: u32,
+}
+
+impl Deref for Entry {
+    type Target = Content;
+
+    fn deref(&self) -> &Content {
+        &self.0
+    }
 }
 
 impl Entry {
     /// A value of this process.
     pub(crate) fn new<V: Serialize + Send + Sync + 'static>(header: Header, value: Option<Arc<V>>) -> Self {
-        let weight = value.as_deref().map_or(0, weigh).saturating_add(OVERHEAD_BYTES);
+        let bytes = value.as_deref().map_or(0, weigh);
+        Self::of_bytes(header, value, bytes)
+    }
+
+    /// A value that takes so many bytes.
+    pub(crate) fn of_bytes<V: Send + Sync + 'static>(
+        header: Header,
+        value: Option<Arc<V>>,
+        bytes: usize,
+    ) -> Self {
         let value = value.map(|value| value as Arc<dyn Any + Send + Sync>);
-        Self { header: Arc::new(header), value, weight: u32::try_from(weight).unwrap_or(u32::MAX) }
+        let weight = u32::try_from(bytes.saturating_add(OVERHEAD_BYTES)).unwrap_or(u32::MAX);
+        Self(Arc::new(Content { header, value, weight }))
     }
 
     /// The value as what it is.
@@ -62,8 +85,9 @@ impl Entry {
         Some(value.downcast().unwrap_or_else(|_| unreachable!("the key's hash covers the type")))
     }
 
-    pub(crate) fn age(&self) -> Duration {
-        self.header.at.elapsed()
+    /// How long ago it was loaded.
+    pub(crate) fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.header.at)
     }
 }
 
@@ -98,7 +122,7 @@ enum Body<'a> {
 }
 
 /// Bytes of an entry beside its value, about: key, header, the map's own.
-pub(super) const OVERHEAD_BYTES: usize = 256;
+const OVERHEAD_BYTES: usize = 256;
 
 /// How long a value is, without making its bytes.
 fn weigh<V: Serialize>(value: &V) -> usize {
@@ -178,8 +202,7 @@ pub(crate) fn decode<V: DeserializeOwned + Send + Sync + 'static>(key: Key, byte
         // Who reads it knows its type.
         is_strong: false,
     };
-    let value = value.map(|value| Arc::new(value) as Arc<dyn Any + Send + Sync>);
-    Some(Entry { header: Arc::new(header), value, weight: (bytes.len() + OVERHEAD_BYTES) as u32 })
+    Some(Entry::of_bytes(header, value.map(Arc::new), bytes.len()))
 }
 
 #[cfg(test)]

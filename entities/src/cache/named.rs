@@ -1,5 +1,6 @@
-//! Values of a resolver's own, under a name: `get_or_set`, `get` and `set_with_tags` of `Cache` are made of it. Not here:
-//! rows, pages and counts, which their domains cache.
+//! Values of a resolver's own, under a name: `get_or_set`, `get_many` and `set_with_tags` of `Cache` are made of it. All
+//! names of one type are one read, so many are looked for in one round trip. Not here: rows, pages and counts, which
+//! their domains cache.
 
 use std::{any::type_name, marker::PhantomData, sync::Arc};
 
@@ -7,12 +8,27 @@ use rustc_hash::FxHashMap;
 use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
-use super::{Cached, Kept, Tag, entry::Key, read::hash};
+use super::{
+    Cached, Kept, Tag,
+    entry::Key,
+    read::{hash, name_of_read},
+};
 use crate::{error::Error, store::Store};
 
-/// A value of a resolver's own.
-pub(crate) struct Named<V, L> {
-    name: Arc<str>,
+const NAMED: &str = "named";
+
+/// Where a name is among the names of its type.
+pub(super) fn place(name: &str) -> Uuid {
+    Uuid::from_u128(hash(&name))
+}
+
+/// Where the value of a name is kept.
+pub(super) fn key<V>(name: &str) -> Key {
+    Key { of: name_of_read(NAMED, type_name::<V>()), id: place(name) }
+}
+
+/// A value of a resolver's own, made where there is none.
+pub(super) struct Named<V, L> {
     kept: Kept,
     tags: Vec<Tag>,
     load: L,
@@ -20,23 +36,14 @@ pub(crate) struct Named<V, L> {
 }
 
 impl<V, L> Named<V, L> {
-    pub(crate) fn new(name: &str, kept: Kept, tags: Vec<Tag>, load: L) -> Self {
-        Self { name: name.into(), kept, tags, load, value: PhantomData }
+    pub(super) fn new(kept: Kept, tags: Vec<Tag>, load: L) -> Self {
+        Self { kept, tags, load, value: PhantomData }
     }
 }
-
-impl<V> Named<V, ()> {
-    /// Where the value of this name is kept.
-    pub(crate) fn key(name: &str) -> Key {
-        Key { of: hash(&(NAMED, type_name::<V>(), name)), id: Uuid::nil() }
-    }
-}
-
-const NAMED: &str = "named";
 
 impl<V, L: Clone> Clone for Named<V, L> {
     fn clone(&self) -> Self {
-        Self { name: Arc::clone(&self.name), tags: self.tags.clone(), load: self.load.clone(), ..*self }
+        Self { tags: self.tags.clone(), load: self.load.clone(), ..*self }
     }
 }
 
@@ -61,9 +68,7 @@ where
         self.kept
     }
 
-    fn arguments(&self) -> impl Serialize {
-        &*self.name
-    }
+    fn arguments(&self) -> impl Serialize {}
 
     fn tags(&self, _: Uuid, _: Option<&V>) -> Vec<Tag> {
         self.tags.clone()
@@ -72,5 +77,60 @@ where
     async fn load(self, store: Store, keys: Arc<[Uuid]>) -> Result<FxHashMap<Uuid, Arc<V>>, Error> {
         let value = Arc::new((self.load)(store).await?);
         Ok(keys.iter().map(|key| (*key, Arc::clone(&value))).collect())
+    }
+}
+
+/// Values of a resolver's own, as far as there are any.
+pub(super) struct Known<V, T> {
+    tags: T,
+    value: PhantomData<fn() -> V>,
+}
+
+impl<V, T> Known<V, T> {
+    pub(super) fn new(tags: T) -> Self {
+        Self { tags, value: PhantomData }
+    }
+}
+
+impl<V, T: Clone> Clone for Known<V, T> {
+    fn clone(&self) -> Self {
+        Self::new(self.tags.clone())
+    }
+}
+
+impl<V, T> Cached for Known<V, T>
+where
+    V: Serialize + DeserializeOwned + Send + Sync + 'static,
+    T: Fn(&V) -> Vec<Tag> + Clone + Send + Sync + 'static,
+{
+    type Key = Uuid;
+    type Value = V;
+
+    fn name(&self) -> &'static str {
+        NAMED
+    }
+
+    fn shape(&self) -> &'static str {
+        type_name::<V>()
+    }
+
+    /// What is in the cache has its own.
+    fn kept(&self) -> Kept {
+        Kept::for_seconds(0)
+    }
+
+    fn arguments(&self) -> impl Serialize {}
+
+    fn tags(&self, _: Uuid, value: Option<&V>) -> Vec<Tag> {
+        value.map(&self.tags).unwrap_or_default()
+    }
+
+    fn keeps_absent(&self) -> bool {
+        false
+    }
+
+    /// Nothing is made.
+    async fn load(self, _: Store, _: Arc<[Uuid]>) -> Result<FxHashMap<Uuid, Arc<V>>, Error> {
+        Ok(FxHashMap::default())
     }
 }

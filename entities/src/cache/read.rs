@@ -1,18 +1,17 @@
-//! A batch of keys through the tiers: the copies of this process, then one load of all that is missing, which other
-//! readers may join. A joiner checks what the flight brings against its own stamps, like any cached entry: a reader
-//! that starts after a write never accepts a load from before it.
+//! A batch of keys through the tiers: the copies of this process, those of Redis, and what is known of their stamps.
+//! Not here: the load of what is missing (`flight`).
 
 use std::{
-    sync::{Arc, MutexGuard},
+    cell::RefCell,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 use serde::Serialize;
-use tokio::sync::watch;
 
 use super::{
-    ABSENT_TTL, Cached, Inner, Moment,
+    Cached, Inner, Moment,
     entry::{self, Entry, Header, Key},
     metrics::{Found, Tier},
     shared::{Shared, Stamps},
@@ -26,35 +25,39 @@ use crate::{
     store::{Recorder, Store},
 };
 
-/// The loads under way, by key.
-pub(super) type Flights = FxHashMap<Key, Arc<Flight>>;
-
-/// A load under way.
-pub(super) struct Flight {
-    /// The moment before it began.
-    loaded: Position,
-    /// Becomes `Some` when it has landed; closed without that when it failed or was given up.
-    landed: watch::Receiver<Option<Arc<FxHashMap<Key, Entry>>>>,
-}
-
 /// Reads `keys`; absent ones are left out.
-pub(crate) async fn batch<C: Cached>(
+pub(super) async fn batch<C: Cached>(
     cache: &Arc<Inner>,
     store: &Store,
     read: C,
     keys: &[C::Key],
 ) -> Result<FxHashMap<C::Key, Arc<C::Value>>, Error> {
-    let of = hash(&(read.name(), read.shape(), read.arguments()));
-    let mut reading = Reading::new(cache, store, read, of);
-    let missing = reading.cached(keys).await;
-    if !missing.is_empty() {
-        reading.load(missing).await?;
+    let mut reading = Reading::new(cache, store, read, keys.len());
+    let missing = reading.mirror_counts().then(|| reading.held(keys));
+    if missing.as_ref().is_some_and(Vec::is_empty) {
+        return Ok(reading.found);
     }
-    Ok(reading.found)
+    // Boxed: the way to the database and to Redis would be a part of every reader's future.
+    Box::pin(reading.elsewhere(keys, missing)).await
+}
+
+/// What is cached of `keys`; nothing is loaded.
+pub(super) async fn peek<C: Cached>(
+    cache: &Arc<Inner>,
+    store: &Store,
+    read: C,
+    keys: &[C::Key],
+) -> FxHashMap<C::Key, Arc<C::Value>> {
+    let mut reading = Reading::new(cache, store, read, keys.len());
+    let missing = reading.mirror_counts().then(|| reading.held(keys));
+    if missing.as_ref().is_none_or(|missing| !missing.is_empty()) {
+        reading.shared(keys, missing).await;
+    }
+    reading.found
 }
 
 /// Against which stamps a reader checks.
-enum View {
+pub(super) enum View {
     /// This process's: the truth without Redis, and with it for bounded types while the lease lasts.
     Mirror,
     /// As Redis had them when this reader asked.
@@ -64,7 +67,7 @@ enum View {
 }
 
 impl View {
-    fn is_valid(&self, table: &Table, loaded: Position, slots: &[Slot]) -> bool {
+    pub(super) fn is_valid(&self, table: &Table, loaded: Position, slots: &[Slot]) -> bool {
         match self {
             Self::Mirror => table.is_valid(loaded, slots),
             Self::Asked(Stamps { position, slots: stamps }) => {
@@ -76,7 +79,7 @@ impl View {
     }
 
     /// The moment that stamps what is loaded from now on; `None`: it cannot be kept.
-    fn position(&self, table: &Table) -> Option<Position> {
+    pub(super) fn position(&self, table: &Table) -> Option<Position> {
         match self {
             Self::Mirror => Some(table.position()),
             Self::Asked(stamps) => Some(stamps.position),
@@ -86,46 +89,87 @@ impl View {
 }
 
 /// One batch on its way.
-struct Reading<'a, C: Cached> {
-    cache: &'a Arc<Inner>,
-    store: &'a Store,
-    read: C,
-    of: u128,
-    view: View,
-    found: FxHashMap<C::Key, Arc<C::Value>>,
+pub(super) struct Reading<'a, C: Cached> {
+    pub(super) cache: &'a Arc<Inner>,
+    pub(super) store: &'a Store,
+    pub(super) read: C,
+    pub(super) of: u128,
+    /// When it began: what is loaded from then on is new enough in any case.
+    pub(super) began: Instant,
+    pub(super) view: View,
+    pub(super) found: FxHashMap<C::Key, Arc<C::Value>>,
     /// Valid but too old: for the case that the database fails.
-    expired: Vec<(C::Key, Entry)>,
+    pub(super) expired: Vec<(C::Key, Entry)>,
 }
 
 impl<'a, C: Cached> Reading<'a, C> {
-    fn new(cache: &'a Arc<Inner>, store: &'a Store, read: C, of: u128) -> Self {
-        let (view, found, expired) = (View::Mirror, FxHashMap::default(), Vec::new());
-        Self { cache, store, read, of, view, found, expired }
+    pub(super) fn new(cache: &'a Arc<Inner>, store: &'a Store, read: C, keys: usize) -> Self {
+        let found = FxHashMap::with_capacity_and_hasher(keys, FxBuildHasher);
+        let (of, view, began) = (name_of(&read), View::Mirror, Instant::now());
+        Self { cache, store, read, of, began, view, found, expired: Vec::new() }
     }
 
-    fn key(&self, key: C::Key) -> Key {
+    pub(super) fn key(&self, key: C::Key) -> Key {
         Key { of: self.of, id: key.into() }
     }
 
-    /// Takes what is cached, here or in Redis; returns the rest.
-    async fn cached(&mut self, keys: &[C::Key]) -> Vec<C::Key> {
-        let Some(shared) = self.cache.shared.clone() else { return self.held(keys) };
-        if !self.read.is_strong() && shared.has_lease() && has_caught_up(&self.cache.table, self.store).await
-        {
-            let missing = self.held(keys);
-            if missing.is_empty() {
-                return missing;
-            }
-            let asked: Vec<Key> = missing.iter().map(|key| self.key(*key)).collect();
-            return match patiently(self.store, shared.values(&asked)).await {
-                Ok(values) => {
-                    let entries = self.decoded(&missing, &values);
-                    self.fetched(&missing, entries)
-                }
-                Err(Unavailable) => missing,
-            };
+    /// Are this process's stamps enough for this reader, as they are now?
+    fn mirror_counts(&self) -> bool {
+        let Some(shared) = &self.cache.shared else { return true };
+        let table = &self.cache.table;
+        !self.read.is_strong()
+            && shared.has_lease()
+            && table.position().epoch != 0
+            && has_heard(table, self.store) == Some(true)
+    }
+
+    /// Takes what is not held here, and if need be anything, from Redis and from the database. `missing` is what was
+    /// looked for here and not found.
+    async fn elsewhere(
+        mut self,
+        keys: &[C::Key],
+        missing: Option<Vec<C::Key>>,
+    ) -> Result<FxHashMap<C::Key, Arc<C::Value>>, Error> {
+        let missing = self.shared(keys, missing).await;
+        if !missing.is_empty() {
+            self.load(missing).await?;
         }
-        self.ask(&shared, keys).await
+        Ok(self.found)
+    }
+
+    /// Takes what Redis has; returns the rest.
+    async fn shared(&mut self, keys: &[C::Key], missing: Option<Vec<C::Key>>) -> Vec<C::Key> {
+        match (missing, self.cache.shared.clone()) {
+            (Some(missing), None) => missing,
+            (Some(missing), Some(shared)) => self.fetch(&shared, missing).await,
+            (None, Some(shared)) => self.ask_or_wait(&shared, keys).await,
+            (None, None) => unreachable!("without Redis the stamps of this process are all there are"),
+        }
+    }
+
+    /// Waits a little for a node that is behind; otherwise Redis is asked for everything.
+    async fn ask_or_wait(&mut self, shared: &Shared, keys: &[C::Key]) -> Vec<C::Key> {
+        let may_wait = !self.read.is_strong() && shared.has_lease() && self.store.floor().is_some();
+        if may_wait && has_caught_up(&self.cache.table, self.store).await && self.mirror_counts() {
+            let missing = self.held(keys);
+            return self.fetch(shared, missing).await;
+        }
+        self.ask(shared, keys).await
+    }
+
+    /// Takes from Redis what is not held here; returns the rest.
+    async fn fetch(&mut self, shared: &Shared, missing: Vec<C::Key>) -> Vec<C::Key> {
+        if missing.is_empty() {
+            return missing;
+        }
+        let asked: Vec<Key> = missing.iter().map(|key| self.key(*key)).collect();
+        match patiently(self.store, shared.values(&asked)).await {
+            Ok(values) => {
+                let entries = self.decoded(&missing, &values);
+                self.fetched(&missing, entries)
+            }
+            Err(Unavailable) => missing,
+        }
     }
 
     /// Asks Redis for the stamps of everything that the keys may depend on, and for the values not held here.
@@ -148,7 +192,7 @@ impl<'a, C: Cached> Reading<'a, C> {
             self.view = View::Blind;
             let mut tally = Tally::default();
             for _ in keys {
-                tally.add(Found::Unchecked, None);
+                tally.add(Found::Unchecked, Duration::ZERO);
             }
             self.report(&tally, Tier::Redis, keys);
             return keys.to_vec();
@@ -178,21 +222,21 @@ impl<'a, C: Cached> Reading<'a, C> {
 
     /// Takes what Redis had and is valid; returns the rest.
     fn fetched(&mut self, keys: &[C::Key], entries: Vec<Result<Entry, Found>>) -> Vec<C::Key> {
-        let mut tally = Tally::default();
+        let (mut tally, now) = (Tally::default(), Instant::now());
         let mut missing = Vec::new();
         for (key, entry) in keys.iter().zip(entries) {
-            let entry = entry.and_then(|entry| match self.judge(&entry) {
+            let entry = entry.and_then(|entry| match self.judge(&entry, now) {
                 Found::Hit => Ok(entry),
                 other => Err(other),
             });
             match entry {
                 Ok(entry) => {
-                    tally.add(Found::Hit, Some(&entry));
+                    tally.add(Found::Hit, entry.age(now));
                     self.take(*key, &entry);
                     self.cache.entries.insert(self.key(*key), entry);
                 }
                 Err(why) => {
-                    tally.add(why, None);
+                    tally.add(why, Duration::ZERO);
                     missing.push(*key);
                 }
             }
@@ -201,32 +245,37 @@ impl<'a, C: Cached> Reading<'a, C> {
         missing
     }
 
-    fn report(&self, tally: &Tally, tier: Tier, keys: &[C::Key]) {
+    pub(super) fn report(&self, tally: &Tally, tier: Tier, keys: &[C::Key]) {
         let Some(first) = keys.first() else { return };
         let tags = || self.read.tags(*first, None);
         tally.report(&self.cache.metrics, self.store.recorder(), (tier, self.read.name()), tags);
     }
 
-    fn judge(&self, entry: &Entry) -> Found {
-        judge(&self.view, &self.cache.table, entry)
+    pub(super) fn judge(&self, entry: &Entry, now: Instant) -> Found {
+        judge(&self.view, &self.cache.table, entry, now)
     }
 
     /// Takes what this process holds; returns the rest.
     fn held(&mut self, keys: &[C::Key]) -> Vec<C::Key> {
-        let mut tally = Tally::default();
+        // Ages are seconds: one look at the clock does for the batch.
+        let (mut tally, now) = (Tally::default(), self.began);
         let (mut missing, mut early) = (Vec::new(), Vec::new());
         for key in keys {
-            let entry = self.cache.entries.get(&self.key(*key));
-            let result = entry.as_ref().map_or(Found::Absent, |entry| self.judge(entry));
-            tally.add(result, entry.as_ref());
-            match (result, entry) {
-                (Found::Hit, Some(entry)) => {
-                    if is_due_early(&entry.header) {
+            let Some(entry) = self.cache.entries.get(&self.key(*key)) else {
+                tally.add(Found::Absent, Duration::ZERO);
+                missing.push(*key);
+                continue;
+            };
+            let result = self.judge(&entry, now);
+            tally.add(result, entry.age(now));
+            match result {
+                Found::Hit => {
+                    if is_due_early(&entry.header, entry.age(now)) {
                         early.push(*key);
                     }
                     self.take(*key, &entry);
                 }
-                (Found::Expired, Some(entry)) => {
+                Found::Expired => {
                     missing.push(*key);
                     self.expired.push((*key, entry));
                 }
@@ -237,215 +286,15 @@ impl<'a, C: Cached> Reading<'a, C> {
         if let Some(kind) = self.read.rows_of() {
             self.cache.hot.note(kind, || fastrand::choice(keys).map(|key| (*key).into()));
         }
-        self.refresh(early);
+        if !early.is_empty() {
+            self.refresh(early);
+        }
         missing
     }
 
-    fn take(&mut self, key: C::Key, entry: &Entry) {
+    pub(super) fn take(&mut self, key: C::Key, entry: &Entry) {
         if let Some(value) = entry.value::<C::Value>() {
             self.found.insert(key, value);
-        }
-    }
-
-    /// Loads busy keys again before they expire, beside the request.
-    fn refresh(&self, keys: Vec<C::Key>) {
-        let keys: Vec<C::Key> = {
-            let flights = self.flights();
-            keys.into_iter().filter(|key| !flights.contains_key(&self.key(*key))).collect()
-        };
-        if keys.is_empty() {
-            return;
-        }
-        let (cache, store, read, of) =
-            (Arc::clone(self.cache), self.store.unrecorded(), self.read.clone(), self.of);
-        tokio::spawn(async move {
-            let reading = Reading::new(&cache, &store, read, of);
-            let departure = reading.depart(keys, &mut reading.flights());
-            // A failure leaves the old value in use until it expires.
-            let _ = reading.fly(departure).await;
-        });
-    }
-
-    /// Loads the missing keys: joins loads under way, and starts one for the rest.
-    async fn load(&mut self, missing: Vec<C::Key>) -> Result<(), Error> {
-        let (departure, joined) = self.board(missing);
-        let own = Arc::clone(&departure.keys);
-        let (landed, joined) = tokio::join!(self.fly(departure), self.join(joined));
-        let mut failed = self.land(landed, &own).err();
-        let again = self.arrive(joined);
-        if !again.is_empty() {
-            // What the other load brought was too old for this reader, or it failed: now on its own.
-            let departure = self.depart(again, &mut self.flights());
-            let own = Arc::clone(&departure.keys);
-            let landed = self.fly(departure).await;
-            failed = self.land(landed, &own).err().or(failed);
-        }
-        failed.map_or(Ok(()), Err)
-    }
-
-    /// Takes what a load brought. Where it failed: old values that nobody wrote to, if there is one for every key.
-    fn land(&mut self, landed: Result<Landed<C>, Error>, keys: &[C::Key]) -> Result<(), Error> {
-        match landed {
-            Ok(landed) => {
-                for (key, entry) in &landed {
-                    self.take(*key, entry);
-                }
-                Ok(())
-            }
-            Err(error) => self.fall_back(keys).ok_or(error),
-        }
-    }
-
-    fn fall_back(&mut self, keys: &[C::Key]) -> Option<()> {
-        let stale = self.read.kept().stale_if_error;
-        let expired = std::mem::take(&mut self.expired);
-        let usable = |key: &C::Key| {
-            let (_, entry) = expired.iter().find(|(of, _)| of == key)?;
-            (entry.age() < entry.header.ttl + stale).then_some((*key, entry))
-        };
-        let usable = keys.iter().map(usable).collect::<Option<Vec<_>>>()?;
-        let mut tally = Tally::default();
-        for (key, entry) in usable {
-            tally.add(Found::Stale, Some(entry));
-            self.take(key, entry);
-        }
-        self.report(&tally, Tier::Local, keys);
-        Some(())
-    }
-
-    fn flights(&self) -> MutexGuard<'a, Flights> {
-        self.cache.flights()
-    }
-
-    /// Joins loads under way, takes what has landed meanwhile, and announces a load of the rest: all at once, so that
-    /// nobody else announces the same.
-    fn board(&mut self, missing: Vec<C::Key>) -> (Departure<'a, C>, Joined<C>) {
-        let cache = self.cache;
-        let mut flights = cache.flights();
-        let (mut own, mut joined) = (Vec::new(), Vec::new());
-        for key in missing {
-            let full = self.key(key);
-            // Not worth waiting for, if what it reads has been written to since it began.
-            let is_current = |flight: &&Arc<Flight>| {
-                let slots: Vec<Slot> = self.read.tags(key, None).iter().map(Tag::slot).collect();
-                self.view.is_valid(&cache.table, flight.loaded, &slots)
-            };
-            if let Some(flight) = flights.get(&full).filter(is_current) {
-                joined.push((key, Arc::clone(flight)));
-                continue;
-            }
-            match cache.entries.get(&full).filter(|entry| self.judge(entry) == Found::Hit) {
-                Some(entry) => self.take(key, &entry),
-                None => own.push(key),
-            }
-        }
-        (self.depart(own, &mut flights), joined)
-    }
-
-    /// Announces a load, so that others may join it. The position is taken here: before the database is asked.
-    fn depart(&self, keys: Vec<C::Key>, flights: &mut Flights) -> Departure<'a, C> {
-        let loaded = self.view.position(&self.cache.table);
-        let (sender, landed) = watch::channel(None);
-        // Without a position nobody could tell whether it is new enough to be joined.
-        let flight = Arc::new(Flight { loaded: loaded.unwrap_or_default(), landed });
-        if loaded.is_some() {
-            for key in &keys {
-                flights.insert(self.key(*key), Arc::clone(&flight));
-            }
-        }
-        Departure { reading_of: self.of, cache: self.cache, keys: keys.into(), loaded, flight, sender }
-    }
-
-    /// Asks the database, and keeps what it says.
-    async fn fly(&self, departure: Departure<'_, C>) -> Result<Landed<C>, Error> {
-        if departure.keys.is_empty() {
-            return Ok(Vec::new());
-        }
-        let at = Instant::now();
-        let values = self.read.clone().load(self.store.clone(), Arc::clone(&departure.keys)).await?;
-        let (took, kept) = (at.elapsed(), self.read.kept());
-        let (mut landed, mut fills) = (Vec::with_capacity(departure.keys.len()), Vec::new());
-        for key in &*departure.keys {
-            let value = values.get(key);
-            let ttl = if value.is_some() { kept.ttl } else { kept.ttl.min(ABSENT_TTL) };
-            let header = Header {
-                loaded: departure.loaded.unwrap_or_default(),
-                slots: self.read.tags(*key, value.map(AsRef::as_ref)).iter().map(Tag::slot).collect(),
-                at: Instant::now(),
-                took,
-                ttl: ttl.mul_f64(jitter()),
-                is_strong: self.read.is_strong(),
-            };
-            let key_in_cache = self.key(*key);
-            let is_kept = departure.loaded.is_some() && (value.is_some() || self.read.keeps_absent());
-            if self.cache.shared.is_some() && is_kept {
-                let bytes = entry::encode(key_in_cache, &header, value.map(AsRef::as_ref));
-                fills.extend(bytes.map(|bytes| (key_in_cache, bytes, header.ttl)));
-            }
-            let entry = Entry::new(header, value.cloned());
-            if is_kept {
-                self.cache.keep(key_in_cache, &entry);
-            }
-            landed.push((*key, entry));
-        }
-        if let (Some(shared), false) = (&self.cache.shared, fills.is_empty()) {
-            shared.fill(&fills);
-        }
-        let entries = landed.iter().map(|(key, entry)| (self.key(*key), entry.clone())).collect();
-        departure.sender.send_replace(Some(Arc::new(entries)));
-        Ok(landed)
-    }
-
-    /// Waits for the loads of others.
-    async fn join(&self, joined: Joined<C>) -> Vec<(C::Key, Option<Entry>)> {
-        let mut arrived = Vec::with_capacity(joined.len());
-        for (key, flight) in joined {
-            let mut landing = flight.landed.clone();
-            let landed = landing.wait_for(Option::is_some).await.ok().and_then(|landed| landed.clone());
-            arrived.push((key, landed.and_then(|entries| entries.get(&self.key(key)).cloned())));
-        }
-        arrived
-    }
-
-    /// Takes what others loaded, if it is new enough for this reader; returns the keys where it is not.
-    fn arrive(&mut self, arrived: Vec<(C::Key, Option<Entry>)>) -> Vec<C::Key> {
-        let mut again = Vec::new();
-        for (key, entry) in arrived {
-            let is_new_enough = |entry: &Entry| {
-                self.view.is_valid(&self.cache.table, entry.header.loaded, &entry.header.slots)
-            };
-            match entry.filter(is_new_enough) {
-                Some(entry) => self.take(key, &entry),
-                None => again.push(key),
-            }
-        }
-        again
-    }
-}
-
-/// Keys with the loads that will bring them.
-type Joined<C> = Vec<(<C as Cached>::Key, Arc<Flight>)>;
-/// What a load brought.
-type Landed<C> = Vec<(<C as Cached>::Key, Entry)>;
-
-/// A load that others may join. Dropped, it is off the board, whether it landed or not.
-struct Departure<'a, C: Cached> {
-    cache: &'a Arc<Inner>,
-    reading_of: u128,
-    keys: Arc<[C::Key]>,
-    loaded: Option<Position>,
-    flight: Arc<Flight>,
-    sender: watch::Sender<Option<Arc<FxHashMap<Key, Entry>>>>,
-}
-
-impl<C: Cached> Drop for Departure<'_, C> {
-    fn drop(&mut self) {
-        let mut flights = self.cache.flights();
-        for key in &*self.keys {
-            let key = Key { of: self.reading_of, id: (*key).into() };
-            if flights.get(&key).is_some_and(|flight| Arc::ptr_eq(flight, &self.flight)) {
-                flights.remove(&key);
-            }
         }
     }
 }
@@ -466,17 +315,17 @@ pub(super) async fn made(cache: &Inner, store: &Store, key: Key) -> Result<Entry
             Err(Unavailable) => return Err(Found::Unchecked),
         },
     };
-    match judge(&view, &cache.table, &entry) {
+    match judge(&view, &cache.table, &entry, Instant::now()) {
         Found::Hit => Ok(entry),
         why => Err(why),
     }
 }
 
-fn judge(view: &View, table: &Table, entry: &Entry) -> Found {
-    let Header { loaded, slots, ttl, .. } = &*entry.header;
+fn judge(view: &View, table: &Table, entry: &Entry, now: Instant) -> Found {
+    let Header { loaded, slots, ttl, .. } = &entry.header;
     if !view.is_valid(table, *loaded, slots) {
         Found::Invalidated
-    } else if entry.age() >= *ttl {
+    } else if entry.age(now) >= *ttl {
         Found::Expired
     } else {
         Found::Hit
@@ -486,22 +335,21 @@ fn judge(view: &View, table: &Table, entry: &Entry) -> Found {
 /// How long a node that is behind is waited for before Redis is asked.
 const CATCH_UP: Duration = Duration::from_millis(20);
 
-/// Has this node heard of what the reader must see? Waits a little for it.
+/// Has this node heard of what the reader must see? `None`: what it has heard of is another table.
+fn has_heard(table: &Table, store: &Store) -> Option<bool> {
+    let Some(Moment(floor)) = store.floor() else { return Some(true) };
+    let position = table.position();
+    (position.epoch == floor.epoch).then_some(position.sequence >= floor.sequence)
+}
+
+/// The same, after waiting a little for it.
 async fn has_caught_up(table: &Table, store: &Store) -> bool {
-    let Some(Moment(floor)) = store.floor() else { return true };
     let deadline = Instant::now() + CATCH_UP;
     loop {
-        let position = table.position();
-        if position.epoch != floor.epoch {
-            return false;
+        match has_heard(table, store) {
+            Some(false) if Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(1)).await,
+            has_heard => return has_heard == Some(true),
         }
-        if position.sequence >= floor.sequence {
-            return true;
-        }
-        if Instant::now() >= deadline {
-            return false;
-        }
-        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 
@@ -522,14 +370,32 @@ async fn patiently<T>(
 
 /// Is it time to load again although the value is still good? The busier the key and the dearer the load, the
 /// earlier (`XFetch`: Vattani, Chierichetti, Lowenstein, "Optimal Probabilistic Cache Stampede Prevention", 2015).
-fn is_due_early(header: &Header) -> bool {
+fn is_due_early(header: &Header, age: Duration) -> bool {
+    // Minus the logarithm of a random number above 0 is hardly ever more; most reads need no number, then.
+    const FARTHEST: u32 = 37;
+    let left = header.ttl.saturating_sub(age);
+    if left > header.took * FARTHEST {
+        return false;
+    }
     let ahead = header.took.as_secs_f64() * -fastrand::f64().max(f64::MIN_POSITIVE).ln();
-    header.at.elapsed() + Duration::from_secs_f64(ahead) >= header.ttl
+    left.as_secs_f64() <= ahead
 }
 
-/// A tenth more or less, so that what was loaded together does not expire together.
-fn jitter() -> f64 {
-    0.9 + 0.2 * fastrand::f64()
+/// A name for a read and its arguments, which no others have.
+fn name_of<C: Cached>(read: &C) -> u128 {
+    let (name, shape, arguments) = (read.name(), read.shape(), read.arguments());
+    let read = name_of_read(name, shape);
+    if size_of_val(&arguments) == 0 { read } else { hash(&(read, arguments)) }
+}
+
+/// A name for a read. Shapes are long, and always the same few.
+pub(super) fn name_of_read(name: &'static str, shape: &'static str) -> u128 {
+    thread_local! {
+        static KNOWN: RefCell<FxHashMap<[(usize, usize); 2], u128>> = RefCell::default();
+    }
+    // Where a text lies for ever, and how long it is, says which one it is.
+    let place = [name, shape].map(|text| (text.as_ptr().addr(), text.len()));
+    KNOWN.with_borrow_mut(|known| *known.entry(place).or_insert_with(|| hash(&(name, shape))))
 }
 
 /// A name for arguments that no other arguments have.

@@ -49,7 +49,9 @@ if table[1] ~= 0 and table[2] ~= tonumber(string.sub(run, 1, 12), 16) then redis
 /// Numbers must stay below 2^53 for Redis's Lua; the epoch is random, and never 0.
 const BUMP: &str = r"
 local g, l = KEYS[1], KEYS[2]
-if redis.call('BITFIELD', g, 'GET', 'i64', '#0')[1] == 0 then
+local epoch = redis.call('BITFIELD', g, 'GET', 'i64', '#0')[1]
+if epoch == 0 then
+  epoch = tonumber(ARGV[1])
   local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
   redis.call('DEL', l)
   redis.call('BITFIELD', g, 'SET', 'i64', '#0', ARGV[1], 'SET', 'i64', '#1', 1,
@@ -63,7 +65,7 @@ for i = 2, #ARGV do
 end
 redis.call(unpack(set))
 redis.call('XADD', l, 'MAXLEN', '~', 10000, string.format('%.0f-0', s), 's', table.concat(ARGV, ',', 2))
-return {redis.call('BITFIELD', g, 'GET', 'i64', '#0')[1], s}
+return {epoch, s}
 ";
 /// Slots of one bump at most: Lua's `unpack` has a bound.
 const SLOTS_A_BUMP: usize = 1_000;
@@ -154,14 +156,30 @@ impl Shared {
         if let Ok(position) = self.tell(&all).await {
             table.raise(slots, position.sequence);
             self.told(table, &untold, position.sequence);
+            if table.position().epoch != position.epoch {
+                // The table that the mirror shows is gone, and numbers have begun anew: it cannot show this bump.
+                table.forget();
+            }
             return Some(position);
         }
         self.note(table, slots);
         // A Redis that is full refuses to note anything, but still deletes: then nothing counts any more.
         if self.redis.is_up() {
-            let _ = self.purge().await;
+            let _ = self.purge(table).await;
         }
         None
+    }
+
+    /// What could not be told counts here, whatever Redis says.
+    fn raise_untold(&self, table: &Table) {
+        for (slot, number) in &*self.untold() {
+            table.raise(&[*slot], *number);
+        }
+    }
+
+    /// The table as it is now, made if there is none.
+    async fn table(&self) -> Result<Position, Unavailable> {
+        self.bump_part(&[]).await
     }
 
     async fn tell(&self, slots: &[Slot]) -> Result<Position, Unavailable> {
@@ -232,19 +250,27 @@ impl Shared {
         let mut next = || answers.next().ok_or(Unavailable);
         let words: Vec<u64> = redis::from_redis_value(next()?).map_err(|_| Unavailable)?;
         let [epoch, sequence, stamps @ ..] = &*words else { return Err(Unavailable) };
-        // What this node has written and could not tell, Redis does not know.
-        let untold = self.untold();
-        let stamp =
-            |(slot, stamp): (&Slot, &u64)| (*slot, if untold.contains_key(slot) { u64::MAX } else { *stamp });
-        let slots = slots.iter().zip(stamps).map(stamp).collect();
-        drop(untold);
-        let stamps = Stamps { position: Position { epoch: *epoch, sequence: *sequence }, slots };
+        let slots = self.stamped(slots, stamps);
+        let mut stamps = Stamps { position: Position { epoch: *epoch, sequence: *sequence }, slots };
+        if stamps.position.epoch == 0 {
+            // Otherwise nobody could tell what is loaded now from what is loaded later, and all would load for
+            // themselves. What is written meanwhile, this reader need not see.
+            stamps.position = self.table().await?;
+        }
         let values = if keys.is_empty() {
             Vec::new()
         } else {
             redis::from_redis_value(next()?).map_err(|_| Unavailable)?
         };
         Ok((stamps, values))
+    }
+
+    /// Slots with their stamps; what this node has written and could not tell, Redis does not know.
+    fn stamped(&self, slots: &[Slot], stamps: &[u64]) -> FxHashMap<Slot, u64> {
+        let untold = self.untold();
+        let stamp =
+            |(slot, stamp): (&Slot, &u64)| (*slot, if untold.contains_key(slot) { u64::MAX } else { *stamp });
+        slots.iter().zip(stamps).map(stamp).collect()
     }
 
     /// Stores values beside the request.
@@ -263,7 +289,12 @@ impl Shared {
     }
 
     /// Throws the table away: nothing that any node has cached is valid any more.
-    pub(super) async fn purge(&self) -> Result<(), Unavailable> {
+    pub(super) async fn purge(&self, table: &Table) -> Result<(), Unavailable> {
+        table.forget();
+        self.delete().await
+    }
+
+    async fn delete(&self) -> Result<(), Unavailable> {
         let mut command = redis::cmd("DEL");
         command.arg(&self.table_key).arg(&self.log_key);
         self.redis.command("purge", WRITE_TIMEOUT, &command).await
@@ -346,7 +377,7 @@ pub async fn stats(redis: &Redis, namespace: &str) -> Result<Stats, Unavailable>
 /// # Errors
 /// `Unavailable` when Redis does not answer: nothing has changed then.
 pub async fn purge(redis: &Redis, namespace: &str) -> Result<(), Unavailable> {
-    Shared::new(redis.clone(), namespace).purge().await
+    Shared::new(redis.clone(), namespace).delete().await
 }
 
 /// Below 2^53, and never 0.

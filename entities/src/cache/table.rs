@@ -88,6 +88,11 @@ impl Table {
         let _ = self.words[slot as usize].compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed);
     }
 
+    /// Nothing is valid from now on, until another table is taken over.
+    pub(crate) fn forget(&self) {
+        self.epoch.store(0, Ordering::Release);
+    }
+
     /// Takes over another table: nothing that was loaded before is valid if the epoch is new.
     pub(crate) fn replace(&self, at: Position, words: impl Iterator<Item = (Slot, u64)>) {
         if self.epoch.swap(0, Ordering::AcqRel) != at.epoch {

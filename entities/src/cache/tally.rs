@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::{
     Tag,
-    entry::Entry,
     metrics::{Found, Metrics, Tier},
 };
 use crate::store::{CacheRead, Recorder};
@@ -17,10 +16,11 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    pub(super) fn add(&mut self, found: Found, entry: Option<&Entry>) {
+    /// Counts a key; `age` is that of what is used.
+    pub(super) fn add(&mut self, found: Found, age: Duration) {
         self.keys[found as usize] += 1;
-        if let (Found::Hit | Found::Stale, Some(entry)) = (found, entry) {
-            self.oldest = self.oldest.max(entry.age());
+        if matches!(found, Found::Hit | Found::Stale) {
+            self.oldest = self.oldest.max(age);
         }
     }
 

@@ -395,6 +395,63 @@ async fn a_resolver_keeps_something_of_its_own() {
     );
 }
 
+#[tokio::test]
+async fn a_resolver_looks_for_many_values_of_its_own_at_once() {
+    let node = Node::over(&Versions::new(false)).await;
+    let (cache, kept) = (node.cache(), Kept::for_seconds(60));
+    let tag = |value: &u64| Tag::Named(format!("square {value}"));
+    let names: Vec<String> = (0..4).map(|number| format!("square of {number}")).collect();
+    let get = async || -> Vec<Option<u64>> {
+        let known = cache.get_many(&node.store, &names, move |value: &u64| vec![tag(value)]).await;
+        known.into_iter().map(|value| value.map(|value| *value)).collect()
+    };
+    assert_eq!(get().await, [None; 4]);
+    let moment = cache.moment();
+    for number in [1, 3_u64] {
+        let name = &names[number as usize];
+        cache.set_with_tags(name, Arc::new(number * number), kept, &[tag(&(number * number))], moment);
+    }
+    assert_eq!(get().await, [None, Some(1), None, Some(9)], "in the order of the names");
+    cache.invalidate_by_tag(&[tag(&9)]).await;
+    assert_eq!(get().await, [None, Some(1), None, None]);
+    // Names are of a type.
+    let texts = cache.get_many(&node.store, &names, |_: &String| Vec::new()).await;
+    assert_eq!(texts, [const { None }; 4]);
+}
+
+/// A reader of whom it is not known what was written before it may still join what began after it.
+#[tokio::test]
+async fn without_stamps_a_load_is_shared_by_those_who_came_before_it_began() {
+    let versions = Versions::new(false);
+    let mut node = Node::over(&versions).await;
+    // Nothing answers there: every stamp is unknown.
+    let silent = "redis://127.0.0.1:1".parse().expect("a URL");
+    let mut registry = Registry::default();
+    let redis = crate::redis::Redis::new(&silent, &mut registry);
+    node.store = node.store.with_cache(&CacheConfig::default(), Some(redis), &mut registry);
+    versions.commit(KEY, 1);
+    versions.is_gated.store(true, Ordering::SeqCst);
+    let readers: Vec<_> = (0..50)
+        .map(|_| {
+            let node = node.clone();
+            tokio::spawn(async move { node.read(KEY).await })
+        })
+        .collect();
+    versions.waiting.acquire().await.expect("it stays open").forget();
+    node.write(KEY, 2).await;
+    let late = tokio::spawn({
+        let node = node.clone();
+        async move { node.read(KEY).await }
+    });
+    versions.waiting.acquire().await.expect("it stays open").forget();
+    versions.gate.add_permits(50);
+    for reader in readers {
+        assert!(reader.await.expect("it ends").is_some());
+    }
+    assert_eq!(late.await.expect("it ends"), Some(2), "who comes later does not join the old load");
+    assert!(versions.loads() < 10, "{} loads for 51 readers", versions.loads());
+}
+
 /// What one run of the race saw.
 #[derive(Debug, Default)]
 struct Seen {

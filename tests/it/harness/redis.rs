@@ -14,8 +14,13 @@ use prometheus_client::registry::Registry;
 
 use super::Proxy;
 
+/// Another server than the one in the PATH, or one of its kind: `./test` names other versions.
+const SERVER: &str = "XP_REDIS_SERVER";
+
 pub(crate) struct RedisServer {
     port: u16,
+    /// Beside those that every test needs.
+    options: Vec<String>,
     /// Where it puts a snapshot, if it is told to make one.
     directory: PathBuf,
     process: Option<Child>,
@@ -24,11 +29,22 @@ pub(crate) struct RedisServer {
 impl RedisServer {
     /// Starts one.
     pub(crate) async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// Starts one that knows none of these commands: an older version.
+    pub(crate) async fn without(commands: &[&str]) -> Self {
+        let options = commands.iter().flat_map(|command| ["--rename-command", command, ""]);
+        Self::start_with(&options.collect::<Vec<_>>()).await
+    }
+
+    async fn start_with(options: &[&str]) -> Self {
         let port =
             TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
         let directory = env::temp_dir().join(format!("xp-redis-{}-{port}", std::process::id()));
         fs::create_dir(&directory).expect("the temporary directory can be written");
-        let mut server = Self { port, directory, process: None };
+        let options = options.iter().map(ToString::to_string).collect();
+        let mut server = Self { port, options, directory, process: None };
         server.launch().await;
         server
     }
@@ -36,7 +52,7 @@ impl RedisServer {
     /// Starts it again on the same port: empty, unless it was told to make a snapshot.
     pub(crate) async fn launch(&mut self) {
         let port = self.port.to_string();
-        let process = Command::new("redis-server")
+        let process = Command::new(env::var_os(SERVER).unwrap_or_else(|| "redis-server".into()))
             .args([
                 "--port",
                 &port,
@@ -51,6 +67,7 @@ impl RedisServer {
                 "--dir",
             ])
             .arg(&self.directory)
+            .args(&self.options)
             .stdout(Stdio::null())
             .spawn()
             .expect("redis-server is not in the PATH; install it (Debian: apt-get install redis-server)");

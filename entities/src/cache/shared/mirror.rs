@@ -51,7 +51,9 @@ async fn follow_on(cache: &Weak<Inner>, mut connection: MultiplexedConnection) -
         let Some(shared) = &cache.shared else { return Err(Unavailable) };
         let is_whole =
             bumps.iter().zip(at.sequence + 1..).all(|((sequence, _), expected)| *sequence == expected);
-        if table.epoch != at.epoch || table.sequence < at.sequence || !is_whole {
+        // Or this node has seen another table before the mirror did.
+        let is_forgotten = cache.table.position().epoch != at.epoch;
+        if table.epoch != at.epoch || table.sequence < at.sequence || !is_whole || is_forgotten {
             drop(cache);
             return Err(Unavailable);
         }
@@ -72,14 +74,19 @@ impl Shared {
         let at = moment.saturating_duration_since(self.started).as_micros() as u64 + 1;
         self.log_read_at.fetch_max(at, Ordering::AcqRel);
     }
+
+    /// What is taken over may lack what was bumped since it was read; the log has it.
+    fn end_lease(&self) {
+        self.log_read_at.store(0, Ordering::Release);
+    }
 }
 
 /// Reads the whole table.
 async fn load(cache: &Weak<Inner>, connection: &mut MultiplexedConnection) -> Result<Position, Unavailable> {
     let cache = cache.upgrade().ok_or(Unavailable)?;
     let shared = cache.shared.as_ref().ok_or(Unavailable)?;
-    // Makes one where there is none.
-    shared.bump_part(&[]).await?;
+    shared.end_lease();
+    shared.table().await?;
     let mut command = redis::cmd("GET");
     command.arg(&shared.table_key);
     let bytes: Vec<u8> = ask(LOAD, command.query_async(connection)).await?;
@@ -87,6 +94,7 @@ async fn load(cache: &Weak<Inner>, connection: &mut MultiplexedConnection) -> Re
     let (Some(epoch), Some(sequence)) = (head.next(), head.next()) else { return Err(Unavailable) };
     let position = Position { epoch, sequence };
     cache.table.replace(position, words(&bytes).filter(|(slot, value)| *slot >= 16 && *value > 0));
+    shared.raise_untold(&cache.table);
     Ok(position)
 }
 
