@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use entities::{
-    Moment, Recorder, Store, Touched,
+    Moment, Recorder, Store,
     cache::{AnswerName, Kept},
     id::{SessionId, UserId},
     scope::Scope,
@@ -26,7 +26,6 @@ pub(crate) struct Answer {
     body: Vec<u8>,
     digest: [u8; 16],
     cache: Option<CachePolicy>,
-    touched: Arc<Touched>,
 }
 
 /// Where the answer to one request is looked for and put.
@@ -74,7 +73,7 @@ impl Place {
             Looked::AtViewer => self.names[2],
         };
         let digest = digest(&[body, b"}"]);
-        let answer = Answer { body: body.to_vec(), digest, cache, touched: Arc::clone(&touched) };
+        let answer = Answer { body: body.to_vec(), digest, cache };
         ctx.store().cache().keep_answer(
             name,
             Arc::new(answer),
@@ -99,7 +98,6 @@ impl Answer {
             executed: true,
             cache: self.cache,
             digest: Some(self.digest),
-            touched: Some(Arc::clone(&self.touched)),
             ..Reply::default()
         }
     }

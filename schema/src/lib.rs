@@ -299,14 +299,14 @@ impl Graph {
         let store = floored.as_ref().unwrap_or(&self.inner.store);
         // Who wants to know how an answer is made has it made.
         let place = Place::of(&prepared, &viewer, store)
-            .filter(|_| !explain && !request.trace && !request.gateway_tags);
+            .filter(|_| !explain && !request.trace && !request.cache_tags);
         if let Some(place) = &place
             && let Some(answer) = place.find(store).await
         {
             return Opened::Reply(answer.reply());
         }
         let recorder = Recorder::new(explain);
-        let collects = request.cache_tags || request.gateway_tags || place.is_some();
+        let collects = request.cache_tags || place.is_some();
         let recorder = Arc::new(if collects { recorder.collecting() } else { recorder });
         let mut ctx = self.inner.context(store, viewer, request.caller, Arc::clone(&recorder));
         ctx.clock = request.trace.then(Clock::start);
@@ -321,7 +321,7 @@ impl Graph {
                 let explained =
                     explain.then(|| explain::Explain::of(&recorder, &ctx.batcher, started.elapsed()));
                 let trace = errors.trace.take().map(|trace| trace.finish(ctx.now, started.elapsed()));
-                let wanted = request.gateway_tags && prepared.kind == OperationKind::Query;
+                let wanted = request.cache_tags && prepared.kind == OperationKind::Query;
                 let of_entities = wanted.then(|| query::entity_tags(&prepared)).flatten();
                 let extensions = Extensions {
                     explain: explained,

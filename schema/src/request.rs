@@ -19,13 +19,11 @@ pub struct Request {
     pub variables: Variables,
     /// Add `extensions.explain` to the answer; only in development.
     pub explain: bool,
-    /// Say in `Reply::touched` what the answer depends on.
+    /// Say what the answer depends on: in `Reply::touched`, and to gateways in `extensions.apolloEntityCacheTags`, one list
+    /// for each entity. Where no entities are asked for, in `apolloCacheTags`, for the whole answer.
     pub cache_tags: bool,
     /// Say in the reply which entities `_entities` was asked for.
     pub entities: bool,
-    /// Add `extensions.apolloEntityCacheTags` to the answer: what each entity depends on. Where no entities are asked for,
-    /// `apolloCacheTags`: what the whole answer depends on.
-    pub gateway_tags: bool,
     /// Add `extensions.ftv1` to the answer: what was resolved, and when.
     pub trace: bool,
     /// What the caller has written, as `extensions.cacheToken` said: the answer must not be older.

@@ -402,10 +402,9 @@ fn request(app: &App, headers: &HeaderMap, asker: &Asker, wire: Wire) -> schema:
         operation_name: wire.operation_name,
         variables: wire.variables,
         trace: wants_trace(app, headers, asker),
-        gateway_tags: app.gateway.cache_tags && asker.caller.is_gateway,
+        cache_tags: app.gateway.cache_tags && asker.caller.is_gateway,
         entities: !Span::current().is_disabled(),
         explain: app.development && headers.get("x-explain").is_some_and(|value| value == "1"),
-        cache_tags: false,
         cache_token: headers.get(CACHE_TOKEN).and_then(|token| token.to_str().ok()).map(ToOwned::to_owned),
         caller: asker.caller.clone(),
     }
