@@ -67,4 +67,7 @@ const asked2 = { "User by an id that is none, beside a good one": { because: TWI
 /** The same for the graph that is split into four. */
 export const ofTheSplit = {
   apollo: { ...exceptions.apollo, ...asked2 },
+  hive: exceptions.hive,
+  "hive-router-runtime": { ...exceptions["hive-router-runtime"], ...asked2 },
+  grafbase: { ...exceptions.grafbase, ...asked2 },
 };
