@@ -82,6 +82,11 @@ impl Table {
         }
     }
 
+    /// The number of a slot's last bump.
+    pub(crate) fn stamp(&self, slot: Slot) -> u64 {
+        self.words[slot as usize].load(Ordering::Acquire)
+    }
+
     /// Takes back a number that a slot was raised to, if nothing has raised it since.
     pub(crate) fn lower(&self, slot: Slot, from: u64, to: u64) {
         // Anything else than `from` is newer.
