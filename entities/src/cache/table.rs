@@ -98,6 +98,11 @@ impl Table {
         self.epoch.store(0, Ordering::Release);
     }
 
+    /// The truth (no Redis) begins anew: nothing that was loaded before is valid.
+    pub(crate) fn renew(&self) {
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+    }
+
     /// Takes over another table: nothing that was loaded before is valid if the epoch is new.
     pub(crate) fn replace(&self, at: Position, words: impl Iterator<Item = (Slot, u64)>) {
         if self.epoch.swap(0, Ordering::AcqRel) != at.epoch {
