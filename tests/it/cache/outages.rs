@@ -429,3 +429,35 @@ async fn nonsense_in_the_log_ends_nothing() {
         settle(std::slice::from_ref(&node)).await;
     }
 }
+
+/// A node that Redis refuses while others reach it tells nobody what it writes; the others find it in the database. It
+/// is the one case in which a strong type is old on another node: measured here, and bounded by two looks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_a_node_writes_that_is_cut_off_from_redis_is_found_in_the_database() {
+    let [_, app] = TestApp::both_own().await;
+    let redis = RedisServer::start().await;
+    let proxy = redis.proxy().await;
+    let mut registry = Registry::default();
+    let handle = proxy.handle(&mut registry);
+    let writer = Node::new(&app, Some(handle), registry).await.store;
+    let reader = Node::with(&app, &redis).await.store;
+    settle(&[writer.clone(), reader.clone()]).await;
+    let (owner, keys) = sessions(&app, 1).await;
+    // Its connections lead nowhere, and it gets no new ones.
+    proxy.block(true);
+    drop(proxy);
+    let mut longest = Duration::ZERO;
+    for turn in 1..=10_u64 {
+        assert!(version(&reader, keys[0]).await < turn);
+        let renamed = session::rename(&writer, owner, keys[0], Some(&turn.to_string())).await;
+        assert!(renamed.expect("a write never fails because of Redis"));
+        let answered = Instant::now();
+        assert_eq!(version(&writer, keys[0]).await, turn, "on the node that wrote: at once");
+        while version(&reader, keys[0]).await != turn {
+            assert!(answered.elapsed() < Duration::from_secs(2), "turn {turn}: still the old name");
+            pause(1).await;
+        }
+        longest = longest.max(answered.elapsed());
+    }
+    eprintln!("written by a node that is cut off from Redis: old elsewhere for {longest:?} at most");
+}
