@@ -1,5 +1,6 @@
 //! The cache. Promise: a read that starts after a write was answered never returns older data; on this node always,
-//! on every node for strong types. Entries are stamped with a number that was read before they were loaded, and are
+//! on every node for strong types, unless the node that wrote cannot reach Redis while others can (`outbox`: then
+//! within two looks). Entries are stamped with a number that was read before they were loaded, and are
 //! valid as long as nothing they depend on was bumped since (`table`): a slow load that began before a write is
 //! invalid from the start, so there are no locks and no clocks. Values are rows, never permissions: what a viewer
 //! may see is decided after reading, and where SQL depends on the viewer, the viewer's scope is part of the key.
@@ -298,8 +299,12 @@ impl Cache {
         L: Fn(Store) -> F + Clone + Send + Sync + 'static,
     {
         let place = named::place(name);
-        let mut found = self.read(store, Named::new(kept, tags, load), &[place]).await?;
-        Ok(found.remove(&place).expect("a load that succeeds has a value"))
+        let mut found = self.read(store, Named::new(kept, tags, load.clone()), &[place]).await?;
+        match found.remove(&place) {
+            Some(value) => Ok(value),
+            // A load that succeeds has one; who says that there is none says anything.
+            None => load(store.clone()).await.map(Arc::new),
+        }
     }
 
     /// The values of these names that are there and valid, in the order of the names; one round trip for all that are
@@ -360,10 +365,12 @@ impl Cache {
     pub async fn purge(&self) -> Result<(), Unavailable> {
         let Some(inner) = &self.inner else { return Ok(()) };
         inner.entries.clear();
-        match &inner.shared {
-            Some(shared) => shared.purge(&inner.table).await,
-            None => Ok(()),
+        if let Some(shared) = &inner.shared {
+            return shared.purge(&inner.table).await;
         }
+        // What is being loaded now is not in the map yet.
+        inner.table.renew();
+        Ok(())
     }
 
     /// Whether there is a cache.

@@ -128,9 +128,10 @@ impl Transaction {
             let Self { store, db, changes, revoked, turn } = self;
             let result = db.commit().await;
             drop(turn);
+            // Before the caller hears of the write: who reads after the answer must not get older data. Also where the commit
+            // failed: it may have happened all the same, and if not, a bump costs a miss.
+            let written = store.cache().invalidate_by_tag(&tags).await;
             if result.is_ok() {
-                // Before the caller hears of the write: who reads after the answer must not get older data.
-                let written = store.cache().invalidate_by_tag(&tags).await;
                 if let (Some(_), Some((told, id))) = (written, left) {
                     told.add(id);
                 }

@@ -74,9 +74,10 @@ impl Context {
         self.now
     }
 
-    /// For how long the answer stays true if nothing is written.
+    /// For how long from now on the answer stays true if nothing is written. Making it has taken a while.
     pub(crate) fn is_true_for(&self) -> Duration {
-        let left = self.true_until.load(Ordering::Relaxed).saturating_sub(self.now.timestamp_millis());
+        let now = entities::clock::now().timestamp_millis();
+        let left = self.true_until.load(Ordering::Relaxed).saturating_sub(now);
         Duration::from_millis(u64::try_from(left).unwrap_or_default())
     }
 

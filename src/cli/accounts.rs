@@ -9,7 +9,8 @@ use std::{
 
 use clap::Subcommand;
 use entities::{
-    Store, key, password,
+    CacheConfig, Store, key, password,
+    redis::Redis,
     secret::Secret,
     user::{self, Changes, Credentials, Named, NewAccount, Role},
 };
@@ -88,7 +89,7 @@ pub(super) enum Token {
 
 /// `xp user`.
 pub(super) async fn user(config: &Config, action: User, as_json: bool) -> Result<(), Failure> {
-    let store = database::connect(config, false, &mut Registry::default()).await?;
+    let store = for_writing(config).await?;
     let said = match action {
         User::Create { email, name, role, password_file } => {
             create(config, &store, (&email, name.as_deref()), role, password_file.as_deref()).await?
@@ -105,6 +106,16 @@ pub(super) async fn user(config: &Config, action: User, as_json: bool) -> Result
     };
     store.close().await;
     if as_json { say(&json!({ "id": said }).to_string()) } else { say(&said) }
+}
+
+/// The store for what servers may have cached: where they share a cache, they are told.
+async fn for_writing(config: &Config) -> Result<Store, Failure> {
+    let mut registry = Registry::default();
+    let store = database::connect(config, false, &mut registry).await?;
+    let Some(url) = &config.redis.url else { return Ok(store) };
+    let cache = CacheConfig { max_bytes: 1 << 20, namespace: config.redis.namespace.clone() };
+    let redis = Redis::new(url, &mut registry);
+    Ok(store.with_cache(&cache, Some(redis), &mut registry))
 }
 
 /// Makes an account; its id.

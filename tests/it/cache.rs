@@ -9,12 +9,12 @@ use entities::{
     id::{FormId, SessionId, UserId},
     redis::Redis,
     session,
-    user::Role,
+    user::{self, Role},
 };
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use serde_json::json;
 
-use crate::harness::{RedisServer, TestApp, text};
+use crate::harness::{RedisServer, TestApp, db, process, text};
 
 mod answers;
 mod clocks;
@@ -356,4 +356,34 @@ async fn who_may_not_see_emails_learns_nothing_from_looking_for_one() {
         let own = Some("collector@example.com".to_owned());
         assert_eq!(looked("collector@example.com").await, (own, Vec::new()));
     }
+}
+
+/// The operator's commands write past the servers, and are a write like any other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_a_command_changes_in_an_account_the_servers_read_at_once() {
+    let url = db::own_postgres().await;
+    let app = TestApp::over(&url).await;
+    let redis = RedisServer::start().await;
+    let node = node(&app, &redis).await;
+    settle(std::slice::from_ref(&node)).await;
+    let account = TestApp::account(Role::Collector);
+    let read = async || {
+        let found = user::by_ids(&node, &[account]).await.expect("the read succeeds");
+        (found[&account].role, found[&account].is_active)
+    };
+    let (email, address) = ("collector@example.com", redis.address());
+    let run = async |arguments: &[&str]| {
+        let mut command = process::xp(&url);
+        command.arg("user").args(arguments).env("REDIS_URL", &address);
+        let output = tokio::task::spawn_blocking(move || command.output()).await.expect("no panic");
+        let output = output.expect("it runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    assert_eq!(read().await, (Role::Collector, true));
+    run(&["role", email, "EDITOR"]).await;
+    assert_eq!(read().await, (Role::Editor, true));
+    run(&["disable", email]).await;
+    assert_eq!(read().await, (Role::Editor, false));
+    run(&["enable", email]).await;
+    assert_eq!(read().await, (Role::Editor, true));
 }

@@ -15,6 +15,7 @@ use super::{
     entry::{Entry, Header, Key},
     metrics::{Found, Tier},
     read::{self, hash},
+    tag::Slot,
     tally::Tally,
 };
 use crate::store::Store;
@@ -31,6 +32,9 @@ impl AnswerName {
 }
 
 const ANSWER: &str = "answer";
+
+/// What a tag takes, about: it is in a set that is half empty, and its slot in the header.
+const TAG_BYTES: usize = 2 * size_of::<Tag>() + size_of::<Slot>();
 
 impl Cache {
     /// The first of these answers that is held here and still true; decided without reading anything it was made of.
@@ -74,7 +78,9 @@ impl Cache {
         let Some(inner) = self.inner.as_ref().filter(|_| touched.is_whole() && loaded.0.epoch != 0) else {
             return;
         };
-        let slots = touched.tags().map(Tag::slot).collect();
+        let slots: Box<[Slot]> = touched.tags().map(Tag::slot).collect();
+        // A short answer may have been made of very much.
+        let bytes = bytes.saturating_add(slots.len() * TAG_BYTES);
         let (at, took, is_strong) = (Instant::now(), Duration::ZERO, touched.is_strong());
         let header = Header { loaded: loaded.0, slots, at, took, ttl: kept.ttl, is_strong };
         inner.keep(name.0, &Entry::of_bytes(header, Some(answer), bytes));

@@ -85,6 +85,11 @@ impl Entry {
         Some(value.downcast().unwrap_or_else(|_| unreachable!("the key's hash covers the type")))
     }
 
+    /// Is it more than the knowledge that there is none?
+    pub(crate) fn has_value(&self) -> bool {
+        self.value.is_some()
+    }
+
     /// How long ago it was loaded.
     pub(crate) fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.header.at)
@@ -181,11 +186,16 @@ pub(crate) fn decode<V: DeserializeOwned + Send + Sync + 'static>(key: Key, byte
         return None;
     }
     let inflated;
+    // What a value takes here, not there: a megabyte of blanks is short when it is compressed.
+    let mut length = 0;
     let value = match wire.body {
         Body::Absent => None,
-        Body::Plain(plain) => Some(postcard::from_bytes::<V>(plain).ok()?),
+        Body::Plain(plain) => {
+            length = plain.len();
+            Some(postcard::from_bytes::<V>(plain).ok()?)
+        }
         Body::Compressed(bytes) => {
-            let length = bytes.first_chunk().map(|length| u32::from_le_bytes(*length) as usize)?;
+            length = bytes.first_chunk().map(|length| u32::from_le_bytes(*length) as usize)?;
             if length > MAX_VALUE_BYTES {
                 return None;
             }
@@ -202,7 +212,7 @@ pub(crate) fn decode<V: DeserializeOwned + Send + Sync + 'static>(key: Key, byte
         // Who reads it knows its type.
         is_strong: false,
     };
-    Some(Entry::of_bytes(header, value.map(Arc::new), bytes.len()))
+    Some(Entry::of_bytes(header, value.map(Arc::new), length))
 }
 
 #[cfg(test)]
@@ -259,6 +269,15 @@ mod tests {
             body: Body::Compressed(&[255; 64]),
         };
         assert!(decode::<String>(KEY, &postcard::to_allocvec(&wire).expect("it is short")).is_none());
+    }
+
+    #[test]
+    fn what_was_compressed_weighs_what_it_takes_here() {
+        let text = "x".repeat(500_000);
+        let bytes = encode(KEY, &header(), Some(&text)).expect("it is within the limit");
+        assert!(bytes.len() < 10_000, "{}", bytes.len());
+        let entry = decode::<String>(KEY, &bytes).expect("it was written here");
+        assert!(entry.weight >= 500_000, "{}", entry.weight);
     }
 
     #[test]

@@ -47,7 +47,13 @@ impl<'a, C: Cached> Reading<'a, C> {
         let (cache, store, read) = (Arc::clone(self.cache), self.store.unrecorded(), self.read.clone());
         tokio::spawn(async move {
             let reading = Reading::new(&cache, &store, read, 0);
-            let departure = reading.depart(keys, &mut reading.flights());
+            let departure = {
+                let mut flights = reading.flights();
+                // Many readers may have come here before the first of them has departed.
+                let is_due = |key: &C::Key| !flights.contains_key(&reading.key(*key));
+                let keys = keys.into_iter().filter(is_due).collect();
+                reading.depart(keys, &mut flights)
+            };
             // A failure leaves the old value in use until it expires.
             let _ = reading.fly(departure).await;
         });
@@ -85,17 +91,17 @@ impl<'a, C: Cached> Reading<'a, C> {
 
     fn fall_back(&mut self, keys: &[C::Key]) -> Option<()> {
         let stale = self.read.kept().stale_if_error;
-        let expired = std::mem::take(&mut self.expired);
         let now = Instant::now();
+        // They stay: what others were to load may fail after what was loaded here.
         let usable = |key: &C::Key| {
-            let (_, entry) = expired.iter().find(|(of, _)| of == key)?;
-            (entry.age(now) < entry.header.ttl + stale).then_some((*key, entry))
+            let (_, entry) = self.expired.iter().find(|(of, _)| of == key)?;
+            (entry.age(now) < entry.header.ttl + stale).then(|| (*key, entry.clone()))
         };
         let usable = keys.iter().map(usable).collect::<Option<Vec<_>>>()?;
         let mut tally = Tally::default();
         for (key, entry) in usable {
             tally.add(Found::Stale, entry.age(now));
-            self.take(key, entry);
+            self.take(key, &entry);
         }
         self.report(&tally, Tier::Local, keys);
         Some(())

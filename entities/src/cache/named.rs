@@ -74,6 +74,11 @@ where
         self.tags.clone()
     }
 
+    /// There always is one.
+    fn keeps_absent(&self) -> bool {
+        false
+    }
+
     async fn load(self, store: Store, keys: Arc<[Uuid]>) -> Result<FxHashMap<Uuid, Arc<V>>, Error> {
         let value = Arc::new((self.load)(store).await?);
         Ok(keys.iter().map(|key| (*key, Arc::clone(&value))).collect())

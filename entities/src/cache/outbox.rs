@@ -11,7 +11,7 @@ use std::{
 use rustc_hash::FxHashSet;
 use uuid::Uuid;
 
-use super::{Tag, tag::Slot};
+use super::{Tag, table::SLOTS, tag::Slot};
 use crate::{error::Error, id, store::Store, transaction::Transaction};
 
 /// Between two looks. Those who write tidy up within this time, so that nothing is found in two looks.
@@ -84,7 +84,8 @@ async fn look(store: &Store) -> Result<Vec<(Uuid, Vec<Slot>)>, Error> {
     store
         .fetch("outbox.look", TABLE, sql, |cells| {
             let (id, slots) = (cells.next::<Uuid>()?, cells.next::<String>()?);
-            Ok((id, slots.split(',').filter_map(|slot| slot.parse().ok()).collect()))
+            let slots = slots.split(',').filter_map(|slot| slot.parse().ok());
+            Ok((id, slots.filter(|slot| SLOTS.contains(slot)).collect()))
         })
         .await
 }

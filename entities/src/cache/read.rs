@@ -213,9 +213,13 @@ impl<'a, C: Cached> Reading<'a, C> {
 
     /// What Redis had, as entries; or why it is none.
     fn decoded(&self, keys: &[C::Key], values: &[Option<Vec<u8>>]) -> Vec<Result<Entry, Found>> {
+        // That there is none is stored only where that is worth knowing.
+        let may_be = |entry: &Entry| self.read.keeps_absent() || entry.has_value();
         let decode = |(key, value): (&C::Key, &Option<Vec<u8>>)| match value {
             None => Err(Found::Absent),
-            Some(bytes) => entry::decode::<C::Value>(self.key(*key), bytes).ok_or(Found::Corrupt),
+            Some(bytes) => {
+                entry::decode::<C::Value>(self.key(*key), bytes).filter(may_be).ok_or(Found::Corrupt)
+            }
         };
         keys.iter().zip(values).map(decode).collect()
     }
@@ -233,7 +237,7 @@ impl<'a, C: Cached> Reading<'a, C> {
                 Ok(entry) => {
                     tally.add(Found::Hit, entry.age(now));
                     self.take(*key, &entry);
-                    self.cache.entries.insert(self.key(*key), entry);
+                    self.cache.keep(self.key(*key), &entry);
                 }
                 Err(why) => {
                     tally.add(why, Duration::ZERO);

@@ -5,6 +5,7 @@
 //! same round trip as for the values. Every failure is a miss. Not here: how a batch is read (`read`).
 
 use std::{
+    collections::hash_map::Entry,
     fmt,
     sync::{
         Arc, Mutex, Weak,
@@ -33,8 +34,8 @@ pub(super) use mirror::follow;
 const LEASE: Duration = Duration::from_millis(250);
 /// Fills under way at most; further ones are left out, since the next reader can fill as well.
 const FILLS: usize = 64;
-/// Numbers ahead of the log that a bump has which could not be told: more than can come before it is.
-const UNTOLD: u64 = 1 << 40;
+/// Bumps that could not be told have numbers from here on: no table ever comes to them.
+const UNTOLD: u64 = 1 << 60;
 /// Between attempts to tell bumps that could not be told.
 const RETRY: Duration = Duration::from_millis(50);
 
@@ -79,10 +80,19 @@ pub(super) struct Shared {
     started: Instant,
     /// When the last completed read of the log began, microseconds after `started`, plus one; 0 is never.
     log_read_at: AtomicU64,
-    /// Bumped here and not yet told, with the number that each slot has here until then.
-    untold: Mutex<FxHashMap<Slot, u64>>,
+    /// Bumped here and not yet told.
+    untold: Mutex<FxHashMap<Slot, Untold>>,
     next_untold: AtomicU64,
     fills: Arc<Semaphore>,
+}
+
+/// What is known of a slot that was bumped here, which could not be told.
+#[derive(Clone, Copy)]
+struct Untold {
+    /// What it is raised to here until then.
+    number: u64,
+    /// Its last bump but for that, which the number hides, and in which table.
+    hidden: Position,
 }
 
 /// The stamps of some slots as Redis had them, and the moment.
@@ -146,7 +156,8 @@ impl Shared {
     /// Tells a bump to all nodes; its number. Bumps that could not be told before go along. Here it counts in any
     /// case: as something that is yet to come, until it could be told.
     pub(super) async fn bump(&self, table: &Table, slots: &[Slot]) -> Option<Position> {
-        let untold: Vec<(Slot, u64)> = self.untold().iter().map(|(slot, number)| (*slot, *number)).collect();
+        let untold: Vec<(Slot, u64)> =
+            self.untold().iter().map(|(slot, untold)| (*slot, untold.number)).collect();
         let mut all: Vec<Slot> = untold.iter().map(|(slot, _)| *slot).chain(slots.iter().copied()).collect();
         all.sort_unstable();
         all.dedup();
@@ -154,12 +165,13 @@ impl Shared {
             return None;
         }
         if let Ok(position) = self.tell(&all).await {
-            table.raise(slots, position.sequence);
-            self.told(table, &untold, position.sequence);
             if table.position().epoch != position.epoch {
-                // The table that the mirror shows is gone, and numbers have begun anew: it cannot show this bump.
+                // The table that the mirror shows is gone, and numbers have begun anew: it cannot show this bump. Before
+                // anything is lowered to such a number.
                 table.forget();
             }
+            self.told(table, &untold, position.sequence);
+            self.raise(table, slots, position.sequence);
             return Some(position);
         }
         self.note(table, slots);
@@ -170,11 +182,32 @@ impl Shared {
         None
     }
 
-    /// What could not be told counts here, whatever Redis says.
-    fn raise_untold(&self, table: &Table) {
-        for (slot, number) in &*self.untold() {
-            table.raise(&[*slot], *number);
+    /// Notes a bump that was told.
+    fn raise(&self, table: &Table, slots: &[Slot], sequence: u64) {
+        let mut untold = self.untold();
+        table.raise(slots, sequence);
+        hear(&mut untold, slots, sequence);
+    }
+
+    /// Notes a bump that the log tells of.
+    fn follow(&self, table: &Table, slots: &[Slot], sequence: u64) {
+        let mut untold = self.untold();
+        table.follow(slots, sequence);
+        hear(&mut untold, slots, sequence);
+    }
+
+    /// Takes over another table. What could not be told counts here, whatever Redis says: from the moment on at which
+    /// the new table does.
+    fn take_over(&self, table: &Table, at: Position, stamps: &[(Slot, u64)]) {
+        let mut untold = self.untold();
+        for untold in untold.values_mut().filter(|untold| untold.hidden.epoch != at.epoch) {
+            untold.hidden = Position { sequence: 0, ..at };
         }
+        for (slot, sequence) in stamps {
+            hear(&mut untold, &[*slot], *sequence);
+        }
+        let numbers = untold.iter().map(|(slot, untold)| (*slot, untold.number));
+        table.replace(at, stamps.iter().copied().chain(numbers));
     }
 
     /// The table as it is now, made if there is none.
@@ -193,18 +226,23 @@ impl Shared {
     /// Notes what could not be told. What is loaded from now on is not kept here until it is: nobody knows its number.
     fn note(&self, table: &Table, slots: &[Slot]) {
         let mut untold = self.untold();
-        let number = table.position().sequence + UNTOLD + self.next_untold.fetch_add(1, Ordering::Relaxed);
+        let number = UNTOLD + self.next_untold.fetch_add(1, Ordering::Relaxed);
+        for slot in slots {
+            let hidden = || Position { sequence: table.stamp(*slot), ..table.position() };
+            untold.entry(*slot).or_insert_with(|| Untold { number, hidden: hidden() }).number = number;
+        }
         table.raise(slots, number);
-        untold.extend(slots.iter().map(|slot| (*slot, number)));
     }
 
-    /// What was untold has a number now. What was noted anew meanwhile has not.
+    /// What was untold has a number now. What was noted anew meanwhile has not. Others may have bumped the same slot
+    /// later, and been heard of before.
     fn told(&self, table: &Table, told: &[(Slot, u64)], sequence: u64) {
         let mut untold = self.untold();
         for (slot, number) in told {
-            if untold.get(slot) == Some(number) {
-                untold.remove(slot);
-                table.lower(*slot, *number, sequence);
+            if let Entry::Occupied(known) = untold.entry(*slot)
+                && known.get().number == *number
+            {
+                table.lower(*slot, *number, known.remove().hidden.sequence.max(sequence));
             }
         }
     }
@@ -216,7 +254,7 @@ impl Shared {
         Ok(Position { epoch, sequence })
     }
 
-    fn untold(&self) -> std::sync::MutexGuard<'_, FxHashMap<Slot, u64>> {
+    fn untold(&self) -> std::sync::MutexGuard<'_, FxHashMap<Slot, Untold>> {
         self.untold.lock().expect("no panic happens under this lock")
     }
 
@@ -245,12 +283,14 @@ impl Shared {
                 values.arg(self.key(*key));
             }
         }
+        // Before Redis is asked: what is told while the answer is on its way, the answer does not know.
+        let untold = self.untold_of(slots);
         let answers: Vec<Value> = self.redis.pipeline("stamps", READ_TIMEOUT, &pipeline).await?;
         let mut answers = answers.into_iter();
         let mut next = || answers.next().ok_or(Unavailable);
         let words: Vec<u64> = redis::from_redis_value(next()?).map_err(|_| Unavailable)?;
         let [epoch, sequence, stamps @ ..] = &*words else { return Err(Unavailable) };
-        let slots = self.stamped(slots, stamps);
+        let slots = stamped(slots, stamps, &untold);
         let mut stamps = Stamps { position: Position { epoch: *epoch, sequence: *sequence }, slots };
         if stamps.position.epoch == 0 {
             // Otherwise nobody could tell what is loaded now from what is loaded later, and all would load for
@@ -265,12 +305,13 @@ impl Shared {
         Ok((stamps, values))
     }
 
-    /// Slots with their stamps; what this node has written and could not tell, Redis does not know.
-    fn stamped(&self, slots: &[Slot], stamps: &[u64]) -> FxHashMap<Slot, u64> {
+    /// Those of these slots that this node has written to and could not tell: Redis does not know.
+    fn untold_of(&self, slots: &[Slot]) -> Vec<Slot> {
         let untold = self.untold();
-        let stamp =
-            |(slot, stamp): (&Slot, &u64)| (*slot, if untold.contains_key(slot) { u64::MAX } else { *stamp });
-        slots.iter().zip(stamps).map(stamp).collect()
+        if untold.is_empty() {
+            return Vec::new();
+        }
+        slots.iter().filter(|slot| untold.contains_key(slot)).copied().collect()
     }
 
     /// Stores values beside the request.
@@ -291,7 +332,10 @@ impl Shared {
     /// Throws the table away: nothing that any node has cached is valid any more.
     pub(super) async fn purge(&self, table: &Table) -> Result<(), Unavailable> {
         table.forget();
-        self.delete().await
+        let deleted = self.delete().await;
+        // Again: meanwhile the mirror may have taken over what was being deleted.
+        table.forget();
+        deleted
     }
 
     async fn delete(&self) -> Result<(), Unavailable> {
@@ -380,6 +424,25 @@ pub async fn purge(redis: &Redis, namespace: &str) -> Result<(), Unavailable> {
     Shared::new(redis.clone(), namespace).delete().await
 }
 
+/// Slots with their stamps; those that could not be told have been bumped just now.
+fn stamped(slots: &[Slot], stamps: &[u64], untold: &[Slot]) -> FxHashMap<Slot, u64> {
+    let mut stamped: FxHashMap<Slot, u64> = slots.iter().copied().zip(stamps.iter().copied()).collect();
+    stamped.extend(untold.iter().map(|slot| (*slot, u64::MAX)));
+    stamped
+}
+
+/// Notes a bump of slots that may be hidden behind one that could not be told.
+fn hear(untold: &mut FxHashMap<Slot, Untold>, slots: &[Slot], sequence: u64) {
+    if untold.is_empty() {
+        return;
+    }
+    for slot in slots {
+        if let Some(untold) = untold.get_mut(slot) {
+            untold.hidden.sequence = untold.hidden.sequence.max(sequence);
+        }
+    }
+}
+
 /// Below 2^53, and never 0.
 fn random_epoch() -> u64 {
     fastrand::u64(1..1 << 53)
@@ -389,4 +452,93 @@ fn random_epoch() -> u64 {
 fn words(bytes: &[u8]) -> impl Iterator<Item = (Slot, u64)> {
     let words = bytes.chunks_exact(8).take(WORDS).enumerate();
     words.map(|(index, word)| (index as Slot, u64::from_be_bytes(word.try_into().expect("eight bytes"))))
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+
+    const SLOT: Slot = 30;
+
+    const fn at(epoch: u64, sequence: u64) -> Position {
+        Position { epoch, sequence }
+    }
+
+    /// A node that nothing answers, and its mirror, which shows a table of epoch 7 after 19 bumps.
+    fn node() -> (Shared, Table) {
+        let silent = "redis://127.0.0.1:1".parse().expect("a URL");
+        let table = Table::new(7);
+        table.follow(&[SLOT], 19);
+        (Shared::new(Redis::new(&silent, &mut Registry::default()), "test"), table)
+    }
+
+    fn numbers(shared: &Shared) -> Vec<(Slot, u64)> {
+        shared.untold().iter().map(|(slot, untold)| (*slot, untold.number)).collect()
+    }
+
+    #[test]
+    fn what_was_untold_is_lowered_to_the_number_it_was_told_with() {
+        let (shared, table) = node();
+        shared.note(&table, &[SLOT]);
+        assert!(!table.is_valid(at(7, 1_000), &[SLOT]));
+        shared.told(&table, &numbers(&shared), 20);
+        assert!(!table.is_valid(at(7, 19), &[SLOT]) && table.is_valid(at(7, 20), &[SLOT]));
+        assert!(shared.untold().is_empty());
+    }
+
+    /// Told as 20; then another node bumps the same slot as 21, and the mirror hears of both before this node goes on.
+    #[test]
+    fn a_later_bump_of_another_node_outlasts_the_end_of_an_untold_one() {
+        let (shared, table) = node();
+        shared.note(&table, &[SLOT]);
+        let untold = numbers(&shared);
+        shared.follow(&table, &[SLOT], 20);
+        shared.follow(&table, &[SLOT], 21);
+        shared.told(&table, &untold, 20);
+        assert!(!table.is_valid(at(7, 20), &[SLOT]), "read before 21 was written");
+        assert!(table.is_valid(at(7, 21), &[SLOT]));
+    }
+
+    #[test]
+    fn so_does_an_own_one_and_one_that_came_with_the_whole_table() {
+        let (shared, table) = node();
+        shared.note(&table, &[SLOT]);
+        let untold = numbers(&shared);
+        shared.raise(&table, &[SLOT], 21);
+        shared.told(&table, &untold, 20);
+        assert!(!table.is_valid(at(7, 20), &[SLOT]) && table.is_valid(at(7, 21), &[SLOT]));
+
+        shared.note(&table, &[SLOT]);
+        let untold = numbers(&shared);
+        shared.take_over(&table, at(7, 30), &[(SLOT, 29)]);
+        shared.told(&table, &untold, 28);
+        assert!(!table.is_valid(at(7, 28), &[SLOT]) && table.is_valid(at(7, 29), &[SLOT]));
+    }
+
+    #[test]
+    fn what_is_untold_counts_in_another_table_and_its_numbers_are_that_tables_once_it_is_told() {
+        let (shared, table) = node();
+        shared.note(&table, &[SLOT]);
+        shared.take_over(&table, at(8, 5), &[(SLOT, 3)]);
+        assert!(!table.is_valid(at(8, 1_000), &[SLOT]));
+        // Noted again: numbers of what is untold only grow, whatever table it is.
+        shared.note(&table, &[SLOT]);
+        shared.told(&table, &numbers(&shared), 6);
+        assert!(!table.is_valid(at(8, 5), &[SLOT]) && table.is_valid(at(8, 6), &[SLOT]));
+    }
+
+    #[test]
+    fn what_is_untold_is_newer_than_anything_that_redis_says() {
+        let (shared, table) = node();
+        assert!(shared.untold_of(&[SLOT]).is_empty());
+        shared.note(&table, &[SLOT]);
+        let untold = shared.untold_of(&[SLOT - 1, SLOT]);
+        assert_eq!(untold, [SLOT]);
+        // Told while the answer is on its way.
+        shared.told(&table, &numbers(&shared), 20);
+        let stamps = stamped(&[SLOT - 1, SLOT], &[4, 19], &untold);
+        assert_eq!((stamps[&(SLOT - 1)], stamps[&SLOT]), (4, u64::MAX));
+    }
 }

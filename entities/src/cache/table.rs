@@ -82,6 +82,11 @@ impl Table {
         }
     }
 
+    /// The number of a slot's last bump.
+    pub(crate) fn stamp(&self, slot: Slot) -> u64 {
+        self.words[slot as usize].load(Ordering::Acquire)
+    }
+
     /// Takes back a number that a slot was raised to, if nothing has raised it since.
     pub(crate) fn lower(&self, slot: Slot, from: u64, to: u64) {
         // Anything else than `from` is newer.
@@ -91,6 +96,11 @@ impl Table {
     /// Nothing is valid from now on, until another table is taken over.
     pub(crate) fn forget(&self) {
         self.epoch.store(0, Ordering::Release);
+    }
+
+    /// The truth (no Redis) begins anew: nothing that was loaded before is valid.
+    pub(crate) fn renew(&self) {
+        self.epoch.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Takes over another table: nothing that was loaded before is valid if the epoch is new.

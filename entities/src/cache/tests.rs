@@ -16,7 +16,7 @@ use serde::Serialize;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use super::{Cache, CacheConfig, Cached, Kept, Tag};
+use super::{AnswerName, Cache, CacheConfig, Cached, Entry, Header, Kept, Tag, Touched};
 use crate::{DatabaseConfig, Error, Store};
 
 /// Rows that are nothing but a version, and a gate in front of the answer.
@@ -417,6 +417,88 @@ async fn a_resolver_looks_for_many_values_of_its_own_at_once() {
     // Names are of a type.
     let texts = cache.get_many(&node.store, &names, |_: &String| Vec::new()).await;
     assert_eq!(texts, [const { None }; 4]);
+}
+
+/// Some keys are loaded for this reader, some for another: where both fail, each has its old value.
+#[tokio::test]
+async fn old_values_stand_in_for_own_loads_and_for_those_of_others() {
+    let versions = Versions::new(false);
+    let mut node = Node::over(&versions).await;
+    node.kept = Kept { ttl: Duration::ZERO, stale_if_error: Duration::from_mins(1) };
+    let keys = [KEY, Uuid::from_u128(2)];
+    for key in keys {
+        versions.commit(key, 1);
+        assert_eq!(node.read(key).await, Some(1));
+    }
+    versions.is_gated.store(true, Ordering::SeqCst);
+    let other = tokio::spawn({
+        let node = node.clone();
+        async move { node.read(KEY).await }
+    });
+    versions.waiting.acquire().await.expect("it stays open").forget();
+    versions.is_down.store(true, Ordering::SeqCst);
+    let read = Read { of: Arc::clone(&versions), kept: node.kept };
+    let both = tokio::spawn({
+        let node = node.clone();
+        async move { node.store.cached(read, &keys).await }
+    });
+    tokio::task::yield_now().await;
+    other.abort();
+    let both = both.await.expect("it ends").expect("there is an old value for each key");
+    assert_eq!(both.len(), 2);
+}
+
+/// What changed in the database behind everybody's back is what a purge is for.
+#[tokio::test]
+async fn a_load_from_before_a_purge_is_not_used_after_it() {
+    let versions = Versions::new(false);
+    let node = Node::over(&versions).await;
+    versions.commit(KEY, 1);
+    versions.is_gated.store(true, Ordering::SeqCst);
+    let slow = tokio::spawn({
+        let node = node.clone();
+        async move { node.read(KEY).await }
+    });
+    versions.waiting.acquire().await.expect("it stays open").forget();
+    versions.commit(KEY, 2);
+    node.cache().purge().await.expect("there is no Redis to fail");
+    versions.is_gated.store(false, Ordering::SeqCst);
+    versions.gate.add_permits(1);
+    assert_eq!(slow.await.expect("it ends"), Some(1), "who came before may see what was then");
+    assert_eq!(node.read(KEY).await, Some(2));
+}
+
+/// Redis may hold anything, also that there is no value where there always is one.
+#[tokio::test]
+async fn a_value_that_is_said_to_be_absent_is_made() {
+    let node = Node::over(&Versions::new(false)).await;
+    let cache = node.cache();
+    let inner = cache.inner.as_ref().expect("it is on");
+    let header = Header {
+        loaded: inner.table.position(),
+        slots: Box::default(),
+        at: std::time::Instant::now(),
+        took: Duration::ZERO,
+        ttl: Duration::from_mins(1),
+        is_strong: false,
+    };
+    inner.keep(super::named::key::<String>("it"), &Entry::new::<String>(header, None));
+    let load = |_| async { Ok("made".to_owned()) };
+    let got = cache.get_or_set(&node.store, "it", Kept::for_seconds(60), Vec::new(), load).await;
+    assert_eq!(*got.expect("it is made"), "made");
+}
+
+/// An answer keeps its tags, and a short one may have many.
+#[tokio::test]
+async fn the_tags_of_an_answer_weigh_something() {
+    let node = Node::over(&Versions::new(false)).await;
+    let (cache, mut touched) = (node.cache(), Touched::default());
+    touched.add((0..1_000).map(|number| Tag::Row("Form", Uuid::from_u128(number))).collect(), false);
+    let name = AnswerName::of(&"short");
+    cache.keep_answer(name, Arc::new(()), 20, Kept::for_seconds(60), &touched, cache.moment());
+    let (values, bytes) = cache.held();
+    assert_eq!(values, 1);
+    assert!(bytes > 1_000 * size_of::<Tag>() as u64, "{bytes}");
 }
 
 /// A reader of whom it is not known what was written before it may still join what began after it.

@@ -101,6 +101,11 @@ where
         self.part.tags(parent)
     }
 
+    /// There always is one, if an empty one.
+    fn keeps_absent(&self) -> bool {
+        false
+    }
+
     async fn load(self, store: Store, parents: Arc<[Uuid]>) -> Result<FxHashMap<Uuid, Arc<Page<R>>>, Error> {
         let Self { part: Part { list, scope, filter }, keyset, window, whole } = self;
         if whole {
@@ -153,6 +158,11 @@ where
 
     fn tags(&self, parent: Uuid, _: Option<&i64>) -> Vec<Tag> {
         self.part.tags(parent)
+    }
+
+    /// There always is one, if a zero.
+    fn keeps_absent(&self) -> bool {
+        false
     }
 
     async fn load(self, store: Store, parents: Arc<[Uuid]>) -> Result<FxHashMap<Uuid, Arc<i64>>, Error> {

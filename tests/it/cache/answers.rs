@@ -1,7 +1,10 @@
 //! Whole answers of trusted documents: given again without executing anything as long as they are true, and to nobody
 //! whom another answer is due.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use entities::{
     Tag,
@@ -10,7 +13,7 @@ use entities::{
 };
 use serde_json::json;
 
-use super::{Node, settle};
+use super::{Node, sessions, settle};
 use crate::{
     corpus,
     harness::{Client, RedisServer, TestApp, text},
@@ -196,6 +199,30 @@ async fn answers_of_accounts_are_checked_against_redis_each_time() {
     app.sql(&format!("update users set display_name = 'frozen' where id = '{account}'")).await;
     assert!(ask().await.contains("frozen"), "without Redis nobody knows whether it is true");
     redis.thaw();
+}
+
+/// What a clock decides is kept until the clock decides otherwise, however long it took to make the answer.
+#[tokio::test]
+async fn an_answer_that_took_long_says_of_no_expired_session_that_it_is_active() {
+    let [_, app] = TestApp::both_own().await;
+    let node = Node::alone(&app).await;
+    let cached = app.over_store(node.store.clone());
+    let (_, keys) = sessions(&app, 1).await;
+    let query = format!("{{ session(id: \"{}\") {{ isActive }} }}", keys[0]);
+    trust(&cached, &query).await;
+    app.sql("alter table user_sessions rename to all_sessions").await;
+    app.sql("create view user_sessions as select t.* from all_sessions t, (select pg_sleep(1)) as slow")
+        .await;
+    app.sql(&format!(
+        "update all_sessions set expires_at = now() + interval '1500 milliseconds' where id = '{}'",
+        keys[0]
+    ))
+    .await;
+    let began = Instant::now();
+    let ask = async || cached.as_admin().plain().run(&query, json!({})).await.body;
+    assert!(ask().await.contains("true"));
+    tokio::time::sleep(Duration::from_millis(1_700).saturating_sub(began.elapsed())).await;
+    assert!(ask().await.contains("false"), "{:?} after it was read", began.elapsed());
 }
 
 #[tokio::test]

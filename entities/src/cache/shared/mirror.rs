@@ -1,6 +1,7 @@
-//! The mirror: this node's copy of the table, which follows the log. Each round reads the log to its end and looks
-//! whether it is still the same table; only then the lease goes on. A gap in the numbers, or another table, means that
-//! something was missed: the table is read anew.
+//! The mirror: this node's copy of the table, which follows the log. Each round looks whether it is still the same table
+//! and how far it has come, and reads the log to its end; only then the lease goes on. A gap in the numbers, a log that
+//! ends before the table does (it was deleted or evicted), or another table, means that something was missed: the table
+//! is read anew.
 
 use std::{
     sync::{Weak, atomic::Ordering},
@@ -11,7 +12,10 @@ use redis::{Value, aio::MultiplexedConnection};
 
 use super::{super::Inner, Shared, words};
 use crate::{
-    cache::{table::Position, tag::Slot},
+    cache::{
+        table::{Position, SLOTS},
+        tag::Slot,
+    },
     redis::{Redis, Unavailable},
 };
 
@@ -58,8 +62,11 @@ async fn follow_on(cache: &Weak<Inner>, mut connection: MultiplexedConnection) -
             return Err(Unavailable);
         }
         for (sequence, slots) in &bumps {
-            cache.table.follow(slots, *sequence);
+            shared.follow(&cache.table, slots, *sequence);
             at.sequence = *sequence;
+        }
+        if bumps.len() < BUMPS && at.sequence < table.sequence {
+            return Err(Unavailable);
         }
         // Otherwise there is more to read.
         if bumps.len() < BUMPS {
@@ -93,12 +100,12 @@ async fn load(cache: &Weak<Inner>, connection: &mut MultiplexedConnection) -> Re
     let mut head = words(&bytes).map(|(_, value)| value);
     let (Some(epoch), Some(sequence)) = (head.next(), head.next()) else { return Err(Unavailable) };
     let position = Position { epoch, sequence };
-    cache.table.replace(position, words(&bytes).filter(|(slot, value)| *slot >= 16 && *value > 0));
-    shared.raise_untold(&cache.table);
+    let stamps: Vec<_> = words(&bytes).filter(|(slot, value)| SLOTS.contains(slot) && *value > 0).collect();
+    shared.take_over(&cache.table, position, &stamps);
     Ok(position)
 }
 
-/// The bumps after this position, and the table's present state.
+/// The table's state, and the bumps after this position: at least all that the table has by then.
 async fn round(
     cache: &Weak<Inner>,
     connection: &mut MultiplexedConnection,
@@ -109,13 +116,13 @@ async fn round(
         let shared = cache.shared.as_ref().ok_or(Unavailable)?;
         (shared.log_key.clone(), shared.table_key.clone())
     };
+    let mut command = redis::cmd("BITFIELD_RO");
+    command.arg(&table).arg("GET").arg("i64").arg("#0").arg("GET").arg("i64").arg("#1");
+    let (epoch, sequence): (u64, u64) = ask(ROUND, command.query_async(connection)).await?;
     let mut command = redis::cmd("XREAD");
     command.arg("COUNT").arg(BUMPS).arg("BLOCK").arg(BLOCK.as_millis() as u64);
     command.arg("STREAMS").arg(&log).arg(format!("{}-0", at.sequence));
     let read: Value = ask(ROUND, command.query_async(connection)).await?;
-    let mut command = redis::cmd("BITFIELD_RO");
-    command.arg(&table).arg("GET").arg("i64").arg("#0").arg("GET").arg("i64").arg("#1");
-    let (epoch, sequence): (u64, u64) = ask(ROUND, command.query_async(connection)).await?;
     Ok((bumps(read)?, Position { epoch, sequence }))
 }
 
@@ -133,8 +140,9 @@ fn bumps(read: Value) -> Result<Vec<(u64, Vec<Slot>)>, Unavailable> {
     let entries = streams.into_iter().flatten().flat_map(|(_, entries)| entries);
     let bumps = entries.map(|(id, fields)| {
         let sequence = id.split_once('-')?.0.parse().ok()?;
-        let slots = fields.get(1)?.split(',').map(str::parse).collect::<Result<_, _>>().ok()?;
-        Some((sequence, slots))
+        let slots: Vec<Slot> = fields.get(1)?.split(',').map(str::parse).collect::<Result<_, _>>().ok()?;
+        // Something else than a bump, or one of a table of another size.
+        slots.iter().all(|slot| SLOTS.contains(slot)).then_some((sequence, slots))
     });
     bumps.collect::<Option<_>>().ok_or(Unavailable)
 }
