@@ -246,7 +246,7 @@ impl Cache {
     /// Tells a bump that another process has left; false if that is not possible now.
     pub(crate) async fn tell(&self, slots: &[Slot]) -> bool {
         match &self.inner {
-            Some(inner) => inner.bump(slots).await.is_some(),
+            Some(inner) => inner.bump(slots).await.is_some() || inner.shared.is_none(),
             None => false,
         }
     }

@@ -65,7 +65,7 @@ pub struct Store {
     is_covered: bool,
     announcer: Announcer,
     cache: Cache,
-    /// Where the cache is shared.
+    /// Where others have to hear of what is written.
     told: Option<Arc<Told>>,
     /// Reads must not be older than this.
     floor: Option<Moment>,
@@ -120,13 +120,18 @@ impl Store {
         let cache = Cache::new(config, redis, registry);
         let told = cache.is_shared().then(Arc::default);
         let store = Self { cache, told, ..self };
-        if let Some(told) = &store.told {
-            tokio::spawn(outbox::keep(store.clone(), Arc::clone(told)));
-        }
+        tokio::spawn(outbox::keep(store.clone(), store.told()));
         store
     }
 
-    /// Where bumps are noted that were told; none, where there is nobody to tell.
+    /// The same store, whose writes the servers of this database will hear of: for a process that cannot tell them, such
+    /// as a command.
+    #[must_use]
+    pub fn leaving_bumps(self) -> Self {
+        Self { told: Some(Arc::default()), ..self }
+    }
+
+    /// Where bumps are noted that were told; none, where nobody else needs to be.
     pub(crate) fn told(&self) -> Option<Arc<Told>> {
         self.told.clone()
     }

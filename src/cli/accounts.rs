@@ -108,11 +108,12 @@ pub(super) async fn user(config: &Config, action: User, as_json: bool) -> Result
     if as_json { say(&json!({ "id": said }).to_string()) } else { say(&said) }
 }
 
-/// The store for what servers may have cached: where they share a cache, they are told.
+/// The store for what servers may have cached: where they share a cache, they are told; otherwise they find out within a
+/// second.
 async fn for_writing(config: &Config) -> Result<Store, Failure> {
     let mut registry = Registry::default();
     let store = database::connect(config, false, &mut registry).await?;
-    let Some(url) = &config.redis.url else { return Ok(store) };
+    let Some(url) = &config.redis.url else { return Ok(store.leaving_bumps()) };
     let cache = CacheConfig { max_bytes: 1 << 20, namespace: config.redis.namespace.clone() };
     let redis = Redis::new(url, &mut registry);
     Ok(store.with_cache(&cache, Some(redis), &mut registry))

@@ -360,30 +360,45 @@ async fn who_may_not_see_emails_learns_nothing_from_looking_for_one() {
 
 /// The operator's commands write past the servers, and are a write like any other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn what_a_command_changes_in_an_account_the_servers_read_at_once() {
-    let url = db::own_postgres().await;
-    let app = TestApp::over(&url).await;
+async fn what_a_command_changes_in_an_account_the_servers_read() {
     let redis = RedisServer::start().await;
-    let node = node(&app, &redis).await;
-    settle(std::slice::from_ref(&node)).await;
     let account = TestApp::account(Role::Collector);
-    let read = async || {
-        let found = user::by_ids(&node, &[account]).await.expect("the read succeeds");
-        (found[&account].role, found[&account].is_active)
-    };
-    let (email, address) = ("collector@example.com", redis.address());
-    let run = async |arguments: &[&str]| {
-        let mut command = process::xp(&url);
-        command.arg("user").args(arguments).env("REDIS_URL", &address);
-        let output = tokio::task::spawn_blocking(move || command.output()).await.expect("no panic");
-        let output = output.expect("it runs");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    };
-    assert_eq!(read().await, (Role::Collector, true));
-    run(&["role", email, "EDITOR"]).await;
-    assert_eq!(read().await, (Role::Editor, true));
-    run(&["disable", email]).await;
-    assert_eq!(read().await, (Role::Editor, false));
-    run(&["enable", email]).await;
-    assert_eq!(read().await, (Role::Editor, true));
+    // With Redis at once, and without it soon.
+    for (redis, bound) in [(Some(&redis), Duration::ZERO), (None, Duration::from_secs(2))] {
+        let url = db::own_postgres().await;
+        let app = TestApp::over(&url).await;
+        let node = match redis {
+            Some(redis) => Node::with(&app, redis).await.store,
+            None => Node::alone(&app).await.store,
+        };
+        settle(std::slice::from_ref(&node)).await;
+        let redis = redis.map(RedisServer::address);
+        let read = async || {
+            let found = user::by_ids(&node, &[account]).await.expect("the read succeeds");
+            (found[&account].role, found[&account].is_active)
+        };
+        let run = async |arguments: &[&str]| {
+            let mut command = process::xp(&url);
+            command.arg("user").args(arguments).envs(redis.iter().map(|address| ("REDIS_URL", address)));
+            let output = tokio::task::spawn_blocking(move || command.output()).await.expect("no panic");
+            let output = output.expect("it runs");
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        };
+        let becomes = async |wanted: (Role, bool)| {
+            let since = Instant::now();
+            while read().await != wanted {
+                assert!(since.elapsed() < bound, "{:?} is not {wanted:?} with {redis:?}", read().await);
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let email = "collector@example.com";
+        becomes((Role::Collector, true)).await;
+        run(&["role", email, "EDITOR"]).await;
+        becomes((Role::Editor, true)).await;
+        run(&["disable", email]).await;
+        becomes((Role::Editor, false)).await;
+        run(&["enable", email]).await;
+        run(&["role", email, "COLLECTOR"]).await;
+        becomes((Role::Collector, true)).await;
+    }
 }

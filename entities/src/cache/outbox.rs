@@ -1,5 +1,5 @@
 //! Bumps that outlive their writer. Where caches are shared, a transaction leaves its bump in a table, which it leaves
-//! only once all nodes were told. Who writes tells at once and tidies up a moment later; if that process is killed
+//! only once all nodes were told. A command that cannot tell anybody leaves its bumps there too, for whoever serves. Who writes tells at once and tidies up a moment later; if that process is killed
 //! between its commit and its bump, or cannot reach Redis, any other node finds the bump still lying there, and tells
 //! it. No clock is asked: what a node sees in two looks, one after the other, was forgotten. Telling twice is harmless.
 
@@ -16,6 +16,8 @@ use crate::{error::Error, id, store::Store, transaction::Transaction};
 
 /// Between two looks. Those who write tidy up within this time, so that nothing is found in two looks.
 const LOOK: Duration = Duration::from_millis(150);
+/// The same where nobody else serves: what is found is a command's.
+const LOOK_ALONE: Duration = Duration::from_millis(400);
 /// Between two rounds of tidying up.
 const TIDY: Duration = Duration::from_millis(50);
 /// Bumps found in one look at most.
@@ -52,16 +54,12 @@ pub(crate) async fn write(transaction: &Transaction, tags: &[Tag]) -> Result<Uui
 }
 
 /// Tidies up after this process, and tells what others have left, for as long as it is polled.
-pub(crate) async fn keep(store: Store, told: Arc<Told>) {
+pub(crate) async fn keep(store: Store, told: Option<Arc<Told>>) {
     let mut before = FxHashSet::default();
     loop {
-        for _ in 0..(LOOK.as_millis() / TIDY.as_millis()) {
-            tokio::time::sleep(TIDY).await;
-            let ids = std::mem::take(&mut *told.ids());
-            if !ids.is_empty() {
-                // Where it fails they are found in the next looks, told again, and taken out then.
-                let _ = Box::pin(remove(&store, &ids)).await;
-            }
+        match &told {
+            Some(told) => tidy(&store, told).await,
+            None => tokio::time::sleep(LOOK_ALONE).await,
         }
         let Ok(found) = Box::pin(look(&store)).await else { continue };
         let left: Vec<_> = found.iter().filter(|(id, _)| before.contains(id)).collect();
@@ -69,11 +67,23 @@ pub(crate) async fn keep(store: Store, told: Arc<Told>) {
             let slots: Vec<Slot> = left.iter().flat_map(|(_, slots)| slots).copied().collect();
             if Box::pin(store.cache().tell(&slots)).await {
                 let ids: Vec<Uuid> = left.iter().map(|(id, _)| *id).collect();
-                tracing::warn!(bumps = ids.len(), "told what another process has written and could not tell");
+                tracing::info!(bumps = ids.len(), "told what another process has written and could not tell");
                 let _ = Box::pin(remove(&store, &ids)).await;
             }
         }
         before = found.into_iter().map(|(id, _)| id).collect();
+    }
+}
+
+/// Takes out what this process has told, until it is time to look for what others have left.
+async fn tidy(store: &Store, told: &Told) {
+    for _ in 0..(LOOK.as_millis() / TIDY.as_millis()) {
+        tokio::time::sleep(TIDY).await;
+        let ids = std::mem::take(&mut *told.ids());
+        if !ids.is_empty() {
+            // Where it fails they are found in the next looks, told again, and taken out then.
+            let _ = Box::pin(remove(store, &ids)).await;
+        }
     }
 }
 
