@@ -199,6 +199,18 @@ fn a_signature_must_say_and_cover_enough() {
         ),
         (r#"("@method" "@target-uri" "content-digest");created=1700000006;keyid="main""#, "not yet valid"),
         (
+            r#"("@method" "@target-uri" "content-digest");created=1700000000;keyid="main";nonce=:YWJj:"#,
+            "a parameter of another type",
+        ),
+        (
+            r#"("@method" "@target-uri" "content-digest");created=1699999990;expires="1699999999";keyid="main""#,
+            "a parameter of another type",
+        ),
+        (
+            r#"("@method" "@target-uri" "content-digest");created=1700000000;keyid="main";alg=ed25519"#,
+            "a parameter of another type",
+        ),
+        (
             r#"("@target-uri" "content-digest");created=1700000000;keyid="main""#,
             "method or target are not covered",
         ),
@@ -266,6 +278,17 @@ fn a_nonce_is_good_once() {
         (signatures.check(&without(), NOW), signatures.check(&without(), NOW)),
         (Ok(good()), Ok(good()))
     );
+}
+
+#[test]
+fn the_last_nonces_are_remembered_however_many_there_are() {
+    let signatures = Signatures { nonces: nonces(2, Duration::from_mins(1)), ..with_secret() };
+    for nonce in ["a", "b", "c", "d", "e"] {
+        let signed = sign(request("POST", "/graphql"), &format!("{ALL};nonce=\"{nonce}\""), shared(SECRET));
+        assert_eq!(signatures.check(&signed, NOW), Ok(good()), "{nonce}");
+        signatures.nonces.run_pending_tasks();
+        assert_eq!(signatures.check(&signed, NOW), Err("replayed"), "{nonce}");
+    }
 }
 
 #[test]
