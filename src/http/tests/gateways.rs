@@ -124,6 +124,23 @@ async fn to_strangers_the_federations_fields_do_not_exist() {
 }
 
 #[tokio::test]
+async fn what_only_gateways_may_read_is_kept_for_no_one_else() {
+    let app = guarded().await;
+    let open = guarded_with(|config| config.gateway.required = Switch::Off).await;
+    for path in
+        ["/graphql?query=%7B_service%7Bsdl%7D%7D", "/graphql?query=%7B__schema%7Btypes%7Bname%7D%7D%7D"]
+    {
+        let (status, headers, _) = send(&app, by_gateway(get_of(path))).await;
+        assert_eq!(
+            (status, &headers["cache-control"]),
+            (200, &HeaderValue::from_static("max-age=60, private"))
+        );
+        let (_, headers, _) = send(&open, by_gateway(get_of(path))).await;
+        assert_eq!(headers["cache-control"], "max-age=60, public", "everybody may");
+    }
+}
+
+#[tokio::test]
 async fn in_production_that_is_so_unless_it_is_said_otherwise() {
     let production = app_of(None, |_| {}, |store, _| store).await;
     assert_eq!(outcome(&production, asking(SERVICE)).await, (200, "GRAPHQL_VALIDATION_FAILED".into()));
