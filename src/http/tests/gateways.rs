@@ -175,6 +175,10 @@ async fn a_gateway_proves_itself_in_any_of_four_ways() {
     assert_eq!(outcome(&app, from_own_listener(asking(SERVICE))).await, fine());
     assert_eq!(outcome(&app, signed(&text, 0)).await, fine());
     assert_eq!(outcome(&app, post_of(hive(json!({ "query": SERVICE }), NEXT).to_string())).await, fine());
+    let hash = hex(digest(&SHA256, SERVICE.as_bytes()).as_ref());
+    let registering = json!({ "query": SERVICE,
+        "extensions": { "persistedQuery": { "version": 1, "sha256Hash": hash } } });
+    assert_eq!(outcome(&app, post_of(hive(registering, NEXT).to_string())).await, fine());
     let variables = json!({ "query": "query($r: [_Any!]!) { _entities(representations: $r) { __typename } }",
         "variables": { "r": [{ "id": "0190aaaa-0000-7000-8000-000000000000", "__typename": "User" }] } });
     assert_eq!(outcome(&app, post_of(hive(variables, NEXT).to_string())).await, fine());
@@ -215,6 +219,10 @@ async fn what_proves_nothing_is_refused() {
         json!({ "query": "{ _service { sdl } me { id } }", "extensions": { "hmac-signature": signature } }),
         json!({ "query": SERVICE, "variables": { "a": 1 }, "extensions": { "hmac-signature": signature } }),
         json!({ "query": SERVICE, "documentId": "another", "extensions": { "hmac-signature": signature } }),
+        json!({ "query": SERVICE, "doc_id": "another", "extensions": { "hmac-signature": signature } }),
+        json!({ "query": SERVICE, "id": "another", "extensions": { "hmac-signature": signature } }),
+        json!({ "query": SERVICE, "extensions": { "hmac-signature": signature,
+            "persistedQuery": { "version": 1, "sha256Hash": "another" } } }),
         json!({ "documentId": "another", "extensions": { "hmac-signature": signature } }),
         json!({ "query": SERVICE, "extensions": { "hmac-signature": 1 } }),
     ] {
