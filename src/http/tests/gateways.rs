@@ -272,6 +272,14 @@ async fn claims_are_believed_where_the_gateway_vouches_for_all_of_the_request() 
     for (what, claims) in [
         ("expired", claims(&app, |claims| claims["exp"] = json!(now - 10))),
         ("not yet good", claims(&app, |claims| claims["nbf"] = json!(now + 60))),
+        ("longer than a token", claims(&app, |claims| claims["exp"] = json!(now + 2 * 86_400))),
+        (
+            "longer than a token of a session",
+            claims(&app, |claims| {
+                claims["sid"] = json!("0190aaaa-0000-7000-8000-000000000000");
+                claims["exp"] = json!(now + 600);
+            }),
+        ),
         ("another issuer", claims(&app, |claims| claims["iss"] = json!("x"))),
         ("another audience", claims(&app, |claims| claims["aud"] = json!("x"))),
         ("no role", claims(&app, |claims| drop(claims.as_object_mut().expect("claims").remove("role")))),
