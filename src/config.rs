@@ -192,6 +192,9 @@ sections! {
         signature_max_age: Duration = "60s";
         /// Whether a signature must cover `content-digest`. Where it need not (Grafbase sends none), claims are not believed.
         signature_covers_body: bool = "true";
+        /// Whether the claims in a gateway's `extensions.jwt` are believed in the place of a token. Never for one that
+        /// passes on the `extensions` of its clients, as Cosmo Router does: they would say themselves who they are.
+        claims: bool = "false";
         /// Largest request body of a gateway.
         body_limit: Bytes = "2MiB";
         /// Requests in one array of a gateway at most; 1: no arrays. At most 10.

@@ -187,14 +187,14 @@ fn asker(
     Ok(Asker { viewer, bearer, caller, id_in_path, is_get: false })
 }
 
-/// The end user: of the token that came along, or whom a gateway that is believed has claims of.
+/// The end user: of the token that came along, or, where that is switched on, whom a gateway has claims of.
 fn end_user(
     app: &App,
     trust: Trust,
     bearer: Result<Option<Bearer>, Refused>,
     wires: &[Wire],
 ) -> Result<Option<Bearer>, Refused> {
-    if !matches!(bearer, Ok(None)) {
+    if !matches!(bearer, Ok(None)) || !app.gateway.claims {
         return bearer;
     }
     let mut claims = wires.iter().map(|wire| gateway::claims(trust, wire));

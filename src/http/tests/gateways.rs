@@ -16,6 +16,7 @@ use crate::{
 const FIRST: &str = "the first secret that is being replaced";
 const NEXT: &str = "the next secret that takes its place";
 const SERVICE: &str = "{ _service { sdl } }";
+const ME: &str = "mutation { recordLocations(input: { points: [] }) { acceptedCount } }";
 
 async fn guarded_with(change: impl FnOnce(&mut Config)) -> App {
     app_with(|config| {
@@ -248,9 +249,23 @@ fn claims(app: &App, change: impl FnOnce(&mut Value)) -> Value {
 }
 
 #[tokio::test]
-async fn claims_are_believed_where_the_gateway_vouches_for_all_of_the_request() {
-    const ME: &str = "mutation { recordLocations(input: { points: [] }) { acceptedCount } }";
+async fn claims_are_nobodys_word_unless_the_operator_says_so() {
     let app = guarded().await;
+    let body = json!({ "query": ME, "extensions": { "jwt": claims(&app, |_| {}) } }).to_string();
+    for request in
+        [by_gateway(post_of(body.clone())), from_own_listener(post_of(body.clone())), signed(&body, 0)]
+    {
+        assert_eq!(
+            outcome(&app, request).await,
+            (200, "UNAUTHENTICATED".into()),
+            "a client may have written them"
+        );
+    }
+}
+
+#[tokio::test]
+async fn claims_are_believed_where_the_gateway_vouches_for_all_of_the_request() {
+    let app = guarded_with(|config| config.gateway.claims = true).await;
     let body = |claims: Value| json!({ "query": ME, "extensions": { "jwt": claims } });
     let good = claims(&app, |_| {});
     let as_hive = json!({ "payload": good, "token": { "prefix": "Bearer", "value": "x" } });
