@@ -489,12 +489,13 @@ impl Config {
             });
         }
         if let Some(url) = &self.gateway.invalidation_url
-            && url.parse::<Uri>().ok().and_then(|url| url.authority().cloned()).is_none()
+            && !is_address(url)
         {
             found.push(Problem {
-                what: format!("gateway.invalidation_url = \"{url}\""),
+                // Not as it is: an account in it has a password.
+                what: "gateway.invalidation_url is no address of a router".into(),
                 place: "XP_GATEWAY_INVALIDATION_URL or xp.toml".into(),
-                why: "it is no address of a router".into(),
+                why: "it is posted to by HTTP, with gateway.invalidation_key and without an account".into(),
                 fix: "write it as in http://router:3000/invalidation".into(),
             });
         }
@@ -510,6 +511,13 @@ impl Config {
         }
         found
     }
+}
+
+/// Can something be posted there?
+fn is_address(url: &str) -> bool {
+    let Ok(url) = url.parse::<Uri>() else { return false };
+    matches!(url.scheme_str(), Some("http" | "https"))
+        && url.authority().is_some_and(|authority| !authority.as_str().contains('@'))
 }
 
 impl HttpConfig {
