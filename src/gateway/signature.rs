@@ -28,6 +28,8 @@ const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
 const LEEWAY_SECONDS: i64 = 5;
 /// Signatures of one request that are looked at.
 const MOST_SIGNATURES: usize = 4;
+/// Components that one signature covers at most: each is compared with all others before anything is known of the signer.
+const MOST_COMPONENTS: usize = 64;
 /// Nonces that are remembered; each as long as its signature could be used again.
 const MOST_NONCES: u64 = 1_000_000;
 
@@ -242,6 +244,9 @@ fn nonces(most: u64, max_age: Duration) -> Cache<[u8; 32], ()> {
 
 /// The names of the covered components, each once and without parameters: what we do not know how to read is no good.
 fn covered(input: &InnerList) -> Result<Vec<&str>, Why> {
+    if input.items.len() > MOST_COMPONENTS {
+        return Err("too many components");
+    }
     let mut names = Vec::with_capacity(input.items.len());
     for item in &input.items {
         let name = item.bare_item.as_string().ok_or("a component that is no name")?.as_str();

@@ -261,6 +261,17 @@ fn a_signature_must_say_and_cover_enough() {
 }
 
 #[test]
+fn so_many_components_are_not_even_compared() {
+    let covering = |count: usize| {
+        let names: Vec<_> = (0..count).map(|number| format!("\"x-{number}\"")).collect();
+        let input = format!("({});created={NOW};keyid=\"main\"", names.join(" "));
+        with_secret().check(&sign(request("POST", "/graphql"), &input, shared(SECRET)), NOW)
+    };
+    assert_eq!(covering(MOST_COMPONENTS), Err("method or target are not covered"));
+    assert_eq!(covering(MOST_COMPONENTS + 1), Err("too many components"));
+}
+
+#[test]
 fn a_nonce_is_good_once() {
     let signatures = with_secret();
     let with_nonce = |nonce: &str| {
