@@ -192,6 +192,9 @@ sections! {
         signature_max_age: Duration = "60s";
         /// Whether a signature must cover `content-digest`. Where it need not (Grafbase sends none), claims are not believed.
         signature_covers_body: bool = "true";
+        /// Whether the claims in a gateway's `extensions.jwt` are believed in the place of a token. Never for one that
+        /// passes on the `extensions` of its clients, as Cosmo Router does: they would say themselves who they are.
+        claims: bool = "false";
         /// Largest request body of a gateway.
         body_limit: Bytes = "2MiB";
         /// Requests in one array of a gateway at most; 1: no arrays. At most 10.
@@ -486,12 +489,13 @@ impl Config {
             });
         }
         if let Some(url) = &self.gateway.invalidation_url
-            && url.parse::<Uri>().ok().and_then(|url| url.authority().cloned()).is_none()
+            && !is_address(url)
         {
             found.push(Problem {
-                what: format!("gateway.invalidation_url = \"{url}\""),
+                // Not as it is: an account in it has a password.
+                what: "gateway.invalidation_url is no address of a router".into(),
                 place: "XP_GATEWAY_INVALIDATION_URL or xp.toml".into(),
-                why: "it is no address of a router".into(),
+                why: "it is posted to by HTTP, with gateway.invalidation_key and without an account".into(),
                 fix: "write it as in http://router:3000/invalidation".into(),
             });
         }
@@ -507,6 +511,13 @@ impl Config {
         }
         found
     }
+}
+
+/// Can something be posted there?
+fn is_address(url: &str) -> bool {
+    let Ok(url) = url.parse::<Uri>() else { return false };
+    matches!(url.scheme_str(), Some("http" | "https"))
+        && url.authority().is_some_and(|authority| !authority.as_str().contains('@'))
 }
 
 impl HttpConfig {

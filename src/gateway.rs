@@ -1,7 +1,7 @@
 //! Which requests come from a gateway, and how far it vouches for them. A gateway proves itself by a shared secret in
 //! `Router-Authorization`, by an HTTP message signature (`signature`), by Hive Gateway's HMAC (`hmac`), or by coming to the
 //! listener that is for gateways alone. The end user is never the gateway: it is whose bearer token it forwards, or, where
-//! everything in the request is vouched for, whose claims. What proves nothing is refused rather than served as a
+//! everything in the request is vouched for and the operator wants that, whose claims. What proves nothing is refused rather than served as a
 //! stranger's. Not here: what gateways may do that others may not.
 
 mod hmac;
@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use crate::{
     config::GatewayConfig,
+    documents::{normal_id, sha256_of},
     http::{refusal::Refusal, wire::Wire},
 };
 use signature::{Body, Signatures};
@@ -113,7 +114,7 @@ impl Gateways {
             return Ok(head);
         }
         let is_signed = match (signature.as_str(), wire.query.as_deref()) {
-            (Some(signature), Some(query)) if by_text && wire.document_id.is_none() => {
+            (Some(signature), Some(query)) if by_text && !names_another(wire) => {
                 hmac::is_signed(&self.hmac_keys, query, &wire.variables, signature)
             }
             _ => false,
@@ -141,10 +142,20 @@ impl Head {
 }
 
 /// The claims of an end user whose token a gateway has verified (`extensions.jwt`). Hive Gateway sends `{payload, token}`,
-/// Hive Router the claims themselves. Only where the gateway vouches for more than the document.
+/// Hive Router the claims themselves. Only where the gateway vouches for more than the document. What a gateway vouches for
+/// may still be its client's: some pass on `extensions` as they come, so these count only where the operator says so.
 pub(crate) fn claims(trust: Trust, wire: &Wire) -> Option<&Value> {
     let claims = wire.extension("jwt").filter(|claims| trust > Trust::Document && !claims.is_null())?;
     Some(claims.get("payload").filter(|payload| payload.is_object()).unwrap_or(claims))
+}
+
+/// May a request mean another document than that of its text? Hashes are held to the text where documents are found; names
+/// and other ids win over it.
+fn names_another(wire: &Wire) -> bool {
+    let is_hash = |id: &str| normal_id(id).is_some_and(|id| sha256_of(&id).is_some());
+    wire.document_id.is_some()
+        || wire.other_id().is_some()
+        || wire.persisted_query().is_some_and(|persisted| !is_hash(persisted.hash))
 }
 
 fn refuse(why: &'static str) -> Refusal {

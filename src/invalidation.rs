@@ -68,6 +68,8 @@ pub(crate) async fn run(app: App, mut changes: Receiver<Changes>) {
         return;
     };
     let (mut untold, mut pause) = (Untold::default(), FIRST_PAUSE);
+    // What was refused is not said again by itself, but what comes next has to make up for it.
+    let mut was_refused = false;
     loop {
         if untold.is_empty() {
             match changes.recv().await {
@@ -78,12 +80,15 @@ pub(crate) async fn run(app: App, mut changes: Receiver<Changes>) {
             sleep(GATHERED_FOR).await;
         }
         gather(&mut changes, &mut untold);
+        if was_refused {
+            untold.add_everything();
+        }
         match tell(&app, &url, &untold).await {
-            Told::Yes => (untold, pause) = (Untold::default(), FIRST_PAUSE),
-            // It will not take it the next time either.
+            Told::Yes => (untold, pause, was_refused) = (Untold::default(), FIRST_PAUSE, false),
+            // As it is, it will not take it the next time either: its key has to be set right first.
             Told::Refused(status) => {
                 tracing::error!(%status, "the router refuses to be told what is out of date");
-                (untold, pause) = (Untold::default(), FIRST_PAUSE);
+                (untold, pause, was_refused) = (Untold::default(), FIRST_PAUSE, true);
             }
             Told::NotNow => {
                 tracing::warn!("the router cannot be told what is out of date; it is tried again");

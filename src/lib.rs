@@ -27,7 +27,10 @@ use schema::{Access, Graph};
 use config::{Config, GatewayConfig, HttpConfig};
 use documents::Documents;
 use gateway::Gateways;
-use http::{admission::Admission, subscriptions::Closing};
+use http::{
+    admission::Admission,
+    subscriptions::{Callbacks, Closing},
+};
 use outbound::Outbound;
 use telemetry::metrics::Metrics;
 
@@ -50,6 +53,7 @@ pub struct Parts {
     /// Development: explanations, demo accounts.
     pub development: bool,
     pub(crate) closing: Closing,
+    pub(crate) callbacks: Callbacks,
     pub(crate) http: HttpConfig,
     pub(crate) gateway: GatewayConfig,
     pub(crate) admission: Admission,
@@ -108,6 +112,7 @@ impl App {
             ready: Readiness::default(),
             development: is_development,
             closing: Closing::default(),
+            callbacks: Callbacks::default(),
             http: config.http.clone(),
             admission: Admission::new(&config.http),
             documents,

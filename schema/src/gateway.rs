@@ -42,6 +42,11 @@ impl ForGateways {
         Self { field, is_long }
     }
 
+    /// Whether only gateways get its answer: nobody's cache may give it to others.
+    pub(crate) fn is_for_them_alone(&self, options: &Options) -> bool {
+        self.is_long || options.gateways_only && self.field.is_some()
+    }
+
     /// Refuses what this caller may not ask for.
     pub(crate) fn check(&self, options: &Options, caller: &Caller) -> Result<(), RequestError> {
         if caller.is_gateway {
@@ -109,7 +114,10 @@ mod tests {
         let gateway = Caller { is_gateway: true, ..Caller::default() };
         assert_eq!(document.check(&options, &gateway), Ok(()), "{text}");
         assert_eq!(document.check(&Options::default(), &Caller::default()), Ok(()), "{text}");
-        let refused = document.check(&options, &Caller::default()).err()?;
+        let refused = document.check(&options, &Caller::default()).err();
+        assert_eq!(document.is_for_them_alone(&options), refused.is_some(), "{text}");
+        assert!(!document.is_for_them_alone(&Options::default()), "{text}");
+        let refused = refused?;
         Some((refused.code, refused.message, refused.places.first().copied()))
     }
 

@@ -315,7 +315,10 @@ impl Graph {
             Ok((mut body, mut errors)) => {
                 // An answer that lacks something, or tells about itself, is for this once.
                 let cache = prepared.cache.filter(|_| errors.is_empty() && !explain && !request.trace);
-                let cache = cache.map(|policy| policy.for_one_if(ctx.viewer.was_read()));
+                // Whether it was a gateway that asked is no part of the address that an answer is kept under.
+                let is_for_some = ctx.viewer.was_read()
+                    || prepared.document.for_gateways.is_for_them_alone(&self.inner.options);
+                let cache = cache.map(|policy| policy.for_one_if(is_for_some));
                 let place = place.filter(|_| errors.is_empty());
                 let digest = place.and_then(|place| place.keep(&ctx, &recorder, &body, cache));
                 let explained =

@@ -13,6 +13,7 @@ use entities::{
     clock::{self, Time},
     id::{self, SessionId, UserId},
     key::{SigningKey, State},
+    revocation::{ACCESS_TOKEN_SECONDS, LONGEST_TOKEN_SECONDS},
     user::Role,
 };
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, jwk::Jwk};
@@ -255,6 +256,10 @@ impl Tokens {
             () if !is_for_us => Err(Refused("another audience")),
             () if claims.exp.saturating_add(leeway) <= now => Err(Refused("expired")),
             () if claims.nbf.saturating_sub(leeway) > now => Err(Refused("not yet valid")),
+            // What is revoked is remembered as long as tokens of ours can live.
+            () if claims.exp > now + longest(&claims) + leeway => {
+                Err(Refused("it lives longer than a token"))
+            }
             () => read_claims(&claims),
         }
     }
@@ -291,6 +296,11 @@ fn check_header(token: &str) -> Result<String, Refused> {
         return Err(Refused("a header that is not supported"));
     }
     header.kid.ok_or(Refused("another key"))
+}
+
+/// How many seconds a token of ours with such claims lives at most.
+fn longest(claims: &Claims) -> i64 {
+    i64::from(if claims.sid.is_some() { ACCESS_TOKEN_SECONDS } else { LONGEST_TOKEN_SECONDS })
 }
 
 fn read_claims(claims: &Claims) -> Result<Bearer, Refused> {

@@ -16,7 +16,7 @@ use aws_lc_rs::{
 };
 use axum::http::{HeaderMap, HeaderName, Method, header, request::Parts, uri::Authority};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use moka::sync::Cache;
+use moka::{policy::EvictionPolicy, sync::Cache};
 use sfv::{BareItem, Dictionary, FieldType as _, InnerList, Item, List, ListEntry, Parser, StringRef};
 
 use crate::config::setting::{Setting, split_list};
@@ -28,6 +28,8 @@ const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
 const LEEWAY_SECONDS: i64 = 5;
 /// Signatures of one request that are looked at.
 const MOST_SIGNATURES: usize = 4;
+/// Components that one signature covers at most: each is compared with all others before anything is known of the signer.
+const MOST_COMPONENTS: usize = 64;
 /// Nonces that are remembered; each as long as its signature could be used again.
 const MOST_NONCES: u64 = 1_000_000;
 
@@ -137,10 +139,8 @@ pub(super) enum Body {
 
 impl Signatures {
     pub(super) fn new(keys: SignatureKeys, max_age: Duration, must_cover_body: bool) -> Self {
-        let leeway = Duration::from_secs(2 * LEEWAY_SECONDS.unsigned_abs());
-        let nonces = Cache::builder().max_capacity(MOST_NONCES).time_to_live(max_age + leeway).build();
         let max_age_seconds = i64::try_from(max_age.as_secs()).unwrap_or(i64::MAX);
-        Self { keys, max_age_seconds, must_cover_body, nonces }
+        Self { keys, max_age_seconds, must_cover_body, nonces: nonces(MOST_NONCES, max_age) }
     }
 
     /// Is a request signed, as far as we have keys?
@@ -169,23 +169,24 @@ impl Signatures {
     }
 
     fn check_one(&self, head: &Parts, input: &InnerList, signature: &[u8], now: i64) -> Result<Body, Why> {
-        let text = |name: &str| input.params.get(name).and_then(BareItem::as_string).map(StringRef::as_str);
-        let time = |name: &str| input.params.get(name).and_then(BareItem::as_integer).map(i64::from);
-        let keyid = text("keyid").ok_or("no keyid")?;
+        // What is there and cannot be read would otherwise count as absent: a nonce that stops no replay.
+        let text = |name: &str| read(input, name, |item| item.as_string().map(StringRef::as_str));
+        let time = |name: &str| read(input, name, |item| item.as_integer().map(i64::from));
+        let keyid = text("keyid")?.ok_or("no keyid")?;
         let key =
             self.keys.0.iter().find(|(name, _)| name == keyid).map(|(_, key)| key).ok_or("unknown key")?;
-        if text("alg").is_some_and(|algorithm| algorithm != key.algorithm()) {
+        if text("alg")?.is_some_and(|algorithm| algorithm != key.algorithm()) {
             return Err("another algorithm");
         }
-        let created = time("created").ok_or("no creation time")?;
+        let created = time("created")?.ok_or("no creation time")?;
         if created > now.saturating_add(LEEWAY_SECONDS) {
             return Err("not yet valid");
         }
         let ends = created.saturating_add(self.max_age_seconds);
-        if now > time("expires").map_or(ends, |expires| expires.min(ends)) {
+        if now > time("expires")?.map_or(ends, |expires| expires.min(ends)) {
             return Err("too old");
         }
-        let covered = covered(input)?;
+        let (nonce, covered) = (text("nonce")?, covered(input)?);
         let covers = |name: &str| covered.contains(&name);
         let covers_target = covers("@target-uri")
             || covers("@request-target")
@@ -209,7 +210,7 @@ impl Signatures {
         if !is_good {
             return Err("the signature does not match");
         }
-        if let Some(nonce) = text("nonce") {
+        if let Some(nonce) = nonce {
             let mut hasher = blake3::Hasher::new();
             hasher
                 .update(&(keyid.len() as u64).to_le_bytes())
@@ -223,8 +224,29 @@ impl Signatures {
     }
 }
 
+/// A parameter of a signature, if it is there.
+fn read<'i, T>(
+    input: &'i InnerList,
+    name: &str,
+    of: impl Fn(&'i BareItem) -> Option<T>,
+) -> Result<Option<T>, Why> {
+    let given = input.params.get(name);
+    given.map(|item| of(item).ok_or("a parameter of another type")).transpose()
+}
+
+/// Room for so many nonces of signatures that may be so old.
+fn nonces(most: u64, max_age: Duration) -> Cache<[u8; 32], ()> {
+    let leeway = Duration::from_secs(2 * LEEWAY_SECONDS.unsigned_abs());
+    let nonces = Cache::builder().max_capacity(most).time_to_live(max_age.saturating_add(leeway));
+    // By default a full cache takes nothing that it has not been asked for before: no nonce would be remembered any more.
+    nonces.eviction_policy(EvictionPolicy::lru()).build()
+}
+
 /// The names of the covered components, each once and without parameters: what we do not know how to read is no good.
 fn covered(input: &InnerList) -> Result<Vec<&str>, Why> {
+    if input.items.len() > MOST_COMPONENTS {
+        return Err("too many components");
+    }
     let mut names = Vec::with_capacity(input.items.len());
     for item in &input.items {
         let name = item.bare_item.as_string().ok_or("a component that is no name")?.as_str();

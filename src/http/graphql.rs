@@ -72,8 +72,8 @@ pub(super) const TIMEOUT: Refusal =
 pub(super) struct Asked {
     pub(super) asker: Asker,
     pub(super) wires: Wires,
-    /// Among those that are worked on, and for what it says.
-    _place: (Place, Option<Room>),
+    /// Among those that are worked on, and for what it says. Kept until it is answered.
+    pub(super) place: (Place, Option<Room>),
 }
 
 /// What all requests of one HTTP request share.
@@ -146,7 +146,7 @@ pub(super) async fn read_post(
     let place = app.admission.enter()?;
     let wires = wire::of_body(&body, bounds, &mut room)?;
     let asker = asker(app, parts, head.trust, bearer, &wires, id)?;
-    Ok(Asked { asker, wires, _place: (place, Some(room)) })
+    Ok(Asked { asker, wires, place: (place, Some(room)) })
 }
 
 pub(super) fn read_get(app: &App, id: Option<String>, parts: &Parts) -> Result<Asked, Refusal> {
@@ -162,7 +162,7 @@ pub(super) fn read_get(app: &App, id: Option<String>, parts: &Parts) -> Result<A
     let bounds = bounds(app, !matches!(bearer, Ok(Some(_))), head.trust);
     let wires = Wires::One(Box::new(wire::of_uri(&parts.uri, bounds)?));
     let asker = Asker { is_get: true, ..asker(app, parts, head.trust, bearer, &wires, id)? };
-    Ok(Asked { asker, wires, _place: (place, None) })
+    Ok(Asked { asker, wires, place: (place, None) })
 }
 
 /// Who asks, now that it is known what for; counted against their rate.
@@ -187,14 +187,14 @@ fn asker(
     Ok(Asker { viewer, bearer, caller, id_in_path, is_get: false })
 }
 
-/// The end user: of the token that came along, or whom a gateway that is believed has claims of.
+/// The end user: of the token that came along, or, where that is switched on, whom a gateway has claims of.
 fn end_user(
     app: &App,
     trust: Trust,
     bearer: Result<Option<Bearer>, Refused>,
     wires: &[Wire],
 ) -> Result<Option<Bearer>, Refused> {
-    if !matches!(bearer, Ok(None)) {
+    if !matches!(bearer, Ok(None)) || !app.gateway.claims {
         return bearer;
     }
     let mut claims = wires.iter().map(|wire| gateway::claims(trust, wire));

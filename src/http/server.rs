@@ -51,7 +51,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const WARMING: Duration = Duration::from_secs(5);
 
 /// Serves until `shutdown` is done, then drains: `/readyz` says 503, after `drain_delay` the listener closes, and
-/// requests under way get `shutdown_grace` to finish. Returns how many connections were cut off after that.
+/// requests under way get `shutdown_grace` to finish. Returns how many connections, and subscriptions that are called
+/// back, were cut off after that.
 pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output = ()>) -> io::Result<usize> {
     let http = app.http.clone();
     let own = bind("http.metrics_address", http.metrics_address).await?;
@@ -85,13 +86,19 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output
         tokio::spawn(async move { app.ready.warm(&app.store, WARMING).await })
     });
     let counted = Some(Arc::clone(&app.metrics));
-    let mut drained = run_counted(super::router(app.clone()), http.clone(), counted, listener, async {
+    let running = run_counted(super::router(app.clone()), http.clone(), counted, listener, async {
         shutdown.await;
         app.ready.drain();
         tokio::time::sleep(http.drain_delay).await;
         app.closing.begin();
-    })
-    .await;
+    });
+    // Who is called back has no connection here that is waited for, and is told of the end within the same grace.
+    let calling_back = async {
+        app.closing.begun().await;
+        app.callbacks.ended(http.shutdown_grace).await
+    };
+    let (mut drained, not_told) = tokio::join!(running, calling_back);
+    drained += not_told;
     if let Some(gateways) = gateways {
         drained += gateways.await.unwrap_or_default();
     }

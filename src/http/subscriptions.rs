@@ -25,6 +25,8 @@ use schema::{Access, Opened, OperationKind, Reply, token::Bearer};
 use tokio::sync::watch;
 use tracing::Span;
 
+pub(crate) use callback::Callbacks;
+
 use super::{
     graphql::{self, Asker, Ran},
     request_id,

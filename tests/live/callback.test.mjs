@@ -1,7 +1,7 @@
 // Apollo's HTTP callback protocol (callback/1.0), against a router made for the test: it keeps what it is told.
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { createServer } from "node:http";
+import { createServer, request } from "node:http";
 import { after, before, test } from "node:test";
 
 import { pause, start } from "./xp.mjs";
@@ -229,6 +229,46 @@ test("what is sent carries the trace of who asked", async () => {
   await xp.goTo(token, 59.5);
   await xp.expectSubscriptions("callback", 0);
   router.answer = () => 204;
+});
+
+/** Status of a request on a connection of its own that ends with it; `undefined` where there is no answer in time. */
+function alone(url, token, body, accept = "application/json") {
+  const headers = { "content-type": "application/json", connection: "close", accept, ...(token && { authorization: `Bearer ${token}` }) };
+  return new Promise((done) => {
+    const sent = request(url, { method: "POST", agent: false, headers }, (response) => {
+      response.resume().on("end", () => done(response.statusCode));
+    });
+    sent.setTimeout(2000, () => sent.destroy());
+    sent.on("error", () => done(undefined)).end(JSON.stringify(body));
+  });
+}
+const CALLBACK = "application/json;callbackSpec=1.0";
+
+test("subscriptions take none of the connections that there are", async () => {
+  const own = await start({ XP_GATEWAY_CALLBACK_ORIGINS: router.origin, XP_HTTP_MAX_CONNECTIONS: "4" });
+  const { token } = await own.signIn("COLLECTOR");
+  for (let count = 0; count < 6; count++) {
+    const body = { query: MOVED, extensions: { subscription: wanted() } };
+    assert.equal(await alone(own.url, token, body, CALLBACK), 200, `subscription ${count}`);
+  }
+  assert.equal(await alone(own.url, undefined, { query: "{ __typename }" }), 200);
+  assert.equal(await own.stop(), 0);
+});
+
+test("a router that does not confirm takes none of the places that there are for requests", async () => {
+  const own = await start({ XP_GATEWAY_CALLBACK_ORIGINS: router.origin, XP_HTTP_MAX_CONCURRENT_REQUESTS: "1" });
+  const { token } = await own.signIn("COLLECTOR");
+  let thaw, asked;
+  const thawed = new Promise((resolve) => (thaw = resolve));
+  const frozen = new Promise((resolve) => (asked = resolve));
+  router.answer = () => (asked("asked"), thawed.then(() => 204));
+  const subscribing = alone(own.url, token, { query: MOVED, extensions: { subscription: wanted() } }, CALLBACK);
+  assert.equal(await Promise.race([frozen, subscribing]), "asked");
+  assert.equal(await alone(own.url, undefined, { query: "{ __typename }" }), 200);
+  thaw();
+  assert.equal(await subscribing, 200);
+  router.answer = () => 204;
+  assert.equal(await own.stop(), 0);
 });
 
 test("the server's end is told, and without an origin the protocol is off", async () => {

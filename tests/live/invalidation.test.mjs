@@ -80,3 +80,21 @@ test("a router that fails, or is gone, delays no write, and hears of it later", 
   await until(`Location#user:${user}`);
   await until(`Location#user:${otherUser}`);
 });
+
+test("what a router has refused is made up for by the next write", async () => {
+  const { token } = await xp.signIn("COLLECTOR");
+  await pause(500);
+  let refused = 0;
+  status = () => (refused++, 401);
+  await xp.goTo(token, 64.5);
+  for (let tries = 0; tries < 200 && refused === 0; tries++) await pause(25);
+  await pause(500);
+  told.length = 0;
+  status = () => 202;
+  await xp.goTo(token, 65.5);
+  for (let tries = 0; tries < 200 && told.length === 0; tries++) await pause(25);
+  assert.deepEqual(told[0]?.orders, [{ kind: "subgraph", subgraph: "accounts" }]);
+  await xp.goTo(token, 66.5);
+  for (let tries = 0; tries < 200 && told.length === 1; tries++) await pause(25);
+  assert.equal(told[1]?.orders[0].kind, "cache_tag", "and then as ever");
+});

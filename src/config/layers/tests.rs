@@ -84,6 +84,20 @@ fn a_secret_is_read_from_its_file_and_never_shown() {
 }
 
 #[test]
+fn the_router_is_at_an_address_without_an_account() {
+    let load_with = |url| load(&environment(&[("XP_GATEWAY_INVALIDATION_URL", url)]));
+    for url in ["http://router:3000/invalidation", "https://router"] {
+        assert!(load_with(url).is_ok(), "{url}");
+    }
+    for url in
+        ["router:3000", "/invalidation", "ftp://router/", "http://ann:s3cret@router/", "nonsense\u{7f}"]
+    {
+        let text = load_with(url).expect_err(url).to_string();
+        assert!(text.contains("gateway.invalidation_url") && !text.contains("s3cret"), "{text}");
+    }
+}
+
+#[test]
 fn a_missing_file_is_an_error_only_when_it_was_asked_for() {
     let mut inputs = Inputs::nothing(Mode::Tool);
     inputs.directory = Some(folder());

@@ -199,6 +199,18 @@ fn a_signature_must_say_and_cover_enough() {
         ),
         (r#"("@method" "@target-uri" "content-digest");created=1700000006;keyid="main""#, "not yet valid"),
         (
+            r#"("@method" "@target-uri" "content-digest");created=1700000000;keyid="main";nonce=:YWJj:"#,
+            "a parameter of another type",
+        ),
+        (
+            r#"("@method" "@target-uri" "content-digest");created=1699999990;expires="1699999999";keyid="main""#,
+            "a parameter of another type",
+        ),
+        (
+            r#"("@method" "@target-uri" "content-digest");created=1700000000;keyid="main";alg=ed25519"#,
+            "a parameter of another type",
+        ),
+        (
             r#"("@target-uri" "content-digest");created=1700000000;keyid="main""#,
             "method or target are not covered",
         ),
@@ -249,6 +261,17 @@ fn a_signature_must_say_and_cover_enough() {
 }
 
 #[test]
+fn so_many_components_are_not_even_compared() {
+    let covering = |count: usize| {
+        let names: Vec<_> = (0..count).map(|number| format!("\"x-{number}\"")).collect();
+        let input = format!("({});created={NOW};keyid=\"main\"", names.join(" "));
+        with_secret().check(&sign(request("POST", "/graphql"), &input, shared(SECRET)), NOW)
+    };
+    assert_eq!(covering(MOST_COMPONENTS), Err("method or target are not covered"));
+    assert_eq!(covering(MOST_COMPONENTS + 1), Err("too many components"));
+}
+
+#[test]
 fn a_nonce_is_good_once() {
     let signatures = with_secret();
     let with_nonce = |nonce: &str| {
@@ -266,6 +289,17 @@ fn a_nonce_is_good_once() {
         (signatures.check(&without(), NOW), signatures.check(&without(), NOW)),
         (Ok(good()), Ok(good()))
     );
+}
+
+#[test]
+fn the_last_nonces_are_remembered_however_many_there_are() {
+    let signatures = Signatures { nonces: nonces(2, Duration::from_mins(1)), ..with_secret() };
+    for nonce in ["a", "b", "c", "d", "e"] {
+        let signed = sign(request("POST", "/graphql"), &format!("{ALL};nonce=\"{nonce}\""), shared(SECRET));
+        assert_eq!(signatures.check(&signed, NOW), Ok(good()), "{nonce}");
+        signatures.nonces.run_pending_tasks();
+        assert_eq!(signatures.check(&signed, NOW), Err("replayed"), "{nonce}");
+    }
 }
 
 #[test]

@@ -17,22 +17,21 @@ use schema::Reply;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::{
-    sync::Semaphore,
-    time::{Interval, MissedTickBehavior, interval_at, sleep},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Interval, MissedTickBehavior, interval_at, sleep, timeout},
 };
 
 use super::{Begun, End, begin, end, errors_of};
 use crate::{
     App,
-    http::{graphql, patience::UnderWay, refusal::Refusal, request_id, wire::Wires},
+    http::{graphql, refusal::Refusal, request_id, wire::Wires},
     telemetry,
 };
 
 const SUBSCRIPTION_PROTOCOL: HeaderName = HeaderName::from_static("subscription-protocol");
 const PROTOCOL: HeaderValue = HeaderValue::from_static("callback/1.0");
 /// Subscriptions that are called back at a time.
-const MOST: usize = 10_000;
-static PLACES: Semaphore = Semaphore::const_new(MOST);
+const MOST: u32 = 10_000;
 /// Ids and verifiers longer than this are none.
 const LONGEST_ID: usize = 1_024;
 /// An address is not asked more often whether it is still interested.
@@ -57,6 +56,32 @@ const BUSY: Refusal = Refusal::new(
     "OVERLOADED",
     "Too many subscriptions are called back already; try again later.",
 );
+
+/// How many subscriptions are called back. They are counted by themselves: the connection that one was asked for on is
+/// long closed while it goes on, and must not count as open.
+#[derive(Debug)]
+pub(crate) struct Callbacks(Arc<Semaphore>);
+
+impl Default for Callbacks {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(MOST as usize)))
+    }
+}
+
+impl Callbacks {
+    /// A place for one more, if there is one.
+    fn enter(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        Arc::clone(&self.0).try_acquire_owned().map_err(|_| BUSY)
+    }
+
+    /// Waits until none is left, for so long at most; how many are left then.
+    pub(crate) async fn ended(&self, within: Duration) -> usize {
+        match timeout(within, self.0.acquire_many(MOST)).await {
+            Ok(_) => 0,
+            Err(_) => MOST as usize - self.0.available_permits(),
+        }
+    }
+}
 
 /// What a gateway says about where it wants the events.
 #[derive(Debug, Deserialize)]
@@ -104,10 +129,13 @@ pub(super) async fn serve(app: App, request: Request) -> Response {
         Err(_) => false,
     };
     let (asker, wire) = match read {
-        Ok(graphql::Asked { asker, wires: Wires::One(wire), .. }) if is_subscription => (asker, *wire),
+        Ok(graphql::Asked { asker, wires: Wires::One(wire), place }) if is_subscription => {
+            // Nothing is worked on while the address takes its time to confirm.
+            drop(place);
+            (asker, *wire)
+        }
         read => return graphql::answer(&app, &parts.headers, read).await,
     };
-    let under_way = parts.extensions.get::<UnderWay>().cloned();
     let headers = Arc::new(parts.headers);
     let refuse = |refusal: Refusal| refusal.into_response(request_id(&headers));
     let address =
@@ -117,7 +145,10 @@ pub(super) async fn serve(app: App, request: Request) -> Response {
             Ok(address) => address,
             Err(refusal) => return refuse(refusal),
         };
-    let Ok(place) = PLACES.try_acquire() else { return refuse(BUSY) };
+    let place = match app.callbacks.enter() {
+        Ok(place) => place,
+        Err(busy) => return refuse(busy),
+    };
     let ending = Box::pin(end(&app, asker.bearer.clone()));
     let replies = match begin(app, Arc::clone(&headers), asker, wire, "callback").await {
         Begun::Answers(replies) => replies,
@@ -129,7 +160,7 @@ pub(super) async fn serve(app: App, request: Request) -> Response {
     let headers = Arc::clone(&headers);
     tokio::spawn(async move {
         Callback::new(address, headers, replies, ending).run().await;
-        drop((place, under_way));
+        drop(place);
     });
     let mut response = answered(br#"{"data":null}"#.to_vec());
     response.headers_mut().insert(SUBSCRIPTION_PROTOCOL, PROTOCOL);

@@ -16,6 +16,7 @@ use crate::{
 const FIRST: &str = "the first secret that is being replaced";
 const NEXT: &str = "the next secret that takes its place";
 const SERVICE: &str = "{ _service { sdl } }";
+const ME: &str = "mutation { recordLocations(input: { points: [] }) { acceptedCount } }";
 
 async fn guarded_with(change: impl FnOnce(&mut Config)) -> App {
     app_with(|config| {
@@ -124,6 +125,23 @@ async fn to_strangers_the_federations_fields_do_not_exist() {
 }
 
 #[tokio::test]
+async fn what_only_gateways_may_read_is_kept_for_no_one_else() {
+    let app = guarded().await;
+    let open = guarded_with(|config| config.gateway.required = Switch::Off).await;
+    for path in
+        ["/graphql?query=%7B_service%7Bsdl%7D%7D", "/graphql?query=%7B__schema%7Btypes%7Bname%7D%7D%7D"]
+    {
+        let (status, headers, _) = send(&app, by_gateway(get_of(path))).await;
+        assert_eq!(
+            (status, &headers["cache-control"]),
+            (200, &HeaderValue::from_static("max-age=60, private"))
+        );
+        let (_, headers, _) = send(&open, by_gateway(get_of(path))).await;
+        assert_eq!(headers["cache-control"], "max-age=60, public", "everybody may");
+    }
+}
+
+#[tokio::test]
 async fn in_production_that_is_so_unless_it_is_said_otherwise() {
     let production = app_of(None, |_| {}, |store, _| store).await;
     assert_eq!(outcome(&production, asking(SERVICE)).await, (200, "GRAPHQL_VALIDATION_FAILED".into()));
@@ -158,6 +176,10 @@ async fn a_gateway_proves_itself_in_any_of_four_ways() {
     assert_eq!(outcome(&app, from_own_listener(asking(SERVICE))).await, fine());
     assert_eq!(outcome(&app, signed(&text, 0)).await, fine());
     assert_eq!(outcome(&app, post_of(hive(json!({ "query": SERVICE }), NEXT).to_string())).await, fine());
+    let hash = hex(digest(&SHA256, SERVICE.as_bytes()).as_ref());
+    let registering = json!({ "query": SERVICE,
+        "extensions": { "persistedQuery": { "version": 1, "sha256Hash": hash } } });
+    assert_eq!(outcome(&app, post_of(hive(registering, NEXT).to_string())).await, fine());
     let variables = json!({ "query": "query($r: [_Any!]!) { _entities(representations: $r) { __typename } }",
         "variables": { "r": [{ "id": "0190aaaa-0000-7000-8000-000000000000", "__typename": "User" }] } });
     assert_eq!(outcome(&app, post_of(hive(variables, NEXT).to_string())).await, fine());
@@ -198,6 +220,10 @@ async fn what_proves_nothing_is_refused() {
         json!({ "query": "{ _service { sdl } me { id } }", "extensions": { "hmac-signature": signature } }),
         json!({ "query": SERVICE, "variables": { "a": 1 }, "extensions": { "hmac-signature": signature } }),
         json!({ "query": SERVICE, "documentId": "another", "extensions": { "hmac-signature": signature } }),
+        json!({ "query": SERVICE, "doc_id": "another", "extensions": { "hmac-signature": signature } }),
+        json!({ "query": SERVICE, "id": "another", "extensions": { "hmac-signature": signature } }),
+        json!({ "query": SERVICE, "extensions": { "hmac-signature": signature,
+            "persistedQuery": { "version": 1, "sha256Hash": "another" } } }),
         json!({ "documentId": "another", "extensions": { "hmac-signature": signature } }),
         json!({ "query": SERVICE, "extensions": { "hmac-signature": 1 } }),
     ] {
@@ -223,9 +249,23 @@ fn claims(app: &App, change: impl FnOnce(&mut Value)) -> Value {
 }
 
 #[tokio::test]
-async fn claims_are_believed_where_the_gateway_vouches_for_all_of_the_request() {
-    const ME: &str = "mutation { recordLocations(input: { points: [] }) { acceptedCount } }";
+async fn claims_are_nobodys_word_unless_the_operator_says_so() {
     let app = guarded().await;
+    let body = json!({ "query": ME, "extensions": { "jwt": claims(&app, |_| {}) } }).to_string();
+    for request in
+        [by_gateway(post_of(body.clone())), from_own_listener(post_of(body.clone())), signed(&body, 0)]
+    {
+        assert_eq!(
+            outcome(&app, request).await,
+            (200, "UNAUTHENTICATED".into()),
+            "a client may have written them"
+        );
+    }
+}
+
+#[tokio::test]
+async fn claims_are_believed_where_the_gateway_vouches_for_all_of_the_request() {
+    let app = guarded_with(|config| config.gateway.claims = true).await;
     let body = |claims: Value| json!({ "query": ME, "extensions": { "jwt": claims } });
     let good = claims(&app, |_| {});
     let as_hive = json!({ "payload": good, "token": { "prefix": "Bearer", "value": "x" } });
@@ -247,6 +287,14 @@ async fn claims_are_believed_where_the_gateway_vouches_for_all_of_the_request() 
     for (what, claims) in [
         ("expired", claims(&app, |claims| claims["exp"] = json!(now - 10))),
         ("not yet good", claims(&app, |claims| claims["nbf"] = json!(now + 60))),
+        ("longer than a token", claims(&app, |claims| claims["exp"] = json!(now + 2 * 86_400))),
+        (
+            "longer than a token of a session",
+            claims(&app, |claims| {
+                claims["sid"] = json!("0190aaaa-0000-7000-8000-000000000000");
+                claims["exp"] = json!(now + 600);
+            }),
+        ),
         ("another issuer", claims(&app, |claims| claims["iss"] = json!("x"))),
         ("another audience", claims(&app, |claims| claims["aud"] = json!("x"))),
         ("no role", claims(&app, |claims| drop(claims.as_object_mut().expect("claims").remove("role")))),
