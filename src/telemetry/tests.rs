@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Write},
-    sync::{Arc, Mutex},
+    sync::{Arc, LazyLock, Mutex},
 };
 
 use axum::{Router, body::Body, http::Request, routing::post};
@@ -104,11 +104,21 @@ fn attribute(span: &Span, name: &str) -> Option<String> {
 }
 
 /// One subscriber at a time: whether a span is made is decided by all that live at once.
-static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+///
+/// A second one that wants nothing lives beside it: while there is a single one, `tracing` asks that of the thread which
+/// comes to a span first, and that is often the thread of another test, which has none.
+async fn alone() -> tokio::sync::MutexGuard<'static, ()> {
+    static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    static SECOND: LazyLock<tracing::Dispatch> =
+        LazyLock::new(|| tracing::Dispatch::new(tracing::subscriber::NoSubscriber::new()));
+    let guard = ALONE.lock().await;
+    LazyLock::force(&SECOND);
+    guard
+}
 
 #[tokio::test]
 async fn a_request_is_two_spans_in_the_callers_trace() {
-    let _alone = ALONE.lock().await;
+    let _alone = alone().await;
     let (endpoint, spans) = collector().await;
     let config = TelemetryConfig { otlp_endpoint: Some(endpoint), ..Config::default().telemetry };
     let log = Sink::default();
@@ -149,7 +159,7 @@ async fn a_request_is_two_spans_in_the_callers_trace() {
 
 #[tokio::test]
 async fn batches_and_statements_stand_below_their_operation() {
-    let _alone = ALONE.lock().await;
+    let _alone = alone().await;
     let (endpoint, spans) = collector().await;
     let config = TelemetryConfig { otlp_endpoint: Some(endpoint), ..Config::default().telemetry };
     let (telemetry, dispatch) = Telemetry::build(&config, LogWriter::start(io::sink())).expect("built");
@@ -174,7 +184,7 @@ async fn batches_and_statements_stand_below_their_operation() {
 
 #[tokio::test]
 async fn an_operation_is_one_line_without_anything_of_the_callers() {
-    let _alone = ALONE.lock().await;
+    let _alone = alone().await;
     let log = Sink::default();
     let config = TelemetryConfig { log_format: LogFormat::Json, ..Config::default().telemetry };
     let (telemetry, dispatch) = Telemetry::build(&config, LogWriter::start(log.clone())).expect("built");
@@ -212,7 +222,7 @@ async fn an_operation_is_one_line_without_anything_of_the_callers() {
 /// no entry of the activity log; passwords and tokens in no table.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn planted_secrets_are_found_nowhere() {
-    let _alone = ALONE.lock().await;
+    let _alone = alone().await;
     let (endpoint, spans) = collector().await;
     let filter = crate::config::setting::LogFilter("trace".into());
     let config = TelemetryConfig {
@@ -316,7 +326,7 @@ async fn dump(app: &App, table: &str) -> String {
 
 #[tokio::test]
 async fn a_collector_that_hangs_slows_nothing() {
-    let _alone = ALONE.lock().await;
+    let _alone = alone().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
     let config = Config::default().http;
@@ -339,7 +349,7 @@ async fn a_collector_that_hangs_slows_nothing() {
 
 #[tokio::test]
 async fn without_a_collector_no_span_is_made() {
-    let _alone = ALONE.lock().await;
+    let _alone = alone().await;
     let (_telemetry, dispatch) =
         Telemetry::build(&Config::default().telemetry, LogWriter::start(io::sink())).expect("built");
     let _guard = tracing::dispatcher::set_default(&dispatch);
