@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Write},
-    sync::{Arc, LazyLock, Mutex},
+    sync::{Arc, Mutex},
 };
 
 use axum::{Router, body::Body, http::Request, routing::post};
@@ -14,8 +14,9 @@ use opentelemetry_proto::tonic::{
 };
 use prometheus_client::registry::Registry;
 use prost::Message as _;
-use tokio::{net::TcpListener, time::sleep};
+use tokio::{net::TcpListener, sync::MutexGuard, time::sleep};
 use tower::ServiceExt as _;
+use tracing::subscriber::NoSubscriber;
 
 use super::*;
 use schema::Access;
@@ -104,16 +105,12 @@ fn attribute(span: &Span, name: &str) -> Option<String> {
 }
 
 /// One subscriber at a time: whether a span is made is decided by all that live at once.
-///
-/// A second one that wants nothing lives beside it: while there is a single one, `tracing` asks that of the thread which
-/// comes to a span first, and that is often the thread of another test, which has none.
-async fn alone() -> tokio::sync::MutexGuard<'static, ()> {
-    static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-    static SECOND: LazyLock<tracing::Dispatch> =
-        LazyLock::new(|| tracing::Dispatch::new(tracing::subscriber::NoSubscriber::new()));
-    let guard = ALONE.lock().await;
-    LazyLock::force(&SECOND);
-    guard
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// The turn of a test that looks at spans. A second subscriber, which wants nothing, lives as long: while there is a single
+/// one, `tracing` asks that of the thread which comes to a span first, and that is often another test's, which has none.
+async fn alone() -> (MutexGuard<'static, ()>, Dispatch) {
+    (ALONE.lock().await, Dispatch::new(NoSubscriber::new()))
 }
 
 #[tokio::test]
@@ -349,7 +346,7 @@ async fn a_collector_that_hangs_slows_nothing() {
 
 #[tokio::test]
 async fn without_a_collector_no_span_is_made() {
-    let _alone = alone().await;
+    let _alone = ALONE.lock().await;
     let (_telemetry, dispatch) =
         Telemetry::build(&Config::default().telemetry, LogWriter::start(io::sink())).expect("built");
     let _guard = tracing::dispatcher::set_default(&dispatch);
