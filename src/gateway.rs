@@ -1,8 +1,8 @@
 //! Which requests come from a gateway, and how far it vouches for them. A gateway proves itself by a shared secret in
 //! `Router-Authorization`, by an HTTP message signature (`signature`), by Hive Gateway's HMAC (`hmac`), or by coming to the
 //! listener that is for gateways alone. The end user is never the gateway: it is whose bearer token it forwards, or, where
-//! everything in the request is vouched for and the operator wants that, whose claims. What proves nothing is refused rather than served as a
-//! stranger's. Not here: what gateways may do that others may not.
+//! everything in the request is vouched for and the operator wants that, whose claims. What proves nothing is refused
+//! rather than served as a stranger's. Not here: what gateways may do that others may not.
 
 mod hmac;
 pub mod signature;

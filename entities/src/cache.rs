@@ -6,7 +6,8 @@
 //! may see is decided after reading, and where SQL depends on the viewer, the viewer's scope is part of the key.
 //!
 //! In reading order: `tag` (what a value depends on), `table` (stamps), `entry` (a value and its header), `read` (a
-//! batch of keys through the tiers), `flight` (loads of what is missing), `shared` (Redis), `metrics`. Not here: what is cached (the domains, each one `impl Cached`).
+//! batch of keys through the tiers), `flight` (loads of what is missing), `shared` (Redis), `metrics`. Not here: what is
+//! cached (the domains, each one `impl Cached`).
 //!
 //! Resolvers that cache something of their own name what it depends on. Writes bump the tags of rows and lists; what
 //! nothing writes to has tags of its own, or none:

@@ -96,6 +96,16 @@ async fn sessions(app: &TestApp, count: usize) -> (UserId, Vec<SessionId>) {
     (owner, ids)
 }
 
+/// Some form that the administrator sees.
+async fn some_form(app: &TestApp) -> FormId {
+    let data = app.as_admin().ask("{ forms(first: 1) { nodes { id } } }").await;
+    FormId::parse(&text(&data["forms"]["nodes"][0]["id"])).expect("an id")
+}
+
+async fn title(store: &Store, id: FormId) -> String {
+    form::by_ids(store, &[id]).await.expect("it is there")[&id].title.clone()
+}
+
 async fn version(store: &Store, id: SessionId) -> u64 {
     let found = session::by_ids(store, &[id]).await.expect("the read succeeds");
     found[&id].name.as_deref().and_then(|name| name.parse().ok()).expect("the name is a version")
@@ -107,10 +117,8 @@ async fn bounded_types_are_at_most_a_quarter_second_old() {
     let redis = RedisServer::start().await;
     let nodes = [node(&app, &redis).await, node(&app, &redis).await];
     settle(&nodes).await;
-    let data = app.as_admin().ask("{ forms(first: 1) { nodes { id } } }").await;
-    let id = FormId::parse(&text(&data["forms"]["nodes"][0]["id"])).expect("an id");
-    let title =
-        async |store: &Store| form::by_ids(store, &[id]).await.expect("it is there")[&id].title.clone();
+    let id = some_form(&app).await;
+    let title = async |store: &Store| title(store, id).await;
     for turn in 0..50 {
         title(&nodes[1]).await;
         let new = format!("title {turn}");
@@ -190,8 +198,7 @@ async fn a_node_that_cannot_follow_the_log_trusts_nothing_it_holds() {
     let redis = RedisServer::start().await;
     let nodes = [node(&app, &redis).await];
     settle(&nodes).await;
-    let data = app.as_admin().ask("{ forms(first: 1) { nodes { id } } }").await;
-    let id = FormId::parse(&text(&data["forms"]["nodes"][0]["id"])).expect("an id");
+    let id = some_form(&app).await;
     let title = async || form::by_ids(&nodes[0], &[id]).await.expect("it is there")[&id].title.clone();
     let old = title().await;
     app.sql(&format!("update forms set title = 'new' where id = '{id}'")).await;
@@ -260,10 +267,8 @@ async fn who_brings_the_token_of_a_write_reads_it_on_every_node() {
     let redis = RedisServer::start().await;
     let nodes = [node(&app, &redis).await, node(&app, &redis).await];
     settle(&nodes).await;
-    let data = app.as_admin().ask("{ forms(first: 1) { nodes { id } } }").await;
-    let id = FormId::parse(&text(&data["forms"]["nodes"][0]["id"])).expect("an id");
-    let title =
-        async |store: &Store| form::by_ids(store, &[id]).await.expect("it is there")[&id].title.clone();
+    let id = some_form(&app).await;
+    let title = async |store: &Store| title(store, id).await;
     let mut old_without = 0;
     for turn in 0..200 {
         title(&nodes[1]).await;

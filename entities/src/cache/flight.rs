@@ -37,10 +37,7 @@ pub(super) struct Flight {
 impl<'a, C: Cached> Reading<'a, C> {
     /// Loads busy keys again before they expire, beside the request.
     pub(super) fn refresh(&self, keys: Vec<C::Key>) {
-        let keys: Vec<C::Key> = {
-            let flights = self.flights();
-            keys.into_iter().filter(|key| !flights.contains_key(&self.key(*key))).collect()
-        };
+        let keys = self.not_under_way(keys, &self.flights());
         if keys.is_empty() {
             return;
         }
@@ -49,14 +46,17 @@ impl<'a, C: Cached> Reading<'a, C> {
             let reading = Reading::new(&cache, &store, read, 0);
             let departure = {
                 let mut flights = reading.flights();
-                // Many readers may have come here before the first of them has departed.
-                let is_due = |key: &C::Key| !flights.contains_key(&reading.key(*key));
-                let keys = keys.into_iter().filter(is_due).collect();
+                // Again: many readers may have come here before the first of them has departed.
+                let keys = reading.not_under_way(keys, &flights);
                 reading.depart(keys, &mut flights)
             };
             // A failure leaves the old value in use until it expires.
             let _ = reading.fly(departure).await;
         });
+    }
+
+    fn not_under_way(&self, keys: Vec<C::Key>, flights: &Flights) -> Vec<C::Key> {
+        keys.into_iter().filter(|key| !flights.contains_key(&self.key(*key))).collect()
     }
 
     /// Loads the missing keys: joins loads under way, and starts one for the rest.

@@ -13,7 +13,7 @@ use std::{
 use prometheus_client::registry::Registry;
 use rustc_hash::FxHashMap;
 use serde::Serialize;
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, task::JoinHandle};
 use uuid::Uuid;
 
 use super::{AnswerName, Cache, CacheConfig, Cached, Entry, Header, Kept, Tag, Touched};
@@ -142,6 +142,20 @@ impl Node {
         self.try_read(key).await.expect("the database is up")
     }
 
+    /// A read in a task of its own.
+    fn reader(&self, key: Uuid) -> JoinHandle<Option<u64>> {
+        let node = self.clone();
+        tokio::spawn(async move { node.read(key).await })
+    }
+
+    /// The same, which has read the row and is held up before it returns it; so are all loads from now on.
+    async fn held_up(&self, key: Uuid) -> JoinHandle<Option<u64>> {
+        self.versions.is_gated.store(true, Ordering::SeqCst);
+        let reader = self.reader(key);
+        self.versions.waiting.acquire().await.expect("it stays open").forget();
+        reader
+    }
+
     /// Commits, and returns when the write would be answered.
     async fn write(&self, key: Uuid, version: u64) {
         self.versions.commit(key, version);
@@ -212,12 +226,7 @@ async fn a_load_from_before_a_write_is_never_used_after_it() {
     let versions = Versions::new(false);
     let node = Node::over(&versions).await;
     versions.commit(KEY, 1);
-    versions.is_gated.store(true, Ordering::SeqCst);
-    let slow = tokio::spawn({
-        let node = node.clone();
-        async move { node.read(KEY).await }
-    });
-    versions.waiting.acquire().await.expect("it stays open").forget();
+    let slow = node.held_up(KEY).await;
     // The slow reader holds version 1 in its hands; now it is overwritten.
     node.write(KEY, 2).await;
     versions.is_gated.store(false, Ordering::SeqCst);
@@ -233,12 +242,7 @@ async fn readers_of_the_same_key_share_one_load() {
     let node = Node::over(&versions).await;
     versions.commit(KEY, 1);
     versions.is_gated.store(true, Ordering::SeqCst);
-    let readers: Vec<_> = (0..50)
-        .map(|_| {
-            let node = node.clone();
-            tokio::spawn(async move { node.read(KEY).await })
-        })
-        .collect();
+    let readers: Vec<_> = (0..50).map(|_| node.reader(KEY)).collect();
     versions.waiting.acquire().await.expect("it stays open").forget();
     tokio::task::yield_now().await;
     versions.gate.add_permits(50);
@@ -253,11 +257,8 @@ async fn a_reader_who_goes_away_takes_nobody_along() {
     let versions = Versions::new(false);
     let node = Node::over(&versions).await;
     versions.commit(KEY, 1);
-    versions.is_gated.store(true, Ordering::SeqCst);
-    let reader = |node: Node| tokio::spawn(async move { node.read(KEY).await });
-    let first = reader(node.clone());
-    versions.waiting.acquire().await.expect("it stays open").forget();
-    let second = reader(node.clone());
+    let first = node.held_up(KEY).await;
+    let second = node.reader(KEY);
     tokio::task::yield_now().await;
     first.abort();
     assert!(first.await.is_err());
@@ -430,12 +431,7 @@ async fn old_values_stand_in_for_own_loads_and_for_those_of_others() {
         versions.commit(key, 1);
         assert_eq!(node.read(key).await, Some(1));
     }
-    versions.is_gated.store(true, Ordering::SeqCst);
-    let other = tokio::spawn({
-        let node = node.clone();
-        async move { node.read(KEY).await }
-    });
-    versions.waiting.acquire().await.expect("it stays open").forget();
+    let other = node.held_up(KEY).await;
     versions.is_down.store(true, Ordering::SeqCst);
     let read = Read { of: Arc::clone(&versions), kept: node.kept };
     let both = tokio::spawn({
@@ -454,12 +450,7 @@ async fn a_load_from_before_a_purge_is_not_used_after_it() {
     let versions = Versions::new(false);
     let node = Node::over(&versions).await;
     versions.commit(KEY, 1);
-    versions.is_gated.store(true, Ordering::SeqCst);
-    let slow = tokio::spawn({
-        let node = node.clone();
-        async move { node.read(KEY).await }
-    });
-    versions.waiting.acquire().await.expect("it stays open").forget();
+    let slow = node.held_up(KEY).await;
     versions.commit(KEY, 2);
     node.cache().purge().await.expect("there is no Redis to fail");
     versions.is_gated.store(false, Ordering::SeqCst);
@@ -513,18 +504,10 @@ async fn without_stamps_a_load_is_shared_by_those_who_came_before_it_began() {
     node.store = node.store.with_cache(&CacheConfig::default(), Some(redis), &mut registry);
     versions.commit(KEY, 1);
     versions.is_gated.store(true, Ordering::SeqCst);
-    let readers: Vec<_> = (0..50)
-        .map(|_| {
-            let node = node.clone();
-            tokio::spawn(async move { node.read(KEY).await })
-        })
-        .collect();
+    let readers: Vec<_> = (0..50).map(|_| node.reader(KEY)).collect();
     versions.waiting.acquire().await.expect("it stays open").forget();
     node.write(KEY, 2).await;
-    let late = tokio::spawn({
-        let node = node.clone();
-        async move { node.read(KEY).await }
-    });
+    let late = node.reader(KEY);
     versions.waiting.acquire().await.expect("it stays open").forget();
     versions.gate.add_permits(50);
     for reader in readers {

@@ -7,12 +7,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use entities::{Store, Tag, form, id::FormId, session, user::Role};
+use entities::{Store, Tag, session, user::Role};
 use futures_util::future::join_all;
 use prometheus_client::registry::Registry;
 use serde_json::json;
 
-use super::{Node, sessions, settle, version};
+use super::{Node, sessions, settle, some_form, title, version};
 use crate::harness::{
     RedisServer, TestApp, db,
     process::{self, Server},
@@ -174,10 +174,8 @@ async fn with_the_token_a_node_that_hears_late_answers_right_and_without_it_with
     let handle = proxy.handle(&mut registry);
     let reader = Node::new(&app, Some(handle), registry).await.store;
     settle(&[writer.clone(), reader.clone()]).await;
-    let data = app.as_admin().ask("{ forms(first: 1) { nodes { id } } }").await;
-    let id = FormId::parse(&text(&data["forms"]["nodes"][0]["id"])).expect("an id");
-    let title =
-        async |store: &Store| form::by_ids(store, &[id]).await.expect("it is there")[&id].title.clone();
+    let id = some_form(&app).await;
+    let title = async |store: &Store| title(store, id).await;
     proxy.delay_log(Duration::from_millis(100));
     let mut old_without = 0;
     for turn in 0..10 {
@@ -254,9 +252,8 @@ async fn who_writes_after_a_flush_reads_what_was_written() {
     let redis = RedisServer::start().await;
     let node = Node::with(&app, &redis).await.store;
     settle(std::slice::from_ref(&node)).await;
-    let data = app.as_admin().ask("{ forms(first: 1) { nodes { id } } }").await;
-    let id = FormId::parse(&text(&data["forms"]["nodes"][0]["id"])).expect("an id");
-    let title = async || form::by_ids(&node, &[id]).await.expect("it is there")[&id].title.clone();
+    let id = some_form(&app).await;
+    let title = async || title(&node, id).await;
     // Numbers of a new table begin anew, and are less than those of the old one.
     for number in 0..100 {
         node.cache().invalidate_by_tag(&[Tag::Named(number.to_string())]).await.expect("Redis is there");
@@ -392,9 +389,8 @@ async fn a_bump_whose_log_is_lost_is_felt_within_the_bound() {
     let redis = RedisServer::start().await;
     let node = Node::with(&app, &redis).await.store;
     settle(std::slice::from_ref(&node)).await;
-    let data = app.as_admin().ask("{ forms(first: 1) { nodes { id } } }").await;
-    let id = FormId::parse(&text(&data["forms"]["nodes"][0]["id"])).expect("an id");
-    let title = async || form::by_ids(&node, &[id]).await.expect("it is there")[&id].title.clone();
+    let id = some_form(&app).await;
+    let title = async || title(&node, id).await;
     let slot = slot_of(&redis, &node, Tag::Row("Form", id.0)).await;
     for turn in 0..10 {
         settle(std::slice::from_ref(&node)).await;
