@@ -14,8 +14,8 @@ use entities::{password::Cost, redis::RedisUrl, secret::Secret};
 use layers::{Problem, Values};
 use schema::{AccessOptions, Subgraph, gate::Limits};
 use setting::{
-    Bytes, ClientModes, DatabaseUrl, DocumentMode, LogFilter, LogFormat, Networks, Origins, SecretText,
-    Secrets, Setting, Switch, Width,
+    Bytes, ClientModes, DatabaseUrl, DocumentMode, LogFilter, LogFormat, Networks, Origins, Percent,
+    SecretText, Secrets, Setting, Switch, Width,
 };
 
 use crate::gateway::signature::SignatureKeys;
@@ -138,8 +138,10 @@ sections! {
         write_timeout: Duration = "10s";
         /// Requests of one HTTP/2 connection at a time.
         max_streams: u32 = "100";
-        /// How long the body of a request may take.
+        /// How long the body of a request may take, if it does not keep `min_body_rate`.
         body_timeout: Duration = "10s";
+        /// Bytes a second, on the average of each `body_timeout`, that a body must come with to be waited for longer.
+        min_body_rate: Bytes = "1KiB";
         /// JSON values nested in each other at most, in the body of a request.
         max_json_depth: usize = "32";
         /// JSON values in the body of an anonymous request at most.
@@ -155,8 +157,13 @@ sections! {
         /// GraphQL requests that may come at once before `rate_per_second` bounds them.
         rate_burst: u32 = "100";
         /// Memory that the bodies of all requests may take while they are received and worked on, a JSON value counting 64
-        /// bytes; further ones are refused (503).
+        /// bytes; further ones are refused (503). An eighth of it is for small requests, a quarter for signed-in callers.
         max_body_memory: Bytes = "64MiB";
+        /// Memory that answers may take while they are sent; further ones are refused (503). Divided in the same way.
+        max_answer_memory: Bytes = "64MiB";
+        /// Percent of that memory that one address may take without a token, or one account; signed-in callers of one
+        /// address may take twice as much together. `trusted_proxies` and gateways have no such bound.
+        address_share: Percent = "25";
         /// Bytes of an answer from which it is compressed.
         compress_from: Bytes = "1KiB";
         /// Web origins whose pages may ask, comma-separated; none: only pages of this server.
@@ -528,6 +535,18 @@ impl HttpConfig {
                 place: "the two values together".into(),
                 why: "a signed-in caller may always send at least as much as an anonymous one".into(),
                 fix: "raise http.body_limit_signed_in or lower http.body_limit_anonymous".into(),
+            });
+        }
+        let share = |memory: Bytes| memory.0 as u128 * u128::from(self.address_share.0) / 100;
+        if share(self.max_body_memory) < self.body_limit_signed_in.0 as u128 {
+            found.push(Problem {
+                what:
+                    "http.body_limit_signed_in is larger than the share of memory that one account may take"
+                        .into(),
+                place: "XP_HTTP_MAX_BODY_MEMORY and XP_HTTP_ADDRESS_SHARE, or xp.toml".into(),
+                why: "the largest request that is allowed would always be refused".into(),
+                fix: "raise http.max_body_memory or http.address_share, or lower http.body_limit_signed_in"
+                    .into(),
             });
         }
         if self.max_header_bytes.0 < LEAST_HEADER_BYTES {

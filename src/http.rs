@@ -1,16 +1,18 @@
 //! HTTP: the routes and the layers around them. In order: `edge` (request id, span, measuring, panics), CORS,
-//! compression, then the route. `server` accepts connections; `graphql` is the way through, with `wire` (what a request
-//! says), `admission` (who may come in now), `media` and `caching` (how an answer goes out); `refusal` is what every
-//! failure looks like. Not here: what a query means, which document an id means.
+//! compression, then the route. `server` accepts connections; `graphql` is the way through, with `receive` (the bytes of a
+//! body), `wire` (what it says), `admission` and `memory` (who may come in now), `media` and `caching` (how an answer goes
+//! out); `refusal` is what every failure looks like. Not here: what a query means, which document an id means.
 
 pub(crate) mod admission;
 mod caching;
 mod graphql;
 mod health;
 mod media;
+mod memory;
 mod metrics;
 mod patience;
 pub mod playground;
+mod receive;
 pub(crate) mod refusal;
 pub mod server;
 pub(crate) mod subscriptions;
@@ -36,7 +38,6 @@ use tower_http::{
         predicate::{NotForContentType, Predicate, SizeAbove},
     },
     cors::{AllowOrigin, CorsLayer},
-    decompression::RequestDecompressionLayer,
 };
 use tracing::{Instrument as _, field::Empty};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
@@ -85,7 +86,6 @@ pub fn router(app: App) -> Router {
             post(graphql::post_by_id).get(graphql::get_by_id).fallback(graphql::other_method),
         )
         .route("/schema.graphql", get(sdl))
-        .layer(inflation())
         .layer(compression(&app.http))
         .layer(map_response(caching::tag_encoding));
     let mut routes = graphql
@@ -108,12 +108,6 @@ pub fn router(app: App) -> Router {
         .layer(option_layer(cors(&app.http)))
         .layer(from_fn_with_state(app.clone(), edge))
         .with_state(app)
-}
-
-/// Inflates bodies of requests: gzip only, since the other formats let a few bytes ask for megabytes of memory. What
-/// else has an encoding is refused where bodies are read.
-fn inflation() -> RequestDecompressionLayer {
-    RequestDecompressionLayer::new().pass_through_unaccepted(true)
 }
 
 /// Compresses what is worth it, quickly: answers are made for one reader.

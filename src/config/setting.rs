@@ -53,6 +53,20 @@ impl Setting for Width {
     }
 }
 
+/// A part of something, from 1 to 100 percent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Percent(pub u8);
+
+impl Setting for Percent {
+    const EXPECTS: &'static str = "percent";
+    fn parse(text: &str) -> Result<Self, String> {
+        match text.trim_end_matches('%').trim_end().parse() {
+            Ok(percent @ 1..=100) => Ok(Self(percent)),
+            _ => Err("it must be a number from 1 to 100".into()),
+        }
+    }
+}
+
 impl Setting for u16 {
     const EXPECTS: &'static str = "port";
     fn parse(text: &str) -> Result<Self, String> {
@@ -492,5 +506,7 @@ mod tests {
         assert_eq!(Bytes::parse("256KiB"), Ok(Bytes(262_144)));
         assert!(Bytes::parse("1GB").is_err());
         assert!(u32::parse("0").is_err());
+        assert_eq!((Percent::parse("1"), Percent::parse("25%")), (Ok(Percent(1)), Ok(Percent(25))));
+        assert!(["0", "101", "-1", "1.5", ""].iter().all(|text| Percent::parse(text).is_err()));
     }
 }

@@ -1,13 +1,10 @@
-//! Who may come in now: so many requests at once in all, with so much memory for what they say, and so many a second from
-//! each account or address. Decided before a request is read further than its headers and bytes. Not here: how large a
-//! request may be.
+//! Who may come in now: so many requests at once in all, with so much memory for what they say and for their answers, and
+//! so many a second from each account or address. Decided before a request is read further than its headers and bytes.
+//! Not here: how memory is shared (`memory`), how large a request may be.
 
 use std::{
     net::IpAddr,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -17,10 +14,13 @@ use moka::sync::Cache;
 use schema::Viewer;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::refusal::Refusal;
-use crate::config::HttpConfig;
+use super::{
+    memory::{MemoryPool, MemoryReservation, OutOfMemory, Owner},
+    refusal::Refusal,
+};
+use crate::config::{HttpConfig, setting::Bytes};
 
-const OVERLOADED: Refusal = Refusal::new(
+pub(super) const OVERLOADED: Refusal = Refusal::new(
     StatusCode::SERVICE_UNAVAILABLE,
     "OVERLOADED",
     "The server has too much to do; try again in a moment.",
@@ -32,22 +32,15 @@ const MOST_CALLERS: u64 = 100_000;
 
 /// Decides who may come in.
 pub(crate) struct Admission {
-    places: Arc<Semaphore>,
-    memory: Arc<AtomicUsize>,
-    most_memory: usize,
+    permits: Arc<Semaphore>,
+    bodies: MemoryPool,
+    answers: MemoryPool,
     rate: Option<Rate>,
 }
 
-/// A place among the requests that are worked on.
-pub(super) struct Place {
+/// Leave to be one of the requests that are worked on, until it is dropped.
+pub(super) struct Permit {
     _permit: OwnedSemaphorePermit,
-}
-
-/// The memory that one request's words take, given back when it is done.
-pub(super) struct Room {
-    taken_by_all: Arc<AtomicUsize>,
-    most: usize,
-    taken: usize,
 }
 
 /// A bucket that leaks: a caller's clock runs ahead of the time by one interval with each request.
@@ -73,13 +66,19 @@ impl Admission {
                 .build();
             Rate { interval, ahead: interval * (http.rate_burst - 1), clocks }
         });
-        let places = Arc::new(Semaphore::new(http.max_concurrent_requests.min(Semaphore::MAX_PERMITS)));
-        Self { places, memory: Arc::default(), most_memory: http.max_body_memory.0, rate }
+        let permits = Arc::new(Semaphore::new(http.max_concurrent_requests.min(Semaphore::MAX_PERMITS)));
+        let pool = |limit: Bytes| MemoryPool::new(limit.0, http.address_share.0);
+        Self { permits, bodies: pool(http.max_body_memory), answers: pool(http.max_answer_memory), rate }
     }
 
-    /// Room for one more request, nothing of it taken yet.
-    pub(super) fn room(&self) -> Room {
-        Room { taken_by_all: Arc::clone(&self.memory), most: self.most_memory, taken: 0 }
+    /// Memory for what a caller sends (`http.max_body_memory`), nothing of it held yet.
+    pub(super) fn body_memory(&self, owner: Owner) -> MemoryReservation {
+        self.bodies.reserve(owner)
+    }
+
+    /// Memory for what a caller is sent (`http.max_answer_memory`), nothing of it held yet.
+    pub(super) fn answer_memory(&self, owner: Owner) -> MemoryReservation {
+        self.answers.reserve(owner)
     }
 
     /// Counts `requests` of a caller against their rate.
@@ -100,26 +99,16 @@ impl Admission {
         if rate.take(asking, Instant::now(), requests) { Ok(()) } else { Err(RATE_LIMITED) }
     }
 
-    /// A place among the requests that are worked on, if one is free.
-    pub(super) fn enter(&self) -> Result<Place, Refusal> {
-        let permit = Arc::clone(&self.places).try_acquire_owned().map_err(|_| OVERLOADED)?;
-        Ok(Place { _permit: permit })
+    /// Leave to be worked on, if not too many are.
+    pub(super) fn enter(&self) -> Result<Permit, Refusal> {
+        let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| OVERLOADED)?;
+        Ok(Permit { _permit: permit })
     }
 }
 
-impl Room {
-    /// Takes more, if all requests together do not take too much.
-    pub(super) fn take(&mut self, bytes: usize) -> Result<(), Refusal> {
-        let fits = |taken: usize| taken.checked_add(bytes).filter(|taken| *taken <= self.most);
-        self.taken_by_all.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).map_err(|_| OVERLOADED)?;
-        self.taken += bytes;
-        Ok(())
-    }
-}
-
-impl Drop for Room {
-    fn drop(&mut self) {
-        self.taken_by_all.fetch_sub(self.taken, Ordering::Relaxed);
+impl From<OutOfMemory> for Refusal {
+    fn from(OutOfMemory: OutOfMemory) -> Self {
+        OVERLOADED
     }
 }
 
@@ -139,20 +128,6 @@ impl Rate {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn all_requests_share_the_memory_and_give_it_back() {
-        let mut config = crate::config::Config::default().http;
-        config.max_body_memory.0 = 100;
-        let admission = Admission::new(&config);
-        let (mut one, mut other) = (admission.room(), admission.room());
-        assert_eq!((one.take(60), other.take(40)), (Ok(()), Ok(())));
-        assert_eq!(one.take(1), Err(OVERLOADED));
-        drop(other);
-        assert_eq!((one.take(40), one.take(usize::MAX)), (Ok(()), Err(OVERLOADED)));
-        drop(one);
-        assert_eq!(admission.room().take(100), Ok(()));
-    }
 
     #[test]
     fn a_caller_has_a_burst_and_then_the_rate() {

@@ -5,7 +5,7 @@
 use std::{borrow::Cow, sync::Arc, time::Instant};
 
 use axum::{
-    body::Body,
+    body::{Body, HttpBody as _},
     extract::{Path, Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse as _, Response},
@@ -20,9 +20,11 @@ use tracing::{Instrument as _, Span, field::Empty};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use super::{
-    admission::{Place, Room},
+    admission::Permit,
     caching,
     media::{Media, is_json},
+    memory::{AnswerMemory, MemoryReservation, OutOfMemory, Owner},
+    receive,
     refusal::Refusal,
     request_id,
     server::Peer,
@@ -72,8 +74,8 @@ pub(super) const TIMEOUT: Refusal =
 pub(super) struct Asked {
     pub(super) asker: Asker,
     pub(super) wires: Wires,
-    /// Among those that are worked on, and for what it says. Kept until it is answered.
-    pub(super) place: (Place, Option<Room>),
+    /// Leave to be worked on, and the memory for what it says. Kept until it is answered.
+    pub(super) held: (Permit, Option<MemoryReservation>),
 }
 
 /// What all requests of one HTTP request share.
@@ -139,14 +141,18 @@ pub(super) async fn read_post(
     if app.gateways.may_sign_in_body() {
         bounds.batch = bounds.batch.max(app.gateway.max_batch);
     }
-    let mut room = app.admission.room();
-    let body = wire::read_body(&parts.headers, body, &app.http, bounds.bytes, &mut room).await?;
-    head.check_body(&body)?;
-    // A place is taken once there is something to work on: who sends slowly keeps nobody out.
-    let place = app.admission.enter()?;
-    let wires = wire::of_body(&body, bounds, &mut room)?;
-    let asker = asker(app, parts, head.trust, bearer, &wires, id)?;
-    Ok(Asked { asker, wires, place: (place, Some(room)) })
+    let caller = caller(app, parts, head.trust);
+    let signed_in = bearer.as_ref().ok().and_then(Option::as_ref);
+    let mut memory = app.admission.body_memory(owner(app, &caller, signed_in));
+    let received = receive::receive(&parts.headers, body, &app.http, bounds.bytes, &mut memory).await?;
+    // A digest is of the bytes as they were sent (RFC 9530, section 2).
+    head.check_body(received.as_sent())?;
+    let body = received.decode(bounds.bytes, &mut memory).await?;
+    // Leave is taken once there is something to work on: who sends slowly keeps nobody out.
+    let permit = app.admission.enter()?;
+    let wires = wire::of_body(&body, bounds, &mut memory)?;
+    let asker = asker(app, caller, head.trust, bearer, &wires, id)?;
+    Ok(Asked { asker, wires, held: (permit, Some(memory)) })
 }
 
 pub(super) fn read_get(app: &App, id: Option<String>, parts: &Parts) -> Result<Asked, Refusal> {
@@ -158,17 +164,18 @@ pub(super) fn read_get(app: &App, id: Option<String>, parts: &Parts) -> Result<A
     if bearer.is_err() && !app.gateways.may_sign_in_body() {
         return Err(unauthenticated(head.trust));
     }
-    let place = app.admission.enter()?;
+    let permit = app.admission.enter()?;
     let bounds = bounds(app, !matches!(bearer, Ok(Some(_))), head.trust);
     let wires = Wires::One(Box::new(wire::of_uri(&parts.uri, bounds)?));
-    let asker = Asker { is_get: true, ..asker(app, parts, head.trust, bearer, &wires, id)? };
-    Ok(Asked { asker, wires, place: (place, None) })
+    let caller = caller(app, parts, head.trust);
+    let asker = Asker { is_get: true, ..asker(app, caller, head.trust, bearer, &wires, id)? };
+    Ok(Asked { asker, wires, held: (permit, None) })
 }
 
 /// Who asks, now that it is known what for; counted against their rate.
 fn asker(
     app: &App,
-    parts: &Parts,
+    caller: Caller,
     head: Trust,
     bearer: Result<Option<Bearer>, Refused>,
     wires: &Wires,
@@ -182,7 +189,7 @@ fn asker(
     wires.check_length(bounds(app, bearer.is_none(), trust))?;
     let viewer = bearer.as_ref().map_or(Viewer::Anonymous, |bearer| bearer.viewer.clone());
     let in_batch = matches!(wires, Wires::Batch(_));
-    let caller = Caller { in_batch, ..caller(app, parts, trust) };
+    let caller = Caller { in_batch, is_gateway: trust.is_gateway(), ..caller };
     app.admission.check_rate(&viewer, &caller, wired.len() as u32)?;
     Ok(Asker { viewer, bearer, caller, id_in_path, is_get: false })
 }
@@ -220,6 +227,16 @@ pub(super) fn caller(app: &App, parts: &Parts, trust: Trust) -> Caller {
     let request_id = Arc::from(request_id(&parts.headers));
     let (user_agent, is_gateway) = (agent.map(Arc::from), trust.is_gateway());
     Caller { address, user_agent, in_batch: false, request_id, is_gateway }
+}
+
+/// On whose account memory is held for this caller.
+pub(super) fn owner(app: &App, caller: &Caller, bearer: Option<&Bearer>) -> Owner {
+    // Gateways and proxies ask for everybody.
+    let asks_for_many =
+        caller.is_gateway || caller.address.is_some_and(|address| app.http.trusted_proxies.contains(address));
+    let address = if asks_for_many { None } else { caller.customer() };
+    let account = bearer.and_then(|bearer| bearer.viewer.user_id());
+    Owner { address, account, is_gateway: caller.is_gateway }
 }
 
 /// How much a caller may send.
@@ -270,7 +287,8 @@ pub(super) async fn answer(app: &App, headers: &HeaderMap, asked: Result<Asked, 
         }
     };
     let (asker, content_type) = (&asked.asker, (header::CONTENT_TYPE, media.content_type()));
-    match asked.wires {
+    let memory = app.admission.answer_memory(owner(app, &asker.caller, asker.bearer.as_ref()));
+    let response = match asked.wires {
         Wires::One(wire) => match run(app, headers, media, asker, *wire).await {
             Ok(answer) => respond(headers, media, asker, answer),
             Err(refusal) => {
@@ -295,7 +313,17 @@ pub(super) async fn answer(app: &App, headers: &HeaderMap, asked: Result<Asked, 
             body.push(b']');
             (StatusCode::OK, [content_type, (header::CACHE_CONTROL, "no-store")], body).into_response()
         }
-    }
+    };
+    let refuse = |overloaded: Refusal| overloaded.into_response_as(media.content_type(), request_id(headers));
+    hold(response, memory).unwrap_or_else(|OutOfMemory| refuse(OutOfMemory.into()))
+}
+
+/// Lets an answer hold the memory that it takes until it is sent.
+fn hold(mut response: Response, mut memory: MemoryReservation) -> Result<Response, OutOfMemory> {
+    let bytes = response.body().size_hint().exact().unwrap_or_default();
+    memory.grow(usize::try_from(bytes).unwrap_or(usize::MAX))?;
+    response.extensions_mut().insert(AnswerMemory::from(memory));
+    Ok(response)
 }
 
 fn respond(asked: &HeaderMap, media: Media, asker: &Asker, answer: Answer) -> Response {

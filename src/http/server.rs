@@ -33,6 +33,7 @@ use tokio::{
 use tower::Service as _;
 
 use super::{
+    memory::AnswerMemory,
     metrics,
     patience::{Activity, Limits, Patient, UnderWay},
 };
@@ -225,7 +226,10 @@ impl Serving {
             request.extensions_mut().insert(under_way.clone());
             let answering = routes.clone().call(request);
             async {
-                answering.await.map(|response: Response| response.map(|body| Answered { body, under_way }))
+                answering.await.map(|mut response: Response| {
+                    let memory = response.extensions_mut().remove::<AnswerMemory>();
+                    response.map(|body| Answered { body, under_way, memory })
+                })
             }
         });
         let stream = TokioIo::new(Patient::new(stream, self.limits, Arc::clone(&activity)));
@@ -253,6 +257,8 @@ struct Answered {
     body: Body,
     #[expect(dead_code, reason = "held, not read")]
     under_way: UnderWay,
+    #[expect(dead_code, reason = "held, not read")]
+    memory: Option<AnswerMemory>,
 }
 
 impl HttpBody for Answered {

@@ -131,9 +131,9 @@ async fn begin(
     transport: &'static str,
 ) -> Begun {
     let started = Instant::now();
-    // Waiting for events takes no place, asking for them and every other operation does.
+    // Waiting for events takes no permit, asking for them and every other operation does.
     let opened = match app.admission.enter() {
-        Ok(_place) => {
+        Ok(_permit) => {
             let opening = graphql::open(&app, &headers, &asker, wire);
             let opened = tokio::time::timeout(app.http.request_timeout, opening).await;
             opened.unwrap_or(Err(graphql::TIMEOUT))

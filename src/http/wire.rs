@@ -1,39 +1,20 @@
-//! What a request says, read from a body or a query string, within bounds on bytes, depth and number of values. Not
-//! here: who asks, which document an id means, and what the answer looks like.
+//! What a request says, read from a body or a query string, within bounds on depth and number of values. Not here: how
+//! the body is received (`receive`), who asks, which document an id means, and what the answer looks like.
 
 use std::sync::Arc;
 
-use axum::{
-    body::{Body, HttpBody as _},
-    http::{HeaderMap, StatusCode, Uri, header},
-};
-use bytes::{Bytes, BytesMut};
-use http_body_util::BodyExt as _;
+use axum::http::{StatusCode, Uri};
 use schema::{Document, Variables};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{admission::Room, refusal::Refusal};
-use crate::{config::HttpConfig, documents::Stop};
+use super::{memory::MemoryReservation, refusal::Refusal};
+use crate::documents::Stop;
 
-const TOO_LARGE: Refusal =
-    Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE", "The request is too large.");
 const TOO_DEEP: Refusal =
     Refusal::new(StatusCode::BAD_REQUEST, "DEPTH_LIMIT", "The request's JSON is nested too deep.");
 const TOO_MANY_VALUES: Refusal =
     Refusal::new(StatusCode::BAD_REQUEST, "COST_LIMIT", "The request's JSON has too many values.");
-const BODY_TIMEOUT: Refusal =
-    Refusal::new(StatusCode::REQUEST_TIMEOUT, "TIMEOUT", "The request's body did not arrive in time.");
-const BODY_BROKEN: Refusal = Refusal::new(
-    StatusCode::BAD_REQUEST,
-    "BAD_USER_INPUT",
-    "The request's body broke off, or is not in its encoding.",
-);
-const ENCODING: Refusal = Refusal::new(
-    StatusCode::UNSUPPORTED_MEDIA_TYPE,
-    "BAD_USER_INPUT",
-    "The body must be sent as it is, or in content-encoding: gzip.",
-);
 const NO_JSON: Refusal =
     Refusal::new(StatusCode::BAD_REQUEST, "BAD_USER_INPUT", "The body is not valid JSON.");
 const NO_REQUEST: Refusal = Refusal::new(
@@ -138,47 +119,9 @@ pub(super) struct Bounds {
     pub(super) batch: usize,
 }
 
-/// Reads and inflates the body.
-pub(super) async fn read_body(
-    headers: &HeaderMap,
-    body: Body,
-    http: &HttpConfig,
-    bytes: usize,
-    room: &mut Room,
-) -> Result<Bytes, Refusal> {
-    // The layer that inflates has taken the header away where it knows the encoding.
-    if headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
-        return Err(ENCODING);
-    }
-    if body.size_hint().lower() > bytes as u64 {
-        return Err(TOO_LARGE);
-    }
-    tokio::time::timeout(http.body_timeout, collect(body, bytes, room)).await.map_err(|_| BODY_TIMEOUT)?
-}
-
-async fn collect(mut body: Body, bytes: usize, room: &mut Room) -> Result<Bytes, Refusal> {
-    let mut whole = Bytes::new();
-    let mut parts = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(|_| BODY_BROKEN)?.into_data() else { continue };
-        if whole.len() + parts.len() + data.len() > bytes {
-            return Err(TOO_LARGE);
-        }
-        room.take(data.len())?;
-        // Nearly every body comes in one piece, which is used as it is.
-        if whole.is_empty() && parts.is_empty() {
-            whole = data;
-        } else {
-            parts.extend_from_slice(&std::mem::take(&mut whole));
-            parts.extend_from_slice(&data);
-        }
-    }
-    Ok(if parts.is_empty() { whole } else { parts.freeze() })
-}
-
 /// Reads the requests of a body. What serde says about it is not passed on: it may quote the body at length.
-pub(super) fn of_body(body: &[u8], bounds: Bounds, room: &mut Room) -> Result<Wires, Refusal> {
-    room.take(check_json(body, bounds)? * VALUE_BYTES)?;
+pub(super) fn of_body(body: &[u8], bounds: Bounds, memory: &mut MemoryReservation) -> Result<Wires, Refusal> {
+    memory.grow(check_json(body, bounds)? * VALUE_BYTES)?;
     let refuse = |error: serde_json::Error| if error.is_data() { NO_REQUEST } else { NO_JSON };
     match body.iter().find(|byte| !byte.is_ascii_whitespace()) {
         Some(b'{') => serde_json::from_slice(body).map(|wire| Wires::One(Box::new(wire))).map_err(refuse),
@@ -253,13 +196,13 @@ fn check_json(json: &[u8], bounds: Bounds) -> Result<usize, Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::admission::Admission;
+    use crate::http::memory::{MemoryPool, Owner};
 
     const BOUNDS: Bounds = Bounds { bytes: 1 << 20, depth: 8, values: 20, batch: 2 };
 
     fn refused_within(bounds: Bounds, body: &str) -> Option<Refusal> {
-        let admission = Admission::new(&crate::config::Config::default().http);
-        of_body(body.as_bytes(), bounds, &mut admission.room()).err()
+        let mut memory = MemoryPool::new(1 << 20, 100).reserve(Owner::default());
+        of_body(body.as_bytes(), bounds, &mut memory).err()
     }
 
     fn refused(body: &str) -> Option<Refusal> {

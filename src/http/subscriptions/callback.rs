@@ -129,9 +129,9 @@ pub(super) async fn serve(app: App, request: Request) -> Response {
         Err(_) => false,
     };
     let (asker, wire) = match read {
-        Ok(graphql::Asked { asker, wires: Wires::One(wire), place }) if is_subscription => {
+        Ok(graphql::Asked { asker, wires: Wires::One(wire), held }) if is_subscription => {
             // Nothing is worked on while the address takes its time to confirm.
-            drop(place);
+            drop(held);
             (asker, *wire)
         }
         read => return graphql::answer(&app, &parts.headers, read).await,

@@ -261,8 +261,9 @@ impl Connection {
         let said = Said::read(text)?;
         match (&*said.kind, &said.id, said.payload) {
             ("subscribe", Some(id), Some(payload)) => {
-                let mut room = self.app.admission.room();
-                match wire::of_body(payload.get().as_bytes(), bounds, &mut room) {
+                let owner = graphql::owner(&self.app, &self.caller, self.bearer.as_ref());
+                let mut memory = self.app.admission.body_memory(owner);
+                match wire::of_body(payload.get().as_bytes(), bounds, &mut memory) {
                     Ok(Wires::One(wire)) => self.begin(id.as_str().into(), *wire).await,
                     Ok(Wires::Batch(_)) | Err(_) => Break(Some(BAD_REQUEST)),
                 }

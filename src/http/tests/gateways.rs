@@ -62,13 +62,18 @@ fn hive(mut body: Value, secret: &str) -> Value {
 
 /// A request that is signed as RFC 9421 has it.
 fn signed(body: &str, age_seconds: i64) -> HttpRequest<Body> {
-    let content_digest = format!("sha-256=:{}:", BASE64_STANDARD.encode(digest(&SHA256, body.as_bytes())));
+    signed_over(body.as_bytes().to_vec(), body.as_bytes(), age_seconds)
+}
+
+/// The same with the digest of these bytes.
+fn signed_over(body: Vec<u8>, digested: &[u8], age_seconds: i64) -> HttpRequest<Body> {
+    let content_digest = format!("sha-256=:{}:", BASE64_STANDARD.encode(digest(&SHA256, digested)));
     let created = entities::clock::now().timestamp() - age_seconds;
     let parameters = format!("(\"@method\" \"@path\" \"content-digest\");created={created};keyid=\"main\"");
     let base = format!(
         "\"@method\": POST\n\"@path\": /graphql\n\"content-digest\": {content_digest}\n\"@signature-params\": {parameters}"
     );
-    let request = with(post_of(body.to_owned()), "content-digest", &content_digest);
+    let request = with(post_of(body), "content-digest", &content_digest);
     let request = with(request, "signature-input", &format!("sig={parameters}"));
     with(request, "signature", &format!("sig=:{}:", hmac_of(FIRST, &base)))
 }
@@ -185,6 +190,18 @@ async fn a_gateway_proves_itself_in_any_of_four_ways() {
     assert_eq!(outcome(&app, post_of(hive(variables, NEXT).to_string())).await, fine());
     let get = with(get_of("/graphql?query=%7B_service%7Bsdl%7D%7D"), "router-authorization", FIRST);
     assert_eq!(outcome(&app, get).await, fine());
+}
+
+#[tokio::test]
+async fn the_digest_is_of_the_bytes_as_they_were_sent() {
+    let app = guarded().await;
+    let text = json!({ "query": SERVICE }).to_string();
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut encoder, text.as_bytes()).expect("written");
+    let sent = encoder.finish().expect("ended");
+    let request = |digested: &[u8]| with(signed_over(sent.clone(), digested, 0), "content-encoding", "gzip");
+    assert_eq!(outcome(&app, request(&sent)).await, fine());
+    assert_eq!(outcome(&app, request(text.as_bytes())).await, (401, "UNAUTHENTICATED".into()), "inflated");
 }
 
 #[tokio::test]

@@ -1,0 +1,239 @@
+//! The body of a request: received within bounds on bytes, memory and time, then inflated where it came in gzip. Other
+//! codings are refused, since they let a few bytes ask for megabytes of memory. Nothing is inflated before a body is
+//! complete: one that never ends holds no more memory than was sent of it. Not here: what a body says (`wire`).
+
+use std::{io::Read as _, time::Duration};
+
+use axum::{
+    body::{Body, HttpBody as _},
+    http::{HeaderMap, StatusCode, header},
+};
+use bytes::{Bytes, BytesMut};
+use flate2::bufread::MultiGzDecoder;
+use http_body_util::BodyExt as _;
+use tokio::time::{Instant, timeout_at};
+
+use super::{memory::MemoryReservation, refusal::Refusal};
+use crate::config::HttpConfig;
+
+const TOO_LARGE: Refusal =
+    Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE", "The request is too large.");
+const TIMEOUT: Refusal =
+    Refusal::new(StatusCode::REQUEST_TIMEOUT, "TIMEOUT", "The request's body did not arrive in time.");
+const BROKEN: Refusal = Refusal::new(
+    StatusCode::BAD_REQUEST,
+    "BAD_USER_INPUT",
+    "The request's body broke off, or is not in its encoding.",
+);
+const ENCODING: Refusal = Refusal::new(
+    StatusCode::UNSUPPORTED_MEDIA_TYPE,
+    "BAD_USER_INPUT",
+    "The body must be sent as it is, or in content-encoding: gzip.",
+);
+/// What is inflated at a time, bytes; other requests have their turn in between.
+const STEP_BYTES: usize = 16 << 10;
+
+/// A body as it was sent.
+pub(super) struct Received {
+    bytes: Bytes,
+    is_gzip: bool,
+}
+
+impl Received {
+    /// The bytes as they were sent: in their coding.
+    pub(super) fn as_sent(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The bytes without their coding, `limit` at most.
+    pub(super) async fn decode(self, limit: usize, memory: &mut MemoryReservation) -> Result<Bytes, Refusal> {
+        if !self.is_gzip {
+            return Ok(self.bytes);
+        }
+        let (mut decoder, mut whole) = (MultiGzDecoder::new(&self.bytes[..]), Vec::new());
+        loop {
+            let read = (&mut decoder).take(STEP_BYTES as u64).read_to_end(&mut whole).map_err(|_| BROKEN)?;
+            if whole.len() > limit {
+                return Err(TOO_LARGE);
+            }
+            memory.resize(self.bytes.len() + whole.capacity())?;
+            if read < STEP_BYTES {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        drop(self.bytes);
+        memory.resize(whole.capacity())?;
+        Ok(whole.into())
+    }
+}
+
+/// Receives a body of `limit` bytes at most.
+pub(super) async fn receive(
+    headers: &HeaderMap,
+    mut body: Body,
+    http: &HttpConfig,
+    limit: usize,
+    memory: &mut MemoryReservation,
+) -> Result<Received, Refusal> {
+    let is_gzip = is_gzip(headers)?;
+    if body.size_hint().lower() > limit as u64 {
+        return Err(TOO_LARGE);
+    }
+    let mut pace = Pace::new(http.body_timeout, http.min_body_rate.0);
+    let (mut whole, mut parts) = (Bytes::new(), BytesMut::new());
+    loop {
+        let frame = match timeout_at(pace.ends, body.frame()).await {
+            Ok(Some(frame)) => frame.map_err(|_| BROKEN)?,
+            Ok(None) => break,
+            Err(_) if pace.is_kept() => continue,
+            Err(_) => return Err(TIMEOUT),
+        };
+        let Ok(data) = frame.into_data() else { continue };
+        if whole.len() + parts.len() + data.len() > limit {
+            return Err(TOO_LARGE);
+        }
+        pace.received += data.len();
+        // Nearly every body comes in one piece, which is used as it is.
+        if whole.is_empty() && parts.is_empty() {
+            whole = data;
+        } else {
+            parts.extend_from_slice(&std::mem::take(&mut whole));
+            parts.extend_from_slice(&data);
+        }
+        memory.resize(whole.len() + parts.capacity())?;
+    }
+    let bytes = if parts.is_empty() { whole } else { parts.freeze() };
+    Ok(Received { bytes, is_gzip })
+}
+
+/// Whether a body is in gzip; refuses every other coding.
+fn is_gzip(headers: &HeaderMap) -> Result<bool, Refusal> {
+    let mut codings = headers.get_all(header::CONTENT_ENCODING).iter();
+    let Some(coding) = codings.next() else { return Ok(false) };
+    let is = |name: &str| coding.as_bytes().eq_ignore_ascii_case(name.as_bytes());
+    match (codings.next(), is("identity"), is("gzip") || is("x-gzip")) {
+        (None, true, _) => Ok(false),
+        (None, _, true) => Ok(true),
+        _ => Err(ENCODING),
+    }
+}
+
+/// How fast a body has to come: at its end, and at the end of each further window, so much must have come within the last.
+struct Pace {
+    window: Duration,
+    /// The least that must come within one window, bytes.
+    least: usize,
+    ends: Instant,
+    received: usize,
+}
+
+impl Pace {
+    fn new(window: Duration, per_second: usize) -> Self {
+        let least = (per_second as f64 * window.as_secs_f64()).ceil() as usize;
+        Self { window, least: least.max(1), ends: Instant::now() + window, received: 0 }
+    }
+
+    /// At the end of a window: whether enough has come, so that another begins.
+    fn is_kept(&mut self) -> bool {
+        self.ends += self.window;
+        std::mem::take(&mut self.received) >= self.least
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{convert::Infallible, io::Write as _};
+
+    use flate2::{Compression, write::GzEncoder};
+    use futures_util::{StreamExt as _, stream};
+
+    use super::*;
+    use crate::{
+        config::Config,
+        http::memory::{MemoryPool, Owner},
+    };
+
+    const LIMIT: usize = 100_000;
+
+    fn http() -> HttpConfig {
+        let mut http = Config::default().http;
+        (http.body_timeout, http.min_body_rate.0) = (Duration::from_millis(500), 20_000);
+        http
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+        encoder.write_all(bytes).expect("written");
+        encoder.finish().expect("ended")
+    }
+
+    fn encoded(coding: &'static str) -> HeaderMap {
+        [(header::CONTENT_ENCODING, coding.parse().expect("a value"))].into_iter().collect()
+    }
+
+    /// A body of so many parts of so many bytes, one every so many milliseconds.
+    fn dripping(count: usize, bytes: usize, milliseconds: u64) -> Body {
+        let parts = stream::iter(0..count).then(move |_| async move {
+            tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+            Ok::<_, Infallible>(vec![b' '; bytes])
+        });
+        Body::from_stream(parts)
+    }
+
+    #[tokio::test]
+    async fn a_body_may_take_long_if_it_comes_fast_enough() {
+        let pool = MemoryPool::new(1 << 20, 100);
+        let outcome = async |body| {
+            let mut memory = pool.reserve(Owner::default());
+            let received = receive(&HeaderMap::new(), body, &http(), LIMIT, &mut memory).await;
+            received.map(|received| received.as_sent().len())
+        };
+        assert_eq!(outcome(dripping(20, 5_000, 50)).await, Ok(100_000), "a second, faster than it must");
+        assert_eq!(outcome(dripping(5, 1, 10)).await, Ok(5), "short ones may be slow");
+        assert_eq!(outcome(dripping(60, 100, 50)).await, Err(TIMEOUT), "a tenth of the rate");
+        let early = dripping(1, 50_000, 0).into_data_stream().chain(dripping(60, 1, 50).into_data_stream());
+        assert_eq!(outcome(Body::from_stream(early)).await, Err(TIMEOUT), "what came early is no credit");
+        assert_eq!(outcome(dripping(11, 10_000, 0)).await, Err(TOO_LARGE));
+        assert_eq!(pool.held(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_never_ends_holds_what_was_sent_of_it() {
+        let pool = MemoryPool::new(1 << 20, 100);
+        let sent = gzip(&vec![b' '; LIMIT]);
+        let size = sent.len();
+        let never = stream::iter([Ok::<_, Infallible>(sent)]).chain(stream::pending());
+        let mut memory = pool.reserve(Owner::default());
+        let (headers, http) = (encoded("gzip"), http());
+        let receiving = receive(&headers, Body::from_stream(never), &http, LIMIT, &mut memory);
+        let held = async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            pool.held()
+        };
+        let (received, held) = tokio::join!(receiving, held);
+        assert_eq!((received.err(), held), (Some(TIMEOUT), size));
+    }
+
+    #[tokio::test]
+    async fn what_is_inflated_counts_and_has_the_same_limit() {
+        let pool = MemoryPool::new(200_000, 100);
+        let outcome = async |bytes: Vec<u8>, limit: usize| {
+            let mut memory = pool.reserve(Owner::default());
+            let received = receive(&encoded("GZIP"), bytes.into(), &http(), limit, &mut memory).await?;
+            received.decode(limit, &mut memory).await.map(|bytes| bytes.len())
+        };
+        assert_eq!(outcome(gzip(&[b'x'; 20_000]), 20_000).await, Ok(20_000));
+        assert_eq!(
+            outcome([gzip(b"ab"), gzip(b"c")].concat(), LIMIT).await,
+            Ok(3),
+            "two members are one body"
+        );
+        assert_eq!(outcome(gzip(&[b'x'; 20_001]), 20_000).await, Err(TOO_LARGE));
+        assert_eq!(outcome(gzip(&[b'x'; 90_000]), LIMIT).await, Err(super::super::admission::OVERLOADED));
+        let half = gzip(b"abcdefghij");
+        assert_eq!(outcome(half[..half.len() - 4].to_vec(), LIMIT).await, Err(BROKEN));
+        assert_eq!(outcome(b"no gzip".to_vec(), LIMIT).await, Err(BROKEN));
+        assert_eq!(pool.held(), 0);
+    }
+}
