@@ -21,6 +21,7 @@ use crate::{
     user::Role,
 };
 
+mod canonical;
 pub mod compiled;
 pub mod definition;
 mod json_schema;

@@ -13,11 +13,12 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    definition::{Definition, Field, FieldIndex, Kind, Required},
+    canonical,
+    definition::{Definition, Field, FieldIndex, FieldType, Kind, Required},
     json_schema,
-    logic::Rule,
+    logic::{Findings, Rule, Stage, Surroundings, Types},
     pattern::MATCHING_BYTES,
-    problem::Problem,
+    problem::{MAX_PROBLEMS, Problem},
 };
 use crate::error::Error;
 
@@ -50,12 +51,17 @@ pub struct Rules {
 }
 
 impl CompiledForm {
-    /// Reads, checks and compiles a definition.
+    /// Reads, checks and compiles a definition that shall be published.
     ///
     /// # Errors
-    /// Everything that is wrong with it.
+    /// Everything that is wrong with it: its shape, its patterns and its rules.
     pub fn compile(document: &Value) -> Result<Self, Vec<Problem>> {
-        let definition = Definition::parse(document)?;
+        Draft::examine(document).form
+    }
+
+    fn build(document: &Value, stage: Stage) -> (Vec<FieldType>, Findings, Self) {
+        let (definition, problems) = Definition::examine(document);
+        let types = definition.types();
         let mut form = Self {
             rules: definition.fields.iter().map(|_| Rules::default()).collect(),
             containers: vec![Vec::new(); definition.fields.len()],
@@ -63,15 +69,15 @@ impl CompiledForm {
             bytes: u32::try_from(document.to_string().len()).unwrap_or(u32::MAX),
             definition,
         };
-        let mut problems = Vec::new();
-        let top = form.definition.top.clone();
-        form.compile_fields(&[], &top, &mut problems);
-        if problems.is_empty() {
-            form.order = form.sort().map_err(|problem| vec![problem])?;
-            Ok(form)
-        } else {
-            Err(problems)
+        let mut findings = Findings { problems, hints: Vec::new() };
+        // Rules may well name fields that were not read.
+        if !form.definition.is_cut {
+            let top = form.definition.top.clone();
+            let of_fields = Types::of_fields(&form.definition);
+            form.compile_fields(&of_fields, &[], &top, stage, &mut findings);
+            form.sort(&mut findings.problems);
         }
+        (types, findings, form)
     }
 
     /// JSON Schema (draft 2020-12) of the answers.
@@ -79,24 +85,39 @@ impl CompiledForm {
         json_schema::of(&self.definition)
     }
 
-    fn compile_fields(&mut self, around: &[FieldIndex], fields: &[FieldIndex], problems: &mut Vec<Problem>) {
+    fn compile_fields(
+        &mut self,
+        types: &[Types],
+        around: &[FieldIndex],
+        fields: &[FieldIndex],
+        stage: Stage,
+        findings: &mut Findings,
+    ) {
         for index in fields.iter().copied() {
-            self.rules[index] = self.compile_field(around, index, problems);
+            self.rules[index] = self.compile_field(types, around, index, stage, findings);
             self.containers[index] = around.to_vec();
             let children = self.definition.fields[index].kind.children().to_vec();
             if !children.is_empty() {
-                self.compile_fields(&[around, &[index]].concat(), &children, problems);
+                self.compile_fields(types, &[around, &[index]].concat(), &children, stage, findings);
             }
         }
     }
 
-    fn compile_field(&self, around: &[FieldIndex], index: FieldIndex, problems: &mut Vec<Problem>) -> Rules {
+    fn compile_field(
+        &self,
+        types: &[Types],
+        around: &[FieldIndex],
+        index: FieldIndex,
+        stage: Stage,
+        findings: &mut Findings,
+    ) -> Rules {
         let fields = &self.definition.fields;
         let field = &fields[index];
         let inside = around.iter().map(|container| fields[*container].kind.children());
         let scopes: Vec<&[FieldIndex]> = std::iter::once(&self.definition.top[..]).chain(inside).collect();
+        let around = Surroundings { definition: &self.definition, types, scopes: &scopes };
         let mut compile = |rule: &Value, place: &str| {
-            Rule::compile(&self.definition, &scopes, rule, &format!("{}/{place}", field.pointer), problems)
+            Rule::compile(around, rule, &format!("{}/{place}", field.pointer), stage, findings)
         };
         Rules {
             relevant: field.relevant.as_ref().and_then(|rule| compile(rule, "relevant")),
@@ -115,9 +136,9 @@ impl CompiledForm {
         }
     }
 
-    /// The order of `Self::order`. A container is two steps: opened, when it is known whether it is relevant, and
+    /// Sets `Self::order`, and tells what depends on itself. A container is two steps: opened, when it is known whether it is relevant, and
     /// closed, when all in it is decided; a field inside waits for the first, a rule that reads it for the second.
-    fn sort(&self) -> Result<Vec<FieldIndex>, Problem> {
+    fn sort(&mut self, problems: &mut Vec<Problem>) {
         let fields = &self.definition.fields;
         let (opened, closed) = (|field: FieldIndex| 2 * field, |field: FieldIndex| 2 * field + 1);
         let mut needs: Vec<HashSet<usize>> = vec![HashSet::new(); 2 * fields.len()];
@@ -153,33 +174,77 @@ impl CompiledForm {
                 }
             }
         }
-        match (0..left.len()).find(|step| left[*step] > 0) {
-            None => Ok(order),
-            Some(stuck) => Err(self.cycle(stuck, &needs, &left)),
+        self.order = order;
+        self.push_cycles(&needs, &left, problems);
+    }
+
+    /// Follows what cannot be decided until it comes round, or to what was told before.
+    fn push_cycles(&self, needs: &[HashSet<usize>], left: &[usize], problems: &mut Vec<Problem>) {
+        let mut told: HashSet<usize> = HashSet::new();
+        for stuck in (0..left.len()).filter(|step| left[*step] > 0) {
+            let mut path: Vec<usize> = Vec::new();
+            let mut step = stuck;
+            while !told.contains(&step) {
+                if let Some(start) = path.iter().position(|before| *before == step) {
+                    problems.push(self.cycle(&path[start..]));
+                    break;
+                }
+                path.push(step);
+                let next = needs[step].iter().copied().filter(|step| left[*step] > 0).min();
+                step = next.unwrap_or(stuck);
+            }
+            told.extend(path);
+            if problems.len() >= MAX_PROBLEMS {
+                break;
+            }
         }
     }
 
-    /// Follows what cannot be decided until it comes round.
-    fn cycle(&self, stuck: usize, needs: &[HashSet<usize>], left: &[usize]) -> Problem {
-        let mut path = vec![stuck];
-        loop {
-            let last = path[path.len() - 1];
-            let next = needs[last].iter().copied().filter(|step| left[*step] > 0).min().unwrap_or(stuck);
-            if let Some(start) = path.iter().position(|step| *step == next) {
-                let mut round: Vec<FieldIndex> = path[start..].iter().map(|step| step / 2).collect();
-                round.dedup();
-                let fields = &self.definition.fields;
-                let names: Vec<&str> =
-                    round.iter().chain(round.first()).map(|field| &*fields[*field].key).collect();
-                let has_rule = |field: &&FieldIndex| {
-                    self.rules[**field].relevant.is_some() || self.rules[**field].calculate.is_some()
-                };
-                let at = round.iter().find(has_rule).copied().unwrap_or(stuck / 2);
-                let message = format!("This depends on itself: {}.", names.join(" → "));
-                return Problem::new(fields[at].pointer.clone(), "cycle", message);
-            }
-            path.push(next);
+    /// What the steps of a cycle say: `a → b → a`.
+    fn cycle(&self, steps: &[usize]) -> Problem {
+        let mut round: Vec<FieldIndex> = steps.iter().map(|step| step / 2).collect();
+        round.dedup();
+        // A field comes twice where the cycle goes through its beginning and its end.
+        if round.len() > 1 && round.first() == round.last() {
+            round.pop();
         }
+        let fields = &self.definition.fields;
+        let names: Vec<&str> = round.iter().chain(round.first()).map(|field| &*fields[*field].key).collect();
+        let has_rule = |field: &FieldIndex| {
+            self.rules[*field].relevant.is_some() || self.rules[*field].calculate.is_some()
+        };
+        let at = round.iter().copied().find(has_rule).unwrap_or(steps[0] / 2);
+        let message = format!("This depends on itself: {}.", names.join(" → "));
+        Problem::new(fields[at].pointer.clone(), "cycle", message)
+    }
+}
+
+/// What was found out about a definition that shall be published.
+#[derive(Debug)]
+pub struct Draft {
+    /// It as it is stored.
+    pub document: Value,
+    /// The type of each field, as far as there are such types.
+    pub types: Vec<FieldType>,
+    /// What can be published but means something else than most who write it think.
+    pub hints: Vec<Problem>,
+    /// The form, or everything that is wrong with it.
+    pub form: Result<CompiledForm, Vec<Problem>>,
+}
+
+impl Draft {
+    /// Looks at a definition.
+    pub fn examine(document: &Value) -> Self {
+        let document = canonical::composed(document);
+        let (types, findings, form) = CompiledForm::build(&document, Stage::Publication);
+        let Findings { problems, hints } = findings;
+        if !problems.is_empty() {
+            return Self { document, types, hints, form: Err(problems) };
+        }
+        let portable = canonical::portable(document.clone());
+        let form =
+            if portable == document { form } else { CompiledForm::build(&portable, Stage::Published).2 };
+        Self { document: portable, types, hints, form: Ok(form) }
     }
 }
 
@@ -208,16 +273,30 @@ impl CompiledForm {
 
     /// Compiles a published definition and keeps it.
     ///
+    /// It may have been published by rules that are older than these. What is refused at publication today because it
+    /// never says anything sensible (`logic::types`) is run as it is: it has the value that `json-logic-engine` gives
+    /// it, and where it has none it does not hold. A definition that composing (NFC) would break, since two of its
+    /// choices are one text, is taken as it was written.
+    ///
     /// # Errors
-    /// It was published by rules that are older than these.
+    /// It cannot be run at all: it names what there is not.
     pub(crate) async fn of_version(hash: String, definition: Value) -> Result<Arc<Self>, Error> {
-        let compile = move || Self::compile(&definition);
+        let compile = move || Self::published(&definition);
         let compiled = tokio::task::spawn_blocking(compile).await.expect("compiling does not panic");
         let older =
             |_| Error::Refused("This version takes no answers any more: publish the form again.".to_owned());
         let form = Arc::new(compiled.map_err(older)?);
         COMPILED.insert(hash, Arc::clone(&form));
         Ok(form)
+    }
+
+    /// The form of a definition that was published before.
+    pub(super) fn published(definition: &Value) -> Result<Self, Vec<Problem>> {
+        let build = |document: &Value| {
+            let (_, findings, form) = Self::build(document, Stage::Published);
+            if findings.problems.is_empty() { Ok(form) } else { Err(findings.problems) }
+        };
+        build(&canonical::composed(definition)).or_else(|_| build(definition))
     }
 }
 

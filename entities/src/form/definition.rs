@@ -3,14 +3,17 @@
 //! says the same, as far as a schema can. Rules are kept as they stand. Not here: what rules may say (`logic`), the
 //! answers (`submission::pipeline`).
 
+mod limits;
+
 use std::{collections::HashSet, ops::RangeInclusive};
 
 use serde_json::{Map, Value};
 
 use super::{
     pattern::Pattern,
-    problem::{Problem, below},
+    problem::{Problem, below, did_you_mean},
 };
+use limits::Limits;
 
 /// The JSON Schema (draft 2020-12) of definition documents.
 pub const JSON_SCHEMA: &str = include_str!("definition.schema.json");
@@ -25,10 +28,8 @@ pub const MAX_DEPTH: usize = 8;
 const MAX_CHOICES: usize = 1_000;
 /// Entries of a `REPEAT` at most.
 pub const MAX_ITEMS: i64 = 1_000;
-/// Weight of all patterns of a form at most.
-const MAX_PATTERN_WEIGHT: u64 = 50_000;
-/// Characters of any text at most.
-const MAX_CHARS: i64 = 100_000;
+/// Characters of the author's own words that a message repeats at most.
+const MAX_QUOTED: usize = 60;
 /// The largest number that JavaScript, and so every client, holds exactly.
 pub const MAX_INTEGER: i64 = 9_007_199_254_740_991;
 /// The largest `DECIMAL` that is sent as a number: 15 digits before the point.
@@ -41,6 +42,10 @@ pub struct Definition {
     pub fields: Vec<Field>,
     /// The fields that stand in no container.
     pub top: Vec<FieldIndex>,
+    /// Fields of a type that there is not: what rules say about them cannot be judged. Empty in what can be published.
+    pub(super) unclear: HashSet<FieldIndex>,
+    /// There are more fields than were read. Never so in what can be published.
+    pub(super) is_cut: bool,
 }
 
 /// A field's place in `Definition::fields`.
@@ -156,14 +161,24 @@ impl Definition {
     /// # Errors
     /// Everything that is wrong with it.
     pub fn parse(document: &Value) -> Result<Self, Vec<Problem>> {
-        let mut parser =
-            Parser { problems: Vec::new(), fields: Vec::new(), is_full: false, pattern_weight: 0 };
+        let (definition, problems) = Self::examine(document);
+        if problems.is_empty() { Ok(definition) } else { Err(problems) }
+    }
+
+    /// Reads as much of a definition as there is, and everything that is wrong with it.
+    pub(super) fn examine(document: &Value) -> (Self, Vec<Problem>) {
+        let mut parser = Parser {
+            problems: Vec::new(),
+            fields: Vec::new(),
+            unclear: HashSet::new(),
+            is_full: false,
+            is_cut: false,
+            pattern_weight: 0,
+        };
+        let mut top = Vec::new();
         if document.to_string().len() > MAX_BYTES {
             parser.refuse("", "maxLength", "A definition has at most 512 KiB.");
-            return Err(parser.problems);
-        }
-        let mut top = Vec::new();
-        if let Some(object) = parser.object(document, "", &["schema", "locales", "fields"]) {
+        } else if let Some(object) = parser.object(document, "", &["schema", "locales", "fields"]) {
             if object.get("schema").and_then(Value::as_i64) != Some(1) {
                 parser.refuse("/schema", "const", "`schema` is 1: the version of this kind of document.");
             }
@@ -173,11 +188,8 @@ impl Definition {
             }
             top = parser.fields(object.get("fields"), "/fields", 1);
         }
-        if parser.problems.is_empty() {
-            Ok(Self { fields: parser.fields, top })
-        } else {
-            Err(parser.problems)
-        }
+        let Parser { problems, fields, unclear, is_cut, .. } = parser;
+        (Self { fields, top, unclear, is_cut }, problems)
     }
 
     /// The type of each field: what must not change between versions.
@@ -189,7 +201,9 @@ impl Definition {
             let field = &self.fields[index];
             let path = format!("{around}{}", field.key);
             open.extend(field.kind.children().iter().map(|child| (*child, format!("{path}."))));
-            types.push(FieldType { path, type_name: field.type_name, pointer: field.pointer.clone() });
+            if !self.unclear.contains(&index) {
+                types.push(FieldType { path, type_name: field.type_name, pointer: field.pointer.clone() });
+            }
         }
         types
     }
@@ -234,7 +248,11 @@ const TYPES: [(&str, &[&str]); 21] = [
 struct Parser {
     problems: Vec<Problem>,
     fields: Vec<Field>,
+    unclear: HashSet<FieldIndex>,
+    /// There is no room for another field.
     is_full: bool,
+    /// Fields were left out.
+    is_cut: bool,
     pattern_weight: u64,
 }
 
@@ -261,12 +279,10 @@ impl Parser {
             return None;
         };
         for key in object.keys().filter(|key| !known.contains(&key.as_str()) && !key.starts_with("x-")) {
+            let hint = did_you_mean(key, known.iter().copied());
             let known = known.join(", ");
-            self.refuse(
-                &below(at, key),
-                "additionalProperties",
-                format!("No such key here; there are {known}."),
-            );
+            let message = format!("There is no such key here.{hint} There are {known}.");
+            self.refuse(&below(at, key), "additionalProperties", message);
         }
         Some(object)
     }
@@ -277,6 +293,7 @@ impl Parser {
             return Vec::new();
         };
         if depth > MAX_DEPTH {
+            self.is_cut = true;
             self.refuse(at, "maxDepth", "Groups stand inside one another at most eight deep.");
             return Vec::new();
         }
@@ -284,6 +301,7 @@ impl Parser {
         let (mut indexes, mut keys) = (Vec::with_capacity(list.len()), HashSet::new());
         for (position, field) in list.iter().enumerate() {
             if self.fields.len() >= MAX_FIELDS {
+                self.is_cut = true;
                 if !std::mem::replace(&mut self.is_full, true) {
                     self.refuse(at, "maxItems", "A form has at most 1,000 fields.");
                 }
@@ -323,9 +341,7 @@ impl Parser {
         self.expect(is_key(key), &format!("{at}/key"), "pattern", message);
         let given = object.get("type").and_then(Value::as_str).unwrap_or_default();
         let Some((type_name, constraints)) = TYPES.into_iter().find(|(name, _)| *name == given) else {
-            let names: Vec<&str> = TYPES.iter().map(|(name, _)| *name).collect();
-            self.refuse(&format!("{at}/type"), "enum", format!("A type is one of {}.", names.join(", ")));
-            return None;
+            return Some(self.unclear_field(object, key, at, depth));
         };
         self.texts(object, at, type_name);
         let required = self.required(object.get("required"), type_name, at);
@@ -360,6 +376,45 @@ impl Parser {
         let limits = Limits::read(self, object.get("constraints"), &format!("{at}/constraints"), constraints);
         self.fields[index].kind = self.kind(type_name, object, &limits, at, depth);
         Some(index)
+    }
+
+    /// A field of a type that there is not. Its rules and the fields in it are looked at all the same.
+    fn unclear_field(
+        &mut self,
+        object: &Map<String, Value>,
+        key: &str,
+        at: &str,
+        depth: usize,
+    ) -> FieldIndex {
+        let message = match object.get("type") {
+            Some(Value::String(given)) => {
+                let hint = did_you_mean(given, TYPES.iter().map(|(name, _)| *name));
+                let given: String = given.chars().take(MAX_QUOTED).collect();
+                format!("There is no type `{given}`.{hint}")
+            }
+            Some(_) => "A type is a text.".to_owned(),
+            None => "A field needs a `type`.".to_owned(),
+        };
+        let names: Vec<&str> = TYPES.iter().map(|(name, _)| *name).collect();
+        self.refuse(&format!("{at}/type"), "enum", format!("{message} There are {}.", names.join(", ")));
+        let required = self.required(object.get("required"), "TEXT", at);
+        let valid = self.valid(object.get("valid"), at);
+        let index = self.fields.len();
+        self.unclear.insert(index);
+        self.fields.push(Field {
+            key: key.to_owned(),
+            type_name: "TEXT",
+            kind: Kind::Calculated(object.get("calculate").cloned().unwrap_or_default()),
+            required,
+            relevant: object.get("relevant").cloned(),
+            valid,
+            pointer: at.to_owned(),
+        });
+        if let Some(fields) = object.get("fields") {
+            self.fields[index].kind =
+                Kind::Group(self.fields(Some(fields), &format!("{at}/fields"), depth + 1));
+        }
+        index
     }
 
     fn kind(
@@ -487,73 +542,6 @@ impl Parser {
             values.push(value.to_owned());
         }
         values
-    }
-}
-
-/// The constraints of a field.
-struct Limits<'v> {
-    given: Option<&'v Map<String, Value>>,
-    at: String,
-}
-
-impl<'v> Limits<'v> {
-    fn read(parser: &mut Parser, given: Option<&'v Value>, at: &str, known: &[&str]) -> Self {
-        let given = given.and_then(|given| parser.object(given, at, known));
-        Self { given, at: at.to_owned() }
-    }
-
-    fn get(&self, name: &str) -> Option<(&'v Value, String)> {
-        Some((self.given?.get(name)?, below(&self.at, name)))
-    }
-
-    /// Two ends, each between those of `within`.
-    fn integers(
-        &self,
-        parser: &mut Parser,
-        names: [&str; 2],
-        default: &RangeInclusive<i64>,
-        within: &RangeInclusive<i64>,
-    ) -> RangeInclusive<i64> {
-        let mut end = |name, default: i64| {
-            let Some((value, at)) = self.get(name) else { return default };
-            let number = value.as_i64().filter(|number| within.contains(number));
-            if number.is_none() {
-                let message =
-                    format!("A whole number from {} to {} belongs here.", within.start(), within.end());
-                parser.refuse(&at, "type", message);
-            }
-            number.unwrap_or(default)
-        };
-        let range = end(names[0], *default.start())..=end(names[1], *default.end());
-        parser.expect(!range.is_empty(), &self.at, "minimum", "The lower limit is above the upper one.");
-        range
-    }
-
-    fn decimals(&self, parser: &mut Parser) -> RangeInclusive<f64> {
-        let mut end = |name, default: f64| {
-            let Some((value, at)) = self.get(name) else { return default };
-            let number = value.as_f64().filter(|number| number.abs() <= MAX_DECIMAL);
-            if number.is_none() {
-                parser.refuse(&at, "type", "A number with at most 15 digits before the point belongs here.");
-            }
-            number.unwrap_or(default)
-        };
-        let range = end("min", -MAX_DECIMAL)..=end("max", MAX_DECIMAL);
-        parser.expect(!range.is_empty(), &self.at, "minimum", "The lower limit is above the upper one.");
-        range
-    }
-
-    fn text(&self, parser: &mut Parser, default: i64) -> Kind {
-        let chars = self.integers(parser, ["minLength", "maxLength"], &(0..=default), &(0..=MAX_CHARS));
-        let pattern = self.get("pattern").and_then(|(value, at)| {
-            let pattern = value.as_str().ok_or("A pattern is a text.".to_owned()).and_then(Pattern::parse);
-            let pattern = pattern.map_err(|message| parser.refuse(&at, "pattern", message)).ok()?;
-            parser.pattern_weight += pattern.weight();
-            let message = "The patterns of this form repeat too much, all together.";
-            parser.expect(parser.pattern_weight <= MAX_PATTERN_WEIGHT, &at, "pattern", message);
-            Some(pattern)
-        });
-        Kind::Text { chars: *chars.start() as usize..=*chars.end() as usize, pattern }
     }
 }
 

@@ -5,6 +5,8 @@ use std::borrow::Cow;
 
 /// Problems that are told at most; a document can have as many as it has values.
 pub const MAX_PROBLEMS: usize = 100;
+/// Bytes of a misspelt word at most, to which a known one is sought.
+const MAX_GUESSED: usize = 100;
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,4 +48,22 @@ pub(crate) fn below(pointer: &str, segment: &str) -> String {
     below.push_str(pointer);
     push_segment(&mut below, segment);
     below
+}
+
+/// The known word that was probably meant, as a sentence with a space before it; empty where none is near.
+pub(super) fn did_you_mean<'k>(given: &str, known: impl IntoIterator<Item = &'k str>) -> String {
+    if given.len() > MAX_GUESSED {
+        return String::new();
+    }
+    let given = given.to_lowercase();
+    let distance = |word: &str| {
+        let word = word.to_lowercase();
+        // Part of a name is near, however long the rest is: INT, select.
+        let begins = given.len() > 2 && word.starts_with(&given);
+        if begins { 1 } else { strsim::osa_distance(&given, &word) }
+    };
+    let most = 1 + given.len() / 4;
+    let near = known.into_iter().map(|word| (distance(word), word)).filter(|(distance, _)| *distance <= most);
+    near.min_by_key(|(distance, _)| *distance)
+        .map_or_else(String::new, |(_, word)| format!(" Did you mean `{word}`?"))
 }

@@ -222,3 +222,68 @@ fn the_hash_is_that_of_the_canonical_document() {
     assert_eq!(serde_json_canonicalizer::to_string(&document).expect("it has one"), canonical);
     assert_eq!(hash(&json!({})), "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a");
 }
+
+/// What is wrong, in words.
+fn messages(document: &Value) -> Vec<String> {
+    let problems = CompiledForm::compile(document).map(drop).expect_err("it is refused");
+    problems.into_iter().map(|Problem { pointer, message, .. }| format!("{pointer}: {message}")).collect()
+}
+
+#[test]
+fn rules_are_told_with_shape_and_patterns_and_what_was_meant_is_guessed() {
+    let of = |name: &str| json!({ "var": name });
+    let document = form(json!([
+        text("a"),
+        text("a"),
+        { "key": "b", "type": "TXT", "label": "B" },
+        { "key": "d", "type": "TEXT", "label": "D", "relevant": { "==": [of("nope"), 1] } },
+        calculated("e", json!({ "foo": [1] })),
+        { "key": "z", "type": "TEXT", "label": "Z", "constraints": { "pattern": "([" }, "lable": 1 },
+        { "key": "r", "type": "REPAET", "fields": [{ "key": "age", "type": "INT", "label": "A", "relevant": of("weigth") }] },
+        { "key": "weight", "type": "NUMBER", "label": "W" },
+        // Nobody knows what these say about fields of no type.
+        calculated("i", json!({ "some": [of("r"), { ">": [of("age"), 1] }] })),
+        calculated("j", json!({ "+": [of("weight"), of("b")] })),
+        calculated("x", of("y")),
+        calculated("y", of("x")),
+        calculated("v", of("w")),
+        calculated("w", of("v")),
+        calculated("k", json!({ "redcue": [of("a"), 1, 2] })),
+    ]));
+    let found = messages(&document);
+    let wanted = [
+        "/fields/1/key: Another field beside this one has the same key.",
+        "/fields/2/type: There is no type `TXT`. Did you mean `TEXT`? There are TEXT, ",
+        "/fields/5/lable: There is no such key here. Did you mean `label`?",
+        "/fields/5/constraints/pattern: This is no regular expression",
+        "/fields/6/type: There is no type `REPAET`. Did you mean `REPEAT`?",
+        "/fields/6/fields/0/type: There is no type `INT`. Did you mean `INTEGER`?",
+        "/fields/7/type: There is no type `NUMBER`. There are ",
+        "/fields/3/relevant/==/0/var: There is no field `nope` that can be seen from here.",
+        "/fields/4/calculate/foo: There is no operator `foo`.",
+        "/fields/6/fields/0/relevant/var: There is no field `weigth` that can be seen from here. Did you mean `weight`?",
+        "/fields/14/calculate/redcue: There is no operator `redcue`. Did you mean `reduce`?",
+        "/fields/10: This depends on itself: x → y → x.",
+        "/fields/12: This depends on itself: v → w → v.",
+    ];
+    for wanted in wanted {
+        assert!(found.iter().any(|found| found.starts_with(wanted)), "{wanted}\n{found:#?}");
+    }
+    assert_eq!(found.len(), wanted.len(), "{found:#?}");
+}
+
+#[test]
+fn a_cycle_is_written_once() {
+    let of = |name: &str| json!({ "var": name });
+    for (fields, wanted) in [
+        (json!([calculated("a", of("a"))]), "a → a"),
+        (json!([calculated("a", of("b")), calculated("b", of("a"))]), "a → b → a"),
+        (json!([within("GROUP", "g", json!([calculated("a", of("g"))]))]), "g → a → g"),
+    ] {
+        let found = messages(&form(fields));
+        assert!(
+            found.len() == 1 && found[0].ends_with(&format!("This depends on itself: {wanted}.")),
+            "{found:?}"
+        );
+    }
+}

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::{
     Model, Status,
-    compiled::{self, CompiledForm},
-    definition::{Definition, FieldType},
+    compiled::{self, CompiledForm, Draft},
+    definition::Definition,
     problem::Problem,
 };
 use crate::{
@@ -131,12 +131,17 @@ pub async fn save_draft(store: &Store, scope: &Scope, id: FormId, base: i32, dra
 ///
 /// # Errors
 /// The database's.
-pub async fn publish(store: &Store, scope: &Scope, id: FormId, base: i32) -> Changed {
+pub async fn publish(
+    store: &Store,
+    scope: &Scope,
+    id: FormId,
+    base: i32,
+) -> Result<Result<Published, Refusal>, Error> {
     // Read and compiled before the transaction: that takes a while, and nobody should have to wait for it.
     let draft = draft_of(store, id, base).await?;
     let compiled = tokio::task::spawn_blocking(move || {
-        let draft = draft?;
-        Some(CompiledForm::compile(&draft).map(|form| Version::of(&form, draft)))
+        let draft = Draft::examine(&draft?);
+        Some((Version::of(draft.form, draft.document), draft.types, draft.hints))
     });
     let compiled = compiled.await.expect("compiling does not panic and is not aborted");
 
@@ -145,14 +150,13 @@ pub async fn publish(store: &Store, scope: &Scope, id: FormId, base: i32) -> Cha
         Ok(editable) => editable,
         Err(refusal) => return Ok(Err(refusal)),
     };
-    let version = match (next_revision(&form, base), compiled) {
+    let (version, types, hints) = match (next_revision(&form, base), compiled) {
         (Err(conflict), _) => return Ok(Err(conflict)),
         (Ok(_), None) => return Ok(Err(Refusal::NoDraft)),
-        (Ok(_), Some(Err(problems))) => return Ok(Err(Refusal::Wrong(problems))),
-        (Ok(_), Some(Ok(version))) => version,
+        (Ok(_), Some(draft)) => draft,
     };
     let before = types_so_far(&transaction, id).await?;
-    let changed = version.types.iter().filter_map(|field| {
+    let changed = types.iter().filter_map(|field| {
         let before = before.get(&field.path).filter(|before| **before != field.type_name)?;
         let message = format!(
             "`{}` was {before} in a version before: answers would not fit. Take another key.",
@@ -160,10 +164,12 @@ pub async fn publish(store: &Store, scope: &Scope, id: FormId, base: i32) -> Cha
         );
         Some(Problem::new(format!("{}/type", field.pointer), "typeChanged", message))
     });
-    let problems: Vec<Problem> = changed.collect();
-    if !problems.is_empty() {
-        return Ok(Err(Refusal::Wrong(problems)));
-    }
+    let changed: Vec<Problem> = changed.collect();
+    let version = match version {
+        Ok(version) if changed.is_empty() => version,
+        Ok(_) => return Ok(Err(Refusal::Wrong(changed))),
+        Err(problems) => return Ok(Err(Refusal::Wrong([problems, changed].concat()))),
+    };
     let (number, now) = (form.version + 1, clock::now());
     let metadata = json!({ "version": number, "hash": version.hash });
     let mut sql = transaction.sql();
@@ -182,7 +188,7 @@ pub async fn publish(store: &Store, scope: &Scope, id: FormId, base: i32) -> Cha
     transaction.execute("form.update", Model::TABLE, sql).await?;
     transaction.changed(Change::Form { id, owner: form.owner_id });
     transaction.commit(entry(user, Action::FormPublish, id, metadata)).await?;
-    Ok(Ok(id))
+    Ok(Ok(Published { form: id, hints }))
 }
 
 /// The draft, if it is of this revision.
@@ -195,23 +201,25 @@ async fn draft_of(store: &Store, id: FormId, revision: i32) -> Result<Option<Val
     Ok(drafts.into_iter().next())
 }
 
+/// A form that was published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// The form.
+    pub form: FormId,
+    /// What means something else than most who write it think.
+    pub hints: Vec<Problem>,
+}
+
 /// A version about to be stored.
 struct Version {
-    /// Each field with its type, and where that stands.
-    types: Vec<FieldType>,
     document: Value,
     json_schema: Value,
     hash: String,
 }
 
 impl Version {
-    fn of(form: &CompiledForm, document: Value) -> Self {
-        Self {
-            json_schema: form.json_schema(),
-            hash: compiled::hash(&document),
-            document,
-            types: form.definition.types(),
-        }
+    fn of(form: Result<CompiledForm, Vec<Problem>>, document: Value) -> Result<Self, Vec<Problem>> {
+        Ok(Self { json_schema: form?.json_schema(), hash: compiled::hash(&document), document })
     }
 }
 

@@ -84,6 +84,13 @@ pub(crate) struct SetFormStatusInput {
 pub(crate) struct FormPayload {
     form: Option<FormId>,
     errors: Vec<UserError>,
+    warnings: Vec<UserError>,
+}
+
+impl FormPayload {
+    fn of(form: FormId) -> Self {
+        Self { form: Some(form), errors: Vec::new(), warnings: Vec::new() }
+    }
 }
 
 impl Entity for FormPayload {
@@ -104,6 +111,12 @@ impl Entity for FormPayload {
                     "Why it was not changed.",
                     UserErrors::new(|payload: &FormPayload| &payload.errors),
                 )
+                .edge(
+                    "warnings",
+                    "What was published but probably means something else than its author thinks, such as a comparison \
+                     with an empty text that asks whether there is an answer. The path begins with `draft`.",
+                    UserErrors::new(|payload: &FormPayload| &payload.warnings),
+                )
         });
         &OBJECT
     }
@@ -112,7 +125,7 @@ impl Entity for FormPayload {
 type Answer = Result<Written<FormPayload>, FieldError>;
 
 fn refused(errors: Vec<UserError>) -> Written<FormPayload> {
-    FormPayload { form: None, errors }.into()
+    FormPayload { form: None, errors, warnings: Vec::new() }.into()
 }
 
 /// `Mutation.createForm`
@@ -137,7 +150,7 @@ pub(crate) async fn create(Input(input): Input<CreateFormInput>, ctx: &Context) 
     let new = New { title: input.title.trim(), description, draft };
     let created = write::create(ctx.store(), owner, new).await;
     let form = created.map_err(|error| FieldError::of_store(&error, "form.create"))?;
-    Ok(FormPayload { form: Some(form), errors }.into())
+    Ok(FormPayload::of(form).into())
 }
 
 /// `Mutation.updateForm`
@@ -174,7 +187,17 @@ pub(crate) async fn save_draft(Input(input): Input<SaveFormDraftInput>, ctx: &Co
 /// `Mutation.publishForm`
 pub(crate) async fn publish(Input(input): Input<PublishFormInput>, ctx: &Context) -> Answer {
     let form = editing(ctx, &input.id)?;
-    answer(form, write::publish(ctx.store(), &ctx.scope, form, input.base_revision).await)
+    let published = write::publish(ctx.store(), &ctx.scope, form, input.base_revision).await;
+    let mut hints = Vec::new();
+    let published = published.map(|published| {
+        published.map(|published| {
+            hints = published.hints;
+            published.form
+        })
+    });
+    let mut written = answer(form, published)?;
+    written.payload.warnings = hints.into_iter().take(MAX_PROBLEMS).map(in_draft).collect();
+    Ok(written)
 }
 
 /// `Mutation.setFormStatus`
@@ -191,7 +214,7 @@ fn editing(ctx: &Context, form: &ID) -> Result<FormId, FieldError> {
 
 fn answer(form: FormId, changed: Changed) -> Answer {
     let refusal = match changed.map_err(|error| FieldError::of_store(&error, "form.change"))? {
-        Ok(form) => return Ok(FormPayload { form: Some(form), errors: Vec::new() }.into()),
+        Ok(form) => return Ok(FormPayload::of(form).into()),
         Err(refusal) => refusal,
     };
     let one = |code, path: &[&'static str], message: String| vec![UserError::new(code, path, message)];
@@ -227,7 +250,7 @@ fn answer(form: FormId, changed: Changed) -> Answer {
         Refusal::Wrong(problems) => problems.into_iter().take(MAX_PROBLEMS).map(in_draft).collect(),
     };
     // Whoever may see the form sees what it is like now.
-    Ok(FormPayload { form: Some(form), errors }.into())
+    Ok(FormPayload { form: Some(form), errors, warnings: Vec::new() }.into())
 }
 
 /// A problem of the draft, which is not in the input: the path begins with `draft`.
