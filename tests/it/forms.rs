@@ -177,3 +177,56 @@ async fn only_those_who_may_edit_a_form_change_it_and_hidden_ones_do_not_exist()
         }
     }
 }
+
+#[tokio::test]
+async fn publication_tells_everything_at_once_and_warns_of_what_means_something_else() {
+    const PUBLISH: &str = "mutation($input: PublishFormInput!) { publishForm(input: $input) {
+        form { version currentVersion { definition } } userErrors { code path message } warnings { code path message } } }";
+    for app in TestApp::both_own().await {
+        let editor = app.as_role(Role::Editor);
+        let publish = async |definition: Value| {
+            let made =
+                change(&editor, "createForm", json!({"title": "Visit", "definition": definition})).await;
+            let input = json!({"id": made["form"]["id"], "baseRevision": 1});
+            editor.run(PUBLISH, json!({ "input": input })).await.expect_data(PUBLISH)["publishForm"].take()
+        };
+        let relevant = |rule: Value| json!({"key": "b", "type": "TEXT", "label": "B", "relevant": rule});
+        let age = json!({"key": "age", "type": "INTEGER", "label": "A"});
+
+        let wrong = json!({"schema": 1, "fields": [
+            {"key": "age", "type": "INTEGR", "label": "A"},
+            relevant(json!({"===": [{"var": "c"}, ""]})),
+            {"key": "c", "type": "TEXT", "label": "C", "constraints": {"pattern": "("}},
+            {"key": "d", "type": "CALCULATED", "calculate": {"var": "d"}},
+        ]});
+        let refused = publish(wrong).await;
+        let told: Vec<_> =
+            refused["userErrors"].as_array().expect("a list").iter().map(|error| &error["path"]).collect();
+        let place = |last: &[&str]| json!([&["draft", "fields"], last].concat());
+        assert_eq!(
+            told,
+            [
+                &place(&["0", "type"]),
+                &place(&["2", "constraints", "pattern"]),
+                &place(&["1", "relevant", "==="]),
+                &place(&["3"])
+            ]
+        );
+        assert!(text(&refused["userErrors"][0]["message"]).contains("`INTEGR`. Did you mean `INTEGER`?"));
+        assert_eq!(refused["warnings"], json!([]));
+
+        let odd = relevant(json!({"!=": [{"var": "age"}, ""]}));
+        let warned = publish(json!({"schema": 1, "fields": [age, odd]})).await;
+        assert_eq!((&warned["userErrors"], &warned["form"]["version"]), (&json!([]), &json!(1)));
+        assert_eq!(warned["warnings"].as_array().map(Vec::len), Some(1), "{warned}");
+        assert_eq!(warned["warnings"][0]["path"], place(&["1", "relevant", "!="]));
+        assert!(text(&warned["warnings"][0]["message"]).contains(r#"{"!==": [x, null]}"#), "{warned}");
+
+        // Made on a system that decomposes: "Đà Lạt".
+        let town =
+            relevant(json!({"==": [{"var": "age"}, {"length": [{"cat": ["\u{110}a\u{300} La\u{323}t"]}]}]}));
+        let composed = publish(json!({"schema": 1, "fields": [age, town]})).await;
+        let rule = &composed["form"]["currentVersion"]["definition"]["fields"][1]["relevant"]["=="][1];
+        assert_eq!(rule["length"][0]["cat"], json!(["\u{110}\u{e0} L\u{1ea1}t", ""]), "{composed}");
+    }
+}
