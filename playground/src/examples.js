@@ -28,15 +28,24 @@ const REPRESENTATIONS = /"\$userRepresentations:(\d+)"/;
 export const examples = ORDER.map((name) => {
   const query = documents[`../operations/${name}.graphql`];
   const [title, description] = query.split("\n", 2).map((line) => line.replace(/^#\s*/, ""));
+  const [, kind, operationName] = /^(query|mutation|subscription)\s+(\w+)/m.exec(query);
   return {
     name,
     title,
     description,
     query,
-    operationName: /^(?:query|mutation|subscription)\s+(\w+)/m.exec(query)[1],
+    kind,
+    operationName,
     variables: variables[`../operations/${name}.json`]?.trim() ?? "",
   };
 });
+
+/** The examples as the menu has them: what reads, what listens, what writes. */
+export const groups = [
+  { title: "Queries: a click runs them", kind: "query" },
+  { title: "Live: filled in, you start them", kind: "subscription" },
+  { title: "Changes: filled in, you run them", kind: "mutation" },
+].map(({ title, kind }) => ({ title, examples: examples.filter((example) => example.kind === kind) }));
 
 /** The example's variables with ids in place of its placeholders, asked from the server once; `problem` says why not. */
 export async function fillVariables(example, endpoint, headers) {

@@ -2,7 +2,7 @@
 import { DropdownMenu, pick, useGraphiQL, useGraphiQLActions } from "@graphiql/react";
 import { useEffect, useRef, useState } from "react";
 import { AccountButton } from "./account-dialog.jsx";
-import { examples, fillVariables } from "./examples.js";
+import { fillVariables, groups } from "./examples.js";
 import { isOurs, readHeaders, withToken } from "./headers.js";
 import icon from "./icon.svg";
 
@@ -33,11 +33,16 @@ function ExamplesMenu({ endpoint, onNote }) {
         Examples <span aria-hidden="true" className="xp-caret" />
       </DropdownMenu.Button>
       <DropdownMenu.Content className="xp-menu">
-        {examples.map((example) => (
-          <DropdownMenu.Item key={example.name} className="xp-item" onSelect={() => open(example)}>
-            <span className="xp-item-title">{example.title}</span>
-            <span className="xp-item-text">{example.description}</span>
-          </DropdownMenu.Item>
+        {groups.map(({ title, examples }) => (
+          <div key={title} role="group" aria-label={title}>
+            <div className="xp-group">{title}</div>
+            {examples.map((example) => (
+              <DropdownMenu.Item key={example.name} className="xp-item" onSelect={() => open(example)}>
+                <span className="xp-item-title">{example.title}</span>
+                <span className="xp-item-text">{example.description}</span>
+              </DropdownMenu.Item>
+            ))}
+          </div>
         ))}
       </DropdownMenu.Content>
     </DropdownMenu>
@@ -70,7 +75,15 @@ function AccountSelect({ accounts, account, signedIn, onAccount }) {
   );
 }
 
-/** Opens an example in a new tab, with this tab's headers and variables the server can answer, and runs it. */
+const FILLED_IN = {
+  subscription: "Filled in. Press the run button to listen.",
+  mutation: "Filled in, not run: it changes data. Press the run button to run it.",
+};
+
+/**
+ * Opens an example in a new tab, with this tab's headers and variables the server can answer. Runs what only reads; what
+ * writes or waits is left to the run button.
+ */
 function useOpenExample(endpoint, onNote) {
   const { addTab, setOperationName, run, stop } = useGraphiQLActions();
   const { queryEditor, variableEditor, headerEditor } = useGraphiQL(
@@ -80,7 +93,7 @@ function useOpenExample(endpoint, onNote) {
     onNote("");
     const headers = headerEditor.getValue();
     const { variables, problem } = await fillVariables(example, endpoint, readHeaders(headers));
-    if (problem) onNote(problem);
+    onNote(problem ?? FILLED_IN[example.kind] ?? "");
     stop();
     addTab();
     queryEditor.setValue(example.query);
@@ -88,7 +101,7 @@ function useOpenExample(endpoint, onNote) {
     headerEditor.setValue(headers);
     setOperationName(example.operationName);
     if (variables) document.querySelector(".graphiql-editor-tools [data-name=variables]")?.click();
-    run();
+    if (example.kind === "query") run();
   };
 }
 

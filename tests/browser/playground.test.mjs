@@ -17,7 +17,6 @@ const EXAMPLES = [
   "W4: forms, submissions, people",
   "Entities, a first look",
   "Latest locations in a box",
-  "Record positions",
 ];
 const LIVE = ["Live: positions as they come in", "Live: submissions to a form", "Live: sessions that end"];
 
@@ -117,10 +116,11 @@ for (const example of EXAMPLES) {
 }
 
 for (const example of LIVE) {
-  test(`the example "${example}" opens in a new tab and waits for events`, async () => {
+  test(`the example "${example}" is filled in, and waits for events once it is started`, async () => {
+    await fillIn(example);
+    await page.getByRole("status").getByText("Press the run button to listen").waitFor();
     const acknowledged = acknowledgement();
-    await page.getByRole("button", { name: "Examples" }).click();
-    await page.getByRole("menuitem", { name: example }).click();
+    await page.locator(".graphiql-execute-button").click();
     await acknowledged;
     if (example === LIVE[0]) {
       await expectSubscription();
@@ -130,9 +130,91 @@ for (const example of LIVE) {
         ".graphiql-response .view-lines",
       );
     }
-    await page.getByRole("button", { name: "Stop query (Ctrl-Enter)" }).or(page.locator(".graphiql-execute-button")).first().click();
+    await page.locator(".graphiql-execute-button").click();
   });
 }
+
+test("no click on an example changes anything: what writes is filled in, and run by its button", async () => {
+  const before = await changes();
+  await page.getByRole("button", { name: "Examples" }).click();
+  const writing = page.getByRole("group", { name: /^Changes/ }).getByRole("menuitem");
+  const count = await writing.count();
+  assert.ok(count >= 15, `${count} examples that write`);
+  await page.keyboard.press("Escape");
+  for (let index = 0; index < count; index++) {
+    await page.getByRole("button", { name: "Examples" }).click();
+    const title = await writing.nth(index).locator(".xp-item-title").innerText();
+    await writing.nth(index).click();
+    await page.waitForFunction((first) => globalThis.__MONACO.editor.getModels()
+      .find(({ uri }) => uri.path.endsWith("operation.graphql")).getValue().startsWith(first), `# ${title}`);
+    assert.match(await model("operation.graphql"), /^mutation /m, title);
+  }
+  await page.getByRole("status").getByText("Press the run button to run it").waitFor();
+  await page.waitForTimeout(500);
+  assert.deepEqual(await changes(), before);
+
+  await fillIn("Record positions");
+  const sent = answered();
+  await page.locator(".graphiql-execute-button").click();
+  await sent;
+  const answer = await response();
+  assert.equal(answer.errors, undefined, JSON.stringify(answer.errors));
+  assert.ok(answer.data.recordLocations.acceptedCount > 0);
+});
+
+test("no character of an answer is framed as one to be mistaken for another", async () => {
+  await openExample("W4");
+  assert.match(JSON.stringify(await response()), /[–ườ]/, "the demo data has such characters");
+  await page.waitForTimeout(1_000);
+  assert.equal(await page.locator(".unicode-highlight").count(), 0);
+});
+
+test("a browser that is sent to the graph's address comes to the page", async () => {
+  const other = await page.context().newPage();
+  await other.goto(new URL("/graphql", url).href);
+  assert.equal(other.url(), new URL("/", url).href);
+  await other.close();
+});
+
+test("on a phone everything can be seen and pressed", async () => {
+  const context = await browser.newContext({ viewport: { width: 390, height: 844 }, hasTouch: true });
+  const phone = await context.newPage();
+  phone.setDefaultTimeout(20_000);
+  await phone.goto(url);
+  await phone.getByRole("button", { name: "Examples" }).and(phone.locator(":enabled")).waitFor();
+  await phone.getByRole("button", { name: "Examples" }).tap();
+  await phone.getByRole("menuitem", { name: "A first query" }).tap();
+  await phone.locator(".graphiql-response .view-lines").getByText("displayName").first().waitFor();
+  const parts = {};
+  for (const [name, part] of Object.entries({
+    title: phone.getByRole("heading", { name: "XP Graph" }),
+    examples: phone.getByRole("button", { name: "Examples" }),
+    account: phone.getByRole("combobox", { name: "Account" }),
+    signIn: phone.getByRole("button", { name: "Sign in", exact: true }),
+    run: phone.locator(".graphiql-execute-button"),
+    answer: phone.locator(".graphiql-response"),
+    docs: phone.getByRole("button", { name: "Show Documentation Explorer" }),
+    settings: phone.getByRole("button", { name: "Open settings dialog" }),
+  })) {
+    parts[name] = await part.boundingBox();
+    assert.ok(parts[name], `${name} is not to be seen`);
+  }
+  for (const [name, { x, y, width, height }] of Object.entries(parts)) {
+    assert.ok(x >= 0 && y >= 0 && x + width <= 390 && y + height <= 844, `${name} sticks out`);
+    for (const [other, box] of Object.entries(parts)) {
+      const apart = box.x >= x + width || x >= box.x + box.width || box.y >= y + height || y >= box.y + box.height;
+      assert.ok(apart || other === name, `${name} and ${other} lie on each other`);
+    }
+  }
+  assert.ok(parts.answer.width > 300 && parts.answer.height > 250, JSON.stringify(parts.answer));
+  assert.ok(parts.account.width > 150, JSON.stringify(parts.account));
+  assert.equal(await phone.evaluate(() => document.documentElement.scrollWidth), 390);
+  if (process.env.XP_SCREENSHOT_PHONE) await phone.screenshot({ path: process.env.XP_SCREENSHOT_PHONE });
+  await phone.getByRole("button", { name: "Show Documentation Explorer" }).tap();
+  const docs = await phone.locator(".graphiql-doc-explorer").boundingBox();
+  assert.ok(docs.height > 500 && docs.width > 300, JSON.stringify(docs));
+  await context.close();
+});
 
 test("switching the account changes who asks, in this tab and in the next", async () => {
   const select = page.getByRole("combobox", { name: "Account" });
@@ -246,11 +328,34 @@ function directive(name) {
 
 async function openExample(title) {
   await page.getByRole("button", { name: "Examples" }).click();
-  const sent = page.waitForResponse(
-    (answer) => new URL(answer.url()).pathname === "/graphql" && !answer.request().postData()?.includes("ExampleIds"),
-  );
+  const sent = answered();
   await page.getByRole("menuitem", { name: title }).click();
   await sent;
+}
+
+/** Done when the next operation of the editor was answered. */
+function answered() {
+  return page.waitForResponse(
+    (answer) => new URL(answer.url()).pathname === "/graphql" && !answer.request().postData()?.includes("ExampleIds"),
+  );
+}
+
+/** Clicks on an example that is not run by that. */
+async function fillIn(title) {
+  await page.getByRole("button", { name: "Examples" }).click();
+  await page.getByRole("menuitem", { name: title }).click();
+  await page.waitForFunction((first) => globalThis.__MONACO.editor.getModels()
+    .find(({ uri }) => uri.path.endsWith("operation.graphql")).getValue().startsWith(first), `# ${title}`);
+}
+
+/** What the activity log has, and how many mutations have been asked for. */
+async function changes() {
+  const headers = { authorization: `Bearer ${accounts[0].token}` };
+  const { data } = await (await post({ query: "{ activityLogs(first: 1) { totalCount } }" }, headers)).json();
+  const text = await (await fetch(new URL("/metrics", url))).text();
+  const lines = text.split("\n").filter((line) => line.startsWith("graphql_server_operation_duration_seconds_count{"));
+  const mutations = lines.filter((line) => line.includes('"mutation"')).map((line) => Number(line.split(" ").pop()));
+  return [data.activityLogs.totalCount, mutations.reduce((sum, count) => sum + count, 0)];
 }
 
 /** What a model of the editor holds: the screen shows only the lines in view. */
