@@ -4,6 +4,7 @@
 //! (`setting`), and anything that acts on a value.
 
 pub mod layers;
+pub mod origins;
 pub mod print;
 pub mod setting;
 
@@ -12,6 +13,7 @@ use std::{fmt::Write as _, net::SocketAddr, path::PathBuf, time::Duration};
 use axum::http::Uri;
 use entities::{password::Cost, redis::RedisUrl, secret::Secret};
 use layers::{Problem, Values};
+use origins::{HeaderNames, OriginPatterns};
 use schema::{AccessOptions, Subgraph, gate::Limits};
 use setting::{
     Bytes, ClientModes, DatabaseUrl, DocumentMode, LogFilter, LogFormat, Networks, Origins, Percent,
@@ -166,8 +168,12 @@ sections! {
         address_share: Percent = "25";
         /// Bytes of an answer from which it is compressed.
         compress_from: Bytes = "1KiB";
-        /// Web origins whose pages may ask, comma-separated; none: only pages of this server.
-        cors_origins: Origins = "";
+        /// Web origins whose pages may ask, comma-separated: `https://app.example.com`, `https://*.example.com`,
+        /// `http://localhost:*`, or `*` for all; none: only pages of this server. In development also those of this machine.
+        cors_origins: OriginPatterns = "";
+        /// Request headers that pages of other origins may send besides those that GraphQL clients need, comma-separated,
+        /// as in `baggage, sentry-trace`; `*`: all.
+        cors_headers: HeaderNames = "*";
         /// How long one GraphQL request may run; PostgreSQL works no longer on any of its statements.
         request_timeout: Duration = "2s";
         /// Open connections at most; further ones wait to be accepted.
@@ -339,6 +345,10 @@ sections! {
 /// The secret of development: everybody knows it, and production refuses it.
 const DEVELOPMENT_SECRET: &str = "development: everybody knows this secret";
 
+/// The file that `xp dev` makes where it is started, and takes where no database is set.
+pub const DEVELOPMENT_FILE: &str = "xp-dev.db";
+const DEVELOPMENT_URL: &str = "sqlite:xp-dev.db";
+
 /// What the configuration is for: decides the development defaults and what is required.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -358,7 +368,7 @@ impl Mode {
     /// Defaults of this mode that differ from the table.
     fn defaults(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::Development => &[("database.url", "sqlite:xp-dev.db"), ("auth.secret", DEVELOPMENT_SECRET)],
+            Self::Development => &[("database.url", DEVELOPMENT_URL), ("auth.secret", DEVELOPMENT_SECRET)],
             Self::Production | Self::Database | Self::Keys | Self::Tool => &[],
         }
     }

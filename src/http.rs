@@ -1,10 +1,12 @@
-//! HTTP: the routes and the layers around them. In order: `edge` (request id, span, measuring, panics), CORS,
+//! HTTP: the routes and the layers around them. In order: `edge` (request id, span, measuring, panics), `cors`,
 //! compression, then the route. `server` accepts connections; `graphql` is the way through, with `receive` (the bytes of a
 //! body), `wire` (what it says), `admission` and `memory` (who may come in now), `media` and `caching` (how an answer goes
 //! out); `refusal` is what every failure looks like. Not here: what a query means, which document an id means.
 
+mod about;
 pub(crate) mod admission;
 mod caching;
+mod cors;
 mod graphql;
 mod health;
 mod media;
@@ -18,7 +20,7 @@ pub mod server;
 pub(crate) mod subscriptions;
 pub(crate) mod wire;
 
-use std::{any::Any, panic::AssertUnwindSafe, time::Duration};
+use std::{any::Any, panic::AssertUnwindSafe};
 
 use axum::{
     Router,
@@ -28,22 +30,21 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
-use entities::id;
+use entities::{id, user::Role};
 use futures_util::FutureExt as _;
-use tower::util::option_layer;
+use schema::Viewer;
 use tower_http::{
     CompressionLevel,
     compression::{
         CompressionLayer,
         predicate::{NotForContentType, Predicate, SizeAbove},
     },
-    cors::{AllowOrigin, CorsLayer},
 };
 use tracing::{Instrument as _, field::Empty};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use crate::{
-    App,
+    App, auth,
     config::HttpConfig,
     telemetry::{self, SPANS},
 };
@@ -52,25 +53,6 @@ use refusal::Refusal;
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest request id that is taken over from the caller.
 const LONGEST_REQUEST_ID: usize = 64;
-/// How long a browser remembers what it may ask.
-const CORS_MAX_AGE: Duration = Duration::from_hours(2);
-/// Headers that pages of other origins may send.
-const CORS_HEADERS: [&str; 13] = [
-    "accept",
-    "apollo-require-preflight",
-    "apollographql-client-name",
-    "apollographql-client-version",
-    "authorization",
-    "content-type",
-    "if-none-match",
-    "traceparent",
-    "tracestate",
-    "x-apollo-operation-name",
-    "x-cache-token",
-    "x-explain",
-    "x-request-id",
-];
-
 /// All routes of the server. Tests call it in memory: `router(app).oneshot(request)`.
 pub fn router(app: App) -> Router {
     let graphql = Router::new()
@@ -105,7 +87,7 @@ pub fn router(app: App) -> Router {
     routes
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
-        .layer(option_layer(cors(&app.http)))
+        .layer(from_fn_with_state(app.clone(), cors::share))
         .layer(from_fn_with_state(app.clone(), edge))
         .with_state(app)
 }
@@ -117,22 +99,6 @@ fn compression(http: &HttpConfig) -> CompressionLayer<impl Predicate + use<>> {
         .and(NotForContentType::SSE)
         .and(NotForContentType::const_new("multipart/mixed"));
     CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(worthwhile)
-}
-
-/// Lets pages of the configured origins ask; `None` where there are none.
-fn cors(http: &HttpConfig) -> Option<CorsLayer> {
-    if http.cors_origins.0.is_empty() {
-        return None;
-    }
-    let origins = http.cors_origins.0.iter().filter_map(|origin| HeaderValue::from_str(origin).ok());
-    Some(
-        CorsLayer::new()
-            .allow_origin(AllowOrigin::list(origins))
-            .allow_methods([Method::GET, Method::POST])
-            .allow_headers(CORS_HEADERS.map(HeaderName::from_static))
-            .expose_headers([header::ETAG, header::RETRY_AFTER, graphql::CACHE_TOKEN, REQUEST_ID])
-            .max_age(CORS_MAX_AGE),
-    )
 }
 
 /// The outermost layer: gives the request its id, measures it, puts it into a span, and turns a panic into an answer.
@@ -225,15 +191,25 @@ fn route_label(path: &str) -> &'static str {
     }
 }
 
-/// As `_service`: where that is for gateways only, for them alone.
+/// `GET /schema.graphql`: as `_service`, where that is for gateways only, for them alone. With `?api` the SDL for client
+/// tools, which administrators may have everywhere, too: it says no more than they may ask for.
 async fn sdl(State(app): State<App>, request: Request) -> Response {
     let (parts, _) = request.into_parts();
-    let is_gateway = app.gateways.head(&parts).is_ok_and(|head| head.trust.is_gateway());
-    if app.gateways_only && !is_gateway {
+    let mut parameters = parts.uri.query().unwrap_or_default().split('&');
+    let is_api = parameters.any(|parameter| parameter.split('=').next() == Some("api"));
+    let is_gateway = || app.gateways.head(&parts).is_ok_and(|head| head.trust.is_gateway());
+    let is_admin = || {
+        let viewer = auth::viewer(&app.access, &parts.headers);
+        matches!(viewer, Ok(Viewer::User { role: Role::Admin, .. }))
+    };
+    if app.gateways_only && !is_gateway() && !(is_api && is_admin()) {
         return no_such_path(parts.headers).await;
     }
-    ([(header::CONTENT_TYPE, "application/graphql; charset=utf-8")], app.graph.sdl().to_owned())
-        .into_response()
+    let text = if is_api { app.graph.api_sdl() } else { app.graph.sdl() };
+    let kept = if app.gateways_only { "no-store" } else { "no-cache" };
+    let headers =
+        [(header::CONTENT_TYPE, "application/graphql; charset=utf-8"), (header::CACHE_CONTROL, kept)];
+    (headers, text.to_owned()).into_response()
 }
 
 /// The JSON Schema of form definitions, for form builders and their editors.

@@ -105,6 +105,10 @@ impl App {
         let documents = Documents::new(config.documents.clone(), store.texts().clone(), &mut registry);
         let graph = graph(store.clone(), options, &mut registry);
         let playground = config.http.playground.is_on(is_development);
+        let mut http = config.http.clone();
+        if is_development {
+            http.cors_origins = http.cors_origins.with_local();
+        }
         Self(Arc::new(Parts {
             graph,
             store,
@@ -113,7 +117,7 @@ impl App {
             development: is_development,
             closing: Closing::default(),
             callbacks: Callbacks::default(),
-            http: config.http.clone(),
+            http,
             admission: Admission::new(&config.http),
             documents,
             gateways: Gateways::new(&config.gateway),

@@ -4,7 +4,7 @@
 //! There is a span for each HTTP request, GraphQL operation, batch, statement and Redis command, made where these are.
 //! Spans have the target `xp::span` and the level debug: at the usual filter and without a collector nobody is
 //! interested in them, so their callsites are off and a request pays nothing. Invariant: no query, variable, token,
-//! body or address is ever logged or put into a span.
+//! body or address is ever logged or put into a span; names and ids that callers chose are, shortened (`http::about`).
 
 pub mod metrics;
 mod otlp;

@@ -206,6 +206,15 @@ impl Document {
         self.operation(operation_name).ok().map(|operation| operation.judged.kind)
     }
 
+    /// The name of the operation that a request with this name means, if the document has it and gives it one.
+    pub fn name(&self, operation_name: Option<&str>) -> Option<&str> {
+        let mut meant =
+            self.operation_names().filter(|name| operation_name.is_none_or(|asked| asked == *name));
+        let first = meant.next();
+        // Without a name only a single operation is meant.
+        if meant.next().is_some() { None } else { first }
+    }
+
     /// The names of its operations; an operation without a name has none.
     pub fn operation_names(&self) -> impl Iterator<Item = &str> {
         self.judged.iter().filter_map(|(name, _)| name.as_deref())

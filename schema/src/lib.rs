@@ -155,6 +155,7 @@ struct Inner {
     access: Access,
     options: Options,
     service: Service,
+    api_sdl: String,
     query: &'static Object<Query>,
     validator: Engine,
     introspector: Engine,
@@ -189,6 +190,9 @@ impl Graph {
         };
         let validator = engine(options.development).extension(OnlyValidate).finish();
         let introspector = engine(false).validation_mode(ValidationMode::Fast).finish();
+        let for_clients =
+            Schema::build(Row::new(), Mutation, Subscription).directive(sdl::ForClients(types)).finish();
+        let api_sdl = sdl::api(&for_clients);
         let service =
             Service { subgraph: options.subgraph, sdl: sdl::federated(&introspector, composed).into() };
         let types =
@@ -204,6 +208,7 @@ impl Graph {
             access,
             options,
             service,
+            api_sdl,
             query,
             validator,
             introspector,
@@ -218,6 +223,11 @@ impl Graph {
     /// The federated SDL, byte-equal to `_service.sdl`.
     pub fn sdl(&self) -> &str {
         &self.inner.service.sdl
+    }
+
+    /// The SDL for client tools: without federation.
+    pub fn api_sdl(&self) -> &str {
+        &self.inner.api_sdl
     }
 
     /// What lets callers in. Before `Access::open` was called on it no token is good.

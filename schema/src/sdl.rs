@@ -1,12 +1,18 @@
-//! The federated SDL: the one text that gateways get as `_service.sdl`, and that `/schema.graphql`, `xp schema` and the
-//! golden file have. The library prints the types, with the directives that are declared on them; what it prints
+//! The schema as text, twice. The federated SDL is the one that gateways get as `_service.sdl`, and that `/schema.graphql`,
+//! `xp schema` and the golden file `subgraph.graphql` have; that of the API (`/schema.graphql?api`, `xp schema --api`,
+//! `api.graphql`) is for client tools, which know nothing of federation, and has GraphQL's own directives only. The library prints the types, with the directives that are declared on them; what it prints
 //! around these (a link of v2.5 with a fixed list of imports, no definitions) is replaced here by a link that imports what is
 //! used, and by the definitions of that, to the letter of the specification: composers refuse others. Not here: what
 //! is declared on which type (`object`, `mutation`, `subscription`, `cost`, `subgraph`).
 
-use std::{collections::BTreeSet, fmt::Write as _};
+use std::{borrow::Cow, collections::BTreeSet, fmt::Write as _};
 
-use async_graphql::{SDLExportOptions, indexmap::IndexMap, registry::MetaDirectiveInvocation};
+use async_graphql::{
+    ContextDirective, CustomDirective, CustomDirectiveFactory, SDLExportOptions, ServerResult,
+    indexmap::IndexMap,
+    parser::types::Directive,
+    registry::{MetaDirectiveInvocation, MetaField, MetaType, Registry},
+};
 
 use crate::Engine;
 
@@ -102,6 +108,71 @@ pub(crate) fn federated(engine: &Engine, composed: &[Composed]) -> String {
          {definitions}\n{types}\n",
         imports.join(", ")
     )
+}
+
+/// The SDL of a schema as clients use it. `engine` was built with [`ForClients`].
+pub(crate) fn api(engine: &Engine) -> String {
+    let options = SDLExportOptions::new().include_specified_by().use_space_ident();
+    let printed = engine.sdl_with_options(options);
+    let types = printed.rsplit_once("\n\n").map_or(printed.as_str(), |(types, _)| types);
+    let used = directives(types);
+    let mut definitions = String::new();
+    for (_, definition) in GRAPHQL.iter().filter(|(name, _)| used.contains(name)) {
+        let _ = writeln!(definitions, "{definition}\n");
+    }
+    format!("{definitions}{types}\n")
+}
+
+/// Has the last word on what a schema has, and takes from it what is for gateways only.
+#[derive(Clone, Copy)]
+pub(crate) struct ForClients<T>(pub(crate) T);
+
+impl<T: CustomDirectiveFactory> CustomDirectiveFactory for ForClients<T> {
+    fn name(&self) -> Cow<'static, str> {
+        self.0.name()
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        self.0.register(registry);
+        for ty in registry.types.values_mut() {
+            // Without keys nothing is an entity, and the library adds no `_entities`, `_service` and their types.
+            match ty {
+                MetaType::Object { fields, keys, directive_invocations, .. }
+                | MetaType::Interface { fields, keys, directive_invocations, .. } => {
+                    *keys = None;
+                    directive_invocations.clear();
+                    fields.retain(|name, _| !name.starts_with('_'));
+                    fields.values_mut().for_each(plain_field);
+                }
+                MetaType::InputObject { input_fields, directive_invocations, .. } => {
+                    directive_invocations.clear();
+                    input_fields.values_mut().for_each(|field| field.directive_invocations.clear());
+                }
+                MetaType::Enum { enum_values, directive_invocations, .. } => {
+                    directive_invocations.clear();
+                    enum_values.values_mut().for_each(|value| value.directive_invocations.clear());
+                }
+                MetaType::Scalar { directive_invocations, .. }
+                | MetaType::Union { directive_invocations, .. } => {
+                    directive_invocations.clear();
+                }
+            }
+        }
+        registry.types.retain(|name, _| !name.starts_with('_') || name.starts_with("__"));
+    }
+
+    fn create(
+        &self,
+        context: &ContextDirective<'_>,
+        directive: &Directive,
+    ) -> ServerResult<Box<dyn CustomDirective>> {
+        self.0.create(context, directive)
+    }
+}
+
+fn plain_field(field: &mut MetaField) {
+    field.directive_invocations.clear();
+    field.args.values_mut().for_each(|argument| argument.directive_invocations.clear());
 }
 
 /// `@authenticated`: anonymous callers are refused.

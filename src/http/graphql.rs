@@ -20,11 +20,13 @@ use tracing::{Instrument as _, Span, field::Empty};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use super::{
+    about::{self, About},
     admission::Permit,
     caching,
+    cors::Page,
     media::{Media, is_json},
     memory::{AnswerMemory, MemoryReservation, OutOfMemory, Owner},
-    receive,
+    playground, receive,
     refusal::Refusal,
     request_id,
     server::Peer,
@@ -44,8 +46,6 @@ use crate::{
 pub(super) const CACHE_TOKEN: HeaderName = HeaderName::from_static("x-cache-token");
 /// How Apollo's gateways ask for a trace.
 const INCLUDE_TRACE: &str = "apollo-federation-include-trace";
-/// What clients of Apollo's say they are.
-const CLIENT_NAME: &str = "apollographql-client-name";
 
 const NOT_ACCEPTABLE: Refusal = Refusal::new(
     StatusCode::NOT_ACCEPTABLE,
@@ -55,8 +55,9 @@ const NOT_ACCEPTABLE: Refusal = Refusal::new(
 const CSRF: Refusal = Refusal::new(
     StatusCode::BAD_REQUEST,
     "CSRF_PREVENTION",
-    "A GET needs a header that a web page cannot send by itself: apollo-require-preflight, x-apollo-operation-name, or \
-     content-type: application/json.",
+    "A GET must show that no foreign page sends it: by an authorization, apollo-require-preflight or \
+     x-apollo-operation-name header, by content-type: application/json, from a page of this server (Sec-Fetch-Site), or \
+     from an Origin that http.cors_origins lists. A POST needs none of these.",
 );
 const MEDIA_TYPE: Refusal = Refusal::new(
     StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -88,6 +89,16 @@ pub(super) struct Asker {
     pub(super) is_get: bool,
 }
 
+impl Asker {
+    /// The id that a document is asked for by, if it is.
+    pub(super) fn document_id<'w>(&'w self, app: &App, wire: &'w Wire) -> Option<&'w str> {
+        let by_specification = self.id_in_path.as_deref().or(wire.document_id.as_deref());
+        let by_apollo = || wire.persisted_query().map(|persisted| persisted.hash);
+        let elsewhere = || if app.documents.looks_further() { wire.other_id() } else { None };
+        by_specification.or_else(by_apollo).or_else(elsewhere)
+    }
+}
+
 /// `POST /graphql`.
 pub(super) async fn post(State(app): State<App>, request: Request) -> Response {
     post_to(&app, None, request).await
@@ -107,6 +118,9 @@ async fn post_to(app: &App, id: Option<String>, request: Request) -> Response {
 /// `GET /graphql?query=…&variables=…&operationName=…`.
 pub(super) async fn get(State(app): State<App>, request: Request) -> Response {
     let (parts, _) = request.into_parts();
+    if app.playground.is_some() && playground::is_meant(&parts) {
+        return playground::elsewhere();
+    }
     answer(&app, &parts.headers, read_get(&app, None, &parts)).await
 }
 
@@ -156,7 +170,7 @@ pub(super) async fn read_post(
 }
 
 pub(super) fn read_get(app: &App, id: Option<String>, parts: &Parts) -> Result<Asked, Refusal> {
-    if !has_preflight_header(&parts.headers) {
+    if !is_meant(app, &parts.headers) {
         return Err(CSRF);
     }
     let head = app.gateways.head(parts)?;
@@ -254,6 +268,14 @@ pub(super) fn bounds(app: &App, is_anonymous: bool, trust: Trust) -> Bounds {
     Bounds { bytes: bytes.0, depth: http.max_json_depth, values, batch }
 }
 
+/// Whether a GET can be no link or image of a foreign page. No such page could read the answer, and there is no cookie that
+/// a browser would add; but it could make its visitors' browsers ask.
+fn is_meant(app: &App, headers: &HeaderMap) -> bool {
+    has_preflight_header(headers)
+        || headers.get(header::AUTHORIZATION).is_some_and(|value| !value.is_empty())
+        || matches!(Page::of(&app.http, headers), Page::Own | Page::Allowed)
+}
+
 /// Apollo's rule: a header that makes a browser ask first, so that no foreign page can send the request unasked.
 fn has_preflight_header(headers: &HeaderMap) -> bool {
     let given = |name: &str| headers.get(name).is_some_and(|value| !value.is_empty());
@@ -282,7 +304,7 @@ pub(super) async fn answer(app: &App, headers: &HeaderMap, asked: Result<Asked, 
         Ok(asked) => asked,
         Err(refusal) => {
             let ran = Ran::refused(&refusal);
-            record(app, headers, &Span::none(), started, refusal.status, &ran);
+            record(app, headers, (&Span::none(), started), refusal.status, &ran, &About::default());
             return refusal.into_response_as(media.content_type(), request_id(headers));
         }
     };
@@ -355,9 +377,12 @@ async fn run(
     let started = Instant::now();
     let span = tracing::debug_span!(
         target: SPANS, "graphql", otel.name = "graphql", otel.status_code = Empty,
-        graphql.operation.type = Empty, request_id = request_id(headers),
+        graphql.operation.type = Empty, graphql.operation.name = Empty, graphql.document.id = Empty,
+        graphql.client.name = Empty, graphql.client.version = Empty, enduser.id = Empty,
+        request_id = request_id(headers),
     );
-    let running = execute(app, headers, asker, wire).instrument(span.clone());
+    let mut about = About::of(app, asker, &wire);
+    let running = execute(app, headers, asker, wire, &mut about).instrument(span.clone());
     let result = tokio::time::timeout(app.http.request_timeout, running).await;
     match result.unwrap_or(Err(TIMEOUT)) {
         Ok(reply) => {
@@ -366,7 +391,7 @@ async fn run(
                 Media::Graphql | Media::Json => StatusCode::OK,
             };
             let ran = Ran::answered(&reply);
-            record(app, headers, &span, started, status, &ran);
+            record(app, headers, (&span, started), status, &ran, &about);
             // On the server's span: one for each call of a gateway.
             for (name, count) in &reply.entities {
                 Span::current().set_attribute(format!("federation.entities.{name}"), i64::from(*count));
@@ -376,17 +401,24 @@ async fn run(
             Ok(Answer { status, body, cache, cache_token, retry_after_seconds, is_whole, digest })
         }
         Err(refusal) => {
-            record(app, headers, &span, started, refusal.status, &Ran::refused(&refusal));
+            record(app, headers, (&span, started), refusal.status, &Ran::refused(&refusal), &about);
             Err(refusal)
         }
     }
 }
 
-async fn execute(app: &App, headers: &HeaderMap, asker: &Asker, mut wire: Wire) -> Result<Reply, Refusal> {
+async fn execute(
+    app: &App,
+    headers: &HeaderMap,
+    asker: &Asker,
+    mut wire: Wire,
+    about: &mut About,
+) -> Result<Reply, Refusal> {
     let document = match find_document(app, headers, asker, &mut wire).await {
         Ok(document) => document,
         Err(stop) => return stop.into_reply(),
     };
+    about.found(document.name(wire.operation_name.as_deref()));
     let kind = document.kind(wire.operation_name.as_deref());
     if asker.is_get && kind.is_some_and(|kind| kind != OperationKind::Query) {
         return Err(ONLY_QUERIES);
@@ -401,11 +433,13 @@ pub(super) async fn open(
     headers: &HeaderMap,
     asker: &Asker,
     mut wire: Wire,
+    about: &mut About,
 ) -> Result<Opened, Refusal> {
     let document = match find_document(app, headers, asker, &mut wire).await {
         Ok(document) => document,
         Err(stop) => return stop.into_reply().map(Opened::Reply),
     };
+    about.found(document.name(wire.operation_name.as_deref()));
     let kind = document.kind(wire.operation_name.as_deref());
     if asker.is_get && kind == Some(OperationKind::Mutation) {
         return Err(ONLY_QUERIES);
@@ -454,17 +488,15 @@ async fn find_document(
         return found;
     }
     let persisted = wire.persisted_query();
-    let by_specification = asker.id_in_path.as_deref().or(wire.document_id.as_deref());
-    let by_apollo = persisted.as_ref().map(|persisted| persisted.hash);
-    let elsewhere = || if app.documents.looks_further() { wire.other_id() } else { None };
+    let is_by_specification = asker.id_in_path.is_some() || wire.document_id.is_some();
     let asked = documents::Asked {
         text: wire.query.as_deref().filter(|text| !text.is_empty()),
-        id: by_specification.or(by_apollo).or_else(elsewhere),
-        is_apq: by_specification.is_none() && by_apollo.is_some(),
+        id: asker.document_id(app, wire),
+        is_apq: !is_by_specification && persisted.is_some(),
         is_version_1: persisted.is_some_and(|persisted| persisted.is_version_1),
         operation_name: wire.operation_name.as_deref(),
         caller: &asker.caller,
-        client: headers.get(CLIENT_NAME).and_then(|name| name.to_str().ok()).unwrap_or_default(),
+        client: about::client(headers),
     };
     app.documents.find(&app.graph, &asker.viewer, asked).await
 }
@@ -509,10 +541,10 @@ impl<'a> Ran<'a> {
 pub(super) fn record(
     app: &App,
     headers: &HeaderMap,
-    span: &Span,
-    started: Instant,
+    (span, started): (&Span, Instant),
     status: StatusCode,
     ran: &Ran<'_>,
+    about: &About,
 ) {
     let took = started.elapsed();
     app.metrics.operation(ran.kind, ran.outcome, took, &ran.codes);
@@ -521,6 +553,7 @@ pub(super) fn record(
         // Named by its type only: names of operations are the caller's, and without end.
         span.context().span().update_name(kind);
         span.record("graphql.operation.type", kind);
+        about.record(span, headers);
         if ran.outcome != Outcome::Ok {
             span.record("otel.status_code", "ERROR");
         }
@@ -533,8 +566,11 @@ pub(super) fn record(
     let trace_id = own_trace().or_else(callers_trace);
     let codes = (!ran.codes.is_empty()).then(|| ran.codes.join(","));
     tracing::info!(
-        target: OPERATIONS, operation = kind, ms = took.as_micros() as f64 / 1000.0, statements = ran.statements,
-        codes, status = status.as_u16(), request_id = request_id(headers), trace_id, "operation",
+        target: OPERATIONS, operation = kind, operation_name = about.operation_name, document_id = about.document_id,
+        viewer = about.viewer.map(tracing::field::display), client_name = about::client_name(headers),
+        client_version = about::client_version(headers), ms = took.as_micros() as f64 / 1000.0,
+        statements = ran.statements, codes, status = status.as_u16(), request_id = request_id(headers), trace_id,
+        "operation",
     );
 }
 

@@ -5,8 +5,8 @@ use std::io::Read as _;
 
 use axum::{
     extract::{Path, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
-    response::{IntoResponse as _, Response},
+    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
+    response::{IntoResponse as _, Redirect, Response},
 };
 use bytes::Bytes;
 use serde_json::json;
@@ -56,6 +56,20 @@ pub(crate) fn settings(accounts: &[Account]) -> Bytes {
         })
         .collect();
     json!({ "endpoint": "/graphql", "accounts": accounts }).to_string().into()
+}
+
+/// Whether a browser was sent to the graph's address, with nothing to ask there.
+pub(super) fn is_meant(parts: &Parts) -> bool {
+    let accepted = parts.headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let mut ranges = accepted.flat_map(|text| text.split(',')).map(str::trim);
+    parts.uri.query().is_none_or(str::is_empty)
+        && ranges.any(|range| is_taken(range, |media| media.eq_ignore_ascii_case("text/html")))
+}
+
+/// To the page.
+pub(super) fn elsewhere() -> Response {
+    let headers = [(header::CACHE_CONTROL, "no-store"), (header::VARY, "accept")];
+    (headers, Redirect::to("/")).into_response()
 }
 
 /// `GET /`.
@@ -116,11 +130,14 @@ fn is_local(headers: &HeaderMap) -> bool {
 
 fn takes_brotli(headers: &HeaderMap) -> bool {
     let codings = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
-    codings.flat_map(|text| text.split(',')).any(|coding| {
-        let mut parts = coding.split(';').map(str::trim);
-        parts.next() == Some("br")
-            && !parts.any(|part| matches!(part, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"))
-    })
+    codings.flat_map(|text| text.split(',')).any(|coding| is_taken(coding, |coding| coding == "br"))
+}
+
+/// Whether one entry of an `Accept…` header is the one that is looked for, and not refused.
+fn is_taken(entry: &str, is_wanted: impl Fn(&str) -> bool) -> bool {
+    let mut parts = entry.split(';').map(str::trim);
+    parts.next().is_some_and(is_wanted)
+        && !parts.any(|part| matches!(part, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"))
 }
 
 fn decompressed(brotli: &[u8]) -> std::io::Result<Vec<u8>> {

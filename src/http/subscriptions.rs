@@ -13,7 +13,7 @@ use std::{future::Future, sync::Arc, time::Instant};
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, Method, StatusCode, header},
+    http::{HeaderMap, Method, StatusCode},
     middleware::Next,
     response::Response,
 };
@@ -28,6 +28,8 @@ use tracing::Span;
 pub(crate) use callback::Callbacks;
 
 use super::{
+    about::About,
+    cors::Page,
     graphql::{self, Asker, Ran},
     request_id,
     wire::Wire,
@@ -131,10 +133,11 @@ async fn begin(
     transport: &'static str,
 ) -> Begun {
     let started = Instant::now();
+    let mut about = About::of(&app, &asker, &wire);
     // Waiting for events takes no permit, asking for them and every other operation does.
     let opened = match app.admission.enter() {
         Ok(_permit) => {
-            let opening = graphql::open(&app, &headers, &asker, wire);
+            let opening = graphql::open(&app, &headers, &asker, wire, &mut about);
             let opened = tokio::time::timeout(app.http.request_timeout, opening).await;
             opened.unwrap_or(Err(graphql::TIMEOUT))
         }
@@ -145,7 +148,7 @@ async fn begin(
         Ok(Opened::Events(_)) => Ran::begun(OperationKind::Subscription),
         Err(refusal) => Ran::refused(refusal),
     };
-    graphql::record(&app, &headers, &Span::none(), started, StatusCode::OK, &ran);
+    graphql::record(&app, &headers, (&Span::none(), started), StatusCode::OK, &ran, &about);
     match opened {
         Ok(Opened::Events(events)) => {
             let counted = app.metrics.begin_subscription(transport);
@@ -182,10 +185,5 @@ fn errors_of(body: &[u8]) -> &[u8] {
 
 /// Is the request from a page of this server, of one of the configured origins, or from no page at all?
 fn may_connect(app: &App, headers: &HeaderMap) -> bool {
-    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
-    text(header::ORIGIN).is_none_or(|origin| {
-        let host = origin.split_once("://").map_or("", |(_, host)| host);
-        let is_own = text(header::HOST).is_some_and(|own| own.eq_ignore_ascii_case(host));
-        is_own || app.http.cors_origins.0.iter().any(|listed| listed.eq_ignore_ascii_case(origin))
-    })
+    Page::of(&app.http, headers) != Page::Foreign
 }

@@ -24,6 +24,7 @@ use tokio::{
 use tower::ServiceExt as _;
 
 mod answers;
+mod cors;
 mod documents;
 mod gateways;
 mod sign_in;
@@ -93,6 +94,10 @@ fn get_of(path: &str) -> HttpRequest<Body> {
 fn with(mut request: HttpRequest<Body>, name: &'static str, value: &str) -> HttpRequest<Body> {
     request.headers_mut().insert(name, HeaderValue::from_str(value).expect("a header"));
     request
+}
+
+fn text(value: &HeaderValue) -> &str {
+    value.to_str().expect("text")
 }
 
 /// Status, headers and body.
@@ -174,6 +179,7 @@ async fn get_runs_queries_only_and_only_after_a_preflight() {
     assert_eq!(refusal(&app, plain()).await, (400, "CSRF_PREVENTION".into()));
     assert_eq!(refusal(&app, with(plain(), "apollo-require-preflight", "")).await.1, "CSRF_PREVENTION");
     assert_eq!(refusal(&app, with(plain(), "content-type", "text/plain")).await.1, "CSRF_PREVENTION");
+    assert_eq!(refusal(&app, with(plain(), "authorization", "")).await.1, "CSRF_PREVENTION");
     assert_eq!(send(&app, with(plain(), "x-apollo-operation-name", "A")).await.0, 200);
     assert_eq!(send(&app, with(plain(), "content-type", "application/json")).await.0, 200);
 }
@@ -315,8 +321,26 @@ async fn the_playground_is_there_where_it_is_on() {
     let foreign = with(get_of("/playground/config.json"), "host", "evil.example:8080");
     assert_eq!(send(&app, foreign).await.2["accounts"], json!([]));
     assert_eq!(send(&app, get_of("/playground/nothing.js")).await.0, 404);
+    let sent_here = |path: &str, accept: &str| {
+        let app = app.clone();
+        let request = HttpRequest::get(path).header("accept", accept).body(Body::empty()).expect("a request");
+        async move { send(&app, request).await }
+    };
+    let browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+    for accept in [browser, "text/html", "Text/HTML;q=0.5"] {
+        let (status, headers, _) = sent_here("/graphql", accept).await;
+        assert_eq!((status, text(&headers["location"])), (303, "/"), "{accept}");
+        assert_eq!((text(&headers["cache-control"]), text(&headers["vary"])), ("no-store", "accept, origin"));
+    }
+    assert_eq!(sent_here("/graphql", "application/json, text/html;q=0").await.0, 400);
+    assert_eq!(
+        sent_here("/graphql?query=%7B__typename%7D", "text/html").await.0,
+        406,
+        "there is something to ask"
+    );
     let off = app_with(|config| config.http.playground = crate::config::setting::Switch::Off).await;
     assert_eq!(send(&off, get_of("/")).await.0, 404);
+    assert_eq!(send(&off, with(get_of("/graphql"), "accept", "text/html")).await.0, 406);
     assert_eq!(send(&off, get_of("/playground/config.json")).await.0, 404);
 }
 

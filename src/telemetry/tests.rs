@@ -68,6 +68,8 @@ fn request(query: &str, authorization: Option<&str>) -> Request<Body> {
     let mut request = Request::post("/graphql")
         .header("content-type", "application/json")
         .header("x-request-id", "request-1")
+        .header("apollographql-client-name", "web")
+        .header("apollographql-client-version", "1.2")
         .header("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
     if let Some(authorization) = authorization {
         request = request.header("authorization", authorization);
@@ -122,7 +124,7 @@ async fn a_request_is_two_spans_in_the_callers_trace() {
     let (telemetry, dispatch) = Telemetry::build(&config, LogWriter::start(log.clone())).expect("built");
     let routes = crate::router(app().await);
     let guard = tracing::dispatcher::set_default(&dispatch);
-    routes.clone().oneshot(request("query Planted { __typename }", None)).await.expect("answered");
+    routes.clone().oneshot(request("query Named { alias: __typename }", None)).await.expect("answered");
     routes.clone().oneshot(request("{ planted_field }", None)).await.expect("answered");
     let id = "0190aaaa-0000-7000-8000-000000000000";
     let representation = |name: &str| format!("{{__typename: \"{name}\", id: \"{id}\"}}");
@@ -145,12 +147,19 @@ async fn a_request_is_two_spans_in_the_callers_trace() {
     assert_eq!(graphql[0].parent_span_id, http[0].span_id);
     assert_eq!(attribute(http[0], "http.response.status_code").as_deref(), Some("200"));
     assert_eq!(attribute(http[0], "request_id").as_deref(), Some("request-1"));
-    assert_eq!(attribute(graphql[0], "graphql.operation.type").as_deref(), Some("query"));
+    let told = ["type", "name"].map(|what| attribute(graphql[0], &format!("graphql.operation.{what}")));
+    assert_eq!(told, [Some("query".to_owned()), Some("Named".to_owned())]);
+    let client = ["name", "version"].map(|what| attribute(graphql[0], &format!("graphql.client.{what}")));
+    assert_eq!(client, [Some("web".to_owned()), Some("1.2".to_owned())]);
+    assert_eq!(["enduser.id", "graphql.document.id"].map(|name| attribute(graphql[0], name)), [None, None]);
     let counts =
         ["User", "Form", "Session"].map(|name| attribute(http[2], &format!("federation.entities.{name}")));
     assert_eq!(counts, [Some("2".to_owned()), Some("1".to_owned()), None]);
     assert!(http[..2].iter().all(|span| !span.attributes.iter().any(|at| at.key.starts_with("federation"))));
-    assert!(!format!("{spans:?}").to_lowercase().contains("planted"), "nothing of the document is in a span");
+    assert!(
+        !format!("{spans:?}").to_lowercase().contains("planted"),
+        "nothing of the document is in a span, but the operation's name"
+    );
     assert!(log.text().contains("0af7651916cd43dd8448eb211c80319c"), "{}", log.text());
 }
 
@@ -179,33 +188,40 @@ async fn batches_and_statements_stand_below_their_operation() {
     assert_eq!(attribute(statement, "db.response.returned_rows").as_deref(), Some("0"));
 }
 
-#[tokio::test]
-async fn an_operation_is_one_line_without_anything_of_the_callers() {
-    let _alone = alone().await;
+/// The lines of operations that requests leave.
+async fn lines_of(app: &App, requests: Vec<Request<Body>>) -> (String, Vec<serde_json::Value>) {
     let log = Sink::default();
     let config = TelemetryConfig { log_format: LogFormat::Json, ..Config::default().telemetry };
     let (telemetry, dispatch) = Telemetry::build(&config, LogWriter::start(log.clone())).expect("built");
     let guard = tracing::dispatcher::set_default(&dispatch);
-    let routes = crate::router(app().await);
-    let before = log.text().lines().count();
-    routes
-        .clone()
-        .oneshot(request("query S3cretName { users(first: 1) { nodes { id } } }", None))
-        .await
-        .expect("ok");
-    routes.clone().oneshot(request("{ s3cretField }", None)).await.expect("ok");
-    routes.oneshot(request("{ __typename }", Some("Bearer s3cret-token"))).await.expect("ok");
+    let routes = crate::router(app.clone());
+    for request in requests {
+        let response = routes.clone().oneshot(request).await.expect("answered");
+        // What is told of a stream is told when it is read.
+        http_body_util::BodyExt::collect(response.into_body()).await.expect("a body");
+    }
     drop(guard);
     telemetry.stop().await;
-
     let text = log.text();
+    let lines = text.lines().map(|line| serde_json::from_str(line).expect("JSON"));
+    let lines = lines.filter(|line: &serde_json::Value| line["target"] == OPERATIONS).collect();
+    (text, lines)
+}
+
+#[tokio::test]
+async fn an_operation_is_one_line_without_any_text_or_value_of_the_callers() {
+    let _alone = alone().await;
+    let app = app().await;
+    let (text, lines) = lines_of(
+        &app,
+        vec![
+            request("query Named { s3cret: users(first: 1) { nodes { id } } }", None),
+            request("{ s3cretField }", None),
+            request("{ __typename }", Some("Bearer s3cret-token")),
+        ],
+    )
+    .await;
     assert!(!text.to_lowercase().contains("s3cret"), "{text}");
-    let lines: Vec<serde_json::Value> = text
-        .lines()
-        .skip(before)
-        .map(|line| serde_json::from_str(line).expect("JSON"))
-        .filter(|line: &serde_json::Value| line["target"] == OPERATIONS)
-        .collect();
     assert_eq!(lines.len(), 3, "{text}");
     assert_eq!(lines[0]["operation"], "query");
     assert_eq!(lines[0]["request_id"], "request-1");
@@ -213,6 +229,51 @@ async fn an_operation_is_one_line_without_anything_of_the_callers() {
     assert_eq!(lines[1]["codes"], "GRAPHQL_VALIDATION_FAILED");
     assert_eq!((&lines[2]["codes"], &lines[2]["status"]), (&"UNAUTHENTICATED".into(), &401.into()));
     assert!(lines.iter().all(|line| line["ms"].is_number() && line["statements"].is_number()));
+}
+
+#[tokio::test]
+async fn a_line_says_which_operation_of_whom_by_which_client() {
+    use serde_json::{Value, json};
+    let _alone = alone().await;
+    let app = app().await;
+    let (user, role) = (entities::id::UserId::new(), entities::user::Role::Admin);
+    let subject = schema::token::Subject { user, role, epoch: 0, session: None };
+    let bearer = format!("Bearer {}", app.access.tokens().mint(subject, 60).expect("a token").0);
+    let asking = |body: Value, headers: &[(&'static str, &'static str)]| {
+        let mut request = request("", Some(&bearer));
+        *request.body_mut() = Body::from(body.to_string());
+        for (name, value) in headers {
+            let value = HeaderValue::from_bytes(value.as_bytes()).expect("a header");
+            request.headers_mut().insert(*name, value);
+        }
+        request
+    };
+    let two = "query First { __typename } query Second { __typename }";
+    let sha256 = "0123456789abcdef".repeat(4);
+    let by_hash = json!({ "persistedQuery": { "version": 1, "sha256Hash": sha256 } });
+    let named = json!({ "query": "query Streamed { __typename }" });
+    let requests = vec![
+        asking(json!({ "query": two, "operationName": "Second" }), &[]),
+        asking(json!({ "query": two }), &[("apollographql-client-name", "a\u{202e}b")]),
+        asking(json!({ "query": two, "operationName": "x\n".repeat(100) }), &[]),
+        asking(json!({ "extensions": by_hash, "operationName": "Kept" }), &[]),
+        asking(json!({ "documentId": "web/1" }), &[]),
+        asking(named, &[("accept", "text/event-stream")]),
+    ];
+    let (text, lines) = lines_of(&app, requests).await;
+    let names: Vec<_> = lines.iter().map(|line| line["operation_name"].as_str()).collect();
+    let long = format!("{}…", "x\\u{a}".repeat(32));
+    assert_eq!(
+        names,
+        [Some("Second"), None, Some(long.as_str()), Some("Kept"), None, Some("Streamed")],
+        "{text}"
+    );
+    let ids: Vec<_> = lines.iter().map(|line| line["document_id"].as_str()).collect();
+    assert_eq!(ids, [None, None, None, Some(sha256.as_str()), Some("web/1"), None]);
+    assert!(lines.iter().all(|line| line["viewer"] == user.to_string()), "{text}");
+    let clients: Vec<_> = lines.iter().map(|line| line["client_name"].as_str()).collect();
+    assert_eq!(clients[..3], [Some("web"), Some("a\\u{202e}b"), Some("web")]);
+    assert!(lines.iter().all(|line| line["client_version"] == "1.2"));
 }
 
 /// Passwords, tokens and e-mails are found in no log, not even at the finest level, in no span, no metric, no error and

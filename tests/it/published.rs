@@ -17,19 +17,46 @@ use crate::harness::{TestApp, shape, text};
 #[tokio::test]
 async fn the_golden_sdl_is_what_the_code_says() {
     let app = TestApp::sqlite().await;
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("schema/subgraph.graphql");
-    if env::var_os("UPDATE_GOLDEN").is_some() {
-        fs::write(&file, app.graph.sdl()).expect("the golden file can be written");
+    for (file, sdl) in
+        [("schema/subgraph.graphql", app.graph.sdl()), ("schema/api.graphql", app.graph.api_sdl())]
+    {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+        if env::var_os("UPDATE_GOLDEN").is_some() {
+            fs::write(&file, sdl).expect("the golden file can be written");
+        }
+        let golden = fs::read_to_string(&file).unwrap_or_default();
+        let line = golden.lines().zip(sdl.lines()).position(|(golden, now)| golden != now);
+        assert!(
+            golden == sdl,
+            "{} differs from the schema, first at line {:?}. If that is meant, refresh it:\n\
+             UPDATE_GOLDEN=1 cargo test -p xp --test it golden",
+            file.display(),
+            line.map(|line| line + 1)
+        );
     }
-    let golden = fs::read_to_string(&file).unwrap_or_default();
-    let line = golden.lines().zip(app.graph.sdl().lines()).position(|(golden, now)| golden != now);
-    assert!(
-        golden == app.graph.sdl(),
-        "{} differs from the schema, first at line {:?}. If that is meant, refresh it:\n\
-         UPDATE_GOLDEN=1 cargo test -p xp --test it golden",
-        file.display(),
-        line.map(|line| line + 1)
-    );
+}
+
+/// The same types, fields, arguments and defaults; of the directives only GraphQL's own.
+#[tokio::test]
+async fn client_tools_get_the_same_schema_without_federation() {
+    let app = TestApp::sqlite().await;
+    let is_for_gateways = |promise: &String| {
+        promise.contains('@') || promise.starts_with("link__") || promise.starts_with("federation__")
+    };
+    let promised = |sdl: &str| -> BTreeMap<String, String> {
+        promises(sdl).into_iter().filter(|(promise, _)| !is_for_gateways(promise)).collect()
+    };
+    let api = app.graph.api_sdl();
+    assert_eq!(promised(api), promised(app.graph.sdl()));
+    let texts = api.split("\"\"\"").step_by(2).collect::<String>();
+    for word in ["_Any", "_Entity", "_Service", "_entities", "_service", "link", "federation", "schema {"] {
+        assert!(!texts.contains(word), "{word}");
+    }
+    for directive in texts.split('@').skip(1).map(|after| after.split(|c: char| !c.is_alphanumeric()).next())
+    {
+        assert!(matches!(directive, Some("oneOf" | "specifiedBy" | "deprecated")), "{directive:?}");
+    }
+    assert!(texts.contains("@oneOf {") && texts.contains("@specifiedBy(url:"));
 }
 
 #[tokio::test]

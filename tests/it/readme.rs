@@ -7,6 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use serde_json::Value;
+
+use crate::harness::TestApp;
+
 const README: &str = include_str!("../../README.md");
 
 #[test]
@@ -15,6 +19,27 @@ fn the_table_of_the_configuration_is_what_the_command_prints() {
         README.contains(&xp::config::print::markdown()),
         "put what `xp config print --markdown` prints there"
     );
+}
+
+/// The answer below the README's first query is what a new database answers. Titles follow the day.
+#[tokio::test]
+async fn the_first_answer_is_what_comes() {
+    let section = README.split("## A first query").nth(1).expect("a section");
+    let asked =
+        section.split("\"query\":\"").nth(1).and_then(|after| after.split("\"}").next()).expect("a query");
+    let shown =
+        section.split("```json").nth(1).and_then(|after| after.split("```").next()).expect("an answer");
+    let mut shown: Value = serde_json::from_str(shown).expect("JSON");
+    let mut data = TestApp::sqlite().await.as_admin().ask(asked).await;
+    let untitled = |data: &mut Value| {
+        let nodes = data.pointer_mut("/me/forms/nodes").and_then(Value::as_array_mut).expect("forms");
+        for node in nodes {
+            node["title"] = "…".into();
+        }
+    };
+    untitled(&mut data);
+    untitled(&mut shown["data"]);
+    assert_eq!(data, shown["data"]);
 }
 
 /// All files below a folder that are Rust.

@@ -32,6 +32,7 @@ use crate::{
     App, auth,
     gateway::Trust,
     http::{
+        cors,
         graphql::{self, Asker, caller},
         patience::UnderWay,
         refusal::Refusal,
@@ -52,8 +53,6 @@ const MAX_OPERATIONS: usize = 50;
 /// A socket that waits needs little; the library would take 128 KiB.
 const READ_BUFFER_BYTES: usize = 4_096;
 
-const FOREIGN_ORIGIN: Refusal =
-    Refusal::new(StatusCode::FORBIDDEN, "FORBIDDEN", "Pages of this origin may not connect.");
 const NOT_WEBSOCKET: Refusal =
     Refusal::new(StatusCode::BAD_REQUEST, "BAD_USER_INPUT", "This is no WebSocket handshake (RFC 6455).");
 
@@ -65,7 +64,7 @@ pub(super) fn is_asked_for(headers: &HeaderMap) -> bool {
 pub(super) async fn upgrade(app: App, request: Request) -> Response {
     let (mut parts, _) = request.into_parts();
     if !super::may_connect(&app, &parts.headers) {
-        return FOREIGN_ORIGIN.into_response(request_id(&parts.headers));
+        return cors::foreign(&parts.headers).into_response(request_id(&parts.headers));
     }
     let Ok(upgrade) = WebSocketUpgrade::from_request_parts(&mut parts, &()).await else {
         return NOT_WEBSOCKET.into_response(request_id(&parts.headers));

@@ -1,9 +1,9 @@
-//! How answers go out, and who is not let in: codings, tags, other origins, arrays, rates, too much at once.
+//! How answers go out, and who is not let in: codings, tags, arrays, rates, too much at once.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use super::*;
-use crate::config::setting::{Networks, Origins, Setting as _};
+use crate::config::setting::{Networks, Setting as _};
 
 const SCHEMA: &str = "/graphql?query=%7B__schema%7Btypes%7Bname%20description%7D%7D%7D";
 
@@ -15,10 +15,6 @@ const GZIP_OF_SPACES: &str = "H4sIAAAAAAACA+3BMQEAAADCoCrrn9IaHkABAAAAAAAAAAAAAA
 
 fn bearer(app: &App) -> String {
     format!("Bearer {}", token(app, Role::Admin))
-}
-
-fn text(value: &HeaderValue) -> &str {
-    value.to_str().expect("text")
 }
 
 #[tokio::test]
@@ -109,35 +105,6 @@ async fn what_depends_on_who_asks_is_private_or_not_kept() {
     }
     let explained = with(get_of(SCHEMA), "x-explain", "1");
     assert_eq!(send(&app, explained).await.1["cache-control"], "no-store");
-}
-
-#[tokio::test]
-async fn pages_of_listed_origins_may_ask() {
-    let ask = |origin: &str| {
-        let request = HttpRequest::options("/graphql").body(Body::empty()).expect("a request");
-        let request = with(with(request, "origin", origin), "access-control-request-method", "POST");
-        with(request, "access-control-request-headers", "content-type,authorization")
-    };
-    let origins = Origins::parse("https://app.example.com, http://localhost:3000").expect("valid");
-    let app = app_with(|config| config.http.cors_origins = origins).await;
-    for origin in ["https://app.example.com", "http://localhost:3000"] {
-        let (status, headers, _) = send(&app, ask(origin)).await;
-        assert_eq!((status, text(&headers["access-control-allow-origin"])), (200, origin));
-        for header in ["authorization", "x-cache-token"] {
-            assert!(text(&headers["access-control-allow-headers"]).contains(header), "{header}");
-        }
-        let answered = send(&app, with(post_of(QUERY), "origin", origin)).await.1;
-        assert_eq!(text(&answered["access-control-allow-origin"]), origin);
-        assert!(text(&answered["access-control-expose-headers"]).contains("x-cache-token"));
-    }
-    for origin in ["https://evil.example.com", "https://app.example.com.evil.example", "null"] {
-        assert!(!send(&app, ask(origin)).await.1.contains_key("access-control-allow-origin"), "{origin}");
-    }
-    let closed = self::app().await;
-    assert_eq!(send(&closed, ask("https://app.example.com")).await.0, 405);
-    for wrong in ["*", "app.example.com", "https://app.example.com/", "https://*.example.com", "https://"] {
-        assert!(Origins::parse(wrong).is_err(), "{wrong}");
-    }
 }
 
 #[tokio::test]

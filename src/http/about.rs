@@ -1,0 +1,148 @@
+//! What the log line and the span of an operation tell of who asked for what: names and ids, each short and printable.
+//! Never a variable, a token or a text of a document. Metrics have none of this: their labels are closed lists. Not here:
+//! when a line is written (`graphql`).
+
+use std::fmt::Write as _;
+
+use axum::http::HeaderMap;
+use entities::id::UserId;
+use tracing::Span;
+
+use super::{graphql::Asker, wire::Wire};
+use crate::App;
+
+/// Characters of a text of the caller's own choice that are told.
+const LONGEST: usize = 64;
+/// What clients say they are: Apollo's headers, then those of others.
+const CLIENT_NAMES: [&str; 2] = ["apollographql-client-name", "graphql-client-name"];
+const CLIENT_VERSIONS: [&str; 2] = ["apollographql-client-version", "graphql-client-version"];
+
+/// What is known of a request.
+#[derive(Debug, Default)]
+pub(super) struct About {
+    /// The name of the operation: as the document has it, else as the request has it.
+    pub(super) operation_name: Option<String>,
+    /// The id of the document, where it was asked for by its id.
+    pub(super) document_id: Option<String>,
+    /// The account that asks.
+    pub(super) viewer: Option<UserId>,
+}
+
+impl About {
+    pub(super) fn of(app: &App, asker: &Asker, wire: &Wire) -> Self {
+        Self {
+            operation_name: wire.operation_name.as_deref().and_then(printable),
+            document_id: asker.document_id(app, wire).and_then(printable),
+            viewer: asker.viewer.user_id(),
+        }
+    }
+
+    /// The operation was found in its document.
+    pub(super) fn found(&mut self, operation_name: Option<&str>) {
+        if let Some(name) = operation_name.and_then(printable) {
+            self.operation_name = Some(name);
+        }
+    }
+
+    /// Onto a span that has fields for it.
+    pub(super) fn record(&self, span: &Span, headers: &HeaderMap) {
+        let texts = [
+            ("graphql.operation.name", self.operation_name.clone()),
+            ("graphql.document.id", self.document_id.clone()),
+            ("enduser.id", self.viewer.map(|viewer| viewer.to_string())),
+            ("graphql.client.name", client_name(headers)),
+            ("graphql.client.version", client_version(headers)),
+        ];
+        for (field, text) in texts {
+            if let Some(text) = text {
+                span.record(field, text);
+            }
+        }
+    }
+}
+
+/// What the client calls itself, as it is: documents may depend on it.
+pub(super) fn client(headers: &HeaderMap) -> &str {
+    let mut given = CLIENT_NAMES.iter().filter_map(|name| headers.get(*name));
+    given.next().and_then(|name| name.to_str().ok()).unwrap_or_default()
+}
+
+/// What the client calls itself, to be shown.
+pub(super) fn client_name(headers: &HeaderMap) -> Option<String> {
+    shown(headers, CLIENT_NAMES)
+}
+
+/// Its version, to be shown.
+pub(super) fn client_version(headers: &HeaderMap) -> Option<String> {
+    shown(headers, CLIENT_VERSIONS)
+}
+
+fn shown(headers: &HeaderMap, names: [&str; 2]) -> Option<String> {
+    let given = names.iter().find_map(|name| headers.get(*name))?;
+    printable(&String::from_utf8_lossy(given.as_bytes()))
+}
+
+/// A text that stays on its line and shows what it is: short, what cannot be seen written as its number. `None` for an
+/// empty one.
+fn printable(text: &str) -> Option<String> {
+    let mut told = String::with_capacity(text.len().min(LONGEST));
+    let mut rest = text.chars();
+    for character in rest.by_ref().take(LONGEST) {
+        if character.is_control() || is_invisible(character) {
+            // Writing into a String cannot fail.
+            let _ = write!(told, "{}", character.escape_unicode());
+        } else {
+            told.push(character);
+        }
+    }
+    if rest.next().is_some() {
+        told.push('…');
+    }
+    (!told.is_empty()).then_some(told)
+}
+
+/// Ends of lines and what changes the direction or joins of text (Unicode's categories Zl, Zp and most of Cf).
+fn is_invisible(character: char) -> bool {
+    matches!(
+        character,
+        '\u{ad}'
+            | '\u{61c}'
+            | '\u{180e}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e007f}'
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn what_is_told_is_short_and_can_be_seen() {
+        assert_eq!(printable(""), None);
+        assert_eq!(printable("Größe ✓").as_deref(), Some("Größe ✓"));
+        assert_eq!(printable("a\nb\u{1b}[31m\u{202e}c").as_deref(), Some("a\\u{a}b\\u{1b}[31m\\u{202e}c"));
+        let long = printable(&"x".repeat(65)).expect("not empty");
+        assert_eq!(long, format!("{}…", "x".repeat(64)));
+        assert_eq!(printable(&"x".repeat(64)).map(|text| text.len()), Some(64));
+        // The worst that 64 characters can become.
+        assert!(printable(&"\u{e0001}".repeat(1_000)).is_some_and(|text| text.len() <= LONGEST * 10 + 3));
+    }
+
+    #[test]
+    fn a_client_says_what_it_is_in_either_way() {
+        let mut headers = HeaderMap::new();
+        assert_eq!((client(&headers), client_name(&headers)), ("", None));
+        headers.insert("graphql-client-name", HeaderValue::from_static("web"));
+        headers.insert("graphql-client-version", HeaderValue::from_static("1.2"));
+        assert_eq!((client(&headers), client_version(&headers).as_deref()), ("web", Some("1.2")));
+        headers.insert("apollographql-client-name", HeaderValue::from_bytes(b"ios\xff").expect("a header"));
+        assert_eq!((client(&headers), client_name(&headers).as_deref()), ("", Some("ios\u{fffd}")));
+    }
+}
