@@ -9,12 +9,18 @@ mod documents;
 mod server;
 mod tools;
 
-use std::{fmt, io::Write as _, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    fmt,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use entities::{seed::Size, user::Role};
 use xp::config::{
-    Mode,
+    Config, DEVELOPMENT_FILE, Mode,
     layers::{self, Inputs, Invalid, Loaded},
 };
 
@@ -76,30 +82,42 @@ enum Command {
         #[arg(long, value_parser = size, default_value = "s")]
         size: Size,
     },
-    /// Prints the federated SDL.
-    Schema,
+    /// Prints the federated SDL, as gateways get it.
+    Schema {
+        /// Without what is for gateways only: for client tools, such as code generators and Relay's compiler.
+        #[arg(long)]
+        api: bool,
+    },
     /// The configuration.
     Config {
         #[command(subcommand)]
-        action: Config,
+        action: Settings,
     },
     /// Accounts, from the operator's side.
     User {
+        #[command(flatten)]
+        beside: Beside,
         #[command(subcommand)]
         action: accounts::User,
     },
     /// The keys of access tokens.
     Keys {
+        #[command(flatten)]
+        beside: Beside,
         #[command(subcommand)]
         action: accounts::Keys,
     },
     /// Access tokens.
     Token {
+        #[command(flatten)]
+        beside: Beside,
         #[command(subcommand)]
         action: accounts::Token,
     },
     /// The cache between nodes.
     Cache {
+        #[command(flatten)]
+        beside: Beside,
         #[command(subcommand)]
         action: Cache,
     },
@@ -114,15 +132,27 @@ enum Command {
     Doctor,
 }
 
+/// Whose database a command works on, where that may be a development server's.
+#[derive(Clone, Copy, Debug, clap::Args)]
+struct Beside {
+    /// Works on the database of the development server that is started in this folder, with its secret. That is so without
+    /// this flag too, where no database is set and the folder has one.
+    #[arg(long, global = true)]
+    dev: bool,
+}
+
 #[derive(Clone, Copy, Debug, Subcommand)]
 enum Migrate {
     /// Applies all that are pending.
     Up,
-    /// Takes back the last ones, with their data.
+    /// Takes back the last ones, with their tables and columns and all that is in them. Asks first.
     Down {
         /// How many.
         #[arg(long, default_value_t = 1)]
         steps: u32,
+        /// Does it without asking: for scripts.
+        #[arg(long)]
+        yes: bool,
     },
     /// Lists all and whether they were applied.
     Status,
@@ -137,7 +167,7 @@ enum Cache {
 }
 
 #[derive(Clone, Copy, Debug, Subcommand)]
-enum Config {
+enum Settings {
     /// Prints each key with its value and source; secrets are masked.
     Print {
         /// Prints the README's table of all keys instead.
@@ -233,25 +263,25 @@ async fn run(cli: Cli) -> Result<(), Failure> {
             let config = load(&common, Mode::Database)?.config;
             match action {
                 Migrate::Up => database::migrate_up(&config).await,
-                Migrate::Down { steps } => database::migrate_down(&config, steps).await,
+                Migrate::Down { steps, yes } => database::migrate_down(&config, steps, yes).await,
                 Migrate::Status => database::migrate_status(&config, common.json).await,
             }
         }
         Command::Seed { size } => database::seed(&load(&common, Mode::Database)?.config, size).await,
-        Command::Schema => tools::schema(&load(&common, Mode::Tool)?.config).await,
-        Command::Config { action: Config::Print { markdown: true } } => say(&xp::config::print::markdown()),
+        Command::Schema { api } => tools::schema(&load(&common, Mode::Tool)?.config, api).await,
+        Command::Config { action: Settings::Print { markdown: true } } => say(&xp::config::print::markdown()),
         Command::Config { action } => tools::config(&load(&common, Mode::Tool)?, action, common.json),
-        Command::User { action } => {
-            accounts::user(&load(&common, Mode::Database)?.config, action, common.json).await
+        Command::User { beside, action } => {
+            accounts::user(&load_beside(&common, beside, Mode::Database)?, action, common.json).await
         }
-        Command::Keys { action } => {
-            accounts::keys(&load(&common, Mode::Keys)?.config, action, common.json).await
+        Command::Keys { beside, action } => {
+            accounts::keys(&load_beside(&common, beside, Mode::Keys)?, action, common.json).await
         }
-        Command::Token { action } => {
-            accounts::token(&load(&common, Mode::Keys)?.config, action, common.json).await
+        Command::Token { beside, action } => {
+            accounts::token(&load_beside(&common, beside, Mode::Keys)?, action, common.json).await
         }
-        Command::Cache { action } => {
-            cache::run(&load(&common, Mode::Tool)?.config, action, common.json).await
+        Command::Cache { beside, action } => {
+            cache::run(&load_beside(&common, beside, Mode::Tool)?, action, common.json).await
         }
         Command::Documents { action } => {
             documents::documents(&load(&common, Mode::Tool)?.config, action, common.json).await
@@ -272,6 +302,26 @@ fn load(common: &Common, mode: Mode) -> Result<Loaded, Invalid> {
         flags.extend(value.iter().map(|value| (key.to_owned(), value.clone(), flag.to_owned())));
     }
     layers::load(&Inputs::of_process(mode, common.config.clone(), flags))
+}
+
+/// The same for a command that also works on a development server's database. What is set wins as it does there; only
+/// where no database is set at all the one in this folder is taken, and that is said.
+fn load_beside(common: &Common, beside: Beside, mode: Mode) -> Result<Config, Failure> {
+    let file = Path::new(DEVELOPMENT_FILE);
+    let is_set = load(common, Mode::Tool)?.config.database.url.is_some();
+    if !beside.dev && (is_set || !file.exists()) {
+        return Ok(load(common, mode)?.config);
+    }
+    let config = load(common, Mode::Development)?.config;
+    if !is_set && !file.exists() {
+        return Err(Failure::Usage(format!(
+            "there is no {DEVELOPMENT_FILE} in this folder\n  why:   a development server makes it where it is started\n  fix:   \
+             go there, or start one with `xp dev`"
+        )));
+    }
+    let url = config.database.url.as_ref().map(ToString::to_string).unwrap_or_default();
+    let _ = writeln!(std::io::stderr(), "xp: this works on the development database {url}");
+    Ok(config)
 }
 
 /// Prints to standard output.

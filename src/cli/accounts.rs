@@ -83,7 +83,7 @@ pub(super) enum Token {
         #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=86_400))]
         ttl_seconds: u32,
     },
-    /// Says what an access token on standard input means and whether it is good.
+    /// Says what an access token on standard input means and whether it is good; exit code 1 where it is not.
     Inspect,
 }
 
@@ -225,6 +225,7 @@ pub(super) async fn keys(config: &Config, action: Keys, as_json: bool) -> Result
 pub(super) async fn token(config: &Config, action: Token, as_json: bool) -> Result<(), Failure> {
     let store = database::connect(config, false, &mut Registry::default()).await?;
     let access = database::access(config, &store).await?;
+    let mut is_good = true;
     let said = match action {
         Token::Mint { user, ttl_seconds } => {
             let Credentials { user, role, epoch, is_active, .. } = find(&store, &user).await?;
@@ -247,11 +248,13 @@ pub(super) async fn token(config: &Config, action: Token, as_json: bool) -> Resu
             let token = token.trim();
             let refused = access.verify(token).err().map(|refused| refused.0);
             let claims = access.tokens().claims(token).ok();
+            is_good = refused.is_none();
             json!({ "valid": refused.is_none(), "refused": refused, "claims": claims }).to_string()
         }
     };
     store.close().await;
-    say(&said)
+    say(&said)?;
+    if is_good { Ok(()) } else { Err(Failure::Silent) }
 }
 
 fn failed(error: &dyn std::error::Error) -> Failure {

@@ -11,7 +11,10 @@ use super::{Cache, Failure, say};
 pub(super) async fn run(config: &Config, action: Cache, as_json: bool) -> Result<(), Failure> {
     let url = config.redis.url.as_ref().ok_or_else(|| {
         Failure::Usage(
-            "redis.url is not set\n  why:   without Redis each process has a cache of its own\n  fix:   set REDIS_URL".into(),
+            "redis.url is not set\n  why:   without Redis each server keeps its cache in its own process, where no command \
+             reaches it\n  fix:   set REDIS_URL; without Redis, look at the server's /metrics (cache_requests_total), or restart \
+             it for an empty cache"
+                .into(),
         )
     })?;
     let (redis, namespace) = (Redis::new(url, &mut Registry::default()), &config.redis.namespace);

@@ -1,7 +1,7 @@
 //! Commands on the database: connecting with a clear message when it fails, migrations, demo data. Not here: what the
 //! migrations and the demo data are.
 
-use std::time::Duration;
+use std::{io::IsTerminal as _, time::Duration};
 
 use entities::{
     Store, clock,
@@ -97,13 +97,48 @@ pub(super) async fn migrate_up(config: &Config) -> Result<(), Failure> {
 }
 
 /// `xp migrate down`.
-pub(super) async fn migrate_down(config: &Config, steps: u32) -> Result<(), Failure> {
+pub(super) async fn migrate_down(config: &Config, steps: u32, is_sure: bool) -> Result<(), Failure> {
     let store = connect(config, false, &mut Registry::default()).await?;
+    let done = migration::status(store.connection())
+        .await
+        .map_err(|error| failed("the migrations' state cannot be read", &error))?;
+    let last = done.iter().rev().filter(|step| step.applied).take(steps as usize);
+    let last: Vec<&str> = last.map(|step| step.name.as_str()).collect();
+    if last.is_empty() {
+        store.close().await;
+        return say("no migration is applied; there is nothing to take back");
+    }
+    if !is_sure {
+        let where_to = config.database.url.as_ref().map(ToString::to_string).unwrap_or_default();
+        confirm(&format!(
+            "in {where_to} this takes back, with the tables and columns that they made and all rows in them:\n  {}",
+            last.join("\n  ")
+        ))?;
+    }
     migration::down(store.connection(), steps)
         .await
         .map_err(|error| failed("taking migrations back failed", &error))?;
     store.close().await;
-    say(&format!("{steps} migrations taken back"))
+    say(&format!("{} migrations taken back", last.len()))
+}
+
+/// Goes on only where somebody at a terminal types `yes`.
+fn confirm(what: &str) -> Result<(), Failure> {
+    let terminal = console::Term::stderr();
+    if !terminal.is_term() || !std::io::stdin().is_terminal() {
+        return Err(Failure::Usage(format!(
+            "{what}\n  why:   there is no terminal to ask whether that is meant\n  fix:   give --yes if it is"
+        )));
+    }
+    let asked = terminal.write_str(&format!("{what}\nThis cannot be undone. Type yes to go on: "));
+    let mut answer = String::new();
+    asked
+        .and_then(|()| std::io::stdin().read_line(&mut answer).map(drop))
+        .map_err(|error| Failure::Failed(format!("the terminal cannot be read: {error}")))?;
+    if answer.trim() == "yes" {
+        return Ok(());
+    }
+    Err(Failure::Failed("nothing was taken back".into()))
 }
 
 /// `xp migrate status`.

@@ -200,7 +200,7 @@ fn banner(config: &Config, listener: &TcpListener, accounts: &[Account]) -> Stri
     lines.push(format!("    Password of each: {}", seed::DEMO_PASSWORD));
     for role in ["ADMIN", "COLLECTOR"] {
         if let Some(account) = accounts.iter().find(|account| account.role == role) {
-            lines.push(format!("\n  Token of the {role}, for 12 hours\n    {}", account.token));
+            lines.push(format!("\n  As {role}, for 12 hours\n    export TOKEN={}", account.token));
         }
     }
     lines.push(format!(

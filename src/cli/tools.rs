@@ -18,8 +18,9 @@ use super::{Failure, chain, say};
 const HEALTH_LIMIT: Duration = Duration::from_secs(3);
 
 /// `xp schema`.
-pub(super) async fn schema(config: &Config) -> Result<(), Failure> {
-    say(graph(config).await?.sdl())
+pub(super) async fn schema(config: &Config, api: bool) -> Result<(), Failure> {
+    let graph = graph(config).await?;
+    say(if api { graph.api_sdl() } else { graph.sdl() })
 }
 
 /// A graph that is only asked about documents: it needs no data, but a store, so it gets an empty one in memory.
@@ -41,12 +42,12 @@ pub(super) async fn graph(config: &Config) -> Result<Graph, Failure> {
 }
 
 /// `xp config print` and `xp config check`.
-pub(super) fn config(loaded: &Loaded, action: super::Config, as_json: bool) -> Result<(), Failure> {
+pub(super) fn config(loaded: &Loaded, action: super::Settings, as_json: bool) -> Result<(), Failure> {
     match (action, as_json) {
-        (super::Config::Print { .. }, false) => say(&config::print::text(loaded)),
-        (super::Config::Print { .. }, true) => say(&config::print::json(loaded).to_string()),
-        (super::Config::Check, false) => say("the configuration is valid"),
-        (super::Config::Check, true) => say(&json!({ "valid": true }).to_string()),
+        (super::Settings::Print { .. }, false) => say(&config::print::text(loaded)),
+        (super::Settings::Print { .. }, true) => say(&config::print::json(loaded).to_string()),
+        (super::Settings::Check, false) => say("the configuration is valid"),
+        (super::Settings::Check, true) => say(&json!({ "valid": true }).to_string()),
     }
 }
 

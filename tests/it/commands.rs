@@ -3,6 +3,7 @@
 
 use std::{
     io::Write as _,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -20,6 +21,11 @@ fn xp(url: &str, arguments: &[&str], input: &str, environment: &[(&str, &str)]) 
     // A machine that is busy with all the other tests is no reason to give up.
     command.env("XP_DATABASE_ACQUIRE_TIMEOUT", "30s");
     command.env("PORT", "0").envs(environment.iter().copied()).current_dir("/");
+    outcome(command, input)
+}
+
+/// Runs a program; its exit code and what it printed on both streams.
+fn outcome(mut command: Command, input: &str) -> (i32, String, String) {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut running = command.spawn().expect("the program can be started");
     let mut stdin = running.stdin.take().expect("a pipe");
@@ -105,7 +111,11 @@ async fn an_operator_mints_and_inspects_tokens_and_changes_keys() {
         let token =
             done(&url, &["token", "mint", "--user", "editor@example.com", "--ttl-seconds", "600"], "");
         let inspect = |token: &str| -> Value {
-            serde_json::from_str(&done(&url, &["token", "inspect"], token)).expect("JSON")
+            let (code, out, err) = xp(&url, &["token", "inspect"], token, &[]);
+            let said: Value =
+                serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out}{err}"));
+            assert_eq!((code, err.as_str()), (i32::from(said["valid"] == false), ""));
+            said
         };
         let said = inspect(&token);
         assert_eq!((&said["valid"], &said["claims"]["role"]), (&json!(true), &json!("EDITOR")), "{said}");
@@ -203,6 +213,138 @@ async fn every_command_answers_in_json_where_it_is_asked_to() {
     done(&url, &["user", "disable", id], "");
     let (code, said) = blocked(&["token", "mint", "--user", id]);
     assert!(code == 1 && said.contains("is blocked"), "{said}");
+}
+
+/// A folder that a development server was started in, with its database.
+async fn development_folder() -> Folder {
+    let url = db::own_sqlite().await;
+    let folder = Folder::new();
+    let file = url.strip_prefix("sqlite:").expect("a file");
+    std::fs::copy(file, folder.path().join("xp-dev.db")).expect("the file can be copied");
+    folder
+}
+
+/// An empty folder, removed at the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("xp-it-commands-{}", entities::id::new()));
+        std::fs::create_dir(&path).expect("a folder");
+        Self(path)
+    }
+
+    fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Runs `xp` in a folder, with nothing set but this.
+fn xp_in(folder: &Path, arguments: &[&str], input: &str, set: &[(&str, &str)]) -> (i32, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xp"));
+    command.args(arguments).env_clear().envs(set.iter().copied()).current_dir(folder);
+    outcome(command, input)
+}
+
+#[tokio::test]
+async fn commands_work_beside_a_development_server() {
+    let folder = development_folder().await;
+    let here = |arguments: &[&str], input: &str| xp_in(folder.path(), arguments, input, &[]);
+    let (code, token, said) = here(&["token", "mint", "--user", "editor@example.com"], "");
+    assert!(code == 0 && said.contains("development database sqlite:xp-dev.db"), "{said}");
+    let (code, out, _) = here(&["token", "inspect"], &token);
+    assert!(code == 0 && out.contains("\"valid\":true"), "{out}");
+    let create = ["user", "create", "--email", "new@example.com", "--role", "viewer", "--password-file", "-"];
+    let (code, id, _) = here(&create, PASSWORD);
+    assert!(code == 0 && entities::id::UserId::parse(&id).is_some(), "{id}");
+    for arguments in
+        [&["user", "role", "new@example.com", "editor"][..], &["keys", "list", "--dev"], &["keys", "rotate"]]
+    {
+        let (code, _, said) = here(arguments, "");
+        assert!(code == 0 && said.contains("development database"), "{arguments:?}: {said}");
+    }
+    // There is no Redis to ask, which is said of this database, too.
+    let (code, _, said) = here(&["cache", "stats"], "");
+    assert!(
+        code == 2 && said.contains("development database") && said.contains("redis.url is not set"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+async fn no_command_works_on_a_development_database_by_accident() {
+    let folder = development_folder().await;
+    let mint = ["token", "mint", "--user", "editor@example.com"];
+    // What is set wins, and needs a secret of its own.
+    let url = db::own_sqlite().await;
+    let (code, out, said) = xp_in(folder.path(), &mint, "", &[("DATABASE_URL", &url)]);
+    assert!((code, out.as_str()) == (2, "") && said.contains("auth.secret is not set"), "{said}");
+    let set = [("DATABASE_URL", url.as_str()), ("XP_AUTH_SECRET", SECRET)];
+    let (code, _, said) = xp_in(folder.path(), &mint, "", &set);
+    assert_eq!((code, said.as_str()), (0, ""));
+    // A server that is started with `DATABASE_URL=… xp dev` has that database and the secret of development.
+    let mut dev = mint.to_vec();
+    dev.push("--dev");
+    let (code, _, said) = xp_in(folder.path(), &dev, "", &[("DATABASE_URL", &db::own_sqlite().await)]);
+    assert!(code == 0 && said.contains("copy_"), "{said}");
+    // Other commands never take it.
+    for arguments in [&["migrate", "status"][..], &["migrate", "down", "--yes"], &["seed"]] {
+        let (code, _, said) = xp_in(folder.path(), arguments, "", &[]);
+        assert!(code == 2 && said.contains("database.url is not set"), "{arguments:?}: {said}");
+    }
+    // Elsewhere there is none, and none is made.
+    let elsewhere = Folder::new();
+    let (code, _, said) = xp_in(elsewhere.path(), &mint, "", &[]);
+    assert!(code == 2 && said.contains("database.url is not set"), "{said}");
+    let (code, _, said) = xp_in(elsewhere.path(), &dev, "", &[]);
+    assert!(code == 2 && said.contains("there is no xp-dev.db in this folder"), "{said}");
+    assert!(std::fs::read_dir(elsewhere.path()).expect("a folder").next().is_none());
+}
+
+#[tokio::test]
+async fn taking_migrations_back_is_asked_about() {
+    let url = db::own_sqlite().await;
+    let status = || -> Vec<bool> {
+        let steps: Value =
+            serde_json::from_str(&done(&url, &["migrate", "status", "--json"], "")).expect("JSON");
+        steps.as_array().expect("steps").iter().map(|step| step["applied"] == true).collect()
+    };
+    let all = status();
+    assert!(all.iter().all(|applied| *applied));
+    let (code, said) = refused(&url, &["migrate", "down", "--steps", "2"], &[]);
+    assert!(code == 2 && said.contains("--yes") && said.contains("m0008_outbox\n  m0007_access"), "{said}");
+    assert!(!said.contains("m0006") && status() == all, "{said}");
+    // At a terminal, which `script` of util-linux is.
+    let at_terminal = |answer: &str| {
+        let mut command = Command::new("script");
+        let xp = format!("{} migrate down --steps 2", env!("CARGO_BIN_EXE_xp"));
+        command.args(["--quiet", "--return", "--command", &xp, "/dev/null"]);
+        command.env("DATABASE_URL", &url).env("XP_AUTH_SECRET", SECRET);
+        let (code, said, _) = outcome(command, answer);
+        (code, said)
+    };
+    for no in ["no\n", "y\n", "\n"] {
+        let (code, said) = at_terminal(no);
+        assert!(
+            code == 1 && said.contains("Type yes to go on") && said.contains("nothing was taken back"),
+            "{said}"
+        );
+        assert_eq!(status(), all);
+    }
+    let (code, said) = at_terminal("yes\n");
+    assert!(code == 0 && said.contains("2 migrations taken back"), "{said}");
+    assert_eq!(status().iter().filter(|applied| **applied).count(), all.len() - 2);
+    assert_eq!(
+        done(&url, &["migrate", "down", "--steps", "99", "--yes"], ""),
+        format!("{} migrations taken back", all.len() - 2)
+    );
+    assert!(done(&url, &["migrate", "down", "--yes"], "").contains("nothing to take back"));
 }
 
 #[tokio::test]
