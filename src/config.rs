@@ -253,7 +253,7 @@ sections! {
     database: DbConfig {
         /// `postgres://user:password@host/name` or `sqlite:path`; in development `sqlite:xp-dev.db`.
         url: Option<DatabaseUrl> = "", env "DATABASE_URL";
-        /// Connections kept open at most.
+        /// Connections for requests, kept open at most; `/readyz` and cancelling statements have one more each.
         max_connections: u32 = "10";
         /// How long connecting, or waiting for a free connection, may take.
         acquire_timeout: Duration = "2s";

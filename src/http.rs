@@ -8,7 +8,7 @@ pub(crate) mod admission;
 mod caching;
 mod cors;
 mod graphql;
-mod health;
+pub(crate) mod health;
 mod media;
 mod memory;
 mod metrics;

@@ -151,6 +151,7 @@ pub struct Development {
 pub struct Readiness {
     draining: AtomicBool,
     warming: AtomicBool,
+    pub(crate) database: http::health::Database,
 }
 
 impl Readiness {

@@ -1,6 +1,6 @@
 //! The store room: rows, SQL and (later) the cache. The only place that knows a table; knows no GraphQL and no HTTP.
 //!
-//! In reading order: `store` (the handle), `readers` (its connections), `sql` (statements and rows), `page` (keysets, cursors, pages per parent),
+//! In reading order: `store` (the handle), `pool` (PostgreSQL's connections), `sql` (statements and rows), `page` (keysets, cursors, pages per parent),
 //! `scope` (which rows a caller may read), `transaction` (writes) and `change` (what was written, as news), then one file per domain under the same name as in every room.
 
 pub mod activity;
@@ -15,7 +15,7 @@ pub mod location;
 pub mod node;
 pub mod page;
 pub mod password;
-mod readers;
+mod pool;
 pub mod redis;
 pub mod revocation;
 mod row;

@@ -17,8 +17,10 @@ use prometheus_client::{
     registry::Registry,
 };
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, ServerErrorKind,
+    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, FromRedisValue, IntoConnectionInfo,
+    Pipeline, RedisError, ServerErrorKind,
     aio::{ConnectionLike, MultiplexedConnection},
+    io::tcp::{TcpSettings, socket2::TcpKeepalive},
     sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType},
 };
 use tracing::{Instrument as _, field::Empty};
@@ -40,6 +42,14 @@ pub(crate) const READ_TIMEOUT: Duration = Duration::from_millis(25);
 const COMPLAINTS: Duration = Duration::from_secs(10);
 /// A write may take this long.
 pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_millis(250);
+
+/// What was sent and is not acknowledged for so long ends the connection, whoever waits on it (`TCP_USER_TIMEOUT`).
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const UNACKNOWLEDGED: Duration = Duration::from_secs(5);
+/// After so long without a word the system asks whether the other end is there, and as often until it answers (keepalive).
+const SILENCE: Duration = Duration::from_secs(2);
+/// Questions without an answer that end the connection.
+const QUESTIONS: u32 = 3;
 
 /// Redis did not answer, or is not asked at present. What it was for has to do without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -74,7 +84,8 @@ impl FromStr for RedisUrl {
         let source = match text.strip_prefix("redis+sentinel://") {
             Some(rest) => Source::sentinel(rest)?,
             None if ["redis://", "rediss://"].iter().any(|scheme| text.starts_with(scheme)) => {
-                Source::Node(Client::open(text).map_err(|_| "it is no URL of a Redis server".to_owned())?)
+                let wrong = |_| "it is no URL of a Redis server".to_owned();
+                Source::Node(reachable(text).and_then(Client::open).map_err(wrong)?)
             }
             None => return Err("it must begin with redis://, rediss:// or redis+sentinel://".to_owned()),
         };
@@ -115,14 +126,31 @@ impl Source {
                 if let Some(password) = password {
                     info = info.set_password(password);
                 }
-                let node = SentinelNodeConnectionInfo::default().set_redis_connection_info(info);
-                let sentinels = sentinels.clone();
+                let node = SentinelNodeConnectionInfo::default()
+                    .set_redis_connection_info(info)
+                    .set_tcp_settings(tcp_settings());
+                let sentinels = sentinels.iter().map(|url| reachable(url.as_str()));
+                let sentinels = sentinels.collect::<Result<Vec<_>, _>>()?;
                 let mut client =
                     SentinelClient::build(sentinels, master, Some(node), SentinelServerType::Master)?;
                 client.async_get_client().await
             }
         }
     }
+}
+
+/// How to connect, so that a server that vanishes without a word is noticed on every connection.
+fn reachable(url: &str) -> Result<ConnectionInfo, RedisError> {
+    Ok(url.into_connection_info()?.set_tcp_settings(tcp_settings()))
+}
+
+fn tcp_settings() -> TcpSettings {
+    let asking = TcpKeepalive::new().with_time(SILENCE).with_interval(SILENCE).with_retries(QUESTIONS);
+    let settings = TcpSettings::default().set_nodelay(true).set_keepalive(asking);
+    // Other systems have no such bound; each command has its own.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let settings = settings.set_user_timeout(UNACKNOWLEDGED);
+    settings
 }
 
 impl fmt::Display for RedisUrl {

@@ -12,11 +12,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::future::BoxFuture;
 use prometheus_client::registry::Registry;
 use rustc_hash::FxHashMap;
 use sea_orm::{
-    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, Statement,
-    sqlx::postgres::PgRow,
+    ConnectionTrait as _, Database, DatabaseConnection, DbBackend, Statement, Value, sqlx::postgres::PgRow,
 };
 use serde::Serialize;
 use tracing::{Instrument as _, Span, field::Empty};
@@ -28,7 +28,7 @@ use crate::{
     },
     change::{self, Announcer},
     error::Error,
-    readers::Readers,
+    pool::Pool,
     redis::Redis,
     revocation::Revocations,
     sql::{Cells, Record, Source, Sql},
@@ -36,8 +36,15 @@ use crate::{
 };
 
 mod metrics;
+mod open;
+mod probe;
 
 pub(crate) use metrics::Metrics;
+use open::{is_in_memory, make_private_file, options};
+use probe::Probe;
+
+/// How long closing the driver's pool may take.
+const CLOSE_WITHIN: Duration = Duration::from_secs(3);
 
 /// The target of spans: off unless there is a collector, and then made by every room alike.
 pub const SPANS: &str = "xp::span";
@@ -58,7 +65,10 @@ pub struct DatabaseConfig {
 pub struct Store {
     db: DatabaseConnection,
     /// Only on PostgreSQL.
-    readers: Option<Arc<Readers>>,
+    pool: Option<Pool>,
+    probe: Arc<Probe>,
+    /// SQLite without a file: the database lives as long as its one connection.
+    is_in_memory: bool,
     metrics: Metrics,
     recorder: Option<Arc<Recorder>>,
     /// Tags cover what is read with it.
@@ -81,16 +91,25 @@ impl Store {
     /// `Unavailable` when the URL is no database that can be reached within `acquire_timeout`; the message never
     /// contains the password.
     pub async fn connect(config: &DatabaseConfig, registry: &mut Registry) -> Result<Self, Error> {
+        let is_in_memory = is_in_memory(&config.url);
+        if !is_in_memory {
+            make_private_file(&config.url)?;
+        }
         let db = Database::connect(options(config)).await.map_err(Error::Unavailable)?;
-        let is_postgres = db.get_database_backend() == DbBackend::Postgres;
         let metrics = Metrics::register(registry);
-        let readers =
-            is_postgres.then(|| Readers::of(db.get_postgres_connection_pool(), config, metrics.clone()));
-        let readers = readers.flatten().map(Arc::new);
-        metrics::follow_connections(&db, readers.clone(), registry);
+        let pool = (db.get_database_backend() == DbBackend::Postgres).then(|| {
+            let options = db.get_postgres_connection_pool().connect_options();
+            Pool::new(&options, config.max_connections, config.acquire_timeout, metrics.clone())
+        });
+        if let Some(pool) = &pool {
+            pool.ping().await?;
+        }
+        metrics::follow_connections(&db, pool.clone(), registry);
         Ok(Self {
+            probe: Arc::new(Probe::new(&db, is_in_memory)),
             db,
-            readers,
+            pool,
+            is_in_memory,
             metrics,
             recorder: None,
             is_covered: false,
@@ -109,7 +128,7 @@ impl Store {
         &self.metrics
     }
 
-    /// The connection that migrations, seeds and writes run on.
+    /// What migrations and demo data run on. On PostgreSQL it is opened for them; serving has a pool of its own.
     pub fn connection(&self) -> &DatabaseConnection {
         &self.db
     }
@@ -207,18 +226,37 @@ impl Store {
     /// One round trip: is the database there?
     ///
     /// # Errors
-    /// The driver's error.
+    /// `Unavailable` where not.
     pub async fn ping(&self) -> Result<(), Error> {
-        self.db.ping().await.map_err(Error::Unavailable)
+        match &self.pool {
+            Some(pool) => pool.ping().await,
+            None => self.db.ping().await.map_err(Error::Unavailable),
+        }
     }
 
-    /// Closes the pool; statements under way finish first.
+    /// Asks the database by a connection of its own, which nothing else waits for: however busy the others are, the answer
+    /// is the database's. One caller at a time; `within` bounds the whole.
+    ///
+    /// # Errors
+    /// `None` where there was no answer in time. After `close` the connection that is checked is a closed one.
+    pub async fn probe<T>(
+        &self,
+        within: Duration,
+        check: impl for<'a> FnOnce(&'a DatabaseConnection) -> BoxFuture<'a, T>,
+    ) -> Option<T> {
+        self.probe.ask(within, check).await
+    }
+
+    /// Closes all connections; statements under way finish first, if they do so soon.
     pub async fn close(self) {
-        if let Some(readers) = &self.readers {
-            readers.close();
+        self.probe.close().await;
+        if let Some(pool) = &self.pool {
+            pool.close().await;
         }
-        if let Err(error) = self.db.close().await {
-            tracing::warn!(%error, "closing the database failed");
+        match tokio::time::timeout(CLOSE_WITHIN, self.db.close()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "closing the database failed"),
+            Err(_) => tracing::warn!("the database does not close in time; its connections are dropped"),
         }
     }
 
@@ -226,6 +264,15 @@ impl Store {
     #[must_use]
     pub fn recorded_by(&self, recorder: Arc<Recorder>) -> Self {
         Self { recorder: Some(recorder), ..self.clone() }
+    }
+
+    /// PostgreSQL's connections.
+    pub(crate) fn pool(&self) -> Option<&Pool> {
+        self.pool.as_ref()
+    }
+
+    pub(crate) fn is_in_memory(&self) -> bool {
+        self.is_in_memory
     }
 
     pub(crate) fn backend(&self) -> DbBackend {
@@ -244,34 +291,31 @@ impl Store {
         sql: Sql,
         mut read: impl FnMut(&mut Cells<'_>) -> Result<T, sea_orm::sqlx::Error>,
     ) -> Result<Vec<T>, Error> {
-        let Some(readers) = &self.readers else {
-            return Box::pin(self.fetch_on(&self.db, name, table, sql, read)).await;
-        };
         let (text, values) = sql.into_parts();
         let timing = self.timing(name, table, &text);
+        let Some(pool) = &self.pool else {
+            return Box::pin(self.fetch_sqlite(timing, text, values, read)).await;
+        };
         let mut rows = Vec::new();
         let take = |row: &PgRow| {
             rows.push(read(&mut Cells::of(Source::Postgres(row)))?);
             Ok(())
         };
-        let result = readers.fetch((name, table), text, values, take).instrument(timing.span()).await;
+        let result = pool.fetch((name, table), text, values, take).instrument(timing.span()).await;
         timing.finish(rows.len(), result.is_err());
         result.map(|()| rows)
     }
 
-    /// The same on a connection or in a transaction.
-    pub(crate) async fn fetch_on<T>(
+    async fn fetch_sqlite<T>(
         &self,
-        db: &impl ConnectionTrait,
-        name: &'static str,
-        table: &'static str,
-        sql: Sql,
+        timing: Timing<'_>,
+        text: String,
+        values: Vec<Value>,
         mut read: impl FnMut(&mut Cells<'_>) -> Result<T, sea_orm::sqlx::Error>,
     ) -> Result<Vec<T>, Error> {
-        let (text, values) = sql.into_parts();
-        let timing = self.timing(name, table, &text);
+        let (name, table) = (timing.name, timing.table);
         let statement = Statement::from_sql_and_values(self.backend(), text, values);
-        let result = db.query_all_raw(statement).instrument(timing.span()).await;
+        let result = self.db.query_all_raw(statement).instrument(timing.span()).await;
         timing.finish(result.as_ref().map_or(0, Vec::len), result.is_err());
         let rows = result.map_err(|error| Error::of_statement(name, error))?;
         rows.iter()
@@ -341,35 +385,6 @@ impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Store").field("backend", &self.backend()).finish_non_exhaustive()
     }
-}
-
-fn options(config: &DatabaseConfig) -> ConnectOptions {
-    let in_memory = config.url.contains(":memory:") || config.url.contains("mode=memory");
-    let mut options = ConnectOptions::new(config.url.clone());
-    options
-        .max_connections(if in_memory { 1 } else { config.max_connections })
-        .connect_timeout(config.acquire_timeout)
-        .acquire_timeout(config.acquire_timeout)
-        .sqlx_logging(false)
-        // A round trip before each use would cost a short statement half its time; a dead connection is an error
-        // of that one statement and leaves the pool.
-        .test_before_acquire(false)
-        .map_sqlx_postgres_opts(|options| options.application_name("xp").statement_cache_capacity(500))
-        .map_sqlx_sqlite_opts(|options| {
-            options
-                .create_if_missing(true)
-                .journal_mode(sea_orm::sqlx::sqlite::SqliteJournalMode::Wal)
-                .synchronous(sea_orm::sqlx::sqlite::SqliteSynchronous::Normal)
-                .busy_timeout(Duration::from_secs(5))
-                .foreign_keys(true)
-                // The driver hands rows over from its own thread; the default of 50 costs a wake-up for each 50.
-                .row_buffer_size(2_048)
-        });
-    if in_memory {
-        // The database lives as long as its one connection.
-        options.min_connections(1).idle_timeout(None).max_lifetime(None);
-    }
-    options
 }
 
 /// How often one request waits for a Redis that does not answer.

@@ -5,10 +5,10 @@
 use std::time::Instant;
 
 use sea_orm::{
-    ConnectionTrait as _, DatabaseTransaction, DbBackend, SqliteTransactionMode, Statement,
-    TransactionOptions, TransactionTrait as _,
+    DbErr, Value,
+    sqlx::{self, AssertSqlSafe, SqlSafeStr as _, postgres::PgRow, sqlite::SqliteRow},
 };
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::Mutex;
 use tracing::Instrument as _;
 
 use crate::{
@@ -16,36 +16,56 @@ use crate::{
     cache::{outbox, tag},
     change::{Change, Changes},
     error::Error,
+    pool::Lent,
     revocation::{self, Revocation},
-    sql::{Cell, Cells, Sql},
+    sql::{Cell, Cells, Source, Sql},
     store::Store,
 };
+
+mod sqlite;
+
+use sqlite::Writer;
 
 /// A transaction under way. Dropped without `commit`, it is rolled back.
 pub(crate) struct Transaction {
     store: Store,
-    db: DatabaseTransaction,
+    /// One statement at a time.
+    statements: Mutex<Statements>,
     changes: Vec<Change>,
     revoked: Vec<Revocation>,
-    /// SQLite has one writer at a time: writers of this process queue here, in order, instead of polling its lock.
-    turn: Option<OwnedMutexGuard<()>>,
+}
+
+/// What a transaction's statements run on.
+struct Statements {
+    connection: Connection,
+    /// All statements so far have come to their end. SQLite may have rolled back by itself after one that did not, and
+    /// would run the next one outside of the transaction; PostgreSQL would answer COMMIT by rolling back.
+    is_whole: bool,
+}
+
+enum Connection {
+    Postgres(Lent),
+    Sqlite(Writer),
 }
 
 impl Transaction {
     /// Begins to write.
+    ///
+    /// # Errors
+    /// The database's: nothing was done.
     pub(crate) async fn begin(store: &Store) -> Result<Self, Error> {
         let asked = Instant::now();
-        let is_sqlite = store.backend() == DbBackend::Sqlite;
-        let turn = if is_sqlite { Some(store.writer().lock_owned().await) } else { None };
-        let options = TransactionOptions {
-            // A transaction that reads first and writes later would fail instead of waiting.
-            sqlite_transaction_mode: is_sqlite.then_some(SqliteTransactionMode::Immediate),
-            ..TransactionOptions::default()
+        let connection = match store.pool() {
+            Some(pool) => Connection::Postgres(pool.begin().await?),
+            None => {
+                let turn = store.writer().lock_owned().await;
+                let pool = store.connection().get_sqlite_connection_pool();
+                Connection::Sqlite(Writer::begin(pool, turn, store.is_in_memory()).await?)
+            }
         };
-        let begun = store.connection().begin_with_options(options).await;
-        let db = begun.map_err(|error| Error::of_statement("begin", error))?;
         store.metrics().waited(asked.elapsed());
-        Ok(Self { store: store.clone(), db, changes: Vec::new(), revoked: Vec::new(), turn })
+        let statements = Mutex::new(Statements { connection, is_whole: true });
+        Ok(Self { store: store.clone(), statements, changes: Vec::new(), revoked: Vec::new() })
     }
 
     pub(crate) fn sql(&self) -> Sql {
@@ -58,9 +78,15 @@ impl Transaction {
         name: &'static str,
         table: &'static str,
         sql: Sql,
-        read: impl FnMut(&mut Cells<'_>) -> Result<T, sea_orm::sqlx::Error>,
+        mut read: impl FnMut(&mut Cells<'_>) -> Result<T, sqlx::Error>,
     ) -> Result<Vec<T>, Error> {
-        self.store.fetch_on(&self.db, name, table, sql, read).await
+        let mut rows = Vec::new();
+        let take = |row: Source<'_>| {
+            rows.push(read(&mut Cells::of(row))?);
+            Ok(())
+        };
+        self.run(name, table, sql, take).await?;
+        Ok(rows)
     }
 
     /// Runs a statement of one column.
@@ -84,13 +110,56 @@ impl Transaction {
         table: &'static str,
         sql: Sql,
     ) -> Result<u64, Error> {
+        self.run(name, table, sql, |_| Ok(())).await
+    }
+
+    /// Runs a statement, hands its rows over, and says how many it changed.
+    async fn run(
+        &self,
+        name: &'static str,
+        table: &'static str,
+        sql: Sql,
+        mut take: impl FnMut(Source<'_>) -> Result<(), sqlx::Error>,
+    ) -> Result<u64, Error> {
         let (text, values) = sql.into_parts();
         let timing = self.store.timing(name, table, &text);
-        let statement = Statement::from_sql_and_values(self.store.backend(), text, values);
-        let executing = self.db.execute_raw(statement).instrument(timing.span());
-        let result = executing.await.map(|done| done.rows_affected());
-        timing.finish(result.as_ref().copied().unwrap_or_default() as usize, result.is_err());
-        result.map_err(|error| Error::of_statement(name, error))
+        let mut rows = 0;
+        let counted = |row: Source<'_>| {
+            rows += 1;
+            take(row)
+        };
+        let result = self.run_now(name, table, text, values, counted).instrument(timing.span()).await;
+        // Of a statement without rows: how many it changed.
+        let count = if rows == 0 { result.as_ref().copied().unwrap_or_default() as usize } else { rows };
+        timing.finish(count, result.is_err());
+        result
+    }
+
+    async fn run_now(
+        &self,
+        name: &'static str,
+        table: &'static str,
+        text: String,
+        values: Vec<Value>,
+        mut take: impl FnMut(Source<'_>) -> Result<(), sqlx::Error>,
+    ) -> Result<u64, Error> {
+        let mut statements = self.statements.lock().await;
+        // Also where this future is dropped in the middle.
+        if !std::mem::replace(&mut statements.is_whole, false) {
+            return Err(is_over(name));
+        }
+        let changed = match &mut statements.connection {
+            Connection::Postgres(lent) => {
+                let text = AssertSqlSafe(text).into_sql_str();
+                lent.run((name, table), text, values, &mut |row: &PgRow| take(Source::Postgres(row))).await?
+            }
+            Connection::Sqlite(writer) => {
+                let mut take = |row: &SqliteRow| take(Source::Sqlite(row));
+                writer.run((name, table), text, values, &mut take).await?
+            }
+        };
+        statements.is_whole = true;
+        Ok(changed)
     }
 
     /// Notes a change, to be announced once it is committed.
@@ -125,9 +194,8 @@ impl Transaction {
         };
         // In a task of its own: a caller who goes away now must not lose the announcement of what is committed.
         let committing = tokio::spawn(async move {
-            let Self { store, db, changes, revoked, turn } = self;
-            let result = db.commit().await;
-            drop(turn);
+            let Self { store, statements, changes, revoked } = self;
+            let result = statements.into_inner().commit().await;
             // Before the caller hears of the write: who reads after the answer must not get older data. Also where the commit
             // failed: it may have happened all the same, and if not, a bump costs a miss.
             let written = store.cache().invalidate_by_tag(&tags).await;
@@ -143,7 +211,23 @@ impl Transaction {
             }
             result
         });
-        let result = committing.await.expect("committing does not panic and is not aborted");
-        result.map_err(|error| Error::of_statement("commit", error))
+        committing.await.expect("committing does not panic and is not aborted")
     }
+}
+
+impl Statements {
+    /// # Errors
+    /// Where it is `Ok`, the database has said that all is committed.
+    async fn commit(self) -> Result<(), Error> {
+        match self.connection {
+            _ if !self.is_whole => Err(is_over("commit")),
+            Connection::Postgres(lent) => lent.commit().await,
+            Connection::Sqlite(writer) => writer.commit().await,
+        }
+    }
+}
+
+fn is_over(statement: &'static str) -> Error {
+    let source = DbErr::Custom("a statement of the transaction before it did not come to its end".to_owned());
+    Error::Statement { statement, source }
 }

@@ -1,14 +1,17 @@
 //! Is the process alive, and should requests come here? Liveness touches nothing, so that a database that is away does
 //! not get processes killed; readiness asks the database. Not here: `xp doctor`, which explains.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::{
     extract::State,
     http::{StatusCode, header},
     response::{IntoResponse as _, Response},
 };
+use entities::Store;
+use futures_util::FutureExt as _;
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 
 use crate::App;
 
@@ -21,15 +24,14 @@ pub(super) async fn livez() -> Response {
 }
 
 /// `GET /readyz`: the database is there, its schema is ours, and the process has warmed its cache and is not about to
-/// end.
+/// end. Requests that wait for a connection do not make it wait.
 pub(super) async fn readyz(State(app): State<App>) -> Response {
     let process = match (app.ready.is_draining(), app.ready.is_warming()) {
         (true, _) => "draining",
         (false, true) => "warming",
         (false, false) => "ok",
     };
-    let (database, migrations) =
-        tokio::time::timeout(PING_LIMIT, database(&app)).await.unwrap_or(("timeout", "unknown"));
+    let Found { database, migrations } = app.ready.database.ask(&app.store).await;
     let ready = [process, database, migrations].iter().all(|check| *check == "ok");
     let (code, status) =
         if ready { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready") };
@@ -37,15 +39,56 @@ pub(super) async fn readyz(State(app): State<App>) -> Response {
     answer(code, &json!({ "status": status, "checks": checks }))
 }
 
-async fn database(app: &App) -> (&'static str, &'static str) {
-    if let Err(error) = app.store.ping().await {
-        tracing::warn!(error = &error as &dyn std::error::Error, "the database does not answer");
-        return ("unreachable", "unknown");
+/// What the database said.
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    database: &'static str,
+    migrations: &'static str,
+}
+
+/// The database, as `/readyz` sees it: asked by a connection of its own, once for all that ask meanwhile.
+#[derive(Debug, Default)]
+pub(crate) struct Database {
+    /// What was found last, and when. Locked while it is asked.
+    last: Mutex<Option<(Instant, Found)>>,
+}
+
+impl Database {
+    async fn ask(&self, store: &Store) -> Found {
+        let came = Instant::now();
+        let mut last = self.last.lock().await;
+        match *last {
+            // It was being asked when this caller came.
+            Some((at, found)) if at > came => found,
+            _ => {
+                let found = Self::ask_now(store).await;
+                *last = Some((Instant::now(), found));
+                found
+            }
+        }
     }
-    match migration::pending(app.store.connection()).await {
-        Ok(0) => ("ok", "ok"),
-        Ok(_) => ("ok", "pending"),
-        Err(_) => ("ok", "unknown"),
+
+    async fn ask_now(store: &Store) -> Found {
+        let check = store.probe(PING_LIMIT, |db| {
+            async move {
+                if let Err(error) = db.ping().await {
+                    tracing::warn!(%error, "the database does not answer");
+                    return Found { database: "unreachable", migrations: "unknown" };
+                }
+                let migrations = match migration::pending(db).await {
+                    Ok(0) => "ok",
+                    Ok(_) => "pending",
+                    Err(_) => "unknown",
+                };
+                Found { database: "ok", migrations }
+            }
+            .boxed()
+        });
+        let found = check.await;
+        found.unwrap_or_else(|| {
+            tracing::warn!("the database does not answer in time");
+            Found { database: "timeout", migrations: "unknown" }
+        })
     }
 }
 

@@ -3,12 +3,14 @@
 
 mod app;
 pub(crate) mod db;
+mod middle;
 pub(crate) mod process;
 mod proxy;
 mod redis;
 mod shape;
 
 pub(crate) use app::{Client, Reply, Statement, TestApp};
+pub(crate) use middle::{Forgotten, MiddleBox};
 pub(crate) use proxy::Proxy;
 pub(crate) use redis::RedisServer;
 pub(crate) use shape::{Shape, shape, text};

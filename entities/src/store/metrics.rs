@@ -1,7 +1,7 @@
 //! SQL figures, named by OpenTelemetry's conventions: statements by name and table, and the pool's connections, which
 //! are counted when somebody asks.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, time::Duration};
 
 use prometheus_client::{
     collector::Collector,
@@ -9,12 +9,9 @@ use prometheus_client::{
     metrics::{MetricType, counter::Counter, family::Family, gauge::ConstGauge, histogram::Histogram},
     registry::Registry,
 };
-use sea_orm::{
-    DatabaseConnection, DbBackend,
-    sqlx::{PgPool, SqlitePool},
-};
+use sea_orm::{DatabaseConnection, sqlx::SqlitePool};
 
-use crate::readers::Readers;
+use crate::pool::Pool;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StatementLabels {
@@ -66,35 +63,25 @@ impl Metrics {
 }
 
 /// Counts the connections of this database from now on.
-pub(super) fn follow_connections(
-    db: &DatabaseConnection,
-    readers: Option<Arc<Readers>>,
-    registry: &mut Registry,
-) {
-    let pool = match db.get_database_backend() {
-        DbBackend::Postgres => Pool::Postgres(db.get_postgres_connection_pool().clone(), readers),
-        _ => Pool::Sqlite(db.get_sqlite_connection_pool().clone()),
+pub(super) fn follow_connections(db: &DatabaseConnection, pool: Option<Pool>, registry: &mut Registry) {
+    let connections = match pool {
+        Some(pool) => Connections::Postgres(pool),
+        None => Connections::Sqlite(db.get_sqlite_connection_pool().clone()),
     };
-    registry.register_collector(Box::new(Connections(pool)));
+    registry.register_collector(Box::new(connections));
 }
 
-struct Connections(Pool);
-
-enum Pool {
-    Postgres(PgPool, Option<Arc<Readers>>),
+enum Connections {
+    Postgres(Pool),
     Sqlite(SqlitePool),
 }
 
 impl Connections {
     /// All that are open, and those of them that nobody uses.
     fn count(&self) -> (usize, usize) {
-        match &self.0 {
-            // What the readers keep is in use as far as the pool can see.
-            Pool::Postgres(pool, readers) => {
-                let kept = readers.as_ref().map_or(0, |readers| readers.idle_connections());
-                (pool.size() as usize, pool.num_idle() + kept)
-            }
-            Pool::Sqlite(pool) => (pool.size() as usize, pool.num_idle()),
+        match self {
+            Self::Postgres(pool) => pool.count(),
+            Self::Sqlite(pool) => (pool.size() as usize, pool.num_idle()),
         }
     }
 }

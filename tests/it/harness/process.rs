@@ -3,10 +3,10 @@
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, mpsc},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
@@ -24,7 +24,22 @@ impl Server {
     /// Starts one; it is ready when it says where it listens.
     pub(crate) fn start(url: &str, environment: &[(&str, &str)]) -> Self {
         let mut command = xp(url);
-        command.arg("serve").env("PORT", "0").env("RUST_LOG", "info").envs(environment.iter().copied());
+        command.arg("serve").envs(environment.iter().copied());
+        Self::launch(command)
+    }
+
+    /// The same, in a shell that has prepared its process with these words: a limit, a signal that is ignored.
+    pub(crate) fn start_prepared(url: &str, preparation: &str) -> Self {
+        let xp = xp(url);
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("{preparation}; exec \"$0\" serve")]).arg(xp.get_program());
+        command.env_clear().current_dir("/").stdin(Stdio::null());
+        command.envs(xp.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        Self::launch(command)
+    }
+
+    fn launch(mut command: Command) -> Self {
+        command.env("PORT", "0").env("RUST_LOG", "info");
         let mut process =
             command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it can be started");
         let lines = BufReader::new(process.stderr.take().expect("a pipe"));
@@ -58,6 +73,25 @@ impl Server {
     /// It has not ended by itself.
     pub(crate) fn runs(&mut self) -> bool {
         self.process.try_wait().expect("its state").is_none()
+    }
+
+    /// The number of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// SIGTERM; whether it ended within this time, and well.
+    pub(crate) fn stop(&mut self, within: Duration) -> Option<ExitStatus> {
+        let sent = Command::new("kill").args(["-TERM", &self.id().to_string()]).status();
+        assert!(sent.expect("there is a `kill`").success(), "it runs");
+        let began = Instant::now();
+        while began.elapsed() < within {
+            if let Some(status) = self.process.try_wait().expect("its state") {
+                return Some(status);
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        None
     }
 
     /// SIGKILL.
