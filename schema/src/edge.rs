@@ -142,6 +142,8 @@ pub type KeyOf<T, A, L> = fn(&T, &Given<'_, A>) -> Result<Option<<L as Loader>::
 /// An edge to one object.
 pub struct One<T, A, L: Loader, U: Visible> {
     nullable: bool,
+    /// What the key names has just been written: where it is not found, something went wrong.
+    is_written: bool,
     bind: Bind<A, L>,
     key: KeyOf<T, A, L>,
     see: fn(&Context, Arc<U::Row>) -> Option<U>,
@@ -150,12 +152,18 @@ pub struct One<T, A, L: Loader, U: Visible> {
 impl<T, A, L: Loader, U: Visible> One<T, A, L, U> {
     /// An edge that may be absent.
     pub const fn nullable(bind: Bind<A, L>, key: KeyOf<T, A, L>) -> Self {
-        Self { nullable: true, bind, key, see: U::visible_to }
+        Self { nullable: true, is_written: false, bind, key, see: U::visible_to }
+    }
+
+    /// An edge of a payload to what a mutation has written, absent where it wrote nothing. What is said to be written and
+    /// is not found is an error, never a silent null.
+    pub const fn written(bind: Bind<A, L>, key: KeyOf<T, A, L>) -> Self {
+        Self { nullable: true, is_written: true, bind, key, see: U::visible_to }
     }
 
     /// An edge that is always there; where it is not, the parent is null.
     pub const fn required(bind: Bind<A, L>, key: KeyOf<T, A, L>) -> Self {
-        Self { nullable: false, bind, key, see: U::visible_to }
+        Self { nullable: false, is_written: false, bind, key, see: U::visible_to }
     }
 
     /// An edge that is always there, to an object that is seen by whoever sees the one from which the edge leads.
@@ -163,7 +171,13 @@ impl<T, A, L: Loader, U: Visible> One<T, A, L, U> {
     where
         U: VisibleFrom<T>,
     {
-        Self { nullable: false, bind, key, see: |ctx, row| Some(U::visible_from(ctx, row)) }
+        Self {
+            nullable: false,
+            is_written: false,
+            bind,
+            key,
+            see: |ctx, row| Some(U::visible_from(ctx, row)),
+        }
     }
 }
 
@@ -227,14 +241,21 @@ where
 {
     fn start<'a>(&'a self, rows: &[T], ctx: &'a Context) -> BoxFuture<'a, Box<dyn Filled + 'a>> {
         let Plan { loader, selection, place, given } = &self.plan;
-        let keys = rows.iter().map(|row| (self.edge.key)(row, given)).collect();
+        let keys: Vec<_> = rows.iter().map(|row| (self.edge.key)(row, given)).collect();
+        let named = |key: &Result<Option<_>, _>| self.edge.is_written && matches!(key, Ok(Some(_)));
+        let must_exist: Vec<bool> = keys.iter().map(named).collect();
         async move {
             let mut children = Vec::new();
             let outcomes = load_some(ctx, loader.clone(), keys).await;
             let slots = outcomes
                 .into_iter()
-                .map(|outcome| {
-                    Ok(outcome?.and_then(|row| (self.edge.see)(ctx, row)).map(|child| {
+                .zip(must_exist)
+                .map(|(outcome, must_exist)| {
+                    let found = outcome?;
+                    if must_exist && found.is_none() {
+                        return Err(FieldError::internal_by("what was written is not found"));
+                    }
+                    Ok(found.and_then(|row| (self.edge.see)(ctx, row)).map(|child| {
                         children.push(child);
                         children.len() - 1
                     }))

@@ -101,7 +101,7 @@ impl Entity for FormPayload {
                 .edge(
                     "form",
                     "The form as it is now, also after a CONFLICT. Null where there is none for the viewer.",
-                    One::<FormPayload, NoArguments, ById, Form>::nullable(
+                    One::<FormPayload, NoArguments, ById, Form>::written(
                         |_| Ok(ById),
                         |payload, _| Ok(payload.form),
                     ),

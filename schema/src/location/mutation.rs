@@ -112,7 +112,7 @@ impl Entity for LocationResult {
                 .edge(
                     "location",
                     "The position as it is stored. Null where the point was refused.",
-                    One::<LocationResult, NoArguments, ById, Location>::nullable(
+                    One::<LocationResult, NoArguments, ById, Location>::written(
                         |_| Ok(ById),
                         |result, _| Ok(result.location),
                     ),

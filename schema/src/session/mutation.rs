@@ -43,7 +43,7 @@ macro_rules! session_payload {
         impl Entity for $payload {
             fn object() -> &'static Object<Self> {
                 static OBJECT: LazyLock<Object<$payload>> = LazyLock::new(|| {
-                    let session = One::<$payload, NoArguments, ById, Session>::nullable(
+                    let session = One::<$payload, NoArguments, ById, Session>::written(
                         |_| Ok(ById),
                         |payload, _| Ok(payload.session),
                     );

@@ -73,11 +73,11 @@ impl Entity for SignInPayload {
         static OBJECT: LazyLock<Object<SignInPayload>> = LazyLock::new(|| {
             let about =
                 "The answer of `signUp`, `signIn` and `refreshSession`: tokens, or why there are none.";
-            let session = One::<SignInPayload, NoArguments, ById, Session>::nullable(
+            let session = One::<SignInPayload, NoArguments, ById, Session>::written(
                 |_| Ok(ById),
                 |payload, _| Ok(payload.session),
             );
-            let user = One::<SignInPayload, NoArguments, users::ById, User>::nullable(
+            let user = One::<SignInPayload, NoArguments, users::ById, User>::written(
                 |_| Ok(users::ById),
                 |payload, _| Ok(payload.user),
             );

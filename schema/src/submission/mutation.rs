@@ -63,7 +63,7 @@ impl Entity for SubmissionPayload {
                 .edge(
                     "submission",
                     "The stored submission, also where it had been stored before. Null where it was refused.",
-                    One::<SubmissionPayload, NoArguments, ById, Submission>::nullable(
+                    One::<SubmissionPayload, NoArguments, ById, Submission>::written(
                         |given| Ok(ById { scope: *given.ctx.scope }),
                         |payload, _| Ok(payload.submission),
                     ),

@@ -74,7 +74,7 @@ impl Entity for UpdateUserPayload {
     fn object() -> &'static Object<Self> {
         static OBJECT: LazyLock<Object<UpdateUserPayload>> = LazyLock::new(|| {
             let about = "The answer of `updateProfile`, `changePassword`, `createUser` and `updateUser`.";
-            let user = One::<UpdateUserPayload, NoArguments, ById, User>::nullable(
+            let user = One::<UpdateUserPayload, NoArguments, ById, User>::written(
                 |_| Ok(ById),
                 |payload, _| Ok(payload.user),
             );
