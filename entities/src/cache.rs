@@ -374,6 +374,19 @@ impl Cache {
         Ok(())
     }
 
+    /// For a cache of this process alone: while others write whom it does not hear, nothing in it is used. What is
+    /// held from before is not used afterwards either.
+    pub(crate) fn suspend(&self, is_suspended: bool) {
+        let Some(inner) = self.inner.as_ref().filter(|inner| inner.shared.is_none()) else { return };
+        if is_suspended {
+            inner.table.forget();
+            inner.entries.clear();
+        } else {
+            let anew = Position { epoch: fastrand::u64(2..1 << 53), sequence: 1 };
+            inner.table.replace(anew, std::iter::empty());
+        }
+    }
+
     /// Whether there is a cache.
     pub fn is_on(&self) -> bool {
         self.inner.is_some()

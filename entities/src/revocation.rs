@@ -1,15 +1,21 @@
 //! What is no longer good before its time: sessions that were ended, rights that were taken away. Written in the
 //! transaction that does it, kept in memory by every node until the last token it concerns has ended. Who revokes
-//! knows at once; other nodes hear of it as a change, and in any case by asking the primary twice a second. Not
+//! knows at once; other nodes hear of it as a change, and in any case by asking the primary twice a second. They ask for
+//! what has come since; a database that went back in time (a restore, a failover that lost the last transactions) gives the
+//! same numbers out again, so they look whether the last one is still what it was, and otherwise read everything anew. Not
 //! here: tokens, and why something was revoked.
 
-use std::{sync::RwLock, time::Duration};
+use std::{
+    sync::RwLock,
+    time::{Duration, Instant},
+};
 
 use chrono::TimeDelta;
 use rustc_hash::FxHashMap;
 use tokio::sync::watch;
 
 use crate::{
+    change::{Change, Changes},
     clock::{self, Time},
     error::Error,
     id::{SessionId, UserId},
@@ -70,7 +76,22 @@ struct Known {
     rights: FxHashMap<UserId, (i64, Time)>,
     /// Up to where the table was read.
     seq: i64,
+    /// What stood there, if it had not expired.
+    last: Option<Written>,
+    /// When it was read.
+    read: Option<Instant>,
 }
+
+/// A row of the table, as far as it can be told from another one of the same number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Written {
+    revocation: Revocation,
+    created_at: Time,
+    expires_at: Time,
+}
+
+/// After so long without an answer much may have happened: everything is read anew.
+const OUT_OF_TOUCH: Duration = Duration::from_secs(10);
 
 impl Default for Revocations {
     fn default() -> Self {
@@ -122,8 +143,15 @@ impl Revocations {
         known.rights.retain(|_, (_, until)| *until > now);
     }
 
-    fn seq(&self) -> i64 {
-        self.known.read().expect("no panic happens under this lock").seq
+    /// Up to where the table is known.
+    fn mark(&self) -> (i64, Option<Written>, bool) {
+        let known = self.known.read().expect("no panic happens under this lock");
+        (known.seq, known.last, known.read.is_some_and(|at| at.elapsed() < OUT_OF_TOUCH))
+    }
+
+    fn set_mark(&self, seq: i64, last: Option<Written>) {
+        let mut known = self.known.write().expect("no panic happens under this lock");
+        (known.seq, known.last, known.read) = (seq, last, Some(Instant::now()));
     }
 }
 
@@ -161,21 +189,69 @@ pub(crate) fn announce(store: &Store, revoked: &[Revocation]) {
     store.revocations().add(revoked.iter().map(|revocation| (*revocation, revocation.expires_at(now))));
 }
 
-/// Reads what was revoked since the last time, anywhere; says whether the keys have to be read again.
+/// Reads what was revoked since the last time, anywhere; says whether the keys have to be read again. Where the database
+/// went back in time, nothing that was cached before is used any more.
 ///
 /// # Errors
 /// The database's.
 pub async fn catch_up(store: &Store) -> Result<bool, Error> {
     let (revocations, now) = (store.revocations(), clock::now());
+    let has_gone_back = store.history().has_gone_back(store).await;
+    let (seq, last, is_in_touch) = revocations.mark();
+    let mut table = read_from(store, if has_gone_back || !is_in_touch { 0 } else { seq }, now).await?;
+    let is_another = has_gone_back || table.is_not_after(seq, last, now);
+    if is_another {
+        table = read_from(store, 0, now).await?;
+    }
+    revocations.forget_before(now);
+    let stood = table.rows.iter().find(|(number, _)| *number == table.seq).map(|(_, written)| *written);
+    let unchanged = if table.seq == seq && !is_another { last } else { None };
+    let since = table.rows.into_iter().filter(|(number, _)| is_another || !is_in_touch || *number > seq);
+    let keys = revocations.add(since.map(|(_, written)| (written.revocation, written.expires_at)));
+    revocations.set_mark(table.seq, stood.or(unchanged));
+    if is_another {
+        tracing::warn!("the database went back in time; what was cached before is not used any more");
+        if store.cache().purge().await.is_err() {
+            tracing::warn!("other servers could not be told of it; run `xp cache purge`");
+        }
+        store.announcer().announce(Changes::new(vec![Change::Missed], None));
+    }
+    Ok(keys || is_another)
+}
+
+/// The table from one number on.
+struct Read {
+    /// The last number that was given out.
+    seq: i64,
+    /// What has not expired, in order.
+    rows: Vec<(i64, Written)>,
+}
+
+impl Read {
+    /// Is this not what comes after a table that ended with this number and this row?
+    fn is_not_after(&self, seq: i64, last: Option<Written>, now: Time) -> bool {
+        let stands = self.rows.iter().find(|(number, _)| *number == seq).map(|(_, written)| *written);
+        let has_been = match (stands, last) {
+            (Some(stands), last) => last == Some(stands),
+            // What has expired is deleted.
+            (None, Some(last)) => last.expires_at <= now,
+            (None, None) => true,
+        };
+        self.seq < seq || !has_been
+    }
+}
+
+async fn read_from(store: &Store, seq: i64, now: Time) -> Result<Read, Error> {
     let mut sql = store.sql();
-    sql.push(
-        "SELECT t.seq, t.session_id, t.user_id, t.epoch, t.expires_at FROM revocations t WHERE t.seq > ",
-    );
-    sql.bind(revocations.seq()).push(" AND t.expires_at > ").bind(now).push(" ORDER BY t.seq");
+    sql.push("SELECT c.seq, t.seq, t.session_id, t.user_id, t.epoch, t.created_at, t.expires_at ");
+    sql.push("FROM revocation_counter c LEFT JOIN revocations t ON t.seq >= ").bind(seq);
+    sql.push(" AND t.expires_at > ").bind(now).push(" ORDER BY t.seq");
+    let mut last = 0;
     let rows = store
         .fetch("revocation.since", TABLE, sql, |cells| {
-            let (seq, session, user, epoch) = (
-                cells.next::<i64>()?,
+            last = cells.next::<i64>()?;
+            let Some(seq) = cells.next::<Option<i64>>()? else { return Ok(None) };
+            let (session, user, epoch) = (
                 cells.next::<Option<SessionId>>()?,
                 cells.next::<Option<UserId>>()?,
                 cells.next::<Option<i64>>()?,
@@ -185,15 +261,11 @@ pub async fn catch_up(store: &Store) -> Result<bool, Error> {
                 (None, Some(user)) => Revocation::Rights { user, epoch: epoch.unwrap_or_default() },
                 (None, None) => Revocation::Keys,
             };
-            Ok((seq, revocation, cells.next::<Time>()?))
+            let (created_at, expires_at) = (cells.next::<Time>()?, cells.next::<Time>()?);
+            Ok(Some((seq, Written { revocation, created_at, expires_at })))
         })
         .await?;
-    revocations.forget_before(now);
-    let Some(last) = rows.last().map(|(seq, ..)| *seq) else { return Ok(false) };
-    let keys = revocations.add(rows.into_iter().map(|(_, revocation, until)| (revocation, until)));
-    let mut known = revocations.known.write().expect("no panic happens under this lock");
-    known.seq = known.seq.max(last);
-    Ok(keys)
+    Ok(Read { seq: last, rows: rows.into_iter().flatten().collect() })
 }
 
 /// Deletes what concerns nothing any more.
@@ -206,4 +278,30 @@ pub async fn purge(store: &Store) -> Result<(), Error> {
     sql.push("DELETE FROM revocations WHERE expires_at < ").bind(clock::now());
     transaction.execute("revocation.purge", TABLE, sql).await?;
     transaction.commit_unlogged().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_that_goes_on_is_told_from_one_that_began_again() {
+        let now = clock::now();
+        let row = |ago: i64| {
+            let created_at = now - TimeDelta::seconds(ago);
+            let revocation = Revocation::Session(SessionId::new());
+            Written { revocation, created_at, expires_at: revocation.expires_at(created_at) }
+        };
+        let (known, other, expired) = (row(10), row(2), row(1_000));
+        let read = |seq, rows: &[(i64, Written)]| Read { seq, rows: rows.to_vec() };
+        assert!(!read(7, &[(7, known)]).is_not_after(7, Some(known), now));
+        assert!(!read(8, &[(7, known), (8, other)]).is_not_after(7, Some(known), now));
+        assert!(!read(8, &[(8, other)]).is_not_after(7, Some(expired), now), "it was deleted in its time");
+        assert!(!read(0, &[]).is_not_after(0, None, now), "nothing was ever revoked");
+        assert!(read(3, &[]).is_not_after(7, Some(known), now), "a smaller number");
+        assert!(read(7, &[(7, other)]).is_not_after(7, Some(known), now), "the same number, given out again");
+        assert!(read(9, &[(7, other)]).is_not_after(7, Some(known), now), "and a greater one");
+        assert!(read(9, &[]).is_not_after(7, Some(known), now), "it is gone before its time");
+        assert!(read(7, &[(7, other)]).is_not_after(7, None, now), "it had expired");
+    }
 }

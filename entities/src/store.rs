@@ -28,6 +28,8 @@ use crate::{
     },
     change::{self, Announcer},
     error::Error,
+    history::History,
+    instance::Instance,
     pool::Pool,
     redis::Redis,
     revocation::Revocations,
@@ -67,6 +69,8 @@ pub struct Store {
     /// Only on PostgreSQL.
     pool: Option<Pool>,
     probe: Arc<Probe>,
+    history: Arc<History>,
+    instance: Arc<Instance>,
     /// SQLite without a file: the database lives as long as its one connection.
     is_in_memory: bool,
     metrics: Metrics,
@@ -107,6 +111,8 @@ impl Store {
         metrics::follow_connections(&db, pool.clone(), registry);
         Ok(Self {
             probe: Arc::new(Probe::new(&db, is_in_memory)),
+            history: Arc::default(),
+            instance: Arc::default(),
             db,
             pool,
             is_in_memory,
@@ -152,7 +158,18 @@ impl Store {
 
     /// Where bumps are noted that were told; none, where nobody else needs to be.
     pub(crate) fn told(&self) -> Option<Arc<Told>> {
-        self.told.clone()
+        // Without Redis others are told by whoever has one.
+        self.told.clone().or_else(|| self.instance.has_sharing_others().then(Arc::default))
+    }
+
+    /// This server among those of the database.
+    pub(crate) fn instance(&self) -> &Instance {
+        &self.instance
+    }
+
+    /// Where the database was in its history.
+    pub(crate) fn history(&self) -> &History {
+        &self.history
     }
 
     /// The same store, telling other nodes what it writes, hearing what they write, and sharing texts with them. Stores of one database share

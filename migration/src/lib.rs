@@ -17,6 +17,7 @@ mod m0005_activity;
 mod m0006_search;
 mod m0007_access;
 mod m0008_outbox;
+mod m0009_instances;
 mod partitions;
 
 use std::{collections::HashSet, time::Duration};
@@ -104,6 +105,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0006_search::Migration),
             Box::new(m0007_access::Migration),
             Box::new(m0008_outbox::Migration),
+            Box::new(m0009_instances::Migration),
         ]
     }
 }

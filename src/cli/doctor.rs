@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use entities::redis::Redis;
+use entities::{Store, instance, redis::Redis};
 use prometheus_client::registry::Registry;
 use serde_json::json;
 use tokio::net::TcpStream;
@@ -113,8 +113,29 @@ async fn store(config: &Config) -> Vec<Check> {
             Err(failure) => Check::bad("token keys", Level::Fail, failure.to_string(), ""),
         });
     }
+    if checks[1].level == Level::Ok {
+        checks.push(servers(config, &store).await);
+    }
     store.close().await;
     checks
+}
+
+/// Without Redis there is one server.
+async fn servers(config: &Config, store: &Store) -> Check {
+    const FIX: &str = "set REDIS_URL to the same Redis for all servers, or run one";
+    let bad = |text: String| Check::bad("servers", Level::Warn, text, FIX);
+    match instance::count(store).await {
+        Ok((all, sharing)) if all > 1 && sharing < all => bad(format!(
+            "{all} servers serve this database, {} of them without Redis: those cache nothing meanwhile, and their \
+             subscribers do not hear what the others write",
+            all - sharing
+        )),
+        Ok((1.., 0)) if config.redis.url.is_some() => {
+            bad("a server serves this database without Redis, and redis.url is set here".to_owned())
+        }
+        Ok((all, _)) => Check::ok("servers", format!("{all} serving this database")),
+        Err(error) => bad(format!("cannot be counted: {error}")),
+    }
 }
 
 async fn redis(config: &Config) -> Check {

@@ -4,7 +4,7 @@
 use std::{future::Future, io};
 
 use entities::{
-    CacheConfig, Store,
+    CacheConfig, Store, instance,
     password::Verdict,
     redis::Redis,
     seed,
@@ -75,8 +75,12 @@ async fn begin(config: &Config) -> Result<(TcpListener, Telemetry), Failure> {
 /// Serves until a signal, following what other nodes revoke meanwhile.
 async fn run(app: App, listener: TcpListener) -> Result<io::Result<usize>, Failure> {
     let following = tokio::spawn(app.access.follow());
+    let keeping = tokio::spawn(instance::keep(app.store.clone()));
+    let store = app.store.clone();
     let served = xp::serve(app, listener, stop_signal()?).await;
     following.abort();
+    keeping.abort();
+    instance::leave(&store).await;
     Ok(served)
 }
 

@@ -16,6 +16,7 @@ mod durability;
 mod federation;
 mod figures;
 mod forms;
+mod instances;
 mod killed;
 mod limits;
 mod live;

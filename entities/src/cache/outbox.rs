@@ -61,6 +61,10 @@ pub(crate) async fn keep(store: Store, told: Option<Arc<Told>>) {
             Some(told) => tidy(&store, told).await,
             None => tokio::time::sleep(LOOK_ALONE).await,
         }
+        // Those with a Redis can tell everybody; this one could tell nobody but itself.
+        if told.is_none() && store.instance().has_sharing_others() {
+            continue;
+        }
         let Ok(found) = Box::pin(look(&store)).await else { continue };
         let left: Vec<_> = found.iter().filter(|(id, _)| before.contains(id)).collect();
         if !left.is_empty() {

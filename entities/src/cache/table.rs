@@ -100,7 +100,9 @@ impl Table {
 
     /// The truth (no Redis) begins anew: nothing that was loaded before is valid.
     pub(crate) fn renew(&self) {
-        self.epoch.fetch_add(1, Ordering::AcqRel);
+        // A table that is forgotten stays so.
+        let next = |epoch: u64| (epoch != 0).then_some(epoch + 1);
+        let _ = self.epoch.fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
     }
 
     /// Takes over another table: nothing that was loaded before is valid if the epoch is new.
@@ -130,6 +132,15 @@ mod tests {
         assert!(!table.is_valid(before, &[20, 21]));
         assert!(table.is_valid(before, &[20]), "other slots are not touched");
         assert!(table.is_valid(table.position(), &[20, 21]));
+    }
+
+    #[test]
+    fn a_table_that_is_forgotten_is_not_renewed() {
+        let table = Table::new(1);
+        let before = table.position();
+        table.forget();
+        table.renew();
+        assert!(!table.is_valid(before, &[]) && !table.is_valid(table.position(), &[]));
     }
 
     #[test]

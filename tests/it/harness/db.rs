@@ -49,6 +49,15 @@ pub(crate) async fn own_postgres() -> String {
     world.server.url(&name)
 }
 
+/// Puts a PostgreSQL database of one's own back to where it began, under whoever uses it: a backup is restored.
+pub(crate) async fn restore(url: &str) {
+    let server = &world().await.server;
+    let (head, _) = url.split_once('?').unwrap_or((url, ""));
+    let (_, name) = head.rsplit_once('/').expect("a URL with a database");
+    server.run(&format!("drop database \"{name}\" with (force)")).await;
+    server.copy_template(name.strip_prefix(&server.prefix).expect("one of ours")).await;
+}
+
 /// The SQLite file that nobody writes to.
 pub(crate) async fn shared_sqlite() -> String {
     format!("sqlite:{}", world().await.directory.join("shared.db").display())

@@ -1,0 +1,203 @@
+//! The servers that serve one database. Each says so in a row that it renews while it lives, and looks for the others twice
+//! a second. Without Redis a server does not hear what others write: as long as there is another one, it keeps nothing in
+//! its cache, so that nothing it answers is older than half a second. Subscribers still do not hear what others write, which
+//! the log and `xp doctor` say. No clocks are compared: another one lives if its row changes. Not here: how servers with
+//! Redis hear of each other (`cache`, `change`).
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
+
+use chrono::TimeDelta;
+use rustc_hash::FxHashMap;
+use uuid::Uuid;
+
+use crate::{
+    clock::{self, Time},
+    error::Error,
+    id,
+    store::Store,
+    transaction::Transaction,
+};
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(500);
+/// Between two signs of life.
+const BEAT: Duration = Duration::from_secs(5);
+/// Who has given no sign for so long is gone.
+const GONE_AFTER: Duration = Duration::from_secs(16);
+/// And its row goes, after so long.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
+/// How long leaving may take.
+const LEAVE_WITHIN: Duration = Duration::from_secs(1);
+const TABLE: &str = "instances";
+
+/// This server, and what it knows of others.
+#[derive(Debug)]
+pub(crate) struct Instance {
+    id: Uuid,
+    has_others: AtomicBool,
+    has_sharing_others: AtomicBool,
+}
+
+impl Default for Instance {
+    fn default() -> Self {
+        Self { id: id::new(), has_others: AtomicBool::default(), has_sharing_others: AtomicBool::default() }
+    }
+}
+
+impl Instance {
+    /// Another server with a Redis serves the same database: it has to hear what this one writes.
+    pub(crate) fn has_sharing_others(&self) -> bool {
+        self.has_sharing_others.load(Ordering::Acquire)
+    }
+}
+
+/// A server as its row shows it.
+struct Row {
+    id: Uuid,
+    shares: bool,
+    seen_at: Time,
+}
+
+/// Another server.
+struct Other {
+    shares: bool,
+    seen_at: Time,
+    /// When its row was seen to change, or was found.
+    changed: Instant,
+    /// It has given a sign since it was found.
+    lives: bool,
+}
+
+/// Says that this server is there and looks for others, for as long as it is polled.
+pub async fn keep(store: Store) {
+    let instance = store.instance();
+    let mut others = FxHashMap::default();
+    let (mut beaten, mut warned) = (None::<Instant>, false);
+    loop {
+        if beaten.is_none_or(|at| at.elapsed() >= BEAT) && Box::pin(beat(&store)).await.is_ok() {
+            beaten = Some(Instant::now());
+        }
+        // While the database is away nothing is known, and nothing changes.
+        if let Ok(rows) = Box::pin(look(&store)).await {
+            // Restored from a time before this server.
+            if !rows.iter().any(|row| row.id == instance.id) {
+                beaten = None;
+            }
+            note(&mut others, rows.into_iter().filter(|row| row.id != instance.id));
+            react(&store, &others, &mut warned);
+            let old: Vec<Uuid> = stale(&others, FORGOTTEN_AFTER).collect();
+            if !old.is_empty() {
+                let _ = Box::pin(remove(&store, &old)).await;
+            }
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// This server ends.
+pub async fn leave(store: &Store) {
+    let _ = tokio::time::timeout(LEAVE_WITHIN, remove(store, &[store.instance().id])).await;
+}
+
+/// How many servers have given a sign of late, as far as clocks agree, and how many of them share a cache by Redis.
+///
+/// # Errors
+/// The database's.
+pub async fn count(store: &Store) -> Result<(usize, usize), Error> {
+    let since = clock::now() - TimeDelta::seconds(GONE_AFTER.as_secs() as i64);
+    let rows = look(store).await?;
+    let alive: Vec<&Row> = rows.iter().filter(|row| row.seen_at >= since).collect();
+    Ok((alive.len(), alive.iter().filter(|row| row.shares).count()))
+}
+
+fn note(others: &mut FxHashMap<Uuid, Other>, rows: impl Iterator<Item = Row>) {
+    let mut found: FxHashMap<Uuid, Other> = FxHashMap::default();
+    for Row { id, shares, seen_at } in rows {
+        let changed = Instant::now();
+        let other = match others.remove(&id) {
+            Some(known) if known.seen_at == seen_at => known,
+            Some(_) => Other { shares, seen_at, changed, lives: true },
+            None => Other { shares, seen_at, changed, lives: false },
+        };
+        found.insert(id, other);
+    }
+    *others = found;
+}
+
+fn stale(others: &FxHashMap<Uuid, Other>, after: Duration) -> impl Iterator<Item = Uuid> {
+    others.iter().filter(move |(_, other)| other.changed.elapsed() > after).map(|(id, _)| *id)
+}
+
+fn react(store: &Store, others: &FxHashMap<Uuid, Other>, warned: &mut bool) {
+    let instance = store.instance();
+    let present = || others.values().filter(|other| other.changed.elapsed() <= GONE_AFTER);
+    let (any, sharing) = (present().next().is_some(), present().any(|other| other.shares));
+    instance.has_sharing_others.store(sharing, Ordering::Release);
+    if store.cache().is_shared() {
+        return;
+    }
+    if instance.has_others.swap(any, Ordering::AcqRel) != any {
+        store.cache().suspend(any);
+    }
+    let lives = present().any(|other| other.lives);
+    if lives && !std::mem::replace(warned, true) {
+        tracing::warn!(
+            "another server serves this database and this one has no Redis: nothing is cached here, and subscribers do not \
+             hear what the other one writes; set REDIS_URL for all servers, or run one"
+        );
+    }
+    if !any && std::mem::replace(warned, false) {
+        tracing::info!("this server serves the database alone again, and caches");
+    }
+}
+
+async fn beat(store: &Store) -> Result<(), Error> {
+    let now = clock::now();
+    let transaction = Transaction::begin(store).await?;
+    let mut sql = transaction.sql();
+    sql.push("INSERT INTO instances (id, shares_cache, seen_at) VALUES (").bind(store.instance().id);
+    sql.push(", ").bind(store.cache().is_shared()).push(", ").bind(now);
+    sql.push(") ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at");
+    transaction.execute("instance.beat", TABLE, sql).await?;
+    transaction.commit_unlogged().await
+}
+
+async fn look(store: &Store) -> Result<Vec<Row>, Error> {
+    let mut sql = store.sql();
+    sql.push("SELECT t.id, t.shares_cache, t.seen_at FROM instances t");
+    let read = store.fetch("instance.look", TABLE, sql, |cells| {
+        Ok(Row { id: cells.next()?, shares: cells.next()?, seen_at: cells.next()? })
+    });
+    read.await
+}
+
+async fn remove(store: &Store, ids: &[Uuid]) -> Result<(), Error> {
+    let transaction = Transaction::begin(store).await?;
+    let mut sql = transaction.sql();
+    sql.push("DELETE FROM instances WHERE id").any_id(ids);
+    transaction.execute("instance.remove", TABLE, sql).await?;
+    transaction.commit_unlogged().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_server_is_there_when_it_is_found_and_lives_when_its_row_changes() {
+        let (mut others, id, first) = (FxHashMap::default(), id::new(), clock::now());
+        let row = |seen_at| std::iter::once(Row { id, shares: false, seen_at });
+        note(&mut others, row(first));
+        note(&mut others, row(first));
+        assert!(!others[&id].lives, "it may have been killed before");
+        note(&mut others, row(first + TimeDelta::seconds(5)));
+        assert!(others[&id].lives);
+        assert_eq!(stale(&others, Duration::from_hours(1)).count(), 0);
+        assert_eq!(stale(&others, Duration::ZERO).collect::<Vec<_>>(), [id]);
+        note(&mut others, std::iter::empty());
+        assert!(others.is_empty(), "it left");
+    }
+}
