@@ -121,6 +121,18 @@ test("each media type and coding is kept for itself", async () => {
   }
 });
 
+test("a page gets no answer that was kept for a page of another origin", async () => {
+  const query = fresh(schema);
+  const origins = [undefined, "http://localhost:3000", "http://localhost:3001", "https://evil.example"];
+  const allowed = (origin) => (origin?.startsWith("http://localhost") ? origin : null);
+  for (const round of ["MISS", "HIT"]) {
+    for (const origin of origins) {
+      const { cache, headers } = await ask(query, { "accept-encoding": "identity", ...(origin && { origin }) });
+      assert.deepEqual([cache, headers.get("access-control-allow-origin")], [round, allowed(origin)], `${origin}`);
+    }
+  }
+});
+
 test("a document is kept under its id: in the path, as documentId, and by Apollo's protocol", async () => {
   const query = fresh(schema);
   const hash = createHash("sha256").update(query).digest("hex");
