@@ -36,6 +36,8 @@ const LARGE: [&str; 4] = ["cat", "merge", "filter", "map"];
 const COMPARISONS: [&str; 8] = ["==", "===", "!=", "!==", ">", ">=", "<", "<="];
 /// Operators and values in one rule at most; a long text counts as many.
 const MAX_NODES: usize = 500;
+/// The same in what was published when a comparison of three counted less than it does today.
+const MAX_PUBLISHED_NODES: usize = 20_000;
 /// Operators inside one another at most.
 const MAX_DEPTH: usize = 20;
 
@@ -96,7 +98,7 @@ impl<'c> Check<'c> {
     /// Checks a rule and answers it as the engine reads it.
     pub(super) fn rule(&mut self, logic: &Value, pointer: &str) -> Value {
         let checked = self.logic(logic, pointer, &Entry::None, MAX_DEPTH);
-        if self.nodes > MAX_NODES {
+        if self.nodes > self.max_nodes() {
             let message = "A rule has at most 500 operators and values.";
             self.findings.problems.push(Problem::new(pointer, "maxItems", message));
         }
@@ -108,13 +110,20 @@ impl<'c> Check<'c> {
         Checked::of(Value::Null, Types::ANY)
     }
 
+    fn max_nodes(&self) -> usize {
+        match self.stage {
+            Stage::Publication => MAX_NODES,
+            Stage::Published => MAX_PUBLISHED_NODES,
+        }
+    }
+
     fn problems(&self) -> usize {
         self.findings.problems.len()
     }
 
     fn logic(&mut self, logic: &Value, at: &str, entry: &Entry, depth: usize) -> Checked {
         self.nodes += 1;
-        if self.nodes > MAX_NODES {
+        if self.nodes > self.max_nodes() {
             return Checked::of(Value::Null, Types::ANY);
         }
         let Some(depth) = depth.checked_sub(1) else {
@@ -145,7 +154,12 @@ impl<'c> Check<'c> {
             return self.iterator(operator, arguments, &inner, entry, depth);
         }
         if !OPERATORS.contains(&operator.as_str()) {
-            let hint = did_you_mean(operator, OPERATORS);
+            let hint = match operator.as_str() {
+                "missing" | "missing_some" | "exists" => {
+                    " Is it answered? That is {\"!==\": [x, null]}.".to_owned()
+                }
+                operator => did_you_mean(operator, OPERATORS),
+            };
             let known = OPERATORS.join(" ");
             return self
                 .refuse(&inner, format!("There is no operator `{operator}`.{hint} There are {known}."));
@@ -195,7 +209,7 @@ impl<'c> Check<'c> {
         }
         let types: Vec<Types> = given.iter().map(|one| one.types).collect();
         let is_constant = given.iter().all(|one| one.is_constant);
-        if self.stage == Stage::Publication && self.problems() == before.0 && self.nodes <= MAX_NODES {
+        if self.stage == Stage::Publication && self.problems() == before.0 && self.nodes <= self.max_nodes() {
             let looked_at: Vec<_> =
                 items.iter().zip(&given).map(|(logic, one)| argument(logic, one)).collect();
             if let Some(message) = objection(operator, &looked_at, is_bare) {
@@ -335,7 +349,9 @@ impl<'c> Check<'c> {
 
     fn variable(&mut self, arguments: &Value, at: &str, entry: &Entry) -> Checked {
         let Some(path) = name(arguments) else {
-            return self.refuse(at, "A variable is named by a text, with no other value in its place.");
+            let message = "A variable is named by a text, with no other value in its place: write {\"if\": [{\"!==\": \
+                           [x, null]}, x, other]}.";
+            return self.refuse(at, message);
         };
         if !matches!(entry, Entry::None) {
             return match self.in_entry(path, entry) {
@@ -402,11 +418,9 @@ impl<'c> Check<'c> {
     fn in_entry(&self, path: &str, entry: &Entry) -> Option<Named> {
         let number = Named::Value(Types::NUMBER.or(Types::NOTHING));
         match entry {
-            Entry::None => None,
             Entry::Plain(types) if path.is_empty() => Some(Named::Value(*types)),
-            Entry::Of(_) if path.is_empty() => Some(Named::Value(Types::OBJECT)),
-            Entry::Reduce(_) if path.is_empty() => Some(Named::Value(Types::OBJECT)),
-            Entry::Plain(_) => None,
+            Entry::Of(_) | Entry::Reduce(_) if path.is_empty() => Some(Named::Value(Types::OBJECT)),
+            Entry::None | Entry::Plain(_) => None,
             Entry::Reduce(of) => match path.split_once('.').unwrap_or((path, "")) {
                 ("accumulator", "") => Some(Named::Value(Types::PLAIN)),
                 ("current", rest) => self.in_entry(rest, of),

@@ -132,7 +132,9 @@ fn is_same(left: &DataValue<'_>, right: &DataValue<'_>) -> bool {
     match (left, right) {
         (DataValue::Null, DataValue::Null) => true,
         (DataValue::Bool(left), DataValue::Bool(right)) => left == right,
-        (DataValue::Number(left), DataValue::Number(right)) => left.as_f64() == right.as_f64(),
+        (DataValue::Number(left), DataValue::Number(right)) => {
+            left.as_f64().partial_cmp(&right.as_f64()) == Some(Ordering::Equal)
+        }
         (DataValue::String(left), DataValue::String(right)) => left == right,
         (DataValue::Array(left), DataValue::Array(right)) => std::ptr::eq(*left, *right) && !left.is_empty(),
         _ => false,

@@ -90,6 +90,30 @@ fn what_says_nothing_is_refused_with_what_to_write_instead_and_runs_where_it_was
 }
 
 #[test]
+fn what_other_dialects_have_is_refused_with_what_to_write_instead() {
+    for (rule, advice) in [
+        (json!({ "missing": ["age"] }), "{\"!==\": [x, null]}"),
+        (json!({ "!": [{ "missing_some": [1, ["age", "name"]] }] }), "{\"!==\": [x, null]}"),
+        (json!({ "==": [{ "var": ["age", ""] }, ""] }), "{\"!==\": [x, null]}, x, other]}"),
+        (json!({ "substr": [of("name"), 0, 1] }), "There are var =="),
+        (json!({ "len": [of("name")] }), "Did you mean `length`?"),
+    ] {
+        let problems = CompiledForm::compile(&form(rule.clone())).expect_err("it is refused");
+        assert!(problems.len() == 1 && problems[0].message.contains(advice), "{rule}: {problems:?}");
+    }
+}
+
+#[test]
+fn a_version_with_many_comparisons_of_three_keeps_taking_answers() {
+    let between = json!({ "<": [0, of("age"), of("weight"), 9] });
+    let definition = form(json!({ "and": vec![between; 60] }));
+    let problems = CompiledForm::compile(&definition).expect_err("it counts twice");
+    assert_eq!(problems.iter().map(|problem| problem.rule).collect::<Vec<_>>(), ["maxItems"]);
+    let form = CompiledForm::published(&definition).expect("it has 301 operators and values");
+    assert!(pipeline::run(&form, json!({ "age": 1, "weight": "2" })).is_ok());
+}
+
+#[test]
 fn what_means_something_else_than_it_seems_to_is_published_with_a_warning() {
     for (rule, warned) in [
         (json!({ "!=": [of("age"), ""] }), true),
