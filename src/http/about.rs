@@ -11,8 +11,10 @@ use tracing::Span;
 use super::{graphql::Asker, wire::Wire};
 use crate::App;
 
-/// Characters of a text of the caller's own choice that are told.
-const LONGEST: usize = 64;
+/// Characters of a name of the caller's own choice that are told.
+const LONGEST_NAME: usize = 64;
+/// The same of an id: `sha256:` and 64 digits are told whole.
+const LONGEST_ID: usize = 128;
 /// What clients say they are: Apollo's headers, then those of others.
 const CLIENT_NAMES: [&str; 2] = ["apollographql-client-name", "graphql-client-name"];
 const CLIENT_VERSIONS: [&str; 2] = ["apollographql-client-version", "graphql-client-version"];
@@ -31,15 +33,15 @@ pub(super) struct About {
 impl About {
     pub(super) fn of(app: &App, asker: &Asker, wire: &Wire) -> Self {
         Self {
-            operation_name: wire.operation_name.as_deref().and_then(printable),
-            document_id: asker.document_id(app, wire).and_then(printable),
+            operation_name: wire.operation_name.as_deref().and_then(name),
+            document_id: asker.document_id(app, wire).and_then(|id| printable(id, LONGEST_ID)),
             viewer: asker.viewer.user_id(),
         }
     }
 
     /// The operation was found in its document.
     pub(super) fn found(&mut self, operation_name: Option<&str>) {
-        if let Some(name) = operation_name.and_then(printable) {
+        if let Some(name) = operation_name.and_then(name) {
             self.operation_name = Some(name);
         }
     }
@@ -79,15 +81,19 @@ pub(super) fn client_version(headers: &HeaderMap) -> Option<String> {
 
 fn shown(headers: &HeaderMap, names: [&str; 2]) -> Option<String> {
     let given = names.iter().find_map(|name| headers.get(*name))?;
-    printable(&String::from_utf8_lossy(given.as_bytes()))
+    name(&String::from_utf8_lossy(given.as_bytes()))
+}
+
+fn name(text: &str) -> Option<String> {
+    printable(text, LONGEST_NAME)
 }
 
 /// A text that stays on its line and shows what it is: short, what cannot be seen written as its number. `None` for an
 /// empty one.
-fn printable(text: &str) -> Option<String> {
-    let mut told = String::with_capacity(text.len().min(LONGEST));
+fn printable(text: &str, longest: usize) -> Option<String> {
+    let mut told = String::with_capacity(text.len().min(longest));
     let mut rest = text.chars();
-    for character in rest.by_ref().take(LONGEST) {
+    for character in rest.by_ref().take(longest) {
         if character.is_control() || is_invisible(character) {
             // Writing into a String cannot fail.
             let _ = write!(told, "{}", character.escape_unicode());
@@ -125,14 +131,16 @@ mod tests {
 
     #[test]
     fn what_is_told_is_short_and_can_be_seen() {
-        assert_eq!(printable(""), None);
-        assert_eq!(printable("Größe ✓").as_deref(), Some("Größe ✓"));
-        assert_eq!(printable("a\nb\u{1b}[31m\u{202e}c").as_deref(), Some("a\\u{a}b\\u{1b}[31m\\u{202e}c"));
-        let long = printable(&"x".repeat(65)).expect("not empty");
+        assert_eq!(name(""), None);
+        assert_eq!(name("Größe ✓").as_deref(), Some("Größe ✓"));
+        assert_eq!(name("a\nb\u{1b}[31m\u{202e}c").as_deref(), Some("a\\u{a}b\\u{1b}[31m\\u{202e}c"));
+        let long = name(&"x".repeat(65)).expect("not empty");
         assert_eq!(long, format!("{}…", "x".repeat(64)));
-        assert_eq!(printable(&"x".repeat(64)).map(|text| text.len()), Some(64));
+        assert_eq!(name(&"x".repeat(64)).map(|text| text.len()), Some(64));
         // The worst that 64 characters can become.
-        assert!(printable(&"\u{e0001}".repeat(1_000)).is_some_and(|text| text.len() <= LONGEST * 10 + 3));
+        assert!(name(&"\u{e0001}".repeat(1_000)).is_some_and(|text| text.len() <= LONGEST_NAME * 10 + 3));
+        let id = format!("sha256:{}", "0123456789abcdef".repeat(4));
+        assert_eq!(printable(&id, LONGEST_ID), Some(id));
     }
 
     #[test]

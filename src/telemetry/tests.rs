@@ -250,6 +250,7 @@ async fn a_line_says_which_operation_of_whom_by_which_client() {
     };
     let two = "query First { __typename } query Second { __typename }";
     let sha256 = "0123456789abcdef".repeat(4);
+    let prefixed = format!("sha256:{sha256}");
     let by_hash = json!({ "persistedQuery": { "version": 1, "sha256Hash": sha256 } });
     let named = json!({ "query": "query Streamed { __typename }" });
     let requests = vec![
@@ -257,7 +258,7 @@ async fn a_line_says_which_operation_of_whom_by_which_client() {
         asking(json!({ "query": two }), &[("apollographql-client-name", "a\u{202e}b")]),
         asking(json!({ "query": two, "operationName": "x\n".repeat(100) }), &[]),
         asking(json!({ "extensions": by_hash, "operationName": "Kept" }), &[]),
-        asking(json!({ "documentId": "web/1" }), &[]),
+        asking(json!({ "documentId": prefixed }), &[]),
         asking(named, &[("accept", "text/event-stream")]),
     ];
     let (text, lines) = lines_of(&app, requests).await;
@@ -269,7 +270,7 @@ async fn a_line_says_which_operation_of_whom_by_which_client() {
         "{text}"
     );
     let ids: Vec<_> = lines.iter().map(|line| line["document_id"].as_str()).collect();
-    assert_eq!(ids, [None, None, None, Some(sha256.as_str()), Some("web/1"), None]);
+    assert_eq!(ids, [None, None, None, Some(sha256.as_str()), Some(prefixed.as_str()), None]);
     assert!(lines.iter().all(|line| line["viewer"] == user.to_string()), "{text}");
     let clients: Vec<_> = lines.iter().map(|line| line["client_name"].as_str()).collect();
     assert_eq!(clients[..3], [Some("web"), Some("a\\u{202e}b"), Some("web")]);
