@@ -1,13 +1,12 @@
 //! Passwords: which are good enough, and their hashes (argon2id, RFC 9106). Hashing takes tens of milliseconds of one
 //! core and 19 MiB, so it happens on a few threads of its own, behind a short queue: a flood of sign-ins is refused,
-//! and nothing else gets slower. Not here: whose password it is, how often it may be tried.
+//! and nothing else gets slower. Networks take turns in it, and where it is full the one with most in it gives way. Not
+//! here: whose password it is, how often it may be tried.
 
 use std::{
     fmt,
-    sync::{
-        Arc, Mutex, OnceLock,
-        mpsc::{Receiver, SyncSender, sync_channel},
-    },
+    net::IpAddr,
+    sync::{Arc, Mutex, OnceLock},
     thread,
     time::{Duration, Instant},
 };
@@ -17,6 +16,10 @@ use argon2::{
     password_hash::phc::PasswordHash,
 };
 use tokio::sync::oneshot;
+
+mod queue;
+
+use queue::{Job, Queue};
 
 /// Bytes of a password at least.
 pub const MIN_BYTES: usize = 8;
@@ -73,9 +76,7 @@ impl Default for Cost {
 
 /// A stored hash that asks for more than this is not computed: the database must not be able to stop the server.
 const CEILING: Cost = Cost { memory_kib: 256 * 1024, passes: 16 };
-/// Sign-ins that wait for a thread at most.
-const MAX_QUEUE: usize = 32;
-/// How long one waits at most.
+/// How long a sign-in waits for a thread at most.
 const MAX_WAIT: Duration = Duration::from_secs(1);
 
 /// Too many are being hashed.
@@ -94,15 +95,17 @@ pub enum Verdict {
     Wrong,
 }
 
-/// Hashes and checks passwords on threads of its own, which are started when they are first needed.
+/// Hashes and checks passwords on threads of its own, which are started when they are first needed. Cheap to clone.
 #[derive(Clone)]
 pub struct Hasher {
     shared: Arc<Shared>,
+    /// Whose turn in the queue it takes.
+    network: Option<IpAddr>,
 }
 
 struct Shared {
     cost: Cost,
-    queue: OnceLock<SyncSender<Job>>,
+    queue: OnceLock<Arc<Queue>>,
     /// What is checked where there is no account or no password, so that it takes as long as if there were.
     dummy: OnceLock<String>,
 }
@@ -113,22 +116,31 @@ impl fmt::Debug for Hasher {
     }
 }
 
-struct Job {
-    work: Box<dyn FnOnce() + Send>,
-    refuse: Box<dyn FnOnce() + Send>,
-    since: Instant,
+/// The threads end when nobody can ask them any more.
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let Some(queue) = self.queue.get() {
+            queue.close();
+        }
+    }
 }
 
 impl Hasher {
     /// A hasher of this cost.
     pub fn new(cost: Cost) -> Self {
-        Self { shared: Arc::new(Shared { cost, queue: OnceLock::new(), dummy: OnceLock::new() }) }
+        let shared = Shared { cost, queue: OnceLock::new(), dummy: OnceLock::new() };
+        Self { shared: Arc::new(shared), network: None }
+    }
+
+    /// The same hasher for somebody in this network, who takes turns with all other networks.
+    pub fn for_network(&self, network: Option<IpAddr>) -> Self {
+        Self { shared: Arc::clone(&self.shared), network }
     }
 
     /// The hash of a password in PHC form.
     ///
     /// # Errors
-    /// `Busy` when the queue is full or the turn does not come in time.
+    /// `Busy` when there is no place in the queue or the turn does not come in time.
     pub async fn hash(&self, password: &str) -> Result<String, Busy> {
         let (cost, password) = (self.shared.cost, password.to_owned());
         self.run(move |_| hash(cost, &password)).await
@@ -137,7 +149,7 @@ impl Hasher {
     /// Is it the password of this hash? Without a hash it is not, but takes as long to say.
     ///
     /// # Errors
-    /// `Busy` when the queue is full or the turn does not come in time.
+    /// `Busy` when there is no place in the queue or the turn does not come in time.
     pub async fn verify(&self, password: &str, stored: Option<&str>) -> Result<Verdict, Busy> {
         let (password, stored) = (password.to_owned(), stored.map(str::to_owned));
         self.run(move |shared| {
@@ -166,34 +178,34 @@ impl Hasher {
             refuse: Box::new(move || send(&refused, Err(Busy))),
             since: Instant::now(),
         };
-        queue.try_send(job).map_err(|_| Busy)?;
+        // Who is refused for want of a place is told as everybody is, or told nothing, which says the same.
+        if let Some(refused) = queue.push(self.network, job) {
+            (refused.refuse)();
+        }
         answered.await.map_err(|_| Busy)?
     }
 }
 
-/// Starts the threads; they end with the last sender.
-fn start() -> SyncSender<Job> {
-    let (sender, receiver) = sync_channel(MAX_QUEUE);
-    let receiver = Arc::new(Mutex::new(receiver));
-    let threads = thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1));
-    for _ in 0..threads {
-        let receiver = Arc::clone(&receiver);
+/// Starts the threads.
+fn start() -> Arc<Queue> {
+    let queue = Arc::new(Queue::default());
+    for _ in 0..threads() {
+        let queue = Arc::clone(&queue);
         thread::Builder::new()
             .name("passwords".to_owned())
-            .spawn(move || work(&receiver))
+            .spawn(move || work(&queue))
             .expect("a thread can be started");
     }
-    sender
+    queue
 }
 
-fn work(receiver: &Mutex<Receiver<Job>>) {
-    loop {
-        let job = receiver.lock().ok().and_then(|receiver| receiver.recv().ok());
-        match job {
-            None => return,
-            Some(job) if job.since.elapsed() > MAX_WAIT => (job.refuse)(),
-            Some(job) => (job.work)(),
-        }
+fn threads() -> usize {
+    thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1))
+}
+
+fn work(queue: &Queue) {
+    while let Some(job) = queue.pop() {
+        if job.since.elapsed() > MAX_WAIT { (job.refuse)() } else { (job.work)() }
     }
 }
 
@@ -232,7 +244,7 @@ fn read(stored: &str) -> Option<(PasswordHash, Params)> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{queue::MAX_QUEUE, *};
 
     const CHEAP: Cost = Cost { memory_kib: 64, passes: 1 };
 
@@ -290,10 +302,46 @@ mod tests {
         assert!((MAX_QUEUE..MAX_QUEUE * 2 + 1).contains(&done), "{done} were taken");
     }
 
+    /// A flood from one network costs the others a turn each, and no place.
+    #[tokio::test]
+    async fn a_network_that_fills_the_queue_keeps_nobody_else_out() {
+        let hasher = Hasher::new(CHEAP);
+        let (held, gate) = std::sync::mpsc::channel::<()>();
+        let (gate, order) = (Arc::new(Mutex::new(gate)), Arc::new(Mutex::new(Vec::new())));
+        let run = |network: &str| {
+            let network: IpAddr = network.parse().expect("an address");
+            let (hasher, gate) = (hasher.for_network(Some(network)), Arc::clone(&gate));
+            let order = Arc::clone(&order);
+            tokio::spawn(async move {
+                let work = move |_: &Shared| {
+                    drop(gate.lock().map(|gate| gate.recv()));
+                    order.lock().expect("no panic happens under this lock").push(network);
+                };
+                hasher.run(work).await
+            })
+        };
+        // Those at work, those who wait, and some who are refused already.
+        let flood: Vec<_> = (0..MAX_QUEUE * 3).map(|_| run("2001:db8:7::")).collect();
+        while flood.iter().filter(|run| run.is_finished()).count() < MAX_QUEUE {
+            tokio::task::yield_now().await;
+        }
+        let others = ["2001:db8:8::", "192.0.2.0", "198.51.100.0"].map(run);
+        while flood.iter().filter(|run| run.is_finished()).count() < MAX_QUEUE + others.len() {
+            tokio::task::yield_now().await;
+        }
+        drop(held);
+        for other in others {
+            assert_eq!(other.await.expect("no panic"), Ok(()));
+        }
+        let order = order.lock().expect("no panic happens under this lock");
+        let last = order.iter().rposition(|network| network.is_ipv4()).expect("they had their turn");
+        assert!(last < 2 * threads() + 4, "a turn each: {order:?}");
+    }
+
     /// Neither the threads of the runtime nor those for what blocks: a flood there would take them from everything else.
     #[tokio::test]
     async fn as_many_at_once_as_half_of_the_cores_on_threads_of_their_own() {
-        let most = thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1));
+        let most = threads();
         let (hasher, now) = (Hasher::new(CHEAP), Arc::new(Mutex::new((0, 0))));
         let runs = (0..16).map(|_| {
             let (hasher, now) = (hasher.clone(), Arc::clone(&now));

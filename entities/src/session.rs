@@ -27,7 +27,7 @@ pub(crate) mod begin;
 pub(crate) mod end;
 mod token;
 mod touch;
-pub use begin::{Device, Grant, Refreshed, begin, refresh};
+pub use begin::{Device, Grant, Refreshed, begin, named_by, refresh};
 pub use end::{Which, revoke};
 pub use touch::Uses;
 

@@ -5,14 +5,14 @@
 use std::time::{Duration, Instant};
 
 use entities::{
-    password::{self, MAX_BYTES, MIN_BYTES, Unfit, Verdict},
+    password::{self, Hasher, MAX_BYTES, MIN_BYTES, Unfit, Verdict},
     user::Credentials,
 };
 
 use crate::{
     Context,
     error::{Code, FieldError},
-    throttle::TooOften,
+    throttle::{Attempt, TooOften},
     user_error::{UserError, UserErrorCode, is_plain_text},
 };
 
@@ -69,40 +69,62 @@ pub(crate) fn unfit(password: &str, known: &[&str], at: &'static str) -> Option<
 
 /// The hash of a new password.
 pub(crate) async fn hash(ctx: &Context, password: &str) -> Result<String, FieldError> {
-    ctx.access.hasher().hash(password).await.map_err(|_| overloaded())
+    hasher(ctx).hash(password).await.map_err(|_| overloaded())
 }
 
-/// One more sign-in or sign-up from the caller's address.
+/// One more sign-in or sign-up from the caller's address. The first refusal in a minute is logged: where it comes as a
+/// surprise, many people share one address, which is a proxy's.
 pub(crate) fn throttle(ctx: &Context) -> Result<(), FieldError> {
-    ctx.access.throttle().try_from(ctx.caller.address, Instant::now()).map_err(too_often)
+    let (throttle, now) = (ctx.access.throttle(), Instant::now());
+    throttle.try_from(ctx.caller.address, now).map_err(|refused| {
+        if throttle.may_tell(now) {
+            let client = ctx.caller.address.map(|address| address.to_string());
+            let is_gateway = ctx.caller.is_gateway;
+            tracing::warn!(
+                client,
+                is_gateway,
+                "too many sign-ins from one address or network: refused for now. If this is a proxy or a gateway, let it \
+                 say for whom it asks (X-Forwarded-For) and list it as trusted"
+            );
+        }
+        too_often(refused)
+    })
 }
 
 /// One more try for this account, whether or not there is one, from the caller's address.
-pub(crate) fn throttle_account(ctx: &Context, email: &str) -> Result<(), FieldError> {
+pub(crate) fn throttle_account(ctx: &Context, email: &str) -> Result<Attempt, FieldError> {
     ctx.access.throttle().try_account(email, ctx.caller.address, Instant::now()).map_err(too_often)
 }
 
-/// Is it the password of this account? `Wrong` also where there is no such account, and for blocked ones. Asked after
-/// `throttle_account`.
+/// Is it the password of this account? `Wrong` also where there is no such account, and for blocked ones. A try that
+/// cannot be decided (`OVERLOADED`) is none.
 pub(crate) async fn check(
     ctx: &Context,
-    email: &str,
+    attempt: Attempt,
     account: Option<&Credentials>,
     password: &str,
 ) -> Result<Verdict, FieldError> {
-    if password.len() > MAX_BYTES {
-        return Ok(Verdict::Wrong);
-    }
     let stored =
         account.filter(|account| account.is_active).and_then(|account| account.password_hash.as_deref());
-    let verdict = ctx.access.hasher().verify(password, stored).await.map_err(|_| overloaded())?;
-    if verdict != Verdict::Wrong {
-        ctx.access.throttle().succeeded(email, ctx.caller.address);
+    let verdict = if password.len() > MAX_BYTES {
+        Verdict::Wrong
+    } else {
+        hasher(ctx).verify(password, stored).await.map_err(|_| overloaded())?
+    };
+    if verdict == Verdict::Wrong {
+        attempt.failed()
+    } else {
+        attempt.succeeded()
     }
     Ok(verdict)
 }
 
-fn too_often(TooOften { retry_after }: TooOften) -> FieldError {
+/// Those of one network take turns with those of others.
+fn hasher(ctx: &Context) -> Hasher {
+    ctx.access.hasher().for_network(ctx.caller.network())
+}
+
+pub(crate) fn too_often(TooOften { retry_after }: TooOften) -> FieldError {
     FieldError::not_now(Code::RateLimited, "Too many tries; wait a little", retry_after)
 }
 

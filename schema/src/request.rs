@@ -52,6 +52,11 @@ impl Caller {
     pub fn customer(&self) -> Option<IpAddr> {
         self.address.map(throttle::block_of_one)
     }
+
+    /// The network that the address is of (IPv4 /24, IPv6 /48): what one attacker is likely to have to himself.
+    pub fn network(&self) -> Option<IpAddr> {
+        self.address.map(throttle::network_of)
+    }
 }
 
 /// What kind of operation it is.

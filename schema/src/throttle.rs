@@ -1,27 +1,35 @@
-//! How often passwords may be tried: so many a minute from one address, and after some failures for one account from
-//! one network ever more slowly. The owner elsewhere is not locked out by that. Counted before anything is hashed, for
-//! accounts that do not exist as for those that do. Each node counts for itself.
+//! How often somebody may try to get in: so many sign-ins a minute from one address and from one network, after some
+//! failures for one account from one network ever more slowly, and so many exchanges of one session's refresh tokens. The
+//! owner elsewhere is not locked out by that. Counted before anything is hashed, for accounts that do not exist as for
+//! those that do. Each node counts for itself.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
+use entities::id::SessionId;
 use moka::sync::Cache;
 
-/// Sign-ins and sign-ups that an address may send at once.
-const BURST: f64 = 20.0;
-/// How many more it may send each second.
-const PER_SECOND: f64 = 20.0 / 60.0;
+/// Sign-ins and sign-ups from one address (of IPv6: a /64).
+const ADDRESS: Rate = Rate { burst: 20.0, per_second: 20.0 / 60.0 };
+/// The same from one network (IPv4 /24, IPv6 /48), which has many addresses of its own to come from.
+const NETWORK: Rate = Rate { burst: 100.0, per_second: 100.0 / 60.0 };
+/// Exchanges of one session's refresh tokens. More at once than a browser has tabs that wake up together.
+const SESSION: Rate = Rate { burst: 40.0, per_second: 1.0 };
+/// What an exchange counts that gave the successor which there was already: nothing is written for it.
+const REPEATED: f64 = 0.1;
 /// Failures that cost nothing.
 const FREE_FAILURES: u32 = 5;
 /// The delay after the first failure that costs.
 const FIRST_DELAY: Duration = Duration::from_secs(1);
 /// The longest delay, and how long failures are remembered.
 const LONGEST_DELAY: Duration = Duration::from_mins(15);
-/// Addresses, and pairs of account and network, that are remembered.
+/// Addresses, networks, sessions, and pairs of account and network, that are remembered.
 const REMEMBERED: u64 = 100_000;
+/// Between two log lines about refused sign-ins: whoever is refused once is refused thousands of times.
+const TOLD_EVERY: Duration = Duration::from_mins(1);
 
 /// Not yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,15 +41,43 @@ pub(crate) struct TooOften {
 /// The counters.
 #[derive(Debug)]
 pub(crate) struct Throttle {
-    addresses: Cache<Option<IpAddr>, Arc<Mutex<Bucket>>>,
+    addresses: Buckets<Option<IpAddr>>,
+    networks: Buckets<IpAddr>,
+    sessions: Buckets<SessionId>,
     failures: Cache<[u8; 32], Arc<Mutex<Failures>>>,
+    told: Mutex<Option<Instant>>,
 }
 
-/// What an address has left.
+type Buckets<K> = Cache<K, Arc<Mutex<Bucket>>>;
+
+/// So many at once, and then so many a second.
+#[derive(Clone, Copy, Debug)]
+struct Rate {
+    burst: f64,
+    per_second: f64,
+}
+
+/// What somebody has left.
 #[derive(Debug)]
 struct Bucket {
     tokens: f64,
     filled_at: Instant,
+}
+
+impl Bucket {
+    fn full(rate: Rate, now: Instant) -> Arc<Mutex<Self>> {
+        Arc::new(Mutex::new(Self { tokens: rate.burst, filled_at: now }))
+    }
+
+    fn fill(&mut self, rate: Rate, now: Instant) -> Result<(), TooOften> {
+        let since = now.saturating_duration_since(self.filled_at).as_secs_f64();
+        self.tokens = (self.tokens + since * rate.per_second).min(rate.burst);
+        self.filled_at = self.filled_at.max(now);
+        if self.tokens >= 1.0 {
+            return Ok(());
+        }
+        Err(TooOften { retry_after: Duration::from_secs_f64((1.0 - self.tokens) / rate.per_second) })
+    }
 }
 
 #[derive(Debug)]
@@ -51,40 +87,108 @@ struct Failures {
     until: Instant,
 }
 
-impl Default for Throttle {
-    fn default() -> Self {
-        // Longer than any delay, which must not be forgotten before it is over.
-        let idle = 2 * LONGEST_DELAY;
-        Self {
-            addresses: Cache::builder().max_capacity(REMEMBERED).time_to_idle(idle).build(),
-            failures: Cache::builder().max_capacity(REMEMBERED).time_to_idle(idle).build(),
+/// One try of a password. It counts as a failure while it is under way, so that many at once do not slip through, and
+/// once it has failed. Whatever ended without a verdict (nothing was hashed, nobody is there any more) does not count.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Attempt {
+    failures: Arc<Mutex<Failures>>,
+    /// When the next try was allowed, before this one and since.
+    until: (Instant, Instant),
+    has_verdict: bool,
+}
+
+impl Attempt {
+    /// The password was wrong.
+    pub(crate) fn failed(mut self) {
+        self.has_verdict = true;
+    }
+
+    /// The password was right: what failed before is forgotten.
+    pub(crate) fn succeeded(mut self) {
+        self.has_verdict = true;
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        (failures.count, failures.until) = (0, self.until.0);
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if self.has_verdict {
+            return;
+        }
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.count = failures.count.saturating_sub(1);
+        if failures.until == self.until.1 {
+            failures.until = self.until.0;
         }
     }
+}
+
+/// One exchange of a refresh token, which counts in full unless it says otherwise.
+#[derive(Debug)]
+pub(crate) struct Exchange(Arc<Mutex<Bucket>>);
+
+impl Exchange {
+    /// The token was none of this session: who made it up must not slow its owner down.
+    pub(crate) fn was_forged(self) {
+        self.give_back(1.0);
+    }
+
+    /// It gave the successor that there was already.
+    pub(crate) fn was_repeated(self) {
+        self.give_back(1.0 - REPEATED);
+    }
+
+    fn give_back(self, tokens: f64) {
+        let mut bucket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        bucket.tokens = (bucket.tokens + tokens).min(SESSION.burst);
+    }
+}
+
+impl Default for Throttle {
+    fn default() -> Self {
+        Self {
+            addresses: remembered(),
+            networks: remembered(),
+            sessions: remembered(),
+            failures: remembered(),
+            told: Mutex::default(),
+        }
+    }
+}
+
+fn remembered<K, V>() -> Cache<K, V>
+where
+    K: std::hash::Hash + Eq + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    // Longer than any delay, which must not be forgotten before it is over.
+    Cache::builder().max_capacity(REMEMBERED).time_to_idle(2 * LONGEST_DELAY).build()
 }
 
 impl Throttle {
     /// One more try from this address.
     ///
     /// # Errors
-    /// `TooOften` when it has none left.
+    /// `TooOften` when it, or its network, has none left.
     pub(crate) fn try_from(&self, address: Option<IpAddr>, now: Instant) -> Result<(), TooOften> {
-        let full = || Arc::new(Mutex::new(Bucket { tokens: BURST, filled_at: now }));
-        let bucket = self.addresses.get_with(address.map(block_of_one), full);
-        let mut bucket = bucket.lock().expect("no panic happens under this lock");
-        let since = now.saturating_duration_since(bucket.filled_at).as_secs_f64();
-        bucket.tokens = (bucket.tokens + since * PER_SECOND).min(BURST);
-        bucket.filled_at = now;
-        if bucket.tokens < 1.0 {
-            return Err(TooOften {
-                retry_after: Duration::from_secs_f64((1.0 - bucket.tokens) / PER_SECOND),
-            });
+        let own = self.addresses.get_with(address.map(block_of_one), || Bucket::full(ADDRESS, now));
+        let shared =
+            address.map(|address| self.networks.get_with(network_of(address), || Bucket::full(NETWORK, now)));
+        // Always in this order. A try that one of them refuses costs nothing in the other.
+        let mut own = own.lock().unwrap_or_else(PoisonError::into_inner);
+        own.fill(ADDRESS, now)?;
+        if let Some(shared) = shared {
+            let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            shared.fill(NETWORK, now)?;
+            shared.tokens -= 1.0;
         }
-        bucket.tokens -= 1.0;
+        own.tokens -= 1.0;
         Ok(())
     }
 
-    /// One more try for this account from this address. Counts as a failure until `succeeded` says otherwise, so that
-    /// many at once do not slip through.
+    /// One more try for this account from this address.
     ///
     /// # Errors
     /// `TooOften` while the delay of the last failure runs.
@@ -93,11 +197,12 @@ impl Throttle {
         email: &str,
         address: Option<IpAddr>,
         now: Instant,
-    ) -> Result<(), TooOften> {
+    ) -> Result<Attempt, TooOften> {
         let none = || Arc::new(Mutex::new(Failures { count: 0, until: now }));
-        let failures = self.failures.get_with(key(email, address), none);
-        let mut failures = failures.lock().expect("no panic happens under this lock");
-        let retry_after = failures.until.saturating_duration_since(now);
+        let counted = self.failures.get_with(key(email, address), none);
+        let mut failures = counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = failures.until;
+        let retry_after = before.saturating_duration_since(now);
         if !retry_after.is_zero() {
             return Err(TooOften { retry_after });
         }
@@ -106,18 +211,39 @@ impl Throttle {
             let delay = FIRST_DELAY.saturating_mul(2_u32.saturating_pow(doublings)).min(LONGEST_DELAY);
             failures.until = now + delay;
         }
-        Ok(())
+        let until = (before, failures.until);
+        drop(failures);
+        Ok(Attempt { failures: counted, until, has_verdict: false })
     }
 
-    /// The password was right: what failed before is forgotten.
-    pub(crate) fn succeeded(&self, email: &str, address: Option<IpAddr>) {
-        self.failures.invalidate(&key(email, address));
+    /// One more exchange of a refresh token that says it is of this session.
+    ///
+    /// # Errors
+    /// `TooOften` when the session has none left.
+    pub(crate) fn try_refresh(&self, session: SessionId, now: Instant) -> Result<Exchange, TooOften> {
+        let bucket = self.sessions.get_with(session, || Bucket::full(SESSION, now));
+        {
+            let mut bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
+            bucket.fill(SESSION, now)?;
+            bucket.tokens -= 1.0;
+        }
+        Ok(Exchange(bucket))
+    }
+
+    /// Whether it is time for another log line about refused sign-ins.
+    pub(crate) fn may_tell(&self, now: Instant) -> bool {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let may = told.is_none_or(|told| now.saturating_duration_since(told) >= TOLD_EVERY);
+        if may {
+            *told = Some(now);
+        }
+        may
     }
 }
 
 fn key(email: &str, address: Option<IpAddr>) -> [u8; 32] {
     let mut hash = blake3::Hasher::new();
-    match address.map(network) {
+    match address.map(network_of) {
         Some(IpAddr::V4(address)) => hash.update(&address.octets()),
         Some(IpAddr::V6(address)) => hash.update(&address.octets()),
         None => &mut hash,
@@ -131,8 +257,8 @@ pub(crate) fn block_of_one(address: IpAddr) -> IpAddr {
     cut(address, 32, 64)
 }
 
-/// The network that one attacker is likely to have to himself.
-fn network(address: IpAddr) -> IpAddr {
+/// The network that one attacker is likely to have to himself: IPv4 /24, IPv6 /48.
+pub(crate) fn network_of(address: IpAddr) -> IpAddr {
     cut(address, 24, 48)
 }
 
@@ -175,8 +301,9 @@ mod tests {
     fn failures_for_an_account_get_slower_and_slower_from_one_network_only() {
         let (throttle, mut now) = (Throttle::default(), Instant::now());
         let (attacker, owner) = (address("192.0.2.1"), address("198.51.100.1"));
+        let fail = |email, from, now| throttle.try_account(email, from, now).expect("not too often").failed();
         for _ in 0..FREE_FAILURES {
-            assert!(throttle.try_account("a@example.com", attacker, now).is_ok());
+            fail("a@example.com", attacker, now);
         }
         let mut delays = Vec::new();
         for _ in 0..12 {
@@ -184,12 +311,82 @@ mod tests {
             let refused = throttle.try_account("a@example.com", neighbour, now).expect_err("too often");
             delays.push(refused.retry_after.as_secs());
             now += refused.retry_after;
-            assert!(throttle.try_account("a@example.com", attacker, now).is_ok());
+            fail("a@example.com", attacker, now);
         }
         assert_eq!(delays, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900]);
-        assert!(throttle.try_account("a@example.com", owner, now).is_ok(), "the owner is elsewhere");
-        assert!(throttle.try_account("b@example.com", attacker, now).is_ok());
-        throttle.succeeded("a@example.com", attacker);
-        assert!(throttle.try_account("a@example.com", attacker, now).is_ok());
+        fail("a@example.com", owner, now);
+        fail("b@example.com", attacker, now);
+        now += LONGEST_DELAY;
+        throttle.try_account("a@example.com", attacker, now).expect("the delay is over").succeeded();
+        for _ in 0..FREE_FAILURES {
+            fail("a@example.com", attacker, now);
+        }
+    }
+
+    #[test]
+    fn a_network_has_a_burst_and_a_rate_too() {
+        let (throttle, start) = (Throttle::default(), Instant::now());
+        let tries = |from: &dyn Fn(u32) -> String, at| {
+            (0..1_000).filter(|index| throttle.try_from(address(&from(*index)), at).is_ok()).count()
+        };
+        // One customer of IPv6 has 65,536 blocks of /64.
+        let customer = |index| format!("2001:db8:7:{index:x}::1");
+        assert_eq!(tries(&customer, start), 100);
+        assert_eq!(tries(&customer, start + Duration::from_mins(1)), 100);
+        assert_eq!(tries(&|index| format!("2001:db8:8:{index:x}::1"), start), 100, "another network");
+        assert_eq!(tries(&|index| format!("192.0.2.{}", index % 250), start), 100);
+        // Who is refused for his own sake takes nothing from his network.
+        assert_eq!(tries(&|_| "198.51.100.1".to_owned(), start), 20);
+        assert_eq!(tries(&|index| format!("198.51.100.{}", 2 + index % 200), start), 80);
+    }
+
+    #[test]
+    fn a_try_without_a_verdict_does_not_count() {
+        let (throttle, now) = (Throttle::default(), Instant::now());
+        let (email, from) = ("a@example.com", address("192.0.2.1"));
+        let attempt = || throttle.try_account(email, from, now);
+        for _ in 0..100 {
+            drop(attempt().expect("nothing was hashed"));
+        }
+        // While they are under way they do.
+        let under_way: Vec<_> = std::iter::from_fn(|| attempt().ok()).collect();
+        assert_eq!(under_way.len(), 5);
+        drop(under_way);
+        for _ in 0..FREE_FAILURES {
+            attempt().expect("nothing has failed yet").failed();
+        }
+        let refused = attempt().expect_err("too often");
+        assert_eq!(refused.retry_after, FIRST_DELAY);
+        let later = now + FIRST_DELAY;
+        drop(throttle.try_account(email, from, later).expect("the delay is over"));
+        throttle.try_account(email, from, later).expect("and was not made longer").failed();
+        let refused = throttle.try_account(email, from, later).expect_err("now it is");
+        assert_eq!(refused.retry_after, 2 * FIRST_DELAY);
+    }
+
+    #[test]
+    fn a_session_is_refreshed_in_a_burst_and_then_once_a_second() {
+        let (throttle, start) = (Throttle::default(), Instant::now());
+        let (one, other) = (SessionId::new(), SessionId::new());
+        let exchanges = |session, at| (0..500).filter(|_| throttle.try_refresh(session, at).is_ok()).count();
+        for _ in 0..1_000 {
+            throttle.try_refresh(one, start).expect("made-up tokens cost its owner nothing").was_forged();
+        }
+        assert_eq!(exchanges(one, start), 40);
+        let refused = throttle.try_refresh(one, start).expect_err("nothing is left");
+        assert_eq!(refused.retry_after, Duration::from_secs(1));
+        assert_eq!(exchanges(one, start + Duration::from_secs(3)), 3);
+        let repeated = |at| {
+            let tries = 0..500;
+            tries.filter_map(|_| throttle.try_refresh(other, at).ok()).map(Exchange::was_repeated).count()
+        };
+        assert!(repeated(start) > 300, "tabs that ask for the same successor");
+    }
+
+    #[test]
+    fn it_is_told_once_a_minute() {
+        let (throttle, start) = (Throttle::default(), Instant::now());
+        let told = [0, 1, 59, 60, 61].map(|at| throttle.may_tell(start + Duration::from_secs(at)));
+        assert_eq!(told, [true, false, false, true, false]);
     }
 }

@@ -138,6 +138,8 @@ async fn make_room(transaction: &mut Transaction, user: UserId) -> Result<(), Er
 pub enum Refreshed {
     /// It was exchanged.
     Granted(Grant),
+    /// It was exchanged just before: the same successor.
+    Repeated(Grant),
     /// It was good once: its session has ended, perhaps just now because of it.
     Ended,
     /// It never was.
@@ -177,6 +179,11 @@ struct Standing {
     ends_at: Time,
 }
 
+/// The session that a refresh token names. Whether it is one of that session's is seen when it is exchanged.
+pub fn named_by(token: &str) -> Option<SessionId> {
+    RefreshToken::parse(token).map(|token| token.session)
+}
+
 /// Exchanges a refresh token.
 ///
 /// # Errors
@@ -196,14 +203,14 @@ pub async fn refresh(store: &Store, secret: &Secret, token: &str) -> Result<Refr
     let Standing { user, role, epoch, .. } = standing;
     let grant = |counter| {
         let refresh_token = super::token::make(secret, &standing.salt, given.session, counter);
-        Refreshed::Granted(Grant { session: given.session, user, role, epoch, refresh_token })
+        Grant { session: given.session, user, role, epoch, refresh_token }
     };
     let entry = |action, metadata| {
         let subject = Some((Kind::Session, given.session.0));
         Entry { user: Some(user), action, subject, metadata }
     };
     match use_of(given.counter, standing.counter, now - standing.refreshed_at) {
-        Use::JustReplaced => Ok(grant(standing.counter)),
+        Use::JustReplaced => Ok(Refreshed::Repeated(grant(standing.counter))),
         Use::Current => {
             let counter = given.counter + 1;
             let mut sql = transaction.sql();
@@ -219,7 +226,7 @@ pub async fn refresh(store: &Store, secret: &Secret, token: &str) -> Result<Refr
             transaction.execute("session.refresh", Model::TABLE, sql).await?;
             transaction.changed(Change::Session { id: given.session, user });
             transaction.commit(entry(Action::SessionRefresh, serde_json::json!({}))).await?;
-            Ok(grant(counter))
+            Ok(Refreshed::Granted(grant(counter)))
         }
         Use::Stale => {
             tracing::warn!(session = %given.session, "a refresh token was used again: its session ends");

@@ -2,7 +2,7 @@
 //! is read by the one who has just been let in. Not here: checking passwords (`credentials`), tokens (`token` and the
 //! store room).
 
-use std::sync::LazyLock;
+use std::{sync::LazyLock, time::Instant};
 
 use async_graphql::InputObject;
 use entities::{
@@ -152,16 +152,17 @@ pub(crate) async fn sign_in(Input(input): Input<SignInInput>, ctx: &Context) -> 
         return Ok(refused(error));
     }
     let email = input.email.trim().to_lowercase();
-    credentials::throttle_account(ctx, &email)?;
+    let attempt = credentials::throttle_account(ctx, &email)?;
     let failed = |error: &entities::Error| FieldError::of_store(error, "session.sign_in");
     let account =
         user::credentials(ctx.store(), Named::Email(&email)).await.map_err(|error| failed(&error))?;
-    let verdict = credentials::check(ctx, &email, account.as_ref(), &input.password).await?;
+    let verdict = credentials::check(ctx, attempt, account.as_ref(), &input.password).await?;
     let (Some(account), Verdict::Right | Verdict::RightButOutdated) = (account, verdict) else {
         return Ok(refused(wrong()));
     };
     let rehashed = match verdict {
-        Verdict::RightButOutdated => Some(credentials::hash(ctx, &input.password).await?),
+        // Where there is no time for it now, it is renewed at another sign-in.
+        Verdict::RightButOutdated => credentials::hash(ctx, &input.password).await.ok(),
         _ => None,
     };
     let (secret, who) = (&ctx.access.options().secret, (account.user, account.epoch));
@@ -174,12 +175,27 @@ pub(crate) async fn sign_in(Input(input): Input<SignInInput>, ctx: &Context) -> 
 
 /// `Mutation.refreshSession`
 pub(crate) async fn refresh(Input(input): Input<RefreshSessionInput>, ctx: &Context) -> Answer {
-    let secret = &ctx.access.options().secret;
-    let refreshed = session::refresh(ctx.store(), secret, &input.refresh_token).await;
-    let (code, message) = match refreshed.map_err(|error| FieldError::of_store(&error, "session.refresh"))? {
-        Refreshed::Granted(grant) => return granted(ctx, grant),
-        Refreshed::Ended => (UserErrorCode::Expired, "This session has ended; sign in again."),
-        Refreshed::Unknown => (UserErrorCode::Invalid, "This is no refresh token."),
+    let invalid = (UserErrorCode::Invalid, "This is no refresh token.");
+    let (code, message) = match session::named_by(&input.refresh_token) {
+        None => invalid,
+        Some(named) => {
+            let exchange = ctx.access.throttle().try_refresh(named, Instant::now());
+            let exchange = exchange.map_err(credentials::too_often)?;
+            let secret = &ctx.access.options().secret;
+            let refreshed = session::refresh(ctx.store(), secret, &input.refresh_token).await;
+            match refreshed.map_err(|error| FieldError::of_store(&error, "session.refresh"))? {
+                Refreshed::Granted(grant) => return granted(ctx, grant),
+                Refreshed::Repeated(grant) => {
+                    exchange.was_repeated();
+                    return granted(ctx, grant);
+                }
+                Refreshed::Ended => (UserErrorCode::Expired, "This session has ended; sign in again."),
+                Refreshed::Unknown => {
+                    exchange.was_forged();
+                    invalid
+                }
+            }
+        }
     };
     Ok(refused(UserError::new(code, &["input", "refreshToken"], message)))
 }

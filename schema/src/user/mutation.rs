@@ -133,12 +133,12 @@ pub(crate) async fn change_password(Input(input): Input<ChangePasswordInput>, ct
     let account = user::credentials(ctx.store(), Named::Id(user)).await.map_err(|error| failed(&error))?;
     let Some(account) = account else { return Err(FieldError::unauthenticated()) };
     let [email, name] = &account.known;
-    credentials::throttle_account(ctx, email)?;
+    let attempt = credentials::throttle_account(ctx, email)?;
     let wrong = || {
         let at = ["input", "currentPassword"];
         refused(UserError::new(UserErrorCode::InvalidCredentials, &at, "This is not the current password."))
     };
-    if credentials::check(ctx, email, Some(&account), &input.current_password).await? == Verdict::Wrong {
+    if credentials::check(ctx, attempt, Some(&account), &input.current_password).await? == Verdict::Wrong {
         return Ok(wrong());
     }
     if let Some(error) = credentials::unfit(&input.new_password, &[email, name], "newPassword") {
