@@ -113,13 +113,13 @@ impl Gateways {
         if head.is_gateway() || !self.may_sign_in_body() {
             return Ok(head);
         }
-        let is_signed = match (signature.as_str(), wire.query.as_deref()) {
+        let checked = match (signature.as_str(), wire.query.as_deref()) {
             (Some(signature), Some(query)) if by_text && !names_another(wire) => {
-                hmac::is_signed(&self.hmac_keys, query, &wire.variables, signature)
+                hmac::check(&self.hmac_keys, query, &wire.variables, signature)
             }
-            _ => false,
+            _ => Err("hmac-signature is not a text, or the request means another document than its own text"),
         };
-        if is_signed { Ok(Trust::Document) } else { Err(refuse("hmac-signature")) }
+        checked.map(|()| Trust::Document).map_err(refuse)
     }
 
     fn is_secret(&self, given: &[u8]) -> bool {
