@@ -3,6 +3,8 @@
 //! `xp.toml` < environment < flags. Not here: where values come from (`layers`), how a text becomes a value
 //! (`setting`), and anything that acts on a value.
 
+pub mod address;
+mod cautions;
 pub mod layers;
 pub mod origins;
 pub mod print;
@@ -10,7 +12,7 @@ pub mod setting;
 
 use std::{fmt::Write as _, net::SocketAddr, path::PathBuf, time::Duration};
 
-use axum::http::Uri;
+use address::{MetricsAddress, ServiceUrl};
 use entities::{password::Cost, redis::RedisUrl, secret::Secret};
 use layers::{Problem, Values};
 use origins::{HeaderNames, OriginPatterns};
@@ -122,8 +124,9 @@ sections! {
         host: String = "127.0.0.1", env "HOST";
         /// Port to listen on.
         port: u16 = "8080", env "PORT";
-        /// Serve `/metrics` on an address of its own instead of the main port.
-        metrics_address: Option<SocketAddr> = "";
+        /// Where `/metrics` is served: an address, `main` for the main port, or `auto`: the main port in development, else
+        /// `127.0.0.1:9464`. It tells how much is used and looked up, so it is not for everybody.
+        metrics_address: MetricsAddress = "auto";
         /// Largest request body of a caller without a token.
         body_limit_anonymous: Bytes = "256KiB";
         /// Largest request body of a signed-in caller.
@@ -182,7 +185,8 @@ sections! {
         drain_delay: Duration = "0s";
         /// How long running requests may take to finish at shutdown.
         shutdown_grace: Duration = "20s";
-        /// Networks of the proxies in front, whose `X-Forwarded-For` is believed, as in `10.0.0.0/8, 127.0.0.1`.
+        /// Networks of the proxies in front, whose `X-Forwarded-For` is believed, as in `10.0.0.0/8, 127.0.0.1`. A must
+        /// behind any proxy: without it all of its clients count as one address, whose wrong passwords lock all of them out.
         trusted_proxies: Networks = "";
         /// The playground at `/`; `auto` is on in development only.
         playground: Switch = "auto";
@@ -222,7 +226,7 @@ sections! {
         /// are made of (`apolloCacheTags`).
         cache_tags: bool = "false";
         /// Where Apollo Router is told what is out of date, as in `http://router:3000/invalidation`; nobody is told without it.
-        invalidation_url: Option<String> = "";
+        invalidation_url: Option<ServiceUrl> = "";
         /// The key that the router shares for that.
         invalidation_key: Option<SecretText> = "";
         /// The name of this subgraph in the supergraph.
@@ -243,6 +247,11 @@ sections! {
         more_id_fields: Switch = "off";
         /// How long a document that a client registered is kept after it was last asked for.
         apq_ttl: Duration = "24h";
+        /// The same until it was asked for by its hash for the first time.
+        apq_first_ttl: Duration = "10m";
+        /// Bytes of documents that clients may register with one process in a day; those of one network (IPv4 /24, IPv6
+        /// /48) an eighth of it. What is more runs and is not kept.
+        apq_daily_bytes: Bytes = "64MiB";
         /// Longest text that a client can register.
         apq_max_bytes: Bytes = "64KiB";
         /// File that says how often each trusted document was asked for; written every minute and at the end. Each
@@ -284,8 +293,9 @@ sections! {
         /// What private keys are sealed with and refresh tokens are made from, 32 characters at least; the same on
         /// all nodes. Required by `serve`; with another one everybody has to sign in again.
         secret: Option<SecretText> = "";
-        /// Whether anybody may make an account for themselves.
-        sign_up: bool = "true";
+        /// Whether anybody may make an account for themselves; `true` in development. Its answer tells whether an e-mail
+        /// has an account.
+        sign_up: bool = "false";
         /// Memory of one password's hash; more is safer and slower.
         password_memory: Bytes = "19MiB";
         /// Passes over that memory.
@@ -298,7 +308,7 @@ sections! {
         /// `pretty`, `json`, or `auto`: pretty on a terminal.
         log_format: LogFormat = "auto";
         /// Where traces go by OTLP over HTTP (protobuf), as in `http://collector:4318`; no traces without it.
-        otlp_endpoint: Option<String> = "", env "OTEL_EXPORTER_OTLP_ENDPOINT";
+        otlp_endpoint: Option<ServiceUrl> = "", env "OTEL_EXPORTER_OTLP_ENDPOINT";
         /// The name of this service in traces.
         service_name: String = "xp-graph", env "OTEL_SERVICE_NAME";
     }
@@ -368,7 +378,11 @@ impl Mode {
     /// Defaults of this mode that differ from the table.
     fn defaults(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::Development => &[("database.url", DEVELOPMENT_URL), ("auth.secret", DEVELOPMENT_SECRET)],
+            Self::Development => &[
+                ("database.url", DEVELOPMENT_URL),
+                ("auth.secret", DEVELOPMENT_SECRET),
+                ("auth.sign_up", "true"),
+            ],
             Self::Production | Self::Database | Self::Keys | Self::Tool => &[],
         }
     }
@@ -446,6 +460,14 @@ impl AuthConfig {
         }
     }
 
+    /// Seals what nodes share in a place where others may write, too: the same on all nodes that have the same secret.
+    /// Nothing serves without one but tests.
+    pub(crate) fn seal_key(&self) -> [u8; 32] {
+        const CONTEXT: &str = "xp-graph 2026-11 seal of registered documents";
+        let secret = self.secret.as_ref().map_or("", SecretText::expose);
+        blake3::derive_key(CONTEXT, secret.as_bytes())
+    }
+
     fn cost(&self) -> Cost {
         Cost { memory_kib: (self.password_memory.0 >> 10) as u32, passes: self.password_passes }
     }
@@ -506,7 +528,7 @@ impl Config {
             });
         }
         if let Some(url) = &self.gateway.invalidation_url
-            && !is_address(url)
+            && (url.uri().is_none() || url.has_account())
         {
             found.push(Problem {
                 // Not as it is: an account in it has a password.
@@ -517,7 +539,7 @@ impl Config {
             });
         }
         if let Some(endpoint) = &self.telemetry.otlp_endpoint
-            && !endpoint.starts_with("http://")
+            && endpoint.uri().is_none_or(|uri| uri.scheme_str() != Some("http"))
         {
             found.push(Problem {
                 what: format!("telemetry.otlp_endpoint = \"{endpoint}\""),
@@ -528,13 +550,6 @@ impl Config {
         }
         found
     }
-}
-
-/// Can something be posted there?
-fn is_address(url: &str) -> bool {
-    let Ok(url) = url.parse::<Uri>() else { return false };
-    matches!(url.scheme_str(), Some("http" | "https"))
-        && url.authority().is_some_and(|authority| !authority.as_str().contains('@'))
 }
 
 impl HttpConfig {

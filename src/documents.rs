@@ -4,6 +4,7 @@
 //! looks it up, and that is all. Not here: what a document means (the front room), where the id stands (`http`).
 
 mod apq;
+mod budget;
 pub mod manifest;
 pub mod trusted;
 pub mod usage;
@@ -29,7 +30,7 @@ use crate::{
     config::{DocumentsConfig, setting::DocumentMode},
     http::refusal::Refusal,
 };
-use apq::Apq;
+use apq::{Apq, Kept};
 use manifest::Fingerprint;
 use trusted::Trusted;
 
@@ -39,6 +40,8 @@ const LONGEST_ID: usize = 256;
 const ECHOED_CHARACTERS: usize = 64;
 /// Unknown bodies that audit mode remembers having told about.
 const MOST_TOLD: usize = 10_000;
+/// Between two log lines about clients that register too much.
+const WARNED_EVERY: Duration = Duration::from_hours(1);
 const USAGE_INTERVAL: Duration = Duration::from_mins(1);
 
 const NOT_FOUND: Refusal =
@@ -126,6 +129,8 @@ pub(crate) struct Documents {
     trusted: RwLock<Arc<Trusted>>,
     seen: Mutex<Option<Fingerprint>>,
     told: Mutex<HashMap<[u8; 32], u64>>,
+    /// When it was last logged that clients register too much.
+    warned: Mutex<Option<Instant>>,
     outcomes: Family<Labels, Counter>,
     loaded: Gauge,
     broken: Gauge,
@@ -137,7 +142,13 @@ struct Labels {
 }
 
 impl Documents {
-    pub(crate) fn new(config: DocumentsConfig, shared: Texts, registry: &mut Registry) -> Self {
+    /// `seal_key` is the same on all nodes that share texts.
+    pub(crate) fn new(
+        config: DocumentsConfig,
+        seal_key: [u8; 32],
+        shared: Texts,
+        registry: &mut Registry,
+    ) -> Self {
         let (outcomes, loaded, broken) = (Family::default(), Gauge::default(), Gauge::default());
         registry.register(
             "persisted_documents",
@@ -147,7 +158,8 @@ impl Documents {
         registry.register("persisted_documents_loaded", "Trusted documents that can run", loaded.clone());
         registry.register("persisted_documents_broken", "Trusted documents that cannot run", broken.clone());
         Self {
-            apq: Apq::new(config.apq_ttl, config.apq_max_bytes.0, shared),
+            apq: Apq::new(&config, seal_key, shared),
+            warned: Mutex::default(),
             config,
             trusted: RwLock::default(),
             seen: Mutex::default(),
@@ -249,8 +261,10 @@ impl Documents {
         match (sha256_of(&id).filter(|_| may_register), text) {
             (Some(hash), Some(text)) => {
                 let document = prepare(graph, text, asked.caller).await?;
-                if self.apq.keep(hash, text, &document).await {
-                    self.count("apq_registered");
+                match self.apq.keep(hash, text, &document, asked.caller).await {
+                    Kept::Yes => self.count("apq_registered"),
+                    Kept::TooLong => self.count("apq_too_long"),
+                    Kept::OverBudget => self.warn_of_flood(asked),
                 }
                 Ok(document)
             }
@@ -266,6 +280,23 @@ impl Documents {
                 None => Err(self.not_in_list(&id, asked)),
             },
             (None, _) => Err(self.not_in_list(&id, asked)),
+        }
+    }
+
+    /// Counts a document that was not kept, and logs it once an hour.
+    fn warn_of_flood(&self, asked: Asked<'_>) {
+        self.count("apq_over_budget");
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if warned.is_none_or(|warned| warned.elapsed() >= WARNED_EVERY) {
+            *warned = Some(Instant::now());
+            let network = asked.caller.network().map(|network| network.to_string());
+            let client = echo(asked.client);
+            tracing::warn!(
+                network,
+                client,
+                "more documents are registered than documents.apq_daily_bytes allows one network, or all; further ones \
+                 run and are not kept"
+            );
         }
     }
 

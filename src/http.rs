@@ -45,7 +45,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use crate::{
     App, auth,
-    config::HttpConfig,
+    config::{HttpConfig, address::MetricsPlace},
     telemetry::{self, SPANS},
 };
 use refusal::Refusal;
@@ -75,7 +75,7 @@ pub fn router(app: App) -> Router {
         .route("/.well-known/jwks.json", get(jwks))
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz));
-    if app.http.metrics_address.is_none() {
+    if app.http.metrics_address.place(app.development) == MetricsPlace::Main {
         routes = routes.route("/metrics", get(metrics::metrics));
     }
     if app.playground.is_some() {

@@ -15,7 +15,7 @@ use tokio::{
     time::sleep,
 };
 
-use crate::App;
+use crate::{App, config::address::ServiceUrl};
 
 /// How long changes are gathered into one message.
 const GATHERED_FOR: Duration = Duration::from_millis(50);
@@ -64,7 +64,7 @@ impl Untold {
 
 /// Tells the router for ever. `changes` is listened to from before the first request on.
 pub(crate) async fn run(app: App, mut changes: Receiver<Changes>) {
-    let Some(url) = app.gateway.invalidation_url.as_ref().and_then(|url| url.parse::<Uri>().ok()) else {
+    let Some(url) = app.gateway.invalidation_url.as_ref().and_then(ServiceUrl::uri) else {
         return;
     };
     let (mut untold, mut pause) = (Untold::default(), FIRST_PAUSE);

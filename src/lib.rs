@@ -4,6 +4,7 @@
 pub mod auth;
 pub mod config;
 pub mod documents;
+mod forwarded;
 pub mod gateway;
 pub mod http;
 mod invalidation;
@@ -26,6 +27,7 @@ use schema::{Access, Graph};
 
 use config::{Config, GatewayConfig, HttpConfig};
 use documents::Documents;
+use forwarded::Forwarding;
 use gateway::Gateways;
 use http::{
     admission::Admission,
@@ -57,6 +59,7 @@ pub struct Parts {
     pub(crate) http: HttpConfig,
     pub(crate) gateway: GatewayConfig,
     pub(crate) admission: Admission,
+    pub(crate) forwarding: Forwarding,
     pub(crate) documents: Documents,
     pub(crate) gateways: Gateways,
     /// What only gateways may ask for, nobody else may.
@@ -102,7 +105,8 @@ impl App {
             shared_batches: config.graph.shared_batches.0,
         };
         let metrics = Metrics::register(&mut registry);
-        let documents = Documents::new(config.documents.clone(), store.texts().clone(), &mut registry);
+        let (settings, texts) = (config.documents.clone(), store.texts().clone());
+        let documents = Documents::new(settings, config.auth.seal_key(), texts, &mut registry);
         let graph = graph(store.clone(), options, &mut registry);
         let playground = config.http.playground.is_on(is_development);
         let mut http = config.http.clone();
@@ -119,6 +123,7 @@ impl App {
             callbacks: Callbacks::default(),
             http,
             admission: Admission::new(&config.http),
+            forwarding: Forwarding::new(&config.http.trusted_proxies),
             documents,
             gateways: Gateways::new(&config.gateway),
             gateways_only,

@@ -46,7 +46,7 @@ const FLUSH_LIMIT: Duration = Duration::from_secs(2);
 pub enum Error {
     /// The exporter refuses its settings.
     #[error("telemetry.otlp_endpoint: {0}")]
-    Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
+    Exporter(String),
     /// Something else in this process has set up logging.
     #[error("logging was already set up in this process")]
     Again,

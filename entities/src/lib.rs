@@ -14,6 +14,7 @@ pub mod id;
 pub mod instance;
 pub mod key;
 pub mod location;
+pub mod masked;
 pub mod node;
 pub mod page;
 pub mod password;

@@ -133,6 +133,7 @@ impl Hasher {
     }
 
     /// The same hasher for somebody in this network, who takes turns with all other networks.
+    #[must_use]
     pub fn for_network(&self, network: Option<IpAddr>) -> Self {
         Self { shared: Arc::clone(&self.shared), network }
     }
@@ -334,7 +335,7 @@ mod tests {
             assert_eq!(other.await.expect("no panic"), Ok(()));
         }
         let order = order.lock().expect("no panic happens under this lock");
-        let last = order.iter().rposition(|network| network.is_ipv4()).expect("they had their turn");
+        let last = order.iter().rposition(IpAddr::is_ipv4).expect("they had their turn");
         assert!(last < 2 * threads() + 4, "a turn each: {order:?}");
     }
 

@@ -154,13 +154,9 @@ fn tcp_settings() -> TcpSettings {
 }
 
 impl fmt::Display for RedisUrl {
-    /// With the password masked.
+    /// With the account and secret parameters masked.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (scheme, rest) = self.text.split_once("://").unwrap_or(("redis", ""));
-        match rest.rsplit_once('@') {
-            Some((_, host)) => write!(f, "{scheme}://***@{host}"),
-            None => write!(f, "{scheme}://{rest}"),
-        }
+        f.write_str(&crate::masked::url(&self.text))
     }
 }
 

@@ -112,9 +112,9 @@ pub(crate) async fn check(
         hasher(ctx).verify(password, stored).await.map_err(|_| overloaded())?
     };
     if verdict == Verdict::Wrong {
-        attempt.failed()
+        attempt.failed();
     } else {
-        attempt.succeeded()
+        attempt.succeeded();
     }
     Ok(verdict)
 }

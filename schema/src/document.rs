@@ -32,6 +32,8 @@ use crate::{
     gateway::ForGateways,
 };
 
+mod letting_in;
+
 /// A document that fits the schema, with all that can be known of it before it runs.
 pub struct Document {
     pub(crate) parsed: ExecutableDocument,
@@ -51,6 +53,8 @@ pub(crate) struct Judged {
     pub(crate) kind: OperationKind,
     pub(crate) cache: Option<CachePolicy>,
     cost: Cost,
+    /// Nothing but signing in, signing up and refreshing.
+    only_lets_in: bool,
 }
 
 /// One operation of a document.
@@ -180,7 +184,9 @@ impl Document {
             let selections = &operation.selection_set.node;
             let is_query = kind == OperationKind::Query;
             let cache = is_query.then(|| cache_control::policy(types, selections, fragments)).flatten();
-            (name.cloned(), Judged { kind, cache, cost: types.cost(root, selections, fragments) })
+            let only_lets_in = kind == OperationKind::Mutation && letting_in::is_all(selections, fragments);
+            let cost = types.cost(root, selections, fragments);
+            (name.cloned(), Judged { kind, cache, cost, only_lets_in })
         });
         let judged = judged.collect();
         let (hash, is_trusted, answered) = ([0; 32], AtomicBool::default(), AtomicUsize::new(LEAST_ROOM));
@@ -213,6 +219,12 @@ impl Document {
         let first = meant.next();
         // Without a name only a single operation is meant.
         if meant.next().is_some() { None } else { first }
+    }
+
+    /// Whether the operation that a request with this name means does nothing but sign in, sign up or refresh a session:
+    /// what comes with a token that is not good any more to get one that is.
+    pub fn only_lets_in(&self, operation_name: Option<&str>) -> bool {
+        self.operation(operation_name).is_ok_and(|operation| operation.judged.only_lets_in)
     }
 
     /// The names of its operations; an operation without a name has none.

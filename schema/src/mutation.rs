@@ -38,9 +38,9 @@ use crate::{
 static FIELDS: LazyLock<Vec<Field>> = LazyLock::new(|| {
     use Needs::{Account, Granted, Nothing};
     vec![
-        field("signUp", "Makes an account that reads, and signs in to it. One such field in a document.", Nothing, |input, ctx| sign_in::sign_up(input, ctx).boxed()).alone(),
+        field("signUp", "Makes an account that reads, and signs in to it, where the server lets people do that. Whether an e-mail belongs to an account can be told from the answer. One such field in a document.", Nothing, |input, ctx| sign_in::sign_up(input, ctx).boxed()).alone(),
         field("signIn", "Begins a session. Whether an e-mail belongs to an account cannot be told from the answer. One such field in a document.", Nothing, |input, ctx| sign_in::sign_in(input, ctx).boxed()).alone(),
-        field("refreshSession", "Exchanges a refresh token for the next one and a new access token; send no access token that has ended with it. Using an older one again ends the session. One such field in a document.", Nothing, |input, ctx| sign_in::refresh(input, ctx).boxed()).alone(),
+        field("refreshSession", "Exchanges a refresh token for the next one and a new access token. An access token that has ended may be sent along. Using an older one again ends the session. One such field in a document.", Nothing, |input, ctx| sign_in::refresh(input, ctx).boxed()).alone(),
         field("signOut", "Ends the session that is asking.", Account, |input, ctx| session::mutation::sign_out(input, ctx).boxed()),
         field("revokeSession", "Ends a session; its tokens are refused from now on.", Account, |input, ctx| session::mutation::revoke(input, ctx).boxed()),
         field("revokeAllSessions", "Ends all sessions of an account.", Account, |input, ctx| session::mutation::revoke_all(input, ctx).boxed()),

@@ -1,12 +1,12 @@
 //! `xp doctor`: one line per check, each with what to do about it. Not here: `/readyz`, which only says yes or no.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use entities::{Store, instance, redis::Redis};
 use prometheus_client::registry::Registry;
 use serde_json::json;
 use tokio::net::TcpStream;
-use xp::config::Config;
+use xp::config::{Config, layers::Problem};
 
 use super::{Failure, database, say};
 
@@ -34,16 +34,21 @@ struct Check {
     name: &'static str,
     level: Level,
     text: String,
-    fix: &'static str,
+    fix: Cow<'static, str>,
 }
 
 impl Check {
     fn ok(name: &'static str, text: impl Into<String>) -> Self {
-        Self { name, level: Level::Ok, text: text.into(), fix: "" }
+        Self { name, level: Level::Ok, text: text.into(), fix: Cow::Borrowed("") }
     }
 
-    fn bad(name: &'static str, level: Level, text: impl Into<String>, fix: &'static str) -> Self {
-        Self { name, level, text: text.into(), fix }
+    fn bad(
+        name: &'static str,
+        level: Level,
+        text: impl Into<String>,
+        fix: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self { name, level, text: text.into(), fix: fix.into() }
     }
 }
 
@@ -54,6 +59,7 @@ pub(super) async fn doctor(config: &Config, as_json: bool) -> Result<(), Failure
         Check::ok("configuration", "valid"),
         secret(config),
     ];
+    checks.extend(cautions(config));
     checks.extend(store(config).await);
     checks.push(redis(config).await);
     checks.push(collector(config).await);
@@ -73,6 +79,24 @@ pub(super) async fn doctor(config: &Config, as_json: bool) -> Result<(), Failure
         say(&lines.collect::<Vec<_>>().join("\n"))?;
     }
     if failed { Err(Failure::Silent) } else { Ok(()) }
+}
+
+/// What is allowed and seldom meant; and for whose word on addresses the server takes.
+fn cautions(config: &Config) -> Vec<Check> {
+    let found = config.cautions().into_iter();
+    let mut checks: Vec<_> = found
+        .map(|Problem { what, why, fix, .. }| {
+            Check::bad("settings", Level::Warn, format!("{what}: {why}"), fix)
+        })
+        .collect();
+    if config.http.trusted_proxies.is_empty()
+        && checks.iter().all(|check| !check.text.contains("trusted_proxies"))
+    {
+        let text = "http.trusted_proxies is empty: right where clients connect directly; behind a proxy all of them count \
+                    as one address, and the server's log says so";
+        checks.push(Check::ok("settings", text));
+    }
+    checks
 }
 
 fn secret(config: &Config) -> Check {
@@ -163,8 +187,8 @@ async fn collector(config: &Config) -> Check {
     let Some(endpoint) = &config.telemetry.otlp_endpoint else {
         return Check::ok("traces", "off (telemetry.otlp_endpoint is not set)");
     };
-    let authority = endpoint.trim_start_matches("http://").split('/').next().unwrap_or_default();
-    let address = if authority.contains(':') { authority.to_owned() } else { format!("{authority}:80") };
+    let uri = endpoint.uri().unwrap_or_default();
+    let address = format!("{}:{}", uri.host().unwrap_or_default(), uri.port_u16().unwrap_or(80));
     match tokio::time::timeout(CONNECT_LIMIT, TcpStream::connect(&address)).await {
         Ok(Ok(_)) => Check::ok("traces", format!("{endpoint} accepts connections")),
         _ => Check::bad(

@@ -30,6 +30,7 @@ pub(super) async fn dev(config: Config) -> Result<(), Failure> {
     let access = database::access(&config, &store).await?;
     let accounts = demo_accounts(&store, &access).await?;
     say(&banner(&config, &listener, &accounts))?;
+    warn_of_strangers(&listener);
     let app = App::new(&config, store.clone(), access, registry, Some(Development { accounts }));
     end(run(app, listener).await?, store, telemetry).await
 }
@@ -48,6 +49,9 @@ pub(super) async fn serve(config: Config, migrate: bool) -> Result<(), Failure> 
     let access = database::access(&config, &store).await?;
     refuse_demo_password(&store, &access).await?;
     let app = App::new(&config, store.clone(), access, registry, None);
+    for caution in config.cautions() {
+        tracing::warn!(why = caution.why, fix = caution.fix, "{}", caution.what);
+    }
     let address = listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
     tracing::info!(address, version = env!("CARGO_PKG_VERSION"), "serving");
     end(run(app, listener).await?, store, telemetry).await
@@ -104,6 +108,18 @@ async fn demo_accounts(store: &Store, access: &Access) -> Result<Vec<Account>, F
         accounts.push(Account { name: email, role: role.as_str(), token, password: seed::DEMO_PASSWORD });
     }
     Ok(accounts)
+}
+
+/// Development is for one machine: others that reach it can sign in with the demo password.
+fn warn_of_strangers(listener: &TcpListener) {
+    let Ok(listens_on) = listener.local_addr() else { return };
+    if !listens_on.ip().to_canonical().is_loopback() {
+        tracing::warn!(
+            %listens_on,
+            "development listens beyond this machine: whoever reaches it can sign in as administrator with the demo \
+             password, which everybody knows. Leave HOST out, or use `xp serve`"
+        );
+    }
 }
 
 /// Demo accounts in production are doors for everybody.

@@ -10,7 +10,10 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
-use xp::config::{self, Config, layers::Loaded};
+use xp::config::{
+    self, Config,
+    layers::{Loaded, Problem},
+};
 
 use super::{Failure, chain, say};
 
@@ -46,8 +49,17 @@ pub(super) fn config(loaded: &Loaded, action: super::Settings, as_json: bool) ->
     match (action, as_json) {
         (super::Settings::Print { .. }, false) => say(&config::print::text(loaded)),
         (super::Settings::Print { .. }, true) => say(&config::print::json(loaded).to_string()),
-        (super::Settings::Check, false) => say("the configuration is valid"),
-        (super::Settings::Check, true) => say(&json!({ "valid": true }).to_string()),
+        (super::Settings::Check, false) => {
+            let cautions = loaded.config.cautions().into_iter().map(|Problem { what, why, fix, .. }| {
+                format!("\n\n  note: {what}\n    why:   {why}\n    fix:   {fix}")
+            });
+            say(&format!("the configuration is valid{}", cautions.collect::<String>()))
+        }
+        (super::Settings::Check, true) => {
+            let note = |Problem { what, why, fix, .. }| json!({ "what": what, "why": why, "fix": fix });
+            let notes: Vec<_> = loaded.config.cautions().into_iter().map(note).collect();
+            say(&json!({ "valid": true, "notes": notes }).to_string())
+        }
     }
 }
 

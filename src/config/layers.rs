@@ -7,9 +7,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use entities::masked;
 use toml::de::{DeTable, DeValue};
 
 use super::{Config, KEYS, Key, Mode, setting::Setting};
+use service_links::is_service_link;
+
+mod service_links;
 
 /// Everything the configuration is made from; nothing else is read.
 #[derive(Debug)]
@@ -157,7 +161,8 @@ impl Values {
                 self.problems.push(Problem {
                     what: format!("{name} = \"{shown}\""),
                     place: entry.source.to_string(),
-                    why,
+                    // It may say the value again.
+                    why: if entry.key.secret { why } else { masked::text(&why) },
                     fix: format!("give a {}, or leave it out for the default", entry.key.expects.trim_end()),
                 });
                 None
@@ -254,6 +259,9 @@ impl Values {
             let (variable, value) = (variable.as_str(), value.as_str());
             if value.is_empty() {
                 continue; // As in most tools: an empty variable is one that is not set.
+            }
+            if variable.starts_with("XP_") && is_service_link(variable, value) {
+                continue; // Not meant for us: a service in this cluster has a name like ours.
             }
             if let Some(key) = KEYS.iter().find(|key| key.env() == *variable) {
                 self.set(key, value.into(), Source::Environment(variable.into()));

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use entities::redis::RedisUrl;
+use entities::{masked, redis::RedisUrl};
 use schema::Subgraph;
 
 /// A type that a configuration value can have.
@@ -19,9 +19,9 @@ pub trait Setting: Sized {
     const SECRET: bool = false;
     /// Reads the text of a value; fails with the reason.
     fn parse(text: &str) -> Result<Self, String>;
-    /// The value as it may be shown.
+    /// The value as it may be shown: without the accounts of addresses.
     fn show(text: &str) -> String {
-        text.to_owned()
+        masked::text(text)
     }
 }
 
@@ -148,6 +148,11 @@ impl Setting for Bytes {
 pub struct Networks(Vec<(IpAddr, u32)>);
 
 impl Networks {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Is the address in one of them?
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.iter().any(|(network, bits)| match (network, address) {
@@ -325,30 +330,14 @@ impl Setting for DatabaseUrl {
         Err("it must begin with postgres://, postgresql:// or sqlite:".into())
     }
 
-    /// Masks the password, in the authority and in a `password=` parameter; anything that is no URL of ours is
-    /// masked as a whole, since nobody knows where its secret is.
+    /// Masks the password, in the authority and in parameters; anything that is no URL of ours is masked as a whole,
+    /// since nobody knows where its secret is.
     fn show(text: &str) -> String {
-        if text.is_empty() || text.starts_with("sqlite:") {
-            return text.to_owned();
+        if text.is_empty() || text.starts_with("sqlite:") || text.contains("://") {
+            masked::url_of_account(text)
+        } else {
+            "***".into()
         }
-        let Some((scheme, rest)) = text.split_once("://") else { return "***".into() };
-        let (address, parameters) = rest.split_once('?').map_or((rest, None), |(a, p)| (a, Some(p)));
-        // The last `@`: a password may hold an unescaped one.
-        let address = match address.rsplit_once('@') {
-            None => address.to_owned(),
-            Some((account, host)) => match account.split_once(':') {
-                None => format!("{account}@{host}"),
-                Some((user, _)) => format!("{user}:***@{host}"),
-            },
-        };
-        let parameters = parameters.map(|parameters| {
-            let shown = parameters.split('&').map(|pair| match pair.split_once('=') {
-                Some((name, _)) if name.contains("pass") => format!("{name}=***"),
-                _ => pair.to_owned(),
-            });
-            format!("?{}", shown.collect::<Vec<_>>().join("&"))
-        });
-        format!("{scheme}://{address}{}", parameters.unwrap_or_default())
     }
 }
 
@@ -453,7 +442,7 @@ impl Setting for Origins {
             let rest = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
             let is_origin = rest.is_some_and(|host| {
                 !host.is_empty()
-                    && host.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/' && byte != b'*')
+                    && host.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'/' | b'*' | b'@'))
             });
             let why = || {
                 format!("`{origin}` is no origin: write scheme, host and port, as in https://app.example.com")
@@ -489,7 +478,10 @@ mod tests {
                 "postgres://ann@db/xp?password=***&sslmode=require",
             ),
             ("postgres://db/xp", "postgres://db/xp"),
+            ("postgres://ann:s3?cr@et@db/xp", "postgres://***"),
+            ("postgres://db/xp?user=ann&sslkey=s3cret", "postgres://db/xp?user=ann&sslkey=***"),
             ("sqlite:xp.db", "sqlite:xp.db"),
+            ("sqlite:xp.db?key=s3cret", "sqlite:xp.db?key=***"),
             ("s3cret", "***"),
         ] {
             assert_eq!(DatabaseUrl::show(url), shown);

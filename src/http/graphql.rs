@@ -47,6 +47,7 @@ pub(super) const CACHE_TOKEN: HeaderName = HeaderName::from_static("x-cache-toke
 /// How Apollo's gateways ask for a trace.
 const INCLUDE_TRACE: &str = "apollo-federation-include-trace";
 
+const UNAUTHENTICATED: &str = "UNAUTHENTICATED";
 const NOT_ACCEPTABLE: Refusal = Refusal::new(
     StatusCode::NOT_ACCEPTABLE,
     "BAD_USER_INPUT",
@@ -87,6 +88,8 @@ pub(super) struct Asker {
     pub(super) caller: Caller,
     pub(super) id_in_path: Option<String>,
     pub(super) is_get: bool,
+    /// The token that came along is not valid. Nobody acts for it, and only what gets a new one may run.
+    pub(super) has_bad_token: bool,
 }
 
 impl Asker {
@@ -146,10 +149,38 @@ pub(super) async fn read_post(
     }
     let head = app.gateways.head(parts)?;
     let bearer = auth::bearer(&app.access, &parts.headers);
-    // A gateway is told in its own way, and may prove itself only in the body.
-    if bearer.is_err() && !app.gateways.may_sign_in_body() {
-        return Err(unauthenticated(head.trust));
+    let (has_bad_token, trust) = (bearer.is_err(), head.trust);
+    let read = read_post_of(app, id, parts, body, head, bearer).await;
+    // A bad token is as none until it is known what is asked for. Whatever else is wrong with the request is said once
+    // its token is good; that the server is busy is said now, or the client would think its session over.
+    let mut asked = read.map_err(|refusal| match refusal.status {
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => {
+            refusal
+        }
+        _ if has_bad_token => unauthenticated(trust.is_gateway()),
+        _ => refusal,
+    })?;
+    if asked.asker.has_bad_token {
+        let Wires::One(wire) = &mut asked.wires else {
+            return Err(unauthenticated(asked.asker.caller.is_gateway));
+        };
+        // Before it is decided how the answer is sent.
+        match find_document(app, &parts.headers, &asked.asker, wire).await {
+            Err(Stop::Refused(refusal)) if refusal.code == UNAUTHENTICATED => return Err(refusal),
+            found => wire.found = Some(found),
+        }
     }
+    Ok(asked)
+}
+
+async fn read_post_of(
+    app: &App,
+    id: Option<String>,
+    parts: &Parts,
+    body: Body,
+    head: gateway::Head,
+    bearer: Result<Option<Bearer>, Refused>,
+) -> Result<Asked, Refusal> {
     let is_anonymous = !matches!(bearer, Ok(Some(_)));
     let mut bounds = bounds(app, is_anonymous, head.trust);
     if app.gateways.may_sign_in_body() {
@@ -175,8 +206,9 @@ pub(super) fn read_get(app: &App, id: Option<String>, parts: &Parts) -> Result<A
     }
     let head = app.gateways.head(parts)?;
     let bearer = auth::bearer(&app.access, &parts.headers);
+    // No GET gets a new token. A gateway is told in its own way, and may prove itself by its request only.
     if bearer.is_err() && !app.gateways.may_sign_in_body() {
-        return Err(unauthenticated(head.trust));
+        return Err(unauthenticated(head.trust.is_gateway()));
     }
     let permit = app.admission.enter()?;
     let bounds = bounds(app, !matches!(bearer, Ok(Some(_))), head.trust);
@@ -199,13 +231,15 @@ fn asker(
     let by_text = id_in_path.is_none();
     let proven = wired.iter().map(|wire| app.gateways.wire(head, wire, by_text));
     let trust = proven.collect::<Result<Vec<_>, _>>()?.into_iter().min().unwrap_or(head);
-    let bearer = end_user(app, trust, bearer, wired).map_err(|_| unauthenticated(trust))?;
+    let bearer = end_user(app, trust, bearer, wired);
+    let has_bad_token = bearer.is_err();
+    let bearer = bearer.unwrap_or_default();
     wires.check_length(bounds(app, bearer.is_none(), trust))?;
     let viewer = bearer.as_ref().map_or(Viewer::Anonymous, |bearer| bearer.viewer.clone());
     let in_batch = matches!(wires, Wires::Batch(_));
     let caller = Caller { in_batch, is_gateway: trust.is_gateway(), ..caller };
     app.admission.check_rate(&viewer, &caller, wired.len() as u32)?;
-    Ok(Asker { viewer, bearer, caller, id_in_path, is_get: false })
+    Ok(Asker { viewer, bearer, caller, id_in_path, is_get: false, has_bad_token })
 }
 
 /// The end user: of the token that came along, or, where that is switched on, whom a gateway has claims of.
@@ -227,16 +261,15 @@ fn end_user(
 }
 
 /// Gateways make one error of an answer that is not 200, whatever it says.
-fn unauthenticated(trust: Trust) -> Refusal {
-    let status = if trust.is_gateway() { StatusCode::OK } else { StatusCode::UNAUTHORIZED };
-    Refusal::new(status, "UNAUTHENTICATED", "The access token is not valid.")
+fn unauthenticated(is_gateway: bool) -> Refusal {
+    let status = if is_gateway { StatusCode::OK } else { StatusCode::UNAUTHORIZED };
+    Refusal::new(status, UNAUTHENTICATED, "The access token is not valid.")
 }
 
 /// From where and with what the request was sent.
 pub(super) fn caller(app: &App, parts: &Parts, trust: Trust) -> Caller {
     let peer = parts.extensions.get::<Peer>();
-    let address =
-        peer.map(|Peer(peer)| auth::client_address(*peer, &parts.headers, &app.http.trusted_proxies));
+    let address = peer.map(|Peer(peer)| app.forwarding.client_address(*peer, &parts.headers));
     let agent = parts.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
     let request_id = Arc::from(request_id(&parts.headers));
     let (user_agent, is_gateway) = (agent.map(Arc::from), trust.is_gateway());
@@ -498,7 +531,16 @@ async fn find_document(
         caller: &asker.caller,
         client: about::client(headers),
     };
-    app.documents.find(&app.graph, &asker.viewer, asked).await
+    let found = app.documents.find(&app.graph, &asker.viewer, asked).await;
+    if !asker.has_bad_token {
+        return found;
+    }
+    match found {
+        Ok(document) if document.only_lets_in(wire.operation_name.as_deref()) => Ok(document),
+        // Clients that register their documents send the text next: it may be one of these.
+        Err(Stop::Refused(refusal)) if refusal.status == StatusCode::OK => Err(refusal.into()),
+        Ok(_) | Err(_) => Err(unauthenticated(asker.caller.is_gateway).into()),
+    }
 }
 
 /// What is told about a request afterwards.

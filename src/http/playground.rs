@@ -1,17 +1,17 @@
 //! The playground: GraphiQL, bundled offline by `playground/` and embedded by `build.rs`. Assets are stored compressed
 //! and sent as they are; a client without brotli gets them decompressed. Not here: the page itself.
 
-use std::io::Read as _;
+use std::{io::Read as _, net::IpAddr};
 
 use axum::{
-    extract::{Path, State},
+    extract::{Path, Request, State},
     http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse as _, Redirect, Response},
 };
 use bytes::Bytes;
 use serde_json::json;
 
-use super::{refusal::Refusal, request_id};
+use super::{refusal::Refusal, request_id, server::Peer};
 use crate::App;
 
 include!(concat!(env!("OUT_DIR"), "/assets.rs"));
@@ -31,6 +31,9 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; wo
     form-action 'none'; frame-ancestors 'none'";
 const REVALIDATE: &str = "no-cache";
 const FOR_GOOD: &str = "public, max-age=31536000, immutable";
+/// What proxies add to a request.
+const PASSED_ON: [&str; 6] =
+    ["forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"];
 /// Assets without a hash of their content in their name.
 const UNHASHED: [&str; 2] = ["index.html", "LICENSES.txt"];
 
@@ -82,10 +85,12 @@ pub(super) async fn asset(Path(path): Path<String>, headers: HeaderMap) -> Respo
     send(&path, &headers).await
 }
 
-/// `GET /playground/config.json`. Its tokens go only to pages of this machine: a foreign page that has its own name
-/// point at 127.0.0.1 (DNS rebinding) gets none.
-pub(super) async fn config(State(app): State<App>, headers: HeaderMap) -> Response {
-    let body = if is_local(&headers) { app.playground.clone().unwrap_or_default() } else { settings(&[]) };
+/// `GET /playground/config.json`. Its tokens go only to pages of this machine that are shown on it: a foreign page that has
+/// its own name point at 127.0.0.1 (DNS rebinding) gets none, nor does another machine, whatever `Host` it sends.
+pub(super) async fn config(State(app): State<App>, request: Request) -> Response {
+    let peer = request.extensions().get::<Peer>().map(|Peer(peer)| *peer);
+    let is_local = is_local(peer, request.headers());
+    let body = if is_local { app.playground.clone().unwrap_or_default() } else { settings(&[]) };
     ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], body).into_response()
 }
 
@@ -122,7 +127,12 @@ async fn send(path: &str, request: &HeaderMap) -> Response {
     response
 }
 
-fn is_local(headers: &HeaderMap) -> bool {
+/// Comes the request from this machine, for itself? Not where a proxy has passed it on, however near the proxy is.
+fn is_local(peer: Option<IpAddr>, headers: &HeaderMap) -> bool {
+    let is_near = peer.is_some_and(|peer| peer.to_canonical().is_loopback());
+    if !is_near || PASSED_ON.iter().any(|name| headers.contains_key(*name)) {
+        return false;
+    }
     let host = headers.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let name = host.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')).map_or(host, |(name, _)| name);
     ["localhost", "127.0.0.1", "[::1]"].contains(&name)
@@ -152,16 +162,30 @@ mod tests {
 
     #[test]
     fn only_this_machine_is_local() {
-        let local = |host: &'static str| {
+        let near = Some(IpAddr::from([127, 0, 0, 1]));
+        let to = |host: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::HOST, HeaderValue::from_static(host));
-            is_local(&headers)
+            headers
         };
+        let local = |host| is_local(near, &to(host));
         assert!(
             ["localhost:8080", "localhost", "127.0.0.1:8080", "[::1]:8080", "[::1]"].into_iter().all(local)
         );
         assert!(!["evil.example:8080", "localhost.evil.example", "10.0.0.1", ""].into_iter().any(local));
-        assert!(!is_local(&HeaderMap::new()));
+        assert!(!is_local(near, &HeaderMap::new()));
+        for peer in ["127.8.0.1", "::1", "::ffff:127.0.0.1"] {
+            assert!(is_local(peer.parse().ok(), &to("localhost")), "{peer}");
+        }
+        for peer in ["10.0.0.1", "2001:db8::1", "::ffff:10.0.0.1", "0.0.0.0"] {
+            assert!(!is_local(peer.parse().ok(), &to("localhost")), "{peer}");
+        }
+        assert!(!is_local(None, &to("localhost")), "nobody knows from where");
+        for name in PASSED_ON {
+            let mut headers = to("localhost");
+            headers.insert(name, HeaderValue::from_static("127.0.0.1"));
+            assert!(!is_local(near, &headers), "{name}");
+        }
     }
 
     #[test]

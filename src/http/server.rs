@@ -56,7 +56,7 @@ const WARMING: Duration = Duration::from_secs(5);
 /// back, were cut off after that.
 pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output = ()>) -> io::Result<usize> {
     let http = app.http.clone();
-    let own = bind("http.metrics_address", http.metrics_address).await?;
+    let own = metrics::listener(&app).await?;
     let for_gateways = bind("gateway.address", app.gateway.address).await?;
     let (stop_metrics, metrics_stopped) = tokio::sync::oneshot::channel::<()>();
     let metrics = own.map(|listener| {

@@ -32,7 +32,10 @@ mod sign_in;
 use super::*;
 use schema::{Access, token::Subject};
 
-use crate::{Account, Development, config::Config};
+use crate::{
+    Account, Development,
+    config::{Config, address::MetricsAddress},
+};
 
 const QUERY: &str = r#"{"query": "{ users(first: 1) { nodes { id } } }"}"#;
 
@@ -56,6 +59,7 @@ async fn app_of(
     prepare: impl FnOnce(Store, &mut Registry) -> Store,
 ) -> App {
     let mut config = Config::default();
+    config.auth.sign_up = true;
     change(&mut config);
     let mut registry = Registry::default();
     let settings = entities::DatabaseConfig {
@@ -301,8 +305,14 @@ async fn metrics_tell_what_happened() {
     ] {
         assert!(text.contains(line), "{line} is missing in {text}");
     }
-    let apart = app_with(|config| config.http.metrics_address = "127.0.0.1:0".parse().ok()).await;
+    let own = MetricsAddress::Own("127.0.0.1:0".parse().expect("an address"));
+    let apart = app_with(|config| config.http.metrics_address = own).await;
     assert_eq!(send(&apart, get_of("/metrics")).await.0, 404);
+    // In production they are apart unless it is said otherwise.
+    let production =
+        |place| app_of(None, move |config| config.http.metrics_address = place, |store, _| store);
+    assert_eq!(send(&production(MetricsAddress::Auto).await, get_of("/metrics")).await.0, 404);
+    assert_eq!(send(&production(MetricsAddress::Main).await, get_of("/metrics")).await.0, 200);
 }
 
 #[tokio::test]
@@ -316,10 +326,21 @@ async fn the_playground_is_there_where_it_is_on() {
     let etag = response.headers()["etag"].to_str().expect("text").to_owned();
     let again = with(with(get_of("/"), "accept-encoding", "br"), "if-none-match", &etag);
     assert_eq!(send(&app, again).await.0, 304);
-    let settings = send(&app, get_of("/playground/config.json")).await.2;
+    let from = |peer: [u8; 4]| {
+        let mut request = get_of("/playground/config.json");
+        request.extensions_mut().insert(server::Peer(peer.into()));
+        request
+    };
+    let settings = send(&app, from([127, 0, 0, 1])).await.2;
     assert_eq!(settings["accounts"][0]["name"], "ann");
-    let foreign = with(get_of("/playground/config.json"), "host", "evil.example:8080");
-    assert_eq!(send(&app, foreign).await.2["accounts"], json!([]));
+    for foreign in [
+        with(from([127, 0, 0, 1]), "host", "evil.example:8080"),
+        with(from([127, 0, 0, 1]), "x-forwarded-for", "127.0.0.1"),
+        from([192, 0, 2, 1]),
+        get_of("/playground/config.json"),
+    ] {
+        assert_eq!(send(&app, foreign).await.2["accounts"], json!([]));
+    }
     assert_eq!(send(&app, get_of("/playground/nothing.js")).await.0, 404);
     let sent_here = |path: &str, accept: &str| {
         let app = app.clone();

@@ -11,6 +11,7 @@ use opentelemetry_sdk::{
 };
 use tokio::runtime::Handle;
 
+use super::Error;
 use crate::config::TelemetryConfig;
 
 /// Spans that wait at most; more are dropped.
@@ -19,17 +20,20 @@ const QUEUED_SPANS: usize = 4096;
 const SEND_LIMIT: Duration = Duration::from_secs(5);
 
 /// The provider, where a collector is configured.
-pub(super) fn provider(
-    config: &TelemetryConfig,
-) -> Result<Option<SdkTracerProvider>, opentelemetry_otlp::ExporterBuildError> {
+pub(super) fn provider(config: &TelemetryConfig) -> Result<Option<SdkTracerProvider>, Error> {
     let Some(endpoint) = &config.otlp_endpoint else { return Ok(None) };
+    // It may say the address again, with the account in it.
+    let refused = |error: opentelemetry_otlp::ExporterBuildError| {
+        Error::Exporter(error.to_string().replace(endpoint.expose(), &endpoint.to_string()))
+    };
     let exporter = opentelemetry_otlp::SpanExporter::builder()
         .with_http()
         .with_protocol(opentelemetry_otlp::Protocol::HttpBinary)
-        .with_endpoint(format!("{}/v1/traces", endpoint.trim_end_matches('/')))
+        .with_endpoint(format!("{}/v1/traces", endpoint.expose().trim_end_matches('/')))
         .with_timeout(SEND_LIMIT)
         .with_headers(std::collections::HashMap::new())
-        .build()?;
+        .build()
+        .map_err(refused)?;
     let exporter = OnRuntime { exporter: Arc::new(exporter), runtime: Handle::current() };
     let batches = BatchConfigBuilder::default()
         .with_max_queue_size(QUEUED_SPANS)

@@ -49,6 +49,7 @@ impl Write for Sink {
 
 async fn app() -> App {
     let mut config = Config::default();
+    config.auth.sign_up = true;
     config.gateway.required = Switch::Off;
     let mut registry = Registry::default();
     let settings = entities::DatabaseConfig {
@@ -119,7 +120,7 @@ async fn alone() -> (MutexGuard<'static, ()>, Dispatch) {
 async fn a_request_is_two_spans_in_the_callers_trace() {
     let _alone = alone().await;
     let (endpoint, spans) = collector().await;
-    let config = TelemetryConfig { otlp_endpoint: Some(endpoint), ..Config::default().telemetry };
+    let config = TelemetryConfig { otlp_endpoint: Some(endpoint.into()), ..Config::default().telemetry };
     let log = Sink::default();
     let (telemetry, dispatch) = Telemetry::build(&config, LogWriter::start(log.clone())).expect("built");
     let routes = crate::router(app().await);
@@ -167,7 +168,7 @@ async fn a_request_is_two_spans_in_the_callers_trace() {
 async fn batches_and_statements_stand_below_their_operation() {
     let _alone = alone().await;
     let (endpoint, spans) = collector().await;
-    let config = TelemetryConfig { otlp_endpoint: Some(endpoint), ..Config::default().telemetry };
+    let config = TelemetryConfig { otlp_endpoint: Some(endpoint.into()), ..Config::default().telemetry };
     let (telemetry, dispatch) = Telemetry::build(&config, LogWriter::start(io::sink())).expect("built");
     let guard = tracing::dispatcher::set_default(&dispatch);
     let routes = crate::router(app().await);
@@ -285,7 +286,7 @@ async fn planted_secrets_are_found_nowhere() {
     let (endpoint, spans) = collector().await;
     let filter = crate::config::setting::LogFilter("trace".into());
     let config = TelemetryConfig {
-        otlp_endpoint: Some(endpoint),
+        otlp_endpoint: Some(endpoint.into()),
         filter,
         log_format: LogFormat::Json,
         ..Config::default().telemetry
@@ -391,7 +392,7 @@ async fn a_collector_that_hangs_slows_nothing() {
     let config = Config::default().http;
     let routes = Router::new().fallback(|| sleep(Duration::from_mins(1)));
     tokio::spawn(crate::http::server::run(routes, config, listener, std::future::pending()));
-    let config = TelemetryConfig { otlp_endpoint: Some(endpoint), ..Config::default().telemetry };
+    let config = TelemetryConfig { otlp_endpoint: Some(endpoint.into()), ..Config::default().telemetry };
     let (telemetry, dispatch) = Telemetry::build(&config, LogWriter::start(io::sink())).expect("built");
     let guard = tracing::dispatcher::set_default(&dispatch);
     let routes = crate::router(app().await);

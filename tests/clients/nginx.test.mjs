@@ -229,3 +229,16 @@ test("an answer is given while the server is away", async () => {
   relay.listen(port, "127.0.0.1");
   await once(relay, "listening");
 });
+
+test("what is for the operator is not passed on", async () => {
+  // In development the server itself has it on its main port.
+  assert.equal((await fetch(new URL("/metrics", `http://127.0.0.1:${relay.address().port}`))).status, 200);
+  const { request } = await import("node:http");
+  for (const path of ["/metrics", "//metrics", "/x/../metrics", "/%6detrics", "/metrics?a=1"]) {
+    // `fetch` would tidy the path up.
+    const asked = request({ host: "127.0.0.1", port: new URL(site).port, path }).end();
+    const [response] = await once(asked, "response");
+    response.resume();
+    assert.equal(response.statusCode, 403, path);
+  }
+});

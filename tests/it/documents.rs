@@ -90,6 +90,11 @@ fn a_manifest_is_checked_published_listed_counted_and_retired() {
     assert!(!documents(path, &["list"]).1.contains("new"));
 }
 
+fn sha256(text: &str) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
+}
+
 /// A node over a store.
 fn node(app: &TestApp, redis: Option<&RedisServer>) -> App {
     let store = match redis {
@@ -102,7 +107,11 @@ fn node(app: &TestApp, redis: Option<&RedisServer>) -> App {
 
 /// Asks a node by Apollo's protocol; `ok`, or the error's code.
 async fn ask(node: &App, text: Option<&str>) -> String {
-    let mut body = json!({ "extensions": { "persistedQuery": { "version": 1, "sha256Hash": HASH } } });
+    ask_for(node, text, HASH).await
+}
+
+async fn ask_for(node: &App, text: Option<&str>, hash: &str) -> String {
+    let mut body = json!({ "extensions": { "persistedQuery": { "version": 1, "sha256Hash": hash } } });
     if let Some(text) = text {
         body["query"] = json!(text);
     }
@@ -132,6 +141,22 @@ async fn what_a_client_registers_on_one_node_is_known_on_all_that_share_a_redis(
         "PERSISTED_QUERY_NOT_FOUND",
         "a text that is not the hash's is not taken"
     );
+    // A text that is mostly white space is shared without it, under the hash that it had, and for a short time first.
+    let padded = format!("query A {{ {} users(first: 1) {{ nodes {{ id }} }} }}", " #\n".repeat(10_000));
+    let hash = &sha256(&padded);
+    assert_eq!(ask_for(&nodes[0], Some(&padded), hash).await, "ok");
+    let name = format!("test:apq:{hash}");
+    let number = |said: String| said.trim().parse::<i64>().expect("a number");
+    assert!((1..300).contains(&number(redis.cli(&["strlen", &name]))), "{}", redis.cli(&["get", &name]));
+    assert!((1..=600).contains(&number(redis.cli(&["ttl", &name]))), "until it is asked for");
+    assert_eq!(ask_for(&nodes[0], None, hash).await, "ok");
+    assert!(number(redis.cli(&["ttl", &name])) > 80_000, "asked for in the process that has it");
+    assert_eq!(ask_for(&nodes[1], None, hash).await, "ok");
+    let stolen = redis.cli(&["get", &name]).trim_end_matches('\n').replace("users", "xusers");
+    redis.cli(&["set", &name, &stolen]);
+    let late = node(&app, Some(&redis));
+    assert_eq!(ask_for(&late, None, hash).await, "PERSISTED_QUERY_NOT_FOUND", "its seal is of another text");
+
     redis.kill();
     assert_eq!(ask(&nodes[1], None).await, "ok", "known here");
     let alone = node(&app, Some(&redis));

@@ -48,7 +48,8 @@ const FIGURES: [&str; 29] = [
 
 /// A whole server over PostgreSQL and Redis, and a token of the administrator.
 async fn server(redis: &RedisServer) -> (App, String) {
-    let (config, mut registry) = (Config::default(), Registry::default());
+    let (mut config, mut registry) = (Config::default(), Registry::default());
+    config.http.metrics_address = xp::config::address::MetricsAddress::Main;
     let url = db::own_postgres().await;
     let database =
         DatabaseConfig { url, max_connections: 4, acquire_timeout: config.database.acquire_timeout };

@@ -31,6 +31,7 @@ mod published;
 mod readiness;
 mod readme;
 mod recording;
+mod serving;
 mod sessions;
 mod statements;
 mod submissions;

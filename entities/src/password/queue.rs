@@ -117,7 +117,9 @@ mod tests {
             assert!(push(1, number).is_none());
         }
         let mut refused = [push(1, 99), push(2, 0), push(2, 1), push(3, 0)];
-        refused.iter_mut().for_each(|job| (job.take().expect("it is full").refuse)());
+        for job in &mut refused {
+            (job.take().expect("it is full").refuse)();
+        }
         let told: Vec<_> = order.try_iter().collect();
         // The first one has the longest share itself; the others took the places of its newest.
         assert_eq!(told, [(1, 99, false), (1, 31, false), (1, 30, false), (1, 29, false)]);

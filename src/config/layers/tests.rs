@@ -98,6 +98,74 @@ fn the_router_is_at_an_address_without_an_account() {
 }
 
 #[test]
+fn no_address_is_shown_with_its_account() {
+    let given = [
+        ("REDIS_URL", "redis://cache/?password=s3cret"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://ann:s3cret@collector:4318/?api-key=s3cret"),
+        ("XP_GATEWAY_INVALIDATION_URL", "http://router:3000/invalidation?token=s3cret"),
+        ("XP_GATEWAY_CALLBACK_ORIGINS", "http://router:4000, http://ann:s3cret@router:4001"),
+        ("XP_HTTP_CORS_ORIGINS", "http://ann:s3cret@page"),
+        ("DATABASE_URL", "postgres://ann@db/xp?password=s3cret"),
+    ];
+    for given in given {
+        // Whatever is said of it, as a value or as a mistake.
+        let said = match load(&environment(&[given])) {
+            Ok(loaded) => {
+                let printed =
+                    super::super::print::text(&loaded) + &super::super::print::json(&loaded).to_string();
+                format!("{printed}{:?}", loaded.config)
+            }
+            Err(invalid) => invalid.to_string(),
+        };
+        assert!(said.contains("***") && !said.contains("s3cret"), "{said}");
+    }
+    for (variable, wrong) in [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://ann:s3cret@collector"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "ann:s3cret@collector:4318"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://ann:s3cret@collector:many"),
+        ("XP_GATEWAY_CALLBACK_ORIGINS", "http://ann:s3cret@router/path"),
+        ("REDIS_URL", "http://ann:s3cret@cache"),
+    ] {
+        let said = load(&environment(&[(variable, wrong)])).expect_err(wrong).to_string();
+        assert!(!said.contains("s3cret"), "{said}");
+    }
+}
+
+#[test]
+fn what_kubernetes_says_of_a_service_is_not_taken_for_a_key() {
+    let links = [
+        ("XP_GRAPH_SERVICE_HOST", "10.96.0.12"),
+        ("XP_GRAPH_SERVICE_PORT", "80"),
+        ("XP_GRAPH_SERVICE_PORT_HTTP", "80"),
+        ("XP_GRAPH_PORT", "tcp://10.96.0.12:80"),
+        ("XP_GRAPH_PORT_80_TCP", "tcp://10.96.0.12:80"),
+        ("XP_GRAPH_PORT_80_TCP_PROTO", "tcp"),
+        ("XP_GRAPH_PORT_80_TCP_PORT", "80"),
+        ("XP_GRAPH_PORT_80_TCP_ADDR", "10.96.0.12"),
+    ];
+    assert!(load(&environment(&links)).is_ok());
+    let with_mistake = [&links[..], &[("XP_GRAPH_MAX_DEPHT", "9"), ("XP_HTTP_PORT", "8080")]].concat();
+    let Invalid(problems) = load(&environment(&with_mistake)).expect_err("misspelt");
+    let fixes: Vec<_> = problems.iter().map(|problem| problem.fix.as_str()).collect();
+    assert_eq!(fixes, ["did you mean `XP_GRAPH_MAX_DEPTH`?", "did you mean `PORT`?"]);
+}
+
+#[test]
+fn nobody_signs_up_by_themselves_unless_it_is_wanted_but_in_development() {
+    for (mode, wanted) in [(Mode::Tool, false), (Mode::Development, true)] {
+        assert_eq!(load(&Inputs::nothing(mode)).expect("valid").config.auth.sign_up, wanted);
+    }
+    let production = Inputs {
+        mode: Mode::Production,
+        ..environment(&[
+            ("DATABASE_URL", "sqlite:x"),
+            ("XP_AUTH_SECRET", "a secret of thirty-two characters"),
+        ])
+    };
+    assert!(!load(&production).expect("valid").config.auth.sign_up);
+}
+
+#[test]
 fn a_missing_file_is_an_error_only_when_it_was_asked_for() {
     let mut inputs = Inputs::nothing(Mode::Tool);
     inputs.directory = Some(folder());

@@ -330,7 +330,7 @@ impl Connection {
         };
         let (viewer, bearer) = (self.viewer.clone(), self.bearer.clone());
         let caller = Caller { is_gateway: trust.is_gateway(), ..self.caller.clone() };
-        let asker = Asker { viewer, bearer, caller, id_in_path: None, is_get: false };
+        let asker = Asker { viewer, bearer, caller, id_in_path: None, is_get: false, has_bad_token: false };
         let (app, headers) = (self.app.clone(), Arc::clone(&self.headers));
         let replies = answers(app, headers, asker, wire, "websocket");
         let (of, last) = (Arc::clone(&id), Arc::clone(&id));

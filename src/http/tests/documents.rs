@@ -149,6 +149,58 @@ async fn a_long_document_runs_and_is_not_kept() {
     assert_eq!(outcome(&app, apq(None, &hash(OTHER))).await.1, "ok");
 }
 
+/// As many bytes as somebody likes to pad a document with are neither kept nor counted.
+#[tokio::test]
+async fn padding_is_not_kept_and_what_is_over_the_budget_runs_all_the_same() {
+    // A quarter of a day's may come at once; one network has an eighth of it: four kilobytes.
+    let app = app_with(|config| config.documents.apq_daily_bytes.0 = 128 << 10).await;
+    let missing = "PERSISTED_QUERY_NOT_FOUND: PersistedQueryNotFound";
+    let from = |network: u8, text: Option<&str>, hash: &str| {
+        let mut request = apq(text, hash);
+        request.extensions_mut().insert(server::Peer([10, 0, network, 1].into()));
+        request
+    };
+    let padded =
+        |name: &str, padding: &str| format!("query {name} {{ __typename {} }}", padding.repeat(20_000));
+    for (name, padding) in [("a", " "), ("b", ","), ("c", "\t\n"), ("d", "#x\n")] {
+        let text = padded(name, padding);
+        assert_eq!(outcome(&app, from(1, Some(&text), &hash(&text))).await.1, "ok", "{name}");
+        assert_eq!(outcome(&app, from(1, None, &hash(&text))).await.1, "ok", "{name}: it was kept");
+    }
+    let long = |index: usize| format!("query A{index}{} {{ __typename }}", "x".repeat(250));
+    let (mut kept, mut not_kept) = (0, 0);
+    for index in 0..20 {
+        let text = long(index);
+        assert_eq!(outcome(&app, from(1, Some(&text), &hash(&text))).await.1, "ok", "each runs");
+        match outcome(&app, from(1, None, &hash(&text))).await.1.as_str() {
+            "ok" => kept += 1,
+            said if said == missing => not_kept += 1,
+            said => panic!("{said}"),
+        }
+    }
+    assert!(kept >= 3 && not_kept >= 5, "{kept} were kept, {not_kept} were not");
+    let (status, said, _) = outcome(&app, from(1, Some(&long(0)), &hash(&long(0)))).await;
+    assert_eq!((status, said.as_str()), (200, "ok"), "what is known costs nothing");
+    let text = long(99);
+    assert_eq!(outcome(&app, from(2, Some(&text), &hash(&text))).await.1, "ok");
+    assert_eq!(outcome(&app, from(2, None, &hash(&text))).await.1, "ok", "another network has its own share");
+    let Value::String(metrics) = send(&app, get_of("/metrics")).await.2 else { panic!("metrics are text") };
+    assert!(metrics.contains(r#"persisted_documents_total{outcome="apq_over_budget"}"#), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_document_that_nobody_asks_for_is_soon_forgotten() {
+    let app = app_with(|config| config.documents.apq_first_ttl = Duration::from_millis(300)).await;
+    for text in [TEXT, OTHER] {
+        assert_eq!(outcome(&app, apq(Some(text), &hash(text))).await.1, "ok");
+    }
+    assert_eq!(outcome(&app, apq(None, &hash(TEXT))).await.1, "ok");
+    sleep(Duration::from_millis(600)).await;
+    assert_eq!(outcome(&app, apq(None, &hash(TEXT))).await.1, "ok", "it was asked for");
+    let said = outcome(&app, apq(None, &hash(OTHER))).await.1;
+    assert_eq!(said, "PERSISTED_QUERY_NOT_FOUND: PersistedQueryNotFound");
+}
+
 #[tokio::test]
 async fn an_id_is_found_in_every_place() {
     let relay = json!({ "0123456789abcdef0123456789abcdef": OTHER, "custom:one": TEXT }).to_string();

@@ -15,6 +15,8 @@ async fn mutate(app: &App, token: Option<&str>, query: &str, variables: &Value) 
     data.values().next().expect("one field").clone()
 }
 
+const PASSWORD: &str = "correct horse battery";
+
 const SIGN_UP: &str = "mutation($email: String!, $password: String!) {
     signUp(input: { email: $email, password: $password, displayName: \"Ann\" }) {
         accessToken session { ipAddress userAgent } } }";
@@ -83,6 +85,119 @@ async fn too_many_tries_say_when_the_next_one_is_worth_it() {
     assert_eq!(body["errors"][0]["extensions"]["code"], "RATE_LIMITED");
     let seconds: u32 = headers["retry-after"].to_str().expect("text").parse().expect("seconds");
     assert!((1..=2).contains(&seconds), "{seconds}");
+}
+
+/// What mends a bad token must not be refused for it.
+#[tokio::test]
+async fn a_bad_token_counts_as_none_where_a_good_one_is_asked_for() {
+    let app = app().await;
+    let query = "mutation($p: String!) {
+        signUp(input: { email: \"ann@example.com\", password: $p, displayName: \"Ann\" }) { accessToken refreshToken } }";
+    let made = mutate(&app, None, query, &json!({ "p": PASSWORD })).await;
+    let token = |payload: &Value, name: &str| payload[name].as_str().expect("a token").to_owned();
+    let old = token(&made, "accessToken");
+    let sign_in =
+        "mutation($p: String!) { a: signIn(input: { email: \"ann@example.com\", password: $p }) { ...T } }
+        fragment T on SignInPayload { accessToken refreshToken user { displayName } session { isCurrent } }";
+    mutate(&app, Some(&old), "mutation { signOut { session { id } } }", &json!({})).await;
+    for bad in [format!("Bearer {old}"), "Bearer x".into(), "Basic YTpi".into(), "x".into()] {
+        let ask = |body: Value| with(post_of(body.to_string()), "authorization", &bad);
+        let run = async |body: Value| send(&app, ask(body)).await;
+        let (status, _, body) = run(json!({ "query": sign_in, "variables": { "p": PASSWORD } })).await;
+        let payload = &body["data"]["a"];
+        assert_eq!((status, &payload["user"]["displayName"]), (200, &json!("Ann")), "{bad}: {body}");
+        assert_eq!(payload["session"]["isCurrent"], true, "who was let in reads");
+        let refresh = "mutation($t: String!) { __typename ... { ...R } }
+            fragment R on Mutation { refreshSession(input: { refreshToken: $t }) { accessToken } }";
+        let variables = json!({ "t": token(payload, "refreshToken") });
+        let (status, _, body) = run(json!({ "query": refresh, "variables": variables })).await;
+        assert!(status == 200 && body["data"]["refreshSession"]["accessToken"].is_string(), "{bad}: {body}");
+        // One of several operations, by a name.
+        let several =
+            format!("query Me {{ me {{ id }} }} {}", refresh.replacen("mutation(", "mutation Go(", 1));
+        let named = |name: &str| json!({ "query": several, "operationName": name, "variables": variables });
+        assert_eq!(run(named("Go")).await.0, 200);
+        for other in [
+            named("Me"),
+            named("Nothing"),
+            json!({ "query": "{ me { id } }" }),
+            json!({ "query": "mutation { __typename }" }),
+            json!({ "query": "mutation { signIn: signOut { session { id } } }" }),
+            json!({ "query": format!("mutation($p: String!) {{ signOut {{ session {{ id }} }} {}", &sign_in[24..]), "variables": { "p": "x" } }),
+            json!({ "query": "mutation { signIn(input: {}) { nothing } }" }),
+            json!({ "query": "{" }),
+            json!({ "query": 1 }),
+            json!({}),
+            json!([{ "query": sign_in, "variables": { "p": "x" } }]),
+            json!({ "query": " ".repeat(300 << 10) }),
+        ] {
+            let said = other.to_string();
+            let said = said.get(..200).unwrap_or(&said);
+            assert_eq!(
+                refusal(&app, ask(other.clone())).await,
+                (401, "UNAUTHENTICATED".into()),
+                "{bad}: {said}"
+            );
+            let stream = with(ask(other.clone()), "accept", "text/event-stream");
+            assert_eq!(send(&app, stream).await.0, 401, "{bad}: {said}");
+        }
+        let by_get = with(get_of("/graphql?query=%7B__typename%7D"), "authorization", &bad);
+        assert_eq!(refusal(&app, by_get).await, (401, "UNAUTHENTICATED".into()));
+    }
+}
+
+/// The same by the hash of a document, which a client registers when it is told to.
+#[tokio::test]
+async fn a_bad_token_is_mended_by_a_persisted_document_too() {
+    let app = app().await;
+    let sign_in = "mutation A { signIn(input: { email: \"a@b\", password: \"x\" }) { userErrors { code } } }";
+    let ask = |text: Option<&str>, document: &str| {
+        let sha256 = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, document.as_bytes());
+        let hash = crate::documents::hex(sha256.as_ref());
+        let persisted = json!({ "persistedQuery": { "version": 1, "sha256Hash": hash } });
+        let body = json!({ "query": text, "extensions": persisted }).to_string();
+        send(&app, with(post_of(body), "authorization", "Bearer x"))
+    };
+    let code = |body: &Value| body["errors"][0]["extensions"]["code"].as_str().unwrap_or("none").to_owned();
+    for (document, wanted) in [(sign_in, (200, "none")), ("query B { me { id } }", (401, "UNAUTHENTICATED"))]
+    {
+        let (status, _, body) = ask(None, document).await;
+        assert_eq!((status, code(&body).as_str()), (200, "PERSISTED_QUERY_NOT_FOUND"));
+        for text in [Some(document), None] {
+            let (status, _, body) = ask(text, document).await;
+            assert_eq!((status, code(&body).as_str()), wanted, "{body}");
+        }
+    }
+}
+
+/// Bounds of one session's refreshes: a burst for many tabs, then one a second. The session goes on.
+#[tokio::test]
+async fn a_session_is_not_refreshed_without_end() {
+    let app = app().await;
+    let query = "mutation($p: String!) {
+        signUp(input: { email: \"ann@example.com\", password: $p, displayName: \"Ann\" }) { refreshToken } }";
+    let made = mutate(&app, None, query, &json!({ "p": PASSWORD })).await;
+    let refresh = |token: &Value| {
+        let query = "mutation($t: String!) { refreshSession(input: { refreshToken: $t }) { refreshToken } }";
+        send(&app, post_of(json!({ "query": query, "variables": { "t": token } }).to_string()))
+    };
+    let mut token = made["refreshToken"].clone();
+    let mut exchanges = 0;
+    let limited = loop {
+        let (_, headers, body) = refresh(&token).await;
+        if body["errors"].is_array() {
+            break (headers, body);
+        }
+        token = body["data"]["refreshSession"]["refreshToken"].clone();
+        assert!(token.is_string(), "{body}");
+        exchanges += 1;
+        assert!(exchanges < 2_000, "there is no bound");
+    };
+    assert!(exchanges >= 40, "{exchanges} at once");
+    assert_eq!(limited.1["errors"][0]["extensions"]["code"], "RATE_LIMITED");
+    assert_eq!(limited.0["retry-after"], "1");
+    sleep(Duration::from_millis(1_100)).await;
+    assert!(refresh(&token).await.2["data"]["refreshSession"]["refreshToken"].is_string(), "it goes on");
 }
 
 /// Passwords of many accounts from many addresses, faster than they can be checked: nobody is counted out, the queue is

@@ -111,6 +111,8 @@ impl Drop for Server {
 pub(crate) fn xp(url: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xp"));
     command.env_clear().env("DATABASE_URL", url).env("XP_AUTH_SECRET", SECRET).current_dir("/");
+    // Several servers run side by side, and their metrics are asked for at the main port.
+    command.env("XP_HTTP_METRICS_ADDRESS", "main").env("XP_AUTH_SIGN_UP", "true");
     // A machine that is busy with all the other tests is no reason to give up.
     command.env("XP_DATABASE_ACQUIRE_TIMEOUT", "30s").stdin(Stdio::null());
     command

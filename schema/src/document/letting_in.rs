@@ -1,0 +1,85 @@
+//! Operations that only let in: all of their root fields are `signIn`, `signUp` or `refreshSession`, whatever they are
+//! called and in whatever fragments they stand. Conditions are not looked at: a field that may be skipped is one, too. Not
+//! here: what follows from it, which is the hall's.
+
+use std::collections::{HashMap, HashSet};
+
+use async_graphql::{
+    Name, Positioned,
+    parser::types::{FragmentDefinition, Selection, SelectionSet},
+};
+
+/// The mutations by which somebody gets a token.
+const FIELDS: [&str; 3] = ["signIn", "signUp", "refreshSession"];
+
+/// Whether there are such fields in it and no others; `__typename` says nothing either way.
+pub(super) fn is_all(set: &SelectionSet, fragments: &HashMap<Name, Positioned<FragmentDefinition>>) -> bool {
+    let mut walk = Walk { fragments, followed: HashSet::new(), found: 0 };
+    walk.has_no_other(set) && walk.found > 0
+}
+
+struct Walk<'d> {
+    fragments: &'d HashMap<Name, Positioned<FragmentDefinition>>,
+    /// Each fragment is followed once.
+    followed: HashSet<&'d Name>,
+    found: usize,
+}
+
+impl<'d> Walk<'d> {
+    fn has_no_other(&mut self, set: &'d SelectionSet) -> bool {
+        set.items.iter().all(|item| match &item.node {
+            Selection::Field(field) => match field.node.name.node.as_str() {
+                "__typename" => true,
+                name => {
+                    self.found += 1;
+                    FIELDS.contains(&name)
+                }
+            },
+            Selection::InlineFragment(fragment) => self.has_no_other(&fragment.node.selection_set.node),
+            Selection::FragmentSpread(spread) => {
+                // A document with a fragment that it does not have is refused by validation.
+                let found = self.fragments.get_key_value(&spread.node.fragment_name.node);
+                let Some((name, fragment)) = found else { return false };
+                !self.followed.insert(name) || self.has_no_other(&fragment.node.selection_set.node)
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_graphql::parser::{parse_query, types::DocumentOperations};
+
+    use super::*;
+
+    fn only_lets_in(text: &str) -> bool {
+        let document = parse_query(text).expect("it parses");
+        let DocumentOperations::Single(operation) = &document.operations else { panic!("one operation") };
+        is_all(&operation.node.selection_set.node, &document.fragments)
+    }
+
+    #[test]
+    fn all_fields_of_the_root_count_wherever_they_stand() {
+        for text in [
+            "mutation { signIn(input: {}) { accessToken } }",
+            "mutation { __typename a: signIn(input: {}) { user { forms { nodes { id } } } } }",
+            "mutation { signUp(input: {}) { accessToken } b: refreshSession(input: {}) { accessToken } }",
+            "mutation { ... { ... on Mutation { ...A } } } fragment A on Mutation { ...B } fragment B on Mutation { signIn { x } }",
+            "mutation { ...A ...A } fragment A on Mutation { signIn { x } }",
+        ] {
+            assert!(only_lets_in(text), "{text}");
+        }
+        for text in [
+            "mutation { __typename }",
+            "mutation { signOut { x } }",
+            "mutation { signIn: signOut { x } }",
+            "mutation { signIn { x } signOut { x } }",
+            "mutation { signIn { x } signOut @skip(if: true) { x } }",
+            "mutation { signIn { x } ... { ...A } } fragment A on Mutation { signIn { x } createForm { x } }",
+            "mutation { signIn { x } ...Nothing }",
+            "mutation { SignIn { x } }",
+        ] {
+            assert!(!only_lets_in(text), "{text}");
+        }
+    }
+}
