@@ -2,7 +2,13 @@
 //! of this process get them here; caches, live queries and the end of sessions follow from them. Not here: how the
 //! news reaches other nodes (`relay`), who may see a changed row (the reader decides that when it reads the row).
 
-use std::{ops::Deref, sync::Arc};
+use std::{
+    ops::Deref,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
@@ -62,6 +68,10 @@ pub enum Change {
         /// Whose it is.
         user: UserId,
     },
+    /// A kind of change that only newer versions know, told by one of them. Nobody waits for it here, but who must be sure
+    /// of something reads the truth again.
+    #[serde(other)]
+    Unknown,
 }
 
 /// The changes of one transaction.
@@ -71,12 +81,22 @@ pub struct Changes {
     /// When it was written, where nodes share a cache. News may travel faster than what the cache follows: who reads a
     /// changed row because of them must not get what was there before.
     pub written: Option<Moment>,
+    number: u64,
 }
+
+/// Announcements of this process so far.
+static ANNOUNCEMENTS: AtomicU64 = AtomicU64::new(0);
 
 impl Changes {
     /// Changes written at a moment.
     pub(crate) fn new(all: impl Into<Arc<[Change]>>, written: Option<Moment>) -> Self {
-        Self { all: all.into(), written }
+        Self { all: all.into(), written, number: ANNOUNCEMENTS.fetch_add(1, Ordering::Relaxed) }
+    }
+
+    /// Which announcement this is: every listener of this process gets the same number for the same transaction, and
+    /// another one for the next, also where the same rows changed again.
+    pub fn number(&self) -> u64 {
+        self.number
     }
 }
 

@@ -227,7 +227,7 @@ impl Access {
 /// Can something have been revoked by this?
 fn may_revoke(changes: &Changes) -> bool {
     let may = |change: &Change| {
-        matches!(change, Change::SessionEnded { .. } | Change::User { .. } | Change::Missed)
+        matches!(change, Change::SessionEnded { .. } | Change::User { .. } | Change::Missed | Change::Unknown)
     };
     changes.iter().any(may)
 }

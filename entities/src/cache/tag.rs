@@ -88,7 +88,7 @@ pub fn of_changes(changes: &[Change]) -> Vec<Tag> {
                 }
             }
             // What other nodes write, they bump themselves.
-            Change::Missed => {}
+            Change::Missed | Change::Unknown => {}
             Change::LastLocation { user, .. } => {
                 add(Tag::List("Location", "user", user.0));
             }

@@ -2,6 +2,8 @@
 //! here. Best effort by nature: whoever needs to be sure reads the truth when a `Change::Missed` comes, and now and
 //! then anyway. Not here: the cache, which follows a log of its own.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast::error::RecvError;
 use uuid::Uuid;
@@ -29,19 +31,31 @@ pub(crate) fn begin(announcer: &Announcer, redis: &Redis, namespace: &str) {
     tokio::spawn(receive(announcer.clone(), redis.clone(), node, channel));
 }
 
+/// How often this process tries to tell the others that they have missed something.
+const TELL_AGAIN: Duration = Duration::from_millis(500);
+
 async fn send(announcer: Announcer, redis: Redis, node: Uuid, channel: String) {
     let mut own = announcer.listen_to_own();
+    // Something could not be told: the others, whose own connections may be well, do not know that.
+    let mut is_behind = false;
     loop {
-        let changes = match own.recv().await {
-            Ok(changes) => changes,
-            Err(RecvError::Lagged(_)) => [Change::Missed].into(),
-            Err(RecvError::Closed) => return,
+        let next = async {
+            match own.recv().await {
+                Ok(changes) => Some(changes),
+                Err(RecvError::Lagged(_)) => Some([Change::Missed].into()),
+                Err(RecvError::Closed) => None,
+            }
         };
+        let next = tokio::select! {
+            next = next => next,
+            () = tokio::time::sleep(TELL_AGAIN), if is_behind => Some([Change::Missed].into()),
+        };
+        let Some(changes) = next else { return };
+        let changes = if is_behind { [Change::Missed].into() } else { changes };
         let written = changes.written.map(|moment| moment.to_string());
         let letter = Letter { node, changes: changes.to_vec(), written };
         let letter = serde_json::to_vec(&letter).expect("changes are plain data");
-        // Lost while Redis is away: the others hear of a gap when they are back.
-        let _ = redis.publish(&channel, &letter).await;
+        is_behind = redis.publish(&channel, &letter).await.is_err();
     }
 }
 
@@ -56,10 +70,29 @@ async fn receive(announcer: Announcer, redis: Redis, node: Uuid, channel: String
                     let written = letter.written.and_then(|moment| moment.parse().ok());
                     Changes::new(letter.changes, written)
                 }
-                // From a version that knows more kinds of changes.
+                // From a version that writes otherwise.
                 Err(_) => [Change::Missed].into(),
             },
         };
         announcer.pass_on(changes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_that_only_newer_versions_know_leave_the_others_readable() {
+        let (node, form, submission) = (id::new(), id::new(), id::new());
+        let json = serde_json::json!({ "node": node, "changes": [
+            { "kind": "flag_raised", "id": form, "more": { "than": ["this"] } },
+            { "kind": "submission", "id": submission, "form": form, "user": null },
+        ] });
+        let letter: Letter = serde_json::from_value(json).expect("it can be read");
+        let [Change::Unknown, known @ Change::Submission { .. }] = letter.changes[..] else {
+            panic!("{:?}", letter.changes)
+        };
+        assert_eq!(known, Change::Submission { id: submission.into(), form: form.into(), user: None });
     }
 }

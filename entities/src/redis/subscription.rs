@@ -1,9 +1,12 @@
 //! A channel of Redis, listened to for as long as somebody does. Messages can be lost while the connection is: the
-//! listener is told, and must read the truth again.
+//! listener is told, and must read the truth again. A channel may be silent for long, and so is a connection whose other
+//! end has vanished; so Redis is asked every few seconds whether it is still there, and a connection on which it does not
+//! answer is given up.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use futures_util::StreamExt as _;
+use redis::aio::PubSubSink;
 use tokio::{sync::mpsc, task::AbortHandle};
 
 use super::{CONNECT_TIMEOUT, Redis};
@@ -29,6 +32,10 @@ pub struct Subscription {
 const BACKLOG: usize = 4_096;
 /// Between attempts to connect.
 const PAUSE: Duration = Duration::from_millis(250);
+/// Between an answer on the connection and the next question.
+const PING_EVERY: Duration = Duration::from_secs(2);
+/// How long Redis may take to answer.
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Subscription {
     pub(super) fn begin(redis: Redis, channel: String) -> Self {
@@ -69,12 +76,34 @@ async fn listen(redis: &Redis, channel: &str, sender: &mpsc::Sender<Heard>) {
     if sender.send(Heard::Gap).await.is_err() {
         return;
     }
-    let mut messages = connection.into_on_message();
-    while let Some(message) = messages.next().await {
+    let (questions, mut messages) = connection.split();
+    let mut silence = pin!(until_silent(questions));
+    loop {
+        let message = tokio::select! {
+            message = messages.next() => message,
+            () = &mut silence => None,
+        };
+        let Some(message) = message else { break };
         // A listener who is far behind gets what there is room for, then the news that something is missing.
         if sender.try_send(Heard::Message(message.get_payload_bytes().to_vec())).is_err()
             && sender.send(Heard::Gap).await.is_err()
         {
+            return;
+        }
+    }
+    tracing::warn!(
+        channel,
+        "the connection to Redis on which other processes are heard was lost; connecting again"
+    );
+}
+
+/// Done when Redis does not answer on this connection any more.
+async fn until_silent(mut questions: PubSubSink) {
+    loop {
+        tokio::time::sleep(PING_EVERY).await;
+        // A refusal is an answer, too; and where the connection is closed, the messages end by themselves.
+        let answer = tokio::time::timeout(PING_TIMEOUT, questions.ping::<redis::Value>());
+        if answer.await.is_err() {
             return;
         }
     }
