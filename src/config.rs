@@ -181,6 +181,13 @@ sections! {
         request_timeout: Duration = "2s";
         /// Open connections at most; further ones wait to be accepted.
         max_connections: usize = "10000";
+        /// Sockets (`WebSocket`) of one address, of IPv6 of one /64, that have not signed in, at most; further ones are refused (429).
+        /// Those that have count for their account.
+        max_sockets_per_address: usize = "250";
+        /// Sockets (`WebSocket`) of one account at most; further ones are closed (1013).
+        max_sockets_per_account: usize = "100";
+        /// Subscriptions of one account at most, over all transports; further ones are refused (`RATE_LIMITED`).
+        max_subscriptions_per_account: usize = "500";
         /// How long `/readyz` says 503 before the listener closes, so that load balancers notice.
         drain_delay: Duration = "0s";
         /// How long running requests may take to finish at shutdown.

@@ -31,7 +31,7 @@ use forwarded::Forwarding;
 use gateway::Gateways;
 use http::{
     admission::Admission,
-    subscriptions::{Callbacks, Closing},
+    subscriptions::{Callbacks, Closing, Quotas},
 };
 use outbound::Outbound;
 use telemetry::metrics::Metrics;
@@ -56,6 +56,7 @@ pub struct Parts {
     pub development: bool,
     pub(crate) closing: Closing,
     pub(crate) callbacks: Callbacks,
+    pub(crate) quotas: Quotas,
     pub(crate) http: HttpConfig,
     pub(crate) gateway: GatewayConfig,
     pub(crate) admission: Admission,
@@ -121,6 +122,7 @@ impl App {
             development: is_development,
             closing: Closing::default(),
             callbacks: Callbacks::default(),
+            quotas: Quotas::new(&config.http),
             http,
             admission: Admission::new(&config.http),
             forwarding: Forwarding::new(&config.http.trusted_proxies),

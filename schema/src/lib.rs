@@ -75,7 +75,7 @@ pub use document::Document;
 pub use gate::Limits;
 pub use request::{Caller, OperationKind, Reply, Request};
 pub use subgraph::{Domain, Subgraph};
-pub use subscription::Events;
+pub use subscription::{Event, Events};
 pub use variables::read as read_variables;
 pub use viewer::Viewer;
 
@@ -93,7 +93,7 @@ use crate::{
     object::{Entity as _, Object, Row, Selection},
     query::Query,
     select::Planner,
-    subscription::Subscription,
+    subscription::{Decisions, Subscription},
     trace::{Clock, Tree},
     variables::InputTypes,
     write::{Errors, Writer},
@@ -163,6 +163,8 @@ struct Inner {
     documents: Documents,
     groups: Groups,
     metrics: Metrics,
+    /// What subscriptions show to whom.
+    decisions: Arc<Decisions>,
 }
 
 impl Graph {
@@ -216,6 +218,7 @@ impl Graph {
             documents,
             groups,
             metrics,
+            decisions: Decisions::register(registry),
         };
         Self { inner: Arc::new(inner) }
     }

@@ -1,9 +1,11 @@
 //! Live queries: the root `Subscription`. A subscription listens to what is written (`entities::change`); each change
 //! that concerns it is one event, and each event is one small request of its own: the row is read under the
-//! viewer's rights at that moment, then written by the same declarations as in a query. Not here: how events travel to
-//! the client (the hall's transports), what a subscription listens for (its domain).
+//! viewer's rights at that moment, then written by the same declarations as in a query. Whether a viewer may see it is
+//! found out once for all subscriptions of the same rights (`decisions`). Not here: how events travel to the client
+//! (the transports), what a subscription listens for (its domain).
 
 use std::{
+    any::Any,
     borrow::Cow,
     collections::VecDeque,
     pin::Pin,
@@ -26,6 +28,12 @@ use futures_util::{
     stream::{self, BoxStream},
 };
 use tokio::sync::broadcast::{Receiver, error::RecvError};
+
+mod decisions;
+
+pub(crate) use decisions::Decisions;
+
+use decisions::{Decision, Question};
 
 use crate::{
     Caller, Context, Graph, OperationKind, Prepared, Reply, Viewer,
@@ -76,9 +84,10 @@ where
 pub(crate) struct Listen<A, I, L: Loader, U: Visible> {
     /// Turns the arguments into what is of interest; what is wrong with them is told at once.
     pub(crate) bind: fn(A, &Context) -> Result<I, FieldError>,
-    /// The key of the row that an event shows, if the change is of interest.
+    /// The key of the row that an event shows, if the change is of interest. Which row that is follows from the change
+    /// alone.
     pub(crate) key: fn(&I, &Change) -> Option<L::Key>,
-    /// Reads the row.
+    /// Reads the row. What is read may depend on the viewer's scope, on nothing else of them.
     pub(crate) load: fn(&Context) -> L,
     /// Is it still of interest, now that it is read?
     pub(crate) wants: fn(&I, &Change, &U::Row) -> bool,
@@ -107,10 +116,13 @@ trait Listens: Send + Sync {
 /// What one subscriber listens for.
 trait Interest: Send + Sync {
     fn concerns(&self, change: &Change) -> bool;
-    /// Reads and writes an event; `None` where there is nothing that the viewer may see.
+    /// Reads the row, and decides whether the viewer may see it: the same for all viewers of this scope.
+    fn decide(&self, change: &Change, ctx: Context) -> BoxFuture<'static, Decision>;
+    /// Writes an event; `None` where it is not of interest after all.
     fn event<'a>(
         &'a self,
         change: &'a Change,
+        row: Result<Arc<dyn Any + Send + Sync>, FieldError>,
         planner: Planner<'a>,
         selected: &'a Selected<'a>,
         ctx: &'a Context,
@@ -169,21 +181,36 @@ where
         (self.listen.key)(&self.interest, change).is_some()
     }
 
+    fn decide(&self, change: &Change, ctx: Context) -> BoxFuture<'static, Decision> {
+        let (listen, key) = (self.listen, (self.listen.key)(&self.interest, change));
+        async move {
+            let Some(key) = key else { return Ok(None) };
+            let reading = ctx.batcher.load((listen.load)(&ctx), key);
+            let row = ctx.batcher.drive(reading).await?;
+            let shown = row.filter(|row| U::visible_to(&ctx, Arc::clone(row)).is_some());
+            Ok(shown.map(|row| row as Arc<dyn Any + Send + Sync>))
+        }
+        .boxed()
+    }
+
     fn event<'a>(
         &'a self,
         change: &'a Change,
+        row: Result<Arc<dyn Any + Send + Sync>, FieldError>,
         planner: Planner<'a>,
         selected: &'a Selected<'a>,
         ctx: &'a Context,
     ) -> BoxFuture<'a, Option<(Vec<u8>, Errors)>> {
         async move {
-            let key = (self.listen.key)(&self.interest, change)?;
             let plan = U::object().plan(planner, &selected.sets, ctx).expect("it was checked before");
             let reading = async {
-                let row = match ctx.batcher.load((self.listen.load)(ctx), key).await {
-                    Ok(row) => row.filter(|row| (self.listen.wants)(&self.interest, change, row))?,
+                let row = match row {
+                    Ok(row) => row.downcast::<U::Row>().expect("it was decided about this field"),
                     Err(error) => return Some(Err(error)),
                 };
+                if !(self.listen.wants)(&self.interest, change, &row) {
+                    return None;
+                }
                 let shown = U::visible_to(ctx, row)?;
                 Some(Ok(plan.run(vec![shown], ctx).await))
             };
@@ -210,9 +237,19 @@ where
     }
 }
 
-/// The events of one subscription, each as a complete answer. Nothing is kept for a reader that does not read: it falls
-/// behind what is announced and is told that it has missed something, as the last answer.
-pub type Events = BoxStream<'static, Reply>;
+/// What comes of a subscription.
+#[derive(Debug)]
+pub enum Event {
+    /// An event, as a complete answer.
+    Reply(Reply),
+    /// Changes may have been missed, also such that this subscription waits for: whoever shows what it told must read that
+    /// again, and subscribe again. Nothing follows.
+    Missed,
+}
+
+/// The events of one subscription. Nothing is kept for a reader that does not read: it falls behind what is announced and
+/// is told that it has missed something, as the last answer.
+pub type Events = BoxStream<'static, Event>;
 
 /// A subscription under way.
 struct Subscribed {
@@ -220,11 +257,31 @@ struct Subscribed {
     viewer: Viewer,
     caller: Caller,
     prepared: Prepared,
+    field: &'static str,
     interest: Box<dyn Interest>,
     changes: Receiver<Changes>,
-    /// What concerns it in the transaction that was announced last, and when that was written.
-    pending: VecDeque<(Change, Option<Moment>)>,
-    lost: bool,
+    /// What concerns it in the transactions that were announced last.
+    pending: VecDeque<Announced>,
+    end: Option<Lost>,
+}
+
+/// A change, and where it comes from.
+#[derive(Clone, Copy)]
+struct Announced {
+    change: Change,
+    /// `Changes::number`.
+    number: u64,
+    /// When it was written.
+    written: Option<Moment>,
+}
+
+/// Why a subscription ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lost {
+    /// Nobody here knows what has happened elsewhere; that is yet to be said.
+    Elsewhere,
+    /// It has been said.
+    Told,
 }
 
 /// Begins to listen.
@@ -238,15 +295,15 @@ pub(crate) fn subscribe(
     let changes = graph.inner.store.announcer().listen();
     let ctx = graph.inner.context(&graph.inner.store, viewer.clone(), caller.clone(), Arc::default());
     let opened = selected(&prepared).and_then(|selected| match Subscription::field(selected.name()) {
-        Some(field) => field.listen.open(prepared.planner(), &selected, &ctx),
+        Some(field) => Ok((field.name, field.listen.open(prepared.planner(), &selected, &ctx)?)),
         None => Err(RequestError::new(Code::ValidationFailed, ONE_FIELD).at(selected.place)),
     });
-    let (graph, pending) = (graph.clone(), VecDeque::new());
+    let (graph, pending, (field, interest)) = (graph.clone(), VecDeque::new(), opened?);
     let subscribed =
-        Subscribed { graph, viewer, caller, interest: opened?, prepared, changes, pending, lost: false };
+        Subscribed { graph, viewer, caller, prepared, field, interest, changes, pending, end: None };
     Ok(Box::pin(stream::unfold(subscribed, |mut subscribed| async {
-        let reply = subscribed.next().await?;
-        Some((reply, subscribed))
+        let event = subscribed.next().await?;
+        Some((event, subscribed))
     })))
 }
 
@@ -265,38 +322,55 @@ fn selected(prepared: &Prepared) -> Result<Selected<'_>, RequestError> {
 }
 
 impl Subscribed {
-    async fn next(&mut self) -> Option<Reply> {
+    async fn next(&mut self) -> Option<Event> {
         loop {
-            while let Some((change, written)) = self.pending.pop_front() {
-                if let Some(reply) = self.event(&change, written).await {
-                    return Some(reply);
+            while let Some(announced) = self.pending.pop_front() {
+                if let Some(reply) = self.event(announced).await {
+                    return Some(Event::Reply(reply));
                 }
             }
-            if self.lost {
-                return None;
+            match self.end {
+                None => {}
+                Some(Lost::Elsewhere) => {
+                    self.end = Some(Lost::Told);
+                    return Some(Event::Missed);
+                }
+                Some(Lost::Told) => return None,
             }
             match self.changes.recv().await {
                 Ok(changes) => {
+                    let (number, written) = (changes.number(), changes.written);
                     let concerns = changes.iter().filter(|change| self.interest.concerns(change));
-                    self.pending.extend(concerns.map(|change| (*change, changes.written)));
+                    self.pending.extend(concerns.map(|&change| Announced { change, number, written }));
+                    if changes.contains(&Change::Missed) {
+                        self.end = Some(Lost::Elsewhere);
+                    }
                 }
                 Err(RecvError::Closed) => return None,
                 Err(RecvError::Lagged(_)) => {
-                    self.lost = true;
+                    self.end = Some(Lost::Told);
                     let lost = RequestError::new(Code::Overloaded, LOST);
                     let kind = Some(OperationKind::Subscription);
-                    return Some(refused(kind, &[lost], &self.caller.request_id));
+                    return Some(Event::Reply(refused(kind, &[lost], &self.caller.request_id)));
                 }
             }
         }
     }
 
-    async fn event(&self, change: &Change, written: Option<Moment>) -> Option<Reply> {
-        let (inner, recorder) = (&self.graph.inner, Arc::default());
-        let store = written.map_or_else(|| inner.store.clone(), |moment| inner.store.not_before(moment));
-        let ctx = inner.context(&store, self.viewer.clone(), self.caller.clone(), Arc::clone(&recorder));
+    async fn event(&self, announced: Announced) -> Option<Reply> {
+        let Announced { change, number, written } = announced;
+        let inner = &self.graph.inner;
+        let context = |recorder| {
+            let store = written.map_or_else(|| inner.store.clone(), |moment| inner.store.not_before(moment));
+            inner.context(&store, self.viewer.clone(), self.caller.clone(), recorder)
+        };
+        let question = Question { number, change, field: self.field, scope: self.viewer.scope() };
+        let decide = || self.interest.decide(&change, context(Arc::default()));
+        let row = inner.decisions.of(question, decide).await.transpose()?;
+        let recorder = Arc::default();
+        let ctx = context(Arc::clone(&recorder));
         let selected = selected(&self.prepared).ok()?;
-        let event = self.interest.event(change, self.prepared.planner(), &selected, &ctx);
+        let event = self.interest.event(&change, row, self.prepared.planner(), &selected, &ctx);
         let (mut body, errors) = event.await?;
         body.push(b'}');
         Some(Reply::executed(OperationKind::Subscription, body, errors, &recorder))

@@ -1,15 +1,24 @@
 //! Subscriptions over HTTP: `graphql-transport-ws` on a WebSocket (`websocket`), as the body of an answer (`body`:
 //! server-sent events, `sse`, and Apollo's `multipart`), and by calling back (`callback`). Here is what all share: which
 //! requests are theirs, how an operation becomes answers, and what ends a stream from outside: the end of its session or
-//! token, and that of the server. Not here: what an event is (`schema::Events`).
+//! token, that of the server, and that events were missed. How many there may be is in `quotas`. Not here: what an event
+//! is (`schema::Event`).
 
 mod body;
 mod callback;
 mod multipart;
+mod quotas;
 mod sse;
 mod websocket;
 
-use std::{future::Future, sync::Arc, time::Instant};
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
 
 use axum::{
     extract::{Request, State},
@@ -21,16 +30,20 @@ use futures_util::{
     StreamExt as _,
     stream::{self, BoxStream},
 };
-use schema::{Access, Opened, OperationKind, Reply, token::Bearer};
+use schema::{Access, Event, Opened, OperationKind, Reply, token::Bearer};
 use tokio::sync::watch;
 use tracing::Span;
 
 pub(crate) use callback::Callbacks;
+pub(crate) use quotas::Quotas;
+
+use quotas::{Counted, TOO_MANY_SUBSCRIPTIONS};
 
 use super::{
     about::About,
     cors::Page,
     graphql::{self, Asker, Ran},
+    refusal::Refusal,
     request_id,
     wire::Wire,
 };
@@ -65,7 +78,7 @@ impl Closing {
 /// In front of the routes of plain GraphQL: takes the requests that want a stream.
 pub(super) async fn intercept(State(app): State<App>, request: Request, next: Next) -> Response {
     if websocket::is_asked_for(request.headers()) {
-        return websocket::upgrade(app, request).await;
+        return websocket::upgrade(app, request);
     }
     if request.method() == Method::POST && callback::is_asked_for(request.headers()) {
         return callback::serve(app, request).await;
@@ -85,6 +98,36 @@ enum End {
     Expired,
     /// The server stops.
     Closing,
+    /// Events may have been missed.
+    Missed,
+}
+
+const REVOKED: Refusal = Refusal::new(StatusCode::OK, "UNAUTHENTICATED", "The session has ended.");
+const EXPIRED: Refusal = Refusal::new(StatusCode::OK, "UNAUTHENTICATED", "The access token has expired.");
+const STOPPING: Refusal =
+    Refusal::new(StatusCode::OK, "SUBSCRIPTION_INTERRUPTED", "The server stops: subscribe again.");
+const MISSED: Refusal = Refusal::new(
+    StatusCode::OK,
+    "SUBSCRIPTION_INTERRUPTED",
+    "Events may have been missed: read what you need again, then subscribe again.",
+);
+
+impl End {
+    /// What is told of it.
+    fn reply(self, headers: &HeaderMap) -> Reply {
+        let told = match self {
+            Self::Revoked => REVOKED,
+            Self::Expired => EXPIRED,
+            Self::Closing => STOPPING,
+            Self::Missed => MISSED,
+        };
+        told.into_reply(request_id(headers))
+    }
+
+    /// Whether it helps nobody to come back: after all others a client subscribes again, with a fresh token.
+    fn is_final(self) -> bool {
+        self == Self::Revoked
+    }
 }
 
 /// Done when a stream of this caller has to end.
@@ -119,7 +162,7 @@ async fn not_good_any_more(access: Access, bearer: Option<Bearer>, mut changed: 
 /// What comes of an operation that may take its time.
 enum Begun {
     /// Its answers, for as long as it goes on.
-    Answers(BoxStream<'static, Reply>),
+    Answers(BoxStream<'static, Event>),
     /// Its only answer.
     Answer(Reply),
 }
@@ -143,20 +186,40 @@ async fn begin(
         }
         Err(overloaded) => Err(overloaded),
     };
+    let opened = opened.and_then(|opened| counted(&app, &asker, opened));
     let ran = match &opened {
-        Ok(Opened::Reply(reply)) => Ran::answered(reply),
-        Ok(Opened::Events(_)) => Ran::begun(OperationKind::Subscription),
+        Ok((Opened::Reply(reply), _)) => Ran::answered(reply),
+        Ok((Opened::Events(_), _)) => Ran::begun(OperationKind::Subscription),
         Err(refusal) => Ran::refused(refusal),
     };
     graphql::record(&app, &headers, (&Span::none(), started), StatusCode::OK, &ran, &about);
     match opened {
-        Ok(Opened::Events(events)) => {
-            let counted = app.metrics.begin_subscription(transport);
+        Ok((Opened::Events(events), counted)) => {
+            let counted = (counted, app.metrics.begin_subscription(transport));
             // Held by the stream, so that it ends with it.
             Begun::Answers(events.inspect(move |_| _ = &counted).boxed())
         }
-        Ok(Opened::Reply(reply)) => Begun::Answer(reply),
+        Ok((Opened::Reply(reply), _)) => Begun::Answer(reply),
         Err(refusal) => Begun::Answer(refusal.into_reply(request_id(&headers))),
+    }
+}
+
+/// A subscription counts among those of its account.
+fn counted(app: &App, asker: &Asker, opened: Opened) -> Result<(Opened, Option<Counted>), Refusal> {
+    if matches!(opened, Opened::Reply(_)) {
+        return Ok((opened, None));
+    }
+    let counted = app.quotas.subscription_of(&asker.viewer).map_err(|_| TOO_MANY_SUBSCRIPTIONS)?;
+    Ok((opened, Some(counted)))
+}
+
+/// Whether an operation waits for events; until that is known, and for all that have one answer, it does not.
+#[derive(Clone, Debug, Default)]
+struct Waits(Arc<AtomicBool>);
+
+impl Waits {
+    fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
     }
 }
 
@@ -166,12 +229,15 @@ fn answers(
     headers: Arc<HeaderMap>,
     asker: Asker,
     wire: Wire,
-    transport: &'static str,
-) -> BoxStream<'static, Reply> {
+    (transport, waits): (&'static str, Waits),
+) -> BoxStream<'static, Event> {
     let beginning = async move {
         match begin(app, headers, asker, wire, transport).await {
-            Begun::Answers(answers) => answers,
-            Begun::Answer(reply) => stream::iter([reply]).boxed(),
+            Begun::Answers(answers) => {
+                waits.0.store(true, Ordering::Relaxed);
+                answers
+            }
+            Begun::Answer(reply) => stream::iter([Event::Reply(reply)]).boxed(),
         }
     };
     stream::once(beginning).flatten().boxed()
@@ -186,4 +252,19 @@ fn errors_of(body: &[u8]) -> &[u8] {
 /// Is the request from a page of this server, of one of the configured origins, or from no page at all?
 fn may_connect(app: &App, headers: &HeaderMap) -> bool {
     Page::of(&app.http, headers) != Page::Foreign
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ends_a_stream_has_its_code_and_only_the_end_of_a_session_is_final() {
+        let headers = HeaderMap::new();
+        let of = |end: End| (end.reply(&headers).codes, end.is_final());
+        assert_eq!(of(End::Revoked), (vec!["UNAUTHENTICATED"], true));
+        assert_eq!(of(End::Expired), (vec!["UNAUTHENTICATED"], false));
+        assert_eq!(of(End::Closing), (vec!["SUBSCRIPTION_INTERRUPTED"], false));
+        assert_eq!(of(End::Missed), (vec!["SUBSCRIPTION_INTERRUPTED"], false));
+    }
 }

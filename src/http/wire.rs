@@ -165,7 +165,7 @@ pub(super) fn of_uri(uri: &Uri, bounds: Bounds) -> Result<Wire, Refusal> {
 
 /// Refuses JSON that is nested too deep or has too many values, before anything is built of it; says how many it has.
 /// Whether it is JSON at all is not its matter.
-fn check_json(json: &[u8], bounds: Bounds) -> Result<usize, Refusal> {
+pub(super) fn check_json(json: &[u8], bounds: Bounds) -> Result<usize, Refusal> {
     let (mut depth, mut values, mut in_text, mut escaped) = (0_usize, 1_usize, false, false);
     for byte in json {
         if in_text {

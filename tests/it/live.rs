@@ -11,8 +11,8 @@ use entities::{
     user::Role,
 };
 use futures_util::{FutureExt as _, StreamExt as _};
-use prometheus_client::registry::Registry;
-use schema::Events;
+use prometheus_client::{encoding::text::encode, registry::Registry};
+use schema::{Event, Events, Graph, Options};
 use serde_json::{Value, json};
 
 use crate::harness::{Client, RedisServer, Reply, TestApp, db, text};
@@ -33,7 +33,10 @@ async fn subscribe(client: &Client<'_>, query: &str, variables: Value) -> Events
 }
 
 async fn next(events: &mut Events) -> Reply {
-    Reply::of(events.next().await.expect("one more event"))
+    match events.next().await.expect("one more event") {
+        Event::Reply(reply) => Reply::of(reply),
+        Event::Missed => panic!("events were missed"),
+    }
 }
 
 /// What has come so far, as the latitudes of positions.
@@ -263,6 +266,111 @@ async fn open_form(app: &TestApp) -> String {
         ))
         .await;
     form
+}
+
+/// A counter of the metrics.
+fn counted(registry: &Registry, name: &str) -> u64 {
+    let mut text = String::new();
+    encode(&mut text, registry).expect("metrics are text");
+    let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("no {name}"));
+    let number = line.rsplit(' ').next().and_then(|number| number.split('.').next());
+    number.and_then(|whole| whole.parse().ok()).expect("a number")
+}
+
+#[tokio::test]
+async fn whether_a_change_may_be_seen_is_decided_once_for_all_subscriptions_of_the_same_rights() {
+    const DECISIONS: &str = "graphql_server_subscription_decisions_total";
+    const ROWS: &str = "dataloader_batch_size_sum{loader=\"submission.by_ids\"}";
+    for mut app in TestApp::both_own().await {
+        let form = open_form(&app).await;
+        let mut registry = Registry::default();
+        let access = Some(app.graph.access().clone());
+        let options = Options { development: true, access, ..Options::default() };
+        app.graph = Graph::new(app.store.clone(), options, &mut registry);
+        let (viewer, editor) = (app.as_role(Role::Viewer), app.as_role(Role::Editor));
+        let of = async |client: &Client<'_>, count| {
+            let mut all = Vec::new();
+            for _ in 0..count {
+                all.push(subscribe(client, CHANGED, json!({ "form": form })).await);
+            }
+            all
+        };
+        let (mut hidden, mut seen) = (of(&viewer, 200).await, of(&editor, 20).await);
+        let submit = format!(
+            "mutation {{ createSubmission(input: {{formId: \"{form}\", data: {{name: \"x\"}}}}) {{ submission {{ id }} }} }}"
+        );
+        for turn in 1..=3 {
+            let submitted = app.as_role(Role::Collector).ask(&submit).await;
+            let all =
+                seen.iter_mut().map(async |events| soon(events).await["submissionChanged"]["id"].clone());
+            for id in futures_util::future::join_all(all).await {
+                assert_eq!(id, submitted["createSubmission"]["submission"]["id"]);
+            }
+            let nothing = hidden
+                .iter_mut()
+                .map(|events| tokio::time::timeout(Duration::from_millis(300), events.next()));
+            let nothing = futures_util::future::join_all(nothing).await;
+            assert!(nothing.iter().all(Result::is_err), "nothing comes to those who may not see it");
+            assert_eq!(counted(&registry, DECISIONS), turn * 2, "one for each of the two scopes");
+        }
+        let read = counted(&registry, ROWS);
+        assert!(read <= 9, "{read} rows read for 3 writes that 220 subscriptions looked at");
+    }
+}
+
+#[tokio::test]
+async fn after_a_gap_what_came_before_it_is_told_and_then_that_something_may_be_missing() {
+    let [app, _] = TestApp::both_own().await;
+    let collector = app.as_role(Role::Collector);
+    let mut moved = subscribe(&collector, UPDATED, json!({})).await;
+    let mut ended = subscribe(&app.as_admin(), "subscription { sessionEnded { id } }", json!({})).await;
+    go_to(&collector, 1.0, 1.0).await;
+    app.store.announcer().announce([Change::Missed].into());
+    assert_eq!(latitudes(&mut moved, 1).await, [1.0]);
+    for events in [&mut moved, &mut ended] {
+        assert!(matches!(events.next().await, Some(Event::Missed)));
+        assert!(events.next().await.is_none(), "nothing follows");
+    }
+}
+
+/// Waits until this node knows that it has missed something; not long.
+async fn until_missed(heard: &mut tokio::sync::broadcast::Receiver<entities::change::Changes>) -> bool {
+    let missed =
+        async { while !heard.recv().await.is_ok_and(|changes| changes.contains(&Change::Missed)) {} };
+    tokio::time::timeout(Duration::from_secs(15), missed).await.is_ok()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_could_not_be_told_to_other_nodes_is_made_up_for() {
+    let redis = RedisServer::start().await;
+    let [here, there] = two_nodes(&redis).await;
+    let mut heard = there.store.announcer().listen();
+    // Only the way out is shut: the connections on which nodes hear each other stay.
+    assert_eq!(redis.cli(&["ACL", "SETUSER", "default", "-publish"]), "OK");
+    go_to(&here.as_role(Role::Collector), 1.0, 1.0).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(heard.try_recv().is_err(), "nothing was heard");
+    assert_eq!(redis.cli(&["ACL", "SETUSER", "default", "+publish"]), "OK");
+    assert!(until_missed(&mut heard).await, "the other node is told that it has missed something");
+    go_to(&here.as_role(Role::Collector), 2.0, 2.0).await;
+    let next = tokio::time::timeout(Duration::from_secs(10), heard.recv()).await.expect("in time");
+    assert!(matches!(next.expect("open")[..], [Change::LastLocation { .. }, ..] | [Change::Missed]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_connection_to_redis_is_a_gap() {
+    let redis = RedisServer::start().await;
+    let way = redis.proxy().await;
+    let app = TestApp::sqlite().await;
+    let node = app.another_store().await.with_relay(&way.handle(&mut Registry::default()), "test");
+    let mut heard = node.announcer().listen();
+    assert!(until_missed(&mut heard).await, "the first thing, once the node listens");
+    // Nothing is closed, and nothing comes through.
+    way.block(true);
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert!(heard.try_recv().is_err());
+    way.block(false);
+    assert!(until_missed(&mut heard).await, "it had given the connection up, and made another");
 }
 
 #[tokio::test]

@@ -277,7 +277,8 @@ test("the server's end is told, and without an origin the protocol is off", asyn
   const subscription = wanted();
   assert.equal((await ask(token, subscription, { url: own.url })).status, 200);
   assert.equal(await own.stop(), 0);
-  assert.equal((await router.expect(subscription.subscriptionId, "complete")).errors, undefined);
+  const complete = await router.expect(subscription.subscriptionId, "complete");
+  assert.equal(complete.errors[0].extensions.code, "SUBSCRIPTION_INTERRUPTED");
   const off = await start();
   const again = await off.signIn("COLLECTOR");
   assert.equal((await ask(again.token, wanted(), { url: off.url })).status, 403);

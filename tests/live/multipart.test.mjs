@@ -129,7 +129,7 @@ test("of two kinds of stream the first is taken", async () => {
   await xp.expectSubscriptions("multipart", 0);
 });
 
-test("the server's end is the end of the stream", async () => {
+test("the server's end is told as an error, so that clients come back", async () => {
   const own = await start();
   const { token } = await own.signIn("COLLECTOR");
   const response = await fetch(own.url, {
@@ -138,6 +138,8 @@ test("the server's end is the end of the stream", async () => {
     body: JSON.stringify({ query: MOVED }),
   });
   const text = response.text();
+  await own.expectSubscriptions("multipart", 1);
   assert.equal(await own.stop(), 0);
-  assert.deepEqual(parts(await text).filter((part) => Object.keys(part).length > 0), []);
+  const said = parts(await text).filter((part) => Object.keys(part).length > 0);
+  assert.deepEqual(said.map(({ payload, errors }) => [payload, errors[0].extensions.code]), [[null, "SUBSCRIPTION_INTERRUPTED"]]);
 });

@@ -13,19 +13,22 @@ import { createClient as createSseClient } from "graphql-sse";
 import { createClient as createWsClient } from "graphql-ws";
 import WebSocket from "ws";
 
-import { start } from "./xp.mjs";
+import { pause, start } from "./xp.mjs";
 
 const MOVED = "subscription { locationUpdated { latitude } }";
 const HANDED_IN = "subscription($form: ID!) { submissionChanged(formId: $form) { id data } }";
 const ENDED = "subscription { sessionEnded { id endReason } }";
 
-let folder, redis, here, there;
+let folder, redis, startRedis, here, there;
 
 before(async () => {
   folder = await mkdtemp(join(tmpdir(), "xp-nodes-"));
   const port = await freePort();
-  const options = ["--port", `${port}`, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--loglevel", "warning"];
-  redis = spawn("redis-server", options, { cwd: folder, stdio: "ignore" });
+  startRedis = () => {
+    const options = ["--port", `${port}`, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--loglevel", "warning"];
+    redis = spawn("redis-server", options, { cwd: folder, stdio: "ignore" });
+  };
+  startRedis();
   const environment = { DATABASE_URL: `sqlite:${join(folder, "xp.db")}`, REDIS_URL: `redis://127.0.0.1:${port}` };
   here = await start(environment);
   there = await start(environment);
@@ -116,7 +119,7 @@ test("a socket closes within a second of the end of its session on another serve
   await once(socket, "message");
   await here.endSession(other.token, session);
   const begun = Date.now();
-  assert.equal((await closed)[0], 4403);
+  assert.equal((await closed)[0], 4401);
   assert.ok(Date.now() - begun < 1_000, `${Date.now() - begun} ms`);
 });
 
@@ -133,3 +136,53 @@ test("an event stream ends within a second of the end of its session on another 
   assert.match(await text, /UNAUTHENTICATED[^\n]*\n\nevent: complete\ndata: \n\n$/);
   assert.ok(Date.now() - begun < 1_000, `${Date.now() - begun} ms`);
 });
+
+/** Streams of all kinds on the other server; each tells how it ends. */
+async function interruptible(token) {
+  const socket = new WebSocket(there.socketUrl, "graphql-transport-ws");
+  const closed = once(socket, "close");
+  await once(socket, "open");
+  socket.send(JSON.stringify({ type: "connection_init", payload: headers(token) }));
+  await once(socket, "message");
+  socket.send(JSON.stringify({ id: "1", type: "subscribe", payload: { query: MOVED } }));
+  const idle = new WebSocket(there.socketUrl, "graphql-transport-ws");
+  await once(idle, "open");
+  idle.send(JSON.stringify({ type: "connection_init", payload: headers(token) }));
+  const live = async (accept) => {
+    const asked = { "content-type": "application/json", accept, ...headers(token) };
+    return fetch(there.url, { method: "POST", headers: asked, body: JSON.stringify({ query: MOVED }) });
+  };
+  const [sse, multipart] = [await live("text/event-stream"), await live('multipart/mixed;subscriptionSpec="1.0"')];
+  for (const transport of ["websocket", "sse", "multipart"]) await there.expectSubscriptions(transport, 1);
+  return { closed, idle, sse: sse.text(), multipart: multipart.text() };
+}
+
+for (const [what, interrupt] of Object.entries({
+  "a Redis that was away": async () => {
+    redis.kill("SIGKILL");
+    await once(redis, "exit");
+    await pause(500);
+    startRedis();
+  },
+  "a Redis that did not answer for some seconds, though its connections stood": async () => {
+    redis.kill("SIGSTOP");
+    await pause(6_000);
+    redis.kill("SIGCONT");
+  },
+})) {
+  test(`after ${what} clients are told that they may have missed something`, async () => {
+    const { token } = await here.signIn("COLLECTOR");
+    const streams = await interruptible(token);
+    await interrupt();
+    assert.deepEqual((await streams.closed)[0], 1012);
+    assert.doesNotMatch(await streams.sse, /complete|errors/);
+    assert.match(await streams.multipart, /"payload":null,"errors":.*"SUBSCRIPTION_INTERRUPTED"/);
+    assert.equal(streams.idle.readyState, WebSocket.OPEN, "who waits for nothing has missed nothing");
+    streams.idle.terminate();
+    // And afterwards everything is heard again.
+    const moved = await subscribed("websocket", token, MOVED);
+    await here.goTo(token, 77.5);
+    assert.equal((await moved.first).value.data.locationUpdated.latitude, 77.5);
+    await moved.close();
+  });
+}

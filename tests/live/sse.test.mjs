@@ -136,6 +136,55 @@ test("a quiet stream is kept alive longer than the server waits for requests", a
   await own.goTo(token, 30.5);
   assert.equal((await first).value.data.locationUpdated.latitude, 30.5);
   const last = events.next();
+  last.catch(() => {});
   assert.equal(await own.stop(), 0);
-  assert.equal((await last).done, true);
+  await assert.rejects(last, /active streams/, "the client knows that the stream was interrupted");
+});
+
+test("a stream ends without `complete` where its client should come back: token expired, server stops", async () => {
+  const own = await start();
+  const { token } = await own.signIn("COLLECTOR");
+  const live = async (token) => {
+    const headers = { "content-type": "application/json", accept: "text/event-stream", authorization: `Bearer ${token}` };
+    const response = await fetch(own.url, { method: "POST", headers, body: JSON.stringify({ query: MOVED }) });
+    return response.text();
+  };
+  const expired = await live(await own.mint("collector@example.com", 3));
+  assert.equal(expired.replaceAll(":\n\n", ""), "");
+  const stopped = live(token);
+  await own.expectSubscriptions("sse", 1);
+  assert.equal(await own.stop(), 0);
+  assert.equal((await stopped).replaceAll(":\n\n", ""), "");
+});
+
+test("an account has so many subscriptions at once, over all transports", async () => {
+  const own = await start({ XP_HTTP_MAX_SUBSCRIPTIONS_PER_ACCOUNT: "2" });
+  const [{ token }, other] = [await own.signIn("COLLECTOR"), await own.signIn("EDITOR")];
+  const abort = new AbortController();
+  const live = (token, accept = "text/event-stream") =>
+    fetch(own.url, {
+      method: "POST",
+      signal: abort.signal,
+      headers: { "content-type": "application/json", accept, authorization: `Bearer ${token}` },
+      body: JSON.stringify({ query: MOVED }),
+    });
+  await live(token);
+  await live(token, 'multipart/mixed;subscriptionSpec="1.0"');
+  await own.expectSubscriptions("multipart", 1);
+  assert.match(await (await live(token)).text(), /"RATE_LIMITED"/);
+  await live(other.token);
+  await own.expectSubscriptions("sse", 2);
+  abort.abort();
+  await own.expectSubscriptions("sse", 0);
+  const again = new AbortController();
+  const response = await fetch(own.url, {
+    method: "POST",
+    signal: again.signal,
+    headers: { "content-type": "application/json", accept: "text/event-stream", authorization: `Bearer ${token}` },
+    body: JSON.stringify({ query: MOVED }),
+  });
+  assert.equal(response.status, 200);
+  await own.expectSubscriptions("sse", 1);
+  again.abort();
+  assert.equal(await own.stop(), 0);
 });

@@ -102,7 +102,7 @@ test("the socket of a session that is ended is closed within a second", async ()
   socket.say({ id: "1", type: "subscribe", payload: { query: MOVED } });
   await xp.endSession(other.token, session);
   const begun = Date.now();
-  assert.deepEqual(await socket.closed, [4403, "Forbidden"]);
+  assert.deepEqual(await socket.closed, [4401, "The session has ended"]);
   assert.ok(Date.now() - begun < 1000);
   assert.equal(stays.readyState, WebSocket.OPEN);
   stays.terminate();
@@ -112,7 +112,7 @@ test("the socket of a session that is ended is closed within a second", async ()
 test("the socket of a token that runs out is closed", async () => {
   const socket = await greeted(await xp.mint("collector@example.com", 3));
   socket.say({ id: "1", type: "subscribe", payload: { query: MOVED } });
-  assert.deepEqual(await socket.closed, [4401, "The access token has expired"]);
+  assert.deepEqual(await socket.closed, [4403, "The access token has expired"]);
 });
 
 test("a new token of the same session keeps the socket, another's closes it", async () => {
@@ -131,11 +131,34 @@ test("what is not in the protocol closes the socket with its code", async () => 
   const { token } = await xp.signIn("COLLECTOR");
   const early = await bare();
   early.say({ id: "1", type: "subscribe", payload: { query: "{ __typename }" } });
-  assert.deepEqual(await early.closed, [4401, "Unauthorized"]);
+  assert.deepEqual(await early.closed, [4401, "Unauthorized: connection_init comes first"]);
 
   const bad = await bare();
   bad.say({ type: "connection_init", payload: { authorization: "Bearer nonsense" } });
-  assert.deepEqual(await bad.closed, [4403, "Forbidden"]);
+  assert.deepEqual(await bad.closed, [4403, "The access token is not valid"]);
+
+  for (const [payload, code] of [
+    [{ authorization: 5 }, 4403],
+    [{ headers: { authorization: [`Bearer ${token}`] } }, 4403],
+    [{ headers: "x" }, 4403],
+    [{ authorization: "" }, 4403],
+    ["text", 4400],
+    [[], 4400],
+    [{ authorization: `Bearer ${token}`, x: "[".repeat(128) }, undefined],
+  ]) {
+    for (const type of ["connection_init", "ping"]) {
+      const socket = type === "ping" ? await greeted(token) : await bare();
+      socket.say({ type, payload });
+      if (code) assert.equal((await socket.closed)[0], code, JSON.stringify({ type, payload }));
+      else socket.close();
+    }
+  }
+  const deep = `${'{"a":'.repeat(128)}1${"}".repeat(128)}`;
+  for (const type of ["connection_init", "ping", "pong", "complete", "subscribe"]) {
+    const socket = type === "connection_init" ? await bare() : await greeted(token);
+    socket.say(`{"type":"${type}","id":"1","payload":${deep}}`);
+    assert.equal((await socket.closed)[0], 4400, `${type}, nested deep`);
+  }
 
   for (const message of ["{", "[]", '{"type":"unknown"}', '{"type":"subscribe","id":"1"}', '{"type":1}']) {
     const socket = await greeted(token);
@@ -217,6 +240,128 @@ function frame(message) {
   return Buffer.concat([Buffer.from([0x81]), length, Buffer.alloc(4), text]);
 }
 
+test("a message that is too large ends a client of graphql-ws after one connect", async () => {
+  const { token } = await xp.signIn("COLLECTOR");
+  let connects = 0;
+  const ws = client(token, { retryAttempts: 3, retryWait: () => pause(20), on: { connected: () => connects++ } });
+  const large = ws.iterate({ query: "{ me { id } }", variables: { unused: "a".repeat(3 << 20) } }).next();
+  await assert.rejects(large, ({ code, reason }) => code === 1009 && reason === "The message is too large");
+  assert.equal(connects, 1);
+  await ws.dispose();
+});
+
+test("how large a message may be depends on who sends it and what it is", async () => {
+  const { token } = await xp.signIn("COLLECTOR");
+  const query = (bytes) => ({ id: "1", type: "subscribe", payload: { query: "{ __typename }", variables: { a: "x".repeat(bytes) } } });
+  const nobody = await bare();
+  nobody.say({ type: "connection_init" });
+  await nobody.hear("connection_ack");
+  nobody.say(query(60 << 10));
+  await nobody.hear("complete");
+  nobody.say(query(64 << 10));
+  assert.equal((await nobody.closed)[0], 1009);
+  const socket = await greeted(token);
+  socket.say(query(1 << 20));
+  await socket.hear("complete");
+  socket.say({ type: "ping", payload: { a: "x".repeat(16 << 10) } });
+  assert.equal((await socket.closed)[0], 1009, "only `subscribe` has much to say");
+  const early = await bare();
+  early.say({ type: "connection_init", payload: { a: "x".repeat(16 << 10), authorization: `Bearer ${token}` } });
+  assert.equal((await early.closed)[0], 1009);
+});
+
+test("frames that are not as they should be close the socket with their code", async () => {
+  const { token } = await xp.signIn("COLLECTOR");
+  for (const [code, send] of [
+    [4400, (socket) => socket.send(Buffer.from("{}"))],
+    [1007, (socket) => socket._socket.write(Buffer.from([0x81, 0x82, 0, 0, 0, 0, 0xc3, 0x28]))],
+    [1002, (socket) => socket._socket.write(Buffer.from([0x81, 2, 0x7b, 0x7d]))],
+    [1002, (socket) => socket._socket.write(Buffer.from([0xc1, 0x80, 0, 0, 0, 0]))],
+    [1002, (socket) => socket._socket.write(Buffer.from([0x83, 0x80, 0, 0, 0, 0]))],
+  ]) {
+    for (const socket of [await bare(), await greeted(token)]) {
+      send(socket);
+      assert.equal((await socket.closed)[0], code);
+    }
+  }
+});
+
+test("a message that has begun must end, whatever comes in between", async () => {
+  const own = await start({ XP_HTTP_BODY_TIMEOUT: "1s" });
+  const socket = new WebSocket(own.socketUrl, "graphql-transport-ws");
+  const closed = once(socket, "close");
+  await once(socket, "open");
+  socket.send(JSON.stringify({ type: "connection_init" }));
+  await once(socket, "message");
+  await pause(1_500);
+  assert.equal(socket.readyState, WebSocket.OPEN, "who says nothing has all the time");
+  const begun = Date.now();
+  socket.send('{"type":', { fin: false });
+  const more = setInterval(() => (socket.ping(), socket.pong(), socket.send(" ", { fin: false })), 100);
+  const [code, reason] = await closed;
+  clearInterval(more);
+  assert.deepEqual([code, String(reason)], [4408, "A message did not arrive in time"]);
+  assert.ok(Date.now() - begun < 5_000);
+  assert.equal(await own.stop(), 0);
+});
+
+test("an address has so many sockets that are not signed in, an account so many that are", async () => {
+  const own = await start({ XP_HTTP_MAX_SOCKETS_PER_ADDRESS: "2", XP_HTTP_MAX_SOCKETS_PER_ACCOUNT: "3" });
+  const [{ token }, other] = [await own.signIn("COLLECTOR"), await own.signIn("EDITOR")];
+  const connect = async (token) => {
+    const socket = new WebSocket(own.socketUrl, "graphql-transport-ws");
+    socket.ended = once(socket, "close").then(([code, reason]) => [code, String(reason)]);
+    await once(socket, "open");
+    socket.send(JSON.stringify({ type: "connection_init", ...(token && { payload: { authorization: `Bearer ${token}` } }) }));
+    const answered = await Promise.race([once(socket, "message").then(([data]) => JSON.parse(data).type), socket.ended]);
+    return { socket, answered };
+  };
+  const mine = [];
+  for (let count = 0; count < 3; count++) mine.push(await connect(token));
+  assert.deepEqual(mine.map(({ answered }) => answered), Array(3).fill("connection_ack"));
+  assert.deepEqual((await connect(token)).answered, [1013, "This account has too many WebSockets"]);
+  assert.equal((await connect(other.token)).answered, "connection_ack");
+  mine[0].socket.close();
+  await mine[0].socket.ended;
+  // The places of sockets that were closed are free once the closing is done.
+  const acknowledged = async (token) => {
+    for (let tries = 0; tries < 100; tries++) {
+      const next = await connect(token).catch(() => ({}));
+      if (next.answered === "connection_ack") return next.answered;
+      await pause(50);
+    }
+  };
+  assert.equal(await acknowledged(token), "connection_ack");
+  const strangers = [await acknowledged(), await acknowledged()];
+  await assert.rejects(connect(), /429/);
+  assert.deepEqual(strangers, ["connection_ack", "connection_ack"]);
+  assert.equal(await own.stop(), 0);
+});
+
+test("sockets before sign-in that begin messages and do not end them take little memory", async () => {
+  const own = await start({ XP_HTTP_BODY_TIMEOUT: "1m" });
+  const half = Buffer.from(JSON.stringify({ type: "ping", payload: { a: "x".repeat(2 << 20) } }));
+  const before = await own.memory();
+  const sockets = await Promise.all(
+    Array.from({ length: 200 }, async () => {
+      const socket = new WebSocket(own.socketUrl, "graphql-transport-ws");
+      socket.on("error", () => {});
+      await once(socket, "open");
+      socket.send(JSON.stringify({ type: "connection_init" }));
+      socket.send(half.subarray(0, 63 << 10), { fin: false });
+      return socket;
+    }),
+  );
+  await pause(1_000);
+  const { token } = await own.signIn("COLLECTOR");
+  assert.ok((await own.ask(token, "{ me { id } }")).me.id, "others are served");
+  const risen = ((await own.memory()) - before) / 1024;
+  console.log(`${risen.toFixed(1)} MiB for 200 sockets with 63 KiB of a message each`);
+  assert.ok(risen < 64, `${risen} MiB`);
+  for (const socket of sockets) socket.terminate();
+  assert.equal(await own.stop(), 0);
+});
+
 test("10,000 sockets that come and go leave nothing behind", async () => {
   const { token } = await xp.signIn("COLLECTOR");
   const cycle = async (how) => {
@@ -250,4 +395,23 @@ test("the server closes its sockets before it stops", async () => {
   await once(socket, "message");
   const [code, [closeCode]] = await Promise.all([own.stop(), closed]);
   assert.deepEqual([code, closeCode], [0, 1001]);
+});
+
+test("what is running and has one answer is answered before the server stops", async () => {
+  const own = await start();
+  const { token } = await own.signIn("COLLECTOR");
+  const socket = new WebSocket(own.socketUrl, "graphql-transport-ws");
+  const [said, closed] = [[], once(socket, "close")];
+  socket.on("message", (data) => said.push(JSON.parse(data)));
+  await once(socket, "open");
+  socket.send(JSON.stringify({ type: "connection_init", payload: { authorization: `Bearer ${token}` } }));
+  socket.send(JSON.stringify({ id: "waits", type: "subscribe", payload: { query: MOVED } }));
+  await own.expectSubscriptions("websocket", 1);
+  // Hashing a password takes its time.
+  const query = 'mutation { signIn(input: { email: "nobody@example.com", password: "no password of anybody" }) { userErrors { code } } }';
+  socket.send(JSON.stringify({ id: "once", type: "subscribe", payload: { query } }));
+  await pause(20);
+  const [code, [closeCode]] = await Promise.all([own.stop(), closed]);
+  assert.deepEqual([code, closeCode], [0, 1001]);
+  assert.deepEqual(said.filter(({ id }) => id === "once").map(({ type }) => type), ["next", "complete"]);
 });

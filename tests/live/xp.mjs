@@ -60,8 +60,8 @@ class Xp {
   }
 
   /** A token of a demo account that ends after so many seconds. */
-  async mint(email, seconds) {
-    const env = { DATABASE_URL: "sqlite:xp-dev.db", XP_AUTH_SECRET: "development: everybody knows this secret" };
+  async mint(email, seconds, database = "sqlite:xp-dev.db") {
+    const env = { DATABASE_URL: database, XP_AUTH_SECRET: "development: everybody knows this secret" };
     const mint = ["token", "mint", "--user", email, "--ttl-seconds", String(seconds)];
     const { stdout } = await promisify(execFile)(binary, mint, { cwd: this.home, env });
     return stdout.trim();

@@ -1,12 +1,18 @@
 //! A subscription as the body of an HTTP answer, for as long as it goes on: how the stream is framed is the protocol's
 //! (`sse`, `multipart`), the rest is common. Not here: what is answered.
 
-use std::{convert::Infallible, future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::{Future, pending},
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     body::Body,
     extract::Request,
-    http::{HeaderMap, Method, StatusCode, header},
+    http::{HeaderMap, Method, header},
     response::{IntoResponse as _, Response},
 };
 use bytes::Bytes;
@@ -14,31 +20,17 @@ use futures_util::{
     StreamExt as _,
     stream::{self, BoxStream},
 };
-use schema::Reply;
+use schema::{Event, Reply};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use super::{End, answers, end, multipart, sse};
+use super::{End, Waits, answers, end, multipart, sse};
 use crate::{
     App,
-    http::{graphql, refusal::Refusal, request_id, wire::Wires},
+    http::{graphql, request_id, wire::Wires},
 };
 
 /// How often something is sent while there is nothing to tell: what stands in between gives up on silent connections.
 const KEEP_ALIVE: Duration = Duration::from_secs(12);
-
-const REVOKED: Refusal = Refusal::new(StatusCode::OK, "UNAUTHENTICATED", "The session has ended.");
-const EXPIRED: Refusal = Refusal::new(StatusCode::OK, "UNAUTHENTICATED", "The access token has expired.");
-
-impl End {
-    /// What is told of it, if anything.
-    pub(super) fn reply(self, headers: &HeaderMap) -> Option<Reply> {
-        match self {
-            Self::Closing => None,
-            Self::Revoked => Some(REVOKED.into_reply(request_id(headers))),
-            Self::Expired => Some(EXPIRED.into_reply(request_id(headers))),
-        }
-    }
-}
 
 /// The protocols that have a stream as their body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,11 +99,13 @@ impl Framing {
         }
     }
 
-    /// What ended the stream from outside.
-    fn ended(self, reply: &Reply) -> Vec<u8> {
+    /// What ended the stream from outside. Clients of server-sent events come back where the stream just ends, and do not
+    /// after `complete`; Apollo's are told by an error.
+    fn ended(self, end: End, headers: &HeaderMap) -> Vec<u8> {
         match self {
-            Self::Sse => sse::event(reply),
-            Self::Multipart => multipart::error(reply),
+            Self::Sse if end.is_final() => [&sse::event(&end.reply(headers)), sse::CLOSING].concat(),
+            Self::Sse => Vec::new(),
+            Self::Multipart => [&multipart::error(&end.reply(headers)), multipart::CLOSING].concat(),
         }
     }
 
@@ -130,10 +124,11 @@ pub(super) async fn serve(app: App, wanted: Asked, request: Request) -> Response
         Method::POST => graphql::read_post(&app, None, &parts, body).await,
         _ => return graphql::other_method(parts.headers).await,
     };
-    let is_stream = match &mut read {
-        Ok(asked) => !wanted.only_where_needed || graphql::is_subscription(&app, &parts.headers, asked).await,
+    let is_subscription = match &mut read {
+        Ok(asked) => graphql::is_subscription(&app, &parts.headers, asked).await,
         Err(_) => false,
     };
+    let is_stream = read.is_ok() && (is_subscription || !wanted.only_where_needed);
     let (asker, wire) = match read {
         Ok(graphql::Asked { asker, wires: Wires::One(wire), .. }) if is_stream => (asker, *wire),
         Err(refusal) if !wanted.only_where_needed => {
@@ -142,12 +137,14 @@ pub(super) async fn serve(app: App, wanted: Asked, request: Request) -> Response
         read => return graphql::answer(&app, &parts.headers, read).await,
     };
     let framing = wanted.framing;
-    let end = Box::pin(end(&app, asker.bearer.clone()));
+    // What has one answer gets it, within its own time: a client that came back would have it run twice.
+    let end: Pin<Box<dyn Future<Output = End> + Send>> =
+        if is_subscription { Box::pin(end(&app, asker.bearer.clone())) } else { Box::pin(pending()) };
     let headers = Arc::new(parts.headers);
-    let replies = answers(app, Arc::clone(&headers), asker, wire, framing.name());
+    let events = answers(app, Arc::clone(&headers), asker, wire, (framing.name(), Waits::default()));
     let mut keep_alive = interval(KEEP_ALIVE);
     keep_alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let stream = Stream { framing, headers, replies, end, keep_alive, ended: false };
+    let stream = Stream { framing, headers, events, end, keep_alive, ended: false };
     let parts = stream::unfold(stream, Stream::next);
     let opening = Bytes::from_static(framing.opening());
     let opening = stream::iter((!opening.is_empty()).then_some(Ok(opening)));
@@ -160,7 +157,7 @@ struct Stream {
     framing: Framing,
     /// Of the request.
     headers: Arc<HeaderMap>,
-    replies: BoxStream<'static, Reply>,
+    events: BoxStream<'static, Event>,
     end: Pin<Box<dyn Future<Output = End> + Send>>,
     keep_alive: Interval,
     ended: bool,
@@ -174,18 +171,27 @@ impl Stream {
         let framing = self.framing;
         let part = tokio::select! {
             biased;
-            end = &mut self.end => {
-                self.ended = true;
-                end.reply(&self.headers).map(|reply| framing.ended(&reply)).unwrap_or_default()
-            }
-            reply = self.replies.next() => {
-                self.ended = reply.as_ref().is_none_or(|reply| !reply.executed);
-                reply.map(|reply| framing.answer(&reply)).unwrap_or_default()
-            }
+            end = &mut self.end => self.ended_by(end),
+            event = self.events.next() => match event {
+                Some(Event::Reply(reply)) if reply.executed => framing.answer(&reply),
+                Some(Event::Reply(reply)) => {
+                    self.ended = true;
+                    [&framing.answer(&reply), framing.closing()].concat()
+                }
+                Some(Event::Missed) => self.ended_by(End::Missed),
+                None => {
+                    self.ended = true;
+                    framing.closing().to_vec()
+                }
+            },
             _ = self.keep_alive.tick() => framing.alive(),
         };
-        let part = if self.ended { [&part, framing.closing()].concat() } else { part };
-        Some((Ok(part.into()), self))
+        (!part.is_empty()).then(|| (Ok(part.into()), self))
+    }
+
+    fn ended_by(&mut self, end: End) -> Vec<u8> {
+        self.ended = true;
+        self.framing.ended(end, &self.headers)
     }
 }
 

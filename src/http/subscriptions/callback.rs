@@ -1,7 +1,7 @@
 //! Apollo's HTTP callback protocol (`callback/1.0`): a gateway asks once, and gets each event as a request of ours. Only
 //! addresses of listed origins are called, never another one that they point to. First the address has to confirm that it
 //! knows the subscription (`check`); then it gets `next` for each answer, `check` as often as it wished, and `complete` at
-//! the end. It ends when the address does not know it any more, or cannot be reached. Not here: what is answered.
+//! the end, with errors where something else than the subscription ended it. It ends when the address does not know it any more, or cannot be reached. Not here: what is answered.
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
@@ -13,7 +13,7 @@ use axum::{
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream::BoxStream};
 use opentelemetry::trace::SpanContext;
-use schema::Reply;
+use schema::Event;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::{
@@ -150,8 +150,8 @@ pub(super) async fn serve(app: App, request: Request) -> Response {
         Err(busy) => return refuse(busy),
     };
     let ending = Box::pin(end(&app, asker.bearer.clone()));
-    let replies = match begin(app, Arc::clone(&headers), asker, wire, "callback").await {
-        Begun::Answers(replies) => replies,
+    let events = match begin(app, Arc::clone(&headers), asker, wire, "callback").await {
+        Begun::Answers(events) => events,
         Begun::Answer(reply) => return answered(reply.body),
     };
     if !address.confirms().await {
@@ -159,7 +159,7 @@ pub(super) async fn serve(app: App, request: Request) -> Response {
     }
     let headers = Arc::clone(&headers);
     tokio::spawn(async move {
-        Callback::new(address, headers, replies, ending).run().await;
+        Callback::new(address, headers, events, ending).run().await;
         drop(place);
     });
     let mut response = answered(br#"{"data":null}"#.to_vec());
@@ -270,7 +270,7 @@ struct Callback {
     address: Address,
     /// Of the request.
     headers: Arc<HeaderMap>,
-    replies: BoxStream<'static, Reply>,
+    events: BoxStream<'static, Event>,
     end: Pin<Box<dyn Future<Output = End> + Send>>,
     checks: Option<Interval>,
 }
@@ -279,7 +279,7 @@ impl Callback {
     fn new(
         address: Address,
         headers: Arc<HeaderMap>,
-        replies: BoxStream<'static, Reply>,
+        events: BoxStream<'static, Event>,
         end: Pin<Box<dyn Future<Output = End> + Send>>,
     ) -> Self {
         let every = Duration::from_millis(address.wanted.heartbeat_interval_ms);
@@ -289,18 +289,25 @@ impl Callback {
             checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             checks
         });
-        Self { address, headers, replies, end, checks }
+        Self { address, headers, events, end, checks }
     }
 
     async fn run(self) {
-        let Self { address, headers, mut replies, mut end, mut checks } = self;
+        let Self { address, headers, mut events, mut end, mut checks } = self;
         loop {
             let next = async {
                 tokio::select! {
                     biased;
-                    reply = replies.next() => match reply {
-                        Some(reply) if reply.executed => address.tell("next", Some(&reply.body), None).await,
+                    event = events.next() => match event {
+                        Some(Event::Reply(reply)) if reply.executed => {
+                            address.tell("next", Some(&reply.body), None).await
+                        }
                         last => {
+                            let last = match last {
+                                Some(Event::Reply(reply)) => Some(reply),
+                                Some(Event::Missed) => Some(End::Missed.reply(&headers)),
+                                None => None,
+                            };
                             let errors = last.as_ref().map(|reply| errors_of(&reply.body));
                             address.tell("complete", None, errors).await;
                             Heard::No
@@ -314,8 +321,7 @@ impl Callback {
                 biased;
                 end = &mut end => {
                     let last = end.reply(&headers);
-                    let errors = last.as_ref().map(|reply| errors_of(&reply.body));
-                    address.tell("complete", None, errors).await;
+                    address.tell("complete", None, Some(errors_of(&last.body))).await;
                     return;
                 }
                 heard = next => if heard == Heard::No { return },

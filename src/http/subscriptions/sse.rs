@@ -1,6 +1,6 @@
 //! Server-sent events, "distinct connections mode" (the protocol of the npm package `graphql-sse`): one operation a
-//! request, by POST or GET; an event `next` for each answer, and `complete` at the end. Not here: what is answered, and
-//! what ends it.
+//! request, by POST or GET; an event `next` for each answer, and `complete` at the end. A stream that ends without it was
+//! interrupted, and its client asks again. Not here: what is answered, and what ends it.
 
 use schema::Reply;
 

@@ -1,10 +1,11 @@
 //! `graphql-transport-ws` (the protocol of the npm package `graphql-ws`) on a WebSocket: queries, mutations and
 //! subscriptions, many at a time. One task a socket; it reads, runs operations, and writes, so a client that does not
-//! read stops its own operations, and one that does not read for long is cut off. Not here: what is answered.
+//! read stops its own operations, and one that does not read for long is cut off. How a socket begins is in `handshake`,
+//! its frames and messages are in `frames`, what they say in `message`, how it ends in `close`. Not here: what is answered.
 
 use std::{
-    borrow::Cow,
     collections::HashMap,
+    future::pending,
     ops::ControlFlow::{self, Break, Continue},
     pin::Pin,
     sync::Arc,
@@ -12,36 +13,49 @@ use std::{
 };
 
 use axum::{
-    extract::{
-        FromRequestParts as _, Request,
-        ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade},
-    },
+    extract::Request,
     http::{HeaderMap, HeaderValue, StatusCode, header},
-    response::{IntoResponse as _, Response},
+    response::Response,
 };
 use futures_util::{
     StreamExt as _,
     stream::{self, AbortHandle, BoxStream, SelectAll},
 };
-use schema::{Caller, Reply, Viewer, token::Bearer};
-use serde::Deserialize;
-use serde_json::{Value, value::RawValue};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use schema::{Caller, Event, Reply, Viewer, token::Bearer};
+use serde_json::value::RawValue;
 
-use super::{End, answers, end, errors_of};
+use super::{
+    End, Waits, answers, end, errors_of,
+    quotas::{Counted, TOO_MANY_SOCKETS},
+};
 use crate::{
     App, auth,
     gateway::Trust,
     http::{
         cors,
         graphql::{self, Asker, caller},
+        memory::{MemoryReservation, Owner},
         patience::UnderWay,
         refusal::Refusal,
         request_id,
-        wire::{self, Wire, Wires},
+        wire::{self, Bounds, Wire, Wires},
     },
 };
 
-const PROTOCOL: &str = "graphql-transport-ws";
+mod close;
+mod frames;
+mod handshake;
+mod message;
+
+pub(super) use handshake::is_asked_for;
+
+use close::Close;
+use frames::{Broken, Limits, Received, Socket};
+use handshake::Handshake;
+use message::Said;
+
 /// How long a client may take to say who it is.
 const INIT_WITHIN: Duration = Duration::from_secs(3);
 /// How often a client is asked whether it is still there; who is silent for two such times is not.
@@ -50,24 +64,17 @@ const PING_INTERVAL: Duration = Duration::from_secs(20);
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 /// Operations of a socket at a time.
 const MAX_OPERATIONS: usize = 50;
-/// A socket that waits needs little; the library would take 128 KiB.
-const READ_BUFFER_BYTES: usize = 4_096;
+/// Longest message until a token was accepted, bytes.
+const LONGEST_UNTIL_TOKEN: usize = 64 << 10;
 
-const NOT_WEBSOCKET: Refusal =
-    Refusal::new(StatusCode::BAD_REQUEST, "BAD_USER_INPUT", "This is no WebSocket handshake (RFC 6455).");
-
-/// Does the request want to become a WebSocket?
-pub(super) fn is_asked_for(headers: &HeaderMap) -> bool {
-    headers.get(header::UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
-}
-
-pub(super) async fn upgrade(app: App, request: Request) -> Response {
+pub(super) fn upgrade(app: App, request: Request) -> Response {
     let (mut parts, _) = request.into_parts();
     if !super::may_connect(&app, &parts.headers) {
         return cors::foreign(&parts.headers).into_response(request_id(&parts.headers));
     }
-    let Ok(upgrade) = WebSocketUpgrade::from_request_parts(&mut parts, &()).await else {
-        return NOT_WEBSOCKET.into_response(request_id(&parts.headers));
+    let handshake = match Handshake::read(&mut parts) {
+        Ok(handshake) => handshake,
+        Err(refusal) => return handshake::refuse(refusal, request_id(&parts.headers)),
     };
     let under_way = parts.extensions.get::<UnderWay>().cloned();
     // A signature covers the handshake, and nothing that is sent afterwards.
@@ -77,71 +84,32 @@ pub(super) async fn upgrade(app: App, request: Request) -> Response {
         Err(refusal) => return refusal.into_response(request_id(&parts.headers)),
     };
     let caller = caller(&app, &parts, trust);
-    let most = app.http.body_limit_signed_in.0;
-    let upgrade = upgrade
-        .protocols([PROTOCOL])
-        .read_buffer_size(READ_BUFFER_BYTES)
-        .write_buffer_size(0)
-        .max_write_buffer_size(most.saturating_mul(4))
-        .max_message_size(most)
-        .max_frame_size(most);
+    let owner = graphql::owner(&app, &caller, None);
+    let Ok(counted) = app.quotas.socket_of_address(owner.address) else {
+        return TOO_MANY_SOCKETS.into_response(request_id(&parts.headers));
+    };
+    let speaks_protocol = handshake.speaks_protocol;
+    let (response, upgrade) = handshake.accept();
     let headers = Arc::new(parts.headers);
-    upgrade
-        .on_upgrade(async move |socket| {
-            Connection::new(app, headers, (caller, trust), socket).run().await;
-            drop(under_way);
-        })
-        .into_response()
+    tokio::spawn(async move {
+        // It fails where the client has gone meanwhile.
+        if let Ok(upgraded) = upgrade.await {
+            let connection = Connection::new(app, headers, (caller, trust), upgraded, counted);
+            connection.run(speaks_protocol).await;
+        }
+        drop(under_way);
+    });
+    response
 }
-
-/// Why a socket is closed: a code of the protocol, and a word about it.
-type Close = (u16, &'static str);
-
-const BAD_REQUEST: Close = (4400, "Invalid message");
-const TOO_EARLY: Close = (4401, "Unauthorized");
-const EXPIRED: Close = (4401, "The access token has expired");
-const FORBIDDEN: Close = (4403, "Forbidden");
-const NO_PROTOCOL: Close = (4406, "Subprotocol not acceptable");
-const INIT_TIMEOUT: Close = (4408, "Connection initialisation timeout");
-const TAKEN: Close = (4409, "Subscriber already exists");
-const TWICE: Close = (4429, "Too many initialisation requests");
-const TOO_LARGE: Close = (1009, "Message too large");
-const GOING_AWAY: Close = (1001, "Going away");
-const GONE: Close = (1001, "No answer");
 
 impl From<End> for Close {
     fn from(end: End) -> Self {
         match end {
-            End::Revoked => FORBIDDEN,
-            End::Expired => EXPIRED,
-            End::Closing => GOING_AWAY,
+            End::Revoked => close::REVOKED,
+            End::Expired => close::EXPIRED,
+            End::Closing => close::GOING_AWAY,
+            End::Missed => close::EVENTS_MISSED,
         }
-    }
-}
-
-/// What a client says.
-#[derive(Deserialize)]
-struct Said<'a> {
-    #[serde(rename = "type", borrow)]
-    kind: Cow<'a, str>,
-    id: Option<String>,
-    #[serde(borrow)]
-    payload: Option<&'a RawValue>,
-}
-
-impl Said<'_> {
-    fn read(text: &str) -> ControlFlow<Option<Close>, Said<'_>> {
-        serde_json::from_str(text).map_or(Break(Some(BAD_REQUEST)), Continue)
-    }
-
-    /// The value that would stand in an `Authorization` header, where clients put it: in the payload, or in its `headers`.
-    fn authorization(&self) -> Option<String> {
-        let payload: Value = serde_json::from_str(self.payload?.get()).ok()?;
-        [&payload, &payload["headers"]].into_iter().find_map(|object| {
-            let mut fields = object.as_object()?.iter();
-            let (_, value) = fields.find(|(name, _)| name.eq_ignore_ascii_case("authorization"))?;
-            value.as_str().map(str::to_owned)
-        })
     }
 }
 
@@ -151,81 +119,179 @@ enum Saying {
     Answer(Arc<str>, Reply),
     /// There is no more.
     Complete(Arc<str>),
+    /// Events may have been missed, by all subscriptions of this server.
+    Missed,
 }
 
-/// `Break` carries why the socket is closed; none: the client has closed it.
-type Flow = ControlFlow<Option<Close>>;
+/// An operation that is running.
+struct Running {
+    /// Stops it.
+    handle: AbortHandle,
+    waits: Waits,
+}
+
+/// Why a conversation is over.
+#[derive(Clone, Copy)]
+enum Over {
+    /// The server closes.
+    Because(Close),
+    /// What ends all streams of the caller.
+    Ended(End),
+    /// The client closes, with this code.
+    ClientCloses(u16),
+    /// The connection is gone.
+    Gone,
+}
+
+impl From<Close> for Over {
+    fn from(close: Close) -> Self {
+        Self::Because(close)
+    }
+}
+
+impl From<End> for Over {
+    fn from(end: End) -> Self {
+        Self::Ended(end)
+    }
+}
+
+impl From<Broken> for Over {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Gone => Self::Gone,
+            Broken::Refused(close) => Self::Because(close),
+        }
+    }
+}
+
+type Flow<T = ()> = ControlFlow<Over, T>;
+
+/// `Err` ends the conversation.
+fn flow<T, E: Into<Over>>(result: Result<T, E>) -> Flow<T> {
+    match result {
+        Ok(value) => Continue(value),
+        Err(error) => Break(error.into()),
+    }
+}
 
 struct Connection {
     app: App,
     headers: Arc<HeaderMap>,
     caller: Caller,
     trust: Trust,
-    socket: WebSocket,
+    socket: Socket<TokioIo<Upgraded>>,
     viewer: Viewer,
     /// The account may not change when the token is renewed.
     bearer: Option<Bearer>,
+    /// Among the sockets of the address; once signed in, among those of the account.
+    counted: Counted,
     end: Pin<Box<dyn Future<Output = End> + Send>>,
-    /// What is running, and how to stop it.
-    running: HashMap<Arc<str>, AbortHandle>,
+    running: HashMap<Arc<str>, Running>,
     sayings: SelectAll<BoxStream<'static, Saying>>,
     /// Has it been heard of since it was asked?
     heard: bool,
 }
 
+/// How much a client may say at once.
+fn bounds(app: &App, is_anonymous: bool, trust: Trust) -> Bounds {
+    let bounds = graphql::bounds(app, is_anonymous, trust);
+    let is_known = !is_anonymous || trust.is_gateway();
+    let bytes = if is_known { bounds.bytes } else { bounds.bytes.min(LONGEST_UNTIL_TOKEN) };
+    Bounds { bytes, ..bounds }
+}
+
+fn limits(app: &App, is_anonymous: bool, trust: Trust) -> Limits {
+    Limits { message: bounds(app, is_anonymous, trust).bytes, within: app.http.body_timeout }
+}
+
+/// Memory for messages, shared with the bodies of requests.
+fn memory(app: &App, owner: Owner) -> impl Fn() -> MemoryReservation + Send + Sync + use<> {
+    let app = app.clone();
+    move || app.admission.body_memory(owner.clone())
+}
+
 impl Connection {
-    fn new(app: App, headers: Arc<HeaderMap>, (caller, trust): (Caller, Trust), socket: WebSocket) -> Self {
+    fn new(
+        app: App,
+        headers: Arc<HeaderMap>,
+        (caller, trust): (Caller, Trust),
+        upgraded: Upgraded,
+        counted: Counted,
+    ) -> Self {
         let end = Box::pin(end(&app, None));
+        let owner = graphql::owner(&app, &caller, None);
+        let socket = Socket::new(TokioIo::new(upgraded), limits(&app, true, trust), memory(&app, owner));
         let (running, sayings) = (HashMap::new(), SelectAll::new());
-        let (viewer, bearer) = (Viewer::Anonymous, None);
-        Self { app, headers, caller, trust, socket, viewer, bearer, end, running, sayings, heard: true }
+        let (viewer, bearer, heard) = (Viewer::Anonymous, None, true);
+        Self { app, headers, caller, trust, socket, viewer, bearer, counted, end, running, sayings, heard }
     }
 
-    async fn run(mut self) {
-        let flow = match self.greet().await {
+    async fn run(mut self, speaks_protocol: bool) {
+        let flow = match self.greet(speaks_protocol).await {
             Continue(()) => self.converse().await,
             ended @ Break(_) => ended,
         };
+        if let Break(Over::Ended(end)) = flow
+            && !end.is_final()
+        {
+            self.finish().await;
+        }
         self.sayings.clear();
-        let closing = async {
-            if let Break(Some((code, reason))) = flow {
-                let frame = CloseFrame { code, reason: reason.into() };
-                let _ = self.socket.send(Message::Close(Some(frame))).await;
+        match flow {
+            Break(Over::Ended(end)) => self.socket.close(end.into(), CLOSE_WITHIN).await,
+            Break(Over::Because(close)) => self.socket.close(close, CLOSE_WITHIN).await,
+            Break(Over::ClientCloses(code)) => self.socket.answer_close(code, CLOSE_WITHIN).await,
+            Break(Over::Gone) | Continue(()) => {}
+        }
+    }
+
+    /// Answers what has one answer and is already running, within its own time: the client comes back and sends again what
+    /// was not answered, and a mutation would run twice.
+    async fn finish(&mut self) {
+        self.end = Box::pin(pending());
+        let until = tokio::time::Instant::now() + self.app.http.request_timeout;
+        while self.running.values().any(|running| !running.waits.is_set()) {
+            let said = async {
+                match self.sayings.next().await {
+                    Some(Saying::Missed) => Continue(()),
+                    Some(saying) => self.say(saying).await,
+                    None => Break(Over::Gone),
+                }
+            };
+            if !matches!(tokio::time::timeout_at(until, said).await, Ok(Continue(()))) {
+                return;
             }
-            // Reading on answers the client's closing, or waits for its answer to ours.
-            while let Some(Ok(_)) = self.socket.recv().await {}
-        };
-        let _ = tokio::time::timeout(CLOSE_WITHIN, closing).await;
+        }
     }
 
     /// Waits for `connection_init`, and finds out who it is.
-    async fn greet(&mut self) -> Flow {
-        if self.socket.protocol().is_none_or(|protocol| protocol != PROTOCOL) {
-            return Break(Some(NO_PROTOCOL));
+    async fn greet(&mut self, speaks_protocol: bool) -> Flow {
+        if !speaks_protocol {
+            return Break(close::NO_PROTOCOL.into());
         }
         let init_until = tokio::time::Instant::now() + INIT_WITHIN;
         loop {
-            let message = tokio::select! {
-                message = self.socket.recv() => message,
-                () = tokio::time::sleep_until(init_until) => return Break(Some(INIT_TIMEOUT)),
-                end = &mut self.end => return Break(Some(end.into())),
+            let received = tokio::select! {
+                received = self.socket.receive() => received,
+                () = tokio::time::sleep_until(init_until) => return Break(close::INIT_TIMEOUT.into()),
+                end = &mut self.end => return Break(end.into()),
             };
-            let Some(text) = text_of(message)? else { continue };
-            let said = Said::read(&text)?;
+            let Some(text) = self.text_of(received).await? else { continue };
+            let said = flow(Said::read(&text.text, self.bounds()))?;
             match &*said.kind {
                 "connection_init" => {
-                    let bearer = match said.authorization() {
+                    let bearer = match flow(said.authorization())? {
                         Some(token) => self.bearer_of(&token).map(Some),
                         None => auth::bearer(&self.app.access, &self.headers).ok(),
                     };
-                    let Some(bearer) = bearer else { return Break(Some(FORBIDDEN)) };
-                    self.admit(bearer);
+                    let Some(bearer) = bearer else { return Break(close::NOT_VALID.into()) };
+                    self.admit(bearer)?;
                     return self.send(br#"{"type":"connection_ack"}"#.to_vec()).await;
                 }
                 "ping" => self.pong(said.payload).await?,
-                "subscribe" => return Break(Some(TOO_EARLY)),
+                "subscribe" => return Break(close::NOT_READY.into()),
                 "pong" | "complete" => {}
-                _ => return Break(Some(BAD_REQUEST)),
+                _ => return Break(close::INVALID_MESSAGE.into()),
             }
         }
     }
@@ -234,37 +300,53 @@ impl Connection {
         let mut ping = tokio::time::interval(PING_INTERVAL);
         loop {
             tokio::select! {
-                end = &mut self.end => return Break(Some(end.into())),
-                message = self.socket.recv() => {
+                end = &mut self.end => return Break(end.into()),
+                received = self.socket.receive() => {
                     self.heard = true;
-                    if let Some(text) = text_of(message)? {
-                        self.hear(&text).await?;
+                    if let Some(text) = self.text_of(received).await? {
+                        self.hear(&text.text).await?;
                     }
                 }
                 Some(saying) = self.sayings.next() => self.say(saying).await?,
                 _ = ping.tick() => {
                     if !std::mem::take(&mut self.heard) {
-                        return Break(Some(GONE));
+                        return Break(close::PING_TIMEOUT.into());
                     }
-                    self.send_message(Message::Ping(bytes::Bytes::new())).await?;
+                    tokio::select! {
+                        sent = self.socket.send_ping() => flow(sent.map_err(|_| Over::Gone))?,
+                        end = &mut self.end => return Break(end.into()),
+                    }
                 }
             }
         }
     }
 
-    async fn hear(&mut self, text: &str) -> Flow {
-        let bounds = graphql::bounds(&self.app, self.bearer.is_none(), self.trust);
-        if text.len() > bounds.bytes {
-            return Break(Some(TOO_LARGE));
+    /// The text of a message; `None` for those that are no word of the protocol.
+    async fn text_of(&mut self, received: Result<Received, Broken>) -> Flow<Option<frames::Text>> {
+        match flow(received)? {
+            Received::Text(text) => Continue(Some(text)),
+            Received::Pong => Continue(None),
+            Received::Close(code) => Break(Over::ClientCloses(code)),
+            Received::Ping(payload) => tokio::select! {
+                sent = self.socket.send_pong(payload) => flow(sent.map(|()| None).map_err(|_| Over::Gone)),
+                end = &mut self.end => Break(end.into()),
+            },
         }
-        let said = Said::read(text)?;
+    }
+
+    async fn hear(&mut self, text: &str) -> Flow {
+        let bounds = self.bounds();
+        let said = flow(Said::read(text, bounds))?;
         match (&*said.kind, &said.id, said.payload) {
             ("subscribe", Some(id), Some(payload)) => {
                 let owner = graphql::owner(&self.app, &self.caller, self.bearer.as_ref());
                 let mut memory = self.app.admission.body_memory(owner);
                 match wire::of_body(payload.get().as_bytes(), bounds, &mut memory) {
-                    Ok(Wires::One(wire)) => self.begin(id.as_str().into(), *wire).await,
-                    Ok(Wires::Batch(_)) | Err(_) => Break(Some(BAD_REQUEST)),
+                    Ok(Wires::One(wire)) => self.begin((**id).into(), *wire).await,
+                    Err(refusal) if refusal.status == StatusCode::SERVICE_UNAVAILABLE => {
+                        Break(close::NO_MEMORY.into())
+                    }
+                    Ok(Wires::Batch(_)) | Err(_) => Break(close::INVALID_MESSAGE.into()),
                 }
             }
             ("complete", Some(id), _) => {
@@ -276,26 +358,31 @@ impl Connection {
                 self.pong(said.payload).await
             }
             ("pong", ..) => Continue(()),
-            ("connection_init", ..) => Break(Some(TWICE)),
-            _ => Break(Some(BAD_REQUEST)),
+            ("connection_init", ..) => Break(close::TWICE.into()),
+            _ => Break(close::INVALID_MESSAGE.into()),
         }
+    }
+
+    fn bounds(&self) -> Bounds {
+        bounds(&self.app, self.bearer.is_none(), self.trust)
     }
 
     fn stop(&mut self, id: &str) {
         if let Some(running) = self.running.remove(id) {
-            running.abort();
+            running.handle.abort();
         }
     }
 
     /// A ping may bring the next access token of the same account and session: `{"authorization": "Bearer …"}`.
     fn renew(&mut self, said: &Said<'_>) -> Flow {
-        let Some(token) = said.authorization() else { return Continue(()) };
+        let Some(token) = flow(said.authorization())? else { return Continue(()) };
         match self.bearer_of(&token) {
             Some(bearer) if self.bearer.is_some() && bearer.viewer == self.viewer => {
-                self.admit(Some(bearer));
+                self.end = Box::pin(end(&self.app, Some(bearer.clone())));
+                self.bearer = Some(bearer);
                 Continue(())
             }
-            _ => Break(Some(FORBIDDEN)),
+            _ => Break(close::NOT_VALID.into()),
         }
     }
 
@@ -306,15 +393,22 @@ impl Connection {
         auth::bearer(&self.app.access, &headers).ok().flatten()
     }
 
-    fn admit(&mut self, bearer: Option<Bearer>) {
-        self.viewer = bearer.as_ref().map_or(Viewer::Anonymous, |bearer| bearer.viewer.clone());
-        self.end = Box::pin(end(&self.app, bearer.clone()));
-        self.bearer = bearer;
+    /// Lets them in who has come with this token, or with none.
+    fn admit(&mut self, bearer: Option<Bearer>) -> Flow {
+        let Some(bearer) = bearer else { return Continue(()) };
+        // The place among those of the address is free for the next one now.
+        self.counted = flow(self.app.quotas.socket_of(&bearer.viewer).map_err(|_| close::TOO_MANY_SOCKETS))?;
+        self.viewer = bearer.viewer.clone();
+        self.end = Box::pin(end(&self.app, Some(bearer.clone())));
+        let owner = graphql::owner(&self.app, &self.caller, Some(&bearer));
+        self.bearer = Some(bearer);
+        self.socket.set_limits(limits(&self.app, false, self.trust), memory(&self.app, owner));
+        Continue(())
     }
 
     async fn begin(&mut self, id: Arc<str>, wire: Wire) -> Flow {
         if self.running.contains_key(&id) {
-            return Break(Some(TAKEN));
+            return Break(close::TAKEN.into());
         }
         if self.running.len() >= MAX_OPERATIONS {
             let busy =
@@ -331,14 +425,17 @@ impl Connection {
         let (viewer, bearer) = (self.viewer.clone(), self.bearer.clone());
         let caller = Caller { is_gateway: trust.is_gateway(), ..self.caller.clone() };
         let asker = Asker { viewer, bearer, caller, id_in_path: None, is_get: false, has_bad_token: false };
-        let (app, headers) = (self.app.clone(), Arc::clone(&self.headers));
-        let replies = answers(app, headers, asker, wire, "websocket");
+        let (app, headers, waits) = (self.app.clone(), Arc::clone(&self.headers), Waits::default());
+        let replies = answers(app, headers, asker, wire, ("websocket", waits.clone()));
         let (of, last) = (Arc::clone(&id), Arc::clone(&id));
-        let answers = replies.map(move |reply| Saying::Answer(Arc::clone(&of), reply));
+        let answers = replies.map(move |event| match event {
+            Event::Reply(reply) => Saying::Answer(Arc::clone(&of), reply),
+            Event::Missed => Saying::Missed,
+        });
         // What was stopped says nothing more, not even that it is complete.
         let (sayings, handle) = stream::abortable(answers.chain(stream::iter([Saying::Complete(last)])));
         self.sayings.push(sayings.boxed());
-        self.running.insert(id, handle);
+        self.running.insert(id, Running { handle, waits });
         Continue(())
     }
 
@@ -350,6 +447,7 @@ impl Connection {
                 }
                 self.answer(&id, &reply).await
             }
+            Saying::Missed => Break(End::Missed.into()),
             Saying::Complete(id) => {
                 self.running.remove(&id);
                 let id = serde_json::to_string(&*id).expect("a text is JSON");
@@ -377,26 +475,11 @@ impl Connection {
         self.send(text.into_bytes()).await
     }
 
-    async fn send(&mut self, text: Vec<u8>) -> Flow {
-        let text = String::from_utf8(text).expect("JSON is UTF-8");
-        self.send_message(Message::Text(text.into())).await
-    }
-
     /// Who does not read is cut off by the connection itself (`patience`).
-    async fn send_message(&mut self, message: Message) -> Flow {
+    async fn send(&mut self, text: Vec<u8>) -> Flow {
         tokio::select! {
-            sent = self.socket.send(message) => if sent.is_ok() { Continue(()) } else { Break(None) },
-            end = &mut self.end => Break(Some(end.into())),
+            sent = self.socket.send_text(text) => flow(sent.map_err(|_| Over::Gone)),
+            end = &mut self.end => Break(end.into()),
         }
-    }
-}
-
-/// The text of a message; `None` for those that are no word of the protocol.
-fn text_of(message: Option<Result<Message, axum::Error>>) -> ControlFlow<Option<Close>, Option<String>> {
-    match message {
-        Some(Ok(Message::Text(text))) => Continue(Some(text.to_string())),
-        Some(Ok(Message::Ping(_) | Message::Pong(_))) => Continue(None),
-        Some(Ok(Message::Binary(_))) => Break(Some(BAD_REQUEST)),
-        Some(Ok(Message::Close(_)) | Err(_)) | None => Break(None),
     }
 }

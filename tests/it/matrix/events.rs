@@ -7,6 +7,7 @@ use entities::{
     id::{FormId, LocationId, SessionId, SubmissionId, UserId},
 };
 use futures_util::StreamExt as _;
+use schema::Event;
 use serde_json::{Value, json};
 
 use super::{Tally, Who, World, everything, ids_only};
@@ -79,7 +80,7 @@ async fn hear(
     let seen: Vec<&&Value> = objects.iter().filter(|whole| who.sees(type_name, whole)).collect();
     for whole in &seen {
         let event = tokio::time::timeout(Duration::from_secs(30), events.next()).await;
-        let Ok(Some(event)) = event else {
+        let Ok(Some(Event::Reply(event))) = event else {
             return tally.expect(false, || format!("{who:?} {field}: nothing of {}", whole["id"]));
         };
         let data = Reply::of(event).expect_data(&query);
