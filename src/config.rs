@@ -141,6 +141,9 @@ sections! {
         idle_timeout: Duration = "1m";
         /// How long a client may take none of its answer.
         write_timeout: Duration = "10s";
+        /// Bytes a second, on the average of each `write_timeout`, that a client must take of an answer that waits for it; one
+        /// that is slower is cut off.
+        min_answer_rate: Bytes = "8KiB";
         /// Requests of one HTTP/2 connection at a time.
         max_streams: u32 = "100";
         /// How long the body of a request may take, if it does not keep `min_body_rate`.
@@ -188,7 +191,10 @@ sections! {
         max_sockets_per_account: usize = "100";
         /// Subscriptions of one account at most, over all transports; further ones are refused (`RATE_LIMITED`).
         max_subscriptions_per_account: usize = "500";
-        /// How long `/readyz` says 503 before the listener closes, so that load balancers notice.
+        /// Open connections of one address at most; further ones are closed. `trusted_proxies` have no such bound.
+        max_connections_per_address: usize = "1000";
+        /// How long `/readyz` says 503, and answers tell their clients to open other connections, before the listener
+        /// closes, so that load balancers notice; `xp serve`: 5s.
         drain_delay: Duration = "0s";
         /// How long running requests may take to finish at shutdown.
         shutdown_grace: Duration = "20s";
@@ -390,7 +396,8 @@ impl Mode {
                 ("auth.secret", DEVELOPMENT_SECRET),
                 ("auth.sign_up", "true"),
             ],
-            Self::Production | Self::Database | Self::Keys | Self::Tool => &[],
+            Self::Production => &[("http.drain_delay", "5s")],
+            Self::Database | Self::Keys | Self::Tool => &[],
         }
     }
 

@@ -9,6 +9,7 @@ mod caching;
 mod cors;
 mod graphql;
 pub(crate) mod health;
+mod host;
 mod media;
 mod memory;
 mod metrics;
@@ -16,7 +17,9 @@ mod patience;
 pub mod playground;
 mod receive;
 pub(crate) mod refusal;
+mod sending;
 pub mod server;
+mod slots;
 pub(crate) mod subscriptions;
 pub(crate) mod wire;
 
@@ -24,6 +27,7 @@ use std::{any::Any, panic::AssertUnwindSafe};
 
 use axum::{
     Router,
+    body::HttpBody as _,
     extract::{Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
     middleware::{Next, from_fn_with_state, map_response},
@@ -48,11 +52,16 @@ use crate::{
     config::{HttpConfig, address::MetricsPlace},
     telemetry::{self, SPANS},
 };
+use memory::{AnswerMemory, OutOfMemory, Owner};
 use refusal::Refusal;
+use server::Peer;
 
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest request id that is taken over from the caller.
 const LONGEST_REQUEST_ID: usize = 64;
+/// What an encoder of a compressed answer keeps in memory, about.
+const ENCODER_BYTES: usize = 256 << 10;
+
 /// All routes of the server. Tests call it in memory: `router(app).oneshot(request)`.
 pub fn router(app: App) -> Router {
     let graphql = Router::new()
@@ -106,11 +115,25 @@ async fn edge(State(app): State<App>, mut request: Request, next: Next) -> Respo
     let (method, route) = (method_label(request.method()), route_label(request.uri().path()));
     let measured = app.metrics.begin_http(method, route);
     let id = adopt_id(request.headers_mut());
+    let caller = request.extensions().get::<Peer>().map(|Peer(peer)| {
+        let address = app.forwarding.client_address(*peer, request.headers());
+        graphql::owner(&app, &schema::Caller { address: Some(address), ..schema::Caller::default() }, None)
+    });
     let span = tracing::debug_span!(
         target: SPANS, "http", otel.name = format_args!("{method} {route}"), otel.kind = "server",
         http.request.method = method, http.route = route, http.response.status_code = Empty,
         otel.status_code = Empty, request_id = id.to_str().unwrap_or_default(),
     );
+    // The graph knows better who asks; whether the process is alive is always told.
+    let is_checked = route.starts_with("/graphql") || matches!(route, "/livez" | "/readyz");
+    if let (false, Some(Err(overloaded))) =
+        (is_checked, caller.as_ref().map(|owner| app.admission.check_answers(owner)))
+    {
+        measured.finish(overloaded.status.as_u16());
+        let mut response = overloaded.into_response(id.to_str().unwrap_or_default());
+        response.headers_mut().insert(REQUEST_ID, id);
+        return response;
+    }
     let answer = if span.is_disabled() {
         AssertUnwindSafe(next.run(request)).catch_unwind().await
     } else {
@@ -121,6 +144,9 @@ async fn edge(State(app): State<App>, mut request: Request, next: Next) -> Respo
         AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone()).await
     };
     let mut response = answer.unwrap_or_else(|panic| after_panic(&id, panic.as_ref()));
+    if let Err(OutOfMemory) = hold_memory(&app, caller, &mut response) {
+        response = Refusal::from(OutOfMemory).into_response(id.to_str().unwrap_or_default());
+    }
     let status = response.status();
     span.record("http.response.status_code", status.as_u16());
     if status.is_server_error() {
@@ -129,6 +155,22 @@ async fn edge(State(app): State<App>, mut request: Request, next: Next) -> Respo
     response.headers_mut().insert(REQUEST_ID, id);
     measured.finish(status.as_u16());
     response
+}
+
+/// Lets an answer hold the memory that it takes until it is sent; what one of the graph takes is counted already.
+fn hold_memory(app: &App, owner: Option<Owner>, response: &mut Response) -> Result<(), OutOfMemory> {
+    let size = response.body().size_hint();
+    let known = response.extensions_mut().remove::<AnswerMemory>();
+    let bytes = match size.exact() {
+        Some(_) if known.is_some() => 0,
+        Some(bytes) => usize::try_from(bytes).unwrap_or(usize::MAX),
+        None if response.headers().contains_key(header::CONTENT_ENCODING) => ENCODER_BYTES,
+        None => 0,
+    };
+    let memory = known.unwrap_or_else(|| app.admission.answer_memory(owner.unwrap_or_default()).into());
+    memory.grow(bytes)?;
+    response.extensions_mut().insert(memory);
+    Ok(())
 }
 
 /// Takes over the caller's request id if it is harmless, else makes one; leaves it in the request's headers.

@@ -24,6 +24,7 @@ use bytes::Bytes;
 use entities::{Store, warm};
 use prometheus_client::registry::Registry;
 use schema::{Access, Graph};
+use tokio::sync::watch;
 
 use config::{Config, GatewayConfig, HttpConfig};
 use documents::Documents;
@@ -156,7 +157,7 @@ pub struct Development {
 /// Whether requests should come here: not before the cache is warm, nor while the process is about to end.
 #[derive(Debug, Default)]
 pub struct Readiness {
-    draining: AtomicBool,
+    draining: watch::Sender<bool>,
     warming: AtomicBool,
     pub(crate) database: http::health::Database,
 }
@@ -188,11 +189,16 @@ impl Readiness {
 
     /// From now on `/readyz` says 503.
     pub fn drain(&self) {
-        self.draining.store(true, Ordering::Release);
+        self.draining.send_replace(true);
     }
 
     /// Whether the process is about to end.
     pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
+        *self.draining.borrow()
+    }
+
+    /// Tells when the process is about to end.
+    pub(crate) fn draining(&self) -> watch::Receiver<bool> {
+        self.draining.subscribe()
     }
 }

@@ -84,7 +84,8 @@ pub(super) async fn healthcheck(config: &Config) -> Result<(), Failure> {
 
 async fn ask_ready(host: &str, port: u16) -> std::io::Result<(bool, String)> {
     let mut stream = TcpStream::connect((host, port)).await?;
-    let request = format!("GET /readyz HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+    let bracketed = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    let request = format!("GET /readyz HTTP/1.1\r\nhost: {bracketed}\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;

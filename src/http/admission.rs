@@ -76,6 +76,11 @@ impl Admission {
         self.bodies.reserve(owner)
     }
 
+    /// Refuses a caller who leaves so many answers to be sent that there is hardly memory for another one.
+    pub(super) fn check_answers(&self, owner: &Owner) -> Result<(), Refusal> {
+        if self.answers.is_exhausted(owner) { Err(OVERLOADED) } else { Ok(()) }
+    }
+
     /// Memory for what a caller is sent (`http.max_answer_memory`), nothing of it held yet.
     pub(super) fn answer_memory(&self, owner: Owner) -> MemoryReservation {
         self.answers.reserve(owner)

@@ -188,7 +188,9 @@ async fn read_post_of(
     }
     let caller = caller(app, parts, head.trust);
     let signed_in = bearer.as_ref().ok().and_then(Option::as_ref);
-    let mut memory = app.admission.body_memory(owner(app, &caller, signed_in));
+    let owner = owner(app, &caller, signed_in);
+    app.admission.check_answers(&owner)?;
+    let mut memory = app.admission.body_memory(owner);
     let received = receive::receive(&parts.headers, body, &app.http, bounds.bytes, &mut memory).await?;
     // A digest is of the bytes as they were sent (RFC 9530, section 2).
     head.check_body(received.as_sent())?;
@@ -210,10 +212,12 @@ pub(super) fn read_get(app: &App, id: Option<String>, parts: &Parts) -> Result<A
     if bearer.is_err() && !app.gateways.may_sign_in_body() {
         return Err(unauthenticated(head.trust.is_gateway()));
     }
+    let caller = caller(app, parts, head.trust);
+    let signed_in = bearer.as_ref().ok().and_then(Option::as_ref);
+    app.admission.check_answers(&owner(app, &caller, signed_in))?;
     let permit = app.admission.enter()?;
     let bounds = bounds(app, !matches!(bearer, Ok(Some(_))), head.trust);
     let wires = Wires::One(Box::new(wire::of_uri(&parts.uri, bounds)?));
-    let caller = caller(app, parts, head.trust);
     let asker = Asker { is_get: true, ..asker(app, caller, head.trust, bearer, &wires, id)? };
     Ok(Asked { asker, wires, held: (permit, None) })
 }
@@ -278,11 +282,11 @@ pub(super) fn caller(app: &App, parts: &Parts, trust: Trust) -> Caller {
 
 /// On whose account memory is held for this caller.
 pub(super) fn owner(app: &App, caller: &Caller, bearer: Option<&Bearer>) -> Owner {
+    let account = bearer.and_then(|bearer| bearer.viewer.user_id());
     // Gateways and proxies ask for everybody.
     let asks_for_many =
         caller.is_gateway || caller.address.is_some_and(|address| app.http.trusted_proxies.contains(address));
     let address = if asks_for_many { None } else { caller.customer() };
-    let account = bearer.and_then(|bearer| bearer.viewer.user_id());
     Owner { address, account, is_gateway: caller.is_gateway }
 }
 

@@ -66,7 +66,14 @@ pub(crate) struct MemoryReservation {
 
 /// Memory that an answer holds until it is sent; travels among the extensions of a response.
 #[derive(Clone, Debug)]
-pub(super) struct AnswerMemory(#[expect(dead_code, reason = "held, not read")] Arc<MemoryReservation>);
+pub(super) struct AnswerMemory(Arc<Mutex<MemoryReservation>>);
+
+impl AnswerMemory {
+    /// Holds so many bytes more.
+    pub(super) fn grow(&self, bytes: usize) -> Result<(), OutOfMemory> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).grow(bytes)
+    }
+}
 
 impl MemoryPool {
     /// A bound of so many bytes, of which one address may hold so many percent.
@@ -78,6 +85,17 @@ impl MemoryPool {
     /// A reservation of nothing yet.
     pub(crate) fn reserve(&self, owner: Owner) -> MemoryReservation {
         MemoryReservation { pool: Arc::clone(&self.0), owner, bytes: 0 }
+    }
+
+    /// Whether so much is held that nothing large may be begun for this owner now: three quarters of what they may hold. What
+    /// has been worked for and then finds no memory was worked for in vain.
+    pub(crate) fn is_exhausted(&self, owner: &Owner) -> bool {
+        let [total, address, account] = self.0.limits(owner, false);
+        let used = self.0.used();
+        let is_most = |held: usize, limit: usize| held > limit / 4 * 3;
+        is_most(used.total, total)
+            || owner.address.is_some_and(|key| is_most(held_by(&used.by_address, &key), address))
+            || owner.account.is_some_and(|key| is_most(held_by(&used.by_account, &key), account))
     }
 
     /// What is held in all, bytes.
@@ -146,17 +164,17 @@ impl MemoryReservation {
         let mut used = self.pool.used();
         used.total -= bytes;
         if let Some(key) = self.owner.address {
-            give_back(&mut used.by_address, key, bytes);
+            give_back(&mut used.by_address, &key, bytes);
         }
         if let Some(key) = self.owner.account {
-            give_back(&mut used.by_account, key, bytes);
+            give_back(&mut used.by_account, &key, bytes);
         }
     }
 }
 
 impl From<MemoryReservation> for AnswerMemory {
     fn from(held: MemoryReservation) -> Self {
-        Self(Arc::new(held))
+        Self(Arc::new(Mutex::new(held)))
     }
 }
 
@@ -173,11 +191,11 @@ fn held_by<K: Hash + Eq>(held: &HashMap<K, usize>, key: &K) -> usize {
 }
 
 /// Who holds nothing is not remembered.
-fn give_back<K: Hash + Eq>(held: &mut HashMap<K, usize>, key: K, bytes: usize) {
-    if let Some(now) = held.get_mut(&key) {
+fn give_back<K: Hash + Eq>(held: &mut HashMap<K, usize>, key: &K, bytes: usize) {
+    if let Some(now) = held.get_mut(key) {
         *now -= bytes;
         if *now == 0 {
-            held.remove(&key);
+            held.remove(key);
         }
     }
 }
@@ -256,6 +274,23 @@ mod tests {
         let gateway = Owner { is_gateway: true, ..Owner::default() };
         assert_eq!(take_all(&pool, &gateway).len(), 0);
         assert_eq!(pool.reserve(address(77)).grow(8 << 10), Ok(()), "small ones still fit");
+    }
+
+    #[test]
+    fn who_holds_most_of_a_share_begins_nothing_new() {
+        let pool = MemoryPool::new(64 * MIB, 25);
+        let (attacker, ann) = (address(1), account(1));
+        let mut held = take_all(&pool, &attacker);
+        let exhausted = || [&attacker, &address(2), &ann].map(|owner| pool.is_exhausted(owner));
+        assert_eq!(exhausted(), [true, false, false]);
+        held.truncate(12);
+        assert_eq!(exhausted(), [false; 3]);
+        let of_ann = take_all(&pool, &ann);
+        assert_eq!(
+            (of_ann.len(), exhausted()),
+            (16, [true, false, true]),
+            "of the address everything counts"
+        );
     }
 
     #[test]

@@ -1,14 +1,15 @@
 //! How long the other end of a connection may keep the server waiting. A connection is cut off when its other end does not
-//! take what is written to it, does not finish the head of a request, or asks for nothing more. All of that is seen where
-//! bytes come and go, so that each has a limit of its own: hyper has one timer for the last two. Not here: how long a
-//! body or an answer may take (the routes).
+//! take what is written to it, or takes an answer too slowly, does not finish the head of a request, or asks for nothing
+//! more. All of that is seen where bytes come and go, so that each has a limit of its own: hyper has one timer for the
+//! last two, and none for the bodies of answers. Not here: how long the body of a request (`receive`) and the work on it
+//! may take.
 
 use std::{
     io,
     pin::Pin,
     sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU32, Ordering},
+        Arc, Mutex, OnceLock, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -17,10 +18,19 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    sync::OwnedSemaphorePermit,
+    sync::Notify,
     time::{Instant, Sleep, sleep},
 };
 
+use super::{
+    sending::{Outgoing, Pace, TAKES_NOTHING, Verdict},
+    slots::Slot,
+};
+
+/// How often answers are looked at within the time in which something of them must be taken.
+const LOOKS: u32 = 4;
+/// Answers that are remembered before those that are sent are forgotten.
+const FORGET_FROM: usize = 16;
 /// What a connection over HTTP/2 begins with.
 const HTTP2: &[u8] = b"PRI";
 
@@ -31,18 +41,25 @@ pub(super) struct Limits {
     pub(super) head: Duration,
     /// Without a request.
     pub(super) idle: Duration,
-    /// Without taking any of what is written.
+    /// Without taking any of what is written; over which also `per_second` is measured.
     pub(super) write: Duration,
+    /// What must be taken of an answer, bytes a second.
+    pub(super) per_second: usize,
 }
 
-/// What is known of a connection beside its bytes. It has one of the places that there are for connections.
+/// What is known of a connection beside its bytes. It has one of the slots that there are for connections.
 #[derive(Debug)]
 pub(super) struct Activity {
-    _place: OwnedSemaphorePermit,
+    _slot: Slot,
     /// Requests whose heads are read; may begin anew.
     begun: AtomicU32,
     /// What keeps it from being idle.
     under_way: AtomicU32,
+    /// The answers that are being sent.
+    answers: Mutex<Vec<Weak<Outgoing>>>,
+    /// Nobody looks at answers, until there is one.
+    is_unwatched: AtomicBool,
+    answering: Notify,
     /// Why it was cut off.
     cut: OnceLock<&'static str>,
 }
@@ -52,9 +69,16 @@ pub(super) struct Activity {
 pub(crate) struct UnderWay(Arc<Activity>);
 
 impl Activity {
-    pub(super) fn new(place: OwnedSemaphorePermit) -> Arc<Self> {
-        let (begun, under_way, cut) = (AtomicU32::default(), AtomicU32::default(), OnceLock::new());
-        Arc::new(Self { _place: place, begun, under_way, cut })
+    pub(super) fn new(slot: Slot) -> Arc<Self> {
+        Arc::new(Self {
+            _slot: slot,
+            begun: AtomicU32::default(),
+            under_way: AtomicU32::default(),
+            answers: Mutex::default(),
+            is_unwatched: AtomicBool::default(),
+            answering: Notify::new(),
+            cut: OnceLock::new(),
+        })
     }
 
     /// A request begins.
@@ -64,9 +88,60 @@ impl Activity {
         UnderWay(Arc::clone(self))
     }
 
+    /// Whether a request has ever begun.
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Relaxed) > 0
+    }
+
+    /// Looks at the answers that are being sent as long as the connection lasts; done when it has to be cut off. `reset` is
+    /// told why a single stream was ended.
+    pub(super) async fn watch(&self, limits: Limits, reset: impl Fn(&'static str)) {
+        let pace = Pace { window: limits.write, per_second: limits.per_second };
+        let tick = limits.write / LOOKS;
+        loop {
+            let verdicts = {
+                let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+                answers.retain(|answer| answer.strong_count() > 0);
+                let now = Instant::now();
+                let live = answers.iter().filter_map(Weak::upgrade);
+                live.map(|answer| answer.look(now, pace)).collect::<Vec<_>>()
+            };
+            if verdicts.is_empty() {
+                self.is_unwatched.store(true, Ordering::Release);
+                self.answering.notified().await;
+            }
+            for verdict in verdicts {
+                match verdict {
+                    Verdict::Fine => {}
+                    Verdict::Reset(why) => reset(why),
+                    Verdict::Cut(why) => {
+                        let _ = self.cut.set(why);
+                        return;
+                    }
+                }
+            }
+            sleep(tick).await;
+        }
+    }
+
     /// Why the connection was cut off, if it was.
     pub(super) fn cut(&self) -> Option<&'static str> {
         self.cut.get().copied()
+    }
+}
+
+impl UnderWay {
+    /// From now on it is looked at whether this answer is taken.
+    pub(super) fn watch(&self, answer: &Arc<Outgoing>) {
+        let mut answers = self.0.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        if answers.len() == answers.capacity() && answers.len() >= FORGET_FROM {
+            answers.retain(|answer| answer.strong_count() > 0);
+        }
+        answers.push(Arc::downgrade(answer));
+        drop(answers);
+        if self.0.is_unwatched.swap(false, Ordering::AcqRel) {
+            self.0.answering.notify_one();
+        }
     }
 }
 
@@ -201,7 +276,7 @@ impl Patient {
             self.writing.sleep.as_mut().reset(Instant::now() + self.limits.write);
         }
         ready!(self.writing.sleep.as_mut().poll(cx));
-        Poll::Ready(Err(self.cut("write")))
+        Poll::Ready(Err(self.cut(TAKES_NOTHING)))
     }
 }
 

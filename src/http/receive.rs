@@ -223,14 +223,14 @@ mod tests {
             let received = receive(&encoded("GZIP"), bytes.into(), &http(), limit, &mut memory).await?;
             received.decode(limit, &mut memory).await.map(|bytes| bytes.len())
         };
-        assert_eq!(outcome(gzip(&[b'x'; 20_000]), 20_000).await, Ok(20_000));
+        assert_eq!(outcome(gzip(&vec![b'x'; 20_000]), 20_000).await, Ok(20_000));
         assert_eq!(
             outcome([gzip(b"ab"), gzip(b"c")].concat(), LIMIT).await,
             Ok(3),
             "two members are one body"
         );
-        assert_eq!(outcome(gzip(&[b'x'; 20_001]), 20_000).await, Err(TOO_LARGE));
-        assert_eq!(outcome(gzip(&[b'x'; 90_000]), LIMIT).await, Err(super::super::admission::OVERLOADED));
+        assert_eq!(outcome(gzip(&vec![b'x'; 20_001]), 20_000).await, Err(TOO_LARGE));
+        assert_eq!(outcome(gzip(&vec![b'x'; 90_000]), LIMIT).await, Err(super::super::admission::OVERLOADED));
         let half = gzip(b"abcdefghij");
         assert_eq!(outcome(half[..half.len() - 4].to_vec(), LIMIT).await, Err(BROKEN));
         assert_eq!(outcome(b"no gzip".to_vec(), LIMIT).await, Err(BROKEN));

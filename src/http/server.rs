@@ -1,41 +1,44 @@
-//! The accept loop. Our own, since `axum::serve` never times slow headers out: bounds on headers, idle time and the
-//! number of connections, HTTP/1.1 and HTTP/2 without TLS, and a shutdown that lets requests finish. Not here: what is
-//! served.
+//! Connections. Our own loop, since `axum::serve` never times slow headers out: bounds on headers and idle time, HTTP/1.1
+//! and HTTP/2 without TLS, and a shutdown that lets requests finish. Not here: what is served, who is let in (`slots`).
 
 use std::{
+    convert::Infallible,
     error::Error,
     io,
     net::{IpAddr, SocketAddr},
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use axum::{
     Router,
-    body::{Body, Bytes, HttpBody},
     extract::Request,
+    http::{HeaderValue, StatusCode, Version, header},
     response::Response,
 };
-use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::body::Incoming;
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{
-        conn::auto::Builder,
-        graceful::{GracefulShutdown, Watcher},
-    },
+    rt::{TokioIo, TokioTimer},
+    server::conn::auto::Builder,
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::watch,
 };
 use tower::Service as _;
 
 use super::{
+    REQUEST_ID, host,
     memory::AnswerMemory,
     metrics,
-    patience::{Activity, Limits, Patient, UnderWay},
+    patience::{Activity, Limits, Patient},
+    refusal::Refusal,
+    sending::{Answered, StreamExecutor},
+    slots::{Slot, Slots},
 };
 use crate::{App, config::HttpConfig, gateway::OwnListener, invalidation, telemetry::metrics::Metrics};
 
@@ -43,16 +46,20 @@ use crate::{App, config::HttpConfig, gateway::OwnListener, invalidation, telemet
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer(pub(crate) IpAddr);
 
+/// What a client of HTTP/2 may send before it is read: of one body, and of all on its connection. Held outside of the bound
+/// on memory, so it is little.
+const STREAM_WINDOW_BYTES: u32 = 64 << 10;
+const CONNECTION_WINDOW_BYTES: u32 = 256 << 10;
 /// How often a silent HTTP/2 connection is asked whether it is still there.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
-/// How long to wait after an accept that failed, which mostly means too many open files.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
+/// How long a new connection has for its first request when the server ends: it was opened for one.
+const FIRST_REQUEST_WITHIN: Duration = Duration::from_secs(1);
 /// How long readiness waits for the cache to be warm.
 const WARMING: Duration = Duration::from_secs(5);
 
-/// Serves until `shutdown` is done, then drains: `/readyz` says 503, after `drain_delay` the listener closes, and
-/// requests under way get `shutdown_grace` to finish. Returns how many connections, and subscriptions that are called
+/// Serves until `shutdown` is done, then drains: `/readyz` says 503, and clients are told to open other connections
+/// (`Connection: close`, GOAWAY); after `drain_delay` the listener closes, and requests under way get `shutdown_grace` to
+/// finish. Returns how many connections, and subscriptions that are called
 /// back, were cut off after that.
 pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output = ()>) -> io::Result<usize> {
     let http = app.http.clone();
@@ -61,7 +68,7 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output
     let (stop_metrics, metrics_stopped) = tokio::sync::oneshot::channel::<()>();
     let metrics = own.map(|listener| {
         let (routes, http) = (metrics::router(app.clone()), http.clone());
-        tokio::spawn(run(routes, http, listener, async {
+        tokio::spawn(run(routes, http, listener, never_draining(), async {
             let _ = metrics_stopped.await;
         }))
     });
@@ -69,7 +76,9 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output
         let address = listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
         tracing::info!(address, "serving gateways");
         let routes = super::router(app.clone()).layer(axum::Extension(OwnListener));
-        tokio::spawn(run(routes, http.clone(), listener, app.closing.begun()))
+        // A few gateways ask for everybody.
+        let http = HttpConfig { max_connections_per_address: usize::MAX, ..http.clone() };
+        tokio::spawn(run(routes, http, listener, app.ready.draining(), app.closing.begun()))
     });
     app.documents.reload(&app.graph).await;
     let watching = {
@@ -87,7 +96,8 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output
         tokio::spawn(async move { app.ready.warm(&app.store, WARMING).await })
     });
     let counted = Some(Arc::clone(&app.metrics));
-    let running = run_counted(super::router(app.clone()), http.clone(), counted, listener, async {
+    let (routes, draining) = (super::router(app.clone()), app.ready.draining());
+    let running = run_counted(routes, http.clone(), counted, listener, draining, async {
         shutdown.await;
         app.ready.drain();
         tokio::time::sleep(http.drain_delay).await;
@@ -116,6 +126,11 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output
     Ok(drained)
 }
 
+/// For what does not tell its clients to go elsewhere.
+pub(crate) fn never_draining() -> watch::Receiver<bool> {
+    watch::channel(false).1
+}
+
 /// Listens on the address of this key, where it has one.
 async fn bind(key: &str, address: Option<SocketAddr>) -> io::Result<Option<TcpListener>> {
     let Some(address) = address else { return Ok(None) };
@@ -130,9 +145,10 @@ pub(crate) async fn run(
     routes: Router,
     http: HttpConfig,
     listener: TcpListener,
+    draining: watch::Receiver<bool>,
     shutdown: impl Future<Output = ()>,
 ) -> usize {
-    run_counted(routes, http, None, listener, shutdown).await
+    run_counted(routes, http, None, listener, draining, shutdown).await
 }
 
 async fn run_counted(
@@ -140,55 +156,60 @@ async fn run_counted(
     http: HttpConfig,
     metrics: Option<Arc<Metrics>>,
     listener: TcpListener,
+    draining: watch::Receiver<bool>,
     shutdown: impl Future<Output = ()>,
 ) -> usize {
-    let connections = GracefulShutdown::new();
-    let most = http.max_connections.min(u32::MAX as usize);
-    let places = Arc::new(Semaphore::new(most));
-    let serving = Arc::new(Serving { routes, builder: builder(&http), limits: limits(&http), metrics });
-    let mut shutdown = std::pin::pin!(shutdown);
+    let mut slots = Slots::new(&http, metrics.clone());
+    let (close, closing) = watch::channel(false);
+    let (builder, limits) = (builder(&http), limits(&http));
+    let serving = Arc::new(Serving { routes, builder, limits, metrics, draining, closing });
+    let mut shutdown = pin!(shutdown);
     loop {
-        let accepted = tokio::select! {
+        let (stream, peer, slot) = tokio::select! {
             biased;
             () = &mut shutdown => break,
-            accepted = accept(&listener, &places) => accepted,
+            accepted = slots.accept(&listener) => accepted,
         };
-        let Ok((stream, peer, place)) = accepted else {
-            tokio::time::sleep(ACCEPT_PAUSE).await;
-            continue;
-        };
-        tokio::spawn(Arc::clone(&serving).connection(stream, peer, place, connections.watcher()));
+        tokio::spawn(Arc::clone(&serving).connection(stream, Peer(peer), slot));
     }
-    drop(listener);
-    // What is still open after the grace is cut off when the runtime ends.
-    let all_ended = async {
-        connections.shutdown().await;
-        // What has become a WebSocket is no connection of HTTP any more, but it has kept its slot.
-        let _ = places.acquire_many(u32::try_from(most).unwrap_or(u32::MAX)).await;
-    };
-    match tokio::time::timeout(http.shutdown_grace, all_ended).await {
+    // Who has connected already is served: a listener that is closed resets what still waits in its queue.
+    for (stream, peer) in waiting(listener) {
+        if let Some(slot) = slots.admit(peer) {
+            tokio::spawn(Arc::clone(&serving).connection(stream, Peer(peer), slot));
+        }
+    }
+    close.send_replace(true);
+    // What is still open after the grace is cut off when the runtime ends. What has become a WebSocket is no connection of
+    // HTTP any more, but it has kept its slot.
+    match tokio::time::timeout(http.shutdown_grace, slots.all_ended()).await {
         Ok(()) => 0,
-        Err(_) => most - places.available_permits(),
+        Err(_) => slots.open(),
     }
 }
 
-/// The next connection, once there is room for it; until then it waits in the system's queue.
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, Peer, OwnedSemaphorePermit)> {
-    let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, peer) = listener.accept().await?;
-    stream.set_nodelay(true)?;
-    Ok((stream, Peer(peer.ip()), place))
+/// The connections that wait to be accepted; the listener is closed right after the last one.
+fn waiting(listener: TcpListener) -> Vec<(TcpStream, IpAddr)> {
+    let mut waiting = Vec::new();
+    // Asked of the system itself: tokio may not have heard of them yet.
+    let Ok(listener) = listener.into_std() else { return waiting };
+    while let Ok((stream, peer)) = listener.accept() {
+        let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+        waiting.extend(stream.map(|stream| (stream, peer.ip())));
+    }
+    waiting
 }
 
 fn limits(http: &HttpConfig) -> Limits {
-    Limits { head: http.header_timeout, idle: http.idle_timeout, write: http.write_timeout }
+    Limits {
+        head: http.header_timeout,
+        idle: http.idle_timeout,
+        write: http.write_timeout,
+        per_second: http.min_answer_rate.0,
+    }
 }
 
-fn builder(http: &HttpConfig) -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
+fn builder(http: &HttpConfig) -> Builder<StreamExecutor> {
+    let mut builder = Builder::new(StreamExecutor);
     builder
         .http1()
         .max_headers(http.max_headers)
@@ -197,6 +218,8 @@ fn builder(http: &HttpConfig) -> Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .max_header_list_size(u32::try_from(http.max_header_bytes.0).unwrap_or(u32::MAX))
         .max_concurrent_streams(http.max_streams)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_INTERVAL);
     builder
@@ -205,42 +228,101 @@ fn builder(http: &HttpConfig) -> Builder<TokioExecutor> {
 /// What all connections of a listener share.
 struct Serving {
     routes: Router,
-    builder: Builder<TokioExecutor>,
+    builder: Builder<StreamExecutor>,
     limits: Limits,
     metrics: Option<Arc<Metrics>>,
+    /// The server will end: connections should go elsewhere.
+    draining: watch::Receiver<bool>,
+    /// The server ends: connections end after the requests that they have begun.
+    closing: watch::Receiver<bool>,
 }
 
 impl Serving {
-    async fn connection(
-        self: Arc<Self>,
-        stream: TcpStream,
-        peer: Peer,
-        place: OwnedSemaphorePermit,
-        watcher: Watcher,
-    ) {
-        let activity = Activity::new(place);
-        let (requests, routes) = (Arc::clone(&activity), self.routes.clone());
+    async fn connection(self: Arc<Self>, stream: TcpStream, peer: Peer, slot: Slot) {
+        let _ = stream.set_nodelay(true);
+        let activity = Activity::new(slot);
+        let is_http2 = Arc::new(AtomicBool::new(false));
+        let (requests, routes, speaks_http2) =
+            (Arc::clone(&activity), self.routes.clone(), Arc::clone(&is_http2));
+        let draining = self.draining.clone();
         let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
-            let under_way = requests.begin();
+            let (under_way, version) = (requests.begin(), request.version());
+            speaks_http2.store(version == Version::HTTP_2, Ordering::Relaxed);
+            let settled = host::settle(&mut request);
             request.extensions_mut().insert(peer);
             request.extensions_mut().insert(under_way.clone());
-            let answering = routes.clone().call(request);
-            async {
-                answering.await.map(|mut response: Response| {
-                    let memory = response.extensions_mut().remove::<AnswerMemory>();
-                    response.map(|body| Answered { body, under_way, memory })
-                })
+            let (mut routes, draining) = (routes.clone(), draining.clone());
+            async move {
+                let mut response: Response = match settled {
+                    Ok(()) => routes.call(request).await?,
+                    Err(refusal) => refused(refusal),
+                };
+                let is_upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+                if version != Version::HTTP_2 && !is_upgrade && *draining.borrow() {
+                    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                let memory = response.extensions_mut().remove::<AnswerMemory>();
+                let is_http2 = version == Version::HTTP_2;
+                Ok::<_, Infallible>(response.map(|body| Answered::new(body, memory, is_http2, under_way)))
             }
         });
         let stream = TokioIo::new(Patient::new(stream, self.limits, Arc::clone(&activity)));
-        let connection = self.builder.serve_connection_with_upgrades(stream, service);
+        let mut connection = pin!(self.builder.serve_connection_with_upgrades(stream, service));
+        let count = |why| {
+            if let Some(metrics) = &self.metrics {
+                metrics.connection_cut(why);
+            }
+        };
         // Errors of a connection are its client's: broken off, too slow, not HTTP. There is nobody to tell.
-        let ended = watcher.watch(connection).await;
-        let why = activity.cut().or_else(|| refused_as(ended.as_ref().err()?.as_ref()));
-        if let (Some(why), Some(metrics)) = (why, &self.metrics) {
-            metrics.connection_cut(why);
+        let mut watching = pin!(activity.watch(self.limits, count));
+        let (mut leaving, mut closing) = (pin!(self.leaving(&is_http2)), pin!(self.closing(&activity)));
+        let (mut is_leaving, mut is_closing) = (false, false);
+        let ended = loop {
+            tokio::select! {
+                ended = connection.as_mut() => break Some(ended),
+                () = &mut watching => break None,
+                () = &mut leaving, if !is_leaving => is_leaving = true,
+                () = &mut closing, if !is_closing => is_closing = true,
+            }
+            connection.as_mut().graceful_shutdown();
+        };
+        let refused = || refused_as(ended.as_ref()?.as_ref().err()?.as_ref());
+        if let Some(why) = activity.cut().or_else(refused) {
+            count(why);
         }
     }
+
+    /// Done when the server begins to drain and the connection speaks HTTP/2: its client is told to open another one, and
+    /// what it asks until it has heard of that is answered. Over HTTP/1.1 the next answer says so. A connection that is
+    /// opened afterwards is for what its client has to ask now.
+    async fn leaving(&self, is_http2: &AtomicBool) {
+        let mut draining = self.draining.clone();
+        let was_draining = *draining.borrow();
+        if was_draining || draining.wait_for(|draining| *draining).await.is_err() {
+            return std::future::pending().await;
+        }
+        if !is_http2.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Done when the connection has to end: after the first request that it was opened for, if there is one soon.
+    async fn closing(&self, activity: &Activity) {
+        let mut closing = self.closing.clone();
+        let _ = closing.wait_for(|closing| *closing).await;
+        if !activity.has_begun() {
+            tokio::time::sleep(FIRST_REQUEST_WITHIN).await;
+        }
+    }
+}
+
+/// A refusal of what cannot be given to the routes; what follows on its connection is not believed.
+fn refused(refusal: Refusal) -> Response {
+    let id = entities::id::new().to_string();
+    let mut response = refusal.into_response(&id);
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response.headers_mut().extend(HeaderValue::from_str(&id).map(|id| (REQUEST_ID, id)));
+    response
 }
 
 /// Why HTTP was not spoken, if it was not.
@@ -250,33 +332,4 @@ fn refused_as(error: &(dyn Error + Send + Sync + 'static)) -> Option<&'static st
         return Some("too_large");
     }
     error.is_parse().then_some("not_http")
-}
-
-/// The body of an answer, which is under way as long as it lasts.
-struct Answered {
-    body: Body,
-    #[expect(dead_code, reason = "held, not read")]
-    under_way: UnderWay,
-    #[expect(dead_code, reason = "held, not read")]
-    memory: Option<AnswerMemory>,
-}
-
-impl HttpBody for Answered {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
 }

@@ -85,6 +85,7 @@ pub(crate) struct Metrics {
     errors: Family<ErrorLabels, Counter>,
     subscriptions: Family<TransportLabels, Gauge>,
     connections_cut: Family<CutLabels, Counter>,
+    connections_refused: Family<CutLabels, Counter>,
 }
 
 impl Metrics {
@@ -98,6 +99,7 @@ impl Metrics {
             errors: Family::default(),
             subscriptions: Family::default(),
             connections_cut: Family::default(),
+            connections_refused: Family::default(),
         };
         registry.register(
             "http_server_request_duration_seconds",
@@ -126,8 +128,15 @@ impl Metrics {
         );
         registry.register(
             "http_server_connections_cut",
-            "Connections that the server ended: head, idle, write (too slow), too_large, not_http",
+            "Connections, and streams of HTTP/2, that the server ended: head and idle (said nothing), write and rate (took nothing, \
+             or too slowly), too_large, not_http",
             metrics.connections_cut.clone(),
+        );
+        registry.register(
+            "http_server_connections_refused",
+            "Connections that were not let in: address (has its share; closed), full and failed (out of file descriptors; \
+             they wait)",
+            metrics.connections_refused.clone(),
         );
         registry.register(
             "build",
@@ -157,6 +166,11 @@ impl Metrics {
     /// Counts a connection that was ended because of what its client did, or did not do.
     pub(crate) fn connection_cut(&self, reason: &'static str) {
         self.connections_cut.get_or_create(&CutLabels { reason }).inc();
+    }
+
+    /// Counts a connection that was not let in, or not at once.
+    pub(crate) fn connection_refused(&self, reason: &'static str) {
+        self.connections_refused.get_or_create(&CutLabels { reason }).inc();
     }
 
     /// Counts one GraphQL request.

@@ -94,7 +94,13 @@ async fn collector() -> (String, Arc<Mutex<Vec<Span>>>) {
     let address = listener.local_addr().expect("an address");
     let routes = Router::new().route("/v1/traces", post(receive));
     let config = Config::default().http;
-    tokio::spawn(crate::http::server::run(routes, config, listener, std::future::pending()));
+    tokio::spawn(crate::http::server::run(
+        routes,
+        config,
+        listener,
+        crate::http::server::never_draining(),
+        std::future::pending(),
+    ));
     (format!("http://{address}"), spans)
 }
 
@@ -391,7 +397,13 @@ async fn a_collector_that_hangs_slows_nothing() {
     let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
     let config = Config::default().http;
     let routes = Router::new().fallback(|| sleep(Duration::from_mins(1)));
-    tokio::spawn(crate::http::server::run(routes, config, listener, std::future::pending()));
+    tokio::spawn(crate::http::server::run(
+        routes,
+        config,
+        listener,
+        crate::http::server::never_draining(),
+        std::future::pending(),
+    ));
     let config = TelemetryConfig { otlp_endpoint: Some(endpoint.into()), ..Config::default().telemetry };
     let (telemetry, dispatch) = Telemetry::build(&config, LogWriter::start(io::sink())).expect("built");
     let guard = tracing::dispatcher::set_default(&dispatch);
