@@ -1,16 +1,14 @@
 // A real nginx with the shipped configuration before the running server. Between them stands a relay that counts what
 // comes through, can be slow, and makes every age a few seconds, so that nobody waits a minute for an answer to run out.
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import { once } from "node:events";
-import { chmod, mkdir, mkdtemp, readFile, readdir, rm, writeFile } from "node:fs/promises";
+import { readFile, readdir } from "node:fs/promises";
 import http from "node:http";
-import { createServer } from "node:net";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { setTimeout as wait } from "node:timers/promises";
+import { startNginx } from "./proxy.mjs";
 import { endpoint, token } from "./xp.mjs";
 
 const AGE_SECONDS = 4;
@@ -19,15 +17,6 @@ const schema = "{ __schema { queryType { name fields { name description } } } }"
 
 let folder, nginx, relay, site, bearer;
 const passed = { count: 0, delay: 0 };
-
-const free = async () => {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address();
-  server.close();
-  await once(server, "close");
-  return port;
-};
 
 before(async () => {
   bearer = await token();
@@ -44,41 +33,14 @@ before(async () => {
   });
   relay.listen(0, "127.0.0.1");
   await once(relay, "listening");
-  const port = await free();
-  site = `http://127.0.0.1:${port}`;
-  folder = await mkdtemp(join(tmpdir(), "xp-nginx-"));
-  await chmod(folder, 0o777); // its workers are another user
-  for (const name of ["cache", "temp"]) await mkdir(join(folder, name), { mode: 0o777 });
-  const shipped = await readFile(join(import.meta.dirname, "../../deploy/nginx/xp-graph.conf"), "utf8");
-  const own = shipped
-    .replace("server 127.0.0.1:8080;", `server 127.0.0.1:${relay.address().port};`)
-    .replace("listen 8081;", `listen 127.0.0.1:${port};`)
-    .replace("/var/cache/nginx/xp-graph", join(folder, "cache"));
-  const temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(
-    (kind) => `${kind}_temp_path ${join(folder, "temp", kind)};`,
-  );
-  await writeFile(
-    join(folder, "nginx.conf"),
-    `daemon off; pid ${folder}/pid; error_log stderr; events {}
-     http { access_log off; ${temporary.join(" ")} ${own} }`,
-  );
-  nginx = spawn("nginx", ["-p", folder, "-c", join(folder, "nginx.conf")], { stdio: ["ignore", "ignore", "pipe"] });
-  let said = "";
-  nginx.stderr.on("data", (text) => (said += text));
-  for (let attempt = 0; !(await fetch(`${site}/livez`).catch(() => undefined))?.ok; attempt++) {
-    assert.ok(attempt < 100 && nginx.exitCode === null, `nginx does not serve: ${said}`);
-    await wait(50);
-  }
+  nginx = await startNginx([relay.address().port]);
+  ({ site, folder } = nginx);
 });
 
 after(async () => {
-  if (nginx && nginx.exitCode === null) {
-    nginx.kill("SIGTERM");
-    await once(nginx, "exit");
-  }
+  await nginx?.stop();
   relay?.close();
   relay?.closeAllConnections();
-  if (folder) await rm(folder, { recursive: true, force: true });
 });
 
 function ask(query, headers = {}, variables = {}) {

@@ -1,0 +1,105 @@
+// What an attack costs the server, and everybody else: how much memory it takes at most, and how long others wait for
+// answers meanwhile. Others ask from another address, since the server gives each address its share. Not here: the
+// attacks (pressure.test.mjs).
+import assert from "node:assert/strict";
+import http from "node:http";
+import { setTimeout as wait } from "node:timers/promises";
+import { forgetPeak, memory, MOST_MEMORY, peakAbove, target } from "./attacked.mjs";
+import { endpoint } from "./xp.mjs";
+
+/** Milliseconds that others may have to wait at the 99th percentile, above twice what they wait when nobody attacks. */
+export const MOST_WAITING = 100;
+/** Attackers of each kind. */
+export const ATTACKERS = 16;
+const OTHERS_ADDRESS = "127.0.0.2";
+const PAUSE = 20;
+const CALM_SECONDS = 3;
+
+const rows = [["attack", "sent KiB", "MiB", "p50 ms", "p99 ms", "asked", "refused", "verdict"]];
+let calm, bearer;
+
+/** The value below which so many of a list are. */
+const percentile = (values, part) => [...values].sort((a, b) => a - b)[Math.floor((values.length - 1) * part)] ?? 0;
+
+/** Asks one small question after the other until it is stopped; how long each took, and how many were not answered. */
+function askAlong() {
+  const agent = new http.Agent({ keepAlive: true, maxSockets: 1 });
+  const waited = [];
+  const failures = new Map();
+  let goesOn = true;
+  const ask = (signedIn) =>
+    new Promise((resolve) => {
+      const body = JSON.stringify({ query: signedIn ? "{ me { id } }" : "{ __typename }" });
+      const headers = { "content-type": "application/json", "content-length": body.length, ...(signedIn && { authorization: bearer }) };
+      const started = performance.now();
+      const request = http.request(
+        { host: target.hostname, port: target.port, path: "/graphql", method: "POST", localAddress: OTHERS_ADDRESS, agent, headers, timeout: 20_000 },
+        (response) => {
+          response.resume();
+          response.on("end", () => resolve([response.statusCode, performance.now() - started]));
+          response.on("error", (error) => resolve([error.code, 0]));
+        },
+      );
+      request.on("timeout", () => request.destroy(new Error("no answer")));
+      request.on("error", (error) => resolve([error.code ?? error.message, 0]));
+      request.end(body);
+    });
+  const running = (async () => {
+    for (let number = 0; goesOn; number++) {
+      const [status, took] = await ask(number % 2 === 1);
+      if (status === 200) waited.push(took);
+      else failures.set(status, (failures.get(status) ?? 0) + 1);
+      await wait(PAUSE);
+    }
+  })();
+  return async () => {
+    goesOn = false;
+    await running;
+    agent.destroy();
+    const refused = [...failures.values()].reduce((sum, count) => sum + count, 0);
+    return { asked: waited.length + refused, refused, failures, p50: percentile(waited, 0.5), p99: percentile(waited, 0.99) };
+  };
+}
+
+/** What others wait when nobody attacks. */
+async function measureCalm() {
+  // Another account than the attackers': accounts have shares too.
+  const { accounts } = await (await fetch(new URL("/playground/config.json", endpoint))).json();
+  bearer = `Bearer ${accounts[1].token}`;
+  const stop = askAlong();
+  await wait(CALM_SECONDS * 1000);
+  calm = await stop();
+  rows.push(["(nobody attacks)", 0, "0.0", calm.p50.toFixed(1), calm.p99.toFixed(1), calm.asked, calm.refused, "–"]);
+}
+
+/**
+ * Runs an attack while others ask: `attack()` gives `{ sent, verdict }`, the bytes that it sent and what became of it.
+ * Fails where it costs too much memory, makes others wait, or has one of them refused.
+ */
+export async function underPressure(name, attack, { mostMemory = MOST_MEMORY } = {}) {
+  if (!calm) await measureCalm();
+  await forgetPeak();
+  const idle = await memory("VmRSS");
+  const stop = askAlong();
+  let outcome = { sent: 0, verdict: "did not end" };
+  let risen, others;
+  try {
+    outcome = await attack();
+  } finally {
+    risen = await peakAbove(idle);
+    others = await stop();
+    const { sent, verdict } = outcome;
+    rows.push([name, (sent / 1024).toFixed(0), risen.toFixed(1), others.p50.toFixed(1), others.p99.toFixed(1), others.asked, others.refused, verdict]);
+  }
+  assert.equal(others.refused, 0, `others got ${JSON.stringify([...others.failures])}`);
+  assert.ok(risen < mostMemory, `${risen.toFixed(1)} MiB above idle`);
+  const most = MOST_WAITING + 2 * calm.p99;
+  assert.ok(others.p99 < most, `others waited ${others.p99.toFixed(1)} ms (p99), more than ${most.toFixed(1)}`);
+}
+
+export function printPressure() {
+  const widths = rows[0].map((_, column) => Math.max(...rows.map((row) => String(row[column]).length)));
+  for (const row of rows) console.log(row.map((cell, column) => String(cell).padEnd(widths[column])).join("  ").trimEnd());
+  const highest = (column) => Math.max(...rows.slice(2).map((row) => Number(row[column])));
+  console.log(`${rows.length - 2} attacks · highest: ${highest(2)} MiB, p99 ${highest(4)} ms`);
+}

@@ -1,0 +1,63 @@
+// A real nginx with the shipped configuration, in front of what a test names. Not here: what is asked through it.
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as wait } from "node:timers/promises";
+
+/** A port that nobody listens on. */
+export async function freePort() {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address();
+  server.close();
+  await once(server, "close");
+  return port;
+}
+
+/** Starts nginx in front of these ports, with everything else as it is shipped; gives `{ site, folder, stop }`. */
+export async function startNginx(ports) {
+  const port = await freePort();
+  const folder = await mkdtemp(join(tmpdir(), "xp-nginx-"));
+  await chmod(folder, 0o777); // its workers are another user
+  for (const name of ["cache", "temp"]) await mkdir(join(folder, name), { mode: 0o777 });
+  const shipped = await readFile(join(import.meta.dirname, "../../deploy/nginx/xp-graph.conf"), "utf8");
+  // As many of the shipped servers as there are ports, each with its parameters.
+  let used = 0;
+  const own = shipped
+    .replace(/^ *server 127\.0\.0\.1:\d+(.*;)\n/gm, (_, parameters) =>
+      used < ports.length ? `  server 127.0.0.1:${ports[used++]}${parameters}\n` : "")
+    .replace("listen 8081;", `listen 127.0.0.1:${port};`)
+    .replace("/var/cache/nginx/xp-graph", join(folder, "cache"));
+  assert.equal(used, ports.length, "the shipped file has servers enough");
+  const temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(
+    (kind) => `${kind}_temp_path ${join(folder, "temp", kind)};`,
+  );
+  await writeFile(
+    join(folder, "nginx.conf"),
+    `daemon off; pid ${folder}/pid; error_log stderr; events {}
+     http { access_log off; ${temporary.join(" ")} ${own} }`,
+  );
+  const nginx = spawn("nginx", ["-p", folder, "-c", join(folder, "nginx.conf")], { stdio: ["ignore", "ignore", "pipe"] });
+  let said = "";
+  nginx.stderr.on("data", (text) => (said += text));
+  const stop = async () => {
+    if (nginx.exitCode === null) {
+      nginx.kill("SIGTERM");
+      await once(nginx, "exit");
+    }
+    await rm(folder, { recursive: true, force: true });
+  };
+  const site = `http://127.0.0.1:${port}`;
+  for (let attempt = 0; !(await fetch(`${site}/livez`).catch(() => undefined))?.ok; attempt++) {
+    if (attempt < 100 && nginx.exitCode === null) await wait(50);
+    else {
+      await stop();
+      assert.fail(`nginx does not serve: ${said}`);
+    }
+  }
+  return { site, folder, stop, said: () => said };
+}
