@@ -165,7 +165,12 @@ test("no click on an example changes anything: what writes is filled in, and run
 test("no character of an answer is framed as one to be mistaken for another", async () => {
   await openExample("W4");
   assert.match(JSON.stringify(await response()), /[–ườ]/, "the demo data has such characters");
-  await page.waitForTimeout(1_000);
+  const asked = await page.evaluate(() =>
+    globalThis.__MONACO.editor.getEditors().map((editor) => editor.getRawOptions().unicodeHighlight),
+  );
+  assert.ok(asked.length >= 4, `${asked.length} editors`);
+  const off = { ambiguousCharacters: false, invisibleCharacters: false, nonBasicASCII: false };
+  for (const highlighted of asked) for (const kind in off) assert.equal(highlighted[kind], false, kind);
   assert.equal(await page.locator(".unicode-highlight").count(), 0);
 });
 
