@@ -69,8 +69,11 @@ impl History {
     }
 
     fn note(&self, place: Place) -> bool {
-        let before = self.seen().place.replace(place.clone());
-        before.is_some_and(|before| before.line != place.line || before.position > place.position)
+        let is_before = |seen: &Place| seen.line != place.line || seen.position > place.position;
+        let mut seen = self.seen();
+        let has_gone_back = seen.place.as_ref().is_some_and(is_before);
+        seen.place = Some(place);
+        has_gone_back
     }
 
     async fn place(store: &Store) -> Result<Option<Place>, Error> {

@@ -28,7 +28,7 @@ const BEAT: Duration = Duration::from_secs(5);
 /// Who has given no sign for so long is gone.
 const GONE_AFTER: Duration = Duration::from_secs(16);
 /// And its row goes, after so long.
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
+const FORGOTTEN_AFTER: Duration = Duration::from_mins(1);
 /// How long leaving may take.
 const LEAVE_WITHIN: Duration = Duration::from_secs(1);
 const TABLE: &str = "instances";

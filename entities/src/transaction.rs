@@ -55,13 +55,12 @@ impl Transaction {
     /// The database's: nothing was done.
     pub(crate) async fn begin(store: &Store) -> Result<Self, Error> {
         let asked = Instant::now();
-        let connection = match store.pool() {
-            Some(pool) => Connection::Postgres(pool.begin().await?),
-            None => {
-                let turn = store.writer().lock_owned().await;
-                let pool = store.connection().get_sqlite_connection_pool();
-                Connection::Sqlite(Writer::begin(pool, turn, store.is_in_memory()).await?)
-            }
+        let connection = if let Some(pool) = store.pool() {
+            Connection::Postgres(pool.begin().await?)
+        } else {
+            let turn = store.writer().lock_owned().await;
+            let pool = store.connection().get_sqlite_connection_pool();
+            Connection::Sqlite(Writer::begin(pool, turn, store.is_in_memory()).await?)
         };
         store.metrics().waited(asked.elapsed());
         let statements = Mutex::new(Statements { connection, is_whole: true });

@@ -139,7 +139,7 @@ async fn expect_nothing_lost(url: &str, about: &str, begin: impl FnOnce(&Server)
     for _ in 0..20 {
         ledger.write(ask, &form);
     }
-    println!(
+    eprintln!(
         "{about}: {failed} failed, {} acknowledged, {} of them since",
         ledger.acknowledged.len(),
         ledger.acknowledged.len() - stored

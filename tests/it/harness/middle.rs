@@ -113,7 +113,7 @@ async fn serve(listener: TcpListener, target: Target, state: Arc<State>) {
         tokio::spawn(async move {
             match target {
                 Target::Socket(path) => {
-                    between(client, UnixStream::connect(path).await, number, &state).await
+                    between(client, UnixStream::connect(path).await, number, &state).await;
                 }
                 Target::Address(address) => {
                     between(client, TcpStream::connect(address).await, number, &state).await;
@@ -155,13 +155,12 @@ async fn carry(
         }
         let reading = tokio::time::timeout(Duration::from_millis(20), from.read(&mut bytes)).await;
         match reading {
-            Err(_) => {}
             Ok(Ok(count @ 1..)) if !is_forgotten() => {
                 if to.write_all(&bytes[..count]).await.is_err() {
                     return;
                 }
             }
-            Ok(Ok(1..)) => {}
+            Err(_) | Ok(Ok(1..)) => {}
             Ok(_) if is_forgotten() => std::future::pending().await,
             Ok(_) => return,
         }
