@@ -27,6 +27,7 @@ pub mod definition;
 mod json_schema;
 pub mod logic;
 pub mod pattern;
+pub mod phone;
 pub mod problem;
 pub mod version;
 pub mod write;

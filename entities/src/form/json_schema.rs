@@ -1,6 +1,7 @@
 //! What a version's answers look like, as JSON Schema (draft 2020-12), for clients and generators of code. For a form
-//! without rules its verdict is that of `submission::pipeline`; what a schema cannot say (rules, limits of decimals that
-//! are sent as texts) stands in annotations that begin with `x-`.
+//! without rules its verdict on tidy answers (no blanks, no white space around texts, NFC) is that of
+//! `submission::pipeline`; what a schema cannot say (rules, limits of decimals that are sent as texts) stands in
+//! annotations that begin with `x-`. Which telephone numbers a country has is checked by the server alone.
 
 use serde_json::{Map, Value, json};
 
@@ -10,7 +11,8 @@ use super::{
 };
 
 /// A text that is not blank.
-const NOT_BLANK: &str = "[^ \\t\\r\\n]";
+const NOT_BLANK: &str =
+    "[^\\t-\\r \\x85\\xA0\\u1680\\u2000-\\u200B\\u2028\\u2029\\u202F\\u205F\\u2060\\u3000\\uFEFF]";
 /// A text that can be stored.
 const NO_NUL: &str = "^[^\\x00]*$";
 

@@ -203,7 +203,8 @@ pub enum Format {
 
 const EMAIL: &str = "^[a-zA-Z0-9.!#$%&'*+/=?^_`{|}~-]+@[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?(?:\\.[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?)+$";
 const URL: &str = "^https?://[^\\x00-\\x20\\x7F\"<>]+$";
-const PHONE: &str = "^\\+[1-9](?:[ ().-]*[0-9]){6,14}$";
+/// What a telephone number looks like in general; the plans of the countries (`phone`) say more.
+const PHONE: &str = "^(?:\\+|00)[1-9](?:[ ()./-]*[0-9]){6,14}$";
 /// Every day that there is, and no 30 February.
 macro_rules! date {
     () => {

@@ -1,7 +1,7 @@
-//! What answers go through before they are stored, on every way in. In this order: each answer is parsed against its
-//! field and brought into canonical form; relevance and calculations are decided, each after all that it depends on,
+//! What answers go through before they are stored, on every way in. In this order: blanks and the white space around
+//! texts go (`tidy`); each answer is parsed against its field and brought into canonical form; relevance and calculations are decided, each after all that it depends on,
 //! and what is not relevant goes; then what is required must be there, and the rules of what is there must hold. All
-//! problems are collected. Pure: no database, no clock. The first step is in `parse`. Not here: storing
+//! problems are collected. Pure: no database, no clock. The first two steps are in files of their own. Not here: storing
 //! (`submission::write`).
 
 use std::collections::HashSet;
@@ -16,6 +16,7 @@ use crate::form::{
 };
 
 mod parse;
+mod tidy;
 
 use parse::Parse;
 
@@ -29,6 +30,7 @@ const MAX_ADDED_BYTES: usize = MAX_BYTES;
 /// # Errors
 /// What is wrong with them, at most `MAX_PROBLEMS`.
 pub fn run(form: &CompiledForm, mut answers: Value) -> Result<Value, Vec<Problem>> {
+    tidy::tidy(&mut answers);
     let mut parse = Parse::new(form);
     let Value::Object(top) = &mut answers else {
         parse.refuse("type", "The answers are an object: one answer for each key.");
@@ -255,17 +257,10 @@ impl Check<'_, '_> {
     }
 }
 
-/// Space that is cut off; every engine agrees on these four.
-const SPACE: [char; 4] = [' ', '\t', '\r', '\n'];
-
-fn is_blank(text: &str) -> bool {
-    text.trim_matches(SPACE).is_empty()
-}
-
-/// Is there an answer? A blank text and an empty list are none.
+/// Is there an answer? A blank text and an empty list are none, also where they were worked out.
 fn is_answer(value: &Value) -> bool {
     match value {
-        Value::String(text) => !is_blank(text),
+        Value::String(text) => !text.trim_matches(tidy::is_space).is_empty(),
         Value::Array(items) => !items.is_empty(),
         _ => true,
     }

@@ -1,18 +1,18 @@
 //! The first step of the pipeline: each answer by itself, parsed against its field and brought into canonical form. Not
 //! here: what depends on other answers.
 
-use std::{borrow::Cow, collections::HashSet, ops::RangeInclusive};
+use std::{borrow::Cow, cmp::Ordering, collections::HashSet, ops::RangeInclusive};
 
 use chrono::{DateTime, Datelike as _, SecondsFormat, Utc};
 use serde_json::{Map, Value, json};
-use unicode_normalization::{IsNormalized, UnicodeNormalization as _, is_nfc_quick};
 
-use super::{MAX_ADDED_BYTES, SPACE, added_bytes, is_answer, is_blank};
+use super::{MAX_ADDED_BYTES, added_bytes, tidy::is_space};
 use crate::form::{
     compiled::CompiledForm,
     definition::{Field, FieldIndex, Kind, MAX_DECIMAL, Required},
     logic::{TooDear, canonical_number},
     pattern::{Format, Pattern},
+    phone,
     problem::{Problem, below, push_segment},
 };
 
@@ -21,6 +21,12 @@ use crate::form::{
 const MAX_PLACES: usize = 200_000;
 /// Characters of answers, times the weights of the patterns that they are compared with, at most.
 const MAX_MATCHING: u64 = 100_000_000;
+/// What looking up a telephone number costs in the same measure: where the plans of its region were used by one of the
+/// numbers before it, and where they are to be made ready.
+const PHONE_WORK: u64 = 4_000;
+const REGION_WORK: u64 = 1_000_000;
+/// Regions whose plans stay ready; the library keeps a few more.
+const READY_REGIONS: usize = 8;
 
 /// Answers on their way through.
 pub(super) struct Parse<'f> {
@@ -34,12 +40,21 @@ pub(super) struct Parse<'f> {
     pub(super) added: usize,
     /// How much may still be compared with patterns.
     matching: u64,
+    /// Regions of the telephone numbers before, the latest last.
+    regions: Vec<String>,
 }
 
 impl<'f> Parse<'f> {
     pub(super) fn new(form: &'f CompiledForm) -> Self {
-        let (pointer, problems) = (String::new(), Vec::new());
-        Self { form, pointer, problems, places: MAX_PLACES, added: MAX_ADDED_BYTES, matching: MAX_MATCHING }
+        Self {
+            form,
+            pointer: String::new(),
+            problems: Vec::new(),
+            places: MAX_PLACES,
+            added: MAX_ADDED_BYTES,
+            matching: MAX_MATCHING,
+            regions: Vec::new(),
+        }
     }
 }
 
@@ -74,16 +89,7 @@ impl Parse<'_> {
             }
             if let Some(value) = object.get_mut(&field.key).filter(|_| !matches!(field.kind, Kind::Note)) {
                 known += 1;
-                let before = self.problems.len();
                 self.below(&field.key, |parse| parse.answer(field, value))?;
-                // A blank text is no answer: rules see one kind of nothing, and so do those who evaluate answers.
-                if matches!(field.kind, Kind::Text { .. })
-                    && self.problems.len() == before
-                    && !is_answer(value)
-                {
-                    object.remove(&field.key);
-                    known -= 1;
-                }
             }
         }
         if known < object.len() {
@@ -124,6 +130,7 @@ impl Parse<'_> {
                 self.matching = self.matching.checked_sub(work).ok_or(TooDear)?;
                 self.leaf(field, value);
             }
+            Kind::Format(Format::Phone) => self.phone(value)?,
             _ => self.leaf(field, value),
         }
         Ok(())
@@ -134,11 +141,8 @@ impl Parse<'_> {
         match &field.kind {
             Kind::Text { chars, pattern } => {
                 let Some(text) = self.text(value) else { return };
-                let fault = |text: &str| text_fault(text, is_required, chars, pattern.as_ref());
-                if let Some((rule, message)) = fault(text) {
+                if let Some((rule, message)) = text_fault(text, chars, pattern.as_ref()) {
                     self.refuse(rule, message);
-                } else if let Some(canonical) = canonical_text(text).filter(|text| fault(text).is_none()) {
-                    *value = Value::String(canonical);
                 }
             }
             Kind::Format(format) => {
@@ -150,8 +154,11 @@ impl Parse<'_> {
                         "maxLength",
                         format!("At most {} characters belong here.", format.max_chars()),
                     );
-                } else if let Some(canonical) = canonical_format(*format, text) {
-                    *value = Value::String(canonical);
+                } else if *format == Format::DateTime {
+                    match canonical_time(text) {
+                        Some(canonical) => *value = Value::String(canonical),
+                        None => self.refuse("pattern", "In UTC this time is not in the years 0000 to 9999."),
+                    }
                 }
             }
             Kind::Integer(range) => match integer(value) {
@@ -176,9 +183,10 @@ impl Parse<'_> {
                     return;
                 };
                 let mut seen = HashSet::new();
-                for (index, choice) in chosen.iter().enumerate() {
+                for (index, choice) in chosen.iter_mut().enumerate() {
                     self.below(&index.to_string(), |parse| {
                         parse.choice(choices, choice);
+                        let choice = &*choice;
                         if !choice.as_str().is_none_or(|choice| seen.insert(choice)) {
                             parse.refuse("uniqueItems", "This was chosen twice.");
                         }
@@ -191,10 +199,45 @@ impl Parse<'_> {
         }
     }
 
+    fn phone(&mut self, value: &mut Value) -> Result<(), TooDear> {
+        let Some(text) = self.text(value) else { return Ok(()) };
+        let canonical = match phone::Written::read(text) {
+            Ok(written) => {
+                let work = if self.make_ready(written.region()) { PHONE_WORK } else { REGION_WORK };
+                self.matching = self.matching.checked_sub(work).ok_or(TooDear)?;
+                written.to_e164()
+            }
+            Err(refused) => Err(refused),
+        };
+        match canonical {
+            Ok(canonical) => *value = Value::String(canonical),
+            Err(phone::Refused::Form) => self.refuse("pattern", Format::Phone.example()),
+            Err(phone::Refused::Plan) => self.refuse(
+                "pattern",
+                "No telephone number of this country looks like this; a number of another one begins with + and the country.",
+            ),
+        }
+        Ok(())
+    }
+
+    /// Notes that numbers of a region are looked up. Were its plans ready?
+    fn make_ready(&mut self, region: &str) -> bool {
+        let place = self.regions.iter().position(|ready| ready == region);
+        let latest = match place {
+            Some(place) => self.regions.remove(place),
+            None => region.to_owned(),
+        };
+        if self.regions.len() == READY_REGIONS {
+            self.regions.remove(0);
+        }
+        self.regions.push(latest);
+        place.is_some()
+    }
+
     fn text<'v>(&mut self, value: &'v Value) -> Option<&'v str> {
         let text = value.as_str();
         if text.is_none() {
-            self.refuse("type", "This is a text; leave it out where there is no answer.");
+            self.refuse("type", "This is a text.");
         }
         text
     }
@@ -213,9 +256,15 @@ impl Parse<'_> {
         Some(list)
     }
 
-    fn choice(&mut self, choices: &[String], value: &Value) {
-        if !value.as_str().is_some_and(|value| choices.iter().any(|choice| choice == value)) {
-            self.refuse("enum", "This is not among the choices.");
+    fn choice(&mut self, choices: &[String], value: &mut Value) {
+        // Answers have no white space around them; a choice may.
+        let chosen = value.as_str();
+        let chosen =
+            chosen.and_then(|chosen| choices.iter().find(|choice| choice.trim_matches(is_space) == chosen));
+        match chosen {
+            Some(choice) if value.as_str() != Some(choice) => *value = Value::String(choice.clone()),
+            Some(_) => {}
+            None => self.refuse("enum", "This is not among the choices."),
         }
     }
 
@@ -236,25 +285,24 @@ impl Parse<'_> {
                 if !self.is_within(&number, &min, &max) {
                     return;
                 }
-                number.to_string()
+                canonical_decimal(&number.to_string())
             }
             Value::String(text)
                 if Format::Decimal.is_match(text) && text.len() <= Format::Decimal.max_chars() =>
             {
-                let number: f64 = text.parse().unwrap_or_default();
+                let canonical = canonical_decimal(text);
                 // Without limits of the author's own the pattern says enough.
-                let (min, max) = (
-                    if min > -MAX_DECIMAL { min } else { number },
-                    if max < MAX_DECIMAL { max } else { number },
-                );
-                if !self.is_within(&number, &min, &max) {
-                    return;
+                if min > -MAX_DECIMAL && compare_decimals(&canonical, &min.to_string()) == Ordering::Less {
+                    return self.refuse("minimum", format!("At least {min} belongs here."));
                 }
-                std::mem::take(text)
+                if max < MAX_DECIMAL && compare_decimals(&canonical, &max.to_string()) == Ordering::Greater {
+                    return self.refuse("maximum", format!("At most {max} belongs here."));
+                }
+                canonical
             }
             _ => return self.refuse("type", Format::Decimal.example()),
         };
-        *value = Value::String(canonical_decimal(&text));
+        *value = Value::String(text);
     }
 
     fn point(&mut self, value: &mut Value) {
@@ -287,14 +335,11 @@ impl Parse<'_> {
 /// What is wrong with a text, if anything is.
 fn text_fault(
     text: &str,
-    is_required: bool,
     chars: &RangeInclusive<usize>,
     pattern: Option<&Pattern>,
 ) -> Option<(&'static str, Cow<'static, str>)> {
     let length = text.chars().count();
-    if is_required && is_blank(text) {
-        Some(("required", "This must be answered.".into()))
-    } else if length < *chars.start() {
+    if length < *chars.start() {
         Some(("minLength", format!("At least {} characters belong here.", chars.start()).into()))
     } else if length > *chars.end() {
         Some(("maxLength", format!("At most {} characters belong here.", chars.end()).into()))
@@ -314,28 +359,10 @@ fn integer(value: &Value) -> Option<i64> {
     number.as_i64().or_else(|| number.as_f64().and_then(whole))
 }
 
-/// Without space around it, and composed (NFC); nothing where it is so already.
-fn canonical_text(text: &str) -> Option<String> {
-    let trimmed = text.trim_matches(SPACE);
-    if is_nfc_quick(trimmed.chars()) != IsNormalized::Yes {
-        return Some(trimmed.nfc().collect());
-    }
-    (trimmed.len() < text.len()).then(|| trimmed.to_owned())
-}
-
-fn canonical_format(format: Format, text: &str) -> Option<String> {
-    match format {
-        Format::Phone => {
-            let digits = text.chars().filter(char::is_ascii_digit);
-            Some(std::iter::once('+').chain(digits).collect())
-        }
-        Format::DateTime => {
-            let time = DateTime::parse_from_rfc3339(text).ok()?.with_timezone(&Utc);
-            // An offset at either end of time would lead to a year that cannot be written.
-            (0..=9999).contains(&time.year()).then(|| time.to_rfc3339_opts(SecondsFormat::AutoSi, true))
-        }
-        _ => None,
-    }
+/// A time in UTC; nothing where it would be in a year that cannot be written.
+fn canonical_time(text: &str) -> Option<String> {
+    let time = DateTime::parse_from_rfc3339(text).ok()?.with_timezone(&Utc);
+    (0..=9999).contains(&time.year()).then(|| time.to_rfc3339_opts(SecondsFormat::AutoSi, true))
 }
 
 /// Without zeros in front and without `-0`; the digits behind the point stay, since they say how exact it is.
@@ -345,4 +372,26 @@ fn canonical_decimal(text: &str) -> String {
     let zero = if digits.is_empty() || digits.starts_with('.') { "0" } else { "" };
     let is_zero = digits.chars().all(|digit| matches!(digit, '0' | '.'));
     format!("{}{zero}{digits}", if is_zero { "" } else { sign })
+}
+
+/// Which of two decimals in canonical form is greater: exactly, since a text may have more digits than an `f64`.
+fn compare_decimals(one: &str, other: &str) -> Ordering {
+    fn parts(text: &str) -> (bool, &str, &str) {
+        let (is_negative, digits) = text.strip_prefix('-').map_or((false, text), |digits| (true, digits));
+        let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+        (is_negative, whole, fraction.trim_end_matches('0'))
+    }
+    let ((one_is_negative, whole, fraction), (other_is_negative, other_whole, other_fraction)) =
+        (parts(one), parts(other));
+    let by_size = whole
+        .len()
+        .cmp(&other_whole.len())
+        .then_with(|| whole.cmp(other_whole))
+        .then_with(|| fraction.cmp(other_fraction));
+    match (one_is_negative, other_is_negative) {
+        (false, false) => by_size,
+        (true, true) => by_size.reverse(),
+        (true, false) => Ordering::Less,
+        (false, true) => Ordering::Greater,
+    }
 }

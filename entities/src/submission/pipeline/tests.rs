@@ -62,8 +62,11 @@ fn answers_are_brought_into_one_form() {
         ("text", json!(" Tie\u{302}\u{301}ng \n"), json!("Ti\u{1ebf}ng")),
         ("text", json!(" "), Value::Null),
         ("phone", json!("+84 (912) 345-678"), json!("+84912345678")),
+        ("phone", json!("+44 (0)20 7946 0958"), json!("+442079460958")),
+        ("phone", json!("+44 (0)20 7946 095"), Value::Null),
         ("date_time", json!("2026-01-02T10:04:05.50+07:00"), json!("2026-01-02T03:04:05.500Z")),
-        ("date_time", json!("0000-01-01T00:00:00+01:00"), json!("0000-01-01T00:00:00+01:00")),
+        ("date_time", json!("0000-01-01T00:00:00+01:00"), Value::Null),
+        ("date_time", json!("9999-12-31T23:59:59-01:00"), Value::Null),
         ("integer", json!(3.0), json!(3)),
         ("integer", json!(-0.0), json!(0)),
         ("integer", json!(9_007_199_254_740_991_i64), json!(9_007_199_254_740_991_i64)),
@@ -80,7 +83,6 @@ fn answers_are_brought_into_one_form() {
         ("integer", json!(9_007_199_254_740_993_i64), Value::Null),
         ("integer", json!(1e300), Value::Null),
         ("integer", json!("3"), Value::Null),
-        ("text", Value::Null, Value::Null),
         ("text", json!("a\0b"), Value::Null),
         ("time", json!("24:00"), Value::Null),
         ("email", json!("a@b"), Value::Null),
@@ -89,6 +91,173 @@ fn answers_are_brought_into_one_form() {
         let answers = run(&all, json!({ key: given })).ok();
         assert_eq!(answers.map_or(Value::Null, |answers| answers[key].clone()), stored, "{key}: {given}");
     }
+}
+
+/// A field of each type that is answered.
+fn of_every_type(more: &Value) -> CompiledForm {
+    let kinds = [
+        "TEXT",
+        "TEXT_AREA",
+        "HIDDEN",
+        "EMAIL",
+        "URL",
+        "PHONE",
+        "INTEGER",
+        "DECIMAL",
+        "RATING",
+        "BOOLEAN",
+        "DATE",
+        "TIME",
+        "DATE_TIME",
+        "SELECT_ONE",
+        "SELECT_MANY",
+        "GEO_POINT",
+        "CONSENT",
+        "GROUP",
+        "REPEAT",
+    ];
+    let fields = kinds.iter().map(|kind| {
+        let more = if *kind == "GROUP" { json!({}) } else { more.clone() };
+        let own = match *kind {
+            "SELECT_ONE" | "SELECT_MANY" => json!({ "choices": [{ "value": "a", "label": "A" }] }),
+            "GROUP" | "REPEAT" => json!({ "fields": [field("inside", "TEXT")] }),
+            _ => json!({}),
+        };
+        with(with(field(&kind.to_lowercase(), kind), own), more)
+    });
+    form(fields.collect())
+}
+
+#[test]
+fn a_blank_answer_of_any_type_is_left_out() {
+    let optional = of_every_type(&json!({}));
+    let required = of_every_type(&json!({ "required": true }));
+    let keys: Vec<_> =
+        optional.definition.top.iter().map(|index| optional.definition.fields[*index].key.clone()).collect();
+    let spaces = " \t\r\n\u{85}\u{a0}\u{3000}\u{200b}\u{2060}\u{feff}";
+    for blank in [
+        json!(null),
+        json!(""),
+        json!(spaces),
+        json!([]),
+        json!([null, " "]),
+        json!({}),
+        json!({ "x": null, "y": "" }),
+    ] {
+        let answers: Value =
+            keys.iter().map(|key| (key.clone(), blank.clone())).collect::<serde_json::Map<_, _>>().into();
+        assert_eq!(run(&optional, answers.clone()), Ok(json!({ "group": {} })), "{blank}");
+        let mut missing: Vec<_> =
+            keys.iter().filter(|key| *key != "group").map(|key| (format!("/{key}"), "required")).collect();
+        let mut found = problems(&required, answers);
+        found.sort();
+        missing.sort();
+        assert_eq!(found, missing, "{blank}");
+    }
+    let limits = form(json!([
+        with(
+            field("plate", "TEXT"),
+            json!({ "constraints": { "minLength": 3, "maxLength": 5, "pattern": "^[A-Z]+$" } })
+        ),
+        with(
+            field("many", "SELECT_MANY"),
+            json!({ "constraints": { "minItems": 1 }, "choices": [{ "value": "a", "label": "A" }] })
+        ),
+    ]));
+    assert_eq!(run(&limits, json!({ "plate": " ", "many": [] })), Ok(json!({})));
+}
+
+#[test]
+fn white_space_around_an_answer_of_any_type_goes() {
+    let all = of_every_type(&json!({}));
+    for (key, answer) in [
+        ("text", "A b"),
+        ("text_area", "A\nb"),
+        ("hidden", "h"),
+        ("email", "ada@example.org"),
+        ("url", "https://example.org"),
+        ("phone", "+84912345678"),
+        ("decimal", "12.50"),
+        ("date", "2026-01-31"),
+        ("time", "08:30"),
+        ("date_time", "2026-01-31T08:30:00Z"),
+        ("select_one", "a"),
+    ] {
+        for sent in [format!(" {answer}"), format!("{answer}\n"), format!("\u{3000}{answer}\u{a0}\u{200b}")] {
+            let stored = run(&all, json!({ key: sent })).expect("it is right");
+            assert_eq!(stored[key], json!(answer), "{sent:?}");
+        }
+    }
+    let stored = run(
+        &all,
+        json!({ "select_many": [" a "], "repeat": [{ "inside": " x " }], "group": { "inside": "y " } }),
+    );
+    let wanted = json!({ "select_many": ["a"], "repeat": [{ "inside": "x" }], "group": { "inside": "y" } });
+    assert_eq!(stored, Ok(wanted));
+    // Lengths and patterns are those of what is stored.
+    let limits = json!({ "constraints": { "minLength": 3, "maxLength": 5, "pattern": "^[A-Z]+$" } });
+    let all = form(json!([with(field("plate", "TEXT"), limits)]));
+    assert_eq!(run(&all, json!({ "plate": "  HELLO " })), Ok(json!({ "plate": "HELLO" })));
+    assert_eq!(problems(&all, json!({ "plate": "A   " })), wrong(&[("/plate", "minLength")]));
+    // A choice that has white space of its own is still the same choice.
+    let choices = json!({ "choices": [{ "value": " a", "label": "A" }] });
+    let all = form(json!([with(field("one", "SELECT_ONE"), choices)]));
+    assert_eq!(run(&all, json!({ "one": " a" })), Ok(json!({ "one": " a" })));
+}
+
+#[test]
+fn blanks_in_lists_keep_their_places_and_parts_of_a_position_may_be_null() {
+    let all = of_every_type(&json!({}));
+    let choices = json!({ "choices": [{ "value": "a", "label": "A" }, { "value": "b", "label": "B" }] });
+    let many = form(json!([with(field("many", "SELECT_MANY"), choices)]));
+    assert_eq!(problems(&many, json!({ "many": ["", "b"] })), wrong(&[("/many/0", "enum")]));
+    assert_eq!(problems(&all, json!({ "repeat": [null, {}] })), wrong(&[("/repeat/0", "type")]));
+    assert_eq!(
+        run(&all, json!({ "repeat": [{}, { "inside": "" }] })),
+        Ok(json!({ "repeat": [{}, {}], "group": {} }))
+    );
+    // As a browser has it where it knows no altitude and no speed.
+    let point = json!({ "latitude": 1.5, "longitude": 2, "accuracy": null, "altitude": null, "speed": null });
+    let stored = json!({ "geo_point": { "latitude": 1.5, "longitude": 2 }, "group": {} });
+    assert_eq!(run(&all, json!({ "geo_point": point })), Ok(stored));
+}
+
+#[test]
+fn decimals_keep_their_limits_to_the_last_digit() {
+    let all =
+        form(json!([with(field("n", "DECIMAL"), json!({ "constraints": { "min": -2.5, "max": 100 } }))]));
+    for (text, rule) in [
+        ("100", None),
+        ("100.000", None),
+        ("0100.0", None),
+        ("-2.50", None),
+        ("-0.0", None),
+        ("99.9999999999999999999999", None),
+        ("100.0000000000000000001", Some("maximum")),
+        ("101", Some("maximum")),
+        ("-2.5000000000000000000001", Some("minimum")),
+        ("-3", Some("minimum")),
+    ] {
+        let found = run(&all, json!({ "n": text })).err().map(|problems| problems[0].rule);
+        assert_eq!(found, rule, "{text}");
+    }
+}
+
+#[test]
+fn telephone_numbers_of_many_countries_have_a_bound_of_work() {
+    let all = form(json!([{ "key": "people", "type": "REPEAT", "fields": [field("phone", "PHONE")] }]));
+    let people = |count: usize, phone: &dyn Fn(usize) -> String| -> Value {
+        (0..count).map(|index| json!({ "phone": phone(index) })).collect()
+    };
+    let of_one = people(1_000, &|index| format!("+849123{index:05}"));
+    assert!(run(&all, json!({ "people": of_one })).is_ok(), "a long list of numbers of one country");
+    let codes: Vec<usize> = (30..=99)
+        .filter(|code| {
+            ![35, 37, 38, 42, 50, 59, 67, 68, 69, 80, 83, 85, 87, 88, 89, 96, 97, 99].contains(code)
+        })
+        .collect();
+    let of_many = people(150, &|index| format!("+{}{:09}", codes[index % codes.len()], index));
+    assert_eq!(problems(&all, json!({ "people": of_many })), wrong(&[("", "maxCost")]));
 }
 
 #[test]
