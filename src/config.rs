@@ -357,8 +357,13 @@ sections! {
         /// Lists of fields and types within each other at most, below `__schema` and `__type`.
         max_introspection_lists: usize = "2";
         /// Objects that one operation may load at most, by the sizes of its pages; a page without `first` and `last`
-        /// counts 20.
-        max_cost: u32 = "5000";
+        /// counts 20, a document of JSON 10, a track 1000.
+        max_cost: u32 = "10000";
+        /// Bytes of one answer at most; the answers to an array of requests count together.
+        max_answer_bytes: Bytes = "16MiB";
+        /// Memory that all answers of more than 64 KiB may take together while they are written, those of one account half of
+        /// it; further ones end in `OVERLOADED`. When they are sent, `http.max_answer_memory` counts.
+        max_writing_memory: Bytes = "32MiB";
         /// Statements of one kind of point read that may be under way at once, all requests together; reads that come
         /// meanwhile wait and share the next one. 0: each request reads for itself.
         shared_batches: Width = "2";
@@ -527,6 +532,14 @@ impl Config {
             });
         }
         self.http.contradictions(&mut found);
+        if self.graph.max_writing_memory.0 / 2 < self.graph.max_answer_bytes.0 {
+            found.push(Problem {
+                what: "graph.max_writing_memory is less than twice graph.max_answer_bytes".into(),
+                place: "the two values together".into(),
+                why: "one account may have half of it, and the longest answer must fit in there".into(),
+                fix: "raise graph.max_writing_memory or lower graph.max_answer_bytes".into(),
+            });
+        }
         let batches = [
             ("http.max_batch", "XP_HTTP_MAX_BATCH", self.http.max_batch),
             ("gateway.max_batch", "XP_GATEWAY_MAX_BATCH", self.gateway.max_batch),

@@ -1,11 +1,12 @@
 //! HTTP: the routes and the layers around them. In order: `edge` (request id, span, measuring, panics), `cors`,
 //! compression, then the route. `server` accepts connections; `graphql` is the way through, with `receive` (the bytes of a
-//! body), `wire` (what it says), `admission` and `memory` (who may come in now), `media` and `caching` (how an answer goes
-//! out); `refusal` is what every failure looks like. Not here: what a query means, which document an id means.
+//! body), `wire` (what it says), `admission` and `memory` (who may come in now), `media`, `caching` and `compression` (how
+//! an answer goes out); `refusal` is what every failure looks like. Not here: what a query means, which document an id means.
 
 mod about;
 pub(crate) mod admission;
 mod caching;
+mod compression;
 mod cors;
 mod graphql;
 pub(crate) mod health;
@@ -30,26 +31,19 @@ use axum::{
     body::HttpBody as _,
     extract::{Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
-    middleware::{Next, from_fn_with_state, map_response},
+    middleware::{Next, from_fn_with_state},
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
 use entities::{id, user::Role};
 use futures_util::FutureExt as _;
 use schema::Viewer;
-use tower_http::{
-    CompressionLevel,
-    compression::{
-        CompressionLayer,
-        predicate::{NotForContentType, Predicate, SizeAbove},
-    },
-};
 use tracing::{Instrument as _, field::Empty};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use crate::{
     App, auth,
-    config::{HttpConfig, address::MetricsPlace},
+    config::address::MetricsPlace,
     telemetry::{self, SPANS},
 };
 use memory::{AnswerMemory, OutOfMemory, Owner};
@@ -77,8 +71,7 @@ pub fn router(app: App) -> Router {
             post(graphql::post_by_id).get(graphql::get_by_id).fallback(graphql::other_method),
         )
         .route("/schema.graphql", get(sdl))
-        .layer(compression(&app.http))
-        .layer(map_response(caching::tag_encoding));
+        .layer(from_fn_with_state(app.clone(), compression::respond));
     let mut routes = graphql
         .route("/schemas/form-definition.json", get(form_definition))
         .route("/.well-known/jwks.json", get(jwks))
@@ -99,15 +92,6 @@ pub fn router(app: App) -> Router {
         .layer(from_fn_with_state(app.clone(), cors::share))
         .layer(from_fn_with_state(app.clone(), edge))
         .with_state(app)
-}
-
-/// Compresses what is worth it, quickly: answers are made for one reader.
-fn compression(http: &HttpConfig) -> CompressionLayer<impl Predicate + use<>> {
-    let worthwhile = SizeAbove::new(http.compress_from.0 as u64)
-        .and(NotForContentType::IMAGES)
-        .and(NotForContentType::SSE)
-        .and(NotForContentType::const_new("multipart/mixed"));
-    CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(worthwhile)
 }
 
 /// The outermost layer: gives the request its id, measures it, puts it into a span, and turns a panic into an answer.

@@ -105,6 +105,8 @@ impl App {
             access: Some(access.clone()),
             subgraph: config.graph.subgraph(),
             shared_batches: config.graph.shared_batches.0,
+            answer_bytes: config.graph.max_answer_bytes.0,
+            answer_memory: config.graph.max_writing_memory.0,
         };
         let metrics = Metrics::register(&mut registry);
         let (settings, texts) = (config.documents.clone(), store.texts().clone());

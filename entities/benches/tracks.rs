@@ -1,35 +1,19 @@
 //! What thinning a track costs: 100,000 points, as many as a track may be thinned from. Besides a walk, the shape that is
 //! worst for the algorithm: each split leaves all but one point on one side.
 
-use std::{hint::black_box, sync::Arc};
+use std::hint::black_box;
 
-use chrono::TimeDelta;
 use criterion::{Criterion, criterion_group, criterion_main};
 use entities::{
-    clock,
-    id::{LocationId, UserId},
-    location::{Model, track},
+    id::LocationId,
+    location::track::{self, Point},
 };
 
 /// A day and more of a device that says where it is once a second.
-fn points(place: impl Fn(usize) -> (f64, f64)) -> Vec<Arc<Model>> {
-    let (user_id, begun) = (UserId::new(), clock::now());
+fn points(place: impl Fn(usize) -> (f64, f64)) -> Vec<Point> {
     let point = |index: usize| {
         let (latitude, longitude) = place(index);
-        let timestamp = begun + TimeDelta::seconds(index as i64);
-        Arc::new(Model {
-            id: LocationId::new(),
-            user_id,
-            session_id: None,
-            timestamp,
-            received_at: timestamp,
-            latitude,
-            longitude,
-            accuracy: Some(5.0),
-            altitude: None,
-            speed: None,
-            heading: None,
-        })
+        Point { id: LocationId::new(), latitude, longitude }
     };
     (0..track::MAX_POINTS as usize).map(point).collect()
 }

@@ -1,6 +1,6 @@
 //! Locations: recorded positions, partitioned by month on device time. Lists walk
 //! `user_locations (user_id, timestamp desc, id desc)` or `(session_id, …)` and prune by time; `latest` reads
-//! `user_last_locations`, one row a user. Thinning of tracks is in `location/track.rs`,
+//! `user_last_locations`, one row a user. Tracks are in `location/track.rs`,
 //! recording in `location/record.rs`.
 
 use std::{
@@ -167,10 +167,6 @@ const LAST: &str = "user_last_locations";
 /// Newest first, by device time.
 pub static KEYSET: Keyset<Model> = Keyset { name: "locations.timestamp", descending: true, keys: &BY_TIME };
 
-/// Oldest first: tracks.
-pub static OLDEST_FIRST: Keyset<Model> =
-    Keyset { name: "locations.track", descending: false, keys: &BY_TIME };
-
 static BY_TIME: [Key<Model>; 2] = by_time!(timestamp);
 
 /// Which positions a list has.
@@ -269,12 +265,3 @@ pub static LATEST: List<Model, LatestFilter> = List::new(
     LatestFilter::push,
 )
 .in_table(LAST);
-
-/// Each user's positions in a stretch of time, for tracks.
-pub static TRACKS: List<Model, TimeRange> = List::new(
-    Names { page: "location.tracks", count: "location.track_lengths", parent: "user_id" },
-    |range, sql, scope| {
-        scope.push_own(sql, scope.manages());
-        sql.within("t.timestamp", range);
-    },
-);

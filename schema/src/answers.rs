@@ -15,8 +15,12 @@ use entities::{
 };
 use serde::Serialize;
 
-use crate::{CachePolicy, Context, OperationKind, Prepared, Reply, Viewer, cache_control::Looked};
+use crate::{
+    CachePolicy, Context, OperationKind, Prepared, Reply, Viewer, bounds::Bounds, cache_control::Looked,
+};
 
+/// Longer ones are made each time, bytes: giving one again copies it.
+const LONGEST: usize = 1 << 20;
 /// A write ends the use of an answer at once; this bounds what no tag covers.
 const KEPT: Kept = Kept::for_seconds(60);
 
@@ -65,6 +69,9 @@ impl Place {
         body: &[u8],
         cache: Option<CachePolicy>,
     ) -> Option<[u8; 16]> {
+        if body.len() > LONGEST {
+            return None;
+        }
         let ttl = KEPT.ttl.min(ctx.is_true_for());
         let touched = recorder.touched().filter(|touched| touched.is_whole() && !ttl.is_zero())?;
         let name = match ctx.viewer.looked() {
@@ -87,19 +94,21 @@ impl Place {
 }
 
 impl Answer {
-    /// The answer again.
-    pub(crate) fn reply(&self) -> Reply {
+    /// The answer again; none where there is no memory for it now.
+    pub(crate) fn reply(&self, bounds: &Bounds) -> Option<Reply> {
+        let held = bounds.hold(self.body.len() + 1)?;
         let mut body = Vec::with_capacity(self.body.len() + 1);
         body.extend_from_slice(&self.body);
         body.push(b'}');
-        Reply {
+        Some(Reply {
             body,
+            held,
             operation: Some(OperationKind::Query),
             executed: true,
             cache: self.cache,
             digest: Some(self.digest),
             ..Reply::default()
-        }
+        })
     }
 }
 

@@ -26,7 +26,7 @@ use crate::{
     object::{Asked, Edge, Filled, Rows, Run, Selection, Visible, label},
     scalar::{Leaf as _, write_text},
     trace::{Moment, Span, Traced},
-    write::{Nulled, Writer},
+    write::{Unwritten, Writer},
 };
 use types::{Connection, ConnectionEdge};
 
@@ -380,17 +380,21 @@ struct PagesFilled<'a, 'q, U: Visible> {
 }
 
 impl<U: Visible> Filled for PagesFilled<'_, '_, U> {
-    fn write<'w>(&'w self, row: usize, writer: &mut Writer<'w>) -> Result<(), Nulled> {
+    fn write<'w>(&'w self, row: usize, writer: &mut Writer<'w>) -> Result<(), Unwritten> {
         writer.loaded(self.loaded);
-        for (index, part) in self.list.plan.parts.iter().enumerate() {
-            writer.out.push(if index == 0 { b'{' } else { b',' });
-            writer.out.extend(&part.label);
+        let parts = &self.list.plan.parts;
+        writer.steps(parts.len(), |index, is_within, writer| {
+            let part = &parts[index];
+            if !is_within {
+                writer.out.push(if index == 0 { b'{' } else { b',' });
+                writer.out.extend(&part.label);
+            }
             if let What::Typename(name) = &part.what {
                 write_text(name, &mut writer.out);
-            } else {
-                writer.traced(|| self.traced(part), |writer| self.write_part(part, row, writer))?;
+                return Ok(());
             }
-        }
+            writer.traced(|| self.traced(part), |writer| self.write_part(part, row, writer))
+        })?;
         writer.out.extend(if self.list.plan.parts.is_empty() { &b"{}"[..] } else { b"}" });
         Ok(())
     }
@@ -402,7 +406,7 @@ impl<U: Visible> PagesFilled<'_, '_, U> {
         part: &'w Part<'_>,
         row: usize,
         writer: &mut Writer<'w>,
-    ) -> Result<(), Nulled> {
+    ) -> Result<(), Unwritten> {
         match &part.what {
             What::Typename(name) => write_text(name, &mut writer.out),
             What::TotalCount => match &self.counts[row] {
@@ -446,7 +450,7 @@ impl<U: Visible> PagesFilled<'_, '_, U> {
         held(&self.list.plan.of, name, part.key, at)
     }
 
-    fn slot(&self, row: usize, writer: &mut Writer<'_>) -> Result<&Slot, Nulled> {
+    fn slot(&self, row: usize, writer: &mut Writer<'_>) -> Result<&Slot, Unwritten> {
         self.slots[row].as_ref().map_err(|error| writer.fail(error, self.list.place))
     }
 
@@ -455,10 +459,13 @@ impl<U: Visible> PagesFilled<'_, '_, U> {
         parts: &'w [EdgePart<'_>],
         child: usize,
         writer: &mut Writer<'w>,
-    ) -> Result<(), Nulled> {
-        for (index, part) in parts.iter().enumerate() {
-            writer.out.push(if index == 0 { b'{' } else { b',' });
-            writer.out.extend(&part.label);
+    ) -> Result<(), Unwritten> {
+        writer.steps(parts.len(), |index, is_within, writer| {
+            let part = &parts[index];
+            if !is_within {
+                writer.out.push(if index == 0 { b'{' } else { b',' });
+                writer.out.extend(&part.label);
+            }
             match &part.what {
                 EdgeWhat::Typename(name) => write_text(name, &mut writer.out),
                 EdgeWhat::Cursor => writer.traced(
@@ -467,13 +474,14 @@ impl<U: Visible> PagesFilled<'_, '_, U> {
                 ),
                 EdgeWhat::Node(selection) => {
                     let rows = &self.selections[*selection];
-                    writer.traced(
+                    return writer.traced(
                         || held(&self.list.plan.edge, "node", part.key, self.loaded),
                         |writer| writer.field(part.key, false, |writer| rows.write(child, writer)),
-                    )?;
+                    );
                 }
             }
-        }
+            Ok(())
+        })?;
         writer.out.extend(if parts.is_empty() { &b"{}"[..] } else { b"}" });
         Ok(())
     }

@@ -14,6 +14,7 @@ use entities::{Store, clock::Time, id::UserId, scope::Scope};
 use crate::{
     Access, Caller, Subgraph, Viewer,
     batch::Batcher,
+    bounds::Bounds,
     cache_control::Watched,
     error::FieldError,
     trace::{Clock, Moment},
@@ -37,6 +38,8 @@ pub struct Context {
     pub(crate) clock: Option<Clock>,
     pub(crate) access: Access,
     pub(crate) service: Service,
+    /// What its answer may take.
+    pub(crate) bounds: Bounds,
 }
 
 /// What gateways are told of the graph.
@@ -52,12 +55,12 @@ impl Context {
         caller: Caller,
         access: Access,
         batcher: Batcher,
-        service: Service,
+        (service, bounds): (Service, Bounds),
     ) -> Self {
         let (viewer, scope) = Watched::viewer(viewer);
         let (now, true_until) = (entities::clock::now(), Arc::new(AtomicI64::new(i64::MAX)));
         let clock = None;
-        Self { viewer, scope, caller, now, true_until, batcher, clock, access, service }
+        Self { viewer, scope, caller, now, true_until, batcher, clock, access, service, bounds }
     }
 
     /// When the request began: one moment for the whole answer, which is true for that moment only.

@@ -1,8 +1,10 @@
 //! What a document costs, found once per document from the schema's own SDL: every object counts 1, times the rows of
 //! the lists around it. How many rows a list counts stands on its field, as gateways read it too (`@listSize` of the
 //! federation's v2.9): a page counts `first`, `last`, or the default of a page; sizes in variables are put in for each
-//! request, without walking the document again. Leaves cost nothing: they are columns of rows that are there; nor do
-//! inputs (`@cost(weight: 0)`). Not here: what the gate counts without a schema.
+//! request, without walking the document again. Leaves cost nothing, since they are columns of rows that are there; but
+//! documents of JSON do, which are large and often loaded by themselves. Inputs are free (`@cost(weight: 0)`), except for
+//! one that makes much be read: a track costs by that, not by the points that are left of it. Not here: what the gate
+//! counts without a schema, how long an answer becomes (`bounds`).
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,8 +12,8 @@ use async_graphql::{
     Name, Positioned, Value, Variables,
     indexmap::IndexMap,
     parser::types::{
-        BaseType, Field, FieldDefinition, FragmentDefinition, Selection, SelectionSet, ServiceDocument, Type,
-        TypeKind, TypeSystemDefinition,
+        BaseType, ConstDirective, Field, FieldDefinition, FragmentDefinition, Selection, SelectionSet,
+        ServiceDocument, Type, TypeKind, TypeSystemDefinition,
     },
     registry::{MetaDirectiveInvocation, MetaField, MetaInputValue, MetaType, MetaTypeName, Registry},
 };
@@ -23,6 +25,12 @@ use crate::{connection::DEFAULT_ROWS, query::MAX_NODES};
 const SIZES: [&str; 3] = ["first", "last", "maxPoints"];
 /// The rows counted for a list that nothing bounds.
 const ASSUMED_ROWS: u64 = 10;
+/// What a leaf costs that is a document of JSON.
+const JSON_WEIGHT: u64 = 10;
+/// What fields cost by themselves, each time: type, field, weight. The points of a track are read to be thinned.
+const FIELDS: [(&str, &str, u64); 1] = [("User", "track", 0)];
+/// What arguments cost: type, field, argument, weight. As many rows are read for a track as for so many objects.
+const ARGUMENTS: [(&str, &str, &str, u64); 1] = [("User", "track", "range", 1_000)];
 /// The fields of a connection that have its rows.
 const ROWS: [&str; 2] = ["nodes", "edges"];
 
@@ -36,14 +44,27 @@ pub(crate) fn declare(registry: &mut Registry) {
     let inputs = named(|ty| matches!(ty, MetaType::InputObject { .. }));
     let free = |input: &mut MetaInputValue| {
         if inputs.contains(MetaTypeName::concrete_typename(&input.ty)) {
-            input.directive_invocations.push(directive("cost", [("weight", Value::from(0))]));
+            input.directive_invocations.push(cost(0));
         }
     };
     for ty in registry.types.values_mut() {
         match ty {
             MetaType::Object { name, fields, .. } => {
                 for field in fields.values_mut() {
-                    field.args.values_mut().for_each(free);
+                    for (argument, input) in &mut field.args {
+                        let dear = ARGUMENTS.iter().find(|(ty, of, input, _)| {
+                            (*ty, *of, *input) == (name.as_str(), field.name.as_str(), argument.as_str())
+                        });
+                        match dear {
+                            Some((.., weight)) => input.directive_invocations.push(cost(*weight)),
+                            None => free(input),
+                        }
+                    }
+                    let own =
+                        FIELDS.iter().find(|(ty, of, _)| (*ty, *of) == (name.as_str(), field.name.as_str()));
+                    let is_json = MetaTypeName::concrete_typename(&field.ty) == "JSON";
+                    let weight = own.map(|(.., weight)| *weight).or(is_json.then_some(JSON_WEIGHT));
+                    field.directive_invocations.extend(weight.map(cost));
                     let is_of_objects = objects.contains(MetaTypeName::concrete_typename(&field.ty));
                     if is_of_objects && !name.ends_with("Connection") {
                         field.directive_invocations.extend(list_size(field));
@@ -54,6 +75,10 @@ pub(crate) fn declare(registry: &mut Registry) {
             _ => {}
         }
     }
+}
+
+fn cost(weight: u64) -> MetaDirectiveInvocation {
+    directive("cost", [("weight", Value::from(weight))])
 }
 
 /// How many objects a field has, if it has several.
@@ -100,6 +125,10 @@ pub(crate) struct Shape {
     /// As in the schema: `[User!]!`.
     pub(crate) text: String,
     pub(crate) is_composite: bool,
+    /// What it costs by itself.
+    weight: u64,
+    /// What its arguments cost, where they are given.
+    arguments: Vec<(Name, u64)>,
     rows: Option<ListSize>,
 }
 
@@ -134,7 +163,13 @@ impl OutputTypes {
             let shape = |field: &Positioned<FieldDefinition>| {
                 let ty = named(&field.node.ty.node);
                 let is_composite = types.contains_key(ty);
+                let arguments = field.node.arguments.iter().filter_map(|argument| {
+                    let weight = weight(&argument.node.directives).filter(|weight| *weight > 0)?;
+                    Some((argument.node.name.node.clone(), weight))
+                });
                 let shape = Shape {
+                    weight: weight(&field.node.directives).unwrap_or(u64::from(is_composite)),
+                    arguments: arguments.collect(),
                     ty: ty.clone(),
                     text: field.node.ty.node.to_string(),
                     is_composite,
@@ -162,6 +197,20 @@ impl OutputTypes {
         let mut cost = Cost::default();
         Measure { types: self, fragments }.add(&mut cost, root, selections, &NO_PAGE);
         cost
+    }
+}
+
+/// What `@cost` says.
+fn weight(directives: &[Positioned<ConstDirective>]) -> Option<u64> {
+    let directive = directives.iter().find(|directive| directive.node.name.node == "cost")?;
+    directive.node.get_argument("weight").and_then(|weight| rows(&weight.node))
+}
+
+impl Shape {
+    /// What the arguments of a field cost.
+    fn arguments_of(&self, field: &Field) -> u64 {
+        let given = self.arguments.iter().filter(|(name, _)| field.get_argument(name).is_some());
+        given.map(|(_, weight)| weight).sum()
     }
 }
 
@@ -292,10 +341,16 @@ impl Measure<'_> {
 
     fn add_field(&self, cost: &mut Cost, ty: &str, field: &Field, page: &Page<'_>) {
         let name = field.name.node.as_str();
-        let (ty, times, page) = match self.types.field(ty, name) {
+        let shape = self.types.field(ty, name);
+        let weight = shape.map_or(1, |shape| shape.weight);
+        cost.own = cost.own.saturating_add(shape.map_or(0, |shape| shape.arguments_of(field)));
+        let (ty, times, page) = match shape {
             // As many as there are representations; the library's own declaration says no size.
             _ if name == "_entities" => ("_Entity", size(field, &ENTITIES), NO_PAGE),
-            Some(shape) if !shape.is_composite => return,
+            Some(shape) if !shape.is_composite => {
+                cost.own = cost.own.saturating_add(weight);
+                return;
+            }
             Some(shape) if page.fields.iter().any(|field| field == name) => {
                 (&*shape.ty, page.size.clone(), NO_PAGE)
             }
@@ -311,7 +366,7 @@ impl Measure<'_> {
             // The gate bounds introspection; what else has no shape is a name.
             None => return,
         };
-        let mut row = Cost { own: 1, lists: Vec::new() };
+        let mut row = Cost { own: weight, lists: Vec::new() };
         self.add(&mut row, ty, &field.selection_set.node, &page);
         cost.add(&times, row);
     }

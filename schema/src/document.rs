@@ -145,6 +145,13 @@ impl Documents {
         }
     }
 
+    /// Counts an answer that was stopped because it had too many bytes.
+    pub(crate) fn count_excess(&self, codes: &[&'static str]) {
+        if codes.contains(&Code::CostLimit.as_str()) {
+            self.count(Some("answer_bytes"));
+        }
+    }
+
     /// Also whether it is longer than others than gateways may send.
     fn read(&self, text: &str, caller: &Caller) -> Result<(ExecutableDocument, bool), RequestError> {
         let Options { limits, gateway_limits, .. } = &self.options;

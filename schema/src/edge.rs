@@ -22,7 +22,7 @@ use crate::{
     object::{Asked, Coordinate, Edge, Entity, Filled, Row, Rows, Run, Selection, Visible, VisibleFrom},
     scalar::Leaf,
     select::{Planner, canonical},
-    write::{Nulled, Writer},
+    write::{Unwritten, Writer},
 };
 
 /// The arguments of a field.
@@ -129,7 +129,7 @@ impl<T> Run<T> for Broken {
 }
 
 impl Filled for &Broken {
-    fn write<'w>(&'w self, _: usize, writer: &mut Writer<'w>) -> Result<(), Nulled> {
+    fn write<'w>(&'w self, _: usize, writer: &mut Writer<'w>) -> Result<(), Unwritten> {
         Err(writer.fail(&self.error, self.place))
     }
 }
@@ -296,7 +296,7 @@ struct OneFilled<'a, 'q, U: 'static> {
 }
 
 impl<U: Send + Sync> Filled for OneFilled<'_, '_, U> {
-    fn write<'w>(&'w self, row: usize, writer: &mut Writer<'w>) -> Result<(), Nulled> {
+    fn write<'w>(&'w self, row: usize, writer: &mut Writer<'w>) -> Result<(), Unwritten> {
         match &self.slots[row] {
             Ok(Some(child)) => self.rows.write(*child, writer),
             Ok(None) if self.nullable => {
@@ -397,7 +397,7 @@ struct ManyFilled<'a, 'q, U: 'static> {
 }
 
 impl<U: Send + Sync> Filled for ManyFilled<'_, '_, U> {
-    fn write<'w>(&'w self, row: usize, writer: &mut Writer<'w>) -> Result<(), Nulled> {
+    fn write<'w>(&'w self, row: usize, writer: &mut Writer<'w>) -> Result<(), Unwritten> {
         match &self.slots[row] {
             Ok((start, length)) => {
                 writer.list(*length, false, |index, writer| self.rows.write(start + index, writer))
@@ -478,7 +478,7 @@ struct ValueFilled<C> {
 }
 
 impl<C: Leaf + Send + Sync> Filled for ValueFilled<C> {
-    fn write<'w>(&'w self, row: usize, writer: &mut Writer<'w>) -> Result<(), Nulled> {
+    fn write<'w>(&'w self, row: usize, writer: &mut Writer<'w>) -> Result<(), Unwritten> {
         match &self.values[row] {
             Ok(value) => {
                 value.write(&mut writer.out);

@@ -2,7 +2,10 @@
 //! rows, same kinds of edges), and once more with the library's derives (`derived`). No SQL is run. Some edges
 //! fail on purpose. Compiled for tests and with the feature `bench` only.
 
-use std::sync::{Arc, LazyLock};
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use async_graphql::{EmptyMutation, EmptySubscription, ID, InputObject, Schema, ValidationMode, Variables};
 use entities::{
@@ -18,6 +21,7 @@ use uuid::Uuid;
 use crate::{
     Access, AccessOptions, Caller, Context, Service, Viewer,
     batch::{Batcher, Groups, Loaded, Loader, Metrics},
+    bounds::{Bounds, Memory, Owner, PIECE, Taken},
     connection::{Bound, MAX_ROWS, PageArgs, Pages},
     cost::OutputTypes,
     document::{Document, OnlyValidate, request_of},
@@ -28,8 +32,9 @@ use crate::{
     object::{Entity, Object, Row, Visible},
     select::Planner,
     subgraph::Subgraph,
+    trace::Tree,
     variables::InputTypes,
-    write::Errors,
+    write::{Errors, Unfinished},
 };
 
 #[expect(clippy::unused_async, reason = "the library's resolvers are async")]
@@ -463,7 +468,7 @@ pub struct Both {
     metrics: Metrics,
     validator: Schema<Row<Query>, EmptyMutation, EmptySubscription>,
     input_types: InputTypes,
-    types: OutputTypes,
+    types: Arc<OutputTypes>,
     derived: Schema<derived::Query, EmptyMutation, EmptySubscription>,
 }
 
@@ -486,7 +491,7 @@ impl Both {
             .finish();
         let sdl =
             async_graphql::parser::parse_schema(validator.sdl()).expect("the library reads what it prints");
-        let (input_types, types) = (InputTypes::of(&sdl), OutputTypes::of(&sdl));
+        let (input_types, types) = (InputTypes::of(&sdl), Arc::new(OutputTypes::of(&sdl)));
         let derived = Schema::build(derived::Query, EmptyMutation, EmptySubscription)
             .validation_mode(ValidationMode::Fast)
             .finish();
@@ -505,11 +510,22 @@ impl Both {
 
     /// The answer by this crate's executor.
     pub async fn ours(&self, document: &Parsed, variables: Variables) -> Vec<u8> {
+        self.ours_in_pieces(document, variables, PIECE, false).await.0
+    }
+
+    /// The same, written so many bytes at a time; with its trace, where that is wanted.
+    pub async fn ours_in_pieces(
+        &self,
+        document: &Parsed,
+        variables: Variables,
+        piece: usize,
+        is_traced: bool,
+    ) -> (Vec<u8>, Option<String>) {
         let refused = |error: RequestError| {
             let mut body = b"{\"errors\":".to_vec();
             Errors::of_request(&[error], &Arc::default()).write(&mut body);
             body.push(b'}');
-            body
+            (body, None)
         };
         let document = &document.0;
         let operation = match document.operation(None) {
@@ -524,16 +540,21 @@ impl Both {
         let batcher = Batcher::new(&self.store, recorder, Groups::new(0), self.metrics.clone());
         let access = Access::new(self.store.clone(), AccessOptions::default());
         let service = Service { subgraph: Subgraph::WHOLE, sdl: Arc::from("") };
-        let ctx = Context::new(Viewer::Service, Caller::default(), access, batcher, service);
+        let (memory, taken) = (Memory::of(usize::MAX), Taken::default());
+        let bounds = Bounds { most: usize::MAX, memory, taken, owner: Owner::Many, piece };
+        let ctx = Context::new(Viewer::Service, Caller::default(), access, batcher, (service, bounds));
         let planner = Planner { fragments: &document.parsed.fragments, variables: &variables };
         let root = &operation.selection_set.node;
         let selection = match Query::object().plan(planner, &[root], &ctx) {
             Ok(selection) => selection,
             Err(error) => return refused(error),
         };
-        let (mut body, _) = crate::answer(&selection, Query, &ctx, Default::default()).await;
+        let trace = is_traced.then(|| Box::new(Tree::new(Arc::clone(&self.types))));
+        let errors = Errors::default().traced(trace);
+        let Unfinished { out: mut body, mut errors, .. } =
+            crate::answer(&selection, Query, &ctx, Vec::new(), errors).await;
         body.push(b'}');
-        body
+        (body, errors.trace.take().map(|trace| trace.finish(time(0), Duration::ZERO)))
     }
 
     /// Loads users one by one in one request, each by a future of its own; says how many were found.

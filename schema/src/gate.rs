@@ -87,7 +87,7 @@ impl Limits {
             depth: 12,
             introspection_depth: 20,
             introspection_lists: 2,
-            cost: 5_000,
+            cost: 10_000,
         }
     }
 

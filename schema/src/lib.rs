@@ -24,6 +24,7 @@ pub mod access;
 pub mod activity;
 mod answers;
 pub mod batch;
+mod bounds;
 pub mod cache_control;
 pub mod connection;
 mod context;
@@ -69,6 +70,7 @@ pub use access::{Access, AccessOptions};
 pub use answers::digest;
 /// Values of variables by name.
 pub use async_graphql::Variables;
+pub use bounds::{Held, Taken};
 pub use cache_control::{Audience, CachePolicy};
 pub use context::Context;
 pub use document::Document;
@@ -85,6 +87,7 @@ pub(crate) use request::refused;
 use crate::{
     answers::Place,
     batch::{Batcher, Groups, Metrics},
+    bounds::{Bounds, Memory, Owner, PIECE},
     cost::OutputTypes,
     document::{Documents, OnlyValidate},
     error::{Code, RequestError},
@@ -96,7 +99,7 @@ use crate::{
     subscription::{Decisions, Subscription},
     trace::{Clock, Tree},
     variables::InputTypes,
-    write::{Errors, Writer},
+    write::{Errors, Unfinished, Writer},
 };
 
 /// How the graph is set up.
@@ -116,6 +119,10 @@ pub struct Options {
     pub shared_batches: usize,
     /// What of the graph is served.
     pub subgraph: Subgraph,
+    /// Bytes of one answer at most.
+    pub answer_bytes: usize,
+    /// Memory that all answers of more than 64 KiB may take together while they are written, bytes; one account half of it.
+    pub answer_memory: usize,
 }
 
 impl Default for Options {
@@ -128,6 +135,8 @@ impl Default for Options {
             access: None,
             shared_batches: 2,
             subgraph: Subgraph::WHOLE,
+            answer_bytes: 16 << 20,
+            answer_memory: 32 << 20,
         }
     }
 }
@@ -165,6 +174,7 @@ struct Inner {
     metrics: Metrics,
     /// What subscriptions show to whom.
     decisions: Arc<Decisions>,
+    answer_memory: Memory,
 }
 
 impl Graph {
@@ -206,6 +216,7 @@ impl Graph {
         let access = options.access.clone().unwrap_or_else(own);
         registry.register_collector(Box::new(access.presence().clone()));
         let inner = Inner {
+            answer_memory: Memory::of(options.answer_memory),
             store,
             access,
             options,
@@ -313,19 +324,23 @@ impl Graph {
         // Who wants to know how an answer is made has it made.
         let place = Place::of(&prepared, &viewer, store)
             .filter(|_| !explain && !request.trace && !request.cache_tags);
+        let bounds = self.inner.bounds(&viewer, &request.caller, &request.taken);
         if let Some(place) = &place
             && let Some(answer) = place.find(store).await
+            && let Some(reply) = answer.reply(&bounds)
         {
-            return Opened::Reply(answer.reply());
+            return Opened::Reply(reply);
         }
         let recorder = Recorder::new(explain);
         let collects = request.cache_tags || place.is_some();
         let recorder = Arc::new(if collects { recorder.collecting() } else { recorder });
         let mut ctx = self.inner.context(store, viewer, request.caller, Arc::clone(&recorder));
+        ctx.bounds = bounds;
         ctx.clock = request.trace.then(Clock::start);
         let answered = self.inner.answer(&prepared, &ctx).await;
         Opened::Reply(match answered {
-            Ok((mut body, mut errors)) => {
+            Ok(mut answer) => {
+                let (body, errors) = (&mut answer.out, &mut answer.errors);
                 // An answer that lacks something, or tells about itself, is for this once.
                 let cache = prepared.cache.filter(|_| errors.is_empty() && !explain && !request.trace);
                 // Whether it was a gateway that asked is no part of the address that an answer is kept under.
@@ -333,7 +348,7 @@ impl Graph {
                     || prepared.document.for_gateways.is_for_them_alone(&self.inner.options);
                 let cache = cache.map(|policy| policy.for_one_if(is_for_some));
                 let place = place.filter(|_| errors.is_empty());
-                let digest = place.and_then(|place| place.keep(&ctx, &recorder, &body, cache));
+                let digest = place.and_then(|place| place.keep(&ctx, &recorder, body, cache));
                 let explained =
                     explain.then(|| explain::Explain::of(&recorder, &ctx.batcher, started.elapsed()));
                 let trace = errors.trace.take().map(|trace| trace.finish(ctx.now, started.elapsed()));
@@ -348,11 +363,13 @@ impl Graph {
                         .flatten(),
                     apollo_entity_cache_tags: of_entities,
                 };
-                extensions.write(&mut body);
-                body.push(b'}');
-                prepared.document.answered(body.len());
+                extensions.write(body);
+                let answer = answer.finished(&ctx.caller.request_id, &ctx.bounds);
+                prepared.document.answered(answer.out.len());
+                self.inner.documents.count_excess(&answer.errors.codes);
+                let cache = cache.filter(|_| answer.errors.is_empty());
                 let entities = if request.entities { query::entity_counts(&prepared) } else { Vec::new() };
-                Reply { cache, digest, entities, ..Reply::executed(prepared.kind, body, errors, &recorder) }
+                Reply { cache, digest, entities, ..Reply::executed(prepared.kind, answer, &recorder) }
             }
             Err(error) => refused(Some(prepared.kind), &[error], &ctx.caller.request_id),
         })
@@ -410,7 +427,19 @@ impl Inner {
     /// A new request's context.
     fn context(&self, store: &Store, viewer: Viewer, caller: Caller, recorder: Arc<Recorder>) -> Context {
         let batcher = self.batcher(store, recorder);
-        Context::new(viewer, caller, self.access.clone(), batcher, self.service.clone())
+        let parts = (self.service.clone(), self.bounds(&viewer, &caller, &Taken::default()));
+        Context::new(viewer, caller, self.access.clone(), batcher, parts)
+    }
+
+    /// What an answer may take, of which so much is taken.
+    fn bounds(&self, viewer: &Viewer, caller: &Caller, taken: &Taken) -> Bounds {
+        let (most, memory) = (self.options.answer_bytes, self.answer_memory.clone());
+        let owner = match viewer {
+            Viewer::User { id, .. } => Owner::Account(*id),
+            Viewer::Anonymous if !caller.is_gateway => Owner::Address(caller.customer()),
+            Viewer::Anonymous | Viewer::Service => Owner::Many,
+        };
+        Bounds { most, memory, taken: taken.clone(), owner, piece: PIECE }
     }
 
     /// A new request's loads.
@@ -419,7 +448,7 @@ impl Inner {
     }
 
     /// Runs a query or a mutation; the answer lacks only its closing brace.
-    async fn answer(&self, prepared: &Prepared, ctx: &Context) -> Result<(Vec<u8>, Errors), RequestError> {
+    async fn answer(&self, prepared: &Prepared, ctx: &Context) -> Result<Unfinished, RequestError> {
         let (root, planner) = (&prepared.operation().selection_set.node, prepared.planner());
         let trace = ctx.clock.map(|_| Box::new(Tree::new(Arc::clone(&self.documents.types))));
         let errors = Errors::of(&ctx.caller.request_id).traced(trace);
@@ -427,7 +456,7 @@ impl Inner {
             return mutation::execute(root, planner, ctx, errors).await;
         }
         let selection = self.plan(prepared, root, planner, ctx).await?;
-        Ok(answer(&selection, Query, ctx, (prepared.document.room(), errors)).await)
+        Ok(answer(&selection, Query, ctx, prepared.document.room(), errors).await)
     }
 
     /// Plans the root: introspection is answered by the library, everything else by the declarations.
@@ -462,24 +491,24 @@ async fn answer<T: object::Entity>(
     selection: &Selection<'_, T>,
     root: T,
     ctx: &Context,
-    (mut out, errors): (Vec<u8>, Errors),
-) -> (Vec<u8>, Errors) {
+    mut out: Vec<u8>,
+    errors: Errors,
+) -> Unfinished {
     let rows = ctx.batcher.drive(selection.run(vec![root], ctx)).await;
     out.extend(b"{\"data\":");
-    let mut writer = Writer::resume(out, errors);
+    let mut writer = Writer::resume(Unfinished { out, errors, bound: ctx.bounds.answer() });
     let start = writer.out.len();
-    if rows.write(0, &mut writer).is_err() {
-        writer.out.truncate(start);
-        writer.out.extend(b"null");
+    match writer.whole(|writer| rows.write(0, writer)).await {
+        Ok(written) => {
+            if written.is_err() {
+                writer.out.truncate(start);
+                writer.out.extend(b"null");
+            }
+            writer.finish().with_errors()
+        }
+        Err(error) => {
+            drop(writer);
+            Unfinished::instead(&error, &ctx.caller.request_id, &ctx.bounds)
+        }
     }
-    with_errors(writer.finish())
-}
-
-/// Adds the entry `errors`, where there are any.
-fn with_errors((mut body, errors): (Vec<u8>, Errors)) -> (Vec<u8>, Errors) {
-    if !errors.is_empty() {
-        body.extend(b",\"errors\":");
-        errors.write(&mut body);
-    }
-    (body, errors)
 }

@@ -2,14 +2,17 @@
 //! waiting for them in `location/live.rs`. Not here: SQL
 //! (`entities::location`).
 
-use std::sync::{Arc, LazyLock};
+use std::{
+    hash::{Hash, Hasher},
+    sync::{Arc, LazyLock},
+};
 
 use async_graphql::{ID, InputObject, OneofObject};
 use entities::{
     Store,
     clock::TimeRange,
     id::{LocationId, SessionId, UserId},
-    location::{self, Area, Filter, KEYSET, LatestFilter, Model, OLDEST_FIRST, track},
+    location::{self, Area, Filter, KEYSET, LatestFilter, Model, track},
     page::{List, Page, Window},
     scope::Scope,
 };
@@ -18,6 +21,7 @@ use uuid::Uuid;
 use crate::{
     Context,
     batch::{Loaded, Loader},
+    bounds::Taken,
     connection::{Bound, PageArgs, Pages},
     edge::{Given, Many, NoArguments, One},
     error::FieldError,
@@ -185,7 +189,7 @@ pub struct LatestArgs {
 /// The arguments of `User.track`.
 #[derive(InputObject)]
 pub struct TrackArgs {
-    /// The stretch of time.
+    /// The stretch of time. The tracks of one request may have 100000 points in all before they are thinned.
     range: TimeRangeInput,
     /// Points to keep at most, 2 to 10000.
     #[graphql(default_with = "Some(DEFAULT_TRACK_POINTS)")]
@@ -326,20 +330,50 @@ impl Loader for LatestCount {
     }
 }
 
-#[derive(Clone, PartialEq, Eq, Hash)]
+/// Tracks, thinned. Those of one request share the points that may be read.
+#[derive(Clone)]
 struct Tracks {
     scope: Scope,
     range: TimeRange,
+    keep: usize,
+    taken: Taken,
+}
+
+impl Tracks {
+    fn asked(&self) -> (Scope, TimeRange, usize) {
+        (self.scope, self.range, self.keep)
+    }
+}
+
+/// A request has one `Taken`, so that does not count.
+impl PartialEq for Tracks {
+    fn eq(&self, other: &Self) -> bool {
+        self.asked() == other.asked()
+    }
+}
+
+impl Eq for Tracks {}
+
+impl Hash for Tracks {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.asked().hash(state);
+    }
 }
 
 impl Loader for Tracks {
     const NAME: &'static str = "location.tracks";
     type Key = UserId;
-    type Value = Arc<Page<Model>>;
+    type Value = Arc<[Arc<Model>]>;
 
     async fn load(self, store: Store, keys: Arc<[UserId]>) -> Loaded<Self> {
-        let window = Window { limit: track::MAX_POINTS, backward: false, after: None, before: None };
-        location::TRACKS.pages(&store, &self.scope, &self.range, &OLDEST_FIRST, &window, &keys).await
+        let mut read = self.taken.points().lock().await;
+        let most = track::MAX_POINTS.checked_sub(*read).ok_or_else(track::too_many)?;
+        let tracks =
+            track::Tracks { scope: &self.scope, range: &self.range, users: &keys, keep: self.keep, most };
+        let tracks = tracks.read(&store).await;
+        // What was too much stays so for the other tracks of the request.
+        *read += tracks.as_ref().map_or(most + 1, |(_, points)| *points);
+        Ok(tracks?.0.into_iter().map(|(user, rows)| (user, Arc::from(rows))).collect())
     }
 }
 
@@ -362,18 +396,11 @@ pub(crate) fn track_of_user() -> impl Edge<User> {
                 )));
             }
             let range = TimeRangeInput::read(Some(&given.args.range))?;
-            Ok(Tracks { scope: *given.ctx.scope, range })
+            let keep = max_points(given).unsigned_abs() as usize;
+            Ok(Tracks { scope: *given.ctx.scope, range, keep, taken: given.ctx.bounds.taken.clone() })
         },
         |user, _| Ok(Some(user.id())),
-        |page, given| {
-            if page.has_next {
-                let message =
-                    format!("more than {} points in `range`: ask for a shorter one", track::MAX_POINTS);
-                return Err(FieldError::bad_input(message));
-            }
-            let kept = track::thin(&page.rows, max_points(given).unsigned_abs() as usize);
-            Ok(kept.into_iter().map(|index| Arc::clone(&page.rows[index])).collect())
-        },
+        |rows, _| Ok(rows.to_vec()),
     )
 }
 

@@ -30,8 +30,7 @@ use crate::{
     trace::{Span, Traced},
     user,
     viewer::Grant,
-    with_errors,
-    write::{Errors, Nulled, Writer},
+    write::{Errors, Unfinished, Unwritten, Writer},
 };
 
 /// All mutations.
@@ -154,6 +153,9 @@ impl Field {
     }
 }
 
+/// The answer so far, and whether the field's value is in it; or why nothing can be told.
+type Told = Result<(Unfinished, Result<(), Unwritten>), RequestError>;
+
 /// A `Write` of any types.
 trait Writes: Send + Sync {
     fn domain(&self) -> Option<Domain>;
@@ -162,18 +164,15 @@ trait Writes: Send + Sync {
     /// Is the selection in order? Asked of all fields before the first one writes.
     fn check(&self, planner: Planner<'_>, selected: &Selected<'_>, ctx: &Context)
     -> Result<(), RequestError>;
-    /// Does it, and writes the answer behind what is in `out`.
+    /// Does it, and writes what it answers behind what is there of the answer.
     fn run<'a>(
         &'a self,
         planner: Planner<'a>,
         selected: &'a Selected<'a>,
         ctx: &'a Context,
-        answer: Answer,
-    ) -> BoxFuture<'a, (Answer, Result<(), Nulled>)>;
+        answer: Unfinished,
+    ) -> BoxFuture<'a, Told>;
 }
-
-/// The bytes and the errors so far.
-type Answer = (Vec<u8>, Errors);
 
 impl<A: Arguments, P: Entity> Writes for Write<A, P> {
     fn domain(&self) -> Option<Domain> {
@@ -202,8 +201,8 @@ impl<A: Arguments, P: Entity> Writes for Write<A, P> {
         planner: Planner<'a>,
         selected: &'a Selected<'a>,
         ctx: &'a Context,
-        (out, errors): Answer,
-    ) -> BoxFuture<'a, (Answer, Result<(), Nulled>)> {
+        answer: Unfinished,
+    ) -> BoxFuture<'a, Told> {
         async move {
             let start = ctx.moment();
             let args = || A::of(&planner, selected.field).map_err(FieldError::bad_input);
@@ -211,7 +210,7 @@ impl<A: Arguments, P: Entity> Writes for Write<A, P> {
                 Ok(args) => ctx.batcher.drive((self.run)(args, ctx)).await,
                 Err(error) => Err(error),
             };
-            let mut writer = Writer::resume(out, errors);
+            let mut writer = Writer::resume(answer);
             let span = Span { start, end: ctx.moment() };
             let traced =
                 || Traced { parent: Mutation::NAME, name: selected.name(), key: selected.key(), span };
@@ -221,7 +220,7 @@ impl<A: Arguments, P: Entity> Writes for Write<A, P> {
                     let nulled = writer.traced(traced, |writer| {
                         writer.field(selected.key(), false, |writer| Err(writer.fail(&error, selected.place)))
                     });
-                    return (writer.finish(), nulled);
+                    return Ok((writer.finish(), nulled));
                 }
             };
             // Reads from here on must see what was written.
@@ -229,9 +228,13 @@ impl<A: Arguments, P: Entity> Writes for Write<A, P> {
             let reader = ctx.read_by(written.viewer);
             let plan = P::object().plan(planner, &selected.sets, &reader).expect("it was checked before");
             let rows = reader.batcher.drive(plan.run(vec![written.payload], &reader)).await;
-            let result = writer
-                .traced(traced, |writer| writer.field(selected.key(), false, |writer| rows.write(0, writer)));
-            (writer.finish(), result)
+            let result = writer.whole(|writer| {
+                writer.traced(traced, |writer| {
+                    writer.field(selected.key(), false, |writer| rows.write(0, writer))
+                })
+            });
+            let result = result.await?;
+            Ok((writer.finish(), result))
         }
         .boxed()
     }
@@ -243,7 +246,7 @@ pub(crate) async fn execute(
     planner: Planner<'_>,
     ctx: &Context,
     errors: Errors,
-) -> Result<Answer, RequestError> {
+) -> Result<Unfinished, RequestError> {
     let selected = planner.collect(&|condition| condition == Mutation::NAME, &[root])?;
     let mut alone = 0;
     for selected in &selected {
@@ -263,26 +266,34 @@ pub(crate) async fn execute(
     let mut out = Vec::with_capacity(1_024);
     out.extend(b"{\"data\":");
     let start = out.len();
-    let mut answer = (out, errors);
+    let mut answer = Unfinished { out, errors, bound: ctx.bounds.answer() };
     for (index, selected) in selected.iter().enumerate() {
-        answer.0.push(if index == 0 { b'{' } else { b',' });
-        answer.0.extend(label(selected.key()));
+        answer.out.push(if index == 0 { b'{' } else { b',' });
+        answer.out.extend(label(selected.key()));
         let Some(field) = Mutation::field(selected.name()) else {
             // Validation lets only `__typename` through beside the fields.
-            write_text(Mutation::NAME, &mut answer.0);
+            write_text(Mutation::NAME, &mut answer.out);
             continue;
         };
-        let (next, result) = field.write.run(planner, selected, ctx, answer).await;
+        let (next, result) = match field.write.run(planner, selected, ctx, answer).await {
+            Ok(written) => written,
+            Err(RequestError { code, message, places }) => {
+                // Later fields do not run: nobody would be told.
+                let message = format!("{message} What `{}` did is done.", selected.key());
+                let error = RequestError { code, message, places }.at(selected.place);
+                return Ok(Unfinished::instead(&error, &ctx.caller.request_id, &ctx.bounds));
+            }
+        };
         answer = next;
         if result.is_err() {
             // Every mutation's answer is non-null: without it there is no data, and the rest does not run (§6.4.4).
-            answer.0.truncate(start);
-            answer.0.extend(b"null");
-            return Ok(with_errors(answer));
+            answer.out.truncate(start);
+            answer.out.extend(b"null");
+            return Ok(answer.with_errors());
         }
     }
-    answer.0.push(b'}');
-    Ok(with_errors(answer))
+    answer.out.push(b'}');
+    Ok(answer.with_errors())
 }
 
 /// The root's place in the library's registry. Execution never comes here.

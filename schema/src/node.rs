@@ -2,7 +2,7 @@
 //! plain UUIDs, so the type of an id is found by one probe of all primary keys, remembered for the request. Each
 //! slot stands for itself: what is absent, hidden or no id is null in its place and never takes its neighbours along.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, ops::Range, sync::Arc};
 
 use async_graphql::{
     OutputType, Positioned, ServerResult, Value,
@@ -17,6 +17,7 @@ use entities::{
     node::Kind,
 };
 use futures_util::{FutureExt as _, future::BoxFuture};
+use rustc_hash::{FxHashMap, FxHashSet};
 use uuid::Uuid;
 
 use crate::{
@@ -33,7 +34,7 @@ use crate::{
     subgraph::Subgraph,
     submission::{self, Submission},
     user::{self, User},
-    write::{Nulled, Writer},
+    write::{Unwritten, Writer},
 };
 
 /// What is known of an object that is asked for.
@@ -125,7 +126,9 @@ impl<T: Send + Sync, A: Arguments> Run<T> for NodesRun<'_, T, A> {
             let places = probe(slots, ctx).await;
             let (places, types) = self.types.run(places, ctx).await;
             let (shape, place) = (self.edge.shape, self.place);
-            Box::new(NodesFilled { shape, ranges, places, types, place }) as Box<dyn Filled>
+            let found = places.iter().filter_map(|found| found.as_ref().ok().copied().flatten());
+            let is_twice = found.clone().collect::<FxHashSet<_>>().len() < found.count();
+            Box::new(NodesFilled { shape, ranges, places, is_twice, types, place }) as Box<dyn Filled>
         }
         .boxed()
     }
@@ -247,7 +250,7 @@ impl<'q> Types<'q> {
     }
 }
 
-/// Loads the objects of one type, and everything beneath them.
+/// Loads the objects of one type, and everything beneath them; once each, however often it is asked for.
 async fn of_kind<'a, 'q, L, U>(
     slots: &[Slot],
     kind: Kind,
@@ -269,13 +272,14 @@ where
         })
         .collect();
     let keys = wanted.iter().map(|(_, key)| Ok(Some(key.clone()))).collect();
-    let mut children = Vec::new();
+    let (mut children, mut known) = (Vec::new(), FxHashMap::default());
     let outcomes = load_some(ctx, loader, keys).await;
-    let found = wanted.iter().zip(outcomes).map(|((index, _), outcome)| {
-        let child = outcome.map(|row| row.and_then(|row| U::visible_to(ctx, row)));
-        let place = child.map(|child| {
-            children.push(child?);
-            Some((kind, children.len() - 1))
+    let found = wanted.iter().zip(outcomes).map(|((index, key), outcome)| {
+        let place = outcome.map(|row| {
+            *known.entry(key.clone()).or_insert_with(|| {
+                children.push(row.and_then(|row| U::visible_to(ctx, row))?);
+                Some((kind, children.len() - 1))
+            })
         });
         (*index, place)
     });
@@ -320,25 +324,56 @@ struct NodesFilled<'a, 'q> {
     shape: Shape,
     ranges: Vec<Result<(usize, usize), FieldError>>,
     places: Vec<Found>,
+    /// Some object is there more than once.
+    is_twice: bool,
     types: TypeRows<'a, 'q>,
     place: Place,
 }
 
 impl Filled for NodesFilled<'_, '_> {
-    fn write<'w>(&'w self, row: usize, writer: &mut Writer<'w>) -> Result<(), Nulled> {
+    fn write<'w>(&'w self, row: usize, writer: &mut Writer<'w>) -> Result<(), Unwritten> {
         let (start, length) = match &self.ranges[row] {
             Ok(range) => *range,
             Err(error) => return Err(writer.fail(error, self.place)),
         };
         match self.shape {
             Shape::One => self.write_slot(start, writer),
+            // Who wants a trace gets one of each.
+            Shape::List if self.is_twice && !writer.is_traced() => self.write_once(start, length, writer),
             Shape::List => writer.list(length, true, |index, writer| self.write_slot(start + index, writer)),
         }
     }
 }
 
 impl NodesFilled<'_, '_> {
-    fn write_slot<'w>(&'w self, slot: usize, writer: &mut Writer<'w>) -> Result<(), Nulled> {
+    /// A list in which objects are there more than once: the second time their bytes are repeated.
+    fn write_once<'w>(
+        &'w self,
+        start: usize,
+        length: usize,
+        writer: &mut Writer<'w>,
+    ) -> Result<(), Unwritten> {
+        let mut written = FxHashMap::default();
+        writer.list(length, true, |index, writer| {
+            let Ok(Some(object)) = &self.places[start + index] else {
+                return self.write_slot(start + index, writer);
+            };
+            if let Some(bytes) = written.get(object) {
+                writer.out.extend_from_within(Range::clone(bytes));
+                return Ok(());
+            }
+            // What has stopped within an object has forgotten where it began; what has an error has another path each time.
+            let (is_from_its_beginning, failures) = (!writer.is_returning(), writer.failures);
+            let begin = writer.out.len();
+            self.write_slot(start + index, writer)?;
+            if is_from_its_beginning && writer.failures == failures {
+                written.insert(*object, begin..writer.out.len());
+            }
+            Ok(())
+        })
+    }
+
+    fn write_slot<'w>(&'w self, slot: usize, writer: &mut Writer<'w>) -> Result<(), Unwritten> {
         let types = &self.types;
         match &self.places[slot] {
             Err(error) => Err(writer.fail(error, self.place)),

@@ -26,7 +26,7 @@ use crate::{
     select::{Planner, Selected},
     subgraph::{Domain, Subgraph},
     trace::{Clock, Moment, Span, Traced},
-    write::{Nulled, Writer},
+    write::{Unwritten, Writer},
 };
 
 /// A GraphQL object as the viewer sees it.
@@ -109,7 +109,7 @@ pub(crate) trait Run<T>: Send + Sync {
 /// A loaded edge.
 pub(crate) trait Filled: Send + Sync {
     /// Writes the value for the row of this index.
-    fn write<'w>(&'w self, row: usize, writer: &mut Writer<'w>) -> Result<(), Nulled>;
+    fn write<'w>(&'w self, row: usize, writer: &mut Writer<'w>) -> Result<(), Unwritten>;
 }
 
 impl<T: Entity> Object<T> {
@@ -401,7 +401,7 @@ pub(crate) struct Rows<'a, 'q, T: 'static> {
 
 impl<T: Send + Sync> Rows<'_, '_, T> {
     /// Writes the object of this index.
-    pub(crate) fn write<'w>(&'w self, row: usize, writer: &mut Writer<'w>) -> Result<(), Nulled> {
+    pub(crate) fn write<'w>(&'w self, row: usize, writer: &mut Writer<'w>) -> Result<(), Unwritten> {
         if writer.is_traced() {
             writer.loaded(self.began);
             self.write_fields::<true>(row, writer)
@@ -415,17 +415,21 @@ impl<T: Send + Sync> Rows<'_, '_, T> {
         &'w self,
         row: usize,
         writer: &mut Writer<'w>,
-    ) -> Result<(), Nulled> {
-        for (index, entry) in self.selection.entries.iter().enumerate() {
-            writer.out.push(if index == 0 { b'{' } else { b',' });
-            writer.out.extend(&entry.label);
+    ) -> Result<(), Unwritten> {
+        let entries = &self.selection.entries;
+        writer.steps(entries.len(), |index, is_within, writer| {
+            let entry = &entries[index];
+            if !is_within {
+                writer.out.push(if index == 0 { b'{' } else { b',' });
+                writer.out.extend(&entry.label);
+            }
             // What the library adds resolves nothing.
             if TRACED && !entry.name.starts_with("__") {
-                writer.traced(|| self.traced(entry), |writer| self.write_field(entry, row, writer))?;
+                writer.traced(|| self.traced(entry), |writer| self.write_field(entry, row, writer))
             } else {
-                self.write_field(entry, row, writer)?;
+                self.write_field(entry, row, writer)
             }
-        }
+        })?;
         writer.out.extend(if self.selection.entries.is_empty() { &b"{}"[..] } else { b"}" });
         Ok(())
     }
@@ -436,7 +440,7 @@ impl<T: Send + Sync> Rows<'_, '_, T> {
         entry: &'w Entry<'_, T>,
         row: usize,
         writer: &mut Writer<'w>,
-    ) -> Result<(), Nulled> {
+    ) -> Result<(), Unwritten> {
         match &entry.step {
             Step::Column(write) => write(&self.objects[row], &mut writer.out),
             Step::Typename(name) => write_text(name, &mut writer.out),

@@ -34,7 +34,7 @@ use crate::{
     subgraph::Domain,
     submission::{self, Submission},
     user::{self, AllUsers, AllUsersCount, User, UserLookup, UsersArgs},
-    write::{Nulled, Writer},
+    write::{Unwritten, Writer},
 };
 
 /// The one object that is always there.
@@ -301,7 +301,7 @@ impl<T> Run<T> for Ready {
 }
 
 impl Filled for &Ready {
-    fn write<'w>(&'w self, _: usize, writer: &mut Writer<'w>) -> Result<(), Nulled> {
+    fn write<'w>(&'w self, _: usize, writer: &mut Writer<'w>) -> Result<(), Unwritten> {
         writer.out.extend(&self.json);
         Ok(())
     }

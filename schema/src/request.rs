@@ -5,7 +5,13 @@ use std::{net::IpAddr, sync::Arc};
 
 use entities::{Recorder, Touched};
 
-use crate::{CachePolicy, Variables, error::RequestError, throttle, write::Errors};
+use crate::{
+    CachePolicy, Variables,
+    bounds::{Held, Taken},
+    error::RequestError,
+    throttle,
+    write::{Errors, Unfinished},
+};
 
 /// One GraphQL request as it came over the wire.
 #[derive(Debug, Default)]
@@ -30,6 +36,8 @@ pub struct Request {
     pub cache_token: Option<String>,
     /// From where and with what it was sent.
     pub caller: Caller,
+    /// What its answer takes; the requests of an array share one.
+    pub taken: Taken,
 }
 
 /// From where and with what a request was sent; says nothing about whose rights it has (`Viewer`).
@@ -95,10 +103,14 @@ pub struct Reply {
     pub digest: Option<[u8; 16]>,
     /// How many of each type `_entities` was asked for, where somebody wants to know.
     pub entities: Vec<(&'static str, u32)>,
+    /// The memory that a long answer takes; given back when this is dropped.
+    pub held: Held,
 }
 
 impl Reply {
-    pub(crate) fn executed(kind: OperationKind, body: Vec<u8>, errors: Errors, recorder: &Recorder) -> Self {
+    /// An answer with its last brace.
+    pub(crate) fn executed(kind: OperationKind, answer: Unfinished, recorder: &Recorder) -> Self {
+        let Unfinished { out: body, errors, bound } = answer;
         let Errors { codes, retry_after_seconds, .. } = errors;
         let (operation, statements) = (Some(kind), recorder.count());
         let cache_token = recorder.wrote().map(|moment| moment.to_string());
@@ -114,6 +126,7 @@ impl Reply {
             touched: recorder.touched(),
             digest: None,
             entities: Vec::new(),
+            held: bound.into_held(),
         }
     }
 }

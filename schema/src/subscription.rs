@@ -46,8 +46,8 @@ use crate::{
     select::{Planner, Selected},
     session,
     subgraph::Domain,
-    submission, with_errors,
-    write::{Errors, Writer},
+    submission,
+    write::{Errors, Unfinished, Writer},
 };
 
 /// All subscriptions.
@@ -126,7 +126,7 @@ trait Interest: Send + Sync {
         planner: Planner<'a>,
         selected: &'a Selected<'a>,
         ctx: &'a Context,
-    ) -> BoxFuture<'a, Option<(Vec<u8>, Errors)>>;
+    ) -> BoxFuture<'a, Option<Unfinished>>;
 }
 
 impl<A, I, L, U> Listens for Listen<A, I, L, U>
@@ -200,7 +200,7 @@ where
         planner: Planner<'a>,
         selected: &'a Selected<'a>,
         ctx: &'a Context,
-    ) -> BoxFuture<'a, Option<(Vec<u8>, Errors)>> {
+    ) -> BoxFuture<'a, Option<Unfinished>> {
         async move {
             let plan = U::object().plan(planner, &selected.sets, ctx).expect("it was checked before");
             let reading = async {
@@ -219,19 +219,28 @@ where
             let start = out.len();
             out.push(b'{');
             out.extend(label(selected.key()));
-            let mut writer = Writer::new(out, &ctx.caller.request_id);
-            let written = writer.field(selected.key(), false, |writer| match &rows {
-                Ok(rows) => rows.write(0, writer),
-                Err(error) => Err(writer.fail(error, selected.place)),
+            let errors = Errors::of(&ctx.caller.request_id);
+            let mut writer = Writer::resume(Unfinished { out, errors, bound: ctx.bounds.answer() });
+            let written = writer.whole(|writer| {
+                writer.field(selected.key(), false, |writer| match &rows {
+                    Ok(rows) => rows.write(0, writer),
+                    Err(error) => Err(writer.fail(error, selected.place)),
+                })
             });
-            let (mut out, errors) = writer.finish();
+            let written = match written.await {
+                Ok(written) => written,
+                Err(error) => {
+                    return Some(Unfinished::instead(&error, &ctx.caller.request_id, &ctx.bounds));
+                }
+            };
+            let mut answer = writer.finish();
             if written.is_ok() {
-                out.push(b'}');
+                answer.out.push(b'}');
             } else {
-                out.truncate(start);
-                out.extend(b"null");
+                answer.out.truncate(start);
+                answer.out.extend(b"null");
             }
-            Some(with_errors((out, errors)))
+            Some(answer.with_errors())
         }
         .boxed()
     }
@@ -371,9 +380,8 @@ impl Subscribed {
         let ctx = context(Arc::clone(&recorder));
         let selected = selected(&self.prepared).ok()?;
         let event = self.interest.event(&change, row, self.prepared.planner(), &selected, &ctx);
-        let (mut body, errors) = event.await?;
-        body.push(b'}');
-        Some(Reply::executed(OperationKind::Subscription, body, errors, &recorder))
+        let answer = event.await?.finished(&ctx.caller.request_id, &ctx.bounds);
+        Some(Reply::executed(OperationKind::Subscription, answer, &recorder))
     }
 }
 

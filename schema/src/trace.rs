@@ -65,8 +65,8 @@ impl Tree {
         Self { types, open: vec![Node::default()] }
     }
 
-    /// From now on it is about this field, until `leave`.
-    pub(crate) fn enter(&mut self, field: &Traced<'_>) {
+    /// From now on it is about this field, until `leave`; the bytes that this takes.
+    pub(crate) fn enter(&mut self, field: &Traced<'_>) -> usize {
         let ty = match (self.types.field(field.parent, field.name), field.name) {
             (Some(shape), _) => shape.text.clone(),
             (None, "_entities") => "[_Entity]!".to_owned(),
@@ -82,6 +82,7 @@ impl Tree {
             end_time: field.span.end,
             ..Node::default()
         });
+        size_of::<Node>() + field.key.len() + field.name.len() + field.parent.len()
     }
 
     /// From now on it is about this item of a list.
@@ -165,7 +166,7 @@ struct Timestamp {
 
 /// `Trace.Node`.
 #[derive(Clone, PartialEq, Message)]
-struct Node {
+pub(crate) struct Node {
     #[prost(oneof = "Id", tags = "1, 2")]
     id: Option<Id>,
     #[prost(string, tag = "3")]

@@ -18,7 +18,7 @@ use crate::{
     object::{Asked, Edge, Entity, Filled, Object, Row, Rows, Run, Selection},
     scalar::{Leaf, write_json},
     subgraph::Domain,
-    write::{Nulled, Writer},
+    write::{Unwritten, Writer},
 };
 
 /// Why an input was refused. New codes may be added.
@@ -267,7 +267,7 @@ struct ErrorsFilled<'a, 'q> {
 }
 
 impl Filled for ErrorsFilled<'_, '_> {
-    fn write<'w>(&'w self, row: usize, writer: &mut Writer<'w>) -> Result<(), Nulled> {
+    fn write<'w>(&'w self, row: usize, writer: &mut Writer<'w>) -> Result<(), Unwritten> {
         let slots = &self.slots[row];
         writer.list(slots.len(), false, |index, writer| match slots[index] {
             Slot::Input(at) => self.inputs.write(at, writer),

@@ -1,10 +1,15 @@
 //! The answer in the making: one buffer of JSON, the path to where it is being written, and the errors so far. A
 //! non-null field that fails takes its parent with it (October 2021, §6.4.4): the buffer is cut back to where the
 //! nearest nullable parent began.
+//!
+//! Writing is one pass in memory, but it is not done in one go: after each piece (`PIECE` bytes) it stops, the bounds of the
+//! answer are looked at (`bounds`), others get their turn on the thread and the request's deadline is seen; then it goes on
+//! where it was. So a row or a field costs one comparison, and an answer that is too long ends in an error early.
 
 use std::sync::Arc;
 
 use crate::{
+    bounds::{Bound, Bounds, Taken},
     error::{Code, FieldError, Place, RequestError, shortened},
     scalar::{write_json, write_text},
     trace::{Moment, Traced, Tree},
@@ -16,9 +21,19 @@ const MAX_ERRORS: usize = 10;
 /// that it failed.
 const MAX_ITEM_ERRORS: usize = 1_000;
 
-/// The value could not be written; the error is noted, and the nearest nullable parent becomes null.
+/// What an item of a list takes in a trace, bytes.
+const ITEM_BYTES: usize = size_of::<crate::trace::Node>();
+
+/// The value is not written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Nulled;
+pub(crate) enum Unwritten {
+    /// It could not be: the error is noted, and the nearest nullable parent becomes null.
+    Nulled,
+    /// A piece is full: what there is stays, and the same call again goes on behind it.
+    Stopped,
+}
+
+use Unwritten::{Nulled, Stopped};
 
 #[derive(Clone, Copy)]
 enum Segment<'a> {
@@ -30,6 +45,33 @@ pub(crate) struct Writer<'a> {
     pub(crate) out: Vec<u8>,
     path: Vec<Segment<'a>>,
     errors: Errors,
+    bound: Bound,
+    /// The length of `out` at which the piece is full.
+    stop_at: usize,
+    /// Bytes beside `out`: errors, and what is noted in a trace.
+    beside: usize,
+    /// Where it has stopped, the innermost first; empty while it goes on.
+    stopped: Vec<Stop>,
+    /// Nothing is left on the way out of what was stopped.
+    is_stopping: bool,
+    /// How many values could not be written.
+    pub(crate) failures: usize,
+}
+
+/// A place to go on at.
+#[derive(Clone, Copy)]
+enum Stop {
+    /// Before the step of this number, or within it.
+    Step { number: usize, is_within: bool },
+    /// In a value that began at this length of `out`.
+    Value { start: usize },
+}
+
+/// An answer in the making, between two writers: its bytes, its errors, and what it may take.
+pub(crate) struct Unfinished {
+    pub(crate) out: Vec<u8>,
+    pub(crate) errors: Errors,
+    pub(crate) bound: Bound,
 }
 
 /// The `errors` entry of an answer.
@@ -48,17 +90,74 @@ pub(crate) struct Errors {
 }
 
 impl<'a> Writer<'a> {
-    pub(crate) fn new(out: Vec<u8>, request_id: &Arc<str>) -> Self {
-        Self::resume(out, Errors::of(request_id))
-    }
-
     /// Goes on behind an answer that is not finished.
-    pub(crate) fn resume(out: Vec<u8>, errors: Errors) -> Self {
-        Self { out, path: Vec::new(), errors }
+    pub(crate) fn resume(Unfinished { out, errors, bound }: Unfinished) -> Self {
+        let stop_at = out.len().saturating_add(bound.ahead());
+        let (path, stopped) = (Vec::new(), Vec::new());
+        Self { out, path, errors, bound, stop_at, beside: 0, stopped, is_stopping: false, failures: 0 }
     }
 
-    pub(crate) fn finish(self) -> (Vec<u8>, Errors) {
-        (self.out, self.errors)
+    pub(crate) fn finish(self) -> Unfinished {
+        Unfinished { out: self.out, errors: self.errors, bound: self.bound }
+    }
+
+    /// Writes a value to its end, piece by piece. Between two pieces the request's deadline can end it.
+    ///
+    /// # Errors
+    /// The answer is too long, or all answers together are: it is not to be told at all.
+    pub(crate) async fn whole(
+        &mut self,
+        mut write: impl FnMut(&mut Self) -> Result<(), Unwritten>,
+    ) -> Result<Result<(), Unwritten>, RequestError> {
+        loop {
+            let written = write(self);
+            if written != Err(Stopped) {
+                return Ok(written);
+            }
+            self.bound.reach(self.out.len() + self.beside)?;
+            tokio::task::yield_now().await;
+            self.stop_at = self.out.len().saturating_add(self.bound.ahead());
+            self.is_stopping = false;
+        }
+    }
+
+    /// Takes the steps 0 to `count`: those that were not taken before the last stop. A step is told whether it goes on
+    /// within itself; what it has written before that is there.
+    pub(crate) fn steps(
+        &mut self,
+        count: usize,
+        mut step: impl FnMut(usize, bool, &mut Self) -> Result<(), Unwritten>,
+    ) -> Result<(), Unwritten> {
+        let (mut number, mut is_within) = match self.stopped.pop() {
+            Some(Stop::Step { number, is_within }) => (number, is_within),
+            _ => (0, false),
+        };
+        while number < count {
+            if !is_within && self.out.len() >= self.stop_at {
+                self.is_stopping = true;
+                self.stopped.push(Stop::Step { number, is_within: false });
+                return Err(Stopped);
+            }
+            if let Err(unwritten) = step(number, is_within, self) {
+                if unwritten == Stopped {
+                    self.stopped.push(Stop::Step { number, is_within: true });
+                }
+                return Err(unwritten);
+            }
+            (number, is_within) = (number + 1, false);
+        }
+        Ok(())
+    }
+
+    /// Whether it is on its way back to where it has stopped.
+    pub(crate) fn is_returning(&self) -> bool {
+        !self.stopped.is_empty()
+    }
+
+    /// What is kept beside the answer counts as a part of it.
+    fn count_beside(&mut self, bytes: usize) {
+        self.beside += bytes;
+        self.stop_at = self.stop_at.saturating_sub(bytes);
     }
 
     /// Writes a list with `item` for each index; a null item is kept where `nullable`, else the list fails.
@@ -66,22 +165,25 @@ impl<'a> Writer<'a> {
         &mut self,
         length: usize,
         nullable: bool,
-        mut item: impl FnMut(usize, &mut Self) -> Result<(), Nulled>,
-    ) -> Result<(), Nulled> {
-        self.out.push(b'[');
-        for index in 0..length {
-            if index > 0 {
-                self.out.push(b',');
-            }
-            self.path.push(Segment::Index(index));
-            if let Some(trace) = &mut self.errors.trace {
-                trace.enter_item(index);
-            }
-            let written = self.or_null(nullable, |writer| item(index, writer));
-            self.leave();
-            self.path.pop();
-            written?;
+        mut item: impl FnMut(usize, &mut Self) -> Result<(), Unwritten>,
+    ) -> Result<(), Unwritten> {
+        if !self.is_returning() {
+            self.out.push(b'[');
         }
+        self.steps(length, |index, is_within, writer| {
+            if index > 0 && !is_within {
+                writer.out.push(b',');
+            }
+            writer.path.push(Segment::Index(index));
+            if let Some(trace) = writer.errors.trace.as_mut().filter(|_| !is_within) {
+                trace.enter_item(index);
+                writer.count_beside(ITEM_BYTES);
+            }
+            let written = writer.or_null(nullable, |writer| item(index, writer));
+            writer.leave();
+            writer.path.pop();
+            written
+        })?;
         self.out.push(b']');
         Ok(())
     }
@@ -91,8 +193,8 @@ impl<'a> Writer<'a> {
         &mut self,
         key: &'a str,
         nullable: bool,
-        value: impl FnOnce(&mut Self) -> Result<(), Nulled>,
-    ) -> Result<(), Nulled> {
+        value: impl FnOnce(&mut Self) -> Result<(), Unwritten>,
+    ) -> Result<(), Unwritten> {
         self.path.push(Segment::Key(key));
         let written = self.or_null(nullable, value);
         self.path.pop();
@@ -102,14 +204,21 @@ impl<'a> Writer<'a> {
     fn or_null(
         &mut self,
         nullable: bool,
-        value: impl FnOnce(&mut Self) -> Result<(), Nulled>,
-    ) -> Result<(), Nulled> {
-        let start = self.out.len();
+        value: impl FnOnce(&mut Self) -> Result<(), Unwritten>,
+    ) -> Result<(), Unwritten> {
+        let start = match self.stopped.pop() {
+            Some(Stop::Value { start }) => start,
+            _ => self.out.len(),
+        };
         match value(self) {
             Err(Nulled) if nullable => {
                 self.out.truncate(start);
                 self.out.extend(b"null");
                 Ok(())
+            }
+            Err(Stopped) => {
+                self.stopped.push(Stop::Value { start });
+                Err(Stopped)
             }
             written => written,
         }
@@ -126,8 +235,11 @@ impl<'a> Writer<'a> {
         field: impl FnOnce() -> Traced<'a>,
         write: impl FnOnce(&mut Self) -> R,
     ) -> R {
-        if let Some(trace) = &mut self.errors.trace {
-            trace.enter(&field());
+        if !self.is_returning()
+            && let Some(trace) = &mut self.errors.trace
+        {
+            let bytes = trace.enter(&field());
+            self.count_beside(bytes);
         }
         let result = write(self);
         self.leave();
@@ -135,20 +247,21 @@ impl<'a> Writer<'a> {
     }
 
     fn leave(&mut self) {
-        if let Some(trace) = &mut self.errors.trace {
+        if let Some(trace) = self.errors.trace.as_mut().filter(|_| !self.is_stopping) {
             trace.leave();
         }
     }
 
     /// What is written now was there at this moment.
     pub(crate) fn loaded(&mut self, at: Moment) {
-        if let Some(trace) = &mut self.errors.trace {
+        if let Some(trace) = self.errors.trace.as_mut().filter(|_| self.stopped.is_empty()) {
             trace.loaded(at);
         }
     }
 
     /// Notes an error at the current path.
-    pub(crate) fn fail(&mut self, error: &FieldError, place: Place) -> Nulled {
+    pub(crate) fn fail(&mut self, error: &FieldError, place: Place) -> Unwritten {
+        self.failures += 1;
         if let Some(trace) = &mut self.errors.trace {
             trace.fail(error.code, place);
         }
@@ -157,6 +270,7 @@ impl<'a> Writer<'a> {
         self.errors.retry_after_seconds = self.errors.retry_after_seconds.max(error.retry_after_seconds);
         let is_item = matches!(path.as_slice(), [Segment::Key(_), Segment::Index(_)]);
         let most = if is_item { MAX_ITEM_ERRORS } else { MAX_ERRORS };
+        let before = self.errors.json.len();
         self.errors.push(most, error.code, &error.message, &[place], |out| {
             out.extend(b",\"path\":[");
             for (index, segment) in path.iter().enumerate() {
@@ -170,7 +284,37 @@ impl<'a> Writer<'a> {
             }
             out.push(b']');
         });
+        self.count_beside(self.errors.json.len() - before);
         Nulled
+    }
+}
+
+impl Unfinished {
+    /// What is told in the place of an answer that cannot be told; what it has written and held so far is dropped.
+    pub(crate) fn instead(error: &RequestError, request_id: &Arc<str>, bounds: &Bounds) -> Self {
+        let mut errors = Errors::of_request(std::slice::from_ref(error), request_id);
+        errors.retry_after_seconds = (error.code == Code::Overloaded).then_some(1);
+        let bound = Bounds { taken: Taken::default(), ..bounds.clone() }.answer();
+        Self { out: b"{\"data\":null".to_vec(), errors, bound }.with_errors()
+    }
+
+    /// Adds the last brace. What is too long for the entries beside `data` is not told either.
+    pub(crate) fn finished(mut self, request_id: &Arc<str>, bounds: &Bounds) -> Self {
+        let reached = self.bound.reach(self.out.len() + 1);
+        if let Err(error) = reached {
+            self = Self::instead(&error, request_id, bounds);
+        }
+        self.out.push(b'}');
+        self
+    }
+
+    /// Adds the entry `errors`, where there are any.
+    pub(crate) fn with_errors(mut self) -> Self {
+        if !self.errors.is_empty() {
+            self.out.extend(b",\"errors\":");
+            self.errors.write(&mut self.out);
+        }
+        self
     }
 }
 
@@ -251,5 +395,65 @@ impl Errors {
             write_text(&self.request_id, out);
         }
         out.extend(b"}}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::bounds::{Memory, Owner};
+
+    fn writer<'a>(most: usize, piece: usize) -> Writer<'a> {
+        let (memory, taken) = (Memory::of(usize::MAX), Taken::default());
+        let bound = Bounds { most, memory, taken, owner: Owner::Many, piece }.answer();
+        Writer::resume(Unfinished { out: Vec::new(), errors: Errors::default(), bound })
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "what writes a value may fail")]
+    fn item(writer: &mut Writer<'_>) -> Result<(), Unwritten> {
+        writer.out.extend(b"\"0123456789\"");
+        Ok(())
+    }
+
+    /// Writing is work in memory, and yet the request's time can be up in the middle of it.
+    #[tokio::test]
+    async fn a_deadline_is_seen_while_an_answer_is_written() {
+        let mut writer = writer(usize::MAX, 1_000);
+        let writing = writer.whole(|writer| writer.list(10_000_000, false, |_, writer| item(writer)));
+        assert!(tokio::time::timeout(Duration::ZERO, writing).await.is_err());
+        assert!(writer.out.len() < 50_000_000, "{} bytes", writer.out.len());
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_too_long_ends_early() {
+        for nullable in [false, true] {
+            let mut writer = writer(10_000, 1_000);
+            let writing = writer.whole(|writer| {
+                writer.field("a", nullable, |writer| {
+                    writer.list(1_000_000, nullable, |_, writer| {
+                        writer.list(1_000, nullable, |_, writer| item(writer))
+                    })
+                })
+            });
+            let error = writing.await.expect_err("it is too long");
+            assert_eq!(error.code, Code::CostLimit);
+            assert!((10_000..12_000).contains(&writer.out.len()), "{} bytes", writer.out.len());
+        }
+    }
+
+    #[tokio::test]
+    async fn errors_count_as_a_part_of_the_answer() {
+        let mut writer = writer(50_000, 1_000);
+        let error = FieldError::new(Code::BadUserInput, "long ".repeat(70));
+        let place = Place { line: 1, column: 1 };
+        let writing = writer.whole(|writer| {
+            writer.field("a", true, |writer| {
+                writer.list(900, true, |_, writer| Err(writer.fail(&error, place)))
+            })
+        });
+        assert_eq!(writing.await.map_err(|error| error.code), Err(Code::CostLimit));
+        assert!(writer.out.len() < 10_000 && writer.errors.json.len() < 60_000);
     }
 }

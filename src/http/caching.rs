@@ -1,5 +1,5 @@
 //! How answers are kept by others: `Cache-Control`, `ETag`, `If-None-Match` and `Vary`. Not here: how long an answer
-//! keeps, which the graph says.
+//! keeps, which the graph says; the coding that it goes out in, which is a part of its tag (`compression`).
 
 use axum::{
     body::Bytes,
@@ -7,9 +7,6 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use schema::{Audience, CachePolicy, digest};
-
-/// The codings that a tag can have been marked with.
-const CODINGS: [&str; 3] = ["-gzip", "-br", "-zstd"];
 
 /// What is known of the answer to a GET.
 #[derive(Clone, Copy)]
@@ -33,29 +30,25 @@ pub(super) fn control(policy: Option<CachePolicy>) -> HeaderValue {
     HeaderValue::from_str(&format!("max-age={max_age_seconds}, {audience}")).expect("digits and letters")
 }
 
-/// The response to a GET: 304 where the caller has this answer already.
+/// The response to a GET.
 pub(super) fn respond(
-    asked: &HeaderMap,
     answer: Answer,
     status: StatusCode,
     content_type: &'static str,
-    body: Vec<u8>,
+    body: Bytes,
 ) -> Response {
     let headers = [
         (header::CACHE_CONTROL, control(answer.policy)),
-        // The media type is the caller's choice. Who asks is no part of it: what depends on them is private.
+        // The media type is the caller's choice.
         (header::VARY, HeaderValue::from_static("accept")),
     ];
     if !answer.is_whole {
         return (status, headers, [(header::CONTENT_TYPE, content_type)], body).into_response();
     }
-    let digest = answer.digest.unwrap_or_else(|| digest(&[body.as_slice()]));
+    let digest = answer.digest.unwrap_or_else(|| digest(&[&body[..]]));
     let tag = tag_of(content_type, digest);
     let tagged = [(header::ETAG, HeaderValue::from_str(&tag).expect("hexadecimal digits in quotes"))];
-    if is_known(asked, &tag) {
-        return (StatusCode::NOT_MODIFIED, headers, tagged).into_response();
-    }
-    (status, headers, tagged, [(header::CONTENT_TYPE, content_type)], Bytes::from(body)).into_response()
+    (status, headers, tagged, [(header::CONTENT_TYPE, content_type)], body).into_response()
 }
 
 /// A strong tag: equal only for equal bytes of one type.
@@ -65,29 +58,40 @@ fn tag_of(content_type: &str, digest: [u8; 16]) -> String {
     format!("\"{}\"", &hasher.finalize().to_hex()[..32])
 }
 
-fn is_known(asked: &HeaderMap, tag: &str) -> bool {
-    let bare = tag.trim_matches('"');
-    asked.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok()).any(|value| {
-        value.split(',').map(str::trim).any(|given| {
-            let given = given.strip_prefix("W/").unwrap_or(given).trim_matches('"');
-            let plain = CODINGS.iter().find_map(|coding| given.strip_suffix(coding)).unwrap_or(given);
-            given == "*" || plain == bare
-        })
+/// Does the caller say, in their `If-None-Match`, that they have the answer with these headers? Tags of the same answer in
+/// another coding are tags of other bytes (RFC 9110 §8.8.3, §13.1.2: compared weakly).
+pub(super) fn is_known(given: &[HeaderValue], headers: &HeaderMap) -> bool {
+    let Some(tag) = headers.get(header::ETAG).and_then(|tag| tag.to_str().ok()) else { return false };
+    let opaque = |tag: &str| tag.trim().trim_start_matches("W/").trim_matches('"').to_owned();
+    let own = opaque(tag);
+    given.iter().filter_map(|value| value.to_str().ok()).any(|value| {
+        value.split(',').map(opaque).any(|given| given == "*" || (given == own && !own.is_empty()))
     })
 }
 
-/// Marks the tag of a compressed answer: other bytes, another strong tag.
-pub(super) async fn tag_encoding(mut response: Response) -> Response {
-    let headers = response.headers_mut();
-    let coding = headers.get(header::CONTENT_ENCODING).and_then(|coding| coding.to_str().ok());
-    let tag = headers.get(header::ETAG).and_then(|tag| tag.to_str().ok());
-    if let (Some(coding), Some(tag)) = (coding, tag)
-        && let Some(open) = tag.strip_suffix('"')
-        && let Ok(marked) = HeaderValue::from_str(&format!("{open}-{coding}\""))
-    {
-        headers.insert(header::ETAG, marked);
+/// An answer that is not for everybody is another one for another caller: one browser may serve two accounts, and a
+/// cache of one's own must not give the answer of the one to the other (RFC 9111 §4.1). The media type is a choice of the
+/// caller too.
+pub(super) fn vary_by_caller(response: &mut Response) {
+    let control = response.headers().get(header::CACHE_CONTROL).and_then(|control| control.to_str().ok());
+    let is_public = control.is_some_and(|control| control.split(',').any(|part| part.trim() == "public"));
+    if !is_public {
+        vary(response.headers_mut(), "accept");
+        vary(response.headers_mut(), "authorization");
     }
-    response
+}
+
+/// Adds the name of a header to `Vary`, which is one line.
+pub(super) fn vary(headers: &mut HeaderMap, name: &'static str) {
+    let lines = headers.get_all(header::VARY).iter().filter_map(|line| line.to_str().ok());
+    let mut names: Vec<&str> = lines.flat_map(|line| line.split(',')).map(str::trim).collect();
+    if names.iter().any(|known| *known == "*" || known.eq_ignore_ascii_case(name)) {
+        return;
+    }
+    names.push(name);
+    if let Ok(line) = HeaderValue::from_str(&names.join(", ")) {
+        headers.insert(header::VARY, line);
+    }
 }
 
 #[cfg(test)]
@@ -96,19 +100,39 @@ mod tests {
 
     fn knows(given: &str, tag: &str) -> bool {
         let mut headers = HeaderMap::new();
-        headers.insert(header::IF_NONE_MATCH, HeaderValue::from_str(given).expect("a header"));
-        is_known(&headers, tag)
+        headers.insert(header::ETAG, HeaderValue::from_str(tag).expect("a header"));
+        is_known(&[HeaderValue::from_str(given).expect("a header")], &headers)
     }
 
     #[test]
-    fn a_tag_is_recognised_in_every_coding() {
-        for given in ["\"ab\"", "\"ab-gzip\"", "\"ab-br\"", "W/\"ab\"", "\"x\", \"ab-zstd\"", "*"] {
+    fn a_tag_is_compared_weakly_and_stands_for_one_coding() {
+        for given in ["\"ab\"", "W/\"ab\"", "\"x\", \"ab\"", "*"] {
             assert!(knows(given, "\"ab\""), "{given}");
         }
-        for given in ["\"abc\"", "\"\"", "\"ab-lzma\"", "\"x\""] {
+        for given in ["\"abc\"", "\"\"", "\"ab-gzip\"", "\"x\""] {
             assert!(!knows(given, "\"ab\""), "{given}");
         }
-        assert!(!HeaderMap::new().contains_key("if-none-match") && !is_known(&HeaderMap::new(), "\"ab\""));
+        assert!(knows("\"ab-br\"", "\"ab-br\"") && !knows("\"ab\"", "\"ab-br\""));
+        assert!(!is_known(&[HeaderValue::from_static("*")], &HeaderMap::new()), "there is nothing to have");
+    }
+
+    #[test]
+    fn what_an_answer_varies_by_is_told_once() {
+        let varied = |control: &'static str, by: &[&'static str]| {
+            let mut response = ().into_response();
+            response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static(control));
+            for line in by {
+                response.headers_mut().append(header::VARY, HeaderValue::from_static(line));
+            }
+            vary_by_caller(&mut response);
+            let lines = response.headers().get_all(header::VARY).iter();
+            lines.map(|line| line.to_str().expect("text").to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(varied("max-age=300, private", &["accept"]), ["accept, authorization"]);
+        assert_eq!(varied("no-store", &[]), ["accept, authorization"]);
+        assert_eq!(varied("no-store", &["Origin", "Authorization"]), ["Origin, Authorization, accept"]);
+        assert_eq!(varied("no-store", &["*"]), ["*"]);
+        assert_eq!(varied("max-age=60, public", &["accept"]), ["accept"]);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 use std::{borrow::Cow, sync::Arc, time::Instant};
 
 use axum::{
-    body::{Body, HttpBody as _},
+    body::{Body, Bytes, HttpBody as _},
     extract::{Path, Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse as _, Response},
@@ -13,7 +13,7 @@ use axum::{
 use futures_util::future::join_all;
 use opentelemetry::trace::TraceContextExt as _;
 use schema::{
-    CachePolicy, Caller, Document, Opened, OperationKind, Reply, Viewer,
+    CachePolicy, Caller, Document, Held, Opened, OperationKind, Reply, Taken, Viewer,
     token::{Bearer, Refused},
 };
 use tracing::{Instrument as _, Span, field::Empty};
@@ -323,6 +323,8 @@ fn has_preflight_header(headers: &HeaderMap) -> bool {
 struct Answer {
     status: StatusCode,
     body: Vec<u8>,
+    /// The memory that `body` was written in.
+    held: Held,
     cache: Option<CachePolicy>,
     cache_token: Option<String>,
     retry_after_seconds: Option<u32>,
@@ -347,9 +349,14 @@ pub(super) async fn answer(app: &App, headers: &HeaderMap, asked: Result<Asked, 
     };
     let (asker, content_type) = (&asked.asker, (header::CONTENT_TYPE, media.content_type()));
     let memory = app.admission.answer_memory(owner(app, &asker.caller, asker.bearer.as_ref()));
+    // What an answer was written in is given back once it is counted as one that is sent.
+    let (taken, mut all_held) = (Taken::default(), Vec::new());
     let response = match asked.wires {
-        Wires::One(wire) => match run(app, headers, media, asker, *wire).await {
-            Ok(answer) => respond(headers, media, asker, answer),
+        Wires::One(wire) => match run(app, headers, media, asker, *wire, taken).await {
+            Ok(mut answer) => {
+                all_held.push(std::mem::take(&mut answer.held));
+                respond(media, asker, answer)
+            }
             Err(refusal) => {
                 let only_queries = refusal.status == StatusCode::METHOD_NOT_ALLOWED;
                 let response = refusal.into_response_as(media.content_type(), request_id(headers));
@@ -357,24 +364,26 @@ pub(super) async fn answer(app: &App, headers: &HeaderMap, asked: Result<Asked, 
             }
         },
         Wires::Batch(wires) => {
-            let answers = join_all(wires.into_iter().map(|wire| run(app, headers, media, asker, wire))).await;
-            let bodies = answers.into_iter().map(|answer| match answer {
-                Ok(answer) => answer.body,
-                Err(refusal) => refusal.body(request_id(headers)),
-            });
-            let mut body = vec![b'['];
-            for (index, one) in bodies.enumerate() {
-                if index > 0 {
-                    body.push(b',');
+            let running = wires.into_iter().map(|wire| run(app, headers, media, asker, wire, taken.clone()));
+            let mut body = Vec::new();
+            for answer in join_all(running).await {
+                body.push(if body.is_empty() { b'[' } else { b',' });
+                match answer {
+                    Ok(Answer { body: one, held, .. }) => {
+                        body.extend(one);
+                        all_held.push(held);
+                    }
+                    Err(refusal) => body.extend(refusal.body(request_id(headers))),
                 }
-                body.extend(one);
             }
             body.push(b']');
             (StatusCode::OK, [content_type, (header::CACHE_CONTROL, "no-store")], body).into_response()
         }
     };
     let refuse = |overloaded: Refusal| overloaded.into_response_as(media.content_type(), request_id(headers));
-    hold(response, memory).unwrap_or_else(|OutOfMemory| refuse(OutOfMemory.into()))
+    let response = hold(response, memory).unwrap_or_else(|OutOfMemory| refuse(OutOfMemory.into()));
+    drop(all_held);
+    response
 }
 
 /// Lets an answer hold the memory that it takes until it is sent.
@@ -385,11 +394,12 @@ fn hold(mut response: Response, mut memory: MemoryReservation) -> Result<Respons
     Ok(response)
 }
 
-fn respond(asked: &HeaderMap, media: Media, asker: &Asker, answer: Answer) -> Response {
+fn respond(media: Media, asker: &Asker, answer: Answer) -> Response {
     let Answer { status, body, cache, is_whole, digest, .. } = answer;
+    let body = Bytes::from(body);
     let mut response = if asker.is_get {
         let answer = caching::Answer { policy: cache, is_whole, digest };
-        caching::respond(asked, answer, status, media.content_type(), body)
+        caching::respond(answer, status, media.content_type(), body)
     } else {
         let control = caching::control(cache);
         (status, [(header::CONTENT_TYPE, media.content_type())], [(header::CACHE_CONTROL, control)], body)
@@ -410,6 +420,7 @@ async fn run(
     media: Media,
     asker: &Asker,
     wire: Wire,
+    taken: Taken,
 ) -> Result<Answer, Refusal> {
     let started = Instant::now();
     let span = tracing::debug_span!(
@@ -419,7 +430,7 @@ async fn run(
         request_id = request_id(headers),
     );
     let mut about = About::of(app, asker, &wire);
-    let running = execute(app, headers, asker, wire, &mut about).instrument(span.clone());
+    let running = execute(app, headers, asker, wire, &mut about, taken).instrument(span.clone());
     let result = tokio::time::timeout(app.http.request_timeout, running).await;
     match result.unwrap_or(Err(TIMEOUT)) {
         Ok(reply) => {
@@ -434,8 +445,8 @@ async fn run(
                 Span::current().set_attribute(format!("federation.entities.{name}"), i64::from(*count));
             }
             let is_whole = ran.outcome == Outcome::Ok;
-            let Reply { body, cache, cache_token, retry_after_seconds, digest, .. } = reply;
-            Ok(Answer { status, body, cache, cache_token, retry_after_seconds, is_whole, digest })
+            let Reply { body, held, cache, cache_token, retry_after_seconds, digest, .. } = reply;
+            Ok(Answer { status, body, held, cache, cache_token, retry_after_seconds, is_whole, digest })
         }
         Err(refusal) => {
             record(app, headers, (&span, started), refusal.status, &Ran::refused(&refusal), &about);
@@ -450,6 +461,7 @@ async fn execute(
     asker: &Asker,
     mut wire: Wire,
     about: &mut About,
+    taken: Taken,
 ) -> Result<Reply, Refusal> {
     let document = match find_document(app, headers, asker, &mut wire).await {
         Ok(document) => document,
@@ -460,7 +472,7 @@ async fn execute(
     if asker.is_get && kind.is_some_and(|kind| kind != OperationKind::Query) {
         return Err(ONLY_QUERIES);
     }
-    let request = request(app, headers, asker, wire);
+    let request = schema::Request { taken, ..request(app, headers, asker, wire) };
     Ok(app.graph.execute_document(asker.viewer.clone(), document, request).await)
 }
 
@@ -506,6 +518,7 @@ fn request(app: &App, headers: &HeaderMap, asker: &Asker, wire: Wire) -> schema:
         explain: app.development && headers.get("x-explain").is_some_and(|value| value == "1"),
         cache_token: headers.get(CACHE_TOKEN).and_then(|token| token.to_str().ok()).map(ToOwned::to_owned),
         caller: asker.caller.clone(),
+        taken: Taken::default(),
     }
 }
 

@@ -123,7 +123,7 @@ function* costs() {
   yield ["pages in pages in pages", query(pages(3, 100)), "COST_LIMIT DEPTH_LIMIT"];
   yield ["pages of variables", query("query($n: Int) { users(first: $n) { nodes { sessions(first: $n) { nodes { locations(first: $n) { nodes { id } } } } } } }", { n: 100 }), "COST_LIMIT"];
   yield ["pages of negative variables", query("query($n: Int) { users(first: $n) { nodes { sessions(first: $n) { nodes { id } } } } }", { n: -1 }), "BAD_USER_INPUT"];
-  yield ["pages by default", query("{ users { nodes { sessions { nodes { locations { nodes { id } } } } } } }"), "COST_LIMIT"];
+  yield ["pages by default", query("{ users { nodes { sessions { nodes { locations { nodes { user { id } } } } } } } }"), "COST_LIMIT"];
   yield ["pages under 20 aliases", query(`{ ${many(20, (n) => `a${n}: users(first: 100) { nodes { sessions(first: 100) { nodes { id } } } }`)} }`), "COST_LIMIT"];
   yield ["1,001 ids", query("query($i: [ID!]!) { nodes(ids: $i) { id } }", { i: Array(1_001).fill("01890000-0000-7000-8000-000000000001") }), "BAD_USER_INPUT"];
   yield ["5,000 representations", query("query($r: [_Any!]!) { _entities(representations: $r) { __typename } }", { r: Array(5_000).fill({ __typename: "User", id: "01890000-0000-7000-8000-000000000001" }) }), "BAD_USER_INPUT"];

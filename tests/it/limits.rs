@@ -528,13 +528,13 @@ async fn what_may_load_too_much_is_refused_before_it_runs() {
         let request = Request { query: query.to_owned(), variables, ..Request::default() };
         graph.execute(Viewer::Service, request).await
     };
-    let pages = "query($n: Int) { users(first: $n) { nodes { sessions(first: 50) { nodes { id } } } } }";
+    let pages = "query($n: Int) { users(first: $n) { nodes { sessions(first: 100) { nodes { id } } } } }";
     for (n, refused) in [(1, false), (90, false), (100, true)] {
         let reply = ask(pages, json!({ "n": n })).await;
         assert_eq!(reply.codes, if refused { vec!["COST_LIMIT"] } else { vec![] }, "{n}");
         assert_eq!(reply.executed, !refused);
     }
-    let by_default = "{ users { nodes { sessions { nodes { locations { nodes { id } } } } } } }";
+    let by_default = "{ users { nodes { sessions { nodes { locations { nodes { user { id } } } } } } } }";
     let reply = ask(by_default, json!({})).await;
     assert_eq!((reply.codes, reply.statements), (vec!["COST_LIMIT"], 0), "20 rows where none are said");
 }

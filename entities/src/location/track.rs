@@ -1,14 +1,34 @@
-//! Thinning of a track by Ramer–Douglas–Peucker. The usual form takes a tolerance and leaves the number of points
-//! to chance; a map wants "the 500 points that matter most". So the recursion runs as a queue that always splits at
+//! Tracks: a stretch of time, thinned by Ramer–Douglas–Peucker. The usual form takes a tolerance and leaves the number of
+//! points to chance; a map wants "the 500 points that matter most". So the recursion runs as a queue that always splits at
 //! the point that lies farthest off, until enough points are kept: the result is exactly that of the usual form
 //! with the tolerance at which it stops.
+//!
+//! Reading takes little memory, however long the track: first only what thinning needs of each point (`Point`), then the
+//! rows of the points that are kept. A few tracks are thinned at a time, on a thread of their own.
 
-use std::{cmp::Ordering, collections::BinaryHeap};
+use std::{cmp::Ordering, collections::BinaryHeap, sync::Arc};
+
+use rustc_hash::FxHashMap;
+use tokio::sync::Semaphore;
 
 use super::{Model, area::EARTH_RADIUS};
+use crate::{
+    clock::{Time, TimeRange},
+    error::Error,
+    id::{LocationId, UserId},
+    scope::Scope,
+    sql::{Cells, Record as _, Sql},
+    store::Store,
+};
 
-/// Points of one user that a track may be thinned from.
+/// Points that all tracks of one request together may be thinned from.
 pub const MAX_POINTS: u32 = 100_000;
+/// Tracks that are read and thinned at a time, all requests together; others wait.
+static AT_ONCE: Semaphore = Semaphore::const_new(2);
+/// Points in one statement at most where rows do not come one by one (SQLite).
+const CHUNK: u32 = 5_000;
+/// Rows of kept points in one statement.
+const KEPT_CHUNK: usize = 1_000;
 /// Points that are looked at, over and over, before shortcuts are taken: ten times what a real track needs. There are
 /// shapes for which the algorithm is quadratic.
 const MAX_LOOKS: usize = 10_000_000;
@@ -17,8 +37,183 @@ const SAMPLE: usize = 1_000;
 /// The square of a millimetre: what lies no farther off than this lies on the line.
 const NOTHING: f64 = 1e-6;
 
+/// What thinning needs of a position.
+#[derive(Clone, Copy, Debug)]
+pub struct Point {
+    /// Whose row it is.
+    pub id: LocationId,
+    /// Degrees north.
+    pub latitude: f64,
+    /// Degrees east.
+    pub longitude: f64,
+}
+
+/// Which tracks are wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct Tracks<'a> {
+    /// The viewer's.
+    pub scope: &'a Scope,
+    /// The stretch of time.
+    pub range: &'a TimeRange,
+    /// Whose.
+    pub users: &'a [UserId],
+    /// Points of each at most, at least 2.
+    pub keep: usize,
+    /// Points that may be read for all of them.
+    pub most: u32,
+}
+
+impl Tracks<'_> {
+    /// The points that matter most of each account's track, oldest first, and how many points were read for that.
+    ///
+    /// # Errors
+    /// `Refused` where there are more points than may be read; else the database's.
+    pub async fn read(&self, store: &Store) -> Result<(FxHashMap<UserId, Vec<Arc<Model>>>, u32), Error> {
+        let turn = AT_ONCE.acquire().await.expect("it is never closed");
+        let points = if store.sql().is_postgres() {
+            self.points_at_once(store).await?
+        } else {
+            self.points_in_chunks(store).await?
+        };
+        let read = points.iter().map(|(_, points)| points.len() as u32).sum();
+        let keep = self.keep;
+        let thinned = move || {
+            let thin = |(_, points): (UserId, Vec<Point>)| {
+                let kept = thin(&points, keep);
+                kept.into_iter().map(|index| points[index].id).collect::<Vec<_>>()
+            };
+            let kept: Vec<LocationId> = points.into_iter().flat_map(thin).collect();
+            // Held until the points are gone, even where nobody waits for them any more.
+            drop(turn);
+            kept
+        };
+        let kept = tokio::task::spawn_blocking(thinned).await;
+        let kept = kept.map_err(|_| Error::Refused("the track could not be thinned".to_owned()))?;
+        Ok((self.rows(store, &kept).await?, read))
+    }
+
+    /// Rows arrive one by one, and only their points are kept.
+    async fn points_at_once(&self, store: &Store) -> Result<Vec<(UserId, Vec<Point>)>, Error> {
+        let most = i64::from(self.most) + 1;
+        let mut sql = store.sql();
+        sql.push("SELECT p.id, c.* FROM ").parents(self.users);
+        sql.push(" CROSS JOIN LATERAL (SELECT t.id, t.latitude, t.longitude FROM user_locations t WHERE t.user_id = p.id");
+        self.push(&mut sql);
+        sql.push(" ORDER BY t.timestamp, t.id LIMIT ").bind(most).push(") c LIMIT ").bind(most);
+        let mut tracks = Gathered::of(self.most);
+        let take = |cells: &mut Cells<'_>| {
+            let user = cells.next()?;
+            let (id, latitude, longitude) = (cells.next()?, cells.next()?, cells.next()?);
+            tracks.add(user, Point { id, latitude, longitude });
+            Ok(())
+        };
+        store.fetch(NAME, Model::TABLE, sql, take).await?;
+        tracks.finish()
+    }
+
+    /// A statement's rows are all in memory at once, so each reads a part: from the last account to the first.
+    async fn points_in_chunks(&self, store: &Store) -> Result<Vec<(UserId, Vec<Point>)>, Error> {
+        let mut tracks = Gathered::of(self.most);
+        let mut users = self.users.to_vec();
+        let mut last: Option<(UserId, Time, LocationId)> = None;
+        loop {
+            let mut sql = store.sql();
+            sql.push("SELECT t.user_id, t.timestamp, t.id, t.latitude, t.longitude FROM user_locations t WHERE t.user_id");
+            sql.any_id(&users);
+            self.push(&mut sql);
+            if let Some((user, time, id)) = last {
+                sql.push(" AND (t.user_id <> ").bind(user).push(" OR (t.timestamp, t.id) > (").bind(time);
+                sql.push(", ").bind(id).push("))");
+            }
+            sql.push(" ORDER BY t.user_id DESC, t.timestamp, t.id LIMIT ").bind(i64::from(CHUNK));
+            let take = |cells: &mut Cells<'_>| {
+                let (user, time, id) = (cells.next()?, cells.next()?, cells.next()?);
+                let (latitude, longitude) = (cells.next()?, cells.next()?);
+                tracks.add(user, Point { id, latitude, longitude });
+                last = Some((user, time, id));
+                Ok(())
+            };
+            let rows = store.fetch(NAME, Model::TABLE, sql, take).await?.len();
+            let Some((user, ..)) = last.filter(|_| rows == CHUNK as usize && tracks.fits()) else {
+                return tracks.finish();
+            };
+            users.retain(|other| other.0 <= user.0);
+        }
+    }
+
+    /// The rows of the kept points, in the order of time.
+    async fn rows(
+        &self,
+        store: &Store,
+        kept: &[LocationId],
+    ) -> Result<FxHashMap<UserId, Vec<Arc<Model>>>, Error> {
+        let mut tracks: FxHashMap<UserId, Vec<Arc<Model>>> =
+            self.users.iter().map(|user| (*user, Vec::new())).collect();
+        for ids in kept.chunks(KEPT_CHUNK) {
+            let mut sql = store.sql();
+            sql.push("SELECT ").push(Model::COLUMNS).push(" FROM user_locations t WHERE t.user_id");
+            sql.any_id(self.users).push(" AND t.id").any_id(ids);
+            self.push(&mut sql);
+            let rows = store.fetch("location.track_points", Model::TABLE, sql, Model::read).await?;
+            for row in rows {
+                tracks.entry(row.user_id).or_default().push(Arc::new(row));
+            }
+        }
+        for track in tracks.values_mut() {
+            track.sort_unstable_by_key(|row| (row.timestamp, row.id.0));
+        }
+        Ok(tracks)
+    }
+
+    fn push(&self, sql: &mut Sql) {
+        self.scope.push_own(sql, self.scope.manages());
+        sql.within("t.timestamp", self.range);
+    }
+}
+
+const NAME: &str = "location.tracks";
+
+/// The points that have come so far, by account.
+struct Gathered {
+    tracks: Vec<(UserId, Vec<Point>)>,
+    left: Option<u32>,
+}
+
+impl Gathered {
+    fn of(most: u32) -> Self {
+        Self { tracks: Vec::new(), left: Some(most) }
+    }
+
+    /// The points of an account come one after the other.
+    fn add(&mut self, user: UserId, point: Point) {
+        self.left = self.left.and_then(|left| left.checked_sub(1));
+        if !self.fits() {
+            return;
+        }
+        match self.tracks.last_mut() {
+            Some((last, points)) if *last == user => points.push(point),
+            _ => self.tracks.push((user, vec![point])),
+        }
+    }
+
+    fn fits(&self) -> bool {
+        self.left.is_some()
+    }
+
+    fn finish(self) -> Result<Vec<(UserId, Vec<Point>)>, Error> {
+        if self.fits() { Ok(self.tracks) } else { Err(too_many()) }
+    }
+}
+
+/// What is said where tracks have more points than may be read for one request.
+pub fn too_many() -> Error {
+    Error::Refused(format!(
+        "the tracks of this request have more than {MAX_POINTS} points: ask for shorter ranges"
+    ))
+}
+
 /// The indexes of the `keep` points that matter most, ascending. The first and the last are always among them.
-pub fn thin<P: AsRef<Model>>(points: &[P], keep: usize) -> Vec<usize> {
+pub fn thin(points: &[Point], keep: usize) -> Vec<usize> {
     if points.len() <= keep.max(2) {
         return (0..points.len()).collect();
     }
@@ -60,13 +255,12 @@ impl Spans {
 
 /// Metres on a plane that touches the globe at the first point. Longitudes are unrolled, so a track across the
 /// 180th meridian stays in one piece.
-fn project<P: AsRef<Model>>(points: &[P]) -> Vec<(f64, f64)> {
-    let origin = points[0].as_ref();
+fn project(points: &[Point]) -> Vec<(f64, f64)> {
+    let origin = points[0];
     let scale = origin.latitude.to_radians().cos();
     points
         .iter()
         .map(|point| {
-            let point = point.as_ref();
             let mut east = point.longitude - origin.longitude;
             if east > 180.0 {
                 east -= 360.0;
@@ -133,27 +327,13 @@ impl Ord for Span {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::{LocationId, UserId};
 
-    fn at(latitude: f64, longitude: f64) -> std::sync::Arc<Model> {
-        let time = crate::clock::now();
-        std::sync::Arc::new(Model {
-            id: LocationId::new(),
-            user_id: UserId::new(),
-            session_id: None,
-            timestamp: time,
-            received_at: time,
-            latitude,
-            longitude,
-            accuracy: None,
-            altitude: None,
-            speed: None,
-            heading: None,
-        })
+    fn at(latitude: f64, longitude: f64) -> Point {
+        Point { id: LocationId::new(), latitude, longitude }
     }
 
     /// A walk, always the same, across the 180th meridian.
-    fn walk(steps: usize) -> Vec<std::sync::Arc<Model>> {
+    fn walk(steps: usize) -> Vec<Point> {
         let (mut state, mut latitude, mut longitude) = (7_u64, 52.0, 179.9);
         let mut draw = move || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

@@ -14,11 +14,14 @@ const SDL: &str = "
     interface Node { id: ID! }
     type UserConnection { nodes: [User!]! edges: [UserEdge!]! totalCount: Int! pageInfo: PageInfo! }
     type UserEdge { node: User! cursor: String! }
+    scalar JSON
+    input Range { from: String }
     type PageInfo { hasNextPage: Boolean! }
     type User implements Node {
         id: ID! name: String best: User
         friends(first: Int, last: Int): UserConnection! @listSize(assumedSize: 20, slicingArguments: [\"first\", \"last\"], sizedFields: [\"nodes\", \"edges\"], requireOneSlicingArgument: false)
-        track(maxPoints: Int = 500): [User!]! @listSize(slicingArguments: [\"maxPoints\"])
+        track(range: Range @cost(weight: 1000), maxPoints: Int = 500): [User!]! @cost(weight: 0) @listSize(slicingArguments: [\"maxPoints\"])
+        data: JSON @cost(weight: 10)
         tags: [User!]! @listSize(assumedSize: 10)
     }
 ";
@@ -50,7 +53,11 @@ fn sizes_are_multiplied() {
             1 + 100 * 22,
         ),
         ("{ nodes(ids: [1, 2, 3]) { ... on User { best { id } } } }", 3 * 2),
-        ("{ me { track { id } } }", 1 + 500),
+        ("{ me { track(range: {}) { id } } }", 1 + 1_000),
+        ("query($r: Range) { me { track(range: $r, maxPoints: 10) { best { id } } } }", 1 + 1_000 + 10),
+        ("{ me { data more: data id } }", 1 + 2 * 10),
+        ("{ users(first: 50) { nodes { data } } }", 1 + 50 * 11),
+        ("{ nodes(ids: [1, 2]) { ... on User { ...F } } } fragment F on User { a: data b: data }", 2 * 21),
         ("{ me { tags { id } } }", 1 + ASSUMED_ROWS),
         ("{ me { id @skip(if: true) best { id } } me { best { id } } }", 4),
         ("{ _entities(representations: [1, 2]) { ... on User { best { id } } } }", 2 * 2),

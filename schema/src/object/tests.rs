@@ -10,7 +10,7 @@ use serde::Deserialize as _;
 use serde_json::{Value as Json, json};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::fake::{Both, user_id};
+use crate::fake::{Both, Parsed, user_id};
 
 thread_local! {
     static GRAPH: (Runtime, Both) = {
@@ -32,10 +32,23 @@ fn answers(text: &str, variables: &Json) -> Answers {
             let document =
                 both.read(text, &variables()).await.unwrap_or_else(|errors| panic!("{text}\n{errors:?}"));
             let ours = String::from_utf8(both.ours(&document, variables()).await).unwrap();
+            expect_the_same_in_pieces(both, &document, &variables(), &ours).await;
             let theirs = String::from_utf8(both.theirs(&document, variables()).await).unwrap();
             Answers { ours, theirs }
         })
     })
+}
+
+/// However often writing stops and goes on, the answer and its trace are the same.
+async fn expect_the_same_in_pieces(both: &Both, document: &Parsed, variables: &Variables, ours: &str) {
+    let (_, whole) = both.ours_in_pieces(document, variables.clone(), usize::MAX, true).await;
+    for piece in [1, 7, 100] {
+        for is_traced in [false, true] {
+            let (body, trace) = both.ours_in_pieces(document, variables.clone(), piece, is_traced).await;
+            assert_eq!(std::str::from_utf8(&body).unwrap(), ours, "{piece} bytes at a time");
+            assert!(!is_traced || trace == whole, "the trace of {ours}, {piece} bytes at a time");
+        }
+    }
 }
 
 /// The answer of this crate, as text.

@@ -21,7 +21,7 @@ use crate::{
     object::{Asked, Edge, Entity as _, Filled, Rows, Run, Selection},
     query::Query,
     select::Planner,
-    write::{Nulled, Writer},
+    write::{Unwritten, Writer},
 };
 
 /// The edge.
@@ -213,7 +213,7 @@ struct EntitiesFilled<'a, 'q> {
 }
 
 impl Filled for EntitiesFilled<'_, '_> {
-    fn write<'w>(&'w self, _: usize, writer: &mut Writer<'w>) -> Result<(), Nulled> {
+    fn write<'w>(&'w self, _: usize, writer: &mut Writer<'w>) -> Result<(), Unwritten> {
         writer.list(self.slots.len(), true, |index, writer| match &self.slots[index] {
             Err(error) => Err(writer.fail(error, self.place)),
             Ok(None) => {

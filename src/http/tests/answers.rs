@@ -20,7 +20,13 @@ fn bearer(app: &App) -> String {
 #[tokio::test]
 async fn long_answers_are_compressed_as_the_caller_likes() {
     let app = app().await;
-    for (accepted, coding) in [("gzip", "gzip"), ("br", "br"), ("zstd", "zstd"), ("gzip;q=0.1, br", "br")] {
+    for (accepted, coding) in [
+        ("gzip", "gzip"),
+        ("br", "br"),
+        ("zstd", "zstd"),
+        ("gzip;q=0.1, br", "br"),
+        ("gzip, deflate, br, zstd", "br"),
+    ] {
         let (status, headers, _) = send(&app, with(get_of(SCHEMA), "accept-encoding", accepted)).await;
         assert_eq!((status, text(&headers["content-encoding"])), (200, coding));
         let vary: Vec<_> = headers.get_all("vary").iter().map(text).collect();
@@ -56,23 +62,87 @@ async fn bodies_may_be_compressed_within_their_limit() {
     assert_eq!(send(&app, request(QUERY.into(), "identity")).await.0, 200);
 }
 
+/// RFC 9110 §15.4.5, in every coding.
 #[tokio::test]
 async fn an_answer_that_the_caller_has_is_not_sent_again() {
     let app = app().await;
-    let (status, headers, _) = send(&app, get_of(SCHEMA)).await;
-    assert_eq!((status, text(&headers["cache-control"])), (200, "max-age=60, public"));
-    let tag = text(&headers["etag"]);
-    let (status, headers, body) = send(&app, with(get_of(SCHEMA), "if-none-match", tag)).await;
-    assert_eq!((status, body), (304, json!("")));
-    assert_eq!((text(&headers["etag"]), text(&headers["cache-control"])), (tag, "max-age=60, public"));
-    assert_eq!(send(&app, with(get_of(SCHEMA), "if-none-match", "\"other\"")).await.0, 200);
-    let packed = send(&app, with(get_of(SCHEMA), "accept-encoding", "gzip")).await.1["etag"].clone();
-    assert_ne!(text(&packed), tag, "other bytes, another tag");
-    let again = with(get_of(SCHEMA), "if-none-match", text(&packed));
-    assert_eq!(send(&app, again).await.0, 304);
-    let other_type =
-        with(with(get_of(SCHEMA), "accept", "application/graphql-response+json"), "if-none-match", tag);
-    assert_eq!(send(&app, other_type).await.0, 200);
+    let mut tags = Vec::new();
+    for accepted in ["identity", "gzip", "zstd", "br"] {
+        let ask = || with(get_of(SCHEMA), "accept-encoding", accepted);
+        let (status, headers, _) = send(&app, ask()).await;
+        assert_eq!((status, text(&headers["cache-control"])), (200, "max-age=60, public"));
+        let tag = headers["etag"].clone();
+        for given in
+            [text(&tag).to_owned(), format!("W/{}", text(&tag)), format!("\"x\", {}", text(&tag)), "*".into()]
+        {
+            let (status, known, body) = send(&app, with(ask(), "if-none-match", &given)).await;
+            assert_eq!((status, body), (304, json!("")), "{accepted}: {given}");
+            for name in ["etag", "vary", "cache-control"] {
+                let lines = |headers: &HeaderMap| headers.get_all(name).iter().cloned().collect::<Vec<_>>();
+                assert_eq!(lines(&known), lines(&headers), "{accepted}: {name}");
+            }
+            assert!(
+                !known.contains_key("content-encoding") && !known.contains_key("content-type"),
+                "{known:?}"
+            );
+        }
+        assert_eq!(send(&app, with(ask(), "if-none-match", "\"other\"")).await.0, 200);
+        let other_type =
+            with(with(ask(), "accept", "application/graphql-response+json"), "if-none-match", text(&tag));
+        assert_eq!(send(&app, other_type).await.0, 200);
+        tags.push(tag);
+    }
+    for (index, tag) in tags.iter().enumerate() {
+        assert!(!tags[..index].contains(tag), "other bytes, another tag: {tags:?}");
+        let plain = with(get_of(SCHEMA), "if-none-match", text(tag));
+        assert_eq!(
+            send(&app, plain).await.0,
+            if index == 0 { 304 } else { 200 },
+            "what comes is not what they have"
+        );
+    }
+    let posted =
+        with(post_of(r#"{"query": "{ __schema { types { name description } } }"}"#), "if-none-match", "*");
+    assert_eq!(send(&app, posted).await.0, 200);
+}
+
+/// Two accounts may share a browser, and so a cache.
+#[tokio::test]
+async fn what_is_not_for_everybody_varies_by_who_asks() {
+    let app = app().await;
+    let vary = |headers: &HeaderMap| {
+        let lines: Vec<_> = headers.get_all("vary").iter().map(|line| text(line).to_owned()).collect();
+        assert!(lines.len() <= 1, "{lines:?}");
+        lines.concat()
+    };
+    let private = "/graphql?query=%7Bnode(id:%220190a0b0-0000-7000-8000-000000000000%22)%7B...on%20FormVersion%7Bid%7D%7D%7D";
+    let (status, headers, _) = send(&app, get_of(private)).await;
+    assert_eq!((status, text(&headers["cache-control"])), (200, "max-age=300, private"));
+    assert_eq!(vary(&headers), "accept, authorization");
+    let again = with(get_of(private), "if-none-match", text(&headers["etag"]));
+    let (status, known, _) = send(&app, again).await;
+    assert_eq!((status, vary(&known).as_str()), (304, "accept, authorization"));
+    for (path, code) in [
+        ("/graphql?query=%7Bme%7Bid%7D%7D", 200),
+        ("/graphql?query=%7Bnothing%7D", 200),
+        ("/graphql?query=mutation%7B__typename%7D", 405),
+        ("/graphql/nothing", 404),
+    ] {
+        let (status, headers, _) = send(&app, get_of(path)).await;
+        assert_eq!((status, vary(&headers).as_str()), (code, "accept, authorization"), "{path}");
+    }
+    let bad = with(get_of(private), "authorization", "Bearer nonsense");
+    let (status, headers, _) = send(&app, bad).await;
+    assert_eq!((status, vary(&headers).as_str()), (401, "accept, authorization"));
+    assert_eq!(vary(&send(&app, post_of(QUERY)).await.1), "accept, authorization");
+    let long =
+        json!({ "query": "{ users { nodes { id } } __schema { types { name description } } }" }).to_string();
+    assert_eq!(vary(&send(&app, post_of(long)).await.1), "accept, authorization, accept-encoding");
+    let public = send(&app, get_of(SCHEMA)).await.1;
+    assert_eq!(
+        (vary(&public).as_str(), text(&public["cache-control"])),
+        ("accept, accept-encoding", "max-age=60, public")
+    );
 }
 
 #[tokio::test]
@@ -220,4 +290,34 @@ async fn bodies_share_a_bound_on_memory() {
     assert_eq!(send(&app, post_of(QUERY)).await.0, 200, "what was taken is given back");
     let enough = app_with(|config| config.http.max_body_memory.0 = 4_000).await;
     assert_eq!(send(&enough, post_of(wide)).await.0, 200);
+}
+
+/// The schema as an answer: more than 64 KiB without any data.
+fn schemas(count: usize) -> String {
+    let fields: Vec<String> = (0..count).map(|n| format!("a{n}: _service {{ sdl }}")).collect();
+    json!({ "query": format!("{{ {} }}", fields.join(" ")) }).to_string()
+}
+
+fn first_code(body: &Value) -> Option<&str> {
+    body["errors"][0]["extensions"]["code"].as_str()
+}
+
+#[tokio::test]
+async fn an_answer_is_bounded_and_so_are_those_to_an_array_together() {
+    let one = send(&app().await, post_of(schemas(1))).await.2.to_string().len();
+    let app = app_with(|config| {
+        config.graph.max_answer_bytes.0 = 2 * one + one / 2;
+        config.http.max_batch = 10;
+    })
+    .await;
+    assert_eq!(first_code(&send(&app, post_of(schemas(2))).await.2), None);
+    let (status, _, body) = send(&app, post_of(schemas(3))).await;
+    assert_eq!((status, first_code(&body), &body["data"]), (200, Some("COST_LIMIT"), &Value::Null), "{body}");
+    let text = send(&app, get_of("/metrics")).await.2.as_str().expect("metrics are text").to_owned();
+    assert!(text.contains(r#"graphql_documents_refused_total{limit="answer_bytes"} 1"#), "it is counted");
+    let array = format!("[{0},{0},{0}]", schemas(1));
+    let (_, _, body) = send(&app, with(post_of(array), "authorization", &bearer(&app))).await;
+    let codes: Vec<_> = (0..3).map(|index| first_code(&body[index])).collect();
+    assert_eq!(codes.iter().filter(|code| **code == Some("COST_LIMIT")).count(), 1, "{codes:?}");
+    assert_eq!(codes.iter().filter(|code| code.is_none()).count(), 2, "{codes:?}");
 }

@@ -13,7 +13,7 @@ use entities::{
 };
 use prometheus_client::registry::Registry;
 use schema::token::Refused;
-use schema::{Access, AccessOptions, Caller, Events, Graph, Limits, Opened, Options, Request, Viewer};
+use schema::{Access, AccessOptions, Caller, Events, Graph, Limits, Opened, Options, Request, Taken, Viewer};
 use sea_orm::{ConnectionTrait as _, DbBackend};
 use serde_json::{Value, json};
 
@@ -68,6 +68,18 @@ impl TestApp {
         let limits = Limits { cost: u64::MAX, ..Limits::default() };
         let subgraph = domains.parse().expect("domains");
         Self::with(self.store.clone(), &self.url, POLL, &Options { limits, subgraph, ..Options::default() })
+    }
+
+    /// The same, where answers have so many bytes at most, and all long ones together so much memory.
+    pub(crate) fn that_answers_at_most(&self, answer_bytes: usize, answer_memory: usize) -> Self {
+        let limits = Limits { cost: u64::MAX, ..Limits::default() };
+        let options = Options { limits, answer_bytes, answer_memory, ..Options::default() };
+        Self::with(self.store.clone(), &self.url, POLL, &options)
+    }
+
+    /// The same with the limits that a server has by default.
+    pub(crate) fn with_default_limits(&self) -> Self {
+        Self::with(self.store.clone(), &self.url, POLL, &Options::default())
     }
 
     /// The same, where every operation costs too much.
@@ -162,7 +174,7 @@ impl TestApp {
     }
 
     fn asked_by(&self, viewer: Viewer) -> Client<'_> {
-        Client { app: self, viewer, caller: Caller::default(), explains: true, trace: false }
+        Client { app: self, viewer, caller: Caller::default(), explains: true, trace: false, taken: None }
     }
 }
 
@@ -173,6 +185,7 @@ pub(crate) struct Client<'a> {
     caller: Caller,
     explains: bool,
     trace: bool,
+    taken: Option<Taken>,
 }
 
 /// One SQL statement of an answer.
@@ -217,6 +230,12 @@ impl Client<'_> {
         self
     }
 
+    /// What all requests of an array share is shared from now on.
+    pub(crate) fn in_one_array(mut self) -> Self {
+        self.taken = Some(Taken::default());
+        self
+    }
+
     /// The same, asking for a trace too.
     pub(crate) fn traced(mut self) -> Self {
         self.trace = true;
@@ -255,6 +274,7 @@ impl Client<'_> {
             explain: self.explains,
             trace: self.trace,
             caller: self.caller.clone(),
+            taken: self.taken.clone().unwrap_or_default(),
             ..Request::default()
         }
     }

@@ -1,0 +1,229 @@
+//! What goes out is bounded like what comes in: the bytes of one answer, the memory of all long answers that are being
+//! written, and the points that the tracks of one request are thinned from. An array of requests counts as one answer.
+//! Here is the reckoning; who looks at it is `write`, and `location` for tracks. Not here: what a document may cost before
+//! it runs (`cost`); how long an answer may take to be sent, and the memory that it takes until then (the hall).
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{
+        Arc, Mutex as StdMutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use entities::id::UserId;
+
+use tokio::sync::Mutex;
+
+use crate::error::{Code, RequestError};
+
+/// Bytes that are written without looking at anything but their number. What is no longer than this takes no part in the
+/// reckoning of memory.
+pub(crate) const PIECE: usize = 64 << 10;
+
+/// What the answer to a request has taken so far. All requests of an array share one. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Taken(Arc<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    bytes: AtomicUsize,
+    /// Held while a track is read: those of one request are read one after the other.
+    points: Mutex<u32>,
+}
+
+impl Taken {
+    /// The points that were read for tracks.
+    pub(crate) fn points(&self) -> &Mutex<u32> {
+        &self.0.points
+    }
+}
+
+/// Whose answer it is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Owner {
+    /// An account, wherever it asks from.
+    Account(UserId),
+    /// Callers without an account, by their address.
+    Address(Option<IpAddr>),
+    /// A gateway or another machine, which asks for many.
+    Many,
+}
+
+/// The memory of all long answers that are being written. One owner may have half of it. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Memory {
+    used: Arc<StdMutex<Used>>,
+    most: usize,
+}
+
+#[derive(Debug, Default)]
+struct Used {
+    total: usize,
+    by_owner: HashMap<Owner, usize>,
+}
+
+impl Memory {
+    pub(crate) fn of(most: usize) -> Self {
+        Self { used: Arc::default(), most }
+    }
+
+    /// Takes more; false where there is too little left, of all or of the owner's.
+    fn take(&self, owner: &Owner, bytes: usize) -> bool {
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = used.by_owner.get(owner).copied().unwrap_or_default();
+        let share = if *owner == Owner::Many { self.most } else { self.most / 2 };
+        let fits = |used: usize, most: usize| used.checked_add(bytes).is_some_and(|used| used <= most);
+        if !fits(used.total, self.most) || !fits(own, share) {
+            return false;
+        }
+        used.total += bytes;
+        used.by_owner.insert(owner.clone(), own + bytes);
+        true
+    }
+
+    fn give_back(&self, owner: &Owner, bytes: usize) {
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        used.total = used.total.saturating_sub(bytes);
+        let own = used.by_owner.remove(owner).unwrap_or_default().saturating_sub(bytes);
+        if own > 0 {
+            used.by_owner.insert(owner.clone(), own);
+        }
+    }
+}
+
+/// The memory that a long answer takes; given back when this is dropped, which whoever takes over the bytes does.
+#[derive(Debug, Default)]
+pub struct Held(Option<(Memory, Owner, usize)>);
+
+impl Held {
+    /// Takes memory until there are `bytes`; false where there is too little left.
+    fn reach(&mut self, bytes: usize, bounds: &Bounds) -> bool {
+        let own = self.0.as_ref().map_or(0, |(.., own)| *own);
+        let more = bytes.saturating_sub(own);
+        let fits = bounds.memory.take(&bounds.owner, more);
+        if fits {
+            self.0.get_or_insert_with(|| (bounds.memory.clone(), bounds.owner.clone(), 0)).2 += more;
+        }
+        fits
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some((memory, owner, bytes)) = &self.0 {
+            memory.give_back(owner, *bytes);
+        }
+    }
+}
+
+/// The bounds of one request. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Bounds {
+    /// Bytes of one answer at most.
+    pub(crate) most: usize,
+    pub(crate) memory: Memory,
+    pub(crate) taken: Taken,
+    pub(crate) owner: Owner,
+    /// Bytes that are written until they are looked at, at least 1.
+    pub(crate) piece: usize,
+}
+
+impl Bounds {
+    /// For one answer.
+    pub(crate) fn answer(&self) -> Bound {
+        Bound { bounds: self.clone(), reached: 0, held: Held::default() }
+    }
+
+    /// An answer of this size that is there already; `None` where there is no memory to give it again.
+    pub(crate) fn hold(&self, bytes: usize) -> Option<Held> {
+        let mut bound = self.answer();
+        bound.reach(bytes).ok().map(|()| bound.held)
+    }
+}
+
+/// The bounds of one answer in the making.
+pub(crate) struct Bound {
+    bounds: Bounds,
+    /// The most bytes that it has had so far.
+    reached: usize,
+    held: Held,
+}
+
+impl Bound {
+    /// It has so many bytes now.
+    ///
+    /// # Errors
+    /// It is too long, or all answers together are.
+    pub(crate) fn reach(&mut self, bytes: usize) -> Result<(), RequestError> {
+        let more = bytes.saturating_sub(self.reached);
+        self.reached += more;
+        let Bounds { most, taken, .. } = &self.bounds;
+        let before = taken.0.bytes.fetch_add(more, Ordering::Relaxed);
+        if before.saturating_add(more) > *most {
+            let message = format!("The answer is longer than {most} bytes. Ask for less at once.");
+            return Err(RequestError::new(Code::CostLimit, message));
+        }
+        if bytes > PIECE && !self.held.reach(bytes, &self.bounds) {
+            let message =
+                "Too many long answers are under way. Try again in a moment, or ask for less at once.";
+            return Err(RequestError::new(Code::Overloaded, message));
+        }
+        Ok(())
+    }
+
+    /// Bytes that may be written until it has to be told again.
+    pub(crate) fn ahead(&self) -> usize {
+        let left = self.bounds.most.saturating_sub(self.bounds.taken.0.bytes.load(Ordering::Relaxed));
+        self.bounds.piece.min(left.saturating_add(1))
+    }
+
+    /// What the answer holds until it is sent.
+    pub(crate) fn into_held(self) -> Held {
+        self.held
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bounds(most: usize, memory: usize) -> Bounds {
+        let owner = Owner::Account(UserId::new());
+        Bounds { most, memory: Memory::of(memory), taken: Taken::default(), owner, piece: PIECE }
+    }
+
+    #[test]
+    fn the_answers_of_an_array_share_the_bytes() {
+        let bounds = bounds(100, PIECE);
+        let (mut one, mut other) = (bounds.answer(), bounds.answer());
+        assert!(one.reach(40).is_ok() && other.reach(50).is_ok());
+        assert!(one.reach(30).is_ok(), "what was cut back counts once");
+        assert!(one.reach(50).is_ok());
+        let error = other.reach(51).expect_err("101 in all");
+        assert_eq!(error.code, Code::CostLimit);
+        assert!(bounds.clone().answer().reach(1).is_err(), "it stays so for the rest of the array");
+    }
+
+    #[test]
+    fn long_answers_share_the_memory_and_give_it_back() {
+        let one = bounds(usize::MAX, 10 * PIECE);
+        let again = Bounds { taken: Taken::default(), ..one.clone() };
+        let other = Bounds { owner: Owner::Address(None), ..again.clone() };
+        let (mut first, mut second) = (one.answer(), again.answer());
+        assert!(first.reach(3 * PIECE).is_ok() && second.reach(PIECE).is_ok(), "short ones take no part");
+        assert!(second.reach(2 * PIECE).is_ok());
+        let error = second.reach(2 * PIECE + 1).expect_err("half of it is the owner's share");
+        assert_eq!(error.code, Code::Overloaded);
+        let theirs = other.hold(5 * PIECE).expect("others have the other half");
+        let many = Bounds { owner: Owner::Many, ..again.clone() };
+        assert!(many.hold(2 * PIECE).is_none(), "all of it is taken");
+        drop((theirs, second));
+        let held = first.into_held();
+        assert!(one.hold(3 * PIECE).is_none(), "the first one is still there");
+        drop(held);
+        assert!(one.hold(5 * PIECE).is_some() && many.hold(10 * PIECE).is_some(), "given back again");
+        assert!(one.memory.used.lock().expect("no panic").by_owner.is_empty(), "nobody is remembered");
+    }
+}

@@ -1,0 +1,395 @@
+//! How the bytes of an answer go out: in which coding (RFC 9110 §12.5.3), under which tag, in pieces, or not at all where the
+//! caller has them already (§13.1.2). Coding and tag are settled before anything is compressed, so a 304 has the `ETag`,
+//! `Vary` and `Cache-Control` of the 200 that it stands for. A long body is compressed and handed over piece by piece, and
+//! between two pieces others get their turn on the thread. Not here: how long an answer keeps (`caching`).
+
+use std::{
+    io::{self, Write as _},
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use axum::{
+    body::{Body, Bytes, HttpBody},
+    extract::{Request, State},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
+    middleware::Next,
+    response::Response,
+};
+use brotli::CompressorWriter;
+use flate2::{Compression, write::GzEncoder};
+use http_body_util::BodyExt as _;
+use hyper::body::{Frame, SizeHint};
+use zstd::{stream::write::Encoder as ZstdEncoder, zstd_safe::CParameter};
+
+use super::{caching, refusal::Refusal, request_id};
+use crate::App;
+
+/// Bytes that are compressed, or handed over, at a time.
+const PIECE: usize = 32 << 10;
+/// The window of all encoders, as a power of two: what an encoder keeps in memory for each answer under way.
+const WINDOW_BITS: u32 = 18;
+/// Answers are made for one reader: speed counts more than size.
+const BROTLI_QUALITY: u32 = 0;
+const ZSTD_LEVEL: i32 = 1;
+
+/// A coding of content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Coding {
+    Identity,
+    Gzip,
+    Zstd,
+    Brotli,
+}
+
+impl Coding {
+    /// What is taken at equal weight, the best first: the smallest.
+    const PREFERRED: [Self; 3] = [Self::Brotli, Self::Zstd, Self::Gzip];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Identity => "identity",
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+            Self::Brotli => "br",
+        }
+    }
+
+    /// The one that the caller likes best (RFC 9110 §12.5.3). Without a usable `Accept-Encoding` nothing is compressed.
+    fn accepted_by(headers: &HeaderMap) -> Self {
+        let accepted =
+            headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+        let listed: Vec<(&str, u16)> =
+            accepted.flat_map(|value| value.split(',')).filter_map(weighted).collect();
+        let weight = |name: &str| {
+            let given = |wanted: &str| {
+                let of_name = |(listed, _): &&(&str, u16)| listed.eq_ignore_ascii_case(wanted);
+                listed.iter().find(of_name).map(|(_, weight)| *weight)
+            };
+            // RFC 9110 §8.4.1.3: `x-gzip` is the same.
+            given(name).or_else(|| given("x-gzip").filter(|_| name == "gzip"))
+        };
+        let any = weight("*");
+        let mut best = (Self::Identity, weight("identity").unwrap_or(0));
+        let mut is_compressed = false;
+        for coding in Self::PREFERRED {
+            let weight = weight(coding.name()).or(any).unwrap_or(0);
+            // What is compressed is as good as what is not.
+            if weight > best.1 || (weight == best.1 && weight > 0 && !is_compressed) {
+                (best, is_compressed) = ((coding, weight), true);
+            }
+        }
+        best.0
+    }
+}
+
+/// An item of a list of preferences, in thousandths.
+fn weighted(item: &str) -> Option<(&str, u16)> {
+    let mut parts = item.split(';').map(str::trim);
+    let name = parts.next().filter(|name| !name.is_empty())?;
+    let weight = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
+    let weight = weight.map_or(Some(1.0), |weight| weight.trim().parse::<f32>().ok());
+    let weight = weight.filter(|weight| (0.0..=1.0).contains(weight))?;
+    Some((name, (weight * 1_000.0) as u16))
+}
+
+/// Sends an answer as the caller takes it, or tells that they have it.
+pub(super) async fn respond(State(app): State<App>, request: Request, next: Next) -> Response {
+    let coding = Coding::accepted_by(request.headers());
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    let conditions = request.headers().get_all(header::IF_NONE_MATCH).iter();
+    let known: Vec<HeaderValue> = if is_read { conditions.cloned().collect() } else { Vec::new() };
+    let id = request.headers().get(super::REQUEST_ID).cloned();
+    let mut response = next.run(request).await;
+    caching::vary_by_caller(&mut response);
+    let size = size_of(&response);
+    let is_coded =
+        size.is_some_and(|size| size >= app.http.compress_from.0 as u64) && is_compressible(&response);
+    let coding = if is_coded { coding } else { Coding::Identity };
+    if is_coded {
+        caching::vary(response.headers_mut(), "accept-encoding");
+    }
+    if coding != Coding::Identity {
+        mark(response.headers_mut(), coding);
+    }
+    if response.status() == StatusCode::OK && caching::is_known(&known, response.headers()) {
+        return not_modified(response);
+    }
+    let is_long = size.is_some_and(|size| size > PIECE as u64);
+    if coding == Coding::Identity && !is_long {
+        return response;
+    }
+    let (parts, body) = response.into_parts();
+    // It is in memory already, in one piece: nothing is waited for, and nothing copied.
+    let body = match body.collect().await {
+        Ok(whole) => whole.to_bytes(),
+        Err(_) => Bytes::new(),
+    };
+    match Pieces::of(body, coding) {
+        Ok(pieces) => Response::from_parts(parts, Body::new(pieces)),
+        Err(error) => {
+            tracing::error!(%error, coding = coding.name(), "an answer could not be compressed");
+            let id = id.map(|id| HeaderMap::from_iter([(super::REQUEST_ID, id)])).unwrap_or_default();
+            Refusal::internal().into_response(request_id(&id))
+        }
+    }
+}
+
+/// The bytes of an answer, if that is known; to HEAD it is told without them.
+fn size_of(response: &Response) -> Option<u64> {
+    let told =
+        response.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    told.or_else(|| response.body().size_hint().exact())
+}
+
+/// Texts are; what is compressed already is not, nor are streams.
+fn is_compressible(response: &Response) -> bool {
+    let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let content_type = text(header::CONTENT_TYPE);
+    let is_stream =
+        ["text/event-stream", "multipart/", "image/"].iter().any(|kind| content_type.starts_with(kind));
+    text(header::CONTENT_ENCODING).is_empty() && !is_stream
+}
+
+/// Says in which coding it goes out; other bytes have another tag.
+fn mark(headers: &mut HeaderMap, coding: Coding) {
+    headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
+    headers.remove(header::CONTENT_LENGTH);
+    headers.remove(header::ACCEPT_RANGES);
+    let tag = headers.get(header::ETAG).and_then(|tag| tag.to_str().ok());
+    let marked = tag.and_then(|tag| tag.strip_suffix('"')).map(|open| format!("{open}-{}\"", coding.name()));
+    if let Some(marked) = marked.and_then(|marked| HeaderValue::from_str(&marked).ok()) {
+        headers.insert(header::ETAG, marked);
+    }
+}
+
+/// RFC 9110 §15.4.5: the headers that the 200 has, without what describes a body.
+fn not_modified(mut response: Response) -> Response {
+    *response.status_mut() = StatusCode::NOT_MODIFIED;
+    *response.body_mut() = Body::empty();
+    for name in [header::CONTENT_TYPE, header::CONTENT_ENCODING, header::CONTENT_LENGTH] {
+        response.headers_mut().remove(name);
+    }
+    response
+}
+
+/// A body that is in memory, handed over piece by piece.
+struct Pieces {
+    /// What is still to be handed over, or compressed.
+    rest: Bytes,
+    encoder: Option<Encoder>,
+    /// The last turn took its time; now it is others' turn.
+    is_others_turn: bool,
+}
+
+enum Encoder {
+    Gzip(GzEncoder<Vec<u8>>),
+    Zstd(ZstdEncoder<'static, Vec<u8>>),
+    Brotli(Box<CompressorWriter<Vec<u8>>>),
+}
+
+impl Encoder {
+    fn of(coding: Coding) -> io::Result<Option<Self>> {
+        Ok(Some(match coding {
+            Coding::Identity => return Ok(None),
+            Coding::Gzip => Self::Gzip(GzEncoder::new(Vec::new(), Compression::fast())),
+            Coding::Zstd => {
+                let mut encoder = ZstdEncoder::new(Vec::new(), ZSTD_LEVEL)?;
+                encoder.set_parameter(CParameter::WindowLog(WINDOW_BITS))?;
+                Self::Zstd(encoder)
+            }
+            Coding::Brotli => Self::Brotli(Box::new(CompressorWriter::new(
+                Vec::new(),
+                4 << 10,
+                BROTLI_QUALITY,
+                WINDOW_BITS,
+            ))),
+        }))
+    }
+
+    /// Takes a piece; what has come out of it so far.
+    fn take(&mut self, piece: &[u8]) -> io::Result<Vec<u8>> {
+        match self {
+            Self::Gzip(encoder) => encoder.write_all(piece).map(|()| std::mem::take(encoder.get_mut())),
+            Self::Zstd(encoder) => encoder.write_all(piece).map(|()| std::mem::take(encoder.get_mut())),
+            Self::Brotli(encoder) => encoder.write_all(piece).map(|()| std::mem::take(encoder.get_mut())),
+        }
+    }
+
+    /// What is left of all pieces.
+    fn finish(self) -> io::Result<Vec<u8>> {
+        match self {
+            Self::Gzip(encoder) => encoder.finish(),
+            Self::Zstd(encoder) => encoder.finish(),
+            Self::Brotli(encoder) => Ok(encoder.into_inner()),
+        }
+    }
+}
+
+impl Pieces {
+    fn of(whole: Bytes, coding: Coding) -> io::Result<Self> {
+        Ok(Self { rest: whole, encoder: Encoder::of(coding)?, is_others_turn: false })
+    }
+
+    /// The next bytes that go out; none where the encoder keeps them for now.
+    fn next(&mut self) -> io::Result<Vec<u8>> {
+        let piece = self.rest.split_to(self.rest.len().min(PIECE));
+        let Some(encoder) = &mut self.encoder else { return Ok(Vec::new()) };
+        let mut out = encoder.take(&piece)?;
+        if self.rest.is_empty()
+            && let Some(encoder) = self.encoder.take()
+        {
+            out.extend(encoder.finish()?);
+        }
+        Ok(out)
+    }
+}
+
+impl HttpBody for Pieces {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let this = self.get_mut();
+        if std::mem::take(&mut this.is_others_turn) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if this.is_end_stream() {
+            return Poll::Ready(None);
+        }
+        if this.encoder.is_none() {
+            let piece = this.rest.split_to(this.rest.len().min(PIECE));
+            this.is_others_turn = !this.rest.is_empty();
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
+        }
+        let out = match this.next() {
+            Ok(out) => out,
+            Err(error) => return Poll::Ready(Some(Err(error))),
+        };
+        let is_last = this.is_end_stream();
+        if out.is_empty() && !is_last {
+            // What is very compressible gives nothing for a long while.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        this.is_others_turn = !is_last;
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from(out)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.encoder.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.encoder {
+            None => SizeHint::with_exact(self.rest.len() as u64),
+            Some(_) => SizeHint::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Read as _,
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+        task::{Wake, Waker},
+    };
+
+    use super::*;
+
+    fn chosen(accept: &str) -> &'static str {
+        let headers = HeaderMap::from_iter([(
+            header::ACCEPT_ENCODING,
+            HeaderValue::from_str(accept).expect("a header"),
+        )]);
+        Coding::accepted_by(&headers).name()
+    }
+
+    #[test]
+    fn the_caller_chooses_the_coding() {
+        for (accept, coding) in [
+            ("gzip, deflate, br, zstd", "br"),
+            ("zstd, br", "br"),
+            ("zstd, gzip", "zstd"),
+            ("br;q=0.9, zstd", "zstd"),
+            ("br;q=0.1, gzip;q=0.2", "gzip"),
+            ("GZIP", "gzip"),
+            ("x-gzip", "gzip"),
+            ("*", "br"),
+            ("br;q=0, *", "zstd"),
+            ("*;q=0", "identity"),
+            ("gzip;q=0", "identity"),
+            ("identity, gzip", "gzip"),
+            ("identity, gzip;q=0.5", "identity"),
+            ("identity;q=0.5, gzip;q=0.6", "gzip"),
+            ("deflate", "identity"),
+            ("br;q=2, zstd;q=x, gzip;q=0.001", "gzip"),
+            ("", "identity"),
+        ] {
+            assert_eq!(chosen(accept), coding, "{accept}");
+        }
+        assert_eq!(Coding::accepted_by(&HeaderMap::new()), Coding::Identity);
+    }
+
+    /// Counts how often it is woken.
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn inflated(coding: Coding, bytes: &[u8]) -> Vec<u8> {
+        let mut whole = Vec::new();
+        let read = match coding {
+            Coding::Identity => return bytes.to_vec(),
+            Coding::Gzip => flate2::read::GzDecoder::new(bytes).read_to_end(&mut whole),
+            Coding::Zstd => zstd::stream::read::Decoder::new(bytes).expect("zstd").read_to_end(&mut whole),
+            Coding::Brotli => brotli::Decompressor::new(bytes, 4 << 10).read_to_end(&mut whole),
+        };
+        read.expect("it is whole");
+        whole
+    }
+
+    /// No poll works on more than a piece, not even where nothing comes out of it, and each is followed by others' turn.
+    #[test]
+    fn a_long_body_takes_many_turns() {
+        let zeros = vec![0; 100 * PIECE];
+        let mixed: Vec<u8> = (0..5 * PIECE + 7).map(|at| (at * at % 251) as u8).collect();
+        for coding in [Coding::Identity, Coding::Gzip, Coding::Zstd, Coding::Brotli] {
+            for whole in [&zeros, &mixed] {
+                let woken = Arc::new(Woken::default());
+                let waker = Waker::from(Arc::clone(&woken));
+                let mut cx = Context::from_waker(&waker);
+                let mut pieces = Pieces::of(Bytes::from(whole.clone()), coding).expect("an encoder");
+                let (mut out, mut waited) = (Vec::new(), 0);
+                loop {
+                    let before = pieces.rest.len();
+                    let polled = Pin::new(&mut pieces).poll_frame(&mut cx);
+                    assert!(before - pieces.rest.len() <= PIECE, "{coding:?}");
+                    match polled {
+                        Poll::Pending => waited += 1,
+                        Poll::Ready(Some(frame)) => {
+                            out.extend_from_slice(&frame.expect("no error").into_data().expect("data"));
+                        }
+                        Poll::Ready(None) => break,
+                    }
+                }
+                assert_eq!(woken.0.load(Ordering::Relaxed), waited, "who waits is woken");
+                assert_eq!(waited, whole.len().div_ceil(PIECE) - 1, "{coding:?}");
+                assert!(inflated(coding, &out) == *whole, "{coding:?}");
+                assert!(coding == Coding::Identity || out.len() < whole.len(), "{coding:?}");
+            }
+        }
+    }
+}
