@@ -18,6 +18,7 @@ use crate::{
     scope::Scope,
     sql::{Json, Record as _, Sql, table, text_enum},
     store::Store,
+    unicode,
     user::Role,
 };
 
@@ -161,7 +162,7 @@ impl Filter {
     fn push(&self, sql: &mut Sql, scope: &Scope) {
         push_scope(sql, scope, "t");
         if let Some(search) = &self.search {
-            sql.push(" AND ").contains("t.search_title", &search.to_lowercase());
+            sql.push(" AND ").contains("t.search_title", &unicode::searched(search));
         }
         if let Some(statuses) = &self.statuses {
             sql.push(" AND t.status").any_text(statuses);
@@ -204,14 +205,14 @@ pub fn keyset(field: OrderField, descending: bool) -> &'static Keyset<Model> {
 /// All forms.
 pub static ALL: List<Model, Filter> =
     List::new(Names { page: "form.page", count: "form.count", parent: "" }, Filter::push)
-        .kept(|_| Tag::Type("Form"));
+        .kept(|_, _| vec![Tag::Type("Form")]);
 
 /// Each account's own forms.
 pub static OF_OWNERS: List<Model, Filter> = List::new(
     Names { page: "form.pages_of_owners", count: "form.counts_of_owners", parent: "owner_id" },
     Filter::push,
 )
-.kept(|owner| Tag::List("Form", "owner", owner));
+.kept(|owner, _| vec![Tag::List("Form", "owner", owner)]);
 
 #[cfg(test)]
 mod tests;

@@ -31,6 +31,7 @@ pub mod store;
 pub mod submission;
 pub mod texts;
 mod transaction;
+pub mod unicode;
 pub mod user;
 pub mod warm;
 

@@ -190,8 +190,8 @@ pub struct List<R: 'static, F: 'static> {
     is_strong: bool,
 }
 
-/// What a list depends on, by its parent's id.
-type DependsOn = fn(Uuid) -> Tag;
+/// What a list depends on, by its parent's id and who asks.
+type DependsOn = fn(Uuid, &Scope) -> Vec<Tag>;
 
 /// Which rows a list has.
 pub trait Filtering: Clone + Serialize + Send + Sync + 'static {

@@ -1,5 +1,5 @@
 //! The server's secret, from outside the database, and what is derived from it: the seal on private keys, the keys of
-//! refresh tokens. A copy of the database alone is good for neither. Not here: what is sealed.
+//! refresh tokens, the key of cursors. A copy of the database alone is good for neither. Not here: what is sealed.
 
 use std::fmt;
 
@@ -14,6 +14,23 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 pub struct Secret {
     sealing: [u8; 32],
     refreshing: [u8; 32],
+    paging: [u8; 32],
+}
+
+/// The key of the cursors of lists.
+#[derive(Clone, Copy)]
+pub struct CursorKey([u8; 32]);
+
+impl CursorKey {
+    pub(crate) fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for CursorKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CursorKey(***)")
+    }
 }
 
 impl fmt::Debug for Secret {
@@ -28,6 +45,7 @@ impl Secret {
         Self {
             sealing: blake3::derive_key("xp-graph 2026-11 seal of signing keys", text.as_bytes()),
             refreshing: blake3::derive_key("xp-graph 2026-11 refresh tokens", text.as_bytes()),
+            paging: blake3::derive_key("xp-graph 2026-11 page cursors", text.as_bytes()),
         }
     }
 
@@ -56,6 +74,11 @@ impl Secret {
     pub(crate) fn session_key(&self, salt: &str) -> hmac::Key {
         let key = blake3::keyed_hash(&self.refreshing, salt.as_bytes());
         hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes())
+    }
+
+    /// The key of cursors: the same on all instances, so that a list that was begun on one goes on on another.
+    pub fn cursor_key(&self) -> CursorKey {
+        CursorKey(self.paging)
     }
 
     fn cipher(&self) -> RandomizedNonceKey {

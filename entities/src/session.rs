@@ -145,7 +145,7 @@ pub static OF_USERS: List<Model, Filter> = List::new(
     Names { page: "session.pages_of_users", count: "session.counts_of_users", parent: "user_id" },
     Filter::push,
 )
-.kept(|user| Tag::List("Session", "user", user))
+.kept(|user, _| vec![Tag::List("Session", "user", user)])
 .strong();
 
 /// Gives one of the caller's own sessions another name, or none. `false`: there is no such session of theirs.

@@ -78,6 +78,23 @@ impl Sql {
         self.push("unnest(").bind(Value::Array(ArrayType::Uuid, Some(Box::new(array)))).push(") AS p(id)")
     }
 
+    /// A list of pairs of an id and a number: two arrays on PostgreSQL, rows of VALUES on SQLite.
+    pub(crate) fn pairs<I: Into<Uuid> + Copy>(&mut self, pairs: &[(I, i32)]) -> &mut Self {
+        if self.is_postgres() {
+            let ids = pairs.iter().map(|(id, _)| Value::from((*id).into())).collect();
+            let numbers = pairs.iter().map(|(_, number)| Value::from(*number)).collect();
+            self.push("(SELECT * FROM unnest(").bind(Value::Array(ArrayType::Uuid, Some(Box::new(ids))));
+            self.push(", ").bind(Value::Array(ArrayType::Int, Some(Box::new(numbers))));
+            return self.push("))");
+        }
+        self.push("(VALUES ");
+        for (index, (id, number)) in pairs.iter().enumerate() {
+            self.push(if index == 0 { "(" } else { ", (" }).bind((*id).into());
+            self.push(", ").bind(*number).push(")");
+        }
+        self.push(")")
+    }
+
     /// ` AND column >= $1 AND column < $2`, as far as the ends are given.
     pub(crate) fn within(&mut self, column: &str, range: &TimeRange) -> &mut Self {
         if let Some(from) = range.from {
@@ -94,8 +111,9 @@ impl Sql {
         if !is_storable(text) {
             return self.push("FALSE");
         }
-        let literal = text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
-        self.push(column).push(" LIKE ").bind(format!("%{literal}%")).push(" ESCAPE '\\'")
+        // Not a backslash: what one means in a literal depends on PostgreSQL's `standard_conforming_strings`.
+        let literal = text.replace('!', "!!").replace('%', "!%").replace('_', "!_");
+        self.push(column).push(" LIKE ").bind(format!("%{literal}%")).push(" ESCAPE '!'")
     }
 
     /// Locks the rows of this alias until the end of the transaction; SQLite has locked everything already.
@@ -133,7 +151,7 @@ impl Sql {
 }
 
 /// PostgreSQL stores no NUL in a text and refuses a value with one, so nothing stored can be equal to it.
-fn is_storable(text: &str) -> bool {
+pub(crate) fn is_storable(text: &str) -> bool {
     !text.contains('\0')
 }
 
@@ -424,7 +442,8 @@ macro_rules! text_enum {
     ($(#[$doc:meta])* $name:ident { $( $(#[$variant_doc:meta])* $variant:ident = $text:literal ),+ $(,)? }) => {
         $(#[$doc])*
         #[derive(
-            Clone, Copy, Debug, PartialEq, Eq, Hash, sea_orm::EnumIter, sea_orm::DeriveActiveEnum,
+            Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, sea_orm::EnumIter,
+            sea_orm::DeriveActiveEnum,
         )]
         #[sea_orm(rs_type = "String", db_type = "Text")]
         pub enum $name {

@@ -39,7 +39,7 @@ table! {
         user_id: Option<UserId>,
         /// On which device.
         session_id: Option<SessionId>,
-        /// Chosen by the device: sending it again changes nothing.
+        /// Chosen by the device: sending it again changes nothing. Unique on the form.
         client_id: Option<Uuid>,
         /// The answers.
         data: Json,
@@ -47,6 +47,15 @@ table! {
         location_id: Option<LocationId>,
         /// When it was stored.
         created_at: Time,
+        /// Chosen by the device, where another account had used the same on the form before. Unique for the account.
+        own_client_id: Option<Uuid>,
+    }
+}
+
+impl Model {
+    /// What the device called it: unique among its account's submissions to the form.
+    pub fn client_id(&self) -> Option<Uuid> {
+        self.client_id.or(self.own_client_id)
     }
 }
 
@@ -133,11 +142,11 @@ pub static OF_FORMS: List<Model, Filter> = List::new(
     Names { page: "submission.pages_of", count: "submission.counts_of", parent: "form_id" },
     Filter::push,
 )
-.kept(|form| Tag::List("Submission", "form", form));
+.kept(|form, _| vec![Tag::List("Submission", "form", form)]);
 
 /// Each user's submissions.
 pub static OF_USERS: List<Model, Filter> = List::new(
     Names { page: "submission.pages_of", count: "submission.counts_of", parent: "user_id" },
     Filter::push,
 )
-.kept(|user| Tag::List("Submission", "user", user));
+.kept(|user, _| vec![Tag::List("Submission", "user", user)]);

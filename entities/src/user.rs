@@ -25,6 +25,7 @@ use crate::{
     scope::Scope,
     sql::{Sql, table, text_enum},
     store::Store,
+    unicode,
 };
 
 text_enum! {
@@ -140,7 +141,7 @@ impl Filter {
             sql.push(" AND FALSE");
         }
         if let Some(search) = &self.search {
-            let search = search.to_lowercase();
+            let search = unicode::searched(search);
             sql.push(" AND (").contains("t.search_name", &search);
             if scope.manages() {
                 sql.push(" OR ").contains("t.email", &search);
@@ -209,5 +210,5 @@ pub fn keyset(field: OrderField, descending: bool) -> &'static Keyset<Model> {
 /// All accounts.
 pub static ALL: List<Model, Filter> =
     List::new(Names { page: "user.page", count: "user.count", parent: "" }, Filter::push)
-        .kept(|_| Tag::Type("User"))
+        .kept(|_, _| vec![Tag::Type("User")])
         .strong();

@@ -18,6 +18,9 @@ mod m0006_search;
 mod m0007_access;
 mod m0008_outbox;
 mod m0009_instances;
+mod m0010_composed;
+mod m0011_client_ids;
+mod m0012_exchanges;
 mod partitions;
 
 use std::{collections::HashSet, time::Duration};
@@ -106,6 +109,9 @@ impl MigratorTrait for Migrator {
             Box::new(m0007_access::Migration),
             Box::new(m0008_outbox::Migration),
             Box::new(m0009_instances::Migration),
+            Box::new(m0010_composed::Migration),
+            Box::new(m0011_client_ids::Migration),
+            Box::new(m0012_exchanges::Migration),
         ]
     }
 }

@@ -6,7 +6,7 @@ use std::hint::black_box;
 
 use async_graphql::Variables;
 use criterion::{Criterion, criterion_group, criterion_main};
-use entities::{DatabaseConfig, Store, page::CursorScope, user};
+use entities::{DatabaseConfig, Store, page::CursorScope, secret::Secret, user};
 use prometheus_client::registry::Registry;
 use schema::{Graph, Options, Request, Viewer, fake::Both};
 use tokio::runtime::{Builder, Runtime};
@@ -103,7 +103,7 @@ fn batcher(criterion: &mut Criterion) {
 
 fn cursors(criterion: &mut Criterion) {
     let keyset = user::keyset(user::OrderField::CreatedAt, true);
-    let scope = CursorScope("Query.users{}".to_owned());
+    let scope = CursorScope::new(Secret::new("of the benchmark").cursor_key(), "Query.users null".to_owned());
     let row = schema::fake::a_user();
     let text = scope.encode(keyset, &keyset.position(&row));
     let mut group = criterion.benchmark_group("cursor");

@@ -21,7 +21,7 @@ use crate::{
     connection::{Bound, MAX_ROWS, PageArgs, Pages},
     edge::{Given, NoArguments, One},
     error::FieldError,
-    input::TimeRangeInput,
+    input::{TimeRangeInput, set},
     node::{AnyNode, Reference},
     object::{Edge, Entity, Object, Visible},
     query::Query,
@@ -95,7 +95,7 @@ pub struct ActivityLogFilter {
 impl ActivityLogFilter {
     fn read(&self) -> Result<Filter, FieldError> {
         let created_at = TimeRangeInput::read(self.created_at.as_ref())?;
-        Ok(Filter { action_types: self.action_types.clone(), created_at })
+        Ok(Filter { action_types: self.action_types.clone().map(set), created_at })
     }
 }
 
@@ -184,9 +184,10 @@ fn bind<P>(given: &Given<'_, ActivityArgs>) -> Result<Bound<Entries<P>, EntryCou
     let ActivityArgs { page, filter } = &given.args;
     let (scope, parent) = (*given.ctx.scope, PhantomData);
     let filter = filter.as_ref().map(ActivityLogFilter::read).transpose()?.unwrap_or_default();
-    let window = page.window(&KEYSET, &given.cursors, MAX_ROWS)?;
+    let cursors = given.list(&filter);
+    let window = page.window(&KEYSET, &cursors, MAX_ROWS)?;
     let counts = EntryCounts { scope, filter: filter.clone(), parent };
-    Ok(Bound { pages: Entries { scope, filter, window, parent }, counts, keyset: &KEYSET })
+    Ok(Bound { pages: Entries { scope, filter, window, parent }, counts, keyset: &KEYSET, cursors })
 }
 
 /// `User.activity`

@@ -21,7 +21,7 @@ use futures_util::{
 use crate::{
     Context,
     batch::{Loader, Outcome},
-    edge::{Arguments, Broken, Cursors, Given},
+    edge::{Arguments, Broken, Given},
     error::{Code, FieldError, Place, RequestError},
     object::{Asked, Edge, Filled, Rows, Run, Selection, Visible, label},
     scalar::{Leaf as _, write_text},
@@ -101,6 +101,8 @@ pub struct Bound<P, C, R: 'static> {
     pub counts: C,
     /// The order.
     pub keyset: &'static Keyset<R>,
+    /// What its cursors belong to.
+    pub cursors: CursorScope,
 }
 
 /// How arguments become the loaders of a list.
@@ -142,9 +144,9 @@ where
     fn plan<'q>(&'static self, asked: Asked<'q>) -> Result<Box<dyn Run<T> + 'q>, RequestError> {
         let plan = Plan::<U>::of(&asked)?;
         let place = asked.selected.place;
-        let bound = Given::of(&asked).and_then(|given| Ok(((self.bind)(&given)?, given.cursors)));
+        let bound = Given::of(&asked).and_then(|given| (self.bind)(&given));
         Ok(match bound {
-            Ok((bound, cursors)) => Box::new(PagesRun { key: self.key, bound, cursors, plan, place }),
+            Ok(bound) => Box::new(PagesRun { key: self.key, bound, plan, place }),
             Err(error) => Box::new(Broken { error, place }),
         })
     }
@@ -280,7 +282,6 @@ fn page_info<'q>(asked: &Asked<'q>, sets: &[&'q SelectionSet]) -> Result<Vec<Inf
 struct PagesRun<'q, T: 'static, P: Loader, C, U: Visible> {
     key: fn(&T) -> P::Key,
     bound: Bound<P, C, U::Row>,
-    cursors: Cursors<'q>,
     plan: Plan<'q, U>,
     place: Place,
 }
@@ -346,8 +347,9 @@ where
             [only] => vec![only.run(children, ctx).await],
             selections => join_all(selections.iter().map(|each| each.run(children.clone(), ctx))).await,
         };
+        let bound = &self.bound;
         let list =
-            List { keyset: self.bound.keyset, cursors: &self.cursors, plan: &self.plan, place: self.place };
+            List { keyset: bound.keyset, cursors: &bound.cursors, plan: &self.plan, place: self.place };
         PagesFilled { list, slots, sources, selections, counts: Vec::new(), loaded, counted: 0 }
     }
 }

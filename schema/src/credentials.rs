@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use entities::{
     password::{self, Hasher, MAX_BYTES, MIN_BYTES, Unfit, Verdict},
+    unicode,
     user::Credentials,
 };
 
@@ -13,7 +14,7 @@ use crate::{
     Context,
     error::{Code, FieldError},
     throttle::{Attempt, TooOften},
-    user_error::{UserError, UserErrorCode, is_plain_text},
+    user_error::{UserError, UserErrorCode, is_one_line},
 };
 
 /// Bytes of an e-mail at most (RFC 5321, §4.5.3.1.3).
@@ -40,19 +41,19 @@ pub fn email(given: &str) -> Result<String, UserError> {
 }
 
 /// A display name in the form in which it is stored.
-pub fn display_name(given: &str) -> Result<&str, UserError> {
-    let name = given.trim();
+pub fn display_name(given: &str) -> Result<String, UserError> {
+    let name = unicode::composed(given.trim());
     let refused = |code, message| Err(UserError::new(code, &["input", "displayName"], message));
-    if name.is_empty() {
-        return refused(UserErrorCode::Required, "A name has at least one character.");
+    if unicode::is_blank(&name) {
+        return refused(UserErrorCode::Required, "A name has at least one character that can be seen.");
     }
     if name.chars().count() > MAX_NAME_CHARS {
         return refused(UserErrorCode::TooLarge, "A name has at most 100 characters.");
     }
-    if !is_plain_text(name) {
-        return refused(UserErrorCode::Invalid, "A name is one line of text.");
+    if !is_one_line(&name) {
+        return refused(UserErrorCode::Invalid, "A name is one line of text without invisible characters.");
     }
-    Ok(name)
+    Ok(name.into_owned())
 }
 
 /// What is wrong with a new password.
@@ -157,10 +158,17 @@ mod tests {
 
     #[test]
     fn names_are_one_line_of_text() {
-        assert_eq!(display_name("  Ada Lovelace "), Ok("Ada Lovelace"));
+        assert_eq!(display_name("  Ada Lovelace ").as_deref(), Ok("Ada Lovelace"));
+        assert_eq!(display_name("Nguye\u{302}\u{303}n").as_deref(), Ok("Nguyễn"), "composed");
         let code = |name: &str| display_name(name).expect_err("refused").code;
-        assert_eq!(code("  "), UserErrorCode::Required);
-        assert_eq!(code("a\0b"), UserErrorCode::Invalid);
+        for blank in ["  ", "\u{200b}", "\u{a0}\u{3000}", "\u{feff}\u{2060}"] {
+            assert_eq!(code(blank), UserErrorCode::Required, "{blank:?}");
+        }
+        for hidden in
+            ["a\0b", "a\nb", "Ada\u{202e}nimdA", "Ad\u{200b}a", "Ada\u{200d}", "\u{2066}Ada\u{2069}"]
+        {
+            assert_eq!(code(hidden), UserErrorCode::Invalid, "{hidden:?}");
+        }
         assert_eq!(code(&"ä".repeat(101)), UserErrorCode::TooLarge);
     }
 }

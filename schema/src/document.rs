@@ -160,8 +160,7 @@ impl Documents {
             self.count(refusal.limit);
             RequestError::from(refusal)
         })?;
-        let parsed = parse_query(text);
-        let parsed = parsed.map_err(|error| RequestError::of_engine(Code::ParseFailed, error.into()))?;
+        let parsed = parse_query(text).map_err(|error| of_parser(text, error))?;
         Ok((parsed, is_long))
     }
 
@@ -286,6 +285,16 @@ impl From<gate::Refusal> for RequestError {
         };
         let place = Place { line: refusal.line, column: refusal.column };
         Self { code, message: refusal.message, places: vec![place] }
+    }
+}
+
+/// An error of the parser. Its own message of a syntax error repeats the line.
+fn of_parser(text: &str, error: async_graphql::parser::Error) -> RequestError {
+    match error {
+        async_graphql::parser::Error::Syntax { start, .. } => {
+            RequestError::new(Code::ParseFailed, gate::unexpected(text, start.line, start.column)).at(start)
+        }
+        error => RequestError::of_engine(Code::ParseFailed, error.into()),
     }
 }
 

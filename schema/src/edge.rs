@@ -10,18 +10,16 @@ use async_graphql::{
 };
 use entities::page::CursorScope;
 use futures_util::{FutureExt as _, future::BoxFuture};
-use std::{
-    ops::Deref,
-    sync::{Arc, OnceLock},
-};
+use serde::Serialize;
+use std::sync::Arc;
 
 use crate::{
     Context,
     batch::{Loader, Outcome},
-    error::{FieldError, Place, RequestError},
+    error::{FieldError, Place, RequestError, without_values},
     object::{Asked, Coordinate, Edge, Entity, Filled, Row, Rows, Run, Selection, Visible, VisibleFrom},
-    scalar::Leaf,
-    select::{Planner, canonical},
+    scalar::{Leaf, write_json},
+    select::Planner,
     write::{Unwritten, Writer},
 };
 
@@ -67,7 +65,7 @@ pub(crate) fn parse<I: InputType>(value: Option<Value>) -> Result<I, String> {
         let mut message = error.into_server_error(async_graphql::Pos::default()).message;
         // The library goes on with the names of our Rust types.
         message.truncate(message.find(" (occurred while parsing").unwrap_or(message.len()));
-        message
+        without_values(message)
     })
 }
 
@@ -77,42 +75,23 @@ pub struct Given<'a, A> {
     pub args: A,
     /// The request.
     pub ctx: &'a Context,
-    /// The list that cursors of this field belong to.
-    pub cursors: Cursors<'a>,
+    coordinate: Coordinate,
 }
 
 impl<'q, A: Arguments> Given<'q, A> {
     pub(crate) fn of(asked: &Asked<'q>) -> Result<Self, FieldError> {
         let (planner, field) = (asked.planner, asked.selected.field);
         let args = A::of(&planner, field).map_err(FieldError::bad_input)?;
-        let cursors = Cursors { planner, field, coordinate: asked.coordinate, scope: OnceLock::new() };
-        Ok(Self { args, ctx: asked.ctx, cursors })
+        Ok(Self { args, ctx: asked.ctx, coordinate: asked.coordinate })
     }
-}
 
-/// The list that the cursors of a field belong to: the field and every argument that decides which rows the list has
-/// and how they are sorted. Worked out when the first cursor is read or written; most requests have none.
-pub struct Cursors<'q> {
-    planner: Planner<'q>,
-    field: &'q Field,
-    coordinate: Coordinate,
-    scope: OnceLock<CursorScope>,
-}
-
-impl Deref for Cursors<'_> {
-    type Target = CursorScope;
-
-    fn deref(&self) -> &CursorScope {
-        self.scope.get_or_init(|| {
-            let mut text = format!("{}.{}", self.coordinate.0, self.coordinate.1);
-            if let Value::Object(mut arguments) = self.planner.arguments(self.field) {
-                arguments.retain(|name, value| {
-                    !matches!(name.as_str(), "first" | "after" | "last" | "before") && *value != Value::Null
-                });
-                canonical(&Value::Object(arguments), &mut text);
-            }
-            CursorScope(text)
-        })
+    /// The list that cursors of this field belong to: the field, and which rows were asked for. `rows` is what the
+    /// arguments mean, not how they were written: a list that is asked for in other words is the same list.
+    pub fn list(&self, rows: &impl Serialize) -> CursorScope {
+        let mut text = format!("{}.{} ", self.coordinate.0, self.coordinate.1).into_bytes();
+        write_json(rows, &mut text);
+        let text = String::from_utf8(text).expect("JSON is UTF-8");
+        CursorScope::new(self.ctx.access.options().secret.cursor_key(), text)
     }
 }
 

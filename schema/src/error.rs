@@ -152,8 +152,20 @@ impl RequestError {
     /// An error of the library's parser or validator.
     pub(crate) fn of_engine(code: Code, error: async_graphql::ServerError) -> Self {
         let places = error.locations.into_iter().map(Place::from).collect();
-        Self { code, message: error.message, places }
+        Self { code, message: without_values(error.message), places }
     }
+}
+
+/// A message of the library without the values that it repeats: they are what a caller wrote into a literal or a
+/// variable, and may be a password. Names of types, fields and arguments stay.
+pub(crate) fn without_values(mut message: String) -> String {
+    for (mark, end) in [("does not contain the value ", "does not contain this value."), (", found ", ".")] {
+        if let Some(at) = message.find(mark) {
+            message.truncate(at);
+            message.push_str(end);
+        }
+    }
+    message
 }
 
 /// The message as clients get it: it repeats little of what they have sent.
@@ -182,6 +194,20 @@ fn cut(text: &str, most: usize) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_of_the_library_repeats_no_value() {
+        for (message, wanted) in [
+            (
+                r#"Invalid value for argument "a.role", enumeration type "Role" does not contain the value "hunter2""#,
+                r#"Invalid value for argument "a.role", enumeration type "Role" does not contain this value."#,
+            ),
+            (r#"Expected input type "Int", found "hunter2"."#, r#"Expected input type "Int"."#),
+            (r#"Unknown field "b" on type "Query"."#, r#"Unknown field "b" on type "Query"."#),
+        ] {
+            assert_eq!(without_values(message.to_owned()), wanted);
+        }
+    }
 
     #[test]
     fn a_message_repeats_little_of_the_document() {

@@ -12,6 +12,7 @@ use entities::{
     DatabaseConfig, Recorder, Store, form,
     id::{FormId, SessionId, UserId},
     page::{Keyset, Page, Window},
+    secret::Secret,
     session, user,
 };
 use futures_util::future::join_all;
@@ -39,6 +40,11 @@ use crate::{
 
 #[expect(clippy::unused_async, reason = "the library's resolvers are async")]
 pub mod derived;
+
+/// What the keys of both engines' cursors come from.
+fn secret() -> Secret {
+    Secret::new("of the fake domain")
+}
 
 /// Users that have rows.
 pub(crate) const USERS: usize = 50;
@@ -314,9 +320,9 @@ impl Entity for User {
                     "",
                     Pages::<_, PageArgs, Sessions, SessionCounts, Session>::new(
                         |given| {
-                            let window = given.args.window(&session::KEYSET, &given.cursors, MAX_ROWS)?;
-                            let pages = Sessions { window };
-                            Ok(Bound { pages, counts: SessionCounts, keyset: &session::KEYSET })
+                            let (keyset, cursors) = (&session::KEYSET, given.list(&()));
+                            let pages = Sessions { window: given.args.window(keyset, &cursors, MAX_ROWS)? };
+                            Ok(Bound { pages, counts: SessionCounts, keyset, cursors })
                         },
                         |user: &User| user.row.id,
                     ),
@@ -326,8 +332,9 @@ impl Entity for User {
                     "",
                     Pages::<_, PageArgs, Forms, FormCounts, Form>::new(
                         |given| {
-                            let window = given.args.window(forms_keyset(), &given.cursors, MAX_ROWS)?;
-                            Ok(Bound { pages: Forms { window }, counts: FormCounts, keyset: forms_keyset() })
+                            let (keyset, cursors) = (forms_keyset(), given.list(&()));
+                            let pages = Forms { window: given.args.window(keyset, &cursors, MAX_ROWS)? };
+                            Ok(Bound { pages, counts: FormCounts, keyset, cursors })
                         },
                         |user: &User| user.row.id,
                     ),
@@ -442,9 +449,9 @@ impl Entity for Query {
                     "",
                     Pages::<_, PageArgs, AllUsers, UserCount, User>::new(
                         |given| {
-                            let window = given.args.window(users_keyset(), &given.cursors, MAX_ROWS)?;
-                            let pages = AllUsers { window };
-                            Ok(Bound { pages, counts: UserCount, keyset: users_keyset() })
+                            let (keyset, cursors) = (users_keyset(), given.list(&()));
+                            let pages = AllUsers { window: given.args.window(keyset, &cursors, MAX_ROWS)? };
+                            Ok(Bound { pages, counts: UserCount, keyset, cursors })
                         },
                         |_: &Query| (),
                     ),
@@ -538,7 +545,8 @@ impl Both {
         };
         let recorder = Arc::new(Recorder::new(false));
         let batcher = Batcher::new(&self.store, recorder, Groups::new(0), self.metrics.clone());
-        let access = Access::new(self.store.clone(), AccessOptions::default());
+        let access =
+            Access::new(self.store.clone(), AccessOptions { secret: secret(), ..AccessOptions::default() });
         let service = Service { subgraph: Subgraph::WHOLE, sdl: Arc::from("") };
         let (memory, taken) = (Memory::of(usize::MAX), Taken::default());
         let bounds = Bounds { most: usize::MAX, memory, taken, owner: Owner::Many, piece };

@@ -23,7 +23,7 @@ use crate::{
     connection::{Bound, MAX_ROWS, PageArgs, Pages},
     edge::{Given, NoArguments, One, Single},
     error::FieldError,
-    input::{OrderDirection, TimeRangeInput, search},
+    input::{OrderDirection, TimeRangeInput, search, set},
     object::{Edge, Entity, Object, Visible, VisibleFrom},
     scalar::enum_leaf,
     subgraph::Domain,
@@ -71,6 +71,13 @@ impl VisibleFrom<Submission> for Form {
     }
 }
 
+/// Who sees a version of a form sees the form that it is of, as with a submission.
+impl VisibleFrom<FormVersion> for Form {
+    fn visible_from(ctx: &Context, row: Arc<Model>) -> Self {
+        Self::of(ctx, row)
+    }
+}
+
 impl Form {
     fn of(ctx: &Context, row: Arc<Model>) -> Self {
         let edited = row.is_edited_by(&ctx.scope);
@@ -107,7 +114,15 @@ impl Entity for Form {
                         |form, _| Ok((form.row.version > 0).then_some(form.row.id)),
                     ),
                 )
-                .edge("versions", "All published versions, newest first. Those who may not edit the form see the current one.", versions_of_form())
+                .edge("versions", "All published versions, newest first. Those who may not edit the form see the current one, while it is open, and those that they have filled in.", versions_of_form())
+                .edge(
+                    "versionByNumber",
+                    "The published version of this number. Null where there is none or the viewer may not see it.",
+                    One::<Form, NumberArgs, Numbered, FormVersion>::nullable(
+                        |given| Ok(Numbered { scope: *given.ctx.scope, number: given.args.number }),
+                        |form, _| Ok(Some(form.row.id)),
+                    ),
+                )
                 .edge(
                     "draft",
                     "The definition as it is being edited. Null where there is none or the viewer may not edit the form.",
@@ -135,6 +150,13 @@ impl Visible for FormVersion {
     }
 }
 
+/// Who sees a submission sees the version that it answers, current or not.
+impl VisibleFrom<Submission> for FormVersion {
+    fn visible_from(_: &Context, row: Arc<version::Model>) -> Self {
+        Self { row }
+    }
+}
+
 impl Entity for FormVersion {
     fn object() -> &'static Object<Self> {
         static OBJECT: LazyLock<Object<FormVersion>> = LazyLock::new(|| {
@@ -145,7 +167,7 @@ impl Entity for FormVersion {
                 .edge(
                     "form",
                     "The form.",
-                    One::<FormVersion, NoArguments, ById, Form>::required(
+                    One::<FormVersion, NoArguments, ById, Form>::implied(
                         |_| Ok(ById),
                         |version, _| Ok(Some(version.row.form_id)),
                     ),
@@ -212,7 +234,7 @@ impl FormFilter {
     fn read(&self) -> Result<Filter, FieldError> {
         Ok(Filter {
             search: search(self.search.as_deref())?,
-            statuses: self.statuses.as_ref().map(|all| all.iter().map(|status| (*status).into()).collect()),
+            statuses: self.statuses.as_ref().map(|all| set(all.iter().map(|status| (*status).into()))),
             owner_ids: user_ids("ownerIds", self.owner_ids.as_deref())?,
             created_at: TimeRangeInput::read(self.created_at.as_ref())?,
         })
@@ -295,6 +317,45 @@ impl Loader for VersionById {
     }
 }
 
+/// Versions by form and number, for whoever holds what was filled in against them.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct VersionsOf;
+
+impl Loader for VersionsOf {
+    const NAME: &'static str = "form_version.of_submissions";
+    const SHARED: bool = true;
+    type Key = (FormId, i32);
+    type Value = Arc<version::Model>;
+
+    async fn load(self, store: Store, keys: Arc<[(FormId, i32)]>) -> Loaded<Self> {
+        version::of_submissions(&store, &keys).await
+    }
+}
+
+/// The argument of `Form.versionByNumber`.
+#[derive(InputObject)]
+pub struct NumberArgs {
+    /// 1, 2, 3 and so on.
+    number: i32,
+}
+
+/// The version of one number of each form.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Numbered {
+    scope: Scope,
+    number: i32,
+}
+
+impl Loader for Numbered {
+    const NAME: &'static str = "form_version.numbered";
+    type Key = FormId;
+    type Value = Arc<version::Model>;
+
+    async fn load(self, store: Store, keys: Arc<[FormId]>) -> Loaded<Self> {
+        version::numbered(&store, &self.scope, self.number, &keys).await
+    }
+}
+
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct CurrentVersion {
     scope: Scope,
@@ -360,11 +421,13 @@ fn versions_of_form() -> impl Edge<Form> {
     Pages::<Form, PageArgs, VersionsOfForms, VersionCounts, FormVersion>::new(
         |given| {
             let scope = *given.ctx.scope;
-            let window = given.args.window(&VERSIONS, &given.cursors, MAX_ROWS)?;
+            let cursors = given.list(&());
+            let window = given.args.window(&VERSIONS, &cursors, MAX_ROWS)?;
             Ok(Bound {
                 pages: VersionsOfForms { scope, window },
                 counts: VersionCounts { scope },
                 keyset: &VERSIONS,
+                cursors,
             })
         },
         Form::id,
@@ -452,13 +515,15 @@ fn bind_forms<P>(given: &Given<'_, FormsArgs>) -> Result<Bound<Forms<P>, FormCou
         };
         form::keyset(field, order.direction == OrderDirection::Desc)
     });
-    let window = page.window(keyset, &given.cursors, MAX_ROWS)?;
+    let cursors = given.list(&filter);
+    let window = page.window(keyset, &cursors, MAX_ROWS)?;
     let list = FormList { scope: *given.ctx.scope, filter, keyset };
     let parent = std::marker::PhantomData;
     Ok(Bound {
         counts: FormCounts { list: list.clone(), parent },
         pages: Forms { list, window, parent },
         keyset,
+        cursors,
     })
 }
 

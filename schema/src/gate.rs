@@ -18,6 +18,7 @@
 mod expand;
 mod lexer;
 mod normal;
+mod syntax;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +26,7 @@ use crate::OperationKind;
 use expand::{Definition, Measures, Place, Reach, Spread};
 use lexer::{Class, Lexer};
 pub use normal::normal;
+pub(crate) use syntax::unexpected;
 
 /// Brackets deeper than this are refused whatever the limits say: an unoptimised build needs 0.8 MiB of stack to
 /// build a syntax tree of 128 levels, and threads have 2.

@@ -1,7 +1,9 @@
 //! Inputs that several domains share, and the reading of ids.
 
+use std::collections::BTreeSet;
+
 use async_graphql::{Enum, ID, InputObject};
-use entities::clock::TimeRange;
+use entities::{clock::TimeRange, unicode};
 
 use crate::{error::FieldError, scalar::DateTime};
 
@@ -42,12 +44,12 @@ const MAX_IDS: usize = 1_000;
 /// Bytes that are searched for at most: SQLite takes no pattern of more than 50,000, and nobody reads as much.
 const MAX_SEARCH_BYTES: usize = 10_000;
 
-/// Reads what is searched for, if anything is.
+/// Reads what is searched for, if anything is: the empty text is in every text.
 pub(crate) fn search(given: Option<&str>) -> Result<Option<String>, FieldError> {
     if given.is_some_and(|given| given.len() > MAX_SEARCH_BYTES) {
         return Err(FieldError::bad_input(format!("`search` takes at most {MAX_SEARCH_BYTES} bytes")));
     }
-    Ok(given.map(str::to_owned))
+    Ok(given.filter(|given| !given.is_empty()).map(unicode::searched))
 }
 
 /// Reads one id.
@@ -56,7 +58,7 @@ pub(crate) fn id<I>(name: &str, given: &ID, parse: fn(&str) -> Option<I>) -> Res
 }
 
 /// Reads ids, if any are given.
-pub(crate) fn ids<I>(
+pub(crate) fn ids<I: Ord>(
     name: &str,
     given: Option<&[ID]>,
     parse: fn(&str) -> Option<I>,
@@ -65,5 +67,11 @@ pub(crate) fn ids<I>(
     if given.len() > MAX_IDS {
         return Err(FieldError::bad_input(format!("`{name}` takes at most {MAX_IDS} ids")));
     }
-    given.iter().map(|given| id(name, given, parse)).collect::<Result<_, _>>().map(Some)
+    given.iter().map(|given| id(name, given, parse)).collect::<Result<Vec<_>, _>>().map(|ids| Some(set(ids)))
+}
+
+/// What a filter chooses from: each value once, in one order, however it was written.
+pub(crate) fn set<T: Ord>(values: impl IntoIterator<Item = T>) -> Vec<T> {
+    let set: BTreeSet<T> = values.into_iter().collect();
+    set.into_iter().collect()
 }

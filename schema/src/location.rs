@@ -291,9 +291,11 @@ fn bind(
 ) -> Result<Bound<PagesOf, CountsOf, Model>, FieldError> {
     let LocationsArgs { page, filter } = &given.args;
     let filter = filter.as_ref().map(LocationFilter::read).transpose()?.unwrap_or_default();
-    let window = page.window(&KEYSET, &given.cursors, MAX_POSITIONS)?;
+    let cursors = given.list(&filter);
+    let window = page.window(&KEYSET, &cursors, MAX_POSITIONS)?;
     let list = Positions { of, scope: *given.ctx.scope, filter };
-    Ok(Bound { counts: CountsOf { list: list.clone() }, pages: PagesOf { list, window }, keyset: &KEYSET })
+    let (counts, pages) = (CountsOf { list: list.clone() }, PagesOf { list, window });
+    Ok(Bound { pages, counts, keyset: &KEYSET, cursors })
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -444,9 +446,10 @@ pub(crate) fn latest_locations() -> impl Edge<Query> {
             let scope = *given.ctx.scope;
             let area = area.as_ref().map(AreaInput::read).transpose()?;
             let filter = LatestFilter { area, user_ids: user_ids("userIds", users.as_deref())? };
-            let window = page.window(&KEYSET, &given.cursors, MAX_POSITIONS)?;
+            let cursors = given.list(&filter);
+            let window = page.window(&KEYSET, &cursors, MAX_POSITIONS)?;
             let counts = LatestCount { scope, filter: filter.clone() };
-            Ok(Bound { pages: Latest { scope, filter, window }, counts, keyset: &KEYSET })
+            Ok(Bound { pages: Latest { scope, filter, window }, counts, keyset: &KEYSET, cursors })
         },
         |_| (),
     )

@@ -160,32 +160,3 @@ fn same_arguments(a: &Field, b: &Field) -> bool {
             b.arguments.iter().any(|(other, given)| name.node == other.node && value.node == given.node)
         })
 }
-
-/// A value's text with the fields of objects in order: equal filters have equal texts.
-pub(crate) fn canonical(value: &Value, out: &mut String) {
-    match value {
-        Value::Object(fields) => {
-            let mut names: Vec<_> = fields.keys().collect();
-            names.sort();
-            out.push('{');
-            for name in names {
-                out.push_str(name);
-                out.push(':');
-                canonical(&fields[name], out);
-                out.push(',');
-            }
-            out.push('}');
-        }
-        Value::List(items) => {
-            out.push('[');
-            for item in items {
-                canonical(item, out);
-                out.push(',');
-            }
-            out.push(']');
-        }
-        // A variable gives an enum as a string, a literal gives it as a name.
-        Value::Enum(name) => canonical(&Value::String(name.to_string()), out),
-        other => out.push_str(&other.to_string()),
-    }
-}

@@ -188,10 +188,13 @@ pub(crate) fn sessions_of_user() -> impl Edge<User> {
     Pages::<User, SessionsArgs, OfUsers, CountsOfUsers, Session>::new(
         |given| {
             let scope = *given.ctx.scope;
-            let filter = Filter { live_at: given.args.active_only.unwrap_or(false).then(|| given.ctx.now()) };
-            let window = given.args.page.window(&KEYSET, &given.cursors, MAX_ROWS)?;
+            let only_active = given.args.active_only.unwrap_or(false);
+            let filter = Filter { live_at: only_active.then(|| given.ctx.now()) };
+            // Not the filter: its moment is another one on each page.
+            let cursors = given.list(&only_active);
+            let window = given.args.page.window(&KEYSET, &cursors, MAX_ROWS)?;
             let counts = CountsOfUsers { scope, filter };
-            Ok(Bound { pages: OfUsers { scope, filter, window }, counts, keyset: &KEYSET })
+            Ok(Bound { pages: OfUsers { scope, filter, window }, counts, keyset: &KEYSET, cursors })
         },
         User::id,
     )

@@ -22,8 +22,8 @@ use crate::{
     connection::{Bound, MAX_ROWS, PageArgs, Pages},
     edge::{Given, NoArguments, One, Single},
     error::FieldError,
-    form::{self, Form},
-    input::{TimeRangeInput, id, ids},
+    form::{self, Form, FormVersion},
+    input::{TimeRangeInput, id, ids, set},
     location::{self, Location},
     object::{Edge, Entity, Object, Visible},
     session::{self, Session},
@@ -64,9 +64,17 @@ impl Entity for Submission {
                         |submission, _| Ok(Some(submission.row.form_id)),
                     ),
                 )
-                .column("formVersion", "The version it was filled in against.", |submission| {
+                .column("formVersion", "The number of the version it was filled in against.", |submission| {
                     &submission.row.form_version
                 })
+                .edge(
+                    "version",
+                    "The version it was filled in against. Whoever sees the submission sees it.",
+                    One::<Submission, NoArguments, form::VersionsOf, FormVersion>::implied(
+                        |_| Ok(form::VersionsOf),
+                        |submission, _| Ok(Some((submission.row.form_id, submission.row.form_version))),
+                    ),
+                )
                 .edge(
                     "user",
                     "Who filled it in. Null for removed accounts.",
@@ -84,10 +92,10 @@ impl Entity for Submission {
                     ),
                 )
                 .column("data", "The answers, by field key.", |submission| &submission.row.data)
-                .column(
+                .computed(
                     "clientId",
-                    "Chosen by the device: sending it again changes nothing and returns the stored one.",
-                    |submission| &submission.row.client_id,
+                    "Chosen by the device: when its account sends it again, nothing changes and the stored one is returned.",
+                    |submission| submission.row.client_id(),
                 )
                 .edge(
                     "location",
@@ -121,7 +129,7 @@ impl SubmissionFilter {
         Ok(Filter {
             form_ids: ids("formIds", self.form_ids.as_deref(), FormId::parse)?,
             user_ids: user_ids("userIds", self.user_ids.as_deref())?,
-            versions: self.versions.clone(),
+            versions: self.versions.clone().map(set),
             created_at: TimeRangeInput::read(self.created_at.as_ref())?,
         })
     }
@@ -201,9 +209,11 @@ fn bind(
 ) -> Result<Bound<PagesOf, CountsOf, Model>, FieldError> {
     let SubmissionsArgs { page, filter } = &given.args;
     let filter = filter.as_ref().map(SubmissionFilter::read).transpose()?.unwrap_or_default();
-    let window = page.window(&KEYSET, &given.cursors, MAX_ROWS)?;
+    let cursors = given.list(&filter);
+    let window = page.window(&KEYSET, &cursors, MAX_ROWS)?;
     let list = Submissions { of, scope: *given.ctx.scope, filter };
-    Ok(Bound { counts: CountsOf { list: list.clone() }, pages: PagesOf { list, window }, keyset: &KEYSET })
+    let (counts, pages) = (CountsOf { list: list.clone() }, PagesOf { list, window });
+    Ok(Bound { pages, counts, keyset: &KEYSET, cursors })
 }
 
 /// `Form.submissions`

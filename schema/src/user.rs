@@ -20,7 +20,7 @@ use crate::{
     edge::Given,
     error::{Code, FieldError},
     form,
-    input::{OrderDirection, TimeRangeInput, ids, search},
+    input::{OrderDirection, TimeRangeInput, ids, search, set},
     location,
     object::{Entity, Object, Visible},
     scalar::enum_leaf,
@@ -124,7 +124,7 @@ impl UserFilter {
     fn read(&self) -> Result<Filter, FieldError> {
         Ok(Filter {
             search: search(self.search.as_deref())?,
-            roles: self.roles.as_ref().map(|roles| roles.iter().map(|role| (*role).into()).collect()),
+            roles: self.roles.as_ref().map(|roles| set(roles.iter().map(|role| (*role).into()))),
             is_active: self.is_active,
             created_at: TimeRangeInput::read(self.created_at.as_ref())?,
             last_login: TimeRangeInput::read(self.last_login.as_ref())?,
@@ -297,9 +297,10 @@ pub(crate) fn bind_users(
         return Err(FieldError::new(Code::Forbidden, message));
     }
     let keyset = user::keyset(field, descending);
-    let window = page.window(keyset, &given.cursors, MAX_ROWS)?;
+    let cursors = given.list(&filter);
+    let window = page.window(keyset, &cursors, MAX_ROWS)?;
     let counts = AllUsersCount { scope, filter: filter.clone() };
-    Ok(Bound { pages: AllUsers { scope, filter, keyset, window }, counts, keyset })
+    Ok(Bound { pages: AllUsers { scope, filter, keyset, window }, counts, keyset, cursors })
 }
 
 /// Reads ids of accounts given in a filter.

@@ -10,6 +10,7 @@ use async_graphql::{
     parser::types::Field as AstField,
     registry::{MetaField, MetaInputValue, MetaType, MetaTypeId, Registry},
 };
+use entities::unicode;
 use futures_util::{FutureExt as _, future::BoxFuture};
 
 use crate::{
@@ -40,7 +41,7 @@ pub enum UserErrorCode {
     Conflict,
     /// The form takes no submissions now.
     NotAccepting,
-    /// The viewer may not do this.
+    /// The viewer may not do this to this object. (What a role may not do at all is refused with the error FORBIDDEN.)
     NotAllowed,
     /// E-mail and password do not fit together.
     InvalidCredentials,
@@ -107,9 +108,9 @@ impl UserError {
     }
 }
 
-/// One line without control characters: fit for a name. (PostgreSQL stores no NUL.)
-pub(crate) fn is_plain_text(text: &str) -> bool {
-    !text.chars().any(char::is_control)
+/// One line that reads as it is spelt, without control characters and invisible ones: fit for a name or a title.
+pub(crate) fn is_one_line(text: &str) -> bool {
+    !text.chars().any(char::is_control) && !unicode::has_hidden(text)
 }
 
 /// `InputError`

@@ -14,17 +14,20 @@ use entities::{
 pub enum Grant {
     /// Makes and changes accounts.
     WriteAccounts,
+    /// Makes and changes forms.
+    WriteForms,
     /// Fills in forms and records positions.
     Collect,
 }
 
 impl Grant {
-    const ALL: [Self; 2] = [Self::WriteAccounts, Self::Collect];
+    const ALL: [Self; 3] = [Self::WriteAccounts, Self::WriteForms, Self::Collect];
 
     /// Its name in tokens and in the schema.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::WriteAccounts => "accounts:write",
+            Self::WriteForms => "forms:write",
             Self::Collect => "records:write",
         }
     }
@@ -42,6 +45,7 @@ impl Grant {
     pub(crate) const fn refusal(self) -> &'static str {
         match self {
             Self::WriteAccounts => "Making and changing accounts is for administrators",
+            Self::WriteForms => "Making and changing forms is for editors, managers and administrators",
             Self::Collect => "Accounts of the role VIEWER only read",
         }
     }
@@ -49,6 +53,7 @@ impl Grant {
     fn is_of(self, role: Role) -> bool {
         match self {
             Self::WriteAccounts => role == Role::Admin,
+            Self::WriteForms => matches!(role, Role::Admin | Role::Manager | Role::Editor),
             Self::Collect => role != Role::Viewer,
         }
     }

@@ -132,7 +132,7 @@ async fn create(
     let name = name.unwrap_or_else(|| email.split('@').next().unwrap_or_default());
     let name = schema::credentials::display_name(name).map_err(wrong)?;
     let password = read_password(password_file)?;
-    if let Some(unfit) = password::unfit(&password, &[&email, name]) {
+    if let Some(unfit) = password::unfit(&password, &[&email, &name]) {
         let why = match unfit {
             password::Unfit::TooShort => "it is shorter than 8 bytes",
             password::Unfit::TooLong => "it is longer than 256 bytes",
@@ -142,7 +142,7 @@ async fn create(
     }
     let hasher = password::Hasher::new(config.auth.access().cost);
     let hash = hasher.hash(&password).await.map_err(|error| failed(&error))?;
-    let new = NewAccount { email: &email, display_name: name, role, password_hash: Some(&hash) };
+    let new = NewAccount { email: &email, display_name: &name, role, password_hash: Some(&hash) };
     match user::create(store, None, new).await.map_err(|error| failed(&error))? {
         Some(user) => Ok(user.to_string()),
         None => Err(Failure::Failed(format!("there is an account of {email} already"))),

@@ -98,6 +98,18 @@ async fn sessions_and_activity_of_others_are_for_administrators() {
     }
 }
 
+/// What the demo account of a role has handed in: form, number and id of each version.
+async fn filled_in(app: &TestApp, role: Role) -> Vec<(String, i64, String)> {
+    let query = "{ me { submissions(first: 100) { nodes { formVersion form { id } version { id } } } } }";
+    let data = app.as_role(role).ask(query).await;
+    let submissions = nodes(&data["me"]["submissions"]).into_iter();
+    let version = |it: Value| {
+        let number = it["formVersion"].as_i64().expect("a number");
+        (text(&it["form"]["id"]), number, text(&it["version"]["id"]))
+    };
+    submissions.map(version).collect()
+}
+
 #[tokio::test]
 async fn forms_are_open_or_ones_own() {
     let query = "{ forms(first: 100) { totalCount nodes {
@@ -114,6 +126,7 @@ async fn forms_are_open_or_ones_own() {
             let own = TestApp::account(role).to_string();
             let edits = |form: &Value| role == Role::Editor && form["owner"]["id"] == *own;
             let seen = app.as_role(role).ask(query).await;
+            let filled_in = filled_in(&app, role).await;
             let expected: Vec<Value> = nodes(&all["forms"])
                 .into_iter()
                 .filter(|form| form["status"] == "OPEN" || edits(form))
@@ -121,7 +134,14 @@ async fn forms_are_open_or_ones_own() {
                     if !edits(&form) {
                         form["draft"] = Value::Null;
                         let current = form["currentVersion"].clone();
-                        form["versions"] = json!({"totalCount": 1, "nodes": [current]});
+                        let mut versions = nodes(&form["versions"]);
+                        let form_id = text(&form["id"]);
+                        versions.retain(|version| {
+                            let number = version["number"].as_i64();
+                            *version == current
+                                || filled_in.iter().any(|(of, n, _)| (of, Some(*n)) == (&form_id, number))
+                        });
+                        form["versions"] = json!({"totalCount": versions.len(), "nodes": versions});
                     }
                     form
                 })
@@ -265,6 +285,9 @@ async fn what_is_hidden_looks_like_what_is_not_there() {
             let others = nodes(&data[list]).into_iter().filter(|row| row["user"]["id"] != *own);
             hidden.extend(others.take(20).map(|row| (name, text(&row["id"]))));
         }
+        // What was filled in is seen by who did it.
+        let filled_in = filled_in(&app, Role::Collector).await;
+        hidden.retain(|(_, id)| filled_in.iter().all(|(.., version)| version != id));
         let kinds: BTreeSet<_> = hidden.iter().map(|(name, _)| *name).collect();
         assert_eq!(kinds.len(), 6, "{kinds:?}");
         let client = app.as_role(Role::Collector);
@@ -340,8 +363,8 @@ async fn own_submissions_to_forms_that_are_no_longer_open_are_listed() {
     }
 }
 
-/// Who sees a submission sees its form, but nothing more of it: neither its draft nor its versions nor what others
-/// have answered. By any other way the form is as hidden as before.
+/// Who sees a submission sees its form and the version that was filled in, but nothing more: neither the form's draft nor
+/// its other versions nor what others have answered. By any other way the form is as hidden as before.
 #[tokio::test]
 async fn a_sender_can_ask_for_the_form_of_an_own_submission_when_it_is_closed() {
     let query = "{ me { id submissions(first: 100) { nodes { id form { id title status draft
@@ -352,12 +375,22 @@ async fn a_sender_can_ask_for_the_form_of_an_own_submission_when_it_is_closed() 
         let data = collector.ask(query).await;
         let submissions = nodes(&data["me"]["submissions"]);
         assert!(!submissions.is_empty());
+        let filled_in = filled_in(&app, Role::Collector).await;
         for submission in submissions {
             let form = &submission["form"];
             assert_eq!(form["status"], "CLOSED");
             assert!(form["title"].is_string());
-            assert!(form["draft"].is_null() && form["currentVersion"].is_null(), "{form}");
-            assert_eq!(form["versions"], json!({"totalCount": 0, "nodes": []}));
+            assert!(form["draft"].is_null(), "{form}");
+            let own: BTreeSet<String> = filled_in
+                .iter()
+                .filter(|(of, ..)| form["id"] == **of)
+                .map(|(.., version)| version.clone())
+                .collect();
+            let seen =
+                nodes(&form["versions"]).iter().map(|version| text(&version["id"])).collect::<BTreeSet<_>>();
+            assert_eq!((&seen, &form["versions"]["totalCount"]), (&own, &json!(own.len())));
+            let current = form["currentVersion"]["id"].as_str();
+            assert!(current.is_none_or(|current| own.contains(current)), "{form}");
             assert!(nodes(&form["submissions"]).iter().all(|other| other["user"]["id"] == data["me"]["id"]));
             let hidden = "query($id: ID!) { form(id: $id) { id } node(id: $id) { id } forms { totalCount } }";
             let data = collector.run(hidden, json!({"id": form["id"]})).await.expect_data("hidden");

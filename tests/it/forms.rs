@@ -4,7 +4,7 @@
 use entities::{change::Change, id::FormId, user::Role};
 use serde_json::{Value, json};
 
-use crate::harness::{Client, TestApp, text};
+use crate::harness::{Client, TestApp, db, text};
 
 const FORM: &str = "form { id title description status version draft draftRevision owner { id } }
     userErrors { code path message }";
@@ -156,18 +156,29 @@ async fn only_those_who_may_edit_a_form_change_it_and_hidden_ones_do_not_exist()
         let nobodys = FormId::new().to_string();
         for role in [Role::Collector, Role::Viewer] {
             let client = app.as_role(role);
-            let payload = change(&client, "createForm", json!({"title": "x"})).await;
-            assert_eq!(refusal(&payload), ("NOT_ALLOWED", json!(["input"])));
-            let hidden = change(&client, "updateForm", json!({"id": form, "title": "x"})).await;
-            let absent = change(&client, "updateForm", json!({"id": nobodys, "title": "x"})).await;
-            assert_eq!(hidden, absent, "hidden equals absent");
-            assert_eq!(refusal(&hidden), ("NOT_FOUND", json!(["input", "id"])));
-            let open =
-                client.ask("{ forms(first: 1) { nodes { id title } } }").await["forms"]["nodes"][0].take();
-            let payload = change(&client, "updateForm", json!({"id": open["id"], "title": "x"})).await;
-            assert_eq!(refusal(&payload).0, "NOT_ALLOWED");
-            assert_eq!(payload["form"]["title"], open["title"], "nothing changed");
+            for id in [&form, &nobodys] {
+                let query = format!(
+                    r#"mutation {{ updateForm(input: {{id: "{id}", title: "x"}}) {{ form {{ id }} }} }}"#
+                );
+                let reply = client.run(&query, json!({})).await;
+                assert_eq!(
+                    (reply.data, reply.codes),
+                    (Value::Null, vec!["FORBIDDEN".to_owned()]),
+                    "{role:?}"
+                );
+            }
         }
+        // Another editor: what is hidden is told as what is absent, what is seen as what may not be edited.
+        let owner = TestApp::account(Role::Viewer);
+        let other = app.as_user(owner, Role::Editor);
+        let hidden = change(&other, "updateForm", json!({"id": form, "title": "x"})).await;
+        let absent = change(&other, "updateForm", json!({"id": nobodys, "title": "x"})).await;
+        assert_eq!(hidden, absent, "hidden equals absent");
+        assert_eq!(refusal(&hidden), ("NOT_FOUND", json!(["input", "id"])));
+        let open = other.ask("{ forms(first: 1) { nodes { id title } } }").await["forms"]["nodes"][0].take();
+        let payload = change(&other, "updateForm", json!({"id": open["id"], "title": "x"})).await;
+        assert_eq!(refusal(&payload).0, "NOT_ALLOWED");
+        assert_eq!(payload["form"]["title"], open["title"], "nothing changed");
         let managed =
             change(&app.as_role(Role::Manager), "updateForm", json!({"id": form, "title": "Theirs"})).await;
         assert_eq!(managed["form"]["title"], "Theirs");
@@ -228,5 +239,63 @@ async fn publication_tells_everything_at_once_and_warns_of_what_means_something_
         let composed = publish(json!({"schema": 1, "fields": [age, town]})).await;
         let rule = &composed["form"]["currentVersion"]["definition"]["fields"][1]["relevant"]["=="][1];
         assert_eq!(rule["length"][0]["cat"], json!(["\u{110}\u{e0} L\u{1ea1}t", ""]), "{composed}");
+    }
+}
+
+/// "Đà Lạt" as macOS writes it.
+const DECOMPOSED: &str = "\u{110}a\u{300} La\u{323}t";
+const COMPOSED: &str = "\u{110}\u{e0} L\u{1ea1}t";
+
+#[tokio::test]
+async fn titles_are_stored_composed_and_found_in_either_spelling() {
+    for app in TestApp::both_own().await {
+        let editor = app.as_role(Role::Editor);
+        let input = json!({"title": DECOMPOSED, "description": DECOMPOSED});
+        let query = "mutation($input: CreateFormInput!) { createForm(input: $input) { form { id title description } } }";
+        let made =
+            editor.run(query, json!({ "input": input })).await.expect_data(query)["createForm"]["form"]
+                .take();
+        assert_eq!((&made["title"], &made["description"]), (&json!(COMPOSED), &json!(COMPOSED)));
+        for search in [DECOMPOSED, COMPOSED, "\u{111}A\u{300} l\u{1ea1}"] {
+            let query = "query($s: String) { forms(filter: { search: $s }) { nodes { id } } }";
+            let found = editor.run(query, json!({ "s": search })).await.expect_data(query);
+            assert_eq!(found["forms"]["nodes"], json!([{ "id": made["id"] }]), "{search:?}");
+        }
+        let input = json!({"id": made["id"], "title": "Thu\u{323}c", "description": null});
+        let renamed = change(&editor, "updateForm", input).await;
+        assert_eq!(renamed["form"]["title"], "Th\u{1ee5}c");
+        for (title, code) in [
+            ("\u{200b}", "REQUIRED"),
+            ("\u{a0}\u{3000}", "REQUIRED"),
+            ("a\u{202e}b", "INVALID"),
+            ("a\u{200b}b", "INVALID"),
+            ("a\nb", "INVALID"),
+        ] {
+            let refused = change(&editor, "updateForm", json!({"id": made["id"], "title": title})).await;
+            assert_eq!(refusal(&refused), (code, json!(["input", "title"])), "{title:?}");
+        }
+    }
+}
+
+/// PostgreSQL reads a backslash in a literal as an escape where the setting is off.
+#[tokio::test]
+async fn search_takes_its_signs_literally_whatever_the_database_is_set_to() {
+    for url in [db::own_sqlite().await, db::own_postgres().await] {
+        let app = TestApp::over(&url).await;
+        if app.is_postgres() {
+            app.sql("do $$ begin execute format('alter database %I set standard_conforming_strings = off', current_database()); end $$").await;
+        }
+        let app = TestApp::over(&url).await;
+        let editor = app.as_role(Role::Editor);
+        for title in ["100% _sure_ \\ !", "100 pct", "a!b"] {
+            change(&editor, "createForm", json!({ "title": title })).await;
+        }
+        for (search, count) in [("%", 1), ("_sure_", 1), ("\\", 1), ("!", 2), ("100", 2), ("!%", 0)] {
+            let query = "query($s: String) { forms(filter: { search: $s, createdAt: { from: \"2026-01-01T00:00:00Z\" } }) { nodes { title } } }";
+            let found = editor.run(query, json!({ "s": search })).await.expect_data(query);
+            let nodes = found["forms"]["nodes"].as_array().expect("nodes");
+            let own = nodes.iter().filter(|form| text(&form["title"]).starts_with(['1', 'a'])).count();
+            assert_eq!(own, count, "{search}");
+        }
     }
 }

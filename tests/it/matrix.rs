@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Reply, Shape, TestApp, shape, text};
 use lists::LISTS;
-use rules::{RULES, Who, everything, expected, fits, ids_only, known, rules_of};
+use rules::{FilledIn, RULES, Who, everything, expected, fits, ids_only, known, mark, rules_of};
 
 /// What is looked at, and by whom it is answered.
 struct World {
@@ -24,12 +24,13 @@ struct World {
     cached: TestApp,
     /// Every object: its type and what the service sees of it.
     objects: Vec<(&'static str, Value)>,
+    filled_in: FilledIn,
 }
 
 impl World {
     async fn of(app: TestApp) -> Self {
-        let (cached, objects) = (app.with_cache().await, objects(&app).await);
-        Self { app, cached, objects }
+        let (cached, (objects, filled_in)) = (app.with_cache().await, objects(&app).await);
+        Self { app, cached, objects, filled_in }
     }
 
     fn of_type<'a>(&'a self, type_name: &'a str) -> impl Iterator<Item = &'a Value> {
@@ -52,9 +53,9 @@ impl World {
     }
 }
 
-/// Every object: its type and what the service sees of it.
-async fn objects(app: &TestApp) -> Vec<(&'static str, Value)> {
-    let selection = |type_name| everything(type_name, known);
+/// Every object: its type and what the service sees of it. And who has filled in which version of a form.
+async fn objects(app: &TestApp) -> (Vec<(&'static str, Value)>, FilledIn) {
+    let selection = |type_name| format!("__typename {}", everything(type_name, known));
     let query = format!(
         "{{ users(first: 100) {{ nodes {{ {} sessions(first: 100) {{ nodes {{ id }} }} }} }} }}",
         selection("User")
@@ -97,7 +98,14 @@ async fn objects(app: &TestApp) -> Vec<(&'static str, Value)> {
             );
         }
     }
-    objects
+    let mut filled_in = FilledIn::new();
+    for (_, submission) in objects.iter().filter(|(name, _)| *name == "Submission") {
+        if let Some(user) = submission["user"]["id"].as_str() {
+            filled_in.entry(text(&submission["version"]["id"])).or_default().insert(user.to_owned());
+        }
+    }
+    objects.iter_mut().for_each(|(_, whole)| mark(whole, &filled_in));
+    (objects, filled_in)
 }
 
 /// How many cells were looked at, and which were wrong.
@@ -235,6 +243,16 @@ async fn everybody_sees_what_the_rules_say_on_every_way() {
             let seen = world.of_type(type_name).filter(|whole| who.sees(type_name, whole)).count();
             assert!((1..all).contains(&seen), "{seen} of {all} {type_name}");
         }
+        // Also what only a submission shows: a version that is not current, or whose form is not open.
+        let by_submission = |whole: &&Value| {
+            let form = &whole["form"];
+            let is_current = form["currentVersion"]["id"] == whole["id"];
+            who.has_filled_in(whole) && !(form["status"] == "OPEN" && is_current)
+        };
+        assert!(
+            world.of_type("FormVersion").any(|whole| by_submission(&whole)),
+            "nothing was handed in since"
+        );
         let mut tally = Tally::default();
         for who in Who::ALL {
             by_id(who, &world, &mut tally).await;
@@ -312,7 +330,7 @@ fn gaps(shape: &Shape) -> BTreeSet<String> {
 #[tokio::test]
 async fn what_is_hidden_is_not_marked_as_refused() {
     let app = TestApp::sqlite().await;
-    let objects = objects(&app).await;
+    let (objects, _) = objects(&app).await;
     let marked = crate::federation::marked(app.graph.sdl());
     for (type_name, rules) in RULES {
         let hidden =

@@ -151,6 +151,90 @@ async fn a_batch_of_a_thousand_is_judged_point_by_point() {
     }
 }
 
+/// What a device cannot send otherwise must not keep the rest in its outbox.
+#[tokio::test]
+async fn a_point_that_cannot_be_read_is_refused_by_itself_and_named() {
+    type Bad = (&'static str, Option<Value>, &'static str, &'static [&'static str]);
+    let bad: [Bad; 9] = [
+        ("timestamp", Some(json!("2026-11-01 01:00")), "INVALID", &["timestamp"]),
+        ("timestamp", Some(json!("9999-12-31T23:59:59-01:00")), "INVALID", &["timestamp"]),
+        ("timestamp", Some(Value::Null), "REQUIRED", &["timestamp"]),
+        ("timestamp", None, "REQUIRED", &["timestamp"]),
+        ("latitude", Some(json!("10.5")), "INVALID", &["latitude"]),
+        ("longitude", Some(json!([1])), "INVALID", &["longitude"]),
+        ("clientId", Some(json!(true)), "INVALID", &["clientId"]),
+        ("lattitude", Some(json!(1)), "INVALID", &[]),
+        ("", None, "REQUIRED", &[]),
+    ];
+    let mut points: Vec<Value> = (0..1_000).map(|index| point(index, 10.0)).collect();
+    for (index, (field, value, ..)) in bad.iter().enumerate() {
+        let point = &mut points[index * 100 + 7];
+        match (value, field.is_empty()) {
+            (Some(value), _) => point[*field] = value.clone(),
+            (None, false) => drop(point.as_object_mut().expect("an object").remove(*field)),
+            (None, true) => *point = Value::Null,
+        }
+    }
+    let list = RECORD.replace("$input: RecordLocationsInput!", "$points: [LocationPointInput!]!");
+    let list = list.replace("input: $input", "input: { points: $points }");
+    for app in TestApp::both_own().await {
+        let collector = app.as_role(Role::Collector);
+        let before = stored(&collector).await;
+        for counted in [[991, 0, 9], [0, 991, 9]] {
+            let answer = if counted[0] > 0 {
+                record(&collector, &points).await
+            } else {
+                let reply = collector.run(&list, json!({ "points": points })).await;
+                reply.expect_data(&list)["recordLocations"].take()
+            };
+            assert_eq!(counts(&answer), counted);
+            for (index, (_, _, code, path)) in bad.iter().enumerate() {
+                let at = index * 100 + 7;
+                let result = &answer["results"][at];
+                assert_eq!((&result["outcome"], &result["location"]), (&json!("REJECTED"), &Value::Null));
+                let at = at.to_string();
+                let path: Vec<&str> =
+                    ["input", "points", &at].into_iter().chain(path.iter().copied()).collect();
+                let error = &result["userErrors"][0];
+                assert_eq!((&error["code"], &error["path"]), (&json!(code), &json!(path)));
+            }
+        }
+        assert_eq!(stored(&collector).await, before + 991);
+
+        // What is no batch is named by its place, and nothing of it is repeated.
+        for (input, place) in [
+            (json!({ "points": 5 }), "input.points"),
+            (json!({ "points": null }), "input.points"),
+            (json!({}), "input.points"),
+        ] {
+            let reply = collector.run(RECORD, json!({ "input": input })).await;
+            if input["points"] == 5 {
+                // One value stands for a list of one.
+                assert_eq!(counts(&reply.expect_data(RECORD)["recordLocations"]), [0, 0, 1]);
+                continue;
+            }
+            let message = text(&reply.errors[0]["message"]);
+            let wanted = format!(
+                "Variable \"$input\" got an invalid value at \"{place}\": A value of type \"[LocationPointInput!]!\" is required."
+            );
+            assert_eq!((message, reply.codes), (wanted, vec!["BAD_USER_INPUT".to_owned()]));
+        }
+    }
+}
+
+/// Both spellings of a name are the same name.
+#[tokio::test]
+async fn a_point_is_known_by_its_name_in_either_normal_form() {
+    for app in TestApp::both_own().await {
+        let collector = app.as_role(Role::Collector);
+        let mut points = [point(1, 52.5), point(1, 52.5)];
+        points[1]["timestamp"] = points[0]["timestamp"].clone();
+        points[0]["clientId"] = json!("\u{e9}tape");
+        points[1]["clientId"] = json!("e\u{301}tape");
+        assert_eq!(counts(&record(&collector, &points).await), [1, 1, 0]);
+    }
+}
+
 #[tokio::test]
 async fn one_point_too_many_and_those_who_only_read_are_refused() {
     let [app, _] = TestApp::both_own().await;

@@ -110,6 +110,45 @@ async fn who_signs_up_is_signed_in_and_reads() {
 }
 
 #[tokio::test]
+async fn names_are_stored_composed_and_nothing_hides_in_them() {
+    let found = "query($s: String) { users(filter: { search: $s }) { nodes { displayName } } }";
+    for app in apps().await {
+        let tokens = sign_up(&app, "ann@example.com").await;
+        let client = bearing(&app, &tokens);
+        let name = |name: &str| json!({ "displayName": name });
+        let selection = "user { displayName } userErrors { code path }";
+        let payload = mutate(&client, "updateProfile", name("\u{110}a\u{300} La\u{323}t"), selection).await;
+        assert_eq!(payload["user"]["displayName"], "\u{110}\u{e0} L\u{1ea1}t");
+        for search in ["\u{111}a\u{300} l", "\u{111}\u{e0} l\u{1ea1}"] {
+            let data = client.run(found, json!({ "s": search })).await.expect_data(found);
+            assert_eq!(
+                data["users"]["nodes"],
+                json!([{ "displayName": "\u{110}\u{e0} L\u{1ea1}t" }]),
+                "{search:?}"
+            );
+        }
+        for (hidden, code) in [
+            ("\u{200b}", "REQUIRED"),
+            ("Ann\u{202e}", "INVALID"),
+            ("A\u{200d}nn", "INVALID"),
+            ("A\tnn", "INVALID"),
+        ] {
+            let payload = mutate(&client, "updateProfile", name(hidden), selection).await;
+            assert_eq!(payload["userErrors"], json!([{ "code": code, "path": ["input", "displayName"] }]));
+        }
+        let id = &tokens["session"]["id"];
+        let rename = async |name: &str| {
+            let input = json!({ "id": id, "name": name });
+            mutate(&client, "renameSession", input, "session { name } userErrors { code path }").await
+        };
+        assert_eq!(rename(" Te\u{301}l ").await["session"]["name"], "T\u{e9}l");
+        assert_eq!(rename("\u{200b}").await, json!({ "session": { "name": null }, "userErrors": [] }));
+        let refused = rename("T\u{2066}l").await;
+        assert_eq!(refused["userErrors"], json!([{ "code": "INVALID", "path": ["input", "name"] }]));
+    }
+}
+
+#[tokio::test]
 async fn a_wrong_password_an_unknown_a_blocked_and_a_passwordless_account_answer_alike() {
     for app in apps().await {
         sign_up(&app, "ann@example.com").await;
@@ -146,7 +185,17 @@ async fn a_refresh_token_is_exchanged_and_stale_ones_end_the_session() {
         assert_eq!(again["refreshToken"], second["refreshToken"], "an answer that was lost does no harm");
         let third = refresh(&app, &second["refreshToken"]).await;
         let client = bearing(&app, &third);
-        // Two back is too old, however soon.
+        // Another tab, which has not heard of either exchange.
+        let behind = refresh(&app, &first["refreshToken"]).await;
+        assert_eq!(behind["refreshToken"], third["refreshToken"], "within ten seconds of its exchange");
+        // The first was exchanged long ago, though the second just now.
+        let id = text(&first["session"]["id"]).replace('-', "");
+        let id = if app.is_postgres() { format!("'{id}'") } else { format!("x'{id}'") };
+        let now = clock::now().timestamp_micros();
+        let exchanges = format!("2:{now},{}", now - 10_500_000);
+        app.sql(&format!("update user_sessions set exchanges = '{exchanges}' where id = {id}")).await;
+        let still = refresh(&app, &second["refreshToken"]).await;
+        assert_eq!(still["refreshToken"], third["refreshToken"]);
         let stolen = refresh(&app, &first["refreshToken"]).await;
         assert_eq!(code(&stolen), "EXPIRED");
         assert_eq!(code(&refresh(&app, &third["refreshToken"]).await), "EXPIRED", "nobody goes on");
@@ -345,7 +394,10 @@ async fn all_sessions_but_the_current_one_are_revoked() {
         let input = json!({ "input": { "userId": other["user"]["id"] } });
         let query = "mutation($input: RevokeAllSessionsInput!) { revokeAllSessions(input: $input) { sessions { id endReason } } }";
         for role in [Role::Manager, Role::Viewer] {
-            assert_eq!(app.as_role(role).run(query, input.clone()).await.codes, ["FORBIDDEN"], "{role:?}");
+            let query = query.replace("} }", "} userErrors { code path } }");
+            let data = app.as_role(role).run(&query, input.clone()).await.expect_data(&query);
+            let error = json!([{ "code": "NOT_ALLOWED", "path": ["input", "userId"] }]);
+            assert_eq!(data["revokeAllSessions"], json!({ "sessions": [], "userErrors": error }), "{role:?}");
         }
         let data = app.as_admin().run(query, input).await.expect_data(query);
         let wanted = json!([{ "id": other["session"]["id"], "endReason": "REVOKED_BY_ADMIN" }]);

@@ -116,6 +116,27 @@ async fn entities_by_id_and_by_email_take_one_statement_for_each_key() {
 }
 
 #[tokio::test]
+async fn versions_of_submissions_take_one_statement() {
+    let query = "query($forms: Int!) { forms(first: $forms) { nodes { versionByNumber(number: 1) { hash }
+        submissions(first: 10) { nodes { version { number form { title } } } } } } }";
+    for app in TestApp::both().await {
+        let wanted = [
+            "form.page",
+            "form_version.numbered",
+            "submission.pages_of",
+            "form_version.of_submissions",
+            "form.by_ids",
+        ];
+        for forms in [20, 50] {
+            let reply = check(&app, query, json!({ "forms": forms }), &wanted).await;
+            let forms = reply.data["forms"]["nodes"].as_array().expect("nodes").iter();
+            let submissions = forms.flat_map(|form| form["submissions"]["nodes"].as_array().expect("nodes"));
+            assert!(submissions.count() > 20);
+        }
+    }
+}
+
+#[tokio::test]
 async fn forms_with_submissions_and_senders_take_four_statements() {
     for app in TestApp::both().await {
         let wanted = ["form.page", "submission.pages_of", "user.by_ids", "location.last_of_users"];

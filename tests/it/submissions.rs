@@ -217,8 +217,9 @@ async fn forms_that_take_nothing_say_so_and_hidden_ones_say_the_same() {
         set_status(&app, &form, "OPEN").await;
         let stored = submit(&app.as_role(Role::Collector), json!({ "formId": form, "data": data })).await;
         assert_eq!(stored["userErrors"], json!([]));
-        let refused = submit(&app.as_role(Role::Viewer), json!({ "formId": form, "data": data })).await;
-        assert_eq!(refusal(&refused), ("NOT_ALLOWED".to_owned(), json!(["input"])));
+        let query = "mutation($input: CreateSubmissionInput!) { createSubmission(input: $input) { submission { id } } }";
+        let input = json!({ "input": { "formId": form, "data": data } });
+        assert_eq!(app.as_role(Role::Viewer).run(query, input).await.codes, ["FORBIDDEN"]);
         for (more, code, path) in [
             (json!({ "version": 7 }), "NOT_FOUND", "version"),
             (json!({ "formId": "x" }), "INVALID", "formId"),
@@ -256,11 +257,6 @@ async fn sent_again_it_is_the_stored_one_and_with_other_content_a_conflict() {
         assert_eq!(submit(&collector, input(same)).await["submission"]["id"], id);
         assert_eq!(refusal(&submit(&collector, input(json!({ "name": "Nam" }))).await), conflict);
         assert_eq!(refusal(&submit(&collector, input(json!({ "name": 7 }))).await), conflict);
-        assert_eq!(
-            refusal(&submit(&app.as_role(Role::Manager), input(data.clone())).await),
-            conflict,
-            "it is somebody else's"
-        );
         // Whatever has become of the form since.
         save_draft(
             &app,
@@ -334,5 +330,163 @@ async fn an_outbox_is_stored_each_by_itself() {
         let data = collector.run(&query, many(200)).await.expect_data(&query);
         assert_eq!(data["createSubmissions"]["results"].as_array().map(Vec::len), Some(200));
         assert_eq!(count(&app, &form).await, 202);
+    }
+}
+
+#[tokio::test]
+async fn one_that_cannot_be_read_does_not_hold_up_the_rest() {
+    let query = format!(
+        "mutation($input: CreateSubmissionsInput!) {{ createSubmissions(input: $input) {{ results {{ {RESULT} }} }} }}"
+    );
+    for app in TestApp::both_own().await {
+        let form = published(&app, visit()).await;
+        let good = json!({ "formId": form, "data": { "name": "Ann" } });
+        let with = |name: &str, value: Value| {
+            let mut bad = good.clone();
+            bad[name] = value;
+            bad
+        };
+        let point = json!({ "timestamp": "2026-11-01 01:00", "latitude": 1, "longitude": 1 });
+        let bad: [(Value, &str, &[&str]); 8] = [
+            (with("data", Value::Null), "REQUIRED", &["data"]),
+            (json!({ "formId": form }), "REQUIRED", &["data"]),
+            (with("location", point), "INVALID", &["location", "timestamp"]),
+            (with("version", json!(3_000_000_000_u64)), "INVALID", &["version"]),
+            (with("formId", json!({})), "INVALID", &["formId"]),
+            (with("formId", json!("no uuid")), "INVALID", &["formId"]),
+            (with("other", json!(1)), "INVALID", &[]),
+            (Value::Null, "REQUIRED", &[]),
+        ];
+        let submissions: Vec<Value> = bad.iter().flat_map(|(bad, ..)| [good.clone(), bad.clone()]).collect();
+        let input = json!({ "input": { "submissions": submissions } });
+        let reply = app.as_role(Role::Collector).run(&query, input).await.expect_data(&query);
+        let results = reply["createSubmissions"]["results"].as_array().expect("a list");
+        assert_eq!(results.len(), submissions.len());
+        for (index, (_, code, at)) in bad.iter().enumerate() {
+            assert_eq!(results[2 * index]["userErrors"], json!([]));
+            let place = (2 * index + 1).to_string();
+            let path: Vec<&str> =
+                ["input", "submissions", &place].into_iter().chain(at.iter().copied()).collect();
+            assert_eq!(refusal(&results[2 * index + 1]), ((*code).to_owned(), json!(path)));
+        }
+        assert_eq!(count(&app, &form).await, bad.len());
+        let single = "mutation($input: CreateSubmissionInput!) { createSubmission(input: $input) { submission { id } } }";
+        let reply = app.as_role(Role::Collector).run(single, json!({ "input": bad[2].0 })).await;
+        assert!(
+            text(&reply.errors[0]["message"]).contains("at \"input.location.timestamp\""),
+            "{}",
+            reply.body
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_client_id_belongs_to_its_account() {
+    for app in TestApp::both_own().await {
+        let (form, client) = (published(&app, visit()).await, id::new().to_string());
+        let input = |name: &str| json!({ "formId": form, "clientId": client, "data": { "name": name } });
+        let (one, other, third) =
+            (app.as_role(Role::Collector), app.as_role(Role::Manager), app.as_role(Role::Admin));
+        let mut stored = Vec::new();
+        for (account, name) in [(&one, "Ann"), (&other, "Bob"), (&third, "Ann")] {
+            let first = submit(account, input(name)).await;
+            assert_eq!(first["userErrors"], json!([]));
+            assert_eq!(
+                (&first["submission"]["clientId"], &first["submission"]["data"]["name"]),
+                (&json!(client), &json!(name))
+            );
+            let again = submit(account, input(name)).await;
+            assert_eq!(again["submission"]["id"], first["submission"]["id"], "stored once for each account");
+            assert_eq!(
+                refusal(&submit(account, input("Eve")).await),
+                ("CONFLICT".to_owned(), json!(["input", "clientId"]))
+            );
+            stored.push(text(&first["submission"]["id"]));
+        }
+        stored.sort_unstable();
+        stored.dedup();
+        assert_eq!((stored.len(), count(&app, &form).await), (3, json!(3)));
+
+        // All at once, under an id that is new to all of them.
+        let (client, mut sending) = (id::new().to_string(), Vec::new());
+        for account in [&one, &other].into_iter().cycle().take(32) {
+            sending.push(submit(
+                account,
+                json!({ "formId": form, "clientId": client, "data": { "name": "Ann" } }),
+            ));
+        }
+        let ids: std::collections::BTreeSet<String> = futures_util::future::join_all(sending)
+            .await
+            .iter()
+            .map(|payload| text(&payload["submission"]["id"]))
+            .collect();
+        assert_eq!((ids.len(), count(&app, &form).await), (2, json!(5)));
+        // An account that was removed leaves its ids behind, and is in nobody's way.
+        let removed = "update form_submissions set user_id = null where client_id is not null";
+        app.sql(removed).await;
+        let fresh =
+            submit(&one, json!({ "formId": form, "clientId": client, "data": { "name": "Ann" } })).await;
+        assert_eq!(fresh["userErrors"], json!([]));
+        set_status(&app, &form, "CLOSED").await;
+        let closed = submit(&app.as_role(Role::Editor), input("Ann")).await;
+        assert_eq!(refusal(&closed).0, "NOT_ACCEPTING", "and nothing of what others sent");
+    }
+}
+
+#[tokio::test]
+async fn who_handed_in_an_old_version_sees_it_and_nobody_else_does() {
+    let seen = "query($f: ID!) { form(id: $f) { versions { nodes { number } } first: versionByNumber(number: 1) { number }
+        second: versionByNumber(number: 2) { number } none: versionByNumber(number: 7) { number } } }";
+    let of_version = "query($v: ID!, $r: [_Any!]!) { formVersion(id: $v) { number definition } node(id: $v) { id }
+        nodes(ids: [$v]) { id } _entities(representations: $r) { ... on FormVersion { number form { title } } } }";
+    for app in TestApp::both_own().await {
+        let app = app.with_cache().await;
+        let (form, collector) = (published(&app, visit()).await, app.as_role(Role::Collector));
+        let stranger = app.as_role(Role::Viewer);
+        let numbers = async |client: &Client<'_>| {
+            let data = client.run(seen, json!({ "f": form })).await.expect_data(seen);
+            let number = |version: &Value| version["number"].as_i64();
+            let form = &data["form"];
+            let list: Vec<_> =
+                form["versions"]["nodes"].as_array().into_iter().flatten().map(number).collect();
+            (list, [number(&form["first"]), number(&form["second"]), number(&form["none"])])
+        };
+        let mut fields = visit();
+        fields
+            .as_array_mut()
+            .expect("a list")
+            .push(json!({ "key": "more", "type": "TEXT", "label": "More" }));
+        save_draft(&app, &form, 1, fields).await;
+        assert_eq!(publish(&app.as_role(Role::Editor), &form, 2).await["userErrors"], json!([]));
+        let only_current = (vec![Some(2)], [None, Some(2), None]);
+        assert_eq!(numbers(&collector).await, only_current);
+
+        // A device that was offline with the old version.
+        let input = json!({ "formId": form, "version": 1, "data": { "name": "Ann" } });
+        let done = submit(&collector, input).await;
+        assert_eq!(done["userErrors"], json!([]));
+        assert_eq!(numbers(&collector).await, (vec![Some(2), Some(1)], [Some(1), Some(2), None]), "at once");
+        assert_eq!(numbers(&stranger).await, only_current);
+
+        let own = "query($s: ID!) { submission(id: $s) { formVersion version { id number definition form { id } } } }";
+        let data = collector.run(own, json!({ "s": done["submission"]["id"] })).await.expect_data(own);
+        let version = &data["submission"]["version"];
+        assert_eq!((&version["number"], &version["form"]["id"]), (&json!(1), &json!(form)));
+        assert_eq!(version["definition"]["fields"], visit());
+        let asked =
+            json!({ "v": version["id"], "r": [{ "__typename": "FormVersion", "id": version["id"] }] });
+        for status in ["OPEN", "CLOSED", "ARCHIVED"] {
+            set_status(&app, &form, status).await;
+            let data = collector.run(of_version, asked.clone()).await.expect_data(of_version);
+            let id = json!({ "id": version["id"] });
+            assert_eq!((&data["node"], &data["nodes"]), (&id, &json!([id])), "{status}");
+            assert_eq!(data["formVersion"]["number"], 1);
+            assert_eq!(data["_entities"], json!([{ "number": 1, "form": { "title": "Visit" } }]));
+            let hidden = stranger.run(of_version, asked.clone()).await.expect_data(of_version);
+            assert_eq!(
+                hidden,
+                json!({ "formVersion": null, "node": null, "nodes": [null], "_entities": [null] })
+            );
+        }
     }
 }

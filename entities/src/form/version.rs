@@ -40,7 +40,8 @@ table! {
 }
 
 /// Managers see every version, editors those of their own forms; the others see the published version of an open
-/// form, which is what they fill in. The row does not say whose form it is, so the check is the database's.
+/// form, which is what they fill in, and every version that they have filled in: whoever sees a submission sees what it
+/// answers. The row does not say whose form it is, so the check is the database's.
 fn push_scope(sql: &mut Sql, scope: &Scope) {
     let Scope::Of { user, role } = scope else {
         if *scope == Scope::Nothing {
@@ -51,11 +52,14 @@ fn push_scope(sql: &mut Sql, scope: &Scope) {
     if scope.manages() {
         return;
     }
-    sql.push(" AND EXISTS (SELECT 1 FROM forms f WHERE f.id = t.form_id AND (");
+    sql.push(" AND (EXISTS (SELECT 1 FROM forms f WHERE f.id = t.form_id AND (");
     if *role == Role::Editor {
         sql.push("f.owner_id = ").bind(*user).push(" OR ");
     }
-    sql.push("(f.status = 'OPEN' AND f.version = t.number)))");
+    sql.push("(f.status = 'OPEN' AND f.version = t.number))) OR EXISTS (SELECT 1 FROM form_submissions s ");
+    sql.push("WHERE s.form_id = t.form_id AND s.form_version = t.number AND s.user_id = ")
+        .bind(*user)
+        .push("))");
 }
 
 /// Versions by id, as far as the scope reaches.
@@ -109,6 +113,37 @@ static CURRENT: Find<FormId, Model> = Find {
     tags: |form, _| vec![Tag::Row(Kind::Form.as_str(), form.0)],
     keeps_absent: true,
 };
+
+/// The versions that were filled in, by form and number. The caller holds a submission of each, which is why it sees it.
+///
+/// # Errors
+/// The database's.
+pub async fn of_submissions(
+    store: &Store,
+    versions: &[(FormId, i32)],
+) -> Result<FxHashMap<(FormId, i32), Arc<Model>>, Error> {
+    let matching = |sql: &mut Sql| {
+        sql.push("(t.form_id, t.number) IN ").pairs(versions);
+    };
+    store.by_keys("form_version.of_submissions", matching, |row: &Model| (row.form_id, row.number)).await
+}
+
+/// The version of one number of each form that has it, as far as the scope reaches.
+///
+/// # Errors
+/// The database's.
+pub async fn numbered(
+    store: &Store,
+    scope: &Scope,
+    number: i32,
+    forms: &[FormId],
+) -> Result<FxHashMap<FormId, Arc<Model>>, Error> {
+    let matching = |sql: &mut Sql| {
+        sql.push("t.form_id").any_id(forms).push(" AND t.number = ").bind(number);
+        push_scope(sql, scope);
+    };
+    store.by_keys("form_version.numbered", matching, |row: &Model| row.form_id).await
+}
 
 /// A large document of a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -190,4 +225,9 @@ pub static OF_FORMS: List<Model, ()> = List::new(
     Names { page: "form_version.pages_of_forms", count: "form_version.counts_of_forms", parent: "form_id" },
     |(), sql, scope| push_scope(sql, scope),
 )
-.kept(|form| Tag::Row("Form", form));
+.kept(|form, scope| {
+    // Whoever hands in an old version sees it from then on.
+    let handed_in = scope.user().filter(|_| !scope.manages());
+    let handed_in = handed_in.map(|user| Tag::List("Submission", "user", user.0));
+    std::iter::once(Tag::Row("Form", form)).chain(handed_in).collect()
+});

@@ -21,7 +21,7 @@ use crate::{
     sql::{Json, Record as _, Sql},
     store::Store,
     transaction::Transaction,
-    user::Role,
+    unicode,
 };
 
 /// Why a form was not changed.
@@ -49,11 +49,6 @@ pub enum Refusal {
 /// What a change answers: the form, or why not.
 pub type Changed = Result<Result<FormId, Refusal>, Error>;
 
-/// May a caller of this scope make forms?
-pub fn may_create(scope: &Scope) -> bool {
-    scope.manages() || matches!(scope, Scope::Of { role: Role::Editor, .. })
-}
-
 /// What a new form is made of.
 #[derive(Debug)]
 pub struct New<'a> {
@@ -65,7 +60,7 @@ pub struct New<'a> {
     pub draft: Option<Value>,
 }
 
-/// Makes a form. The caller has asked `may_create`.
+/// Makes a form. Who may make one, the caller has asked.
 ///
 /// # Errors
 /// The database's.
@@ -76,7 +71,7 @@ pub async fn create(store: &Store, owner: UserId, new: New<'_>) -> Result<FormId
     let mut sql = transaction.sql();
     sql.push("INSERT INTO forms (id, owner_id, title, search_title, description, status, version, draft, draft_revision, created_at, updated_at) VALUES (");
     sql.bind(id).push(", ").bind(owner).push(", ").bind(new.title).push(", ");
-    sql.bind(new.title.to_lowercase()).push(", ").bind(new.description).push(", ");
+    sql.bind(unicode::searched(new.title)).push(", ").bind(new.description).push(", ");
     sql.bind(Status::Draft.as_str()).push(", 0, ").bind(new.draft).push(", ").bind(revision);
     sql.push(", ").bind(now).push(", ").bind(now).push(")");
     transaction.execute("form.insert", Model::TABLE, sql).await?;
@@ -103,7 +98,7 @@ pub async fn update(store: &Store, scope: &Scope, id: FormId, update: Update<'_>
         let mut fields = Vec::new();
         if let Some(title) = update.title {
             fields.push("title");
-            sql.push(", title = ").bind(title).push(", search_title = ").bind(title.to_lowercase());
+            sql.push(", title = ").bind(title).push(", search_title = ").bind(unicode::searched(title));
         }
         if let Some(description) = update.description {
             fields.push("description");

@@ -19,6 +19,7 @@ use crate::{
     sql::{Cells, Record as _, Sql},
     store::Store,
     transaction::Transaction,
+    unicode,
 };
 
 /// A point as a device sends it.
@@ -131,7 +132,7 @@ impl Point {
         let mut hasher = blake3::Hasher::new_derive_key("XP Graph 2026-11 location id v1");
         hasher.update(user.0.as_bytes()).update(&time.timestamp_micros().to_be_bytes());
         match &self.client_id {
-            Some(name) => hasher.update(b"n").update(name.as_bytes()),
+            Some(name) => hasher.update(b"n").update(unicode::composed(name).as_bytes()),
             None => hasher
                 .update(b"p")
                 .update(&plain(self.latitude).to_be_bytes())

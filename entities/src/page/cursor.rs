@@ -1,29 +1,38 @@
-//! The text of a cursor: version, key values and an 8-byte keyed hash, in URL-safe base64 without padding, about
-//! 44 characters. The hash also covers the list's field, order and filter, so a cursor from another list, or an
-//! altered one, is refused instead of showing a wrong page. It is no secret: rows are guarded by `Scope`, never by
-//! a cursor.
+//! The text of a cursor: version, key values and an 8-byte MAC, in URL-safe base64 without padding, about 44
+//! characters. The MAC's key comes from the server's secret, and it also covers the list's field, order and filter: a
+//! cursor from another list, an altered one or one that was made elsewhere is refused instead of showing a wrong page.
+//! What a cursor holds is no secret: rows are guarded by `Scope`, never by a cursor.
 
-use chrono::DateTime;
+use aws_lc_rs::constant_time;
+use chrono::{DateTime, Datelike as _};
 use uuid::Uuid;
 
 use super::{KeyKind, KeyValue, Keyset, Position};
+use crate::{clock::Time, secret::CursorKey, sql::is_storable};
 
 /// The text is no cursor of this list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the cursor does not belong to this list")]
 pub struct BadCursor;
 
-const VERSION: u8 = 1;
-const HASH_BYTES: usize = 8;
+const VERSION: u8 = 2;
+const MAC_BYTES: usize = 8;
 /// Longer texts are refused unread: the longest key is a title.
 const MAX_CHARS: usize = 4_096;
-const CONTEXT: &str = "XP Graph 2026-11 page cursor v1";
 
-/// The list that a cursor belongs to: field and filter. The order joins in from the keyset.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct CursorScope(pub String);
+/// The list that a cursor belongs to: its field and its filter. The order joins in from the keyset.
+#[derive(Clone, Debug)]
+pub struct CursorScope {
+    key: CursorKey,
+    list: String,
+}
 
 impl CursorScope {
+    /// The list that this text names: equal lists have equal texts.
+    pub fn new(key: CursorKey, list: String) -> Self {
+        Self { key, list }
+    }
+
     /// The cursor of the row at `position`.
     pub fn encode<R>(&self, keyset: &Keyset<R>, position: &Position) -> String {
         let mut bytes = Vec::with_capacity(48);
@@ -39,8 +48,8 @@ impl CursorScope {
                 }
             }
         }
-        let hash = self.hash(keyset, &bytes);
-        bytes.extend(hash);
+        let mac = self.mac(keyset, &bytes);
+        bytes.extend(mac);
         base64(&bytes)
     }
 
@@ -51,9 +60,9 @@ impl CursorScope {
     pub fn decode<R>(&self, keyset: &Keyset<R>, text: &str) -> Result<Position, BadCursor> {
         let bytes =
             if text.len() <= MAX_CHARS { unbase64(text).ok_or(BadCursor)? } else { return Err(BadCursor) };
-        let split = bytes.len().checked_sub(HASH_BYTES).ok_or(BadCursor)?;
-        let (body, hash) = bytes.split_at(split);
-        if self.hash(keyset, body) != *hash {
+        let split = bytes.len().checked_sub(MAC_BYTES).ok_or(BadCursor)?;
+        let (body, mac) = bytes.split_at(split);
+        if constant_time::verify_slices_are_equal(&self.mac(keyset, body), mac).is_err() {
             return Err(BadCursor);
         }
         let mut rest = body.strip_prefix(&[VERSION]).ok_or(BadCursor)?;
@@ -61,22 +70,24 @@ impl CursorScope {
         values.filter(|_| rest.is_empty()).map(Position).ok_or(BadCursor)
     }
 
-    fn hash<R>(&self, keyset: &Keyset<R>, body: &[u8]) -> [u8; HASH_BYTES] {
-        let mut hasher = blake3::Hasher::new_derive_key(CONTEXT);
-        for part in [keyset.name.as_bytes(), self.0.as_bytes(), body] {
+    fn mac<R>(&self, keyset: &Keyset<R>, body: &[u8]) -> [u8; MAC_BYTES] {
+        let mut hasher = blake3::Hasher::new_keyed(self.key.as_bytes());
+        hasher.update(&[u8::from(keyset.descending)]);
+        for part in [keyset.name.as_bytes(), self.list.as_bytes(), body] {
             hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
         }
-        let mut hash = [0; HASH_BYTES];
-        hasher.finalize_xof().fill(&mut hash);
-        hash
+        let mut mac = [0; MAC_BYTES];
+        hasher.finalize_xof().fill(&mut mac);
+        mac
     }
 }
 
+/// Reads one value, and refuses what no row can have: a database would answer it with an error.
 fn read(kind: KeyKind, rest: &mut &[u8]) -> Option<KeyValue> {
     match kind {
         KeyKind::Time => {
             let micros = i64::from_be_bytes(take(rest)?);
-            DateTime::from_timestamp_micros(micros).map(KeyValue::Time)
+            DateTime::from_timestamp_micros(micros).filter(is_storable_time).map(KeyValue::Time)
         }
         KeyKind::Int => take(rest).map(i64::from_be_bytes).map(KeyValue::Int),
         KeyKind::Id => take(rest).map(Uuid::from_bytes).map(KeyValue::Id),
@@ -84,9 +95,15 @@ fn read(kind: KeyKind, rest: &mut &[u8]) -> Option<KeyValue> {
             let length = u32::from_be_bytes(take(rest)?) as usize;
             let (text, after) = rest.split_at_checked(length)?;
             *rest = after;
-            std::str::from_utf8(text).ok().map(|text| KeyValue::Text(text.to_owned()))
+            let text = std::str::from_utf8(text).ok().filter(|text| is_storable(text))?;
+            Some(KeyValue::Text(text.to_owned()))
         }
     }
+}
+
+/// The years that inputs can have.
+fn is_storable_time(time: &Time) -> bool {
+    (0..=9999).contains(&time.year())
 }
 
 fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
@@ -109,7 +126,7 @@ fn unbase64(text: &str) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::page::Key;
+    use crate::{page::Key, secret::Secret};
 
     type Row = (i64, Uuid, String);
 
@@ -127,8 +144,12 @@ mod tests {
         ],
     };
 
+    fn list(secret: &str, name: &str) -> CursorScope {
+        CursorScope::new(Secret::new(secret).cursor_key(), name.to_owned())
+    }
+
     fn cursor() -> (CursorScope, Position, String) {
-        let scope = CursorScope("Query.rows{}".to_owned());
+        let scope = list("one", "Query.rows{}");
         let position = BY_TIME.position(&(1_700_000_000_123_456, Uuid::from_u128(7), "Đo nước".to_owned()));
         let text = scope.encode(&BY_TIME, &position);
         (scope, position, text)
@@ -157,7 +178,38 @@ mod tests {
     #[test]
     fn a_cursor_of_another_field_or_filter_is_refused() {
         let (_, _, text) = cursor();
-        assert_eq!(CursorScope("Query.rows{a}".to_owned()).decode(&BY_TIME, &text), Err(BadCursor));
+        assert_eq!(list("one", "Query.rows{a}").decode(&BY_TIME, &text), Err(BadCursor));
+        let upwards = Keyset { descending: false, ..BY_TIME };
+        assert_eq!(list("one", "Query.rows{}").decode(&upwards, &text), Err(BadCursor));
+    }
+
+    #[test]
+    fn only_who_has_the_secret_makes_cursors() {
+        let (scope, position, text) = cursor();
+        let guessed = list("guessed", "Query.rows{}").encode(&BY_TIME, &position);
+        assert_eq!(scope.decode(&BY_TIME, &guessed), Err(BadCursor));
+        assert_eq!(
+            list("one", "Query.rows{}").encode(&BY_TIME, &position),
+            text,
+            "the same on all instances"
+        );
+    }
+
+    #[test]
+    fn values_that_no_row_has_are_refused_whoever_made_the_cursor() {
+        let (scope, ..) = cursor();
+        let id = Uuid::from_u128(7);
+        let time = |micros| DateTime::from_timestamp_micros(micros).expect("in range");
+        let position = |time: Time, text: &str| {
+            Position(vec![KeyValue::Time(time), KeyValue::Text(text.to_owned()), KeyValue::Id(id)])
+        };
+        let decoded = |position: &Position| scope.decode(&BY_TIME, &scope.encode(&BY_TIME, position));
+        let good = position(time(0), "a");
+        assert_eq!(decoded(&good), Ok(good));
+        assert_eq!(decoded(&position(time(0), "a\0")), Err(BadCursor));
+        for year in [Time::MIN_UTC, Time::MAX_UTC] {
+            assert_eq!(decoded(&position(time(year.timestamp_micros()), "a")), Err(BadCursor), "{year}");
+        }
     }
 
     #[test]

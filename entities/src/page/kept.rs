@@ -51,7 +51,7 @@ impl<R, F: Filtering> Part<R, F> {
     }
 
     fn tags(&self, parent: Uuid) -> Vec<Tag> {
-        self.list.depends_on.map(|tag| tag(parent)).into_iter().collect()
+        self.list.depends_on.map(|tags| tags(parent, &self.scope)).unwrap_or_default()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Sessions begin and go on: signing in makes one, its refresh tokens keep it alive. Which of its tokens was used is
-//! decided on the primary with the row locked: the current one is exchanged; the one before, used again at once, gets
-//! the same successor (several tabs agree, a lost answer does no harm); any older one was stolen or has been, and ends
-//! the session. Not here: passwords, access tokens, other ends.
+//! decided on the primary with the row locked: the current one is exchanged; one that was exchanged less than ten seconds
+//! ago gets the current one (several tabs agree, a lost answer does no harm); one that was exchanged earlier was stolen or
+//! has been, and ends the session. Not here: passwords, access tokens, other ends.
 
 use std::net::IpAddr;
 
@@ -28,8 +28,10 @@ const IDLE: TimeDelta = TimeDelta::days(14);
 const ABSOLUTE: TimeDelta = TimeDelta::days(90);
 /// Live sessions of one account at most; the least used one makes room.
 const MAX_LIVE: usize = 20;
-/// How long after an exchange the token before still gets the same successor.
+/// How long after its exchange a token still gets the newest one.
 const GRACE: TimeDelta = TimeDelta::seconds(10);
+/// Exchanges of a session that are remembered at most; more of them within `GRACE` are no use that people make.
+const MAX_EXCHANGES: usize = 16;
 
 /// How somebody signs in.
 #[derive(Clone, Copy, Debug, Default)]
@@ -138,7 +140,7 @@ async fn make_room(transaction: &mut Transaction, user: UserId) -> Result<(), Er
 pub enum Refreshed {
     /// It was exchanged.
     Granted(Grant),
-    /// It was exchanged just before: the same successor.
+    /// It was exchanged just before: the newest one.
     Repeated(Grant),
     /// It was good once: its session has ended, perhaps just now because of it.
     Ended,
@@ -150,20 +152,45 @@ pub enum Refreshed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Use {
     Current,
-    /// The one before the current, just after the exchange.
+    /// One that was exchanged just before.
     JustReplaced,
-    /// An older one, or the one before too late.
+    /// One that was exchanged too long ago.
     Stale,
 }
 
-fn use_of(given: i64, current: i64, since_exchange: TimeDelta) -> Use {
+fn use_of(given: i64, current: i64, exchanges: &Exchanges, now: Time) -> Use {
     // A counter beyond the current one is genuine too: the database was set back to before it was given out.
     if given >= current {
-        Use::Current
-    } else if given == current - 1 && since_exchange <= GRACE {
-        Use::JustReplaced
-    } else {
-        Use::Stale
+        return Use::Current;
+    }
+    // How many tokens stand between the given one and the current one.
+    let back = current.checked_sub(given).and_then(|back| usize::try_from(back - 1).ok());
+    let exchanged_at = back.and_then(|back| exchanges.0.get(back));
+    if exchanged_at.is_some_and(|at| now - *at <= GRACE) { Use::JustReplaced } else { Use::Stale }
+}
+
+/// When the tokens before the current one were exchanged, the newest first.
+struct Exchanges(Vec<Time>);
+
+impl Exchanges {
+    /// Reads what is stored: the counter of the current token and the moments, in microseconds since 1970. A program that
+    /// does not know this column moves only the counter and the last moment on.
+    fn read(stored: Option<&str>, counter: i64, refreshed_at: Time) -> Self {
+        let earlier = stored.and_then(|stored| {
+            let (of, moments) = stored.split_once(':')?;
+            (of.parse() == Ok(counter)).then_some(moments)
+        });
+        let moments = earlier.into_iter().flat_map(|moments| moments.split(',').skip(1));
+        let moments = moments.map_while(|moment| Time::from_timestamp_micros(moment.parse().ok()?));
+        Self(std::iter::once(refreshed_at).chain(moments).collect())
+    }
+
+    /// As it is stored after one more exchange, which makes the token of this counter the current one.
+    fn after_one_more(&self, counter: i64, now: Time) -> String {
+        let recent = self.0.iter().copied().filter(|at| now - *at <= GRACE);
+        let moments = std::iter::once(now).chain(recent).take(MAX_EXCHANGES);
+        let moments: Vec<String> = moments.map(|at| at.timestamp_micros().to_string()).collect();
+        format!("{counter}:{}", moments.join(","))
     }
 }
 
@@ -175,7 +202,7 @@ struct Standing {
     is_live: bool,
     salt: String,
     counter: i64,
-    refreshed_at: Time,
+    exchanges: Exchanges,
     ends_at: Time,
 }
 
@@ -209,7 +236,7 @@ pub async fn refresh(store: &Store, secret: &Secret, token: &str) -> Result<Refr
         let subject = Some((Kind::Session, given.session.0));
         Entry { user: Some(user), action, subject, metadata }
     };
-    match use_of(given.counter, standing.counter, now - standing.refreshed_at) {
+    match use_of(given.counter, standing.counter, &standing.exchanges, now) {
         Use::JustReplaced => Ok(Refreshed::Repeated(grant(standing.counter))),
         Use::Current => {
             let counter = given.counter + 1;
@@ -217,7 +244,9 @@ pub async fn refresh(store: &Store, secret: &Secret, token: &str) -> Result<Refr
             sql.push("UPDATE user_sessions SET refresh_counter = ")
                 .bind(counter)
                 .push(", refreshed_at = ")
-                .bind(now);
+                .bind(now)
+                .push(", exchanges = ")
+                .bind(standing.exchanges.after_one_more(counter, now));
             sql.push(", last_activity = ")
                 .bind(now)
                 .push(", expires_at = ")
@@ -244,7 +273,7 @@ async fn standing(
     now: Time,
 ) -> Result<Option<Standing>, Error> {
     let mut sql = transaction.sql();
-    sql.push("SELECT t.user_id, u.role, u.epoch, t.is_active AND u.is_active, t.expires_at, t.ends_at, t.refresh_salt, t.refresh_counter, t.refreshed_at FROM user_sessions t JOIN users u ON u.id = t.user_id WHERE t.refresh_salt IS NOT NULL AND t.id = ");
+    sql.push("SELECT t.user_id, u.role, u.epoch, t.is_active AND u.is_active, t.expires_at, t.ends_at, t.refresh_salt, t.refresh_counter, t.refreshed_at, t.exchanges FROM user_sessions t JOIN users u ON u.id = t.user_id WHERE t.refresh_salt IS NOT NULL AND t.id = ");
     sql.bind(session).for_update("t");
     let found = transaction.fetch("session.standing", Model::TABLE, sql, |cells| {
         let (user, role, epoch, is_active) =
@@ -252,7 +281,8 @@ async fn standing(
         let (expires_at, ends_at) = (cells.next::<Time>()?, cells.next::<Time>()?);
         let is_live = is_active && now < expires_at && now < ends_at;
         let (salt, counter, refreshed_at) = (cells.next()?, cells.next()?, cells.next()?);
-        Ok(Standing { user, role, epoch, is_live, salt, counter, refreshed_at, ends_at })
+        let exchanges = Exchanges::read(cells.next::<Option<String>>()?.as_deref(), counter, refreshed_at);
+        Ok(Standing { user, role, epoch, is_live, salt, counter, exchanges, ends_at })
     });
     Ok(found.await?.pop())
 }
@@ -261,19 +291,45 @@ async fn standing(
 mod tests {
     use super::*;
 
+    /// The exchanges of the tokens before the current one, so many seconds ago, the newest first.
+    fn exchanged<const N: usize>(now: Time, seconds_ago: [i64; N]) -> Exchanges {
+        Exchanges(seconds_ago.map(|seconds| now - TimeDelta::seconds(seconds)).to_vec())
+    }
+
     #[test]
-    fn only_the_token_just_before_has_a_grace() {
-        let soon = TimeDelta::seconds(10);
-        let late = soon + TimeDelta::microseconds(1);
-        assert_eq!(use_of(5, 5, late), Use::Current);
-        assert_eq!(use_of(6, 5, late), Use::Current, "the database was set back");
-        assert_eq!(use_of(4, 5, soon), Use::JustReplaced);
-        assert_eq!(use_of(4, 5, late), Use::Stale);
-        assert_eq!(use_of(3, 5, TimeDelta::zero()), Use::Stale);
+    fn each_token_has_its_own_ten_seconds() {
+        let now = clock::now();
+        let used = |given, exchanges: &Exchanges| use_of(given, 5, exchanges, now);
+        let burst = exchanged(now, [1, 9, 10, 11]);
+        assert_eq!(used(5, &burst), Use::Current);
+        assert_eq!(used(6, &burst), Use::Current, "the database was set back");
+        for given in [4, 3, 2] {
+            assert_eq!(used(given, &burst), Use::JustReplaced, "{given}");
+        }
+        for given in [1, 0, -1, i64::MIN] {
+            assert_eq!(used(given, &burst), Use::Stale, "{given}");
+        }
+        let late = Exchanges(vec![now - GRACE - TimeDelta::microseconds(1)]);
+        assert_eq!(used(4, &late), Use::Stale);
         assert_eq!(
-            use_of(-1, 0, TimeDelta::zero()),
-            Use::JustReplaced,
-            "there is no such token; its MAC fails"
+            used(3, &exchanged(now, [0])),
+            Use::Stale,
+            "a day old, though its successor was just exchanged"
         );
+    }
+
+    #[test]
+    fn exchanges_are_stored_as_long_as_they_matter() {
+        let now = Time::from_timestamp_micros(100_000_000).expect("a time");
+        let stored = exchanged(now, [2, 10, 11]).after_one_more(7, now);
+        assert_eq!(stored, "7:100000000,98000000,90000000");
+        let read = |stored, counter| Exchanges::read(stored, counter, now).0;
+        assert_eq!(read(Some(&*stored), 7), exchanged(now, [0, 2, 10]).0);
+        assert_eq!(read(Some(&*stored), 8), [now], "another program has moved on since");
+        for nothing in [None, Some(""), Some("7"), Some("7:"), Some("x:1,2"), Some("7:1,x")] {
+            assert_eq!(read(nothing, 7), [now], "{nothing:?}");
+        }
+        let many = Exchanges(vec![now; 100]).after_one_more(7, now);
+        assert_eq!(many.split(',').count(), MAX_EXCHANGES);
     }
 }

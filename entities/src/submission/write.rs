@@ -149,18 +149,12 @@ async fn insert(store: &Store, author: Recorder, new: &New, version: i32, data: 
         None => None,
     };
     let (id, form) = (SubmissionId::new(), new.form);
-    let mut sql = transaction.sql();
-    sql.push("INSERT INTO form_submissions (id, form_id, form_version, user_id, session_id, client_id, data, location_id, created_at) SELECT ");
-    sql.bind(id).push(", ").bind(form).push(", ").bind(version).push(", ").bind(author.user).push(", ");
-    sql.bind(author.session).push(", ").bind(new.client_id).push(", ").bind(data).push(", ").bind(location);
-    // The form stays open until this is stored.
-    sql.push(", ")
-        .bind(clock::now())
-        .push(" FROM forms t WHERE t.id = ")
-        .bind(form)
-        .push(" AND t.status = 'OPEN'");
-    sql.for_share("t").push(" ON CONFLICT (form_id, client_id) DO NOTHING");
-    if transaction.execute("submission.insert", Model::TABLE, sql).await? == 0 {
+    let row = Row { id, author, new, version, data, location };
+    let mut stored = row.insert(&mut transaction, "client_id").await?;
+    if stored == 0 && is_taken(&transaction, author, new).await? {
+        stored = row.insert(&mut transaction, "own_client_id").await?;
+    }
+    if stored == 0 {
         let target = Target::of(store, form, None).await?;
         let is_open = target.is_some_and(|target| target.status == Status::Open);
         return Ok(Err(if is_open { Refusal::Conflict } else { Refusal::NotAccepting }));
@@ -173,17 +167,70 @@ async fn insert(store: &Store, author: Recorder, new: &New, version: i32, data: 
     Ok(Ok(id))
 }
 
+/// What is stored.
+struct Row<'a> {
+    id: SubmissionId,
+    author: Recorder,
+    new: &'a New,
+    version: i32,
+    data: Value,
+    location: Option<LocationId>,
+}
+
+impl Row<'_> {
+    /// Stores it with the client id in this column, unless the form is not open, the id is in use, or the account has
+    /// handed in something under it. Answers how many rows that makes.
+    async fn insert(&self, transaction: &mut Transaction, client_id: &'static str) -> Result<u64, Error> {
+        let Self { id, author, new, version, data, location } = self;
+        let mut sql = transaction.sql();
+        sql.push("INSERT INTO form_submissions (id, form_id, form_version, user_id, session_id, data, location_id, created_at, ");
+        sql.push(client_id).push(") SELECT ");
+        sql.bind(*id)
+            .push(", ")
+            .bind(new.form)
+            .push(", ")
+            .bind(*version)
+            .push(", ")
+            .bind(author.user)
+            .push(", ");
+        sql.bind(author.session).push(", ").bind(data.clone()).push(", ").bind(*location).push(", ");
+        sql.bind(clock::now()).push(", ").bind(new.client_id);
+        sql.push(" FROM forms t WHERE t.id = ").bind(new.form).push(" AND t.status = 'OPEN'");
+        if let Some(client) = new.client_id {
+            sql.push(
+                " AND NOT EXISTS (SELECT 1 FROM form_submissions s WHERE s.form_id = t.id AND s.user_id = ",
+            );
+            sql.bind(author.user).push(" AND s.own_client_id = ").bind(client).push(")");
+        }
+        // The form stays open until this is stored.
+        sql.for_share("t").push(" ON CONFLICT DO NOTHING");
+        transaction.execute("submission.insert", Model::TABLE, sql).await
+    }
+}
+
+/// Does the client id stand in the way because another account has used it on this form?
+async fn is_taken(transaction: &Transaction, author: Recorder, new: &New) -> Result<bool, Error> {
+    let Some(client) = new.client_id else { return Ok(false) };
+    let mut sql = transaction.sql();
+    sql.push("SELECT t.id FROM form_submissions t WHERE t.form_id = ")
+        .bind(new.form)
+        .push(" AND t.client_id = ");
+    sql.bind(client).push(" AND (t.user_id IS NULL OR t.user_id <> ").bind(author.user).push(")");
+    let others =
+        transaction.column::<SubmissionId>("submission.client_id_of_others", Model::TABLE, sql).await?;
+    Ok(!others.is_empty())
+}
+
 /// The submission that is stored under the client id, if it is this one; otherwise the refusal.
 async fn again(store: &Store, author: Recorder, new: New, refusal: Refusal) -> Created {
     let Some(client) = new.client_id else { return Ok(Err(refusal)) };
     let matching = |sql: &mut crate::sql::Sql| {
-        sql.push("t.form_id = ").bind(new.form).push(" AND t.client_id = ").bind(client);
+        sql.push("t.form_id = ").bind(new.form).push(" AND t.user_id = ").bind(author.user);
+        sql.push(" AND (t.client_id = ").bind(client).push(" OR t.own_client_id = ").bind(client).push(")");
     };
     let rows = store.by_keys("submission.by_client", matching, |row: &Model| row.id).await?;
-    // Of what others sent nothing is told, not even that it is there, unless it is in the way.
-    let Some(stored) = rows.into_values().find(|stored| stored.user_id == Some(author.user)) else {
-        return Ok(Err(refusal));
-    };
+    // Of what others sent nothing is told, not even that it is there.
+    let Some(stored) = rows.into_values().next() else { return Ok(Err(refusal)) };
     if new.version.is_some_and(|version| version != stored.form_version) {
         return Ok(Err(Refusal::Conflict));
     }

@@ -16,6 +16,7 @@ use crate::{
     sql::{Record as _, Sql},
     store::Store,
     transaction::Transaction,
+    unicode,
 };
 
 /// What signing in needs to know of an account. Not for showing.
@@ -114,7 +115,7 @@ async fn insert(transaction: &mut Transaction, new: NewAccount<'_>) -> Result<Op
     let mut sql = transaction.sql();
     sql.push("INSERT INTO users (id, email, display_name, search_name, role, is_active, password_hash, created_at, updated_at) VALUES (");
     sql.bind(user).push(", ").bind(new.email).push(", ").bind(new.display_name).push(", ");
-    sql.bind(new.display_name.to_lowercase()).push(", ").bind(new.role.as_str()).push(", TRUE, ");
+    sql.bind(unicode::searched(new.display_name)).push(", ").bind(new.role.as_str()).push(", TRUE, ");
     sql.bind(new.password_hash.map(str::to_owned)).push(", ").bind(now).push(", ").bind(now);
     sql.push(") ON CONFLICT (email) DO NOTHING");
     if transaction.execute("user.insert", Model::TABLE, sql).await? == 0 {
@@ -157,7 +158,7 @@ pub async fn update(
     let other_role = changes.role.is_some_and(|new| new != role);
     let mut sql = set(&transaction);
     if let Some(name) = changes.display_name {
-        sql.push(", display_name = ").bind(name).push(", search_name = ").bind(name.to_lowercase());
+        sql.push(", display_name = ").bind(name).push(", search_name = ").bind(unicode::searched(name));
     }
     if let Some(role) = changes.role {
         sql.push(", role = ").bind(role.as_str());

@@ -37,7 +37,7 @@ async fn tables(db: &DatabaseConnection) -> i64 {
 
 /// What both databases must do alike: up twice, status, all the way down, up again.
 async fn goes_up_and_down(db: &DatabaseConnection) {
-    assert_eq!(migration::pending(db).await.unwrap(), 9);
+    assert_eq!(migration::pending(db).await.unwrap(), 12);
     assert!(migration::status(db).await.unwrap().iter().all(|step| !step.applied));
     assert_eq!(tables(db).await, 0, "status and pending only read");
 
@@ -51,7 +51,7 @@ async fn goes_up_and_down(db: &DatabaseConnection) {
     migration::down(db, 2).await.unwrap();
     assert_eq!(migration::pending(db).await.unwrap(), 2);
     migration::down(db, 100).await.unwrap();
-    assert_eq!(migration::pending(db).await.unwrap(), 9);
+    assert_eq!(migration::pending(db).await.unwrap(), 12);
     assert_eq!(tables(db).await, 1, "only the list of steps is left");
 
     migration::up(db).await.unwrap();
@@ -95,6 +95,56 @@ async fn postgres_goes_up_and_down() {
     accepts_a_newer_schema(&db).await;
     let trigrams = "select count(*) from pg_indexes where indexdef like '%gin_trgm_ops%'";
     assert_eq!(count(&db, trigrams).await, 2);
+}
+
+/// Rows from before names and titles were composed.
+async fn composes_what_is_stored(db: &DatabaseConnection, blob: fn(u32) -> String) {
+    migration::up(db).await.unwrap();
+    migration::down(db, 3).await.unwrap();
+    let now = "'2026-01-01T00:00:00+00:00'";
+    // More than are read at once, and one of them in two thousand decomposed.
+    let users: Vec<String> = (0..2_100)
+        .map(|number| {
+            let name = if number == 2_050 { "L\u{ea}\u{301} e\u{301}" } else { "\u{1ebf} plain" };
+            let id = blob(number);
+            format!("({id}, 'u{number}@example.com', '{name}', '{name}', 'VIEWER', true, {now}, {now})")
+        })
+        .collect();
+    let insert = "insert into users (id, email, display_name, search_name, role, is_active, created_at, updated_at) values";
+    db.execute_unprepared(&format!("{insert} {}", users.join(", "))).await.unwrap();
+    let (form, owner, decomposed) = (blob(9_000), blob(0), "D\u{323}a\u{300}");
+    db.execute_unprepared(&format!(
+        "insert into forms (id, owner_id, title, search_title, description, status, version, draft_revision, created_at, updated_at)
+         values ({form}, {owner}, '{decomposed}', '{decomposed}', null, 'DRAFT', 0, 0, {now}, {now})"
+    ))
+    .await
+    .unwrap();
+    migration::up(db).await.unwrap();
+    for (table, column, composed, wanted) in [
+        ("users", "display_name", "L\u{1ebf} \u{e9}", 1),
+        ("users", "search_name", "L\u{1ebf} \u{e9}", 1),
+        ("users", "display_name", "\u{1ebf} plain", 2_099),
+        ("forms", "title", "\u{1e0c}\u{e0}", 1),
+        ("forms", "search_title", "\u{1e0c}\u{e0}", 1),
+    ] {
+        let sql = format!("select count(*) from {table} where {column} = '{composed}'");
+        assert_eq!(count(db, &sql).await, wanted, "{table}.{column}");
+    }
+    assert_eq!(count(db, "select count(*) from forms where description is null").await, 1);
+}
+
+#[tokio::test]
+async fn sqlite_composes_what_is_stored() {
+    let db = connect("sqlite::memory:", 1).await;
+    composes_what_is_stored(&db, |number| format!("x'{number:032x}'")).await;
+}
+
+#[tokio::test]
+async fn postgres_composes_what_is_stored() {
+    let postgres = Postgres::start();
+    let db = connect(&postgres.url("postgres"), 1).await;
+    let id = |number| format!("'00000000-0000-7000-8000-{number:012x}'");
+    composes_what_is_stored(&db, id).await;
 }
 
 #[tokio::test]

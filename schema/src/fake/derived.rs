@@ -13,7 +13,7 @@ use entities::{
 };
 
 use super::{
-    WORLD, cut, deputy_of, forms_keyset, friends_of, index_of, initial_of, mentor_of, submissions_of,
+    WORLD, cut, deputy_of, forms_keyset, friends_of, index_of, initial_of, mentor_of, secret, submissions_of,
     users_keyset,
 };
 use crate::{
@@ -35,7 +35,7 @@ fn page<R>(
     field: &str,
     (first, after, last, before): (Option<i32>, Option<String>, Option<i32>, Option<String>),
 ) -> Result<Listed<R>, Error> {
-    let cursors = CursorScope(format!("{field}{{}}"));
+    let cursors = CursorScope::new(secret().cursor_key(), format!("{field} null"));
     let window = PageArgs::of(first, after, last, before).window(keyset, &cursors, MAX_ROWS);
     let page = cut(rows, keyset, &window.map_err(FieldError::into_library)?);
     Ok(Listed { page, keyset, cursors, total: rows.len() })

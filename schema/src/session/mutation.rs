@@ -6,18 +6,19 @@ use async_graphql::{ID, InputObject};
 use entities::{
     id::{SessionId, UserId},
     session::{self, EndReason, Which},
+    unicode,
 };
 
 use super::{ById, Session};
 use crate::{
     Context,
     edge::{Held, NoArguments, One},
-    error::{Code, FieldError},
+    error::FieldError,
     input::id,
     mutation::{Input, Written},
     object::{Entity, Object, Visible as _},
     subgraph::Domain,
-    user_error::{UserError, UserErrorCode, UserErrors, is_plain_text},
+    user_error::{UserError, UserErrorCode, UserErrors, is_one_line},
 };
 
 /// A payload of one session.
@@ -85,24 +86,25 @@ session_payload!(
 pub(crate) struct RenameSessionInput {
     /// One of the caller's own sessions.
     id: ID,
-    /// At most 100 characters. Null takes the name away.
+    /// At most 100 characters. Null, or a blank one, takes the name away.
     name: Option<String>,
 }
 
 /// Characters of a session's name at most.
 const MAX_NAME_CHARS: usize = 100;
 
-/// What is wrong with a name for a session.
-pub(super) fn wrong_name(name: Option<&str>, at: &'static str) -> Option<UserError> {
-    let name = name?;
+/// A session's name in the form in which it is stored; a blank one is none.
+pub(super) fn session_name(name: Option<&str>, at: &'static str) -> Result<Option<String>, UserError> {
+    let Some(name) = name.map(str::trim).filter(|name| !unicode::is_blank(name)) else { return Ok(None) };
+    let name = unicode::composed(name);
     let (code, message) = if name.chars().count() > MAX_NAME_CHARS {
         (UserErrorCode::TooLarge, "A session's name has at most 100 characters.")
-    } else if !is_plain_text(name) {
-        (UserErrorCode::Invalid, "A session's name is one line of text.")
+    } else if !is_one_line(&name) {
+        (UserErrorCode::Invalid, "A session's name is one line of text without invisible characters.")
     } else {
-        return None;
+        return Ok(Some(name.into_owned()));
     };
-    Some(UserError::new(code, &["input", at], message))
+    Err(UserError::new(code, &["input", at], message))
 }
 
 fn no_such_session() -> UserError {
@@ -119,10 +121,11 @@ pub(crate) async fn rename(
     ctx: &Context,
 ) -> Result<Written<RenameSessionPayload>, FieldError> {
     let (user, id) = (ctx.user()?, id("input.id", &input.id, SessionId::parse)?);
-    if let Some(error) = wrong_name(input.name.as_deref(), "name") {
-        return Ok(RenameSessionPayload::refused(error));
-    }
-    let renamed = session::rename(ctx.store(), user, id, input.name.as_deref()).await;
+    let name = match session_name(input.name.as_deref(), "name") {
+        Ok(name) => name,
+        Err(error) => return Ok(RenameSessionPayload::refused(error)),
+    };
+    let renamed = session::rename(ctx.store(), user, id, name.as_deref()).await;
     Ok(if renamed.map_err(|error| failed(&error))? {
         RenameSessionPayload::done(id)
     } else {
@@ -212,7 +215,9 @@ pub(crate) async fn revoke_all(
         None => actor,
     };
     if owner != actor && !ctx.scope.administers() {
-        return Err(FieldError::new(Code::Forbidden, "Ending other people's sessions is for administrators"));
+        let message = "Ending other people's sessions is for administrators.";
+        let error = UserError::new(UserErrorCode::NotAllowed, &["input", "userId"], message);
+        return Ok(RevokeAllSessionsPayload { sessions: Vec::new(), errors: vec![error] }.into());
     }
     let keep = ctx.viewer.session_id().filter(|_| input.except_current);
     let ended = end(ctx, owner, Which::AllBut(keep), reason(ctx, owner)).await?;

@@ -13,7 +13,7 @@ use entities::{
     user::{self, Named, NewAccount, Role},
 };
 
-use super::{ById, Session, mutation::wrong_name};
+use super::{ById, Session, mutation::session_name};
 use crate::{
     Context, Viewer, credentials,
     edge::{NoArguments, One},
@@ -90,7 +90,7 @@ impl Entity for SignInPayload {
                 )
                 .column(
                     "refreshToken",
-                    "Exchanged for the next tokens by `refreshSession`, once. Keep it secret.",
+                    "Exchanged for the next tokens by `refreshSession`. Keep it secret.",
                     |payload| &payload.refresh_token,
                 )
                 .column("accessTokenExpiresAt", "When the access token ends.", |payload| {
@@ -127,12 +127,12 @@ pub(crate) async fn sign_up(Input(input): Input<SignUpInput>, ctx: &Context) -> 
                 return Ok(refused_for(email.err().into_iter().chain(name.err()).collect()));
             }
         };
-    if let Some(error) = credentials::unfit(&input.password, &[&email, name], "password") {
+    if let Some(error) = credentials::unfit(&input.password, &[&email, &name], "password") {
         return Ok(refused(error));
     }
     let hash = credentials::hash(ctx, &input.password).await?;
     let new =
-        NewAccount { email: &email, display_name: name, role: Role::Viewer, password_hash: Some(&hash) };
+        NewAccount { email: &email, display_name: &name, role: Role::Viewer, password_hash: Some(&hash) };
     let made = user::sign_up(ctx.store(), &ctx.access.options().secret, new, device(ctx, None)).await;
     match made.map_err(|error| FieldError::of_store(&error, "user.sign_up"))? {
         Some(grant) => granted(ctx, grant),
@@ -147,10 +147,10 @@ pub(crate) async fn sign_up(Input(input): Input<SignUpInput>, ctx: &Context) -> 
 /// `Mutation.signIn`
 pub(crate) async fn sign_in(Input(input): Input<SignInInput>, ctx: &Context) -> Answer {
     credentials::throttle(ctx)?;
-    let name = input.session_name.as_deref();
-    if let Some(error) = wrong_name(name, "sessionName") {
-        return Ok(refused(error));
-    }
+    let name = match session_name(input.session_name.as_deref(), "sessionName") {
+        Ok(name) => name,
+        Err(error) => return Ok(refused(error)),
+    };
     let email = input.email.trim().to_lowercase();
     let attempt = credentials::throttle_account(ctx, &email)?;
     let failed = |error: &entities::Error| FieldError::of_store(error, "session.sign_in");
@@ -166,7 +166,8 @@ pub(crate) async fn sign_in(Input(input): Input<SignInInput>, ctx: &Context) -> 
         _ => None,
     };
     let (secret, who) = (&ctx.access.options().secret, (account.user, account.epoch));
-    let begun = session::begin(ctx.store(), secret, who, rehashed.as_deref(), device(ctx, name)).await;
+    let begun =
+        session::begin(ctx.store(), secret, who, rehashed.as_deref(), device(ctx, name.as_deref())).await;
     match begun.map_err(|error| failed(&error))? {
         Some(grant) => granted(ctx, grant),
         None => Ok(refused(wrong())),

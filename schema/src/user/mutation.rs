@@ -123,7 +123,7 @@ pub(crate) async fn update_profile(Input(input): Input<UpdateProfileInput>, ctx:
         Ok(name) => name,
         Err(error) => return Ok(refused(error)),
     };
-    change(ctx, user, user, Changes { display_name, ..Changes::default() }).await
+    change(ctx, user, user, Changes { display_name: display_name.as_deref(), ..Changes::default() }).await
 }
 
 /// `Mutation.changePassword`
@@ -161,14 +161,14 @@ pub(crate) async fn create(Input(input): Input<CreateUserInput>, ctx: &Context) 
         };
     let mut hash = None;
     if let Some(password) = &input.password {
-        if let Some(error) = credentials::unfit(password, &[&email, name], "password") {
+        if let Some(error) = credentials::unfit(password, &[&email, &name], "password") {
             return Ok(refused(error));
         }
         hash = Some(credentials::hash(ctx, password).await?);
     }
     let new = NewAccount {
         email: &email,
-        display_name: name,
+        display_name: &name,
         role: input.role.into(),
         password_hash: hash.as_deref(),
     };
@@ -198,5 +198,6 @@ pub(crate) async fn update(Input(input): Input<UpdateUserInput>, ctx: &Context) 
     if user == actor && input.is_active == Some(false) {
         return Ok(own("isActive", "Another administrator has to block you."));
     }
-    change(ctx, actor, user, Changes { display_name, role, is_active: input.is_active }).await
+    let changes = Changes { display_name: display_name.as_deref(), role, is_active: input.is_active };
+    change(ctx, actor, user, changes).await
 }

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::{LISTS, Tally, Who, World, known};
-use crate::harness::{Reply, Shape, TestApp, shape, text};
+use super::{LISTS, Tally, Who, World, known, mark};
+use crate::harness::{Reply, Shape, shape, text};
 
 /// Filters and orders of accounts that read hidden columns.
 const PRIVATE: [&str; 5] =
@@ -178,9 +178,11 @@ impl Place<'_> {
         if self.type_name == "Location" { 1_000 } else { 100 }
     }
 
-    async fn of_service(&self, app: &TestApp, arguments: &str) -> Vec<Value> {
+    async fn of_service(&self, world: &World, arguments: &str) -> Vec<Value> {
         let query = self.document(arguments);
-        self.read(app.service().run(&query, self.variables()).await.expect_data(&query))
+        let mut data = world.app.service().run(&query, self.variables()).await.expect_data(&query);
+        mark(&mut data, &world.filled_in);
+        self.read(data)
     }
 
     async fn of(&self, who: Who, world: &World, arguments: &str) -> Reply {
@@ -235,7 +237,7 @@ async fn choose(place: Place<'_>, choice: &Choice, world: &World, tally: &mut Ta
     let all: BTreeMap<String, &Value> =
         world.of_type(type_name).map(|whole| (text(&whole["id"]), whole)).collect();
     let arguments = format!("{}, first: {}", choice.text, place.most_rows());
-    let whole = place.of_service(&world.app, &arguments).await;
+    let whole = place.of_service(world, &arguments).await;
     for who in Who::ALL {
         let about = format!("{who:?} {}.{}({})", place.parent, place.list, choice.text);
         let reply = place.of(who, world, &arguments).await;
@@ -265,7 +267,7 @@ async fn choose(place: Place<'_>, choice: &Choice, world: &World, tally: &mut Ta
 /// The cursor of a row that is hidden is a place in the list like any other.
 async fn turn(place: Place<'_>, world: &World, tally: &mut Tally) {
     let rows = place.most_rows();
-    let whole = place.of_service(&world.app, &format!("first: {rows}")).await;
+    let whole = place.of_service(world, &format!("first: {rows}")).await;
     let longest = (0..whole.len()).max_by_key(|index| edges(&whole[*index]).len()).expect("there is one");
     let all = edges(&whole[longest]);
     let parents = if place.parent == "Query" { &[] } else { &place.parents[longest..=longest] };

@@ -1,6 +1,8 @@
 //! The access rules once more: who sees which object, and what each of its fields shows to who sees it. Not here: the
 //! ways on which objects are looked at (`matrix`).
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use entities::{id::UserId, user::Role};
 use serde_json::{Map, Value, json};
 
@@ -55,6 +57,11 @@ impl Who {
         self.manages() || (self.is(Role::Editor) && self.owns(&form["owner"]))
     }
 
+    /// Has the caller handed in something against this version? (`mark` has noted it.)
+    pub(super) fn has_filled_in(self, version: &Value) -> bool {
+        version["filledInBy"].as_array().expect("it is marked").iter().any(|user| self.owns(user))
+    }
+
     /// The rows of the table of the access rules.
     pub(super) fn sees(self, type_name: &str, object: &Value) -> bool {
         if matches!(self, Self::Nobody) {
@@ -67,7 +74,8 @@ impl Who {
             "Form" => object["status"] == "OPEN" || self.edits(object),
             "FormVersion" => {
                 let form = &object["form"];
-                self.edits(form) || (form["status"] == "OPEN" && form["currentVersion"]["id"] == object["id"])
+                let is_current = form["status"] == "OPEN" && form["currentVersion"]["id"] == object["id"];
+                self.edits(form) || is_current || self.has_filled_in(object)
             }
             "Submission" => {
                 let of_own_form = self.is(Role::Editor) && self.owns(&object["form"]["owner"]);
@@ -89,8 +97,12 @@ pub(super) enum Rule {
     Draft,
     /// The one object, if it is seen itself.
     One(&'static str),
-    /// The one object, seen by whoever sees this one.
-    Implied,
+    /// The one object of this type, seen by whoever sees this one, as it is now: its columns and what they lead to, each by
+    /// its own rule. So who has handed in something goes on seeing the form's title, description and owner, and the version
+    /// that was filled in, also when the form is closed or archived and `form(id:)` is null.
+    Implied(&'static str),
+    /// By its number: the version of number 1, if it is seen itself.
+    Numbered,
     /// A connection of those objects that are seen themselves.
     Connection(&'static str),
     /// A list of those objects that are seen themselves.
@@ -101,7 +113,7 @@ pub(super) enum Rule {
 
 /// A rule for every field of every object.
 pub(super) const RULES: [(&str, &[(&str, Rule)]); 7] = {
-    use Rule::{Connection, Count, Draft, Implied, List, One, Open, Private};
+    use Rule::{Connection, Count, Draft, Implied, List, Numbered, One, Open, Private};
     [
         (
             "User",
@@ -157,6 +169,7 @@ pub(super) const RULES: [(&str, &[(&str, Rule)]); 7] = {
                 ("submissionCount", Count),
                 ("currentVersion", One("FormVersion")),
                 ("versions", Connection("FormVersion")),
+                ("versionByNumber", Numbered),
                 ("draft", Draft),
                 ("draftRevision", Open),
                 ("submissions", Connection("Submission")),
@@ -166,7 +179,7 @@ pub(super) const RULES: [(&str, &[(&str, Rule)]); 7] = {
             "FormVersion",
             &[
                 ("id", Open),
-                ("form", One("Form")),
+                ("form", Implied("Form")),
                 ("number", Open),
                 ("definition", Open),
                 ("hash", Open),
@@ -179,8 +192,9 @@ pub(super) const RULES: [(&str, &[(&str, Rule)]); 7] = {
             "Submission",
             &[
                 ("id", Open),
-                ("form", Implied),
+                ("form", Implied("Form")),
                 ("formVersion", Open),
+                ("version", Implied("FormVersion")),
                 ("user", One("User")),
                 ("session", One("Session")),
                 ("data", Open),
@@ -246,7 +260,8 @@ pub(super) fn everything(type_name: &str, below: impl Fn(&str) -> &'static str) 
     let fields = rules_of(type_name).iter().map(|(name, rule)| match rule {
         Rule::Open | Rule::Private | Rule::Draft | Rule::Count => (*name).to_owned(),
         Rule::One(of) => format!("{name} {{ {} }}", below(of)),
-        Rule::Implied => format!("{name} {{ {} }}", below("Form")),
+        Rule::Implied(of) => format!("{name} {{ {} }}", below(of)),
+        Rule::Numbered => format!("{name}(number: 1) {{ {} }}", below("FormVersion")),
         Rule::List(of) => format!("{name}(range: {{}}, maxPoints: 1000) {{ {} }}", below(of)),
         Rule::Connection(of) => {
             let first = if *of == "Location" { 1_000 } else { 100 };
@@ -255,6 +270,25 @@ pub(super) fn everything(type_name: &str, below: impl Fn(&str) -> &'static str) 
     });
     let fields = fields.collect::<Vec<_>>().join(" ");
     format!("... on {type_name} {{ {fields} }}")
+}
+
+/// Who has filled in each version, by its id.
+pub(super) type FilledIn = BTreeMap<String, BTreeSet<String>>;
+
+/// Notes at each version of a form, wherever it is, who has filled it in.
+pub(super) fn mark(value: &mut Value, filled_in: &FilledIn) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(|item| mark(item, filled_in)),
+        Value::Object(fields) => {
+            fields.values_mut().for_each(|value| mark(value, filled_in));
+            if fields.get("__typename").is_some_and(|name| name == "FormVersion") {
+                let users = filled_in.get(&text(&fields["id"])).into_iter().flatten();
+                let users = users.map(|user| json!({ "id": user })).collect();
+                fields.insert("filledInBy".to_owned(), users);
+            }
+        }
+        _ => {}
+    }
 }
 
 pub(super) fn ids_only(_: &str) -> &'static str {
@@ -276,8 +310,8 @@ pub(super) fn expected(who: Who, type_name: &str, whole: &Value) -> Value {
             Rule::Private if who.manages() || who.owns(whole) => value.clone(),
             Rule::Draft if who.edits(whole) => value.clone(),
             Rule::Private | Rule::Draft => Value::Null,
-            Rule::One(_) if value.is_null() || !shown(value) => Value::Null,
-            Rule::One(_) | Rule::Implied => id(value),
+            Rule::One(_) | Rule::Numbered if value.is_null() || !shown(value) => Value::Null,
+            Rule::One(_) | Rule::Numbered | Rule::Implied(_) => id(value),
             Rule::List(_) => Value::Array(filtered(value)),
             Rule::Count => json!(filtered(&whole["submissions"]["nodes"]).len()),
             Rule::Connection(_) => {
@@ -295,8 +329,8 @@ pub(super) fn expected(who: Who, type_name: &str, whole: &Value) -> Value {
 pub(super) fn fits(rule: Rule, of: &str) -> bool {
     match rule {
         Rule::Open | Rule::Private | Rule::Draft | Rule::Count => RULES.iter().all(|(name, _)| *name != of),
-        Rule::One(name) | Rule::List(name) => name == of,
-        Rule::Implied => of == "Form",
+        Rule::One(name) | Rule::List(name) | Rule::Implied(name) => name == of,
+        Rule::Numbered => of == "FormVersion",
         Rule::Connection(name) => of == format!("{name}Connection"),
     }
 }
