@@ -124,9 +124,6 @@ fn pattern(text: &str) -> Result<Pattern, String> {
         let what = if path.is_empty() { "it ends with a slash" } else { "it has a path" };
         return wrong(&format!("{what}; write {scheme}://{authority}"));
     }
-    if let Some((_, host)) = rest.rsplit_once('@') {
-        return wrong(&format!("it has an account; write {scheme}://{host}"));
-    }
     if !rest.is_ascii() {
         return wrong("browsers send other letters than a to z in punycode (xn--…); write the host so");
     }
