@@ -73,12 +73,11 @@ impl InputTypes {
             match given.remove(&name.node).or(default) {
                 Some(mut value) => {
                     self.fit(&mut value, &var_type.node).map_err(|misfit| {
-                        refuse(match misfit.path.is_empty() {
-                            true => format!("got an invalid value: {}", misfit.reason),
-                            false => {
-                                let place = misfit.place(&cut(&name.node));
-                                format!("got an invalid value at \"{place}\": {}", misfit.reason)
-                            }
+                        refuse(if misfit.path.is_empty() {
+                            format!("got an invalid value: {}", misfit.reason)
+                        } else {
+                            let place = misfit.place(&cut(&name.node));
+                            format!("got an invalid value at \"{place}\": {}", misfit.reason)
                         })
                     })?;
                     values.insert(name.node.clone(), value);

@@ -104,7 +104,9 @@ async fn objects(app: &TestApp) -> (Vec<(&'static str, Value)>, FilledIn) {
             filled_in.entry(text(&submission["version"]["id"])).or_default().insert(user.to_owned());
         }
     }
-    objects.iter_mut().for_each(|(_, whole)| mark(whole, &filled_in));
+    for (_, whole) in &mut objects {
+        mark(whole, &filled_in);
+    }
     (objects, filled_in)
 }
 

@@ -22,9 +22,7 @@ async fn no_message_repeats_a_value() {
             "mutation {{ signIn(input: {{ email: \"a\" password: \"\"\"{planted}\"\"\" \"{planted}\" }}) {{ accessToken }} }}"
         ),
         format!("mutation {{ signIn(input: {{ email: \"a\", password: \"{planted} }}) {{ accessToken }} }}"),
-        format!(
-            "mutation {{ signIn(input: {{ email: \"a\", password: \"hun\"hunter2 }}) {{ accessToken }} }}"
-        ),
+        "mutation { signIn(input: { email: \"a\", password: \"hun\"hunter2 }) { accessToken } }".to_owned(),
         sign_in(&format!("email: \"a\", password: [\"{planted}\"]")),
         sign_in(&format!("email: \"a\", password: {{ a: \"{planted}\" }}")),
         sign_in("email: \"a\", password: hunter2_hunter2"),

@@ -259,8 +259,7 @@ pub(super) fn known(type_name: &str) -> &'static str {
 pub(super) fn everything(type_name: &str, below: impl Fn(&str) -> &'static str) -> String {
     let fields = rules_of(type_name).iter().map(|(name, rule)| match rule {
         Rule::Open | Rule::Private | Rule::Draft | Rule::Count => (*name).to_owned(),
-        Rule::One(of) => format!("{name} {{ {} }}", below(of)),
-        Rule::Implied(of) => format!("{name} {{ {} }}", below(of)),
+        Rule::One(of) | Rule::Implied(of) => format!("{name} {{ {} }}", below(of)),
         Rule::Numbered => format!("{name}(number: 1) {{ {} }}", below("FormVersion")),
         Rule::List(of) => format!("{name}(range: {{}}, maxPoints: 1000) {{ {} }}", below(of)),
         Rule::Connection(of) => {

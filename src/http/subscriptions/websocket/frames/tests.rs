@@ -20,11 +20,11 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     match payload.len() {
         length @ 0..=125 => frame.push(0x80 | length as u8),
         length @ 126..=0xffff => {
-            frame.push(0x80 | 126);
+            frame.push(0x80 | 0x7e);
             frame.extend((length as u16).to_be_bytes());
         }
         length => {
-            frame.push(0x80 | 127);
+            frame.push(0x80 | 0x7f);
             frame.extend((length as u64).to_be_bytes());
         }
     }
@@ -95,12 +95,12 @@ async fn messages_come_whole_however_they_are_cut() {
 async fn what_is_wrong_with_a_frame_has_its_code() {
     let unmasked = vec![FINAL | TEXT, 1, b'x'];
     let announced =
-        [vec![FINAL | TEXT, 0x80 | 127], (u64::MAX >> 1).to_be_bytes().to_vec(), vec![0; 4]].concat();
+        [vec![FINAL | TEXT, 0x80 | 0x7f], (u64::MAX >> 1).to_be_bytes().to_vec(), vec![0; 4]].concat();
     for (what, bytes, code) in [
         ("not masked", unmasked, 1002),
         ("a reserved bit", frame(FINAL | 0x40 | TEXT, b"x"), 1002),
         ("a reserved opcode", frame(FINAL | 3, b"x"), 1002),
-        ("a reserved control opcode", frame(FINAL | 11, b"x"), 1002),
+        ("a reserved control opcode", frame(FINAL | 0xb, b"x"), 1002),
         ("a continuation of nothing", frame(FINAL, b"x"), 1002),
         ("a message within a message", [frame(TEXT, b"x"), frame(FINAL | TEXT, b"y")].concat(), 1002),
         ("a ping in fragments", frame(PING, b"x"), 1002),
@@ -171,7 +171,7 @@ async fn who_is_silent_between_messages_has_all_the_time() {
 #[tokio::test]
 async fn memory_grows_with_what_has_come_and_is_given_back() {
     let (mut socket, mut client) = socket(100_000, 4_096);
-    let announced = &frame(FINAL | TEXT, &[b'x'; 50_000])[..1_000];
+    let announced = &frame(FINAL | TEXT, &vec![b'x'; 50_000])[..1_000];
     client.write_all(announced).await.expect("room");
     assert!(timeout(WITHIN / 3, socket.receive()).await.is_err(), "little has come, much was announced");
     let held = socket.message.as_ref().expect("begun").bytes.capacity();
@@ -234,7 +234,7 @@ async fn what_was_not_sent_yet_is_sent_before_what_follows() {
         &[b'x'; 10],
         &[FINAL | TEXT, 126],
         &20_000_u16.to_be_bytes(),
-        &[b'x'; 20_000],
+        &vec![b'x'; 20_000],
         &[FINAL | CLOSE, 2],
         &1000_u16.to_be_bytes(),
     ];
