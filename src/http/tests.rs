@@ -353,7 +353,10 @@ async fn the_playground_is_there_where_it_is_on() {
     for accept in [browser, "text/html", "Text/HTML;q=0.5"] {
         let (status, headers, _) = sent_here("/graphql", accept).await;
         assert_eq!((status, text(&headers["location"])), (303, "/"), "{accept}");
-        assert_eq!((text(&headers["cache-control"]), text(&headers["vary"])), ("no-store", "accept, origin"));
+        assert_eq!(
+            (text(&headers["cache-control"]), text(&headers["vary"])),
+            ("no-store", "accept, authorization, origin")
+        );
     }
     assert_eq!(sent_here("/graphql", "application/json, text/html;q=0").await.0, 400);
     assert_eq!(

@@ -15,7 +15,7 @@ pub(super) fn fill_in(fields: &[Value], at: Micros, random: &mut Random) -> Valu
         if asked && (is_due || random.chance(0.75)) {
             let answer = answer(key, field, at, random);
             // Blank is not answered.
-            if answer != "" {
+            if answer != "" && answer != json!([]) {
                 answers.insert(key.to_owned(), answer);
             }
         }

@@ -113,7 +113,8 @@ async fn what_is_not_for_everybody_varies_by_who_asks() {
     let vary = |headers: &HeaderMap| {
         let lines: Vec<_> = headers.get_all("vary").iter().map(|line| text(line).to_owned()).collect();
         assert!(lines.len() <= 1, "{lines:?}");
-        lines.concat()
+        // Which pages may read it is asked in the tests of CORS.
+        lines.concat().replace(", origin", "")
     };
     let private = "/graphql?query=%7Bnode(id:%220190a0b0-0000-7000-8000-000000000000%22)%7B...on%20FormVersion%7Bid%7D%7D%7D";
     let (status, headers, _) = send(&app, get_of(private)).await;
