@@ -357,7 +357,7 @@ sections! {
         /// Lists of fields and types within each other at most, below `__schema` and `__type`.
         max_introspection_lists: usize = "2";
         /// Objects that one operation may load at most, by the sizes of its pages; a page without `first` and `last`
-        /// counts 20, a document of JSON 10, a track 1000.
+        /// counts 20, a document of JSON 10, a track 50.
         max_cost: u32 = "10000";
         /// Bytes of one answer at most; the answers to an array of requests count together.
         max_answer_bytes: Bytes = "16MiB";

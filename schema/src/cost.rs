@@ -29,8 +29,9 @@ const ASSUMED_ROWS: u64 = 10;
 const JSON_WEIGHT: u64 = 10;
 /// What fields cost by themselves, each time: type, field, weight. The points of a track are read to be thinned.
 const FIELDS: [(&str, &str, u64); 1] = [("User", "track", 0)];
-/// What arguments cost: type, field, argument, weight. As many rows are read for a track as for so many objects.
-const ARGUMENTS: [(&str, &str, &str, u64); 1] = [("User", "track", "range", 1_000)];
+/// What arguments cost: type, field, argument, weight. A track costs like so many objects before it is known how many
+/// points it has; what all tracks of a request read has a bound of its own (`location::track::MAX_POINTS`).
+const ARGUMENTS: [(&str, &str, &str, u64); 1] = [("User", "track", "range", 50)];
 /// The fields of a connection that have its rows.
 const ROWS: [&str; 2] = ["nodes", "edges"];
 

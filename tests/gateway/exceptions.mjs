@@ -48,7 +48,6 @@ export const exceptions = {
     "a time that is none": code(NOT_READ, "SUBGRAPH_REQUEST_ERROR"),
     "more than may be loaded": code(NOT_READ, "SUBGRAPH_REQUEST_ERROR"),
     SessionsOfAll: code(NOT_READ, "SUBGRAPH_REQUEST_ERROR"),
-    SubmissionsFiltered: code(NOT_READ, "SUBGRAPH_REQUEST_ERROR"),
   },
 };
 

@@ -159,6 +159,7 @@ function writes({ me, forms, ids }) {
       query: `mutation ($id: ID!) { setFormStatus(input: { id: $id, status: CLOSED }) { form { id } ${errors} } }`,
       variables: { id: ids.Form },
       as: ["COLLECTOR", "VIEWER"],
+      mayRefuse: true,
     },
     "answers that do not fit": {
       query: `mutation ($input: CreateSubmissionInput!) {
