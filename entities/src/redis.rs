@@ -84,7 +84,7 @@ impl FromStr for RedisUrl {
         let source = match text.strip_prefix("redis+sentinel://") {
             Some(rest) => Source::sentinel(rest)?,
             None if ["redis://", "rediss://"].iter().any(|scheme| text.starts_with(scheme)) => {
-                let wrong = |_| "it is no URL of a Redis server".to_owned();
+                let wrong = |_| "expected the URL of a Redis server, such as redis://host:6379".to_owned();
                 Source::Node(reachable(text).and_then(Client::open).map_err(wrong)?)
             }
             None => return Err("it must begin with redis://, rediss:// or redis+sentinel://".to_owned()),

@@ -255,7 +255,7 @@ fn rules_are_told_with_shape_and_patterns_and_what_was_meant_is_guessed() {
         "/fields/1/key: Another field beside this one has the same key.",
         "/fields/2/type: There is no type `TXT`. Did you mean `TEXT`? There are TEXT, ",
         "/fields/5/lable: There is no such key here. Did you mean `label`?",
-        "/fields/5/constraints/pattern: This is no regular expression",
+        "/fields/5/constraints/pattern: Invalid or too large regular expression",
         "/fields/6/type: There is no type `REPAET`. Did you mean `REPEAT`?",
         "/fields/6/fields/0/type: There is no type `INT`. Did you mean `INTEGER`?",
         "/fields/7/type: There is no type `NUMBER`. There are ",

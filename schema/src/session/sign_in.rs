@@ -176,7 +176,7 @@ pub(crate) async fn sign_in(Input(input): Input<SignInInput>, ctx: &Context) -> 
 
 /// `Mutation.refreshSession`
 pub(crate) async fn refresh(Input(input): Input<RefreshSessionInput>, ctx: &Context) -> Answer {
-    let invalid = (UserErrorCode::Invalid, "This is no refresh token.");
+    let invalid = (UserErrorCode::Invalid, "Invalid refresh token.");
     let (code, message) = match session::named_by(&input.refresh_token) {
         None => invalid,
         Some(named) => {

@@ -145,7 +145,7 @@ pub(super) fn objection(operator: &str, given: &[Argument<'_>], is_bare: bool) -
             Some(if one.types.may_be(Types::LISTS) {
                 format!("`{operator}` of the values of a list is written without brackets: {{\"{operator}\": list}}.")
             } else {
-                format!("{} is no number, and `{operator}` takes numbers only.", one.name())
+                format!("{} is not a number, and `{operator}` takes numbers only.", one.name())
             })
         }),
         "if" | "and" | "or" if is_bare => Some(format!("`{operator}` takes a list.")),
@@ -209,7 +209,7 @@ fn strict(operator: &str, left: &Argument<'_>, right: &Argument<'_>) -> Option<S
     let verdict = if operator == "===" { "never" } else { "always" };
     if (right.is_blank_text() && left.is_answer) || (left.is_blank_text() && right.is_answer) {
         return Some(format!(
-            "A blank text is no answer, so this {verdict} holds. Is it answered? That is {{\"!==\": [x, null]}}, and \
+            "A blank text does not count as an answer, so this {verdict} holds. Is it answered? That is {{\"!==\": [x, null]}}, and \
              {{\"===\": [x, null]}} is the opposite."
         ));
     }
@@ -223,7 +223,7 @@ fn loose(one: &Argument<'_>, other: &Argument<'_>) -> Option<String> {
     let text = other.logic.as_str().filter(|text| number_of_text(text).is_none())?;
     let kinds = one.types.without(Types::NOTHING);
     (kinds.may_be(Types::NUMBER.or(Types::BOOLEAN)) && !kinds.may_be(Types::TEXT))
-        .then(|| format!("{} is no text, and \"{text}\" is no number: they cannot be compared.", one.name()))
+        .then(|| format!("{} is not a text, and \"{text}\" is not a number: they cannot be compared.", one.name()))
 }
 
 fn arithmetic(operator: &str, given: &[Argument<'_>], is_bare: bool) -> Option<String> {
@@ -237,7 +237,7 @@ fn arithmetic(operator: &str, given: &[Argument<'_>], is_bare: bool) -> Option<S
     }
     for one in given {
         if one.logic.as_str().is_some_and(|text| number_of_text(text).is_none()) {
-            return Some("This text is no number.".to_owned());
+            return Some("Invalid number in a text: expected one such as \"5\".".to_owned());
         }
         let may_spread = is_bare && matches!(operator, "+" | "*");
         if may_spread && one.types.may_be(Types::CHOSEN.or(Types::LIST)) {
@@ -264,7 +264,7 @@ fn within(given: &[Argument<'_>], is_bare: bool) -> Option<String> {
         return Some("`in` takes a list of two.".to_owned());
     }
     if !hay.types.may_be(Types::TEXT.or(Types::CHOSEN).or(Types::LIST)) {
-        return Some(format!("`in` looks through a list of values or a text, and {} is none.", hay.name()));
+        return Some(format!("`in` looks through a list of values or a text, and {} is neither.", hay.name()));
     }
     if needle.is_no_plain() {
         return Some(format!("{} is a list or a group, which is in no other.", needle.name()));
@@ -310,7 +310,7 @@ pub(super) fn hint(operator: &str, given: &[Argument<'_>]) -> Option<&'static st
 pub(super) fn objection_to_iterator(operator: &str, given: &[Argument<'_>]) -> Option<(usize, String)> {
     let [list, logic, rest @ ..] = given else { return None };
     if !list.types.may_be(Types::LISTS) {
-        return Some((0, format!("{} is no list.", list.name())));
+        return Some((0, format!("{} is not a list.", list.name())));
     }
     if operator == "filter" && logic.is_constant {
         return Some((1, "Whether an entry stays must depend on it.".to_owned()));
