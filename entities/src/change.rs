@@ -140,8 +140,8 @@ impl Announcer {
         }
     }
 
-    /// Tells changes that were announced elsewhere.
-    fn pass_on(&self, changes: Changes) {
+    /// Tells changes in this process only: those that were announced elsewhere, or that every node finds by itself.
+    pub(crate) fn pass_on(&self, changes: Changes) {
         let _ = self.everything.send(changes);
     }
 

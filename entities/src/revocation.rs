@@ -29,6 +29,9 @@ pub const ACCESS_TOKEN_SECONDS: u32 = 300;
 pub const LONGEST_TOKEN_SECONDS: u32 = 86_400;
 /// Beyond the end of the last token: clocks differ.
 const MARGIN_SECONDS: u32 = 60;
+/// How long an expired row is kept: by the clock of every other server it must have expired, too, before it goes. One whose
+/// clock is further behind takes a row that was deleted in its time for a database that went back in time.
+const KEPT_SECONDS: i64 = 600;
 /// How often the primary is asked for what others have revoked: often enough that every node refuses within a second
 /// what was revoked, also without Redis. It is one look at the end of a primary key, mostly at nothing.
 pub const POLL: Duration = Duration::from_millis(500);
@@ -214,7 +217,8 @@ pub async fn catch_up(store: &Store) -> Result<bool, Error> {
         if store.cache().purge().await.is_err() {
             tracing::warn!("other servers could not be told of it; run `xp cache purge`");
         }
-        store.announcer().announce(Changes::new(vec![Change::Missed], None));
+        // Only here: every other server finds it by itself, and tells its own listeners once.
+        store.announcer().pass_on(Changes::new(vec![Change::Missed], None));
     }
     Ok(keys || is_another)
 }
@@ -268,14 +272,15 @@ async fn read_from(store: &Store, seq: i64, now: Time) -> Result<Read, Error> {
     Ok(Read { seq: last, rows: rows.into_iter().flatten().collect() })
 }
 
-/// Deletes what concerns nothing any more.
+/// Deletes what concerns nothing any more, by any server's clock.
 ///
 /// # Errors
 /// The database's.
 pub async fn purge(store: &Store) -> Result<(), Error> {
     let transaction = Transaction::begin(store).await?;
     let mut sql = transaction.sql();
-    sql.push("DELETE FROM revocations WHERE expires_at < ").bind(clock::now());
+    let before = clock::now() - TimeDelta::seconds(KEPT_SECONDS);
+    sql.push("DELETE FROM revocations WHERE expires_at < ").bind(before);
     transaction.execute("revocation.purge", TABLE, sql).await?;
     transaction.commit_unlogged().await
 }
@@ -283,6 +288,69 @@ pub async fn purge(store: &Store) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::DatabaseConfig;
+
+    async fn store() -> Store {
+        let config = DatabaseConfig {
+            url: "sqlite::memory:".to_owned(),
+            max_connections: 1,
+            acquire_timeout: Duration::from_secs(5),
+        };
+        let mut registry = prometheus_client::registry::Registry::default();
+        let store = Store::connect(&config, &mut registry).await.expect("a database in memory opens");
+        migration::up(store.connection()).await.expect("the steps run");
+        store
+    }
+
+    /// Revokes something at this time.
+    async fn revoke_at(store: &Store, created_at: Time) -> (i64, Written) {
+        let revocation = Revocation::Session(SessionId::new());
+        let transaction = Transaction::begin(store).await.expect("a turn");
+        write(&transaction, &[revocation]).await.expect("written");
+        let (seq, _, _) = store.revocations().mark();
+        let written = Written { revocation, created_at, expires_at: revocation.expires_at(created_at) };
+        let mut sql = transaction.sql();
+        sql.push("UPDATE revocations SET created_at = ").bind(created_at);
+        sql.push(", expires_at = ").bind(written.expires_at).push(" WHERE seq = ").bind(seq + 1);
+        assert_eq!(transaction.execute("revocation.age", TABLE, sql).await.expect("aged"), 1);
+        transaction.commit_unlogged().await.expect("committed");
+        (seq + 1, written)
+    }
+
+    #[tokio::test]
+    async fn a_server_whose_clock_is_behind_still_finds_what_another_one_purges() {
+        let store = store().await;
+        let now = clock::now();
+        let good_for = i64::from(ACCESS_TOKEN_SECONDS + MARGIN_SECONDS);
+        let (seq, written) = revoke_at(&store, now - TimeDelta::seconds(good_for + KEPT_SECONDS / 2)).await;
+        purge(&store).await.expect("purged");
+        let behind = now - TimeDelta::seconds(KEPT_SECONDS - 60);
+        let table = read_from(&store, seq, behind).await.expect("read");
+        assert!(!table.is_not_after(seq, Some(written), behind), "it has not expired there yet");
+        let mut sql = store.sql();
+        sql.push("UPDATE revocations SET expires_at = ").bind(now - TimeDelta::seconds(KEPT_SECONDS + 60));
+        store.fetch("revocation.age", TABLE, sql, |_| Ok(())).await.expect("aged");
+        purge(&store).await.expect("purged");
+        let long_ago = now - TimeDelta::days(1);
+        assert_eq!(read_from(&store, 0, long_ago).await.expect("read").rows.len(), 0, "it goes in the end");
+    }
+
+    /// Each server finds it by itself: told to the others too, each of them would close its streams once per server.
+    #[tokio::test]
+    async fn that_the_database_went_back_is_told_here_only() {
+        let store = store().await;
+        revoke_at(&store, clock::now()).await;
+        assert!(!catch_up(&store).await.expect("read"), "nothing but a new row");
+        let (mut here, mut to_others) = (store.announcer().listen(), store.announcer().listen_to_own());
+        for sql in ["DELETE FROM revocations", "UPDATE revocation_counter SET seq = 0"] {
+            let mut back = store.sql();
+            back.push(sql);
+            store.fetch("revocation.back", TABLE, back, |_| Ok(())).await.expect("gone back");
+        }
+        assert!(catch_up(&store).await.expect("read"), "it went back");
+        assert_eq!(*here.try_recv().expect("told"), [Change::Missed]);
+        assert!(to_others.try_recv().is_err(), "not announced");
+    }
 
     #[test]
     fn a_table_that_goes_on_is_told_from_one_that_began_again() {
