@@ -4,8 +4,10 @@
 //!
 //! Invariants:
 //! - Steps are additive (expand first, contract a release later), so that old code runs on the new schema.
-//! - Everything that changes the schema runs in one transaction under one lock, so any number of processes may
-//!   start at the same time and a failed step leaves nothing behind.
+//! - Whatever changes the schema runs in a transaction under one lock, each step in its own on PostgreSQL, so any number
+//!   of processes may start at the same time and a failed step leaves nothing behind.
+//! - Old programs go on reading and writing meanwhile: on PostgreSQL a step waits two seconds for a table at most, because
+//!   whoever comes after it waits behind it. Then it lets go and tries again.
 //! - Text that is ordered or compared sorts by bytes, and times sort as text, so both databases agree.
 
 mod ddl;
@@ -21,15 +23,17 @@ mod m0009_instances;
 mod m0010_composed;
 mod m0011_client_ids;
 mod m0012_exchanges;
+mod m0013_client_id_indexes;
 mod partitions;
 
 use std::{collections::HashSet, time::Duration};
 
+use chrono::NaiveDate;
 use sea_orm_migration::{
     prelude::*,
     sea_orm::{
-        ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, SqliteTransactionMode,
-        Statement, TransactionOptions, TransactionTrait,
+        ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, RuntimeErr,
+        SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait, sqlx,
     },
 };
 
@@ -46,20 +50,18 @@ pub struct Step {
 
 /// Runs the steps that are missing and makes the partitions of this month and the next three. Safe to repeat and
 /// to run in many processes at once. A database that a newer program has already changed is left as it is.
+///
+/// # Errors
+/// The database's; on PostgreSQL also where a step does not get its table for minutes. What was done before stays, and the
+/// next call goes on from there.
 pub async fn up(db: &DatabaseConnection) -> Result<(), DbErr> {
-    let locked = begin_locked(db).await?;
-    if steps(&locked).await?.iter().any(|step| !step.applied) {
-        Migrator::up(&locked, None).await?;
-    }
-    partitions::ahead(&locked, MONTHS_AHEAD).await?;
-    locked.commit().await
+    while locked(db, Work::Up).await? > 0 {}
+    locked(db, Work::Months(MONTHS_AHEAD)).await.map(drop)
 }
 
 /// Takes back the last `count` steps, data and all.
 pub async fn down(db: &DatabaseConnection, count: u32) -> Result<(), DbErr> {
-    let locked = begin_locked(db).await?;
-    Migrator::down(&locked, Some(count)).await?;
-    locked.commit().await
+    locked(db, Work::Down(count)).await.map(drop)
 }
 
 /// Every step in order. Steps of a newer program that has been here come last. Only reads.
@@ -91,6 +93,15 @@ const MONTHS_AHEAD: u32 = 3;
 /// The key of PostgreSQL's advisory lock: any number, the same in every version of the program.
 const LOCK: i64 = 0x7870_6772_6170_6801;
 
+/// How long a step waits for a table, while others wait behind it. In PostgreSQL's words.
+const LOCK_WAIT: &str = "2s";
+
+/// Then it lets the others go on for so long.
+const LOCK_PAUSE: Duration = Duration::from_secs(1);
+
+/// And gives up after so many tries: five minutes. Whoever starts the program starts it again.
+const LOCK_TRIES: u32 = 100;
+
 /// How often a locked SQLite file is tried; each try already waits for the connection's `busy_timeout`.
 const SQLITE_TRIES: u32 = 20;
 
@@ -112,6 +123,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0010_composed::Migration),
             Box::new(m0011_client_ids::Migration),
             Box::new(m0012_exchanges::Migration),
+            Box::new(m0013_client_id_indexes::Migration),
         ]
     }
 }
@@ -148,6 +160,71 @@ async fn applied(db: &impl ConnectionTrait) -> Result<HashSet<String>, DbErr> {
     rows.iter().map(|row| row.try_get_by_index(0)).collect()
 }
 
+/// What changes the schema, in one transaction.
+#[derive(Clone, Copy)]
+enum Work {
+    /// The next step that is missing, on SQLite all of them; answers how many were missing.
+    Up,
+    /// Takes back as many.
+    Down(u32),
+    /// The partitions of this month and of as many after it; answers how many were missing.
+    Months(u32),
+    /// The partitions from one month to another; answers how many were missing.
+    Between(NaiveDate, NaiveDate),
+}
+
+impl Work {
+    async fn run(self, locked: &DatabaseTransaction) -> Result<u32, DbErr> {
+        match self {
+            Self::Up => {
+                let missing = steps(locked).await?.iter().filter(|step| !step.applied).count() as u32;
+                let at_once = if locked.get_database_backend() == DbBackend::Postgres { 1 } else { missing };
+                if missing > 0 {
+                    Migrator::up(locked, Some(at_once)).await?;
+                }
+                Ok(missing)
+            }
+            Self::Down(count) => Migrator::down(locked, Some(count)).await.map(|()| count),
+            Self::Months(ahead) => partitions::ahead(locked, ahead).await,
+            Self::Between(first, last) => partitions::between(locked, first, last).await,
+        }
+    }
+}
+
+/// Does it while nobody else changes the schema, wholly or not at all. Where others hold a table for too long, lets go of
+/// everything, so that those who wait behind get their turn, and begins again.
+async fn locked(db: &DatabaseConnection, work: Work) -> Result<u32, DbErr> {
+    let mut tries = 1;
+    loop {
+        let locked = begin_locked(db).await?;
+        match work.run(&locked).await {
+            Ok(count) => return locked.commit().await.map(|()| count),
+            Err(error) if tries < LOCK_TRIES && has_waited_too_long(&error) => {
+                locked.rollback().await?;
+                tracing::info!(tries, "a table that a migration changes is in use; it is tried again");
+                tries += 1;
+                tokio::time::sleep(LOCK_PAUSE).await;
+            }
+            Err(error) => {
+                locked.rollback().await.ok();
+                return Err(error);
+            }
+        }
+    }
+}
+
+/// PostgreSQL's `lock_not_available` and `deadlock_detected`.
+fn has_waited_too_long(error: &DbErr) -> bool {
+    let (DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error))) = error
+    else {
+        return false;
+    };
+    let Some(code) = error.as_database_error().and_then(sqlx::error::DatabaseError::code) else {
+        return false;
+    };
+    code == "55P03" || code == "40P01"
+}
+
 /// A transaction that no second one of this kind can run beside. The lock goes with the transaction, so it works
 /// behind a connection pooler and cannot be left behind by a process that dies.
 async fn begin_locked(db: &DatabaseConnection) -> Result<DatabaseTransaction, DbErr> {
@@ -156,6 +233,7 @@ async fn begin_locked(db: &DatabaseConnection) -> Result<DatabaseTransaction, Db
         // The server's own limits are meant for requests, not for waiting here or building an index.
         locked.execute_unprepared("set local statement_timeout = 0; set local lock_timeout = 0").await?;
         locked.execute_unprepared(&format!("select pg_advisory_xact_lock({LOCK})")).await?;
+        locked.execute_unprepared(&format!("set local lock_timeout = '{LOCK_WAIT}'")).await?;
         return Ok(locked);
     }
     let immediate = TransactionOptions {

@@ -10,7 +10,7 @@ use sea_orm_migration::{
     sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, Statement},
 };
 
-use crate::{begin_locked, ddl};
+use crate::{Work, ddl, locked};
 
 /// A table kept by month, and the column that says which.
 pub(crate) struct Partitioned {
@@ -24,10 +24,7 @@ pub(crate) const ACTIVITY: Partitioned = Partitioned { table: "user_activity_log
 /// Makes the partitions of this month (by the database's clock) and of the `months_ahead` after it; answers how
 /// many were missing. Call it at the start and then once a day.
 pub async fn ensure_partitions(db: &DatabaseConnection, months_ahead: u32) -> Result<u32, DbErr> {
-    let locked = begin_locked(db).await?;
-    let made = ahead(&locked, months_ahead).await?;
-    locked.commit().await?;
-    Ok(made)
+    locked(db, Work::Months(months_ahead)).await
 }
 
 /// Makes the partitions of every month from `from`'s to `to`'s; answers how many were missing.
@@ -36,13 +33,10 @@ pub async fn ensure_partitions_between(
     from: DateTime<Utc>,
     to: DateTime<Utc>,
 ) -> Result<u32, DbErr> {
-    let locked = begin_locked(db).await?;
-    let made = between(&locked, month_of(from)?, month_of(to)?).await?;
-    locked.commit().await?;
-    Ok(made)
+    locked(db, Work::Between(month_of(from)?, month_of(to)?)).await
 }
 
-/// `ensure_partitions` for who already holds the lock.
+/// `ensure_partitions` for who holds the lock.
 pub(crate) async fn ahead(locked: &DatabaseTransaction, months: u32) -> Result<u32, DbErr> {
     if locked.get_database_backend() != DbBackend::Postgres {
         return Ok(0);
@@ -66,7 +60,12 @@ pub(crate) async fn create_parent(
     ddl::run_either(manager, &postgres, create_table).await
 }
 
-async fn between(locked: &DatabaseTransaction, first: NaiveDate, last: NaiveDate) -> Result<u32, DbErr> {
+/// `ensure_partitions_between` for who holds the lock.
+pub(crate) async fn between(
+    locked: &DatabaseTransaction,
+    first: NaiveDate,
+    last: NaiveDate,
+) -> Result<u32, DbErr> {
     if locked.get_database_backend() != DbBackend::Postgres {
         return Ok(0);
     }

@@ -4,12 +4,12 @@
 
 mod postgres;
 
-use std::{env, fs};
+use std::{env, fs, time::Duration};
 
 use chrono::{TimeZone, Utc};
 use postgres::Postgres;
 use sea_orm_migration::sea_orm::{
-    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, Statement,
+    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, Statement, TransactionTrait,
 };
 
 async fn connect(url: &str, connections: u32) -> DatabaseConnection {
@@ -37,7 +37,7 @@ async fn tables(db: &DatabaseConnection) -> i64 {
 
 /// What both databases must do alike: up twice, status, all the way down, up again.
 async fn goes_up_and_down(db: &DatabaseConnection) {
-    assert_eq!(migration::pending(db).await.unwrap(), 12);
+    assert_eq!(migration::pending(db).await.unwrap(), 13);
     assert!(migration::status(db).await.unwrap().iter().all(|step| !step.applied));
     assert_eq!(tables(db).await, 0, "status and pending only read");
 
@@ -51,7 +51,7 @@ async fn goes_up_and_down(db: &DatabaseConnection) {
     migration::down(db, 2).await.unwrap();
     assert_eq!(migration::pending(db).await.unwrap(), 2);
     migration::down(db, 100).await.unwrap();
-    assert_eq!(migration::pending(db).await.unwrap(), 12);
+    assert_eq!(migration::pending(db).await.unwrap(), 13);
     assert_eq!(tables(db).await, 1, "only the list of steps is left");
 
     migration::up(db).await.unwrap();
@@ -100,7 +100,7 @@ async fn postgres_goes_up_and_down() {
 /// Rows from before names and titles were composed.
 async fn composes_what_is_stored(db: &DatabaseConnection, blob: fn(u32) -> String) {
     migration::up(db).await.unwrap();
-    migration::down(db, 3).await.unwrap();
+    migration::down(db, 4).await.unwrap();
     let now = "'2026-01-01T00:00:00+00:00'";
     // More than are read at once, and one of them in two thousand decomposed.
     let users: Vec<String> = (0..2_100)
@@ -158,6 +158,108 @@ async fn many_processes_may_migrate_one_postgres() {
     for up in ups {
         up.await.unwrap().unwrap();
     }
+}
+
+/// Steps that change submissions.
+const OF_SUBMISSIONS: u32 = 3;
+
+/// A long read, such as a dump's, holds a step up; it must not hold up those who come after the step.
+#[tokio::test]
+async fn others_go_on_while_a_step_waits_for_its_table() {
+    let postgres = Postgres::start();
+    let db = connect(&postgres.url("postgres"), 1).await;
+    migration::up(&db).await.unwrap();
+    migration::down(&db, OF_SUBMISSIONS).await.unwrap();
+    let reader = connect(&postgres.url("postgres"), 1).await;
+    let dump = reader.begin().await.unwrap();
+    dump.execute_unprepared("select count(*) from form_submissions").await.unwrap();
+    let up = tokio::spawn(async move { migration::up(&db).await });
+    let other = connect(&postgres.url("postgres"), 1).await;
+    let waiting =
+        "select count(*) from pg_locks where not granted and relation = 'form_submissions'::regclass";
+    for _ in 0..2 {
+        within_seconds(20, async {
+            while count(&other, waiting).await == 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+        within_seconds(20, async { count(&other, "select count(*) from form_submissions").await }).await;
+        within_seconds(20, async { other.execute_unprepared("delete from form_submissions").await.unwrap() })
+            .await;
+    }
+    assert!(!up.is_finished(), "it is still tried");
+    assert_eq!(
+        migration::pending(&other).await.unwrap(),
+        OF_SUBMISSIONS,
+        "what is not done is not noted as done"
+    );
+    dump.rollback().await.unwrap();
+    within_seconds(60, up).await.unwrap().unwrap();
+    assert_eq!(migration::pending(&other).await.unwrap(), 0);
+    assert_eq!(count(&other, INDEXES).await, 2);
+}
+
+/// The same for the daily partitions: they empty the default one.
+#[tokio::test]
+async fn others_go_on_while_a_month_waits_for_its_table() {
+    let postgres = Postgres::start();
+    let db = connect(&postgres.url("postgres"), 1).await;
+    migration::up(&db).await.unwrap();
+    let reader = connect(&postgres.url("postgres"), 1).await;
+    let dump = reader.begin().await.unwrap();
+    dump.execute_unprepared("select count(*) from user_locations").await.unwrap();
+    let made = tokio::spawn(async move { migration::ensure_partitions(&db, 4).await });
+    let other = connect(&postgres.url("postgres"), 1).await;
+    let waiting =
+        "select count(*) from pg_locks where not granted and relation = 'user_locations_default'::regclass";
+    within_seconds(20, async {
+        while count(&other, waiting).await == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    within_seconds(20, async { count(&other, "select count(*) from user_locations").await }).await;
+    dump.rollback().await.unwrap();
+    assert_eq!(within_seconds(60, made).await.unwrap().unwrap(), 2);
+}
+
+/// The indexes that operators may build beforehand, where they are good.
+const INDEXES: &str = "select count(*) from pg_index i join pg_class c on c.oid = i.indexrelid where i.indisvalid and \
+    c.relname in ('form_submissions_own_client', 'form_submissions_versions')";
+
+#[tokio::test]
+async fn indexes_that_were_built_beforehand_are_kept_and_broken_ones_are_built_anew() {
+    let postgres = Postgres::start();
+    let db = connect(&postgres.url("postgres"), 1).await;
+    migration::up(&db).await.unwrap();
+    migration::down(&db, OF_SUBMISSIONS).await.unwrap();
+    db.execute_unprepared("alter table form_submissions add column own_client_id uuid").await.unwrap();
+    db.execute_unprepared(
+        "create index concurrently form_submissions_versions on form_submissions (form_id, user_id, form_version)",
+    )
+    .await
+    .unwrap();
+    db.execute_unprepared(
+        "create unique index form_submissions_own_client on form_submissions (form_id, user_id, own_client_id) \
+         where own_client_id is not null",
+    )
+    .await
+    .unwrap();
+    db.execute_unprepared(
+        "update pg_index set indisvalid = false where indexrelid = 'form_submissions_own_client'::regclass",
+    )
+    .await
+    .unwrap();
+    let kept = "select 'form_submissions_versions'::regclass::oid::bigint";
+    let before = count(&db, kept).await;
+    migration::up(&db).await.unwrap();
+    assert_eq!(count(&db, INDEXES).await, 2);
+    assert_eq!(count(&db, kept).await, before, "not built twice");
+}
+
+async fn within_seconds<T>(seconds: u64, what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(seconds), what).await.expect("in time")
 }
 
 #[tokio::test]
