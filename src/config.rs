@@ -6,6 +6,7 @@
 pub mod address;
 mod cautions;
 pub mod layers;
+mod memory;
 pub mod origins;
 pub mod print;
 pub mod setting;
@@ -167,10 +168,12 @@ sections! {
         /// Memory that the bodies of all requests may take while they are received and worked on, a JSON value counting 64
         /// bytes; further ones are refused (503). An eighth of it is for small requests, a quarter for signed-in callers.
         max_body_memory: Bytes = "64MiB";
-        /// Memory that answers may take while they are sent; further ones are refused (503). Divided in the same way.
-        max_answer_memory: Bytes = "64MiB";
+        /// Memory that answers may take while they are sent; further ones are refused (503), those of mutations that have
+        /// run only from twice as much on, with `COST_LIMIT`. Divided in the same way.
+        max_answer_memory: Bytes = "96MiB";
         /// Percent of that memory that one address may take without a token, or one account; signed-in callers of one
-        /// address may take twice as much together. `trusted_proxies` and gateways have no such bound.
+        /// address may take twice as much together. An account has this bound wherever it asks from; callers without one
+        /// who come through `trusted_proxies` that name no address of theirs, or through a gateway, have none.
         address_share: Percent = "25";
         /// Bytes of an answer from which it is compressed.
         compress_from: Bytes = "1KiB";
@@ -532,14 +535,7 @@ impl Config {
             });
         }
         self.http.contradictions(&mut found);
-        if self.graph.max_writing_memory.0 / 2 < self.graph.max_answer_bytes.0 {
-            found.push(Problem {
-                what: "graph.max_writing_memory is less than twice graph.max_answer_bytes".into(),
-                place: "the two values together".into(),
-                why: "one account may have half of it, and the longest answer must fit in there".into(),
-                fix: "raise graph.max_writing_memory or lower graph.max_answer_bytes".into(),
-            });
-        }
+        memory::contradictions(self, &mut found);
         let batches = [
             ("http.max_batch", "XP_HTTP_MAX_BATCH", self.http.max_batch),
             ("gateway.max_batch", "XP_GATEWAY_MAX_BATCH", self.gateway.max_batch),
@@ -587,18 +583,6 @@ impl HttpConfig {
                 place: "the two values together".into(),
                 why: "a signed-in caller may always send at least as much as an anonymous one".into(),
                 fix: "raise http.body_limit_signed_in or lower http.body_limit_anonymous".into(),
-            });
-        }
-        let share = |memory: Bytes| memory.0 as u128 * u128::from(self.address_share.0) / 100;
-        if share(self.max_body_memory) < self.body_limit_signed_in.0 as u128 {
-            found.push(Problem {
-                what:
-                    "http.body_limit_signed_in is larger than the share of memory that one account may take"
-                        .into(),
-                place: "XP_HTTP_MAX_BODY_MEMORY and XP_HTTP_ADDRESS_SHARE, or xp.toml".into(),
-                why: "the largest request that is allowed would always be refused".into(),
-                fix: "raise http.max_body_memory or http.address_share, or lower http.body_limit_signed_in"
-                    .into(),
             });
         }
         if self.max_header_bytes.0 < LEAST_HEADER_BYTES {

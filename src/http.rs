@@ -53,8 +53,6 @@ use server::Peer;
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest request id that is taken over from the caller.
 const LONGEST_REQUEST_ID: usize = 64;
-/// What an encoder of a compressed answer keeps in memory, about.
-const ENCODER_BYTES: usize = 256 << 10;
 
 /// All routes of the server. Tests call it in memory: `router(app).oneshot(request)`.
 pub fn router(app: App) -> Router {
@@ -108,8 +106,11 @@ async fn edge(State(app): State<App>, mut request: Request, next: Next) -> Respo
         http.request.method = method, http.route = route, http.response.status_code = Empty,
         otel.status_code = Empty, request_id = id.to_str().unwrap_or_default(),
     );
-    // The graph knows better who asks; whether the process is alive is always told.
-    let is_checked = route.starts_with("/graphql") || matches!(route, "/livez" | "/readyz");
+    // Whether the process is alive is always told.
+    let is_health = matches!(route, "/livez" | "/readyz");
+    // The graph knows better who asks.
+    let is_checked = is_health || route.starts_with("/graphql");
+    request.extensions_mut().insert(caller.clone().unwrap_or_default());
     if let (false, Some(Err(overloaded))) =
         (is_checked, caller.as_ref().map(|owner| app.admission.check_answers(owner)))
     {
@@ -128,7 +129,7 @@ async fn edge(State(app): State<App>, mut request: Request, next: Next) -> Respo
         AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone()).await
     };
     let mut response = answer.unwrap_or_else(|panic| after_panic(&id, panic.as_ref()));
-    if let Err(OutOfMemory) = hold_memory(&app, caller, &mut response) {
+    if !is_health && hold_memory(&app, caller, &mut response).is_err() {
         response = Refusal::from(OutOfMemory).into_response(id.to_str().unwrap_or_default());
     }
     let status = response.status();
@@ -143,17 +144,12 @@ async fn edge(State(app): State<App>, mut request: Request, next: Next) -> Respo
 
 /// Lets an answer hold the memory that it takes until it is sent; what one of the graph takes is counted already.
 fn hold_memory(app: &App, owner: Option<Owner>, response: &mut Response) -> Result<(), OutOfMemory> {
-    let size = response.body().size_hint();
-    let known = response.extensions_mut().remove::<AnswerMemory>();
-    let bytes = match size.exact() {
-        Some(_) if known.is_some() => 0,
-        Some(bytes) => usize::try_from(bytes).unwrap_or(usize::MAX),
-        None if response.headers().contains_key(header::CONTENT_ENCODING) => ENCODER_BYTES,
-        None => 0,
-    };
-    let memory = known.unwrap_or_else(|| app.admission.answer_memory(owner.unwrap_or_default()).into());
-    memory.grow(bytes)?;
-    response.extensions_mut().insert(memory);
+    if response.extensions().get::<AnswerMemory>().is_none() {
+        let bytes = response.body().size_hint().exact().unwrap_or_default();
+        let mut memory = app.admission.answer_memory(owner.unwrap_or_default());
+        memory.grow(usize::try_from(bytes).unwrap_or(usize::MAX))?;
+        response.extensions_mut().insert(AnswerMemory::from(memory));
+    }
     Ok(())
 }
 

@@ -69,13 +69,14 @@ impl Memory {
         Self { used: Arc::default(), most }
     }
 
-    /// Takes more; false where there is too little left, of all or of the owner's.
-    fn take(&self, owner: &Owner, bytes: usize) -> bool {
+    /// Takes more; false where there is too little left, of all or of the owner's. What is owed may take it all twice.
+    fn take(&self, owner: &Owner, bytes: usize, is_owed: bool) -> bool {
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         let own = used.by_owner.get(owner).copied().unwrap_or_default();
-        let share = if *owner == Owner::Many { self.most } else { self.most / 2 };
+        let most = if is_owed { self.most.saturating_mul(2) } else { self.most };
+        let share = if *owner == Owner::Many { most } else { most / 2 };
         let fits = |used: usize, most: usize| used.checked_add(bytes).is_some_and(|used| used <= most);
-        if !fits(used.total, self.most) || !fits(own, share) {
+        if !fits(used.total, most) || !fits(own, share) {
             return false;
         }
         used.total += bytes;
@@ -99,10 +100,10 @@ pub struct Held(Option<(Memory, Owner, usize)>);
 
 impl Held {
     /// Takes memory until there are `bytes`; false where there is too little left.
-    fn reach(&mut self, bytes: usize, bounds: &Bounds) -> bool {
+    fn reach(&mut self, bytes: usize, bounds: &Bounds, is_owed: bool) -> bool {
         let own = self.0.as_ref().map_or(0, |(.., own)| *own);
         let more = bytes.saturating_sub(own);
-        let fits = bounds.memory.take(&bounds.owner, more);
+        let fits = bounds.memory.take(&bounds.owner, more, is_owed);
         if fits {
             self.0.get_or_insert_with(|| (bounds.memory.clone(), bounds.owner.clone(), 0)).2 += more;
         }
@@ -133,7 +134,7 @@ pub(crate) struct Bounds {
 impl Bounds {
     /// For one answer.
     pub(crate) fn answer(&self) -> Bound {
-        Bound { bounds: self.clone(), reached: 0, held: Held::default() }
+        Bound { bounds: self.clone(), reached: 0, held: Held::default(), done: None }
     }
 
     /// An answer of this size that is there already; `None` where there is no memory to give it again.
@@ -149,13 +150,34 @@ pub(crate) struct Bound {
     /// The most bytes that it has had so far.
     reached: usize,
     held: Held,
+    /// What a mutation has done before, as its errors tell it. Whoever is told to try again would do it twice.
+    done: Option<String>,
 }
 
 impl Bound {
+    /// The field of a mutation under this key has run: from here on the answer is owed.
+    pub(crate) fn has_done(&mut self, key: &str) {
+        let others = if self.done.is_some() { " and the fields before it" } else { "" };
+        self.done = Some(format!("What `{key}`{others} did is done."));
+    }
+
+    /// What a mutation has done so far, in a sentence.
+    pub(crate) fn done(&self) -> Option<&str> {
+        self.done.as_deref()
+    }
+
+    fn too_long(&self, message: String) -> RequestError {
+        let message = match &self.done {
+            Some(done) => format!("{message} {done}"),
+            None => message,
+        };
+        RequestError::new(Code::CostLimit, message)
+    }
+
     /// It has so many bytes now.
     ///
     /// # Errors
-    /// It is too long, or all answers together are.
+    /// It is too long, or all answers together are. Of a mutation that has done something the code is never `OVERLOADED`.
     pub(crate) fn reach(&mut self, bytes: usize) -> Result<(), RequestError> {
         let more = bytes.saturating_sub(self.reached);
         self.reached += more;
@@ -163,9 +185,13 @@ impl Bound {
         let before = taken.0.bytes.fetch_add(more, Ordering::Relaxed);
         if before.saturating_add(more) > *most {
             let message = format!("The answer is longer than {most} bytes. Ask for less at once.");
-            return Err(RequestError::new(Code::CostLimit, message));
+            return Err(self.too_long(message));
         }
-        if bytes > PIECE && !self.held.reach(bytes, &self.bounds) {
+        if bytes > PIECE && !self.held.reach(bytes, &self.bounds, self.done.is_some()) {
+            if self.done.is_some() {
+                let message = "There is no memory for an answer of this length. Ask for less at once.";
+                return Err(self.too_long(message.to_owned()));
+            }
             let message =
                 "Too many long answers are under way. Try again in a moment, or ask for less at once.";
             return Err(RequestError::new(Code::Overloaded, message));
@@ -204,6 +230,23 @@ mod tests {
         let error = other.reach(51).expect_err("101 in all");
         assert_eq!(error.code, Code::CostLimit);
         assert!(bounds.clone().answer().reach(1).is_err(), "it stays so for the rest of the array");
+    }
+
+    #[test]
+    fn nobody_is_told_to_repeat_what_is_done() {
+        let one = bounds(usize::MAX, 4 * PIECE);
+        let again = Bounds { taken: Taken::default(), ..one.clone() };
+        let (mut query, mut mutation) = (one.answer(), again.answer());
+        assert!(query.reach(2 * PIECE).is_ok(), "the whole share of the owner");
+        assert_eq!(again.answer().reach(PIECE + 1).map_err(|error| error.code), Err(Code::Overloaded));
+        mutation.has_done("first");
+        assert!(mutation.reach(2 * PIECE).is_ok(), "what a mutation tells is owed");
+        mutation.has_done("second");
+        let error = mutation.reach(2 * PIECE + 1).expect_err("but not without end");
+        assert_eq!(error.code, Code::CostLimit);
+        assert!(error.message.ends_with("What `second` and the fields before it did is done."), "{error:?}");
+        drop((query, mutation));
+        assert!(again.memory.used.lock().expect("no panic").by_owner.is_empty());
     }
 
     #[test]

@@ -75,6 +75,14 @@ impl FieldError {
         Self { retry_after_seconds: Some(seconds), ..Self::new(code, message) }
     }
 
+    /// The same of a mutation whose earlier fields did something, as this sentence tells: what goes away by itself is no
+    /// reason to try the whole request again.
+    pub(crate) fn after(self, done: Option<&str>) -> Self {
+        let Some(done) = done.filter(|_| self.retry_after_seconds.is_some()) else { return self };
+        let message = format!("{}. {done}", self.message.trim_end_matches('.'));
+        Self { message: message.into(), retry_after_seconds: None, ..self }
+    }
+
     /// An argument that cannot be used.
     pub fn bad_input(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Code::BadUserInput, message)
@@ -194,6 +202,19 @@ fn cut(text: &str, most: usize) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nobody_is_told_to_repeat_what_is_done() {
+        let busy = FieldError::not_now(Code::Overloaded, "Too many at once", Duration::from_secs(1));
+        assert_eq!(busy.clone().after(None), busy);
+        let after = busy.after(Some("What `a` did is done."));
+        assert_eq!(
+            (&*after.message, after.retry_after_seconds),
+            ("Too many at once. What `a` did is done.", None)
+        );
+        let forbidden = FieldError::new(Code::Forbidden, "No");
+        assert_eq!(forbidden.clone().after(Some("What `a` did is done.")), forbidden);
+    }
 
     #[test]
     fn a_message_of_the_library_repeats_no_value() {

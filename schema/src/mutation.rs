@@ -202,7 +202,7 @@ impl<A: Arguments, P: Entity> Writes for Write<A, P> {
         planner: Planner<'a>,
         selected: &'a Selected<'a>,
         ctx: &'a Context,
-        answer: Unfinished,
+        mut answer: Unfinished,
     ) -> BoxFuture<'a, Told> {
         async move {
             let start = ctx.moment();
@@ -210,6 +210,13 @@ impl<A: Arguments, P: Entity> Writes for Write<A, P> {
             let done = match self.needs.check(ctx).and_then(|()| args()) {
                 Ok(args) => ctx.batcher.drive((self.run)(args, ctx)).await,
                 Err(error) => Err(error),
+            };
+            let done = match done {
+                Ok(written) => {
+                    answer.bound.has_done(selected.key());
+                    Ok(written)
+                }
+                Err(error) => Err(error.after(answer.bound.done())),
             };
             let mut writer = Writer::resume(answer);
             let span = Span { start, end: ctx.moment() };
@@ -278,10 +285,9 @@ pub(crate) async fn execute(
         };
         let (next, result) = match field.write.run(planner, selected, ctx, answer).await {
             Ok(written) => written,
-            Err(RequestError { code, message, places }) => {
+            Err(error) => {
                 // Later fields do not run: nobody would be told.
-                let message = format!("{message} What `{}` did is done.", selected.key());
-                let error = RequestError { code, message, places }.at(selected.place);
+                let error = error.at(selected.place);
                 return Ok(Unfinished::instead(&error, &ctx.caller.request_id, &ctx.bounds));
             }
         };

@@ -1,7 +1,8 @@
 //! How the bytes of an answer go out: in which coding (RFC 9110 §12.5.3), under which tag, in pieces, or not at all where the
 //! caller has them already (§13.1.2). Coding and tag are settled before anything is compressed, so a 304 has the `ETag`,
 //! `Vary` and `Cache-Control` of the 200 that it stands for. A long body is compressed and handed over piece by piece, and
-//! between two pieces others get their turn on the thread. Not here: how long an answer keeps (`caching`).
+//! between two pieces others get their turn on the thread. Where there is no memory for an encoder now, an answer goes out as
+//! it is. Not here: how long an answer keeps (`caching`).
 
 use std::{
     io::{self, Write as _},
@@ -22,13 +23,20 @@ use http_body_util::BodyExt as _;
 use hyper::body::{Frame, SizeHint};
 use zstd::{stream::write::Encoder as ZstdEncoder, zstd_safe::CParameter};
 
-use super::{caching, refusal::Refusal, request_id};
+use super::{
+    caching,
+    memory::{AnswerMemory, OutOfMemory, Owner},
+    refusal::Refusal,
+    request_id,
+};
 use crate::App;
 
 /// Bytes that are compressed, or handed over, at a time.
 const PIECE: usize = 32 << 10;
 /// The window of all encoders, as a power of two: what an encoder keeps in memory for each answer under way.
 const WINDOW_BITS: u32 = 18;
+/// What an encoder keeps in memory at most, about. For a short body it is less: twice its length.
+const ENCODER_BYTES: usize = 1 << WINDOW_BITS;
 /// Answers are made for one reader: speed counts more than size.
 const BROTLI_QUALITY: u32 = 0;
 const ZSTD_LEVEL: i32 = 1;
@@ -83,6 +91,30 @@ impl Coding {
     }
 }
 
+/// Whether the caller takes an answer as it is (RFC 9110 §12.5.3): unless they say that they do not.
+fn takes_identity(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    let listed: Vec<(&str, u16)> = accepted.flat_map(|value| value.split(',')).filter_map(weighted).collect();
+    let weight = |name: &str| listed.iter().find(|(listed, _)| listed.eq_ignore_ascii_case(name));
+    weight("identity").or_else(|| weight("*")).is_none_or(|(_, weight)| *weight > 0)
+}
+
+/// Holds the memory of an encoder for a body of so many bytes, and that of the body, where nobody does yet.
+fn hold_encoder(app: &App, owner: Owner, response: &mut Response, bytes: u64) -> Result<(), OutOfMemory> {
+    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    let memory = match response.extensions().get::<AnswerMemory>() {
+        Some(memory) => memory.clone(),
+        None => {
+            let mut memory = app.admission.answer_memory(owner);
+            memory.grow(bytes)?;
+            memory.into()
+        }
+    };
+    memory.grow_beside(bytes.saturating_mul(2).min(ENCODER_BYTES))?;
+    response.extensions_mut().insert(memory);
+    Ok(())
+}
+
 /// An item of a list of preferences, in thousandths.
 fn weighted(item: &str) -> Option<(&str, u16)> {
     let mut parts = item.split(';').map(str::trim);
@@ -100,17 +132,30 @@ pub(super) async fn respond(State(app): State<App>, request: Request, next: Next
     let conditions = request.headers().get_all(header::IF_NONE_MATCH).iter();
     let known: Vec<HeaderValue> = if is_read { conditions.cloned().collect() } else { Vec::new() };
     let id = request.headers().get(super::REQUEST_ID).cloned();
+    let id = id.map(|id| HeaderMap::from_iter([(super::REQUEST_ID, id)])).unwrap_or_default();
+    let takes_identity = takes_identity(request.headers());
+    let owner = request.extensions().get::<Owner>().cloned().unwrap_or_default();
     let mut response = next.run(request).await;
     caching::vary_by_caller(&mut response);
     let size = size_of(&response);
     let is_coded =
         size.is_some_and(|size| size >= app.http.compress_from.0 as u64) && is_compressible(&response);
-    let coding = if is_coded { coding } else { Coding::Identity };
+    let mut coding = if is_coded { coding } else { Coding::Identity };
     if is_coded {
         caching::vary(response.headers_mut(), "accept-encoding");
     }
     if coding != Coding::Identity {
+        let plain = response.headers().clone();
         mark(response.headers_mut(), coding);
+        let is_known = response.status() == StatusCode::OK && caching::is_known(&known, response.headers());
+        if !is_known && hold_encoder(&app, owner, &mut response, size.unwrap_or_default()).is_err() {
+            let is_owed = response.extensions().get::<AnswerMemory>().is_some_and(AnswerMemory::is_owed);
+            if !takes_identity && !is_owed {
+                return Refusal::from(OutOfMemory).into_response(request_id(&id));
+            }
+            coding = Coding::Identity;
+            *response.headers_mut() = plain;
+        }
     }
     if response.status() == StatusCode::OK && caching::is_known(&known, response.headers()) {
         return not_modified(response);
@@ -129,7 +174,6 @@ pub(super) async fn respond(State(app): State<App>, request: Request, next: Next
         Ok(pieces) => Response::from_parts(parts, Body::new(pieces)),
         Err(error) => {
             tracing::error!(%error, coding = coding.name(), "an answer could not be compressed");
-            let id = id.map(|id| HeaderMap::from_iter([(super::REQUEST_ID, id)])).unwrap_or_default();
             Refusal::internal().into_response(request_id(&id))
         }
     }
@@ -337,6 +381,24 @@ mod tests {
             assert_eq!(chosen(accept), coding, "{accept}");
         }
         assert_eq!(Coding::accepted_by(&HeaderMap::new()), Coding::Identity);
+    }
+
+    #[test]
+    fn the_caller_takes_what_is_not_compressed_unless_they_say_so() {
+        for (accept, takes) in [
+            ("br", true),
+            ("br, *;q=0", false),
+            ("br, identity;q=0", false),
+            ("br, IDENTITY;q=0.1, *;q=0", true),
+            ("", true),
+        ] {
+            let value = HeaderValue::from_str(accept).expect("a header");
+            assert_eq!(
+                takes_identity(&HeaderMap::from_iter([(header::ACCEPT_ENCODING, value)])),
+                takes,
+                "{accept}"
+            );
+        }
     }
 
     /// Counts how often it is woken.

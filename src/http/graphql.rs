@@ -69,6 +69,12 @@ const ONLY_QUERIES: Refusal =
     Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "BAD_USER_INPUT", "GET runs queries only; use POST.");
 const METHODS: Refusal =
     Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "BAD_USER_INPUT", "GraphQL takes POST and GET.");
+/// In the place of an answer that there is no memory for. No client repeats a request that has this code.
+const DONE: Refusal = Refusal::new(
+    StatusCode::OK,
+    "COST_LIMIT",
+    "There is no memory for an answer of this length. Ask for less at once. What the mutation did is done.",
+);
 pub(super) const TIMEOUT: Refusal =
     Refusal::new(StatusCode::GATEWAY_TIMEOUT, "TIMEOUT", "The request took too long and was stopped.");
 
@@ -325,6 +331,8 @@ struct Answer {
     body: Vec<u8>,
     /// The memory that `body` was written in.
     held: Held,
+    /// A mutation has run: whoever is told to try again would do it twice.
+    is_owed: bool,
     cache: Option<CachePolicy>,
     cache_token: Option<String>,
     retry_after_seconds: Option<u32>,
@@ -351,13 +359,16 @@ pub(super) async fn answer(app: &App, headers: &HeaderMap, asked: Result<Asked, 
     let memory = app.admission.answer_memory(owner(app, &asker.caller, asker.bearer.as_ref()));
     // What an answer was written in is given back once it is counted as one that is sent.
     let (taken, mut all_held) = (Taken::default(), Vec::new());
+    let (mut is_owed, mut count) = (false, None);
     let response = match asked.wires {
         Wires::One(wire) => match run(app, headers, media, asker, *wire, taken).await {
             Ok(mut answer) => {
+                is_owed = answer.is_owed;
                 all_held.push(std::mem::take(&mut answer.held));
                 respond(media, asker, answer)
             }
             Err(refusal) => {
+                is_owed = refusal == TIMEOUT;
                 let only_queries = refusal.status == StatusCode::METHOD_NOT_ALLOWED;
                 let response = refusal.into_response_as(media.content_type(), request_id(headers));
                 if only_queries { with_allow(response, "POST") } else { response }
@@ -366,7 +377,11 @@ pub(super) async fn answer(app: &App, headers: &HeaderMap, asked: Result<Asked, 
         Wires::Batch(wires) => {
             let running = wires.into_iter().map(|wire| run(app, headers, media, asker, wire, taken.clone()));
             let mut body = Vec::new();
-            for answer in join_all(running).await {
+            let answers = join_all(running).await;
+            count = Some(answers.len());
+            for answer in answers {
+                is_owed |=
+                    answer.as_ref().map_or_else(|refusal| *refusal == TIMEOUT, |answer| answer.is_owed);
                 body.push(if body.is_empty() { b'[' } else { b',' });
                 match answer {
                     Ok(Answer { body: one, held, .. }) => {
@@ -381,8 +396,37 @@ pub(super) async fn answer(app: &App, headers: &HeaderMap, asked: Result<Asked, 
         }
     };
     let refuse = |overloaded: Refusal| overloaded.into_response_as(media.content_type(), request_id(headers));
-    let response = hold(response, memory).unwrap_or_else(|OutOfMemory| refuse(OutOfMemory.into()));
+    let response = if is_owed {
+        hold_owed(response, memory, (count, request_id(headers)))
+    } else {
+        hold(response, memory).unwrap_or_else(|OutOfMemory| refuse(OutOfMemory.into()))
+    };
     drop(all_held);
+    response
+}
+
+/// The same for the answer to what was done. If it does not fit at all, at least that is told, to each request of an array
+/// of `count`.
+pub(super) fn hold_owed(
+    mut response: Response,
+    mut memory: MemoryReservation,
+    (count, request_id): (Option<usize>, &str),
+) -> Response {
+    let bytes = response.body().size_hint().exact().unwrap_or_default();
+    if memory.grow_owed(usize::try_from(bytes).unwrap_or(usize::MAX)).is_err() {
+        let one = DONE.body(request_id);
+        // The request ran, so there is an entry `data` (GraphQL, October 2021, §7.1).
+        let one = [b"{\"data\":null,", one.get(1..).unwrap_or_default()].concat();
+        let body = match count {
+            None => one,
+            Some(count) => [&b"["[..], &vec![one; count].join(&b','), b"]"].concat(),
+        };
+        let fits = memory.grow_owed(body.len());
+        debug_assert!(fits.is_ok(), "what is small always fits");
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+        *response.body_mut() = Body::from(body);
+    }
+    response.extensions_mut().insert(AnswerMemory::from(memory));
     response
 }
 
@@ -445,8 +489,19 @@ async fn run(
                 Span::current().set_attribute(format!("federation.entities.{name}"), i64::from(*count));
             }
             let is_whole = ran.outcome == Outcome::Ok;
+            let is_owed = reply.executed && reply.operation == Some(OperationKind::Mutation);
             let Reply { body, held, cache, cache_token, retry_after_seconds, digest, .. } = reply;
-            Ok(Answer { status, body, held, cache, cache_token, retry_after_seconds, is_whole, digest })
+            Ok(Answer {
+                status,
+                body,
+                held,
+                is_owed,
+                cache,
+                cache_token,
+                retry_after_seconds,
+                is_whole,
+                digest,
+            })
         }
         Err(refusal) => {
             record(app, headers, (&span, started), refusal.status, &Ran::refused(&refusal), &about);

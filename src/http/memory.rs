@@ -8,7 +8,10 @@
 //! |---|---|---|---|
 //! | a caller without a token | 5/8 | 1 share | – |
 //! | a signed-in caller, or a gateway | 7/8 | 2 shares | 1 share |
-//! | a request of `SMALL_BYTES` at most | 8/8 | half a share more | half a share more |
+//! | a request or answer of `SMALL_BYTES` at most | 8/8 | half a share more | half a share more |
+//! | the answer of a mutation, which has run | twice what is small | twice | twice |
+//!
+//! What holds an encoder besides an answer is no part of how large the answer is.
 
 use std::{
     collections::HashMap,
@@ -62,6 +65,10 @@ pub(crate) struct MemoryReservation {
     pool: Arc<Pool>,
     owner: Owner,
     bytes: usize,
+    /// How many of them do not count when it is asked whether it is small.
+    beside: usize,
+    /// It is of what must be told: something was done.
+    is_owed: bool,
 }
 
 /// Memory that an answer holds until it is sent; travels among the extensions of a response.
@@ -69,9 +76,14 @@ pub(crate) struct MemoryReservation {
 pub(super) struct AnswerMemory(Arc<Mutex<MemoryReservation>>);
 
 impl AnswerMemory {
-    /// Holds so many bytes more.
-    pub(super) fn grow(&self, bytes: usize) -> Result<(), OutOfMemory> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).grow(bytes)
+    /// Holds so many bytes more that are no part of the answer: an encoder's.
+    pub(super) fn grow_beside(&self, bytes: usize) -> Result<(), OutOfMemory> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).grow_beside(bytes)
+    }
+
+    /// Whether it is the answer of a mutation that has run.
+    pub(super) fn is_owed(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_owed
     }
 }
 
@@ -84,18 +96,17 @@ impl MemoryPool {
 
     /// A reservation of nothing yet.
     pub(crate) fn reserve(&self, owner: Owner) -> MemoryReservation {
-        MemoryReservation { pool: Arc::clone(&self.0), owner, bytes: 0 }
+        MemoryReservation { pool: Arc::clone(&self.0), owner, bytes: 0, beside: 0, is_owed: false }
     }
 
-    /// Whether so much is held that nothing large may be begun for this owner now: three quarters of what they may hold. What
-    /// has been worked for and then finds no memory was worked for in vain.
+    /// Whether so much is held that not even something small fits for this owner now: whatever is begun for them would be
+    /// worked for in vain.
     pub(crate) fn is_exhausted(&self, owner: &Owner) -> bool {
-        let [total, address, account] = self.0.limits(owner, false);
+        let [total, address, account] = self.0.limits(owner, true);
         let used = self.0.used();
-        let is_most = |held: usize, limit: usize| held > limit / 4 * 3;
-        is_most(used.total, total)
-            || owner.address.is_some_and(|key| is_most(held_by(&used.by_address, &key), address))
-            || owner.account.is_some_and(|key| is_most(held_by(&used.by_account, &key), account))
+        used.total >= total
+            || owner.address.is_some_and(|key| held_by(&used.by_address, &key) >= address)
+            || owner.account.is_some_and(|key| held_by(&used.by_account, &key) >= account)
     }
 
     /// What is held in all, bytes.
@@ -127,8 +138,28 @@ impl Pool {
 impl MemoryReservation {
     /// Holds so many bytes more.
     pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), OutOfMemory> {
-        let wanted = self.bytes.checked_add(bytes).ok_or(OutOfMemory)?;
-        let [total, address, account] = self.pool.limits(&self.owner, wanted <= SMALL_BYTES);
+        let wanted = (self.bytes - self.beside).checked_add(bytes).ok_or(OutOfMemory)?;
+        self.take(bytes, self.pool.limits(&self.owner, wanted <= SMALL_BYTES))
+    }
+
+    /// Holds so many bytes more, whose number does not count when it is asked whether it is small.
+    fn grow_beside(&mut self, bytes: usize) -> Result<(), OutOfMemory> {
+        let is_small = self.bytes - self.beside <= SMALL_BYTES;
+        self.take(bytes, self.pool.limits(&self.owner, is_small))?;
+        self.beside += bytes;
+        Ok(())
+    }
+
+    /// Holds so many bytes more for what must be told since something was done: up to twice of what others may hold, and
+    /// without any bound where it is small.
+    pub(crate) fn grow_owed(&mut self, bytes: usize) -> Result<(), OutOfMemory> {
+        self.is_owed = true;
+        let twice = self.pool.limits(&self.owner, true).map(|limit| limit.saturating_mul(2));
+        self.take(bytes, if bytes <= SMALL_BYTES { [usize::MAX; 3] } else { twice })
+    }
+
+    /// Holds so many bytes more, if there are so many in all, at the owner's address, and for the owner's account.
+    fn take(&mut self, bytes: usize, [total, address, account]: [usize; 3]) -> Result<(), OutOfMemory> {
         let mut used = self.pool.used();
         let fits = |held: usize, limit: usize| held.checked_add(bytes).is_some_and(|held| held <= limit);
         let all_fit = fits(used.total, total)
@@ -144,7 +175,7 @@ impl MemoryReservation {
         if let Some(key) = self.owner.account {
             *used.by_account.entry(key).or_default() += bytes;
         }
-        self.bytes = wanted;
+        self.bytes += bytes;
         Ok(())
     }
 
@@ -161,6 +192,7 @@ impl MemoryReservation {
     fn shrink(&mut self, bytes: usize) {
         let bytes = bytes.min(self.bytes);
         self.bytes -= bytes;
+        self.beside = self.beside.min(self.bytes);
         let mut used = self.pool.used();
         used.total -= bytes;
         if let Some(key) = self.owner.address {
@@ -226,6 +258,18 @@ mod tests {
         }
     }
 
+    /// The same of what is small.
+    fn take_all_small(pool: &MemoryPool, owner: &Owner) -> Vec<MemoryReservation> {
+        let mut held = Vec::new();
+        loop {
+            let mut reservation = pool.reserve(owner.clone());
+            if reservation.grow(SMALL_BYTES).is_err() {
+                return held;
+            }
+            held.push(reservation);
+        }
+    }
+
     #[test]
     fn memory_is_shared_and_given_back() {
         let pool = MemoryPool::new(100, 100);
@@ -277,34 +321,60 @@ mod tests {
     }
 
     #[test]
-    fn who_holds_most_of_a_share_begins_nothing_new() {
+    fn who_may_hold_nothing_small_either_begins_nothing_new() {
         let pool = MemoryPool::new(64 * MIB, 25);
         let (attacker, ann) = (address(1), account(1));
-        let mut held = take_all(&pool, &attacker);
+        let _large = take_all(&pool, &attacker);
         let exhausted = || [&attacker, &address(2), &ann].map(|owner| pool.is_exhausted(owner));
+        assert_eq!(exhausted(), [false; 3], "what is small still fits");
+        let small = take_all_small(&pool, &attacker);
         assert_eq!(exhausted(), [true, false, false]);
-        held.truncate(12);
-        assert_eq!(exhausted(), [false; 3]);
-        let of_ann = take_all(&pool, &ann);
-        assert_eq!(
-            (of_ann.len(), exhausted()),
-            (16, [true, false, true]),
-            "of the address everything counts"
-        );
+        let _of_ann = (take_all(&pool, &ann), take_all_small(&pool, &ann));
+        assert_eq!(exhausted(), [true, false, true], "of the address everything counts");
+        drop(small);
+        assert_eq!(exhausted(), [true, false, false]);
+    }
+
+    /// What others hold shuts nobody out of what is small.
+    #[test]
+    fn a_full_pool_is_open_for_what_is_small() {
+        let pool = MemoryPool::new(64 * MIB, 25);
+        let _held: Vec<_> = (0..100).flat_map(|last| take_all(&pool, &account(last))).collect();
+        assert_eq!(pool.held(), 56 * MIB);
+        assert!(!pool.is_exhausted(&address(200)) && !pool.is_exhausted(&account(201)));
+        assert_eq!(pool.reserve(address(200)).grow(SMALL_BYTES), Ok(()));
+    }
+
+    #[test]
+    fn what_is_owed_fits_where_others_do_not() {
+        let pool = MemoryPool::new(64 * MIB, 25);
+        let ann = account(1);
+        let _held = (take_all(&pool, &ann), take_all_small(&pool, &ann));
+        let mut owed: Vec<_> = (0..25).map(|_| pool.reserve(ann.clone())).collect();
+        assert_eq!(owed[0].grow(1), Err(OutOfMemory));
+        let told = owed.iter_mut().map(|owed| owed.grow_owed(MIB)).filter(Result::is_ok).count();
+        assert_eq!(told, 24, "twice of a share and a half");
+        assert_eq!(owed[24].grow_owed(SMALL_BYTES), Ok(()), "what is small always");
+        drop((owed, _held));
+        assert_eq!(pool.held(), 0);
+    }
+
+    #[test]
+    fn an_encoder_does_not_make_an_answer_large() {
+        let pool = MemoryPool::new(64 * MIB, 25);
+        let _large = take_all(&pool, &address(1));
+        let mut answer = pool.reserve(address(1));
+        assert_eq!((answer.grow(SMALL_BYTES), answer.grow_beside(2 * SMALL_BYTES)), (Ok(()), Ok(())));
+        assert_eq!(answer.grow(1), Err(OutOfMemory), "now it is large");
+        drop(answer);
+        assert_eq!(pool.held(), 16 * MIB);
     }
 
     #[test]
     fn small_requests_of_one_address_have_a_bound_too() {
         let pool = MemoryPool::new(64 * MIB, 25);
         let _large = take_all(&pool, &address(1));
-        let mut small = Vec::new();
-        loop {
-            let mut reservation = pool.reserve(address(1));
-            if reservation.grow(SMALL_BYTES).is_err() {
-                break;
-            }
-            small.push(reservation);
-        }
+        let small = take_all_small(&pool, &address(1));
         assert_eq!(small.len() * SMALL_BYTES, 8 * MIB);
         assert_eq!(pool.reserve(address(2)).grow(SMALL_BYTES), Ok(()));
     }

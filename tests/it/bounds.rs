@@ -103,6 +103,13 @@ async fn a_mutation_whose_answer_is_too_long_is_done_and_says_so() {
         assert!(text(&reply.errors[0]["message"]).ends_with("What `first` did is done."), "{}", reply.body);
         let me = app.as_admin().ask("{ me { displayName } }").await;
         assert_eq!(me["me"]["displayName"], long, "and the second one did not run");
+        // It is found too long when all of it is written.
+        let whole = app.as_admin().plain().run(rename, json!({ "name": "First" })).await.body.len();
+        let almost = app.that_answers_at_most(whole - 1, usize::MAX);
+        let reply = almost.as_admin().plain().run(rename, json!({ "name": "First" })).await;
+        expect_stopped(&reply);
+        let message = text(&reply.errors[0]["message"]);
+        assert!(message.ends_with("What `second` and the fields before it did is done."), "{}", reply.body);
     }
 }
 

@@ -322,3 +322,86 @@ async fn an_answer_is_bounded_and_so_are_those_to_an_array_together() {
     assert_eq!(codes.iter().filter(|code| **code == Some("COST_LIMIT")).count(), 1, "{codes:?}");
     assert_eq!(codes.iter().filter(|code| code.is_none()).count(), 2, "{codes:?}");
 }
+
+/// Leaves so many bytes of the memory of answers.
+fn leave(app: &App, config: &Config, bytes: usize) -> memory::MemoryReservation {
+    let mut held = app.admission.answer_memory(Owner::default());
+    held.grow_owed(config.http.max_answer_memory.0 - bytes).expect("within twice");
+    held
+}
+
+#[tokio::test]
+async fn what_a_mutation_did_is_told_where_there_is_no_memory() {
+    let (app, config) = (app_with(|config| config.http.max_batch = 3).await, Config::default());
+    let code = |body: &Value| first_code(body).map(ToOwned::to_owned);
+    let mutation = format!("mutation {{ a: __typename {} }}", "x: __typename ".repeat(3));
+    let mutation = json!({ "query": mutation }).to_string();
+    let almost_all = leave(&app, &config, 1);
+    let (status, headers, body) = send(&app, post_of(QUERY)).await;
+    assert_eq!((status, code(&body).as_deref()), (503, Some("OVERLOADED")));
+    assert!(headers.contains_key("retry-after"));
+    let (status, headers, body) = send(&app, post_of(mutation.clone())).await;
+    assert_eq!((status, code(&body), headers.contains_key("retry-after")), (200, None, false), "{body}");
+    let array = format!("[{QUERY},{mutation}]");
+    let (status, _, body) = send(&app, with(post_of(array), "authorization", &bearer(&app))).await;
+    assert_eq!((status, code(&body[1]), &body[1]["data"]["a"]), (200, None, &json!("Mutation")), "{body}");
+    drop(almost_all);
+    // Nothing runs where nothing at all can be told.
+    let _all = leave(&app, &config, 0);
+    assert_eq!(refusal(&app, post_of(mutation)).await, (503, "OVERLOADED".into()));
+}
+
+#[tokio::test]
+async fn what_is_far_too_long_to_be_kept_is_done_and_says_so() {
+    let (app, config) = (app().await, Config::default());
+    let _twice = leave(&app, &config, 0);
+    for count in [None, Some(2)] {
+        let reservation = app.admission.answer_memory(Owner::default());
+        let long =
+            axum::response::IntoResponse::into_response(vec![b' '; config.http.max_answer_memory.0 + 1]);
+        let response = graphql::hold_owed(long, reservation, (count, "mine"));
+        assert!(response.extensions().get::<AnswerMemory>().is_some_and(AnswerMemory::is_owed));
+        let status = response.status();
+        let body = response.into_body().collect().await.expect("in memory").to_bytes();
+        let body: Value = serde_json::from_slice(&body).expect("JSON");
+        let one = if count.is_some() { &body[1] } else { &body };
+        assert_eq!((status, first_code(one)), (StatusCode::OK, Some("COST_LIMIT")));
+        assert_eq!(one["data"], Value::Null);
+        assert!(one["errors"][0]["message"].as_str().is_some_and(|text| text.ends_with("did is done.")));
+    }
+}
+
+#[tokio::test]
+async fn whether_the_process_is_alive_is_told_without_memory() {
+    let (app, config) = (app().await, Config::default());
+    let _more_than_all = (leave(&app, &config, 0), leave(&app, &config, 0));
+    for path in ["/livez", "/readyz"] {
+        let response = router(app.clone()).oneshot(get_of(path)).await.expect("infallible");
+        assert_eq!(response.status(), 200, "{path}");
+    }
+    assert_eq!(refusal(&app, get_of("/.well-known/jwks.json")).await.0, 503);
+}
+
+#[tokio::test]
+async fn an_answer_goes_out_as_it_is_where_there_is_no_memory_to_compress_it() {
+    let (app, config) = (app().await, Config::default());
+    let ask = || with(get_of(SCHEMA), "accept-encoding", "br");
+    let (_, plain, body) = send(&app, get_of(SCHEMA)).await;
+    let compressed = router(app.clone()).oneshot(ask()).await.expect("infallible");
+    assert_eq!(compressed.headers()["content-encoding"], "br");
+    let tag = text(&compressed.headers()["etag"]).to_owned();
+    drop(compressed);
+    let _held = leave(&app, &config, body.to_string().len() + 1_000);
+    let (status, headers, uncompressed) = send(&app, ask()).await;
+    assert_eq!((status, uncompressed == body), (200, true));
+    assert!(!headers.contains_key("content-encoding"));
+    for name in ["etag", "vary", "cache-control", "content-type"] {
+        assert_eq!(headers[name], plain[name], "{name}");
+    }
+    assert!(text(&headers["vary"]).contains("accept-encoding"));
+    for known in [&tag, text(&plain["etag"])] {
+        assert_eq!(send(&app, with(ask(), "if-none-match", known)).await.0, 304, "{known}");
+    }
+    let only_compressed = with(get_of(SCHEMA), "accept-encoding", "br, identity;q=0");
+    assert_eq!(refusal(&app, only_compressed).await, (503, "OVERLOADED".into()));
+}
