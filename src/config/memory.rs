@@ -85,7 +85,7 @@ mod tests {
             "graph.max_writing_memory is less",
         );
         let all = |config: &mut Config| {
-            (config.http.address_share.0, config.http.max_answer_memory.0) = (100, 24 * MIB)
+            (config.http.address_share.0, config.http.max_answer_memory.0) = (100, 24 * MIB);
         };
         one(&found(all), "graph.max_answer_bytes is larger");
     }

@@ -102,13 +102,12 @@ fn takes_identity(headers: &HeaderMap) -> bool {
 /// Holds the memory of an encoder for a body of so many bytes, and that of the body, where nobody does yet.
 fn hold_encoder(app: &App, owner: Owner, response: &mut Response, bytes: u64) -> Result<(), OutOfMemory> {
     let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-    let memory = match response.extensions().get::<AnswerMemory>() {
-        Some(memory) => memory.clone(),
-        None => {
-            let mut memory = app.admission.answer_memory(owner);
-            memory.grow(bytes)?;
-            memory.into()
-        }
+    let memory = if let Some(memory) = response.extensions().get::<AnswerMemory>() {
+        memory.clone()
+    } else {
+        let mut memory = app.admission.answer_memory(owner);
+        memory.grow(bytes)?;
+        memory.into()
     };
     memory.grow_beside(bytes.saturating_mul(2).min(ENCODER_BYTES))?;
     response.extensions_mut().insert(memory);

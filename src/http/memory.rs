@@ -349,13 +349,13 @@ mod tests {
     fn what_is_owed_fits_where_others_do_not() {
         let pool = MemoryPool::new(64 * MIB, 25);
         let ann = account(1);
-        let _held = (take_all(&pool, &ann), take_all_small(&pool, &ann));
+        let held = (take_all(&pool, &ann), take_all_small(&pool, &ann));
         let mut owed: Vec<_> = (0..25).map(|_| pool.reserve(ann.clone())).collect();
         assert_eq!(owed[0].grow(1), Err(OutOfMemory));
-        let told = owed.iter_mut().map(|owed| owed.grow_owed(MIB)).filter(Result::is_ok).count();
+        let told = owed.iter_mut().filter_map(|owed| owed.grow_owed(MIB).ok()).count();
         assert_eq!(told, 24, "twice of a share and a half");
         assert_eq!(owed[24].grow_owed(SMALL_BYTES), Ok(()), "what is small always");
-        drop((owed, _held));
+        drop((owed, held));
         assert_eq!(pool.held(), 0);
     }
 
