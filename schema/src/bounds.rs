@@ -16,11 +16,15 @@ use entities::id::UserId;
 
 use tokio::sync::Mutex;
 
-use crate::error::{Code, RequestError};
+use crate::error::{Code, FieldError, RequestError};
 
 /// Bytes that are written without looking at anything but their number. What is no longer than this takes no part in the
 /// reckoning of memory.
 pub(crate) const PIECE: usize = 64 << 10;
+
+/// Objects that one request may have copied out of what its mutations answer: results, and errors of inputs. How many
+/// there are is up to the input, and each alias copies them again, so that no static cost can tell.
+const MAX_COPIES: usize = 10_000;
 
 /// What the answer to a request has taken so far. All requests of an array share one. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -29,11 +33,25 @@ pub struct Taken(Arc<Counts>);
 #[derive(Debug, Default)]
 struct Counts {
     bytes: AtomicUsize,
+    copies: AtomicUsize,
     /// Held while a track is read: those of one request are read one after the other.
     points: Mutex<u32>,
 }
 
 impl Taken {
+    /// Counts objects that are about to be copied out of a payload.
+    ///
+    /// # Errors
+    /// `COST_LIMIT`, where the request has copied too many.
+    pub(crate) fn copy(&self, count: usize) -> Result<(), FieldError> {
+        let copied = self.0.copies.fetch_add(count, Ordering::Relaxed).saturating_add(count);
+        if copied <= MAX_COPIES {
+            return Ok(());
+        }
+        let message = "Too many results and errors are selected: select them fewer times.";
+        Err(FieldError::new(Code::CostLimit, message))
+    }
+
     /// The points that were read for tracks.
     pub(crate) fn points(&self) -> &Mutex<u32> {
         &self.0.points

@@ -471,17 +471,17 @@ impl<C: Leaf + Send + Sync> Filled for ValueFilled<C> {
 /// An edge to objects that the parent already holds, `[U!]!`: nothing is loaded for the edge itself, and what is
 /// selected beneath is loaded for all of them together.
 pub struct Held<T, U> {
-    objects: fn(&T) -> Vec<U>,
+    objects: fn(&T) -> &[U],
 }
 
 impl<T, U> Held<T, U> {
     /// `objects` takes them out of the parent.
-    pub const fn new(objects: fn(&T) -> Vec<U>) -> Self {
+    pub const fn new(objects: fn(&T) -> &[U]) -> Self {
         Self { objects }
     }
 }
 
-impl<T: Send + Sync + 'static, U: Entity> Edge<T> for Held<T, U> {
+impl<T: Send + Sync + 'static, U: Entity + Clone> Edge<T> for Held<T, U> {
     fn type_ref(&self, registry: &mut Registry) -> String {
         format!("[{}]!", <Row<U> as async_graphql::OutputType>::create_type_info(registry))
     }
@@ -506,12 +506,13 @@ struct HeldRun<'q, T: 'static, U: 'static> {
     place: Place,
 }
 
-impl<T: Send + Sync, U: Entity> Run<T> for HeldRun<'_, T, U> {
+impl<T: Send + Sync, U: Entity + Clone> Run<T> for HeldRun<'_, T, U> {
     fn start<'a>(&'a self, rows: &[T], ctx: &'a Context) -> BoxFuture<'a, Box<dyn Filled + 'a>> {
         let mut children = Vec::new();
         let slots = rows.iter().map(|row| {
-            let start = children.len();
-            children.extend((self.edge.objects)(row));
+            let (start, objects) = (children.len(), (self.edge.objects)(row));
+            ctx.bounds.taken.copy(objects.len())?;
+            children.extend_from_slice(objects);
             Ok((start, children.len() - start))
         });
         let slots = slots.collect();

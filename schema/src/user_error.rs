@@ -15,7 +15,7 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 
 use crate::{
     Context,
-    error::RequestError,
+    error::{FieldError, Place, RequestError},
     object::{Asked, Edge, Entity, Filled, Object, Row, Rows, Run, Selection},
     scalar::{Leaf, write_json},
     subgraph::Domain,
@@ -215,7 +215,7 @@ impl<P: Entity> Edge<P> for UserErrors<P> {
         let sets = &asked.selected.sets;
         let inputs = InputError::object().plan(asked.planner, sets, asked.ctx)?;
         let data = SubmissionDataError::object().plan(asked.planner, sets, asked.ctx)?;
-        Ok(Box::new(ErrorsRun { edge: self, inputs, data }))
+        Ok(Box::new(ErrorsRun { edge: self, inputs, data, place: asked.selected.place }))
     }
 }
 
@@ -223,6 +223,19 @@ struct ErrorsRun<'q, P: 'static> {
     edge: &'static UserErrors<P>,
     inputs: Selection<'q, InputError>,
     data: Selection<'q, SubmissionDataError>,
+    place: Place,
+}
+
+/// The errors were too many to be copied.
+struct TooMany {
+    error: FieldError,
+    place: Place,
+}
+
+impl Filled for TooMany {
+    fn write<'w>(&'w self, _: usize, writer: &mut Writer<'w>) -> Result<(), Unwritten> {
+        Err(writer.fail(&self.error, self.place))
+    }
 }
 
 /// Where an error is among those of its type.
@@ -234,6 +247,11 @@ enum Slot {
 
 impl<P: Entity> Run<P> for ErrorsRun<'_, P> {
     fn start<'a>(&'a self, rows: &[P], ctx: &'a Context) -> BoxFuture<'a, Box<dyn Filled + 'a>> {
+        let count = rows.iter().map(|row| (self.edge.errors)(row).len()).sum();
+        if let Err(error) = ctx.bounds.taken.copy(count) {
+            let refused = TooMany { error, place: self.place };
+            return std::future::ready(Box::new(refused) as Box<dyn Filled>).boxed();
+        }
         let (mut inputs, mut data) = (Vec::new(), Vec::new());
         let slots: Vec<Vec<Slot>> = rows
             .iter()

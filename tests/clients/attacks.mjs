@@ -228,7 +228,7 @@ function* envelopes() {
   for (const authorization of ["Bearer", "Bearer a.b.c", `Bearer ${"a".repeat(8_000)}`, "Basic YTpi", "Bearer eyJhbGciOiJub25lIn0.e30.", `Bearer ${"a.".repeat(2_000)}`, "bearer  ", "Negotiate x"])
     yield [`authorization: ${authorization.slice(0, 40)}`, { body, headers: { authorization } }, "UNAUTHENTICATED"];
   for (const method of ["PUT", "DELETE", "PATCH", "PROPFIND"]) yield [method, { method, body }, "BAD_USER_INPUT"];
-  yield ["GET as any page could", { method: "GET", path: "/graphql?query=%7B__typename%7D", headers: { "content-type": "text/plain" } }, "CSRF_PREVENTION"];
+  yield ["GET as any page could", { method: "GET", anonymous: true, path: "/graphql?query=%7B__typename%7D", headers: { "content-type": "text/plain" } }, "CSRF_PREVENTION"];
   yield ["a mutation by GET", get("/graphql?query=mutation%7B__typename%7D"), "BAD_USER_INPUT"];
   yield ["a query string of 12 KB", get(`/graphql?query=${"%7Ba".repeat(3_000)}`), "DEPTH_LIMIT"];
   yield ["two queries by GET", get("/graphql?query=%7Ba%7D&query=%7Bb%7D"), "BAD_USER_INPUT"];

@@ -143,6 +143,52 @@ async fn an_event_is_bounded_as_an_answer_and_the_stream_goes_on() {
 }
 
 #[tokio::test]
+async fn results_and_errors_are_selected_so_many_times_and_no_more() {
+    for app in TestApp::both().await {
+        let found = app
+            .as_admin()
+            .run("{ forms(first: 1, filter: { statuses: [OPEN] }) { nodes { id } } }", json!({}))
+            .await;
+        let form = found.expect_data("an open form")["forms"]["nodes"][0]["id"].clone();
+        let wrong: Value =
+            (0..100).map(|n| (format!("u{n}"), json!(1))).collect::<serde_json::Map<_, _>>().into();
+        let submissions: Vec<Value> = (0..200).map(|_| json!({ "formId": form, "data": wrong })).collect();
+        let input = json!({ "i": { "submissions": submissions } });
+        let create = |selected: &str| {
+            format!(
+                "mutation($i: CreateSubmissionsInput!) {{ createSubmissions(input: $i) {{ results {{ {selected} }} }} }}"
+            )
+        };
+        let told = app.as_admin().run(&create("userErrors { code }"), input.clone()).await;
+        let results = told.expect_data("what is wrong")["createSubmissions"]["results"]
+            .as_array()
+            .expect("results")
+            .clone();
+        let counts: Vec<usize> =
+            results.iter().map(|result| result["userErrors"].as_array().map_or(0, Vec::len)).collect();
+        assert_eq!((counts.len(), counts[0], counts[199]), (200, 100, 1), "{counts:?}");
+        assert!(counts.iter().sum::<usize>() <= 2_200, "{counts:?}");
+        let aliased: String = (0..28).map(|n| format!("a{n}: userErrors {{ __typename }} ")).collect();
+        let refused = app.as_admin().run(&create(&aliased), input).await;
+        assert!(
+            refused.codes.iter().all(|code| code == "COST_LIMIT") && !refused.codes.is_empty(),
+            "{:?}",
+            refused.codes
+        );
+        let points: Vec<Value> = (0..1_000).map(|_| json!({})).collect();
+        let aliased: String = (0..28).map(|n| format!("a{n}: results {{ outcome }} ")).collect();
+        let record =
+            format!("mutation($i: RecordLocationsInput!) {{ recordLocations(input: $i) {{ {aliased} }} }}");
+        let refused = app.as_admin().run(&record, json!({ "i": { "points": points } })).await;
+        assert!(
+            refused.codes.iter().all(|code| code == "COST_LIMIT") && !refused.codes.is_empty(),
+            "{:?}",
+            refused.codes
+        );
+    }
+}
+
+#[tokio::test]
 async fn equal_ids_are_loaded_and_written_once_and_stand_in_each_place() {
     for app in TestApp::both().await {
         let (one, other) = (TestApp::account(Role::Admin), TestApp::account(Role::Viewer));

@@ -38,8 +38,7 @@ impl Pattern {
         }
         let regex =
             regex::RegexBuilder::new(&text).size_limit(1 << 20).dfa_size_limit(MATCHING_BYTES).build();
-        let regex =
-            regex.map_err(|_| "Invalid or too large regular expression.".to_owned())?;
+        let regex = regex.map_err(|_| "Invalid or too large regular expression.".to_owned())?;
         Ok(Self { text, regex, weight })
     }
 

@@ -1,7 +1,10 @@
 //! Recording positions: `recordLocations`, and points as inputs of other mutations. Each point of a batch has its own
 //! outcome. Not here: what a plausible point is, and how it is stored (`entities::location::record`).
 
-use std::{borrow::Cow, sync::LazyLock};
+use std::{
+    borrow::Cow,
+    sync::{Arc, LazyLock},
+};
 
 use async_graphql::{Enum, ID, InputObject};
 use entities::{
@@ -101,7 +104,7 @@ enum_leaf!(LocationOutcome, LocationOutcome);
 struct LocationResult {
     outcome: LocationOutcome,
     location: Option<LocationId>,
-    errors: Vec<UserError>,
+    errors: Arc<[UserError]>,
 }
 
 impl Entity for LocationResult {
@@ -160,7 +163,7 @@ impl Entity for RecordLocationsPayload {
             .edge(
                 "results",
                 "What became of each point, in the order in which they were sent.",
-                Held::new(|payload: &RecordLocationsPayload| payload.results.clone()),
+                Held::new(|payload: &RecordLocationsPayload| &payload.results),
             )
         });
         &OBJECT
@@ -196,13 +199,17 @@ pub(crate) async fn record(
                 errors_of(faults, &path())
             }
         };
-        results.push(Some(LocationResult { outcome: LocationOutcome::Rejected, location: None, errors }));
+        results.push(Some(LocationResult {
+            outcome: LocationOutcome::Rejected,
+            location: None,
+            errors: errors.into(),
+        }));
     }
     let recorded = record::record(ctx.store(), recorder, &good).await;
     let recorded = recorded.map_err(|error| FieldError::of_store(&error, "location.record"))?;
     let mut stored = recorded.into_iter().map(|recorded| {
         let outcome = if recorded.is_new { LocationOutcome::Accepted } else { LocationOutcome::Duplicate };
-        LocationResult { outcome, location: Some(recorded.id), errors: Vec::new() }
+        LocationResult { outcome, location: Some(recorded.id), errors: Arc::default() }
     });
     let result =
         |rejected: Option<_>| rejected.or_else(|| stored.next()).expect("each good point has an outcome");

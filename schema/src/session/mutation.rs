@@ -192,7 +192,7 @@ impl Entity for RevokeAllSessionsPayload {
                 .edge(
                     "sessions",
                     "The sessions that were ended, newest first.",
-                    Held::new(|payload: &RevokeAllSessionsPayload| payload.sessions.clone()),
+                    Held::new(|payload: &RevokeAllSessionsPayload| &payload.sessions),
                 )
                 .edge(
                     "userErrors",

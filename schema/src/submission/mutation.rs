@@ -1,7 +1,10 @@
 //! Handing in forms: `createSubmission` and, for what a device collected offline, `createSubmissions`. Refusals are put
 //! into words here. Not here: what answers go through and how they are stored (`entities::submission`).
 
-use std::{borrow::Cow, sync::LazyLock};
+use std::{
+    borrow::Cow,
+    sync::{Arc, LazyLock},
+};
 
 use async_graphql::{ID, InputObject};
 use entities::{
@@ -52,7 +55,7 @@ pub(crate) struct CreateSubmissionsInput {
 #[derive(Clone)]
 pub(crate) struct SubmissionPayload {
     submission: Option<SubmissionId>,
-    errors: Vec<UserError>,
+    errors: Arc<[UserError]>,
 }
 
 impl Entity for SubmissionPayload {
@@ -94,8 +97,9 @@ impl Entity for CreateSubmissionsPayload {
             .of(Domain::Forms)
             .edge(
                 "results",
-                "What became of each, in the order of the input.",
-                Held::new(|payload: &CreateSubmissionsPayload| payload.results.clone()),
+                "What became of each, in the order of the input. At most 2000 errors are told in all, and at least one of each that \
+                 was refused.",
+                Held::new(|payload: &CreateSubmissionsPayload| &payload.results),
             )
         });
         &OBJECT
@@ -104,6 +108,8 @@ impl Entity for CreateSubmissionsPayload {
 
 /// Submissions in one `createSubmissions` at most.
 const MAX_SUBMISSIONS: usize = 200;
+/// Errors that are told of all submissions of one `createSubmissions` at most; one of each that is refused in any case.
+const MAX_ERRORS: usize = 2_000;
 
 /// `Mutation.createSubmission`
 pub(crate) async fn create(
@@ -122,16 +128,21 @@ pub(crate) async fn create_all(
     if input.submissions.len() > MAX_SUBMISSIONS {
         return Err(FieldError::bad_input("`submissions` takes at most 200 submissions"));
     }
-    let mut results = Vec::with_capacity(input.submissions.len());
+    let (mut results, mut errors_left) = (Vec::with_capacity(input.submissions.len()), MAX_ERRORS);
     for (index, submission) in input.submissions.into_iter().enumerate() {
         let path = ["input".into(), "submissions".into(), index.to_string().into()];
         // One after the other: a device may have put the same one into its outbox twice.
-        results.push(match submission {
+        let mut result = match submission {
             Item::Read(submission) => hand_in(ctx, submission, &path).await?,
             Item::Malformed(malformed) => {
-                SubmissionPayload { submission: None, errors: vec![malformed.error(&path)] }
+                SubmissionPayload { submission: None, errors: Arc::new([malformed.error(&path)]) }
             }
-        });
+        };
+        if result.errors.len() > errors_left.max(1) {
+            result.errors = result.errors[..errors_left.max(1)].into();
+        }
+        errors_left = errors_left.saturating_sub(result.errors.len());
+        results.push(result);
     }
     Ok(CreateSubmissionsPayload { results }.into())
 }
@@ -147,12 +158,12 @@ async fn hand_in(
     let author = Recorder { user: ctx.user()?, session: ctx.viewer.session_id() };
     let new = match read(ctx, input, path) {
         Ok(new) => new,
-        Err(errors) => return Ok(SubmissionPayload { submission: None, errors }),
+        Err(errors) => return Ok(SubmissionPayload { submission: None, errors: errors.into() }),
     };
     let created = write::create(ctx.store(), author, new).await;
     Ok(match created.map_err(|error| FieldError::of_store(&error, "submission.create"))? {
-        Ok(submission) => SubmissionPayload { submission: Some(submission), errors: Vec::new() },
-        Err(refusal) => SubmissionPayload { submission: None, errors: refused(refusal, path) },
+        Ok(submission) => SubmissionPayload { submission: Some(submission), errors: Arc::default() },
+        Err(refusal) => SubmissionPayload { submission: None, errors: refused(refusal, path).into() },
     })
 }
 

@@ -222,8 +222,9 @@ fn strict(operator: &str, left: &Argument<'_>, right: &Argument<'_>) -> Option<S
 fn loose(one: &Argument<'_>, other: &Argument<'_>) -> Option<String> {
     let text = other.logic.as_str().filter(|text| number_of_text(text).is_none())?;
     let kinds = one.types.without(Types::NOTHING);
-    (kinds.may_be(Types::NUMBER.or(Types::BOOLEAN)) && !kinds.may_be(Types::TEXT))
-        .then(|| format!("{} is not a text, and \"{text}\" is not a number: they cannot be compared.", one.name()))
+    (kinds.may_be(Types::NUMBER.or(Types::BOOLEAN)) && !kinds.may_be(Types::TEXT)).then(|| {
+        format!("{} is not a text, and \"{text}\" is not a number: they cannot be compared.", one.name())
+    })
 }
 
 fn arithmetic(operator: &str, given: &[Argument<'_>], is_bare: bool) -> Option<String> {
@@ -264,7 +265,10 @@ fn within(given: &[Argument<'_>], is_bare: bool) -> Option<String> {
         return Some("`in` takes a list of two.".to_owned());
     }
     if !hay.types.may_be(Types::TEXT.or(Types::CHOSEN).or(Types::LIST)) {
-        return Some(format!("`in` looks through a list of values or a text, and {} is neither.", hay.name()));
+        return Some(format!(
+            "`in` looks through a list of values or a text, and {} is neither.",
+            hay.name()
+        ));
     }
     if needle.is_no_plain() {
         return Some(format!("{} is a list or a group, which is in no other.", needle.name()));
