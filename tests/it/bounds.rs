@@ -168,7 +168,8 @@ async fn results_and_errors_are_selected_so_many_times_and_no_more() {
             results.iter().map(|result| result["userErrors"].as_array().map_or(0, Vec::len)).collect();
         assert_eq!((counts.len(), counts[0], counts[199]), (200, 100, 1), "{counts:?}");
         assert!(counts.iter().sum::<usize>() <= 2_200, "{counts:?}");
-        let aliased: String = (0..28).map(|n| format!("a{n}: userErrors {{ __typename }} ")).collect();
+        let aliased =
+            (0..28).map(|n| format!("a{n}: userErrors {{ __typename }}")).collect::<Vec<_>>().join(" ");
         let refused = app.as_admin().run(&create(&aliased), input).await;
         assert!(
             refused.codes.iter().all(|code| code == "COST_LIMIT") && !refused.codes.is_empty(),
@@ -176,7 +177,7 @@ async fn results_and_errors_are_selected_so_many_times_and_no_more() {
             refused.codes
         );
         let points: Vec<Value> = (0..1_000).map(|_| json!({})).collect();
-        let aliased: String = (0..28).map(|n| format!("a{n}: results {{ outcome }} ")).collect();
+        let aliased = (0..28).map(|n| format!("a{n}: results {{ outcome }}")).collect::<Vec<_>>().join(" ");
         let record =
             format!("mutation($i: RecordLocationsInput!) {{ recordLocations(input: $i) {{ {aliased} }} }}");
         let refused = app.as_admin().run(&record, json!({ "i": { "points": points } })).await;
