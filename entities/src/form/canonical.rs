@@ -1,9 +1,12 @@
 //! A definition as it is stored when it is published. Texts are composed (Unicode NFC), as answers are: choices, texts in
-//! rules, patterns and labels then equal what people type, whatever made the file. And of ways to write a rule that
+//! rules, patterns and labels then equal what people type, whatever made the file. The values of choices have no white
+//! space around them, as answers have none. And of ways to write a rule that
 //! `json-logic-engine` reads in two ways, the way that it reads in one. Not here: what may be published (`compiled`).
 
 use serde_json::{Map, Value, json};
 use unicode_normalization::{UnicodeNormalization as _, is_nfc};
+
+use crate::submission::pipeline::tidy_text;
 
 /// The document with all its texts composed. Keys stay: those that count are ASCII, and the others are the author's.
 pub(super) fn composed(document: &Value) -> Value {
@@ -24,6 +27,26 @@ pub(super) fn portable(mut document: Value) -> Value {
         rewrite_fields(fields);
     }
     document
+}
+
+/// The document with the values of its choices as answers are: without white space around them, and composed.
+pub(super) fn with_tidy_choices(mut document: Value) -> Value {
+    if let Some(fields) = document.get_mut("fields") {
+        tidy_choices(fields);
+    }
+    document
+}
+
+fn tidy_choices(fields: &mut Value) {
+    for field in fields.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
+        let choices = field.get_mut("choices").and_then(Value::as_array_mut).into_iter().flatten();
+        for value in choices.filter_map(|choice| choice.get_mut("value")) {
+            if let Some(tidy) = value.as_str().and_then(tidy_text) {
+                *value = Value::String(tidy);
+            }
+        }
+        field.get_mut("fields").into_iter().for_each(tidy_choices);
+    }
 }
 
 fn rewrite_fields(fields: &mut Value) {

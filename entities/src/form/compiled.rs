@@ -60,7 +60,7 @@ impl CompiledForm {
     }
 
     fn build(document: &Value, stage: Stage) -> (Vec<FieldType>, Findings, Self) {
-        let (definition, problems) = Definition::examine(document);
+        let (definition, problems) = Definition::examine(document, stage);
         let types = definition.types();
         let mut form = Self {
             rules: definition.fields.iter().map(|_| Rules::default()).collect(),
@@ -117,7 +117,10 @@ impl CompiledForm {
         let scopes: Vec<&[FieldIndex]> = std::iter::once(&self.definition.top[..]).chain(inside).collect();
         let around = Surroundings { definition: &self.definition, types, scopes: &scopes };
         let mut compile = |rule: &Value, place: &str| {
-            Rule::compile(around, rule, &format!("{}/{place}", field.pointer), stage, findings)
+            // What is not an object was refused when it was read.
+            let is_rule = rule.is_object() || stage == Stage::Published;
+            let pointer = format!("{}/{place}", field.pointer);
+            is_rule.then(|| Rule::compile(around, rule, &pointer, stage, findings)).flatten()
         };
         Rules {
             relevant: field.relevant.as_ref().and_then(|rule| compile(rule, "relevant")),
@@ -235,7 +238,7 @@ pub struct Draft {
 impl Draft {
     /// Looks at a definition.
     pub fn examine(document: &Value) -> Self {
-        let document = canonical::composed(document);
+        let document = canonical::with_tidy_choices(canonical::composed(document));
         let (types, findings, form) = CompiledForm::build(&document, Stage::Publication);
         let Findings { problems, hints } = findings;
         if !problems.is_empty() {

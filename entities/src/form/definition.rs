@@ -4,14 +4,16 @@
 //! answers (`submission::pipeline`).
 
 mod limits;
+mod rules;
 
 use std::{collections::HashSet, ops::RangeInclusive};
 
 use serde_json::{Map, Value};
 
 use super::{
+    logic::Stage,
     pattern::Pattern,
-    problem::{Problem, below, did_you_mean},
+    problem::{Problem, below, did_you_mean, expected},
 };
 use limits::Limits;
 
@@ -28,6 +30,8 @@ pub const MAX_DEPTH: usize = 8;
 const MAX_CHOICES: usize = 1_000;
 /// Entries of a `REPEAT` at most.
 pub const MAX_ITEMS: i64 = 1_000;
+/// What a text in the languages of the people is.
+const TEXTS: &str = "a text or an object of texts by language";
 /// Characters of the author's own words that a message repeats at most.
 const MAX_QUOTED: usize = 60;
 /// The largest number that JavaScript, and so every client, holds exactly.
@@ -156,18 +160,19 @@ impl Kind {
 }
 
 impl Definition {
-    /// Reads a definition.
+    /// Reads a definition that was published.
     ///
     /// # Errors
     /// Everything that is wrong with it.
     pub fn parse(document: &Value) -> Result<Self, Vec<Problem>> {
-        let (definition, problems) = Self::examine(document);
+        let (definition, problems) = Self::examine(document, Stage::Published);
         if problems.is_empty() { Ok(definition) } else { Err(problems) }
     }
 
     /// Reads as much of a definition as there is, and everything that is wrong with it.
-    pub(super) fn examine(document: &Value) -> (Self, Vec<Problem>) {
+    pub(super) fn examine(document: &Value, stage: Stage) -> (Self, Vec<Problem>) {
         let mut parser = Parser {
+            stage,
             problems: Vec::new(),
             fields: Vec::new(),
             unclear: HashSet::new(),
@@ -183,8 +188,13 @@ impl Definition {
                 parser.refuse("/schema", "const", "`schema` is 1: the version of this kind of document.");
             }
             if let Some(locales) = object.get("locales") {
-                let is_list = locales.as_array().is_some_and(|all| all.iter().all(Value::is_string));
-                parser.expect(is_list, "/locales", "type", "`locales` is a list of texts such as \"en\".");
+                let stranger = match locales.as_array() {
+                    Some(all) => all.iter().find(|locale| !locale.is_string()),
+                    None => Some(locales),
+                };
+                if let Some(stranger) = stranger {
+                    parser.refuse("/locales", "type", expected("a list of texts such as \"en\"", stranger));
+                }
             }
             top = parser.fields(object.get("fields"), "/fields", 1);
         }
@@ -246,6 +256,7 @@ const TYPES: [(&str, &[&str]); 21] = [
 ];
 
 struct Parser {
+    stage: Stage,
     problems: Vec<Problem>,
     fields: Vec<Field>,
     unclear: HashSet<FieldIndex>,
@@ -275,7 +286,7 @@ impl Parser {
     /// An object with no other keys than these; keys that begin with `x-` are the author's own.
     fn object<'v>(&mut self, value: &'v Value, at: &str, known: &[&str]) -> Option<&'v Map<String, Value>> {
         let Some(object) = value.as_object() else {
-            self.refuse(at, "type", "This is an object.");
+            self.refuse(at, "type", expected("an object", value));
             return None;
         };
         for key in object.keys().filter(|key| !known.contains(&key.as_str()) && !key.starts_with("x-")) {
@@ -289,7 +300,10 @@ impl Parser {
 
     fn fields(&mut self, list: Option<&Value>, at: &str, depth: usize) -> Vec<FieldIndex> {
         let Some(list) = list.and_then(Value::as_array) else {
-            self.refuse(at, "required", "Here belongs a list of fields.");
+            match list {
+                Some(other) => self.refuse(at, "type", expected("a list of fields", other)),
+                None => self.refuse(at, "required", "Expected a list of fields."),
+            }
             return Vec::new();
         };
         if depth > MAX_DEPTH {
@@ -338,13 +352,17 @@ impl Parser {
         let object = self.object(value, at, &KEYS)?;
         let key = object.get("key").and_then(Value::as_str).unwrap_or_default();
         let message = "A key is a letter and then letters, digits and `_`, 64 at most, and not `root`.";
-        self.expect(is_key(key), &format!("{at}/key"), "pattern", message);
+        match object.get("key").filter(|key| !key.is_string()) {
+            Some(other) => self.refuse(&format!("{at}/key"), "type", expected("a text", other)),
+            None => self.expect(is_key(key), &format!("{at}/key"), "pattern", message),
+        }
         let given = object.get("type").and_then(Value::as_str).unwrap_or_default();
         let Some((type_name, constraints)) = TYPES.into_iter().find(|(name, _)| *name == given) else {
             return Some(self.unclear_field(object, key, at, depth));
         };
         self.texts(object, at, type_name);
         let required = self.required(object.get("required"), type_name, at);
+        let relevant = self.named_rule(object, "relevant", at);
         let valid = self.valid(object.get("valid"), at);
         let index = self.fields.len();
         // Its place comes before its children's; what it is like follows when they are read.
@@ -353,7 +371,7 @@ impl Parser {
             type_name,
             kind: Kind::Note,
             required,
-            relevant: object.get("relevant").cloned(),
+            relevant,
             valid,
             pointer: at.to_owned(),
         });
@@ -392,21 +410,23 @@ impl Parser {
                 let given: String = given.chars().take(MAX_QUOTED).collect();
                 format!("There is no type `{given}`.{hint}")
             }
-            Some(_) => "A type is a text.".to_owned(),
+            Some(other) => expected("a text", other),
             None => "A field needs a `type`.".to_owned(),
         };
         let names: Vec<&str> = TYPES.iter().map(|(name, _)| *name).collect();
         self.refuse(&format!("{at}/type"), "enum", format!("{message} There are {}.", names.join(", ")));
         let required = self.required(object.get("required"), "TEXT", at);
+        let relevant = self.named_rule(object, "relevant", at);
         let valid = self.valid(object.get("valid"), at);
+        let calculate = self.named_rule(object, "calculate", at).unwrap_or_default();
         let index = self.fields.len();
         self.unclear.insert(index);
         self.fields.push(Field {
             key: key.to_owned(),
             type_name: "TEXT",
-            kind: Kind::Calculated(object.get("calculate").cloned().unwrap_or_default()),
+            kind: Kind::Calculated(calculate),
             required,
-            relevant: object.get("relevant").cloned(),
+            relevant,
             valid,
             pointer: at.to_owned(),
         });
@@ -445,7 +465,7 @@ impl Parser {
                 }
             }
             "GEO_POINT" => Kind::GeoPoint,
-            "CALCULATED" => Kind::Calculated(object.get("calculate").cloned().unwrap_or_default()),
+            "CALCULATED" => Kind::Calculated(self.named_rule(object, "calculate", at).unwrap_or_default()),
             "GROUP" => Kind::Group(self.fields(object.get("fields"), &format!("{at}/fields"), depth + 1)),
             "REPEAT" => Kind::Repeat {
                 items: size(limits.integers(
@@ -467,60 +487,22 @@ impl Parser {
             self.refuse(at, "required", "A field that people see needs a `label`.");
         }
         for name in ["label", "hint"] {
-            if let Some(text) = object.get(name) {
-                let at = format!("{at}/{name}");
-                self.expect(
-                    localized(text).is_some(),
-                    &at,
-                    "type",
-                    "A text, or an object of texts by language.",
-                );
+            if let Some(text) = object.get(name).filter(|text| localized(text).is_none()) {
+                self.refuse(&format!("{at}/{name}"), "type", expected(TEXTS, text));
             }
         }
-    }
-
-    fn required(&mut self, given: Option<&Value>, type_name: &str, at: &str) -> Required {
-        let required = match given {
-            None | Some(Value::Bool(false)) => Required::No,
-            Some(Value::Bool(true)) => Required::Yes,
-            Some(rule) => Required::When(rule.clone()),
-        };
-        let can = !matches!(type_name, "NOTE" | "CALCULATED" | "GROUP");
-        let message = "NOTE, CALCULATED and GROUP are not answered, so they cannot be required.";
-        self.expect(
-            can || required == Required::No,
-            &format!("{at}/required"),
-            "additionalProperties",
-            message,
-        );
-        required
-    }
-
-    fn valid(&mut self, given: Option<&Value>, at: &str) -> Vec<Valid> {
-        let Some(given) = given else { return Vec::new() };
-        let at = format!("{at}/valid");
-        let Some(list) = given.as_array() else {
-            self.refuse(&at, "type", "`valid` is a list of {\"rule\", \"message\"}.");
-            return Vec::new();
-        };
-        let mut all = Vec::with_capacity(list.len());
-        for (position, entry) in list.iter().enumerate() {
-            let at = format!("{at}/{position}");
-            let Some(object) = self.object(entry, &at, &["rule", "message"]) else { continue };
-            let message = object.get("message").and_then(localized);
-            match (object.get("rule"), message) {
-                (Some(rule), Some(message)) => {
-                    all.push(Valid { rule: rule.clone(), message: message.to_owned() });
-                }
-                _ => self.refuse(&at, "required", "A `rule` and a `message` belong here."),
-            }
-        }
-        all
     }
 
     fn choices(&mut self, given: Option<&Value>, at: &str) -> Vec<String> {
-        let Some(list) = given.and_then(Value::as_array) else { return Vec::new() };
+        let Some(given) = given else { return Vec::new() };
         let at = format!("{at}/choices");
+        let Some(list) = given.as_array() else {
+            if self.stage == Stage::Publication {
+                let message = expected("a list of {\"value\", \"label\"}", given);
+                self.refuse(&at, "type", message);
+            }
+            return Vec::new();
+        };
         self.expect(!list.is_empty(), &at, "minItems", "At least one choice belongs here.");
         self.expect(list.len() <= MAX_CHOICES, &at, "maxItems", "A field has at most 1,000 choices.");
         let (mut values, mut seen) = (Vec::new(), HashSet::new());
@@ -529,14 +511,18 @@ impl Parser {
             let Some(object) = self.object(choice, &at, &["value", "label"]) else { continue };
             let value = object.get("value").and_then(Value::as_str).unwrap_or_default();
             let fits = !value.is_empty() && value.chars().count() <= 200;
-            self.expect(
-                fits,
-                &format!("{at}/value"),
-                "maxLength",
-                "A choice has a `value` of 1 to 200 characters.",
-            );
-            let labelled = object.get("label").and_then(localized).is_some();
-            self.expect(labelled, &format!("{at}/label"), "required", "A choice needs a `label`.");
+            if !fits {
+                let message = match object.get("value").filter(|value| !value.is_string()) {
+                    Some(other) => expected("a text of 1 to 200 characters", other),
+                    None => "A choice has a `value` of 1 to 200 characters.".to_owned(),
+                };
+                self.refuse(&format!("{at}/value"), "maxLength", message);
+            }
+            match object.get("label") {
+                Some(label) if localized(label).is_some() => {}
+                Some(other) => self.refuse(&format!("{at}/label"), "type", expected(TEXTS, other)),
+                None => self.refuse(&format!("{at}/label"), "required", "A choice needs a `label`."),
+            }
             let message = "Another choice has the same value.";
             self.expect(seen.insert(value), &format!("{at}/value"), "uniqueItems", message);
             values.push(value.to_owned());

@@ -122,6 +122,12 @@ impl Rule {
         if findings.problems.len() > before.0 {
             return None;
         }
+        if stage == Stage::Publication && references.is_empty() && !pointer.ends_with("/calculate") {
+            let message =
+                "This says the same whatever the answers are: a rule reads a field, {\"var\": \"its key\"}.";
+            findings.problems.push(Problem::new(pointer, "logic", message));
+            return None;
+        }
         match ENGINE.compile(&compiled.to_string()) {
             Ok(logic) => Some(Self { logic, references, nodes }),
             Err(error) => {

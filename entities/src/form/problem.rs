@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 
+use serde_json::Value;
+
 /// Problems that are told at most; a document can have as many as it has values.
 pub const MAX_PROBLEMS: usize = 100;
 /// Bytes of a misspelt word at most, to which a known one is sought.
@@ -28,6 +30,20 @@ impl Problem {
     ) -> Self {
         Self { pointer: pointer.into(), rule, message: message.into() }
     }
+}
+
+/// What belongs here, and the type of what came instead. A number that came for one is just not right.
+pub(crate) fn expected(wanted: &str, given: &Value) -> String {
+    let came = match given {
+        Value::Number(_) if wanted.contains("number") => return format!("Expected {wanted}, not {given}."),
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    };
+    format!("Expected {wanted}, but {came} came.")
 }
 
 /// Appends a segment to a JSON Pointer, escaped.

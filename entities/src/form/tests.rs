@@ -2,6 +2,8 @@
 
 #![expect(clippy::needless_pass_by_value, reason = "JSON is written where it is used")]
 
+mod shapes;
+
 use serde_json::{Value, json};
 
 use super::{
@@ -63,6 +65,7 @@ fn everything_that_is_wrong_is_told_at_once_with_its_place() {
         ("/fields/5/choices/3/value", "maxLength"),
         ("/fields/5/choices/3/label", "required"),
         ("/fields/5/choices/3/value", "uniqueItems"),
+        ("/fields/6/fields/0/valid/0/rule", "type"),
         ("/fields/6/fields/0/valid/0", "required"),
         ("/fields/6/fields/0/constraints/pattern", "pattern"),
         ("/fields/7/key", "pattern"),

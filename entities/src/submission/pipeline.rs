@@ -19,6 +19,7 @@ mod parse;
 mod tidy;
 
 use parse::Parse;
+pub(crate) use tidy::tidy_text;
 
 /// Bytes of one submission's answers at most, as compact JSON.
 pub const MAX_BYTES: usize = 512 * 1024;

@@ -6,7 +6,10 @@ use std::ops::RangeInclusive;
 use serde_json::{Map, Value};
 
 use super::{Kind, MAX_DECIMAL, Parser};
-use crate::form::{pattern::Pattern, problem::below};
+use crate::form::{
+    pattern::Pattern,
+    problem::{below, expected},
+};
 
 /// Weight of all patterns of a form at most.
 const MAX_PATTERN_WEIGHT: u64 = 50_000;
@@ -41,9 +44,8 @@ impl<'v> Limits<'v> {
             let Some((value, at)) = self.get(name) else { return default };
             let number = value.as_i64().filter(|number| within.contains(number));
             if number.is_none() {
-                let message =
-                    format!("A whole number from {} to {} belongs here.", within.start(), within.end());
-                parser.refuse(&at, "type", message);
+                let wanted = format!("a whole number from {} to {}", within.start(), within.end());
+                parser.refuse(&at, "type", expected(&wanted, value));
             }
             number.unwrap_or(default)
         };
@@ -57,7 +59,8 @@ impl<'v> Limits<'v> {
             let Some((value, at)) = self.get(name) else { return default };
             let number = value.as_f64().filter(|number| number.abs() <= MAX_DECIMAL);
             if number.is_none() {
-                parser.refuse(&at, "type", "A number with at most 15 digits before the point belongs here.");
+                let wanted = "a number with at most 15 digits before the point";
+                parser.refuse(&at, "type", expected(wanted, value));
             }
             number.unwrap_or(default)
         };
@@ -69,7 +72,7 @@ impl<'v> Limits<'v> {
     pub(super) fn text(&self, parser: &mut Parser, default: i64) -> Kind {
         let chars = self.integers(parser, ["minLength", "maxLength"], &(0..=default), &(0..=MAX_CHARS));
         let pattern = self.get("pattern").and_then(|(value, at)| {
-            let pattern = value.as_str().ok_or("A pattern is a text.".to_owned()).and_then(Pattern::parse);
+            let pattern = value.as_str().ok_or_else(|| expected("a text", value)).and_then(Pattern::parse);
             let pattern = pattern.map_err(|message| parser.refuse(&at, "pattern", message)).ok()?;
             parser.pattern_weight += pattern.weight();
             let message = "The patterns of this form repeat too much, all together.";

@@ -356,7 +356,10 @@ impl<'c> Check<'c> {
         if !matches!(entry, Entry::None) {
             return match self.in_entry(path, entry) {
                 Some(Named::Field(field)) => self.answer(json!({ "var": path }), field),
-                Some(Named::Value(types)) => Checked::of(json!({ "var": path }), types),
+                // Texts and never nothing: what was chosen of a SELECT_MANY.
+                Some(Named::Value(types)) => {
+                    Checked { is_answer: types == Types::TEXT, ..Checked::of(json!({ "var": path }), types) }
+                }
                 None => self.refuse(at, format!("There is no `{path}` in the entries of this list.")),
             };
         }

@@ -6,7 +6,10 @@
 use serde_json::Value;
 
 use super::javascript::number_of_text;
-use crate::form::definition::{Definition, Kind};
+use crate::{
+    form::definition::{Definition, Kind},
+    submission::pipeline::tidy_text,
+};
 
 /// Kinds of values: a set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -197,7 +200,12 @@ fn comparison(operator: &str, given: &[Argument<'_>], is_bare: bool) -> Option<S
     }
     given.windows(2).find_map(|pair| {
         let [left, right] = pair else { return None };
-        if operator.len() == 3 {
+        let is_equality = matches!(operator, "==" | "!=" | "===" | "!==");
+        let untidy =
+            |one: &Argument<'_>, other: &Argument<'_>| untidy(one, other.logic).filter(|_| is_equality);
+        if let Some(message) = untidy(left, right).or_else(|| untidy(right, left)) {
+            Some(message)
+        } else if operator.len() == 3 {
             strict(operator, left, right)
         } else {
             loose(left, right).or_else(|| loose(right, left))
@@ -215,6 +223,24 @@ fn strict(operator: &str, left: &Argument<'_>, right: &Argument<'_>) -> Option<S
     }
     (!left.types.may_be(right.types)).then(|| {
         format!("The two sides are never of one type, so this {verdict} holds: compare numbers with numbers, texts with texts.")
+    })
+}
+
+/// A text with white space around it equals no answer.
+fn untidy(answer: &Argument<'_>, text: &Value) -> Option<String> {
+    let tidy = tidy_text(text.as_str()?)?;
+    let is_text = answer.types.without(Types::NOTHING) == Types::TEXT || answer.types.may_be(Types::CHOSEN);
+    (answer.is_answer && is_text).then(|| {
+        if tidy.is_empty() {
+            "A blank text does not count as an answer. Is it answered? That is {\"!==\": [x, null]}."
+                .to_owned()
+        } else {
+            format!(
+                "Answers have no white space around them, so {} is never equal to this text: write {}.",
+                answer.name(),
+                Value::String(tidy)
+            )
+        }
     })
 }
 
@@ -269,6 +295,14 @@ fn within(given: &[Argument<'_>], is_bare: bool) -> Option<String> {
             "`in` looks through a list of values or a text, and {} is neither.",
             hay.name()
         ));
+    }
+    let untidy = match hay.logic.as_array() {
+        Some(all) => all.iter().find_map(|one| untidy(needle, one)),
+        None if hay.types.may_be(Types::CHOSEN) => untidy(hay, needle.logic),
+        None => None,
+    };
+    if untidy.is_some() {
+        return untidy;
     }
     if needle.is_no_plain() {
         return Some(format!("{} is a list or a group, which is in no other.", needle.name()));

@@ -13,7 +13,7 @@ use crate::form::{
     logic::{TooDear, canonical_number},
     pattern::{Format, Pattern},
     phone,
-    problem::{Problem, below, push_segment},
+    problem::{Problem, below, expected, push_segment},
 };
 
 /// Places of answers at most: the fields of the form, those in a repeat once for each of its entries. A few bytes of
@@ -110,18 +110,19 @@ impl Parse<'_> {
         match &field.kind {
             Kind::Group(fields) => match value.as_object_mut() {
                 Some(object) => self.fields(fields, object)?,
-                None => self.refuse("type", "This is an object: one answer for each key of the group."),
+                None => self
+                    .refuse("type", expected("an object with one answer for each key of the group", value)),
             },
             Kind::Repeat { fields, items } => {
                 let min = (*items.start()).max(usize::from(field.required == Required::Yes));
                 let Some(entries) = self.list(value, min, *items.end()) else { return Ok(()) };
                 for (index, entry) in entries.iter_mut().enumerate() {
                     self.below(&index.to_string(), |parse| {
-                        let Some(object) = entry.as_object_mut() else {
-                            parse.refuse("type", "An entry is an object: one answer for each key.");
-                            return Ok(());
-                        };
-                        parse.fields(fields, object)
+                        if let Some(object) = entry.as_object_mut() {
+                            return parse.fields(fields, object);
+                        }
+                        parse.refuse("type", expected("an object with one answer for each key", entry));
+                        Ok(())
                     })?;
                 }
             }
@@ -164,7 +165,7 @@ impl Parse<'_> {
             Kind::Integer(range) => match integer(value) {
                 Some(number) if self.is_within(&number, range.start(), range.end()) => *value = json!(number),
                 Some(_) => {}
-                None => self.refuse("type", "This is a whole number."),
+                None => self.refuse("type", expected("a whole number", value)),
             },
             Kind::Decimal(range) => self.decimal(*range.start(), *range.end(), value),
             Kind::Consent if is_required && *value != Value::Bool(true) => {
@@ -172,7 +173,7 @@ impl Parse<'_> {
             }
             Kind::Boolean | Kind::Consent => {
                 if !value.is_boolean() {
-                    self.refuse("type", "This is true or false.");
+                    self.refuse("type", expected("true or false", value));
                 }
             }
             Kind::SelectOne(choices) => self.choice(choices, value),
@@ -237,16 +238,16 @@ impl Parse<'_> {
     fn text<'v>(&mut self, value: &'v Value) -> Option<&'v str> {
         let text = value.as_str();
         if text.is_none() {
-            self.refuse("type", "This is a text.");
+            self.refuse("type", expected("a text", value));
         }
         text
     }
 
     fn list<'v>(&mut self, value: &'v mut Value, min: usize, max: usize) -> Option<&'v mut Vec<Value>> {
-        let Some(list) = value.as_array_mut() else {
-            self.refuse("type", "This is a list.");
-            return None;
-        };
+        if !value.is_array() {
+            self.refuse("type", expected("a list", value));
+        }
+        let list = value.as_array_mut()?;
         if list.len() < min {
             self.refuse("minItems", format!("At least {min} belong here."));
         } else if list.len() > max {
@@ -257,12 +258,14 @@ impl Parse<'_> {
     }
 
     fn choice(&mut self, choices: &[String], value: &mut Value) {
-        // Answers have no white space around them; a choice may.
-        let chosen = value.as_str();
-        let chosen =
-            chosen.and_then(|chosen| choices.iter().find(|choice| choice.trim_matches(is_space) == chosen));
+        let Some(given) = value.as_str() else {
+            return self.refuse("enum", expected("a text: the value of a choice", value));
+        };
+        // Answers have no white space around them; the choices of older versions may. The very same one comes first.
+        let exact = choices.iter().find(|choice| *choice == given);
+        let chosen = exact.or_else(|| choices.iter().find(|choice| choice.trim_matches(is_space) == given));
         match chosen {
-            Some(choice) if value.as_str() != Some(choice) => *value = Value::String(choice.clone()),
+            Some(choice) if choice != given => *value = Value::String(choice.clone()),
             Some(_) => {}
             None => self.refuse("enum", "This is not among the choices."),
         }
@@ -300,15 +303,20 @@ impl Parse<'_> {
                 }
                 canonical
             }
-            _ => return self.refuse("type", Format::Decimal.example()),
+            Value::String(_) => return self.refuse("type", Format::Decimal.example()),
+            other => {
+                return self
+                    .refuse("type", expected("a decimal: a text such as \"4.5\", or a number", other));
+            }
         };
         *value = Value::String(text);
     }
 
     fn point(&mut self, value: &mut Value) {
-        let Some(point) = value.as_object_mut() else {
-            return self.refuse("type", "This is an object with latitude and longitude.");
-        };
+        if !value.is_object() {
+            return self.refuse("type", expected("an object with latitude and longitude", value));
+        }
+        let Some(point) = value.as_object_mut() else { return };
         for (name, min, max) in
             [("latitude", -90.0, 90.0), ("longitude", -180.0, 180.0), ("accuracy", 0.0, f64::MAX)]
         {
@@ -320,7 +328,7 @@ impl Parse<'_> {
                         *value = canonical_number(number).unwrap_or_default();
                     }
                     Some(_) => {}
-                    None => parse.refuse("type", "This is a number."),
+                    None => parse.refuse("type", expected("a number", value)),
                 },
             });
         }

@@ -404,3 +404,39 @@ fn logic_that_fails_does_not_hold_and_gives_no_value() {
     assert_eq!(run(&all, json!({ "a": "x", "b": "gone" })), Ok(json!({ "a": "x" })));
     assert_eq!(run(&all, json!({ "a": "4", "b": "kept" })), Ok(json!({ "a": "4", "b": "kept", "c": 0.25 })));
 }
+
+#[test]
+fn messages_name_the_type_that_came() {
+    let choices = json!({ "choices": [{ "value": "a", "label": "A" }] });
+    let form = form(json!([
+        field("text", "TEXT"),
+        field("whole", "INTEGER"),
+        field("decimal", "DECIMAL"),
+        field("yes", "BOOLEAN"),
+        field("place", "GEO_POINT"),
+        with(field("one", "SELECT_ONE"), choices.clone()),
+        with(field("many", "SELECT_MANY"), choices),
+        { "key": "group", "type": "GROUP", "fields": [field("a", "TEXT")] },
+        { "key": "list", "type": "REPEAT", "fields": [field("a", "TEXT")] },
+    ]));
+    for (answers, wanted) in [
+        (json!({ "text": 5 }), "Expected a text, but a number came."),
+        (json!({ "whole": "5" }), "Expected a whole number, but a text came."),
+        (json!({ "whole": 1.5 }), "Expected a whole number, not 1.5."),
+        (json!({ "decimal": true }), "or a number, but a boolean came."),
+        (json!({ "yes": "yes" }), "Expected true or false, but a text came."),
+        (json!({ "place": [1, 2] }), "Expected an object with latitude and longitude, but a list came."),
+        (json!({ "place": { "latitude": "1", "longitude": 2 } }), "Expected a number, but a text came."),
+        (json!({ "one": 1 }), "Expected a text: the value of a choice, but a number came."),
+        (json!({ "many": "a" }), "Expected a list, but a text came."),
+        (
+            json!({ "group": "a" }),
+            "Expected an object with one answer for each key of the group, but a text came.",
+        ),
+        (json!({ "list": { "a": "b" } }), "Expected a list, but an object came."),
+        (json!({ "list": ["b"] }), "Expected an object with one answer for each key, but a text came."),
+    ] {
+        let found = run(&form, answers).expect_err("it is refused");
+        assert!(found.len() == 1 && found[0].message.ends_with(wanted), "{found:?}");
+    }
+}

@@ -10,7 +10,7 @@ use unicode_normalization::{IsNormalized, UnicodeNormalization as _, is_nfc_quic
 pub(super) fn tidy(value: &mut Value) {
     match value {
         Value::String(text) => {
-            if let Some(canonical) = canonical_text(text) {
+            if let Some(canonical) = tidy_text(text) {
                 *text = canonical;
             }
         }
@@ -34,7 +34,7 @@ fn is_blank(value: &Value) -> bool {
 }
 
 /// Without white space around it, and composed; nothing where it is so already.
-fn canonical_text(text: &str) -> Option<String> {
+pub(crate) fn tidy_text(text: &str) -> Option<String> {
     let trimmed = text.trim_matches(is_space);
     if is_nfc_quick(trimmed.chars()) != IsNormalized::Yes {
         return Some(trimmed.nfc().collect());
