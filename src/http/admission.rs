@@ -86,6 +86,12 @@ impl Admission {
         self.answers.reserve(owner)
     }
 
+    /// Memory that is held for what is received, and for what is sent; bytes.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> [usize; 2] {
+        [self.bodies.held(), self.answers.held()]
+    }
+
     /// Counts `requests` of a caller against their rate.
     pub(super) fn check_rate(
         &self,

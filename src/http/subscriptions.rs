@@ -1,13 +1,15 @@
 //! Subscriptions over HTTP: `graphql-transport-ws` on a WebSocket (`websocket`), as the body of an answer (`body`:
 //! server-sent events, `sse`, and Apollo's `multipart`), and by calling back (`callback`). Here is what all share: which
 //! requests are theirs, how an operation becomes answers, and what ends a stream from outside: the end of its session or
-//! token, that of the server, and that events were missed. How many there may be is in `quotas`. Not here: what an event
+//! token, that of the server, that events were missed, and that there is no memory to send them. What is sent counts as memory
+//! by `sent`. How many there may be is in `quotas`. Not here: what an event
 //! is (`schema::Event`).
 
 mod body;
 mod callback;
 mod multipart;
 mod quotas;
+mod sent;
 mod sse;
 mod websocket;
 
@@ -43,6 +45,7 @@ use super::{
     about::About,
     cors::Page,
     graphql::{self, Asker, Ran},
+    memory::MemoryReservation,
     refusal::Refusal,
     request_id,
     wire::Wire,
@@ -100,12 +103,19 @@ enum End {
     Closing,
     /// Events may have been missed.
     Missed,
+    /// There is no memory to send what happened.
+    OutOfMemory,
 }
 
 const REVOKED: Refusal = Refusal::new(StatusCode::OK, "UNAUTHENTICATED", "The session has ended.");
 const EXPIRED: Refusal = Refusal::new(StatusCode::OK, "UNAUTHENTICATED", "The access token has expired.");
 const STOPPING: Refusal =
     Refusal::new(StatusCode::OK, "SUBSCRIPTION_INTERRUPTED", "The server stops: subscribe again.");
+const OUT_OF_MEMORY: Refusal = Refusal::new(
+    StatusCode::OK,
+    "OVERLOADED",
+    "There is no memory to send this now (http.max_answer_memory): read what was sent, then ask again.",
+);
 const MISSED: Refusal = Refusal::new(
     StatusCode::OK,
     "SUBSCRIPTION_INTERRUPTED",
@@ -120,6 +130,7 @@ impl End {
             Self::Expired => EXPIRED,
             Self::Closing => STOPPING,
             Self::Missed => MISSED,
+            Self::OutOfMemory => OUT_OF_MEMORY,
         };
         told.into_reply(request_id(headers))
     }
@@ -167,12 +178,12 @@ enum Begun {
     Answer(Reply),
 }
 
-/// Begins an operation; from then on no event is missed.
+/// Begins an operation; from then on no event is missed. What was received of it counts as memory as long as it goes on.
 async fn begin(
     app: App,
     headers: Arc<HeaderMap>,
     asker: Asker,
-    wire: Wire,
+    (wire, received): (Wire, Option<MemoryReservation>),
     transport: &'static str,
 ) -> Begun {
     let started = Instant::now();
@@ -195,7 +206,7 @@ async fn begin(
     graphql::record(&app, &headers, (&Span::none(), started), StatusCode::OK, &ran, &about);
     match opened {
         Ok((Opened::Events(events), counted)) => {
-            let counted = (counted, app.metrics.begin_subscription(transport));
+            let counted = (counted, app.metrics.begin_subscription(transport), received);
             // Held by the stream, so that it ends with it.
             Begun::Answers(events.inspect(move |_| _ = &counted).boxed())
         }
@@ -228,11 +239,11 @@ fn answers(
     app: App,
     headers: Arc<HeaderMap>,
     asker: Asker,
-    wire: Wire,
+    asked: (Wire, Option<MemoryReservation>),
     (transport, waits): (&'static str, Waits),
 ) -> BoxStream<'static, Event> {
     let beginning = async move {
-        match begin(app, headers, asker, wire, transport).await {
+        match begin(app, headers, asker, asked, transport).await {
             Begun::Answers(answers) => {
                 waits.0.store(true, Ordering::Relaxed);
                 answers
@@ -266,5 +277,6 @@ mod tests {
         assert_eq!(of(End::Expired), (vec!["UNAUTHENTICATED"], false));
         assert_eq!(of(End::Closing), (vec!["SUBSCRIPTION_INTERRUPTED"], false));
         assert_eq!(of(End::Missed), (vec!["SUBSCRIPTION_INTERRUPTED"], false));
+        assert_eq!(of(End::OutOfMemory), (vec!["OVERLOADED"], false));
     }
 }

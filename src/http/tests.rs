@@ -30,6 +30,7 @@ mod documents;
 mod gateways;
 mod readers;
 mod sign_in;
+mod streams;
 
 use super::*;
 use schema::{Access, token::Subject};

@@ -12,7 +12,7 @@ use std::{
 use axum::{
     body::Body,
     extract::Request,
-    http::{HeaderMap, Method, header},
+    http::{HeaderMap, Method, Uri, header},
     response::{IntoResponse as _, Response},
 };
 use bytes::Bytes;
@@ -23,10 +23,16 @@ use futures_util::{
 use schema::{Event, Reply};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use super::{End, Waits, answers, end, multipart, sse};
+use super::{End, OUT_OF_MEMORY, Waits, answers, end, multipart, sent, sse};
 use crate::{
     App,
-    http::{graphql, request_id, wire::Wires},
+    http::{
+        graphql,
+        memory::{MemoryReservation, OutOfMemory, Owner},
+        refusal::Refusal,
+        request_id,
+        wire::Wires,
+    },
 };
 
 /// How often something is sent while there is nothing to tell: what stands in between gives up on silent connections.
@@ -129,8 +135,10 @@ pub(super) async fn serve(app: App, wanted: Asked, request: Request) -> Response
         Err(_) => false,
     };
     let is_stream = read.is_ok() && (is_subscription || !wanted.only_where_needed);
-    let (asker, wire) = match read {
-        Ok(graphql::Asked { asker, wires: Wires::One(wire), .. }) if is_stream => (asker, *wire),
+    let (asker, wire, received) = match read {
+        Ok(graphql::Asked { asker, wires: Wires::One(wire), held: (_permit, received) }) if is_stream => {
+            (asker, *wire, received)
+        }
         Err(refusal) if !wanted.only_where_needed => {
             return refusal.into_response(request_id(&parts.headers));
         }
@@ -140,11 +148,23 @@ pub(super) async fn serve(app: App, wanted: Asked, request: Request) -> Response
     // What has one answer gets it, within its own time: a client that came back would have it run twice.
     let end: Pin<Box<dyn Future<Output = End> + Send>> =
         if is_subscription { Box::pin(end(&app, asker.bearer.clone())) } else { Box::pin(pending()) };
+    let owner = graphql::owner(&app, &asker.caller, asker.bearer.as_ref());
+    let received = match received {
+        Some(received) => received,
+        None => match memory_of_uri(&app, &owner, &parts.uri) {
+            Ok(received) => received,
+            Err(out) => return Refusal::from(out).into_response(request_id(&parts.headers)),
+        },
+    };
     let headers = Arc::new(parts.headers);
-    let events = answers(app, Arc::clone(&headers), asker, wire, (framing.name(), Waits::default()));
+    let asked = (wire, Some(received));
+    let transport = (framing.name(), Waits::default());
+    let events = answers(app.clone(), Arc::clone(&headers), asker, asked, transport);
     let mut keep_alive = interval(KEEP_ALIVE);
     keep_alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let stream = Stream { framing, headers, events, end, keep_alive, ended: false };
+    let new_memory: NewMemory = Box::new(move || app.admission.answer_memory(owner.clone()));
+    let stream =
+        Stream { framing, is_subscription, headers, events, end, keep_alive, new_memory, ended: false };
     let parts = stream::unfold(stream, Stream::next);
     let opening = Bytes::from_static(framing.opening());
     let opening = stream::iter((!opening.is_empty()).then_some(Ok(opening)));
@@ -152,14 +172,26 @@ pub(super) async fn serve(app: App, wanted: Asked, request: Request) -> Response
     (headers, Body::from_stream(opening.chain(parts))).into_response()
 }
 
+/// What was received of a request by GET.
+fn memory_of_uri(app: &App, owner: &Owner, uri: &Uri) -> Result<MemoryReservation, OutOfMemory> {
+    let mut memory = app.admission.body_memory(owner.clone());
+    memory.grow(uri.query().map_or(0, str::len))?;
+    Ok(memory)
+}
+
+type NewMemory = Box<dyn Fn() -> MemoryReservation + Send>;
+
 /// The body of an answer.
 struct Stream {
     framing: Framing,
+    is_subscription: bool,
     /// Of the request.
     headers: Arc<HeaderMap>,
     events: BoxStream<'static, Event>,
     end: Pin<Box<dyn Future<Output = End> + Send>>,
     keep_alive: Interval,
+    /// Memory for one more part, of which nothing is taken yet.
+    new_memory: NewMemory,
     ended: bool,
 }
 
@@ -169,24 +201,44 @@ impl Stream {
             return None;
         }
         let framing = self.framing;
-        let part = tokio::select! {
+        let part: Bytes = tokio::select! {
             biased;
-            end = &mut self.end => self.ended_by(end),
+            end = &mut self.end => self.ended_by(end).into(),
             event = self.events.next() => match event {
-                Some(Event::Reply(reply)) if reply.executed => framing.answer(&reply),
-                Some(Event::Reply(reply)) => {
-                    self.ended = true;
-                    [&framing.answer(&reply), framing.closing()].concat()
-                }
-                Some(Event::Missed) => self.ended_by(End::Missed),
+                Some(Event::Reply(reply)) => self.answer(&reply),
+                Some(Event::Missed) => self.ended_by(End::Missed).into(),
                 None => {
                     self.ended = true;
-                    framing.closing().to_vec()
+                    Bytes::from_static(framing.closing())
                 }
             },
-            _ = self.keep_alive.tick() => framing.alive(),
+            _ = self.keep_alive.tick() => framing.alive().into(),
         };
-        (!part.is_empty()).then(|| (Ok(part.into()), self))
+        (!part.is_empty()).then(|| (Ok(part), self))
+    }
+
+    /// An answer, which counts as memory until it is taken. What it was written in is given back with `reply`.
+    fn answer(&mut self, reply: &Reply) -> Bytes {
+        let mut memory = (self.new_memory)();
+        if sent::reserve(&mut memory, reply).is_err() {
+            return self.out_of_memory().into();
+        }
+        let mut part = self.framing.answer(reply);
+        if !reply.executed {
+            self.ended = true;
+            part.extend_from_slice(self.framing.closing());
+        }
+        sent::with_memory(part, memory)
+    }
+
+    /// A subscription is asked for again by its client; what has one answer gets this one.
+    fn out_of_memory(&mut self) -> Vec<u8> {
+        if self.is_subscription {
+            return self.ended_by(End::OutOfMemory);
+        }
+        self.ended = true;
+        let reply = OUT_OF_MEMORY.into_reply(request_id(&self.headers));
+        [&self.framing.answer(&reply), self.framing.closing()].concat()
     }
 
     fn ended_by(&mut self, end: End) -> Vec<u8> {
@@ -200,6 +252,7 @@ mod tests {
     use axum::http::HeaderValue;
 
     use super::*;
+    use crate::http::memory::MemoryPool;
 
     #[test]
     fn a_stream_is_sent_to_those_who_take_it() {
@@ -222,5 +275,31 @@ mod tests {
             headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
             assert_eq!(Asked::of(&headers), wanted, "{accept}");
         }
+    }
+
+    /// The whole body of a subscription that has one event, for which there is no memory.
+    async fn interrupted(framing: Framing) -> String {
+        let pool = MemoryPool::new(10, 100);
+        let reply = Reply { body: vec![b'x'; 100], executed: true, ..Reply::default() };
+        let stream = Stream {
+            framing,
+            is_subscription: true,
+            headers: Arc::default(),
+            events: stream::iter([Event::Reply(reply)]).boxed(),
+            end: Box::pin(pending()),
+            keep_alive: tokio::time::interval_at(tokio::time::Instant::now() + KEEP_ALIVE, KEEP_ALIVE),
+            new_memory: Box::new(move || pool.reserve(Owner::default())),
+            ended: false,
+        };
+        let parts: Vec<_> = stream::unfold(stream, Stream::next).map(Result::unwrap).collect().await;
+        String::from_utf8(parts.concat()).expect("a text")
+    }
+
+    #[tokio::test]
+    async fn a_subscription_without_memory_ends_so_that_its_client_asks_again() {
+        assert_eq!(interrupted(Framing::Sse).await, "", "no complete");
+        let told = interrupted(Framing::Multipart).await;
+        assert!(told.contains(r#"{"payload":null,"errors":["#) && told.contains("OVERLOADED"), "{told}");
+        assert!(told.ends_with("--graphql--\r\n"), "{told}");
     }
 }

@@ -13,7 +13,7 @@ use axum::{
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream::BoxStream};
 use opentelemetry::trace::SpanContext;
-use schema::Event;
+use schema::{Event, Reply};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::{
@@ -21,10 +21,10 @@ use tokio::{
     time::{Interval, MissedTickBehavior, interval_at, sleep, timeout},
 };
 
-use super::{Begun, End, begin, end, errors_of};
+use super::{Begun, End, begin, end, errors_of, sent};
 use crate::{
     App,
-    http::{graphql, refusal::Refusal, request_id, wire::Wires},
+    http::{graphql, memory::Owner, refusal::Refusal, request_id, wire::Wires},
     telemetry,
 };
 
@@ -128,11 +128,13 @@ pub(super) async fn serve(app: App, request: Request) -> Response {
         Ok(asked) => graphql::is_subscription(&app, &parts.headers, asked).await,
         Err(_) => false,
     };
-    let (asker, wire) = match read {
-        Ok(graphql::Asked { asker, wires: Wires::One(wire), held }) if is_subscription => {
+    let (asker, wire, received) = match read {
+        Ok(graphql::Asked { asker, wires: Wires::One(wire), held: (permit, received) })
+            if is_subscription =>
+        {
             // Nothing is worked on while the address takes its time to confirm.
-            drop(held);
-            (asker, *wire)
+            drop(permit);
+            (asker, *wire, received)
         }
         read => return graphql::answer(&app, &parts.headers, read).await,
     };
@@ -150,7 +152,8 @@ pub(super) async fn serve(app: App, request: Request) -> Response {
         Err(busy) => return refuse(busy),
     };
     let ending = Box::pin(end(&app, asker.bearer.clone()));
-    let events = match begin(app, Arc::clone(&headers), asker, wire, "callback").await {
+    let owner = graphql::owner(&app, &asker.caller, asker.bearer.as_ref());
+    let events = match begin(app, Arc::clone(&headers), asker, (wire, received), "callback").await {
         Begun::Answers(events) => events,
         Begun::Answer(reply) => return answered(reply.body),
     };
@@ -159,7 +162,7 @@ pub(super) async fn serve(app: App, request: Request) -> Response {
     }
     let headers = Arc::clone(&headers);
     tokio::spawn(async move {
-        Callback::new(address, headers, events, ending).run().await;
+        Callback::new(address, (headers, owner), events, ending).run().await;
         drop(place);
     });
     let mut response = answered(br#"{"data":null}"#.to_vec());
@@ -230,6 +233,21 @@ impl Address {
         }
     }
 
+    /// Tells an answer, which counts as memory meanwhile, as does the message that it becomes. What it was written in is
+    /// given back before.
+    async fn next(&self, reply: Reply, owner: &Owner, headers: &HeaderMap) -> Heard {
+        let mut memory = self.app.admission.answer_memory(owner.clone());
+        if sent::reserve(&mut memory, &reply).and_then(|()| memory.grow(reply.body.len())).is_err() {
+            drop(reply);
+            let last = End::OutOfMemory.reply(headers);
+            self.tell("complete", None, Some(errors_of(&last.body))).await;
+            return Heard::No;
+        }
+        let Reply { body, held, .. } = reply;
+        drop(held);
+        self.tell("next", Some(&body), None).await
+    }
+
     async fn tell(&self, action: &'static str, payload: Option<&[u8]>, errors: Option<&[u8]>) -> Heard {
         let mut waits = TRIES_AFTER.into_iter();
         loop {
@@ -270,6 +288,8 @@ struct Callback {
     address: Address,
     /// Of the request.
     headers: Arc<HeaderMap>,
+    /// On whose account the memory of answers is.
+    owner: Owner,
     events: BoxStream<'static, Event>,
     end: Pin<Box<dyn Future<Output = End> + Send>>,
     checks: Option<Interval>,
@@ -278,7 +298,7 @@ struct Callback {
 impl Callback {
     fn new(
         address: Address,
-        headers: Arc<HeaderMap>,
+        (headers, owner): (Arc<HeaderMap>, Owner),
         events: BoxStream<'static, Event>,
         end: Pin<Box<dyn Future<Output = End> + Send>>,
     ) -> Self {
@@ -289,19 +309,17 @@ impl Callback {
             checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             checks
         });
-        Self { address, headers, events, end, checks }
+        Self { address, headers, owner, events, end, checks }
     }
 
     async fn run(self) {
-        let Self { address, headers, mut events, mut end, mut checks } = self;
+        let Self { address, headers, owner, mut events, mut end, mut checks } = self;
         loop {
             let next = async {
                 tokio::select! {
                     biased;
                     event = events.next() => match event {
-                        Some(Event::Reply(reply)) if reply.executed => {
-                            address.tell("next", Some(&reply.body), None).await
-                        }
+                        Some(Event::Reply(reply)) if reply.executed => address.next(reply, &owner, &headers).await,
                         last => {
                             let last = match last {
                                 Some(Event::Reply(reply)) => Some(reply),

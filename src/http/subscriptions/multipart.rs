@@ -34,7 +34,8 @@ pub(super) fn error(reply: &Reply) -> Vec<u8> {
 }
 
 fn json(pieces: &[&[u8]]) -> Vec<u8> {
-    [b"\r\ncontent-type: application/json\r\n\r\n", pieces.concat().as_slice(), b"\r\n--graphql"].concat()
+    const HEAD: &[u8] = b"\r\ncontent-type: application/json\r\n\r\n";
+    [&[HEAD], pieces, &[b"\r\n--graphql"]].concat().concat()
 }
 
 #[cfg(test)]

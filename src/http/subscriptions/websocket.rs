@@ -17,18 +17,20 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::Response,
 };
+use bytes::Bytes;
 use futures_util::{
     StreamExt as _,
     stream::{self, AbortHandle, BoxStream, SelectAll},
 };
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use schema::{Caller, Event, Reply, Viewer, token::Bearer};
+use schema::{Caller, Event, OperationKind, Reply, Viewer, token::Bearer};
 use serde_json::value::RawValue;
 
 use super::{
-    End, Waits, answers, end, errors_of,
+    End, OUT_OF_MEMORY, Waits, answers, end, errors_of,
     quotas::{Counted, TOO_MANY_SOCKETS},
+    sent,
 };
 use crate::{
     App, auth,
@@ -40,6 +42,7 @@ use crate::{
         patience::UnderWay,
         refusal::Refusal,
         request_id,
+        sending::Pace,
         wire::{self, Bounds, Wire, Wires},
     },
 };
@@ -109,6 +112,7 @@ impl From<End> for Close {
             End::Expired => close::EXPIRED,
             End::Closing => close::GOING_AWAY,
             End::Missed => close::EVENTS_MISSED,
+            End::OutOfMemory => close::NO_MEMORY,
         }
     }
 }
@@ -201,7 +205,9 @@ fn bounds(app: &App, is_anonymous: bool, trust: Trust) -> Bounds {
 }
 
 fn limits(app: &App, is_anonymous: bool, trust: Trust) -> Limits {
-    Limits { message: bounds(app, is_anonymous, trust).bytes, within: app.http.body_timeout }
+    let http = &app.http;
+    let pace = Pace { window: http.write_timeout, per_second: http.min_answer_rate.0 };
+    Limits { message: bounds(app, is_anonymous, trust).bytes, within: http.body_timeout, pace }
 }
 
 /// Memory for messages, shared with the bodies of requests.
@@ -254,7 +260,11 @@ impl Connection {
             let said = async {
                 match self.sayings.next().await {
                     Some(Saying::Missed) => Continue(()),
-                    Some(saying) => self.say(saying).await,
+                    Some(saying) => match self.say(saying).await {
+                        // A subscription; what has one answer goes on.
+                        Break(Over::Ended(End::OutOfMemory)) => Continue(()),
+                        said => said,
+                    },
                     None => Break(Over::Gone),
                 }
             };
@@ -286,7 +296,7 @@ impl Connection {
                     };
                     let Some(bearer) = bearer else { return Break(close::NOT_VALID.into()) };
                     self.admit(bearer)?;
-                    return self.send(br#"{"type":"connection_ack"}"#.to_vec()).await;
+                    return self.send([Bytes::from_static(br#"{"type":"connection_ack"}"#)]).await;
                 }
                 "ping" => self.pong(said.payload).await?,
                 "subscribe" => return Break(close::NOT_READY.into()),
@@ -339,10 +349,13 @@ impl Connection {
         let said = flow(Said::read(text, bounds))?;
         match (&*said.kind, &said.id, said.payload) {
             ("subscribe", Some(id), Some(payload)) => {
-                let owner = graphql::owner(&self.app, &self.caller, self.bearer.as_ref());
-                let mut memory = self.app.admission.body_memory(owner);
+                let mut memory = self.app.admission.body_memory(self.owner());
+                // Its texts are in the message now, and in the operation afterwards.
+                if memory.grow(payload.get().len()).is_err() {
+                    return Break(close::NO_MEMORY.into());
+                }
                 match wire::of_body(payload.get().as_bytes(), bounds, &mut memory) {
-                    Ok(Wires::One(wire)) => self.begin((**id).into(), *wire).await,
+                    Ok(Wires::One(wire)) => self.begin((**id).into(), *wire, memory).await,
                     Err(refusal) if refusal.status == StatusCode::SERVICE_UNAVAILABLE => {
                         Break(close::NO_MEMORY.into())
                     }
@@ -406,27 +419,32 @@ impl Connection {
         Continue(())
     }
 
-    async fn begin(&mut self, id: Arc<str>, wire: Wire) -> Flow {
+    /// `received` counts what was received of the operation as long as it goes on.
+    async fn begin(&mut self, id: Arc<str>, wire: Wire, received: MemoryReservation) -> Flow {
         if self.running.contains_key(&id) {
             return Break(close::TAKEN.into());
         }
         if self.running.len() >= MAX_OPERATIONS {
             let busy =
                 Refusal::new(StatusCode::OK, "OVERLOADED", "At most 50 operations run on a socket at once.");
-            return self.answer(&id, &busy.into_reply(request_id(&self.headers))).await;
+            return self.answer(&id, busy.into_reply(request_id(&self.headers))).await;
         }
         if let Err(too_often) = self.app.admission.check_rate(&self.viewer, &self.caller, 1) {
-            return self.answer(&id, &too_often.into_reply(request_id(&self.headers))).await;
+            return self.answer(&id, too_often.into_reply(request_id(&self.headers))).await;
+        }
+        if let Err(overloaded) = self.app.admission.check_answers(&self.owner()) {
+            return self.answer(&id, overloaded.into_reply(request_id(&self.headers))).await;
         }
         let trust = match self.app.gateways.wire(self.trust, &wire, true) {
             Ok(trust) => trust,
-            Err(refusal) => return self.answer(&id, &refusal.into_reply(request_id(&self.headers))).await,
+            Err(refusal) => return self.answer(&id, refusal.into_reply(request_id(&self.headers))).await,
         };
         let (viewer, bearer) = (self.viewer.clone(), self.bearer.clone());
         let caller = Caller { is_gateway: trust.is_gateway(), ..self.caller.clone() };
         let asker = Asker { viewer, bearer, caller, id_in_path: None, is_get: false, has_bad_token: false };
         let (app, headers, waits) = (self.app.clone(), Arc::clone(&self.headers), Waits::default());
-        let replies = answers(app, headers, asker, wire, ("websocket", waits.clone()));
+        let asked = (wire, Some(received));
+        let replies = answers(app, headers, asker, asked, ("websocket", waits.clone()));
         let (of, last) = (Arc::clone(&id), Arc::clone(&id));
         let answers = replies.map(move |event| match event {
             Event::Reply(reply) => Saying::Answer(Arc::clone(&of), reply),
@@ -445,26 +463,39 @@ impl Connection {
                 if !reply.executed {
                     self.stop(&id);
                 }
-                self.answer(&id, &reply).await
+                self.answer(&id, reply).await
             }
             Saying::Missed => Break(End::Missed.into()),
             Saying::Complete(id) => {
                 self.running.remove(&id);
                 let id = serde_json::to_string(&*id).expect("a text is JSON");
-                self.send(format!(r#"{{"id":{id},"type":"complete"}}"#).into_bytes()).await
+                self.send([format!(r#"{{"id":{id},"type":"complete"}}"#).into()]).await
             }
         }
     }
 
-    /// An answer of an operation that ran is `next`; one that did not is `error`, with the errors alone.
-    async fn answer(&mut self, id: &str, reply: &Reply) -> Flow {
+    /// An answer of an operation that ran is `next`; one that did not is `error`, with the errors alone. It counts as memory
+    /// until it is sent; where there is none, the client connects again for a subscription, and gets an error for a query.
+    async fn answer(&mut self, id: &str, mut reply: Reply) -> Flow {
+        let mut memory = self.app.admission.answer_memory(self.owner());
+        if sent::reserve(&mut memory, &reply).is_err() {
+            if reply.operation == Some(OperationKind::Subscription) {
+                return Break(End::OutOfMemory.into());
+            }
+            self.stop(id);
+            reply = OUT_OF_MEMORY.into_reply(request_id(&self.headers));
+        }
+        let Reply { body, held, executed, .. } = reply;
+        drop(held);
+        let (kind, payload) = if executed { ("next", body) } else { ("error", errors_of(&body).to_vec()) };
         let id = serde_json::to_string(id).expect("a text is JSON");
-        let (kind, payload) =
-            if reply.executed { ("next", &reply.body[..]) } else { ("error", errors_of(&reply.body)) };
-        let mut text = format!(r#"{{"id":{id},"type":"{kind}","payload":"#).into_bytes();
-        text.extend(payload);
-        text.push(b'}');
-        self.send(text).await
+        let begins = format!(r#"{{"id":{id},"type":"{kind}","payload":"#);
+        self.send([begins.into(), sent::with_memory(payload, memory), Bytes::from_static(b"}")]).await
+    }
+
+    /// On whose account memory is held.
+    fn owner(&self) -> Owner {
+        graphql::owner(&self.app, &self.caller, self.bearer.as_ref())
     }
 
     async fn pong(&mut self, payload: Option<&RawValue>) -> Flow {
@@ -472,11 +503,11 @@ impl Connection {
             Some(payload) => format!(r#"{{"type":"pong","payload":{}}}"#, payload.get()),
             None => r#"{"type":"pong"}"#.to_owned(),
         };
-        self.send(text.into_bytes()).await
+        self.send([text.into()]).await
     }
 
-    /// Who does not read is cut off by the connection itself (`patience`).
-    async fn send(&mut self, text: Vec<u8>) -> Flow {
+    /// Sends a message, in pieces. Who does not read, or too slowly, is cut off.
+    async fn send<const N: usize>(&mut self, text: [Bytes; N]) -> Flow {
         tokio::select! {
             sent = self.socket.send_text(text) => flow(sent.map_err(|_| Over::Gone)),
             end = &mut self.end => Break(end.into()),

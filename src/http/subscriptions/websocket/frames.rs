@@ -19,7 +19,7 @@ use tungstenite::protocol::frame::{
 };
 
 use super::close::{self, Close};
-use crate::http::memory::MemoryReservation;
+use crate::http::{memory::MemoryReservation, sending::Pace};
 
 /// Read at a time, bytes. A socket that waits needs little.
 const READ_BYTES: usize = 4_096;
@@ -63,13 +63,15 @@ impl From<Close> for Broken {
     }
 }
 
-/// How much and how slowly a client may send.
+/// How much and how slowly a client may send, and take.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     /// Bytes of a message.
     pub(super) message: usize,
     /// From the first byte of a message to its last.
     pub(super) within: Duration,
+    /// How fast it must take what is sent.
+    pub(super) pace: Pace,
 }
 
 /// A frame whose payload is being read.
@@ -266,41 +268,62 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         std::mem::take(&mut self.control).into()
     }
 
-    /// Sends a message.
-    pub(super) async fn send_text(&mut self, text: Vec<u8>) -> io::Result<()> {
+    /// Sends a message, in pieces that are not copied where it is long.
+    pub(super) async fn send_text<const N: usize>(&mut self, text: [Bytes; N]) -> io::Result<()> {
         self.queue(OpCode::Data(Data::Text), text);
         self.flush().await
     }
 
     /// Asks whether the client is there.
     pub(super) async fn send_ping(&mut self) -> io::Result<()> {
-        self.queue(OpCode::Control(Control::Ping), Vec::new());
+        self.queue(OpCode::Control(Control::Ping), []);
         self.flush().await
     }
 
     /// Answers a ping.
     pub(super) async fn send_pong(&mut self, payload: Bytes) -> io::Result<()> {
-        self.queue(OpCode::Control(Control::Pong), payload.into());
+        self.queue(OpCode::Control(Control::Pong), [payload]);
         self.flush().await
     }
 
-    fn queue(&mut self, opcode: OpCode, payload: Vec<u8>) {
+    fn queue<const N: usize>(&mut self, opcode: OpCode, payload: [Bytes; N]) {
         let head = FrameHeader { opcode, ..FrameHeader::default() };
-        let mut piece = Vec::new();
-        head.format(payload.len() as u64, &mut piece).expect("a vector takes what is written");
-        if payload.len() <= SENT_IN_ONE {
-            piece.extend_from_slice(&payload);
-            self.output.push_back(piece.into());
+        let length: usize = payload.iter().map(Bytes::len).sum();
+        let mut first = Vec::new();
+        head.format(length as u64, &mut first).expect("a vector takes what is written");
+        if length <= SENT_IN_ONE {
+            for piece in &payload {
+                first.extend_from_slice(piece);
+            }
+            self.output.push_back(first.into());
         } else {
-            self.output.extend([piece.into(), payload.into()]);
+            self.output.push_back(first.into());
+            self.output.extend(payload);
         }
     }
 
-    /// Sends what is queued. What was not sent yet when this is not waited for any longer is sent with what comes next.
+    /// Sends what is queued; fails where the client takes it too slowly. What was not sent yet when this is not waited for
+    /// any longer is sent with what comes next.
     async fn flush(&mut self) -> io::Result<()> {
+        let pace = self.limits.pace;
+        let wanted = pace.window.as_secs_f64() * pace.per_second as f64;
+        let (mut until, mut taken) = (Instant::now() + pace.window, 0);
         while let Some(piece) = self.output.front_mut() {
-            if !piece.is_empty() && self.stream.write_buf(piece).await? == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
+            if !piece.is_empty() {
+                if let Ok(written) = timeout_at(until, self.stream.write_buf(piece)).await {
+                    match written? {
+                        0 => return Err(io::ErrorKind::WriteZero.into()),
+                        written => taken += written,
+                    }
+                }
+                let is_whole = piece.is_empty() && self.output.len() == 1;
+                // Also where there is always room for a little, so that nothing is waited for until then.
+                if !is_whole && Instant::now() >= until {
+                    if (taken as f64) < wanted {
+                        return Err(io::ErrorKind::TimedOut.into());
+                    }
+                    (until, taken) = (Instant::now() + pace.window, 0);
+                }
             }
             if self.output.front().is_some_and(Bytes::is_empty) {
                 self.output.pop_front();
@@ -316,7 +339,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         // After a frame that cannot be read nobody knows where the next one begins.
         let is_readable = with != close::BAD_FRAME;
         let closing = async {
-            self.queue(OpCode::Control(Control::Close), payload);
+            self.queue(OpCode::Control(Control::Close), [payload.into()]);
             if self.flush().await.is_err() {
                 return;
             }
@@ -342,7 +365,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
 
     /// Answers the client's closing.
     pub(super) async fn answer_close(mut self, code: u16, within: Duration) {
-        self.queue(OpCode::Control(Control::Close), code.to_be_bytes().to_vec());
+        self.queue(OpCode::Control(Control::Close), [code.to_be_bytes().to_vec().into()]);
         let _ = timeout(within, self.flush()).await;
     }
 }

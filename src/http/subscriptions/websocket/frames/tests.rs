@@ -6,6 +6,7 @@ use super::*;
 use crate::http::memory::{MemoryPool, Owner};
 
 const WITHIN: Duration = Duration::from_millis(300);
+const PACE: Pace = Pace { window: Duration::from_secs(10), per_second: 8 << 10 };
 const TEXT: u8 = 1;
 const BINARY: u8 = 2;
 const CLOSE: u8 = 8;
@@ -36,7 +37,7 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
 fn socket(message: usize, memory: usize) -> (Socket<DuplexStream>, DuplexStream) {
     let memory = MemoryPool::new(memory, 100);
     let (server, client) = duplex(1 << 20);
-    let limits = Limits { message, within: WITHIN };
+    let limits = Limits { message, within: WITHIN, pace: PACE };
     (Socket::new(server, limits, move || memory.reserve(Owner::default())), client)
 }
 
@@ -216,11 +217,11 @@ async fn the_reason_arrives_also_while_the_client_is_still_sending() {
 async fn what_was_not_sent_yet_is_sent_before_what_follows() {
     let (server, mut client) = duplex(64);
     let memory = MemoryPool::new(1 << 20, 100);
-    let mut socket =
-        Socket::new(server, Limits { message: 10, within: WITHIN }, move || memory.reserve(Owner::default()));
+    let limits = Limits { message: 10, within: WITHIN, pace: PACE };
+    let mut socket = Socket::new(server, limits, move || memory.reserve(Owner::default()));
     for length in [10_usize, 20_000] {
         let text = vec![b'x'; length];
-        let cut_off = timeout(WITHIN / 10, socket.send_text(text)).await;
+        let cut_off = timeout(WITHIN / 10, socket.send_text([text.into()])).await;
         assert_eq!(cut_off.is_err(), length > 64);
     }
     let reading = async {
@@ -239,4 +240,50 @@ async fn what_was_not_sent_yet_is_sent_before_what_follows() {
         &1000_u16.to_be_bytes(),
     ];
     assert!(all == wanted.concat());
+}
+
+/// How it ends to send `length` bytes to a client that takes so many of them every ten milliseconds.
+async fn sent_at(length: usize, taken: usize) -> io::Result<()> {
+    let (server, mut client) = duplex(64);
+    let memory = MemoryPool::new(1 << 20, 100);
+    let pace = Pace { window: Duration::from_millis(200), per_second: 20_000 };
+    let limits = Limits { message: 10, within: WITHIN, pace };
+    let mut socket = Socket::new(server, limits, move || memory.reserve(Owner::default()));
+    let taking = async {
+        let mut bytes = vec![0; taken];
+        while client.read_exact(&mut bytes).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::select! {
+        sent = socket.send_text([vec![b'x'; length].into()]) => sent,
+        () = taking => panic!("the socket is open"),
+    }
+}
+
+#[tokio::test]
+async fn who_takes_a_message_too_slowly_is_given_up() {
+    let slow = sent_at(100_000, 10).await.map_err(|error| error.kind());
+    assert_eq!(slow, Err(io::ErrorKind::TimedOut));
+    sent_at(200_000, 4_000).await.expect("fast enough");
+    sent_at(1_000, 64).await.expect("short");
+}
+
+#[tokio::test]
+async fn a_message_holds_its_memory_until_it_is_sent() {
+    let (server, mut client) = duplex(64);
+    let pool = MemoryPool::new(1 << 20, 100);
+    let mut reserved = pool.reserve(Owner::default());
+    reserved.grow(50_000).expect("it fits");
+    let limits = Limits { message: 10, within: WITHIN, pace: PACE };
+    let memory = MemoryPool::new(1 << 20, 100);
+    let mut socket = Socket::new(server, limits, move || memory.reserve(Owner::default()));
+    let body = crate::http::subscriptions::sent::with_memory(vec![b'x'; 50_000], reserved);
+    let text = [Bytes::from_static(b"<"), body, Bytes::from_static(b">")];
+    assert!(timeout(WITHIN / 10, socket.send_text(text)).await.is_err(), "nobody reads");
+    assert_eq!(pool.held(), 50_000);
+    let mut all = vec![0; 4 + 50_002];
+    let (read, flushed) = tokio::join!(client.read_exact(&mut all), socket.flush());
+    assert_eq!((read.is_ok(), flushed.is_ok(), pool.held()), (true, true, 0));
+    assert_eq!(all, [&[FINAL | TEXT, 126, 0xc3, 0x52][..], b"<", &vec![b'x'; 50_000], b">"].concat());
 }

@@ -1,0 +1,77 @@
+//! Memory of what is sent on a stream, over any transport: it counts in `http.max_answer_memory` from before it is handed to
+//! the connection until the connection has taken the last of it. Not here: the bound itself (`memory`), and how fast it
+//! must be taken (`sending`, `websocket::frames`).
+
+use bytes::Bytes;
+use schema::{OperationKind, Reply};
+
+use crate::http::memory::{MemoryReservation, OutOfMemory};
+
+/// Bytes with the memory that is reserved for them.
+struct Reserved {
+    bytes: Vec<u8>,
+    _memory: MemoryReservation,
+}
+
+impl AsRef<[u8]> for Reserved {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Reserves memory for what is sent of an answer. A mutation has been run: its answer is sent also beyond the bound, since
+/// its client would otherwise run it again.
+pub(super) fn reserve(memory: &mut MemoryReservation, reply: &Reply) -> Result<(), OutOfMemory> {
+    let bytes = reply.body.len();
+    if reply.executed && reply.operation == Some(OperationKind::Mutation) {
+        memory.grow_beyond_limit(bytes);
+        return Ok(());
+    }
+    memory.grow(bytes)
+}
+
+/// Bytes that keep `memory` until the last slice of them is dropped.
+pub(super) fn with_memory(mut bytes: Vec<u8>, memory: MemoryReservation) -> Bytes {
+    bytes.shrink_to_fit();
+    Bytes::from_owner(Reserved { bytes, _memory: memory })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::memory::{MemoryPool, Owner};
+
+    fn reply(operation: OperationKind, executed: bool) -> Reply {
+        Reply { body: vec![b'x'; 100], operation: Some(operation), executed, ..Reply::default() }
+    }
+
+    #[test]
+    fn memory_is_held_until_the_last_slice_is_dropped() {
+        let pool = MemoryPool::new(1_000, 100);
+        let reply = reply(OperationKind::Query, true);
+        let mut memory = pool.reserve(Owner::default());
+        assert_eq!(reserve(&mut memory, &reply), Ok(()));
+        let mut bytes = with_memory(reply.body, memory);
+        let slice = bytes.split_to(10);
+        drop(bytes);
+        assert_eq!(pool.held(), 100);
+        drop(slice);
+        assert_eq!(pool.held(), 0);
+    }
+
+    #[test]
+    fn only_what_has_been_written_is_told_beyond_the_bound() {
+        let pool = MemoryPool::new(90, 100);
+        for (operation, executed, fits) in [
+            (OperationKind::Query, true, Err(OutOfMemory)),
+            (OperationKind::Subscription, true, Err(OutOfMemory)),
+            (OperationKind::Mutation, false, Err(OutOfMemory)),
+            (OperationKind::Mutation, true, Ok(())),
+        ] {
+            let mut memory = pool.reserve(Owner::default());
+            assert_eq!(reserve(&mut memory, &reply(operation, executed)), fits, "{operation:?}");
+            assert_eq!(pool.held(), if fits.is_ok() { 100 } else { 0 });
+        }
+        assert_eq!(pool.held(), 0);
+    }
+}
