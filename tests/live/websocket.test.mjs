@@ -311,6 +311,7 @@ test("an address has so many sockets that are not signed in, an account so many 
   const connect = async (token) => {
     const socket = new WebSocket(own.socketUrl, "graphql-transport-ws");
     socket.ended = once(socket, "close").then(([code, reason]) => [code, String(reason)]);
+    socket.ended.catch(() => {}); // A handshake that is refused is told below.
     await once(socket, "open");
     socket.send(JSON.stringify({ type: "connection_init", ...(token && { payload: { authorization: `Bearer ${token}` } }) }));
     const answered = await Promise.race([once(socket, "message").then(([data]) => JSON.parse(data).type), socket.ended]);
