@@ -101,8 +101,7 @@ pub(super) async fn receive(
             parts.extend_from_slice(&std::mem::take(&mut whole));
             parts.extend_from_slice(&data);
         }
-        // Growing takes the old buffer and the new one, and the allocator keeps what was given back for a while.
-        memory.resize(whole.len() + 2 * parts.capacity())?;
+        memory.resize(whole.len() + parts.capacity())?;
     }
     let bytes = if parts.is_empty() { whole } else { parts.freeze() };
     Ok(Received { bytes, is_gzip })
