@@ -2,11 +2,12 @@
 //! what accounts, keys and tokens are (`sessions`).
 
 use std::{
-    io::Write as _,
+    io::{Read as _, Write as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
+use rustix::pty::{self, OpenptFlags};
 use serde_json::{Value, json};
 
 use crate::harness::{TestApp, db};
@@ -14,14 +15,19 @@ use crate::harness::{TestApp, db};
 const SECRET: &str = "of the tests, and long enough for it";
 const PASSWORD: &str = "correct horse battery staple";
 
-/// Runs `xp`; its exit code and what it printed on both streams.
-fn xp(url: &str, arguments: &[&str], input: &str, environment: &[(&str, &str)]) -> (i32, String, String) {
+/// `xp` with arguments, over a database.
+fn command(url: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xp"));
     command.args(arguments).env_clear().env("DATABASE_URL", url).env("XP_AUTH_SECRET", SECRET);
     // A machine that is busy with all the other tests is no reason to give up.
     command.env("XP_DATABASE_ACQUIRE_TIMEOUT", "30s");
     command.env("PORT", "0").envs(environment.iter().copied()).current_dir("/");
-    outcome(command, input)
+    command
+}
+
+/// Runs `xp`; its exit code and what it printed on both streams.
+fn xp(url: &str, arguments: &[&str], input: &str, environment: &[(&str, &str)]) -> (i32, String, String) {
+    outcome(command(url, arguments, environment), input)
 }
 
 /// Runs a program; its exit code and what it printed on both streams.
@@ -35,6 +41,26 @@ fn outcome(mut command: Command, input: &str) -> (i32, String, String) {
     let output = running.wait_with_output().expect("the program ends");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8").trim().to_owned();
     (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
+}
+
+/// Runs a program at a terminal where `answer` is typed; its exit code and what stands there then.
+fn outcome_at_terminal(mut command: Command, answer: &str) -> (i32, String) {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let keyboard = pty::openpt(flags).expect("a terminal can be made");
+    pty::grantpt(&keyboard).and_then(|()| pty::unlockpt(&keyboard)).expect("it is ours");
+    let name = pty::ptsname(&keyboard, Vec::new()).expect("it has a name").into_string().expect("UTF-8");
+    let terminal = std::fs::File::options().read(true).write(true).open(name).expect("it can be opened");
+    let another = || Stdio::from(terminal.try_clone().expect("a descriptor"));
+    command.stdin(another()).stdout(another()).stderr(another());
+    let mut running = command.spawn().expect("the program can be started");
+    let mut keyboard = std::fs::File::from(keyboard);
+    keyboard.write_all(answer.as_bytes()).expect("it can be typed");
+    let code = running.wait().expect("the program ends").code().unwrap_or(-1);
+    // While this end is open too, reading past what was said would wait; when it is closed, it fails.
+    drop((command, terminal));
+    let mut said = Vec::new();
+    let _ = keyboard.read_to_end(&mut said);
+    (code, String::from_utf8(said).expect("UTF-8"))
 }
 
 /// Runs `xp` and expects it to do it; what it printed.
@@ -322,15 +348,8 @@ async fn taking_migrations_back_is_asked_about() {
     let last = format!("{}\n  {}", names[0], names[1]);
     assert!(code == 2 && said.contains("--yes") && said.contains(&last), "{said}");
     assert!(!said.contains(&names[2]) && status() == all, "{said}");
-    // At a terminal, which `script` of util-linux is.
-    let at_terminal = |answer: &str| {
-        let mut command = Command::new("script");
-        let xp = format!("{} migrate down --steps 2", env!("CARGO_BIN_EXE_xp"));
-        command.args(["--quiet", "--return", "--command", &xp, "/dev/null"]);
-        command.env("DATABASE_URL", &url).env("XP_AUTH_SECRET", SECRET);
-        let (code, said, _) = outcome(command, answer);
-        (code, said)
-    };
+    let at_terminal =
+        |answer: &str| outcome_at_terminal(command(&url, &["migrate", "down", "--steps", "2"], &[]), answer);
     for no in ["no\n", "y\n", "\n"] {
         let (code, said) = at_terminal(no);
         assert!(
