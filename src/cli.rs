@@ -170,7 +170,7 @@ enum Cache {
 enum Settings {
     /// Prints each key with its value and source; secrets are masked.
     Print {
-        /// Prints the README's table of all keys instead.
+        /// Prints the documentation of all keys (docs/configuration.md) instead.
         #[arg(long)]
         markdown: bool,
     },

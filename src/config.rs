@@ -1,5 +1,5 @@
 //! The configuration: one struct per concern, read once, validated, its parts handed out. Every key is declared once,
-//! in the table below; parsing, `xp config print` and the README's table derive from it. Precedence: defaults <
+//! in the table below; parsing, `xp config print` and docs/configuration.md derive from it. Precedence: defaults <
 //! `xp.toml` < environment < flags. Not here: where values come from (`layers`), how a text becomes a value
 //! (`setting`), and anything that acts on a value.
 
@@ -103,7 +103,7 @@ macro_rules! sections {
             }
         }
 
-        /// All keys, in the order of the README's table.
+        /// All keys, in the order of docs/configuration.md.
         pub static KEYS: &[Key] = &[$($(
             Key {
                 name: concat!(stringify!($section), ".", stringify!($key)),

@@ -13,7 +13,7 @@ use schema::Subgraph;
 
 /// A type that a configuration value can have.
 pub trait Setting: Sized {
-    /// What a value looks like, for messages and the README.
+    /// What a value looks like, for messages.
     const EXPECTS: &'static str;
     /// Whether the value is a secret.
     const SECRET: bool = false;

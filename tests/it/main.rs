@@ -13,6 +13,7 @@ mod corpus;
 mod cursors;
 mod deadlines;
 mod disk;
+mod docs;
 mod documents;
 mod durability;
 mod federation;
