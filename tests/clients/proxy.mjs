@@ -1,24 +1,13 @@
 // A real nginx with the shipped configuration, in front of what a test names. Not here: what is asked through it.
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
-import { once } from "node:events";
 import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { setTimeout as wait } from "node:timers/promises";
+import { freePort, startProgram } from "../processes.mjs";
 
-/** A port that nobody listens on. */
-export async function freePort() {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address();
-  server.close();
-  await once(server, "close");
-  return port;
-}
+const READY_MS = 10_000;
 
-/** Starts nginx in front of these ports, with everything else as it is shipped; gives `{ site, folder, stop }`. */
+/** Starts nginx in front of these ports, with everything else as it is shipped; gives `{ site, folder, said, stop }`. */
 export async function startNginx(ports) {
   const port = await freePort();
   const folder = await mkdtemp(join(tmpdir(), "xp-nginx-"));
@@ -41,23 +30,15 @@ export async function startNginx(ports) {
     `daemon off; pid ${folder}/pid; error_log stderr; events {}
      http { access_log off; ${temporary.join(" ")} ${own} }`,
   );
-  const nginx = spawn("nginx", ["-p", folder, "-c", join(folder, "nginx.conf")], { stdio: ["ignore", "ignore", "pipe"] });
-  let said = "";
-  nginx.stderr.on("data", (text) => (said += text));
-  const stop = async () => {
-    if (nginx.exitCode === null) {
-      nginx.kill("SIGTERM");
-      await once(nginx, "exit");
-    }
-    await rm(folder, { recursive: true, force: true });
-  };
   const site = `http://127.0.0.1:${port}`;
-  for (let attempt = 0; !(await fetch(`${site}/livez`).catch(() => undefined))?.ok; attempt++) {
-    if (attempt < 100 && nginx.exitCode === null) await wait(50);
-    else {
-      await stop();
-      assert.fail(`nginx does not serve: ${said}`);
-    }
+  const isReady = async () => Boolean((await fetch(`${site}/livez`).catch(() => undefined))?.ok);
+  const forget = () => rm(folder, { recursive: true, force: true });
+  const command = ["nginx", "-p", folder, "-c", join(folder, "nginx.conf")];
+  try {
+    const { said, close } = await startProgram("nginx", command, { isReady, within: READY_MS });
+    return { site, folder, said, stop: () => close().then(forget) };
+  } catch (error) {
+    await forget();
+    throw error;
   }
-  return { site, folder, stop, said: () => said };
 }

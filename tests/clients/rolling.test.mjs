@@ -9,7 +9,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { setTimeout as wait } from "node:timers/promises";
-import { freePort, startNginx } from "./proxy.mjs";
+import { freePort } from "../processes.mjs";
+import { startNginx } from "./proxy.mjs";
 
 const ROUNDS = 3;
 const CLIENTS = 8;

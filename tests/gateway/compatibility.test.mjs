@@ -13,7 +13,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { compose } from "./compose.mjs";
-import { freePort, startGateway } from "./gateways.mjs";
+import { freePort } from "../processes.mjs";
+import { startGateway } from "./gateways.mjs";
 import { ask } from "./xp.mjs";
 
 const TESTS = 23;

@@ -1,13 +1,10 @@
 // Starts a gateway of federation/gateways/ as its README does, on a free port, before the subgraphs of a test.
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
-import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { readFile, writeFile } from "node:fs/promises";
-import { createServer } from "node:net";
 import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
+import { freePort, startProgram } from "../processes.mjs";
 import { SPLIT } from "./compose.mjs";
 import { base } from "./xp.mjs";
 
@@ -49,7 +46,6 @@ export async function startGateway(name, { supergraph, subgraphs, scratch, home 
   const folder = fileURLToPath(new URL(`../../federation/gateways/${place}/`, import.meta.url));
   assert.ok(existsSync(`${folder}node_modules`), `${name} is not installed: run npm ci in federation/gateways/${place}`);
   const port = await freePort();
-  const [program, ...words] = await command({ port, subgraphs, scratch, folder });
   const settings = {
     SUPERGRAPH: supergraph,
     HOST: "127.0.0.1",
@@ -58,29 +54,14 @@ export async function startGateway(name, { supergraph, subgraphs, scratch, home 
     NODE_ENV: "production",
     HOME: scratch,
   };
-  const child = spawn(program, words, {
+  const url = `http://127.0.0.1:${port}/graphql`;
+  const { said, close } = await startProgram(name, await command({ port, subgraphs, scratch, folder }), {
+    isReady: () => answers(url),
+    within: READY_MS,
     cwd: folder,
     env: { ...process.env, ...settings },
-    stdio: ["ignore", "pipe", "pipe"],
   });
-  let said = "";
-  for (const stream of [child.stdout, child.stderr]) stream.on("data", (text) => (said += text));
-  const ended = once(child, "exit");
-  const url = `http://127.0.0.1:${port}/graphql`;
-  const close = async () => {
-    if (child.exitCode !== null) return;
-    child.kill();
-    await Promise.race([ended, sleep(5_000, undefined, { ref: false }).then(() => child.kill("SIGKILL"))]);
-  };
-  const until = Date.now() + READY_MS;
-  while (!(await answers(url))) {
-    if (child.exitCode !== null || Date.now() > until) {
-      await close();
-      assert.fail(`${name} did not start:\n${said}`);
-    }
-    await sleep(100);
-  }
-  return { name, url, socketUrl: `ws://127.0.0.1:${port}${socket}`, close, said: () => said };
+  return { name, url, socketUrl: `ws://127.0.0.1:${port}${socket}`, close, said };
 }
 
 /** The configuration of the repository, with these subgraphs in the place of its own; ours have subscriptions. */
@@ -101,13 +82,4 @@ async function answers(url) {
   } catch {
     return false;
   }
-}
-
-export async function freePort() {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address();
-  server.close();
-  await once(server, "close");
-  return port;
 }

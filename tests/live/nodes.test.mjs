@@ -4,7 +4,6 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtemp, rm } from "node:fs/promises";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
@@ -13,6 +12,7 @@ import { createClient as createSseClient } from "graphql-sse";
 import { createClient as createWsClient } from "graphql-ws";
 import WebSocket from "ws";
 
+import { freePort } from "../processes.mjs";
 import { pause, start } from "./xp.mjs";
 
 const MOVED = "subscription { locationUpdated { latitude } }";
@@ -39,14 +39,6 @@ after(async () => {
   redis?.kill("SIGKILL");
   await rm(folder, { recursive: true, force: true });
 });
-
-async function freePort() {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address();
-  server.close();
-  return port;
-}
 
 const headers = (token) => ({ authorization: `Bearer ${token}` });
 const TRANSPORTS = {
