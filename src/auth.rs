@@ -33,7 +33,7 @@ mod tests {
     use std::time::Duration;
 
     use axum::http::HeaderValue;
-    use entities::{DatabaseConfig, Store, id::UserId, user::Role};
+    use entities::{DatabaseConfig, Role, Store, id::UserId};
     use prometheus_client::registry::Registry;
     use schema::token::Subject;
 

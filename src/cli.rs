@@ -18,7 +18,7 @@ use std::{
 };
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
-use entities::{seed::Size, user::Role};
+use entities::{Role, seed::Size};
 use xp::config::{
     Config, DEVELOPMENT_FILE, Mode,
     layers::{self, Inputs, Invalid, Loaded},

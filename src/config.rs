@@ -14,7 +14,10 @@ pub mod setting;
 use std::{fmt::Write as _, net::SocketAddr, path::PathBuf, time::Duration};
 
 use address::{MetricsAddress, ServiceUrl};
-use entities::{password::Cost, redis::RedisUrl, secret::Secret};
+use entities::{
+    auth::{password::Cost, secret::Secret},
+    redis::RedisUrl,
+};
 use layers::{Problem, Values};
 use origins::{HeaderNames, OriginPatterns};
 use schema::{AccessOptions, Subgraph, gate::Limits};

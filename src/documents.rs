@@ -18,7 +18,7 @@ use std::{
 
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::http::StatusCode;
-use entities::texts::Texts;
+use entities::redis::texts::Texts;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},

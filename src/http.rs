@@ -35,7 +35,7 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
-use entities::{id, user::Role};
+use entities::{Role, id};
 use futures_util::FutureExt as _;
 use schema::Viewer;
 use tracing::{Instrument as _, field::Empty};
@@ -238,7 +238,7 @@ async fn sdl(State(app): State<App>, request: Request) -> Response {
 async fn form_definition() -> Response {
     let headers =
         [(header::CONTENT_TYPE, "application/schema+json"), (header::CACHE_CONTROL, "public, max-age=3600")];
-    (headers, entities::form::definition::JSON_SCHEMA).into_response()
+    (headers, entities::forms::definition::JSON_SCHEMA).into_response()
 }
 
 /// The public keys of access tokens, for gateways and other subgraphs.

@@ -7,7 +7,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
-use entities::{cache::tags_of, change::Changes};
+use entities::{cache::tags_of, events::Changes};
 use opentelemetry::trace::SpanContext;
 use serde_json::{Value, json};
 use tokio::{
@@ -135,7 +135,7 @@ async fn tell(app: &App, url: &Uri, untold: &Untold) -> Told {
 
 #[cfg(test)]
 mod tests {
-    use entities::{change::Change, id::UserId};
+    use entities::{events::Change, id::UserId};
 
     use super::*;
 

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use entities::{form::compiled::CompiledForm, submission::pipeline};
+use entities::forms::{compiled::CompiledForm, pipeline};
 use serde_json::{Map, Value, json};
 
 /// 200 fields of the common kinds; every tenth is asked under a condition, and every twentieth calculated, if `rules`.

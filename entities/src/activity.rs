@@ -9,15 +9,18 @@ use uuid::Uuid;
 
 use crate::{
     clock::{self, Time, TimeRange},
+    database::{
+        kind::Kind,
+        page::{Filtering, Keyset, List, Names, by_time},
+        row::{self, Row},
+        scope::Scope,
+        sql::{Json, Record as _, Sql, table},
+        text_enum::text_enum,
+        transaction::Transaction,
+    },
     error::Error,
     id::{ActivityLogId, UserId},
-    node::Kind,
-    page::{Filtering, Keyset, List, Names, by_time},
-    row::{self, Row},
-    scope::Scope,
-    sql::{Json, Record as _, Sql, table, text_enum},
     store::Store,
-    transaction::Transaction,
 };
 
 text_enum! {

@@ -72,8 +72,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
 use crate::{
+    database::kind::Kind,
     error::Error,
-    node::Kind,
     redis::{Redis, Unavailable},
     store::Store,
 };

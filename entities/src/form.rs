@@ -10,26 +10,21 @@ use serde::Serialize;
 use crate::{
     cache::Tag,
     clock::{Time, TimeRange},
+    database::{
+        kind::Kind,
+        page::{Filtering, Key, KeyKind, KeyValue, Keyset, List, Names, by_time},
+        role::Role,
+        row::{self, Row},
+        scope::Scope,
+        sql::{Json, Record as _, Sql, table},
+        text_enum::text_enum,
+    },
     error::Error,
     id::{FormId, UserId},
-    node::Kind,
-    page::{Filtering, Key, KeyKind, KeyValue, Keyset, List, Names, by_time},
-    row::{self, Row},
-    scope::Scope,
-    sql::{Json, Record as _, Sql, table, text_enum},
     store::Store,
     unicode,
-    user::Role,
 };
 
-mod canonical;
-pub mod compiled;
-pub mod definition;
-mod json_schema;
-pub mod logic;
-pub mod pattern;
-pub mod phone;
-pub mod problem;
 pub mod version;
 pub mod write;
 
@@ -213,6 +208,3 @@ pub static OF_OWNERS: List<Model, Filter> = List::new(
     Filter::push,
 )
 .kept(|owner, _| vec![Tag::List("Form", "owner", owner)]);
-
-#[cfg(test)]
-mod tests;

@@ -1,41 +1,35 @@
-//! The store room: rows, SQL and (later) the cache. The only place that knows a table; knows no GraphQL and no HTTP.
+//! Rows, SQL and the cache: the only crate that knows a table. Knows no GraphQL and no HTTP.
 //!
-//! In reading order: `store` (the handle), `pool` (PostgreSQL's connections), `sql` (statements and rows), `page` (keysets, cursors, pages per parent),
-//! `scope` (which rows a caller may read), `transaction` (writes) and `change` (what was written, as news), then one file per domain under the same name as in every room.
+//! Layers, from below: `error`, `id`, `clock` and `unicode`; `database` (connections, statements, pages,
+//! transactions) and `redis`; `cache` and `events` (what was written, as messages); `auth` (passwords, keys,
+//! revocations) and `forms` (the rules of forms, without a database); `store` (the handle that has them all); then one
+//! module for each domain, under the same name as in the other crates.
 
 pub mod activity;
+pub mod auth;
 pub mod cache;
-pub mod change;
 pub mod clock;
+pub mod database;
 pub mod error;
+pub mod events;
 pub mod form;
-mod history;
+pub mod forms;
 pub mod id;
-pub mod instance;
-pub mod key;
 pub mod location;
 pub mod masked;
 pub mod node;
-pub mod page;
-pub mod password;
-mod pool;
 pub mod redis;
-pub mod revocation;
-mod row;
-pub mod scope;
-pub mod secret;
 pub mod seed;
 pub mod session;
-mod sql;
 pub mod store;
 pub mod submission;
-pub mod texts;
-mod transaction;
+pub mod telemetry;
 pub mod unicode;
 pub mod user;
 pub mod warm;
 
 pub use cache::{Cache, CacheConfig, Moment, Tag, Touched};
+pub use database::{kind::Kind, role::Role, sql::Json};
 pub use error::Error;
-pub use sql::Json;
-pub use store::{CacheRead, DatabaseConfig, Recorder, SPANS, Store};
+pub use store::{CacheRead, DatabaseConfig, Recorder, Store};
+pub use telemetry::SPANS;

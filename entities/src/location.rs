@@ -14,13 +14,15 @@ use serde::Serialize;
 use crate::{
     cache::{Cached, Kept, Tag},
     clock::{Time, TimeRange},
+    database::{
+        kind::Kind,
+        page::{Filtering, Key, Keyset, List, Names, by_time},
+        row::{self, Row},
+        scope::Scope,
+        sql::{Cells, Record as _, Sql, table},
+    },
     error::Error,
     id::{LocationId, SessionId, UserId},
-    node::Kind,
-    page::{Filtering, Key, Keyset, List, Names, by_time},
-    row::{self, Row},
-    scope::Scope,
-    sql::{Cells, Record as _, Sql, table},
     store::Store,
 };
 

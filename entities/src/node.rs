@@ -9,30 +9,10 @@ use uuid::Uuid;
 
 use crate::{
     cache::{Cached, Kept, Tag},
+    database::kind::Kind,
     error::Error,
-    sql::text_enum,
     store::Store,
 };
-
-text_enum! {
-    /// The types that have an id, under their names in the graph.
-    Kind {
-        /// `user`
-        User = "User",
-        /// `session`
-        Session = "Session",
-        /// `form`
-        Form = "Form",
-        /// `form::version`
-        FormVersion = "FormVersion",
-        /// `submission`
-        Submission = "Submission",
-        /// `location`
-        Location = "Location",
-        /// `activity`
-        ActivityLog = "ActivityLog",
-    }
-}
 
 const TABLES: [(Kind, &str); 7] = [
     (Kind::User, "users"),

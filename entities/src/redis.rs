@@ -27,12 +27,13 @@ use tracing::{Instrument as _, field::Empty};
 
 mod breaker;
 mod subscription;
+pub mod texts;
 
 pub use subscription::{Heard, Subscription};
 
 use breaker::Breaker;
 
-use crate::store::SPANS;
+use crate::telemetry::SPANS;
 
 /// Connecting may take this long.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(250);

@@ -23,10 +23,11 @@ use chrono::{DateTime, Datelike, NaiveTime, TimeDelta};
 use sea_orm::{ConnectionTrait, DbBackend, Statement};
 
 use crate::{
-    Error, Store,
     clock::{self, Time},
+    database::role::Role,
+    error::Error,
     id::UserId,
-    user::Role,
+    store::Store,
 };
 use sink::{Loader, failed};
 

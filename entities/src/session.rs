@@ -10,17 +10,20 @@ use serde::Serialize;
 use crate::{
     activity::{Action, Entry},
     cache::Tag,
-    change::Change,
     clock::Time,
+    database::{
+        kind::Kind,
+        page::{Filtering, Keyset, List, Names, by_time},
+        row::{self, Row},
+        scope::Scope,
+        sql::{Record as _, Sql, table},
+        text_enum::text_enum,
+        transaction::Transaction,
+    },
     error::Error,
+    events::Change,
     id::{SessionId, UserId},
-    node::Kind,
-    page::{Filtering, Keyset, List, Names, by_time},
-    row::{self, Row},
-    scope::Scope,
-    sql::{Record as _, Sql, table, text_enum},
     store::Store,
-    transaction::Transaction,
 };
 
 pub(crate) mod begin;

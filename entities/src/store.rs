@@ -22,19 +22,22 @@ use serde::Serialize;
 use tracing::{Instrument as _, Span, field::Empty};
 
 use crate::{
+    auth::revocation::Revocations,
     cache::{
         Cache, CacheConfig, Cached, Moment, Touched,
         outbox::{self, Told},
     },
-    change::{self, Announcer},
+    database::{
+        history::History,
+        instance::Instance,
+        pool::Pool,
+        sql::{Cells, Record, Source, Sql},
+    },
     error::Error,
-    history::History,
-    instance::Instance,
-    pool::Pool,
-    redis::Redis,
-    revocation::Revocations,
-    sql::{Cells, Record, Source, Sql},
-    texts::Texts,
+    events as change,
+    events::Announcer,
+    redis::{Redis, texts::Texts},
+    telemetry::SPANS,
 };
 
 mod metrics;
@@ -47,9 +50,6 @@ use probe::Probe;
 
 /// How long closing the driver's pool may take.
 const CLOSE_WITHIN: Duration = Duration::from_secs(3);
-
-/// The target of spans: off unless there is a collector, and then made by every room alike.
-pub const SPANS: &str = "xp::span";
 
 /// Where the database is and how it is used.
 #[derive(Clone, Debug)]

@@ -11,18 +11,19 @@ use uuid::Uuid;
 use crate::{
     cache::Tag,
     clock::{Time, TimeRange},
+    database::{
+        kind::Kind,
+        page::{Filtering, Keyset, List, Names, by_time},
+        role::Role,
+        row::Find,
+        scope::Scope,
+        sql::{Json, Sql, table},
+    },
     error::Error,
     id::{FormId, LocationId, SessionId, SubmissionId, UserId},
-    node::Kind,
-    page::{Filtering, Keyset, List, Names, by_time},
-    row::Find,
-    scope::Scope,
-    sql::{Json, Sql, table},
     store::Store,
-    user::Role,
 };
 
-pub mod pipeline;
 pub mod write;
 
 table! {

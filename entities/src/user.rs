@@ -17,32 +17,19 @@ pub use account::{
 use crate::{
     cache::Tag,
     clock::{Time, TimeRange},
+    database::{
+        kind::Kind,
+        page::{Filtering, Key, KeyKind, KeyValue, Keyset, List, Names, by_time},
+        role::Role,
+        row::{self, Row},
+        scope::Scope,
+        sql::{Sql, table},
+    },
     error::Error,
     id::UserId,
-    node::Kind,
-    page::{Filtering, Key, KeyKind, KeyValue, Keyset, List, Names, by_time},
-    row::{self, Row},
-    scope::Scope,
-    sql::{Sql, table, text_enum},
     store::Store,
     unicode,
 };
-
-text_enum! {
-    /// What an account may do.
-    Role {
-        /// Everything, accounts and other people's sessions included.
-        Admin = "ADMIN",
-        /// All forms, submissions and locations.
-        Manager = "MANAGER",
-        /// Own forms and their submissions.
-        Editor = "EDITOR",
-        /// Fills in open forms, records locations.
-        Collector = "COLLECTOR",
-        /// Reads open forms.
-        Viewer = "VIEWER",
-    }
-}
 
 table! {
     /// A row of `users`, without the password's hash, which no read of the graph needs, and without `search_name`.

@@ -8,12 +8,11 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 use uuid::Uuid;
 
 use crate::{
+    database::kind::Kind,
     error::Error,
     form,
     id::{FormId, LocationId, SessionId, UserId},
-    location,
-    node::Kind,
-    session,
+    location, session,
     store::Store,
     user,
 };
@@ -75,7 +74,7 @@ async fn ids(
     store: &Store,
     name: &'static str,
     table: &'static str,
-    sql: crate::sql::Sql,
+    sql: crate::database::sql::Sql,
 ) -> Result<Vec<Uuid>, Error> {
     store.fetch(name, table, sql, |cells| cells.next::<Uuid>()).await
 }

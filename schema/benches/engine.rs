@@ -6,7 +6,7 @@ use std::hint::black_box;
 
 use async_graphql::Variables;
 use criterion::{Criterion, criterion_group, criterion_main};
-use entities::{DatabaseConfig, Store, page::CursorScope, secret::Secret, user};
+use entities::{DatabaseConfig, Store, auth::secret::Secret, database::page::CursorScope, user};
 use prometheus_client::registry::Registry;
 use schema::{Graph, Options, Request, Viewer, fake::Both};
 use tokio::runtime::{Builder, Runtime};

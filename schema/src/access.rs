@@ -13,12 +13,14 @@ use std::{
 
 use entities::{
     Error, Store,
-    change::{Change, Changes},
+    auth::{
+        key,
+        password::{Cost, Hasher},
+        revocation::{self, ACCESS_TOKEN_SECONDS},
+        secret::{Secret, random_text},
+    },
     clock::Time,
-    key,
-    password::{Cost, Hasher},
-    revocation::{self, ACCESS_TOKEN_SECONDS},
-    secret::{Secret, random_text},
+    events::{Change, Changes},
     session::{Grant, Uses},
 };
 use tokio::{sync::broadcast::error::RecvError, time::MissedTickBehavior};

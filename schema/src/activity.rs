@@ -7,12 +7,13 @@ use std::{
 
 use async_graphql::InputObject;
 use entities::{
-    Store,
+    Kind, Store,
     activity::{self, Filter, KEYSET, Model},
+    database::{
+        page::{Page, Window},
+        scope::Scope,
+    },
     id::{ActivityLogId, UserId},
-    node::Kind,
-    page::{Page, Window},
-    scope::Scope,
 };
 
 use crate::{

@@ -7,11 +7,10 @@
 use std::sync::Arc;
 
 use entities::{
-    Moment, Recorder, Store,
+    Moment, Recorder, Role, Store,
     cache::{AnswerName, Kept},
+    database::scope::Scope,
     id::{SessionId, UserId},
-    scope::Scope,
-    user::Role,
 };
 use serde::Serialize;
 

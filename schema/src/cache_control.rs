@@ -17,7 +17,7 @@ use async_graphql::{
     parser::types::{Field, FragmentDefinition, Selection, SelectionSet},
 };
 
-use entities::scope::Scope;
+use entities::database::scope::Scope;
 
 use crate::{Viewer, cost::OutputTypes};
 

@@ -12,7 +12,7 @@ use async_graphql::{
     parser::types::SelectionSet,
     registry::{MetaInputValue, Registry},
 };
-use entities::page::{CursorScope, Keyset, Page, Window};
+use entities::database::page::{CursorScope, Keyset, Page, Window};
 use futures_util::{
     FutureExt as _,
     future::{BoxFuture, join_all},

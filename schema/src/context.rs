@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use entities::{Store, clock::Time, id::UserId, scope::Scope};
+use entities::{Store, clock::Time, database::scope::Scope, id::UserId};
 
 use crate::{
     Access, Caller, Subgraph, Viewer,

@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use entities::{
-    password::{self, Hasher, MAX_BYTES, MIN_BYTES, Unfit, Verdict},
+    auth::password::{self, Hasher, MAX_BYTES, MIN_BYTES, Unfit, Verdict},
     unicode,
     user::Credentials,
 };

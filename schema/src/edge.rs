@@ -8,7 +8,7 @@ use async_graphql::{
     parser::types::Field,
     registry::{MetaInputValue, MetaType, Registry},
 };
-use entities::page::CursorScope;
+use entities::database::page::CursorScope;
 use futures_util::{FutureExt as _, future::BoxFuture};
 use serde::Serialize;
 use std::sync::Arc;

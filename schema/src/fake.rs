@@ -9,10 +9,11 @@ use std::{
 
 use async_graphql::{EmptyMutation, EmptySubscription, ID, InputObject, Schema, ValidationMode, Variables};
 use entities::{
-    DatabaseConfig, Recorder, Store, form,
+    DatabaseConfig, Recorder, Store,
+    auth::secret::Secret,
+    database::page::{Keyset, Page, Window},
+    form,
     id::{FormId, SessionId, UserId},
-    page::{Keyset, Page, Window},
-    secret::Secret,
     session, user,
 };
 use futures_util::future::join_all;
@@ -81,7 +82,7 @@ fn make_user(index: usize) -> user::Model {
         id: user_id(index),
         email: format!("user.{index}@example.org"),
         display_name: format!("User \"{index}\" with ünusual signs"),
-        role: user::Role::Editor,
+        role: entities::Role::Editor,
         is_active: index.is_multiple_of(2),
         created_at: time(index),
         updated_at: time(index * 2),

@@ -6,13 +6,15 @@ use std::sync::{Arc, LazyLock};
 use async_graphql::{Enum, ID, InputObject};
 use entities::{
     Json, Store,
+    database::{
+        page::{Keyset, Page, Window},
+        scope::Scope,
+    },
     form::{
         self, Filter, Model, OrderField,
         version::{self, Document, KEYSET as VERSIONS},
     },
     id::{FormId, FormVersionId, UserId},
-    page::{Keyset, Page, Window},
-    scope::Scope,
 };
 
 pub(crate) mod mutation;

@@ -11,10 +11,12 @@ use async_graphql::{ID, InputObject, OneofObject};
 use entities::{
     Store,
     clock::TimeRange,
+    database::{
+        page::{List, Page, Window},
+        scope::Scope,
+    },
     id::{LocationId, SessionId, UserId},
     location::{self, Area, Filter, KEYSET, LatestFilter, Model, track},
-    page::{List, Page, Window},
-    scope::Scope,
 };
 use uuid::Uuid;
 

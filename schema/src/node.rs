@@ -12,9 +12,8 @@ use async_graphql::{
     registry::{MetaField, MetaInputValue, MetaType, MetaTypeId, Registry},
 };
 use entities::{
-    Store,
+    Kind, Store,
     id::{ActivityLogId, FormId, FormVersionId, LocationId, SessionId, SubmissionId, UserId},
-    node::Kind,
 };
 use futures_util::{FutureExt as _, future::BoxFuture};
 use rustc_hash::{FxHashMap, FxHashSet};

@@ -10,9 +10,8 @@ use async_graphql::{
     registry::{MetaInputValue, Registry},
 };
 use entities::{
-    Tag,
+    Kind, Tag,
     id::{self, ActivityLogId, FormId, FormVersionId, LocationId, SessionId, SubmissionId, UserId},
-    node::Kind,
 };
 use futures_util::{FutureExt as _, future::BoxFuture};
 use uuid::Uuid;

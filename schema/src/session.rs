@@ -6,11 +6,13 @@ use std::sync::{Arc, LazyLock};
 use async_graphql::{Enum, InputObject};
 use entities::{
     Store,
-    change::Change,
     clock::Time,
+    database::{
+        page::{Page, Window},
+        scope::Scope,
+    },
+    events::Change,
     id::{SessionId, UserId},
-    page::{Page, Window},
-    scope::Scope,
     session::{self, Filter, KEYSET, Model},
 };
 

@@ -6,10 +6,12 @@ use std::sync::{Arc, LazyLock};
 use async_graphql::{ID, InputObject};
 use entities::{
     Store,
-    change::Change,
+    database::{
+        page::{List, Page, Window},
+        scope::Scope,
+    },
+    events::Change,
     id::{FormId, SubmissionId},
-    page::{List, Page, Window},
-    scope::Scope,
     submission::{self, Filter, KEYSET, Model},
 };
 use uuid::Uuid;

@@ -19,8 +19,8 @@ use async_graphql::{
 };
 use entities::{
     Moment,
-    change::{Change, Changes},
-    scope::Scope,
+    database::scope::Scope,
+    events::{Change, Changes},
 };
 use futures_util::{
     FutureExt as _, Stream,

@@ -10,11 +10,13 @@ use std::{
 };
 
 use entities::{
+    Role,
+    auth::{
+        key::{SigningKey, State},
+        revocation::{ACCESS_TOKEN_SECONDS, LONGEST_TOKEN_SECONDS},
+    },
     clock::{self, Time},
     id::{self, SessionId, UserId},
-    key::{SigningKey, State},
-    revocation::{ACCESS_TOKEN_SECONDS, LONGEST_TOKEN_SECONDS},
-    user::Role,
 };
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, jwk::Jwk};
 use moka::sync::Cache;

@@ -7,9 +7,11 @@ use async_graphql::{Enum, ID, InputObject, OneofObject};
 use entities::{
     Error, Store, Tag,
     cache::Kept,
+    database::{
+        page::{Keyset, Page, Window},
+        scope::Scope,
+    },
     id::UserId,
-    page::{Keyset, Page, Window},
-    scope::Scope,
     user::{self, Filter, Model, OrderField},
 };
 
@@ -33,7 +35,7 @@ pub(crate) mod mutation;
 
 /// What an account may do.
 #[derive(Enum, Copy, Clone, Eq, PartialEq)]
-#[graphql(remote = "entities::user::Role")]
+#[graphql(remote = "entities::Role")]
 pub enum Role {
     /// Everything, accounts and other people's sessions included.
     Admin,
@@ -47,7 +49,7 @@ pub enum Role {
     Viewer,
 }
 
-enum_leaf!(entities::user::Role, Role);
+enum_leaf!(entities::Role, Role);
 
 /// An account that the viewer may see.
 #[derive(Clone)]

@@ -3,9 +3,9 @@
 //! viewer are decided by each domain's `visible_to`.
 
 use entities::{
+    Role,
+    database::scope::Scope,
     id::{SessionId, UserId},
-    scope::Scope,
-    user::Role,
 };
 
 /// What the accounts of some roles may do, whatever they do it to, and others may not: the `scope` of an access token

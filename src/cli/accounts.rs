@@ -9,10 +9,10 @@ use std::{
 
 use clap::Subcommand;
 use entities::{
-    CacheConfig, Store, key, password,
+    CacheConfig, Role, Store,
+    auth::{key, password, secret::Secret},
     redis::Redis,
-    secret::Secret,
-    user::{self, Changes, Credentials, Named, NewAccount, Role},
+    user::{self, Changes, Credentials, Named, NewAccount},
 };
 use prometheus_client::registry::Registry;
 use schema::token::Subject;

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use entities::{Store, instance, redis::Redis};
+use entities::{Store, database::instance, redis::Redis};
 use prometheus_client::registry::Registry;
 use serde_json::json;
 use tokio::net::TcpStream;

@@ -4,8 +4,9 @@
 use std::{future::Future, io};
 
 use entities::{
-    CacheConfig, Store, instance,
-    password::Verdict,
+    CacheConfig, Store,
+    auth::password::Verdict,
+    database::instance,
     redis::Redis,
     seed,
     user::{self, Credentials, Named},

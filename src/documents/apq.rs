@@ -14,7 +14,7 @@ use std::{
 };
 
 use aws_lc_rs::digest::{SHA256, digest};
-use entities::texts::Texts;
+use entities::redis::texts::Texts;
 use moka::{Expiry, sync::Cache};
 use schema::{Caller, Document, Graph, gate};
 

@@ -10,7 +10,7 @@ use std::{
 
 use axum::body::Body;
 use axum::http::Request as HttpRequest;
-use entities::{Store, id::UserId, user::Role};
+use entities::{Role, Store, id::UserId};
 use futures_util::StreamExt as _;
 use http_body_util::BodyExt as _;
 use prometheus_client::registry::Registry;

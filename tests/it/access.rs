@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use entities::{id::SessionId, user::Role};
+use entities::{Role, id::SessionId};
 use serde_json::{Value, json};
 
 use crate::{

@@ -3,7 +3,7 @@
 //! prices themselves (`prices`), what is refused before anything runs (`limits`).
 
 use chrono::{SecondsFormat, TimeDelta};
-use entities::{clock, user::Role};
+use entities::{Role, clock};
 use futures_util::StreamExt as _;
 use schema::{Event, Events, Request, Viewer};
 use serde_json::{Value, json};

@@ -5,11 +5,10 @@
 use std::time::{Duration, Instant};
 
 use entities::{
-    CacheConfig, Store, Tag, form,
+    CacheConfig, Role, Store, Tag, form,
     id::{FormId, SessionId, UserId},
     redis::Redis,
-    session,
-    user::{self, Role},
+    session, user,
 };
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use serde_json::json;
@@ -237,12 +236,12 @@ async fn what_one_node_writes_the_others_hear() {
     // The subscription stands once its first gap is heard.
     let first =
         tokio::time::timeout(Duration::from_secs(5), heard.recv()).await.expect("in time").expect("open");
-    assert_eq!(*first, [entities::change::Change::Missed]);
+    assert_eq!(*first, [entities::events::Change::Missed]);
     let (owner, keys) = sessions(&app, 1).await;
     session::rename(&one, owner, keys[0], Some("1")).await.expect("the write succeeds");
     let second =
         tokio::time::timeout(Duration::from_secs(1), heard.recv()).await.expect("in time").expect("open");
-    assert_eq!(*second, [entities::change::Change::Session { id: keys[0], user: owner }]);
+    assert_eq!(*second, [entities::events::Change::Session { id: keys[0], user: owner }]);
 }
 
 #[tokio::test]

@@ -6,9 +6,9 @@
 mod foreign;
 
 use entities::{
+    Role::{self, Admin, Collector, Editor, Manager, Viewer},
     clock,
     id::{SessionId, UserId},
-    user::Role::{self, Admin, Collector, Editor, Manager, Viewer},
 };
 use serde_json::{Value, json};
 

@@ -10,7 +10,7 @@ use async_graphql::parser::{
     types::{ExecutableDocument, Field, Selection, SelectionSet},
 };
 use async_graphql_value::Value as Ast;
-use entities::{clock, user::Role};
+use entities::{Role, clock};
 use serde_json::{Value, json};
 
 use crate::harness::{Client, Reply, Shape, TestApp, shape};

@@ -1,6 +1,6 @@
 //! Cursors and the lists that they belong to. Not here: pages (`pages`), cursors that are refused (`limits`).
 
-use entities::user::Role;
+use entities::Role;
 
 use crate::harness::{TestApp, text};
 

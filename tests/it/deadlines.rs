@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use entities::user::Role;
+use entities::Role;
 use prometheus_client::registry::Registry;
 use schema::{Access, AccessOptions, token::Subject};
 use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbBackend, Statement, TransactionTrait as _};

@@ -10,7 +10,7 @@ use std::{
     process::Command,
 };
 
-use entities::user::Role;
+use entities::Role;
 use sea_orm::{ConnectionTrait as _, TransactionTrait as _, sqlx};
 use serde_json::{Value, json};
 

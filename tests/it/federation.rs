@@ -10,7 +10,7 @@ use async_graphql::{
         types::{ConstDirective, FieldDefinition, TypeDefinition, TypeKind, TypeSystemDefinition},
     },
 };
-use entities::user::Role;
+use entities::Role;
 use schema::{Domain, Subgraph, viewer::Grant};
 use serde_json::{Value, json};
 

@@ -58,7 +58,7 @@ async fn server(redis: &RedisServer) -> (App, String) {
     let store = store.with_cache(&CacheConfig::default(), Some(redis), &mut registry);
     let access = Access::new(store.clone(), config.auth.access());
     access.open().await.expect("a key is made");
-    let id = TestApp::account(user::Role::Admin);
+    let id = TestApp::account(entities::Role::Admin);
     let account = user::credentials(&store, Named::Id(id)).await.expect("read").expect("it is seeded");
     let subject = Subject { user: id, role: account.role, epoch: account.epoch, session: None };
     let (token, _) = access.tokens().mint(subject, 60).expect("there is a key");

@@ -1,7 +1,7 @@
 //! Forms are made, edited by several people at once, published and opened. Not here: what a definition may say
 //! (`entities::form`'s own tests), answers (`submissions`).
 
-use entities::{change::Change, id::FormId, user::Role};
+use entities::{Role, events::Change, id::FormId};
 use serde_json::{Value, json};
 
 use crate::harness::{Client, TestApp, db, text};

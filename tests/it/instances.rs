@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use entities::{CacheConfig, user::Role};
+use entities::{CacheConfig, Role};
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use entities::{id, user::Role};
+use entities::{Role, id};
 use serde_json::{Value, json};
 
 use crate::harness::{

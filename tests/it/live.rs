@@ -4,11 +4,9 @@
 use std::time::Duration;
 
 use entities::{
-    CacheConfig,
-    change::Change,
-    clock,
+    CacheConfig, Role, clock,
+    events::Change,
     id::{FormId, SessionId, SubmissionId},
-    user::Role,
 };
 use futures_util::{FutureExt as _, StreamExt as _};
 use prometheus_client::{encoding::text::encode, registry::Registry};
@@ -334,7 +332,7 @@ async fn after_a_gap_what_came_before_it_is_told_and_then_that_something_may_be_
 }
 
 /// Waits until this node knows that it has missed something; not long.
-async fn until_missed(heard: &mut tokio::sync::broadcast::Receiver<entities::change::Changes>) -> bool {
+async fn until_missed(heard: &mut tokio::sync::broadcast::Receiver<entities::events::Changes>) -> bool {
     let missed =
         async { while !heard.recv().await.is_ok_and(|changes| changes.contains(&Change::Missed)) {} };
     tokio::time::timeout(Duration::from_secs(15), missed).await.is_ok()

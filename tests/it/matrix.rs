@@ -9,7 +9,7 @@ mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use entities::user::Role;
+use entities::Role;
 use serde_json::{Value, json};
 
 use crate::harness::{Reply, Shape, TestApp, shape, text};

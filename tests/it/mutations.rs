@@ -1,7 +1,7 @@
 //! How mutations run, whatever they do: one after the other, each seen by what follows, each with its entry in the
 //! activity log, refusals as `userErrors`. Not here: what each of them does (its domain's file).
 
-use entities::{change::Change, id::SessionId, user::Role};
+use entities::{Role, events::Change, id::SessionId};
 use serde_json::{Value, json};
 
 use crate::harness::{TestApp, text};

@@ -2,7 +2,7 @@
 //! the index made for it, in its order, without a sort; a filter on time reads the months that it names. Sequential
 //! scans are off, since on so few rows they would win. Not here: plans at size (the load runs).
 
-use entities::user::Role;
+use entities::Role;
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, Statement as Sql, TransactionTrait as _};
 use serde_json::{Value, json};
 

@@ -1,7 +1,7 @@
 //! Recording positions: each point of a batch by itself, each stored once however often and in whatever order it comes,
 //! the newest by the device's clock kept beside the history. Not here: reading positions (`corpus`, `pages`).
 
-use entities::{clock, user::Role};
+use entities::{Role, clock};
 use serde_json::{Value, json};
 
 use crate::harness::{Client, TestApp, text};

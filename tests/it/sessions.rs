@@ -6,7 +6,7 @@ mod revocation;
 
 use std::time::Duration;
 
-use entities::{clock, id::SessionId, user::Role};
+use entities::{Role, clock, id::SessionId};
 use futures_util::future::join_all;
 use schema::token::Refused;
 use serde_json::{Value, json};

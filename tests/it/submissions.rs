@@ -2,9 +2,9 @@
 //! sent. Not here: what answers go through (`entities::submission::pipeline`'s own tests).
 
 use entities::{
-    change::Change,
+    Role,
+    events::Change,
     id::{self, FormId, SubmissionId},
-    user::Role,
 };
 use serde_json::{Value, json};
 

@@ -138,7 +138,7 @@ fn assert_in_order(node: &Node, not_before: u64, duration: u64) {
 #[tokio::test]
 async fn the_trace_is_the_tree_of_the_answer() {
     for app in TestApp::both().await {
-        let me = TestApp::account(entities::user::Role::Admin);
+        let me = TestApp::account(entities::Role::Admin);
         let query = format!(
             "{{ me {{ __typename id mail: email }}
                users(first: 3) {{ totalCount pageInfo {{ hasNextPage end: endCursor }}

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{Cache, Inner};
 use crate::{
-    node::Kind,
+    database::kind::Kind,
     redis::{READ_TIMEOUT, WRITE_TIMEOUT},
 };
 

@@ -12,7 +12,7 @@ use rustc_hash::FxHashSet;
 use uuid::Uuid;
 
 use super::{Tag, table::SLOTS, tag::Slot};
-use crate::{error::Error, id, store::Store, transaction::Transaction};
+use crate::{database::transaction::Transaction, error::Error, id, store::Store};
 
 /// Between two looks. Those who write tidy up within this time, so that nothing is found in two looks.
 const LOOK: Duration = Duration::from_millis(150);

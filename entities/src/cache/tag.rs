@@ -7,7 +7,7 @@ use std::fmt;
 use uuid::Uuid;
 
 use super::table::SLOTS;
-use crate::change::Change;
+use crate::events::Change;
 
 /// A slot of the table.
 pub(crate) type Slot = u32;

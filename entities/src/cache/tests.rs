@@ -17,7 +17,10 @@ use tokio::{sync::Semaphore, task::JoinHandle};
 use uuid::Uuid;
 
 use super::{AnswerName, Cache, CacheConfig, Cached, Entry, Header, Kept, Tag, Touched};
-use crate::{DatabaseConfig, Error, Store};
+use crate::{
+    error::Error,
+    store::{DatabaseConfig, Store},
+};
 
 /// Rows that are nothing but a version, and a gate in front of the answer.
 struct Versions {

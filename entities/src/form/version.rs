@@ -9,15 +9,17 @@ use serde::Serialize;
 use crate::{
     cache::{Cached, Kept, Tag},
     clock::Time,
+    database::{
+        kind::Kind,
+        page::{Key, KeyKind, KeyValue, Keyset, List, Names},
+        role::Role,
+        row::Find,
+        scope::Scope,
+        sql::{Json, Record as _, Sql, table},
+    },
     error::Error,
     id::{FormId, FormVersionId, UserId},
-    node::Kind,
-    page::{Key, KeyKind, KeyValue, Keyset, List, Names},
-    row::Find,
-    scope::Scope,
-    sql::{Json, Record as _, Sql, table},
     store::Store,
-    user::Role,
 };
 
 table! {

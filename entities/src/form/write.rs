@@ -4,24 +4,28 @@
 use rustc_hash::FxHashMap;
 use serde_json::{Value, json};
 
-use super::{
-    Model, Status,
-    compiled::{self, CompiledForm, Draft},
-    definition::Definition,
-    problem::Problem,
-};
 use crate::{
     activity::{Action, Entry},
-    change::Change,
     clock,
+    database::{
+        kind::Kind,
+        scope::Scope,
+        sql::{Json, Record as _, Sql},
+        transaction::Transaction,
+    },
     error::Error,
+    events::Change,
     id::{FormId, FormVersionId, UserId},
-    node::Kind,
-    scope::Scope,
-    sql::{Json, Record as _, Sql},
     store::Store,
-    transaction::Transaction,
     unicode,
+};
+use {
+    super::{Model, Status},
+    crate::forms::{
+        compiled::{self, CompiledForm, Draft},
+        definition::Definition,
+        problem::Problem,
+    },
 };
 
 /// Why a form was not changed.

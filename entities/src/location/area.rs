@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use crate::sql::Sql;
+use crate::database::sql::Sql;
 
 /// Mean radius of the Earth, metres (IUGG).
 pub const EARTH_RADIUS: f64 = 6_371_008.8;

@@ -11,14 +11,16 @@ use sea_orm::{Value, sea_query::ArrayType};
 use super::LAST;
 use crate::{
     activity::{Action, Entry},
-    change::Change,
     clock::{self, Time},
+    database::{
+        kind::Kind,
+        sql::{Cells, Record as _, Sql},
+        transaction::Transaction,
+    },
     error::Error,
+    events::Change,
     id::{LocationId, SessionId, UserId},
-    node::Kind,
-    sql::{Cells, Record as _, Sql},
     store::Store,
-    transaction::Transaction,
     unicode,
 };
 

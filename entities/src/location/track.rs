@@ -14,10 +14,12 @@ use tokio::sync::Semaphore;
 use super::{Model, area::EARTH_RADIUS};
 use crate::{
     clock::{Time, TimeRange},
+    database::{
+        scope::Scope,
+        sql::{Cells, Record as _, Sql},
+    },
     error::Error,
     id::{LocationId, UserId},
-    scope::Scope,
-    sql::{Cells, Record as _, Sql},
     store::Store,
 };
 

@@ -12,7 +12,7 @@ use super::{
     sink::{Cell, Loader, Target},
     submissions::Submissions,
 };
-use crate::Error;
+use crate::error::Error;
 
 struct Entry {
     id: Uuid,

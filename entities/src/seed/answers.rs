@@ -94,7 +94,7 @@ fn text(key: &str, random: &mut Random) -> String {
 #[cfg(test)]
 mod tests {
     use super::{super::forms::Template, *};
-    use crate::{form::compiled::CompiledForm, submission::pipeline};
+    use crate::forms::{compiled::CompiledForm, pipeline};
 
     #[test]
     fn every_version_of_every_template_takes_its_answers_as_they_are() {

@@ -14,12 +14,10 @@ use super::{
     sink::{Cell, Loader, Target},
 };
 use crate::{
-    Error,
-    form::{
-        Status,
-        compiled::{self, CompiledForm},
-    },
-    user::Role,
+    database::role::Role,
+    error::Error,
+    form::Status,
+    forms::compiled::{self, CompiledForm},
 };
 
 /// Every form in the order of time.

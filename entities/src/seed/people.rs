@@ -8,7 +8,7 @@ use super::{
     random::Random,
     sink::{Cell, Loader, Target},
 };
-use crate::{Error, id::UserId, session::EndReason, user::Role};
+use crate::{database::role::Role, error::Error, id::UserId, session::EndReason};
 
 /// Everyone, and every sign-in in the order of time.
 pub(super) struct People {

@@ -10,7 +10,7 @@ use sea_orm::{
 use uuid::Uuid;
 
 use super::{Micros, Progress, time};
-use crate::{Error, Store};
+use crate::{error::Error, store::Store};
 
 /// A table and the columns that are written, in the order of the cells.
 pub(super) struct Target {

@@ -11,7 +11,7 @@ use super::{
     sink::{Cell, Loader, Target},
     tracks::{self, Fix},
 };
-use crate::Error;
+use crate::error::Error;
 
 /// Every submission in the order of time.
 pub(super) struct Submissions(pub(super) Vec<Submission>);

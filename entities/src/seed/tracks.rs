@@ -11,7 +11,7 @@ use super::{
     random::Random,
     sink::{Cell, Loader, Target},
 };
-use crate::Error;
+use crate::error::Error;
 
 /// A recorded position.
 #[derive(Clone)]

@@ -10,16 +10,13 @@ use chrono::TimeDelta;
 use super::{EndReason, Model, end, token::RefreshToken};
 use crate::{
     activity::{Action, Entry},
-    change::Change,
+    auth::secret::{Secret, random_text},
     clock::{self, Time},
+    database::{kind::Kind, role::Role, sql::Record as _, transaction::Transaction},
     error::Error,
+    events::Change,
     id::{SessionId, UserId},
-    node::Kind,
-    secret::{Secret, random_text},
-    sql::Record as _,
     store::Store,
-    transaction::Transaction,
-    user::Role,
 };
 
 /// A session ends when its tokens are not used for so long.

@@ -5,15 +5,17 @@
 use super::{EndReason, Model};
 use crate::{
     activity::{Action, Entry},
-    change::Change,
+    auth::revocation::Revocation,
     clock,
+    database::{
+        kind::Kind,
+        sql::{Record as _, Sql},
+        transaction::Transaction,
+    },
     error::Error,
+    events::Change,
     id::{SessionId, UserId},
-    node::Kind,
-    revocation::Revocation,
-    sql::{Record as _, Sql},
     store::Store,
-    transaction::Transaction,
 };
 
 /// Which sessions are to end.

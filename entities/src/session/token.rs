@@ -6,7 +6,7 @@ use aws_lc_rs::hmac;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use uuid::Uuid;
 
-use crate::{id::SessionId, secret::Secret};
+use crate::{auth::secret::Secret, id::SessionId};
 
 const PREFIX: &str = "rt_";
 const ID: usize = 16;

@@ -11,13 +11,12 @@ use rustc_hash::FxHashMap;
 
 use super::Model;
 use crate::{
-    change::Change,
     clock,
+    database::{sql::Record as _, transaction::Transaction},
     error::Error,
+    events::Change,
     id::{SessionId, UserId},
-    sql::Record as _,
     store::Store,
-    transaction::Transaction,
 };
 
 /// A session's use is noted at most once in this time.

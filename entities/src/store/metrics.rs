@@ -11,7 +11,7 @@ use prometheus_client::{
 };
 use sea_orm::{DatabaseConnection, sqlx::SqlitePool};
 
-use crate::pool::Pool;
+use crate::database::pool::Pool;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StatementLabels {

@@ -7,20 +7,23 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Model, pipeline};
 use crate::{
     activity::{Action, Entry},
-    change::Change,
     clock,
+    database::{
+        kind::Kind,
+        sql::{Json, Record as _},
+        transaction::Transaction,
+    },
     error::Error,
-    form::{self, Status, compiled::CompiledForm, problem::Problem},
+    events::Change,
+    form::{self, Status},
+    forms::{compiled::CompiledForm, problem::Problem},
     id::{FormId, LocationId, SubmissionId},
     location::record::{self, Point, Recorder},
-    node::Kind,
-    sql::{Json, Record as _},
     store::Store,
-    transaction::Transaction,
 };
+use {super::Model, crate::forms::pipeline};
 
 /// Why a submission was not stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -224,7 +227,7 @@ async fn is_taken(transaction: &Transaction, author: Recorder, new: &New) -> Res
 /// The submission that is stored under the client id, if it is this one; otherwise the refusal.
 async fn again(store: &Store, author: Recorder, new: New, refusal: Refusal) -> Created {
     let Some(client) = new.client_id else { return Ok(Err(refusal)) };
-    let matching = |sql: &mut crate::sql::Sql| {
+    let matching = |sql: &mut crate::database::sql::Sql| {
         sql.push("t.form_id = ").bind(new.form).push(" AND t.user_id = ").bind(author.user);
         sql.push(" AND (t.client_id = ").bind(client).push(" OR t.own_client_id = ").bind(client).push(")");
     };

@@ -2,22 +2,23 @@
 //! a password) moves the account's epoch on, so that tokens from before are refused everywhere. Not here: checking
 //! passwords, who may do what (the front room).
 
-use super::{Model, Role};
 use crate::{
     activity::{Action, Entry},
-    change::Change,
+    auth::{revocation::Revocation, secret::Secret},
     clock,
+    database::{
+        kind::Kind,
+        sql::{Record as _, Sql},
+        transaction::Transaction,
+    },
     error::Error,
+    events::Change,
     id::{SessionId, UserId},
-    node::Kind,
-    revocation::Revocation,
-    secret::Secret,
     session::{Device, EndReason, Grant, Which, begin, end},
-    sql::{Record as _, Sql},
     store::Store,
-    transaction::Transaction,
     unicode,
 };
+use {super::Model, crate::database::role::Role};
 
 /// What signing in needs to know of an account. Not for showing.
 #[derive(Clone)]

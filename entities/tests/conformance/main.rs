@@ -7,10 +7,7 @@ mod rules;
 
 use std::{fs, path::Path};
 
-use entities::{
-    form::{compiled::CompiledForm, definition},
-    submission::pipeline,
-};
+use entities::forms::{compiled::CompiledForm, definition, pipeline};
 use serde_json::{Map, Value, json};
 use unicode_normalization::UnicodeNormalization as _;
 

@@ -3,9 +3,9 @@
 //! the answers are 0, false, blank and empty, and where they are large; and rules are put together at random, always the
 //! same. The rules that may be published go, with our values, into files that `tests/conformance` reads in Node.
 
-use entities::{
-    form::compiled::{CompiledForm, Draft},
-    submission::pipeline,
+use entities::forms::{
+    compiled::{CompiledForm, Draft},
+    pipeline,
 };
 use serde_json::{Map, Value, json};
 

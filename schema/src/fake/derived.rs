@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use async_graphql::{Error, ID, Object};
 use entities::{
+    database::page::{CursorScope, Keyset, Page},
     form,
     id::UserId,
-    page::{CursorScope, Keyset, Page},
     session, user,
 };
 

@@ -8,9 +8,11 @@ use entities::{
     Json,
     form::{
         Status,
+        write::{self, Changed, New, Refusal, Update},
+    },
+    forms::{
         definition::MAX_BYTES,
         problem::{MAX_PROBLEMS, Problem},
-        write::{self, Changed, New, Refusal, Update},
     },
     id::FormId,
     unicode,

@@ -2,10 +2,10 @@
 
 use async_graphql::{ID, InputObject};
 use entities::{
-    change::Change,
+    database::scope::Scope,
+    events::Change,
     id::UserId,
     location::{Area, Model},
-    scope::Scope,
 };
 
 use super::{AreaInput, LastOfUsers, Location};

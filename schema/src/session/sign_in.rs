@@ -6,11 +6,12 @@ use std::{sync::LazyLock, time::Instant};
 
 use async_graphql::InputObject;
 use entities::{
+    Role,
+    auth::password::Verdict,
     clock::Time,
     id::{SessionId, UserId},
-    password::Verdict,
     session::{self, Device, Grant, Refreshed},
-    user::{self, Named, NewAccount, Role},
+    user::{self, Named, NewAccount},
 };
 
 use super::{ById, Session, mutation::session_name};

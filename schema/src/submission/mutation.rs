@@ -8,7 +8,7 @@ use std::{
 
 use async_graphql::{ID, InputObject};
 use entities::{
-    form::problem::Problem,
+    forms::problem::Problem,
     id::{self, FormId, SubmissionId},
     location::record::{Point, Recorder},
     submission::write::{self, New, Refusal},

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use entities::{change::Change, scope::Scope};
+use entities::{database::scope::Scope, events::Change};
 use futures_util::{
     FutureExt as _,
     future::{BoxFuture, Shared},

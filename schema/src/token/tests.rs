@@ -1,6 +1,6 @@
 //! Attacks on access tokens, each refused for the reason it should be.
 
-use entities::{revocation::LONGEST_TOKEN_SECONDS, secret::Secret};
+use entities::auth::{revocation::LONGEST_TOKEN_SECONDS, secret::Secret};
 use prometheus_client::registry::Registry;
 use serde_json::{Map, Value, json};
 
@@ -15,7 +15,7 @@ async fn keys() -> Vec<SigningKey> {
     };
     let store = entities::Store::connect(&config, &mut Registry::default()).await.expect("SQLite in memory");
     migration::up(store.connection()).await.expect("the steps run");
-    entities::key::load(&store, &Secret::new("test")).await.expect("a key is made")
+    entities::auth::key::load(&store, &Secret::new("test")).await.expect("a key is made")
 }
 
 /// A server that knows one key.

@@ -4,8 +4,8 @@ use std::sync::LazyLock;
 
 use async_graphql::{ID, InputObject};
 use entities::{
+    auth::password::Verdict,
     id::UserId,
-    password::Verdict,
     user::{self, Changes, Named, NewAccount},
 };
 
@@ -192,7 +192,7 @@ pub(crate) async fn update(Input(input): Input<UpdateUserInput>, ctx: &Context) 
     let role = input.role.map(Into::into);
     // So that there is always an administrator left: the one who asks.
     let own = |at, message| refused(UserError::new(UserErrorCode::NotAllowed, &["input", at], message));
-    if user == actor && role.is_some_and(|role| role != user::Role::Admin) {
+    if user == actor && role.is_some_and(|role| role != entities::Role::Admin) {
         return Ok(own("role", "Another administrator has to take this role away from you."));
     }
     if user == actor && input.is_active == Some(false) {

@@ -119,7 +119,7 @@ impl Drop for Counted {
 
 #[cfg(test)]
 mod tests {
-    use entities::user::Role;
+    use entities::Role;
 
     use super::*;
 

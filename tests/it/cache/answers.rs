@@ -7,9 +7,8 @@ use std::{
 };
 
 use entities::{
-    Tag,
+    Role, Tag,
     id::{FormId, SessionId},
-    user::Role,
 };
 use serde_json::json;
 

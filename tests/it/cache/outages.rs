@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use entities::{Store, Tag, session, user::Role};
+use entities::{Role, Store, Tag, session};
 use futures_util::future::join_all;
 use prometheus_client::registry::Registry;
 use serde_json::json;

@@ -1,6 +1,6 @@
 //! What an answer depends on, told where somebody asks for it.
 
-use entities::user::Role;
+use entities::Role;
 use schema::{Request, Viewer};
 
 use crate::harness::{TestApp, text};

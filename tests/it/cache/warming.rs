@@ -1,6 +1,6 @@
 //! What a node reads before its first request.
 
-use entities::{form, id::FormId, user::Role, warm};
+use entities::{Role, form, id::FormId, warm};
 use serde_json::json;
 
 use super::{Node, settle};

@@ -3,13 +3,10 @@
 use std::time::Duration;
 
 use entities::{
-    CacheConfig, Store,
+    CacheConfig, Role, Store,
+    auth::{password, revocation::POLL, secret::Secret},
     id::{SessionId, UserId},
-    password,
-    revocation::POLL,
-    secret::Secret,
     seed,
-    user::Role,
 };
 use prometheus_client::registry::Registry;
 use schema::token::Refused;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use entities::{
-    change::Change,
+    events::Change,
     id::{FormId, LocationId, SessionId, SubmissionId, UserId},
 };
 use futures_util::StreamExt as _;

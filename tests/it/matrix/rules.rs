@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use entities::{id::UserId, user::Role};
+use entities::{Role, id::UserId};
 use serde_json::{Map, Value, json};
 
 use crate::harness::{Client, TestApp, text};

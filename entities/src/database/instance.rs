@@ -15,10 +15,10 @@ use uuid::Uuid;
 
 use crate::{
     clock::{self, Time},
+    database::transaction::Transaction,
     error::Error,
     id,
     store::Store,
-    transaction::Transaction,
 };
 
 /// Between two looks.

@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 
 use super::run;
-use crate::form::{compiled::CompiledForm, problem::Problem};
+use crate::forms::{compiled::CompiledForm, problem::Problem};
 
 fn form(fields: Value) -> CompiledForm {
     CompiledForm::compile(&json!({ "schema": 1, "fields": fields })).expect("the definition is right")

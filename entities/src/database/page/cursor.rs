@@ -8,7 +8,7 @@ use chrono::{DateTime, Datelike as _};
 use uuid::Uuid;
 
 use super::{KeyKind, KeyValue, Keyset, Position};
-use crate::{clock::Time, secret::CursorKey, sql::is_storable};
+use crate::{auth::secret::CursorKey, clock::Time, database::sql::is_storable};
 
 /// The text is no cursor of this list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -126,7 +126,7 @@ fn unbase64(text: &str) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{page::Key, secret::Secret};
+    use crate::{auth::secret::Secret, database::page::Key};
 
     type Row = (i64, Uuid, String);
 

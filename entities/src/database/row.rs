@@ -9,10 +9,12 @@ use uuid::Uuid;
 
 use crate::{
     cache::{Cached, Kept, Tag},
+    database::{
+        kind::Kind,
+        scope::Scope,
+        sql::{Record, Sql},
+    },
     error::Error,
-    node::Kind,
-    scope::Scope,
-    sql::{Record, Sql},
     store::Store,
 };
 

@@ -5,9 +5,9 @@
 
 use serde_json::{Value, json};
 
-use crate::{
-    form::compiled::{CompiledForm, Draft},
-    submission::pipeline,
+use crate::forms::{
+    compiled::{CompiledForm, Draft},
+    pipeline,
 };
 
 /// A form with one question of each kind, and `value`, which is calculated so.

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use serde_json::{Map, Value};
 
 use super::{Kind, MAX_DECIMAL, Parser};
-use crate::form::{
+use crate::forms::{
     pattern::Pattern,
     problem::{below, expected},
 };

@@ -8,12 +8,14 @@ use chrono::TimeDelta;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
+    auth::{
+        revocation::{LONGEST_TOKEN_SECONDS, Revocation},
+        secret::Secret,
+    },
     clock::{self, Time},
+    database::transaction::Transaction,
     error::Error,
-    revocation::{LONGEST_TOKEN_SECONDS, Revocation},
-    secret::Secret,
     store::Store,
-    transaction::Transaction,
 };
 
 /// How long a key is published before it signs: three polls of a gateway that asks once a minute.
@@ -120,7 +122,7 @@ struct Row {
 const SELECT: &str = "SELECT t.kid, t.public_key, t.sealed_key, t.signs_from FROM signing_keys t \
      WHERE t.revoked_at IS NULL ORDER BY t.signs_from DESC, t.kid";
 
-fn read_row(cells: &mut crate::sql::Cells<'_>) -> Result<Row, sea_orm::sqlx::Error> {
+fn read_row(cells: &mut crate::database::sql::Cells<'_>) -> Result<Row, sea_orm::sqlx::Error> {
     Ok(Row {
         kid: cells.next()?,
         public_key: cells.next()?,

@@ -15,7 +15,7 @@ use super::{
     ENGINE, Findings, Reference, STEP_BYTES, Stage, Surroundings, javascript,
     types::{Argument, Types, hint, objection, objection_to_iterator},
 };
-use crate::form::{
+use crate::forms::{
     definition::{FieldIndex, Kind},
     problem::{MAX_PROBLEMS, Problem, below, did_you_mean},
 };

@@ -7,7 +7,7 @@ use chrono::{DateTime, Datelike as _, SecondsFormat, Utc};
 use serde_json::{Map, Value, json};
 
 use super::{MAX_ADDED_BYTES, added_bytes, tidy::is_space};
-use crate::form::{
+use crate::forms::{
     compiled::CompiledForm,
     definition::{Field, FieldIndex, Kind, MAX_DECIMAL, Required},
     logic::{TooDear, canonical_number},

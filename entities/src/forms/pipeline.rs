@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value};
 
-use crate::form::{
+use crate::forms::{
     compiled::CompiledForm,
     definition::{Field, FieldIndex, Kind, Required},
     logic::{Budget, TooDear},
@@ -169,7 +169,8 @@ impl Walk<'_, '_> {
         {
             self.decisions.push((pointer.to_owned(), Decision::Irrelevant));
         } else if let Some(calculate) = &rules.calculate {
-            let value = calculate.value(form, scopes, self.budget)?.filter(crate::Json::can_hold);
+            let value =
+                calculate.value(form, scopes, self.budget)?.filter(crate::database::sql::Json::can_hold);
             self.decisions.push((pointer.to_owned(), Decision::Is(value)));
         }
         Ok(())

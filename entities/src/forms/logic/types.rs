@@ -6,14 +6,14 @@
 use serde_json::Value;
 
 use super::javascript::number_of_text;
-use crate::{
-    form::definition::{Definition, Kind},
-    submission::pipeline::tidy_text,
+use crate::forms::{
+    definition::{Definition, Kind},
+    pipeline::tidy_text,
 };
 
 /// Kinds of values: a set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::form) struct Types(u8);
+pub(in crate::forms) struct Types(u8);
 
 impl Types {
     /// No answer.

@@ -5,7 +5,7 @@
 use serde_json::{Map, Value};
 
 use super::{Parser, Required, TEXTS, Valid, localized};
-use crate::form::{logic::Stage, problem::expected};
+use crate::forms::{logic::Stage, problem::expected};
 
 impl Parser {
     /// Refuses what is not an object where a rule belongs.

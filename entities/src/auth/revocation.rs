@@ -15,12 +15,12 @@ use rustc_hash::FxHashMap;
 use tokio::sync::watch;
 
 use crate::{
-    change::{Change, Changes},
     clock::{self, Time},
+    database::transaction::Transaction,
     error::Error,
+    events::{Change, Changes},
     id::{SessionId, UserId},
     store::Store,
-    transaction::Transaction,
 };
 
 /// How long an access token of a session is good.

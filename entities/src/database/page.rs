@@ -15,9 +15,11 @@ use uuid::Uuid;
 use crate::{
     cache::Tag,
     clock::{Time, TimeRange},
+    database::{
+        scope::Scope,
+        sql::{Cells, Record, Sql},
+    },
     error::Error,
-    scope::Scope,
-    sql::{Cells, Record, Sql},
     store::Store,
 };
 
@@ -75,15 +77,15 @@ pub struct Key<R> {
 macro_rules! by_time {
     ($column:ident) => {
         [
-            $crate::page::Key {
+            $crate::database::page::Key {
                 sql: concat!("t.", stringify!($column)),
-                kind: $crate::page::KeyKind::Time,
-                value: |row| $crate::page::KeyValue::Time(row.$column),
+                kind: $crate::database::page::KeyKind::Time,
+                value: |row| $crate::database::page::KeyValue::Time(row.$column),
             },
-            $crate::page::Key {
+            $crate::database::page::Key {
                 sql: "t.id",
-                kind: $crate::page::KeyKind::Id,
-                value: |row| $crate::page::KeyValue::Id(row.id.0),
+                kind: $crate::database::page::KeyKind::Id,
+                value: |row| $crate::database::page::KeyValue::Id(row.id.0),
             },
         ]
     };

@@ -13,12 +13,14 @@ use tracing::Instrument as _;
 
 use crate::{
     activity::Entry,
+    auth::revocation::{self, Revocation},
     cache::{outbox, tag},
-    change::{Change, Changes},
+    database::{
+        pool::Lent,
+        sql::{Cell, Cells, Source, Sql},
+    },
     error::Error,
-    pool::Lent,
-    revocation::{self, Revocation},
-    sql::{Cell, Cells, Source, Sql},
+    events::{Change, Changes},
     store::Store,
 };
 

@@ -10,8 +10,8 @@ use uuid::Uuid;
 use super::{Filtering, Keyset, List, Page, Window};
 use crate::{
     cache::{Cached, Kept, Tag},
+    database::scope::Scope,
     error::Error,
-    scope::Scope,
     store::Store,
 };
 

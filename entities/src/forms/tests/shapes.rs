@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use super::{calculated, form, messages, problems, text, within};
-use crate::{
-    form::compiled::{CompiledForm, Draft},
-    submission::pipeline,
+use crate::forms::{
+    compiled::{CompiledForm, Draft},
+    pipeline,
 };
 
 /// `field` with something added.

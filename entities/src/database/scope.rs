@@ -4,7 +4,10 @@
 
 use serde::Serialize;
 
-use crate::{id::UserId, sql::Sql, user::Role};
+use crate::{
+    database::{role::Role, sql::Sql},
+    id::UserId,
+};
 
 /// The rows a caller may read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
