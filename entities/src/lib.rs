@@ -5,6 +5,8 @@
 //! revocations) and `forms` (the rules of forms, without a database); `store` (the handle that has them all); then one
 //! module for each domain, under the same name as in the other crates.
 
+#![cfg_attr(not(test), warn(unused_crate_dependencies))]
+
 pub mod activity;
 pub mod auth;
 pub mod cache;

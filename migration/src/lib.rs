@@ -10,6 +10,8 @@
 //!   whoever comes after it waits behind it. Then it lets go and tries again.
 //! - Text that is ordered or compared sorts by bytes, and times sort as text, so both databases agree.
 
+#![cfg_attr(not(test), warn(unused_crate_dependencies))]
+
 mod ddl;
 mod m0001_users;
 mod m0002_sessions;

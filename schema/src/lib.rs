@@ -8,6 +8,8 @@
 //!
 //! The library async-graphql parses, validates, introspects and prints the schema. Queries are executed by `object`.
 
+#![cfg_attr(not(test), warn(unused_crate_dependencies))]
+
 use std::{sync::Arc, time::Instant};
 
 use async_graphql::{

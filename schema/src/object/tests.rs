@@ -80,7 +80,7 @@ enum Leaf {
 }
 
 fn entries<'de, D: serde::Deserializer<'de>>(source: D) -> Result<Vec<(String, Entries)>, D::Error> {
-    let map = indexmap::IndexMap::<String, Entries>::deserialize(source)?;
+    let map = async_graphql::indexmap::IndexMap::<String, Entries>::deserialize(source)?;
     Ok(map.into_iter().collect())
 }
 
