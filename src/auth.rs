@@ -4,7 +4,7 @@
 use axum::http::{HeaderMap, header::AUTHORIZATION};
 use schema::{
     Access, Viewer,
-    token::{Bearer, Refused},
+    auth::token::{Bearer, Refused},
 };
 
 /// Who sends a request with these headers. Without a token: nobody. With anything that is no valid token, another
@@ -35,7 +35,7 @@ mod tests {
     use axum::http::HeaderValue;
     use entities::{DatabaseConfig, Role, Store, id::UserId};
     use prometheus_client::registry::Registry;
-    use schema::token::Subject;
+    use schema::auth::token::Subject;
 
     use super::*;
     use crate::config::Config;

@@ -20,7 +20,7 @@ use entities::{
 };
 use layers::{Problem, Values};
 use origins::{HeaderNames, OriginPatterns};
-use schema::{AccessOptions, Subgraph, gate::Limits};
+use schema::{AccessOptions, Subgraph, engine::limits::Limits};
 use setting::{
     Bytes, ClientModes, DatabaseUrl, DocumentMode, LogFilter, LogFormat, Networks, Origins, Percent,
     SecretText, Secrets, Setting, Switch, Width,

@@ -15,7 +15,14 @@ use entities::{
 use serde::Serialize;
 
 use crate::{
-    CachePolicy, Context, OperationKind, Prepared, Reply, Viewer, bounds::Bounds, cache_control::Looked,
+    auth::viewer::Viewer,
+    context::Context,
+    engine::{
+        bounds::Bounds,
+        cache_control::{CachePolicy, Looked},
+    },
+    graph::Prepared,
+    request::{OperationKind, Reply},
 };
 
 /// Longer ones are made each time, bytes: giving one again copies it.

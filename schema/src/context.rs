@@ -12,12 +12,18 @@ use std::{
 use entities::{Store, clock::Time, database::scope::Scope, id::UserId};
 
 use crate::{
-    Access, Caller, Subgraph, Viewer,
-    batch::Batcher,
-    bounds::Bounds,
-    cache_control::Watched,
-    error::FieldError,
-    trace::{Clock, Moment},
+    auth::{access::Access, viewer::Viewer},
+    engine::{
+        batch::Batcher,
+        bounds::Bounds,
+        cache_control::Watched,
+        error::FieldError,
+        federation::{
+            subgraph::Subgraph,
+            trace::{Clock, Moment},
+        },
+    },
+    request::Caller,
 };
 
 /// What one request knows: who asks, when, and its loads.

@@ -6,11 +6,14 @@ use std::{net::IpAddr, sync::Arc};
 use entities::{Recorder, Touched};
 
 use crate::{
-    CachePolicy, Variables,
-    bounds::{Held, Taken},
-    error::RequestError,
-    throttle,
-    write::{Errors, Unfinished},
+    Variables,
+    auth::throttle,
+    engine::{
+        bounds::{Held, Taken},
+        cache_control::CachePolicy,
+        error::RequestError,
+        output::{Errors, Unfinished},
+    },
 };
 
 /// One GraphQL request as it came over the wire.

@@ -15,7 +15,7 @@ use entities::{
     user::{self, Changes, Credentials, Named, NewAccount},
 };
 use prometheus_client::registry::Registry;
-use schema::token::Subject;
+use schema::auth::token::Subject;
 use serde_json::json;
 use xp::config::Config;
 
@@ -127,10 +127,10 @@ async fn create(
     role: Role,
     password_file: Option<&Path>,
 ) -> Result<String, Failure> {
-    let wrong = |error: schema::user_error::UserError| Failure::Usage(error.message.into_owned());
-    let email = schema::credentials::email(email).map_err(wrong)?;
+    let wrong = |error: schema::graph::user_error::UserError| Failure::Usage(error.message.into_owned());
+    let email = schema::auth::credentials::email(email).map_err(wrong)?;
     let name = name.unwrap_or_else(|| email.split('@').next().unwrap_or_default());
-    let name = schema::credentials::display_name(name).map_err(wrong)?;
+    let name = schema::auth::credentials::display_name(name).map_err(wrong)?;
     let password = read_password(password_file)?;
     if let Some(unfit) = password::unfit(&password, &[&email, &name]) {
         let why = match unfit {

@@ -12,7 +12,7 @@ use entities::{
     user::{self, Credentials, Named},
 };
 use prometheus_client::registry::Registry;
-use schema::{Access, token::Subject};
+use schema::{Access, auth::token::Subject};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},

@@ -16,7 +16,7 @@ use std::{
 use aws_lc_rs::digest::{SHA256, digest};
 use entities::redis::texts::Texts;
 use moka::{Expiry, sync::Cache};
-use schema::{Caller, Document, Graph, gate};
+use schema::{Caller, Document, Graph, engine::limits};
 
 use super::{budget::Budget, hex};
 use crate::config::DocumentsConfig;
@@ -182,7 +182,7 @@ impl Apq {
 
     /// A text as it is kept: as it was sent, or, where that is shorter, in its normal form behind a seal.
     fn form_of<'t>(&self, hash: &[u8; 32], text: &'t str) -> Cow<'t, str> {
-        let normal = gate::normal(text);
+        let normal = limits::normal(text);
         if text.len() <= SEAL + normal.len() {
             return text.into();
         }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use entities::clock;
-use schema::{Document, Graph, gate};
+use schema::{Document, Graph, engine::limits};
 
 use super::{
     manifest::{self, Broken, Entry},
@@ -132,5 +132,5 @@ impl Known {
 
 /// The hash by which bodies are compared: white space, commas, comments and the order of definitions do not matter.
 pub(super) fn body_hash(text: &str) -> [u8; 32] {
-    *blake3::hash(gate::normal(text).as_bytes()).as_bytes()
+    *blake3::hash(limits::normal(text).as_bytes()).as_bytes()
 }

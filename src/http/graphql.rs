@@ -14,7 +14,7 @@ use futures_util::future::join_all;
 use opentelemetry::trace::TraceContextExt as _;
 use schema::{
     CachePolicy, Caller, Document, Held, Opened, OperationKind, Reply, Taken, Viewer,
-    token::{Bearer, Refused},
+    auth::token::{Bearer, Refused},
 };
 use tracing::{Instrument as _, Span, field::Empty};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;

@@ -32,7 +32,7 @@ use futures_util::{
     StreamExt as _,
     stream::{self, BoxStream},
 };
-use schema::{Access, Event, Opened, OperationKind, Reply, token::Bearer};
+use schema::{Access, Event, Opened, OperationKind, Reply, auth::token::Bearer};
 use tokio::sync::watch;
 use tracing::Span;
 

@@ -33,7 +33,7 @@ mod sign_in;
 mod streams;
 
 use super::*;
-use schema::{Access, token::Subject};
+use schema::{Access, auth::token::Subject};
 
 use crate::{
     Account, Development,

@@ -244,7 +244,7 @@ async fn a_line_says_which_operation_of_whom_by_which_client() {
     let _alone = alone().await;
     let app = app().await;
     let (user, role) = (entities::id::UserId::new(), entities::Role::Admin);
-    let subject = schema::token::Subject { user, role, epoch: 0, session: None };
+    let subject = schema::auth::token::Subject { user, role, epoch: 0, session: None };
     let bearer = format!("Bearer {}", app.access.tokens().mint(subject, 60).expect("a token").0);
     let asking = |body: Value, headers: &[(&'static str, &'static str)]| {
         let mut request = request("", Some(&bearer));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use entities::Role;
 use prometheus_client::registry::Registry;
-use schema::{Access, AccessOptions, token::Subject};
+use schema::{Access, AccessOptions, auth::token::Subject};
 use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbBackend, Statement, TransactionTrait as _};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},

@@ -11,7 +11,7 @@ use async_graphql::{
     },
 };
 use entities::Role;
-use schema::{Domain, Subgraph, viewer::Grant};
+use schema::{Domain, Subgraph, auth::viewer::Grant};
 use serde_json::{Value, json};
 
 use crate::{

@@ -7,7 +7,7 @@ use entities::{
     user::{self, Named},
 };
 use prometheus_client::registry::Registry;
-use schema::{Access, token::Subject};
+use schema::{Access, auth::token::Subject};
 use serde_json::json;
 use tower::ServiceExt as _;
 use xp::{App, config::Config};

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use entities::{Role, clock, id::SessionId};
 use futures_util::future::join_all;
-use schema::token::Refused;
+use schema::auth::token::Refused;
 use serde_json::{Value, json};
 
 use crate::harness::{Client, TestApp, db, text};

@@ -20,7 +20,7 @@ fn the_defaults_are_valid_and_documented() {
     let loaded = load(&Inputs::nothing(Mode::Tool)).expect("the defaults are valid");
     assert_eq!(loaded.config.http.port, 8080);
     assert_eq!(loaded.config.http.request_timeout, Duration::from_secs(2));
-    assert_eq!(loaded.config.graph.limits(), schema::gate::Limits::default());
+    assert_eq!(loaded.config.graph.limits(), schema::Limits::default());
     assert_eq!(loaded.entries.len(), KEYS.len());
     assert!(KEYS.iter().all(|key| key.doc.trim().ends_with('.')));
 }

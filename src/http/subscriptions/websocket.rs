@@ -24,7 +24,7 @@ use futures_util::{
 };
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use schema::{Caller, Event, OperationKind, Reply, Viewer, token::Bearer};
+use schema::{Caller, Event, OperationKind, Reply, Viewer, auth::token::Bearer};
 use serde_json::value::RawValue;
 
 use super::{

@@ -9,7 +9,7 @@ use entities::{
     seed,
 };
 use prometheus_client::registry::Registry;
-use schema::token::Refused;
+use schema::auth::token::Refused;
 use schema::{Access, AccessOptions, Caller, Events, Graph, Limits, Opened, Options, Request, Taken, Viewer};
 use sea_orm::{ConnectionTrait as _, DbBackend};
 use serde_json::{Value, json};

@@ -1,0 +1,9 @@
+//! Who asks and how they prove it: access tokens, the viewer that a token stands for, credentials and how often they may be
+//! tried. Not here: sessions and accounts as types (`graph`), hashes and keys (`entities::auth`).
+
+pub mod access;
+pub(crate) mod active_users;
+pub mod credentials;
+pub(crate) mod throttle;
+pub mod token;
+pub mod viewer;

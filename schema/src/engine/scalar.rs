@@ -1,0 +1,361 @@
+//! Values at the leaves: how each Rust type is named in the schema and written as JSON. A leaf is written straight
+//! into the answer; no value tree is built. Not here: objects and edges (`object`).
+
+use async_graphql::{InputValueError, InputValueResult, Name, Scalar, ScalarType, Value, registry::Registry};
+use chrono::{DateTime as ChronoDateTime, Datelike as _, Timelike as _, Utc};
+use entities::{
+    Json,
+    clock::Time,
+    id::{ActivityLogId, FormId, FormVersionId, LocationId, SessionId, SubmissionId, UserId},
+};
+
+/// The scalar `DateTime`; its published description stands on `ScalarType` below, where the library reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct DateTime(pub Time);
+
+/// A point in time (RFC 3339). Answers are in UTC with `Z` and six digits of the second, so that the order of the
+/// texts is the order of the times: `2026-01-02T03:04:05.123456Z`. Inputs may have any offset.
+#[Scalar(name = "DateTime", specified_by_url = "https://datatracker.ietf.org/doc/html/rfc3339")]
+impl ScalarType for DateTime {
+    fn parse(value: Value) -> InputValueResult<Self> {
+        let Value::String(text) = &value else {
+            return Err(InputValueError::custom("a DateTime is a string such as \"2026-01-02T03:04:05Z\""));
+        };
+        let time = read_time(text);
+        let message = "a DateTime looks like \"2026-01-02T03:04:05Z\" (RFC 3339)";
+        time.map(Self).ok_or_else(|| InputValueError::custom(message))
+    }
+
+    fn is_valid(value: &Value) -> bool {
+        matches!(value, Value::String(text) if read_time(text).is_some())
+    }
+
+    fn to_value(&self) -> Value {
+        let mut out = Vec::with_capacity(27);
+        write_time(self.0, &mut out);
+        Value::String(String::from_utf8(out).expect("digits are UTF-8"))
+    }
+}
+
+/// A time that can be written again: an offset at either end of time leads to a year that cannot. A leap second, which
+/// the databases do not know, is the end of the second before it.
+fn read_time(text: &str) -> Option<Time> {
+    let time = ChronoDateTime::parse_from_rfc3339(text).ok()?.with_timezone(&Utc);
+    let time = if time.nanosecond() < 1_000_000_000 { time } else { time.with_nanosecond(999_999_999)? };
+    (0..=9999).contains(&time.year()).then_some(time)
+}
+
+/// The scalar `JSON` as an input; answers are written from the database's own text (`Leaf for Json`).
+#[derive(Debug)]
+pub struct AnyJson(pub serde_json::Value);
+
+/// Lists and objects inside one another in a `JSON` input at most.
+const MAX_JSON_DEPTH: usize = 64;
+
+/// Any JSON value (RFC 8259), sent and stored as it is.
+#[Scalar(name = "JSON", specified_by_url = "https://datatracker.ietf.org/doc/html/rfc8259")]
+impl ScalarType for AnyJson {
+    fn parse(value: Value) -> InputValueResult<Self> {
+        json_of(value, MAX_JSON_DEPTH).map(Self).map_err(InputValueError::custom)
+    }
+
+    fn to_value(&self) -> Value {
+        Value::Null
+    }
+}
+
+/// The same value, number for number. What JSON cannot say is refused.
+fn json_of(value: Value, depth: usize) -> Result<serde_json::Value, &'static str> {
+    let inner = || depth.checked_sub(1).ok_or("a JSON value is nested too deeply");
+    Ok(match value {
+        Value::Null => serde_json::Value::Null,
+        Value::Number(number) => serde_json::Value::Number(number),
+        Value::String(text) => serde_json::Value::String(text),
+        Value::Boolean(is) => serde_json::Value::Bool(is),
+        Value::List(items) => {
+            let depth = inner()?;
+            items.into_iter().map(|item| json_of(item, depth)).collect::<Result<_, _>>()?
+        }
+        Value::Object(fields) => {
+            let depth = inner()?;
+            let named = |(name, value): (Name, Value)| Ok((name.to_string(), json_of(value, depth)?));
+            fields.into_iter().map(named).collect::<Result<serde_json::Map<_, _>, &'static str>>()?.into()
+        }
+        Value::Enum(_) | Value::Binary(_) => {
+            return Err("a JSON value has no bare names: put texts in quotes");
+        }
+    })
+}
+
+/// A type that can stand at a leaf of an answer.
+pub trait Leaf {
+    /// May the value be null?
+    const NULLABLE: bool = false;
+    /// Registers the type and returns its name with `!` unless it is nullable.
+    fn type_ref(registry: &mut Registry) -> String;
+    /// Appends the value as JSON.
+    fn write(&self, out: &mut Vec<u8>);
+}
+
+impl<L: Leaf> Leaf for Option<L> {
+    const NULLABLE: bool = true;
+
+    fn type_ref(registry: &mut Registry) -> String {
+        L::type_ref(registry).trim_end_matches('!').to_owned()
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Some(value) => value.write(out),
+            None => out.extend(b"null"),
+        }
+    }
+}
+
+impl Leaf for bool {
+    fn type_ref(registry: &mut Registry) -> String {
+        <Self as async_graphql::InputType>::create_type_info(registry)
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend(if *self { &b"true"[..] } else { b"false" });
+    }
+}
+
+impl Leaf for i32 {
+    fn type_ref(registry: &mut Registry) -> String {
+        <Self as async_graphql::InputType>::create_type_info(registry)
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        write_json(self, out);
+    }
+}
+
+/// Counts. `Int` has 32 bits, so a larger count stays at the largest `Int`.
+impl Leaf for i64 {
+    fn type_ref(registry: &mut Registry) -> String {
+        i32::type_ref(registry)
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        i32::try_from(*self).unwrap_or(i32::MAX).write(out);
+    }
+}
+
+impl Leaf for f64 {
+    fn type_ref(registry: &mut Registry) -> String {
+        <Self as async_graphql::InputType>::create_type_info(registry)
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        write_json(self, out);
+    }
+}
+
+impl Leaf for String {
+    fn type_ref(registry: &mut Registry) -> String {
+        <Self as async_graphql::InputType>::create_type_info(registry)
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        write_text(self, out);
+    }
+}
+
+impl Leaf for Time {
+    fn type_ref(registry: &mut Registry) -> String {
+        <DateTime as async_graphql::OutputType>::create_type_info(registry)
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        out.push(b'"');
+        write_time(*self, out);
+        out.push(b'"');
+    }
+}
+
+/// The database's own text: already JSON.
+impl Leaf for Json {
+    fn type_ref(registry: &mut Registry) -> String {
+        <AnyJson as async_graphql::OutputType>::create_type_info(registry)
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend(self.as_str().as_bytes());
+    }
+}
+
+impl<L: Leaf> Leaf for std::sync::Arc<L> {
+    const NULLABLE: bool = L::NULLABLE;
+
+    fn type_ref(registry: &mut Registry) -> String {
+        L::type_ref(registry)
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        L::write(self, out);
+    }
+}
+
+/// A UUID that is an `ID` of the graph.
+impl Leaf for uuid::Uuid {
+    fn type_ref(registry: &mut Registry) -> String {
+        <async_graphql::ID as async_graphql::OutputType>::create_type_info(registry)
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        let mut buffer = [0; uuid::fmt::Hyphenated::LENGTH];
+        out.push(b'"');
+        out.extend(self.as_hyphenated().encode_lower(&mut buffer).as_bytes());
+        out.push(b'"');
+    }
+}
+
+macro_rules! id_leaves {
+    ($($id:ident),+) => {$(
+        impl Leaf for $id {
+            fn type_ref(registry: &mut Registry) -> String {
+                uuid::Uuid::type_ref(registry)
+            }
+
+            fn write(&self, out: &mut Vec<u8>) {
+                self.0.write(out);
+            }
+        }
+    )+};
+}
+id_leaves!(UserId, SessionId, FormId, FormVersionId, SubmissionId, LocationId, ActivityLogId);
+
+/// An enum of the store room as a leaf: `$graphql` is its GraphQL declaration (`#[graphql(remote = …)]`).
+macro_rules! enum_leaf {
+    ($stored:ty, $graphql:ty) => {
+        impl $crate::engine::scalar::Leaf for $stored {
+            fn type_ref(registry: &mut async_graphql::registry::Registry) -> String {
+                <$graphql as async_graphql::OutputType>::create_type_info(registry)
+            }
+
+            fn write(&self, out: &mut Vec<u8>) {
+                // Enum names are letters and underscores: nothing to escape.
+                out.push(b'"');
+                out.extend(self.as_str().as_bytes());
+                out.push(b'"');
+            }
+        }
+    };
+}
+pub(crate) use enum_leaf;
+
+/// Appends `text` as a JSON string.
+pub(crate) fn write_text(text: &str, out: &mut Vec<u8>) {
+    // Without an early end the loop looks at many bytes at once; next to no text needs more than that.
+    let is_special = |byte: &u8| *byte < b' ' || *byte == b'"' || *byte == b'\\';
+    if text.as_bytes().iter().fold(false, |found, byte| found | is_special(byte)) {
+        return write_json(text, out);
+    }
+    out.reserve(text.len() + 2);
+    out.push(b'"');
+    out.extend(text.as_bytes());
+    out.push(b'"');
+}
+
+/// Appends a value by serde; writing into memory cannot fail for the types used here.
+pub(crate) fn write_json<T: serde::Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) {
+    let start = out.len();
+    if serde_json::to_writer(&mut *out, value).is_err() {
+        out.truncate(start);
+        out.extend(b"null");
+    }
+}
+
+/// `2026-01-02T03:04:05.123456Z`, digit by digit into its place: `to_rfc3339` costs many times as much.
+fn write_time(time: Time, out: &mut Vec<u8>) {
+    let (date, clock) = (time.naive_utc().date(), time.naive_utc().time());
+    let Some(year @ 0..=9999) = u32::try_from(date.year()).ok() else {
+        // RFC 3339 has no such years; keep the field readable instead of lying.
+        out.extend(time.to_rfc3339_opts(chrono::SecondsFormat::Micros, true).as_bytes());
+        return;
+    };
+    let (seconds, micros) = (clock.num_seconds_from_midnight(), clock.nanosecond() % 1_000_000_000 / 1_000);
+    let mut text = *b"0000-00-00T00:00:00.000000Z";
+    let two_digits = [
+        (0, year / 100),
+        (2, year % 100),
+        (5, date.month()),
+        (8, date.day()),
+        (11, seconds / 3_600),
+        (14, seconds / 60 % 60),
+        (17, seconds % 60),
+        (20, micros / 10_000),
+        (22, micros / 100 % 100),
+        (24, micros % 100),
+    ];
+    for (place, value) in two_digits {
+        text[place] = b'0' + (value / 10) as u8;
+        text[place + 1] = b'0' + (value % 10) as u8;
+    }
+    out.extend(text);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn json(leaf: &impl Leaf) -> String {
+        let mut out = Vec::new();
+        leaf.write(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn times_print_in_utc_with_six_digits() {
+        let time = |text: &str| ChronoDateTime::parse_from_rfc3339(text).unwrap().with_timezone(&Utc);
+        assert_eq!(json(&time("2026-01-02T10:04:05.1+07:00")), r#""2026-01-02T03:04:05.100000Z""#);
+        assert_eq!(json(&time("0001-01-01T00:00:00Z")), r#""0001-01-01T00:00:00.000000Z""#);
+        assert_eq!(json(&time("1999-12-31T23:59:59.999999Z")), r#""1999-12-31T23:59:59.999999Z""#);
+    }
+
+    #[test]
+    fn times_that_cannot_be_written_again_are_not_read() {
+        let read =
+            |text: &str| DateTime::parse(Value::String(text.to_owned())).ok().map(|time| json(&time.0));
+        let written = |text: &str| Some(format!("\"{text}\""));
+        assert_eq!(read("2016-12-31T23:59:60.5Z"), written("2016-12-31T23:59:59.999999Z"));
+        assert_eq!(read("9999-12-31T23:59:59Z"), written("9999-12-31T23:59:59.000000Z"));
+        for text in [
+            "0000-01-01T00:00:00+14:00",
+            "9999-12-31T23:59:59-00:01",
+            "10000-01-01T00:00:00Z",
+            "2026-02-30T00:00:00Z",
+        ] {
+            assert_eq!(read(text), None, "{text}");
+            assert!(!DateTime::is_valid(&Value::String(text.to_owned())), "{text}");
+        }
+    }
+
+    #[test]
+    fn json_inputs_keep_every_number_and_are_not_nested_without_end() {
+        for text in
+            ["-0.0", "1.0", "9007199254740993", "18446744073709551615", "-9223372036854775808", "1e300"]
+        {
+            let value: Value = serde_json::from_str(text).unwrap();
+            let AnyJson(json) = AnyJson::parse(value).unwrap();
+            let wanted: serde_json::Value = serde_json::from_str(text).unwrap();
+            assert_eq!(json.to_string(), wanted.to_string());
+        }
+        let nested = |depth| (0..depth).fold(Value::Null, |value, _| Value::List(vec![value]));
+        assert!(AnyJson::parse(nested(64)).is_ok());
+        assert!(AnyJson::parse(nested(65)).is_err());
+        assert!(AnyJson::parse(Value::Enum(Name::new("OPEN"))).is_err());
+    }
+
+    #[test]
+    fn a_count_beyond_int_stays_at_the_largest_int() {
+        assert_eq!(json(&5_000_000_000_i64), "2147483647");
+    }
+
+    #[test]
+    fn texts_are_escaped() {
+        assert_eq!(json(&"a\"\u{0}\n".to_owned()), r#""a\"\u0000\n""#);
+    }
+}

@@ -1,0 +1,472 @@
+//! The graph: schema, documents, batching, and the store behind them; one request from its text to the bytes of its answer.
+//! Not here: how a selection is run (`engine`), who is let in (`auth`).
+
+use std::{sync::Arc, time::Instant};
+
+use async_graphql::{
+    CustomDirectiveFactory, Schema, ValidationMode, Variables,
+    parser::{
+        parse_schema,
+        types::{OperationDefinition, SelectionSet},
+    },
+};
+use entities::{Recorder, Store};
+use prometheus_client::registry::Registry;
+
+pub mod activity;
+pub mod form;
+pub mod input;
+pub mod location;
+pub mod mutation;
+pub mod node;
+pub mod query;
+pub mod session;
+pub mod submission;
+pub mod subscription;
+pub mod user;
+pub mod user_error;
+
+use crate::{
+    answers::Place,
+    auth::{
+        access::{Access, AccessOptions},
+        viewer::Viewer,
+    },
+    context::{Context, Service},
+    engine::{
+        batch::{Batcher, Groups, Metrics},
+        bounds::{Bounds, Memory, Owner, PIECE, Taken},
+        cache_control::CachePolicy,
+        cost::OutputTypes,
+        document::{Document, Documents, OnlyValidate},
+        error::{Code, RequestError},
+        federation::{
+            sdl,
+            subgraph::Subgraph,
+            trace::{Clock, Tree},
+        },
+        introspection,
+        limits::Limits,
+        object::{self, Entity as _, Object, Row, Selection},
+        output::{Errors, Unfinished, Writer},
+        plan::Planner,
+        variables::InputTypes,
+    },
+    explain::{self, Extensions},
+    graph::subscription::Events,
+    request::{Caller, OperationKind, Reply, Request, refused},
+};
+use mutation::Mutation;
+use query::Query;
+use subscription::{Decisions, Subscription};
+
+/// How the graph is set up.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Development: `extensions.explain`, suggestions in validation errors.
+    pub development: bool,
+    /// Limits on documents.
+    pub limits: Limits,
+    /// The same for gateways.
+    pub gateway_limits: Limits,
+    /// Whether the federation's fields and the schema are there for gateways only.
+    pub gateways_only: bool,
+    /// Who is let in; none: nobody but by keys of this graph alone.
+    pub access: Option<Access>,
+    /// Shared batches of one loader that may be under way at once; 0 keeps every request to itself.
+    pub shared_batches: usize,
+    /// What of the graph is served.
+    pub subgraph: Subgraph,
+    /// Bytes of one answer at most.
+    pub answer_bytes: usize,
+    /// Memory that all answers of more than 64 KiB may take together while they are written, bytes; one account half of it.
+    pub answer_memory: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            development: false,
+            limits: Limits::default(),
+            gateway_limits: Limits::gateway(),
+            gateways_only: false,
+            access: None,
+            shared_batches: 2,
+            subgraph: Subgraph::WHOLE,
+            answer_bytes: 16 << 20,
+            answer_memory: 32 << 20,
+        }
+    }
+}
+
+pub(crate) type Engine = Schema<Row<Query>, Mutation, Subscription>;
+
+/// What a graph is made of.
+pub(crate) struct Shape<T> {
+    /// The root of queries.
+    pub(crate) query: &'static Object<Query>,
+    /// Has the last word on what the schema has.
+    pub(crate) types: T,
+    /// Directives that are none of the federation's.
+    pub(crate) composed: &'static [sdl::Composed],
+}
+
+/// The graph: schema, documents, batching, and the store behind them. Cheap to clone.
+#[derive(Clone)]
+pub struct Graph {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    access: Access,
+    options: Options,
+    service: Service,
+    api_sdl: String,
+    query: &'static Object<Query>,
+    validator: Engine,
+    introspector: Engine,
+    input_types: InputTypes,
+    documents: Documents,
+    groups: Groups,
+    metrics: Metrics,
+    /// What subscriptions show to whom.
+    decisions: Arc<Decisions>,
+    answer_memory: Memory,
+}
+
+impl Graph {
+    /// Builds the schema over a store. Metrics go into `registry`.
+    pub fn new(store: Store, options: Options, registry: &mut Registry) -> Self {
+        let subgraph = options.subgraph;
+        Self::of(store, options, registry, Shape { query: Query::object(), types: subgraph, composed: &[] })
+    }
+
+    /// The same of another shape.
+    pub(crate) fn of<T: CustomDirectiveFactory + Copy>(
+        store: Store,
+        options: Options,
+        registry: &mut Registry,
+        Shape { query, types, composed }: Shape<T>,
+    ) -> Self {
+        let engine = |suggestions: bool| {
+            let builder = Schema::build(Row::new(), Mutation, Subscription)
+                .enable_federation()
+                .enable_subscription_in_federation()
+                .directive(types)
+                // The gate counts depth itself, through fragments too; the library must not refuse what it let through.
+                .limit_recursive_depth(64);
+            if suggestions { builder } else { builder.disable_suggestions() }
+        };
+        let validator = engine(options.development).extension(OnlyValidate).finish();
+        let introspector = engine(false).validation_mode(ValidationMode::Fast).finish();
+        let for_clients =
+            Schema::build(Row::new(), Mutation, Subscription).directive(sdl::ForClients(types)).finish();
+        let api_sdl = sdl::api(&for_clients);
+        let service =
+            Service { subgraph: options.subgraph, sdl: sdl::federated(&introspector, composed).into() };
+        let types =
+            parse_schema(introspector.sdl()).expect("the schema prints SDL that its own parser reads");
+        let input_types = InputTypes::of(&types);
+        let documents = Documents::new(options.clone(), OutputTypes::of(&types), registry);
+        let (groups, metrics) = (Groups::new(options.shared_batches), Metrics::register(registry));
+        let own = || Access::new(store.clone(), AccessOptions::default());
+        let access = options.access.clone().unwrap_or_else(own);
+        registry.register_collector(Box::new(access.presence().clone()));
+        let inner = Inner {
+            answer_memory: Memory::of(options.answer_memory),
+            store,
+            access,
+            options,
+            service,
+            api_sdl,
+            query,
+            validator,
+            introspector,
+            input_types,
+            documents,
+            groups,
+            metrics,
+            decisions: Decisions::register(registry),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The federated SDL, byte-equal to `_service.sdl`.
+    pub fn sdl(&self) -> &str {
+        &self.inner.service.sdl
+    }
+
+    /// The SDL for client tools: without federation.
+    pub fn api_sdl(&self) -> &str {
+        &self.inner.api_sdl
+    }
+
+    /// What lets callers in. Before `Access::open` was called on it no token is good.
+    pub fn access(&self) -> &Access {
+        &self.inner.access
+    }
+
+    /// Runs one request for a viewer. Never fails: every failure is an answer with coded errors.
+    pub async fn execute(&self, viewer: Viewer, request: Request) -> Reply {
+        match self.prepare_for(&request.query, &request.caller).await {
+            Ok(document) => self.execute_document(viewer, document, request).await,
+            Err(refused) => refused,
+        }
+    }
+
+    /// The same for callers who can wait: a subscription is answered by its events.
+    pub async fn open(&self, viewer: Viewer, request: Request) -> Opened {
+        match self.prepare_for(&request.query, &request.caller).await {
+            Ok(document) => self.open_document(viewer, document, request).await,
+            Err(refused) => Opened::Reply(refused),
+        }
+    }
+
+    /// Reads, validates and judges a document; once for each text, as long as it is remembered.
+    ///
+    /// # Errors
+    /// The answer to a request with this document, which cannot be run.
+    pub async fn prepare(&self, text: &str) -> Result<Arc<Document>, Reply> {
+        self.prepare_for(text, &Caller::default()).await
+    }
+
+    /// The same for a caller, whose request's id the answer tells, and who may ask for more as a gateway.
+    ///
+    /// # Errors
+    /// The answer to a request with this document, which cannot be run.
+    pub async fn prepare_for(&self, text: &str, caller: &Caller) -> Result<Arc<Document>, Reply> {
+        let prepared = self.inner.documents.prepare(text, caller, &self.inner.validator).await;
+        prepared.map_err(|errors| refused(None, &errors, &caller.request_id))
+    }
+
+    /// Runs a document for a viewer who cannot wait for events.
+    pub async fn execute_document(&self, viewer: Viewer, document: Arc<Document>, request: Request) -> Reply {
+        let request_id = Arc::clone(&request.caller.request_id);
+        match self.open_document(viewer, document, request).await {
+            Opened::Reply(reply) => reply,
+            Opened::Events(_) => {
+                let message = "Subscriptions are answered over WebSocket (graphql-transport-ws) or as server-sent \
+                               events (Accept: text/event-stream)";
+                let error = RequestError::new(Code::BadUserInput, message);
+                refused(Some(OperationKind::Subscription), &[error], &request_id)
+            }
+        }
+    }
+
+    /// Runs a document for a viewer; nothing that was found out when it was prepared is looked at again.
+    pub async fn open_document(
+        &self,
+        viewer: Viewer,
+        document: Arc<Document>,
+        mut request: Request,
+    ) -> Opened {
+        let started = Instant::now();
+        let prepared = match self.inner.prepare(document, &mut request) {
+            Ok(prepared) => prepared,
+            Err(refused) => return Opened::Reply(*refused),
+        };
+        if prepared.kind == OperationKind::Subscription {
+            let request_id = Arc::clone(&request.caller.request_id);
+            return match subscription::subscribe(self, viewer, request.caller, prepared) {
+                Ok(events) => Opened::Events(events),
+                Err(error) => {
+                    Opened::Reply(refused(Some(OperationKind::Subscription), &[error], &request_id))
+                }
+            };
+        }
+        let explain = request.explain && self.inner.options.development;
+        let floor = request.cache_token.and_then(|token| token.parse().ok());
+        let floored = floor.map(|floor| self.inner.store.not_before(floor));
+        let store = floored.as_ref().unwrap_or(&self.inner.store);
+        // Who wants to know how an answer is made has it made.
+        let place = Place::of(&prepared, &viewer, store)
+            .filter(|_| !explain && !request.trace && !request.cache_tags);
+        let bounds = self.inner.bounds(&viewer, &request.caller, &request.taken);
+        if let Some(place) = &place
+            && let Some(answer) = place.find(store).await
+            && let Some(reply) = answer.reply(&bounds)
+        {
+            return Opened::Reply(reply);
+        }
+        let recorder = Recorder::new(explain);
+        let collects = request.cache_tags || place.is_some();
+        let recorder = Arc::new(if collects { recorder.collecting() } else { recorder });
+        let mut ctx = self.inner.context(store, viewer, request.caller, Arc::clone(&recorder));
+        ctx.bounds = bounds;
+        ctx.clock = request.trace.then(Clock::start);
+        let answered = self.inner.answer(&prepared, &ctx).await;
+        Opened::Reply(match answered {
+            Ok(mut answer) => {
+                let (body, errors) = (&mut answer.out, &mut answer.errors);
+                // An answer that lacks something, or tells about itself, is for this once.
+                let cache = prepared.cache.filter(|_| errors.is_empty() && !explain && !request.trace);
+                // Whether it was a gateway that asked is no part of the address that an answer is kept under.
+                let is_for_some = ctx.viewer.was_read()
+                    || prepared.document.for_gateways.is_for_them_alone(&self.inner.options);
+                let cache = cache.map(|policy| policy.for_one_if(is_for_some));
+                let place = place.filter(|_| errors.is_empty());
+                let digest = place.and_then(|place| place.keep(&ctx, &recorder, body, cache));
+                let explained =
+                    explain.then(|| explain::Explain::of(&recorder, &ctx.batcher, started.elapsed()));
+                let trace = errors.trace.take().map(|trace| trace.finish(ctx.now, started.elapsed()));
+                let wanted = request.cache_tags && prepared.kind == OperationKind::Query;
+                let of_entities = wanted.then(|| query::entity_tags(&prepared)).flatten();
+                let extensions = Extensions {
+                    explain: explained,
+                    cache_token: recorder.wrote().map(|moment| moment.to_string()),
+                    ftv1: trace,
+                    apollo_cache_tags: (wanted && of_entities.is_none())
+                        .then(|| explain::tags_of(&recorder))
+                        .flatten(),
+                    apollo_entity_cache_tags: of_entities,
+                };
+                extensions.write(body);
+                let answer = answer.finished(&ctx.caller.request_id, &ctx.bounds);
+                prepared.document.answered(answer.out.len());
+                self.inner.documents.count_excess(&answer.errors.codes);
+                let cache = cache.filter(|_| answer.errors.is_empty());
+                let entities = if request.entities { query::entity_counts(&prepared) } else { Vec::new() };
+                Reply { cache, digest, entities, ..Reply::executed(prepared.kind, answer, &recorder) }
+            }
+            Err(error) => refused(Some(prepared.kind), &[error], &ctx.caller.request_id),
+        })
+    }
+}
+
+/// What comes of a request.
+pub enum Opened {
+    /// One answer.
+    Reply(Reply),
+    /// The answers of a subscription, one an event.
+    Events(Events),
+}
+
+/// A request that may run: its document is valid, and so are its variables.
+pub(crate) struct Prepared {
+    pub(crate) document: Arc<Document>,
+    pub(crate) operation_name: Option<String>,
+    pub(crate) kind: OperationKind,
+    pub(crate) cache: Option<CachePolicy>,
+    pub(crate) variables: Variables,
+}
+
+impl Prepared {
+    fn operation(&self) -> &OperationDefinition {
+        let operation = self.document.operation(self.operation_name.as_deref());
+        &operation.expect("it was found when the request was prepared").parsed.node
+    }
+
+    fn planner(&self) -> Planner<'_> {
+        Planner { fragments: &self.document.parsed.fragments, variables: &self.variables }
+    }
+}
+
+impl Inner {
+    /// Finds out which operation is meant, or what is wrong with its variables.
+    fn prepare(&self, document: Arc<Document>, request: &mut Request) -> Result<Prepared, Box<Reply>> {
+        let request_id = Arc::clone(&request.caller.request_id);
+        // However the document was found, by whomever it was sent first.
+        let may_run = document.for_gateways.check(&self.options, &request.caller);
+        may_run.map_err(|error| Box::new(refused(None, &[error], &request_id)))?;
+        let operation = document.operation(request.operation_name.as_deref());
+        let operation = operation.map_err(|error| Box::new(refused(None, &[error], &request_id)))?;
+        let (kind, cache) = (operation.judged.kind, operation.judged.cache);
+        let given = std::mem::take(&mut request.variables);
+        let variables = self.input_types.coerce(&operation.parsed.node.variable_definitions, given);
+        let variables = variables.and_then(|variables| {
+            self.documents.check_cost(operation.judged, &variables)?;
+            Ok(variables)
+        });
+        let variables = variables.map_err(|error| Box::new(refused(Some(kind), &[error], &request_id)))?;
+        Ok(Prepared { operation_name: request.operation_name.take(), kind, cache, variables, document })
+    }
+
+    /// A new request's context.
+    fn context(&self, store: &Store, viewer: Viewer, caller: Caller, recorder: Arc<Recorder>) -> Context {
+        let batcher = self.batcher(store, recorder);
+        let parts = (self.service.clone(), self.bounds(&viewer, &caller, &Taken::default()));
+        Context::new(viewer, caller, self.access.clone(), batcher, parts)
+    }
+
+    /// What an answer may take, of which so much is taken.
+    fn bounds(&self, viewer: &Viewer, caller: &Caller, taken: &Taken) -> Bounds {
+        let (most, memory) = (self.options.answer_bytes, self.answer_memory.clone());
+        let owner = match viewer {
+            Viewer::User { id, .. } => Owner::Account(*id),
+            Viewer::Anonymous if !caller.is_gateway => Owner::Address(caller.customer()),
+            Viewer::Anonymous | Viewer::Service => Owner::Many,
+        };
+        Bounds { most, memory, taken: taken.clone(), owner, piece: PIECE }
+    }
+
+    /// A new request's loads.
+    fn batcher(&self, store: &Store, recorder: Arc<Recorder>) -> Batcher {
+        Batcher::new(store, recorder, self.groups.clone(), self.metrics.clone())
+    }
+
+    /// Runs a query or a mutation; the answer lacks only its closing brace.
+    async fn answer(&self, prepared: &Prepared, ctx: &Context) -> Result<Unfinished, RequestError> {
+        let (root, planner) = (&prepared.operation().selection_set.node, prepared.planner());
+        let trace = ctx.clock.map(|_| Box::new(Tree::new(Arc::clone(&self.documents.types))));
+        let errors = Errors::of(&ctx.caller.request_id).traced(trace);
+        if prepared.kind == OperationKind::Mutation {
+            return mutation::execute(root, planner, ctx, errors).await;
+        }
+        let selection = self.plan(prepared, root, planner, ctx).await?;
+        Ok(answer(&selection, Query, ctx, prepared.document.room(), errors).await)
+    }
+
+    /// Plans the root: introspection is answered by the library, everything else by the declarations.
+    async fn plan<'q>(
+        &self,
+        prepared: &Prepared,
+        root: &'q SelectionSet,
+        planner: Planner<'q>,
+        ctx: &'q Context,
+    ) -> Result<Selection<'q, Query>, RequestError> {
+        let query = self.query;
+        let mut selection = query.nothing();
+        for selected in planner.collect(&|condition| query.is(condition), &[root])? {
+            if matches!(selected.name(), "__schema" | "__type") {
+                let (document, operation_name) = (&*prepared.document, prepared.operation_name.as_deref());
+                let question =
+                    introspection::Question { document, operation_name, planner, selected: &selected };
+                let json = introspection::value(&self.introspector, &question, ctx).await;
+                let ready = Box::new(query::Ready { json: json.as_bytes().to_vec() });
+                let names = (selected.key(), selected.name());
+                selection.push_edge(names, selected.name() == "__type", ready);
+            } else {
+                query.plan_field(&mut selection, planner, selected, ctx)?;
+            }
+        }
+        Ok(selection)
+    }
+}
+
+/// Runs a planned query on its root; the answer lacks only its closing brace.
+pub(crate) async fn answer<T: object::Entity>(
+    selection: &Selection<'_, T>,
+    root: T,
+    ctx: &Context,
+    mut out: Vec<u8>,
+    errors: Errors,
+) -> Unfinished {
+    let rows = ctx.batcher.drive(selection.run(vec![root], ctx)).await;
+    out.extend(b"{\"data\":");
+    let mut writer = Writer::resume(Unfinished { out, errors, bound: ctx.bounds.answer() });
+    let start = writer.out.len();
+    match writer.whole(|writer| rows.write(0, writer)).await {
+        Ok(written) => {
+            if written.is_err() {
+                writer.out.truncate(start);
+                writer.out.extend(b"null");
+            }
+            writer.finish().with_errors()
+        }
+        Err(error) => {
+            drop(writer);
+            Unfinished::instead(&error, &ctx.caller.request_id, &ctx.bounds)
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! Recording positions: `recordLocations`, and points as inputs of other mutations. Each point of a batch has its own
+//! outcome. Not here: what a plausible point is, and how it is stored (`entities::location::record`).
+
+use std::{
+    borrow::Cow,
+    sync::{Arc, LazyLock},
+};
+
+use async_graphql::{Enum, ID, InputObject};
+use entities::{
+    id::LocationId,
+    location::record::{self, Fault, FaultKind, Point, Recorder},
+};
+
+use super::{ById, Location};
+use crate::{
+    context::Context,
+    engine::{
+        edge::{Held, NoArguments, One},
+        error::FieldError,
+        federation::subgraph::Domain,
+        object::{Entity, Object},
+        scalar::{DateTime, enum_leaf},
+        variables::item::Item,
+    },
+    graph::{
+        mutation::{Input, Written},
+        user_error::{UserError, UserErrorCode, UserErrors},
+    },
+};
+
+/// A position as a device recorded it.
+#[derive(InputObject)]
+pub struct LocationPointInput {
+    /// The device's own name for the point: with the same time it is the same point however often it is sent. Without
+    /// it, a point is known by its time and position. At most 200 bytes.
+    client_id: Option<ID>,
+    /// When the device was there, by its own clock; at most 5 minutes in the future.
+    timestamp: DateTime,
+    /// Degrees north, -90 to 90 (WGS 84).
+    latitude: f64,
+    /// Degrees east, -180 to 180 (WGS 84).
+    longitude: f64,
+    /// Radius in metres in which the device was with 68 % confidence.
+    accuracy: Option<f64>,
+    /// Metres above the ellipsoid.
+    altitude: Option<f64>,
+    /// Metres a second.
+    speed: Option<f64>,
+    /// Degrees clockwise from north, 0 <= heading < 360.
+    heading: Option<f64>,
+}
+
+impl From<LocationPointInput> for Point {
+    fn from(input: LocationPointInput) -> Self {
+        let LocationPointInput { latitude, longitude, accuracy, altitude, speed, heading, .. } = input;
+        let (client_id, timestamp) = (input.client_id.map(|id| id.0), input.timestamp.0);
+        Self { client_id, timestamp, latitude, longitude, accuracy, altitude, speed, heading }
+    }
+}
+
+/// What is wrong with a point, as errors of the input at `path`.
+pub(crate) fn errors_of(faults: Vec<Fault>, path: &[Cow<'static, str>]) -> Vec<UserError> {
+    let error = |fault: Fault| {
+        let code = match fault.kind {
+            FaultKind::Invalid => UserErrorCode::Invalid,
+            FaultKind::TooLarge => UserErrorCode::TooLarge,
+            FaultKind::TooSmall => UserErrorCode::TooSmall,
+        };
+        let path = path.iter().cloned().chain([fault.field.into()]).collect();
+        UserError { message: fault.rule.into(), code, path, data: None }
+    };
+    faults.into_iter().map(error).collect()
+}
+
+/// Positions to record.
+#[derive(InputObject)]
+pub struct RecordLocationsInput {
+    /// In any order, at most 1000. A point that cannot be read, such as one with a malformed time, is refused by itself.
+    points: Vec<Item<LocationPointInput>>,
+}
+
+/// What became of a point. New outcomes may be added.
+#[derive(Enum, Copy, Clone, Debug, Eq, PartialEq)]
+pub enum LocationOutcome {
+    /// It is stored.
+    Accepted,
+    /// It was stored before, or stands further ahead in the same batch.
+    Duplicate,
+    /// It cannot be right, and is not stored.
+    Rejected,
+}
+
+impl LocationOutcome {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "ACCEPTED",
+            Self::Duplicate => "DUPLICATE",
+            Self::Rejected => "REJECTED",
+        }
+    }
+}
+
+enum_leaf!(LocationOutcome, LocationOutcome);
+
+/// `LocationResult`
+#[derive(Clone)]
+struct LocationResult {
+    outcome: LocationOutcome,
+    location: Option<LocationId>,
+    errors: Arc<[UserError]>,
+}
+
+impl Entity for LocationResult {
+    fn object() -> &'static Object<Self> {
+        static OBJECT: LazyLock<Object<LocationResult>> = LazyLock::new(|| {
+            Object::<LocationResult>::new("LocationResult", "What became of one point.")
+                .of(Domain::Locations)
+                .column("outcome", "Stored, there already, or refused.", |result| &result.outcome)
+                .edge(
+                    "location",
+                    "The position as it is stored. Null where the point was refused.",
+                    One::<LocationResult, NoArguments, ById, Location>::written(
+                        |_| Ok(ById),
+                        |result, _| Ok(result.location),
+                    ),
+                )
+                .edge(
+                    "userErrors",
+                    "Why the point was refused.",
+                    UserErrors::new(|result: &LocationResult| &result.errors),
+                )
+        });
+        &OBJECT
+    }
+}
+
+/// The answer of `recordLocations`.
+#[derive(Clone)]
+pub(crate) struct RecordLocationsPayload {
+    results: Vec<LocationResult>,
+}
+
+impl RecordLocationsPayload {
+    fn count(&self, outcome: LocationOutcome) -> i64 {
+        self.results.iter().filter(|result| result.outcome == outcome).count() as i64
+    }
+}
+
+impl Entity for RecordLocationsPayload {
+    fn object() -> &'static Object<Self> {
+        static OBJECT: LazyLock<Object<RecordLocationsPayload>> = LazyLock::new(|| {
+            Object::<RecordLocationsPayload>::new(
+                "RecordLocationsPayload",
+                "The answer of `recordLocations`.",
+            )
+            .of(Domain::Locations)
+            .computed("acceptedCount", "How many points were stored.", |payload| {
+                payload.count(LocationOutcome::Accepted)
+            })
+            .computed("duplicateCount", "How many were there already.", |payload| {
+                payload.count(LocationOutcome::Duplicate)
+            })
+            .computed("rejectedCount", "How many were refused.", |payload| {
+                payload.count(LocationOutcome::Rejected)
+            })
+            .edge(
+                "results",
+                "What became of each point, in the order in which they were sent.",
+                Held::new(|payload: &RecordLocationsPayload| &payload.results),
+            )
+        });
+        &OBJECT
+    }
+}
+
+/// Points in a batch at most.
+const MAX_POINTS: usize = 1_000;
+
+/// `Mutation.recordLocations`
+pub(crate) async fn record(
+    Input(input): Input<RecordLocationsInput>,
+    ctx: &Context,
+) -> Result<Written<RecordLocationsPayload>, FieldError> {
+    let recorder = Recorder { user: ctx.user()?, session: ctx.viewer.session_id() };
+    if input.points.len() > MAX_POINTS {
+        return Err(FieldError::bad_input(format!("`input.points` takes at most {MAX_POINTS} points")));
+    }
+    let mut good = Vec::with_capacity(input.points.len());
+    let mut results = Vec::with_capacity(input.points.len());
+    for (index, point) in input.points.into_iter().enumerate() {
+        let path = || ["input".into(), "points".into(), index.to_string().into()];
+        let errors = match point {
+            Item::Malformed(malformed) => vec![malformed.error(&path())],
+            Item::Read(point) => {
+                let point = Point::from(point);
+                let faults = point.faults(ctx.now());
+                if faults.is_empty() {
+                    good.push(point);
+                    results.push(None);
+                    continue;
+                }
+                errors_of(faults, &path())
+            }
+        };
+        results.push(Some(LocationResult {
+            outcome: LocationOutcome::Rejected,
+            location: None,
+            errors: errors.into(),
+        }));
+    }
+    let recorded = record::record(ctx.store(), recorder, &good).await;
+    let recorded = recorded.map_err(|error| FieldError::of_store(&error, "location.record"))?;
+    let mut stored = recorded.into_iter().map(|recorded| {
+        let outcome = if recorded.is_new { LocationOutcome::Accepted } else { LocationOutcome::Duplicate };
+        LocationResult { outcome, location: Some(recorded.id), errors: Arc::default() }
+    });
+    let result =
+        |rejected: Option<_>| rejected.or_else(|| stored.next()).expect("each good point has an outcome");
+    Ok(RecordLocationsPayload { results: results.into_iter().map(result).collect() }.into())
+}

@@ -1,0 +1,364 @@
+//! Writing: the root `Mutation`. Its fields run one after the other (October 2021, §6.2.2); each is one call of the
+//! store room, and what it answers is then read like a query, by the same declarations. Not here: what a mutation
+//! does (its domain).
+
+use std::{borrow::Cow, sync::LazyLock};
+
+use async_graphql::{
+    InputType, ObjectType, OutputType, Positioned, ServerResult, Value,
+    context::ContextSelectionSet,
+    indexmap::IndexMap,
+    parser::types::{Field as AstField, SelectionSet},
+    registry::{MetaField, MetaInputValue, MetaType, MetaTypeId, ObjectBuilder, Registry},
+    resolver_utils::ContainerType,
+};
+use futures_util::{FutureExt as _, future::BoxFuture};
+
+use crate::{
+    auth::viewer::{Grant, Viewer},
+    context::Context,
+    engine::{
+        edge::{Arguments, parse},
+        error::{Code, FieldError, RequestError},
+        federation::{
+            sdl,
+            subgraph::Domain,
+            trace::{Span, Traced},
+        },
+        object::{Entity, Row, label},
+        output::{Errors, Unfinished, Unwritten, Writer},
+        plan::{Planner, Selected},
+        scalar::write_text,
+    },
+    graph::{
+        form::mutation as form,
+        location,
+        session::{self, sign_in},
+        submission::mutation as submission,
+        user,
+    },
+};
+
+/// All mutations.
+static FIELDS: LazyLock<Vec<Field>> = LazyLock::new(|| {
+    use Needs::{Account, Granted, Nothing};
+    vec![
+        field("signUp", "Makes an account that reads, and signs in to it, where the server lets people do that. Whether an e-mail belongs to an account can be told from the answer. One such field in a document.", Nothing, |input, ctx| sign_in::sign_up(input, ctx).boxed()).alone(),
+        field("signIn", "Begins a session. Whether an e-mail belongs to an account cannot be told from the answer. One such field in a document.", Nothing, |input, ctx| sign_in::sign_in(input, ctx).boxed()).alone(),
+        field("refreshSession", "Exchanges a refresh token for the next one and a new access token. An access token that has ended may be sent along. A token that is used again gets the newest one, if it was exchanged less than ten seconds ago; later, its use ends the session. One such field in a document.", Nothing, |input, ctx| sign_in::refresh(input, ctx).boxed()).alone(),
+        field("signOut", "Ends the session that is asking.", Account, |input, ctx| session::mutation::sign_out(input, ctx).boxed()),
+        field("revokeSession", "Ends a session; its tokens are refused from now on.", Account, |input, ctx| session::mutation::revoke(input, ctx).boxed()),
+        field("revokeAllSessions", "Ends all sessions of an account.", Account, |input, ctx| session::mutation::revoke_all(input, ctx).boxed()),
+        field("renameSession", "Gives one of the caller's own sessions another name, or takes the name away.", Account, |input, ctx| session::mutation::rename(input, ctx).boxed()),
+        field("updateProfile", "Changes what others see of the caller's account.", Account, |input, ctx| user::mutation::update_profile(input, ctx).boxed()),
+        field("changePassword", "Gives the caller's account another password and ends all its other sessions. Access tokens from before are refused: refresh the session afterwards.", Account, |input, ctx| user::mutation::change_password(input, ctx).boxed()),
+        field("createUser", "Makes an account. For administrators.", Granted(Grant::WriteAccounts), |input, ctx| user::mutation::create(input, ctx).boxed()),
+        field("updateUser", "Changes an account. Another role or a block takes effect at once; a block ends its sessions. For administrators.", Granted(Grant::WriteAccounts), |input, ctx| user::mutation::update(input, ctx).boxed()),
+        field("createForm", "Makes a form: a draft that only its editors see. For editors, managers and administrators.", Granted(Grant::WriteForms), |input, ctx| form::create(input, ctx).boxed()),
+        field("updateForm", "Changes title and description of a form.", Granted(Grant::WriteForms), |input, ctx| form::update(input, ctx).boxed()),
+        field("saveFormDraft", "Saves what is being edited, unless somebody else saved since `baseRevision`.", Granted(Grant::WriteForms), |input, ctx| form::save_draft(input, ctx).boxed()),
+        field("publishForm", "Makes the draft the next version; the first one opens the form. Everything that is wrong with the draft is told at once, each by a path that begins with `draft`.", Granted(Grant::WriteForms), |input, ctx| form::publish(input, ctx).boxed()),
+        field("setFormStatus", "Opens, closes or archives a form.", Granted(Grant::WriteForms), |input, ctx| form::set_status(input, ctx).boxed()),
+        field("createSubmission", "Hands in a filled-in form. Sent again with the same `clientId` and the same answers, it answers the stored one.", Granted(Grant::Collect), |input, ctx| submission::create(input, ctx).boxed()),
+        field("createSubmissions", "Hands in what a device has collected, at most 200, each by itself; the results are in their order.", Granted(Grant::Collect), |input, ctx| submission::create_all(input, ctx).boxed()),
+        field("recordLocations", "Records positions of the caller's own device, at most 1000, each by itself. A point that was sent before is not stored again.", Granted(Grant::Collect), |input, ctx| location::mutation::record(input, ctx).boxed()),
+    ]
+});
+
+fn field<A: Arguments, P: Entity>(
+    name: &'static str,
+    about: &'static str,
+    needs: Needs,
+    run: Does<A, P>,
+) -> Field {
+    Field { name, about, needs, alone: false, write: Box::new(Write { needs, run }) }
+}
+
+/// What a caller needs for a mutation to begin. It is asked for here and declared in the schema (`@authenticated`,
+/// `@requiresScopes`), for gateways that refuse by themselves: with an error, so that is how it is refused here, for
+/// every mutation alike. What may be done to which object, the mutation decides, and tells it in `userErrors`.
+#[derive(Clone, Copy)]
+enum Needs {
+    Nothing,
+    Account,
+    Granted(Grant),
+}
+
+impl Needs {
+    fn check(self, ctx: &Context) -> Result<(), FieldError> {
+        match self {
+            Self::Nothing => Ok(()),
+            Self::Account => ctx.user().map(drop),
+            Self::Granted(grant) => {
+                ctx.user()?;
+                let refusal = || FieldError::new(Code::Forbidden, grant.refusal());
+                ctx.viewer.holds(grant).then_some(()).ok_or_else(refusal)
+            }
+        }
+    }
+
+    fn declare(self, field: &mut MetaField) {
+        if !matches!(self, Self::Nothing) {
+            field.directive_invocations.push(sdl::authenticated());
+        }
+        if let Self::Granted(grant) = self {
+            field.requires_scopes.push(grant.as_str().to_owned());
+        }
+    }
+}
+
+/// What a mutation did.
+pub(crate) struct Written<P> {
+    /// The object that answers.
+    pub(crate) payload: P,
+    /// Who reads the answer, where the mutation changed that: signing in does.
+    pub(crate) viewer: Option<Viewer>,
+}
+
+impl<P> From<P> for Written<P> {
+    fn from(payload: P) -> Self {
+        Self { payload, viewer: None }
+    }
+}
+
+/// The one argument that most mutations take.
+pub(crate) struct Input<I>(pub(crate) I);
+
+impl<I: InputType + 'static> Arguments for Input<I> {
+    fn describe(registry: &mut Registry) -> IndexMap<String, MetaInputValue> {
+        let mut input = MetaInputValue::new("input", I::create_type_info(registry));
+        input.description = Some("What to do.".to_owned());
+        [("input".to_owned(), input)].into_iter().collect()
+    }
+
+    fn of(planner: &Planner<'_>, field: &AstField) -> Result<Self, String> {
+        parse(planner.argument(field, "input").map(Cow::into_owned)).map(Self)
+    }
+}
+
+/// A mutation: what it takes, what it does, what it answers.
+struct Write<A, P> {
+    needs: Needs,
+    run: Does<A, P>,
+}
+
+type Does<A, P> = for<'a> fn(A, &'a Context) -> BoxFuture<'a, Result<Written<P>, FieldError>>;
+
+struct Field {
+    name: &'static str,
+    about: &'static str,
+    needs: Needs,
+    /// Not twice in a document, under whatever names, and not in an array of requests: each tries a password or a token.
+    alone: bool,
+    write: Box<dyn Writes>,
+}
+
+impl Field {
+    /// Not twice in a document, nor with another such field, nor in an array of requests.
+    fn alone(self) -> Self {
+        Self { alone: true, ..self }
+    }
+}
+
+/// The answer so far, and whether the field's value is in it; or why nothing can be told.
+type Told = Result<(Unfinished, Result<(), Unwritten>), RequestError>;
+
+/// A `Write` of any types.
+trait Writes: Send + Sync {
+    fn domain(&self) -> Option<Domain>;
+    fn type_ref(&self, registry: &mut Registry) -> String;
+    fn arguments(&self, registry: &mut Registry) -> IndexMap<String, MetaInputValue>;
+    /// Is the selection in order? Asked of all fields before the first one writes.
+    fn check(&self, planner: Planner<'_>, selected: &Selected<'_>, ctx: &Context)
+    -> Result<(), RequestError>;
+    /// Does it, and writes what it answers behind what is there of the answer.
+    fn run<'a>(
+        &'a self,
+        planner: Planner<'a>,
+        selected: &'a Selected<'a>,
+        ctx: &'a Context,
+        answer: Unfinished,
+    ) -> BoxFuture<'a, Told>;
+}
+
+impl<A: Arguments, P: Entity> Writes for Write<A, P> {
+    fn domain(&self) -> Option<Domain> {
+        P::object().domain()
+    }
+
+    fn type_ref(&self, registry: &mut Registry) -> String {
+        Row::<P>::create_type_info(registry)
+    }
+
+    fn arguments(&self, registry: &mut Registry) -> IndexMap<String, MetaInputValue> {
+        A::describe(registry)
+    }
+
+    fn check(
+        &self,
+        planner: Planner<'_>,
+        selected: &Selected<'_>,
+        ctx: &Context,
+    ) -> Result<(), RequestError> {
+        P::object().plan(planner, &selected.sets, ctx).map(drop)
+    }
+
+    fn run<'a>(
+        &'a self,
+        planner: Planner<'a>,
+        selected: &'a Selected<'a>,
+        ctx: &'a Context,
+        mut answer: Unfinished,
+    ) -> BoxFuture<'a, Told> {
+        async move {
+            let start = ctx.moment();
+            let args = || A::of(&planner, selected.field).map_err(FieldError::bad_input);
+            let done = match self.needs.check(ctx).and_then(|()| args()) {
+                Ok(args) => ctx.batcher.drive((self.run)(args, ctx)).await,
+                Err(error) => Err(error),
+            };
+            let done = match done {
+                Ok(written) => {
+                    answer.bound.has_done(selected.key());
+                    Ok(written)
+                }
+                Err(error) => Err(error.after(answer.bound.done())),
+            };
+            let mut writer = Writer::resume(answer);
+            let span = Span { start, end: ctx.moment() };
+            let traced =
+                || Traced { parent: Mutation::NAME, name: selected.name(), key: selected.key(), span };
+            let written = match done {
+                Ok(written) => written,
+                Err(error) => {
+                    let nulled = writer.traced(traced, |writer| {
+                        writer.field(selected.key(), false, |writer| Err(writer.fail(&error, selected.place)))
+                    });
+                    return Ok((writer.finish(), nulled));
+                }
+            };
+            // Reads from here on must see what was written.
+            ctx.batcher.forget();
+            let reader = ctx.read_by(written.viewer);
+            let plan = P::object().plan(planner, &selected.sets, &reader).expect("it was checked before");
+            let rows = reader.batcher.drive(plan.run(vec![written.payload], &reader)).await;
+            let result = writer.whole(|writer| {
+                writer.traced(traced, |writer| {
+                    writer.field(selected.key(), false, |writer| rows.write(0, writer))
+                })
+            });
+            let result = result.await?;
+            Ok((writer.finish(), result))
+        }
+        .boxed()
+    }
+}
+
+/// Runs a mutation; the answer lacks only its closing brace.
+pub(crate) async fn execute(
+    root: &SelectionSet,
+    planner: Planner<'_>,
+    ctx: &Context,
+    errors: Errors,
+) -> Result<Unfinished, RequestError> {
+    let selected = planner.collect(&|condition| condition == Mutation::NAME, &[root])?;
+    let mut alone = 0;
+    for selected in &selected {
+        if let Some(field) = Mutation::field(selected.name()) {
+            field.write.check(planner, selected, ctx)?;
+            alone += usize::from(field.alone);
+        }
+        let most = usize::from(!ctx.caller.in_batch);
+        if alone > most {
+            let message = match most {
+                0 => "no request of an array signs in, signs up or refreshes",
+                _ => "a document signs in, signs up or refreshes once",
+            };
+            return Err(RequestError::new(Code::BadUserInput, message).at(selected.place));
+        }
+    }
+    let mut out = Vec::with_capacity(1_024);
+    out.extend(b"{\"data\":");
+    let start = out.len();
+    let mut answer = Unfinished { out, errors, bound: ctx.bounds.answer() };
+    for (index, selected) in selected.iter().enumerate() {
+        answer.out.push(if index == 0 { b'{' } else { b',' });
+        answer.out.extend(label(selected.key()));
+        let Some(field) = Mutation::field(selected.name()) else {
+            // Validation lets only `__typename` through beside the fields.
+            write_text(Mutation::NAME, &mut answer.out);
+            continue;
+        };
+        let (next, result) = match field.write.run(planner, selected, ctx, answer).await {
+            Ok(written) => written,
+            Err(error) => {
+                // Later fields do not run: nobody would be told.
+                let error = error.at(selected.place);
+                return Ok(Unfinished::instead(&error, &ctx.caller.request_id, &ctx.bounds));
+            }
+        };
+        answer = next;
+        if result.is_err() {
+            // Every mutation's answer is non-null: without it there is no data, and the rest does not run (§6.4.4).
+            answer.out.truncate(start);
+            answer.out.extend(b"null");
+            return Ok(answer.with_errors());
+        }
+    }
+    answer.out.push(b'}');
+    Ok(answer.with_errors())
+}
+
+/// The root's place in the library's registry. Execution never comes here.
+pub(crate) struct Mutation;
+
+impl Mutation {
+    const NAME: &'static str = "Mutation";
+
+    fn field(name: &str) -> Option<&'static Field> {
+        FIELDS.iter().find(|field| field.name == name)
+    }
+
+    fn describe(registry: &mut Registry) -> MetaType {
+        let fields = FIELDS.iter().map(|field| {
+            let mut meta = MetaField::new(field.name, field.write.type_ref(registry));
+            meta.description = Some(field.about.to_owned());
+            meta.args = field.write.arguments(registry);
+            meta.tags = Domain::tags(field.write.domain());
+            field.needs.declare(&mut meta);
+            (field.name.to_owned(), meta)
+        });
+        let fields = fields.collect();
+        ObjectBuilder::new(Self::NAME, fields)
+            .description(Some(
+                "Everything that changes something. Fields run one after the other. What the caller's role may not do at all \
+                 (`@authenticated`, `@requiresScopes`) is refused with an error, UNAUTHENTICATED or FORBIDDEN; what cannot be \
+                 done with this input, or may not be done to this object, is told in `userErrors`."
+                    .to_owned(),
+            ))
+            .rust_typename(std::any::type_name::<Self>())
+            .build()
+    }
+}
+
+impl OutputType for Mutation {
+    fn type_name() -> Cow<'static, str> {
+        Self::NAME.into()
+    }
+
+    fn create_type_info(registry: &mut Registry) -> String {
+        registry.create_output_type::<Self, _>(MetaTypeId::Object, Self::describe)
+    }
+
+    async fn resolve(&self, _: &ContextSelectionSet<'_>, _: &Positioned<AstField>) -> ServerResult<Value> {
+        Ok(Value::Null)
+    }
+}
+
+impl ContainerType for Mutation {
+    async fn resolve_field(&self, _: &async_graphql::Context<'_>) -> ServerResult<Option<Value>> {
+        Ok(None)
+    }
+}
+
+impl ObjectType for Mutation {}

@@ -1,0 +1,224 @@
+//! Handing in forms: `createSubmission` and, for what a device collected offline, `createSubmissions`. Refusals are put
+//! into words here. Not here: what answers go through and how they are stored (`entities::submission`).
+
+use std::{
+    borrow::Cow,
+    sync::{Arc, LazyLock},
+};
+
+use async_graphql::{ID, InputObject};
+use entities::{
+    forms::problem::Problem,
+    id::{self, FormId, SubmissionId},
+    location::record::{Point, Recorder},
+    submission::write::{self, New, Refusal},
+};
+
+use super::{ById, Submission};
+use crate::{
+    context::Context,
+    engine::{
+        edge::{Held, NoArguments, One},
+        error::FieldError,
+        federation::subgraph::Domain,
+        object::{Entity, Object},
+        scalar::AnyJson,
+        variables::item::Item,
+    },
+    graph::{
+        form::mutation::code_of,
+        location::mutation::{LocationPointInput, errors_of},
+        mutation::{Input, Written},
+        user_error::{InData, UserError, UserErrorCode, UserErrors},
+    },
+};
+
+/// A filled-in form.
+#[derive(InputObject)]
+pub(crate) struct CreateSubmissionInput {
+    /// The form.
+    form_id: ID,
+    /// The version that was filled in. Left out: the published one.
+    version: Option<i32>,
+    /// The answers, by field key.
+    data: AnyJson,
+    /// Chosen by the device, a UUID: sent again by the same account with the same answers, it is stored once.
+    client_id: Option<ID>,
+    /// Where it was filled in.
+    location: Option<LocationPointInput>,
+}
+
+/// What a device has collected.
+#[derive(InputObject)]
+pub(crate) struct CreateSubmissionsInput {
+    /// At most 200. One that cannot be read, such as one without `data`, is refused by itself.
+    submissions: Vec<Item<CreateSubmissionInput>>,
+}
+
+/// The answer of `createSubmission`.
+#[derive(Clone)]
+pub(crate) struct SubmissionPayload {
+    submission: Option<SubmissionId>,
+    errors: Arc<[UserError]>,
+}
+
+impl Entity for SubmissionPayload {
+    fn object() -> &'static Object<Self> {
+        static OBJECT: LazyLock<Object<SubmissionPayload>> = LazyLock::new(|| {
+            Object::<SubmissionPayload>::new("SubmissionPayload", "What became of a filled-in form.")
+                .of(Domain::Forms)
+                .edge(
+                    "submission",
+                    "The stored submission, also where it had been stored before. Null where it was refused.",
+                    One::<SubmissionPayload, NoArguments, ById, Submission>::written(
+                        |given| Ok(ById { scope: *given.ctx.scope }),
+                        |payload, _| Ok(payload.submission),
+                    ),
+                )
+                .edge(
+                    "userErrors",
+                    "Why it was refused: everything that is wrong with the answers, at most 100.",
+                    UserErrors::new(|payload: &SubmissionPayload| &payload.errors),
+                )
+        });
+        &OBJECT
+    }
+}
+
+/// The answer of `createSubmissions`.
+#[derive(Clone)]
+pub(crate) struct CreateSubmissionsPayload {
+    results: Vec<SubmissionPayload>,
+}
+
+impl Entity for CreateSubmissionsPayload {
+    fn object() -> &'static Object<Self> {
+        static OBJECT: LazyLock<Object<CreateSubmissionsPayload>> = LazyLock::new(|| {
+            Object::<CreateSubmissionsPayload>::new(
+                "CreateSubmissionsPayload",
+                "The answer of `createSubmissions`.",
+            )
+            .of(Domain::Forms)
+            .edge(
+                "results",
+                "What became of each, in the order of the input. At most 2000 errors are told in all, and at least one of each that \
+                 was refused.",
+                Held::new(|payload: &CreateSubmissionsPayload| &payload.results),
+            )
+        });
+        &OBJECT
+    }
+}
+
+/// Submissions in one `createSubmissions` at most.
+const MAX_SUBMISSIONS: usize = 200;
+/// Errors that are told of all submissions of one `createSubmissions` at most; one of each that is refused in any case.
+const MAX_ERRORS: usize = 2_000;
+
+/// `Mutation.createSubmission`
+pub(crate) async fn create(
+    Input(input): Input<CreateSubmissionInput>,
+    ctx: &Context,
+) -> Result<Written<SubmissionPayload>, FieldError> {
+    hand_in(ctx, input, &["input".into()]).await.map(Written::from)
+}
+
+/// `Mutation.createSubmissions`
+pub(crate) async fn create_all(
+    Input(input): Input<CreateSubmissionsInput>,
+    ctx: &Context,
+) -> Result<Written<CreateSubmissionsPayload>, FieldError> {
+    ctx.user()?;
+    if input.submissions.len() > MAX_SUBMISSIONS {
+        return Err(FieldError::bad_input("`submissions` takes at most 200 submissions"));
+    }
+    let (mut results, mut errors_left) = (Vec::with_capacity(input.submissions.len()), MAX_ERRORS);
+    for (index, submission) in input.submissions.into_iter().enumerate() {
+        let path = ["input".into(), "submissions".into(), index.to_string().into()];
+        // One after the other: a device may have put the same one into its outbox twice.
+        let mut result = match submission {
+            Item::Read(submission) => hand_in(ctx, submission, &path).await?,
+            Item::Malformed(malformed) => {
+                SubmissionPayload { submission: None, errors: Arc::new([malformed.error(&path)]) }
+            }
+        };
+        if result.errors.len() > errors_left.max(1) {
+            result.errors = result.errors[..errors_left.max(1)].into();
+        }
+        errors_left = errors_left.saturating_sub(result.errors.len());
+        results.push(result);
+    }
+    Ok(CreateSubmissionsPayload { results }.into())
+}
+
+/// From the argument to the input of one submission.
+type Path = [Cow<'static, str>];
+
+async fn hand_in(
+    ctx: &Context,
+    input: CreateSubmissionInput,
+    path: &Path,
+) -> Result<SubmissionPayload, FieldError> {
+    let author = Recorder { user: ctx.user()?, session: ctx.viewer.session_id() };
+    let new = match read(ctx, input, path) {
+        Ok(new) => new,
+        Err(errors) => return Ok(SubmissionPayload { submission: None, errors: errors.into() }),
+    };
+    let created = write::create(ctx.store(), author, new).await;
+    Ok(match created.map_err(|error| FieldError::of_store(&error, "submission.create"))? {
+        Ok(submission) => SubmissionPayload { submission: Some(submission), errors: Arc::default() },
+        Err(refusal) => SubmissionPayload { submission: None, errors: refused(refusal, path).into() },
+    })
+}
+
+fn read(ctx: &Context, input: CreateSubmissionInput, path: &Path) -> Result<New, Vec<UserError>> {
+    let mut errors = Vec::new();
+    let mut no_id = |name| {
+        let error = UserError::new(UserErrorCode::Invalid, &[], "This is no id: ids are UUIDs.");
+        errors.push(error.at(path, Some(name)));
+    };
+    let form = FormId::parse(&input.form_id).or_else(|| {
+        no_id("formId");
+        None
+    });
+    let client_id = input.client_id.as_ref().and_then(|given| {
+        id::parse(given).or_else(|| {
+            no_id("clientId");
+            None
+        })
+    });
+    let location = input.location.map(Point::from);
+    if let Some(point) = &location {
+        let path: Vec<_> = path.iter().cloned().chain(["location".into()]).collect();
+        errors.extend(errors_of(point.faults(ctx.now()), &path));
+    }
+    match form {
+        Some(form) if errors.is_empty() => {
+            Ok(New { form, version: input.version, data: input.data.0, client_id, location })
+        }
+        _ => Err(errors),
+    }
+}
+
+fn refused(refusal: Refusal, path: &Path) -> Vec<UserError> {
+    let (code, name, message) = match refusal {
+        Refusal::NotAccepting => {
+            (UserErrorCode::NotAccepting, "formId", "The form takes no submissions now.")
+        }
+        Refusal::NoVersion => (UserErrorCode::NotFound, "version", "The form has no such version."),
+        Refusal::Conflict => {
+            (UserErrorCode::Conflict, "clientId", "Something else was handed in under this client id before.")
+        }
+        Refusal::TooLarge => (UserErrorCode::TooLarge, "data", "The answers have at most 512 KiB."),
+        Refusal::Wrong(problems) => {
+            return problems.into_iter().map(|problem| in_data(problem, path)).collect();
+        }
+    };
+    vec![UserError::new(code, &[], message).at(path, Some(name))]
+}
+
+fn in_data(problem: Problem, path: &Path) -> UserError {
+    let Problem { pointer, rule, message } = problem;
+    let error = UserError::new(code_of(rule), &[], message).at(path, Some("data"));
+    UserError { data: Some(InData { pointer, rule: rule.to_owned() }), ..error }
+}

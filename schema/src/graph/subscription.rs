@@ -1,0 +1,436 @@
+//! Live queries: the root `Subscription`. A subscription listens to what is written (`entities::change`); each change
+//! that concerns it is one event, and each event is one small request of its own: the row is read under the
+//! viewer's rights at that moment, then written by the same declarations as in a query. Whether a viewer may see it is
+//! found out once for all subscriptions of the same rights (`decisions`). Not here: how events travel to the client
+//! (the transports), what a subscription listens for (its domain).
+
+use std::{
+    any::Any,
+    borrow::Cow,
+    collections::VecDeque,
+    pin::Pin,
+    sync::{Arc, LazyLock},
+};
+
+use async_graphql::{
+    Context as EngineContext, OutputType as _, Response, SubscriptionType,
+    indexmap::IndexMap,
+    registry::{MetaField, MetaInputValue, MetaType, ObjectBuilder, Registry},
+};
+use entities::{
+    Moment,
+    database::scope::Scope,
+    events::{Change, Changes},
+};
+use futures_util::{
+    FutureExt as _, Stream,
+    future::BoxFuture,
+    stream::{self, BoxStream},
+};
+use tokio::sync::broadcast::{Receiver, error::RecvError};
+
+mod decisions;
+
+pub(crate) use decisions::Decisions;
+
+use decisions::{Decision, Question};
+
+use crate::{
+    auth::viewer::Viewer,
+    context::Context,
+    engine::{
+        batch::Loader,
+        edge::Arguments,
+        error::{Code, FieldError, RequestError},
+        federation::{sdl, subgraph::Domain},
+        object::{Row, Visible, label},
+        output::{Errors, Unfinished, Writer},
+        plan::{Planner, Selected},
+    },
+    graph::{Graph, Prepared, location, session, submission},
+    request::{Caller, OperationKind, Reply, refused},
+};
+
+/// All subscriptions.
+static FIELDS: LazyLock<Vec<Field>> = LazyLock::new(|| {
+    vec![
+        field(
+            "submissionChanged",
+            "Submissions to a form, as they are stored. Those that the viewer may not see do not come.",
+            submission::changed(),
+        ),
+        field(
+            "locationUpdated",
+            "New newest positions, by the devices' clocks. Those that the viewer may not see do not come.",
+            location::live::updated(),
+        ),
+        field(
+            "sessionEnded",
+            "Sessions of the viewer's account, as they end; for administrators, those of all accounts.",
+            session::ended(),
+        ),
+    ]
+});
+
+fn field<A: Arguments, I, L, U>(name: &'static str, about: &'static str, listen: Listen<A, I, L, U>) -> Field
+where
+    I: Send + Sync + 'static,
+    U: Visible,
+    L: Loader<Value = Arc<U::Row>>,
+{
+    Field { name, about, listen: Box::new(listen) }
+}
+
+/// A subscription: what it takes, which changes concern it, which row an event shows.
+pub(crate) struct Listen<A, I, L: Loader, U: Visible> {
+    /// Turns the arguments into what is of interest; what is wrong with them is told at once.
+    pub(crate) bind: fn(A, &Context) -> Result<I, FieldError>,
+    /// The key of the row that an event shows, if the change is of interest. Which row that is follows from the change
+    /// alone.
+    pub(crate) key: fn(&I, &Change) -> Option<L::Key>,
+    /// Reads the row. What is read may depend on the viewer's scope, on nothing else of them.
+    pub(crate) load: fn(&Context) -> L,
+    /// Is it still of interest, now that it is read?
+    pub(crate) wants: fn(&I, &Change, &U::Row) -> bool,
+}
+
+struct Field {
+    name: &'static str,
+    about: &'static str,
+    listen: Box<dyn Listens>,
+}
+
+/// A `Listen` of any types.
+trait Listens: Send + Sync {
+    fn domain(&self) -> Option<Domain>;
+    fn type_ref(&self, registry: &mut Registry) -> String;
+    fn arguments(&self, registry: &mut Registry) -> IndexMap<String, MetaInputValue>;
+    /// Reads the arguments and checks the selection.
+    fn open(
+        &'static self,
+        planner: Planner<'_>,
+        selected: &Selected<'_>,
+        ctx: &Context,
+    ) -> Result<Box<dyn Interest>, RequestError>;
+}
+
+/// What one subscriber listens for.
+trait Interest: Send + Sync {
+    fn concerns(&self, change: &Change) -> bool;
+    /// Reads the row, and decides whether the viewer may see it: the same for all viewers of this scope.
+    fn decide(&self, change: &Change, ctx: Context) -> BoxFuture<'static, Decision>;
+    /// Writes an event; `None` where it is not of interest after all.
+    fn event<'a>(
+        &'a self,
+        change: &'a Change,
+        row: Result<Arc<dyn Any + Send + Sync>, FieldError>,
+        planner: Planner<'a>,
+        selected: &'a Selected<'a>,
+        ctx: &'a Context,
+    ) -> BoxFuture<'a, Option<Unfinished>>;
+}
+
+impl<A, I, L, U> Listens for Listen<A, I, L, U>
+where
+    A: Arguments,
+    I: Send + Sync + 'static,
+    U: Visible,
+    L: Loader<Value = Arc<U::Row>>,
+{
+    fn domain(&self) -> Option<Domain> {
+        U::object().domain()
+    }
+
+    fn type_ref(&self, registry: &mut Registry) -> String {
+        Row::<U>::create_type_info(registry)
+    }
+
+    fn arguments(&self, registry: &mut Registry) -> IndexMap<String, MetaInputValue> {
+        A::describe(registry)
+    }
+
+    fn open(
+        &'static self,
+        planner: Planner<'_>,
+        selected: &Selected<'_>,
+        ctx: &Context,
+    ) -> Result<Box<dyn Interest>, RequestError> {
+        U::object().plan(planner, &selected.sets, ctx)?;
+        let failed = |error: FieldError| RequestError::new(error.code, error.message).at(selected.place);
+        if *ctx.scope == Scope::Nothing {
+            return Err(failed(FieldError::unauthenticated()));
+        }
+        let args = A::of(&planner, selected.field).map_err(FieldError::bad_input).map_err(failed)?;
+        let interest = (self.bind)(args, ctx).map_err(failed)?;
+        Ok(Box::new(Bound { listen: self, interest }))
+    }
+}
+
+struct Bound<A: 'static, I: 'static, L: Loader, U: Visible> {
+    listen: &'static Listen<A, I, L, U>,
+    interest: I,
+}
+
+impl<A, I, L, U> Interest for Bound<A, I, L, U>
+where
+    A: Arguments,
+    I: Send + Sync + 'static,
+    U: Visible,
+    L: Loader<Value = Arc<U::Row>>,
+{
+    fn concerns(&self, change: &Change) -> bool {
+        (self.listen.key)(&self.interest, change).is_some()
+    }
+
+    fn decide(&self, change: &Change, ctx: Context) -> BoxFuture<'static, Decision> {
+        let (listen, key) = (self.listen, (self.listen.key)(&self.interest, change));
+        async move {
+            let Some(key) = key else { return Ok(None) };
+            let reading = ctx.batcher.load((listen.load)(&ctx), key);
+            let row = ctx.batcher.drive(reading).await?;
+            let shown = row.filter(|row| U::visible_to(&ctx, Arc::clone(row)).is_some());
+            Ok(shown.map(|row| row as Arc<dyn Any + Send + Sync>))
+        }
+        .boxed()
+    }
+
+    fn event<'a>(
+        &'a self,
+        change: &'a Change,
+        row: Result<Arc<dyn Any + Send + Sync>, FieldError>,
+        planner: Planner<'a>,
+        selected: &'a Selected<'a>,
+        ctx: &'a Context,
+    ) -> BoxFuture<'a, Option<Unfinished>> {
+        async move {
+            let plan = U::object().plan(planner, &selected.sets, ctx).expect("it was checked before");
+            let reading = async {
+                let row = match row {
+                    Ok(row) => row.downcast::<U::Row>().expect("it was decided about this field"),
+                    Err(error) => return Some(Err(error)),
+                };
+                if !(self.listen.wants)(&self.interest, change, &row) {
+                    return None;
+                }
+                let shown = U::visible_to(ctx, row)?;
+                Some(Ok(plan.run(vec![shown], ctx).await))
+            };
+            let rows = ctx.batcher.drive(reading).await?;
+            let mut out = b"{\"data\":".to_vec();
+            let start = out.len();
+            out.push(b'{');
+            out.extend(label(selected.key()));
+            let errors = Errors::of(&ctx.caller.request_id);
+            let mut writer = Writer::resume(Unfinished { out, errors, bound: ctx.bounds.answer() });
+            let written = writer.whole(|writer| {
+                writer.field(selected.key(), false, |writer| match &rows {
+                    Ok(rows) => rows.write(0, writer),
+                    Err(error) => Err(writer.fail(error, selected.place)),
+                })
+            });
+            let written = match written.await {
+                Ok(written) => written,
+                Err(error) => {
+                    return Some(Unfinished::instead(&error, &ctx.caller.request_id, &ctx.bounds));
+                }
+            };
+            let mut answer = writer.finish();
+            if written.is_ok() {
+                answer.out.push(b'}');
+            } else {
+                answer.out.truncate(start);
+                answer.out.extend(b"null");
+            }
+            Some(answer.with_errors())
+        }
+        .boxed()
+    }
+}
+
+/// What comes of a subscription.
+#[derive(Debug)]
+pub enum Event {
+    /// An event, as a complete answer.
+    Reply(Reply),
+    /// Changes may have been missed, also such that this subscription waits for: whoever shows what it told must read that
+    /// again, and subscribe again. Nothing follows.
+    Missed,
+}
+
+/// The events of one subscription. Nothing is kept for a reader that does not read: it falls behind what is announced and
+/// is told that it has missed something, as the last answer.
+pub type Events = BoxStream<'static, Event>;
+
+/// A subscription under way.
+struct Subscribed {
+    graph: Graph,
+    viewer: Viewer,
+    caller: Caller,
+    prepared: Prepared,
+    field: &'static str,
+    interest: Box<dyn Interest>,
+    changes: Receiver<Changes>,
+    /// What concerns it in the transactions that were announced last.
+    pending: VecDeque<Announced>,
+    end: Option<Lost>,
+}
+
+/// A change, and where it comes from.
+#[derive(Clone, Copy)]
+struct Announced {
+    change: Change,
+    /// `Changes::number`.
+    number: u64,
+    /// When it was written.
+    written: Option<Moment>,
+}
+
+/// Why a subscription ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lost {
+    /// Nobody here knows what has happened elsewhere; that is yet to be said.
+    Elsewhere,
+    /// It has been said.
+    Told,
+}
+
+/// Begins to listen.
+pub(crate) fn subscribe(
+    graph: &Graph,
+    viewer: Viewer,
+    caller: Caller,
+    prepared: Prepared,
+) -> Result<Events, RequestError> {
+    // From here on nothing is missed.
+    let changes = graph.inner.store.announcer().listen();
+    let ctx = graph.inner.context(&graph.inner.store, viewer.clone(), caller.clone(), Arc::default());
+    let opened = selected(&prepared).and_then(|selected| match Subscription::field(selected.name()) {
+        Some(field) => Ok((field.name, field.listen.open(prepared.planner(), &selected, &ctx)?)),
+        None => Err(RequestError::new(Code::ValidationFailed, ONE_FIELD).at(selected.place)),
+    });
+    let (graph, pending, (field, interest)) = (graph.clone(), VecDeque::new(), opened?);
+    let subscribed =
+        Subscribed { graph, viewer, caller, prepared, field, interest, changes, pending, end: None };
+    Ok(Box::pin(stream::unfold(subscribed, |mut subscribed| async {
+        let event = subscribed.next().await?;
+        Some((event, subscribed))
+    })))
+}
+
+const ONE_FIELD: &str = "A subscription asks for exactly one field";
+const LOST: &str =
+    "Events came faster than they were read, and some are lost: read what you need again, then subscribe";
+
+/// The one field of the operation (October 2021, §5.2.3.1).
+fn selected(prepared: &Prepared) -> Result<Selected<'_>, RequestError> {
+    let root = &prepared.operation().selection_set.node;
+    let mut selected = prepared.planner().collect(&|condition| condition == Subscription::NAME, &[root])?;
+    match (selected.pop(), selected.is_empty()) {
+        (Some(field), true) => Ok(field),
+        _ => Err(RequestError::new(Code::ValidationFailed, ONE_FIELD)),
+    }
+}
+
+impl Subscribed {
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            while let Some(announced) = self.pending.pop_front() {
+                if let Some(reply) = self.event(announced).await {
+                    return Some(Event::Reply(reply));
+                }
+            }
+            match self.end {
+                None => {}
+                Some(Lost::Elsewhere) => {
+                    self.end = Some(Lost::Told);
+                    return Some(Event::Missed);
+                }
+                Some(Lost::Told) => return None,
+            }
+            match self.changes.recv().await {
+                Ok(changes) => {
+                    let (number, written) = (changes.number(), changes.written);
+                    let concerns = changes.iter().filter(|change| self.interest.concerns(change));
+                    self.pending.extend(concerns.map(|&change| Announced { change, number, written }));
+                    if changes.contains(&Change::Missed) {
+                        self.end = Some(Lost::Elsewhere);
+                    }
+                }
+                Err(RecvError::Closed) => return None,
+                Err(RecvError::Lagged(_)) => {
+                    self.end = Some(Lost::Told);
+                    let lost = RequestError::new(Code::Overloaded, LOST);
+                    let kind = Some(OperationKind::Subscription);
+                    return Some(Event::Reply(refused(kind, &[lost], &self.caller.request_id)));
+                }
+            }
+        }
+    }
+
+    async fn event(&self, announced: Announced) -> Option<Reply> {
+        let Announced { change, number, written } = announced;
+        let inner = &self.graph.inner;
+        let context = |recorder| {
+            let store = written.map_or_else(|| inner.store.clone(), |moment| inner.store.not_before(moment));
+            inner.context(&store, self.viewer.clone(), self.caller.clone(), recorder)
+        };
+        let question = Question { number, change, field: self.field, scope: self.viewer.scope() };
+        let decide = || self.interest.decide(&change, context(Arc::default()));
+        let row = inner.decisions.of(question, decide).await.transpose()?;
+        let recorder = Arc::default();
+        let ctx = context(Arc::clone(&recorder));
+        let selected = selected(&self.prepared).ok()?;
+        let event = self.interest.event(&change, row, self.prepared.planner(), &selected, &ctx);
+        let answer = event.await?.finished(&ctx.caller.request_id, &ctx.bounds);
+        Some(Reply::executed(OperationKind::Subscription, answer, &recorder))
+    }
+}
+
+/// The root's place in the library's registry. Execution never comes here.
+pub(crate) struct Subscription;
+
+impl Subscription {
+    const NAME: &'static str = "Subscription";
+
+    fn field(name: &str) -> Option<&'static Field> {
+        FIELDS.iter().find(|field| field.name == name)
+    }
+
+    fn describe(registry: &mut Registry) -> MetaType {
+        let fields = FIELDS.iter().map(|field| {
+            let mut meta = MetaField::new(field.name, field.listen.type_ref(registry));
+            meta.description = Some(field.about.to_owned());
+            meta.args = field.listen.arguments(registry);
+            meta.tags = Domain::tags(field.listen.domain());
+            // `Listens::open` asks for an account.
+            meta.directive_invocations.push(sdl::authenticated());
+            (field.name.to_owned(), meta)
+        });
+        let fields = fields.collect();
+        ObjectBuilder::new(Self::NAME, fields)
+            .description(Some(
+                "Everything that can be waited for: over WebSocket (`graphql-transport-ws`) or as server-sent events."
+                    .to_owned(),
+            ))
+            .is_subscription(true)
+            .rust_typename(std::any::type_name::<Self>())
+            .build()
+    }
+}
+
+impl SubscriptionType for Subscription {
+    fn type_name() -> Cow<'static, str> {
+        Self::NAME.into()
+    }
+
+    fn create_type_info(registry: &mut Registry) -> String {
+        registry.create_subscription_type::<Self, _>(Self::describe)
+    }
+
+    fn create_field_stream<'a>(
+        &'a self,
+        _: &'a EngineContext<'_>,
+    ) -> Option<Pin<Box<dyn Stream<Item = Response> + Send + 'a>>> {
+        None
+    }
+}

@@ -1,0 +1,208 @@
+//! Writing accounts: by their owners and by administrators. Not here: signing up (`session::sign_in`).
+
+use std::sync::LazyLock;
+
+use async_graphql::{ID, InputObject};
+use entities::{
+    auth::password::Verdict,
+    id::UserId,
+    user::{self, Changes, Named, NewAccount},
+};
+
+use super::{ById, Role, User};
+use crate::{
+    auth::credentials,
+    context::Context,
+    engine::{
+        edge::{NoArguments, One},
+        error::FieldError,
+        federation::subgraph::Domain,
+        object::{Entity, Object},
+    },
+    graph::{
+        input::id,
+        mutation::{Input, Written},
+        user_error::{UserError, UserErrorCode, UserErrors},
+    },
+};
+
+/// What changes in the caller's own account; what is left out stays.
+#[derive(InputObject)]
+pub(crate) struct UpdateProfileInput {
+    /// The name that others see, at most 100 characters.
+    display_name: Option<String>,
+}
+
+/// Another password for the caller's own account.
+#[derive(InputObject)]
+pub(crate) struct ChangePasswordInput {
+    /// The password until now.
+    current_password: String,
+    /// 8 to 256 bytes, and not one that everybody uses.
+    new_password: String,
+}
+
+/// A new account for somebody else.
+#[derive(InputObject)]
+pub(crate) struct CreateUserInput {
+    /// Nobody else's. Case does not count.
+    email: String,
+    /// The name that others see, at most 100 characters.
+    display_name: String,
+    /// What the account may do.
+    role: Role,
+    /// 8 to 256 bytes, and not one that everybody uses. Without one nobody can sign in to the account yet.
+    password: Option<String>,
+}
+
+/// What changes in an account; what is left out stays.
+#[derive(InputObject)]
+pub(crate) struct UpdateUserInput {
+    /// The account.
+    id: ID,
+    /// What it may do.
+    role: Option<Role>,
+    /// False blocks the account and ends its sessions.
+    is_active: Option<bool>,
+    /// The name that others see, at most 100 characters.
+    display_name: Option<String>,
+}
+
+/// The answer of the mutations of an account.
+#[derive(Clone)]
+pub(crate) struct UpdateUserPayload {
+    user: Option<UserId>,
+    errors: Vec<UserError>,
+}
+
+impl Entity for UpdateUserPayload {
+    fn object() -> &'static Object<Self> {
+        static OBJECT: LazyLock<Object<UpdateUserPayload>> = LazyLock::new(|| {
+            let about = "The answer of `updateProfile`, `changePassword`, `createUser` and `updateUser`.";
+            let user = One::<UpdateUserPayload, NoArguments, ById, User>::written(
+                |_| Ok(ById),
+                |payload, _| Ok(payload.user),
+            );
+            Object::<UpdateUserPayload>::new("UpdateUserPayload", about)
+                .of(Domain::Users)
+                .edge("user", "The account. Null where nothing was written.", user)
+                .edge(
+                    "userErrors",
+                    "Why nothing was written.",
+                    UserErrors::new(|payload: &UpdateUserPayload| &payload.errors),
+                )
+        });
+        &OBJECT
+    }
+}
+
+type Answer = Result<Written<UpdateUserPayload>, FieldError>;
+
+fn done(user: UserId) -> Written<UpdateUserPayload> {
+    UpdateUserPayload { user: Some(user), errors: Vec::new() }.into()
+}
+
+fn refused(error: UserError) -> Written<UpdateUserPayload> {
+    UpdateUserPayload { user: None, errors: vec![error] }.into()
+}
+
+fn failed(error: &entities::Error) -> FieldError {
+    FieldError::of_store(error, "user.write")
+}
+
+fn no_such_account() -> UserError {
+    UserError::new(UserErrorCode::NotFound, &["input", "id"], "There is no such account.")
+}
+
+/// Changes an account; `None` in the changes is no change.
+async fn change(ctx: &Context, actor: UserId, user: UserId, changes: Changes<'_>) -> Answer {
+    let found =
+        user::update(ctx.store(), Some(actor), user, changes).await.map_err(|error| failed(&error))?;
+    Ok(if found { done(user) } else { refused(no_such_account()) })
+}
+
+/// `Mutation.updateProfile`
+pub(crate) async fn update_profile(Input(input): Input<UpdateProfileInput>, ctx: &Context) -> Answer {
+    let user = ctx.user()?;
+    let display_name = match input.display_name.as_deref().map(credentials::display_name).transpose() {
+        Ok(name) => name,
+        Err(error) => return Ok(refused(error)),
+    };
+    change(ctx, user, user, Changes { display_name: display_name.as_deref(), ..Changes::default() }).await
+}
+
+/// `Mutation.changePassword`
+pub(crate) async fn change_password(Input(input): Input<ChangePasswordInput>, ctx: &Context) -> Answer {
+    let user = ctx.user()?;
+    credentials::throttle(ctx)?;
+    let account = user::credentials(ctx.store(), Named::Id(user)).await.map_err(|error| failed(&error))?;
+    let Some(account) = account else { return Err(FieldError::unauthenticated()) };
+    let [email, name] = &account.known;
+    let attempt = credentials::throttle_account(ctx, email)?;
+    let wrong = || {
+        let at = ["input", "currentPassword"];
+        refused(UserError::new(UserErrorCode::InvalidCredentials, &at, "This is not the current password."))
+    };
+    if credentials::check(ctx, attempt, Some(&account), &input.current_password).await? == Verdict::Wrong {
+        return Ok(wrong());
+    }
+    if let Some(error) = credentials::unfit(&input.new_password, &[email, name], "newPassword") {
+        return Ok(refused(error));
+    }
+    let hash = credentials::hash(ctx, &input.new_password).await?;
+    let (who, keep) = ((user, account.epoch), ctx.viewer.session_id());
+    let changed =
+        user::change_password(ctx.store(), who, &hash, keep).await.map_err(|error| failed(&error))?;
+    Ok(if changed { done(user) } else { wrong() })
+}
+
+/// `Mutation.createUser`
+pub(crate) async fn create(Input(input): Input<CreateUserInput>, ctx: &Context) -> Answer {
+    let actor = ctx.user()?;
+    let (email, name) =
+        match (credentials::email(&input.email), credentials::display_name(&input.display_name)) {
+            (Ok(email), Ok(name)) => (email, name),
+            (Err(error), _) | (_, Err(error)) => return Ok(refused(error)),
+        };
+    let mut hash = None;
+    if let Some(password) = &input.password {
+        if let Some(error) = credentials::unfit(password, &[&email, &name], "password") {
+            return Ok(refused(error));
+        }
+        hash = Some(credentials::hash(ctx, password).await?);
+    }
+    let new = NewAccount {
+        email: &email,
+        display_name: &name,
+        role: input.role.into(),
+        password_hash: hash.as_deref(),
+    };
+    Ok(match user::create(ctx.store(), Some(actor), new).await.map_err(|error| failed(&error))? {
+        Some(user) => done(user),
+        None => refused(UserError::new(
+            UserErrorCode::AlreadyExists,
+            &["input", "email"],
+            "There is an account with this e-mail.",
+        )),
+    })
+}
+
+/// `Mutation.updateUser`
+pub(crate) async fn update(Input(input): Input<UpdateUserInput>, ctx: &Context) -> Answer {
+    let (actor, user) = (ctx.user()?, id("input.id", &input.id, UserId::parse)?);
+    let display_name = match input.display_name.as_deref().map(credentials::display_name).transpose() {
+        Ok(name) => name,
+        Err(error) => return Ok(refused(error)),
+    };
+    let role = input.role.map(Into::into);
+    // So that there is always an administrator left: the one who asks.
+    let own = |at, message| refused(UserError::new(UserErrorCode::NotAllowed, &["input", at], message));
+    if user == actor && role.is_some_and(|role| role != entities::Role::Admin) {
+        return Ok(own("role", "Another administrator has to take this role away from you."));
+    }
+    if user == actor && input.is_active == Some(false) {
+        return Ok(own("isActive", "Another administrator has to block you."));
+    }
+    let changes = Changes { display_name: display_name.as_deref(), role, is_active: input.is_active };
+    change(ctx, actor, user, changes).await
+}
