@@ -2,6 +2,7 @@
 //! passes `http` (limits, trace span, `auth` -> viewer) and leaves for `schema::Graph::execute`.
 
 pub mod auth;
+pub mod codes;
 pub mod config;
 pub mod documents;
 mod forwarded;

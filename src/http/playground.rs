@@ -25,7 +25,7 @@ struct Asset {
     brotli: &'static [u8],
 }
 
-/// What the page may load and do; `playground/README.md` says why it needs each.
+/// What the page may load and do.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; worker-src 'self'; \
     style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self'; connect-src 'self'; base-uri 'none'; \
     form-action 'none'; frame-ancestors 'none'";

@@ -27,7 +27,7 @@ test("10,000 answers have the verdict that the server gave", () => {
   assert.deepEqual(differences, []);
 });
 
-// What a client does before it checks answers or evaluates rules; the README says it in words.
+// What a client does before it checks answers or evaluates rules; docs/forms.md says it in words.
 const SPACE = "[\\s\\x85\\u200b\\u2060\\ufeff]";
 const AROUND = new RegExp(`^${SPACE}+|${SPACE}+$`, "gu");
 

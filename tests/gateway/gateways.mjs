@@ -1,4 +1,4 @@
-// Starts a gateway of federation/gateways/ as its README does, on a free port, before the subgraphs of a test.
+// Starts a gateway of federation/gateways/ as docs/gateways.md does, on a free port, before the subgraphs of a test.
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import { readFile, writeFile } from "node:fs/promises";

@@ -33,7 +33,6 @@ mod plans;
 mod prices;
 mod published;
 mod readiness;
-mod readme;
 mod recording;
 mod serving;
 mod sessions;

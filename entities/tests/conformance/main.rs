@@ -1,5 +1,5 @@
 //! One verdict everywhere: what the pipeline says of answers is what JSON Schema validators say of them by the version's
-//! schema, once the answers are tidy (as the README has it). 10,000 pairs of a form and answers are made at random, always
+//! schema, once the answers are tidy (as docs/forms.md has it). 10,000 pairs of a form and answers are made at random, always
 //! the same. The Rust half compares with the crate `jsonschema`; for the other half the cases go, with our verdicts, into files that `tests/conformance` reads in Node.
 //! Not here: the values of rules (`rules`).
 
@@ -100,7 +100,7 @@ fn field(random: &mut Random, key: &str, depth: usize) -> Value {
     field
 }
 
-/// What clients do before they check answers or evaluate rules; written a second time, as the README says it.
+/// What clients do before they check answers or evaluate rules; written a second time, as docs/forms.md says it.
 fn tidy(value: &Value) -> Option<Value> {
     let is_space = |sign: char| sign.is_whitespace() || "\u{200b}\u{2060}\u{feff}".contains(sign);
     match value {

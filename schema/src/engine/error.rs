@@ -5,48 +5,57 @@
 use std::{borrow::Cow, fmt::Display, sync::Arc, time::Duration};
 
 macro_rules! codes {
-    ($($(#[$doc:meta])* $name:ident = $text:literal),+ $(,)?) => {
+    ($($(#[doc = $when:literal])+ $name:ident = $text:literal),+ $(,)?) => {
         /// The catalogue of `errors[].extensions.code`.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum Code { $($(#[$doc])* $name),+ }
+        pub enum Code { $($(#[doc = $when])+ $name),+ }
 
         impl Code {
+            /// All codes, in the order of the documentation.
+            pub const ALL: &[Self] = &[$(Self::$name),+];
+
             /// The text that the client sees.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $text),+ }
+            }
+
+            /// When a client gets it: one sentence, for the documentation.
+            pub const fn when(self) -> &'static str {
+                match self { $(Self::$name => concat!($($when),+)),+ }
             }
         }
     };
 }
 
 codes! {
-    /// The caller has to sign in first.
+    /// The access token is not valid, or the field needs a caller who has signed in.
     Unauthenticated = "UNAUTHENTICATED",
-    /// The caller may not ask for this.
+    /// The caller's role may not do this at all.
     Forbidden = "FORBIDDEN",
-    /// A variable or an argument has a value that cannot be used.
+    /// The request, a variable or an argument cannot be used.
     BadUserInput = "BAD_USER_INPUT",
-    /// A cursor that this list did not hand out.
+    /// The cursor was not handed out by this list, or before `auth.secret` changed.
     BadCursor = "BAD_CURSOR",
-    /// The document is no GraphQL.
+    /// The document is not valid GraphQL syntax.
     ParseFailed = "GRAPHQL_PARSE_FAILED",
     /// The document does not fit the schema.
     ValidationFailed = "GRAPHQL_VALIDATION_FAILED",
     /// The document does not say which operation to run.
     OperationResolutionFailure = "OPERATION_RESOLUTION_FAILURE",
-    /// The schema is not told to this caller.
+    /// Introspection is for gateways only on this server.
     IntrospectionDisabled = "INTROSPECTION_DISABLED",
-    /// Too deep.
+    /// The document, or the JSON of the request, is nested too deep.
     DepthLimit = "DEPTH_LIMIT",
-    /// Too much.
+    /// Too much is asked for at once: tokens, aliases, objects that may be loaded, bytes of the answer.
     CostLimit = "COST_LIMIT",
-    /// The document is too long.
+    /// The body or the document is too long.
     PayloadTooLarge = "PAYLOAD_TOO_LARGE",
-    /// Too many tries; `Retry-After` says when the next one is worth it.
+    /// The caller has sent too many requests; `Retry-After` says when to try again.
     RateLimited = "RATE_LIMITED",
-    /// Too much at once; `Retry-After` says when to try again.
+    /// The server has too many requests at once, or too much in them or in their answers; `Retry-After` says when to
+    /// try again.
     Overloaded = "OVERLOADED",
-    /// Something failed on the server; the log has the cause under the request's id.
+    /// The server failed; its log has the cause under the request's id.
     InternalServerError = "INTERNAL_SERVER_ERROR",
 }
 

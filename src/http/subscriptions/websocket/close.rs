@@ -1,5 +1,6 @@
 //! Why a WebSocket is closed: each reason has a code of the protocol, and a text for the developer of the client. Clients of
-//! the package graphql-ws decide by the code whether they connect again. README has the same table; a test compares them.
+//! the package graphql-ws decide by the code whether they connect again. docs/clients.md has the same table; a test
+//! compares them.
 
 /// A code (RFC 6455 §7.4, and 4400 to 4499 of `graphql-transport-ws`), and a text of 123 bytes at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,12 +55,12 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_has_each_code_with_its_texts() {
-        let readme = include_str!("../../../../README.md");
+    fn the_documentation_has_each_code_with_its_texts() {
+        let page = include_str!("../../../../docs/clients.md");
         for close in ALL {
-            let line = readme.lines().find(|line| line.starts_with(&format!("| {} |", close.code)));
-            let line = line.unwrap_or_else(|| panic!("README has no line for {close:?}"));
-            assert!(line.contains(close.reason), "README does not have {close:?}: {line}");
+            let line = page.lines().find(|line| line.starts_with(&format!("| {} |", close.code)));
+            let line = line.unwrap_or_else(|| panic!("docs/clients.md has no line for {close:?}"));
+            assert!(line.contains(close.reason), "docs/clients.md does not have {close:?}: {line}");
             let again = if is_retried(close.code) { "| yes |" } else { "| no |" };
             assert!(line.ends_with(again), "{close:?} ends with {again}: {line}");
             assert!(close.reason.len() <= 123, "{close:?}");
