@@ -1,9 +1,9 @@
-//! The catalogue of error codes, as docs/errors.md prints it: the graph's own (`schema::error::Code`), those that only HTTP
+//! The catalogue of error codes, as docs/errors.md prints it: the graph's own (`schema::engine::error::Code`), those that only HTTP
 //! and persisted documents have, and the status that each comes with. Not here: the errors themselves.
 
 use std::fmt::Write as _;
 
-use schema::error::Code;
+use schema::engine::error::Code;
 
 /// A code that a request can be refused with before the graph is asked, its status, and when a client gets it.
 const BEFORE_THE_GRAPH: &[(&str, &str, &str)] = &[

@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use schema::error::Code;
+use schema::engine::error::Code;
 use serde_json::{Value, json};
 use xp::config::{
     Mode,
