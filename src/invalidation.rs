@@ -7,7 +7,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
-use entities::{cache::tags_of, events::Changes};
+use entities::events::{Changes, tags_of};
 use opentelemetry::trace::SpanContext;
 use serde_json::{Value, json};
 use tokio::{

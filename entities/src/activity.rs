@@ -11,8 +11,7 @@ use crate::{
     clock::{self, Time, TimeRange},
     database::{
         kind::Kind,
-        page::{Filtering, Keyset, List, Names, by_time},
-        row::{self, Row},
+        page::{Keyset, by_time},
         scope::Scope,
         sql::{Json, Record as _, Sql, table},
         text_enum::text_enum,
@@ -20,7 +19,11 @@ use crate::{
     },
     error::Error,
     id::{ActivityLogId, UserId},
-    store::Store,
+    store::{
+        Store,
+        list::{Filtering, List, Names},
+        row::{self, Row},
+    },
 };
 
 text_enum! {

@@ -94,7 +94,7 @@ mod touched;
 
 pub use answers::AnswerName;
 pub use shared::{Stats, purge, stats};
-pub use tag::{Tag, of_changes as tags_of};
+pub use tag::Tag;
 pub use touched::Touched;
 
 use entry::{Entry, Header, Key};
@@ -103,8 +103,7 @@ use hot::Hot;
 use metrics::Metrics;
 use named::{Known, Named};
 use shared::Shared;
-use table::{Position, Table};
-use tag::Slot;
+use table::{Position, Slot, Table};
 
 /// A read that is cached: like a loader, it is a value that carries its arguments, and equal ones share entries.
 pub(crate) trait Cached: Clone + Send + Sync + 'static {

@@ -7,7 +7,6 @@ pub mod kind;
 pub mod page;
 pub(crate) mod pool;
 pub mod role;
-pub(crate) mod row;
 pub mod scope;
 pub(crate) mod sql;
 pub(crate) mod text_enum;

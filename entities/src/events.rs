@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
 pub(crate) mod relay;
+mod tags;
+pub use tags::tags_of;
 
 use crate::{
     cache::Moment,

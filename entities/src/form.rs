@@ -12,16 +12,19 @@ use crate::{
     clock::{Time, TimeRange},
     database::{
         kind::Kind,
-        page::{Filtering, Key, KeyKind, KeyValue, Keyset, List, Names, by_time},
+        page::{Key, KeyKind, KeyValue, Keyset, by_time},
         role::Role,
-        row::{self, Row},
         scope::Scope,
         sql::{Json, Record as _, Sql, table},
         text_enum::text_enum,
     },
     error::Error,
     id::{FormId, UserId},
-    store::Store,
+    store::{
+        Store,
+        list::{Filtering, List, Names},
+        row::{self, Row},
+    },
     unicode,
 };
 

@@ -16,14 +16,17 @@ use crate::{
     clock::{Time, TimeRange},
     database::{
         kind::Kind,
-        page::{Filtering, Key, Keyset, List, Names, by_time},
-        row::{self, Row},
+        page::{Key, Keyset, by_time},
         scope::Scope,
         sql::{Cells, Record as _, Sql, table},
     },
     error::Error,
     id::{LocationId, SessionId, UserId},
-    store::Store,
+    store::{
+        Store,
+        list::{Filtering, List, Names},
+        row::{self, Row},
+    },
 };
 
 pub mod area;

@@ -13,8 +13,7 @@ use crate::{
     clock::Time,
     database::{
         kind::Kind,
-        page::{Filtering, Keyset, List, Names, by_time},
-        row::{self, Row},
+        page::{Keyset, by_time},
         scope::Scope,
         sql::{Record as _, Sql, table},
         text_enum::text_enum,
@@ -23,7 +22,11 @@ use crate::{
     error::Error,
     events::Change,
     id::{SessionId, UserId},
-    store::Store,
+    store::{
+        Store,
+        list::{Filtering, List, Names},
+        row::{self, Row},
+    },
 };
 
 pub(crate) mod begin;

@@ -40,9 +40,11 @@ use crate::{
     telemetry::SPANS,
 };
 
+pub mod list;
 mod metrics;
 mod open;
 mod probe;
+pub(crate) mod row;
 
 pub(crate) use metrics::Metrics;
 use open::{is_in_memory, make_private_file, options};

@@ -13,15 +13,18 @@ use crate::{
     clock::{Time, TimeRange},
     database::{
         kind::Kind,
-        page::{Filtering, Keyset, List, Names, by_time},
+        page::{Keyset, by_time},
         role::Role,
-        row::Find,
         scope::Scope,
         sql::{Json, Sql, table},
     },
     error::Error,
     id::{FormId, LocationId, SessionId, SubmissionId, UserId},
-    store::Store,
+    store::{
+        Store,
+        list::{Filtering, List, Names},
+        row::Find,
+    },
 };
 
 pub mod write;

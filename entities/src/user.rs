@@ -19,15 +19,18 @@ use crate::{
     clock::{Time, TimeRange},
     database::{
         kind::Kind,
-        page::{Filtering, Key, KeyKind, KeyValue, Keyset, List, Names, by_time},
+        page::{Key, KeyKind, KeyValue, Keyset, by_time},
         role::Role,
-        row::{self, Row},
         scope::Scope,
         sql::{Sql, table},
     },
     error::Error,
     id::UserId,
-    store::Store,
+    store::{
+        Store,
+        list::{Filtering, List, Names},
+        row::{self, Row},
+    },
     unicode,
 };
 

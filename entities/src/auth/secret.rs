@@ -9,28 +9,14 @@ use aws_lc_rs::{
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
+use crate::database::page::CursorKey;
+
 /// The secret.
 #[derive(Clone)]
 pub struct Secret {
     sealing: [u8; 32],
     refreshing: [u8; 32],
     paging: [u8; 32],
-}
-
-/// The key of the cursors of lists.
-#[derive(Clone, Copy)]
-pub struct CursorKey([u8; 32]);
-
-impl CursorKey {
-    pub(crate) fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-}
-
-impl fmt::Debug for CursorKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("CursorKey(***)")
-    }
 }
 
 impl fmt::Debug for Secret {
@@ -78,7 +64,7 @@ impl Secret {
 
     /// The key of cursors: the same on all instances, so that a list that was begun on one goes on on another.
     pub fn cursor_key(&self) -> CursorKey {
-        CursorKey(self.paging)
+        CursorKey::new(self.paging)
     }
 
     fn cipher(&self) -> RandomizedNonceKey {

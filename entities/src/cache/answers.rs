@@ -15,7 +15,7 @@ use super::{
     entry::{Entry, Header, Key},
     metrics::{Found, Tier},
     read::{self, hash},
-    tag::Slot,
+    table::Slot,
     tally::Tally,
 };
 use crate::store::Store;

@@ -12,7 +12,7 @@ use std::{
 use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
-use super::{table::Position, tag::Slot};
+use super::table::{Position, SLOTS, Slot};
 
 /// Which value: what it is of (type, row shape, arguments) and whose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -178,7 +178,7 @@ pub(crate) fn encode<V: Serialize>(key: Key, header: &Header, value: Option<&V>)
 /// in Redis bounds it, not a clock that two nodes would have to agree on.
 pub(crate) fn decode<V: DeserializeOwned + Send + Sync + 'static>(key: Key, bytes: &[u8]) -> Option<Entry> {
     let wire: Wire<'_> = postcard::from_bytes(bytes).ok()?;
-    let in_table = |slot: &Slot| super::table::SLOTS.contains(slot);
+    let in_table = |slot: &Slot| SLOTS.contains(slot);
     if wire.magic != MAGIC
         || (wire.of, wire.id) != (key.of, key.id.as_u128())
         || !wire.slots.iter().all(in_table)

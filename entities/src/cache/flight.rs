@@ -15,8 +15,8 @@ use super::{
     entry::{self, Entry, Header, Key},
     metrics::{Found, Tier},
     read::Reading,
-    table::Position,
-    tag::{Slot, Tag},
+    table::{Position, Slot},
+    tag::Tag,
     tally::Tally,
 };
 use crate::error::Error;

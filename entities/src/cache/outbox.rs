@@ -11,7 +11,10 @@ use std::{
 use rustc_hash::FxHashSet;
 use uuid::Uuid;
 
-use super::{Tag, table::SLOTS, tag::Slot};
+use super::{
+    Tag,
+    table::{SLOTS, Slot},
+};
 use crate::{database::transaction::Transaction, error::Error, id, store::Store};
 
 /// Between two looks. Those who write tidy up within this time, so that nothing is found in two looks.

@@ -15,8 +15,8 @@ use super::{
     entry::{self, Entry, Header, Key},
     metrics::{Found, Tier},
     shared::{Shared, Stamps},
-    table::{Position, Table},
-    tag::{Slot, Tag},
+    table::{Position, Slot, Table},
+    tag::Tag,
     tally::Tally,
 };
 use crate::{

@@ -21,8 +21,7 @@ use tokio::sync::Semaphore;
 use super::{
     Inner,
     entry::Key,
-    table::{Position, Table, WORDS},
-    tag::Slot,
+    table::{Position, Slot, Table, WORDS},
 };
 use crate::redis::{READ_TIMEOUT, Redis, Unavailable, WRITE_TIMEOUT};
 

@@ -10,8 +10,8 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use super::tag::Slot;
-
+/// A word of the table.
+pub(crate) type Slot = u32;
 /// Words of the table; the first ones are reserved.
 pub(crate) const WORDS: usize = 1 << 20;
 /// The words that tags fall into.

@@ -6,11 +6,7 @@ use std::fmt;
 
 use uuid::Uuid;
 
-use super::table::SLOTS;
-use crate::events::Change;
-
-/// A slot of the table.
-pub(crate) type Slot = u32;
+use super::table::{SLOTS, Slot};
 
 /// What a cached value depends on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -55,46 +51,6 @@ impl fmt::Display for Tag {
             Self::Named(name) => f.write_str(name),
         }
     }
-}
-
-/// The tags that these changes bump, each once.
-pub fn of_changes(changes: &[Change]) -> Vec<Tag> {
-    let mut tags = Vec::new();
-    let mut add = |tag: Tag| {
-        if !tags.contains(&tag) {
-            tags.push(tag);
-        }
-    };
-    for change in changes {
-        match *change {
-            Change::User { id } => {
-                add(Tag::Row("User", id.0));
-                add(Tag::Type("User"));
-            }
-            Change::Session { id, user } | Change::SessionEnded { id, user } => {
-                add(Tag::Row("Session", id.0));
-                add(Tag::List("Session", "user", user.0));
-            }
-            Change::Form { id, owner } => {
-                add(Tag::Row("Form", id.0));
-                add(Tag::List("Form", "owner", owner.0));
-                add(Tag::Type("Form"));
-            }
-            Change::Submission { id, form, user } => {
-                add(Tag::Row("Submission", id.0));
-                add(Tag::List("Submission", "form", form.0));
-                if let Some(user) = user {
-                    add(Tag::List("Submission", "user", user.0));
-                }
-            }
-            // What other nodes write, they bump themselves.
-            Change::Missed | Change::Unknown => {}
-            Change::LastLocation { user, .. } => {
-                add(Tag::List("Location", "user", user.0));
-            }
-        }
-    }
-    tags
 }
 
 #[cfg(test)]

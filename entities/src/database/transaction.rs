@@ -14,13 +14,13 @@ use tracing::Instrument as _;
 use crate::{
     activity::Entry,
     auth::revocation::{self, Revocation},
-    cache::{outbox, tag},
+    cache::outbox,
     database::{
         pool::Lent,
         sql::{Cell, Cells, Source, Sql},
     },
     error::Error,
-    events::{Change, Changes},
+    events::{Change, Changes, tags_of},
     store::Store,
 };
 
@@ -188,7 +188,7 @@ impl Transaction {
             revocation::write(&self, &self.revoked).await?;
         }
         // Told once it is committed; if this process does not get to that, another one finds it here.
-        let tags = tag::of_changes(&self.changes);
+        let tags = tags_of(&self.changes);
         let left = match (self.store.told(), tags.is_empty()) {
             (Some(told), false) => Some((told, outbox::write(&self, &tags).await?)),
             _ => None,

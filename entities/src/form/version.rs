@@ -11,15 +11,18 @@ use crate::{
     clock::Time,
     database::{
         kind::Kind,
-        page::{Key, KeyKind, KeyValue, Keyset, List, Names},
+        page::{Key, KeyKind, KeyValue, Keyset},
         role::Role,
-        row::Find,
         scope::Scope,
         sql::{Json, Record as _, Sql, table},
     },
     error::Error,
     id::{FormId, FormVersionId, UserId},
-    store::Store,
+    store::{
+        Store,
+        list::{List, Names},
+        row::Find,
+    },
 };
 
 table! {

@@ -12,11 +12,12 @@ use entities::{
     Store,
     clock::TimeRange,
     database::{
-        page::{List, Page, Window},
+        page::{Page, Window},
         scope::Scope,
     },
     id::{LocationId, SessionId, UserId},
     location::{self, Area, Filter, KEYSET, LatestFilter, Model, track},
+    store::list::List,
 };
 use uuid::Uuid;
 

@@ -7,11 +7,12 @@ use async_graphql::{ID, InputObject};
 use entities::{
     Store,
     database::{
-        page::{List, Page, Window},
+        page::{Page, Window},
         scope::Scope,
     },
     events::Change,
     id::{FormId, SubmissionId},
+    store::list::List,
     submission::{self, Filter, KEYSET, Model},
 };
 use uuid::Uuid;

@@ -12,10 +12,7 @@ use redis::{Value, aio::MultiplexedConnection};
 
 use super::{super::Inner, Shared, words};
 use crate::{
-    cache::{
-        table::{Position, SLOTS},
-        tag::Slot,
-    },
+    cache::table::{Position, SLOTS, Slot},
     redis::{Redis, Unavailable},
 };
 

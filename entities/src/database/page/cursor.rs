@@ -3,12 +3,14 @@
 //! cursor from another list, an altered one or one that was made elsewhere is refused instead of showing a wrong page.
 //! What a cursor holds is no secret: rows are guarded by `Scope`, never by a cursor.
 
+use std::fmt;
+
 use aws_lc_rs::constant_time;
 use chrono::{DateTime, Datelike as _};
 use uuid::Uuid;
 
 use super::{KeyKind, KeyValue, Keyset, Position};
-use crate::{auth::secret::CursorKey, clock::Time, database::sql::is_storable};
+use crate::{clock::Time, database::sql::is_storable};
 
 /// The text is no cursor of this list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -19,6 +21,23 @@ const VERSION: u8 = 2;
 const MAC_BYTES: usize = 8;
 /// Longer texts are refused unread: the longest key is a title.
 const MAX_CHARS: usize = 4_096;
+
+/// The key of the cursors of lists, derived from the server's secret.
+#[derive(Clone, Copy)]
+pub struct CursorKey([u8; 32]);
+
+impl CursorKey {
+    /// The key of these bytes.
+    pub(crate) fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl fmt::Debug for CursorKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CursorKey(***)")
+    }
+}
 
 /// The list that a cursor belongs to: its field and its filter. The order joins in from the keyset.
 #[derive(Clone, Debug)]
@@ -71,7 +90,7 @@ impl CursorScope {
     }
 
     fn mac<R>(&self, keyset: &Keyset<R>, body: &[u8]) -> [u8; MAC_BYTES] {
-        let mut hasher = blake3::Hasher::new_keyed(self.key.as_bytes());
+        let mut hasher = blake3::Hasher::new_keyed(&self.key.0);
         hasher.update(&[u8::from(keyset.descending)]);
         for part in [keyset.name.as_bytes(), self.list.as_bytes(), body] {
             hasher.update(&(part.len() as u64).to_le_bytes()).update(part);

@@ -1,5 +1,5 @@
 //! Rows by id, through the cache: the read behind every edge to one object, and the same where only the database can
-//! say who may see a row (`Find`). Not here: lists (`page`).
+//! say who may see a row (`Find`). Not here: lists (`list`).
 
 use std::{hash::Hash, marker::PhantomData, sync::Arc};
 

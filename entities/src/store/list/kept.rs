@@ -1,5 +1,5 @@
 //! Pages and counts through the cache. Who asks is part of the key as far as SQL depends on it: the scope. Not here:
-//! how they are read from the database (`page`).
+//! how they are read from the database (`list`).
 
 use std::sync::Arc;
 
@@ -7,10 +7,13 @@ use rustc_hash::FxHashMap;
 use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
-use super::{Filtering, Keyset, List, Page, Window};
+use super::{Filtering, List};
 use crate::{
     cache::{Cached, Kept, Tag},
-    database::scope::Scope,
+    database::{
+        page::{Keyset, Page, Window},
+        scope::Scope,
+    },
     error::Error,
     store::Store,
 };

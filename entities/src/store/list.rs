@@ -1,0 +1,310 @@
+//! Lists as the domains declare them, and the statements that read their pages and lengths: whole, or for each of many
+//! parents in one statement, which is a LATERAL join over the array of parents on PostgreSQL and `ROW_NUMBER` on
+//! SQLite. Not here: order and cursors (`database::page`), which rows a list has (the domains).
+
+use std::{
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
+
+use rustc_hash::FxHashMap;
+use sea_orm::sqlx;
+use serde::{Serialize, de::DeserializeOwned};
+use uuid::Uuid;
+
+use crate::{
+    cache::Tag,
+    clock::TimeRange,
+    database::{
+        page::{Keyset, Page, Window},
+        scope::Scope,
+        sql::{Cells, Record, Sql},
+    },
+    error::Error,
+    store::Store,
+};
+
+mod kept;
+
+use kept::{Counts, Pages, Part};
+
+/// A list as its domain declares it, once: the names of its statements, its table and which rows it has. It is read
+/// whole, or as a page for each parent.
+pub struct List<R: 'static, F: 'static> {
+    names: Names,
+    table: &'static str,
+    columns: &'static str,
+    read: fn(&mut Cells<'_>) -> Result<R, sqlx::Error>,
+    conditions: Conditions<F>,
+    /// The names and types of the columns.
+    shape: &'static str,
+    /// What its pages and counts depend on, where they are worth keeping.
+    depends_on: Option<DependsOn>,
+    /// Checked against Redis at each read, as its rows are.
+    is_strong: bool,
+}
+
+/// What a list depends on, by its parent's id and who asks.
+type DependsOn = fn(Uuid, &Scope) -> Vec<Tag>;
+
+/// Which rows a list has.
+pub trait Filtering: Clone + Serialize + Send + Sync + 'static {
+    /// Will it be asked for again? Texts that are being typed and present moments will not.
+    fn is_repeatable(&self) -> bool {
+        true
+    }
+}
+
+impl Filtering for () {}
+
+impl Filtering for TimeRange {}
+
+/// Appends ` AND …` for the filter and the scope.
+type Conditions<F> = fn(&F, &mut Sql, &Scope);
+
+/// What the statements of a list are called, `domain.list`.
+#[derive(Clone, Copy)]
+pub(crate) struct Names {
+    pub(crate) page: &'static str,
+    pub(crate) count: &'static str,
+    /// The column that names a row's parent; none in a list that is read whole.
+    pub(crate) parent: &'static str,
+}
+
+/// A list is the names of its statements and its parents, so that loaders can be compared.
+impl<R, F> PartialEq for List<R, F> {
+    fn eq(&self, other: &Self) -> bool {
+        (self.names.page, self.names.parent) == (other.names.page, other.names.parent)
+    }
+}
+
+impl<R, F> Eq for List<R, F> {}
+
+impl<R, F> Hash for List<R, F> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.names.page, self.names.parent).hash(state);
+    }
+}
+
+impl<R, F> List<R, F>
+where
+    R: Serialize + DeserializeOwned + Send + Sync,
+    F: Filtering,
+{
+    pub(crate) const fn new(names: Names, conditions: Conditions<F>) -> Self
+    where
+        R: Record,
+    {
+        let (table, columns, shape) = (R::TABLE, R::COLUMNS, R::SHAPE);
+        let (depends_on, is_strong) = (None, false);
+        Self { names, table, columns, read: R::read, conditions, shape, depends_on, is_strong }
+    }
+
+    /// Keeps its pages and counts until something they depend on is written.
+    pub(crate) const fn kept(mut self, depends_on: DependsOn) -> Self {
+        self.depends_on = Some(depends_on);
+        self
+    }
+
+    /// Its rows are of a type that is checked against Redis at each read: so are its pages.
+    pub(crate) const fn strong(mut self) -> Self {
+        self.is_strong = true;
+        self
+    }
+
+    /// The same columns of another table.
+    pub(crate) const fn in_table(mut self, table: &'static str) -> Self {
+        self.table = table;
+        self
+    }
+
+    fn part(&'static self, scope: &Scope, filter: &F) -> Part<R, F> {
+        Part { list: self, scope: *scope, filter: filter.clone() }
+    }
+
+    /// One page of the whole list.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn page(
+        &'static self,
+        store: &Store,
+        scope: &Scope,
+        filter: &F,
+        keyset: &'static Keyset<R>,
+        window: &Window,
+    ) -> Result<Arc<Page<R>>, Error> {
+        let part = self.part(scope, filter);
+        let pages = Pages { part, keyset, window: window.clone(), whole: true };
+        let mut found = pages.part.read(store, pages.clone(), &[Uuid::nil()]).await?;
+        Ok(found.remove(&Uuid::nil()).expect("a list has a page, if an empty one"))
+    }
+
+    async fn load_page(
+        &self,
+        store: &Store,
+        scope: &Scope,
+        filter: &F,
+        keyset: &'static Keyset<R>,
+        window: &Window,
+    ) -> Result<Page<R>, Error> {
+        let mut sql = store.sql();
+        sql.push("SELECT ").push(self.columns).push(" FROM ").push(self.table).push(" t WHERE TRUE");
+        (self.conditions)(filter, &mut sql, scope);
+        window.push(&mut sql, keyset);
+        window.push_limit(&mut sql);
+        let read = |cells: &mut Cells<'_>| (self.read)(cells).map(Arc::new);
+        Ok(window.cut(store.fetch(self.names.page, self.table, sql, read).await?))
+    }
+
+    /// How many rows the filter leaves of the whole list.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn count(&'static self, store: &Store, scope: &Scope, filter: &F) -> Result<i64, Error> {
+        let part = self.part(scope, filter);
+        let counts = Counts { part, whole: true };
+        let found = counts.part.read(store, counts.clone(), &[Uuid::nil()]).await?;
+        Ok(found.get(&Uuid::nil()).map_or(0, |count| **count))
+    }
+
+    #[expect(
+        clippy::redundant_closure_for_method_calls,
+        reason = "the method itself is not general enough over lifetimes"
+    )]
+    async fn load_count(&self, store: &Store, scope: &Scope, filter: &F) -> Result<i64, Error> {
+        let mut sql = store.sql();
+        sql.push("SELECT count(*) FROM ").push(self.table).push(" t WHERE TRUE");
+        (self.conditions)(filter, &mut sql, scope);
+        let counts = store.fetch(self.names.count, self.table, sql, |cells| cells.next::<i64>()).await?;
+        Ok(counts.first().copied().unwrap_or_default())
+    }
+
+    /// One page for each parent, in one statement. A parent without rows has an empty page.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn pages<P: Parent>(
+        &'static self,
+        store: &Store,
+        scope: &Scope,
+        filter: &F,
+        keyset: &'static Keyset<R>,
+        window: &Window,
+        parents: &[P],
+    ) -> Result<FxHashMap<P, Arc<Page<R>>>, Error> {
+        let part = self.part(scope, filter);
+        let pages = Pages { part, keyset, window: window.clone(), whole: false };
+        let ids: Vec<Uuid> = parents.iter().map(|parent| (*parent).into()).collect();
+        let found = pages.part.read(store, pages.clone(), &ids).await?;
+        Ok(found.into_iter().map(|(parent, page)| (P::from(parent), page)).collect())
+    }
+
+    async fn load_pages<P: Parent>(
+        &self,
+        store: &Store,
+        scope: &Scope,
+        filter: &F,
+        keyset: &'static Keyset<R>,
+        window: &Window,
+        parents: &[P],
+    ) -> Result<FxHashMap<P, Arc<Page<R>>>, Error> {
+        let mut sql = store.sql();
+        let conditions = |sql: &mut Sql| (self.conditions)(filter, sql, scope);
+        if sql.is_postgres() {
+            self.push_lateral(&mut sql, conditions, keyset, window, parents);
+        } else {
+            self.push_row_number(&mut sql, conditions, keyset, window, parents);
+        }
+        let mut pages: FxHashMap<P, Vec<Arc<R>>> =
+            parents.iter().map(|parent| (*parent, Vec::new())).collect();
+        let read = |cells: &mut Cells<'_>| {
+            let parent = P::from(cells.next::<Uuid>()?);
+            let row = Arc::new((self.read)(cells)?);
+            pages.entry(parent).or_default().push(row);
+            Ok(())
+        };
+        store.fetch(self.names.page, self.table, sql, read).await?;
+        Ok(pages.into_iter().map(|(parent, rows)| (parent, Arc::new(window.cut(rows)))).collect())
+    }
+
+    /// How many rows the filter leaves each parent, in one statement. A parent without rows has 0.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn counts<P: Parent>(
+        &'static self,
+        store: &Store,
+        scope: &Scope,
+        filter: &F,
+        parents: &[P],
+    ) -> Result<FxHashMap<P, i64>, Error> {
+        let part = self.part(scope, filter);
+        let counts = Counts { part, whole: false };
+        let ids: Vec<Uuid> = parents.iter().map(|parent| (*parent).into()).collect();
+        let found = counts.part.read(store, counts.clone(), &ids).await?;
+        Ok(found.into_iter().map(|(parent, count)| (P::from(parent), *count)).collect())
+    }
+
+    async fn load_counts<P: Parent>(
+        &self,
+        store: &Store,
+        scope: &Scope,
+        filter: &F,
+        parents: &[P],
+    ) -> Result<FxHashMap<P, i64>, Error> {
+        let (mut sql, parent) = (store.sql(), self.names.parent);
+        sql.push("SELECT t.").push(parent).push(", count(*) FROM ").push(self.table).push(" t WHERE t.");
+        sql.push(parent).any_id(parents);
+        (self.conditions)(filter, &mut sql, scope);
+        sql.push(" GROUP BY t.").push(parent);
+        let mut counts: FxHashMap<P, i64> = parents.iter().map(|parent| (*parent, 0)).collect();
+        let read = |cells: &mut Cells<'_>| {
+            counts.insert(P::from(cells.next::<Uuid>()?), cells.next()?);
+            Ok(())
+        };
+        store.fetch(self.names.count, self.table, sql, read).await?;
+        Ok(counts)
+    }
+
+    fn push_lateral<P: Parent>(
+        &self,
+        sql: &mut Sql,
+        conditions: impl Fn(&mut Sql),
+        keyset: &Keyset<R>,
+        window: &Window,
+        parents: &[P],
+    ) {
+        sql.push("SELECT p.id, c.* FROM ").parents(parents);
+        sql.push(" CROSS JOIN LATERAL (SELECT ").push(self.columns).push(" FROM ").push(self.table);
+        sql.push(" t WHERE t.").push(self.names.parent).push(" = p.id");
+        conditions(sql);
+        window.push(sql, keyset);
+        window.push_limit(sql);
+        sql.push(") c");
+    }
+
+    fn push_row_number<P: Parent>(
+        &self,
+        sql: &mut Sql,
+        conditions: impl Fn(&mut Sql),
+        keyset: &Keyset<R>,
+        window: &Window,
+        parents: &[P],
+    ) {
+        let parent = self.names.parent;
+        sql.push("SELECT t.").push(parent).push(", ").push(self.columns);
+        sql.push(" FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY t.").push(parent);
+        keyset.push_order(sql, window.backward);
+        sql.push(") AS place FROM ").push(self.table).push(" t WHERE t.").push(parent).any_id(parents);
+        conditions(sql);
+        window.push_range(sql, keyset);
+        sql.push(") t WHERE t.place <= ").bind(i64::from(window.limit) + 1);
+        sql.push(" ORDER BY t.").push(parent).push(", t.place");
+    }
+}
+
+/// The id that names the parent of a list.
+pub trait Parent: Copy + Eq + Hash + From<Uuid> + Into<Uuid> + Send + Sync {}
+
+impl<P: Copy + Eq + Hash + From<Uuid> + Into<Uuid> + Send + Sync> Parent for P {}
