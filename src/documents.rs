@@ -326,7 +326,13 @@ impl Documents {
         if count.to_string().trim_end_matches('0') == "1" {
             let operation = asked.operation_name.map(echo);
             let client = echo(asked.client);
-            tracing::warn!(body = %hex(&hash), client, operation, count, "a document that is not published");
+            tracing::warn!(
+                body = hex::encode(hash),
+                client,
+                operation,
+                count,
+                "a document that is not published"
+            );
         }
     }
 
@@ -399,7 +405,7 @@ pub(crate) fn normal_id(id: &str) -> Option<Cow<'_, str>> {
         return None;
     }
     let bare = id.strip_prefix("sha256:").unwrap_or(id);
-    let is_hash = is_hex(bare) && matches!(bare.len(), 32 | 64);
+    let is_hash = matches!(bare.len(), 32 | 64) && bare.bytes().all(|byte| byte.is_ascii_hexdigit());
     if bare.len() < id.len() && !(is_hash && bare.len() == 64) {
         return None;
     }
@@ -409,27 +415,9 @@ pub(crate) fn normal_id(id: &str) -> Option<Cow<'_, str>> {
 
 /// The bytes of an id that is a SHA-256.
 pub(crate) fn sha256_of(id: &str) -> Option<[u8; 32]> {
-    if id.len() != 64 || !is_hex(id) {
-        return None;
-    }
     let mut bytes = [0; 32];
-    for (byte, digits) in bytes.iter_mut().zip(id.as_bytes().chunks(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
-    }
+    hex::decode_to_slice(id, &mut bytes).ok()?;
     Some(bytes)
-}
-
-fn is_hex(text: &str) -> bool {
-    text.bytes().all(|byte| byte.is_ascii_hexdigit())
-}
-
-/// Bytes as hexadecimal digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        use std::fmt::Write as _;
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 fn echo(text: &str) -> String {

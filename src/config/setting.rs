@@ -9,6 +9,7 @@ use std::{
 };
 
 use entities::{masked, redis::RedisUrl};
+use ipnet::IpNet;
 use schema::Subgraph;
 
 /// A type that a configuration value can have.
@@ -145,7 +146,7 @@ impl Setting for Bytes {
 
 /// Networks, separated by commas; an address alone is a network of one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Networks(Vec<(IpAddr, u32)>);
+pub struct Networks(Vec<IpNet>);
 
 impl Networks {
     /// Whether there are none.
@@ -155,34 +156,19 @@ impl Networks {
 
     /// Is the address in one of them?
     pub fn contains(&self, address: IpAddr) -> bool {
-        self.0.iter().any(|(network, bits)| match (network, address) {
-            (IpAddr::V4(network), IpAddr::V4(address)) => {
-                (network.to_bits() ^ address.to_bits()).checked_shr(32 - bits).unwrap_or(0) == 0
-            }
-            (IpAddr::V6(network), IpAddr::V6(address)) => {
-                (network.to_bits() ^ address.to_bits()).checked_shr(128 - bits).unwrap_or(0) == 0
-            }
-            _ => false,
-        })
+        self.0.iter().any(|network| network.contains(&address))
     }
 }
 
 impl Setting for Networks {
     const EXPECTS: &'static str = "networks";
     fn parse(text: &str) -> Result<Self, String> {
-        let network = |part: &str| {
-            let (address, bits) = part.split_once('/').map_or((part, None), |(a, b)| (a, Some(b)));
-            let address: IpAddr = address.parse().ok()?;
-            let most = if address.is_ipv4() { 32 } else { 128 };
-            let bits = bits.map_or(Some(most), |bits| bits.parse().ok().filter(|bits| *bits <= most))?;
-            Some((address, bits))
-        };
+        let network = |part: &str| part.parse().or_else(|_| part.parse::<IpAddr>().map(IpNet::from));
         let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-        parts
-            .map(network)
-            .collect::<Option<_>>()
+        let networks: Result<_, _> = parts.map(network).collect();
+        networks
             .map(Self)
-            .ok_or_else(|| "networks are written as in 10.0.0.0/8, 127.0.0.1, 2001:db8::/32".into())
+            .map_err(|_| "networks are written as in 10.0.0.0/8, 127.0.0.1, 2001:db8::/32".into())
     }
 }
 
@@ -500,5 +486,19 @@ mod tests {
         assert!(u32::parse("0").is_err());
         assert_eq!((Percent::parse("1"), Percent::parse("25%")), (Ok(Percent(1)), Ok(Percent(25))));
         assert!(["0", "101", "-1", "1.5", ""].iter().all(|text| Percent::parse(text).is_err()));
+    }
+
+    #[test]
+    fn networks_are_ranges_or_single_addresses() {
+        let networks =
+            Networks::parse("10.9.0.0/8, 192.0.2.1,, 2001:db8::/32 ,0.0.0.0/32").expect("networks");
+        let contains = |address: &str| networks.contains(address.parse().expect("an address"));
+        assert!(["10.0.0.1", "10.255.0.0", "192.0.2.1", "2001:db8:1::", "0.0.0.0"].into_iter().all(contains));
+        assert!(!["11.0.0.1", "192.0.2.2", "2001:db9::", "0.0.0.1", "::a00:1"].into_iter().any(contains));
+        assert!(Networks::parse("0.0.0.0/0").expect("all").contains(IpAddr::from([1, 2, 3, 4])));
+        assert!(Networks::parse(" , ").expect("none").is_empty());
+        for wrong in ["10.0.0.0/33", "2001:db8::/129", "10.0.0/8", "10.0.0.0/", "10.0.0.0/-1", "localhost"] {
+            assert!(Networks::parse(wrong).is_err_and(|why| why.contains("10.0.0.0/8")), "{wrong}");
+        }
     }
 }

@@ -18,7 +18,7 @@ use entities::redis::texts::Texts;
 use moka::{Expiry, sync::Cache};
 use schema::{Caller, Document, Graph, engine::limits};
 
-use super::{budget::Budget, hex};
+use super::budget::Budget;
 use crate::config::DocumentsConfig;
 
 /// Texts kept, bytes; a document that is ready to run takes some ten times its text.
@@ -205,5 +205,5 @@ impl Apq {
 }
 
 fn name(hash: &[u8; 32]) -> String {
-    format!("apq:{}", hex(hash))
+    format!("apq:{}", hex::encode(hash))
 }

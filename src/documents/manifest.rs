@@ -14,7 +14,7 @@ use md5::{Digest as _, Md5};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{hex, normal_id};
+use super::normal_id;
 
 const APOLLO: &str = "apollo-persisted-query-manifest";
 
@@ -165,9 +165,9 @@ impl Published {
         };
         let is_hex = normal.bytes().all(|byte| byte.is_ascii_hexdigit());
         let hash = match normal.len() {
-            64 if is_hex => Some(hex(digest(&SHA256, text.as_bytes()).as_ref())),
+            64 if is_hex => Some(hex::encode(digest(&SHA256, text.as_bytes()))),
             // Relay's.
-            32 if is_hex => Some(hex(&Md5::digest(text.as_bytes()))),
+            32 if is_hex => Some(hex::encode(Md5::digest(text.as_bytes()))),
             _ => None,
         };
         if let Some(hash) = hash

@@ -193,8 +193,7 @@ mod tests {
         for asset in ASSETS {
             let content = decompressed(asset.brotli).expect("brotli");
             let sha256 = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &content);
-            let hex = sha256.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
-            assert_eq!(hex, asset.sha256, "{}", asset.path);
+            assert_eq!(hex::encode(sha256), asset.sha256, "{}", asset.path);
         }
     }
 }

@@ -2,10 +2,12 @@
 //! good after another has taken over, both long enough for every node and every gateway to know. Which one signs is a
 //! matter of the time alone, so all nodes agree without talking. Not here: tokens.
 
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
+use aws_lc_rs::{
+    digest::{SHA256, digest},
+    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _},
+};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::TimeDelta;
-use sha2::{Digest as _, Sha256};
 
 use crate::{
     auth::{
@@ -221,7 +223,7 @@ fn generate() -> (String, String, Vec<u8>) {
     let (x, y) = (URL_SAFE_NO_PAD.encode(&point[1..33]), URL_SAFE_NO_PAD.encode(&point[33..65]));
     // The required members in the order of their names, without spaces (RFC 7638, §3).
     let required = format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#);
-    let kid = URL_SAFE_NO_PAD.encode(Sha256::digest(&required));
+    let kid = URL_SAFE_NO_PAD.encode(digest(&SHA256, required.as_bytes()));
     let public_key = format!(
         r#"{{"kty":"EC","crv":"P-256","x":"{x}","y":"{y}","kid":"{kid}","use":"sig","alg":"ES256"}}"#
     );

@@ -8,9 +8,9 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
+use aws_lc_rs::digest::{SHA256, digest};
 use moka::sync::Cache;
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 
 use super::{
     canonical,
@@ -306,10 +306,5 @@ impl CompiledForm {
 /// SHA-256 over a document's canonical form (RFC 8785), hexadecimal.
 pub fn hash(document: &Value) -> String {
     let canonical = serde_json_canonicalizer::to_vec(document).expect("a JSON value has a canonical form");
-    Sha256::digest(canonical).iter().fold(String::with_capacity(64), |mut hex, byte| {
-        for digit in [byte >> 4, byte & 15] {
-            hex.push(char::from_digit(digit.into(), 16).unwrap_or('0'));
-        }
-        hex
-    })
+    hex::encode(digest(&SHA256, &canonical))
 }

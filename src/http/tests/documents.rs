@@ -5,16 +5,13 @@ use std::path::PathBuf;
 use aws_lc_rs::digest::{SHA256, digest};
 
 use super::*;
-use crate::{
-    config::setting::{DocumentMode, Setting as _, Switch},
-    documents::hex,
-};
+use crate::config::setting::{DocumentMode, Setting as _, Switch};
 
 const TEXT: &str = "query A { users(first: 1) { nodes { id } } }";
 const OTHER: &str = "query B { __typename }";
 
 fn hash(text: &str) -> String {
-    hex(digest(&SHA256, text.as_bytes()).as_ref())
+    hex::encode(digest(&SHA256, text.as_bytes()))
 }
 
 fn apq(text: Option<&str>, hash: &str) -> HttpRequest<Body> {

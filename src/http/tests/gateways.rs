@@ -9,7 +9,6 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use super::*;
 use crate::{
     config::setting::{DocumentMode, Secrets, Setting as _, Switch},
-    documents::hex,
     gateway::{OwnListener, signature::SignatureKeys},
 };
 
@@ -158,7 +157,7 @@ async fn in_production_that_is_so_unless_it_is_said_otherwise() {
 #[tokio::test]
 async fn what_a_gateway_had_prepared_is_no_way_in_for_others() {
     let app = guarded().await;
-    let hash = hex(digest(&SHA256, SERVICE.as_bytes()).as_ref());
+    let hash = hex::encode(digest(&SHA256, SERVICE.as_bytes()));
     let persisted = |query: Option<&str>| {
         let extensions = json!({ "persistedQuery": { "version": 1, "sha256Hash": hash } });
         post_of(json!({ "query": query, "extensions": extensions }).to_string())
@@ -181,7 +180,7 @@ async fn a_gateway_proves_itself_in_any_of_four_ways() {
     assert_eq!(outcome(&app, from_own_listener(asking(SERVICE))).await, fine());
     assert_eq!(outcome(&app, signed(&text, 0)).await, fine());
     assert_eq!(outcome(&app, post_of(hive(json!({ "query": SERVICE }), NEXT).to_string())).await, fine());
-    let hash = hex(digest(&SHA256, SERVICE.as_bytes()).as_ref());
+    let hash = hex::encode(digest(&SHA256, SERVICE.as_bytes()));
     let registering = json!({ "query": SERVICE,
         "extensions": { "persistedQuery": { "version": 1, "sha256Hash": hash } } });
     assert_eq!(outcome(&app, post_of(hive(registering, NEXT).to_string())).await, fine());

@@ -153,7 +153,7 @@ async fn a_bad_token_is_mended_by_a_persisted_document_too() {
     let sign_in = "mutation A { signIn(input: { email: \"a@b\", password: \"x\" }) { userErrors { code } } }";
     let ask = |text: Option<&str>, document: &str| {
         let sha256 = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, document.as_bytes());
-        let hash = crate::documents::hex(sha256.as_ref());
+        let hash = hex::encode(sha256);
         let persisted = json!({ "persistedQuery": { "version": 1, "sha256Hash": hash } });
         let body = json!({ "query": text, "extensions": persisted }).to_string();
         send(&app, with(post_of(body), "authorization", "Bearer x"))
