@@ -29,7 +29,7 @@ use std::{any::Any, panic::AssertUnwindSafe};
 use axum::{
     Router,
     body::HttpBody as _,
-    extract::{Request, State},
+    extract::{MatchedPath, Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse as _, Response},
@@ -53,6 +53,8 @@ use server::Peer;
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest request id that is taken over from the caller.
 const LONGEST_REQUEST_ID: usize = 64;
+/// The label of what matches no route.
+const NO_ROUTE: &str = "_other";
 
 /// All routes of the server. Tests call it in memory: `router(app).oneshot(request)`.
 pub fn router(app: App) -> Router {
@@ -94,7 +96,9 @@ pub fn router(app: App) -> Router {
 
 /// The outermost layer: gives the request its id, measures it, puts it into a span, and turns a panic into an answer.
 async fn edge(State(app): State<App>, mut request: Request, next: Next) -> Response {
-    let (method, route) = (method_label(request.method()), route_label(request.uri().path()));
+    let method = method_label(request.method());
+    let matched = request.extensions().get::<MatchedPath>().cloned();
+    let route = matched.as_ref().map_or(NO_ROUTE, MatchedPath::as_str);
     let measured = app.metrics.begin_http(method, route);
     let id = adopt_id(request.headers_mut());
     let caller = request.extensions().get::<Peer>().map(|Peer(peer)| {
@@ -193,23 +197,6 @@ fn method_label(method: &Method) -> &'static str {
         Method::PATCH => "PATCH",
         Method::DELETE => "DELETE",
         _ => "_OTHER",
-    }
-}
-
-/// Routes as labels: a closed list.
-fn route_label(path: &str) -> &'static str {
-    match path {
-        "/graphql" => "/graphql",
-        "/livez" => "/livez",
-        "/readyz" => "/readyz",
-        "/metrics" => "/metrics",
-        "/schema.graphql" => "/schema.graphql",
-        "/schemas/form-definition.json" => "/schemas/form-definition.json",
-        "/.well-known/jwks.json" => "/.well-known/jwks.json",
-        "/" => "/",
-        _ if path.starts_with("/graphql/") => "/graphql/{id}",
-        _ if path.starts_with("/playground/") => "/playground/{asset}",
-        _ => "_other",
     }
 }
 

@@ -297,9 +297,14 @@ async fn metrics_tell_what_happened() {
     let app = app().await;
     send(&app, post_of(QUERY)).await;
     send(&app, post_of("{")).await;
+    for path in ["/graphql/a?b=c", "/graphql/b", "/graphql/a/b", "/nowhere", "/.env"] {
+        send(&app, get_of(path)).await;
+    }
     let Value::String(text) = send(&app, get_of("/metrics")).await.2 else { panic!("metrics are text") };
     for line in [
         r#"http_server_request_duration_seconds_count{http_request_method="POST",http_route="/graphql",http_response_status_code="200"} 1"#,
+        r#"http_route="/graphql/{id}",http_response_status_code="404"} 2"#,
+        r#"http_route="_other",http_response_status_code="404"} 3"#,
         r#"graphql_server_operation_duration_seconds_count{graphql_operation_type="query",outcome="ok"} 1"#,
         r#"graphql_server_errors_total{code="BAD_USER_INPUT"} 1"#,
         "http_server_active_requests 1",

@@ -26,7 +26,7 @@ const ABANDONED: u16 = 499;
 #[expect(clippy::struct_field_names, reason = "the labels' names are the contract")]
 struct HttpLabels {
     http_request_method: &'static str,
-    http_route: &'static str,
+    http_route: String,
     http_response_status_code: u16,
 }
 
@@ -151,9 +151,15 @@ impl Metrics {
     }
 
     /// Counts a request from now on, until it is finished or dropped.
-    pub(crate) fn begin_http(self: &Arc<Self>, method: &'static str, route: &'static str) -> Measured {
+    pub(crate) fn begin_http(self: &Arc<Self>, method: &'static str, route: &str) -> Measured {
         self.http_active.inc();
-        Measured { metrics: Arc::clone(self), method, route, status: ABANDONED, started: Instant::now() }
+        Measured {
+            metrics: Arc::clone(self),
+            method,
+            route: route.to_owned(),
+            status: ABANDONED,
+            started: Instant::now(),
+        }
     }
 
     /// Counts a subscription from now on, until it is dropped.
@@ -214,7 +220,7 @@ impl Drop for Counted {
 pub(crate) struct Measured {
     metrics: Arc<Metrics>,
     method: &'static str,
-    route: &'static str,
+    route: String,
     status: u16,
     started: Instant,
 }
@@ -231,7 +237,7 @@ impl Drop for Measured {
         self.metrics.http_active.dec();
         let labels = HttpLabels {
             http_request_method: self.method,
-            http_route: self.route,
+            http_route: std::mem::take(&mut self.route),
             http_response_status_code: self.status,
         };
         self.metrics.http_seconds.get_or_create(&labels).observe(self.started.elapsed().as_secs_f64());
