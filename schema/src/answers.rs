@@ -20,9 +20,10 @@ use crate::{
     engine::{
         bounds::Bounds,
         cache_control::{CachePolicy, Looked},
+        document::OperationKind,
     },
     graph::Prepared,
-    request::{OperationKind, Reply},
+    request::Reply,
 };
 
 /// Longer ones are made each time, bytes: giving one again copies it.

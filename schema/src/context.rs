@@ -18,11 +18,9 @@ use crate::{
         bounds::Bounds,
         cache_control::Watched,
         error::FieldError,
-        federation::{
-            subgraph::Subgraph,
-            trace::{Clock, Moment},
-        },
+        federation::trace::{Clock, Moment},
     },
+    graph::subgraph::Subgraph,
     request::Caller,
 };
 

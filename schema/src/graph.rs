@@ -10,7 +10,7 @@ use async_graphql::{
         types::{OperationDefinition, SelectionSet},
     },
 };
-use entities::{Recorder, Store};
+use entities::{Recorder, Store, cache::Kept};
 use prometheus_client::registry::Registry;
 
 pub mod activity;
@@ -21,6 +21,7 @@ pub mod mutation;
 pub mod node;
 pub mod query;
 pub mod session;
+pub mod subgraph;
 pub mod submission;
 pub mod subscription;
 pub mod user;
@@ -36,13 +37,12 @@ use crate::{
     engine::{
         batch::{Batcher, Groups, Metrics},
         bounds::{Bounds, Memory, Owner, PIECE, Taken},
-        cache_control::CachePolicy,
+        cache_control::{self, Audience, CachePolicy},
         cost::OutputTypes,
-        document::{Document, Documents, OnlyValidate},
+        document::{Document, Documents, OnlyValidate, OperationKind, Rules},
         error::{Code, RequestError},
         federation::{
             sdl,
-            subgraph::Subgraph,
             trace::{Clock, Tree},
         },
         introspection,
@@ -53,8 +53,8 @@ use crate::{
         variables::InputTypes,
     },
     explain::{self, Extensions},
-    graph::subscription::Events,
-    request::{Caller, OperationKind, Reply, Request, refused},
+    graph::{subgraph::Subgraph, subscription::Events},
+    request::{Caller, Reply, Request, refused},
 };
 use mutation::Mutation;
 use query::Query;
@@ -95,6 +95,30 @@ impl Default for Options {
             subgraph: Subgraph::WHOLE,
             answer_bytes: 16 << 20,
             answer_memory: 32 << 20,
+        }
+    }
+}
+
+/// How long objects keep, by their type, and for whom.
+const CACHE_HINTS: [cache_control::Hint; 1] = [
+    // A published version never changes; who may see it does.
+    ("FormVersion", 300, Audience::Private),
+];
+/// The mutations by which somebody gets a token.
+const SIGN_IN_FIELDS: [&str; 3] = ["signIn", "signUp", "refreshSession"];
+/// The input types whose lists are batches: what a device has collected offline comes in one request, and an item that
+/// cannot be read must not keep the others from being stored.
+const JUDGED_ALONE: [&str; 2] = ["LocationPointInput", "CreateSubmissionInput"];
+
+impl Options {
+    /// By what documents are judged.
+    pub(crate) fn rules(&self) -> Rules {
+        Rules {
+            limits: self.limits.clone(),
+            gateway_limits: self.gateway_limits.clone(),
+            gateways_only: self.gateways_only,
+            cache_hints: &CACHE_HINTS,
+            sign_in_fields: &SIGN_IN_FIELDS,
         }
     }
 }
@@ -160,15 +184,15 @@ impl Graph {
         };
         let validator = engine(options.development).extension(OnlyValidate).finish();
         let introspector = engine(false).validation_mode(ValidationMode::Fast).finish();
-        let for_clients =
+        let for_clients: Engine =
             Schema::build(Row::new(), Mutation, Subscription).directive(sdl::ForClients(types)).finish();
         let api_sdl = sdl::api(&for_clients);
         let service =
             Service { subgraph: options.subgraph, sdl: sdl::federated(&introspector, composed).into() };
         let types =
             parse_schema(introspector.sdl()).expect("the schema prints SDL that its own parser reads");
-        let input_types = InputTypes::of(&types);
-        let documents = Documents::new(options.clone(), OutputTypes::of(&types), registry);
+        let input_types = InputTypes::of(&types, &JUDGED_ALONE);
+        let documents = Documents::new(options.rules(), OutputTypes::of(&types), registry);
         let (groups, metrics) = (Groups::new(options.shared_batches), Metrics::register(registry));
         let own = || Access::new(store.clone(), AccessOptions::default());
         let access = options.access.clone().unwrap_or_else(own);
@@ -236,7 +260,7 @@ impl Graph {
     /// # Errors
     /// The answer to a request with this document, which cannot be run.
     pub async fn prepare_for(&self, text: &str, caller: &Caller) -> Result<Arc<Document>, Reply> {
-        let prepared = self.inner.documents.prepare(text, caller, &self.inner.validator).await;
+        let prepared = self.inner.documents.prepare(text, caller.is_gateway, &self.inner.validator).await;
         prepared.map_err(|errors| refused(None, &errors, &caller.request_id))
     }
 
@@ -303,7 +327,7 @@ impl Graph {
                 let cache = prepared.cache.filter(|_| errors.is_empty() && !explain && !request.trace);
                 // Whether it was a gateway that asked is no part of the address that an answer is kept under.
                 let is_for_some = ctx.viewer.was_read()
-                    || prepared.document.for_gateways.is_for_them_alone(&self.inner.options);
+                    || prepared.document.for_gateways.is_for_them_alone(self.inner.options.gateways_only);
                 let cache = cache.map(|policy| policy.for_one_if(is_for_some));
                 let place = place.filter(|_| errors.is_empty());
                 let digest = place.and_then(|place| place.keep(&ctx, &recorder, body, cache));
@@ -367,7 +391,7 @@ impl Inner {
     fn prepare(&self, document: Arc<Document>, request: &mut Request) -> Result<Prepared, Box<Reply>> {
         let request_id = Arc::clone(&request.caller.request_id);
         // However the document was found, by whomever it was sent first.
-        let may_run = document.for_gateways.check(&self.options, &request.caller);
+        let may_run = document.for_gateways.check(self.options.gateways_only, request.caller.is_gateway);
         may_run.map_err(|error| Box::new(refused(None, &[error], &request_id)))?;
         let operation = document.operation(request.operation_name.as_deref());
         let operation = operation.map_err(|error| Box::new(refused(None, &[error], &request_id)))?;
@@ -417,6 +441,21 @@ impl Inner {
         Ok(answer(&selection, Query, ctx, prepared.document.room(), errors).await)
     }
 
+    /// The answer to a question about the schema, as JSON, kept for an hour at most.
+    async fn introspect(&self, question: &introspection::Question<'_, '_>, ctx: &Context) -> Arc<String> {
+        // Of this schema: another version of the program may share the cache.
+        let schema = blake3::hash(self.service.sdl.as_bytes());
+        let name = format!("introspection {schema} {}", question.key());
+        let ask = question.ask(&self.introspector);
+        let load = move |_: Store| {
+            let asked = ask();
+            async move { Ok(asked.await) }
+        };
+        let kept = Kept::for_seconds(3_600);
+        let json = ctx.store().cache().get_or_set(ctx.store(), &name, kept, Vec::new(), load).await;
+        json.unwrap_or_else(|_| Arc::new("null".to_owned()))
+    }
+
     /// Plans the root: introspection is answered by the library, everything else by the declarations.
     async fn plan<'q>(
         &self,
@@ -432,7 +471,7 @@ impl Inner {
                 let (document, operation_name) = (&*prepared.document, prepared.operation_name.as_deref());
                 let question =
                     introspection::Question { document, operation_name, planner, selected: &selected };
-                let json = introspection::value(&self.introspector, &question, ctx).await;
+                let json = self.introspect(&question, ctx).await;
                 let ready = Box::new(query::Ready { json: json.as_bytes().to_vec() });
                 let names = (selected.key(), selected.name());
                 selection.push_edge(names, selected.name() == "__type", ready);

@@ -29,13 +29,13 @@ pub use context::Context;
 pub use engine::{
     bounds::{Held, Taken},
     cache_control::{Audience, CachePolicy},
-    document::Document,
-    federation::subgraph::{Domain, Subgraph},
+    document::{Document, OperationKind},
     limits::Limits,
     variables::read as read_variables,
 };
 pub use graph::{
     Graph, Opened, Options,
+    subgraph::{Domain, Subgraph},
     subscription::{Event, Events},
 };
-pub use request::{Caller, OperationKind, Reply, Request};
+pub use request::{Caller, Reply, Request};

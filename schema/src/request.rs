@@ -11,6 +11,7 @@ use crate::{
     engine::{
         bounds::{Held, Taken},
         cache_control::CachePolicy,
+        document::OperationKind,
         error::RequestError,
         output::{Errors, Unfinished},
     },
@@ -68,17 +69,6 @@ impl Caller {
     pub fn network(&self) -> Option<IpAddr> {
         self.address.map(throttle::network_of)
     }
-}
-
-/// What kind of operation it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum OperationKind {
-    /// Reads.
-    Query,
-    /// Writes.
-    Mutation,
-    /// Waits for events.
-    Subscription,
 }
 
 /// The answer to one request.

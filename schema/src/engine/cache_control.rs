@@ -1,6 +1,6 @@
 //! How long an answer keeps, and for whom, by the rules of Apollo's `@cacheControl`: the lowest age of all fields wins,
-//! `PRIVATE` sticks, and a field at the root or of an object type without a hint is 0. The hints are the table below;
-//! found once per document. What reads the viewer makes its answer private by itself (`Watched`), whatever a hint says:
+//! `PRIVATE` sticks, and a field at the root or of an object type without a hint is 0. The hints are found
+//! once per document. What reads the viewer makes its answer private by itself (`Watched`), whatever a hint says:
 //! a hint that is forgotten or wrong can make an answer slow, never public. Not here: the header's text (the hall).
 
 use std::{
@@ -48,28 +48,27 @@ impl CachePolicy {
 
 use Audience::{Private, Public};
 
-/// Hints on types, by name.
-const TYPES: [(&str, u32, Audience); 4] = [
-    // A published version never changes; who may see it does.
-    ("FormVersion", 300, Private),
-    ("__Schema", 60, Public),
-    ("__Type", 60, Public),
-    ("_Service", 60, Public),
-];
+/// How long objects of a type keep, and for whom: the type's name, seconds, the audience.
+pub(crate) type Hint = (&'static str, u32, Audience);
+
+/// The hints on what each schema has.
+const OWN: [Hint; 3] = [("__Schema", 60, Public), ("__Type", 60, Public), ("_Service", 60, Public)];
 /// Root fields that return any type: the types that are asked for give the hint.
 const BY_TYPE: [&str; 3] = ["node", "nodes", "_entities"];
 
-fn hint(ty: &str) -> Option<(u32, Audience)> {
-    TYPES.iter().find(|(name, ..)| *name == ty).map(|(_, age, audience)| (*age, *audience))
+fn hint(hints: &[Hint], ty: &str) -> Option<(u32, Audience)> {
+    let hint = hints.iter().chain(&OWN).find(|(name, ..)| *name == ty)?;
+    Some((hint.1, hint.2))
 }
 
 /// The policy of one operation.
 pub(crate) fn policy(
     types: &OutputTypes,
+    hints: &[Hint],
     selections: &SelectionSet,
     fragments: &HashMap<Name, Positioned<FragmentDefinition>>,
 ) -> Option<CachePolicy> {
-    let mut walk = Walk { types, fragments, age: None, audience: Public };
+    let mut walk = Walk { types, hints, fragments, age: None, audience: Public };
     walk.selections("Query", selections, true);
     let max_age_seconds = walk.age.filter(|age| *age > 0)?;
     Some(CachePolicy { max_age_seconds, audience: walk.audience })
@@ -77,6 +76,7 @@ pub(crate) fn policy(
 
 struct Walk<'d> {
     types: &'d OutputTypes,
+    hints: &'d [Hint],
     fragments: &'d HashMap<Name, Positioned<FragmentDefinition>>,
     age: Option<u32>,
     audience: Audience,
@@ -110,7 +110,7 @@ impl Walk<'_> {
 
     fn fragment(&mut self, outer: &str, inner: &str, selections: &SelectionSet, is_root: bool) {
         if !is_root && inner != outer {
-            self.restrict(hint(inner));
+            self.restrict(hint(self.hints, inner));
         }
         self.selections(inner, selections, is_root);
     }
@@ -120,9 +120,9 @@ impl Walk<'_> {
         match field.name.node.as_str() {
             "__typename" => {}
             // Their fields are the library's, and all of one kind.
-            "__schema" => self.restrict(hint("__Schema")),
-            "__type" => self.restrict(hint("__Type")),
-            "_service" if is_root => self.restrict(hint("_Service")),
+            "__schema" => self.restrict(hint(self.hints, "__Schema")),
+            "__type" => self.restrict(hint(self.hints, "__Type")),
+            "_service" if is_root => self.restrict(hint(self.hints, "_Service")),
             name if is_root && BY_TYPE.contains(&name) => {
                 let bare = |selection: &Positioned<Selection>| match &selection.node {
                     Selection::Field(field) => field.node.name.node != "__typename",
@@ -136,7 +136,7 @@ impl Walk<'_> {
             }
             name => match self.types.field(ty, name) {
                 Some(shape) if shape.is_composite => {
-                    self.restrict(hint(&shape.ty));
+                    self.restrict(hint(self.hints, &shape.ty));
                     self.selections(&shape.ty, selections, false);
                 }
                 Some(_) if !is_root => {}
@@ -230,7 +230,8 @@ mod tests {
         let types = OutputTypes::of(&parse_schema(SDL).expect("SDL"));
         let document = parse_query(text).expect("a document");
         let DocumentOperations::Single(operation) = &document.operations else { panic!("one operation") };
-        let policy = policy(&types, &operation.node.selection_set.node, &document.fragments);
+        let hints = [("FormVersion", 300, Private)];
+        let policy = policy(&types, &hints, &operation.node.selection_set.node, &document.fragments);
         policy.map(|policy| (policy.max_age_seconds, policy.audience))
     }
 

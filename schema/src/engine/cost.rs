@@ -19,7 +19,7 @@ use async_graphql::{
 };
 use async_graphql_value::Value as InputValue;
 
-use crate::{engine::connection::DEFAULT_ROWS, graph::query::MAX_NODES};
+use crate::engine::connection::DEFAULT_ROWS;
 
 /// The arguments that say how many rows a list has at most.
 const SIZES: [&str; 3] = ["first", "last", "maxPoints"];
@@ -27,16 +27,21 @@ const SIZES: [&str; 3] = ["first", "last", "maxPoints"];
 const ASSUMED_ROWS: u64 = 10;
 /// What a leaf costs that is a document of JSON.
 const JSON_WEIGHT: u64 = 10;
-/// What fields cost by themselves, each time: type, field, weight. The points of a track are read to be thinned.
-const FIELDS: [(&str, &str, u64); 1] = [("User", "track", 0)];
-/// What arguments cost: type, field, argument, weight. A track costs like so many objects before it is known how many
-/// points it has; what all tracks of a request read has a bound of its own (`location::track::MAX_POINTS`).
-const ARGUMENTS: [(&str, &str, &str, u64); 1] = [("User", "track", "range", 50)];
+/// Ids that a list of objects by their ids may be asked for with.
+pub const MAX_IDS: usize = 100;
 /// The fields of a connection that have its rows.
 const ROWS: [&str; 2] = ["nodes", "edges"];
 
+/// What costs more or less than its kind.
+pub(crate) struct Weights {
+    /// What fields cost by themselves, each time: type, field, weight.
+    pub(crate) fields: &'static [(&'static str, &'static str, u64)],
+    /// What arguments cost where they are given: type, field, argument, weight.
+    pub(crate) arguments: &'static [(&'static str, &'static str, &'static str, u64)],
+}
+
 /// Declares what is counted.
-pub(crate) fn declare(registry: &mut Registry) {
+pub(crate) fn declare(registry: &mut Registry, weights: &Weights) {
     let named = |wanted: fn(&MetaType) -> bool| {
         let types = registry.types.values().filter(|ty| wanted(ty)).map(|ty| ty.name().to_owned());
         types.collect::<HashSet<_>>()
@@ -53,7 +58,7 @@ pub(crate) fn declare(registry: &mut Registry) {
             MetaType::Object { name, fields, .. } => {
                 for field in fields.values_mut() {
                     for (argument, input) in &mut field.args {
-                        let dear = ARGUMENTS.iter().find(|(ty, of, input, _)| {
+                        let dear = weights.arguments.iter().find(|(ty, of, input, _)| {
                             (*ty, *of, *input) == (name.as_str(), field.name.as_str(), argument.as_str())
                         });
                         match dear {
@@ -61,8 +66,10 @@ pub(crate) fn declare(registry: &mut Registry) {
                             None => free(input),
                         }
                     }
-                    let own =
-                        FIELDS.iter().find(|(ty, of, _)| (*ty, *of) == (name.as_str(), field.name.as_str()));
+                    let own = weights
+                        .fields
+                        .iter()
+                        .find(|(ty, of, _)| (*ty, *of) == (name.as_str(), field.name.as_str()));
                     let is_json = MetaTypeName::concrete_typename(&field.ty) == "JSON";
                     let weight = own.map(|(.., weight)| *weight).or(is_json.then_some(JSON_WEIGHT));
                     field.directive_invocations.extend(weight.map(cost));
@@ -93,7 +100,7 @@ fn list_size(field: &MetaField) -> Option<MetaDirectiveInvocation> {
     let is_list = MetaTypeName::create(&field.ty).is_list();
     if sizes.is_empty() {
         // As many as there are ids, or what is assumed.
-        let assumed = if field.args.contains_key("ids") { MAX_NODES as u64 } else { ASSUMED_ROWS };
+        let assumed = if field.args.contains_key("ids") { MAX_IDS as u64 } else { ASSUMED_ROWS };
         return is_list.then(|| directive("listSize", [("assumedSize", Value::from(assumed))]));
     }
     let mut arguments = Vec::new();

@@ -9,7 +9,7 @@ use std::sync::{
 };
 
 use async_graphql::{
-    Name, Pos, Positioned, Variables,
+    Name, ObjectType, Pos, Positioned, Schema, SubscriptionType, Variables,
     extensions::{Extension, ExtensionContext, ExtensionFactory, NextExecute},
     parser::{
         parse_query,
@@ -23,19 +23,26 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::{
-    engine::{
-        cache_control::{self, CachePolicy},
-        cost::{Cost, OutputTypes},
-        error::{Code, Place, RequestError},
-        federation::gateway::ForGateways,
-        limits,
-    },
-    graph::{Engine, Options},
-    request::{Caller, OperationKind},
+use crate::engine::{
+    cache_control::{self, CachePolicy, Hint},
+    cost::{Cost, OutputTypes},
+    error::{Code, Place, RequestError},
+    federation::gateway::ForGateways,
+    limits::{self, Limits},
 };
 
 mod letting_in;
+
+/// What kind of operation it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OperationKind {
+    /// Reads.
+    Query,
+    /// Writes.
+    Mutation,
+    /// Waits for events.
+    Subscription,
+}
 
 /// A document that fits the schema, with all that can be known of it before it runs.
 pub struct Document {
@@ -66,10 +73,25 @@ pub(crate) struct Operation<'d> {
     pub(crate) judged: &'d Judged,
 }
 
+/// By what documents are judged.
+#[derive(Clone, Debug)]
+pub(crate) struct Rules {
+    /// For everybody.
+    pub(crate) limits: Limits,
+    /// For gateways.
+    pub(crate) gateway_limits: Limits,
+    /// Whether the federation's fields and the schema are there for gateways only.
+    pub(crate) gateways_only: bool,
+    /// How long objects of a type keep.
+    pub(crate) cache_hints: &'static [Hint],
+    /// The mutations by which somebody gets a token.
+    pub(crate) sign_in_fields: &'static [&'static str],
+}
+
 /// The documents that have been seen.
 pub(crate) struct Documents {
     known: Cache<Arc<str>, Arc<Document>>,
-    options: Options,
+    rules: Rules,
     pub(crate) types: Arc<OutputTypes>,
     prepared: Counter,
     refused: Family<LimitLabels, Counter>,
@@ -90,7 +112,7 @@ const LEAST_ROOM: usize = 4 << 10;
 const MOST_ROOM: usize = 256 << 10;
 
 impl Documents {
-    pub(crate) fn new(options: Options, types: OutputTypes, registry: &mut Registry) -> Self {
+    pub(crate) fn new(rules: Rules, types: OutputTypes, registry: &mut Registry) -> Self {
         let known = Cache::builder()
             .max_capacity(CACHE_BYTES)
             .weigher(|text: &Arc<str>, _| u32::try_from(text.len()).unwrap_or(u32::MAX))
@@ -107,24 +129,29 @@ impl Documents {
             "Documents that were refused, by what they had too much of",
             Family::clone(&refused),
         );
-        Self { known, options, types: Arc::new(types), prepared, refused }
+        Self { known, rules, types: Arc::new(types), prepared, refused }
     }
 
     /// The document of this text, valid, if this caller may ask for it.
-    pub(crate) async fn prepare(
+    pub(crate) async fn prepare<Q, M, S>(
         &self,
         text: &str,
-        caller: &Caller,
-        validator: &Engine,
-    ) -> Result<Arc<Document>, Vec<RequestError>> {
+        is_gateway: bool,
+        validator: &Schema<Q, M, S>,
+    ) -> Result<Arc<Document>, Vec<RequestError>>
+    where
+        Q: ObjectType + 'static,
+        M: ObjectType + 'static,
+        S: SubscriptionType + 'static,
+    {
         if let Some(document) = self.known.get(text) {
             return Ok(document);
         }
         self.prepared.inc();
-        let (parsed, is_long) = self.read(text, caller).map_err(|error| vec![error])?;
+        let (parsed, is_long) = self.read(text, is_gateway).map_err(|error| vec![error])?;
         let for_gateways = ForGateways::of(&parsed, is_long);
         // Before validation, which would tell what these fields have.
-        for_gateways.check(&self.options, caller).map_err(|error| vec![error])?;
+        for_gateways.check(self.rules.gateways_only, is_gateway).map_err(|error| vec![error])?;
         // Without a name the library would ask which of several operations to run; all are validated, whichever runs.
         let name = match &parsed.operations {
             DocumentOperations::Single(_) => None,
@@ -137,7 +164,8 @@ impl Documents {
             return Err(errors.map(|error| RequestError::of_engine(Code::ValidationFailed, error)).collect());
         }
         let hash = *blake3::hash(text.as_bytes()).as_bytes();
-        let document = Arc::new(Document { hash, ..Document::new(parsed, for_gateways, &self.types) });
+        let document =
+            Arc::new(Document { hash, ..Document::new(parsed, for_gateways, &self.types, &self.rules) });
         self.known.insert(Arc::from(text), Arc::clone(&document));
         Ok(document)
     }
@@ -156,9 +184,9 @@ impl Documents {
     }
 
     /// Also whether it is longer than others than gateways may send.
-    fn read(&self, text: &str, caller: &Caller) -> Result<(ExecutableDocument, bool), RequestError> {
-        let Options { limits, gateway_limits, .. } = &self.options;
-        let is_long = caller.is_gateway && limits::check(text, limits).is_err();
+    fn read(&self, text: &str, is_gateway: bool) -> Result<(ExecutableDocument, bool), RequestError> {
+        let Rules { limits, gateway_limits, .. } = &self.rules;
+        let is_long = is_gateway && limits::check(text, limits).is_err();
         limits::check(text, if is_long { gateway_limits } else { limits }).map_err(|refusal| {
             self.count(refusal.limit);
             RequestError::from(refusal)
@@ -169,7 +197,7 @@ impl Documents {
 
     /// Refuses what would load too much with these variables.
     pub(crate) fn check_cost(&self, operation: &Judged, variables: &Variables) -> Result<(), RequestError> {
-        let (cost, most) = (operation.cost.with(variables), self.options.limits.cost);
+        let (cost, most) = (operation.cost.with(variables), self.rules.limits.cost);
         if cost <= most {
             return Ok(());
         }
@@ -182,7 +210,12 @@ impl Documents {
 }
 
 impl Document {
-    pub(crate) fn new(parsed: ExecutableDocument, for_gateways: ForGateways, types: &OutputTypes) -> Self {
+    pub(crate) fn new(
+        parsed: ExecutableDocument,
+        for_gateways: ForGateways,
+        types: &OutputTypes,
+        rules: &Rules,
+    ) -> Self {
         let judged = parsed.operations.iter().map(|(name, operation)| {
             let (operation, fragments) = (&operation.node, &parsed.fragments);
             let (kind, root) = match operation.ty {
@@ -192,8 +225,11 @@ impl Document {
             };
             let selections = &operation.selection_set.node;
             let is_query = kind == OperationKind::Query;
-            let cache = is_query.then(|| cache_control::policy(types, selections, fragments)).flatten();
-            let only_lets_in = kind == OperationKind::Mutation && letting_in::is_all(selections, fragments);
+            let cache = is_query
+                .then(|| cache_control::policy(types, rules.cache_hints, selections, fragments))
+                .flatten();
+            let only_lets_in = kind == OperationKind::Mutation
+                && letting_in::is_all(rules.sign_in_fields, selections, fragments);
             let cost = types.cost(root, selections, fragments);
             (name.cloned(), Judged { kind, cache, cost, only_lets_in })
         });

@@ -34,13 +34,13 @@ use crate::{
         document::{Document, OnlyValidate, request_of},
         edge::{Many, NoArguments, One, Single},
         error::{FieldError, RequestError},
-        federation::{gateway::ForGateways, subgraph::Subgraph, trace::Tree},
+        federation::{gateway::ForGateways, trace::Tree},
         object::{Entity, Object, Row, Visible},
         output::{Errors, Unfinished},
         plan::Planner,
         variables::InputTypes,
     },
-    graph::input::id as read_id,
+    graph::{input::id as read_id, subgraph::Subgraph},
     request::Caller,
 };
 
@@ -504,7 +504,7 @@ impl Both {
             .finish();
         let sdl =
             async_graphql::parser::parse_schema(validator.sdl()).expect("the library reads what it prints");
-        let (input_types, types) = (InputTypes::of(&sdl), Arc::new(OutputTypes::of(&sdl)));
+        let (input_types, types) = (InputTypes::of(&sdl, &[]), Arc::new(OutputTypes::of(&sdl)));
         let derived = Schema::build(derived::Query, EmptyMutation, EmptySubscription)
             .validation_mode(ValidationMode::Fast)
             .finish();
@@ -516,7 +516,12 @@ impl Both {
         let parsed = async_graphql::parser::parse_query(text).map_err(|error| vec![error.to_string()])?;
         let checked = self.validator.execute(request_of(parsed.clone(), None, variables.clone())).await;
         if checked.errors.is_empty() {
-            return Ok(Parsed(Document::new(parsed, ForGateways::default(), &self.types)));
+            return Ok(Parsed(Document::new(
+                parsed,
+                ForGateways::default(),
+                &self.types,
+                &crate::graph::Options::default().rules(),
+            )));
         }
         Err(checked.errors.into_iter().map(|error| error.message).collect())
     }

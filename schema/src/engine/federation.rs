@@ -3,5 +3,5 @@
 
 pub(crate) mod gateway;
 pub(crate) mod sdl;
-pub mod subgraph;
+
 pub(crate) mod trace;

@@ -1,31 +1,21 @@
 //! `__schema` and `__type`: answered by the library from its registry. The merged field is sent to it as a document
-//! of its own. What it says never changes while the program runs, and takes long to make: it is kept under the
-//! document, in the cache that resolvers have for what is their own.
-
-use std::sync::Arc;
+//! of its own. What it says never changes while the program runs and takes long to make: whoever asks keeps it under `key`.
 
 use async_graphql::{
-    Response, Schema,
+    ObjectType, Response, Schema, SubscriptionType,
     parser::types::{
         DocumentOperations, ExecutableDocument, Field, OperationDefinition, OperationType, Selection,
         SelectionSet,
     },
 };
 
-use entities::{Store, cache::Kept};
+use futures_util::{FutureExt as _, future::BoxFuture};
 
-use crate::{
-    context::Context,
-    engine::{
-        document::{Document, nowhere, request_of},
-        plan::{Planner, Selected},
-        scalar::write_json,
-    },
-    graph::Engine,
+use crate::engine::{
+    document::{Document, nowhere, request_of},
+    plan::{Planner, Selected},
+    scalar::write_json,
 };
-
-/// For this long; what is asked seldom leaves the cache earlier.
-const KEPT: Kept = Kept::for_seconds(3_600);
 
 /// What is asked about the schema.
 pub(crate) struct Question<'a, 'q> {
@@ -35,23 +25,33 @@ pub(crate) struct Question<'a, 'q> {
     pub(crate) selected: &'a Selected<'q>,
 }
 
-/// The field's value, as JSON.
-pub(crate) async fn value(engine: &Engine, question: &Question<'_, '_>, ctx: &Context) -> Arc<String> {
-    let Question { document, operation_name, planner, selected } = question;
-    let variables = serde_json::to_string(planner.variables).unwrap_or_default();
-    // Of this schema: another version of the program may share the cache.
-    let schema = blake3::hash(ctx.service.sdl.as_bytes());
-    let asked = format!("{:?} {operation_name:?} {} {variables}", document.hash(), selected.key());
-    let name = format!("introspection {schema} {}", blake3::hash(asked.as_bytes()));
-    let (engine, parsed) = (engine.clone(), parsed(document, selected));
-    let (variables, field) = (planner.variables.clone(), selected.name().to_owned());
-    let load = move |_: Store| {
-        let request = request_of(parsed.clone(), None, variables.clone());
-        let (engine, field) = (engine.clone(), field.clone());
-        async move { Ok(json_of(Box::pin(Schema::execute(&engine, request)).await, &field)) }
-    };
-    let kept = ctx.store().cache().get_or_set(ctx.store(), &name, KEPT, Vec::new(), load).await;
-    kept.unwrap_or_else(|_| Arc::new("null".to_owned()))
+impl Question<'_, '_> {
+    /// What no other question about this schema has.
+    pub(crate) fn key(&self) -> String {
+        let variables = serde_json::to_string(self.planner.variables).unwrap_or_default();
+        let (hash, name) = (self.document.hash(), self.operation_name);
+        let asked = format!("{hash:?} {name:?} {} {variables}", self.selected.key());
+        blake3::hash(asked.as_bytes()).to_string()
+    }
+
+    /// Lets the library answer it, each time that it is called; the field's value, as JSON.
+    pub(crate) fn ask<Q, M, S>(
+        &self,
+        schema: &Schema<Q, M, S>,
+    ) -> impl Fn() -> BoxFuture<'static, String> + Clone + Send + Sync + use<Q, M, S>
+    where
+        Q: ObjectType + 'static,
+        M: ObjectType + 'static,
+        S: SubscriptionType + 'static,
+    {
+        let (schema, parsed) = (schema.clone(), parsed(self.document, self.selected));
+        let (variables, field) = (self.planner.variables.clone(), self.selected.name().to_owned());
+        move || {
+            let request = request_of(parsed.clone(), None, variables.clone());
+            let (schema, field) = (schema.clone(), field.clone());
+            async move { json_of(schema.execute(request).await, &field) }.boxed()
+        }
+    }
 }
 
 fn json_of(response: Response, field: &str) -> String {

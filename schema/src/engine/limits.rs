@@ -22,7 +22,7 @@ mod syntax;
 #[cfg(test)]
 mod tests;
 
-use crate::request::OperationKind;
+use crate::engine::document::OperationKind;
 use expand::{Definition, Measures, Place, Reach, Spread};
 use lexer::{Class, Lexer};
 pub use normal::normal;

@@ -22,15 +22,11 @@ use crate::{
     context::Context,
     engine::{
         error::RequestError,
-        federation::{
-            subgraph::{Domain, Subgraph},
-            trace::{Clock, Moment, Span, Traced},
-        },
+        federation::trace::{Clock, Moment, Span, Traced},
         output::{Unwritten, Writer},
         plan::{Planner, Selected},
         scalar::{Leaf, write_text},
     },
-    graph::node::NodeInterface,
 };
 
 /// A GraphQL object as the viewer sees it.
@@ -54,16 +50,26 @@ pub trait VisibleFrom<T>: Visible {
     fn visible_from(ctx: &Context, row: Arc<Self::Row>) -> Self;
 }
 
+/// An interface that objects implement.
+#[derive(Clone, Copy)]
+pub struct Interface {
+    /// Its name.
+    pub name: &'static str,
+    /// Puts it into the registry, where the objects that implement it do not wait for a field that leads to it.
+    pub register: Option<fn(&mut Registry)>,
+}
+
 /// The declaration of an object type.
 pub struct Object<T: 'static> {
     pub(crate) name: &'static str,
     about: &'static str,
-    domain: Option<Domain>,
-    /// Whose the next fields are, where they are not the type's own.
-    fields_of: Option<Domain>,
+    /// Its `@tag`.
+    tag: Option<&'static str>,
+    /// The `@tag` of the next fields.
+    fields_tag: Option<&'static str>,
     shareable: bool,
     keys: Vec<&'static str>,
-    interfaces: Vec<&'static str>,
+    interfaces: Vec<Interface>,
     fields: Vec<Field<T>>,
     by_name: FxHashMap<&'static str, usize>,
 }
@@ -71,7 +77,7 @@ pub struct Object<T: 'static> {
 struct Field<T> {
     name: &'static str,
     about: &'static str,
-    domain: Option<Domain>,
+    tag: Option<&'static str>,
     shareable: bool,
     listed: bool,
     kind: Kind<T>,
@@ -120,20 +126,20 @@ impl<T: Entity> Object<T> {
     /// A new type; `about` is its description.
     pub fn new(name: &'static str, about: &'static str) -> Self {
         let (keys, interfaces, fields, by_name) = (Vec::new(), Vec::new(), Vec::new(), FxHashMap::default());
-        let (domain, fields_of, shareable) = (None, None, false);
-        Self { name, about, domain, fields_of, shareable, keys, interfaces, fields, by_name }
+        let (tag, fields_tag, shareable) = (None, None, false);
+        Self { name, about, tag, fields_tag, shareable, keys, interfaces, fields, by_name }
     }
 
-    /// Belongs to a domain, with all its fields.
+    /// Has this `@tag`, and with it the part of the schema that it belongs to.
     #[must_use]
-    pub fn of(self, domain: Domain) -> Self {
-        Self { domain: Some(domain), ..self }
+    pub fn of(self, tag: impl Into<&'static str>) -> Self {
+        Self { tag: Some(tag.into()), ..self }
     }
 
-    /// The fields that follow are what another domain adds to the type.
+    /// The fields that follow have this `@tag`: another part of the schema adds them to the type.
     #[must_use]
-    pub fn fields_of(self, domain: Domain) -> Self {
-        Self { fields_of: Some(domain), ..self }
+    pub fn fields_of(self, tag: impl Into<&'static str>) -> Self {
+        Self { fields_tag: Some(tag.into()), ..self }
     }
 
     /// The same in every subgraph: any of them may have it.
@@ -142,15 +148,9 @@ impl<T: Entity> Object<T> {
         Self { shareable: true, ..self }
     }
 
-    /// Implements `Node`; the id is a federation key.
+    /// Implements an interface.
     #[must_use]
-    pub fn node(self) -> Self {
-        self.implements("Node").key("id")
-    }
-
-    /// Implements an interface, which is registered by the edges that lead to it.
-    #[must_use]
-    pub(crate) fn implements(mut self, interface: &'static str) -> Self {
+    pub fn implements(mut self, interface: Interface) -> Self {
         self.interfaces.push(interface);
         self
     }
@@ -217,8 +217,8 @@ impl<T: Entity> Object<T> {
     fn field(mut self, name: &'static str, about: &'static str, listed: bool, kind: Kind<T>) -> Self {
         let known = self.by_name.insert(name, self.fields.len());
         assert!(known.is_none(), "`{}.{name}` is declared twice", self.name);
-        let domain = self.fields_of;
-        self.fields.push(Field { name, about, domain, shareable: false, listed, kind });
+        let tag = self.fields_tag;
+        self.fields.push(Field { name, about, tag, shareable: false, listed, kind });
         self
     }
 
@@ -231,21 +231,20 @@ impl<T: Entity> Object<T> {
         self
     }
 
-    /// The domain that it belongs to.
-    pub(crate) fn domain(&self) -> Option<Domain> {
-        self.domain
+    /// Its own `@tag`.
+    pub(crate) fn tag(&self) -> Option<&'static str> {
+        self.tag
     }
 
-    /// Does the subgraph answer for it: because it is its own, or because it adds fields to it?
-    pub(crate) fn is_resolved_by(&self, subgraph: Subgraph) -> bool {
-        let mut domains = self.fields.iter().map(|field| field.domain).chain([self.domain]).flatten();
-        domains.any(|domain| subgraph.serves(domain))
+    /// Its `@tag` and those of its fields.
+    pub(crate) fn tags(&self) -> impl Iterator<Item = &'static str> {
+        self.fields.iter().map(|field| field.tag).chain([self.tag]).flatten()
     }
 
     /// Does a fragment on `condition` apply?
     pub(crate) fn is(&self, condition: &str) -> bool {
         condition == self.name
-            || self.interfaces.contains(&condition)
+            || self.interfaces.iter().any(|interface| interface.name == condition)
             // Federation's union of everything that has a key.
             || (condition == "_Entity" && !self.keys.is_empty())
     }
@@ -294,9 +293,9 @@ impl<T: Entity> Object<T> {
 
     pub(crate) fn describe(&self, registry: &mut Registry) -> MetaType {
         for interface in &self.interfaces {
-            registry.add_implements(self.name, interface);
-            if *interface == "Node" {
-                NodeInterface::register(registry);
+            registry.add_implements(self.name, interface.name);
+            if let Some(register) = interface.register {
+                register(registry);
             }
         }
         let mut fields = IndexMap::new();
@@ -308,7 +307,7 @@ impl<T: Entity> Object<T> {
             let mut meta = MetaField::new(field.name, ty);
             meta.description = Some(field.about.to_owned());
             meta.args = args;
-            meta.tags = Domain::tags(field.domain);
+            meta.tags = tags_of(field.tag);
             meta.shareable = field.shareable;
             fields.insert(field.name.to_owned(), meta);
         }
@@ -317,10 +316,15 @@ impl<T: Entity> Object<T> {
             .description(Some(self.about.to_owned()))
             .keys(keys)
             .shareable(self.shareable)
-            .tags(Domain::tags(self.domain))
+            .tags(tags_of(self.tag))
             .rust_typename(std::any::type_name::<Row<T>>())
             .build()
     }
+}
+
+/// As the registry keeps it.
+pub(crate) fn tags_of(tag: Option<&'static str>) -> Vec<String> {
+    tag.into_iter().map(ToOwned::to_owned).collect()
 }
 
 /// A planned selection on objects of one type.

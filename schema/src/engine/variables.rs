@@ -29,6 +29,8 @@ pub use read::read;
 pub(crate) struct InputTypes {
     enums: HashMap<Name, EnumType>,
     objects: HashMap<Name, InputObject>,
+    /// Input types whose lists are batches: each item is judged by itself.
+    judged_alone: &'static [&'static str],
 }
 
 struct InputObject {
@@ -37,8 +39,8 @@ struct InputObject {
 }
 
 impl InputTypes {
-    /// Reads them from the schema's SDL.
-    pub(crate) fn of(sdl: &ServiceDocument) -> Self {
+    /// Reads them from the schema's SDL. Items of lists of the types `judged_alone` are judged each by itself (`Item`).
+    pub(crate) fn of(sdl: &ServiceDocument, judged_alone: &'static [&'static str]) -> Self {
         let (mut enums, mut objects) = (HashMap::new(), HashMap::new());
         for definition in sdl.definitions.iter().cloned() {
             let TypeSystemDefinition::Type(definition) = definition else { continue };
@@ -53,7 +55,7 @@ impl InputTypes {
                 _ => {}
             }
         }
-        Self { enums, objects }
+        Self { enums, objects, judged_alone }
     }
 
     /// The values of an operation's variables.
@@ -115,7 +117,7 @@ impl InputTypes {
     /// An item of a list; of a list that is judged item by item, what is wrong takes the item's place.
     fn fit_item(&self, value: &mut Value, wanted: &Type) -> Result<(), Misfit> {
         match (self.fit(value, wanted), &wanted.base) {
-            (Err(misfit), BaseType::Named(name)) if item::is_judged_alone(name) => {
+            (Err(misfit), BaseType::Named(name)) if self.judged_alone.contains(&name.as_str()) => {
                 *value = Malformed::from(misfit).into_value();
                 Ok(())
             }
@@ -270,7 +272,7 @@ mod tests {
     ";
 
     fn coerce(of: &str, given: &str) -> Result<Variables, String> {
-        let types = InputTypes::of(&parse_schema(SDL).expect("SDL"));
+        let types = InputTypes::of(&parse_schema(SDL).expect("SDL"), &["LocationPointInput"]);
         let document = parse_query(format!("query($i: {of}) {{ a }}")).expect("a document");
         let DocumentOperations::Single(operation) = document.operations else { panic!("one operation") };
         let given = serde_json::from_str(&format!("{{\"i\":{given}}}")).expect("variables");

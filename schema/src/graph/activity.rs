@@ -23,13 +23,13 @@ use crate::{
         connection::{Bound, MAX_ROWS, PageArgs, Pages},
         edge::{Given, NoArguments, One},
         error::FieldError,
-        federation::subgraph::Domain,
         object::{Edge, Entity, Object, Visible},
     },
     graph::{
         input::{TimeRangeInput, set},
-        node::{AnyNode, Reference},
+        node::{AnyNode, NODE, Reference},
         query::Query,
+        subgraph::Domain,
         user::{self, User},
     },
 };
@@ -61,7 +61,8 @@ impl Entity for ActivityLog {
         static OBJECT: LazyLock<Object<ActivityLog>> = LazyLock::new(|| {
             Object::<ActivityLog>::new("ActivityLog", "An entry of the activity log: who did what, and when.")
                 .of(Domain::Activity)
-                .node()
+                .implements(NODE)
+                .key("id")
                 .column("id", "A lower-case UUID, the same in every subgraph.", |entry| &entry.row.id)
                 .edge(
                     "user",

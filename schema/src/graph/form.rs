@@ -26,12 +26,13 @@ use crate::{
         connection::{Bound, MAX_ROWS, PageArgs, Pages},
         edge::{Given, NoArguments, One, Single},
         error::FieldError,
-        federation::subgraph::Domain,
         object::{Edge, Entity, Object, Visible, VisibleFrom},
         scalar::enum_leaf,
     },
     graph::{
         input::{OrderDirection, TimeRangeInput, search, set},
+        node::NODE,
+        subgraph::Domain,
         submission::{self, Submission},
         user::{self, User, user_ids},
     },
@@ -101,7 +102,8 @@ impl Entity for Form {
         static OBJECT: LazyLock<Object<Form>> = LazyLock::new(|| {
             Object::<Form>::new("Form", "A form: what is asked, and the answers to it.")
                 .of(Domain::Forms)
-                .node()
+                .implements(NODE)
+                .key("id")
                 .column("id", "A lower-case UUID, the same in every subgraph.", |form| &form.row.id)
                 .column("title", "Shown to those who fill it in.", |form| &form.row.title)
                 .column("description", "What it is for.", |form| &form.row.description)
@@ -168,7 +170,8 @@ impl Entity for FormVersion {
         static OBJECT: LazyLock<Object<FormVersion>> = LazyLock::new(|| {
             Object::<FormVersion>::new("FormVersion", "A published version of a form. It never changes.")
                 .of(Domain::Forms)
-                .node()
+                .implements(NODE)
+                .key("id")
                 .column("id", "A lower-case UUID, the same in every subgraph.", |version| &version.row.id)
                 .edge(
                     "form",

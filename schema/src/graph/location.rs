@@ -29,13 +29,14 @@ use crate::{
         connection::{Bound, PageArgs, Pages},
         edge::{Given, Many, NoArguments, One},
         error::FieldError,
-        federation::subgraph::Domain,
         object::{Edge, Entity, Object, Visible},
     },
     graph::{
         input::{TimeRangeInput, ids},
+        node::NODE,
         query::Query,
         session::{self, Session},
+        subgraph::Domain,
         user::{self, User, user_ids},
     },
 };
@@ -65,7 +66,8 @@ impl Entity for Location {
         static OBJECT: LazyLock<Object<Location>> = LazyLock::new(|| {
             Object::<Location>::new("Location", "A recorded position of a person.")
                 .of(Domain::Locations)
-                .node()
+                .implements(NODE)
+                .key("id")
                 .column("id", "A lower-case UUID, the same in every subgraph.", |location| &location.row.id)
                 .column("timestamp", "When the device was there, by its own clock.", |location| {
                     &location.row.timestamp

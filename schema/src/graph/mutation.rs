@@ -22,10 +22,9 @@ use crate::{
         error::{Code, FieldError, RequestError},
         federation::{
             sdl,
-            subgraph::Domain,
             trace::{Span, Traced},
         },
-        object::{Entity, Row, label},
+        object::{Entity, Row, label, tags_of},
         output::{Errors, Unfinished, Unwritten, Writer},
         plan::{Planner, Selected},
         scalar::write_text,
@@ -165,7 +164,7 @@ type Told = Result<(Unfinished, Result<(), Unwritten>), RequestError>;
 
 /// A `Write` of any types.
 trait Writes: Send + Sync {
-    fn domain(&self) -> Option<Domain>;
+    fn tag(&self) -> Option<&'static str>;
     fn type_ref(&self, registry: &mut Registry) -> String;
     fn arguments(&self, registry: &mut Registry) -> IndexMap<String, MetaInputValue>;
     /// Is the selection in order? Asked of all fields before the first one writes.
@@ -182,8 +181,8 @@ trait Writes: Send + Sync {
 }
 
 impl<A: Arguments, P: Entity> Writes for Write<A, P> {
-    fn domain(&self) -> Option<Domain> {
-        P::object().domain()
+    fn tag(&self) -> Option<&'static str> {
+        P::object().tag()
     }
 
     fn type_ref(&self, registry: &mut Registry) -> String {
@@ -324,7 +323,7 @@ impl Mutation {
             let mut meta = MetaField::new(field.name, field.write.type_ref(registry));
             meta.description = Some(field.about.to_owned());
             meta.args = field.write.arguments(registry);
-            meta.tags = Domain::tags(field.write.domain());
+            meta.tags = tags_of(field.write.tag());
             field.needs.declare(&mut meta);
             (field.name.to_owned(), meta)
         });

@@ -25,8 +25,7 @@ use crate::{
         batch::{Loaded, Loader, Outcome},
         edge::{Arguments, Broken, Given, load_some},
         error::{FieldError, Place, RequestError},
-        federation::subgraph::Subgraph,
-        object::{Asked, Edge, Entity as _, Filled, Rows, Run, Selection, Visible},
+        object::{Asked, Edge, Entity as _, Filled, Interface, Rows, Run, Selection, Visible},
         output::{Unwritten, Writer},
         scalar::Leaf,
     },
@@ -35,6 +34,7 @@ use crate::{
         form::{self, Form, FormVersion},
         location::{self, Location},
         session::{self, Session},
+        subgraph::Subgraph,
         submission::{self, Submission},
         user::{self, User},
     },
@@ -82,7 +82,7 @@ impl<T, A> AnyNode<T, A> {
 
 impl<T: Send + Sync + 'static, A: Arguments> Edge<T> for AnyNode<T, A> {
     fn type_ref(&self, registry: &mut Registry) -> String {
-        NodeInterface::register(registry);
+        register(registry);
         match self.shape {
             Shape::One => "Node".to_owned(),
             Shape::List => "[Node]!".to_owned(),
@@ -293,13 +293,13 @@ where
 /// Does the subgraph answer for entities of this type?
 pub(crate) fn is_resolved_by(kind: Kind, subgraph: Subgraph) -> bool {
     match kind {
-        Kind::User => User::object().is_resolved_by(subgraph),
-        Kind::Session => Session::object().is_resolved_by(subgraph),
-        Kind::Form => Form::object().is_resolved_by(subgraph),
-        Kind::FormVersion => FormVersion::object().is_resolved_by(subgraph),
-        Kind::Submission => Submission::object().is_resolved_by(subgraph),
-        Kind::Location => Location::object().is_resolved_by(subgraph),
-        Kind::ActivityLog => ActivityLog::object().is_resolved_by(subgraph),
+        Kind::User => subgraph.resolves(User::object()),
+        Kind::Session => subgraph.resolves(Session::object()),
+        Kind::Form => subgraph.resolves(Form::object()),
+        Kind::FormVersion => subgraph.resolves(FormVersion::object()),
+        Kind::Submission => subgraph.resolves(Submission::object()),
+        Kind::Location => subgraph.resolves(Location::object()),
+        Kind::ActivityLog => subgraph.resolves(ActivityLog::object()),
     }
 }
 
@@ -398,10 +398,11 @@ impl NodesFilled<'_, '_> {
 /// The interface `Node` in the registry.
 pub(crate) struct NodeInterface;
 
-impl NodeInterface {
-    pub(crate) fn register(registry: &mut Registry) -> String {
-        <Self as OutputType>::create_type_info(registry)
-    }
+/// `Node`, as objects implement it.
+pub(crate) const NODE: Interface = Interface { name: "Node", register: Some(register) };
+
+fn register(registry: &mut Registry) {
+    NodeInterface::create_type_info(registry);
 }
 
 impl OutputType for NodeInterface {

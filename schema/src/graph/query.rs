@@ -20,9 +20,9 @@ use crate::{
     context::Context,
     engine::{
         connection::Pages,
+        cost::MAX_IDS,
         edge::{Arguments, Given, NoArguments, One},
         error::{FieldError, RequestError},
-        federation::subgraph::Domain,
         object::{Asked, Edge, Entity, Filled, Object, Run, label},
         output::{Unwritten, Writer},
         plan::Planner,
@@ -36,6 +36,7 @@ use crate::{
         location::{self, Location},
         node::{AnyNode, Reference, Slot, is_resolved_by},
         session::{self, Session},
+        subgraph::Domain,
         submission::{self, Submission},
         user::{self, AllUsers, AllUsersCount, User, UserLookup, UsersArgs},
     },
@@ -66,8 +67,6 @@ pub struct LookupArgs {
     lookup: UserLookup,
 }
 
-/// Ids in one `nodes`.
-pub(crate) const MAX_NODES: usize = 100;
 /// Representations in one `_entities`.
 const MAX_ENTITIES: usize = 1_000;
 
@@ -111,8 +110,8 @@ impl Entity for Query {
 
 fn nodes(_: &Query, given: &Given<'_, IdsArgs>) -> Result<Vec<Slot>, FieldError> {
     let ids = &given.args.ids;
-    if ids.len() > MAX_NODES {
-        return Err(FieldError::bad_input(format!("`ids` takes at most {MAX_NODES} ids, not {}", ids.len())));
+    if ids.len() > MAX_IDS {
+        return Err(FieldError::bad_input(format!("`ids` takes at most {MAX_IDS} ids, not {}", ids.len())));
     }
     Ok(ids.iter().map(|id| read_id("ids", id, id::parse).map(|id| Some(Reference::Id(id)))).collect())
 }

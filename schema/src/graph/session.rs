@@ -22,12 +22,13 @@ use crate::{
         batch::{Loaded, Loader},
         connection::{Bound, MAX_ROWS, PageArgs, Pages},
         edge::{NoArguments, One},
-        federation::subgraph::Domain,
         object::{Edge, Entity, Object, Visible},
         scalar::enum_leaf,
     },
     graph::{
         location,
+        node::NODE,
+        subgraph::Domain,
         subscription::Listen,
         user::{self, User},
     },
@@ -86,7 +87,8 @@ impl Entity for Session {
         static OBJECT: LazyLock<Object<Session>> = LazyLock::new(|| {
             Object::<Session>::new("Session", "A sign-in on one device.")
                 .of(Domain::Sessions)
-                .node()
+                .implements(NODE)
+                .key("id")
                 .column("id", "A lower-case UUID, the same in every subgraph.", |session| &session.row.id)
                 .edge(
                     "user",

@@ -26,14 +26,15 @@ use crate::{
         connection::{Bound, MAX_ROWS, PageArgs, Pages},
         edge::{Given, NoArguments, One, Single},
         error::FieldError,
-        federation::subgraph::Domain,
         object::{Edge, Entity, Object, Visible},
     },
     graph::{
         form::{self, Form, FormVersion},
         input::{TimeRangeInput, id, ids, set},
         location::{self, Location},
+        node::NODE,
         session::{self, Session},
+        subgraph::Domain,
         subscription::Listen,
         user::{self, User, user_ids},
     },
@@ -59,7 +60,8 @@ impl Entity for Submission {
         static OBJECT: LazyLock<Object<Submission>> = LazyLock::new(|| {
             Object::<Submission>::new("Submission", "A filled-in form.")
                 .of(Domain::Forms)
-                .node()
+                .implements(NODE)
+                .key("id")
                 .column("id", "A lower-case UUID, the same in every subgraph.", |submission| {
                     &submission.row.id
                 })

@@ -40,15 +40,16 @@ use crate::{
     context::Context,
     engine::{
         batch::Loader,
+        document::OperationKind,
         edge::Arguments,
         error::{Code, FieldError, RequestError},
-        federation::{sdl, subgraph::Domain},
-        object::{Row, Visible, label},
+        federation::sdl,
+        object::{Row, Visible, label, tags_of},
         output::{Errors, Unfinished, Writer},
         plan::{Planner, Selected},
     },
     graph::{Graph, Prepared, location, session, submission},
-    request::{Caller, OperationKind, Reply, refused},
+    request::{Caller, Reply, refused},
 };
 
 /// All subscriptions.
@@ -102,7 +103,7 @@ struct Field {
 
 /// A `Listen` of any types.
 trait Listens: Send + Sync {
-    fn domain(&self) -> Option<Domain>;
+    fn tag(&self) -> Option<&'static str>;
     fn type_ref(&self, registry: &mut Registry) -> String;
     fn arguments(&self, registry: &mut Registry) -> IndexMap<String, MetaInputValue>;
     /// Reads the arguments and checks the selection.
@@ -137,8 +138,8 @@ where
     U: Visible,
     L: Loader<Value = Arc<U::Row>>,
 {
-    fn domain(&self) -> Option<Domain> {
-        U::object().domain()
+    fn tag(&self) -> Option<&'static str> {
+        U::object().tag()
     }
 
     fn type_ref(&self, registry: &mut Registry) -> String {
@@ -401,7 +402,7 @@ impl Subscription {
             let mut meta = MetaField::new(field.name, field.listen.type_ref(registry));
             meta.description = Some(field.about.to_owned());
             meta.args = field.listen.arguments(registry);
-            meta.tags = Domain::tags(field.listen.domain());
+            meta.tags = tags_of(field.listen.tag());
             // `Listens::open` asks for an account.
             meta.directive_invocations.push(sdl::authenticated());
             (field.name.to_owned(), meta)

@@ -22,14 +22,17 @@ use crate::{
         connection::{Bound, MAX_ROWS, PageArgs},
         edge::Given,
         error::{Code, FieldError},
-        federation::subgraph::Domain,
         object::{Entity, Object, Visible},
         scalar::enum_leaf,
     },
     graph::{
         activity, form,
         input::{OrderDirection, TimeRangeInput, ids, search, set},
-        location, session, submission,
+        location,
+        node::NODE,
+        session,
+        subgraph::Domain,
+        submission,
     },
 };
 
@@ -82,7 +85,8 @@ impl Entity for User {
         static OBJECT: LazyLock<Object<User>> = LazyLock::new(|| {
             Object::<User>::new("User", "An account: a person who builds forms, fills them in or looks at the answers.")
                 .of(Domain::Users)
-                .node()
+                .implements(NODE)
+                .key("id")
                 .key("email")
                 .column("id", "A lower-case UUID, the same in every subgraph.", |user| &user.row.id)
                 .guarded("email", "Unique, in lower case. Null where the viewer may not see it.", |user| user.open, |user| &user.row.email)

@@ -17,11 +17,12 @@ use crate::{
     context::Context,
     engine::{
         error::{FieldError, Place, RequestError},
-        federation::subgraph::Domain,
-        object::{Asked, Edge, Entity, Filled, Object, Row, Rows, Run, Selection},
+        object::{self, Asked, Edge, Entity, Filled, Object, Row, Rows, Run, Selection},
         output::{Unwritten, Writer},
         scalar::{Leaf, write_json},
+        variables::item::Malformed,
     },
+    graph::subgraph::Domain,
 };
 
 /// Why an input was refused. New codes may be added.
@@ -110,6 +111,13 @@ impl UserError {
     }
 }
 
+/// The error of an item of a batch that cannot be read; `path` leads to the item.
+pub(crate) fn of_malformed(malformed: Malformed, path: &[Cow<'static, str>]) -> UserError {
+    let code = if malformed.is_missing { UserErrorCode::Required } else { UserErrorCode::Invalid };
+    let path = path.iter().cloned().chain(malformed.path.into_iter().map(Cow::Owned)).collect();
+    UserError { message: malformed.message.into(), code, path, data: None }
+}
+
 /// One line that reads as it is spelt, without control characters and invisible ones: fit for a name or a title.
 pub(crate) fn is_one_line(text: &str) -> bool {
     !text.chars().any(char::is_control) && !unicode::has_hidden(text)
@@ -127,6 +135,8 @@ struct SubmissionDataError {
 }
 
 const INTERFACE: &str = "UserError";
+/// Registered by the field `userErrors`.
+const USER_ERROR: object::Interface = object::Interface { name: INTERFACE, register: None };
 const MESSAGE: &str = "A sentence for the person who filled in the input.";
 const CODE: &str = "Why it was refused.";
 const PATH: &str = "From the argument to the input that it is about.";
@@ -136,7 +146,7 @@ impl Entity for InputError {
         static OBJECT: LazyLock<Object<InputError>> = LazyLock::new(|| {
             Object::<InputError>::new("InputError", "An input that was refused.")
                 .shareable()
-                .implements(INTERFACE)
+                .implements(USER_ERROR)
                 .column("message", MESSAGE, |error| &error.0.message)
                 .column("code", CODE, |error| &error.0.code)
                 .column("path", PATH, |error| &error.0.path)
@@ -153,7 +163,7 @@ impl Entity for SubmissionDataError {
                 "An answer that breaks a rule of its form.",
             )
             .of(Domain::Forms)
-            .implements(INTERFACE)
+            .implements(USER_ERROR)
             .column("message", MESSAGE, |error| &error.error.message)
             .column("code", CODE, |error| &error.error.code)
             .column("path", "From the argument to the `data` that it is about.", |error| &error.error.path)

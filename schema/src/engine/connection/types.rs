@@ -10,8 +10,7 @@ use async_graphql::{
 };
 
 use crate::engine::{
-    federation::subgraph::Domain,
-    object::{Row, Visible},
+    object::{Row, Visible, tags_of},
     scalar::Leaf,
 };
 
@@ -61,7 +60,7 @@ impl<U: Visible> OutputType for Connection<U> {
             ];
             ObjectBuilder::new(Self::type_name(), fields.into_iter().collect())
                 .description(Some(format!("A page of a list of {} objects.", U::object().name)))
-                .tags(Domain::tags(U::object().domain()))
+                .tags(tags_of(U::object().tag()))
                 .rust_typename(std::any::type_name::<Self>())
                 .build()
         })
@@ -87,7 +86,7 @@ impl<U: Visible> OutputType for ConnectionEdge<U> {
             ];
             ObjectBuilder::new(Self::type_name(), fields.into_iter().collect())
                 .description(Some(format!("A {} in a list, with its place there.", U::object().name)))
-                .tags(Domain::tags(U::object().domain()))
+                .tags(tags_of(U::object().tag()))
                 .rust_typename(std::any::type_name::<Self>())
                 .build()
         })

@@ -1,4 +1,4 @@
-//! Operations that only let in: all of their root fields are `signIn`, `signUp` or `refreshSession`, whatever they are
+//! Operations that only let in: all of their root fields are mutations by which somebody gets a token, whatever they are
 //! called and in whatever fragments they stand. Conditions are not looked at: a field that may be skipped is one, too. Not
 //! here: what follows from it, which is the hall's.
 
@@ -9,16 +9,18 @@ use async_graphql::{
     parser::types::{FragmentDefinition, Selection, SelectionSet},
 };
 
-/// The mutations by which somebody gets a token.
-const FIELDS: [&str; 3] = ["signIn", "signUp", "refreshSession"];
-
-/// Whether there are such fields in it and no others; `__typename` says nothing either way.
-pub(super) fn is_all(set: &SelectionSet, fragments: &HashMap<Name, Positioned<FragmentDefinition>>) -> bool {
-    let mut walk = Walk { fragments, followed: HashSet::new(), found: 0 };
+/// Whether there are fields of these names in it and no others; `__typename` says nothing either way.
+pub(super) fn is_all(
+    wanted: &[&str],
+    set: &SelectionSet,
+    fragments: &HashMap<Name, Positioned<FragmentDefinition>>,
+) -> bool {
+    let mut walk = Walk { wanted, fragments, followed: HashSet::new(), found: 0 };
     walk.has_no_other(set) && walk.found > 0
 }
 
 struct Walk<'d> {
+    wanted: &'d [&'d str],
     fragments: &'d HashMap<Name, Positioned<FragmentDefinition>>,
     /// Each fragment is followed once.
     followed: HashSet<&'d Name>,
@@ -32,7 +34,7 @@ impl<'d> Walk<'d> {
                 "__typename" => true,
                 name => {
                     self.found += 1;
-                    FIELDS.contains(&name)
+                    self.wanted.contains(&name)
                 }
             },
             Selection::InlineFragment(fragment) => self.has_no_other(&fragment.node.selection_set.node),
@@ -55,7 +57,11 @@ mod tests {
     fn only_lets_in(text: &str) -> bool {
         let document = parse_query(text).expect("it parses");
         let DocumentOperations::Single(operation) = &document.operations else { panic!("one operation") };
-        is_all(&operation.node.selection_set.node, &document.fragments)
+        is_all(
+            &["signIn", "signUp", "refreshSession"],
+            &operation.node.selection_set.node,
+            &document.fragments,
+        )
     }
 
     #[test]

@@ -11,11 +11,7 @@ use async_graphql::{
 };
 use std::collections::{HashMap, HashSet};
 
-use crate::{
-    engine::error::{Code, Place, RequestError},
-    graph::Options,
-    request::Caller,
-};
+use crate::engine::error::{Code, Place, RequestError};
 
 /// The fields of the root that are for gateways.
 const FEDERATION: [&str; 2] = ["_service", "_entities"];
@@ -44,13 +40,13 @@ impl ForGateways {
     }
 
     /// Whether only gateways get its answer: nobody's cache may give it to others.
-    pub(crate) fn is_for_them_alone(&self, options: &Options) -> bool {
-        self.is_long || options.gateways_only && self.field.is_some()
+    pub(crate) fn is_for_them_alone(&self, gateways_only: bool) -> bool {
+        self.is_long || gateways_only && self.field.is_some()
     }
 
-    /// Refuses what this caller may not ask for.
-    pub(crate) fn check(&self, options: &Options, caller: &Caller) -> Result<(), RequestError> {
-        if caller.is_gateway {
+    /// Refuses what this caller may not ask for; `gateways_only` says whether the federation is for gateways alone.
+    pub(crate) fn check(&self, gateways_only: bool, is_gateway: bool) -> Result<(), RequestError> {
+        if is_gateway {
             return Ok(());
         }
         if self.is_long {
@@ -58,7 +54,7 @@ impl ForGateways {
             return Err(RequestError::new(Code::CostLimit, message));
         }
         match &self.field {
-            Some((field, place)) if options.gateways_only => Err(refusal(field).at(*place)),
+            Some((field, place)) if gateways_only => Err(refusal(field).at(*place)),
             _ => Ok(()),
         }
     }
@@ -111,13 +107,11 @@ mod tests {
 
     fn refused(text: &str) -> Option<(Code, String, Option<Place>)> {
         let document = ForGateways::of(&parse_query(text).expect("it parses"), false);
-        let options = Options { gateways_only: true, ..Options::default() };
-        let gateway = Caller { is_gateway: true, ..Caller::default() };
-        assert_eq!(document.check(&options, &gateway), Ok(()), "{text}");
-        assert_eq!(document.check(&Options::default(), &Caller::default()), Ok(()), "{text}");
-        let refused = document.check(&options, &Caller::default()).err();
-        assert_eq!(document.is_for_them_alone(&options), refused.is_some(), "{text}");
-        assert!(!document.is_for_them_alone(&Options::default()), "{text}");
+        assert_eq!(document.check(true, true), Ok(()), "{text}");
+        assert_eq!(document.check(false, false), Ok(()), "{text}");
+        let refused = document.check(true, false).err();
+        assert_eq!(document.is_for_them_alone(true), refused.is_some(), "{text}");
+        assert!(!document.is_for_them_alone(false), "{text}");
         let refused = refused?;
         Some((refused.code, refused.message, refused.places.first().copied()))
     }
@@ -161,7 +155,7 @@ mod tests {
     #[test]
     fn long_documents_are_for_gateways_even_where_fields_are_for_everybody() {
         let document = ForGateways::of(&parse_query("{ a }").expect("it parses"), true);
-        let refused = document.check(&Options::default(), &Caller::default()).expect_err("refused");
+        let refused = document.check(false, false).expect_err("refused");
         assert_eq!(refused.code, Code::CostLimit);
     }
 }

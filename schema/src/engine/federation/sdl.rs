@@ -8,13 +8,12 @@
 use std::{borrow::Cow, collections::BTreeSet, fmt::Write as _};
 
 use async_graphql::{
-    ContextDirective, CustomDirective, CustomDirectiveFactory, SDLExportOptions, ServerResult,
+    ContextDirective, CustomDirective, CustomDirectiveFactory, ObjectType, SDLExportOptions, Schema,
+    ServerResult, SubscriptionType,
     indexmap::IndexMap,
     parser::types::Directive,
     registry::{MetaDirectiveInvocation, MetaField, MetaType, Registry},
 };
-
-use crate::graph::Engine;
 
 /// The newest version that the composers of Apollo, The Guild and `WunderGraph` all know.
 const VERSION: &str = "https://specs.apollo.dev/federation/v2.9";
@@ -75,9 +74,14 @@ const SCALARS: [&str; 2] = ["federation__FieldSet", "federation__Scope"];
 pub(crate) type Composed = [&'static str; 3];
 
 /// The SDL of a schema, as gateways get it.
-pub(crate) fn federated(engine: &Engine, composed: &[Composed]) -> String {
+pub(crate) fn federated<Q, M, S>(schema: &Schema<Q, M, S>, composed: &[Composed]) -> String
+where
+    Q: ObjectType + 'static,
+    M: ObjectType + 'static,
+    S: SubscriptionType + 'static,
+{
     let options = SDLExportOptions::new().federation().include_specified_by().use_space_ident();
-    let printed = engine.sdl_with_options(options);
+    let printed = schema.sdl_with_options(options);
     // Behind the last type stand, without a blank line, the definitions of directives and the link.
     let types = printed.rsplit_once("\n\n").map_or(printed.as_str(), |(types, _)| types);
     let mut used = directives(types);
@@ -110,10 +114,15 @@ pub(crate) fn federated(engine: &Engine, composed: &[Composed]) -> String {
     )
 }
 
-/// The SDL of a schema as clients use it. `engine` was built with [`ForClients`].
-pub(crate) fn api(engine: &Engine) -> String {
+/// The SDL of a schema as clients use it. `schema` was built with [`ForClients`].
+pub(crate) fn api<Q, M, S>(schema: &Schema<Q, M, S>) -> String
+where
+    Q: ObjectType + 'static,
+    M: ObjectType + 'static,
+    S: SubscriptionType + 'static,
+{
     let options = SDLExportOptions::new().include_specified_by().use_space_ident();
-    let printed = engine.sdl_with_options(options);
+    let printed = schema.sdl_with_options(options);
     let types = printed.rsplit_once("\n\n").map_or(printed.as_str(), |(types, _)| types);
     let used = directives(types);
     let mut definitions = String::new();

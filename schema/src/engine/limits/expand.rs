@@ -5,7 +5,7 @@
 use rustc_hash::FxHashMap;
 
 use super::{Code, Stop, echo};
-use crate::request::OperationKind;
+use crate::engine::document::OperationKind;
 
 /// How far a chain of fields goes: all of them, and those that are lists of introspection.
 #[derive(Clone, Copy, Debug, Default)]

@@ -36,7 +36,7 @@ impl CustomDirectiveFactory for Products {
         for ty in registry.types.values_mut() {
             mark(ty);
         }
-        cost::declare(registry);
+        cost::declare(registry, &cost::Weights { fields: &[], arguments: &[] });
     }
 
     fn create(&self, _: &ContextDirective<'_>, _: &Directive) -> ServerResult<Box<dyn CustomDirective>> {

@@ -7,16 +7,6 @@ use std::borrow::Cow;
 use async_graphql::{InputType, InputValueError, InputValueResult, Value, registry::Registry};
 use serde::{Deserialize, Serialize};
 
-use crate::graph::user_error::{UserError, UserErrorCode};
-
-/// The input types whose lists are batches.
-const JUDGED_ALONE: [&str; 2] = ["LocationPointInput", "CreateSubmissionInput"];
-
-/// Is a list of this input type a batch?
-pub(super) fn is_judged_alone(type_name: &str) -> bool {
-    JUDGED_ALONE.contains(&type_name)
-}
-
 /// An item of a batch. In the schema it is a plain `T`.
 pub(crate) enum Item<T> {
     /// It can be read.
@@ -29,11 +19,11 @@ pub(crate) enum Item<T> {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Malformed {
     /// From the item to what is wrong.
-    pub(super) path: Vec<String>,
+    pub(crate) path: Vec<String>,
     /// Something required is not there.
-    pub(super) is_missing: bool,
+    pub(crate) is_missing: bool,
     /// A sentence.
-    pub(super) message: String,
+    pub(crate) message: String,
 }
 
 impl Malformed {
@@ -46,13 +36,6 @@ impl Malformed {
         let Value::Binary(bytes) = value else { return None };
         serde_json::from_slice(bytes).ok()
     }
-
-    /// The error of the item at `path`.
-    pub(crate) fn error(self, path: &[Cow<'static, str>]) -> UserError {
-        let code = if self.is_missing { UserErrorCode::Required } else { UserErrorCode::Invalid };
-        let path = path.iter().cloned().chain(self.path.into_iter().map(Cow::Owned)).collect();
-        UserError { message: self.message.into(), code, path, data: None }
-    }
 }
 
 impl<T: InputType> InputType for Item<T> {
@@ -63,7 +46,6 @@ impl<T: InputType> InputType for Item<T> {
     }
 
     fn create_type_info(registry: &mut Registry) -> String {
-        debug_assert!(is_judged_alone(&T::type_name()), "{} is not judged alone", T::type_name());
         T::create_type_info(registry)
     }
 

@@ -24,13 +24,13 @@ use crate::{
     engine::{
         edge::{NoArguments, One},
         error::FieldError,
-        federation::subgraph::Domain,
         object::{Entity, Object},
         scalar::AnyJson,
     },
     graph::{
         input::id,
         mutation::{Input, Written},
+        subgraph::Domain,
         user_error::{UserError, UserErrorCode, UserErrors, is_one_line},
     },
 };

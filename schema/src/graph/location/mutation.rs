@@ -18,14 +18,14 @@ use crate::{
     engine::{
         edge::{Held, NoArguments, One},
         error::FieldError,
-        federation::subgraph::Domain,
         object::{Entity, Object},
         scalar::{DateTime, enum_leaf},
         variables::item::Item,
     },
     graph::{
         mutation::{Input, Written},
-        user_error::{UserError, UserErrorCode, UserErrors},
+        subgraph::Domain,
+        user_error::{UserError, UserErrorCode, UserErrors, of_malformed},
     },
 };
 
@@ -191,7 +191,7 @@ pub(crate) async fn record(
     for (index, point) in input.points.into_iter().enumerate() {
         let path = || ["input".into(), "points".into(), index.to_string().into()];
         let errors = match point {
-            Item::Malformed(malformed) => vec![malformed.error(&path())],
+            Item::Malformed(malformed) => vec![of_malformed(malformed, &path())],
             Item::Read(point) => {
                 let point = Point::from(point);
                 let faults = point.faults(ctx.now());

@@ -15,12 +15,12 @@ use crate::{
     engine::{
         edge::{Held, NoArguments, One},
         error::FieldError,
-        federation::subgraph::Domain,
         object::{Entity, Object, Visible as _},
     },
     graph::{
         input::id,
         mutation::{Input, Written},
+        subgraph::Domain,
         user_error::{UserError, UserErrorCode, UserErrors, is_one_line},
     },
 };

@@ -21,11 +21,11 @@ use crate::{
     engine::{
         edge::{NoArguments, One},
         error::FieldError,
-        federation::subgraph::Domain,
         object::{Entity, Object},
     },
     graph::{
         mutation::{Input, Written},
+        subgraph::Domain,
         user as users,
         user::User,
         user_error::{UserError, UserErrorCode, UserErrors},

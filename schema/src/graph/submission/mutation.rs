@@ -20,7 +20,6 @@ use crate::{
     engine::{
         edge::{Held, NoArguments, One},
         error::FieldError,
-        federation::subgraph::Domain,
         object::{Entity, Object},
         scalar::AnyJson,
         variables::item::Item,
@@ -29,7 +28,8 @@ use crate::{
         form::mutation::code_of,
         location::mutation::{LocationPointInput, errors_of},
         mutation::{Input, Written},
-        user_error::{InData, UserError, UserErrorCode, UserErrors},
+        subgraph::Domain,
+        user_error::{InData, UserError, UserErrorCode, UserErrors, of_malformed},
     },
 };
 
@@ -139,7 +139,7 @@ pub(crate) async fn create_all(
         let mut result = match submission {
             Item::Read(submission) => hand_in(ctx, submission, &path).await?,
             Item::Malformed(malformed) => {
-                SubmissionPayload { submission: None, errors: Arc::new([malformed.error(&path)]) }
+                SubmissionPayload { submission: None, errors: Arc::new([of_malformed(malformed, &path)]) }
             }
         };
         if result.errors.len() > errors_left.max(1) {

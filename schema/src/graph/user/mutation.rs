@@ -16,12 +16,12 @@ use crate::{
     engine::{
         edge::{NoArguments, One},
         error::FieldError,
-        federation::subgraph::Domain,
         object::{Entity, Object},
     },
     graph::{
         input::id,
         mutation::{Input, Written},
+        subgraph::Domain,
         user_error::{UserError, UserErrorCode, UserErrors},
     },
 };

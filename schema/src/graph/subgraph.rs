@@ -5,13 +5,22 @@
 
 use std::{borrow::Cow, collections::BTreeSet, fmt, str::FromStr};
 
-use crate::engine::cost;
+use crate::engine::{
+    cost::{self, Weights},
+    object::{Entity, Object},
+};
 use async_graphql::{
     ContextDirective, CustomDirective, CustomDirectiveFactory, ServerResult,
     indexmap::IndexMap,
     parser::types::Directive,
     registry::{MetaField, MetaInputValue, MetaType, MetaTypeName, Registry},
 };
+
+/// What costs more or less than its kind. The points of a track are read to be thinned: it costs like so many objects before
+/// it is known how many points it has; what all tracks of a request read has a bound of its own
+/// (`entities::location::track::MAX_POINTS`).
+const WEIGHTS: Weights =
+    Weights { fields: &[("User", "track", 0)], arguments: &[("User", "track", "range", 50)] };
 
 /// A part of the graph that can be served by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,10 +51,12 @@ impl Domain {
             Self::Activity => "activity",
         }
     }
+}
 
-    /// The tags of what belongs to it.
-    pub(crate) fn tags(of: Option<Self>) -> Vec<String> {
-        of.into_iter().map(|domain| domain.as_str().to_owned()).collect()
+/// The tag of what belongs to it.
+impl From<Domain> for &'static str {
+    fn from(domain: Domain) -> Self {
+        domain.as_str()
     }
 }
 
@@ -60,6 +71,12 @@ impl Subgraph {
     /// Does it serve this domain?
     pub const fn serves(self, domain: Domain) -> bool {
         self.0 & (1 << domain as u8) != 0
+    }
+
+    /// Does it answer for objects of this type: because the type is its own, or because it adds fields to it?
+    pub(crate) fn resolves<T: Entity>(self, object: &Object<T>) -> bool {
+        let mut domains = Domain::ALL.into_iter().filter(|domain| self.serves(*domain));
+        domains.any(|domain| object.tags().any(|tag| tag == domain.as_str()))
     }
 
     /// Does it serve what has these tags? What has none is everybody's.
@@ -142,7 +159,7 @@ impl CustomDirectiveFactory for Subgraph {
         if *self != Self::WHOLE {
             self.carve(registry);
         }
-        cost::declare(registry);
+        cost::declare(registry, &WEIGHTS);
     }
 
     fn create(&self, _: &ContextDirective<'_>, _: &Directive) -> ServerResult<Box<dyn CustomDirective>> {
