@@ -446,22 +446,33 @@ async fn what_is_forgotten_is_loaded_again() {
 #[tokio::test]
 async fn forgetting_while_a_batch_is_under_way_loads_anew_and_never_hangs() {
     let (batcher, rounds) = (batcher().await, Arc::new(AtomicUsize::new(0)));
-    let counted = Arc::clone(&rounds);
+    let released = Arc::new(tokio::sync::Notify::new());
+    let (counted, waited_for) = (Arc::clone(&rounds), Arc::clone(&released));
+    // What the first batch reads comes after what the second one reads.
     let slow = Fake::<false, 0>::new(move |_, _| {
-        let round = counted.fetch_add(1, Ordering::SeqCst) as u64;
+        let (round, released) = (counted.fetch_add(1, Ordering::SeqCst) as u64, Arc::clone(&waited_for));
         async move {
-            tokio::time::sleep(Duration::from_millis(5 - 2 * round)).await;
+            if round == 0 {
+                released.notified().await;
+            }
             Ok([(1, round)].into_iter().collect())
         }
     });
+    let begun = async |count| {
+        while rounds.load(Ordering::SeqCst) < count {
+            tokio::task::yield_now().await;
+        }
+    };
     let write = async {
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        begun(1).await;
         batcher.forget();
+        begun(2).await;
+        released.notify_one();
+        tokio::time::sleep(Duration::from_millis(5)).await;
     };
     let both = async { futures_util::join!(batcher.load(slow.clone(), 1), write).0 };
-    let value = tokio::time::timeout(Duration::from_secs(2), batcher.drive(both)).await;
+    let value = tokio::time::timeout(Duration::from_secs(20), batcher.drive(both)).await;
     assert_eq!(value.expect("it ends"), Ok(Some(1)), "what was read before the write is not served after it");
-    tokio::time::sleep(Duration::from_millis(5)).await;
     assert_eq!(batcher.drive(batcher.load(slow, 1)).await, Ok(Some(1)));
     assert_eq!(rounds.load(Ordering::SeqCst), 2);
 }
