@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
-use serde::Serialize;
-use uuid::Uuid;
+use sea_orm::{IdenStatic as _, Set, entity::prelude::*};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     clock::{self, Time, TimeRange},
@@ -13,7 +13,7 @@ use crate::{
         kind::Kind,
         page::{Keyset, by_time},
         scope::Scope,
-        sql::{Json, Record as _, Sql, table},
+        sql::{Json, Sql, record},
         text_enum::text_enum,
         transaction::Transaction,
     },
@@ -22,7 +22,7 @@ use crate::{
     store::{
         Store,
         list::{Filtering, List, Names},
-        row::{self, Row},
+        row::{self, ById},
     },
 };
 
@@ -66,29 +66,54 @@ text_enum! {
     }
 }
 
-table! {
+record! {
     /// A row of `user_activity_logs`.
-    "user_activity_logs" {
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel, Serialize, Deserialize)]
+    #[sea_orm(table_name = "user_activity_logs")]
+    pub struct Model {
         /// Primary key together with `created_at`.
         #[sea_orm(primary_key, auto_increment = false)]
-        id: ActivityLogId,
+        pub id: ActivityLogId,
         /// Who did it; none for the system and for removed accounts.
-        user_id: Option<UserId>,
+        pub user_id: Option<UserId>,
         /// Dotted verb such as `form.publish`.
-        action_type: String,
+        pub action_type: String,
         /// What it was done to.
-        subject_id: Option<Uuid>,
+        pub subject_id: Option<Uuid>,
         /// The GraphQL type of the subject.
-        subject_type: Option<String>,
+        pub subject_type: Option<String>,
         /// Details; never secrets, never answers.
-        metadata: Json,
+        pub metadata: Json,
         /// When it was done; decides the partition.
-        created_at: Time,
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub created_at: Time,
     }
 }
 
-impl Row for Model {
+/// Whose entry it is. The log outlives accounts, so the database does not keep this.
+#[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {
+    /// Who did it.
+    #[sea_orm(
+        belongs_to = "crate::user::Entity",
+        from = "Column::UserId",
+        to = "crate::user::Column::Id",
+        skip_fk
+    )]
+    User,
+}
+
+impl Related<crate::user::Entity> for Entity {
+    fn to() -> RelationDef {
+        Relation::User.def()
+    }
+}
+
+impl ActiveModelBehavior for ActiveModel {}
+
+impl ById for Model {
     const KIND: Kind = Kind::ActivityLog;
+    const ID: Column = Column::Id;
     const BY_IDS: &'static str = "activity.by_ids";
     const IS_ANNOUNCED: bool = false;
     type Id = ActivityLogId;
@@ -121,13 +146,16 @@ pub struct Entry {
 impl Entry {
     /// Writes the entry into the transaction that it is about.
     pub(crate) async fn write(self, transaction: &Transaction) -> Result<(), Error> {
-        let mut sql = transaction.sql();
-        sql.push("INSERT INTO user_activity_logs (id, user_id, action_type, subject_id, subject_type, metadata, created_at) VALUES (");
-        sql.bind(ActivityLogId::new()).push(", ").bind(self.user).push(", ").bind(self.action.as_str());
-        sql.push(", ").bind(self.subject.map(|(_, id)| id));
-        sql.push(", ").bind(self.subject.map(|(kind, _)| kind.as_str()));
-        sql.push(", ").bind(self.metadata).push(", ").bind(clock::now()).push(")");
-        transaction.execute("activity.insert", Model::TABLE, sql).await.map(drop)
+        let entry = ActiveModel {
+            id: Set(ActivityLogId::new()),
+            user_id: Set(self.user),
+            action_type: Set(self.action.as_str().to_owned()),
+            subject_id: Set(self.subject.map(|(_, id)| id)),
+            subject_type: Set(self.subject.map(|(kind, _)| kind.as_str().to_owned())),
+            metadata: Set(Json::from(&self.metadata)),
+            created_at: Set(clock::now()),
+        };
+        transaction.insert("activity.insert", entry).await.map(drop)
     }
 }
 
@@ -144,7 +172,7 @@ pub async fn by_ids(
 
 /// Newest first.
 pub static KEYSET: Keyset<Model> =
-    Keyset { name: "activity.created_at", descending: true, keys: &by_time!(created_at) };
+    Keyset { name: "activity.created_at", descending: true, keys: &by_time!(CreatedAt, created_at) };
 
 /// Which entries a list has.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
@@ -159,20 +187,24 @@ impl Filtering for Filter {}
 
 impl Filter {
     fn push(&self, sql: &mut Sql, scope: &Scope) {
-        scope.push_own(sql, scope.administers());
+        scope.push_own(sql, Column::UserId, scope.administers());
         if let Some(actions) = &self.action_types {
-            sql.push(" AND t.action_type").any_text(actions);
+            sql.and(Column::ActionType).any_text(actions);
         }
-        sql.within("t.created_at", &self.created_at);
+        sql.within(Column::CreatedAt, &self.created_at);
     }
 }
 
 /// The whole log.
 pub static ALL: List<Model, Filter> =
-    List::new(Names { page: "activity.page", count: "activity.count", parent: "" }, Filter::push);
+    List::new(Names { page: "activity.page", count: "activity.count", parent: None }, Filter::push);
 
 /// Each user's entries.
 pub static OF_USERS: List<Model, Filter> = List::new(
-    Names { page: "activity.pages_of_users", count: "activity.counts_of_users", parent: "user_id" },
+    Names {
+        page: "activity.pages_of_users",
+        count: "activity.counts_of_users",
+        parent: Some(|| Column::UserId.as_str()),
+    },
     Filter::push,
 );

@@ -84,7 +84,7 @@ mod flight;
 mod hot;
 mod metrics;
 mod named;
-pub(crate) mod outbox;
+pub mod outbox;
 mod read;
 mod shared;
 mod table;

@@ -9,5 +9,6 @@ pub(crate) mod pool;
 pub mod role;
 pub mod scope;
 pub(crate) mod sql;
+mod statement;
 pub(crate) mod text_enum;
 pub(crate) mod transaction;

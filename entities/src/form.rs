@@ -1,21 +1,22 @@
 //! Forms: what is asked. Lists walk `forms (created_at desc, id desc)`, `(owner_id, …)` or the index of their
-//! order. The draft may be half a megabyte, so it is no column of `Model`: it is read by itself, when asked for.
+//! order. The draft may be half a megabyte, so it is no column of `Row`: it is read by itself, when asked for.
 //! Published versions are in `form/version.rs`. Changes are in `form/write.rs`. Not here: answers (`submission`).
 
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
-use serde::Serialize;
+use sea_orm::{IdenStatic as _, entity::prelude::*};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     cache::Tag,
     clock::{Time, TimeRange},
     database::{
         kind::Kind,
-        page::{Key, KeyKind, KeyValue, Keyset, by_time},
+        page::{Key, KeyKind, KeyValue, Keyset, by_time, key},
         role::Role,
         scope::Scope,
-        sql::{Json, Record as _, Sql, table},
+        sql::{Json, Record as _, Sql, record},
         text_enum::text_enum,
     },
     error::Error,
@@ -23,7 +24,7 @@ use crate::{
     store::{
         Store,
         list::{Filtering, List, Names},
-        row::{self, Row},
+        row::{self, ById},
     },
     unicode,
 };
@@ -45,35 +46,104 @@ text_enum! {
     }
 }
 
-table! {
-    /// A row of `forms`, without its draft and `search_title`.
-    "forms" {
+record! {
+    /// A row of `forms`, whole.
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "forms")]
+    pub struct Model {
         /// Primary key.
         #[sea_orm(primary_key, auto_increment = false)]
-        id: FormId,
+        pub id: FormId,
         /// Who made it.
-        owner_id: UserId,
+        pub owner_id: UserId,
         /// Shown to those who fill it in.
-        title: String,
+        pub title: String,
+        /// The same in lower case, for searching.
+        pub search_title: String,
         /// What it is for.
-        description: Option<String>,
+        pub description: Option<String>,
         /// Where it is in its life.
-        status: Status,
+        pub status: Status,
         /// The published version; 0 before the first publication.
-        version: i32,
+        pub version: i32,
+        /// What was saved since the last publication.
+        pub draft: Option<Json>,
         /// Grows with each save of the draft.
-        draft_revision: i32,
+        pub draft_revision: i32,
         /// When the form was made.
-        created_at: Time,
+        pub created_at: Time,
         /// Last change of the row.
-        updated_at: Time,
+        pub updated_at: Time,
         /// Last publication.
-        published_at: Option<Time>,
+        pub published_at: Option<Time>,
     }
 }
 
-impl Row for Model {
+/// What a form belongs to, and what refers to it.
+#[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {
+    /// Who made it.
+    #[sea_orm(belongs_to = "crate::user::Entity", from = "Column::OwnerId", to = "crate::user::Column::Id")]
+    Owner,
+    /// Its published versions.
+    #[sea_orm(has_many = "version::Entity")]
+    Versions,
+    /// What was handed in.
+    #[sea_orm(has_many = "crate::submission::Entity")]
+    Submissions,
+}
+
+impl Related<crate::user::Entity> for Entity {
+    fn to() -> RelationDef {
+        Relation::Owner.def()
+    }
+}
+
+impl Related<version::Entity> for Entity {
+    fn to() -> RelationDef {
+        Relation::Versions.def()
+    }
+}
+
+impl Related<crate::submission::Entity> for Entity {
+    fn to() -> RelationDef {
+        Relation::Submissions.def()
+    }
+}
+
+impl ActiveModelBehavior for ActiveModel {}
+
+record! {
+    /// What is read of `forms` in lists and by id: neither the draft nor what is searched.
+    #[derive(Clone, Debug, PartialEq, Eq, DerivePartialModel, Serialize, Deserialize)]
+    #[sea_orm(entity = "Entity")]
+    pub struct Row {
+        /// Primary key.
+        pub id: FormId,
+        /// Who made it.
+        pub owner_id: UserId,
+        /// Shown to those who fill it in.
+        pub title: String,
+        /// What it is for.
+        pub description: Option<String>,
+        /// Where it is in its life.
+        pub status: Status,
+        /// The published version; 0 before the first publication.
+        pub version: i32,
+        /// Grows with each save of the draft.
+        pub draft_revision: i32,
+        /// When the form was made.
+        pub created_at: Time,
+        /// Last change of the row.
+        pub updated_at: Time,
+        /// Last publication.
+        pub published_at: Option<Time>,
+    }
+}
+
+impl ById for Row {
     const KIND: Kind = Kind::Form;
+    const ID: Column = Column::Id;
     const BY_IDS: &'static str = "form.by_ids";
     type Id = FormId;
 
@@ -82,7 +152,7 @@ impl Row for Model {
     }
 }
 
-impl Model {
+impl Row {
     /// Managers see all forms, editors their own and open ones, the others open ones.
     pub fn is_visible_to(&self, scope: &Scope) -> bool {
         match scope {
@@ -98,16 +168,16 @@ impl Model {
     }
 }
 
-/// The condition of `Model::is_visible_to`; `forms` is the table's alias.
+/// The condition of `Row::is_visible_to`; `forms` is the table's alias.
 pub(crate) fn push_scope(sql: &mut Sql, scope: &Scope, forms: &str) {
     match scope {
         _ if scope.manages() => {}
         Scope::Of { user, role: Role::Editor } => {
-            sql.push(" AND (").push(forms).push(".status = 'OPEN' OR ").push(forms).push(".owner_id = ");
-            sql.bind(*user).push(")");
+            sql.push(" AND (").column_of(forms, Column::Status).push(" = 'OPEN' OR ");
+            sql.column_of(forms, Column::OwnerId).push(" = ").bind(*user).push(")");
         }
         Scope::Of { .. } => {
-            sql.push(" AND ").push(forms).push(".status = 'OPEN'");
+            sql.push(" AND ").column_of(forms, Column::Status).push(" = 'OPEN'");
         }
         Scope::All | Scope::Nothing => {
             sql.push(" AND FALSE");
@@ -119,19 +189,20 @@ pub(crate) fn push_scope(sql: &mut Sql, scope: &Scope, forms: &str) {
 ///
 /// # Errors
 /// The database's.
-pub async fn by_ids(store: &Store, ids: &[FormId]) -> Result<FxHashMap<FormId, Arc<Model>>, Error> {
+pub async fn by_ids(store: &Store, ids: &[FormId]) -> Result<FxHashMap<FormId, Arc<Row>>, Error> {
     row::by_ids(store, ids).await
 }
 
 /// The drafts of these forms; a form without one is left out. Who may see them is decided by the caller, who holds
-/// the form (`Model::is_edited_by`).
+/// the form (`Row::is_edited_by`).
 ///
 /// # Errors
 /// The database's.
 pub async fn drafts(store: &Store, ids: &[FormId]) -> Result<FxHashMap<FormId, Arc<Json>>, Error> {
     let mut sql = store.sql();
-    sql.push("SELECT t.id, t.draft FROM forms t WHERE t.draft IS NOT NULL AND t.id").any_id(ids);
-    let rows = store.fetch("form.drafts", Model::TABLE, sql, |cells| {
+    sql.select::<Entity>(&[Column::Id, Column::Draft]);
+    sql.filter(Column::Draft).push(" IS NOT NULL").and(Column::Id).any_id(ids);
+    let rows = store.fetch("form.drafts", Row::table(), sql, |cells| {
         Ok((cells.next::<FormId>()?, Arc::new(cells.next::<Json>()?)))
     });
     Ok(rows.await?.into_iter().collect())
@@ -160,15 +231,15 @@ impl Filter {
     fn push(&self, sql: &mut Sql, scope: &Scope) {
         push_scope(sql, scope, "t");
         if let Some(search) = &self.search {
-            sql.push(" AND ").contains("t.search_title", &unicode::searched(search));
+            sql.push(" AND ").contains(Column::SearchTitle, &unicode::searched(search));
         }
         if let Some(statuses) = &self.statuses {
-            sql.push(" AND t.status").any_text(statuses);
+            sql.and(Column::Status).any_text(statuses);
         }
         if let Some(owners) = &self.owner_ids {
-            sql.push(" AND t.owner_id").any_id(owners);
+            sql.and(Column::OwnerId).any_id(owners);
         }
-        sql.within("t.created_at", &self.created_at);
+        sql.within(Column::CreatedAt, &self.created_at);
     }
 }
 
@@ -183,16 +254,16 @@ pub enum OrderField {
     Title,
 }
 
-const CREATED_AT: [Key<Model>; 2] = by_time!(created_at);
-const UPDATED_AT: [Key<Model>; 2] = by_time!(updated_at);
-const TITLE: [Key<Model>; 2] = [
-    Key { sql: "t.title", kind: KeyKind::Text, value: |row| KeyValue::Text(row.title.clone()) },
-    Key { sql: "t.id", kind: KeyKind::Id, value: |row| KeyValue::Id(row.id.0) },
+const CREATED_AT: [Key<Row>; 2] = by_time!(CreatedAt, created_at);
+const UPDATED_AT: [Key<Row>; 2] = by_time!(UpdatedAt, updated_at);
+const TITLE: [Key<Row>; 2] = [
+    Key { sql: key!(Title), kind: KeyKind::Text, value: |row| KeyValue::Text(row.title.clone()) },
+    Key { sql: key!(Id), kind: KeyKind::Id, value: |row| KeyValue::Id(row.id.0) },
 ];
 
 /// The order of a list of forms.
-pub fn keyset(field: OrderField, descending: bool) -> &'static Keyset<Model> {
-    static ORDERS: [[Keyset<Model>; 2]; 3] = [
+pub fn keyset(field: OrderField, descending: bool) -> &'static Keyset<Row> {
+    static ORDERS: [[Keyset<Row>; 2]; 3] = [
         Keyset::both_ways("forms.created_at", &CREATED_AT),
         Keyset::both_ways("forms.updated_at", &UPDATED_AT),
         Keyset::both_ways("forms.title", &TITLE),
@@ -201,13 +272,17 @@ pub fn keyset(field: OrderField, descending: bool) -> &'static Keyset<Model> {
 }
 
 /// All forms.
-pub static ALL: List<Model, Filter> =
-    List::new(Names { page: "form.page", count: "form.count", parent: "" }, Filter::push)
+pub static ALL: List<Row, Filter> =
+    List::new(Names { page: "form.page", count: "form.count", parent: None }, Filter::push)
         .kept(|_, _| vec![Tag::Type("Form")]);
 
 /// Each account's own forms.
-pub static OF_OWNERS: List<Model, Filter> = List::new(
-    Names { page: "form.pages_of_owners", count: "form.counts_of_owners", parent: "owner_id" },
+pub static OF_OWNERS: List<Row, Filter> = List::new(
+    Names {
+        page: "form.pages_of_owners",
+        count: "form.counts_of_owners",
+        parent: Some(|| Column::OwnerId.as_str()),
+    },
     Filter::push,
 )
 .kept(|owner, _| vec![Tag::List("Form", "owner", owner)]);

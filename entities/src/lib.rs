@@ -31,7 +31,11 @@ pub mod user;
 pub mod warm;
 
 pub use cache::{Cache, CacheConfig, Moment, Tag, Touched};
-pub use database::{kind::Kind, role::Role, sql::Json};
+pub use database::{
+    kind::Kind,
+    role::Role,
+    sql::{Hidden, Json},
+};
 pub use error::Error;
 pub use store::{CacheRead, DatabaseConfig, Recorder, Store};
 pub use telemetry::SPANS;

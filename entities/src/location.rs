@@ -9,7 +9,8 @@ use std::{
 };
 
 use rustc_hash::FxHashMap;
-use serde::Serialize;
+use sea_orm::{IdenStatic as _, entity::prelude::*};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     cache::{Cached, Kept, Tag},
@@ -18,14 +19,14 @@ use crate::{
         kind::Kind,
         page::{Key, Keyset, by_time},
         scope::Scope,
-        sql::{Cells, Record as _, Sql, table},
+        sql::{Cells, Record as _, Sql, record},
     },
     error::Error,
     id::{LocationId, SessionId, UserId},
     store::{
         Store,
         list::{Filtering, List, Names},
-        row::{self, Row},
+        row::{self, ById},
     },
 };
 
@@ -37,69 +38,147 @@ pub use area::Area;
 
 /// The newest position of each user, kept beside the history.
 pub mod last {
-    use super::{LocationId, SessionId, Time, UserId, table};
+    use sea_orm::entity::prelude::*;
 
-    table! {
+    use super::{LocationId, SessionId, Time, UserId, record};
+
+    record! {
         /// A row of `user_last_locations`.
-        "user_last_locations" {
+        #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
+        #[sea_orm(table_name = "user_last_locations")]
+        pub struct Model {
             /// Primary key.
             #[sea_orm(primary_key, auto_increment = false)]
-            user_id: UserId,
+            pub user_id: UserId,
             /// The position's own id.
-            id: LocationId,
+            pub id: LocationId,
             /// On which device.
-            session_id: Option<SessionId>,
+            pub session_id: Option<SessionId>,
             /// Device time.
-            timestamp: Time,
+            pub timestamp: Time,
             /// When the server got it.
-            received_at: Time,
-            /// Degrees north.
-            latitude: f64,
-            /// Degrees east.
-            longitude: f64,
+            pub received_at: Time,
+            /// Degrees north, -90 to 90.
+            pub latitude: f64,
+            /// Degrees east, -180 to 180.
+            pub longitude: f64,
             /// Metres, 68 %.
-            accuracy: Option<f64>,
+            pub accuracy: Option<f64>,
             /// Metres.
-            altitude: Option<f64>,
+            pub altitude: Option<f64>,
             /// Metres a second.
-            speed: Option<f64>,
-            /// Degrees from north.
-            heading: Option<f64>,
+            pub speed: Option<f64>,
+            /// Degrees from north, 0 to 360.
+            pub heading: Option<f64>,
         }
     }
+
+    /// Whose position it is. Positions outlive accounts and sessions, so the database does not keep these.
+    #[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {
+        /// Who was there.
+        #[sea_orm(
+            belongs_to = "crate::user::Entity",
+            from = "Column::UserId",
+            to = "crate::user::Column::Id",
+            skip_fk
+        )]
+        User,
+        /// On which device.
+        #[sea_orm(
+            belongs_to = "crate::session::Entity",
+            from = "Column::SessionId",
+            to = "crate::session::Column::Id",
+            skip_fk
+        )]
+        Session,
+    }
+
+    impl Related<crate::user::Entity> for Entity {
+        fn to() -> RelationDef {
+            Relation::User.def()
+        }
+    }
+
+    impl Related<crate::session::Entity> for Entity {
+        fn to() -> RelationDef {
+            Relation::Session.def()
+        }
+    }
+
+    impl ActiveModelBehavior for ActiveModel {}
 }
 
-table! {
+record! {
     /// A row of `user_locations`.
-    "user_locations" {
+    #[derive(Clone, Debug, PartialEq, DeriveEntityModel, Serialize, Deserialize)]
+    #[sea_orm(table_name = "user_locations")]
+    pub struct Model {
         /// Primary key together with `timestamp`.
         #[sea_orm(primary_key, auto_increment = false)]
-        id: LocationId,
+        pub id: LocationId,
         /// Who was there.
-        user_id: UserId,
+        pub user_id: UserId,
         /// On which device.
-        session_id: Option<SessionId>,
+        pub session_id: Option<SessionId>,
         /// Device time; decides the partition.
-        timestamp: Time,
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub timestamp: Time,
         /// When the server got it.
-        received_at: Time,
+        pub received_at: Time,
         /// Degrees north, -90 to 90.
-        latitude: f64,
+        pub latitude: f64,
         /// Degrees east, -180 to 180.
-        longitude: f64,
+        pub longitude: f64,
         /// Metres, 68 %.
-        accuracy: Option<f64>,
+        pub accuracy: Option<f64>,
         /// Metres.
-        altitude: Option<f64>,
+        pub altitude: Option<f64>,
         /// Metres a second.
-        speed: Option<f64>,
+        pub speed: Option<f64>,
         /// Degrees from north, 0 to 360.
-        heading: Option<f64>,
+        pub heading: Option<f64>,
     }
 }
 
-impl Row for Model {
+/// Whose position it is. Positions outlive accounts and sessions, so the database does not keep these.
+#[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {
+    /// Who was there.
+    #[sea_orm(
+        belongs_to = "crate::user::Entity",
+        from = "Column::UserId",
+        to = "crate::user::Column::Id",
+        skip_fk
+    )]
+    User,
+    /// On which device.
+    #[sea_orm(
+        belongs_to = "crate::session::Entity",
+        from = "Column::SessionId",
+        to = "crate::session::Column::Id",
+        skip_fk
+    )]
+    Session,
+}
+
+impl Related<crate::user::Entity> for Entity {
+    fn to() -> RelationDef {
+        Relation::User.def()
+    }
+}
+
+impl Related<crate::session::Entity> for Entity {
+    fn to() -> RelationDef {
+        Relation::Session.def()
+    }
+}
+
+impl ActiveModelBehavior for ActiveModel {}
+
+impl ById for Model {
     const KIND: Kind = Kind::Location;
+    const ID: Column = Column::Id;
     const BY_IDS: &'static str = "location.by_ids";
     const IS_ANNOUNCED: bool = false;
     type Id = LocationId;
@@ -159,20 +238,19 @@ impl Cached for LastOfUsers {
 
     async fn load(self, store: Store, users: Arc<[UserId]>) -> Result<FxHashMap<UserId, Arc<Model>>, Error> {
         let mut sql = store.sql();
-        sql.push("SELECT ").push(Model::COLUMNS);
-        sql.push(" FROM user_last_locations t WHERE t.user_id").any_id(&users);
+        // The same columns as those of the history.
+        sql.push("SELECT ").push(Model::COLUMNS).from(last::Model::table());
+        sql.filter(last::Column::UserId).any_id(&users);
         let read = |cells: &mut Cells<'_>| Model::read(cells).map(Arc::new);
-        let rows = store.fetch(self.name(), LAST, sql, read).await?;
+        let rows = store.fetch(self.name(), last::Model::table(), sql, read).await?;
         Ok(rows.into_iter().map(|row| (row.user_id, row)).collect())
     }
 }
 
-const LAST: &str = "user_last_locations";
-
 /// Newest first, by device time.
 pub static KEYSET: Keyset<Model> = Keyset { name: "locations.timestamp", descending: true, keys: &BY_TIME };
 
-static BY_TIME: [Key<Model>; 2] = by_time!(timestamp);
+static BY_TIME: [Key<Model>; 2] = by_time!(Timestamp, timestamp);
 
 /// Which positions a list has.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -201,33 +279,41 @@ impl Filtering for Filter {}
 
 impl Filter {
     fn push(&self, sql: &mut Sql, scope: &Scope) {
-        scope.push_own(sql, scope.manages());
-        sql.within("t.timestamp", &self.timestamp);
+        scope.push_own(sql, Column::UserId, scope.manages());
+        sql.within(Column::Timestamp, &self.timestamp);
         if let Some(area) = &self.area {
             area.push(sql);
         }
         if let Some(sessions) = &self.session_ids {
-            sql.push(" AND t.session_id").any_id(sessions);
+            sql.and(Column::SessionId).any_id(sessions);
             // Others' sessions are for administrators: to the rest, one of those is as good as none.
             if let (false, Some(user)) = (scope.administers(), scope.user()) {
-                sql.push(" AND t.user_id = ").bind(user);
+                sql.and(Column::UserId).push(" = ").bind(user);
             }
         }
         if let Some(accuracy) = self.max_accuracy {
-            sql.push(" AND t.accuracy <= ").bind(accuracy);
+            sql.and(Column::Accuracy).push(" <= ").bind(accuracy);
         }
     }
 }
 
 /// Each user's positions.
 pub static OF_USERS: List<Model, Filter> = List::new(
-    Names { page: "location.pages_of", count: "location.counts_of", parent: "user_id" },
+    Names {
+        page: "location.pages_of",
+        count: "location.counts_of",
+        parent: Some(|| Column::UserId.as_str()),
+    },
     Filter::push,
 );
 
 /// The positions recorded on each device.
 pub static OF_SESSIONS: List<Model, Filter> = List::new(
-    Names { page: "location.pages_of", count: "location.counts_of", parent: "session_id" },
+    Names {
+        page: "location.pages_of",
+        count: "location.counts_of",
+        parent: Some(|| Column::SessionId.as_str()),
+    },
     Filter::push,
 );
 
@@ -254,19 +340,19 @@ impl Filtering for LatestFilter {}
 
 impl LatestFilter {
     fn push(&self, sql: &mut Sql, scope: &Scope) {
-        scope.push_own(sql, scope.manages());
+        scope.push_own(sql, last::Column::UserId, scope.manages());
         if let Some(area) = &self.area {
             area.push_indexed(sql);
         }
         if let Some(users) = &self.user_ids {
-            sql.push(" AND t.user_id").any_id(users);
+            sql.and(last::Column::UserId).any_id(users);
         }
     }
 }
 
 /// Users' newest positions.
 pub static LATEST: List<Model, LatestFilter> = List::new(
-    Names { page: "location.latest", count: "location.latest_count", parent: "" },
+    Names { page: "location.latest", count: "location.latest_count", parent: None },
     LatestFilter::push,
 )
-.in_table(LAST);
+.in_table_of::<last::Model>();

@@ -4,25 +4,36 @@
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
+use sea_orm::{EntityTrait, IdenStatic as _, Iterable as _, PrimaryKeyToColumn as _};
 use serde::Serialize;
 use uuid::Uuid;
 
 use crate::{
+    activity,
     cache::{Cached, Kept, Tag},
     database::kind::Kind,
     error::Error,
+    form, location, session,
     store::Store,
+    submission, user,
 };
 
-const TABLES: [(Kind, &str); 7] = [
-    (Kind::User, "users"),
-    (Kind::Session, "user_sessions"),
-    (Kind::Form, "forms"),
-    (Kind::FormVersion, "form_versions"),
-    (Kind::Submission, "form_submissions"),
-    (Kind::Location, "user_locations"),
-    (Kind::ActivityLog, "user_activity_logs"),
+/// The types, with their tables and the columns of their ids.
+const TABLES: [(Kind, fn() -> (&'static str, &'static str)); 7] = [
+    (Kind::User, ids_of::<user::Entity>),
+    (Kind::Session, ids_of::<session::Entity>),
+    (Kind::Form, ids_of::<form::Entity>),
+    (Kind::FormVersion, ids_of::<form::version::Entity>),
+    (Kind::Submission, ids_of::<submission::Entity>),
+    (Kind::Location, ids_of::<location::Entity>),
+    (Kind::ActivityLog, ids_of::<activity::Entity>),
 ];
+
+/// The table, and the first column of its primary key, which is the id.
+fn ids_of<E: EntityTrait>() -> (&'static str, &'static str) {
+    let id = E::PrimaryKey::iter().next().expect("every table has a primary key");
+    (E::default().table_name(), id.into_column().as_str())
+}
 
 /// The type of each id that exists. Says nothing about who may see it.
 ///
@@ -71,14 +82,11 @@ impl Cached for Kinds {
 
 async fn probe(store: &Store, ids: &[Uuid]) -> Result<FxHashMap<Uuid, Kind>, Error> {
     let mut sql = store.sql();
-    for (index, (_, table)) in TABLES.iter().enumerate() {
-        sql.push(if index == 0 { "" } else { " UNION ALL " });
-        sql.push("SELECT t.id, CAST(")
-            .bind(index as i64)
-            .push(" AS bigint) FROM ")
-            .push(table)
-            .push(" t WHERE t.id")
-            .any_id(ids);
+    for (index, (_, ids_of)) in TABLES.iter().enumerate() {
+        let (table, id) = ids_of();
+        sql.push(if index == 0 { "SELECT t." } else { " UNION ALL SELECT t." }).push(id);
+        sql.push(", CAST(").bind(index as i64).push(" AS bigint)").from(table);
+        sql.push(" WHERE t.").push(id).any_id(ids);
     }
     let found =
         store.fetch("node.kinds", "nodes", sql, |cells| Ok((cells.next::<Uuid>()?, cells.next::<i64>()?)));

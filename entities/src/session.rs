@@ -5,7 +5,8 @@
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
-use serde::Serialize;
+use sea_orm::{IdenStatic as _, Set, entity::prelude::*};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     activity::{Action, Entry},
@@ -15,7 +16,7 @@ use crate::{
         kind::Kind,
         page::{Keyset, by_time},
         scope::Scope,
-        sql::{Record as _, Sql, table},
+        sql::{Hidden, Sql, record},
         text_enum::text_enum,
         transaction::Transaction,
     },
@@ -25,7 +26,7 @@ use crate::{
     store::{
         Store,
         list::{Filtering, List, Names},
-        row::{self, Row},
+        row::{self, ById},
     },
 };
 
@@ -55,37 +56,96 @@ text_enum! {
     }
 }
 
-table! {
-    /// A row of `user_sessions`.
-    "user_sessions" {
+record! {
+    /// A row of `user_sessions`, whole.
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "user_sessions")]
+    pub struct Model {
         /// Primary key.
         #[sea_orm(primary_key, auto_increment = false)]
-        id: SessionId,
+        pub id: SessionId,
         /// Whose session it is.
-        user_id: UserId,
+        pub user_id: UserId,
         /// Not ended; it may still have expired.
-        is_active: bool,
+        pub is_active: bool,
         /// Given by its user, such as "Work phone".
-        name: Option<String>,
+        pub name: Option<String>,
         /// The address of the sign-in.
-        ip_address: Option<String>,
+        pub ip_address: Option<String>,
         /// The client's own description of itself.
-        user_agent: Option<String>,
+        pub user_agent: Option<String>,
         /// When the user signed in.
-        created_at: Time,
+        pub created_at: Time,
         /// Last use, to the minute.
-        last_activity: Time,
+        pub last_activity: Time,
         /// End without use.
-        expires_at: Time,
+        pub expires_at: Time,
         /// When it was ended.
-        revoked_at: Option<Time>,
+        pub revoked_at: Option<Time>,
         /// Why it was ended.
-        end_reason: Option<EndReason>,
+        pub end_reason: Option<EndReason>,
+        /// What the key of its refresh tokens is made from; none: it has no such tokens.
+        pub refresh_salt: Option<Hidden>,
+        /// The counter of its current refresh token.
+        pub refresh_counter: Option<i64>,
+        /// When a refresh token was exchanged last.
+        pub refreshed_at: Option<Time>,
+        /// End in any case.
+        pub ends_at: Option<Time>,
+        /// The last exchanges of refresh tokens (`begin`).
+        pub exchanges: Option<String>,
     }
 }
 
-impl Row for Model {
+/// What a session belongs to.
+#[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {
+    /// Whose session it is.
+    #[sea_orm(belongs_to = "crate::user::Entity", from = "Column::UserId", to = "crate::user::Column::Id")]
+    User,
+}
+
+impl Related<crate::user::Entity> for Entity {
+    fn to() -> RelationDef {
+        Relation::User.def()
+    }
+}
+
+impl ActiveModelBehavior for ActiveModel {}
+
+record! {
+    /// What is read of `user_sessions` for the graph: nothing that its refresh tokens depend on.
+    #[derive(Clone, Debug, PartialEq, Eq, DerivePartialModel, Serialize, Deserialize)]
+    #[sea_orm(entity = "Entity")]
+    pub struct Row {
+        /// Primary key.
+        pub id: SessionId,
+        /// Whose session it is.
+        pub user_id: UserId,
+        /// Not ended; it may still have expired.
+        pub is_active: bool,
+        /// Given by its user, such as "Work phone".
+        pub name: Option<String>,
+        /// The address of the sign-in.
+        pub ip_address: Option<String>,
+        /// The client's own description of itself.
+        pub user_agent: Option<String>,
+        /// When the user signed in.
+        pub created_at: Time,
+        /// Last use, to the minute.
+        pub last_activity: Time,
+        /// End without use.
+        pub expires_at: Time,
+        /// When it was ended.
+        pub revoked_at: Option<Time>,
+        /// Why it was ended.
+        pub end_reason: Option<EndReason>,
+    }
+}
+
+impl ById for Row {
     const KIND: Kind = Kind::Session;
+    const ID: Column = Column::Id;
     const BY_IDS: &'static str = "session.by_ids";
     const IS_STRONG: bool = true;
     type Id = SessionId;
@@ -95,7 +155,7 @@ impl Row for Model {
     }
 }
 
-impl Model {
+impl Row {
     /// Sessions are seen by their user and by administrators.
     pub fn is_visible_to(&self, scope: &Scope) -> bool {
         scope.administers() || scope.user() == Some(self.user_id)
@@ -116,13 +176,13 @@ impl Model {
 ///
 /// # Errors
 /// The database's.
-pub async fn by_ids(store: &Store, ids: &[SessionId]) -> Result<FxHashMap<SessionId, Arc<Model>>, Error> {
+pub async fn by_ids(store: &Store, ids: &[SessionId]) -> Result<FxHashMap<SessionId, Arc<Row>>, Error> {
     row::by_ids(store, ids).await
 }
 
 /// Newest first.
-pub static KEYSET: Keyset<Model> =
-    Keyset { name: "sessions.created_at", descending: true, keys: &by_time!(created_at) };
+pub static KEYSET: Keyset<Row> =
+    Keyset { name: "sessions.created_at", descending: true, keys: &by_time!(CreatedAt, created_at) };
 
 /// Which sessions a list has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
@@ -139,16 +199,20 @@ impl Filtering for Filter {
 
 impl Filter {
     fn push(&self, sql: &mut Sql, scope: &Scope) {
-        scope.push_own(sql, scope.administers());
+        scope.push_own(sql, Column::UserId, scope.administers());
         if let Some(now) = self.live_at {
-            sql.push(" AND t.is_active AND t.expires_at > ").bind(now);
+            sql.and(Column::IsActive).and(Column::ExpiresAt).push(" > ").bind(now);
         }
     }
 }
 
 /// Each user's sessions.
-pub static OF_USERS: List<Model, Filter> = List::new(
-    Names { page: "session.pages_of_users", count: "session.counts_of_users", parent: "user_id" },
+pub static OF_USERS: List<Row, Filter> = List::new(
+    Names {
+        page: "session.pages_of_users",
+        count: "session.counts_of_users",
+        parent: Some(|| Column::UserId.as_str()),
+    },
     Filter::push,
 )
 .kept(|user, _| vec![Tag::List("Session", "user", user)])
@@ -160,10 +224,10 @@ pub static OF_USERS: List<Model, Filter> = List::new(
 /// The database's.
 pub async fn rename(store: &Store, owner: UserId, id: SessionId, name: Option<&str>) -> Result<bool, Error> {
     let mut transaction = Transaction::begin(store).await?;
-    let mut sql = transaction.sql();
-    sql.push("UPDATE user_sessions SET name = ").bind(name).push(" WHERE id = ").bind(id);
-    sql.push(" AND user_id = ").bind(owner);
-    if transaction.execute("session.rename", Model::TABLE, sql).await? == 0 {
+    let renamed = ActiveModel { name: Set(name.map(str::to_owned)), ..Default::default() };
+    let update =
+        Entity::update_many().set(renamed).filter(Column::Id.eq(id)).filter(Column::UserId.eq(owner));
+    if transaction.write("session.rename", Entity, &update).await? == 0 {
         return Ok(false);
     }
     transaction.changed(Change::Session { id, user: owner });

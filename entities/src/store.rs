@@ -352,7 +352,8 @@ impl Store {
         Timing { store: self, name, table, explain, span, start: Instant::now() }
     }
 
-    /// Rows by key in one statement: `SELECT … WHERE <column> = ANY($1)`, then whatever `conditions` adds.
+    /// Rows by key in one statement: what `matching` adds after `SELECT … FROM … t`. Text: every batch read is one of
+    /// these (`benches/statements.rs`).
     pub(crate) async fn by_keys<R: Record, K: Eq + Hash>(
         &self,
         name: &'static str,
@@ -360,9 +361,9 @@ impl Store {
         key: impl Fn(&R) -> K,
     ) -> Result<FxHashMap<K, Arc<R>>, Error> {
         let mut sql = self.sql();
-        sql.push("SELECT ").push(R::COLUMNS).push(" FROM ").push(R::TABLE).push(" t WHERE ");
+        sql.push("SELECT ").push(R::COLUMNS).from(R::table());
         matching(&mut sql);
-        let rows = self.fetch(name, R::TABLE, sql, |cells| R::read(cells)).await?;
+        let rows = self.fetch(name, R::table(), sql, |cells| R::read(cells)).await?;
         Ok(rows.into_iter().map(|row| (key(&row), Arc::new(row))).collect())
     }
 }

@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
-use serde::Serialize;
-use uuid::Uuid;
+use sea_orm::{IdenStatic as _, entity::prelude::*};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     cache::Tag,
@@ -16,9 +16,10 @@ use crate::{
         page::{Keyset, by_time},
         role::Role,
         scope::Scope,
-        sql::{Json, Sql, table},
+        sql::{Json, Sql, record},
     },
     error::Error,
+    form,
     id::{FormId, LocationId, SessionId, SubmissionId, UserId},
     store::{
         Store,
@@ -29,32 +30,78 @@ use crate::{
 
 pub mod write;
 
-table! {
+record! {
     /// A row of `form_submissions`.
-    "form_submissions" {
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel, Serialize, Deserialize)]
+    #[sea_orm(table_name = "form_submissions")]
+    pub struct Model {
         /// Primary key.
         #[sea_orm(primary_key, auto_increment = false)]
-        id: SubmissionId,
+        pub id: SubmissionId,
         /// The form.
-        form_id: FormId,
+        pub form_id: FormId,
         /// The version it was filled in against.
-        form_version: i32,
+        pub form_version: i32,
         /// By whom; none for removed accounts.
-        user_id: Option<UserId>,
+        pub user_id: Option<UserId>,
         /// On which device.
-        session_id: Option<SessionId>,
+        pub session_id: Option<SessionId>,
         /// Chosen by the device: sending it again changes nothing. Unique on the form.
-        client_id: Option<Uuid>,
+        pub client_id: Option<Uuid>,
         /// The answers.
-        data: Json,
+        pub data: Json,
         /// Where it was filled in.
-        location_id: Option<LocationId>,
+        pub location_id: Option<LocationId>,
         /// When it was stored.
-        created_at: Time,
+        pub created_at: Time,
         /// Chosen by the device, where another account had used the same on the form before. Unique for the account.
-        own_client_id: Option<Uuid>,
+        pub own_client_id: Option<Uuid>,
     }
 }
+
+/// What a submission belongs to. Submissions outlive accounts and sessions, so the database does not keep these.
+#[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {
+    /// The form.
+    #[sea_orm(belongs_to = "crate::form::Entity", from = "Column::FormId", to = "crate::form::Column::Id")]
+    Form,
+    /// By whom.
+    #[sea_orm(
+        belongs_to = "crate::user::Entity",
+        from = "Column::UserId",
+        to = "crate::user::Column::Id",
+        skip_fk
+    )]
+    User,
+    /// On which device.
+    #[sea_orm(
+        belongs_to = "crate::session::Entity",
+        from = "Column::SessionId",
+        to = "crate::session::Column::Id",
+        skip_fk
+    )]
+    Session,
+}
+
+impl Related<crate::form::Entity> for Entity {
+    fn to() -> RelationDef {
+        Relation::Form.def()
+    }
+}
+
+impl Related<crate::user::Entity> for Entity {
+    fn to() -> RelationDef {
+        Relation::User.def()
+    }
+}
+
+impl Related<crate::session::Entity> for Entity {
+    fn to() -> RelationDef {
+        Relation::Session.def()
+    }
+}
+
+impl ActiveModelBehavior for ActiveModel {}
 
 impl Model {
     /// What the device called it: unique among its account's submissions to the form.
@@ -69,10 +116,11 @@ fn push_scope(sql: &mut Sql, scope: &Scope) {
     match scope {
         _ if scope.manages() => {}
         Scope::Of { user, role } => {
-            sql.push(" AND (t.user_id = ").bind(*user);
+            sql.push(" AND (").column(Column::UserId).push(" = ").bind(*user);
             if *role == Role::Editor {
-                sql.push(" OR EXISTS (SELECT 1 FROM forms f WHERE f.id = t.form_id AND f.owner_id = ");
-                sql.bind(*user).push(")");
+                sql.push(" OR EXISTS (SELECT 1 FROM forms f WHERE ").column_of("f", form::Column::Id);
+                sql.push(" = ").column(Column::FormId).push(" AND ");
+                sql.column_of("f", form::Column::OwnerId).push(" = ").bind(*user).push(")");
             }
             sql.push(")");
         }
@@ -97,7 +145,7 @@ pub async fn by_ids(
 static BY_IDS: Find<SubmissionId, Model> = Find {
     name: "submission.by_ids",
     matching: |sql, ids, scope| {
-        sql.push("t.id").any_id(ids);
+        sql.filter(Column::Id).any_id(ids);
         push_scope(sql, scope);
     },
     key: |row| row.id,
@@ -108,7 +156,7 @@ static BY_IDS: Find<SubmissionId, Model> = Find {
 
 /// Newest first.
 pub static KEYSET: Keyset<Model> =
-    Keyset { name: "submissions.created_at", descending: true, keys: &by_time!(created_at) };
+    Keyset { name: "submissions.created_at", descending: true, keys: &by_time!(CreatedAt, created_at) };
 
 /// Which submissions a list has.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
@@ -129,28 +177,36 @@ impl Filter {
     fn push(&self, sql: &mut Sql, scope: &Scope) {
         push_scope(sql, scope);
         if let Some(forms) = &self.form_ids {
-            sql.push(" AND t.form_id").any_id(forms);
+            sql.and(Column::FormId).any_id(forms);
         }
         if let Some(users) = &self.user_ids {
-            sql.push(" AND t.user_id").any_id(users);
+            sql.and(Column::UserId).any_id(users);
         }
         if let Some(versions) = &self.versions {
-            sql.push(" AND t.form_version").any_int(versions);
+            sql.and(Column::FormVersion).any_int(versions);
         }
-        sql.within("t.created_at", &self.created_at);
+        sql.within(Column::CreatedAt, &self.created_at);
     }
 }
 
 /// Each form's submissions.
 pub static OF_FORMS: List<Model, Filter> = List::new(
-    Names { page: "submission.pages_of", count: "submission.counts_of", parent: "form_id" },
+    Names {
+        page: "submission.pages_of",
+        count: "submission.counts_of",
+        parent: Some(|| Column::FormId.as_str()),
+    },
     Filter::push,
 )
 .kept(|form, _| vec![Tag::List("Submission", "form", form)]);
 
 /// Each user's submissions.
 pub static OF_USERS: List<Model, Filter> = List::new(
-    Names { page: "submission.pages_of", count: "submission.counts_of", parent: "user_id" },
+    Names {
+        page: "submission.pages_of",
+        count: "submission.counts_of",
+        parent: Some(|| Column::UserId.as_str()),
+    },
     Filter::push,
 )
 .kept(|user, _| vec![Tag::List("Submission", "user", user)]);

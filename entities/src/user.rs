@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use chrono::DateTime;
 use rustc_hash::FxHashMap;
-use serde::Serialize;
+use sea_orm::entity::prelude::*;
+use serde::{Deserialize, Serialize};
 
 mod account;
 pub use account::{
@@ -19,46 +20,106 @@ use crate::{
     clock::{Time, TimeRange},
     database::{
         kind::Kind,
-        page::{Key, KeyKind, KeyValue, Keyset, by_time},
+        page::{Key, KeyKind, KeyValue, Keyset, by_time, key},
         role::Role,
         scope::Scope,
-        sql::{Sql, table},
+        sql::{Hidden, Sql, record},
     },
     error::Error,
     id::UserId,
     store::{
         Store,
         list::{Filtering, List, Names},
-        row::{self, Row},
+        row::{self, ById},
     },
     unicode,
 };
 
-table! {
-    /// A row of `users`, without the password's hash, which no read of the graph needs, and without `search_name`.
-    "users" {
+record! {
+    /// A row of `users`, whole.
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "users")]
+    pub struct Model {
         /// Primary key.
         #[sea_orm(primary_key, auto_increment = false)]
-        id: UserId,
+        pub id: UserId,
         /// Unique, stored in lower case.
-        email: String,
+        #[sea_orm(unique)]
+        pub email: String,
         /// The name that others see.
-        display_name: String,
+        pub display_name: String,
+        /// The same in lower case, for searching.
+        pub search_name: String,
         /// What the account may do.
-        role: Role,
+        pub role: Role,
         /// False once blocked.
-        is_active: bool,
+        pub is_active: bool,
+        /// The hash of its password; without one nobody can sign in to it.
+        pub password_hash: Option<Hidden>,
         /// When the account was made.
-        created_at: Time,
+        pub created_at: Time,
         /// Last change of the row.
-        updated_at: Time,
+        pub updated_at: Time,
         /// Last sign-in.
-        last_login: Option<Time>,
+        pub last_login: Option<Time>,
+        /// The epoch of its rights: tokens from before the current one are refused.
+        #[sea_orm(default_value = 0)]
+        pub epoch: i64,
     }
 }
 
-impl Row for Model {
+/// What refers to an account.
+#[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {
+    /// Its sign-ins.
+    #[sea_orm(has_many = "crate::session::Entity")]
+    Sessions,
+    /// The forms that it made.
+    #[sea_orm(has_many = "crate::form::Entity")]
+    Forms,
+}
+
+impl Related<crate::session::Entity> for Entity {
+    fn to() -> RelationDef {
+        Relation::Sessions.def()
+    }
+}
+
+impl Related<crate::form::Entity> for Entity {
+    fn to() -> RelationDef {
+        Relation::Forms.def()
+    }
+}
+
+impl ActiveModelBehavior for ActiveModel {}
+
+record! {
+    /// What is read of `users` for the graph: neither the password's hash nor what is searched.
+    #[derive(Clone, Debug, PartialEq, Eq, DerivePartialModel, Serialize, Deserialize)]
+    #[sea_orm(entity = "Entity")]
+    pub struct Row {
+        /// Primary key.
+        pub id: UserId,
+        /// Unique, stored in lower case.
+        pub email: String,
+        /// The name that others see.
+        pub display_name: String,
+        /// What the account may do.
+        pub role: Role,
+        /// False once blocked.
+        pub is_active: bool,
+        /// When the account was made.
+        pub created_at: Time,
+        /// Last change of the row.
+        pub updated_at: Time,
+        /// Last sign-in.
+        pub last_login: Option<Time>,
+    }
+}
+
+impl ById for Row {
     const KIND: Kind = Kind::User;
+    const ID: Column = Column::Id;
     const BY_IDS: &'static str = "user.by_ids";
     const IS_STRONG: bool = true;
     type Id = UserId;
@@ -68,7 +129,7 @@ impl Row for Model {
     }
 }
 
-impl Model {
+impl Row {
     /// May a caller of this scope know that the account exists? Everybody signed in may.
     pub fn is_visible_to(&self, scope: &Scope) -> bool {
         *scope != Scope::Nothing
@@ -84,7 +145,7 @@ impl Model {
 ///
 /// # Errors
 /// The database's.
-pub async fn by_ids(store: &Store, ids: &[UserId]) -> Result<FxHashMap<UserId, Arc<Model>>, Error> {
+pub async fn by_ids(store: &Store, ids: &[UserId]) -> Result<FxHashMap<UserId, Arc<Row>>, Error> {
     row::by_ids(store, ids).await
 }
 
@@ -92,11 +153,11 @@ pub async fn by_ids(store: &Store, ids: &[UserId]) -> Result<FxHashMap<UserId, A
 ///
 /// # Errors
 /// The database's.
-pub async fn by_emails(store: &Store, emails: &[String]) -> Result<FxHashMap<String, Arc<Model>>, Error> {
+pub async fn by_emails(store: &Store, emails: &[String]) -> Result<FxHashMap<String, Arc<Row>>, Error> {
     let matching = |sql: &mut Sql| {
-        sql.push("t.email").any_text(emails);
+        sql.filter(Column::Email).any_text(emails);
     };
-    store.by_keys("user.by_emails", matching, |row: &Model| row.email.clone()).await
+    store.by_keys("user.by_emails", matching, |row: &Row| row.email.clone()).await
 }
 
 /// Which accounts a list has.
@@ -132,19 +193,19 @@ impl Filter {
         }
         if let Some(search) = &self.search {
             let search = unicode::searched(search);
-            sql.push(" AND (").contains("t.search_name", &search);
+            sql.push(" AND (").contains(Column::SearchName, &search);
             if scope.manages() {
-                sql.push(" OR ").contains("t.email", &search);
+                sql.push(" OR ").contains(Column::Email, &search);
             }
             sql.push(")");
         }
         if let Some(roles) = &self.roles {
-            sql.push(" AND t.role").any_text(roles);
+            sql.and(Column::Role).any_text(roles);
         }
         if let Some(is_active) = self.is_active {
-            sql.push(if is_active { " AND t.is_active" } else { " AND NOT t.is_active" });
+            sql.push(if is_active { " AND " } else { " AND NOT " }).column(Column::IsActive);
         }
-        sql.within("t.created_at", &self.created_at).within("t.last_login", &self.last_login);
+        sql.within(Column::CreatedAt, &self.created_at).within(Column::LastLogin, &self.last_login);
     }
 }
 
@@ -168,27 +229,33 @@ impl OrderField {
     }
 }
 
-const ID: Key<Model> = Key { sql: "t.id", kind: KeyKind::Id, value: |row| KeyValue::Id(row.id.0) };
-const CREATED_AT: [Key<Model>; 2] = by_time!(created_at);
+const ID: Key<Row> = Key { sql: key!(Id), kind: KeyKind::Id, value: |row| KeyValue::Id(row.id.0) };
+const CREATED_AT: [Key<Row>; 2] = by_time!(CreatedAt, created_at);
 /// The same expression as in the index `users_last_login`.
-const LAST_LOGIN: [Key<Model>; 2] = [
+const LAST_LOGIN: [Key<Row>; 2] = [
     Key {
-        sql: "coalesce(t.last_login, '1970-01-01T00:00:00+00:00')",
+        sql: |sql| {
+            sql.push("coalesce(").column(Column::LastLogin).push(", '1970-01-01T00:00:00+00:00')");
+        },
         kind: KeyKind::Time,
         value: |row| KeyValue::Time(row.last_login.unwrap_or(DateTime::UNIX_EPOCH)),
     },
     ID,
 ];
-const DISPLAY_NAME: [Key<Model>; 2] = [
-    Key { sql: "t.display_name", kind: KeyKind::Text, value: |row| KeyValue::Text(row.display_name.clone()) },
+const DISPLAY_NAME: [Key<Row>; 2] = [
+    Key {
+        sql: key!(DisplayName),
+        kind: KeyKind::Text,
+        value: |row| KeyValue::Text(row.display_name.clone()),
+    },
     ID,
 ];
-const EMAIL: [Key<Model>; 2] =
-    [Key { sql: "t.email", kind: KeyKind::Text, value: |row| KeyValue::Text(row.email.clone()) }, ID];
+const EMAIL: [Key<Row>; 2] =
+    [Key { sql: key!(Email), kind: KeyKind::Text, value: |row| KeyValue::Text(row.email.clone()) }, ID];
 
 /// The order of a list of accounts.
-pub fn keyset(field: OrderField, descending: bool) -> &'static Keyset<Model> {
-    static ORDERS: [[Keyset<Model>; 2]; 4] = [
+pub fn keyset(field: OrderField, descending: bool) -> &'static Keyset<Row> {
+    static ORDERS: [[Keyset<Row>; 2]; 4] = [
         Keyset::both_ways("users.created_at", &CREATED_AT),
         Keyset::both_ways("users.last_login", &LAST_LOGIN),
         Keyset::both_ways("users.display_name", &DISPLAY_NAME),
@@ -198,7 +265,7 @@ pub fn keyset(field: OrderField, descending: bool) -> &'static Keyset<Model> {
 }
 
 /// All accounts.
-pub static ALL: List<Model, Filter> =
-    List::new(Names { page: "user.page", count: "user.count", parent: "" }, Filter::push)
+pub static ALL: List<Row, Filter> =
+    List::new(Names { page: "user.page", count: "user.count", parent: None }, Filter::push)
         .kept(|_, _| vec![Tag::Type("User")])
         .strong();

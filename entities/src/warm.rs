@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use uuid::Uuid;
+use sea_orm::{QueryOrder as _, QuerySelect as _, entity::prelude::*};
 
 use crate::{
     database::kind::Kind,
@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Rows of each kind at most.
-const MOST: i64 = 2_000;
+const MOST: u64 = 2_000;
 /// Rows of one batch.
 const BATCH: usize = 200;
 /// Batches under way at once.
@@ -45,14 +45,24 @@ pub async fn warm(store: &Store) -> Result<usize, Error> {
         tokio::time::sleep(LOOK).await;
     }
     let mut wanted: Vec<(Kind, Uuid)> = store.cache().hottest().await;
-    let mut sql = store.sql();
-    sql.push("SELECT t.id FROM forms t WHERE t.status = 'OPEN' ORDER BY t.updated_at DESC LIMIT ").bind(MOST);
-    wanted.extend(ids(store, "warm.forms", "forms", sql).await?.into_iter().map(|id| (Kind::Form, id)));
+    let open = form::Entity::find()
+        .select_only()
+        .column(form::Column::Id)
+        .filter(form::Column::Status.eq(form::Status::Open))
+        .order_by_desc(form::Column::UpdatedAt)
+        .limit(MOST);
+    let open = store.rows("warm.forms", form::Entity, &open, |cells| cells.next()).await?;
+    wanted.extend(open.into_iter().map(|id| (Kind::Form, id)));
     let since = crate::clock::now() - chrono::TimeDelta::days(ACTIVE_DAYS);
-    let mut sql = store.sql();
-    sql.push("SELECT t.user_id FROM user_sessions t WHERE t.is_active AND t.last_activity > ").bind(since);
-    sql.push(" GROUP BY t.user_id ORDER BY max(t.last_activity) DESC LIMIT ").bind(MOST);
-    let active = ids(store, "warm.users", "user_sessions", sql).await?;
+    let active = session::Entity::find()
+        .select_only()
+        .column(session::Column::UserId)
+        .filter(session::Column::IsActive.into_expr())
+        .filter(session::Column::LastActivity.gt(since))
+        .group_by(session::Column::UserId)
+        .order_by_desc(session::Column::LastActivity.max())
+        .limit(MOST);
+    let active = store.rows("warm.users", session::Entity, &active, |cells| cells.next()).await?;
     wanted.extend(active.into_iter().map(|id| (Kind::User, id)));
     wanted.sort_unstable_by_key(|(kind, id)| (kind.as_str(), *id));
     wanted.dedup();
@@ -64,19 +74,6 @@ pub async fn warm(store: &Store) -> Result<usize, Error> {
     let reads = futures_util::stream::iter(batches).map(|batch| read(store, batch));
     reads.buffer_unordered(WIDTH).try_for_each(|()| std::future::ready(Ok(()))).await?;
     Ok(wanted.len())
-}
-
-#[expect(
-    clippy::redundant_closure_for_method_calls,
-    reason = "the method is not general enough over lifetimes"
-)]
-async fn ids(
-    store: &Store,
-    name: &'static str,
-    table: &'static str,
-    sql: crate::database::sql::Sql,
-) -> Result<Vec<Uuid>, Error> {
-    store.fetch(name, table, sql, |cells| cells.next::<Uuid>()).await
 }
 
 /// Reads rows of one kind.

@@ -8,14 +8,18 @@ use aws_lc_rs::{
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::TimeDelta;
+use sea_orm::{QueryOrder as _, Set, entity::prelude::*};
 
 use crate::{
     auth::{
-        revocation::{LONGEST_TOKEN_SECONDS, Revocation},
+        revocation::{LONGEST_TOKEN_SECONDS, Revocation, counter},
         secret::Secret,
     },
     clock::{self, Time},
-    database::transaction::Transaction,
+    database::{
+        sql::{Hidden, record},
+        transaction::Transaction,
+    },
     error::Error,
     store::Store,
 };
@@ -27,7 +31,32 @@ const RETIRED: TimeDelta = TimeDelta::seconds(LONGEST_TOKEN_SECONDS as i64 + 300
 /// How old a key is when the server makes the next one by itself.
 const ROTATION: TimeDelta = TimeDelta::days(7);
 
-const TABLE: &str = "signing_keys";
+record! {
+    /// A row of `signing_keys`.
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "signing_keys")]
+    pub struct Model {
+        /// Primary key: its RFC 7638 thumbprint.
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub kid: String,
+        /// The public half as a JSON Web Key (RFC 7517).
+        pub public_key: String,
+        /// The private half, sealed; empty once revoked.
+        pub sealed_key: Hidden,
+        /// When it was made.
+        pub created_at: Time,
+        /// When it begins to sign.
+        pub signs_from: Time,
+        /// When it was revoked.
+        pub revoked_at: Option<Time>,
+    }
+}
+
+/// A key belongs to nothing.
+#[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}
 
 /// Where a key is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,16 +126,17 @@ pub async fn rotate(store: &Store, secret: &Secret) -> Result<String, Error> {
 /// The database's.
 pub async fn revoke(store: &Store, secret: &Secret, kid: &str) -> Result<bool, Error> {
     let (mut transaction, now) = (begin_locked(store).await?, clock::now());
-    let mut sql = transaction.sql();
-    sql.push("UPDATE signing_keys SET revoked_at = ")
-        .bind(now)
-        .push(", sealed_key = '' WHERE kid = ")
-        .bind(kid);
-    sql.push(" AND revoked_at IS NULL");
-    if transaction.execute("key.revoke", TABLE, sql).await? == 0 {
+    let revoked = ActiveModel {
+        revoked_at: Set(Some(now)),
+        sealed_key: Set(Hidden(String::new())),
+        ..Default::default()
+    };
+    let update =
+        Entity::update_many().set(revoked).filter(Column::Kid.eq(kid)).filter(Column::RevokedAt.is_null());
+    if transaction.write("key.revoke", Entity, &update).await? == 0 {
         return Ok(false);
     }
-    if !rows(&transaction).await?.iter().any(|row| row.signs_from <= now) {
+    if !transaction.all::<Model>("key.list", find()).await?.iter().any(|row| row.signs_from <= now) {
         insert(&transaction, secret, now, now).await?;
     }
     transaction.revoke(Revocation::Keys);
@@ -114,35 +144,16 @@ pub async fn revoke(store: &Store, secret: &Secret, kid: &str) -> Result<bool, E
     Ok(true)
 }
 
-struct Row {
-    kid: String,
-    public_key: String,
-    sealed_key: String,
-    signs_from: Time,
-}
-
-const SELECT: &str = "SELECT t.kid, t.public_key, t.sealed_key, t.signs_from FROM signing_keys t \
-     WHERE t.revoked_at IS NULL ORDER BY t.signs_from DESC, t.kid";
-
-fn read_row(cells: &mut crate::database::sql::Cells<'_>) -> Result<Row, sea_orm::sqlx::Error> {
-    Ok(Row {
-        kid: cells.next()?,
-        public_key: cells.next()?,
-        sealed_key: cells.next()?,
-        signs_from: cells.next()?,
-    })
-}
-
-async fn rows(transaction: &Transaction) -> Result<Vec<Row>, Error> {
-    let mut sql = transaction.sql();
-    sql.push(SELECT);
-    transaction.fetch("key.list", TABLE, sql, read_row).await
+/// The good keys, the one that signs last first.
+fn find() -> Select<Entity> {
+    Entity::find()
+        .filter(Column::RevokedAt.is_null())
+        .order_by_desc(Column::SignsFrom)
+        .order_by_asc(Column::Kid)
 }
 
 async fn read(store: &Store, secret: &Secret, now: Time) -> Result<Vec<SigningKey>, Error> {
-    let mut sql = store.sql();
-    sql.push(SELECT);
-    let rows = store.fetch("key.list", TABLE, sql, read_row).await?;
+    let rows: Vec<Model> = store.all("key.list", find()).await?;
     // The newest that has begun signs; those before it retire when their successor begins.
     let (mut keys, mut successor): (Vec<SigningKey>, Option<Time>) = (Vec::new(), None);
     for row in rows {
@@ -155,14 +166,14 @@ async fn read(store: &Store, secret: &Secret, now: Time) -> Result<Vec<SigningKe
         if state != State::Next {
             successor = Some(row.signs_from);
         }
-        let private_key = secret.open(&row.kid, &row.sealed_key).ok_or_else(|| {
+        let private_key = secret.open(&row.kid, &row.sealed_key.0).ok_or_else(|| {
             Error::Refused(format!(
                 "the key {} of access tokens was sealed with another secret\n  fix:   give this server the secret of \
                  the others (XP_AUTH_SECRET), or drop the key with `xp keys revoke {}`, which signs everybody out",
                 row.kid, row.kid
             ))
         })?;
-        let Row { kid, public_key, signs_from, .. } = row;
+        let Model { kid, public_key, signs_from, .. } = row;
         keys.push(SigningKey { kid, public_key, private_key, signs_from, state });
     }
     Ok(keys)
@@ -175,7 +186,8 @@ async fn rotate_if(
     older_than: Option<TimeDelta>,
 ) -> Result<Option<String>, Error> {
     let (mut transaction, now) = (begin_locked(store).await?, clock::now());
-    let newest = rows(&transaction).await?.iter().map(|row| row.signs_from).max();
+    let keys: Vec<Model> = transaction.all("key.list", find()).await?;
+    let newest = keys.iter().map(|key| key.signs_from).max();
     // Whoever came first while this one waited for the lock has done it.
     if let (Some(newest), Some(age)) = (newest, older_than)
         && (age.is_zero() || now - newest < age)
@@ -192,9 +204,9 @@ async fn rotate_if(
 /// One at a time makes or drops keys, on all nodes together.
 async fn begin_locked(store: &Store) -> Result<Transaction, Error> {
     let transaction = Transaction::begin(store).await?;
-    let mut sql = transaction.sql();
-    sql.push("UPDATE revocation_counter SET seq = seq");
-    transaction.execute("key.lock", TABLE, sql).await?;
+    let unchanged =
+        counter::Entity::update_many().col_expr(counter::Column::Seq, counter::Column::Seq.into_expr());
+    transaction.write("key.lock", counter::Entity, &unchanged).await?;
     Ok(transaction)
 }
 
@@ -205,11 +217,15 @@ async fn insert(
     signs_from: Time,
 ) -> Result<String, Error> {
     let (kid, public_key, private_key) = generate();
-    let mut sql = transaction.sql();
-    sql.push("INSERT INTO signing_keys (kid, public_key, sealed_key, created_at, signs_from) VALUES (");
-    sql.bind(kid.as_str()).push(", ").bind(public_key).push(", ").bind(secret.seal(&kid, &private_key));
-    sql.push(", ").bind(now).push(", ").bind(signs_from).push(")");
-    transaction.execute("key.insert", TABLE, sql).await?;
+    let key = ActiveModel {
+        kid: Set(kid.clone()),
+        public_key: Set(public_key),
+        sealed_key: Set(Hidden(secret.seal(&kid, &private_key))),
+        created_at: Set(now),
+        signs_from: Set(signs_from),
+        ..Default::default()
+    };
+    transaction.insert("key.insert", key).await?;
     Ok(kid)
 }
 

@@ -12,11 +12,18 @@ use std::{
 
 use chrono::TimeDelta;
 use rustc_hash::FxHashMap;
+use sea_orm::{
+    EntityName as _, QueryTrait, Set,
+    entity::prelude::*,
+    sea_query::{Condition, Order, Query},
+};
 use tokio::sync::watch;
+
+pub mod counter;
 
 use crate::{
     clock::{self, Time},
-    database::transaction::Transaction,
+    database::{sql::Sql, transaction::Transaction},
     error::Error,
     events::{Change, Changes},
     id::{SessionId, UserId},
@@ -37,7 +44,30 @@ const KEPT_SECONDS: i64 = 600;
 pub const POLL: Duration = Duration::from_millis(500);
 const _: () = assert!(POLL.as_millis() <= 500, "a revocation is known everywhere within a second");
 
-const TABLE: &str = "revocations";
+/// A row of `revocations`: a session that ended, an account whose rights changed, or, without either, keys that changed.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "revocations")]
+pub struct Model {
+    /// Primary key: numbers in the order of the commits.
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub seq: i64,
+    /// The session.
+    pub session_id: Option<SessionId>,
+    /// The account.
+    pub user_id: Option<UserId>,
+    /// The account's first epoch that is good.
+    pub epoch: Option<i64>,
+    /// When it was written.
+    pub created_at: Time,
+    /// When nothing is left that it concerns.
+    pub expires_at: Time,
+}
+
+/// A revocation belongs to nothing: it may outlive what it concerns.
+#[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}
 
 /// One thing that is no longer good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,28 +192,30 @@ impl Revocations {
 /// their numbers are in the order of the commits.
 pub(crate) async fn write(transaction: &Transaction, revoked: &[Revocation]) -> Result<(), Error> {
     let (now, count) = (clock::now(), revoked.len() as i64);
-    let mut sql = transaction.sql();
-    sql.push("UPDATE revocation_counter SET seq = seq + ").bind(count).push(" RETURNING seq");
-    let last = transaction.column::<i64>("revocation.number", TABLE, sql).await?;
+    let mut next = counter::Entity::update_many().col_expr(
+        counter::Column::Seq,
+        sea_orm::sea_query::ExprTrait::add(counter::Column::Seq.into_expr(), count),
+    );
+    QueryTrait::query(&mut next).returning_col(counter::Column::Seq);
+    let last: Vec<i64> =
+        transaction.rows("revocation.number", counter::Entity, &next, |cells| cells.next()).await?;
     let last = last.first().copied().unwrap_or_default();
-    let mut sql = transaction.sql();
-    sql.push("INSERT INTO revocations (seq, session_id, user_id, epoch, created_at, expires_at) VALUES ");
-    for (index, revocation) in revoked.iter().enumerate() {
-        let (session, user, epoch) = match *revocation {
+    let rows = (last - count + 1..).zip(revoked).map(|(seq, revocation)| {
+        let (session_id, user_id, epoch) = match *revocation {
             Revocation::Session(session) => (Some(session), None, None),
             Revocation::Rights { user, epoch } => (None, Some(user), Some(epoch)),
             Revocation::Keys => (None, None, None),
         };
-        sql.push(if index == 0 { "(" } else { ", (" }).bind(last - count + 1 + index as i64).push(", ");
-        sql.bind(session.map(|id| id.0))
-            .push(", ")
-            .bind(user.map(|id| id.0))
-            .push(", ")
-            .bind(epoch)
-            .push(", ");
-        sql.bind(now).push(", ").bind(revocation.expires_at(now)).push(")");
-    }
-    transaction.execute("revocation.insert", TABLE, sql).await.map(drop)
+        ActiveModel {
+            seq: Set(seq),
+            session_id: Set(session_id),
+            user_id: Set(user_id),
+            epoch: Set(epoch),
+            created_at: Set(now),
+            expires_at: Set(revocation.expires_at(now)),
+        }
+    });
+    transaction.write("revocation.insert", Entity, &Entity::insert_many(rows)).await.map(drop)
 }
 
 /// Takes in what this process has just committed.
@@ -246,13 +278,16 @@ impl Read {
 }
 
 async fn read_from(store: &Store, seq: i64, now: Time) -> Result<Read, Error> {
-    let mut sql = store.sql();
-    sql.push("SELECT c.seq, t.seq, t.session_id, t.user_id, t.epoch, t.created_at, t.expires_at ");
-    sql.push("FROM revocation_counter c LEFT JOIN revocations t ON t.seq >= ").bind(seq);
-    sql.push(" AND t.expires_at > ").bind(now).push(" ORDER BY t.seq");
+    let since = Condition::all().add(Column::Seq.gte(seq)).add(Column::ExpiresAt.gt(now));
+    let mut find = Query::select();
+    find.column((counter::Entity, counter::Column::Seq));
+    find.columns([Column::Seq, Column::SessionId, Column::UserId].map(|column| (Entity, column)));
+    find.columns([Column::Epoch, Column::CreatedAt, Column::ExpiresAt].map(|column| (Entity, column)));
+    find.from(counter::Entity).left_join(Entity, since).order_by((Entity, Column::Seq), Order::Asc);
+    let sql = Sql::built(store.backend(), &find);
     let mut last = 0;
     let rows = store
-        .fetch("revocation.since", TABLE, sql, |cells| {
+        .fetch("revocation.since", Entity.table_name(), sql, |cells| {
             last = cells.next::<i64>()?;
             let Some(seq) = cells.next::<Option<i64>>()? else { return Ok(None) };
             let (session, user, epoch) = (
@@ -278,15 +313,16 @@ async fn read_from(store: &Store, seq: i64, now: Time) -> Result<Read, Error> {
 /// The database's.
 pub async fn purge(store: &Store) -> Result<(), Error> {
     let transaction = Transaction::begin(store).await?;
-    let mut sql = transaction.sql();
     let before = clock::now() - TimeDelta::seconds(KEPT_SECONDS);
-    sql.push("DELETE FROM revocations WHERE expires_at < ").bind(before);
-    transaction.execute("revocation.purge", TABLE, sql).await?;
+    let delete = Entity::delete_many().filter(Column::ExpiresAt.lt(before));
+    transaction.write("revocation.purge", Entity, &delete).await?;
     transaction.commit_unlogged().await
 }
 
 #[cfg(test)]
 mod tests {
+    use sea_orm::ActiveValue::Unchanged;
+
     use super::*;
     use crate::store::DatabaseConfig;
 
@@ -309,10 +345,13 @@ mod tests {
         write(&transaction, &[revocation]).await.expect("written");
         let (seq, _, _) = store.revocations().mark();
         let written = Written { revocation, created_at, expires_at: revocation.expires_at(created_at) };
-        let mut sql = transaction.sql();
-        sql.push("UPDATE revocations SET created_at = ").bind(created_at);
-        sql.push(", expires_at = ").bind(written.expires_at).push(" WHERE seq = ").bind(seq + 1);
-        assert_eq!(transaction.execute("revocation.age", TABLE, sql).await.expect("aged"), 1);
+        let aged = ActiveModel {
+            seq: Unchanged(seq + 1),
+            created_at: Set(created_at),
+            expires_at: Set(written.expires_at),
+            ..Default::default()
+        };
+        assert_eq!(transaction.update("revocation.age", aged).await.expect("aged"), 1);
         transaction.commit_unlogged().await.expect("committed");
         (seq + 1, written)
     }
@@ -327,9 +366,9 @@ mod tests {
         let behind = now - TimeDelta::seconds(KEPT_SECONDS - 60);
         let table = read_from(&store, seq, behind).await.expect("read");
         assert!(!table.is_not_after(seq, Some(written), behind), "it has not expired there yet");
-        let mut sql = store.sql();
-        sql.push("UPDATE revocations SET expires_at = ").bind(now - TimeDelta::seconds(KEPT_SECONDS + 60));
-        store.fetch("revocation.age", TABLE, sql, |_| Ok(())).await.expect("aged");
+        let expires_at = Set(now - TimeDelta::seconds(KEPT_SECONDS + 60));
+        let aged = Entity::update_many().set(ActiveModel { expires_at, ..Default::default() });
+        store.rows("revocation.age", Entity, &aged, |_| Ok(())).await.expect("aged");
         purge(&store).await.expect("purged");
         let long_ago = now - TimeDelta::days(1);
         assert_eq!(read_from(&store, 0, long_ago).await.expect("read").rows.len(), 0, "it goes in the end");
@@ -342,11 +381,10 @@ mod tests {
         revoke_at(&store, clock::now()).await;
         assert!(!catch_up(&store).await.expect("read"), "nothing but a new row");
         let (mut here, mut to_others) = (store.announcer().listen(), store.announcer().listen_to_own());
-        for sql in ["DELETE FROM revocations", "UPDATE revocation_counter SET seq = 0"] {
-            let mut back = store.sql();
-            back.push(sql);
-            store.fetch("revocation.back", TABLE, back, |_| Ok(())).await.expect("gone back");
-        }
+        let (gone, back) = (Entity::delete_many(), counter::ActiveModel { seq: Set(0) });
+        let back = counter::Entity::update_many().set(back);
+        store.rows("revocation.back", Entity, &gone, |_| Ok(())).await.expect("gone back");
+        store.rows("revocation.back", Entity, &back, |_| Ok(())).await.expect("gone back");
         assert!(catch_up(&store).await.expect("read"), "it went back");
         assert_eq!(*here.try_recv().expect("told"), [Change::Missed]);
         assert!(to_others.try_recv().is_err(), "not announced");

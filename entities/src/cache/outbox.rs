@@ -9,13 +9,18 @@ use std::{
 };
 
 use rustc_hash::FxHashSet;
-use uuid::Uuid;
+use sea_orm::{QueryOrder as _, QuerySelect as _, Set, entity::prelude::*};
 
 use super::{
     Tag,
     table::{SLOTS, Slot},
 };
-use crate::{database::transaction::Transaction, error::Error, id, store::Store};
+use crate::{
+    database::{sql::record, transaction::Transaction},
+    error::Error,
+    id,
+    store::Store,
+};
 
 /// Between two looks. Those who write tidy up within this time, so that nothing is found in two looks.
 const LOOK: Duration = Duration::from_millis(150);
@@ -24,8 +29,26 @@ const LOOK_ALONE: Duration = Duration::from_millis(400);
 /// Between two rounds of tidying up.
 const TIDY: Duration = Duration::from_millis(50);
 /// Bumps found in one look at most.
-const MOST_FOUND: i64 = 1_000;
-const TABLE: &str = "cache_outbox";
+const MOST_FOUND: u64 = 1_000;
+
+record! {
+    /// A row of `cache_outbox`: a bump.
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "cache_outbox")]
+    pub struct Model {
+        /// Primary key.
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: Uuid,
+        /// Numbers of the slots of its tags, with commas between them.
+        pub slots: String,
+    }
+}
+
+/// A bump belongs to nothing.
+#[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}
 
 /// What this process has told and may be taken out.
 #[derive(Debug, Default)]
@@ -46,13 +69,7 @@ impl Told {
 pub(crate) async fn write(transaction: &Transaction, tags: &[Tag]) -> Result<Uuid, Error> {
     let slots = tags.iter().map(|tag| tag.slot().to_string()).collect::<Vec<_>>().join(",");
     let id = id::new();
-    let mut sql = transaction.sql();
-    sql.push("INSERT INTO cache_outbox (id, slots) VALUES (")
-        .bind(id)
-        .push(", ")
-        .bind(slots.as_str())
-        .push(")");
-    transaction.execute("outbox.insert", TABLE, sql).await?;
+    transaction.insert("outbox.insert", ActiveModel { id: Set(id), slots: Set(slots) }).await?;
     Ok(id)
 }
 
@@ -96,21 +113,18 @@ async fn tidy(store: &Store, told: &Told) {
 
 /// The bumps that nobody has taken out.
 async fn look(store: &Store) -> Result<Vec<(Uuid, Vec<Slot>)>, Error> {
-    let mut sql = store.sql();
-    sql.push("SELECT t.id, t.slots FROM cache_outbox t ORDER BY t.id LIMIT ").bind(MOST_FOUND);
-    store
-        .fetch("outbox.look", TABLE, sql, |cells| {
-            let (id, slots) = (cells.next::<Uuid>()?, cells.next::<String>()?);
-            let slots = slots.split(',').filter_map(|slot| slot.parse().ok());
-            Ok((id, slots.filter(|slot| SLOTS.contains(slot)).collect()))
-        })
-        .await
+    let oldest = Entity::find().order_by_asc(Column::Id).limit(MOST_FOUND);
+    let found: Vec<Model> = store.all("outbox.look", oldest).await?;
+    let slots_of = |bump: Model| {
+        let slots = bump.slots.split(',').filter_map(|slot| slot.parse().ok());
+        (bump.id, slots.filter(|slot| SLOTS.contains(slot)).collect())
+    };
+    Ok(found.into_iter().map(slots_of).collect())
 }
 
 async fn remove(store: &Store, ids: &[Uuid]) -> Result<(), Error> {
     let transaction = Transaction::begin(store).await?;
-    let mut sql = transaction.sql();
-    sql.push("DELETE FROM cache_outbox WHERE id").any_id(ids);
-    transaction.execute("outbox.remove", TABLE, sql).await?;
+    let delete = Entity::delete_many().filter(transaction.is_any(Column::Id, ids));
+    transaction.write("outbox.remove", Entity, &delete).await?;
     transaction.commit_unlogged().await
 }

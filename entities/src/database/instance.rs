@@ -11,11 +11,11 @@ use std::{
 
 use chrono::TimeDelta;
 use rustc_hash::FxHashMap;
-use uuid::Uuid;
+use sea_orm::{Set, entity::prelude::*, sea_query::OnConflict};
 
 use crate::{
     clock::{self, Time},
-    database::transaction::Transaction,
+    database::{sql::record, transaction::Transaction},
     error::Error,
     id,
     store::Store,
@@ -31,7 +31,27 @@ const GONE_AFTER: Duration = Duration::from_secs(16);
 const FORGOTTEN_AFTER: Duration = Duration::from_mins(1);
 /// How long leaving may take.
 const LEAVE_WITHIN: Duration = Duration::from_secs(1);
-const TABLE: &str = "instances";
+
+record! {
+    /// A row of `instances`: a server.
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "instances")]
+    pub struct Model {
+        /// Primary key: made when the server starts.
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: Uuid,
+        /// It has a Redis.
+        pub shares_cache: bool,
+        /// Its last sign of life, by its own clock.
+        pub seen_at: Time,
+    }
+}
+
+/// A server belongs to nothing.
+#[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}
 
 /// This server, and what it knows of others.
 #[derive(Debug)]
@@ -52,13 +72,6 @@ impl Instance {
     pub(crate) fn has_sharing_others(&self) -> bool {
         self.has_sharing_others.load(Ordering::Acquire)
     }
-}
-
-/// A server as its row shows it.
-struct Row {
-    id: Uuid,
-    shares: bool,
-    seen_at: Time,
 }
 
 /// Another server.
@@ -109,13 +122,13 @@ pub async fn leave(store: &Store) {
 pub async fn count(store: &Store) -> Result<(usize, usize), Error> {
     let since = clock::now() - TimeDelta::seconds(GONE_AFTER.as_secs() as i64);
     let rows = look(store).await?;
-    let alive: Vec<&Row> = rows.iter().filter(|row| row.seen_at >= since).collect();
-    Ok((alive.len(), alive.iter().filter(|row| row.shares).count()))
+    let alive: Vec<&Model> = rows.iter().filter(|row| row.seen_at >= since).collect();
+    Ok((alive.len(), alive.iter().filter(|row| row.shares_cache).count()))
 }
 
-fn note(others: &mut FxHashMap<Uuid, Other>, rows: impl Iterator<Item = Row>) {
+fn note(others: &mut FxHashMap<Uuid, Other>, rows: impl Iterator<Item = Model>) {
     let mut found: FxHashMap<Uuid, Other> = FxHashMap::default();
-    for Row { id, shares, seen_at } in rows {
+    for Model { id, shares_cache: shares, seen_at } in rows {
         let changed = Instant::now();
         let other = match others.remove(&id) {
             Some(known) if known.seen_at == seen_at => known,
@@ -157,28 +170,24 @@ fn react(store: &Store, others: &FxHashMap<Uuid, Other>, warned: &mut bool) {
 async fn beat(store: &Store) -> Result<(), Error> {
     let now = clock::now();
     let transaction = Transaction::begin(store).await?;
-    let mut sql = transaction.sql();
-    sql.push("INSERT INTO instances (id, shares_cache, seen_at) VALUES (").bind(store.instance().id);
-    sql.push(", ").bind(store.cache().is_shared()).push(", ").bind(now);
-    sql.push(") ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at");
-    transaction.execute("instance.beat", TABLE, sql).await?;
+    let server = ActiveModel {
+        id: Set(store.instance().id),
+        shares_cache: Set(store.cache().is_shared()),
+        seen_at: Set(now),
+    };
+    let again = OnConflict::column(Column::Id).update_column(Column::SeenAt).to_owned();
+    transaction.write("instance.beat", Entity, &Entity::insert(server).on_conflict(again)).await?;
     transaction.commit_unlogged().await
 }
 
-async fn look(store: &Store) -> Result<Vec<Row>, Error> {
-    let mut sql = store.sql();
-    sql.push("SELECT t.id, t.shares_cache, t.seen_at FROM instances t");
-    let read = store.fetch("instance.look", TABLE, sql, |cells| {
-        Ok(Row { id: cells.next()?, shares: cells.next()?, seen_at: cells.next()? })
-    });
-    read.await
+async fn look(store: &Store) -> Result<Vec<Model>, Error> {
+    store.all("instance.look", Entity::find()).await
 }
 
 async fn remove(store: &Store, ids: &[Uuid]) -> Result<(), Error> {
     let transaction = Transaction::begin(store).await?;
-    let mut sql = transaction.sql();
-    sql.push("DELETE FROM instances WHERE id").any_id(ids);
-    transaction.execute("instance.remove", TABLE, sql).await?;
+    let delete = Entity::delete_many().filter(transaction.is_any(Column::Id, ids));
+    transaction.write("instance.remove", Entity, &delete).await?;
     transaction.commit_unlogged().await
 }
 
@@ -189,7 +198,7 @@ mod tests {
     #[test]
     fn another_server_is_there_when_it_is_found_and_lives_when_its_row_changes() {
         let (mut others, id, first) = (FxHashMap::default(), id::new(), clock::now());
-        let row = |seen_at| std::iter::once(Row { id, shares: false, seen_at });
+        let row = |seen_at| std::iter::once(Model { id, shares_cache: false, seen_at });
         note(&mut others, row(first));
         note(&mut others, row(first));
         assert!(!others[&id].lives, "it may have been killed before");

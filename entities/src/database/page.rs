@@ -55,22 +55,33 @@ pub enum KeyKind {
 
 /// One column of an order.
 pub struct Key<R> {
-    pub(crate) sql: &'static str,
+    /// Appends the column, or the expression over it that an index has.
+    pub(crate) sql: fn(&mut Sql),
     pub(crate) kind: KeyKind,
     pub(crate) value: fn(&R) -> KeyValue,
 }
 
-/// The columns of an order by a time and, where times are equal, by id.
-macro_rules! by_time {
+/// What appends a column of the domain's entity to an order.
+macro_rules! key {
     ($column:ident) => {
+        |sql| {
+            sql.column(Column::$column);
+        }
+    };
+}
+pub(crate) use key;
+
+/// The columns of an order by a time (the entity's column, the row's field) and, where times are equal, by id.
+macro_rules! by_time {
+    ($column:ident, $field:ident) => {
         [
             $crate::database::page::Key {
-                sql: concat!("t.", stringify!($column)),
+                sql: $crate::database::page::key!($column),
                 kind: $crate::database::page::KeyKind::Time,
-                value: |row| $crate::database::page::KeyValue::Time(row.$column),
+                value: |row| $crate::database::page::KeyValue::Time(row.$field),
             },
             $crate::database::page::Key {
-                sql: "t.id",
+                sql: $crate::database::page::key!(Id),
                 kind: $crate::database::page::KeyKind::Id,
                 value: |row| $crate::database::page::KeyValue::Id(row.id.0),
             },
@@ -117,7 +128,9 @@ impl<R> Keyset<R> {
     pub(crate) fn push_order(&self, sql: &mut Sql, backward: bool) {
         let direction = if self.descending == backward { " ASC" } else { " DESC" };
         for (index, key) in self.keys.iter().enumerate() {
-            sql.push(if index == 0 { " ORDER BY " } else { ", " }).push(key.sql).push(direction);
+            sql.push(if index == 0 { " ORDER BY " } else { ", " });
+            (key.sql)(sql);
+            sql.push(direction);
         }
     }
 
@@ -125,7 +138,8 @@ impl<R> Keyset<R> {
     pub(crate) fn push_beyond(&self, sql: &mut Sql, position: &Position, after: bool) {
         sql.push(" AND (");
         for (index, key) in self.keys.iter().enumerate() {
-            sql.push(if index == 0 { "" } else { ", " }).push(key.sql);
+            sql.push(if index == 0 { "" } else { ", " });
+            (key.sql)(sql);
         }
         sql.push(if self.descending == after { ") < (" } else { ") > (" });
         for (index, value) in position.0.iter().enumerate() {

@@ -2,6 +2,7 @@
 //! and its own check on a row (`Model::is_visible_to`), so the two stand side by side and are tested against each
 //! other. Not here: hidden columns, which are the front room's business.
 
+use sea_orm::IdenStatic;
 use serde::Serialize;
 
 use crate::{
@@ -49,12 +50,12 @@ impl Scope {
         matches!(self, Self::All | Self::Of { role: Role::Admin, .. })
     }
 
-    /// ` AND …` over `t.user_id`: the caller's own rows, unless `sees_all`.
-    pub(crate) fn push_own(&self, sql: &mut Sql, sees_all: bool) {
+    /// ` AND …` over the column of whose a row is: the caller's own rows, unless `sees_all`.
+    pub(crate) fn push_own(&self, sql: &mut Sql, owner: impl IdenStatic, sees_all: bool) {
         match self {
             _ if sees_all => {}
             Self::Of { user, .. } => {
-                sql.push(" AND t.user_id = ").bind(*user);
+                sql.and(owner).push(" = ").bind(*user);
             }
             Self::All | Self::Nothing => {
                 sql.push(" AND FALSE");

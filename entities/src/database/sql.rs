@@ -1,11 +1,14 @@
-//! SQL text with its values, and rows read by position. The batch reads of the domains build their statements
-//! here, run them through SeaORM's connection, and decode by column number: a name look-up per cell would cost as
-//! much as the query. Values are always bound, never spliced. Not here: which rows (the domains), paging (`page`).
+//! The text of the batch reads, and rows read by position. Writes and reads of single rows are SeaORM's statements
+//! (`statement`); the batch reads, which every request waits for, are written here, because building them costs a
+//! multiple with the builders (`benches/statements.rs`). Their columns are those of the entities all the same, so that
+//! a column which is renamed does not compile, and values are always bound, never spliced. Rows are decoded by column
+//! number: a name look-up per cell would cost as much as the query. Not here: which rows (the domains), paging (`page`).
 
 use std::fmt::Write as _;
 
 use sea_orm::{
-    DbBackend, QueryResult, Value,
+    DbBackend, DeriveValueType, EntityName as _, EntityTrait, IdenStatic, PartialModelTrait, QueryResult,
+    Statement, StatementBuilder, Value,
     sea_query::{ArrayType, Nullable, ValueType, ValueTypeErr},
     sqlx::{self, Decode, Row as _, Sqlite, ValueRef as _, postgres::PgRow, sqlite::SqliteRow},
 };
@@ -26,14 +29,53 @@ impl Sql {
         Self { backend, text: String::with_capacity(512), values: Vec::new() }
     }
 
+    /// A statement of SeaORM's or sea-query's builders.
+    pub(crate) fn built(backend: DbBackend, statement: &impl StatementBuilder) -> Self {
+        let Statement { sql, values, .. } = statement.build(&backend);
+        Self { backend, text: sql, values: values.map(|values| values.0).unwrap_or_default() }
+    }
+
+    /// `SELECT …` these columns ` FROM …` the entity's table, which is called `t` in what follows.
+    pub(crate) fn select<E: EntityTrait>(&mut self, columns: &[E::Column]) -> &mut Self {
+        for (index, column) in columns.iter().enumerate() {
+            self.push(if index == 0 { "SELECT " } else { ", " }).column(*column);
+        }
+        self.from(E::default().table_name())
+    }
+
+    /// ` FROM …` a table, which is called `t`.
+    pub(crate) fn from(&mut self, table: &'static str) -> &mut Self {
+        self.push(" FROM ").push(table).push(" t")
+    }
+
     pub(crate) fn is_postgres(&self) -> bool {
         self.backend == DbBackend::Postgres
     }
 
-    /// Appends text as it is. Only literals of this crate and column names of `Record` come here.
+    /// Appends text as it is. Only literals of this crate and names of the entities come here.
     pub(crate) fn push(&mut self, text: &str) -> &mut Self {
         self.text.push_str(text);
         self
+    }
+
+    /// Appends a column of the table that is called `t`.
+    pub(crate) fn column(&mut self, column: impl IdenStatic) -> &mut Self {
+        self.column_of("t", column)
+    }
+
+    /// Appends a column of the table of this alias.
+    pub(crate) fn column_of(&mut self, alias: &str, column: impl IdenStatic) -> &mut Self {
+        self.push(alias).push(".").push(column.as_str())
+    }
+
+    /// ` WHERE …`: the first condition is about this column.
+    pub(crate) fn filter(&mut self, column: impl IdenStatic) -> &mut Self {
+        self.push(" WHERE ").column(column)
+    }
+
+    /// ` AND …`: the next condition is about this column.
+    pub(crate) fn and(&mut self, column: impl IdenStatic) -> &mut Self {
+        self.push(" AND ").column(column)
     }
 
     /// Appends a placeholder for `value`.
@@ -96,40 +138,24 @@ impl Sql {
     }
 
     /// ` AND column >= $1 AND column < $2`, as far as the ends are given.
-    pub(crate) fn within(&mut self, column: &str, range: &TimeRange) -> &mut Self {
+    pub(crate) fn within(&mut self, column: impl IdenStatic, range: &TimeRange) -> &mut Self {
         if let Some(from) = range.from {
-            self.push(" AND ").push(column).push(" >= ").bind(from);
+            self.and(column).push(" >= ").bind(from);
         }
         if let Some(to) = range.to {
-            self.push(" AND ").push(column).push(" < ").bind(to);
+            self.and(column).push(" < ").bind(to);
         }
         self
     }
 
     /// `column LIKE '%text%'`, with the pattern's own signs taken literally.
-    pub(crate) fn contains(&mut self, column: &str, text: &str) -> &mut Self {
+    pub(crate) fn contains(&mut self, column: impl IdenStatic, text: &str) -> &mut Self {
         if !is_storable(text) {
             return self.push("FALSE");
         }
         // Not a backslash: what one means in a literal depends on PostgreSQL's `standard_conforming_strings`.
         let literal = text.replace('!', "!!").replace('%', "!%").replace('_', "!_");
-        self.push(column).push(" LIKE ").bind(format!("%{literal}%")).push(" ESCAPE '!'")
-    }
-
-    /// Locks the rows of this alias until the end of the transaction; SQLite has locked everything already.
-    pub(crate) fn for_update(&mut self, alias: &'static str) -> &mut Self {
-        if self.is_postgres() {
-            self.push(" FOR UPDATE OF ").push(alias);
-        }
-        self
-    }
-
-    /// Keeps the rows of this alias as they are until the end of the transaction, while others may do the same.
-    pub(crate) fn for_share(&mut self, alias: &'static str) -> &mut Self {
-        if self.is_postgres() {
-            self.push(" FOR SHARE OF ").push(alias);
-        }
-        self
+        self.column(column).push(" LIKE ").bind(format!("%{literal}%")).push(" ESCAPE '!'")
     }
 
     fn list<T: Into<Value> + Clone>(&mut self, values: &[T]) -> &mut Self {
@@ -155,13 +181,21 @@ pub(crate) fn is_storable(text: &str) -> bool {
     !text.contains('\0')
 }
 
-/// A row type that knows its columns in order. `table!` writes the implementation.
-pub(crate) trait Record: Sized + Send + Sync + 'static {
-    const TABLE: &'static str;
+/// A row of an entity's table, or what is read of it: its columns in order. `record!` writes the implementation.
+pub(crate) trait Record: PartialModelTrait + Sized + Send + Sync + 'static {
+    /// The table's entity.
+    type Entity: EntityTrait;
     /// The select list over the alias `t`.
     const COLUMNS: &'static str;
     /// Names and types of the columns.
     const SHAPE: &'static str;
+
+    /// The table's name.
+    fn table() -> &'static str {
+        Self::Entity::default().table_name()
+    }
+
+    /// Reads a row whose first cells are the columns in their order.
     fn read(cells: &mut Cells<'_>) -> Result<Self, sqlx::Error>;
 }
 
@@ -205,8 +239,8 @@ pub(crate) trait Cell: Sized {
 }
 
 /// A type that is stored as itself. PostgreSQL's binary form is read here: the driver's way, over a type that it looks
-/// up for each cell, costs several times as much. The migrations and `table!` agree on the types, and a test reads
-/// every table.
+/// up for each cell, costs several times as much. The migrations and the entities agree on the types, as a test says
+/// (`tests/tables`).
 trait Plain: Sized + for<'a> Decode<'a, Sqlite> {
     fn of_bytes(bytes: &[u8]) -> Option<Self>;
 }
@@ -295,6 +329,28 @@ macro_rules! id_cells {
     )+};
 }
 id_cells!(UserId, SessionId, FormId, FormVersionId, SubmissionId, LocationId, ActivityLogId);
+
+/// A text that is stored and not shown: a hash, a salt, a sealed key.
+#[derive(Clone, PartialEq, Eq, DeriveValueType)]
+pub struct Hidden(pub String);
+
+impl std::fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hidden")
+    }
+}
+
+impl Cell for Hidden {
+    fn read(row: Source<'_>, at: usize) -> Result<Self, sqlx::Error> {
+        Cell::read(row, at).map(Self)
+    }
+}
+
+impl Cell for Option<Hidden> {
+    fn read(row: Source<'_>, at: usize) -> Result<Self, sqlx::Error> {
+        Ok(<Option<String> as Cell>::read(row, at)?.map(Hidden))
+    }
+}
 
 /// A JSON document (RFC 8259) kept as the text that the database sent: most are only passed on, and parsing a
 /// form's definition to print it again would be the dearest part of the request.
@@ -392,35 +448,21 @@ impl Cell for Option<Json> {
     }
 }
 
-/// Declares a table once: SeaORM's entity (writes, column names) and `Record` (batch reads) from one list.
-macro_rules! table {
+/// Makes a model, or a part of one (`DerivePartialModel`, which ties its fields to the entity's columns), a `Record`:
+/// batch reads of it are written and decoded without the builders.
+macro_rules! record {
     (
-        $(#[$doc:meta])*
-        $table:literal {
-            $( $(#[$column_meta:meta])* $column:ident : $type:ty ),+ $(,)?
-        }
+        $(#[$meta:meta])*
+        pub struct $name:ident { $( $(#[$column_meta:meta])* pub $column:ident : $type:ty ),+ $(,)? }
     ) => {
-        // What SeaORM's derive refers to by bare name.
-        use sea_orm::entity::prelude::*;
+        $(#[$meta])*
+        pub struct $name { $( $(#[$column_meta])* pub $column: $type ),+ }
 
-        $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, DeriveEntityModel, serde::Serialize, serde::Deserialize)]
-        #[sea_orm(table_name = $table)]
-        pub struct Model {
-            $( $(#[$column_meta])* pub $column: $type ),+
-        }
+        impl $crate::database::sql::Record for $name {
+            type Entity = Entity;
 
-        /// No relations are declared: edges are batched reads, written out in the domain.
-        #[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]
-        pub enum Relation {}
-
-        impl ActiveModelBehavior for ActiveModel {}
-
-        impl $crate::database::sql::Record for Model {
-            const TABLE: &'static str = $table;
             const COLUMNS: &'static str = $crate::database::sql::select_list!($($column),+);
-            const SHAPE: &'static str =
-                concat!($table $(, " ", stringify!($column), ":", stringify!($type))+);
+            const SHAPE: &'static str = concat!($(stringify!($column), ":", stringify!($type), " "),+);
 
             fn read(cells: &mut $crate::database::sql::Cells<'_>) -> Result<Self, sea_orm::sqlx::Error> {
                 Ok(Self { $( $column: cells.next()? ),+ })
@@ -428,7 +470,7 @@ macro_rules! table {
         }
     };
 }
-pub(crate) use table;
+pub(crate) use record;
 
 macro_rules! select_list {
     ($first:ident $(, $rest:ident)*) => {

@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use sea_orm::{
-    DbErr, Value,
+    DbBackend, DbErr, Value,
     sqlx::{self, AssertSqlSafe, SqlSafeStr as _, postgres::PgRow, sqlite::SqliteRow},
 };
 use tokio::sync::Mutex;
@@ -17,7 +17,7 @@ use crate::{
     cache::outbox,
     database::{
         pool::Lent,
-        sql::{Cell, Cells, Source, Sql},
+        sql::{Cells, Source, Sql},
     },
     error::Error,
     events::{Change, Changes, tags_of},
@@ -69,6 +69,10 @@ impl Transaction {
         Ok(Self { store: store.clone(), statements, changes: Vec::new(), revoked: Vec::new() })
     }
 
+    pub(crate) fn backend(&self) -> DbBackend {
+        self.store.backend()
+    }
+
     pub(crate) fn sql(&self) -> Sql {
         self.store.sql()
     }
@@ -88,20 +92,6 @@ impl Transaction {
         };
         self.run(name, table, sql, take).await?;
         Ok(rows)
-    }
-
-    /// Runs a statement of one column.
-    #[expect(
-        clippy::redundant_closure_for_method_calls,
-        reason = "the method is not general enough over lifetimes"
-    )]
-    pub(crate) async fn column<T: Cell>(
-        &self,
-        name: &'static str,
-        table: &'static str,
-        sql: Sql,
-    ) -> Result<Vec<T>, Error> {
-        self.fetch(name, table, sql, |cells| cells.next()).await
     }
 
     /// Runs a statement that returns no rows; says how many it changed.

@@ -4,43 +4,102 @@
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
-use serde::Serialize;
+use sea_orm::{IdenStatic as _, entity::prelude::*};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     cache::{Cached, Kept, Tag},
     clock::Time,
     database::{
         kind::Kind,
-        page::{Key, KeyKind, KeyValue, Keyset},
+        page::{Key, KeyKind, KeyValue, Keyset, key},
         role::Role,
         scope::Scope,
-        sql::{Json, Record as _, Sql, table},
+        sql::{Json, Record as _, Sql, record},
     },
     error::Error,
+    form,
     id::{FormId, FormVersionId, UserId},
     store::{
         Store,
         list::{List, Names},
         row::Find,
     },
+    submission,
 };
 
-table! {
-    /// A row of `form_versions`, without `definition` and `json_schema`.
-    "form_versions" {
+record! {
+    /// A row of `form_versions`, whole.
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "form_versions")]
+    pub struct Model {
         /// Primary key.
         #[sea_orm(primary_key, auto_increment = false)]
-        id: FormVersionId,
+        pub id: FormVersionId,
         /// The form.
-        form_id: FormId,
+        pub form_id: FormId,
         /// 1, 2, 3 …
-        number: i32,
+        pub number: i32,
+        /// What is asked, in XP's own form.
+        pub definition: Json,
+        /// JSON Schema draft 2020-12 of a submission's data.
+        pub json_schema: Json,
         /// SHA-256 over the canonical definition (RFC 8785), hexadecimal.
-        hash: String,
+        pub hash: String,
         /// When it was published.
-        published_at: Time,
+        pub published_at: Time,
         /// By whom; none for removed accounts.
-        published_by: Option<UserId>,
+        pub published_by: Option<UserId>,
+    }
+}
+
+/// What a version belongs to.
+#[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {
+    /// The form.
+    #[sea_orm(belongs_to = "super::Entity", from = "Column::FormId", to = "super::Column::Id")]
+    Form,
+    /// Who published it; not kept by the database, because versions outlive accounts.
+    #[sea_orm(
+        belongs_to = "crate::user::Entity",
+        from = "Column::PublishedBy",
+        to = "crate::user::Column::Id",
+        skip_fk
+    )]
+    Publisher,
+}
+
+impl Related<super::Entity> for Entity {
+    fn to() -> RelationDef {
+        Relation::Form.def()
+    }
+}
+
+impl Related<crate::user::Entity> for Entity {
+    fn to() -> RelationDef {
+        Relation::Publisher.def()
+    }
+}
+
+impl ActiveModelBehavior for ActiveModel {}
+
+record! {
+    /// What is read of `form_versions` in lists and by id: without the two documents.
+    #[derive(Clone, Debug, PartialEq, Eq, DerivePartialModel, Serialize, Deserialize)]
+    #[sea_orm(entity = "Entity")]
+    pub struct Row {
+        /// Primary key.
+        pub id: FormVersionId,
+        /// The form.
+        pub form_id: FormId,
+        /// 1, 2, 3 …
+        pub number: i32,
+        /// SHA-256 over the canonical definition (RFC 8785), hexadecimal.
+        pub hash: String,
+        /// When it was published.
+        pub published_at: Time,
+        /// By whom; none for removed accounts.
+        pub published_by: Option<UserId>,
     }
 }
 
@@ -57,14 +116,17 @@ fn push_scope(sql: &mut Sql, scope: &Scope) {
     if scope.manages() {
         return;
     }
-    sql.push(" AND (EXISTS (SELECT 1 FROM forms f WHERE f.id = t.form_id AND (");
+    sql.push(" AND (EXISTS (SELECT 1 FROM forms f WHERE ").column_of("f", form::Column::Id);
+    sql.push(" = ").column(Column::FormId).push(" AND (");
     if *role == Role::Editor {
-        sql.push("f.owner_id = ").bind(*user).push(" OR ");
+        sql.column_of("f", form::Column::OwnerId).push(" = ").bind(*user).push(" OR ");
     }
-    sql.push("(f.status = 'OPEN' AND f.version = t.number))) OR EXISTS (SELECT 1 FROM form_submissions s ");
-    sql.push("WHERE s.form_id = t.form_id AND s.form_version = t.number AND s.user_id = ")
-        .bind(*user)
-        .push("))");
+    sql.push("(").column_of("f", form::Column::Status).push(" = 'OPEN' AND ");
+    sql.column_of("f", form::Column::Version).push(" = ").column(Column::Number);
+    sql.push("))) OR EXISTS (SELECT 1 FROM form_submissions s WHERE ");
+    sql.column_of("s", submission::Column::FormId).push(" = ").column(Column::FormId).push(" AND ");
+    sql.column_of("s", submission::Column::FormVersion).push(" = ").column(Column::Number).push(" AND ");
+    sql.column_of("s", submission::Column::UserId).push(" = ").bind(*user).push("))");
 }
 
 /// Versions by id, as far as the scope reaches.
@@ -75,14 +137,14 @@ pub async fn by_ids(
     store: &Store,
     scope: &Scope,
     ids: &[FormVersionId],
-) -> Result<FxHashMap<FormVersionId, Arc<Model>>, Error> {
+) -> Result<FxHashMap<FormVersionId, Arc<Row>>, Error> {
     BY_IDS.rows(store, scope, ids).await
 }
 
-static BY_IDS: Find<FormVersionId, Model> = Find {
+static BY_IDS: Find<FormVersionId, Row> = Find {
     name: "form_version.by_ids",
     matching: |sql, ids, scope| {
-        sql.push("t.id").any_id(ids);
+        sql.filter(Column::Id).any_id(ids);
         push_scope(sql, scope);
     },
     key: |row| row.id,
@@ -103,15 +165,17 @@ pub async fn current_of_forms(
     store: &Store,
     scope: &Scope,
     forms: &[FormId],
-) -> Result<FxHashMap<FormId, Arc<Model>>, Error> {
+) -> Result<FxHashMap<FormId, Arc<Row>>, Error> {
     CURRENT.rows(store, scope, forms).await
 }
 
-static CURRENT: Find<FormId, Model> = Find {
+static CURRENT: Find<FormId, Row> = Find {
     name: "form_version.current_of_forms",
     matching: |sql, forms, scope| {
-        sql.push("t.form_id").any_id(forms);
-        sql.push(" AND t.number = (SELECT f.version FROM forms f WHERE f.id = t.form_id)");
+        sql.filter(Column::FormId).any_id(forms);
+        sql.and(Column::Number).push(" = (SELECT ").column_of("f", form::Column::Version);
+        sql.push(" FROM forms f WHERE ").column_of("f", form::Column::Id).push(" = ");
+        sql.column(Column::FormId).push(")");
         push_scope(sql, scope);
     },
     key: |row| row.form_id,
@@ -126,11 +190,12 @@ static CURRENT: Find<FormId, Model> = Find {
 pub async fn of_submissions(
     store: &Store,
     versions: &[(FormId, i32)],
-) -> Result<FxHashMap<(FormId, i32), Arc<Model>>, Error> {
+) -> Result<FxHashMap<(FormId, i32), Arc<Row>>, Error> {
     let matching = |sql: &mut Sql| {
-        sql.push("(t.form_id, t.number) IN ").pairs(versions);
+        sql.push(" WHERE (").column(Column::FormId).push(", ").column(Column::Number).push(") IN ");
+        sql.pairs(versions);
     };
-    store.by_keys("form_version.of_submissions", matching, |row: &Model| (row.form_id, row.number)).await
+    store.by_keys("form_version.of_submissions", matching, |row: &Row| (row.form_id, row.number)).await
 }
 
 /// The version of one number of each form that has it, as far as the scope reaches.
@@ -142,12 +207,12 @@ pub async fn numbered(
     scope: &Scope,
     number: i32,
     forms: &[FormId],
-) -> Result<FxHashMap<FormId, Arc<Model>>, Error> {
+) -> Result<FxHashMap<FormId, Arc<Row>>, Error> {
     let matching = |sql: &mut Sql| {
-        sql.push("t.form_id").any_id(forms).push(" AND t.number = ").bind(number);
+        sql.filter(Column::FormId).any_id(forms).and(Column::Number).push(" = ").bind(number);
         push_scope(sql, scope);
     };
-    store.by_keys("form_version.numbered", matching, |row: &Model| row.form_id).await
+    store.by_keys("form_version.numbered", matching, |row: &Row| row.form_id).await
 }
 
 /// A large document of a version.
@@ -206,12 +271,12 @@ impl Cached for Document {
         ids: Arc<[FormVersionId]>,
     ) -> Result<FxHashMap<FormVersionId, Arc<Json>>, Error> {
         let column = match self {
-            Self::Definition => "t.definition",
-            Self::JsonSchema => "t.json_schema",
+            Self::Definition => Column::Definition,
+            Self::JsonSchema => Column::JsonSchema,
         };
         let mut sql = store.sql();
-        sql.push("SELECT t.id, ").push(column).push(" FROM form_versions t WHERE t.id").any_id(&ids);
-        let rows = store.fetch(self.name(), Model::TABLE, sql, |cells| {
+        sql.select::<Entity>(&[Column::Id, column]).filter(Column::Id).any_id(&ids);
+        let rows = store.fetch(self.name(), Row::table(), sql, |cells| {
             Ok((cells.next::<FormVersionId>()?, Arc::new(cells.next::<Json>()?)))
         });
         Ok(rows.await?.into_iter().collect())
@@ -219,15 +284,19 @@ impl Cached for Document {
 }
 
 /// Newest first. A number stands once in each form, and its unique index is all the order there is to walk.
-pub static KEYSET: Keyset<Model> = Keyset {
+pub static KEYSET: Keyset<Row> = Keyset {
     name: "form_versions.number",
     descending: true,
-    keys: &[Key { sql: "t.number", kind: KeyKind::Int, value: |row| KeyValue::Int(row.number.into()) }],
+    keys: &[Key { sql: key!(Number), kind: KeyKind::Int, value: |row| KeyValue::Int(row.number.into()) }],
 };
 
 /// Each form's versions.
-pub static OF_FORMS: List<Model, ()> = List::new(
-    Names { page: "form_version.pages_of_forms", count: "form_version.counts_of_forms", parent: "form_id" },
+pub static OF_FORMS: List<Row, ()> = List::new(
+    Names {
+        page: "form_version.pages_of_forms",
+        count: "form_version.counts_of_forms",
+        parent: Some(|| Column::FormId.as_str()),
+    },
     |(), sql, scope| push_scope(sql, scope),
 )
 .kept(|form, scope| {

@@ -2,17 +2,13 @@
 //! entry in the activity log. Not here: what a definition may say (`definition`), reading (`form`).
 
 use rustc_hash::FxHashMap;
+use sea_orm::{ActiveValue::Unchanged, QueryOrder as _, QuerySelect as _, Set, entity::prelude::*};
 use serde_json::{Value, json};
 
 use crate::{
     activity::{Action, Entry},
     clock,
-    database::{
-        kind::Kind,
-        scope::Scope,
-        sql::{Json, Record as _, Sql},
-        transaction::Transaction,
-    },
+    database::{kind::Kind, scope::Scope, sql::Json, transaction::Transaction},
     error::Error,
     events::Change,
     id::{FormId, FormVersionId, UserId},
@@ -20,7 +16,7 @@ use crate::{
     unicode,
 };
 use {
-    super::{Model, Status},
+    super::{ActiveModel, Column, Entity, Row, Status, version},
     crate::forms::{
         compiled::{self, CompiledForm, Draft},
         definition::Definition,
@@ -72,13 +68,21 @@ pub async fn create(store: &Store, owner: UserId, new: New<'_>) -> Result<FormId
     let mut transaction = Transaction::begin(store).await?;
     let (id, now) = (FormId::new(), clock::now());
     let revision = i32::from(new.draft.is_some());
-    let mut sql = transaction.sql();
-    sql.push("INSERT INTO forms (id, owner_id, title, search_title, description, status, version, draft, draft_revision, created_at, updated_at) VALUES (");
-    sql.bind(id).push(", ").bind(owner).push(", ").bind(new.title).push(", ");
-    sql.bind(unicode::searched(new.title)).push(", ").bind(new.description).push(", ");
-    sql.bind(Status::Draft.as_str()).push(", 0, ").bind(new.draft).push(", ").bind(revision);
-    sql.push(", ").bind(now).push(", ").bind(now).push(")");
-    transaction.execute("form.insert", Model::TABLE, sql).await?;
+    let form = ActiveModel {
+        id: Set(id),
+        owner_id: Set(owner),
+        title: Set(new.title.to_owned()),
+        search_title: Set(unicode::searched(new.title)),
+        description: Set(new.description.map(str::to_owned)),
+        status: Set(Status::Draft),
+        version: Set(0),
+        draft: Set(new.draft.as_ref().map(Json::from)),
+        draft_revision: Set(revision),
+        created_at: Set(now),
+        updated_at: Set(now),
+        ..Default::default()
+    };
+    transaction.insert("form.insert", form).await?;
     transaction.changed(Change::Form { id, owner });
     transaction.commit(entry(owner, Action::FormCreate, id, json!({}))).await?;
     Ok(id)
@@ -98,15 +102,16 @@ pub struct Update<'a> {
 /// # Errors
 /// The database's.
 pub async fn update(store: &Store, scope: &Scope, id: FormId, update: Update<'_>) -> Changed {
-    change(store, scope, id, Action::FormUpdate, |_, sql| {
+    change(store, scope, id, Action::FormUpdate, |_, form| {
         let mut fields = Vec::new();
         if let Some(title) = update.title {
             fields.push("title");
-            sql.push(", title = ").bind(title).push(", search_title = ").bind(unicode::searched(title));
+            form.title = Set(title.to_owned());
+            form.search_title = Set(unicode::searched(title));
         }
         if let Some(description) = update.description {
             fields.push("description");
-            sql.push(", description = ").bind(description);
+            form.description = Set(description.map(str::to_owned));
         }
         Ok(json!({ "fields": fields }))
     })
@@ -118,9 +123,10 @@ pub async fn update(store: &Store, scope: &Scope, id: FormId, update: Update<'_>
 /// # Errors
 /// The database's.
 pub async fn save_draft(store: &Store, scope: &Scope, id: FormId, base: i32, draft: Value) -> Changed {
-    change(store, scope, id, Action::FormSaveDraft, |form, sql| {
-        let revision = next_revision(form, base)?;
-        sql.push(", draft = ").bind(draft).push(", draft_revision = ").bind(revision);
+    change(store, scope, id, Action::FormSaveDraft, |before, form| {
+        let revision = next_revision(before, base)?;
+        form.draft = Set(Some(Json::from(&draft)));
+        form.draft_revision = Set(revision);
         Ok(json!({ "revision": revision }))
     })
     .await
@@ -171,20 +177,28 @@ pub async fn publish(
     };
     let (number, now) = (form.version + 1, clock::now());
     let metadata = json!({ "version": number, "hash": version.hash });
-    let mut sql = transaction.sql();
-    sql.push("INSERT INTO form_versions (id, form_id, number, definition, json_schema, hash, published_at, published_by) VALUES (");
-    sql.bind(FormVersionId::new()).push(", ").bind(id).push(", ").bind(number).push(", ");
-    sql.bind(version.document).push(", ").bind(version.json_schema).push(", ").bind(version.hash);
-    sql.push(", ").bind(now).push(", ").bind(user).push(")");
-    transaction.execute("form_version.insert", super::version::Model::TABLE, sql).await?;
+    let published = version::ActiveModel {
+        id: Set(FormVersionId::new()),
+        form_id: Set(id),
+        number: Set(number),
+        definition: Set(Json::from(&version.document)),
+        json_schema: Set(Json::from(&version.json_schema)),
+        hash: Set(version.hash),
+        published_at: Set(now),
+        published_by: Set(Some(user)),
+    };
+    transaction.insert("form_version.insert", published).await?;
     let status = if form.status == Status::Draft { Status::Open } else { form.status };
-    let mut sql = transaction.sql();
-    sql.push("UPDATE forms SET draft = NULL, version = ")
-        .bind(number)
-        .push(", status = ")
-        .bind(status.as_str());
-    sql.push(", published_at = ").bind(now).push(", updated_at = ").bind(now).push(" WHERE id = ").bind(id);
-    transaction.execute("form.update", Model::TABLE, sql).await?;
+    let changed = ActiveModel {
+        id: Unchanged(id),
+        draft: Set(None),
+        version: Set(number),
+        status: Set(status),
+        published_at: Set(Some(now)),
+        updated_at: Set(now),
+        ..Default::default()
+    };
+    transaction.update("form.update", changed).await?;
     transaction.changed(Change::Form { id, owner: form.owner_id });
     transaction.commit(entry(user, Action::FormPublish, id, metadata)).await?;
     Ok(Ok(Published { form: id, hints }))
@@ -192,11 +206,13 @@ pub async fn publish(
 
 /// The draft, if it is of this revision.
 async fn draft_of(store: &Store, id: FormId, revision: i32) -> Result<Option<Value>, Error> {
-    let mut sql = store.sql();
-    sql.push("SELECT t.draft FROM forms t WHERE t.draft IS NOT NULL AND t.id = ").bind(id);
-    sql.push(" AND t.draft_revision = ").bind(revision);
+    let find = Entity::find_by_id(id)
+        .select_only()
+        .column(Column::Draft)
+        .filter(Column::Draft.is_not_null())
+        .filter(Column::DraftRevision.eq(revision));
     let drafts =
-        store.fetch("form.draft", Model::TABLE, sql, |cells| Ok(cells.next::<Json>()?.to_value())).await?;
+        store.rows("form.draft", Entity, &find, |cells| Ok(cells.next::<Json>()?.to_value())).await?;
     Ok(drafts.into_iter().next())
 }
 
@@ -227,13 +243,13 @@ async fn types_so_far(
     transaction: &Transaction,
     id: FormId,
 ) -> Result<FxHashMap<String, &'static str>, Error> {
-    let mut sql = transaction.sql();
-    sql.push("SELECT t.definition FROM form_versions t WHERE t.form_id = ")
-        .bind(id)
-        .push(" ORDER BY t.number");
-    let fetched = transaction.fetch("form_version.types", super::version::Model::TABLE, sql, |cells| {
-        Ok(cells.next::<Json>()?.to_value())
-    });
+    let find = version::Entity::find()
+        .select_only()
+        .column(version::Column::Definition)
+        .filter(version::Column::FormId.eq(id))
+        .order_by_asc(version::Column::Number);
+    let fetched = transaction
+        .rows("form_version.types", version::Entity, &find, |cells| Ok(cells.next::<Json>()?.to_value()));
     let mut types = FxHashMap::default();
     for document in fetched.await? {
         // What was published under older rules keeps only what it can.
@@ -249,45 +265,43 @@ async fn types_so_far(
 /// # Errors
 /// The database's.
 pub async fn set_status(store: &Store, scope: &Scope, id: FormId, status: Status) -> Changed {
-    change(store, scope, id, Action::FormSetStatus, |form, sql| {
+    change(store, scope, id, Action::FormSetStatus, |before, form| {
         match status {
-            Status::Open if form.version == 0 => return Err(Refusal::Unpublished),
-            Status::Draft if form.version > 0 => return Err(Refusal::Published),
+            Status::Open if before.version == 0 => return Err(Refusal::Unpublished),
+            Status::Draft if before.version > 0 => return Err(Refusal::Published),
             _ => {}
         }
-        sql.push(", status = ").bind(status.as_str());
-        Ok(json!({ "from": form.status.as_str(), "to": status.as_str() }))
+        form.status = Set(status);
+        Ok(json!({ "from": before.status.as_str(), "to": status.as_str() }))
     })
     .await
 }
 
 /// The revision after `base`, if `base` is the current one.
-fn next_revision(form: &Model, base: i32) -> Result<i32, Refusal> {
+fn next_revision(form: &Row, base: i32) -> Result<i32, Refusal> {
     let current = form.draft_revision;
     (base == current).then(|| current.saturating_add(1)).ok_or(Refusal::Conflict { revision: current })
 }
 
-/// Changes columns of one form: `set` appends them and says what the log remembers.
+/// Changes columns of one form: `set` sees the form before, sets them, and says what the log remembers.
 async fn change(
     store: &Store,
     scope: &Scope,
     id: FormId,
     action: Action,
-    set: impl FnOnce(&Model, &mut Sql) -> Result<Value, Refusal>,
+    set: impl FnOnce(&Row, &mut ActiveModel) -> Result<Value, Refusal>,
 ) -> Changed {
     let mut transaction = Transaction::begin(store).await?;
     let (form, user) = match editable(&transaction, scope, id).await? {
         Ok(editable) => editable,
         Err(refusal) => return Ok(Err(refusal)),
     };
-    let mut sql = transaction.sql();
-    sql.push("UPDATE forms SET updated_at = ").bind(clock::now());
-    let metadata = match set(&form, &mut sql) {
+    let mut changed = ActiveModel { id: Unchanged(id), updated_at: Set(clock::now()), ..Default::default() };
+    let metadata = match set(&form, &mut changed) {
         Ok(metadata) => metadata,
         Err(refusal) => return Ok(Err(refusal)),
     };
-    sql.push(" WHERE id = ").bind(id);
-    transaction.execute("form.update", Model::TABLE, sql).await?;
+    transaction.update("form.update", changed).await?;
     transaction.changed(Change::Form { id, owner: form.owner_id });
     transaction.commit(entry(user, action, id, metadata)).await?;
     Ok(Ok(id))
@@ -298,11 +312,9 @@ async fn editable(
     transaction: &Transaction,
     scope: &Scope,
     id: FormId,
-) -> Result<Result<(Model, UserId), Refusal>, Error> {
-    let mut sql = transaction.sql();
-    sql.push("SELECT ").push(Model::COLUMNS).push(" FROM forms t WHERE t.id = ").bind(id).for_update("t");
-    let rows = transaction.fetch("form.lock", Model::TABLE, sql, Model::read).await?;
-    let Some(form) = rows.into_iter().next().filter(|form| form.is_visible_to(scope)) else {
+) -> Result<Result<(Row, UserId), Refusal>, Error> {
+    let found: Option<Row> = transaction.one("form.lock", Entity::find_by_id(id).lock_exclusive()).await?;
+    let Some(form) = found.filter(|form| form.is_visible_to(scope)) else {
         return Ok(Err(Refusal::NotFound));
     };
     let user = scope.user().filter(|_| form.is_edited_by(scope));

@@ -3,6 +3,7 @@
 
 use serde::Serialize;
 
+use super::Column;
 use crate::database::sql::Sql;
 
 /// Mean radius of the Earth, metres (IUGG).
@@ -100,13 +101,14 @@ impl Area {
         (south..=north).contains(&latitude) && between && near
     }
 
-    /// ` AND …` over `t.latitude` and `t.longitude`.
+    /// ` AND …` over latitude and longitude, which both tables of positions have under these names.
     pub(crate) fn push(&self, sql: &mut Sql) {
         let (west, south, east, north) = self.bounds();
-        sql.push(" AND t.latitude BETWEEN ").bind(south).push(" AND ").bind(north);
+        sql.and(Column::Latitude).push(" BETWEEN ").bind(south).push(" AND ").bind(north);
         let crosses = west > east;
-        sql.push(" AND (t.longitude >= ").bind(west).push(if crosses { " OR " } else { " AND " });
-        sql.push("t.longitude <= ").bind(east).push(")");
+        sql.push(" AND (").column(Column::Longitude).push(" >= ").bind(west);
+        sql.push(if crosses { " OR " } else { " AND " });
+        sql.column(Column::Longitude).push(" <= ").bind(east).push(")");
         if let Self::Circle { latitude, longitude, radius } = *self {
             push_distance(sql, latitude, longitude, radius);
         }
@@ -124,7 +126,8 @@ impl Area {
         sql.push(" AND (");
         for (index, (west, east)) in parts.iter().enumerate() {
             sql.push(if index > 0 { " OR " } else { "" });
-            sql.push("point(t.longitude, t.latitude) <@ box(point(").bind(*west).push(", ").bind(south);
+            sql.push("point(").column(Column::Longitude).push(", ").column(Column::Latitude);
+            sql.push(") <@ box(point(").bind(*west).push(", ").bind(south);
             sql.push("), point(").bind(*east).push(", ").bind(north).push("))");
         }
         sql.push(")");
@@ -133,10 +136,10 @@ impl Area {
 
 /// The haversine formula, rearranged so that everything that does not depend on the row is computed here.
 fn push_distance(sql: &mut Sql, latitude: f64, longitude: f64, radius: f64) {
-    sql.push(" AND power(sin(radians(t.latitude - ").bind(latitude).push(") / 2), 2) + ");
-    sql.bind(latitude.to_radians().cos())
-        .push(" * cos(radians(t.latitude)) * power(sin(radians(t.longitude - ");
-    sql.bind(longitude).push(") / 2), 2) <= ").bind(limit(radius));
+    sql.push(" AND power(sin(radians(").column(Column::Latitude).push(" - ").bind(latitude);
+    sql.push(") / 2), 2) + ").bind(latitude.to_radians().cos());
+    sql.push(" * cos(radians(").column(Column::Latitude).push(")) * power(sin(radians(");
+    sql.column(Column::Longitude).push(" - ").bind(longitude).push(") / 2), 2) <= ").bind(limit(radius));
 }
 
 /// What the haversine formula gives at this distance.

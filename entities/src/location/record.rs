@@ -6,15 +6,19 @@ use std::ops::RangeInclusive;
 
 use chrono::{SubsecRound as _, TimeDelta};
 use rustc_hash::FxHashSet;
-use sea_orm::{Value, sea_query::ArrayType};
+use sea_orm::{
+    EntityName as _, IdenStatic as _, Iterable as _, QueryTrait, Set, Value,
+    entity::prelude::*,
+    sea_query::{Alias, ArrayType, ExprTrait, OnConflict},
+};
 
-use super::LAST;
+use super::{ActiveModel, Column, Entity, last};
 use crate::{
     activity::{Action, Entry},
     clock::{self, Time},
     database::{
         kind::Kind,
-        sql::{Cells, Record as _, Sql},
+        sql::{Cells, Sql},
         transaction::Transaction,
     },
     error::Error,
@@ -203,14 +207,14 @@ pub(crate) async fn store(
     let mut stored: FxHashSet<LocationId> = FxHashSet::default();
     let rows_a_statement = if transaction.sql().is_postgres() { rows.len() } else { SQLITE_ROWS };
     for rows in rows.chunks(rows_a_statement.max(1)) {
-        let sql = insert(transaction.sql(), recorder, received, rows);
+        let sql = insert(transaction, recorder, received, rows);
         let read = |cells: &mut Cells<'_>| cells.next::<LocationId>();
-        stored.extend(transaction.fetch("location.insert", super::Model::TABLE, sql, read).await?);
+        stored.extend(transaction.fetch("location.insert", Entity.table_name(), sql, read).await?);
     }
     let new = rows.iter().filter(|row| stored.contains(&row.id));
     if let Some(newest) = new.max_by_key(|row| (cut(row.point.timestamp), row.id)) {
-        let sql = replace_last(transaction.sql(), recorder, received, newest);
-        if transaction.execute("location.replace_last", LAST, sql).await? > 0 {
+        let replace = replace_last(recorder, received, newest);
+        if transaction.write("location.replace_last", last::Entity, &replace).await? > 0 {
             transaction.changed(Change::LastLocation { id: newest.id, user: recorder.user });
         }
     }
@@ -226,25 +230,40 @@ struct Row<'a> {
 /// Rows of a statement on SQLite, which has no arrays: 8 values each, of 32,766 at most.
 const SQLITE_ROWS: usize = 500;
 
-const COLUMNS: &str = "id, user_id, session_id, \"timestamp\", received_at, latitude, longitude, accuracy, altitude, speed, heading";
+/// The columns in the order of the values of `unnested`.
+const COLUMNS: [Column; 11] = [
+    Column::Id,
+    Column::UserId,
+    Column::SessionId,
+    Column::Timestamp,
+    Column::ReceivedAt,
+    Column::Latitude,
+    Column::Longitude,
+    Column::Accuracy,
+    Column::Altitude,
+    Column::Speed,
+    Column::Heading,
+];
 
-fn insert(mut sql: Sql, recorder: Recorder, received: Time, rows: &[Row<'_>]) -> Sql {
-    sql.push("INSERT INTO user_locations (").push(COLUMNS).push(") ");
-    if sql.is_postgres() {
-        unnested(&mut sql, recorder, received, rows);
-    } else {
-        sql.push("VALUES ");
-        for (index, row) in rows.iter().enumerate() {
-            sql.push(if index > 0 { ", (" } else { "(" });
-            row.bind(&mut sql, recorder, received);
-            sql.push(")");
-        }
+/// A statement that stores rows that are not there yet, and answers the ids of those that it stored.
+fn insert(transaction: &Transaction, recorder: Recorder, received: Time, rows: &[Row<'_>]) -> Sql {
+    let mut sql = transaction.sql();
+    if !sql.is_postgres() {
+        let rows = rows.iter().map(|row| row.values(recorder, received));
+        let mut insert = Entity::insert_many(rows).on_conflict(OnConflict::new().do_nothing().to_owned());
+        QueryTrait::query(&mut insert).returning_col(Column::Id);
+        return transaction.build(&insert);
     }
-    sql.push(" ON CONFLICT DO NOTHING RETURNING id");
+    for (index, column) in COLUMNS.iter().enumerate() {
+        sql.push(if index == 0 { "INSERT INTO user_locations (" } else { ", " }).push(column.as_str());
+    }
+    sql.push(") ");
+    unnested(&mut sql, recorder, received, rows);
+    sql.push(" ON CONFLICT DO NOTHING RETURNING ").push(Column::Id.as_str());
     sql
 }
 
-/// One array a column: one statement, prepared once, for every number of rows.
+/// One array a column, which the builders do not know: one statement, prepared once, for every number of rows.
 fn unnested(sql: &mut Sql, Recorder { user, session }: Recorder, received: Time, rows: &[Row<'_>]) {
     let array = |of, value: &dyn Fn(&Row<'_>) -> Value| {
         Value::Array(of, Some(Box::new(rows.iter().map(value).collect())))
@@ -272,26 +291,48 @@ fn unnested(sql: &mut Sql, Recorder { user, session }: Recorder, received: Time,
 }
 
 impl Row<'_> {
-    /// The values in the order of `COLUMNS`.
-    fn bind(&self, sql: &mut Sql, Recorder { user, session }: Recorder, received: Time) {
+    fn values(&self, Recorder { user, session }: Recorder, received: Time) -> ActiveModel {
         let Self { id, point } = self;
-        sql.bind(*id).push(", ").bind(user).push(", ").bind(session).push(", ");
-        sql.bind(cut(point.timestamp)).push(", ").bind(received);
-        let measured = [point.accuracy, point.altitude, point.speed, point.heading];
-        for value in [Some(plain(point.latitude)), Some(plain(point.longitude))].into_iter().chain(measured) {
-            sql.push(", ").bind(value);
+        ActiveModel {
+            id: Set(*id),
+            user_id: Set(user),
+            session_id: Set(session),
+            timestamp: Set(cut(point.timestamp)),
+            received_at: Set(received),
+            latitude: Set(plain(point.latitude)),
+            longitude: Set(plain(point.longitude)),
+            accuracy: Set(point.accuracy),
+            altitude: Set(point.altitude),
+            speed: Set(point.speed),
+            heading: Set(point.heading),
         }
     }
 }
 
 /// Makes the point the newest of its user, unless there is a newer one by the device's time.
-fn replace_last(mut sql: Sql, recorder: Recorder, received: Time, row: &Row<'_>) -> Sql {
-    sql.push("INSERT INTO user_last_locations (").push(COLUMNS).push(") VALUES (");
-    row.bind(&mut sql, recorder, received);
-    sql.push(") ON CONFLICT (user_id) DO UPDATE SET id = excluded.id, session_id = excluded.session_id, ");
-    sql.push("\"timestamp\" = excluded.\"timestamp\", received_at = excluded.received_at, ");
-    sql.push("latitude = excluded.latitude, longitude = excluded.longitude, accuracy = excluded.accuracy, ");
-    sql.push("altitude = excluded.altitude, speed = excluded.speed, heading = excluded.heading ");
-    sql.push("WHERE (excluded.\"timestamp\", excluded.id) > (user_last_locations.\"timestamp\", user_last_locations.id)");
-    sql
+fn replace_last(recorder: Recorder, received: Time, row: &Row<'_>) -> impl QueryTrait + use<> {
+    let Row { id, point } = row;
+    let newest = last::ActiveModel {
+        user_id: Set(recorder.user),
+        id: Set(*id),
+        session_id: Set(recorder.session),
+        timestamp: Set(cut(point.timestamp)),
+        received_at: Set(received),
+        latitude: Set(plain(point.latitude)),
+        longitude: Set(plain(point.longitude)),
+        accuracy: Set(point.accuracy),
+        altitude: Set(point.altitude),
+        speed: Set(point.speed),
+        heading: Set(point.heading),
+    };
+    let others = last::Column::iter().filter(|column| !matches!(column, last::Column::UserId));
+    let place = |table| {
+        Expr::tuple(
+            [last::Column::Timestamp, last::Column::Id].map(|column| Expr::col((Alias::new(table), column))),
+        )
+    };
+    let is_newer = ExprTrait::gt(place("excluded"), place(last::Entity.table_name()));
+    let replace =
+        OnConflict::column(last::Column::UserId).update_columns(others).action_and_where(is_newer).to_owned();
+    last::Entity::insert(newest).on_conflict(replace)
 }

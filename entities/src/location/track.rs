@@ -11,7 +11,7 @@ use std::{cmp::Ordering, collections::BinaryHeap, sync::Arc};
 use rustc_hash::FxHashMap;
 use tokio::sync::Semaphore;
 
-use super::{Model, area::EARTH_RADIUS};
+use super::{Column, Entity, Model, area::EARTH_RADIUS};
 use crate::{
     clock::{Time, TimeRange},
     database::{
@@ -99,9 +99,18 @@ impl Tracks<'_> {
         let most = i64::from(self.most) + 1;
         let mut sql = store.sql();
         sql.push("SELECT p.id, c.* FROM ").parents(self.users);
-        sql.push(" CROSS JOIN LATERAL (SELECT t.id, t.latitude, t.longitude FROM user_locations t WHERE t.user_id = p.id");
+        sql.push(" CROSS JOIN LATERAL (");
+        sql.select::<Entity>(&[Column::Id, Column::Latitude, Column::Longitude]);
+        sql.filter(Column::UserId).push(" = p.id");
         self.push(&mut sql);
-        sql.push(" ORDER BY t.timestamp, t.id LIMIT ").bind(most).push(") c LIMIT ").bind(most);
+        sql.push(" ORDER BY ")
+            .column(Column::Timestamp)
+            .push(", ")
+            .column(Column::Id)
+            .push(" LIMIT ")
+            .bind(most)
+            .push(") c LIMIT ")
+            .bind(most);
         let mut tracks = Gathered::of(self.most);
         let take = |cells: &mut Cells<'_>| {
             let user = cells.next()?;
@@ -109,7 +118,7 @@ impl Tracks<'_> {
             tracks.add(user, Point { id, latitude, longitude });
             Ok(())
         };
-        store.fetch(NAME, Model::TABLE, sql, take).await?;
+        store.fetch(NAME, Model::table(), sql, take).await?;
         tracks.finish()
     }
 
@@ -120,14 +129,17 @@ impl Tracks<'_> {
         let mut last: Option<(UserId, Time, LocationId)> = None;
         loop {
             let mut sql = store.sql();
-            sql.push("SELECT t.user_id, t.timestamp, t.id, t.latitude, t.longitude FROM user_locations t WHERE t.user_id");
-            sql.any_id(&users);
+            let position = [Column::UserId, Column::Timestamp, Column::Id];
+            let columns = [&position[..], &[Column::Latitude, Column::Longitude]].concat();
+            sql.select::<Entity>(&columns).filter(Column::UserId).any_id(&users);
             self.push(&mut sql);
             if let Some((user, time, id)) = last {
-                sql.push(" AND (t.user_id <> ").bind(user).push(" OR (t.timestamp, t.id) > (").bind(time);
+                sql.push(" AND (").column(Column::UserId).push(" <> ").bind(user).push(" OR (");
+                sql.column(Column::Timestamp).push(", ").column(Column::Id).push(") > (").bind(time);
                 sql.push(", ").bind(id).push("))");
             }
-            sql.push(" ORDER BY t.user_id DESC, t.timestamp, t.id LIMIT ").bind(i64::from(CHUNK));
+            sql.push(" ORDER BY ").column(Column::UserId).push(" DESC, ").column(Column::Timestamp);
+            sql.push(", ").column(Column::Id).push(" LIMIT ").bind(i64::from(CHUNK));
             let take = |cells: &mut Cells<'_>| {
                 let (user, time, id) = (cells.next()?, cells.next()?, cells.next()?);
                 let (latitude, longitude) = (cells.next()?, cells.next()?);
@@ -135,7 +147,7 @@ impl Tracks<'_> {
                 last = Some((user, time, id));
                 Ok(())
             };
-            let rows = store.fetch(NAME, Model::TABLE, sql, take).await?.len();
+            let rows = store.fetch(NAME, Model::table(), sql, take).await?.len();
             let Some((user, ..)) = last.filter(|_| rows == CHUNK as usize && tracks.fits()) else {
                 return tracks.finish();
             };
@@ -153,10 +165,10 @@ impl Tracks<'_> {
             self.users.iter().map(|user| (*user, Vec::new())).collect();
         for ids in kept.chunks(KEPT_CHUNK) {
             let mut sql = store.sql();
-            sql.push("SELECT ").push(Model::COLUMNS).push(" FROM user_locations t WHERE t.user_id");
-            sql.any_id(self.users).push(" AND t.id").any_id(ids);
+            sql.push("SELECT ").push(Model::COLUMNS).from(Model::table());
+            sql.filter(Column::UserId).any_id(self.users).and(Column::Id).any_id(ids);
             self.push(&mut sql);
-            let rows = store.fetch("location.track_points", Model::TABLE, sql, Model::read).await?;
+            let rows = store.fetch("location.track_points", Model::table(), sql, Model::read).await?;
             for row in rows {
                 tracks.entry(row.user_id).or_default().push(Arc::new(row));
             }
@@ -168,8 +180,8 @@ impl Tracks<'_> {
     }
 
     fn push(&self, sql: &mut Sql) {
-        self.scope.push_own(sql, self.scope.manages());
-        sql.within("t.timestamp", self.range);
+        self.scope.push_own(sql, Column::UserId, self.scope.manages());
+        sql.within(Column::Timestamp, self.range);
     }
 }
 

@@ -6,17 +6,22 @@
 use std::net::IpAddr;
 
 use chrono::TimeDelta;
+use sea_orm::{
+    ActiveValue::Unchanged, QueryOrder as _, QuerySelect as _, QueryTrait, Set, entity::prelude::*,
+    sea_query::LockType,
+};
 
-use super::{EndReason, Model, end, token::RefreshToken};
+use super::{ActiveModel, Column, EndReason, Entity, end, token::RefreshToken};
 use crate::{
     activity::{Action, Entry},
     auth::secret::{Secret, random_text},
     clock::{self, Time},
-    database::{kind::Kind, role::Role, sql::Record as _, transaction::Transaction},
+    database::{kind::Kind, role::Role, sql::Hidden, transaction::Transaction},
     error::Error,
     events::Change,
     id::{SessionId, UserId},
     store::Store,
+    user,
 };
 
 /// A session ends when its tokens are not used for so long.
@@ -69,15 +74,16 @@ pub async fn begin(
     device: Device<'_>,
 ) -> Result<Option<Grant>, Error> {
     let mut transaction = Transaction::begin(store).await?;
-    let mut sql = transaction.sql();
-    sql.push("SELECT t.role FROM users t WHERE t.is_active AND t.id = ").bind(user);
-    sql.push(" AND t.epoch = ").bind(epoch).for_update("t");
-    let found = transaction.column::<Role>("session.user", "users", sql).await?;
-    let Some(role) = found.first().copied() else { return Ok(None) };
+    let find = user::Entity::find_by_id(user)
+        .filter(user::Column::IsActive.into_expr())
+        .filter(user::Column::Epoch.eq(epoch))
+        .lock_exclusive();
+    let found: Option<user::Row> = transaction.one("session.user", find).await?;
+    let Some(user::Row { role, .. }) = found else { return Ok(None) };
     if let Some(hash) = password_hash {
-        let mut sql = transaction.sql();
-        sql.push("UPDATE users SET password_hash = ").bind(hash).push(" WHERE id = ").bind(user);
-        transaction.execute("user.rehash", "users", sql).await?;
+        let password_hash = Set(Some(Hidden(hash.to_owned())));
+        let account = user::ActiveModel { id: Unchanged(user), password_hash, ..Default::default() };
+        transaction.update("user.rehash", account).await?;
     }
     make_room(&mut transaction, user).await?;
     let grant = open(&mut transaction, secret, (user, role, epoch), device).await?;
@@ -95,24 +101,25 @@ pub(crate) async fn open(
     device: Device<'_>,
 ) -> Result<Grant, Error> {
     let (session, salt, now) = (SessionId::new(), random_text(), clock::now());
-    let mut sql = transaction.sql();
-    sql.push("INSERT INTO user_sessions (id, user_id, is_active, name, ip_address, user_agent, created_at, last_activity, expires_at, refresh_salt, refresh_counter, refreshed_at, ends_at) VALUES (");
-    sql.bind(session).push(", ").bind(user).push(", TRUE, ").bind(device.name.map(str::to_owned)).push(", ");
-    sql.bind(device.address.map(|address| address.to_string())).push(", ");
-    sql.bind(device.user_agent.map(str::to_owned)).push(", ").bind(now).push(", ").bind(now).push(", ");
-    sql.bind(now + IDLE)
-        .push(", ")
-        .bind(salt.as_str())
-        .push(", ")
-        .bind(0_i64)
-        .push(", ")
-        .bind(now)
-        .push(", ");
-    sql.bind(now + ABSOLUTE).push(")");
-    transaction.execute("session.insert", Model::TABLE, sql).await?;
-    let mut sql = transaction.sql();
-    sql.push("UPDATE users SET last_login = ").bind(now).push(" WHERE id = ").bind(user);
-    transaction.execute("user.signed_in", "users", sql).await?;
+    let begun = ActiveModel {
+        id: Set(session),
+        user_id: Set(user),
+        is_active: Set(true),
+        name: Set(device.name.map(str::to_owned)),
+        ip_address: Set(device.address.map(|address| address.to_string())),
+        user_agent: Set(device.user_agent.map(str::to_owned)),
+        created_at: Set(now),
+        last_activity: Set(now),
+        expires_at: Set(now + IDLE),
+        refresh_salt: Set(Some(Hidden(salt.clone()))),
+        refresh_counter: Set(Some(0)),
+        refreshed_at: Set(Some(now)),
+        ends_at: Set(Some(now + ABSOLUTE)),
+        ..Default::default()
+    };
+    transaction.insert("session.insert", begun).await?;
+    let account = user::ActiveModel { id: Unchanged(user), last_login: Set(Some(now)), ..Default::default() };
+    transaction.update("user.signed_in", account).await?;
     transaction.changed(Change::Session { id: session, user });
     transaction.changed(Change::User { id: user });
     let refresh_token = super::token::make(secret, &salt, session, 0);
@@ -121,10 +128,8 @@ pub(crate) async fn open(
 
 /// Ends the least used sessions, so that one more fits.
 async fn make_room(transaction: &mut Transaction, user: UserId) -> Result<(), Error> {
-    let mut sql = transaction.sql();
-    sql.push("SELECT t.id FROM user_sessions t WHERE t.is_active AND t.user_id = ").bind(user);
-    sql.push(" AND t.expires_at > ").bind(clock::now()).push(" ORDER BY t.last_activity DESC, t.id DESC");
-    let live = transaction.column::<SessionId>("session.live", Model::TABLE, sql).await?;
+    let live = end::find_live(user).order_by_desc(Column::LastActivity).order_by_desc(Column::Id);
+    let live: Vec<SessionId> = transaction.rows("session.live", Entity, &live, |cells| cells.next()).await?;
     match live.get(MAX_LIVE - 1..) {
         Some(surplus) if !surplus.is_empty() => {
             end::end(transaction, user, surplus, EndReason::Expired).await.map(drop)
@@ -237,19 +242,16 @@ pub async fn refresh(store: &Store, secret: &Secret, token: &str) -> Result<Refr
         Use::JustReplaced => Ok(Refreshed::Repeated(grant(standing.counter))),
         Use::Current => {
             let counter = given.counter + 1;
-            let mut sql = transaction.sql();
-            sql.push("UPDATE user_sessions SET refresh_counter = ")
-                .bind(counter)
-                .push(", refreshed_at = ")
-                .bind(now)
-                .push(", exchanges = ")
-                .bind(standing.exchanges.after_one_more(counter, now));
-            sql.push(", last_activity = ")
-                .bind(now)
-                .push(", expires_at = ")
-                .bind((now + IDLE).min(standing.ends_at));
-            sql.push(" WHERE id = ").bind(given.session);
-            transaction.execute("session.refresh", Model::TABLE, sql).await?;
+            let refreshed = ActiveModel {
+                id: Unchanged(given.session),
+                refresh_counter: Set(Some(counter)),
+                refreshed_at: Set(Some(now)),
+                exchanges: Set(Some(standing.exchanges.after_one_more(counter, now))),
+                last_activity: Set(now),
+                expires_at: Set((now + IDLE).min(standing.ends_at)),
+                ..Default::default()
+            };
+            transaction.update("session.refresh", refreshed).await?;
             transaction.changed(Change::Session { id: given.session, user });
             transaction.commit(entry(Action::SessionRefresh, serde_json::json!({}))).await?;
             Ok(Refreshed::Granted(grant(counter)))
@@ -269,16 +271,22 @@ async fn standing(
     session: SessionId,
     now: Time,
 ) -> Result<Option<Standing>, Error> {
-    let mut sql = transaction.sql();
-    sql.push("SELECT t.user_id, u.role, u.epoch, t.is_active AND u.is_active, t.expires_at, t.ends_at, t.refresh_salt, t.refresh_counter, t.refreshed_at, t.exchanges FROM user_sessions t JOIN users u ON u.id = t.user_id WHERE t.refresh_salt IS NOT NULL AND t.id = ");
-    sql.bind(session).for_update("t");
-    let found = transaction.fetch("session.standing", Model::TABLE, sql, |cells| {
-        let (user, role, epoch, is_active) =
-            (cells.next()?, cells.next()?, cells.next()?, cells.next::<bool>()?);
+    let mut find = Entity::find_by_id(session)
+        .filter(Column::RefreshSalt.is_not_null())
+        .inner_join(user::Entity)
+        .select_only()
+        .columns([Column::UserId, Column::IsActive, Column::ExpiresAt, Column::EndsAt])
+        .columns([Column::RefreshSalt, Column::RefreshCounter, Column::RefreshedAt, Column::Exchanges])
+        .columns([user::Column::Role, user::Column::Epoch, user::Column::IsActive]);
+    // The account is not locked.
+    QueryTrait::query(&mut find).lock_with_tables(LockType::Update, [Entity]);
+    let found = transaction.rows("session.standing", Entity, &find, |cells| {
+        let (user, is_active) = (cells.next()?, cells.next::<bool>()?);
         let (expires_at, ends_at) = (cells.next::<Time>()?, cells.next::<Time>()?);
-        let is_live = is_active && now < expires_at && now < ends_at;
         let (salt, counter, refreshed_at) = (cells.next()?, cells.next()?, cells.next()?);
         let exchanges = Exchanges::read(cells.next::<Option<String>>()?.as_deref(), counter, refreshed_at);
+        let (role, epoch, is_unblocked) = (cells.next()?, cells.next()?, cells.next::<bool>()?);
+        let is_live = is_active && is_unblocked && now < expires_at && now < ends_at;
         Ok(Standing { user, role, epoch, is_live, salt, counter, exchanges, ends_at })
     });
     Ok(found.await?.pop())

@@ -2,16 +2,14 @@
 //! within the same transaction, so that no node takes the session's tokens any more. Not here: ends by the clock, which
 //! nothing has to write.
 
-use super::{EndReason, Model};
+use sea_orm::{QueryOrder as _, QuerySelect as _, Set, entity::prelude::*};
+
+use super::{ActiveModel, Column, EndReason, Entity};
 use crate::{
     activity::{Action, Entry},
     auth::revocation::Revocation,
     clock,
-    database::{
-        kind::Kind,
-        sql::{Record as _, Sql},
-        transaction::Transaction,
-    },
+    database::{kind::Kind, transaction::Transaction},
     error::Error,
     events::Change,
     id::{SessionId, UserId},
@@ -60,16 +58,24 @@ pub(crate) async fn live(
     owner: UserId,
     which: Which,
 ) -> Result<Vec<SessionId>, Error> {
-    let mut sql = transaction.sql();
-    sql.push("SELECT t.id FROM user_sessions t WHERE t.is_active AND t.user_id = ").bind(owner);
-    sql.push(" AND t.expires_at > ").bind(clock::now());
-    match which {
-        Which::One(id) => sql.push(" AND t.id = ").bind(id),
-        Which::AllBut(Some(id)) => sql.push(" AND t.id <> ").bind(id),
-        Which::AllBut(None) => &mut sql,
+    let live = find_live(owner);
+    let live = match which {
+        Which::One(id) => live.filter(Column::Id.eq(id)),
+        Which::AllBut(Some(id)) => live.filter(Column::Id.ne(id)),
+        Which::AllBut(None) => live,
     };
-    sql.push(" ORDER BY t.created_at DESC, t.id DESC").for_update("t");
-    transaction.column::<SessionId>("session.live", Model::TABLE, sql).await
+    let live = live.order_by_desc(Column::CreatedAt).order_by_desc(Column::Id).lock_exclusive();
+    transaction.rows("session.live", Entity, &live, |cells| cells.next()).await
+}
+
+/// The ids of an account's live sessions.
+pub(super) fn find_live(owner: UserId) -> Select<Entity> {
+    Entity::find()
+        .select_only()
+        .column(Column::Id)
+        .filter(Column::IsActive.into_expr())
+        .filter(Column::UserId.eq(owner))
+        .filter(Column::ExpiresAt.gt(clock::now()))
 }
 
 /// Ends these sessions of an account.
@@ -79,10 +85,17 @@ pub(crate) async fn end(
     sessions: &[SessionId],
     reason: EndReason,
 ) -> Result<Vec<SessionId>, Error> {
-    let mut sql: Sql = transaction.sql();
-    sql.push("UPDATE user_sessions SET is_active = FALSE, revoked_at = ").bind(clock::now());
-    sql.push(", end_reason = ").bind(reason.as_str()).push(" WHERE is_active AND id").any_id(sessions);
-    transaction.execute("session.end", Model::TABLE, sql).await?;
+    let ended = ActiveModel {
+        is_active: Set(false),
+        revoked_at: Set(Some(clock::now())),
+        end_reason: Set(Some(reason)),
+        ..Default::default()
+    };
+    let update = Entity::update_many()
+        .set(ended)
+        .filter(Column::IsActive.into_expr())
+        .filter(transaction.is_any(Column::Id, sessions));
+    transaction.write("session.end", Entity, &update).await?;
     for session in sessions {
         transaction.changed(Change::SessionEnded { id: *session, user: owner });
         transaction.revoke(Revocation::Session(*session));

@@ -8,11 +8,12 @@ use std::{
 };
 
 use rustc_hash::FxHashMap;
+use sea_orm::{QueryTrait, Set, entity::prelude::*, sea_query::Query};
 
-use super::Model;
+use super::{ActiveModel, Column, Entity};
 use crate::{
     clock,
-    database::{sql::Record as _, transaction::Transaction},
+    database::transaction::Transaction,
     error::Error,
     events::Change,
     id::{SessionId, UserId},
@@ -63,15 +64,15 @@ impl Uses {
             return Ok(());
         }
         let (mut transaction, now) = (Transaction::begin(store).await?, clock::now());
-        let mut sql = transaction.sql();
-        sql.push("UPDATE user_sessions SET last_activity = ")
-            .bind(now)
-            .push(" WHERE is_active AND last_activity < ");
-        sql.bind(now).push(" AND id").any_id(&pending).push(" RETURNING id, user_id");
-        let written = transaction
-            .fetch("session.touch", Model::TABLE, sql, |cells| {
-                Ok((cells.next::<SessionId>()?, cells.next::<UserId>()?))
-            })
+        let used = ActiveModel { last_activity: Set(now), ..Default::default() };
+        let mut update = Entity::update_many()
+            .set(used)
+            .filter(Column::IsActive.into_expr())
+            .filter(Column::LastActivity.lt(now))
+            .filter(transaction.is_any(Column::Id, &pending));
+        QueryTrait::query(&mut update).returning(Query::returning().columns([Column::Id, Column::UserId]));
+        let written: Vec<(SessionId, UserId)> = transaction
+            .rows("session.touch", Entity, &update, |cells| Ok((cells.next()?, cells.next()?)))
             .await?;
         for (id, user) in written {
             transaction.changed(Change::Session { id, user });

@@ -1,6 +1,7 @@
 //! Lists as the domains declare them, and the statements that read their pages and lengths: whole, or for each of many
 //! parents in one statement, which is a LATERAL join over the array of parents on PostgreSQL and `ROW_NUMBER` on
-//! SQLite. Not here: order and cursors (`database::page`), which rows a list has (the domains).
+//! SQLite. They are text: the builders know no `unnest(…) AS p(id)`, and cost a multiple (`benches/statements.rs`). Not
+//! here: order and cursors (`database::page`), which rows a list has (the domains).
 
 use std::{
     hash::{Hash, Hasher},
@@ -32,7 +33,7 @@ use kept::{Counts, Pages, Part};
 /// whole, or as a page for each parent.
 pub struct List<R: 'static, F: 'static> {
     names: Names,
-    table: &'static str,
+    table: fn() -> &'static str,
     columns: &'static str,
     read: fn(&mut Cells<'_>) -> Result<R, sqlx::Error>,
     conditions: Conditions<F>,
@@ -68,13 +69,19 @@ pub(crate) struct Names {
     pub(crate) page: &'static str,
     pub(crate) count: &'static str,
     /// The column that names a row's parent; none in a list that is read whole.
-    pub(crate) parent: &'static str,
+    pub(crate) parent: Option<fn() -> &'static str>,
+}
+
+impl Names {
+    fn parent(&self) -> &'static str {
+        self.parent.map_or("", |parent| parent())
+    }
 }
 
 /// A list is the names of its statements and its parents, so that loaders can be compared.
 impl<R, F> PartialEq for List<R, F> {
     fn eq(&self, other: &Self) -> bool {
-        (self.names.page, self.names.parent) == (other.names.page, other.names.parent)
+        (self.names.page, self.names.parent()) == (other.names.page, other.names.parent())
     }
 }
 
@@ -82,7 +89,7 @@ impl<R, F> Eq for List<R, F> {}
 
 impl<R, F> Hash for List<R, F> {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (self.names.page, self.names.parent).hash(state);
+        (self.names.page, self.names.parent()).hash(state);
     }
 }
 
@@ -95,7 +102,7 @@ where
     where
         R: Record,
     {
-        let (table, columns, shape) = (R::TABLE, R::COLUMNS, R::SHAPE);
+        let (table, columns, shape): (fn() -> _, _, _) = (R::table, R::COLUMNS, R::SHAPE);
         let (depends_on, is_strong) = (None, false);
         Self { names, table, columns, read: R::read, conditions, shape, depends_on, is_strong }
     }
@@ -113,8 +120,8 @@ where
     }
 
     /// The same columns of another table.
-    pub(crate) const fn in_table(mut self, table: &'static str) -> Self {
-        self.table = table;
+    pub(crate) const fn in_table_of<T: Record>(mut self) -> Self {
+        self.table = T::table;
         self
     }
 
@@ -149,12 +156,12 @@ where
         window: &Window,
     ) -> Result<Page<R>, Error> {
         let mut sql = store.sql();
-        sql.push("SELECT ").push(self.columns).push(" FROM ").push(self.table).push(" t WHERE TRUE");
+        sql.push("SELECT ").push(self.columns).from((self.table)()).push(" WHERE TRUE");
         (self.conditions)(filter, &mut sql, scope);
         window.push(&mut sql, keyset);
         window.push_limit(&mut sql);
         let read = |cells: &mut Cells<'_>| (self.read)(cells).map(Arc::new);
-        Ok(window.cut(store.fetch(self.names.page, self.table, sql, read).await?))
+        Ok(window.cut(store.fetch(self.names.page, (self.table)(), sql, read).await?))
     }
 
     /// How many rows the filter leaves of the whole list.
@@ -174,9 +181,9 @@ where
     )]
     async fn load_count(&self, store: &Store, scope: &Scope, filter: &F) -> Result<i64, Error> {
         let mut sql = store.sql();
-        sql.push("SELECT count(*) FROM ").push(self.table).push(" t WHERE TRUE");
+        sql.push("SELECT count(*)").from((self.table)()).push(" WHERE TRUE");
         (self.conditions)(filter, &mut sql, scope);
-        let counts = store.fetch(self.names.count, self.table, sql, |cells| cells.next::<i64>()).await?;
+        let counts = store.fetch(self.names.count, (self.table)(), sql, |cells| cells.next::<i64>()).await?;
         Ok(counts.first().copied().unwrap_or_default())
     }
 
@@ -224,7 +231,7 @@ where
             pages.entry(parent).or_default().push(row);
             Ok(())
         };
-        store.fetch(self.names.page, self.table, sql, read).await?;
+        store.fetch(self.names.page, (self.table)(), sql, read).await?;
         Ok(pages.into_iter().map(|(parent, rows)| (parent, Arc::new(window.cut(rows)))).collect())
     }
 
@@ -253,9 +260,9 @@ where
         filter: &F,
         parents: &[P],
     ) -> Result<FxHashMap<P, i64>, Error> {
-        let (mut sql, parent) = (store.sql(), self.names.parent);
-        sql.push("SELECT t.").push(parent).push(", count(*) FROM ").push(self.table).push(" t WHERE t.");
-        sql.push(parent).any_id(parents);
+        let (mut sql, parent) = (store.sql(), self.names.parent());
+        sql.push("SELECT t.").push(parent).push(", count(*)").from((self.table)());
+        sql.push(" WHERE t.").push(parent).any_id(parents);
         (self.conditions)(filter, &mut sql, scope);
         sql.push(" GROUP BY t.").push(parent);
         let mut counts: FxHashMap<P, i64> = parents.iter().map(|parent| (*parent, 0)).collect();
@@ -263,7 +270,7 @@ where
             counts.insert(P::from(cells.next::<Uuid>()?), cells.next()?);
             Ok(())
         };
-        store.fetch(self.names.count, self.table, sql, read).await?;
+        store.fetch(self.names.count, (self.table)(), sql, read).await?;
         Ok(counts)
     }
 
@@ -276,8 +283,8 @@ where
         parents: &[P],
     ) {
         sql.push("SELECT p.id, c.* FROM ").parents(parents);
-        sql.push(" CROSS JOIN LATERAL (SELECT ").push(self.columns).push(" FROM ").push(self.table);
-        sql.push(" t WHERE t.").push(self.names.parent).push(" = p.id");
+        sql.push(" CROSS JOIN LATERAL (SELECT ").push(self.columns).from((self.table)());
+        sql.push(" WHERE t.").push(self.names.parent()).push(" = p.id");
         conditions(sql);
         window.push(sql, keyset);
         window.push_limit(sql);
@@ -292,11 +299,11 @@ where
         window: &Window,
         parents: &[P],
     ) {
-        let parent = self.names.parent;
+        let parent = self.names.parent();
         sql.push("SELECT t.").push(parent).push(", ").push(self.columns);
         sql.push(" FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY t.").push(parent);
         keyset.push_order(sql, window.backward);
-        sql.push(") AS place FROM ").push(self.table).push(" t WHERE t.").push(parent).any_id(parents);
+        sql.push(") AS place").from((self.table)()).push(" WHERE t.").push(parent).any_id(parents);
         conditions(sql);
         window.push_range(sql, keyset);
         sql.push(") t WHERE t.place <= ").bind(i64::from(window.limit) + 1);

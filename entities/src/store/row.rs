@@ -4,6 +4,7 @@
 use std::{hash::Hash, marker::PhantomData, sync::Arc};
 
 use rustc_hash::FxHashMap;
+use sea_orm::EntityTrait;
 use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
@@ -18,8 +19,8 @@ use crate::{
     store::Store,
 };
 
-/// A row that has an id of its own.
-pub(crate) trait Row: Record + Serialize + DeserializeOwned {
+/// What is read of a table by the id that its rows have.
+pub(crate) trait ById: Record + Serialize + DeserializeOwned {
     /// Its type in the graph, and in tags.
     const KIND: Kind;
     /// What the statement is called.
@@ -28,6 +29,8 @@ pub(crate) trait Row: Record + Serialize + DeserializeOwned {
     const IS_STRONG: bool = false;
     /// Is a new row told as a change of its own? Positions and entries of the log are too many for that.
     const IS_ANNOUNCED: bool = true;
+    /// The column of its id.
+    const ID: <Self::Entity as EntityTrait>::Column;
     /// The type of its id.
     type Id: Copy + Eq + Hash + From<Uuid> + Into<Uuid> + Send + Sync + 'static;
 
@@ -36,13 +39,13 @@ pub(crate) trait Row: Record + Serialize + DeserializeOwned {
 }
 
 /// Rows by id; absent ones are left out.
-pub(crate) async fn by_ids<R: Row>(store: &Store, ids: &[R::Id]) -> Result<FxHashMap<R::Id, Arc<R>>, Error> {
-    store.cached(ById(PhantomData::<fn() -> R>), ids).await
+pub(crate) async fn by_ids<R: ById>(store: &Store, ids: &[R::Id]) -> Result<FxHashMap<R::Id, Arc<R>>, Error> {
+    store.cached(Rows(PhantomData::<fn() -> R>), ids).await
 }
 
-struct ById<R>(PhantomData<fn() -> R>);
+struct Rows<R>(PhantomData<fn() -> R>);
 
-impl<R> Clone for ById<R> {
+impl<R> Clone for Rows<R> {
     fn clone(&self) -> Self {
         Self(PhantomData)
     }
@@ -51,7 +54,7 @@ impl<R> Clone for ById<R> {
 /// A write ends the use of a row at once; this is only for what is never written again.
 const KEPT: Kept = Kept::for_seconds(300);
 
-impl<R: Row> Cached for ById<R> {
+impl<R: ById> Cached for Rows<R> {
     type Key = R::Id;
     type Value = R;
 
@@ -87,7 +90,7 @@ impl<R: Row> Cached for ById<R> {
 
     async fn load(self, store: Store, keys: Arc<[R::Id]>) -> Result<FxHashMap<R::Id, Arc<R>>, Error> {
         let matching = |sql: &mut Sql| {
-            sql.push("t.id").any_id(&keys);
+            sql.filter(R::ID).any_id(&keys);
         };
         store.by_keys(R::BY_IDS, matching, R::id).await
     }
@@ -97,7 +100,7 @@ impl<R: Row> Cached for ById<R> {
 pub(crate) struct Find<K: 'static, R: 'static> {
     /// What the statement is called.
     pub(crate) name: &'static str,
-    /// The condition.
+    /// ` WHERE …`.
     pub(crate) matching: fn(&mut Sql, &[K], &Scope),
     /// Under which key a row is found.
     pub(crate) key: fn(&R) -> K,

@@ -4,15 +4,19 @@
 
 use std::sync::Arc;
 
+use sea_orm::{
+    QuerySelect as _, QueryTrait,
+    entity::prelude::*,
+    sea_query::{ExprTrait as _, LockType, OnConflict, Query},
+};
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use crate::{
     activity::{Action, Entry},
     clock,
     database::{
         kind::Kind,
-        sql::{Json, Record as _},
+        sql::{Json, Record as _, Sql},
         transaction::Transaction,
     },
     error::Error,
@@ -23,7 +27,10 @@ use crate::{
     location::record::{self, Point, Recorder},
     store::Store,
 };
-use {super::Model, crate::forms::pipeline};
+use {
+    super::{Column, Entity, Model},
+    crate::forms::pipeline,
+};
 
 /// Why a submission was not stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,14 +117,19 @@ struct Target {
 
 impl Target {
     async fn of(store: &Store, form: FormId, version: Option<i32>) -> Result<Option<Self>, Error> {
+        use form::{Column as Form, version::Column as Version};
+
         let mut sql = store.sql();
-        sql.push("SELECT t.status, v.number, v.hash FROM forms t LEFT JOIN form_versions v ON v.form_id = t.id AND v.number = ");
+        sql.push("SELECT ").column(Form::Status).push(", ").column_of("v", Version::Number);
+        sql.push(", ").column_of("v", Version::Hash).from(form::Row::table());
+        sql.push(" LEFT JOIN form_versions v ON ").column_of("v", Version::FormId).push(" = ");
+        sql.column(Form::Id).push(" AND ").column_of("v", Version::Number).push(" = ");
         match version {
             Some(version) => sql.bind(version),
-            None => sql.push("t.version"),
+            None => sql.column(Form::Version),
         };
-        sql.push(" WHERE t.id = ").bind(form);
-        let rows = store.fetch("submission.target", form::Model::TABLE, sql, |cells| {
+        sql.filter(Form::Id).push(" = ").bind(form);
+        let rows = store.fetch("submission.target", form::Row::table(), sql, |cells| {
             let (status, number, hash) =
                 (cells.next()?, cells.next::<Option<i32>>()?, cells.next::<Option<String>>()?);
             Ok(Self { status, version: number.zip(hash) })
@@ -130,12 +142,15 @@ impl Target {
         if let Some(form) = CompiledForm::known(&hash) {
             return Ok(Some((number, form)));
         }
-        let mut sql = store.sql();
-        sql.push("SELECT t.definition FROM form_versions t WHERE t.form_id = ").bind(form);
-        sql.push(" AND t.number = ").bind(number);
-        let table = form::version::Model::TABLE;
+        let find = form::version::Entity::find()
+            .select_only()
+            .column(form::version::Column::Definition)
+            .filter(form::version::Column::FormId.eq(form))
+            .filter(form::version::Column::Number.eq(number));
         let definitions = store
-            .fetch("form_version.definition", table, sql, |cells| Ok(cells.next::<Json>()?.to_value()))
+            .rows("form_version.definition", form::version::Entity, &find, |cells| {
+                Ok(cells.next::<Json>()?.to_value())
+            })
             .await?;
         let Some(definition) = definitions.into_iter().next() else { return Ok(None) };
         Ok(Some((number, CompiledForm::of_version(hash, definition).await?)))
@@ -153,9 +168,9 @@ async fn insert(store: &Store, author: Recorder, new: &New, version: i32, data: 
     };
     let (id, form) = (SubmissionId::new(), new.form);
     let row = Row { id, author, new, version, data, location };
-    let mut stored = row.insert(&mut transaction, "client_id").await?;
+    let mut stored = row.insert(&mut transaction, Column::ClientId).await?;
     if stored == 0 && is_taken(&transaction, author, new).await? {
-        stored = row.insert(&mut transaction, "own_client_id").await?;
+        stored = row.insert(&mut transaction, Column::OwnClientId).await?;
     }
     if stored == 0 {
         let target = Target::of(store, form, None).await?;
@@ -183,57 +198,70 @@ struct Row<'a> {
 impl Row<'_> {
     /// Stores it with the client id in this column, unless the form is not open, the id is in use, or the account has
     /// handed in something under it. Answers how many rows that makes.
-    async fn insert(&self, transaction: &mut Transaction, client_id: &'static str) -> Result<u64, Error> {
+    async fn insert(&self, transaction: &mut Transaction, client_id: Column) -> Result<u64, Error> {
         let Self { id, author, new, version, data, location } = self;
-        let mut sql = transaction.sql();
-        sql.push("INSERT INTO form_submissions (id, form_id, form_version, user_id, session_id, data, location_id, created_at, ");
-        sql.push(client_id).push(") SELECT ");
-        sql.bind(*id)
-            .push(", ")
-            .bind(new.form)
-            .push(", ")
-            .bind(*version)
-            .push(", ")
-            .bind(author.user)
-            .push(", ");
-        sql.bind(author.session).push(", ").bind(data.clone()).push(", ").bind(*location).push(", ");
-        sql.bind(clock::now()).push(", ").bind(new.client_id);
-        sql.push(" FROM forms t WHERE t.id = ").bind(new.form).push(" AND t.status = 'OPEN'");
-        if let Some(client) = new.client_id {
-            sql.push(
-                " AND NOT EXISTS (SELECT 1 FROM form_submissions s WHERE s.form_id = t.id AND s.user_id = ",
-            );
-            sql.bind(author.user).push(" AND s.own_client_id = ").bind(client).push(")");
-        }
+        let (form, user) = (new.form, author.user);
+        let values: [(Column, sea_orm::Value); 9] = [
+            (Column::Id, (*id).into()),
+            (Column::FormId, form.into()),
+            (Column::FormVersion, (*version).into()),
+            (Column::UserId, user.into()),
+            (Column::SessionId, author.session.into()),
+            (Column::Data, data.clone().into()),
+            (Column::LocationId, (*location).into()),
+            (Column::CreatedAt, clock::now().into()),
+            (client_id, new.client_id.into()),
+        ];
+        let columns = values.iter().map(|(column, _)| *column).collect::<Vec<_>>();
         // The form stays open until this is stored.
-        sql.for_share("t").push(" ON CONFLICT DO NOTHING");
-        transaction.execute("submission.insert", Model::TABLE, sql).await
+        let mut open = form::Entity::find_by_id(form)
+            .select_only()
+            .filter(form::Column::Status.eq(Status::Open))
+            .lock(LockType::Share);
+        for (_, value) in values {
+            QueryTrait::query(&mut open).expr(Expr::val(value));
+        }
+        if let Some(client) = new.client_id {
+            let own =
+                Column::FormId.eq(form).and(Column::UserId.eq(user)).and(Column::OwnClientId.eq(client));
+            let own = Entity::find().select_only().column(Column::Id).filter(own).into_query();
+            QueryTrait::query(&mut open).and_where(Expr::exists(own).not());
+        }
+        let mut insert = Query::insert();
+        insert.into_table(Entity).columns(columns).on_conflict(OnConflict::new().do_nothing().to_owned());
+        insert.select_from(open.into_query()).map_err(|error| Error::Statement {
+            statement: "submission.insert",
+            source: sea_orm::DbErr::Custom(error.to_string()),
+        })?;
+        let sql = Sql::built(transaction.backend(), &insert);
+        transaction.execute("submission.insert", Model::table(), sql).await
     }
 }
 
 /// Does the client id stand in the way because another account has used it on this form?
 async fn is_taken(transaction: &Transaction, author: Recorder, new: &New) -> Result<bool, Error> {
     let Some(client) = new.client_id else { return Ok(false) };
-    let mut sql = transaction.sql();
-    sql.push("SELECT t.id FROM form_submissions t WHERE t.form_id = ")
-        .bind(new.form)
-        .push(" AND t.client_id = ");
-    sql.bind(client).push(" AND (t.user_id IS NULL OR t.user_id <> ").bind(author.user).push(")");
-    let others =
-        transaction.column::<SubmissionId>("submission.client_id_of_others", Model::TABLE, sql).await?;
+    let find = Entity::find()
+        .select_only()
+        .column(Column::Id)
+        .filter(Column::FormId.eq(new.form))
+        .filter(Column::ClientId.eq(client))
+        .filter(Column::UserId.is_null().or(Column::UserId.ne(author.user)));
+    let others: Vec<SubmissionId> =
+        transaction.rows("submission.client_id_of_others", Entity, &find, |cells| cells.next()).await?;
     Ok(!others.is_empty())
 }
 
 /// The submission that is stored under the client id, if it is this one; otherwise the refusal.
 async fn again(store: &Store, author: Recorder, new: New, refusal: Refusal) -> Created {
     let Some(client) = new.client_id else { return Ok(Err(refusal)) };
-    let matching = |sql: &mut crate::database::sql::Sql| {
-        sql.push("t.form_id = ").bind(new.form).push(" AND t.user_id = ").bind(author.user);
-        sql.push(" AND (t.client_id = ").bind(client).push(" OR t.own_client_id = ").bind(client).push(")");
-    };
-    let rows = store.by_keys("submission.by_client", matching, |row: &Model| row.id).await?;
+    let find = Entity::find()
+        .filter(Column::FormId.eq(new.form))
+        .filter(Column::UserId.eq(author.user))
+        .filter(Column::ClientId.eq(client).or(Column::OwnClientId.eq(client)));
     // Of what others sent nothing is told, not even that it is there.
-    let Some(stored) = rows.into_values().next() else { return Ok(Err(refusal)) };
+    let found: Option<Model> = store.one("submission.by_client", find).await?;
+    let Some(stored) = found else { return Ok(Err(refusal)) };
     if new.version.is_some_and(|version| version != stored.form_version) {
         return Ok(Err(Refusal::Conflict));
     }

@@ -2,13 +2,15 @@
 //! a password) moves the account's epoch on, so that tokens from before are refused everywhere. Not here: checking
 //! passwords, who may do what (the front room).
 
+use sea_orm::{ActiveValue::Unchanged, QuerySelect as _, Set, entity::prelude::*, sea_query::OnConflict};
+
 use crate::{
     activity::{Action, Entry},
     auth::{revocation::Revocation, secret::Secret},
     clock,
     database::{
         kind::Kind,
-        sql::{Record as _, Sql},
+        sql::{Hidden, is_storable},
         transaction::Transaction,
     },
     error::Error,
@@ -18,7 +20,10 @@ use crate::{
     store::Store,
     unicode,
 };
-use {super::Model, crate::database::role::Role};
+use {
+    super::{ActiveModel, Column, Entity, Model},
+    crate::database::role::Role,
+};
 
 /// What signing in needs to know of an account. Not for showing.
 #[derive(Clone)]
@@ -51,18 +56,21 @@ pub enum Named<'a> {
 /// # Errors
 /// The database's.
 pub async fn credentials(store: &Store, which: Named<'_>) -> Result<Option<Credentials>, Error> {
-    let mut sql = store.sql();
-    sql.push("SELECT t.id, t.is_active, t.role, t.epoch, t.email, t.display_name, t.password_hash FROM users t WHERE ");
-    match which {
-        Named::Id(id) => sql.push("t.id = ").bind(id),
-        Named::Email(email) => sql.push("t.email").any_text(&[email]),
+    let find = match which {
+        Named::Id(id) => Entity::find_by_id(id),
+        Named::Email(email) => {
+            Entity::find().filter(Column::Email.is_in(is_storable(email).then_some(email)))
+        }
     };
-    let found = store.fetch("user.credentials", Model::TABLE, sql, |cells| {
-        let (user, is_active, role, epoch) = (cells.next()?, cells.next()?, cells.next()?, cells.next()?);
-        let known = [cells.next::<String>()?, cells.next::<String>()?];
-        Ok(Credentials { user, is_active, role, epoch, known, password_hash: cells.next()? })
-    });
-    Ok(found.await?.pop())
+    let found: Option<Model> = store.one("user.credentials", find).await?;
+    Ok(found.map(|account| Credentials {
+        user: account.id,
+        is_active: account.is_active,
+        role: account.role,
+        epoch: account.epoch,
+        known: [account.email, account.display_name],
+        password_hash: account.password_hash.map(|hash| hash.0),
+    }))
 }
 
 /// An account to be made.
@@ -113,13 +121,21 @@ pub async fn sign_up(
 
 async fn insert(transaction: &mut Transaction, new: NewAccount<'_>) -> Result<Option<UserId>, Error> {
     let (user, now) = (UserId::new(), clock::now());
-    let mut sql = transaction.sql();
-    sql.push("INSERT INTO users (id, email, display_name, search_name, role, is_active, password_hash, created_at, updated_at) VALUES (");
-    sql.bind(user).push(", ").bind(new.email).push(", ").bind(new.display_name).push(", ");
-    sql.bind(unicode::searched(new.display_name)).push(", ").bind(new.role.as_str()).push(", TRUE, ");
-    sql.bind(new.password_hash.map(str::to_owned)).push(", ").bind(now).push(", ").bind(now);
-    sql.push(") ON CONFLICT (email) DO NOTHING");
-    if transaction.execute("user.insert", Model::TABLE, sql).await? == 0 {
+    let account = ActiveModel {
+        id: Set(user),
+        email: Set(new.email.to_owned()),
+        display_name: Set(new.display_name.to_owned()),
+        search_name: Set(unicode::searched(new.display_name)),
+        role: Set(new.role),
+        is_active: Set(true),
+        password_hash: Set(new.password_hash.map(hidden)),
+        created_at: Set(now),
+        updated_at: Set(now),
+        ..Default::default()
+    };
+    let unless_taken = OnConflict::column(Column::Email).do_nothing().to_owned();
+    let insert = Entity::insert(account).on_conflict(unless_taken);
+    if transaction.write("user.insert", Entity, &insert).await? == 0 {
         return Ok(None);
     }
     transaction.changed(Change::User { id: user });
@@ -149,30 +165,27 @@ pub async fn update(
     changes: Changes<'_>,
 ) -> Result<bool, Error> {
     let mut transaction = Transaction::begin(store).await?;
-    let mut sql = transaction.sql();
-    sql.push("SELECT t.role, t.is_active, t.epoch FROM users t WHERE t.id = ").bind(user).for_update("t");
-    let found = transaction.fetch("user.lock", Model::TABLE, sql, |cells| {
-        Ok((cells.next::<Role>()?, cells.next::<bool>()?, cells.next::<i64>()?))
-    });
-    let Some((role, is_active, epoch)) = found.await?.pop() else { return Ok(false) };
+    let found = transaction.one("user.lock", Entity::find_by_id(user).lock_exclusive()).await?;
+    let Some(Model { role, is_active, epoch, .. }) = found else { return Ok(false) };
     let blocks = is_active && changes.is_active == Some(false);
     let other_role = changes.role.is_some_and(|new| new != role);
-    let mut sql = set(&transaction);
+    let mut account =
+        ActiveModel { id: Unchanged(user), updated_at: Set(clock::now()), ..Default::default() };
     if let Some(name) = changes.display_name {
-        sql.push(", display_name = ").bind(name).push(", search_name = ").bind(unicode::searched(name));
+        account.display_name = Set(name.to_owned());
+        account.search_name = Set(unicode::searched(name));
     }
     if let Some(role) = changes.role {
-        sql.push(", role = ").bind(role.as_str());
+        account.role = Set(role);
     }
     if let Some(is_active) = changes.is_active {
-        sql.push(", is_active = ").bind(is_active);
+        account.is_active = Set(is_active);
     }
     if blocks || other_role {
-        sql.push(", epoch = ").bind(epoch + 1);
+        account.epoch = Set(epoch + 1);
         transaction.revoke(Revocation::Rights { user, epoch: epoch + 1 });
     }
-    sql.push(" WHERE id = ").bind(user);
-    transaction.execute("user.update", Model::TABLE, sql).await?;
+    transaction.update("user.update", account).await?;
     if blocks {
         end_all_but(&mut transaction, user, None, EndReason::RevokedByAdmin).await?;
     }
@@ -197,10 +210,18 @@ pub async fn change_password(
     keep: Option<SessionId>,
 ) -> Result<bool, Error> {
     let mut transaction = Transaction::begin(store).await?;
-    let mut sql = set(&transaction);
-    sql.push(", password_hash = ").bind(password_hash).push(", epoch = ").bind(epoch + 1);
-    sql.push(" WHERE is_active AND id = ").bind(user).push(" AND epoch = ").bind(epoch);
-    if transaction.execute("user.change_password", Model::TABLE, sql).await? == 0 {
+    let changed = ActiveModel {
+        password_hash: Set(Some(hidden(password_hash))),
+        epoch: Set(epoch + 1),
+        updated_at: Set(clock::now()),
+        ..Default::default()
+    };
+    let update = Entity::update_many()
+        .set(changed)
+        .filter(Column::IsActive.into_expr())
+        .filter(Column::Id.eq(user))
+        .filter(Column::Epoch.eq(epoch));
+    if transaction.write("user.change_password", Entity, &update).await? == 0 {
         return Ok(false);
     }
     transaction.revoke(Revocation::Rights { user, epoch: epoch + 1 });
@@ -216,17 +237,17 @@ pub async fn change_password(
 /// The database's.
 pub async fn give_password(store: &Store, users: &[UserId], password_hash: &str) -> Result<(), Error> {
     let transaction = Transaction::begin(store).await?;
-    let mut sql = transaction.sql();
-    sql.push("UPDATE users SET password_hash = ").bind(password_hash);
-    sql.push(" WHERE password_hash IS NULL AND id").any_id(users);
-    transaction.execute("user.give_password", Model::TABLE, sql).await?;
+    let given = ActiveModel { password_hash: Set(Some(hidden(password_hash))), ..Default::default() };
+    let update = Entity::update_many()
+        .set(given)
+        .filter(Column::PasswordHash.is_null())
+        .filter(transaction.is_any(Column::Id, users));
+    transaction.write("user.give_password", Entity, &update).await?;
     transaction.commit_unlogged().await
 }
 
-fn set(transaction: &Transaction) -> Sql {
-    let mut sql = transaction.sql();
-    sql.push("UPDATE users SET updated_at = ").bind(clock::now());
-    sql
+fn hidden(password_hash: &str) -> Hidden {
+    Hidden(password_hash.to_owned())
 }
 
 async fn end_all_but(

@@ -57,9 +57,9 @@ pub(crate) const USERS: usize = 50;
 
 /// All rows; what belongs to a user stands at the user's index.
 pub(crate) struct World {
-    pub(crate) users: Vec<Arc<user::Model>>,
-    pub(crate) sessions: Vec<Vec<Arc<session::Model>>>,
-    pub(crate) forms: Vec<Vec<Arc<form::Model>>>,
+    pub(crate) users: Vec<Arc<user::Row>>,
+    pub(crate) sessions: Vec<Vec<Arc<session::Row>>>,
+    pub(crate) forms: Vec<Vec<Arc<form::Row>>>,
 }
 
 pub(crate) static WORLD: LazyLock<World> = LazyLock::new(|| {
@@ -82,8 +82,8 @@ fn time(seconds: usize) -> entities::clock::Time {
         .expect("a time in 2026")
 }
 
-fn make_user(index: usize) -> user::Model {
-    user::Model {
+fn make_user(index: usize) -> user::Row {
+    user::Row {
         id: user_id(index),
         email: format!("user.{index}@example.org"),
         display_name: format!("User \"{index}\" with ünusual signs"),
@@ -95,8 +95,8 @@ fn make_user(index: usize) -> user::Model {
     }
 }
 
-fn make_session(user: usize, index: usize) -> session::Model {
-    session::Model {
+fn make_session(user: usize, index: usize) -> session::Row {
+    session::Row {
         id: SessionId(Uuid::from_u128((user * 100 + index + 1_000_000) as u128)),
         user_id: user_id(user),
         is_active: index.is_multiple_of(2),
@@ -111,8 +111,8 @@ fn make_session(user: usize, index: usize) -> session::Model {
     }
 }
 
-fn make_form(user: usize, index: usize) -> form::Model {
-    form::Model {
+fn make_form(user: usize, index: usize) -> form::Row {
+    form::Row {
         id: FormId(Uuid::from_u128((user * 100 + index + 2_000_000) as u128)),
         owner_id: user_id(user),
         title: format!("Form {index} of user {user}"),
@@ -127,7 +127,7 @@ fn make_form(user: usize, index: usize) -> form::Model {
 }
 
 /// A row.
-pub fn a_user() -> user::Model {
+pub fn a_user() -> user::Row {
     make_user(0)
 }
 
@@ -144,11 +144,11 @@ pub(crate) fn index_of(id: UserId) -> Option<usize> {
 
 // What both declarations share: the order, the page, and what goes wrong.
 
-pub(crate) fn users_keyset() -> &'static Keyset<user::Model> {
+pub(crate) fn users_keyset() -> &'static Keyset<user::Row> {
     user::keyset(user::OrderField::CreatedAt, true)
 }
 
-pub(crate) fn forms_keyset() -> &'static Keyset<form::Model> {
+pub(crate) fn forms_keyset() -> &'static Keyset<form::Row> {
     form::keyset(form::OrderField::CreatedAt, true)
 }
 
@@ -180,14 +180,14 @@ pub(crate) fn deputy_of(index: usize) -> Result<Option<UserId>, FieldError> {
 }
 
 /// A required list that fails for some.
-pub(crate) fn friends_of(index: usize) -> Result<Vec<Arc<user::Model>>, FieldError> {
+pub(crate) fn friends_of(index: usize) -> Result<Vec<Arc<user::Row>>, FieldError> {
     if index % 13 == 4 {
         return Err(FieldError::bad_input(format!("user {index} lost all friends")));
     }
     Ok((1..=index % 4).map(|step| Arc::clone(&WORLD.users[(index + step) % USERS])).collect())
 }
 
-pub(crate) fn initial_of(row: &user::Model) -> String {
+pub(crate) fn initial_of(row: &user::Row) -> String {
     row.display_name.chars().take(1).collect()
 }
 
@@ -231,13 +231,13 @@ struct Forms {
     window: Window,
 }
 
-loader!(@impl AllUsers, "fake.users", () => Arc<Page<user::Model>>, |this, _key| {
+loader!(@impl AllUsers, "fake.users", () => Arc<Page<user::Row>>, |this, _key| {
     Some(Arc::new(cut(&WORLD.users, users_keyset(), &this.window)))
 });
-loader!(@impl Sessions, "fake.sessions", UserId => Arc<Page<session::Model>>, |this, key| {
+loader!(@impl Sessions, "fake.sessions", UserId => Arc<Page<session::Row>>, |this, key| {
     index_of(*key).map(|index| Arc::new(cut(&WORLD.sessions[index], &session::KEYSET, &this.window)))
 });
-loader!(@impl Forms, "fake.forms", UserId => Arc<Page<form::Model>>, |this, key| {
+loader!(@impl Forms, "fake.forms", UserId => Arc<Page<form::Row>>, |this, key| {
     index_of(*key).map(|index| Arc::new(cut(&WORLD.forms[index], forms_keyset(), &this.window)))
 });
 loader!(UserCount, "fake.user_count", () => i64, |_this, _key| Some(WORLD.users.len() as i64));
@@ -247,10 +247,10 @@ loader!(SessionCounts, "fake.session_counts", UserId => i64, |_this, key| {
 loader!(FormCounts, "fake.form_counts", UserId => i64, |_this, key| {
     index_of(*key).map(|index| WORLD.forms[index].len() as i64)
 });
-loader!(UserById, "fake.user_by_id", UserId => Arc<user::Model>, |_this, key| {
+loader!(UserById, "fake.user_by_id", UserId => Arc<user::Row>, |_this, key| {
     index_of(*key).map(|index| Arc::clone(&WORLD.users[index]))
 });
-loader!(Friends, "fake.friends", UserId => Arc<Vec<Arc<user::Model>>>, |_this, key| {
+loader!(Friends, "fake.friends", UserId => Arc<Vec<Arc<user::Row>>>, |_this, key| {
     index_of(*key).map(|index| Arc::new(friends_of(index).unwrap_or_default()))
 });
 loader!(SubmissionCounts, "fake.submission_counts", FormId => i64, |_this, key| Some(submissions_of(*key)));
@@ -272,14 +272,14 @@ impl Loader for Broken {
 
 #[derive(Clone)]
 struct User {
-    row: Arc<user::Model>,
+    row: Arc<user::Row>,
     open: bool,
 }
 
 impl Visible for User {
-    type Row = user::Model;
+    type Row = user::Row;
 
-    fn visible_to(_: &Context, row: Arc<user::Model>) -> Option<Self> {
+    fn visible_to(_: &Context, row: Arc<user::Row>) -> Option<Self> {
         let open = row.is_active;
         Some(Self { row, open })
     }
@@ -307,8 +307,8 @@ macro_rules! visible {
         }
     };
 }
-visible!(Session, session::Model);
-visible!(Form, form::Model);
+visible!(Session, session::Row);
+visible!(Form, form::Row);
 
 impl Entity for User {
     fn object() -> &'static Object<Self> {

@@ -11,7 +11,7 @@ use entities::{
         scope::Scope,
     },
     form::{
-        self, Filter, Model, OrderField,
+        self, Filter, OrderField, Row,
         version::{self, Document, KEYSET as VERSIONS},
     },
     id::{FormId, FormVersionId, UserId},
@@ -57,15 +57,15 @@ enum_leaf!(entities::form::Status, FormStatus);
 /// A form that the viewer may see.
 #[derive(Clone)]
 pub struct Form {
-    row: Arc<Model>,
+    row: Arc<Row>,
     /// May the viewer see the draft?
     edited: bool,
 }
 
 impl Visible for Form {
-    type Row = Model;
+    type Row = Row;
 
-    fn visible_to(ctx: &Context, row: Arc<Model>) -> Option<Self> {
+    fn visible_to(ctx: &Context, row: Arc<Row>) -> Option<Self> {
         row.is_visible_to(&ctx.scope).then(|| Self::of(ctx, row))
     }
 }
@@ -73,20 +73,20 @@ impl Visible for Form {
 /// Who sees a submission sees its form, open or not: its columns and its owner. Draft, versions and the submissions of
 /// others stay as hidden as they are.
 impl VisibleFrom<Submission> for Form {
-    fn visible_from(ctx: &Context, row: Arc<Model>) -> Self {
+    fn visible_from(ctx: &Context, row: Arc<Row>) -> Self {
         Self::of(ctx, row)
     }
 }
 
 /// Who sees a version of a form sees the form that it is of, as with a submission.
 impl VisibleFrom<FormVersion> for Form {
-    fn visible_from(ctx: &Context, row: Arc<Model>) -> Self {
+    fn visible_from(ctx: &Context, row: Arc<Row>) -> Self {
         Self::of(ctx, row)
     }
 }
 
 impl Form {
-    fn of(ctx: &Context, row: Arc<Model>) -> Self {
+    fn of(ctx: &Context, row: Arc<Row>) -> Self {
         let edited = row.is_edited_by(&ctx.scope);
         Self { row, edited }
     }
@@ -146,21 +146,21 @@ impl Entity for Form {
 /// A published version that the viewer may see.
 #[derive(Clone)]
 pub struct FormVersion {
-    row: Arc<version::Model>,
+    row: Arc<version::Row>,
 }
 
 impl Visible for FormVersion {
-    type Row = version::Model;
+    type Row = version::Row;
 
     /// The row does not say whose form it is: the finders of `entities::form::version` are scoped.
-    fn visible_to(_: &Context, row: Arc<version::Model>) -> Option<Self> {
+    fn visible_to(_: &Context, row: Arc<version::Row>) -> Option<Self> {
         Some(Self { row })
     }
 }
 
 /// Who sees a submission sees the version that it answers, current or not.
 impl VisibleFrom<Submission> for FormVersion {
-    fn visible_from(_: &Context, row: Arc<version::Model>) -> Self {
+    fn visible_from(_: &Context, row: Arc<version::Row>) -> Self {
         Self { row }
     }
 }
@@ -289,7 +289,7 @@ impl Loader for ById {
     const NAME: &'static str = "form.by_ids";
     const SHARED: bool = true;
     type Key = FormId;
-    type Value = Arc<Model>;
+    type Value = Arc<Row>;
 
     async fn load(self, store: Store, keys: Arc<[FormId]>) -> Loaded<Self> {
         form::by_ids(&store, &keys).await
@@ -319,7 +319,7 @@ pub struct VersionById {
 impl Loader for VersionById {
     const NAME: &'static str = "form_version.by_ids";
     type Key = FormVersionId;
-    type Value = Arc<version::Model>;
+    type Value = Arc<version::Row>;
 
     async fn load(self, store: Store, keys: Arc<[FormVersionId]>) -> Loaded<Self> {
         version::by_ids(&store, &self.scope, &keys).await
@@ -334,7 +334,7 @@ impl Loader for VersionsOf {
     const NAME: &'static str = "form_version.of_submissions";
     const SHARED: bool = true;
     type Key = (FormId, i32);
-    type Value = Arc<version::Model>;
+    type Value = Arc<version::Row>;
 
     async fn load(self, store: Store, keys: Arc<[(FormId, i32)]>) -> Loaded<Self> {
         version::of_submissions(&store, &keys).await
@@ -358,7 +358,7 @@ struct Numbered {
 impl Loader for Numbered {
     const NAME: &'static str = "form_version.numbered";
     type Key = FormId;
-    type Value = Arc<version::Model>;
+    type Value = Arc<version::Row>;
 
     async fn load(self, store: Store, keys: Arc<[FormId]>) -> Loaded<Self> {
         version::numbered(&store, &self.scope, self.number, &keys).await
@@ -373,7 +373,7 @@ struct CurrentVersion {
 impl Loader for CurrentVersion {
     const NAME: &'static str = "form_version.current_of_forms";
     type Key = FormId;
-    type Value = Arc<version::Model>;
+    type Value = Arc<version::Row>;
 
     async fn load(self, store: Store, keys: Arc<[FormId]>) -> Loaded<Self> {
         version::current_of_forms(&store, &self.scope, &keys).await
@@ -409,7 +409,7 @@ struct VersionCounts {
 impl Loader for VersionsOfForms {
     const NAME: &'static str = "form_version.pages_of_forms";
     type Key = FormId;
-    type Value = Arc<Page<version::Model>>;
+    type Value = Arc<Page<version::Row>>;
 
     async fn load(self, store: Store, keys: Arc<[FormId]>) -> Loaded<Self> {
         version::OF_FORMS.pages(&store, &self.scope, &(), &VERSIONS, &self.window, &keys).await
@@ -462,14 +462,14 @@ pub struct FormCounts<P> {
 struct FormList {
     scope: Scope,
     filter: Filter,
-    keyset: &'static Keyset<Model>,
+    keyset: &'static Keyset<Row>,
 }
 
 impl Loader for Forms<()> {
     const NAME: &'static str = "form.page";
     const SHARED: bool = true;
     type Key = ();
-    type Value = Arc<Page<Model>>;
+    type Value = Arc<Page<Row>>;
 
     async fn load(self, store: Store, _: Arc<[()]>) -> Loaded<Self> {
         let FormList { scope, filter, keyset } = &self.list;
@@ -494,7 +494,7 @@ impl Loader for Forms<UserId> {
     const NAME: &'static str = "form.pages_of_owners";
     const SHARED: bool = true;
     type Key = UserId;
-    type Value = Arc<Page<Model>>;
+    type Value = Arc<Page<Row>>;
 
     async fn load(self, store: Store, keys: Arc<[UserId]>) -> Loaded<Self> {
         let FormList { scope, filter, keyset } = &self.list;
@@ -513,7 +513,7 @@ impl Loader for FormCounts<UserId> {
     }
 }
 
-fn bind_forms<P>(given: &Given<'_, FormsArgs>) -> Result<Bound<Forms<P>, FormCounts<P>, Model>, FieldError> {
+fn bind_forms<P>(given: &Given<'_, FormsArgs>) -> Result<Bound<Forms<P>, FormCounts<P>, Row>, FieldError> {
     let FormsArgs { page, filter, order_by } = &given.args;
     let filter = filter.as_ref().map(FormFilter::read).transpose()?.unwrap_or_default();
     let keyset = order_by.as_ref().map_or(form::keyset(OrderField::CreatedAt, true), |order| {

@@ -13,7 +13,7 @@ use entities::{
     },
     events::Change,
     id::{SessionId, UserId},
-    session::{self, Filter, KEYSET, Model},
+    session::{self, Filter, KEYSET, Row},
 };
 
 use crate::{
@@ -60,15 +60,15 @@ enum_leaf!(entities::session::EndReason, SessionEndReason);
 /// A session that the viewer may see.
 #[derive(Clone)]
 pub struct Session {
-    row: Arc<Model>,
+    row: Arc<Row>,
     now: Time,
     current: bool,
 }
 
 impl Visible for Session {
-    type Row = Model;
+    type Row = Row;
 
-    fn visible_to(ctx: &Context, row: Arc<Model>) -> Option<Self> {
+    fn visible_to(ctx: &Context, row: Arc<Row>) -> Option<Self> {
         let current = ctx.viewer.session_id() == Some(row.id);
         let now = ctx.now_until(row.expires_at);
         row.is_visible_to(&ctx.scope).then_some(Self { row, now, current })
@@ -140,7 +140,7 @@ impl Loader for ById {
     const NAME: &'static str = "session.by_ids";
     const SHARED: bool = true;
     type Key = SessionId;
-    type Value = Arc<Model>;
+    type Value = Arc<Row>;
 
     async fn load(self, store: Store, keys: Arc<[SessionId]>) -> Loaded<Self> {
         session::by_ids(&store, &keys).await
@@ -173,7 +173,7 @@ impl Loader for OfUsers {
     const NAME: &'static str = "session.pages_of_users";
     const SHARED: bool = true;
     type Key = UserId;
-    type Value = Arc<Page<Model>>;
+    type Value = Arc<Page<Row>>;
 
     async fn load(self, store: Store, keys: Arc<[UserId]>) -> Loaded<Self> {
         session::OF_USERS.pages(&store, &self.scope, &self.filter, &KEYSET, &self.window, &keys).await

@@ -12,7 +12,7 @@ use entities::{
         scope::Scope,
     },
     id::UserId,
-    user::{self, Filter, Model, OrderField},
+    user::{self, Filter, OrderField, Row},
 };
 
 use crate::{
@@ -59,15 +59,15 @@ enum_leaf!(entities::Role, Role);
 /// An account that the viewer may see.
 #[derive(Clone)]
 pub struct User {
-    row: Arc<Model>,
+    row: Arc<Row>,
     /// Are the private columns shown?
     open: bool,
 }
 
 impl Visible for User {
-    type Row = Model;
+    type Row = Row;
 
-    fn visible_to(ctx: &Context, row: Arc<Model>) -> Option<Self> {
+    fn visible_to(ctx: &Context, row: Arc<Row>) -> Option<Self> {
         let open = row.is_open_to(&ctx.scope);
         row.is_visible_to(&ctx.scope).then_some(Self { row, open })
     }
@@ -190,7 +190,7 @@ impl Loader for ById {
     const NAME: &'static str = "user.by_ids";
     const SHARED: bool = true;
     type Key = UserId;
-    type Value = Arc<Model>;
+    type Value = Arc<Row>;
 
     async fn load(self, store: Store, keys: Arc<[UserId]>) -> Loaded<Self> {
         user::by_ids(&store, &keys).await
@@ -207,7 +207,7 @@ pub struct OpenByEmail {
 impl Loader for OpenByEmail {
     const NAME: &'static str = "user.by_emails";
     type Key = String;
-    type Value = Arc<Model>;
+    type Value = Arc<Row>;
 
     async fn load(self, store: Store, keys: Arc<[String]>) -> Loaded<Self> {
         let rows = if self.scope.manages() {
@@ -226,14 +226,14 @@ impl Loader for OpenByEmail {
 const OWNER_KEPT: Kept = Kept::for_seconds(300);
 
 /// The accounts of these e-mails, and perhaps others.
-async fn any_of_emails(store: &Store, emails: &[String]) -> Result<Vec<Arc<Model>>, Error> {
+async fn any_of_emails(store: &Store, emails: &[String]) -> Result<Vec<Arc<Row>>, Error> {
     let (cache, moment) = (store.cache(), store.cache().moment());
     let name = |email: &String| format!("owner of {email}");
     let tags = |id: &UserId| vec![Tag::Row("User", id.0)];
     let names: Vec<String> = emails.iter().map(name).collect();
     let owners: Vec<UserId> =
         cache.get_many(store, &names, tags).await.into_iter().flatten().map(|id| *id).collect();
-    let mut rows: Vec<Arc<Model>> = user::by_ids(store, &owners).await?.into_values().collect();
+    let mut rows: Vec<Arc<Row>> = user::by_ids(store, &owners).await?.into_values().collect();
     let unknown: Vec<String> =
         emails.iter().filter(|email| rows.iter().all(|row| row.email != **email)).cloned().collect();
     if !unknown.is_empty() {
@@ -250,7 +250,7 @@ async fn any_of_emails(store: &Store, emails: &[String]) -> Result<Vec<Arc<Model
 pub struct AllUsers {
     scope: Scope,
     filter: Filter,
-    keyset: &'static Keyset<Model>,
+    keyset: &'static Keyset<Row>,
     window: Window,
 }
 
@@ -265,7 +265,7 @@ impl Loader for AllUsers {
     const NAME: &'static str = "user.page";
     const SHARED: bool = true;
     type Key = ();
-    type Value = Arc<Page<Model>>;
+    type Value = Arc<Page<Row>>;
 
     async fn load(self, store: Store, _: Arc<[()]>) -> Loaded<Self> {
         let page = user::ALL.page(&store, &self.scope, &self.filter, self.keyset, &self.window).await?;
@@ -287,7 +287,7 @@ impl Loader for AllUsersCount {
 /// Reads the arguments of `Query.users`.
 pub(crate) fn bind_users(
     given: &Given<'_, UsersArgs>,
-) -> Result<Bound<AllUsers, AllUsersCount, Model>, FieldError> {
+) -> Result<Bound<AllUsers, AllUsersCount, Row>, FieldError> {
     let UsersArgs { page, filter, order_by } = &given.args;
     let scope = *given.ctx.scope;
     let filter = filter.as_ref().map(UserFilter::read).transpose()?.unwrap_or_default();

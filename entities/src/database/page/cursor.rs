@@ -154,12 +154,12 @@ mod tests {
         descending: true,
         keys: &[
             Key {
-                sql: "t.created_at",
+                sql: |_| {},
                 kind: KeyKind::Time,
                 value: |row| KeyValue::Time(DateTime::from_timestamp_micros(row.0).expect("in range")),
             },
-            Key { sql: "t.title", kind: KeyKind::Text, value: |row| KeyValue::Text(row.2.clone()) },
-            Key { sql: "t.id", kind: KeyKind::Id, value: |row| KeyValue::Id(row.1) },
+            Key { sql: |_| {}, kind: KeyKind::Text, value: |row| KeyValue::Text(row.2.clone()) },
+            Key { sql: |_| {}, kind: KeyKind::Id, value: |row| KeyValue::Id(row.1) },
         ],
     };
 

@@ -50,7 +50,7 @@ impl<R, F: Filtering> Part<R, F> {
     }
 
     fn arguments(&self) -> impl Serialize {
-        (self.list.names.page, self.list.names.parent, self.scope, &self.filter)
+        (self.list.names.page, self.list.names.parent(), self.scope, &self.filter)
     }
 
     fn tags(&self, parent: Uuid) -> Vec<Tag> {

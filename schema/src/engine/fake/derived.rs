@@ -129,11 +129,11 @@ macro_rules! connection {
         }
     };
 }
-connection!(UserConnection, UserEdge, User, user::Model);
-connection!(SessionConnection, SessionEdge, Session, session::Model);
-connection!(FormConnection, FormEdge, Form, form::Model);
+connection!(UserConnection, UserEdge, User, user::Row);
+connection!(SessionConnection, SessionEdge, Session, session::Row);
+connection!(FormConnection, FormEdge, Form, form::Row);
 
-struct User(Arc<user::Model>);
+struct User(Arc<user::Row>);
 
 impl User {
     fn index(&self) -> usize {
@@ -212,7 +212,7 @@ impl User {
     }
 }
 
-struct Session(Arc<session::Model>);
+struct Session(Arc<session::Row>);
 
 #[Object]
 impl Session {
@@ -253,7 +253,7 @@ impl Session {
     }
 }
 
-struct Form(Arc<form::Model>);
+struct Form(Arc<form::Row>);
 
 #[Object]
 impl Form {

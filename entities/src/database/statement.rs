@@ -1,0 +1,132 @@
+//! SeaORM's statements on the store's own connections. A domain builds them with its entity: `Entity::find` and its
+//! like, an `ActiveModel`, or sea-query with the entity's `Column`s. SeaORM's `ConnectionTrait` is not implemented: its
+//! errors say neither which statement failed nor whether the database was there, and every statement has a name. Not
+//! here: the text of the batch reads (`sql`), connections (`pool`), what is read and written (the domains).
+
+use sea_orm::{
+    ActiveModelTrait, ColumnTrait, EntityTrait, QuerySelect as _, QueryTrait, Select, UpdateOne,
+    ValidatedUpdateOne,
+    sea_query::{Expr, ExprTrait as _, Value, extension::postgres::PgFunc},
+    sqlx,
+};
+
+use crate::{
+    database::{
+        sql::{Cells, Record, Sql},
+        transaction::Transaction,
+    },
+    error::Error,
+    store::Store,
+};
+
+/// A select of the columns that `R` has, in their order.
+fn select_of<R: Record>(select: Select<R::Entity>) -> impl QueryTrait {
+    R::select_cols(select.select_only())
+}
+
+impl Store {
+    /// A statement of SeaORM's builders.
+    pub(crate) fn build(&self, query: &impl QueryTrait) -> Sql {
+        Sql::built(self.backend(), query.as_query())
+    }
+
+    /// Rows that a select finds; of each only what `R` has.
+    pub(crate) async fn all<R: Record>(
+        &self,
+        name: &'static str,
+        select: Select<R::Entity>,
+    ) -> Result<Vec<R>, Error> {
+        self.fetch(name, R::table(), self.build(&select_of::<R>(select)), R::read).await
+    }
+
+    /// The row that a select finds, if there is one; of it only what `R` has.
+    pub(crate) async fn one<R: Record>(
+        &self,
+        name: &'static str,
+        select: Select<R::Entity>,
+    ) -> Result<Option<R>, Error> {
+        Ok(self.all(name, select).await?.into_iter().next())
+    }
+
+    /// Runs a select about an entity, and reads each row with `read`.
+    pub(crate) async fn rows<E: EntityTrait, T>(
+        &self,
+        name: &'static str,
+        entity: E,
+        query: &impl QueryTrait,
+        read: impl FnMut(&mut Cells<'_>) -> Result<T, sqlx::Error>,
+    ) -> Result<Vec<T>, Error> {
+        self.fetch(name, entity.table_name(), self.build(query), read).await
+    }
+}
+
+impl Transaction {
+    /// A statement of SeaORM's builders.
+    pub(crate) fn build(&self, query: &impl QueryTrait) -> Sql {
+        Sql::built(self.backend(), query.as_query())
+    }
+
+    /// Rows that a select finds; of each only what `R` has.
+    pub(crate) async fn all<R: Record>(
+        &self,
+        name: &'static str,
+        select: Select<R::Entity>,
+    ) -> Result<Vec<R>, Error> {
+        self.fetch(name, R::table(), self.build(&select_of::<R>(select)), R::read).await
+    }
+
+    /// The row that a select finds, if there is one; of it only what `R` has.
+    pub(crate) async fn one<R: Record>(
+        &self,
+        name: &'static str,
+        select: Select<R::Entity>,
+    ) -> Result<Option<R>, Error> {
+        Ok(self.all(name, select).await?.into_iter().next())
+    }
+
+    /// Runs a statement about an entity that answers rows, and reads each with `read`.
+    pub(crate) async fn rows<E: EntityTrait, T>(
+        &self,
+        name: &'static str,
+        entity: E,
+        query: &impl QueryTrait,
+        read: impl FnMut(&mut Cells<'_>) -> Result<T, sqlx::Error>,
+    ) -> Result<Vec<T>, Error> {
+        self.fetch(name, entity.table_name(), self.build(query), read).await
+    }
+
+    /// Inserts a row of the values that are set. Answers how many rows that makes.
+    pub(crate) async fn insert<A: ActiveModelTrait>(&self, name: &'static str, row: A) -> Result<u64, Error> {
+        self.write(name, A::Entity::default(), &A::Entity::insert(row)).await
+    }
+
+    /// Changes what is set in the row of this primary key. Answers how many rows there are.
+    pub(crate) async fn update<A: ActiveModelTrait>(&self, name: &'static str, row: A) -> Result<u64, Error> {
+        let update: UpdateOne<A> = A::Entity::update(row);
+        let update: ValidatedUpdateOne<A> =
+            update.validate().map_err(|source| Error::Statement { statement: name, source })?;
+        self.write(name, A::Entity::default(), &update).await
+    }
+
+    /// Runs a statement that changes rows of an entity's table; says how many.
+    pub(crate) async fn write<E: EntityTrait>(
+        &self,
+        name: &'static str,
+        entity: E,
+        query: &impl QueryTrait,
+    ) -> Result<u64, Error> {
+        self.execute(name, entity.table_name(), self.build(query)).await
+    }
+
+    /// Is the column any of these? One array on PostgreSQL, so one prepared statement for every number of values.
+    pub(crate) fn is_any<V: Into<Value> + Copy>(&self, column: impl ColumnTrait, values: &[V]) -> Expr {
+        let values = values.iter().map(|value| (*value).into());
+        if !self.sql().is_postgres() {
+            return column.is_in(values);
+        }
+        let values: Vec<Value> = values.collect();
+        let Some(first) = values.first() else { return Expr::val(false) };
+        let array = Value::Array(first.array_type(), Some(Box::new(values)));
+        Expr::col(column.as_column_ref()).eq(PgFunc::any(array))
+    }
+}
