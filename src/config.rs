@@ -1,37 +1,34 @@
 //! The configuration: one struct per concern, read once, validated, its parts handed out. Every key is declared once,
 //! in the table below; parsing, `xp config print` and docs/configuration.md derive from it. Precedence: defaults <
 //! `xp.toml` < environment < flags. Not here: where values come from (`layers`), how a text becomes a value
-//! (`setting`), and anything that acts on a value.
+//! (`setting`), what is wrong with several together (`contradictions`), and anything that acts on a value (`parts`).
 
 pub mod address;
 mod cautions;
+mod contradictions;
 pub mod layers;
 mod memory;
+mod mode;
 pub mod origins;
+mod parts;
 pub mod print;
 pub mod setting;
 
-use std::{fmt::Write as _, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use address::{MetricsAddress, ServiceUrl};
-use entities::{
-    auth::{password::Cost, secret::Secret},
-    redis::RedisUrl,
-};
-use layers::{Problem, Values};
-use origins::{HeaderNames, OriginPatterns};
-use schema::{AccessOptions, Subgraph, engine::limits::Limits};
+use entities::redis::RedisUrl;
+use layers::Values;
+use origins::{HeaderNames, OriginPatterns, Origins};
+use schema::Subgraph;
 use setting::{
-    Bytes, ClientModes, DatabaseUrl, DocumentMode, LogFilter, LogFormat, Networks, Origins, Percent,
-    SecretText, Secrets, Setting, Switch, Width,
+    Bytes, ClientModes, DatabaseUrl, DocumentMode, LogFilter, LogFormat, Networks, Percent, SecretText,
+    Secrets, Setting, Switch, Width,
 };
 
 use crate::gateway::signature::SignatureKeys;
 
-/// Requests of one array at most, whatever is configured.
-const LONGEST_BATCH: usize = 10;
-/// What hyper reads at a time.
-const LEAST_HEADER_BYTES: usize = 8 << 10;
+pub use mode::{DEVELOPMENT_FILE, Mode};
 
 /// One key of the configuration: its name, how else it can be set, what it means.
 #[derive(Debug)]
@@ -145,8 +142,8 @@ sections! {
         idle_timeout: Duration = "1m";
         /// How long a client may take none of its answer.
         write_timeout: Duration = "10s";
-        /// Bytes a second, on the average of each `write_timeout`, that a client must take of an answer that waits for it; one
-        /// that is slower is cut off.
+        /// Bytes a second, on the average of each `write_timeout`, that a client must take of each answer that waits for it,
+        /// also of several on one connection; where one is taken more slowly, it is cut off.
         min_answer_rate: Bytes = "8KiB";
         /// Requests of one HTTP/2 connection at a time.
         max_streams: u32 = "100";
@@ -162,20 +159,21 @@ sections! {
         max_json_values_signed_in: usize = "100000";
         /// Requests that a signed-in caller may send in one array; 1: no arrays. At most 10. Anonymous callers may send none.
         max_batch: usize = "1";
-        /// GraphQL requests that are worked on at once; further ones are refused (503) before they are read.
+        /// GraphQL requests that are worked on at once; further ones are refused (503) before they are read. A quarter of
+        /// them is for signed-in callers.
         max_concurrent_requests: usize = "512";
         /// GraphQL requests a second that one account, or one address without an account, may send; no bound without it.
         rate_per_second: Option<u32> = "";
         /// GraphQL requests that may come at once before `rate_per_second` bounds them.
         rate_burst: u32 = "100";
-        /// Memory that the bodies of all requests may take while they are received and worked on, a JSON value counting 64
-        /// bytes; further ones are refused (503). An eighth of it is for small requests, a quarter for signed-in callers.
+        /// Memory that the bodies of all requests may take while they are received and worked on, each request counting 8
+        /// KiB besides, a JSON value 64 bytes; further ones are refused (503). An eighth of it is for small requests, a quarter for signed-in callers.
         max_body_memory: Bytes = "64MiB";
         /// Memory that answers may take while they are sent; further ones are refused (503), those of mutations that have
         /// run only from twice as much on, with `COST_LIMIT`. Divided in the same way.
         max_answer_memory: Bytes = "96MiB";
-        /// Percent of that memory that one address may take without a token, or one account; signed-in callers of one
-        /// address may take twice as much together. An account has this bound wherever it asks from; callers without one
+        /// Percent of that memory, and of `max_concurrent_requests`, that one address may take without a token, or one
+        /// account; signed-in callers of one address may take twice as much together. An account has this bound wherever it asks from; callers without one
         /// who come through `trusted_proxies` that name no address of theirs, or through a gateway, have none.
         address_share: Percent = "25";
         /// Bytes of an answer from which it is compressed.
@@ -373,229 +371,6 @@ sections! {
         /// Statements of one kind of point read that may be under way at once, all requests together; reads that come
         /// meanwhile wait and share the next one. 0: each request reads for itself.
         shared_batches: Width = "2";
-    }
-}
-
-/// The secret of development: everybody knows it, and production refuses it.
-const DEVELOPMENT_SECRET: &str = "development: everybody knows this secret";
-
-/// The file that `xp dev` makes where it is started, and takes where no database is set.
-pub const DEVELOPMENT_FILE: &str = "xp-dev.db";
-const DEVELOPMENT_URL: &str = "sqlite:xp-dev.db";
-
-/// What the configuration is for: decides the development defaults and what is required.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// `xp dev`: embedded defaults, nothing required.
-    Development,
-    /// `xp serve`: a database and a secret are required.
-    Production,
-    /// A command that works on the database and needs its URL.
-    Database,
-    /// A command that makes tokens or keys: needs the database and the secret.
-    Keys,
-    /// A command that checks for itself what it needs.
-    Tool,
-}
-
-impl Mode {
-    /// Defaults of this mode that differ from the table.
-    fn defaults(self) -> &'static [(&'static str, &'static str)] {
-        match self {
-            Self::Development => &[
-                ("database.url", DEVELOPMENT_URL),
-                ("auth.secret", DEVELOPMENT_SECRET),
-                ("auth.sign_up", "true"),
-            ],
-            Self::Production => &[("http.drain_delay", "5s")],
-            Self::Database | Self::Keys | Self::Tool => &[],
-        }
-    }
-
-    /// Keys that must have a value, with the way to get one.
-    fn required(self) -> &'static [(&'static str, &'static str)] {
-        const URL: (&str, &str) = (
-            "database.url",
-            "set DATABASE_URL (or DATABASE_URL_FILE) to postgres://user:password@host/name or sqlite:path",
-        );
-        const SECRET: (&str, &str) = (
-            "auth.secret",
-            "make one with `openssl rand -base64 32`, keep it, and set XP_AUTH_SECRET (or XP_AUTH_SECRET_FILE) to it",
-        );
-        match self {
-            Self::Development | Self::Tool => &[],
-            Self::Database => &[URL],
-            Self::Production | Self::Keys => &[URL, SECRET],
-        }
-    }
-}
-
-impl GraphConfig {
-    /// What of the graph is served.
-    pub fn subgraph(&self) -> Subgraph {
-        self.subgraphs.unwrap_or(Subgraph::WHOLE)
-    }
-
-    /// The same as the front room's limits.
-    pub fn limits(&self) -> Limits {
-        Limits {
-            bytes: self.max_bytes,
-            tokens: self.max_tokens,
-            nesting: self.max_nesting,
-            aliases: self.max_aliases,
-            directives: self.max_directives,
-            root_fields: self.max_root_fields,
-            operations: self.max_operations,
-            fragments: self.max_fragments,
-            selections: self.max_selections,
-            depth: self.max_depth,
-            filler: self.max_filler,
-            introspection_depth: self.max_introspection_depth,
-            introspection_lists: self.max_introspection_lists,
-            cost: u64::from(self.max_cost),
-        }
-    }
-}
-
-impl GatewayConfig {
-    /// The limits of everybody, raised for gateways.
-    pub fn limits(&self, public: Limits) -> Limits {
-        Limits {
-            bytes: self.max_document_bytes.max(public.bytes),
-            tokens: self.max_tokens.max(public.tokens),
-            filler: public.filler.max(Limits::gateway().filler),
-            ..public
-        }
-    }
-}
-
-impl AuthConfig {
-    /// For the front room.
-    ///
-    /// Without a secret one is made that ends with the process.
-    pub fn access(&self) -> AccessOptions {
-        let defaults = AccessOptions::default();
-        AccessOptions {
-            issuer: self.issuer.clone(),
-            audience: self.audience.clone(),
-            secret: self.secret.as_ref().map_or(defaults.secret, |secret| Secret::new(secret.expose())),
-            cost: self.cost(),
-            sign_up: self.sign_up,
-            poll: defaults.poll,
-        }
-    }
-
-    /// Seals what nodes share in a place where others may write, too: the same on all nodes that have the same secret.
-    /// Nothing serves without one but tests.
-    pub(crate) fn seal_key(&self) -> [u8; 32] {
-        const CONTEXT: &str = "xp-graph 2026-11 seal of registered documents";
-        let secret = self.secret.as_ref().map_or("", SecretText::expose);
-        blake3::derive_key(CONTEXT, secret.as_bytes())
-    }
-
-    fn cost(&self) -> Cost {
-        Cost { memory_kib: (self.password_memory.0 >> 10) as u32, passes: self.password_passes }
-    }
-}
-
-impl Config {
-    /// The database for the store room. While serving, PostgreSQL works on no statement longer than its request may
-    /// take; migrations and seeds may take longer. `None` without a URL.
-    pub fn store(&self, serving: bool) -> Option<entities::DatabaseConfig> {
-        let given = self.database.url.as_ref()?;
-        let mut url = given.expose().to_owned();
-        if serving && given.is_postgres() {
-            let joint = if url.contains('?') { '&' } else { '?' };
-            let most = self.database.statement_timeout.min(self.http.request_timeout);
-            let _ = write!(url, "{joint}options[statement_timeout]={}", most.as_millis());
-        }
-        Some(entities::DatabaseConfig {
-            url,
-            max_connections: self.database.max_connections,
-            acquire_timeout: self.database.acquire_timeout,
-        })
-    }
-
-    /// What only shows when values are seen together.
-    fn contradictions(&self, mode: Mode) -> Vec<Problem> {
-        let mut found = Vec::new();
-        let is_known = self.auth.secret.as_ref().is_some_and(|secret| secret.expose() == DEVELOPMENT_SECRET);
-        if mode == Mode::Production && is_known {
-            found.push(Problem {
-                what: "auth.secret is the one of development".into(),
-                place: "XP_AUTH_SECRET or xp.toml".into(),
-                why: "everybody knows it and could make tokens with a copy of the database".into(),
-                fix: "make one of your own with `openssl rand -base64 32`".into(),
-            });
-        }
-        let (cost, floor) = (self.auth.cost(), Cost::default());
-        if cost.memory_kib < floor.memory_kib || cost.passes < floor.passes {
-            found.push(Problem {
-                what: "auth.password_memory or auth.password_passes is too low".into(),
-                place: "the two values together".into(),
-                why: "stolen hashes would be cheap to guess".into(),
-                fix: "give 19MiB and 2 or more, or leave them out".into(),
-            });
-        }
-        self.http.contradictions(&mut found);
-        memory::contradictions(self, &mut found);
-        let batches = [
-            ("http.max_batch", "XP_HTTP_MAX_BATCH", self.http.max_batch),
-            ("gateway.max_batch", "XP_GATEWAY_MAX_BATCH", self.gateway.max_batch),
-        ];
-        for (key, variable, batch) in batches.into_iter().filter(|(.., batch)| *batch > LONGEST_BATCH) {
-            found.push(Problem {
-                what: format!("{key} = {batch}"),
-                place: format!("{variable} or xp.toml"),
-                why: format!(
-                    "an array of requests is one request to every limit, so it has {LONGEST_BATCH} at most"
-                ),
-                fix: "lower it; the requests of one HTTP/2 connection run side by side anyway".into(),
-            });
-        }
-        if let Some(url) = &self.gateway.invalidation_url
-            && (url.uri().is_none() || url.has_account())
-        {
-            found.push(Problem {
-                // Not as it is: an account in it has a password.
-                what: "gateway.invalidation_url is no address of a router".into(),
-                place: "XP_GATEWAY_INVALIDATION_URL or xp.toml".into(),
-                why: "it is posted to by HTTP, with gateway.invalidation_key and without an account".into(),
-                fix: "write it as in http://router:3000/invalidation".into(),
-            });
-        }
-        if let Some(endpoint) = &self.telemetry.otlp_endpoint
-            && endpoint.uri().is_none_or(|uri| uri.scheme_str() != Some("http"))
-        {
-            found.push(Problem {
-                what: format!("telemetry.otlp_endpoint = \"{endpoint}\""),
-                place: "OTEL_EXPORTER_OTLP_ENDPOINT or xp.toml".into(),
-                why: "traces are sent by OTLP over plain HTTP".into(),
-                fix: "name a collector near by, as in http://localhost:4318, and let it speak TLS to the outside".into(),
-            });
-        }
-        found
-    }
-}
-
-impl HttpConfig {
-    fn contradictions(&self, found: &mut Vec<Problem>) {
-        if self.body_limit_signed_in < self.body_limit_anonymous {
-            found.push(Problem {
-                what: "http.body_limit_signed_in is smaller than http.body_limit_anonymous".into(),
-                place: "the two values together".into(),
-                why: "a signed-in caller may always send at least as much as an anonymous one".into(),
-                fix: "raise http.body_limit_signed_in or lower http.body_limit_anonymous".into(),
-            });
-        }
-        if self.max_header_bytes.0 < LEAST_HEADER_BYTES {
-            found.push(Problem {
-                what: format!("http.max_header_bytes = {}", self.max_header_bytes.0),
-                place: "XP_HTTP_MAX_HEADER_BYTES or xp.toml".into(),
-                why: "heads of requests are read in pieces of 8 KiB".into(),
-                fix: "give 8KiB or more".into(),
-            });
-        }
     }
 }
 

@@ -3,6 +3,8 @@
 
 use super::{Config, layers::Problem, setting::Bytes};
 
+/// What a request takes besides its body.
+const REQUEST: u128 = 8 << 10;
 /// What compresses an answer takes besides.
 const ENCODER: u128 = 256 << 10;
 
@@ -21,7 +23,7 @@ pub(super) fn contradictions(config: &Config, found: &mut Vec<Problem>) {
         ("gateway.body_limit", gateway.body_limit, 7),
     ];
     for (key, limit, eighths) in bodies {
-        if share(http.max_body_memory, eighths) < limit.0 as u128 {
+        if share(http.max_body_memory, eighths) < limit.0 as u128 + REQUEST {
             found.push(Problem {
                 what: format!(
                     "{key} is larger than the share of http.max_body_memory that one caller may take"

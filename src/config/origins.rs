@@ -1,6 +1,6 @@
-//! Which web origins are meant by `http.cors_origins`: `*`, single ones, any port of a host, any subdomain of a domain.
-//! Compared as browsers compare them (RFC 6454): scheme, host and port, where the scheme's own port may be left out. Not
-//! here: what pages of these origins may do (`http::cors`).
+//! Lists of web origins. Which are meant by `http.cors_origins`: `*`, single ones, any port of a host, any subdomain of a
+//! domain; and by `gateway.callback_origins`: single ones alone. Compared as browsers compare them (RFC 6454): scheme, host
+//! and port, where the scheme's own port may be left out. Not here: what pages of these origins may do (`http::cors`).
 
 use axum::http::HeaderName;
 
@@ -102,6 +102,33 @@ impl Setting for OriginPatterns {
             }
         }
         Ok(origins)
+    }
+}
+
+/// Web origins of HTTP, each named by itself, as in `http://router:4000, https://router.example.com`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origins(OriginPatterns);
+
+impl Origins {
+    /// Whether this origin is named.
+    pub fn contain(&self, origin: &str) -> bool {
+        self.0.names(origin)
+    }
+}
+
+impl Setting for Origins {
+    const EXPECTS: &'static str = "origins";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let single = |origin: &str| {
+            let pattern = pattern(origin)?;
+            let is_single = matches!((&pattern.host, pattern.port), (Host::Exactly(_), Port::Exactly(_)));
+            let is_http = matches!(&*pattern.scheme, "http" | "https");
+            let why = || format!("`{origin}` is not one origin of HTTP; write it as in http://router:4000");
+            if is_single && is_http { Ok(pattern) } else { Err(why()) }
+        };
+        let patterns = split_list(text).map(single).collect::<Result<_, _>>()?;
+        Ok(Self(OriginPatterns { is_any: false, patterns }))
     }
 }
 
@@ -279,6 +306,25 @@ mod tests {
             let told = OriginPatterns::parse(wrong).expect_err(wrong);
             assert!(told.contains(why) && told.starts_with(&format!("`{wrong}`")), "{wrong}: {told}");
         }
+    }
+
+    #[test]
+    fn a_list_of_single_origins_takes_no_pattern() {
+        let origins = Origins::parse("http://router:4000, https://Router.example.com").expect("valid");
+        for named in ["http://router:4000", "HTTP://ROUTER:4000", "https://router.example.com:443"] {
+            assert!(origins.contain(named), "{named}");
+        }
+        for other in
+            ["http://router:4001", "http://router", "https://router:4000", "http://a@router:4000", ""]
+        {
+            assert!(!origins.contain(other), "{other}");
+        }
+        for wrong in
+            ["*", "http://router:*", "https://*.example.com", "ws://router", "router:4000", "http://a@router"]
+        {
+            assert!(Origins::parse(wrong).is_err(), "{wrong}");
+        }
+        assert!(!Origins::parse("").expect("valid").contain("http://router:4000"));
     }
 
     #[test]

@@ -417,28 +417,6 @@ impl Setting for ClientModes {
     }
 }
 
-/// Web origins, as in `https://app.example.com, https://admin.example.com`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Origins(pub Vec<String>);
-
-impl Setting for Origins {
-    const EXPECTS: &'static str = "origins";
-    fn parse(text: &str) -> Result<Self, String> {
-        let origins = text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(|origin| {
-            let rest = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
-            let is_origin = rest.is_some_and(|host| {
-                !host.is_empty()
-                    && host.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'/' | b'*' | b'@'))
-            });
-            let why = || {
-                format!("`{origin}` is no origin: write scheme, host and port, as in https://app.example.com")
-            };
-            is_origin.then(|| origin.to_owned()).ok_or_else(why)
-        });
-        origins.collect::<Result<_, _>>().map(Self)
-    }
-}
-
 impl Switch {
     /// Whether it is on, given what `auto` means here.
     pub fn is_on(self, auto: bool) -> bool {

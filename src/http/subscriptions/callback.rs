@@ -212,7 +212,7 @@ impl Address {
         };
         // As a whole, so that there is nothing to read in two ways: no account, no other port.
         let origin = format!("{scheme}://{authority}");
-        if !app.gateway.callback_origins.0.iter().any(|listed| listed.eq_ignore_ascii_case(&origin)) {
+        if !app.gateway.callback_origins.contain(&origin) {
             return Err(NOT_LISTED);
         }
         Ok(Self { app: app.clone(), uri, wanted, trace: telemetry::place_in_trace(headers) })

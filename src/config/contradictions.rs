@@ -1,0 +1,95 @@
+//! What only shows when values are seen together, and what to write instead. Not here: what is wrong with one value
+//! (`setting`), and what is seldom meant but allowed (`cautions`).
+
+use entities::auth::password::Cost;
+
+use super::{Config, HttpConfig, Mode, layers::Problem, memory, mode::DEVELOPMENT_SECRET};
+
+/// Requests of one array at most, whatever is configured.
+const LONGEST_BATCH: usize = 10;
+/// What hyper reads at a time.
+const LEAST_HEADER_BYTES: usize = 8 << 10;
+
+impl Config {
+    /// What only shows when values are seen together.
+    pub(super) fn contradictions(&self, mode: Mode) -> Vec<Problem> {
+        let mut found = Vec::new();
+        let is_known = self.auth.secret.as_ref().is_some_and(|secret| secret.expose() == DEVELOPMENT_SECRET);
+        if mode == Mode::Production && is_known {
+            found.push(Problem {
+                what: "auth.secret is the one of development".into(),
+                place: "XP_AUTH_SECRET or xp.toml".into(),
+                why: "everybody knows it and could make tokens with a copy of the database".into(),
+                fix: "make one of your own with `openssl rand -base64 32`".into(),
+            });
+        }
+        let (cost, floor) = (self.auth.cost(), Cost::default());
+        if cost.memory_kib < floor.memory_kib || cost.passes < floor.passes {
+            found.push(Problem {
+                what: "auth.password_memory or auth.password_passes is too low".into(),
+                place: "the two values together".into(),
+                why: "stolen hashes would be cheap to guess".into(),
+                fix: "give 19MiB and 2 or more, or leave them out".into(),
+            });
+        }
+        self.http.contradictions(&mut found);
+        memory::contradictions(self, &mut found);
+        let batches = [
+            ("http.max_batch", "XP_HTTP_MAX_BATCH", self.http.max_batch),
+            ("gateway.max_batch", "XP_GATEWAY_MAX_BATCH", self.gateway.max_batch),
+        ];
+        for (key, variable, batch) in batches.into_iter().filter(|(.., batch)| *batch > LONGEST_BATCH) {
+            found.push(Problem {
+                what: format!("{key} = {batch}"),
+                place: format!("{variable} or xp.toml"),
+                why: format!(
+                    "an array of requests is one request to every limit, so it has {LONGEST_BATCH} at most"
+                ),
+                fix: "lower it; the requests of one HTTP/2 connection run side by side anyway".into(),
+            });
+        }
+        if let Some(url) = &self.gateway.invalidation_url
+            && (url.uri().is_none() || url.has_account())
+        {
+            found.push(Problem {
+                // Not as it is: an account in it has a password.
+                what: "gateway.invalidation_url is no address of a router".into(),
+                place: "XP_GATEWAY_INVALIDATION_URL or xp.toml".into(),
+                why: "it is posted to by HTTP, with gateway.invalidation_key and without an account".into(),
+                fix: "write it as in http://router:3000/invalidation".into(),
+            });
+        }
+        if let Some(endpoint) = &self.telemetry.otlp_endpoint
+            && endpoint.uri().is_none_or(|uri| uri.scheme_str() != Some("http"))
+        {
+            found.push(Problem {
+                what: format!("telemetry.otlp_endpoint = \"{endpoint}\""),
+                place: "OTEL_EXPORTER_OTLP_ENDPOINT or xp.toml".into(),
+                why: "traces are sent by OTLP over plain HTTP".into(),
+                fix: "name a collector near by, as in http://localhost:4318, and let it speak TLS to the outside".into(),
+            });
+        }
+        found
+    }
+}
+
+impl HttpConfig {
+    fn contradictions(&self, found: &mut Vec<Problem>) {
+        if self.body_limit_signed_in < self.body_limit_anonymous {
+            found.push(Problem {
+                what: "http.body_limit_signed_in is smaller than http.body_limit_anonymous".into(),
+                place: "the two values together".into(),
+                why: "a signed-in caller may always send at least as much as an anonymous one".into(),
+                fix: "raise http.body_limit_signed_in or lower http.body_limit_anonymous".into(),
+            });
+        }
+        if self.max_header_bytes.0 < LEAST_HEADER_BYTES {
+            found.push(Problem {
+                what: format!("http.max_header_bytes = {}", self.max_header_bytes.0),
+                place: "XP_HTTP_MAX_HEADER_BYTES or xp.toml".into(),
+                why: "heads of requests are read in pieces of 8 KiB".into(),
+                fix: "give 8KiB or more".into(),
+            });
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! The values as those want them who act on them: the limits of the graph, tokens and passwords, the database. Not here: the
+//! keys, and what only shows when values are seen together (`contradictions`).
+
+use std::fmt::Write as _;
+
+use entities::auth::{password::Cost, secret::Secret};
+use schema::{AccessOptions, Subgraph, engine::limits::Limits};
+
+use super::{AuthConfig, Config, GatewayConfig, GraphConfig, setting::SecretText};
+
+impl GraphConfig {
+    /// What of the graph is served.
+    pub fn subgraph(&self) -> Subgraph {
+        self.subgraphs.unwrap_or(Subgraph::WHOLE)
+    }
+
+    /// The same as the front room's limits.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            bytes: self.max_bytes,
+            tokens: self.max_tokens,
+            nesting: self.max_nesting,
+            aliases: self.max_aliases,
+            directives: self.max_directives,
+            root_fields: self.max_root_fields,
+            operations: self.max_operations,
+            fragments: self.max_fragments,
+            selections: self.max_selections,
+            depth: self.max_depth,
+            filler: self.max_filler,
+            introspection_depth: self.max_introspection_depth,
+            introspection_lists: self.max_introspection_lists,
+            cost: u64::from(self.max_cost),
+        }
+    }
+}
+
+impl GatewayConfig {
+    /// The limits of everybody, raised for gateways.
+    pub fn limits(&self, public: Limits) -> Limits {
+        Limits {
+            bytes: self.max_document_bytes.max(public.bytes),
+            tokens: self.max_tokens.max(public.tokens),
+            filler: public.filler.max(Limits::gateway().filler),
+            ..public
+        }
+    }
+}
+
+impl AuthConfig {
+    /// For the front room.
+    ///
+    /// Without a secret one is made that ends with the process.
+    pub fn access(&self) -> AccessOptions {
+        let defaults = AccessOptions::default();
+        AccessOptions {
+            issuer: self.issuer.clone(),
+            audience: self.audience.clone(),
+            secret: self.secret.as_ref().map_or(defaults.secret, |secret| Secret::new(secret.expose())),
+            cost: self.cost(),
+            sign_up: self.sign_up,
+            poll: defaults.poll,
+        }
+    }
+
+    /// Seals what nodes share in a place where others may write, too: the same on all nodes that have the same secret.
+    /// Nothing serves without one but tests.
+    pub(crate) fn seal_key(&self) -> [u8; 32] {
+        const CONTEXT: &str = "xp-graph 2026-11 seal of registered documents";
+        let secret = self.secret.as_ref().map_or("", SecretText::expose);
+        blake3::derive_key(CONTEXT, secret.as_bytes())
+    }
+
+    pub(super) fn cost(&self) -> Cost {
+        Cost { memory_kib: (self.password_memory.0 >> 10) as u32, passes: self.password_passes }
+    }
+}
+
+impl Config {
+    /// The database for the store room. While serving, PostgreSQL works on no statement longer than its request may
+    /// take; migrations and seeds may take longer. `None` without a URL.
+    pub fn store(&self, serving: bool) -> Option<entities::DatabaseConfig> {
+        let given = self.database.url.as_ref()?;
+        let mut url = given.expose().to_owned();
+        if serving && given.is_postgres() {
+            let joint = if url.contains('?') { '&' } else { '?' };
+            let most = self.database.statement_timeout.min(self.http.request_timeout);
+            let _ = write!(url, "{joint}options[statement_timeout]={}", most.as_millis());
+        }
+        Some(entities::DatabaseConfig {
+            url,
+            max_connections: self.database.max_connections,
+            acquire_timeout: self.database.acquire_timeout,
+        })
+    }
+}
