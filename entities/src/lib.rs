@@ -37,5 +37,5 @@ pub use database::{
     sql::{Hidden, Json},
 };
 pub use error::Error;
-pub use store::{CacheRead, DatabaseConfig, Recorder, Store};
+pub use store::{CacheRead, DatabaseConfig, Recorder, Store, WriteFault};
 pub use telemetry::SPANS;

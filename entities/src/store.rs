@@ -45,10 +45,14 @@ mod metrics;
 mod open;
 mod probe;
 pub(crate) mod row;
+mod writes;
 
 pub(crate) use metrics::Metrics;
 use open::{is_in_memory, make_private_file, options};
 use probe::Probe;
+use writes::Writes;
+
+pub use writes::WriteFault;
 
 /// How long closing the driver's pool may take.
 const CLOSE_WITHIN: Duration = Duration::from_secs(3);
@@ -87,6 +91,7 @@ pub struct Store {
     floor: Option<Moment>,
     revocations: Arc<Revocations>,
     writer: Arc<tokio::sync::Mutex<()>>,
+    writes: Arc<Writes>,
     texts: Texts,
 }
 
@@ -128,6 +133,7 @@ impl Store {
             floor: None,
             revocations: Arc::default(),
             writer: Arc::default(),
+            writes: Arc::default(),
         })
     }
 
@@ -264,6 +270,16 @@ impl Store {
         check: impl for<'a> FnOnce(&'a DatabaseConnection) -> BoxFuture<'a, T>,
     ) -> Option<T> {
         self.probe.ask(within, check).await
+    }
+
+    /// Why nothing can be stored now, as far as the last write says. A server writes every few seconds by itself
+    /// (`instance::keep`), and twice a second as long as that fails.
+    pub fn write_fault(&self) -> Option<WriteFault> {
+        self.writes.fault()
+    }
+
+    pub(crate) fn writes(&self) -> &Writes {
+        &self.writes
     }
 
     /// Closes all connections; statements under way finish first, if they do so soon.

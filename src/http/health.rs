@@ -1,5 +1,5 @@
 //! Is the process alive, and should requests come here? Liveness touches nothing, so that a database that is away does
-//! not get processes killed; readiness asks the database. Not here: `xp doctor`, which explains.
+//! not get processes killed; readiness asks the database, and knows what became of the last write. Not here: `xp doctor`, which explains.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse as _, Response},
 };
-use entities::Store;
+use entities::{Store, WriteFault};
 use futures_util::FutureExt as _;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
@@ -23,8 +23,8 @@ pub(super) async fn livez() -> Response {
     answer(StatusCode::OK, &json!({ "status": "ok" }))
 }
 
-/// `GET /readyz`: the database is there, its schema is ours, and the process has warmed its cache and is not about to
-/// end. Requests that wait for a connection do not make it wait.
+/// `GET /readyz`: the database is there, its schema is ours, it stores what is written, and the process has warmed its
+/// cache and is not about to end. Requests that wait for a connection do not make it wait.
 pub(super) async fn readyz(State(app): State<App>) -> Response {
     let process = match (app.ready.is_draining(), app.ready.is_warming()) {
         (true, _) => "draining",
@@ -32,10 +32,12 @@ pub(super) async fn readyz(State(app): State<App>) -> Response {
         (false, false) => "ok",
     };
     let Found { database, migrations } = app.ready.database.ask(&app.store).await;
-    let ready = [process, database, migrations].iter().all(|check| *check == "ok");
+    let writes = app.store.write_fault().map_or("ok", WriteFault::name);
+    let ready = [process, database, migrations, writes].iter().all(|check| *check == "ok");
     let (code, status) =
         if ready { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready") };
-    let checks = json!({ "database": database, "migrations": migrations, "process": process });
+    let checks =
+        json!({ "database": database, "migrations": migrations, "process": process, "writes": writes });
     answer(code, &json!({ "status": status, "checks": checks }))
 }
 

@@ -8,6 +8,7 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
+    time::{Duration, Instant},
 };
 
 use entities::Role;
@@ -167,6 +168,39 @@ async fn what_is_acknowledged_while_writes_fail_is_stored() {
     };
     let begin = |server: &Server| limit(server, &(size_of(&log) + 16_384).to_string());
     expect_nothing_lost(&url, "limited", begin, |server| limit(server, "unlimited")).await;
+}
+
+/// As long as nothing can be stored, requests should go elsewhere: also where no client writes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readiness_says_that_nothing_can_be_stored() {
+    let url = db::own_sqlite().await;
+    let token = process::mint(&url, "collector@example.com", &[]);
+    let server = Server::start_prepared(&url, "trap '' XFSZ");
+    let limit = |bytes: &str| {
+        let mut limiting = Command::new("prlimit");
+        limiting.args(["--pid", &server.id().to_string(), &format!("--fsize={bytes}:")]);
+        assert!(limiting.status().expect("prlimit comes with util-linux").success());
+    };
+    let until = |status: u16, writes: &str| {
+        let asked = Instant::now();
+        loop {
+            let ready = process::send(&server.address, "/readyz", &[], "").expect("the server is there");
+            let said: Value = serde_json::from_str(&ready.1).expect("JSON");
+            if ready.0 == status && said["checks"]["writes"] == writes {
+                return;
+            }
+            assert!(asked.elapsed() < Duration::from_mins(1), "{status} is not said: {ready:?}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    };
+    until(200, "ok");
+    limit("0");
+    until(503, "disk error");
+    let read = process::ask(&server.address, &token, "{ me { id } }", &json!({})).expect("it is there");
+    assert!(read["data"]["me"]["id"].is_string(), "who asks all the same may read: {read}");
+    assert_eq!(process::send(&server.address, "/livez", &[], "").expect("it is there").0, 200);
+    limit("unlimited");
+    until(200, "ok");
 }
 
 /// A small file system that is filled, and then not: `SQLITE_FULL`. Only root may make one, and not everywhere.

@@ -90,7 +90,9 @@ pub async fn keep(store: Store) {
     let mut others = FxHashMap::default();
     let (mut beaten, mut warned) = (None::<Instant>, false);
     loop {
-        if beaten.is_none_or(|at| at.elapsed() >= BEAT) && Box::pin(beat(&store)).await.is_ok() {
+        // Also to see whether writes are stored again.
+        let is_due = beaten.is_none_or(|at| at.elapsed() >= BEAT) || store.write_fault().is_some();
+        if is_due && Box::pin(beat(&store)).await.is_ok() {
             beaten = Some(Instant::now());
         }
         // While the database is away nothing is known, and nothing changes.

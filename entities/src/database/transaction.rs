@@ -56,6 +56,10 @@ impl Transaction {
     /// # Errors
     /// The database's: nothing was done.
     pub(crate) async fn begin(store: &Store) -> Result<Self, Error> {
+        Self::begin_now(store).await.inspect_err(|error| store.writes().failed(error))
+    }
+
+    async fn begin_now(store: &Store) -> Result<Self, Error> {
         let asked = Instant::now();
         let connection = if let Some(pool) = store.pool() {
             Connection::Postgres(pool.begin().await?)
@@ -123,7 +127,7 @@ impl Transaction {
         // Of a statement without rows: how many it changed.
         let count = if rows == 0 { result.as_ref().copied().unwrap_or_default() as usize } else { rows };
         timing.finish(count, result.is_err());
-        result
+        result.inspect_err(|error| self.store.writes().failed(error))
     }
 
     async fn run_now(
@@ -187,6 +191,10 @@ impl Transaction {
         let committing = tokio::spawn(async move {
             let Self { store, statements, changes, revoked } = self;
             let result = statements.into_inner().commit().await;
+            match &result {
+                Ok(()) => store.writes().stored(),
+                Err(error) => store.writes().failed(error),
+            }
             // Before the caller hears of the write: who reads after the answer must not get older data. Also where the commit
             // failed: it may have happened all the same, and if not, a bump costs a miss.
             let written = store.cache().invalidate_by_tag(&tags).await;
