@@ -20,6 +20,7 @@ mod receive;
 pub(crate) mod refusal;
 mod sending;
 pub mod server;
+mod shares;
 mod slots;
 pub(crate) mod subscriptions;
 pub(crate) mod wire;
@@ -46,9 +47,10 @@ use crate::{
     config::address::MetricsPlace,
     telemetry::{self, SPANS},
 };
-use memory::{AnswerMemory, OutOfMemory, Owner};
+use memory::{AnswerMemory, OutOfMemory};
 use refusal::Refusal;
 use server::Peer;
+use shares::Owner;
 
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest request id that is taken over from the caller.

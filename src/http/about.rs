@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 
 use axum::http::HeaderMap;
 use entities::id::UserId;
+use schema::OperationKind;
 use tracing::Span;
 
 use super::{graphql::Asker, wire::Wire};
@@ -28,6 +29,8 @@ pub(super) struct About {
     pub(super) document_id: Option<String>,
     /// The account that asks.
     pub(super) viewer: Option<UserId>,
+    /// What kind of operation it is, once its document is found.
+    pub(super) kind: Option<OperationKind>,
 }
 
 impl About {
@@ -36,11 +39,13 @@ impl About {
             operation_name: wire.operation_name.as_deref().and_then(name),
             document_id: asker.document_id(app, wire).and_then(|id| printable(id, LONGEST_ID)),
             viewer: asker.viewer.user_id(),
+            kind: None,
         }
     }
 
     /// The operation was found in its document.
-    pub(super) fn found(&mut self, operation_name: Option<&str>) {
+    pub(super) fn found(&mut self, operation_name: Option<&str>, kind: Option<OperationKind>) {
+        self.kind = kind;
         if let Some(name) = operation_name.and_then(name) {
             self.operation_name = Some(name);
         }

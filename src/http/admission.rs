@@ -1,6 +1,14 @@
 //! Who may come in now: so many requests at once in all, with so much memory for what they say and for their answers, and
 //! so many a second from each account or address. Decided before a request is read further than its headers and bytes.
 //! Not here: how memory is shared (`memory`), how large a request may be.
+//!
+//! Places to be worked on are shared as follows, so that who takes all they get keeps nobody else out. `share` is
+//! `http.address_share` of `http.max_concurrent_requests`, one at least.
+//!
+//! | who is worked for | of all | of one address | of one account |
+//! |---|---|---|---|
+//! | a caller without a token | 3/4 | 1 share | – |
+//! | a signed-in caller, or a gateway | 4/4 | 2 shares | 1 share |
 
 use std::{
     net::IpAddr,
@@ -12,11 +20,11 @@ use axum::http::StatusCode;
 use entities::id::UserId;
 use moka::sync::Cache;
 use schema::Viewer;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
-    memory::{MemoryPool, MemoryReservation, OutOfMemory, Owner},
+    memory::{MemoryPool, MemoryReservation, OutOfMemory},
     refusal::Refusal,
+    shares::{Limits, Owner, Shares},
 };
 use crate::config::{HttpConfig, setting::Bytes};
 
@@ -27,20 +35,31 @@ pub(super) const OVERLOADED: Refusal = Refusal::new(
 );
 const RATE_LIMITED: Refusal =
     Refusal::new(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED", "Too many requests; try again in a moment.");
+/// What a request takes about, beside its body, while it is received: its head, and the tasks of the layers around it. A
+/// test holds that these are no larger.
+pub(super) const REQUEST_BYTES: usize = 8 << 10;
 /// Callers whose rate is remembered; whoever is forgotten may begin anew.
 const MOST_CALLERS: u64 = 100_000;
 
 /// Decides who may come in.
 pub(crate) struct Admission {
-    permits: Arc<Semaphore>,
+    places: Arc<Places>,
     bodies: MemoryPool,
     answers: MemoryPool,
     rate: Option<Rate>,
 }
 
+/// The requests that may be worked on at once.
+struct Places {
+    most: usize,
+    share: usize,
+    taken: Shares,
+}
+
 /// Leave to be one of the requests that are worked on, until it is dropped.
 pub(super) struct Permit {
-    _permit: OwnedSemaphorePermit,
+    places: Arc<Places>,
+    owner: Owner,
 }
 
 /// A bucket that leaks: a caller's clock runs ahead of the time by one interval with each request.
@@ -66,9 +85,16 @@ impl Admission {
                 .build();
             Rate { interval, ahead: interval * (http.rate_burst - 1), clocks }
         });
-        let permits = Arc::new(Semaphore::new(http.max_concurrent_requests.min(Semaphore::MAX_PERMITS)));
+        let places = Arc::new(Places::new(http.max_concurrent_requests, http.address_share.0));
         let pool = |limit: Bytes| MemoryPool::new(limit.0, http.address_share.0);
-        Self { permits, bodies: pool(http.max_body_memory), answers: pool(http.max_answer_memory), rate }
+        Self { places, bodies: pool(http.max_body_memory), answers: pool(http.max_answer_memory), rate }
+    }
+
+    /// Memory for the body of a request (`http.max_body_memory`), of which what every request takes is held already.
+    pub(super) fn request_memory(&self, owner: Owner) -> Result<MemoryReservation, OutOfMemory> {
+        let mut memory = self.bodies.reserve(owner);
+        memory.grow_beside(REQUEST_BYTES)?;
+        Ok(memory)
     }
 
     /// Memory for what a caller sends (`http.max_body_memory`), nothing of it held yet.
@@ -110,10 +136,34 @@ impl Admission {
         if rate.take(asking, Instant::now(), requests) { Ok(()) } else { Err(RATE_LIMITED) }
     }
 
-    /// Leave to be worked on, if not too many are.
-    pub(super) fn enter(&self) -> Result<Permit, Refusal> {
-        let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| OVERLOADED)?;
-        Ok(Permit { _permit: permit })
+    /// Leave to be worked on, if not too many are, in all and of this owner's.
+    pub(super) fn enter(&self, owner: Owner) -> Result<Permit, Refusal> {
+        let places = Arc::clone(&self.places);
+        if !places.taken.take(&owner, 1, places.limits(&owner)) {
+            return Err(OVERLOADED);
+        }
+        Ok(Permit { places, owner })
+    }
+}
+
+impl Places {
+    fn new(most: usize, share_percent: u8) -> Self {
+        let share = (most as u128 * u128::from(share_percent.min(100)) / 100) as usize;
+        Self { most, share: share.max(1), taken: Shares::default() }
+    }
+
+    fn limits(&self, owner: &Owner) -> Limits {
+        if owner.is_known() {
+            Limits::new(self.most, self.share.saturating_mul(2), self.share)
+        } else {
+            Limits::new(self.most - self.most / 4, self.share, self.share)
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.places.taken.give_back(&self.owner, 1);
     }
 }
 
@@ -139,6 +189,56 @@ impl Rate {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn address(last: u8) -> Owner {
+        Owner { address: Some(IpAddr::from([192, 0, 2, last])), ..Owner::default() }
+    }
+
+    fn account(last: u8) -> Owner {
+        Owner { account: Some(UserId::from(entities::id::new())), ..address(last) }
+    }
+
+    /// Leave for as many requests as this owner gets.
+    fn enter_all(admission: &Admission, owner: &Owner) -> Vec<Permit> {
+        std::iter::from_fn(|| admission.enter(owner.clone()).ok()).collect()
+    }
+
+    #[test]
+    fn who_takes_all_places_keeps_no_other_account_or_address_out() {
+        let mut http = crate::config::Config::default().http;
+        http.max_concurrent_requests = 16;
+        let admission = Admission::new(&http);
+        let (ann, bob) = (account(1), account(1));
+        let of_ann = enter_all(&admission, &ann);
+        let elsewhere = Owner { account: ann.account, ..address(9) };
+        assert_eq!((of_ann.len(), enter_all(&admission, &elsewhere).len()), (4, 0), "one share of a quarter");
+        let of_bob = enter_all(&admission, &bob);
+        assert_eq!(of_bob.len(), 4, "another account");
+        assert_eq!(enter_all(&admission, &account(1)).len(), 0, "their address has two shares");
+        let anonymous: Vec<_> = (2..9).map(|last| enter_all(&admission, &address(last))).collect();
+        assert_eq!(
+            anonymous.iter().map(Vec::len).collect::<Vec<_>>(),
+            [4, 0, 0, 0, 0, 0, 0],
+            "three quarters"
+        );
+        let of_another = enter_all(&admission, &account(10));
+        assert_eq!(of_another.len(), 4, "the last quarter");
+        let gateway = Owner { is_gateway: true, ..Owner::default() };
+        assert_eq!(enter_all(&admission, &gateway).len(), 0);
+        drop((of_ann, of_bob, anonymous, of_another));
+        assert_eq!(enter_all(&admission, &gateway).len(), 16, "given back");
+        assert_eq!((admission.places.taken.total(), admission.places.taken.owners()), (0, 0));
+    }
+
+    #[test]
+    fn there_is_a_place_where_there_are_few() {
+        let mut http = crate::config::Config::default().http;
+        http.max_concurrent_requests = 1;
+        let admission = Admission::new(&http);
+        for owner in [address(1), account(1), Owner::default()] {
+            assert_eq!(enter_all(&admission, &owner).len(), 1);
+        }
+    }
 
     #[test]
     fn a_caller_has_a_burst_and_then_the_rate() {

@@ -76,19 +76,24 @@ pub(super) fn vary_by_caller(response: &mut Response) {
     let control = response.headers().get(header::CACHE_CONTROL).and_then(|control| control.to_str().ok());
     let is_public = control.is_some_and(|control| control.split(',').any(|part| part.trim() == "public"));
     if !is_public {
-        vary(response.headers_mut(), "accept");
-        vary(response.headers_mut(), "authorization");
+        vary(response.headers_mut(), &["accept", "authorization"]);
     }
 }
 
-/// Adds the name of a header to `Vary`, which is one line.
-pub(super) fn vary(headers: &mut HeaderMap, name: &'static str) {
-    let lines = headers.get_all(header::VARY).iter().filter_map(|line| line.to_str().ok());
-    let mut names: Vec<&str> = lines.flat_map(|line| line.split(',')).map(str::trim).collect();
-    if names.iter().any(|known| *known == "*" || known.eq_ignore_ascii_case(name)) {
+/// Adds names of headers to `Vary`, and makes one line of it: some caches look at one line only.
+pub(super) fn vary(headers: &mut HeaderMap, more: &[&str]) {
+    if more.is_empty() && headers.get_all(header::VARY).iter().nth(1).is_none() {
         return;
     }
-    names.push(name);
+    let lines = headers.get_all(header::VARY).iter().filter_map(|line| line.to_str().ok());
+    let given = lines.flat_map(|line| line.split(',')).map(str::trim);
+    let mut names: Vec<&str> = Vec::new();
+    for name in given.chain(more.iter().copied()).filter(|name| !name.is_empty()) {
+        // `*`: by more than headers, whatever else is named (RFC 9110 §12.5.5).
+        if !names.iter().any(|known| *known == "*" || known.eq_ignore_ascii_case(name)) {
+            names.push(name);
+        }
+    }
     if let Ok(line) = HeaderValue::from_str(&names.join(", ")) {
         headers.insert(header::VARY, line);
     }

@@ -25,9 +25,10 @@ use zstd::{stream::write::Encoder as ZstdEncoder, zstd_safe::CParameter};
 
 use super::{
     caching,
-    memory::{AnswerMemory, OutOfMemory, Owner},
+    memory::{AnswerMemory, OutOfMemory},
     refusal::Refusal,
     request_id,
+    shares::Owner,
 };
 use crate::App;
 
@@ -141,7 +142,7 @@ pub(super) async fn respond(State(app): State<App>, request: Request, next: Next
         size.is_some_and(|size| size >= app.http.compress_from.0 as u64) && is_compressible(&response);
     let mut coding = if is_coded { coding } else { Coding::Identity };
     if is_coded {
-        caching::vary(response.headers_mut(), "accept-encoding");
+        caching::vary(response.headers_mut(), &["accept-encoding"]);
     }
     if coding != Coding::Identity {
         let plain = response.headers().clone();

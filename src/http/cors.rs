@@ -12,7 +12,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 
-use super::{REQUEST_ID, graphql, refusal::Refusal, request_id};
+use super::{REQUEST_ID, caching::vary, graphql, refusal::Refusal, request_id};
 use crate::{
     App,
     config::{HttpConfig, origins::HeaderNames},
@@ -137,24 +137,6 @@ fn allow(http: &HttpConfig, origin: Option<&HeaderValue>, headers: &mut HeaderMa
     };
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
     true
-}
-
-/// Adds to `Vary`, in one line: some caches look at one line only.
-fn vary(headers: &mut HeaderMap, more: &[&str]) {
-    if more.is_empty() && headers.get_all(header::VARY).iter().nth(1).is_none() {
-        return;
-    }
-    let given = headers.get_all(header::VARY).iter().filter_map(|value| value.to_str().ok());
-    let names = given.flat_map(|value| value.split(',')).map(str::trim).chain(more.iter().copied());
-    let mut all: Vec<&str> = Vec::new();
-    for name in names.filter(|name| !name.is_empty()) {
-        if !all.iter().any(|known| known.eq_ignore_ascii_case(name)) {
-            all.push(name);
-        }
-    }
-    if let Ok(all) = HeaderValue::from_str(&all.join(", ")) {
-        headers.insert(header::VARY, all);
-    }
 }
 
 /// What a browser asks before it sends what no plain form could send.

@@ -1,6 +1,7 @@
 //! Memory that requests hold while they are received, and answers until they are sent: a bound for all together, and
 //! within it shares, so that one address or one account cannot keep everybody else out. Whoever holds memory has a
-//! `MemoryReservation`, which gives it back when it is dropped. Not here: who must be counted (`graphql`, `server`).
+//! `MemoryReservation`, which gives it back when it is dropped. Not here: who must be counted (`graphql`, `server`), how shares
+//! are counted (`shares`).
 //!
 //! The bound is divided as follows. `share` is `http.address_share` of it.
 //!
@@ -11,35 +12,20 @@
 //! | a request or answer of `SMALL_BYTES` at most | 8/8 | half a share more | half a share more |
 //! | the answer of a mutation, which has run | twice what is small | twice | twice |
 //!
-//! What holds an encoder besides an answer is no part of how large the answer is.
+//! What an encoder holds besides an answer, and what a request takes beside its body, are no part of how large it is.
 
-use std::{
-    collections::HashMap,
-    hash::Hash,
-    net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use entities::id::UserId;
+use super::shares::{Limits, Owner, Shares};
 
 /// What is small enough for the reserve that only small requests and answers may use, bytes.
 const SMALL_BYTES: usize = 16 << 10;
+/// How often what others may hold an answer of what was done may hold.
+const OWED_FACTOR: usize = 2;
 
 /// There is no memory left for this caller now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OutOfMemory;
-
-/// On whose account memory is held.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Owner {
-    /// Where the request comes from: one address, or the network of one customer of IPv6. `None` for gateways and trusted
-    /// proxies, who ask for many.
-    pub(crate) address: Option<IpAddr>,
-    /// Who is signed in.
-    pub(crate) account: Option<UserId>,
-    /// Whether it is a gateway's request.
-    pub(crate) is_gateway: bool,
-}
 
 /// A bound on memory that many share. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -49,14 +35,7 @@ pub(crate) struct MemoryPool(Arc<Pool>);
 struct Pool {
     limit: usize,
     share: usize,
-    used: Mutex<Used>,
-}
-
-#[derive(Debug, Default)]
-struct Used {
-    total: usize,
-    by_address: HashMap<IpAddr, usize>,
-    by_account: HashMap<UserId, usize>,
+    held: Shares,
 }
 
 /// Memory that is held for one owner; given back when it is dropped.
@@ -64,8 +43,9 @@ struct Used {
 pub(crate) struct MemoryReservation {
     pool: Arc<Pool>,
     owner: Owner,
+    /// Of the request or answer itself; what is asked whether it is small.
     bytes: usize,
-    /// How many of them do not count when it is asked whether it is small.
+    /// Held besides.
     beside: usize,
     /// It is of what must be told: something was done.
     is_owed: bool,
@@ -91,7 +71,7 @@ impl MemoryPool {
     /// A bound of so many bytes, of which one address may hold so many percent.
     pub(crate) fn new(limit: usize, share_percent: u8) -> Self {
         let share = (limit as u128 * u128::from(share_percent.min(100)) / 100) as usize;
-        Self(Arc::new(Pool { limit, share, used: Mutex::default() }))
+        Self(Arc::new(Pool { limit, share, held: Shares::default() }))
     }
 
     /// A reservation of nothing yet.
@@ -102,28 +82,20 @@ impl MemoryPool {
     /// Whether so much is held that not even something small fits for this owner now: whatever is begun for them would be
     /// worked for in vain.
     pub(crate) fn is_exhausted(&self, owner: &Owner) -> bool {
-        let [total, address, account] = self.0.limits(owner, true);
-        let used = self.0.used();
-        used.total >= total
-            || owner.address.is_some_and(|key| held_by(&used.by_address, &key) >= address)
-            || owner.account.is_some_and(|key| held_by(&used.by_account, &key) >= account)
+        !self.0.held.fits(owner, 1, self.0.limits(owner, true))
     }
 
     /// What is held in all, bytes.
     #[cfg(test)]
     pub(crate) fn held(&self) -> usize {
-        self.0.used().total
+        self.0.held.total()
     }
 }
 
 impl Pool {
-    fn used(&self) -> MutexGuard<'_, Used> {
-        self.used.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// How much may be held in all, at the owner's address, and for the owner's account, when `is_small` asks.
-    fn limits(&self, owner: &Owner, is_small: bool) -> [usize; 3] {
-        let is_known = owner.account.is_some() || owner.is_gateway;
+    /// How much may be held for this owner, when `is_small` asks.
+    fn limits(&self, owner: &Owner, is_small: bool) -> Limits {
+        let is_known = owner.is_known();
         let total = match (is_small, is_known) {
             (true, _) => self.limit,
             (false, true) => self.limit - self.limit / 8,
@@ -131,89 +103,53 @@ impl Pool {
         };
         let extra = if is_small { self.share / 2 } else { 0 };
         let address = if is_known { self.share * 2 } else { self.share };
-        [total, address + extra, self.share + extra].map(|limit| limit.min(total))
+        Limits::new(total, address + extra, self.share + extra)
     }
 }
 
 impl MemoryReservation {
     /// Holds so many bytes more.
     pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), OutOfMemory> {
-        let wanted = (self.bytes - self.beside).checked_add(bytes).ok_or(OutOfMemory)?;
-        self.take(bytes, self.pool.limits(&self.owner, wanted <= SMALL_BYTES))
+        let wanted = self.bytes.checked_add(bytes).ok_or(OutOfMemory)?;
+        self.take(bytes, self.pool.limits(&self.owner, wanted <= SMALL_BYTES))?;
+        self.bytes = wanted;
+        Ok(())
     }
 
-    /// Holds so many bytes more, whose number does not count when it is asked whether it is small.
-    fn grow_beside(&mut self, bytes: usize) -> Result<(), OutOfMemory> {
-        let is_small = self.bytes - self.beside <= SMALL_BYTES;
-        self.take(bytes, self.pool.limits(&self.owner, is_small))?;
+    /// Holds so many bytes more besides, whose number does not count when it is asked whether it is small.
+    pub(super) fn grow_beside(&mut self, bytes: usize) -> Result<(), OutOfMemory> {
+        self.take(bytes, self.pool.limits(&self.owner, self.bytes <= SMALL_BYTES))?;
         self.beside += bytes;
         Ok(())
     }
 
-    /// Holds so many bytes more for what must be told since something was done: up to twice of what others may hold, and
-    /// without any bound where it is small.
+    /// Holds so many bytes more of an answer that must be told, since something was done: it may take what twice as much
+    /// memory would leave for small answers, and where it is small itself it always fits. Who cannot hold the answer tells
+    /// something small in its place, so that no client does again what was done.
     pub(crate) fn grow_owed(&mut self, bytes: usize) -> Result<(), OutOfMemory> {
         self.is_owed = true;
-        let twice = self.pool.limits(&self.owner, true).map(|limit| limit.saturating_mul(2));
-        self.take(bytes, if bytes <= SMALL_BYTES { [usize::MAX; 3] } else { twice })
-    }
-
-    /// Holds so many bytes more, if there are so many in all, at the owner's address, and for the owner's account.
-    fn take(&mut self, bytes: usize, [total, address, account]: [usize; 3]) -> Result<(), OutOfMemory> {
-        let mut used = self.pool.used();
-        let fits = |held: usize, limit: usize| held.checked_add(bytes).is_some_and(|held| held <= limit);
-        let all_fit = fits(used.total, total)
-            && self.owner.address.is_none_or(|key| fits(held_by(&used.by_address, &key), address))
-            && self.owner.account.is_none_or(|key| fits(held_by(&used.by_account, &key), account));
-        if !all_fit {
-            return Err(OutOfMemory);
-        }
-        used.total += bytes;
-        if let Some(key) = self.owner.address {
-            *used.by_address.entry(key).or_default() += bytes;
-        }
-        if let Some(key) = self.owner.account {
-            *used.by_account.entry(key).or_default() += bytes;
-        }
+        let limits = if bytes <= SMALL_BYTES {
+            Limits::NONE
+        } else {
+            self.pool.limits(&self.owner, true).times(OWED_FACTOR)
+        };
+        self.take(bytes, limits)?;
         self.bytes += bytes;
         Ok(())
     }
 
-    /// Holds so many bytes in all from now on.
+    /// Holds so many bytes in all from now on, beside what is held besides.
     pub(crate) fn resize(&mut self, bytes: usize) -> Result<(), OutOfMemory> {
         if bytes >= self.bytes {
             return self.grow(bytes - self.bytes);
         }
-        self.shrink(self.bytes - bytes);
+        self.pool.held.give_back(&self.owner, self.bytes - bytes);
+        self.bytes = bytes;
         Ok(())
     }
 
-    /// Gives so many bytes back.
-    fn shrink(&mut self, bytes: usize) {
-        let bytes = bytes.min(self.bytes);
-        self.bytes -= bytes;
-        self.beside = self.beside.min(self.bytes);
-        let mut used = self.pool.used();
-        used.total -= bytes;
-        if let Some(key) = self.owner.address {
-            give_back(&mut used.by_address, &key, bytes);
-        }
-        if let Some(key) = self.owner.account {
-            give_back(&mut used.by_account, &key, bytes);
-        }
-    }
-
-    /// Holds so many bytes more, also where they do not fit: for what must be told. Others find less then.
-    pub(super) fn grow_beyond_limit(&mut self, bytes: usize) {
-        self.bytes += bytes;
-        let mut used = self.pool.used();
-        used.total += bytes;
-        if let Some(key) = self.owner.address {
-            *used.by_address.entry(key).or_default() += bytes;
-        }
-        if let Some(key) = self.owner.account {
-            *used.by_account.entry(key).or_default() += bytes;
-        }
+    fn take(&self, bytes: usize, limits: Limits) -> Result<(), OutOfMemory> {
+        if self.pool.held.take(&self.owner, bytes, limits) { Ok(()) } else { Err(OutOfMemory) }
     }
 }
 
@@ -225,28 +161,16 @@ impl From<MemoryReservation> for AnswerMemory {
 
 impl Drop for MemoryReservation {
     fn drop(&mut self) {
-        if self.bytes > 0 {
-            self.shrink(self.bytes);
-        }
-    }
-}
-
-fn held_by<K: Hash + Eq>(held: &HashMap<K, usize>, key: &K) -> usize {
-    held.get(key).copied().unwrap_or_default()
-}
-
-/// Who holds nothing is not remembered.
-fn give_back<K: Hash + Eq>(held: &mut HashMap<K, usize>, key: &K, bytes: usize) {
-    if let Some(now) = held.get_mut(key) {
-        *now -= bytes;
-        if *now == 0 {
-            held.remove(key);
-        }
+        self.pool.held.give_back(&self.owner, self.bytes + self.beside);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
+    use entities::id::UserId;
+
     use super::*;
 
     const MIB: usize = 1 << 20;
@@ -295,8 +219,7 @@ mod tests {
         assert_eq!((one.resize(90), one.resize(101)), (Ok(()), Err(OutOfMemory)));
         drop(one);
         assert_eq!(pool.held(), 0);
-        let used = pool.0.used();
-        assert!(used.by_address.is_empty() && used.by_account.is_empty(), "nobody is remembered");
+        assert_eq!(pool.0.held.owners(), 0, "nobody is remembered");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use axum::{
     Router,
     extract::State,
     http::{StatusCode, header},
+    middleware::from_fn_with_state,
     response::{IntoResponse as _, Response},
     routing::get,
 };
@@ -51,9 +52,14 @@ fn not_served(metrics_address: SocketAddr, error: &io::Error) {
     );
 }
 
-/// The routes of the metrics' own listener.
+/// The routes of the metrics' own listener, with the same outermost layer as all others.
 pub(super) fn router(app: App) -> Router {
-    Router::new().route("/metrics", get(metrics)).with_state(app)
+    Router::new()
+        .route("/metrics", get(metrics))
+        .fallback(super::no_such_path)
+        .method_not_allowed_fallback(super::no_such_method)
+        .layer(from_fn_with_state(app.clone(), super::edge))
+        .with_state(app)
 }
 
 /// `GET /metrics`.

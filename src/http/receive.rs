@@ -1,6 +1,7 @@
 //! The body of a request: received within bounds on bytes, memory and time, then inflated where it came in gzip. Other
 //! codings are refused, since they let a few bytes ask for megabytes of memory. Nothing is inflated before a body is
-//! complete: one that never ends holds no more memory than was sent of it. Not here: what a body says (`wire`).
+//! complete: one that never ends holds no more memory than was sent of it, and nothing of its connection's buffers, of
+//! which a single byte would keep 16 KiB. Not here: what a body says (`wire`).
 
 use std::{io::Read as _, time::Duration};
 
@@ -81,7 +82,7 @@ pub(super) async fn receive(
         return Err(TOO_LARGE);
     }
     let mut pace = Pace::new(http.body_timeout, http.min_body_rate.0);
-    let (mut whole, mut parts) = (Bytes::new(), BytesMut::new());
+    let mut parts = BytesMut::new();
     loop {
         let frame = match timeout_at(pace.ends, body.frame()).await {
             Ok(Some(frame)) => frame.map_err(|_| BROKEN)?,
@@ -90,21 +91,20 @@ pub(super) async fn receive(
             Err(_) => return Err(TIMEOUT),
         };
         let Ok(data) = frame.into_data() else { continue };
-        if whole.len() + parts.len() + data.len() > limit {
+        if parts.len() + data.len() > limit {
             return Err(TOO_LARGE);
         }
         pace.received += data.len();
-        // Nearly every body comes in one piece, which is used as it is.
-        if whole.is_empty() && parts.is_empty() {
-            whole = data;
-        } else {
-            parts.extend_from_slice(&std::mem::take(&mut whole));
-            parts.extend_from_slice(&data);
+        // Nearly every body comes in one piece, which is used as it is. Of others nothing is kept that is a slice of
+        // what its connection has read.
+        if parts.is_empty() && body.is_end_stream() {
+            memory.resize(data.len())?;
+            return Ok(Received { bytes: data, is_gzip });
         }
-        memory.resize(whole.len() + parts.capacity())?;
+        parts.extend_from_slice(&data);
+        memory.resize(parts.capacity())?;
     }
-    let bytes = if parts.is_empty() { whole } else { parts.freeze() };
-    Ok(Received { bytes, is_gzip })
+    Ok(Received { bytes: parts.freeze(), is_gzip })
 }
 
 /// Whether a body is in gzip; refuses every other coding.
@@ -143,7 +143,7 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
-    use std::{convert::Infallible, io::Write as _};
+    use std::{convert::Infallible, io::Write as _, sync::Arc};
 
     use flate2::{Compression, write::GzEncoder};
     use futures_util::{StreamExt as _, stream};
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
     use crate::{
         config::Config,
-        http::memory::{MemoryPool, Owner},
+        http::{memory::MemoryPool, shares::Owner},
     };
 
     const LIMIT: usize = 100_000;
@@ -213,6 +213,33 @@ mod tests {
         };
         let (received, held) = tokio::join!(receiving, held);
         assert_eq!((received.err(), held), (Some(TIMEOUT), size));
+    }
+
+    /// What a connection has read at once.
+    struct Buffer(Vec<u8>, #[expect(dead_code, reason = "it is counted")] Arc<()>);
+
+    impl AsRef<[u8]> for Buffer {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_waited_for_holds_no_buffer_of_its_connection() {
+        let (pool, alive) = (MemoryPool::new(1 << 20, 100), Arc::new(()));
+        let read = Bytes::from_owner(Buffer(vec![b' '; 16 << 10], Arc::clone(&alive)));
+        let begins = stream::iter([Ok::<_, Infallible>(read.slice(..1))]).chain(stream::pending());
+        drop(read);
+        let mut memory = pool.reserve(Owner::default());
+        let (headers, http) = (HeaderMap::new(), http());
+        let receiving = receive(&headers, Body::from_stream(begins), &http, LIMIT, &mut memory);
+        let held = async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            (Arc::strong_count(&alive), pool.held())
+        };
+        let (received, (buffers, held)) = tokio::join!(receiving, held);
+        assert_eq!((received.err(), buffers), (Some(TIMEOUT), 1), "none but this test's");
+        assert!((1..=64).contains(&held), "{held}");
     }
 
     #[tokio::test]

@@ -78,16 +78,16 @@ impl Closing {
     }
 }
 
-/// In front of the routes of plain GraphQL: takes the requests that want a stream.
+/// In front of the routes of plain GraphQL: takes the requests that want a stream. What these take is not held for others.
 pub(super) async fn intercept(State(app): State<App>, request: Request, next: Next) -> Response {
     if websocket::is_asked_for(request.headers()) {
         return websocket::upgrade(app, request);
     }
     if request.method() == Method::POST && callback::is_asked_for(request.headers()) {
-        return callback::serve(app, request).await;
+        return Box::pin(callback::serve(app, request)).await;
     }
     match body::Asked::of(request.headers()) {
-        Some(asked) => body::serve(app, asked, request).await,
+        Some(asked) => Box::pin(body::serve(app, asked, request)).await,
         None => next.run(request).await,
     }
 }
@@ -189,7 +189,8 @@ async fn begin(
     let started = Instant::now();
     let mut about = About::of(&app, &asker, &wire);
     // Waiting for events takes no permit, asking for them and every other operation does.
-    let opened = match app.admission.enter() {
+    let owner = graphql::owner(&app, &asker.caller, asker.bearer.as_ref());
+    let opened = match app.admission.enter(owner) {
         Ok(_permit) => {
             let opening = graphql::open(&app, &headers, &asker, wire, &mut about);
             let opened = tokio::time::timeout(app.http.request_timeout, opening).await;

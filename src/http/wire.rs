@@ -196,7 +196,7 @@ pub(super) fn check_json(json: &[u8], bounds: Bounds) -> Result<usize, Refusal> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::memory::{MemoryPool, Owner};
+    use crate::http::{memory::MemoryPool, shares::Owner};
 
     const BOUNDS: Bounds = Bounds { bytes: 1 << 20, depth: 8, values: 20, batch: 2 };
 

@@ -78,10 +78,10 @@ async function measureCalm() {
  * Runs an attack while others ask: `attack()` gives `{ sent, verdict }`, the bytes that it sent and what became of it.
  * Fails where it costs too much memory, has one of the others refused, or makes them wait each time that it is tried.
  */
-export async function underPressure(name, attack, { mostMemory = MOST_MEMORY } = {}) {
+export async function underPressure(name, attack) {
   for (let tries = 1; ; tries++) {
     await measureCalm();
-    const others = await attackOnce(name, attack, mostMemory);
+    const others = await attackOnce(name, attack);
     const most = MOST_WAITING + 2 * calm.p99;
     if (others.p99 < most && others.refused === 0) return;
     assert.ok(
@@ -91,7 +91,7 @@ export async function underPressure(name, attack, { mostMemory = MOST_MEMORY } =
   }
 }
 
-async function attackOnce(name, attack, mostMemory) {
+async function attackOnce(name, attack) {
   await forgetPeak();
   const idle = await memory("VmRSS");
   const stop = askAlong();
@@ -105,7 +105,7 @@ async function attackOnce(name, attack, mostMemory) {
     const { sent, verdict } = outcome;
     rows.push([name, (sent / 1024).toFixed(0), risen.toFixed(1), others.p50.toFixed(1), others.p99.toFixed(1), others.asked, others.refused, verdict]);
   }
-  assert.ok(risen < mostMemory, `${risen.toFixed(1)} MiB above idle`);
+  assert.ok(risen < MOST_MEMORY, `${risen.toFixed(1)} MiB above idle`);
   return others;
 }
 

@@ -28,9 +28,10 @@ use crate::{
     App,
     http::{
         graphql,
-        memory::{MemoryReservation, OutOfMemory, Owner},
+        memory::{MemoryReservation, OutOfMemory},
         refusal::Refusal,
         request_id,
+        shares::Owner,
         wire::Wires,
     },
 };
@@ -205,7 +206,7 @@ impl Stream {
             biased;
             end = &mut self.end => self.ended_by(end).into(),
             event = self.events.next() => match event {
-                Some(Event::Reply(reply)) => self.answer(&reply),
+                Some(Event::Reply(reply)) => self.answer(reply),
                 Some(Event::Missed) => self.ended_by(End::Missed).into(),
                 None => {
                     self.ended = true;
@@ -218,12 +219,12 @@ impl Stream {
     }
 
     /// An answer, which counts as memory until it is taken. What it was written in is given back with `reply`.
-    fn answer(&mut self, reply: &Reply) -> Bytes {
+    fn answer(&mut self, mut reply: Reply) -> Bytes {
         let mut memory = (self.new_memory)();
-        if sent::reserve(&mut memory, reply).is_err() {
+        if sent::reserve(&mut memory, &mut reply, request_id(&self.headers)).is_err() {
             return self.out_of_memory().into();
         }
-        let mut part = self.framing.answer(reply);
+        let mut part = self.framing.answer(&reply);
         if !reply.executed {
             self.ended = true;
             part.extend_from_slice(self.framing.closing());

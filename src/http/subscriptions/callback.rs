@@ -24,7 +24,7 @@ use tokio::{
 use super::{Begun, End, begin, end, errors_of, sent};
 use crate::{
     App,
-    http::{graphql, memory::Owner, refusal::Refusal, request_id, wire::Wires},
+    http::{graphql, refusal::Refusal, request_id, shares::Owner, wire::Wires},
     telemetry,
 };
 
@@ -235,9 +235,10 @@ impl Address {
 
     /// Tells an answer, which counts as memory meanwhile, as does the message that it becomes. What it was written in is
     /// given back before.
-    async fn next(&self, reply: Reply, owner: &Owner, headers: &HeaderMap) -> Heard {
+    async fn next(&self, mut reply: Reply, owner: &Owner, headers: &HeaderMap) -> Heard {
         let mut memory = self.app.admission.answer_memory(owner.clone());
-        if sent::reserve(&mut memory, &reply).and_then(|()| memory.grow(reply.body.len())).is_err() {
+        let reserved = sent::reserve(&mut memory, &mut reply, request_id(headers));
+        if reserved.and_then(|()| memory.grow(reply.body.len())).is_err() {
             drop(reply);
             let last = End::OutOfMemory.reply(headers);
             self.tell("complete", None, Some(errors_of(&last.body))).await;

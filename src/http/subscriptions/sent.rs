@@ -3,9 +3,12 @@
 //! must be taken (`sending`, `websocket::frames`).
 
 use bytes::Bytes;
-use schema::{OperationKind, Reply};
+use schema::{Held, OperationKind, Reply};
 
-use crate::http::memory::{MemoryReservation, OutOfMemory};
+use crate::http::{
+    graphql,
+    memory::{MemoryReservation, OutOfMemory},
+};
 
 /// Bytes with the memory that is reserved for them.
 struct Reserved {
@@ -19,15 +22,20 @@ impl AsRef<[u8]> for Reserved {
     }
 }
 
-/// Reserves memory for what is sent of an answer. A mutation has been run: its answer is sent also beyond the bound, since
-/// its client would otherwise run it again.
-pub(super) fn reserve(memory: &mut MemoryReservation, reply: &Reply) -> Result<(), OutOfMemory> {
-    let bytes = reply.body.len();
-    if reply.executed && reply.operation == Some(OperationKind::Mutation) {
-        memory.grow_beyond_limit(bytes);
-        return Ok(());
+/// Reserves memory for what is sent of an answer. A mutation has run: its answer may take more, and if it does not fit at
+/// all, its place is taken by one that says that it is done, since its client would otherwise run it again.
+pub(super) fn reserve(
+    memory: &mut MemoryReservation,
+    reply: &mut Reply,
+    request_id: &str,
+) -> Result<(), OutOfMemory> {
+    if !reply.executed || reply.operation != Some(OperationKind::Mutation) {
+        return memory.grow(reply.body.len());
     }
-    memory.grow(bytes)
+    memory.grow_owed(reply.body.len()).or_else(|OutOfMemory| {
+        (reply.body, reply.held) = (graphql::done(request_id), Held::default());
+        memory.grow_owed(reply.body.len())
+    })
 }
 
 /// Bytes that keep `memory` until the last slice of them is dropped.
@@ -39,7 +47,7 @@ pub(super) fn with_memory(mut bytes: Vec<u8>, memory: MemoryReservation) -> Byte
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::memory::{MemoryPool, Owner};
+    use crate::http::{memory::MemoryPool, shares::Owner};
 
     fn reply(operation: OperationKind, executed: bool) -> Reply {
         Reply { body: vec![b'x'; 100], operation: Some(operation), executed, ..Reply::default() }
@@ -48,9 +56,9 @@ mod tests {
     #[test]
     fn memory_is_held_until_the_last_slice_is_dropped() {
         let pool = MemoryPool::new(1_000, 100);
-        let reply = reply(OperationKind::Query, true);
+        let mut reply = reply(OperationKind::Query, true);
         let mut memory = pool.reserve(Owner::default());
-        assert_eq!(reserve(&mut memory, &reply), Ok(()));
+        assert_eq!(reserve(&mut memory, &mut reply, "mine"), Ok(()));
         let mut bytes = with_memory(reply.body, memory);
         let slice = bytes.split_to(10);
         drop(bytes);
@@ -69,9 +77,21 @@ mod tests {
             (OperationKind::Mutation, true, Ok(())),
         ] {
             let mut memory = pool.reserve(Owner::default());
-            assert_eq!(reserve(&mut memory, &reply(operation, executed)), fits, "{operation:?}");
+            let outcome = reserve(&mut memory, &mut reply(operation, executed), "mine");
+            assert_eq!(outcome, fits, "{operation:?}");
             assert_eq!(pool.held(), if fits.is_ok() { 100 } else { 0 });
         }
         assert_eq!(pool.held(), 0);
+    }
+
+    #[test]
+    fn what_is_far_too_long_is_done_and_says_so() {
+        let pool = MemoryPool::new(50_000, 100);
+        let mut reply = Reply { body: vec![b'x'; 100_001], ..reply(OperationKind::Mutation, true) };
+        let mut memory = pool.reserve(Owner::default());
+        assert_eq!(reserve(&mut memory, &mut reply, "mine"), Ok(()));
+        let body = String::from_utf8(reply.body).expect("text");
+        assert!(body.starts_with(r#"{"data":null,"errors":"#) && body.contains("COST_LIMIT"), "{body}");
+        assert!(reply.executed && pool.held() == body.len(), "{body}");
     }
 }

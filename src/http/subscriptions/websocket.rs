@@ -38,11 +38,12 @@ use crate::{
     http::{
         cors,
         graphql::{self, Asker, caller},
-        memory::{MemoryReservation, Owner},
+        memory::MemoryReservation,
         patience::UnderWay,
         refusal::Refusal,
         request_id,
         sending::Pace,
+        shares::Owner,
         wire::{self, Bounds, Wire, Wires},
     },
 };
@@ -478,7 +479,7 @@ impl Connection {
     /// until it is sent; where there is none, the client connects again for a subscription, and gets an error for a query.
     async fn answer(&mut self, id: &str, mut reply: Reply) -> Flow {
         let mut memory = self.app.admission.answer_memory(self.owner());
-        if sent::reserve(&mut memory, &reply).is_err() {
+        if sent::reserve(&mut memory, &mut reply, request_id(&self.headers)).is_err() {
             if reply.operation == Some(OperationKind::Subscription) {
                 return Break(End::OutOfMemory.into());
             }

@@ -237,7 +237,7 @@ async fn too_much_at_once_is_refused_before_it_is_read() {
         let (app, request) = (app.clone(), with(post_of(QUERY), "authorization", &bearer(&app)));
         async move { send(&app, request).await.0 }
     });
-    while app.admission.enter().is_ok() {
+    while app.admission.enter(Owner::default()).is_ok() {
         tokio::task::yield_now().await;
     }
     let (status, headers, body) = send(&app, post_of("no JSON")).await;
@@ -246,6 +246,20 @@ async fn too_much_at_once_is_refused_before_it_is_read() {
     drop(only_connection);
     assert_eq!(waits.await.expect("no panic"), 200);
     assert_eq!(send(&app, post_of(QUERY)).await.0, 200);
+}
+
+#[tokio::test]
+async fn a_request_whose_time_is_up_is_told_with_the_kind_that_it_had() {
+    let app = app_with(|config| config.http.request_timeout = Duration::from_millis(50)).await;
+    let _only_connection = app.store.connection().get_sqlite_connection_pool().acquire().await.expect("free");
+    let request = with(post_of(QUERY), "authorization", &bearer(&app));
+    assert_eq!(refusal(&app, request).await, (504, "TIMEOUT".into()));
+    let text = send(&app, get_of("/metrics")).await.2.as_str().expect("metrics are text").to_owned();
+    let counted = |kind: &str| {
+        let labels = format!(r#"graphql_operation_type="{kind}",outcome="timeout""#);
+        text.lines().any(|line| line.contains(&labels))
+    };
+    assert!(counted("query") && !counted("unknown"), "{text}");
 }
 
 #[tokio::test]
@@ -283,13 +297,13 @@ async fn every_error_tells_the_id_of_its_request() {
 
 #[tokio::test]
 async fn bodies_share_a_bound_on_memory() {
-    let app = app_with(|config| config.http.max_body_memory.0 = 400).await;
+    let app = app_with(|config| config.http.max_body_memory.0 = admission::REQUEST_BYTES + 400).await;
     assert_eq!(send(&app, post_of(QUERY)).await.0, 200);
     let wide = json!({ "query": "{ __typename }", "variables": { "x": [1, 2, 3, 4, 5, 6] } }).to_string();
     assert_eq!(refusal(&app, post_of(wide.clone())).await, (503, "OVERLOADED".into()), "values count too");
     assert_eq!(refusal(&app, post_of(format!("{QUERY:401}"))).await.0, 503);
     assert_eq!(send(&app, post_of(QUERY)).await.0, 200, "what was taken is given back");
-    let enough = app_with(|config| config.http.max_body_memory.0 = 4_000).await;
+    let enough = app_with(|config| config.http.max_body_memory.0 = admission::REQUEST_BYTES + 4_000).await;
     assert_eq!(send(&enough, post_of(wide)).await.0, 200);
 }
 

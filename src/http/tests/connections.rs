@@ -27,6 +27,24 @@ async fn a_request_without_a_host_or_with_two_is_refused() {
 }
 
 #[tokio::test]
+async fn the_listener_of_the_metrics_keeps_to_the_same_bounds() {
+    let app = app().await;
+    let (address, _stop, _server) = serving(metrics::router(app), |config| {
+        config.http.header_timeout = Duration::from_millis(100);
+    })
+    .await;
+    let ask = |path: &str, heads: &str| format!("GET {path} HTTP/1.1\r\nconnection: close\r\n{heads}\r\n");
+    let answer = exchange(&address, &ask("/metrics", "host: x\r\nx-request-id: mine-1\r\n")).await;
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("x-request-id: mine-1"), "{answer}");
+    assert!(exchange(&address, &ask("/metrics", "")).await.starts_with("HTTP/1.1 400 "), "no host");
+    let large = format!("host: x\r\nx-large: {}\r\n", "x".repeat(20 << 10));
+    assert!(exchange(&address, &ask("/metrics", &large)).await.starts_with("HTTP/1.1 431 "));
+    let elsewhere = exchange(&address, &ask("/graphql", "host: x\r\n")).await;
+    assert!(elsewhere.starts_with("HTTP/1.1 404 ") && elsewhere.contains("BAD_USER_INPUT"), "{elsewhere}");
+    assert_eq!(exchange(&address, "GET /metrics HTTP/1.1\r\nhost").await, "", "a head that never ends");
+}
+
+#[tokio::test]
 async fn an_address_has_its_share_of_connections() {
     let (address, _stop, _server) =
         serving(hello(), |config| config.http.max_connections_per_address = 2).await;

@@ -55,7 +55,7 @@ pub(super) async fn connect(address: &str, window: u32) -> TcpStream {
 }
 
 /// Kind, flags, stream and payload of the next frame.
-async fn next_frame(stream: &mut TcpStream) -> Option<(u8, u8, u32, Vec<u8>)> {
+async fn next_frame(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> Option<(u8, u8, u32, Vec<u8>)> {
     let mut head = [0; 9];
     stream.read_exact(&mut head).await.ok()?;
     let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
@@ -123,6 +123,51 @@ async fn a_stream_that_takes_a_little_is_reset_too() {
     let (payload, data) = timeout(Duration::from_secs(20), dribbling).await.expect("it is reset");
     assert_eq!(payload, CANCEL.to_be_bytes());
     assert!(data < LARGE / 2, "{data}");
+}
+
+/// Each answer that is held has to be taken at the rate: several of one connection cannot share it.
+#[tokio::test]
+async fn each_stream_of_a_connection_is_held_to_the_rate_by_itself() {
+    const STREAMS: u32 = 8;
+    let (address, _stop, _server) = serving(routes(), limits).await;
+    let mut stream = connect(&address, 65_535).await;
+    let ids: Vec<u32> = (0..STREAMS).map(|number| 2 * number + 1).collect();
+    for id in &ids {
+        stream.write_all(&get_frame(*id, "/")).await.expect("sent");
+    }
+    let (mut read, mut write) = stream.into_split();
+    // A quarter of the rate for each, twice the rate for all together.
+    let granting = tokio::spawn(async move {
+        loop {
+            sleep(Duration::from_millis(50)).await;
+            let more = (50_u32 << 10).to_be_bytes();
+            let windows: Vec<u8> = [0; STREAMS as usize]
+                .into_iter()
+                .chain((0..STREAMS).map(|number| 2 * number + 1))
+                .flat_map(|id| frame(WINDOW_UPDATE, 0, id, &more))
+                .collect();
+            if write.write_all(&windows).await.is_err() {
+                return;
+            }
+        }
+    });
+    let mut taken = std::collections::HashMap::new();
+    let mut reset = Vec::new();
+    let reading = async {
+        while reset.len() < ids.len() {
+            let (kind, _, on, payload) = next_frame(&mut read).await.expect("the connection is open");
+            match kind {
+                DATA => *taken.entry(on).or_insert(0) += payload.len(),
+                RST_STREAM => reset.push(on),
+                _ => {}
+            }
+        }
+    };
+    timeout(Duration::from_secs(20), reading).await.expect("all are reset");
+    granting.abort();
+    reset.sort_unstable();
+    assert_eq!(reset, ids);
+    assert!(taken.values().all(|taken| *taken < LARGE), "{taken:?}");
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use tokio::io::{DuplexStream, duplex};
 
 use super::*;
-use crate::http::memory::{MemoryPool, Owner};
+use crate::http::{memory::MemoryPool, shares::Owner};
 
 const WITHIN: Duration = Duration::from_millis(300);
 const PACE: Pace = Pace { window: Duration::from_secs(10), per_second: 8 << 10 };

@@ -1,0 +1,300 @@
+//! Who asks, and for what: the requests of one HTTP request, read within bounds in the order of what the checks cost, and
+//! the document that one means. Not here: what a body says (`wire`), how it is received (`receive`), and running it.
+
+use std::sync::Arc;
+
+use axum::{
+    body::Body,
+    http::{HeaderMap, StatusCode, header, request::Parts},
+};
+use schema::{
+    Caller, Document, OperationKind, Viewer,
+    auth::token::{Bearer, Refused},
+};
+
+use crate::{
+    App, auth,
+    documents::{self, Stop},
+    gateway::{self, Trust},
+    http::{
+        about,
+        admission::Permit,
+        cors::Page,
+        media::is_json,
+        memory::MemoryReservation,
+        receive,
+        refusal::Refusal,
+        request_id,
+        server::Peer,
+        shares::Owner,
+        wire::{self, Bounds, Wire, Wires},
+    },
+};
+
+const UNAUTHENTICATED: &str = "UNAUTHENTICATED";
+const CSRF: Refusal = Refusal::new(
+    StatusCode::BAD_REQUEST,
+    "CSRF_PREVENTION",
+    "A GET must show that no foreign page sends it: by an authorization, apollo-require-preflight or \
+     x-apollo-operation-name header, by content-type: application/json, from a page of this server (Sec-Fetch-Site), or \
+     from an Origin that http.cors_origins lists. A POST needs none of these.",
+);
+const MEDIA_TYPE: Refusal = Refusal::new(
+    StatusCode::UNSUPPORTED_MEDIA_TYPE,
+    "BAD_USER_INPUT",
+    "The body must be sent as content-type: application/json, in UTF-8.",
+);
+
+/// Requests that may go on, of one caller.
+pub(in crate::http) struct Asked {
+    pub(in crate::http) asker: Asker,
+    pub(in crate::http) wires: Wires,
+    /// Leave to be worked on, and the memory for what it says. Kept until it is answered.
+    pub(in crate::http) held: (Permit, Option<MemoryReservation>),
+}
+
+/// What all requests of one HTTP request share.
+pub(in crate::http) struct Asker {
+    pub(in crate::http) viewer: Viewer,
+    /// What the viewer came with.
+    pub(in crate::http) bearer: Option<Bearer>,
+    pub(in crate::http) caller: Caller,
+    pub(in crate::http) id_in_path: Option<String>,
+    pub(in crate::http) is_get: bool,
+    /// The token that came along is not valid. Nobody acts for it, and only what gets a new one may run.
+    pub(in crate::http) has_bad_token: bool,
+}
+
+impl Asker {
+    /// The id that a document is asked for by, if it is.
+    pub(in crate::http) fn document_id<'w>(&'w self, app: &App, wire: &'w Wire) -> Option<&'w str> {
+        let by_specification = self.id_in_path.as_deref().or(wire.document_id.as_deref());
+        let by_apollo = || wire.persisted_query().map(|persisted| persisted.hash);
+        let elsewhere = || if app.documents.looks_further() { wire.other_id() } else { None };
+        by_specification.or_else(by_apollo).or_else(elsewhere)
+    }
+}
+
+pub(in crate::http) async fn read_post(
+    app: &App,
+    id: Option<String>,
+    parts: &Parts,
+    body: Body,
+) -> Result<Asked, Refusal> {
+    if !is_json(&parts.headers) {
+        return Err(MEDIA_TYPE);
+    }
+    let head = app.gateways.head(parts)?;
+    let bearer = auth::bearer(&app.access, &parts.headers);
+    let (has_bad_token, trust) = (bearer.is_err(), head.trust);
+    let read = read_post_of(app, id, parts, body, head, bearer).await;
+    // A bad token is as none until it is known what is asked for. Whatever else is wrong with the request is said once
+    // its token is good; that the server is busy is said now, or the client would think its session over.
+    let mut asked = read.map_err(|refusal| match refusal.status {
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => {
+            refusal
+        }
+        _ if has_bad_token => unauthenticated(trust.is_gateway()),
+        _ => refusal,
+    })?;
+    if asked.asker.has_bad_token {
+        let Wires::One(wire) = &mut asked.wires else {
+            return Err(unauthenticated(asked.asker.caller.is_gateway));
+        };
+        // Before it is decided how the answer is sent.
+        match Box::pin(find_document(app, &parts.headers, &asked.asker, wire)).await {
+            Err(Stop::Refused(refusal)) if refusal.code == UNAUTHENTICATED => return Err(refusal),
+            found => wire.found = Some(found),
+        }
+    }
+    Ok(asked)
+}
+
+async fn read_post_of(
+    app: &App,
+    id: Option<String>,
+    parts: &Parts,
+    body: Body,
+    head: gateway::Head,
+    bearer: Result<Option<Bearer>, Refused>,
+) -> Result<Asked, Refusal> {
+    let is_anonymous = !matches!(bearer, Ok(Some(_)));
+    let mut bounds = bounds(app, is_anonymous, head.trust);
+    if app.gateways.may_sign_in_body() {
+        bounds.batch = bounds.batch.max(app.gateway.max_batch);
+    }
+    let caller = caller(app, parts, head.trust);
+    let signed_in = bearer.as_ref().ok().and_then(Option::as_ref);
+    let owner = owner(app, &caller, signed_in);
+    app.admission.check_answers(&owner)?;
+    let mut memory = app.admission.request_memory(owner.clone())?;
+    let received = receive::receive(&parts.headers, body, &app.http, bounds.bytes, &mut memory).await?;
+    // A digest is of the bytes as they were sent (RFC 9530, section 2).
+    head.check_body(received.as_sent())?;
+    let body = received.decode(bounds.bytes, &mut memory).await?;
+    // Leave is taken once there is something to work on: who sends slowly keeps nobody out.
+    let permit = app.admission.enter(owner)?;
+    let wires = wire::of_body(&body, bounds, &mut memory)?;
+    let asker = asker(app, caller, head.trust, bearer, &wires, id)?;
+    Ok(Asked { asker, wires, held: (permit, Some(memory)) })
+}
+
+pub(in crate::http) fn read_get(app: &App, id: Option<String>, parts: &Parts) -> Result<Asked, Refusal> {
+    if !is_meant(app, &parts.headers) {
+        return Err(CSRF);
+    }
+    let head = app.gateways.head(parts)?;
+    let bearer = auth::bearer(&app.access, &parts.headers);
+    // No GET gets a new token. A gateway is told in its own way, and may prove itself by its request only.
+    if bearer.is_err() && !app.gateways.may_sign_in_body() {
+        return Err(unauthenticated(head.trust.is_gateway()));
+    }
+    let caller = caller(app, parts, head.trust);
+    let signed_in = bearer.as_ref().ok().and_then(Option::as_ref);
+    let owner = owner(app, &caller, signed_in);
+    app.admission.check_answers(&owner)?;
+    let permit = app.admission.enter(owner)?;
+    let bounds = bounds(app, !matches!(bearer, Ok(Some(_))), head.trust);
+    let wires = Wires::One(Box::new(wire::of_uri(&parts.uri, bounds)?));
+    let asker = Asker { is_get: true, ..asker(app, caller, head.trust, bearer, &wires, id)? };
+    Ok(Asked { asker, wires, held: (permit, None) })
+}
+
+/// Who asks, now that it is known what for; counted against their rate.
+fn asker(
+    app: &App,
+    caller: Caller,
+    head: Trust,
+    bearer: Result<Option<Bearer>, Refused>,
+    wires: &Wires,
+    id_in_path: Option<String>,
+) -> Result<Asker, Refusal> {
+    let wired = wires.as_slice();
+    let by_text = id_in_path.is_none();
+    let proven = wired.iter().map(|wire| app.gateways.wire(head, wire, by_text));
+    let trust = proven.collect::<Result<Vec<_>, _>>()?.into_iter().min().unwrap_or(head);
+    let bearer = end_user(app, trust, bearer, wired);
+    let has_bad_token = bearer.is_err();
+    let bearer = bearer.unwrap_or_default();
+    wires.check_length(bounds(app, bearer.is_none(), trust))?;
+    let viewer = bearer.as_ref().map_or(Viewer::Anonymous, |bearer| bearer.viewer.clone());
+    let in_batch = matches!(wires, Wires::Batch(_));
+    let caller = Caller { in_batch, is_gateway: trust.is_gateway(), ..caller };
+    app.admission.check_rate(&viewer, &caller, wired.len() as u32)?;
+    Ok(Asker { viewer, bearer, caller, id_in_path, is_get: false, has_bad_token })
+}
+
+/// The end user: of the token that came along, or, where that is switched on, whom a gateway has claims of.
+fn end_user(
+    app: &App,
+    trust: Trust,
+    bearer: Result<Option<Bearer>, Refused>,
+    wires: &[Wire],
+) -> Result<Option<Bearer>, Refused> {
+    if !matches!(bearer, Ok(None)) || !app.gateway.claims {
+        return bearer;
+    }
+    let mut claims = wires.iter().map(|wire| gateway::claims(trust, wire));
+    let first = claims.next().flatten();
+    if claims.any(|other| other != first) {
+        return Err(Refused("an array of requests has claims of several users"));
+    }
+    first.map(|claims| app.access.accept(claims.clone())).transpose()
+}
+
+/// Gateways make one error of an answer that is not 200, whatever it says.
+fn unauthenticated(is_gateway: bool) -> Refusal {
+    let status = if is_gateway { StatusCode::OK } else { StatusCode::UNAUTHORIZED };
+    Refusal::new(status, UNAUTHENTICATED, "The access token is not valid.")
+}
+
+/// From where and with what the request was sent.
+pub(in crate::http) fn caller(app: &App, parts: &Parts, trust: Trust) -> Caller {
+    let peer = parts.extensions.get::<Peer>();
+    let address = peer.map(|Peer(peer)| app.forwarding.client_address(*peer, &parts.headers));
+    let agent = parts.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
+    let request_id = Arc::from(request_id(&parts.headers));
+    let (user_agent, is_gateway) = (agent.map(Arc::from), trust.is_gateway());
+    Caller { address, user_agent, in_batch: false, request_id, is_gateway }
+}
+
+/// On whose account memory is held for this caller.
+pub(in crate::http) fn owner(app: &App, caller: &Caller, bearer: Option<&Bearer>) -> Owner {
+    let account = bearer.and_then(|bearer| bearer.viewer.user_id());
+    // Gateways and proxies ask for everybody.
+    let asks_for_many =
+        caller.is_gateway || caller.address.is_some_and(|address| app.http.trusted_proxies.contains(address));
+    let address = if asks_for_many { None } else { caller.customer() };
+    Owner { address, account, is_gateway: caller.is_gateway }
+}
+
+/// How much a caller may send.
+pub(in crate::http) fn bounds(app: &App, is_anonymous: bool, trust: Trust) -> Bounds {
+    let http = &app.http;
+    let (bytes, values, batch) = if trust.is_gateway() {
+        let bytes = app.gateway.body_limit.max(http.body_limit_signed_in);
+        (bytes, http.max_json_values_signed_in, app.gateway.max_batch)
+    } else if is_anonymous {
+        (http.body_limit_anonymous, http.max_json_values_anonymous, 0)
+    } else {
+        (http.body_limit_signed_in, http.max_json_values_signed_in, http.max_batch)
+    };
+    let batch = if batch > 1 { batch } else { 0 };
+    Bounds { bytes: bytes.0, depth: http.max_json_depth, values, batch }
+}
+
+/// Whether a GET can be no link or image of a foreign page. No such page could read the answer, and there is no cookie that
+/// a browser would add; but it could make its visitors' browsers ask.
+fn is_meant(app: &App, headers: &HeaderMap) -> bool {
+    has_preflight_header(headers)
+        || headers.get(header::AUTHORIZATION).is_some_and(|value| !value.is_empty())
+        || matches!(Page::of(&app.http, headers), Page::Own | Page::Allowed)
+}
+
+/// Apollo's rule: a header that makes a browser ask first, so that no foreign page can send the request unasked.
+fn has_preflight_header(headers: &HeaderMap) -> bool {
+    let given = |name: &str| headers.get(name).is_some_and(|value| !value.is_empty());
+    given("apollo-require-preflight") || given("x-apollo-operation-name") || is_json(headers)
+}
+
+/// Whether one operation is asked for, and it is a subscription.
+pub(in crate::http) async fn is_subscription(app: &App, headers: &HeaderMap, asked: &mut Asked) -> bool {
+    let Wires::One(wire) = &mut asked.wires else { return false };
+    let found = find_document(app, headers, &asked.asker, wire).await;
+    let document = found.as_ref().ok();
+    let kind = document.and_then(|document| document.kind(wire.operation_name.as_deref()));
+    wire.found = Some(found);
+    kind == Some(OperationKind::Subscription)
+}
+
+pub(super) async fn find_document(
+    app: &App,
+    headers: &HeaderMap,
+    asker: &Asker,
+    wire: &mut Wire,
+) -> Result<Arc<Document>, Stop> {
+    if let Some(found) = wire.found.take() {
+        return found;
+    }
+    let persisted = wire.persisted_query();
+    let is_by_specification = asker.id_in_path.is_some() || wire.document_id.is_some();
+    let asked = documents::Asked {
+        text: wire.query.as_deref().filter(|text| !text.is_empty()),
+        id: asker.document_id(app, wire),
+        is_apq: !is_by_specification && persisted.is_some(),
+        is_version_1: persisted.is_some_and(|persisted| persisted.is_version_1),
+        operation_name: wire.operation_name.as_deref(),
+        caller: &asker.caller,
+        client: about::client(headers),
+    };
+    let found = app.documents.find(&app.graph, &asker.viewer, asked).await;
+    if !asker.has_bad_token {
+        return found;
+    }
+    match found {
+        Ok(document) if document.only_lets_in(wire.operation_name.as_deref()) => Ok(document),
+        // Clients that register their documents send the text next: it may be one of these.
+        Err(Stop::Refused(refusal)) if refusal.status == StatusCode::OK => Err(refusal.into()),
+        Ok(_) | Err(_) => Err(unauthenticated(asker.caller.is_gateway).into()),
+    }
+}

@@ -1,0 +1,141 @@
+//! How something of which there is only so much is divided, so that one address or one account cannot keep everybody else
+//! out: a count in all, by address and by account, each with its bound. Not here: what is counted (`memory`: bytes;
+//! `admission`: requests that are worked on), and the bounds.
+
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    net::IpAddr,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use entities::id::UserId;
+
+/// On whose account something is held.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Owner {
+    /// Where the request comes from: one address, or the network of one customer of IPv6. `None` for gateways and trusted
+    /// proxies, who ask for many.
+    pub(crate) address: Option<IpAddr>,
+    /// Who is signed in.
+    pub(crate) account: Option<UserId>,
+    /// Whether it is a gateway's request.
+    pub(crate) is_gateway: bool,
+}
+
+impl Owner {
+    /// Whether it is known who asks: an account or a gateway.
+    pub(super) fn is_known(&self) -> bool {
+        self.account.is_some() || self.is_gateway
+    }
+}
+
+/// How much may be held: by everybody together, at one address, and for one account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Limits {
+    pub(super) total: usize,
+    pub(super) address: usize,
+    pub(super) account: usize,
+}
+
+impl Limits {
+    /// No bound.
+    pub(super) const NONE: Self = Self { total: usize::MAX, address: usize::MAX, account: usize::MAX };
+
+    /// So much in all, and no more than that at one address or for one account.
+    pub(super) fn new(total: usize, address: usize, account: usize) -> Self {
+        Self { total, address: address.min(total), account: account.min(total) }
+    }
+
+    /// The same, so many times.
+    pub(super) fn times(self, factor: usize) -> Self {
+        let [total, address, account] =
+            [self.total, self.address, self.account].map(|limit| limit.saturating_mul(factor));
+        Self { total, address, account }
+    }
+}
+
+/// What is held, in all and by whom. Who holds nothing is not remembered.
+#[derive(Debug, Default)]
+pub(super) struct Shares(Mutex<Held>);
+
+#[derive(Debug, Default)]
+struct Held {
+    total: usize,
+    by_address: HashMap<IpAddr, usize>,
+    by_account: HashMap<UserId, usize>,
+}
+
+impl Shares {
+    /// Holds so much more, if everything stays within its limit; else nothing, and it is false.
+    pub(super) fn take(&self, owner: &Owner, amount: usize, limits: Limits) -> bool {
+        let mut held = self.held();
+        let fits = held.fits(owner, amount, limits);
+        if fits && amount > 0 {
+            held.total += amount;
+            if let Some(key) = owner.address {
+                *held.by_address.entry(key).or_default() += amount;
+            }
+            if let Some(key) = owner.account {
+                *held.by_account.entry(key).or_default() += amount;
+            }
+        }
+        fits
+    }
+
+    /// Whether so much more would stay within all limits now.
+    pub(super) fn fits(&self, owner: &Owner, amount: usize, limits: Limits) -> bool {
+        self.held().fits(owner, amount, limits)
+    }
+
+    /// Gives back so much of what was taken for this owner.
+    pub(super) fn give_back(&self, owner: &Owner, amount: usize) {
+        let mut held = self.held();
+        held.total -= amount;
+        if let Some(key) = owner.address {
+            give_back(&mut held.by_address, &key, amount);
+        }
+        if let Some(key) = owner.account {
+            give_back(&mut held.by_account, &key, amount);
+        }
+    }
+
+    /// What is held in all.
+    #[cfg(test)]
+    pub(super) fn total(&self) -> usize {
+        self.held().total
+    }
+
+    /// How many addresses and accounts hold something.
+    #[cfg(test)]
+    pub(super) fn owners(&self) -> usize {
+        let held = self.held();
+        held.by_address.len() + held.by_account.len()
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    fn fits(&self, owner: &Owner, amount: usize, limits: Limits) -> bool {
+        let fits = |held: usize, limit: usize| held.checked_add(amount).is_some_and(|held| held <= limit);
+        fits(self.total, limits.total)
+            && owner.address.is_none_or(|key| fits(of(&self.by_address, &key), limits.address))
+            && owner.account.is_none_or(|key| fits(of(&self.by_account, &key), limits.account))
+    }
+}
+
+fn of<K: Hash + Eq>(held: &HashMap<K, usize>, key: &K) -> usize {
+    held.get(key).copied().unwrap_or_default()
+}
+
+fn give_back<K: Hash + Eq>(held: &mut HashMap<K, usize>, key: &K, amount: usize) {
+    if let Some(of) = held.get_mut(key) {
+        *of = of.saturating_sub(amount);
+        if *of == 0 {
+            held.remove(key);
+        }
+    }
+}
