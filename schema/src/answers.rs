@@ -16,10 +16,11 @@ use serde::Serialize;
 
 use crate::{
     auth::viewer::Viewer,
-    context::Context,
+    context::ContextExt as _,
     engine::{
         bounds::Bounds,
         cache_control::{CachePolicy, Looked},
+        context::Context,
         document::OperationKind,
     },
     graph::Prepared,
@@ -81,7 +82,7 @@ impl Place {
         }
         let ttl = KEPT.ttl.min(ctx.is_true_for());
         let touched = recorder.touched().filter(|touched| touched.is_whole() && !ttl.is_zero())?;
-        let name = match ctx.viewer.looked() {
+        let name = match ctx.viewer().looked() {
             Looked::Nowhere => self.names[0],
             Looked::AtScope => self.names[1],
             Looked::AtViewer => self.names[2],

@@ -1,5 +1,5 @@
-//! What one request knows while it runs: who asks, when, its loads, and for how long its answer stays true. Not here: who may
-//! see what (`viewer`).
+//! What the graph knows of one request while it runs: who asks, when, and for how long its answer stays true. Not here: its
+//! loads and bounds (`engine::context`), who may see what (`auth::viewer`).
 
 use std::{
     sync::{
@@ -12,38 +12,25 @@ use std::{
 use entities::{Store, clock::Time, database::scope::Scope, id::UserId};
 
 use crate::{
-    auth::{access::Access, viewer::Viewer},
-    engine::{
-        batch::Batcher,
-        bounds::Bounds,
-        cache_control::Watched,
-        error::FieldError,
-        federation::trace::{Clock, Moment},
-    },
-    graph::subgraph::Subgraph,
-    request::Caller,
+    Access, Caller, Subgraph, Viewer,
+    engine::{cache_control::Watched, context::Context, error::FieldError},
 };
 
-/// What one request knows: who asks, when, and its loads.
+/// The data of a request (`Context::data`).
 #[derive(Clone)]
-pub struct Context {
+pub(crate) struct RequestData {
     /// Who asks.
-    pub viewer: Watched<Viewer>,
+    viewer: Watched<Viewer>,
     /// What they may read.
-    pub scope: Watched<Scope>,
+    scope: Watched<Scope>,
     /// From where they ask.
-    pub caller: Caller,
-    pub(crate) now: Time,
+    caller: Caller,
+    /// When the request began.
+    now: Time,
     /// Until when the answer stays true if nothing is written, milliseconds since 1970.
     true_until: Arc<AtomicI64>,
-    /// Its loads.
-    pub batcher: Batcher,
-    /// Runs where somebody asks for a trace.
-    pub(crate) clock: Option<Clock>,
-    pub(crate) access: Access,
-    pub(crate) service: Service,
-    /// What its answer may take.
-    pub(crate) bounds: Bounds,
+    access: Access,
+    service: Service,
 }
 
 /// What gateways are told of the graph.
@@ -53,62 +40,118 @@ pub(crate) struct Service {
     pub(crate) sdl: Arc<str>,
 }
 
-impl Context {
-    pub(crate) fn new(
-        viewer: Viewer,
-        caller: Caller,
-        access: Access,
-        batcher: Batcher,
-        (service, bounds): (Service, Bounds),
-    ) -> Self {
-        let (viewer, scope) = Watched::viewer(viewer);
+impl RequestData {
+    pub(crate) fn new(viewer: Viewer, caller: Caller, access: Access, service: Service) -> Self {
+        let scope = viewer.scope();
+        let (viewer, scope) = Watched::pair(viewer, scope);
         let (now, true_until) = (entities::clock::now(), Arc::new(AtomicI64::new(i64::MAX)));
-        let clock = None;
-        Self { viewer, scope, caller, now, true_until, batcher, clock, access, service, bounds }
+        Self { viewer, scope, caller, now, true_until, access, service }
     }
+}
+
+/// What the graph asks of a request's context.
+pub(crate) trait ContextExt {
+    /// Who asks. Reading it makes the answer private.
+    fn viewer(&self) -> &Watched<Viewer>;
+
+    /// What they may read. Reading it makes the answer private.
+    fn scope(&self) -> Scope;
+
+    /// From where and with what the request was sent.
+    fn caller(&self) -> &Caller;
+
+    /// What lets callers in.
+    fn access(&self) -> &Access;
+
+    /// What gateways are told of the graph.
+    fn service(&self) -> &Service;
+
+    /// When the request began, for what is told beside its answer.
+    fn began(&self) -> Time;
 
     /// When the request began: one moment for the whole answer, which is true for that moment only.
-    pub fn now(&self) -> Time {
-        self.true_until.store(i64::MIN, Ordering::Relaxed);
-        self.now
-    }
+    fn now(&self) -> Time;
 
-    /// The same for what stays true until another moment, such as that a session has not expired.
-    pub fn now_until(&self, end: Time) -> Time {
-        if end > self.now {
-            self.true_until.fetch_min(end.timestamp_millis(), Ordering::Relaxed);
-        }
-        self.now
-    }
+    /// When the request began, for what stays true until another moment, such as that a session has not expired.
+    fn now_until(&self, end: Time) -> Time;
 
     /// For how long from now on the answer stays true if nothing is written. Making it has taken a while.
-    pub(crate) fn is_true_for(&self) -> Duration {
-        let now = entities::clock::now().timestamp_millis();
-        let left = self.true_until.load(Ordering::Relaxed).saturating_sub(now);
-        Duration::from_millis(u64::try_from(left).unwrap_or_default())
-    }
+    fn is_true_for(&self) -> Duration;
 
     /// The same request in the eyes of another viewer, if there is one.
-    pub(crate) fn read_by(&self, viewer: Option<Viewer>) -> Self {
-        let viewer = viewer.unwrap_or_else(|| Viewer::clone(&self.viewer));
-        Self { scope: self.scope.with(viewer.scope()), viewer: self.viewer.with(viewer), ..self.clone() }
-    }
+    #[must_use]
+    fn read_by(&self, viewer: Option<Viewer>) -> Self;
 
     /// The account that asks.
     ///
     /// # Errors
     /// `UNAUTHENTICATED` where nobody is signed in.
-    pub(crate) fn user(&self) -> Result<UserId, FieldError> {
-        self.viewer.user_id().ok_or(FieldError::unauthenticated())
-    }
-
-    /// This moment, where somebody asks for a trace.
-    pub(crate) fn moment(&self) -> Moment {
-        self.clock.map_or(0, Clock::now)
-    }
+    fn user(&self) -> Result<UserId, FieldError>;
 
     /// The store, reporting its statements to this request.
-    pub(crate) fn store(&self) -> &Store {
+    fn store(&self) -> &Store;
+}
+
+impl ContextExt for Context {
+    fn viewer(&self) -> &Watched<Viewer> {
+        &data(self).viewer
+    }
+
+    fn scope(&self) -> Scope {
+        *data(self).scope
+    }
+
+    fn caller(&self) -> &Caller {
+        &data(self).caller
+    }
+
+    fn access(&self) -> &Access {
+        &data(self).access
+    }
+
+    fn service(&self) -> &Service {
+        &data(self).service
+    }
+
+    fn began(&self) -> Time {
+        data(self).now
+    }
+
+    fn now(&self) -> Time {
+        data(self).true_until.store(i64::MIN, Ordering::Relaxed);
+        data(self).now
+    }
+
+    fn now_until(&self, end: Time) -> Time {
+        let RequestData { now, true_until, .. } = data(self);
+        if end > *now {
+            true_until.fetch_min(end.timestamp_millis(), Ordering::Relaxed);
+        }
+        *now
+    }
+
+    fn is_true_for(&self) -> Duration {
+        let now = entities::clock::now().timestamp_millis();
+        let left = data(self).true_until.load(Ordering::Relaxed).saturating_sub(now);
+        Duration::from_millis(u64::try_from(left).unwrap_or_default())
+    }
+
+    fn read_by(&self, viewer: Option<Viewer>) -> Self {
+        let data = data(self);
+        let viewer = viewer.unwrap_or_else(|| Viewer::clone(&data.viewer));
+        let scope = data.scope.with(viewer.scope());
+        self.with_data(RequestData { scope, viewer: data.viewer.with(viewer), ..data.clone() })
+    }
+
+    fn user(&self) -> Result<UserId, FieldError> {
+        self.viewer().user_id().ok_or(FieldError::unauthenticated())
+    }
+
+    fn store(&self) -> &Store {
         self.batcher.store()
     }
+}
+
+fn data(ctx: &Context) -> &RequestData {
+    ctx.data()
 }

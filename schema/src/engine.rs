@@ -7,6 +7,7 @@ pub mod batch;
 pub mod bounds;
 pub mod cache_control;
 pub mod connection;
+pub mod context;
 pub mod cost;
 pub mod document;
 pub mod edge;

@@ -16,6 +16,7 @@ use prometheus_client::registry::Registry;
 pub mod activity;
 pub mod form;
 pub mod input;
+pub(crate) mod list;
 pub mod location;
 pub mod mutation;
 pub mod node;
@@ -33,11 +34,12 @@ use crate::{
         access::{Access, AccessOptions},
         viewer::Viewer,
     },
-    context::{Context, Service},
+    context::{ContextExt as _, RequestData, Service},
     engine::{
         batch::{Batcher, Groups, Metrics},
         bounds::{Bounds, Memory, Owner, PIECE, Taken},
         cache_control::{self, Audience, CachePolicy},
+        context::Context,
         cost::OutputTypes,
         document::{Document, Documents, OnlyValidate, OperationKind, Rules},
         error::{Code, RequestError},
@@ -326,14 +328,14 @@ impl Graph {
                 // An answer that lacks something, or tells about itself, is for this once.
                 let cache = prepared.cache.filter(|_| errors.is_empty() && !explain && !request.trace);
                 // Whether it was a gateway that asked is no part of the address that an answer is kept under.
-                let is_for_some = ctx.viewer.was_read()
+                let is_for_some = ctx.viewer().was_read()
                     || prepared.document.for_gateways.is_for_them_alone(self.inner.options.gateways_only);
                 let cache = cache.map(|policy| policy.for_one_if(is_for_some));
                 let place = place.filter(|_| errors.is_empty());
                 let digest = place.and_then(|place| place.keep(&ctx, &recorder, body, cache));
                 let explained =
                     explain.then(|| explain::Explain::of(&recorder, &ctx.batcher, started.elapsed()));
-                let trace = errors.trace.take().map(|trace| trace.finish(ctx.now, started.elapsed()));
+                let trace = errors.trace.take().map(|trace| trace.finish(ctx.began(), started.elapsed()));
                 let wanted = request.cache_tags && prepared.kind == OperationKind::Query;
                 let of_entities = wanted.then(|| query::entity_tags(&prepared)).flatten();
                 let extensions = Extensions {
@@ -346,14 +348,14 @@ impl Graph {
                     apollo_entity_cache_tags: of_entities,
                 };
                 extensions.write(body);
-                let answer = answer.finished(&ctx.caller.request_id, &ctx.bounds);
+                let answer = answer.finished(&ctx.caller().request_id, &ctx.bounds);
                 prepared.document.answered(answer.out.len());
                 self.inner.documents.count_excess(&answer.errors.codes);
                 let cache = cache.filter(|_| answer.errors.is_empty());
                 let entities = if request.entities { query::entity_counts(&prepared) } else { Vec::new() };
                 Reply { cache, digest, entities, ..Reply::executed(prepared.kind, answer, &recorder) }
             }
-            Err(error) => refused(Some(prepared.kind), &[error], &ctx.caller.request_id),
+            Err(error) => refused(Some(prepared.kind), &[error], &ctx.caller().request_id),
         })
     }
 }
@@ -409,8 +411,9 @@ impl Inner {
     /// A new request's context.
     fn context(&self, store: &Store, viewer: Viewer, caller: Caller, recorder: Arc<Recorder>) -> Context {
         let batcher = self.batcher(store, recorder);
-        let parts = (self.service.clone(), self.bounds(&viewer, &caller, &Taken::default()));
-        Context::new(viewer, caller, self.access.clone(), batcher, parts)
+        let bounds = self.bounds(&viewer, &caller, &Taken::default());
+        let data = RequestData::new(viewer, caller, self.access.clone(), self.service.clone());
+        Context::new(data, batcher, bounds)
     }
 
     /// What an answer may take, of which so much is taken.
@@ -433,7 +436,7 @@ impl Inner {
     async fn answer(&self, prepared: &Prepared, ctx: &Context) -> Result<Unfinished, RequestError> {
         let (root, planner) = (&prepared.operation().selection_set.node, prepared.planner());
         let trace = ctx.clock.map(|_| Box::new(Tree::new(Arc::clone(&self.documents.types))));
-        let errors = Errors::of(&ctx.caller.request_id).traced(trace);
+        let errors = Errors::of(&ctx.caller().request_id).traced(trace);
         if prepared.kind == OperationKind::Mutation {
             return mutation::execute(root, planner, ctx, errors).await;
         }
@@ -505,7 +508,7 @@ pub(crate) async fn answer<T: object::Entity>(
         }
         Err(error) => {
             drop(writer);
-            Unfinished::instead(&error, &ctx.caller.request_id, &ctx.bounds)
+            Unfinished::instead(&error, &ctx.caller().request_id, &ctx.bounds)
         }
     }
 }

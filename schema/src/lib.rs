@@ -25,7 +25,7 @@ pub use auth::{
     access::{Access, AccessOptions},
     viewer::Viewer,
 };
-pub use context::Context;
+pub use engine::context::Context;
 pub use engine::{
     bounds::{Held, Taken},
     cache_control::{Audience, CachePolicy},

@@ -12,8 +12,11 @@ use entities::{
 
 use crate::{
     auth::throttle::{Attempt, TooOften},
-    context::Context,
-    engine::error::{Code, FieldError},
+    context::ContextExt as _,
+    engine::{
+        context::Context,
+        error::{Code, FieldError},
+    },
     graph::user_error::{UserError, UserErrorCode, is_one_line},
 };
 
@@ -76,11 +79,11 @@ pub(crate) async fn hash(ctx: &Context, password: &str) -> Result<String, FieldE
 /// One more sign-in or sign-up from the caller's address. The first refusal in a minute is logged: where it comes as a
 /// surprise, many people share one address, which is a proxy's.
 pub(crate) fn throttle(ctx: &Context) -> Result<(), FieldError> {
-    let (throttle, now) = (ctx.access.throttle(), Instant::now());
-    throttle.try_from(ctx.caller.address, now).map_err(|refused| {
+    let (throttle, now) = (ctx.access().throttle(), Instant::now());
+    throttle.try_from(ctx.caller().address, now).map_err(|refused| {
         if throttle.may_tell(now) {
-            let client = ctx.caller.address.map(|address| address.to_string());
-            let is_gateway = ctx.caller.is_gateway;
+            let client = ctx.caller().address.map(|address| address.to_string());
+            let is_gateway = ctx.caller().is_gateway;
             tracing::warn!(
                 client,
                 is_gateway,
@@ -94,7 +97,7 @@ pub(crate) fn throttle(ctx: &Context) -> Result<(), FieldError> {
 
 /// One more try for this account, whether or not there is one, from the caller's address.
 pub(crate) fn throttle_account(ctx: &Context, email: &str) -> Result<Attempt, FieldError> {
-    ctx.access.throttle().try_account(email, ctx.caller.address, Instant::now()).map_err(too_often)
+    ctx.access().throttle().try_account(email, ctx.caller().address, Instant::now()).map_err(too_often)
 }
 
 /// Is it the password of this account? `Wrong` also where there is no such account, and for blocked ones. A try that
@@ -122,7 +125,7 @@ pub(crate) async fn check(
 
 /// Those of one network take turns with those of others.
 fn hasher(ctx: &Context) -> Hasher {
-    ctx.access.hasher().for_network(ctx.caller.network())
+    ctx.access().hasher().for_network(ctx.caller().network())
 }
 
 pub(crate) fn too_often(TooOften { retry_after }: TooOften) -> FieldError {

@@ -17,9 +17,7 @@ use async_graphql::{
     parser::types::{Field, FragmentDefinition, Selection, SelectionSet},
 };
 
-use entities::database::scope::Scope;
-
-use crate::{auth::viewer::Viewer, engine::cost::OutputTypes};
+use crate::engine::cost::OutputTypes;
 
 /// Whose answer it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -165,12 +163,12 @@ pub(crate) enum Looked {
     AtViewer,
 }
 
-impl Watched<Viewer> {
+impl<V> Watched<V> {
     /// Who asks and what they may read, under one watch.
-    pub(crate) fn viewer(viewer: Viewer) -> (Self, Watched<Scope>) {
-        let (scope, read) = (viewer.scope(), Arc::default());
-        let scope = Watched { value: scope, level: Looked::AtScope as u8, read: Arc::clone(&read) };
-        (Self { value: viewer, level: Looked::AtViewer as u8, read }, scope)
+    pub(crate) fn pair<R>(viewer: V, rights: R) -> (Self, Watched<R>) {
+        let read = Arc::default();
+        let rights = Watched { value: rights, level: Looked::AtScope as u8, read: Arc::clone(&read) };
+        (Self { value: viewer, level: Looked::AtViewer as u8, read }, rights)
     }
 }
 

@@ -12,23 +12,20 @@ use async_graphql::{
     parser::types::SelectionSet,
     registry::{MetaInputValue, Registry},
 };
-use entities::database::page::{CursorScope, Keyset, Page, Window};
 use futures_util::{
     FutureExt as _,
     future::{BoxFuture, join_all},
 };
 
-use crate::{
+use crate::engine::{
+    batch::{Loader, Outcome},
     context::Context,
-    engine::{
-        batch::{Loader, Outcome},
-        edge::{Arguments, Broken, Given},
-        error::{Code, FieldError, Place, RequestError},
-        federation::trace::{Moment, Span, Traced},
-        object::{Asked, Edge, Filled, Rows, Run, Selection, Visible, label},
-        output::{Unwritten, Writer},
-        scalar::{Leaf as _, write_text},
-    },
+    edge::{Arguments, Broken, Given},
+    error::{FieldError, Place, RequestError},
+    federation::trace::{Moment, Span, Traced},
+    object::{Asked, Edge, Filled, Rows, Run, Selection, Visible, label},
+    output::{Unwritten, Writer},
+    scalar::{Leaf as _, write_text},
 };
 use types::{Connection, ConnectionEdge};
 
@@ -62,13 +59,11 @@ impl PageArgs {
         Self { first, after, last, before }
     }
 
-    /// Checks the arguments against the list's order.
-    pub fn window<R>(
-        &self,
-        keyset: &Keyset<R>,
-        cursors: &CursorScope,
-        max_rows: u32,
-    ) -> Result<Window, FieldError> {
+    /// How many rows, and whether they are the last of the range instead of the first.
+    ///
+    /// # Errors
+    /// `BAD_USER_INPUT` where both or neither fits: `first` and `last`, or a number beyond `max_rows`.
+    pub fn limit(&self, max_rows: u32) -> Result<(u32, bool), FieldError> {
         let (name, asked, backward) = match (self.first, self.last) {
             (Some(_), Some(_)) => return Err(FieldError::bad_input("give `first` or `last`, not both")),
             (None, Some(last)) => ("last", Some(last), true),
@@ -82,29 +77,43 @@ impl PageArgs {
                 })?
             }
         };
-        let position = |name: &str, cursor: &Option<String>| {
-            let decode = |text: &String| {
-                cursors
-                    .decode(keyset, text)
-                    .map_err(|error| FieldError::new(Code::BadCursor, format!("`{name}`: {error}")))
-            };
-            cursor.as_ref().map(decode).transpose()
-        };
-        let (after, before) = (position("after", &self.after)?, position("before", &self.before)?);
-        Ok(Window { limit, backward, after, before })
+        Ok((limit, backward))
+    }
+
+    /// The cursor of the row before the range.
+    pub fn after(&self) -> Option<&str> {
+        self.after.as_deref()
+    }
+
+    /// The cursor of the row behind the range.
+    pub fn before(&self) -> Option<&str> {
+        self.before.as_deref()
     }
 }
 
 /// A list whose arguments have been read.
-pub struct Bound<P, C, R: 'static> {
+pub struct Bound<P: Loader, C, R> {
     /// Loads a page for each parent.
     pub pages: P,
     /// Counts the rows for each parent.
     pub counts: C,
-    /// The order.
-    pub keyset: &'static Keyset<R>,
-    /// What its cursors belong to.
-    pub cursors: CursorScope,
+    /// What a loaded page has.
+    pub page: fn(&P::Value) -> PageRows<'_, R>,
+    /// The cursor of a row of this list.
+    pub cursor: Cursor<R>,
+}
+
+/// Makes the cursor of a row.
+pub type Cursor<R> = Box<dyn Fn(&R) -> String + Send + Sync>;
+
+/// The rows of a page, in the list's order.
+pub struct PageRows<'a, R> {
+    /// The rows.
+    pub rows: &'a [Arc<R>],
+    /// Rows follow after the last one.
+    pub has_next: bool,
+    /// Rows stand before the first one.
+    pub has_previous: bool,
 }
 
 /// How arguments become the loaders of a list.
@@ -128,7 +137,7 @@ where
     T: Send + Sync + 'static,
     A: Arguments,
     U: Visible,
-    P: Loader<Value = Arc<Page<U::Row>>>,
+    P: Loader,
     C: Loader<Key = P::Key, Value = i64>,
 {
     fn type_ref(&self, registry: &mut Registry) -> String {
@@ -292,7 +301,7 @@ impl<T, P, C, U> Run<T> for PagesRun<'_, T, P, C, U>
 where
     T: Send + Sync + 'static,
     U: Visible,
-    P: Loader<Value = Arc<Page<U::Row>>>,
+    P: Loader,
     C: Loader<Key = P::Key, Value = i64>,
 {
     fn start<'a>(&'a self, rows: &[T], ctx: &'a Context) -> BoxFuture<'a, Box<dyn Filled + 'a>> {
@@ -311,7 +320,7 @@ impl<'q, T, P, C, U> PagesRun<'q, T, P, C, U>
 where
     T: Send + Sync + 'static,
     U: Visible,
-    P: Loader<Value = Arc<Page<U::Row>>>,
+    P: Loader,
     C: Loader<Key = P::Key, Value = i64>,
 {
     async fn load_counts(&self, parents: Vec<P::Key>, ctx: &Context) -> Vec<Outcome<i64>> {
@@ -327,9 +336,10 @@ where
         let has_cursors = self.plan.needs_cursors();
         if self.plan.needs_page() {
             for outcome in ctx.batcher.load_many(self.bound.pages.clone(), parents).await {
-                slots.push(outcome.map(|page| {
+                slots.push(outcome.map(|loaded| {
+                    let page = loaded.as_ref().map(self.bound.page);
                     let start = children.len();
-                    for row in page.iter().flat_map(|page| &page.rows) {
+                    for row in page.iter().flat_map(|page| page.rows) {
                         if let Some(child) = U::visible_to(ctx, Arc::clone(row)) {
                             children.push(child);
                             sources.extend(has_cursors.then(|| Arc::clone(row)));
@@ -350,8 +360,7 @@ where
             selections => join_all(selections.iter().map(|each| each.run(children.clone(), ctx))).await,
         };
         let bound = &self.bound;
-        let list =
-            List { keyset: bound.keyset, cursors: &bound.cursors, plan: &self.plan, place: self.place };
+        let list = List { cursor: &bound.cursor, plan: &self.plan, place: self.place };
         PagesFilled { list, slots, sources, selections, counts: Vec::new(), loaded, counted: 0 }
     }
 }
@@ -365,8 +374,7 @@ struct Slot {
 }
 
 struct List<'a, 'q, U: Visible> {
-    keyset: &'static Keyset<U::Row>,
-    cursors: &'a CursorScope,
+    cursor: &'a Cursor<U::Row>,
     plan: &'a Plan<'q, U>,
     place: Place,
 }
@@ -524,8 +532,7 @@ impl<U: Visible> PagesFilled<'_, '_, U> {
     }
 
     fn write_cursor(&self, child: usize, out: &mut Vec<u8>) {
-        let position = self.list.keyset.position(&self.sources[child]);
-        write_text(&self.list.cursors.encode(self.list.keyset, &position), out);
+        write_text(&(self.list.cursor)(&self.sources[child]), out);
     }
 }
 

@@ -8,21 +8,17 @@ use async_graphql::{
     parser::types::Field,
     registry::{MetaInputValue, MetaType, Registry},
 };
-use entities::database::page::CursorScope;
 use futures_util::{FutureExt as _, future::BoxFuture};
-use serde::Serialize;
 use std::sync::Arc;
 
-use crate::{
+use crate::engine::{
+    batch::{Loader, Outcome},
     context::Context,
-    engine::{
-        batch::{Loader, Outcome},
-        error::{FieldError, Place, RequestError, without_values},
-        object::{Asked, Coordinate, Edge, Entity, Filled, Row, Rows, Run, Selection, Visible, VisibleFrom},
-        output::{Unwritten, Writer},
-        plan::Planner,
-        scalar::{Leaf, write_json},
-    },
+    error::{FieldError, Place, RequestError, without_values},
+    object::{Asked, Coordinate, Edge, Entity, Filled, Row, Rows, Run, Selection, Visible, VisibleFrom},
+    output::{Unwritten, Writer},
+    plan::Planner,
+    scalar::Leaf,
 };
 
 /// The arguments of a field.
@@ -87,13 +83,9 @@ impl<'q, A: Arguments> Given<'q, A> {
         Ok(Self { args, ctx: asked.ctx, coordinate: asked.coordinate })
     }
 
-    /// The list that cursors of this field belong to: the field, and which rows were asked for. `rows` is what the
-    /// arguments mean, not how they were written: a list that is asked for in other words is the same list.
-    pub fn list(&self, rows: &impl Serialize) -> CursorScope {
-        let mut text = format!("{}.{} ", self.coordinate.0, self.coordinate.1).into_bytes();
-        write_json(rows, &mut text);
-        let text = String::from_utf8(text).expect("JSON is UTF-8");
-        CursorScope::new(self.ctx.access.options().secret.cursor_key(), text)
+    /// The type and the field that the arguments are of.
+    pub fn coordinate(&self) -> Coordinate {
+        self.coordinate
     }
 }
 

@@ -25,11 +25,12 @@ use crate::{
         access::{Access, AccessOptions},
         viewer::Viewer,
     },
-    context::{Context, Service},
+    context::{RequestData, Service},
     engine::{
         batch::{Batcher, Groups, Loaded, Loader, Metrics},
         bounds::{Bounds, Memory, Owner, PIECE, Taken},
-        connection::{Bound, MAX_ROWS, PageArgs, Pages},
+        connection::{MAX_ROWS, PageArgs, Pages},
+        context::Context,
         cost::OutputTypes,
         document::{Document, OnlyValidate, request_of},
         edge::{Many, NoArguments, One, Single},
@@ -40,7 +41,11 @@ use crate::{
         plan::Planner,
         variables::InputTypes,
     },
-    graph::{input::id as read_id, subgraph::Subgraph},
+    graph::{
+        input::id as read_id,
+        list::{ListArgs as _, WindowArgs as _, bound},
+        subgraph::Subgraph,
+    },
     request::Caller,
 };
 
@@ -328,7 +333,7 @@ impl Entity for User {
                         |given| {
                             let (keyset, cursors) = (&session::KEYSET, given.list(&()));
                             let pages = Sessions { window: given.args.window(keyset, &cursors, MAX_ROWS)? };
-                            Ok(Bound { pages, counts: SessionCounts, keyset, cursors })
+                            Ok(bound(pages, SessionCounts, keyset, cursors))
                         },
                         |user: &User| user.row.id,
                     ),
@@ -340,7 +345,7 @@ impl Entity for User {
                         |given| {
                             let (keyset, cursors) = (forms_keyset(), given.list(&()));
                             let pages = Forms { window: given.args.window(keyset, &cursors, MAX_ROWS)? };
-                            Ok(Bound { pages, counts: FormCounts, keyset, cursors })
+                            Ok(bound(pages, FormCounts, keyset, cursors))
                         },
                         |user: &User| user.row.id,
                     ),
@@ -457,7 +462,7 @@ impl Entity for Query {
                         |given| {
                             let (keyset, cursors) = (users_keyset(), given.list(&()));
                             let pages = AllUsers { window: given.args.window(keyset, &cursors, MAX_ROWS)? };
-                            Ok(Bound { pages, counts: UserCount, keyset, cursors })
+                            Ok(bound(pages, UserCount, keyset, cursors))
                         },
                         |_: &Query| (),
                     ),
@@ -561,7 +566,8 @@ impl Both {
         let service = Service { subgraph: Subgraph::WHOLE, sdl: Arc::from("") };
         let (memory, taken) = (Memory::of(usize::MAX), Taken::default());
         let bounds = Bounds { most: usize::MAX, memory, taken, owner: Owner::Many, piece };
-        let ctx = Context::new(Viewer::Service, Caller::default(), access, batcher, (service, bounds));
+        let data = RequestData::new(Viewer::Service, Caller::default(), access, service);
+        let ctx = Context::new(data, batcher, bounds);
         let planner = Planner { fragments: &document.parsed.fragments, variables: &variables };
         let root = &operation.selection_set.node;
         let selection = match Query::object().plan(planner, &[root], &ctx) {

@@ -18,15 +18,13 @@ use futures_util::future::{BoxFuture, join_all};
 use rustc_hash::FxHashMap;
 use std::{borrow::Cow, marker::PhantomData, sync::Arc};
 
-use crate::{
+use crate::engine::{
     context::Context,
-    engine::{
-        error::RequestError,
-        federation::trace::{Clock, Moment, Span, Traced},
-        output::{Unwritten, Writer},
-        plan::{Planner, Selected},
-        scalar::{Leaf, write_text},
-    },
+    error::RequestError,
+    federation::trace::{Clock, Moment, Span, Traced},
+    output::{Unwritten, Writer},
+    plan::{Planner, Selected},
+    scalar::{Leaf, write_text},
 };
 
 /// A GraphQL object as the viewer sees it.
@@ -100,7 +98,7 @@ pub(crate) trait Edge<T>: Send + Sync {
 }
 
 /// A type and its field.
-pub(crate) type Coordinate = (&'static str, &'static str);
+pub type Coordinate = (&'static str, &'static str);
 
 /// What an edge is planned from.
 pub(crate) struct Asked<'q> {

@@ -13,9 +13,9 @@ use entities::Store;
 use prometheus_client::registry::Registry;
 
 use crate::{
-    context::Context,
     engine::{
         batch::{Loaded, Loader},
+        context::Context,
         edge::{Many, NoArguments, One},
         object::{Entity, Object, Visible},
         scalar::{Leaf, write_text},

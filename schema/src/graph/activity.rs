@@ -17,16 +17,18 @@ use entities::{
 };
 
 use crate::{
-    context::Context,
+    context::ContextExt as _,
     engine::{
         batch::{Loaded, Loader},
         connection::{Bound, MAX_ROWS, PageArgs, Pages},
+        context::Context,
         edge::{Given, NoArguments, One},
         error::FieldError,
         object::{Edge, Entity, Object, Visible},
     },
     graph::{
         input::{TimeRangeInput, set},
+        list::{ListArgs as _, WindowArgs as _, bound},
         node::{AnyNode, NODE, Reference},
         query::Query,
         subgraph::Domain,
@@ -44,7 +46,7 @@ impl Visible for ActivityLog {
     type Row = Model;
 
     fn visible_to(ctx: &Context, row: Arc<Model>) -> Option<Self> {
-        row.is_visible_to(&ctx.scope).then_some(Self { row })
+        row.is_visible_to(&ctx.scope()).then_some(Self { row })
     }
 }
 
@@ -186,14 +188,17 @@ impl Loader for EntryCounts<UserId> {
     }
 }
 
-fn bind<P>(given: &Given<'_, ActivityArgs>) -> Result<Bound<Entries<P>, EntryCounts<P>, Model>, FieldError> {
+fn bind<P>(given: &Given<'_, ActivityArgs>) -> Result<Bound<Entries<P>, EntryCounts<P>, Model>, FieldError>
+where
+    Entries<P>: Loader<Value = Arc<Page<Model>>>,
+{
     let ActivityArgs { page, filter } = &given.args;
-    let (scope, parent) = (*given.ctx.scope, PhantomData);
+    let (scope, parent) = (given.ctx.scope(), PhantomData);
     let filter = filter.as_ref().map(ActivityLogFilter::read).transpose()?.unwrap_or_default();
     let cursors = given.list(&filter);
     let window = page.window(&KEYSET, &cursors, MAX_ROWS)?;
     let counts = EntryCounts { scope, filter: filter.clone(), parent };
-    Ok(Bound { pages: Entries { scope, filter, window, parent }, counts, keyset: &KEYSET, cursors })
+    Ok(bound(Entries { scope, filter, window, parent }, counts, &KEYSET, cursors))
 }
 
 /// `User.activity`

@@ -20,10 +20,11 @@ use entities::{
 pub(crate) mod mutation;
 
 use crate::{
-    context::Context,
+    context::ContextExt as _,
     engine::{
         batch::{Loaded, Loader},
         connection::{Bound, MAX_ROWS, PageArgs, Pages},
+        context::Context,
         edge::{Given, NoArguments, One, Single},
         error::FieldError,
         object::{Edge, Entity, Object, Visible, VisibleFrom},
@@ -31,6 +32,7 @@ use crate::{
     },
     graph::{
         input::{OrderDirection, TimeRangeInput, search, set},
+        list::{ListArgs as _, WindowArgs as _, bound},
         node::NODE,
         subgraph::Domain,
         submission::{self, Submission},
@@ -66,7 +68,7 @@ impl Visible for Form {
     type Row = Row;
 
     fn visible_to(ctx: &Context, row: Arc<Row>) -> Option<Self> {
-        row.is_visible_to(&ctx.scope).then(|| Self::of(ctx, row))
+        row.is_visible_to(&ctx.scope()).then(|| Self::of(ctx, row))
     }
 }
 
@@ -87,7 +89,7 @@ impl VisibleFrom<FormVersion> for Form {
 
 impl Form {
     fn of(ctx: &Context, row: Arc<Row>) -> Self {
-        let edited = row.is_edited_by(&ctx.scope);
+        let edited = row.is_edited_by(&ctx.scope());
         Self { row, edited }
     }
 
@@ -118,7 +120,7 @@ impl Entity for Form {
                     "currentVersion",
                     "The published version: what is filled in. Null before the first publication.",
                     One::<Form, NoArguments, CurrentVersion, FormVersion>::nullable(
-                        |given| Ok(CurrentVersion { scope: *given.ctx.scope }),
+                        |given| Ok(CurrentVersion { scope: given.ctx.scope() }),
                         |form, _| Ok((form.row.version > 0).then_some(form.row.id)),
                     ),
                 )
@@ -127,7 +129,7 @@ impl Entity for Form {
                     "versionByNumber",
                     "The published version of this number. Null where there is none or the viewer may not see it.",
                     One::<Form, NumberArgs, Numbered, FormVersion>::nullable(
-                        |given| Ok(Numbered { scope: *given.ctx.scope, number: given.args.number }),
+                        |given| Ok(Numbered { scope: given.ctx.scope(), number: given.args.number }),
                         |form, _| Ok(Some(form.row.id)),
                     ),
                 )
@@ -429,15 +431,10 @@ impl Loader for VersionCounts {
 fn versions_of_form() -> impl Edge<Form> {
     Pages::<Form, PageArgs, VersionsOfForms, VersionCounts, FormVersion>::new(
         |given| {
-            let scope = *given.ctx.scope;
+            let scope = given.ctx.scope();
             let cursors = given.list(&());
             let window = given.args.window(&VERSIONS, &cursors, MAX_ROWS)?;
-            Ok(Bound {
-                pages: VersionsOfForms { scope, window },
-                counts: VersionCounts { scope },
-                keyset: &VERSIONS,
-                cursors,
-            })
+            Ok(bound(VersionsOfForms { scope, window }, VersionCounts { scope }, &VERSIONS, cursors))
         },
         Form::id,
     )
@@ -513,7 +510,10 @@ impl Loader for FormCounts<UserId> {
     }
 }
 
-fn bind_forms<P>(given: &Given<'_, FormsArgs>) -> Result<Bound<Forms<P>, FormCounts<P>, Row>, FieldError> {
+fn bind_forms<P>(given: &Given<'_, FormsArgs>) -> Result<Bound<Forms<P>, FormCounts<P>, Row>, FieldError>
+where
+    Forms<P>: Loader<Value = Arc<Page<Row>>>,
+{
     let FormsArgs { page, filter, order_by } = &given.args;
     let filter = filter.as_ref().map(FormFilter::read).transpose()?.unwrap_or_default();
     let keyset = order_by.as_ref().map_or(form::keyset(OrderField::CreatedAt, true), |order| {
@@ -526,14 +526,10 @@ fn bind_forms<P>(given: &Given<'_, FormsArgs>) -> Result<Bound<Forms<P>, FormCou
     });
     let cursors = given.list(&filter);
     let window = page.window(keyset, &cursors, MAX_ROWS)?;
-    let list = FormList { scope: *given.ctx.scope, filter, keyset };
+    let list = FormList { scope: given.ctx.scope(), filter, keyset };
     let parent = std::marker::PhantomData;
-    Ok(Bound {
-        counts: FormCounts { list: list.clone(), parent },
-        pages: Forms { list, window, parent },
-        keyset,
-        cursors,
-    })
+    let counts = FormCounts { list: list.clone(), parent };
+    Ok(bound(Forms { list, window, parent }, counts, keyset, cursors))
 }
 
 /// `User.forms`

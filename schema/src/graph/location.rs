@@ -22,17 +22,19 @@ use entities::{
 use uuid::Uuid;
 
 use crate::{
-    context::Context,
+    context::ContextExt as _,
     engine::{
         batch::{Loaded, Loader},
         bounds::Taken,
         connection::{Bound, PageArgs, Pages},
+        context::Context,
         edge::{Given, Many, NoArguments, One},
         error::FieldError,
         object::{Edge, Entity, Object, Visible},
     },
     graph::{
         input::{TimeRangeInput, ids},
+        list::{ListArgs as _, WindowArgs as _, bound},
         node::NODE,
         query::Query,
         session::{self, Session},
@@ -57,7 +59,7 @@ impl Visible for Location {
     type Row = Model;
 
     fn visible_to(ctx: &Context, row: Arc<Model>) -> Option<Self> {
-        row.is_visible_to(&ctx.scope).then_some(Self { row })
+        row.is_visible_to(&ctx.scope()).then_some(Self { row })
     }
 }
 
@@ -302,9 +304,9 @@ fn bind(
     let filter = filter.as_ref().map(LocationFilter::read).transpose()?.unwrap_or_default();
     let cursors = given.list(&filter);
     let window = page.window(&KEYSET, &cursors, MAX_POSITIONS)?;
-    let list = Positions { of, scope: *given.ctx.scope, filter };
+    let list = Positions { of, scope: given.ctx.scope(), filter };
     let (counts, pages) = (CountsOf { list: list.clone() }, PagesOf { list, window });
-    Ok(Bound { pages, counts, keyset: &KEYSET, cursors })
+    Ok(bound(pages, counts, &KEYSET, cursors))
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -408,7 +410,7 @@ pub(crate) fn track_of_user() -> impl Edge<User> {
             }
             let range = TimeRangeInput::read(Some(&given.args.range))?;
             let keep = max_points(given).unsigned_abs() as usize;
-            Ok(Tracks { scope: *given.ctx.scope, range, keep, taken: given.ctx.bounds.taken.clone() })
+            Ok(Tracks { scope: given.ctx.scope(), range, keep, taken: given.ctx.bounds.taken.clone() })
         },
         |user, _| Ok(Some(user.id())),
         |rows, _| Ok(rows.to_vec()),
@@ -426,7 +428,7 @@ pub(crate) fn last_of_user() -> impl Edge<User> {
 /// `Session.lastLocation`
 pub(crate) fn last_of_session() -> impl Edge<Session> {
     One::<Session, NoArguments, LastOfSessions, Location>::nullable(
-        |given| Ok(LastOfSessions { scope: *given.ctx.scope }),
+        |given| Ok(LastOfSessions { scope: given.ctx.scope() }),
         |session, _| Ok(Some(session.id().0)),
     )
 }
@@ -452,13 +454,13 @@ pub(crate) fn latest_locations() -> impl Edge<Query> {
     Pages::<Query, LatestArgs, Latest, LatestCount, Location>::new(
         |given| {
             let LatestArgs { page, area, user_ids: users } = &given.args;
-            let scope = *given.ctx.scope;
+            let scope = given.ctx.scope();
             let area = area.as_ref().map(AreaInput::read).transpose()?;
             let filter = LatestFilter { area, user_ids: user_ids("userIds", users.as_deref())? };
             let cursors = given.list(&filter);
             let window = page.window(&KEYSET, &cursors, MAX_POSITIONS)?;
             let counts = LatestCount { scope, filter: filter.clone() };
-            Ok(Bound { pages: Latest { scope, filter, window }, counts, keyset: &KEYSET, cursors })
+            Ok(bound(Latest { scope, filter, window }, counts, &KEYSET, cursors))
         },
         |_| (),
     )

@@ -16,8 +16,9 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 
 use crate::{
     auth::viewer::{Grant, Viewer},
-    context::Context,
+    context::ContextExt as _,
     engine::{
+        context::Context,
         edge::{Arguments, parse},
         error::{Code, FieldError, RequestError},
         federation::{
@@ -91,7 +92,7 @@ impl Needs {
             Self::Granted(grant) => {
                 ctx.user()?;
                 let refusal = || FieldError::new(Code::Forbidden, grant.refusal());
-                ctx.viewer.holds(grant).then_some(()).ok_or_else(refusal)
+                ctx.viewer().holds(grant).then_some(()).ok_or_else(refusal)
             }
         }
     }
@@ -267,7 +268,7 @@ pub(crate) async fn execute(
             field.write.check(planner, selected, ctx)?;
             alone += usize::from(field.alone);
         }
-        let most = usize::from(!ctx.caller.in_batch);
+        let most = usize::from(!ctx.caller().in_batch);
         if alone > most {
             let message = match most {
                 0 => "no request of an array signs in, signs up or refreshes",
@@ -293,7 +294,7 @@ pub(crate) async fn execute(
             Err(error) => {
                 // Later fields do not run: nobody would be told.
                 let error = error.at(selected.place);
-                return Ok(Unfinished::instead(&error, &ctx.caller.request_id, &ctx.bounds));
+                return Ok(Unfinished::instead(&error, &ctx.caller().request_id, &ctx.bounds));
             }
         };
         answer = next;

@@ -20,9 +20,10 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use uuid::Uuid;
 
 use crate::{
-    context::Context,
+    context::ContextExt as _,
     engine::{
         batch::{Loaded, Loader, Outcome},
+        context::Context,
         edge::{Arguments, Broken, Given, load_some},
         error::{FieldError, Place, RequestError},
         object::{Asked, Edge, Entity as _, Filled, Interface, Rows, Run, Selection, Visible},
@@ -211,7 +212,7 @@ impl<'q> Types<'q> {
 
     async fn run<'a>(&'a self, slots: Vec<Slot>, ctx: &'a Context) -> (Vec<Found>, TypeRows<'a, 'q>) {
         let slots = by_email(slots, ctx).await;
-        let scope = *ctx.scope;
+        let scope = ctx.scope();
         let (users, sessions, forms, versions, submissions, locations, activities) = futures_util::join!(
             of_kind(&slots, Kind::User, user::ById, UserId, &self.users, ctx),
             of_kind(&slots, Kind::Session, session::ById, SessionId, &self.sessions, ctx),
@@ -310,7 +311,7 @@ async fn by_email(slots: Vec<Slot>, ctx: &Context) -> Vec<Slot> {
         _ => Ok(None),
     });
     let users: Vec<Outcome<_>> =
-        load_some(ctx, user::OpenByEmail { scope: *ctx.scope }, keys.collect()).await;
+        load_some(ctx, user::OpenByEmail { scope: ctx.scope() }, keys.collect()).await;
     slots
         .into_iter()
         .zip(users)

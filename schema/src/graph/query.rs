@@ -17,9 +17,10 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 use uuid::Uuid;
 
 use crate::{
-    context::Context,
+    context::ContextExt as _,
     engine::{
         connection::Pages,
+        context::Context,
         cost::MAX_IDS,
         edge::{Arguments, Given, NoArguments, One},
         error::{FieldError, RequestError},
@@ -81,9 +82,9 @@ impl Entity for Query {
                 }))
                 .edge("nodes", "Objects by their ids, in the same order; null in the place of what does not exist or the viewer may not see. At most 100.", AnyNode::<Query, IdsArgs>::list(nodes))
                 .fields_of(Domain::Users)
-                .edge("me", "The account that is asking. Null for anonymous callers.", One::<Query, NoArguments, user::ById, User>::nullable(|_| Ok(user::ById), |_, given| Ok(given.ctx.viewer.user_id())))
+                .edge("me", "The account that is asking. Null for anonymous callers.", One::<Query, NoArguments, user::ById, User>::nullable(|_| Ok(user::ById), |_, given| Ok(given.ctx.viewer().user_id())))
                 .fields_of(Domain::Sessions)
-                .edge("currentSession", "The session that is asking. Null for anonymous callers and for tokens without a session.", One::<Query, NoArguments, session::ById, Session>::nullable(|_| Ok(session::ById), |_, given| Ok(given.ctx.viewer.session_id())))
+                .edge("currentSession", "The session that is asking. Null for anonymous callers and for tokens without a session.", One::<Query, NoArguments, session::ById, Session>::nullable(|_| Ok(session::ById), |_, given| Ok(given.ctx.viewer().session_id())))
                 .fields_of(Domain::Users)
                 .edge("user", "An account by id.", One::<Query, IdArgs, user::ById, User>::nullable(|_| Ok(user::ById), |_, given| read_id("id", &given.args.id, UserId::parse).map(Some)))
                 .edge("userBy", "An account by id or by e-mail.", AnyUser)
@@ -92,9 +93,9 @@ impl Entity for Query {
                 .edge("session", "A session by id.", One::<Query, IdArgs, session::ById, Session>::nullable(|_| Ok(session::ById), |_, given| read_id("id", &given.args.id, SessionId::parse).map(Some)))
                 .fields_of(Domain::Forms)
                 .edge("form", "A form by id.", One::<Query, IdArgs, form::ById, Form>::nullable(|_| Ok(form::ById), |_, given| read_id("id", &given.args.id, FormId::parse).map(Some)))
-                .edge("formVersion", "A published version of a form by id.", One::<Query, IdArgs, form::VersionById, FormVersion>::nullable(|given| Ok(form::VersionById { scope: *given.ctx.scope }), |_, given| read_id("id", &given.args.id, FormVersionId::parse).map(Some)))
+                .edge("formVersion", "A published version of a form by id.", One::<Query, IdArgs, form::VersionById, FormVersion>::nullable(|given| Ok(form::VersionById { scope: given.ctx.scope() }), |_, given| read_id("id", &given.args.id, FormVersionId::parse).map(Some)))
                 .edge("forms", "All forms, newest first.", form::all_forms())
-                .edge("submission", "A submission by id.", One::<Query, IdArgs, submission::ById, Submission>::nullable(|given| Ok(submission::ById { scope: *given.ctx.scope }), |_, given| read_id("id", &given.args.id, SubmissionId::parse).map(Some)))
+                .edge("submission", "A submission by id.", One::<Query, IdArgs, submission::ById, Submission>::nullable(|given| Ok(submission::ById { scope: given.ctx.scope() }), |_, given| read_id("id", &given.args.id, SubmissionId::parse).map(Some)))
                 .fields_of(Domain::Locations)
                 .edge("location", "A recorded position by id.", One::<Query, IdArgs, location::ById, Location>::nullable(|_| Ok(location::ById), |_, given| read_id("id", &given.args.id, LocationId::parse).map(Some)))
                 .edge("latestLocations", "The newest position of each account that has one, newest first.", location::latest_locations())
@@ -128,7 +129,7 @@ static BY_ID: One<Query, LookupArgs, user::ById, User> = One::nullable(
     },
 );
 static BY_EMAIL: One<Query, LookupArgs, user::OpenByEmail, User> = One::nullable(
-    |given| Ok(user::OpenByEmail { scope: *given.ctx.scope }),
+    |given| Ok(user::OpenByEmail { scope: given.ctx.scope() }),
     |_, given| match &given.args.lookup {
         UserLookup::Email(email) => Ok(Some(email.to_lowercase())),
         UserLookup::Id(_) => Ok(None),
@@ -160,10 +161,10 @@ impl Edge<Query> for AnyUser {
 /// The slots of `_entities`: types of other subgraphs are not answered for here.
 fn entities(given: &Given<'_, Representations>) -> Vec<Slot> {
     let Representations(slots) = &given.args;
-    let is_foreign = |kind: &Kind| !is_resolved_by(*kind, given.ctx.service.subgraph);
+    let is_foreign = |kind: &Kind| !is_resolved_by(*kind, given.ctx.service().subgraph);
     let slots = slots.iter().map(|slot| match slot {
         Ok(Some(Reference::Typed(kind, _))) if is_foreign(kind) => Err(unknown_type()),
-        Ok(Some(Reference::UserByEmail(_))) if !given.ctx.service.subgraph.serves(Domain::Users) => {
+        Ok(Some(Reference::UserByEmail(_))) if !given.ctx.service().subgraph.serves(Domain::Users) => {
             Err(no_key())
         }
         slot => slot.clone(),
@@ -285,7 +286,7 @@ impl Edge<Query> for Service {
         for field in asked.planner.collect(&|condition| condition == "_Service", &asked.selected.sets)? {
             json.push(if json.is_empty() { b'{' } else { b',' });
             json.extend(label(field.key()));
-            write_text(if field.name() == "sdl" { &asked.ctx.service.sdl } else { "_Service" }, &mut json);
+            write_text(if field.name() == "sdl" { &asked.ctx.service().sdl } else { "_Service" }, &mut json);
         }
         json.extend(if json.is_empty() { &b"{}"[..] } else { b"}" });
         Ok(Box::new(Ready { json }))

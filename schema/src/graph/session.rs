@@ -17,15 +17,17 @@ use entities::{
 };
 
 use crate::{
-    context::Context,
+    context::ContextExt as _,
     engine::{
         batch::{Loaded, Loader},
-        connection::{Bound, MAX_ROWS, PageArgs, Pages},
+        connection::{MAX_ROWS, PageArgs, Pages},
+        context::Context,
         edge::{NoArguments, One},
         object::{Edge, Entity, Object, Visible},
         scalar::enum_leaf,
     },
     graph::{
+        list::{ListArgs as _, WindowArgs as _, bound},
         location,
         node::NODE,
         subgraph::Domain,
@@ -69,9 +71,9 @@ impl Visible for Session {
     type Row = Row;
 
     fn visible_to(ctx: &Context, row: Arc<Row>) -> Option<Self> {
-        let current = ctx.viewer.session_id() == Some(row.id);
+        let current = ctx.viewer().session_id() == Some(row.id);
         let now = ctx.now_until(row.expires_at);
-        row.is_visible_to(&ctx.scope).then_some(Self { row, now, current })
+        row.is_visible_to(&ctx.scope()).then_some(Self { row, now, current })
     }
 }
 
@@ -195,14 +197,14 @@ impl Loader for CountsOfUsers {
 pub(crate) fn sessions_of_user() -> impl Edge<User> {
     Pages::<User, SessionsArgs, OfUsers, CountsOfUsers, Session>::new(
         |given| {
-            let scope = *given.ctx.scope;
+            let scope = given.ctx.scope();
             let only_active = given.args.active_only.unwrap_or(false);
             let filter = Filter { live_at: only_active.then(|| given.ctx.now()) };
             // Not the filter: its moment is another one on each page.
             let cursors = given.list(&only_active);
             let window = given.args.page.window(&KEYSET, &cursors, MAX_ROWS)?;
             let counts = CountsOfUsers { scope, filter };
-            Ok(Bound { pages: OfUsers { scope, filter, window }, counts, keyset: &KEYSET, cursors })
+            Ok(bound(OfUsers { scope, filter, window }, counts, &KEYSET, cursors))
         },
         User::id,
     )
@@ -211,7 +213,7 @@ pub(crate) fn sessions_of_user() -> impl Edge<User> {
 /// `Subscription.sessionEnded`
 pub(crate) fn ended() -> Listen<NoArguments, Scope, ById, Session> {
     Listen {
-        bind: |_, ctx| Ok(*ctx.scope),
+        bind: |_, ctx| Ok(ctx.scope()),
         key: |scope, change| match *change {
             Change::SessionEnded { id, user } if scope.administers() || scope.user() == Some(user) => {
                 Some(id)

@@ -20,10 +20,11 @@ use uuid::Uuid;
 pub(crate) mod mutation;
 
 use crate::{
-    context::Context,
+    context::ContextExt as _,
     engine::{
         batch::{Loaded, Loader},
         connection::{Bound, MAX_ROWS, PageArgs, Pages},
+        context::Context,
         edge::{Given, NoArguments, One, Single},
         error::FieldError,
         object::{Edge, Entity, Object, Visible},
@@ -31,6 +32,7 @@ use crate::{
     graph::{
         form::{self, Form, FormVersion},
         input::{TimeRangeInput, id, ids, set},
+        list::{ListArgs as _, WindowArgs as _, bound},
         location::{self, Location},
         node::NODE,
         session::{self, Session},
@@ -220,9 +222,9 @@ fn bind(
     let filter = filter.as_ref().map(SubmissionFilter::read).transpose()?.unwrap_or_default();
     let cursors = given.list(&filter);
     let window = page.window(&KEYSET, &cursors, MAX_ROWS)?;
-    let list = Submissions { of, scope: *given.ctx.scope, filter };
+    let list = Submissions { of, scope: given.ctx.scope(), filter };
     let (counts, pages) = (CountsOf { list: list.clone() }, PagesOf { list, window });
-    Ok(Bound { pages, counts, keyset: &KEYSET, cursors })
+    Ok(bound(pages, counts, &KEYSET, cursors))
 }
 
 /// `Form.submissions`
@@ -246,7 +248,7 @@ pub(crate) fn count_of_form() -> impl Edge<Form> {
     Single::<Form, CountsOf, i64>::new(
         |ctx| {
             let list =
-                Submissions { of: &submission::OF_FORMS, scope: *ctx.scope, filter: Filter::default() };
+                Submissions { of: &submission::OF_FORMS, scope: ctx.scope(), filter: Filter::default() };
             CountsOf { list }
         },
         |form| Some(form.id().0),
@@ -269,7 +271,7 @@ pub(crate) fn changed() -> Listen<ChangedArgs, FormId, ById, Submission> {
             Change::Submission { id, form, .. } if form == *wanted => Some(id),
             _ => None,
         },
-        load: |ctx| ById { scope: *ctx.scope },
+        load: |ctx| ById { scope: ctx.scope() },
         wants: |_, _, _| true,
     }
 }

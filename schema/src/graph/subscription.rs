@@ -37,9 +37,10 @@ use decisions::{Decision, Question};
 
 use crate::{
     auth::viewer::Viewer,
-    context::Context,
+    context::ContextExt as _,
     engine::{
         batch::Loader,
+        context::Context,
         document::OperationKind,
         edge::Arguments,
         error::{Code, FieldError, RequestError},
@@ -158,7 +159,7 @@ where
     ) -> Result<Box<dyn Interest>, RequestError> {
         U::object().plan(planner, &selected.sets, ctx)?;
         let failed = |error: FieldError| RequestError::new(error.code, error.message).at(selected.place);
-        if *ctx.scope == Scope::Nothing {
+        if ctx.scope() == Scope::Nothing {
             return Err(failed(FieldError::unauthenticated()));
         }
         let args = A::of(&planner, selected.field).map_err(FieldError::bad_input).map_err(failed)?;
@@ -221,7 +222,7 @@ where
             let start = out.len();
             out.push(b'{');
             out.extend(label(selected.key()));
-            let errors = Errors::of(&ctx.caller.request_id);
+            let errors = Errors::of(&ctx.caller().request_id);
             let mut writer = Writer::resume(Unfinished { out, errors, bound: ctx.bounds.answer() });
             let written = writer.whole(|writer| {
                 writer.field(selected.key(), false, |writer| match &rows {
@@ -232,7 +233,7 @@ where
             let written = match written.await {
                 Ok(written) => written,
                 Err(error) => {
-                    return Some(Unfinished::instead(&error, &ctx.caller.request_id, &ctx.bounds));
+                    return Some(Unfinished::instead(&error, &ctx.caller().request_id, &ctx.bounds));
                 }
             };
             let mut answer = writer.finish();
@@ -382,7 +383,7 @@ impl Subscribed {
         let ctx = context(Arc::clone(&recorder));
         let selected = selected(&self.prepared).ok()?;
         let event = self.interest.event(&change, row, self.prepared.planner(), &selected, &ctx);
-        let answer = event.await?.finished(&ctx.caller.request_id, &ctx.bounds);
+        let answer = event.await?.finished(&ctx.caller().request_id, &ctx.bounds);
         Some(Reply::executed(OperationKind::Subscription, answer, &recorder))
     }
 }

@@ -16,10 +16,11 @@ use entities::{
 };
 
 use crate::{
-    context::Context,
+    context::ContextExt as _,
     engine::{
         batch::{Loaded, Loader},
         connection::{Bound, MAX_ROWS, PageArgs},
+        context::Context,
         edge::Given,
         error::{Code, FieldError},
         object::{Entity, Object, Visible},
@@ -28,6 +29,7 @@ use crate::{
     graph::{
         activity, form,
         input::{OrderDirection, TimeRangeInput, ids, search, set},
+        list::{ListArgs as _, WindowArgs as _, bound},
         location,
         node::NODE,
         session,
@@ -68,8 +70,8 @@ impl Visible for User {
     type Row = Row;
 
     fn visible_to(ctx: &Context, row: Arc<Row>) -> Option<Self> {
-        let open = row.is_open_to(&ctx.scope);
-        row.is_visible_to(&ctx.scope).then_some(Self { row, open })
+        let open = row.is_open_to(&ctx.scope());
+        row.is_visible_to(&ctx.scope()).then_some(Self { row, open })
     }
 }
 
@@ -289,7 +291,7 @@ pub(crate) fn bind_users(
     given: &Given<'_, UsersArgs>,
 ) -> Result<Bound<AllUsers, AllUsersCount, Row>, FieldError> {
     let UsersArgs { page, filter, order_by } = &given.args;
-    let scope = *given.ctx.scope;
+    let scope = given.ctx.scope();
     let filter = filter.as_ref().map(UserFilter::read).transpose()?.unwrap_or_default();
     let (field, descending) = order_by.as_ref().map_or((OrderField::CreatedAt, true), |order| {
         let field = match order.field {
@@ -308,7 +310,7 @@ pub(crate) fn bind_users(
     let cursors = given.list(&filter);
     let window = page.window(keyset, &cursors, MAX_ROWS)?;
     let counts = AllUsersCount { scope, filter: filter.clone() };
-    Ok(Bound { pages: AllUsers { scope, filter, keyset, window }, counts, keyset, cursors })
+    Ok(bound(AllUsers { scope, filter, keyset, window }, counts, keyset, cursors))
 }
 
 /// Reads ids of accounts given in a filter.

@@ -14,8 +14,8 @@ use entities::unicode;
 use futures_util::{FutureExt as _, future::BoxFuture};
 
 use crate::{
-    context::Context,
     engine::{
+        context::Context,
         error::{FieldError, Place, RequestError},
         object::{self, Asked, Edge, Entity, Filled, Object, Row, Rows, Run, Selection},
         output::{Unwritten, Writer},

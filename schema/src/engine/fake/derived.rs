@@ -22,7 +22,7 @@ use crate::{
         error::FieldError,
         scalar::DateTime,
     },
-    graph::form::FormStatus,
+    graph::{form::FormStatus, list::WindowArgs as _},
 };
 
 impl FieldError {

@@ -15,8 +15,8 @@ use super::{
     Deprecated, EMAIL, Id, Inventory, Product, Research, User, UserRow, WORLD, creator, deprecated, product,
 };
 use crate::{
-    context::Context,
     engine::{
+        context::Context,
         edge::{Arguments, Broken, Given},
         error::{FieldError, Place, RequestError},
         object::{Asked, Edge, Entity as _, Filled, Rows, Run, Selection},

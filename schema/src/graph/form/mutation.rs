@@ -20,8 +20,9 @@ use entities::{
 
 use super::{ById, Form, FormStatus};
 use crate::{
-    context::Context,
+    context::ContextExt as _,
     engine::{
+        context::Context,
         edge::{NoArguments, One},
         error::FieldError,
         object::{Entity, Object},
@@ -173,7 +174,7 @@ pub(crate) async fn update(Input(input): Input<UpdateFormInput>, ctx: &Context) 
     let description = input.description.as_opt_deref().map(|text| text.map(unicode::composed));
     let description = description.as_ref().map(Option::as_deref);
     let update = Update { title: title.as_deref(), description };
-    answer(form, write::update(ctx.store(), &ctx.scope, form, update).await)
+    answer(form, write::update(ctx.store(), &ctx.scope(), form, update).await)
 }
 
 /// `Mutation.saveFormDraft`
@@ -183,13 +184,13 @@ pub(crate) async fn save_draft(Input(input): Input<SaveFormDraftInput>, ctx: &Co
     if let Some(error) = check_draft(&draft) {
         return Ok(refused(vec![error]));
     }
-    answer(form, write::save_draft(ctx.store(), &ctx.scope, form, input.base_revision, draft).await)
+    answer(form, write::save_draft(ctx.store(), &ctx.scope(), form, input.base_revision, draft).await)
 }
 
 /// `Mutation.publishForm`
 pub(crate) async fn publish(Input(input): Input<PublishFormInput>, ctx: &Context) -> Answer {
     let form = editing(ctx, &input.id)?;
-    let published = write::publish(ctx.store(), &ctx.scope, form, input.base_revision).await;
+    let published = write::publish(ctx.store(), &ctx.scope(), form, input.base_revision).await;
     let mut hints = Vec::new();
     let published = published.map(|published| {
         published.map(|published| {
@@ -205,7 +206,7 @@ pub(crate) async fn publish(Input(input): Input<PublishFormInput>, ctx: &Context
 /// `Mutation.setFormStatus`
 pub(crate) async fn set_status(Input(input): Input<SetFormStatusInput>, ctx: &Context) -> Answer {
     let form = editing(ctx, &input.id)?;
-    answer(form, write::set_status(ctx.store(), &ctx.scope, form, Status::from(input.status)).await)
+    answer(form, write::set_status(ctx.store(), &ctx.scope(), form, Status::from(input.status)).await)
 }
 
 /// The form that somebody who is signed in means.

@@ -9,7 +9,10 @@ use entities::{
 };
 
 use super::{AreaInput, LastOfUsers, Location};
-use crate::graph::{subscription::Listen, user::user_ids};
+use crate::{
+    context::ContextExt as _,
+    graph::{subscription::Listen, user::user_ids},
+};
 
 /// The arguments of `Subscription.locationUpdated`.
 #[derive(InputObject)]
@@ -44,7 +47,7 @@ pub(crate) fn updated() -> Listen<UpdatedArgs, Wanted, LastOfUsers, Location> {
     Listen {
         bind: |args, ctx| {
             let area = args.area.as_ref().map(AreaInput::read).transpose()?;
-            Ok(Wanted { scope: *ctx.scope, users: user_ids("userIds", args.user_ids.as_deref())?, area })
+            Ok(Wanted { scope: ctx.scope(), users: user_ids("userIds", args.user_ids.as_deref())?, area })
         },
         key: |wanted, change| match *change {
             Change::LastLocation { user, .. } if wanted.has(user) => Some(user),

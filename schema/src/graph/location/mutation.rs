@@ -14,8 +14,9 @@ use entities::{
 
 use super::{ById, Location};
 use crate::{
-    context::Context,
+    context::ContextExt as _,
     engine::{
+        context::Context,
         edge::{Held, NoArguments, One},
         error::FieldError,
         object::{Entity, Object},
@@ -182,7 +183,7 @@ pub(crate) async fn record(
     Input(input): Input<RecordLocationsInput>,
     ctx: &Context,
 ) -> Result<Written<RecordLocationsPayload>, FieldError> {
-    let recorder = Recorder { user: ctx.user()?, session: ctx.viewer.session_id() };
+    let recorder = Recorder { user: ctx.user()?, session: ctx.viewer().session_id() };
     if input.points.len() > MAX_POINTS {
         return Err(FieldError::bad_input(format!("`input.points` takes at most {MAX_POINTS} points")));
     }

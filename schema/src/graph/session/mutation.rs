@@ -11,8 +11,9 @@ use entities::{
 
 use super::{ById, Session};
 use crate::{
-    context::Context,
+    context::ContextExt as _,
     engine::{
+        context::Context,
         edge::{Held, NoArguments, One},
         error::FieldError,
         object::{Entity, Object, Visible as _},
@@ -140,7 +141,7 @@ pub(crate) async fn rename(
 /// `Mutation.signOut`
 pub(crate) async fn sign_out(_: NoArguments, ctx: &Context) -> Result<Written<SignOutPayload>, FieldError> {
     let user = ctx.user()?;
-    let Some(id) = ctx.viewer.session_id() else {
+    let Some(id) = ctx.viewer().session_id() else {
         let error = UserError::new(UserErrorCode::NotFound, &[], "This token belongs to no session.");
         return Ok(SignOutPayload::refused(error));
     };
@@ -163,7 +164,7 @@ pub(crate) async fn revoke(
     ctx.user()?;
     let id = id("input.id", &input.id, SessionId::parse)?;
     let found = session::by_ids(ctx.store(), &[id]).await.map_err(|error| failed(&error))?;
-    let Some(row) = found.get(&id).filter(|row| row.is_visible_to(&ctx.scope)) else {
+    let Some(row) = found.get(&id).filter(|row| row.is_visible_to(&ctx.scope())) else {
         return Ok(RevokeSessionPayload::refused(no_such_session()));
     };
     end(ctx, row.user_id, Which::One(id), reason(ctx, row.user_id)).await?;
@@ -218,12 +219,12 @@ pub(crate) async fn revoke_all(
         Some(owner) => id("input.userId", owner, UserId::parse)?,
         None => actor,
     };
-    if owner != actor && !ctx.scope.administers() {
+    if owner != actor && !ctx.scope().administers() {
         let message = "Ending other people's sessions is for administrators.";
         let error = UserError::new(UserErrorCode::NotAllowed, &["input", "userId"], message);
         return Ok(RevokeAllSessionsPayload { sessions: Vec::new(), errors: vec![error] }.into());
     }
-    let keep = ctx.viewer.session_id().filter(|_| input.except_current);
+    let keep = ctx.viewer().session_id().filter(|_| input.except_current);
     let ended = end(ctx, owner, Which::AllBut(keep), reason(ctx, owner)).await?;
     let mut rows = session::by_ids(ctx.store(), &ended).await.map_err(|error| failed(&error))?;
     let sessions = ended.iter().filter_map(|id| Session::visible_to(ctx, rows.remove(id)?)).collect();
@@ -240,5 +241,5 @@ async fn end(
 }
 
 fn reason(ctx: &Context, owner: UserId) -> EndReason {
-    if ctx.viewer.user_id() == Some(owner) { EndReason::RevokedByUser } else { EndReason::RevokedByAdmin }
+    if ctx.viewer().user_id() == Some(owner) { EndReason::RevokedByUser } else { EndReason::RevokedByAdmin }
 }

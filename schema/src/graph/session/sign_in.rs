@@ -17,8 +17,9 @@ use entities::{
 use super::{ById, Session, mutation::session_name};
 use crate::{
     auth::{credentials, viewer::Viewer},
-    context::Context,
+    context::ContextExt as _,
     engine::{
+        context::Context,
         edge::{NoArguments, One},
         error::FieldError,
         object::{Entity, Object},
@@ -120,7 +121,7 @@ type Answer = Result<Written<SignInPayload>, FieldError>;
 /// `Mutation.signUp`
 pub(crate) async fn sign_up(Input(input): Input<SignUpInput>, ctx: &Context) -> Answer {
     credentials::throttle(ctx)?;
-    if !ctx.access.options().sign_up {
+    if !ctx.access().options().sign_up {
         return Ok(refused(UserError::new(
             UserErrorCode::NotAllowed,
             &["input"],
@@ -140,7 +141,7 @@ pub(crate) async fn sign_up(Input(input): Input<SignUpInput>, ctx: &Context) -> 
     let hash = credentials::hash(ctx, &input.password).await?;
     let new =
         NewAccount { email: &email, display_name: &name, role: Role::Viewer, password_hash: Some(&hash) };
-    let made = user::sign_up(ctx.store(), &ctx.access.options().secret, new, device(ctx, None)).await;
+    let made = user::sign_up(ctx.store(), &ctx.access().options().secret, new, device(ctx, None)).await;
     match made.map_err(|error| FieldError::of_store(&error, "user.sign_up"))? {
         Some(grant) => granted(ctx, grant),
         None => Ok(refused(UserError::new(
@@ -172,7 +173,7 @@ pub(crate) async fn sign_in(Input(input): Input<SignInInput>, ctx: &Context) -> 
         Verdict::RightButOutdated => credentials::hash(ctx, &input.password).await.ok(),
         _ => None,
     };
-    let (secret, who) = (&ctx.access.options().secret, (account.user, account.epoch));
+    let (secret, who) = (&ctx.access().options().secret, (account.user, account.epoch));
     let begun =
         session::begin(ctx.store(), secret, who, rehashed.as_deref(), device(ctx, name.as_deref())).await;
     match begun.map_err(|error| failed(&error))? {
@@ -187,9 +188,9 @@ pub(crate) async fn refresh(Input(input): Input<RefreshSessionInput>, ctx: &Cont
     let (code, message) = match session::named_by(&input.refresh_token) {
         None => invalid,
         Some(named) => {
-            let exchange = ctx.access.throttle().try_refresh(named, Instant::now());
+            let exchange = ctx.access().throttle().try_refresh(named, Instant::now());
             let exchange = exchange.map_err(credentials::too_often)?;
-            let secret = &ctx.access.options().secret;
+            let secret = &ctx.access().options().secret;
             let refreshed = session::refresh(ctx.store(), secret, &input.refresh_token).await;
             match refreshed.map_err(|error| FieldError::of_store(&error, "session.refresh"))? {
                 Refreshed::Granted(grant) => return granted(ctx, grant),
@@ -223,7 +224,7 @@ fn refused_for(errors: Vec<UserError>) -> Written<SignInPayload> {
 
 fn granted(ctx: &Context, grant: Grant) -> Answer {
     let (access_token, expires_at) = ctx
-        .access
+        .access()
         .mint(&grant)
         .map_err(|error| FieldError::internal_by(format_args!("no access token can be made: {error}")))?;
     let viewer = Viewer::User { id: grant.user, role: grant.role, session: Some(grant.session) };
@@ -240,9 +241,9 @@ fn granted(ctx: &Context, grant: Grant) -> Answer {
 
 fn device<'a>(ctx: &'a Context, name: Option<&'a str>) -> Device<'a> {
     let agent =
-        ctx.caller.user_agent.as_deref().map(|agent| match agent.char_indices().nth(MAX_AGENT_CHARS) {
+        ctx.caller().user_agent.as_deref().map(|agent| match agent.char_indices().nth(MAX_AGENT_CHARS) {
             Some((end, _)) => &agent[..end],
             None => agent,
         });
-    Device { name, address: ctx.caller.address, user_agent: agent }
+    Device { name, address: ctx.caller().address, user_agent: agent }
 }

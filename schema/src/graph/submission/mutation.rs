@@ -16,8 +16,9 @@ use entities::{
 
 use super::{ById, Submission};
 use crate::{
-    context::Context,
+    context::ContextExt as _,
     engine::{
+        context::Context,
         edge::{Held, NoArguments, One},
         error::FieldError,
         object::{Entity, Object},
@@ -71,7 +72,7 @@ impl Entity for SubmissionPayload {
                     "submission",
                     "The stored submission, also where it had been stored before. Null where it was refused.",
                     One::<SubmissionPayload, NoArguments, ById, Submission>::written(
-                        |given| Ok(ById { scope: *given.ctx.scope }),
+                        |given| Ok(ById { scope: given.ctx.scope() }),
                         |payload, _| Ok(payload.submission),
                     ),
                 )
@@ -159,7 +160,7 @@ async fn hand_in(
     input: CreateSubmissionInput,
     path: &Path,
 ) -> Result<SubmissionPayload, FieldError> {
-    let author = Recorder { user: ctx.user()?, session: ctx.viewer.session_id() };
+    let author = Recorder { user: ctx.user()?, session: ctx.viewer().session_id() };
     let new = match read(ctx, input, path) {
         Ok(new) => new,
         Err(errors) => return Ok(SubmissionPayload { submission: None, errors: errors.into() }),

@@ -12,8 +12,9 @@ use entities::{
 use super::{ById, Role, User};
 use crate::{
     auth::credentials,
-    context::Context,
+    context::ContextExt as _,
     engine::{
+        context::Context,
         edge::{NoArguments, One},
         error::FieldError,
         object::{Entity, Object},
@@ -150,7 +151,7 @@ pub(crate) async fn change_password(Input(input): Input<ChangePasswordInput>, ct
         return Ok(refused(error));
     }
     let hash = credentials::hash(ctx, &input.new_password).await?;
-    let (who, keep) = ((user, account.epoch), ctx.viewer.session_id());
+    let (who, keep) = ((user, account.epoch), ctx.viewer().session_id());
     let changed =
         user::change_password(ctx.store(), who, &hash, keep).await.map_err(|error| failed(&error))?;
     Ok(if changed { done(user) } else { wrong() })
