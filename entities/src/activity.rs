@@ -15,7 +15,6 @@ use crate::{
         scope::Scope,
         sql::{Json, Sql, record},
         text_enum::text_enum,
-        transaction::Transaction,
     },
     error::Error,
     id::{ActivityLogId, UserId},
@@ -23,6 +22,7 @@ use crate::{
         Store,
         list::{Filtering, List, Names},
         row::{self, ById},
+        transaction::Transaction,
     },
 };
 
@@ -141,6 +141,17 @@ pub struct Entry {
     pub subject: Option<(Kind, Uuid)>,
     /// Details. Never secrets, never answers.
     pub metadata: serde_json::Value,
+}
+
+impl Transaction {
+    /// Writes the entry, commits, and announces the changes.
+    ///
+    /// # Errors
+    /// The database's; after an error of the commit itself it is unknown whether the write happened.
+    pub(crate) async fn commit(self, entry: Entry) -> Result<(), Error> {
+        entry.write(&self).await?;
+        self.commit_unlogged().await
+    }
 }
 
 impl Entry {

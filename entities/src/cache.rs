@@ -6,8 +6,9 @@
 //! may see is decided after reading, and where SQL depends on the viewer, the viewer's scope is part of the key.
 //!
 //! In reading order: `tag` (what a value depends on), `table` (stamps), `entry` (a value and its header), `read` (a
-//! batch of keys through the tiers), `flight` (loads of what is missing), `shared` (Redis), `metrics`. Not here: what is
-//! cached (the domains, each one `impl Cached`).
+//! batch of keys through the tiers), `flight` (loads of what is missing), `shared` (Redis), `metrics`; `context` and
+//! `recorder` (what one request reads with, and what it has read). Not here: what is cached (the domains, each one
+//! `impl Cached`).
 //!
 //! Resolvers that cache something of their own name what it depends on. Writes bump the tags of rows and lists; what
 //! nothing writes to has tags of its own, or none:
@@ -22,7 +23,7 @@
 //!         let found = form::by_ids(&store, &[id]).await?;
 //!         Ok::<_, Error>(found.get(&id).map(|form| form.title.to_uppercase()).unwrap_or_default())
 //!     };
-//!     store.cache().get_or_set(store, &format!("headline:{id}"), Kept::for_seconds(60), tags, load).await
+//!     store.get_or_set(&format!("headline:{id}"), Kept::for_seconds(60), tags, load).await
 //! }
 //!
 //! async fn forget_headlines(store: &Store) {
@@ -41,7 +42,7 @@
 //!     let (cache, moment) = (store.cache(), store.cache().moment());
 //!     let names: Vec<String> = ids.iter().map(|id| format!("headline:{id}")).collect();
 //!     let tags = |_: &String| vec![Tag::Named("headlines".to_owned())];
-//!     let known = cache.get_many(store, &names, tags).await;
+//!     let known = store.get_many(&names, tags).await;
 //!     let unknown: Vec<FormId> =
 //!         ids.iter().zip(&known).filter(|(_, known)| known.is_none()).map(|(id, _)| *id).collect();
 //!     let forms = form::by_ids(store, &unknown).await?;
@@ -75,17 +76,19 @@ use crate::{
     database::kind::Kind,
     error::Error,
     redis::{Redis, Unavailable},
-    store::Store,
 };
 
 mod answers;
+mod context;
 mod entry;
 mod flight;
 mod hot;
+pub mod instance;
 mod metrics;
 mod named;
 pub mod outbox;
 mod read;
+mod recorder;
 mod shared;
 mod table;
 pub mod tag;
@@ -93,6 +96,8 @@ mod tally;
 mod touched;
 
 pub use answers::AnswerName;
+pub use context::ReadContext;
+pub use recorder::{CacheRead, Recorder};
 pub use shared::{Stats, purge, stats};
 pub use tag::Tag;
 pub use touched::Touched;
@@ -137,7 +142,7 @@ pub(crate) trait Cached: Clone + Send + Sync + 'static {
     /// Reads the values of all keys from the database.
     fn load(
         self,
-        store: Store,
+        context: ReadContext,
         keys: Arc<[Self::Key]>,
     ) -> impl Future<Output = Result<FxHashMap<Self::Key, Arc<Self::Value>>, Error>> + Send;
 }
@@ -254,40 +259,40 @@ impl Cache {
     /// Reads `keys`; absent ones are left out.
     pub(crate) async fn read<C: Cached>(
         &self,
-        store: &Store,
+        context: &ReadContext,
         read: C,
         keys: &[C::Key],
     ) -> Result<FxHashMap<C::Key, Arc<C::Value>>, Error> {
-        let Some(recorder) = store.recorder().filter(|recorder| recorder.collects()) else {
-            return self.find(store, read, keys).await;
+        let Some(recorder) = context.recorder().filter(|recorder| recorder.collects()) else {
+            return self.find(context, read, keys).await;
         };
-        let found = self.find(&store.covered(), read.clone(), keys).await?;
-        recorder.touch(&read, keys, &found);
+        let found = self.find(&context.tracked(), read.clone(), keys).await?;
+        touch(recorder, &read, keys, &found);
         Ok(found)
     }
 
     async fn find<C: Cached>(
         &self,
-        store: &Store,
+        context: &ReadContext,
         read: C,
         keys: &[C::Key],
     ) -> Result<FxHashMap<C::Key, Arc<C::Value>>, Error> {
         match &self.inner {
             _ if keys.is_empty() => Ok(FxHashMap::default()),
-            Some(inner) => read::batch(inner, store, read, keys).await,
-            None => read.load(store.clone(), Arc::from(keys)).await,
+            Some(inner) => read::batch(inner, context, read, keys).await,
+            None => read.load(context.clone(), Arc::from(keys)).await,
         }
     }
 
     /// The value of this name, made by `load` where there is none that is valid. One call makes it for all that wait.
-    /// `load` gets the store that it is to read with. Names are of a type: a value of another one is another value;
+    /// `load` gets what it is to read with. Names are of a type: a value of another one is another value;
     /// a type that changes what it consists of needs other names, as deploys may share a Redis.
     ///
     /// # Errors
     /// What `load` returns.
-    pub async fn get_or_set<V, F, L>(
+    pub(crate) async fn get_or_set<V, F, L>(
         &self,
-        store: &Store,
+        context: &ReadContext,
         name: &str,
         kept: Kept,
         tags: Vec<Tag>,
@@ -296,20 +301,25 @@ impl Cache {
     where
         V: Serialize + DeserializeOwned + Send + Sync + 'static,
         F: Future<Output = Result<V, Error>> + Send,
-        L: Fn(Store) -> F + Clone + Send + Sync + 'static,
+        L: Fn(ReadContext) -> F + Clone + Send + Sync + 'static,
     {
         let place = named::place(name);
-        let mut found = self.read(store, Named::new(kept, tags, load.clone()), &[place]).await?;
+        let mut found = self.read(context, Named::new(kept, tags, load.clone()), &[place]).await?;
         match found.remove(&place) {
             Some(value) => Ok(value),
             // A load that succeeds has one; who says that there is none says anything.
-            None => load(store.clone()).await.map(Arc::new),
+            None => load(context.clone()).await.map(Arc::new),
         }
     }
 
     /// The values of these names that are there and valid, in the order of the names; one round trip for all that are
     /// not held in this process. `tags` are those that the value was stored with.
-    pub async fn get_many<V, T>(&self, store: &Store, names: &[String], tags: T) -> Vec<Option<Arc<V>>>
+    pub(crate) async fn get_many<V, T>(
+        &self,
+        context: &ReadContext,
+        names: &[String],
+        tags: T,
+    ) -> Vec<Option<Arc<V>>>
     where
         V: Serialize + DeserializeOwned + Send + Sync + 'static,
         T: Fn(&V) -> Vec<Tag> + Clone + Send + Sync + 'static,
@@ -319,9 +329,9 @@ impl Cache {
         };
         let (read, places) = (Known::new(tags), names.iter().map(|name| named::place(name)));
         let places: Vec<Uuid> = places.collect();
-        let found = read::peek(inner, store, read.clone(), &places).await;
-        if let Some(recorder) = store.recorder().filter(|recorder| recorder.collects()) {
-            recorder.touch(&read, &places, &found);
+        let found = read::peek(inner, context, read.clone(), &places).await;
+        if let Some(recorder) = context.recorder().filter(|recorder| recorder.collects()) {
+            touch(recorder, &read, &places, &found);
         }
         places.iter().map(|place| found.get(place).cloned()).collect()
     }
@@ -400,6 +410,20 @@ impl Cache {
     pub fn has_lease(&self) -> bool {
         self.inner.as_ref().is_some_and(|inner| inner.shared.as_ref().is_none_or(|shared| shared.has_lease()))
     }
+}
+
+/// Tells the recorder what these values depend on.
+fn touch<C: Cached>(
+    recorder: &Recorder,
+    read: &C,
+    keys: &[C::Key],
+    found: &FxHashMap<C::Key, Arc<C::Value>>,
+) {
+    let touched = keys.iter().map(|key| {
+        let value = found.get(key);
+        (read.tags(*key, value.map(AsRef::as_ref)), value.is_some() || read.keeps_absent())
+    });
+    recorder.touch(read.is_strong(), touched);
 }
 
 impl Inner {

@@ -1,14 +1,291 @@
-//! The database: its connections, statements and transactions, the pages of lists, and who may read which rows. Not here:
+//! The database: its connections, statements and transactions, the order of lists, and who may read which rows. Every
+//! statement has a name, is timed into a metric and, where a request asks for it, into that request's log. Not here:
 //! what is read and written (the domains), what is remembered of it (`cache`).
 
+use std::{
+    fmt,
+    hash::Hash,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::future::BoxFuture;
+use prometheus_client::registry::Registry;
+use rustc_hash::FxHashMap;
+use sea_orm::{ConnectionTrait as _, DatabaseConnection, DbBackend, Statement, Value, sqlx::postgres::PgRow};
+use tracing::{Instrument as _, Span, field::Empty};
+
+use crate::{error::Error, telemetry::SPANS};
+
 pub(crate) mod history;
-pub mod instance;
 pub mod kind;
+mod metrics;
+mod open;
 pub mod page;
-pub(crate) mod pool;
+mod pool;
+mod probe;
 pub mod role;
 pub mod scope;
 pub(crate) mod sql;
 mod statement;
+pub mod statement_log;
 pub(crate) mod text_enum;
 pub(crate) mod transaction;
+mod writes;
+
+use history::History;
+use metrics::Metrics;
+use open::{is_in_memory, make_private_file, options};
+use pool::Pool;
+use probe::Probe;
+use sql::{Cells, Record, Source, Sql};
+use statement_log::StatementLog;
+pub use writes::WriteFault;
+use writes::Writes;
+
+/// How long closing the driver's pool may take.
+const CLOSE_WITHIN: Duration = Duration::from_secs(3);
+
+/// Where the database is and how it is used.
+#[derive(Clone, Debug)]
+pub struct DatabaseConfig {
+    /// `postgres://…` or `sqlite:path`.
+    pub url: String,
+    /// Connections kept open at most. Few and busy ones win for short statements.
+    pub max_connections: u32,
+    /// How long connecting, or waiting for a free connection, may take.
+    pub acquire_timeout: Duration,
+}
+
+/// The handle of the database. Cheap to clone; a clone may carry the log of a request's statements.
+#[derive(Clone)]
+pub struct Database {
+    opened: Arc<Opened>,
+    log: Option<Arc<StatementLog>>,
+    /// Tags of the cache cover what is read with this handle.
+    is_tracked: bool,
+}
+
+/// A database that is open.
+struct Opened {
+    db: DatabaseConnection,
+    /// Only on PostgreSQL.
+    pool: Option<Pool>,
+    probe: Probe,
+    history: History,
+    /// SQLite without a file: the database lives as long as its one connection.
+    is_in_memory: bool,
+    metrics: Metrics,
+    /// The turn to write, where there is one writer at a time.
+    writer: Arc<tokio::sync::Mutex<()>>,
+    writes: Writes,
+}
+
+impl Database {
+    /// Connects. SQLite files are made when missing, in WAL mode.
+    ///
+    /// # Errors
+    /// `Unavailable` when the URL is no database that can be reached within `acquire_timeout`; the message never
+    /// contains the password.
+    pub async fn connect(config: &DatabaseConfig, registry: &mut Registry) -> Result<Self, Error> {
+        let is_in_memory = is_in_memory(&config.url);
+        if !is_in_memory {
+            make_private_file(&config.url)?;
+        }
+        let db = sea_orm::Database::connect(options(config)).await.map_err(Error::Unavailable)?;
+        let metrics = Metrics::register(registry);
+        let pool = (db.get_database_backend() == DbBackend::Postgres).then(|| {
+            let options = db.get_postgres_connection_pool().connect_options();
+            Pool::new(&options, config.max_connections, config.acquire_timeout, metrics.clone())
+        });
+        if let Some(pool) = &pool {
+            pool.ping().await?;
+        }
+        metrics::follow_connections(&db, pool.clone(), registry);
+        let probe = Probe::new(&db, is_in_memory);
+        let (history, writer) = (History::default(), Arc::default());
+        let writes = Writes::default();
+        let opened = Opened { db, pool, probe, history, is_in_memory, metrics, writer, writes };
+        Ok(Self { opened: Arc::new(opened), log: None, is_tracked: false })
+    }
+
+    /// The same database, noting its statements in `log` too.
+    pub(crate) fn logged_in(&self, log: Option<Arc<StatementLog>>) -> Self {
+        Self { log, ..self.clone() }
+    }
+
+    /// The same database, for statements whose results tags cover.
+    pub(crate) fn tracked(&self) -> Self {
+        Self { is_tracked: true, ..self.clone() }
+    }
+
+    /// What migrations and demo data run on. On PostgreSQL it is opened for them; serving has a pool of its own.
+    pub fn connection(&self) -> &DatabaseConnection {
+        &self.opened.db
+    }
+
+    /// PostgreSQL's connections.
+    fn pool(&self) -> Option<&Pool> {
+        self.opened.pool.as_ref()
+    }
+
+    /// One round trip: is the database there?
+    ///
+    /// # Errors
+    /// `Unavailable` where not.
+    pub async fn ping(&self) -> Result<(), Error> {
+        match self.pool() {
+            Some(pool) => pool.ping().await,
+            None => self.opened.db.ping().await.map_err(Error::Unavailable),
+        }
+    }
+
+    /// Asks the database by a connection of its own, which nothing else waits for: however busy the others are, the answer
+    /// is the database's. One caller at a time; `within` bounds the whole.
+    ///
+    /// # Errors
+    /// `None` where there was no answer in time. After `close` the connection that is checked is a closed one.
+    pub async fn probe<T>(
+        &self,
+        within: Duration,
+        check: impl for<'a> FnOnce(&'a DatabaseConnection) -> BoxFuture<'a, T>,
+    ) -> Option<T> {
+        self.opened.probe.ask(within, check).await
+    }
+
+    /// Why nothing can be stored now, as far as the last write says. A server writes every few seconds by itself
+    /// (`Store::stay_registered`), and twice a second as long as that fails.
+    pub fn write_fault(&self) -> Option<WriteFault> {
+        self.opened.writes.fault()
+    }
+
+    /// Has the database gone back in time since this was last asked? (`history`)
+    pub(crate) async fn has_gone_back(&self) -> bool {
+        self.opened.history.has_gone_back(self).await
+    }
+
+    /// Closes all connections; statements under way finish first, if they do so soon.
+    pub async fn close(self) {
+        self.opened.probe.close().await;
+        if let Some(pool) = self.pool() {
+            pool.close().await;
+        }
+        match tokio::time::timeout(CLOSE_WITHIN, self.opened.db.close_by_ref()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "closing the database failed"),
+            Err(_) => tracing::warn!("the database does not close in time; its connections are dropped"),
+        }
+    }
+
+    pub(crate) fn backend(&self) -> DbBackend {
+        self.opened.db.get_database_backend()
+    }
+
+    pub(crate) fn sql(&self) -> Sql {
+        Sql::new(self.backend())
+    }
+
+    /// Runs a statement and reads each row with `read`.
+    pub(crate) async fn fetch<T>(
+        &self,
+        name: &'static str,
+        table: &'static str,
+        sql: Sql,
+        mut read: impl FnMut(&mut Cells<'_>) -> Result<T, sea_orm::sqlx::Error>,
+    ) -> Result<Vec<T>, Error> {
+        let (text, values) = sql.into_parts();
+        let timing = self.timing(name, table, &text);
+        let Some(pool) = self.pool() else {
+            return Box::pin(self.fetch_sqlite(timing, text, values, read)).await;
+        };
+        let mut rows = Vec::new();
+        let take = |row: &PgRow| {
+            rows.push(read(&mut Cells::of(Source::Postgres(row)))?);
+            Ok(())
+        };
+        let result = pool.fetch((name, table), text, values, take).instrument(timing.span()).await;
+        timing.finish(rows.len(), result.is_err());
+        result.map(|()| rows)
+    }
+
+    async fn fetch_sqlite<T>(
+        &self,
+        timing: Timing<'_>,
+        text: String,
+        values: Vec<Value>,
+        mut read: impl FnMut(&mut Cells<'_>) -> Result<T, sea_orm::sqlx::Error>,
+    ) -> Result<Vec<T>, Error> {
+        let (name, table) = (timing.name, timing.table);
+        let statement = Statement::from_sql_and_values(self.backend(), text, values);
+        let result = self.opened.db.query_all_raw(statement).instrument(timing.span()).await;
+        timing.finish(result.as_ref().map_or(0, Vec::len), result.is_err());
+        let rows = result.map_err(|error| Error::of_statement(name, error))?;
+        rows.iter()
+            .map(|row| read(&mut Cells::of(Source::of(row))).map_err(|source| Error::Row { table, source }))
+            .collect()
+    }
+
+    /// Begins to time a statement.
+    fn timing(&self, name: &'static str, table: &'static str, text: &str) -> Timing<'_> {
+        let explain = self.log.as_ref().filter(|log| log.keeps_texts()).map(|_| text.to_owned());
+        let span = tracing::debug_span!(
+            target: SPANS, "sql", otel.name = name, otel.kind = "client", otel.status_code = Empty,
+            db.operation.name = name, db.collection.name = table, db.response.returned_rows = Empty,
+        );
+        Timing { database: self, name, table, explain, span, start: Instant::now() }
+    }
+
+    /// Rows by key in one statement: what `matching` adds after `SELECT … FROM … t`. Text: every batch read is one of
+    /// these (`benches/statements.rs`).
+    pub(crate) async fn by_keys<R: Record, K: Eq + Hash>(
+        &self,
+        name: &'static str,
+        matching: impl FnOnce(&mut Sql),
+        key: impl Fn(&R) -> K,
+    ) -> Result<FxHashMap<K, Arc<R>>, Error> {
+        let mut sql = self.sql();
+        sql.push("SELECT ").push(R::COLUMNS).from(R::table());
+        matching(&mut sql);
+        let rows = self.fetch(name, R::table(), sql, |cells| R::read(cells)).await?;
+        Ok(rows.into_iter().map(|row| (key(&row), Arc::new(row))).collect())
+    }
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database").field("backend", &self.backend()).finish_non_exhaustive()
+    }
+}
+
+/// A statement that is under way.
+struct Timing<'a> {
+    database: &'a Database,
+    name: &'static str,
+    table: &'static str,
+    explain: Option<String>,
+    span: Span,
+    start: Instant,
+}
+
+impl Timing<'_> {
+    /// What the statement runs in.
+    fn span(&self) -> Span {
+        self.span.clone()
+    }
+
+    /// Reports the statement to the metrics and to the request's log.
+    fn finish(self, rows: usize, failed: bool) {
+        let elapsed = self.start.elapsed();
+        self.database.opened.metrics.observe(self.name, self.table, elapsed, failed);
+        self.span.record("db.response.returned_rows", rows as u64);
+        if failed {
+            self.span.record("otel.status_code", "ERROR");
+        }
+        if let Some(log) = &self.database.log {
+            log.add(self.name, self.explain, rows, elapsed);
+            if !self.database.is_tracked {
+                log.note_untracked();
+            }
+        }
+    }
+}

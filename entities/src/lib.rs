@@ -30,12 +30,13 @@ pub mod unicode;
 pub mod user;
 pub mod warm;
 
-pub use cache::{Cache, CacheConfig, Moment, Tag, Touched};
+pub use cache::{Cache, CacheConfig, CacheRead, Moment, Recorder, Tag, Touched};
 pub use database::{
+    Database, DatabaseConfig, WriteFault,
     kind::Kind,
     role::Role,
     sql::{Hidden, Json},
 };
 pub use error::Error;
-pub use store::{CacheRead, DatabaseConfig, Recorder, Store, WriteFault};
+pub use store::Store;
 pub use telemetry::SPANS;

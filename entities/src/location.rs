@@ -13,7 +13,7 @@ use sea_orm::{IdenStatic as _, entity::prelude::*};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    cache::{Cached, Kept, Tag},
+    cache::{Cached, Kept, ReadContext, Tag},
     clock::{Time, TimeRange},
     database::{
         kind::Kind,
@@ -236,13 +236,17 @@ impl Cached for LastOfUsers {
         vec![Tag::List("Location", "user", user.0)]
     }
 
-    async fn load(self, store: Store, users: Arc<[UserId]>) -> Result<FxHashMap<UserId, Arc<Model>>, Error> {
-        let mut sql = store.sql();
+    async fn load(
+        self,
+        context: ReadContext,
+        users: Arc<[UserId]>,
+    ) -> Result<FxHashMap<UserId, Arc<Model>>, Error> {
+        let mut sql = context.database().sql();
         // The same columns as those of the history.
         sql.push("SELECT ").push(Model::COLUMNS).from(last::Model::table());
         sql.filter(last::Column::UserId).any_id(&users);
         let read = |cells: &mut Cells<'_>| Model::read(cells).map(Arc::new);
-        let rows = store.fetch(self.name(), last::Model::table(), sql, read).await?;
+        let rows = context.database().fetch(self.name(), last::Model::table(), sql, read).await?;
         Ok(rows.into_iter().map(|row| (row.user_id, row)).collect())
     }
 }

@@ -10,8 +10,8 @@ use uuid::Uuid;
 
 use crate::{
     activity,
-    cache::{Cached, Kept, Tag},
-    database::kind::Kind,
+    cache::{Cached, Kept, ReadContext, Tag},
+    database::{Database, kind::Kind},
     error::Error,
     form, location, session,
     store::Store,
@@ -74,14 +74,14 @@ impl Cached for Kinds {
         false
     }
 
-    async fn load(self, store: Store, ids: Arc<[Uuid]>) -> Result<FxHashMap<Uuid, Arc<Kind>>, Error> {
-        let found = probe(&store, &ids).await?;
+    async fn load(self, context: ReadContext, ids: Arc<[Uuid]>) -> Result<FxHashMap<Uuid, Arc<Kind>>, Error> {
+        let found = probe(context.database(), &ids).await?;
         Ok(found.into_iter().map(|(id, kind)| (id, Arc::new(kind))).collect())
     }
 }
 
-async fn probe(store: &Store, ids: &[Uuid]) -> Result<FxHashMap<Uuid, Kind>, Error> {
-    let mut sql = store.sql();
+async fn probe(database: &Database, ids: &[Uuid]) -> Result<FxHashMap<Uuid, Kind>, Error> {
+    let mut sql = database.sql();
     for (index, (_, ids_of)) in TABLES.iter().enumerate() {
         let (table, id) = ids_of();
         sql.push(if index == 0 { "SELECT t." } else { " UNION ALL SELECT t." }).push(id);
@@ -89,6 +89,6 @@ async fn probe(store: &Store, ids: &[Uuid]) -> Result<FxHashMap<Uuid, Kind>, Err
         sql.push(" WHERE t.").push(id).any_id(ids);
     }
     let found =
-        store.fetch("node.kinds", "nodes", sql, |cells| Ok((cells.next::<Uuid>()?, cells.next::<i64>()?)));
+        database.fetch("node.kinds", "nodes", sql, |cells| Ok((cells.next::<Uuid>()?, cells.next::<i64>()?)));
     Ok(found.await?.into_iter().map(|(id, index)| (id, TABLES[index as usize].0)).collect())
 }

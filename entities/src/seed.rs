@@ -186,7 +186,7 @@ pub async fn run_at(
 
     let tables = loader.commit().await?;
     let names: Vec<&str> = tables.iter().map(|(table, _)| *table).collect();
-    let analyze = match store.backend() {
+    let analyze = match store.database().backend() {
         DbBackend::Postgres => format!("analyze {}", names.join(", ")),
         _ => "analyze".to_owned(),
     };
@@ -200,7 +200,7 @@ async fn check(store: &Store, first: Time) -> Result<(), Error> {
             "the database is not empty: demo data is only loaded into a new one".to_owned(),
         ));
     }
-    if store.backend() == DbBackend::Postgres {
+    if store.database().backend() == DbBackend::Postgres {
         let month = format!("user_locations_{}_{:02}", first.year(), first.month());
         if !ask(store, &format!("select to_regclass('{month}') is not null")).await? {
             let text = format!("the partition `{month}` is missing: make those of `seed::span` first");
@@ -211,7 +211,7 @@ async fn check(store: &Store, first: Time) -> Result<(), Error> {
 }
 
 async fn ask(store: &Store, sql: &str) -> Result<bool, Error> {
-    let statement = Statement::from_string(store.backend(), sql);
+    let statement = Statement::from_string(store.database().backend(), sql);
     let row = store.connection().query_one_raw(statement).await.map_err(failed)?;
     row.map_or(Ok(false), |row| row.try_get_by_index(0)).map_err(failed)
 }

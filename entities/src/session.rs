@@ -18,7 +18,6 @@ use crate::{
         scope::Scope,
         sql::{Hidden, Sql, record},
         text_enum::text_enum,
-        transaction::Transaction,
     },
     error::Error,
     events::Change,
@@ -27,6 +26,7 @@ use crate::{
         Store,
         list::{Filtering, List, Names},
         row::{self, ById},
+        transaction::Transaction,
     },
 };
 

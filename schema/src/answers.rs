@@ -66,7 +66,7 @@ impl Place {
 
     /// The answer, if there is one that is true.
     pub(crate) async fn find(&self, store: &Store) -> Option<Arc<Answer>> {
-        store.cache().answer(store, &self.names).await
+        store.answer(&self.names).await
     }
 
     /// Keeps an answer without errors, which lacks its closing brace, if it may be given again; its digest.

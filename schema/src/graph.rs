@@ -455,7 +455,7 @@ impl Inner {
             async move { Ok(asked.await) }
         };
         let kept = Kept::for_seconds(3_600);
-        let json = ctx.store().cache().get_or_set(ctx.store(), &name, kept, Vec::new(), load).await;
+        let json = ctx.store().get_or_set(&name, kept, Vec::new(), load).await;
         json.unwrap_or_else(|_| Arc::new("null".to_owned()))
     }
 

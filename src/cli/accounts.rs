@@ -194,7 +194,9 @@ pub(super) async fn keys(config: &Config, action: Keys, as_json: bool) -> Result
     let secret: Secret = config.auth.access().secret;
     let said = match action {
         Keys::List => {
-            let keys = key::load(&store, &secret).await.map_err(|error| failed(&error))?;
+            let keys = key::load(store.database(), store.revocations(), &secret)
+                .await
+                .map_err(|error| failed(&error))?;
             let rows = keys.iter().map(|key| (key.kid.as_str(), key.state.as_str(), key.signs_from));
             if as_json {
                 let rows =
@@ -206,11 +208,16 @@ pub(super) async fn keys(config: &Config, action: Keys, as_json: bool) -> Result
             }
         }
         Keys::Rotate => {
-            let kid = key::rotate(&store, &secret).await.map_err(|error| failed(&error))?;
+            let kid = key::rotate(store.database(), store.revocations(), &secret)
+                .await
+                .map_err(|error| failed(&error))?;
             if as_json { json!({ "kid": kid }).to_string() } else { kid }
         }
         Keys::Revoke { kid } => {
-            if !key::revoke(&store, &secret, &kid).await.map_err(|error| failed(&error))? {
+            if !key::revoke(store.database(), store.revocations(), &secret, &kid)
+                .await
+                .map_err(|error| failed(&error))?
+            {
                 let fix = "`xp keys list` prints those that there are";
                 return Err(Failure::Failed(format!("there is no key {kid}\n  fix:   {fix}")));
             }

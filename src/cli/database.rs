@@ -26,7 +26,7 @@ pub(super) async fn connect(
     let url = config.database.url.as_ref().ok_or_else(missing)?;
     let settings = config.store(serving).ok_or_else(missing)?;
     let connected = match Store::connect(&settings, registry).await {
-        Ok(store) => store.ping().await.map(|()| store),
+        Ok(store) => store.database().ping().await.map(|()| store),
         Err(error) => Err(error),
     };
     let error = match connected {

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use entities::{Store, database::instance, redis::Redis};
+use entities::{Store, redis::Redis};
 use prometheus_client::registry::Registry;
 use serde_json::json;
 use tokio::net::TcpStream;
@@ -148,7 +148,7 @@ async fn store(config: &Config) -> Vec<Check> {
 async fn servers(config: &Config, store: &Store) -> Check {
     const FIX: &str = "set REDIS_URL to the same Redis for all servers, or run one";
     let bad = |text: String| Check::bad("servers", Level::Warn, text, FIX);
-    match instance::count(store).await {
+    match store.count_instances().await {
         Ok((all, sharing)) if all > 1 && sharing < all => bad(format!(
             "{all} servers serve this database, {} of them without Redis: those cache nothing meanwhile, and their \
              subscribers do not hear what the others write",

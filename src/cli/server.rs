@@ -6,7 +6,6 @@ use std::{future::Future, io};
 use entities::{
     CacheConfig, Store,
     auth::password::Verdict,
-    database::instance,
     redis::Redis,
     seed,
     user::{self, Credentials, Named},
@@ -80,12 +79,12 @@ async fn begin(config: &Config) -> Result<(TcpListener, Telemetry), Failure> {
 /// Serves until a signal, following what other nodes revoke meanwhile.
 async fn run(app: App, listener: TcpListener) -> Result<io::Result<usize>, Failure> {
     let following = tokio::spawn(app.access.follow());
-    let keeping = tokio::spawn(instance::keep(app.store.clone()));
+    let keeping = tokio::spawn(app.store.clone().stay_registered());
     let store = app.store.clone();
     let served = xp::serve(app, listener, stop_signal()?).await;
     following.abort();
     keeping.abort();
-    instance::leave(&store).await;
+    store.deregister().await;
     Ok(served)
 }
 

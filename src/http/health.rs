@@ -32,7 +32,7 @@ pub(super) async fn readyz(State(app): State<App>) -> Response {
         (false, false) => "ok",
     };
     let Found { database, migrations } = app.ready.database.ask(&app.store).await;
-    let writes = app.store.write_fault().map_or("ok", WriteFault::name);
+    let writes = app.store.database().write_fault().map_or("ok", WriteFault::name);
     let ready = [process, database, migrations, writes].iter().all(|check| *check == "ok");
     let (code, status) =
         if ready { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready") };
@@ -71,7 +71,7 @@ impl Database {
     }
 
     async fn ask_now(store: &Store) -> Found {
-        let check = store.probe(PING_LIMIT, |db| {
+        let check = store.database().probe(PING_LIMIT, |db| {
             async move {
                 if let Err(error) = db.ping().await {
                     tracing::warn!(%error, "the database does not answer");

@@ -2,6 +2,8 @@
 //! good after another has taken over, both long enough for every node and every gateway to know. Which one signs is a
 //! matter of the time alone, so all nodes agree without talking. Not here: tokens.
 
+use std::sync::Arc;
+
 use aws_lc_rs::{
     digest::{SHA256, digest},
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _},
@@ -12,16 +14,16 @@ use sea_orm::{QueryOrder as _, Set, entity::prelude::*};
 
 use crate::{
     auth::{
-        revocation::{LONGEST_TOKEN_SECONDS, Revocation, counter},
+        revocation::{self, LONGEST_TOKEN_SECONDS, Revocation, Revocations, counter},
         secret::Secret,
     },
     clock::{self, Time},
     database::{
+        Database,
         sql::{Hidden, record},
-        transaction::Transaction,
+        transaction::SqlTransaction,
     },
     error::Error,
-    store::Store,
 };
 
 /// How long a key is published before it signs: three polls of a gateway that asks once a minute.
@@ -99,24 +101,32 @@ pub struct SigningKey {
 ///
 /// # Errors
 /// The database's; `Refused` when a key was sealed by another secret.
-pub async fn load(store: &Store, secret: &Secret) -> Result<Vec<SigningKey>, Error> {
+pub async fn load(
+    database: &Database,
+    revocations: &Arc<Revocations>,
+    secret: &Secret,
+) -> Result<Vec<SigningKey>, Error> {
     let now = clock::now();
-    let keys = read(store, secret, now).await?;
+    let keys = read(database, secret, now).await?;
     match keys.iter().map(|key| key.signs_from).max() {
         Some(newest) if now - newest < ROTATION => return Ok(keys),
-        Some(_) => rotate_if(store, secret, Some(ROTATION)).await?,
-        None => rotate_if(store, secret, Some(TimeDelta::zero())).await?,
+        Some(_) => rotate_if(database, revocations, secret, Some(ROTATION)).await?,
+        None => rotate_if(database, revocations, secret, Some(TimeDelta::zero())).await?,
     };
     // A moment later: the first key signs from now on.
-    read(store, secret, clock::now()).await
+    read(database, secret, clock::now()).await
 }
 
 /// Makes the next key. Its thumbprint.
 ///
 /// # Errors
 /// The database's.
-pub async fn rotate(store: &Store, secret: &Secret) -> Result<String, Error> {
-    rotate_if(store, secret, None).await.map(Option::unwrap_or_default)
+pub async fn rotate(
+    database: &Database,
+    revocations: &Arc<Revocations>,
+    secret: &Secret,
+) -> Result<String, Error> {
+    rotate_if(database, revocations, secret, None).await.map(Option::unwrap_or_default)
 }
 
 /// Drops a key at once: nothing that it has signed is good any more. Another signs from now on. `false`: there is no
@@ -124,8 +134,13 @@ pub async fn rotate(store: &Store, secret: &Secret) -> Result<String, Error> {
 ///
 /// # Errors
 /// The database's.
-pub async fn revoke(store: &Store, secret: &Secret, kid: &str) -> Result<bool, Error> {
-    let (mut transaction, now) = (begin_locked(store).await?, clock::now());
+pub async fn revoke(
+    database: &Database,
+    revocations: &Arc<Revocations>,
+    secret: &Secret,
+    kid: &str,
+) -> Result<bool, Error> {
+    let (transaction, now) = (begin_locked(database).await?, clock::now());
     let revoked = ActiveModel {
         revoked_at: Set(Some(now)),
         sealed_key: Set(Hidden(String::new())),
@@ -139,8 +154,7 @@ pub async fn revoke(store: &Store, secret: &Secret, kid: &str) -> Result<bool, E
     if !transaction.all::<Model>("key.list", find()).await?.iter().any(|row| row.signs_from <= now) {
         insert(&transaction, secret, now, now).await?;
     }
-    transaction.revoke(Revocation::Keys);
-    transaction.commit_unlogged().await?;
+    revocation::commit(transaction, revocations, vec![Revocation::Keys]).await?;
     Ok(true)
 }
 
@@ -152,8 +166,8 @@ fn find() -> Select<Entity> {
         .order_by_asc(Column::Kid)
 }
 
-async fn read(store: &Store, secret: &Secret, now: Time) -> Result<Vec<SigningKey>, Error> {
-    let rows: Vec<Model> = store.all("key.list", find()).await?;
+async fn read(database: &Database, secret: &Secret, now: Time) -> Result<Vec<SigningKey>, Error> {
+    let rows: Vec<Model> = database.all("key.list", find()).await?;
     // The newest that has begun signs; those before it retire when their successor begins.
     let (mut keys, mut successor): (Vec<SigningKey>, Option<Time>) = (Vec::new(), None);
     for row in rows {
@@ -181,11 +195,12 @@ async fn read(store: &Store, secret: &Secret, now: Time) -> Result<Vec<SigningKe
 
 /// Makes a key unless the newest is younger than `older_than`. The first one of all signs at once.
 async fn rotate_if(
-    store: &Store,
+    database: &Database,
+    revocations: &Arc<Revocations>,
     secret: &Secret,
     older_than: Option<TimeDelta>,
 ) -> Result<Option<String>, Error> {
-    let (mut transaction, now) = (begin_locked(store).await?, clock::now());
+    let (transaction, now) = (begin_locked(database).await?, clock::now());
     let keys: Vec<Model> = transaction.all("key.list", find()).await?;
     let newest = keys.iter().map(|key| key.signs_from).max();
     // Whoever came first while this one waited for the lock has done it.
@@ -196,14 +211,13 @@ async fn rotate_if(
     }
     let signs_from = if newest.is_some() { now + NEXT } else { now };
     let kid = insert(&transaction, secret, now, signs_from).await?;
-    transaction.revoke(Revocation::Keys);
-    transaction.commit_unlogged().await?;
+    revocation::commit(transaction, revocations, vec![Revocation::Keys]).await?;
     Ok(Some(kid))
 }
 
 /// One at a time makes or drops keys, on all nodes together.
-async fn begin_locked(store: &Store) -> Result<Transaction, Error> {
-    let transaction = Transaction::begin(store).await?;
+async fn begin_locked(database: &Database) -> Result<SqlTransaction, Error> {
+    let transaction = SqlTransaction::begin(database).await?;
     let unchanged =
         counter::Entity::update_many().col_expr(counter::Column::Seq, counter::Column::Seq.into_expr());
     transaction.write("key.lock", counter::Entity, &unchanged).await?;
@@ -211,7 +225,7 @@ async fn begin_locked(store: &Store) -> Result<Transaction, Error> {
 }
 
 async fn insert(
-    transaction: &Transaction,
+    transaction: &SqlTransaction,
     secret: &Secret,
     now: Time,
     signs_from: Time,

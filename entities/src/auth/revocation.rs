@@ -6,7 +6,7 @@
 //! here: tokens, and why something was revoked.
 
 use std::{
-    sync::RwLock,
+    sync::{Arc, RwLock},
     time::{Duration, Instant},
 };
 
@@ -23,11 +23,9 @@ pub mod counter;
 
 use crate::{
     clock::{self, Time},
-    database::{sql::Sql, transaction::Transaction},
+    database::{Database, sql::Sql, transaction::SqlTransaction},
     error::Error,
-    events::{Change, Changes},
     id::{SessionId, UserId},
-    store::Store,
 };
 
 /// How long an access token of a session is good.
@@ -170,6 +168,35 @@ impl Revocations {
         keys
     }
 
+    /// Takes in what this process has just committed.
+    pub(crate) fn take_in(&self, revoked: &[Revocation]) {
+        let now = clock::now();
+        self.add(revoked.iter().map(|revocation| (*revocation, revocation.expires_at(now))));
+    }
+
+    /// Reads what was revoked since the last time, anywhere.
+    ///
+    /// # Errors
+    /// The database's.
+    pub(crate) async fn catch_up(&self, database: &Database) -> Result<CaughtUp, Error> {
+        let now = clock::now();
+        let has_gone_back = database.has_gone_back().await;
+        let (seq, last, is_in_touch) = self.mark();
+        let from = if has_gone_back || !is_in_touch { 0 } else { seq };
+        let mut table = read_from(database, from, now).await?;
+        let is_another = has_gone_back || table.is_not_after(seq, last, now);
+        if is_another {
+            table = read_from(database, 0, now).await?;
+        }
+        self.forget_before(now);
+        let stood = table.rows.iter().find(|(number, _)| *number == table.seq).map(|(_, written)| *written);
+        let unchanged = if table.seq == seq && !is_another { last } else { None };
+        let since = table.rows.into_iter().filter(|(number, _)| is_another || !is_in_touch || *number > seq);
+        let keys = self.add(since.map(|(_, written)| (written.revocation, written.expires_at)));
+        self.set_mark(table.seq, stood.or(unchanged));
+        Ok(CaughtUp { has_keys: keys || is_another, has_gone_back: is_another })
+    }
+
     fn forget_before(&self, now: Time) {
         let mut known = self.known.write().expect("no panic happens under this lock");
         known.sessions.retain(|_, until| *until > now);
@@ -188,9 +215,18 @@ impl Revocations {
     }
 }
 
+/// What was found when the table was read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CaughtUp {
+    /// The keys of access tokens have to be read again.
+    pub(crate) has_keys: bool,
+    /// The database went back in time: what was read before may never have happened.
+    pub(crate) has_gone_back: bool,
+}
+
 /// Writes them into the transaction that revokes, as its last words: from here to the commit nobody else revokes, so
 /// their numbers are in the order of the commits.
-pub(crate) async fn write(transaction: &Transaction, revoked: &[Revocation]) -> Result<(), Error> {
+pub(crate) async fn write(transaction: &SqlTransaction, revoked: &[Revocation]) -> Result<(), Error> {
     let (now, count) = (clock::now(), revoked.len() as i64);
     let mut next = counter::Entity::update_many().col_expr(
         counter::Column::Seq,
@@ -218,41 +254,26 @@ pub(crate) async fn write(transaction: &Transaction, revoked: &[Revocation]) -> 
     transaction.write("revocation.insert", Entity, &Entity::insert_many(rows)).await.map(drop)
 }
 
-/// Takes in what this process has just committed.
-pub(crate) fn announce(store: &Store, revoked: &[Revocation]) {
-    let now = clock::now();
-    store.revocations().add(revoked.iter().map(|revocation| (*revocation, revocation.expires_at(now))));
-}
-
-/// Reads what was revoked since the last time, anywhere; says whether the keys have to be read again. Where the database
-/// went back in time, nothing that was cached before is used any more.
+/// Revokes these as the last words of the transaction, commits, and takes them in.
 ///
 /// # Errors
-/// The database's.
-pub async fn catch_up(store: &Store) -> Result<bool, Error> {
-    let (revocations, now) = (store.revocations(), clock::now());
-    let has_gone_back = store.history().has_gone_back(store).await;
-    let (seq, last, is_in_touch) = revocations.mark();
-    let mut table = read_from(store, if has_gone_back || !is_in_touch { 0 } else { seq }, now).await?;
-    let is_another = has_gone_back || table.is_not_after(seq, last, now);
-    if is_another {
-        table = read_from(store, 0, now).await?;
-    }
-    revocations.forget_before(now);
-    let stood = table.rows.iter().find(|(number, _)| *number == table.seq).map(|(_, written)| *written);
-    let unchanged = if table.seq == seq && !is_another { last } else { None };
-    let since = table.rows.into_iter().filter(|(number, _)| is_another || !is_in_touch || *number > seq);
-    let keys = revocations.add(since.map(|(_, written)| (written.revocation, written.expires_at)));
-    revocations.set_mark(table.seq, stood.or(unchanged));
-    if is_another {
-        tracing::warn!("the database went back in time; what was cached before is not used any more");
-        if store.cache().purge().await.is_err() {
-            tracing::warn!("other servers could not be told of it; run `xp cache purge`");
+/// The database's; after an error of the commit itself it is unknown whether the write happened.
+pub(crate) async fn commit(
+    transaction: SqlTransaction,
+    revocations: &Arc<Revocations>,
+    revoked: Vec<Revocation>,
+) -> Result<(), Error> {
+    write(&transaction, &revoked).await?;
+    let revocations = Arc::clone(revocations);
+    // In a task of its own: a caller who goes away now must not keep this process from knowing what is committed.
+    let committing = tokio::spawn(async move {
+        let result = transaction.commit().await;
+        if result.is_ok() {
+            revocations.take_in(&revoked);
         }
-        // Only here: every other server finds it by itself, and tells its own listeners once.
-        store.announcer().pass_on(Changes::new(vec![Change::Missed], None));
-    }
-    Ok(keys || is_another)
+        result
+    });
+    committing.await.expect("committing does not panic and is not aborted")
 }
 
 /// The table from one number on.
@@ -277,16 +298,16 @@ impl Read {
     }
 }
 
-async fn read_from(store: &Store, seq: i64, now: Time) -> Result<Read, Error> {
+async fn read_from(database: &Database, seq: i64, now: Time) -> Result<Read, Error> {
     let since = Condition::all().add(Column::Seq.gte(seq)).add(Column::ExpiresAt.gt(now));
     let mut find = Query::select();
     find.column((counter::Entity, counter::Column::Seq));
     find.columns([Column::Seq, Column::SessionId, Column::UserId].map(|column| (Entity, column)));
     find.columns([Column::Epoch, Column::CreatedAt, Column::ExpiresAt].map(|column| (Entity, column)));
     find.from(counter::Entity).left_join(Entity, since).order_by((Entity, Column::Seq), Order::Asc);
-    let sql = Sql::built(store.backend(), &find);
+    let sql = Sql::built(database.backend(), &find);
     let mut last = 0;
-    let rows = store
+    let rows = database
         .fetch("revocation.since", Entity.table_name(), sql, |cells| {
             last = cells.next::<i64>()?;
             let Some(seq) = cells.next::<Option<i64>>()? else { return Ok(None) };
@@ -311,12 +332,12 @@ async fn read_from(store: &Store, seq: i64, now: Time) -> Result<Read, Error> {
 ///
 /// # Errors
 /// The database's.
-pub async fn purge(store: &Store) -> Result<(), Error> {
-    let transaction = Transaction::begin(store).await?;
+pub async fn purge(database: &Database) -> Result<(), Error> {
+    let transaction = SqlTransaction::begin(database).await?;
     let before = clock::now() - TimeDelta::seconds(KEPT_SECONDS);
     let delete = Entity::delete_many().filter(Column::ExpiresAt.lt(before));
     transaction.write("revocation.purge", Entity, &delete).await?;
-    transaction.commit_unlogged().await
+    transaction.commit().await
 }
 
 #[cfg(test)]
@@ -324,70 +345,58 @@ mod tests {
     use sea_orm::ActiveValue::Unchanged;
 
     use super::*;
-    use crate::store::DatabaseConfig;
+    use crate::database::DatabaseConfig;
 
-    async fn store() -> Store {
+    async fn database() -> Database {
         let config = DatabaseConfig {
             url: "sqlite::memory:".to_owned(),
             max_connections: 1,
             acquire_timeout: Duration::from_secs(5),
         };
         let mut registry = prometheus_client::registry::Registry::default();
-        let store = Store::connect(&config, &mut registry).await.expect("a database in memory opens");
-        migration::up(store.connection()).await.expect("the steps run");
-        store
+        let database = Database::connect(&config, &mut registry).await.expect("a database in memory opens");
+        migration::up(database.connection()).await.expect("the steps run");
+        database
     }
 
-    /// Revokes something at this time.
-    async fn revoke_at(store: &Store, created_at: Time) -> (i64, Written) {
+    /// Revokes something at this time, the first thing of all.
+    async fn revoke_at(database: &Database, created_at: Time) -> (i64, Written) {
         let revocation = Revocation::Session(SessionId::new());
-        let transaction = Transaction::begin(store).await.expect("a turn");
+        let transaction = SqlTransaction::begin(database).await.expect("a turn");
         write(&transaction, &[revocation]).await.expect("written");
-        let (seq, _, _) = store.revocations().mark();
         let written = Written { revocation, created_at, expires_at: revocation.expires_at(created_at) };
         let aged = ActiveModel {
-            seq: Unchanged(seq + 1),
+            seq: Unchanged(1),
             created_at: Set(created_at),
             expires_at: Set(written.expires_at),
             ..Default::default()
         };
         assert_eq!(transaction.update("revocation.age", aged).await.expect("aged"), 1);
-        transaction.commit_unlogged().await.expect("committed");
-        (seq + 1, written)
+        transaction.commit().await.expect("committed");
+        (1, written)
     }
 
     #[tokio::test]
     async fn a_server_whose_clock_is_behind_still_finds_what_another_one_purges() {
-        let store = store().await;
+        let database = database().await;
         let now = clock::now();
         let good_for = i64::from(ACCESS_TOKEN_SECONDS + MARGIN_SECONDS);
-        let (seq, written) = revoke_at(&store, now - TimeDelta::seconds(good_for + KEPT_SECONDS / 2)).await;
-        purge(&store).await.expect("purged");
+        let (seq, written) =
+            revoke_at(&database, now - TimeDelta::seconds(good_for + KEPT_SECONDS / 2)).await;
+        purge(&database).await.expect("purged");
         let behind = now - TimeDelta::seconds(KEPT_SECONDS - 60);
-        let table = read_from(&store, seq, behind).await.expect("read");
+        let table = read_from(&database, seq, behind).await.expect("read");
         assert!(!table.is_not_after(seq, Some(written), behind), "it has not expired there yet");
         let expires_at = Set(now - TimeDelta::seconds(KEPT_SECONDS + 60));
         let aged = Entity::update_many().set(ActiveModel { expires_at, ..Default::default() });
-        store.rows("revocation.age", Entity, &aged, |_| Ok(())).await.expect("aged");
-        purge(&store).await.expect("purged");
+        database.rows("revocation.age", Entity, &aged, |_| Ok(())).await.expect("aged");
+        purge(&database).await.expect("purged");
         let long_ago = now - TimeDelta::days(1);
-        assert_eq!(read_from(&store, 0, long_ago).await.expect("read").rows.len(), 0, "it goes in the end");
-    }
-
-    /// Each server finds it by itself: told to the others too, each of them would close its streams once per server.
-    #[tokio::test]
-    async fn that_the_database_went_back_is_told_here_only() {
-        let store = store().await;
-        revoke_at(&store, clock::now()).await;
-        assert!(!catch_up(&store).await.expect("read"), "nothing but a new row");
-        let (mut here, mut to_others) = (store.announcer().listen(), store.announcer().listen_to_own());
-        let (gone, back) = (Entity::delete_many(), counter::ActiveModel { seq: Set(0) });
-        let back = counter::Entity::update_many().set(back);
-        store.rows("revocation.back", Entity, &gone, |_| Ok(())).await.expect("gone back");
-        store.rows("revocation.back", Entity, &back, |_| Ok(())).await.expect("gone back");
-        assert!(catch_up(&store).await.expect("read"), "it went back");
-        assert_eq!(*here.try_recv().expect("told"), [Change::Missed]);
-        assert!(to_others.try_recv().is_err(), "not announced");
+        assert_eq!(
+            read_from(&database, 0, long_ago).await.expect("read").rows.len(),
+            0,
+            "it goes in the end"
+        );
     }
 
     #[test]

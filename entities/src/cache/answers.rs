@@ -11,14 +11,13 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::{
-    Cache, Kept, Moment, Tag, Touched,
+    Cache, Kept, Moment, ReadContext, Tag, Touched,
     entry::{Entry, Header, Key},
     metrics::{Found, Tier},
     read::{self, hash},
     table::Slot,
     tally::Tally,
 };
-use crate::store::Store;
 
 /// Which answer, and to whom: everything that decides it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,16 +37,16 @@ const TAG_BYTES: usize = 2 * size_of::<Tag>() + size_of::<Slot>();
 
 impl Cache {
     /// The first of these answers that is held here and still true; decided without reading anything it was made of.
-    pub async fn answer<V: Send + Sync + 'static>(
+    pub(crate) async fn answer<V: Send + Sync + 'static>(
         &self,
-        store: &Store,
+        context: &ReadContext,
         names: &[AnswerName],
     ) -> Option<Arc<V>> {
         let inner = self.inner.as_ref()?;
         let (mut tally, mut found) = (Tally::default(), None);
         let mut why = Found::Absent;
         for name in names {
-            match read::made(inner, store, name.0).await {
+            match read::made(inner, context, name.0).await {
                 Ok(entry) => {
                     tally.add(Found::Hit, entry.age(Instant::now()));
                     found = entry.value();
@@ -60,7 +59,7 @@ impl Cache {
         if found.is_none() {
             tally.add(why, Duration::ZERO);
         }
-        tally.report(&inner.metrics, store.recorder(), (Tier::Local, ANSWER), Vec::new);
+        tally.report(&inner.metrics, context.recorder(), (Tier::Local, ANSWER), Vec::new);
         found
     }
 

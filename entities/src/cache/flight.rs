@@ -41,9 +41,9 @@ impl<'a, C: Cached> Reading<'a, C> {
         if keys.is_empty() {
             return;
         }
-        let (cache, store, read) = (Arc::clone(self.cache), self.store.unrecorded(), self.read.clone());
+        let (cache, context, read) = (Arc::clone(self.cache), self.context.unrecorded(), self.read.clone());
         tokio::spawn(async move {
-            let reading = Reading::new(&cache, &store, read, 0);
+            let reading = Reading::new(&cache, &context, read, 0);
             let departure = {
                 let mut flights = reading.flights();
                 // Again: many readers may have come here before the first of them has departed.
@@ -165,7 +165,7 @@ impl<'a, C: Cached> Reading<'a, C> {
             return Ok(Vec::new());
         }
         let at = Instant::now();
-        let values = self.read.clone().load(self.store.clone(), Arc::clone(&departure.keys)).await?;
+        let values = self.read.clone().load(self.context.clone(), Arc::clone(&departure.keys)).await?;
         let (took, kept) = (at.elapsed(), self.read.kept());
         let (mut landed, mut fills) = (Vec::with_capacity(departure.keys.len()), Vec::new());
         for key in &*departure.keys {

@@ -1,4 +1,4 @@
-//! Values of a resolver's own, under a name: `get_or_set`, `get_many` and `set_with_tags` of `Cache` are made of it. All
+//! Values of a resolver's own, under a name: `get_or_set`, `get_many` and `set_with_tags` are made of it. All
 //! names of one type are one read, so many are looked for in one round trip. Not here: rows, pages and counts, which
 //! their domains cache.
 
@@ -9,11 +9,11 @@ use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
 use super::{
-    Cached, Kept, Tag,
+    Cached, Kept, ReadContext, Tag,
     entry::Key,
     read::{hash, name_of_read},
 };
-use crate::{error::Error, store::Store};
+use crate::error::Error;
 
 const NAMED: &str = "named";
 
@@ -51,7 +51,7 @@ impl<V, F, L> Cached for Named<V, L>
 where
     V: Serialize + DeserializeOwned + Send + Sync + 'static,
     F: Future<Output = Result<V, Error>> + Send,
-    L: Fn(Store) -> F + Clone + Send + Sync + 'static,
+    L: Fn(ReadContext) -> F + Clone + Send + Sync + 'static,
 {
     type Key = Uuid;
     type Value = V;
@@ -79,8 +79,8 @@ where
         false
     }
 
-    async fn load(self, store: Store, keys: Arc<[Uuid]>) -> Result<FxHashMap<Uuid, Arc<V>>, Error> {
-        let value = Arc::new((self.load)(store).await?);
+    async fn load(self, context: ReadContext, keys: Arc<[Uuid]>) -> Result<FxHashMap<Uuid, Arc<V>>, Error> {
+        let value = Arc::new((self.load)(context).await?);
         Ok(keys.iter().map(|key| (*key, Arc::clone(&value))).collect())
     }
 }
@@ -135,7 +135,7 @@ where
     }
 
     /// Nothing is made.
-    async fn load(self, _: Store, _: Arc<[Uuid]>) -> Result<FxHashMap<Uuid, Arc<V>>, Error> {
+    async fn load(self, _: ReadContext, _: Arc<[Uuid]>) -> Result<FxHashMap<Uuid, Arc<V>>, Error> {
         Ok(FxHashMap::default())
     }
 }

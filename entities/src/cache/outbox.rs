@@ -12,14 +12,14 @@ use rustc_hash::FxHashSet;
 use sea_orm::{QueryOrder as _, QuerySelect as _, Set, entity::prelude::*};
 
 use super::{
-    Tag,
+    Cache, Tag,
+    instance::Instance,
     table::{SLOTS, Slot},
 };
 use crate::{
-    database::{sql::record, transaction::Transaction},
+    database::{Database, sql::record, transaction::SqlTransaction},
     error::Error,
     id,
-    store::Store,
 };
 
 /// Between two looks. Those who write tidy up within this time, so that nothing is found in two looks.
@@ -66,7 +66,7 @@ impl Told {
 }
 
 /// Puts the bump of these tags into the transaction.
-pub(crate) async fn write(transaction: &Transaction, tags: &[Tag]) -> Result<Uuid, Error> {
+pub(crate) async fn write(transaction: &SqlTransaction, tags: &[Tag]) -> Result<Uuid, Error> {
     let slots = tags.iter().map(|tag| tag.slot().to_string()).collect::<Vec<_>>().join(",");
     let id = id::new();
     transaction.insert("outbox.insert", ActiveModel { id: Set(id), slots: Set(slots) }).await?;
@@ -74,25 +74,25 @@ pub(crate) async fn write(transaction: &Transaction, tags: &[Tag]) -> Result<Uui
 }
 
 /// Tidies up after this process, and tells what others have left, for as long as it is polled.
-pub(crate) async fn keep(store: Store, told: Option<Arc<Told>>) {
+pub(crate) async fn keep(database: Database, cache: Cache, instance: Arc<Instance>, told: Option<Arc<Told>>) {
     let mut before = FxHashSet::default();
     loop {
         match &told {
-            Some(told) => tidy(&store, told).await,
+            Some(told) => tidy(&database, told).await,
             None => tokio::time::sleep(LOOK_ALONE).await,
         }
         // Those with a Redis can tell everybody; this one could tell nobody but itself.
-        if told.is_none() && store.instance().has_sharing_others() {
+        if told.is_none() && instance.has_sharing_others() {
             continue;
         }
-        let Ok(found) = Box::pin(look(&store)).await else { continue };
+        let Ok(found) = Box::pin(look(&database)).await else { continue };
         let left: Vec<_> = found.iter().filter(|(id, _)| before.contains(id)).collect();
         if !left.is_empty() {
             let slots: Vec<Slot> = left.iter().flat_map(|(_, slots)| slots).copied().collect();
-            if Box::pin(store.cache().tell(&slots)).await {
+            if Box::pin(cache.tell(&slots)).await {
                 let ids: Vec<Uuid> = left.iter().map(|(id, _)| *id).collect();
                 tracing::info!(bumps = ids.len(), "told what another process has written and could not tell");
-                let _ = Box::pin(remove(&store, &ids)).await;
+                let _ = Box::pin(remove(&database, &ids)).await;
             }
         }
         before = found.into_iter().map(|(id, _)| id).collect();
@@ -100,21 +100,21 @@ pub(crate) async fn keep(store: Store, told: Option<Arc<Told>>) {
 }
 
 /// Takes out what this process has told, until it is time to look for what others have left.
-async fn tidy(store: &Store, told: &Told) {
+async fn tidy(database: &Database, told: &Told) {
     for _ in 0..(LOOK.as_millis() / TIDY.as_millis()) {
         tokio::time::sleep(TIDY).await;
         let ids = std::mem::take(&mut *told.ids());
         if !ids.is_empty() {
             // Where it fails they are found in the next looks, told again, and taken out then.
-            let _ = Box::pin(remove(store, &ids)).await;
+            let _ = Box::pin(remove(database, &ids)).await;
         }
     }
 }
 
 /// The bumps that nobody has taken out.
-async fn look(store: &Store) -> Result<Vec<(Uuid, Vec<Slot>)>, Error> {
+async fn look(database: &Database) -> Result<Vec<(Uuid, Vec<Slot>)>, Error> {
     let oldest = Entity::find().order_by_asc(Column::Id).limit(MOST_FOUND);
-    let found: Vec<Model> = store.all("outbox.look", oldest).await?;
+    let found: Vec<Model> = database.all("outbox.look", oldest).await?;
     let slots_of = |bump: Model| {
         let slots = bump.slots.split(',').filter_map(|slot| slot.parse().ok());
         (bump.id, slots.filter(|slot| SLOTS.contains(slot)).collect())
@@ -122,9 +122,9 @@ async fn look(store: &Store) -> Result<Vec<(Uuid, Vec<Slot>)>, Error> {
     Ok(found.into_iter().map(slots_of).collect())
 }
 
-async fn remove(store: &Store, ids: &[Uuid]) -> Result<(), Error> {
-    let transaction = Transaction::begin(store).await?;
+async fn remove(database: &Database, ids: &[Uuid]) -> Result<(), Error> {
+    let transaction = SqlTransaction::begin(database).await?;
     let delete = Entity::delete_many().filter(transaction.is_any(Column::Id, ids));
     transaction.write("outbox.remove", Entity, &delete).await?;
-    transaction.commit_unlogged().await
+    transaction.commit().await
 }

@@ -11,7 +11,7 @@ use rustc_hash::{FxBuildHasher, FxHashMap};
 use serde::Serialize;
 
 use super::{
-    Cached, Inner, Moment,
+    Cached, Inner, Moment, ReadContext, Recorder,
     entry::{self, Entry, Header, Key},
     metrics::{Found, Tier},
     shared::{Shared, Stamps},
@@ -19,20 +19,16 @@ use super::{
     tag::Tag,
     tally::Tally,
 };
-use crate::{
-    error::Error,
-    redis::Unavailable,
-    store::{Recorder, Store},
-};
+use crate::{error::Error, redis::Unavailable};
 
 /// Reads `keys`; absent ones are left out.
 pub(super) async fn batch<C: Cached>(
     cache: &Arc<Inner>,
-    store: &Store,
+    context: &ReadContext,
     read: C,
     keys: &[C::Key],
 ) -> Result<FxHashMap<C::Key, Arc<C::Value>>, Error> {
-    let mut reading = Reading::new(cache, store, read, keys.len());
+    let mut reading = Reading::new(cache, context, read, keys.len());
     let missing = reading.mirror_counts().then(|| reading.held(keys));
     if missing.as_ref().is_some_and(Vec::is_empty) {
         return Ok(reading.found);
@@ -44,11 +40,11 @@ pub(super) async fn batch<C: Cached>(
 /// What is cached of `keys`; nothing is loaded.
 pub(super) async fn peek<C: Cached>(
     cache: &Arc<Inner>,
-    store: &Store,
+    context: &ReadContext,
     read: C,
     keys: &[C::Key],
 ) -> FxHashMap<C::Key, Arc<C::Value>> {
-    let mut reading = Reading::new(cache, store, read, keys.len());
+    let mut reading = Reading::new(cache, context, read, keys.len());
     let missing = reading.mirror_counts().then(|| reading.held(keys));
     if missing.as_ref().is_none_or(|missing| !missing.is_empty()) {
         reading.shared(keys, missing).await;
@@ -91,7 +87,7 @@ impl View {
 /// One batch on its way.
 pub(super) struct Reading<'a, C: Cached> {
     pub(super) cache: &'a Arc<Inner>,
-    pub(super) store: &'a Store,
+    pub(super) context: &'a ReadContext,
     pub(super) read: C,
     pub(super) of: u128,
     /// When it began: what is loaded from then on is new enough in any case.
@@ -103,10 +99,10 @@ pub(super) struct Reading<'a, C: Cached> {
 }
 
 impl<'a, C: Cached> Reading<'a, C> {
-    pub(super) fn new(cache: &'a Arc<Inner>, store: &'a Store, read: C, keys: usize) -> Self {
+    pub(super) fn new(cache: &'a Arc<Inner>, context: &'a ReadContext, read: C, keys: usize) -> Self {
         let found = FxHashMap::with_capacity_and_hasher(keys, FxBuildHasher);
         let (of, view, began) = (name_of(&read), View::Mirror, Instant::now());
-        Self { cache, store, read, of, began, view, found, expired: Vec::new() }
+        Self { cache, context, read, of, began, view, found, expired: Vec::new() }
     }
 
     pub(super) fn key(&self, key: C::Key) -> Key {
@@ -120,7 +116,7 @@ impl<'a, C: Cached> Reading<'a, C> {
         !self.read.is_strong()
             && shared.has_lease()
             && table.position().epoch != 0
-            && has_heard(table, self.store) == Some(true)
+            && has_heard(table, self.context) == Some(true)
     }
 
     /// Takes what is not held here, and if need be anything, from Redis and from the database. `missing` is what was
@@ -149,8 +145,8 @@ impl<'a, C: Cached> Reading<'a, C> {
 
     /// Waits a little for a node that is behind; otherwise Redis is asked for everything.
     async fn ask_or_wait(&mut self, shared: &Shared, keys: &[C::Key]) -> Vec<C::Key> {
-        let may_wait = !self.read.is_strong() && shared.has_lease() && self.store.floor().is_some();
-        if may_wait && has_caught_up(&self.cache.table, self.store).await && self.mirror_counts() {
+        let may_wait = !self.read.is_strong() && shared.has_lease() && self.context.floor().is_some();
+        if may_wait && has_caught_up(&self.cache.table, self.context).await && self.mirror_counts() {
             let missing = self.held(keys);
             return self.fetch(shared, missing).await;
         }
@@ -163,7 +159,7 @@ impl<'a, C: Cached> Reading<'a, C> {
             return missing;
         }
         let asked: Vec<Key> = missing.iter().map(|key| self.key(*key)).collect();
-        match patiently(self.store, shared.values(&asked)).await {
+        match patiently(self.context, shared.values(&asked)).await {
             Ok(values) => {
                 let entries = self.decoded(&missing, &values);
                 self.fetched(&missing, entries)
@@ -188,7 +184,7 @@ impl<'a, C: Cached> Reading<'a, C> {
         slots.sort_unstable();
         slots.dedup();
         let asked: Vec<Key> = absent.iter().map(|key| self.key(*key)).collect();
-        let Ok((mut stamps, values)) = patiently(self.store, shared.stamps(&slots, &asked)).await else {
+        let Ok((mut stamps, values)) = patiently(self.context, shared.stamps(&slots, &asked)).await else {
             self.view = View::Blind;
             let mut tally = Tally::default();
             for _ in keys {
@@ -201,7 +197,7 @@ impl<'a, C: Cached> Reading<'a, C> {
         // What a value depends on may be known only from the value.
         let more = stamps.without(entries.iter().flatten().flat_map(|entry| &entry.header.slots));
         if !more.is_empty()
-            && let Ok((more, _)) = patiently(self.store, shared.stamps(&more, &[])).await
+            && let Ok((more, _)) = patiently(self.context, shared.stamps(&more, &[])).await
         {
             stamps.add(more);
         }
@@ -252,7 +248,7 @@ impl<'a, C: Cached> Reading<'a, C> {
     pub(super) fn report(&self, tally: &Tally, tier: Tier, keys: &[C::Key]) {
         let Some(first) = keys.first() else { return };
         let tags = || self.read.tags(*first, None);
-        tally.report(&self.cache.metrics, self.store.recorder(), (tier, self.read.name()), tags);
+        tally.report(&self.cache.metrics, self.context.recorder(), (tier, self.read.name()), tags);
     }
 
     pub(super) fn judge(&self, entry: &Entry, now: Instant) -> Found {
@@ -304,17 +300,19 @@ impl<'a, C: Cached> Reading<'a, C> {
 }
 
 /// A value that was made of values with tags and is held in this process, if it is still valid; or why not.
-pub(super) async fn made(cache: &Inner, store: &Store, key: Key) -> Result<Entry, Found> {
+pub(super) async fn made(cache: &Inner, context: &ReadContext, key: Key) -> Result<Entry, Found> {
     let entry = cache.entries.get(&key).ok_or(Found::Absent)?;
     let view = match &cache.shared {
         None => View::Mirror,
         Some(shared)
-            if !entry.header.is_strong && shared.has_lease() && has_caught_up(&cache.table, store).await =>
+            if !entry.header.is_strong
+                && shared.has_lease()
+                && has_caught_up(&cache.table, context).await =>
         {
             View::Mirror
         }
         // Boxed: who is not asked to come here has a smaller future.
-        Some(shared) => match Box::pin(patiently(store, shared.stamps(&entry.header.slots, &[]))).await {
+        Some(shared) => match Box::pin(patiently(context, shared.stamps(&entry.header.slots, &[]))).await {
             Ok((stamps, _)) => View::Asked(stamps),
             Err(Unavailable) => return Err(Found::Unchecked),
         },
@@ -340,17 +338,17 @@ fn judge(view: &View, table: &Table, entry: &Entry, now: Instant) -> Found {
 const CATCH_UP: Duration = Duration::from_millis(20);
 
 /// Has this node heard of what the reader must see? `None`: what it has heard of is another table.
-fn has_heard(table: &Table, store: &Store) -> Option<bool> {
-    let Some(Moment(floor)) = store.floor() else { return Some(true) };
+fn has_heard(table: &Table, context: &ReadContext) -> Option<bool> {
+    let Some(Moment(floor)) = context.floor() else { return Some(true) };
     let position = table.position();
     (position.epoch == floor.epoch).then_some(position.sequence >= floor.sequence)
 }
 
 /// The same, after waiting a little for it.
-async fn has_caught_up(table: &Table, store: &Store) -> bool {
+async fn has_caught_up(table: &Table, context: &ReadContext) -> bool {
     let deadline = Instant::now() + CATCH_UP;
     loop {
-        match has_heard(table, store) {
+        match has_heard(table, context) {
             Some(false) if Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(1)).await,
             has_heard => return has_heard == Some(true),
         }
@@ -359,14 +357,14 @@ async fn has_caught_up(table: &Table, store: &Store) -> bool {
 
 /// Waits for Redis, unless this request has waited in vain too often: a request has several levels, and each would wait.
 async fn patiently<T>(
-    store: &Store,
+    context: &ReadContext,
     answer: impl Future<Output = Result<T, Unavailable>>,
 ) -> Result<T, Unavailable> {
-    if store.recorder().is_some_and(Recorder::has_lost_patience) {
+    if context.recorder().is_some_and(Recorder::has_lost_patience) {
         return Err(Unavailable);
     }
     let answer = answer.await;
-    if let (Err(Unavailable), Some(recorder)) = (&answer, store.recorder()) {
+    if let (Err(Unavailable), Some(recorder)) = (&answer, context.recorder()) {
         recorder.waited_in_vain();
     }
     answer

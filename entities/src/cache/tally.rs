@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use super::{
-    Tag,
+    CacheRead, Recorder, Tag,
     metrics::{Found, Metrics, Tier},
 };
-use crate::store::{CacheRead, Recorder};
 
 /// Keys by what was found.
 #[derive(Default)]

@@ -16,11 +16,8 @@ use serde::Serialize;
 use tokio::{sync::Semaphore, task::JoinHandle};
 use uuid::Uuid;
 
-use super::{AnswerName, Cache, CacheConfig, Cached, Entry, Header, Kept, Tag, Touched};
-use crate::{
-    error::Error,
-    store::{DatabaseConfig, Store},
-};
+use super::{AnswerName, Cache, CacheConfig, Cached, Entry, Header, Kept, ReadContext, Tag, Touched};
+use crate::{database::DatabaseConfig, error::Error, store::Store};
 
 /// Rows that are nothing but a version, and a gate in front of the answer.
 struct Versions {
@@ -105,7 +102,7 @@ impl Cached for Read {
         vec![Tag::Row("Version", key)]
     }
 
-    async fn load(self, _: Store, keys: Arc<[Uuid]>) -> Result<FxHashMap<Uuid, Arc<u64>>, Error> {
+    async fn load(self, _: ReadContext, keys: Arc<[Uuid]>) -> Result<FxHashMap<Uuid, Arc<u64>>, Error> {
         self.of.load(&keys).await
     }
 }
@@ -194,7 +191,7 @@ impl Cached for ByTens {
         version.map(|version| tens(*version)).into_iter().collect()
     }
 
-    async fn load(self, _: Store, keys: Arc<[Uuid]>) -> Result<FxHashMap<Uuid, Arc<u64>>, Error> {
+    async fn load(self, _: ReadContext, keys: Arc<[Uuid]>) -> Result<FxHashMap<Uuid, Arc<u64>>, Error> {
         self.0.load(&keys).await
     }
 }
@@ -380,7 +377,7 @@ async fn a_resolver_keeps_something_of_its_own() {
             let number = made.fetch_add(1, Ordering::SeqCst);
             async move { Ok(format!("summary {number}")) }
         };
-        cache.get_or_set(&node.store, "summary", kept, vec![tag.clone()], load)
+        node.store.get_or_set("summary", kept, vec![tag.clone()], load)
     };
     assert_eq!(*get().await.expect("it is made"), "summary 0");
     assert_eq!(*get().await.expect("it is kept"), "summary 0");
@@ -406,7 +403,7 @@ async fn a_resolver_looks_for_many_values_of_its_own_at_once() {
     let tag = |value: &u64| Tag::Named(format!("square {value}"));
     let names: Vec<String> = (0..4).map(|number| format!("square of {number}")).collect();
     let get = async || -> Vec<Option<u64>> {
-        let known = cache.get_many(&node.store, &names, move |value: &u64| vec![tag(value)]).await;
+        let known = node.store.get_many(&names, move |value: &u64| vec![tag(value)]).await;
         known.into_iter().map(|value| value.map(|value| *value)).collect()
     };
     assert_eq!(get().await, [None; 4]);
@@ -419,7 +416,7 @@ async fn a_resolver_looks_for_many_values_of_its_own_at_once() {
     cache.invalidate_by_tag(&[tag(&9)]).await;
     assert_eq!(get().await, [None, Some(1), None, None]);
     // Names are of a type.
-    let texts = cache.get_many(&node.store, &names, |_: &String| Vec::new()).await;
+    let texts = node.store.get_many(&names, |_: &String| Vec::new()).await;
     assert_eq!(texts, [const { None }; 4]);
 }
 
@@ -478,7 +475,7 @@ async fn a_value_that_is_said_to_be_absent_is_made() {
     };
     inner.keep(super::named::key::<String>("it"), &Entry::new::<String>(header, None));
     let load = |_| async { Ok("made".to_owned()) };
-    let got = cache.get_or_set(&node.store, "it", Kept::for_seconds(60), Vec::new(), load).await;
+    let got = node.store.get_or_set("it", Kept::for_seconds(60), Vec::new(), load).await;
     assert_eq!(*got.expect("it is made"), "made");
 }
 

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{error::Error, store::Store};
+use crate::{database::Database, error::Error};
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_secs(2);
@@ -42,15 +42,15 @@ const WHERE: &str = "SELECT left(pg_walfile_name(pg_current_wal_insert_lsn()), 8
 impl History {
     /// Looks, if it is time to; is this an earlier point than the last one, or one of another history? Where it cannot be
     /// told (SQLite; a server that hides its log) it has not.
-    pub(crate) async fn has_gone_back(&self, store: &Store) -> bool {
+    pub(crate) async fn has_gone_back(&self, database: &Database) -> bool {
         {
             let mut seen = self.seen();
-            if store.pool().is_none() || seen.looked.is_some_and(|at| at.elapsed() < LOOK) {
+            if database.pool().is_none() || seen.looked.is_some_and(|at| at.elapsed() < LOOK) {
                 return false;
             }
             seen.looked = Some(Instant::now());
         }
-        match Self::place(store).await {
+        match Self::place(database).await {
             Ok(Some(place)) => self.note(place),
             Ok(None) => false,
             Err(error) => {
@@ -76,10 +76,10 @@ impl History {
         has_gone_back
     }
 
-    async fn place(store: &Store) -> Result<Option<Place>, Error> {
-        let mut sql = store.sql();
+    async fn place(database: &Database) -> Result<Option<Place>, Error> {
+        let mut sql = database.sql();
         sql.push(WHERE);
-        let rows = store.fetch("history.look", "revocation_counter", sql, |cells| {
+        let rows = database.fetch("history.look", "revocation_counter", sql, |cells| {
             Ok(Place { line: cells.next()?, position: cells.next()? })
         });
         Ok(rows.await?.into_iter().next())

@@ -33,7 +33,7 @@ use tokio::{
     time::{timeout, timeout_at},
 };
 
-use crate::{error::Error, store::Metrics};
+use crate::{database::metrics::Metrics, error::Error};
 
 mod cancel;
 mod lent;

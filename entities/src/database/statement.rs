@@ -1,4 +1,4 @@
-//! SeaORM's statements on the store's own connections. A domain builds them with its entity: `Entity::find` and its
+//! SeaORM's statements on our own connections. A domain builds them with its entity: `Entity::find` and its
 //! like, an `ActiveModel`, or sea-query with the entity's `Column`s. SeaORM's `ConnectionTrait` is not implemented: its
 //! errors say neither which statement failed nor whether the database was there, and every statement has a name. Not
 //! here: the text of the batch reads (`sql`), connections (`pool`), what is read and written (the domains).
@@ -12,11 +12,11 @@ use sea_orm::{
 
 use crate::{
     database::{
+        Database,
         sql::{Cells, Record, Sql},
-        transaction::Transaction,
+        transaction::SqlTransaction,
     },
     error::Error,
-    store::Store,
 };
 
 /// A select of the columns that `R` has, in their order.
@@ -24,7 +24,7 @@ fn select_of<R: Record>(select: Select<R::Entity>) -> impl QueryTrait {
     R::select_cols(select.select_only())
 }
 
-impl Store {
+impl Database {
     /// A statement of SeaORM's builders.
     pub(crate) fn build(&self, query: &impl QueryTrait) -> Sql {
         Sql::built(self.backend(), query.as_query())
@@ -60,7 +60,7 @@ impl Store {
     }
 }
 
-impl Transaction {
+impl SqlTransaction {
     /// A statement of SeaORM's builders.
     pub(crate) fn build(&self, query: &impl QueryTrait) -> Sql {
         Sql::built(self.backend(), query.as_query())

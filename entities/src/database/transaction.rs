@@ -1,8 +1,7 @@
-//! One write: a transaction that ends with its entry in the activity log, or leaves nothing. `commit` takes that entry,
-//! so a mutation without one does not compile. Changes noted on the way are announced after the commit, never
-//! before. Not here: what is written (the domains), what follows from a change (`change`'s listeners).
+//! A transaction of the database: its connection and its statements. Not here: what a write of the store does besides
+//! (its entry in the activity log, revocations, what it invalidates and announces: `store::transaction`).
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use sea_orm::{
     DbBackend, DbErr, Value,
@@ -12,16 +11,12 @@ use tokio::sync::Mutex;
 use tracing::Instrument as _;
 
 use crate::{
-    activity::Entry,
-    auth::revocation::{self, Revocation},
-    cache::outbox,
     database::{
+        Database,
         pool::Lent,
         sql::{Cells, Source, Sql},
     },
     error::Error,
-    events::{Change, Changes, tags_of},
-    store::Store,
 };
 
 mod sqlite;
@@ -29,12 +24,10 @@ mod sqlite;
 use sqlite::Writer;
 
 /// A transaction under way. Dropped without `commit`, it is rolled back.
-pub(crate) struct Transaction {
-    store: Store,
+pub(crate) struct SqlTransaction {
+    database: Database,
     /// One statement at a time.
     statements: Mutex<Statements>,
-    changes: Vec<Change>,
-    revoked: Vec<Revocation>,
 }
 
 /// What a transaction's statements run on.
@@ -50,35 +43,36 @@ enum Connection {
     Sqlite(Writer),
 }
 
-impl Transaction {
+impl SqlTransaction {
     /// Begins to write.
     ///
     /// # Errors
     /// The database's: nothing was done.
-    pub(crate) async fn begin(store: &Store) -> Result<Self, Error> {
-        Self::begin_now(store).await.inspect_err(|error| store.writes().failed(error))
+    pub(crate) async fn begin(database: &Database) -> Result<Self, Error> {
+        Self::begin_now(database).await.inspect_err(|error| database.opened.writes.failed(error))
     }
 
-    async fn begin_now(store: &Store) -> Result<Self, Error> {
+    async fn begin_now(database: &Database) -> Result<Self, Error> {
         let asked = Instant::now();
-        let connection = if let Some(pool) = store.pool() {
+        let opened = &database.opened;
+        let connection = if let Some(pool) = &opened.pool {
             Connection::Postgres(pool.begin().await?)
         } else {
-            let turn = store.writer().lock_owned().await;
-            let pool = store.connection().get_sqlite_connection_pool();
-            Connection::Sqlite(Writer::begin(pool, turn, store.is_in_memory()).await?)
+            let turn = Arc::clone(&opened.writer).lock_owned().await;
+            let pool = opened.db.get_sqlite_connection_pool();
+            Connection::Sqlite(Writer::begin(pool, turn, opened.is_in_memory).await?)
         };
-        store.metrics().waited(asked.elapsed());
+        opened.metrics.waited(asked.elapsed());
         let statements = Mutex::new(Statements { connection, is_whole: true });
-        Ok(Self { store: store.clone(), statements, changes: Vec::new(), revoked: Vec::new() })
+        Ok(Self { database: database.clone(), statements })
     }
 
     pub(crate) fn backend(&self) -> DbBackend {
-        self.store.backend()
+        self.database.backend()
     }
 
     pub(crate) fn sql(&self) -> Sql {
-        self.store.sql()
+        self.database.sql()
     }
 
     /// Runs a statement and reads each row with `read`.
@@ -117,7 +111,7 @@ impl Transaction {
         mut take: impl FnMut(Source<'_>) -> Result<(), sqlx::Error>,
     ) -> Result<u64, Error> {
         let (text, values) = sql.into_parts();
-        let timing = self.store.timing(name, table, &text);
+        let timing = self.database.timing(name, table, &text);
         let mut rows = 0;
         let counted = |row: Source<'_>| {
             rows += 1;
@@ -127,7 +121,7 @@ impl Transaction {
         // Of a statement without rows: how many it changed.
         let count = if rows == 0 { result.as_ref().copied().unwrap_or_default() as usize } else { rows };
         timing.finish(count, result.is_err());
-        result.inspect_err(|error| self.store.writes().failed(error))
+        result.inspect_err(|error| self.database.opened.writes.failed(error))
     }
 
     async fn run_now(
@@ -157,60 +151,19 @@ impl Transaction {
         Ok(changed)
     }
 
-    /// Notes a change, to be announced once it is committed.
-    pub(crate) fn changed(&mut self, change: Change) {
-        self.changes.push(change);
-    }
-
-    /// Takes something back: from the commit on it is no longer good.
-    pub(crate) fn revoke(&mut self, revocation: Revocation) {
-        self.revoked.push(revocation);
-    }
-
-    /// Writes the entry, commits, and announces the changes.
+    /// Commits.
     ///
     /// # Errors
-    /// The database's; after an error of the commit itself it is unknown whether the write happened.
-    pub(crate) async fn commit(self, entry: Entry) -> Result<(), Error> {
-        entry.write(&self).await?;
-        self.commit_unlogged().await
-    }
-
-    /// Commits what is no mutation of a client: upkeep that the server does by itself.
-    pub(crate) async fn commit_unlogged(self) -> Result<(), Error> {
-        if !self.revoked.is_empty() {
-            revocation::write(&self, &self.revoked).await?;
+    /// The database's: it is unknown whether the write happened. Where it is `Ok`, the database has said that all is
+    /// committed.
+    pub(crate) async fn commit(self) -> Result<(), Error> {
+        let Self { database, statements } = self;
+        let (result, writes) = (statements.into_inner().commit().await, &database.opened.writes);
+        match &result {
+            Ok(()) => writes.stored(),
+            Err(error) => writes.failed(error),
         }
-        // Told once it is committed; if this process does not get to that, another one finds it here.
-        let tags = tags_of(&self.changes);
-        let left = match (self.store.told(), tags.is_empty()) {
-            (Some(told), false) => Some((told, outbox::write(&self, &tags).await?)),
-            _ => None,
-        };
-        // In a task of its own: a caller who goes away now must not lose the announcement of what is committed.
-        let committing = tokio::spawn(async move {
-            let Self { store, statements, changes, revoked } = self;
-            let result = statements.into_inner().commit().await;
-            match &result {
-                Ok(()) => store.writes().stored(),
-                Err(error) => store.writes().failed(error),
-            }
-            // Before the caller hears of the write: who reads after the answer must not get older data. Also where the commit
-            // failed: it may have happened all the same, and if not, a bump costs a miss.
-            let written = store.cache().invalidate_by_tag(&tags).await;
-            if result.is_ok() {
-                if let (Some(_), Some((told, id))) = (written, left) {
-                    told.add(id);
-                }
-                if let (Some(moment), Some(recorder)) = (written, store.recorder()) {
-                    recorder.set_wrote(moment);
-                }
-                revocation::announce(&store, &revoked);
-                store.announcer().announce(Changes::new(changes, written));
-            }
-            result
-        });
-        committing.await.expect("committing does not panic and is not aborted")
+        result
     }
 }
 

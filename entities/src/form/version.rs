@@ -8,7 +8,7 @@ use sea_orm::{IdenStatic as _, entity::prelude::*};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    cache::{Cached, Kept, Tag},
+    cache::{Cached, Kept, ReadContext, Tag},
     clock::Time,
     database::{
         kind::Kind,
@@ -267,16 +267,16 @@ impl Cached for Document {
 
     async fn load(
         self,
-        store: Store,
+        context: ReadContext,
         ids: Arc<[FormVersionId]>,
     ) -> Result<FxHashMap<FormVersionId, Arc<Json>>, Error> {
         let column = match self {
             Self::Definition => Column::Definition,
             Self::JsonSchema => Column::JsonSchema,
         };
-        let mut sql = store.sql();
+        let mut sql = context.database().sql();
         sql.select::<Entity>(&[Column::Id, column]).filter(Column::Id).any_id(&ids);
-        let rows = store.fetch(self.name(), Row::table(), sql, |cells| {
+        let rows = context.database().fetch(self.name(), Row::table(), sql, |cells| {
             Ok((cells.next::<FormVersionId>()?, Arc::new(cells.next::<Json>()?)))
         });
         Ok(rows.await?.into_iter().collect())

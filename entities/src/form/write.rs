@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 use crate::{
     activity::{Action, Entry},
     clock,
-    database::{kind::Kind, scope::Scope, sql::Json, transaction::Transaction},
+    database::{kind::Kind, scope::Scope, sql::Json},
     error::Error,
     events::Change,
     id::{FormId, FormVersionId, UserId},
-    store::Store,
+    store::{Store, transaction::Transaction},
     unicode,
 };
 use {

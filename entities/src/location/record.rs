@@ -19,12 +19,11 @@ use crate::{
     database::{
         kind::Kind,
         sql::{Cells, Sql},
-        transaction::Transaction,
     },
     error::Error,
     events::Change,
     id::{LocationId, SessionId, UserId},
-    store::Store,
+    store::{Store, transaction::Transaction},
     unicode,
 };
 

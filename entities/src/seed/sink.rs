@@ -72,7 +72,7 @@ impl<'a> Loader<'a> {
         store: &Store,
         progress: &'a mut (dyn FnMut(Progress) + Send),
     ) -> Result<Self, Error> {
-        let sink = match store.backend() {
+        let sink = match store.database().backend() {
             DbBackend::Postgres => {
                 let pool = store.connection().get_postgres_connection_pool();
                 let mut transaction = pool.begin().await.map_err(driver).map_err(failed)?;

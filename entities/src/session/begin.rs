@@ -16,11 +16,11 @@ use crate::{
     activity::{Action, Entry},
     auth::secret::{Secret, random_text},
     clock::{self, Time},
-    database::{kind::Kind, role::Role, sql::Hidden, transaction::Transaction},
+    database::{kind::Kind, role::Role, sql::Hidden},
     error::Error,
     events::Change,
     id::{SessionId, UserId},
-    store::Store,
+    store::{Store, transaction::Transaction},
     user,
 };
 

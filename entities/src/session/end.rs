@@ -9,11 +9,11 @@ use crate::{
     activity::{Action, Entry},
     auth::revocation::Revocation,
     clock,
-    database::{kind::Kind, transaction::Transaction},
+    database::kind::Kind,
     error::Error,
     events::Change,
     id::{SessionId, UserId},
-    store::Store,
+    store::{Store, transaction::Transaction},
 };
 
 /// Which sessions are to end.

@@ -13,11 +13,10 @@ use sea_orm::{QueryTrait, Set, entity::prelude::*, sea_query::Query};
 use super::{ActiveModel, Column, Entity};
 use crate::{
     clock,
-    database::transaction::Transaction,
     error::Error,
     events::Change,
     id::{SessionId, UserId},
-    store::Store,
+    store::{Store, transaction::Transaction},
 };
 
 /// A session's use is noted at most once in this time.

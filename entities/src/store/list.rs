@@ -17,6 +17,7 @@ use crate::{
     cache::Tag,
     clock::TimeRange,
     database::{
+        Database,
         page::{Keyset, Page, Window},
         scope::Scope,
         sql::{Cells, Record, Sql},
@@ -149,19 +150,19 @@ where
 
     async fn load_page(
         &self,
-        store: &Store,
+        database: &Database,
         scope: &Scope,
         filter: &F,
         keyset: &'static Keyset<R>,
         window: &Window,
     ) -> Result<Page<R>, Error> {
-        let mut sql = store.sql();
+        let mut sql = database.sql();
         sql.push("SELECT ").push(self.columns).from((self.table)()).push(" WHERE TRUE");
         (self.conditions)(filter, &mut sql, scope);
         window.push(&mut sql, keyset);
         window.push_limit(&mut sql);
         let read = |cells: &mut Cells<'_>| (self.read)(cells).map(Arc::new);
-        Ok(window.cut(store.fetch(self.names.page, (self.table)(), sql, read).await?))
+        Ok(window.cut(database.fetch(self.names.page, (self.table)(), sql, read).await?))
     }
 
     /// How many rows the filter leaves of the whole list.
@@ -179,11 +180,12 @@ where
         clippy::redundant_closure_for_method_calls,
         reason = "the method itself is not general enough over lifetimes"
     )]
-    async fn load_count(&self, store: &Store, scope: &Scope, filter: &F) -> Result<i64, Error> {
-        let mut sql = store.sql();
+    async fn load_count(&self, database: &Database, scope: &Scope, filter: &F) -> Result<i64, Error> {
+        let mut sql = database.sql();
         sql.push("SELECT count(*)").from((self.table)()).push(" WHERE TRUE");
         (self.conditions)(filter, &mut sql, scope);
-        let counts = store.fetch(self.names.count, (self.table)(), sql, |cells| cells.next::<i64>()).await?;
+        let counts =
+            database.fetch(self.names.count, (self.table)(), sql, |cells| cells.next::<i64>()).await?;
         Ok(counts.first().copied().unwrap_or_default())
     }
 
@@ -209,14 +211,14 @@ where
 
     async fn load_pages<P: Parent>(
         &self,
-        store: &Store,
+        database: &Database,
         scope: &Scope,
         filter: &F,
         keyset: &'static Keyset<R>,
         window: &Window,
         parents: &[P],
     ) -> Result<FxHashMap<P, Arc<Page<R>>>, Error> {
-        let mut sql = store.sql();
+        let mut sql = database.sql();
         let conditions = |sql: &mut Sql| (self.conditions)(filter, sql, scope);
         if sql.is_postgres() {
             self.push_lateral(&mut sql, conditions, keyset, window, parents);
@@ -231,7 +233,7 @@ where
             pages.entry(parent).or_default().push(row);
             Ok(())
         };
-        store.fetch(self.names.page, (self.table)(), sql, read).await?;
+        database.fetch(self.names.page, (self.table)(), sql, read).await?;
         Ok(pages.into_iter().map(|(parent, rows)| (parent, Arc::new(window.cut(rows)))).collect())
     }
 
@@ -255,12 +257,12 @@ where
 
     async fn load_counts<P: Parent>(
         &self,
-        store: &Store,
+        database: &Database,
         scope: &Scope,
         filter: &F,
         parents: &[P],
     ) -> Result<FxHashMap<P, i64>, Error> {
-        let (mut sql, parent) = (store.sql(), self.names.parent());
+        let (mut sql, parent) = (database.sql(), self.names.parent());
         sql.push("SELECT t.").push(parent).push(", count(*)").from((self.table)());
         sql.push(" WHERE t.").push(parent).any_id(parents);
         (self.conditions)(filter, &mut sql, scope);
@@ -270,7 +272,7 @@ where
             counts.insert(P::from(cells.next::<Uuid>()?), cells.next()?);
             Ok(())
         };
-        store.fetch(self.names.count, (self.table)(), sql, read).await?;
+        database.fetch(self.names.count, (self.table)(), sql, read).await?;
         Ok(counts)
     }
 

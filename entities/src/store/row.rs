@@ -9,7 +9,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
 use crate::{
-    cache::{Cached, Kept, Tag},
+    cache::{Cached, Kept, ReadContext, Tag},
     database::{
         kind::Kind,
         scope::Scope,
@@ -88,11 +88,11 @@ impl<R: ById> Cached for Rows<R> {
         R::IS_ANNOUNCED
     }
 
-    async fn load(self, store: Store, keys: Arc<[R::Id]>) -> Result<FxHashMap<R::Id, Arc<R>>, Error> {
+    async fn load(self, context: ReadContext, keys: Arc<[R::Id]>) -> Result<FxHashMap<R::Id, Arc<R>>, Error> {
         let matching = |sql: &mut Sql| {
             sql.filter(R::ID).any_id(&keys);
         };
-        store.by_keys(R::BY_IDS, matching, R::id).await
+        context.database().by_keys(R::BY_IDS, matching, R::id).await
     }
 }
 
@@ -169,8 +169,9 @@ where
         self.find.keeps_absent
     }
 
-    async fn load(self, store: Store, keys: Arc<[K]>) -> Result<FxHashMap<K, Arc<R>>, Error> {
+    async fn load(self, context: ReadContext, keys: Arc<[K]>) -> Result<FxHashMap<K, Arc<R>>, Error> {
         let Self { find, scope } = self;
-        store.by_keys(find.name, |sql: &mut Sql| (find.matching)(sql, &keys, &scope), find.key).await
+        let matching = |sql: &mut Sql| (find.matching)(sql, &keys, &scope);
+        context.database().by_keys(find.name, matching, find.key).await
     }
 }

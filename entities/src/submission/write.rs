@@ -17,7 +17,6 @@ use crate::{
     database::{
         kind::Kind,
         sql::{Json, Record as _, Sql},
-        transaction::Transaction,
     },
     error::Error,
     events::Change,
@@ -25,7 +24,7 @@ use crate::{
     forms::{compiled::CompiledForm, problem::Problem},
     id::{FormId, LocationId, SubmissionId},
     location::record::{self, Point, Recorder},
-    store::Store,
+    store::{Store, transaction::Transaction},
 };
 use {
     super::{Column, Entity, Model},

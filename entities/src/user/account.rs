@@ -11,13 +11,12 @@ use crate::{
     database::{
         kind::Kind,
         sql::{Hidden, is_storable},
-        transaction::Transaction,
     },
     error::Error,
     events::Change,
     id::{SessionId, UserId},
     session::{Device, EndReason, Grant, Which, begin, end},
-    store::Store,
+    store::{Store, transaction::Transaction},
     unicode,
 };
 use {

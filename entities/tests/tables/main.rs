@@ -11,8 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use entities::{
     activity,
     auth::{key, revocation},
-    cache,
-    database::instance,
+    cache::{instance, outbox},
     form, location, session, submission, user,
 };
 use postgres::Postgres;
@@ -50,7 +49,7 @@ fn declared(backend: DbBackend) -> Tables {
         table_of::<revocation::Entity>(backend),
         table_of::<revocation::counter::Entity>(backend),
         table_of::<instance::Entity>(backend),
-        table_of::<cache::outbox::Entity>(backend),
+        table_of::<outbox::Entity>(backend),
     ])
 }
 

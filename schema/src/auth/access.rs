@@ -99,12 +99,13 @@ impl Access {
     /// # Errors
     /// The database's; `Refused` when the keys were sealed with another secret.
     pub async fn open(&self) -> Result<(), Error> {
-        revocation::catch_up(&self.0.store).await?;
+        self.0.store.catch_up_revocations().await?;
         self.load_keys().await
     }
 
     async fn load_keys(&self) -> Result<(), Error> {
-        let keys = key::load(&self.0.store, &self.0.options.secret).await?;
+        let keys =
+            key::load(self.0.store.database(), self.0.store.revocations(), &self.0.options.secret).await?;
         self.0.tokens.install(&keys);
         self.0.keys_are_due.store(false, Ordering::Relaxed);
         Ok(())
@@ -140,7 +141,7 @@ impl Access {
     async fn catch_up(&self) {
         let due = &self.0.keys_are_due;
         let caught_up = async {
-            if revocation::catch_up(&self.0.store).await? {
+            if self.0.store.catch_up_revocations().await? {
                 due.store(true, Ordering::Relaxed);
             }
             if due.load(Ordering::Relaxed) { self.load_keys().await } else { Ok(()) }
@@ -152,7 +153,7 @@ impl Access {
         self.0.presence.forget();
         complain(self.load_keys().await, "the keys of access tokens cannot be read");
         complain(self.0.uses.write(&self.0.store).await, "the last use of sessions cannot be written");
-        complain(revocation::purge(&self.0.store).await, "old revocations cannot be deleted");
+        complain(revocation::purge(self.0.store.database()).await, "old revocations cannot be deleted");
     }
 
     /// Whom a token stands for, if it is good: signed by us, in its time, and not revoked.

@@ -234,7 +234,7 @@ async fn any_of_emails(store: &Store, emails: &[String]) -> Result<Vec<Arc<Row>>
     let tags = |id: &UserId| vec![Tag::Row("User", id.0)];
     let names: Vec<String> = emails.iter().map(name).collect();
     let owners: Vec<UserId> =
-        cache.get_many(store, &names, tags).await.into_iter().flatten().map(|id| *id).collect();
+        store.get_many(&names, tags).await.into_iter().flatten().map(|id| *id).collect();
     let mut rows: Vec<Arc<Row>> = user::by_ids(store, &owners).await?.into_values().collect();
     let unknown: Vec<String> =
         emails.iter().filter(|email| rows.iter().all(|row| row.email != **email)).cloned().collect();

@@ -118,8 +118,19 @@ async fn keys_that_cannot_be_read_are_read_the_next_time() {
         let tokens = sign_up(&here, "ann@example.com").await;
         let token = tokens["accessToken"].as_str().expect("a token");
         let secret = entities::auth::secret::Secret::new("of the tests");
-        let keys = entities::auth::key::load(&here.store, &secret).await.expect("keys");
-        assert!(entities::auth::key::revoke(&here.store, &secret, &keys[0].kid).await.expect("revoked"));
+        let keys = entities::auth::key::load(here.store.database(), here.store.revocations(), &secret)
+            .await
+            .expect("keys");
+        assert!(
+            entities::auth::key::revoke(
+                here.store.database(),
+                here.store.revocations(),
+                &secret,
+                &keys[0].kid
+            )
+            .await
+            .expect("revoked")
+        );
         here.sql("alter table signing_keys rename to away").await;
         let following = tokio::spawn(there.graph.access().follow());
         tokio::time::sleep(3 * entities::auth::revocation::POLL).await;
@@ -137,7 +148,9 @@ async fn a_key_is_followed_by_the_next_after_a_week_and_retires() {
     for app in apps().await {
         let secret = entities::auth::secret::Secret::new("of the tests");
         let states = async || {
-            let keys = entities::auth::key::load(&app.store, &secret).await.expect("keys");
+            let keys = entities::auth::key::load(app.store.database(), app.store.revocations(), &secret)
+                .await
+                .expect("keys");
             keys.iter().map(|key| (key.kid.clone(), key.state.as_str())).collect::<Vec<_>>()
         };
         let signs_since = async |kid: &str, seconds: u64| {
@@ -177,22 +190,49 @@ async fn a_key_that_is_revoked_is_refused_on_every_node_and_another_signs() {
         let tokens = sign_up(&here, "ann@example.com").await;
         let token = tokens["accessToken"].as_str().expect("a token");
         assert!(there.bearing(token).is_ok());
-        let keys = entities::auth::key::load(&here.store, &secret).await.expect("keys");
-        let next = entities::auth::key::rotate(&here.store, &secret).await.expect("rotated");
-        let states = entities::auth::key::load(&here.store, &secret).await.expect("keys");
+        let keys = entities::auth::key::load(here.store.database(), here.store.revocations(), &secret)
+            .await
+            .expect("keys");
+        let next = entities::auth::key::rotate(here.store.database(), here.store.revocations(), &secret)
+            .await
+            .expect("rotated");
+        let states = entities::auth::key::load(here.store.database(), here.store.revocations(), &secret)
+            .await
+            .expect("keys");
         let states: Vec<_> = states.iter().map(|key| (key.kid.clone(), key.state.as_str())).collect();
         assert_eq!(states, [(next.clone(), "next"), (keys[0].kid.clone(), "active")]);
         wait_until(|| there.graph.access().tokens().published().contains(&next)).await;
         assert!(there.bearing(token).is_ok(), "the old key is still good");
 
-        assert!(entities::auth::key::revoke(&here.store, &secret, &keys[0].kid).await.expect("revoked"));
-        assert!(!entities::auth::key::revoke(&here.store, &secret, &keys[0].kid).await.expect("once"));
+        assert!(
+            entities::auth::key::revoke(
+                here.store.database(),
+                here.store.revocations(),
+                &secret,
+                &keys[0].kid
+            )
+            .await
+            .expect("revoked")
+        );
+        assert!(
+            !entities::auth::key::revoke(
+                here.store.database(),
+                here.store.revocations(),
+                &secret,
+                &keys[0].kid
+            )
+            .await
+            .expect("once")
+        );
         wait_until(|| there.bearing(token).is_err() && here.bearing(token).is_err()).await;
         let tokens = refresh(&here, &tokens["refreshToken"]).await;
         assert!(bearing(&here, &tokens).ask("{ me { id } }").await["me"].is_object(), "the session goes on");
         let foreign = entities::auth::secret::Secret::new("another");
-        let refused =
-            entities::auth::key::load(&here.store, &foreign).await.err().expect("sealed").to_string();
+        let refused = entities::auth::key::load(here.store.database(), here.store.revocations(), &foreign)
+            .await
+            .err()
+            .expect("sealed")
+            .to_string();
         assert!(refused.contains("sealed with another secret"), "{refused}");
         for task in following {
             task.abort();

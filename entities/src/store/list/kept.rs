@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{Filtering, List};
 use crate::{
-    cache::{Cached, Kept, Tag},
+    cache::{Cached, Kept, ReadContext, Tag},
     database::{
         page::{Keyset, Page, Window},
         scope::Scope,
@@ -45,7 +45,7 @@ impl<R, F: Filtering> Part<R, F> {
         if self.list.depends_on.is_some() && self.filter.is_repeatable() {
             store.cached(read, parents).await
         } else {
-            read.load(store.clone(), Arc::from(parents)).await
+            read.load(store.context().clone(), Arc::from(parents)).await
         }
     }
 
@@ -109,13 +109,17 @@ where
         false
     }
 
-    async fn load(self, store: Store, parents: Arc<[Uuid]>) -> Result<FxHashMap<Uuid, Arc<Page<R>>>, Error> {
+    async fn load(
+        self,
+        context: ReadContext,
+        parents: Arc<[Uuid]>,
+    ) -> Result<FxHashMap<Uuid, Arc<Page<R>>>, Error> {
         let Self { part: Part { list, scope, filter }, keyset, window, whole } = self;
         if whole {
-            let page = list.load_page(&store, &scope, &filter, keyset, &window).await?;
+            let page = list.load_page(context.database(), &scope, &filter, keyset, &window).await?;
             return Ok([(Uuid::nil(), Arc::new(page))].into_iter().collect());
         }
-        list.load_pages(&store, &scope, &filter, keyset, &window, &parents).await
+        list.load_pages(context.database(), &scope, &filter, keyset, &window, &parents).await
     }
 }
 
@@ -168,12 +172,16 @@ where
         false
     }
 
-    async fn load(self, store: Store, parents: Arc<[Uuid]>) -> Result<FxHashMap<Uuid, Arc<i64>>, Error> {
+    async fn load(
+        self,
+        context: ReadContext,
+        parents: Arc<[Uuid]>,
+    ) -> Result<FxHashMap<Uuid, Arc<i64>>, Error> {
         let Self { part: Part { list, scope, filter }, whole } = self;
         let counts = if whole {
-            [(Uuid::nil(), list.load_count(&store, &scope, &filter).await?)].into_iter().collect()
+            [(Uuid::nil(), list.load_count(context.database(), &scope, &filter).await?)].into_iter().collect()
         } else {
-            list.load_counts(&store, &scope, &filter, &parents).await?
+            list.load_counts(context.database(), &scope, &filter, &parents).await?
         };
         Ok(counts.into_iter().map(|(parent, count)| (parent, Arc::new(count))).collect())
     }

@@ -15,7 +15,9 @@ async fn keys() -> Vec<SigningKey> {
     };
     let store = entities::Store::connect(&config, &mut Registry::default()).await.expect("SQLite in memory");
     migration::up(store.connection()).await.expect("the steps run");
-    entities::auth::key::load(&store, &Secret::new("test")).await.expect("a key is made")
+    entities::auth::key::load(store.database(), store.revocations(), &Secret::new("test"))
+        .await
+        .expect("a key is made")
 }
 
 /// A server that knows one key.

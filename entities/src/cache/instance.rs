@@ -2,7 +2,7 @@
 //! a second. Without Redis a server does not hear what others write: as long as there is another one, it keeps nothing in
 //! its cache, so that nothing it answers is older than half a second. Subscribers still do not hear what others write, which
 //! the log and `xp doctor` say. No clocks are compared: another one lives if its row changes. Not here: how servers with
-//! Redis hear of each other (`cache`, `change`).
+//! Redis hear of each other (`shared`, and `relay` of the events).
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -13,12 +13,12 @@ use chrono::TimeDelta;
 use rustc_hash::FxHashMap;
 use sea_orm::{Set, entity::prelude::*, sea_query::OnConflict};
 
+use super::Cache;
 use crate::{
     clock::{self, Time},
-    database::{sql::record, transaction::Transaction},
+    database::{Database, sql::record, transaction::SqlTransaction},
     error::Error,
     id,
-    store::Store,
 };
 
 /// Between two looks.
@@ -85,27 +85,26 @@ struct Other {
 }
 
 /// Says that this server is there and looks for others, for as long as it is polled.
-pub async fn keep(store: Store) {
-    let instance = store.instance();
+pub(crate) async fn keep(database: &Database, cache: &Cache, instance: &Instance) {
     let mut others = FxHashMap::default();
     let (mut beaten, mut warned) = (None::<Instant>, false);
     loop {
         // Also to see whether writes are stored again.
-        let is_due = beaten.is_none_or(|at| at.elapsed() >= BEAT) || store.write_fault().is_some();
-        if is_due && Box::pin(beat(&store)).await.is_ok() {
+        let is_due = beaten.is_none_or(|at| at.elapsed() >= BEAT) || database.write_fault().is_some();
+        if is_due && Box::pin(beat(database, cache, instance)).await.is_ok() {
             beaten = Some(Instant::now());
         }
         // While the database is away nothing is known, and nothing changes.
-        if let Ok(rows) = Box::pin(look(&store)).await {
+        if let Ok(rows) = Box::pin(look(database)).await {
             // Restored from a time before this server.
             if !rows.iter().any(|row| row.id == instance.id) {
                 beaten = None;
             }
             note(&mut others, rows.into_iter().filter(|row| row.id != instance.id));
-            react(&store, &others, &mut warned);
+            react(cache, instance, &others, &mut warned);
             let old: Vec<Uuid> = stale(&others, FORGOTTEN_AFTER).collect();
             if !old.is_empty() {
-                let _ = Box::pin(remove(&store, &old)).await;
+                let _ = Box::pin(remove(database, &old)).await;
             }
         }
         tokio::time::sleep(LOOK).await;
@@ -113,17 +112,17 @@ pub async fn keep(store: Store) {
 }
 
 /// This server ends.
-pub async fn leave(store: &Store) {
-    let _ = tokio::time::timeout(LEAVE_WITHIN, remove(store, &[store.instance().id])).await;
+pub(crate) async fn leave(database: &Database, instance: &Instance) {
+    let _ = tokio::time::timeout(LEAVE_WITHIN, remove(database, &[instance.id])).await;
 }
 
 /// How many servers have given a sign of late, as far as clocks agree, and how many of them share a cache by Redis.
 ///
 /// # Errors
 /// The database's.
-pub async fn count(store: &Store) -> Result<(usize, usize), Error> {
+pub(crate) async fn count(database: &Database) -> Result<(usize, usize), Error> {
     let since = clock::now() - TimeDelta::seconds(GONE_AFTER.as_secs() as i64);
-    let rows = look(store).await?;
+    let rows = look(database).await?;
     let alive: Vec<&Model> = rows.iter().filter(|row| row.seen_at >= since).collect();
     Ok((alive.len(), alive.iter().filter(|row| row.shares_cache).count()))
 }
@@ -146,16 +145,15 @@ fn stale(others: &FxHashMap<Uuid, Other>, after: Duration) -> impl Iterator<Item
     others.iter().filter(move |(_, other)| other.changed.elapsed() > after).map(|(id, _)| *id)
 }
 
-fn react(store: &Store, others: &FxHashMap<Uuid, Other>, warned: &mut bool) {
-    let instance = store.instance();
+fn react(cache: &Cache, instance: &Instance, others: &FxHashMap<Uuid, Other>, warned: &mut bool) {
     let present = || others.values().filter(|other| other.changed.elapsed() <= GONE_AFTER);
     let (any, sharing) = (present().next().is_some(), present().any(|other| other.shares));
     instance.has_sharing_others.store(sharing, Ordering::Release);
-    if store.cache().is_shared() {
+    if cache.is_shared() {
         return;
     }
     if instance.has_others.swap(any, Ordering::AcqRel) != any {
-        store.cache().suspend(any);
+        cache.suspend(any);
     }
     let lives = present().any(|other| other.lives);
     if lives && !std::mem::replace(warned, true) {
@@ -169,28 +167,25 @@ fn react(store: &Store, others: &FxHashMap<Uuid, Other>, warned: &mut bool) {
     }
 }
 
-async fn beat(store: &Store) -> Result<(), Error> {
+async fn beat(database: &Database, cache: &Cache, instance: &Instance) -> Result<(), Error> {
     let now = clock::now();
-    let transaction = Transaction::begin(store).await?;
-    let server = ActiveModel {
-        id: Set(store.instance().id),
-        shares_cache: Set(store.cache().is_shared()),
-        seen_at: Set(now),
-    };
+    let transaction = SqlTransaction::begin(database).await?;
+    let server =
+        ActiveModel { id: Set(instance.id), shares_cache: Set(cache.is_shared()), seen_at: Set(now) };
     let again = OnConflict::column(Column::Id).update_column(Column::SeenAt).to_owned();
     transaction.write("instance.beat", Entity, &Entity::insert(server).on_conflict(again)).await?;
-    transaction.commit_unlogged().await
+    transaction.commit().await
 }
 
-async fn look(store: &Store) -> Result<Vec<Model>, Error> {
-    store.all("instance.look", Entity::find()).await
+async fn look(database: &Database) -> Result<Vec<Model>, Error> {
+    database.all("instance.look", Entity::find()).await
 }
 
-async fn remove(store: &Store, ids: &[Uuid]) -> Result<(), Error> {
-    let transaction = Transaction::begin(store).await?;
+async fn remove(database: &Database, ids: &[Uuid]) -> Result<(), Error> {
+    let transaction = SqlTransaction::begin(database).await?;
     let delete = Entity::delete_many().filter(transaction.is_any(Column::Id, ids));
     transaction.write("instance.remove", Entity, &delete).await?;
-    transaction.commit_unlogged().await
+    transaction.commit().await
 }
 
 #[cfg(test)]

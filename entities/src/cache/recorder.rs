@@ -1,0 +1,144 @@
+//! What one request has read and written: its statements, its batches of keys, what its values depend on, and the moment
+//! of its last write. For its log line, for `extensions.explain`, for whole answers and for tests. Not here: how
+//! statements are timed (`database`).
+
+use std::sync::{
+    Arc, Mutex, MutexGuard,
+    atomic::{AtomicU32, Ordering},
+};
+
+use rustc_hash::FxHashMap;
+use serde::Serialize;
+
+use super::{Moment, Tag, Touched};
+use crate::database::statement_log::{Executed, StatementLog};
+
+/// How often one request waits for a Redis that does not answer.
+const WAITS_IN_VAIN: u32 = 2;
+
+/// What one request has read and written.
+#[derive(Debug, Default)]
+pub struct Recorder {
+    statements: Arc<StatementLog>,
+    cache_reads: Mutex<Vec<CacheRead>>,
+    waits_in_vain: AtomicU32,
+    wrote: Mutex<Option<Moment>>,
+    /// Only where somebody has asked for it.
+    touched: Option<Mutex<Touched>>,
+}
+
+/// One batch of keys that went through the cache.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CacheRead {
+    /// What was read.
+    pub of: &'static str,
+    /// `local` or `redis`.
+    pub tier: &'static str,
+    /// Keys by what was found: `hit`, or why not.
+    pub keys: FxHashMap<&'static str, u64>,
+    /// Age of the oldest value used, seconds.
+    pub age_seconds: f64,
+    /// What the first key depends on.
+    pub tags: Vec<String>,
+}
+
+impl Recorder {
+    /// A recorder that counts and, with `texts`, keeps each statement.
+    pub fn new(texts: bool) -> Self {
+        Self { statements: Arc::new(StatementLog::new(texts)), ..Self::default() }
+    }
+
+    /// The same, collecting what the values that are read depend on, for `touched`.
+    #[must_use]
+    pub fn collecting(self) -> Self {
+        Self { touched: Some(Mutex::default()), ..self }
+    }
+
+    /// Whether it collects what the values depend on.
+    pub fn collects(&self) -> bool {
+        self.touched.is_some()
+    }
+
+    /// What everything that was read so far depends on; `None` unless it is `collecting`.
+    pub fn touched(&self) -> Option<Arc<Touched>> {
+        let mut touched = lock(self.touched.as_ref()?).clone();
+        if self.statements.has_untracked() {
+            touched.add_gap();
+        }
+        Some(Arc::new(touched))
+    }
+
+    /// Collects what values depend on: for each of these keys, its tags, and whether they cover all of it.
+    pub(super) fn touch(&self, is_strong: bool, keys: impl Iterator<Item = (Vec<Tag>, bool)>) {
+        let Some(touched) = &self.touched else { return };
+        let mut touched = lock(touched);
+        for (tags, is_covered) in keys {
+            touched.add(tags, is_strong);
+            if !is_covered {
+                touched.add_gap();
+            }
+        }
+    }
+
+    /// Where the request's statements are noted.
+    pub(super) fn log(&self) -> &Arc<StatementLog> {
+        &self.statements
+    }
+
+    /// Notes that Redis was waited for and did not answer.
+    pub(super) fn waited_in_vain(&self) {
+        self.waits_in_vain.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Has this request waited for Redis in vain so often that it does without?
+    pub(super) fn has_lost_patience(&self) -> bool {
+        self.waits_in_vain.load(Ordering::Relaxed) >= WAITS_IN_VAIN
+    }
+
+    /// Whether the statements themselves are kept.
+    pub fn keeps_texts(&self) -> bool {
+        self.statements.keeps_texts()
+    }
+
+    /// How many statements ran.
+    pub fn count(&self) -> u32 {
+        self.statements.count()
+    }
+
+    /// The statements, in the order in which they finished.
+    pub fn statements(&self) -> Vec<Executed> {
+        self.statements.statements()
+    }
+
+    /// The batches that went through the cache.
+    pub fn cache_reads(&self) -> Vec<CacheRead> {
+        lock(&self.cache_reads).clone()
+    }
+
+    pub(super) fn add_cache_read(&self, read: CacheRead) {
+        lock(&self.cache_reads).push(read);
+    }
+
+    /// The moment of the last write that this request made: whoever reads at it or later sees the write.
+    pub fn wrote(&self) -> Option<Moment> {
+        *lock(&self.wrote)
+    }
+
+    pub(crate) fn set_wrote(&self, moment: Moment) {
+        *lock(&self.wrote) = Some(moment);
+    }
+
+    /// Adds what ran elsewhere on this request's behalf (a batch shared with other requests).
+    pub fn absorb(&self, other: &Self) {
+        self.statements.absorb(&other.statements);
+        if self.keeps_texts() {
+            let reads = other.cache_reads();
+            lock(&self.cache_reads).extend(reads);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no panic happens under this lock")
+}

@@ -1,0 +1,89 @@
+//! One write: a transaction that ends with its entry in the activity log, or leaves nothing. `commit` takes that entry
+//! (`activity`), so a mutation without one does not compile. Changes noted on the way are announced after the commit,
+//! never before. Not here: how statements run (`database::transaction`), what is written (the domains), what follows
+//! from a change (the listeners of `events`).
+
+use std::ops::Deref;
+
+use crate::{
+    auth::revocation::{self, Revocation},
+    cache::outbox,
+    database::transaction::SqlTransaction,
+    error::Error,
+    events::{Change, Changes, tags_of},
+    store::Store,
+};
+
+/// A write under way. Dropped without `commit`, it is rolled back.
+pub(crate) struct Transaction {
+    store: Store,
+    statements: SqlTransaction,
+    changes: Vec<Change>,
+    revoked: Vec<Revocation>,
+}
+
+/// Statements run on it as on a transaction of the database.
+impl Deref for Transaction {
+    type Target = SqlTransaction;
+
+    fn deref(&self) -> &SqlTransaction {
+        &self.statements
+    }
+}
+
+impl Transaction {
+    /// Begins to write.
+    ///
+    /// # Errors
+    /// The database's: nothing was done.
+    pub(crate) async fn begin(store: &Store) -> Result<Self, Error> {
+        let statements = SqlTransaction::begin(store.database()).await?;
+        Ok(Self { store: store.clone(), statements, changes: Vec::new(), revoked: Vec::new() })
+    }
+
+    /// Notes a change, to be announced once it is committed.
+    pub(crate) fn changed(&mut self, change: Change) {
+        self.changes.push(change);
+    }
+
+    /// Takes something back: from the commit on it is no longer good.
+    pub(crate) fn revoke(&mut self, revocation: Revocation) {
+        self.revoked.push(revocation);
+    }
+
+    /// Commits what is no mutation of a client: upkeep that the server does by itself.
+    ///
+    /// # Errors
+    /// The database's; after an error of the commit itself it is unknown whether the write happened.
+    pub(crate) async fn commit_unlogged(self) -> Result<(), Error> {
+        if !self.revoked.is_empty() {
+            revocation::write(&self, &self.revoked).await?;
+        }
+        // Told once it is committed; if this process does not get to that, another one finds it here.
+        let tags = tags_of(&self.changes);
+        let left = match (self.store.told(), tags.is_empty()) {
+            (Some(told), false) => Some((told, outbox::write(&self, &tags).await?)),
+            _ => None,
+        };
+        // In a task of its own: a caller who goes away now must not lose the announcement of what is committed.
+        let committing = tokio::spawn(async move {
+            let Self { store, statements, changes, revoked } = self;
+            let result = statements.commit().await;
+            // Before the caller hears of the write: who reads after the answer must not get older data. Also where the commit
+            // failed: it may have happened all the same, and if not, a bump costs a miss.
+            let written = store.cache().invalidate_by_tag(&tags).await;
+            if result.is_ok() {
+                if let (Some(_), Some((told, id))) = (written, left) {
+                    told.add(id);
+                }
+                if let (Some(moment), Some(recorder)) = (written, store.context().recorder()) {
+                    recorder.set_wrote(moment);
+                }
+                store.revocations().take_in(&revoked);
+                store.announcer().announce(Changes::new(changes, written));
+            }
+            result
+        });
+        committing.await.expect("committing does not panic and is not aborted")
+    }
+}
