@@ -114,7 +114,7 @@ enum Command {
         #[command(subcommand)]
         action: accounts::Token,
     },
-    /// The cache between nodes.
+    /// The cache between instances.
     Cache {
         #[command(flatten)]
         beside: Beside,
@@ -162,7 +162,7 @@ enum Migrate {
 enum Cache {
     /// What is in Redis.
     Stats,
-    /// Nothing that is cached now is used any more, on any node.
+    /// Nothing that is cached now is used any more, on any instance.
     Purge,
 }
 

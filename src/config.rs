@@ -126,43 +126,45 @@ sections! {
         /// Port to listen on.
         port: u16 = "8080", env "PORT";
         /// Where `/metrics` is served: an address, `main` for the main port, or `auto`: the main port in development, else
-        /// `127.0.0.1:9464`. It tells how much is used and looked up, so it is not for everybody.
+        /// `127.0.0.1:9464`. Metrics reveal what is used how much, so keep them from the public.
         metrics_address: MetricsAddress = "auto";
-        /// Largest request body of a caller without a token.
+        /// Maximum size of a request body of a caller without a token.
         body_limit_anonymous: Bytes = "256KiB";
-        /// Largest request body of a signed-in caller.
+        /// Maximum size of a request body of a signed-in caller.
         body_limit_signed_in: Bytes = "2MiB";
-        /// How long the head of a request may take, from its first byte; the first one of a connection from its beginning.
+        /// How long the head of a request may take, from its first byte; for the first request of a connection, from when
+        /// it was opened.
         header_timeout: Duration = "5s";
-        /// Headers of a request at most.
+        /// Maximum number of headers of a request.
         max_headers: usize = "64";
-        /// Bytes of a request's head at most; 8 KiB at least.
+        /// Maximum size of a request's head, not less than 8 KiB.
         max_header_bytes: Bytes = "16KiB";
         /// How long a connection without a request is kept.
         idle_timeout: Duration = "1m";
-        /// How long a client may take none of its answer.
+        /// How long a client may read nothing of its answer before it is cut off.
         write_timeout: Duration = "10s";
         /// Bytes a second, on the average of each `write_timeout`, that a client must take of each answer that waits for it,
         /// also of several on one connection; where one is taken more slowly, it is cut off.
         min_answer_rate: Bytes = "8KiB";
-        /// Requests of one HTTP/2 connection at a time.
+        /// Maximum number of requests of one HTTP/2 connection at a time.
         max_streams: u32 = "100";
         /// How long the body of a request may take, if it does not keep `min_body_rate`.
         body_timeout: Duration = "10s";
         /// Bytes a second, on the average of each `body_timeout`, that a body must come with to be waited for longer.
         min_body_rate: Bytes = "1KiB";
-        /// JSON values nested in each other at most, in the body of a request.
+        /// Maximum nesting of JSON values in the body of a request.
         max_json_depth: usize = "32";
-        /// JSON values in the body of an anonymous request at most.
+        /// Maximum number of JSON values in the body of an anonymous request.
         max_json_values_anonymous: usize = "20000";
-        /// JSON values in the body of a signed-in caller's request at most.
+        /// Maximum number of JSON values in the body of a signed-in caller's request.
         max_json_values_signed_in: usize = "100000";
-        /// Requests that a signed-in caller may send in one array; 1: no arrays. At most 10. Anonymous callers may send none.
+        /// Maximum number of requests that a signed-in caller may send in one array, up to 10; 1: no arrays. Anonymous
+        /// callers may not send arrays.
         max_batch: usize = "1";
         /// GraphQL requests that are worked on at once; further ones are refused (503) before they are read. A quarter of
         /// them is for signed-in callers.
         max_concurrent_requests: usize = "512";
-        /// GraphQL requests a second that one account, or one address without an account, may send; no bound without it.
+        /// GraphQL requests a second that one account, or one address without an account, may send. Not set: unlimited.
         rate_per_second: Option<u32> = "";
         /// GraphQL requests that may come at once before `rate_per_second` bounds them.
         rate_burst: u32 = "100";
@@ -176,7 +178,7 @@ sections! {
         /// account; signed-in callers of one address may take twice as much together. An account has this bound wherever it asks from; callers without one
         /// who come through `trusted_proxies` that name no address of theirs, or through a gateway, have none.
         address_share: Percent = "25";
-        /// Bytes of an answer from which it is compressed.
+        /// Size from which answers are compressed.
         compress_from: Bytes = "1KiB";
         /// Web origins whose pages may ask, comma-separated: `https://app.example.com`, `https://*.example.com`,
         /// `http://localhost:*`, or `*` for all; none: only pages of this server. In development also those of this machine.
@@ -184,67 +186,68 @@ sections! {
         /// Request headers that pages of other origins may send besides those that GraphQL clients need, comma-separated,
         /// as in `baggage, sentry-trace`; `*`: all.
         cors_headers: HeaderNames = "*";
-        /// How long one GraphQL request may run; PostgreSQL works no longer on any of its statements.
+        /// How long one GraphQL request may run; PostgreSQL stops its statements then, too.
         request_timeout: Duration = "2s";
-        /// Open connections at most; further ones wait to be accepted.
+        /// Maximum number of open connections; further ones wait to be accepted.
         max_connections: usize = "10000";
-        /// Sockets (`WebSocket`) of one address, of IPv6 of one /64, that have not signed in, at most; further ones are refused (429).
-        /// Those that have count for their account.
+        /// Maximum number of WebSockets of one address (IPv6: one /64) that have not signed in; further ones are refused
+        /// (429). Those that have signed in count for their account.
         max_sockets_per_address: usize = "250";
-        /// Sockets (`WebSocket`) of one account at most; further ones are closed (1013).
+        /// Maximum number of WebSockets of one account; further ones are closed (1013).
         max_sockets_per_account: usize = "100";
-        /// Subscriptions of one account at most, over all transports; further ones are refused (`RATE_LIMITED`).
+        /// Maximum number of subscriptions of one account, over all transports; further ones are refused (`RATE_LIMITED`).
         max_subscriptions_per_account: usize = "500";
-        /// Open connections of one address at most; further ones are closed. `trusted_proxies` have no such bound.
+        /// Maximum number of open connections of one address; further ones are closed. Does not bound `trusted_proxies`.
         max_connections_per_address: usize = "1000";
         /// How long `/readyz` says 503, and answers tell their clients to open other connections, before the listener
         /// closes, so that load balancers notice; `xp serve`: 5s.
         drain_delay: Duration = "0s";
         /// How long running requests may take to finish at shutdown.
         shutdown_grace: Duration = "20s";
-        /// Networks of the proxies in front, whose `X-Forwarded-For` is believed, as in `10.0.0.0/8, 127.0.0.1`. A must
-        /// behind any proxy: without it all of its clients count as one address, whose wrong passwords lock all of them out.
+        /// Networks of the proxies in front, whose `X-Forwarded-For` is trusted, as in `10.0.0.0/8, 127.0.0.1`. Required
+        /// behind any proxy: without it all clients count as one address, whose wrong passwords lock all of them out.
         trusted_proxies: Networks = "";
         /// The playground at `/`; `auto` is on in development only.
         playground: Switch = "auto";
     }
     /// Gateways in front: how they prove what they are, and what they may do that others may not.
     gateway: GatewayConfig {
-        /// Whether only gateways that have proved to be some may ask for `_service`, `_entities`, `/schema.graphql` and
-        /// introspection; `auto` is on in production.
+        /// Whether only authenticated gateways may ask for `_service`, `_entities`, `/schema.graphql` and introspection;
+        /// `auto` is on in production.
         required: Switch = "auto";
-        /// Listen for gateways on an address of its own. Whoever reaches it counts as one, so nobody else may.
+        /// A second address to listen on, for gateways only. Every caller there counts as a gateway, so nobody else may
+        /// reach it.
         address: Option<SocketAddr> = "";
-        /// What gateways send in `Router-Authorization`; two while the one takes the place of the other.
+        /// Secrets that gateways send in `Router-Authorization`; two while one replaces the other.
         secrets: Secrets = "";
-        /// Secrets of Hive Gateway's `hmacSignature`; two while the one takes the place of the other.
+        /// Secrets of Hive Gateway's `hmacSignature`; two while one replaces the other.
         hmac_secrets: Secrets = "";
         /// Keys of gateways that sign their requests (RFC 9421), as in `main=ed25519:<base64>`; also `ecdsa-p256-sha256`
         /// and `hmac-sha256`.
         signature_keys: SignatureKeys = "";
-        /// How old a signature may be.
+        /// Maximum age of a signature.
         signature_max_age: Duration = "60s";
-        /// Whether a signature must cover `content-digest`. Where it need not (Grafbase sends none), claims are not believed.
+        /// Whether a signature must cover `content-digest`. Where it need not (Grafbase sends none), claims are ignored.
         signature_covers_body: bool = "true";
-        /// Whether the claims in a gateway's `extensions.jwt` are believed in the place of a token. Never for one that
-        /// passes on the `extensions` of its clients, as Cosmo Router does: they would say themselves who they are.
+        /// Whether the claims in a gateway's `extensions.jwt` are accepted instead of a token. Never set it for a gateway
+        /// that forwards the `extensions` of its clients, as Cosmo Router does: clients could claim to be anybody.
         claims: bool = "false";
-        /// Largest request body of a gateway.
+        /// Maximum size of a request body of a gateway.
         body_limit: Bytes = "2MiB";
-        /// Requests in one array of a gateway at most; 1: no arrays. At most 10.
+        /// Maximum number of requests in one array of a gateway, up to 10; 1: no arrays.
         max_batch: usize = "10";
-        /// Tokens of one document of a gateway at most.
+        /// Maximum number of tokens of a gateway's document.
         max_tokens: usize = "15000";
-        /// Bytes of one document of a gateway at most.
+        /// Maximum number of bytes of a gateway's document.
         max_document_bytes: usize = "1048576";
-        /// Where subscriptions may be called back (`callback/1.0`): origins, as in `http://router:4000`; none: nowhere.
+        /// Origins where subscriptions may be called back (`callback/1.0`), as in `http://router:4000`. Not set: none.
         callback_origins: Origins = "";
-        /// Say in answers to gateways which entities they depend on (`extensions.apolloEntityCacheTags`), or all of what they
-        /// are made of (`apolloCacheTags`).
+        /// Whether answers to gateways tell which entities they depend on (`extensions.apolloEntityCacheTags`), or
+        /// everything that they are made of (`apolloCacheTags`).
         cache_tags: bool = "false";
-        /// Where Apollo Router is told what is out of date, as in `http://router:3000/invalidation`; nobody is told without it.
+        /// Where Apollo Router is told what is out of date, as in `http://router:3000/invalidation`. Not set: it is not told.
         invalidation_url: Option<ServiceUrl> = "";
-        /// The key that the router shares for that.
+        /// The shared key of that router.
         invalidation_key: Option<SecretText> = "";
         /// The name of this subgraph in the supergraph.
         subgraph: String = "xp";
@@ -258,18 +261,18 @@ sections! {
         /// Trusted documents: a manifest of Apollo's, a map of ids to texts (Relay, graphql-codegen), or a directory of
         /// those and of `<id>.graphql`. Changes are noticed.
         path: Option<PathBuf> = "";
-        /// How often the trusted documents' files are looked at.
+        /// How often the files of trusted documents are checked for changes.
         poll: Duration = "1s";
-        /// Look for a document's id in `doc_id` and `id` too.
+        /// Whether to look for a document's id in `doc_id` and `id`, too.
         more_id_fields: Switch = "off";
         /// How long a document that a client registered is kept after it was last asked for.
         apq_ttl: Duration = "24h";
         /// The same until it was asked for by its hash for the first time.
         apq_first_ttl: Duration = "10m";
-        /// Bytes of documents that clients may register with one process in a day; those of one network (IPv4 /24, IPv6
-        /// /48) an eighth of it. What is more runs and is not kept.
+        /// Bytes of documents that clients may register with one process in a day; clients of one network (IPv4 /24, IPv6
+        /// /48) an eighth of it. Documents beyond that run, but are not kept.
         apq_daily_bytes: Bytes = "64MiB";
-        /// Longest text that a client can register.
+        /// Maximum size of a document that a client can register.
         apq_max_bytes: Bytes = "64KiB";
         /// File that says how often each trusted document was asked for; written every minute and at the end. Each
         /// process needs one of its own.
@@ -286,19 +289,19 @@ sections! {
         /// How long PostgreSQL works on one statement of a request before it gives up.
         statement_timeout: Duration = "2s";
     }
-    /// Redis: optional, shared by all nodes.
+    /// Redis: optional, shared by all instances.
     redis: RedisConfig {
         /// `redis://[user:password@]host[:port][/database]`, `rediss://…`, or
-        /// `redis+sentinel://host:port,host:port/master`; without it each process is on its own.
+        /// `redis+sentinel://host:port,host:port/master`. Not set: for one instance only.
         url: Option<RedisUrl> = "", env "REDIS_URL";
-        /// Keeps apart what shares a Redis but no database.
+        /// Prefix of keys: keeps apart installations that share a Redis but not a database.
         namespace: String = "xp";
     }
     /// The cache of rows, pages and counts.
     cache: CachingConfig {
         /// On or off; `auto` is on.
         enabled: Switch = "auto";
-        /// Weight of the values held in this process at most.
+        /// Maximum size of the values held in this process.
         max_bytes: Bytes = "128MiB";
     }
     /// Who is asking: access tokens.
@@ -307,11 +310,11 @@ sections! {
         issuer: String = "xp-graph";
         /// The `aud` of access tokens.
         audience: String = "xp-graph";
-        /// What private keys are sealed with and refresh tokens are made from, 32 characters at least; the same on
-        /// all nodes. Required by `serve`; with another one everybody has to sign in again.
+        /// Seals private keys and signs refresh tokens and cursors: at least 32 characters, the same on all instances.
+        /// Required by `xp serve`. With another secret everybody has to sign in again.
         secret: Option<SecretText> = "";
-        /// Whether anybody may make an account for themselves; `true` in development. Its answer tells whether an e-mail
-        /// has an account.
+        /// Whether anybody may create an account for themselves; `true` in development. The answer reveals whether an
+        /// e-mail address has an account.
         sign_up: bool = "false";
         /// Memory of one password's hash; more is safer and slower.
         password_memory: Bytes = "19MiB";
@@ -324,7 +327,7 @@ sections! {
         filter: LogFilter = "info", env "RUST_LOG";
         /// `pretty`, `json`, or `auto`: pretty on a terminal.
         log_format: LogFormat = "auto";
-        /// Where traces go by OTLP over HTTP (protobuf), as in `http://collector:4318`; no traces without it.
+        /// Where traces go by OTLP over HTTP (protobuf), as in `http://collector:4318`. Not set: no traces.
         otlp_endpoint: Option<ServiceUrl> = "", env "OTEL_EXPORTER_OTLP_ENDPOINT";
         /// The name of this service in traces.
         service_name: String = "xp-graph", env "OTEL_SERVICE_NAME";
@@ -334,23 +337,23 @@ sections! {
         /// Which domains to serve, as one of several subgraphs: some of `users`, `sessions`, `forms`, `locations` and
         /// `activity`, comma-separated. All without it.
         subgraphs: Option<Subgraph> = "";
-        /// Bytes of one document at most.
+        /// Maximum number of bytes of a document.
         max_bytes: usize = "65536";
-        /// Tokens of one document at most.
+        /// Maximum number of tokens of a document.
         max_tokens: usize = "2000";
-        /// Brackets open at once at most.
+        /// Maximum number of brackets that are open at once in a document.
         max_nesting: usize = "64";
-        /// Aliases of one document at most.
+        /// Maximum number of aliases of a document.
         max_aliases: usize = "30";
-        /// Directives of one document at most.
+        /// Maximum number of directives of a document.
         max_directives: usize = "25";
-        /// Fields at the root of one operation at most.
+        /// Maximum number of fields at the root of an operation.
         max_root_fields: usize = "20";
-        /// Operations of one document at most.
+        /// Maximum number of operations of a document.
         max_operations: usize = "10";
-        /// Fragments of one document at most.
+        /// Maximum number of fragments of a document.
         max_fragments: usize = "50";
-        /// Fields of all operations at most, each fragment counted where it is spread.
+        /// Maximum number of fields of all operations, each fragment counted where it is spread.
         max_selections: usize = "10000";
         /// Fields within each other at most.
         max_depth: usize = "12";
@@ -358,12 +361,12 @@ sections! {
         max_filler: usize = "262144";
         /// The same as `max_depth` below `__schema` and `__type`.
         max_introspection_depth: usize = "20";
-        /// Lists of fields and types within each other at most, below `__schema` and `__type`.
+        /// Maximum nesting of lists of fields and types below `__schema` and `__type`.
         max_introspection_lists: usize = "2";
         /// Objects that one operation may load at most, by the sizes of its pages; a page without `first` and `last`
         /// counts 20, a document of JSON 10, a track 50.
         max_cost: u32 = "10000";
-        /// Bytes of one answer at most; the answers to an array of requests count together.
+        /// Maximum size of an answer; the answers to an array of requests count together.
         max_answer_bytes: Bytes = "16MiB";
         /// Memory that all answers of more than 64 KiB may take together while they are written, those of one account half of
         /// it; further ones end in `OVERLOADED`. When they are sent, `http.max_answer_memory` counts.
