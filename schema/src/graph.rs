@@ -116,8 +116,8 @@ impl Options {
     /// By what documents are judged.
     pub(crate) fn rules(&self) -> Rules {
         Rules {
-            limits: self.limits.clone(),
-            gateway_limits: self.gateway_limits.clone(),
+            limits: self.limits,
+            gateway_limits: self.gateway_limits,
             gateways_only: self.gateways_only,
             cache_hints: &CACHE_HINTS,
             sign_in_fields: &SIGN_IN_FIELDS,
