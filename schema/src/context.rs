@@ -2,6 +2,7 @@
 //! loads and bounds (`engine::context`), who may see what (`auth::viewer`).
 
 use std::{
+    ops::Deref,
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering},
@@ -9,12 +10,62 @@ use std::{
     time::Duration,
 };
 
-use entities::{Store, clock::Time, database::scope::Scope, id::UserId};
+use entities::{Recorder, Store, clock::Time, database::scope::Scope, id::UserId};
 
 use crate::{
     Access, Caller, Subgraph, Viewer,
-    engine::{cache_control::Watched, context::Context, error::FieldError},
+    engine::{batch::Source, cache_control::Watched, context::Context, error::FieldError},
 };
+
+/// What loaders read from: the store, reporting its statements to one request.
+#[derive(Clone)]
+pub struct Database {
+    store: Store,
+    recorder: Arc<Recorder>,
+}
+
+impl Database {
+    pub(crate) fn new(store: &Store, recorder: Arc<Recorder>) -> Self {
+        Self { store: store.recorded_by(Arc::clone(&recorder)), recorder }
+    }
+}
+
+impl Deref for Database {
+    type Target = Store;
+
+    fn deref(&self) -> &Store {
+        &self.store
+    }
+}
+
+impl Source for Database {
+    type Error = entities::Error;
+
+    /// Who must see a write has a store of their own, and cannot share another request's. Nor can who collects what its own
+    /// values depend on: a shared batch reads those of others too.
+    fn is_shareable(&self) -> bool {
+        self.store.floor().is_none() && !self.recorder.collects()
+    }
+
+    fn shared<'a>(requests: impl Iterator<Item = &'a Self>) -> Self {
+        let mut requests = requests.peekable();
+        let store = &requests.peek().expect("there is at least one request").store;
+        let recorder = Recorder::new(requests.any(|request| request.recorder.keeps_texts()));
+        Self::new(store, Arc::new(recorder))
+    }
+
+    fn absorb(&self, shared: &Self) {
+        self.recorder.absorb(&shared.recorder);
+    }
+
+    fn field_error(error: &entities::Error, loader: &'static str) -> FieldError {
+        if let entities::Error::Refused(message) = error {
+            return FieldError::bad_input(message.clone());
+        }
+        let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+        FieldError::internal_by(format_args!("{loader}: {error}: {cause}"))
+    }
+}
 
 /// The data of a request (`Context::data`).
 #[derive(Clone)]
@@ -148,7 +199,7 @@ impl ContextExt for Context {
     }
 
     fn store(&self) -> &Store {
-        self.batcher.store()
+        self.batcher.source::<Database>()
     }
 }
 

@@ -21,6 +21,7 @@ pub mod location;
 pub mod mutation;
 pub mod node;
 pub mod query;
+pub(crate) mod scalar;
 pub mod session;
 pub mod subgraph;
 pub mod submission;
@@ -34,7 +35,7 @@ use crate::{
         access::{Access, AccessOptions},
         viewer::Viewer,
     },
-    context::{ContextExt as _, RequestData, Service},
+    context::{ContextExt as _, Database, RequestData, Service},
     engine::{
         batch::{Batcher, Groups, Metrics},
         bounds::{Bounds, Memory, Owner, PIECE, Taken},
@@ -420,7 +421,7 @@ impl Inner {
     fn bounds(&self, viewer: &Viewer, caller: &Caller, taken: &Taken) -> Bounds {
         let (most, memory) = (self.options.answer_bytes, self.answer_memory.clone());
         let owner = match viewer {
-            Viewer::User { id, .. } => Owner::Account(*id),
+            Viewer::User { id, .. } => Owner::Account(id.0),
             Viewer::Anonymous if !caller.is_gateway => Owner::Address(caller.customer()),
             Viewer::Anonymous | Viewer::Service => Owner::Many,
         };
@@ -429,7 +430,7 @@ impl Inner {
 
     /// A new request's loads.
     fn batcher(&self, store: &Store, recorder: Arc<Recorder>) -> Batcher {
-        Batcher::new(store, recorder, self.groups.clone(), self.metrics.clone())
+        Batcher::new(Database::new(store, recorder), self.groups.clone(), self.metrics.clone())
     }
 
     /// Runs a query or a mutation; the answer lacks only its closing brace.

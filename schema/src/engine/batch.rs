@@ -21,7 +21,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use entities::{Recorder, SPANS, Store};
 use futures_util::{
     FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered, task::AtomicWaker,
 };
@@ -40,7 +39,33 @@ pub(crate) use metrics::Metrics;
 pub const MAX_KEYS: usize = 1_000;
 
 /// What a loader returns: values by key; a key that is left out is absent.
-pub type Loaded<L> = Result<FxHashMap<<L as Loader>::Key, <L as Loader>::Value>, entities::Error>;
+pub type Loaded<L> =
+    Result<FxHashMap<<L as Loader>::Key, <L as Loader>::Value>, <<L as Loader>::Source as Source>::Error>;
+
+/// The target of the spans of batches: off unless spans are wanted.
+const SPANS: &str = "xp::span";
+
+/// What loaders read from, as one request has it: a handle to a database, or whatever else has the values.
+pub trait Source: Clone + Send + Sync + 'static {
+    /// Why a batch fails.
+    type Error: Send;
+
+    /// May its loads be answered together with those of other requests?
+    fn is_shareable(&self) -> bool {
+        true
+    }
+
+    /// What a batch reads from that answers all these requests, of which there is at least one.
+    fn shared<'a>(mut requests: impl Iterator<Item = &'a Self>) -> Self {
+        requests.next().expect("there is at least one request").clone()
+    }
+
+    /// Takes note of what a batch did that answered other requests, too.
+    fn absorb(&self, _shared: &Self) {}
+
+    /// The error that clients get for each key of a batch that failed.
+    fn field_error(error: &Self::Error, loader: &'static str) -> FieldError;
+}
 
 /// A batch read. The value itself carries the arguments (page, filter, scope): loads with equal loaders share a
 /// batch, others do not.
@@ -51,13 +76,15 @@ pub trait Loader: Clone + Eq + Hash + Send + Sync + 'static {
     /// key alone. A page that reads by a viewer's scope carries it, and is shared by whoever has the same. What a
     /// viewer may see is decided on the rows, per request.
     const SHARED: bool = false;
+    /// What it reads from.
+    type Source: Source;
     /// What is asked for.
     type Key: Clone + Eq + Hash + Send + Sync + 'static;
     /// What is found. Cheap to clone.
     type Value: Clone + Send + Sync + 'static;
 
     /// Reads all `keys`, which are unique and at most `MAX_KEYS`.
-    fn load(self, store: Store, keys: Arc<[Self::Key]>) -> impl Future<Output = Loaded<Self>> + Send;
+    fn load(self, source: Self::Source, keys: Arc<[Self::Key]>) -> impl Future<Output = Loaded<Self>> + Send;
 }
 
 /// The outcome for one key.
@@ -70,8 +97,7 @@ pub struct Batcher {
 }
 
 struct Inner {
-    store: Store,
-    recorder: Arc<Recorder>,
+    source: Box<dyn Any + Send + Sync>,
     groups: Groups,
     metrics: Metrics,
     queues: Mutex<AllQueues>,
@@ -100,10 +126,9 @@ pub struct BatchRun {
 }
 
 impl Batcher {
-    pub(crate) fn new(store: &Store, recorder: Arc<Recorder>, groups: Groups, metrics: Metrics) -> Self {
-        let store = store.recorded_by(Arc::clone(&recorder));
+    pub(crate) fn new<S: Source>(source: S, groups: Groups, metrics: Metrics) -> Self {
         let (queues, batches) = (Mutex::default(), Mutex::default());
-        Self { inner: Arc::new(Inner { store, recorder, groups, metrics, queues, batches }) }
+        Self { inner: Arc::new(Inner { source: Box::new(source), groups, metrics, queues, batches }) }
     }
 
     /// Loads one key.
@@ -201,9 +226,12 @@ impl Batcher {
         .await
     }
 
-    /// The store, reporting to this request's recorder.
-    pub(crate) fn store(&self) -> &Store {
-        &self.inner.store
+    /// What this request's loaders read from.
+    ///
+    /// # Panics
+    /// Where it is of another type.
+    pub fn source<S: Source>(&self) -> &S {
+        self.inner.source()
     }
 
     /// The batches that ran so far.
@@ -225,6 +253,10 @@ impl Batcher {
 const MAX_TURNS: usize = 256;
 
 impl Inner {
+    fn source<S: Source>(&self) -> &S {
+        self.source.downcast_ref().expect("all loaders of a request read from a source of the same type")
+    }
+
     fn queues(&self) -> MutexGuard<'_, AllQueues> {
         lock(&self.queues)
     }
@@ -235,14 +267,12 @@ impl Inner {
         let span = tracing::debug_span!(
             target: SPANS, "batch", otel.name = L::NAME, otel.status_code = Empty, keys = keys.len(), found = Empty,
         );
-        // Who must see a write has a store of their own, and cannot share another request's. Nor can who collects what
-        // its own values depend on: a shared batch reads those of others too.
-        let is_alone = self.store.floor().is_some() || self.recorder.collects();
-        let loaded = if L::SHARED && self.groups.is_on() && !is_alone {
-            let loading = self.groups.load(loader.clone(), Arc::clone(&keys), &self.store, &self.recorder);
+        let source = self.source::<L::Source>();
+        let loaded = if L::SHARED && self.groups.is_on() && source.is_shareable() {
+            let loading = self.groups.load(loader.clone(), Arc::clone(&keys), source);
             loading.instrument(span.clone()).await
         } else {
-            let loading = guarded(loader.clone(), self.store.clone(), Arc::clone(&keys));
+            let loading = guarded(loader.clone(), source.clone(), Arc::clone(&keys));
             loading.instrument(span.clone()).await.map(Arc::new)
         };
         let elapsed = start.elapsed();
@@ -274,13 +304,13 @@ fn outcomes_of<L: Loader>(keys: &[L::Key], loaded: &group::Shared<L>) -> Vec<Out
 /// Runs a batch; a panic becomes an error of its keys.
 async fn guarded<L: Loader>(
     loader: L,
-    store: Store,
+    source: L::Source,
     keys: Arc<[L::Key]>,
 ) -> Result<FxHashMap<L::Key, L::Value>, FieldError> {
     // In a block, so that what `load` does before its first await is guarded too.
-    let loading = AssertUnwindSafe(async move { loader.load(store, keys).await });
+    let loading = AssertUnwindSafe(async move { loader.load(source, keys).await });
     if let Ok(loaded) = loading.catch_unwind().await {
-        loaded.map_err(|error| FieldError::of_store(&error, L::NAME))
+        loaded.map_err(|error| L::Source::field_error(&error, L::NAME))
     } else {
         Err(FieldError::internal_by(format_args!("{}: the batch panicked", L::NAME)))
     }

@@ -12,9 +12,8 @@ use std::{
     },
 };
 
-use entities::id::UserId;
-
 use tokio::sync::Mutex;
+use uuid::Uuid;
 
 use crate::engine::error::{Code, FieldError, RequestError};
 
@@ -62,7 +61,7 @@ impl Taken {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Owner {
     /// An account, wherever it asks from.
-    Account(UserId),
+    Account(Uuid),
     /// Callers without an account, by their address.
     Address(Option<IpAddr>),
     /// A gateway or another machine, which asks for many.
@@ -234,7 +233,7 @@ mod tests {
     use super::*;
 
     fn bounds(most: usize, memory: usize) -> Bounds {
-        let owner = Owner::Account(UserId::new());
+        let owner = Owner::Account(Uuid::new_v4());
         Bounds { most, memory: Memory::of(memory), taken: Taken::default(), owner, piece: PIECE }
     }
 

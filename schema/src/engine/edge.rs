@@ -9,7 +9,7 @@ use async_graphql::{
     registry::{MetaInputValue, MetaType, Registry},
 };
 use futures_util::{FutureExt as _, future::BoxFuture};
-use std::sync::Arc;
+use std::{marker::PhantomData, sync::Arc};
 
 use crate::engine::{
     batch::{Loader, Outcome},
@@ -381,28 +381,30 @@ impl<U: Send + Sync> Filled for ManyFilled<'_, '_, U> {
 }
 
 /// An edge to a value that is loaded by itself because it is large or has to be counted.
-pub struct Single<T, L: Loader, C> {
+pub struct Single<T, L: Loader, C, M = ()> {
     bind: fn(&Context) -> L,
     key: fn(&T) -> Option<L::Key>,
     value: fn(Option<L::Value>) -> C,
+    marker: PhantomData<fn() -> M>,
 }
 
-impl<T, L: Loader, C: Leaf> Single<T, L, C> {
+impl<T, L: Loader, C: Leaf<M>, M> Single<T, L, C, M> {
     /// `value` turns what was loaded, if anything, into the leaf.
     pub fn new(
         bind: fn(&Context) -> L,
         key: fn(&T) -> Option<L::Key>,
         value: fn(Option<L::Value>) -> C,
     ) -> Self {
-        Self { bind, key, value }
+        Self { bind, key, value, marker: PhantomData }
     }
 }
 
-impl<T, L, C> Edge<T> for Single<T, L, C>
+impl<T, L, C, M> Edge<T> for Single<T, L, C, M>
 where
     T: Send + Sync + 'static,
     L: Loader,
-    C: Leaf + Send + Sync + 'static,
+    C: Leaf<M> + Send + Sync + 'static,
+    M: 'static,
 {
     fn type_ref(&self, registry: &mut Registry) -> String {
         C::type_ref(registry)
@@ -422,35 +424,37 @@ where
     }
 }
 
-struct ValueRun<T: 'static, L: Loader, C: 'static> {
-    edge: &'static Single<T, L, C>,
+struct ValueRun<T: 'static, L: Loader, C: 'static, M: 'static> {
+    edge: &'static Single<T, L, C, M>,
     loader: L,
     place: Place,
 }
 
-impl<T, L, C> Run<T> for ValueRun<T, L, C>
+impl<T, L, C, M> Run<T> for ValueRun<T, L, C, M>
 where
     T: Send + Sync + 'static,
     L: Loader,
-    C: Leaf + Send + Sync + 'static,
+    C: Leaf<M> + Send + Sync + 'static,
+    M: 'static,
 {
     fn start<'a>(&'a self, rows: &[T], ctx: &'a Context) -> BoxFuture<'a, Box<dyn Filled + 'a>> {
         let keys = rows.iter().map(|row| Ok((self.edge.key)(row))).collect();
         async move {
             let outcomes = load_some(ctx, self.loader.clone(), keys).await;
             let values = outcomes.into_iter().map(|outcome| outcome.map(self.edge.value)).collect();
-            Box::new(ValueFilled { values, place: self.place }) as Box<dyn Filled>
+            Box::new(ValueFilled { values, place: self.place, marker: PhantomData }) as Box<dyn Filled>
         }
         .boxed()
     }
 }
 
-struct ValueFilled<C> {
+struct ValueFilled<C, M> {
     values: Vec<Result<C, FieldError>>,
     place: Place,
+    marker: PhantomData<fn() -> M>,
 }
 
-impl<C: Leaf + Send + Sync> Filled for ValueFilled<C> {
+impl<C: Leaf<M> + Send + Sync, M> Filled for ValueFilled<C, M> {
     fn write<'w>(&'w self, row: usize, writer: &mut Writer<'w>) -> Result<(), Unwritten> {
         match &self.values[row] {
             Ok(value) => {

@@ -117,15 +117,6 @@ impl FieldError {
     pub(crate) fn internal_by(cause: impl Display) -> Self {
         Self { cause: Some(Arc::from(cause.to_string())), ..Self::internal() }
     }
-
-    /// An error of the store room, by what was asked of it.
-    pub(crate) fn of_store(error: &entities::Error, loader: &'static str) -> Self {
-        if let entities::Error::Refused(message) = error {
-            return Self::bad_input(message.clone());
-        }
-        let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-        Self::internal_by(format_args!("{loader}: {error}: {cause}"))
-    }
 }
 
 /// A place in the document.

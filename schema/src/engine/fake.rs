@@ -25,7 +25,7 @@ use crate::{
         access::{Access, AccessOptions},
         viewer::Viewer,
     },
-    context::{RequestData, Service},
+    context::{Database, RequestData, Service},
     engine::{
         batch::{Batcher, Groups, Loaded, Loader, Metrics},
         bounds::{Bounds, Memory, Owner, PIECE, Taken},
@@ -212,10 +212,11 @@ macro_rules! loader {
     (@impl $name:ident, $text:literal, $key:ty => $value:ty, |$this:ident, $one:ident| $load:expr) => {
         impl Loader for $name {
             const NAME: &'static str = $text;
+            type Source = Database;
             type Key = $key;
             type Value = $value;
 
-            async fn load(self, _: Store, keys: Arc<[$key]>) -> Loaded<Self> {
+            async fn load(self, _: Database, keys: Arc<[$key]>) -> Loaded<Self> {
                 let $this = &self;
                 Ok(keys.iter().filter_map(|$one| Some((*$one, $load?))).collect())
             }
@@ -265,10 +266,11 @@ struct Broken;
 
 impl Loader for Broken {
     const NAME: &'static str = "fake.broken";
+    type Source = Database;
     type Key = FormId;
     type Value = i64;
 
-    async fn load(self, _: Store, _: Arc<[FormId]>) -> Loaded<Self> {
+    async fn load(self, _: Database, _: Arc<[FormId]>) -> Loaded<Self> {
         Err(entities::Error::Refused("it is broken".to_owned()))
     }
 }
@@ -560,7 +562,8 @@ impl Both {
             Err(error) => return refused(error),
         };
         let recorder = Arc::new(Recorder::new(false));
-        let batcher = Batcher::new(&self.store, recorder, Groups::new(0), self.metrics.clone());
+        let batcher =
+            Batcher::new(Database::new(&self.store, recorder), Groups::new(0), self.metrics.clone());
         let access =
             Access::new(self.store.clone(), AccessOptions { secret: secret(), ..AccessOptions::default() });
         let service = Service { subgraph: Subgraph::WHOLE, sdl: Arc::from("") };
@@ -585,7 +588,8 @@ impl Both {
     /// Loads users one by one in one request, each by a future of its own; says how many were found.
     pub async fn load_one_by_one(&self, count: usize) -> usize {
         let recorder = Arc::new(Recorder::new(false));
-        let batcher = Batcher::new(&self.store, recorder, Groups::new(0), self.metrics.clone());
+        let batcher =
+            Batcher::new(Database::new(&self.store, recorder), Groups::new(0), self.metrics.clone());
         let loads = (0..count).map(|index| batcher.load(UserById, user_id(index)));
         let outcomes = batcher.drive(join_all(loads)).await;
         outcomes.into_iter().filter(|outcome| matches!(outcome, Ok(Some(_)))).count()

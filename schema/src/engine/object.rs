@@ -162,7 +162,7 @@ impl<T: Entity> Object<T> {
 
     /// A stored value.
     #[must_use]
-    pub fn column<C: Leaf + 'static>(
+    pub fn column<M, C: Leaf<M> + 'static>(
         self,
         name: &'static str,
         about: &'static str,
@@ -174,7 +174,7 @@ impl<T: Entity> Object<T> {
 
     /// A value made from the row.
     #[must_use]
-    pub fn computed<C: Leaf + 'static>(
+    pub fn computed<M, C: Leaf<M> + 'static>(
         self,
         name: &'static str,
         about: &'static str,
@@ -186,7 +186,7 @@ impl<T: Entity> Object<T> {
 
     /// A stored value that is null for viewers who may not see it.
     #[must_use]
-    pub fn guarded<C: Leaf + 'static>(
+    pub fn guarded<M, C: Leaf<M> + 'static>(
         self,
         name: &'static str,
         about: &'static str,
@@ -200,7 +200,7 @@ impl<T: Entity> Object<T> {
                 out.extend(b"null");
             }
         });
-        self.field(name, about, true, Kind::Column { write, type_ref: Option::<C>::type_ref })
+        self.field(name, about, true, Kind::Column { write, type_ref: <Option<C> as Leaf<M>>::type_ref })
     }
 
     pub(crate) fn edge(self, name: &'static str, about: &'static str, edge: impl Edge<T> + 'static) -> Self {

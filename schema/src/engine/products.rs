@@ -13,6 +13,7 @@ use entities::Store;
 use prometheus_client::registry::Registry;
 
 use crate::{
+    context::Database,
     engine::{
         batch::{Loaded, Loader},
         context::Context,
@@ -157,10 +158,11 @@ macro_rules! loader {
 
         impl Loader for $name {
             const NAME: &'static str = $text;
+            type Source = Database;
             type Key = $key;
             type Value = $value;
 
-            async fn load(self, _: Store, keys: Arc<[$key]>) -> Loaded<Self> {
+            async fn load(self, _: Database, keys: Arc<[$key]>) -> Loaded<Self> {
                 Ok(keys.iter().filter_map(|$one| Some(($one.clone(), $load?))).collect())
             }
         }

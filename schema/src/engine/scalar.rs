@@ -2,16 +2,13 @@
 //! into the answer; no value tree is built. Not here: objects and edges (`object`).
 
 use async_graphql::{InputValueError, InputValueResult, Name, Scalar, ScalarType, Value, registry::Registry};
+use std::borrow::Cow;
+
 use chrono::{DateTime as ChronoDateTime, Datelike as _, Timelike as _, Utc};
-use entities::{
-    Json,
-    clock::Time,
-    id::{ActivityLogId, FormId, FormVersionId, LocationId, SessionId, SubmissionId, UserId},
-};
 
 /// The scalar `DateTime`; its published description stands on `ScalarType` below, where the library reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct DateTime(pub Time);
+pub struct DateTime(pub ChronoDateTime<Utc>);
 
 /// A point in time (RFC 3339). Answers are in UTC with `Z` and six digits of the second, so that the order of the
 /// texts is the order of the times: `2026-01-02T03:04:05.123456Z`. Inputs may have any offset.
@@ -39,7 +36,7 @@ impl ScalarType for DateTime {
 
 /// A time that can be written again: an offset at either end of time leads to a year that cannot. A leap second, which
 /// the databases do not know, is the end of the second before it.
-fn read_time(text: &str) -> Option<Time> {
+fn read_time(text: &str) -> Option<ChronoDateTime<Utc>> {
     let time = ChronoDateTime::parse_from_rfc3339(text).ok()?.with_timezone(&Utc);
     let time = if time.nanosecond() < 1_000_000_000 { time } else { time.with_nanosecond(999_999_999)? };
     (0..=9999).contains(&time.year()).then_some(time)
@@ -88,7 +85,7 @@ fn json_of(value: Value, depth: usize) -> Result<serde_json::Value, &'static str
 }
 
 /// A type that can stand at a leaf of an answer.
-pub trait Leaf {
+pub trait Leaf<M = ()> {
     /// May the value be null?
     const NULLABLE: bool = false;
     /// Registers the type and returns its name with `!` unless it is nullable.
@@ -97,7 +94,7 @@ pub trait Leaf {
     fn write(&self, out: &mut Vec<u8>);
 }
 
-impl<L: Leaf> Leaf for Option<L> {
+impl<M, L: Leaf<M>> Leaf<M> for Option<L> {
     const NULLABLE: bool = true;
 
     fn type_ref(registry: &mut Registry) -> String {
@@ -163,7 +160,7 @@ impl Leaf for String {
     }
 }
 
-impl Leaf for Time {
+impl Leaf for ChronoDateTime<Utc> {
     fn type_ref(registry: &mut Registry) -> String {
         <DateTime as async_graphql::OutputType>::create_type_info(registry)
     }
@@ -175,18 +172,7 @@ impl Leaf for Time {
     }
 }
 
-/// The database's own text: already JSON.
-impl Leaf for Json {
-    fn type_ref(registry: &mut Registry) -> String {
-        <AnyJson as async_graphql::OutputType>::create_type_info(registry)
-    }
-
-    fn write(&self, out: &mut Vec<u8>) {
-        out.extend(self.as_str().as_bytes());
-    }
-}
-
-impl<L: Leaf> Leaf for std::sync::Arc<L> {
+impl<M, L: Leaf<M>> Leaf<M> for std::sync::Arc<L> {
     const NULLABLE: bool = L::NULLABLE;
 
     fn type_ref(registry: &mut Registry) -> String {
@@ -212,39 +198,26 @@ impl Leaf for uuid::Uuid {
     }
 }
 
-macro_rules! id_leaves {
-    ($($id:ident),+) => {$(
-        impl Leaf for $id {
-            fn type_ref(registry: &mut Registry) -> String {
-                uuid::Uuid::type_ref(registry)
-            }
+/// `[String!]!`
+impl Leaf for Vec<Cow<'static, str>> {
+    fn type_ref(registry: &mut Registry) -> String {
+        format!("[{}]!", String::type_ref(registry))
+    }
 
-            fn write(&self, out: &mut Vec<u8>) {
-                self.0.write(out);
-            }
-        }
-    )+};
+    fn write(&self, out: &mut Vec<u8>) {
+        write_json(self, out);
+    }
 }
-id_leaves!(UserId, SessionId, FormId, FormVersionId, SubmissionId, LocationId, ActivityLogId);
 
-/// An enum of the store room as a leaf: `$graphql` is its GraphQL declaration (`#[graphql(remote = …)]`).
-macro_rules! enum_leaf {
-    ($stored:ty, $graphql:ty) => {
-        impl $crate::engine::scalar::Leaf for $stored {
-            fn type_ref(registry: &mut async_graphql::registry::Registry) -> String {
-                <$graphql as async_graphql::OutputType>::create_type_info(registry)
-            }
+impl Leaf for Cow<'static, str> {
+    fn type_ref(registry: &mut Registry) -> String {
+        String::type_ref(registry)
+    }
 
-            fn write(&self, out: &mut Vec<u8>) {
-                // Enum names are letters and underscores: nothing to escape.
-                out.push(b'"');
-                out.extend(self.as_str().as_bytes());
-                out.push(b'"');
-            }
-        }
-    };
+    fn write(&self, out: &mut Vec<u8>) {
+        write_json(self, out);
+    }
 }
-pub(crate) use enum_leaf;
 
 /// Appends `text` as a JSON string.
 pub(crate) fn write_text(text: &str, out: &mut Vec<u8>) {
@@ -269,7 +242,7 @@ pub(crate) fn write_json<T: serde::Serialize + ?Sized>(value: &T, out: &mut Vec<
 }
 
 /// `2026-01-02T03:04:05.123456Z`, digit by digit into its place: `to_rfc3339` costs many times as much.
-fn write_time(time: Time, out: &mut Vec<u8>) {
+fn write_time(time: ChronoDateTime<Utc>, out: &mut Vec<u8>) {
     let (date, clock) = (time.naive_utc().date(), time.naive_utc().time());
     let Some(year @ 0..=9999) = u32::try_from(date.year()).ok() else {
         // RFC 3339 has no such years; keep the field readable instead of lying.

@@ -7,7 +7,7 @@ use std::{
 
 use async_graphql::InputObject;
 use entities::{
-    Kind, Store,
+    Kind,
     activity::{self, Filter, KEYSET, Model},
     database::{
         page::{Page, Window},
@@ -17,7 +17,7 @@ use entities::{
 };
 
 use crate::{
-    context::ContextExt as _,
+    context::{ContextExt as _, Database},
     engine::{
         batch::{Loaded, Loader},
         connection::{Bound, MAX_ROWS, PageArgs, Pages},
@@ -122,10 +122,11 @@ pub struct ById;
 
 impl Loader for ById {
     const NAME: &'static str = "activity.by_ids";
+    type Source = Database;
     type Key = ActivityLogId;
     type Value = Arc<Model>;
 
-    async fn load(self, store: Store, keys: Arc<[ActivityLogId]>) -> Loaded<Self> {
+    async fn load(self, store: Database, keys: Arc<[ActivityLogId]>) -> Loaded<Self> {
         activity::by_ids(&store, &keys).await
     }
 }
@@ -149,10 +150,11 @@ pub struct EntryCounts<P> {
 
 impl Loader for Entries<()> {
     const NAME: &'static str = "activity.page";
+    type Source = Database;
     type Key = ();
     type Value = Arc<Page<Model>>;
 
-    async fn load(self, store: Store, _: Arc<[()]>) -> Loaded<Self> {
+    async fn load(self, store: Database, _: Arc<[()]>) -> Loaded<Self> {
         let page = activity::ALL.page(&store, &self.scope, &self.filter, &KEYSET, &self.window).await?;
         Ok([((), page)].into_iter().collect())
     }
@@ -160,30 +162,33 @@ impl Loader for Entries<()> {
 
 impl Loader for EntryCounts<()> {
     const NAME: &'static str = "activity.count";
+    type Source = Database;
     type Key = ();
     type Value = i64;
 
-    async fn load(self, store: Store, _: Arc<[()]>) -> Loaded<Self> {
+    async fn load(self, store: Database, _: Arc<[()]>) -> Loaded<Self> {
         Ok([((), activity::ALL.count(&store, &self.scope, &self.filter).await?)].into_iter().collect())
     }
 }
 
 impl Loader for Entries<UserId> {
     const NAME: &'static str = "activity.pages_of_users";
+    type Source = Database;
     type Key = UserId;
     type Value = Arc<Page<Model>>;
 
-    async fn load(self, store: Store, keys: Arc<[UserId]>) -> Loaded<Self> {
+    async fn load(self, store: Database, keys: Arc<[UserId]>) -> Loaded<Self> {
         activity::OF_USERS.pages(&store, &self.scope, &self.filter, &KEYSET, &self.window, &keys).await
     }
 }
 
 impl Loader for EntryCounts<UserId> {
     const NAME: &'static str = "activity.counts_of_users";
+    type Source = Database;
     type Key = UserId;
     type Value = i64;
 
-    async fn load(self, store: Store, keys: Arc<[UserId]>) -> Loaded<Self> {
+    async fn load(self, store: Database, keys: Arc<[UserId]>) -> Loaded<Self> {
         activity::OF_USERS.counts(&store, &self.scope, &self.filter, &keys).await
     }
 }

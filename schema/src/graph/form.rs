@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 
 use async_graphql::{Enum, ID, InputObject};
 use entities::{
-    Json, Store,
+    Json,
     database::{
         page::{Keyset, Page, Window},
         scope::Scope,
@@ -20,7 +20,7 @@ use entities::{
 pub(crate) mod mutation;
 
 use crate::{
-    context::ContextExt as _,
+    context::{ContextExt as _, Database},
     engine::{
         batch::{Loaded, Loader},
         connection::{Bound, MAX_ROWS, PageArgs, Pages},
@@ -28,12 +28,12 @@ use crate::{
         edge::{Given, NoArguments, One, Single},
         error::FieldError,
         object::{Edge, Entity, Object, Visible, VisibleFrom},
-        scalar::enum_leaf,
     },
     graph::{
         input::{OrderDirection, TimeRangeInput, search, set},
         list::{ListArgs as _, WindowArgs as _, bound},
         node::NODE,
+        scalar::enum_leaf,
         subgraph::Domain,
         submission::{self, Submission},
         user::{self, User, user_ids},
@@ -136,7 +136,7 @@ impl Entity for Form {
                 .edge(
                     "draft",
                     "The definition as it is being edited. Null where there is none or the viewer may not edit the form.",
-                    Single::<Form, Drafts, Option<Arc<Json>>>::new(|_| Drafts, |form| form.edited.then_some(form.row.id), |draft| draft),
+                    Single::<Form, Drafts, Option<Arc<Json>>, _>::new(|_| Drafts, |form| form.edited.then_some(form.row.id), |draft| draft),
                 )
                 .column("draftRevision", "Grows with each save of the draft; sent back as `baseRevision`.", |form| &form.row.draft_revision)
                 .edge("submissions", "What has been filled in, newest first.", submission::submissions_of_form())
@@ -290,10 +290,11 @@ pub struct ById;
 impl Loader for ById {
     const NAME: &'static str = "form.by_ids";
     const SHARED: bool = true;
+    type Source = Database;
     type Key = FormId;
     type Value = Arc<Row>;
 
-    async fn load(self, store: Store, keys: Arc<[FormId]>) -> Loaded<Self> {
+    async fn load(self, store: Database, keys: Arc<[FormId]>) -> Loaded<Self> {
         form::by_ids(&store, &keys).await
     }
 }
@@ -303,10 +304,11 @@ struct Drafts;
 
 impl Loader for Drafts {
     const NAME: &'static str = "form.drafts";
+    type Source = Database;
     type Key = FormId;
     type Value = Arc<Json>;
 
-    async fn load(self, store: Store, keys: Arc<[FormId]>) -> Loaded<Self> {
+    async fn load(self, store: Database, keys: Arc<[FormId]>) -> Loaded<Self> {
         form::drafts(&store, &keys).await
     }
 }
@@ -320,10 +322,11 @@ pub struct VersionById {
 
 impl Loader for VersionById {
     const NAME: &'static str = "form_version.by_ids";
+    type Source = Database;
     type Key = FormVersionId;
     type Value = Arc<version::Row>;
 
-    async fn load(self, store: Store, keys: Arc<[FormVersionId]>) -> Loaded<Self> {
+    async fn load(self, store: Database, keys: Arc<[FormVersionId]>) -> Loaded<Self> {
         version::by_ids(&store, &self.scope, &keys).await
     }
 }
@@ -335,10 +338,11 @@ pub struct VersionsOf;
 impl Loader for VersionsOf {
     const NAME: &'static str = "form_version.of_submissions";
     const SHARED: bool = true;
+    type Source = Database;
     type Key = (FormId, i32);
     type Value = Arc<version::Row>;
 
-    async fn load(self, store: Store, keys: Arc<[(FormId, i32)]>) -> Loaded<Self> {
+    async fn load(self, store: Database, keys: Arc<[(FormId, i32)]>) -> Loaded<Self> {
         version::of_submissions(&store, &keys).await
     }
 }
@@ -359,10 +363,11 @@ struct Numbered {
 
 impl Loader for Numbered {
     const NAME: &'static str = "form_version.numbered";
+    type Source = Database;
     type Key = FormId;
     type Value = Arc<version::Row>;
 
-    async fn load(self, store: Store, keys: Arc<[FormId]>) -> Loaded<Self> {
+    async fn load(self, store: Database, keys: Arc<[FormId]>) -> Loaded<Self> {
         version::numbered(&store, &self.scope, self.number, &keys).await
     }
 }
@@ -374,10 +379,11 @@ struct CurrentVersion {
 
 impl Loader for CurrentVersion {
     const NAME: &'static str = "form_version.current_of_forms";
+    type Source = Database;
     type Key = FormId;
     type Value = Arc<version::Row>;
 
-    async fn load(self, store: Store, keys: Arc<[FormId]>) -> Loaded<Self> {
+    async fn load(self, store: Database, keys: Arc<[FormId]>) -> Loaded<Self> {
         version::current_of_forms(&store, &self.scope, &keys).await
     }
 }
@@ -389,10 +395,11 @@ struct Documents {
 
 impl Loader for Documents {
     const NAME: &'static str = "form_version.documents";
+    type Source = Database;
     type Key = FormVersionId;
     type Value = Arc<Json>;
 
-    async fn load(self, store: Store, keys: Arc<[FormVersionId]>) -> Loaded<Self> {
+    async fn load(self, store: Database, keys: Arc<[FormVersionId]>) -> Loaded<Self> {
         version::documents(&store, self.document, &keys).await
     }
 }
@@ -410,20 +417,22 @@ struct VersionCounts {
 
 impl Loader for VersionsOfForms {
     const NAME: &'static str = "form_version.pages_of_forms";
+    type Source = Database;
     type Key = FormId;
     type Value = Arc<Page<version::Row>>;
 
-    async fn load(self, store: Store, keys: Arc<[FormId]>) -> Loaded<Self> {
+    async fn load(self, store: Database, keys: Arc<[FormId]>) -> Loaded<Self> {
         version::OF_FORMS.pages(&store, &self.scope, &(), &VERSIONS, &self.window, &keys).await
     }
 }
 
 impl Loader for VersionCounts {
     const NAME: &'static str = "form_version.counts_of_forms";
+    type Source = Database;
     type Key = FormId;
     type Value = i64;
 
-    async fn load(self, store: Store, keys: Arc<[FormId]>) -> Loaded<Self> {
+    async fn load(self, store: Database, keys: Arc<[FormId]>) -> Loaded<Self> {
         version::OF_FORMS.counts(&store, &self.scope, &(), &keys).await
     }
 }
@@ -465,10 +474,11 @@ struct FormList {
 impl Loader for Forms<()> {
     const NAME: &'static str = "form.page";
     const SHARED: bool = true;
+    type Source = Database;
     type Key = ();
     type Value = Arc<Page<Row>>;
 
-    async fn load(self, store: Store, _: Arc<[()]>) -> Loaded<Self> {
+    async fn load(self, store: Database, _: Arc<[()]>) -> Loaded<Self> {
         let FormList { scope, filter, keyset } = &self.list;
         let page = form::ALL.page(&store, scope, filter, keyset, &self.window).await?;
         Ok([((), page)].into_iter().collect())
@@ -478,10 +488,11 @@ impl Loader for Forms<()> {
 impl Loader for FormCounts<()> {
     const NAME: &'static str = "form.count";
     const SHARED: bool = true;
+    type Source = Database;
     type Key = ();
     type Value = i64;
 
-    async fn load(self, store: Store, _: Arc<[()]>) -> Loaded<Self> {
+    async fn load(self, store: Database, _: Arc<[()]>) -> Loaded<Self> {
         let count = form::ALL.count(&store, &self.list.scope, &self.list.filter).await?;
         Ok([((), count)].into_iter().collect())
     }
@@ -490,10 +501,11 @@ impl Loader for FormCounts<()> {
 impl Loader for Forms<UserId> {
     const NAME: &'static str = "form.pages_of_owners";
     const SHARED: bool = true;
+    type Source = Database;
     type Key = UserId;
     type Value = Arc<Page<Row>>;
 
-    async fn load(self, store: Store, keys: Arc<[UserId]>) -> Loaded<Self> {
+    async fn load(self, store: Database, keys: Arc<[UserId]>) -> Loaded<Self> {
         let FormList { scope, filter, keyset } = &self.list;
         form::OF_OWNERS.pages(&store, scope, filter, keyset, &self.window, &keys).await
     }
@@ -502,10 +514,11 @@ impl Loader for Forms<UserId> {
 impl Loader for FormCounts<UserId> {
     const NAME: &'static str = "form.counts_of_owners";
     const SHARED: bool = true;
+    type Source = Database;
     type Key = UserId;
     type Value = i64;
 
-    async fn load(self, store: Store, keys: Arc<[UserId]>) -> Loaded<Self> {
+    async fn load(self, store: Database, keys: Arc<[UserId]>) -> Loaded<Self> {
         form::OF_OWNERS.counts(&store, &self.list.scope, &self.list.filter, &keys).await
     }
 }

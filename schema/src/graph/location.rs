@@ -9,7 +9,6 @@ use std::{
 
 use async_graphql::{ID, InputObject, OneofObject};
 use entities::{
-    Store,
     clock::TimeRange,
     database::{
         page::{Page, Window},
@@ -22,7 +21,7 @@ use entities::{
 use uuid::Uuid;
 
 use crate::{
-    context::ContextExt as _,
+    context::{ContextExt as _, Database},
     engine::{
         batch::{Loaded, Loader},
         bounds::Taken,
@@ -214,10 +213,11 @@ pub struct ById;
 impl Loader for ById {
     const NAME: &'static str = "location.by_ids";
     const SHARED: bool = true;
+    type Source = Database;
     type Key = LocationId;
     type Value = Arc<Model>;
 
-    async fn load(self, store: Store, keys: Arc<[LocationId]>) -> Loaded<Self> {
+    async fn load(self, store: Database, keys: Arc<[LocationId]>) -> Loaded<Self> {
         location::by_ids(&store, &keys).await
     }
 }
@@ -229,10 +229,11 @@ pub(crate) struct LastOfUsers;
 impl Loader for LastOfUsers {
     const NAME: &'static str = "location.last_of_users";
     const SHARED: bool = true;
+    type Source = Database;
     type Key = UserId;
     type Value = Arc<Model>;
 
-    async fn load(self, store: Store, keys: Arc<[UserId]>) -> Loaded<Self> {
+    async fn load(self, store: Database, keys: Arc<[UserId]>) -> Loaded<Self> {
         location::last_of_users(&store, &keys).await
     }
 }
@@ -245,10 +246,11 @@ struct LastOfSessions {
 
 impl Loader for LastOfSessions {
     const NAME: &'static str = "location.last_of_sessions";
+    type Source = Database;
     type Key = Uuid;
     type Value = Arc<Model>;
 
-    async fn load(self, store: Store, keys: Arc<[Uuid]>) -> Loaded<Self> {
+    async fn load(self, store: Database, keys: Arc<[Uuid]>) -> Loaded<Self> {
         let newest = Window { limit: 1, backward: false, after: None, before: None };
         let all = Filter::default();
         let pages = location::OF_SESSIONS.pages(&store, &self.scope, &all, &KEYSET, &newest, &keys).await?;
@@ -276,10 +278,11 @@ struct Positions {
 
 impl Loader for PagesOf {
     const NAME: &'static str = "location.pages_of";
+    type Source = Database;
     type Key = Uuid;
     type Value = Arc<Page<Model>>;
 
-    async fn load(self, store: Store, keys: Arc<[Uuid]>) -> Loaded<Self> {
+    async fn load(self, store: Database, keys: Arc<[Uuid]>) -> Loaded<Self> {
         let Positions { of, scope, filter } = &self.list;
         of.pages(&store, scope, filter, &KEYSET, &self.window, &keys).await
     }
@@ -287,10 +290,11 @@ impl Loader for PagesOf {
 
 impl Loader for CountsOf {
     const NAME: &'static str = "location.counts_of";
+    type Source = Database;
     type Key = Uuid;
     type Value = i64;
 
-    async fn load(self, store: Store, keys: Arc<[Uuid]>) -> Loaded<Self> {
+    async fn load(self, store: Database, keys: Arc<[Uuid]>) -> Loaded<Self> {
         let Positions { of, scope, filter } = &self.list;
         of.counts(&store, scope, filter, &keys).await
     }
@@ -324,10 +328,11 @@ struct LatestCount {
 
 impl Loader for Latest {
     const NAME: &'static str = "location.latest";
+    type Source = Database;
     type Key = ();
     type Value = Arc<Page<Model>>;
 
-    async fn load(self, store: Store, _: Arc<[()]>) -> Loaded<Self> {
+    async fn load(self, store: Database, _: Arc<[()]>) -> Loaded<Self> {
         let page = location::LATEST.page(&store, &self.scope, &self.filter, &KEYSET, &self.window).await?;
         Ok([((), page)].into_iter().collect())
     }
@@ -335,10 +340,11 @@ impl Loader for Latest {
 
 impl Loader for LatestCount {
     const NAME: &'static str = "location.latest_count";
+    type Source = Database;
     type Key = ();
     type Value = i64;
 
-    async fn load(self, store: Store, _: Arc<[()]>) -> Loaded<Self> {
+    async fn load(self, store: Database, _: Arc<[()]>) -> Loaded<Self> {
         Ok([((), location::LATEST.count(&store, &self.scope, &self.filter).await?)].into_iter().collect())
     }
 }
@@ -375,10 +381,11 @@ impl Hash for Tracks {
 
 impl Loader for Tracks {
     const NAME: &'static str = "location.tracks";
+    type Source = Database;
     type Key = UserId;
     type Value = Arc<[Arc<Model>]>;
 
-    async fn load(self, store: Store, keys: Arc<[UserId]>) -> Loaded<Self> {
+    async fn load(self, store: Database, keys: Arc<[UserId]>) -> Loaded<Self> {
         let mut read = self.taken.points().lock().await;
         let most = track::MAX_POINTS.checked_sub(*read).ok_or_else(track::too_many)?;
         let tracks =

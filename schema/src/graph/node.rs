@@ -12,7 +12,7 @@ use async_graphql::{
     registry::{MetaField, MetaInputValue, MetaType, MetaTypeId, Registry},
 };
 use entities::{
-    Kind, Store,
+    Kind,
     id::{ActivityLogId, FormId, FormVersionId, LocationId, SessionId, SubmissionId, UserId},
 };
 use futures_util::{FutureExt as _, future::BoxFuture};
@@ -20,7 +20,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use uuid::Uuid;
 
 use crate::{
-    context::ContextExt as _,
+    context::{ContextExt as _, Database},
     engine::{
         batch::{Loaded, Loader, Outcome},
         context::Context,
@@ -144,10 +144,11 @@ struct KindOf;
 
 impl Loader for KindOf {
     const NAME: &'static str = "node.kinds";
+    type Source = Database;
     type Key = Uuid;
     type Value = Kind;
 
-    async fn load(self, store: Store, keys: Arc<[Uuid]>) -> Loaded<Self> {
+    async fn load(self, store: Database, keys: Arc<[Uuid]>) -> Loaded<Self> {
         entities::node::kinds(&store, &keys).await
     }
 }

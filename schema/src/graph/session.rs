@@ -5,7 +5,6 @@ use std::sync::{Arc, LazyLock};
 
 use async_graphql::{Enum, InputObject};
 use entities::{
-    Store,
     clock::Time,
     database::{
         page::{Page, Window},
@@ -17,19 +16,19 @@ use entities::{
 };
 
 use crate::{
-    context::ContextExt as _,
+    context::{ContextExt as _, Database},
     engine::{
         batch::{Loaded, Loader},
         connection::{MAX_ROWS, PageArgs, Pages},
         context::Context,
         edge::{NoArguments, One},
         object::{Edge, Entity, Object, Visible},
-        scalar::enum_leaf,
     },
     graph::{
         list::{ListArgs as _, WindowArgs as _, bound},
         location,
         node::NODE,
+        scalar::enum_leaf,
         subgraph::Domain,
         subscription::Listen,
         user::{self, User},
@@ -141,10 +140,11 @@ pub struct ById;
 impl Loader for ById {
     const NAME: &'static str = "session.by_ids";
     const SHARED: bool = true;
+    type Source = Database;
     type Key = SessionId;
     type Value = Arc<Row>;
 
-    async fn load(self, store: Store, keys: Arc<[SessionId]>) -> Loaded<Self> {
+    async fn load(self, store: Database, keys: Arc<[SessionId]>) -> Loaded<Self> {
         session::by_ids(&store, &keys).await
     }
 }
@@ -174,10 +174,11 @@ struct CountsOfUsers {
 impl Loader for OfUsers {
     const NAME: &'static str = "session.pages_of_users";
     const SHARED: bool = true;
+    type Source = Database;
     type Key = UserId;
     type Value = Arc<Page<Row>>;
 
-    async fn load(self, store: Store, keys: Arc<[UserId]>) -> Loaded<Self> {
+    async fn load(self, store: Database, keys: Arc<[UserId]>) -> Loaded<Self> {
         session::OF_USERS.pages(&store, &self.scope, &self.filter, &KEYSET, &self.window, &keys).await
     }
 }
@@ -185,10 +186,11 @@ impl Loader for OfUsers {
 impl Loader for CountsOfUsers {
     const NAME: &'static str = "session.counts_of_users";
     const SHARED: bool = true;
+    type Source = Database;
     type Key = UserId;
     type Value = i64;
 
-    async fn load(self, store: Store, keys: Arc<[UserId]>) -> Loaded<Self> {
+    async fn load(self, store: Database, keys: Arc<[UserId]>) -> Loaded<Self> {
         session::OF_USERS.counts(&store, &self.scope, &self.filter, &keys).await
     }
 }

@@ -5,7 +5,6 @@ use std::sync::{Arc, LazyLock};
 
 use async_graphql::{ID, InputObject};
 use entities::{
-    Store,
     database::{
         page::{Page, Window},
         scope::Scope,
@@ -20,7 +19,7 @@ use uuid::Uuid;
 pub(crate) mod mutation;
 
 use crate::{
-    context::ContextExt as _,
+    context::{ContextExt as _, Database},
     engine::{
         batch::{Loaded, Loader},
         connection::{Bound, MAX_ROWS, PageArgs, Pages},
@@ -164,10 +163,11 @@ pub struct ById {
 
 impl Loader for ById {
     const NAME: &'static str = "submission.by_ids";
+    type Source = Database;
     type Key = SubmissionId;
     type Value = Arc<Model>;
 
-    async fn load(self, store: Store, keys: Arc<[SubmissionId]>) -> Loaded<Self> {
+    async fn load(self, store: Database, keys: Arc<[SubmissionId]>) -> Loaded<Self> {
         submission::by_ids(&store, &self.scope, &keys).await
     }
 }
@@ -193,10 +193,11 @@ struct Submissions {
 impl Loader for PagesOf {
     const NAME: &'static str = "submission.pages_of";
     const SHARED: bool = true;
+    type Source = Database;
     type Key = Uuid;
     type Value = Arc<Page<Model>>;
 
-    async fn load(self, store: Store, keys: Arc<[Uuid]>) -> Loaded<Self> {
+    async fn load(self, store: Database, keys: Arc<[Uuid]>) -> Loaded<Self> {
         let Submissions { of, scope, filter } = &self.list;
         of.pages(&store, scope, filter, &KEYSET, &self.window, &keys).await
     }
@@ -205,10 +206,11 @@ impl Loader for PagesOf {
 impl Loader for CountsOf {
     const NAME: &'static str = "submission.counts_of";
     const SHARED: bool = true;
+    type Source = Database;
     type Key = Uuid;
     type Value = i64;
 
-    async fn load(self, store: Store, keys: Arc<[Uuid]>) -> Loaded<Self> {
+    async fn load(self, store: Database, keys: Arc<[Uuid]>) -> Loaded<Self> {
         let Submissions { of, scope, filter } = &self.list;
         of.counts(&store, scope, filter, &keys).await
     }

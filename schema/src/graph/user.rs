@@ -16,7 +16,7 @@ use entities::{
 };
 
 use crate::{
-    context::ContextExt as _,
+    context::{ContextExt as _, Database},
     engine::{
         batch::{Loaded, Loader},
         connection::{Bound, MAX_ROWS, PageArgs},
@@ -24,7 +24,6 @@ use crate::{
         edge::Given,
         error::{Code, FieldError},
         object::{Entity, Object, Visible},
-        scalar::enum_leaf,
     },
     graph::{
         activity, form,
@@ -32,6 +31,7 @@ use crate::{
         list::{ListArgs as _, WindowArgs as _, bound},
         location,
         node::NODE,
+        scalar::enum_leaf,
         session,
         subgraph::Domain,
         submission,
@@ -191,10 +191,11 @@ pub struct ById;
 impl Loader for ById {
     const NAME: &'static str = "user.by_ids";
     const SHARED: bool = true;
+    type Source = Database;
     type Key = UserId;
     type Value = Arc<Row>;
 
-    async fn load(self, store: Store, keys: Arc<[UserId]>) -> Loaded<Self> {
+    async fn load(self, store: Database, keys: Arc<[UserId]>) -> Loaded<Self> {
         user::by_ids(&store, &keys).await
     }
 }
@@ -208,10 +209,11 @@ pub struct OpenByEmail {
 
 impl Loader for OpenByEmail {
     const NAME: &'static str = "user.by_emails";
+    type Source = Database;
     type Key = String;
     type Value = Arc<Row>;
 
-    async fn load(self, store: Store, keys: Arc<[String]>) -> Loaded<Self> {
+    async fn load(self, store: Database, keys: Arc<[String]>) -> Loaded<Self> {
         let rows = if self.scope.manages() {
             any_of_emails(&store, &keys).await?
         } else {
@@ -266,10 +268,11 @@ pub struct AllUsersCount {
 impl Loader for AllUsers {
     const NAME: &'static str = "user.page";
     const SHARED: bool = true;
+    type Source = Database;
     type Key = ();
     type Value = Arc<Page<Row>>;
 
-    async fn load(self, store: Store, _: Arc<[()]>) -> Loaded<Self> {
+    async fn load(self, store: Database, _: Arc<[()]>) -> Loaded<Self> {
         let page = user::ALL.page(&store, &self.scope, &self.filter, self.keyset, &self.window).await?;
         Ok([((), page)].into_iter().collect())
     }
@@ -278,10 +281,11 @@ impl Loader for AllUsers {
 impl Loader for AllUsersCount {
     const NAME: &'static str = "user.count";
     const SHARED: bool = true;
+    type Source = Database;
     type Key = ();
     type Value = i64;
 
-    async fn load(self, store: Store, _: Arc<[()]>) -> Loaded<Self> {
+    async fn load(self, store: Database, _: Arc<[()]>) -> Loaded<Self> {
         Ok([((), user::ALL.count(&store, &self.scope, &self.filter).await?)].into_iter().collect())
     }
 }

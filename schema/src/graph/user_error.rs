@@ -19,7 +19,7 @@ use crate::{
         error::{FieldError, Place, RequestError},
         object::{self, Asked, Edge, Entity, Filled, Object, Row, Rows, Run, Selection},
         output::{Unwritten, Writer},
-        scalar::{Leaf, write_json},
+        scalar::Leaf,
         variables::item::Malformed,
     },
     graph::subgraph::Domain,
@@ -74,7 +74,7 @@ impl UserErrorCode {
     }
 }
 
-crate::engine::scalar::enum_leaf!(UserErrorCode, UserErrorCode);
+crate::graph::scalar::enum_leaf!(UserErrorCode, UserErrorCode);
 
 /// One expected failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -175,27 +175,6 @@ impl Entity for SubmissionDataError {
             )
         });
         &OBJECT
-    }
-}
-
-/// `[String!]!`
-impl Leaf for Vec<Cow<'static, str>> {
-    fn type_ref(registry: &mut Registry) -> String {
-        format!("[{}]!", String::type_ref(registry))
-    }
-
-    fn write(&self, out: &mut Vec<u8>) {
-        write_json(self, out);
-    }
-}
-
-impl Leaf for Cow<'static, str> {
-    fn type_ref(registry: &mut Registry) -> String {
-        String::type_ref(registry)
-    }
-
-    fn write(&self, out: &mut Vec<u8>) {
-        write_json(self, out);
     }
 }
 

@@ -14,13 +14,12 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use entities::{Recorder, Store};
 use futures_util::future::join_all;
 use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 use tokio::sync::oneshot;
 use tracing::{Instrument as _, Span};
 
-use super::{Loader, MAX_KEYS, guarded, lock};
+use super::{Loader, MAX_KEYS, Source as _, guarded, lock};
 use crate::engine::error::FieldError;
 
 pub(super) type Shared<L> = Result<Arc<FxHashMap<<L as Loader>::Key, <L as Loader>::Value>>, FieldError>;
@@ -46,14 +45,13 @@ impl Groups {
         &self,
         loader: L,
         keys: Arc<[L::Key]>,
-        store: &Store,
-        recorder: &Arc<Recorder>,
+        source: &L::Source,
     ) -> Shared<L> {
         let line = self.line_of(&loader);
-        let Some(_turn) = Turn::take_or_none(self, &line, &loader, store) else {
+        let Some(_turn) = Turn::take_or_none(self, &line, &loader) else {
             let (reply, answer) = oneshot::channel();
-            let (recorder, span) = (Arc::clone(recorder), Span::current());
-            lock(&line).waiting.push_back(Waiting { keys, recorder, span, reply });
+            let (source, span) = (source.clone(), Span::current());
+            lock(&line).waiting.push_back(Waiting { keys, source, span, reply });
             // Who waits does not hold the queue, or it would never be let go.
             drop(line);
             // The queue drops a reply only when its task is torn down with the runtime.
@@ -61,7 +59,7 @@ impl Groups {
         };
         // From here on the turn holds it.
         drop(line);
-        guarded(loader, store.clone(), keys).await.map(Arc::new)
+        guarded(loader, source.clone(), keys).await.map(Arc::new)
     }
 
     fn line_of<L: Loader>(&self, loader: &L) -> Arc<Mutex<Line<L>>> {
@@ -111,7 +109,7 @@ impl<L: Loader> Default for Line<L> {
 
 struct Waiting<L: Loader> {
     keys: Arc<[L::Key]>,
-    recorder: Arc<Recorder>,
+    source: L::Source,
     span: Span,
     reply: oneshot::Sender<Shared<L>>,
 }
@@ -121,13 +119,12 @@ struct Turn<L: Loader> {
     groups: Groups,
     line: Arc<Mutex<Line<L>>>,
     loader: L,
-    store: Store,
     /// Given to a task that has not begun. Dropped like that, the runtime is ending and takes no task any more.
     handed_on: bool,
 }
 
 impl<L: Loader> Turn<L> {
-    fn take_or_none(groups: &Groups, line: &Arc<Mutex<Line<L>>>, loader: &L, store: &Store) -> Option<Self> {
+    fn take_or_none(groups: &Groups, line: &Arc<Mutex<Line<L>>>, loader: &L) -> Option<Self> {
         let mut queue = lock(line);
         if queue.under_way >= groups.width {
             return None;
@@ -135,7 +132,7 @@ impl<L: Loader> Turn<L> {
         queue.under_way += 1;
         drop(queue);
         let (groups, line, loader) = (groups.clone(), Arc::clone(line), loader.clone());
-        Some(Self { groups, line, loader, store: store.clone(), handed_on: false })
+        Some(Self { groups, line, loader, handed_on: false })
     }
 
     /// Serves those who wait until nobody does.
@@ -151,8 +148,7 @@ impl<L: Loader> Turn<L> {
     }
 
     async fn run(&self, mut batch: Vec<Waiting<L>>) {
-        let recorder = Arc::new(Recorder::new(batch.iter().any(|waiting| waiting.recorder.keeps_texts())));
-        let store = self.store.recorded_by(Arc::clone(&recorder));
+        let source = L::Source::shared(batch.iter().map(|waiting| &waiting.source));
         let alone = batch.len() == 1;
         let keys = match batch.as_slice() {
             [waiting] => Arc::clone(&waiting.keys),
@@ -165,7 +161,7 @@ impl<L: Loader> Turn<L> {
         };
         // The statement is all these requests'; in traces it stands with the one that waited longest.
         let span = batch.first().map_or_else(Span::none, |waiting| waiting.span.clone());
-        let loading = guarded(self.loader.clone(), store, keys).instrument(span);
+        let loading = guarded(self.loader.clone(), source.clone(), keys).instrument(span);
         let all_gone = join_all(batch.iter_mut().map(|waiting| waiting.reply.closed()));
         let loaded = tokio::select! {
             biased;
@@ -174,12 +170,11 @@ impl<L: Loader> Turn<L> {
             _ = all_gone => return,
         };
         for waiting in batch {
-            waiting.recorder.absorb(&recorder);
+            waiting.source.absorb(&source);
             let loaded = match &loaded {
                 // Somebody's keys are at fault: let each request find out for itself.
                 Err(_) if !alone => {
-                    let store = self.store.recorded_by(Arc::clone(&waiting.recorder));
-                    guarded(self.loader.clone(), store, waiting.keys).await.map(Arc::new)
+                    guarded(self.loader.clone(), waiting.source, waiting.keys).await.map(Arc::new)
                 }
                 loaded => loaded.clone(),
             };
@@ -212,8 +207,8 @@ impl<L: Loader> Drop for Turn<L> {
         queue.under_way += 1;
         drop(queue);
         let (groups, line) = (self.groups.clone(), Arc::clone(&self.line));
-        let (loader, store) = (self.loader.clone(), self.store.clone());
-        drop(runtime.spawn(Self { groups, line, loader, store, handed_on: true }.serve()));
+        let loader = self.loader.clone();
+        drop(runtime.spawn(Self { groups, line, loader, handed_on: true }.serve()));
     }
 }
 

@@ -1,5 +1,5 @@
 //! The proof of the batcher: random trees of loads over a fake store, then each rule by itself. Group commit is
-//! proved in `group`. Nothing here touches a database, except that statements are counted where they are shared.
+//! proved in `group`. Nothing here touches a database.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -7,7 +7,6 @@ use std::{
     sync::atomic::AtomicUsize,
 };
 
-use entities::DatabaseConfig;
 use futures_util::future::{join_all, try_join_all};
 use prometheus_client::registry::Registry;
 use proptest::prelude::*;
@@ -17,7 +16,37 @@ use super::*;
 
 mod group;
 
-type Load = dyn Fn(Store, Arc<[u32]>) -> BoxFuture<'static, Loaded<Fake>> + Send + Sync;
+type Load = dyn Fn(Statements, Arc<[u32]>) -> BoxFuture<'static, Loaded<Fake>> + Send + Sync;
+
+/// What one request reads from: nothing, but the reads are counted.
+#[derive(Clone, Default)]
+struct Statements(Arc<AtomicUsize>);
+
+impl Statements {
+    fn count(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    fn add(&self, count: usize) {
+        self.0.fetch_add(count, Ordering::SeqCst);
+    }
+}
+
+impl Source for Statements {
+    type Error = String;
+
+    fn shared<'a>(_: impl Iterator<Item = &'a Self>) -> Self {
+        Self::default()
+    }
+
+    fn absorb(&self, shared: &Self) {
+        self.add(shared.count());
+    }
+
+    fn field_error(error: &String, _: &'static str) -> FieldError {
+        FieldError::bad_input(error.clone())
+    }
+}
 
 /// A loader that does what it is told. Equal where name and function are the same; `KIND` makes types of it.
 struct Fake<const SHARED: bool = false, const KIND: u8 = 0> {
@@ -48,19 +77,20 @@ impl<const S: bool, const K: u8> Hash for Fake<S, K> {
 impl<const S: bool, const K: u8> Loader for Fake<S, K> {
     const NAME: &'static str = "fake";
     const SHARED: bool = S;
+    type Source = Statements;
     type Key = u32;
     type Value = u64;
 
-    async fn load(self, store: Store, keys: Arc<[u32]>) -> Loaded<Self> {
-        (self.load)(store, keys).await
+    async fn load(self, statements: Statements, keys: Arc<[u32]>) -> Loaded<Self> {
+        (self.load)(statements, keys).await
     }
 }
 
 impl<const S: bool, const K: u8> Fake<S, K> {
     fn new<F: Future<Output = Loaded<Fake>> + Send + 'static>(
-        load: impl Fn(Store, Arc<[u32]>) -> F + Send + Sync + 'static,
+        load: impl Fn(Statements, Arc<[u32]>) -> F + Send + Sync + 'static,
     ) -> Self {
-        Self { name: 0, load: Arc::new(move |store, keys| load(store, keys).boxed()) }
+        Self { name: 0, load: Arc::new(move |statements, keys| load(statements, keys).boxed()) }
     }
 
     /// Finds `key + 1000` for every key but multiples of ten, and logs what it was asked for.
@@ -87,23 +117,13 @@ fn found(keys: &[u32]) -> Loaded<Fake> {
     Ok(keys.iter().filter(|key| *key % 10 != 0).map(|key| (*key, u64::from(*key) + 1_000)).collect())
 }
 
-async fn store() -> Store {
-    let config = DatabaseConfig {
-        url: "sqlite::memory:".to_owned(),
-        max_connections: 1,
-        acquire_timeout: Duration::from_secs(5),
-    };
-    Store::connect(&config, &mut Registry::default()).await.unwrap()
+fn batcher_in(groups: &Groups) -> (Batcher, Statements) {
+    let (statements, metrics) = (Statements::default(), Metrics::register(&mut Registry::default()));
+    (Batcher::new(statements.clone(), groups.clone(), metrics), statements)
 }
 
-fn batcher_in(store: &Store, groups: &Groups) -> (Batcher, Arc<Recorder>) {
-    let recorder = Arc::new(Recorder::new(false));
-    let metrics = Metrics::register(&mut Registry::default());
-    (Batcher::new(store, Arc::clone(&recorder), groups.clone(), metrics), recorder)
-}
-
-async fn batcher() -> Batcher {
-    batcher_in(&store().await, &Groups::new(0)).0
+fn batcher() -> Batcher {
+    batcher_in(&Groups::new(0)).0
 }
 
 /// Pending once, and woken at once: what `FuturesUnordered` does to be a good neighbour.
@@ -281,15 +301,11 @@ fn count_asked(branch: &Branch, keys: &[u32], asked: &mut HashSet<u32>) {
 /// Runs one case: what was found, and the log.
 fn run_case(branch: &Branch, keys: &[u32], delays: &[u8]) -> (Tree, Loads) {
     thread_local! {
-        static RUNTIME: (Runtime, Store) = {
-            let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-            let store = runtime.block_on(store());
-            (runtime, store)
-        };
+        static RUNTIME: Runtime = Builder::new_current_thread().enable_all().build().unwrap();
     }
-    RUNTIME.with(|(runtime, store)| {
+    RUNTIME.with(|runtime| {
         let fakes = fakes(delays);
-        let (batcher, _) = batcher_in(store, &Groups::new(0));
+        let (batcher, _) = batcher_in(&Groups::new(0));
         let tree = runtime.block_on(batcher.drive(walk(&batcher, &fakes, branch, keys.to_vec())));
         let log = lock(&fakes.log).clone();
         (tree, log)
@@ -335,7 +351,7 @@ proptest! {
 
 #[tokio::test]
 async fn outcomes_come_in_the_order_of_the_keys_and_absent_is_none() {
-    let (batcher, log) = (batcher().await, Log::default());
+    let (batcher, log) = (batcher(), Log::default());
     let load = batcher.load_many(Fake::<false, 0>::logging(&log), vec![7, 20, 3, 7]);
     let outcomes = batcher.drive(load).await;
     assert_eq!(outcomes, [Ok(Some(1_007)), Ok(None), Ok(Some(1_003)), Ok(Some(1_007))]);
@@ -345,7 +361,7 @@ async fn outcomes_come_in_the_order_of_the_keys_and_absent_is_none() {
 
 #[tokio::test]
 async fn more_keys_than_one_statement_holds_are_loaded_in_parts() {
-    let (batcher, log) = (batcher().await, Log::default());
+    let (batcher, log) = (batcher(), Log::default());
     let keys: Vec<u32> = (0..2_500).collect();
     let outcomes = batcher.drive(batcher.load_many(Fake::<false, 0>::logging(&log), keys)).await;
     assert_eq!(outcomes.len(), 2_500);
@@ -360,7 +376,7 @@ async fn more_keys_than_one_statement_holds_are_loaded_in_parts() {
 
 #[tokio::test]
 async fn a_batch_that_panics_fails_only_its_own_keys() {
-    let (batcher, log) = (batcher().await, Log::default());
+    let (batcher, log) = (batcher(), Log::default());
     let in_future = Fake::<false, 1>::new(|_, _| async { panic!("a bug in a loader") });
     let before_future = Fake::<false, 2>::new(|_, keys| {
         assert!(keys.is_empty(), "a bug before the first await");
@@ -388,11 +404,11 @@ async fn a_batch_that_panics_fails_only_its_own_keys() {
 
 #[tokio::test]
 async fn an_error_fails_only_its_own_batch_and_is_not_tried_again() {
-    let (batcher, log) = (batcher().await, Log::default());
+    let (batcher, log) = (batcher(), Log::default());
     let noted = Arc::clone(&log);
     let bad = Fake::<false, 1>::new(move |_, keys| {
         note(&noted, &keys);
-        async { Err(entities::Error::Refused("no".to_owned())) }
+        async { Err("no".to_owned()) }
     });
     let good = Fake::<false, 0>::new(|_, keys| async move { found(&keys) });
     let all = async { futures_util::join!(batcher.load(bad.clone(), 1), batcher.load(good, 1)) };
@@ -423,7 +439,7 @@ async fn dropping_the_request_drops_the_batch_under_way() {
                 found(&[])
             }
         });
-        let (batcher, _) = batcher_in(&store().await, &Groups::new(shared));
+        let (batcher, _) = batcher_in(&Groups::new(shared));
         let request = batcher.drive(batcher.load(endless, 1));
         assert!(tokio::time::timeout(Duration::from_millis(5), request).await.is_err());
         assert!(dropped.load(Ordering::SeqCst), "with {shared} shared batches");
@@ -432,7 +448,7 @@ async fn dropping_the_request_drops_the_batch_under_way() {
 
 #[tokio::test]
 async fn what_is_forgotten_is_loaded_again() {
-    let (batcher, log) = (batcher().await, Log::default());
+    let (batcher, log) = (batcher(), Log::default());
     let fake = Fake::<false, 0>::logging(&log);
     for _ in 0..2 {
         batcher.drive(batcher.load(fake.clone(), 1)).await.unwrap();
@@ -445,7 +461,7 @@ async fn what_is_forgotten_is_loaded_again() {
 
 #[tokio::test]
 async fn forgetting_while_a_batch_is_under_way_loads_anew_and_never_hangs() {
-    let (batcher, rounds) = (batcher().await, Arc::new(AtomicUsize::new(0)));
+    let (batcher, rounds) = (batcher(), Arc::new(AtomicUsize::new(0)));
     let released = Arc::new(tokio::sync::Notify::new());
     let (counted, waited_for) = (Arc::clone(&rounds), Arc::clone(&released));
     // What the first batch reads comes after what the second one reads.
@@ -479,7 +495,7 @@ async fn forgetting_while_a_batch_is_under_way_loads_anew_and_never_hangs() {
 
 #[tokio::test]
 async fn equal_loads_asked_in_different_polls_are_one() {
-    let (batcher, log) = (batcher().await, Log::default());
+    let (batcher, log) = (batcher(), Log::default());
     let fake = Fake::<false, 0>::logging(&log);
     let late = async {
         for _ in 0..5 {
@@ -498,14 +514,13 @@ async fn equal_loads_asked_in_different_polls_are_one() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wake_from_another_thread_is_never_lost() {
-    let store = store().await;
     for round in 0..200_u32 {
         let fake = Fake::<false, 0>::new(|_, keys| async move {
             // The load itself is woken from elsewhere, too.
             let elsewhere = tokio::spawn(async move { found(&keys) });
             elsewhere.await.unwrap()
         });
-        let (batcher, _) = batcher_in(&store, &Groups::new(0));
+        let (batcher, _) = batcher_in(&Groups::new(0));
         let (send, receive) = tokio::sync::oneshot::channel();
         drop(tokio::spawn(async move { send.send(round % 7 + 1) }));
         let execution = async {
@@ -519,11 +534,9 @@ async fn a_wake_from_another_thread_is_never_lost() {
 
 #[test]
 fn a_lone_request_needs_no_timer() {
-    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-    let store = runtime.block_on(store());
     // A runtime without a clock: whoever asks it for a timer panics.
     let clockless = Builder::new_current_thread().build().unwrap();
-    let (batcher, _) = batcher_in(&store, &Groups::new(2));
+    let (batcher, _) = batcher_in(&Groups::new(2));
     let fake = Fake::<true, 0>::new(|_, keys| async move { found(&keys) });
     assert_eq!(clockless.block_on(batcher.drive(batcher.load(fake, 1))), Ok(Some(1_001)));
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use entities::clock::Time;
+use chrono::{DateTime, Utc};
 use prost::Message;
 
 use crate::engine::{
@@ -118,7 +118,7 @@ impl Tree {
     }
 
     /// The tree of a request that began at this time and took so long, ready for `extensions.ftv1`.
-    pub(crate) fn finish(mut self, began: Time, took: Duration) -> String {
+    pub(crate) fn finish(mut self, began: DateTime<Utc>, took: Duration) -> String {
         while self.open.len() > 1 {
             self.leave();
         }
@@ -134,7 +134,7 @@ impl Tree {
     }
 }
 
-fn timestamp(time: Time) -> Timestamp {
+fn timestamp(time: DateTime<Utc>) -> Timestamp {
     let nanos = i32::try_from(time.timestamp_subsec_nanos()).unwrap_or_default();
     Timestamp { seconds: time.timestamp(), nanos }
 }

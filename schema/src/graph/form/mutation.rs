@@ -20,8 +20,9 @@ use entities::{
 
 use super::{ById, Form, FormStatus};
 use crate::{
-    context::ContextExt as _,
+    context::{ContextExt as _, Database},
     engine::{
+        batch::Source as _,
         context::Context,
         edge::{NoArguments, One},
         error::FieldError,
@@ -150,7 +151,7 @@ pub(crate) async fn create(Input(input): Input<CreateFormInput>, ctx: &Context) 
     let (title, description) = (title(&input.title), input.description.as_deref().map(unicode::composed));
     let new = New { title: &title, description: description.as_deref(), draft };
     let created = write::create(ctx.store(), owner, new).await;
-    let form = created.map_err(|error| FieldError::of_store(&error, "form.create"))?;
+    let form = created.map_err(|error| Database::field_error(&error, "form.create"))?;
     Ok(FormPayload::of(form).into())
 }
 
@@ -216,7 +217,7 @@ fn editing(ctx: &Context, form: &ID) -> Result<FormId, FieldError> {
 }
 
 fn answer(form: FormId, changed: Changed) -> Answer {
-    let refusal = match changed.map_err(|error| FieldError::of_store(&error, "form.change"))? {
+    let refusal = match changed.map_err(|error| Database::field_error(&error, "form.change"))? {
         Ok(form) => return Ok(FormPayload::of(form).into()),
         Err(refusal) => refusal,
     };

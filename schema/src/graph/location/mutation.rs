@@ -14,17 +14,19 @@ use entities::{
 
 use super::{ById, Location};
 use crate::{
-    context::ContextExt as _,
+    context::{ContextExt as _, Database},
     engine::{
+        batch::Source as _,
         context::Context,
         edge::{Held, NoArguments, One},
         error::FieldError,
         object::{Entity, Object},
-        scalar::{DateTime, enum_leaf},
+        scalar::DateTime,
         variables::item::Item,
     },
     graph::{
         mutation::{Input, Written},
+        scalar::enum_leaf,
         subgraph::Domain,
         user_error::{UserError, UserErrorCode, UserErrors, of_malformed},
     },
@@ -211,7 +213,7 @@ pub(crate) async fn record(
         }));
     }
     let recorded = record::record(ctx.store(), recorder, &good).await;
-    let recorded = recorded.map_err(|error| FieldError::of_store(&error, "location.record"))?;
+    let recorded = recorded.map_err(|error| Database::field_error(&error, "location.record"))?;
     let mut stored = recorded.into_iter().map(|recorded| {
         let outcome = if recorded.is_new { LocationOutcome::Accepted } else { LocationOutcome::Duplicate };
         LocationResult { outcome, location: Some(recorded.id), errors: Arc::default() }

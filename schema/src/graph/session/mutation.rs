@@ -11,8 +11,9 @@ use entities::{
 
 use super::{ById, Session};
 use crate::{
-    context::ContextExt as _,
+    context::{ContextExt as _, Database},
     engine::{
+        batch::Source as _,
         context::Context,
         edge::{Held, NoArguments, One},
         error::FieldError,
@@ -117,7 +118,7 @@ fn no_such_session() -> UserError {
 }
 
 fn failed(error: &entities::Error) -> FieldError {
-    FieldError::of_store(error, "session.write")
+    Database::field_error(error, "session.write")
 }
 
 /// `Mutation.renameSession`

@@ -17,8 +17,9 @@ use entities::{
 use super::{ById, Session, mutation::session_name};
 use crate::{
     auth::{credentials, viewer::Viewer},
-    context::ContextExt as _,
+    context::{ContextExt as _, Database},
     engine::{
+        batch::Source as _,
         context::Context,
         edge::{NoArguments, One},
         error::FieldError,
@@ -142,7 +143,7 @@ pub(crate) async fn sign_up(Input(input): Input<SignUpInput>, ctx: &Context) -> 
     let new =
         NewAccount { email: &email, display_name: &name, role: Role::Viewer, password_hash: Some(&hash) };
     let made = user::sign_up(ctx.store(), &ctx.access().options().secret, new, device(ctx, None)).await;
-    match made.map_err(|error| FieldError::of_store(&error, "user.sign_up"))? {
+    match made.map_err(|error| Database::field_error(&error, "user.sign_up"))? {
         Some(grant) => granted(ctx, grant),
         None => Ok(refused(UserError::new(
             UserErrorCode::AlreadyExists,
@@ -161,7 +162,7 @@ pub(crate) async fn sign_in(Input(input): Input<SignInInput>, ctx: &Context) -> 
     };
     let email = input.email.trim().to_lowercase();
     let attempt = credentials::throttle_account(ctx, &email)?;
-    let failed = |error: &entities::Error| FieldError::of_store(error, "session.sign_in");
+    let failed = |error: &entities::Error| Database::field_error(error, "session.sign_in");
     let account =
         user::credentials(ctx.store(), Named::Email(&email)).await.map_err(|error| failed(&error))?;
     let verdict = credentials::check(ctx, attempt, account.as_ref(), &input.password).await?;
@@ -192,7 +193,7 @@ pub(crate) async fn refresh(Input(input): Input<RefreshSessionInput>, ctx: &Cont
             let exchange = exchange.map_err(credentials::too_often)?;
             let secret = &ctx.access().options().secret;
             let refreshed = session::refresh(ctx.store(), secret, &input.refresh_token).await;
-            match refreshed.map_err(|error| FieldError::of_store(&error, "session.refresh"))? {
+            match refreshed.map_err(|error| Database::field_error(&error, "session.refresh"))? {
                 Refreshed::Granted(grant) => return granted(ctx, grant),
                 Refreshed::Repeated(grant) => {
                     exchange.was_repeated();

@@ -16,8 +16,9 @@ use entities::{
 
 use super::{ById, Submission};
 use crate::{
-    context::ContextExt as _,
+    context::{ContextExt as _, Database},
     engine::{
+        batch::Source as _,
         context::Context,
         edge::{Held, NoArguments, One},
         error::FieldError,
@@ -166,7 +167,7 @@ async fn hand_in(
         Err(errors) => return Ok(SubmissionPayload { submission: None, errors: errors.into() }),
     };
     let created = write::create(ctx.store(), author, new).await;
-    Ok(match created.map_err(|error| FieldError::of_store(&error, "submission.create"))? {
+    Ok(match created.map_err(|error| Database::field_error(&error, "submission.create"))? {
         Ok(submission) => SubmissionPayload { submission: Some(submission), errors: Arc::default() },
         Err(refusal) => SubmissionPayload { submission: None, errors: refused(refusal, path).into() },
     })

@@ -12,8 +12,9 @@ use entities::{
 use super::{ById, Role, User};
 use crate::{
     auth::credentials,
-    context::ContextExt as _,
+    context::{ContextExt as _, Database},
     engine::{
+        batch::Source as _,
         context::Context,
         edge::{NoArguments, One},
         error::FieldError,
@@ -108,7 +109,7 @@ fn refused(error: UserError) -> Written<UpdateUserPayload> {
 }
 
 fn failed(error: &entities::Error) -> FieldError {
-    FieldError::of_store(error, "user.write")
+    Database::field_error(error, "user.write")
 }
 
 fn no_such_account() -> UserError {

@@ -1,0 +1,58 @@
+//! Values of `entities` as leaves: ids, enums, stored JSON. `Leaf` has the graph as its parameter here, since neither the trait
+//! nor these types are of this crate. Not here: values of the language's own types (`engine::scalar`).
+
+use async_graphql::registry::Registry;
+use entities::{
+    Json,
+    id::{ActivityLogId, FormId, FormVersionId, LocationId, SessionId, SubmissionId, UserId},
+};
+
+use crate::{
+    engine::scalar::{AnyJson, Leaf},
+    graph::Graph,
+};
+
+/// The database's own text: already JSON.
+impl Leaf<Graph> for Json {
+    fn type_ref(registry: &mut Registry) -> String {
+        <AnyJson as async_graphql::OutputType>::create_type_info(registry)
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend(self.as_str().as_bytes());
+    }
+}
+
+macro_rules! id_leaves {
+    ($($id:ident),+) => {$(
+        impl Leaf<Graph> for $id {
+            fn type_ref(registry: &mut Registry) -> String {
+                uuid::Uuid::type_ref(registry)
+            }
+
+            fn write(&self, out: &mut Vec<u8>) {
+                self.0.write(out);
+            }
+        }
+    )+};
+}
+id_leaves!(UserId, SessionId, FormId, FormVersionId, SubmissionId, LocationId, ActivityLogId);
+
+/// An enum of `entities` as a leaf: `$graphql` is its GraphQL declaration (`#[graphql(remote = …)]`).
+macro_rules! enum_leaf {
+    ($stored:ty, $graphql:ty) => {
+        impl $crate::engine::scalar::Leaf<$crate::Graph> for $stored {
+            fn type_ref(registry: &mut async_graphql::registry::Registry) -> String {
+                <$graphql as async_graphql::OutputType>::create_type_info(registry)
+            }
+
+            fn write(&self, out: &mut Vec<u8>) {
+                // Enum names are letters and underscores: nothing to escape.
+                out.push(b'"');
+                out.extend(self.as_str().as_bytes());
+                out.push(b'"');
+            }
+        }
+    };
+}
+pub(crate) use enum_leaf;
