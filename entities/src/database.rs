@@ -17,6 +17,7 @@ use tracing::{Instrument as _, Span, field::Empty};
 
 use crate::{error::Error, telemetry::SPANS};
 
+mod connections;
 pub(crate) mod history;
 pub mod kind;
 mod metrics;
@@ -101,7 +102,7 @@ impl Database {
         if let Some(pool) = &pool {
             pool.ping().await?;
         }
-        metrics::follow_connections(&db, pool.clone(), registry);
+        connections::follow(&db, pool.clone(), registry);
         let probe = Probe::new(&db, is_in_memory);
         let (history, writer) = (History::default(), Arc::default());
         let writes = Writes::default();

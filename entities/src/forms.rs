@@ -14,3 +14,4 @@ pub mod problem;
 mod canonical;
 #[cfg(test)]
 mod tests;
+mod tidy;

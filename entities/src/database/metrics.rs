@@ -1,17 +1,13 @@
-//! SQL figures, named by OpenTelemetry's conventions: statements by name and table, and the pool's connections, which
-//! are counted when somebody asks.
+//! SQL figures, named by OpenTelemetry's conventions: statements by name and table, and how long they waited for a
+//! connection. Not here: how many connections there are (`connections`).
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use prometheus_client::{
-    collector::Collector,
-    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _},
-    metrics::{MetricType, counter::Counter, family::Family, gauge::ConstGauge, histogram::Histogram},
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, histogram::Histogram},
     registry::Registry,
 };
-use sea_orm::{DatabaseConnection, sqlx::SqlitePool};
-
-use crate::database::pool::Pool;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StatementLabels {
@@ -59,49 +55,5 @@ impl Metrics {
     /// Somebody has a connection after this time.
     pub(crate) fn waited(&self, elapsed: Duration) {
         self.waits.observe(elapsed.as_secs_f64());
-    }
-}
-
-/// Counts the connections of this database from now on.
-pub(super) fn follow_connections(db: &DatabaseConnection, pool: Option<Pool>, registry: &mut Registry) {
-    let connections = match pool {
-        Some(pool) => Connections::Postgres(pool),
-        None => Connections::Sqlite(db.get_sqlite_connection_pool().clone()),
-    };
-    registry.register_collector(Box::new(connections));
-}
-
-enum Connections {
-    Postgres(Pool),
-    Sqlite(SqlitePool),
-}
-
-impl Connections {
-    /// All that are open, and those of them that nobody uses.
-    fn count(&self) -> (usize, usize) {
-        match self {
-            Self::Postgres(pool) => pool.count(),
-            Self::Sqlite(pool) => (pool.size() as usize, pool.num_idle()),
-        }
-    }
-}
-
-impl Collector for Connections {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let (open, idle) = self.count();
-        let help = "Connections to the database, by what they do";
-        let mut counts =
-            encoder.encode_descriptor("db_client_connection_count", help, None, MetricType::Gauge)?;
-        for (state, count) in [("idle", idle), ("used", open.saturating_sub(idle))] {
-            let labels = [("db_client_connection_state", state)];
-            ConstGauge::new(count as i64).encode(counts.encode_family(&labels)?)?;
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Debug for Connections {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Connections").field(&self.count()).finish()
     }
 }

@@ -6,7 +6,7 @@
 use serde_json::{Map, Value, json};
 use unicode_normalization::{UnicodeNormalization as _, is_nfc};
 
-use crate::forms::pipeline::tidy_text;
+use super::tidy::tidy_text;
 
 /// The document with all its texts composed. Keys stay: those that count are ASCII, and the others are the author's.
 pub(super) fn composed(document: &Value) -> Value {

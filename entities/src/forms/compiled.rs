@@ -14,9 +14,9 @@ use serde_json::Value;
 
 use super::{
     canonical,
-    definition::{Definition, Field, FieldIndex, FieldType, Kind, Required},
+    definition::{Definition, Field, FieldIndex, FieldType, Kind, Required, Stage},
     json_schema,
-    logic::{Findings, Rule, Stage, Surroundings, Types},
+    logic::{Findings, Rule, Surroundings, Types},
     pattern::MATCHING_BYTES,
     problem::{MAX_PROBLEMS, Problem},
 };

@@ -11,7 +11,6 @@ use std::{collections::HashSet, ops::RangeInclusive};
 use serde_json::{Map, Value};
 
 use super::{
-    logic::Stage,
     pattern::Pattern,
     problem::{Problem, below, did_you_mean, expected},
 };
@@ -38,6 +37,15 @@ const MAX_QUOTED: usize = 60;
 pub const MAX_INTEGER: i64 = 9_007_199_254_740_991;
 /// The largest `DECIMAL` that is sent as a number: 15 digits before the point.
 pub const MAX_DECIMAL: f64 = 999_999_999_999_999.9;
+
+/// Is a rule checked to be published, or was it published before?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// It has to be good.
+    Publication,
+    /// It was good enough once: only what cannot be run or could cost too much is refused.
+    Published,
+}
 
 /// A parsed definition.
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use datalogic_rs::{DataValue, Engine, EvaluationConfig, Logic, bumpalo::Bump, da
 use serde_json::{Map, Value, json};
 
 use super::{
-    definition::{Definition, FieldIndex, Kind, MAX_INTEGER},
+    definition::{Definition, FieldIndex, Kind, MAX_INTEGER, Stage},
     problem::Problem,
 };
 use check::Check;
@@ -64,15 +64,6 @@ pub(super) struct Findings {
     pub(super) problems: Vec<Problem>,
     /// What may be published, but means something else than most who write it think.
     pub(super) hints: Vec<Problem>,
-}
-
-/// Is a rule checked to be published, or was it published before?
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stage {
-    /// It has to be good.
-    Publication,
-    /// It was good enough once: only what cannot be run or could cost too much is refused.
-    Published,
 }
 
 /// What a rule cost at most, in steps of the engine.

@@ -13,13 +13,12 @@ use crate::forms::{
     definition::{Field, FieldIndex, Kind, Required},
     logic::{Budget, TooDear},
     problem::{MAX_PROBLEMS, Problem, below, push_segment},
+    tidy,
 };
 
 mod parse;
-mod tidy;
 
 use parse::Parse;
-pub(crate) use tidy::tidy_text;
 
 /// Bytes of one submission's answers at most, as compact JSON.
 pub const MAX_BYTES: usize = 512 * 1024;

@@ -4,8 +4,8 @@
 
 use serde_json::{Map, Value};
 
-use super::{Parser, Required, TEXTS, Valid, localized};
-use crate::forms::{logic::Stage, problem::expected};
+use super::{Parser, Required, Stage, TEXTS, Valid, localized};
+use crate::forms::problem::expected;
 
 impl Parser {
     /// Refuses what is not an object where a rule belongs.

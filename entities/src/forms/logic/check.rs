@@ -12,11 +12,11 @@ use datalogic_rs::{DataValue, bumpalo::Bump};
 use serde_json::{Map, Value, json};
 
 use super::{
-    ENGINE, Findings, Reference, STEP_BYTES, Stage, Surroundings, javascript,
+    ENGINE, Findings, Reference, STEP_BYTES, Surroundings, javascript,
     types::{Argument, Types, hint, objection, objection_to_iterator},
 };
 use crate::forms::{
-    definition::{FieldIndex, Kind},
+    definition::{FieldIndex, Kind, Stage},
     problem::{MAX_PROBLEMS, Problem, below, did_you_mean},
 };
 

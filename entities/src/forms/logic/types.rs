@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::javascript::number_of_text;
 use crate::forms::{
     definition::{Definition, Kind},
-    pipeline::tidy_text,
+    tidy::tidy_text,
 };
 
 /// Kinds of values: a set.

@@ -6,7 +6,7 @@ use std::{borrow::Cow, cmp::Ordering, collections::HashSet, ops::RangeInclusive}
 use chrono::{DateTime, Datelike as _, SecondsFormat, Utc};
 use serde_json::{Map, Value, json};
 
-use super::{MAX_ADDED_BYTES, added_bytes, tidy::is_space};
+use super::{MAX_ADDED_BYTES, added_bytes};
 use crate::forms::{
     compiled::CompiledForm,
     definition::{Field, FieldIndex, Kind, MAX_DECIMAL, Required},
@@ -14,6 +14,7 @@ use crate::forms::{
     pattern::{Format, Pattern},
     phone,
     problem::{Problem, below, expected, push_segment},
+    tidy::is_space,
 };
 
 /// Places of answers at most: the fields of the form, those in a repeat once for each of its entries. A few bytes of

@@ -1,6 +1,6 @@
 //! What is done to all answers before they are looked at: white space around texts goes, texts are composed (NFC), and
 //! what is blank is left out. Clients that check answers by a version's JSON Schema, or evaluate rules, do the same
-//! first; docs/forms.md says how. Not here: what only one type of field means by its answers (`parse`).
+//! first; docs/forms.md says how. Not here: what only one type of field means by its answers (`pipeline::parse`).
 
 use serde_json::Value;
 use unicode_normalization::{IsNormalized, UnicodeNormalization as _, is_nfc_quick};
