@@ -14,6 +14,7 @@ mod answers;
 pub mod auth;
 mod context;
 pub mod engine;
+mod executor;
 mod explain;
 pub mod graph;
 mod request;
@@ -33,6 +34,7 @@ pub use engine::{
     limits::Limits,
     variables::read as read_variables,
 };
+pub use executor::GraphFor;
 pub use graph::{
     Graph, Opened, Options,
     subgraph::{Domain, Subgraph},

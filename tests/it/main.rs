@@ -16,6 +16,7 @@ mod disk;
 mod docs;
 mod documents;
 mod durability;
+mod examples;
 mod federation;
 mod figures;
 mod forms;
