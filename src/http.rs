@@ -2,6 +2,9 @@
 //! compression, then the route. `server` accepts connections; `graphql` is the way through, with `receive` (the bytes of a
 //! body), `wire` (what it says), `admission` and `memory` (who may come in now), `media`, `caching` and `compression` (how
 //! an answer goes out); `refusal` is what every failure looks like. Not here: what a query means, which document an id means.
+//!
+//! `edge` does by itself what tower-http's layers for panics and request ids do: the answer to a panic and its log line name
+//! the request's id, which `CatchPanicLayer` does not give, and `SetRequestIdLayer` believes every id that a caller sends.
 
 mod about;
 pub(crate) mod admission;

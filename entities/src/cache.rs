@@ -203,6 +203,7 @@ pub struct Cache {
 
 struct Inner {
     table: Table,
+    // Of quick_cache, where a hit takes 33 ns; in moka, which is used where what is kept expires by time, it takes 200.
     entries: Map<Key, Entry, Weights>,
     flights: Mutex<Flights>,
     hot: Hot,

@@ -3,11 +3,10 @@
 
 use std::{
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use moka::sync::Cache;
+use schema::auth::rate::{Buckets, Rate, SharedBucket};
 
 /// What a registration takes besides its text, where it is kept: names, hashes, pointers.
 const OVERHEAD: f64 = 256.0;
@@ -19,50 +18,36 @@ const NETWORK: f64 = 0.125;
 /// Networks that are remembered.
 const MOST_NETWORKS: u64 = 10_000;
 
-/// What may still be registered.
+/// What may still be registered, in bytes.
 pub(super) struct Budget {
-    daily: f64,
-    all: Mutex<Bucket>,
-    networks: Cache<Option<IpAddr>, Arc<Mutex<Bucket>>>,
+    all: SharedBucket,
+    networks: Buckets<Option<IpAddr>>,
 }
 
-struct Bucket {
-    left: f64,
-    filled_at: Instant,
-}
-
-impl Bucket {
-    fn full(daily: f64, now: Instant) -> Self {
-        Self { left: daily * SAVED, filled_at: now }
-    }
-
-    /// What is left now.
-    fn fill(&mut self, daily: f64, now: Instant) -> f64 {
-        let days = now.saturating_duration_since(self.filled_at).as_secs_f64() / DAY.as_secs_f64();
-        self.left = (self.left + days * daily).min(daily * SAVED);
-        self.filled_at = self.filled_at.max(now);
-        self.left
-    }
+fn daily(bytes: f64) -> Rate {
+    Rate { burst: bytes * SAVED, per_second: bytes / DAY.as_secs_f64() }
 }
 
 impl Budget {
     pub(super) fn new(daily_bytes: usize, now: Instant) -> Self {
-        let daily = daily_bytes as f64;
-        let networks = Cache::builder().max_capacity(MOST_NETWORKS).time_to_idle(DAY).build();
-        Self { daily, all: Mutex::new(Bucket::full(daily, now)), networks }
+        let bytes = daily_bytes as f64;
+        Self {
+            all: SharedBucket::full(daily(bytes), now),
+            networks: Buckets::new(daily(bytes * NETWORK), MOST_NETWORKS, DAY),
+        }
     }
 
     /// Takes what a text of this length costs, if there is so much left for this network.
     pub(super) fn take(&self, network: Option<IpAddr>, bytes: usize, now: Instant) -> bool {
-        let (cost, share) = (bytes as f64 + OVERHEAD, self.daily * NETWORK);
-        let own = self.networks.get_with(network, || Arc::new(Mutex::new(Bucket::full(share, now))));
+        let cost = bytes as f64 + OVERHEAD;
+        let own = self.networks.of(network, now);
         // Always in this order.
-        let mut own = own.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        let fits = own.fill(share, now) >= cost && all.fill(self.daily, now) >= cost;
+        let mut own = own.lock();
+        let mut all = self.all.lock();
+        let fits = own.fill(cost, now).is_ok() && all.fill(cost, now).is_ok();
         if fits {
-            own.left -= cost;
-            all.left -= cost;
+            own.take(cost);
+            all.take(cost);
         }
         fits
     }

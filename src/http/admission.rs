@@ -12,14 +12,16 @@
 
 use std::{
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use axum::http::StatusCode;
 use entities::id::UserId;
-use moka::sync::Cache;
-use schema::Viewer;
+use schema::{
+    Viewer,
+    auth::rate::{Buckets, Rate},
+};
 
 use super::{
     memory::{MemoryPool, MemoryReservation, OutOfMemory},
@@ -46,7 +48,7 @@ pub(crate) struct Admission {
     places: Arc<Places>,
     bodies: MemoryPool,
     answers: MemoryPool,
-    rate: Option<Rate>,
+    rates: Option<Buckets<Caller>>,
 }
 
 /// The requests that may be worked on at once.
@@ -62,13 +64,6 @@ pub(super) struct Permit {
     owner: Owner,
 }
 
-/// A bucket that leaks: a caller's clock runs ahead of the time by one interval with each request.
-struct Rate {
-    interval: Duration,
-    ahead: Duration,
-    clocks: Cache<Caller, Arc<Mutex<Instant>>>,
-}
-
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Caller {
     Account(UserId),
@@ -77,17 +72,14 @@ enum Caller {
 
 impl Admission {
     pub(crate) fn new(http: &HttpConfig) -> Self {
-        let rate = http.rate_per_second.map(|per_second| {
-            let interval = Duration::from_secs(1) / per_second;
-            let clocks = Cache::builder()
-                .max_capacity(MOST_CALLERS)
-                .time_to_idle(interval * http.rate_burst + Duration::from_secs(1))
-                .build();
-            Rate { interval, ahead: interval * (http.rate_burst - 1), clocks }
+        let rates = http.rate_per_second.map(|per_second| {
+            let rate = Rate { burst: http.rate_burst.into(), per_second: per_second.into() };
+            let until_full = Duration::from_secs(1) / per_second * http.rate_burst;
+            Buckets::new(rate, MOST_CALLERS, until_full + Duration::from_secs(1))
         });
         let places = Arc::new(Places::new(http.max_concurrent_requests, http.address_share.0));
         let pool = |limit: Bytes| MemoryPool::new(limit.0, http.address_share.0);
-        Self { places, bodies: pool(http.max_body_memory), answers: pool(http.max_answer_memory), rate }
+        Self { places, bodies: pool(http.max_body_memory), answers: pool(http.max_answer_memory), rates }
     }
 
     /// Memory for the body of a request (`http.max_body_memory`), of which what every request takes is held already.
@@ -125,7 +117,6 @@ impl Admission {
         sent: &schema::Caller,
         requests: u32,
     ) -> Result<(), Refusal> {
-        let Some(rate) = &self.rate else { return Ok(()) };
         let asking = match viewer {
             Viewer::Service => return Ok(()),
             Viewer::User { id, .. } => Caller::Account(*id),
@@ -133,7 +124,19 @@ impl Admission {
             Viewer::Anonymous if sent.is_gateway => return Ok(()),
             Viewer::Anonymous => Caller::Address(sent.customer()),
         };
-        if rate.take(asking, Instant::now(), requests) { Ok(()) } else { Err(RATE_LIMITED) }
+        if self.takes(asking, Instant::now(), requests) { Ok(()) } else { Err(RATE_LIMITED) }
+    }
+
+    /// Counts requests of a caller, of whom one must fit: an array may leave a debt.
+    fn takes(&self, caller: Caller, now: Instant, requests: u32) -> bool {
+        let Some(rates) = &self.rates else { return true };
+        let bucket = rates.of(caller, now);
+        let mut bucket = bucket.lock();
+        let fits = bucket.fill(1.0, now).is_ok();
+        if fits {
+            bucket.take(requests.into());
+        }
+        fits
     }
 
     /// Leave to be worked on, if not too many are, in all and of this owner's.
@@ -170,19 +173,6 @@ impl Drop for Permit {
 impl From<OutOfMemory> for Refusal {
     fn from(OutOfMemory: OutOfMemory) -> Self {
         OVERLOADED
-    }
-}
-
-impl Rate {
-    fn take(&self, caller: Caller, now: Instant, requests: u32) -> bool {
-        let clock = self.clocks.get_with(caller, || Arc::new(Mutex::new(now)));
-        let mut clock = clock.lock().unwrap_or_else(PoisonError::into_inner);
-        let begins = (*clock).max(now);
-        let is_in_time = begins - now <= self.ahead;
-        if is_in_time {
-            *clock = begins + self.interval * requests;
-        }
-        is_in_time
     }
 }
 
@@ -242,19 +232,19 @@ mod tests {
 
     #[test]
     fn a_caller_has_a_burst_and_then_the_rate() {
-        let clocks = Cache::builder().build();
-        let interval = Duration::from_millis(100);
-        let rate = Rate { interval, ahead: interval * 2, clocks };
-        let (start, ann, bob) =
-            (Instant::now(), Caller::Address(None), Caller::Account(UserId::from(entities::id::new())));
-        let taken = |caller: &Caller, at: u32| rate.take(caller.clone(), start + interval * at, 1);
-        assert_eq!([0; 4].map(|at| taken(&ann, at)), [true, true, true, false]);
-        assert!(taken(&bob, 0), "another caller");
-        assert_eq!([1, 1, 2, 2].map(|at| taken(&ann, at)), [true, false, true, false]);
-        assert_eq!(
-            [100; 4].map(|at| taken(&ann, at)),
-            [true, true, true, false],
-            "what was not used is no credit"
-        );
+        let mut http = crate::config::Config::default().http;
+        http.rate_per_second = Some(10);
+        http.rate_burst = 3;
+        let admission = Admission::new(&http);
+        let (start, ann, bob) = (Instant::now(), address(1), account(1));
+        let takes = |of: &Owner, at: u32, requests: u32| {
+            let caller = of.account.map_or(Caller::Address(of.address), Caller::Account);
+            admission.takes(caller, start + Duration::from_millis(100) * at, requests)
+        };
+        assert_eq!([0; 4].map(|at| takes(&ann, at, 1)), [true, true, true, false]);
+        assert!(takes(&bob, 0, 5), "another caller; of an array one request must fit, what is more is owed");
+        assert_eq!([1, 1, 2, 2].map(|at| takes(&ann, at, 1)), [true, false, true, false]);
+        assert_eq!([1, 2, 3, 3].map(|at| takes(&bob, at, 1)), [false, false, true, false]);
+        assert_eq!([100; 4].map(|at| takes(&ann, at, 1)), [true, true, true, false], "not saved up");
     }
 }

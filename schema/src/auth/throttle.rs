@@ -4,13 +4,16 @@
 //! those that do. Each node counts for itself.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use entities::id::SessionId;
+use ipnet::IpNet;
 use moka::sync::Cache;
+
+use crate::auth::rate::{Buckets, Rate, SharedBucket};
 
 /// Sign-ins and sign-ups from one address (of IPv6: a /64).
 const ADDRESS: Rate = Rate { burst: 20.0, per_second: 20.0 / 60.0 };
@@ -28,6 +31,8 @@ const FIRST_DELAY: Duration = Duration::from_secs(1);
 const LONGEST_DELAY: Duration = Duration::from_mins(15);
 /// Addresses, networks, sessions, and pairs of account and network, that are remembered.
 const REMEMBERED: u64 = 100_000;
+/// How long they are remembered: longer than any delay, which must not be forgotten before it is over.
+const REMEMBERED_FOR: Duration = Duration::from_secs(2 * LONGEST_DELAY.as_secs());
 /// Between two log lines about refused sign-ins: whoever is refused once is refused thousands of times.
 const TOLD_EVERY: Duration = Duration::from_mins(1);
 
@@ -38,6 +43,12 @@ pub(crate) struct TooOften {
     pub(crate) retry_after: Duration,
 }
 
+impl From<Duration> for TooOften {
+    fn from(retry_after: Duration) -> Self {
+        Self { retry_after }
+    }
+}
+
 /// The counters.
 #[derive(Debug)]
 pub(crate) struct Throttle {
@@ -46,38 +57,6 @@ pub(crate) struct Throttle {
     sessions: Buckets<SessionId>,
     failures: Cache<[u8; 32], Arc<Mutex<Failures>>>,
     told: Mutex<Option<Instant>>,
-}
-
-type Buckets<K> = Cache<K, Arc<Mutex<Bucket>>>;
-
-/// So many at once, and then so many a second.
-#[derive(Clone, Copy, Debug)]
-struct Rate {
-    burst: f64,
-    per_second: f64,
-}
-
-/// What somebody has left.
-#[derive(Debug)]
-struct Bucket {
-    tokens: f64,
-    filled_at: Instant,
-}
-
-impl Bucket {
-    fn full(rate: Rate, now: Instant) -> Arc<Mutex<Self>> {
-        Arc::new(Mutex::new(Self { tokens: rate.burst, filled_at: now }))
-    }
-
-    fn fill(&mut self, rate: Rate, now: Instant) -> Result<(), TooOften> {
-        let since = now.saturating_duration_since(self.filled_at).as_secs_f64();
-        self.tokens = (self.tokens + since * rate.per_second).min(rate.burst);
-        self.filled_at = self.filled_at.max(now);
-        if self.tokens >= 1.0 {
-            return Ok(());
-        }
-        Err(TooOften { retry_after: Duration::from_secs_f64((1.0 - self.tokens) / rate.per_second) })
-    }
 }
 
 #[derive(Debug)]
@@ -127,44 +106,30 @@ impl Drop for Attempt {
 
 /// One exchange of a refresh token, which counts in full unless it says otherwise.
 #[derive(Debug)]
-pub(crate) struct Exchange(Arc<Mutex<Bucket>>);
+pub(crate) struct Exchange(SharedBucket);
 
 impl Exchange {
     /// The token was none of this session: who made it up must not slow its owner down.
     pub(crate) fn was_forged(self) {
-        self.give_back(1.0);
+        self.0.lock().give_back(1.0);
     }
 
     /// It gave the successor that there was already.
     pub(crate) fn was_repeated(self) {
-        self.give_back(1.0 - REPEATED);
-    }
-
-    fn give_back(self, tokens: f64) {
-        let mut bucket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        bucket.tokens = (bucket.tokens + tokens).min(SESSION.burst);
+        self.0.lock().give_back(1.0 - REPEATED);
     }
 }
 
 impl Default for Throttle {
     fn default() -> Self {
         Self {
-            addresses: remembered(),
-            networks: remembered(),
-            sessions: remembered(),
-            failures: remembered(),
+            addresses: Buckets::new(ADDRESS, REMEMBERED, REMEMBERED_FOR),
+            networks: Buckets::new(NETWORK, REMEMBERED, REMEMBERED_FOR),
+            sessions: Buckets::new(SESSION, REMEMBERED, REMEMBERED_FOR),
+            failures: Cache::builder().max_capacity(REMEMBERED).time_to_idle(REMEMBERED_FOR).build(),
             told: Mutex::default(),
         }
     }
-}
-
-fn remembered<K, V>() -> Cache<K, V>
-where
-    K: std::hash::Hash + Eq + Send + Sync + 'static,
-    V: Clone + Send + Sync + 'static,
-{
-    // Longer than any delay, which must not be forgotten before it is over.
-    Cache::builder().max_capacity(REMEMBERED).time_to_idle(2 * LONGEST_DELAY).build()
 }
 
 impl Throttle {
@@ -173,18 +138,17 @@ impl Throttle {
     /// # Errors
     /// `TooOften` when it, or its network, has none left.
     pub(crate) fn try_from(&self, address: Option<IpAddr>, now: Instant) -> Result<(), TooOften> {
-        let own = self.addresses.get_with(address.map(block_of_one), || Bucket::full(ADDRESS, now));
-        let shared =
-            address.map(|address| self.networks.get_with(network_of(address), || Bucket::full(NETWORK, now)));
+        let own = self.addresses.of(address.map(block_of_one), now);
+        let shared = address.map(|address| self.networks.of(network_of(address), now));
         // Always in this order. A try that one of them refuses costs nothing in the other.
-        let mut own = own.lock().unwrap_or_else(PoisonError::into_inner);
-        own.fill(ADDRESS, now)?;
+        let mut own = own.lock();
+        own.fill(1.0, now)?;
         if let Some(shared) = shared {
-            let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
-            shared.fill(NETWORK, now)?;
-            shared.tokens -= 1.0;
+            let mut shared = shared.lock();
+            shared.fill(1.0, now)?;
+            shared.take(1.0);
         }
-        own.tokens -= 1.0;
+        own.take(1.0);
         Ok(())
     }
 
@@ -221,11 +185,11 @@ impl Throttle {
     /// # Errors
     /// `TooOften` when the session has none left.
     pub(crate) fn try_refresh(&self, session: SessionId, now: Instant) -> Result<Exchange, TooOften> {
-        let bucket = self.sessions.get_with(session, || Bucket::full(SESSION, now));
+        let bucket = self.sessions.of(session, now);
         {
-            let mut bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
-            bucket.fill(SESSION, now)?;
-            bucket.tokens -= 1.0;
+            let mut bucket = bucket.lock();
+            bucket.fill(1.0, now)?;
+            bucket.take(1.0);
         }
         Ok(Exchange(bucket))
     }
@@ -262,11 +226,10 @@ pub(crate) fn network_of(address: IpAddr) -> IpAddr {
     cut(address, 24, 48)
 }
 
-fn cut(address: IpAddr, v4_bits: u32, v6_bits: u32) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => Ipv4Addr::from_bits(address.to_bits() & (u32::MAX << (32 - v4_bits))).into(),
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << (128 - v6_bits))).into(),
-    }
+fn cut(address: IpAddr, v4_bits: u8, v6_bits: u8) -> IpAddr {
+    let address = address.to_canonical();
+    let bits = if address.is_ipv4() { v4_bits } else { v6_bits };
+    IpNet::new_assert(address, bits).network()
 }
 
 #[cfg(test)]
