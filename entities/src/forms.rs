@@ -15,3 +15,4 @@ mod canonical;
 #[cfg(test)]
 mod tests;
 mod tidy;
+pub(crate) mod work;

@@ -1,5 +1,6 @@
 //! The characters of texts that people write: one normal form for what is stored, compared, searched and sorted, and
-//! which characters nobody sees. Not here: the answers to a form (`submission::pipeline`).
+//! which characters nobody sees. There are two sets: `is_invisible` has all of them, and `is_space` those around a text
+//! that are no part of what was written. Not here: what is done with them (the domains, `submission::pipeline`, the log).
 
 use std::borrow::Cow;
 
@@ -54,7 +55,8 @@ fn is_joined(character: char) -> bool {
 
 /// The characters without a shape of their own (most of Unicode's `Default_Ignorable_Code_Point`, the separators of
 /// lines and paragraphs, and interlinear annotation), but for variation selectors, which choose the look of emoji.
-fn is_invisible(character: char) -> bool {
+/// Control characters are `char::is_control`.
+pub fn is_invisible(character: char) -> bool {
     matches!(
         character,
         '\u{00ad}'
@@ -74,6 +76,14 @@ fn is_invisible(character: char) -> bool {
             | '\u{1d173}'..='\u{1d17a}'
             | '\u{e0000}'..='\u{e0fff}'
     )
+}
+
+/// White space (Unicode's `White_Space`), and three characters that keyboards and files put around texts: U+200B (zero
+/// width space), U+2060 (word joiner) and U+FEFF (byte order mark). The joiners, marks of direction and fillers of
+/// `is_invisible` are not among them: at the end of a text they may belong to its spelling. Clients that tidy answers
+/// themselves do it by this set, so it does not change.
+pub(crate) fn is_space(character: char) -> bool {
+    character.is_whitespace() || matches!(character, '\u{200b}' | '\u{2060}' | '\u{feff}')
 }
 
 #[cfg(test)]
@@ -97,6 +107,17 @@ mod tests {
             assert!(is_blank(text), "{text:?}");
         }
         assert!(!is_blank("a\u{200b}") && !is_blank("."));
+    }
+
+    #[test]
+    fn what_is_trimmed_is_not_seen() {
+        for character in (0..=0x0010_ffff).filter_map(char::from_u32).filter(|character| is_space(*character))
+        {
+            assert!(character.is_whitespace() || is_invisible(character), "{character:?}");
+        }
+        assert!(
+            is_space('\u{feff}') && is_space('\u{3000}') && !is_space('\u{200d}') && !is_space('\u{200e}')
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 
 use axum::http::HeaderMap;
-use entities::id::UserId;
+use entities::{id::UserId, unicode::is_invisible};
 use schema::OperationKind;
 use tracing::Span;
 
@@ -14,7 +14,7 @@ use crate::App;
 
 /// Characters of a name of the caller's own choice that are told.
 const LONGEST_NAME: usize = 64;
-/// The same of an id: `sha256:` and 64 digits are told whole.
+/// Characters of an id that are told: `sha256:` and 64 digits are told whole.
 const LONGEST_ID: usize = 128;
 /// What clients say they are: Apollo's headers, then those of others.
 const CLIENT_NAMES: [&str; 2] = ["apollographql-client-name", "graphql-client-name"];
@@ -112,22 +112,6 @@ fn printable(text: &str, longest: usize) -> Option<String> {
     (!told.is_empty()).then_some(told)
 }
 
-/// Ends of lines and what changes the direction or joins of text (Unicode's categories Zl, Zp and most of Cf).
-fn is_invisible(character: char) -> bool {
-    matches!(
-        character,
-        '\u{ad}'
-            | '\u{61c}'
-            | '\u{180e}'
-            | '\u{200b}'..='\u{200f}'
-            | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}'
-            | '\u{feff}'
-            | '\u{fff9}'..='\u{fffb}'
-            | '\u{e0000}'..='\u{e007f}'
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use axum::http::HeaderValue;
@@ -138,7 +122,10 @@ mod tests {
     fn what_is_told_is_short_and_can_be_seen() {
         assert_eq!(name(""), None);
         assert_eq!(name("Größe ✓").as_deref(), Some("Größe ✓"));
-        assert_eq!(name("a\nb\u{1b}[31m\u{202e}c").as_deref(), Some("a\\u{a}b\\u{1b}[31m\\u{202e}c"));
+        assert_eq!(
+            name("a\nb\u{1b}[31m\u{202e}c\u{3164}").as_deref(),
+            Some("a\\u{a}b\\u{1b}[31m\\u{202e}c\\u{3164}")
+        );
         let long = name(&"x".repeat(65)).expect("not empty");
         assert_eq!(long, format!("{}…", "x".repeat(64)));
         assert_eq!(name(&"x".repeat(64)).map(|text| text.len()), Some(64));

@@ -17,6 +17,7 @@ use serde_json::{Map, Value, json};
 use super::{
     definition::{Definition, FieldIndex, Kind, MAX_INTEGER, Stage},
     problem::Problem,
+    work::{Stop, Work},
 };
 use check::Check;
 pub(super) use types::Types;
@@ -66,20 +67,29 @@ pub(super) struct Findings {
     pub(super) hints: Vec<Problem>,
 }
 
-/// What a rule cost at most, in steps of the engine.
+/// The steps of the engine that the rules of one submission may still take.
 #[derive(Debug)]
-pub struct Budget(u64);
+pub struct Budget {
+    steps: u64,
+    stop: Stop,
+}
 
-/// Steps that the rules of one submission may take together.
-const MAX_STEPS: u64 = 5_000_000;
-
-/// The budget is spent: the rules are too dear for these answers.
+/// The budget is spent, or nobody waits for the answer any more.
 #[derive(Debug, PartialEq, Eq)]
 pub struct TooDear;
 
-impl Default for Budget {
-    fn default() -> Self {
-        Self(MAX_STEPS)
+impl Budget {
+    pub(crate) fn of(work: &Work) -> Self {
+        Self { steps: work.steps, stop: work.stop.clone() }
+    }
+
+    /// Takes so many steps before they are run.
+    fn spend(&mut self, steps: u64) -> Result<(), TooDear> {
+        if self.stop.is_set() {
+            return Err(TooDear);
+        }
+        self.steps = self.steps.checked_sub(steps).ok_or(TooDear)?;
+        Ok(())
     }
 }
 
@@ -178,7 +188,7 @@ impl Rule {
         // Every operator runs at most once for each value that it reads: an iterator walks only what was answered, and
         // what a `reduce` carries from entry to entry is small (`Check::is_small`).
         let steps = (self.nodes as u64).saturating_mul(size).saturating_add(RUN_STEPS);
-        budget.0 = budget.0.checked_sub(steps).ok_or(TooDear)?;
+        budget.spend(steps)?;
         let variables = DataValue::Object(arena.alloc_slice_fill_iter(variables));
         Ok(read(ENGINE.evaluate(&self.logic, variables, &arena).ok()))
     }

@@ -14,7 +14,9 @@ use crate::forms::{
     logic::{Budget, TooDear},
     problem::{MAX_PROBLEMS, Problem, below, push_segment},
     tidy,
+    work::Work,
 };
+use crate::unicode::is_space;
 
 mod parse;
 
@@ -29,18 +31,35 @@ const MAX_ADDED_BYTES: usize = MAX_BYTES;
 ///
 /// # Errors
 /// What is wrong with them, at most `MAX_PROBLEMS`.
-pub fn run(form: &CompiledForm, mut answers: Value) -> Result<Value, Vec<Problem>> {
+pub fn run(form: &CompiledForm, answers: Value) -> Result<Value, Vec<Problem>> {
+    run_within(form, answers, &Work::full()).map_err(|refused| refused.problems)
+}
+
+/// Why answers are refused.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) problems: Vec<Problem>,
+    /// More work would have been needed to judge them.
+    pub(crate) is_spent: bool,
+}
+
+/// Checks answers to a form with so much work, and brings them into the form in which they are stored.
+///
+/// # Errors
+/// What is wrong with them, or that there is too much to do.
+pub(crate) fn run_within(form: &CompiledForm, mut answers: Value, work: &Work) -> Result<Value, Refused> {
     tidy::tidy(&mut answers);
-    let mut parse = Parse::new(form);
+    let mut parse = Parse::new(form, work);
     let Value::Object(top) = &mut answers else {
         parse.refuse("type", "The answers are an object: one answer for each key.");
-        return Err(parse.problems);
+        return Err(Refused { problems: parse.problems, is_spent: false });
     };
     if parse.fields(&form.definition.top, top) == Err(TooDear) {
-        return Err(vec![Problem::new("", "maxCost", "The form asks too much of so many answers.")]);
+        let problem = Problem::new("", "maxCost", "The form asks too much of so many answers.");
+        return Err(Refused { problems: vec![problem], is_spent: true });
     }
     let mut problems = parse.problems;
-    let (mut budget, mut added) = (Budget::default(), parse.added);
+    let (mut budget, mut added) = (Budget::of(work), parse.added);
     let checked = settle(form, &mut answers, &mut budget, &mut added).and_then(|irrelevant| {
         // What is not asked cannot be wrong.
         problems.retain(|problem| !is_within(&problem.pointer, &irrelevant));
@@ -67,7 +86,7 @@ pub fn run(form: &CompiledForm, mut answers: Value) -> Result<Value, Vec<Problem
         return Ok(answers);
     }
     problems.truncate(MAX_PROBLEMS);
-    Err(problems)
+    Err(Refused { problems, is_spent: checked == Err(TooDear) })
 }
 
 fn is_within(pointer: &str, places: &HashSet<String>) -> bool {
@@ -261,7 +280,7 @@ impl Check<'_, '_> {
 /// Is there an answer? A blank text and an empty list are none, also where they were worked out.
 fn is_answer(value: &Value) -> bool {
     match value {
-        Value::String(text) => !text.trim_matches(tidy::is_space).is_empty(),
+        Value::String(text) => !text.trim_matches(is_space).is_empty(),
         Value::Array(items) => !items.is_empty(),
         _ => true,
     }

@@ -5,6 +5,8 @@
 use serde_json::Value;
 use unicode_normalization::{IsNormalized, UnicodeNormalization as _, is_nfc_quick};
 
+use crate::unicode::is_space;
+
 /// Leaves out of an object, or of a list's objects, what is blank: `null`, a text of white space alone, a list of
 /// nothing but those, and an object that is a member and has nothing left. The entries of lists keep their places.
 pub(super) fn tidy(value: &mut Value) {
@@ -40,9 +42,4 @@ pub(crate) fn tidy_text(text: &str) -> Option<String> {
         return Some(trimmed.nfc().collect());
     }
     (trimmed.len() < text.len()).then(|| trimmed.to_owned())
-}
-
-/// White space (Unicode's `White_Space`), and what is as invisible: U+200B, U+2060 and U+FEFF.
-pub(super) fn is_space(sign: char) -> bool {
-    sign.is_whitespace() || matches!(sign, '\u{200b}' | '\u{2060}' | '\u{feff}')
 }

@@ -2,7 +2,7 @@
 //! it is sent, refused where the form takes nothing. Not here: what answers go through (`pipeline`), who may submit at
 //! all (the front room asks that).
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use sea_orm::{
     QuerySelect as _, QueryTrait,
@@ -10,7 +10,9 @@ use sea_orm::{
     sea_query::{ExprTrait as _, LockType, OnConflict, Query},
 };
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
+use super::{Column, Entity, Model};
 use crate::{
     activity::{Action, Entry},
     clock,
@@ -21,14 +23,10 @@ use crate::{
     error::Error,
     events::Change,
     form::{self, Status},
-    forms::{compiled::CompiledForm, problem::Problem},
+    forms::{compiled::CompiledForm, pipeline, problem::Problem, work::Work},
     id::{FormId, LocationId, SubmissionId},
     location::record::{self, Point, Recorder},
     store::{Store, transaction::Transaction},
-};
-use {
-    super::{Column, Entity, Model},
-    crate::forms::pipeline,
 };
 
 /// Why a submission was not stored.
@@ -86,7 +84,7 @@ async fn attempt(store: &Store, author: Recorder, new: &New) -> Created {
     let Some((number, form)) = target.version(store, new.form).await? else {
         return Ok(Err(Refusal::NoVersion));
     };
-    match check(form, new.data.clone()).await {
+    match check(form, &new.data).await {
         Ok(data) => insert(store, author, new, number, data).await,
         Err(refusal) => Ok(Err(refusal)),
     }
@@ -95,15 +93,34 @@ async fn attempt(store: &Store, author: Recorder, new: &New) -> Created {
 /// Bytes of answers that are checked at once; more of them would keep other requests waiting.
 const MAX_INLINE_BYTES: usize = 16 * 1024;
 
-async fn check(form: Arc<CompiledForm>, data: Value) -> Result<Value, Refusal> {
+/// Long checks that run at once, so that they leave half of the cores to all the rest.
+static LONG_CHECKS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    Arc::new(Semaphore::new((cores / 2).max(1)))
+});
+
+/// Runs the answers through the pipeline: at once where that is soon done, and otherwise on a thread of its own. How long
+/// it takes shows only on the way, so that what turns out to be long begins anew there. It ends when this future is
+/// dropped, as it is at the deadline of the request.
+async fn check(form: Arc<CompiledForm>, data: &Value) -> Result<Value, Refusal> {
     let bytes = data.to_string().len();
     if bytes > pipeline::MAX_BYTES {
         return Err(Refusal::TooLarge);
     }
-    let run = move || pipeline::run(&form, data).map_err(Refusal::Wrong);
     if bytes <= MAX_INLINE_BYTES {
-        return run();
+        match pipeline::run_within(&form, data.clone(), &Work::short()) {
+            Err(refused) if refused.is_spent => {}
+            judged => return judged.map_err(|refused| Refusal::Wrong(refused.problems)),
+        }
     }
+    let (work, data) = (Work::full(), data.clone());
+    let _stop = work.stop.on_drop();
+    let turn = Arc::clone(&LONG_CHECKS).acquire_owned().await.expect("it is never closed");
+    let run = move || {
+        let judged = pipeline::run_within(&form, data, &work);
+        drop(turn);
+        judged.map_err(|refused| Refusal::Wrong(refused.problems))
+    };
     tokio::task::spawn_blocking(run).await.expect("checking does not panic and is not aborted")
 }
 
@@ -267,7 +284,7 @@ async fn again(store: &Store, author: Recorder, new: New, refusal: Refusal) -> C
     let target = Target::of(store, new.form, Some(stored.form_version)).await?;
     let Some(target) = target else { return Ok(Err(refusal)) };
     let Some((_, form)) = target.version(store, new.form).await? else { return Ok(Err(refusal)) };
-    let is_equal = check(form, new.data).await.is_ok_and(|data| is_same(&data, &stored.data.to_value()));
+    let is_equal = check(form, &new.data).await.is_ok_and(|data| is_same(&data, &stored.data.to_value()));
     Ok(if is_equal { Ok(stored.id) } else { Err(Refusal::Conflict) })
 }
 
@@ -283,5 +300,52 @@ fn is_same(one: &Value, other: &Value) -> bool {
             one.len() == other.len() && one.iter().all(|(key, one)| has(key, one))
         }
         (one, other) => one == other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::poll;
+
+    use super::*;
+
+    /// A form whose second list reads the whole of the first in each of its entries, and answers with this many entries
+    /// in each.
+    fn squared(entries: usize) -> (Arc<CompiledForm>, Value) {
+        let sum = json!({ "reduce": [{ "var": "list" }, { "+": [{ "var": "accumulator" }, { "var": "current.n" }] }, 0] });
+        let form = json!({ "schema": 1, "fields": [
+            { "key": "list", "type": "REPEAT", "fields": [{ "key": "n", "type": "INTEGER", "label": "n" }] },
+            { "key": "again", "type": "REPEAT", "fields": [{ "key": "c", "type": "CALCULATED", "calculate": sum }] },
+        ] });
+        let list: Value = (0..entries).map(|n| json!({ "n": n })).collect();
+        let again: Value = (0..entries).map(|_| json!({})).collect();
+        let form = CompiledForm::compile(&form).expect("the definition is right");
+        (Arc::new(form), json!({ "list": list, "again": again }))
+    }
+
+    #[tokio::test]
+    async fn costly_answers_do_not_hold_the_thread_that_serves_others() {
+        let (form, few) = squared(3);
+        assert!(poll!(Box::pin(check(Arc::clone(&form), &few))).is_ready(), "it is soon done");
+        let (_, many) = squared(120);
+        assert!(many.to_string().len() < MAX_INLINE_BYTES, "few bytes");
+        let mut checking = Box::pin(check(form, &many));
+        assert!(poll!(&mut checking).is_pending(), "it runs elsewhere");
+        let stored = checking.await.expect("the answers are right");
+        assert_eq!(stored["again"][119]["c"], 119 * 120 / 2);
+    }
+
+    #[tokio::test]
+    async fn what_nobody_waits_for_ends_and_gives_its_turn_back() {
+        let (form, many) = squared(150);
+        let all = LONG_CHECKS.available_permits();
+        let mut checking = Box::pin(check(form.clone(), &many));
+        assert!(poll!(&mut checking).is_pending());
+        drop(checking);
+        let turns = u32::try_from(all).expect("few");
+        drop(LONG_CHECKS.acquire_many(turns).await.expect("it is never closed"));
+        let work = Work::full();
+        drop(work.stop.on_drop());
+        assert!(pipeline::run_within(&form, many, &work).is_err_and(|refused| refused.is_spent));
     }
 }

@@ -7,22 +7,20 @@ use chrono::{DateTime, Datelike as _, SecondsFormat, Utc};
 use serde_json::{Map, Value, json};
 
 use super::{MAX_ADDED_BYTES, added_bytes};
-use crate::forms::{
-    compiled::CompiledForm,
-    definition::{Field, FieldIndex, Kind, MAX_DECIMAL, Required},
-    logic::{TooDear, canonical_number},
-    pattern::{Format, Pattern},
-    phone,
-    problem::{Problem, below, expected, push_segment},
-    tidy::is_space,
+use crate::{
+    forms::{
+        compiled::CompiledForm,
+        definition::{Field, FieldIndex, Kind, MAX_DECIMAL, Required},
+        logic::{TooDear, canonical_number},
+        pattern::{Format, Pattern},
+        phone,
+        problem::{Problem, below, expected, push_segment},
+        work::{Stop, Work},
+    },
+    unicode::is_space,
 };
 
-/// Places of answers at most: the fields of the form, those in a repeat once for each of its entries. A few bytes of
-/// answers can make any number of them, and each costs.
-const MAX_PLACES: usize = 200_000;
-/// Characters of answers, times the weights of the patterns that they are compared with, at most.
-const MAX_MATCHING: u64 = 100_000_000;
-/// What looking up a telephone number costs in the same measure: where the plans of its region were used by one of the
+/// What looking up a telephone number costs in the measure of `Work::matching`: where the plans of its region were used by one of the
 /// numbers before it, and where they are to be made ready.
 const PHONE_WORK: u64 = 4_000;
 const REGION_WORK: u64 = 1_000_000;
@@ -41,19 +39,21 @@ pub(super) struct Parse<'f> {
     pub(super) added: usize,
     /// How much may still be compared with patterns.
     matching: u64,
+    stop: Stop,
     /// Regions of the telephone numbers before, the latest last.
     regions: Vec<String>,
 }
 
 impl<'f> Parse<'f> {
-    pub(super) fn new(form: &'f CompiledForm) -> Self {
+    pub(super) fn new(form: &'f CompiledForm, work: &Work) -> Self {
         Self {
             form,
             pointer: String::new(),
             problems: Vec::new(),
-            places: MAX_PLACES,
+            places: work.places,
             added: MAX_ADDED_BYTES,
-            matching: MAX_MATCHING,
+            matching: work.matching,
+            stop: work.stop.clone(),
             regions: Vec::new(),
         }
     }
@@ -78,6 +78,9 @@ impl Parse<'_> {
         object: &mut Map<String, Value>,
     ) -> Result<(), TooDear> {
         let (form, mut known) = (self.form, 0);
+        if self.stop.is_set() {
+            return Err(TooDear);
+        }
         self.places = self.places.checked_sub(fields.len()).ok_or(TooDear)?;
         for index in fields {
             let field = &form.definition.fields[*index];
