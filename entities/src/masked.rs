@@ -3,8 +3,9 @@
 
 /// Parts of the names of parameters whose values are secrets. A name that is written with `%` is taken for one of them.
 const SECRET_NAMES: [&str; 8] = ["pass", "pwd", "token", "secret", "key", "auth", "cred", "%"];
-/// What ends an address in the middle of other text.
-const ENDS: [char; 8] = [' ', '\t', '\n', ',', '"', '\'', '`', '\\'];
+/// What ends an address in the middle of other text, unless an account or a parameter goes on behind it: all of these may
+/// stand in a password.
+const ENDS: [char; 5] = [',', '"', '\'', '`', '\\'];
 
 /// An address with its whole account masked: `http://***@host/?token=***`. What is none is shown as it is, but for what
 /// stands before an `@`.
@@ -12,7 +13,7 @@ pub fn url(url: &str) -> String {
     masked(url, false)
 }
 
-/// The same, with the account's name: `postgres://ann:***@host/name?password=***`.
+/// An address with the account's name and without its password: `postgres://ann:***@host/name?password=***`.
 pub fn url_of_account(url: &str) -> String {
     masked(url, true)
 }
@@ -20,12 +21,30 @@ pub fn url_of_account(url: &str) -> String {
 /// A text with all addresses in it masked.
 pub fn text(text: &str) -> String {
     let Some(found) = text.find("://") else { return text.to_owned() };
-    let is_scheme = |sign: char| sign.is_ascii_alphanumeric() || matches!(sign, '+' | '-' | '.');
-    let start = text[..found]
-        .rfind(|sign| !is_scheme(sign))
-        .map_or(0, |before| before + text[before..].chars().next().map_or(1, char::len_utf8));
-    let end = text[found..].find(ENDS).map_or(text.len(), |end| found + end);
+    let start = start_of_scheme(text, found);
+    let end = found + "://".len() + end_of_address(&text[found + "://".len()..]);
     format!("{}{}{}", &text[..start], url(&text[start..end]), self::text(&text[end..]))
+}
+
+/// Where the scheme begins that ends at `end`.
+fn start_of_scheme(text: &str, end: usize) -> usize {
+    let is_scheme = |sign: char| sign.is_ascii_alphanumeric() || matches!(sign, '+' | '-' | '.');
+    let before = text[..end].rfind(|sign| !is_scheme(sign));
+    before.map_or(0, |before| before + text[before..].chars().next().map_or(1, char::len_utf8))
+}
+
+/// Where an address ends, of which this text has what follows the `://`: at white space and where another address begins
+/// behind a comma or a quote in any case. A comma or a quote before that ends it only where no `@` follows, and a comma not within parameters.
+fn end_of_address(text: &str) -> usize {
+    let most = text.find(char::is_whitespace).unwrap_or(text.len());
+    let next = text[..most].match_indices("://").map(|(at, _)| start_of_scheme(text, at));
+    let most = next.filter(|next| text[..*next].ends_with(ENDS)).min().unwrap_or(most);
+    let text = &text[..most];
+    let account = text.rfind('@').map_or(0, |at| at + 1);
+    let parameters = text[account..].find('?').map_or(most, |at| account + at);
+    let ends = text[account..].char_indices().map(|(at, sign)| (account + at, sign));
+    let mut ends = ends.filter(|(at, sign)| ENDS.contains(sign) && (*sign != ',' || *at < parameters));
+    ends.next().map_or_else(|| text.trim_end_matches(ENDS).len(), |(at, _)| at)
 }
 
 fn masked(url: &str, names_account: bool) -> String {
@@ -101,6 +120,13 @@ mod tests {
                 "https://a, https://***@c,http://d?key=***",
             ),
             ("é://b:s3cret@c", "é://***@c"),
+            ("no `http://ann:s3,cret@host/x`, no", "no `http://***@host/x`, no"),
+            ("http://ann:s3'c\"r`et,@host, http://b", "http://***@host, http://b"),
+            ("at http://host/?key=s3,cret&page=2 then", "at http://host/?key=***&page=2 then"),
+            ("`http://host/?key=s3,cret`, x", "`http://host/?key=***`, x"),
+            ("redis+sentinel://:s3cret@a,b/main", "redis+sentinel://***@a,b/main"),
+            ("http://a,b:s3cret@c,d", "http://***@c,d"),
+            ("http://ann:s3://cret@host, x", "http://***@host, x"),
             ("none", "none"),
             ("://", "://"),
         ] {
