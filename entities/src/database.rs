@@ -125,6 +125,12 @@ impl Database {
         &self.opened.db
     }
 
+    /// Holds the turn to write, so that writers of this process wait.
+    #[cfg(test)]
+    pub(crate) async fn turn_to_write(&self) -> tokio::sync::OwnedMutexGuard<()> {
+        Arc::clone(&self.opened.writer).lock_owned().await
+    }
+
     /// PostgreSQL's connections.
     fn pool(&self) -> Option<&Pool> {
         self.opened.pool.as_ref()

@@ -1,11 +1,15 @@
 //! The servers that serve one database. Each says so in a row that it renews while it lives, and looks for the others twice
 //! a second. Without Redis a server does not hear what others write: as long as there is another one, it keeps nothing in
 //! its cache, so that nothing it answers is older than half a second. Subscribers still do not hear what others write, which
-//! the log and `xp doctor` say. No clocks are compared: another one lives if its row changes. Not here: how servers with
-//! Redis hear of each other (`shared`, and `relay` of the events).
+//! the log and `xp doctor` say. No clocks are compared: another one lives if its row changes. Where a long transaction keeps
+//! everybody from writing to SQLite, no row can change, and nobody grows older. Not here: how servers with Redis hear of
+//! each other (`shared`, and `relay` of the events).
 
 use std::{
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -25,7 +29,9 @@ use crate::{
 const LOOK: Duration = Duration::from_millis(500);
 /// Between two signs of life.
 const BEAT: Duration = Duration::from_secs(5);
-/// Who has given no sign for so long is gone.
+/// A sign of life that is later than this was held up.
+const BEAT_AT_LATEST: Duration = Duration::from_secs(6);
+/// Who has given no sign for so long, while signs could be given, is gone.
 const GONE_AFTER: Duration = Duration::from_secs(16);
 /// And its row goes, after so long.
 const FORGOTTEN_AFTER: Duration = Duration::from_mins(1);
@@ -57,13 +63,16 @@ impl ActiveModelBehavior for ActiveModel {}
 #[derive(Debug)]
 pub(crate) struct Instance {
     id: Uuid,
+    /// Its last sign of life.
+    beaten: Mutex<Option<Instant>>,
     has_others: AtomicBool,
     has_sharing_others: AtomicBool,
 }
 
 impl Default for Instance {
     fn default() -> Self {
-        Self { id: id::new(), has_others: AtomicBool::default(), has_sharing_others: AtomicBool::default() }
+        let (has_others, has_sharing_others) = (AtomicBool::default(), AtomicBool::default());
+        Self { id: id::new(), beaten: Mutex::default(), has_others, has_sharing_others }
     }
 }
 
@@ -72,35 +81,61 @@ impl Instance {
     pub(crate) fn has_sharing_others(&self) -> bool {
         self.has_sharing_others.load(Ordering::Acquire)
     }
+
+    fn set_beaten(&self, at: Option<Instant>) {
+        *self.beaten.lock().unwrap_or_else(PoisonError::into_inner) = at;
+    }
+
+    /// Has it given a sign of life within this time?
+    fn has_beaten_within(&self, time: Duration) -> bool {
+        self.beaten.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|at| at.elapsed() < time)
+    }
 }
 
 /// Another server.
 struct Other {
     shares: bool,
     seen_at: Time,
-    /// When its row was seen to change, or was found.
-    changed: Instant,
+    /// How long its row has not changed, as far as it could.
+    silent: Duration,
     /// It has given a sign since it was found.
     lives: bool,
 }
 
-/// Says that this server is there and looks for others, for as long as it is polled.
+/// Says that this server is there and looks for others, for as long as it is polled. The one does not wait for the other.
 pub(crate) async fn keep(database: &Database, cache: &Cache, instance: &Instance) {
-    let mut others = FxHashMap::default();
-    let (mut beaten, mut warned) = (None::<Instant>, false);
+    futures_util::join!(
+        keep_beating(database, cache, instance),
+        keep_looking(database, cache, instance)
+    );
+}
+
+async fn keep_beating(database: &Database, cache: &Cache, instance: &Instance) {
     loop {
         // Also to see whether writes are stored again.
-        let is_due = beaten.is_none_or(|at| at.elapsed() >= BEAT) || database.write_fault().is_some();
+        let is_due = !instance.has_beaten_within(BEAT) || database.write_fault().is_some();
         if is_due && Box::pin(beat(database, cache, instance)).await.is_ok() {
-            beaten = Some(Instant::now());
+            instance.set_beaten(Some(Instant::now()));
         }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+async fn keep_looking(database: &Database, cache: &Cache, instance: &Instance) {
+    let mut others = FxHashMap::default();
+    let (mut looked, mut warned) = (Instant::now(), false);
+    loop {
         // While the database is away nothing is known, and nothing changes.
         if let Ok(rows) = Box::pin(look(database)).await {
             // Restored from a time before this server.
             if !rows.iter().any(|row| row.id == instance.id) {
-                beaten = None;
+                instance.set_beaten(None);
             }
-            note(&mut others, rows.into_iter().filter(|row| row.id != instance.id));
+            // Who could not write just now is not taken for dead, whatever it was that held everybody up.
+            let passed = looked.elapsed().min(LOOK * 2);
+            let passed = if instance.has_beaten_within(BEAT_AT_LATEST) { passed } else { Duration::ZERO };
+            looked = Instant::now();
+            note(&mut others, rows.into_iter().filter(|row| row.id != instance.id), passed);
             react(cache, instance, &others, &mut warned);
             let old: Vec<Uuid> = stale(&others, FORGOTTEN_AFTER).collect();
             if !old.is_empty() {
@@ -127,14 +162,15 @@ pub(crate) async fn count(database: &Database) -> Result<(usize, usize), Error> 
     Ok((alive.len(), alive.iter().filter(|row| row.shares_cache).count()))
 }
 
-fn note(others: &mut FxHashMap<Uuid, Other>, rows: impl Iterator<Item = Model>) {
+/// Takes note of the others' rows; `passed` is how long they could have changed since the last time.
+fn note(others: &mut FxHashMap<Uuid, Other>, rows: impl Iterator<Item = Model>, passed: Duration) {
     let mut found: FxHashMap<Uuid, Other> = FxHashMap::default();
     for Model { id, shares_cache: shares, seen_at } in rows {
-        let changed = Instant::now();
+        let silent = Duration::ZERO;
         let other = match others.remove(&id) {
-            Some(known) if known.seen_at == seen_at => known,
-            Some(_) => Other { shares, seen_at, changed, lives: true },
-            None => Other { shares, seen_at, changed, lives: false },
+            Some(known) if known.seen_at == seen_at => Other { silent: known.silent + passed, ..known },
+            Some(_) => Other { shares, seen_at, silent, lives: true },
+            None => Other { shares, seen_at, silent, lives: false },
         };
         found.insert(id, other);
     }
@@ -142,11 +178,11 @@ fn note(others: &mut FxHashMap<Uuid, Other>, rows: impl Iterator<Item = Model>) 
 }
 
 fn stale(others: &FxHashMap<Uuid, Other>, after: Duration) -> impl Iterator<Item = Uuid> {
-    others.iter().filter(move |(_, other)| other.changed.elapsed() > after).map(|(id, _)| *id)
+    others.iter().filter(move |(_, other)| other.silent > after).map(|(id, _)| *id)
 }
 
 fn react(cache: &Cache, instance: &Instance, others: &FxHashMap<Uuid, Other>, warned: &mut bool) {
-    let present = || others.values().filter(|other| other.changed.elapsed() <= GONE_AFTER);
+    let present = || others.values().filter(|other| other.silent <= GONE_AFTER);
     let (any, sharing) = (present().next().is_some(), present().any(|other| other.shares));
     instance.has_sharing_others.store(sharing, Ordering::Release);
     if cache.is_shared() {
@@ -167,14 +203,14 @@ fn react(cache: &Cache, instance: &Instance, others: &FxHashMap<Uuid, Other>, wa
     }
 }
 
+/// Gives a sign of life. On SQLite it does not wait for its turn to write: it would stand behind all that came before,
+/// however long that takes, and the server would look dead.
 async fn beat(database: &Database, cache: &Cache, instance: &Instance) -> Result<(), Error> {
     let now = clock::now();
-    let transaction = SqlTransaction::begin(database).await?;
     let server =
         ActiveModel { id: Set(instance.id), shares_cache: Set(cache.is_shared()), seen_at: Set(now) };
     let again = OnConflict::column(Column::Id).update_column(Column::SeenAt).to_owned();
-    transaction.write("instance.beat", Entity, &Entity::insert(server).on_conflict(again)).await?;
-    transaction.commit().await
+    database.write_alone("instance.beat", Entity, &Entity::insert(server).on_conflict(again)).await
 }
 
 async fn look(database: &Database) -> Result<Vec<Model>, Error> {
@@ -190,20 +226,58 @@ async fn remove(database: &Database, ids: &[Uuid]) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
+    use prometheus_client::registry::Registry;
+
     use super::*;
+    use crate::database::DatabaseConfig;
 
     #[test]
     fn another_server_is_there_when_it_is_found_and_lives_when_its_row_changes() {
         let (mut others, id, first) = (FxHashMap::default(), id::new(), clock::now());
         let row = |seen_at| std::iter::once(Model { id, shares_cache: false, seen_at });
-        note(&mut others, row(first));
-        note(&mut others, row(first));
+        note(&mut others, row(first), LOOK);
+        note(&mut others, row(first), LOOK);
         assert!(!others[&id].lives, "it may have been killed before");
-        note(&mut others, row(first + TimeDelta::seconds(5)));
+        note(&mut others, row(first + TimeDelta::seconds(5)), LOOK);
         assert!(others[&id].lives);
-        assert_eq!(stale(&others, Duration::from_hours(1)).count(), 0);
-        assert_eq!(stale(&others, Duration::ZERO).collect::<Vec<_>>(), [id]);
-        note(&mut others, std::iter::empty());
+        for _ in 0..100 {
+            note(&mut others, row(first + TimeDelta::seconds(5)), Duration::ZERO);
+        }
+        assert_eq!(stale(&others, Duration::ZERO).count(), 0, "nobody could write in the meantime");
+        note(&mut others, row(first + TimeDelta::seconds(5)), GONE_AFTER);
+        assert_eq!(stale(&others, GONE_AFTER).count(), 0);
+        note(&mut others, row(first + TimeDelta::seconds(5)), LOOK);
+        assert_eq!(stale(&others, GONE_AFTER).collect::<Vec<_>>(), [id]);
+        note(&mut others, std::iter::empty(), LOOK);
         assert!(others.is_empty(), "it left");
+    }
+
+    #[tokio::test]
+    async fn a_sign_of_life_does_not_wait_for_the_writers_of_this_process() {
+        let path = std::env::temp_dir().join(format!("xp-instance-{}.db", id::new()));
+        let config = DatabaseConfig {
+            url: format!("sqlite:{}", path.display()),
+            max_connections: 3,
+            acquire_timeout: Duration::from_secs(5),
+        };
+        let database = Database::connect(&config, &mut Registry::default()).await.expect("it opens");
+        migration::up(database.connection()).await.expect("the tables are made");
+        let (cache, instance) = (Cache::default(), Instance::default());
+        let turn = database.turn_to_write().await;
+        let beating = beat(&database, &cache, &instance);
+        let beaten = tokio::time::timeout(Duration::from_secs(4), beating).await;
+        assert!(beaten.is_ok_and(|beaten| beaten.is_ok()), "the turn of a writer is not needed");
+        drop(turn);
+        // A transaction that writes has the file for itself.
+        let writing = SqlTransaction::begin(&database).await.expect("it begins");
+        let mut beating = Box::pin(beat(&database, &cache, &instance));
+        assert!(tokio::time::timeout(Duration::from_millis(50), &mut beating).await.is_err());
+        writing.commit().await.expect("it is committed");
+        assert!(beating.await.is_ok());
+        assert_eq!(look(&database).await.expect("it is read").len(), 1);
+        drop(database);
+        for end in ["", "-wal", "-shm"] {
+            let _ = std::fs::remove_file(format!("{}{end}", path.display()));
+        }
     }
 }

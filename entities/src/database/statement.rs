@@ -58,6 +58,27 @@ impl Database {
     ) -> Result<Vec<T>, Error> {
         self.fetch(name, entity.table_name(), self.build(query), read).await
     }
+
+    /// Writes by one statement that is a transaction of its own. On SQLite it does not wait for its turn behind the writers
+    /// of this process, only for the file.
+    pub(crate) async fn write_alone<E: EntityTrait>(
+        &self,
+        name: &'static str,
+        entity: E,
+        query: &impl QueryTrait,
+    ) -> Result<(), Error> {
+        if self.opened.pool.is_some() {
+            let transaction = SqlTransaction::begin(self).await?;
+            transaction.write(name, entity, query).await?;
+            return transaction.commit().await;
+        }
+        let written = self.rows(name, entity, query, |_| Ok(())).await.map(drop);
+        match &written {
+            Ok(()) => self.opened.writes.stored(),
+            Err(error) => self.opened.writes.failed(error),
+        }
+        written
+    }
 }
 
 impl SqlTransaction {
