@@ -18,7 +18,7 @@ use std::{
 
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::http::StatusCode;
-use entities::redis::texts::Texts;
+use entities::{auth::secret::DocumentKey, redis::texts::Texts};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -142,10 +142,10 @@ struct Labels {
 }
 
 impl Documents {
-    /// `seal_key` is the same on all nodes that share texts.
+    /// `key` seals what instances share: those with the same secret have the same.
     pub(crate) fn new(
         config: DocumentsConfig,
-        seal_key: [u8; 32],
+        key: DocumentKey,
         shared: Texts,
         registry: &mut Registry,
     ) -> Self {
@@ -158,7 +158,7 @@ impl Documents {
         registry.register("persisted_documents_loaded", "Trusted documents that can run", loaded.clone());
         registry.register("persisted_documents_broken", "Trusted documents that cannot run", broken.clone());
         Self {
-            apq: Apq::new(&config, seal_key, shared),
+            apq: Apq::new(&config, key, shared),
             warned: Mutex::default(),
             config,
             trusted: RwLock::default(),

@@ -111,7 +111,8 @@ impl App {
         };
         let metrics = Metrics::register(&mut registry);
         let (settings, texts) = (config.documents.clone(), store.texts().clone());
-        let documents = Documents::new(settings, config.auth.seal_key(), texts, &mut registry);
+        let key = access.options().secret.document_key();
+        let documents = Documents::new(settings, key, texts, &mut registry);
         let graph = graph(store.clone(), options, &mut registry);
         let playground = config.http.playground.is_on(is_development);
         let mut http = config.http.clone();

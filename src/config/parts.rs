@@ -63,14 +63,6 @@ impl AuthConfig {
         }
     }
 
-    /// Seals what nodes share in a place where others may write, too: the same on all nodes that have the same secret.
-    /// Nothing serves without one but tests.
-    pub(crate) fn seal_key(&self) -> [u8; 32] {
-        const CONTEXT: &str = "xp-graph 2026-11 seal of registered documents";
-        let secret = self.secret.as_ref().map_or("", SecretText::expose);
-        blake3::derive_key(CONTEXT, secret.as_bytes())
-    }
-
     pub(super) fn cost(&self) -> Cost {
         Cost { memory_kib: (self.password_memory.0 >> 10) as u32, passes: self.password_passes }
     }

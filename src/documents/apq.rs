@@ -14,7 +14,7 @@ use std::{
 };
 
 use aws_lc_rs::digest::{SHA256, digest};
-use entities::redis::texts::Texts;
+use entities::{auth::secret::DocumentKey, redis::texts::Texts};
 use moka::{Expiry, sync::Cache};
 use schema::{Caller, Document, Graph, engine::limits};
 
@@ -46,7 +46,7 @@ pub(super) struct Apq {
     unknown: Cache<[u8; 32], ()>,
     shared: Texts,
     /// Seals the texts that have another hash: what is written there by others is not run.
-    seal_key: [u8; 32],
+    key: DocumentKey,
     budget: Budget,
     ttl: Ttl,
     longest_text: usize,
@@ -87,7 +87,7 @@ impl Expiry<[u8; 32], Known> for Ttl {
 }
 
 impl Apq {
-    pub(super) fn new(config: &DocumentsConfig, seal_key: [u8; 32], shared: Texts) -> Self {
+    pub(super) fn new(config: &DocumentsConfig, key: DocumentKey, shared: Texts) -> Self {
         let ttl = Ttl { first: config.apq_first_ttl.min(config.apq_ttl), used: config.apq_ttl };
         let known = Cache::builder()
             .max_capacity(MOST_BYTES)
@@ -98,7 +98,7 @@ impl Apq {
         let started = Instant::now();
         let budget = Budget::new(config.apq_daily_bytes.0, started);
         let longest_text = config.apq_max_bytes.0;
-        Self { known, unknown, shared, seal_key, budget, ttl, longest_text, started }
+        Self { known, unknown, shared, key, budget, ttl, longest_text, started }
     }
 
     /// The document of this hash, registered here or on another node.
@@ -200,7 +200,7 @@ impl Apq {
     }
 
     fn seal(&self, hash: &[u8; 32], text: &str) -> blake3::Hash {
-        blake3::keyed_hash(&self.seal_key, &[hash, text.as_bytes()].concat())
+        self.key.seal(&[hash, text.as_bytes()].concat())
     }
 }
 

@@ -7,6 +7,7 @@ use axum::{
     body::Body,
     http::{Request, header::CONTENT_TYPE},
 };
+use entities::secret::Secret;
 use http_body_util::BodyExt as _;
 use prometheus_client::registry::Registry;
 use schema::{Access, AccessOptions};
@@ -100,7 +101,8 @@ fn node(app: &TestApp, redis: Option<&RedisServer>) -> App {
         Some(redis) => app.store.clone().with_relay(&redis.handle(), "test"),
         None => app.store.clone(),
     };
-    let access = Access::new(store.clone(), AccessOptions::default());
+    let options = AccessOptions { secret: Secret::new("of all nodes"), ..AccessOptions::default() };
+    let access = Access::new(store.clone(), options);
     App::new(&Config::default(), store, access, Registry::default(), None)
 }
 

@@ -1,5 +1,7 @@
-//! The server's secret, from outside the database, and what is derived from it: the seal on private keys, the keys of
-//! refresh tokens, the key of cursors. A copy of the database alone is good for neither. Not here: what is sealed.
+//! The server's secret, from outside the database, and all keys that are derived from it: the seal on private keys, the
+//! keys of refresh tokens, the key of cursors and the key of registered documents. Each has a context string of its own
+//! (BLAKE3's `derive_key`), so that none says anything about another. A copy of the database alone gives none of them.
+//! Not here: what is sealed.
 
 use std::fmt;
 
@@ -17,6 +19,24 @@ pub struct Secret {
     sealing: [u8; 32],
     refreshing: [u8; 32],
     paging: [u8; 32],
+    registering: [u8; 32],
+}
+
+/// Seals the documents that clients register, where instances share them in a place where others may write, too.
+#[derive(Clone, Copy)]
+pub struct DocumentKey([u8; 32]);
+
+impl DocumentKey {
+    /// The seal of these bytes. Compare it as a `blake3::Hash`, which takes the same time whatever it is.
+    pub fn seal(&self, bytes: &[u8]) -> blake3::Hash {
+        blake3::keyed_hash(&self.0, bytes)
+    }
+}
+
+impl fmt::Debug for DocumentKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DocumentKey(***)")
+    }
 }
 
 impl fmt::Debug for Secret {
@@ -32,6 +52,7 @@ impl Secret {
             sealing: blake3::derive_key("xp-graph 2026-11 seal of signing keys", text.as_bytes()),
             refreshing: blake3::derive_key("xp-graph 2026-11 refresh tokens", text.as_bytes()),
             paging: blake3::derive_key("xp-graph 2026-11 page cursors", text.as_bytes()),
+            registering: blake3::derive_key("xp-graph 2026-11 seal of registered documents", text.as_bytes()),
         }
     }
 
@@ -67,6 +88,11 @@ impl Secret {
         CursorKey::new(self.paging)
     }
 
+    /// The key of registered documents: the same on all instances, so that each takes what another one has sealed.
+    pub fn document_key(&self) -> DocumentKey {
+        DocumentKey(self.registering)
+    }
+
     fn cipher(&self) -> RandomizedNonceKey {
         RandomizedNonceKey::new(&AES_256_GCM, &self.sealing).expect("the key has the right length")
     }
@@ -98,5 +124,19 @@ mod tests {
             assert_eq!(secret.open("key", nonsense), None);
         }
         assert_eq!(format!("{secret:?}"), "Secret(***)");
+    }
+
+    #[test]
+    fn keys_are_the_same_on_all_instances_and_each_is_another() {
+        let (one, again, other) = (Secret::new("one"), Secret::new("one"), Secret::new("other"));
+        let seal = |secret: &Secret| secret.document_key().seal(b"text");
+        assert_eq!(seal(&one), seal(&again));
+        assert_ne!(seal(&one), seal(&other));
+        let keys = [one.sealing, one.refreshing, one.paging, one.registering];
+        assert!(keys.iter().enumerate().all(|(at, key)| !keys[..at].contains(key)));
+        assert_eq!(
+            format!("{:?} {:?}", one.cursor_key(), one.document_key()),
+            "CursorKey(***) DocumentKey(***)"
+        );
     }
 }

@@ -222,7 +222,8 @@ impl Access {
         &self.0.throttle
     }
 
-    pub(crate) fn options(&self) -> &AccessOptions {
+    /// What it was made with.
+    pub fn options(&self) -> &AccessOptions {
         &self.0.options
     }
 }
