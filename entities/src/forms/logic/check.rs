@@ -209,9 +209,9 @@ impl<'c> Check<'c> {
         }
         let types: Vec<Types> = given.iter().map(|one| one.types).collect();
         let is_constant = given.iter().all(|one| one.is_constant);
-        if self.stage == Stage::Publication && self.problems() == before.0 && self.nodes <= self.max_nodes() {
-            let looked_at: Vec<_> =
-                items.iter().zip(&given).map(|(logic, one)| argument(logic, one)).collect();
+        if self.nodes <= self.max_nodes()
+            && let Some(looked_at) = self.looked_at(before.0, items, &given)
+        {
             if let Some(message) = objection(operator, &looked_at, is_bare) {
                 return self.refuse(at, message);
             }
@@ -268,17 +268,27 @@ impl<'c> Check<'c> {
                 return self.refuse(&format!("{at}/{part}"), message);
             }
         }
-        if self.stage == Stage::Publication && self.problems() == before {
-            let looked_at: Vec<_> =
-                arguments.iter().zip(&checked).map(|(logic, one)| argument(logic, one)).collect();
-            if let Some((part, message)) = objection_to_iterator(operator, &looked_at) {
-                return self.refuse(&format!("{at}/{part}"), message);
-            }
+        if let Some(looked_at) = self.looked_at(before, arguments, &checked)
+            && let Some((part, message)) = objection_to_iterator(operator, &looked_at)
+        {
+            return self.refuse(&format!("{at}/{part}"), message);
         }
         let types: Vec<Types> = checked.iter().map(|one| one.types).collect();
         let types = Types::of_operator(operator, if is_reduce { &types[1..] } else { &types });
         let checked: Value = checked.into_iter().map(|one| one.value).collect();
         Checked::of(Value::Object(Map::from_iter([(operator.to_owned(), checked)])), types)
+    }
+
+    /// The arguments of an operator as what may be wrong with their types needs them; none where that is not asked: of a form
+    /// that was published before, and where something in them is wrong already.
+    fn looked_at<'l>(
+        &self,
+        problems_before: usize,
+        arguments: &'l [Value],
+        checked: &[Checked],
+    ) -> Option<Vec<Argument<'l>>> {
+        let is_asked = self.stage == Stage::Publication && self.problems() == problems_before;
+        is_asked.then(|| arguments.iter().zip(checked).map(|(logic, one)| argument(logic, one)).collect())
     }
 
     /// What the entries of this list are; none if it is no list that can be walked.
