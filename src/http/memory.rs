@@ -13,6 +13,9 @@
 //! | the answer of a mutation, which has run | twice what is small | twice | twice |
 //!
 //! What an encoder holds besides an answer, and what a request takes beside its body, are no part of how large it is.
+//!
+//! An answer comes here when it is finished and its size is known. While it is being written, its buffer counts in the pool
+//! of the front room (`graph.max_writing_memory`, `schema/src/engine/bounds.rs`, which says why there are two).
 
 use std::sync::{Arc, Mutex, PoisonError};
 

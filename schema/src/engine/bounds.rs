@@ -2,6 +2,15 @@
 //! written, and the points that the tracks of one request are thinned from. An array of requests counts as one answer.
 //! Here is the reckoning; who looks at it is `write`, and `location` for tracks. Not here: what a document may cost before
 //! it runs (`cost`); how long an answer may take to be sent, and the memory that it takes until then (the hall).
+//!
+//! There are two pools of memory for answers, one after the other, because they bound different things. Here
+//! (`graph.max_writing_memory`) it is buffers that grow while rows are written: how large they become is not known, what is
+//! short never takes part, and whoever does not fit is refused in the middle of the work, so half of the pool is any one
+//! owner's. The hall's (`http.max_answer_memory`, `src/http/memory.rs`) is for finished answers of a known size that wait
+//! for their clients, however slow these are; it knows addresses, keeps reserves for small answers and for signed-in
+//! callers, and is shared with what streams have queued. One pool for both would let slow readers end the writing of others.
+//! An answer is counted in both only for the moment in which it is handed over: `Held` is dropped by the hall once its own
+//! memory is reserved.
 
 use std::{
     collections::HashMap,
