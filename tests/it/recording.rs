@@ -87,7 +87,7 @@ async fn points_of_any_month_are_stored_and_found() {
     for app in TestApp::both_own().await {
         let collector = app.as_role(Role::Collector);
         let times = [
-            "0000-01-01T00:00:00Z",
+            "0001-01-01T00:00:00Z",
             "1969-12-31T23:59:59.9Z",
             "1999-07-01T00:00:00+14:00",
             "2015-02-28T12:00:00Z",

@@ -4,23 +4,23 @@
 use async_graphql::{InputValueError, InputValueResult, Name, Scalar, ScalarType, Value, registry::Registry};
 use std::borrow::Cow;
 
-use chrono::{DateTime as ChronoDateTime, Datelike as _, Timelike as _, Utc};
+use chrono::{DateTime as ChronoDateTime, Datelike as _, TimeDelta, Timelike as _, Utc};
 
 /// The scalar `DateTime`; its published description stands on `ScalarType` below, where the library reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DateTime(pub ChronoDateTime<Utc>);
 
-/// A point in time (RFC 3339). Answers are in UTC with `Z` and six digits of the second, so that the order of the
-/// texts is the order of the times: `2026-01-02T03:04:05.123456Z`. Inputs may have any offset.
+/// A point in time (RFC 3339) in the years 0001 to 9999. Answers are in UTC with `Z` and six digits of the second, so
+/// that the order of the texts is the order of the times: `2026-01-02T03:04:05.123456Z`. Inputs may have any offset. A
+/// leap second (`23:59:60` UTC at the end of a month) is read as the last microsecond before it; second 60 at another
+/// time is refused.
 #[Scalar(name = "DateTime", specified_by_url = "https://datatracker.ietf.org/doc/html/rfc3339")]
 impl ScalarType for DateTime {
     fn parse(value: Value) -> InputValueResult<Self> {
         let Value::String(text) = &value else {
-            return Err(InputValueError::custom("a DateTime is a string such as \"2026-01-02T03:04:05Z\""));
+            return Err(InputValueError::custom(BAD_TIME));
         };
-        let time = read_time(text);
-        let message = "a DateTime looks like \"2026-01-02T03:04:05Z\" (RFC 3339)";
-        time.map(Self).ok_or_else(|| InputValueError::custom(message))
+        read_time(text).map(Self).ok_or_else(|| InputValueError::custom(BAD_TIME))
     }
 
     fn is_valid(value: &Value) -> bool {
@@ -34,12 +34,23 @@ impl ScalarType for DateTime {
     }
 }
 
-/// A time that can be written again: an offset at either end of time leads to a year that cannot. A leap second, which
-/// the databases do not know, is the end of the second before it.
+/// What a text that is not a time should have been.
+pub(crate) const BAD_TIME: &str = "Invalid DateTime: expected a time such as \"2026-01-02T03:04:05Z\" (RFC 3339), in the years 0001 to 9999.";
+
+/// A time that the databases can hold and that can be written again, in UTC, where an offset may lead to another year.
+/// PostgreSQL's calendar has no year 0. Neither database has leap seconds: one is the end of the second before it, and
+/// second 60 elsewhere does not exist (RFC 3339, section 5.7: "at the end of months in which a leap second occurs").
 fn read_time(text: &str) -> Option<ChronoDateTime<Utc>> {
     let time = ChronoDateTime::parse_from_rfc3339(text).ok()?.with_timezone(&Utc);
-    let time = if time.nanosecond() < 1_000_000_000 { time } else { time.with_nanosecond(999_999_999)? };
-    (0..=9999).contains(&time.year()).then_some(time)
+    if !(1..=9999).contains(&time.year()) {
+        return None;
+    }
+    if time.nanosecond() < 1_000_000_000 {
+        return Some(time);
+    }
+    let last = time.with_nanosecond(999_999_999)?;
+    let ends_month = (last + TimeDelta::seconds(1)).day() == 1;
+    (ends_month && (last.hour(), last.minute()) == (23, 59)).then_some(last)
 }
 
 /// The scalar `JSON` as an input; answers are written from the database's own text (`Leaf for Json`).
@@ -294,10 +305,20 @@ mod tests {
             |text: &str| DateTime::parse(Value::String(text.to_owned())).ok().map(|time| json(&time.0));
         let written = |text: &str| Some(format!("\"{text}\""));
         assert_eq!(read("2016-12-31T23:59:60.5Z"), written("2016-12-31T23:59:59.999999Z"));
+        assert_eq!(read("2017-01-01T06:59:60+07:00"), written("2016-12-31T23:59:59.999999Z"));
+        assert_eq!(read("2012-06-30T23:59:60Z"), written("2012-06-30T23:59:59.999999Z"));
         assert_eq!(read("9999-12-31T23:59:59Z"), written("9999-12-31T23:59:59.000000Z"));
+        assert_eq!(read("0001-01-01T00:00:00Z"), written("0001-01-01T00:00:00.000000Z"));
         for text in [
-            "0000-01-01T00:00:00+14:00",
+            "0000-01-01T00:00:00Z",
+            "0000-12-31T23:59:59Z",
+            "0001-01-01T00:00:00+00:01",
             "9999-12-31T23:59:59-00:01",
+            "2016-12-31T12:34:60Z",
+            "2016-12-30T23:59:60Z",
+            "2016-12-31T23:59:60+07:00",
+            "2016-12-31T23:58:60Z",
+            "2016-12-31T23:59:61Z",
             "10000-01-01T00:00:00Z",
             "2026-02-30T00:00:00Z",
         ] {
