@@ -36,6 +36,12 @@ macro_rules! ids {
             }
         }
 
+        impl crate::database::page::ListKey for $name {
+            fn parent(&self) -> Uuid {
+                self.0
+            }
+        }
+
         impl From<Uuid> for $name {
             fn from(id: Uuid) -> Self {
                 Self(id)

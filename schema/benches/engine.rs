@@ -10,6 +10,7 @@ use entities::{DatabaseConfig, Store, auth::secret::Secret, database::page::Curs
 use prometheus_client::registry::Registry;
 use schema::{Graph, Options, Request, Viewer, engine::fake::Both};
 use tokio::runtime::{Builder, Runtime};
+use uuid::Uuid;
 
 const W2: &str = "{
   users(first: 50) {
@@ -105,12 +106,18 @@ fn cursors(criterion: &mut Criterion) {
     let keyset = user::keyset(user::OrderField::CreatedAt, true);
     let scope = CursorScope::new(Secret::new("of the benchmark").cursor_key(), "Query.users null".to_owned());
     let row = schema::engine::fake::a_user();
-    let text = scope.encode(keyset, &keyset.position(&row));
+    let text = scope.encode(keyset, Uuid::nil(), &keyset.position(&row));
     let mut group = criterion.benchmark_group("cursor");
     group.bench_function("encode", |bencher| {
-        bencher.iter(|| scope.encode(keyset, &keyset.position(black_box(&row))));
+        bencher.iter(|| scope.encode(keyset, Uuid::nil(), &keyset.position(black_box(&row))));
     });
-    group.bench_function("decode", |bencher| bencher.iter(|| scope.decode(keyset, black_box(&text))));
+    group.bench_function("decode", |bencher| {
+        bencher.iter(|| {
+            let mut scope = scope.clone();
+            let position = scope.read(keyset, black_box(&text));
+            (position, scope.check(keyset, Uuid::nil()))
+        });
+    });
     group.finish();
 }
 

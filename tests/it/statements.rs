@@ -122,9 +122,9 @@ async fn versions_of_submissions_take_one_statement() {
     for app in TestApp::both().await {
         let wanted = [
             "form.page",
-            "form_version.numbered",
+            "form_version.by_numbers",
             "submission.pages_of",
-            "form_version.of_submissions",
+            "form_version.by_numbers",
             "form.by_ids",
         ];
         for forms in [20, 50] {

@@ -183,36 +183,22 @@ static CURRENT: Find<FormId, Row> = Find {
     keeps_absent: true,
 };
 
-/// The versions that were filled in, by form and number. The caller holds a submission of each, which is why it sees it.
+/// Versions by form and number, as far as the scope reaches. Whoever holds a submission of a version sees it, and asks with
+/// `Scope::All`.
 ///
 /// # Errors
 /// The database's.
-pub async fn of_submissions(
+pub async fn by_numbers(
     store: &Store,
+    scope: &Scope,
     versions: &[(FormId, i32)],
 ) -> Result<FxHashMap<(FormId, i32), Arc<Row>>, Error> {
     let matching = |sql: &mut Sql| {
         sql.push(" WHERE (").column(Column::FormId).push(", ").column(Column::Number).push(") IN ");
         sql.pairs(versions);
-    };
-    store.by_keys("form_version.of_submissions", matching, |row: &Row| (row.form_id, row.number)).await
-}
-
-/// The version of one number of each form that has it, as far as the scope reaches.
-///
-/// # Errors
-/// The database's.
-pub async fn numbered(
-    store: &Store,
-    scope: &Scope,
-    number: i32,
-    forms: &[FormId],
-) -> Result<FxHashMap<FormId, Arc<Row>>, Error> {
-    let matching = |sql: &mut Sql| {
-        sql.filter(Column::FormId).any_id(forms).and(Column::Number).push(" = ").bind(number);
         push_scope(sql, scope);
     };
-    store.by_keys("form_version.numbered", matching, |row: &Row| row.form_id).await
+    store.by_keys("form_version.by_numbers", matching, |row: &Row| (row.form_id, row.number)).await
 }
 
 /// A large document of a version.

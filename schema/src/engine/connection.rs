@@ -20,7 +20,7 @@ use futures_util::{
 use crate::engine::{
     batch::{Loader, Outcome},
     context::Context,
-    edge::{Arguments, Broken, Given},
+    edge::{Arguments, Broken, Given, load_some},
     error::{FieldError, Place, RequestError},
     federation::trace::{Moment, Span, Traced},
     object::{Asked, Edge, Filled, Rows, Run, Selection, Visible, label},
@@ -99,12 +99,18 @@ pub struct Bound<P: Loader, C, R> {
     pub counts: C,
     /// What a loaded page has.
     pub page: fn(&P::Value) -> PageRows<'_, R>,
-    /// The cursor of a row of this list.
-    pub cursor: Cursor<R>,
+    /// The cursor of a row.
+    pub cursor: Cursor<P::Key, R>,
+    /// Checks the given cursors.
+    pub check: Check<P::Key>,
 }
 
-/// Makes the cursor of a row.
-pub type Cursor<R> = Box<dyn Fn(&R) -> String + Send + Sync>;
+/// Makes the cursor of a row in the list of a parent.
+pub type Cursor<K, R> = Box<dyn Fn(&K, &R) -> String + Send + Sync>;
+
+/// Whether the cursors that were given are of the list of this parent: `BAD_CURSOR` where not. One field may load the lists
+/// of many parents at once, so the arguments alone cannot tell.
+pub type Check<K> = Box<dyn Fn(&K) -> Result<(), FieldError> + Send + Sync>;
 
 /// The rows of a page, in the list's order.
 pub struct PageRows<'a, R> {
@@ -305,12 +311,14 @@ where
     C: Loader<Key = P::Key, Value = i64>,
 {
     fn start<'a>(&'a self, rows: &[T], ctx: &'a Context) -> BoxFuture<'a, Box<dyn Filled + 'a>> {
-        let parents: Vec<P::Key> = rows.iter().map(self.key).collect();
+        // Nothing is loaded for a parent whose cursors these are not.
+        let keys = rows.iter().map(self.key).map(|key| (self.bound.check)(&key).map(|()| Some(key)));
+        let parents: Keys<P::Key> = keys.collect();
         async move {
             let counting = async { (self.load_counts(parents.clone(), ctx).await, ctx.moment()) };
             let (filled, (counts, counted)) =
                 futures_util::join!(self.load_pages(parents.clone(), ctx), counting);
-            Box::new(PagesFilled { counts, counted, ..filled }) as Box<dyn Filled>
+            Box::new(PagesFilled { parents, counts, counted, ..filled }) as Box<dyn Filled>
         }
         .boxed()
     }
@@ -323,19 +331,23 @@ where
     P: Loader,
     C: Loader<Key = P::Key, Value = i64>,
 {
-    async fn load_counts(&self, parents: Vec<P::Key>, ctx: &Context) -> Vec<Outcome<i64>> {
+    async fn load_counts(&self, keys: Keys<P::Key>, ctx: &Context) -> Vec<Outcome<i64>> {
         if self.plan.needs_count() {
-            ctx.batcher.load_many(self.bound.counts.clone(), parents).await
+            load_some(ctx, self.bound.counts.clone(), keys).await
         } else {
             Vec::new()
         }
     }
 
-    async fn load_pages<'a>(&'a self, parents: Vec<P::Key>, ctx: &'a Context) -> PagesFilled<'a, 'q, U> {
+    async fn load_pages<'a>(
+        &'a self,
+        keys: Keys<P::Key>,
+        ctx: &'a Context,
+    ) -> PagesFilled<'a, 'q, U, P::Key> {
         let (mut slots, mut sources, mut children) = (Vec::new(), Vec::new(), Vec::new());
         let has_cursors = self.plan.needs_cursors();
         if self.plan.needs_page() {
-            for outcome in ctx.batcher.load_many(self.bound.pages.clone(), parents).await {
+            for outcome in load_some(ctx, self.bound.pages.clone(), keys).await {
                 slots.push(outcome.map(|loaded| {
                     let page = loaded.as_ref().map(self.bound.page);
                     let start = children.len();
@@ -361,9 +373,13 @@ where
         };
         let bound = &self.bound;
         let list = List { cursor: &bound.cursor, plan: &self.plan, place: self.place };
-        PagesFilled { list, slots, sources, selections, counts: Vec::new(), loaded, counted: 0 }
+        let (parents, counts) = (Vec::new(), Vec::new());
+        PagesFilled { list, parents, slots, sources, selections, counts, loaded, counted: 0 }
     }
 }
+
+/// The parents' keys, in the order of the rows, and why those are refused whose cursors were not given.
+type Keys<K> = Vec<Result<Option<K>, FieldError>>;
 
 /// One parent's page within the rows of all parents.
 struct Slot {
@@ -373,14 +389,15 @@ struct Slot {
     has_previous: bool,
 }
 
-struct List<'a, 'q, U: Visible> {
-    cursor: &'a Cursor<U::Row>,
+struct List<'a, 'q, U: Visible, K> {
+    cursor: &'a Cursor<K, U::Row>,
     plan: &'a Plan<'q, U>,
     place: Place,
 }
 
-struct PagesFilled<'a, 'q, U: Visible> {
-    list: List<'a, 'q, U>,
+struct PagesFilled<'a, 'q, U: Visible, K> {
+    list: List<'a, 'q, U, K>,
+    parents: Keys<K>,
     slots: Vec<Result<Slot, FieldError>>,
     /// The rows themselves, where cursors are selected.
     sources: Vec<Arc<U::Row>>,
@@ -391,9 +408,12 @@ struct PagesFilled<'a, 'q, U: Visible> {
     counted: Moment,
 }
 
-impl<U: Visible> Filled for PagesFilled<'_, '_, U> {
+impl<U: Visible, K: Send + Sync> Filled for PagesFilled<'_, '_, U, K> {
     fn write<'w>(&'w self, row: usize, writer: &mut Writer<'w>) -> Result<(), Unwritten> {
         writer.loaded(self.loaded);
+        if let Err(error) = &self.parents[row] {
+            return Err(writer.fail(error, self.list.place));
+        }
         let parts = &self.list.plan.parts;
         writer.steps(parts.len(), |index, is_within, writer| {
             let part = &parts[index];
@@ -412,7 +432,7 @@ impl<U: Visible> Filled for PagesFilled<'_, '_, U> {
     }
 }
 
-impl<U: Visible> PagesFilled<'_, '_, U> {
+impl<U: Visible, K: Send + Sync> PagesFilled<'_, '_, U, K> {
     fn write_part<'w>(
         &'w self,
         part: &'w Part<'_>,
@@ -436,13 +456,13 @@ impl<U: Visible> PagesFilled<'_, '_, U> {
                 let slot = self.slot(row, writer)?;
                 writer.field(part.key, false, |writer| {
                     writer.list(slot.length, false, |index, writer| {
-                        self.write_edge(parts, slot.start + index, writer)
+                        self.write_edge(parts, row, slot.start + index, writer)
                     })
                 })?;
             }
             What::PageInfo(parts) => {
                 let slot = self.slot(row, writer)?;
-                self.write_info(parts, slot, writer);
+                self.write_info(parts, row, slot, writer);
             }
         }
         Ok(())
@@ -469,6 +489,7 @@ impl<U: Visible> PagesFilled<'_, '_, U> {
     fn write_edge<'w>(
         &'w self,
         parts: &'w [EdgePart<'_>],
+        row: usize,
         child: usize,
         writer: &mut Writer<'w>,
     ) -> Result<(), Unwritten> {
@@ -482,7 +503,7 @@ impl<U: Visible> PagesFilled<'_, '_, U> {
                 EdgeWhat::Typename(name) => write_text(name, &mut writer.out),
                 EdgeWhat::Cursor => writer.traced(
                     || held(&self.list.plan.edge, "cursor", part.key, self.loaded),
-                    |writer| self.write_cursor(child, &mut writer.out),
+                    |writer| self.write_cursor(row, child, &mut writer.out),
                 ),
                 EdgeWhat::Node(selection) => {
                     let rows = &self.selections[*selection];
@@ -498,7 +519,7 @@ impl<U: Visible> PagesFilled<'_, '_, U> {
         Ok(())
     }
 
-    fn write_info<'w>(&'w self, parts: &'w [InfoPart<'_>], slot: &Slot, writer: &mut Writer<'w>) {
+    fn write_info<'w>(&'w self, parts: &'w [InfoPart<'_>], row: usize, slot: &Slot, writer: &mut Writer<'w>) {
         for (index, part) in parts.iter().enumerate() {
             writer.out.push(if index == 0 { b'{' } else { b',' });
             writer.out.extend(&part.label);
@@ -514,25 +535,28 @@ impl<U: Visible> PagesFilled<'_, '_, U> {
             };
             writer.traced(
                 || held("PageInfo", name, part.key, self.loaded),
-                |writer| self.write_info_part(part, slot, &mut writer.out),
+                |writer| self.write_info_part(part, row, slot, &mut writer.out),
             );
         }
         writer.out.extend(if parts.is_empty() { &b"{}"[..] } else { b"}" });
     }
 
-    fn write_info_part(&self, part: &InfoPart<'_>, slot: &Slot, out: &mut Vec<u8>) {
+    fn write_info_part(&self, part: &InfoPart<'_>, row: usize, slot: &Slot, out: &mut Vec<u8>) {
         match part.what {
             InfoWhat::Typename => {}
             InfoWhat::HasNextPage => slot.has_next.write(out),
             InfoWhat::HasPreviousPage => slot.has_previous.write(out),
             InfoWhat::StartCursor | InfoWhat::EndCursor if slot.length == 0 => out.extend(b"null"),
-            InfoWhat::StartCursor => self.write_cursor(slot.start, out),
-            InfoWhat::EndCursor => self.write_cursor(slot.start + slot.length - 1, out),
+            InfoWhat::StartCursor => self.write_cursor(row, slot.start, out),
+            InfoWhat::EndCursor => self.write_cursor(row, slot.start + slot.length - 1, out),
         }
     }
 
-    fn write_cursor(&self, child: usize, out: &mut Vec<u8>) {
-        write_text(&(self.list.cursor)(&self.sources[child]), out);
+    fn write_cursor(&self, row: usize, child: usize, out: &mut Vec<u8>) {
+        // A row whose parent is refused is not written at all.
+        if let Ok(Some(parent)) = &self.parents[row] {
+            write_text(&(self.list.cursor)(parent, &self.sources[child]), out);
+        }
     }
 }
 

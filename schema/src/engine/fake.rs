@@ -333,8 +333,9 @@ impl Entity for User {
                     "",
                     Pages::<_, PageArgs, Sessions, SessionCounts, Session>::new(
                         |given| {
-                            let (keyset, cursors) = (&session::KEYSET, given.list(&()));
-                            let pages = Sessions { window: given.args.window(keyset, &cursors, MAX_ROWS)? };
+                            let (keyset, mut cursors) = (&session::KEYSET, given.list(&()));
+                            let pages =
+                                Sessions { window: given.args.window(keyset, &mut cursors, MAX_ROWS)? };
                             Ok(bound(pages, SessionCounts, keyset, cursors))
                         },
                         |user: &User| user.row.id,
@@ -345,8 +346,8 @@ impl Entity for User {
                     "",
                     Pages::<_, PageArgs, Forms, FormCounts, Form>::new(
                         |given| {
-                            let (keyset, cursors) = (forms_keyset(), given.list(&()));
-                            let pages = Forms { window: given.args.window(keyset, &cursors, MAX_ROWS)? };
+                            let (keyset, mut cursors) = (forms_keyset(), given.list(&()));
+                            let pages = Forms { window: given.args.window(keyset, &mut cursors, MAX_ROWS)? };
                             Ok(bound(pages, FormCounts, keyset, cursors))
                         },
                         |user: &User| user.row.id,
@@ -462,8 +463,9 @@ impl Entity for Query {
                     "",
                     Pages::<_, PageArgs, AllUsers, UserCount, User>::new(
                         |given| {
-                            let (keyset, cursors) = (users_keyset(), given.list(&()));
-                            let pages = AllUsers { window: given.args.window(keyset, &cursors, MAX_ROWS)? };
+                            let (keyset, mut cursors) = (users_keyset(), given.list(&()));
+                            let pages =
+                                AllUsers { window: given.args.window(keyset, &mut cursors, MAX_ROWS)? };
                             Ok(bound(pages, UserCount, keyset, cursors))
                         },
                         |_: &Query| (),

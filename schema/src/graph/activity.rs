@@ -200,8 +200,8 @@ where
     let ActivityArgs { page, filter } = &given.args;
     let (scope, parent) = (given.ctx.scope(), PhantomData);
     let filter = filter.as_ref().map(ActivityLogFilter::read).transpose()?.unwrap_or_default();
-    let cursors = given.list(&filter);
-    let window = page.window(&KEYSET, &cursors, MAX_ROWS)?;
+    let mut cursors = given.list(&filter);
+    let window = page.window(&KEYSET, &mut cursors, MAX_ROWS)?;
     let counts = EntryCounts { scope, filter: filter.clone(), parent };
     Ok(bound(Entries { scope, filter, window, parent }, counts, &KEYSET, cursors))
 }

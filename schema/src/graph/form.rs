@@ -7,7 +7,7 @@ use async_graphql::{Enum, ID, InputObject};
 use entities::{
     Json,
     database::{
-        page::{Keyset, Page, Window},
+        page::{Keyset, ListKey, Page, Window},
         scope::Scope,
     },
     form::{
@@ -30,7 +30,7 @@ use crate::{
         object::{Edge, Entity, Object, Visible, VisibleFrom},
     },
     graph::{
-        input::{OrderDirection, TimeRangeInput, search, set},
+        input::{OrderDirection, TimeRangeInput, search, some_of},
         list::{ListArgs as _, WindowArgs as _, bound},
         node::NODE,
         scalar::enum_leaf,
@@ -128,9 +128,9 @@ impl Entity for Form {
                 .edge(
                     "versionByNumber",
                     "The published version of this number. Null where there is none or the viewer may not see it.",
-                    One::<Form, NumberArgs, Numbered, FormVersion>::nullable(
-                        |given| Ok(Numbered { scope: given.ctx.scope(), number: given.args.number }),
-                        |form, _| Ok(Some(form.row.id)),
+                    One::<Form, NumberArgs, VersionsByNumber, FormVersion>::nullable(
+                        |given| Ok(VersionsByNumber { scope: given.ctx.scope() }),
+                        |form, given| Ok(Some((form.row.id, given.args.number))),
                     ),
                 )
                 .edge(
@@ -245,7 +245,7 @@ impl FormFilter {
     fn read(&self) -> Result<Filter, FieldError> {
         Ok(Filter {
             search: search(self.search.as_deref())?,
-            statuses: self.statuses.as_ref().map(|all| set(all.iter().map(|status| (*status).into()))),
+            statuses: some_of(self.statuses.as_deref()),
             owner_ids: user_ids("ownerIds", self.owner_ids.as_deref())?,
             created_at: TimeRangeInput::read(self.created_at.as_ref())?,
         })
@@ -331,19 +331,22 @@ impl Loader for VersionById {
     }
 }
 
-/// Versions by form and number, for whoever holds what was filled in against them.
+/// Versions by form and number.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct VersionsOf;
+pub struct VersionsByNumber {
+    /// The viewer's; `All` for whoever holds what was filled in against them.
+    pub scope: Scope,
+}
 
-impl Loader for VersionsOf {
-    const NAME: &'static str = "form_version.of_submissions";
+impl Loader for VersionsByNumber {
+    const NAME: &'static str = "form_version.by_numbers";
     const SHARED: bool = true;
     type Source = Database;
     type Key = (FormId, i32);
     type Value = Arc<version::Row>;
 
     async fn load(self, store: Database, keys: Arc<[(FormId, i32)]>) -> Loaded<Self> {
-        version::of_submissions(&store, &keys).await
+        version::by_numbers(&store, &self.scope, &keys).await
     }
 }
 
@@ -352,24 +355,6 @@ impl Loader for VersionsOf {
 pub struct NumberArgs {
     /// 1, 2, 3 and so on.
     number: i32,
-}
-
-/// The version of one number of each form.
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct Numbered {
-    scope: Scope,
-    number: i32,
-}
-
-impl Loader for Numbered {
-    const NAME: &'static str = "form_version.numbered";
-    type Source = Database;
-    type Key = FormId;
-    type Value = Arc<version::Row>;
-
-    async fn load(self, store: Database, keys: Arc<[FormId]>) -> Loaded<Self> {
-        version::numbered(&store, &self.scope, self.number, &keys).await
-    }
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -441,8 +426,8 @@ fn versions_of_form() -> impl Edge<Form> {
     Pages::<Form, PageArgs, VersionsOfForms, VersionCounts, FormVersion>::new(
         |given| {
             let scope = given.ctx.scope();
-            let cursors = given.list(&());
-            let window = given.args.window(&VERSIONS, &cursors, MAX_ROWS)?;
+            let mut cursors = given.list(&());
+            let window = given.args.window(&VERSIONS, &mut cursors, MAX_ROWS)?;
             Ok(bound(VersionsOfForms { scope, window }, VersionCounts { scope }, &VERSIONS, cursors))
         },
         Form::id,
@@ -523,9 +508,12 @@ impl Loader for FormCounts<UserId> {
     }
 }
 
-fn bind_forms<P>(given: &Given<'_, FormsArgs>) -> Result<Bound<Forms<P>, FormCounts<P>, Row>, FieldError>
+fn bind_forms<P>(
+    given: &Given<'_, FormsArgs>,
+    parents: fn(&mut Filter) -> Option<Vec<UserId>>,
+) -> Result<Bound<Forms<P>, FormCounts<P>, Row>, FieldError>
 where
-    Forms<P>: Loader<Value = Arc<Page<Row>>>,
+    Forms<P>: Loader<Key: ListKey, Value = Arc<Page<Row>>>,
 {
     let FormsArgs { page, filter, order_by } = &given.args;
     let filter = filter.as_ref().map(FormFilter::read).transpose()?.unwrap_or_default();
@@ -537,8 +525,8 @@ where
         };
         form::keyset(field, order.direction == OrderDirection::Desc)
     });
-    let cursors = given.list(&filter);
-    let window = page.window(keyset, &cursors, MAX_ROWS)?;
+    let mut cursors = given.lists_of(&filter, parents);
+    let window = page.window(keyset, &mut cursors, MAX_ROWS)?;
     let list = FormList { scope: given.ctx.scope(), filter, keyset };
     let parent = std::marker::PhantomData;
     let counts = FormCounts { list: list.clone(), parent };
@@ -547,10 +535,13 @@ where
 
 /// `User.forms`
 pub(crate) fn forms_of_user() -> impl Edge<User> {
-    Pages::<User, FormsArgs, Forms<UserId>, FormCounts<UserId>, Form>::new(bind_forms, User::id)
+    Pages::<User, FormsArgs, Forms<UserId>, FormCounts<UserId>, Form>::new(
+        |given| bind_forms(given, |filter| filter.owner_ids.take()),
+        User::id,
+    )
 }
 
 /// `Query.forms`
 pub(crate) fn all_forms() -> impl Edge<crate::graph::query::Query> {
-    Pages::<_, FormsArgs, Forms<()>, FormCounts<()>, Form>::new(bind_forms, |_| ())
+    Pages::<_, FormsArgs, Forms<()>, FormCounts<()>, Form>::new(|given| bind_forms(given, |_| None), |_| ())
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use async_graphql::{Enum, ID, InputObject};
+use async_graphql::{Enum, ID, InputObject, resolver_utils::EnumType};
 use entities::{clock::TimeRange, unicode};
 
 use crate::engine::{error::FieldError, scalar::DateTime};
@@ -68,6 +68,12 @@ pub(crate) fn ids<I: Ord>(
         return Err(FieldError::bad_input(format!("`{name}` takes at most {MAX_IDS} ids")));
     }
     given.iter().map(|given| id(name, given, parse)).collect::<Result<Vec<_>, _>>().map(|ids| Some(set(ids)))
+}
+
+/// What a filter chooses from an enum. Nothing where it names every value: that leaves the list as it is.
+pub(crate) fn some_of<E: EnumType + Copy, T: Ord + From<E>>(given: Option<&[E]>) -> Option<Vec<T>> {
+    let chosen = set(given?.iter().map(|value| T::from(*value)));
+    (chosen.len() < E::items().len()).then_some(chosen)
 }
 
 /// What a filter chooses from: each value once, in one order, however it was written.

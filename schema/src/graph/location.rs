@@ -303,11 +303,12 @@ impl Loader for CountsOf {
 fn bind(
     of: &'static List<Model, Filter>,
     given: &Given<'_, LocationsArgs>,
+    parents: fn(&mut Filter) -> Option<Vec<SessionId>>,
 ) -> Result<Bound<PagesOf, CountsOf, Model>, FieldError> {
     let LocationsArgs { page, filter } = &given.args;
     let filter = filter.as_ref().map(LocationFilter::read).transpose()?.unwrap_or_default();
-    let cursors = given.list(&filter);
-    let window = page.window(&KEYSET, &cursors, MAX_POSITIONS)?;
+    let mut cursors = given.lists_of(&filter, parents);
+    let window = page.window(&KEYSET, &mut cursors, MAX_POSITIONS)?;
     let list = Positions { of, scope: given.ctx.scope(), filter };
     let (counts, pages) = (CountsOf { list: list.clone() }, PagesOf { list, window });
     Ok(bound(pages, counts, &KEYSET, cursors))
@@ -443,7 +444,7 @@ pub(crate) fn last_of_session() -> impl Edge<Session> {
 /// `User.locations`
 pub(crate) fn locations_of_user() -> impl Edge<User> {
     Pages::<User, LocationsArgs, PagesOf, CountsOf, Location>::new(
-        |given| bind(&location::OF_USERS, given),
+        |given| bind(&location::OF_USERS, given, |_| None),
         |user| user.id().0,
     )
 }
@@ -451,7 +452,7 @@ pub(crate) fn locations_of_user() -> impl Edge<User> {
 /// `Session.locations`
 pub(crate) fn locations_of_session() -> impl Edge<Session> {
     Pages::<Session, LocationsArgs, PagesOf, CountsOf, Location>::new(
-        |given| bind(&location::OF_SESSIONS, given),
+        |given| bind(&location::OF_SESSIONS, given, |filter| filter.session_ids.take()),
         |session| session.id().0,
     )
 }
@@ -464,8 +465,8 @@ pub(crate) fn latest_locations() -> impl Edge<Query> {
             let scope = given.ctx.scope();
             let area = area.as_ref().map(AreaInput::read).transpose()?;
             let filter = LatestFilter { area, user_ids: user_ids("userIds", users.as_deref())? };
-            let cursors = given.list(&filter);
-            let window = page.window(&KEYSET, &cursors, MAX_POSITIONS)?;
+            let mut cursors = given.list(&filter);
+            let window = page.window(&KEYSET, &mut cursors, MAX_POSITIONS)?;
             let counts = LatestCount { scope, filter: filter.clone() };
             Ok(bound(Latest { scope, filter, window }, counts, &KEYSET, cursors))
         },

@@ -203,8 +203,8 @@ pub(crate) fn sessions_of_user() -> impl Edge<User> {
             let only_active = given.args.active_only.unwrap_or(false);
             let filter = Filter { live_at: only_active.then(|| given.ctx.now()) };
             // Not the filter: its moment is another one on each page.
-            let cursors = given.list(&only_active);
-            let window = given.args.page.window(&KEYSET, &cursors, MAX_ROWS)?;
+            let mut cursors = given.list(&only_active);
+            let window = given.args.page.window(&KEYSET, &mut cursors, MAX_ROWS)?;
             let counts = CountsOfUsers { scope, filter };
             Ok(bound(OfUsers { scope, filter, window }, counts, &KEYSET, cursors))
         },

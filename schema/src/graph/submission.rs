@@ -80,8 +80,8 @@ impl Entity for Submission {
                 .edge(
                     "version",
                     "The version it was filled in against. Whoever sees the submission sees it.",
-                    One::<Submission, NoArguments, form::VersionsOf, FormVersion>::implied(
-                        |_| Ok(form::VersionsOf),
+                    One::<Submission, NoArguments, form::VersionsByNumber, FormVersion>::implied(
+                        |_| Ok(form::VersionsByNumber { scope: Scope::All }),
                         |submission, _| Ok(Some((submission.row.form_id, submission.row.form_version))),
                     ),
                 )
@@ -216,14 +216,15 @@ impl Loader for CountsOf {
     }
 }
 
-fn bind(
+fn bind<I: Into<Uuid>>(
     of: &'static List<Model, Filter>,
     given: &Given<'_, SubmissionsArgs>,
+    parents: fn(&mut Filter) -> Option<Vec<I>>,
 ) -> Result<Bound<PagesOf, CountsOf, Model>, FieldError> {
     let SubmissionsArgs { page, filter } = &given.args;
     let filter = filter.as_ref().map(SubmissionFilter::read).transpose()?.unwrap_or_default();
-    let cursors = given.list(&filter);
-    let window = page.window(&KEYSET, &cursors, MAX_ROWS)?;
+    let mut cursors = given.lists_of(&filter, parents);
+    let window = page.window(&KEYSET, &mut cursors, MAX_ROWS)?;
     let list = Submissions { of, scope: given.ctx.scope(), filter };
     let (counts, pages) = (CountsOf { list: list.clone() }, PagesOf { list, window });
     Ok(bound(pages, counts, &KEYSET, cursors))
@@ -232,7 +233,7 @@ fn bind(
 /// `Form.submissions`
 pub(crate) fn submissions_of_form() -> impl Edge<Form> {
     Pages::<Form, SubmissionsArgs, PagesOf, CountsOf, Submission>::new(
-        |given| bind(&submission::OF_FORMS, given),
+        |given| bind(&submission::OF_FORMS, given, |filter| filter.form_ids.take()),
         |form| form.id().0,
     )
 }
@@ -240,7 +241,7 @@ pub(crate) fn submissions_of_form() -> impl Edge<Form> {
 /// `User.submissions`
 pub(crate) fn submissions_of_user() -> impl Edge<User> {
     Pages::<User, SubmissionsArgs, PagesOf, CountsOf, Submission>::new(
-        |given| bind(&submission::OF_USERS, given),
+        |given| bind(&submission::OF_USERS, given, |filter| filter.user_ids.take()),
         |user| user.id().0,
     )
 }

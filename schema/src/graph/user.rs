@@ -27,7 +27,7 @@ use crate::{
     },
     graph::{
         activity, form,
-        input::{OrderDirection, TimeRangeInput, ids, search, set},
+        input::{OrderDirection, TimeRangeInput, ids, search, some_of},
         list::{ListArgs as _, WindowArgs as _, bound},
         location,
         node::NODE,
@@ -134,7 +134,7 @@ impl UserFilter {
     fn read(&self) -> Result<Filter, FieldError> {
         Ok(Filter {
             search: search(self.search.as_deref())?,
-            roles: self.roles.as_ref().map(|roles| set(roles.iter().map(|role| (*role).into()))),
+            roles: some_of(self.roles.as_deref()),
             is_active: self.is_active,
             created_at: TimeRangeInput::read(self.created_at.as_ref())?,
             last_login: TimeRangeInput::read(self.last_login.as_ref())?,
@@ -296,6 +296,8 @@ pub(crate) fn bind_users(
 ) -> Result<Bound<AllUsers, AllUsersCount, Row>, FieldError> {
     let UsersArgs { page, filter, order_by } = &given.args;
     let scope = given.ctx.scope();
+    // Also where they are all the roles that there are, which is the same list as without them.
+    let names_roles = filter.as_ref().is_some_and(|filter| filter.roles.is_some());
     let filter = filter.as_ref().map(UserFilter::read).transpose()?.unwrap_or_default();
     let (field, descending) = order_by.as_ref().map_or((OrderField::CreatedAt, true), |order| {
         let field = match order.field {
@@ -306,13 +308,13 @@ pub(crate) fn bind_users(
         };
         (field, order.direction == OrderDirection::Desc)
     });
-    if (field.is_private() || filter.reads_private_columns()) && !scope.manages() {
+    if (field.is_private() || names_roles || filter.reads_private_columns()) && !scope.manages() {
         let message = "filtering or sorting accounts by role, state, last sign-in or e-mail is for managers";
         return Err(FieldError::new(Code::Forbidden, message));
     }
     let keyset = user::keyset(field, descending);
-    let cursors = given.list(&filter);
-    let window = page.window(keyset, &cursors, MAX_ROWS)?;
+    let mut cursors = given.list(&filter);
+    let window = page.window(keyset, &mut cursors, MAX_ROWS)?;
     let counts = AllUsersCount { scope, filter: filter.clone() };
     Ok(bound(AllUsers { scope, filter, keyset, window }, counts, keyset, cursors))
 }

@@ -11,6 +11,7 @@ use entities::{
     id::UserId,
     session, user,
 };
+use uuid::Uuid;
 
 use super::{
     WORLD, cut, deputy_of, forms_keyset, friends_of, index_of, initial_of, mentor_of, secret, submissions_of,
@@ -22,7 +23,10 @@ use crate::{
         error::FieldError,
         scalar::DateTime,
     },
-    graph::{form::FormStatus, list::WindowArgs as _},
+    graph::{
+        form::FormStatus,
+        list::{WindowArgs as _, bad_cursor},
+    },
 };
 
 impl FieldError {
@@ -34,25 +38,28 @@ impl FieldError {
 fn page<R>(
     rows: &[Arc<R>],
     keyset: &'static Keyset<R>,
-    field: &str,
+    (field, parent): (&str, Uuid),
     (first, after, last, before): (Option<i32>, Option<String>, Option<i32>, Option<String>),
 ) -> Result<Listed<R>, Error> {
-    let cursors = CursorScope::new(secret().cursor_key(), format!("{field} null"));
-    let window = PageArgs::of(first, after, last, before).window(keyset, &cursors, MAX_ROWS);
-    let page = cut(rows, keyset, &window.map_err(FieldError::into_library)?);
-    Ok(Listed { page, keyset, cursors, total: rows.len() })
+    let mut cursors = CursorScope::new(secret().cursor_key(), format!("{field} null"));
+    let window = PageArgs::of(first, after, last, before).window(keyset, &mut cursors, MAX_ROWS);
+    let window = window.map_err(FieldError::into_library)?;
+    cursors.check(keyset, parent).map_err(|error| bad_cursor(&error).into_library())?;
+    let page = cut(rows, keyset, &window);
+    Ok(Listed { page, keyset, cursors, parent, total: rows.len() })
 }
 
 struct Listed<R: 'static> {
     page: Page<R>,
     keyset: &'static Keyset<R>,
     cursors: CursorScope,
+    parent: Uuid,
     total: usize,
 }
 
 impl<R> Listed<R> {
     fn cursor(&self, row: &R) -> String {
-        self.cursors.encode(self.keyset, &self.keyset.position(row))
+        self.cursors.encode(self.keyset, self.parent, &self.keyset.position(row))
     }
 }
 
@@ -183,7 +190,8 @@ impl User {
         before: Option<String>,
     ) -> Result<SessionConnection, Error> {
         let rows = &WORLD.sessions[self.index()];
-        page(rows, &session::KEYSET, "User.sessions", (first, after, last, before)).map(SessionConnection)
+        page(rows, &session::KEYSET, ("User.sessions", self.0.id.0), (first, after, last, before))
+            .map(SessionConnection)
     }
 
     async fn forms(
@@ -194,7 +202,8 @@ impl User {
         before: Option<String>,
     ) -> Result<FormConnection, Error> {
         let rows = &WORLD.forms[self.index()];
-        page(rows, forms_keyset(), "User.forms", (first, after, last, before)).map(FormConnection)
+        page(rows, forms_keyset(), ("User.forms", self.0.id.0), (first, after, last, before))
+            .map(FormConnection)
     }
 
     async fn mentor(&self) -> Option<Result<User, Error>> {
@@ -306,7 +315,8 @@ impl Query {
         last: Option<i32>,
         before: Option<String>,
     ) -> Result<UserConnection, Error> {
-        page(&WORLD.users, users_keyset(), "Query.users", (first, after, last, before)).map(UserConnection)
+        page(&WORLD.users, users_keyset(), ("Query.users", Uuid::nil()), (first, after, last, before))
+            .map(UserConnection)
     }
 
     async fn user(&self, id: ID) -> Option<Result<User, Error>> {
