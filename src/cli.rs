@@ -304,7 +304,7 @@ fn load(common: &Common, mode: Mode) -> Result<Loaded, Invalid> {
     layers::load(&Inputs::of_process(mode, common.config.clone(), flags))
 }
 
-/// The same for a command that also works on a development server's database. What is set wins as it does there; only
+/// The configuration of a command that also works on a development server's database. What is set wins; only
 /// where no database is set at all the one in this folder is taken, and that is said.
 fn load_beside(common: &Common, beside: Beside, mode: Mode) -> Result<Config, Failure> {
     let file = Path::new(DEVELOPMENT_FILE);

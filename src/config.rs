@@ -267,7 +267,7 @@ sections! {
         more_id_fields: Switch = "off";
         /// How long a document that a client registered is kept after it was last asked for.
         apq_ttl: Duration = "24h";
-        /// The same until it was asked for by its hash for the first time.
+        /// How long a document that a client registered is kept until it is asked for by its hash for the first time.
         apq_first_ttl: Duration = "10m";
         /// Bytes of documents that clients may register with one process in a day; clients of one network (IPv4 /24, IPv6
         /// /48) an eighth of it. Documents beyond that run, but are not kept.
@@ -359,7 +359,7 @@ sections! {
         max_depth: usize = "12";
         /// Bytes of white space in one document at most, those of comments, texts and numbers counted four times.
         max_filler: usize = "262144";
-        /// The same as `max_depth` below `__schema` and `__type`.
+        /// Fields within each other at most, below `__schema` and `__type`.
         max_introspection_depth: usize = "20";
         /// Maximum nesting of lists of fields and types below `__schema` and `__type`.
         max_introspection_lists: usize = "2";

@@ -86,7 +86,7 @@ impl App {
         Self::serving(config, store, access, registry, development, Graph::new)
     }
 
-    /// The same with another graph.
+    /// Makes the server over a graph that `graph` builds.
     pub fn serving(
         config: &Config,
         store: Store,

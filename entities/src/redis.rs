@@ -217,7 +217,7 @@ impl Redis {
         redis::from_redis_value(value).map_err(|error| self.odd(operation, &error))
     }
 
-    /// The same, also while the breaker is open: for what others must be told, if there is any way to.
+    /// Runs a command, also while the breaker is open: for what others must be told, if there is any way to.
     ///
     /// # Errors
     /// `Unavailable` when there is no answer within `timeout`.

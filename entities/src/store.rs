@@ -67,7 +67,7 @@ impl Store {
         Ok(Self { parts: Arc::new(parts), context: ReadContext::new(database) })
     }
 
-    /// The same store, reading through a cache; with a Redis it is one cache for all nodes. Metrics go into `registry`.
+    /// This store, reading through a cache; with a Redis it is one cache for all nodes. Metrics go into `registry`.
     #[must_use]
     pub fn with_cache(mut self, config: &CacheConfig, redis: Option<Redis>, registry: &mut Registry) -> Self {
         let cache = Cache::new(config, redis, registry);
@@ -79,7 +79,7 @@ impl Store {
         self
     }
 
-    /// The same store, whose writes the servers of this database will hear of: for a process that cannot tell them, such
+    /// This store, whose writes the servers of this database will hear of: for a process that cannot tell them, such
     /// as a command.
     #[must_use]
     pub fn leaving_bumps(mut self) -> Self {
@@ -87,7 +87,7 @@ impl Store {
         self
     }
 
-    /// The same store, telling other nodes what it writes, hearing what they write, and sharing texts with them. Stores of one database share
+    /// This store, telling other nodes what it writes, hearing what they write, and sharing texts with them. Stores of one database share
     /// a namespace.
     #[must_use]
     pub fn with_relay(mut self, redis: &Redis, namespace: &str) -> Self {
@@ -97,13 +97,13 @@ impl Store {
         self
     }
 
-    /// The same store for a reader who must see what was written up to a moment, on whatever node.
+    /// This store for a reader who must see what was written up to a moment, on whatever node.
     #[must_use]
     pub fn not_before(&self, moment: Moment) -> Self {
         self.reading_with(self.context.not_before(moment))
     }
 
-    /// The same store, reporting its statements to `recorder` too.
+    /// This store, reporting its statements to `recorder` too.
     #[must_use]
     pub fn recorded_by(&self, recorder: Arc<Recorder>) -> Self {
         self.reading_with(self.context.recorded_by(recorder))

@@ -231,7 +231,7 @@ impl OrderField {
 
 const ID: Key<Row> = Key { sql: key!(Id), kind: KeyKind::Id, value: |row| KeyValue::Id(row.id.0) };
 const CREATED_AT: [Key<Row>; 2] = by_time!(CreatedAt, created_at);
-/// The same expression as in the index `users_last_login`.
+/// Sorts by the expression of the index `users_last_login`: written otherwise, the index would not be used.
 const LAST_LOGIN: [Key<Row>; 2] = [
     Key {
         sql: |sql| {

@@ -129,7 +129,7 @@ pub(crate) trait ContextExt {
     /// For how long from now on the answer stays true if nothing is written. Making it has taken a while.
     fn is_true_for(&self) -> Duration;
 
-    /// The same request in the eyes of another viewer, if there is one.
+    /// This request in the eyes of another viewer, if one is given.
     #[must_use]
     fn read_by(&self, viewer: Option<Viewer>) -> Self;
 

@@ -70,7 +70,7 @@ pub struct Options {
     pub development: bool,
     /// Limits on documents.
     pub limits: Limits,
-    /// The same for gateways.
+    /// Limits on documents of gateways.
     pub gateway_limits: Limits,
     /// Whether the federation's fields and the schema are there for gateways only.
     pub gateways_only: bool,
@@ -169,7 +169,7 @@ impl Graph {
         Self::of(store, options, registry, Shape { query: Query::object(), types: subgraph, composed: &[] })
     }
 
-    /// The same of another shape.
+    /// Builds the schema of any shape over a store. Metrics go into `registry`.
     pub(crate) fn of<T: CustomDirectiveFactory + Copy>(
         store: Store,
         options: Options,
@@ -242,7 +242,7 @@ impl Graph {
         }
     }
 
-    /// The same for callers who can wait: a subscription is answered by its events.
+    /// Runs a request for a caller who can wait: a subscription is answered by its events.
     pub async fn open(&self, viewer: Viewer, request: Request) -> Opened {
         match self.prepare_for(&request.query, &request.caller).await {
             Ok(document) => self.open_document(viewer, document, request).await,
@@ -258,7 +258,8 @@ impl Graph {
         self.prepare_for(text, &Caller::default()).await
     }
 
-    /// The same for a caller, whose request's id the answer tells, and who may ask for more as a gateway.
+    /// Parses and validates a document for a caller, whose request's id the answer tells, and who may ask for more as a
+    /// gateway.
     ///
     /// # Errors
     /// The answer to a request with this document, which cannot be run.

@@ -17,7 +17,7 @@ impl ServiceUrl {
         &self.0
     }
 
-    /// The same, taken apart; `None` where it is no address of HTTP.
+    /// The address, taken apart; `None` where it is not one of HTTP.
     pub fn uri(&self) -> Option<Uri> {
         let uri = self.0.parse::<Uri>().ok()?;
         let authority = uri.authority()?;

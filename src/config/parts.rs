@@ -14,7 +14,7 @@ impl GraphConfig {
         self.subgraphs.unwrap_or(Subgraph::WHOLE)
     }
 
-    /// The same as the front room's limits.
+    /// The limits of documents, as the front room takes them.
     pub fn limits(&self) -> Limits {
         Limits {
             bytes: self.max_bytes,

@@ -25,7 +25,7 @@ pub fn text(loaded: &Loaded) -> String {
     })
 }
 
-/// The same as JSON: `[{"key", "value", "source"}]`, with `null` for "not set".
+/// The configuration as JSON: `[{"key", "value", "source"}]`, with `null` for "not set".
 pub fn json(loaded: &Loaded) -> Value {
     let entry = |entry: &super::layers::Entry| {
         let value = (!entry.text.is_empty()).then(|| (entry.key.show)(&entry.text));

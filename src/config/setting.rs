@@ -377,7 +377,7 @@ choices! {
         Off = "off",
         /// Texts, trusted documents, and documents that clients register by themselves.
         Apq = "apq",
-        /// The same; texts that are not published are logged.
+        /// All that `apq` takes; texts that are not published are logged.
         Audit = "audit",
         /// Trusted documents, by id or by text.
         Safelist = "safelist",

@@ -177,7 +177,7 @@ pub(super) async fn answer(app: &App, headers: &HeaderMap, asked: Result<Asked, 
     response
 }
 
-/// The same for the answer to what was done. If it does not fit at all, at least that is told, to each request of an array
+/// Counts the answer to what was done, which must be sent, in the bound on memory. If it does not fit at all, at least that is told, to each request of an array
 /// of `count`.
 pub(super) fn hold_owed(
     mut response: Response,
@@ -308,7 +308,7 @@ async fn execute(
     Ok(app.graph.execute_document(asker.viewer.clone(), document, request).await)
 }
 
-/// The same for who can wait for events. No GET writes there either.
+/// Runs one request for a caller who can wait for events. A GET does not write here either.
 pub(super) async fn open(
     app: &App,
     headers: &HeaderMap,

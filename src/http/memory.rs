@@ -198,7 +198,7 @@ mod tests {
         }
     }
 
-    /// The same of what is small.
+    /// How many reservations of `SMALL_BYTES` this owner gets.
     fn take_all_small(pool: &MemoryPool, owner: &Owner) -> Vec<MemoryReservation> {
         let mut held = Vec::new();
         loop {

@@ -46,7 +46,7 @@ async fn app_with(change: impl FnOnce(&mut Config)) -> App {
     app_over(change, |store, _| store).await
 }
 
-/// The same, with something done to its store before anybody uses it.
+/// A server with something done to its store before anybody uses it.
 async fn app_over(
     change: impl FnOnce(&mut Config),
     prepare: impl FnOnce(Store, &mut Registry) -> Store,

@@ -229,7 +229,7 @@ async fn what_is_acknowledged_while_the_disk_is_full_is_stored() {
     assert!(unmounted.expect("umount").success());
 }
 
-/// The same by the pages that the connections may use, in this process: `SQLITE_FULL` in a statement.
+/// A full database, made by bounding the pages that the connections may use, in this process: `SQLITE_FULL` in a statement.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_acknowledged_while_there_are_no_pages_is_stored() {
     let url = db::own_sqlite().await;

@@ -20,7 +20,7 @@ use rules::{FilledIn, RULES, Who, everything, expected, fits, ids_only, known, m
 struct World {
     /// Reads everything from the database.
     app: TestApp,
-    /// The same database behind a cache, which all roles share.
+    /// The database of the matrix behind a cache, which all roles share.
     cached: TestApp,
     /// Every object: its type and what the service sees of it.
     objects: Vec<(&'static str, Value)>,

@@ -36,7 +36,7 @@ async fn the_golden_sdl_is_what_the_code_says() {
     }
 }
 
-/// The same types, fields, arguments and defaults; of the directives only GraphQL's own.
+/// The SDL for clients has the types, fields, arguments and defaults of the subgraph's, and GraphQL's own directives only.
 #[tokio::test]
 async fn client_tools_get_the_same_schema_without_federation() {
     let app = TestApp::sqlite().await;

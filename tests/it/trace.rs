@@ -100,7 +100,7 @@ async fn traced(client: Client<'_>, query: &str) -> (Trace, Value, Vec<String>) 
     (Trace::decode(bytes.as_slice()).expect("protobuf"), reply.data, reply.codes)
 }
 
-/// The same tree as the answer has, but for what the library answers.
+/// A trace has the tree of the answer, but for what the library answers.
 fn assert_same_form(node: &Node, value: &Value, path: &str) {
     match value {
         Value::Object(fields) => {

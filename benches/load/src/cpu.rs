@@ -10,7 +10,7 @@ struct Stat {
     parent: u32,
     /// User and system time of all its threads.
     own_ticks: u64,
-    /// The same of its children that have ended.
+    /// User and system time of its children that have ended.
     ended_children_ticks: u64,
 }
 

@@ -132,7 +132,7 @@ impl Hasher {
         Self { shared: Arc::new(shared), network: None }
     }
 
-    /// The same hasher for somebody in this network, who takes turns with all other networks.
+    /// A handle on this hasher for somebody in this network, who takes turns with all other networks.
     #[must_use]
     pub fn for_network(&self, network: Option<IpAddr>) -> Self {
         Self { shared: Arc::clone(&self.shared), network }

@@ -262,7 +262,7 @@ mod tests {
         };
         let database = Database::connect(&config, &mut Registry::default()).await.expect("it opens");
         migration::up(database.connection()).await.expect("the tables are made");
-        let (cache, instance) = (Cache::default(), Instance::default());
+        let (cache, instance) = (Cache::off(), Instance::default());
         let turn = database.turn_to_write().await;
         let beating = beat(&database, &cache, &instance);
         let beaten = tokio::time::timeout(Duration::from_secs(4), beating).await;

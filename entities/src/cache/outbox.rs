@@ -24,7 +24,7 @@ use crate::{
 
 /// Between two looks. Those who write tidy up within this time, so that nothing is found in two looks.
 const LOOK: Duration = Duration::from_millis(150);
-/// The same where nobody else serves: what is found is a command's.
+/// Between two looks where no other server is there: only a command can have left something.
 const LOOK_ALONE: Duration = Duration::from_millis(400);
 /// Between two rounds of tidying up.
 const TIDY: Duration = Duration::from_millis(50);

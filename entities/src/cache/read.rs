@@ -344,7 +344,7 @@ fn has_heard(table: &Table, context: &ReadContext) -> Option<bool> {
     (position.epoch == floor.epoch).then_some(position.sequence >= floor.sequence)
 }
 
-/// The same, after waiting a little for it.
+/// Has this process heard of what the reader must see? Waits a little until it has.
 async fn has_caught_up(table: &Table, context: &ReadContext) -> bool {
     let deadline = Instant::now() + CATCH_UP;
     loop {

@@ -49,7 +49,7 @@ impl Recorder {
         Self { statements: Arc::new(StatementLog::new(texts)), ..Self::default() }
     }
 
-    /// The same, collecting what the values that are read depend on, for `touched`.
+    /// A recorder that also collects what the values that are read depend on, for `touched`.
     #[must_use]
     pub fn collecting(self) -> Self {
         Self { touched: Some(Mutex::default()), ..self }

@@ -114,7 +114,7 @@ impl Area {
         }
     }
 
-    /// The same, also in the words of the spatial index on `point(longitude, latitude)` where there is one.
+    /// ` AND …` as `push`, and again in the words of the spatial index on `point(longitude, latitude)`, which PostgreSQL has.
     pub(crate) fn push_indexed(&self, sql: &mut Sql) {
         self.push(sql);
         if !sql.is_postgres() {

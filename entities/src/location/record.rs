@@ -190,7 +190,7 @@ pub async fn record(store: &Store, recorder: Recorder, points: &[Point]) -> Resu
     Ok(recorded)
 }
 
-/// The same inside a transaction.
+/// Stores points inside a transaction, and says what became of each.
 pub(crate) async fn store(
     transaction: &mut Transaction,
     recorder: Recorder,

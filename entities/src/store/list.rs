@@ -120,7 +120,7 @@ where
         self
     }
 
-    /// The same columns of another table.
+    /// Reads its columns from another table, which must have them.
     pub(crate) const fn in_table_of<T: Record>(mut self) -> Self {
         self.table = T::table;
         self

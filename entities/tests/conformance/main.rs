@@ -118,7 +118,7 @@ fn tidy(value: &Value) -> Option<Value> {
     }
 }
 
-/// The same of an entry of a list, which keeps its place.
+/// An entry of a list as it is tidied: it keeps its place, also where it is blank.
 fn tidy_entry(value: &Value) -> Value {
     match value {
         Value::Object(members) => {

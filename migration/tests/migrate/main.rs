@@ -200,7 +200,7 @@ async fn others_go_on_while_a_step_waits_for_its_table() {
     assert_eq!(count(&other, INDEXES).await, 2);
 }
 
-/// The same for the daily partitions: they empty the default one.
+/// Making a month's partition, which empties the default one, holds up neither reads nor writes while it waits.
 #[tokio::test]
 async fn others_go_on_while_a_month_waits_for_its_table() {
     let postgres = Postgres::start();
@@ -366,7 +366,7 @@ const LISTS: [(&str, &str); 18] = [
     ),
 ];
 
-/// The same on both databases, but for the literal: it has to be the index's own.
+/// The sorted list of accounts on both databases; the literal differs, since it has to be the index's own.
 const BY_LAST_LOGIN: &str =
     "select id from users order by coalesce(last_login, $epoch) desc, id desc limit 5";
 

@@ -17,7 +17,7 @@ use crate::auth::rate::{Buckets, Rate, SharedBucket};
 
 /// Sign-ins and sign-ups from one address (of IPv6: a /64).
 const ADDRESS: Rate = Rate { burst: 20.0, per_second: 20.0 / 60.0 };
-/// The same from one network (IPv4 /24, IPv6 /48), which has many addresses of its own to come from.
+/// Sign-ins and sign-ups from one network (IPv4 /24, IPv6 /48), which has many addresses of its own to come from.
 const NETWORK: Rate = Rate { burst: 100.0, per_second: 100.0 / 60.0 };
 /// Exchanges of one session's refresh tokens. More at once than a browser has tabs that wake up together.
 const SESSION: Rate = Rate { burst: 40.0, per_second: 1.0 };

@@ -38,7 +38,7 @@ pub struct CachePolicy {
 }
 
 impl CachePolicy {
-    /// The same, for one viewer only where the answer looked at who asks.
+    /// This policy, for one viewer only where the answer looked at who asks.
     pub(crate) fn for_one_if(self, viewer_was_read: bool) -> Self {
         if viewer_was_read { Self { audience: Private, ..self } } else { self }
     }
@@ -173,7 +173,7 @@ impl<V> Watched<V> {
 }
 
 impl<T> Watched<T> {
-    /// The same watch over another value.
+    /// Another value under this watch.
     pub(crate) fn with(&self, value: T) -> Self {
         Self { value, level: self.level, read: Arc::clone(&self.read) }
     }

@@ -86,8 +86,8 @@ impl FieldError {
         Self { retry_after_seconds: Some(seconds), ..Self::new(code, message) }
     }
 
-    /// The same of a mutation whose earlier fields did something, as this sentence tells: what goes away by itself is no
-    /// reason to try the whole request again.
+    /// This failure in a mutation whose earlier fields did something, as the sentence `done` tells. What goes away by itself
+    /// is not a reason to try the whole request again, so it does not say when.
     pub(crate) fn after(self, done: Option<&str>) -> Self {
         let Some(done) = done.filter(|_| self.retry_after_seconds.is_some()) else { return self };
         let message = format!("{}. {done}", self.message.trim_end_matches('.'));
@@ -115,7 +115,7 @@ impl FieldError {
         Self { code: Code::InternalServerError, message, retry_after_seconds: None, cause: None }
     }
 
-    /// The same, with its cause for the log.
+    /// A failure of the server, with its cause for the log.
     pub(crate) fn internal_by(cause: impl Display) -> Self {
         Self { cause: Some(Arc::from(cause.to_string())), ..Self::internal() }
     }

@@ -540,7 +540,7 @@ impl Both {
         self.ours_in_pieces(document, variables, PIECE, false).await.0
     }
 
-    /// The same, written so many bytes at a time; with its trace, where that is wanted.
+    /// The answer by this crate's executor, written `piece` bytes at a time; with its trace, where that is wanted.
     pub async fn ours_in_pieces(
         &self,
         document: &Parsed,

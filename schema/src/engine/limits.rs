@@ -62,7 +62,7 @@ pub struct Limits {
     pub selections: usize,
     /// Fields within each other, through fragments.
     pub depth: usize,
-    /// The same below `__schema` and `__type`: the introspection query of GraphiQL goes 15 deep.
+    /// Fields within each other below `__schema` and `__type`: the introspection query of GraphiQL goes 15 deep.
     pub introspection_depth: usize,
     /// `fields`, `interfaces`, `possibleTypes` and `inputFields` within each other below `__schema` and `__type`:
     /// each multiplies the answer by the schema's size. No tool needs two.

@@ -140,7 +140,7 @@ impl<T: Entity> Object<T> {
         Self { fields_tag: Some(tag.into()), ..self }
     }
 
-    /// The same in every subgraph: any of them may have it.
+    /// Marks the type `@shareable`: every subgraph may have it.
     #[must_use]
     pub fn shareable(self) -> Self {
         Self { shareable: true, ..self }

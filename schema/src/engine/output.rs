@@ -17,8 +17,8 @@ use crate::engine::{
 
 /// Errors in an answer at most; more would only be a way to make the server talk.
 const MAX_ERRORS: usize = 10;
-/// The same for the items of a list at the root (`_entities`, `nodes`): a null there means absent, unless an error says
-/// that it failed.
+/// Errors of the items of a list at the root (`_entities`, `nodes`) at most: a null there means absent, unless an error
+/// says that it failed.
 const MAX_ITEM_ERRORS: usize = 1_000;
 
 /// What an item of a list takes in a trace, bytes.

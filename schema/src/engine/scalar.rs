@@ -72,7 +72,7 @@ impl ScalarType for AnyJson {
     }
 }
 
-/// The same value, number for number. What JSON cannot say is refused.
+/// A value of the graph as JSON, number for number. What JSON cannot say is refused.
 fn json_of(value: Value, depth: usize) -> Result<serde_json::Value, &'static str> {
     let inner = || depth.checked_sub(1).ok_or("a JSON value is nested too deeply");
     Ok(match value {

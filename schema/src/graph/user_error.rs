@@ -105,7 +105,7 @@ impl UserError {
         Self { message: message.into(), code, path, data: None }
     }
 
-    /// The same failure of the input at `path`, or of a field of it.
+    /// This failure, of the input at `path` or of a field of it.
     pub(crate) fn at(self, path: &[Cow<'static, str>], field: Option<&'static str>) -> Self {
         Self { path: path.iter().cloned().chain(field.map(Cow::Borrowed)).collect(), ..self }
     }

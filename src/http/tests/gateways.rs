@@ -64,7 +64,7 @@ fn signed(body: &str, age_seconds: i64) -> HttpRequest<Body> {
     signed_over(body.as_bytes().to_vec(), body.as_bytes(), age_seconds)
 }
 
-/// The same with the digest of these bytes.
+/// A signed request with the digest of these bytes.
 fn signed_over(body: Vec<u8>, digested: &[u8], age_seconds: i64) -> HttpRequest<Body> {
     let content_digest = format!("sha-256=:{}:", BASE64_STANDARD.encode(digest(&SHA256, digested)));
     let created = entities::clock::now().timestamp() - age_seconds;

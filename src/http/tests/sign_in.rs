@@ -146,7 +146,7 @@ async fn a_bad_token_counts_as_none_where_a_good_one_is_asked_for() {
     }
 }
 
-/// The same by the hash of a document, which a client registers when it is told to.
+/// Runs a mutation by the hash of a document, which a client registers when it is told to.
 #[tokio::test]
 async fn a_bad_token_is_mended_by_a_persisted_document_too() {
     let app = app().await;

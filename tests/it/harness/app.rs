@@ -67,19 +67,19 @@ impl TestApp {
         Self::with(self.store.clone(), &self.url, POLL, &Options { limits, subgraph, ..Options::default() })
     }
 
-    /// The same, where answers have so many bytes at most, and all long ones together so much memory.
+    /// This application, where answers have so many bytes at most, and all long ones together so much memory.
     pub(crate) fn that_answers_at_most(&self, answer_bytes: usize, answer_memory: usize) -> Self {
         let limits = Limits { cost: u64::MAX, ..Limits::default() };
         let options = Options { limits, answer_bytes, answer_memory, ..Options::default() };
         Self::with(self.store.clone(), &self.url, POLL, &options)
     }
 
-    /// The same with the limits that a server has by default.
+    /// This application with the limits that a server has by default.
     pub(crate) fn with_default_limits(&self) -> Self {
         Self::with(self.store.clone(), &self.url, POLL, &Options::default())
     }
 
-    /// The same, where every operation costs too much.
+    /// This application, where every operation costs too much.
     pub(crate) fn that_only_tells_costs(&self) -> Self {
         let limits = Limits { cost: 0, ..Limits::default() };
         Self::with(self.store.clone(), &self.url, POLL, &Options { limits, ..Options::default() })
@@ -209,19 +209,19 @@ pub(crate) struct Reply {
 }
 
 impl Client<'_> {
-    /// The same, from this address.
+    /// This client, asking from this address.
     pub(crate) fn from(mut self, address: &str) -> Self {
         self.caller.address = Some(address.parse().expect("an address"));
         self
     }
 
-    /// The same, with a client that calls itself so.
+    /// This client, calling itself so.
     pub(crate) fn with_agent(mut self, agent: &str) -> Self {
         self.caller.user_agent = Some(agent.into());
         self
     }
 
-    /// The same, without asking for explanations: as clients ask in production.
+    /// This client, without asking for explanations: as clients ask in production.
     pub(crate) fn plain(mut self) -> Self {
         self.explains = false;
         self
@@ -233,7 +233,7 @@ impl Client<'_> {
         self
     }
 
-    /// The same, asking for a trace too.
+    /// This client, asking for a trace too.
     pub(crate) fn traced(mut self) -> Self {
         self.trace = true;
         self

@@ -28,7 +28,7 @@ impl Server {
         Self::launch(command)
     }
 
-    /// The same, in a shell that has prepared its process with these words: a limit, a signal that is ignored.
+    /// Starts a server in a shell that has prepared its process with these words: a limit, a signal that is ignored.
     pub(crate) fn start_prepared(url: &str, preparation: &str) -> Self {
         let xp = xp(url);
         let mut command = Command::new("sh");

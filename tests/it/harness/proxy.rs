@@ -26,7 +26,7 @@ struct Way {
     is_blocked: AtomicBool,
     /// Every answer takes so many milliseconds longer.
     delay: AtomicU64,
-    /// The same for the answers of connections that follow the log.
+    /// Answers of connections that follow the log take so many milliseconds longer.
     log_delay: AtomicU64,
 }
 

@@ -89,7 +89,7 @@ impl Who {
 /// What a field shows to who sees its object.
 #[derive(Clone, Copy)]
 pub(super) enum Rule {
-    /// The same to all of them.
+    /// Everyone sees it alike.
     Open,
     /// Null but to the account itself and to those who manage accounts.
     Private,

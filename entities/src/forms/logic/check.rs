@@ -36,7 +36,7 @@ const LARGE: [&str; 4] = ["cat", "merge", "filter", "map"];
 const COMPARISONS: [&str; 8] = ["==", "===", "!=", "!==", ">", ">=", "<", "<="];
 /// Operators and values in one rule at most; a long text counts as many.
 const MAX_NODES: usize = 500;
-/// The same in what was published when a comparison of three counted less than it does today.
+/// Operators and values in one rule that was published before at most: a comparison of three counted less then.
 const MAX_PUBLISHED_NODES: usize = 20_000;
 /// Operators inside one another at most.
 const MAX_DEPTH: usize = 20;

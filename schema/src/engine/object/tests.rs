@@ -287,7 +287,7 @@ fn query(bytes: &[u8]) -> String {
     format!("query Q{variables} {set}\n{}", choices.fragments.join("\n"))
 }
 
-/// The same, but for nulls where the other has something.
+/// Does the first differ from the second only by nulls where the second has something?
 fn is_less(less: Option<&Entries>, more: Option<&Entries>) -> bool {
     match (less, more) {
         (Some(Entries::Leaf(Leaf::Null(()))), Some(_)) => true,

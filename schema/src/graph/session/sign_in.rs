@@ -210,7 +210,8 @@ pub(crate) async fn refresh(Input(input): Input<RefreshSessionInput>, ctx: &Cont
     Ok(refused(UserError::new(code, &["input", "refreshToken"], message)))
 }
 
-/// The same for an unknown e-mail, a wrong password, a blocked account and one without a password.
+/// What a failed sign-in is answered, whether the e-mail is unknown, the password wrong, the account blocked or without a
+/// password.
 fn wrong() -> UserError {
     UserError::new(UserErrorCode::InvalidCredentials, &["input"], "E-mail and password do not fit together.")
 }
