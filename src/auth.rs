@@ -15,8 +15,11 @@ pub fn bearer(access: &Access, headers: &HeaderMap) -> Result<Option<Bearer>, Re
     if given.next().is_some() {
         return Err(Refused("more than one authorization header"));
     }
-    let (scheme, token) =
-        value.to_str().ok().and_then(|text| text.split_once(' ')).ok_or(Refused("no bearer token"))?;
+    let (scheme, token) = value
+        .to_str()
+        .ok()
+        .and_then(|text| text.split_once(' '))
+        .ok_or(Refused("the bearer token is missing"))?;
     if !scheme.eq_ignore_ascii_case("bearer") {
         return Err(Refused("not the bearer scheme"));
     }

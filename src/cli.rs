@@ -315,7 +315,7 @@ fn load_beside(common: &Common, beside: Beside, mode: Mode) -> Result<Config, Fa
     let config = load(common, Mode::Development)?.config;
     if !is_set && !file.exists() {
         return Err(Failure::Usage(format!(
-            "there is no {DEVELOPMENT_FILE} in this folder\n  why:   a development server makes it where it is started\n  fix:   \
+            "{DEVELOPMENT_FILE} was not found in this folder\n  why:   a development server makes it where it is started\n  fix:   \
              go there, or start one with `xp dev`"
         )));
     }

@@ -66,14 +66,17 @@ const ID_AND_BODY: Refusal = Refusal::new(
 const NOT_IN_SAFELIST: Refusal = Refusal::new(
     StatusCode::FORBIDDEN,
     "QUERY_NOT_IN_SAFELIST",
-    "This server runs published documents only, and this is none of them.",
+    "This server runs published documents only, and this document is not published.",
 );
-const NO_QUERY: Refusal =
-    Refusal::new(StatusCode::BAD_REQUEST, "BAD_USER_INPUT", "The request has no query and no document's id.");
+const NO_QUERY: Refusal = Refusal::new(
+    StatusCode::BAD_REQUEST,
+    "BAD_USER_INPUT",
+    "The request must have a query or the id of a document.",
+);
 const NO_ID: Refusal = Refusal::new(
     StatusCode::BAD_REQUEST,
     "BAD_USER_INPUT",
-    "The document's id is none: sha256:<64 hex digits>, 64 or 32 hex digits, or up to 256 letters, digits and -._~:",
+    "Invalid document id: expected sha256:<64 hex digits>, 64 or 32 hex digits, or up to 256 letters, digits and -._~:",
 );
 const VERSION: Refusal =
     Refusal::new(StatusCode::BAD_REQUEST, "BAD_USER_INPUT", "Unsupported persisted query version");
@@ -303,7 +306,7 @@ impl Documents {
     fn not_in_list(&self, id: &str, asked: Asked<'_>) -> Stop {
         self.count("unknown_id");
         let operation = asked.operation_name.map(|name| format!(" (operation {})", echo(name)));
-        let message = format!("There is no document \"{}\"{}.", echo(id), operation.unwrap_or_default());
+        let message = format!("Unknown document \"{}\"{}.", echo(id), operation.unwrap_or_default());
         Refusal {
             status: StatusCode::NOT_FOUND,
             code: "PERSISTED_QUERY_NOT_IN_LIST",

@@ -244,12 +244,12 @@ async fn jwks(State(app): State<App>) -> Response {
 }
 
 async fn no_such_path(headers: HeaderMap) -> Response {
-    Refusal::new(StatusCode::NOT_FOUND, "BAD_USER_INPUT", "There is nothing at this path.")
+    Refusal::new(StatusCode::NOT_FOUND, "BAD_USER_INPUT", "Not found: nothing is served at this path.")
         .into_response(request_id(&headers))
 }
 
 async fn no_such_method(headers: HeaderMap) -> Response {
-    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "BAD_USER_INPUT", "This path does not take this method.")
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "BAD_USER_INPUT", "Method not allowed at this path.")
         .into_response(request_id(&headers))
 }
 

@@ -31,10 +31,10 @@ pub(crate) struct Outbound(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failed {
     /// Not reached, or the connection broke.
-    #[error("no answer")]
+    #[error("the answer failed")]
     Connection(#[from] hyper_util::client::legacy::Error),
     /// It took too long.
-    #[error("no answer in time")]
+    #[error("the answer did not come in time")]
     Timeout,
 }
 

@@ -110,12 +110,12 @@ impl Database {
         Ok(Self { opened: Arc::new(opened), log: None, is_tracked: false })
     }
 
-    /// The same database, noting its statements in `log` too.
+    /// A handle that notes its statements in `log` too.
     pub(crate) fn logged_in(&self, log: Option<Arc<StatementLog>>) -> Self {
         Self { log, ..self.clone() }
     }
 
-    /// The same database, for statements whose results tags cover.
+    /// A handle for statements whose results tags cover.
     pub(crate) fn tracked(&self) -> Self {
         Self { is_tracked: true, ..self.clone() }
     }

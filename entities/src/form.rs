@@ -58,7 +58,7 @@ record! {
         pub owner_id: UserId,
         /// Shown to those who fill it in.
         pub title: String,
-        /// The same in lower case, for searching.
+        /// The title in lower case, for searching.
         pub search_title: String,
         /// What it is for.
         pub description: Option<String>,

@@ -329,7 +329,7 @@ impl Redis {
             Ok(connection) => {
                 match tokio::time::timeout(timeout, run(connection)).instrument(span.clone()).await {
                     Ok(result) => result,
-                    Err(_) => Err(RedisError::from((ErrorKind::Io, "no answer in time"))),
+                    Err(_) => Err(RedisError::from((ErrorKind::Io, "the answer did not come in time"))),
                 }
             }
         };
@@ -356,7 +356,7 @@ impl Redis {
         }
         // Who has waited for an attempt that failed has failed with it: they do not try one after the other.
         if failed_at.is_some_and(|at| at >= began) {
-            return Err(RedisError::from((ErrorKind::Io, "no connection in time")));
+            return Err(RedisError::from((ErrorKind::Io, "the connection was not made in time")));
         }
         let connection = self.open().await.inspect_err(|_| *failed_at = Some(Instant::now()))?;
         *self.inner.connection.write().expect("no panic happens under this lock") = Some(connection.clone());
@@ -384,7 +384,7 @@ impl Redis {
         };
         tokio::time::timeout(CONNECT_TIMEOUT, connect)
             .await
-            .unwrap_or_else(|_| Err(RedisError::from((ErrorKind::Io, "no connection in time"))))
+            .unwrap_or_else(|_| Err(RedisError::from((ErrorKind::Io, "the connection was not made in time"))))
     }
 
     /// Notes a failure. A refusal of one command (a wrong type, say) is this command's; anything else is Redis's.

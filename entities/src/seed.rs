@@ -62,7 +62,7 @@ impl FromStr for Size {
             "s" | "S" => Ok(Self::S),
             "m" | "M" => Ok(Self::M),
             "l" | "L" => Ok(Self::L),
-            _ => Err(Error::Refused(format!("`{text}` is no size; use s, m or l"))),
+            _ => Err(Error::Refused(format!("unknown size `{text}`; known: s, m, l"))),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The characters of texts that people write: one normal form for what is stored, compared, searched and sorted, and
 //! which characters nobody sees. There are two sets: `is_invisible` has all of them, and `is_space` those around a text
-//! that are no part of what was written. Not here: what is done with them (the domains, `submission::pipeline`, the log).
+//! that are no part of what was written. Not here: what is done with them (the domains, `forms::pipeline`, the log).
 
 use std::borrow::Cow;
 

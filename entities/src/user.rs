@@ -48,7 +48,7 @@ record! {
         pub email: String,
         /// The name that others see.
         pub display_name: String,
-        /// The same in lower case, for searching.
+        /// The display name in lower case, for searching.
         pub search_name: String,
         /// What the account may do.
         pub role: Role,

@@ -74,7 +74,7 @@ pub(super) enum Keys {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Token {
-    /// Makes an access token for an account; it belongs to no session.
+    /// Makes an access token for an account; it does not belong to a session.
     Mint {
         /// The account's e-mail or id.
         #[arg(long)]
@@ -138,14 +138,14 @@ async fn create(
             password::Unfit::TooLong => "it is longer than 256 bytes",
             password::Unfit::Weak => "it is too easy to guess",
         };
-        return Err(Failure::Usage(format!("this password is not taken\n  why:   {why}")));
+        return Err(Failure::Usage(format!("this password is not accepted\n  why:   {why}")));
     }
     let hasher = password::Hasher::new(config.auth.access().cost);
     let hash = hasher.hash(&password).await.map_err(|error| failed(&error))?;
     let new = NewAccount { email: &email, display_name: &name, role, password_hash: Some(&hash) };
     match user::create(store, None, new).await.map_err(|error| failed(&error))? {
         Some(user) => Ok(user.to_string()),
-        None => Err(Failure::Failed(format!("there is an account of {email} already"))),
+        None => Err(Failure::Failed(format!("an account with the e-mail {email} exists already"))),
     }
 }
 
@@ -160,7 +160,7 @@ async fn find(store: &Store, who: &str) -> Result<Credentials, Failure> {
     let email = who.to_lowercase();
     let named = entities::id::UserId::parse(who).map_or(Named::Email(&email), Named::Id);
     let found = user::credentials(store, named).await.map_err(|error| failed(&error))?;
-    found.ok_or_else(|| Failure::Failed(format!("there is no account of {who}")))
+    found.ok_or_else(|| Failure::Failed(format!("account not found: {who}")))
 }
 
 /// From a file, standard input or a terminal.
@@ -173,7 +173,7 @@ fn read_password(file: Option<&Path>) -> Result<String, Failure> {
             let terminal = console::Term::stderr();
             if !terminal.is_term() {
                 return Err(Failure::Usage(
-                    "there is no terminal to ask for the password\n  fix:   give --password-file FILE, or - for standard \
+                    "the password cannot be asked for: standard input is not a terminal\n  fix:   give --password-file FILE, or - for standard \
                      input"
                         .into(),
                 ));
@@ -218,8 +218,8 @@ pub(super) async fn keys(config: &Config, action: Keys, as_json: bool) -> Result
                 .await
                 .map_err(|error| failed(&error))?
             {
-                let fix = "`xp keys list` prints those that there are";
-                return Err(Failure::Failed(format!("there is no key {kid}\n  fix:   {fix}")));
+                let fix = "`xp keys list` prints the known keys";
+                return Err(Failure::Failed(format!("the signing key is missing {kid}\n  fix:   {fix}")));
             }
             if as_json { json!({ "revoked": kid }).to_string() } else { format!("{kid} is revoked") }
         }

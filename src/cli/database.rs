@@ -106,7 +106,7 @@ pub(super) async fn migrate_down(config: &Config, steps: u32, is_sure: bool) -> 
     let last: Vec<&str> = last.map(|step| step.name.as_str()).collect();
     if last.is_empty() {
         store.close().await;
-        return say("no migration is applied; there is nothing to take back");
+        return say("nothing to take back: 0 migrations are applied");
     }
     if !is_sure {
         let where_to = config.database.url.as_ref().map(ToString::to_string).unwrap_or_default();
@@ -127,7 +127,7 @@ fn confirm(what: &str) -> Result<(), Failure> {
     let terminal = console::Term::stderr();
     if !terminal.is_term() || !std::io::stdin().is_terminal() {
         return Err(Failure::Usage(format!(
-            "{what}\n  why:   there is no terminal to ask whether that is meant\n  fix:   give --yes if it is"
+            "{what}\n  why:   it has to be confirmed, and standard input is not a terminal\n  fix:   give --yes if it is"
         )));
     }
     let asked = terminal.write_str(&format!("{what}\nThis cannot be undone. Type yes to go on: "));

@@ -105,7 +105,7 @@ impl UsageFiles {
         let files = if self.usage.is_empty() { &own } else { &self.usage };
         if files.is_empty() {
             return Err(Failure::Usage(
-                "nobody counts\n  why:   documents.usage_file is not set, and no --usage FILE is given\n  fix:   set \
+                "the use of documents is not counted\n  why:   documents.usage_file is not set, and no --usage FILE is given\n  fix:   set \
                  XP_DOCUMENTS_USAGE_FILE for the servers, and name their files here"
                     .into(),
             ));

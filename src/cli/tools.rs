@@ -77,7 +77,9 @@ pub(super) async fn healthcheck(config: &Config) -> Result<(), Failure> {
         Ok(Ok((false, body))) => {
             Err(Failure::Failed(format!("the server at {host}:{port} is not ready: {body}")))
         }
-        Ok(Err(error)) => Err(Failure::Failed(format!("no server at {host}:{port}: {error}"))),
+        Ok(Err(error)) => {
+            Err(Failure::Failed(format!("cannot connect to a server at {host}:{port}: {error}")))
+        }
         Err(_) => Err(Failure::Failed(format!("the server at {host}:{port} does not answer"))),
     }
 }

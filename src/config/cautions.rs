@@ -33,7 +33,7 @@ impl Config {
             );
         } else if STRANGERS.iter().any(is_stranger) {
             say(
-                "http.trusted_proxies has everybody in it",
+                "http.trusted_proxies includes every address",
                 proxies.1,
                 "any client can say that it is somebody else, and is counted for them",
                 "list your proxies' networks only",
@@ -87,8 +87,11 @@ mod tests {
         for (values, wanted) in [
             (&[][..], "http.trusted_proxies is empty"),
             (&[("http.host", "localhost")], "http.trusted_proxies is empty"),
-            (&[("http.trusted_proxies", "0.0.0.0/0")], "http.trusted_proxies has everybody"),
-            (&[open, ("http.trusted_proxies", "10.0.0.0/8, ::/0")], "http.trusted_proxies has everybody"),
+            (&[("http.trusted_proxies", "0.0.0.0/0")], "http.trusted_proxies includes every address"),
+            (
+                &[open, ("http.trusted_proxies", "10.0.0.0/8, ::/0")],
+                "http.trusted_proxies includes every address",
+            ),
             (&[open, ("auth.sign_up", "true")], "auth.sign_up is on"),
             (&[open, ("http.metrics_address", "main")], "http.metrics_address is main"),
         ] {

@@ -53,7 +53,7 @@ impl Config {
         {
             found.push(Problem {
                 // Not as it is: an account in it has a password.
-                what: "gateway.invalidation_url is no address of a router".into(),
+                what: "gateway.invalidation_url is not the address of a router".into(),
                 place: "XP_GATEWAY_INVALIDATION_URL or xp.toml".into(),
                 why: "it is posted to by HTTP, with gateway.invalidation_key and without an account".into(),
                 fix: "write it as in http://router:3000/invalidation".into(),

@@ -214,7 +214,7 @@ impl Values {
         match DeTable::parse(&text) {
             Ok(table) => self.add_table(&path, &text, table.get_ref()),
             Err(error) => self.problems.push(Problem {
-                what: "the file is no TOML".into(),
+                what: "the file is not valid TOML".into(),
                 place: format!(
                     "{}:{}",
                     path.display(),
@@ -244,7 +244,7 @@ impl Values {
                 match scalar(value.get_ref()) {
                     Some(value) => self.set(key, value, Source::File(path.to_path_buf(), line)),
                     None => self.problems.push(Problem {
-                        what: format!("{name} is no single value"),
+                        what: format!("{name} must be a single value"),
                         place: format!("{}:{line}", path.display()),
                         why: "it is a table or an array".into(),
                         fix: format!("give a {}", key.expects.trim_end()),
@@ -275,7 +275,7 @@ impl Values {
         }
     }
 
-    /// Reads a secret from the file that `<VARIABLE>_FILE` names; false when the variable is none of these.
+    /// Reads a secret from the file that `<VARIABLE>_FILE` names; false when the variable is another one.
     fn secret_file(&mut self, variable: &str, path: &str) -> bool {
         let Some(name) = variable.strip_suffix("_FILE") else { return false };
         let Some(key) = KEYS.iter().find(|key| key.secret && key.env() == name) else { return false };
@@ -316,7 +316,7 @@ impl Values {
         self.problems.push(Problem {
             what: format!("unknown key `{name}`"),
             place,
-            why: "no such key exists; a misspelt one would silently do nothing".into(),
+            why: "unknown keys are refused, since a misspelt one would silently do nothing".into(),
             fix,
         });
     }

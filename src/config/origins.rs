@@ -180,7 +180,7 @@ fn pattern(text: &str) -> Result<Pattern, String> {
     Ok(Pattern { scheme: scheme.to_ascii_lowercase(), host, port })
 }
 
-/// Scheme, host and port of an origin; `None` for what is none.
+/// Scheme, host and port of an origin; `None` for anything else.
 fn parts(origin: &str) -> Option<(&str, &str, Option<&str>)> {
     let (scheme, authority) = origin.split_once("://")?;
     let bracket = authority.rfind(']').unwrap_or(0);

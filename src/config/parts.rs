@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use entities::auth::{password::Cost, secret::Secret};
 use schema::{AccessOptions, Subgraph, engine::limits::Limits};
 
-use super::{AuthConfig, Config, GatewayConfig, GraphConfig, setting::SecretText};
+use super::{AuthConfig, Config, GatewayConfig, GraphConfig};
 
 impl GraphConfig {
     /// What of the graph is served.

@@ -119,7 +119,7 @@ impl Setting for Duration {
             "m" => Ok(Self::from_secs(number.saturating_mul(60))),
             "h" => Ok(Self::from_secs(number.saturating_mul(3_600))),
             "" => Err("the unit is missing: a duration is written as in 500ms, 5s or 2m".into()),
-            other => Err(format!("`{other}` is no unit of time; use ms, s, m or h")),
+            other => Err(format!("unknown unit of time `{other}`; known: ms, s, m, h")),
         }
     }
 }
@@ -138,7 +138,7 @@ impl Setting for Bytes {
             "" | "B" => 1,
             "KiB" => 1 << 10,
             "MiB" => 1 << 20,
-            other => return Err(format!("`{other}` is no unit of size; use KiB or MiB")),
+            other => return Err(format!("unknown unit of size `{other}`; known: KiB, MiB")),
         };
         number.checked_mul(factor).map(Self).ok_or_else(|| "it is too large".into())
     }
@@ -149,7 +149,7 @@ impl Setting for Bytes {
 pub struct Networks(Vec<IpNet>);
 
 impl Networks {
-    /// Whether there are none.
+    /// Whether it is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -316,7 +316,7 @@ impl Setting for DatabaseUrl {
         Err("it must begin with postgres://, postgresql:// or sqlite:".into())
     }
 
-    /// Masks the password, in the authority and in parameters; anything that is no URL of ours is masked as a whole,
+    /// Masks the password, in the authority and in parameters; anything that is not a URL of ours is masked as a whole,
     /// since nobody knows where its secret is.
     fn show(text: &str) -> String {
         if text.is_empty() || text.starts_with("sqlite:") || text.contains("://") {

@@ -141,12 +141,12 @@ fn read_file(file: &Path, published: &mut Published) {
         return;
     }
     match serde_json::from_str::<BTreeMap<String, Value>>(&text) {
-        Err(error) => published.reject(file, None, format!("it is no manifest: {error}")),
+        Err(error) => published.reject(file, None, format!("invalid manifest: {error}")),
         Ok(map) => {
             for (id, text) in map {
                 match text {
                     Value::String(text) => published.add(file, &id, text, None),
-                    _ => published.reject(file, Some(id), "its text is no text".into()),
+                    _ => published.reject(file, Some(id), "its text is not a string".into()),
                 }
             }
         }
@@ -161,7 +161,7 @@ impl Published {
     /// Takes a document whose id is its hash, where the id is a hash.
     fn add(&mut self, file: &Path, id: &str, text: String, client: Option<String>) {
         let Some(normal) = normal_id(id) else {
-            return self.reject(file, Some(id.into()), "its id is none".into());
+            return self.reject(file, Some(id.into()), "invalid id".into());
         };
         let is_hex = normal.bytes().all(|byte| byte.is_ascii_hexdigit());
         let hash = match normal.len() {

@@ -152,7 +152,7 @@ impl Signatures {
     pub(super) fn check(&self, head: &Parts, now: i64) -> Result<Body, Why> {
         let inputs = dictionary(&head.headers, &SIGNATURE_INPUT).ok_or("signature-input cannot be read")?;
         let signatures = dictionary(&head.headers, &SIGNATURE).ok_or("signature cannot be read")?;
-        let mut why = "no signature";
+        let mut why = "the signature is missing";
         for (label, input) in inputs.iter().take(MOST_SIGNATURES) {
             let ListEntry::InnerList(input) = input else { continue };
             let Some(ListEntry::Item(Item { bare_item: BareItem::ByteSequence(signature), .. })) =
@@ -172,13 +172,13 @@ impl Signatures {
         // What is there and cannot be read would otherwise count as absent: a nonce that stops no replay.
         let text = |name: &str| read(input, name, |item| item.as_string().map(StringRef::as_str));
         let time = |name: &str| read(input, name, |item| item.as_integer().map(i64::from));
-        let keyid = text("keyid")?.ok_or("no keyid")?;
+        let keyid = text("keyid")?.ok_or("keyid is missing")?;
         let key =
             self.keys.0.iter().find(|(name, _)| name == keyid).map(|(_, key)| key).ok_or("unknown key")?;
         if text("alg")?.is_some_and(|algorithm| algorithm != key.algorithm()) {
             return Err("another algorithm");
         }
-        let created = time("created")?.ok_or("no creation time")?;
+        let created = time("created")?.ok_or("the creation time is missing")?;
         if created > now.saturating_add(LEEWAY_SECONDS) {
             return Err("not yet valid");
         }
@@ -249,7 +249,7 @@ fn covered(input: &InnerList) -> Result<Vec<&str>, Why> {
     }
     let mut names = Vec::with_capacity(input.items.len());
     for item in &input.items {
-        let name = item.bare_item.as_string().ok_or("a component that is no name")?.as_str();
+        let name = item.bare_item.as_string().ok_or("a component is not a name")?.as_str();
         if !item.params.is_empty() || names.contains(&name) {
             return Err("a component that is not supported");
         }

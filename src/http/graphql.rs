@@ -55,7 +55,7 @@ const METHODS: Refusal =
 const DONE: Refusal = Refusal::new(
     StatusCode::OK,
     "COST_LIMIT",
-    "There is no memory for an answer of this length. Ask for less at once. What the mutation did is done.",
+    "The server cannot hold an answer of this length now. Ask for less at once. What the mutation did is done.",
 );
 pub(super) const TIMEOUT: Refusal =
     Refusal::new(StatusCode::GATEWAY_TIMEOUT, "TIMEOUT", "The request took too long and was stopped.");

@@ -96,7 +96,7 @@ pub(super) async fn config(State(app): State<App>, request: Request) -> Response
 
 async fn send(path: &str, request: &HeaderMap) -> Response {
     let Some(asset) = ASSETS.iter().find(|asset| asset.path == path) else {
-        let missing = "There is no such file; was the playground built (`npm run build` in playground/)?";
+        let missing = "File not found; was the playground built (`npm run build` in playground/)?";
         return Refusal::new(StatusCode::NOT_FOUND, "BAD_USER_INPUT", missing)
             .into_response(request_id(request));
     };

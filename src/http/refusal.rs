@@ -25,11 +25,7 @@ impl Refusal {
 
     /// Something broke; the cause is in the log, under the request's id.
     pub(crate) const fn internal() -> Self {
-        Self::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "INTERNAL_SERVER_ERROR",
-            "Something went wrong on our side.",
-        )
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL_SERVER_ERROR", "Internal server error.")
     }
 
     /// The answer where there is no status: on a stream.

@@ -47,7 +47,7 @@ impl Limits {
         Self { total, address: address.min(total), account: account.min(total) }
     }
 
-    /// The same, so many times.
+    /// These limits, so many times.
     pub(super) fn times(self, factor: usize) -> Self {
         let [total, address, account] =
             [self.total, self.address, self.account].map(|limit| limit.saturating_mul(factor));

@@ -114,7 +114,7 @@ const STOPPING: Refusal =
 const OUT_OF_MEMORY: Refusal = Refusal::new(
     StatusCode::OK,
     "OVERLOADED",
-    "There is no memory to send this now (http.max_answer_memory): read what was sent, then ask again.",
+    "The server cannot hold this answer now (http.max_answer_memory): read what was sent, then ask again.",
 );
 const MISSED: Refusal = Refusal::new(
     StatusCode::OK,

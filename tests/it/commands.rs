@@ -85,13 +85,16 @@ async fn an_operator_makes_accounts_changes_their_role_and_blocks_them() {
         let id = done(&url, &create, &format!("{PASSWORD}\n"));
         assert!(entities::id::UserId::parse(&id).is_some(), "{id}");
         let (code, _, said) = xp(&url, &create, PASSWORD, &[]);
-        assert_eq!((code, said.as_str()), (1, "xp: there is an account of root@example.com already"));
+        assert_eq!(
+            (code, said.as_str()),
+            (1, "xp: an account with the e-mail root@example.com exists already")
+        );
         let weak = ["user", "create", "--email", "b@example.com", "--role", "viewer", "--password-file", "-"];
         let (code, _, said) = xp(&url, &weak, "password1", &[]);
         assert!(code == 2 && said.contains("too easy to guess"), "{said}");
         let asked = ["user", "create", "--email", "b@example.com", "--role", "viewer"];
         let (code, said) = refused(&url, &asked, &[]);
-        assert!(code == 2 && said.contains("no terminal"), "{said}");
+        assert!(code == 2 && said.contains("not a terminal"), "{said}");
 
         let app = TestApp::over(&url).await;
         let sign_in = format!(
@@ -109,7 +112,7 @@ async fn an_operator_makes_accounts_changes_their_role_and_blocks_them() {
         done(&url, &["user", "enable", "root@example.com"], "");
         assert_eq!(app.anonymous().ask(&sign_in).await["signIn"]["user"]["role"], "VIEWER");
         let (code, said) = refused(&url, &["user", "disable", "nobody@example.com"], &[]);
-        assert_eq!((code, said.as_str()), (1, "xp: there is no account of nobody@example.com"));
+        assert_eq!((code, said.as_str()), (1, "xp: account not found: nobody@example.com"));
         let log = app.service().ask("{ activityLogs(first: 6) { nodes { actionType user { id } } } }").await;
         let actions: Vec<&str> = log["activityLogs"]["nodes"]
             .as_array()
@@ -160,7 +163,7 @@ async fn an_operator_mints_and_inspects_tokens_and_changes_keys() {
         assert_ne!(list("active"), Some(active.clone()));
         assert_eq!(inspect(&token)["refused"], "another key");
         let (code, said) = refused(&url, &["keys", "revoke", &active], &[]);
-        assert!(code == 1 && said.contains("there is no key"), "{said}");
+        assert!(code == 1 && said.contains("unknown key"), "{said}");
 
         let token = done(&url, &["token", "mint", "--user", "editor@example.com"], "");
         done(&url, &["user", "role", "editor@example.com", "viewer"], "");
@@ -329,7 +332,7 @@ async fn no_command_works_on_a_development_database_by_accident() {
     let (code, _, said) = xp_in(elsewhere.path(), &mint, "", &[]);
     assert!(code == 2 && said.contains("database.url is not set"), "{said}");
     let (code, _, said) = xp_in(elsewhere.path(), &dev, "", &[]);
-    assert!(code == 2 && said.contains("there is no xp-dev.db in this folder"), "{said}");
+    assert!(code == 2 && said.contains("xp-dev.db was not found in this folder"), "{said}");
     assert!(std::fs::read_dir(elsewhere.path()).expect("a folder").next().is_none());
 }
 

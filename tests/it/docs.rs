@@ -190,7 +190,7 @@ fn publish(server: &Development, definition: &str) -> Result<Value, String> {
     if published == wanted { Ok(Value::Null) } else { Err(format!("{made}, {published}")) }
 }
 
-/// The same value, where `…` in a text that is shown stands for anything.
+/// Is an answer the one that a page shows? `…` in a text that is shown stands for anything.
 fn is_like(came: &Value, shown: &Value) -> bool {
     match (came, shown) {
         (Value::String(came), Value::String(shown)) => match shown.split_once('…') {

@@ -7,7 +7,7 @@ use axum::{
     body::Body,
     http::{Request, header::CONTENT_TYPE},
 };
-use entities::secret::Secret;
+use entities::auth::secret::Secret;
 use http_body_util::BodyExt as _;
 use prometheus_client::registry::Registry;
 use schema::{Access, AccessOptions};

@@ -354,7 +354,7 @@ fn domains_are_named_and_nothing_else_is() {
     assert!(parse("").is_err() && parse(",").is_err());
     assert_eq!(
         parse("users,nope"),
-        Err("there is no `nope`; there are users, sessions, forms, locations, activity".to_owned())
+        Err("unknown domain `nope`; known: users, sessions, forms, locations, activity".to_owned())
     );
 }
 
@@ -367,5 +367,5 @@ async fn a_domain_that_is_none_is_told() {
     let output = command.output().expect("the program can be started");
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2));
-    assert!(said.contains("graph.subgraphs") && said.contains("there is no `form`"), "{said}");
+    assert!(said.contains("graph.subgraphs") && said.contains("unknown domain `form`"), "{said}");
 }

@@ -12,7 +12,10 @@ use async_graphql::{
 };
 use serde_json::Value;
 
-use crate::harness::{TestApp, shape, text};
+use crate::{
+    harness::{TestApp, shape, text},
+    messages::is_riddle,
+};
 
 #[tokio::test]
 async fn the_golden_sdl_is_what_the_code_says() {
@@ -149,10 +152,13 @@ async fn the_contract_is_kept() {
 #[tokio::test]
 async fn everything_is_described() {
     let app = TestApp::sqlite().await;
-    let mut bare = Vec::new();
+    let (mut bare, mut odd) = (Vec::new(), Vec::new());
     let mut check = |name: String, of: &Value| {
-        if of["description"].as_str().is_none_or(|description| description.trim().is_empty()) {
+        let description = of["description"].as_str().unwrap_or_default().trim();
+        if description.is_empty() {
             bare.push(name);
+        } else if is_odd(description) {
+            odd.push(format!("{name}: {description}"));
         }
     };
     // Federation's own, and the one built-in scalar that the library does not describe.
@@ -177,6 +183,78 @@ async fn everything_is_described() {
         }
     }
     assert!(bare.is_empty(), "no description: {bare:#?}");
+    assert!(odd.is_empty(), "say it in standard English: {odd:#?}");
+}
+
+/// A description that says nothing, or says it as nobody would.
+fn is_odd(description: &str) -> bool {
+    let mut words = description.split_whitespace().zip(description.split_whitespace().skip(1));
+    let vowel = |word: &str| word.starts_with(['A', 'E', 'I', 'O', 'a', 'e', 'i', 'o']);
+    description == "What to do."
+        || !description.ends_with(['.', ':', ')'])
+        || is_riddle(description)
+        || words.any(|(article, word)| matches!(article, "A" | "a") && vowel(word) && word != "one")
+}
+
+/// The number behind the last "at most" of a description.
+fn maximum(description: &str) -> Option<usize> {
+    let (_, after) = description.rsplit_once("at most ")?;
+    after.split(|sign: char| !sign.is_ascii_digit()).next()?.parse().ok()
+}
+
+/// How a list is asked for, by the type that has it.
+fn within(parent: &str, field: &str) -> String {
+    match parent {
+        "Query" => format!("{{ {field} }}"),
+        "User" => format!("{{ me {{ {field} }} }}"),
+        "Session" => format!("{{ me {{ sessions(first: 1) {{ nodes {{ {field} }} }} }} }}"),
+        "Form" => format!("{{ forms(first: 1) {{ nodes {{ {field} }} }} }}"),
+        other => panic!("{other} has a list"),
+    }
+}
+
+/// What an argument tells of its maximum is what the server takes: so much, and not one more.
+#[tokio::test]
+async fn arguments_tell_their_own_maximum() {
+    let app = TestApp::sqlite().await;
+    let (admin, shape) = (app.as_admin(), shape(&app).await);
+    let list = |of: &Value| of.as_array().cloned().unwrap_or_default();
+    let mut asked = Vec::new();
+    for (parent, of) in shape.iter().filter(|(_, of)| of.kind == "OBJECT") {
+        for field in list(&of.raw["fields"]) {
+            for argument in list(&field["args"]) {
+                let (field, argument_name) = (text(&field["name"]), text(&argument["name"]));
+                if matches!(argument_name.as_str(), "first" | "last") {
+                    let most = maximum(&text(&argument["description"])).expect("its maximum");
+                    asked.push((parent.clone(), field, argument_name, most, false));
+                }
+            }
+        }
+    }
+    assert!(asked.len() > 20, "{asked:?}");
+    for (parent, field, filter, input) in [
+        ("Query", "forms", "ownerIds", "FormFilter"),
+        ("Form", "submissions", "formIds", "SubmissionFilter"),
+        ("Form", "submissions", "userIds", "SubmissionFilter"),
+        ("User", "locations", "sessionIds", "LocationFilter"),
+    ] {
+        let fields = list(&shape[input].raw["inputFields"]);
+        let told = fields.iter().find(|of| of["name"] == filter).expect("the input has it");
+        let most = maximum(&text(&told["description"])).expect("its maximum");
+        asked.push((parent.to_owned(), field.to_owned(), filter.to_owned(), most, true));
+    }
+    for (parent, field, argument, most, is_filter) in asked {
+        for (count, is_taken) in [(most, true), (most + 1, false)] {
+            let given = match is_filter {
+                false => format!("{argument}: {count}"),
+                true => format!("filter: {{ {argument}: {:?} }}", vec![uuid::Uuid::nil().to_string(); count]),
+            };
+            let query = within(&parent, &format!("{field}({given}) {{ totalCount }}"));
+            let codes = admin.run(&query, serde_json::json!({})).await.codes;
+            let wanted: &[&str] = if is_taken { &[] } else { &["BAD_USER_INPUT"] };
+            assert_eq!(codes, wanted, "{parent}.{field}({argument}): {count}");
+        }
+    }
 }
 
 #[tokio::test]

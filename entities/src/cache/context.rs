@@ -19,23 +19,23 @@ impl ReadContext {
         Self { database, recorder: None, not_before: None }
     }
 
-    /// The same, reporting to `recorder` too.
+    /// A context that reports to `recorder` too.
     pub(crate) fn recorded_by(&self, recorder: Arc<Recorder>) -> Self {
         let database = self.database.logged_in(Some(Arc::clone(recorder.log())));
         Self { database, recorder: Some(recorder), not_before: self.not_before }
     }
 
-    /// The same, reporting to no request.
+    /// A context that reports to no request.
     pub(super) fn unrecorded(&self) -> Self {
         Self { database: self.database.logged_in(None), recorder: None, not_before: self.not_before }
     }
 
-    /// The same, for a reader who must see what was written up to a moment, on whatever instance.
+    /// A context for a reader who must see what was written up to a moment, on whatever instance.
     pub(crate) fn not_before(&self, moment: Moment) -> Self {
         Self { not_before: Some(moment), ..self.clone() }
     }
 
-    /// The same, for statements whose results tags cover.
+    /// A context for statements whose results tags cover.
     pub(super) fn tracked(&self) -> Self {
         Self { database: self.database.tracked(), ..self.clone() }
     }

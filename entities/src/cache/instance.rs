@@ -104,10 +104,7 @@ struct Other {
 
 /// Says that this server is there and looks for others, for as long as it is polled. The one does not wait for the other.
 pub(crate) async fn keep(database: &Database, cache: &Cache, instance: &Instance) {
-    futures_util::join!(
-        keep_beating(database, cache, instance),
-        keep_looking(database, cache, instance)
-    );
+    futures_util::join!(keep_beating(database, cache, instance), keep_looking(database, cache, instance));
 }
 
 async fn keep_beating(database: &Database, cache: &Cache, instance: &Instance) {
@@ -194,7 +191,7 @@ fn react(cache: &Cache, instance: &Instance, others: &FxHashMap<Uuid, Other>, wa
     let lives = present().any(|other| other.lives);
     if lives && !std::mem::replace(warned, true) {
         tracing::warn!(
-            "another server serves this database and this one has no Redis: nothing is cached here, and subscribers do not \
+            "another server serves this database and this one runs without Redis: nothing is cached here, and subscribers do not \
              hear what the other one writes; set REDIS_URL for all servers, or run one"
         );
     }

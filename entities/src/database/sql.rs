@@ -258,7 +258,7 @@ macro_rules! plain_cells {
                 match row {
                     Source::Postgres(row) => postgres_bytes(row, at)?
                         .and_then(Self::of_bytes)
-                        .ok_or_else(|| misread(at, concat!("no ", stringify!($type)))),
+                        .ok_or_else(|| misread(at, concat!("expected ", stringify!($type)))),
                     Source::Sqlite(row) => row.try_get_unchecked(at),
                 }
             }
@@ -269,7 +269,7 @@ macro_rules! plain_cells {
                     Source::Postgres(row) => {
                         let Some(bytes) = postgres_bytes(row, at)? else { return Ok(None) };
                         let value = <$type>::of_bytes(bytes);
-                        value.map(Some).ok_or_else(|| misread(at, concat!("no ", stringify!($type))))
+                        value.map(Some).ok_or_else(|| misread(at, concat!("expected ", stringify!($type))))
                     }
                     Source::Sqlite(row) => row.try_get_unchecked(at),
                 }

@@ -68,7 +68,7 @@ macro_rules! text_enum {
         impl $crate::database::sql::Cell for Option<$name> {
             fn read(row: $crate::database::sql::Source<'_>, at: usize) -> Result<Self, sea_orm::sqlx::Error> {
                 let Some(text) = $crate::database::sql::text_at(row, at)? else { return Ok(None) };
-                let unknown = || $crate::database::sql::misread(at, format!("`{text}` is no {}", stringify!($name)));
+                let unknown = || $crate::database::sql::misread(at, format!("unknown {} `{text}`", stringify!($name)));
                 $name::parse(text).map(Some).ok_or_else(unknown)
             }
         }

@@ -1,6 +1,6 @@
 //! A published version, ready to take answers: its definition, its rules compiled, and the order in which relevance and
 //! calculations can be decided. It exists only for definitions whose rules refer to fields that there are and depend on
-//! nothing that depends on them. Not here: what is done with answers (`submission::pipeline`).
+//! nothing that depends on them. Not here: what is done with answers (`forms::pipeline`).
 
 use std::{
     cmp::Reverse,

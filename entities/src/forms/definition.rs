@@ -1,7 +1,7 @@
 //! What a form asks, parsed: a `Definition` exists only for a document in which every key is known, every type has
 //! what it needs, and no limit is exceeded. The published JSON Schema of these documents (`definition.schema.json`)
 //! says the same, as far as a schema can. Rules are kept as they stand. Not here: what rules may say (`logic`), the
-//! answers (`submission::pipeline`).
+//! answers (`forms::pipeline`).
 
 mod limits;
 mod rules;
@@ -300,7 +300,7 @@ impl Parser {
         for key in object.keys().filter(|key| !known.contains(&key.as_str()) && !key.starts_with("x-")) {
             let hint = did_you_mean(key, known.iter().copied());
             let known = known.join(", ");
-            let message = format!("There is no such key here.{hint} There are {known}.");
+            let message = format!("Unknown key.{hint} Known keys: {known}.");
             self.refuse(&below(at, key), "additionalProperties", message);
         }
         Some(object)
@@ -393,7 +393,7 @@ impl Parser {
                 self.refuse(
                     &format!("{at}/{key}"),
                     "additionalProperties",
-                    format!("{type_name} has no `{key}`."),
+                    format!("`{key}` does not apply to {type_name}."),
                 );
             } else if belongs && !has(key) {
                 self.refuse(at, "required", format!("{type_name} needs `{key}`."));
@@ -416,13 +416,13 @@ impl Parser {
             Some(Value::String(given)) => {
                 let hint = did_you_mean(given, TYPES.iter().map(|(name, _)| *name));
                 let given: String = given.chars().take(MAX_QUOTED).collect();
-                format!("There is no type `{given}`.{hint}")
+                format!("Unknown type `{given}`.{hint}")
             }
             Some(other) => expected("a text", other),
             None => "A field needs a `type`.".to_owned(),
         };
         let names: Vec<&str> = TYPES.iter().map(|(name, _)| *name).collect();
-        self.refuse(&format!("{at}/type"), "enum", format!("{message} There are {}.", names.join(", ")));
+        self.refuse(&format!("{at}/type"), "enum", format!("{message} Known types: {}.", names.join(", ")));
         let required = self.required(object.get("required"), "TEXT", at);
         let relevant = self.named_rule(object, "relevant", at);
         let valid = self.valid(object.get("valid"), at);

@@ -1,6 +1,6 @@
 //! What a version's answers look like, as JSON Schema (draft 2020-12), for clients and generators of code. For a form
 //! without rules its verdict on tidy answers (no blanks, no white space around texts, NFC) is that of
-//! `submission::pipeline`; what a schema cannot say (rules, limits of decimals that are sent as texts) stands in
+//! `forms::pipeline`; what a schema cannot say (rules, limits of decimals that are sent as texts) stands in
 //! annotations that begin with `x-`. Which telephone numbers a country has is checked by the server alone.
 
 use serde_json::{Map, Value, json};

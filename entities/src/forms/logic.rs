@@ -3,7 +3,7 @@
 //! (`check`). It has the value that `json-logic-engine` 5 for JavaScript gives it: engine is `datalogic-rs`, with the
 //! operators of `javascript` in the place of its own where the two differ. `tests/conformance` compares them.
 //!
-//! Not here: when rules run (`compiled`, `submission::pipeline`).
+//! Not here: when rules run (`compiled`, `forms::pipeline`).
 
 mod check;
 mod javascript;

@@ -64,7 +64,7 @@ fn portable(text: &str) -> Result<String, String> {
         if !in_class {
             let counts = matches!(letter, '*' | '+' | '?' | '{');
             if counts && !is_repeatable {
-                return Err(format!("There is nothing that `{letter}` could repeat."));
+                return Err(format!("`{letter}` must follow what it repeats."));
             }
             // The `?` of `*?` is taken below; the digits and the `}` of a count end unrepeatable as well.
             is_repeatable = !counts && !matches!(letter, '^' | '$' | '|' | '(' | '}');

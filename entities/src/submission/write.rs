@@ -34,7 +34,7 @@ use crate::{
 pub enum Refusal {
     /// The form takes no submissions: it is a draft, closed, archived or hidden, or there is no such form.
     NotAccepting,
-    /// The form has no such version.
+    /// The form does not have this version.
     NoVersion,
     /// Something else was sent under this client id before.
     Conflict,

@@ -181,7 +181,8 @@ impl Tokens {
     pub fn mint(&self, subject: Subject, ttl_seconds: u32) -> Result<(String, Time), Refused> {
         let (keys, now) = (self.keys(), clock::now());
         // The newest that has begun; the newest come first.
-        let key = keys.all.iter().find(|key| key.signs_from <= now).ok_or(Refused("there is no key"))?;
+        let key =
+            keys.all.iter().find(|key| key.signs_from <= now).ok_or(Refused("the signing key is missing"))?;
         let now = now.timestamp();
         let exp = now + i64::from(ttl_seconds);
         let claims = Claims {
@@ -308,10 +309,10 @@ fn longest(claims: &Claims) -> i64 {
 fn read_claims(claims: &Claims) -> Result<Bearer, Refused> {
     let session = match claims.sid.as_deref() {
         None => None,
-        Some(sid) => Some(SessionId::parse(sid).ok_or(Refused("sid is no id"))?),
+        Some(sid) => Some(SessionId::parse(sid).ok_or(Refused("sid is not a UUID"))?),
     };
     let viewer = Viewer::User {
-        id: UserId::parse(&claims.sub).ok_or(Refused("sub is no id"))?,
+        id: UserId::parse(&claims.sub).ok_or(Refused("sub is not a UUID"))?,
         role: Role::parse(&claims.role).ok_or(Refused("unknown role"))?,
         session,
     };

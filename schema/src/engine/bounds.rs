@@ -215,7 +215,7 @@ impl Bound {
         }
         if bytes > PIECE && !self.held.reach(bytes, &self.bounds, self.done.is_some()) {
             if self.done.is_some() {
-                let message = "There is no memory for an answer of this length. Ask for less at once.";
+                let message = "The server cannot hold an answer of this length now. Ask for less at once.";
                 return Err(self.too_long(message.to_owned()));
             }
             let message =

@@ -37,11 +37,11 @@ pub const MAX_ROWS: u32 = 100;
 /// Which part of a list is wanted.
 #[derive(InputObject)]
 pub struct PageArgs {
-    /// The first rows of the range, at most 100 (positions: 1000). Neither `first` nor `last`: 20 rows.
+    /// The first rows of the range.
     first: Option<i32>,
     /// Only rows after the row of this cursor.
     after: Option<String>,
-    /// The last rows of the range, at most 100 (positions: 1000).
+    /// The last rows of the range.
     last: Option<i32>,
     /// Only rows before the row of this cursor.
     before: Option<String>,
@@ -129,12 +129,18 @@ pub type BindList<A, P, C, U> = fn(&Given<'_, A>) -> Result<Bound<P, C, <U as Vi
 pub struct Pages<T, A, P: Loader, C, U: Visible> {
     bind: BindList<A, P, C, U>,
     key: fn(&T) -> P::Key,
+    max_rows: u32,
 }
 
 impl<T, A, P: Loader, C, U: Visible> Pages<T, A, P, C, U> {
     /// A list; `key` is what the parent is to the loaders.
     pub fn new(bind: BindList<A, P, C, U>, key: fn(&T) -> P::Key) -> Self {
-        Self { bind, key }
+        Self { bind, key, max_rows: MAX_ROWS }
+    }
+
+    /// Tells that its pages have at most so many rows; `bind` asks `PageArgs::window` for the same.
+    pub(crate) fn at_most(self, max_rows: u32) -> Self {
+        Self { max_rows, ..self }
     }
 }
 
@@ -151,7 +157,15 @@ where
     }
 
     fn arguments(&self, registry: &mut Registry) -> IndexMap<String, MetaInputValue> {
-        A::describe(registry)
+        let mut arguments = A::describe(registry);
+        let default = format!(" {DEFAULT_ROWS} where neither `first` nor `last` is given.");
+        for (name, default) in [("first", default.as_str()), ("last", "")] {
+            if let Some(argument) = arguments.get_mut(name) {
+                let max = self.max_rows;
+                argument.description = Some(format!("The {name} rows of the range, at most {max}.{default}"));
+            }
+        }
+        arguments
     }
 
     fn is_nullable(&self) -> bool {

@@ -27,7 +27,7 @@ impl Context {
         Self { batcher, clock: None, bounds, data: Arc::new(data) }
     }
 
-    /// The same loads, bounds and clock with other data.
+    /// The loads, bounds and clock of this request with other data.
     #[must_use]
     pub fn with_data<D: Any + Send + Sync>(&self, data: D) -> Self {
         Self { data: Arc::new(data), ..self.clone() }

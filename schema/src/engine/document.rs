@@ -298,7 +298,7 @@ impl Document {
                 operations.values().next()
             }
             (DocumentOperations::Multiple(_), None) => {
-                let message = "The document has several operations: say which by `operationName`.";
+                let message = "The document has several operations: name one in `operationName`.";
                 return Err(RequestError::new(Code::OperationResolutionFailure, message));
             }
         };
@@ -307,7 +307,7 @@ impl Document {
             (Some(parsed), Some((_, judged))) => Ok(Operation { parsed, judged }),
             _ => Err(RequestError::new(
                 Code::OperationResolutionFailure,
-                "The document has no operation of this name.",
+                "Unknown operation: the document does not have one of this name.",
             )),
         }
     }

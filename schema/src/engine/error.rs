@@ -4,8 +4,6 @@
 
 use std::{borrow::Cow, fmt::Display, sync::Arc, time::Duration};
 
-use entities::page::BadCursor;
-
 macro_rules! codes {
     ($($(#[doc = $when:literal])+ $name:ident = $text:literal),+ $(,)?) => {
         /// The catalogue of `errors[].extensions.code`.

@@ -74,7 +74,7 @@ impl ScalarType for AnyJson {
 
 /// A value of the graph as JSON, number for number. What JSON cannot say is refused.
 fn json_of(value: Value, depth: usize) -> Result<serde_json::Value, &'static str> {
-    let inner = || depth.checked_sub(1).ok_or("a JSON value is nested too deeply");
+    let inner = || depth.checked_sub(1).ok_or("Invalid JSON value: nested too deeply.");
     Ok(match value {
         Value::Null => serde_json::Value::Null,
         Value::Number(number) => serde_json::Value::Number(number),
@@ -90,7 +90,7 @@ fn json_of(value: Value, depth: usize) -> Result<serde_json::Value, &'static str
             fields.into_iter().map(named).collect::<Result<serde_json::Map<_, _>, &'static str>>()?.into()
         }
         Value::Enum(_) | Value::Binary(_) => {
-            return Err("a JSON value has no bare names: put texts in quotes");
+            return Err("Invalid JSON value: names must be in quotes.");
         }
     })
 }

@@ -164,7 +164,7 @@ impl InputTypes {
         };
         let known = |name: &Name| object.definition.fields.iter().any(|field| field.node.name.node == *name);
         if let Some(unknown) = fields.keys().find(|name| !known(name)) {
-            let reason = format!("The type \"{name}\" has no field \"{}\".", cut(unknown));
+            let reason = format!("Field \"{}\" is not defined by type \"{name}\".", cut(unknown));
             return Err(Misfit::wrong(reason));
         }
         if object.one_of && (fields.len() != 1 || fields.values().any(|value| *value == Value::Null)) {
@@ -194,7 +194,10 @@ fn expected(name: &Name) -> String {
         "Boolean" => "Expected true or false.".to_owned(),
         "String" => "Expected a string.".to_owned(),
         "ID" => "Expected an id: a string.".to_owned(),
-        "DateTime" => "Expected a time such as \"2026-01-02T03:04:05Z\" (RFC 3339).".to_owned(),
+        "DateTime" => {
+            "Expected a time such as \"2026-01-02T03:04:05Z\" (RFC 3339), in the years 0001 to 9999."
+                .to_owned()
+        }
         _ => format!("Expected a value of type \"{name}\"."),
     }
 }
@@ -308,18 +311,18 @@ mod tests {
             (
                 "Outer!",
                 &inner(r#"{"role":"ADMIN","other":1}"#),
-                "got an invalid value at \"i.inner[0][0]\": The type \"Inner\" has no field \"other\".",
+                "got an invalid value at \"i.inner[0][0]\": Field \"other\" is not defined by type \"Inner\".",
             ),
             (
                 "Outer!",
                 &inner(r#"{"role":"ADMIN","times":"2026-01-02 03:04"}"#),
-                "got an invalid value at \"i.inner[0][0].times\": Expected a time such as \"2026-01-02T03:04:05Z\" (RFC 3339).",
+                "got an invalid value at \"i.inner[0][0].times\": Expected a time such as \"2026-01-02T03:04:05Z\" (RFC 3339), in the years 0001 to 9999.",
             ),
             ("Outer", "\"hunter2\"", "got an invalid value: Expected an object of type \"Outer\"."),
             (
                 "LocationPointInput",
                 r#"{"timestamp":"9999-12-31T23:59:59-01:00","latitude":1}"#,
-                "got an invalid value at \"i.timestamp\": Expected a time such as \"2026-01-02T03:04:05Z\" (RFC 3339).",
+                "got an invalid value at \"i.timestamp\": Expected a time such as \"2026-01-02T03:04:05Z\" (RFC 3339), in the years 0001 to 9999.",
             ),
         ] {
             assert_eq!(coerce(of, given), Err(format!("Variable \"$i\" {wanted}")), "{of}: {given}");

@@ -10,7 +10,7 @@ use entities::{
     Kind,
     activity::{self, Filter, KEYSET, Model},
     database::{
-        page::{Page, Window},
+        page::{ListKey, Page, Window},
         scope::Scope,
     },
     id::{ActivityLogId, UserId},
@@ -195,7 +195,7 @@ impl Loader for EntryCounts<UserId> {
 
 fn bind<P>(given: &Given<'_, ActivityArgs>) -> Result<Bound<Entries<P>, EntryCounts<P>, Model>, FieldError>
 where
-    Entries<P>: Loader<Value = Arc<Page<Model>>>,
+    Entries<P>: Loader<Key: ListKey, Value = Arc<Page<Model>>>,
 {
     let ActivityArgs { page, filter } = &given.args;
     let (scope, parent) = (given.ctx.scope(), PhantomData);

@@ -127,7 +127,7 @@ impl Entity for Form {
                 .edge("versions", "All published versions, newest first. Those who may not edit the form see the current one, while it is open, and those that they have filled in.", versions_of_form())
                 .edge(
                     "versionByNumber",
-                    "The published version of this number. Null where there is none or the viewer may not see it.",
+                    "The published version of this number. Null where it does not exist or the viewer may not see it.",
                     One::<Form, NumberArgs, VersionsByNumber, FormVersion>::nullable(
                         |given| Ok(VersionsByNumber { scope: given.ctx.scope() }),
                         |form, given| Ok(Some((form.row.id, given.args.number))),
@@ -135,7 +135,7 @@ impl Entity for Form {
                 )
                 .edge(
                     "draft",
-                    "The definition as it is being edited. Null where there is none or the viewer may not edit the form.",
+                    "The definition as it is being edited. Null without a draft, and where the viewer may not edit the form.",
                     Single::<Form, Drafts, Option<Arc<Json>>, _>::new(|_| Drafts, |form| form.edited.then_some(form.row.id), |draft| draft),
                 )
                 .column("draftRevision", "Grows with each save of the draft; sent back as `baseRevision`.", |form| &form.row.draft_revision)
@@ -231,11 +231,11 @@ impl crate::engine::scalar::Leaf for Text {
 /// Which forms a list has.
 #[derive(InputObject, Default)]
 pub struct FormFilter {
-    /// Part of the title. Case does not count.
+    /// Part of the title, at most 10000 bytes. Case does not count.
     search: Option<String>,
     /// In any of these states.
     statuses: Option<Vec<FormStatus>>,
-    /// Made by any of these accounts.
+    /// Made by any of these accounts, at most 1000.
     owner_ids: Option<Vec<ID>>,
     /// Made in this time.
     created_at: Option<TimeRangeInput>,

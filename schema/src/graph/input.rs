@@ -32,7 +32,7 @@ impl TimeRangeInput {
         let Some(given) = given else { return Ok(TimeRange::default()) };
         let (from, to) = (given.from.map(|time| time.0), given.to.map(|time| time.0));
         if from.zip(to).is_some_and(|(from, to)| from > to) {
-            return Err(FieldError::bad_input("a time range must not end before it begins"));
+            return Err(FieldError::bad_input("Invalid time range: it must not end before it begins."));
         }
         Ok(TimeRange { from, to })
     }
@@ -54,7 +54,7 @@ pub(crate) fn search(given: Option<&str>) -> Result<Option<String>, FieldError> 
 
 /// Reads one id.
 pub(crate) fn id<I>(name: &str, given: &ID, parse: fn(&str) -> Option<I>) -> Result<I, FieldError> {
-    parse(given).ok_or_else(|| FieldError::bad_input(format!("`{name}` is no id: ids are UUIDs")))
+    parse(given).ok_or_else(|| FieldError::bad_input(format!("Invalid id in `{name}`: expected a UUID.")))
 }
 
 /// Reads ids, if any are given.

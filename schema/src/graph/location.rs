@@ -138,7 +138,7 @@ pub struct CircleInput {
     latitude: f64,
     /// The centre, degrees east.
     longitude: f64,
-    /// Metres.
+    /// Metres, more than 0 and at most 20015114, which is half way round the Earth.
     radius: f64,
 }
 
@@ -159,7 +159,7 @@ pub struct LocationFilter {
     timestamp: Option<TimeRangeInput>,
     /// Inside this area.
     area: Option<AreaInput>,
-    /// On any of these devices' sessions.
+    /// On any of these devices' sessions, at most 1000.
     session_ids: Option<Vec<ID>>,
     /// Known to be at least this accurate, in metres.
     max_accuracy: Option<f64>,
@@ -192,7 +192,7 @@ pub struct LatestArgs {
     page: PageArgs,
     /// Only positions inside this area.
     area: Option<AreaInput>,
-    /// Only of these accounts.
+    /// Only of these accounts, at most 1000.
     user_ids: Option<Vec<ID>>,
 }
 
@@ -447,6 +447,7 @@ pub(crate) fn locations_of_user() -> impl Edge<User> {
         |given| bind(&location::OF_USERS, given, |_| None),
         |user| user.id().0,
     )
+    .at_most(MAX_POSITIONS)
 }
 
 /// `Session.locations`
@@ -455,6 +456,7 @@ pub(crate) fn locations_of_session() -> impl Edge<Session> {
         |given| bind(&location::OF_SESSIONS, given, |filter| filter.session_ids.take()),
         |session| session.id().0,
     )
+    .at_most(MAX_POSITIONS)
 }
 
 /// `Query.latestLocations`
@@ -472,4 +474,5 @@ pub(crate) fn latest_locations() -> impl Edge<Query> {
         },
         |_| (),
     )
+    .at_most(MAX_POSITIONS)
 }

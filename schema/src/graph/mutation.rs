@@ -127,7 +127,9 @@ pub(crate) struct Input<I>(pub(crate) I);
 impl<I: InputType + 'static> Arguments for Input<I> {
     fn describe(registry: &mut Registry) -> IndexMap<String, MetaInputValue> {
         let mut input = MetaInputValue::new("input", I::create_type_info(registry));
-        input.description = Some("What to do.".to_owned());
+        if let Some(MetaType::InputObject { description, .. }) = registry.types.get(&*I::type_name()) {
+            input.description.clone_from(description);
+        }
         [("input".to_owned(), input)].into_iter().collect()
     }
 
@@ -271,8 +273,8 @@ pub(crate) async fn execute(
         let most = usize::from(!ctx.caller().in_batch);
         if alone > most {
             let message = match most {
-                0 => "no request of an array signs in, signs up or refreshes",
-                _ => "a document signs in, signs up or refreshes once",
+                0 => "`signIn`, `signUp` and `refreshSession` are not allowed in an array of requests.",
+                _ => "`signIn`, `signUp` and `refreshSession` are allowed once in a document.",
             };
             return Err(RequestError::new(Code::BadUserInput, message).at(selected.place));
         }

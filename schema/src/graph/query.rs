@@ -173,11 +173,11 @@ fn entities(given: &Given<'_, Representations>) -> Vec<Slot> {
 }
 
 fn unknown_type() -> FieldError {
-    FieldError::bad_input("no entity of this subgraph has this `__typename`")
+    FieldError::bad_input("Unknown `__typename`: this subgraph does not resolve this type.")
 }
 
 fn no_key() -> FieldError {
-    FieldError::bad_input("the representation has no key: give `id`")
+    FieldError::bad_input("Invalid representation: the key `id` is missing.")
 }
 
 /// The representations of `_entities`, read one by one: each is judged by itself.
@@ -246,20 +246,20 @@ fn representations(prepared: &Prepared) -> Vec<Vec<Slot>> {
 /// What one representation names.
 fn reference(representation: &Value) -> Result<Reference, FieldError> {
     let Value::Object(fields) = representation else {
-        return Err(FieldError::bad_input("a representation is an object"));
+        return Err(FieldError::bad_input("Invalid representation: expected an object."));
     };
     let text = |name: &str| match fields.get(name) {
         Some(Value::String(text)) => Some(text.as_str()),
         _ => None,
     };
     let Some(type_name) = text("__typename") else {
-        return Err(FieldError::bad_input("a representation needs `__typename`"));
+        return Err(FieldError::bad_input("Invalid representation: `__typename` is missing."));
     };
     let kind = Kind::parse(type_name).ok_or_else(unknown_type)?;
     match (text("id"), text("email")) {
         (Some(id), _) => id::parse(id)
             .map(|id| Reference::Typed(kind, id))
-            .ok_or_else(|| FieldError::bad_input("the representation's `id` is no id: ids are UUIDs")),
+            .ok_or_else(|| FieldError::bad_input("Invalid id in the representation: expected a UUID.")),
         (None, Some(email)) if kind == Kind::User => Ok(Reference::UserByEmail(email.to_lowercase())),
         _ => Err(no_key()),
     }

@@ -130,7 +130,7 @@ impl FromStr for Subgraph {
             let known = Domain::ALL.into_iter().find(|domain| domain.as_str() == name);
             known.ok_or_else(|| {
                 let all = Domain::ALL.map(Domain::as_str).join(", ");
-                format!("there is no `{name}`; there are {all}")
+                format!("unknown domain `{name}`; known: {all}")
             })
         });
         let served = served.collect::<Result<Vec<_>, _>>()?;
@@ -163,7 +163,7 @@ impl CustomDirectiveFactory for Subgraph {
     }
 
     fn create(&self, _: &ContextDirective<'_>, _: &Directive) -> ServerResult<Box<dyn CustomDirective>> {
-        unreachable!("no document that is valid has this directive")
+        unreachable!("a valid document does not have this directive")
     }
 }
 

@@ -124,9 +124,9 @@ impl Entity for Submission {
 /// Which submissions a list has.
 #[derive(InputObject, Default)]
 pub struct SubmissionFilter {
-    /// To any of these forms.
+    /// To any of these forms, at most 1000.
     form_ids: Option<Vec<ID>>,
-    /// By any of these accounts.
+    /// By any of these accounts, at most 1000.
     user_ids: Option<Vec<ID>>,
     /// Against any of these versions of the form.
     versions: Option<Vec<i32>>,

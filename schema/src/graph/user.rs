@@ -105,7 +105,7 @@ impl Entity for User {
                 .edge("forms", "The forms that the account made, newest first.", form::forms_of_user())
                 .edge("submissions", "What the account has filled in, newest first.", submission::submissions_of_user())
                 .fields_of(Domain::Locations)
-                .edge("lastLocation", "The newest position by device time. Null where there is none or the viewer may not see it.", location::last_of_user())
+                .edge("lastLocation", "The newest position by device time. Null where it does not exist or the viewer may not see it.", location::last_of_user())
                 .edge("locations", "The account's recorded positions, newest first.", location::locations_of_user())
                 .edge("track", "The account's positions in a stretch of time, oldest first, thinned to the points that matter most (Ramer-Douglas-Peucker).", location::track_of_user())
                 .fields_of(Domain::Activity)
@@ -118,7 +118,7 @@ impl Entity for User {
 /// Which accounts a list has. Filters on hidden columns are refused to those who may not see these.
 #[derive(InputObject, Default)]
 pub struct UserFilter {
-    /// Part of the display name, or of the e-mail for those who may see it. Case does not count.
+    /// Part of the display name, or of the e-mail for those who may see it; at most 10000 bytes. Case does not count.
     search: Option<String>,
     /// Any of these roles.
     roles: Option<Vec<Role>>,

@@ -36,17 +36,17 @@ pub enum UserErrorCode {
     TooLarge,
     /// The value is too short, too small or too few.
     TooSmall,
-    /// There is no such thing, or the viewer may not see it.
+    /// It does not exist, or the viewer may not see it.
     NotFound,
-    /// There is one already.
+    /// One exists already.
     AlreadyExists,
     /// It was changed in between, or stands against what is stored.
     Conflict,
-    /// The form takes no submissions now.
+    /// The form does not take submissions now.
     NotAccepting,
     /// The viewer may not do this to this object. (What a role may not do at all is refused with the error FORBIDDEN.)
     NotAllowed,
-    /// E-mail and password do not fit together.
+    /// Wrong e-mail or password.
     InvalidCredentials,
     /// It was valid once.
     Expired,

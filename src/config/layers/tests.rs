@@ -53,7 +53,7 @@ fn everything_wrong_is_reported_at_once() {
     for part in [
         "xp.toml:2",
         "did you mean `http.port`?",
-        "auth.issuer is no single value",
+        "auth.issuer must be a single value",
         "environment PORT",
         "did you mean `XP_HTTP_BODY_TIMEOUT`?",
         "did you mean `PORT`?",

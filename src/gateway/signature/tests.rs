@@ -185,9 +185,9 @@ fn what_is_altered_does_not_pass() {
 fn a_signature_must_say_and_cover_enough() {
     let signatures = with_secret();
     for (input, why) in [
-        (r#"("@method" "@target-uri" "content-digest");created=1700000000"#, "no keyid"),
+        (r#"("@method" "@target-uri" "content-digest");created=1700000000"#, "keyid is missing"),
         (r#"("@method" "@target-uri" "content-digest");created=1700000000;keyid="x""#, "unknown key"),
-        (r#"("@method" "@target-uri" "content-digest");keyid="main""#, "no creation time"),
+        (r#"("@method" "@target-uri" "content-digest");keyid="main""#, "the creation time is missing"),
         (
             r#"("@method" "@target-uri" "content-digest");created=1700000000;keyid="main";alg="ed25519""#,
             "another algorithm",

@@ -35,7 +35,7 @@ const UNAUTHENTICATED: &str = "UNAUTHENTICATED";
 const CSRF: Refusal = Refusal::new(
     StatusCode::BAD_REQUEST,
     "CSRF_PREVENTION",
-    "A GET must show that no foreign page sends it: by an authorization, apollo-require-preflight or \
+    "A GET must show that it does not come from a foreign page: by an authorization, apollo-require-preflight or \
      x-apollo-operation-name header, by content-type: application/json, from a page of this server (Sec-Fetch-Site), or \
      from an Origin that http.cors_origins lists. A POST needs none of these.",
 );

@@ -251,9 +251,8 @@ async fn a_mode_says_what_a_client_may_send() {
     let (known, unknown) = (hash(TEXT), hash(OTHER));
     let (ok, not_supported) = ("ok", "PERSISTED_QUERY_NOT_SUPPORTED: PersistedQueryNotSupported");
     let not_found = "PERSISTED_QUERY_NOT_FOUND: PersistedQueryNotFound";
-    let not_in_list = &*format!("PERSISTED_QUERY_NOT_IN_LIST: There is no document \"{unknown}\".");
-    let not_safe =
-        "QUERY_NOT_IN_SAFELIST: This server runs published documents only, and this is none of them.";
+    let not_in_list = &*format!("PERSISTED_QUERY_NOT_IN_LIST: Unknown document \"{unknown}\".");
+    let not_safe = "QUERY_NOT_IN_SAFELIST: This server runs published documents only, and this document is not published.";
     let id_required = "PERSISTED_QUERY_ID_REQUIRED: This server runs published documents only, by their id.";
     let both = "CANNOT_SEND_PQ_ID_AND_BODY: Send the id of a document or its text, not both.";
     // known id, unknown id, unknown documentId, known text, the same spelt otherwise, unknown text, id and text

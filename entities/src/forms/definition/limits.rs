@@ -1,5 +1,5 @@
 //! The `constraints` of a field: how many, how long, between which numbers, and in which pattern. Not here: whether an
-//! answer keeps them (`submission::pipeline`).
+//! answer keeps them (`forms::pipeline`).
 
 use std::ops::RangeInclusive;
 

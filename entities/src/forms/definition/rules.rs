@@ -12,8 +12,7 @@ impl Parser {
     pub(super) fn rule(&mut self, given: &Value, at: &str, wanted: &str) -> bool {
         let holds = given.is_object() || self.stage == Stage::Published;
         if !holds {
-            let instead =
-                if given.is_string() { "" } else { " What is always so needs no rule: leave it out." };
+            let instead = if given.is_string() { "" } else { " Leave out a rule that always holds." };
             let message = format!(
                 "{} Rules are written in JSONLogic, such as {{\">\": [{{\"var\": \"age\"}}, 5]}}.{instead}",
                 expected(wanted, given)

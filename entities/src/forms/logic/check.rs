@@ -162,7 +162,7 @@ impl<'c> Check<'c> {
             };
             let known = OPERATORS.join(" ");
             return self
-                .refuse(&inner, format!("There is no operator `{operator}`.{hint} There are {known}."));
+                .refuse(&inner, format!("Unknown operator `{operator}`.{hint} Known operators: {known}."));
         }
         if GROWING.contains(&operator.as_str()) && !matches!(entry, Entry::None) {
             return self.refuse(&inner, format!("`{operator}` cannot be used for each entry of a list."));
@@ -227,7 +227,7 @@ impl<'c> Check<'c> {
             && !has_value(&value)
         {
             // Where this stands in what is never reached, the other engine evaluates it all the same.
-            return self.refuse(at, "This has no value, whatever the answers are.");
+            return self.refuse(at, "This never has a value, whatever the answers are.");
         }
         Checked { value, types, is_answer: false, is_constant }
     }
@@ -370,7 +370,10 @@ impl<'c> Check<'c> {
                 Some(Named::Value(types)) => {
                     Checked { is_answer: types == Types::TEXT, ..Checked::of(json!({ "var": path }), types) }
                 }
-                None => self.refuse(at, format!("There is no `{path}` in the entries of this list.")),
+                None => self.refuse(
+                    at,
+                    format!("Unknown variable `{path}`: the entries of this list do not have it."),
+                ),
             };
         }
         let Some(mut reference) = self.resolve(path) else {
@@ -379,7 +382,7 @@ impl<'c> Check<'c> {
             // Nobody reads more problems than that.
             let seen = seen.take(if self.problems() < MAX_PROBLEMS { usize::MAX } else { 0 });
             let hint = did_you_mean(path, seen.map(|field| &*fields[*field].key));
-            return self.refuse(at, format!("There is no field `{path}` that can be seen from here.{hint}"));
+            return self.refuse(at, format!("Unknown field `{path}`: it cannot be seen from here.{hint}"));
         };
         let (field, is_part) = (reference.field, reference.is_part);
         let same = |known: &&Reference| known.scope == reference.scope && known.keys == reference.keys;

@@ -72,7 +72,9 @@ impl CustomOperator for Operator {
             }
             given => (self.apply)(given, arena),
         };
-        value.map(|value| &*arena.alloc(value)).ok_or_else(|| Error::custom_message("This has no value."))
+        value
+            .map(|value| &*arena.alloc(value))
+            .ok_or_else(|| Error::custom_message("This does not have a value."))
     }
 }
 

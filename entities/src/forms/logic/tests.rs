@@ -95,7 +95,7 @@ fn what_other_dialects_have_is_refused_with_what_to_write_instead() {
         (json!({ "missing": ["age"] }), "{\"!==\": [x, null]}"),
         (json!({ "!": [{ "missing_some": [1, ["age", "name"]] }] }), "{\"!==\": [x, null]}"),
         (json!({ "==": [{ "var": ["age", ""] }, ""] }), "{\"!==\": [x, null]}, x, other]}"),
-        (json!({ "substr": [of("name"), 0, 1] }), "There are var =="),
+        (json!({ "substr": [of("name"), 0, 1] }), "Known operators: var =="),
         (json!({ "len": [of("name")] }), "Did you mean `length`?"),
     ] {
         let problems = CompiledForm::compile(&form(rule.clone())).expect_err("it is refused");

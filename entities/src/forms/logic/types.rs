@@ -162,14 +162,14 @@ pub(super) fn objection(operator: &str, given: &[Argument<'_>], is_bare: bool) -
         "cat" => given.iter().find(|one| {
             let kinds = one.types.without(Types::NOTHING);
             one.types != Types::NOTHING && !kinds.may_be(Types::PLAIN.or(Types::CHOSEN).or(Types::LIST))
-        }).map(|one| format!("{} is a group or a list of entries, which has no text.", one.name())),
+        }).map(|one| format!("{} is a group or a list of entries, which cannot be written as text.", one.name())),
         "in" => within(given, is_bare),
         "length" if count != 1 => Some("`length` takes one value: a text or a list.".to_owned()),
         "length" => {
             let one = &given[0];
             let is_right = one.types.may_be(Types::ANY.without(Types::NUMBER.or(Types::BOOLEAN).or(Types::NOTHING)));
             (!is_right || (is_bare && !one.logic.is_object()))
-                .then(|| format!("{} has no length: `length` takes a text or a list.", one.name()))
+                .then(|| format!("{} does not have a length: `length` takes a text or a list.", one.name()))
         }
         _ => None,
     }
@@ -236,7 +236,7 @@ fn untidy(answer: &Argument<'_>, text: &Value) -> Option<String> {
                 .to_owned()
         } else {
             format!(
-                "Answers have no white space around them, so {} is never equal to this text: write {}.",
+                "White space around answers is removed, so {} is never equal to this text: write {}.",
                 answer.name(),
                 Value::String(tidy)
             )
@@ -292,7 +292,7 @@ fn within(given: &[Argument<'_>], is_bare: bool) -> Option<String> {
     }
     if !hay.types.may_be(Types::TEXT.or(Types::CHOSEN).or(Types::LIST)) {
         return Some(format!(
-            "`in` looks through a list of values or a text, and {} is neither.",
+            "{} is neither a list of values nor a text, and `in` looks through these only.",
             hay.name()
         ));
     }

@@ -103,7 +103,7 @@ impl Parse<'_> {
             };
             let strangers = object.keys().filter(|key| !is_known(key));
             let strangers = strangers.map(|key| below(&self.pointer, key));
-            let message = "The form asks nothing by this key.";
+            let message = "Unknown key: the form does not have a field of this name.";
             self.problems.extend(strangers.map(|at| Problem::new(at, "additionalProperties", message)));
         }
         Ok(())
@@ -162,7 +162,9 @@ impl Parse<'_> {
                 } else if *format == Format::DateTime {
                     match canonical_time(text) {
                         Some(canonical) => *value = Value::String(canonical),
-                        None => self.refuse("pattern", "In UTC this time is not in the years 0000 to 9999."),
+                        None => {
+                            self.refuse("pattern", "In UTC this time is outside of the years 0000 to 9999.")
+                        }
                     }
                 }
             }
@@ -219,7 +221,7 @@ impl Parse<'_> {
             Err(phone::Refused::Form) => self.refuse("pattern", Format::Phone.example()),
             Err(phone::Refused::Plan) => self.refuse(
                 "pattern",
-                "No telephone number of this country looks like this; a number of another one begins with + and the country.",
+                "Invalid telephone number for its country. A number of another country begins with + and its code.",
             ),
         }
         Ok(())
@@ -358,7 +360,7 @@ fn text_fault(
     } else if text.contains('\0') {
         Some(("pattern", "The character U+0000 cannot be stored.".into()))
     } else if pattern.is_some_and(|pattern| !pattern.is_match(text)) {
-        Some(("pattern", "This does not look as it should.".into()))
+        Some(("pattern", "This does not match the expected pattern.".into()))
     } else {
         None
     }

@@ -141,7 +141,7 @@ async fn times_issuer_and_audience_are_checked_and_required() {
     assert_eq!(refusal_with(|c| drop(c.insert("iss".into(), json!("evil")))).await, "another issuer");
     assert_eq!(refusal_with(|c| drop(c.insert("aud".into(), json!("evil")))).await, "another audience");
     assert_eq!(refusal_with(|c| drop(c.insert("role".into(), json!("ROOT")))).await, "unknown role");
-    assert_eq!(refusal_with(|c| drop(c.insert("sub".into(), json!("1")))).await, "sub is no id");
+    assert_eq!(refusal_with(|c| drop(c.insert("sub".into(), json!("1")))).await, "sub is not a UUID");
     for claim in ["exp", "nbf", "iss", "aud", "sub"] {
         let why = refusal_with(|c| drop(c.remove(claim))).await;
         assert!(["a claim is missing", "malformed"].contains(&why), "{claim}: {why}");

@@ -85,7 +85,10 @@ impl<U: Visible> OutputType for ConnectionEdge<U> {
                 meta("node", "The row.", Row::<U>::create_type_info(registry)),
             ];
             ObjectBuilder::new(Self::type_name(), fields.into_iter().collect())
-                .description(Some(format!("A {} in a list, with its place there.", U::object().name)))
+                .description(Some(format!(
+                    "An entry of a list of {} objects: the object and its place.",
+                    U::object().name
+                )))
                 .tags(tags_of(U::object().tag()))
                 .rust_typename(std::any::type_name::<Self>())
                 .build()

@@ -40,7 +40,7 @@ impl CustomDirectiveFactory for Products {
     }
 
     fn create(&self, _: &ContextDirective<'_>, _: &Directive) -> ServerResult<Box<dyn CustomDirective>> {
-        unreachable!("no document that is valid has this directive")
+        unreachable!("a valid document does not have this directive")
     }
 }
 

@@ -101,7 +101,11 @@ fn find(representation: &Value) -> Slot {
             let is_known = text(&["id"]).is_some_and(|id| id == WORLD.inventory.id.0);
             is_known.then(|| Named::Inventory(Inventory { row: Arc::clone(&WORLD.inventory) }))
         }
-        _ => return Err(FieldError::bad_input("no entity of this subgraph has this `__typename`")),
+        _ => {
+            return Err(FieldError::bad_input(
+                "Unknown `__typename`: this subgraph does not resolve this type.",
+            ));
+        }
     })
 }
 

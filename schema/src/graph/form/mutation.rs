@@ -109,7 +109,7 @@ impl Entity for FormPayload {
                 .of(Domain::Forms)
                 .edge(
                     "form",
-                    "The form as it is now, also after a CONFLICT. Null where there is none for the viewer.",
+                    "The form as it is now, also after a CONFLICT. Null where the viewer may not see it.",
                     One::<FormPayload, NoArguments, ById, Form>::written(
                         |_| Ok(ById),
                         |payload, _| Ok(payload.form),
@@ -224,11 +224,7 @@ fn answer(form: FormId, changed: Changed) -> Answer {
     let one = |code, path: &[&'static str], message: String| vec![UserError::new(code, path, message)];
     let errors = match refusal {
         Refusal::NotFound => {
-            return Ok(refused(one(
-                UserErrorCode::NotFound,
-                &["input", "id"],
-                "There is no such form.".to_owned(),
-            )));
+            return Ok(refused(one(UserErrorCode::NotFound, &["input", "id"], "Form not found.".to_owned())));
         }
         Refusal::NotAllowed => {
             one(UserErrorCode::NotAllowed, &["input", "id"], "You may not edit this form.".to_owned())
@@ -249,7 +245,7 @@ fn answer(form: FormId, changed: Changed) -> Answer {
         Refusal::NoDraft => one(
             UserErrorCode::Required,
             &["input", "id"],
-            "There is no draft: nothing was saved since the last publication.".to_owned(),
+            "Draft not found: nothing was saved since the last publication.".to_owned(),
         ),
         Refusal::Wrong(problems) => problems.into_iter().take(MAX_PROBLEMS).map(in_draft).collect(),
     };

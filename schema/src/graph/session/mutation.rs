@@ -76,14 +76,14 @@ session_payload!(
     RevokeSessionPayload,
     "RevokeSessionPayload",
     "revokeSession",
-    "Null where there is none.",
+    "Null where it does not exist.",
     "Why it was not ended."
 );
 session_payload!(
     SignOutPayload,
     "SignOutPayload",
     "signOut",
-    "Null where the token belongs to none.",
+    "Null where the token does not belong to a session.",
     "Why nothing was ended."
 );
 
@@ -114,7 +114,7 @@ pub(super) fn session_name(name: Option<&str>, at: &'static str) -> Result<Optio
 }
 
 fn no_such_session() -> UserError {
-    UserError::new(UserErrorCode::NotFound, &["input", "id"], "There is no such session.")
+    UserError::new(UserErrorCode::NotFound, &["input", "id"], "Session not found.")
 }
 
 fn failed(error: &entities::Error) -> FieldError {
@@ -143,7 +143,11 @@ pub(crate) async fn rename(
 pub(crate) async fn sign_out(_: NoArguments, ctx: &Context) -> Result<Written<SignOutPayload>, FieldError> {
     let user = ctx.user()?;
     let Some(id) = ctx.viewer().session_id() else {
-        let error = UserError::new(UserErrorCode::NotFound, &[], "This token belongs to no session.");
+        let error = UserError::new(
+            UserErrorCode::NotFound,
+            &[],
+            "Session not found: this token does not belong to one.",
+        );
         return Ok(SignOutPayload::refused(error));
     };
     end(ctx, user, Which::One(id), EndReason::SignedOut).await?;
@@ -202,7 +206,7 @@ impl Entity for RevokeAllSessionsPayload {
                 )
                 .edge(
                     "userErrors",
-                    "Why none was ended.",
+                    "Why they were not ended.",
                     UserErrors::new(|payload: &RevokeAllSessionsPayload| &payload.errors),
                 )
         });

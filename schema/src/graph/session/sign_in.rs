@@ -48,7 +48,7 @@ pub(crate) struct SignUpInput {
     display_name: String,
 }
 
-/// Who signs in.
+/// The account and its password.
 #[derive(InputObject)]
 pub(crate) struct SignInInput {
     /// The account's e-mail. Case does not count.
@@ -59,7 +59,7 @@ pub(crate) struct SignInInput {
     session_name: Option<String>,
 }
 
-/// What goes on.
+/// The refresh token to exchange.
 #[derive(InputObject)]
 pub(crate) struct RefreshSessionInput {
     /// The newest refresh token of the session.
@@ -81,7 +81,7 @@ impl Entity for SignInPayload {
     fn object() -> &'static Object<Self> {
         static OBJECT: LazyLock<Object<SignInPayload>> = LazyLock::new(|| {
             let about =
-                "The answer of `signUp`, `signIn` and `refreshSession`: tokens, or why there are none.";
+                "The answer of `signUp`, `signIn` and `refreshSession`: tokens, or why they were refused.";
             let session = One::<SignInPayload, NoArguments, ById, Session>::written(
                 |_| Ok(ById),
                 |payload, _| Ok(payload.session),
@@ -109,7 +109,7 @@ impl Entity for SignInPayload {
                 .edge("user", "The account.", user)
                 .edge(
                     "userErrors",
-                    "Why there are no tokens.",
+                    "Why it was refused.",
                     UserErrors::new(|payload: &SignInPayload| &payload.errors),
                 )
         });
@@ -148,7 +148,7 @@ pub(crate) async fn sign_up(Input(input): Input<SignUpInput>, ctx: &Context) -> 
         None => Ok(refused(UserError::new(
             UserErrorCode::AlreadyExists,
             &["input", "email"],
-            "There is an account with this e-mail.",
+            "An account with this e-mail exists already.",
         ))),
     }
 }
@@ -213,7 +213,7 @@ pub(crate) async fn refresh(Input(input): Input<RefreshSessionInput>, ctx: &Cont
 /// What a failed sign-in is answered, whether the e-mail is unknown, the password wrong, the account blocked or without a
 /// password.
 fn wrong() -> UserError {
-    UserError::new(UserErrorCode::InvalidCredentials, &["input"], "E-mail and password do not fit together.")
+    UserError::new(UserErrorCode::InvalidCredentials, &["input"], "Wrong e-mail or password.")
 }
 
 fn refused(error: UserError) -> Written<SignInPayload> {
@@ -228,7 +228,7 @@ fn granted(ctx: &Context, grant: Grant) -> Answer {
     let (access_token, expires_at) = ctx
         .access()
         .mint(&grant)
-        .map_err(|error| FieldError::internal_by(format_args!("no access token can be made: {error}")))?;
+        .map_err(|error| FieldError::internal_by(format_args!("an access token cannot be made: {error}")))?;
     let viewer = Viewer::User { id: grant.user, role: grant.role, session: Some(grant.session) };
     let payload = SignInPayload {
         access_token: Some(access_token),

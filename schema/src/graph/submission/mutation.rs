@@ -176,7 +176,7 @@ async fn hand_in(
 fn read(ctx: &Context, input: CreateSubmissionInput, path: &Path) -> Result<New, Vec<UserError>> {
     let mut errors = Vec::new();
     let mut no_id = |name| {
-        let error = UserError::new(UserErrorCode::Invalid, &[], "This is no id: ids are UUIDs.");
+        let error = UserError::new(UserErrorCode::Invalid, &[], "Invalid id: expected a UUID.");
         errors.push(error.at(path, Some(name)));
     };
     let form = FormId::parse(&input.form_id).or_else(|| {
@@ -205,9 +205,9 @@ fn read(ctx: &Context, input: CreateSubmissionInput, path: &Path) -> Result<New,
 fn refused(refusal: Refusal, path: &Path) -> Vec<UserError> {
     let (code, name, message) = match refusal {
         Refusal::NotAccepting => {
-            (UserErrorCode::NotAccepting, "formId", "The form takes no submissions now.")
+            (UserErrorCode::NotAccepting, "formId", "This form does not take submissions now.")
         }
-        Refusal::NoVersion => (UserErrorCode::NotFound, "version", "The form has no such version."),
+        Refusal::NoVersion => (UserErrorCode::NotFound, "version", "Version not found."),
         Refusal::Conflict => {
             (UserErrorCode::Conflict, "clientId", "Something else was handed in under this client id before.")
         }

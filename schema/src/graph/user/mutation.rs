@@ -113,7 +113,7 @@ fn failed(error: &entities::Error) -> FieldError {
 }
 
 fn no_such_account() -> UserError {
-    UserError::new(UserErrorCode::NotFound, &["input", "id"], "There is no such account.")
+    UserError::new(UserErrorCode::NotFound, &["input", "id"], "Account not found.")
 }
 
 /// Changes an account; `None` in the changes is no change.
@@ -184,7 +184,7 @@ pub(crate) async fn create(Input(input): Input<CreateUserInput>, ctx: &Context) 
         None => refused(UserError::new(
             UserErrorCode::AlreadyExists,
             &["input", "email"],
-            "There is an account with this e-mail.",
+            "An account with this e-mail exists already.",
         )),
     })
 }

@@ -37,7 +37,7 @@ closes! {
     NO_PROTOCOL = 4406 "Subprotocol not acceptable";
     INIT_TIMEOUT = 4408 "Connection initialisation timeout";
     MESSAGE_TIMEOUT = 4408 "A message did not arrive in time";
-    PING_TIMEOUT = 4408 "No answer to a ping";
+    PING_TIMEOUT = 4408 "A ping was not answered in time";
     TAKEN = 4409 "Subscriber already exists: each operation needs its own id";
     TWICE = 4429 "Too many initialisation requests";
 }
