@@ -18,7 +18,8 @@ use std::{
 };
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
-use entities::{Role, seed::Size};
+use entities::Role;
+use seed::Size;
 use xp::config::{
     Config, DEVELOPMENT_FILE, Mode,
     layers::{self, Inputs, Invalid, Loaded},

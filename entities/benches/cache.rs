@@ -15,7 +15,6 @@ use entities::{
     id::LocationId,
     location,
     redis::{Redis, RedisUrl},
-    seed,
 };
 use prometheus_client::registry::Registry;
 use sea_orm::{ConnectionTrait as _, DbBackend, Statement};

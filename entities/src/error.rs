@@ -34,7 +34,7 @@ pub enum Error {
 
 impl Error {
     /// Sorts a driver's error into "not there" and "went wrong".
-    pub(crate) fn of_statement(statement: &'static str, source: DbErr) -> Self {
+    pub fn of_statement(statement: &'static str, source: DbErr) -> Self {
         match source {
             DbErr::ConnectionAcquire(_) | DbErr::Conn(_) => Self::Unavailable(source),
             source => Self::Statement { statement, source },

@@ -21,7 +21,6 @@ pub mod location;
 pub mod masked;
 pub mod node;
 pub mod redis;
-pub mod seed;
 pub mod session;
 pub mod store;
 pub mod submission;

@@ -3,13 +3,11 @@
 
 use std::{io::IsTerminal as _, time::Duration};
 
-use entities::{
-    Store, clock,
-    seed::{self, Progress, Size},
-};
+use entities::{Store, clock};
 use indicatif::{ProgressBar, ProgressStyle};
 use prometheus_client::registry::Registry;
 use schema::Access;
+use seed::{Progress, Size};
 use serde_json::json;
 use tokio::net::TcpStream;
 use xp::config::Config;

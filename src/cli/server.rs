@@ -7,7 +7,6 @@ use entities::{
     CacheConfig, Store,
     auth::password::Verdict,
     redis::Redis,
-    seed,
     user::{self, Credentials, Named},
 };
 use prometheus_client::registry::Registry;

@@ -388,7 +388,7 @@ async fn production_refuses_what_is_good_for_development_only() {
     assert!(code == 2 && said.contains("too low"), "{said}");
 
     let demo = ["user", "create", "--email", "x@example.com", "--role", "viewer", "--password-file", "-"];
-    done(&url, &demo, entities::seed::DEMO_PASSWORD);
+    done(&url, &demo, seed::DEMO_PASSWORD);
     let app = TestApp::over(&url).await;
     app.sql(
         "update users set password_hash = (select password_hash from users where email = 'x@example.com') \

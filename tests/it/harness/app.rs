@@ -6,7 +6,6 @@ use entities::{
     CacheConfig, Role, Store,
     auth::{password, revocation::POLL, secret::Secret},
     id::{SessionId, UserId},
-    seed,
 };
 use prometheus_client::registry::Registry;
 use schema::auth::token::Refused;

@@ -19,7 +19,6 @@ use std::{
 use entities::{
     DatabaseConfig, Store,
     clock::{self, Time},
-    seed,
 };
 use prometheus_client::registry::Registry;
 use sea_orm::ConnectionTrait as _;

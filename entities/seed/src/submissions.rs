@@ -1,9 +1,10 @@
 //! Filled-in forms: few forms get most of them. Some carry the position where they were filled in, some come from
 //! accounts that are gone.
 
+use entities::Error;
 use uuid::Uuid;
 
-use super::{
+use crate::{
     Counts, MINUTE, Micros, SECOND, answers,
     forms::Forms,
     people::People,
@@ -11,21 +12,20 @@ use super::{
     sink::{Cell, Loader, Target},
     tracks::{self, Fix},
 };
-use crate::error::Error;
 
 /// Every submission in the order of time.
-pub(super) struct Submissions(pub(super) Vec<Submission>);
+pub(crate) struct Submissions(pub(crate) Vec<Submission>);
 
-pub(super) struct Submission {
-    pub(super) id: Uuid,
-    pub(super) form: usize,
-    pub(super) session: usize,
-    pub(super) at: Micros,
+pub(crate) struct Submission {
+    pub(crate) id: Uuid,
+    pub(crate) form: usize,
+    pub(crate) session: usize,
+    pub(crate) at: Micros,
     /// Its account was removed.
-    pub(super) orphaned: bool,
+    pub(crate) orphaned: bool,
 }
 
-pub(super) fn plan(counts: Counts, people: &People, forms: &Forms) -> Submissions {
+pub(crate) fn plan(counts: Counts, people: &People, forms: &Forms) -> Submissions {
     let mut random = Random::of("submissions");
     let (working, published) = (people.working(), forms.published());
     let mut submissions: Vec<Submission> = (0..counts.submissions)
@@ -47,7 +47,7 @@ pub(super) fn plan(counts: Counts, people: &People, forms: &Forms) -> Submission
 
 impl Submissions {
     /// Answers the positions where forms were filled in.
-    pub(super) async fn load(
+    pub(crate) async fn load(
         &self,
         loader: &mut Loader<'_>,
         people: &People,

@@ -3,23 +3,23 @@
 
 use std::sync::Arc;
 
+use entities::{Error, Store};
 use sea_orm::{
     ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, RuntimeErr, Statement, TransactionTrait, Value,
     sqlx::{self, Executor as _, Postgres, Transaction},
 };
 use uuid::Uuid;
 
-use super::{Micros, Progress, time};
-use crate::{error::Error, store::Store};
+use crate::{Micros, Progress, time};
 
 /// A table and the columns that are written, in the order of the cells.
-pub(super) struct Target {
-    pub(super) table: &'static str,
-    pub(super) columns: &'static [&'static str],
+pub(crate) struct Target {
+    pub(crate) table: &'static str,
+    pub(crate) columns: &'static [&'static str],
 }
 
 /// One value. Only what the tables have.
-pub(super) enum Cell {
+pub(crate) enum Cell {
     Null,
     Bool(bool),
     Int(i32),
@@ -49,11 +49,11 @@ impl<T: Into<Cell>> From<Option<T>> for Cell {
 }
 
 /// Rows on their way, at most `ROWS` of them in memory.
-pub(super) struct Loader<'a> {
+pub(crate) struct Loader<'a> {
     sink: Sink,
     progress: &'a mut (dyn FnMut(Progress) + Send),
     /// Tables that are finished, with their rows.
-    pub(super) loaded: Vec<(&'static str, u64)>,
+    pub(crate) loaded: Vec<(&'static str, u64)>,
 }
 
 enum Sink {
@@ -68,11 +68,11 @@ const ROWS: usize = 4_000;
 const SQLITE_VALUES: usize = 8_000;
 
 impl<'a> Loader<'a> {
-    pub(super) async fn begin(
+    pub(crate) async fn begin(
         store: &Store,
         progress: &'a mut (dyn FnMut(Progress) + Send),
     ) -> Result<Self, Error> {
-        let sink = match store.database().backend() {
+        let sink = match store.connection().get_database_backend() {
             DbBackend::Postgres => {
                 let pool = store.connection().get_postgres_connection_pool();
                 let mut transaction = pool.begin().await.map_err(driver).map_err(failed)?;
@@ -86,7 +86,7 @@ impl<'a> Loader<'a> {
     }
 
     /// Writes every row of `rows` and reports on the way.
-    pub(super) async fn load<const N: usize>(
+    pub(crate) async fn load<const N: usize>(
         &mut self,
         target: &Target,
         total: usize,
@@ -112,7 +112,7 @@ impl<'a> Loader<'a> {
     }
 
     /// Keeps everything. Answers what was loaded.
-    pub(super) async fn commit(self) -> Result<Vec<(&'static str, u64)>, Error> {
+    pub(crate) async fn commit(self) -> Result<Vec<(&'static str, u64)>, Error> {
         match self.sink {
             Sink::Postgres(transaction) => transaction.commit().await.map_err(driver),
             Sink::Sqlite(transaction) => transaction.commit().await,
@@ -122,7 +122,7 @@ impl<'a> Loader<'a> {
     }
 }
 
-pub(super) fn failed(error: DbErr) -> Error {
+pub(crate) fn failed(error: DbErr) -> Error {
     Error::of_statement("seed.load", error)
 }
 

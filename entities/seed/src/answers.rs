@@ -3,10 +3,10 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{MINUTE, Micros, random::Random, time};
+use crate::{MINUTE, Micros, random::Random, time};
 
 /// Answers to `fields`, given at this time.
-pub(super) fn fill_in(fields: &[Value], at: Micros, random: &mut Random) -> Value {
+pub(crate) fn fill_in(fields: &[Value], at: Micros, random: &mut Random) -> Value {
     let mut answers = Map::new();
     for field in fields {
         let key = field["key"].as_str().unwrap_or_default();
@@ -48,7 +48,7 @@ fn answer(key: &str, field: &Value, at: Micros, random: &mut Random) -> Value {
             choices.filter(|_| random.chance(0.6)).map(|choice| choice["value"].clone()).collect()
         }
         "GEO_POINT" => {
-            let (latitude, longitude) = super::tracks::somewhere(random);
+            let (latitude, longitude) = crate::tracks::somewhere(random);
             json!({ "latitude": latitude, "longitude": longitude, "accuracy": random.between(3, 40) })
         }
         "GROUP" => fill_in(fields, at, random),
@@ -93,8 +93,10 @@ fn text(key: &str, random: &mut Random) -> String {
 /// Guards `forms.json`: what the code above can answer.
 #[cfg(test)]
 mod tests {
-    use super::{super::forms::Template, *};
-    use crate::forms::{compiled::CompiledForm, pipeline};
+    use entities::forms::{compiled::CompiledForm, pipeline};
+
+    use super::*;
+    use crate::forms::Template;
 
     #[test]
     fn every_version_of_every_template_takes_its_answers_as_they_are() {

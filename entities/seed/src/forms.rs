@@ -3,56 +3,55 @@
 
 use std::collections::HashMap;
 
+use entities::{
+    Error, Role,
+    form::Status,
+    forms::compiled::{self, CompiledForm},
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{
+use crate::{
     Counts, DAY, HOUR, Micros,
     people::People,
     random::Random,
     sink::{Cell, Loader, Target},
 };
-use crate::{
-    database::role::Role,
-    error::Error,
-    form::Status,
-    forms::compiled::{self, CompiledForm},
-};
 
 /// Every form in the order of time.
-pub(super) struct Forms {
-    pub(super) templates: Vec<Template>,
-    pub(super) forms: Vec<Form>,
+pub(crate) struct Forms {
+    pub(crate) templates: Vec<Template>,
+    pub(crate) forms: Vec<Form>,
 }
 
-pub(super) struct Form {
-    pub(super) id: Uuid,
+pub(crate) struct Form {
+    pub(crate) id: Uuid,
     /// Index of the account.
-    pub(super) owner: usize,
-    pub(super) template: usize,
-    pub(super) created: Micros,
-    pub(super) updated: Micros,
-    pub(super) status: Status,
+    pub(crate) owner: usize,
+    pub(crate) template: usize,
+    pub(crate) created: Micros,
+    pub(crate) updated: Micros,
+    pub(crate) status: Status,
     /// Version 1 first.
-    pub(super) versions: Vec<Version>,
+    pub(crate) versions: Vec<Version>,
     has_draft: bool,
     revision: i32,
 }
 
-pub(super) struct Version {
-    pub(super) id: Uuid,
-    pub(super) published: Micros,
+pub(crate) struct Version {
+    pub(crate) id: Uuid,
+    pub(crate) published: Micros,
     /// How many of the template's fields it has.
-    pub(super) fields: usize,
+    pub(crate) fields: usize,
 }
 
 /// A form of `forms.json`.
 #[derive(Deserialize)]
-pub(super) struct Template {
+pub(crate) struct Template {
     title: Title,
     description: String,
-    pub(super) fields: Vec<Value>,
+    pub(crate) fields: Vec<Value>,
 }
 
 #[derive(Deserialize)]
@@ -77,7 +76,7 @@ const STATUSES: [Status; 12] = [
     Status::Open,
 ];
 
-pub(super) fn plan(counts: Counts, people: &People) -> Forms {
+pub(crate) fn plan(counts: Counts, people: &People) -> Forms {
     let templates: Vec<Template> =
         serde_json::from_str(include_str!("forms.json")).expect("a test reads this file");
     let mut random = Random::of("forms");
@@ -125,23 +124,23 @@ fn form(status: Status, owner: usize, templates: &[Template], people: &People, r
 
 impl Form {
     /// The version that was the published one at this time.
-    pub(super) fn version_at(&self, at: Micros) -> usize {
+    pub(crate) fn version_at(&self, at: Micros) -> usize {
         self.versions.partition_point(|version| version.published <= at)
     }
 }
 
 impl Forms {
     /// Indexes of the forms that have been published.
-    pub(super) fn published(&self) -> Vec<usize> {
+    pub(crate) fn published(&self) -> Vec<usize> {
         (0..self.forms.len()).filter(|index| !self.forms[*index].versions.is_empty()).collect()
     }
 
     /// The questions of one version, or of the draft.
-    pub(super) fn fields(&self, form: &Form, count: usize) -> &[Value] {
+    pub(crate) fn fields(&self, form: &Form, count: usize) -> &[Value] {
         &self.templates[form.template].fields[..count]
     }
 
-    pub(super) async fn load(&self, loader: &mut Loader<'_>, people: &People) -> Result<(), Error> {
+    pub(crate) async fn load(&self, loader: &mut Loader<'_>, people: &People) -> Result<(), Error> {
         const FORMS: Target = Target {
             table: "forms",
             columns: &[

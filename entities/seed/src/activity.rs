@@ -1,10 +1,11 @@
 //! The activity log: who did what, told about rows that are there. Not every row has its entry; the number of
 //! entries is given.
 
+use entities::Error;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{
+use crate::{
     Counts, Micros,
     forms::Forms,
     people::People,
@@ -12,7 +13,6 @@ use super::{
     sink::{Cell, Loader, Target},
     submissions::Submissions,
 };
-use crate::error::Error;
 
 struct Entry {
     id: Uuid,
@@ -27,7 +27,7 @@ struct Entry {
 /// What happened, before it has an id.
 type Event = (Micros, Option<usize>, &'static str, (&'static str, Uuid), Value);
 
-pub(super) async fn load(
+pub(crate) async fn load(
     loader: &mut Loader<'_>,
     counts: Counts,
     people: &People,
@@ -80,7 +80,7 @@ fn of_session(people: &People, random: &mut Random) -> Event {
     let subject = ("Session", session.id);
     match session.end {
         Some((at, reason)) if random.chance(0.4) => {
-            use crate::session::EndReason as Why;
+            use entities::session::EndReason as Why;
             let (action, by) = match reason {
                 Why::SignedOut => ("session.sign_out", Some(session.user)),
                 Why::RevokedByUser | Why::CredentialsChanged => ("session.revoke", Some(session.user)),

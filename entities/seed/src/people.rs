@@ -1,40 +1,40 @@
 //! Accounts and their sign-ins. A few accounts sign in all the time, most now and then, some never. Not here: what
 //! they do once they are in.
 
+use entities::{Error, Role, id::UserId, session::EndReason};
 use uuid::Uuid;
 
-use super::{
+use crate::{
     Counts, DAY, DAYS, DemoAccount, HOUR, MINUTE, Micros,
     random::Random,
     sink::{Cell, Loader, Target},
 };
-use crate::{database::role::Role, error::Error, id::UserId, session::EndReason};
 
 /// Everyone, and every sign-in in the order of time.
-pub(super) struct People {
+pub(crate) struct People {
     /// The end of the demo data: the start of the day.
-    pub(super) now: Micros,
-    pub(super) users: Vec<User>,
-    pub(super) sessions: Vec<Session>,
+    pub(crate) now: Micros,
+    pub(crate) users: Vec<User>,
+    pub(crate) sessions: Vec<Session>,
 }
 
-pub(super) struct User {
-    pub(super) id: Uuid,
-    pub(super) role: Role,
-    pub(super) is_active: bool,
-    pub(super) created: Micros,
+pub(crate) struct User {
+    pub(crate) id: Uuid,
+    pub(crate) role: Role,
+    pub(crate) is_active: bool,
+    pub(crate) created: Micros,
     last_login: Option<Micros>,
 }
 
-pub(super) struct Session {
-    pub(super) id: Uuid,
+pub(crate) struct Session {
+    pub(crate) id: Uuid,
     /// Index of the account.
-    pub(super) user: usize,
-    pub(super) created: Micros,
-    pub(super) last_activity: Micros,
+    pub(crate) user: usize,
+    pub(crate) created: Micros,
+    pub(crate) last_activity: Micros,
     expires: Micros,
     /// When it was ended, and why.
-    pub(super) end: Option<(Micros, EndReason)>,
+    pub(crate) end: Option<(Micros, EndReason)>,
     mobile: bool,
 }
 
@@ -61,7 +61,7 @@ const ENDS: [EndReason; 12] = [
     EndReason::SignedOut,
 ];
 
-pub(super) fn demo_accounts() -> Vec<DemoAccount> {
+pub(crate) fn demo_accounts() -> Vec<DemoAccount> {
     let accounts = [
         ("admin@example.com", "Ada Admin", Role::Admin),
         ("manager@example.com", "Minh Manager", Role::Manager),
@@ -76,7 +76,7 @@ pub(super) fn demo_accounts() -> Vec<DemoAccount> {
         .collect()
 }
 
-pub(super) fn plan(counts: Counts, now: Micros) -> People {
+pub(crate) fn plan(counts: Counts, now: Micros) -> People {
     let mut users = users(counts.users, now);
     let sessions = sessions(counts.sessions, &users, now);
     for session in &sessions {
@@ -176,12 +176,12 @@ fn expire(sessions: &mut [Session], users: usize, now: Micros) {
 
 impl People {
     /// Sessions of accounts that may submit and record.
-    pub(super) fn working(&self) -> Vec<usize> {
+    pub(crate) fn working(&self) -> Vec<usize> {
         let working = |session: &Session| self.users[session.user].role != Role::Viewer;
         (0..self.sessions.len()).filter(|index| working(&self.sessions[*index])).collect()
     }
 
-    pub(super) async fn load(&self, loader: &mut Loader<'_>) -> Result<(), Error> {
+    pub(crate) async fn load(&self, loader: &mut Loader<'_>) -> Result<(), Error> {
         const USERS: Target = Target {
             table: "users",
             columns: &[

@@ -3,30 +3,30 @@
 
 use std::{collections::BTreeMap, f64::consts::TAU};
 
+use entities::Error;
 use uuid::Uuid;
 
-use super::{
+use crate::{
     Counts, DAY, HOUR, Micros, SECOND,
     people::People,
     random::Random,
     sink::{Cell, Loader, Target},
 };
-use crate::error::Error;
 
 /// A recorded position.
 #[derive(Clone)]
-pub(super) struct Fix {
-    pub(super) id: Uuid,
+pub(crate) struct Fix {
+    pub(crate) id: Uuid,
     /// Index of the session, which knows the account.
-    pub(super) session: usize,
-    pub(super) at: Micros,
-    pub(super) received: Micros,
-    pub(super) latitude: f64,
-    pub(super) longitude: f64,
-    pub(super) accuracy: f64,
-    pub(super) altitude: Option<f64>,
-    pub(super) speed: Option<f64>,
-    pub(super) heading: Option<f64>,
+    pub(crate) session: usize,
+    pub(crate) at: Micros,
+    pub(crate) received: Micros,
+    pub(crate) latitude: f64,
+    pub(crate) longitude: f64,
+    pub(crate) accuracy: f64,
+    pub(crate) altitude: Option<f64>,
+    pub(crate) speed: Option<f64>,
+    pub(crate) heading: Option<f64>,
 }
 
 /// One walk or drive.
@@ -65,12 +65,12 @@ const COLUMNS: [&str; 11] = [
 ];
 
 /// A point in one of the cities.
-pub(super) fn somewhere(random: &mut Random) -> (f64, f64) {
+pub(crate) fn somewhere(random: &mut Random) -> (f64, f64) {
     near_home(random.below(CITIES.len()), random)
 }
 
 /// A point in the city where this account lives.
-pub(super) fn near_home(user: usize, random: &mut Random) -> (f64, f64) {
+pub(crate) fn near_home(user: usize, random: &mut Random) -> (f64, f64) {
     let (latitude, longitude) = CITIES[user % CITIES.len()];
     let (angle, metres) = (random.float(0.0, TAU), 8_000.0 * random.unit());
     step(latitude, longitude, angle, metres)
@@ -78,7 +78,7 @@ pub(super) fn near_home(user: usize, random: &mut Random) -> (f64, f64) {
 
 /// Writes the positions of submissions, then tracks until there are as many positions as planned, then the newest
 /// of each account.
-pub(super) async fn load(
+pub(crate) async fn load(
     loader: &mut Loader<'_>,
     counts: Counts,
     people: &People,

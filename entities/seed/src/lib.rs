@@ -5,6 +5,8 @@
 //! Not here: the tables and their partitions (`migration`). Invariant: a seed is one transaction into an empty
 //! database, so there is never half a world and never demo data between real data.
 
+#![cfg_attr(not(test), warn(unused_crate_dependencies))]
+
 mod activity;
 mod answers;
 mod forms;
@@ -20,15 +22,13 @@ use std::{
 };
 
 use chrono::{DateTime, Datelike, NaiveTime, TimeDelta};
+use entities::{
+    Error, Role, Store,
+    clock::{self, Time},
+    id::UserId,
+};
 use sea_orm::{ConnectionTrait, DbBackend, Statement};
 
-use crate::{
-    clock::{self, Time},
-    database::role::Role,
-    error::Error,
-    id::UserId,
-    store::Store,
-};
 use sink::{Loader, failed};
 
 /// Microseconds since 1970: what times are while they are made up.
@@ -186,7 +186,7 @@ pub async fn run_at(
 
     let tables = loader.commit().await?;
     let names: Vec<&str> = tables.iter().map(|(table, _)| *table).collect();
-    let analyze = match store.database().backend() {
+    let analyze = match store.connection().get_database_backend() {
         DbBackend::Postgres => format!("analyze {}", names.join(", ")),
         _ => "analyze".to_owned(),
     };
@@ -200,7 +200,7 @@ async fn check(store: &Store, first: Time) -> Result<(), Error> {
             "the database is not empty: demo data is only loaded into a new one".to_owned(),
         ));
     }
-    if store.database().backend() == DbBackend::Postgres {
+    if store.connection().get_database_backend() == DbBackend::Postgres {
         let month = format!("user_locations_{}_{:02}", first.year(), first.month());
         if !ask(store, &format!("select to_regclass('{month}') is not null")).await? {
             let text = format!("the partition `{month}` is missing: make those of `seed::span` first");
@@ -211,7 +211,7 @@ async fn check(store: &Store, first: Time) -> Result<(), Error> {
 }
 
 async fn ask(store: &Store, sql: &str) -> Result<bool, Error> {
-    let statement = Statement::from_string(store.database().backend(), sql);
+    let statement = Statement::from_string(store.connection().get_database_backend(), sql);
     let row = store.connection().query_one_raw(statement).await.map_err(failed)?;
     row.map_or(Ok(false), |row| row.try_get_by_index(0)).map_err(failed)
 }

@@ -13,13 +13,10 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use entities::{
-    DatabaseConfig, Store, activity, form, location,
-    seed::{self, Progress, Size, Summary},
-    session, submission, user,
-};
+use entities::{DatabaseConfig, Store, activity, form, location, session, submission, user};
 use postgres::Postgres;
 use sea_orm::{ConnectionTrait, EntityTrait, ModelTrait, QueryOrder, Statement};
+use seed::{Progress, Size, Summary};
 
 async fn connect(url: &str) -> Store {
     let config =
