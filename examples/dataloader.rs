@@ -75,7 +75,7 @@ pub(crate) async fn session_counts(store: &Store, users: &[UserId]) -> Result<Ve
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     use std::{io::Write as _, time::Duration};
 
-    use entities::{DatabaseConfig, Recorder, seed};
+    use entities::{DatabaseConfig, Recorder};
     use sea_orm::{EntityTrait as _, QuerySelect as _};
 
     let config = DatabaseConfig {
