@@ -389,8 +389,10 @@ impl Documents {
 
     /// Writes how often each document was asked for, where there is a file for it.
     pub(crate) fn write_usage(&self) {
+        let trusted = self.trusted();
+        let used = trusted.iter().map(|known| (known.entry.id.clone(), known.take_usage()));
         if let Some(file) = &self.config.usage_file
-            && let Err(error) = usage::write(file, &self.trusted())
+            && let Err(error) = usage::write(file, used)
         {
             tracing::error!(file = %file.display(), %error, "the usage of documents cannot be written");
         }

@@ -9,8 +9,6 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::trusted::Trusted;
-
 /// How often one document was asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -39,11 +37,11 @@ pub fn read(files: &[PathBuf]) -> io::Result<Usages> {
     Ok(sum)
 }
 
-/// Adds what was used since the last time to the file.
-pub(super) fn write(file: &Path, trusted: &Trusted) -> io::Result<()> {
+/// Adds what was used since the last time to the file. It is only taken once the file could be read.
+pub(super) fn write(file: &Path, used: impl Iterator<Item = (String, Usage)>) -> io::Result<()> {
     let mut sum = read(&[file.to_owned()])?;
-    for known in trusted.iter() {
-        add(&mut sum, known.entry.id.clone(), known.take_usage());
+    for (id, usage) in used {
+        add(&mut sum, id, usage);
     }
     replace(file, &serde_json::to_string_pretty(&sum)?)
 }

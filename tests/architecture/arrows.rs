@@ -144,7 +144,7 @@ impl<'t> Reader<'t> {
         let before = self.at.checked_sub(1).map_or("", |at| self.tokens[at]);
         match self.token(0) {
             "#" if (1..7).map(|ahead| self.token(ahead)).eq(["[", "cfg", "(", "test", ")", "]"]) => {
-                self.skip_item()
+                self.skip_item();
             }
             "mod" if self.token(2) == "{" => {
                 self.module.push(self.token(1).to_owned());

@@ -41,7 +41,6 @@ const FILES_MAY_KNOW_EACH_OTHER: &[(&str, &[&str])] = &[
             "engine::output",
         ],
     ),
-    ("xp", &["documents::trusted", "documents::usage"]),
     ("xp", &["http::about", "http::graphql"]),
     ("xp", &["http::patience", "http::sending"]),
 ];
