@@ -36,12 +36,6 @@ macro_rules! ids {
             }
         }
 
-        impl crate::database::page::ListKey for $name {
-            fn parent(&self) -> Uuid {
-                self.0
-            }
-        }
-
         impl From<Uuid> for $name {
             fn from(id: Uuid) -> Self {
                 Self(id)

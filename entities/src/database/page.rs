@@ -171,6 +171,17 @@ impl ListKey for Uuid {
     }
 }
 
+macro_rules! parents {
+    ($($id:ident),+) => {$(
+        impl ListKey for crate::id::$id {
+            fn parent(&self) -> Uuid {
+                self.0
+            }
+        }
+    )+};
+}
+parents!(UserId, SessionId, FormId, FormVersionId, SubmissionId, LocationId, ActivityLogId);
+
 /// Which part of a list is wanted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Window {
