@@ -33,6 +33,9 @@ const ENCODING: Refusal = Refusal::new(
 );
 /// What is inflated at a time, bytes; other requests have their turn in between.
 const STEP_BYTES: usize = 16 << 10;
+/// The largest and the smallest piece that a body is received in, bytes.
+const PART_BYTES: usize = 16 << 10;
+const LEAST_PART_BYTES: usize = 64;
 
 /// A body as it was sent.
 pub(super) struct Received {
@@ -82,7 +85,7 @@ pub(super) async fn receive(
         return Err(TOO_LARGE);
     }
     let mut pace = Pace::new(http.body_timeout, http.min_body_rate.0);
-    let mut parts = BytesMut::new();
+    let mut parts = Parts::default();
     loop {
         let frame = match timeout_at(pace.ends, body.frame()).await {
             Ok(Some(frame)) => frame.map_err(|_| BROKEN)?,
@@ -91,20 +94,65 @@ pub(super) async fn receive(
             Err(_) => return Err(TIMEOUT),
         };
         let Ok(data) = frame.into_data() else { continue };
-        if parts.len() + data.len() > limit {
+        if parts.length + data.len() > limit {
             return Err(TOO_LARGE);
         }
         pace.received += data.len();
         // Nearly every body comes in one piece, which is used as it is. Of others nothing is kept that is a slice of
         // what its connection has read.
-        if parts.is_empty() && body.is_end_stream() {
+        if parts.length == 0 && body.is_end_stream() {
             memory.resize(data.len())?;
             return Ok(Received { bytes: data, is_gzip });
         }
-        parts.extend_from_slice(&data);
-        memory.resize(parts.capacity())?;
+        parts.append(&data);
+        memory.resize(parts.capacity)?;
     }
-    Ok(Received { bytes: parts.freeze(), is_gzip })
+    let bytes = parts.join();
+    memory.resize(bytes.len())?;
+    Ok(Received { bytes, is_gzip })
+}
+
+/// What has come of a body. A part that is full is never moved before the body is complete: growing one buffer would leave
+/// others of every size behind, which the allocator keeps.
+#[derive(Default)]
+struct Parts {
+    parts: Vec<BytesMut>,
+    length: usize,
+    capacity: usize,
+}
+
+impl Parts {
+    fn append(&mut self, mut data: &[u8]) {
+        while !data.is_empty() {
+            let room = self.parts.last().map_or(0, |part| part.capacity() - part.len());
+            if room == 0 {
+                // As much again as has come.
+                let part =
+                    BytesMut::with_capacity(data.len().max(self.length).clamp(LEAST_PART_BYTES, PART_BYTES));
+                self.capacity += part.capacity();
+                self.parts.push(part);
+            } else if let Some(part) = self.parts.last_mut() {
+                let (fits, rest) = data.split_at(room.min(data.len()));
+                part.extend_from_slice(fits);
+                self.length += fits.len();
+                data = rest;
+            }
+        }
+    }
+
+    /// All of it in one piece.
+    fn join(mut self) -> Bytes {
+        match self.parts.pop() {
+            Some(part) if self.parts.is_empty() => part.freeze(),
+            last => {
+                let mut whole = BytesMut::with_capacity(self.length);
+                for part in self.parts.into_iter().chain(last) {
+                    whole.extend_from_slice(&part);
+                }
+                whole.freeze()
+            }
+        }
+    }
 }
 
 /// Whether a body is in gzip; refuses every other coding.
@@ -240,6 +288,22 @@ mod tests {
         let (received, (buffers, held)) = tokio::join!(receiving, held);
         assert_eq!((received.err(), buffers), (Some(TIMEOUT), 1), "none but this test's");
         assert!((1..=64).contains(&held), "{held}");
+    }
+
+    #[test]
+    fn parts_are_what_came_and_grow_with_it() {
+        let all: Vec<u8> = (0..100_000_u32).map(|number| number as u8).collect();
+        for step in [1, 63, 1_000, 16_384, 40_000, 100_000] {
+            let mut parts = Parts::default();
+            for data in all.chunks(step) {
+                parts.append(data);
+                let unused = parts.capacity - parts.length;
+                assert!(unused <= parts.length.clamp(LEAST_PART_BYTES, PART_BYTES), "{step}: {unused}");
+            }
+            assert!(parts.parts.len() < 20, "{step}: {}", parts.parts.len());
+            assert_eq!((parts.length, parts.join() == all), (all.len(), true), "{step}");
+        }
+        assert!(Parts::default().join().is_empty());
     }
 
     #[tokio::test]
