@@ -18,8 +18,11 @@ use crate::{
     submission, user,
 };
 
+/// A table, and the column of its ids.
+type IdsOf = fn() -> (&'static str, &'static str);
+
 /// The types, with their tables and the columns of their ids.
-const TABLES: [(Kind, fn() -> (&'static str, &'static str)); 7] = [
+const TABLES: [(Kind, IdsOf); 7] = [
     (Kind::User, ids_of::<user::Entity>),
     (Kind::Session, ids_of::<session::Entity>),
     (Kind::Form, ids_of::<form::Entity>),

@@ -51,7 +51,7 @@ pub async fn warm(store: &Store) -> Result<usize, Error> {
         .filter(form::Column::Status.eq(form::Status::Open))
         .order_by_desc(form::Column::UpdatedAt)
         .limit(MOST);
-    let open = store.rows("warm.forms", form::Entity, &open, |cells| cells.next()).await?;
+    let open = store.database().column("warm.forms", form::Entity, &open).await?;
     wanted.extend(open.into_iter().map(|id| (Kind::Form, id)));
     let since = crate::clock::now() - chrono::TimeDelta::days(ACTIVE_DAYS);
     let active = session::Entity::find()
@@ -62,7 +62,7 @@ pub async fn warm(store: &Store) -> Result<usize, Error> {
         .group_by(session::Column::UserId)
         .order_by_desc(session::Column::LastActivity.max())
         .limit(MOST);
-    let active = store.rows("warm.users", session::Entity, &active, |cells| cells.next()).await?;
+    let active = store.database().column("warm.users", session::Entity, &active).await?;
     wanted.extend(active.into_iter().map(|id| (Kind::User, id)));
     wanted.sort_unstable_by_key(|(kind, id)| (kind.as_str(), *id));
     wanted.dedup();

@@ -233,8 +233,7 @@ pub(crate) async fn write(transaction: &SqlTransaction, revoked: &[Revocation]) 
         sea_orm::sea_query::ExprTrait::add(counter::Column::Seq.into_expr(), count),
     );
     QueryTrait::query(&mut next).returning_col(counter::Column::Seq);
-    let last: Vec<i64> =
-        transaction.rows("revocation.number", counter::Entity, &next, |cells| cells.next()).await?;
+    let last: Vec<i64> = transaction.column("revocation.number", counter::Entity, &next).await?;
     let last = last.first().copied().unwrap_or_default();
     let rows = (last - count + 1..).zip(revoked).map(|(seq, revocation)| {
         let (session_id, user_id, epoch) = match *revocation {

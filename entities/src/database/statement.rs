@@ -13,7 +13,7 @@ use sea_orm::{
 use crate::{
     database::{
         Database,
-        sql::{Cells, Record, Sql},
+        sql::{Cell, Cells, Record, Sql},
         transaction::SqlTransaction,
     },
     error::Error,
@@ -79,6 +79,20 @@ impl Database {
         }
         written
     }
+
+    /// Runs a statement about an entity that answers one column.
+    #[expect(
+        clippy::redundant_closure_for_method_calls,
+        reason = "the method itself is not general enough over lifetimes"
+    )]
+    pub(crate) async fn column<E: EntityTrait, T: Cell>(
+        &self,
+        name: &'static str,
+        entity: E,
+        query: &impl QueryTrait,
+    ) -> Result<Vec<T>, Error> {
+        self.rows(name, entity, query, |cells| cells.next()).await
+    }
 }
 
 impl SqlTransaction {
@@ -114,6 +128,20 @@ impl SqlTransaction {
         read: impl FnMut(&mut Cells<'_>) -> Result<T, sqlx::Error>,
     ) -> Result<Vec<T>, Error> {
         self.fetch(name, entity.table_name(), self.build(query), read).await
+    }
+
+    /// Runs a statement about an entity that answers one column.
+    #[expect(
+        clippy::redundant_closure_for_method_calls,
+        reason = "the method itself is not general enough over lifetimes"
+    )]
+    pub(crate) async fn column<E: EntityTrait, T: Cell>(
+        &self,
+        name: &'static str,
+        entity: E,
+        query: &impl QueryTrait,
+    ) -> Result<Vec<T>, Error> {
+        self.rows(name, entity, query, |cells| cells.next()).await
     }
 
     /// Inserts a row of the values that are set. Answers how many rows that makes.

@@ -129,7 +129,7 @@ pub(crate) async fn open(
 /// Ends the least used sessions, so that one more fits.
 async fn make_room(transaction: &mut Transaction, user: UserId) -> Result<(), Error> {
     let live = end::find_live(user).order_by_desc(Column::LastActivity).order_by_desc(Column::Id);
-    let live: Vec<SessionId> = transaction.rows("session.live", Entity, &live, |cells| cells.next()).await?;
+    let live: Vec<SessionId> = transaction.column("session.live", Entity, &live).await?;
     match live.get(MAX_LIVE - 1..) {
         Some(surplus) if !surplus.is_empty() => {
             end::end(transaction, user, surplus, EndReason::Expired).await.map(drop)

@@ -65,7 +65,7 @@ pub(crate) async fn live(
         Which::AllBut(None) => live,
     };
     let live = live.order_by_desc(Column::CreatedAt).order_by_desc(Column::Id).lock_exclusive();
-    transaction.rows("session.live", Entity, &live, |cells| cells.next()).await
+    transaction.column("session.live", Entity, &live).await
 }
 
 /// The ids of an account's live sessions.

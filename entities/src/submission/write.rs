@@ -264,7 +264,7 @@ async fn is_taken(transaction: &Transaction, author: Recorder, new: &New) -> Res
         .filter(Column::ClientId.eq(client))
         .filter(Column::UserId.is_null().or(Column::UserId.ne(author.user)));
     let others: Vec<SubmissionId> =
-        transaction.rows("submission.client_id_of_others", Entity, &find, |cells| cells.next()).await?;
+        transaction.column("submission.client_id_of_others", Entity, &find).await?;
     Ok(!others.is_empty())
 }
 

@@ -163,7 +163,7 @@ impl Parse<'_> {
                     match canonical_time(text) {
                         Some(canonical) => *value = Value::String(canonical),
                         None => {
-                            self.refuse("pattern", "In UTC this time is outside of the years 0000 to 9999.")
+                            self.refuse("pattern", "In UTC this time is outside of the years 0000 to 9999.");
                         }
                     }
                 }
