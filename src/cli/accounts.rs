@@ -219,7 +219,7 @@ pub(super) async fn keys(config: &Config, action: Keys, as_json: bool) -> Result
                 .map_err(|error| failed(&error))?
             {
                 let fix = "`xp keys list` prints the known keys";
-                return Err(Failure::Failed(format!("the signing key is missing {kid}\n  fix:   {fix}")));
+                return Err(Failure::Failed(format!("unknown key {kid}\n  fix:   {fix}")));
             }
             if as_json { json!({ "revoked": kid }).to_string() } else { format!("{kid} is revoked") }
         }

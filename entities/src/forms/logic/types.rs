@@ -236,7 +236,7 @@ fn untidy(answer: &Argument<'_>, text: &Value) -> Option<String> {
                 .to_owned()
         } else {
             format!(
-                "White space around answers is removed, so {} is never equal to this text: write {}.",
+                "Answers are stored without white space around them, so {} is never equal to this text: write {}.",
                 answer.name(),
                 Value::String(tidy)
             )
