@@ -83,6 +83,7 @@ impl Cached for Kinds {
     }
 }
 
+/// Text, as all batch reads (`benches/statements.rs`): every `node` of every request is one.
 async fn probe(database: &Database, ids: &[Uuid]) -> Result<FxHashMap<Uuid, Kind>, Error> {
     let mut sql = database.sql();
     for (index, (_, ids_of)) in TABLES.iter().enumerate() {

@@ -104,7 +104,9 @@ struct Other {
 
 /// Says that this server is there and looks for others, for as long as it is polled. The one does not wait for the other.
 pub(crate) async fn keep(database: &Database, cache: &Cache, instance: &Instance) {
-    futures_util::join!(keep_beating(database, cache, instance), keep_looking(database, cache, instance));
+    let beating = keep_beating(database, cache, instance);
+    let looking = keep_looking(database, cache, instance);
+    futures_util::future::join(beating, looking).await;
 }
 
 async fn keep_beating(database: &Database, cache: &Cache, instance: &Instance) {

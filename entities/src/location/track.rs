@@ -94,7 +94,7 @@ impl Tracks<'_> {
         Ok((self.rows(store, &kept).await?, read))
     }
 
-    /// Rows arrive one by one, and only their points are kept.
+    /// Rows arrive one by one, and only their points are kept. Text: the builders know no `unnest(…) AS p(id)`.
     async fn points_at_once(&self, store: &Store) -> Result<Vec<(UserId, Vec<Point>)>, Error> {
         let most = i64::from(self.most) + 1;
         let mut sql = store.sql();
@@ -122,7 +122,8 @@ impl Tracks<'_> {
         tracks.finish()
     }
 
-    /// A statement's rows are all in memory at once, so each reads a part: from the last account to the first.
+    /// A statement's rows are all in memory at once, so each reads a part: from the last account to the first. Text, as all
+    /// batch reads (`benches/statements.rs`).
     async fn points_in_chunks(&self, store: &Store) -> Result<Vec<(UserId, Vec<Point>)>, Error> {
         let mut tracks = Gathered::of(self.most);
         let mut users = self.users.to_vec();

@@ -135,16 +135,18 @@ impl Target {
     async fn of(store: &Store, form: FormId, version: Option<i32>) -> Result<Option<Self>, Error> {
         use form::{Column as Form, version::Column as Version};
 
-        let mut sql = store.sql();
-        sql.push("SELECT ").column(Form::Status).push(", ").column_of("v", Version::Number);
-        sql.push(", ").column_of("v", Version::Hash).from(form::Row::table());
-        sql.push(" LEFT JOIN form_versions v ON ").column_of("v", Version::FormId).push(" = ");
-        sql.column(Form::Id).push(" AND ").column_of("v", Version::Number).push(" = ");
-        match version {
-            Some(version) => sql.bind(version),
-            None => sql.column(Form::Version),
+        let number = Expr::col((form::version::Entity, Version::Number));
+        let wanted = match version {
+            Some(version) => number.eq(version),
+            None => number.equals((form::Entity, Form::Version)),
         };
-        sql.filter(Form::Id).push(" = ").bind(form);
+        let of_form = Expr::col((form::version::Entity, Version::FormId)).equals((form::Entity, Form::Id));
+        let mut find = Query::select();
+        find.column((form::Entity, Form::Status));
+        find.columns([Version::Number, Version::Hash].map(|column| (form::version::Entity, column)));
+        find.from(form::Entity).left_join(form::version::Entity, of_form.and(wanted));
+        find.and_where(Form::Id.eq(form));
+        let sql = Sql::built(store.database().backend(), &find);
         let rows = store.fetch("submission.target", form::Row::table(), sql, |cells| {
             let (status, number, hash) =
                 (cells.next()?, cells.next::<Option<i32>>()?, cells.next::<Option<String>>()?);
