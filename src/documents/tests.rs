@@ -22,6 +22,6 @@ fn ids_have_one_spelling() {
     ] {
         assert_eq!(normal_id(&id).as_deref(), normal, "{id}");
     }
-    assert_eq!(sha256_of(&hash).map(|bytes| hex::encode(bytes)), Some(hash));
+    assert_eq!(sha256_of(&hash).map(hex::encode), Some(hash));
     assert_eq!(sha256_of(&"g".repeat(64)), None);
 }
