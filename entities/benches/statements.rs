@@ -1,6 +1,7 @@
 //! What the text of a batch read costs before it reaches the database: with SeaORM's builders, and written as
 //! `entities::database::sql` writes it. A request waits for each of them; a write, or a read of a single row, takes a
-//! round trip or more of a transaction, beside which the builders are nothing.
+//! round trip or more of a transaction, beside which the builders are nothing. On two busy cores, fastest of 30 rounds:
+//! 50 rows by id 4.2 µs built and 0.14 µs written, a page 6.4 µs and 0.11 µs.
 
 use std::{fmt::Write as _, hint::black_box};
 
