@@ -8,7 +8,7 @@ use async_graphql::Variables;
 use criterion::{Criterion, criterion_group, criterion_main};
 use entities::{DatabaseConfig, Store, auth::secret::Secret, database::page::CursorScope, user};
 use prometheus_client::registry::Registry;
-use schema::{Graph, Options, Request, Viewer, engine::fake::Both};
+use schema::{Graph, Options, Request, Viewer, fake::Both};
 use tokio::runtime::{Builder, Runtime};
 use uuid::Uuid;
 
@@ -105,7 +105,7 @@ fn batcher(criterion: &mut Criterion) {
 fn cursors(criterion: &mut Criterion) {
     let keyset = user::keyset(user::OrderField::CreatedAt, true);
     let scope = CursorScope::new(Secret::new("of the benchmark").cursor_key(), "Query.users null".to_owned());
-    let row = schema::engine::fake::a_user();
+    let row = schema::fake::a_user();
     let text = scope.encode(keyset, Uuid::nil(), &keyset.position(&row));
     let mut group = criterion.benchmark_group("cursor");
     group.bench_function("encode", |bencher| {

@@ -14,17 +14,12 @@ use entities::{
 };
 use serde::Serialize;
 
-use crate::{
-    auth::viewer::Viewer,
-    context::ContextExt as _,
-    engine::{
-        bounds::Bounds,
-        cache_control::{CachePolicy, Looked},
-        context::Context,
-        document::OperationKind,
-    },
-    graph::Prepared,
-    request::Reply,
+use crate::{auth::viewer::Viewer, context::ContextExt as _, graph::Prepared, request::Reply};
+use engine::{
+    bounds::Bounds,
+    cache_control::{CachePolicy, Looked},
+    context::Context,
+    document::OperationKind,
 };
 
 /// Longer ones are made each time, bytes: giving one again copies it.

@@ -12,10 +12,8 @@ use std::{
 
 use entities::{Recorder, Store, clock::Time, database::scope::Scope, id::UserId};
 
-use crate::{
-    Access, Caller, Subgraph, Viewer,
-    engine::{batch::Source, cache_control::Watched, context::Context, error::FieldError},
-};
+use crate::{Access, Caller, Subgraph, Viewer};
+use engine::{batch::Source, cache_control::Watched, context::Context, error::FieldError};
 
 /// What loaders read from: the store, reporting its statements to one request.
 #[derive(Clone)]

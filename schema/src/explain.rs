@@ -6,7 +6,7 @@ use std::time::Duration;
 use entities::{CacheRead, Recorder};
 use serde::Serialize;
 
-use crate::engine::{batch::Batcher, scalar::write_json};
+use engine::{batch::Batcher, scalar::write_json};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]

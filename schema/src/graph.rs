@@ -36,28 +36,28 @@ use crate::{
         viewer::Viewer,
     },
     context::{ContextExt as _, Database, RequestData, Service},
-    engine::{
-        batch::{Batcher, Groups, Metrics},
-        bounds::{Bounds, Memory, Owner, PIECE, Taken},
-        cache_control::{self, Audience, CachePolicy},
-        context::Context,
-        cost::OutputTypes,
-        document::{Document, Documents, OnlyValidate, OperationKind, Rules},
-        error::{Code, RequestError},
-        federation::{
-            sdl,
-            trace::{Clock, Tree},
-        },
-        introspection,
-        limits::Limits,
-        object::{self, Entity as _, Object, Row, Selection},
-        output::{Errors, Unfinished, Writer},
-        plan::Planner,
-        variables::InputTypes,
-    },
     explain::{self, Extensions},
     graph::{subgraph::Subgraph, subscription::Events},
     request::{Caller, Reply, Request, refused},
+};
+use engine::{
+    batch::{Batcher, Groups, Metrics},
+    bounds::{Bounds, Memory, Owner, PIECE, Taken},
+    cache_control::{self, Audience, CachePolicy},
+    context::Context,
+    cost::OutputTypes,
+    document::{Document, Documents, OnlyValidate, OperationKind, Rules},
+    error::{Code, RequestError},
+    federation::{
+        sdl,
+        trace::{Clock, Tree},
+    },
+    introspection,
+    limits::Limits,
+    object::{self, Entity as _, Object, Row, Selection},
+    output::{Errors, Unfinished, Writer},
+    plan::Planner,
+    variables::InputTypes,
 };
 use mutation::Mutation;
 use query::Query;

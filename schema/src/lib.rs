@@ -1,8 +1,8 @@
 //! Everything a client sees. Knows GraphQL and the functions of `entities`; names no SQL, no Redis and no HTTP (its
 //! manifest has none of them).
 //!
-//! Layers, from below: `engine` (types declared once, executed batch-first: documents, variables, edges, batches, the
-//! answer), `auth` (who asks, and how they prove it), `context` and `request` (what one request brings and knows), and
+//! Layers, from below: the crate `engine` (types declared once, executed batch-first: documents, variables, edges, batches,
+//! the answer), `auth` (who asks, and how they prove it), `context` and `request` (what one request brings and knows), and
 //! `graph` (one request from text to bytes, and the domains, under the same names as in the other crates).
 //!
 //! The library async-graphql parses, validates, introspects and prints the schema. Queries are executed by
@@ -13,10 +13,13 @@
 mod answers;
 pub mod auth;
 mod context;
-pub mod engine;
 mod executor;
 mod explain;
+#[cfg(any(test, feature = "bench"))]
+pub mod fake;
 pub mod graph;
+#[cfg(any(test, feature = "products"))]
+pub mod products;
 mod request;
 
 pub use answers::digest;
@@ -26,6 +29,8 @@ pub use auth::{
     access::{Access, AccessOptions},
     viewer::Viewer,
 };
+/// The executor.
+pub use engine;
 pub use engine::context::Context;
 pub use engine::{
     bounds::{Held, Taken},

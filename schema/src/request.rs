@@ -5,16 +5,13 @@ use std::{net::IpAddr, sync::Arc};
 
 use entities::{Recorder, Touched};
 
-use crate::{
-    Variables,
-    auth::throttle,
-    engine::{
-        bounds::{Held, Taken},
-        cache_control::CachePolicy,
-        document::OperationKind,
-        error::RequestError,
-        output::{Errors, Unfinished},
-    },
+use crate::{Variables, auth::throttle};
+use engine::{
+    bounds::{Held, Taken},
+    cache_control::CachePolicy,
+    document::OperationKind,
+    error::RequestError,
+    output::{Errors, Unfinished},
 };
 
 /// One GraphQL request as it came over the wire.

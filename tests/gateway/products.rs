@@ -1,4 +1,4 @@
-//! The subgraph of Apollo's compatibility suite: its schema `products` (`schema::engine::products`) behind the HTTP of the server,
+//! The subgraph of Apollo's compatibility suite: its schema `products` (`schema::products`) behind the HTTP of the server,
 //! at the address of `PRODUCTS_ADDRESS`. `compatibility.test.mjs` starts it; it is no part of the server.
 
 use std::time::Duration;
@@ -22,13 +22,6 @@ async fn main() {
     let store = Store::connect(&database, &mut registry).await.expect("SQLite opens a database in memory");
     let access = Access::new(store.clone(), AccessOptions::default());
     let development = Some(Development::default());
-    let app = App::serving(
-        &Config::default(),
-        store,
-        access,
-        registry,
-        development,
-        schema::engine::products::graph,
-    );
+    let app = App::serving(&Config::default(), store, access, registry, development, schema::products::graph);
     xp::serve(app, listener, std::future::pending()).await.expect("it serves until it is ended");
 }

@@ -13,11 +13,11 @@ use entities::{
 use crate::{
     auth::throttle::{Attempt, TooOften},
     context::ContextExt as _,
-    engine::{
-        context::Context,
-        error::{Code, FieldError},
-    },
     graph::user_error::{UserError, UserErrorCode, is_one_line},
+};
+use engine::{
+    context::Context,
+    error::{Code, FieldError},
 };
 
 /// Bytes of an e-mail at most (RFC 5321, §4.5.3.1.3).

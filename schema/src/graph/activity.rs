@@ -18,14 +18,6 @@ use entities::{
 
 use crate::{
     context::{ContextExt as _, Database},
-    engine::{
-        batch::{Loaded, Loader},
-        connection::{Bound, MAX_ROWS, PageArgs, Pages},
-        context::Context,
-        edge::{Given, NoArguments, One},
-        error::FieldError,
-        object::{Edge, Entity, Object, Visible},
-    },
     graph::{
         input::{TimeRangeInput, set},
         list::{ListArgs as _, WindowArgs as _, bound},
@@ -34,6 +26,14 @@ use crate::{
         subgraph::Domain,
         user::{self, User},
     },
+};
+use engine::{
+    batch::{Loaded, Loader},
+    connection::{Bound, MAX_ROWS, PageArgs, Pages},
+    context::Context,
+    edge::{Given, NoArguments, One},
+    error::FieldError,
+    object::{Edge, Entity, Object, Visible},
 };
 
 /// An entry that the viewer may see.

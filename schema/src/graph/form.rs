@@ -21,14 +21,6 @@ pub(crate) mod mutation;
 
 use crate::{
     context::{ContextExt as _, Database},
-    engine::{
-        batch::{Loaded, Loader},
-        connection::{Bound, MAX_ROWS, PageArgs, Pages},
-        context::Context,
-        edge::{Given, NoArguments, One, Single},
-        error::FieldError,
-        object::{Edge, Entity, Object, Visible, VisibleFrom},
-    },
     graph::{
         input::{OrderDirection, TimeRangeInput, search, some_of},
         list::{ListArgs as _, WindowArgs as _, bound},
@@ -38,6 +30,14 @@ use crate::{
         submission::{self, Submission},
         user::{self, User, user_ids},
     },
+};
+use engine::{
+    batch::{Loaded, Loader},
+    connection::{Bound, MAX_ROWS, PageArgs, Pages},
+    context::Context,
+    edge::{Given, NoArguments, One, Single},
+    error::FieldError,
+    object::{Edge, Entity, Object, Visible, VisibleFrom},
 };
 
 /// Where a form is in its life.
@@ -218,7 +218,7 @@ fn document(document: Document) -> impl Edge<FormVersion> {
 /// A document that every version has.
 struct Text(Option<Arc<Json>>);
 
-impl crate::engine::scalar::Leaf for Text {
+impl engine::scalar::Leaf for Text {
     fn type_ref(registry: &mut async_graphql::registry::Registry) -> String {
         Json::type_ref(registry)
     }

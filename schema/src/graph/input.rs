@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use async_graphql::{Enum, ID, InputObject, resolver_utils::EnumType};
 use entities::{clock::TimeRange, unicode};
 
-use crate::engine::{error::FieldError, scalar::DateTime};
+use engine::{error::FieldError, scalar::DateTime};
 
 /// Which way a list is sorted.
 #[derive(Enum, Copy, Clone, Eq, PartialEq)]

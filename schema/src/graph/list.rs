@@ -7,15 +7,13 @@ use entities::database::page::{BadCursor, CursorScope, Keyset, ListKey, Page, Wi
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::{
-    context::ContextExt as _,
-    engine::{
-        batch::Loader,
-        connection::{Bound, PageArgs, PageRows},
-        edge::{Arguments, Given},
-        error::{Code, FieldError},
-        scalar::write_json,
-    },
+use crate::context::ContextExt as _;
+use engine::{
+    batch::Loader,
+    connection::{Bound, PageArgs, PageRows},
+    edge::{Arguments, Given},
+    error::{Code, FieldError},
+    scalar::write_json,
 };
 
 /// What the arguments of a list's field say of its cursors.

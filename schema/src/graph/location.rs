@@ -22,15 +22,6 @@ use uuid::Uuid;
 
 use crate::{
     context::{ContextExt as _, Database},
-    engine::{
-        batch::{Loaded, Loader},
-        bounds::Taken,
-        connection::{Bound, PageArgs, Pages},
-        context::Context,
-        edge::{Given, Many, NoArguments, One},
-        error::FieldError,
-        object::{Edge, Entity, Object, Visible},
-    },
     graph::{
         input::{TimeRangeInput, ids},
         list::{ListArgs as _, WindowArgs as _, bound},
@@ -40,6 +31,15 @@ use crate::{
         subgraph::Domain,
         user::{self, User, user_ids},
     },
+};
+use engine::{
+    batch::{Loaded, Loader},
+    bounds::Taken,
+    connection::{Bound, PageArgs, Pages},
+    context::Context,
+    edge::{Given, Many, NoArguments, One},
+    error::FieldError,
+    object::{Edge, Entity, Object, Visible},
 };
 
 pub mod live;

@@ -17,19 +17,6 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 use crate::{
     auth::viewer::{Grant, Viewer},
     context::ContextExt as _,
-    engine::{
-        context::Context,
-        edge::{Arguments, parse},
-        error::{Code, FieldError, RequestError},
-        federation::{
-            sdl,
-            trace::{Span, Traced},
-        },
-        object::{Entity, Row, label, tags_of},
-        output::{Errors, Unfinished, Unwritten, Writer},
-        plan::{Planner, Selected},
-        scalar::write_text,
-    },
     graph::{
         form::mutation as form,
         location,
@@ -37,6 +24,19 @@ use crate::{
         submission::mutation as submission,
         user,
     },
+};
+use engine::{
+    context::Context,
+    edge::{Arguments, parse},
+    error::{Code, FieldError, RequestError},
+    federation::{
+        sdl,
+        trace::{Span, Traced},
+    },
+    object::{Entity, Row, label, tags_of},
+    output::{Errors, Unfinished, Unwritten, Writer},
+    plan::{Planner, Selected},
+    scalar::write_text,
 };
 
 /// All mutations.

@@ -21,15 +21,6 @@ use uuid::Uuid;
 
 use crate::{
     context::{ContextExt as _, Database},
-    engine::{
-        batch::{Loaded, Loader, Outcome},
-        context::Context,
-        edge::{Arguments, Broken, Given, load_some},
-        error::{FieldError, Place, RequestError},
-        object::{Asked, Edge, Entity as _, Filled, Interface, Rows, Run, Selection, Visible},
-        output::{Unwritten, Writer},
-        scalar::Leaf,
-    },
     graph::{
         activity::{self, ActivityLog},
         form::{self, Form, FormVersion},
@@ -39,6 +30,15 @@ use crate::{
         submission::{self, Submission},
         user::{self, User},
     },
+};
+use engine::{
+    batch::{Loaded, Loader, Outcome},
+    context::Context,
+    edge::{Arguments, Broken, Given, load_some},
+    error::{FieldError, Place, RequestError},
+    object::{Asked, Edge, Entity as _, Filled, Interface, Rows, Run, Selection, Visible},
+    output::{Unwritten, Writer},
+    scalar::Leaf,
 };
 
 /// What is known of an object that is asked for.

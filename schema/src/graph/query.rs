@@ -18,17 +18,6 @@ use uuid::Uuid;
 
 use crate::{
     context::ContextExt as _,
-    engine::{
-        connection::Pages,
-        context::Context,
-        cost::MAX_IDS,
-        edge::{Arguments, Given, NoArguments, One},
-        error::{FieldError, RequestError},
-        object::{Asked, Edge, Entity, Filled, Object, Run, label},
-        output::{Unwritten, Writer},
-        plan::Planner,
-        scalar::write_text,
-    },
     graph::{
         Prepared,
         activity::{self, ActivityLog},
@@ -41,6 +30,17 @@ use crate::{
         submission::{self, Submission},
         user::{self, AllUsers, AllUsersCount, User, UserLookup, UsersArgs},
     },
+};
+use engine::{
+    connection::Pages,
+    context::Context,
+    cost::MAX_IDS,
+    edge::{Arguments, Given, NoArguments, One},
+    error::{FieldError, RequestError},
+    object::{Asked, Edge, Entity, Filled, Object, Run, label},
+    output::{Unwritten, Writer},
+    plan::Planner,
+    scalar::write_text,
 };
 
 /// The one object that is always there.

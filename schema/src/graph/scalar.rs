@@ -7,10 +7,8 @@ use entities::{
     id::{ActivityLogId, FormId, FormVersionId, LocationId, SessionId, SubmissionId, UserId},
 };
 
-use crate::{
-    engine::scalar::{AnyJson, Leaf},
-    graph::Graph,
-};
+use crate::graph::Graph;
+use engine::scalar::{AnyJson, Leaf};
 
 /// The database's own text: already JSON.
 impl Leaf<Graph> for Json {
@@ -41,7 +39,7 @@ id_leaves!(UserId, SessionId, FormId, FormVersionId, SubmissionId, LocationId, A
 /// An enum of `entities` as a leaf: `$graphql` is its GraphQL declaration (`#[graphql(remote = …)]`).
 macro_rules! enum_leaf {
     ($stored:ty, $graphql:ty) => {
-        impl $crate::engine::scalar::Leaf<$crate::Graph> for $stored {
+        impl engine::scalar::Leaf<$crate::Graph> for $stored {
             fn type_ref(registry: &mut async_graphql::registry::Registry) -> String {
                 <$graphql as async_graphql::OutputType>::create_type_info(registry)
             }

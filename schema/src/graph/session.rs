@@ -17,13 +17,6 @@ use entities::{
 
 use crate::{
     context::{ContextExt as _, Database},
-    engine::{
-        batch::{Loaded, Loader},
-        connection::{MAX_ROWS, PageArgs, Pages},
-        context::Context,
-        edge::{NoArguments, One},
-        object::{Edge, Entity, Object, Visible},
-    },
     graph::{
         list::{ListArgs as _, WindowArgs as _, bound},
         location,
@@ -33,6 +26,13 @@ use crate::{
         subscription::Listen,
         user::{self, User},
     },
+};
+use engine::{
+    batch::{Loaded, Loader},
+    connection::{MAX_ROWS, PageArgs, Pages},
+    context::Context,
+    edge::{NoArguments, One},
+    object::{Edge, Entity, Object, Visible},
 };
 
 pub(crate) mod mutation;

@@ -5,15 +5,15 @@
 
 use std::{borrow::Cow, collections::BTreeSet, fmt, str::FromStr};
 
-use crate::engine::{
-    cost::{self, Weights},
-    object::{Entity, Object},
-};
 use async_graphql::{
     ContextDirective, CustomDirective, CustomDirectiveFactory, ServerResult,
     indexmap::IndexMap,
     parser::types::Directive,
     registry::{MetaField, MetaInputValue, MetaType, MetaTypeName, Registry},
+};
+use engine::{
+    cost::{self, Weights},
+    object::{Entity, Object},
 };
 
 /// What costs more or less than its kind. The points of a track are read to be thinned: it costs like so many objects before

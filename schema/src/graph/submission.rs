@@ -20,14 +20,6 @@ pub(crate) mod mutation;
 
 use crate::{
     context::{ContextExt as _, Database},
-    engine::{
-        batch::{Loaded, Loader},
-        connection::{Bound, MAX_ROWS, PageArgs, Pages},
-        context::Context,
-        edge::{Given, NoArguments, One, Single},
-        error::FieldError,
-        object::{Edge, Entity, Object, Visible},
-    },
     graph::{
         form::{self, Form, FormVersion},
         input::{TimeRangeInput, id, ids, set},
@@ -39,6 +31,14 @@ use crate::{
         subscription::Listen,
         user::{self, User, user_ids},
     },
+};
+use engine::{
+    batch::{Loaded, Loader},
+    connection::{Bound, MAX_ROWS, PageArgs, Pages},
+    context::Context,
+    edge::{Given, NoArguments, One, Single},
+    error::FieldError,
+    object::{Edge, Entity, Object, Visible},
 };
 
 /// A submission that the viewer may see.

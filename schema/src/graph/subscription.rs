@@ -38,19 +38,19 @@ use decisions::{Decision, Question};
 use crate::{
     auth::viewer::Viewer,
     context::ContextExt as _,
-    engine::{
-        batch::Loader,
-        context::Context,
-        document::OperationKind,
-        edge::Arguments,
-        error::{Code, FieldError, RequestError},
-        federation::sdl,
-        object::{Row, Visible, label, tags_of},
-        output::{Errors, Unfinished, Writer},
-        plan::{Planner, Selected},
-    },
     graph::{Graph, Prepared, location, session, submission},
     request::{Caller, Reply, refused},
+};
+use engine::{
+    batch::Loader,
+    context::Context,
+    document::OperationKind,
+    edge::Arguments,
+    error::{Code, FieldError, RequestError},
+    federation::sdl,
+    object::{Row, Visible, label, tags_of},
+    output::{Errors, Unfinished, Writer},
+    plan::{Planner, Selected},
 };
 
 /// All subscriptions.

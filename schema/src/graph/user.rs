@@ -17,14 +17,6 @@ use entities::{
 
 use crate::{
     context::{ContextExt as _, Database},
-    engine::{
-        batch::{Loaded, Loader},
-        connection::{Bound, MAX_ROWS, PageArgs},
-        context::Context,
-        edge::Given,
-        error::{Code, FieldError},
-        object::{Entity, Object, Visible},
-    },
     graph::{
         activity, form,
         input::{OrderDirection, TimeRangeInput, ids, search, some_of},
@@ -36,6 +28,14 @@ use crate::{
         subgraph::Domain,
         submission,
     },
+};
+use engine::{
+    batch::{Loaded, Loader},
+    connection::{Bound, MAX_ROWS, PageArgs},
+    context::Context,
+    edge::Given,
+    error::{Code, FieldError},
+    object::{Entity, Object, Visible},
 };
 
 pub(crate) mod mutation;

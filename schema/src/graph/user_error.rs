@@ -13,16 +13,14 @@ use async_graphql::{
 use entities::unicode;
 use futures_util::{FutureExt as _, future::BoxFuture};
 
-use crate::{
-    engine::{
-        context::Context,
-        error::{FieldError, Place, RequestError},
-        object::{self, Asked, Edge, Entity, Filled, Object, Row, Rows, Run, Selection},
-        output::{Unwritten, Writer},
-        scalar::Leaf,
-        variables::item::Malformed,
-    },
-    graph::subgraph::Domain,
+use crate::graph::subgraph::Domain;
+use engine::{
+    context::Context,
+    error::{FieldError, Place, RequestError},
+    object::{self, Asked, Edge, Entity, Filled, Object, Row, Rows, Run, Selection},
+    output::{Unwritten, Writer},
+    scalar::Leaf,
+    variables::item::Malformed,
 };
 
 /// Why an input was refused. New codes may be added.

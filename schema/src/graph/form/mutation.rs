@@ -21,20 +21,20 @@ use entities::{
 use super::{ById, Form, FormStatus};
 use crate::{
     context::{ContextExt as _, Database},
-    engine::{
-        batch::Source as _,
-        context::Context,
-        edge::{NoArguments, One},
-        error::FieldError,
-        object::{Entity, Object},
-        scalar::AnyJson,
-    },
     graph::{
         input::id,
         mutation::{Input, Written},
         subgraph::Domain,
         user_error::{UserError, UserErrorCode, UserErrors, is_one_line},
     },
+};
+use engine::{
+    batch::Source as _,
+    context::Context,
+    edge::{NoArguments, One},
+    error::FieldError,
+    object::{Entity, Object},
+    scalar::AnyJson,
 };
 
 /// A new form.

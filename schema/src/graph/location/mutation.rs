@@ -15,21 +15,21 @@ use entities::{
 use super::{ById, Location};
 use crate::{
     context::{ContextExt as _, Database},
-    engine::{
-        batch::Source as _,
-        context::Context,
-        edge::{Held, NoArguments, One},
-        error::FieldError,
-        object::{Entity, Object},
-        scalar::DateTime,
-        variables::item::Item,
-    },
     graph::{
         mutation::{Input, Written},
         scalar::enum_leaf,
         subgraph::Domain,
         user_error::{UserError, UserErrorCode, UserErrors, of_malformed},
     },
+};
+use engine::{
+    batch::Source as _,
+    context::Context,
+    edge::{Held, NoArguments, One},
+    error::FieldError,
+    object::{Entity, Object},
+    scalar::DateTime,
+    variables::item::Item,
 };
 
 /// A position as a device recorded it.

@@ -12,19 +12,19 @@ use entities::{
 use super::{ById, Session};
 use crate::{
     context::{ContextExt as _, Database},
-    engine::{
-        batch::Source as _,
-        context::Context,
-        edge::{Held, NoArguments, One},
-        error::FieldError,
-        object::{Entity, Object, Visible as _},
-    },
     graph::{
         input::id,
         mutation::{Input, Written},
         subgraph::Domain,
         user_error::{UserError, UserErrorCode, UserErrors, is_one_line},
     },
+};
+use engine::{
+    batch::Source as _,
+    context::Context,
+    edge::{Held, NoArguments, One},
+    error::FieldError,
+    object::{Entity, Object, Visible as _},
 };
 
 /// A payload of one session.

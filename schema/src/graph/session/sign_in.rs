@@ -18,13 +18,6 @@ use super::{ById, Session, mutation::session_name};
 use crate::{
     auth::{credentials, viewer::Viewer},
     context::{ContextExt as _, Database},
-    engine::{
-        batch::Source as _,
-        context::Context,
-        edge::{NoArguments, One},
-        error::FieldError,
-        object::{Entity, Object},
-    },
     graph::{
         mutation::{Input, Written},
         subgraph::Domain,
@@ -32,6 +25,13 @@ use crate::{
         user::User,
         user_error::{UserError, UserErrorCode, UserErrors},
     },
+};
+use engine::{
+    batch::Source as _,
+    context::Context,
+    edge::{NoArguments, One},
+    error::FieldError,
+    object::{Entity, Object},
 };
 
 /// Characters of a user agent that are kept.

@@ -17,15 +17,6 @@ use entities::{
 use super::{ById, Submission};
 use crate::{
     context::{ContextExt as _, Database},
-    engine::{
-        batch::Source as _,
-        context::Context,
-        edge::{Held, NoArguments, One},
-        error::FieldError,
-        object::{Entity, Object},
-        scalar::AnyJson,
-        variables::item::Item,
-    },
     graph::{
         form::mutation::code_of,
         location::mutation::{LocationPointInput, errors_of},
@@ -33,6 +24,15 @@ use crate::{
         subgraph::Domain,
         user_error::{InData, UserError, UserErrorCode, UserErrors, of_malformed},
     },
+};
+use engine::{
+    batch::Source as _,
+    context::Context,
+    edge::{Held, NoArguments, One},
+    error::FieldError,
+    object::{Entity, Object},
+    scalar::AnyJson,
+    variables::item::Item,
 };
 
 /// A filled-in form.

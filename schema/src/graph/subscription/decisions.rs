@@ -16,7 +16,7 @@ use futures_util::{
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
 use rustc_hash::FxHashMap;
 
-use crate::engine::batch::Outcome;
+use engine::batch::Outcome;
 
 /// The changed row, if viewers of this scope may see it.
 pub(super) type Decision = Outcome<Arc<dyn Any + Send + Sync>>;

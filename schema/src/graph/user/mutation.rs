@@ -13,19 +13,19 @@ use super::{ById, Role, User};
 use crate::{
     auth::credentials,
     context::{ContextExt as _, Database},
-    engine::{
-        batch::Source as _,
-        context::Context,
-        edge::{NoArguments, One},
-        error::FieldError,
-        object::{Entity, Object},
-    },
     graph::{
         input::id,
         mutation::{Input, Written},
         subgraph::Domain,
         user_error::{UserError, UserErrorCode, UserErrors},
     },
+};
+use engine::{
+    batch::Source as _,
+    context::Context,
+    edge::{NoArguments, One},
+    error::FieldError,
+    object::{Entity, Object},
 };
 
 /// What changes in the caller's own account; what is left out stays.

@@ -1,0 +1,385 @@
+//! Documents: read once, used often. A text is checked by the gate, parsed, validated against the schema and judged
+//! (`cost`, `cache_control`) the first time it comes; later requests with the same text skip all of that, and whoever
+//! keeps the `Document` skips even the look-up. Only valid documents are kept, by their text, within a bound on bytes.
+//! Variables are checked for every request (`variables`).
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+use async_graphql::{
+    Name, ObjectType, Pos, Positioned, Schema, SubscriptionType, Variables,
+    extensions::{Extension, ExtensionContext, ExtensionFactory, NextExecute},
+    parser::{
+        parse_query,
+        types::{DocumentOperations, ExecutableDocument, OperationDefinition, OperationType},
+    },
+};
+use moka::sync::Cache;
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family},
+    registry::Registry,
+};
+
+use crate::{
+    cache_control::{self, CachePolicy, Hint},
+    cost::{Cost, OutputTypes},
+    error::{Code, Place, RequestError},
+    federation::gateway::ForGateways,
+    limits::{self, Limits},
+};
+
+mod letting_in;
+
+/// What kind of operation it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OperationKind {
+    /// Reads.
+    Query,
+    /// Writes.
+    Mutation,
+    /// Waits for events.
+    Subscription,
+}
+
+/// A document that fits the schema, with all that can be known of it before it runs.
+pub struct Document {
+    /// As the library reads it.
+    pub parsed: ExecutableDocument,
+    judged: Vec<(Option<Name>, Judged)>,
+    /// A hash of its text.
+    hash: [u8; 32],
+    /// Was published by the operator: worth keeping its answers.
+    is_trusted: AtomicBool,
+    /// What of it is for gateways only.
+    pub for_gateways: ForGateways,
+    /// The size of its last answer, bytes: the next one is mostly as large and need not grow step by step.
+    answered: AtomicUsize,
+}
+
+/// What is known of one operation.
+pub struct Judged {
+    /// What kind of operation it is.
+    pub kind: OperationKind,
+    /// How long its answer keeps; `None`: not at all.
+    pub cache: Option<CachePolicy>,
+    cost: Cost,
+    /// Nothing but signing in, signing up and refreshing.
+    only_lets_in: bool,
+}
+
+/// One operation of a document.
+pub struct Operation<'d> {
+    /// As the library reads it.
+    pub parsed: &'d Positioned<OperationDefinition>,
+    /// What is known of it.
+    pub judged: &'d Judged,
+}
+
+/// By what documents are judged.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// For everybody.
+    pub limits: Limits,
+    /// For gateways.
+    pub gateway_limits: Limits,
+    /// Whether the federation's fields and the schema are there for gateways only.
+    pub gateways_only: bool,
+    /// How long objects of a type keep.
+    pub cache_hints: &'static [Hint],
+    /// The mutations by which somebody gets a token.
+    pub sign_in_fields: &'static [&'static str],
+}
+
+/// The documents that have been seen.
+pub struct Documents {
+    known: Cache<Arc<str>, Arc<Document>>,
+    rules: Rules,
+    /// The output types of the schema.
+    pub types: Arc<OutputTypes>,
+    prepared: Counter,
+    refused: Family<LimitLabels, Counter>,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct LimitLabels {
+    limit: &'static str,
+}
+
+/// Texts kept, bytes. A parsed document takes some ten times its text.
+const CACHE_BYTES: u64 = 2 << 20;
+/// Errors of validation in one answer.
+const MOST_ERRORS: usize = 10;
+
+/// Room for an answer that is set aside before it is written, bytes.
+const LEAST_ROOM: usize = 4 << 10;
+const MOST_ROOM: usize = 256 << 10;
+
+impl Documents {
+    /// No documents yet; metrics go into `registry`.
+    pub fn new(rules: Rules, types: OutputTypes, registry: &mut Registry) -> Self {
+        let known = Cache::builder()
+            .max_capacity(CACHE_BYTES)
+            .weigher(|text: &Arc<str>, _| u32::try_from(text.len()).unwrap_or(u32::MAX))
+            .build();
+        let prepared = Counter::default();
+        registry.register(
+            "graphql_documents_prepared",
+            "Documents that were parsed, validated and judged; all others were known",
+            prepared.clone(),
+        );
+        let refused = Family::default();
+        registry.register(
+            "graphql_documents_refused",
+            "Documents that were refused, by what they had too much of",
+            Family::clone(&refused),
+        );
+        Self { known, rules, types: Arc::new(types), prepared, refused }
+    }
+
+    /// The document of this text, valid, if this caller may ask for it.
+    pub async fn prepare<Q, M, S>(
+        &self,
+        text: &str,
+        is_gateway: bool,
+        validator: &Schema<Q, M, S>,
+    ) -> Result<Arc<Document>, Vec<RequestError>>
+    where
+        Q: ObjectType + 'static,
+        M: ObjectType + 'static,
+        S: SubscriptionType + 'static,
+    {
+        if let Some(document) = self.known.get(text) {
+            return Ok(document);
+        }
+        self.prepared.inc();
+        let (parsed, is_long) = self.read(text, is_gateway).map_err(|error| vec![error])?;
+        let for_gateways = ForGateways::of(&parsed, is_long);
+        // Before validation, which would tell what these fields have.
+        for_gateways.check(self.rules.gateways_only, is_gateway).map_err(|error| vec![error])?;
+        // Without a name the library would ask which of several operations to run; all are validated, whichever runs.
+        let name = match &parsed.operations {
+            DocumentOperations::Single(_) => None,
+            DocumentOperations::Multiple(operations) => operations.keys().next().map(Name::as_str),
+        };
+        // Values of variables are checked for each request.
+        let checked = validator.execute(request_of(parsed.clone(), name, Variables::default())).await;
+        if !checked.errors.is_empty() {
+            let errors = checked.errors.into_iter().take(MOST_ERRORS);
+            return Err(errors.map(|error| RequestError::of_engine(Code::ValidationFailed, error)).collect());
+        }
+        let hash = *blake3::hash(text.as_bytes()).as_bytes();
+        let document =
+            Arc::new(Document { hash, ..Document::new(parsed, for_gateways, &self.types, &self.rules) });
+        self.known.insert(Arc::from(text), Arc::clone(&document));
+        Ok(document)
+    }
+
+    fn count(&self, limit: Option<&'static str>) {
+        if let Some(limit) = limit {
+            self.refused.get_or_create(&LimitLabels { limit }).inc();
+        }
+    }
+
+    /// Counts an answer that was stopped because it had too many bytes.
+    pub fn count_excess(&self, codes: &[&'static str]) {
+        if codes.contains(&Code::CostLimit.as_str()) {
+            self.count(Some("answer_bytes"));
+        }
+    }
+
+    /// Also whether it is longer than others than gateways may send.
+    fn read(&self, text: &str, is_gateway: bool) -> Result<(ExecutableDocument, bool), RequestError> {
+        let Rules { limits, gateway_limits, .. } = &self.rules;
+        let is_long = is_gateway && limits::check(text, limits).is_err();
+        limits::check(text, if is_long { gateway_limits } else { limits }).map_err(|refusal| {
+            self.count(refusal.limit);
+            RequestError::from(refusal)
+        })?;
+        let parsed = parse_query(text).map_err(|error| of_parser(text, error))?;
+        Ok((parsed, is_long))
+    }
+
+    /// Refuses what would load too much with these variables.
+    pub fn check_cost(&self, operation: &Judged, variables: &Variables) -> Result<(), RequestError> {
+        let (cost, most) = (operation.cost.with(variables), self.rules.limits.cost);
+        if cost <= most {
+            return Ok(());
+        }
+        self.count(Some("cost"));
+        let message = format!(
+            "This operation may load {cost} objects; at most {most} are allowed. Ask for shorter pages."
+        );
+        Err(RequestError::new(Code::CostLimit, message))
+    }
+}
+
+impl Document {
+    /// Judges a document that fits the schema.
+    pub fn new(
+        parsed: ExecutableDocument,
+        for_gateways: ForGateways,
+        types: &OutputTypes,
+        rules: &Rules,
+    ) -> Self {
+        let judged = parsed.operations.iter().map(|(name, operation)| {
+            let (operation, fragments) = (&operation.node, &parsed.fragments);
+            let (kind, root) = match operation.ty {
+                OperationType::Query => (OperationKind::Query, "Query"),
+                OperationType::Mutation => (OperationKind::Mutation, "Mutation"),
+                OperationType::Subscription => (OperationKind::Subscription, "Subscription"),
+            };
+            let selections = &operation.selection_set.node;
+            let is_query = kind == OperationKind::Query;
+            let cache = is_query
+                .then(|| cache_control::policy(types, rules.cache_hints, selections, fragments))
+                .flatten();
+            let only_lets_in = kind == OperationKind::Mutation
+                && letting_in::is_all(rules.sign_in_fields, selections, fragments);
+            let cost = types.cost(root, selections, fragments);
+            (name.cloned(), Judged { kind, cache, cost, only_lets_in })
+        });
+        let judged = judged.collect();
+        let (hash, is_trusted, answered) = ([0; 32], AtomicBool::default(), AtomicUsize::new(LEAST_ROOM));
+        Self { parsed, judged, hash, is_trusted, for_gateways, answered }
+    }
+
+    /// From now on its answers are kept (`answers`): the operator has published it, so there are not many like it.
+    pub fn trust(&self) {
+        self.is_trusted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the operator has published it.
+    pub fn is_trusted(&self) -> bool {
+        self.is_trusted.load(Ordering::Relaxed)
+    }
+
+    /// What no other text has.
+    pub fn hash(&self) -> &[u8; 32] {
+        &self.hash
+    }
+
+    /// The kind of the operation that a request with this name means, if the document has it.
+    pub fn kind(&self, operation_name: Option<&str>) -> Option<OperationKind> {
+        self.operation(operation_name).ok().map(|operation| operation.judged.kind)
+    }
+
+    /// The name of the operation that a request with this name means, if the document has it and gives it one.
+    pub fn name(&self, operation_name: Option<&str>) -> Option<&str> {
+        let mut meant =
+            self.operation_names().filter(|name| operation_name.is_none_or(|asked| asked == *name));
+        let first = meant.next();
+        // Without a name only a single operation is meant.
+        if meant.next().is_some() { None } else { first }
+    }
+
+    /// Whether the operation that a request with this name means does nothing but sign in, sign up or refresh a session:
+    /// what comes with a token that is not good any more to get one that is.
+    pub fn only_lets_in(&self, operation_name: Option<&str>) -> bool {
+        self.operation(operation_name).is_ok_and(|operation| operation.judged.only_lets_in)
+    }
+
+    /// The names of its operations; an operation without a name has none.
+    pub fn operation_names(&self) -> impl Iterator<Item = &str> {
+        self.judged.iter().filter_map(|(name, _)| name.as_deref())
+    }
+
+    /// A buffer for an answer.
+    pub fn room(&self) -> Vec<u8> {
+        let last = self.answered.load(Ordering::Relaxed);
+        Vec::with_capacity((last + last / 8).clamp(LEAST_ROOM, MOST_ROOM))
+    }
+
+    /// Notes how large an answer was.
+    pub fn answered(&self, bytes: usize) {
+        self.answered.store(bytes, Ordering::Relaxed);
+    }
+
+    /// The operation to run (October 2021, §6.1.1 `GetOperation`).
+    pub fn operation(&self, name: Option<&str>) -> Result<Operation<'_>, RequestError> {
+        let found = match (&self.parsed.operations, name) {
+            (DocumentOperations::Single(operation), None) => Some(operation),
+            (DocumentOperations::Single(_), Some(_)) => None,
+            (DocumentOperations::Multiple(operations), Some(name)) => operations.get(name),
+            (DocumentOperations::Multiple(operations), None) if operations.len() == 1 => {
+                operations.values().next()
+            }
+            (DocumentOperations::Multiple(_), None) => {
+                let message = "The document has several operations: name one in `operationName`.";
+                return Err(RequestError::new(Code::OperationResolutionFailure, message));
+            }
+        };
+        let judged = self.judged.iter().find(|(known, _)| name.is_none() || known.as_deref() == name);
+        match (found, judged) {
+            (Some(parsed), Some((_, judged))) => Ok(Operation { parsed, judged }),
+            _ => Err(RequestError::new(
+                Code::OperationResolutionFailure,
+                "Unknown operation: the document does not have one of this name.",
+            )),
+        }
+    }
+}
+
+impl From<limits::Refusal> for RequestError {
+    fn from(refusal: limits::Refusal) -> Self {
+        let code = match refusal.code {
+            limits::Code::Parse => Code::ParseFailed,
+            limits::Code::Validation => Code::ValidationFailed,
+            limits::Code::Depth => Code::DepthLimit,
+            limits::Code::Cost => Code::CostLimit,
+            limits::Code::Bytes => Code::PayloadTooLarge,
+        };
+        let place = Place { line: refusal.line, column: refusal.column };
+        Self { code, message: refusal.message, places: vec![place] }
+    }
+}
+
+/// An error of the parser. Its own message of a syntax error repeats the line.
+fn of_parser(text: &str, error: async_graphql::parser::Error) -> RequestError {
+    match error {
+        async_graphql::parser::Error::Syntax { start, .. } => {
+            RequestError::new(Code::ParseFailed, limits::unexpected(text, start.line, start.column)).at(start)
+        }
+        error => RequestError::of_engine(Code::ParseFailed, error.into()),
+    }
+}
+
+/// Ends a request of the validating schema after validation: its answer is empty, or has the errors.
+pub struct OnlyValidate;
+
+impl ExtensionFactory for OnlyValidate {
+    fn create(&self) -> Arc<dyn Extension> {
+        Arc::new(Self)
+    }
+}
+
+#[async_graphql::async_trait::async_trait]
+impl Extension for OnlyValidate {
+    async fn execute(
+        &self,
+        _: &ExtensionContext<'_>,
+        _: Option<&str>,
+        _: NextExecute<'_>,
+    ) -> async_graphql::Response {
+        async_graphql::Response::default()
+    }
+}
+
+/// The library's request for a document that is already parsed.
+pub fn request_of(
+    parsed: ExecutableDocument,
+    operation_name: Option<&str>,
+    variables: Variables,
+) -> async_graphql::Request {
+    let mut request = async_graphql::Request::new(String::new()).variables(variables);
+    request.operation_name = operation_name.map(str::to_owned);
+    request.set_parsed_query(parsed);
+    request
+}
+
+/// A position for parts of documents that were made, not read.
+pub fn nowhere<T>(node: T) -> Positioned<T> {
+    Positioned::new(node, Pos::default())
+}

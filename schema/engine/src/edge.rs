@@ -1,0 +1,529 @@
+//! The kinds of edges: to one object, to a list of objects, to a value that is loaded by itself. Each says how its
+//! arguments become a loader and how a row becomes a key; the rest is common. Pages are in `connection`, edges to
+//! any type in `node`.
+
+use async_graphql::{
+    InputType, Value,
+    indexmap::IndexMap,
+    parser::types::Field,
+    registry::{MetaInputValue, MetaType, Registry},
+};
+use futures_util::{FutureExt as _, future::BoxFuture};
+use std::{marker::PhantomData, sync::Arc};
+
+use crate::{
+    batch::{Loader, Outcome},
+    context::Context,
+    error::{FieldError, Place, RequestError, without_values},
+    object::{Asked, Coordinate, Edge, Entity, Filled, Row, Rows, Run, Selection, Visible, VisibleFrom},
+    output::{Unwritten, Writer},
+    plan::Planner,
+    scalar::Leaf,
+};
+
+/// The arguments of a field.
+pub trait Arguments: Sized + Send + Sync + 'static {
+    /// How they are declared.
+    fn describe(registry: &mut Registry) -> IndexMap<String, MetaInputValue>;
+    /// Reads those of a field of the document.
+    fn of(planner: &Planner<'_>, field: &Field) -> Result<Self, String>;
+}
+
+/// No arguments.
+pub struct NoArguments;
+
+impl Arguments for NoArguments {
+    fn describe(_: &mut Registry) -> IndexMap<String, MetaInputValue> {
+        IndexMap::new()
+    }
+
+    fn of(_: &Planner<'_>, _: &Field) -> Result<Self, String> {
+        Ok(Self)
+    }
+}
+
+/// An input object whose fields are the arguments; the object itself does not become a type of the schema.
+impl<A: InputType + 'static> Arguments for A {
+    fn describe(registry: &mut Registry) -> IndexMap<String, MetaInputValue> {
+        A::create_type_info(registry);
+        match registry.types.remove(&*A::type_name()) {
+            Some(MetaType::InputObject { input_fields, .. }) => input_fields,
+            _ => unreachable!("arguments are declared by an input object"),
+        }
+    }
+
+    fn of(planner: &Planner<'_>, field: &Field) -> Result<Self, String> {
+        parse(Some(planner.arguments(field)))
+    }
+}
+
+/// Reads an input type; what is wrong is said in a sentence.
+pub fn parse<I: InputType>(value: Option<Value>) -> Result<I, String> {
+    I::parse(value).map_err(|error| {
+        let mut message = error.into_server_error(async_graphql::Pos::default()).message;
+        // The library goes on with the names of our Rust types.
+        message.truncate(message.find(" (occurred while parsing").unwrap_or(message.len()));
+        without_values(message)
+    })
+}
+
+/// The arguments of one field of the document, with what is needed to turn them into a loader.
+pub struct Given<'a, A> {
+    /// The arguments.
+    pub args: A,
+    /// The request.
+    pub ctx: &'a Context,
+    coordinate: Coordinate,
+}
+
+impl<'q, A: Arguments> Given<'q, A> {
+    /// Reads the arguments of a field.
+    ///
+    /// # Errors
+    /// `BAD_USER_INPUT` where they cannot be read.
+    pub fn of(asked: &Asked<'q>) -> Result<Self, FieldError> {
+        let (planner, field) = (asked.planner, asked.selected.field);
+        let args = A::of(&planner, field).map_err(FieldError::bad_input)?;
+        Ok(Self { args, ctx: asked.ctx, coordinate: asked.coordinate })
+    }
+
+    /// The type and the field that the arguments are of.
+    pub fn coordinate(&self) -> Coordinate {
+        self.coordinate
+    }
+}
+
+/// A planned field whose arguments are wrong: the error stands at each place where the field is.
+pub struct Broken {
+    /// What is wrong.
+    pub error: FieldError,
+    /// Where the field is in the document.
+    pub place: Place,
+}
+
+impl<T> Run<T> for Broken {
+    fn start<'a>(&'a self, _: &[T], _: &'a Context) -> BoxFuture<'a, Box<dyn Filled + 'a>> {
+        std::future::ready(Box::new(self) as Box<dyn Filled>).boxed()
+    }
+}
+
+impl Filled for &Broken {
+    fn write<'w>(&'w self, _: usize, writer: &mut Writer<'w>) -> Result<(), Unwritten> {
+        Err(writer.fail(&self.error, self.place))
+    }
+}
+
+/// How arguments become a loader.
+pub type Bind<A, L> = fn(&Given<'_, A>) -> Result<L, FieldError>;
+/// How a row becomes a key; `None` is an absent edge.
+pub type KeyOf<T, A, L> = fn(&T, &Given<'_, A>) -> Result<Option<<L as Loader>::Key>, FieldError>;
+
+/// An edge to one object.
+pub struct One<T, A, L: Loader, U: Visible> {
+    nullable: bool,
+    /// What the key names has just been written: where it is not found, something went wrong.
+    is_written: bool,
+    bind: Bind<A, L>,
+    key: KeyOf<T, A, L>,
+    see: fn(&Context, Arc<U::Row>) -> Option<U>,
+}
+
+impl<T, A, L: Loader, U: Visible> One<T, A, L, U> {
+    /// An edge that may be absent.
+    pub const fn nullable(bind: Bind<A, L>, key: KeyOf<T, A, L>) -> Self {
+        Self { nullable: true, is_written: false, bind, key, see: U::visible_to }
+    }
+
+    /// An edge of a payload to what a mutation has written, absent where it wrote nothing. What is said to be written and
+    /// is not found is an error, never a silent null.
+    pub const fn written(bind: Bind<A, L>, key: KeyOf<T, A, L>) -> Self {
+        Self { nullable: true, is_written: true, bind, key, see: U::visible_to }
+    }
+
+    /// An edge that is always there; where it is not, the parent is null.
+    pub const fn required(bind: Bind<A, L>, key: KeyOf<T, A, L>) -> Self {
+        Self { nullable: false, is_written: false, bind, key, see: U::visible_to }
+    }
+
+    /// An edge that is always there, to an object that is seen by whoever sees the one from which the edge leads.
+    pub const fn implied(bind: Bind<A, L>, key: KeyOf<T, A, L>) -> Self
+    where
+        U: VisibleFrom<T>,
+    {
+        Self {
+            nullable: false,
+            is_written: false,
+            bind,
+            key,
+            see: |ctx, row| Some(U::visible_from(ctx, row)),
+        }
+    }
+}
+
+impl<T, A, L, U> Edge<T> for One<T, A, L, U>
+where
+    T: Send + Sync + 'static,
+    A: Arguments,
+    U: Visible,
+    L: Loader<Value = Arc<U::Row>>,
+{
+    fn type_ref(&self, registry: &mut Registry) -> String {
+        let name = <Row<U> as async_graphql::OutputType>::create_type_info(registry);
+        if self.nullable { name.trim_end_matches('!').to_owned() } else { name }
+    }
+
+    fn arguments(&self, registry: &mut Registry) -> IndexMap<String, MetaInputValue> {
+        A::describe(registry)
+    }
+
+    fn is_nullable(&self) -> bool {
+        self.nullable
+    }
+
+    fn plan<'q>(&'static self, asked: Asked<'q>) -> Result<Box<dyn Run<T> + 'q>, RequestError> {
+        plan(&asked, self.bind, |plan| Box::new(OneRun { edge: self, plan }))
+    }
+}
+
+/// An edge to objects, planned: its arguments have become a loader.
+struct Plan<'q, A, L, U: 'static> {
+    loader: L,
+    given: Given<'q, A>,
+    selection: Selection<'q, U>,
+    place: Place,
+}
+
+fn plan<'q, T: 'static, A: Arguments, L: Loader, U: Visible>(
+    asked: &Asked<'q>,
+    bind: Bind<A, L>,
+    run: impl FnOnce(Plan<'q, A, L, U>) -> Box<dyn Run<T> + 'q>,
+) -> Result<Box<dyn Run<T> + 'q>, RequestError> {
+    let selection = U::object().plan(asked.planner, &asked.selected.sets, asked.ctx)?;
+    let place = asked.selected.place;
+    Ok(match Given::of(asked).and_then(|given| Ok((bind(&given)?, given))) {
+        Ok((loader, given)) => run(Plan { loader, given, selection, place }),
+        Err(error) => Box::new(Broken { error, place }),
+    })
+}
+
+struct OneRun<'q, T: 'static, A: 'static, L: Loader, U: Visible> {
+    edge: &'static One<T, A, L, U>,
+    plan: Plan<'q, A, L, U>,
+}
+
+impl<T, A, L, U> Run<T> for OneRun<'_, T, A, L, U>
+where
+    T: Send + Sync + 'static,
+    A: Arguments,
+    U: Visible,
+    L: Loader<Value = Arc<U::Row>>,
+{
+    fn start<'a>(&'a self, rows: &[T], ctx: &'a Context) -> BoxFuture<'a, Box<dyn Filled + 'a>> {
+        let Plan { loader, selection, place, given } = &self.plan;
+        let keys: Vec<_> = rows.iter().map(|row| (self.edge.key)(row, given)).collect();
+        let named = |key: &Result<Option<_>, _>| self.edge.is_written && matches!(key, Ok(Some(_)));
+        let must_exist: Vec<bool> = keys.iter().map(named).collect();
+        async move {
+            let mut children = Vec::new();
+            let outcomes = load_some(ctx, loader.clone(), keys).await;
+            let slots = outcomes
+                .into_iter()
+                .zip(must_exist)
+                .map(|(outcome, must_exist)| {
+                    let found = outcome?;
+                    if must_exist && found.is_none() {
+                        return Err(FieldError::internal_by("what was written is not found"));
+                    }
+                    Ok(found.and_then(|row| (self.edge.see)(ctx, row)).map(|child| {
+                        children.push(child);
+                        children.len() - 1
+                    }))
+                })
+                .collect();
+            let rows = selection.run(children, ctx).await;
+            Box::new(OneFilled { slots, rows, place: *place, nullable: self.edge.nullable })
+                as Box<dyn Filled>
+        }
+        .boxed()
+    }
+}
+
+/// Loads the keys that there are; the outcomes are in the order of the rows.
+pub async fn load_some<L: Loader>(
+    ctx: &Context,
+    loader: L,
+    keys: Vec<Result<Option<L::Key>, FieldError>>,
+) -> Vec<Outcome<L::Value>> {
+    let wanted: Vec<L::Key> = keys.iter().filter_map(|key| key.as_ref().ok()?.clone()).collect();
+    if wanted.is_empty() {
+        return keys.into_iter().map(|key| key.map(|_| None)).collect();
+    }
+    let mut loaded = ctx.batcher.load_many(loader, wanted).await.into_iter();
+    keys.into_iter()
+        .map(|key| match key? {
+            Some(_) => loaded.next().expect("one outcome for each key"),
+            None => Ok(None),
+        })
+        .collect()
+}
+
+struct OneFilled<'a, 'q, U: 'static> {
+    slots: Vec<Result<Option<usize>, FieldError>>,
+    rows: Rows<'a, 'q, U>,
+    place: Place,
+    nullable: bool,
+}
+
+impl<U: Send + Sync> Filled for OneFilled<'_, '_, U> {
+    fn write<'w>(&'w self, row: usize, writer: &mut Writer<'w>) -> Result<(), Unwritten> {
+        match &self.slots[row] {
+            Ok(Some(child)) => self.rows.write(*child, writer),
+            Ok(None) if self.nullable => {
+                writer.out.extend(b"null");
+                Ok(())
+            }
+            Ok(None) => Err(writer.fail(&MISSING, self.place)),
+            Err(error) => Err(writer.fail(error, self.place)),
+        }
+    }
+}
+
+/// A required edge whose other end is gone or hidden.
+static MISSING: FieldError = FieldError::internal();
+
+/// An edge to a list of objects, `[U!]!`.
+pub struct Many<T, A, L: Loader, U: Visible> {
+    bind: Bind<A, L>,
+    key: KeyOf<T, A, L>,
+    rows: RowsOf<A, L, U>,
+}
+
+/// The rows of a list from what the loader returned.
+type RowsOf<A, L, U> =
+    fn(&<L as Loader>::Value, &Given<'_, A>) -> Result<Vec<Arc<<U as Visible>::Row>>, FieldError>;
+
+impl<T, A, L: Loader, U: Visible> Many<T, A, L, U> {
+    /// A list; `rows` takes the rows out of the loaded value.
+    pub fn new(bind: Bind<A, L>, key: KeyOf<T, A, L>, rows: RowsOf<A, L, U>) -> Self {
+        Self { bind, key, rows }
+    }
+}
+
+impl<T, A, L, U> Edge<T> for Many<T, A, L, U>
+where
+    T: Send + Sync + 'static,
+    A: Arguments,
+    U: Visible,
+    L: Loader,
+{
+    fn type_ref(&self, registry: &mut Registry) -> String {
+        format!("[{}]!", <Row<U> as async_graphql::OutputType>::create_type_info(registry))
+    }
+
+    fn arguments(&self, registry: &mut Registry) -> IndexMap<String, MetaInputValue> {
+        A::describe(registry)
+    }
+
+    fn is_nullable(&self) -> bool {
+        false
+    }
+
+    fn plan<'q>(&'static self, asked: Asked<'q>) -> Result<Box<dyn Run<T> + 'q>, RequestError> {
+        plan(&asked, self.bind, |plan| Box::new(ManyRun { edge: self, plan }))
+    }
+}
+
+struct ManyRun<'q, T: 'static, A: 'static, L: Loader, U: Visible> {
+    edge: &'static Many<T, A, L, U>,
+    plan: Plan<'q, A, L, U>,
+}
+
+impl<T, A, L, U> Run<T> for ManyRun<'_, T, A, L, U>
+where
+    T: Send + Sync + 'static,
+    A: Arguments,
+    U: Visible,
+    L: Loader,
+{
+    fn start<'a>(&'a self, rows: &[T], ctx: &'a Context) -> BoxFuture<'a, Box<dyn Filled + 'a>> {
+        let Plan { loader, selection, place, given } = &self.plan;
+        let keys = rows.iter().map(|row| (self.edge.key)(row, given)).collect();
+        async move {
+            let mut children = Vec::new();
+            let outcomes = load_some(ctx, loader.clone(), keys).await;
+            let slots = outcomes
+                .into_iter()
+                .map(|outcome| {
+                    let start = children.len();
+                    if let Some(value) = outcome? {
+                        let rows = (self.edge.rows)(&value, given)?;
+                        children.extend(rows.into_iter().filter_map(|row| U::visible_to(ctx, row)));
+                    }
+                    Ok((start, children.len() - start))
+                })
+                .collect();
+            let rows = selection.run(children, ctx).await;
+            Box::new(ManyFilled { slots, rows, place: *place }) as Box<dyn Filled>
+        }
+        .boxed()
+    }
+}
+
+struct ManyFilled<'a, 'q, U: 'static> {
+    slots: Vec<Result<(usize, usize), FieldError>>,
+    rows: Rows<'a, 'q, U>,
+    place: Place,
+}
+
+impl<U: Send + Sync> Filled for ManyFilled<'_, '_, U> {
+    fn write<'w>(&'w self, row: usize, writer: &mut Writer<'w>) -> Result<(), Unwritten> {
+        match &self.slots[row] {
+            Ok((start, length)) => {
+                writer.list(*length, false, |index, writer| self.rows.write(start + index, writer))
+            }
+            Err(error) => Err(writer.fail(error, self.place)),
+        }
+    }
+}
+
+/// An edge to a value that is loaded by itself because it is large or has to be counted.
+pub struct Single<T, L: Loader, C, M = ()> {
+    bind: fn(&Context) -> L,
+    key: fn(&T) -> Option<L::Key>,
+    value: fn(Option<L::Value>) -> C,
+    marker: PhantomData<fn() -> M>,
+}
+
+impl<T, L: Loader, C: Leaf<M>, M> Single<T, L, C, M> {
+    /// `value` turns what was loaded, if anything, into the leaf.
+    pub fn new(
+        bind: fn(&Context) -> L,
+        key: fn(&T) -> Option<L::Key>,
+        value: fn(Option<L::Value>) -> C,
+    ) -> Self {
+        Self { bind, key, value, marker: PhantomData }
+    }
+}
+
+impl<T, L, C, M> Edge<T> for Single<T, L, C, M>
+where
+    T: Send + Sync + 'static,
+    L: Loader,
+    C: Leaf<M> + Send + Sync + 'static,
+    M: 'static,
+{
+    fn type_ref(&self, registry: &mut Registry) -> String {
+        C::type_ref(registry)
+    }
+
+    fn arguments(&self, _: &mut Registry) -> IndexMap<String, MetaInputValue> {
+        IndexMap::new()
+    }
+
+    fn is_nullable(&self) -> bool {
+        C::NULLABLE
+    }
+
+    fn plan<'q>(&'static self, asked: Asked<'q>) -> Result<Box<dyn Run<T> + 'q>, RequestError> {
+        let (loader, place) = ((self.bind)(asked.ctx), asked.selected.place);
+        Ok(Box::new(ValueRun { edge: self, loader, place }))
+    }
+}
+
+struct ValueRun<T: 'static, L: Loader, C: 'static, M: 'static> {
+    edge: &'static Single<T, L, C, M>,
+    loader: L,
+    place: Place,
+}
+
+impl<T, L, C, M> Run<T> for ValueRun<T, L, C, M>
+where
+    T: Send + Sync + 'static,
+    L: Loader,
+    C: Leaf<M> + Send + Sync + 'static,
+    M: 'static,
+{
+    fn start<'a>(&'a self, rows: &[T], ctx: &'a Context) -> BoxFuture<'a, Box<dyn Filled + 'a>> {
+        let keys = rows.iter().map(|row| Ok((self.edge.key)(row))).collect();
+        async move {
+            let outcomes = load_some(ctx, self.loader.clone(), keys).await;
+            let values = outcomes.into_iter().map(|outcome| outcome.map(self.edge.value)).collect();
+            Box::new(ValueFilled { values, place: self.place, marker: PhantomData }) as Box<dyn Filled>
+        }
+        .boxed()
+    }
+}
+
+struct ValueFilled<C, M> {
+    values: Vec<Result<C, FieldError>>,
+    place: Place,
+    marker: PhantomData<fn() -> M>,
+}
+
+impl<C: Leaf<M> + Send + Sync, M> Filled for ValueFilled<C, M> {
+    fn write<'w>(&'w self, row: usize, writer: &mut Writer<'w>) -> Result<(), Unwritten> {
+        match &self.values[row] {
+            Ok(value) => {
+                value.write(&mut writer.out);
+                Ok(())
+            }
+            Err(error) => Err(writer.fail(error, self.place)),
+        }
+    }
+}
+
+/// An edge to objects that the parent already holds, `[U!]!`: nothing is loaded for the edge itself, and what is
+/// selected beneath is loaded for all of them together.
+pub struct Held<T, U> {
+    objects: fn(&T) -> &[U],
+}
+
+impl<T, U> Held<T, U> {
+    /// `objects` takes them out of the parent.
+    pub const fn new(objects: fn(&T) -> &[U]) -> Self {
+        Self { objects }
+    }
+}
+
+impl<T: Send + Sync + 'static, U: Entity + Clone> Edge<T> for Held<T, U> {
+    fn type_ref(&self, registry: &mut Registry) -> String {
+        format!("[{}]!", <Row<U> as async_graphql::OutputType>::create_type_info(registry))
+    }
+
+    fn arguments(&self, _: &mut Registry) -> IndexMap<String, MetaInputValue> {
+        IndexMap::new()
+    }
+
+    fn is_nullable(&self) -> bool {
+        false
+    }
+
+    fn plan<'q>(&'static self, asked: Asked<'q>) -> Result<Box<dyn Run<T> + 'q>, RequestError> {
+        let selection = U::object().plan(asked.planner, &asked.selected.sets, asked.ctx)?;
+        Ok(Box::new(HeldRun { edge: self, selection, place: asked.selected.place }))
+    }
+}
+
+struct HeldRun<'q, T: 'static, U: 'static> {
+    edge: &'static Held<T, U>,
+    selection: Selection<'q, U>,
+    place: Place,
+}
+
+impl<T: Send + Sync, U: Entity + Clone> Run<T> for HeldRun<'_, T, U> {
+    fn start<'a>(&'a self, rows: &[T], ctx: &'a Context) -> BoxFuture<'a, Box<dyn Filled + 'a>> {
+        let mut children = Vec::new();
+        let slots = rows.iter().map(|row| {
+            let (start, objects) = (children.len(), (self.edge.objects)(row));
+            ctx.bounds.taken.copy(objects.len())?;
+            children.extend_from_slice(objects);
+            Ok((start, children.len() - start))
+        });
+        let slots = slots.collect();
+        async move {
+            let rows = self.selection.run(children, ctx).await;
+            Box::new(ManyFilled { slots, rows, place: self.place }) as Box<dyn Filled>
+        }
+        .boxed()
+    }
+}

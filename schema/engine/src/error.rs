@@ -1,0 +1,254 @@
+//! The errors a client can get: a code from the closed catalogue and a text that is safe by construction. Internal
+//! failures keep their cause with them, which is logged once, with the request's id, where the error is written into an
+//! answer (`write`); the client reads `INTERNAL_SERVER_ERROR` and no detail.
+
+use std::{borrow::Cow, fmt::Display, sync::Arc, time::Duration};
+
+macro_rules! codes {
+    ($($(#[doc = $when:literal])+ $name:ident = $text:literal),+ $(,)?) => {
+        /// The catalogue of `errors[].extensions.code`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Code { $($(#[doc = $when])+ $name),+ }
+
+        impl Code {
+            /// All codes, in the order of the documentation.
+            pub const ALL: &[Self] = &[$(Self::$name),+];
+
+            /// The text that the client sees.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $text),+ }
+            }
+
+            /// When a client gets it: one sentence, for the documentation.
+            pub const fn when(self) -> &'static str {
+                match self { $(Self::$name => concat!($($when),+)),+ }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The access token is not valid, or the field needs a caller who has signed in.
+    Unauthenticated = "UNAUTHENTICATED",
+    /// The caller's role may not do this at all.
+    Forbidden = "FORBIDDEN",
+    /// The request, a variable or an argument cannot be used.
+    BadUserInput = "BAD_USER_INPUT",
+    /// The cursor was not handed out by this list, or before `auth.secret` changed.
+    BadCursor = "BAD_CURSOR",
+    /// The document is not valid GraphQL syntax.
+    ParseFailed = "GRAPHQL_PARSE_FAILED",
+    /// The document does not fit the schema.
+    ValidationFailed = "GRAPHQL_VALIDATION_FAILED",
+    /// The document does not say which operation to run.
+    OperationResolutionFailure = "OPERATION_RESOLUTION_FAILURE",
+    /// Introspection is for gateways only on this server.
+    IntrospectionDisabled = "INTROSPECTION_DISABLED",
+    /// The document, or the JSON of the request, is nested too deep.
+    DepthLimit = "DEPTH_LIMIT",
+    /// Too much is asked for at once: tokens, aliases, objects that may be loaded, bytes of the answer.
+    CostLimit = "COST_LIMIT",
+    /// The body or the document is too long.
+    PayloadTooLarge = "PAYLOAD_TOO_LARGE",
+    /// The caller has sent too many requests; `Retry-After` says when to try again.
+    RateLimited = "RATE_LIMITED",
+    /// The server has too many requests at once, or too much in them or in their answers; `Retry-After` says when to
+    /// try again.
+    Overloaded = "OVERLOADED",
+    /// The server failed; its log has the cause under the request's id.
+    InternalServerError = "INTERNAL_SERVER_ERROR",
+}
+
+/// Why a field has no value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldError {
+    /// Its code.
+    pub code: Code,
+    /// A sentence for the developer of the client.
+    pub message: Cow<'static, str>,
+    /// After how many seconds the same may be tried again, where that helps.
+    pub retry_after_seconds: Option<u32>,
+    /// What really happened, for the log; only of internal failures.
+    pub cause: Option<Arc<str>>,
+}
+
+impl FieldError {
+    /// A failure of this code.
+    pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { code, message: message.into(), retry_after_seconds: None, cause: None }
+    }
+
+    /// A failure that goes away by itself.
+    pub fn not_now(code: Code, message: &'static str, retry_after: Duration) -> Self {
+        let seconds = u32::try_from(retry_after.as_secs()).unwrap_or(u32::MAX).saturating_add(1);
+        Self { retry_after_seconds: Some(seconds), ..Self::new(code, message) }
+    }
+
+    /// This failure in a mutation whose earlier fields did something, as the sentence `done` tells. What goes away by itself
+    /// is not a reason to try the whole request again, so it does not say when.
+    #[must_use]
+    pub fn after(self, done: Option<&str>) -> Self {
+        let Some(done) = done.filter(|_| self.retry_after_seconds.is_some()) else { return self };
+        let message = format!("{}. {done}", self.message.trim_end_matches('.'));
+        Self { message: message.into(), retry_after_seconds: None, ..self }
+    }
+
+    /// An argument that cannot be used.
+    pub fn bad_input(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Code::BadUserInput, message)
+    }
+
+    /// Only for callers who are signed in.
+    pub const fn unauthenticated() -> Self {
+        Self {
+            code: Code::Unauthenticated,
+            message: Cow::Borrowed("Sign in first"),
+            retry_after_seconds: None,
+            cause: None,
+        }
+    }
+
+    /// A failure of the server, without its cause.
+    pub const fn internal() -> Self {
+        let message = Cow::Borrowed("Internal server error");
+        Self { code: Code::InternalServerError, message, retry_after_seconds: None, cause: None }
+    }
+
+    /// A failure of the server, with its cause for the log.
+    pub fn internal_by(cause: impl Display) -> Self {
+        Self { cause: Some(Arc::from(cause.to_string())), ..Self::internal() }
+    }
+}
+
+/// A place in the document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// From 1.
+    pub line: usize,
+    /// From 1.
+    pub column: usize,
+}
+
+impl From<async_graphql::Pos> for Place {
+    fn from(pos: async_graphql::Pos) -> Self {
+        Self { line: pos.line, column: pos.column }
+    }
+}
+
+/// An error before execution began: the answer has no `data`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestError {
+    /// Its code.
+    pub code: Code,
+    /// A sentence for the developer of the client.
+    pub message: String,
+    /// Where in the document; empty where that cannot be told.
+    pub places: Vec<Place>,
+}
+
+/// Characters of one message at most.
+const MOST_CHARACTERS: usize = 400;
+/// Characters that are repeated of what a caller wrote: what stands in quotes, and words.
+const MOST_ECHOED: usize = 64;
+
+impl RequestError {
+    /// A failure of this code, at no place.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), places: Vec::new() }
+    }
+
+    /// Adds a place in the document.
+    #[must_use]
+    pub fn at(mut self, place: impl Into<Place>) -> Self {
+        self.places.push(place.into());
+        self
+    }
+
+    /// An error of the library's parser or validator.
+    pub fn of_engine(code: Code, error: async_graphql::ServerError) -> Self {
+        let places = error.locations.into_iter().map(Place::from).collect();
+        Self { code, message: without_values(error.message), places }
+    }
+}
+
+/// A message of the library without the values that it repeats: they are what a caller wrote into a literal or a
+/// variable, and may be a password. Names of types, fields and arguments stay.
+pub fn without_values(mut message: String) -> String {
+    for (mark, end) in [("does not contain the value ", "does not contain this value."), (", found ", ".")] {
+        if let Some(at) = message.find(mark) {
+            message.truncate(at);
+            message.push_str(end);
+        }
+    }
+    message
+}
+
+/// The message as clients get it: it repeats little of what they have sent.
+pub fn shortened(message: &str) -> Cow<'_, str> {
+    if message.len() <= MOST_ECHOED {
+        return Cow::Borrowed(message);
+    }
+    let quoted = message.split('"').enumerate().map(|(index, part)| {
+        if index % 2 == 1 {
+            return cut(part, MOST_ECHOED);
+        }
+        let words = part.split(' ').map(|word| cut(word, MOST_ECHOED));
+        Cow::Owned(words.collect::<Vec<_>>().join(" "))
+    });
+    let whole = quoted.collect::<Vec<_>>().join("\"");
+    Cow::Owned(cut(&whole, MOST_CHARACTERS).into_owned())
+}
+
+fn cut(text: &str, most: usize) -> Cow<'_, str> {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
+        None => Cow::Borrowed(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_told_to_repeat_what_is_done() {
+        let busy = FieldError::not_now(Code::Overloaded, "Too many at once", Duration::from_secs(1));
+        assert_eq!(busy.clone().after(None), busy);
+        let after = busy.after(Some("What `a` did is done."));
+        assert_eq!(
+            (&*after.message, after.retry_after_seconds),
+            ("Too many at once. What `a` did is done.", None)
+        );
+        let forbidden = FieldError::new(Code::Forbidden, "No");
+        assert_eq!(forbidden.clone().after(Some("What `a` did is done.")), forbidden);
+    }
+
+    #[test]
+    fn a_message_of_the_library_repeats_no_value() {
+        for (message, wanted) in [
+            (
+                r#"Invalid value for argument "a.role", enumeration type "Role" does not contain the value "hunter2""#,
+                r#"Invalid value for argument "a.role", enumeration type "Role" does not contain this value."#,
+            ),
+            (r#"Expected input type "Int", found "hunter2"."#, r#"Expected input type "Int"."#),
+            (r#"Unknown field "b" on type "Query"."#, r#"Unknown field "b" on type "Query"."#),
+        ] {
+            assert_eq!(without_values(message.to_owned()), wanted);
+        }
+    }
+
+    #[test]
+    fn a_message_repeats_little_of_the_document() {
+        let long = "x".repeat(10_000);
+        let kept = "x".repeat(64);
+        assert_eq!(shortened("Unknown type \"A\"."), "Unknown type \"A\".");
+        assert_eq!(
+            shortened(&format!("Cannot query field \"{long}\" on type \"Query\".")),
+            format!("Cannot query field \"{kept}…\" on type \"Query\".")
+        );
+        assert_eq!(shortened(&format!("no {long} here")), format!("no {kept}… here"));
+        let spaced = shortened(&format!("Expected \"{}\", found it.", "a b ".repeat(1_000))).into_owned();
+        assert!(spaced.ends_with("…\", found it.") && spaced.chars().count() < 100, "{spaced}");
+        assert_eq!(shortened(&"ö\" ".repeat(1_000)).chars().count(), MOST_CHARACTERS + 1);
+    }
+}

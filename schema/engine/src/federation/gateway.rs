@@ -1,0 +1,162 @@
+//! What is there for gateways only, where the graph says so: the federation's fields (`_service`, `_entities`), the
+//! introspection of the schema, and documents longer than the public's limits. To everybody else the federation's fields do
+//! not exist. Found out once per document. Not here: how a gateway proves that it is one (the hall).
+
+use async_graphql::{
+    Name, Positioned,
+    parser::types::{
+        DocumentOperations, ExecutableDocument, Field, FragmentDefinition, OperationType, Selection,
+        SelectionSet,
+    },
+};
+use std::collections::{HashMap, HashSet};
+
+use crate::error::{Code, Place, RequestError};
+
+/// The fields of the root that are for gateways.
+const FEDERATION: [&str; 2] = ["_service", "_entities"];
+const INTROSPECTION: [&str; 2] = ["__schema", "__type"];
+
+/// What a document needs a gateway for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ForGateways {
+    /// The first of the fields that it asks for.
+    field: Option<(Name, Place)>,
+    /// It keeps within a gateway's limits, but not within everybody's.
+    is_long: bool,
+}
+
+impl ForGateways {
+    /// Looks through a document; `is_long` says that it keeps within the limits of gateways only.
+    pub fn of(document: &ExecutableDocument, is_long: bool) -> Self {
+        let operations = match &document.operations {
+            DocumentOperations::Single(operation) => vec![operation],
+            DocumentOperations::Multiple(operations) => operations.values().collect(),
+        };
+        let queries = operations.into_iter().filter(|operation| operation.node.ty == OperationType::Query);
+        let mut walk = Walk { fragments: &document.fragments, followed: HashSet::new() };
+        let field =
+            queries.into_iter().find_map(|query| walk.find(&query.node.selection_set.node)).map(named);
+        Self { field, is_long }
+    }
+
+    /// Whether only gateways get its answer: nobody's cache may give it to others.
+    pub fn is_for_them_alone(&self, gateways_only: bool) -> bool {
+        self.is_long || gateways_only && self.field.is_some()
+    }
+
+    /// Refuses what this caller may not ask for; `gateways_only` says whether the federation is for gateways alone.
+    pub fn check(&self, gateways_only: bool, is_gateway: bool) -> Result<(), RequestError> {
+        if is_gateway {
+            return Ok(());
+        }
+        if self.is_long {
+            let message = "The document is too long for this caller: only gateways may send so many tokens";
+            return Err(RequestError::new(Code::CostLimit, message));
+        }
+        match &self.field {
+            Some((field, place)) if gateways_only => Err(refusal(field).at(*place)),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn named(field: &Positioned<Field>) -> (Name, Place) {
+    (field.node.name.node.clone(), field.pos.into())
+}
+
+/// The federation's fields are refused in the words that validation has for fields that do not exist.
+fn refusal(field: &Name) -> RequestError {
+    if INTROSPECTION.contains(&field.as_str()) {
+        let message = "This server does not tell its schema: introspection is for gateways and development";
+        return RequestError::new(Code::IntrospectionDisabled, message);
+    }
+    RequestError::new(Code::ValidationFailed, format!("Unknown field \"{field}\" on type \"Query\"."))
+}
+
+struct Walk<'d> {
+    fragments: &'d HashMap<Name, Positioned<FragmentDefinition>>,
+    /// Each fragment is followed once: this comes before validation, and there may be cycles.
+    followed: HashSet<&'d Name>,
+}
+
+impl<'d> Walk<'d> {
+    /// Only the root's own fields count, through fragments on any type.
+    fn find(&mut self, set: &'d SelectionSet) -> Option<&'d Positioned<Field>> {
+        set.items.iter().find_map(|item| match &item.node {
+            Selection::Field(field) => {
+                let name = field.node.name.node.as_str();
+                (FEDERATION.contains(&name) || INTROSPECTION.contains(&name)).then_some(field)
+            }
+            Selection::InlineFragment(fragment) => self.find(&fragment.node.selection_set.node),
+            Selection::FragmentSpread(spread) => {
+                let (name, fragment) = self.fragments.get_key_value(&spread.node.fragment_name.node)?;
+                if !self.followed.insert(name) {
+                    return None;
+                }
+                self.find(&fragment.node.selection_set.node)
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_graphql::parser::parse_query;
+
+    use super::*;
+
+    fn refused(text: &str) -> Option<(Code, String, Option<Place>)> {
+        let document = ForGateways::of(&parse_query(text).expect("it parses"), false);
+        assert_eq!(document.check(true, true), Ok(()), "{text}");
+        assert_eq!(document.check(false, false), Ok(()), "{text}");
+        let refused = document.check(true, false).err();
+        assert_eq!(document.is_for_them_alone(true), refused.is_some(), "{text}");
+        assert!(!document.is_for_them_alone(false), "{text}");
+        let refused = refused?;
+        Some((refused.code, refused.message, refused.places.first().copied()))
+    }
+
+    #[test]
+    fn the_fields_are_found_wherever_they_stand_at_the_root() {
+        for text in [
+            "{ _service { sdl } }",
+            "{ a: _service { sdl } }",
+            "{ ... { ... on Query { _service { sdl } } } }",
+            "{ ...A ...A ...A ...B } fragment A on Query { __typename } fragment B on Query { _service { sdl } }",
+            "{ ...A } fragment A on Query { ...B ...A } fragment B on Query { ...A _service { sdl } }",
+            "query A { __typename } query B { _service { sdl } }",
+        ] {
+            let (code, message, _) = refused(text).expect(text);
+            assert_eq!(
+                (code, message.as_str()),
+                (Code::ValidationFailed, "Unknown field \"_service\" on type \"Query\".")
+            );
+        }
+        assert_eq!(
+            refused("{ __type(name: \"A\") { name } }").expect("refused").0,
+            Code::IntrospectionDisabled
+        );
+        let place = Some(Place { line: 1, column: 14 });
+        assert_eq!(refused("{ __typename _entities { a } }").expect("refused").2, place);
+    }
+
+    #[test]
+    fn other_fields_are_for_everybody() {
+        for text in [
+            "{ __typename }",
+            "{ users { __typename _service } }",
+            "mutation { _service }",
+            "fragment A on Query { _service { sdl } } { __typename }",
+        ] {
+            assert_eq!(refused(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn long_documents_are_for_gateways_even_where_fields_are_for_everybody() {
+        let document = ForGateways::of(&parse_query("{ a }").expect("it parses"), true);
+        let refused = document.check(false, false).expect_err("refused");
+        assert_eq!(refused.code, Code::CostLimit);
+    }
+}

@@ -1,0 +1,467 @@
+//! The answer in the making: one buffer of JSON, the path to where it is being written, and the errors so far. A
+//! non-null field that fails takes its parent with it (October 2021, §6.4.4): the buffer is cut back to where the
+//! nearest nullable parent began.
+//!
+//! Writing is one pass in memory, but it is not done in one go: after each piece (`PIECE` bytes) it stops, the bounds of the
+//! answer are looked at (`bounds`), others get their turn on the thread and the request's deadline is seen; then it goes on
+//! where it was. So a row or a field costs one comparison, and an answer that is too long ends in an error early.
+
+use std::sync::Arc;
+
+use crate::{
+    bounds::{Bound, Bounds, Taken},
+    error::{Code, FieldError, Place, RequestError, shortened},
+    federation::trace::{Moment, Traced, Tree},
+    scalar::{write_json, write_text},
+};
+
+/// Errors in an answer at most; more would only be a way to make the server talk.
+const MAX_ERRORS: usize = 10;
+/// Errors of the items of a list at the root (`_entities`, `nodes`) at most: a null there means absent, unless an error
+/// says that it failed.
+const MAX_ITEM_ERRORS: usize = 1_000;
+
+/// What an item of a list takes in a trace, bytes.
+const ITEM_BYTES: usize = size_of::<crate::federation::trace::Node>();
+
+/// The value is not written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unwritten {
+    /// It could not be: the error is noted, and the nearest nullable parent becomes null.
+    Nulled,
+    /// A piece is full: what there is stays, and the same call again goes on behind it.
+    Stopped,
+}
+
+use Unwritten::{Nulled, Stopped};
+
+#[derive(Clone, Copy)]
+enum Segment<'a> {
+    Key(&'a str),
+    Index(usize),
+}
+
+/// Writes one answer.
+pub struct Writer<'a> {
+    /// The bytes so far.
+    pub out: Vec<u8>,
+    path: Vec<Segment<'a>>,
+    errors: Errors,
+    bound: Bound,
+    /// The length of `out` at which the piece is full.
+    stop_at: usize,
+    /// Bytes beside `out`: errors, and what is noted in a trace.
+    beside: usize,
+    /// Where it has stopped, the innermost first; empty while it goes on.
+    stopped: Vec<Stop>,
+    /// Nothing is left on the way out of what was stopped.
+    is_stopping: bool,
+    /// How many values could not be written.
+    pub failures: usize,
+}
+
+/// A place to go on at.
+#[derive(Clone, Copy)]
+enum Stop {
+    /// Before the step of this number, or within it.
+    Step { number: usize, is_within: bool },
+    /// In a value that began at this length of `out`.
+    Value { start: usize },
+}
+
+/// An answer in the making, between two writers: its bytes, its errors, and what it may take.
+pub struct Unfinished {
+    /// The bytes so far.
+    pub out: Vec<u8>,
+    /// The errors so far.
+    pub errors: Errors,
+    /// What it may take.
+    pub bound: Bound,
+}
+
+/// The `errors` entry of an answer.
+#[derive(Default)]
+pub struct Errors {
+    /// Told to the client with each of them, and to the log with what is behind them.
+    request_id: Arc<str>,
+    json: Vec<u8>,
+    /// What was resolved, and failed, where somebody asks.
+    pub trace: Option<Box<Tree>>,
+    /// The codes of all errors, in order.
+    pub codes: Vec<&'static str>,
+    /// The longest that an error says to wait.
+    pub retry_after_seconds: Option<u32>,
+    /// What is in the log already: one failure fails many fields.
+    logged: Vec<Arc<str>>,
+}
+
+impl<'a> Writer<'a> {
+    /// Goes on behind an answer that is not finished.
+    pub fn resume(Unfinished { out, errors, bound }: Unfinished) -> Self {
+        let stop_at = out.len().saturating_add(bound.ahead());
+        let (path, stopped) = (Vec::new(), Vec::new());
+        Self { out, path, errors, bound, stop_at, beside: 0, stopped, is_stopping: false, failures: 0 }
+    }
+
+    /// Gives the answer back, to be gone on with or ended.
+    pub fn finish(self) -> Unfinished {
+        Unfinished { out: self.out, errors: self.errors, bound: self.bound }
+    }
+
+    /// Writes a value to its end, piece by piece. Between two pieces the request's deadline can end it.
+    ///
+    /// # Errors
+    /// The answer is too long, or all answers together are: it is not to be told at all.
+    pub async fn whole(
+        &mut self,
+        mut write: impl FnMut(&mut Self) -> Result<(), Unwritten>,
+    ) -> Result<Result<(), Unwritten>, RequestError> {
+        loop {
+            let written = write(self);
+            if written != Err(Stopped) {
+                return Ok(written);
+            }
+            self.bound.reach(self.out.len() + self.beside)?;
+            tokio::task::yield_now().await;
+            self.stop_at = self.out.len().saturating_add(self.bound.ahead());
+            self.is_stopping = false;
+        }
+    }
+
+    /// Takes the steps 0 to `count`: those that were not taken before the last stop. A step is told whether it goes on
+    /// within itself; what it has written before that is there.
+    pub fn steps(
+        &mut self,
+        count: usize,
+        mut step: impl FnMut(usize, bool, &mut Self) -> Result<(), Unwritten>,
+    ) -> Result<(), Unwritten> {
+        let (mut number, mut is_within) = match self.stopped.pop() {
+            Some(Stop::Step { number, is_within }) => (number, is_within),
+            _ => (0, false),
+        };
+        while number < count {
+            if !is_within && self.out.len() >= self.stop_at {
+                self.is_stopping = true;
+                self.stopped.push(Stop::Step { number, is_within: false });
+                return Err(Stopped);
+            }
+            if let Err(unwritten) = step(number, is_within, self) {
+                if unwritten == Stopped {
+                    self.stopped.push(Stop::Step { number, is_within: true });
+                }
+                return Err(unwritten);
+            }
+            (number, is_within) = (number + 1, false);
+        }
+        Ok(())
+    }
+
+    /// Whether it is on its way back to where it has stopped.
+    pub fn is_returning(&self) -> bool {
+        !self.stopped.is_empty()
+    }
+
+    /// What is kept beside the answer counts as a part of it.
+    fn count_beside(&mut self, bytes: usize) {
+        self.beside += bytes;
+        self.stop_at = self.stop_at.saturating_sub(bytes);
+    }
+
+    /// Writes a list with `item` for each index; a null item is kept where `nullable`, else the list fails.
+    pub fn list(
+        &mut self,
+        length: usize,
+        nullable: bool,
+        mut item: impl FnMut(usize, &mut Self) -> Result<(), Unwritten>,
+    ) -> Result<(), Unwritten> {
+        if !self.is_returning() {
+            self.out.push(b'[');
+        }
+        self.steps(length, |index, is_within, writer| {
+            if index > 0 && !is_within {
+                writer.out.push(b',');
+            }
+            writer.path.push(Segment::Index(index));
+            if let Some(trace) = writer.errors.trace.as_mut().filter(|_| !is_within) {
+                trace.enter_item(index);
+                writer.count_beside(ITEM_BYTES);
+            }
+            let written = writer.or_null(nullable, |writer| item(index, writer));
+            writer.leave();
+            writer.path.pop();
+            written
+        })?;
+        self.out.push(b']');
+        Ok(())
+    }
+
+    /// Writes a field's value under its response key.
+    pub fn field(
+        &mut self,
+        key: &'a str,
+        nullable: bool,
+        value: impl FnOnce(&mut Self) -> Result<(), Unwritten>,
+    ) -> Result<(), Unwritten> {
+        self.path.push(Segment::Key(key));
+        let written = self.or_null(nullable, value);
+        self.path.pop();
+        written
+    }
+
+    fn or_null(
+        &mut self,
+        nullable: bool,
+        value: impl FnOnce(&mut Self) -> Result<(), Unwritten>,
+    ) -> Result<(), Unwritten> {
+        let start = match self.stopped.pop() {
+            Some(Stop::Value { start }) => start,
+            _ => self.out.len(),
+        };
+        match value(self) {
+            Err(Nulled) if nullable => {
+                self.out.truncate(start);
+                self.out.extend(b"null");
+                Ok(())
+            }
+            Err(Stopped) => {
+                self.stopped.push(Stop::Value { start });
+                Err(Stopped)
+            }
+            written => written,
+        }
+    }
+
+    /// Whether what is written is noted in a trace.
+    pub fn is_traced(&self) -> bool {
+        self.errors.trace.is_some()
+    }
+
+    /// Runs `write` as that of a field, in the trace if there is one.
+    pub fn traced<R>(&mut self, field: impl FnOnce() -> Traced<'a>, write: impl FnOnce(&mut Self) -> R) -> R {
+        if !self.is_returning()
+            && let Some(trace) = &mut self.errors.trace
+        {
+            let bytes = trace.enter(&field());
+            self.count_beside(bytes);
+        }
+        let result = write(self);
+        self.leave();
+        result
+    }
+
+    fn leave(&mut self) {
+        if let Some(trace) = self.errors.trace.as_mut().filter(|_| !self.is_stopping) {
+            trace.leave();
+        }
+    }
+
+    /// What is written now was there at this moment.
+    pub fn loaded(&mut self, at: Moment) {
+        if let Some(trace) = self.errors.trace.as_mut().filter(|_| self.stopped.is_empty()) {
+            trace.loaded(at);
+        }
+    }
+
+    /// Notes an error at the current path.
+    pub fn fail(&mut self, error: &FieldError, place: Place) -> Unwritten {
+        self.failures += 1;
+        if let Some(trace) = &mut self.errors.trace {
+            trace.fail(error.code, place);
+        }
+        let path = &self.path;
+        self.errors.log(error);
+        self.errors.retry_after_seconds = self.errors.retry_after_seconds.max(error.retry_after_seconds);
+        let is_item = matches!(path.as_slice(), [Segment::Key(_), Segment::Index(_)]);
+        let most = if is_item { MAX_ITEM_ERRORS } else { MAX_ERRORS };
+        let before = self.errors.json.len();
+        self.errors.push(most, error.code, &error.message, &[place], |out| {
+            out.extend(b",\"path\":[");
+            for (index, segment) in path.iter().enumerate() {
+                if index > 0 {
+                    out.push(b',');
+                }
+                match segment {
+                    Segment::Key(key) => write_text(key, out),
+                    Segment::Index(index) => write_json(index, out),
+                }
+            }
+            out.push(b']');
+        });
+        self.count_beside(self.errors.json.len() - before);
+        Nulled
+    }
+}
+
+impl Unfinished {
+    /// What is told in the place of an answer that cannot be told; what it has written and held so far is dropped.
+    pub fn instead(error: &RequestError, request_id: &Arc<str>, bounds: &Bounds) -> Self {
+        let mut errors = Errors::of_request(std::slice::from_ref(error), request_id);
+        errors.retry_after_seconds = (error.code == Code::Overloaded).then_some(1);
+        let bound = Bounds { taken: Taken::default(), ..bounds.clone() }.answer();
+        Self { out: b"{\"data\":null".to_vec(), errors, bound }.with_errors()
+    }
+
+    /// Adds the last brace. What is too long for the entries beside `data` is not told either.
+    #[must_use]
+    pub fn finished(mut self, request_id: &Arc<str>, bounds: &Bounds) -> Self {
+        let reached = self.bound.reach(self.out.len() + 1);
+        if let Err(error) = reached {
+            self = Self::instead(&error, request_id, bounds);
+        }
+        self.out.push(b'}');
+        self
+    }
+
+    /// Adds the entry `errors`, where there are any.
+    #[must_use]
+    pub fn with_errors(mut self) -> Self {
+        if !self.errors.is_empty() {
+            self.out.extend(b",\"errors\":");
+            self.errors.write(&mut self.out);
+        }
+        self
+    }
+}
+
+impl Errors {
+    /// None yet, of this request.
+    pub fn of(request_id: &Arc<str>) -> Self {
+        Self { request_id: Arc::clone(request_id), ..Self::default() }
+    }
+
+    /// To be noted there too.
+    #[must_use]
+    pub fn traced(self, trace: Option<Box<Tree>>) -> Self {
+        Self { trace, ..self }
+    }
+
+    /// Errors of a request that did not run.
+    pub fn of_request(errors: &[RequestError], request_id: &Arc<str>) -> Self {
+        let mut all = Self::of(request_id);
+        for error in errors {
+            all.push(MAX_ERRORS, error.code, &error.message, &error.places, |_| {});
+        }
+        all
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.codes.is_empty()
+    }
+
+    /// The array as JSON.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.push(b'[');
+        out.extend(&self.json);
+        out.push(b']');
+    }
+
+    /// Tells the log what is behind an internal failure, once for each request.
+    fn log(&mut self, error: &FieldError) {
+        if let Some(cause) = &error.cause
+            && !self.logged.contains(cause)
+        {
+            tracing::error!(request_id = &*self.request_id, %cause, "a part of an answer failed");
+            self.logged.push(Arc::clone(cause));
+        }
+    }
+
+    fn push(
+        &mut self,
+        most: usize,
+        code: Code,
+        message: &str,
+        places: &[Place],
+        path: impl FnOnce(&mut Vec<u8>),
+    ) {
+        if self.codes.len() >= most {
+            return;
+        }
+        self.codes.push(code.as_str());
+        let out = &mut self.json;
+        if !out.is_empty() {
+            out.push(b',');
+        }
+        out.extend(b"{\"message\":");
+        write_text(&shortened(message), out);
+        if !places.is_empty() {
+            out.extend(b",\"locations\":[");
+            for (index, place) in places.iter().enumerate() {
+                out.extend(if index > 0 { &b",{\"line\":"[..] } else { b"{\"line\":" });
+                write_json(&place.line, out);
+                out.extend(b",\"column\":");
+                write_json(&place.column, out);
+                out.push(b'}');
+            }
+            out.push(b']');
+        }
+        path(out);
+        out.extend(b",\"extensions\":{\"code\":");
+        write_text(code.as_str(), out);
+        if !self.request_id.is_empty() {
+            out.extend(b",\"requestId\":");
+            write_text(&self.request_id, out);
+        }
+        out.extend(b"}}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::bounds::{Memory, Owner};
+
+    fn writer<'a>(most: usize, piece: usize) -> Writer<'a> {
+        let (memory, taken) = (Memory::of(usize::MAX), Taken::default());
+        let bound = Bounds { most, memory, taken, owner: Owner::Many, piece }.answer();
+        Writer::resume(Unfinished { out: Vec::new(), errors: Errors::default(), bound })
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "what writes a value may fail")]
+    fn item(writer: &mut Writer<'_>) -> Result<(), Unwritten> {
+        writer.out.extend(b"\"0123456789\"");
+        Ok(())
+    }
+
+    /// Writing is work in memory, and yet the request's time can be up in the middle of it.
+    #[tokio::test]
+    async fn a_deadline_is_seen_while_an_answer_is_written() {
+        let mut writer = writer(usize::MAX, 1_000);
+        let writing = writer.whole(|writer| writer.list(10_000_000, false, |_, writer| item(writer)));
+        assert!(tokio::time::timeout(Duration::ZERO, writing).await.is_err());
+        assert!(writer.out.len() < 50_000_000, "{} bytes", writer.out.len());
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_too_long_ends_early() {
+        for nullable in [false, true] {
+            let mut writer = writer(10_000, 1_000);
+            let writing = writer.whole(|writer| {
+                writer.field("a", nullable, |writer| {
+                    writer.list(1_000_000, nullable, |_, writer| {
+                        writer.list(1_000, nullable, |_, writer| item(writer))
+                    })
+                })
+            });
+            let error = writing.await.expect_err("it is too long");
+            assert_eq!(error.code, Code::CostLimit);
+            assert!((10_000..12_000).contains(&writer.out.len()), "{} bytes", writer.out.len());
+        }
+    }
+
+    #[tokio::test]
+    async fn errors_count_as_a_part_of_the_answer() {
+        let mut writer = writer(50_000, 1_000);
+        let error = FieldError::new(Code::BadUserInput, "long ".repeat(70));
+        let place = Place { line: 1, column: 1 };
+        let writing = writer.whole(|writer| {
+            writer.field("a", true, |writer| {
+                writer.list(900, true, |_, writer| Err(writer.fail(&error, place)))
+            })
+        });
+        assert_eq!(writing.await.map_err(|error| error.code), Err(Code::CostLimit));
+        assert!(writer.out.len() < 10_000 && writer.errors.json.len() < 60_000);
+    }
+}

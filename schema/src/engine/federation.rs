@@ -1,7 +1,0 @@
-//! The federation: the SDL that a subgraph shows, which part of the graph it serves, what gateways may ask for beyond
-//! others, and the traces that they want. Not here: entities by their keys (`graph::query`, `graph::node`).
-
-pub(crate) mod gateway;
-pub(crate) mod sdl;
-
-pub(crate) mod trace;

@@ -1,0 +1,75 @@
+//! What the suite's types say to composers beyond their keys. The library knows these marks and prints them; none of our
+//! own types needs them, so `Object` has no words for them.
+
+use std::borrow::Cow;
+
+use async_graphql::{
+    ContextDirective, CustomDirective, CustomDirectiveFactory, ServerResult,
+    indexmap::IndexMap,
+    parser::types::Directive,
+    registry::{Deprecation, MetaDirectiveInvocation, MetaField, MetaType, Registry},
+};
+
+use super::{Inventory, QUERY};
+use engine::{cost, federation::sdl::Composed, object::Row};
+
+/// A directive of the suite's own, which composition is to keep.
+pub(super) const CUSTOM: Composed =
+    ["https://myspecs.dev/myCustomDirective/v1.0", "custom", "directive @custom on OBJECT"];
+
+/// Puts the suite's types in the place of ours; a door to the registry as in `subgraph`.
+#[derive(Clone, Copy)]
+pub(super) struct Products;
+
+impl CustomDirectiveFactory for Products {
+    fn name(&self) -> Cow<'static, str> {
+        "products".into()
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        registry.types.retain(|name, ty| matches!(ty, MetaType::Scalar { .. }) || name.starts_with("__"));
+        registry.implements.clear();
+        (registry.mutation_type, registry.subscription_type) = (None, None);
+        let query = QUERY.describe(registry);
+        registry.types.insert("Query".to_owned(), query);
+        <Row<Inventory> as async_graphql::OutputType>::create_type_info(registry);
+        for ty in registry.types.values_mut() {
+            mark(ty);
+        }
+        cost::declare(registry, &cost::Weights { fields: &[], arguments: &[] });
+    }
+
+    fn create(&self, _: &ContextDirective<'_>, _: &Directive) -> ServerResult<Box<dyn CustomDirective>> {
+        unreachable!("a valid document does not have this directive")
+    }
+}
+
+fn mark(ty: &mut MetaType) {
+    let MetaType::Object { name, fields, interface_object, directive_invocations, .. } = ty else { return };
+    let mut field = |name: &str, mark: fn(&mut MetaField)| mark(&mut fields[name]);
+    match name.as_str() {
+        "Product" => {
+            let [_, custom, _] = CUSTOM;
+            directive_invocations
+                .push(MetaDirectiveInvocation { name: custom.to_owned(), args: IndexMap::default() });
+            field("createdBy", |field| field.provides = Some("totalProductsCreated".to_owned()));
+            field("notes", |field| field.tags.push("internal".to_owned()));
+        }
+        "ProductDimension" => field("unit", |field| field.inaccessible = true),
+        "User" => {
+            let required = |field: &mut MetaField| {
+                field.requires = Some("totalProductsCreated yearsOfEmployment".to_owned());
+            };
+            field("averageProductsCreatedPerYear", required);
+            field("name", |field| field.override_from = Some("users".to_owned()));
+            field("totalProductsCreated", |field| field.external = true);
+            field("yearsOfEmployment", |field| field.external = true);
+        }
+        "Inventory" => *interface_object = true,
+        "Query" => field("deprecatedProduct", |field| {
+            field.deprecation =
+                Deprecation::Deprecated { reason: Some("Use product query instead".to_owned()) };
+        }),
+        _ => {}
+    }
+}
