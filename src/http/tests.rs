@@ -124,24 +124,6 @@ async fn refusal(app: &App, request: HttpRequest<Body>) -> (u16, String) {
     (status, extensions["code"].as_str().unwrap_or_default().to_owned())
 }
 
-/// The size of what a function with these arguments returns, without calling it.
-fn size_of_returned<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {
-    size_of::<F>()
-}
-
-/// What waits for a body is held for each of very many requests at once, and counts as so much.
-#[test]
-fn what_waits_for_a_body_is_no_larger_than_it_counts() {
-    let layers = [
-        size_of_returned(edge),
-        size_of_returned(crate::http::cors::share),
-        size_of_returned(compression::respond),
-        size_of_returned(subscriptions::intercept),
-        size_of_returned(|state, request, _: ()| graphql::post(state, request)),
-    ];
-    assert!(layers.iter().sum::<usize>() <= admission::REQUEST_BYTES, "{layers:?}");
-}
-
 #[tokio::test]
 async fn a_query_is_answered() {
     let app = app().await;

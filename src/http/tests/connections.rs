@@ -1,4 +1,5 @@
-//! Which connections are let in, which hosts they may name, and how they end when the server drains and stops.
+//! Which connections are let in, which hosts they may name, what a request that waits on one is held in, and how they end
+//! when the server drains and stops.
 
 use tokio::sync::watch;
 
@@ -6,6 +7,24 @@ use super::*;
 
 fn hello() -> Router {
     Router::new().route("/", get(|| async { "hello" }))
+}
+
+/// The size of what a function with these arguments returns, without calling it.
+fn size_of_returned<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {
+    size_of::<F>()
+}
+
+/// What waits for a body is held for each of very many requests at once, and counts as so much.
+#[test]
+fn what_waits_for_a_body_is_no_larger_than_it_counts() {
+    let layers = [
+        size_of_returned(edge),
+        size_of_returned(crate::http::cors::share),
+        size_of_returned(compression::respond),
+        size_of_returned(subscriptions::intercept),
+        size_of_returned(|state, request, _: ()| graphql::post(state, request)),
+    ];
+    assert!(layers.iter().sum::<usize>() <= admission::REQUEST_BYTES, "{layers:?}");
 }
 
 #[tokio::test]
