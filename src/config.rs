@@ -190,10 +190,10 @@ sections! {
         request_timeout: Duration = "2s";
         /// Maximum number of open connections; further ones wait to be accepted.
         max_connections: usize = "10000";
-        /// Maximum number of WebSockets of one address (IPv6: one /64) that have not signed in; further ones are refused
+        /// Maximum number of WebSocket connections of one address (IPv6: one /64) that have not signed in; further ones are refused
         /// (429). Those that have signed in count for their account.
         max_sockets_per_address: usize = "250";
-        /// Maximum number of WebSockets of one account; further ones are closed (1013).
+        /// Maximum number of WebSocket connections of one account; further ones are closed (1013).
         max_sockets_per_account: usize = "100";
         /// Maximum number of subscriptions of one account, over all transports; further ones are refused (`RATE_LIMITED`).
         max_subscriptions_per_account: usize = "500";

@@ -116,7 +116,7 @@ pub(super) async fn receive(
 /// others of every size behind, which the allocator keeps.
 #[derive(Default)]
 struct Parts {
-    parts: Vec<BytesMut>,
+    buffers: Vec<BytesMut>,
     length: usize,
     capacity: usize,
 }
@@ -124,14 +124,14 @@ struct Parts {
 impl Parts {
     fn append(&mut self, mut data: &[u8]) {
         while !data.is_empty() {
-            let room = self.parts.last().map_or(0, |part| part.capacity() - part.len());
+            let room = self.buffers.last().map_or(0, |part| part.capacity() - part.len());
             if room == 0 {
                 // As much again as has come.
                 let part =
                     BytesMut::with_capacity(data.len().max(self.length).clamp(LEAST_PART_BYTES, PART_BYTES));
                 self.capacity += part.capacity();
-                self.parts.push(part);
-            } else if let Some(part) = self.parts.last_mut() {
+                self.buffers.push(part);
+            } else if let Some(part) = self.buffers.last_mut() {
                 let (fits, rest) = data.split_at(room.min(data.len()));
                 part.extend_from_slice(fits);
                 self.length += fits.len();
@@ -142,11 +142,11 @@ impl Parts {
 
     /// All of it in one piece.
     fn join(mut self) -> Bytes {
-        match self.parts.pop() {
-            Some(part) if self.parts.is_empty() => part.freeze(),
+        match self.buffers.pop() {
+            Some(part) if self.buffers.is_empty() => part.freeze(),
             last => {
                 let mut whole = BytesMut::with_capacity(self.length);
-                for part in self.parts.into_iter().chain(last) {
+                for part in self.buffers.into_iter().chain(last) {
                     whole.extend_from_slice(&part);
                 }
                 whole.freeze()
@@ -300,7 +300,7 @@ mod tests {
                 let unused = parts.capacity - parts.length;
                 assert!(unused <= parts.length.clamp(LEAST_PART_BYTES, PART_BYTES), "{step}: {unused}");
             }
-            assert!(parts.parts.len() < 20, "{step}: {}", parts.parts.len());
+            assert!(parts.buffers.len() < 20, "{step}: {}", parts.buffers.len());
             assert_eq!((parts.length, parts.join() == all), (all.len(), true), "{step}");
         }
         assert!(Parts::default().join().is_empty());

@@ -264,7 +264,8 @@ fn the_life_of_a_request_names_each_file_once() {
     let text = page.text[from..].split("\n## ").next().expect("text").to_owned();
     let section = Page { path: page.path, text };
     let files = section.code_spans().into_iter().map(|(_, span)| span);
-    let files: Vec<String> = files.filter(|span| span.ends_with(".rs")).collect();
+    let files: Vec<String> =
+        files.filter(|span| Path::new(span).extension().is_some_and(|extension| extension == "rs")).collect();
     let unique: BTreeSet<&String> = files.iter().collect();
     assert!(files.len() > 30 && unique.len() == files.len(), "{files:?}");
     for folder in ["src/", "schema/", "entities/"] {

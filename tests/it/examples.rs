@@ -80,7 +80,7 @@ fn subscribe(address: SocketAddr, token: &str, query: &str) -> mpsc::UnboundedRe
     let (sender, messages) = mpsc::unbounded_channel();
     std::thread::spawn(move || {
         let stream = TcpStream::connect(address).expect("it listens");
-        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a time");
+        stream.set_read_timeout(Some(Duration::from_mins(1))).expect("a time");
         let (mut socket, _) = tungstenite::client(request, stream).expect("it speaks WebSocket");
         for message in [json!({"type": "connection_init"}), subscribe] {
             socket.send(Message::text(message.to_string())).expect("sent");
@@ -130,7 +130,7 @@ async fn a_plain_axum_app_serves_queries_mutations_and_subscriptions() {
         assert_eq!(status, 401);
 
         let mut messages = subscribe(address, &manager, MOVED);
-        let begun = timeout(Duration::from_secs(60), messages.recv()).await.expect("in time");
+        let begun = timeout(Duration::from_mins(1), messages.recv()).await.expect("in time");
         assert_eq!(begun.expect("open")["type"], "connection_ack");
         let event = moved(address, &collector, &mut messages).await;
         assert_eq!((&event["type"], &event["id"]), (&json!("next"), &json!("1")), "{event}");
@@ -145,7 +145,7 @@ async fn a_subscription_of_the_app_ends_with_the_rights_of_its_caller() {
     let address = serve(&app.graph).await;
     let [collector, manager] = [Role::Collector, Role::Manager].map(|role| token(&app.graph, role));
     let mut messages = subscribe(address, &manager, MOVED);
-    let begun = timeout(Duration::from_secs(60), messages.recv()).await.expect("in time");
+    let begun = timeout(Duration::from_mins(1), messages.recv()).await.expect("in time");
     assert_eq!(begun.expect("open")["type"], "connection_ack");
     assert_eq!(moved(address, &collector, &mut messages).await["type"], "next");
     let blocked = user::Changes { is_active: Some(false), ..user::Changes::default() };

@@ -245,9 +245,10 @@ async fn arguments_tell_their_own_maximum() {
     }
     for (parent, field, argument, most, is_filter) in asked {
         for (count, is_taken) in [(most, true), (most + 1, false)] {
-            let given = match is_filter {
-                false => format!("{argument}: {count}"),
-                true => format!("filter: {{ {argument}: {:?} }}", vec![uuid::Uuid::nil().to_string(); count]),
+            let given = if is_filter {
+                format!("filter: {{ {argument}: {:?} }}", vec![uuid::Uuid::nil().to_string(); count])
+            } else {
+                format!("{argument}: {count}")
             };
             let query = within(&parent, &format!("{field}({given}) {{ totalCount }}"));
             let codes = admin.run(&query, serde_json::json!({})).await.codes;

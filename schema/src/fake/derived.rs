@@ -40,7 +40,7 @@ fn page<R>(
     let mut cursors = CursorScope::new(secret().cursor_key(), format!("{field} null"));
     let window = PageArgs::of(first, after, last, before).window(keyset, &mut cursors, MAX_ROWS);
     let window = window.map_err(into_library)?;
-    cursors.check(keyset, parent).map_err(|error| into_library(bad_cursor(&error)))?;
+    cursors.check(keyset, parent).map_err(|error| into_library(bad_cursor(error)))?;
     let page = cut(rows, keyset, &window);
     Ok(Listed { page, keyset, cursors, parent, total: rows.len() })
 }

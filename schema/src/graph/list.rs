@@ -81,7 +81,7 @@ impl WindowArgs for PageArgs {
     ) -> Result<Window, FieldError> {
         let (limit, backward) = self.limit(max_rows)?;
         let mut position = |cursor: Option<&str>| {
-            let read = |text: &str| cursors.read(keyset, text).map_err(|error| bad_cursor(&error));
+            let read = |text: &str| cursors.read(keyset, text).map_err(bad_cursor);
             cursor.map(read).transpose()
         };
         let (after, before) = (position(self.after())?, position(self.before())?);
@@ -101,13 +101,13 @@ where
 {
     let cursors = Arc::new(cursors);
     let given = Arc::clone(&cursors);
-    let check = move |key: &P::Key| given.check(keyset, key.parent()).map_err(|error| bad_cursor(&error));
+    let check = move |key: &P::Key| given.check(keyset, key.parent()).map_err(bad_cursor);
     let cursor = move |key: &P::Key, row: &R| cursors.encode(keyset, key.parent(), &keyset.position(row));
     Bound { pages, counts, page: rows_of, cursor: Box::new(cursor), check: Box::new(check) }
 }
 
 /// A cursor that cannot be used.
-pub(crate) fn bad_cursor(error: &BadCursor) -> FieldError {
+pub(crate) fn bad_cursor(error: BadCursor) -> FieldError {
     FieldError::new(Code::BadCursor, format!("Invalid cursor: {error}."))
 }
 

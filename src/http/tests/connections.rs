@@ -22,7 +22,7 @@ fn what_waits_for_a_body_is_no_larger_than_it_counts() {
         size_of_returned(crate::http::cors::share),
         size_of_returned(compression::respond),
         size_of_returned(subscriptions::intercept),
-        size_of_returned(|state, request, _: ()| graphql::post(state, request)),
+        size_of_returned(|state, request, ()| graphql::post(state, request)),
     ];
     assert!(layers.iter().sum::<usize>() <= admission::REQUEST_BYTES, "{layers:?}");
 }

@@ -74,7 +74,11 @@ impl Page {
             let entries = fs::read_dir(Path::new(ROOT).join(folder)).expect("a folder");
             let names =
                 entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"));
-            paths.extend(names.filter(|name| name.ends_with(".md")).map(|name| format!("{folder}{name}")));
+            paths.extend(
+                names
+                    .filter(|name| Path::new(name).extension().is_some_and(|extension| extension == "md"))
+                    .map(|name| format!("{folder}{name}")),
+            );
         }
         paths.sort();
         assert!(paths.len() > 14, "{paths:?}");

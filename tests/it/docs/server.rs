@@ -39,9 +39,9 @@ impl Development {
             if let Some(url) =
                 line.strip_prefix("GraphQL").and_then(|rest| rest.trim().strip_suffix("/graphql"))
             {
-                server.url = url.to_owned();
+                url.clone_into(&mut server.url);
             } else if let Some(token) = line.strip_prefix("export TOKEN=") {
-                server.token = token.to_owned();
+                token.clone_into(&mut server.token);
             }
         }
         server
