@@ -48,14 +48,15 @@ use engine::{
     cost::OutputTypes,
     document::{Document, Documents, OnlyValidate, OperationKind, Rules},
     error::{Code, RequestError},
+    execute::{Ready, answer},
     federation::{
         sdl,
         trace::{Clock, Tree},
     },
     introspection,
     limits::Limits,
-    object::{self, Entity as _, Object, Row, Selection},
-    output::{Errors, Unfinished, Writer},
+    object::{Entity as _, Object, Row, Selection},
+    output::{Errors, Unfinished},
     plan::Planner,
     variables::InputTypes,
 };
@@ -443,7 +444,8 @@ impl Inner {
             return mutation::execute(root, planner, ctx, errors).await;
         }
         let selection = self.plan(prepared, root, planner, ctx).await?;
-        Ok(answer(&selection, Query, ctx, prepared.document.room(), errors).await)
+        let (request_id, room) = (&ctx.caller().request_id, prepared.document.room());
+        Ok(answer(&selection, Query, ctx, request_id, room, errors).await)
     }
 
     /// The answer to a question about the schema, as JSON, kept for an hour at most.
@@ -477,7 +479,7 @@ impl Inner {
                 let question =
                     introspection::Question { document, operation_name, planner, selected: &selected };
                 let json = self.introspect(&question, ctx).await;
-                let ready = Box::new(query::Ready { json: json.as_bytes().to_vec() });
+                let ready = Box::new(Ready { json: json.as_bytes().to_vec() });
                 let names = (selected.key(), selected.name());
                 selection.push_edge(names, selected.name() == "__type", ready);
             } else {
@@ -485,32 +487,5 @@ impl Inner {
             }
         }
         Ok(selection)
-    }
-}
-
-/// Runs a planned query on its root; the answer lacks only its closing brace.
-pub(crate) async fn answer<T: object::Entity>(
-    selection: &Selection<'_, T>,
-    root: T,
-    ctx: &Context,
-    mut out: Vec<u8>,
-    errors: Errors,
-) -> Unfinished {
-    let rows = ctx.batcher.drive(selection.run(vec![root], ctx)).await;
-    out.extend(b"{\"data\":");
-    let mut writer = Writer::resume(Unfinished { out, errors, bound: ctx.bounds.answer() });
-    let start = writer.out.len();
-    match writer.whole(|writer| rows.write(0, writer)).await {
-        Ok(written) => {
-            if written.is_err() {
-                writer.out.truncate(start);
-                writer.out.extend(b"null");
-            }
-            writer.finish().with_errors()
-        }
-        Err(error) => {
-            drop(writer);
-            Unfinished::instead(&error, &ctx.caller().request_id, &ctx.bounds)
-        }
     }
 }

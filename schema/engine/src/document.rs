@@ -93,6 +93,18 @@ pub struct Rules {
     pub sign_in_fields: &'static [&'static str],
 }
 
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            gateway_limits: Limits::gateway(),
+            gateways_only: false,
+            cache_hints: &[],
+            sign_in_fields: &[],
+        }
+    }
+}
+
 /// The documents that have been seen.
 pub struct Documents {
     known: Cache<Arc<str>, Arc<Document>>,

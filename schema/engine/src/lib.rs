@@ -1,3 +1,7 @@
+#![doc = include_str!("../README.md")]
+//!
+//! # The modules
+//!
 //! The executor: batch-first on the registry of async-graphql. Object types are declared once (`object`) with their edges
 //! (`edge`, `connection`); a document is read, checked and remembered (`limits`, `document`, `cost`), its variables are
 //! coerced (`variables`), its selections planned (`plan`), its keys loaded without a timer (`batch`) and its answer
@@ -14,6 +18,7 @@ pub mod cost;
 pub mod document;
 pub mod edge;
 pub mod error;
+pub mod execute;
 pub mod federation;
 pub mod introspection;
 pub mod limits;

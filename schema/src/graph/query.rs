@@ -13,7 +13,6 @@ use entities::{
     Kind, Tag,
     id::{self, ActivityLogId, FormId, FormVersionId, LocationId, SessionId, SubmissionId, UserId},
 };
-use futures_util::{FutureExt as _, future::BoxFuture};
 use uuid::Uuid;
 
 use crate::{
@@ -33,12 +32,11 @@ use crate::{
 };
 use engine::{
     connection::Pages,
-    context::Context,
     cost::MAX_IDS,
     edge::{Arguments, Given, NoArguments, One},
     error::{FieldError, RequestError},
-    object::{Asked, Edge, Entity, Filled, Object, Run, label},
-    output::{Unwritten, Writer},
+    execute::Ready,
+    object::{Asked, Edge, Entity, Object, Run, label},
     plan::Planner,
     scalar::write_text,
 };
@@ -290,23 +288,5 @@ impl Edge<Query> for Service {
         }
         json.extend(if json.is_empty() { &b"{}"[..] } else { b"}" });
         Ok(Box::new(Ready { json }))
-    }
-}
-
-/// A value that needs no loading.
-pub(crate) struct Ready {
-    pub(crate) json: Vec<u8>,
-}
-
-impl<T> Run<T> for Ready {
-    fn start<'a>(&'a self, _: &[T], _: &'a Context) -> BoxFuture<'a, Box<dyn Filled + 'a>> {
-        std::future::ready(Box::new(self) as Box<dyn Filled>).boxed()
-    }
-}
-
-impl Filled for &Ready {
-    fn write<'w>(&'w self, _: usize, writer: &mut Writer<'w>) -> Result<(), Unwritten> {
-        writer.out.extend(&self.json);
-        Ok(())
     }
 }
