@@ -14,7 +14,9 @@ use crate::config::setting::Networks;
 
 const X_FORWARDED_FOR: &str = "x-forwarded-for";
 const FORWARDED: &str = "forwarded";
-/// Peers that are told of, one line for each: clients of a server that has no proxy may send these headers, too.
+/// Peers that are told of with each trouble, one line for each: clients of a server that has no proxy may send these
+/// headers, too. Peers within a private network, where proxies mostly are, have as many lines to themselves, so that strangers
+/// from outside cannot use them up.
 const MOST_TOLD: usize = 16;
 
 /// Something about these headers that an operator has to set right.
@@ -75,7 +77,10 @@ impl Forwarding {
     fn tell(&self, trouble: Trouble, peer: IpAddr) {
         {
             let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-            if told.len() >= MOST_TOLD || told.contains(&(trouble, peer)) {
+            let alike = |&&(told_of, by): &&(Trouble, IpAddr)| {
+                told_of == trouble && is_private(by) == is_private(peer)
+            };
+            if told.contains(&(trouble, peer)) || told.iter().filter(alike).count() >= MOST_TOLD {
                 return;
             }
             told.push((trouble, peer));
@@ -97,6 +102,16 @@ impl Forwarding {
                 "a proxy in http.trusted_proxies sends Forwarded and no X-Forwarded-For; only the latter is read, so \
                  its clients count as one"
             ),
+        }
+    }
+}
+
+/// An address of a private network (RFC 1918, RFC 4193) or of this machine.
+fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_private() || address.is_loopback() || address.is_link_local(),
+        IpAddr::V6(address) => {
+            address.is_unique_local() || address.is_loopback() || address.is_unicast_link_local()
         }
     }
 }
@@ -223,6 +238,11 @@ mod tests {
         for index in 0..100 {
             ask(&format!("192.0.2.{index}"), &[(X_FORWARDED_FOR, b"198.51.100.7")]);
         }
-        assert_eq!(ask("192.0.2.1", &[]).len(), MOST_TOLD);
+        assert_eq!(ask("192.0.2.1", &[]).len(), MOST_TOLD + 2, "and two of the trusted proxy");
+        for peer in ["172.16.0.1", "fd00::1"] {
+            let told = ask(peer, &[(X_FORWARDED_FOR, b"198.51.100.7")]);
+            let of = (Trouble::Untrusted, peer.parse().expect("an address"));
+            assert_eq!(told.last(), Some(&of), "strangers do not hide a proxy");
+        }
     }
 }
