@@ -242,7 +242,7 @@ test("who signs in with the form asks the graph, sees the sessions of the accoun
   await form.getByLabel("E-mail").fill(account.name);
   await form.getByLabel("Password").fill("not the password");
   await form.getByRole("button", { name: "Sign in" }).click();
-  await form.getByText("do not fit together").waitFor();
+  await form.getByText("Wrong e-mail or password").waitFor();
   await form.getByLabel("Password").fill(account.password);
   await form.getByRole("button", { name: "Sign in" }).click();
 

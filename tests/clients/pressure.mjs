@@ -9,7 +9,10 @@ import { endpoint } from "./xp.mjs";
 
 /** Milliseconds that others may have to wait at the 99th percentile, above twice what they wait when nobody attacks. */
 export const MOST_WAITING = 100;
-/** How often an attack is tried where others waited longer or were refused: another program may have kept the machine busy. */
+/**
+ * How often an attack is tried that cost too much: another program may have kept the machine busy, and the allocator may have
+ * given back what was idle just before.
+ */
 const TRIES = 3;
 /** Attackers of each kind. */
 export const ATTACKERS = 16;
@@ -76,17 +79,18 @@ async function measureCalm() {
 
 /**
  * Runs an attack while others ask: `attack()` gives `{ sent, verdict }`, the bytes that it sent and what became of it.
- * Fails where it costs too much memory, has one of the others refused, or makes them wait each time that it is tried.
+ * Fails where it costs too much memory, has one of the others refused, or makes them wait, each time that it is tried.
  */
 export async function underPressure(name, attack) {
   for (let tries = 1; ; tries++) {
     await measureCalm();
-    const others = await attackOnce(name, attack);
+    const { others, risen } = await attackOnce(name, attack);
     const most = MOST_WAITING + 2 * calm.p99;
-    if (others.p99 < most && others.refused === 0) return;
+    if (others.p99 < most && others.refused === 0 && risen < MOST_MEMORY) return;
     assert.ok(
       tries < TRIES,
-      `others waited ${others.p99.toFixed(1)} ms (p99; at most ${most.toFixed(1)}) and were refused: ${JSON.stringify([...others.failures])}`,
+      `${risen.toFixed(1)} MiB above idle (at most ${MOST_MEMORY}), others waited ${others.p99.toFixed(1)} ms ` +
+        `(p99; at most ${most.toFixed(1)}) and were refused: ${JSON.stringify([...others.failures])}`,
     );
   }
 }
@@ -105,8 +109,7 @@ async function attackOnce(name, attack) {
     const { sent, verdict } = outcome;
     rows.push([name, (sent / 1024).toFixed(0), risen.toFixed(1), others.p50.toFixed(1), others.p99.toFixed(1), others.asked, others.refused, verdict]);
   }
-  assert.ok(risen < MOST_MEMORY, `${risen.toFixed(1)} MiB above idle`);
-  return others;
+  return { others, risen };
 }
 
 export function printPressure() {

@@ -12,7 +12,7 @@ use crate::{
     bounds::{Bound, Bounds, Taken},
     error::{Code, FieldError, Place, RequestError, shortened},
     federation::trace::{Moment, Traced, Tree},
-    scalar::{write_json, write_text},
+    scalar::{make_room, write_json, write_text},
 };
 
 /// Errors in an answer at most; more would only be a way to make the server talk.
@@ -123,7 +123,9 @@ impl<'a> Writer<'a> {
             }
             self.bound.reach(self.out.len() + self.beside)?;
             tokio::task::yield_now().await;
-            self.stop_at = self.out.len().saturating_add(self.bound.ahead());
+            let ahead = self.bound.ahead();
+            make_room(ahead, &mut self.out);
+            self.stop_at = self.out.len().saturating_add(ahead);
             self.is_stopping = false;
         }
     }

@@ -230,6 +230,20 @@ impl Leaf for Cow<'static, str> {
     }
 }
 
+/// Appends bytes of which there may be many. A vector would double; room for a quarter more keeps what many long answers
+/// take beside their bytes small.
+pub fn append(bytes: &[u8], out: &mut Vec<u8>) {
+    make_room(bytes.len(), out);
+    out.extend_from_slice(bytes);
+}
+
+/// Makes room for so many bytes at least, and for a quarter of what there is.
+pub(crate) fn make_room(bytes: usize, out: &mut Vec<u8>) {
+    if out.capacity() - out.len() < bytes {
+        out.reserve_exact(bytes.max(out.len() / 4));
+    }
+}
+
 /// Appends `text` as a JSON string.
 pub fn write_text(text: &str, out: &mut Vec<u8>) {
     // Without an early end the loop looks at many bytes at once; next to no text needs more than that.

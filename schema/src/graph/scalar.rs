@@ -8,7 +8,7 @@ use entities::{
 };
 
 use crate::graph::Graph;
-use engine::scalar::{AnyJson, Leaf};
+use engine::scalar::{AnyJson, Leaf, append};
 
 /// The database's own text: already JSON.
 impl Leaf<Graph> for Json {
@@ -17,7 +17,7 @@ impl Leaf<Graph> for Json {
     }
 
     fn write(&self, out: &mut Vec<u8>) {
-        out.extend(self.as_str().as_bytes());
+        append(self.as_str().as_bytes(), out);
     }
 }
 
