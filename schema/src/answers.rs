@@ -28,7 +28,7 @@ const LONGEST: usize = 1 << 20;
 const KEPT: Kept = Kept::for_seconds(60);
 
 /// An answer that may be given again.
-pub(crate) struct Answer {
+pub(crate) struct CachedAnswer {
     /// Lacks only its closing brace, like an answer that was just made.
     body: Vec<u8>,
     digest: [u8; 16],
@@ -36,14 +36,14 @@ pub(crate) struct Answer {
 }
 
 /// Where the answer to one request is looked for and put.
-pub(crate) struct Place {
+pub(crate) struct AnswerCacheKey {
     /// By how far the execution has looked: at nothing, at the scope, at the viewer.
     names: [AnswerName; 3],
     /// Before anything was read.
     began: Moment,
 }
 
-impl Place {
+impl AnswerCacheKey {
     /// The place for a request; none, if its answers are not kept.
     pub(crate) fn of(prepared: &Prepared, viewer: &Viewer, store: &Store) -> Option<Self> {
         let is_kept = store.cache().is_on() && prepared.document.is_trusted();
@@ -60,7 +60,7 @@ impl Place {
     }
 
     /// The answer, if there is one that is true.
-    pub(crate) async fn find(&self, store: &Store) -> Option<Arc<Answer>> {
+    pub(crate) async fn find(&self, store: &Store) -> Option<Arc<CachedAnswer>> {
         store.answer(&self.names).await
     }
 
@@ -83,7 +83,7 @@ impl Place {
             Looked::AtViewer => self.names[2],
         };
         let digest = digest(&[body, b"}"]);
-        let answer = Answer { body: body.to_vec(), digest, cache };
+        let answer = CachedAnswer { body: body.to_vec(), digest, cache };
         ctx.store().cache().keep_answer(
             name,
             Arc::new(answer),
@@ -96,7 +96,7 @@ impl Place {
     }
 }
 
-impl Answer {
+impl CachedAnswer {
     /// The answer again; none where there is no memory for it now.
     pub(crate) fn reply(&self, bounds: &Bounds) -> Option<Reply> {
         let held = bounds.hold(self.body.len() + 1)?;

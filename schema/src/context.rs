@@ -79,18 +79,18 @@ pub(crate) struct RequestData {
     /// Until when the answer stays true if nothing is written, milliseconds since 1970.
     true_until: Arc<AtomicI64>,
     access: Access,
-    service: Service,
+    service: ServiceInfo,
 }
 
 /// What gateways are told of the graph.
 #[derive(Clone)]
-pub(crate) struct Service {
+pub(crate) struct ServiceInfo {
     pub(crate) subgraph: Subgraph,
     pub(crate) sdl: Arc<str>,
 }
 
 impl RequestData {
-    pub(crate) fn new(viewer: Viewer, caller: Caller, access: Access, service: Service) -> Self {
+    pub(crate) fn new(viewer: Viewer, caller: Caller, access: Access, service: ServiceInfo) -> Self {
         let scope = viewer.scope();
         let (viewer, scope) = Watched::pair(viewer, scope);
         let (now, true_until) = (entities::clock::now(), Arc::new(AtomicI64::new(i64::MAX)));
@@ -113,7 +113,7 @@ pub(crate) trait ContextExt {
     fn access(&self) -> &Access;
 
     /// What gateways are told of the graph.
-    fn service(&self) -> &Service;
+    fn service(&self) -> &ServiceInfo;
 
     /// When the request began, for what is told beside its answer.
     fn began(&self) -> Time;
@@ -158,7 +158,7 @@ impl ContextExt for Context {
         &data(self).access
     }
 
-    fn service(&self) -> &Service {
+    fn service(&self) -> &ServiceInfo {
         &data(self).service
     }
 

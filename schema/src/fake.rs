@@ -25,7 +25,7 @@ use crate::{
         access::{Access, AccessOptions},
         viewer::Viewer,
     },
-    context::{Database, RequestData, Service},
+    context::{Database, RequestData, ServiceInfo},
     graph::{
         input::id as read_id,
         list::{ListArgs as _, WindowArgs as _, bound},
@@ -569,7 +569,7 @@ impl Both {
             Batcher::new(Database::new(&self.store, recorder), Groups::new(0), self.metrics.clone());
         let access =
             Access::new(self.store.clone(), AccessOptions { secret: secret(), ..AccessOptions::default() });
-        let service = Service { subgraph: Subgraph::WHOLE, sdl: Arc::from("") };
+        let service = ServiceInfo { subgraph: Subgraph::WHOLE, sdl: Arc::from("") };
         let (memory, taken) = (Memory::of(usize::MAX), Taken::default());
         let bounds = Bounds { most: usize::MAX, memory, taken, owner: Owner::Many, piece };
         let data = RequestData::new(Viewer::Service, Caller::default(), access, service);

@@ -30,12 +30,12 @@ pub mod user;
 pub mod user_error;
 
 use crate::{
-    answers::Place,
+    answers::AnswerCacheKey,
     auth::{
         access::{Access, AccessOptions},
         viewer::Viewer,
     },
-    context::{ContextExt as _, Database, RequestData, Service},
+    context::{ContextExt as _, Database, RequestData, ServiceInfo},
     explain::{self, Extensions},
     graph::{subgraph::Subgraph, subscription::Events},
     request::{Caller, Reply, Request, refused},
@@ -46,7 +46,7 @@ use engine::{
     cache_control::{self, Audience, CachePolicy},
     context::Context,
     cost::OutputTypes,
-    document::{Document, Documents, OnlyValidate, OperationKind, Rules},
+    document::{Document, DocumentCache, OnlyValidate, OperationKind, Rules},
     error::{Code, RequestError},
     execute::{Ready, answer},
     federation::{
@@ -130,7 +130,7 @@ impl Options {
 pub(crate) type Engine = Schema<Row<Query>, Mutation, Subscription>;
 
 /// What a graph is made of.
-pub(crate) struct Shape<T> {
+pub(crate) struct GraphParts<T> {
     /// The root of queries.
     pub(crate) query: &'static Object<Query>,
     /// Has the last word on what the schema has.
@@ -142,20 +142,20 @@ pub(crate) struct Shape<T> {
 /// The graph: schema, documents, batching, and the store behind them. Cheap to clone.
 #[derive(Clone)]
 pub struct Graph {
-    inner: Arc<Inner>,
+    inner: Arc<GraphInner>,
 }
 
-struct Inner {
+struct GraphInner {
     store: Store,
     access: Access,
     options: Options,
-    service: Service,
+    service: ServiceInfo,
     api_sdl: String,
     query: &'static Object<Query>,
     validator: Engine,
     introspector: Engine,
     input_types: InputTypes,
-    documents: Documents,
+    documents: DocumentCache,
     groups: Groups,
     metrics: Metrics,
     /// What subscriptions show to whom.
@@ -167,7 +167,12 @@ impl Graph {
     /// Builds the schema over a store. Metrics go into `registry`.
     pub fn new(store: Store, options: Options, registry: &mut Registry) -> Self {
         let subgraph = options.subgraph;
-        Self::of(store, options, registry, Shape { query: Query::object(), types: subgraph, composed: &[] })
+        Self::of(
+            store,
+            options,
+            registry,
+            GraphParts { query: Query::object(), types: subgraph, composed: &[] },
+        )
     }
 
     /// Builds the schema of any shape over a store. Metrics go into `registry`.
@@ -175,14 +180,14 @@ impl Graph {
         store: Store,
         options: Options,
         registry: &mut Registry,
-        Shape { query, types, composed }: Shape<T>,
+        GraphParts { query, types, composed }: GraphParts<T>,
     ) -> Self {
         let engine = |suggestions: bool| {
             let builder = Schema::build(Row::new(), Mutation, Subscription)
                 .enable_federation()
                 .enable_subscription_in_federation()
                 .directive(types)
-                // The gate counts depth itself, through fragments too; the library must not refuse what it let through.
+                // The limits count depth themselves, through fragments too; the library must not refuse what they let through.
                 .limit_recursive_depth(64);
             if suggestions { builder } else { builder.disable_suggestions() }
         };
@@ -192,16 +197,16 @@ impl Graph {
             Schema::build(Row::new(), Mutation, Subscription).directive(sdl::ForClients(types)).finish();
         let api_sdl = sdl::api(&for_clients);
         let service =
-            Service { subgraph: options.subgraph, sdl: sdl::federated(&introspector, composed).into() };
+            ServiceInfo { subgraph: options.subgraph, sdl: sdl::federated(&introspector, composed).into() };
         let types =
             parse_schema(introspector.sdl()).expect("the schema prints SDL that its own parser reads");
         let input_types = InputTypes::of(&types, &JUDGED_ALONE);
-        let documents = Documents::new(options.rules(), OutputTypes::of(&types), registry);
+        let documents = DocumentCache::new(options.rules(), OutputTypes::of(&types), registry);
         let (groups, metrics) = (Groups::new(options.shared_batches), Metrics::register(registry));
         let own = || Access::new(store.clone(), AccessOptions::default());
         let access = options.access.clone().unwrap_or_else(own);
         registry.register_collector(Box::new(access.presence().clone()));
-        let inner = Inner {
+        let inner = GraphInner {
             answer_memory: Memory::of(options.answer_memory),
             store,
             access,
@@ -309,17 +314,17 @@ impl Graph {
         let floored = floor.map(|floor| self.inner.store.not_before(floor));
         let store = floored.as_ref().unwrap_or(&self.inner.store);
         // Who wants to know how an answer is made has it made.
-        let place = Place::of(&prepared, &viewer, store)
+        let cache_key = AnswerCacheKey::of(&prepared, &viewer, store)
             .filter(|_| !explain && !request.trace && !request.cache_tags);
         let bounds = self.inner.bounds(&viewer, &request.caller, &request.taken);
-        if let Some(place) = &place
-            && let Some(answer) = place.find(store).await
+        if let Some(cache_key) = &cache_key
+            && let Some(answer) = cache_key.find(store).await
             && let Some(reply) = answer.reply(&bounds)
         {
             return Opened::Reply(reply);
         }
         let recorder = Recorder::new(explain);
-        let collects = request.cache_tags || place.is_some();
+        let collects = request.cache_tags || cache_key.is_some();
         let recorder = Arc::new(if collects { recorder.collecting() } else { recorder });
         let mut ctx = self.inner.context(store, viewer, request.caller, Arc::clone(&recorder));
         ctx.bounds = bounds;
@@ -334,8 +339,8 @@ impl Graph {
                 let is_for_some = ctx.viewer().was_read()
                     || prepared.document.for_gateways.is_for_them_alone(self.inner.options.gateways_only);
                 let cache = cache.map(|policy| policy.for_one_if(is_for_some));
-                let place = place.filter(|_| errors.is_empty());
-                let digest = place.and_then(|place| place.keep(&ctx, &recorder, body, cache));
+                let cache_key = cache_key.filter(|_| errors.is_empty());
+                let digest = cache_key.and_then(|cache_key| cache_key.keep(&ctx, &recorder, body, cache));
                 let explained =
                     explain.then(|| explain::Explain::of(&recorder, &ctx.batcher, started.elapsed()));
                 let trace = errors.trace.take().map(|trace| trace.finish(ctx.began(), started.elapsed()));
@@ -352,7 +357,7 @@ impl Graph {
                 };
                 extensions.write(body);
                 let answer = answer.finished(&ctx.caller().request_id, &ctx.bounds);
-                prepared.document.answered(answer.out.len());
+                prepared.document.note_response_bytes(answer.out.len());
                 self.inner.documents.count_excess(&answer.errors.codes);
                 let cache = cache.filter(|_| answer.errors.is_empty());
                 let entities = if request.entities { query::entity_counts(&prepared) } else { Vec::new() };
@@ -391,7 +396,7 @@ impl Prepared {
     }
 }
 
-impl Inner {
+impl GraphInner {
     /// Finds out which operation is meant, or what is wrong with its variables.
     fn prepare(&self, document: Arc<Document>, request: &mut Request) -> Result<Prepared, Box<Reply>> {
         let request_id = Arc::clone(&request.caller.request_id);
@@ -400,11 +405,11 @@ impl Inner {
         may_run.map_err(|error| Box::new(refused(None, &[error], &request_id)))?;
         let operation = document.operation(request.operation_name.as_deref());
         let operation = operation.map_err(|error| Box::new(refused(None, &[error], &request_id)))?;
-        let (kind, cache) = (operation.judged.kind, operation.judged.cache);
+        let (kind, cache) = (operation.info.kind, operation.info.cache);
         let given = std::mem::take(&mut request.variables);
         let variables = self.input_types.coerce(&operation.parsed.node.variable_definitions, given);
         let variables = variables.and_then(|variables| {
-            self.documents.check_cost(operation.judged, &variables)?;
+            self.documents.check_cost(operation.info, &variables)?;
             Ok(variables)
         });
         let variables = variables.map_err(|error| Box::new(refused(Some(kind), &[error], &request_id)))?;
@@ -444,8 +449,8 @@ impl Inner {
             return mutation::execute(root, planner, ctx, errors).await;
         }
         let selection = self.plan(prepared, root, planner, ctx).await?;
-        let (request_id, room) = (&ctx.caller().request_id, prepared.document.room());
-        Ok(answer(&selection, Query, ctx, request_id, room, errors).await)
+        let (request_id, output_buffer) = (&ctx.caller().request_id, prepared.document.output_buffer());
+        Ok(answer(&selection, Query, ctx, request_id, output_buffer, errors).await)
     }
 
     /// The answer to a question about the schema, as JSON, kept for an hour at most.

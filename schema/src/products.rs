@@ -15,7 +15,7 @@ use prometheus_client::registry::Registry;
 use crate::{
     context::Database,
     graph::{
-        Graph, Options, Shape,
+        Graph, GraphParts, Options,
         query::{Query, Service},
     },
 };
@@ -33,7 +33,7 @@ pub fn graph(store: Store, options: Options, registry: &mut Registry) -> Graph {
         store,
         options,
         registry,
-        Shape { query: &QUERY, types: marks::Products, composed: &[marks::CUSTOM] },
+        GraphParts { query: &QUERY, types: marks::Products, composed: &[marks::CUSTOM] },
     )
 }
 

@@ -27,7 +27,7 @@ impl GraphConfig {
             fragments: self.max_fragments,
             selections: self.max_selections,
             depth: self.max_depth,
-            filler: self.max_filler,
+            ignored_bytes: self.max_filler,
             introspection_depth: self.max_introspection_depth,
             introspection_lists: self.max_introspection_lists,
             cost: u64::from(self.max_cost),
@@ -41,7 +41,7 @@ impl GatewayConfig {
         Limits {
             bytes: self.max_document_bytes.max(public.bytes),
             tokens: self.max_tokens.max(public.tokens),
-            filler: public.filler.max(Limits::gateway().filler),
+            ignored_bytes: public.ignored_bytes.max(Limits::gateway().ignored_bytes),
             ..public
         }
     }

@@ -67,13 +67,13 @@ pub(crate) fn policy(
     selections: &SelectionSet,
     fragments: &HashMap<Name, Positioned<FragmentDefinition>>,
 ) -> Option<CachePolicy> {
-    let mut walk = Walk { types, hints, fragments, age: None, audience: Public };
-    walk.selections("Query", selections, true);
-    let max_age_seconds = walk.age.filter(|age| *age > 0)?;
-    Some(CachePolicy { max_age_seconds, audience: walk.audience })
+    let mut visitor = PolicyVisitor { types, hints, fragments, age: None, audience: Public };
+    visitor.selections("Query", selections, true);
+    let max_age_seconds = visitor.age.filter(|age| *age > 0)?;
+    Some(CachePolicy { max_age_seconds, audience: visitor.audience })
 }
 
-struct Walk<'d> {
+struct PolicyVisitor<'d> {
     types: &'d OutputTypes,
     hints: &'d [Hint],
     fragments: &'d HashMap<Name, Positioned<FragmentDefinition>>,
@@ -81,7 +81,7 @@ struct Walk<'d> {
     audience: Audience,
 }
 
-impl Walk<'_> {
+impl PolicyVisitor<'_> {
     fn restrict(&mut self, hint: Option<(u32, Audience)>) {
         let (age, audience) = hint.unwrap_or((0, Public));
         self.age = Some(self.age.map_or(age, |known| known.min(age)));

@@ -20,10 +20,10 @@ use futures_util::{
 use crate::{
     batch::{Loader, Outcome},
     context::Context,
-    edge::{Arguments, Broken, Given, load_some},
-    error::{FieldError, Place, RequestError},
+    edge::{Arguments, Broken, FieldArgs, load_some},
+    error::{FieldError, RequestError, SourceLocation},
     federation::trace::{Moment, Span, Traced},
-    object::{Asked, Edge, Filled, Rows, Run, Selection, Visible, label},
+    object::{Edge, FieldRequest, Filled, Rows, Run, Selection, Visible, label},
     output::{Unwritten, Writer},
     scalar::{Leaf as _, write_text},
 };
@@ -58,12 +58,12 @@ impl PageArgs {
     /// # Errors
     /// `BAD_USER_INPUT` where both or neither fits: `first` and `last`, or a number beyond `max_rows`.
     pub fn limit(&self, max_rows: u32) -> Result<(u32, bool), FieldError> {
-        let (name, asked, backward) = match (self.first, self.last) {
+        let (name, request, backward) = match (self.first, self.last) {
             (Some(_), Some(_)) => return Err(FieldError::bad_input("give `first` or `last`, not both")),
             (None, Some(last)) => ("last", Some(last), true),
             (first, None) => ("first", first, false),
         };
-        let limit = match asked {
+        let limit = match request {
             None => DEFAULT_ROWS,
             Some(rows) => {
                 u32::try_from(rows).ok().filter(|rows| (1..=max_rows).contains(rows)).ok_or_else(|| {
@@ -86,7 +86,7 @@ impl PageArgs {
 }
 
 /// A list whose arguments have been read.
-pub struct Bound<P: Loader, C, R> {
+pub struct BoundPage<P: Loader, C, R> {
     /// Loads a page for each parent.
     pub pages: P,
     /// Counts the rows for each parent.
@@ -117,7 +117,8 @@ pub struct PageRows<'a, R> {
 }
 
 /// How arguments become the loaders of a list.
-pub type BindList<A, P, C, U> = fn(&Given<'_, A>) -> Result<Bound<P, C, <U as Visible>::Row>, FieldError>;
+pub type BindList<A, P, C, U> =
+    fn(&FieldArgs<'_, A>) -> Result<BoundPage<P, C, <U as Visible>::Row>, FieldError>;
 
 /// An edge to a page of a list.
 pub struct Pages<T, A, P: Loader, C, U: Visible> {
@@ -167,19 +168,19 @@ where
         false
     }
 
-    fn plan<'q>(&'static self, asked: Asked<'q>) -> Result<Box<dyn Run<T> + 'q>, RequestError> {
-        let plan = Plan::<U>::of(&asked)?;
-        let place = asked.selected.place;
-        let bound = Given::of(&asked).and_then(|given| (self.bind)(&given));
+    fn plan<'q>(&'static self, request: FieldRequest<'q>) -> Result<Box<dyn Run<T> + 'q>, RequestError> {
+        let plan = ConnectionPlan::<U>::of(&request)?;
+        let location = request.selected.location;
+        let bound = FieldArgs::of(&request).and_then(|given| (self.bind)(&given));
         Ok(match bound {
-            Ok(bound) => Box::new(PagesRun { key: self.key, bound, plan, place }),
-            Err(error) => Box::new(Broken { error, place }),
+            Ok(bound) => Box::new(PagesRun { key: self.key, bound, plan, location }),
+            Err(error) => Box::new(Broken { error, location }),
         })
     }
 }
 
 /// What is selected on a connection.
-struct Plan<'q, U: 'static> {
+struct ConnectionPlan<'q, U: 'static> {
     /// The names of the connection's and its edges' types.
     of: String,
     edge: String,
@@ -228,16 +229,16 @@ enum InfoWhat {
     EndCursor,
 }
 
-impl<'q, U: Visible> Plan<'q, U> {
-    fn of(asked: &Asked<'q>) -> Result<Self, RequestError> {
+impl<'q, U: Visible> ConnectionPlan<'q, U> {
+    fn of(request: &FieldRequest<'q>) -> Result<Self, RequestError> {
         let name = Connection::<U>::type_name();
         let edge = ConnectionEdge::<U>::type_name().into_owned();
         let mut plan = Self { of: name.to_string(), edge, parts: Vec::new(), selections: Vec::new() };
-        for field in asked.planner.collect(&|condition| condition == name, &asked.selected.sets)? {
+        for field in request.planner.collect(&|condition| condition == name, &request.selected.sets)? {
             let what = match field.name() {
-                "nodes" => What::Nodes(plan.select(asked, &field.sets)?),
-                "edges" => What::Edges(plan.edges(asked, &field.sets)?),
-                "pageInfo" => What::PageInfo(page_info(asked, &field.sets)?),
+                "nodes" => What::Nodes(plan.select(request, &field.sets)?),
+                "edges" => What::Edges(plan.edges(request, &field.sets)?),
+                "pageInfo" => What::PageInfo(page_info(request, &field.sets)?),
                 "totalCount" => What::TotalCount,
                 _ => What::Typename(name.to_string()),
             };
@@ -246,21 +247,25 @@ impl<'q, U: Visible> Plan<'q, U> {
         Ok(plan)
     }
 
-    fn select(&mut self, asked: &Asked<'q>, sets: &[&'q SelectionSet]) -> Result<usize, RequestError> {
-        self.selections.push(U::object().plan(asked.planner, sets, asked.ctx)?);
+    fn select(
+        &mut self,
+        request: &FieldRequest<'q>,
+        sets: &[&'q SelectionSet],
+    ) -> Result<usize, RequestError> {
+        self.selections.push(U::object().plan(request.planner, sets, request.ctx)?);
         Ok(self.selections.len() - 1)
     }
 
     fn edges(
         &mut self,
-        asked: &Asked<'q>,
+        request: &FieldRequest<'q>,
         sets: &[&'q SelectionSet],
     ) -> Result<Vec<EdgePart<'q>>, RequestError> {
         let name = ConnectionEdge::<U>::type_name();
         let mut parts = Vec::new();
-        for field in asked.planner.collect(&|condition| condition == name, sets)? {
+        for field in request.planner.collect(&|condition| condition == name, sets)? {
             let what = match field.name() {
-                "node" => EdgeWhat::Node(self.select(asked, &field.sets)?),
+                "node" => EdgeWhat::Node(self.select(request, &field.sets)?),
                 "cursor" => EdgeWhat::Cursor,
                 _ => EdgeWhat::Typename(name.to_string()),
             };
@@ -288,8 +293,11 @@ impl<'q, U: Visible> Plan<'q, U> {
     }
 }
 
-fn page_info<'q>(asked: &Asked<'q>, sets: &[&'q SelectionSet]) -> Result<Vec<InfoPart<'q>>, RequestError> {
-    let fields = asked.planner.collect(&|condition| condition == "PageInfo", sets)?;
+fn page_info<'q>(
+    request: &FieldRequest<'q>,
+    sets: &[&'q SelectionSet],
+) -> Result<Vec<InfoPart<'q>>, RequestError> {
+    let fields = request.planner.collect(&|condition| condition == "PageInfo", sets)?;
     Ok(fields
         .iter()
         .map(|field| {
@@ -307,9 +315,9 @@ fn page_info<'q>(asked: &Asked<'q>, sets: &[&'q SelectionSet]) -> Result<Vec<Inf
 
 struct PagesRun<'q, T: 'static, P: Loader, C, U: Visible> {
     key: fn(&T) -> P::Key,
-    bound: Bound<P, C, U::Row>,
-    plan: Plan<'q, U>,
-    place: Place,
+    bound: BoundPage<P, C, U::Row>,
+    plan: ConnectionPlan<'q, U>,
+    location: SourceLocation,
 }
 
 impl<T, P, C, U> Run<T> for PagesRun<'_, T, P, C, U>
@@ -366,7 +374,7 @@ where
                             sources.extend(has_cursors.then(|| Arc::clone(row)));
                         }
                     }
-                    Slot {
+                    ListSlot {
                         start,
                         length: children.len() - start,
                         has_next: page.as_ref().is_some_and(|page| page.has_next),
@@ -381,7 +389,7 @@ where
             selections => join_all(selections.iter().map(|each| each.run(children.clone(), ctx))).await,
         };
         let bound = &self.bound;
-        let list = List { cursor: &bound.cursor, plan: &self.plan, place: self.place };
+        let list = List { cursor: &bound.cursor, plan: &self.plan, location: self.location };
         let (parents, counts) = (Vec::new(), Vec::new());
         PagesFilled { list, parents, slots, sources, selections, counts, loaded, counted: 0 }
     }
@@ -391,7 +399,7 @@ where
 type Keys<K> = Vec<Result<Option<K>, FieldError>>;
 
 /// One parent's page within the rows of all parents.
-struct Slot {
+struct ListSlot {
     start: usize,
     length: usize,
     has_next: bool,
@@ -400,14 +408,14 @@ struct Slot {
 
 struct List<'a, 'q, U: Visible, K> {
     cursor: &'a Cursor<K, U::Row>,
-    plan: &'a Plan<'q, U>,
-    place: Place,
+    plan: &'a ConnectionPlan<'q, U>,
+    location: SourceLocation,
 }
 
 struct PagesFilled<'a, 'q, U: Visible, K> {
     list: List<'a, 'q, U, K>,
     parents: Keys<K>,
-    slots: Vec<Result<Slot, FieldError>>,
+    slots: Vec<Result<ListSlot, FieldError>>,
     /// The rows themselves, where cursors are selected.
     sources: Vec<Arc<U::Row>>,
     selections: Vec<Rows<'a, 'q, U>>,
@@ -421,7 +429,7 @@ impl<U: Visible, K: Send + Sync> Filled for PagesFilled<'_, '_, U, K> {
     fn write<'w>(&'w self, row: usize, writer: &mut Writer<'w>) -> Result<(), Unwritten> {
         writer.loaded(self.loaded);
         if let Err(error) = &self.parents[row] {
-            return Err(writer.fail(error, self.list.place));
+            return Err(writer.fail(error, self.list.location));
         }
         let parts = &self.list.plan.parts;
         writer.steps(parts.len(), |index, is_within, writer| {
@@ -452,7 +460,7 @@ impl<U: Visible, K: Send + Sync> PagesFilled<'_, '_, U, K> {
             What::Typename(name) => write_text(name, &mut writer.out),
             What::TotalCount => match &self.counts[row] {
                 Ok(count) => count.unwrap_or_default().write(&mut writer.out),
-                Err(error) => return Err(writer.fail(error, self.list.place)),
+                Err(error) => return Err(writer.fail(error, self.list.location)),
             },
             What::Nodes(selection) => {
                 let slot = self.slot(row, writer)?;
@@ -491,8 +499,8 @@ impl<U: Visible, K: Send + Sync> PagesFilled<'_, '_, U, K> {
         held(&self.list.plan.of, name, part.key, at)
     }
 
-    fn slot(&self, row: usize, writer: &mut Writer<'_>) -> Result<&Slot, Unwritten> {
-        self.slots[row].as_ref().map_err(|error| writer.fail(error, self.list.place))
+    fn slot(&self, row: usize, writer: &mut Writer<'_>) -> Result<&ListSlot, Unwritten> {
+        self.slots[row].as_ref().map_err(|error| writer.fail(error, self.list.location))
     }
 
     fn write_edge<'w>(
@@ -528,7 +536,13 @@ impl<U: Visible, K: Send + Sync> PagesFilled<'_, '_, U, K> {
         Ok(())
     }
 
-    fn write_info<'w>(&'w self, parts: &'w [InfoPart<'_>], row: usize, slot: &Slot, writer: &mut Writer<'w>) {
+    fn write_info<'w>(
+        &'w self,
+        parts: &'w [InfoPart<'_>],
+        row: usize,
+        slot: &ListSlot,
+        writer: &mut Writer<'w>,
+    ) {
         for (index, part) in parts.iter().enumerate() {
             writer.out.push(if index == 0 { b'{' } else { b',' });
             writer.out.extend(&part.label);
@@ -550,7 +564,7 @@ impl<U: Visible, K: Send + Sync> PagesFilled<'_, '_, U, K> {
         writer.out.extend(if parts.is_empty() { &b"{}"[..] } else { b"}" });
     }
 
-    fn write_info_part(&self, part: &InfoPart<'_>, row: usize, slot: &Slot, out: &mut Vec<u8>) {
+    fn write_info_part(&self, part: &InfoPart<'_>, row: usize, slot: &ListSlot, out: &mut Vec<u8>) {
         match part.what {
             InfoWhat::Typename => {}
             InfoWhat::HasNextPage => slot.has_next.write(out),

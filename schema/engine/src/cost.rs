@@ -125,10 +125,10 @@ fn directive(
 }
 
 /// The output types of the schema, as far as documents are judged by them.
-pub struct OutputTypes(HashMap<Name, HashMap<Name, Shape>>);
+pub struct OutputTypes(HashMap<Name, HashMap<Name, FieldInfo>>);
 
 /// A field's type.
-pub struct Shape {
+pub struct FieldInfo {
     /// The name of the type, without list and non-null.
     pub ty: Name,
     /// As in the schema: `[User!]!`.
@@ -169,15 +169,15 @@ impl OutputTypes {
             };
             types.insert(definition.name.node.clone(), fields);
         }
-        let shapes = |fields: &[Positioned<FieldDefinition>]| {
-            let shape = |field: &Positioned<FieldDefinition>| {
+        let infos = |fields: &[Positioned<FieldDefinition>]| {
+            let info = |field: &Positioned<FieldDefinition>| {
                 let ty = named(&field.node.ty.node);
                 let is_composite = types.contains_key(ty);
                 let arguments = field.node.arguments.iter().filter_map(|argument| {
                     let weight = weight(&argument.node.directives).filter(|weight| *weight > 0)?;
                     Some((argument.node.name.node.clone(), weight))
                 });
-                let shape = Shape {
+                let info = FieldInfo {
                     weight: weight(&field.node.directives).unwrap_or(u64::from(is_composite)),
                     arguments: arguments.collect(),
                     ty: ty.clone(),
@@ -185,15 +185,15 @@ impl OutputTypes {
                     is_composite,
                     rows: ListSize::of(&field.node),
                 };
-                (field.node.name.node.clone(), shape)
+                (field.node.name.node.clone(), info)
             };
-            fields.iter().map(shape).collect()
+            fields.iter().map(info).collect()
         };
-        Self(types.iter().map(|(name, fields)| (name.clone(), shapes(fields))).collect())
+        Self(types.iter().map(|(name, fields)| (name.clone(), infos(fields))).collect())
     }
 
     /// A field of a type; `None` for what the library adds (`__typename`, `_service`, `_entities`).
-    pub fn field(&self, ty: &str, field: &str) -> Option<&Shape> {
+    pub fn field(&self, ty: &str, field: &str) -> Option<&FieldInfo> {
         self.0.get(ty)?.get(field)
     }
 
@@ -216,7 +216,7 @@ fn weight(directives: &[Positioned<ConstDirective>]) -> Option<u64> {
     directive.node.get_argument("weight").and_then(|weight| rows(&weight.node))
 }
 
-impl Shape {
+impl FieldInfo {
     /// What the arguments of a field cost.
     fn arguments_of(&self, field: &Field) -> u64 {
         let given = self.arguments.iter().filter(|(name, _)| field.get_argument(name).is_some());
@@ -267,7 +267,7 @@ fn rows(value: &Value) -> Option<u64> {
 enum Size {
     Fixed(u64),
     /// The largest of these variables, or `fixed`; `default` where nothing is given.
-    Given {
+    FieldArgs {
         variables: Vec<Name>,
         fixed: Option<u64>,
         default: u64,
@@ -278,7 +278,7 @@ impl Size {
     fn rows(&self, variables: &Variables) -> u64 {
         match self {
             Self::Fixed(rows) => *rows,
-            Self::Given { variables: names, fixed, default } => {
+            Self::FieldArgs { variables: names, fixed, default } => {
                 let given = names.iter().filter_map(|name| rows(variables.get(name)?));
                 given.chain(*fixed).max().unwrap_or(*default)
             }
@@ -351,20 +351,20 @@ impl Measure<'_> {
 
     fn add_field(&self, cost: &mut Cost, ty: &str, field: &Field, page: &Page<'_>) {
         let name = field.name.node.as_str();
-        let shape = self.types.field(ty, name);
-        let weight = shape.map_or(1, |shape| shape.weight);
-        cost.own = cost.own.saturating_add(shape.map_or(0, |shape| shape.arguments_of(field)));
-        let (ty, times, page) = match shape {
+        let info = self.types.field(ty, name);
+        let weight = info.map_or(1, |info| info.weight);
+        cost.own = cost.own.saturating_add(info.map_or(0, |info| info.arguments_of(field)));
+        let (ty, times, page) = match info {
             // As many as there are representations; the library's own declaration says no size.
             _ if name == "_entities" => ("_Entity", size(field, &ENTITIES), NO_PAGE),
-            Some(shape) if !shape.is_composite => {
+            Some(info) if !info.is_composite => {
                 cost.own = cost.own.saturating_add(weight);
                 return;
             }
-            Some(shape) if page.fields.iter().any(|field| field == name) => {
-                (&*shape.ty, page.size.clone(), NO_PAGE)
+            Some(info) if page.fields.iter().any(|field| field == name) => {
+                (&*info.ty, page.size.clone(), NO_PAGE)
             }
-            Some(Shape { ty, rows: Some(rows), .. }) => {
+            Some(FieldInfo { ty, rows: Some(rows), .. }) => {
                 let size = size(field, rows);
                 if rows.fields.is_empty() {
                     (&**ty, size, NO_PAGE)
@@ -372,7 +372,7 @@ impl Measure<'_> {
                     (&**ty, ONE, Page { size, fields: &rows.fields })
                 }
             }
-            Some(shape) => (&*shape.ty, ONE, NO_PAGE),
+            Some(info) => (&*info.ty, ONE, NO_PAGE),
             // The gate bounds introspection; what else has no shape is a name.
             None => return,
         };
@@ -404,7 +404,7 @@ fn size(field: &Field, list: &ListSize) -> Size {
     if variables.is_empty() {
         Size::Fixed(fixed.unwrap_or(default))
     } else {
-        Size::Given { variables, fixed, default }
+        Size::FieldArgs { variables, fixed, default }
     }
 }
 

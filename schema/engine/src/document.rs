@@ -1,4 +1,4 @@
-//! Documents: read once, used often. A text is checked by the gate, parsed, validated against the schema and judged
+//! Documents: read once, used often. A text is checked against the limits, parsed, validated against the schema and judged
 //! (`cost`, `cache_control`) the first time it comes; later requests with the same text skip all of that, and whoever
 //! keeps the `Document` skips even the look-up. Only valid documents are kept, by their text, within a bound on bytes.
 //! Variables are checked for every request (`variables`).
@@ -26,12 +26,12 @@ use prometheus_client::{
 use crate::{
     cache_control::{self, CachePolicy, Hint},
     cost::{Cost, OutputTypes},
-    error::{Code, Place, RequestError},
+    error::{Code, RequestError, SourceLocation},
     federation::gateway::ForGateways,
-    limits::{self, Limits},
+    limits::{self, LimitErrorKind, Limits},
 };
 
-mod letting_in;
+mod sign_in_only;
 
 /// What kind of operation it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -48,7 +48,7 @@ pub enum OperationKind {
 pub struct Document {
     /// As the library reads it.
     pub parsed: ExecutableDocument,
-    judged: Vec<(Option<Name>, Judged)>,
+    operations: Vec<(Option<Name>, OperationInfo)>,
     /// A hash of its text.
     hash: [u8; 32],
     /// Was published by the operator: worth keeping its answers.
@@ -56,18 +56,18 @@ pub struct Document {
     /// What of it is for gateways only.
     pub for_gateways: ForGateways,
     /// The size of its last answer, bytes: the next one is mostly as large and need not grow step by step.
-    answered: AtomicUsize,
+    last_response_bytes: AtomicUsize,
 }
 
 /// What is known of one operation.
-pub struct Judged {
+pub struct OperationInfo {
     /// What kind of operation it is.
     pub kind: OperationKind,
     /// How long its answer keeps; `None`: not at all.
     pub cache: Option<CachePolicy>,
     cost: Cost,
     /// Nothing but signing in, signing up and refreshing.
-    only_lets_in: bool,
+    only_signs_in: bool,
 }
 
 /// One operation of a document.
@@ -75,7 +75,7 @@ pub struct Operation<'d> {
     /// As the library reads it.
     pub parsed: &'d Positioned<OperationDefinition>,
     /// What is known of it.
-    pub judged: &'d Judged,
+    pub info: &'d OperationInfo,
 }
 
 /// By what documents are judged.
@@ -106,8 +106,8 @@ impl Default for Rules {
 }
 
 /// The documents that have been seen.
-pub struct Documents {
-    known: Cache<Arc<str>, Arc<Document>>,
+pub struct DocumentCache {
+    cached: Cache<Arc<str>, Arc<Document>>,
     rules: Rules,
     /// The output types of the schema.
     pub types: Arc<OutputTypes>,
@@ -123,16 +123,16 @@ struct LimitLabels {
 /// Texts kept, bytes. A parsed document takes some ten times its text.
 const CACHE_BYTES: u64 = 2 << 20;
 /// Errors of validation in one answer.
-const MOST_ERRORS: usize = 10;
+const MAX_ERRORS: usize = 10;
 
-/// Room for an answer that is set aside before it is written, bytes.
-const LEAST_ROOM: usize = 4 << 10;
-const MOST_ROOM: usize = 256 << 10;
+/// Capacity of the buffer that an answer is written into, bytes.
+const MIN_BUFFER: usize = 4 << 10;
+const MAX_BUFFER: usize = 256 << 10;
 
-impl Documents {
+impl DocumentCache {
     /// No documents yet; metrics go into `registry`.
     pub fn new(rules: Rules, types: OutputTypes, registry: &mut Registry) -> Self {
-        let known = Cache::builder()
+        let cached = Cache::builder()
             .max_capacity(CACHE_BYTES)
             .weigher(|text: &Arc<str>, _| u32::try_from(text.len()).unwrap_or(u32::MAX))
             .build();
@@ -148,7 +148,7 @@ impl Documents {
             "Documents that were refused, by what they had too much of",
             Family::clone(&refused),
         );
-        Self { known, rules, types: Arc::new(types), prepared, refused }
+        Self { cached, rules, types: Arc::new(types), prepared, refused }
     }
 
     /// The document of this text, valid, if this caller may ask for it.
@@ -163,7 +163,7 @@ impl Documents {
         M: ObjectType + 'static,
         S: SubscriptionType + 'static,
     {
-        if let Some(document) = self.known.get(text) {
+        if let Some(document) = self.cached.get(text) {
             return Ok(document);
         }
         self.prepared.inc();
@@ -179,13 +179,13 @@ impl Documents {
         // Values of variables are checked for each request.
         let checked = validator.execute(request_of(parsed.clone(), name, Variables::default())).await;
         if !checked.errors.is_empty() {
-            let errors = checked.errors.into_iter().take(MOST_ERRORS);
+            let errors = checked.errors.into_iter().take(MAX_ERRORS);
             return Err(errors.map(|error| RequestError::of_engine(Code::ValidationFailed, error)).collect());
         }
         let hash = *blake3::hash(text.as_bytes()).as_bytes();
         let document =
             Arc::new(Document { hash, ..Document::new(parsed, for_gateways, &self.types, &self.rules) });
-        self.known.insert(Arc::from(text), Arc::clone(&document));
+        self.cached.insert(Arc::from(text), Arc::clone(&document));
         Ok(document)
     }
 
@@ -215,7 +215,7 @@ impl Documents {
     }
 
     /// Refuses what would load too much with these variables.
-    pub fn check_cost(&self, operation: &Judged, variables: &Variables) -> Result<(), RequestError> {
+    pub fn check_cost(&self, operation: &OperationInfo, variables: &Variables) -> Result<(), RequestError> {
         let (cost, most) = (operation.cost.with(variables), self.rules.limits.cost);
         if cost <= most {
             return Ok(());
@@ -236,7 +236,7 @@ impl Document {
         types: &OutputTypes,
         rules: &Rules,
     ) -> Self {
-        let judged = parsed.operations.iter().map(|(name, operation)| {
+        let operations = parsed.operations.iter().map(|(name, operation)| {
             let (operation, fragments) = (&operation.node, &parsed.fragments);
             let (kind, root) = match operation.ty {
                 OperationType::Query => (OperationKind::Query, "Query"),
@@ -248,14 +248,15 @@ impl Document {
             let cache = is_query
                 .then(|| cache_control::policy(types, rules.cache_hints, selections, fragments))
                 .flatten();
-            let only_lets_in = kind == OperationKind::Mutation
-                && letting_in::is_all(rules.sign_in_fields, selections, fragments);
+            let only_signs_in = kind == OperationKind::Mutation
+                && sign_in_only::is_all(rules.sign_in_fields, selections, fragments);
             let cost = types.cost(root, selections, fragments);
-            (name.cloned(), Judged { kind, cache, cost, only_lets_in })
+            (name.cloned(), OperationInfo { kind, cache, cost, only_signs_in })
         });
-        let judged = judged.collect();
-        let (hash, is_trusted, answered) = ([0; 32], AtomicBool::default(), AtomicUsize::new(LEAST_ROOM));
-        Self { parsed, judged, hash, is_trusted, for_gateways, answered }
+        let operations = operations.collect();
+        let (hash, is_trusted, last_response_bytes) =
+            ([0; 32], AtomicBool::default(), AtomicUsize::new(MIN_BUFFER));
+        Self { parsed, operations, hash, is_trusted, for_gateways, last_response_bytes }
     }
 
     /// From now on its answers are kept (`answers`): the operator has published it, so there are not many like it.
@@ -275,7 +276,7 @@ impl Document {
 
     /// The kind of the operation that a request with this name means, if the document has it.
     pub fn kind(&self, operation_name: Option<&str>) -> Option<OperationKind> {
-        self.operation(operation_name).ok().map(|operation| operation.judged.kind)
+        self.operation(operation_name).ok().map(|operation| operation.info.kind)
     }
 
     /// The name of the operation that a request with this name means, if the document has it and gives it one.
@@ -289,24 +290,24 @@ impl Document {
 
     /// Whether the operation that a request with this name means does nothing but sign in, sign up or refresh a session:
     /// what comes with a token that is not good any more to get one that is.
-    pub fn only_lets_in(&self, operation_name: Option<&str>) -> bool {
-        self.operation(operation_name).is_ok_and(|operation| operation.judged.only_lets_in)
+    pub fn only_signs_in(&self, operation_name: Option<&str>) -> bool {
+        self.operation(operation_name).is_ok_and(|operation| operation.info.only_signs_in)
     }
 
     /// The names of its operations; an operation without a name has none.
     pub fn operation_names(&self) -> impl Iterator<Item = &str> {
-        self.judged.iter().filter_map(|(name, _)| name.as_deref())
+        self.operations.iter().filter_map(|(name, _)| name.as_deref())
     }
 
     /// A buffer for an answer.
-    pub fn room(&self) -> Vec<u8> {
-        let last = self.answered.load(Ordering::Relaxed);
-        Vec::with_capacity((last + last / 8).clamp(LEAST_ROOM, MOST_ROOM))
+    pub fn output_buffer(&self) -> Vec<u8> {
+        let last = self.last_response_bytes.load(Ordering::Relaxed);
+        Vec::with_capacity((last + last / 8).clamp(MIN_BUFFER, MAX_BUFFER))
     }
 
     /// Notes how large an answer was.
-    pub fn answered(&self, bytes: usize) {
-        self.answered.store(bytes, Ordering::Relaxed);
+    pub fn note_response_bytes(&self, bytes: usize) {
+        self.last_response_bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// The operation to run (October 2021, §6.1.1 `GetOperation`).
@@ -323,9 +324,9 @@ impl Document {
                 return Err(RequestError::new(Code::OperationResolutionFailure, message));
             }
         };
-        let judged = self.judged.iter().find(|(known, _)| name.is_none() || known.as_deref() == name);
-        match (found, judged) {
-            (Some(parsed), Some((_, judged))) => Ok(Operation { parsed, judged }),
+        let info = self.operations.iter().find(|(cached, _)| name.is_none() || cached.as_deref() == name);
+        match (found, info) {
+            (Some(parsed), Some((_, info))) => Ok(Operation { parsed, info }),
             _ => Err(RequestError::new(
                 Code::OperationResolutionFailure,
                 "Unknown operation: the document does not have one of this name.",
@@ -334,17 +335,17 @@ impl Document {
     }
 }
 
-impl From<limits::Refusal> for RequestError {
-    fn from(refusal: limits::Refusal) -> Self {
-        let code = match refusal.code {
-            limits::Code::Parse => Code::ParseFailed,
-            limits::Code::Validation => Code::ValidationFailed,
-            limits::Code::Depth => Code::DepthLimit,
-            limits::Code::Cost => Code::CostLimit,
-            limits::Code::Bytes => Code::PayloadTooLarge,
+impl From<limits::LimitError> for RequestError {
+    fn from(refusal: limits::LimitError) -> Self {
+        let code = match refusal.kind {
+            LimitErrorKind::Parse => Code::ParseFailed,
+            LimitErrorKind::Validation => Code::ValidationFailed,
+            LimitErrorKind::Depth => Code::DepthLimit,
+            LimitErrorKind::Cost => Code::CostLimit,
+            LimitErrorKind::Bytes => Code::PayloadTooLarge,
         };
-        let place = Place { line: refusal.line, column: refusal.column };
-        Self { code, message: refusal.message, places: vec![place] }
+        let location = SourceLocation { line: refusal.line, column: refusal.column };
+        Self { code, message: refusal.message, locations: vec![location] }
     }
 }
 

@@ -14,8 +14,10 @@ use std::{marker::PhantomData, sync::Arc};
 use crate::{
     batch::{Loader, Outcome},
     context::Context,
-    error::{FieldError, Place, RequestError, without_values},
-    object::{Asked, Coordinate, Edge, Entity, Filled, Row, Rows, Run, Selection, Visible, VisibleFrom},
+    error::{FieldError, RequestError, SourceLocation, without_values},
+    object::{
+        Coordinate, Edge, Entity, FieldRequest, Filled, Row, Rows, Run, Selection, Visible, VisibleFrom,
+    },
     output::{Unwritten, Writer},
     plan::Planner,
     scalar::Leaf,
@@ -68,7 +70,7 @@ pub fn parse<I: InputType>(value: Option<Value>) -> Result<I, String> {
 }
 
 /// The arguments of one field of the document, with what is needed to turn them into a loader.
-pub struct Given<'a, A> {
+pub struct FieldArgs<'a, A> {
     /// The arguments.
     pub args: A,
     /// The request.
@@ -76,15 +78,15 @@ pub struct Given<'a, A> {
     coordinate: Coordinate,
 }
 
-impl<'q, A: Arguments> Given<'q, A> {
+impl<'q, A: Arguments> FieldArgs<'q, A> {
     /// Reads the arguments of a field.
     ///
     /// # Errors
     /// `BAD_USER_INPUT` where they cannot be read.
-    pub fn of(asked: &Asked<'q>) -> Result<Self, FieldError> {
-        let (planner, field) = (asked.planner, asked.selected.field);
+    pub fn of(request: &FieldRequest<'q>) -> Result<Self, FieldError> {
+        let (planner, field) = (request.planner, request.selected.field);
         let args = A::of(&planner, field).map_err(FieldError::bad_input)?;
-        Ok(Self { args, ctx: asked.ctx, coordinate: asked.coordinate })
+        Ok(Self { args, ctx: request.ctx, coordinate: request.coordinate })
     }
 
     /// The type and the field that the arguments are of.
@@ -98,7 +100,7 @@ pub struct Broken {
     /// What is wrong.
     pub error: FieldError,
     /// Where the field is in the document.
-    pub place: Place,
+    pub location: SourceLocation,
 }
 
 impl<T> Run<T> for Broken {
@@ -109,14 +111,14 @@ impl<T> Run<T> for Broken {
 
 impl Filled for &Broken {
     fn write<'w>(&'w self, _: usize, writer: &mut Writer<'w>) -> Result<(), Unwritten> {
-        Err(writer.fail(&self.error, self.place))
+        Err(writer.fail(&self.error, self.location))
     }
 }
 
 /// How arguments become a loader.
-pub type Bind<A, L> = fn(&Given<'_, A>) -> Result<L, FieldError>;
+pub type Bind<A, L> = fn(&FieldArgs<'_, A>) -> Result<L, FieldError>;
 /// How a row becomes a key; `None` is an absent edge.
-pub type KeyOf<T, A, L> = fn(&T, &Given<'_, A>) -> Result<Option<<L as Loader>::Key>, FieldError>;
+pub type KeyOf<T, A, L> = fn(&T, &FieldArgs<'_, A>) -> Result<Option<<L as Loader>::Key>, FieldError>;
 
 /// An edge to one object.
 pub struct One<T, A, L: Loader, U: Visible> {
@@ -180,35 +182,35 @@ where
         self.nullable
     }
 
-    fn plan<'q>(&'static self, asked: Asked<'q>) -> Result<Box<dyn Run<T> + 'q>, RequestError> {
-        plan(&asked, self.bind, |plan| Box::new(OneRun { edge: self, plan }))
+    fn plan<'q>(&'static self, request: FieldRequest<'q>) -> Result<Box<dyn Run<T> + 'q>, RequestError> {
+        plan(&request, self.bind, |plan| Box::new(OneRun { edge: self, plan }))
     }
 }
 
 /// An edge to objects, planned: its arguments have become a loader.
-struct Plan<'q, A, L, U: 'static> {
+struct EdgePlan<'q, A, L, U: 'static> {
     loader: L,
-    given: Given<'q, A>,
+    given: FieldArgs<'q, A>,
     selection: Selection<'q, U>,
-    place: Place,
+    location: SourceLocation,
 }
 
 fn plan<'q, T: 'static, A: Arguments, L: Loader, U: Visible>(
-    asked: &Asked<'q>,
+    request: &FieldRequest<'q>,
     bind: Bind<A, L>,
-    run: impl FnOnce(Plan<'q, A, L, U>) -> Box<dyn Run<T> + 'q>,
+    run: impl FnOnce(EdgePlan<'q, A, L, U>) -> Box<dyn Run<T> + 'q>,
 ) -> Result<Box<dyn Run<T> + 'q>, RequestError> {
-    let selection = U::object().plan(asked.planner, &asked.selected.sets, asked.ctx)?;
-    let place = asked.selected.place;
-    Ok(match Given::of(asked).and_then(|given| Ok((bind(&given)?, given))) {
-        Ok((loader, given)) => run(Plan { loader, given, selection, place }),
-        Err(error) => Box::new(Broken { error, place }),
+    let selection = U::object().plan(request.planner, &request.selected.sets, request.ctx)?;
+    let location = request.selected.location;
+    Ok(match FieldArgs::of(request).and_then(|given| Ok((bind(&given)?, given))) {
+        Ok((loader, given)) => run(EdgePlan { loader, given, selection, location }),
+        Err(error) => Box::new(Broken { error, location }),
     })
 }
 
 struct OneRun<'q, T: 'static, A: 'static, L: Loader, U: Visible> {
     edge: &'static One<T, A, L, U>,
-    plan: Plan<'q, A, L, U>,
+    plan: EdgePlan<'q, A, L, U>,
 }
 
 impl<T, A, L, U> Run<T> for OneRun<'_, T, A, L, U>
@@ -219,7 +221,7 @@ where
     L: Loader<Value = Arc<U::Row>>,
 {
     fn start<'a>(&'a self, rows: &[T], ctx: &'a Context) -> BoxFuture<'a, Box<dyn Filled + 'a>> {
-        let Plan { loader, selection, place, given } = &self.plan;
+        let EdgePlan { loader, selection, location, given } = &self.plan;
         let keys: Vec<_> = rows.iter().map(|row| (self.edge.key)(row, given)).collect();
         let named = |key: &Result<Option<_>, _>| self.edge.is_written && matches!(key, Ok(Some(_)));
         let must_exist: Vec<bool> = keys.iter().map(named).collect();
@@ -241,7 +243,7 @@ where
                 })
                 .collect();
             let rows = selection.run(children, ctx).await;
-            Box::new(OneFilled { slots, rows, place: *place, nullable: self.edge.nullable })
+            Box::new(OneFilled { slots, rows, location: *location, nullable: self.edge.nullable })
                 as Box<dyn Filled>
         }
         .boxed()
@@ -270,7 +272,7 @@ pub async fn load_some<L: Loader>(
 struct OneFilled<'a, 'q, U: 'static> {
     slots: Vec<Result<Option<usize>, FieldError>>,
     rows: Rows<'a, 'q, U>,
-    place: Place,
+    location: SourceLocation,
     nullable: bool,
 }
 
@@ -282,8 +284,8 @@ impl<U: Send + Sync> Filled for OneFilled<'_, '_, U> {
                 writer.out.extend(b"null");
                 Ok(())
             }
-            Ok(None) => Err(writer.fail(&MISSING, self.place)),
-            Err(error) => Err(writer.fail(error, self.place)),
+            Ok(None) => Err(writer.fail(&MISSING, self.location)),
+            Err(error) => Err(writer.fail(error, self.location)),
         }
     }
 }
@@ -300,7 +302,7 @@ pub struct Many<T, A, L: Loader, U: Visible> {
 
 /// The rows of a list from what the loader returned.
 type RowsOf<A, L, U> =
-    fn(&<L as Loader>::Value, &Given<'_, A>) -> Result<Vec<Arc<<U as Visible>::Row>>, FieldError>;
+    fn(&<L as Loader>::Value, &FieldArgs<'_, A>) -> Result<Vec<Arc<<U as Visible>::Row>>, FieldError>;
 
 impl<T, A, L: Loader, U: Visible> Many<T, A, L, U> {
     /// A list; `rows` takes the rows out of the loaded value.
@@ -328,14 +330,14 @@ where
         false
     }
 
-    fn plan<'q>(&'static self, asked: Asked<'q>) -> Result<Box<dyn Run<T> + 'q>, RequestError> {
-        plan(&asked, self.bind, |plan| Box::new(ManyRun { edge: self, plan }))
+    fn plan<'q>(&'static self, request: FieldRequest<'q>) -> Result<Box<dyn Run<T> + 'q>, RequestError> {
+        plan(&request, self.bind, |plan| Box::new(ManyRun { edge: self, plan }))
     }
 }
 
 struct ManyRun<'q, T: 'static, A: 'static, L: Loader, U: Visible> {
     edge: &'static Many<T, A, L, U>,
-    plan: Plan<'q, A, L, U>,
+    plan: EdgePlan<'q, A, L, U>,
 }
 
 impl<T, A, L, U> Run<T> for ManyRun<'_, T, A, L, U>
@@ -346,7 +348,7 @@ where
     L: Loader,
 {
     fn start<'a>(&'a self, rows: &[T], ctx: &'a Context) -> BoxFuture<'a, Box<dyn Filled + 'a>> {
-        let Plan { loader, selection, place, given } = &self.plan;
+        let EdgePlan { loader, selection, location, given } = &self.plan;
         let keys = rows.iter().map(|row| (self.edge.key)(row, given)).collect();
         async move {
             let mut children = Vec::new();
@@ -363,7 +365,7 @@ where
                 })
                 .collect();
             let rows = selection.run(children, ctx).await;
-            Box::new(ManyFilled { slots, rows, place: *place }) as Box<dyn Filled>
+            Box::new(ManyFilled { slots, rows, location: *location }) as Box<dyn Filled>
         }
         .boxed()
     }
@@ -372,7 +374,7 @@ where
 struct ManyFilled<'a, 'q, U: 'static> {
     slots: Vec<Result<(usize, usize), FieldError>>,
     rows: Rows<'a, 'q, U>,
-    place: Place,
+    location: SourceLocation,
 }
 
 impl<U: Send + Sync> Filled for ManyFilled<'_, '_, U> {
@@ -381,7 +383,7 @@ impl<U: Send + Sync> Filled for ManyFilled<'_, '_, U> {
             Ok((start, length)) => {
                 writer.list(*length, false, |index, writer| self.rows.write(start + index, writer))
             }
-            Err(error) => Err(writer.fail(error, self.place)),
+            Err(error) => Err(writer.fail(error, self.location)),
         }
     }
 }
@@ -424,16 +426,16 @@ where
         C::NULLABLE
     }
 
-    fn plan<'q>(&'static self, asked: Asked<'q>) -> Result<Box<dyn Run<T> + 'q>, RequestError> {
-        let (loader, place) = ((self.bind)(asked.ctx), asked.selected.place);
-        Ok(Box::new(ValueRun { edge: self, loader, place }))
+    fn plan<'q>(&'static self, request: FieldRequest<'q>) -> Result<Box<dyn Run<T> + 'q>, RequestError> {
+        let (loader, location) = ((self.bind)(request.ctx), request.selected.location);
+        Ok(Box::new(ValueRun { edge: self, loader, location }))
     }
 }
 
 struct ValueRun<T: 'static, L: Loader, C: 'static, M: 'static> {
     edge: &'static Single<T, L, C, M>,
     loader: L,
-    place: Place,
+    location: SourceLocation,
 }
 
 impl<T, L, C, M> Run<T> for ValueRun<T, L, C, M>
@@ -448,7 +450,7 @@ where
         async move {
             let outcomes = load_some(ctx, self.loader.clone(), keys).await;
             let values = outcomes.into_iter().map(|outcome| outcome.map(self.edge.value)).collect();
-            Box::new(ValueFilled { values, place: self.place, marker: PhantomData }) as Box<dyn Filled>
+            Box::new(ValueFilled { values, location: self.location, marker: PhantomData }) as Box<dyn Filled>
         }
         .boxed()
     }
@@ -456,7 +458,7 @@ where
 
 struct ValueFilled<C, M> {
     values: Vec<Result<C, FieldError>>,
-    place: Place,
+    location: SourceLocation,
     marker: PhantomData<fn() -> M>,
 }
 
@@ -467,25 +469,25 @@ impl<C: Leaf<M> + Send + Sync, M> Filled for ValueFilled<C, M> {
                 value.write(&mut writer.out);
                 Ok(())
             }
-            Err(error) => Err(writer.fail(error, self.place)),
+            Err(error) => Err(writer.fail(error, self.location)),
         }
     }
 }
 
 /// An edge to objects that the parent already holds, `[U!]!`: nothing is loaded for the edge itself, and what is
 /// selected beneath is loaded for all of them together.
-pub struct Held<T, U> {
+pub struct Inline<T, U> {
     objects: fn(&T) -> &[U],
 }
 
-impl<T, U> Held<T, U> {
+impl<T, U> Inline<T, U> {
     /// `objects` takes them out of the parent.
     pub const fn new(objects: fn(&T) -> &[U]) -> Self {
         Self { objects }
     }
 }
 
-impl<T: Send + Sync + 'static, U: Entity + Clone> Edge<T> for Held<T, U> {
+impl<T: Send + Sync + 'static, U: Entity + Clone> Edge<T> for Inline<T, U> {
     fn type_ref(&self, registry: &mut Registry) -> String {
         format!("[{}]!", <Row<U> as async_graphql::OutputType>::create_type_info(registry))
     }
@@ -498,19 +500,19 @@ impl<T: Send + Sync + 'static, U: Entity + Clone> Edge<T> for Held<T, U> {
         false
     }
 
-    fn plan<'q>(&'static self, asked: Asked<'q>) -> Result<Box<dyn Run<T> + 'q>, RequestError> {
-        let selection = U::object().plan(asked.planner, &asked.selected.sets, asked.ctx)?;
-        Ok(Box::new(HeldRun { edge: self, selection, place: asked.selected.place }))
+    fn plan<'q>(&'static self, request: FieldRequest<'q>) -> Result<Box<dyn Run<T> + 'q>, RequestError> {
+        let selection = U::object().plan(request.planner, &request.selected.sets, request.ctx)?;
+        Ok(Box::new(InlineRun { edge: self, selection, location: request.selected.location }))
     }
 }
 
-struct HeldRun<'q, T: 'static, U: 'static> {
-    edge: &'static Held<T, U>,
+struct InlineRun<'q, T: 'static, U: 'static> {
+    edge: &'static Inline<T, U>,
     selection: Selection<'q, U>,
-    place: Place,
+    location: SourceLocation,
 }
 
-impl<T: Send + Sync, U: Entity + Clone> Run<T> for HeldRun<'_, T, U> {
+impl<T: Send + Sync, U: Entity + Clone> Run<T> for InlineRun<'_, T, U> {
     fn start<'a>(&'a self, rows: &[T], ctx: &'a Context) -> BoxFuture<'a, Box<dyn Filled + 'a>> {
         let mut children = Vec::new();
         let slots = rows.iter().map(|row| {
@@ -522,7 +524,7 @@ impl<T: Send + Sync, U: Entity + Clone> Run<T> for HeldRun<'_, T, U> {
         let slots = slots.collect();
         async move {
             let rows = self.selection.run(children, ctx).await;
-            Box::new(ManyFilled { slots, rows, place: self.place }) as Box<dyn Filled>
+            Box::new(ManyFilled { slots, rows, location: self.location }) as Box<dyn Filled>
         }
         .boxed()
     }

@@ -122,14 +122,14 @@ impl FieldError {
 
 /// A place in the document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct SourceLocation {
     /// From 1.
     pub line: usize,
     /// From 1.
     pub column: usize,
 }
 
-impl From<async_graphql::Pos> for Place {
+impl From<async_graphql::Pos> for SourceLocation {
     fn from(pos: async_graphql::Pos) -> Self {
         Self { line: pos.line, column: pos.column }
     }
@@ -143,7 +143,7 @@ pub struct RequestError {
     /// A sentence for the developer of the client.
     pub message: String,
     /// Where in the document; empty where that cannot be told.
-    pub places: Vec<Place>,
+    pub locations: Vec<SourceLocation>,
 }
 
 /// Characters of one message at most.
@@ -154,20 +154,20 @@ const MOST_ECHOED: usize = 64;
 impl RequestError {
     /// A failure of this code, at no place.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), places: Vec::new() }
+        Self { code, message: message.into(), locations: Vec::new() }
     }
 
     /// Adds a place in the document.
     #[must_use]
-    pub fn at(mut self, place: impl Into<Place>) -> Self {
-        self.places.push(place.into());
+    pub fn at(mut self, location: impl Into<SourceLocation>) -> Self {
+        self.locations.push(location.into());
         self
     }
 
     /// An error of the library's parser or validator.
     pub fn of_engine(code: Code, error: async_graphql::ServerError) -> Self {
-        let places = error.locations.into_iter().map(Place::from).collect();
-        Self { code, message: without_values(error.message), places }
+        let locations = error.locations.into_iter().map(SourceLocation::from).collect();
+        Self { code, message: without_values(error.message), locations }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
     bounds::{Bounds, Memory, Owner, PIECE, Taken},
     context::Context,
     cost::OutputTypes,
-    document::{Document, Documents, OnlyValidate, Rules},
+    document::{Document, DocumentCache, OnlyValidate, Rules},
     error::RequestError,
     introspection::Question,
     object::{Entity, Filled, Object, Row, Run, Selection},
@@ -79,7 +79,7 @@ type Library<Q> = Schema<Row<Q>, EmptyMutation, EmptySubscription>;
 pub struct Executor<Q: Entity> {
     validator: Library<Q>,
     introspector: Library<Q>,
-    documents: Documents,
+    documents: DocumentCache,
     input_types: InputTypes,
     groups: Groups,
     metrics: Metrics,
@@ -96,7 +96,7 @@ impl<Q: Entity> Executor<Q> {
         let types = parse_schema(introspector.sdl()).expect("the library reads the SDL that it prints");
         Self {
             validator,
-            documents: Documents::new(rules, OutputTypes::of(&types), registry),
+            documents: DocumentCache::new(rules, OutputTypes::of(&types), registry),
             input_types: InputTypes::of(&types, &[]),
             introspector,
             groups: Groups::new(2),
@@ -130,7 +130,7 @@ impl<Q: Entity> Executor<Q> {
         match self.run(&document, variables, root, &ctx).await {
             Ok(answer) => {
                 let answer = answer.finished(&Arc::default(), &ctx.bounds);
-                document.answered(answer.out.len());
+                document.note_response_bytes(answer.out.len());
                 answer.out
             }
             Err(error) => refused(&[error]),
@@ -147,11 +147,11 @@ impl<Q: Entity> Executor<Q> {
         let operation = document.operation(None)?;
         let definitions = &operation.parsed.node.variable_definitions;
         let variables = self.input_types.coerce(definitions, variables)?;
-        self.documents.check_cost(operation.judged, &variables)?;
+        self.documents.check_cost(operation.info, &variables)?;
         let planner = Planner { fragments: &document.parsed.fragments, variables: &variables };
         let set = &operation.parsed.node.selection_set.node;
         let selection = self.plan(document, set, planner, ctx).await?;
-        Ok(answer(&selection, root, ctx, &Arc::default(), document.room(), Errors::default()).await)
+        Ok(answer(&selection, root, ctx, &Arc::default(), document.output_buffer(), Errors::default()).await)
     }
 
     async fn plan<'q>(

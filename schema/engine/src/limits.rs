@@ -1,4 +1,4 @@
-//! The lexer gate: what a document amounts to, found out before async-graphql's parser sees it, and refused if it is
+//! Limits on documents, checked by a scanner of tokens: what a document amounts to, found out before async-graphql's parser sees it, and refused if it is
 //! too much. It exists because that parser (8.0.0-rc.5) and the walks after it can be brought down by small
 //! documents that no setting of theirs refuses:
 //!
@@ -7,7 +7,7 @@
 //! - fragments that spread the next one twice (900 bytes) cost seconds, doubling per level.
 //! - a block string without an end is looked for again at each of its quotes: 64 KiB cost 8 s.
 //!
-//! One pass over the bytes, no recursion, memory only for definitions, spreads and open brackets. The gate is no
+//! One pass over the bytes, no recursion, memory only for definitions, spreads and open brackets. The scanner is not a full
 //! parser: it passes a lot that is not GraphQL. Two invariants: whatever passes is cheap and safe to parse, validate
 //! and walk; whatever is valid and within the limits passes. So it reads structure as the parser does even where
 //! that is laxer than the specification (`queryName{a}`, a fragment called `on`), since what the parser reads is
@@ -23,7 +23,7 @@ mod syntax;
 mod tests;
 
 use crate::document::OperationKind;
-use expand::{Definition, Measures, Place, Reach, Spread};
+use expand::{Definition, Measures, Reach, Scope, Spread};
 use lexer::{Class, Lexer};
 pub use normal::normal;
 pub use syntax::unexpected;
@@ -44,7 +44,7 @@ pub struct Limits {
     pub tokens: usize,
     /// Bytes of white space, and four for each byte of a comment, string or number: the parser reads white space up
     /// to six times, at 45 ns a byte, and text at up to 270 ns.
-    pub filler: usize,
+    pub ignored_bytes: usize,
     /// Brackets of all kinds open at once; also the selection sets within each other when fragments are put in
     /// place of their spreads. Never more than 128 for the former.
     pub nesting: usize,
@@ -78,7 +78,7 @@ impl Limits {
         Self {
             bytes: 64 << 10,
             tokens: 2_000,
-            filler: 256 << 10,
+            ignored_bytes: 256 << 10,
             nesting: 64,
             aliases: 30,
             directives: 25,
@@ -107,7 +107,7 @@ impl Default for Limits {
 
 /// What was counted in a document that passed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Shape<'d> {
+pub struct DocumentStats<'d> {
     /// See `Limits::tokens`.
     pub tokens: usize,
     /// See `Limits::aliases`.
@@ -123,12 +123,12 @@ pub struct Shape<'d> {
     /// See `Limits::introspection_depth`; of the deepest operation, 0 if no operation asks for the schema.
     pub introspection_depth: usize,
     /// The operations in the order of the document. None at all is the parser's to refuse.
-    pub operations: Vec<Operation<'d>>,
+    pub operations: Vec<OperationStats<'d>>,
 }
 
-impl Shape<'_> {
+impl DocumentStats<'_> {
     /// The operation that a request means: the one of that name, or the only one.
-    pub fn operation(&self, name: Option<&str>) -> Option<&Operation<'_>> {
+    pub fn operation(&self, name: Option<&str>) -> Option<&OperationStats<'_>> {
         match (name, self.operations.as_slice()) {
             (None, [only]) => Some(only),
             (None, _) => None,
@@ -139,7 +139,7 @@ impl Shape<'_> {
 
 /// One operation of a document, its fragments included.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Operation<'d> {
+pub struct OperationStats<'d> {
     /// Query, mutation or subscription.
     pub kind: OperationKind,
     /// Its name, if it has one.
@@ -156,7 +156,7 @@ pub struct Operation<'d> {
 
 /// Which kind of refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Code {
+pub enum LimitErrorKind {
     /// Not GraphQL: a character, string, number or bracket that has no place.
     Parse,
     /// A fragment that contains itself.
@@ -169,7 +169,7 @@ pub enum Code {
     Bytes,
 }
 
-impl Code {
+impl LimitErrorKind {
     /// The error code that clients get.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -185,9 +185,9 @@ impl Code {
 /// Why a document was refused. Safe to show: it repeats at most 64 characters of the document.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message} ({line}:{column})")]
-pub struct Refusal {
+pub struct LimitError {
     /// Which kind of refusal.
-    pub code: Code,
+    pub kind: LimitErrorKind,
     /// What was wrong, for the client.
     pub message: String,
     /// Of what there was too much, where that is it.
@@ -199,26 +199,26 @@ pub struct Refusal {
 }
 
 /// Reads a document and refuses it, or says what it amounts to.
-pub fn check<'d>(document: &'d str, limits: &Limits) -> Result<Shape<'d>, Refusal> {
+pub fn check<'d>(document: &'d str, limits: &Limits) -> Result<DocumentStats<'d>, LimitError> {
     if document.len() > limits.bytes {
-        return Err(excess(Code::Bytes, 0, "bytes", limits.bytes).locate(document));
+        return Err(excess(LimitErrorKind::Bytes, 0, "bytes", limits.bytes).locate(document));
     }
-    let mut gate = Gate::new(document, limits);
-    gate.read().and_then(|()| gate.conclude()).map_err(|stop| stop.locate(document))
+    let mut scanner = Scanner::new(document, limits);
+    scanner.read().and_then(|()| scanner.conclude()).map_err(|violation| violation.locate(document))
 }
 
 /// A refusal that knows its place as an offset. Boxed, so that results of the hot path fit a register.
-struct Stop(Box<(Code, usize, String, Option<&'static str>)>);
+struct Violation(Box<(LimitErrorKind, usize, String, Option<&'static str>)>);
 
-impl Stop {
+impl Violation {
     #[cold]
-    fn new(code: Code, at: usize, message: String) -> Self {
+    fn new(code: LimitErrorKind, at: usize, message: String) -> Self {
         Self(Box::new((code, at, message, None)))
     }
 
     #[cold]
-    fn locate(self, document: &str) -> Refusal {
-        let (code, at, message, limit) = *self.0;
+    fn locate(self, document: &str) -> LimitError {
+        let (kind, at, message, limit) = *self.0;
         let (mut line, mut column, mut previous) = (1, 1, ' ');
         for (_, character) in document.char_indices().take_while(|(offset, _)| *offset < at) {
             match (previous, character) {
@@ -228,7 +228,7 @@ impl Stop {
             }
             previous = character;
         }
-        Refusal { code, message, limit, line, column }
+        LimitError { kind, message, limit, line, column }
     }
 }
 
@@ -247,10 +247,10 @@ enum Frame {
     /// `{` of an input object.
     Object,
     /// `{` of a selection set, and the place around it.
-    Selections(Place),
+    Selections(Scope),
 }
 
-struct Gate<'d, 'l> {
+struct Scanner<'d, 'l> {
     lexer: Lexer<'d>,
     limits: &'l Limits,
     nesting: usize,
@@ -265,14 +265,14 @@ struct Gate<'d, 'l> {
     /// Between the keyword of a definition and its selection set.
     in_header: bool,
     /// Around the selection being read.
-    here: Place,
+    here: Scope,
     /// Around the selections of the set that may open next: inside the last field or inline fragment.
-    inside: Place,
+    inside: Scope,
     /// Of the definition being read.
     measures: Measures,
 }
 
-impl<'d, 'l> Gate<'d, 'l> {
+impl<'d, 'l> Scanner<'d, 'l> {
     fn new(document: &'d str, limits: &'l Limits) -> Self {
         Self {
             lexer: Lexer::new(document),
@@ -287,13 +287,13 @@ impl<'d, 'l> Gate<'d, 'l> {
             definitions: Vec::new(),
             spreads: Vec::new(),
             in_header: false,
-            here: Place::default(),
-            inside: Place::default(),
+            here: Scope::default(),
+            inside: Scope::default(),
             measures: Measures::default(),
         }
     }
 
-    fn read(&mut self) -> Result<(), Stop> {
+    fn read(&mut self) -> Result<(), Violation> {
         loop {
             self.lexer.skip_ignored();
             let Some(byte) = self.lexer.peek() else { break };
@@ -315,19 +315,19 @@ impl<'d, 'l> Gate<'d, 'l> {
         if !self.frames.is_empty() {
             return Err(self.lexer.unexpected());
         }
-        if self.lexer.filler > self.limits.filler {
+        if self.lexer.ignored_bytes > self.limits.ignored_bytes {
             return Err(excess(
-                Code::Cost,
+                LimitErrorKind::Cost,
                 0,
                 "bytes of comments, strings and white space",
-                self.limits.filler,
+                self.limits.ignored_bytes,
             ));
         }
         Ok(())
     }
 
     #[inline]
-    fn read_name(&mut self) -> Result<(), Stop> {
+    fn read_name(&mut self) -> Result<(), Violation> {
         let at = self.lexer.at;
         let name = self.lexer.take_name();
         match self.frames.last() {
@@ -338,7 +338,7 @@ impl<'d, 'l> Gate<'d, 'l> {
     }
 
     /// A definition from its keyword. The parser's keywords need no boundary: `queryName` is `query Name`.
-    fn begin_named(&mut self, word: &'d str, at: usize) -> Result<(), Stop> {
+    fn begin_named(&mut self, word: &'d str, at: usize) -> Result<(), Violation> {
         let (kind, rest) = if let Some(rest) = word.strip_prefix("query") {
             (Some(OperationKind::Query), rest)
         } else if let Some(rest) = word.strip_prefix("mutation") {
@@ -349,20 +349,20 @@ impl<'d, 'l> Gate<'d, 'l> {
             (None, rest)
         } else {
             let message = format!("Syntax Error: Unexpected Name \"{}\".", echo(word));
-            return Err(Stop::new(Code::Parse, at, message));
+            return Err(Violation::new(LimitErrorKind::Parse, at, message));
         };
         let name = if rest.is_empty() { self.take_next_name()?.unwrap_or_default() } else { rest };
         self.begin(kind, name, at)
     }
 
-    fn begin(&mut self, kind: Option<OperationKind>, name: &'d str, at: usize) -> Result<(), Stop> {
+    fn begin(&mut self, kind: Option<OperationKind>, name: &'d str, at: usize) -> Result<(), Violation> {
         let (count, limit, what) = match kind {
             Some(_) => (&mut self.operations, self.limits.operations, "operations"),
             None => (&mut self.fragments, self.limits.fragments, "fragments"),
         };
         *count += 1;
         if *count > limit {
-            return Err(excess(Code::Cost, at, what, limit));
+            return Err(excess(LimitErrorKind::Cost, at, what, limit));
         }
         let spread = self.spreads.len();
         let measures = Measures::default();
@@ -375,22 +375,22 @@ impl<'d, 'l> Gate<'d, 'l> {
             end_spread: spread,
         });
         self.in_header = true;
-        self.here = Place::default();
-        self.inside = Place::default();
+        self.here = Scope::default();
+        self.inside = Scope::default();
         self.measures = measures;
         Ok(())
     }
 
     /// `name` or `alias: name`; what follows comes by itself.
     #[inline]
-    fn read_field(&mut self, first: &'d str, at: usize) -> Result<(), Stop> {
+    fn read_field(&mut self, first: &'d str, at: usize) -> Result<(), Violation> {
         let mut name = first;
         self.lexer.skip_ignored();
         if self.lexer.peek() == Some(b':') {
             self.count_token()?;
             self.aliases += 1;
             if self.aliases > self.limits.aliases {
-                return Err(excess(Code::Cost, at, "aliases", self.limits.aliases));
+                return Err(excess(LimitErrorKind::Cost, at, "aliases", self.limits.aliases));
             }
             self.lexer.at += 1;
             name = self.take_next_name()?.unwrap_or_default();
@@ -400,7 +400,7 @@ impl<'d, 'l> Gate<'d, 'l> {
         let reach =
             Reach { depth: self.here.fields.depth + 1, lists: self.here.fields.lists + u32::from(lists) };
         let introspection = self.here.introspection || (at_root && matches!(name, "__schema" | "__type"));
-        self.inside = Place { fields: reach, levels: self.here.levels, introspection };
+        self.inside = Scope { fields: reach, levels: self.here.levels, introspection };
         self.measures.selections += 1;
         self.measures.root_fields += usize::from(at_root);
         if introspection { &mut self.measures.introspection } else { &mut self.measures.plain }.raise(reach);
@@ -408,7 +408,7 @@ impl<'d, 'l> Gate<'d, 'l> {
     }
 
     /// `...Name`, `... on Type` or `...`; the parser takes `on` for a fragment's name unless a type follows.
-    fn read_spread(&mut self) -> Result<(), Stop> {
+    fn read_spread(&mut self) -> Result<(), Violation> {
         let at = self.lexer.at;
         self.lexer.take_spread()?;
         if !matches!(self.frames.last(), Some(Frame::Selections(_))) {
@@ -420,22 +420,22 @@ impl<'d, 'l> Gate<'d, 'l> {
             None => Ok(()),
             Some("on") if self.lexer.take_type_condition() => self.count_token(),
             Some(fragment) => {
-                self.spreads.push(Spread { fragment, place: self.here, at });
+                self.spreads.push(Spread { fragment, scope: self.here, at });
                 Ok(())
             }
         }
     }
 
-    fn read_directive(&mut self) -> Result<(), Stop> {
+    fn read_directive(&mut self) -> Result<(), Violation> {
         self.directives += 1;
         if self.directives > self.limits.directives {
-            return Err(excess(Code::Cost, self.lexer.at, "directives", self.limits.directives));
+            return Err(excess(LimitErrorKind::Cost, self.lexer.at, "directives", self.limits.directives));
         }
         self.lexer.at += 1;
         self.take_next_name().map(drop)
     }
 
-    fn take_next_name(&mut self) -> Result<Option<&'d str>, Stop> {
+    fn take_next_name(&mut self) -> Result<Option<&'d str>, Violation> {
         self.lexer.skip_ignored();
         if self.lexer.class() != Class::Name {
             return Ok(None);
@@ -445,18 +445,18 @@ impl<'d, 'l> Gate<'d, 'l> {
     }
 
     #[inline]
-    fn count_token(&mut self) -> Result<(), Stop> {
+    fn count_token(&mut self) -> Result<(), Violation> {
         self.tokens += 1;
         if self.tokens > self.limits.tokens {
-            return Err(excess(Code::Cost, self.lexer.at, "tokens", self.limits.tokens));
+            return Err(excess(LimitErrorKind::Cost, self.lexer.at, "tokens", self.limits.tokens));
         }
         Ok(())
     }
 
-    fn open(&mut self, bracket: u8) -> Result<(), Stop> {
+    fn open(&mut self, bracket: u8) -> Result<(), Violation> {
         let at = self.lexer.at;
         if self.frames.len() >= self.nesting {
-            return Err(excess(Code::Depth, at, "nested brackets", self.nesting));
+            return Err(excess(LimitErrorKind::Depth, at, "nested brackets", self.nesting));
         }
         let frame = match (bracket, self.frames.last()) {
             (b'(', _) => Frame::Parenthesis,
@@ -483,7 +483,7 @@ impl<'d, 'l> Gate<'d, 'l> {
         Frame::Selections(std::mem::replace(&mut self.here, self.inside))
     }
 
-    fn close(&mut self, bracket: u8) -> Result<(), Stop> {
+    fn close(&mut self, bracket: u8) -> Result<(), Violation> {
         match (bracket, self.frames.pop()) {
             (b')', Some(Frame::Parenthesis)) | (b']', Some(Frame::Bracket)) | (b'}', Some(Frame::Object)) => {
             }
@@ -502,28 +502,33 @@ impl<'d, 'l> Gate<'d, 'l> {
     }
 
     /// Puts the fragments in their places and checks what that makes of each definition.
-    fn conclude(mut self) -> Result<Shape<'d>, Stop> {
+    fn conclude(mut self) -> Result<DocumentStats<'d>, Violation> {
         expand::expand(&mut self.definitions, &self.spreads)?;
-        let mut shape = Shape {
+        let mut shape = DocumentStats {
             tokens: self.tokens,
             aliases: self.aliases,
             directives: self.directives,
             fragments: self.fragments,
             operations: Vec::with_capacity(self.operations),
-            ..Shape::default()
+            ..DocumentStats::default()
         };
         for definition in &self.definitions {
             self.check_expanded(definition)?;
             let (Some(kind), measures) = (definition.kind, &definition.measures) else { continue };
             shape.selections = shape.selections.saturating_add(measures.selections);
             if shape.selections > self.limits.selections {
-                return Err(excess(Code::Cost, definition.at, "selections", self.limits.selections));
+                return Err(excess(
+                    LimitErrorKind::Cost,
+                    definition.at,
+                    "selections",
+                    self.limits.selections,
+                ));
             }
             let depth = measures.plain.depth as usize;
             let introspection_depth = measures.introspection.depth as usize;
             shape.depth = shape.depth.max(depth);
             shape.introspection_depth = shape.introspection_depth.max(introspection_depth);
-            shape.operations.push(Operation {
+            shape.operations.push(OperationStats {
                 kind,
                 name: (!definition.name.is_empty()).then_some(definition.name),
                 root_fields: measures.root_fields,
@@ -536,35 +541,45 @@ impl<'d, 'l> Gate<'d, 'l> {
     }
 
     /// Size and levels bind fragments that nobody spreads, too: the framework walks them all the same.
-    fn check_expanded(&self, definition: &Definition<'_>) -> Result<(), Stop> {
+    fn check_expanded(&self, definition: &Definition<'_>) -> Result<(), Violation> {
         let (limits, measures, at) = (self.limits, &definition.measures, definition.at);
         if measures.selections > limits.selections {
-            return Err(excess(Code::Cost, at, "selections", limits.selections));
+            return Err(excess(LimitErrorKind::Cost, at, "selections", limits.selections));
         }
         if measures.levels as usize > limits.nesting {
-            return Err(excess(Code::Depth, at, "nested selection sets", limits.nesting));
+            return Err(excess(LimitErrorKind::Depth, at, "nested selection sets", limits.nesting));
         }
         if definition.kind.is_none() {
             return Ok(());
         }
         if measures.root_fields > limits.root_fields {
-            return Err(excess(Code::Cost, at, "root fields", limits.root_fields));
+            return Err(excess(LimitErrorKind::Cost, at, "root fields", limits.root_fields));
         }
         if measures.plain.depth as usize > limits.depth {
-            return Err(excess(Code::Depth, at, "nested fields", limits.depth));
+            return Err(excess(LimitErrorKind::Depth, at, "nested fields", limits.depth));
         }
         if measures.introspection.depth as usize > limits.introspection_depth {
-            return Err(excess(Code::Depth, at, "nested introspection fields", limits.introspection_depth));
+            return Err(excess(
+                LimitErrorKind::Depth,
+                at,
+                "nested introspection fields",
+                limits.introspection_depth,
+            ));
         }
         if measures.introspection.lists as usize > limits.introspection_lists {
-            return Err(excess(Code::Depth, at, "nested introspection lists", limits.introspection_lists));
+            return Err(excess(
+                LimitErrorKind::Depth,
+                at,
+                "nested introspection lists",
+                limits.introspection_lists,
+            ));
         }
         Ok(())
     }
 }
 
 #[cold]
-fn excess(code: Code, at: usize, what: &'static str, limit: usize) -> Stop {
+fn excess(code: LimitErrorKind, at: usize, what: &'static str, limit: usize) -> Violation {
     let message = format!("The document has too many {what}; {limit} are allowed.");
-    Stop(Box::new((code, at, message, Some(what))))
+    Violation(Box::new((code, at, message, Some(what))))
 }

@@ -98,14 +98,14 @@ pub trait Edge<T>: Send + Sync {
     /// Whether it may be null.
     fn is_nullable(&self) -> bool;
     /// Reads the arguments and plans what is selected beneath.
-    fn plan<'q>(&'static self, asked: Asked<'q>) -> Result<Box<dyn Run<T> + 'q>, RequestError>;
+    fn plan<'q>(&'static self, request: FieldRequest<'q>) -> Result<Box<dyn Run<T> + 'q>, RequestError>;
 }
 
 /// A type and its field.
 pub type Coordinate = (&'static str, &'static str);
 
 /// What an edge is planned from.
-pub struct Asked<'q> {
+pub struct FieldRequest<'q> {
     /// The document's fragments and variables.
     pub planner: Planner<'q>,
     /// The field, with its selections.
@@ -294,7 +294,7 @@ impl<T: Entity> Object<T> {
             Some(Field { kind: Kind::Column { write, .. }, .. }) => Step::Column(write),
             Some(Field { name, kind: Kind::Edge(edge), .. }) => {
                 let coordinate = (self.name, *name);
-                selection.edges.push(edge.plan(Asked { planner, selected, coordinate, ctx })?);
+                selection.edges.push(edge.plan(FieldRequest { planner, selected, coordinate, ctx })?);
                 Step::Edge { index: selection.edges.len() - 1, nullable: edge.is_nullable() }
             }
             // Validation lets only `__typename` through beside the declared fields.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::{
     bounds::{Bound, Bounds, Taken},
-    error::{Code, FieldError, Place, RequestError, shortened},
+    error::{Code, FieldError, RequestError, SourceLocation, shortened},
     federation::trace::{Moment, Traced, Tree},
     scalar::{make_room, write_json, write_text},
 };
@@ -265,10 +265,10 @@ impl<'a> Writer<'a> {
     }
 
     /// Notes an error at the current path.
-    pub fn fail(&mut self, error: &FieldError, place: Place) -> Unwritten {
+    pub fn fail(&mut self, error: &FieldError, location: SourceLocation) -> Unwritten {
         self.failures += 1;
         if let Some(trace) = &mut self.errors.trace {
-            trace.fail(error.code, place);
+            trace.fail(error.code, location);
         }
         let path = &self.path;
         self.errors.log(error);
@@ -276,7 +276,7 @@ impl<'a> Writer<'a> {
         let is_item = matches!(path.as_slice(), [Segment::Key(_), Segment::Index(_)]);
         let most = if is_item { MAX_ITEM_ERRORS } else { MAX_ERRORS };
         let before = self.errors.json.len();
-        self.errors.push(most, error.code, &error.message, &[place], |out| {
+        self.errors.push(most, error.code, &error.message, &[location], |out| {
             out.extend(b",\"path\":[");
             for (index, segment) in path.iter().enumerate() {
                 if index > 0 {
@@ -341,7 +341,7 @@ impl Errors {
     pub fn of_request(errors: &[RequestError], request_id: &Arc<str>) -> Self {
         let mut all = Self::of(request_id);
         for error in errors {
-            all.push(MAX_ERRORS, error.code, &error.message, &error.places, |_| {});
+            all.push(MAX_ERRORS, error.code, &error.message, &error.locations, |_| {});
         }
         all
     }
@@ -373,7 +373,7 @@ impl Errors {
         most: usize,
         code: Code,
         message: &str,
-        places: &[Place],
+        locations: &[SourceLocation],
         path: impl FnOnce(&mut Vec<u8>),
     ) {
         if self.codes.len() >= most {
@@ -386,13 +386,13 @@ impl Errors {
         }
         out.extend(b"{\"message\":");
         write_text(&shortened(message), out);
-        if !places.is_empty() {
+        if !locations.is_empty() {
             out.extend(b",\"locations\":[");
-            for (index, place) in places.iter().enumerate() {
+            for (index, location) in locations.iter().enumerate() {
                 out.extend(if index > 0 { &b",{\"line\":"[..] } else { b"{\"line\":" });
-                write_json(&place.line, out);
+                write_json(&location.line, out);
                 out.extend(b",\"column\":");
-                write_json(&place.column, out);
+                write_json(&location.column, out);
                 out.push(b'}');
             }
             out.push(b']');
@@ -457,10 +457,10 @@ mod tests {
     async fn errors_count_as_a_part_of_the_answer() {
         let mut writer = writer(50_000, 1_000);
         let error = FieldError::new(Code::BadUserInput, "long ".repeat(70));
-        let place = Place { line: 1, column: 1 };
+        let location = SourceLocation { line: 1, column: 1 };
         let writing = writer.whole(|writer| {
             writer.field("a", true, |writer| {
-                writer.list(900, true, |_, writer| Err(writer.fail(&error, place)))
+                writer.list(900, true, |_, writer| Err(writer.fail(&error, location)))
             })
         });
         assert_eq!(writing.await.map_err(|error| error.code), Err(Code::CostLimit));

@@ -10,7 +10,7 @@ use async_graphql::{
 };
 use async_graphql_value::Value as InputValue;
 
-use crate::error::{Code, Place, RequestError};
+use crate::error::{Code, RequestError, SourceLocation};
 
 /// The parts of a request that selections refer to.
 #[derive(Clone, Copy)]
@@ -26,7 +26,7 @@ pub struct Selected<'q> {
     /// The first of the fields that are merged.
     pub field: &'q Field,
     /// Where it is in the document.
-    pub place: Place,
+    pub location: SourceLocation,
     /// The selections of all places.
     pub sets: Vec<&'q SelectionSet>,
 }
@@ -145,7 +145,7 @@ fn merge<'q>(fields: &mut Vec<Selected<'q>>, field: &'q Positioned<Field>) -> Re
     let Some(known) = fields.iter_mut().find(|known| known.key() == key.as_str()) else {
         fields.push(Selected {
             field: &field.node,
-            place: field.pos.into(),
+            location: field.pos.into(),
             sets: vec![&field.node.selection_set.node],
         });
         return Ok(());
@@ -154,7 +154,7 @@ fn merge<'q>(fields: &mut Vec<Selected<'q>>, field: &'q Positioned<Field>) -> Re
         let message = format!(
             "Fields \"{key}\" conflict: they ask for different things. Use different aliases on the fields to fetch both."
         );
-        return Err(RequestError::new(Code::ValidationFailed, message).at(known.place).at(field.pos));
+        return Err(RequestError::new(Code::ValidationFailed, message).at(known.location).at(field.pos));
     }
     known.sets.push(&field.node.selection_set.node);
     Ok(())

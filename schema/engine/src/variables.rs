@@ -78,7 +78,7 @@ impl InputTypes {
                         refuse(if misfit.path.is_empty() {
                             format!("got an invalid value: {}", misfit.reason)
                         } else {
-                            let place = misfit.place(&cut(&name.node));
+                            let place = misfit.path_of(&cut(&name.node));
                             format!("got an invalid value at \"{place}\": {}", misfit.reason)
                         })
                     })?;
@@ -101,7 +101,7 @@ impl InputTypes {
         match &wanted.base {
             BaseType::List(item) => match value {
                 Value::List(items) => items.iter_mut().enumerate().try_for_each(|(index, value)| {
-                    self.fit_item(value, item).map_err(|misfit| misfit.within(Step::Index(index)))
+                    self.fit_item(value, item).map_err(|misfit| misfit.within(PathStep::Index(index)))
                 }),
                 // One value stands for a list of one (§3.11).
                 single => {
@@ -172,7 +172,7 @@ impl InputTypes {
         }
         for field in &object.definition.fields {
             let field = &field.node;
-            let within = |misfit: Misfit| misfit.within(Step::Field(field.name.node.clone()));
+            let within = |misfit: Misfit| misfit.within(PathStep::Field(field.name.node.clone()));
             match fields.get_mut(&field.name.node) {
                 Some(value) => self.fit(value, &field.ty.node).map_err(within)?,
                 None => match &field.default_value {
@@ -205,7 +205,7 @@ fn expected(name: &Name) -> String {
 /// Where a value cannot be used, and why.
 struct Misfit {
     /// From the inside out.
-    path: Vec<Step>,
+    path: Vec<PathStep>,
     /// Nothing is there.
     is_missing: bool,
     /// A sentence.
@@ -213,7 +213,7 @@ struct Misfit {
 }
 
 /// One step into a value.
-enum Step {
+enum PathStep {
     Field(Name),
     Index(usize),
 }
@@ -228,16 +228,16 @@ impl Misfit {
         Self { path: Vec::new(), is_missing: true, reason }
     }
 
-    fn within(mut self, step: Step) -> Self {
+    fn within(mut self, step: PathStep) -> Self {
         self.path.push(step);
         self
     }
 
     /// `i.points[1].timestamp`
-    fn place(&self, variable: &str) -> String {
+    fn path_of(&self, variable: &str) -> String {
         self.path.iter().rev().fold(variable.to_owned(), |place, step| match step {
-            Step::Field(name) => format!("{place}.{name}"),
-            Step::Index(index) => format!("{place}[{index}]"),
+            PathStep::Field(name) => format!("{place}.{name}"),
+            PathStep::Index(index) => format!("{place}[{index}]"),
         })
     }
 }
@@ -245,8 +245,8 @@ impl Misfit {
 impl From<Misfit> for Malformed {
     fn from(misfit: Misfit) -> Self {
         let steps = misfit.path.into_iter().rev().map(|step| match step {
-            Step::Field(name) => name.to_string(),
-            Step::Index(index) => index.to_string(),
+            PathStep::Field(name) => name.to_string(),
+            PathStep::Index(index) => index.to_string(),
         });
         Self { path: steps.collect(), is_missing: misfit.is_missing, message: misfit.reason }
     }

@@ -69,10 +69,10 @@ const UPKEEP: Duration = Duration::from_mins(1);
 
 /// Lets callers in. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Access(Arc<Inner>);
+pub struct Access(Arc<AccessInner>);
 
 #[derive(Debug)]
-struct Inner {
+struct AccessInner {
     store: Store,
     tokens: Tokens,
     hasher: Hasher,
@@ -91,7 +91,7 @@ impl Access {
         let (hasher, throttle) = (Hasher::new(options.cost), Throttle::default());
         let (uses, presence) = (Uses::default(), Presence::default());
         let keys_are_due = AtomicBool::new(false);
-        Self(Arc::new(Inner { store, tokens, hasher, throttle, uses, keys_are_due, presence, options }))
+        Self(Arc::new(AccessInner { store, tokens, hasher, throttle, uses, keys_are_due, presence, options }))
     }
 
     /// Reads keys and revocations; before that no token is good. Makes the first key of an empty database.

@@ -29,9 +29,9 @@ use crate::{
 };
 use engine::{
     batch::{Loaded, Loader},
-    connection::{Bound, MAX_ROWS, PageArgs, Pages},
+    connection::{BoundPage, MAX_ROWS, PageArgs, Pages},
     context::Context,
-    edge::{Given, NoArguments, One},
+    edge::{FieldArgs, NoArguments, One},
     error::FieldError,
     object::{Edge, Entity, Object, Visible},
 };
@@ -193,7 +193,9 @@ impl Loader for EntryCounts<UserId> {
     }
 }
 
-fn bind<P>(given: &Given<'_, ActivityArgs>) -> Result<Bound<Entries<P>, EntryCounts<P>, Model>, FieldError>
+fn bind<P>(
+    given: &FieldArgs<'_, ActivityArgs>,
+) -> Result<BoundPage<Entries<P>, EntryCounts<P>, Model>, FieldError>
 where
     Entries<P>: Loader<Key: ListKey, Value = Arc<Page<Model>>>,
 {

@@ -33,9 +33,9 @@ use crate::{
 };
 use engine::{
     batch::{Loaded, Loader},
-    connection::{Bound, MAX_ROWS, PageArgs, Pages},
+    connection::{BoundPage, MAX_ROWS, PageArgs, Pages},
     context::Context,
-    edge::{Given, NoArguments, One, Single},
+    edge::{FieldArgs, NoArguments, One, Single},
     error::FieldError,
     object::{Edge, Entity, Object, Visible, VisibleFrom},
 };
@@ -208,11 +208,11 @@ impl Entity for FormVersion {
 }
 
 fn document(document: Document) -> impl Edge<FormVersion> {
-    let bind: fn(&Context) -> Documents = match document {
-        Document::Definition => |_| Documents { document: Document::Definition },
-        Document::JsonSchema => |_| Documents { document: Document::JsonSchema },
+    let bind: fn(&Context) -> VersionDocuments = match document {
+        Document::Definition => |_| VersionDocuments { document: Document::Definition },
+        Document::JsonSchema => |_| VersionDocuments { document: Document::JsonSchema },
     };
-    Single::<FormVersion, Documents, Text>::new(bind, |version| Some(version.row.id), Text)
+    Single::<FormVersion, VersionDocuments, Text>::new(bind, |version| Some(version.row.id), Text)
 }
 
 /// A document that every version has.
@@ -374,11 +374,11 @@ impl Loader for CurrentVersion {
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
-struct Documents {
+struct VersionDocuments {
     document: Document,
 }
 
-impl Loader for Documents {
+impl Loader for VersionDocuments {
     const NAME: &'static str = "form_version.documents";
     type Source = Database;
     type Key = FormVersionId;
@@ -509,9 +509,9 @@ impl Loader for FormCounts<UserId> {
 }
 
 fn bind_forms<P>(
-    given: &Given<'_, FormsArgs>,
+    given: &FieldArgs<'_, FormsArgs>,
     parents: fn(&mut Filter) -> Option<Vec<UserId>>,
-) -> Result<Bound<Forms<P>, FormCounts<P>, Row>, FieldError>
+) -> Result<BoundPage<Forms<P>, FormCounts<P>, Row>, FieldError>
 where
     Forms<P>: Loader<Key: ListKey, Value = Arc<Page<Row>>>,
 {

@@ -10,8 +10,8 @@ use uuid::Uuid;
 use crate::context::ContextExt as _;
 use engine::{
     batch::Loader,
-    connection::{Bound, PageArgs, PageRows},
-    edge::{Arguments, Given},
+    connection::{BoundPage, PageArgs, PageRows},
+    edge::{Arguments, FieldArgs},
     error::{Code, FieldError},
     scalar::write_json,
 };
@@ -31,7 +31,7 @@ pub(crate) trait ListArgs {
     ) -> CursorScope;
 }
 
-impl<A: Arguments> ListArgs for Given<'_, A> {
+impl<A: Arguments> ListArgs for FieldArgs<'_, A> {
     fn list(&self, rows: &impl Serialize) -> CursorScope {
         CursorScope::new(self.ctx.access().options().secret.cursor_key(), name_of(self, rows))
     }
@@ -51,7 +51,7 @@ impl<A: Arguments> ListArgs for Given<'_, A> {
     }
 }
 
-fn name_of<A: Arguments>(given: &Given<'_, A>, rows: &impl Serialize) -> String {
+fn name_of<A: Arguments>(given: &FieldArgs<'_, A>, rows: &impl Serialize) -> String {
     let (ty, field) = given.coordinate();
     let mut text = format!("{ty}.{field} ").into_bytes();
     write_json(rows, &mut text);
@@ -95,7 +95,7 @@ pub(crate) fn bound<P, C, R>(
     counts: C,
     keyset: &'static Keyset<R>,
     cursors: CursorScope,
-) -> Bound<P, C, R>
+) -> BoundPage<P, C, R>
 where
     P: Loader<Key: ListKey, Value = Arc<Page<R>>>,
 {
@@ -103,7 +103,7 @@ where
     let given = Arc::clone(&cursors);
     let check = move |key: &P::Key| given.check(keyset, key.parent()).map_err(bad_cursor);
     let cursor = move |key: &P::Key, row: &R| cursors.encode(keyset, key.parent(), &keyset.position(row));
-    Bound { pages, counts, page: rows_of, cursor: Box::new(cursor), check: Box::new(check) }
+    BoundPage { pages, counts, page: rows_of, cursor: Box::new(cursor), check: Box::new(check) }
 }
 
 /// A cursor that cannot be used.

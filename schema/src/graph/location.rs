@@ -35,9 +35,9 @@ use crate::{
 use engine::{
     batch::{Loaded, Loader},
     bounds::Taken,
-    connection::{Bound, PageArgs, Pages},
+    connection::{BoundPage, PageArgs, Pages},
     context::Context,
-    edge::{Given, Many, NoArguments, One},
+    edge::{FieldArgs, Many, NoArguments, One},
     error::FieldError,
     object::{Edge, Entity, Object, Visible},
 };
@@ -302,9 +302,9 @@ impl Loader for CountsOf {
 
 fn bind(
     of: &'static List<Model, Filter>,
-    given: &Given<'_, LocationsArgs>,
+    given: &FieldArgs<'_, LocationsArgs>,
     parents: fn(&mut Filter) -> Option<Vec<SessionId>>,
-) -> Result<Bound<PagesOf, CountsOf, Model>, FieldError> {
+) -> Result<BoundPage<PagesOf, CountsOf, Model>, FieldError> {
     let LocationsArgs { page, filter } = &given.args;
     let filter = filter.as_ref().map(LocationFilter::read).transpose()?.unwrap_or_default();
     let mut cursors = given.lists_of(&filter, parents);
@@ -403,7 +403,7 @@ const MAX_TRACK_POINTS: i32 = 10_000;
 /// Points that it is thinned to when nothing, or null, is asked for.
 const DEFAULT_TRACK_POINTS: i32 = 500;
 
-fn max_points(given: &Given<'_, TrackArgs>) -> i32 {
+fn max_points(given: &FieldArgs<'_, TrackArgs>) -> i32 {
     given.args.max_points.unwrap_or(DEFAULT_TRACK_POINTS)
 }
 

@@ -40,7 +40,7 @@ use engine::{
 };
 
 /// All mutations.
-static FIELDS: LazyLock<Vec<Field>> = LazyLock::new(|| {
+static FIELDS: LazyLock<Vec<MutationField>> = LazyLock::new(|| {
     use Needs::{Account, Granted, Nothing};
     vec![
         field("signUp", "Makes an account that reads, and signs in to it, where the server lets people do that. Whether an e-mail belongs to an account can be told from the answer. One such field in a document.", Nothing, |input, ctx| sign_in::sign_up(input, ctx).boxed()).alone(),
@@ -69,9 +69,9 @@ fn field<A: Arguments, P: Entity>(
     name: &'static str,
     about: &'static str,
     needs: Needs,
-    run: Does<A, P>,
-) -> Field {
-    Field { name, about, needs, alone: false, write: Box::new(Write { needs, run }) }
+    run: MutationFn<A, P>,
+) -> MutationField {
+    MutationField { name, about, needs, alone: false, write: Box::new(Write { needs, run }) }
 }
 
 /// What a caller needs for a mutation to begin. It is asked for here and declared in the schema (`@authenticated`,
@@ -115,6 +115,9 @@ pub(crate) struct Written<P> {
     pub(crate) viewer: Option<Viewer>,
 }
 
+/// What the function of a mutation returns.
+pub(crate) type MutationResult<P> = Result<Written<P>, FieldError>;
+
 impl<P> From<P> for Written<P> {
     fn from(payload: P) -> Self {
         Self { payload, viewer: None }
@@ -141,12 +144,12 @@ impl<I: InputType + 'static> Arguments for Input<I> {
 /// A mutation: what it takes, what it does, what it answers.
 struct Write<A, P> {
     needs: Needs,
-    run: Does<A, P>,
+    run: MutationFn<A, P>,
 }
 
-type Does<A, P> = for<'a> fn(A, &'a Context) -> BoxFuture<'a, Result<Written<P>, FieldError>>;
+type MutationFn<A, P> = for<'a> fn(A, &'a Context) -> BoxFuture<'a, MutationResult<P>>;
 
-struct Field {
+struct MutationField {
     name: &'static str,
     about: &'static str,
     needs: Needs,
@@ -155,7 +158,7 @@ struct Field {
     write: Box<dyn Writes>,
 }
 
-impl Field {
+impl MutationField {
     /// Not twice in a document, nor with another such field, nor in an array of requests.
     fn alone(self) -> Self {
         Self { alone: true, ..self }
@@ -163,7 +166,7 @@ impl Field {
 }
 
 /// The answer so far, and whether the field's value is in it; or why nothing can be told.
-type Told = Result<(Unfinished, Result<(), Unwritten>), RequestError>;
+type FieldOutcome = Result<(Unfinished, Result<(), Unwritten>), RequestError>;
 
 /// A `Write` of any types.
 trait Writes: Send + Sync {
@@ -180,7 +183,7 @@ trait Writes: Send + Sync {
         selected: &'a Selected<'a>,
         ctx: &'a Context,
         answer: Unfinished,
-    ) -> BoxFuture<'a, Told>;
+    ) -> BoxFuture<'a, FieldOutcome>;
 }
 
 impl<A: Arguments, P: Entity> Writes for Write<A, P> {
@@ -211,7 +214,7 @@ impl<A: Arguments, P: Entity> Writes for Write<A, P> {
         selected: &'a Selected<'a>,
         ctx: &'a Context,
         mut answer: Unfinished,
-    ) -> BoxFuture<'a, Told> {
+    ) -> BoxFuture<'a, FieldOutcome> {
         async move {
             let start = ctx.moment();
             let args = || A::of(&planner, selected.field).map_err(FieldError::bad_input);
@@ -234,7 +237,9 @@ impl<A: Arguments, P: Entity> Writes for Write<A, P> {
                 Ok(written) => written,
                 Err(error) => {
                     let nulled = writer.traced(traced, |writer| {
-                        writer.field(selected.key(), false, |writer| Err(writer.fail(&error, selected.place)))
+                        writer.field(selected.key(), false, |writer| {
+                            Err(writer.fail(&error, selected.location))
+                        })
                     });
                     return Ok((writer.finish(), nulled));
                 }
@@ -276,7 +281,7 @@ pub(crate) async fn execute(
                 0 => "`signIn`, `signUp` and `refreshSession` are not allowed in an array of requests.",
                 _ => "`signIn`, `signUp` and `refreshSession` are allowed once in a document.",
             };
-            return Err(RequestError::new(Code::BadUserInput, message).at(selected.place));
+            return Err(RequestError::new(Code::BadUserInput, message).at(selected.location));
         }
     }
     let mut out = Vec::with_capacity(1_024);
@@ -295,7 +300,7 @@ pub(crate) async fn execute(
             Ok(written) => written,
             Err(error) => {
                 // Later fields do not run: nobody would be told.
-                let error = error.at(selected.place);
+                let error = error.at(selected.location);
                 return Ok(Unfinished::instead(&error, &ctx.caller().request_id, &ctx.bounds));
             }
         };
@@ -317,7 +322,7 @@ pub(crate) struct Mutation;
 impl Mutation {
     const NAME: &'static str = "Mutation";
 
-    fn field(name: &str) -> Option<&'static Field> {
+    fn field(name: &str) -> Option<&'static MutationField> {
         FIELDS.iter().find(|field| field.name == name)
     }
 

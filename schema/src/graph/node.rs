@@ -34,9 +34,9 @@ use crate::{
 use engine::{
     batch::{Loaded, Loader, Outcome},
     context::Context,
-    edge::{Arguments, Broken, Given, load_some},
-    error::{FieldError, Place, RequestError},
-    object::{Asked, Edge, Entity as _, Filled, Interface, Rows, Run, Selection, Visible},
+    edge::{Arguments, Broken, FieldArgs, load_some},
+    error::{FieldError, RequestError, SourceLocation},
+    object::{Edge, Entity as _, FieldRequest, Filled, Interface, Rows, Run, Selection, Visible},
     output::{Unwritten, Writer},
     scalar::Leaf,
 };
@@ -53,16 +53,16 @@ pub enum Reference {
 }
 
 /// One slot: an object, nothing, or why it cannot be.
-pub type Slot = Result<Option<Reference>, FieldError>;
+pub type ReferenceResult = Result<Option<Reference>, FieldError>;
 
 /// An edge to objects of any type. Each row has some slots; an edge to one object has one.
 pub struct AnyNode<T, A> {
-    shape: Shape,
-    slots: fn(&T, &Given<'_, A>) -> Result<Vec<Slot>, FieldError>,
+    arity: Arity,
+    slots: fn(&T, &FieldArgs<'_, A>) -> Result<Vec<ReferenceResult>, FieldError>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Shape {
+enum Arity {
     /// `Node`
     One,
     /// `[Node]!`
@@ -71,22 +71,22 @@ enum Shape {
 
 impl<T, A> AnyNode<T, A> {
     /// One nullable object.
-    pub fn one(slots: fn(&T, &Given<'_, A>) -> Result<Vec<Slot>, FieldError>) -> Self {
-        Self { shape: Shape::One, slots }
+    pub fn one(slots: fn(&T, &FieldArgs<'_, A>) -> Result<Vec<ReferenceResult>, FieldError>) -> Self {
+        Self { arity: Arity::One, slots }
     }
 
     /// A list with a place for each slot.
-    pub fn list(slots: fn(&T, &Given<'_, A>) -> Result<Vec<Slot>, FieldError>) -> Self {
-        Self { shape: Shape::List, slots }
+    pub fn list(slots: fn(&T, &FieldArgs<'_, A>) -> Result<Vec<ReferenceResult>, FieldError>) -> Self {
+        Self { arity: Arity::List, slots }
     }
 }
 
 impl<T: Send + Sync + 'static, A: Arguments> Edge<T> for AnyNode<T, A> {
     fn type_ref(&self, registry: &mut Registry) -> String {
         register(registry);
-        match self.shape {
-            Shape::One => "Node".to_owned(),
-            Shape::List => "[Node]!".to_owned(),
+        match self.arity {
+            Arity::One => "Node".to_owned(),
+            Arity::List => "[Node]!".to_owned(),
         }
     }
 
@@ -95,24 +95,24 @@ impl<T: Send + Sync + 'static, A: Arguments> Edge<T> for AnyNode<T, A> {
     }
 
     fn is_nullable(&self) -> bool {
-        self.shape == Shape::One
+        self.arity == Arity::One
     }
 
-    fn plan<'q>(&'static self, asked: Asked<'q>) -> Result<Box<dyn Run<T> + 'q>, RequestError> {
-        let types = Types::plan(&asked)?;
-        let place = asked.selected.place;
-        Ok(match Given::of(&asked) {
-            Ok(given) => Box::new(NodesRun { edge: self, given, types, place }),
-            Err(error) => Box::new(Broken { error, place }),
+    fn plan<'q>(&'static self, request: FieldRequest<'q>) -> Result<Box<dyn Run<T> + 'q>, RequestError> {
+        let types = Types::plan(&request)?;
+        let location = request.selected.location;
+        Ok(match FieldArgs::of(&request) {
+            Ok(given) => Box::new(NodesRun { edge: self, given, types, location }),
+            Err(error) => Box::new(Broken { error, location }),
         })
     }
 }
 
 struct NodesRun<'q, T: 'static, A: 'static> {
     edge: &'static AnyNode<T, A>,
-    given: Given<'q, A>,
+    given: FieldArgs<'q, A>,
     types: Types<'q>,
-    place: Place,
+    location: SourceLocation,
 }
 
 impl<T: Send + Sync, A: Arguments> Run<T> for NodesRun<'_, T, A> {
@@ -127,12 +127,12 @@ impl<T: Send + Sync, A: Arguments> Run<T> for NodesRun<'_, T, A> {
             })
             .collect();
         async move {
-            let places = probe(slots, ctx).await;
-            let (places, types) = self.types.run(places, ctx).await;
-            let (shape, place) = (self.edge.shape, self.place);
-            let found = places.iter().filter_map(|found| found.as_ref().ok().copied().flatten());
+            let slots = probe(slots, ctx).await;
+            let (objects, types) = self.types.run(slots, ctx).await;
+            let (arity, location) = (self.edge.arity, self.location);
+            let found = objects.iter().filter_map(|found| found.as_ref().ok().copied().flatten());
             let is_twice = found.clone().collect::<FxHashSet<_>>().len() < found.count();
-            Box::new(NodesFilled { shape, ranges, places, is_twice, types, place }) as Box<dyn Filled>
+            Box::new(NodesFilled { arity, ranges, objects, is_twice, types, location }) as Box<dyn Filled>
         }
         .boxed()
     }
@@ -154,7 +154,7 @@ impl Loader for KindOf {
 }
 
 /// Finds the type of every id that has none yet.
-async fn probe(slots: Vec<Slot>, ctx: &Context) -> Vec<Slot> {
+async fn probe(slots: Vec<ReferenceResult>, ctx: &Context) -> Vec<ReferenceResult> {
     let keys = slots.iter().map(|slot| match slot {
         Ok(Some(Reference::Id(id))) => Ok(Some(*id)),
         _ => Ok(None),
@@ -196,22 +196,26 @@ struct TypeRows<'a, 'q> {
 type Found = Result<Option<(Kind, usize)>, FieldError>;
 
 impl<'q> Types<'q> {
-    fn plan(asked: &Asked<'q>) -> Result<Self, RequestError> {
-        fn of<'q, U: Visible>(asked: &Asked<'q>) -> Result<Selection<'q, U>, RequestError> {
-            U::object().plan(asked.planner, &asked.selected.sets, asked.ctx)
+    fn plan(request: &FieldRequest<'q>) -> Result<Self, RequestError> {
+        fn of<'q, U: Visible>(request: &FieldRequest<'q>) -> Result<Selection<'q, U>, RequestError> {
+            U::object().plan(request.planner, &request.selected.sets, request.ctx)
         }
         Ok(Self {
-            users: of(asked)?,
-            sessions: of(asked)?,
-            forms: of(asked)?,
-            versions: of(asked)?,
-            submissions: of(asked)?,
-            locations: of(asked)?,
-            activities: of(asked)?,
+            users: of(request)?,
+            sessions: of(request)?,
+            forms: of(request)?,
+            versions: of(request)?,
+            submissions: of(request)?,
+            locations: of(request)?,
+            activities: of(request)?,
         })
     }
 
-    async fn run<'a>(&'a self, slots: Vec<Slot>, ctx: &'a Context) -> (Vec<Found>, TypeRows<'a, 'q>) {
+    async fn run<'a>(
+        &'a self,
+        slots: Vec<ReferenceResult>,
+        ctx: &'a Context,
+    ) -> (Vec<Found>, TypeRows<'a, 'q>) {
         let slots = by_email(slots, ctx).await;
         let scope = ctx.scope();
         let (users, sessions, forms, versions, submissions, locations, activities) = futures_util::join!(
@@ -238,9 +242,10 @@ impl<'q> Types<'q> {
             of_kind(&slots, Kind::ActivityLog, activity::ById, ActivityLogId, &self.activities, ctx),
         );
         let mut found: Vec<Found> = slots.into_iter().map(|slot| slot.map(|_| None)).collect();
-        let places = [users.1, sessions.1, forms.1, versions.1, submissions.1, locations.1, activities.1];
-        for (index, place) in places.into_iter().flatten() {
-            found[index] = place;
+        let found_of_kinds =
+            [users.1, sessions.1, forms.1, versions.1, submissions.1, locations.1, activities.1];
+        for (index, object) in found_of_kinds.into_iter().flatten() {
+            found[index] = object;
         }
         let rows = TypeRows {
             users: users.0,
@@ -257,7 +262,7 @@ impl<'q> Types<'q> {
 
 /// Loads the objects of one type, and everything beneath them; once each, however often it is asked for.
 async fn of_kind<'a, 'q, L, U>(
-    slots: &[Slot],
+    slots: &[ReferenceResult],
     kind: Kind,
     loader: L,
     key: fn(Uuid) -> L::Key,
@@ -280,13 +285,13 @@ where
     let (mut children, mut known) = (Vec::new(), FxHashMap::default());
     let outcomes = load_some(ctx, loader, keys).await;
     let found = wanted.iter().zip(outcomes).map(|((index, key), outcome)| {
-        let place = outcome.map(|row| {
+        let object = outcome.map(|row| {
             *known.entry(key.clone()).or_insert_with(|| {
                 children.push(row.and_then(|row| U::visible_to(ctx, row))?);
                 Some((kind, children.len() - 1))
             })
         });
-        (*index, place)
+        (*index, object)
     });
     let found = found.collect();
     (selection.run(children, ctx).await, found)
@@ -306,7 +311,7 @@ pub(crate) fn is_resolved_by(kind: Kind, subgraph: Subgraph) -> bool {
 }
 
 /// Turns e-mails into ids, for those who may see them.
-async fn by_email(slots: Vec<Slot>, ctx: &Context) -> Vec<Slot> {
+async fn by_email(slots: Vec<ReferenceResult>, ctx: &Context) -> Vec<ReferenceResult> {
     let keys = slots.iter().map(|slot| match slot {
         Ok(Some(Reference::UserByEmail(email))) => Ok(Some(email.clone())),
         _ => Ok(None),
@@ -326,26 +331,26 @@ async fn by_email(slots: Vec<Slot>, ctx: &Context) -> Vec<Slot> {
 }
 
 struct NodesFilled<'a, 'q> {
-    shape: Shape,
+    arity: Arity,
     ranges: Vec<Result<(usize, usize), FieldError>>,
-    places: Vec<Found>,
+    objects: Vec<Found>,
     /// Some object is there more than once.
     is_twice: bool,
     types: TypeRows<'a, 'q>,
-    place: Place,
+    location: SourceLocation,
 }
 
 impl Filled for NodesFilled<'_, '_> {
     fn write<'w>(&'w self, row: usize, writer: &mut Writer<'w>) -> Result<(), Unwritten> {
         let (start, length) = match &self.ranges[row] {
             Ok(range) => *range,
-            Err(error) => return Err(writer.fail(error, self.place)),
+            Err(error) => return Err(writer.fail(error, self.location)),
         };
-        match self.shape {
-            Shape::One => self.write_slot(start, writer),
+        match self.arity {
+            Arity::One => self.write_slot(start, writer),
             // Who wants a trace gets one of each.
-            Shape::List if self.is_twice && !writer.is_traced() => self.write_once(start, length, writer),
-            Shape::List => writer.list(length, true, |index, writer| self.write_slot(start + index, writer)),
+            Arity::List if self.is_twice && !writer.is_traced() => self.write_once(start, length, writer),
+            Arity::List => writer.list(length, true, |index, writer| self.write_slot(start + index, writer)),
         }
     }
 }
@@ -360,7 +365,7 @@ impl NodesFilled<'_, '_> {
     ) -> Result<(), Unwritten> {
         let mut written = FxHashMap::default();
         writer.list(length, true, |index, writer| {
-            let Ok(Some(object)) = &self.places[start + index] else {
+            let Ok(Some(object)) = &self.objects[start + index] else {
                 return self.write_slot(start + index, writer);
             };
             if let Some(bytes) = written.get(object) {
@@ -380,8 +385,8 @@ impl NodesFilled<'_, '_> {
 
     fn write_slot<'w>(&'w self, slot: usize, writer: &mut Writer<'w>) -> Result<(), Unwritten> {
         let types = &self.types;
-        match &self.places[slot] {
-            Err(error) => Err(writer.fail(error, self.place)),
+        match &self.objects[slot] {
+            Err(error) => Err(writer.fail(error, self.location)),
             Ok(None) => {
                 writer.out.extend(b"null");
                 Ok(())

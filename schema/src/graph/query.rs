@@ -23,7 +23,7 @@ use crate::{
         form::{self, Form, FormVersion},
         input::id as read_id,
         location::{self, Location},
-        node::{AnyNode, Reference, Slot, is_resolved_by},
+        node::{AnyNode, Reference, ReferenceResult, is_resolved_by},
         session::{self, Session},
         subgraph::Domain,
         submission::{self, Submission},
@@ -33,10 +33,10 @@ use crate::{
 use engine::{
     connection::Pages,
     cost::MAX_IDS,
-    edge::{Arguments, Given, NoArguments, One},
+    edge::{Arguments, FieldArgs, NoArguments, One},
     error::{FieldError, RequestError},
     execute::Ready,
-    object::{Asked, Edge, Entity, Object, Run, label},
+    object::{Edge, Entity, FieldRequest, Object, Run, label},
     plan::Planner,
     scalar::write_text,
 };
@@ -107,7 +107,7 @@ impl Entity for Query {
     }
 }
 
-fn nodes(_: &Query, given: &Given<'_, IdsArgs>) -> Result<Vec<Slot>, FieldError> {
+fn nodes(_: &Query, given: &FieldArgs<'_, IdsArgs>) -> Result<Vec<ReferenceResult>, FieldError> {
     let ids = &given.args.ids;
     if ids.len() > MAX_IDS {
         return Err(FieldError::bad_input(format!("`ids` takes at most {MAX_IDS} ids, not {}", ids.len())));
@@ -147,17 +147,17 @@ impl Edge<Query> for AnyUser {
         true
     }
 
-    fn plan<'q>(&'static self, asked: Asked<'q>) -> Result<Box<dyn Run<Query> + 'q>, RequestError> {
+    fn plan<'q>(&'static self, request: FieldRequest<'q>) -> Result<Box<dyn Run<Query> + 'q>, RequestError> {
         let by_email = matches!(
-            Given::<LookupArgs>::of(&asked),
-            Ok(Given { args: LookupArgs { lookup: UserLookup::Email(_) }, .. })
+            FieldArgs::<LookupArgs>::of(&request),
+            Ok(FieldArgs { args: LookupArgs { lookup: UserLookup::Email(_) }, .. })
         );
-        if by_email { BY_EMAIL.plan(asked) } else { BY_ID.plan(asked) }
+        if by_email { BY_EMAIL.plan(request) } else { BY_ID.plan(request) }
     }
 }
 
 /// The slots of `_entities`: types of other subgraphs are not answered for here.
-fn entities(given: &Given<'_, Representations>) -> Vec<Slot> {
+fn entities(given: &FieldArgs<'_, Representations>) -> Vec<ReferenceResult> {
     let Representations(slots) = &given.args;
     let is_foreign = |kind: &Kind| !is_resolved_by(*kind, given.ctx.service().subgraph);
     let slots = slots.iter().map(|slot| match slot {
@@ -179,7 +179,7 @@ fn no_key() -> FieldError {
 }
 
 /// The representations of `_entities`, read one by one: each is judged by itself.
-pub struct Representations(Vec<Slot>);
+pub struct Representations(Vec<ReferenceResult>);
 
 impl Arguments for Representations {
     fn describe(_: &mut Registry) -> IndexMap<String, MetaInputValue> {
@@ -215,7 +215,7 @@ pub(crate) fn entity_counts(prepared: &Prepared) -> Vec<(&'static str, u32)> {
 
 /// What the entities of a request depend on, in its order; `None` where it asks for none, or several times.
 pub(crate) fn entity_tags(prepared: &Prepared) -> Option<Vec<Vec<String>>> {
-    let [slots]: [Vec<Slot>; 1] = representations(prepared).try_into().ok()?;
+    let [slots]: [Vec<ReferenceResult>; 1] = representations(prepared).try_into().ok()?;
     let tags = slots.iter().map(|slot| match kind_and_id(slot) {
         Some((kind, Some(id))) => vec![Tag::Row(kind.as_str(), id).to_string()],
         // Whose address it is may change with any account.
@@ -225,7 +225,7 @@ pub(crate) fn entity_tags(prepared: &Prepared) -> Option<Vec<Vec<String>>> {
     Some(tags.collect())
 }
 
-fn kind_and_id(slot: &Slot) -> Option<(Kind, Option<Uuid>)> {
+fn kind_and_id(slot: &ReferenceResult) -> Option<(Kind, Option<Uuid>)> {
     match slot {
         Ok(Some(Reference::Typed(kind, id))) => Some((*kind, Some(*id))),
         Ok(Some(Reference::UserByEmail(_))) => Some((Kind::User, None)),
@@ -234,7 +234,7 @@ fn kind_and_id(slot: &Slot) -> Option<(Kind, Option<Uuid>)> {
 }
 
 /// The representations of each `_entities` of a request.
-fn representations(prepared: &Prepared) -> Vec<Vec<Slot>> {
+fn representations(prepared: &Prepared) -> Vec<Vec<ReferenceResult>> {
     let (planner, root) = (prepared.planner(), &prepared.operation().selection_set.node);
     let fields = planner.collect(&|condition| condition == Query::object().name, &[root]).unwrap_or_default();
     let entities = fields.iter().filter(|field| field.name() == "_entities");
@@ -279,12 +279,15 @@ impl Edge<Query> for Service {
         false
     }
 
-    fn plan<'q>(&'static self, asked: Asked<'q>) -> Result<Box<dyn Run<Query> + 'q>, RequestError> {
+    fn plan<'q>(&'static self, request: FieldRequest<'q>) -> Result<Box<dyn Run<Query> + 'q>, RequestError> {
         let mut json = Vec::new();
-        for field in asked.planner.collect(&|condition| condition == "_Service", &asked.selected.sets)? {
+        for field in request.planner.collect(&|condition| condition == "_Service", &request.selected.sets)? {
             json.push(if json.is_empty() { b'{' } else { b',' });
             json.extend(label(field.key()));
-            write_text(if field.name() == "sdl" { &asked.ctx.service().sdl } else { "_Service" }, &mut json);
+            write_text(
+                if field.name() == "sdl" { &request.ctx.service().sdl } else { "_Service" },
+                &mut json,
+            );
         }
         json.extend(if json.is_empty() { &b"{}"[..] } else { b"}" });
         Ok(Box::new(Ready { json }))

@@ -175,7 +175,7 @@ fn reached(registry: &Registry) -> BTreeSet<String> {
     });
     let roots =
         [Some(&registry.query_type), registry.mutation_type.as_ref(), registry.subscription_type.as_ref()];
-    let mut walk = Walk { registry, seen: BUILT_IN.into(), open: BTreeSet::new() };
+    let mut walk = Reachability { registry, seen: BUILT_IN.into(), open: BTreeSet::new() };
     for name in roots.into_iter().flatten().chain(entities) {
         walk.reach(name);
     }
@@ -185,14 +185,14 @@ fn reached(registry: &Registry) -> BTreeSet<String> {
 /// Scalars that are there in any case.
 const BUILT_IN: [&str; 5] = ["Boolean", "Float", "ID", "Int", "String"];
 
-struct Walk<'r> {
+struct Reachability<'r> {
     registry: &'r Registry,
     seen: BTreeSet<&'r str>,
     /// Interfaces that a field has: whatever implements one of these can come.
     open: BTreeSet<&'r str>,
 }
 
-impl<'r> Walk<'r> {
+impl<'r> Reachability<'r> {
     /// A type that something has.
     fn reach(&mut self, name: &'r str) {
         let Some(ty) = self.registry.types.get(name) else { return };

@@ -34,9 +34,9 @@ use crate::{
 };
 use engine::{
     batch::{Loaded, Loader},
-    connection::{Bound, MAX_ROWS, PageArgs, Pages},
+    connection::{BoundPage, MAX_ROWS, PageArgs, Pages},
     context::Context,
-    edge::{Given, NoArguments, One, Single},
+    edge::{FieldArgs, NoArguments, One, Single},
     error::FieldError,
     object::{Edge, Entity, Object, Visible},
 };
@@ -218,9 +218,9 @@ impl Loader for CountsOf {
 
 fn bind<I: Into<Uuid>>(
     of: &'static List<Model, Filter>,
-    given: &Given<'_, SubmissionsArgs>,
+    given: &FieldArgs<'_, SubmissionsArgs>,
     parents: fn(&mut Filter) -> Option<Vec<I>>,
-) -> Result<Bound<PagesOf, CountsOf, Model>, FieldError> {
+) -> Result<BoundPage<PagesOf, CountsOf, Model>, FieldError> {
     let SubmissionsArgs { page, filter } = &given.args;
     let filter = filter.as_ref().map(SubmissionFilter::read).transpose()?.unwrap_or_default();
     let mut cursors = given.lists_of(&filter, parents);

@@ -54,7 +54,7 @@ use engine::{
 };
 
 /// All subscriptions.
-static FIELDS: LazyLock<Vec<Field>> = LazyLock::new(|| {
+static FIELDS: LazyLock<Vec<SubscriptionField>> = LazyLock::new(|| {
     vec![
         field(
             "submissionChanged",
@@ -74,13 +74,17 @@ static FIELDS: LazyLock<Vec<Field>> = LazyLock::new(|| {
     ]
 });
 
-fn field<A: Arguments, I, L, U>(name: &'static str, about: &'static str, listen: Listen<A, I, L, U>) -> Field
+fn field<A: Arguments, I, L, U>(
+    name: &'static str,
+    about: &'static str,
+    listen: Listen<A, I, L, U>,
+) -> SubscriptionField
 where
     I: Send + Sync + 'static,
     U: Visible,
     L: Loader<Value = Arc<U::Row>>,
 {
-    Field { name, about, listen: Box::new(listen) }
+    SubscriptionField { name, about, listen: Box::new(listen) }
 }
 
 /// A subscription: what it takes, which changes concern it, which row an event shows.
@@ -96,7 +100,7 @@ pub(crate) struct Listen<A, I, L: Loader, U: Visible> {
     pub(crate) wants: fn(&I, &Change, &U::Row) -> bool,
 }
 
-struct Field {
+struct SubscriptionField {
     name: &'static str,
     about: &'static str,
     listen: Box<dyn Listens>,
@@ -158,22 +162,22 @@ where
         ctx: &Context,
     ) -> Result<Box<dyn Interest>, RequestError> {
         U::object().plan(planner, &selected.sets, ctx)?;
-        let failed = |error: FieldError| RequestError::new(error.code, error.message).at(selected.place);
+        let failed = |error: FieldError| RequestError::new(error.code, error.message).at(selected.location);
         if ctx.scope() == Scope::Nothing {
             return Err(failed(FieldError::unauthenticated()));
         }
         let args = A::of(&planner, selected.field).map_err(FieldError::bad_input).map_err(failed)?;
         let interest = (self.bind)(args, ctx).map_err(failed)?;
-        Ok(Box::new(Bound { listen: self, interest }))
+        Ok(Box::new(BoundListen { listen: self, interest }))
     }
 }
 
-struct Bound<A: 'static, I: 'static, L: Loader, U: Visible> {
+struct BoundListen<A: 'static, I: 'static, L: Loader, U: Visible> {
     listen: &'static Listen<A, I, L, U>,
     interest: I,
 }
 
-impl<A, I, L, U> Interest for Bound<A, I, L, U>
+impl<A, I, L, U> Interest for BoundListen<A, I, L, U>
 where
     A: Arguments,
     I: Send + Sync + 'static,
@@ -227,7 +231,7 @@ where
             let written = writer.whole(|writer| {
                 writer.field(selected.key(), false, |writer| match &rows {
                     Ok(rows) => rows.write(0, writer),
-                    Err(error) => Err(writer.fail(error, selected.place)),
+                    Err(error) => Err(writer.fail(error, selected.location)),
                 })
             });
             let written = match written.await {
@@ -293,7 +297,7 @@ enum Lost {
     /// Nobody here knows what has happened elsewhere; that is yet to be said.
     Elsewhere,
     /// It has been said.
-    Told,
+    Reported,
 }
 
 /// Begins to listen.
@@ -308,7 +312,7 @@ pub(crate) fn subscribe(
     let ctx = graph.inner.context(&graph.inner.store, viewer.clone(), caller.clone(), Arc::default());
     let opened = selected(&prepared).and_then(|selected| match Subscription::field(selected.name()) {
         Some(field) => Ok((field.name, field.listen.open(prepared.planner(), &selected, &ctx)?)),
-        None => Err(RequestError::new(Code::ValidationFailed, ONE_FIELD).at(selected.place)),
+        None => Err(RequestError::new(Code::ValidationFailed, ONE_FIELD).at(selected.location)),
     });
     let (graph, pending, (field, interest)) = (graph.clone(), VecDeque::new(), opened?);
     let subscribed =
@@ -344,10 +348,10 @@ impl Subscribed {
             match self.end {
                 None => {}
                 Some(Lost::Elsewhere) => {
-                    self.end = Some(Lost::Told);
+                    self.end = Some(Lost::Reported);
                     return Some(Event::Missed);
                 }
-                Some(Lost::Told) => return None,
+                Some(Lost::Reported) => return None,
             }
             match self.changes.recv().await {
                 Ok(changes) => {
@@ -360,7 +364,7 @@ impl Subscribed {
                 }
                 Err(RecvError::Closed) => return None,
                 Err(RecvError::Lagged(_)) => {
-                    self.end = Some(Lost::Told);
+                    self.end = Some(Lost::Reported);
                     let lost = RequestError::new(Code::Overloaded, LOST);
                     let kind = Some(OperationKind::Subscription);
                     return Some(Event::Reply(refused(kind, &[lost], &self.caller.request_id)));
@@ -394,7 +398,7 @@ pub(crate) struct Subscription;
 impl Subscription {
     const NAME: &'static str = "Subscription";
 
-    fn field(name: &str) -> Option<&'static Field> {
+    fn field(name: &str) -> Option<&'static SubscriptionField> {
         FIELDS.iter().find(|field| field.name == name)
     }
 

@@ -31,9 +31,9 @@ use crate::{
 };
 use engine::{
     batch::{Loaded, Loader},
-    connection::{Bound, MAX_ROWS, PageArgs},
+    connection::{BoundPage, MAX_ROWS, PageArgs},
     context::Context,
-    edge::Given,
+    edge::FieldArgs,
     error::{Code, FieldError},
     object::{Entity, Object, Visible},
 };
@@ -292,8 +292,8 @@ impl Loader for AllUsersCount {
 
 /// Reads the arguments of `Query.users`.
 pub(crate) fn bind_users(
-    given: &Given<'_, UsersArgs>,
-) -> Result<Bound<AllUsers, AllUsersCount, Row>, FieldError> {
+    given: &FieldArgs<'_, UsersArgs>,
+) -> Result<BoundPage<AllUsers, AllUsersCount, Row>, FieldError> {
     let UsersArgs { page, filter, order_by } = &given.args;
     let scope = given.ctx.scope();
     // Also where they are all the roles that there are, which is the same list as without them.

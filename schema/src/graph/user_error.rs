@@ -16,8 +16,8 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 use crate::graph::subgraph::Domain;
 use engine::{
     context::Context,
-    error::{FieldError, Place, RequestError},
-    object::{self, Asked, Edge, Entity, Filled, Object, Row, Rows, Run, Selection},
+    error::{FieldError, RequestError, SourceLocation},
+    object::{self, Edge, Entity, FieldRequest, Filled, Object, Row, Rows, Run, Selection},
     output::{Unwritten, Writer},
     scalar::Leaf,
     variables::item::Malformed,
@@ -200,11 +200,11 @@ impl<P: Entity> Edge<P> for UserErrors<P> {
         false
     }
 
-    fn plan<'q>(&'static self, asked: Asked<'q>) -> Result<Box<dyn Run<P> + 'q>, RequestError> {
-        let sets = &asked.selected.sets;
-        let inputs = InputError::object().plan(asked.planner, sets, asked.ctx)?;
-        let data = SubmissionDataError::object().plan(asked.planner, sets, asked.ctx)?;
-        Ok(Box::new(ErrorsRun { edge: self, inputs, data, place: asked.selected.place }))
+    fn plan<'q>(&'static self, request: FieldRequest<'q>) -> Result<Box<dyn Run<P> + 'q>, RequestError> {
+        let sets = &request.selected.sets;
+        let inputs = InputError::object().plan(request.planner, sets, request.ctx)?;
+        let data = SubmissionDataError::object().plan(request.planner, sets, request.ctx)?;
+        Ok(Box::new(ErrorsRun { edge: self, inputs, data, location: request.selected.location }))
     }
 }
 
@@ -212,24 +212,24 @@ struct ErrorsRun<'q, P: 'static> {
     edge: &'static UserErrors<P>,
     inputs: Selection<'q, InputError>,
     data: Selection<'q, SubmissionDataError>,
-    place: Place,
+    location: SourceLocation,
 }
 
 /// The errors were too many to be copied.
 struct TooMany {
     error: FieldError,
-    place: Place,
+    location: SourceLocation,
 }
 
 impl Filled for TooMany {
     fn write<'w>(&'w self, _: usize, writer: &mut Writer<'w>) -> Result<(), Unwritten> {
-        Err(writer.fail(&self.error, self.place))
+        Err(writer.fail(&self.error, self.location))
     }
 }
 
 /// Where an error is among those of its type.
 #[derive(Clone, Copy)]
-enum Slot {
+enum ErrorIndex {
     Input(usize),
     Data(usize),
 }
@@ -238,11 +238,11 @@ impl<P: Entity> Run<P> for ErrorsRun<'_, P> {
     fn start<'a>(&'a self, rows: &[P], ctx: &'a Context) -> BoxFuture<'a, Box<dyn Filled + 'a>> {
         let count = rows.iter().map(|row| (self.edge.errors)(row).len()).sum();
         if let Err(error) = ctx.bounds.taken.copy(count) {
-            let refused = TooMany { error, place: self.place };
+            let refused = TooMany { error, location: self.location };
             return std::future::ready(Box::new(refused) as Box<dyn Filled>).boxed();
         }
         let (mut inputs, mut data) = (Vec::new(), Vec::new());
-        let slots: Vec<Vec<Slot>> = rows
+        let slots: Vec<Vec<ErrorIndex>> = rows
             .iter()
             .map(|row| {
                 let errors = (self.edge.errors)(row).iter().cloned();
@@ -250,11 +250,11 @@ impl<P: Entity> Run<P> for ErrorsRun<'_, P> {
                     .map(|error| match error.data.clone() {
                         None => {
                             inputs.push(InputError(error));
-                            Slot::Input(inputs.len() - 1)
+                            ErrorIndex::Input(inputs.len() - 1)
                         }
-                        Some(place) => {
-                            data.push(SubmissionDataError { error, data: place });
-                            Slot::Data(data.len() - 1)
+                        Some(in_data) => {
+                            data.push(SubmissionDataError { error, data: in_data });
+                            ErrorIndex::Data(data.len() - 1)
                         }
                     })
                     .collect()
@@ -269,7 +269,7 @@ impl<P: Entity> Run<P> for ErrorsRun<'_, P> {
 }
 
 struct ErrorsFilled<'a, 'q> {
-    slots: Vec<Vec<Slot>>,
+    slots: Vec<Vec<ErrorIndex>>,
     inputs: Rows<'a, 'q, InputError>,
     data: Rows<'a, 'q, SubmissionDataError>,
 }
@@ -278,8 +278,8 @@ impl Filled for ErrorsFilled<'_, '_> {
     fn write<'w>(&'w self, row: usize, writer: &mut Writer<'w>) -> Result<(), Unwritten> {
         let slots = &self.slots[row];
         writer.list(slots.len(), false, |index, writer| match slots[index] {
-            Slot::Input(at) => self.inputs.write(at, writer),
-            Slot::Data(at) => self.data.write(at, writer),
+            ErrorIndex::Input(at) => self.inputs.write(at, writer),
+            ErrorIndex::Data(at) => self.data.write(at, writer),
         })
     }
 }

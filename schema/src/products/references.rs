@@ -17,9 +17,9 @@ use super::{
 use crate::graph::query::Query;
 use engine::{
     context::Context,
-    edge::{Arguments, Broken, Given},
-    error::{FieldError, Place, RequestError},
-    object::{Asked, Edge, Entity as _, Filled, Rows, Run, Selection},
+    edge::{Arguments, Broken, FieldArgs},
+    error::{FieldError, RequestError, SourceLocation},
+    object::{Edge, Entity as _, FieldRequest, Filled, Rows, Run, Selection},
     output::{Unwritten, Writer},
     plan::Planner,
 };
@@ -41,9 +41,9 @@ enum Named {
     Inventory(Inventory),
 }
 
-type Slot = Result<Option<Named>, FieldError>;
+type ReferenceResult = Result<Option<Named>, FieldError>;
 
-struct Representations(Vec<Slot>);
+struct Representations(Vec<ReferenceResult>);
 
 impl Arguments for Representations {
     fn describe(_: &mut Registry) -> IndexMap<String, MetaInputValue> {
@@ -59,7 +59,7 @@ impl Arguments for Representations {
 }
 
 /// What a representation names, by whichever key it has.
-fn find(representation: &Value) -> Slot {
+fn find(representation: &Value) -> ReferenceResult {
     let text = |path: &[&str]| text_at(representation, path);
     let type_name = text(&["__typename"]);
     Ok(match type_name.as_deref() {
@@ -141,9 +141,9 @@ impl Edge<Query> for Entities {
         false
     }
 
-    fn plan<'q>(&'static self, asked: Asked<'q>) -> Result<Box<dyn Run<Query> + 'q>, RequestError> {
-        let place = asked.selected.place;
-        let (planner, sets, ctx) = (asked.planner, &asked.selected.sets, asked.ctx);
+    fn plan<'q>(&'static self, request: FieldRequest<'q>) -> Result<Box<dyn Run<Query> + 'q>, RequestError> {
+        let location = request.selected.location;
+        let (planner, sets, ctx) = (request.planner, &request.selected.sets, request.ctx);
         let types = Types {
             products: Product::object().plan(planner, sets, ctx)?,
             deprecated: Deprecated::object().plan(planner, sets, ctx)?,
@@ -151,9 +151,11 @@ impl Edge<Query> for Entities {
             users: User::object().plan(planner, sets, ctx)?,
             inventories: Inventory::object().plan(planner, sets, ctx)?,
         };
-        Ok(match Given::<Representations>::of(&asked) {
-            Ok(Given { args: Representations(slots), .. }) => Box::new(EntitiesRun { slots, types, place }),
-            Err(error) => Box::new(Broken { error, place }),
+        Ok(match FieldArgs::<Representations>::of(&request) {
+            Ok(FieldArgs { args: Representations(slots), .. }) => {
+                Box::new(EntitiesRun { slots, types, location })
+            }
+            Err(error) => Box::new(Broken { error, location }),
         })
     }
 }
@@ -168,9 +170,9 @@ struct Types<'q> {
 }
 
 struct EntitiesRun<'q> {
-    slots: Vec<Slot>,
+    slots: Vec<ReferenceResult>,
     types: Types<'q>,
-    place: Place,
+    location: SourceLocation,
 }
 
 impl Run<Query> for EntitiesRun<'_> {
@@ -195,7 +197,7 @@ impl Run<Query> for EntitiesRun<'_> {
                 users: types.users.run(users, ctx).await,
                 inventories: types.inventories.run(inventories, ctx).await,
             };
-            Box::new(EntitiesFilled { slots: &self.slots, rows, place: self.place }) as Box<dyn Filled>
+            Box::new(EntitiesFilled { slots: &self.slots, rows, location: self.location }) as Box<dyn Filled>
         }
         .boxed()
     }
@@ -211,21 +213,21 @@ struct TypeRows<'a, 'q> {
 }
 
 struct EntitiesFilled<'a, 'q> {
-    slots: &'a [Slot],
+    slots: &'a [ReferenceResult],
     rows: TypeRows<'a, 'q>,
-    place: Place,
+    location: SourceLocation,
 }
 
 impl Filled for EntitiesFilled<'_, '_> {
     fn write<'w>(&'w self, _: usize, writer: &mut Writer<'w>) -> Result<(), Unwritten> {
         writer.list(self.slots.len(), true, |index, writer| match &self.slots[index] {
-            Err(error) => Err(writer.fail(error, self.place)),
+            Err(error) => Err(writer.fail(error, self.location)),
             Ok(None) => {
                 writer.out.extend(b"null");
                 Ok(())
             }
             Ok(Some(named)) => {
-                let is_same = |slot: &&Slot| {
+                let is_same = |slot: &&ReferenceResult| {
                     let other = slot.as_ref().ok().and_then(Option::as_ref);
                     other.is_some_and(|other| std::mem::discriminant(other) == std::mem::discriminant(named))
                 };

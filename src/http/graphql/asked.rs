@@ -292,7 +292,7 @@ pub(super) async fn find_document(
         return found;
     }
     match found {
-        Ok(document) if document.only_lets_in(wire.operation_name.as_deref()) => Ok(document),
+        Ok(document) if document.only_signs_in(wire.operation_name.as_deref()) => Ok(document),
         // Clients that register their documents send the text next: it may be one of these.
         Err(Stop::Refused(refusal)) if refusal.status == StatusCode::OK => Err(refusal.into()),
         Ok(_) | Err(_) => Err(unauthenticated(asker.caller.is_gateway).into()),

@@ -11,7 +11,7 @@ use async_graphql::{
 };
 use std::collections::{HashMap, HashSet};
 
-use crate::error::{Code, Place, RequestError};
+use crate::error::{Code, RequestError, SourceLocation};
 
 /// The fields of the root that are for gateways.
 const FEDERATION: [&str; 2] = ["_service", "_entities"];
@@ -21,7 +21,7 @@ const INTROSPECTION: [&str; 2] = ["__schema", "__type"];
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ForGateways {
     /// The first of the fields that it asks for.
-    field: Option<(Name, Place)>,
+    field: Option<(Name, SourceLocation)>,
     /// It keeps within a gateway's limits, but not within everybody's.
     is_long: bool,
 }
@@ -34,9 +34,9 @@ impl ForGateways {
             DocumentOperations::Multiple(operations) => operations.values().collect(),
         };
         let queries = operations.into_iter().filter(|operation| operation.node.ty == OperationType::Query);
-        let mut walk = Walk { fragments: &document.fragments, followed: HashSet::new() };
+        let mut visitor = GatewayFieldVisitor { fragments: &document.fragments, followed: HashSet::new() };
         let field =
-            queries.into_iter().find_map(|query| walk.find(&query.node.selection_set.node)).map(named);
+            queries.into_iter().find_map(|query| visitor.find(&query.node.selection_set.node)).map(named);
         Self { field, is_long }
     }
 
@@ -55,13 +55,13 @@ impl ForGateways {
             return Err(RequestError::new(Code::CostLimit, message));
         }
         match &self.field {
-            Some((field, place)) if gateways_only => Err(refusal(field).at(*place)),
+            Some((field, location)) if gateways_only => Err(refusal(field).at(*location)),
             _ => Ok(()),
         }
     }
 }
 
-fn named(field: &Positioned<Field>) -> (Name, Place) {
+fn named(field: &Positioned<Field>) -> (Name, SourceLocation) {
     (field.node.name.node.clone(), field.pos.into())
 }
 
@@ -74,13 +74,13 @@ fn refusal(field: &Name) -> RequestError {
     RequestError::new(Code::ValidationFailed, format!("Unknown field \"{field}\" on type \"Query\"."))
 }
 
-struct Walk<'d> {
+struct GatewayFieldVisitor<'d> {
     fragments: &'d HashMap<Name, Positioned<FragmentDefinition>>,
     /// Each fragment is followed once: this comes before validation, and there may be cycles.
     followed: HashSet<&'d Name>,
 }
 
-impl<'d> Walk<'d> {
+impl<'d> GatewayFieldVisitor<'d> {
     /// Only the root's own fields count, through fragments on any type.
     fn find(&mut self, set: &'d SelectionSet) -> Option<&'d Positioned<Field>> {
         set.items.iter().find_map(|item| match &item.node {
@@ -106,7 +106,7 @@ mod tests {
 
     use super::*;
 
-    fn refused(text: &str) -> Option<(Code, String, Option<Place>)> {
+    fn refused(text: &str) -> Option<(Code, String, Option<SourceLocation>)> {
         let document = ForGateways::of(&parse_query(text).expect("it parses"), false);
         assert_eq!(document.check(true, true), Ok(()), "{text}");
         assert_eq!(document.check(false, false), Ok(()), "{text}");
@@ -114,7 +114,7 @@ mod tests {
         assert_eq!(document.is_for_them_alone(true), refused.is_some(), "{text}");
         assert!(!document.is_for_them_alone(false), "{text}");
         let refused = refused?;
-        Some((refused.code, refused.message, refused.places.first().copied()))
+        Some((refused.code, refused.message, refused.locations.first().copied()))
     }
 
     #[test]
@@ -137,8 +137,8 @@ mod tests {
             refused("{ __type(name: \"A\") { name } }").expect("refused").0,
             Code::IntrospectionDisabled
         );
-        let place = Some(Place { line: 1, column: 14 });
-        assert_eq!(refused("{ __typename _entities { a } }").expect("refused").2, place);
+        let location = Some(SourceLocation { line: 1, column: 14 });
+        assert_eq!(refused("{ __typename _entities { a } }").expect("refused").2, location);
     }
 
     #[test]

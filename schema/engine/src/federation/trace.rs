@@ -16,7 +16,7 @@ use prost::Message;
 
 use crate::{
     cost::OutputTypes,
-    error::{Code, Place},
+    error::{Code, SourceLocation},
 };
 
 /// Stands for every message.
@@ -115,13 +115,13 @@ impl Tree {
     }
 
     /// The innermost field failed.
-    pub fn fail(&mut self, code: Code, place: Place) {
+    pub fn fail(&mut self, code: Code, location: SourceLocation) {
         let node = self.open.last_mut().expect("the root stays");
         let json = serde_json::json!({ "message": MASKED, "extensions": { "code": code.as_str() } });
-        let location = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let clamped = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         node.error.push(Error {
             message: MASKED.to_owned(),
-            location: vec![Location { line: location(place.line), column: location(place.column) }],
+            location: vec![Location { line: clamped(location.line), column: clamped(location.column) }],
             time_ns: node.end_time,
             json: json.to_string(),
         });

@@ -4,7 +4,7 @@
 
 use rustc_hash::FxHashMap;
 
-use super::{Code, Stop, echo};
+use super::{LimitErrorKind, Violation, echo};
 use crate::document::OperationKind;
 
 /// How far a chain of fields goes: all of them, and those that are lists of introspection.
@@ -28,7 +28,7 @@ impl Reach {
 
 /// A place inside a definition: what encloses it.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Place {
+pub(super) struct Scope {
     /// The enclosing fields.
     pub(super) fields: Reach,
     /// The enclosing selection sets.
@@ -51,10 +51,10 @@ pub(super) struct Measures {
 
 impl Measures {
     /// Adds a fragment that is spread at a place. Only at the root does its `__schema` mean the schema's.
-    fn spread(&mut self, fragment: &Self, place: Place) {
+    fn spread(&mut self, fragment: &Self, scope: Scope) {
         self.selections = self.selections.saturating_add(fragment.selections);
-        self.levels = self.levels.max(place.levels + fragment.levels);
-        if place.fields.depth == 0 {
+        self.levels = self.levels.max(scope.levels + fragment.levels);
+        if scope.fields.depth == 0 {
             self.root_fields = self.root_fields.saturating_add(fragment.root_fields);
             self.plain.raise(fragment.plain);
             self.introspection.raise(fragment.introspection);
@@ -62,8 +62,8 @@ impl Measures {
         }
         let mut whole = fragment.plain;
         whole.raise(fragment.introspection);
-        let side = if place.introspection { &mut self.introspection } else { &mut self.plain };
-        side.raise(place.fields.plus(whole));
+        let side = if scope.introspection { &mut self.introspection } else { &mut self.plain };
+        side.raise(scope.fields.plus(whole));
     }
 }
 
@@ -86,7 +86,7 @@ pub(super) struct Definition<'d> {
 #[derive(Debug)]
 pub(super) struct Spread<'d> {
     pub(super) fragment: &'d str,
-    pub(super) place: Place,
+    pub(super) scope: Scope,
     pub(super) at: usize,
 }
 
@@ -99,7 +99,7 @@ enum State {
 
 /// Adds to each definition's measures what its spreads bring; refuses a fragment that contains itself. Spreads of
 /// unknown fragments bring nothing: validation reports them.
-pub(super) fn expand(definitions: &mut [Definition<'_>], spreads: &[Spread<'_>]) -> Result<(), Stop> {
+pub(super) fn expand(definitions: &mut [Definition<'_>], spreads: &[Spread<'_>]) -> Result<(), Violation> {
     if spreads.is_empty() {
         return Ok(());
     }
@@ -132,7 +132,7 @@ pub(super) fn expand(definitions: &mut [Definition<'_>], spreads: &[Spread<'_>])
                 State::Done => {
                     *next += 1;
                     let fragment = definitions[target].measures;
-                    definitions[*index].measures.spread(&fragment, spread.place);
+                    definitions[*index].measures.spread(&fragment, spread.scope);
                 }
                 State::Unseen => {
                     states[target] = State::Open;
@@ -141,7 +141,7 @@ pub(super) fn expand(definitions: &mut [Definition<'_>], spreads: &[Spread<'_>])
                 State::Open => {
                     let message =
                         format!("Cannot spread fragment \"{}\" within itself.", echo(spread.fragment));
-                    return Err(Stop::new(Code::Validation, spread.at, message));
+                    return Err(Violation::new(LimitErrorKind::Validation, spread.at, message));
                 }
             }
         }

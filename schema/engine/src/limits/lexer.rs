@@ -2,9 +2,9 @@
 //! end. No grammar here, no limit, no allocation; every function moves forward, so the whole is one pass.
 //!
 //! Invariant: a string or comment ends here exactly where the parser ends it. If it ended earlier or later, brackets
-//! could hide from the gate. Where the grammar of the specification and of the parser differ, see `gate`.
+//! could hide from the scanner. Where the grammar of the specification and of the parser differ, see `scanner`.
 
-use super::{Code, Stop};
+use super::{LimitErrorKind, Violation};
 
 /// What a byte can begin, outside strings and comments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,13 +69,13 @@ pub(super) struct Lexer<'d> {
     bytes: &'d [u8],
     /// The offset of the next byte.
     pub(super) at: usize,
-    /// See `Limits::filler`.
-    pub(super) filler: usize,
+    /// See `Limits::ignored_bytes`.
+    pub(super) ignored_bytes: usize,
 }
 
 impl<'d> Lexer<'d> {
     pub(super) fn new(text: &'d str) -> Self {
-        Self { text, bytes: text.as_bytes(), at: 0, filler: 0 }
+        Self { text, bytes: text.as_bytes(), at: 0, ignored_bytes: 0 }
     }
 
     /// The next byte, if any is left.
@@ -109,7 +109,7 @@ impl<'d> Lexer<'d> {
                 return;
             }
             let end = self.end_of(self.at, |byte| byte != b'\n' && byte != b'\r');
-            self.filler += 4 * (end - self.at);
+            self.ignored_bytes += 4 * (end - self.at);
             self.at = end;
         }
     }
@@ -119,12 +119,12 @@ impl<'d> Lexer<'d> {
     pub(super) fn skip_blanks(&mut self) {
         loop {
             let end = self.end_of(self.at, |byte| CLASSES[usize::from(byte)] == Class::Blank);
-            self.filler += end - self.at;
+            self.ignored_bytes += end - self.at;
             self.at = end;
             if self.peek() != Some(BYTE_ORDER_MARK[0]) || !self.bytes[end..].starts_with(BYTE_ORDER_MARK) {
                 return;
             }
-            self.filler += 3;
+            self.ignored_bytes += 3;
             self.at += 3;
         }
     }
@@ -151,7 +151,7 @@ impl<'d> Lexer<'d> {
 
     /// Takes `...`, or refuses a lesser number of dots.
     #[inline]
-    pub(super) fn take_spread(&mut self) -> Result<(), Stop> {
+    pub(super) fn take_spread(&mut self) -> Result<(), Violation> {
         if !self.bytes[self.at..].starts_with(b"...") {
             return Err(self.unexpected());
         }
@@ -160,7 +160,7 @@ impl<'d> Lexer<'d> {
     }
 
     /// Takes the number that begins here.
-    pub(super) fn take_number(&mut self) -> Result<(), Stop> {
+    pub(super) fn take_number(&mut self) -> Result<(), Violation> {
         let start = self.at;
         if self.peek() == Some(b'-') {
             self.at += 1;
@@ -177,11 +177,11 @@ impl<'d> Lexer<'d> {
             }
             self.take_digits()?;
         }
-        self.filler += 4 * (self.at - start);
+        self.ignored_bytes += 4 * (self.at - start);
         if self.class() == Class::Name { Err(self.unexpected()) } else { Ok(()) }
     }
 
-    fn take_digits(&mut self) -> Result<(), Stop> {
+    fn take_digits(&mut self) -> Result<(), Violation> {
         if self.class() != Class::Digit {
             return Err(self.unexpected());
         }
@@ -190,18 +190,18 @@ impl<'d> Lexer<'d> {
     }
 
     /// Takes the string or block string that begins here.
-    pub(super) fn take_string(&mut self) -> Result<(), Stop> {
+    pub(super) fn take_string(&mut self) -> Result<(), Violation> {
         let start = self.at;
         if self.bytes[start..].starts_with(b"\"\"\"") {
             self.take_block_string()
         } else {
             self.take_line_string()
         }?;
-        self.filler += 4 * (self.at - start);
+        self.ignored_bytes += 4 * (self.at - start);
         Ok(())
     }
 
-    fn take_line_string(&mut self) -> Result<(), Stop> {
+    fn take_line_string(&mut self) -> Result<(), Violation> {
         let start = self.at;
         self.at += 1;
         loop {
@@ -218,7 +218,7 @@ impl<'d> Lexer<'d> {
 
     /// A block string without an end is refused here although the parser would read `"""…"` as two strings: it
     /// looks for the end again at each quote, so 64 KiB of `\\""""` cost it 8 seconds.
-    fn take_block_string(&mut self) -> Result<(), Stop> {
+    fn take_block_string(&mut self) -> Result<(), Violation> {
         let start = self.at;
         self.at += 3;
         loop {
@@ -234,7 +234,7 @@ impl<'d> Lexer<'d> {
         Ok(())
     }
 
-    fn take_escape(&mut self) -> Result<(), Stop> {
+    fn take_escape(&mut self) -> Result<(), Violation> {
         let start = self.at;
         let rest = &self.bytes[start + 1..];
         let hexadecimal = |digits: &[u8]| digits.iter().all(u8::is_ascii_hexdigit);
@@ -252,21 +252,21 @@ impl<'d> Lexer<'d> {
 
     /// The refusal of the character that comes next.
     #[cold]
-    pub(super) fn unexpected(&self) -> Stop {
+    pub(super) fn unexpected(&self) -> Violation {
         let message = match self.text.get(self.at..).and_then(|rest| rest.chars().next()) {
             Some(character) => format!("Syntax Error: Unexpected character {character:?}."),
             None => "Syntax Error: Unexpected end of the document.".to_owned(),
         };
-        Stop::new(Code::Parse, self.at, message)
+        Violation::new(LimitErrorKind::Parse, self.at, message)
     }
 }
 
 #[cold]
-fn unterminated(at: usize) -> Stop {
-    Stop::new(Code::Parse, at, "Syntax Error: Unterminated string.".to_owned())
+fn unterminated(at: usize) -> Violation {
+    Violation::new(LimitErrorKind::Parse, at, "Syntax Error: Unterminated string.".to_owned())
 }
 
 #[cold]
-fn bad_escape(at: usize) -> Stop {
-    Stop::new(Code::Parse, at, "Syntax Error: Invalid escape in a string.".to_owned())
+fn bad_escape(at: usize) -> Violation {
+    Violation::new(LimitErrorKind::Parse, at, "Syntax Error: Invalid escape in a string.".to_owned())
 }

@@ -2,7 +2,7 @@
 //! order. Nothing is understood beyond where a definition ends; what is no document stays as it is.
 
 use super::{
-    Stop,
+    Violation,
     lexer::{Class, Lexer},
 };
 
@@ -21,7 +21,7 @@ pub fn normal(document: &str) -> String {
     )
 }
 
-fn definitions(document: &str) -> Result<Vec<String>, Stop> {
+fn definitions(document: &str) -> Result<Vec<String>, Violation> {
     let (mut found, mut definition, mut depth) = (Vec::new(), String::new(), 0_usize);
     let mut lexer = Lexer::new(document);
     loop {

@@ -27,19 +27,19 @@ fn is_parsed_in_time(document: &str) -> bool {
 }
 
 #[track_caller]
-fn passes(document: &str) -> Shape<'_> {
+fn passes(document: &str) -> DocumentStats<'_> {
     check(document, &Limits::public()).unwrap_or_else(|refusal| panic!("{refusal}\n{document:.500}"))
 }
 
 #[track_caller]
-fn refusal(document: &str) -> Refusal {
+fn refusal(document: &str) -> LimitError {
     check(document, &Limits::public()).expect_err("the gate should refuse it")
 }
 
 #[track_caller]
 fn refused(document: &str, code: &str, what: &str) {
     let refusal = refusal(document);
-    assert_eq!(refusal.code.as_str(), code, "{refusal}");
+    assert_eq!(refusal.kind.as_str(), code, "{refusal}");
     assert!(refusal.message.contains(what), "{refusal}");
 }
 
@@ -97,7 +97,7 @@ fn brackets_of_all_kinds_nest_64_deep() {
     for (kind, nest) in nests {
         check(&nest(64), &limits).unwrap_or_else(|refusal| panic!("{kind}: {refusal}"));
         let refusal = check(&nest(65), &limits).expect_err(kind);
-        assert_eq!(refusal.code, Code::Depth, "{kind}: {refusal}");
+        assert_eq!(refusal.kind, LimitErrorKind::Depth, "{kind}: {refusal}");
         let small_stack = std::thread::Builder::new().stack_size(stack);
         let parsed =
             small_stack.spawn(move || parse_query(nest(64)).is_ok()).expect("a thread starts").join();
@@ -110,7 +110,7 @@ fn no_setting_raises_nesting_past_the_ceiling() {
     let limits = Limits { nesting: usize::MAX, ..Limits::gateway() };
     let nest = |n: usize| format!("{{a(b:{}{})}}", "[".repeat(n - 2), "]".repeat(n - 2));
     assert!(check(&nest(128), &limits).is_ok());
-    assert_eq!(check(&nest(129), &limits).expect_err("too deep").code, Code::Depth);
+    assert_eq!(check(&nest(129), &limits).expect_err("too deep").kind, LimitErrorKind::Depth);
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn a_document_may_have_10000_expanded_selections() {
     let limits = Limits { root_fields: 100, ..Limits::public() };
     assert_eq!(check(&document(99), &limits).expect("at the limit").selections, 10_000);
     let refusal = check(&document(100), &limits).expect_err("past the limit");
-    assert_eq!((refusal.code, refusal.message.contains("selections")), (Code::Cost, true));
+    assert_eq!((refusal.kind, refusal.message.contains("selections")), (LimitErrorKind::Cost, true));
 }
 
 #[test]
@@ -301,7 +301,10 @@ fn nested_values_are_refused_before_parsing() {
         format!("{{{}", "...on A@a{".repeat(2_000)),
         "(".repeat(2_000),
     ] {
-        assert!(matches!(refusal(&document).code, Code::Depth | Code::Cost), "{document:.40}");
+        assert!(
+            matches!(refusal(&document).kind, LimitErrorKind::Depth | LimitErrorKind::Cost),
+            "{document:.40}"
+        );
     }
 }
 
@@ -317,7 +320,7 @@ fn a_fragment_bomb_is_refused_before_parsing() {
     for spread in ["!!", "!...{!}", "x{!}y{!}", "...on Q{!}...@skip(if:true){!}"] {
         let document = bomb(30, spread);
         let started = Instant::now();
-        assert!(matches!(refusal(&document).code, Code::Cost | Code::Depth), "{spread}");
+        assert!(matches!(refusal(&document).kind, LimitErrorKind::Cost | LimitErrorKind::Depth), "{spread}");
         assert!(started.elapsed() < Duration::from_millis(100));
     }
     refused(&bomb(22, "!!"), "COST_LIMIT", "selections");
@@ -353,14 +356,18 @@ fn a_block_string_without_an_end_is_refused_before_parsing() {
 
 #[test]
 fn long_runs_of_nothing_are_refused() {
-    for filler in [",", "#", "# \n", "\u{feff}", " \t\r\n"] {
-        let document = format!("{{a{}\nb}}", filler.repeat((1 << 20) / filler.len() - 10));
+    for ignored_bytes in [",", "#", "# \n", "\u{feff}", " \t\r\n"] {
+        let document = format!("{{a{}\nb}}", ignored_bytes.repeat((1 << 20) / ignored_bytes.len() - 10));
         refused(&document, "PAYLOAD_TOO_LARGE", "bytes");
         let refusal = check(&document, &Limits::gateway()).expect_err("too much filler");
-        assert_eq!((refusal.code, refusal.message.contains("white space")), (Code::Cost, true), "{refusal}");
+        assert_eq!(
+            (refusal.kind, refusal.message.contains("white space")),
+            (LimitErrorKind::Cost, true),
+            "{refusal}"
+        );
     }
     let string = format!("{{a(b:\"{}\")}}", "x".repeat(100_000));
-    assert_eq!(check(&string, &Limits::gateway()).expect_err("a long string").code, Code::Cost);
+    assert_eq!(check(&string, &Limits::gateway()).expect_err("a long string").kind, LimitErrorKind::Cost);
 }
 
 #[test]
@@ -399,7 +406,7 @@ fn unbalanced_brackets_are_refused_where_they_show() {
         (")", 1, 1),
     ] {
         let refusal = refusal(document);
-        assert_eq!(refusal.code.as_str(), "GRAPHQL_PARSE_FAILED");
+        assert_eq!(refusal.kind.as_str(), "GRAPHQL_PARSE_FAILED");
         assert_eq!((refusal.line, refusal.column), (line, column), "{document:?} {refusal}");
     }
 }
@@ -434,7 +441,7 @@ fn what_is_no_token_is_refused() {
         "{a}\u{2028}",
         "{a}%",
     ] {
-        assert_eq!(refusal(document).code.as_str(), "GRAPHQL_PARSE_FAILED", "{document:?}");
+        assert_eq!(refusal(document).kind.as_str(), "GRAPHQL_PARSE_FAILED", "{document:?}");
         assert!(parse_query(document).is_err() || document.contains("\"\"\""), "{document:?}");
     }
 }

@@ -23,7 +23,7 @@ use crate::{
     context::{ContextExt as _, Database},
     graph::{
         input::id,
-        mutation::{Input, Written},
+        mutation::{Input, MutationResult, Written},
         subgraph::Domain,
         user_error::{UserError, UserErrorCode, UserErrors, is_one_line},
     },
@@ -131,14 +131,15 @@ impl Entity for FormPayload {
     }
 }
 
-type Answer = Result<Written<FormPayload>, FieldError>;
-
 fn refused(errors: Vec<UserError>) -> Written<FormPayload> {
     FormPayload { form: None, errors, warnings: Vec::new() }.into()
 }
 
 /// `Mutation.createForm`
-pub(crate) async fn create(Input(input): Input<CreateFormInput>, ctx: &Context) -> Answer {
+pub(crate) async fn create(
+    Input(input): Input<CreateFormInput>,
+    ctx: &Context,
+) -> MutationResult<FormPayload> {
     let owner = ctx.user()?;
     let draft = input.definition.map(|definition| definition.0);
     let mut errors = Vec::new();
@@ -156,7 +157,10 @@ pub(crate) async fn create(Input(input): Input<CreateFormInput>, ctx: &Context) 
 }
 
 /// `Mutation.updateForm`
-pub(crate) async fn update(Input(input): Input<UpdateFormInput>, ctx: &Context) -> Answer {
+pub(crate) async fn update(
+    Input(input): Input<UpdateFormInput>,
+    ctx: &Context,
+) -> MutationResult<FormPayload> {
     let form = editing(ctx, &input.id)?;
     let mut errors = Vec::new();
     match &input.title {
@@ -179,7 +183,10 @@ pub(crate) async fn update(Input(input): Input<UpdateFormInput>, ctx: &Context) 
 }
 
 /// `Mutation.saveFormDraft`
-pub(crate) async fn save_draft(Input(input): Input<SaveFormDraftInput>, ctx: &Context) -> Answer {
+pub(crate) async fn save_draft(
+    Input(input): Input<SaveFormDraftInput>,
+    ctx: &Context,
+) -> MutationResult<FormPayload> {
     let form = editing(ctx, &input.id)?;
     let draft = input.definition.0;
     if let Some(error) = check_draft(&draft) {
@@ -189,7 +196,10 @@ pub(crate) async fn save_draft(Input(input): Input<SaveFormDraftInput>, ctx: &Co
 }
 
 /// `Mutation.publishForm`
-pub(crate) async fn publish(Input(input): Input<PublishFormInput>, ctx: &Context) -> Answer {
+pub(crate) async fn publish(
+    Input(input): Input<PublishFormInput>,
+    ctx: &Context,
+) -> MutationResult<FormPayload> {
     let form = editing(ctx, &input.id)?;
     let published = write::publish(ctx.store(), &ctx.scope(), form, input.base_revision).await;
     let mut hints = Vec::new();
@@ -205,7 +215,10 @@ pub(crate) async fn publish(Input(input): Input<PublishFormInput>, ctx: &Context
 }
 
 /// `Mutation.setFormStatus`
-pub(crate) async fn set_status(Input(input): Input<SetFormStatusInput>, ctx: &Context) -> Answer {
+pub(crate) async fn set_status(
+    Input(input): Input<SetFormStatusInput>,
+    ctx: &Context,
+) -> MutationResult<FormPayload> {
     let form = editing(ctx, &input.id)?;
     answer(form, write::set_status(ctx.store(), &ctx.scope(), form, Status::from(input.status)).await)
 }
@@ -216,7 +229,7 @@ fn editing(ctx: &Context, form: &ID) -> Result<FormId, FieldError> {
     id("input.id", form, FormId::parse)
 }
 
-fn answer(form: FormId, changed: Changed) -> Answer {
+fn answer(form: FormId, changed: Changed) -> MutationResult<FormPayload> {
     let refusal = match changed.map_err(|error| Database::field_error(&error, "form.change"))? {
         Ok(form) => return Ok(FormPayload::of(form).into()),
         Err(refusal) => refusal,

@@ -16,7 +16,7 @@ use super::{ById, Location};
 use crate::{
     context::{ContextExt as _, Database},
     graph::{
-        mutation::{Input, Written},
+        mutation::{Input, MutationResult},
         scalar::enum_leaf,
         subgraph::Domain,
         user_error::{UserError, UserErrorCode, UserErrors, of_malformed},
@@ -25,7 +25,7 @@ use crate::{
 use engine::{
     batch::Source as _,
     context::Context,
-    edge::{Held, NoArguments, One},
+    edge::{Inline, NoArguments, One},
     error::FieldError,
     object::{Entity, Object},
     scalar::DateTime,
@@ -170,7 +170,7 @@ impl Entity for RecordLocationsPayload {
             .edge(
                 "results",
                 "What became of each point, in the order in which they were sent.",
-                Held::new(|payload: &RecordLocationsPayload| &payload.results),
+                Inline::new(|payload: &RecordLocationsPayload| &payload.results),
             )
         });
         &OBJECT
@@ -184,7 +184,7 @@ const MAX_POINTS: usize = 1_000;
 pub(crate) async fn record(
     Input(input): Input<RecordLocationsInput>,
     ctx: &Context,
-) -> Result<Written<RecordLocationsPayload>, FieldError> {
+) -> MutationResult<RecordLocationsPayload> {
     let recorder = Recorder { user: ctx.user()?, session: ctx.viewer().session_id() };
     if input.points.len() > MAX_POINTS {
         return Err(FieldError::bad_input(format!("`input.points` takes at most {MAX_POINTS} points")));

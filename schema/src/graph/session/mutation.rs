@@ -14,7 +14,7 @@ use crate::{
     context::{ContextExt as _, Database},
     graph::{
         input::id,
-        mutation::{Input, Written},
+        mutation::{Input, MutationResult, Written},
         subgraph::Domain,
         user_error::{UserError, UserErrorCode, UserErrors, is_one_line},
     },
@@ -22,7 +22,7 @@ use crate::{
 use engine::{
     batch::Source as _,
     context::Context,
-    edge::{Held, NoArguments, One},
+    edge::{Inline, NoArguments, One},
     error::FieldError,
     object::{Entity, Object, Visible as _},
 };
@@ -125,7 +125,7 @@ fn failed(error: &entities::Error) -> FieldError {
 pub(crate) async fn rename(
     Input(input): Input<RenameSessionInput>,
     ctx: &Context,
-) -> Result<Written<RenameSessionPayload>, FieldError> {
+) -> MutationResult<RenameSessionPayload> {
     let (user, id) = (ctx.user()?, id("input.id", &input.id, SessionId::parse)?);
     let name = match session_name(input.name.as_deref(), "name") {
         Ok(name) => name,
@@ -140,7 +140,7 @@ pub(crate) async fn rename(
 }
 
 /// `Mutation.signOut`
-pub(crate) async fn sign_out(_: NoArguments, ctx: &Context) -> Result<Written<SignOutPayload>, FieldError> {
+pub(crate) async fn sign_out(_: NoArguments, ctx: &Context) -> MutationResult<SignOutPayload> {
     let user = ctx.user()?;
     let Some(id) = ctx.viewer().session_id() else {
         let error = UserError::new(
@@ -165,7 +165,7 @@ pub(crate) struct RevokeSessionInput {
 pub(crate) async fn revoke(
     Input(input): Input<RevokeSessionInput>,
     ctx: &Context,
-) -> Result<Written<RevokeSessionPayload>, FieldError> {
+) -> MutationResult<RevokeSessionPayload> {
     ctx.user()?;
     let id = id("input.id", &input.id, SessionId::parse)?;
     let found = session::by_ids(ctx.store(), &[id]).await.map_err(|error| failed(&error))?;
@@ -202,7 +202,7 @@ impl Entity for RevokeAllSessionsPayload {
                 .edge(
                     "sessions",
                     "The sessions that were ended, newest first.",
-                    Held::new(|payload: &RevokeAllSessionsPayload| &payload.sessions),
+                    Inline::new(|payload: &RevokeAllSessionsPayload| &payload.sessions),
                 )
                 .edge(
                     "userErrors",
@@ -218,7 +218,7 @@ impl Entity for RevokeAllSessionsPayload {
 pub(crate) async fn revoke_all(
     Input(input): Input<RevokeAllSessionsInput>,
     ctx: &Context,
-) -> Result<Written<RevokeAllSessionsPayload>, FieldError> {
+) -> MutationResult<RevokeAllSessionsPayload> {
     let actor = ctx.user()?;
     let owner = match &input.user_id {
         Some(owner) => id("input.userId", owner, UserId::parse)?,

@@ -19,7 +19,7 @@ use crate::{
     auth::{credentials, viewer::Viewer},
     context::{ContextExt as _, Database},
     graph::{
-        mutation::{Input, Written},
+        mutation::{Input, MutationResult, Written},
         subgraph::Domain,
         user as users,
         user::User,
@@ -117,10 +117,11 @@ impl Entity for SignInPayload {
     }
 }
 
-type Answer = Result<Written<SignInPayload>, FieldError>;
-
 /// `Mutation.signUp`
-pub(crate) async fn sign_up(Input(input): Input<SignUpInput>, ctx: &Context) -> Answer {
+pub(crate) async fn sign_up(
+    Input(input): Input<SignUpInput>,
+    ctx: &Context,
+) -> MutationResult<SignInPayload> {
     credentials::throttle(ctx)?;
     if !ctx.access().options().sign_up {
         return Ok(refused(UserError::new(
@@ -154,7 +155,10 @@ pub(crate) async fn sign_up(Input(input): Input<SignUpInput>, ctx: &Context) -> 
 }
 
 /// `Mutation.signIn`
-pub(crate) async fn sign_in(Input(input): Input<SignInInput>, ctx: &Context) -> Answer {
+pub(crate) async fn sign_in(
+    Input(input): Input<SignInInput>,
+    ctx: &Context,
+) -> MutationResult<SignInPayload> {
     credentials::throttle(ctx)?;
     let name = match session_name(input.session_name.as_deref(), "sessionName") {
         Ok(name) => name,
@@ -184,7 +188,10 @@ pub(crate) async fn sign_in(Input(input): Input<SignInInput>, ctx: &Context) -> 
 }
 
 /// `Mutation.refreshSession`
-pub(crate) async fn refresh(Input(input): Input<RefreshSessionInput>, ctx: &Context) -> Answer {
+pub(crate) async fn refresh(
+    Input(input): Input<RefreshSessionInput>,
+    ctx: &Context,
+) -> MutationResult<SignInPayload> {
     let invalid = (UserErrorCode::Invalid, "Invalid refresh token.");
     let (code, message) = match session::named_by(&input.refresh_token) {
         None => invalid,
@@ -224,7 +231,7 @@ fn refused_for(errors: Vec<UserError>) -> Written<SignInPayload> {
     SignInPayload { errors, ..SignInPayload::default() }.into()
 }
 
-fn granted(ctx: &Context, grant: Grant) -> Answer {
+fn granted(ctx: &Context, grant: Grant) -> MutationResult<SignInPayload> {
     let (access_token, expires_at) = ctx
         .access()
         .mint(&grant)

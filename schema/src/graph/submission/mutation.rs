@@ -20,7 +20,7 @@ use crate::{
     graph::{
         form::mutation::code_of,
         location::mutation::{LocationPointInput, errors_of},
-        mutation::{Input, Written},
+        mutation::{Input, MutationResult, Written},
         subgraph::Domain,
         user_error::{InData, UserError, UserErrorCode, UserErrors, of_malformed},
     },
@@ -28,7 +28,7 @@ use crate::{
 use engine::{
     batch::Source as _,
     context::Context,
-    edge::{Held, NoArguments, One},
+    edge::{Inline, NoArguments, One},
     error::FieldError,
     object::{Entity, Object},
     scalar::AnyJson,
@@ -105,7 +105,7 @@ impl Entity for CreateSubmissionsPayload {
                 "results",
                 "What became of each, in the order of the input. At most 2000 errors are told in all, and at least one of each that \
                  was refused.",
-                Held::new(|payload: &CreateSubmissionsPayload| &payload.results),
+                Inline::new(|payload: &CreateSubmissionsPayload| &payload.results),
             )
         });
         &OBJECT
@@ -121,7 +121,7 @@ const MAX_ERRORS: usize = 2_000;
 pub(crate) async fn create(
     Input(input): Input<CreateSubmissionInput>,
     ctx: &Context,
-) -> Result<Written<SubmissionPayload>, FieldError> {
+) -> MutationResult<SubmissionPayload> {
     hand_in(ctx, input, &["input".into()]).await.map(Written::from)
 }
 
@@ -129,7 +129,7 @@ pub(crate) async fn create(
 pub(crate) async fn create_all(
     Input(input): Input<CreateSubmissionsInput>,
     ctx: &Context,
-) -> Result<Written<CreateSubmissionsPayload>, FieldError> {
+) -> MutationResult<CreateSubmissionsPayload> {
     ctx.user()?;
     if input.submissions.len() > MAX_SUBMISSIONS {
         return Err(FieldError::bad_input("`submissions` takes at most 200 submissions"));

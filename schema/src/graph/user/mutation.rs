@@ -15,7 +15,7 @@ use crate::{
     context::{ContextExt as _, Database},
     graph::{
         input::id,
-        mutation::{Input, Written},
+        mutation::{Input, MutationResult, Written},
         subgraph::Domain,
         user_error::{UserError, UserErrorCode, UserErrors},
     },
@@ -98,8 +98,6 @@ impl Entity for UpdateUserPayload {
     }
 }
 
-type Answer = Result<Written<UpdateUserPayload>, FieldError>;
-
 fn done(user: UserId) -> Written<UpdateUserPayload> {
     UpdateUserPayload { user: Some(user), errors: Vec::new() }.into()
 }
@@ -117,14 +115,22 @@ fn no_such_account() -> UserError {
 }
 
 /// Changes an account; `None` in the changes is no change.
-async fn change(ctx: &Context, actor: UserId, user: UserId, changes: Changes<'_>) -> Answer {
+async fn change(
+    ctx: &Context,
+    actor: UserId,
+    user: UserId,
+    changes: Changes<'_>,
+) -> MutationResult<UpdateUserPayload> {
     let found =
         user::update(ctx.store(), Some(actor), user, changes).await.map_err(|error| failed(&error))?;
     Ok(if found { done(user) } else { refused(no_such_account()) })
 }
 
 /// `Mutation.updateProfile`
-pub(crate) async fn update_profile(Input(input): Input<UpdateProfileInput>, ctx: &Context) -> Answer {
+pub(crate) async fn update_profile(
+    Input(input): Input<UpdateProfileInput>,
+    ctx: &Context,
+) -> MutationResult<UpdateUserPayload> {
     let user = ctx.user()?;
     let display_name = match input.display_name.as_deref().map(credentials::display_name).transpose() {
         Ok(name) => name,
@@ -134,7 +140,10 @@ pub(crate) async fn update_profile(Input(input): Input<UpdateProfileInput>, ctx:
 }
 
 /// `Mutation.changePassword`
-pub(crate) async fn change_password(Input(input): Input<ChangePasswordInput>, ctx: &Context) -> Answer {
+pub(crate) async fn change_password(
+    Input(input): Input<ChangePasswordInput>,
+    ctx: &Context,
+) -> MutationResult<UpdateUserPayload> {
     let user = ctx.user()?;
     credentials::throttle(ctx)?;
     let account = user::credentials(ctx.store(), Named::Id(user)).await.map_err(|error| failed(&error))?;
@@ -159,7 +168,10 @@ pub(crate) async fn change_password(Input(input): Input<ChangePasswordInput>, ct
 }
 
 /// `Mutation.createUser`
-pub(crate) async fn create(Input(input): Input<CreateUserInput>, ctx: &Context) -> Answer {
+pub(crate) async fn create(
+    Input(input): Input<CreateUserInput>,
+    ctx: &Context,
+) -> MutationResult<UpdateUserPayload> {
     let actor = ctx.user()?;
     let (email, name) =
         match (credentials::email(&input.email), credentials::display_name(&input.display_name)) {
@@ -190,7 +202,10 @@ pub(crate) async fn create(Input(input): Input<CreateUserInput>, ctx: &Context) 
 }
 
 /// `Mutation.updateUser`
-pub(crate) async fn update(Input(input): Input<UpdateUserInput>, ctx: &Context) -> Answer {
+pub(crate) async fn update(
+    Input(input): Input<UpdateUserInput>,
+    ctx: &Context,
+) -> MutationResult<UpdateUserPayload> {
     let (actor, user) = (ctx.user()?, id("input.id", &input.id, UserId::parse)?);
     let display_name = match input.display_name.as_deref().map(credentials::display_name).transpose() {
         Ok(name) => name,

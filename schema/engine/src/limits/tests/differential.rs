@@ -1,5 +1,5 @@
-//! The gate against the parser, on generated documents and on damaged ones: whatever the parser accepts must be
-//! counted as its syntax tree says, and whatever the gate passes must be parsed quickly. The oracle here expands
+//! The scanner against the parser, on generated documents and on damaged ones: whatever the parser accepts must be
+//! counted as its syntax tree says, and whatever the scanner passes must be parsed quickly. The oracle here expands
 //! fragments by walking into them, so it shares nothing with `expand`.
 
 use std::collections::BTreeSet;
@@ -345,35 +345,38 @@ impl Syntax {
 }
 
 /// The verdict the syntax tree asks for: the codes of all limits exceeded, and the shape if there are none.
-fn judge<'t>(document: &'t ExecutableDocument, limits: &Limits) -> (BTreeSet<&'static str>, Shape<'t>) {
+fn judge<'t>(
+    document: &'t ExecutableDocument,
+    limits: &Limits,
+) -> (BTreeSet<&'static str>, DocumentStats<'t>) {
     let mut codes = BTreeSet::new();
-    let mut demand = |holds: bool, code: Code| {
+    let mut demand = |holds: bool, code: LimitErrorKind| {
         if !holds {
             codes.insert(code.as_str());
         }
     };
     let syntax = Syntax::of(document);
-    demand(syntax.aliases <= limits.aliases, Code::Cost);
-    demand(syntax.directives <= limits.directives, Code::Cost);
-    demand(syntax.nesting <= limits.nesting, Code::Depth);
-    let mut shape = Shape {
+    demand(syntax.aliases <= limits.aliases, LimitErrorKind::Cost);
+    demand(syntax.directives <= limits.directives, LimitErrorKind::Cost);
+    demand(syntax.nesting <= limits.nesting, LimitErrorKind::Depth);
+    let mut shape = DocumentStats {
         aliases: syntax.aliases,
         directives: syntax.directives,
         fragments: document.fragments.len(),
-        ..Shape::default()
+        ..DocumentStats::default()
     };
     let mut trees = Vec::new();
     for (name, operation) in document.operations.iter() {
         let mut tree = Tree::default();
         tree.walk(document, &operation.node.selection_set, Around::default());
-        demand(tree.root_fields <= limits.root_fields, Code::Cost);
-        demand(tree.depth <= limits.depth, Code::Depth);
-        demand(tree.introspection_depth <= limits.introspection_depth, Code::Depth);
-        demand(tree.introspection_lists <= limits.introspection_lists, Code::Depth);
+        demand(tree.root_fields <= limits.root_fields, LimitErrorKind::Cost);
+        demand(tree.depth <= limits.depth, LimitErrorKind::Depth);
+        demand(tree.introspection_depth <= limits.introspection_depth, LimitErrorKind::Depth);
+        demand(tree.introspection_lists <= limits.introspection_lists, LimitErrorKind::Depth);
         shape.selections += tree.selections;
         shape.depth = shape.depth.max(tree.depth);
         shape.introspection_depth = shape.introspection_depth.max(tree.introspection_depth);
-        shape.operations.push(Operation {
+        shape.operations.push(OperationStats {
             kind: match operation.node.ty {
                 OperationType::Query => OperationKind::Query,
                 OperationType::Mutation => OperationKind::Mutation,
@@ -393,21 +396,21 @@ fn judge<'t>(document: &'t ExecutableDocument, limits: &Limits) -> (BTreeSet<&'s
         trees.push(tree);
     }
     for tree in &trees {
-        demand(tree.selections <= limits.selections, Code::Cost);
-        demand(tree.levels <= limits.nesting, Code::Depth);
-        demand(!tree.cycle, Code::Validation);
+        demand(tree.selections <= limits.selections, LimitErrorKind::Cost);
+        demand(tree.levels <= limits.nesting, LimitErrorKind::Depth);
+        demand(!tree.cycle, LimitErrorKind::Validation);
     }
-    demand(shape.selections <= limits.selections, Code::Cost);
-    demand(shape.operations.len() <= limits.operations, Code::Cost);
-    demand(shape.fragments <= limits.fragments, Code::Cost);
+    demand(shape.selections <= limits.selections, LimitErrorKind::Cost);
+    demand(shape.operations.len() <= limits.operations, LimitErrorKind::Cost);
+    demand(shape.fragments <= limits.fragments, LimitErrorKind::Cost);
     shape.operations.sort_by_key(|operation| operation.name);
     (codes, shape)
 }
 
-/// Holds the gate against the parser on one document; says whether the parser accepted it.
+/// Holds the scanner against the parser on one document; says whether the parser accepted it.
 fn compare(document: &str, limits: &Limits) -> Result<bool, TestCaseError> {
     let verdict = check(document, limits);
-    // A block string without an end is the one thing that the gate refuses and the parser might take.
+    // A block string without an end is the one thing that the scanner refuses and the parser might take.
     if verdict.as_ref().is_err_and(|refusal| refusal.message.contains("Unterminated")) {
         return Ok(false);
     }
@@ -422,7 +425,7 @@ fn compare(document: &str, limits: &Limits) -> Result<bool, TestCaseError> {
             prop_assert_eq!(shape, expected, "{}", document);
         }
         Err(refusal) => {
-            prop_assert!(codes.contains(refusal.code.as_str()), "{refusal}, expected {codes:?}: {document}");
+            prop_assert!(codes.contains(refusal.kind.as_str()), "{refusal}, expected {codes:?}: {document}");
         }
     }
     Ok(true)

@@ -15,11 +15,11 @@ pub(super) fn is_all(
     set: &SelectionSet,
     fragments: &HashMap<Name, Positioned<FragmentDefinition>>,
 ) -> bool {
-    let mut walk = Walk { wanted, fragments, followed: HashSet::new(), found: 0 };
-    walk.has_no_other(set) && walk.found > 0
+    let mut visitor = SignInVisitor { wanted, fragments, followed: HashSet::new(), found: 0 };
+    visitor.has_no_other(set) && visitor.found > 0
 }
 
-struct Walk<'d> {
+struct SignInVisitor<'d> {
     wanted: &'d [&'d str],
     fragments: &'d HashMap<Name, Positioned<FragmentDefinition>>,
     /// Each fragment is followed once.
@@ -27,7 +27,7 @@ struct Walk<'d> {
     found: usize,
 }
 
-impl<'d> Walk<'d> {
+impl<'d> SignInVisitor<'d> {
     fn has_no_other(&mut self, set: &'d SelectionSet) -> bool {
         set.items.iter().all(|item| match &item.node {
             Selection::Field(field) => match field.node.name.node.as_str() {
@@ -54,7 +54,7 @@ mod tests {
 
     use super::*;
 
-    fn only_lets_in(text: &str) -> bool {
+    fn only_signs_in(text: &str) -> bool {
         let document = parse_query(text).expect("it parses");
         let DocumentOperations::Single(operation) = &document.operations else { panic!("one operation") };
         is_all(
@@ -73,7 +73,7 @@ mod tests {
             "mutation { ... { ... on Mutation { ...A } } } fragment A on Mutation { ...B } fragment B on Mutation { signIn { x } }",
             "mutation { ...A ...A } fragment A on Mutation { signIn { x } }",
         ] {
-            assert!(only_lets_in(text), "{text}");
+            assert!(only_signs_in(text), "{text}");
         }
         for text in [
             "mutation { __typename }",
@@ -85,7 +85,7 @@ mod tests {
             "mutation { signIn { x } ...Nothing }",
             "mutation { SignIn { x } }",
         ] {
-            assert!(!only_lets_in(text), "{text}");
+            assert!(!only_signs_in(text), "{text}");
         }
     }
 }
