@@ -256,9 +256,9 @@ async fn slice(
         let variables = &workload.variables[next % workload.variables.len()];
         next += 1;
         if is_cold {
-            let touched =
-                run(graph, workload.query, variables, true).await.touched.expect("it was asked for");
-            let tags: Vec<Tag> = touched.tags().cloned().collect();
+            let dependencies =
+                run(graph, workload.query, variables, true).await.dependencies.expect("it was asked for");
+            let tags: Vec<Tag> = dependencies.tags().cloned().collect();
             store.cache().invalidate_by_tag(&tags).await;
         }
         let began = Instant::now();

@@ -18,7 +18,7 @@ use std::{
 
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::http::StatusCode;
-use entities::{auth::secret::DocumentKey, redis::texts::Texts};
+use entities::{auth::secret::DocumentKey, redis::shared_kv::SharedKv};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -149,7 +149,7 @@ impl Documents {
     pub(crate) fn new(
         config: DocumentsConfig,
         key: DocumentKey,
-        shared: Texts,
+        shared: SharedKv,
         registry: &mut Registry,
     ) -> Self {
         let (outcomes, loaded, broken) = (Family::default(), Gauge::default(), Gauge::default());

@@ -27,13 +27,13 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// What the router has not been told yet.
 #[derive(Debug, Default)]
-struct Untold {
+struct PendingInvalidation {
     tags: BTreeSet<String>,
     /// Too much for single tags, or something was missed.
     everything: bool,
 }
 
-impl Untold {
+impl PendingInvalidation {
     fn add(&mut self, changes: &Changes) {
         if self.everything {
             return;
@@ -67,30 +67,32 @@ pub(crate) async fn run(app: App, mut changes: Receiver<Changes>) {
     let Some(url) = app.gateway.invalidation_url.as_ref().and_then(ServiceUrl::uri) else {
         return;
     };
-    let (mut untold, mut pause) = (Untold::default(), FIRST_PAUSE);
+    let (mut pending, mut pause) = (PendingInvalidation::default(), FIRST_PAUSE);
     // What was refused is not said again by itself, but what comes next has to make up for it.
     let mut was_refused = false;
     loop {
-        if untold.is_empty() {
+        if pending.is_empty() {
             match changes.recv().await {
-                Ok(told) => untold.add(&told),
-                Err(RecvError::Lagged(_)) => untold.add_everything(),
+                Ok(changes) => pending.add(&changes),
+                Err(RecvError::Lagged(_)) => pending.add_everything(),
                 Err(RecvError::Closed) => return,
             }
             sleep(GATHERED_FOR).await;
         }
-        gather(&mut changes, &mut untold);
+        gather(&mut changes, &mut pending);
         if was_refused {
-            untold.add_everything();
+            pending.add_everything();
         }
-        match tell(&app, &url, &untold).await {
-            Told::Yes => (untold, pause, was_refused) = (Untold::default(), FIRST_PAUSE, false),
-            // As it is, it will not take it the next time either: its key has to be set right first.
-            Told::Refused(status) => {
-                tracing::error!(%status, "the router refuses to be told what is out of date");
-                (untold, pause, was_refused) = (Untold::default(), FIRST_PAUSE, true);
+        match deliver(&app, &url, &pending).await {
+            DeliveryOutcome::Yes => {
+                (pending, pause, was_refused) = (PendingInvalidation::default(), FIRST_PAUSE, false)
             }
-            Told::NotNow => {
+            // As it is, it will not take it the next time either: its key has to be set right first.
+            DeliveryOutcome::Refused(status) => {
+                tracing::error!(%status, "the router refuses to be told what is out of date");
+                (pending, pause, was_refused) = (PendingInvalidation::default(), FIRST_PAUSE, true);
+            }
+            DeliveryOutcome::NotNow => {
                 tracing::warn!("the router cannot be told what is out of date; it is tried again");
                 sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
@@ -99,63 +101,63 @@ pub(crate) async fn run(app: App, mut changes: Receiver<Changes>) {
     }
 }
 
-fn gather(changes: &mut Receiver<Changes>, untold: &mut Untold) {
+fn gather(changes: &mut Receiver<Changes>, pending: &mut PendingInvalidation) {
     use tokio::sync::broadcast::error::TryRecvError;
     loop {
         match changes.try_recv() {
-            Ok(told) => untold.add(&told),
-            Err(TryRecvError::Lagged(_)) => untold.add_everything(),
+            Ok(changes) => pending.add(&changes),
+            Err(TryRecvError::Lagged(_)) => pending.add_everything(),
             Err(TryRecvError::Empty | TryRecvError::Closed) => return,
         }
     }
 }
 
-enum Told {
+enum DeliveryOutcome {
     Yes,
     Refused(StatusCode),
     NotNow,
 }
 
-async fn tell(app: &App, url: &Uri, untold: &Untold) -> Told {
+async fn deliver(app: &App, url: &Uri, pending: &PendingInvalidation) -> DeliveryOutcome {
     let mut headers = HeaderMap::new();
     let key = app.gateway.invalidation_key.as_ref().and_then(|key| HeaderValue::from_str(key.expose()).ok());
     if let Some(mut key) = key {
         key.set_sensitive(true);
         headers.insert(header::AUTHORIZATION, key);
     }
-    let json = untold.message(&app.gateway.subgraph).to_string().into();
+    let json = pending.message(&app.gateway.subgraph).to_string().into();
     match app.outbound.post("invalidation", &SpanContext::NONE, url, headers, json).await {
-        Ok((status, _)) if status.is_success() => Told::Yes,
+        Ok((status, _)) if status.is_success() => DeliveryOutcome::Yes,
         Ok((status, _)) if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS => {
-            Told::Refused(status)
+            DeliveryOutcome::Refused(status)
         }
-        Ok(_) | Err(_) => Told::NotNow,
+        Ok(_) | Err(_) => DeliveryOutcome::NotNow,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use entities::{events::Change, id::UserId};
+    use entities::{events::ChangeEvent, id::UserId};
 
     use super::*;
 
     fn change_of(users: usize) -> Changes {
-        (0..users).map(|_| Change::User { id: UserId::new() }).collect::<Vec<_>>().into()
+        (0..users).map(|_| ChangeEvent::User { id: UserId::new() }).collect::<Vec<_>>().into()
     }
 
     #[test]
     fn what_waits_is_bounded() {
-        let mut untold = Untold::default();
+        let mut pending = PendingInvalidation::default();
         let changes = change_of(2);
         for _ in 0..3 {
-            untold.add(&changes);
+            pending.add(&changes);
         }
-        let message = untold.message("xp");
+        let message = pending.message("xp");
         assert_eq!(message.as_array().map(Vec::len), Some(3), "each tag once, and the type's: {message}");
         assert!(message.as_array().into_iter().flatten().all(|one| one["subgraphs"] == json!(["xp"])));
-        untold.add(&change_of(MOST_TAGS));
-        assert_eq!(untold.message("xp"), json!([{ "kind": "subgraph", "subgraph": "xp" }]));
-        untold.add(&change_of(1));
-        assert!(untold.tags.is_empty());
+        pending.add(&change_of(MOST_TAGS));
+        assert_eq!(pending.message("xp"), json!([{ "kind": "subgraph", "subgraph": "xp" }]));
+        pending.add(&change_of(1));
+        assert!(pending.tags.is_empty());
     }
 }

@@ -22,7 +22,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use entities::{Store, warm};
+use entities::{Store, warmup};
 use prometheus_client::registry::Registry;
 use schema::{Access, Graph};
 use tokio::sync::watch;
@@ -110,7 +110,7 @@ impl App {
             answer_memory: config.graph.max_writing_memory.0,
         };
         let metrics = Metrics::register(&mut registry);
-        let (settings, texts) = (config.documents.clone(), store.texts().clone());
+        let (settings, texts) = (config.documents.clone(), store.shared_kv().clone());
         let key = access.options().secret.document_key();
         let documents = Documents::new(settings, key, texts, &mut registry);
         let graph = graph(store.clone(), options, &mut registry);
@@ -170,7 +170,7 @@ impl Readiness {
     /// Fills the cache before requests come, for this long at most: until then `/readyz` says 503.
     pub(crate) async fn warm(&self, store: &Store, patience: Duration) {
         let started = Instant::now();
-        let warmed = tokio::time::timeout(patience, warm::warm(store)).await;
+        let warmed = tokio::time::timeout(patience, warmup::warm_up(store)).await;
         self.warming.store(false, Ordering::Release);
         match warmed {
             Ok(Ok(rows)) => {

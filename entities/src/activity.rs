@@ -132,7 +132,7 @@ impl Model {
 
 /// An entry about to be written: what a mutation did.
 #[derive(Clone, Debug)]
-pub struct Entry {
+pub struct ActivityEntry {
     /// Who did it; none for the system and for callers without an account.
     pub user: Option<UserId>,
     /// What was done.
@@ -148,13 +148,13 @@ impl Transaction {
     ///
     /// # Errors
     /// The database's; after an error of the commit itself it is unknown whether the write happened.
-    pub(crate) async fn commit(self, entry: Entry) -> Result<(), Error> {
+    pub(crate) async fn commit(self, entry: ActivityEntry) -> Result<(), Error> {
         entry.write(&self).await?;
         self.commit_unlogged().await
     }
 }
 
-impl Entry {
+impl ActivityEntry {
     /// Writes the entry into the transaction that it is about.
     pub(crate) async fn write(self, transaction: &Transaction) -> Result<(), Error> {
         let entry = ActiveModel {

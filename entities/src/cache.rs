@@ -1,7 +1,7 @@
-//! The cache. Promise: a read that starts after a write was answered never returns older data; on this node always,
-//! on every node for strong types, unless the node that wrote cannot reach Redis while others can (`outbox`: then
+//! The cache. Promise: a read that starts after a write was answered never returns older data; on this instance always,
+//! on every instance for strong types, unless the instance that wrote cannot reach Redis while others can (`outbox`: then
 //! within two looks). Entries are stamped with a number that was read before they were loaded, and are
-//! valid as long as nothing they depend on was bumped since (`table`): a slow load that began before a write is
+//! valid as long as nothing they depend on was invalidated since (`table`): a slow load that began before a write is
 //! invalid from the start, so there are no locks and no clocks. Values are rows, never permissions: what a viewer
 //! may see is decided after reading, and where SQL depends on the viewer, the viewer's scope is part of the key.
 //!
@@ -10,12 +10,12 @@
 //! `recorder` (what one request reads with, and what it has read). Not here: what is cached (the domains, each one
 //! `impl Cached`).
 //!
-//! Resolvers that cache something of their own name what it depends on. Writes bump the tags of rows and lists; what
+//! Resolvers that cache something of their own name what it depends on. Writes invalidate the tags of rows and lists; what
 //! nothing writes to has tags of its own, or none:
 //!
 //! ```no_run
 //! use std::sync::Arc;
-//! use entities::{Error, Store, Tag, cache::Kept, form, id::FormId};
+//! use entities::{Error, Store, Tag, cache::Retention, form, id::FormId};
 //!
 //! async fn headline(store: &Store, id: FormId) -> Result<Arc<String>, Error> {
 //!     let tags = vec![Tag::Row("Form", id.0), Tag::Named("headlines".to_owned())];
@@ -23,7 +23,7 @@
 //!         let found = form::by_ids(&store, &[id]).await?;
 //!         Ok::<_, Error>(found.get(&id).map(|form| form.title.to_uppercase()).unwrap_or_default())
 //!     };
-//!     store.get_or_set(&format!("headline:{id}"), Kept::for_seconds(60), tags, load).await
+//!     store.get_or_set(&format!("headline:{id}"), Retention::for_seconds(60), tags, load).await
 //! }
 //!
 //! async fn forget_headlines(store: &Store) {
@@ -32,14 +32,14 @@
 //! ```
 //!
 //! Where many are wanted at once, one look finds those that are there, one statement reads the others, and each is
-//! stored with its tags. The moment is taken first: what is written meanwhile ends what was read before it.
+//! stored with its tags. The version is taken first: what is written meanwhile invalidates what was read before.
 //!
 //! ```no_run
 //! use std::sync::Arc;
-//! use entities::{Error, Store, Tag, cache::Kept, form, id::FormId};
+//! use entities::{Error, Store, Tag, cache::Retention, form, id::FormId};
 //!
 //! async fn headlines(store: &Store, ids: &[FormId]) -> Result<Vec<Arc<String>>, Error> {
-//!     let (cache, moment) = (store.cache(), store.cache().moment());
+//!     let (cache, version) = (store.cache(), store.cache().version());
 //!     let names: Vec<String> = ids.iter().map(|id| format!("headline:{id}")).collect();
 //!     let tags = |_: &String| vec![Tag::Named("headlines".to_owned())];
 //!     let known = store.get_many(&names, tags).await;
@@ -50,7 +50,7 @@
 //!         known.unwrap_or_else(|| {
 //!             let made = Arc::new(forms.get(id).map(|form| form.title.to_uppercase()).unwrap_or_default());
 //!             let name = format!("headline:{id}");
-//!             cache.set_with_tags(&name, Arc::clone(&made), Kept::for_seconds(60), &tags(&made), moment);
+//!             cache.set_with_tags(&name, Arc::clone(&made), Retention::for_seconds(60), &tags(&made), version);
 //!             made
 //!         })
 //!     };
@@ -61,7 +61,6 @@
 use std::{
     fmt,
     hash::Hash,
-    str::FromStr,
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
@@ -80,35 +79,36 @@ use crate::{
 
 mod answers;
 mod context;
+mod dependencies;
 mod entry;
 mod flight;
-mod hot;
 pub mod instance;
 mod metrics;
 mod named;
 pub mod outbox;
+mod popular_keys;
 mod read;
 mod recorder;
 mod shared;
+mod stats;
 mod table;
 pub mod tag;
-mod tally;
-mod touched;
 
 pub use answers::AnswerName;
 pub use context::ReadContext;
+pub use dependencies::DependencySet;
 pub use recorder::{CacheRead, Recorder};
-pub use shared::{Stats, purge, stats};
+pub use shared::{SharedCacheStats, purge, stats};
 pub use tag::Tag;
-pub use touched::Touched;
 
-use entry::{Entry, Header, Key};
+use entry::{CacheEntry, CacheKey, Header};
 use flight::Flights;
-use hot::Hot;
-use metrics::Metrics;
-use named::{Known, Named};
-use shared::Shared;
-use table::{Position, Slot, Table};
+use metrics::CacheMetrics;
+use named::{NamedLookup, NamedValue};
+use popular_keys::PopularKeys;
+use shared::SharedCache;
+pub use table::Version;
+use table::{Slot, VersionTable};
 
 /// A read that is cached: like a loader, it is a value that carries its arguments, and equal ones share entries.
 pub(crate) trait Cached: Clone + Send + Sync + 'static {
@@ -122,20 +122,20 @@ pub(crate) trait Cached: Clone + Send + Sync + 'static {
     /// The columns behind the value: a deploy that changes them never reads what the old one wrote.
     fn shape(&self) -> &'static str;
     /// How long a value is used.
-    fn kept(&self) -> Kept;
+    fn retention(&self) -> Retention;
     /// Names the arguments: what decides the value besides the key. Includes the scope where SQL has it.
     fn arguments(&self) -> impl Serialize;
     /// What the value of this key depends on; `None` while it is not known, and for keys without one.
     fn tags(&self, key: Self::Key, value: Option<&Self::Value>) -> Vec<Tag>;
-    /// Is it worth knowing that there is no value? Only where the write that brings one bumps the tags above.
-    fn keeps_absent(&self) -> bool {
+    /// Is it worth knowing that there is no value? Only where the write that brings one invalidates the tags above.
+    fn caches_absence(&self) -> bool {
         true
     }
     /// Is it checked against Redis at each read, where there is one? What access depends on is.
     fn is_strong(&self) -> bool {
         false
     }
-    /// The type of the rows, where this reads whole rows by their ids: what a node that starts can read beforehand.
+    /// The type of the rows, where this reads whole rows by their ids: what an instance that starts can read beforehand.
     fn rows_of(&self) -> Option<Kind> {
         None
     }
@@ -149,14 +149,14 @@ pub(crate) trait Cached: Clone + Send + Sync + 'static {
 
 /// How long values are used.
 #[derive(Clone, Copy, Debug)]
-pub struct Kept {
+pub struct Retention {
     /// After this a value is loaded again; a little earlier for busy keys, in the background.
     pub ttl: Duration,
     /// For so much longer, a value that nobody wrote to is used if the database fails.
     pub stale_if_error: Duration,
 }
 
-impl Kept {
+impl Retention {
     /// For this long, and ten times as long where the database fails.
     pub const fn for_seconds(seconds: u64) -> Self {
         Self { ttl: Duration::from_secs(seconds), stale_if_error: Duration::from_secs(seconds * 10) }
@@ -173,8 +173,8 @@ const USUAL_BYTES: usize = 1_024;
 #[derive(Clone)]
 struct Weights;
 
-impl Weighter<Key, Entry> for Weights {
-    fn weight(&self, _: &Key, entry: &Entry) -> u64 {
+impl Weighter<CacheKey, CacheEntry> for Weights {
+    fn weight(&self, _: &CacheKey, entry: &CacheEntry) -> u64 {
         u64::from(entry.weight)
     }
 }
@@ -198,18 +198,18 @@ impl Default for CacheConfig {
 #[derive(Clone)]
 pub struct Cache {
     /// None: everything is read from the database.
-    inner: Option<Arc<Inner>>,
+    inner: Option<Arc<CacheInner>>,
 }
 
-struct Inner {
-    table: Table,
+struct CacheInner {
+    table: VersionTable,
     // Of quick_cache, where a hit takes 33 ns; in moka, which is used where what is kept expires by time, it takes 200.
-    entries: Map<Key, Entry, Weights>,
+    entries: Map<CacheKey, CacheEntry, Weights>,
     flights: Mutex<Flights>,
-    hot: Hot,
-    metrics: Metrics,
-    /// The cache between nodes; none: this process is the only one that writes.
-    shared: Option<Arc<Shared>>,
+    popular_keys: PopularKeys,
+    metrics: CacheMetrics,
+    /// The cache between instances; none: this process is the only one that writes.
+    shared: Option<Arc<SharedCache>>,
 }
 
 impl Cache {
@@ -218,41 +218,41 @@ impl Cache {
         Self { inner: None }
     }
 
-    /// A cache in this process, and between nodes where there is a Redis.
+    /// A cache in this process, and between instances where there is a Redis.
     pub(crate) fn new(config: &CacheConfig, redis: Option<Redis>, registry: &mut Registry) -> Self {
-        let shared = redis.map(|redis| Arc::new(Shared::join(redis, &config.namespace)));
-        let inner = Inner {
-            // Between nodes the mirror has to be read first.
-            table: Table::new(u64::from(shared.is_none())),
+        let shared = redis.map(|redis| Arc::new(SharedCache::join(redis, &config.namespace)));
+        let inner = CacheInner {
+            // Between instances the mirror has to be read first.
+            table: VersionTable::new(u64::from(shared.is_none())),
             entries: Map::with_weighter(config.max_bytes as usize / USUAL_BYTES, config.max_bytes, Weights),
             flights: Mutex::default(),
-            hot: Hot::default(),
-            metrics: Metrics::register(registry),
+            popular_keys: PopularKeys::default(),
+            metrics: CacheMetrics::register(registry),
             shared,
         };
         let inner = Arc::new(inner);
         if inner.shared.is_some() {
             tokio::spawn(shared::follow(Arc::downgrade(&inner)));
-            tokio::spawn(shared::tell_untold(Arc::downgrade(&inner)));
-            tokio::spawn(hot::tell(Arc::downgrade(&inner)));
+            tokio::spawn(shared::publish_pending(Arc::downgrade(&inner)));
+            tokio::spawn(popular_keys::publish(Arc::downgrade(&inner)));
         }
         Self { inner: Some(inner) }
     }
 
     /// Everything that depends on these tags is loaded again from now on. Returns once that is true here, and on
-    /// every node that this one can tell.
+    /// every instance that this one can tell.
     ///
-    /// The moment it happened, where other nodes have to be waited for: a reader who brings it sees the write there.
-    pub async fn invalidate_by_tag(&self, tags: &[Tag]) -> Option<Moment> {
+    /// The version of it, where other instances have to be waited for: a reader who sends it sees the write there.
+    pub async fn invalidate_by_tag(&self, tags: &[Tag]) -> Option<Version> {
         let inner = self.inner.as_ref().filter(|_| !tags.is_empty())?;
         let slots: Vec<Slot> = tags.iter().map(Tag::slot).collect();
-        inner.bump(&slots).await.map(Moment)
+        inner.invalidate(&slots).await
     }
 
-    /// Tells a bump that another process has left; false if that is not possible now.
-    pub(crate) async fn tell(&self, slots: &[Slot]) -> bool {
+    /// Publishes an invalidation that another process has left; false if that is not possible now.
+    pub(crate) async fn publish(&self, slots: &[Slot]) -> bool {
         match &self.inner {
-            Some(inner) => inner.bump(slots).await.is_some() || inner.shared.is_none(),
+            Some(inner) => inner.invalidate(slots).await.is_some() || inner.shared.is_none(),
             None => false,
         }
     }
@@ -268,7 +268,7 @@ impl Cache {
             return self.find(context, read, keys).await;
         };
         let found = self.find(&context.tracked(), read.clone(), keys).await?;
-        touch(recorder, &read, keys, &found);
+        record_dependencies(recorder, &read, keys, &found);
         Ok(found)
     }
 
@@ -295,7 +295,7 @@ impl Cache {
         &self,
         context: &ReadContext,
         name: &str,
-        kept: Kept,
+        retention: Retention,
         tags: Vec<Tag>,
         load: L,
     ) -> Result<Arc<V>, Error>
@@ -304,9 +304,9 @@ impl Cache {
         F: Future<Output = Result<V, Error>> + Send,
         L: Fn(ReadContext) -> F + Clone + Send + Sync + 'static,
     {
-        let place = named::place(name);
-        let mut found = self.read(context, Named::new(kept, tags, load.clone()), &[place]).await?;
-        match found.remove(&place) {
+        let id = named::id_of(name);
+        let mut found = self.read(context, NamedValue::new(retention, tags, load.clone()), &[id]).await?;
+        match found.remove(&id) {
             Some(value) => Ok(value),
             // A load that succeeds has one; who says that there is none says anything.
             None => load(context.clone()).await.map(Arc::new),
@@ -328,51 +328,57 @@ impl Cache {
         let Some(inner) = self.inner.as_ref().filter(|_| !names.is_empty()) else {
             return vec![None; names.len()];
         };
-        let (read, places) = (Known::new(tags), names.iter().map(|name| named::place(name)));
-        let places: Vec<Uuid> = places.collect();
-        let found = read::peek(inner, context, read.clone(), &places).await;
+        let (read, ids) = (NamedLookup::new(tags), names.iter().map(|name| named::id_of(name)));
+        let ids: Vec<Uuid> = ids.collect();
+        let found = read::peek(inner, context, read.clone(), &ids).await;
         if let Some(recorder) = context.recorder().filter(|recorder| recorder.collects()) {
-            touch(recorder, &read, &places, &found);
+            record_dependencies(recorder, &read, &ids, &found);
         }
-        places.iter().map(|place| found.get(place).cloned()).collect()
+        ids.iter().map(|id| found.get(id).cloned()).collect()
     }
 
-    /// Stores a value under a name until one of its tags is bumped or `kept` is over. `loaded` must have been taken
+    /// Stores a value under a name until one of its tags is invalidated or `retention` is over. `version` must have been taken
     /// before the value was read: a value made from older data is then never used.
-    pub fn set_with_tags<V>(&self, name: &str, value: Arc<V>, kept: Kept, tags: &[Tag], loaded: Moment)
-    where
+    pub fn set_with_tags<V>(
+        &self,
+        name: &str,
+        value: Arc<V>,
+        retention: Retention,
+        tags: &[Tag],
+        version: Version,
+    ) where
         V: Serialize + DeserializeOwned + Send + Sync + 'static,
     {
         let Some(inner) = &self.inner else { return };
         let slots = tags.iter().map(Tag::slot).collect();
-        let (at, took, ttl) = (Instant::now(), Duration::ZERO, kept.ttl);
-        let header = Header { loaded: loaded.0, slots, at, took, ttl, is_strong: false };
+        let (at, took, ttl) = (Instant::now(), Duration::ZERO, retention.ttl);
+        let header = Header { version, slots, at, took, ttl, is_strong: false };
         let key = named::key::<V>(name);
         if let Some(shared) = &inner.shared
             && let Some(bytes) = entry::encode(key, &header, Some(&*value))
         {
             shared.fill(&[(key, bytes, ttl)]);
         }
-        inner.keep(key, &Entry::new(header, Some(value)));
+        inner.insert(key, &CacheEntry::new(header, Some(value)));
     }
 
-    /// The moment to be taken before a value is read that will be stored by `set_with_tags`.
-    pub fn moment(&self) -> Moment {
-        Moment(self.inner.as_ref().map_or_else(Position::default, |inner| inner.table.position()))
+    /// The version to be taken before a value is read that will be stored by `set_with_tags`.
+    pub fn version(&self) -> Version {
+        self.inner.as_ref().map_or_else(Version::default, |inner| inner.table.current())
     }
 
     /// Values held in this process, and their weight in bytes.
-    pub fn held(&self) -> (u64, u64) {
+    pub fn local_size(&self) -> (u64, u64) {
         let Some(inner) = &self.inner else { return (0, 0) };
-        let held = (inner.entries.len() as u64, inner.entries.weight());
-        inner.metrics.held(held.0, held.1);
-        held
+        let size = (inner.entries.len() as u64, inner.entries.weight());
+        inner.metrics.set_size(size.0, size.1);
+        size
     }
 
-    /// Nothing that is cached now is used any more, here and on every node.
+    /// Nothing that is cached now is used any more, here and on every instance.
     ///
     /// # Errors
-    /// `Unavailable` when the other nodes could not be told.
+    /// `Unavailable` when the other instances could not be told.
     pub async fn purge(&self) -> Result<(), Unavailable> {
         let Some(inner) = &self.inner else { return Ok(()) };
         inner.entries.clear();
@@ -392,7 +398,7 @@ impl Cache {
             inner.table.forget();
             inner.entries.clear();
         } else {
-            let anew = Position { epoch: fastrand::u64(2..1 << 53), sequence: 1 };
+            let anew = Version { epoch: fastrand::u64(2..1 << 53), sequence: 1 };
             inner.table.replace(anew, std::iter::empty());
         }
     }
@@ -402,70 +408,49 @@ impl Cache {
         self.inner.is_some()
     }
 
-    /// Whether there is one between nodes.
+    /// Whether there is one between instances.
     pub(crate) fn is_shared(&self) -> bool {
         self.inner.as_ref().is_some_and(|inner| inner.shared.is_some())
     }
 
-    /// Whether this node follows the log: what it holds in memory counts then.
+    /// Whether this instance follows the log: what it holds in memory counts then.
     pub fn has_lease(&self) -> bool {
         self.inner.as_ref().is_some_and(|inner| inner.shared.as_ref().is_none_or(|shared| shared.has_lease()))
     }
 }
 
-/// Tells the recorder what these values depend on.
-fn touch<C: Cached>(
+/// Records what these values depend on.
+fn record_dependencies<C: Cached>(
     recorder: &Recorder,
     read: &C,
     keys: &[C::Key],
     found: &FxHashMap<C::Key, Arc<C::Value>>,
 ) {
-    let touched = keys.iter().map(|key| {
+    let dependencies = keys.iter().map(|key| {
         let value = found.get(key);
-        (read.tags(*key, value.map(AsRef::as_ref)), value.is_some() || read.keeps_absent())
+        (read.tags(*key, value.map(AsRef::as_ref)), value.is_some() || read.caches_absence())
     });
-    recorder.touch(read.is_strong(), touched);
+    recorder.record_dependencies(read.is_strong(), dependencies);
 }
 
-impl Inner {
+impl CacheInner {
     fn flights(&self) -> MutexGuard<'_, Flights> {
         self.flights.lock().expect("no panic happens under this lock")
     }
 
-    async fn bump(&self, slots: &[Slot]) -> Option<Position> {
+    async fn invalidate(&self, slots: &[Slot]) -> Option<Version> {
         if let Some(shared) = &self.shared {
-            return shared.bump(&self.table, slots).await;
+            return shared.invalidate(&self.table, slots).await;
         }
-        self.table.bump(slots);
+        self.table.invalidate(slots);
         None
     }
 
     /// Holds a value in this process.
-    fn keep(&self, key: Key, entry: &Entry) {
+    fn insert(&self, key: CacheKey, entry: &CacheEntry) {
         if (entry.weight as usize) < entry::MAX_VALUE_BYTES {
             self.entries.insert(key, entry.clone());
         }
-    }
-}
-
-/// A moment in the life of the cache; as text `epoch.sequence`, which clients send back to read their own writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Moment(Position);
-
-impl fmt::Display for Moment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.0.epoch, self.0.sequence)
-    }
-}
-
-impl FromStr for Moment {
-    type Err = ();
-
-    /// Anything may come: a moment that never was only costs a read its shortcut.
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let (epoch, sequence) = text.split_once('.').ok_or(())?;
-        let (epoch, sequence) = (epoch.parse().map_err(drop)?, sequence.parse().map_err(drop)?);
-        Ok(Self(Position { epoch, sequence }))
     }
 }
 

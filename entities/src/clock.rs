@@ -7,7 +7,7 @@ use serde::Serialize;
 /// A point in time, UTC, microseconds.
 pub type Time = DateTime<Utc>;
 
-/// The present moment.
+/// The current version.
 #[expect(clippy::disallowed_methods, reason = "this is the one place")]
 pub fn now() -> Time {
     Utc::now().trunc_subsecs(6)

@@ -35,11 +35,11 @@ pub(crate) mod transaction;
 mod writes;
 
 use history::History;
-use metrics::Metrics;
+use metrics::DatabaseMetrics;
 use open::{is_in_memory, make_private_file, options};
 use pool::Pool;
 use probe::Probe;
-use sql::{Cells, Record, Source, Sql};
+use sql::{Cells, Record, RowSource, Sql};
 use statement_log::StatementLog;
 pub use writes::WriteFault;
 use writes::Writes;
@@ -76,7 +76,7 @@ struct Opened {
     history: History,
     /// SQLite without a file: the database lives as long as its one connection.
     is_in_memory: bool,
-    metrics: Metrics,
+    metrics: DatabaseMetrics,
     /// The turn to write, where there is one writer at a time.
     writer: Arc<tokio::sync::Mutex<()>>,
     writes: Writes,
@@ -94,7 +94,7 @@ impl Database {
             make_private_file(&config.url)?;
         }
         let db = sea_orm::Database::connect(options(config)).await.map_err(Error::Unavailable)?;
-        let metrics = Metrics::register(registry);
+        let metrics = DatabaseMetrics::register(registry);
         let pool = (db.get_database_backend() == DbBackend::Postgres).then(|| {
             let options = db.get_postgres_connection_pool().connect_options();
             Pool::new(&options, config.max_connections, config.acquire_timeout, metrics.clone())
@@ -207,7 +207,7 @@ impl Database {
         };
         let mut rows = Vec::new();
         let take = |row: &PgRow| {
-            rows.push(read(&mut Cells::of(Source::Postgres(row)))?);
+            rows.push(read(&mut Cells::of(RowSource::Postgres(row)))?);
             Ok(())
         };
         let result = pool.fetch((name, table), text, values, take).instrument(timing.span()).await;
@@ -228,7 +228,9 @@ impl Database {
         timing.finish(result.as_ref().map_or(0, Vec::len), result.is_err());
         let rows = result.map_err(|error| Error::of_statement(name, error))?;
         rows.iter()
-            .map(|row| read(&mut Cells::of(Source::of(row))).map_err(|source| Error::Row { table, source }))
+            .map(|row| {
+                read(&mut Cells::of(RowSource::of(row))).map_err(|source| Error::Row { table, source })
+            })
             .collect()
     }
 

@@ -1,6 +1,6 @@
-//! What was written, as news: each transaction notes its changes, and they are told once it is committed. Listeners
-//! of this process get them here; caches, live queries and the end of sessions follow from them. Not here: how the
-//! news reaches other nodes (`relay`), who may see a changed row (the reader decides that when it reads the row).
+//! Change events: each transaction notes its changes, and they are published once it is committed. Listeners
+//! of this process get them here; caches, live queries and the end of sessions follow from them. Not here: how
+//! events reach other instances (`relay`), who may see a changed row (the reader decides that when it reads the row).
 
 use std::{
     ops::Deref,
@@ -18,14 +18,14 @@ mod tags;
 pub use tags::tags_of;
 
 use crate::{
-    cache::Moment,
+    cache::Version,
     id::{FormId, LocationId, SessionId, SubmissionId, UserId},
 };
 
 /// One changed row. Carries ids only: whoever cares reads the row, under its own rights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
-pub enum Change {
+pub enum ChangeEvent {
     /// An account was made or changed.
     User {
         /// The account.
@@ -61,8 +61,9 @@ pub enum Change {
         /// Who filled it in.
         user: Option<UserId>,
     },
-    /// Changes of other nodes may not have been heard: read the truth again.
-    Missed,
+    /// Changes of other instances may have been missed: whoever needs to be sure reads the database again.
+    #[serde(rename = "missed")]
+    Lagged,
     /// An account has a new newest position.
     LastLocation {
         /// The position.
@@ -79,23 +80,23 @@ pub enum Change {
 /// The changes of one transaction.
 #[derive(Clone, Debug)]
 pub struct Changes {
-    all: Arc<[Change]>,
-    /// When it was written, where nodes share a cache. News may travel faster than what the cache follows: who reads a
+    all: Arc<[ChangeEvent]>,
+    /// The version of the write, where instances share a cache. Events may arrive before the cache has applied it: who reads a
     /// changed row because of them must not get what was there before.
-    pub written: Option<Moment>,
+    pub written: Option<Version>,
     number: u64,
 }
 
-/// Announcements of this process so far.
-static ANNOUNCEMENTS: AtomicU64 = AtomicU64::new(0);
+/// Changes published by this process so far.
+static PUBLISHED: AtomicU64 = AtomicU64::new(0);
 
 impl Changes {
-    /// Changes written at a moment.
-    pub(crate) fn new(all: impl Into<Arc<[Change]>>, written: Option<Moment>) -> Self {
-        Self { all: all.into(), written, number: ANNOUNCEMENTS.fetch_add(1, Ordering::Relaxed) }
+    /// Changes written at a version.
+    pub(crate) fn new(all: impl Into<Arc<[ChangeEvent]>>, written: Option<Version>) -> Self {
+        Self { all: all.into(), written, number: PUBLISHED.fetch_add(1, Ordering::Relaxed) }
     }
 
-    /// Which announcement this is: every listener of this process gets the same number for the same transaction, and
+    /// Which publication this is: every subscriber of this process gets the same number for the same transaction, and
     /// another one for the next, also where the same rows changed again.
     pub fn number(&self) -> u64 {
         self.number
@@ -103,14 +104,14 @@ impl Changes {
 }
 
 impl Deref for Changes {
-    type Target = [Change];
+    type Target = [ChangeEvent];
 
-    fn deref(&self) -> &[Change] {
+    fn deref(&self) -> &[ChangeEvent] {
         &self.all
     }
 }
 
-impl<T: Into<Arc<[Change]>>> From<T> for Changes {
+impl<T: Into<Arc<[ChangeEvent]>>> From<T> for Changes {
     fn from(all: T) -> Self {
         Self::new(all, None)
     }
@@ -119,42 +120,42 @@ impl<T: Into<Arc<[Change]>>> From<T> for Changes {
 /// Transactions that a slow listener may be behind before it loses some.
 const BACKLOG: usize = 4_096;
 
-/// Tells changes to everyone in this process who listens, and takes part in what other nodes tell.
+/// Publishes changes to all subscribers in this process, and passes on those of other instances.
 #[derive(Clone, Debug)]
-pub struct Announcer {
+pub struct EventBus {
     everything: broadcast::Sender<Changes>,
     own: broadcast::Sender<Changes>,
 }
 
-impl Default for Announcer {
+impl Default for EventBus {
     fn default() -> Self {
         Self { everything: broadcast::Sender::new(BACKLOG), own: broadcast::Sender::new(BACKLOG) }
     }
 }
 
-impl Announcer {
-    /// Tells committed changes, here and on other nodes.
-    pub fn announce(&self, changes: Changes) {
+impl EventBus {
+    /// Publishes committed changes, here and on other instances.
+    pub fn publish(&self, changes: Changes) {
         if !changes.is_empty() {
             // Fails only when nobody listens.
             let _ = self.own.send(changes.clone());
-            self.pass_on(changes);
+            self.publish_locally(changes);
         }
     }
 
-    /// Tells changes in this process only: those that were announced elsewhere, or that every node finds by itself.
-    pub(crate) fn pass_on(&self, changes: Changes) {
+    /// Publishes changes in this process only: those that were published elsewhere, or that every instance finds by itself.
+    pub(crate) fn publish_locally(&self, changes: Changes) {
         let _ = self.everything.send(changes);
     }
 
-    /// Everything that is announced from now on, by any node. A listener that is too slow gets `Lagged`: as with
-    /// `Change::Missed`, it must read the truth again.
-    pub fn listen(&self) -> broadcast::Receiver<Changes> {
+    /// Everything that is published from now on, by any instance. A listener that is too slow gets `Lagged`: as with
+    /// `ChangeEvent::Lagged`, it must read the truth again.
+    pub fn subscribe(&self) -> broadcast::Receiver<Changes> {
         self.everything.subscribe()
     }
 
-    /// What this node announces.
-    pub fn listen_to_own(&self) -> broadcast::Receiver<Changes> {
+    /// What this instance publishes.
+    pub fn subscribe_own(&self) -> broadcast::Receiver<Changes> {
         self.own.subscribe()
     }
 }

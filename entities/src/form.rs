@@ -13,7 +13,7 @@ use crate::{
     clock::{Time, TimeRange},
     database::{
         kind::Kind,
-        page::{Key, KeyKind, KeyValue, Keyset, by_time, key},
+        page::{KeyKind, KeyValue, Keyset, SortKey, by_time, key},
         role::Role,
         scope::Scope,
         sql::{Json, Record as _, Sql, record},
@@ -254,11 +254,11 @@ pub enum OrderField {
     Title,
 }
 
-const CREATED_AT: [Key<Row>; 2] = by_time!(CreatedAt, created_at);
-const UPDATED_AT: [Key<Row>; 2] = by_time!(UpdatedAt, updated_at);
-const TITLE: [Key<Row>; 2] = [
-    Key { sql: key!(Title), kind: KeyKind::Text, value: |row| KeyValue::Text(row.title.clone()) },
-    Key { sql: key!(Id), kind: KeyKind::Id, value: |row| KeyValue::Id(row.id.0) },
+const CREATED_AT: [SortKey<Row>; 2] = by_time!(CreatedAt, created_at);
+const UPDATED_AT: [SortKey<Row>; 2] = by_time!(UpdatedAt, updated_at);
+const TITLE: [SortKey<Row>; 2] = [
+    SortKey { sql: key!(Title), kind: KeyKind::Text, value: |row| KeyValue::Text(row.title.clone()) },
+    SortKey { sql: key!(Id), kind: KeyKind::Id, value: |row| KeyValue::Id(row.id.0) },
 ];
 
 /// The order of a list of forms.
@@ -274,7 +274,7 @@ pub fn keyset(field: OrderField, descending: bool) -> &'static Keyset<Row> {
 /// All forms.
 pub static ALL: List<Row, Filter> =
     List::new(Names { page: "form.page", count: "form.count", parent: None }, Filter::push)
-        .kept(|_, _| vec![Tag::Type("Form")]);
+        .retention(|_, _| vec![Tag::Type("Form")]);
 
 /// Each account's own forms.
 pub static OF_OWNERS: List<Row, Filter> = List::new(
@@ -285,4 +285,4 @@ pub static OF_OWNERS: List<Row, Filter> = List::new(
     },
     Filter::push,
 )
-.kept(|owner, _| vec![Tag::List("Form", "owner", owner)]);
+.retention(|owner, _| vec![Tag::List("Form", "owner", owner)]);

@@ -27,9 +27,9 @@ pub mod submission;
 pub mod telemetry;
 pub mod unicode;
 pub mod user;
-pub mod warm;
+pub mod warmup;
 
-pub use cache::{Cache, CacheConfig, CacheRead, Moment, Recorder, Tag, Touched};
+pub use cache::{Cache, CacheConfig, CacheRead, DependencySet, Recorder, Tag, Version};
 pub use database::{
     Database, DatabaseConfig, WriteFault,
     kind::Kind,

@@ -13,11 +13,11 @@ use sea_orm::{IdenStatic as _, entity::prelude::*};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    cache::{Cached, Kept, ReadContext, Tag},
+    cache::{Cached, ReadContext, Retention, Tag},
     clock::{Time, TimeRange},
     database::{
         kind::Kind,
-        page::{Key, Keyset, by_time},
+        page::{Keyset, SortKey, by_time},
         scope::Scope,
         sql::{Cells, Record as _, Sql, record},
     },
@@ -226,8 +226,8 @@ impl Cached for LastOfUsers {
         Model::SHAPE
     }
 
-    fn kept(&self) -> Kept {
-        Kept::for_seconds(60)
+    fn retention(&self) -> Retention {
+        Retention::for_seconds(60)
     }
 
     fn arguments(&self) -> impl Serialize {}
@@ -254,7 +254,7 @@ impl Cached for LastOfUsers {
 /// Newest first, by device time.
 pub static KEYSET: Keyset<Model> = Keyset { name: "locations.timestamp", descending: true, keys: &BY_TIME };
 
-static BY_TIME: [Key<Model>; 2] = by_time!(Timestamp, timestamp);
+static BY_TIME: [SortKey<Model>; 2] = by_time!(Timestamp, timestamp);
 
 /// Which positions a list has.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]

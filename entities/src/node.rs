@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::{
     activity,
-    cache::{Cached, Kept, ReadContext, Tag},
+    cache::{Cached, ReadContext, Retention, Tag},
     database::{Database, kind::Kind},
     error::Error,
     form, location, session,
@@ -63,8 +63,8 @@ impl Cached for Kinds {
         "kind"
     }
 
-    fn kept(&self) -> Kept {
-        Kept::for_seconds(300)
+    fn retention(&self) -> Retention {
+        Retention::for_seconds(300)
     }
 
     fn arguments(&self) -> impl Serialize {}
@@ -73,7 +73,7 @@ impl Cached for Kinds {
         Vec::new()
     }
 
-    fn keeps_absent(&self) -> bool {
+    fn caches_absence(&self) -> bool {
         false
     }
 

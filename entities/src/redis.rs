@@ -26,10 +26,10 @@ use redis::{
 use tracing::{Instrument as _, field::Empty};
 
 mod breaker;
+pub mod shared_kv;
 mod subscription;
-pub mod texts;
 
-pub use subscription::{Heard, Subscription};
+pub use subscription::{Delivery, Subscription};
 
 use breaker::Breaker;
 
@@ -62,11 +62,11 @@ pub struct Unavailable;
 #[derive(Clone)]
 pub struct RedisUrl {
     text: String,
-    source: Source,
+    source: RedisSource,
 }
 
 #[derive(Clone)]
-enum Source {
+enum RedisSource {
     Node(Client),
     /// Addresses of sentinels, the name of the master, and how to talk to it.
     Sentinel {
@@ -83,10 +83,10 @@ impl FromStr for RedisUrl {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let source = match text.strip_prefix("redis+sentinel://") {
-            Some(rest) => Source::sentinel(rest)?,
+            Some(rest) => RedisSource::sentinel(rest)?,
             None if ["redis://", "rediss://"].iter().any(|scheme| text.starts_with(scheme)) => {
                 let wrong = |_| "expected the URL of a Redis server, such as redis://host:6379".to_owned();
-                Source::Node(reachable(text).and_then(Client::open).map_err(wrong)?)
+                RedisSource::Node(reachable(text).and_then(Client::open).map_err(wrong)?)
             }
             None => return Err("it must begin with redis://, rediss:// or redis+sentinel://".to_owned()),
         };
@@ -94,7 +94,7 @@ impl FromStr for RedisUrl {
     }
 }
 
-impl Source {
+impl RedisSource {
     fn sentinel(rest: &str) -> Result<Self, String> {
         let (account, rest) =
             rest.rsplit_once('@').map_or((None, rest), |(account, rest)| (Some(account), rest));
@@ -115,7 +115,7 @@ impl Source {
         Ok(Self::Sentinel { sentinels, master: master.to_owned(), database, user, password })
     }
 
-    /// The node to talk to now: sentinels are asked again for each connection, since the master moves.
+    /// The instance to talk to now: sentinels are asked again for each connection, since the master moves.
     async fn client(&self) -> Result<Client, RedisError> {
         match self {
             Self::Node(client) => Ok(client.clone()),
@@ -170,11 +170,11 @@ impl fmt::Debug for RedisUrl {
 /// The handle. Cheap to clone.
 #[derive(Clone)]
 pub struct Redis {
-    inner: Arc<Inner>,
+    inner: Arc<RedisInner>,
 }
 
-struct Inner {
-    source: Source,
+struct RedisInner {
+    source: RedisSource,
     /// Shared by all commands; none while there is no connection.
     connection: RwLock<Option<MultiplexedConnection>>,
     /// One task connects at a time; when that last failed.
@@ -184,20 +184,20 @@ struct Inner {
     /// When a refusal was last logged.
     complained: Mutex<Option<Instant>>,
     breaker: Mutex<Breaker>,
-    metrics: Metrics,
+    metrics: RedisMetrics,
 }
 
 impl Redis {
     /// A handle that connects when it is first used. Metrics go into `registry`.
     pub fn new(url: &RedisUrl, registry: &mut Registry) -> Self {
-        let inner = Inner {
+        let inner = RedisInner {
             source: url.source.clone(),
             connection: RwLock::default(),
             connecting: tokio::sync::Mutex::default(),
             greeting: RwLock::default(),
             complained: Mutex::default(),
             breaker: Mutex::default(),
-            metrics: Metrics::register(registry),
+            metrics: RedisMetrics::register(registry),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -274,7 +274,7 @@ impl Redis {
     }
 
     /// From now on every connection begins with this command; where it fails there is no connection.
-    pub(crate) fn greet_with(&self, greeting: Cmd) {
+    pub(crate) fn set_connection_hook(&self, greeting: Cmd) {
         let lock = "no panic happens under this lock";
         *self.inner.greeting.write().expect(lock) = Some(Arc::new(greeting));
         // The one that may be there has not been greeted.
@@ -447,13 +447,13 @@ struct Operation {
 }
 
 /// Figures of Redis.
-struct Metrics {
+struct RedisMetrics {
     commands: Family<Labels, Counter>,
     durations: Family<Operation, Histogram>,
     state: Gauge,
 }
 
-impl Metrics {
+impl RedisMetrics {
     fn register(registry: &mut Registry) -> Self {
         let durations = Family::<Operation, Histogram>::new_with_constructor(|| {
             Histogram::new([

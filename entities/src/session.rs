@@ -9,7 +9,7 @@ use sea_orm::{IdenStatic as _, Set, entity::prelude::*};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    activity::{Action, Entry},
+    activity::{Action, ActivityEntry},
     cache::Tag,
     clock::Time,
     database::{
@@ -20,7 +20,7 @@ use crate::{
         text_enum::text_enum,
     },
     error::Error,
-    events::Change,
+    events::ChangeEvent,
     id::{SessionId, UserId},
     store::{
         Store,
@@ -215,7 +215,7 @@ pub static OF_USERS: List<Row, Filter> = List::new(
     },
     Filter::push,
 )
-.kept(|user, _| vec![Tag::List("Session", "user", user)])
+.retention(|user, _| vec![Tag::List("Session", "user", user)])
 .strong();
 
 /// Gives one of the caller's own sessions another name, or none. `false`: there is no such session of theirs.
@@ -230,9 +230,11 @@ pub async fn rename(store: &Store, owner: UserId, id: SessionId, name: Option<&s
     if transaction.write("session.rename", Entity, &update).await? == 0 {
         return Ok(false);
     }
-    transaction.changed(Change::Session { id, user: owner });
+    transaction.changed(ChangeEvent::Session { id, user: owner });
     let subject = Some((Kind::Session, id.0));
     let metadata = serde_json::json!({});
-    transaction.commit(Entry { user: Some(owner), action: Action::SessionRename, subject, metadata }).await?;
+    transaction
+        .commit(ActivityEntry { user: Some(owner), action: Action::SessionRename, subject, metadata })
+        .await?;
     Ok(true)
 }

@@ -1,4 +1,4 @@
-//! The store: the database, the cache in front of it, what is announced of writes, and what is revoked, in one handle;
+//! The store: the database, the cache in front of it, the events of writes, and what is revoked, in one handle;
 //! a clone may read as one request does (`ReadContext`). Not here: connections and statements (`database`), what is
 //! read and written (the domains).
 
@@ -12,17 +12,17 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     auth::revocation::Revocations,
     cache::{
-        AnswerName, Cache, CacheConfig, Cached, Kept, Moment, ReadContext, Recorder, Tag,
+        AnswerName, Cache, CacheConfig, Cached, ReadContext, Recorder, Retention, Tag, Version,
         instance::{self, Instance},
-        outbox::{self, Told},
+        outbox::{self, Published},
     },
     database::{
         Database, DatabaseConfig,
         sql::{Cells, Record, Sql},
     },
     error::Error,
-    events::{Announcer, Change, Changes, relay},
-    redis::{Redis, texts::Texts},
+    events::{ChangeEvent, Changes, EventBus, relay},
+    redis::{Redis, shared_kv::SharedKv},
 };
 
 pub mod list;
@@ -32,20 +32,20 @@ pub(crate) mod transaction;
 /// The handle. Cheap to clone; a clone may carry a request's recorder.
 #[derive(Clone)]
 pub struct Store {
-    parts: Arc<Parts>,
+    parts: Arc<StoreParts>,
     context: ReadContext,
 }
 
 /// What all clones have in common, beside the database.
 #[derive(Clone)]
-struct Parts {
+struct StoreParts {
     cache: Cache,
     /// Where others have to hear of what is written.
-    told: Option<Arc<Told>>,
+    published: Option<Arc<Published>>,
     instance: Arc<Instance>,
-    announcer: Announcer,
+    events: EventBus,
     revocations: Arc<Revocations>,
-    texts: Texts,
+    shared_kv: SharedKv,
 }
 
 impl Store {
@@ -56,51 +56,51 @@ impl Store {
     /// contains the password.
     pub async fn connect(config: &DatabaseConfig, registry: &mut Registry) -> Result<Self, Error> {
         let database = Database::connect(config, registry).await?;
-        let parts = Parts {
+        let parts = StoreParts {
             cache: Cache::off(),
-            told: None,
+            published: None,
             instance: Arc::default(),
-            announcer: Announcer::default(),
+            events: EventBus::default(),
             revocations: Arc::default(),
-            texts: Texts::default(),
+            shared_kv: SharedKv::default(),
         };
         Ok(Self { parts: Arc::new(parts), context: ReadContext::new(database) })
     }
 
-    /// This store, reading through a cache; with a Redis it is one cache for all nodes. Metrics go into `registry`.
+    /// This store, reading through a cache; with a Redis it is one cache for all instances. Metrics go into `registry`.
     #[must_use]
     pub fn with_cache(mut self, config: &CacheConfig, redis: Option<Redis>, registry: &mut Registry) -> Self {
         let cache = Cache::new(config, redis, registry);
-        let told = cache.is_shared().then(Arc::default);
+        let published = cache.is_shared().then(Arc::default);
         let parts = Arc::make_mut(&mut self.parts);
-        (parts.cache, parts.told) = (cache.clone(), told);
+        (parts.cache, parts.published) = (cache.clone(), published);
         let instance = Arc::clone(&parts.instance);
-        tokio::spawn(outbox::keep(self.database().clone(), cache, instance, self.told()));
+        tokio::spawn(outbox::run(self.database().clone(), cache, instance, self.published()));
         self
     }
 
     /// This store, whose writes the servers of this database will hear of: for a process that cannot tell them, such
     /// as a command.
     #[must_use]
-    pub fn leaving_bumps(mut self) -> Self {
-        Arc::make_mut(&mut self.parts).told = Some(Arc::default());
+    pub fn with_outbox(mut self) -> Self {
+        Arc::make_mut(&mut self.parts).published = Some(Arc::default());
         self
     }
 
-    /// This store, telling other nodes what it writes, hearing what they write, and sharing texts with them. Stores of one database share
+    /// This store, telling other instances what it writes, hearing what they write, and sharing texts with them. Stores of one database share
     /// a namespace.
     #[must_use]
     pub fn with_relay(mut self, redis: &Redis, namespace: &str) -> Self {
         let parts = Arc::make_mut(&mut self.parts);
-        relay::begin(&parts.announcer, redis, namespace);
-        parts.texts = Texts::new(redis, namespace);
+        relay::begin(&parts.events, redis, namespace);
+        parts.shared_kv = SharedKv::new(redis, namespace);
         self
     }
 
-    /// This store for a reader who must see what was written up to a moment, on whatever node.
+    /// This store for a reader who must see what was written up to a version, on whatever instance.
     #[must_use]
-    pub fn not_before(&self, moment: Moment) -> Self {
-        self.reading_with(self.context.not_before(moment))
+    pub fn not_before(&self, version: Version) -> Self {
+        self.reading_with(self.context.not_before(version))
     }
 
     /// This store, reporting its statements to `recorder` too.
@@ -114,8 +114,8 @@ impl Store {
     }
 
     /// How old reads may be.
-    pub fn floor(&self) -> Option<Moment> {
-        self.context.floor()
+    pub fn min_version(&self) -> Option<Version> {
+        self.context.min_version()
     }
 
     /// What it reads with.
@@ -143,14 +143,14 @@ impl Store {
         &self.parts.cache
     }
 
-    /// What the nodes share beside the database.
-    pub fn texts(&self) -> &Texts {
-        &self.parts.texts
+    /// What the instances share beside the database.
+    pub fn shared_kv(&self) -> &SharedKv {
+        &self.parts.shared_kv
     }
 
-    /// Tells what is written, and lets others listen.
-    pub fn announcer(&self) -> &Announcer {
-        &self.parts.announcer
+    /// Publishes what is written to subscribers.
+    pub fn events(&self) -> &EventBus {
+        &self.parts.events
     }
 
     /// What is known to be revoked.
@@ -158,11 +158,11 @@ impl Store {
         &self.parts.revocations
     }
 
-    /// Where bumps are noted that were told; none, where nobody else needs to be.
-    fn told(&self) -> Option<Arc<Told>> {
+    /// Where invalidations are noted that were published; none, where nobody else needs to be.
+    fn published(&self) -> Option<Arc<Published>> {
         // Without Redis others are told by whoever has one.
-        let Parts { told, instance, .. } = &*self.parts;
-        told.clone().or_else(|| instance.has_sharing_others().then(Arc::default))
+        let StoreParts { published, instance, .. } = &*self.parts;
+        published.clone().or_else(|| instance.has_sharing_others().then(Arc::default))
     }
 }
 
@@ -231,7 +231,7 @@ impl Store {
     pub async fn get_or_set<V, F, L>(
         &self,
         name: &str,
-        kept: Kept,
+        retention: Retention,
         tags: Vec<Tag>,
         load: L,
     ) -> Result<Arc<V>, Error>
@@ -242,7 +242,7 @@ impl Store {
     {
         let store = self.clone();
         let load = move |context| load(store.reading_with(context));
-        self.cache().get_or_set(&self.context, name, kept, tags, load).await
+        self.cache().get_or_set(&self.context, name, retention, tags, load).await
     }
 
     /// The values of these names that are there and valid, in the order of the names; one round trip for all that are
@@ -265,8 +265,8 @@ impl Store {
 impl Store {
     /// Says that this server is there and looks for others, for as long as it is polled (`cache::instance`).
     pub async fn stay_registered(self) {
-        let Parts { cache, instance, .. } = &*self.parts;
-        instance::keep(self.database(), cache, instance).await;
+        let StoreParts { cache, instance, .. } = &*self.parts;
+        instance::run(self.database(), cache, instance).await;
     }
 
     /// This server ends.
@@ -296,7 +296,7 @@ impl Store {
                 tracing::warn!("other servers could not be told of it; run `xp cache purge`");
             }
             // Only here: every other server finds it by itself, and tells its own listeners once.
-            self.announcer().pass_on(Changes::new(vec![Change::Missed], None));
+            self.events().publish_locally(Changes::new(vec![ChangeEvent::Lagged], None));
         }
         Ok(caught_up.has_keys)
     }

@@ -151,7 +151,7 @@ static BY_IDS: Find<SubmissionId, Model> = Find {
     key: |row| row.id,
     // Whose form it is, which decides who may see it, never changes.
     tags: |id, _| vec![Tag::Row(Kind::Submission.as_str(), id.0)],
-    keeps_absent: true,
+    caches_absence: true,
 };
 
 /// Newest first.
@@ -198,7 +198,7 @@ pub static OF_FORMS: List<Model, Filter> = List::new(
     },
     Filter::push,
 )
-.kept(|form, _| vec![Tag::List("Submission", "form", form)]);
+.retention(|form, _| vec![Tag::List("Submission", "form", form)]);
 
 /// Each user's submissions.
 pub static OF_USERS: List<Model, Filter> = List::new(
@@ -209,4 +209,4 @@ pub static OF_USERS: List<Model, Filter> = List::new(
     },
     Filter::push,
 )
-.kept(|user, _| vec![Tag::List("Submission", "user", user)]);
+.retention(|user, _| vec![Tag::List("Submission", "user", user)]);

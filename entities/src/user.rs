@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 mod account;
 pub use account::{
-    Changes, Credentials, Named, NewAccount, change_password, create, credentials, give_password, sign_up,
-    update,
+    AccountChanges, AccountRef, Credentials, NewAccount, change_password, create, credentials, give_password,
+    sign_up, update,
 };
 
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
     clock::{Time, TimeRange},
     database::{
         kind::Kind,
-        page::{Key, KeyKind, KeyValue, Keyset, by_time, key},
+        page::{KeyKind, KeyValue, Keyset, SortKey, by_time, key},
         role::Role,
         scope::Scope,
         sql::{Hidden, Sql, record},
@@ -229,11 +229,11 @@ impl OrderField {
     }
 }
 
-const ID: Key<Row> = Key { sql: key!(Id), kind: KeyKind::Id, value: |row| KeyValue::Id(row.id.0) };
-const CREATED_AT: [Key<Row>; 2] = by_time!(CreatedAt, created_at);
+const ID: SortKey<Row> = SortKey { sql: key!(Id), kind: KeyKind::Id, value: |row| KeyValue::Id(row.id.0) };
+const CREATED_AT: [SortKey<Row>; 2] = by_time!(CreatedAt, created_at);
 /// Sorts by the expression of the index `users_last_login`: written otherwise, the index would not be used.
-const LAST_LOGIN: [Key<Row>; 2] = [
-    Key {
+const LAST_LOGIN: [SortKey<Row>; 2] = [
+    SortKey {
         sql: |sql| {
             sql.push("coalesce(").column(Column::LastLogin).push(", '1970-01-01T00:00:00+00:00')");
         },
@@ -242,16 +242,16 @@ const LAST_LOGIN: [Key<Row>; 2] = [
     },
     ID,
 ];
-const DISPLAY_NAME: [Key<Row>; 2] = [
-    Key {
+const DISPLAY_NAME: [SortKey<Row>; 2] = [
+    SortKey {
         sql: key!(DisplayName),
         kind: KeyKind::Text,
         value: |row| KeyValue::Text(row.display_name.clone()),
     },
     ID,
 ];
-const EMAIL: [Key<Row>; 2] =
-    [Key { sql: key!(Email), kind: KeyKind::Text, value: |row| KeyValue::Text(row.email.clone()) }, ID];
+const EMAIL: [SortKey<Row>; 2] =
+    [SortKey { sql: key!(Email), kind: KeyKind::Text, value: |row| KeyValue::Text(row.email.clone()) }, ID];
 
 /// The order of a list of accounts.
 pub fn keyset(field: OrderField, descending: bool) -> &'static Keyset<Row> {
@@ -267,5 +267,5 @@ pub fn keyset(field: OrderField, descending: bool) -> &'static Keyset<Row> {
 /// All accounts.
 pub static ALL: List<Row, Filter> =
     List::new(Names { page: "user.page", count: "user.count", parent: None }, Filter::push)
-        .kept(|_, _| vec![Tag::Type("User")])
+        .retention(|_, _| vec![Tag::Type("User")])
         .strong();

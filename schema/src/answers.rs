@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use entities::{
-    Moment, Recorder, Role, Store,
-    cache::{AnswerName, Kept},
+    Recorder, Role, Store, Version,
+    cache::{AnswerName, Retention},
     database::scope::Scope,
     id::{SessionId, UserId},
 };
@@ -25,7 +25,7 @@ use engine::{
 /// Longer ones are made each time, bytes: giving one again copies it.
 const LONGEST: usize = 1 << 20;
 /// A write ends the use of an answer at once; this bounds what no tag covers.
-const KEPT: Kept = Kept::for_seconds(60);
+const KEPT: Retention = Retention::for_seconds(60);
 
 /// An answer that may be given again.
 pub(crate) struct CachedAnswer {
@@ -40,7 +40,7 @@ pub(crate) struct AnswerCacheKey {
     /// By how far the execution has looked: at nothing, at the scope, at the viewer.
     names: [AnswerName; 3],
     /// Before anything was read.
-    began: Moment,
+    began: Version,
 }
 
 impl AnswerCacheKey {
@@ -56,7 +56,7 @@ impl AnswerCacheKey {
         let partitions =
             [Partition::Everybody, Partition::of_scope(viewer.scope()), Partition::of_viewer(viewer)];
         let names = partitions.map(|partition| AnswerName::of(&(&asked, partition)));
-        Some(Self { names, began: store.cache().moment() })
+        Some(Self { names, began: store.cache().version() })
     }
 
     /// The answer, if there is one that is true.
@@ -76,7 +76,8 @@ impl AnswerCacheKey {
             return None;
         }
         let ttl = KEPT.ttl.min(ctx.is_true_for());
-        let touched = recorder.touched().filter(|touched| touched.is_whole() && !ttl.is_zero())?;
+        let dependencies =
+            recorder.dependencies().filter(|dependencies| dependencies.is_complete() && !ttl.is_zero())?;
         let name = match ctx.viewer().looked() {
             Looked::Nowhere => self.names[0],
             Looked::AtScope => self.names[1],
@@ -84,12 +85,12 @@ impl AnswerCacheKey {
         };
         let digest = digest(&[body, b"}"]);
         let answer = CachedAnswer { body: body.to_vec(), digest, cache };
-        ctx.store().cache().keep_answer(
+        ctx.store().cache().insert_answer(
             name,
             Arc::new(answer),
             body.len(),
-            Kept { ttl, ..KEPT },
-            &touched,
+            Retention { ttl, ..KEPT },
+            &dependencies,
             self.began,
         );
         Some(digest)

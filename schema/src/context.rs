@@ -42,7 +42,7 @@ impl Source for Database {
     /// Who must see a write has a store of their own, and cannot share another request's. Nor can who collects what its own
     /// values depend on: a shared batch reads those of others too.
     fn is_shareable(&self) -> bool {
-        self.store.floor().is_none() && !self.recorder.collects()
+        self.store.min_version().is_none() && !self.recorder.collects()
     }
 
     fn shared<'a>(requests: impl Iterator<Item = &'a Self>) -> Self {

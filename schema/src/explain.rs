@@ -55,8 +55,8 @@ impl Explain {
 
 /// What a request has read depends on these, in the order of their names; `None` where it has read nothing.
 pub(crate) fn tags_of(recorder: &Recorder) -> Option<Vec<String>> {
-    let touched = recorder.touched()?;
-    let mut tags: Vec<_> = touched.tags().map(ToString::to_string).collect();
+    let dependencies = recorder.dependencies()?;
+    let mut tags: Vec<_> = dependencies.tags().map(ToString::to_string).collect();
     tags.sort_unstable();
     Some(tags).filter(|tags| !tags.is_empty())
 }

@@ -10,7 +10,7 @@ use async_graphql::{
         types::{OperationDefinition, SelectionSet},
     },
 };
-use entities::{Recorder, Store, cache::Kept};
+use entities::{Recorder, Store, cache::Retention};
 use prometheus_client::registry::Registry;
 
 pub mod activity;
@@ -348,7 +348,7 @@ impl Graph {
                 let of_entities = wanted.then(|| query::entity_tags(&prepared)).flatten();
                 let extensions = Extensions {
                     explain: explained,
-                    cache_token: recorder.wrote().map(|moment| moment.to_string()),
+                    cache_token: recorder.written_version().map(|moment| moment.to_string()),
                     ftv1: trace,
                     apollo_cache_tags: (wanted && of_entities.is_none())
                         .then(|| explain::tags_of(&recorder))
@@ -463,7 +463,7 @@ impl GraphInner {
             let asked = ask();
             async move { Ok(asked.await) }
         };
-        let kept = Kept::for_seconds(3_600);
+        let kept = Retention::for_seconds(3_600);
         let json = ctx.store().get_or_set(&name, kept, Vec::new(), load).await;
         json.unwrap_or_else(|_| Arc::new("null".to_owned()))
     }

@@ -3,7 +3,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use entities::{Recorder, Touched};
+use entities::{DependencySet, Recorder};
 
 use crate::{Variables, auth::throttle};
 use engine::{
@@ -26,7 +26,7 @@ pub struct Request {
     pub variables: Variables,
     /// Add `extensions.explain` to the answer; only in development.
     pub explain: bool,
-    /// Say what the answer depends on: in `Reply::touched`, and to gateways in `extensions.apolloEntityCacheTags`, one list
+    /// Say what the answer depends on: in `Reply::dependencies`, and to gateways in `extensions.apolloEntityCacheTags`, one list
     /// for each entity. Where no entities are asked for, in `apolloCacheTags`, for the whole answer.
     pub cache_tags: bool,
     /// Say in the reply which entities `_entities` was asked for.
@@ -88,7 +88,7 @@ pub struct Reply {
     /// How long the answer keeps; `None`: not at all.
     pub cache: Option<CachePolicy>,
     /// What the answer depends on, where `Request::cache_tags` asks for it.
-    pub touched: Option<Arc<Touched>>,
+    pub dependencies: Option<Arc<DependencySet>>,
     /// What stands for the bytes of `body`, where that is known.
     pub digest: Option<[u8; 16]>,
     /// How many of each type `_entities` was asked for, where somebody wants to know.
@@ -103,7 +103,7 @@ impl Reply {
         let Unfinished { out: body, errors, bound } = answer;
         let Errors { codes, retry_after_seconds, .. } = errors;
         let (operation, statements) = (Some(kind), recorder.count());
-        let cache_token = recorder.wrote().map(|moment| moment.to_string());
+        let cache_token = recorder.written_version().map(|moment| moment.to_string());
         Self {
             body,
             operation,
@@ -113,7 +113,7 @@ impl Reply {
             statements,
             cache_token,
             cache: None,
-            touched: recorder.touched(),
+            dependencies: recorder.dependencies(),
             digest: None,
             entities: Vec::new(),
             held: bound.into_held(),

@@ -12,7 +12,7 @@ use entities::{
     CacheConfig, Role, Store,
     auth::{key, password, secret::Secret},
     redis::Redis,
-    user::{self, Changes, Credentials, Named, NewAccount},
+    user::{self, AccountChanges, AccountRef, Credentials, NewAccount},
 };
 use prometheus_client::registry::Registry;
 use schema::auth::token::Subject;
@@ -95,13 +95,15 @@ pub(super) async fn user(config: &Config, action: User, as_json: bool) -> Result
             create(config, &store, (&email, name.as_deref()), role, password_file.as_deref()).await?
         }
         User::Role { email, role } => {
-            change(&store, &email, Changes { role: Some(role), ..Changes::default() }).await?
+            change(&store, &email, AccountChanges { role: Some(role), ..AccountChanges::default() }).await?
         }
         User::Disable { email } => {
-            change(&store, &email, Changes { is_active: Some(false), ..Changes::default() }).await?
+            change(&store, &email, AccountChanges { is_active: Some(false), ..AccountChanges::default() })
+                .await?
         }
         User::Enable { email } => {
-            change(&store, &email, Changes { is_active: Some(true), ..Changes::default() }).await?
+            change(&store, &email, AccountChanges { is_active: Some(true), ..AccountChanges::default() })
+                .await?
         }
     };
     store.close().await;
@@ -113,7 +115,7 @@ pub(super) async fn user(config: &Config, action: User, as_json: bool) -> Result
 async fn for_writing(config: &Config) -> Result<Store, Failure> {
     let mut registry = Registry::default();
     let store = database::connect(config, false, &mut registry).await?;
-    let Some(url) = &config.redis.url else { return Ok(store.leaving_bumps()) };
+    let Some(url) = &config.redis.url else { return Ok(store.with_outbox()) };
     let cache = CacheConfig { max_bytes: 1 << 20, namespace: config.redis.namespace.clone() };
     let redis = Redis::new(url, &mut registry);
     Ok(store.with_cache(&cache, Some(redis), &mut registry))
@@ -149,8 +151,8 @@ async fn create(
     }
 }
 
-/// Changes an account; its id.
-async fn change(store: &Store, email: &str, changes: Changes<'_>) -> Result<String, Failure> {
+/// AccountChanges an account; its id.
+async fn change(store: &Store, email: &str, changes: AccountChanges<'_>) -> Result<String, Failure> {
     let account = find(store, email).await?;
     user::update(store, None, account.user, changes).await.map_err(|error| failed(&error))?;
     Ok(account.user.to_string())
@@ -158,7 +160,7 @@ async fn change(store: &Store, email: &str, changes: Changes<'_>) -> Result<Stri
 
 async fn find(store: &Store, who: &str) -> Result<Credentials, Failure> {
     let email = who.to_lowercase();
-    let named = entities::id::UserId::parse(who).map_or(Named::Email(&email), Named::Id);
+    let named = entities::id::UserId::parse(who).map_or(AccountRef::Email(&email), AccountRef::Id);
     let found = user::credentials(store, named).await.map_err(|error| failed(&error))?;
     found.ok_or_else(|| Failure::Failed(format!("account not found: {who}")))
 }

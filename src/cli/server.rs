@@ -7,7 +7,7 @@ use entities::{
     CacheConfig, Store,
     auth::password::Verdict,
     redis::Redis,
-    user::{self, Credentials, Named},
+    user::{self, AccountRef, Credentials},
 };
 use prometheus_client::registry::Registry;
 use schema::{Access, auth::token::Subject};
@@ -98,7 +98,8 @@ async fn demo_accounts(store: &Store, access: &Access) -> Result<Vec<Account>, F
     user::give_password(store, &ids, &hash).await.map_err(|error| failed(&error))?;
     let mut accounts = Vec::new();
     for account in demo {
-        let found = user::credentials(store, Named::Id(account.id)).await.map_err(|error| failed(&error))?;
+        let found =
+            user::credentials(store, AccountRef::Id(account.id)).await.map_err(|error| failed(&error))?;
         // In a database that was not filled with demo data there are none.
         let Some(Credentials { user, role, epoch, .. }) = found else { continue };
         let subject = Subject { user, role, epoch, session: None };
@@ -124,7 +125,7 @@ fn warn_of_strangers(listener: &TcpListener) {
 /// Demo accounts in production are doors for everybody.
 async fn refuse_demo_password(store: &Store, access: &Access) -> Result<(), Failure> {
     for account in seed::demo_accounts() {
-        let found = user::credentials(store, Named::Id(account.id)).await;
+        let found = user::credentials(store, AccountRef::Id(account.id)).await;
         let found = found.map_err(|error| Failure::Failed(chain(&error)))?;
         let hash = found.filter(|found| found.is_active).and_then(|found| found.password_hash);
         let Some(hash) = hash else { continue };

@@ -14,7 +14,7 @@ use std::{
 };
 
 use aws_lc_rs::digest::{SHA256, digest};
-use entities::{auth::secret::DocumentKey, redis::texts::Texts};
+use entities::{auth::secret::DocumentKey, redis::shared_kv::SharedKv};
 use moka::{Expiry, sync::Cache};
 use schema::{Caller, Document, Graph, engine::limits};
 
@@ -44,7 +44,7 @@ pub(super) enum Kept {
 pub(super) struct Apq {
     known: Cache<[u8; 32], Known>,
     unknown: Cache<[u8; 32], ()>,
-    shared: Texts,
+    shared: SharedKv,
     /// Seals the texts that have another hash: what is written there by others is not run.
     key: DocumentKey,
     budget: Budget,
@@ -87,7 +87,7 @@ impl Expiry<[u8; 32], Known> for Ttl {
 }
 
 impl Apq {
-    pub(super) fn new(config: &DocumentsConfig, key: DocumentKey, shared: Texts) -> Self {
+    pub(super) fn new(config: &DocumentsConfig, key: DocumentKey, shared: SharedKv) -> Self {
         let ttl = Ttl { first: config.apq_first_ttl.min(config.apq_ttl), used: config.apq_ttl };
         let known = Cache::builder()
             .max_capacity(MOST_BYTES)

@@ -13,7 +13,7 @@ use schema::{Audience, CachePolicy, digest};
 pub(super) struct Answer {
     pub(super) policy: Option<CachePolicy>,
     /// It ran, without errors.
-    pub(super) is_whole: bool,
+    pub(super) is_complete: bool,
     /// What stands for its bytes, where that is known.
     pub(super) digest: Option<[u8; 16]>,
 }
@@ -42,7 +42,7 @@ pub(super) fn respond(
         // The media type is the caller's choice.
         (header::VARY, HeaderValue::from_static("accept")),
     ];
-    if !answer.is_whole {
+    if !answer.is_complete {
         return (status, headers, [(header::CONTENT_TYPE, content_type)], body).into_response();
     }
     let digest = answer.digest.unwrap_or_else(|| digest(&[&body[..]]));

@@ -109,7 +109,7 @@ struct Answer {
     cache_token: Option<String>,
     retry_after_seconds: Option<u32>,
     /// It ran, without errors.
-    is_whole: bool,
+    is_complete: bool,
     digest: Option<[u8; 16]>,
 }
 
@@ -216,10 +216,10 @@ fn hold(mut response: Response, mut memory: MemoryReservation) -> Result<Respons
 }
 
 fn respond(media: Media, asker: &Asker, answer: Answer) -> Response {
-    let Answer { status, body, cache, is_whole, digest, .. } = answer;
+    let Answer { status, body, cache, is_complete, digest, .. } = answer;
     let body = Bytes::from(body);
     let mut response = if asker.is_get {
-        let answer = caching::Answer { policy: cache, is_whole, digest };
+        let answer = caching::Answer { policy: cache, is_complete, digest };
         caching::respond(answer, status, media.content_type(), body)
     } else {
         let control = caching::control(cache);
@@ -265,7 +265,7 @@ async fn run(
             for (name, count) in &reply.entities {
                 Span::current().set_attribute(format!("federation.entities.{name}"), i64::from(*count));
             }
-            let is_whole = ran.outcome == Outcome::Ok;
+            let is_complete = ran.outcome == Outcome::Ok;
             let is_owed = reply.executed && reply.operation == Some(OperationKind::Mutation);
             let Reply { body, held, cache, cache_token, retry_after_seconds, digest, .. } = reply;
             Ok(Answer {
@@ -276,7 +276,7 @@ async fn run(
                 cache,
                 cache_token,
                 retry_after_seconds,
-                is_whole,
+                is_complete,
                 digest,
             })
         }

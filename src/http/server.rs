@@ -87,7 +87,7 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output
     };
     let invalidating = {
         // From here on no change is missed.
-        let changes = app.store.announcer().listen_to_own();
+        let changes = app.store.events().subscribe_own();
         tokio::spawn(invalidation::run(app.clone(), changes))
     };
     let warming = app.store.cache().is_on().then(|| {

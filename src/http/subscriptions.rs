@@ -102,7 +102,7 @@ enum End {
     /// The server stops.
     Closing,
     /// Events may have been missed.
-    Missed,
+    Lagged,
     /// There is no memory to send what happened.
     OutOfMemory,
 }
@@ -116,7 +116,7 @@ const OUT_OF_MEMORY: Refusal = Refusal::new(
     "OVERLOADED",
     "The server cannot hold this answer now (http.max_answer_memory): read what was sent, then ask again.",
 );
-const MISSED: Refusal = Refusal::new(
+const LAGGED: Refusal = Refusal::new(
     StatusCode::OK,
     "SUBSCRIPTION_INTERRUPTED",
     "Events may have been missed: read what you need again, then subscribe again.",
@@ -129,7 +129,7 @@ impl End {
             Self::Revoked => REVOKED,
             Self::Expired => EXPIRED,
             Self::Closing => STOPPING,
-            Self::Missed => MISSED,
+            Self::Lagged => LAGGED,
             Self::OutOfMemory => OUT_OF_MEMORY,
         };
         told.into_reply(request_id(headers))
@@ -277,7 +277,7 @@ mod tests {
         assert_eq!(of(End::Revoked), (vec!["UNAUTHENTICATED"], true));
         assert_eq!(of(End::Expired), (vec!["UNAUTHENTICATED"], false));
         assert_eq!(of(End::Closing), (vec!["SUBSCRIPTION_INTERRUPTED"], false));
-        assert_eq!(of(End::Missed), (vec!["SUBSCRIPTION_INTERRUPTED"], false));
+        assert_eq!(of(End::Lagged), (vec!["SUBSCRIPTION_INTERRUPTED"], false));
         assert_eq!(of(End::OutOfMemory), (vec!["OVERLOADED"], false));
     }
 }

@@ -232,16 +232,16 @@ async fn what_one_node_writes_the_others_hear() {
     let redis = RedisServer::start().await;
     let one = app.another_store().await.with_relay(&redis.handle(), "test");
     let other = app.another_store().await.with_relay(&redis.handle(), "test");
-    let mut heard = other.announcer().listen();
+    let mut heard = other.events().subscribe();
     // The subscription stands once its first gap is heard.
     let first =
         tokio::time::timeout(Duration::from_secs(5), heard.recv()).await.expect("in time").expect("open");
-    assert_eq!(*first, [entities::events::Change::Missed]);
+    assert_eq!(*first, [entities::events::ChangeEvent::Lagged]);
     let (owner, keys) = sessions(&app, 1).await;
     session::rename(&one, owner, keys[0], Some("1")).await.expect("the write succeeds");
     let second =
         tokio::time::timeout(Duration::from_secs(1), heard.recv()).await.expect("in time").expect("open");
-    assert_eq!(*second, [entities::events::Change::Session { id: keys[0], user: owner }]);
+    assert_eq!(*second, [entities::events::ChangeEvent::Session { id: keys[0], user: owner }]);
 }
 
 #[tokio::test]
@@ -276,7 +276,7 @@ async fn who_brings_the_token_of_a_write_reads_it_on_every_node() {
         let moment =
             nodes[0].cache().invalidate_by_tag(&[Tag::Row("Form", id.0)]).await.expect("Redis is there");
         old_without += u32::from(title(&nodes[1]).await != new);
-        let token: entities::Moment = moment.to_string().parse().expect("what is printed can be read");
+        let token: entities::Version = moment.to_string().parse().expect("what is printed can be read");
         assert_eq!(title(&nodes[1].not_before(token)).await, new, "turn {turn}");
     }
     assert!(old_without > 0, "without the token the other node is sometimes behind, or this shows nothing");
@@ -297,7 +297,7 @@ async fn a_mutation_answers_with_its_token_and_explain_says_where_rows_came_from
     );
     let written = collector.run(&rename, json!({})).await;
     let token = text(&written.extensions["cacheToken"]);
-    assert!(token.parse::<entities::Moment>().is_ok(), "{token}");
+    assert!(token.parse::<entities::Version>().is_ok(), "{token}");
 
     let read = format!("{{ session(id: \"{id}\") {{ name }} }}");
     let first = collector.run(&read, json!({})).await;

@@ -148,7 +148,7 @@ async fn a_subscription_of_the_app_ends_with_the_rights_of_its_caller() {
     let begun = timeout(Duration::from_mins(1), messages.recv()).await.expect("in time");
     assert_eq!(begun.expect("open")["type"], "connection_ack");
     assert_eq!(moved(address, &collector, &mut messages).await["type"], "next");
-    let blocked = user::Changes { is_active: Some(false), ..user::Changes::default() };
+    let blocked = user::AccountChanges { is_active: Some(false), ..user::AccountChanges::default() };
     let account = TestApp::account(Role::Manager);
     assert!(user::update(&app.store, None, account, blocked).await.expect("blocked"));
     // What was written before may still be on its way.

@@ -4,7 +4,7 @@
 use axum::{body::Body, http::Request};
 use entities::{
     CacheConfig, DatabaseConfig, Store,
-    user::{self, Named},
+    user::{self, AccountRef},
 };
 use prometheus_client::registry::Registry;
 use schema::{Access, auth::token::Subject};
@@ -59,7 +59,7 @@ async fn server(redis: &RedisServer) -> (App, String) {
     let access = Access::new(store.clone(), config.auth.access());
     access.open().await.expect("a key is made");
     let id = TestApp::account(entities::Role::Admin);
-    let account = user::credentials(&store, Named::Id(id)).await.expect("read").expect("it is seeded");
+    let account = user::credentials(&store, AccountRef::Id(id)).await.expect("read").expect("it is seeded");
     let subject = Subject { user: id, role: account.role, epoch: account.epoch, session: None };
     let (token, _) = access.tokens().mint(subject, 60).expect("there is a key");
     (App::new(&config, store, access, registry, None), token)

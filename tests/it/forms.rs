@@ -1,7 +1,7 @@
 //! Forms are made, edited by several people at once, published and opened. Not here: what a definition may say
 //! (`entities::form`'s own tests), answers (`submissions`).
 
-use entities::{Role, events::Change, id::FormId};
+use entities::{Role, events::ChangeEvent, id::FormId};
 use serde_json::{Value, json};
 
 use crate::harness::{Client, TestApp, db, text};
@@ -38,7 +38,7 @@ async fn made(app: &TestApp) -> String {
 async fn a_form_is_made_renamed_and_drafted_and_each_step_leaves_an_entry() {
     for app in TestApp::both_own().await {
         let editor = app.as_role(Role::Editor);
-        let mut changes = app.store.announcer().listen();
+        let mut changes = app.store.events().subscribe();
         let input = json!({"title": " Visit ", "description": "Monthly", "definition": draft("Name")});
         let made = change(&editor, "createForm", input).await;
         let id = text(&made["form"]["id"]);
@@ -51,7 +51,7 @@ async fn a_form_is_made_renamed_and_drafted_and_each_step_leaves_an_entry() {
             }, "userErrors": []})
         );
         let news = changes.try_recv().expect("the change is announced");
-        assert_eq!(*news, [Change::Form { id: FormId::parse(&id).expect("an id"), owner }]);
+        assert_eq!(*news, [ChangeEvent::Form { id: FormId::parse(&id).expect("an id"), owner }]);
 
         let renamed = change(&editor, "updateForm", json!({"id": id, "title": "Visits"})).await;
         assert_eq!(

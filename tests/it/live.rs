@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use entities::{
     CacheConfig, Role, clock,
-    events::Change,
+    events::ChangeEvent,
     id::{FormId, SessionId, SubmissionId},
 };
 use futures_util::{FutureExt as _, StreamExt as _};
@@ -33,7 +33,7 @@ async fn subscribe(client: &Client<'_>, query: &str, variables: Value) -> Events
 async fn next(events: &mut Events) -> Reply {
     match events.next().await.expect("one more event") {
         Event::Reply(reply) => Reply::of(reply),
-        Event::Missed => panic!("events were missed"),
+        Event::Lagged => panic!("events were missed"),
     }
 }
 
@@ -141,12 +141,12 @@ async fn submissions_reach_those_who_may_see_them() {
         let mut seen = subscribe(&app.as_admin(), CHANGED, variables.clone()).await;
         let mut hidden = subscribe(&app.as_role(Role::Viewer), CHANGED, variables).await;
         let mut other = subscribe(&app.as_admin(), CHANGED, json!({"form": submission["id"]})).await;
-        let change = Change::Submission {
+        let change = ChangeEvent::Submission {
             id: SubmissionId::parse(&text(&submission["id"])).expect("an id"),
             form: FormId::parse(&text(&form["id"])).expect("an id"),
             user: None,
         };
-        app.store.announcer().announce([change].into());
+        app.store.events().publish([change].into());
         let event = next(&mut seen).await.expect_data(CHANGED);
         let wanted = json!({"submissionChanged": {"id": submission["id"], "form": {"id": form["id"]}}});
         assert_eq!(event, wanted);
@@ -169,7 +169,7 @@ async fn the_end_of_a_session_reaches_its_user_and_administrators() {
         let mut own = subscribe(&app.in_session(user, Role::Collector, id), query, json!({})).await;
         let mut all = subscribe(&app.as_admin(), query, json!({})).await;
         let mut foreign = subscribe(&app.as_role(Role::Manager), query, json!({})).await;
-        app.store.announcer().announce([Change::SessionEnded { id, user }].into());
+        app.store.events().publish([ChangeEvent::SessionEnded { id, user }].into());
         let event =
             |current| json!({"sessionEnded": {"id": session, "isCurrent": current, "user": {"id": user}}});
         assert_eq!(next(&mut own).await.expect_data(query), event(true));
@@ -189,8 +189,9 @@ async fn two_nodes(redis: &RedisServer) -> [TestApp; 2] {
     let nodes = [node().await, node().await];
     for node in &nodes {
         // The relay listens once it has said that something may have been missed.
-        let mut heard = node.store.announcer().listen();
-        let ready = async { while !heard.recv().await.is_ok_and(|changes| *changes == [Change::Missed]) {} };
+        let mut heard = node.store.events().subscribe();
+        let ready =
+            async { while !heard.recv().await.is_ok_and(|changes| *changes == [ChangeEvent::Lagged]) {} };
         // Unless that was before this began to listen.
         let _ = tokio::time::timeout(Duration::from_secs(1), ready).await;
     }
@@ -323,10 +324,10 @@ async fn after_a_gap_what_came_before_it_is_told_and_then_that_something_may_be_
     let mut moved = subscribe(&collector, UPDATED, json!({})).await;
     let mut ended = subscribe(&app.as_admin(), "subscription { sessionEnded { id } }", json!({})).await;
     go_to(&collector, 1.0, 1.0).await;
-    app.store.announcer().announce([Change::Missed].into());
+    app.store.events().publish([ChangeEvent::Lagged].into());
     assert_eq!(latitudes(&mut moved, 1).await, [1.0]);
     for events in [&mut moved, &mut ended] {
-        assert!(matches!(events.next().await, Some(Event::Missed)));
+        assert!(matches!(events.next().await, Some(Event::Lagged)));
         assert!(events.next().await.is_none(), "nothing follows");
     }
 }
@@ -334,7 +335,7 @@ async fn after_a_gap_what_came_before_it_is_told_and_then_that_something_may_be_
 /// Waits until this node knows that it has missed something; not long.
 async fn until_missed(heard: &mut tokio::sync::broadcast::Receiver<entities::events::Changes>) -> bool {
     let missed =
-        async { while !heard.recv().await.is_ok_and(|changes| changes.contains(&Change::Missed)) {} };
+        async { while !heard.recv().await.is_ok_and(|changes| changes.contains(&ChangeEvent::Lagged)) {} };
     tokio::time::timeout(Duration::from_secs(15), missed).await.is_ok()
 }
 
@@ -342,7 +343,7 @@ async fn until_missed(heard: &mut tokio::sync::broadcast::Receiver<entities::eve
 async fn what_could_not_be_told_to_other_nodes_is_made_up_for() {
     let redis = RedisServer::start().await;
     let [here, there] = two_nodes(&redis).await;
-    let mut heard = there.store.announcer().listen();
+    let mut heard = there.store.events().subscribe();
     // Only the way out is shut: the connections on which nodes hear each other stay.
     assert_eq!(redis.cli(&["ACL", "SETUSER", "default", "-publish"]), "OK");
     go_to(&here.as_role(Role::Collector), 1.0, 1.0).await;
@@ -352,7 +353,10 @@ async fn what_could_not_be_told_to_other_nodes_is_made_up_for() {
     assert!(until_missed(&mut heard).await, "the other node is told that it has missed something");
     go_to(&here.as_role(Role::Collector), 2.0, 2.0).await;
     let next = tokio::time::timeout(Duration::from_secs(10), heard.recv()).await.expect("in time");
-    assert!(matches!(next.expect("open")[..], [Change::LastLocation { .. }, ..] | [Change::Missed]));
+    assert!(matches!(
+        next.expect("open")[..],
+        [ChangeEvent::LastLocation { .. }, ..] | [ChangeEvent::Lagged]
+    ));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -361,7 +365,7 @@ async fn a_silent_connection_to_redis_is_a_gap() {
     let way = redis.proxy().await;
     let app = TestApp::sqlite().await;
     let node = app.another_store().await.with_relay(&way.handle(&mut Registry::default()), "test");
-    let mut heard = node.announcer().listen();
+    let mut heard = node.events().subscribe();
     assert!(until_missed(&mut heard).await, "the first thing, once the node listens");
     // Nothing is closed, and nothing comes through.
     way.block(true);
@@ -377,7 +381,7 @@ async fn who_falls_behind_is_told_and_gets_no_more() {
     let mut slow = subscribe(&app.as_admin(), UPDATED, json!({})).await;
     let user = TestApp::account(Role::Collector);
     for _ in 0..5_000 {
-        app.store.announcer().announce([Change::User { id: user }].into());
+        app.store.events().publish([ChangeEvent::User { id: user }].into());
     }
     assert_eq!(next(&mut slow).await.codes, ["OVERLOADED"]);
     assert!(slow.next().await.is_none());

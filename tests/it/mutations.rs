@@ -1,7 +1,7 @@
 //! How mutations run, whatever they do: one after the other, each seen by what follows, each with its entry in the
 //! activity log, refusals as `userErrors`. Not here: what each of them does (its domain's file).
 
-use entities::{Role, events::Change, id::SessionId};
+use entities::{Role, events::ChangeEvent, id::SessionId};
 use serde_json::{Value, json};
 
 use crate::harness::{TestApp, text};
@@ -20,7 +20,7 @@ async fn what_is_written_is_read_back_and_leaves_an_entry() {
     for app in TestApp::both_own().await {
         let collector = app.as_role(Role::Collector);
         let id = session_of(&app, Role::Collector).await;
-        let mut changes = app.store.announcer().listen();
+        let mut changes = app.store.events().subscribe();
         let reply = collector.run(RENAME, json!({"input": {"id": id, "name": "Work phone"}})).await;
         let names = ["session.rename", "activity.insert", "session.by_ids", "user.by_ids"];
         assert_eq!(reply.statements(), names);
@@ -30,7 +30,7 @@ async fn what_is_written_is_read_back_and_leaves_an_entry() {
 
         let (session, user) = (SessionId::parse(&id).expect("an id"), TestApp::account(Role::Collector));
         let announced = changes.try_recv().expect("the change is announced once it is committed");
-        assert_eq!(*announced, [Change::Session { id: session, user }]);
+        assert_eq!(*announced, [ChangeEvent::Session { id: session, user }]);
         let log =
             collector.ask("{ me { activity(first: 1) { nodes { actionType subject { id } } } } }").await;
         let entry = &log["me"]["activity"]["nodes"][0];
@@ -42,7 +42,7 @@ async fn what_is_written_is_read_back_and_leaves_an_entry() {
 async fn a_refusal_is_a_user_error_and_writes_nothing() {
     for app in TestApp::both_own().await {
         let foreign = session_of(&app, Role::Editor).await;
-        let mut changes = app.store.announcer().listen();
+        let mut changes = app.store.events().subscribe();
         for (name, code, at) in [("x".to_owned(), "NOT_FOUND", "id"), ("x".repeat(101), "TOO_LARGE", "name")]
         {
             let input = json!({"input": {"id": foreign, "name": name}});

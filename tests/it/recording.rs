@@ -70,7 +70,7 @@ async fn the_newest_position_is_the_one_of_the_latest_device_time() {
             let data = collector.ask("{ me { lastLocation { id latitude } } }").await;
             data["me"]["lastLocation"]["latitude"].as_f64()
         };
-        let mut changes = app.store.announcer().listen();
+        let mut changes = app.store.events().subscribe();
         record(&collector, &[point(-2, 1.5)]).await;
         assert_eq!(last().await, Some(1.5));
         assert_eq!(changes.try_recv().expect("announced").len(), 1);

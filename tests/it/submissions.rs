@@ -3,7 +3,7 @@
 
 use entities::{
     Role,
-    events::Change,
+    events::ChangeEvent,
     id::{self, FormId, SubmissionId},
 };
 use serde_json::{Value, json};
@@ -130,7 +130,7 @@ async fn a_filled_in_form_is_stored_as_it_is_understood_and_leaves_an_entry() {
     for app in TestApp::both_own().await {
         let form = published(&app, visit()).await;
         let collector = app.as_role(Role::Collector);
-        let mut changes = app.store.announcer().listen();
+        let mut changes = app.store.events().subscribe();
         let client = id::new().to_string();
         let point = json!({ "timestamp": "2026-01-02T03:04:05Z", "latitude": 21.03, "longitude": 105.85 });
         let input = json!({ "formId": form, "clientId": client, "location": point,
@@ -146,7 +146,7 @@ async fn a_filled_in_form_is_stored_as_it_is_understood_and_leaves_an_entry() {
                 "location": { "latitude": 21.03 } })
         );
         let news = changes.try_recv().expect("it is announced");
-        let change = Change::Submission {
+        let change = ChangeEvent::Submission {
             id: SubmissionId::parse(&id).expect("an id"),
             form: FormId::parse(&form).expect("an id"),
             user: Some(user),

@@ -1,6 +1,6 @@
 //! The keys of access tokens: EC P-256 pairs, the private half sealed. A key is published before it signs, and stays
-//! good after another has taken over, both long enough for every node and every gateway to know. Which one signs is a
-//! matter of the time alone, so all nodes agree without talking. Not here: tokens.
+//! good after another has taken over, both long enough for every instance and every gateway to know. Which one signs is a
+//! matter of the time alone, so all instances agree without talking. Not here: tokens.
 
 use std::sync::Arc;
 
@@ -215,7 +215,7 @@ async fn rotate_if(
     Ok(Some(kid))
 }
 
-/// One at a time makes or drops keys, on all nodes together.
+/// One at a time makes or drops keys, on all instances together.
 async fn begin_locked(database: &Database) -> Result<SqlTransaction, Error> {
     let transaction = SqlTransaction::begin(database).await?;
     let unchanged =

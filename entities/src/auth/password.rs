@@ -98,12 +98,12 @@ pub enum Verdict {
 /// Hashes and checks passwords on threads of its own, which are started when they are first needed. Cheap to clone.
 #[derive(Clone)]
 pub struct Hasher {
-    shared: Arc<Shared>,
+    shared: Arc<HasherInner>,
     /// Whose turn in the queue it takes.
     network: Option<IpAddr>,
 }
 
-struct Shared {
+struct HasherInner {
     cost: Cost,
     queue: OnceLock<Arc<Queue>>,
     /// What is checked where there is no account or no password, so that it takes as long as if there were.
@@ -117,7 +117,7 @@ impl fmt::Debug for Hasher {
 }
 
 /// The threads end when nobody can ask them any more.
-impl Drop for Shared {
+impl Drop for HasherInner {
     fn drop(&mut self) {
         if let Some(queue) = self.queue.get() {
             queue.close();
@@ -128,7 +128,7 @@ impl Drop for Shared {
 impl Hasher {
     /// A hasher of this cost.
     pub fn new(cost: Cost) -> Self {
-        let shared = Shared { cost, queue: OnceLock::new(), dummy: OnceLock::new() };
+        let shared = HasherInner { cost, queue: OnceLock::new(), dummy: OnceLock::new() };
         Self { shared: Arc::new(shared), network: None }
     }
 
@@ -163,7 +163,7 @@ impl Hasher {
 
     async fn run<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Shared) -> T + Send + 'static,
+        work: impl FnOnce(&HasherInner) -> T + Send + 'static,
     ) -> Result<T, Busy> {
         let queue = self.shared.queue.get_or_init(start);
         let (answer, answered) = oneshot::channel();
@@ -314,7 +314,7 @@ mod tests {
             let (hasher, gate) = (hasher.for_network(Some(network)), Arc::clone(&gate));
             let order = Arc::clone(&order);
             tokio::spawn(async move {
-                let work = move |_: &Shared| {
+                let work = move |_: &HasherInner| {
                     drop(gate.lock().map(|gate| gate.recv()));
                     order.lock().expect("no panic happens under this lock").push(network);
                 };
@@ -346,7 +346,7 @@ mod tests {
         let (hasher, now) = (Hasher::new(CHEAP), Arc::new(Mutex::new((0, 0))));
         let runs = (0..16).map(|_| {
             let (hasher, now) = (hasher.clone(), Arc::clone(&now));
-            let work = move |_: &Shared| {
+            let work = move |_: &HasherInner| {
                 let count = |change: i32| {
                     let mut now = now.lock().expect("no panic happens under this lock");
                     now.0 += change;

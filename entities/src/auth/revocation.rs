@@ -1,6 +1,6 @@
 //! What is no longer good before its time: sessions that were ended, rights that were taken away. Written in the
-//! transaction that does it, kept in memory by every node until the last token it concerns has ended. Who revokes
-//! knows at once; other nodes hear of it as a change, and in any case by asking the primary twice a second. They ask for
+//! transaction that does it, kept in memory by every instance until the last token it concerns has ended. Who revokes
+//! knows at once; other instances hear of it as a change, and in any case by asking the primary twice a second. They ask for
 //! what has come since; a database that went back in time (a restore, a failover that lost the last transactions) gives the
 //! same numbers out again, so they look whether the last one is still what it was, and otherwise read everything anew. Not
 //! here: tokens, and why something was revoked.
@@ -37,7 +37,7 @@ const MARGIN_SECONDS: u32 = 60;
 /// How long an expired row is kept: by the clock of every other server it must have expired, too, before it goes. One whose
 /// clock is further behind takes a row that was deleted in its time for a database that went back in time.
 const KEPT_SECONDS: i64 = 600;
-/// How often the primary is asked for what others have revoked: often enough that every node refuses within a second
+/// How often the primary is asked for what others have revoked: often enough that every instance refuses within a second
 /// what was revoked, also without Redis. It is one look at the end of a primary key, mostly at nothing.
 pub const POLL: Duration = Duration::from_millis(500);
 const _: () = assert!(POLL.as_millis() <= 500, "a revocation is known everywhere within a second");
@@ -94,28 +94,28 @@ impl Revocation {
     }
 }
 
-/// What this node knows to be revoked.
+/// What this instance knows to be revoked.
 #[derive(Debug)]
 pub struct Revocations {
-    known: RwLock<Known>,
+    known: RwLock<KnownRevocations>,
     changed: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
-struct Known {
+struct KnownRevocations {
     sessions: FxHashMap<SessionId, Time>,
     rights: FxHashMap<UserId, (i64, Time)>,
     /// Up to where the table was read.
     seq: i64,
     /// What stood there, if it had not expired.
-    last: Option<Written>,
+    last: Option<RevocationRow>,
     /// When it was read.
     read: Option<Instant>,
 }
 
 /// A row of the table, as far as it can be told from another one of the same number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Written {
+struct RevocationRow {
     revocation: Revocation,
     created_at: Time,
     expires_at: Time,
@@ -204,12 +204,12 @@ impl Revocations {
     }
 
     /// Up to where the table is known.
-    fn mark(&self) -> (i64, Option<Written>, bool) {
+    fn mark(&self) -> (i64, Option<RevocationRow>, bool) {
         let known = self.known.read().expect("no panic happens under this lock");
         (known.seq, known.last, known.read.is_some_and(|at| at.elapsed() < OUT_OF_TOUCH))
     }
 
-    fn set_mark(&self, seq: i64, last: Option<Written>) {
+    fn set_mark(&self, seq: i64, last: Option<RevocationRow>) {
         let mut known = self.known.write().expect("no panic happens under this lock");
         (known.seq, known.last, known.read) = (seq, last, Some(Instant::now()));
     }
@@ -280,12 +280,12 @@ struct Read {
     /// The last number that was given out.
     seq: i64,
     /// What has not expired, in order.
-    rows: Vec<(i64, Written)>,
+    rows: Vec<(i64, RevocationRow)>,
 }
 
 impl Read {
     /// Is this not what comes after a table that ended with this number and this row?
-    fn is_not_after(&self, seq: i64, last: Option<Written>, now: Time) -> bool {
+    fn is_not_after(&self, seq: i64, last: Option<RevocationRow>, now: Time) -> bool {
         let stands = self.rows.iter().find(|(number, _)| *number == seq).map(|(_, written)| *written);
         let has_been = match (stands, last) {
             (Some(stands), last) => last == Some(stands),
@@ -321,7 +321,7 @@ async fn read_from(database: &Database, seq: i64, now: Time) -> Result<Read, Err
                 (None, None) => Revocation::Keys,
             };
             let (created_at, expires_at) = (cells.next::<Time>()?, cells.next::<Time>()?);
-            Ok(Some((seq, Written { revocation, created_at, expires_at })))
+            Ok(Some((seq, RevocationRow { revocation, created_at, expires_at })))
         })
         .await?;
     Ok(Read { seq: last, rows: rows.into_iter().flatten().collect() })
@@ -359,11 +359,11 @@ mod tests {
     }
 
     /// Revokes something at this time, the first thing of all.
-    async fn revoke_at(database: &Database, created_at: Time) -> (i64, Written) {
+    async fn revoke_at(database: &Database, created_at: Time) -> (i64, RevocationRow) {
         let revocation = Revocation::Session(SessionId::new());
         let transaction = SqlTransaction::begin(database).await.expect("a turn");
         write(&transaction, &[revocation]).await.expect("written");
-        let written = Written { revocation, created_at, expires_at: revocation.expires_at(created_at) };
+        let written = RevocationRow { revocation, created_at, expires_at: revocation.expires_at(created_at) };
         let aged = ActiveModel {
             seq: Unchanged(1),
             created_at: Set(created_at),
@@ -404,10 +404,10 @@ mod tests {
         let row = |ago: i64| {
             let created_at = now - TimeDelta::seconds(ago);
             let revocation = Revocation::Session(SessionId::new());
-            Written { revocation, created_at, expires_at: revocation.expires_at(created_at) }
+            RevocationRow { revocation, created_at, expires_at: revocation.expires_at(created_at) }
         };
         let (known, other, expired) = (row(10), row(2), row(1_000));
-        let read = |seq, rows: &[(i64, Written)]| Read { seq, rows: rows.to_vec() };
+        let read = |seq, rows: &[(i64, RevocationRow)]| Read { seq, rows: rows.to_vec() };
         assert!(!read(7, &[(7, known)]).is_not_after(7, Some(known), now));
         assert!(!read(8, &[(7, known), (8, other)]).is_not_after(7, Some(known), now));
         assert!(!read(8, &[(8, other)]).is_not_after(7, Some(expired), now), "it was deleted in its time");

@@ -46,7 +46,7 @@ impl fmt::Debug for Secret {
 }
 
 impl Secret {
-    /// What is derived from this text. All nodes must be given the same.
+    /// What is derived from this text. All instances must be given the same.
     pub fn new(text: &str) -> Self {
         Self {
             sealing: blake3::derive_key("xp-graph 2026-11 seal of signing keys", text.as_bytes()),

@@ -11,22 +11,22 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::{
-    Cache, Kept, Moment, ReadContext, Tag, Touched,
-    entry::{Entry, Header, Key},
-    metrics::{Found, Tier},
+    Cache, DependencySet, ReadContext, Retention, Tag, Version,
+    entry::{CacheEntry, CacheKey, Header},
+    metrics::{LookupResult, Tier},
     read::{self, hash},
+    stats::CacheStats,
     table::Slot,
-    tally::Tally,
 };
 
 /// Which answer, and to whom: everything that decides it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AnswerName(Key);
+pub struct AnswerName(CacheKey);
 
 impl AnswerName {
     /// The name for these arguments, which no others have.
     pub fn of(arguments: &impl Serialize) -> Self {
-        Self(Key { of: hash(&(ANSWER, arguments)), id: Uuid::nil() })
+        Self(CacheKey { of: hash(&(ANSWER, arguments)), id: Uuid::nil() })
     }
 }
 
@@ -43,45 +43,46 @@ impl Cache {
         names: &[AnswerName],
     ) -> Option<Arc<V>> {
         let inner = self.inner.as_ref()?;
-        let (mut tally, mut found) = (Tally::default(), None);
-        let mut why = Found::Absent;
+        let (mut stats, mut found) = (CacheStats::default(), None);
+        let mut why = LookupResult::Absent;
         for name in names {
-            match read::made(inner, context, name.0).await {
+            match read::find_valid(inner, context, name.0).await {
                 Ok(entry) => {
-                    tally.add(Found::Hit, entry.age(Instant::now()));
+                    stats.add(LookupResult::Hit, entry.age(Instant::now()));
                     found = entry.value();
                     break;
                 }
-                Err(Found::Absent) => {}
+                Err(LookupResult::Absent) => {}
                 Err(other) => why = other,
             }
         }
         if found.is_none() {
-            tally.add(why, Duration::ZERO);
+            stats.add(why, Duration::ZERO);
         }
-        tally.report(&inner.metrics, context.recorder(), (Tier::Local, ANSWER), Vec::new);
+        stats.report(&inner.metrics, context.recorder(), (Tier::Local, ANSWER), Vec::new);
         found
     }
 
-    /// Holds an answer of `bytes` bytes until something it depends on is written, or `kept` is over. `loaded` must have
+    /// Holds an answer of `bytes` bytes until something it depends on is written, or `retention` is over. `version` must have
     /// been taken before anything was read for it. What has no tags cannot be held.
-    pub fn keep_answer<V: Send + Sync + 'static>(
+    pub fn insert_answer<V: Send + Sync + 'static>(
         &self,
         name: AnswerName,
         answer: Arc<V>,
         bytes: usize,
-        kept: Kept,
-        touched: &Touched,
-        loaded: Moment,
+        retention: Retention,
+        dependencies: &DependencySet,
+        version: Version,
     ) {
-        let Some(inner) = self.inner.as_ref().filter(|_| touched.is_whole() && loaded.0.epoch != 0) else {
+        let Some(inner) = self.inner.as_ref().filter(|_| dependencies.is_complete() && version.epoch != 0)
+        else {
             return;
         };
-        let slots: Box<[Slot]> = touched.tags().map(Tag::slot).collect();
+        let slots: Box<[Slot]> = dependencies.tags().map(Tag::slot).collect();
         // A short answer may have been made of very much.
         let bytes = bytes.saturating_add(slots.len() * TAG_BYTES);
-        let (at, took, is_strong) = (Instant::now(), Duration::ZERO, touched.is_strong());
-        let header = Header { loaded: loaded.0, slots, at, took, ttl: kept.ttl, is_strong };
-        inner.keep(name.0, &Entry::of_bytes(header, Some(answer), bytes));
+        let (at, took, is_strong) = (Instant::now(), Duration::ZERO, dependencies.is_strong());
+        let header = Header { version: version, slots, at, took, ttl: retention.ttl, is_strong };
+        inner.insert(name.0, &CacheEntry::of_bytes(header, Some(answer), bytes));
     }
 }

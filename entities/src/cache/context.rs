@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use super::{Moment, Recorder};
+use super::{Recorder, Version};
 use crate::database::Database;
 
 /// What one request reads with: the database, who is told what was read, and how old a value may be. Cheap to clone.
@@ -10,7 +10,7 @@ use crate::database::Database;
 pub struct ReadContext {
     database: Database,
     recorder: Option<Arc<Recorder>>,
-    not_before: Option<Moment>,
+    not_before: Option<Version>,
 }
 
 impl ReadContext {
@@ -30,9 +30,9 @@ impl ReadContext {
         Self { database: self.database.logged_in(None), recorder: None, not_before: self.not_before }
     }
 
-    /// A context for a reader who must see what was written up to a moment, on whatever instance.
-    pub(crate) fn not_before(&self, moment: Moment) -> Self {
-        Self { not_before: Some(moment), ..self.clone() }
+    /// A context for a reader who must see what was written up to a version, on whatever instance.
+    pub(crate) fn not_before(&self, version: Version) -> Self {
+        Self { not_before: Some(version), ..self.clone() }
     }
 
     /// A context for statements whose results tags cover.
@@ -51,7 +51,7 @@ impl ReadContext {
     }
 
     /// Reads must not be older than this.
-    pub(crate) fn floor(&self) -> Option<Moment> {
+    pub(crate) fn min_version(&self) -> Option<Version> {
         self.not_before
     }
 }

@@ -12,11 +12,11 @@ use std::{
 use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
-use super::table::{Position, SLOTS, Slot};
+use super::table::{SLOTS, Slot, Version};
 
 /// Which value: what it is of (type, row shape, arguments) and whose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Key {
+pub(crate) struct CacheKey {
     /// A 128-bit hash: nobody can make two of them meet.
     pub(crate) of: u128,
     /// The row or the parent.
@@ -26,8 +26,8 @@ pub(crate) struct Key {
 /// What is known about a value besides the value.
 #[derive(Clone, Debug)]
 pub(crate) struct Header {
-    /// The moment before it was loaded.
-    pub(crate) loaded: Position,
+    /// The version of the table before it was loaded.
+    pub(crate) version: Version,
     /// What it depends on.
     pub(crate) slots: Box<[Slot]>,
     /// When it was loaded.
@@ -42,7 +42,7 @@ pub(crate) struct Header {
 
 /// A value in this process. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Entry(Arc<Content>);
+pub(crate) struct CacheEntry(Arc<Content>);
 
 /// What an entry has.
 pub(crate) struct Content {
@@ -53,7 +53,7 @@ pub(crate) struct Content {
     pub(crate) weight: u32,
 }
 
-impl Deref for Entry {
+impl Deref for CacheEntry {
     type Target = Content;
 
     fn deref(&self) -> &Content {
@@ -61,7 +61,7 @@ impl Deref for Entry {
     }
 }
 
-impl Entry {
+impl CacheEntry {
     /// A value of this process.
     pub(crate) fn new<V: Serialize + Send + Sync + 'static>(header: Header, value: Option<Arc<V>>) -> Self {
         let bytes = value.as_deref().map_or(0, weigh);
@@ -146,7 +146,7 @@ fn weigh<V: Serialize>(value: &V) -> usize {
 }
 
 /// The bytes for Redis; `None` where the value is too large.
-pub(crate) fn encode<V: Serialize>(key: Key, header: &Header, value: Option<&V>) -> Option<Vec<u8>> {
+pub(crate) fn encode<V: Serialize>(key: CacheKey, header: &Header, value: Option<&V>) -> Option<Vec<u8>> {
     let plain = value.map(postcard::to_allocvec).transpose().ok()?;
     let compressed = plain.as_ref().filter(|plain| plain.len() > COMPRESS_ABOVE_BYTES);
     let compressed = compressed.map(|plain| lz4_flex::compress_prepend_size(plain));
@@ -163,8 +163,8 @@ pub(crate) fn encode<V: Serialize>(key: Key, header: &Header, value: Option<&V>)
         magic: MAGIC,
         of: key.of,
         id: key.id.as_u128(),
-        epoch: header.loaded.epoch,
-        sequence: header.loaded.sequence,
+        epoch: header.version.epoch,
+        sequence: header.version.sequence,
         age_micros: micros(header.at.elapsed()),
         took_micros: micros(header.took),
         ttl_micros: micros(header.ttl),
@@ -175,8 +175,11 @@ pub(crate) fn encode<V: Serialize>(key: Key, header: &Header, value: Option<&V>)
 }
 
 /// Reads what `encode` wrote; `None` for anything else. The age counts from when it was stored: the remaining time
-/// in Redis bounds it, not a clock that two nodes would have to agree on.
-pub(crate) fn decode<V: DeserializeOwned + Send + Sync + 'static>(key: Key, bytes: &[u8]) -> Option<Entry> {
+/// in Redis bounds it, not a clock that two instances would have to agree on.
+pub(crate) fn decode<V: DeserializeOwned + Send + Sync + 'static>(
+    key: CacheKey,
+    bytes: &[u8],
+) -> Option<CacheEntry> {
     let wire: Wire<'_> = postcard::from_bytes(bytes).ok()?;
     let in_table = |slot: &Slot| SLOTS.contains(slot);
     if wire.magic != MAGIC
@@ -204,7 +207,7 @@ pub(crate) fn decode<V: DeserializeOwned + Send + Sync + 'static>(key: Key, byte
         }
     };
     let header = Header {
-        loaded: Position { epoch: wire.epoch, sequence: wire.sequence },
+        version: Version { epoch: wire.epoch, sequence: wire.sequence },
         slots: wire.slots.into(),
         at: Instant::now().checked_sub(Duration::from_micros(wire.age_micros)).unwrap_or_else(Instant::now),
         took: Duration::from_micros(wire.took_micros),
@@ -212,19 +215,19 @@ pub(crate) fn decode<V: DeserializeOwned + Send + Sync + 'static>(key: Key, byte
         // Who reads it knows its type.
         is_strong: false,
     };
-    Some(Entry::of_bytes(header, value.map(Arc::new), length))
+    Some(CacheEntry::of_bytes(header, value.map(Arc::new), length))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const KEY: Key = Key { of: 5, id: Uuid::from_u128(6) };
+    const KEY: CacheKey = CacheKey { of: 5, id: Uuid::from_u128(6) };
 
     fn header() -> Header {
-        let loaded = Position { epoch: 3, sequence: 4 };
+        let version = Version { epoch: 3, sequence: 4 };
         let (at, took, ttl) = (Instant::now(), Duration::from_millis(2), Duration::from_mins(1));
-        Header { loaded, slots: [20, 30].into(), at, took, ttl, is_strong: false }
+        Header { version, slots: [20, 30].into(), at, took, ttl, is_strong: false }
     }
 
     #[test]
@@ -235,7 +238,7 @@ mod tests {
             assert!(bytes.len() < 2_100, "long texts are compressed: {}", bytes.len());
             let entry = decode::<String>(KEY, &bytes).expect("it was written here");
             assert_eq!(*entry.value::<String>().expect("there is one"), text);
-            assert_eq!((entry.header.loaded, &*entry.header.slots), (header().loaded, &[20, 30][..]));
+            assert_eq!((entry.header.version, &*entry.header.slots), (header().version, &[20, 30][..]));
         }
         let bytes = encode::<String>(KEY, &header(), None).expect("absence is short");
         assert!(decode::<String>(KEY, &bytes).expect("it was written here").value.is_none());
@@ -244,7 +247,10 @@ mod tests {
     #[test]
     fn anything_else_is_a_miss_and_never_a_panic() {
         let bytes = encode(KEY, &header(), Some(&"x".repeat(5_000))).expect("it is small");
-        assert!(decode::<String>(Key { of: 5, id: Uuid::from_u128(7) }, &bytes).is_none(), "another key");
+        assert!(
+            decode::<String>(CacheKey { of: 5, id: Uuid::from_u128(7) }, &bytes).is_none(),
+            "another key"
+        );
         for end in 0..bytes.len() {
             assert!(decode::<String>(KEY, &bytes[..end]).is_none(), "cut at {end}");
         }

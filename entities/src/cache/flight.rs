@@ -11,86 +11,86 @@ use rustc_hash::FxHashMap;
 use tokio::sync::watch;
 
 use super::{
-    ABSENT_TTL, Cached, Inner,
-    entry::{self, Entry, Header, Key},
-    metrics::{Found, Tier},
+    ABSENT_TTL, CacheInner, Cached,
+    entry::{self, CacheEntry, CacheKey, Header},
+    metrics::{LookupResult, Tier},
     read::Reading,
-    table::{Position, Slot},
+    stats::CacheStats,
+    table::{Slot, Version},
     tag::Tag,
-    tally::Tally,
 };
 use crate::error::Error;
 
 /// The loads under way, by key.
-pub(super) type Flights = FxHashMap<Key, Arc<Flight>>;
+pub(super) type Flights = FxHashMap<CacheKey, Arc<Flight>>;
 
 /// A load under way.
 pub(super) struct Flight {
     /// When it began, on this process's clock.
-    departed: Instant,
-    /// The moment of the table before it began; none is the epoch 0.
-    loaded: Position,
-    /// Becomes `Some` when it has landed; closed without that when it failed or was given up.
-    landed: watch::Receiver<Option<Arc<FxHashMap<Key, Entry>>>>,
+    started: Instant,
+    /// The version of the table before it began; epoch 0 is none.
+    version: Version,
+    /// Becomes `Some` when the load is done; closed without that when it failed or was given up.
+    entries: watch::Receiver<Option<Arc<FxHashMap<CacheKey, CacheEntry>>>>,
 }
 
 impl<'a, C: Cached> Reading<'a, C> {
     /// Loads busy keys again before they expire, beside the request.
     pub(super) fn refresh(&self, keys: Vec<C::Key>) {
-        let keys = self.not_under_way(keys, &self.flights());
+        let keys = self.not_in_flight(keys, &self.flights());
         if keys.is_empty() {
             return;
         }
         let (cache, context, read) = (Arc::clone(self.cache), self.context.unrecorded(), self.read.clone());
         tokio::spawn(async move {
             let reading = Reading::new(&cache, &context, read, 0);
-            let departure = {
+            let load = {
                 let mut flights = reading.flights();
-                // Again: many readers may have come here before the first of them has departed.
-                let keys = reading.not_under_way(keys, &flights);
-                reading.depart(keys, &mut flights)
+                // Again: many readers may have come here before the first of them has started its load.
+                let keys = reading.not_in_flight(keys, &flights);
+                reading.start(keys, &mut flights)
             };
             // A failure leaves the old value in use until it expires.
-            let _ = reading.fly(departure).await;
+            let _ = reading.run(load).await;
         });
     }
 
-    fn not_under_way(&self, keys: Vec<C::Key>, flights: &Flights) -> Vec<C::Key> {
+    fn not_in_flight(&self, keys: Vec<C::Key>, flights: &Flights) -> Vec<C::Key> {
         keys.into_iter().filter(|key| !flights.contains_key(&self.key(*key))).collect()
     }
 
     /// Loads the missing keys: joins loads under way, and starts one for the rest.
     pub(super) async fn load(&mut self, missing: Vec<C::Key>) -> Result<(), Error> {
-        let (departure, joined) = self.board(missing);
-        let own = Arc::clone(&departure.keys);
-        let (landed, joined) = tokio::join!(self.fly(departure), self.join(joined));
-        let mut failed = self.land(landed, &own).err();
-        let again = self.arrive(joined);
+        let (load, joined) = self.join_or_start(missing);
+        let own = Arc::clone(&load.keys);
+        let (loaded, joined) = tokio::join!(self.run(load), self.join(joined));
+        let mut failed = self.finish(loaded, &own).err();
+        let again = self.take_joined(joined);
         if !again.is_empty() {
             // What the other load brought was too old for this reader, or it failed: now on its own.
-            let departure = self.depart(again, &mut self.flights());
-            let own = Arc::clone(&departure.keys);
-            let landed = self.fly(departure).await;
-            failed = self.land(landed, &own).err().or(failed);
+            let load = self.start(again, &mut self.flights());
+            let own = Arc::clone(&load.keys);
+            let loaded = self.run(load).await;
+            failed = self.finish(loaded, &own).err().or(failed);
         }
         failed.map_or(Ok(()), Err)
     }
 
     /// Takes what a load brought. Where it failed: old values that nobody wrote to, if there is one for every key.
-    fn land(&mut self, landed: Result<Landed<C>, Error>, keys: &[C::Key]) -> Result<(), Error> {
-        match landed {
-            Ok(landed) => {
-                for (key, entry) in &landed {
-                    self.take(*key, entry);
+    fn finish(&mut self, loaded: Result<Loaded<C>, Error>, keys: &[C::Key]) -> Result<(), Error> {
+        match loaded {
+            Ok(loaded) => {
+                for (key, entry) in &loaded {
+                    self.use_entry(*key, entry);
                 }
                 Ok(())
             }
-            Err(error) => self.fall_back(keys).ok_or(error),
+            Err(error) => self.use_stale(keys).ok_or(error),
         }
     }
 
-    fn fall_back(&mut self, keys: &[C::Key]) -> Option<()> {
-        let stale = self.read.kept().stale_if_error;
+    fn use_stale(&mut self, keys: &[C::Key]) -> Option<()> {
+        let stale = self.read.retention().stale_if_error;
         let now = Instant::now();
         // They stay: what others were to load may fail after what was loaded here.
         let usable = |key: &C::Key| {
@@ -98,12 +98,12 @@ impl<'a, C: Cached> Reading<'a, C> {
             (entry.age(now) < entry.header.ttl + stale).then(|| (*key, entry.clone()))
         };
         let usable = keys.iter().map(usable).collect::<Option<Vec<_>>>()?;
-        let mut tally = Tally::default();
+        let mut stats = CacheStats::default();
         for (key, entry) in usable {
-            tally.add(Found::Stale, entry.age(now));
-            self.take(key, &entry);
+            stats.add(LookupResult::Stale, entry.age(now));
+            self.use_entry(key, &entry);
         }
-        self.report(&tally, Tier::Local, keys);
+        self.report(&stats, Tier::Local, keys);
         Some(())
     }
 
@@ -111,9 +111,9 @@ impl<'a, C: Cached> Reading<'a, C> {
         self.cache.flights()
     }
 
-    /// Joins loads under way, takes what has landed meanwhile, and announces a load of the rest: all at once, so that
-    /// nobody else announces the same.
-    fn board(&mut self, missing: Vec<C::Key>) -> (Departure<'a, C>, Joined<C>) {
+    /// Joins loads under way, takes what was loaded meanwhile, and registers a load of the rest: all at once, so that
+    /// nobody else starts the same.
+    fn join_or_start(&mut self, missing: Vec<C::Key>) -> (Load<'a, C>, Joined<C>) {
         let cache = self.cache;
         let mut flights = cache.flights();
         let (mut own, mut joined, now) = (Vec::new(), Vec::new(), Instant::now());
@@ -122,18 +122,18 @@ impl<'a, C: Cached> Reading<'a, C> {
             // Not worth waiting for, if what it reads has been written to since it began.
             let is_current = |flight: &&Arc<Flight>| {
                 let slots = || -> Vec<Slot> { self.read.tags(key, None).iter().map(Tag::slot).collect() };
-                self.is_new_enough(flight, flight.loaded, slots)
+                self.is_new_enough(flight, flight.version, slots)
             };
             if let Some(flight) = flights.get(&full).filter(is_current) {
                 joined.push((key, Arc::clone(flight)));
                 continue;
             }
-            match cache.entries.get(&full).filter(|entry| self.judge(entry, now) == Found::Hit) {
-                Some(entry) => self.take(key, &entry),
+            match cache.entries.get(&full).filter(|entry| self.check(entry, now) == LookupResult::Hit) {
+                Some(entry) => self.use_entry(key, &entry),
                 None => own.push(key),
             }
         }
-        (self.depart(own, &mut flights), joined)
+        (self.start(own, &mut flights), joined)
     }
 
     /// Does a load bring what this reader must see? It does if it began after the reader did, whatever is known of
@@ -141,38 +141,38 @@ impl<'a, C: Cached> Reading<'a, C> {
     fn is_new_enough<S: AsRef<[Slot]>>(
         &self,
         flight: &Flight,
-        loaded: Position,
+        version: Version,
         slots: impl FnOnce() -> S,
     ) -> bool {
-        flight.departed >= self.began || self.view.is_valid(&self.cache.table, loaded, slots().as_ref())
+        flight.started >= self.began || self.staleness.is_valid(&self.cache.table, version, slots().as_ref())
     }
 
-    /// Announces a load, so that others may join it. The moment is taken here: before the database is asked.
-    fn depart(&self, keys: Vec<C::Key>, flights: &mut Flights) -> Departure<'a, C> {
-        let loaded = self.view.position(&self.cache.table);
-        let (sender, landed) = watch::channel(None);
-        let departed = Instant::now();
-        let flight = Arc::new(Flight { departed, loaded: loaded.unwrap_or_default(), landed });
+    /// Registers a load, so that others may join it. The version is taken here: before the database is asked.
+    fn start(&self, keys: Vec<C::Key>, flights: &mut Flights) -> Load<'a, C> {
+        let version = self.staleness.version(&self.cache.table);
+        let (sender, entries) = watch::channel(None);
+        let started = Instant::now();
+        let flight = Arc::new(Flight { started, version: version.unwrap_or_default(), entries });
         for key in &keys {
             flights.insert(self.key(*key), Arc::clone(&flight));
         }
-        Departure { reading_of: self.of, cache: self.cache, keys: keys.into(), loaded, flight, sender }
+        Load { reading_of: self.of, cache: self.cache, keys: keys.into(), version, flight, sender }
     }
 
     /// Asks the database, and keeps what it says.
-    async fn fly(&self, departure: Departure<'_, C>) -> Result<Landed<C>, Error> {
-        if departure.keys.is_empty() {
+    async fn run(&self, load: Load<'_, C>) -> Result<Loaded<C>, Error> {
+        if load.keys.is_empty() {
             return Ok(Vec::new());
         }
         let at = Instant::now();
-        let values = self.read.clone().load(self.context.clone(), Arc::clone(&departure.keys)).await?;
-        let (took, kept) = (at.elapsed(), self.read.kept());
-        let (mut landed, mut fills) = (Vec::with_capacity(departure.keys.len()), Vec::new());
-        for key in &*departure.keys {
+        let values = self.read.clone().load(self.context.clone(), Arc::clone(&load.keys)).await?;
+        let (took, retention) = (at.elapsed(), self.read.retention());
+        let (mut loaded, mut fills) = (Vec::with_capacity(load.keys.len()), Vec::new());
+        for key in &*load.keys {
             let value = values.get(key);
-            let ttl = if value.is_some() { kept.ttl } else { kept.ttl.min(ABSENT_TTL) };
+            let ttl = if value.is_some() { retention.ttl } else { retention.ttl.min(ABSENT_TTL) };
             let header = Header {
-                loaded: departure.loaded.unwrap_or_default(),
+                version: load.version.unwrap_or_default(),
                 slots: self.read.tags(*key, value.map(AsRef::as_ref)).iter().map(Tag::slot).collect(),
                 at: Instant::now(),
                 took,
@@ -180,46 +180,46 @@ impl<'a, C: Cached> Reading<'a, C> {
                 is_strong: self.read.is_strong(),
             };
             let key_in_cache = self.key(*key);
-            let is_kept = departure.loaded.is_some() && (value.is_some() || self.read.keeps_absent());
+            let is_kept = load.version.is_some() && (value.is_some() || self.read.caches_absence());
             if self.cache.shared.is_some() && is_kept {
                 let bytes = entry::encode(key_in_cache, &header, value.map(AsRef::as_ref));
                 fills.extend(bytes.map(|bytes| (key_in_cache, bytes, header.ttl)));
             }
-            let entry = Entry::new(header, value.cloned());
+            let entry = CacheEntry::new(header, value.cloned());
             if is_kept {
-                self.cache.keep(key_in_cache, &entry);
+                self.cache.insert(key_in_cache, &entry);
             }
-            landed.push((*key, entry));
+            loaded.push((*key, entry));
         }
         if let (Some(shared), false) = (&self.cache.shared, fills.is_empty()) {
             shared.fill(&fills);
         }
-        let entries = landed.iter().map(|(key, entry)| (self.key(*key), entry.clone())).collect();
-        departure.sender.send_replace(Some(Arc::new(entries)));
-        Ok(landed)
+        let entries = loaded.iter().map(|(key, entry)| (self.key(*key), entry.clone())).collect();
+        load.sender.send_replace(Some(Arc::new(entries)));
+        Ok(loaded)
     }
 
     /// Waits for the loads of others.
-    async fn join(&self, joined: Joined<C>) -> Arrived<C> {
-        let mut arrived = Vec::with_capacity(joined.len());
+    async fn join(&self, joined: Joined<C>) -> JoinedEntries<C> {
+        let mut received = Vec::with_capacity(joined.len());
         for (key, flight) in joined {
-            let mut landing = flight.landed.clone();
-            let landed = landing.wait_for(Option::is_some).await.ok().and_then(|landed| landed.clone());
-            let entry = landed.and_then(|entries| entries.get(&self.key(key)).cloned());
-            arrived.push((key, entry.map(|entry| (flight, entry))));
+            let mut entries = flight.entries.clone();
+            let loaded = entries.wait_for(Option::is_some).await.ok().and_then(|loaded| loaded.clone());
+            let entry = loaded.and_then(|entries| entries.get(&self.key(key)).cloned());
+            received.push((key, entry.map(|entry| (flight, entry))));
         }
-        arrived
+        received
     }
 
     /// Takes what others loaded, if it is new enough for this reader; returns the keys where it is not.
-    fn arrive(&mut self, arrived: Arrived<C>) -> Vec<C::Key> {
+    fn take_joined(&mut self, received: JoinedEntries<C>) -> Vec<C::Key> {
         let mut again = Vec::new();
-        for (key, arrived) in arrived {
-            let is_new_enough = |(flight, entry): &(Arc<Flight>, Entry)| {
-                self.is_new_enough(flight, entry.header.loaded, || &entry.header.slots)
+        for (key, received) in received {
+            let is_new_enough = |(flight, entry): &(Arc<Flight>, CacheEntry)| {
+                self.is_new_enough(flight, entry.header.version, || &entry.header.slots)
             };
-            match arrived.filter(is_new_enough) {
-                Some((_, entry)) => self.take(key, &entry),
+            match received.filter(is_new_enough) {
+                Some((_, entry)) => self.use_entry(key, &entry),
                 None => again.push(key),
             }
         }
@@ -230,25 +230,25 @@ impl<'a, C: Cached> Reading<'a, C> {
 /// Keys with the loads that will bring them.
 type Joined<C> = Vec<(<C as Cached>::Key, Arc<Flight>)>;
 /// Keys with what the loads of others brought.
-type Arrived<C> = Vec<(<C as Cached>::Key, Option<(Arc<Flight>, Entry)>)>;
+type JoinedEntries<C> = Vec<(<C as Cached>::Key, Option<(Arc<Flight>, CacheEntry)>)>;
 /// What a load brought.
-type Landed<C> = Vec<(<C as Cached>::Key, Entry)>;
+type Loaded<C> = Vec<(<C as Cached>::Key, CacheEntry)>;
 
-/// A load that others may join. Dropped, it is off the board, whether it landed or not.
-struct Departure<'a, C: Cached> {
-    cache: &'a Arc<Inner>,
+/// A load that others may join. Dropped, it can no longer be joined, whether it succeeded or not.
+struct Load<'a, C: Cached> {
+    cache: &'a Arc<CacheInner>,
     reading_of: u128,
     keys: Arc<[C::Key]>,
-    loaded: Option<Position>,
+    version: Option<Version>,
     flight: Arc<Flight>,
-    sender: watch::Sender<Option<Arc<FxHashMap<Key, Entry>>>>,
+    sender: watch::Sender<Option<Arc<FxHashMap<CacheKey, CacheEntry>>>>,
 }
 
-impl<C: Cached> Drop for Departure<'_, C> {
+impl<C: Cached> Drop for Load<'_, C> {
     fn drop(&mut self) {
         let mut flights = self.cache.flights();
         for key in &*self.keys {
-            let key = Key { of: self.reading_of, id: (*key).into() };
+            let key = CacheKey { of: self.reading_of, id: (*key).into() };
             if flights.get(&key).is_some_and(|flight| Arc::ptr_eq(flight, &self.flight)) {
                 flights.remove(&key);
             }

@@ -103,7 +103,7 @@ struct Other {
 }
 
 /// Says that this server is there and looks for others, for as long as it is polled. The one does not wait for the other.
-pub(crate) async fn keep(database: &Database, cache: &Cache, instance: &Instance) {
+pub(crate) async fn run(database: &Database, cache: &Cache, instance: &Instance) {
     let beating = keep_beating(database, cache, instance);
     let looking = keep_looking(database, cache, instance);
     futures_util::future::join(beating, looking).await;
@@ -134,7 +134,7 @@ async fn keep_looking(database: &Database, cache: &Cache, instance: &Instance) {
             let passed = looked.elapsed().min(LOOK * 2);
             let passed = if instance.has_beaten_within(BEAT_AT_LATEST) { passed } else { Duration::ZERO };
             looked = Instant::now();
-            note(&mut others, rows.into_iter().filter(|row| row.id != instance.id), passed);
+            update(&mut others, rows.into_iter().filter(|row| row.id != instance.id), passed);
             react(cache, instance, &others, &mut warned);
             let old: Vec<Uuid> = stale(&others, FORGOTTEN_AFTER).collect();
             if !old.is_empty() {
@@ -162,7 +162,7 @@ pub(crate) async fn count(database: &Database) -> Result<(usize, usize), Error> 
 }
 
 /// Takes note of the others' rows; `passed` is how long they could have changed since the last time.
-fn note(others: &mut FxHashMap<Uuid, Other>, rows: impl Iterator<Item = Model>, passed: Duration) {
+fn update(others: &mut FxHashMap<Uuid, Other>, rows: impl Iterator<Item = Model>, passed: Duration) {
     let mut found: FxHashMap<Uuid, Other> = FxHashMap::default();
     for Model { id, shares_cache: shares, seen_at } in rows {
         let silent = Duration::ZERO;
@@ -234,20 +234,20 @@ mod tests {
     fn another_server_is_there_when_it_is_found_and_lives_when_its_row_changes() {
         let (mut others, id, first) = (FxHashMap::default(), id::new(), clock::now());
         let row = |seen_at| std::iter::once(Model { id, shares_cache: false, seen_at });
-        note(&mut others, row(first), LOOK);
-        note(&mut others, row(first), LOOK);
+        update(&mut others, row(first), LOOK);
+        update(&mut others, row(first), LOOK);
         assert!(!others[&id].lives, "it may have been killed before");
-        note(&mut others, row(first + TimeDelta::seconds(5)), LOOK);
+        update(&mut others, row(first + TimeDelta::seconds(5)), LOOK);
         assert!(others[&id].lives);
         for _ in 0..100 {
-            note(&mut others, row(first + TimeDelta::seconds(5)), Duration::ZERO);
+            update(&mut others, row(first + TimeDelta::seconds(5)), Duration::ZERO);
         }
         assert_eq!(stale(&others, Duration::ZERO).count(), 0, "nobody could write in the meantime");
-        note(&mut others, row(first + TimeDelta::seconds(5)), GONE_AFTER);
+        update(&mut others, row(first + TimeDelta::seconds(5)), GONE_AFTER);
         assert_eq!(stale(&others, GONE_AFTER).count(), 0);
-        note(&mut others, row(first + TimeDelta::seconds(5)), LOOK);
+        update(&mut others, row(first + TimeDelta::seconds(5)), LOOK);
         assert_eq!(stale(&others, GONE_AFTER).collect::<Vec<_>>(), [id]);
-        note(&mut others, std::iter::empty(), LOOK);
+        update(&mut others, std::iter::empty(), LOOK);
         assert!(others.is_empty(), "it left");
     }
 

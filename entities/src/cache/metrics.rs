@@ -33,7 +33,7 @@ impl Tier {
 
 /// What was found there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Found {
+pub(crate) enum LookupResult {
     /// A valid value, or valid knowledge that there is none.
     Hit,
     /// Nothing.
@@ -50,7 +50,7 @@ pub(crate) enum Found {
     Unchecked,
 }
 
-impl Found {
+impl LookupResult {
     /// Each in its place.
     pub(crate) const ALL: [Self; 7] = [
         Self::Hit,
@@ -77,13 +77,13 @@ impl Found {
 
 /// The figures.
 #[derive(Clone, Debug)]
-pub(crate) struct Metrics {
+pub(crate) struct CacheMetrics {
     reads: Family<ReadLabels, Counter>,
     entries: Gauge,
     bytes: Gauge,
 }
 
-impl Metrics {
+impl CacheMetrics {
     pub(crate) fn register(registry: &mut Registry) -> Self {
         let metrics = Self { reads: Family::default(), entries: Gauge::default(), bytes: Gauge::default() };
         registry.register(
@@ -96,14 +96,14 @@ impl Metrics {
         metrics
     }
 
-    pub(crate) fn read(&self, tier: Tier, of: &'static str, result: Found, keys: u64) {
+    pub(crate) fn read(&self, tier: Tier, of: &'static str, result: LookupResult, keys: u64) {
         if keys > 0 {
             let labels = ReadLabels { tier: tier.as_str(), r#type: of, result: result.as_str() };
             self.reads.get_or_create(&labels).inc_by(keys);
         }
     }
 
-    pub(crate) fn held(&self, entries: u64, bytes: u64) {
+    pub(crate) fn set_size(&self, entries: u64, bytes: u64) {
         self.entries.set(entries as i64);
         self.bytes.set(bytes as i64);
     }

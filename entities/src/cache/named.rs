@@ -9,8 +9,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
 use super::{
-    Cached, Kept, ReadContext, Tag,
-    entry::Key,
+    Cached, ReadContext, Retention, Tag,
+    entry::CacheKey,
     read::{hash, name_of_read},
 };
 use crate::error::Error;
@@ -18,36 +18,36 @@ use crate::error::Error;
 const NAMED: &str = "named";
 
 /// Where a name is among the names of its type.
-pub(super) fn place(name: &str) -> Uuid {
+pub(super) fn id_of(name: &str) -> Uuid {
     Uuid::from_u128(hash(&name))
 }
 
 /// Where the value of a name is kept.
-pub(super) fn key<V>(name: &str) -> Key {
-    Key { of: name_of_read(NAMED, type_name::<V>()), id: place(name) }
+pub(super) fn key<V>(name: &str) -> CacheKey {
+    CacheKey { of: name_of_read(NAMED, type_name::<V>()), id: id_of(name) }
 }
 
 /// A value of a resolver's own, made where there is none.
-pub(super) struct Named<V, L> {
-    kept: Kept,
+pub(super) struct NamedValue<V, L> {
+    retention: Retention,
     tags: Vec<Tag>,
     load: L,
     value: PhantomData<fn() -> V>,
 }
 
-impl<V, L> Named<V, L> {
-    pub(super) fn new(kept: Kept, tags: Vec<Tag>, load: L) -> Self {
-        Self { kept, tags, load, value: PhantomData }
+impl<V, L> NamedValue<V, L> {
+    pub(super) fn new(retention: Retention, tags: Vec<Tag>, load: L) -> Self {
+        Self { retention, tags, load, value: PhantomData }
     }
 }
 
-impl<V, L: Clone> Clone for Named<V, L> {
+impl<V, L: Clone> Clone for NamedValue<V, L> {
     fn clone(&self) -> Self {
         Self { tags: self.tags.clone(), load: self.load.clone(), ..*self }
     }
 }
 
-impl<V, F, L> Cached for Named<V, L>
+impl<V, F, L> Cached for NamedValue<V, L>
 where
     V: Serialize + DeserializeOwned + Send + Sync + 'static,
     F: Future<Output = Result<V, Error>> + Send,
@@ -64,8 +64,8 @@ where
         type_name::<V>()
     }
 
-    fn kept(&self) -> Kept {
-        self.kept
+    fn retention(&self) -> Retention {
+        self.retention
     }
 
     fn arguments(&self) -> impl Serialize {}
@@ -75,7 +75,7 @@ where
     }
 
     /// There always is one.
-    fn keeps_absent(&self) -> bool {
+    fn caches_absence(&self) -> bool {
         false
     }
 
@@ -86,24 +86,24 @@ where
 }
 
 /// Values of a resolver's own, as far as there are any.
-pub(super) struct Known<V, T> {
+pub(super) struct NamedLookup<V, T> {
     tags: T,
     value: PhantomData<fn() -> V>,
 }
 
-impl<V, T> Known<V, T> {
+impl<V, T> NamedLookup<V, T> {
     pub(super) fn new(tags: T) -> Self {
         Self { tags, value: PhantomData }
     }
 }
 
-impl<V, T: Clone> Clone for Known<V, T> {
+impl<V, T: Clone> Clone for NamedLookup<V, T> {
     fn clone(&self) -> Self {
         Self::new(self.tags.clone())
     }
 }
 
-impl<V, T> Cached for Known<V, T>
+impl<V, T> Cached for NamedLookup<V, T>
 where
     V: Serialize + DeserializeOwned + Send + Sync + 'static,
     T: Fn(&V) -> Vec<Tag> + Clone + Send + Sync + 'static,
@@ -120,8 +120,8 @@ where
     }
 
     /// What is in the cache has its own.
-    fn kept(&self) -> Kept {
-        Kept::for_seconds(0)
+    fn retention(&self) -> Retention {
+        Retention::for_seconds(0)
     }
 
     fn arguments(&self) -> impl Serialize {}
@@ -130,7 +130,7 @@ where
         value.map(&self.tags).unwrap_or_default()
     }
 
-    fn keeps_absent(&self) -> bool {
+    fn caches_absence(&self) -> bool {
         false
     }
 

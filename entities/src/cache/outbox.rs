@@ -1,7 +1,9 @@
-//! Bumps that outlive their writer. Where caches are shared, a transaction leaves its bump in a table, which it leaves
-//! only once all nodes were told. A command that cannot tell anybody leaves its bumps there too, for whoever serves. Who writes tells at once and tidies up a moment later; if that process is killed
-//! between its commit and its bump, or cannot reach Redis, any other node finds the bump still lying there, and tells
-//! it. No clock is asked: what a node sees in two looks, one after the other, was forgotten. Telling twice is harmless.
+//! Invalidations that outlive their writer. Where caches are shared, a transaction writes its invalidation into a table,
+//! from which it is removed only once all instances know it. A command that cannot publish leaves its invalidations
+//! there too, for the instances that serve. The writer publishes at once and tidies up a moment later; if that process
+//! is killed between its commit and its invalidation, or cannot reach Redis, any other instance finds the row still
+//! there, and publishes it. No clock is asked: what an instance sees in two looks, one after the other, was left
+//! behind. Publishing twice is harmless.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard},
@@ -28,11 +30,11 @@ const LOOK: Duration = Duration::from_millis(150);
 const LOOK_ALONE: Duration = Duration::from_millis(400);
 /// Between two rounds of tidying up.
 const TIDY: Duration = Duration::from_millis(50);
-/// Bumps found in one look at most.
+/// Invalidations found in one look at most.
 const MOST_FOUND: u64 = 1_000;
 
 record! {
-    /// A row of `cache_outbox`: a bump.
+    /// A row of `cache_outbox`: an invalidation.
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "cache_outbox")]
     pub struct Model {
@@ -44,18 +46,18 @@ record! {
     }
 }
 
-/// A bump belongs to nothing.
+/// An invalidation belongs to nothing.
 #[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
 
-/// What this process has told and may be taken out.
+/// What this process has published and may be removed.
 #[derive(Debug, Default)]
-pub(crate) struct Told(Mutex<Vec<Uuid>>);
+pub(crate) struct Published(Mutex<Vec<Uuid>>);
 
-impl Told {
-    /// This bump was told.
+impl Published {
+    /// This invalidation was published.
     pub(crate) fn add(&self, id: Uuid) {
         self.ids().push(id);
     }
@@ -65,7 +67,7 @@ impl Told {
     }
 }
 
-/// Puts the bump of these tags into the transaction.
+/// Puts the invalidation of these tags into the transaction.
 pub(crate) async fn write(transaction: &SqlTransaction, tags: &[Tag]) -> Result<Uuid, Error> {
     let slots = tags.iter().map(|tag| tag.slot().to_string()).collect::<Vec<_>>().join(",");
     let id = id::new();
@@ -73,25 +75,33 @@ pub(crate) async fn write(transaction: &SqlTransaction, tags: &[Tag]) -> Result<
     Ok(id)
 }
 
-/// Tidies up after this process, and tells what others have left, for as long as it is polled.
-pub(crate) async fn keep(database: Database, cache: Cache, instance: Arc<Instance>, told: Option<Arc<Told>>) {
+/// Tidies up after this process, and publishes what others have left, for as long as it is polled.
+pub(crate) async fn run(
+    database: Database,
+    cache: Cache,
+    instance: Arc<Instance>,
+    published: Option<Arc<Published>>,
+) {
     let mut before = FxHashSet::default();
     loop {
-        match &told {
-            Some(told) => tidy(&database, told).await,
+        match &published {
+            Some(published) => tidy(&database, published).await,
             None => tokio::time::sleep(LOOK_ALONE).await,
         }
         // Those with a Redis can tell everybody; this one could tell nobody but itself.
-        if told.is_none() && instance.has_sharing_others() {
+        if published.is_none() && instance.has_sharing_others() {
             continue;
         }
         let Ok(found) = Box::pin(look(&database)).await else { continue };
         let left: Vec<_> = found.iter().filter(|(id, _)| before.contains(id)).collect();
         if !left.is_empty() {
             let slots: Vec<Slot> = left.iter().flat_map(|(_, slots)| slots).copied().collect();
-            if Box::pin(cache.tell(&slots)).await {
+            if Box::pin(cache.publish(&slots)).await {
                 let ids: Vec<Uuid> = left.iter().map(|(id, _)| *id).collect();
-                tracing::info!(bumps = ids.len(), "told what another process has written and could not tell");
+                tracing::info!(
+                    invalidations = ids.len(),
+                    "published invalidations that another process has left"
+                );
                 let _ = Box::pin(remove(&database, &ids)).await;
             }
         }
@@ -99,19 +109,19 @@ pub(crate) async fn keep(database: Database, cache: Cache, instance: Arc<Instanc
     }
 }
 
-/// Takes out what this process has told, until it is time to look for what others have left.
-async fn tidy(database: &Database, told: &Told) {
+/// Takes out what this process has published, until it is time to look for what others have left.
+async fn tidy(database: &Database, published: &Published) {
     for _ in 0..(LOOK.as_millis() / TIDY.as_millis()) {
         tokio::time::sleep(TIDY).await;
-        let ids = std::mem::take(&mut *told.ids());
+        let ids = std::mem::take(&mut *published.ids());
         if !ids.is_empty() {
-            // Where it fails they are found in the next looks, told again, and taken out then.
+            // Where it fails they are found in the next looks, published again, and removed then.
             let _ = Box::pin(remove(database, &ids)).await;
         }
     }
 }
 
-/// The bumps that nobody has taken out.
+/// The invalidations that nobody has taken out.
 async fn look(database: &Database) -> Result<Vec<(Uuid, Vec<Slot>)>, Error> {
     let oldest = Entity::find().order_by_asc(Column::Id).limit(MOST_FOUND);
     let found: Vec<Model> = database.all("outbox.look", oldest).await?;

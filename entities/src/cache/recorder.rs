@@ -1,4 +1,4 @@
-//! What one request has read and written: its statements, its batches of keys, what its values depend on, and the moment
+//! What one request has read and written: its statements, its batches of keys, what its values depend on, and the version
 //! of its last write. For its log line, for `extensions.explain`, for whole answers and for tests. Not here: how
 //! statements are timed (`database`).
 
@@ -10,21 +10,21 @@ use std::sync::{
 use rustc_hash::FxHashMap;
 use serde::Serialize;
 
-use super::{Moment, Tag, Touched};
+use super::{DependencySet, Tag, Version};
 use crate::database::statement_log::{Executed, StatementLog};
 
 /// How often one request waits for a Redis that does not answer.
-const WAITS_IN_VAIN: u32 = 2;
+const MAX_REDIS_TIMEOUTS: u32 = 2;
 
 /// What one request has read and written.
 #[derive(Debug, Default)]
 pub struct Recorder {
     statements: Arc<StatementLog>,
     cache_reads: Mutex<Vec<CacheRead>>,
-    waits_in_vain: AtomicU32,
-    wrote: Mutex<Option<Moment>>,
+    redis_timeouts: AtomicU32,
+    wrote: Mutex<Option<Version>>,
     /// Only where somebody has asked for it.
-    touched: Option<Mutex<Touched>>,
+    dependencies: Option<Mutex<DependencySet>>,
 }
 
 /// One batch of keys that went through the cache.
@@ -49,34 +49,34 @@ impl Recorder {
         Self { statements: Arc::new(StatementLog::new(texts)), ..Self::default() }
     }
 
-    /// A recorder that also collects what the values that are read depend on, for `touched`.
+    /// A recorder that also collects what the values that are read depend on, for `dependencies`.
     #[must_use]
     pub fn collecting(self) -> Self {
-        Self { touched: Some(Mutex::default()), ..self }
+        Self { dependencies: Some(Mutex::default()), ..self }
     }
 
     /// Whether it collects what the values depend on.
     pub fn collects(&self) -> bool {
-        self.touched.is_some()
+        self.dependencies.is_some()
     }
 
     /// What everything that was read so far depends on; `None` unless it is `collecting`.
-    pub fn touched(&self) -> Option<Arc<Touched>> {
-        let mut touched = lock(self.touched.as_ref()?).clone();
+    pub fn dependencies(&self) -> Option<Arc<DependencySet>> {
+        let mut dependencies = lock(self.dependencies.as_ref()?).clone();
         if self.statements.has_untracked() {
-            touched.add_gap();
+            dependencies.mark_untracked();
         }
-        Some(Arc::new(touched))
+        Some(Arc::new(dependencies))
     }
 
     /// Collects what values depend on: for each of these keys, its tags, and whether they cover all of it.
-    pub(super) fn touch(&self, is_strong: bool, keys: impl Iterator<Item = (Vec<Tag>, bool)>) {
-        let Some(touched) = &self.touched else { return };
-        let mut touched = lock(touched);
-        for (tags, is_covered) in keys {
-            touched.add(tags, is_strong);
-            if !is_covered {
-                touched.add_gap();
+    pub(super) fn record_dependencies(&self, is_strong: bool, keys: impl Iterator<Item = (Vec<Tag>, bool)>) {
+        let Some(dependencies) = &self.dependencies else { return };
+        let mut dependencies = lock(dependencies);
+        for (tags, is_tracked) in keys {
+            dependencies.add(tags, is_strong);
+            if !is_tracked {
+                dependencies.mark_untracked();
             }
         }
     }
@@ -87,13 +87,13 @@ impl Recorder {
     }
 
     /// Notes that Redis was waited for and did not answer.
-    pub(super) fn waited_in_vain(&self) {
-        self.waits_in_vain.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn count_redis_timeout(&self) {
+        self.redis_timeouts.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Has this request waited for Redis in vain so often that it does without?
-    pub(super) fn has_lost_patience(&self) -> bool {
-        self.waits_in_vain.load(Ordering::Relaxed) >= WAITS_IN_VAIN
+    pub(super) fn redis_budget_exhausted(&self) -> bool {
+        self.redis_timeouts.load(Ordering::Relaxed) >= MAX_REDIS_TIMEOUTS
     }
 
     /// Whether the statements themselves are kept.
@@ -120,13 +120,13 @@ impl Recorder {
         lock(&self.cache_reads).push(read);
     }
 
-    /// The moment of the last write that this request made: whoever reads at it or later sees the write.
-    pub fn wrote(&self) -> Option<Moment> {
+    /// The version of the last write that this request made: whoever reads at it or later sees the write.
+    pub fn written_version(&self) -> Option<Version> {
         *lock(&self.wrote)
     }
 
-    pub(crate) fn set_wrote(&self, moment: Moment) {
-        *lock(&self.wrote) = Some(moment);
+    pub(crate) fn set_written_version(&self, version: Version) {
+        *lock(&self.wrote) = Some(version);
     }
 
     /// Adds what ran elsewhere on this request's behalf (a batch shared with other requests).

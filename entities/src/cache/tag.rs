@@ -1,4 +1,4 @@
-//! What a cached value depends on. A tag names a row, a list or a type; a write bumps the tags of what it changed.
+//! What a cached value depends on. A tag names a row, a list or a type; a write invalidates the tags of what it changed.
 //! Tags have no memory of their own: each falls into one slot of a fixed table (`table`), so a collision costs a
 //! miss and never a stale read.
 
@@ -22,7 +22,7 @@ pub enum Tag {
 }
 
 impl Tag {
-    /// Where the tag's last bump is noted.
+    /// Where the tag's last invalidation is noted.
     pub(crate) fn slot(&self) -> Slot {
         let mut hasher = blake3::Hasher::new();
         match self {

@@ -16,7 +16,9 @@ use serde::Serialize;
 use tokio::{sync::Semaphore, task::JoinHandle};
 use uuid::Uuid;
 
-use super::{AnswerName, Cache, CacheConfig, Cached, Entry, Header, Kept, ReadContext, Tag, Touched};
+use super::{
+    AnswerName, Cache, CacheConfig, CacheEntry, Cached, DependencySet, Header, ReadContext, Retention, Tag,
+};
 use crate::{database::DatabaseConfig, error::Error, store::Store};
 
 /// Rows that are nothing but a version, and a gate in front of the answer.
@@ -77,7 +79,7 @@ impl Versions {
 #[derive(Clone)]
 struct Read {
     of: Arc<Versions>,
-    kept: Kept,
+    retention: Retention,
 }
 
 impl Cached for Read {
@@ -92,8 +94,8 @@ impl Cached for Read {
         "u64"
     }
 
-    fn kept(&self) -> Kept {
-        self.kept
+    fn retention(&self) -> Retention {
+        self.retention
     }
 
     fn arguments(&self) -> impl Serialize {}
@@ -112,7 +114,7 @@ impl Cached for Read {
 struct Node {
     store: Store,
     versions: Arc<Versions>,
-    kept: Kept,
+    retention: Retention,
 }
 
 impl Node {
@@ -125,7 +127,7 @@ impl Node {
         let mut registry = Registry::default();
         let store = Store::connect(&config, &mut registry).await.expect("memory is there");
         let store = store.with_cache(&CacheConfig::default(), None, &mut registry);
-        Self { store, versions: Arc::clone(versions), kept: Kept::for_seconds(600) }
+        Self { store, versions: Arc::clone(versions), retention: Retention::for_seconds(600) }
     }
 
     fn cache(&self) -> &Cache {
@@ -133,7 +135,7 @@ impl Node {
     }
 
     async fn try_read(&self, key: Uuid) -> Result<Option<u64>, Error> {
-        let read = Read { of: Arc::clone(&self.versions), kept: self.kept };
+        let read = Read { of: Arc::clone(&self.versions), retention: self.retention };
         let found = self.store.cached(read, &[key]).await?;
         Ok(found.get(&key).map(|version| **version))
     }
@@ -144,8 +146,8 @@ impl Node {
 
     /// A read in a task of its own.
     fn reader(&self, key: Uuid) -> JoinHandle<Option<u64>> {
-        let node = self.clone();
-        tokio::spawn(async move { node.read(key).await })
+        let instance = self.clone();
+        tokio::spawn(async move { instance.read(key).await })
     }
 
     /// A read in a task of its own that has read the row and is held up before it returns it; so are all loads from now on.
@@ -181,8 +183,8 @@ impl Cached for ByTens {
         "u64"
     }
 
-    fn kept(&self) -> Kept {
-        Kept::for_seconds(600)
+    fn retention(&self) -> Retention {
+        Retention::for_seconds(600)
     }
 
     fn arguments(&self) -> impl Serialize {}
@@ -203,46 +205,50 @@ fn tens(version: u64) -> Tag {
 #[tokio::test]
 async fn a_value_is_loaded_once_until_it_is_written() {
     let versions = Versions::new(false);
-    let node = Node::over(&versions).await;
-    node.write(KEY, 1).await;
-    assert_eq!((node.read(KEY).await, node.read(KEY).await, versions.loads()), (Some(1), Some(1), 1));
-    node.write(KEY, 2).await;
-    assert_eq!((node.read(KEY).await, node.read(KEY).await, versions.loads()), (Some(2), Some(2), 2));
-    node.write(Uuid::from_u128(2), 1).await;
-    assert_eq!((node.read(KEY).await, versions.loads()), (Some(2), 2), "another row's write costs nothing");
+    let instance = Node::over(&versions).await;
+    instance.write(KEY, 1).await;
+    assert_eq!((instance.read(KEY).await, instance.read(KEY).await, versions.loads()), (Some(1), Some(1), 1));
+    instance.write(KEY, 2).await;
+    assert_eq!((instance.read(KEY).await, instance.read(KEY).await, versions.loads()), (Some(2), Some(2), 2));
+    instance.write(Uuid::from_u128(2), 1).await;
+    assert_eq!(
+        (instance.read(KEY).await, versions.loads()),
+        (Some(2), 2),
+        "another row's write costs nothing"
+    );
 }
 
 #[tokio::test]
 async fn that_there_is_nothing_is_known_until_there_is_something() {
     let versions = Versions::new(false);
-    let node = Node::over(&versions).await;
-    assert_eq!((node.read(KEY).await, node.read(KEY).await, versions.loads()), (None, None, 1));
-    node.write(KEY, 1).await;
-    assert_eq!(node.read(KEY).await, Some(1));
+    let instance = Node::over(&versions).await;
+    assert_eq!((instance.read(KEY).await, instance.read(KEY).await, versions.loads()), (None, None, 1));
+    instance.write(KEY, 1).await;
+    assert_eq!(instance.read(KEY).await, Some(1));
 }
 
 #[tokio::test]
 async fn a_load_from_before_a_write_is_never_used_after_it() {
     let versions = Versions::new(false);
-    let node = Node::over(&versions).await;
+    let instance = Node::over(&versions).await;
     versions.commit(KEY, 1);
-    let slow = node.held_up(KEY).await;
+    let slow = instance.held_up(KEY).await;
     // The slow reader holds version 1 in its hands; now it is overwritten.
-    node.write(KEY, 2).await;
+    instance.write(KEY, 2).await;
     versions.is_gated.store(false, Ordering::SeqCst);
-    assert_eq!(node.read(KEY).await, Some(2), "who comes later does not join the old load");
+    assert_eq!(instance.read(KEY).await, Some(2), "who comes later does not join the old load");
     versions.gate.add_permits(1);
     assert_eq!(slow.await.expect("it ends"), Some(1), "who came before may see what was then");
-    assert_eq!(node.read(KEY).await, Some(2), "and leaves nothing behind");
+    assert_eq!(instance.read(KEY).await, Some(2), "and leaves nothing behind");
 }
 
 #[tokio::test]
 async fn readers_of_the_same_key_share_one_load() {
     let versions = Versions::new(false);
-    let node = Node::over(&versions).await;
+    let instance = Node::over(&versions).await;
     versions.commit(KEY, 1);
     versions.is_gated.store(true, Ordering::SeqCst);
-    let readers: Vec<_> = (0..50).map(|_| node.reader(KEY)).collect();
+    let readers: Vec<_> = (0..50).map(|_| instance.reader(KEY)).collect();
     versions.waiting.acquire().await.expect("it stays open").forget();
     tokio::task::yield_now().await;
     versions.gate.add_permits(50);
@@ -255,63 +261,63 @@ async fn readers_of_the_same_key_share_one_load() {
 #[tokio::test]
 async fn a_reader_who_goes_away_takes_nobody_along() {
     let versions = Versions::new(false);
-    let node = Node::over(&versions).await;
+    let instance = Node::over(&versions).await;
     versions.commit(KEY, 1);
-    let first = node.held_up(KEY).await;
-    let second = node.reader(KEY);
+    let first = instance.held_up(KEY).await;
+    let second = instance.reader(KEY);
     tokio::task::yield_now().await;
     first.abort();
     assert!(first.await.is_err());
     versions.gate.add_permits(10);
     assert_eq!(second.await.expect("it ends"), Some(1));
-    assert_eq!(node.read(KEY).await, Some(1));
+    assert_eq!(instance.read(KEY).await, Some(1));
 }
 
 #[tokio::test]
 async fn without_the_database_only_what_nobody_wrote_to_is_used() {
     let versions = Versions::new(false);
-    let mut node = Node::over(&versions).await;
-    node.kept = Kept { ttl: Duration::ZERO, stale_if_error: Duration::from_mins(1) };
-    node.write(KEY, 1).await;
-    assert_eq!(node.read(KEY).await, Some(1));
+    let mut instance = Node::over(&versions).await;
+    instance.retention = Retention { ttl: Duration::ZERO, stale_if_error: Duration::from_mins(1) };
+    instance.write(KEY, 1).await;
+    assert_eq!(instance.read(KEY).await, Some(1));
     versions.is_down.store(true, Ordering::SeqCst);
-    assert_eq!(node.read(KEY).await, Some(1), "too old, but still true");
-    node.write(KEY, 2).await;
-    assert!(node.try_read(KEY).await.is_err(), "written to since: never");
+    assert_eq!(instance.read(KEY).await, Some(1), "too old, but still true");
+    instance.write(KEY, 2).await;
+    assert!(instance.try_read(KEY).await.is_err(), "written to since: never");
 }
 
 #[tokio::test]
 async fn old_values_stand_in_only_where_there_is_one_for_every_key() {
     let versions = Versions::new(false);
-    let mut node = Node::over(&versions).await;
-    node.kept = Kept { ttl: Duration::ZERO, stale_if_error: Duration::from_mins(1) };
+    let mut instance = Node::over(&versions).await;
+    instance.retention = Retention { ttl: Duration::ZERO, stale_if_error: Duration::from_mins(1) };
     versions.commit(KEY, 1);
-    assert_eq!(node.read(KEY).await, Some(1));
+    assert_eq!(instance.read(KEY).await, Some(1));
     versions.is_down.store(true, Ordering::SeqCst);
-    let read = Read { of: Arc::clone(&versions), kept: node.kept };
-    let both = node.store.cached(read, &[KEY, Uuid::from_u128(2)]).await;
+    let read = Read { of: Arc::clone(&versions), retention: instance.retention };
+    let both = instance.store.cached(read, &[KEY, Uuid::from_u128(2)]).await;
     assert!(both.is_err(), "that there is no second one is not known");
 }
 
 #[tokio::test]
 async fn what_a_value_depends_on_may_be_known_only_from_the_value() {
     let versions = Versions::new(false);
-    let node = Node::over(&versions).await;
+    let instance = Node::over(&versions).await;
     versions.commit(KEY, 17);
     let read = async || {
-        let found = node.store.cached(ByTens(Arc::clone(&versions)), &[KEY]).await;
+        let found = instance.store.cached(ByTens(Arc::clone(&versions)), &[KEY]).await;
         found.expect("the database is up").get(&KEY).map(|version| **version)
     };
     assert_eq!((read().await, read().await, versions.loads()), (Some(17), Some(17), 1));
-    node.cache().invalidate_by_tag(&[tens(20)]).await;
+    instance.cache().invalidate_by_tag(&[tens(20)]).await;
     assert_eq!((read().await, versions.loads()), (Some(17), 1), "another tag");
-    // Bumped while it is loaded: the load had seen the row before.
-    node.cache().invalidate_by_tag(&[tens(17)]).await;
+    // Invalidated while it is loaded: the load had seen the row before.
+    instance.cache().invalidate_by_tag(&[tens(17)]).await;
     versions.is_gated.store(true, Ordering::SeqCst);
     let slow = async {
         versions.waiting.acquire().await.expect("it stays open").forget();
         versions.commit(KEY, 18);
-        node.cache().invalidate_by_tag(&[tens(17)]).await;
+        instance.cache().invalidate_by_tag(&[tens(17)]).await;
         versions.is_gated.store(false, Ordering::SeqCst);
         versions.gate.add_permits(1);
     };
@@ -323,8 +329,8 @@ async fn what_a_value_depends_on_may_be_known_only_from_the_value() {
 #[tokio::test]
 async fn a_refresh_and_an_absence_begun_before_a_write_are_not_used_after_it() {
     let versions = Versions::new(false);
-    let mut node = Node::over(&versions).await;
-    node.kept = Kept { ttl: Duration::from_secs(3), ..node.kept };
+    let mut instance = Node::over(&versions).await;
+    instance.retention = Retention { ttl: Duration::from_secs(3), ..instance.retention };
     versions.commit(KEY, 1);
     let gated = |is_gated| versions.is_gated.store(is_gated, Ordering::SeqCst);
     let begun = async || versions.waiting.acquire().await.expect("it stays open").forget();
@@ -335,10 +341,10 @@ async fn a_refresh_and_an_absence_begun_before_a_write_are_not_used_after_it() {
         tokio::time::sleep(Duration::from_secs(1)).await;
         versions.gate.add_permits(1);
     };
-    let (first, ()) = tokio::join!(node.read(KEY), long);
+    let (first, ()) = tokio::join!(instance.read(KEY), long);
     assert_eq!(first, Some(1));
     for _ in 0..10_000 {
-        assert_eq!(node.read(KEY).await, Some(1));
+        assert_eq!(instance.read(KEY).await, Some(1));
         tokio::task::yield_now().await;
         if versions.loads() == 2 {
             break;
@@ -346,29 +352,29 @@ async fn a_refresh_and_an_absence_begun_before_a_write_are_not_used_after_it() {
     }
     assert_eq!(versions.loads(), 2, "it is loaded again beside its readers");
     begun().await;
-    node.write(KEY, 2).await;
+    instance.write(KEY, 2).await;
     gated(false);
     versions.gate.add_permits(1);
     tokio::time::sleep(Duration::from_millis(50)).await;
-    assert_eq!(node.read(KEY).await, Some(2), "the refresh had seen the row before");
+    assert_eq!(instance.read(KEY).await, Some(2), "the refresh had seen the row before");
 
     let absent = Uuid::from_u128(2);
     gated(true);
     let insert = async {
         begun().await;
-        node.write(absent, 1).await;
+        instance.write(absent, 1).await;
         gated(false);
         versions.gate.add_permits(1);
     };
-    let (nothing, ()) = tokio::join!(node.read(absent), insert);
-    assert_eq!((nothing, node.read(absent).await), (None, Some(1)));
+    let (nothing, ()) = tokio::join!(instance.read(absent), insert);
+    assert_eq!((nothing, instance.read(absent).await), (None, Some(1)));
 }
 
 #[tokio::test]
 async fn a_resolver_keeps_something_of_its_own() {
     let versions = Versions::new(false);
-    let node = Node::over(&versions).await;
-    let (cache, kept) = (node.cache(), Kept::for_seconds(60));
+    let instance = Node::over(&versions).await;
+    let (cache, retention) = (instance.cache(), Retention::for_seconds(60));
     let made = Arc::new(AtomicU64::new(0));
     let tag = Tag::Named("summaries".to_owned());
     let get = || {
@@ -377,18 +383,30 @@ async fn a_resolver_keeps_something_of_its_own() {
             let number = made.fetch_add(1, Ordering::SeqCst);
             async move { Ok(format!("summary {number}")) }
         };
-        node.store.get_or_set("summary", kept, vec![tag.clone()], load)
+        instance.store.get_or_set("summary", retention, vec![tag.clone()], load)
     };
     assert_eq!(*get().await.expect("it is made"), "summary 0");
     assert_eq!(*get().await.expect("it is kept"), "summary 0");
     cache.invalidate_by_tag(std::slice::from_ref(&tag)).await;
     assert_eq!(*get().await.expect("it is made again"), "summary 1");
 
-    let moment = cache.moment();
-    cache.set_with_tags("summary", Arc::new("set".to_owned()), kept, std::slice::from_ref(&tag), moment);
+    let version = cache.version();
+    cache.set_with_tags(
+        "summary",
+        Arc::new("set".to_owned()),
+        retention,
+        std::slice::from_ref(&tag),
+        version,
+    );
     assert_eq!(*get().await.expect("it is kept"), "set");
     cache.invalidate_by_tag(std::slice::from_ref(&tag)).await;
-    cache.set_with_tags("summary", Arc::new("late".to_owned()), kept, std::slice::from_ref(&tag), moment);
+    cache.set_with_tags(
+        "summary",
+        Arc::new("late".to_owned()),
+        retention,
+        std::slice::from_ref(&tag),
+        version,
+    );
     assert_eq!(
         *get().await.expect("it is made again"),
         "summary 2",
@@ -398,25 +416,25 @@ async fn a_resolver_keeps_something_of_its_own() {
 
 #[tokio::test]
 async fn a_resolver_looks_for_many_values_of_its_own_at_once() {
-    let node = Node::over(&Versions::new(false)).await;
-    let (cache, kept) = (node.cache(), Kept::for_seconds(60));
+    let instance = Node::over(&Versions::new(false)).await;
+    let (cache, retention) = (instance.cache(), Retention::for_seconds(60));
     let tag = |value: &u64| Tag::Named(format!("square {value}"));
     let names: Vec<String> = (0..4).map(|number| format!("square of {number}")).collect();
     let get = async || -> Vec<Option<u64>> {
-        let known = node.store.get_many(&names, move |value: &u64| vec![tag(value)]).await;
+        let known = instance.store.get_many(&names, move |value: &u64| vec![tag(value)]).await;
         known.into_iter().map(|value| value.map(|value| *value)).collect()
     };
     assert_eq!(get().await, [None; 4]);
-    let moment = cache.moment();
+    let version = cache.version();
     for number in [1, 3_u64] {
         let name = &names[number as usize];
-        cache.set_with_tags(name, Arc::new(number * number), kept, &[tag(&(number * number))], moment);
+        cache.set_with_tags(name, Arc::new(number * number), retention, &[tag(&(number * number))], version);
     }
     assert_eq!(get().await, [None, Some(1), None, Some(9)], "in the order of the names");
     cache.invalidate_by_tag(&[tag(&9)]).await;
     assert_eq!(get().await, [None, Some(1), None, None]);
     // Names are of a type.
-    let texts = node.store.get_many(&names, |_: &String| Vec::new()).await;
+    let texts = instance.store.get_many(&names, |_: &String| Vec::new()).await;
     assert_eq!(texts, [const { None }; 4]);
 }
 
@@ -424,19 +442,19 @@ async fn a_resolver_looks_for_many_values_of_its_own_at_once() {
 #[tokio::test]
 async fn old_values_stand_in_for_own_loads_and_for_those_of_others() {
     let versions = Versions::new(false);
-    let mut node = Node::over(&versions).await;
-    node.kept = Kept { ttl: Duration::ZERO, stale_if_error: Duration::from_mins(1) };
+    let mut instance = Node::over(&versions).await;
+    instance.retention = Retention { ttl: Duration::ZERO, stale_if_error: Duration::from_mins(1) };
     let keys = [KEY, Uuid::from_u128(2)];
     for key in keys {
         versions.commit(key, 1);
-        assert_eq!(node.read(key).await, Some(1));
+        assert_eq!(instance.read(key).await, Some(1));
     }
-    let other = node.held_up(KEY).await;
+    let other = instance.held_up(KEY).await;
     versions.is_down.store(true, Ordering::SeqCst);
-    let read = Read { of: Arc::clone(&versions), kept: node.kept };
+    let read = Read { of: Arc::clone(&versions), retention: instance.retention };
     let both = tokio::spawn({
-        let node = node.clone();
-        async move { node.store.cached(read, &keys).await }
+        let instance = instance.clone();
+        async move { instance.store.cached(read, &keys).await }
     });
     tokio::task::yield_now().await;
     other.abort();
@@ -448,46 +466,46 @@ async fn old_values_stand_in_for_own_loads_and_for_those_of_others() {
 #[tokio::test]
 async fn a_load_from_before_a_purge_is_not_used_after_it() {
     let versions = Versions::new(false);
-    let node = Node::over(&versions).await;
+    let instance = Node::over(&versions).await;
     versions.commit(KEY, 1);
-    let slow = node.held_up(KEY).await;
+    let slow = instance.held_up(KEY).await;
     versions.commit(KEY, 2);
-    node.cache().purge().await.expect("there is no Redis to fail");
+    instance.cache().purge().await.expect("there is no Redis to fail");
     versions.is_gated.store(false, Ordering::SeqCst);
     versions.gate.add_permits(1);
     assert_eq!(slow.await.expect("it ends"), Some(1), "who came before may see what was then");
-    assert_eq!(node.read(KEY).await, Some(2));
+    assert_eq!(instance.read(KEY).await, Some(2));
 }
 
 /// Redis may hold anything, also that there is no value where there always is one.
 #[tokio::test]
 async fn a_value_that_is_said_to_be_absent_is_made() {
-    let node = Node::over(&Versions::new(false)).await;
-    let cache = node.cache();
+    let instance = Node::over(&Versions::new(false)).await;
+    let cache = instance.cache();
     let inner = cache.inner.as_ref().expect("it is on");
     let header = Header {
-        loaded: inner.table.position(),
+        version: inner.table.current(),
         slots: Box::default(),
         at: std::time::Instant::now(),
         took: Duration::ZERO,
         ttl: Duration::from_mins(1),
         is_strong: false,
     };
-    inner.keep(super::named::key::<String>("it"), &Entry::new::<String>(header, None));
+    inner.insert(super::named::key::<String>("it"), &CacheEntry::new::<String>(header, None));
     let load = |_| async { Ok("made".to_owned()) };
-    let got = node.store.get_or_set("it", Kept::for_seconds(60), Vec::new(), load).await;
+    let got = instance.store.get_or_set("it", Retention::for_seconds(60), Vec::new(), load).await;
     assert_eq!(*got.expect("it is made"), "made");
 }
 
 /// An answer keeps its tags, and a short one may have many.
 #[tokio::test]
 async fn the_tags_of_an_answer_weigh_something() {
-    let node = Node::over(&Versions::new(false)).await;
-    let (cache, mut touched) = (node.cache(), Touched::default());
-    touched.add((0..1_000).map(|number| Tag::Row("Form", Uuid::from_u128(number))).collect(), false);
+    let instance = Node::over(&Versions::new(false)).await;
+    let (cache, mut dependencies) = (instance.cache(), DependencySet::default());
+    dependencies.add((0..1_000).map(|number| Tag::Row("Form", Uuid::from_u128(number))).collect(), false);
     let name = AnswerName::of(&"short");
-    cache.keep_answer(name, Arc::new(()), 20, Kept::for_seconds(60), &touched, cache.moment());
-    let (values, bytes) = cache.held();
+    cache.insert_answer(name, Arc::new(()), 20, Retention::for_seconds(60), &dependencies, cache.version());
+    let (values, bytes) = cache.local_size();
     assert_eq!(values, 1);
     assert!(bytes > 1_000 * size_of::<Tag>() as u64, "{bytes}");
 }
@@ -496,18 +514,18 @@ async fn the_tags_of_an_answer_weigh_something() {
 #[tokio::test]
 async fn without_stamps_a_load_is_shared_by_those_who_came_before_it_began() {
     let versions = Versions::new(false);
-    let mut node = Node::over(&versions).await;
+    let mut instance = Node::over(&versions).await;
     // Nothing answers there: every stamp is unknown.
     let silent = "redis://127.0.0.1:1".parse().expect("a URL");
     let mut registry = Registry::default();
     let redis = crate::redis::Redis::new(&silent, &mut registry);
-    node.store = node.store.with_cache(&CacheConfig::default(), Some(redis), &mut registry);
+    instance.store = instance.store.with_cache(&CacheConfig::default(), Some(redis), &mut registry);
     versions.commit(KEY, 1);
     versions.is_gated.store(true, Ordering::SeqCst);
-    let readers: Vec<_> = (0..50).map(|_| node.reader(KEY)).collect();
+    let readers: Vec<_> = (0..50).map(|_| instance.reader(KEY)).collect();
     versions.waiting.acquire().await.expect("it stays open").forget();
-    node.write(KEY, 2).await;
-    let late = node.reader(KEY);
+    instance.write(KEY, 2).await;
+    let late = instance.reader(KEY);
     versions.waiting.acquire().await.expect("it stays open").forget();
     versions.gate.add_permits(50);
     for reader in readers {
@@ -570,9 +588,9 @@ where
 #[tokio::test]
 async fn a_million_reads_under_writes_see_nothing_stale() {
     let versions = Versions::new(true);
-    let node = Node::over(&versions).await;
-    let write = async |key, version| node.write(key, version).await;
-    let read = async |key| node.read(key).await.unwrap_or(0);
+    let instance = Node::over(&versions).await;
+    let write = async |key, version| instance.write(key, version).await;
+    let read = async |key| instance.read(key).await.unwrap_or(0);
     let seen = race(20, 62_500, read, write).await;
     assert_eq!((seen.reads, seen.stale), (1_000_000, 0), "{} loads", versions.loads());
     assert!(versions.loads() > 100, "the writes were felt: {} loads", versions.loads());

@@ -1,4 +1,4 @@
-//! The types that have an id. Not here: which of them an id belongs to (`node`).
+//! The types that have an id. Not here: which of them an id belongs to (`instance`).
 
 use super::text_enum::text_enum;
 

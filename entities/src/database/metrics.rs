@@ -17,13 +17,13 @@ struct StatementLabels {
 
 /// The figures.
 #[derive(Clone)]
-pub(crate) struct Metrics {
+pub(crate) struct DatabaseMetrics {
     durations: Family<StatementLabels, Histogram>,
     errors: Family<StatementLabels, Counter>,
     waits: Histogram,
 }
 
-impl Metrics {
+impl DatabaseMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let durations = Family::<StatementLabels, Histogram>::new_with_constructor(|| {
             Histogram::new([0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5])

@@ -54,7 +54,7 @@ pub enum KeyKind {
 }
 
 /// One column of an order.
-pub struct Key<R> {
+pub struct SortKey<R> {
     /// Appends the column, or the expression over it that an index has.
     pub(crate) sql: fn(&mut Sql),
     pub(crate) kind: KeyKind,
@@ -75,12 +75,12 @@ pub(crate) use key;
 macro_rules! by_time {
     ($column:ident, $field:ident) => {
         [
-            $crate::database::page::Key {
+            $crate::database::page::SortKey {
                 sql: $crate::database::page::key!($column),
                 kind: $crate::database::page::KeyKind::Time,
                 value: |row| $crate::database::page::KeyValue::Time(row.$field),
             },
-            $crate::database::page::Key {
+            $crate::database::page::SortKey {
                 sql: $crate::database::page::key!(Id),
                 kind: $crate::database::page::KeyKind::Id,
                 value: |row| $crate::database::page::KeyValue::Id(row.id.0),
@@ -95,7 +95,7 @@ pub struct Keyset<R: 'static> {
     /// Names the order inside cursors; never reused for another order.
     pub(crate) name: &'static str,
     pub(crate) descending: bool,
-    pub(crate) keys: &'static [Key<R>],
+    pub(crate) keys: &'static [SortKey<R>],
 }
 
 /// A keyset is its name and direction, so that loaders can be compared.
@@ -115,7 +115,7 @@ impl<R> Hash for Keyset<R> {
 
 impl<R> Keyset<R> {
     /// An order and its reverse.
-    pub(crate) const fn both_ways(name: &'static str, keys: &'static [Key<R>]) -> [Self; 2] {
+    pub(crate) const fn both_ways(name: &'static str, keys: &'static [SortKey<R>]) -> [Self; 2] {
         [Self { name, descending: false, keys }, Self { name, descending: true, keys }]
     }
 

@@ -33,13 +33,13 @@ use tokio::{
     time::{timeout, timeout_at},
 };
 
-use crate::{database::metrics::Metrics, error::Error};
+use crate::{database::metrics::DatabaseMetrics, error::Error};
 
 mod cancel;
-mod lent;
+mod pooled;
 
 use cancel::Canceller;
-pub(crate) use lent::Lent;
+pub(crate) use pooled::PooledConnection;
 
 /// A connection is trusted for so long after it has last answered.
 const TRUSTED: Duration = Duration::from_secs(1);
@@ -65,9 +65,9 @@ pub(crate) enum Purpose {
 
 /// The connections. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Pool(Arc<Shared>);
+pub(crate) struct Pool(Arc<PoolInner>);
 
-struct Shared {
+struct PoolInner {
     options: PgConnectOptions,
     size: u32,
     /// As many as there may be connections.
@@ -76,10 +76,10 @@ struct Shared {
     reads: Arc<Semaphore>,
     writes: Arc<Semaphore>,
     /// How long a turn and a new connection may take together.
-    patience: Duration,
+    acquire_timeout: Duration,
     /// How long a statement may take.
     limit: Option<Duration>,
-    metrics: Metrics,
+    metrics: DatabaseMetrics,
     canceller: Canceller,
     idle: Mutex<Idle>,
     open: Arc<AtomicUsize>,
@@ -119,16 +119,21 @@ struct Turn {
 
 impl Pool {
     /// Of `size` connections at most. A fifth of them, and one at least, is always left for reads, and as many for writes.
-    pub(crate) fn new(options: &PgConnectOptions, size: u32, patience: Duration, metrics: Metrics) -> Self {
+    pub(crate) fn new(
+        options: &PgConnectOptions,
+        size: u32,
+        acquire_timeout: Duration,
+        metrics: DatabaseMetrics,
+    ) -> Self {
         let size = size.max(1);
         let share = size.saturating_sub((size / 5).max(1)).max(1);
         let turns = |count: u32| Arc::new(Semaphore::new(count as usize));
-        Self(Arc::new(Shared {
+        Self(Arc::new(PoolInner {
             size,
             all: turns(size),
             reads: turns(share),
             writes: turns(share),
-            patience,
+            acquire_timeout,
             limit: statement_timeout(options).map(|limit| limit + LATE),
             metrics,
             canceller: Canceller::new(options.clone()),
@@ -151,16 +156,16 @@ impl Pool {
         mut take: impl FnMut(&PgRow) -> Result<(), sqlx::Error>,
     ) -> Result<(), Error> {
         let asked = Instant::now();
-        let mut lent = self.lend(Purpose::Read).await?;
+        let mut pooled = self.lend(Purpose::Read).await?;
         self.0.metrics.waited(asked.elapsed());
         let text = AssertSqlSafe(Arc::<str>::from(text)).into_sql_str();
-        let again = (!lent.is_proven()).then(|| (text.clone(), values.clone()));
-        let result = lent.run(names, text, values, &mut take).await;
+        let again = (!pooled.is_proven()).then(|| (text.clone(), values.clone()));
+        let result = pooled.run(names, text, values, &mut take).await;
         match (result, again) {
-            (Err(_), Some((text, values))) if lent.was_closed_before_an_answer() => {
+            (Err(_), Some((text, values))) if pooled.was_closed_before_an_answer() => {
                 Box::pin(async {
-                    lent.replace().await?;
-                    lent.run(names, text, values, &mut take).await.map(drop)
+                    pooled.replace().await?;
+                    pooled.run(names, text, values, &mut take).await.map(drop)
                 })
                 .await
             }
@@ -172,17 +177,17 @@ impl Pool {
     ///
     /// # Errors
     /// `Unavailable` without a connection; the server's refusal.
-    pub(crate) async fn begin(&self) -> Result<Lent, Error> {
-        let mut lent = self.lend(Purpose::Write).await?;
-        match lent.begin().await {
+    pub(crate) async fn begin(&self) -> Result<PooledConnection, Error> {
+        let mut pooled = self.lend(Purpose::Write).await?;
+        match pooled.begin().await {
             // Nothing can have been done.
-            Err(_) if !lent.is_proven() && lent.was_closed_before_an_answer() => {
-                lent.replace().await?;
-                lent.begin().await?;
+            Err(_) if !pooled.is_proven() && pooled.was_closed_before_an_answer() => {
+                pooled.replace().await?;
+                pooled.begin().await?;
             }
             result => result?,
         }
-        Ok(lent)
+        Ok(pooled)
     }
 
     /// Is the server there? One round trip on one of the connections.
@@ -194,16 +199,16 @@ impl Pool {
         self.fetch(("ping", "none"), "SELECT 1".to_owned(), Vec::new(), nothing).await
     }
 
-    async fn lend(&self, purpose: Purpose) -> Result<Lent, Error> {
+    async fn lend(&self, purpose: Purpose) -> Result<PooledConnection, Error> {
         let shared = &self.0;
-        let deadline = tokio::time::Instant::now() + shared.patience;
+        let deadline = tokio::time::Instant::now() + shared.acquire_timeout;
         let turn = shared.turn(purpose, deadline).await?;
         let Some((session, must_answer)) = shared.take_idle()? else {
             let session = Box::pin(shared.open_until(deadline)).await?;
-            return Ok(Lent::new(self.clone(), session, turn, true));
+            return Ok(PooledConnection::new(self.clone(), session, turn, true));
         };
         if !must_answer {
-            return Ok(Lent::new(self.clone(), session, turn, false));
+            return Ok(PooledConnection::new(self.clone(), session, turn, false));
         }
         let session = Box::pin(async {
             match shared.prove(session).await {
@@ -211,7 +216,7 @@ impl Pool {
                 None => shared.open_until(deadline).await,
             }
         });
-        Ok(Lent::new(self.clone(), session.await?, turn, true))
+        Ok(PooledConnection::new(self.clone(), session.await?, turn, true))
     }
 
     /// Closes all connections; statements under way finish first, if they do so soon. What is still in use then closes
@@ -236,7 +241,7 @@ impl Pool {
     }
 }
 
-impl Shared {
+impl PoolInner {
     async fn turn(&self, purpose: Purpose, deadline: tokio::time::Instant) -> Result<Turn, Error> {
         let kind = match purpose {
             Purpose::Read => &self.reads,

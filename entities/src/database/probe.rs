@@ -16,18 +16,18 @@ use tokio::{sync::Mutex, time::timeout};
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 
 pub(super) struct Probe {
-    target: Target,
-    kept: Mutex<Kept>,
+    target: ProbeTarget,
+    connection: Mutex<ProbeConnection>,
 }
 
-enum Target {
+enum ProbeTarget {
     Postgres(Box<PgConnectOptions>),
     Sqlite(Box<SqliteConnectOptions>),
     /// In memory there is no second connection.
     Same(DatabaseConnection),
 }
 
-enum Kept {
+enum ProbeConnection {
     Nothing,
     Connected(DatabaseConnection),
     Closed,
@@ -36,13 +36,15 @@ enum Kept {
 impl Probe {
     pub(super) fn new(db: &DatabaseConnection, is_in_memory: bool) -> Self {
         let target = match db.get_database_backend() {
-            DbBackend::Postgres => {
-                Target::Postgres(db.get_postgres_connection_pool().connect_options().as_ref().clone().into())
+            DbBackend::Postgres => ProbeTarget::Postgres(
+                db.get_postgres_connection_pool().connect_options().as_ref().clone().into(),
+            ),
+            _ if is_in_memory => ProbeTarget::Same(db.clone()),
+            _ => {
+                ProbeTarget::Sqlite(db.get_sqlite_connection_pool().connect_options().as_ref().clone().into())
             }
-            _ if is_in_memory => Target::Same(db.clone()),
-            _ => Target::Sqlite(db.get_sqlite_connection_pool().connect_options().as_ref().clone().into()),
         };
-        Self { target, kept: Mutex::new(Kept::Nothing) }
+        Self { target, connection: Mutex::new(ProbeConnection::Nothing) }
     }
 
     /// One caller at a time. A connection that did not answer is dropped, and the next caller has a new one.
@@ -52,12 +54,12 @@ impl Probe {
         check: impl for<'a> FnOnce(&'a DatabaseConnection) -> BoxFuture<'a, T>,
     ) -> Option<T> {
         let asking = async {
-            let mut kept = self.kept.lock().await;
-            let db = match std::mem::replace(&mut *kept, Kept::Nothing) {
-                Kept::Nothing => self.connect(within),
-                Kept::Connected(db) => db,
-                Kept::Closed => {
-                    *kept = Kept::Closed;
+            let mut connection = self.connection.lock().await;
+            let db = match std::mem::replace(&mut *connection, ProbeConnection::Nothing) {
+                ProbeConnection::Nothing => self.connect(within),
+                ProbeConnection::Connected(db) => db,
+                ProbeConnection::Closed => {
+                    *connection = ProbeConnection::Closed;
                     let db = self.connect(within);
                     let _ = db.close_by_ref().await;
                     return check(&db).await;
@@ -65,7 +67,7 @@ impl Probe {
             };
             // Dropped here, with its connection, where the time is up.
             let answer = check(&db).await;
-            *kept = Kept::Connected(db);
+            *connection = ProbeConnection::Connected(db);
             answer
         };
         timeout(within, asking).await.ok()
@@ -73,8 +75,10 @@ impl Probe {
 
     pub(super) async fn close(&self) {
         let closing = async {
-            let kept = std::mem::replace(&mut *self.kept.lock().await, Kept::Closed);
-            if let (Kept::Connected(db), false) = (kept, matches!(self.target, Target::Same(_))) {
+            let connection = std::mem::replace(&mut *self.connection.lock().await, ProbeConnection::Closed);
+            if let (ProbeConnection::Connected(db), false) =
+                (connection, matches!(self.target, ProbeTarget::Same(_)))
+            {
                 let _ = db.close().await;
             }
         };
@@ -84,15 +88,15 @@ impl Probe {
     /// Connects when it is asked.
     fn connect(&self, within: Duration) -> DatabaseConnection {
         match &self.target {
-            Target::Postgres(options) => {
+            ProbeTarget::Postgres(options) => {
                 let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(within);
                 SqlxPostgresConnector::from_sqlx_postgres_pool(pool.connect_lazy_with((**options).clone()))
             }
-            Target::Sqlite(options) => {
+            ProbeTarget::Sqlite(options) => {
                 let pool = SqlitePoolOptions::new().max_connections(1).acquire_timeout(within);
                 SqlxSqliteConnector::from_sqlx_sqlite_pool(pool.connect_lazy_with((**options).clone()))
             }
-            Target::Same(db) => db.clone(),
+            ProbeTarget::Same(db) => db.clone(),
         }
     }
 }

@@ -201,17 +201,17 @@ pub(crate) trait Record: PartialModelTrait + Sized + Send + Sync + 'static {
 
 /// The cells of one row, read from left to right.
 pub(crate) struct Cells<'a> {
-    row: Source<'a>,
+    row: RowSource<'a>,
     next: usize,
 }
 
 #[derive(Clone, Copy)]
-pub(crate) enum Source<'a> {
+pub(crate) enum RowSource<'a> {
     Postgres(&'a PgRow),
     Sqlite(&'a SqliteRow),
 }
 
-impl<'a> Source<'a> {
+impl<'a> RowSource<'a> {
     pub(crate) fn of(row: &'a QueryResult) -> Self {
         match (row.try_as_pg_row(), row.try_as_sqlite_row()) {
             (Some(row), _) => Self::Postgres(row),
@@ -222,7 +222,7 @@ impl<'a> Source<'a> {
 }
 
 impl<'a> Cells<'a> {
-    pub(crate) fn of(row: Source<'a>) -> Self {
+    pub(crate) fn of(row: RowSource<'a>) -> Self {
         Self { row, next: 0 }
     }
 
@@ -235,7 +235,7 @@ impl<'a> Cells<'a> {
 
 /// A value that can be read from a cell of either database.
 pub(crate) trait Cell: Sized {
-    fn read(row: Source<'_>, at: usize) -> Result<Self, sqlx::Error>;
+    fn read(row: RowSource<'_>, at: usize) -> Result<Self, sqlx::Error>;
 }
 
 /// A type that is stored as itself. PostgreSQL's binary form is read here: the driver's way, over a type that it looks
@@ -254,24 +254,24 @@ macro_rules! plain_cells {
             }
         }
         impl Cell for $type {
-            fn read(row: Source<'_>, at: usize) -> Result<Self, sqlx::Error> {
+            fn read(row: RowSource<'_>, at: usize) -> Result<Self, sqlx::Error> {
                 match row {
-                    Source::Postgres(row) => postgres_bytes(row, at)?
+                    RowSource::Postgres(row) => postgres_bytes(row, at)?
                         .and_then(Self::of_bytes)
                         .ok_or_else(|| misread(at, concat!("expected ", stringify!($type)))),
-                    Source::Sqlite(row) => row.try_get_unchecked(at),
+                    RowSource::Sqlite(row) => row.try_get_unchecked(at),
                 }
             }
         }
         impl Cell for Option<$type> {
-            fn read(row: Source<'_>, at: usize) -> Result<Self, sqlx::Error> {
+            fn read(row: RowSource<'_>, at: usize) -> Result<Self, sqlx::Error> {
                 match row {
-                    Source::Postgres(row) => {
+                    RowSource::Postgres(row) => {
                         let Some(bytes) = postgres_bytes(row, at)? else { return Ok(None) };
                         let value = <$type>::of_bytes(bytes);
                         value.map(Some).ok_or_else(|| misread(at, concat!("expected ", stringify!($type))))
                     }
-                    Source::Sqlite(row) => row.try_get_unchecked(at),
+                    RowSource::Sqlite(row) => row.try_get_unchecked(at),
                 }
             }
         }
@@ -304,25 +304,25 @@ pub(crate) fn misread(at: usize, what: impl Into<sqlx::error::BoxDynError>) -> s
 }
 
 /// A text, not copied.
-pub(crate) fn text_at(row: Source<'_>, at: usize) -> Result<Option<&str>, sqlx::Error> {
+pub(crate) fn text_at(row: RowSource<'_>, at: usize) -> Result<Option<&str>, sqlx::Error> {
     match row {
-        Source::Postgres(row) => {
+        RowSource::Postgres(row) => {
             let text = postgres_bytes(row, at)?.map(std::str::from_utf8);
             text.transpose().map_err(|error| misread(at, error))
         }
-        Source::Sqlite(row) => row.try_get_unchecked(at),
+        RowSource::Sqlite(row) => row.try_get_unchecked(at),
     }
 }
 
 macro_rules! id_cells {
     ($($id:ident),+ $(,)?) => {$(
         impl Cell for crate::id::$id {
-            fn read(row: Source<'_>, at: usize) -> Result<Self, sqlx::Error> {
+            fn read(row: RowSource<'_>, at: usize) -> Result<Self, sqlx::Error> {
                 Cell::read(row, at).map(Self)
             }
         }
         impl Cell for Option<crate::id::$id> {
-            fn read(row: Source<'_>, at: usize) -> Result<Self, sqlx::Error> {
+            fn read(row: RowSource<'_>, at: usize) -> Result<Self, sqlx::Error> {
                 Ok(<Option<Uuid> as Cell>::read(row, at)?.map(crate::id::$id))
             }
         }
@@ -341,13 +341,13 @@ impl std::fmt::Debug for Hidden {
 }
 
 impl Cell for Hidden {
-    fn read(row: Source<'_>, at: usize) -> Result<Self, sqlx::Error> {
+    fn read(row: RowSource<'_>, at: usize) -> Result<Self, sqlx::Error> {
         Cell::read(row, at).map(Self)
     }
 }
 
 impl Cell for Option<Hidden> {
-    fn read(row: Source<'_>, at: usize) -> Result<Self, sqlx::Error> {
+    fn read(row: RowSource<'_>, at: usize) -> Result<Self, sqlx::Error> {
         Ok(<Option<String> as Cell>::read(row, at)?.map(Hidden))
     }
 }
@@ -428,22 +428,22 @@ impl Nullable for Json {
 }
 
 impl Cell for Json {
-    fn read(row: Source<'_>, at: usize) -> Result<Self, sqlx::Error> {
+    fn read(row: RowSource<'_>, at: usize) -> Result<Self, sqlx::Error> {
         <Option<Self> as Cell>::read(row, at)?.ok_or_else(|| misread(at, "unexpected NULL"))
     }
 }
 
 impl Cell for Option<Json> {
-    fn read(row: Source<'_>, at: usize) -> Result<Self, sqlx::Error> {
+    fn read(row: RowSource<'_>, at: usize) -> Result<Self, sqlx::Error> {
         match row {
-            Source::Postgres(row) => {
+            RowSource::Postgres(row) => {
                 let Some(bytes) = postgres_bytes(row, at)? else { return Ok(None) };
                 // The binary form of `jsonb` is one version byte and the text.
                 let text = bytes.strip_prefix(&[1]).unwrap_or(bytes);
                 let text = std::str::from_utf8(text).map_err(|error| misread(at, error))?;
                 Ok(Some(Json(text.to_owned())))
             }
-            Source::Sqlite(row) => Ok(row.try_get_unchecked::<Option<String>, _>(at)?.map(Json)),
+            RowSource::Sqlite(row) => Ok(row.try_get_unchecked::<Option<String>, _>(at)?.map(Json)),
         }
     }
 }

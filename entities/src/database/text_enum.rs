@@ -66,7 +66,7 @@ macro_rules! text_enum {
         }
 
         impl $crate::database::sql::Cell for Option<$name> {
-            fn read(row: $crate::database::sql::Source<'_>, at: usize) -> Result<Self, sea_orm::sqlx::Error> {
+            fn read(row: $crate::database::sql::RowSource<'_>, at: usize) -> Result<Self, sea_orm::sqlx::Error> {
                 let Some(text) = $crate::database::sql::text_at(row, at)? else { return Ok(None) };
                 let unknown = || $crate::database::sql::misread(at, format!("unknown {} `{text}`", stringify!($name)));
                 $name::parse(text).map(Some).ok_or_else(unknown)
@@ -74,7 +74,7 @@ macro_rules! text_enum {
         }
 
         impl $crate::database::sql::Cell for $name {
-            fn read(row: $crate::database::sql::Source<'_>, at: usize) -> Result<Self, sea_orm::sqlx::Error> {
+            fn read(row: $crate::database::sql::RowSource<'_>, at: usize) -> Result<Self, sea_orm::sqlx::Error> {
                 let value = <Option<Self> as $crate::database::sql::Cell>::read(row, at)?;
                 value.ok_or_else(|| $crate::database::sql::misread(at, "unexpected NULL"))
             }

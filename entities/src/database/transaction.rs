@@ -13,8 +13,8 @@ use tracing::Instrument as _;
 use crate::{
     database::{
         Database,
-        pool::Lent,
-        sql::{Cells, Source, Sql},
+        pool::PooledConnection,
+        sql::{Cells, RowSource, Sql},
     },
     error::Error,
 };
@@ -39,7 +39,7 @@ struct Statements {
 }
 
 enum Connection {
-    Postgres(Lent),
+    Postgres(PooledConnection),
     Sqlite(Writer),
 }
 
@@ -84,7 +84,7 @@ impl SqlTransaction {
         mut read: impl FnMut(&mut Cells<'_>) -> Result<T, sqlx::Error>,
     ) -> Result<Vec<T>, Error> {
         let mut rows = Vec::new();
-        let take = |row: Source<'_>| {
+        let take = |row: RowSource<'_>| {
             rows.push(read(&mut Cells::of(row))?);
             Ok(())
         };
@@ -108,12 +108,12 @@ impl SqlTransaction {
         name: &'static str,
         table: &'static str,
         sql: Sql,
-        mut take: impl FnMut(Source<'_>) -> Result<(), sqlx::Error>,
+        mut take: impl FnMut(RowSource<'_>) -> Result<(), sqlx::Error>,
     ) -> Result<u64, Error> {
         let (text, values) = sql.into_parts();
         let timing = self.database.timing(name, table, &text);
         let mut rows = 0;
-        let counted = |row: Source<'_>| {
+        let counted = |row: RowSource<'_>| {
             rows += 1;
             take(row)
         };
@@ -130,7 +130,7 @@ impl SqlTransaction {
         table: &'static str,
         text: String,
         values: Vec<Value>,
-        mut take: impl FnMut(Source<'_>) -> Result<(), sqlx::Error>,
+        mut take: impl FnMut(RowSource<'_>) -> Result<(), sqlx::Error>,
     ) -> Result<u64, Error> {
         let mut statements = self.statements.lock().await;
         // Also where this future is dropped in the middle.
@@ -138,12 +138,14 @@ impl SqlTransaction {
             return Err(is_over(name));
         }
         let changed = match &mut statements.connection {
-            Connection::Postgres(lent) => {
+            Connection::Postgres(pooled) => {
                 let text = AssertSqlSafe(text).into_sql_str();
-                lent.run((name, table), text, values, &mut |row: &PgRow| take(Source::Postgres(row))).await?
+                pooled
+                    .run((name, table), text, values, &mut |row: &PgRow| take(RowSource::Postgres(row)))
+                    .await?
             }
             Connection::Sqlite(writer) => {
-                let mut take = |row: &SqliteRow| take(Source::Sqlite(row));
+                let mut take = |row: &SqliteRow| take(RowSource::Sqlite(row));
                 writer.run((name, table), text, values, &mut take).await?
             }
         };
@@ -173,7 +175,7 @@ impl Statements {
     async fn commit(self) -> Result<(), Error> {
         match self.connection {
             _ if !self.is_whole => Err(is_over("commit")),
-            Connection::Postgres(lent) => lent.commit().await,
+            Connection::Postgres(pooled) => pooled.commit().await,
             Connection::Sqlite(writer) => writer.commit().await,
         }
     }

@@ -8,11 +8,11 @@ use sea_orm::{IdenStatic as _, entity::prelude::*};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    cache::{Cached, Kept, ReadContext, Tag},
+    cache::{Cached, ReadContext, Retention, Tag},
     clock::Time,
     database::{
         kind::Kind,
-        page::{Key, KeyKind, KeyValue, Keyset, key},
+        page::{KeyKind, KeyValue, Keyset, SortKey, key},
         role::Role,
         scope::Scope,
         sql::{Json, Record as _, Sql, record},
@@ -154,7 +154,7 @@ static BY_IDS: Find<FormVersionId, Row> = Find {
         [Tag::Row(Kind::FormVersion.as_str(), id.0)].into_iter().chain(form).collect()
     },
     // Which form it would be of is not known.
-    keeps_absent: false,
+    caches_absence: false,
 };
 
 /// The published version of each form that has one.
@@ -180,7 +180,7 @@ static CURRENT: Find<FormId, Row> = Find {
     },
     key: |row| row.form_id,
     tags: |form, _| vec![Tag::Row(Kind::Form.as_str(), form.0)],
-    keeps_absent: true,
+    caches_absence: true,
 };
 
 /// Versions by form and number, as far as the scope reaches. Whoever holds a submission of a version sees it, and asks with
@@ -237,8 +237,8 @@ impl Cached for Document {
         "json"
     }
 
-    fn kept(&self) -> Kept {
-        Kept::for_seconds(300)
+    fn retention(&self) -> Retention {
+        Retention::for_seconds(300)
     }
 
     fn arguments(&self) -> impl Serialize {}
@@ -247,7 +247,7 @@ impl Cached for Document {
         vec![Tag::Row(Kind::FormVersion.as_str(), id.0)]
     }
 
-    fn keeps_absent(&self) -> bool {
+    fn caches_absence(&self) -> bool {
         false
     }
 
@@ -273,7 +273,7 @@ impl Cached for Document {
 pub static KEYSET: Keyset<Row> = Keyset {
     name: "form_versions.number",
     descending: true,
-    keys: &[Key { sql: key!(Number), kind: KeyKind::Int, value: |row| KeyValue::Int(row.number.into()) }],
+    keys: &[SortKey { sql: key!(Number), kind: KeyKind::Int, value: |row| KeyValue::Int(row.number.into()) }],
 };
 
 /// Each form's versions.
@@ -285,7 +285,7 @@ pub static OF_FORMS: List<Row, ()> = List::new(
     },
     |(), sql, scope| push_scope(sql, scope),
 )
-.kept(|form, scope| {
+.retention(|form, scope| {
     // Whoever hands in an old version sees it from then on.
     let handed_in = scope.user().filter(|_| !scope.manages());
     let handed_in = handed_in.map(|user| Tag::List("Submission", "user", user.0));

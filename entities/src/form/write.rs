@@ -6,11 +6,11 @@ use sea_orm::{ActiveValue::Unchanged, QueryOrder as _, QuerySelect as _, Set, en
 use serde_json::{Value, json};
 
 use crate::{
-    activity::{Action, Entry},
+    activity::{Action, ActivityEntry},
     clock,
     database::{kind::Kind, scope::Scope, sql::Json},
     error::Error,
-    events::Change,
+    events::ChangeEvent,
     id::{FormId, FormVersionId, UserId},
     store::{Store, transaction::Transaction},
     unicode,
@@ -26,7 +26,7 @@ use {
 
 /// Why a form was not changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refusal {
+pub enum FormError {
     /// There is no such form, or the caller may not see it.
     NotFound,
     /// The caller may see it, but not edit it.
@@ -47,11 +47,11 @@ pub enum Refusal {
 }
 
 /// What a change answers: the form, or why not.
-pub type Changed = Result<Result<FormId, Refusal>, Error>;
+pub type Changed = Result<Result<FormId, FormError>, Error>;
 
 /// What a new form is made of.
 #[derive(Debug)]
-pub struct New<'a> {
+pub struct NewForm<'a> {
     /// Shown to those who fill it in.
     pub title: &'a str,
     /// What it is for.
@@ -64,7 +64,7 @@ pub struct New<'a> {
 ///
 /// # Errors
 /// The database's.
-pub async fn create(store: &Store, owner: UserId, new: New<'_>) -> Result<FormId, Error> {
+pub async fn create(store: &Store, owner: UserId, new: NewForm<'_>) -> Result<FormId, Error> {
     let mut transaction = Transaction::begin(store).await?;
     let (id, now) = (FormId::new(), clock::now());
     let revision = i32::from(new.draft.is_some());
@@ -83,7 +83,7 @@ pub async fn create(store: &Store, owner: UserId, new: New<'_>) -> Result<FormId
         ..Default::default()
     };
     transaction.insert("form.insert", form).await?;
-    transaction.changed(Change::Form { id, owner });
+    transaction.changed(ChangeEvent::Form { id, owner });
     transaction.commit(entry(owner, Action::FormCreate, id, json!({}))).await?;
     Ok(id)
 }
@@ -141,7 +141,7 @@ pub async fn publish(
     scope: &Scope,
     id: FormId,
     base: i32,
-) -> Result<Result<Published, Refusal>, Error> {
+) -> Result<Result<Published, FormError>, Error> {
     // Read and compiled before the transaction: that takes a while, and nobody should have to wait for it.
     let draft = draft_of(store, id, base).await?;
     let compiled = tokio::task::spawn_blocking(move || {
@@ -157,7 +157,7 @@ pub async fn publish(
     };
     let (version, types, hints) = match (next_revision(&form, base), compiled) {
         (Err(conflict), _) => return Ok(Err(conflict)),
-        (Ok(_), None) => return Ok(Err(Refusal::NoDraft)),
+        (Ok(_), None) => return Ok(Err(FormError::NoDraft)),
         (Ok(_), Some(draft)) => draft,
     };
     let before = types_so_far(&transaction, id).await?;
@@ -172,8 +172,8 @@ pub async fn publish(
     let changed: Vec<Problem> = changed.collect();
     let version = match version {
         Ok(version) if changed.is_empty() => version,
-        Ok(_) => return Ok(Err(Refusal::Wrong(changed))),
-        Err(problems) => return Ok(Err(Refusal::Wrong([problems, changed].concat()))),
+        Ok(_) => return Ok(Err(FormError::Wrong(changed))),
+        Err(problems) => return Ok(Err(FormError::Wrong([problems, changed].concat()))),
     };
     let (number, now) = (form.version + 1, clock::now());
     let metadata = json!({ "version": number, "hash": version.hash });
@@ -199,7 +199,7 @@ pub async fn publish(
         ..Default::default()
     };
     transaction.update("form.update", changed).await?;
-    transaction.changed(Change::Form { id, owner: form.owner_id });
+    transaction.changed(ChangeEvent::Form { id, owner: form.owner_id });
     transaction.commit(entry(user, Action::FormPublish, id, metadata)).await?;
     Ok(Ok(Published { form: id, hints }))
 }
@@ -267,8 +267,8 @@ async fn types_so_far(
 pub async fn set_status(store: &Store, scope: &Scope, id: FormId, status: Status) -> Changed {
     change(store, scope, id, Action::FormSetStatus, |before, form| {
         match status {
-            Status::Open if before.version == 0 => return Err(Refusal::Unpublished),
-            Status::Draft if before.version > 0 => return Err(Refusal::Published),
+            Status::Open if before.version == 0 => return Err(FormError::Unpublished),
+            Status::Draft if before.version > 0 => return Err(FormError::Published),
             _ => {}
         }
         form.status = Set(status);
@@ -278,9 +278,9 @@ pub async fn set_status(store: &Store, scope: &Scope, id: FormId, status: Status
 }
 
 /// The revision after `base`, if `base` is the current one.
-fn next_revision(form: &Row, base: i32) -> Result<i32, Refusal> {
+fn next_revision(form: &Row, base: i32) -> Result<i32, FormError> {
     let current = form.draft_revision;
-    (base == current).then(|| current.saturating_add(1)).ok_or(Refusal::Conflict { revision: current })
+    (base == current).then(|| current.saturating_add(1)).ok_or(FormError::Conflict { revision: current })
 }
 
 /// Changes columns of one form: `set` sees the form before, sets them, and says what the log remembers.
@@ -289,7 +289,7 @@ async fn change(
     scope: &Scope,
     id: FormId,
     action: Action,
-    set: impl FnOnce(&Row, &mut ActiveModel) -> Result<Value, Refusal>,
+    set: impl FnOnce(&Row, &mut ActiveModel) -> Result<Value, FormError>,
 ) -> Changed {
     let mut transaction = Transaction::begin(store).await?;
     let (form, user) = match editable(&transaction, scope, id).await? {
@@ -302,7 +302,7 @@ async fn change(
         Err(refusal) => return Ok(Err(refusal)),
     };
     transaction.update("form.update", changed).await?;
-    transaction.changed(Change::Form { id, owner: form.owner_id });
+    transaction.changed(ChangeEvent::Form { id, owner: form.owner_id });
     transaction.commit(entry(user, action, id, metadata)).await?;
     Ok(Ok(id))
 }
@@ -312,15 +312,15 @@ async fn editable(
     transaction: &Transaction,
     scope: &Scope,
     id: FormId,
-) -> Result<Result<(Row, UserId), Refusal>, Error> {
+) -> Result<Result<(Row, UserId), FormError>, Error> {
     let found: Option<Row> = transaction.one("form.lock", Entity::find_by_id(id).lock_exclusive()).await?;
     let Some(form) = found.filter(|form| form.is_visible_to(scope)) else {
-        return Ok(Err(Refusal::NotFound));
+        return Ok(Err(FormError::NotFound));
     };
     let user = scope.user().filter(|_| form.is_edited_by(scope));
-    Ok(user.map(|user| (form, user)).ok_or(Refusal::NotAllowed))
+    Ok(user.map(|user| (form, user)).ok_or(FormError::NotAllowed))
 }
 
-fn entry(user: UserId, action: Action, form: FormId, metadata: Value) -> Entry {
-    Entry { user: Some(user), action, subject: Some((Kind::Form, form.0)), metadata }
+fn entry(user: UserId, action: Action, form: FormId, metadata: Value) -> ActivityEntry {
+    ActivityEntry { user: Some(user), action, subject: Some((Kind::Form, form.0)), metadata }
 }

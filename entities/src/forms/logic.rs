@@ -19,7 +19,7 @@ use super::{
     problem::Problem,
     work::{Stop, Work},
 };
-use check::Check;
+use check::LogicCheck;
 pub(super) use types::Types;
 
 /// Bytes of a text that cost as much as one step.
@@ -110,7 +110,7 @@ impl Rule {
         findings: &mut Findings,
     ) -> Option<Self> {
         let before = (findings.problems.len(), findings.hints.len());
-        let mut check = Check::new(around, stage, findings);
+        let mut check = LogicCheck::new(around, stage, findings);
         let compiled = check.rule(logic, pointer);
         let is_unclear = check.is_unclear();
         let (references, nodes) = (check.references, check.nodes);
@@ -186,7 +186,7 @@ impl Rule {
             variables.push((&*arena.alloc_str(&reference.name), data(form, field, value, &arena, &mut size)));
         }
         // Every operator runs at most once for each value that it reads: an iterator walks only what was answered, and
-        // what a `reduce` carries from entry to entry is small (`Check::is_small`).
+        // what a `reduce` carries from entry to entry is small (`LogicCheck::is_small`).
         let steps = (self.nodes as u64).saturating_mul(size).saturating_add(RUN_STEPS);
         budget.spend(steps)?;
         let variables = DataValue::Object(arena.alloc_slice_fill_iter(variables));

@@ -14,7 +14,7 @@ const ZEROS: [char; 14] = [
 
 /// Why a text cannot be taken as a telephone number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
+pub enum PhoneError {
     /// It has other characters than a number has, or does not begin with the country.
     Form,
     /// No number of that country looks like this.
@@ -23,19 +23,19 @@ pub enum Refused {
 
 /// A number in the digits of ASCII, with the country first.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Written {
+pub struct ParsedNumber {
     digits: String,
 }
 
-impl Written {
+impl ParsedNumber {
     /// Reads a number as it is written: digits of any script, spaces, dashes, dots, slashes and brackets between them,
     /// the marks for the direction of writing that phones put around what they copy, `tel:` and `00` for `+`.
     ///
     /// # Errors
     /// `Form`, for anything else.
-    pub fn read(text: &str) -> Result<Self, Refused> {
+    pub fn read(text: &str) -> Result<Self, PhoneError> {
         if text.chars().count() > MAX_CHARS {
-            return Err(Refused::Form);
+            return Err(PhoneError::Form);
         }
         let text = text.trim_matches(is_filler);
         let text =
@@ -45,7 +45,7 @@ impl Written {
             match ascii_digit(sign) {
                 Some(digit) => digits.push(digit),
                 None if matches!(sign, '+' | '\u{ff0b}') && digits.is_empty() => digits.push('+'),
-                None => return Err(Refused::Form),
+                None => return Err(PhoneError::Form),
             }
         }
         if let Some(rest) = digits.strip_prefix("00") {
@@ -53,7 +53,7 @@ impl Written {
         }
         match digits.as_bytes() {
             [b'+', b'1'..=b'9', ..] => Ok(Self { digits }),
-            _ => Err(Refused::Form),
+            _ => Err(PhoneError::Form),
         }
     }
 
@@ -66,13 +66,13 @@ impl Written {
     ///
     /// # Errors
     /// `Plan`, where the country has no such numbers.
-    pub fn to_e164(&self) -> Result<String, Refused> {
-        let number = phonenumber::parse(None, &self.digits).map_err(|_| Refused::Plan)?;
+    pub fn to_e164(&self) -> Result<String, PhoneError> {
+        let number = phonenumber::parse(None, &self.digits).map_err(|_| PhoneError::Plan)?;
         let e164 = number.format().mode(Mode::E164).to_string();
         // A plan may be newer than what is known here: a number that is as long as others of its country is taken where
         // nothing had to be understood of it.
         let is_plausible = || e164 == self.digits && is_possible(&number);
-        if number.is_valid() || is_plausible() { Ok(e164) } else { Err(Refused::Plan) }
+        if number.is_valid() || is_plausible() { Ok(e164) } else { Err(PhoneError::Plan) }
     }
 }
 
@@ -112,8 +112,8 @@ fn ascii_digit(sign: char) -> Option<char> {
 mod tests {
     use super::*;
 
-    fn e164(text: &str) -> Result<String, Refused> {
-        Written::read(text)?.to_e164()
+    fn e164(text: &str) -> Result<String, PhoneError> {
+        ParsedNumber::read(text)?.to_e164()
     }
 
     #[test]
@@ -164,22 +164,22 @@ mod tests {
     #[test]
     fn what_no_telephone_could_dial_is_refused() {
         for (written, why) in [
-            ("", Refused::Form),
-            ("+", Refused::Form),
-            ("0912345678", Refused::Form),
-            ("84912345678", Refused::Form),
-            ("+0123456789", Refused::Form),
-            ("+84+912345678", Refused::Form),
-            ("+84912345678 abc", Refused::Form),
-            ("+1 800 FLOWERS", Refused::Form),
-            ("+1 202 555 0123 ext. 5", Refused::Form),
-            ("+84 912 345 678, +84 912 345 679", Refused::Form),
-            ("+84", Refused::Plan),
-            ("+84 912", Refused::Plan),
-            ("+84-91-234-56-78-90-12-3", Refused::Plan),
-            ("+999 123456789", Refused::Plan),
-            ("+44 (0)20 7946 095", Refused::Plan),
-            ("+44 (0)20 7946 0958 1", Refused::Plan),
+            ("", PhoneError::Form),
+            ("+", PhoneError::Form),
+            ("0912345678", PhoneError::Form),
+            ("84912345678", PhoneError::Form),
+            ("+0123456789", PhoneError::Form),
+            ("+84+912345678", PhoneError::Form),
+            ("+84912345678 abc", PhoneError::Form),
+            ("+1 800 FLOWERS", PhoneError::Form),
+            ("+1 202 555 0123 ext. 5", PhoneError::Form),
+            ("+84 912 345 678, +84 912 345 679", PhoneError::Form),
+            ("+84", PhoneError::Plan),
+            ("+84 912", PhoneError::Plan),
+            ("+84-91-234-56-78-90-12-3", PhoneError::Plan),
+            ("+999 123456789", PhoneError::Plan),
+            ("+44 (0)20 7946 095", PhoneError::Plan),
+            ("+44 (0)20 7946 0958 1", PhoneError::Plan),
         ] {
             assert_eq!(e164(written), Err(why), "{written}");
         }

@@ -37,7 +37,7 @@ pub fn run(form: &CompiledForm, answers: Value) -> Result<Value, Vec<Problem>> {
 
 /// Why answers are refused.
 #[derive(Debug)]
-pub(crate) struct Refused {
+pub(crate) struct RejectedAnswers {
     pub(crate) problems: Vec<Problem>,
     /// More work would have been needed to judge them.
     pub(crate) is_spent: bool,
@@ -47,16 +47,20 @@ pub(crate) struct Refused {
 ///
 /// # Errors
 /// What is wrong with them, or that there is too much to do.
-pub(crate) fn run_within(form: &CompiledForm, mut answers: Value, work: &Work) -> Result<Value, Refused> {
+pub(crate) fn run_within(
+    form: &CompiledForm,
+    mut answers: Value,
+    work: &Work,
+) -> Result<Value, RejectedAnswers> {
     tidy::tidy(&mut answers);
     let mut parse = Parse::new(form, work);
     let Value::Object(top) = &mut answers else {
         parse.refuse("type", "The answers are an object: one answer for each key.");
-        return Err(Refused { problems: parse.problems, is_spent: false });
+        return Err(RejectedAnswers { problems: parse.problems, is_spent: false });
     };
     if parse.fields(&form.definition.top, top) == Err(TooDear) {
         let problem = Problem::new("", "maxCost", "The form asks too much of so many answers.");
-        return Err(Refused { problems: vec![problem], is_spent: true });
+        return Err(RejectedAnswers { problems: vec![problem], is_spent: true });
     }
     let mut problems = parse.problems;
     let (mut budget, mut added) = (Budget::of(work), parse.added);
@@ -64,7 +68,7 @@ pub(crate) fn run_within(form: &CompiledForm, mut answers: Value, work: &Work) -
         // What is not asked cannot be wrong.
         problems.retain(|problem| !is_within(&problem.pointer, &irrelevant));
         let wrong: HashSet<String> = problems.iter().map(|problem| problem.pointer.clone()).collect();
-        let mut check = Check {
+        let mut check = Validation {
             form,
             irrelevant: &irrelevant,
             wrong: &wrong,
@@ -86,7 +90,7 @@ pub(crate) fn run_within(form: &CompiledForm, mut answers: Value, work: &Work) -
         return Ok(answers);
     }
     problems.truncate(MAX_PROBLEMS);
-    Err(Refused { problems, is_spent: checked == Err(TooDear) })
+    Err(RejectedAnswers { problems, is_spent: checked == Err(TooDear) })
 }
 
 fn is_within(pointer: &str, places: &HashSet<String>) -> bool {
@@ -111,7 +115,7 @@ fn settle(
     for index in form.order.iter().copied() {
         let mut decisions = Vec::new();
         if let Some(top) = answers.as_object() {
-            let mut walk = Walk { form, index, budget, decisions: &mut decisions };
+            let mut walk = AnswerWalk { form, index, budget, decisions: &mut decisions };
             walk.instances(&form.containers[index], &mut vec![top], &mut String::new())?;
         }
         let key = &form.definition.fields[index].key;
@@ -142,7 +146,7 @@ enum Decision {
 }
 
 /// All places of one field: one, or one for each entry of the repeats around it.
-struct Walk<'f, 'd> {
+struct AnswerWalk<'f, 'd> {
     form: &'f CompiledForm,
     index: FieldIndex,
     budget: &'d mut Budget,
@@ -150,7 +154,7 @@ struct Walk<'f, 'd> {
     decisions: &'d mut Vec<(String, Decision)>,
 }
 
-impl Walk<'_, '_> {
+impl AnswerWalk<'_, '_> {
     fn instances(
         &mut self,
         containers: &[FieldIndex],
@@ -196,7 +200,7 @@ impl Walk<'_, '_> {
 }
 
 /// The third pass: what must be there is, and what is there keeps its rules.
-struct Check<'f, 'd> {
+struct Validation<'f, 'd> {
     form: &'f CompiledForm,
     irrelevant: &'d HashSet<String>,
     /// Answers that are no answers: their rules say nothing new.
@@ -206,7 +210,7 @@ struct Check<'f, 'd> {
     problems: &'d mut Vec<Problem>,
 }
 
-impl Check<'_, '_> {
+impl Validation<'_, '_> {
     fn fields(
         &mut self,
         fields: &[FieldIndex],

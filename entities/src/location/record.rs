@@ -14,14 +14,14 @@ use sea_orm::{
 
 use super::{ActiveModel, Column, Entity, last};
 use crate::{
-    activity::{Action, Entry},
+    activity::{Action, ActivityEntry},
     clock::{self, Time},
     database::{
         kind::Kind,
         sql::{Cells, Sql},
     },
     error::Error,
-    events::Change,
+    events::ChangeEvent,
     id::{LocationId, SessionId, UserId},
     store::{Store, transaction::Transaction},
     unicode,
@@ -29,7 +29,7 @@ use crate::{
 
 /// A point as a device sends it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Point {
+pub struct NewPosition {
     /// The device's own name for the point; none: it is known by its time and position.
     pub client_id: Option<String>,
     /// Device time.
@@ -50,7 +50,7 @@ pub struct Point {
 
 /// Whose positions they are, and on which device they were recorded.
 #[derive(Clone, Copy, Debug)]
-pub struct Recorder {
+pub struct Device {
     /// The account.
     pub user: UserId,
     /// The device's session, if it has one.
@@ -87,7 +87,7 @@ const LARGEST: f64 = f64::MAX;
 /// The largest number below 360.
 const BELOW_360: f64 = 360.0_f64.next_down();
 
-impl Point {
+impl NewPosition {
     /// Everything that is wrong with the point; nothing: it can be stored.
     pub fn faults(&self, now: Time) -> Vec<Fault> {
         let mut faults = Vec::new();
@@ -175,7 +175,7 @@ pub struct Recorded {
 ///
 /// # Errors
 /// The database's.
-pub async fn record(store: &Store, recorder: Recorder, points: &[Point]) -> Result<Vec<Recorded>, Error> {
+pub async fn record(store: &Store, recorder: Device, points: &[NewPosition]) -> Result<Vec<Recorded>, Error> {
     if points.is_empty() {
         return Ok(Vec::new());
     }
@@ -185,7 +185,7 @@ pub async fn record(store: &Store, recorder: Recorder, points: &[Point]) -> Resu
     if accepted > 0 {
         let metadata = serde_json::json!({"accepted": accepted, "duplicates": recorded.len() - accepted});
         let (user, subject) = (Some(recorder.user), Some((Kind::User, recorder.user.0)));
-        transaction.commit(Entry { user, action: Action::LocationRecord, subject, metadata }).await?;
+        transaction.commit(ActivityEntry { user, action: Action::LocationRecord, subject, metadata }).await?;
     }
     Ok(recorded)
 }
@@ -193,11 +193,12 @@ pub async fn record(store: &Store, recorder: Recorder, points: &[Point]) -> Resu
 /// Stores points inside a transaction, and says what became of each.
 pub(crate) async fn store(
     transaction: &mut Transaction,
-    recorder: Recorder,
-    points: &[Point],
+    recorder: Device,
+    points: &[NewPosition],
 ) -> Result<Vec<Recorded>, Error> {
     let ids: Vec<LocationId> = points.iter().map(|point| point.id(recorder.user)).collect();
-    let mut rows: Vec<Row<'_>> = ids.iter().zip(points).map(|(id, point)| Row { id: *id, point }).collect();
+    let mut rows: Vec<NewRow<'_>> =
+        ids.iter().zip(points).map(|(id, point)| NewRow { id: *id, point }).collect();
     // In one order: two batches with the same points that come at once wait for each other, and do not lock up.
     // Sorting is stable, so of equal points the first one counts.
     rows.sort_by_key(|row| row.id);
@@ -214,16 +215,16 @@ pub(crate) async fn store(
     if let Some(newest) = new.max_by_key(|row| (cut(row.point.timestamp), row.id)) {
         let replace = replace_last(recorder, received, newest);
         if transaction.write("location.replace_last", last::Entity, &replace).await? > 0 {
-            transaction.changed(Change::LastLocation { id: newest.id, user: recorder.user });
+            transaction.changed(ChangeEvent::LastLocation { id: newest.id, user: recorder.user });
         }
     }
     // Removing says which of equal points came first.
     Ok(ids.into_iter().map(|id| Recorded { id, is_new: stored.remove(&id) }).collect())
 }
 
-struct Row<'a> {
+struct NewRow<'a> {
     id: LocationId,
-    point: &'a Point,
+    point: &'a NewPosition,
 }
 
 /// Rows of a statement on SQLite, which has no arrays: 8 values each, of 32,766 at most.
@@ -245,7 +246,7 @@ const COLUMNS: [Column; 11] = [
 ];
 
 /// A statement that stores rows that are not there yet, and answers the ids of those that it stored.
-fn insert(transaction: &Transaction, recorder: Recorder, received: Time, rows: &[Row<'_>]) -> Sql {
+fn insert(transaction: &Transaction, recorder: Device, received: Time, rows: &[NewRow<'_>]) -> Sql {
     let mut sql = transaction.sql();
     if !sql.is_postgres() {
         let rows = rows.iter().map(|row| row.values(recorder, received));
@@ -263,12 +264,12 @@ fn insert(transaction: &Transaction, recorder: Recorder, received: Time, rows: &
 }
 
 /// One array a column, which the builders do not know: one statement, prepared once, for every number of rows.
-fn unnested(sql: &mut Sql, Recorder { user, session }: Recorder, received: Time, rows: &[Row<'_>]) {
-    let array = |of, value: &dyn Fn(&Row<'_>) -> Value| {
+fn unnested(sql: &mut Sql, Device { user, session }: Device, received: Time, rows: &[NewRow<'_>]) {
+    let array = |of, value: &dyn Fn(&NewRow<'_>) -> Value| {
         Value::Array(of, Some(Box::new(rows.iter().map(value).collect())))
     };
     // An array as the driver takes it has no nulls; NaN is no measurement.
-    let numbers = |value: &dyn Fn(&Point) -> Option<f64>| {
+    let numbers = |value: &dyn Fn(&NewPosition) -> Option<f64>| {
         array(ArrayType::Double, &|row| value(row.point).unwrap_or(f64::NAN).into())
     };
     sql.push("SELECT p.id, ").bind(user).push("::uuid, ").bind(session).push("::uuid, p.time, ");
@@ -289,8 +290,8 @@ fn unnested(sql: &mut Sql, Recorder { user, session }: Recorder, received: Time,
     sql.push(") AS p(id, time, latitude, longitude, accuracy, altitude, speed, heading)");
 }
 
-impl Row<'_> {
-    fn values(&self, Recorder { user, session }: Recorder, received: Time) -> ActiveModel {
+impl NewRow<'_> {
+    fn values(&self, Device { user, session }: Device, received: Time) -> ActiveModel {
         let Self { id, point } = self;
         ActiveModel {
             id: Set(*id),
@@ -309,8 +310,8 @@ impl Row<'_> {
 }
 
 /// Makes the point the newest of its user, unless there is a newer one by the device's time.
-fn replace_last(recorder: Recorder, received: Time, row: &Row<'_>) -> impl QueryTrait + use<> {
-    let Row { id, point } = row;
+fn replace_last(recorder: Device, received: Time, row: &NewRow<'_>) -> impl QueryTrait + use<> {
+    let NewRow { id, point } = row;
     let newest = last::ActiveModel {
         user_id: Set(recorder.user),
         id: Set(*id),

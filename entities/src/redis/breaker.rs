@@ -47,7 +47,7 @@ impl Breaker {
             return false;
         }
         let rest = self.rest.map_or(FIRST_REST, |(_, rest)| (rest * 2).min(LONGEST_REST));
-        // A little more or less, so that nodes do not try at the same moment.
+        // A little more or less, so that instances do not try at the same moment.
         self.rest = Some((now + rest.mul_f64(0.8 + 0.4 * fastrand::f64()), rest));
         !was_open
     }

@@ -11,9 +11,9 @@ use tokio::{sync::mpsc, task::AbortHandle};
 
 use super::{CONNECT_TIMEOUT, Redis};
 
-/// What a listener hears.
+/// What a subscriber receives.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Heard {
+pub enum Delivery {
     /// A message.
     Message(Vec<u8>),
     /// The connection was lost, or the listener was too slow: messages may be missing before this point. Also the
@@ -24,7 +24,7 @@ pub enum Heard {
 /// A subscription; ends when it is dropped.
 #[derive(Debug)]
 pub struct Subscription {
-    messages: mpsc::Receiver<Heard>,
+    messages: mpsc::Receiver<Delivery>,
     task: AbortHandle,
 }
 
@@ -52,9 +52,9 @@ impl Subscription {
         Self { messages, task: task.abort_handle() }
     }
 
-    /// The next thing that is heard.
-    pub async fn next(&mut self) -> Heard {
-        self.messages.recv().await.unwrap_or(Heard::Gap)
+    /// The next message, or a gap.
+    pub async fn next(&mut self) -> Delivery {
+        self.messages.recv().await.unwrap_or(Delivery::Gap)
     }
 }
 
@@ -65,7 +65,7 @@ impl Drop for Subscription {
 }
 
 /// Listens until the connection or the listener is gone.
-async fn listen(redis: &Redis, channel: &str, sender: &mpsc::Sender<Heard>) {
+async fn listen(redis: &Redis, channel: &str, sender: &mpsc::Sender<Delivery>) {
     let connect = async {
         let client = redis.inner.source.client().await?;
         let mut connection = client.get_async_pubsub().await?;
@@ -73,7 +73,7 @@ async fn listen(redis: &Redis, channel: &str, sender: &mpsc::Sender<Heard>) {
         Ok::<_, redis::RedisError>(connection)
     };
     let Ok(Ok(connection)) = tokio::time::timeout(CONNECT_TIMEOUT, connect).await else { return };
-    if sender.send(Heard::Gap).await.is_err() {
+    if sender.send(Delivery::Gap).await.is_err() {
         return;
     }
     let (questions, mut messages) = connection.split();
@@ -85,8 +85,8 @@ async fn listen(redis: &Redis, channel: &str, sender: &mpsc::Sender<Heard>) {
         };
         let Some(message) = message else { break };
         // A listener who is far behind gets what there is room for, then the news that something is missing.
-        if sender.try_send(Heard::Message(message.get_payload_bytes().to_vec())).is_err()
-            && sender.send(Heard::Gap).await.is_err()
+        if sender.try_send(Delivery::Message(message.get_payload_bytes().to_vec())).is_err()
+            && sender.send(Delivery::Gap).await.is_err()
         {
             return;
         }

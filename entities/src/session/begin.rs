@@ -13,12 +13,12 @@ use sea_orm::{
 
 use super::{ActiveModel, Column, EndReason, Entity, end, token::RefreshToken};
 use crate::{
-    activity::{Action, Entry},
+    activity::{Action, ActivityEntry},
     auth::secret::{Secret, random_text},
     clock::{self, Time},
     database::{kind::Kind, role::Role, sql::Hidden},
     error::Error,
-    events::Change,
+    events::ChangeEvent,
     id::{SessionId, UserId},
     store::{Store, transaction::Transaction},
     user,
@@ -89,7 +89,9 @@ pub async fn begin(
     let grant = open(&mut transaction, secret, (user, role, epoch), device).await?;
     let subject = Some((Kind::Session, grant.session.0));
     let metadata = serde_json::json!({});
-    transaction.commit(Entry { user: Some(user), action: Action::SessionCreate, subject, metadata }).await?;
+    transaction
+        .commit(ActivityEntry { user: Some(user), action: Action::SessionCreate, subject, metadata })
+        .await?;
     Ok(Some(grant))
 }
 
@@ -120,8 +122,8 @@ pub(crate) async fn open(
     transaction.insert("session.insert", begun).await?;
     let account = user::ActiveModel { id: Unchanged(user), last_login: Set(Some(now)), ..Default::default() };
     transaction.update("user.signed_in", account).await?;
-    transaction.changed(Change::Session { id: session, user });
-    transaction.changed(Change::User { id: user });
+    transaction.changed(ChangeEvent::Session { id: session, user });
+    transaction.changed(ChangeEvent::User { id: user });
     let refresh_token = super::token::make(secret, &salt, session, 0);
     Ok(Grant { session, user, role, epoch, refresh_token })
 }
@@ -236,7 +238,7 @@ pub async fn refresh(store: &Store, secret: &Secret, token: &str) -> Result<Refr
     };
     let entry = |action, metadata| {
         let subject = Some((Kind::Session, given.session.0));
-        Entry { user: Some(user), action, subject, metadata }
+        ActivityEntry { user: Some(user), action, subject, metadata }
     };
     match use_of(given.counter, standing.counter, &standing.exchanges, now) {
         Use::JustReplaced => Ok(Refreshed::Repeated(grant(standing.counter))),
@@ -252,7 +254,7 @@ pub async fn refresh(store: &Store, secret: &Secret, token: &str) -> Result<Refr
                 ..Default::default()
             };
             transaction.update("session.refresh", refreshed).await?;
-            transaction.changed(Change::Session { id: given.session, user });
+            transaction.changed(ChangeEvent::Session { id: given.session, user });
             transaction.commit(entry(Action::SessionRefresh, serde_json::json!({}))).await?;
             Ok(Refreshed::Granted(grant(counter)))
         }

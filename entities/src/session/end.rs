@@ -6,12 +6,12 @@ use sea_orm::{QueryOrder as _, QuerySelect as _, Set, entity::prelude::*};
 
 use super::{ActiveModel, Column, EndReason, Entity};
 use crate::{
-    activity::{Action, Entry},
+    activity::{Action, ActivityEntry},
     auth::revocation::Revocation,
     clock,
     database::kind::Kind,
     error::Error,
-    events::Change,
+    events::ChangeEvent,
     id::{SessionId, UserId},
     store::{Store, transaction::Transaction},
 };
@@ -48,7 +48,7 @@ pub async fn revoke(
         Which::AllBut(_) => (Kind::User, owner.0),
     };
     let metadata = serde_json::json!({ "sessions": ended.len() });
-    transaction.commit(Entry { user: Some(actor), action, subject: Some(subject), metadata }).await?;
+    transaction.commit(ActivityEntry { user: Some(actor), action, subject: Some(subject), metadata }).await?;
     Ok(ended)
 }
 
@@ -97,7 +97,7 @@ pub(crate) async fn end(
         .filter(transaction.is_any(Column::Id, sessions));
     transaction.write("session.end", Entity, &update).await?;
     for session in sessions {
-        transaction.changed(Change::SessionEnded { id: *session, user: owner });
+        transaction.changed(ChangeEvent::SessionEnded { id: *session, user: owner });
         transaction.revoke(Revocation::Session(*session));
     }
     Ok(sessions.to_vec())

@@ -14,7 +14,7 @@ use super::{ActiveModel, Column, Entity};
 use crate::{
     clock,
     error::Error,
-    events::Change,
+    events::ChangeEvent,
     id::{SessionId, UserId},
     store::{Store, transaction::Transaction},
 };
@@ -74,7 +74,7 @@ impl Uses {
             .rows("session.touch", Entity, &update, |cells| Ok((cells.next()?, cells.next()?)))
             .await?;
         for (id, user) in written {
-            transaction.changed(Change::Session { id, user });
+            transaction.changed(ChangeEvent::Session { id, user });
         }
         transaction.commit_unlogged().await
     }

@@ -26,9 +26,9 @@ use crate::{
     store::Store,
 };
 
-mod kept;
+mod cached;
 
-use kept::{Counts, Pages, Part};
+use cached::{Counts, Pages, Part};
 
 /// A list as its domain declares it, once: the names of its statements, its table and which rows it has. It is read
 /// whole, or as a page for each parent.
@@ -109,7 +109,7 @@ where
     }
 
     /// Keeps its pages and counts until something they depend on is written.
-    pub(crate) const fn kept(mut self, depends_on: DependsOn) -> Self {
+    pub(crate) const fn retention(mut self, depends_on: DependsOn) -> Self {
         self.depends_on = Some(depends_on);
         self
     }

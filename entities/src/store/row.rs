@@ -9,7 +9,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
 use crate::{
-    cache::{Cached, Kept, ReadContext, Tag},
+    cache::{Cached, ReadContext, Retention, Tag},
     database::{
         kind::Kind,
         scope::Scope,
@@ -52,7 +52,7 @@ impl<R> Clone for Rows<R> {
 }
 
 /// A write ends the use of a row at once; this is only for what is never written again.
-const KEPT: Kept = Kept::for_seconds(300);
+const RETENTION: Retention = Retention::for_seconds(300);
 
 impl<R: ById> Cached for Rows<R> {
     type Key = R::Id;
@@ -66,8 +66,8 @@ impl<R: ById> Cached for Rows<R> {
         R::SHAPE
     }
 
-    fn kept(&self) -> Kept {
-        KEPT
+    fn retention(&self) -> Retention {
+        RETENTION
     }
 
     fn arguments(&self) -> impl Serialize {}
@@ -84,7 +84,7 @@ impl<R: ById> Cached for Rows<R> {
         Some(R::KIND)
     }
 
-    fn keeps_absent(&self) -> bool {
+    fn caches_absence(&self) -> bool {
         R::IS_ANNOUNCED
     }
 
@@ -107,7 +107,7 @@ pub(crate) struct Find<K: 'static, R: 'static> {
     /// What the row of a key depends on, and who may see it.
     pub(crate) tags: fn(K, Option<&R>) -> Vec<Tag>,
     /// Do the tags without a row cover the write that brings one?
-    pub(crate) keeps_absent: bool,
+    pub(crate) caches_absence: bool,
 }
 
 impl<K, R> Find<K, R>
@@ -122,22 +122,22 @@ where
         scope: &Scope,
         keys: &[K],
     ) -> Result<FxHashMap<K, Arc<R>>, Error> {
-        store.cached(Found { find: self, scope: *scope }, keys).await
+        store.cached(ScopedRows { find: self, scope: *scope }, keys).await
     }
 }
 
-struct Found<K: 'static, R: 'static> {
+struct ScopedRows<K: 'static, R: 'static> {
     find: &'static Find<K, R>,
     scope: Scope,
 }
 
-impl<K, R> Clone for Found<K, R> {
+impl<K, R> Clone for ScopedRows<K, R> {
     fn clone(&self) -> Self {
         Self { ..*self }
     }
 }
 
-impl<K, R> Cached for Found<K, R>
+impl<K, R> Cached for ScopedRows<K, R>
 where
     K: Copy + Eq + Hash + From<Uuid> + Into<Uuid> + Send + Sync,
     R: Record + Serialize + DeserializeOwned,
@@ -153,8 +153,8 @@ where
         R::SHAPE
     }
 
-    fn kept(&self) -> Kept {
-        KEPT
+    fn retention(&self) -> Retention {
+        RETENTION
     }
 
     fn arguments(&self) -> impl Serialize {
@@ -165,8 +165,8 @@ where
         (self.find.tags)(key, value)
     }
 
-    fn keeps_absent(&self) -> bool {
-        self.find.keeps_absent
+    fn caches_absence(&self) -> bool {
+        self.find.caches_absence
     }
 
     async fn load(self, context: ReadContext, keys: Arc<[K]>) -> Result<FxHashMap<K, Arc<R>>, Error> {

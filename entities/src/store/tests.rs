@@ -31,12 +31,12 @@ async fn that_the_database_went_back_is_told_here_only() {
     transaction.revoke(Revocation::Session(SessionId::new()));
     transaction.commit_unlogged().await.expect("committed");
     assert!(!store.catch_up_revocations().await.expect("read"), "nothing but a new row");
-    let (mut here, mut to_others) = (store.announcer().listen(), store.announcer().listen_to_own());
+    let (mut here, mut to_others) = (store.events().subscribe(), store.events().subscribe_own());
     let (gone, back) = (revocation::Entity::delete_many(), counter::ActiveModel { seq: Set(0) });
     let back = counter::Entity::update_many().set(back);
     store.rows("revocation.back", revocation::Entity, &gone, |_| Ok(())).await.expect("gone back");
     store.rows("revocation.back", revocation::Entity, &back, |_| Ok(())).await.expect("gone back");
     assert!(store.catch_up_revocations().await.expect("read"), "it went back");
-    assert_eq!(*here.try_recv().expect("told"), [Change::Missed]);
+    assert_eq!(*here.try_recv().expect("told"), [ChangeEvent::Lagged]);
     assert!(to_others.try_recv().is_err(), "not announced");
 }

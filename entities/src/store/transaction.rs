@@ -1,5 +1,5 @@
 //! One write: a transaction that ends with its entry in the activity log, or leaves nothing. `commit` takes that entry
-//! (`activity`), so a mutation without one does not compile. Changes noted on the way are announced after the commit,
+//! (`activity`), so a mutation without one does not compile. Changes noted on the way are published after the commit,
 //! never before. Not here: how statements run (`database::transaction`), what is written (the domains), what follows
 //! from a change (the listeners of `events`).
 
@@ -10,7 +10,7 @@ use crate::{
     cache::outbox,
     database::transaction::SqlTransaction,
     error::Error,
-    events::{Change, Changes, tags_of},
+    events::{ChangeEvent, Changes, tags_of},
     store::Store,
 };
 
@@ -18,7 +18,7 @@ use crate::{
 pub(crate) struct Transaction {
     store: Store,
     statements: SqlTransaction,
-    changes: Vec<Change>,
+    changes: Vec<ChangeEvent>,
     revoked: Vec<Revocation>,
 }
 
@@ -41,8 +41,8 @@ impl Transaction {
         Ok(Self { store: store.clone(), statements, changes: Vec::new(), revoked: Vec::new() })
     }
 
-    /// Notes a change, to be announced once it is committed.
-    pub(crate) fn changed(&mut self, change: Change) {
+    /// Notes a change, to be published once it is committed.
+    pub(crate) fn changed(&mut self, change: ChangeEvent) {
         self.changes.push(change);
     }
 
@@ -59,28 +59,28 @@ impl Transaction {
         if !self.revoked.is_empty() {
             revocation::write(&self, &self.revoked).await?;
         }
-        // Told once it is committed; if this process does not get to that, another one finds it here.
+        // Published once it is committed; if this process does not get to that, another one finds it here.
         let tags = tags_of(&self.changes);
-        let left = match (self.store.told(), tags.is_empty()) {
-            (Some(told), false) => Some((told, outbox::write(&self, &tags).await?)),
+        let left = match (self.store.published(), tags.is_empty()) {
+            (Some(published), false) => Some((published, outbox::write(&self, &tags).await?)),
             _ => None,
         };
-        // In a task of its own: a caller who goes away now must not lose the announcement of what is committed.
+        // In a task of its own: a caller who goes away now must not keep others from hearing of what is committed.
         let committing = tokio::spawn(async move {
             let Self { store, statements, changes, revoked } = self;
             let result = statements.commit().await;
             // Before the caller hears of the write: who reads after the answer must not get older data. Also where the commit
-            // failed: it may have happened all the same, and if not, a bump costs a miss.
+            // failed: it may have happened all the same, and if not, an invalidation costs a miss.
             let written = store.cache().invalidate_by_tag(&tags).await;
             if result.is_ok() {
-                if let (Some(_), Some((told, id))) = (written, left) {
-                    told.add(id);
+                if let (Some(_), Some((published, id))) = (written, left) {
+                    published.add(id);
                 }
-                if let (Some(moment), Some(recorder)) = (written, store.context().recorder()) {
-                    recorder.set_wrote(moment);
+                if let (Some(version), Some(recorder)) = (written, store.context().recorder()) {
+                    recorder.set_written_version(version);
                 }
                 store.revocations().take_in(&revoked);
-                store.announcer().announce(Changes::new(changes, written));
+                store.events().publish(Changes::new(changes, written));
             }
             result
         });

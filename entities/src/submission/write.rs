@@ -14,24 +14,24 @@ use tokio::sync::Semaphore;
 
 use super::{Column, Entity, Model};
 use crate::{
-    activity::{Action, Entry},
+    activity::{Action, ActivityEntry},
     clock,
     database::{
         kind::Kind,
         sql::{Json, Record as _, Sql},
     },
     error::Error,
-    events::Change,
+    events::ChangeEvent,
     form::{self, Status},
     forms::{compiled::CompiledForm, pipeline, problem::Problem, work::Work},
     id::{FormId, LocationId, SubmissionId},
-    location::record::{self, Point, Recorder},
+    location::record::{self, Device, NewPosition},
     store::{Store, transaction::Transaction},
 };
 
 /// Why a submission was not stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refusal {
+pub enum SubmissionError {
     /// The form takes no submissions: it is a draft, closed, archived or hidden, or there is no such form.
     NotAccepting,
     /// The form does not have this version.
@@ -46,7 +46,7 @@ pub enum Refusal {
 
 /// A filled-in form.
 #[derive(Debug)]
-pub struct New {
+pub struct NewSubmission {
     /// The form.
     pub form: FormId,
     /// The version that was filled in; none: the published one.
@@ -56,17 +56,17 @@ pub struct New {
     /// The device's own name for this submission: whoever sends it again gets the stored one.
     pub client_id: Option<Uuid>,
     /// Where it was filled in; free of faults.
-    pub location: Option<Point>,
+    pub location: Option<NewPosition>,
 }
 
 /// What handing in answers: the submission, or why it was not stored.
-pub type Created = Result<Result<SubmissionId, Refusal>, Error>;
+pub type Created = Result<Result<SubmissionId, SubmissionError>, Error>;
 
 /// Stores a submission, or answers the one that is stored already.
 ///
 /// # Errors
 /// The database's.
-pub async fn create(store: &Store, author: Recorder, new: New) -> Created {
+pub async fn create(store: &Store, author: Device, new: NewSubmission) -> Created {
     match attempt(store, author, &new).await? {
         // Sent again? What was true then need not be true now: the form may be closed, or ask something else.
         Err(refusal) => again(store, author, new, refusal).await,
@@ -74,15 +74,15 @@ pub async fn create(store: &Store, author: Recorder, new: New) -> Created {
     }
 }
 
-async fn attempt(store: &Store, author: Recorder, new: &New) -> Created {
-    let Some(target) = Target::of(store, new.form, new.version).await? else {
-        return Ok(Err(Refusal::NotAccepting));
+async fn attempt(store: &Store, author: Device, new: &NewSubmission) -> Created {
+    let Some(target) = SubmissionTarget::of(store, new.form, new.version).await? else {
+        return Ok(Err(SubmissionError::NotAccepting));
     };
     if target.status != Status::Open {
-        return Ok(Err(Refusal::NotAccepting));
+        return Ok(Err(SubmissionError::NotAccepting));
     }
     let Some((number, form)) = target.version(store, new.form).await? else {
-        return Ok(Err(Refusal::NoVersion));
+        return Ok(Err(SubmissionError::NoVersion));
     };
     match check(form, &new.data).await {
         Ok(data) => insert(store, author, new, number, data).await,
@@ -102,15 +102,15 @@ static LONG_CHECKS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| {
 /// Runs the answers through the pipeline: at once where that is soon done, and otherwise on a thread of its own. How long
 /// it takes shows only on the way, so that what turns out to be long begins anew there. It ends when this future is
 /// dropped, as it is at the deadline of the request.
-async fn check(form: Arc<CompiledForm>, data: &Value) -> Result<Value, Refusal> {
+async fn check(form: Arc<CompiledForm>, data: &Value) -> Result<Value, SubmissionError> {
     let bytes = data.to_string().len();
     if bytes > pipeline::MAX_BYTES {
-        return Err(Refusal::TooLarge);
+        return Err(SubmissionError::TooLarge);
     }
     if bytes <= MAX_INLINE_BYTES {
         match pipeline::run_within(&form, data.clone(), &Work::short()) {
             Err(refused) if refused.is_spent => {}
-            judged => return judged.map_err(|refused| Refusal::Wrong(refused.problems)),
+            judged => return judged.map_err(|refused| SubmissionError::Wrong(refused.problems)),
         }
     }
     let (work, data) = (Work::full(), data.clone());
@@ -119,19 +119,19 @@ async fn check(form: Arc<CompiledForm>, data: &Value) -> Result<Value, Refusal> 
     let run = move || {
         let judged = pipeline::run_within(&form, data, &work);
         drop(turn);
-        judged.map_err(|refused| Refusal::Wrong(refused.problems))
+        judged.map_err(|refused| SubmissionError::Wrong(refused.problems))
     };
     tokio::task::spawn_blocking(run).await.expect("checking does not panic and is not aborted")
 }
 
 /// What answers are sent to.
-struct Target {
+struct SubmissionTarget {
     status: Status,
     /// Number and hash.
     version: Option<(i32, String)>,
 }
 
-impl Target {
+impl SubmissionTarget {
     async fn of(store: &Store, form: FormId, version: Option<i32>) -> Result<Option<Self>, Error> {
         use form::{Column as Form, version::Column as Version};
 
@@ -175,7 +175,7 @@ impl Target {
     }
 }
 
-async fn insert(store: &Store, author: Recorder, new: &New, version: i32, data: Value) -> Created {
+async fn insert(store: &Store, author: Device, new: &NewSubmission, version: i32, data: Value) -> Created {
     let mut transaction = Transaction::begin(store).await?;
     let location: Option<LocationId> = match &new.location {
         Some(point) => {
@@ -185,35 +185,36 @@ async fn insert(store: &Store, author: Recorder, new: &New, version: i32, data: 
         None => None,
     };
     let (id, form) = (SubmissionId::new(), new.form);
-    let row = Row { id, author, new, version, data, location };
+    let row = NewRow { id, author, new, version, data, location };
     let mut stored = row.insert(&mut transaction, Column::ClientId).await?;
     if stored == 0 && is_taken(&transaction, author, new).await? {
         stored = row.insert(&mut transaction, Column::OwnClientId).await?;
     }
     if stored == 0 {
-        let target = Target::of(store, form, None).await?;
+        let target = SubmissionTarget::of(store, form, None).await?;
         let is_open = target.is_some_and(|target| target.status == Status::Open);
-        return Ok(Err(if is_open { Refusal::Conflict } else { Refusal::NotAccepting }));
+        return Ok(Err(if is_open { SubmissionError::Conflict } else { SubmissionError::NotAccepting }));
     }
-    transaction.changed(Change::Submission { id, form, user: Some(author.user) });
+    transaction.changed(ChangeEvent::Submission { id, form, user: Some(author.user) });
     let metadata = json!({ "form": form.0, "version": version });
     let subject = Some((Kind::Submission, id.0));
-    let entry = Entry { user: Some(author.user), action: Action::SubmissionCreate, subject, metadata };
+    let entry =
+        ActivityEntry { user: Some(author.user), action: Action::SubmissionCreate, subject, metadata };
     transaction.commit(entry).await?;
     Ok(Ok(id))
 }
 
 /// What is stored.
-struct Row<'a> {
+struct NewRow<'a> {
     id: SubmissionId,
-    author: Recorder,
-    new: &'a New,
+    author: Device,
+    new: &'a NewSubmission,
     version: i32,
     data: Value,
     location: Option<LocationId>,
 }
 
-impl Row<'_> {
+impl NewRow<'_> {
     /// Stores it with the client id in this column, unless the form is not open, the id is in use, or the account has
     /// handed in something under it. Answers how many rows that makes.
     async fn insert(&self, transaction: &mut Transaction, client_id: Column) -> Result<u64, Error> {
@@ -257,7 +258,7 @@ impl Row<'_> {
 }
 
 /// Does the client id stand in the way because another account has used it on this form?
-async fn is_taken(transaction: &Transaction, author: Recorder, new: &New) -> Result<bool, Error> {
+async fn is_taken(transaction: &Transaction, author: Device, new: &NewSubmission) -> Result<bool, Error> {
     let Some(client) = new.client_id else { return Ok(false) };
     let find = Entity::find()
         .select_only()
@@ -271,7 +272,7 @@ async fn is_taken(transaction: &Transaction, author: Recorder, new: &New) -> Res
 }
 
 /// The submission that is stored under the client id, if it is this one; otherwise the refusal.
-async fn again(store: &Store, author: Recorder, new: New, refusal: Refusal) -> Created {
+async fn again(store: &Store, author: Device, new: NewSubmission, refusal: SubmissionError) -> Created {
     let Some(client) = new.client_id else { return Ok(Err(refusal)) };
     let find = Entity::find()
         .filter(Column::FormId.eq(new.form))
@@ -281,13 +282,13 @@ async fn again(store: &Store, author: Recorder, new: New, refusal: Refusal) -> C
     let found: Option<Model> = store.one("submission.by_client", find).await?;
     let Some(stored) = found else { return Ok(Err(refusal)) };
     if new.version.is_some_and(|version| version != stored.form_version) {
-        return Ok(Err(Refusal::Conflict));
+        return Ok(Err(SubmissionError::Conflict));
     }
-    let target = Target::of(store, new.form, Some(stored.form_version)).await?;
+    let target = SubmissionTarget::of(store, new.form, Some(stored.form_version)).await?;
     let Some(target) = target else { return Ok(Err(refusal)) };
     let Some((_, form)) = target.version(store, new.form).await? else { return Ok(Err(refusal)) };
     let is_equal = check(form, &new.data).await.is_ok_and(|data| is_same(&data, &stored.data.to_value()));
-    Ok(if is_equal { Ok(stored.id) } else { Err(Refusal::Conflict) })
+    Ok(if is_equal { Ok(stored.id) } else { Err(SubmissionError::Conflict) })
 }
 
 /// Are two documents equal? PostgreSQL keeps the value of a number, not the way in which it was written.

@@ -5,7 +5,7 @@
 use sea_orm::{ActiveValue::Unchanged, QuerySelect as _, Set, entity::prelude::*, sea_query::OnConflict};
 
 use crate::{
-    activity::{Action, Entry},
+    activity::{Action, ActivityEntry},
     auth::{revocation::Revocation, secret::Secret},
     clock,
     database::{
@@ -13,7 +13,7 @@ use crate::{
         sql::{Hidden, is_storable},
     },
     error::Error,
-    events::Change,
+    events::ChangeEvent,
     id::{SessionId, UserId},
     session::{Device, EndReason, Grant, Which, begin, end},
     store::{Store, transaction::Transaction},
@@ -43,7 +43,7 @@ pub struct Credentials {
 
 /// Names one account.
 #[derive(Clone, Copy, Debug)]
-pub enum Named<'a> {
+pub enum AccountRef<'a> {
     /// By id.
     Id(UserId),
     /// By e-mail, in lower case.
@@ -54,10 +54,10 @@ pub enum Named<'a> {
 ///
 /// # Errors
 /// The database's.
-pub async fn credentials(store: &Store, which: Named<'_>) -> Result<Option<Credentials>, Error> {
+pub async fn credentials(store: &Store, which: AccountRef<'_>) -> Result<Option<Credentials>, Error> {
     let find = match which {
-        Named::Id(id) => Entity::find_by_id(id),
-        Named::Email(email) => {
+        AccountRef::Id(id) => Entity::find_by_id(id),
+        AccountRef::Email(email) => {
             Entity::find().filter(Column::Email.is_in(is_storable(email).then_some(email)))
         }
     };
@@ -137,13 +137,13 @@ async fn insert(transaction: &mut Transaction, new: NewAccount<'_>) -> Result<Op
     if transaction.write("user.insert", Entity, &insert).await? == 0 {
         return Ok(None);
     }
-    transaction.changed(Change::User { id: user });
+    transaction.changed(ChangeEvent::User { id: user });
     Ok(Some(user))
 }
 
 /// What changes in an account; what is absent stays.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Changes<'a> {
+pub struct AccountChanges<'a> {
     /// The name that others see.
     pub display_name: Option<&'a str>,
     /// What it may do.
@@ -161,7 +161,7 @@ pub async fn update(
     store: &Store,
     actor: Option<UserId>,
     user: UserId,
-    changes: Changes<'_>,
+    changes: AccountChanges<'_>,
 ) -> Result<bool, Error> {
     let mut transaction = Transaction::begin(store).await?;
     let found = transaction.one("user.lock", Entity::find_by_id(user).lock_exclusive()).await?;
@@ -188,7 +188,7 @@ pub async fn update(
     if blocks {
         end_all_but(&mut transaction, user, None, EndReason::RevokedByAdmin).await?;
     }
-    transaction.changed(Change::User { id: user });
+    transaction.changed(ChangeEvent::User { id: user });
     let metadata = serde_json::json!({
         "displayName": changes.display_name.is_some(), "role": changes.role.map(Role::as_str),
         "isActive": changes.is_active,
@@ -225,7 +225,7 @@ pub async fn change_password(
     }
     transaction.revoke(Revocation::Rights { user, epoch: epoch + 1 });
     end_all_but(&mut transaction, user, keep, EndReason::CredentialsChanged).await?;
-    transaction.changed(Change::User { id: user });
+    transaction.changed(ChangeEvent::User { id: user });
     transaction.commit(entry(Some(user), Action::UserChangePassword, user, serde_json::json!({}))).await?;
     Ok(true)
 }
@@ -259,6 +259,6 @@ async fn end_all_but(
     end::end(transaction, user, &live, reason).await.map(drop)
 }
 
-fn entry(actor: Option<UserId>, action: Action, user: UserId, metadata: serde_json::Value) -> Entry {
-    Entry { user: actor, action, subject: Some((Kind::User, user.0)), metadata }
+fn entry(actor: Option<UserId>, action: Action, user: UserId, metadata: serde_json::Value) -> ActivityEntry {
+    ActivityEntry { user: actor, action, subject: Some((Kind::User, user.0)), metadata }
 }

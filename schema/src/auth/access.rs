@@ -20,7 +20,7 @@ use entities::{
         secret::{Secret, random_text},
     },
     clock::Time,
-    events::{Change, Changes},
+    events::{ChangeEvent, Changes},
     session::{Grant, Uses},
 };
 use tokio::{sync::broadcast::error::RecvError, time::MissedTickBehavior};
@@ -116,7 +116,7 @@ impl Access {
     pub fn follow(&self) -> impl Future<Output = ()> + Send + use<> {
         let access = self.clone();
         // From here on, not from the first poll: nothing in between is missed.
-        let mut changes = access.0.store.announcer().listen();
+        let mut changes = access.0.store.events().subscribe();
         async move {
             let (mut poll, mut upkeep) =
                 (tokio::time::interval(access.0.options.poll), tokio::time::interval(UPKEEP));
@@ -230,8 +230,14 @@ impl Access {
 
 /// Can something have been revoked by this?
 fn may_revoke(changes: &Changes) -> bool {
-    let may = |change: &Change| {
-        matches!(change, Change::SessionEnded { .. } | Change::User { .. } | Change::Missed | Change::Unknown)
+    let may = |change: &ChangeEvent| {
+        matches!(
+            change,
+            ChangeEvent::SessionEnded { .. }
+                | ChangeEvent::User { .. }
+                | ChangeEvent::Lagged
+                | ChangeEvent::Unknown
+        )
     };
     changes.iter().any(may)
 }

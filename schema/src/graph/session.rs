@@ -10,7 +10,7 @@ use entities::{
         page::{Page, Window},
         scope::Scope,
     },
-    events::Change,
+    events::ChangeEvent,
     id::{SessionId, UserId},
     session::{self, Filter, KEYSET, Row},
 };
@@ -217,7 +217,7 @@ pub(crate) fn ended() -> Listen<NoArguments, Scope, ById, Session> {
     Listen {
         bind: |_, ctx| Ok(ctx.scope()),
         key: |scope, change| match *change {
-            Change::SessionEnded { id, user } if scope.administers() || scope.user() == Some(user) => {
+            ChangeEvent::SessionEnded { id, user } if scope.administers() || scope.user() == Some(user) => {
                 Some(id)
             }
             _ => None,

@@ -9,7 +9,7 @@ use entities::{
         page::{Page, Window},
         scope::Scope,
     },
-    events::Change,
+    events::ChangeEvent,
     id::{FormId, SubmissionId},
     store::list::List,
     submission::{self, Filter, KEYSET, Model},
@@ -271,7 +271,7 @@ pub(crate) fn changed() -> Listen<ChangedArgs, FormId, ById, Submission> {
     Listen {
         bind: |args, _| id("formId", &args.form_id, FormId::parse),
         key: |wanted, change| match *change {
-            Change::Submission { id, form, .. } if form == *wanted => Some(id),
+            ChangeEvent::Submission { id, form, .. } if form == *wanted => Some(id),
             _ => None,
         },
         load: |ctx| ById { scope: ctx.scope() },

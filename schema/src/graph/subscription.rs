@@ -18,9 +18,9 @@ use async_graphql::{
     registry::{MetaField, MetaInputValue, MetaType, ObjectBuilder, Registry},
 };
 use entities::{
-    Moment,
+    Version,
     database::scope::Scope,
-    events::{Change, Changes},
+    events::{ChangeEvent, Changes},
 };
 use futures_util::{
     FutureExt as _, Stream,
@@ -93,11 +93,11 @@ pub(crate) struct Listen<A, I, L: Loader, U: Visible> {
     pub(crate) bind: fn(A, &Context) -> Result<I, FieldError>,
     /// The key of the row that an event shows, if the change is of interest. Which row that is follows from the change
     /// alone.
-    pub(crate) key: fn(&I, &Change) -> Option<L::Key>,
+    pub(crate) key: fn(&I, &ChangeEvent) -> Option<L::Key>,
     /// Reads the row. What is read may depend on the viewer's scope, on nothing else of them.
     pub(crate) load: fn(&Context) -> L,
     /// Is it still of interest, now that it is read?
-    pub(crate) wants: fn(&I, &Change, &U::Row) -> bool,
+    pub(crate) wants: fn(&I, &ChangeEvent, &U::Row) -> bool,
 }
 
 struct SubscriptionField {
@@ -122,13 +122,13 @@ trait Listens: Send + Sync {
 
 /// What one subscriber listens for.
 trait Interest: Send + Sync {
-    fn concerns(&self, change: &Change) -> bool;
+    fn concerns(&self, change: &ChangeEvent) -> bool;
     /// Reads the row, and decides whether the viewer may see it: the same for all viewers of this scope.
-    fn decide(&self, change: &Change, ctx: Context) -> BoxFuture<'static, Decision>;
+    fn decide(&self, change: &ChangeEvent, ctx: Context) -> BoxFuture<'static, Decision>;
     /// Writes an event; `None` where it is not of interest after all.
     fn event<'a>(
         &'a self,
-        change: &'a Change,
+        change: &'a ChangeEvent,
         row: Result<Arc<dyn Any + Send + Sync>, FieldError>,
         planner: Planner<'a>,
         selected: &'a Selected<'a>,
@@ -184,11 +184,11 @@ where
     U: Visible,
     L: Loader<Value = Arc<U::Row>>,
 {
-    fn concerns(&self, change: &Change) -> bool {
+    fn concerns(&self, change: &ChangeEvent) -> bool {
         (self.listen.key)(&self.interest, change).is_some()
     }
 
-    fn decide(&self, change: &Change, ctx: Context) -> BoxFuture<'static, Decision> {
+    fn decide(&self, change: &ChangeEvent, ctx: Context) -> BoxFuture<'static, Decision> {
         let (listen, key) = (self.listen, (self.listen.key)(&self.interest, change));
         async move {
             let Some(key) = key else { return Ok(None) };
@@ -202,7 +202,7 @@ where
 
     fn event<'a>(
         &'a self,
-        change: &'a Change,
+        change: &'a ChangeEvent,
         row: Result<Arc<dyn Any + Send + Sync>, FieldError>,
         planner: Planner<'a>,
         selected: &'a Selected<'a>,
@@ -260,7 +260,7 @@ pub enum Event {
     Reply(Reply),
     /// Changes may have been missed, also such that this subscription waits for: whoever shows what it told must read that
     /// again, and subscribe again. Nothing follows.
-    Missed,
+    Lagged,
 }
 
 /// The events of one subscription. Nothing is kept for a reader that does not read: it falls behind what is announced and
@@ -284,11 +284,11 @@ struct Subscribed {
 /// A change, and where it comes from.
 #[derive(Clone, Copy)]
 struct Announced {
-    change: Change,
+    change: ChangeEvent,
     /// `Changes::number`.
     number: u64,
     /// When it was written.
-    written: Option<Moment>,
+    written: Option<Version>,
 }
 
 /// Why a subscription ends.
@@ -308,7 +308,7 @@ pub(crate) fn subscribe(
     prepared: Prepared,
 ) -> Result<Events, RequestError> {
     // From here on nothing is missed.
-    let changes = graph.inner.store.announcer().listen();
+    let changes = graph.inner.store.events().subscribe();
     let ctx = graph.inner.context(&graph.inner.store, viewer.clone(), caller.clone(), Arc::default());
     let opened = selected(&prepared).and_then(|selected| match Subscription::field(selected.name()) {
         Some(field) => Ok((field.name, field.listen.open(prepared.planner(), &selected, &ctx)?)),
@@ -349,7 +349,7 @@ impl Subscribed {
                 None => {}
                 Some(Lost::Elsewhere) => {
                     self.end = Some(Lost::Reported);
-                    return Some(Event::Missed);
+                    return Some(Event::Lagged);
                 }
                 Some(Lost::Reported) => return None,
             }
@@ -358,7 +358,7 @@ impl Subscribed {
                     let (number, written) = (changes.number(), changes.written);
                     let concerns = changes.iter().filter(|change| self.interest.concerns(change));
                     self.pending.extend(concerns.map(|&change| Announced { change, number, written }));
-                    if changes.contains(&Change::Missed) {
+                    if changes.contains(&ChangeEvent::Lagged) {
                         self.end = Some(Lost::Elsewhere);
                     }
                 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use async_graphql::{Enum, ID, InputObject, OneofObject};
 use entities::{
     Error, Store, Tag,
-    cache::Kept,
+    cache::Retention,
     database::{
         page::{Keyset, Page, Window},
         scope::Scope,
@@ -227,11 +227,11 @@ impl Loader for OpenByEmail {
 }
 
 /// Whose an e-mail was is remembered for so long. The account itself is read by its id, and says whether it still is.
-const OWNER_KEPT: Kept = Kept::for_seconds(300);
+const OWNER_KEPT: Retention = Retention::for_seconds(300);
 
 /// The accounts of these e-mails, and perhaps others.
 async fn any_of_emails(store: &Store, emails: &[String]) -> Result<Vec<Arc<Row>>, Error> {
-    let (cache, moment) = (store.cache(), store.cache().moment());
+    let (cache, moment) = (store.cache(), store.cache().version());
     let name = |email: &String| format!("owner of {email}");
     let tags = |id: &UserId| vec![Tag::Row("User", id.0)];
     let names: Vec<String> = emails.iter().map(name).collect();

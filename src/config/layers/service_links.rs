@@ -15,8 +15,8 @@ pub(super) fn is_service_link(variable: &str, value: &str) -> bool {
         return is_named(service) && is_address(value);
     }
     if let Some((service, port_name)) = variable.rsplit_once("_SERVICE_PORT") {
-        let is_whole = port_name.is_empty() || port_name.len() > 1 && port_name.starts_with('_');
-        return is_named(service) && is_whole && is_port(value);
+        let is_complete = port_name.is_empty() || port_name.len() > 1 && port_name.starts_with('_');
+        return is_named(service) && is_complete && is_port(value);
     }
     if let Some((service, port)) = variable.rsplit_once("_PORT_").filter(|(_, port)| port.contains('_')) {
         return is_named(service) && is_of_port(port, value);

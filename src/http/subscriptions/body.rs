@@ -207,7 +207,7 @@ impl Stream {
             end = &mut self.end => self.ended_by(end).into(),
             event = self.events.next() => match event {
                 Some(Event::Reply(reply)) => self.answer(reply),
-                Some(Event::Missed) => self.ended_by(End::Missed).into(),
+                Some(Event::Lagged) => self.ended_by(End::Lagged).into(),
                 None => {
                     self.ended = true;
                     Bytes::from_static(framing.closing())

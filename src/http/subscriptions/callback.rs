@@ -324,7 +324,7 @@ impl Callback {
                         last => {
                             let last = match last {
                                 Some(Event::Reply(reply)) => Some(reply),
-                                Some(Event::Missed) => Some(End::Missed.reply(&headers)),
+                                Some(Event::Lagged) => Some(End::Lagged.reply(&headers)),
                                 None => None,
                             };
                             let errors = last.as_ref().map(|reply| errors_of(&reply.body));

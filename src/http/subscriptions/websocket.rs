@@ -112,7 +112,7 @@ impl From<End> for Close {
             End::Revoked => close::REVOKED,
             End::Expired => close::EXPIRED,
             End::Closing => close::GOING_AWAY,
-            End::Missed => close::EVENTS_MISSED,
+            End::Lagged => close::EVENTS_MISSED,
             End::OutOfMemory => close::NO_MEMORY,
         }
     }
@@ -125,7 +125,7 @@ enum Saying {
     /// There is no more.
     Complete(Arc<str>),
     /// Events may have been missed, by all subscriptions of this server.
-    Missed,
+    Lagged,
 }
 
 /// An operation that is running.
@@ -260,7 +260,7 @@ impl Connection {
         while self.running.values().any(|running| !running.waits.is_set()) {
             let said = async {
                 match self.sayings.next().await {
-                    Some(Saying::Missed) => Continue(()),
+                    Some(Saying::Lagged) => Continue(()),
                     Some(saying) => match self.say(saying).await {
                         // A subscription; what has one answer goes on.
                         Break(Over::Ended(End::OutOfMemory)) => Continue(()),
@@ -449,7 +449,7 @@ impl Connection {
         let (of, last) = (Arc::clone(&id), Arc::clone(&id));
         let answers = replies.map(move |event| match event {
             Event::Reply(reply) => Saying::Answer(Arc::clone(&of), reply),
-            Event::Missed => Saying::Missed,
+            Event::Lagged => Saying::Lagged,
         });
         // What was stopped says nothing more, not even that it is complete.
         let (sayings, handle) = stream::abortable(answers.chain(stream::iter([Saying::Complete(last)])));
@@ -466,7 +466,7 @@ impl Connection {
                 }
                 self.answer(&id, reply).await
             }
-            Saying::Missed => Break(End::Missed.into()),
+            Saying::Lagged => Break(End::Lagged.into()),
             Saying::Complete(id) => {
                 self.running.remove(&id);
                 let id = serde_json::to_string(&*id).expect("a text is JSON");

@@ -12,7 +12,7 @@ use std::{
 };
 
 use entities::{
-    Moment, Store, Tag, form,
+    Store, Tag, Version, form,
     id::{FormId, SessionId},
     session,
 };
@@ -163,7 +163,7 @@ async fn a_million_reads_on_four_nodes_see_nothing_stale() {
         let found = form::by_ids(store, &ids).await.expect("the read succeeds");
         ids.iter().map(|id| found[id].title.parse().expect("the title is a version")).collect::<Vec<usize>>()
     };
-    let newest: Mutex<Option<Moment>> = Mutex::default();
+    let newest: Mutex<Option<Version>> = Mutex::default();
     let write = async |row: usize, version: usize| {
         app.sql(&format!("update all_forms set title = '{version}' where id = '{}'", ids[row])).await;
         let moment = any(&nodes).cache().invalidate_by_tag(&[Tag::Row("Form", ids[row].0)]).await;

@@ -6,15 +6,15 @@ use schema::{Request, Viewer};
 use crate::harness::{TestApp, text};
 
 /// The tags of an answer to an administrator, sorted, and whether they cover everything.
-async fn touched(app: &TestApp, query: &str) -> (Vec<String>, bool) {
+async fn dependencies(app: &TestApp, query: &str) -> (Vec<String>, bool) {
     let viewer = Viewer::User { id: TestApp::account(Role::Admin), role: Role::Admin, session: None };
     let request = Request { query: query.to_owned(), cache_tags: true, ..Request::default() };
     let reply = app.graph.execute(viewer, request).await;
     assert!(reply.codes.is_empty(), "{}", String::from_utf8_lossy(&reply.body));
-    let touched = reply.touched.expect("it was asked for");
-    let mut tags: Vec<String> = touched.tags().map(ToString::to_string).collect();
+    let dependencies = reply.dependencies.expect("it was asked for");
+    let mut tags: Vec<String> = dependencies.tags().map(ToString::to_string).collect();
     tags.sort();
-    (tags, touched.is_whole())
+    (tags, dependencies.is_complete())
 }
 
 #[tokio::test]
@@ -31,9 +31,9 @@ async fn an_answer_says_what_it_depends_on_with_and_without_a_cache() {
     expected.sort();
     // Cold and warm: what is found in the cache counts as much as what is loaded.
     for app in [&app, &cached, &cached] {
-        assert_eq!(touched(app, &by_id).await, (expected.clone(), true));
+        assert_eq!(dependencies(app, &by_id).await, (expected.clone(), true));
         assert_eq!(
-            touched(app, "{ forms(first: 2) { nodes { title } } }").await,
+            dependencies(app, "{ forms(first: 2) { nodes { title } } }").await,
             (vec!["Form".to_owned()], true)
         );
     }
@@ -47,7 +47,7 @@ async fn what_no_tag_covers_is_told_as_a_gap() {
         "{ activityLogs(first: 2) { nodes { id } } }",
         "{ me { locations(first: 1) { nodes { id } } } }",
     ] {
-        assert!(!touched(&app, query).await.1, "{query}");
+        assert!(!dependencies(&app, query).await.1, "{query}");
     }
 }
 
@@ -55,5 +55,5 @@ async fn what_no_tag_covers_is_told_as_a_gap() {
 async fn nothing_is_collected_where_nobody_asks() {
     let app = TestApp::postgres().await;
     let request = Request { query: "{ forms(first: 1) { nodes { id } } }".to_owned(), ..Request::default() };
-    assert!(app.graph.execute(Viewer::Service, request).await.touched.is_none());
+    assert!(app.graph.execute(Viewer::Service, request).await.dependencies.is_none());
 }

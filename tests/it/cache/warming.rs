@@ -1,6 +1,6 @@
 //! What a node reads before its first request.
 
-use entities::{Role, form, id::FormId, warm};
+use entities::{Role, form, id::FormId, warmup};
 use serde_json::json;
 
 use super::{Node, settle};
@@ -21,11 +21,11 @@ async fn a_warm_node_has_open_forms_and_active_accounts_without_asking_the_datab
     );
     let node = Node::alone(&app).await;
     let warmed = app.over_store(node.store.clone());
-    assert!(warm::warm(&node.store).await.expect("the database is there") > 1);
+    assert!(warmup::warm_up(&node.store).await.expect("the database is there") > 1);
     let reply = warmed.as_admin().run(&query, json!({})).await;
     assert_eq!(reply.statements(), Vec::<&str>::new(), "{}", reply.body);
     // Without a cache there is nothing to fill.
-    assert_eq!(warm::warm(&app.store).await.expect("nothing is asked"), 0);
+    assert_eq!(warmup::warm_up(&app.store).await.expect("nothing is asked"), 0);
 }
 
 #[tokio::test]
@@ -41,10 +41,10 @@ async fn a_node_that_starts_reads_what_others_have_read_most() {
     for _ in 0..1_000 {
         form::by_ids(&first.store, &[id]).await.expect("it is there");
     }
-    first.store.cache().tell_hottest().await;
+    first.store.cache().publish_popular_keys().await;
     assert!(redis.cli(&["zrevrange", "hot:{xp}", "0", "9"]).contains(&format!("Form:{id}")));
     let second = Node::with(&app, &redis).await;
-    warm::warm(&second.store).await.expect("the database is there");
+    warmup::warm_up(&second.store).await.expect("the database is there");
     let before =
         second.sum("cache_requests_total", &["tier=\"local\"", "type=\"form.by_ids\"", "result=\"hit\""]);
     form::by_ids(&second.store, &[id]).await.expect("it is there");

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use entities::{
-    events::Change,
+    events::ChangeEvent,
     id::{FormId, LocationId, SessionId, SubmissionId, UserId},
 };
 use futures_util::StreamExt as _;
@@ -75,8 +75,8 @@ async fn hear(
     };
     // Those that are seen come last: what comes before them was not to come.
     objects.sort_by_key(|whole| who.sees(type_name, whole));
-    let changes: Vec<Change> = objects.iter().map(|whole| change(type_name, whole)).collect();
-    world.app.store.announcer().announce(changes.into());
+    let changes: Vec<ChangeEvent> = objects.iter().map(|whole| change(type_name, whole)).collect();
+    world.app.store.events().publish(changes.into());
     let seen: Vec<&&Value> = objects.iter().filter(|whole| who.sees(type_name, whole)).collect();
     for whole in &seen {
         let event = tokio::time::timeout(Duration::from_secs(30), events.next()).await;
@@ -93,19 +93,19 @@ async fn hear(
     }
 }
 
-fn change(type_name: &str, whole: &Value) -> Change {
+fn change(type_name: &str, whole: &Value) -> ChangeEvent {
     let id = text(&whole["id"]);
     let user = whole["user"]["id"].as_str().and_then(UserId::parse);
     match type_name {
         "Submission" => {
             let form = FormId::parse(&text(&whole["form"]["id"])).expect("an id");
-            Change::Submission { id: SubmissionId::parse(&id).expect("an id"), form, user }
+            ChangeEvent::Submission { id: SubmissionId::parse(&id).expect("an id"), form, user }
         }
-        "Location" => Change::LastLocation {
+        "Location" => ChangeEvent::LastLocation {
             id: LocationId::parse(&id).expect("an id"),
             user: user.expect("somebody's"),
         },
-        _ => Change::SessionEnded {
+        _ => ChangeEvent::SessionEnded {
             id: SessionId::parse(&id).expect("an id"),
             user: user.expect("somebody's"),
         },

@@ -24,13 +24,13 @@ async fn what_one_node_revokes_every_node_refuses() {
         wait_until(|| there.bearing(token).is_err()).await;
 
         // The news of the other node, as a message brings it.
-        let mut news = here.store.announcer().listen();
+        let mut news = here.store.events().subscribe();
         let tokens = sign_in(&here.anonymous(), "ann@example.com", PASSWORD).await;
         let token = tokens["accessToken"].as_str().expect("a token");
         assert!(there.bearing(token).is_ok());
         bearing(&here, &tokens).ask("mutation { signOut { session { id } } }").await;
         while let Ok(changes) = news.try_recv() {
-            there.store.announcer().announce(changes);
+            there.store.events().publish(changes);
         }
         wait_until(|| there.bearing(token).is_err()).await;
 
@@ -52,7 +52,7 @@ async fn what_one_node_revokes_is_heard_over_redis() {
         let store = first.another_store().await.with_relay(&redis.handle(), "test");
         nodes.push(first.that_never_polls(store));
     }
-    let mut heard = nodes[1].store.announcer().listen();
+    let mut heard = nodes[1].store.events().subscribe();
     let following = follow(&nodes).await;
     // The other node listens once it has heard that it may have missed something.
     heard.recv().await.expect("the relay says so when it begins");

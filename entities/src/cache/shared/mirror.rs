@@ -1,4 +1,4 @@
-//! The mirror: this node's copy of the table, which follows the log. Each round looks whether it is still the same table
+//! The mirror: this instance's copy of the table, which follows the log. Each round looks whether it is still the same table
 //! and how far it has come, and reads the log to its end; only then the lease goes on. A gap in the numbers, a log that
 //! ends before the table does (it was deleted or evicted), or another table, means that something was missed: the table
 //! is read anew.
@@ -10,9 +10,9 @@ use std::{
 
 use redis::{Value, aio::MultiplexedConnection};
 
-use super::{super::Inner, Shared, words};
+use super::{super::CacheInner, SharedCache, words};
 use crate::{
-    cache::table::{Position, SLOTS, Slot},
+    cache::table::{SLOTS, Slot, Version},
     redis::{Redis, Unavailable},
 };
 
@@ -24,11 +24,11 @@ const ROUND: Duration = Duration::from_millis(250);
 const LOAD: Duration = Duration::from_secs(2);
 /// Between attempts to connect.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Bumps read at once at most.
-const BUMPS: usize = 10_000;
+/// Invalidations read at once at most.
+const MAX_INVALIDATIONS: usize = 10_000;
 
 /// Follows the log for as long as the cache lives.
-pub(in crate::cache) async fn follow(cache: Weak<Inner>) {
+pub(in crate::cache) async fn follow(cache: Weak<CacheInner>) {
     loop {
         let Some(redis) = cache.upgrade().and_then(|cache| Some(cache.shared.as_ref()?.redis.clone())) else {
             return;
@@ -43,71 +43,79 @@ pub(in crate::cache) async fn follow(cache: Weak<Inner>) {
     }
 }
 
-async fn follow_on(cache: &Weak<Inner>, mut connection: MultiplexedConnection) -> Result<(), Unavailable> {
+async fn follow_on(
+    cache: &Weak<CacheInner>,
+    mut connection: MultiplexedConnection,
+) -> Result<(), Unavailable> {
     let mut at = load(cache, &mut connection).await?;
     loop {
         let began = Instant::now();
-        let (bumps, table) = round(cache, &mut connection, at).await?;
+        let (invalidations, table) = round(cache, &mut connection, at).await?;
         let Some(cache) = cache.upgrade() else { return Err(Unavailable) };
         let Some(shared) = &cache.shared else { return Err(Unavailable) };
-        let is_whole =
-            bumps.iter().zip(at.sequence + 1..).all(|((sequence, _), expected)| *sequence == expected);
-        // Or this node has seen another table before the mirror did.
-        let is_forgotten = cache.table.position().epoch != at.epoch;
-        if table.epoch != at.epoch || table.sequence < at.sequence || !is_whole || is_forgotten {
+        let is_complete = invalidations
+            .iter()
+            .zip(at.sequence + 1..)
+            .all(|((sequence, _), expected)| *sequence == expected);
+        // Or this instance has seen another table before the mirror did.
+        let is_forgotten = cache.table.current().epoch != at.epoch;
+        if table.epoch != at.epoch || table.sequence < at.sequence || !is_complete || is_forgotten {
             drop(cache);
             return Err(Unavailable);
         }
-        for (sequence, slots) in &bumps {
-            shared.follow(&cache.table, slots, *sequence);
+        for (sequence, slots) in &invalidations {
+            shared.apply_logged(&cache.table, slots, *sequence);
             at.sequence = *sequence;
         }
-        if bumps.len() < BUMPS && at.sequence < table.sequence {
+        if invalidations.len() < MAX_INVALIDATIONS && at.sequence < table.sequence {
             return Err(Unavailable);
         }
         // Otherwise there is more to read.
-        if bumps.len() < BUMPS {
+        if invalidations.len() < MAX_INVALIDATIONS {
             shared.extend_lease(began);
         }
     }
 }
 
-impl Shared {
-    /// Everything that was bumped before this moment is in the mirror.
-    fn extend_lease(&self, moment: Instant) {
-        let at = moment.saturating_duration_since(self.started).as_micros() as u64 + 1;
+impl SharedCache {
+    /// Everything that was invalidated before this moment is in the mirror.
+    fn extend_lease(&self, version: Instant) {
+        let at = version.saturating_duration_since(self.started).as_micros() as u64 + 1;
         self.log_read_at.fetch_max(at, Ordering::AcqRel);
     }
 
-    /// What is taken over may lack what was bumped since it was read; the log has it.
+    /// What is taken over may lack what was invalidated since it was read; the log has it.
     fn end_lease(&self) {
         self.log_read_at.store(0, Ordering::Release);
     }
 }
 
 /// Reads the whole table.
-async fn load(cache: &Weak<Inner>, connection: &mut MultiplexedConnection) -> Result<Position, Unavailable> {
+async fn load(
+    cache: &Weak<CacheInner>,
+    connection: &mut MultiplexedConnection,
+) -> Result<Version, Unavailable> {
     let cache = cache.upgrade().ok_or(Unavailable)?;
     let shared = cache.shared.as_ref().ok_or(Unavailable)?;
     shared.end_lease();
     shared.table().await?;
     let mut command = redis::cmd("GET");
     command.arg(&shared.table_key);
-    let bytes: Vec<u8> = ask(LOAD, command.query_async(connection)).await?;
+    let bytes: Vec<u8> = within(LOAD, command.query_async(connection)).await?;
     let mut head = words(&bytes).map(|(_, value)| value);
     let (Some(epoch), Some(sequence)) = (head.next(), head.next()) else { return Err(Unavailable) };
-    let position = Position { epoch, sequence };
+    let version = Version { epoch, sequence };
     let stamps: Vec<_> = words(&bytes).filter(|(slot, value)| SLOTS.contains(slot) && *value > 0).collect();
-    shared.take_over(&cache.table, position, &stamps);
-    Ok(position)
+    shared.replace_table(&cache.table, version, &stamps);
+    Ok(version)
 }
 
-/// The table's state, and the bumps after this position: at least all that the table has by then.
+/// The table's state, and the invalidations after this position: at least all that the table has by then.
 async fn round(
-    cache: &Weak<Inner>,
+    cache: &Weak<CacheInner>,
     connection: &mut MultiplexedConnection,
-    at: Position,
-) -> Result<(Vec<(u64, Vec<Slot>)>, Position), Unavailable> {
+    at: Version,
+) -> Result<(Vec<(u64, Vec<Slot>)>, Version), Unavailable> {
     let (log, table) = {
         let cache = cache.upgrade().ok_or(Unavailable)?;
         let shared = cache.shared.as_ref().ok_or(Unavailable)?;
@@ -115,15 +123,15 @@ async fn round(
     };
     let mut command = redis::cmd("BITFIELD_RO");
     command.arg(&table).arg("GET").arg("i64").arg("#0").arg("GET").arg("i64").arg("#1");
-    let (epoch, sequence): (u64, u64) = ask(ROUND, command.query_async(connection)).await?;
+    let (epoch, sequence): (u64, u64) = within(ROUND, command.query_async(connection)).await?;
     let mut command = redis::cmd("XREAD");
-    command.arg("COUNT").arg(BUMPS).arg("BLOCK").arg(BLOCK.as_millis() as u64);
+    command.arg("COUNT").arg(MAX_INVALIDATIONS).arg("BLOCK").arg(BLOCK.as_millis() as u64);
     command.arg("STREAMS").arg(&log).arg(format!("{}-0", at.sequence));
-    let read: Value = ask(ROUND, command.query_async(connection)).await?;
-    Ok((bumps(read)?, Position { epoch, sequence }))
+    let read: Value = within(ROUND, command.query_async(connection)).await?;
+    Ok((invalidations(read)?, Version { epoch, sequence }))
 }
 
-async fn ask<T>(
+async fn within<T>(
     timeout: Duration,
     answer: impl Future<Output = Result<T, redis::RedisError>>,
 ) -> Result<T, Unavailable> {
@@ -131,15 +139,15 @@ async fn ask<T>(
 }
 
 /// Reads `[[key, [[id, ["s", slots]], …]]]`; nothing new is nil.
-fn bumps(read: Value) -> Result<Vec<(u64, Vec<Slot>)>, Unavailable> {
+fn invalidations(read: Value) -> Result<Vec<(u64, Vec<Slot>)>, Unavailable> {
     type Stream = Vec<(String, Vec<(String, Vec<String>)>)>;
     let streams: Option<Stream> = redis::from_redis_value(read).map_err(|_| Unavailable)?;
     let entries = streams.into_iter().flatten().flat_map(|(_, entries)| entries);
-    let bumps = entries.map(|(id, fields)| {
+    let invalidations = entries.map(|(id, fields)| {
         let sequence = id.split_once('-')?.0.parse().ok()?;
         let slots: Vec<Slot> = fields.get(1)?.split(',').map(str::parse).collect::<Result<_, _>>().ok()?;
-        // Something else than a bump, or one of a table of another size.
+        // Something else than an invalidation, or one of a table of another size.
         slots.iter().all(|slot| SLOTS.contains(slot)).then_some((sequence, slots))
     });
-    bumps.collect::<Option<_>>().ok_or(Unavailable)
+    invalidations.collect::<Option<_>>().ok_or(Unavailable)
 }

@@ -185,7 +185,7 @@ fn unbase64(text: &str) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{auth::secret::Secret, database::page::Key};
+    use crate::{auth::secret::Secret, database::page::SortKey};
 
     type Row = (i64, Uuid, String);
 
@@ -193,13 +193,13 @@ mod tests {
         name: "rows.created",
         descending: true,
         keys: &[
-            Key {
+            SortKey {
                 sql: |_| {},
                 kind: KeyKind::Time,
                 value: |row| KeyValue::Time(DateTime::from_timestamp_micros(row.0).expect("in range")),
             },
-            Key { sql: |_| {}, kind: KeyKind::Text, value: |row| KeyValue::Text(row.2.clone()) },
-            Key { sql: |_| {}, kind: KeyKind::Id, value: |row| KeyValue::Id(row.1) },
+            SortKey { sql: |_| {}, kind: KeyKind::Text, value: |row| KeyValue::Text(row.2.clone()) },
+            SortKey { sql: |_| {}, kind: KeyKind::Id, value: |row| KeyValue::Id(row.1) },
         ],
     };
 

@@ -42,7 +42,7 @@ const MAX_PUBLISHED_NODES: usize = 20_000;
 const MAX_DEPTH: usize = 20;
 
 /// What a variable inside an iterator names.
-enum Entry {
+enum IteratorScope {
     /// No iterator: fields.
     None,
     /// Entries of this `REPEAT`.
@@ -50,11 +50,11 @@ enum Entry {
     /// Plain values of these types: only the entry itself, `""`.
     Plain(Types),
     /// `reduce`: `current` and `accumulator`.
-    Reduce(Box<Entry>),
+    Reduce(Box<IteratorScope>),
 }
 
 /// What a variable inside an iterator turned out to name.
-enum Named {
+enum VariableTarget {
     Field(FieldIndex),
     /// A value that is no field: an entry, what a `reduce` has so far, a part of a position.
     Value(Types),
@@ -75,7 +75,7 @@ impl Checked {
     }
 }
 
-pub(super) struct Check<'c> {
+pub(super) struct LogicCheck<'c> {
     around: Surroundings<'c>,
     stage: Stage,
     findings: &'c mut Findings,
@@ -85,7 +85,7 @@ pub(super) struct Check<'c> {
     is_unclear: Cell<bool>,
 }
 
-impl<'c> Check<'c> {
+impl<'c> LogicCheck<'c> {
     pub(super) fn new(around: Surroundings<'c>, stage: Stage, findings: &'c mut Findings) -> Self {
         let is_unclear = Cell::new(false);
         Self { around, stage, findings, references: Vec::new(), nodes: 0, is_unclear }
@@ -97,7 +97,7 @@ impl<'c> Check<'c> {
 
     /// Checks a rule and answers it as the engine reads it.
     pub(super) fn rule(&mut self, logic: &Value, pointer: &str) -> Value {
-        let checked = self.logic(logic, pointer, &Entry::None, MAX_DEPTH);
+        let checked = self.logic(logic, pointer, &IteratorScope::None, MAX_DEPTH);
         if self.nodes > self.max_nodes() {
             let message = "A rule has at most 500 operators and values.";
             self.findings.problems.push(Problem::new(pointer, "maxItems", message));
@@ -121,7 +121,7 @@ impl<'c> Check<'c> {
         self.findings.problems.len()
     }
 
-    fn logic(&mut self, logic: &Value, at: &str, entry: &Entry, depth: usize) -> Checked {
+    fn logic(&mut self, logic: &Value, at: &str, entry: &IteratorScope, depth: usize) -> Checked {
         self.nodes += 1;
         if self.nodes > self.max_nodes() {
             return Checked::of(Value::Null, Types::ANY);
@@ -132,7 +132,7 @@ impl<'c> Check<'c> {
         let operation = match logic {
             Value::Object(operation) => operation,
             // A list that is made anew for each entry would be walked as often by what stands around it.
-            Value::Array(_) if !matches!(entry, Entry::None) => {
+            Value::Array(_) if !matches!(entry, IteratorScope::None) => {
                 return self.refuse(at, "In the logic of an entry a list is only what `in` looks through.");
             }
             Value::Array(items) => return self.list(items, at, entry, depth),
@@ -164,20 +164,20 @@ impl<'c> Check<'c> {
             return self
                 .refuse(&inner, format!("Unknown operator `{operator}`.{hint} Known operators: {known}."));
         }
-        if GROWING.contains(&operator.as_str()) && !matches!(entry, Entry::None) {
+        if GROWING.contains(&operator.as_str()) && !matches!(entry, IteratorScope::None) {
             return self.refuse(&inner, format!("`{operator}` cannot be used for each entry of a list."));
         }
         self.operation(operator, arguments, &inner, entry, depth)
     }
 
-    fn list(&mut self, items: &[Value], at: &str, entry: &Entry, depth: usize) -> Checked {
+    fn list(&mut self, items: &[Value], at: &str, entry: &IteratorScope, depth: usize) -> Checked {
         let items = self.arguments(items, at, entry, depth);
         let is_constant = items.iter().all(|item| item.is_constant);
         let value = items.into_iter().map(|item| item.value).collect();
         Checked { value, types: Types::LIST, is_answer: false, is_constant }
     }
 
-    fn arguments(&mut self, items: &[Value], at: &str, entry: &Entry, depth: usize) -> Vec<Checked> {
+    fn arguments(&mut self, items: &[Value], at: &str, entry: &IteratorScope, depth: usize) -> Vec<Checked> {
         let items = items.iter().enumerate();
         items.map(|(index, item)| self.logic(item, &format!("{at}/{index}"), entry, depth)).collect()
     }
@@ -188,7 +188,7 @@ impl<'c> Check<'c> {
         operator: &str,
         arguments: &Value,
         at: &str,
-        entry: &Entry,
+        entry: &IteratorScope,
         depth: usize,
     ) -> Checked {
         let before = (self.problems(), self.nodes);
@@ -238,7 +238,7 @@ impl<'c> Check<'c> {
         operator: &str,
         arguments: &Value,
         at: &str,
-        entry: &Entry,
+        entry: &IteratorScope,
         depth: usize,
     ) -> Checked {
         let is_reduce = operator == "reduce";
@@ -254,12 +254,12 @@ impl<'c> Check<'c> {
         };
         let before = self.problems();
         let mut checked = vec![self.logic(list, &format!("{at}/0"), entry, depth)];
-        let inside = if is_reduce { Entry::Reduce(Box::new(of)) } else { of };
+        let inside = if is_reduce { IteratorScope::Reduce(Box::new(of)) } else { of };
         checked.push(self.logic(logic, &format!("{at}/1"), &inside, depth));
         checked.extend(rest.iter().map(|start| self.logic(start, &format!("{at}/2"), entry, depth)));
         if is_reduce && self.problems() == before {
             let gathered = [(1, Some(logic), &inside), (2, rest.first(), entry)];
-            let is_large = |(_, part, entry): &(_, Option<&Value>, &Entry)| {
+            let is_large = |(_, part, entry): &(_, Option<&Value>, &IteratorScope)| {
                 part.is_some_and(|part| !self.is_small(part, entry))
             };
             if let Some((part, ..)) = gathered.into_iter().find(is_large) {
@@ -292,40 +292,40 @@ impl<'c> Check<'c> {
     }
 
     /// What the entries of this list are; none if it is no list that can be walked.
-    fn entries(&self, list: &Value, entry: &Entry) -> Option<Entry> {
+    fn entries(&self, list: &Value, entry: &IteratorScope) -> Option<IteratorScope> {
         let (operator, arguments) = list.as_object().filter(|list| list.len() == 1)?.iter().next()?;
         match operator.as_str() {
             "var" => {
                 let path = name(arguments)?;
-                if path == "accumulator" && matches!(entry, Entry::Reduce(_)) {
+                if path == "accumulator" && matches!(entry, IteratorScope::Reduce(_)) {
                     return None;
                 }
                 let field = match entry {
-                    Entry::None => self.resolve(path).map(|found| found.field),
+                    IteratorScope::None => self.resolve(path).map(|found| found.field),
                     entry => match self.in_entry(path, entry)? {
-                        Named::Field(field) => Some(field),
-                        Named::Value(_) => None,
+                        VariableTarget::Field(field) => Some(field),
+                        VariableTarget::Value(_) => None,
                     },
                 };
                 let kind = field.map(|field| (field, &self.around.definition.fields[field].kind));
                 Some(match kind {
-                    Some((field, Kind::Repeat { .. })) => Entry::Of(field),
-                    Some((_, Kind::SelectMany { .. })) => Entry::Plain(Types::TEXT),
-                    _ => Entry::Plain(Types::ANY),
+                    Some((field, Kind::Repeat { .. })) => IteratorScope::Of(field),
+                    Some((_, Kind::SelectMany { .. })) => IteratorScope::Plain(Types::TEXT),
+                    _ => IteratorScope::Plain(Types::ANY),
                 })
             }
             "filter" => self.entries(arguments.get(0)?, entry),
             "map" => {
                 self.entries(arguments.get(0)?, entry)?;
                 let each = arguments.get(1).map_or(Types::NOTHING, Types::of_rule);
-                Some(Entry::Plain(each.or(Types::NOTHING)))
+                Some(IteratorScope::Plain(each.or(Types::NOTHING)))
             }
             _ => None,
         }
     }
 
     /// Is the result small, whatever the answers are? What is wrong with the logic otherwise is told elsewhere.
-    fn is_small(&self, logic: &Value, entry: &Entry) -> bool {
+    fn is_small(&self, logic: &Value, entry: &IteratorScope) -> bool {
         let Value::Object(operation) = logic else { return !logic.is_array() };
         let Some((operator, arguments)) = operation.iter().next() else { return true };
         let items = arguments.as_array().map_or(std::slice::from_ref(arguments), Vec::as_slice);
@@ -341,33 +341,35 @@ impl<'c> Check<'c> {
         }
     }
 
-    fn names_small(&self, path: &str, entry: &Entry) -> bool {
+    fn names_small(&self, path: &str, entry: &IteratorScope) -> bool {
         let field = match entry {
-            Entry::None => self.resolve(path).filter(|found| !found.is_part).map(|found| found.field),
-            Entry::Reduce(_) if path == "accumulator" => None,
+            IteratorScope::None => self.resolve(path).filter(|found| !found.is_part).map(|found| found.field),
+            IteratorScope::Reduce(_) if path == "accumulator" => None,
             // Entries that are no fields can be anything.
-            Entry::Plain(_) | Entry::Reduce(_) | Entry::Of(_) if matches!(path, "" | "current") => {
+            IteratorScope::Plain(_) | IteratorScope::Reduce(_) | IteratorScope::Of(_)
+                if matches!(path, "" | "current") =>
+            {
                 return false;
             }
             entry => match self.in_entry(path, entry) {
-                Some(Named::Field(field)) => Some(field),
-                Some(Named::Value(_)) | None => None,
+                Some(VariableTarget::Field(field)) => Some(field),
+                Some(VariableTarget::Value(_)) | None => None,
             },
         };
         field.is_none_or(|field| self.around.definition.fields[field].kind.is_small())
     }
 
-    fn variable(&mut self, arguments: &Value, at: &str, entry: &Entry) -> Checked {
+    fn variable(&mut self, arguments: &Value, at: &str, entry: &IteratorScope) -> Checked {
         let Some(path) = name(arguments) else {
             let message = "A variable is named by a text, with no other value in its place: write {\"if\": [{\"!==\": \
                            [x, null]}, x, other]}.";
             return self.refuse(at, message);
         };
-        if !matches!(entry, Entry::None) {
+        if !matches!(entry, IteratorScope::None) {
             return match self.in_entry(path, entry) {
-                Some(Named::Field(field)) => self.answer(json!({ "var": path }), field),
+                Some(VariableTarget::Field(field)) => self.answer(json!({ "var": path }), field),
                 // Texts and never nothing: what was chosen of a SELECT_MANY.
-                Some(Named::Value(types)) => {
+                Some(VariableTarget::Value(types)) => {
                     Checked { is_answer: types == Types::TEXT, ..Checked::of(json!({ "var": path }), types) }
                 }
                 None => self.refuse(
@@ -431,18 +433,20 @@ impl<'c> Check<'c> {
     }
 
     /// What a path inside an entry names: nothing that exists, a plain value, or a field.
-    fn in_entry(&self, path: &str, entry: &Entry) -> Option<Named> {
-        let number = Named::Value(Types::NUMBER.or(Types::NOTHING));
+    fn in_entry(&self, path: &str, entry: &IteratorScope) -> Option<VariableTarget> {
+        let number = VariableTarget::Value(Types::NUMBER.or(Types::NOTHING));
         match entry {
-            Entry::Plain(types) if path.is_empty() => Some(Named::Value(*types)),
-            Entry::Of(_) | Entry::Reduce(_) if path.is_empty() => Some(Named::Value(Types::OBJECT)),
-            Entry::None | Entry::Plain(_) => None,
-            Entry::Reduce(of) => match path.split_once('.').unwrap_or((path, "")) {
-                ("accumulator", "") => Some(Named::Value(Types::PLAIN)),
+            IteratorScope::Plain(types) if path.is_empty() => Some(VariableTarget::Value(*types)),
+            IteratorScope::Of(_) | IteratorScope::Reduce(_) if path.is_empty() => {
+                Some(VariableTarget::Value(Types::OBJECT))
+            }
+            IteratorScope::None | IteratorScope::Plain(_) => None,
+            IteratorScope::Reduce(of) => match path.split_once('.').unwrap_or((path, "")) {
+                ("accumulator", "") => Some(VariableTarget::Value(Types::PLAIN)),
                 ("current", rest) => self.in_entry(rest, of),
                 _ => None,
             },
-            Entry::Of(repeat) => {
+            IteratorScope::Of(repeat) => {
                 let mut segments = path.split('.');
                 let fields = &self.around.definition.fields;
                 let mut field = self.named(fields[*repeat].kind.children(), segments.next()?)?;
@@ -453,7 +457,7 @@ impl<'c> Check<'c> {
                         _ => return None,
                     }
                 }
-                Some(Named::Field(field))
+                Some(VariableTarget::Field(field))
             }
         }
     }

@@ -208,7 +208,7 @@ impl Parse<'_> {
 
     fn phone(&mut self, value: &mut Value) -> Result<(), TooDear> {
         let Some(text) = self.text(value) else { return Ok(()) };
-        let canonical = match phone::Written::read(text) {
+        let canonical = match phone::ParsedNumber::read(text) {
             Ok(written) => {
                 let work = if self.make_ready(written.region()) { PHONE_WORK } else { REGION_WORK };
                 self.matching = self.matching.checked_sub(work).ok_or(TooDear)?;
@@ -218,8 +218,8 @@ impl Parse<'_> {
         };
         match canonical {
             Ok(canonical) => *value = Value::String(canonical),
-            Err(phone::Refused::Form) => self.refuse("pattern", Format::Phone.example()),
-            Err(phone::Refused::Plan) => self.refuse(
+            Err(phone::PhoneError::Form) => self.refuse("pattern", Format::Phone.example()),
+            Err(phone::PhoneError::Plan) => self.refuse(
                 "pattern",
                 "Invalid telephone number for its country. A number of another country begins with + and its code.",
             ),

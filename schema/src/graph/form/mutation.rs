@@ -8,7 +8,7 @@ use entities::{
     Json,
     form::{
         Status,
-        write::{self, Changed, New, Refusal, Update},
+        write::{self, Changed, FormError, NewForm, Update},
     },
     forms::{
         definition::MAX_BYTES,
@@ -48,7 +48,7 @@ pub(crate) struct CreateFormInput {
     definition: Option<AnyJson>,
 }
 
-/// New values for a form; what is left out stays as it is.
+/// NewForm values for a form; what is left out stays as it is.
 #[derive(InputObject)]
 pub(crate) struct UpdateFormInput {
     /// The form.
@@ -150,7 +150,7 @@ pub(crate) async fn create(
         return Ok(refused(errors));
     }
     let (title, description) = (title(&input.title), input.description.as_deref().map(unicode::composed));
-    let new = New { title: &title, description: description.as_deref(), draft };
+    let new = NewForm { title: &title, description: description.as_deref(), draft };
     let created = write::create(ctx.store(), owner, new).await;
     let form = created.map_err(|error| Database::field_error(&error, "form.create"))?;
     Ok(FormPayload::of(form).into())
@@ -236,31 +236,31 @@ fn answer(form: FormId, changed: Changed) -> MutationResult<FormPayload> {
     };
     let one = |code, path: &[&'static str], message: String| vec![UserError::new(code, path, message)];
     let errors = match refusal {
-        Refusal::NotFound => {
+        FormError::NotFound => {
             return Ok(refused(one(UserErrorCode::NotFound, &["input", "id"], "Form not found.".to_owned())));
         }
-        Refusal::NotAllowed => {
+        FormError::NotAllowed => {
             one(UserErrorCode::NotAllowed, &["input", "id"], "You may not edit this form.".to_owned())
         }
-        Refusal::Conflict { revision } => one(
+        FormError::Conflict { revision } => one(
             UserErrorCode::Conflict,
             &["input", "baseRevision"],
             format!("The draft was saved in between: its revision is {revision} now."),
         ),
-        Refusal::Unpublished => {
+        FormError::Unpublished => {
             one(UserErrorCode::Invalid, &["input", "status"], "Publish the form before it opens.".to_owned())
         }
-        Refusal::Published => one(
+        FormError::Published => one(
             UserErrorCode::Invalid,
             &["input", "status"],
             "A published form does not become a draft again: close it.".to_owned(),
         ),
-        Refusal::NoDraft => one(
+        FormError::NoDraft => one(
             UserErrorCode::Required,
             &["input", "id"],
             "Draft not found: nothing was saved since the last publication.".to_owned(),
         ),
-        Refusal::Wrong(problems) => problems.into_iter().take(MAX_PROBLEMS).map(in_draft).collect(),
+        FormError::Wrong(problems) => problems.into_iter().take(MAX_PROBLEMS).map(in_draft).collect(),
     };
     // Whoever may see the form sees what it is like now.
     Ok(FormPayload { form: Some(form), errors, warnings: Vec::new() }.into())

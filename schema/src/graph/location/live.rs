@@ -3,7 +3,7 @@
 use async_graphql::{ID, InputObject};
 use entities::{
     database::scope::Scope,
-    events::Change,
+    events::ChangeEvent,
     id::UserId,
     location::{Area, Model},
 };
@@ -50,13 +50,13 @@ pub(crate) fn updated() -> Listen<UpdatedArgs, Wanted, LastOfUsers, Location> {
             Ok(Wanted { scope: ctx.scope(), users: user_ids("userIds", args.user_ids.as_deref())?, area })
         },
         key: |wanted, change| match *change {
-            Change::LastLocation { user, .. } if wanted.has(user) => Some(user),
+            ChangeEvent::LastLocation { user, .. } if wanted.has(user) => Some(user),
             _ => None,
         },
         load: |_| LastOfUsers,
         // A position that was overtaken meanwhile is left out: the newer one has its own event.
         wants: |wanted, change, row| {
-            matches!(change, Change::LastLocation { id, .. } if *id == row.id) && wanted.holds(row)
+            matches!(change, ChangeEvent::LastLocation { id, .. } if *id == row.id) && wanted.holds(row)
         },
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use async_graphql::{Enum, ID, InputObject};
 use entities::{
     id::LocationId,
-    location::record::{self, Fault, FaultKind, Point, Recorder},
+    location::record::{self, Device, Fault, FaultKind, NewPosition},
 };
 
 use super::{ById, Location};
@@ -54,7 +54,7 @@ pub struct LocationPointInput {
     heading: Option<f64>,
 }
 
-impl From<LocationPointInput> for Point {
+impl From<LocationPointInput> for NewPosition {
     fn from(input: LocationPointInput) -> Self {
         let LocationPointInput { latitude, longitude, accuracy, altitude, speed, heading, .. } = input;
         let (client_id, timestamp) = (input.client_id.map(|id| id.0), input.timestamp.0);
@@ -185,7 +185,7 @@ pub(crate) async fn record(
     Input(input): Input<RecordLocationsInput>,
     ctx: &Context,
 ) -> MutationResult<RecordLocationsPayload> {
-    let recorder = Recorder { user: ctx.user()?, session: ctx.viewer().session_id() };
+    let recorder = Device { user: ctx.user()?, session: ctx.viewer().session_id() };
     if input.points.len() > MAX_POINTS {
         return Err(FieldError::bad_input(format!("`input.points` takes at most {MAX_POINTS} points")));
     }
@@ -196,7 +196,7 @@ pub(crate) async fn record(
         let errors = match point {
             Item::Malformed(malformed) => vec![of_malformed(malformed, &path())],
             Item::Read(point) => {
-                let point = Point::from(point);
+                let point = NewPosition::from(point);
                 let faults = point.faults(ctx.now());
                 if faults.is_empty() {
                     good.push(point);

@@ -11,7 +11,7 @@ use entities::{
     clock::Time,
     id::{SessionId, UserId},
     session::{self, Device, Grant, Refreshed},
-    user::{self, Named, NewAccount},
+    user::{self, AccountRef, NewAccount},
 };
 
 use super::{ById, Session, mutation::session_name};
@@ -168,7 +168,7 @@ pub(crate) async fn sign_in(
     let attempt = credentials::throttle_account(ctx, &email)?;
     let failed = |error: &entities::Error| Database::field_error(error, "session.sign_in");
     let account =
-        user::credentials(ctx.store(), Named::Email(&email)).await.map_err(|error| failed(&error))?;
+        user::credentials(ctx.store(), AccountRef::Email(&email)).await.map_err(|error| failed(&error))?;
     let verdict = credentials::check(ctx, attempt, account.as_ref(), &input.password).await?;
     let (Some(account), Verdict::Right | Verdict::RightButOutdated) = (account, verdict) else {
         return Ok(refused(wrong()));

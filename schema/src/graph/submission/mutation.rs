@@ -10,8 +10,8 @@ use async_graphql::{ID, InputObject};
 use entities::{
     forms::problem::Problem,
     id::{self, FormId, SubmissionId},
-    location::record::{Point, Recorder},
-    submission::write::{self, New, Refusal},
+    location::record::{Device, NewPosition},
+    submission::write::{self, NewSubmission, SubmissionError},
 };
 
 use super::{ById, Submission};
@@ -161,7 +161,7 @@ async fn hand_in(
     input: CreateSubmissionInput,
     path: &Path,
 ) -> Result<SubmissionPayload, FieldError> {
-    let author = Recorder { user: ctx.user()?, session: ctx.viewer().session_id() };
+    let author = Device { user: ctx.user()?, session: ctx.viewer().session_id() };
     let new = match read(ctx, input, path) {
         Ok(new) => new,
         Err(errors) => return Ok(SubmissionPayload { submission: None, errors: errors.into() }),
@@ -173,7 +173,7 @@ async fn hand_in(
     })
 }
 
-fn read(ctx: &Context, input: CreateSubmissionInput, path: &Path) -> Result<New, Vec<UserError>> {
+fn read(ctx: &Context, input: CreateSubmissionInput, path: &Path) -> Result<NewSubmission, Vec<UserError>> {
     let mut errors = Vec::new();
     let mut no_id = |name| {
         let error = UserError::new(UserErrorCode::Invalid, &[], "Invalid id: expected a UUID.");
@@ -189,30 +189,30 @@ fn read(ctx: &Context, input: CreateSubmissionInput, path: &Path) -> Result<New,
             None
         })
     });
-    let location = input.location.map(Point::from);
+    let location = input.location.map(NewPosition::from);
     if let Some(point) = &location {
         let path: Vec<_> = path.iter().cloned().chain(["location".into()]).collect();
         errors.extend(errors_of(point.faults(ctx.now()), &path));
     }
     match form {
         Some(form) if errors.is_empty() => {
-            Ok(New { form, version: input.version, data: input.data.0, client_id, location })
+            Ok(NewSubmission { form, version: input.version, data: input.data.0, client_id, location })
         }
         _ => Err(errors),
     }
 }
 
-fn refused(refusal: Refusal, path: &Path) -> Vec<UserError> {
+fn refused(refusal: SubmissionError, path: &Path) -> Vec<UserError> {
     let (code, name, message) = match refusal {
-        Refusal::NotAccepting => {
+        SubmissionError::NotAccepting => {
             (UserErrorCode::NotAccepting, "formId", "This form does not take submissions now.")
         }
-        Refusal::NoVersion => (UserErrorCode::NotFound, "version", "Version not found."),
-        Refusal::Conflict => {
+        SubmissionError::NoVersion => (UserErrorCode::NotFound, "version", "Version not found."),
+        SubmissionError::Conflict => {
             (UserErrorCode::Conflict, "clientId", "Something else was handed in under this client id before.")
         }
-        Refusal::TooLarge => (UserErrorCode::TooLarge, "data", "The answers have at most 512 KiB."),
-        Refusal::Wrong(problems) => {
+        SubmissionError::TooLarge => (UserErrorCode::TooLarge, "data", "The answers have at most 512 KiB."),
+        SubmissionError::Wrong(problems) => {
             return problems.into_iter().map(|problem| in_data(problem, path)).collect();
         }
     };

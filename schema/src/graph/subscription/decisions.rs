@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use entities::{database::scope::Scope, events::Change};
+use entities::{database::scope::Scope, events::ChangeEvent};
 use futures_util::{
     FutureExt as _,
     future::{BoxFuture, Shared},
@@ -26,7 +26,7 @@ pub(super) type Decision = Outcome<Arc<dyn Any + Send + Sync>>;
 pub(super) struct Question {
     /// Which announcement the change belongs to: the same row may change again.
     pub(super) number: u64,
-    pub(super) change: Change,
+    pub(super) change: ChangeEvent,
     /// The subscription, whose rows are all of one type.
     pub(super) field: &'static str,
     pub(super) scope: Scope,

@@ -6,7 +6,7 @@ use async_graphql::{ID, InputObject};
 use entities::{
     auth::password::Verdict,
     id::UserId,
-    user::{self, Changes, Named, NewAccount},
+    user::{self, AccountChanges, AccountRef, NewAccount},
 };
 
 use super::{ById, Role, User};
@@ -114,12 +114,12 @@ fn no_such_account() -> UserError {
     UserError::new(UserErrorCode::NotFound, &["input", "id"], "Account not found.")
 }
 
-/// Changes an account; `None` in the changes is no change.
+/// AccountChanges an account; `None` in the changes is no change.
 async fn change(
     ctx: &Context,
     actor: UserId,
     user: UserId,
-    changes: Changes<'_>,
+    changes: AccountChanges<'_>,
 ) -> MutationResult<UpdateUserPayload> {
     let found =
         user::update(ctx.store(), Some(actor), user, changes).await.map_err(|error| failed(&error))?;
@@ -136,7 +136,13 @@ pub(crate) async fn update_profile(
         Ok(name) => name,
         Err(error) => return Ok(refused(error)),
     };
-    change(ctx, user, user, Changes { display_name: display_name.as_deref(), ..Changes::default() }).await
+    change(
+        ctx,
+        user,
+        user,
+        AccountChanges { display_name: display_name.as_deref(), ..AccountChanges::default() },
+    )
+    .await
 }
 
 /// `Mutation.changePassword`
@@ -146,7 +152,8 @@ pub(crate) async fn change_password(
 ) -> MutationResult<UpdateUserPayload> {
     let user = ctx.user()?;
     credentials::throttle(ctx)?;
-    let account = user::credentials(ctx.store(), Named::Id(user)).await.map_err(|error| failed(&error))?;
+    let account =
+        user::credentials(ctx.store(), AccountRef::Id(user)).await.map_err(|error| failed(&error))?;
     let Some(account) = account else { return Err(FieldError::unauthenticated()) };
     let [email, name] = &account.known;
     let attempt = credentials::throttle_account(ctx, email)?;
@@ -220,6 +227,6 @@ pub(crate) async fn update(
     if user == actor && input.is_active == Some(false) {
         return Ok(own("isActive", "Another administrator has to block you."));
     }
-    let changes = Changes { display_name: display_name.as_deref(), role, is_active: input.is_active };
+    let changes = AccountChanges { display_name: display_name.as_deref(), role, is_active: input.is_active };
     change(ctx, actor, user, changes).await
 }

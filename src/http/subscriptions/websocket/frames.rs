@@ -178,7 +178,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             let length = usize::try_from(frame.left).unwrap_or(usize::MAX).min(self.input.len());
             let mut piece = self.input.split_to(length);
             frame.left -= length as u64;
-            let (is_control, is_whole) = (matches!(frame.opcode, OpCode::Control(_)), frame.left == 0);
+            let (is_control, is_complete) = (matches!(frame.opcode, OpCode::Control(_)), frame.left == 0);
             if is_control || !self.is_closing {
                 unmask(&mut piece, &mut frame.mask);
             }
@@ -187,7 +187,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             } else if !self.is_closing {
                 self.append(&piece)?;
             }
-            if !is_whole {
+            if !is_complete {
                 return Ok(None);
             }
             let Some(frame) = self.frame.take() else { return Ok(None) };
@@ -316,9 +316,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                         written => taken += written,
                     }
                 }
-                let is_whole = piece.is_empty() && self.output.len() == 1;
+                let is_complete = piece.is_empty() && self.output.len() == 1;
                 // Also where there is always room for a little, so that nothing is waited for until then.
-                if !is_whole && Instant::now() >= until {
+                if !is_complete && Instant::now() >= until {
                     if (taken as f64) < wanted {
                         return Err(io::ErrorKind::TimedOut.into());
                     }

@@ -1,17 +1,17 @@
-//! Texts that the nodes share under a name, for a while: in Redis. Without Redis, or while it is away, there is nothing
+//! Texts that the instances share under a name, for a while: in Redis. Without Redis, or while it is away, there is nothing
 //! to share, and nobody waits long to learn it. Not here: rows and what is made of them (`cache`).
 
 use std::{sync::Arc, time::Duration};
 
 use crate::redis::{READ_TIMEOUT, Redis, WRITE_TIMEOUT};
 
-/// What the nodes share. Cheap to clone.
+/// What the instances share. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Texts {
+pub struct SharedKv {
     shared: Option<(Redis, Arc<str>)>,
 }
 
-impl Texts {
+impl SharedKv {
     pub(crate) fn new(redis: &Redis, namespace: &str) -> Self {
         Self { shared: Some((redis.clone(), Arc::from(namespace))) }
     }

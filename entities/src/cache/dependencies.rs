@@ -8,13 +8,13 @@ use super::Tag;
 /// What the values of one request depend on: all tags of everything that was read through the cache, whether it was
 /// found there or not. Also filled where the cache is off.
 #[derive(Clone, Debug, Default)]
-pub struct Touched {
+pub struct DependencySet {
     tags: FxHashSet<Tag>,
     is_strong: bool,
-    has_gaps: bool,
+    has_untracked: bool,
 }
 
-impl Touched {
+impl DependencySet {
     /// The tags, in no order.
     pub fn tags(&self) -> impl Iterator<Item = &Tag> {
         self.tags.iter()
@@ -27,8 +27,8 @@ impl Touched {
 
     /// Everything that was read has tags. False where a statement ran that no tag covers (a search, the activity
     /// log): then the tags label the answer, and cannot tell when it is outdated.
-    pub fn is_whole(&self) -> bool {
-        !self.has_gaps
+    pub fn is_complete(&self) -> bool {
+        !self.has_untracked
     }
 
     pub(crate) fn add(&mut self, tags: Vec<Tag>, is_strong: bool) {
@@ -36,7 +36,7 @@ impl Touched {
         self.is_strong |= is_strong;
     }
 
-    pub(crate) fn add_gap(&mut self) {
-        self.has_gaps = true;
+    pub(crate) fn mark_untracked(&mut self) {
+        self.has_untracked = true;
     }
 }

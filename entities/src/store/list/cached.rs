@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{Filtering, List};
 use crate::{
-    cache::{Cached, Kept, ReadContext, Tag},
+    cache::{Cached, ReadContext, Retention, Tag},
     database::{
         page::{Keyset, Page, Window},
         scope::Scope,
@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// A write ends the use of a page at once; this bounds what no tag covers.
-const KEPT: Kept = Kept::for_seconds(60);
+const RETENTION: Retention = Retention::for_seconds(60);
 
 /// The part of a list that a caller sees.
 pub(super) struct Part<R: 'static, F: 'static> {
@@ -88,8 +88,8 @@ where
         self.part.list.shape
     }
 
-    fn kept(&self) -> Kept {
-        KEPT
+    fn retention(&self) -> Retention {
+        RETENTION
     }
 
     fn arguments(&self) -> impl Serialize {
@@ -105,7 +105,7 @@ where
     }
 
     /// There always is one, if an empty one.
-    fn keeps_absent(&self) -> bool {
+    fn caches_absence(&self) -> bool {
         false
     }
 
@@ -151,8 +151,8 @@ where
         "count"
     }
 
-    fn kept(&self) -> Kept {
-        KEPT
+    fn retention(&self) -> Retention {
+        RETENTION
     }
 
     fn arguments(&self) -> impl Serialize {
@@ -168,7 +168,7 @@ where
     }
 
     /// There always is one, if a zero.
-    fn keeps_absent(&self) -> bool {
+    fn caches_absence(&self) -> bool {
         false
     }
 

@@ -1,4 +1,4 @@
-//! What a node reads before its first request: open forms, the accounts that were active lately, and what was read most
+//! What an instance reads before its first request: open forms, the accounts that were active lately, and what was read most
 //! often before it started. A cache that is empty would send its first requests all to the database at once. Not here:
 //! who waits for it (the hall's readiness).
 
@@ -18,12 +18,12 @@ use crate::{
 };
 
 /// Rows of each kind at most.
-const MOST: u64 = 2_000;
+const MAX_ROWS: u64 = 2_000;
 /// Rows of one batch.
 const BATCH: usize = 200;
 /// Batches under way at once.
-const WIDTH: usize = 2;
-/// How often, and how often at most, it is looked whether this node follows the log.
+const CONCURRENCY: usize = 2;
+/// How often, and how often at most, it is looked whether this instance follows the log.
 const LOOK: Duration = Duration::from_millis(20);
 const LOOKS: u32 = 50;
 /// Who has used a session since is active.
@@ -33,24 +33,24 @@ const ACTIVE_DAYS: i64 = 7;
 ///
 /// # Errors
 /// The database's.
-pub async fn warm(store: &Store) -> Result<usize, Error> {
+pub async fn warm_up(store: &Store) -> Result<usize, Error> {
     if !store.cache().is_on() {
         return Ok(0);
     }
-    // What is read before this node follows the log could not be kept.
+    // What is read before this instance follows the log could not be kept.
     for _ in 0..LOOKS {
         if store.cache().has_lease() {
             break;
         }
         tokio::time::sleep(LOOK).await;
     }
-    let mut wanted: Vec<(Kind, Uuid)> = store.cache().hottest().await;
+    let mut wanted: Vec<(Kind, Uuid)> = store.cache().most_popular().await;
     let open = form::Entity::find()
         .select_only()
         .column(form::Column::Id)
         .filter(form::Column::Status.eq(form::Status::Open))
         .order_by_desc(form::Column::UpdatedAt)
-        .limit(MOST);
+        .limit(MAX_ROWS);
     let open = store.database().column("warm.forms", form::Entity, &open).await?;
     wanted.extend(open.into_iter().map(|id| (Kind::Form, id)));
     let since = crate::clock::now() - chrono::TimeDelta::days(ACTIVE_DAYS);
@@ -61,7 +61,7 @@ pub async fn warm(store: &Store) -> Result<usize, Error> {
         .filter(session::Column::LastActivity.gt(since))
         .group_by(session::Column::UserId)
         .order_by_desc(session::Column::LastActivity.max())
-        .limit(MOST);
+        .limit(MAX_ROWS);
     let active = store.database().column("warm.users", session::Entity, &active).await?;
     wanted.extend(active.into_iter().map(|id| (Kind::User, id)));
     wanted.sort_unstable_by_key(|(kind, id)| (kind.as_str(), *id));
@@ -72,7 +72,7 @@ pub async fn warm(store: &Store) -> Result<usize, Error> {
         .map(<[_]>::to_vec)
         .collect();
     let reads = futures_util::stream::iter(batches).map(|batch| read(store, batch));
-    reads.buffer_unordered(WIDTH).try_for_each(|()| std::future::ready(Ok(()))).await?;
+    reads.buffer_unordered(CONCURRENCY).try_for_each(|()| std::future::ready(Ok(()))).await?;
     Ok(wanted.len())
 }
 

@@ -1,37 +1,37 @@
-//! How a batch of keys went in one tier, told to the metrics and, where a request explains itself, to its recorder.
+//! How a batch of keys went in one tier, reported to the metrics and, where a request explains itself, to its recorder.
 
 use std::time::Duration;
 
 use super::{
     CacheRead, Recorder, Tag,
-    metrics::{Found, Metrics, Tier},
+    metrics::{CacheMetrics, LookupResult, Tier},
 };
 
 /// Keys by what was found.
 #[derive(Default)]
-pub(super) struct Tally {
-    keys: [u64; Found::ALL.len()],
+pub(super) struct CacheStats {
+    keys: [u64; LookupResult::ALL.len()],
     oldest: Duration,
 }
 
-impl Tally {
+impl CacheStats {
     /// Counts a key; `age` is that of what is used.
-    pub(super) fn add(&mut self, found: Found, age: Duration) {
+    pub(super) fn add(&mut self, found: LookupResult, age: Duration) {
         self.keys[found as usize] += 1;
-        if matches!(found, Found::Hit | Found::Stale) {
+        if matches!(found, LookupResult::Hit | LookupResult::Stale) {
             self.oldest = self.oldest.max(age);
         }
     }
 
-    /// Tells it; `tags` are those of a key of the batch.
+    /// Reports it; `tags` are those of a key of the batch.
     pub(super) fn report(
         &self,
-        metrics: &Metrics,
+        metrics: &CacheMetrics,
         recorder: Option<&Recorder>,
         (tier, of): (Tier, &'static str),
         tags: impl FnOnce() -> Vec<Tag>,
     ) {
-        let counted = Found::ALL.into_iter().map(|found| (found, self.keys[found as usize]));
+        let counted = LookupResult::ALL.into_iter().map(|found| (found, self.keys[found as usize]));
         let counted = counted.filter(|(_, keys)| *keys > 0);
         for (found, keys) in counted.clone() {
             metrics.read(tier, of, found, keys);

@@ -23,7 +23,7 @@ const READY_WITHIN: Duration = Duration::from_secs(1);
 
 /// What may be thought of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum ConnectionState {
     /// It has answered everything.
     Ready,
     /// It has something to answer still.
@@ -33,11 +33,11 @@ enum State {
 }
 
 /// A connection that is lent until it is dropped.
-pub(crate) struct Lent {
+pub(crate) struct PooledConnection {
     pool: Pool,
     session: Option<Session>,
     turn: Option<Turn>,
-    state: State,
+    state: ConnectionState,
     in_transaction: bool,
     /// It has answered just before it was lent.
     is_proven: bool,
@@ -45,13 +45,13 @@ pub(crate) struct Lent {
     was_closed: bool,
 }
 
-impl Lent {
+impl PooledConnection {
     pub(super) fn new(pool: Pool, session: Session, turn: Turn, is_proven: bool) -> Self {
         Self {
             pool,
             session: Some(session),
             turn: Some(turn),
-            state: State::Ready,
+            state: ConnectionState::Ready,
             in_transaction: false,
             is_proven,
             was_closed: false,
@@ -71,9 +71,9 @@ impl Lent {
     /// A new connection in the place of this one, for the same turn.
     pub(super) async fn replace(&mut self) -> Result<(), Error> {
         drop(self.session.take());
-        let deadline = tokio::time::Instant::now() + self.pool.0.patience;
+        let deadline = tokio::time::Instant::now() + self.pool.0.acquire_timeout;
         self.session = Some(self.pool.0.open_until(deadline).await?);
-        (self.state, self.is_proven, self.was_closed) = (State::Ready, true, false);
+        (self.state, self.is_proven, self.was_closed) = (ConnectionState::Ready, true, false);
         Ok(())
     }
 
@@ -91,7 +91,7 @@ impl Lent {
     ) -> Result<u64, Error> {
         let limit = self.pool.0.limit;
         let (mut rows, mut changed, mut misread) = (0, 0, None);
-        self.state = State::Busy;
+        self.state = ConnectionState::Busy;
         let connection = &mut self.session.as_mut().expect("it is there until it is given back").connection;
         let query = sqlx::query_with(text, SqlxValues(Values(values)));
         let mut answers = connection.fetch_many(query);
@@ -123,7 +123,7 @@ impl Lent {
             // What is left of the answer is read when it is given back.
             (Some(Ok(())), Some(source)) => Err(Error::Row { table, source }),
             (Some(Err(error)), _) if is_lost(&error) => {
-                self.state = State::Broken;
+                self.state = ConnectionState::Broken;
                 self.was_closed = rows == 0;
                 self.pool.0.forget_idle();
                 Err(unavailable(error))
@@ -147,7 +147,7 @@ impl Lent {
     /// # Errors
     /// The server's. Where it is `Unavailable` nobody knows whether it is committed; this connection will not be used again.
     pub(crate) async fn commit(mut self) -> Result<(), Error> {
-        if self.state != State::Ready {
+        if self.state != ConnectionState::Ready {
             let source = DbErr::Custom("a statement of the transaction did not come to its end".to_owned());
             return Err(Error::Statement { statement: "commit", source });
         }
@@ -159,7 +159,7 @@ impl Lent {
 
     /// BEGIN or COMMIT. Where it does not come to its end, for whatever reason, the connection is done for.
     async fn command(&mut self, command: &'static str, within: Duration) -> Result<(), Error> {
-        self.state = State::Broken;
+        self.state = ConnectionState::Broken;
         let connection = &mut self.session.as_mut().expect("it is there until it is given back").connection;
         match timeout(within, connection.execute(sqlx::raw_sql(command))).await {
             Ok(Ok(_)) => {
@@ -184,7 +184,7 @@ impl Lent {
     }
 
     fn answered(&mut self) {
-        self.state = State::Ready;
+        self.state = ConnectionState::Ready;
         if let Some(session) = &mut self.session {
             session.answered = Instant::now();
         }
@@ -192,24 +192,25 @@ impl Lent {
 
     /// No answer, long after there should have been one.
     fn is_late(&mut self) -> Error {
-        self.state = State::Broken;
+        self.state = ConnectionState::Broken;
         self.pool.0.doubt();
         let late = std::io::Error::new(std::io::ErrorKind::TimedOut, "PostgreSQL did not answer in time");
         unavailable(sqlx::Error::Io(late))
     }
 }
 
-impl Drop for Lent {
+impl Drop for PooledConnection {
     fn drop(&mut self) {
         let Some(session) = self.session.take() else { return };
         match self.state {
-            State::Ready if !self.in_transaction => self.pool.0.give_back(session),
-            State::Broken => drop(session),
-            State::Ready | State::Busy => {
+            ConnectionState::Ready if !self.in_transaction => self.pool.0.give_back(session),
+            ConnectionState::Broken => drop(session),
+            ConnectionState::Ready | ConnectionState::Busy => {
                 // Without a runtime there is nobody who could wait: it closes, and the server rolls back.
                 let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
                 let (pool, turn) = (self.pool.clone(), self.turn.take());
-                let restoring = restore(pool, session, self.state == State::Busy, self.in_transaction);
+                let restoring =
+                    restore(pool, session, self.state == ConnectionState::Busy, self.in_transaction);
                 drop(runtime.spawn(async move {
                     restoring.await;
                     // Only now is there room for somebody else.

@@ -1,4 +1,4 @@
-//! Which rows are read most: counted now and then on each node, told to Redis from time to time, and read by a node that
+//! Which rows are read most: counted now and then on each instance, sent to Redis from time to time, and read by an instance that
 //! starts (`warm`). A hint and nothing more: what is lost costs a miss.
 
 use std::{
@@ -10,7 +10,7 @@ use redis::pipe;
 use rustc_hash::FxHashMap;
 use uuid::Uuid;
 
-use super::{Cache, Inner};
+use super::{Cache, CacheInner};
 use crate::{
     database::kind::Kind,
     redis::{READ_TIMEOUT, WRITE_TIMEOUT},
@@ -19,27 +19,27 @@ use crate::{
 /// One batch of so many is counted.
 const SAMPLE: u32 = 32;
 /// Rows counted at once at most.
-const MOST_COUNTED: usize = 10_000;
-/// Rows told at once, and rows that Redis keeps.
-const MOST_TOLD: usize = 500;
-const MOST_KEPT: isize = 2_000;
-/// Between two times that it is told. What was read long ago counts less each time.
-const TELL: Duration = Duration::from_secs(30);
-const FADING: &str = "0.9";
+const MAX_COUNTED: usize = 10_000;
+/// Rows sent at once, and rows that Redis keeps.
+const MAX_PUBLISHED: usize = 500;
+const MAX_STORED: isize = 2_000;
+/// Between two times that it is sent. What was read long ago counts less each time.
+const PUBLISH_EVERY: Duration = Duration::from_secs(30);
+const DECAY: &str = "0.9";
 const WEEK_SECONDS: u32 = 7 * 24 * 3_600;
 
-/// How often rows were read here, since it was last told.
+/// How often rows were read here, since it was last sent.
 #[derive(Default)]
-pub(super) struct Hot(Mutex<FxHashMap<(Kind, Uuid), u32>>);
+pub(super) struct PopularKeys(Mutex<FxHashMap<(Kind, Uuid), u32>>);
 
-impl Hot {
+impl PopularKeys {
     /// Notes that a batch of rows was found; `any` picks one of them.
-    pub(super) fn note(&self, kind: Kind, any: impl FnOnce() -> Option<Uuid>) {
+    pub(super) fn record(&self, kind: Kind, any: impl FnOnce() -> Option<Uuid>) {
         if fastrand::u32(..SAMPLE) == 0
             && let Some(id) = any()
         {
             let mut counts = self.counts();
-            if counts.len() < MOST_COUNTED || counts.contains_key(&(kind, id)) {
+            if counts.len() < MAX_COUNTED || counts.contains_key(&(kind, id)) {
                 *counts.entry((kind, id)).or_default() += 1;
             }
         }
@@ -53,31 +53,31 @@ impl Hot {
     fn take(&self) -> Vec<((Kind, Uuid), u32)> {
         let mut counts: Vec<_> = std::mem::take(&mut *self.counts()).into_iter().collect();
         counts.sort_unstable_by_key(|(_, count)| std::cmp::Reverse(*count));
-        counts.truncate(MOST_TOLD);
+        counts.truncate(MAX_PUBLISHED);
         counts
     }
 }
 
-/// Tells what is read most, for as long as the cache lives.
-pub(super) async fn tell(cache: Weak<Inner>) {
+/// Publishes what is read most, for as long as the cache lives.
+pub(super) async fn publish(cache: Weak<CacheInner>) {
     loop {
-        tokio::time::sleep(TELL.mul_f64(0.5 + fastrand::f64())).await;
+        tokio::time::sleep(PUBLISH_EVERY.mul_f64(0.5 + fastrand::f64())).await;
         let Some(cache) = cache.upgrade() else { return };
-        cache.tell_hottest().await;
+        cache.publish_popular_keys().await;
     }
 }
 
-impl Inner {
-    async fn tell_hottest(&self) {
-        let counts = self.hot.take();
+impl CacheInner {
+    async fn publish_popular_keys(&self) {
+        let counts = self.popular_keys.take();
         let Some(shared) = self.shared.as_ref().filter(|_| !counts.is_empty()) else { return };
-        let key = shared.hot_key();
+        let key = shared.popular_keys_key();
         let mut pipeline = pipe();
-        pipeline.cmd("ZUNIONSTORE").arg(&key).arg(1).arg(&key).arg("WEIGHTS").arg(FADING).ignore();
+        pipeline.cmd("ZUNIONSTORE").arg(&key).arg(1).arg(&key).arg("WEIGHTS").arg(DECAY).ignore();
         for ((kind, id), count) in counts {
             pipeline.cmd("ZINCRBY").arg(&key).arg(count).arg(format!("{}:{id}", kind.as_str())).ignore();
         }
-        pipeline.cmd("ZREMRANGEBYRANK").arg(&key).arg(0).arg(-MOST_KEPT - 1).ignore();
+        pipeline.cmd("ZREMRANGEBYRANK").arg(&key).arg(0).arg(-MAX_STORED - 1).ignore();
         pipeline.cmd("EXPIRE").arg(&key).arg(WEEK_SECONDS).ignore();
         // Whoever starts without it reads less beforehand.
         let _ = shared.redis.pipeline::<()>("hottest", WRITE_TIMEOUT, &pipeline).await;
@@ -85,13 +85,13 @@ impl Inner {
 }
 
 impl Cache {
-    /// The rows that all nodes have read most; none where nodes share no cache.
-    pub(crate) async fn hottest(&self) -> Vec<(Kind, Uuid)> {
+    /// The rows that all instances have read most; none where instances share no cache.
+    pub(crate) async fn most_popular(&self) -> Vec<(Kind, Uuid)> {
         let Some(shared) = self.inner.as_ref().and_then(|inner| inner.shared.as_ref()) else {
             return Vec::new();
         };
         let mut command = redis::cmd("ZREVRANGE");
-        command.arg(shared.hot_key()).arg(0).arg(MOST_KEPT);
+        command.arg(shared.popular_keys_key()).arg(0).arg(MAX_STORED);
         let found: Vec<String> =
             shared.redis.command("hottest", READ_TIMEOUT, &command).await.unwrap_or_default();
         let row = |name: &String| {
@@ -101,10 +101,10 @@ impl Cache {
         found.iter().filter_map(row).collect()
     }
 
-    /// Tells at once what is read most here.
-    pub async fn tell_hottest(&self) {
+    /// Publishes at once what is read most here.
+    pub async fn publish_popular_keys(&self) {
         if let Some(inner) = &self.inner {
-            inner.tell_hottest().await;
+            inner.publish_popular_keys().await;
         }
     }
 }
