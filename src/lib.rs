@@ -80,20 +80,8 @@ impl App {
         config: &Config,
         store: Store,
         access: Access,
-        registry: Registry,
-        development: Option<Development>,
-    ) -> Self {
-        Self::serving(config, store, access, registry, development, Graph::new)
-    }
-
-    /// Makes the server over a graph that `graph` builds.
-    pub fn serving(
-        config: &Config,
-        store: Store,
-        access: Access,
         mut registry: Registry,
         development: Option<Development>,
-        graph: fn(Store, schema::Options, &mut Registry) -> Graph,
     ) -> Self {
         let is_development = development.is_some();
         let accounts = development.map(|development| development.accounts).unwrap_or_default();
@@ -113,7 +101,7 @@ impl App {
         let (settings, texts) = (config.documents.clone(), store.shared_kv().clone());
         let key = access.options().secret.document_key();
         let documents = Documents::new(settings, key, texts, &mut registry);
-        let graph = graph(store.clone(), options, &mut registry);
+        let graph = Graph::new(store.clone(), options, &mut registry);
         let playground = config.http.playground.is_on(is_development);
         let mut http = config.http.clone();
         if is_development {

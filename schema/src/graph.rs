@@ -4,13 +4,11 @@
 use std::{sync::Arc, time::Instant};
 
 use async_graphql::{
-    CustomDirectiveFactory, Schema, ValidationMode, Variables,
-    parser::{
-        parse_schema,
-        types::{OperationDefinition, SelectionSet},
-    },
+    Schema, ValidationMode, Variables,
+    parser::{parse_schema, types::OperationDefinition},
 };
 use entities::{Recorder, Store, cache::Retention};
+use futures_util::{FutureExt as _, future::BoxFuture};
 use prometheus_client::registry::Registry;
 
 pub mod activity;
@@ -48,16 +46,16 @@ use engine::{
     cost::OutputTypes,
     document::{Document, DocumentCache, OnlyValidate, OperationKind, Rules},
     error::{Code, RequestError},
-    execute::{Ready, answer},
+    execute::{answer, plan},
     federation::{
         sdl,
         trace::{Clock, Tree},
     },
-    introspection,
+    introspection::Question,
     limits::Limits,
-    object::{Entity as _, Object, Row, Selection},
+    object::Row,
     output::{Errors, Unfinished},
-    plan::Planner,
+    plan::{Planner, Selected},
     variables::InputTypes,
 };
 use mutation::Mutation;
@@ -129,16 +127,6 @@ impl Options {
 
 pub(crate) type Engine = Schema<Row<Query>, Mutation, Subscription>;
 
-/// What a graph is made of.
-pub(crate) struct GraphParts<T> {
-    /// The root of queries.
-    pub(crate) query: &'static Object<Query>,
-    /// Has the last word on what the schema has.
-    pub(crate) types: T,
-    /// Directives that are none of the federation's.
-    pub(crate) composed: &'static [sdl::Composed],
-}
-
 /// The graph: schema, documents, batching, and the store behind them. Cheap to clone.
 #[derive(Clone)]
 pub struct Graph {
@@ -151,7 +139,6 @@ struct GraphInner {
     options: Options,
     service: ServiceInfo,
     api_sdl: String,
-    query: &'static Object<Query>,
     validator: Engine,
     introspector: Engine,
     input_types: InputTypes,
@@ -167,26 +154,11 @@ impl Graph {
     /// Builds the schema over a store. Metrics go into `registry`.
     pub fn new(store: Store, options: Options, registry: &mut Registry) -> Self {
         let subgraph = options.subgraph;
-        Self::of(
-            store,
-            options,
-            registry,
-            GraphParts { query: Query::object(), types: subgraph, composed: &[] },
-        )
-    }
-
-    /// Builds the schema of any shape over a store. Metrics go into `registry`.
-    pub(crate) fn of<T: CustomDirectiveFactory + Copy>(
-        store: Store,
-        options: Options,
-        registry: &mut Registry,
-        GraphParts { query, types, composed }: GraphParts<T>,
-    ) -> Self {
         let engine = |suggestions: bool| {
             let builder = Schema::build(Row::new(), Mutation, Subscription)
                 .enable_federation()
                 .enable_subscription_in_federation()
-                .directive(types)
+                .directive(subgraph)
                 // The limits count depth themselves, through fragments too; the library must not refuse what they let through.
                 .limit_recursive_depth(64);
             if suggestions { builder } else { builder.disable_suggestions() }
@@ -194,10 +166,9 @@ impl Graph {
         let validator = engine(options.development).extension(OnlyValidate).finish();
         let introspector = engine(false).validation_mode(ValidationMode::Fast).finish();
         let for_clients: Engine =
-            Schema::build(Row::new(), Mutation, Subscription).directive(sdl::ForClients(types)).finish();
+            Schema::build(Row::new(), Mutation, Subscription).directive(sdl::ForClients(subgraph)).finish();
         let api_sdl = sdl::api(&for_clients);
-        let service =
-            ServiceInfo { subgraph: options.subgraph, sdl: sdl::federated(&introspector, composed).into() };
+        let service = ServiceInfo { subgraph, sdl: sdl::federated(&introspector, &[]).into() };
         let types =
             parse_schema(introspector.sdl()).expect("the schema prints SDL that its own parser reads");
         let input_types = InputTypes::of(&types, &JUDGED_ALONE);
@@ -213,7 +184,6 @@ impl Graph {
             options,
             service,
             api_sdl,
-            query,
             validator,
             introspector,
             input_types,
@@ -448,13 +418,16 @@ impl GraphInner {
         if prepared.kind == OperationKind::Mutation {
             return mutation::execute(root, planner, ctx, errors).await;
         }
-        let selection = self.plan(prepared, root, planner, ctx).await?;
-        let (request_id, output_buffer) = (&ctx.caller().request_id, prepared.document.output_buffer());
-        Ok(answer(&selection, Query, ctx, request_id, output_buffer, errors).await)
+        let ask = |selected: &Selected<'_>| {
+            let (document, operation_name) = (&*prepared.document, prepared.operation_name.as_deref());
+            self.introspect(&Question { document, operation_name, planner, selected }, ctx)
+        };
+        let selection = plan(planner, root, ctx, ask).await?;
+        Ok(answer(&selection, Query, ctx, prepared.document.output_buffer(), errors).await)
     }
 
     /// The answer to a question about the schema, as JSON, kept for an hour at most.
-    async fn introspect(&self, question: &introspection::Question<'_, '_>, ctx: &Context) -> Arc<String> {
+    fn introspect<'a>(&self, question: &Question<'_, '_>, ctx: &'a Context) -> BoxFuture<'a, Vec<u8>> {
         // Of this schema: another version of the program may share the cache.
         let schema = blake3::hash(self.service.sdl.as_bytes());
         let name = format!("introspection {schema} {}", question.key());
@@ -463,34 +436,10 @@ impl GraphInner {
             let asked = ask();
             async move { Ok(asked.await) }
         };
-        let kept = Retention::for_seconds(3_600);
-        let json = ctx.store().get_or_set(&name, kept, Vec::new(), load).await;
-        json.unwrap_or_else(|_| Arc::new("null".to_owned()))
-    }
-
-    /// Plans the root: introspection is answered by the library, everything else by the declarations.
-    async fn plan<'q>(
-        &self,
-        prepared: &Prepared,
-        root: &'q SelectionSet,
-        planner: Planner<'q>,
-        ctx: &'q Context,
-    ) -> Result<Selection<'q, Query>, RequestError> {
-        let query = self.query;
-        let mut selection = query.nothing();
-        for selected in planner.collect(&|condition| query.is(condition), &[root])? {
-            if matches!(selected.name(), "__schema" | "__type") {
-                let (document, operation_name) = (&*prepared.document, prepared.operation_name.as_deref());
-                let question =
-                    introspection::Question { document, operation_name, planner, selected: &selected };
-                let json = self.introspect(&question, ctx).await;
-                let ready = Box::new(Ready { json: json.as_bytes().to_vec() });
-                let names = (selected.key(), selected.name());
-                selection.push_edge(names, selected.name() == "__type", ready);
-            } else {
-                query.plan_field(&mut selection, planner, selected, ctx)?;
-            }
+        async move {
+            let json = ctx.store().get_or_set(&name, Retention::for_seconds(3_600), Vec::new(), load).await;
+            json.map_or_else(|_| b"null".to_vec(), |json: Arc<String>| json.as_bytes().to_vec())
         }
-        Ok(selection)
+        .boxed()
     }
 }

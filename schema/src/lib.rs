@@ -15,11 +15,7 @@ pub mod auth;
 mod context;
 mod executor;
 mod explain;
-#[cfg(any(test, feature = "bench"))]
-pub mod fake;
 pub mod graph;
-#[cfg(any(test, feature = "products"))]
-pub mod products;
 mod request;
 
 pub use answers::digest;

@@ -1,6 +1,6 @@
 // Apollo's subgraph compatibility suite (npm @apollo/federation-subgraph-compatibility-tests), as it is, but for what it is
-// started with: Docker, Rover and Apollo Router. Its schema `products` is served by our code (products.rs; XP_PRODUCTS is the
-// program), its other two subgraphs are its own, its router is Apollo Gateway.
+// started with: Docker, Rover and Apollo Router. Its schema `products` is served by the engine (schema/engine/examples/products;
+// XP_PRODUCTS is the program), its other two subgraphs are its own, its router is Apollo Gateway.
 import assert from "node:assert/strict";
 import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
@@ -24,7 +24,7 @@ const READY_MS = 30_000;
 const LINK_IS_NEWER = /Expected pattern: .*2\\\.0\|2\\\.1\|2\\\.2\|2\\\.3.*\n.*Received string: +.*"2\.9"/;
 
 const program = process.env.XP_PRODUCTS;
-assert.ok(program, "XP_PRODUCTS is not set: cargo build --example products --features products, and name the program");
+assert.ok(program, "XP_PRODUCTS is not set: cargo build -p engine --example products, and name the program");
 
 const require = createRequire(import.meta.url);
 const suite = dirname(require.resolve("@apollo/federation-subgraph-compatibility-tests/package.json"));

@@ -173,8 +173,7 @@ fn literal(source: &str) -> Option<(String, usize)> {
 
 /// All files of product code under a folder.
 fn files(folder: &Path, found: &mut Vec<PathBuf>) {
-    const NOT_OF_THE_PRODUCT: [&str; 9] =
-        ["tests", "tests.rs", "benches", "examples", "target", "fake", "fake.rs", "products", "products.rs"];
+    const NOT_OF_THE_PRODUCT: [&str; 5] = ["tests", "tests.rs", "benches", "examples", "target"];
     for entry in fs::read_dir(folder).expect("a folder") {
         let path = entry.expect("an entry").path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();

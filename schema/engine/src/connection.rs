@@ -20,6 +20,7 @@ use futures_util::{
 use crate::{
     batch::{Loader, Outcome},
     context::Context,
+    cost::DEFAULT_ROWS,
     edge::{Arguments, Broken, FieldArgs, load_some},
     error::{FieldError, RequestError, SourceLocation},
     federation::trace::{Moment, Span, Traced},
@@ -29,8 +30,6 @@ use crate::{
 };
 use types::{Connection, ConnectionEdge};
 
-/// Rows of a page when neither `first` nor `last` is given.
-pub const DEFAULT_ROWS: u32 = 20;
 /// Rows of a page at most.
 pub const MAX_ROWS: u32 = 100;
 

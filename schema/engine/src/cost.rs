@@ -19,10 +19,10 @@ use async_graphql::{
 };
 use async_graphql_value::Value as InputValue;
 
-use crate::connection::DEFAULT_ROWS;
-
 /// The arguments that say how many rows a list has at most.
 const SIZES: [&str; 3] = ["first", "last", "maxPoints"];
+/// Rows of a page when neither `first` nor `last` is given.
+pub const DEFAULT_ROWS: u32 = 20;
 /// The rows counted for a list that nothing bounds.
 const ASSUMED_ROWS: u64 = 10;
 /// What a leaf costs that is a document of JSON.
@@ -33,6 +33,7 @@ pub const MAX_IDS: usize = 100;
 const ROWS: [&str; 2] = ["nodes", "edges"];
 
 /// What costs more or less than its kind.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Weights {
     /// What fields cost by themselves, each time: type, field, weight.
     pub fields: &'static [(&'static str, &'static str, u64)],

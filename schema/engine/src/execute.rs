@@ -2,11 +2,16 @@
 //! bytes of its answer, for graphs of queries that need no more than that. Not here: mutations and subscriptions, who asks,
 //! what is kept of answers (a graph that has these puts the parts together by itself).
 
-use std::{any::Any, sync::Arc};
+use std::{any::Any, borrow::Cow, sync::Arc};
 
 use async_graphql::{
-    EmptyMutation, EmptySubscription, Schema, ValidationMode, Variables,
-    parser::{parse_schema, types::SelectionSet},
+    ContextDirective, CustomDirective, CustomDirectiveFactory, EmptyMutation, EmptySubscription, Schema,
+    ServerResult, ValidationMode, Variables,
+    parser::{
+        parse_schema,
+        types::{Directive, SelectionSet},
+    },
+    registry::Registry as Types,
 };
 use futures_util::{FutureExt as _, future::BoxFuture};
 use prometheus_client::registry::Registry;
@@ -15,25 +20,50 @@ use crate::{
     batch::{Batcher, Groups, Metrics, Source},
     bounds::{Bounds, Memory, Owner, PIECE, Taken},
     context::Context,
-    cost::OutputTypes,
+    cost::{self, OutputTypes, Weights},
     document::{Document, DocumentCache, OnlyValidate, Rules},
+    edge::Ready,
     error::RequestError,
+    federation::sdl::{self, Composed},
     introspection::Question,
-    object::{Entity, Filled, Object, Row, Run, Selection},
-    output::{Errors, Unfinished, Unwritten, Writer},
-    plan::Planner,
+    object::{Entity, Row, Selection},
+    output::{Errors, Unfinished, Writer},
+    plan::{Planner, Selected},
     variables::InputTypes,
 };
 
-/// Runs a planned query on its root; the answer lacks only its closing brace.
+/// Plans the root of a query as `Q` declares it. What is asked about the schema (`__schema`, `__type`) gets the JSON that
+/// `ask` has for it.
+pub async fn plan<'q, Q: Entity>(
+    planner: Planner<'q>,
+    root: &'q SelectionSet,
+    ctx: &'q Context,
+    ask: impl Fn(&Selected<'q>) -> BoxFuture<'q, Vec<u8>> + Send,
+) -> Result<Selection<'q, Q>, RequestError> {
+    let query = Q::object();
+    let mut selection = query.nothing();
+    for selected in planner.collect(&|condition| query.is(condition), &[root])? {
+        if matches!(selected.name(), "__schema" | "__type") {
+            let asked = ask(&selected);
+            let ready = Box::new(Ready { json: asked.await });
+            let names = (selected.key(), selected.name());
+            selection.push_edge(names, selected.name() == "__type", ready);
+        } else {
+            query.plan_field(&mut selection, planner, selected, ctx)?;
+        }
+    }
+    Ok(selection)
+}
+
+/// Runs a planned query on its root, writing behind `out` and noting in `errors`; the answer lacks only its closing brace.
 pub async fn answer<T: Entity>(
     selection: &Selection<'_, T>,
     root: T,
     ctx: &Context,
-    request_id: &Arc<str>,
     mut out: Vec<u8>,
     errors: Errors,
 ) -> Unfinished {
+    let request_id = Arc::clone(errors.request_id());
     let rows = ctx.batcher.drive(selection.run(vec![root], ctx)).await;
     out.extend(b"{\"data\":");
     let mut writer = Writer::resume(Unfinished { out, errors, bound: ctx.bounds.answer() });
@@ -48,27 +78,64 @@ pub async fn answer<T: Entity>(
         }
         Err(error) => {
             drop(writer);
-            Unfinished::instead(&error, request_id, &ctx.bounds)
+            Unfinished::instead(&error, &request_id, &ctx.bounds)
         }
     }
 }
 
-/// A value that is there already: JSON that is written as it is.
-pub struct Ready {
-    /// The value.
-    pub json: Vec<u8>,
+/// How an [`Executor`] is set up.
+#[derive(Clone)]
+pub struct Settings {
+    /// By what documents are judged.
+    pub rules: Rules,
+    /// What costs more or less than its kind.
+    pub weights: Weights,
+    /// Shared batches of one loader that may be under way at once; 0 keeps every request to itself.
+    pub shared_batches: usize,
+    /// Bytes of one answer at most.
+    pub answer_bytes: usize,
+    /// Memory that all answers of more than 64 KiB may take together while they are written, bytes.
+    pub answer_memory: usize,
+    /// Whether the graph is a subgraph of a federation: the directives of its own that composition is to keep.
+    pub federation: Option<&'static [Composed]>,
+    /// Changes what the types say in the schema, before it is used.
+    pub types: fn(&mut Types),
 }
 
-impl<T> Run<T> for Ready {
-    fn start<'a>(&'a self, _: &[T], _: &'a Context) -> BoxFuture<'a, Box<dyn Filled + 'a>> {
-        std::future::ready(Box::new(self) as Box<dyn Filled>).boxed()
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            rules: Rules::default(),
+            weights: Weights::default(),
+            shared_batches: 2,
+            answer_bytes: 16 << 20,
+            answer_memory: 32 << 20,
+            federation: None,
+            types: |_| (),
+        }
     }
 }
 
-impl Filled for &Ready {
-    fn write<'w>(&'w self, _: usize, writer: &mut Writer<'w>) -> Result<(), Unwritten> {
-        writer.out.extend(&self.json);
-        Ok(())
+/// The library's only door to a registry that is filled and not yet in use is meant for directives. No document can use
+/// this one: validation does not know it.
+#[derive(Clone, Copy)]
+struct Door {
+    types: fn(&mut Types),
+    weights: Weights,
+}
+
+impl CustomDirectiveFactory for Door {
+    fn name(&self) -> Cow<'static, str> {
+        "engine".into()
+    }
+
+    fn register(&self, registry: &mut Types) {
+        (self.types)(registry);
+        cost::declare(registry, &self.weights);
+    }
+
+    fn create(&self, _: &ContextDirective<'_>, _: &Directive) -> ServerResult<Box<dyn CustomDirective>> {
+        unreachable!("a valid document does not have this directive")
     }
 }
 
@@ -79,6 +146,7 @@ type Library<Q> = Schema<Row<Q>, EmptyMutation, EmptySubscription>;
 pub struct Executor<Q: Entity> {
     validator: Library<Q>,
     introspector: Library<Q>,
+    sdl: String,
     documents: DocumentCache,
     input_types: InputTypes,
     groups: Groups,
@@ -89,95 +157,111 @@ pub struct Executor<Q: Entity> {
 
 impl<Q: Entity> Executor<Q> {
     /// Builds the schema that has `Q` as its root. Metrics go into `registry`.
-    pub fn new(rules: Rules, registry: &mut Registry) -> Self {
-        let library = || Schema::build(Row::<Q>::new(), EmptyMutation, EmptySubscription);
+    ///
+    /// # Panics
+    /// Where a type is declared wrongly, such as with two fields of one name.
+    pub fn new(settings: Settings, registry: &mut Registry) -> Self {
+        let door = Door { types: settings.types, weights: settings.weights };
+        let library = || {
+            let builder = Schema::build(Row::<Q>::new(), EmptyMutation, EmptySubscription)
+                .directive(door)
+                // `limits` counts depth itself, through fragments too; the library must not refuse what it let through.
+                .limit_recursive_depth(64);
+            if settings.federation.is_some() { builder.enable_federation() } else { builder }
+        };
         let validator = library().extension(OnlyValidate).finish();
         let introspector = library().validation_mode(ValidationMode::Fast).finish();
+        let sdl = settings.federation.map_or_else(
+            || {
+                let plain = Schema::build(Row::<Q>::new(), EmptyMutation, EmptySubscription);
+                sdl::api(&plain.directive(sdl::ForClients(door)).finish())
+            },
+            |composed| sdl::federated(&introspector, composed),
+        );
         let types = parse_schema(introspector.sdl()).expect("the library reads the SDL that it prints");
         Self {
             validator,
-            documents: DocumentCache::new(rules, OutputTypes::of(&types), registry),
+            sdl,
+            documents: DocumentCache::new(settings.rules, OutputTypes::of(&types), registry),
             input_types: InputTypes::of(&types, &[]),
             introspector,
-            groups: Groups::new(2),
+            groups: Groups::new(settings.shared_batches),
             metrics: Metrics::register(registry),
-            answer_bytes: 16 << 20,
-            answer_memory: Memory::of(32 << 20),
+            answer_bytes: settings.answer_bytes,
+            answer_memory: Memory::of(settings.answer_memory),
         }
     }
 
-    /// The schema as text.
-    pub fn sdl(&self) -> String {
-        self.introspector.sdl()
+    /// The schema as text: for clients, or for gateways where the graph is a subgraph of a federation.
+    pub fn sdl(&self) -> &str {
+        &self.sdl
     }
 
-    /// Answers one request as JSON, with `errors` where something fails. `root` is the value of the root, `source` what
-    /// loaders read from, and `data` what visibility checks get by [`Context::data`].
-    pub async fn execute<S: Source, D: Any + Send + Sync>(
-        &self,
-        text: &str,
-        variables: Variables,
-        (root, source, data): (Q, S, D),
-    ) -> Vec<u8> {
-        let document = match self.documents.prepare(text, false, &self.validator).await {
+    /// The output types of the schema; a trace is made with them.
+    pub fn types(&self) -> Arc<OutputTypes> {
+        Arc::clone(&self.documents.types)
+    }
+
+    /// What one request runs in. `source` is what loaders read from, and `data` whatever the schema's own code wants to know
+    /// of the request ([`Context::data`]). What is loaded is kept as long as this, so that each request has its own.
+    pub fn context<S: Source, D: Any + Send + Sync>(&self, source: S, data: D) -> Context {
+        let (most, memory) = (self.answer_bytes, self.answer_memory.clone());
+        let bounds = Bounds { most, memory, taken: Taken::default(), owner: Owner::Many, piece: PIECE };
+        Context::new(data, Batcher::new(source, self.groups.clone(), self.metrics.clone()), bounds)
+    }
+
+    /// Answers one request as JSON, with `errors` where something fails. `root` is the value of the root.
+    pub async fn execute(&self, text: &str, variables: Variables, root: Q, ctx: &Context) -> Vec<u8> {
+        let document = match self.prepare(text).await {
             Ok(document) => document,
             Err(errors) => return refused(&errors),
         };
-        let (most, memory) = (self.answer_bytes, self.answer_memory.clone());
-        let bounds = Bounds { most, memory, taken: Taken::default(), owner: Owner::Many, piece: PIECE };
-        let batcher = Batcher::new(source, self.groups.clone(), self.metrics.clone());
-        let ctx = Context::new(data, batcher, bounds);
-        match self.run(&document, variables, root, &ctx).await {
-            Ok(answer) => {
-                let answer = answer.finished(&Arc::default(), &ctx.bounds);
-                document.note_response_bytes(answer.out.len());
-                answer.out
-            }
+        match self.run(&document, None, variables, root, ctx, Errors::default()).await {
+            Ok(answer) => answer.finished(&Arc::default(), &ctx.bounds).out,
             Err(error) => refused(&[error]),
         }
     }
 
-    async fn run(
+    /// Parses, validates and judges a document; once for each text, as long as it is remembered.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub async fn prepare(&self, text: &str) -> Result<Arc<Document>, Vec<RequestError>> {
+        self.documents.prepare(text, false, &self.validator).await
+    }
+
+    /// Runs an operation of a document; errors are added to `errors`, which may have a trace. The answer lacks only its
+    /// closing brace (`Unfinished::finished`), so that it can get `extensions`.
+    ///
+    /// # Errors
+    /// Why it cannot run: the operation, its variables, or what it costs with them.
+    pub async fn run(
         &self,
         document: &Document,
+        operation_name: Option<&str>,
         variables: Variables,
         root: Q,
         ctx: &Context,
+        errors: Errors,
     ) -> Result<Unfinished, RequestError> {
-        let operation = document.operation(None)?;
+        let operation = document.operation(operation_name)?;
         let definitions = &operation.parsed.node.variable_definitions;
         let variables = self.input_types.coerce(definitions, variables)?;
         self.documents.check_cost(operation.info, &variables)?;
         let planner = Planner { fragments: &document.parsed.fragments, variables: &variables };
-        let set = &operation.parsed.node.selection_set.node;
-        let selection = self.plan(document, set, planner, ctx).await?;
-        Ok(answer(&selection, root, ctx, &Arc::default(), document.output_buffer(), Errors::default()).await)
-    }
-
-    async fn plan<'q>(
-        &self,
-        document: &'q Document,
-        set: &'q SelectionSet,
-        planner: Planner<'q>,
-        ctx: &'q Context,
-    ) -> Result<Selection<'q, Q>, RequestError> {
-        let query: &'static Object<Q> = Q::object();
-        let mut selection = query.nothing();
-        for selected in planner.collect(&|condition| query.is(condition), &[set])? {
-            if matches!(selected.name(), "__schema" | "__type") {
-                let question = Question { document, operation_name: None, planner, selected: &selected };
-                let json = question.ask(&self.introspector)().await.into_bytes();
-                let names = (selected.key(), selected.name());
-                selection.push_edge(names, selected.name() == "__type", Box::new(Ready { json }));
-            } else {
-                query.plan_field(&mut selection, planner, selected, ctx)?;
-            }
-        }
-        Ok(selection)
+        let ask = |selected: &Selected<'_>| {
+            let question = Question { document, operation_name, planner, selected };
+            question.ask(&self.introspector)().map(String::into_bytes).boxed()
+        };
+        let selection = plan(planner, &operation.parsed.node.selection_set.node, ctx, ask).await?;
+        let answer = answer(&selection, root, ctx, document.output_buffer(), errors).await;
+        document.note_response_bytes(answer.out.len());
+        Ok(answer)
     }
 }
 
-fn refused(errors: &[RequestError]) -> Vec<u8> {
+/// The answer to a request that did not run, as JSON.
+pub fn refused(errors: &[RequestError]) -> Vec<u8> {
     let mut body = b"{\"errors\":".to_vec();
     Errors::of_request(errors, &Arc::default()).write(&mut body);
     body.push(b'}');
@@ -189,7 +273,7 @@ mod tests {
     use std::sync::LazyLock;
 
     use super::*;
-    use crate::{error::FieldError, limits::Limits};
+    use crate::{error::FieldError, limits::Limits, object::Object};
 
     #[derive(Clone)]
     struct Query(String);
@@ -215,9 +299,10 @@ mod tests {
     }
 
     async fn answer_to(rules: Rules, text: &str, variables: serde_json::Value) -> serde_json::Value {
-        let executor = Executor::<Query>::new(rules, &mut Registry::default());
-        let variables = Variables::from_json(variables);
-        let answer = executor.execute(text, variables, (Query("hello".to_owned()), Nothing, ())).await;
+        let executor =
+            Executor::<Query>::new(Settings { rules, ..Settings::default() }, &mut Registry::default());
+        let (variables, ctx) = (Variables::from_json(variables), executor.context(Nothing, ()));
+        let answer = executor.execute(text, variables, Query("hello".to_owned()), &ctx).await;
         serde_json::from_slice(&answer).expect("JSON")
     }
 
@@ -236,7 +321,7 @@ mod tests {
             "data": { "__schema": { "queryType": { "name": "Query" } }, "greeting": "hello", "__type": null }
         });
         assert_eq!(answer, wanted);
-        let executor = Executor::<Query>::new(Rules::default(), &mut Registry::default());
+        let executor = Executor::<Query>::new(Settings::default(), &mut Registry::default());
         assert!(executor.sdl().contains("greeting: String!"), "{}", executor.sdl());
     }
 

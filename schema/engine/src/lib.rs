@@ -26,4 +26,5 @@ pub mod object;
 pub mod output;
 pub mod plan;
 pub mod scalar;
+pub mod service;
 pub mod variables;

@@ -337,6 +337,11 @@ impl Errors {
         Self { trace, ..self }
     }
 
+    /// The id of the request.
+    pub fn request_id(&self) -> &Arc<str> {
+        &self.request_id
+    }
+
     /// Errors of a request that did not run.
     pub fn of_request(errors: &[RequestError], request_id: &Arc<str>) -> Self {
         let mut all = Self::of(request_id);

@@ -35,10 +35,9 @@ use engine::{
     cost::MAX_IDS,
     edge::{Arguments, FieldArgs, NoArguments, One},
     error::{FieldError, RequestError},
-    execute::Ready,
-    object::{Edge, Entity, FieldRequest, Object, Run, label},
+    object::{Edge, Entity, FieldRequest, Object, Run},
     plan::Planner,
-    scalar::write_text,
+    service::Service,
 };
 
 /// The one object that is always there.
@@ -101,7 +100,7 @@ impl Entity for Query {
                 .edge("activityLog", "An entry of the activity log by id.", One::<Query, IdArgs, activity::ById, ActivityLog>::nullable(|_| Ok(activity::ById), |_, given| read_id("id", &given.args.id, ActivityLogId::parse).map(Some)))
                 .edge("activityLogs", "The activity log, newest first.", activity::whole_log())
                 .unlisted_edge("_entities", AnyNode::<Query, Representations>::list(|_, given| Ok(entities(given))))
-                .unlisted_edge("_service", Service)
+                .unlisted_edge("_service", Service::new(|ctx| &ctx.service().sdl))
         });
         &OBJECT
     }
@@ -260,36 +259,5 @@ fn reference(representation: &Value) -> Result<Reference, FieldError> {
             .ok_or_else(|| FieldError::bad_input("Invalid id in the representation: expected a UUID.")),
         (None, Some(email)) if kind == Kind::User => Ok(Reference::UserByEmail(email.to_lowercase())),
         _ => Err(no_key()),
-    }
-}
-
-/// `Query._service`
-pub(crate) struct Service;
-
-impl Edge<Query> for Service {
-    fn type_ref(&self, _: &mut Registry) -> String {
-        "_Service!".to_owned()
-    }
-
-    fn arguments(&self, _: &mut Registry) -> IndexMap<String, MetaInputValue> {
-        IndexMap::new()
-    }
-
-    fn is_nullable(&self) -> bool {
-        false
-    }
-
-    fn plan<'q>(&'static self, request: FieldRequest<'q>) -> Result<Box<dyn Run<Query> + 'q>, RequestError> {
-        let mut json = Vec::new();
-        for field in request.planner.collect(&|condition| condition == "_Service", &request.selected.sets)? {
-            json.push(if json.is_empty() { b'{' } else { b',' });
-            json.extend(label(field.key()));
-            write_text(
-                if field.name() == "sdl" { &request.ctx.service().sdl } else { "_Service" },
-                &mut json,
-            );
-        }
-        json.extend(if json.is_empty() { &b"{}"[..] } else { b"}" });
-        Ok(Box::new(Ready { json }))
     }
 }

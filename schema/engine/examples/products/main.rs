@@ -1,41 +1,107 @@
-//! The schema `products` of Apollo's subgraph compatibility suite, in memory: the suite asks it to find out what the code
-//! around it can do, which is that of every other graph (documents, executor, SDL, and the hall's HTTP). Compiled for
-//! tests and with the feature `products` only; never in a server. `_entities` of its types is in `references`, what its
-//! types say to composers in `marks`.
+//! The schema `products` of Apollo's subgraph compatibility suite, in memory and behind a few lines of HTTP: a whole subgraph
+//! of a federation that is built on the engine alone. The suite asks it to find out what the engine can do.
+//! `_entities` of its types is in `references`, what its types say to composers in `marks`.
+//!
+//!     PRODUCTS_ADDRESS=127.0.0.1:4001 cargo run -p engine --example products
+//!     curl -s http://127.0.0.1:4001/graphql -d '{"query":"{ product(id: \"apollo-federation\") { sku } }"}'
 
 mod marks;
 mod references;
 
-use std::sync::{Arc, LazyLock};
-
-use async_graphql::{ID, InputObject, registry::Registry as Types};
-use entities::Store;
-use prometheus_client::registry::Registry;
-
-use crate::{
-    context::Database,
-    graph::{
-        Graph, GraphParts, Options,
-        query::{Query, Service},
-    },
+use std::{
+    convert::Infallible,
+    sync::{Arc, LazyLock},
+    time::Instant,
 };
+
+use async_graphql::{ID, InputObject, Variables, registry::Registry as Types};
+use axum::{
+    Router,
+    body::Bytes,
+    extract::State,
+    http::{
+        HeaderMap,
+        header::{CONTENT_TYPE, HeaderName},
+    },
+    routing::post,
+};
+use chrono::Utc;
 use engine::{
-    batch::{Loaded, Loader},
+    batch::{Loaded, Loader, Source},
     context::Context,
     edge::{Many, NoArguments, One},
+    error::{Code, FieldError, RequestError},
+    execute::{Executor, Settings, refused},
+    federation::trace::{Clock, Tree},
     object::{Entity, Object, Visible},
+    output::Errors,
     scalar::{Leaf, write_text},
+    service::Service,
 };
+use prometheus_client::registry::Registry;
 
-/// The graph. The store is there for what every graph has; nothing of it is read.
-pub fn graph(store: Store, options: Options, registry: &mut Registry) -> Graph {
-    Graph::of(
-        store,
-        options,
-        registry,
-        GraphParts { query: &QUERY, types: marks::Products, composed: &[marks::CUSTOM] },
-    )
+type Graph = Arc<Executor<Query>>;
+
+#[tokio::main]
+async fn main() {
+    let address = std::env::var("PRODUCTS_ADDRESS").expect("PRODUCTS_ADDRESS says where to listen");
+    let listener = tokio::net::TcpListener::bind(&address).await.expect("the address is free");
+    let settings =
+        Settings { federation: Some(&[marks::CUSTOM]), types: marks::mark_all, ..Settings::default() };
+    let graph: Graph = Arc::new(Executor::new(settings, &mut Registry::default()));
+    let app = Router::new().route("/graphql", post(serve)).with_state(graph);
+    axum::serve(listener, app).await.expect("it serves until it is ended");
 }
+
+/// A request in JSON.
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Request {
+    query: String,
+    operation_name: Option<String>,
+    #[serde(default)]
+    variables: Variables,
+}
+
+/// Answers a request over HTTP, with the trace that gateways ask for.
+async fn serve(
+    State(graph): State<Graph>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> ([(HeaderName, &'static str); 1], Vec<u8>) {
+    let is_traced = headers.get("apollo-federation-include-trace").is_some_and(|value| value == "ftv1");
+    let answer = match serde_json::from_slice(&body) {
+        Ok(request) => answer(&graph, request, is_traced).await,
+        Err(error) => refused(&[RequestError::new(Code::BadUserInput, format!("Invalid request: {error}."))]),
+    };
+    ([(CONTENT_TYPE, "application/json")], answer)
+}
+
+async fn answer(graph: &Graph, request: Request, is_traced: bool) -> Vec<u8> {
+    let (began, started) = (Utc::now(), Instant::now());
+    let mut ctx = graph.context(InMemory, Sdl(graph.sdl().into()));
+    ctx.clock = is_traced.then(Clock::start);
+    let document = match graph.prepare(&request.query).await {
+        Ok(document) => document,
+        Err(errors) => return refused(&errors),
+    };
+    let errors = Errors::default().traced(is_traced.then(|| Box::new(Tree::new(graph.types()))));
+    let (name, variables) = (request.operation_name.as_deref(), request.variables);
+    match graph.run(&document, name, variables, Query, &ctx, errors).await {
+        Ok(mut answer) => {
+            if let Some(trace) = answer.errors.trace.take() {
+                answer.out.extend(b",\"extensions\":{\"ftv1\":");
+                write_text(&trace.finish(began, started.elapsed()), &mut answer.out);
+                answer.out.push(b'}');
+            }
+            answer.finished(&Arc::default(), &ctx.bounds).out
+        }
+        Err(error) => refused(&[error]),
+    }
+}
+
+/// The schema as text, for `_service`.
+struct Sdl(Arc<str>);
 
 /// A text that is an `ID`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -151,6 +217,17 @@ fn creator() -> UserRow {
 
 // Loaders, which read memory.
 
+#[derive(Clone)]
+struct InMemory;
+
+impl Source for InMemory {
+    type Error = Infallible;
+
+    fn field_error(error: &Infallible, _: &'static str) -> FieldError {
+        match *error {}
+    }
+}
+
 macro_rules! loader {
     ($name:ident, $text:literal, $key:ty => $value:ty, |$one:ident| $load:expr) => {
         #[derive(Clone, PartialEq, Eq, Hash)]
@@ -158,11 +235,11 @@ macro_rules! loader {
 
         impl Loader for $name {
             const NAME: &'static str = $text;
-            type Source = Database;
+            type Source = InMemory;
             type Key = $key;
             type Value = $value;
 
-            async fn load(self, _: Database, keys: Arc<[$key]>) -> Loaded<Self> {
+            async fn load(self, _: InMemory, keys: Arc<[$key]>) -> Loaded<Self> {
                 Ok(keys.iter().filter_map(|$one| Some(($one.clone(), $load?))).collect())
             }
         }
@@ -205,6 +282,16 @@ struct DeprecatedArgs {
     package: String,
 }
 
+/// The root.
+#[derive(Clone)]
+struct Query;
+
+impl Entity for Query {
+    fn object() -> &'static Object<Self> {
+        &QUERY
+    }
+}
+
 static QUERY: LazyLock<Object<Query>> = LazyLock::new(|| {
     Object::<Query>::new("Query", "What can be asked for.")
         .edge(
@@ -224,7 +311,7 @@ static QUERY: LazyLock<Object<Query>> = LazyLock::new(|| {
             ),
         )
         .unlisted_edge("_entities", references::edge())
-        .unlisted_edge("_service", Service)
+        .unlisted_edge("_service", Service::new(|ctx| &ctx.data::<Sdl>().0))
 });
 
 /// Gives each type its declaration.

@@ -1,5 +1,5 @@
 //! `_entities` of the suite's types: by each of their keys, nested and composite ones too. Each representation is
-//! answered by itself, as in every other graph.
+//! answered by itself.
 
 use std::sync::Arc;
 
@@ -11,10 +11,6 @@ use async_graphql::{
 };
 use futures_util::{FutureExt as _, future::BoxFuture};
 
-use super::{
-    Deprecated, EMAIL, Id, Inventory, Product, Research, User, UserRow, WORLD, creator, deprecated, product,
-};
-use crate::graph::query::Query;
 use engine::{
     context::Context,
     edge::{Arguments, Broken, FieldArgs},
@@ -22,6 +18,11 @@ use engine::{
     object::{Edge, Entity as _, FieldRequest, Filled, Rows, Run, Selection},
     output::{Unwritten, Writer},
     plan::Planner,
+};
+
+use super::{
+    Deprecated, EMAIL, Id, Inventory, Product, Query, Research, User, UserRow, WORLD, creator, deprecated,
+    product,
 };
 
 /// The edge.

@@ -1,61 +1,44 @@
-//! The fake domain in the library's own words: derives, one resolver a field, straight from memory. This is the
-//! judge of the differential test, so nullable edges are `Option<Result<T>>` (the library nulls the parent
-//! otherwise).
+//! The domain declared by async-graphql's derives: one resolver a field, straight from memory. What it answers is what the
+//! engine has to answer, so nullable edges are `Option<Result<T>>` (the library nulls the parent otherwise).
+
+#![expect(clippy::unused_async, reason = "the library's resolvers are async")]
 
 use std::sync::Arc;
 
 use async_graphql::{Error, ID, Object};
-use entities::{
-    database::page::{CursorScope, Keyset, Page},
-    form,
-    id::UserId,
-    session, user,
-};
+use engine::{connection::PageArgs, error::FieldError, scalar::DateTime};
 use uuid::Uuid;
 
-use super::{
-    WORLD, cut, deputy_of, forms_keyset, friends_of, index_of, initial_of, mentor_of, secret, submissions_of,
-    users_keyset,
-};
-use crate::graph::{
-    form::FormStatus,
-    list::{WindowArgs as _, bad_cursor},
-};
-use engine::{
-    connection::{MAX_ROWS, PageArgs},
-    error::FieldError,
-    scalar::DateTime,
+use crate::domain::{
+    FormRow, FormStatus, Listed, Page, SessionRow, UserRow, WORLD, Window, cursor, cut, deputy_of,
+    friends_of, index_of, initial_of, mentor_of, read_id, submissions_of,
 };
 
 fn into_library(error: FieldError) -> Error {
     Error::new(error.message)
 }
 
-fn page<R>(
+fn page<R: Listed>(
     rows: &[Arc<R>],
-    keyset: &'static Keyset<R>,
-    (field, parent): (&str, Uuid),
-    (first, after, last, before): (Option<i32>, Option<String>, Option<i32>, Option<String>),
-) -> Result<Listed<R>, Error> {
-    let mut cursors = CursorScope::new(secret().cursor_key(), format!("{field} null"));
-    let window = PageArgs::of(first, after, last, before).window(keyset, &mut cursors, MAX_ROWS);
-    let window = window.map_err(into_library)?;
-    cursors.check(keyset, parent).map_err(|error| into_library(bad_cursor(error)))?;
-    let page = cut(rows, keyset, &window);
-    Ok(Listed { page, keyset, cursors, parent, total: rows.len() })
+    list: &'static str,
+    parent: Uuid,
+    args: &PageArgs,
+) -> Result<PageOf<R>, Error> {
+    let window = Window::of(args, list).map_err(into_library)?;
+    window.check(parent).map_err(into_library)?;
+    Ok(PageOf { page: cut(rows, &window), list, parent, total: rows.len() })
 }
 
-struct Listed<R: 'static> {
+struct PageOf<R> {
     page: Page<R>,
-    keyset: &'static Keyset<R>,
-    cursors: CursorScope,
+    list: &'static str,
     parent: Uuid,
     total: usize,
 }
 
-impl<R> Listed<R> {
+impl<R: Listed> PageOf<R> {
     fn cursor(&self, row: &R) -> String {
-        self.cursors.encode(self.keyset, self.parent, &self.keyset.position(row))
+        cursor(self.list, self.parent, row)
     }
 }
 
@@ -87,7 +70,7 @@ impl PageInfo {
 
 macro_rules! connection {
     ($connection:ident, $edge:ident, $node:ident, $row:ty) => {
-        struct $connection(Listed<$row>);
+        struct $connection(PageOf<$row>);
 
         #[Object]
         impl $connection {
@@ -132,18 +115,18 @@ macro_rules! connection {
         }
     };
 }
-connection!(UserConnection, UserEdge, User, user::Row);
-connection!(SessionConnection, SessionEdge, Session, session::Row);
-connection!(FormConnection, FormEdge, Form, form::Row);
+connection!(UserConnection, UserEdge, User, UserRow);
+connection!(SessionConnection, SessionEdge, Session, SessionRow);
+connection!(FormConnection, FormEdge, Form, FormRow);
 
-struct User(Arc<user::Row>);
+struct User(Arc<UserRow>);
 
 impl User {
     fn index(&self) -> usize {
         index_of(self.0.id).expect("every user stands in the world")
     }
 
-    fn of(id: UserId) -> Self {
+    fn of(id: Uuid) -> Self {
         Self(Arc::clone(&WORLD.users[index_of(id).expect("every user stands in the world")]))
     }
 }
@@ -186,7 +169,7 @@ impl User {
         before: Option<String>,
     ) -> Result<SessionConnection, Error> {
         let rows = &WORLD.sessions[self.index()];
-        page(rows, &session::KEYSET, ("User.sessions", self.0.id.0), (first, after, last, before))
+        page(rows, "User.sessions", self.0.id, &PageArgs::of(first, after, last, before))
             .map(SessionConnection)
     }
 
@@ -198,8 +181,7 @@ impl User {
         before: Option<String>,
     ) -> Result<FormConnection, Error> {
         let rows = &WORLD.forms[self.index()];
-        page(rows, forms_keyset(), ("User.forms", self.0.id.0), (first, after, last, before))
-            .map(FormConnection)
+        page(rows, "User.forms", self.0.id, &PageArgs::of(first, after, last, before)).map(FormConnection)
     }
 
     async fn mentor(&self) -> Option<Result<User, Error>> {
@@ -217,7 +199,7 @@ impl User {
     }
 }
 
-struct Session(Arc<session::Row>);
+struct Session(Arc<SessionRow>);
 
 #[Object]
 impl Session {
@@ -258,7 +240,7 @@ impl Session {
     }
 }
 
-struct Form(Arc<form::Row>);
+struct Form(Arc<FormRow>);
 
 #[Object]
 impl Form {
@@ -275,7 +257,7 @@ impl Form {
     }
 
     async fn status(&self) -> FormStatus {
-        self.0.status.into()
+        self.0.status
     }
 
     async fn version(&self) -> i32 {
@@ -300,7 +282,7 @@ impl Form {
 }
 
 /// The root.
-pub struct Query;
+pub(crate) struct Query;
 
 #[Object]
 impl Query {
@@ -311,12 +293,11 @@ impl Query {
         last: Option<i32>,
         before: Option<String>,
     ) -> Result<UserConnection, Error> {
-        page(&WORLD.users, users_keyset(), ("Query.users", Uuid::nil()), (first, after, last, before))
+        page(&WORLD.users, "Query.users", Uuid::nil(), &PageArgs::of(first, after, last, before))
             .map(UserConnection)
     }
 
     async fn user(&self, id: ID) -> Option<Result<User, Error>> {
-        let id = crate::graph::input::id("id", &id, UserId::parse);
-        id.map(|id| index_of(id).map(|_| User::of(id))).map_err(into_library).transpose()
+        read_id(&id).map(|id| index_of(id).map(|_| User::of(id))).map_err(into_library).transpose()
     }
 }

@@ -1,46 +1,24 @@
 //! What the suite's types say to composers beyond their keys. The library knows these marks and prints them; none of our
 //! own types needs them, so `Object` has no words for them.
 
-use std::borrow::Cow;
-
 use async_graphql::{
-    ContextDirective, CustomDirective, CustomDirectiveFactory, ServerResult,
+    OutputType as _,
     indexmap::IndexMap,
-    parser::types::Directive,
     registry::{Deprecation, MetaDirectiveInvocation, MetaField, MetaType, Registry},
 };
+use engine::{federation::sdl::Composed, object::Row};
 
-use super::{Inventory, QUERY};
-use engine::{cost, federation::sdl::Composed, object::Row};
+use super::Inventory;
 
 /// A directive of the suite's own, which composition is to keep.
 pub(super) const CUSTOM: Composed =
     ["https://myspecs.dev/myCustomDirective/v1.0", "custom", "directive @custom on OBJECT"];
 
-/// Puts the suite's types in the place of ours; a door to the registry as in `subgraph`.
-#[derive(Clone, Copy)]
-pub(super) struct Products;
-
-impl CustomDirectiveFactory for Products {
-    fn name(&self) -> Cow<'static, str> {
-        "products".into()
-    }
-
-    fn register(&self, registry: &mut Registry) {
-        registry.types.retain(|name, ty| matches!(ty, MetaType::Scalar { .. }) || name.starts_with("__"));
-        registry.implements.clear();
-        (registry.mutation_type, registry.subscription_type) = (None, None);
-        let query = QUERY.describe(registry);
-        registry.types.insert("Query".to_owned(), query);
-        <Row<Inventory> as async_graphql::OutputType>::create_type_info(registry);
-        for ty in registry.types.values_mut() {
-            mark(ty);
-        }
-        cost::declare(registry, &cost::Weights { fields: &[], arguments: &[] });
-    }
-
-    fn create(&self, _: &ContextDirective<'_>, _: &Directive) -> ServerResult<Box<dyn CustomDirective>> {
-        unreachable!("a valid document does not have this directive")
+/// Marks all types, and adds the one that no field leads to.
+pub(super) fn mark_all(registry: &mut Registry) {
+    Row::<Inventory>::create_type_info(registry);
+    for ty in registry.types.values_mut() {
+        mark(ty);
     }
 }
 
