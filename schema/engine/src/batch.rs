@@ -9,6 +9,7 @@
 use std::{
     any::{Any, TypeId},
     collections::hash_map::Entry,
+    fmt::Display,
     future::{Future, poll_fn},
     hash::Hash,
     panic::AssertUnwindSafe,
@@ -29,9 +30,11 @@ use tracing::{Instrument as _, field::Empty};
 
 use crate::error::FieldError;
 
+mod function;
 mod group;
 mod metrics;
 
+pub use function::{FromFn, from_fn};
 pub use group::Groups;
 pub use metrics::Metrics;
 
@@ -48,7 +51,7 @@ const SPANS: &str = "xp::span";
 /// What loaders read from, as one request has it: a handle to a database, or whatever else has the values.
 pub trait Source: Clone + Send + Sync + 'static {
     /// Why a batch fails.
-    type Error: Send;
+    type Error: Display + Send;
 
     /// May its loads be answered together with those of other requests?
     fn is_shareable(&self) -> bool {
@@ -63,8 +66,10 @@ pub trait Source: Clone + Send + Sync + 'static {
     /// Takes note of what a batch did that answered other requests, too.
     fn absorb(&self, _shared: &Self) {}
 
-    /// The error that clients get for each key of a batch that failed.
-    fn field_error(error: &Self::Error, loader: &'static str) -> FieldError;
+    /// The error that clients get for each key of a batch that failed: a failure of the server, whose cause the log tells.
+    fn field_error(error: &Self::Error, loader: &'static str) -> FieldError {
+        FieldError::internal_by(format_args!("{loader}: {error}"))
+    }
 }
 
 /// A batch read. The value itself carries the arguments (page, filter, scope): loads with equal loaders share a
@@ -82,6 +87,11 @@ pub trait Loader: Clone + Eq + Hash + Send + Sync + 'static {
     type Key: Clone + Eq + Hash + Send + Sync + 'static;
     /// What is found. Cheap to clone.
     type Value: Clone + Send + Sync + 'static;
+
+    /// The name, where it is not the type's.
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
 
     /// Reads all `keys`, which are unique and at most `MAX_KEYS`.
     fn load(self, source: Self::Source, keys: Arc<[Self::Key]>) -> impl Future<Output = Loaded<Self>> + Send;
@@ -102,6 +112,7 @@ struct Inner {
     metrics: Metrics,
     queues: Mutex<AllQueues>,
     batches: Mutex<Vec<BatchRun>>,
+    resolvers: Mutex<Vec<ResolverRun>>,
 }
 
 /// The queues of all loader types.
@@ -125,11 +136,25 @@ pub struct BatchRun {
     pub elapsed: Duration,
 }
 
+/// The calls of one resolver for one level, for `extensions.explain`.
+#[derive(Clone, Debug)]
+pub struct ResolverRun {
+    /// The type and the field.
+    pub field: (&'static str, &'static str),
+    /// Rows that it was called for.
+    pub rows: usize,
+    /// Calls that failed.
+    pub failed: usize,
+    /// Time until all of them were done.
+    pub elapsed: Duration,
+}
+
 impl Batcher {
     /// The loads of one request, which read from `source`.
     pub fn new<S: Source>(source: S, groups: Groups, metrics: Metrics) -> Self {
-        let (queues, batches) = (Mutex::default(), Mutex::default());
-        Self { inner: Arc::new(Inner { source: Box::new(source), groups, metrics, queues, batches }) }
+        let (queues, batches, resolvers) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let source = Box::new(source);
+        Self { inner: Arc::new(Inner { source, groups, metrics, queues, batches, resolvers }) }
     }
 
     /// Loads one key.
@@ -155,7 +180,7 @@ impl Batcher {
             let queue = queues.of::<L>().entry(loader.clone()).or_default();
             if asked_in.replace(generation) != Some(generation) {
                 let fresh = queue.ask(&keys);
-                inner.metrics.asked(L::NAME, keys.len() - fresh);
+                inner.metrics.asked(loader.name(), keys.len() - fresh);
             }
             queue.answer(&keys).map_or_else(
                 || {
@@ -240,6 +265,16 @@ impl Batcher {
         lock(&self.inner.batches).clone()
     }
 
+    /// The calls of resolvers that have ended so far.
+    pub fn resolvers(&self) -> Vec<ResolverRun> {
+        lock(&self.inner.resolvers).clone()
+    }
+
+    /// Notes the calls of a resolver.
+    pub(crate) fn note_resolver(&self, run: ResolverRun) {
+        lock(&self.inner.resolvers).push(run);
+    }
+
     fn take_open(&self) -> Vec<BoxFuture<'static, ()>> {
         let mut open = Vec::new();
         let mut queues = self.inner.queues();
@@ -264,9 +299,9 @@ impl Inner {
 
     /// Loads keys in this task, or together with other requests'.
     async fn run<L: Loader>(self: Arc<Self>, loader: L, keys: Arc<[L::Key]>, generation: u64) {
-        let start = Instant::now();
+        let (start, name) = (Instant::now(), loader.name());
         let span = tracing::debug_span!(
-            target: SPANS, "batch", otel.name = L::NAME, otel.status_code = Empty, keys = keys.len(), found = Empty,
+            target: SPANS, "batch", otel.name = name, otel.status_code = Empty, keys = keys.len(), found = Empty,
         );
         let source = self.source::<L::Source>();
         let loaded = if L::SHARED && self.groups.is_on() && source.is_shareable() {
@@ -279,12 +314,12 @@ impl Inner {
         let elapsed = start.elapsed();
         let outcomes = outcomes_of::<L>(&keys, &loaded);
         let found = outcomes.iter().filter(|outcome| matches!(outcome, Ok(Some(_)))).count();
-        self.metrics.ran(L::NAME, keys.len(), found, loaded.is_err(), elapsed);
+        self.metrics.ran(name, keys.len(), found, loaded.is_err(), elapsed);
         span.record("found", found);
         if loaded.is_err() {
             span.record("otel.status_code", "ERROR");
         }
-        lock(&self.batches).push(BatchRun { loader: L::NAME, keys: keys.len(), found, elapsed });
+        lock(&self.batches).push(BatchRun { loader: name, keys: keys.len(), found, elapsed });
         let mut queues = self.queues();
         if queues.generation == generation
             && let Some(queue) = queues.of::<L>().get_mut(&loader)
@@ -308,12 +343,13 @@ async fn guarded<L: Loader>(
     source: L::Source,
     keys: Arc<[L::Key]>,
 ) -> Result<FxHashMap<L::Key, L::Value>, FieldError> {
+    let name = loader.name();
     // In a block, so that what `load` does before its first await is guarded too.
     let loading = AssertUnwindSafe(async move { loader.load(source, keys).await });
     if let Ok(loaded) = loading.catch_unwind().await {
-        loaded.map_err(|error| L::Source::field_error(&error, L::NAME))
+        loaded.map_err(|error| L::Source::field_error(&error, name))
     } else {
-        Err(FieldError::internal_by(format_args!("{}: the batch panicked", L::NAME)))
+        Err(FieldError::internal_by(format_args!("{name}: the batch panicked")))
     }
 }
 

@@ -51,7 +51,7 @@ pub fn declare(registry: &mut Registry, weights: &Weights) {
     let inputs = named(|ty| matches!(ty, MetaType::InputObject { .. }));
     let free = |input: &mut MetaInputValue| {
         if inputs.contains(MetaTypeName::concrete_typename(&input.ty)) {
-            input.directive_invocations.push(cost(0));
+            input.directive_invocations.push(directive_of(0));
         }
     };
     for ty in registry.types.values_mut() {
@@ -63,7 +63,7 @@ pub fn declare(registry: &mut Registry, weights: &Weights) {
                             (*ty, *of, *input) == (name.as_str(), field.name.as_str(), argument.as_str())
                         });
                         match dear {
-                            Some((.., weight)) => input.directive_invocations.push(cost(*weight)),
+                            Some((.., weight)) => input.directive_invocations.push(directive_of(*weight)),
                             None => free(input),
                         }
                     }
@@ -73,7 +73,8 @@ pub fn declare(registry: &mut Registry, weights: &Weights) {
                         .find(|(ty, of, _)| (*ty, *of) == (name.as_str(), field.name.as_str()));
                     let is_json = MetaTypeName::concrete_typename(&field.ty) == "JSON";
                     let weight = own.map(|(.., weight)| *weight).or(is_json.then_some(JSON_WEIGHT));
-                    field.directive_invocations.extend(weight.map(cost));
+                    let is_weighed = field.directive_invocations.iter().any(|known| known.name == "cost");
+                    field.directive_invocations.extend(weight.filter(|_| !is_weighed).map(directive_of));
                     let is_of_objects = objects.contains(MetaTypeName::concrete_typename(&field.ty));
                     if is_of_objects && !name.ends_with("Connection") {
                         field.directive_invocations.extend(list_size(field));
@@ -86,7 +87,8 @@ pub fn declare(registry: &mut Registry, weights: &Weights) {
     }
 }
 
-fn cost(weight: u64) -> MetaDirectiveInvocation {
+/// `@cost` with this weight.
+pub(crate) fn directive_of(weight: u64) -> MetaDirectiveInvocation {
     directive("cost", [("weight", Value::from(weight))])
 }
 

@@ -1,4 +1,4 @@
-//! The kinds of edges: to one object, to a list of objects, to a value that is loaded by itself. Each says how its
+//! The kinds of edges: to one object, to a list of objects, to a value that is loaded by itself; and resolvers (`resolver`). Each says how its
 //! arguments become a loader and how a row becomes a key; the rest is common. Pages are in `connection`, edges to
 //! any type in `node`.
 
@@ -22,6 +22,10 @@ use crate::{
     plan::Planner,
     scalar::Leaf,
 };
+
+mod resolver;
+
+pub use resolver::Resolved;
 
 /// The arguments of a field.
 pub trait Arguments: Sized + Send + Sync + 'static {

@@ -1,11 +1,31 @@
 #![doc = include_str!("../README.md")]
 //!
-//! # The modules
+//! # The modules, from below
 //!
-//! The executor: batch-first on the registry of async-graphql. Object types are declared once (`object`) with their edges
-//! (`edge`, `connection`); a document is read, checked and remembered (`limits`, `document`, `cost`), its variables are
-//! coerced (`variables`), its selections planned (`plan`), its keys loaded without a timer (`batch`) and its answer
-//! written in pieces (`output`, `scalar`, `bounds`). Not here: the types of the graph, who may see them.
+//! | | |
+//! |---|---|
+//! | [`error`] | what a client may read of a failure: a code and a safe text |
+//! | [`scalar`] | leaves: how Rust types are named in the schema and written as JSON |
+//! | [`bounds`] | how long an answer may become, and the memory that all answers take |
+//! | [`batch`] | loaders, sources, and the batcher, which loads without a timer |
+//! | [`limits`] | what a document amounts to, found out before it is parsed |
+//! | [`cost`] | what a document may load, from the schema's `@cost` and `@listSize` |
+//! | [`cache_control`] | how long an answer keeps, and for whom |
+//! | [`federation`] | the SDL that gateways read, their traces, what is for them alone |
+//! | [`document`] | documents: parsed, validated and judged once, and remembered |
+//! | [`variables`] | the values of variables, coerced to the types of the schema |
+//! | [`plan`] | field collection and merging, as the specification has it |
+//! | [`context`] | one request: loads, bounds, clock, and the schema's own data |
+//! | [`output`] | writing an answer in pieces, with nulls and errors where fields fail |
+//! | [`object`] | the declaration of object types, and running a selection on their rows |
+//! | [`edge`] | edges to one object, to lists, to loaded values; resolvers |
+//! | [`connection`] | edges to pages, by the Relay specification |
+//! | [`public`] | objects over rows that everybody may see |
+//! | [`service`] | `_service` of a subgraph |
+//! | [`introspection`] | `__schema` and `__type`, answered by the library |
+//! | [`execute`] | `Executor`: from a document's text to the bytes of its answer |
+//!
+//! Not here: the types of a graph, who may see them, where their rows come from, HTTP.
 
 #![cfg_attr(not(test), warn(unused_crate_dependencies))]
 
@@ -25,6 +45,7 @@ pub mod limits;
 pub mod object;
 pub mod output;
 pub mod plan;
+pub mod public;
 pub mod scalar;
 pub mod service;
 pub mod variables;

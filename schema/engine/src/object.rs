@@ -20,6 +20,7 @@ use std::{borrow::Cow, marker::PhantomData, sync::Arc};
 
 use crate::{
     context::Context,
+    cost,
     error::RequestError,
     federation::trace::{Clock, Moment, Span, Traced},
     output::{Unwritten, Writer},
@@ -78,6 +79,8 @@ struct Field<T> {
     about: &'static str,
     tag: Option<&'static str>,
     shareable: bool,
+    /// What it costs by itself, where that is not what its kind costs.
+    weight: Option<u64>,
     listed: bool,
     kind: Kind<T>,
 }
@@ -227,7 +230,7 @@ impl<T: Entity> Object<T> {
         let known = self.by_name.insert(name, self.fields.len());
         assert!(known.is_none(), "`{}.{name}` is declared twice", self.name);
         let tag = self.fields_tag;
-        self.fields.push(Field { name, about, tag, shareable: false, listed, kind });
+        self.fields.push(Field { name, about, tag, shareable: false, weight: None, listed, kind });
         self
     }
 
@@ -236,6 +239,16 @@ impl<T: Entity> Object<T> {
     pub fn provided(mut self) -> Self {
         if let Some(field) = self.fields.last_mut() {
             field.shareable = true;
+        }
+        self
+    }
+
+    /// What the field before this costs by itself, each time (`@cost`). Columns cost nothing unless this says otherwise,
+    /// objects, edges and resolvers 1.
+    #[must_use]
+    pub fn weight(mut self, weight: u64) -> Self {
+        if let Some(field) = self.fields.last_mut() {
+            field.weight = Some(weight);
         }
         self
     }
@@ -323,6 +336,7 @@ impl<T: Entity> Object<T> {
             meta.args = args;
             meta.tags = tags_of(field.tag);
             meta.shareable = field.shareable;
+            meta.directive_invocations.extend(field.weight.map(cost::directive_of));
             fields.insert(field.name.to_owned(), meta);
         }
         let keys = (!self.keys.is_empty()).then(|| self.keys.iter().map(ToString::to_string).collect());

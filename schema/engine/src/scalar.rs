@@ -171,6 +171,16 @@ impl Leaf for String {
     }
 }
 
+impl Leaf for &'static str {
+    fn type_ref(registry: &mut Registry) -> String {
+        String::type_ref(registry)
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        write_text(self, out);
+    }
+}
+
 impl Leaf for ChronoDateTime<Utc> {
     fn type_ref(registry: &mut Registry) -> String {
         <DateTime as async_graphql::OutputType>::create_type_info(registry)
