@@ -14,7 +14,11 @@ use entities::{
 };
 use serde::Serialize;
 
-use crate::{auth::viewer::Viewer, context::ContextExt as _, graph::Prepared, request::Reply};
+use crate::{
+    auth::viewer::Viewer,
+    context::ContextExt as _,
+    request::{Prepared, Reply},
+};
 use engine::{
     bounds::Bounds,
     cache_control::{CachePolicy, Looked},

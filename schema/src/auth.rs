@@ -3,7 +3,6 @@
 
 pub mod access;
 pub(crate) mod active_users;
-pub mod credentials;
 pub mod rate;
 pub(crate) mod throttle;
 pub mod token;

@@ -1,4 +1,4 @@
-//! `extensions`: `explain`, for development (the batches, the SQL and the cache of one request), `cacheToken`, and what
+//! `extensions`: `explain`, for development (the batches, the resolvers, the SQL and the cache of one request), `cacheToken`, and what
 //! gateways ask for: `ftv1` and the tags of entities.
 
 use std::time::Duration;
@@ -13,6 +13,8 @@ use engine::{batch::Batcher, scalar::write_json};
 pub(crate) struct Explain {
     total_ms: f64,
     batches: Vec<Batch>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    resolvers: Vec<Resolver>,
     sql: Vec<Statement>,
     cache: Vec<CacheRead>,
 }
@@ -22,6 +24,15 @@ struct Batch {
     loader: &'static str,
     keys: usize,
     found: usize,
+    ms: f64,
+}
+
+/// The calls of one resolver for one level.
+#[derive(Serialize)]
+struct Resolver {
+    field: String,
+    rows: usize,
+    failed: usize,
     ms: f64,
 }
 
@@ -42,6 +53,12 @@ impl Explain {
             found: batch.found,
             ms: milliseconds(batch.elapsed),
         });
+        let resolvers = batcher.resolvers().into_iter().map(|run| Resolver {
+            field: format!("{}.{}", run.field.0, run.field.1),
+            rows: run.rows,
+            failed: run.failed,
+            ms: milliseconds(run.elapsed),
+        });
         let sql = recorder.statements().into_iter().map(|executed| Statement {
             name: executed.name,
             text: executed.sql,
@@ -49,7 +66,13 @@ impl Explain {
             ms: milliseconds(executed.elapsed),
         });
         let cache = recorder.cache_reads();
-        Self { total_ms: milliseconds(elapsed), batches: batches.collect(), sql: sql.collect(), cache }
+        Self {
+            total_ms: milliseconds(elapsed),
+            batches: batches.collect(),
+            resolvers: resolvers.collect(),
+            sql: sql.collect(),
+            cache,
+        }
     }
 }
 

@@ -3,15 +3,13 @@
 
 use std::{sync::Arc, time::Instant};
 
-use async_graphql::{
-    Schema, ValidationMode, Variables,
-    parser::{parse_schema, types::OperationDefinition},
-};
+use async_graphql::{Schema, ValidationMode, parser::parse_schema};
 use entities::{Recorder, Store, cache::Retention};
 use futures_util::{FutureExt as _, future::BoxFuture};
 use prometheus_client::registry::Registry;
 
 pub mod activity;
+pub mod credentials;
 pub mod form;
 pub mod input;
 pub(crate) mod list;
@@ -21,7 +19,6 @@ pub mod node;
 pub mod query;
 pub(crate) mod scalar;
 pub mod session;
-pub mod subgraph;
 pub mod submission;
 pub mod subscription;
 pub mod user;
@@ -35,13 +32,14 @@ use crate::{
     },
     context::{ContextExt as _, Database, RequestData, ServiceInfo},
     explain::{self, Extensions},
-    graph::{subgraph::Subgraph, subscription::Events},
-    request::{Caller, Reply, Request, refused},
+    request::{Caller, Prepared, Reply, Request, refused},
+    // The domains name it in their declarations.
+    subgraph::{self, Subgraph},
 };
 use engine::{
     batch::{Batcher, Groups, Metrics},
     bounds::{Bounds, Memory, Owner, PIECE, Taken},
-    cache_control::{self, Audience, CachePolicy},
+    cache_control::{self, Audience},
     context::Context,
     cost::OutputTypes,
     document::{Document, DocumentCache, OnlyValidate, OperationKind, Rules},
@@ -55,12 +53,12 @@ use engine::{
     limits::Limits,
     object::Row,
     output::{Errors, Unfinished},
-    plan::{Planner, Selected},
+    plan::Selected,
     variables::InputTypes,
 };
 use mutation::Mutation;
 use query::Query;
-use subscription::{Decisions, Subscription};
+use subscription::{Decisions, Events, Subscription};
 
 /// How the graph is set up.
 #[derive(Clone, Debug)]
@@ -344,26 +342,6 @@ pub enum Opened {
     Reply(Reply),
     /// The answers of a subscription, one an event.
     Events(Events),
-}
-
-/// A request that may run: its document is valid, and so are its variables.
-pub(crate) struct Prepared {
-    pub(crate) document: Arc<Document>,
-    pub(crate) operation_name: Option<String>,
-    pub(crate) kind: OperationKind,
-    pub(crate) cache: Option<CachePolicy>,
-    pub(crate) variables: Variables,
-}
-
-impl Prepared {
-    fn operation(&self) -> &OperationDefinition {
-        let operation = self.document.operation(self.operation_name.as_deref());
-        &operation.expect("it was found when the request was prepared").parsed.node
-    }
-
-    fn planner(&self) -> Planner<'_> {
-        Planner { fragments: &self.document.parsed.fragments, variables: &self.variables }
-    }
 }
 
 impl GraphInner {

@@ -17,6 +17,7 @@ mod executor;
 mod explain;
 pub mod graph;
 mod request;
+mod subgraph;
 
 pub use answers::digest;
 /// Values of variables by name.
@@ -38,7 +39,7 @@ pub use engine::{
 pub use executor::GraphFor;
 pub use graph::{
     Graph, Opened, Options,
-    subgraph::{Domain, Subgraph},
     subscription::{Event, Events},
 };
 pub use request::{Caller, Reply, Request};
+pub use subgraph::{Domain, Subgraph};

@@ -3,15 +3,17 @@
 
 use std::{net::IpAddr, sync::Arc};
 
+use async_graphql::parser::types::OperationDefinition;
 use entities::{DependencySet, Recorder};
 
 use crate::{Variables, auth::throttle};
 use engine::{
     bounds::{Held, Taken},
     cache_control::CachePolicy,
-    document::OperationKind,
+    document::{Document, OperationKind},
     error::RequestError,
     output::{Errors, Unfinished},
+    plan::Planner,
 };
 
 /// One GraphQL request as it came over the wire.
@@ -65,6 +67,28 @@ impl Caller {
     /// The network that the address is of (IPv4 /24, IPv6 /48): what one attacker is likely to have to himself.
     pub fn network(&self) -> Option<IpAddr> {
         self.address.map(throttle::network_of)
+    }
+}
+
+/// A request that may run: its document is valid, and so are its variables.
+pub(crate) struct Prepared {
+    pub(crate) document: Arc<Document>,
+    pub(crate) operation_name: Option<String>,
+    pub(crate) kind: OperationKind,
+    pub(crate) cache: Option<CachePolicy>,
+    pub(crate) variables: Variables,
+}
+
+impl Prepared {
+    /// The operation to run.
+    pub(crate) fn operation(&self) -> &OperationDefinition {
+        let operation = self.document.operation(self.operation_name.as_deref());
+        &operation.expect("it was found when the request was prepared").parsed.node
+    }
+
+    /// What its selections refer to.
+    pub(crate) fn planner(&self) -> Planner<'_> {
+        Planner { fragments: &self.document.parsed.fragments, variables: &self.variables }
     }
 }
 

@@ -130,9 +130,9 @@ async fn create(
     password_file: Option<&Path>,
 ) -> Result<String, Failure> {
     let wrong = |error: schema::graph::user_error::UserError| Failure::Usage(error.message.into_owned());
-    let email = schema::auth::credentials::email(email).map_err(wrong)?;
+    let email = schema::graph::credentials::email(email).map_err(wrong)?;
     let name = name.unwrap_or_else(|| email.split('@').next().unwrap_or_default());
-    let name = schema::auth::credentials::display_name(name).map_err(wrong)?;
+    let name = schema::graph::credentials::display_name(name).map_err(wrong)?;
     let password = read_password(password_file)?;
     if let Some(unfit) = password::unfit(&password, &[&email, &name]) {
         let why = match unfit {

@@ -21,7 +21,6 @@ const MAY_KNOW_EACH_OTHER: &[(&str, &[&str])] = &[
     // Their tables refer to each other, and SeaORM's relations name both ends.
     ("entities", &["activity", "form", "location", "session", "submission", "user"]),
     ("engine", &["document", "limits"]),
-    ("schema", &["answers", "auth", "context", "explain", "graph", "request"]),
     ("xp", &["config", "documents", "gateway", "http", "invalidation", "outbound", "telemetry"]),
 ];
 

@@ -31,10 +31,6 @@ const W2: &str = "{
   }
 }";
 
-fn runtime() -> Runtime {
-    Builder::new_current_thread().enable_all().build().expect("a runtime starts")
-}
-
 /// Beside its objects a document is nothing but this: all root fields are skipped.
 const SKIPPED: &str = "query($never: Boolean = true) { users(first: 50) @skip(if: $never) ";
 

@@ -18,7 +18,6 @@ use uuid::Uuid;
 use crate::{
     context::ContextExt as _,
     graph::{
-        Prepared,
         activity::{self, ActivityLog},
         form::{self, Form, FormVersion},
         input::id as read_id,
@@ -29,6 +28,7 @@ use crate::{
         submission::{self, Submission},
         user::{self, AllUsers, AllUsersCount, User, UserLookup, UsersArgs},
     },
+    request::Prepared,
 };
 use engine::{
     connection::Pages,

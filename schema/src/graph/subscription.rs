@@ -38,8 +38,8 @@ use decisions::{Decision, Question};
 use crate::{
     auth::viewer::Viewer,
     context::ContextExt as _,
-    graph::{Graph, Prepared, location, session, submission},
-    request::{Caller, Reply, refused},
+    graph::{Graph, location, session, submission},
+    request::{Caller, Prepared, Reply, refused},
 };
 use engine::{
     batch::Loader,

@@ -16,9 +16,10 @@ use entities::{
 
 use super::{ById, Session, mutation::session_name};
 use crate::{
-    auth::{credentials, viewer::Viewer},
+    auth::viewer::Viewer,
     context::{ContextExt as _, Database},
     graph::{
+        credentials,
         mutation::{Input, MutationResult, Written},
         subgraph::Domain,
         user as users,

@@ -11,9 +11,9 @@ use entities::{
 
 use super::{ById, Role, User};
 use crate::{
-    auth::credentials,
     context::{ContextExt as _, Database},
     graph::{
+        credentials,
         input::id,
         mutation::{Input, MutationResult, Written},
         subgraph::Domain,
