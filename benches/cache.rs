@@ -18,7 +18,7 @@ use std::{
 };
 
 use entities::{
-    CacheConfig, DatabaseConfig, Store, Tag,
+    CacheOptions, DatabaseOptions, Store, Tag,
     id::LocationId,
     location,
     redis::{Redis, RedisUrl},
@@ -44,7 +44,7 @@ async fn main() {
     let wants = |part: &str| parts.is_empty() || parts.iter().any(|wanted| wanted == part);
     let url =
         env::var("DATABASE_URL").expect("DATABASE_URL names a seeded PostgreSQL; see `benches/run cache`");
-    let config = DatabaseConfig { url, max_connections: 8, acquire_timeout: Duration::from_secs(10) };
+    let config = DatabaseOptions { url, max_connections: 8, acquire_timeout: Duration::from_secs(10) };
     let store = Store::connect(&config, &mut Registry::default()).await.expect("a database");
     if wants("workloads") {
         workloads(&store).await;
@@ -116,7 +116,7 @@ impl Node {
         let mut registry = Registry::default();
         let url: RedisUrl = format!("redis://127.0.0.1:{}", server.port).parse().expect("a URL");
         let redis = Redis::new(&url, &mut registry);
-        let store = store.clone().with_cache(&CacheConfig::default(), Some(redis), &mut registry);
+        let store = store.clone().with_cache(&CacheOptions::default(), Some(redis), &mut registry);
         let node = Self { store, registry };
         node.settle().await;
         node
@@ -206,7 +206,7 @@ async fn workloads(store: &Store) {
         "One request at a time, µs (p50 / p99), and its SQL statements; in process: rows held here; Redis: shared by nodes",
     );
     say("      cache off           in process, cold    in process, warm    Redis, cold         Redis, warm");
-    let alone = store.clone().with_cache(&CacheConfig::default(), None, &mut Registry::default());
+    let alone = store.clone().with_cache(&CacheOptions::default(), None, &mut Registry::default());
     for workload in all {
         let shared = Node::on(store, &server).await;
         let mut line = format!("{}  ", workload.name);

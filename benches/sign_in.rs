@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use entities::{DatabaseConfig, Store};
+use entities::{DatabaseOptions, Store};
 use futures_util::future::join_all;
 use prometheus_client::registry::Registry;
 use schema::{Caller, Graph, Options, Request, Viewer};
@@ -33,7 +33,7 @@ async fn main() {
     let file = std::env::temp_dir().join(format!("xp-sign-in-{}.db", std::process::id()));
     let own = format!("sqlite:{}", file.display());
     let url = std::env::var("DATABASE_URL").unwrap_or(own);
-    let config = DatabaseConfig { url, max_connections: 8, acquire_timeout: Duration::from_secs(10) };
+    let config = DatabaseOptions { url, max_connections: 8, acquire_timeout: Duration::from_secs(10) };
     let store = Store::connect(&config, &mut Registry::default()).await.expect("a database");
     migration::up(store.connection()).await.expect("the steps run");
     let graph = Graph::new(store.clone(), Options::default(), &mut Registry::default());

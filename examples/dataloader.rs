@@ -75,10 +75,10 @@ pub(crate) async fn session_counts(store: &Store, users: &[UserId]) -> Result<Ve
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     use std::{io::Write as _, time::Duration};
 
-    use entities::{DatabaseConfig, Recorder};
+    use entities::{DatabaseOptions, Recorder};
     use sea_orm::{EntityTrait as _, QuerySelect as _};
 
-    let config = DatabaseConfig {
+    let config = DatabaseOptions {
         url: "sqlite::memory:".to_owned(),
         max_connections: 1,
         acquire_timeout: Duration::from_secs(5),

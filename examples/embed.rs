@@ -62,11 +62,11 @@ fn executor(graph: &Graph, headers: &HeaderMap) -> Result<GraphFor, StatusCode> 
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     use std::time::Duration;
 
-    use entities::{DatabaseConfig, Store};
+    use entities::{DatabaseOptions, Store};
     use prometheus_client::registry::Registry;
     use schema::Options;
 
-    let config = DatabaseConfig {
+    let config = DatabaseOptions {
         url: "sqlite::memory:".to_owned(),
         max_connections: 1,
         acquire_timeout: Duration::from_secs(5),

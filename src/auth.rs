@@ -4,30 +4,30 @@
 use axum::http::{HeaderMap, header::AUTHORIZATION};
 use schema::{
     Access, Viewer,
-    auth::token::{Bearer, Refused},
+    auth::token::{Bearer, InvalidToken},
 };
 
 /// Who sends a request with these headers. Without a token: nobody. With anything that is no valid token, another
 /// scheme included, the request is refused rather than quietly served as anonymous.
-pub fn bearer(access: &Access, headers: &HeaderMap) -> Result<Option<Bearer>, Refused> {
+pub fn bearer(access: &Access, headers: &HeaderMap) -> Result<Option<Bearer>, InvalidToken> {
     let mut given = headers.get_all(AUTHORIZATION).iter();
     let Some(value) = given.next() else { return Ok(None) };
     if given.next().is_some() {
-        return Err(Refused("more than one authorization header"));
+        return Err(InvalidToken("more than one authorization header"));
     }
     let (scheme, token) = value
         .to_str()
         .ok()
         .and_then(|text| text.split_once(' '))
-        .ok_or(Refused("the bearer token is missing"))?;
+        .ok_or(InvalidToken("the bearer token is missing"))?;
     if !scheme.eq_ignore_ascii_case("bearer") {
-        return Err(Refused("not the bearer scheme"));
+        return Err(InvalidToken("not the bearer scheme"));
     }
     access.verify(token.trim()).map(Some)
 }
 
 /// The viewer of these headers.
-pub fn viewer(access: &Access, headers: &HeaderMap) -> Result<Viewer, Refused> {
+pub fn viewer(access: &Access, headers: &HeaderMap) -> Result<Viewer, InvalidToken> {
     Ok(bearer(access, headers)?.map_or(Viewer::Anonymous, |bearer| bearer.viewer))
 }
 
@@ -36,7 +36,7 @@ mod tests {
     use std::time::Duration;
 
     use axum::http::HeaderValue;
-    use entities::{DatabaseConfig, Role, Store, id::UserId};
+    use entities::{DatabaseOptions, Role, Store, id::UserId};
     use prometheus_client::registry::Registry;
     use schema::auth::token::Subject;
 
@@ -45,7 +45,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_header_is_read_strictly() {
-        let config = DatabaseConfig {
+        let config = DatabaseOptions {
             url: "sqlite::memory:".into(),
             max_connections: 1,
             acquire_timeout: Duration::from_secs(5),

@@ -123,9 +123,9 @@ enum Command {
         action: Cache,
     },
     /// Persisted documents: manifests of clients.
-    Documents {
+    DocumentsCommand {
         #[command(subcommand)]
-        action: documents::Documents,
+        action: documents::DocumentsCommand,
     },
     /// Asks a running server whether it is ready; for containers.
     Healthcheck,
@@ -284,7 +284,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Cache { beside, action } => {
             cache::run(&load_beside(&common, beside, Mode::Tool)?, action, common.json).await
         }
-        Command::Documents { action } => {
+        Command::DocumentsCommand { action } => {
             documents::documents(&load(&common, Mode::Tool)?.config, action, common.json).await
         }
         Command::Healthcheck => tools::healthcheck(&load(&common, Mode::Tool)?.config).await,

@@ -22,8 +22,8 @@ use layers::Values;
 use origins::{HeaderNames, OriginPatterns, Origins};
 use schema::Subgraph;
 use setting::{
-    Bytes, ClientModes, DatabaseUrl, DocumentMode, LogFilter, LogFormat, Networks, Percent, SecretText,
-    Secrets, Setting, Switch, Width,
+    Bytes, ClientModes, Concurrency, DatabaseUrl, DocumentMode, LogFilter, LogFormat, Networks, Percent,
+    SecretText, Secrets, Setting, Switch,
 };
 
 use crate::gateway::signature::SignatureKeys;
@@ -32,7 +32,7 @@ pub use mode::{DEVELOPMENT_FILE, Mode};
 
 /// One key of the configuration: its name, how else it can be set, what it means.
 #[derive(Debug)]
-pub struct Key {
+pub struct ConfigKey {
     /// `section.key`, as in `xp.toml` and `--set`.
     pub name: &'static str,
     /// The usual name of its environment variable, where it has one.
@@ -49,7 +49,7 @@ pub struct Key {
     pub show: fn(&str) -> String,
 }
 
-impl Key {
+impl ConfigKey {
     /// The name of its environment variable.
     pub fn env(&self) -> String {
         self.usual_env.map_or_else(
@@ -104,8 +104,8 @@ macro_rules! sections {
         }
 
         /// All keys, in the order of docs/configuration.md.
-        pub static KEYS: &[Key] = &[$($(
-            Key {
+        pub static KEYS: &[ConfigKey] = &[$($(
+            ConfigKey {
                 name: concat!(stringify!($section), ".", stringify!($key)),
                 usual_env: usual!($($env)?),
                 doc: concat!($($doc),+),
@@ -279,7 +279,7 @@ sections! {
         usage_file: Option<PathBuf> = "";
     }
     /// The database.
-    database: DbConfig {
+    database: DatabaseConfig {
         /// `postgres://user:password@host/name` or `sqlite:path`; in development `sqlite:xp-dev.db`.
         url: Option<DatabaseUrl> = "", env "DATABASE_URL";
         /// Connections for requests, kept open at most; `/readyz` and cancelling statements have one more each.
@@ -298,7 +298,7 @@ sections! {
         namespace: String = "xp";
     }
     /// The cache of rows, pages and counts.
-    cache: CachingConfig {
+    cache: CacheConfig {
         /// On or off; `auto` is on.
         enabled: Switch = "auto";
         /// Maximum size of the values held in this process.
@@ -373,7 +373,7 @@ sections! {
         max_writing_memory: Bytes = "32MiB";
         /// Statements of one kind of point read that may be under way at once, all requests together; reads that come
         /// meanwhile wait and share the next one. 0: each request reads for itself.
-        shared_batches: Width = "2";
+        shared_batches: Concurrency = "2";
     }
 }
 

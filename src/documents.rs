@@ -28,9 +28,9 @@ use schema::{Caller, Document, Graph, Reply, Viewer};
 
 use crate::{
     config::{DocumentsConfig, setting::DocumentMode},
-    http::refusal::Refusal,
+    http::rejection::Rejection,
 };
-use apq::{Apq, Kept};
+use apq::{Apq, Registration};
 use manifest::Fingerprint;
 use trusted::Trusted;
 
@@ -44,46 +44,46 @@ const MOST_TOLD: usize = 10_000;
 const WARNED_EVERY: Duration = Duration::from_hours(1);
 const USAGE_INTERVAL: Duration = Duration::from_mins(1);
 
-const NOT_FOUND: Refusal =
-    Refusal::new(StatusCode::OK, "PERSISTED_QUERY_NOT_FOUND", "PersistedQueryNotFound");
-const NOT_SUPPORTED: Refusal =
-    Refusal::new(StatusCode::OK, "PERSISTED_QUERY_NOT_SUPPORTED", "PersistedQueryNotSupported");
-const HASH_MISMATCH: Refusal = Refusal::new(
+const NOT_FOUND: Rejection =
+    Rejection::new(StatusCode::OK, "PERSISTED_QUERY_NOT_FOUND", "PersistedQueryNotFound");
+const NOT_SUPPORTED: Rejection =
+    Rejection::new(StatusCode::OK, "PERSISTED_QUERY_NOT_SUPPORTED", "PersistedQueryNotSupported");
+const HASH_MISMATCH: Rejection = Rejection::new(
     StatusCode::BAD_REQUEST,
     "PERSISTED_QUERY_HASH_MISMATCH",
     "provided sha does not match query",
 );
-const ID_REQUIRED: Refusal = Refusal::new(
+const ID_REQUIRED: Rejection = Rejection::new(
     StatusCode::BAD_REQUEST,
     "PERSISTED_QUERY_ID_REQUIRED",
     "This server runs published documents only, by their id.",
 );
-const ID_AND_BODY: Refusal = Refusal::new(
+const ID_AND_BODY: Rejection = Rejection::new(
     StatusCode::BAD_REQUEST,
     "CANNOT_SEND_PQ_ID_AND_BODY",
     "Send the id of a document or its text, not both.",
 );
-const NOT_IN_SAFELIST: Refusal = Refusal::new(
+const NOT_IN_SAFELIST: Rejection = Rejection::new(
     StatusCode::FORBIDDEN,
     "QUERY_NOT_IN_SAFELIST",
     "This server runs published documents only, and this document is not published.",
 );
-const NO_QUERY: Refusal = Refusal::new(
+const NO_QUERY: Rejection = Rejection::new(
     StatusCode::BAD_REQUEST,
     "BAD_USER_INPUT",
     "The request must have a query or the id of a document.",
 );
-const NO_ID: Refusal = Refusal::new(
+const NO_ID: Rejection = Rejection::new(
     StatusCode::BAD_REQUEST,
     "BAD_USER_INPUT",
     "Invalid document id: expected sha256:<64 hex digits>, 64 or 32 hex digits, or up to 256 letters, digits and -._~:",
 );
-const VERSION: Refusal =
-    Refusal::new(StatusCode::BAD_REQUEST, "BAD_USER_INPUT", "Unsupported persisted query version");
+const VERSION: Rejection =
+    Rejection::new(StatusCode::BAD_REQUEST, "BAD_USER_INPUT", "Unsupported persisted query version");
 
 /// What a request says about its document.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Asked<'w> {
+pub(crate) struct DocumentRequest<'w> {
     /// The text, if it was sent.
     pub(crate) text: Option<&'w str>,
     /// The id, if one was sent.
@@ -102,31 +102,31 @@ pub(crate) struct Asked<'w> {
 
 /// Why there is no document to run.
 #[derive(Debug)]
-pub(crate) enum Stop {
+pub(crate) enum DocumentError {
     /// It may not run, or is not known.
-    Refused(Refusal),
+    Rejected(Rejection),
     /// It is no document of this graph; the answer says why.
     Invalid(Box<Reply>),
 }
 
-impl From<Refusal> for Stop {
-    fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal)
+impl From<Rejection> for DocumentError {
+    fn from(rejection: Rejection) -> Self {
+        Self::Rejected(rejection)
     }
 }
 
-impl Stop {
+impl DocumentError {
     /// The answer, or the refusal.
-    pub(crate) fn into_reply(self) -> Result<Reply, Refusal> {
+    pub(crate) fn into_reply(self) -> Result<Reply, Rejection> {
         match self {
             Self::Invalid(reply) => Ok(*reply),
-            Self::Refused(refusal) => Err(refusal),
+            Self::Rejected(rejection) => Err(rejection),
         }
     }
 }
 
 /// The documents that requests can name.
-pub(crate) struct Documents {
+pub(crate) struct DocumentStore {
     config: DocumentsConfig,
     apq: Apq,
     trusted: RwLock<Arc<Trusted>>,
@@ -144,7 +144,7 @@ struct Labels {
     outcome: &'static str,
 }
 
-impl Documents {
+impl DocumentStore {
     /// `key` seals what instances share: those with the same secret have the same.
     pub(crate) fn new(
         config: DocumentsConfig,
@@ -183,16 +183,16 @@ impl Documents {
         &self,
         graph: &Graph,
         viewer: &Viewer,
-        asked: Asked<'_>,
-    ) -> Result<Arc<Document>, Stop> {
-        let mode = self.mode(viewer, asked);
-        let found = match (asked.id, asked.text) {
+        request: DocumentRequest<'_>,
+    ) -> Result<Arc<Document>, DocumentError> {
+        let mode = self.mode(viewer, request);
+        let found = match (request.id, request.text) {
             (None, None) => Err(NO_QUERY.into()),
-            (None, Some(text)) => self.by_text(graph, mode, text, asked).await,
-            (Some(id), text) => self.by_id(graph, mode, id, text, asked).await,
+            (None, Some(text)) => self.by_text(graph, mode, text, request).await,
+            (Some(id), text) => self.by_id(graph, mode, id, text, request).await,
         };
-        if let Err(Stop::Refused(refusal)) = &found
-            && refusal.status != StatusCode::OK
+        if let Err(DocumentError::Rejected(rejection)) = &found
+            && rejection.status != StatusCode::OK
         {
             self.count("rejected");
         }
@@ -200,11 +200,11 @@ impl Documents {
     }
 
     /// Gateways write their own operations: whoever is authenticated as one is exempt.
-    fn mode(&self, viewer: &Viewer, asked: Asked<'_>) -> DocumentMode {
-        if asked.caller.is_gateway || *viewer == Viewer::Service {
+    fn mode(&self, viewer: &Viewer, request: DocumentRequest<'_>) -> DocumentMode {
+        if request.caller.is_gateway || *viewer == Viewer::Service {
             return DocumentMode::Apq;
         }
-        self.config.clients.of(asked.client).unwrap_or(self.config.mode)
+        self.config.clients.of(request.client).unwrap_or(self.config.mode)
     }
 
     async fn by_text(
@@ -212,8 +212,8 @@ impl Documents {
         graph: &Graph,
         mode: DocumentMode,
         text: &str,
-        asked: Asked<'_>,
-    ) -> Result<Arc<Document>, Stop> {
+        request: DocumentRequest<'_>,
+    ) -> Result<Arc<Document>, DocumentError> {
         match mode {
             DocumentMode::Off | DocumentMode::Apq => {}
             DocumentMode::RequireId => return Err(ID_REQUIRED.into()),
@@ -227,10 +227,10 @@ impl Documents {
                 if mode == DocumentMode::Safelist {
                     return Err(NOT_IN_SAFELIST.into());
                 }
-                self.tell(hash, asked);
+                self.tell(hash, request);
             }
         }
-        prepare(graph, text, asked.caller).await
+        prepare(graph, text, request.caller).await
     }
 
     async fn by_id(
@@ -239,12 +239,12 @@ impl Documents {
         mode: DocumentMode,
         id: &str,
         text: Option<&str>,
-        asked: Asked<'_>,
-    ) -> Result<Arc<Document>, Stop> {
+        request: DocumentRequest<'_>,
+    ) -> Result<Arc<Document>, DocumentError> {
         if mode == DocumentMode::Off {
             return Err(NOT_SUPPORTED.into());
         }
-        if asked.is_apq && !asked.is_version_1 {
+        if request.is_apq && !request.is_version_1 {
             return Err(VERSION.into());
         }
         let id = normal_id(id).ok_or(NO_ID)?;
@@ -257,43 +257,43 @@ impl Documents {
         {
             return Err(HASH_MISMATCH.into());
         }
-        if let Some(known) = self.trusted().by_id(asked.client, &id) {
+        if let Some(known) = self.trusted().by_id(request.client, &id) {
             self.count("id_hit");
             return Ok(known);
         }
         match (sha256_of(&id).filter(|_| may_register), text) {
             (Some(hash), Some(text)) => {
-                let document = prepare(graph, text, asked.caller).await?;
-                match self.apq.keep(hash, text, &document, asked.caller).await {
-                    Kept::Yes => self.count("apq_registered"),
-                    Kept::TooLong => self.count("apq_too_long"),
-                    Kept::OverBudget => self.warn_of_flood(asked),
+                let document = prepare(graph, text, request.caller).await?;
+                match self.apq.keep(hash, text, &document, request.caller).await {
+                    Registration::Yes => self.count("apq_registered"),
+                    Registration::TooLong => self.count("apq_too_long"),
+                    Registration::OverBudget => self.warn_of_flood(request),
                 }
                 Ok(document)
             }
-            (Some(hash), None) => match self.apq.get(graph, &hash, asked.caller).await {
+            (Some(hash), None) => match self.apq.get(graph, &hash, request.caller).await {
                 Some(document) => {
                     self.count("apq_hit");
                     Ok(document)
                 }
-                None if asked.is_apq => {
+                None if request.is_apq => {
                     self.count("apq_miss");
                     Err(NOT_FOUND.into())
                 }
-                None => Err(self.not_in_list(&id, asked)),
+                None => Err(self.not_in_list(&id, request)),
             },
-            (None, _) => Err(self.not_in_list(&id, asked)),
+            (None, _) => Err(self.not_in_list(&id, request)),
         }
     }
 
     /// Counts a document that was not kept, and logs it once an hour.
-    fn warn_of_flood(&self, asked: Asked<'_>) {
+    fn warn_of_flood(&self, request: DocumentRequest<'_>) {
         self.count("apq_over_budget");
         let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
         if warned.is_none_or(|warned| warned.elapsed() >= WARNED_EVERY) {
             *warned = Some(Instant::now());
-            let network = asked.caller.network().map(|network| network.to_string());
-            let client = echo(asked.client);
+            let network = request.caller.network().map(|network| network.to_string());
+            let client = echo(request.client);
             tracing::warn!(
                 network,
                 client,
@@ -303,11 +303,11 @@ impl Documents {
         }
     }
 
-    fn not_in_list(&self, id: &str, asked: Asked<'_>) -> Stop {
+    fn not_in_list(&self, id: &str, request: DocumentRequest<'_>) -> DocumentError {
         self.count("unknown_id");
-        let operation = asked.operation_name.map(|name| format!(" (operation {})", echo(name)));
+        let operation = request.operation_name.map(|name| format!(" (operation {})", echo(name)));
         let message = format!("Unknown document \"{}\"{}.", echo(id), operation.unwrap_or_default());
-        Refusal {
+        Rejection {
             status: StatusCode::NOT_FOUND,
             code: "PERSISTED_QUERY_NOT_IN_LIST",
             message: message.into(),
@@ -316,7 +316,7 @@ impl Documents {
     }
 
     /// Logs an unknown body the first time, and each time that its count has grown tenfold.
-    fn tell(&self, hash: [u8; 32], asked: Asked<'_>) {
+    fn tell(&self, hash: [u8; 32], request: DocumentRequest<'_>) {
         let count = {
             let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
             if told.len() >= MOST_TOLD && !told.contains_key(&hash) {
@@ -327,8 +327,8 @@ impl Documents {
             *count
         };
         if count.to_string().trim_end_matches('0') == "1" {
-            let operation = asked.operation_name.map(echo);
-            let client = echo(asked.client);
+            let operation = request.operation_name.map(echo);
+            let client = echo(request.client);
             tracing::warn!(
                 body = hex::encode(hash),
                 client,
@@ -399,8 +399,8 @@ impl Documents {
     }
 }
 
-async fn prepare(graph: &Graph, text: &str, caller: &Caller) -> Result<Arc<Document>, Stop> {
-    graph.prepare_for(text, caller).await.map_err(|reply| Stop::Invalid(Box::new(reply)))
+async fn prepare(graph: &Graph, text: &str, caller: &Caller) -> Result<Arc<Document>, DocumentError> {
+    graph.prepare_for(text, caller).await.map_err(|reply| DocumentError::Invalid(Box::new(reply)))
 }
 
 /// An id as documents are kept under it: hashes without their prefix, in small letters. `None` where it is no id.

@@ -17,12 +17,12 @@ use serde_json::Value;
 use crate::{
     config::GatewayConfig,
     documents::{normal_id, sha256_of},
-    http::{refusal::Refusal, wire::Wire},
+    http::{params::GraphQLParams, rejection::Rejection},
 };
 use signature::{Body, Signatures};
 
 const ROUTER_AUTHORIZATION: HeaderName = HeaderName::from_static("router-authorization");
-const UNKNOWN: Refusal = Refusal::new(
+const UNKNOWN: Rejection = Rejection::new(
     StatusCode::UNAUTHORIZED,
     "UNAUTHENTICATED",
     "The gateway's credentials, or its signature, are not valid.",
@@ -81,7 +81,7 @@ impl Gateways {
     }
 
     /// What a request's connection and headers prove.
-    pub(crate) fn head(&self, parts: &Parts) -> Result<Head, Refusal> {
+    pub(crate) fn head(&self, parts: &Parts) -> Result<Head, Rejection> {
         let connection = Head { trust: Trust::Connection, body: Body::Absent };
         if parts.extensions.get::<OwnListener>().is_some() {
             return Ok(connection);
@@ -108,14 +108,19 @@ impl Gateways {
     }
 
     /// What a request itself proves beyond its head. `by_text`: nothing else names the document.
-    pub(crate) fn wire(&self, head: Trust, wire: &Wire, by_text: bool) -> Result<Trust, Refusal> {
-        let Some(signature) = wire.extension("hmac-signature") else { return Ok(head) };
+    pub(crate) fn params(
+        &self,
+        head: Trust,
+        params: &GraphQLParams,
+        by_text: bool,
+    ) -> Result<Trust, Rejection> {
+        let Some(signature) = params.extension("hmac-signature") else { return Ok(head) };
         if head.is_gateway() || !self.may_sign_in_body() {
             return Ok(head);
         }
-        let checked = match (signature.as_str(), wire.query.as_deref()) {
-            (Some(signature), Some(query)) if by_text && !names_another(wire) => {
-                hmac::check(&self.hmac_keys, query, &wire.variables, signature)
+        let checked = match (signature.as_str(), params.query.as_deref()) {
+            (Some(signature), Some(query)) if by_text && !names_another(params) => {
+                hmac::check(&self.hmac_keys, query, &params.variables, signature)
             }
             _ => Err("hmac-signature is not a text, or the request means another document than its own text"),
         };
@@ -132,7 +137,7 @@ impl Gateways {
 
 impl Head {
     /// Holds the body to what was signed.
-    pub(crate) fn check_body(&self, body: &[u8]) -> Result<(), Refusal> {
+    pub(crate) fn check_body(&self, body: &[u8]) -> Result<(), Rejection> {
         match &self.body {
             Body::Absent | Body::Uncovered => Ok(()),
             Body::Has(digest) if signature::has_digest(body, digest) => Ok(()),
@@ -144,21 +149,21 @@ impl Head {
 /// The claims of an end user whose token a gateway has verified (`extensions.jwt`). Hive Gateway sends `{payload, token}`,
 /// Hive Router the claims themselves. Only where the gateway vouches for more than the document. What a gateway vouches for
 /// may still be its client's: some pass on `extensions` as they come, so these count only where the operator says so.
-pub(crate) fn claims(trust: Trust, wire: &Wire) -> Option<&Value> {
-    let claims = wire.extension("jwt").filter(|claims| trust > Trust::Document && !claims.is_null())?;
+pub(crate) fn claims(trust: Trust, params: &GraphQLParams) -> Option<&Value> {
+    let claims = params.extension("jwt").filter(|claims| trust > Trust::Document && !claims.is_null())?;
     Some(claims.get("payload").filter(|payload| payload.is_object()).unwrap_or(claims))
 }
 
 /// May a request mean another document than that of its text? Hashes are held to the text where documents are found; names
 /// and other ids win over it.
-fn names_another(wire: &Wire) -> bool {
+fn names_another(params: &GraphQLParams) -> bool {
     let is_hash = |id: &str| normal_id(id).is_some_and(|id| sha256_of(&id).is_some());
-    wire.document_id.is_some()
-        || wire.other_id().is_some()
-        || wire.persisted_query().is_some_and(|persisted| !is_hash(persisted.hash))
+    params.document_id.is_some()
+        || params.other_id().is_some()
+        || params.persisted_query().is_some_and(|persisted| !is_hash(persisted.hash))
 }
 
-fn refuse(why: &'static str) -> Refusal {
+fn refuse(why: &'static str) -> Rejection {
     tracing::warn!(why, "a gateway was refused");
     UNKNOWN
 }

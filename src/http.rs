@@ -1,7 +1,7 @@
 //! HTTP: the routes and the layers around them. In order: `edge` (request id, span, measuring, panics), `cors`,
 //! compression, then the route. `server` accepts connections; `graphql` is the way through, with `receive` (the bytes of a
-//! body), `wire` (what it says), `admission` and `memory` (who may come in now; `shares` counts by whom), `media`,
-//! `caching` and `compression` (how an answer goes out); `refusal` is what every failure looks like. Not here: what a query
+//! body), `params` (what it says), `admission` and `memory` (who may come in now; `shares` counts by whom), `media`,
+//! `caching` and `compression` (how an answer goes out); `rejection` is what every failure looks like. Not here: what a query
 //! means, which document an id means.
 //!
 //! `edge` does by itself what tower-http's layers for panics and request ids do: the answer to a panic and its log line name
@@ -11,6 +11,7 @@ mod about;
 pub(crate) mod admission;
 mod caching;
 mod compression;
+mod connection_timeouts;
 mod cors;
 mod graphql;
 pub(crate) mod health;
@@ -18,16 +19,15 @@ mod host;
 mod media;
 mod memory;
 mod metrics;
-mod patience;
+pub(crate) mod params;
 pub mod playground;
 mod receive;
-pub(crate) mod refusal;
+pub(crate) mod rejection;
 mod sending;
 pub mod server;
 mod shares;
 mod slots;
 pub(crate) mod subscriptions;
-pub(crate) mod wire;
 
 use std::{any::Any, panic::AssertUnwindSafe};
 
@@ -52,7 +52,7 @@ use crate::{
     telemetry::{self, SPANS},
 };
 use memory::{AnswerMemory, OutOfMemory};
-use refusal::Refusal;
+use rejection::Rejection;
 use server::Peer;
 use shares::Owner;
 
@@ -140,7 +140,7 @@ async fn edge(State(app): State<App>, mut request: Request, next: Next) -> Respo
     };
     let mut response = answer.unwrap_or_else(|panic| after_panic(&id, panic.as_ref()));
     if !is_health && hold_memory(&app, caller, &mut response).is_err() {
-        response = Refusal::from(OutOfMemory).into_response(id.to_str().unwrap_or_default());
+        response = Rejection::from(OutOfMemory).into_response(id.to_str().unwrap_or_default());
     }
     let status = response.status();
     span.record("http.response.status_code", status.as_u16());
@@ -189,7 +189,7 @@ fn after_panic(id: &HeaderValue, panic: &(dyn Any + Send)) -> Response {
         panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     let request_id = id.to_str().unwrap_or_default();
     tracing::error!(request_id, panic = text.unwrap_or("not a text"), "a request panicked");
-    Refusal::internal().into_response(request_id)
+    Rejection::internal().into_response(request_id)
 }
 
 /// Methods as labels: a closed list, since a caller may invent any.
@@ -245,12 +245,12 @@ async fn jwks(State(app): State<App>) -> Response {
 }
 
 async fn no_such_path(headers: HeaderMap) -> Response {
-    Refusal::new(StatusCode::NOT_FOUND, "BAD_USER_INPUT", "Not found: nothing is served at this path.")
+    Rejection::new(StatusCode::NOT_FOUND, "BAD_USER_INPUT", "Not found: nothing is served at this path.")
         .into_response(request_id(&headers))
 }
 
 async fn no_such_method(headers: HeaderMap) -> Response {
-    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "BAD_USER_INPUT", "Method not allowed at this path.")
+    Rejection::new(StatusCode::METHOD_NOT_ALLOWED, "BAD_USER_INPUT", "Method not allowed at this path.")
         .into_response(request_id(&headers))
 }
 

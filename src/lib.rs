@@ -28,7 +28,7 @@ use schema::{Access, Graph};
 use tokio::sync::watch;
 
 use config::{Config, GatewayConfig, HttpConfig};
-use documents::Documents;
+use documents::DocumentStore;
 use forwarded::Forwarding;
 use gateway::Gateways;
 use http::{
@@ -42,10 +42,10 @@ pub use http::{playground::Account, router, server::serve};
 
 /// The server: everything that requests share. Cheap to clone.
 #[derive(Clone)]
-pub struct App(Arc<Parts>);
+pub struct App(Arc<AppParts>);
 
 /// What an `App` is made of.
-pub struct Parts {
+pub struct AppParts {
     /// The graph.
     pub graph: Graph,
     /// The store behind the graph; the hall only asks whether it is there.
@@ -63,7 +63,7 @@ pub struct Parts {
     pub(crate) gateway: GatewayConfig,
     pub(crate) admission: Admission,
     pub(crate) forwarding: Forwarding,
-    pub(crate) documents: Documents,
+    pub(crate) documents: DocumentStore,
     pub(crate) gateways: Gateways,
     /// What only gateways may ask for, nobody else may.
     pub(crate) gateways_only: bool,
@@ -100,14 +100,14 @@ impl App {
         let metrics = Metrics::register(&mut registry);
         let (settings, texts) = (config.documents.clone(), store.shared_kv().clone());
         let key = access.options().secret.document_key();
-        let documents = Documents::new(settings, key, texts, &mut registry);
+        let documents = DocumentStore::new(settings, key, texts, &mut registry);
         let graph = Graph::new(store.clone(), options, &mut registry);
         let playground = config.http.playground.is_on(is_development);
         let mut http = config.http.clone();
         if is_development {
             http.cors_origins = http.cors_origins.with_local();
         }
-        Self(Arc::new(Parts {
+        Self(Arc::new(AppParts {
             graph,
             store,
             access,
@@ -132,9 +132,9 @@ impl App {
 }
 
 impl Deref for App {
-    type Target = Parts;
+    type Target = AppParts;
 
-    fn deref(&self) -> &Parts {
+    fn deref(&self) -> &AppParts {
         &self.0
     }
 }
@@ -156,9 +156,9 @@ pub struct Readiness {
 
 impl Readiness {
     /// Fills the cache before requests come, for this long at most: until then `/readyz` says 503.
-    pub(crate) async fn warm(&self, store: &Store, patience: Duration) {
+    pub(crate) async fn warm(&self, store: &Store, connection_timeouts: Duration) {
         let started = Instant::now();
-        let warmed = tokio::time::timeout(patience, warmup::warm_up(store)).await;
+        let warmed = tokio::time::timeout(connection_timeouts, warmup::warm_up(store)).await;
         self.warming.store(false, Ordering::Release);
         match warmed {
             Ok(Ok(rows)) => {

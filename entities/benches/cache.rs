@@ -11,7 +11,7 @@ use std::{
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use entities::{
-    CacheConfig, DatabaseConfig, Store, Tag,
+    CacheOptions, DatabaseOptions, Store, Tag,
     id::LocationId,
     location,
     redis::{Redis, RedisUrl},
@@ -43,7 +43,7 @@ fn redis() -> (Server, RedisUrl) {
 
 /// A seeded database in memory, and the ids of a hundred accounts' newest positions and of some forms.
 async fn seeded() -> (Store, Vec<LocationId>) {
-    let config = DatabaseConfig {
+    let config = DatabaseOptions {
         url: "sqlite::memory:".to_owned(),
         max_connections: 1,
         acquire_timeout: Duration::from_secs(5),
@@ -61,7 +61,7 @@ async fn seeded() -> (Store, Vec<LocationId>) {
 fn with_cache(store: &Store, redis: Option<&RedisUrl>, max_bytes: u64) -> Store {
     let mut registry = Registry::default();
     let redis = redis.map(|url| Redis::new(url, &mut registry));
-    let config = CacheConfig { max_bytes, ..CacheConfig::default() };
+    let config = CacheOptions { max_bytes, ..CacheOptions::default() };
     store.clone().with_cache(&config, redis, &mut registry)
 }
 

@@ -181,14 +181,14 @@ impl Weighter<CacheKey, CacheEntry> for Weights {
 
 /// How the cache is set up.
 #[derive(Clone, Debug)]
-pub struct CacheConfig {
+pub struct CacheOptions {
     /// Weight of the values held in this process at most.
     pub max_bytes: u64,
     /// Keeps apart what shares a Redis but no database.
     pub namespace: String,
 }
 
-impl Default for CacheConfig {
+impl Default for CacheOptions {
     fn default() -> Self {
         Self { max_bytes: 128 << 20, namespace: "xp".to_owned() }
     }
@@ -219,7 +219,7 @@ impl Cache {
     }
 
     /// A cache in this process, and between instances where there is a Redis.
-    pub(crate) fn new(config: &CacheConfig, redis: Option<Redis>, registry: &mut Registry) -> Self {
+    pub(crate) fn new(config: &CacheOptions, redis: Option<Redis>, registry: &mut Registry) -> Self {
         let shared = redis.map(|redis| Arc::new(SharedCache::join(redis, &config.namespace)));
         let inner = CacheInner {
             // Between instances the mirror has to be read first.

@@ -49,7 +49,7 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(3);
 
 /// Where the database is and how it is used.
 #[derive(Clone, Debug)]
-pub struct DatabaseConfig {
+pub struct DatabaseOptions {
     /// `postgres://…` or `sqlite:path`.
     pub url: String,
     /// Connections kept open at most. Few and busy ones win for short statements.
@@ -88,7 +88,7 @@ impl Database {
     /// # Errors
     /// `Unavailable` when the URL is no database that can be reached within `acquire_timeout`; the message never
     /// contains the password.
-    pub async fn connect(config: &DatabaseConfig, registry: &mut Registry) -> Result<Self, Error> {
+    pub async fn connect(config: &DatabaseOptions, registry: &mut Registry) -> Result<Self, Error> {
         let is_in_memory = is_in_memory(&config.url);
         if !is_in_memory {
             make_private_file(&config.url)?;

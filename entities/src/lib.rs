@@ -29,9 +29,9 @@ pub mod unicode;
 pub mod user;
 pub mod warmup;
 
-pub use cache::{Cache, CacheConfig, CacheRead, DependencySet, Recorder, Tag, Version};
+pub use cache::{Cache, CacheOptions, CacheRead, DependencySet, Recorder, Tag, Version};
 pub use database::{
-    Database, DatabaseConfig, WriteFault,
+    Database, DatabaseOptions, WriteFault,
     kind::Kind,
     role::Role,
     sql::{Hidden, Json},

@@ -12,12 +12,12 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     auth::revocation::Revocations,
     cache::{
-        AnswerName, Cache, CacheConfig, Cached, ReadContext, Recorder, Retention, Tag, Version,
+        AnswerName, Cache, CacheOptions, Cached, ReadContext, Recorder, Retention, Tag, Version,
         instance::{self, Instance},
         outbox::{self, Published},
     },
     database::{
-        Database, DatabaseConfig,
+        Database, DatabaseOptions,
         sql::{Cells, Record, Sql},
     },
     error::Error,
@@ -54,7 +54,7 @@ impl Store {
     /// # Errors
     /// `Unavailable` when the URL is no database that can be reached within `acquire_timeout`; the message never
     /// contains the password.
-    pub async fn connect(config: &DatabaseConfig, registry: &mut Registry) -> Result<Self, Error> {
+    pub async fn connect(config: &DatabaseOptions, registry: &mut Registry) -> Result<Self, Error> {
         let database = Database::connect(config, registry).await?;
         let parts = StoreParts {
             cache: Cache::off(),
@@ -69,7 +69,12 @@ impl Store {
 
     /// This store, reading through a cache; with a Redis it is one cache for all instances. Metrics go into `registry`.
     #[must_use]
-    pub fn with_cache(mut self, config: &CacheConfig, redis: Option<Redis>, registry: &mut Registry) -> Self {
+    pub fn with_cache(
+        mut self,
+        config: &CacheOptions,
+        redis: Option<Redis>,
+        registry: &mut Registry,
+    ) -> Self {
         let cache = Cache::new(config, redis, registry);
         let published = cache.is_shared().then(Arc::default);
         let parts = Arc::make_mut(&mut self.parts);

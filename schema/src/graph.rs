@@ -32,7 +32,7 @@ use crate::{
     },
     context::{ContextExt as _, Database, RequestData, ServiceInfo},
     explain::{self, Extensions},
-    request::{Caller, Prepared, Reply, Request, refused},
+    request::{Caller, Prepared, Reply, Request, rejected},
     // The domains name it in their declarations.
     subgraph::{self, Subgraph},
 };
@@ -174,7 +174,7 @@ impl Graph {
         let (groups, metrics) = (Groups::new(options.shared_batches), Metrics::register(registry));
         let own = || Access::new(store.clone(), AccessOptions::default());
         let access = options.access.clone().unwrap_or_else(own);
-        registry.register_collector(Box::new(access.presence().clone()));
+        registry.register_collector(Box::new(access.active_users().clone()));
         let inner = GraphInner {
             answer_memory: Memory::of(options.answer_memory),
             store,
@@ -239,7 +239,7 @@ impl Graph {
     /// The answer to a request with this document, which cannot be run.
     pub async fn prepare_for(&self, text: &str, caller: &Caller) -> Result<Arc<Document>, Reply> {
         let prepared = self.inner.documents.prepare(text, caller.is_gateway, &self.inner.validator).await;
-        prepared.map_err(|errors| refused(None, &errors, &caller.request_id))
+        prepared.map_err(|errors| rejected(None, &errors, &caller.request_id))
     }
 
     /// Runs a document for a viewer who cannot wait for events.
@@ -251,7 +251,7 @@ impl Graph {
                 let message = "Subscriptions are answered over WebSocket (graphql-transport-ws) or as server-sent \
                                events (Accept: text/event-stream)";
                 let error = RequestError::new(Code::BadUserInput, message);
-                refused(Some(OperationKind::Subscription), &[error], &request_id)
+                rejected(Some(OperationKind::Subscription), &[error], &request_id)
             }
         }
     }
@@ -273,7 +273,7 @@ impl Graph {
             return match subscription::subscribe(self, viewer, request.caller, prepared) {
                 Ok(events) => Opened::Events(events),
                 Err(error) => {
-                    Opened::Reply(refused(Some(OperationKind::Subscription), &[error], &request_id))
+                    Opened::Reply(rejected(Some(OperationKind::Subscription), &[error], &request_id))
                 }
             };
         }
@@ -331,7 +331,7 @@ impl Graph {
                 let entities = if request.entities { query::entity_counts(&prepared) } else { Vec::new() };
                 Reply { cache, digest, entities, ..Reply::executed(prepared.kind, answer, &recorder) }
             }
-            Err(error) => refused(Some(prepared.kind), &[error], &ctx.caller().request_id),
+            Err(error) => rejected(Some(prepared.kind), &[error], &ctx.caller().request_id),
         })
     }
 }
@@ -350,9 +350,9 @@ impl GraphInner {
         let request_id = Arc::clone(&request.caller.request_id);
         // However the document was found, by whomever it was sent first.
         let may_run = document.for_gateways.check(self.options.gateways_only, request.caller.is_gateway);
-        may_run.map_err(|error| Box::new(refused(None, &[error], &request_id)))?;
+        may_run.map_err(|error| Box::new(rejected(None, &[error], &request_id)))?;
         let operation = document.operation(request.operation_name.as_deref());
-        let operation = operation.map_err(|error| Box::new(refused(None, &[error], &request_id)))?;
+        let operation = operation.map_err(|error| Box::new(rejected(None, &[error], &request_id)))?;
         let (kind, cache) = (operation.info.kind, operation.info.cache);
         let given = std::mem::take(&mut request.variables);
         let variables = self.input_types.coerce(&operation.parsed.node.variable_definitions, given);
@@ -360,7 +360,7 @@ impl GraphInner {
             self.documents.check_cost(operation.info, &variables)?;
             Ok(variables)
         });
-        let variables = variables.map_err(|error| Box::new(refused(Some(kind), &[error], &request_id)))?;
+        let variables = variables.map_err(|error| Box::new(rejected(Some(kind), &[error], &request_id)))?;
         Ok(Prepared { operation_name: request.operation_name.take(), kind, cache, variables, document })
     }
 

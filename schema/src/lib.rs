@@ -30,7 +30,7 @@ pub use auth::{
 pub use engine;
 pub use engine::context::Context;
 pub use engine::{
-    bounds::{Held, Taken},
+    bounds::{HeldMemory, Taken},
     cache_control::{Audience, CachePolicy},
     document::{Document, OperationKind},
     limits::Limits,

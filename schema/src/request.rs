@@ -8,7 +8,7 @@ use entities::{DependencySet, Recorder};
 
 use crate::{Variables, auth::throttle};
 use engine::{
-    bounds::{Held, Taken},
+    bounds::{HeldMemory, Taken},
     cache_control::CachePolicy,
     document::{Document, OperationKind},
     error::RequestError,
@@ -118,7 +118,7 @@ pub struct Reply {
     /// How many of each type `_entities` was asked for, where somebody wants to know.
     pub entities: Vec<(&'static str, u32)>,
     /// The memory that a long answer takes; given back when this is dropped.
-    pub held: Held,
+    pub held: HeldMemory,
 }
 
 impl Reply {
@@ -146,7 +146,7 @@ impl Reply {
 }
 
 /// The answer to a request that did not run.
-pub(crate) fn refused(
+pub(crate) fn rejected(
     operation: Option<OperationKind>,
     errors: &[RequestError],
     request_id: &Arc<str>,

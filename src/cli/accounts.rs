@@ -9,7 +9,7 @@ use std::{
 
 use clap::Subcommand;
 use entities::{
-    CacheConfig, Role, Store,
+    CacheOptions, Role, Store,
     auth::{key, password, secret::Secret},
     redis::Redis,
     user::{self, AccountChanges, AccountRef, Credentials, NewAccount},
@@ -116,7 +116,7 @@ async fn for_writing(config: &Config) -> Result<Store, Failure> {
     let mut registry = Registry::default();
     let store = database::connect(config, false, &mut registry).await?;
     let Some(url) = &config.redis.url else { return Ok(store.with_outbox()) };
-    let cache = CacheConfig { max_bytes: 1 << 20, namespace: config.redis.namespace.clone() };
+    let cache = CacheOptions { max_bytes: 1 << 20, namespace: config.redis.namespace.clone() };
     let redis = Redis::new(url, &mut registry);
     Ok(store.with_cache(&cache, Some(redis), &mut registry))
 }

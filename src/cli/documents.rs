@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use xp::{
     config::Config,
     documents::{
-        manifest::{self, Entry},
+        manifest::{self, PublishedDocument},
         trusted::Trusted,
         usage::{self, Usages},
     },
@@ -26,7 +26,7 @@ use super::{Failure, say, tools};
 const SECONDS_A_DAY: i64 = 86_400;
 
 #[derive(Clone, Debug, Subcommand)]
-pub(super) enum Documents {
+pub(super) enum DocumentsCommand {
     /// Says which documents of a manifest do not fit the schema or the limits.
     Check {
         /// A manifest of Apollo's, a map of ids to texts, or a directory.
@@ -79,9 +79,13 @@ pub(super) struct UsageFiles {
     usage: Vec<PathBuf>,
 }
 
-pub(super) async fn documents(config: &Config, action: Documents, as_json: bool) -> Result<(), Failure> {
+pub(super) async fn documents(
+    config: &Config,
+    action: DocumentsCommand,
+    as_json: bool,
+) -> Result<(), Failure> {
     match action {
-        Documents::Check { manifest } => {
+        DocumentsCommand::Check { manifest } => {
             let checked = check(config, &manifest).await?;
             let count = checked.len();
             if as_json {
@@ -90,10 +94,12 @@ pub(super) async fn documents(config: &Config, action: Documents, as_json: bool)
                 say(&format!("{count} documents, all valid"))
             }
         }
-        Documents::Publish { manifest, release } => publish(config, &manifest, &release).await,
-        Documents::List => list(&published(folder(config)?)?, as_json),
-        Documents::Usage { files } => usage_of(&published(folder(config)?)?, &files.read(config)?, as_json),
-        Documents::Retire { release, files, days, force } => {
+        DocumentsCommand::Publish { manifest, release } => publish(config, &manifest, &release).await,
+        DocumentsCommand::List => list(&published(folder(config)?)?, as_json),
+        DocumentsCommand::Usage { files } => {
+            usage_of(&published(folder(config)?)?, &files.read(config)?, as_json)
+        }
+        DocumentsCommand::Retire { release, files, days, force } => {
             retire(config, &release, if force { None } else { Some((files.read(config)?, days)) })
         }
     }
@@ -125,7 +131,7 @@ fn folder(config: &Config) -> Result<&Path, Failure> {
 }
 
 /// The documents of a manifest, all of them valid.
-async fn check(config: &Config, path: &Path) -> Result<Vec<Entry>, Failure> {
+async fn check(config: &Config, path: &Path) -> Result<Vec<PublishedDocument>, Failure> {
     let graph: Graph = tools::graph(config).await?;
     let trusted = Trusted::read(path, &graph, &Trusted::default()).await;
     let lines: Vec<_> = trusted
@@ -145,7 +151,7 @@ async fn check(config: &Config, path: &Path) -> Result<Vec<Entry>, Failure> {
 async fn publish(config: &Config, path: &Path, release: &Release) -> Result<(), Failure> {
     let folder = folder(config)?;
     let entries = check(config, path).await?;
-    let known: BTreeMap<(Option<String>, String), Entry> = if folder.exists() {
+    let known: BTreeMap<(Option<String>, String), PublishedDocument> = if folder.exists() {
         published(folder)?
             .into_iter()
             .map(|entry| ((entry.client.clone(), entry.id.clone()), entry))
@@ -181,7 +187,7 @@ impl Release {
     }
 }
 
-fn published(folder: &Path) -> Result<Vec<Entry>, Failure> {
+fn published(folder: &Path) -> Result<Vec<PublishedDocument>, Failure> {
     let published = manifest::read(folder);
     match published.broken.iter().find(|broken| broken.id.is_none()) {
         Some(broken) => Err(Failure::Failed(format!("{}: {}", broken.file.display(), broken.why))),
@@ -189,8 +195,8 @@ fn published(folder: &Path) -> Result<Vec<Entry>, Failure> {
     }
 }
 
-fn list(entries: &[Entry], as_json: bool) -> Result<(), Failure> {
-    let line = |entry: &Entry| {
+fn list(entries: &[PublishedDocument], as_json: bool) -> Result<(), Failure> {
+    let line = |entry: &PublishedDocument| {
         if as_json {
             json!({ "id": entry.id, "client": entry.client, "file": entry.file }).to_string()
         } else {
@@ -200,7 +206,7 @@ fn list(entries: &[Entry], as_json: bool) -> Result<(), Failure> {
     say_lines(&entries.iter().map(line).collect::<Vec<_>>(), as_json)
 }
 
-fn usage_of(entries: &[Entry], usages: &Usages, as_json: bool) -> Result<(), Failure> {
+fn usage_of(entries: &[PublishedDocument], usages: &Usages, as_json: bool) -> Result<(), Failure> {
     let ids: BTreeSet<_> = entries.iter().map(|entry| &entry.id).collect();
     let line = |id: &String| {
         let usage = usages.get(id).copied().unwrap_or_default();

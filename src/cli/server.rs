@@ -4,7 +4,7 @@
 use std::{future::Future, io};
 
 use entities::{
-    CacheConfig, Store,
+    CacheOptions, Store,
     auth::password::Verdict,
     redis::Redis,
     user::{self, AccountRef, Credentials},
@@ -163,8 +163,10 @@ async fn open(config: &Config, prepare: Option<bool>) -> Result<(Store, Registry
     if !config.cache.enabled.is_on(true) {
         return Ok((store, registry));
     }
-    let cache =
-        CacheConfig { max_bytes: config.cache.max_bytes.0 as u64, namespace: config.redis.namespace.clone() };
+    let cache = CacheOptions {
+        max_bytes: config.cache.max_bytes.0 as u64,
+        namespace: config.redis.namespace.clone(),
+    };
     Ok((store.with_cache(&cache, redis, &mut registry), registry))
 }
 

@@ -28,7 +28,7 @@ pub(super) async fn schema(config: &Config, api: bool) -> Result<(), Failure> {
 
 /// A graph that is only asked about documents: it needs no data, but a store, so it gets an empty one in memory.
 pub(super) async fn graph(config: &Config) -> Result<Graph, Failure> {
-    let nowhere = entities::DatabaseConfig {
+    let nowhere = entities::DatabaseOptions {
         url: "sqlite::memory:".into(),
         max_connections: 1,
         acquire_timeout: Duration::from_secs(5),

@@ -10,7 +10,7 @@ use std::{
 use entities::masked;
 use toml::de::{DeTable, DeValue};
 
-use super::{Config, KEYS, Key, Mode, setting::Setting};
+use super::{Config, ConfigKey, KEYS, Mode, setting::Setting};
 use service_links::is_service_link;
 
 mod service_links;
@@ -106,9 +106,9 @@ impl fmt::Display for Invalid {
 
 /// A value with its source.
 #[derive(Clone, Debug)]
-pub struct Entry {
+pub struct ConfigEntry {
     /// Its key.
-    pub key: &'static Key,
+    pub key: &'static ConfigKey,
     /// The value's text; empty for "not set".
     pub text: String,
     /// Where it came from.
@@ -121,7 +121,7 @@ pub struct Loaded {
     /// The configuration.
     pub config: Config,
     /// All values in the order of the table.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<ConfigEntry>,
 }
 
 /// Reads all layers; on failure says everything that is wrong.
@@ -137,7 +137,7 @@ pub fn load(inputs: &Inputs) -> Result<Loaded, Invalid> {
     }
     match config {
         Some(config) if values.problems.is_empty() => {
-            let take = |key: &'static Key| values.by_name.remove(key.name);
+            let take = |key: &'static ConfigKey| values.by_name.remove(key.name);
             Ok(Loaded { config, entries: KEYS.iter().filter_map(take).collect() })
         }
         _ => Err(Invalid(values.problems)),
@@ -146,7 +146,7 @@ pub fn load(inputs: &Inputs) -> Result<Loaded, Invalid> {
 
 /// The values gathered so far and what is wrong with them.
 pub(super) struct Values {
-    by_name: HashMap<&'static str, Entry>,
+    by_name: HashMap<&'static str, ConfigEntry>,
     problems: Vec<Problem>,
 }
 
@@ -175,13 +175,13 @@ impl Values {
             let special = mode.defaults().iter().find(|(name, _)| *name == key.name);
             let (text, source) =
                 special.map_or((key.default, Source::Default), |(_, text)| (*text, Source::Development));
-            (key.name, Entry { key, text: text.into(), source })
+            (key.name, ConfigEntry { key, text: text.into(), source })
         });
         Self { by_name: by_name.collect(), problems: Vec::new() }
     }
 
-    fn set(&mut self, key: &'static Key, text: String, source: Source) {
-        self.by_name.insert(key.name, Entry { key, text, source });
+    fn set(&mut self, key: &'static ConfigKey, text: String, source: Source) {
+        self.by_name.insert(key.name, ConfigEntry { key, text, source });
     }
 
     fn require(&mut self, mode: Mode) {
@@ -279,7 +279,7 @@ impl Values {
     fn secret_file(&mut self, variable: &str, path: &str) -> bool {
         let Some(name) = variable.strip_suffix("_FILE") else { return false };
         let Some(key) = KEYS.iter().find(|key| key.secret && key.env() == name) else { return false };
-        if matches!(self.by_name.get(key.name), Some(Entry { source: Source::Environment(_), .. })) {
+        if matches!(self.by_name.get(key.name), Some(ConfigEntry { source: Source::Environment(_), .. })) {
             return true; // The variable itself wins over the file.
         }
         let path = PathBuf::from(path);
@@ -322,7 +322,7 @@ impl Values {
     }
 }
 
-fn find(name: &str) -> Option<&'static Key> {
+fn find(name: &str) -> Option<&'static ConfigKey> {
     KEYS.iter().find(|key| key.name == name)
 }
 
@@ -331,7 +331,7 @@ fn file_names() -> Vec<(String, String)> {
 }
 
 /// The variable a key would have if it had no usual name.
-fn by_rule(key: &Key) -> String {
+fn by_rule(key: &ConfigKey) -> String {
     format!("XP_{}", key.name.replace('.', "_").to_ascii_uppercase())
 }
 

@@ -71,7 +71,7 @@ impl AuthConfig {
 impl Config {
     /// The database for the store room. While serving, PostgreSQL works on no statement longer than its request may
     /// take; migrations and seeds may take longer. `None` without a URL.
-    pub fn store(&self, serving: bool) -> Option<entities::DatabaseConfig> {
+    pub fn store(&self, serving: bool) -> Option<entities::DatabaseOptions> {
         let given = self.database.url.as_ref()?;
         let mut url = given.expose().to_owned();
         if serving && given.is_postgres() {
@@ -79,7 +79,7 @@ impl Config {
             let most = self.database.statement_timeout.min(self.http.request_timeout);
             let _ = write!(url, "{joint}options[statement_timeout]={}", most.as_millis());
         }
-        Some(entities::DatabaseConfig {
+        Some(entities::DatabaseOptions {
             url,
             max_connections: self.database.max_connections,
             acquire_timeout: self.database.acquire_timeout,

@@ -1,4 +1,4 @@
-//! The configuration as text, JSON and the page of the documentation. Secrets come out masked, by `Key::show`. Not here:
+//! The configuration as text, JSON and the page of the documentation. Secrets come out masked, by `ConfigKey::show`. Not here:
 //! reading.
 
 use std::fmt::Write as _;
@@ -27,7 +27,7 @@ pub fn text(loaded: &Loaded) -> String {
 
 /// The configuration as JSON: `[{"key", "value", "source"}]`, with `null` for "not set".
 pub fn json(loaded: &Loaded) -> Value {
-    let entry = |entry: &super::layers::Entry| {
+    let entry = |entry: &super::layers::ConfigEntry| {
         let value = (!entry.text.is_empty()).then(|| (entry.key.show)(&entry.text));
         json!({ "key": entry.key.name, "value": value, "source": entry.source.to_string() })
     };

@@ -45,9 +45,9 @@ numbers!(u32: "number", usize: "number");
 
 /// How many of something may go on at once; 0 turns it off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Width(pub usize);
+pub struct Concurrency(pub usize);
 
-impl Setting for Width {
+impl Setting for Concurrency {
     const EXPECTS: &'static str = "number";
     fn parse(text: &str) -> Result<Self, String> {
         text.parse().map(Self).map_err(|error| format!("{error}"))

@@ -22,9 +22,9 @@ use super::budget::Budget;
 use crate::config::DocumentsConfig;
 
 /// Texts kept, bytes; a document that is ready to run takes some ten times its text.
-const MOST_BYTES: u64 = 2 << 20;
+const MAX_BYTES: u64 = 2 << 20;
 /// Hashes that are remembered as unknown, and how long: a flood of them asks nobody else.
-const MOST_UNKNOWN: u64 = 10_000;
+const MAX_UNKNOWN: u64 = 10_000;
 const UNKNOWN_FOR: Duration = Duration::from_secs(5);
 /// Characters of the seal before a text that has another hash than it is kept under.
 const SEAL: usize = 64;
@@ -33,7 +33,7 @@ const RENEWED_AFTER: u32 = 2;
 
 /// What became of a registration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kept {
+pub(super) enum Registration {
     Yes,
     /// The text is longer than one may be.
     TooLong,
@@ -42,7 +42,7 @@ pub(super) enum Kept {
 }
 
 pub(super) struct Apq {
-    known: Cache<[u8; 32], Known>,
+    known: Cache<[u8; 32], RegisteredDocument>,
     unknown: Cache<[u8; 32], ()>,
     shared: SharedKv,
     /// Seals the texts that have another hash: what is written there by others is not run.
@@ -61,7 +61,7 @@ struct Ttl {
 }
 
 #[derive(Clone)]
-struct Known {
+struct RegisteredDocument {
     document: Arc<Document>,
     /// As it is shared.
     form: Arc<str>,
@@ -69,15 +69,15 @@ struct Known {
     shared_at: Arc<AtomicU64>,
 }
 
-impl Expiry<[u8; 32], Known> for Ttl {
-    fn expire_after_create(&self, _: &[u8; 32], known: &Known, _: Instant) -> Option<Duration> {
+impl Expiry<[u8; 32], RegisteredDocument> for Ttl {
+    fn expire_after_create(&self, _: &[u8; 32], known: &RegisteredDocument, _: Instant) -> Option<Duration> {
         Some(if known.shared_at.load(Ordering::Relaxed) == 0 { self.first } else { self.used })
     }
 
     fn expire_after_read(
         &self,
         _: &[u8; 32],
-        _: &Known,
+        _: &RegisteredDocument,
         _: Instant,
         _: Option<Duration>,
         _: Instant,
@@ -90,11 +90,11 @@ impl Apq {
     pub(super) fn new(config: &DocumentsConfig, key: DocumentKey, shared: SharedKv) -> Self {
         let ttl = Ttl { first: config.apq_first_ttl.min(config.apq_ttl), used: config.apq_ttl };
         let known = Cache::builder()
-            .max_capacity(MOST_BYTES)
-            .weigher(|_, known: &Known| u32::try_from(known.form.len()).unwrap_or(u32::MAX))
+            .max_capacity(MAX_BYTES)
+            .weigher(|_, known: &RegisteredDocument| u32::try_from(known.form.len()).unwrap_or(u32::MAX))
             .expire_after(ttl)
             .build();
-        let unknown = Cache::builder().max_capacity(MOST_UNKNOWN).time_to_live(UNKNOWN_FOR).build();
+        let unknown = Cache::builder().max_capacity(MAX_UNKNOWN).time_to_live(UNKNOWN_FOR).build();
         let started = Instant::now();
         let budget = Budget::new(config.apq_daily_bytes.0, started);
         let longest_text = config.apq_max_bytes.0;
@@ -133,25 +133,25 @@ impl Apq {
         text: &str,
         document: &Arc<Document>,
         caller: &Caller,
-    ) -> Kept {
+    ) -> Registration {
         if text.len() > self.longest_text {
-            return Kept::TooLong;
+            return Registration::TooLong;
         }
         if self.known.contains_key(&hash) {
             // It is kept already; a client that has not heard of it costs nobody anything.
-            return Kept::Yes;
+            return Registration::Yes;
         }
         let form = self.form_of(&hash, text);
         if !self.budget.take(caller.network(), form.len(), Instant::now()) {
-            return Kept::OverBudget;
+            return Registration::OverBudget;
         }
         self.remember(hash, &form, document, 0);
         self.shared.put(&name(&hash), &form, self.ttl.first).await;
-        Kept::Yes
+        Registration::Yes
     }
 
     fn remember(&self, hash: [u8; 32], form: &str, document: &Arc<Document>, shared_at: u64) {
-        let known = Known {
+        let known = RegisteredDocument {
             document: Arc::clone(document),
             form: Arc::from(form),
             shared_at: Arc::new(AtomicU64::new(shared_at)),
@@ -161,7 +161,7 @@ impl Apq {
     }
 
     /// Shares a document for the long time when it is first used, and again before that is over.
-    async fn keep_shared(&self, hash: &[u8; 32], known: &Known) {
+    async fn keep_shared(&self, hash: &[u8; 32], known: &RegisteredDocument) {
         let (now, last) = (self.now(), known.shared_at.load(Ordering::Relaxed));
         let renewed_after = u64::try_from((self.ttl.used / RENEWED_AFTER).as_millis()).unwrap_or(u64::MAX);
         if last != 0 && now.saturating_sub(last) < renewed_after {

@@ -20,7 +20,7 @@ const APOLLO: &str = "apollo-persisted-query-manifest";
 
 /// One document as it was published.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct PublishedDocument {
     /// Its id, without a prefix.
     pub id: String,
     /// Its text.
@@ -33,7 +33,7 @@ pub struct Entry {
 
 /// A document, or a whole file, that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Broken {
+pub struct BrokenDocument {
     /// Where it was found.
     pub file: PathBuf,
     /// The document's id; none where it is the file.
@@ -46,9 +46,9 @@ pub struct Broken {
 #[derive(Clone, Debug, Default)]
 pub struct Published {
     /// What can be read.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<PublishedDocument>,
     /// What cannot.
-    pub broken: Vec<Broken>,
+    pub broken: Vec<BrokenDocument>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -155,7 +155,7 @@ fn read_file(file: &Path, published: &mut Published) {
 
 impl Published {
     fn reject(&mut self, file: &Path, id: Option<String>, why: String) {
-        self.broken.push(Broken { file: file.to_owned(), id, why });
+        self.broken.push(BrokenDocument { file: file.to_owned(), id, why });
     }
 
     /// Takes a document whose id is its hash, where the id is a hash.
@@ -175,15 +175,15 @@ impl Published {
         {
             return self.reject(file, Some(id.into()), format!("its text has the hash {hash}"));
         }
-        self.entries.push(Entry { id: normal.into_owned(), text, client, file: file.to_owned() });
+        self.entries.push(PublishedDocument { id: normal.into_owned(), text, client, file: file.to_owned() });
     }
 }
 
 /// Documents as Apollo's manifest, in the order of their ids.
-pub fn to_apollo(entries: &[Entry]) -> String {
+pub fn to_apollo(entries: &[PublishedDocument]) -> String {
     let mut operations: Vec<_> = entries
         .iter()
-        .map(|Entry { id, text, client, .. }| Operation {
+        .map(|PublishedDocument { id, text, client, .. }| Operation {
             id: id.clone(),
             body: text.clone(),
             client_name: client.clone(),

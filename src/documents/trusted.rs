@@ -14,14 +14,14 @@ use entities::clock;
 use schema::{Document, Graph, engine::limits};
 
 use super::{
-    manifest::{self, Broken, Entry},
+    manifest::{self, BrokenDocument, PublishedDocument},
     usage::Usage,
 };
 
 /// A trusted document.
-pub struct Known {
+pub struct TrustedDocument {
     /// As it was published.
-    pub entry: Entry,
+    pub entry: PublishedDocument,
     document: Arc<Document>,
     used: Arc<Use>,
 }
@@ -36,10 +36,10 @@ struct Use {
 /// All trusted documents.
 #[derive(Default)]
 pub struct Trusted {
-    by_id: HashMap<String, Vec<Known>>,
+    by_id: HashMap<String, Vec<TrustedDocument>>,
     by_body: HashMap<[u8; 32], Arc<Document>>,
     /// What could not be used.
-    pub broken: Vec<Broken>,
+    pub broken: Vec<BrokenDocument>,
 }
 
 impl Trusted {
@@ -57,7 +57,7 @@ impl Trusted {
                 // The same document in several manifests is one.
                 if known.entry.text != entry.text {
                     let why = format!("{} has another text under this id", known.entry.file.display());
-                    trusted.broken.push(Broken { file: entry.file, id: Some(entry.id), why });
+                    trusted.broken.push(BrokenDocument { file: entry.file, id: Some(entry.id), why });
                 }
                 continue;
             }
@@ -72,18 +72,22 @@ impl Trusted {
                     document.trust();
                     trusted.by_body.insert(body_hash(&entry.text), Arc::clone(&document));
                     let used = before.map(|before| Arc::clone(&before.used)).unwrap_or_default();
-                    trusted.by_id.entry(entry.id.clone()).or_default().push(Known { entry, document, used });
+                    trusted.by_id.entry(entry.id.clone()).or_default().push(TrustedDocument {
+                        entry,
+                        document,
+                        used,
+                    });
                 }
                 Err(reply) => {
                     let why = String::from_utf8_lossy(&reply.body).into_owned();
-                    trusted.broken.push(Broken { file: entry.file, id: Some(entry.id), why });
+                    trusted.broken.push(BrokenDocument { file: entry.file, id: Some(entry.id), why });
                 }
             }
         }
         trusted
     }
 
-    fn find(&self, client: Option<&str>, id: &str) -> Option<&Known> {
+    fn find(&self, client: Option<&str>, id: &str) -> Option<&TrustedDocument> {
         self.by_id.get(id)?.iter().find(|known| known.entry.client.as_deref() == client)
     }
 
@@ -110,12 +114,12 @@ impl Trusted {
     }
 
     /// All, in no order.
-    pub fn iter(&self) -> impl Iterator<Item = &Known> {
+    pub fn iter(&self) -> impl Iterator<Item = &TrustedDocument> {
         self.by_id.values().flatten()
     }
 }
 
-impl Known {
+impl TrustedDocument {
     /// How often it was asked for since this was last asked, and when last.
     pub(super) fn take_usage(&self) -> Usage {
         Usage {

@@ -38,10 +38,10 @@ pub(super) type Why = &'static str;
 
 /// Keys that gateways sign with, by their name (`keyid`).
 #[derive(Clone, Default)]
-pub struct SignatureKeys(Vec<(String, Key)>);
+pub struct SignatureKeys(Vec<(String, VerifyKey)>);
 
 #[derive(Clone)]
-enum Key {
+enum VerifyKey {
     Shared(Box<hmac::Key>),
     Public(&'static str, Arc<ParsedPublicKey>),
 }
@@ -59,7 +59,7 @@ impl fmt::Debug for SignatureKeys {
     }
 }
 
-impl Key {
+impl VerifyKey {
     const SHARED: &'static str = "hmac-sha256";
     const ED25519: &'static str = "ed25519";
     const P256: &'static str = "ecdsa-p256-sha256";
@@ -103,7 +103,7 @@ impl Setting for SignatureKeys {
         let keys = split_list(text).map(|part| {
             let (name, rest) = part.split_once('=')?;
             let (algorithm, key) = rest.split_once(':')?;
-            Some((name.trim().to_owned(), Key::parse(algorithm.trim(), key.trim())?))
+            Some((name.trim().to_owned(), VerifyKey::parse(algorithm.trim(), key.trim())?))
         });
         let keys: Option<_> = keys.collect();
         keys.map(Self).ok_or_else(|| {

@@ -9,7 +9,7 @@ use entities::{id::UserId, unicode::is_invisible};
 use schema::OperationKind;
 use tracing::Span;
 
-use super::{graphql::Asker, wire::Wire};
+use super::{graphql::Requester, params::GraphQLParams};
 use crate::App;
 
 /// Characters of a name of the caller's own choice that are told.
@@ -34,11 +34,11 @@ pub(super) struct About {
 }
 
 impl About {
-    pub(super) fn of(app: &App, asker: &Asker, wire: &Wire) -> Self {
+    pub(super) fn of(app: &App, requester: &Requester, params: &GraphQLParams) -> Self {
         Self {
-            operation_name: wire.operation_name.as_deref().and_then(name),
-            document_id: asker.document_id(app, wire).and_then(|id| printable(id, LONGEST_ID)),
-            viewer: asker.viewer.user_id(),
+            operation_name: params.operation_name.as_deref().and_then(name),
+            document_id: requester.document_id(app, params).and_then(|id| printable(id, LONGEST_ID)),
+            viewer: requester.viewer.user_id(),
             kind: None,
         }
     }

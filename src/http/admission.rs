@@ -25,34 +25,37 @@ use schema::{
 
 use super::{
     memory::{MemoryPool, MemoryReservation, OutOfMemory},
-    refusal::Refusal,
-    shares::{Limits, Owner, Shares},
+    rejection::Rejection,
+    shares::{Owner, ShareLimits, Shares},
 };
 use crate::config::{HttpConfig, setting::Bytes};
 
-pub(super) const OVERLOADED: Refusal = Refusal::new(
+pub(super) const OVERLOADED: Rejection = Rejection::new(
     StatusCode::SERVICE_UNAVAILABLE,
     "OVERLOADED",
     "The server has too much to do; try again in a moment.",
 );
-const RATE_LIMITED: Refusal =
-    Refusal::new(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED", "Too many requests; try again in a moment.");
+const RATE_LIMITED: Rejection = Rejection::new(
+    StatusCode::TOO_MANY_REQUESTS,
+    "RATE_LIMITED",
+    "Too many requests; try again in a moment.",
+);
 /// What a request takes about, beside its body, while it is received: its head, and the tasks of the layers around it. A
 /// test holds that these are no larger.
 pub(super) const REQUEST_BYTES: usize = 8 << 10;
 /// Callers whose rate is remembered; whoever is forgotten may begin anew.
-const MOST_CALLERS: u64 = 100_000;
+const MAX_CALLERS: u64 = 100_000;
 
 /// Decides who may come in.
 pub(crate) struct Admission {
-    places: Arc<Places>,
+    requests: Arc<ConcurrencyLimit>,
     bodies: MemoryPool,
     answers: MemoryPool,
-    rates: Option<Buckets<Caller>>,
+    rates: Option<Buckets<RateKey>>,
 }
 
 /// The requests that may be worked on at once.
-struct Places {
+struct ConcurrencyLimit {
     most: usize,
     share: usize,
     taken: Shares,
@@ -60,12 +63,12 @@ struct Places {
 
 /// Leave to be one of the requests that are worked on, until it is dropped.
 pub(super) struct Permit {
-    places: Arc<Places>,
+    requests: Arc<ConcurrencyLimit>,
     owner: Owner,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
-enum Caller {
+enum RateKey {
     Account(UserId),
     Address(Option<IpAddr>),
 }
@@ -75,11 +78,11 @@ impl Admission {
         let rates = http.rate_per_second.map(|per_second| {
             let rate = Rate { burst: http.rate_burst.into(), per_second: per_second.into() };
             let until_full = Duration::from_secs(1) / per_second * http.rate_burst;
-            Buckets::new(rate, MOST_CALLERS, until_full + Duration::from_secs(1))
+            Buckets::new(rate, MAX_CALLERS, until_full + Duration::from_secs(1))
         });
-        let places = Arc::new(Places::new(http.max_concurrent_requests, http.address_share.0));
+        let requests = Arc::new(ConcurrencyLimit::new(http.max_concurrent_requests, http.address_share.0));
         let pool = |limit: Bytes| MemoryPool::new(limit.0, http.address_share.0);
-        Self { places, bodies: pool(http.max_body_memory), answers: pool(http.max_answer_memory), rates }
+        Self { requests, bodies: pool(http.max_body_memory), answers: pool(http.max_answer_memory), rates }
     }
 
     /// Memory for the body of a request (`http.max_body_memory`), of which what every request takes is held already.
@@ -95,7 +98,7 @@ impl Admission {
     }
 
     /// Refuses a caller who leaves so many answers to be sent that there is hardly memory for another one.
-    pub(super) fn check_answers(&self, owner: &Owner) -> Result<(), Refusal> {
+    pub(super) fn check_answers(&self, owner: &Owner) -> Result<(), Rejection> {
         if self.answers.is_exhausted(owner) { Err(OVERLOADED) } else { Ok(()) }
     }
 
@@ -116,19 +119,19 @@ impl Admission {
         viewer: &Viewer,
         sent: &schema::Caller,
         requests: u32,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Rejection> {
         let asking = match viewer {
             Viewer::Service => return Ok(()),
-            Viewer::User { id, .. } => Caller::Account(*id),
+            Viewer::User { id, .. } => RateKey::Account(*id),
             // Gateways ask for everybody.
             Viewer::Anonymous if sent.is_gateway => return Ok(()),
-            Viewer::Anonymous => Caller::Address(sent.customer()),
+            Viewer::Anonymous => RateKey::Address(sent.customer()),
         };
         if self.takes(asking, Instant::now(), requests) { Ok(()) } else { Err(RATE_LIMITED) }
     }
 
     /// Counts requests of a caller, of whom one must fit: an array may leave a debt.
-    fn takes(&self, caller: Caller, now: Instant, requests: u32) -> bool {
+    fn takes(&self, caller: RateKey, now: Instant, requests: u32) -> bool {
         let Some(rates) = &self.rates else { return true };
         let bucket = rates.of(caller, now);
         let mut bucket = bucket.lock();
@@ -140,37 +143,37 @@ impl Admission {
     }
 
     /// Leave to be worked on, if not too many are, in all and of this owner's.
-    pub(super) fn enter(&self, owner: Owner) -> Result<Permit, Refusal> {
-        let places = Arc::clone(&self.places);
-        if !places.taken.take(&owner, 1, places.limits(&owner)) {
+    pub(super) fn acquire(&self, owner: Owner) -> Result<Permit, Rejection> {
+        let requests = Arc::clone(&self.requests);
+        if !requests.taken.take(&owner, 1, requests.limits(&owner)) {
             return Err(OVERLOADED);
         }
-        Ok(Permit { places, owner })
+        Ok(Permit { requests, owner })
     }
 }
 
-impl Places {
+impl ConcurrencyLimit {
     fn new(most: usize, share_percent: u8) -> Self {
         let share = (most as u128 * u128::from(share_percent.min(100)) / 100) as usize;
         Self { most, share: share.max(1), taken: Shares::default() }
     }
 
-    fn limits(&self, owner: &Owner) -> Limits {
+    fn limits(&self, owner: &Owner) -> ShareLimits {
         if owner.is_known() {
-            Limits::new(self.most, self.share.saturating_mul(2), self.share)
+            ShareLimits::new(self.most, self.share.saturating_mul(2), self.share)
         } else {
-            Limits::new(self.most - self.most / 4, self.share, self.share)
+            ShareLimits::new(self.most - self.most / 4, self.share, self.share)
         }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.places.taken.give_back(&self.owner, 1);
+        self.requests.taken.give_back(&self.owner, 1);
     }
 }
 
-impl From<OutOfMemory> for Refusal {
+impl From<OutOfMemory> for Rejection {
     fn from(OutOfMemory: OutOfMemory) -> Self {
         OVERLOADED
     }
@@ -190,7 +193,7 @@ mod tests {
 
     /// Leave for as many requests as this owner gets.
     fn enter_all(admission: &Admission, owner: &Owner) -> Vec<Permit> {
-        std::iter::from_fn(|| admission.enter(owner.clone()).ok()).collect()
+        std::iter::from_fn(|| admission.acquire(owner.clone()).ok()).collect()
     }
 
     #[test]
@@ -217,7 +220,7 @@ mod tests {
         assert_eq!(enter_all(&admission, &gateway).len(), 0);
         drop((of_ann, of_bob, anonymous, of_another));
         assert_eq!(enter_all(&admission, &gateway).len(), 16, "given back");
-        assert_eq!((admission.places.taken.total(), admission.places.taken.owners()), (0, 0));
+        assert_eq!((admission.requests.taken.total(), admission.requests.taken.owners()), (0, 0));
     }
 
     #[test]
@@ -238,7 +241,7 @@ mod tests {
         let admission = Admission::new(&http);
         let (start, ann, bob) = (Instant::now(), address(1), account(1));
         let takes = |of: &Owner, at: u32, requests: u32| {
-            let caller = of.account.map_or(Caller::Address(of.address), Caller::Account);
+            let caller = of.account.map_or(RateKey::Address(of.address), RateKey::Account);
             admission.takes(caller, start + Duration::from_millis(100) * at, requests)
         };
         assert_eq!([0; 4].map(|at| takes(&ann, at, 1)), [true, true, true, false]);

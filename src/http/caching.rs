@@ -10,7 +10,7 @@ use schema::{Audience, CachePolicy, digest};
 
 /// What is known of the answer to a GET.
 #[derive(Clone, Copy)]
-pub(super) struct Answer {
+pub(super) struct CacheableResponse {
     pub(super) policy: Option<CachePolicy>,
     /// It ran, without errors.
     pub(super) is_complete: bool,
@@ -32,7 +32,7 @@ pub(super) fn control(policy: Option<CachePolicy>) -> HeaderValue {
 
 /// The response to a GET.
 pub(super) fn respond(
-    answer: Answer,
+    answer: CacheableResponse,
     status: StatusCode,
     content_type: &'static str,
     body: Bytes,

@@ -26,7 +26,7 @@ use zstd::{stream::write::Encoder as ZstdEncoder, zstd_safe::CParameter};
 use super::{
     caching,
     memory::{AnswerMemory, OutOfMemory},
-    refusal::Refusal,
+    rejection::Rejection,
     request_id,
     shares::Owner,
 };
@@ -151,7 +151,7 @@ pub(super) async fn respond(State(app): State<App>, request: Request, next: Next
         if !is_known && hold_encoder(&app, owner, &mut response, size.unwrap_or_default()).is_err() {
             let is_owed = response.extensions().get::<AnswerMemory>().is_some_and(AnswerMemory::is_owed);
             if !takes_identity && !is_owed {
-                return Refusal::from(OutOfMemory).into_response(request_id(&id));
+                return Rejection::from(OutOfMemory).into_response(request_id(&id));
             }
             coding = Coding::Identity;
             *response.headers_mut() = plain;
@@ -174,7 +174,7 @@ pub(super) async fn respond(State(app): State<App>, request: Request, next: Next
         Ok(pieces) => Response::from_parts(parts, Body::new(pieces)),
         Err(error) => {
             tracing::error!(%error, coding = coding.name(), "an answer could not be compressed");
-            Refusal::internal().into_response(request_id(&id))
+            Rejection::internal().into_response(request_id(&id))
         }
     }
 }

@@ -12,7 +12,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 
-use super::{REQUEST_ID, caching::vary, graphql, refusal::Refusal, request_id};
+use super::{REQUEST_ID, caching::vary, graphql, rejection::Rejection, request_id};
 use crate::{
     App,
     config::{HttpConfig, origins::HeaderNames},
@@ -89,14 +89,14 @@ impl Page {
 }
 
 /// A page of an origin that may not ask; names the setting that would allow it.
-pub(super) fn foreign(headers: &HeaderMap) -> Refusal {
+pub(super) fn foreign(headers: &HeaderMap) -> Rejection {
     let origin = headers.get(header::ORIGIN).map(HeaderValue::as_bytes).unwrap_or_default();
     let origin = short(&String::from_utf8_lossy(origin));
     let message = format!(
         "Pages of the origin {origin} may not ask this server. The setting http.cors_origins (XP_HTTP_CORS_ORIGINS) lists \
          those that may."
     );
-    Refusal { status: StatusCode::FORBIDDEN, code: "FORBIDDEN", message: Cow::Owned(message) }
+    Rejection { status: StatusCode::FORBIDDEN, code: "FORBIDDEN", message: Cow::Owned(message) }
 }
 
 /// Around all routes: answers preflights, and lets browsers show answers to pages that may have them.
@@ -189,13 +189,13 @@ fn preflight(http: &HttpConfig, asked: &HeaderMap) -> Response {
     response
 }
 
-fn header_not_listed(name: &str) -> Refusal {
+fn header_not_listed(name: &str) -> Rejection {
     let message = format!(
         "Pages of other origins may not send the header {}. The setting http.cors_headers (XP_HTTP_CORS_HEADERS) lists those \
          that they may.",
         short(name)
     );
-    Refusal { status: StatusCode::OK, code: "FORBIDDEN", message: Cow::Owned(message) }
+    Rejection { status: StatusCode::OK, code: "FORBIDDEN", message: Cow::Owned(message) }
 }
 
 fn short(text: &str) -> String {

@@ -1,8 +1,8 @@
 //! GraphQL over HTTP: `POST /graphql`, `GET /graphql?query=…`, and both for a document by its id in the path. Hands what
-//! was asked (`asked`) to the graph, answers in the media type that the caller prefers, and has it told afterwards
-//! (`record`). Not here: what a request says (`wire`), which document it means (`documents`).
+//! was incoming (`incoming`) to the graph, answers in the media type that the caller prefers, and has it told afterwards
+//! (`record`). Not here: what a request says (`params`), which document it means (`documents`).
 
-mod asked;
+mod incoming;
 mod record;
 
 use std::time::Instant;
@@ -14,7 +14,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use futures_util::future::join_all;
-use schema::{CachePolicy, Held, Opened, OperationKind, Reply, Taken};
+use schema::{CachePolicy, HeldMemory, Opened, OperationKind, Reply, Taken};
 use tracing::{Instrument as _, Span, field::Empty};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
@@ -23,42 +23,44 @@ use super::{
     caching,
     media::Media,
     memory::{AnswerMemory, MemoryReservation, OutOfMemory},
+    params::{GraphQLParams, GraphQLRequest},
     playground,
-    refusal::Refusal,
+    rejection::Rejection,
     request_id,
-    wire::{Wire, Wires},
 };
 use crate::{
     App,
     telemetry::{SPANS, metrics::Outcome},
 };
-use asked::find_document;
+use incoming::find_document;
 
-pub(super) use asked::{Asked, Asker, bounds, caller, is_subscription, owner, read_get, read_post};
-pub(super) use record::{Ran, record};
+pub(super) use incoming::{
+    IncomingRequest, Requester, bounds, caller, is_subscription, owner, read_get, read_post,
+};
+pub(super) use record::{RequestSummary, record};
 
 /// What a caller has written, to be read on whatever node answers next.
 pub(super) const CACHE_TOKEN: HeaderName = HeaderName::from_static("x-cache-token");
 /// How Apollo's gateways ask for a trace.
 const INCLUDE_TRACE: &str = "apollo-federation-include-trace";
 
-const NOT_ACCEPTABLE: Refusal = Refusal::new(
+const NOT_ACCEPTABLE: Rejection = Rejection::new(
     StatusCode::NOT_ACCEPTABLE,
     "BAD_USER_INPUT",
     "The answer comes as application/graphql-response+json or application/json; the Accept header takes neither.",
 );
-const ONLY_QUERIES: Refusal =
-    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "BAD_USER_INPUT", "GET runs queries only; use POST.");
-const METHODS: Refusal =
-    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "BAD_USER_INPUT", "GraphQL takes POST and GET.");
+const ONLY_QUERIES: Rejection =
+    Rejection::new(StatusCode::METHOD_NOT_ALLOWED, "BAD_USER_INPUT", "GET runs queries only; use POST.");
+const METHODS: Rejection =
+    Rejection::new(StatusCode::METHOD_NOT_ALLOWED, "BAD_USER_INPUT", "GraphQL takes POST and GET.");
 /// In the place of an answer that there is no memory for. No client repeats a request that has this code.
-const DONE: Refusal = Refusal::new(
+const DONE: Rejection = Rejection::new(
     StatusCode::OK,
     "COST_LIMIT",
     "The server cannot hold an answer of this length now. Ask for less at once. What the mutation did is done.",
 );
-pub(super) const TIMEOUT: Refusal =
-    Refusal::new(StatusCode::GATEWAY_TIMEOUT, "TIMEOUT", "The request took too long and was stopped.");
+pub(super) const TIMEOUT: Rejection =
+    Rejection::new(StatusCode::GATEWAY_TIMEOUT, "TIMEOUT", "The request took too long and was stopped.");
 
 /// `POST /graphql`.
 pub(super) async fn post(State(app): State<App>, request: Request) -> Response {
@@ -72,9 +74,9 @@ pub(super) async fn post_by_id(State(app): State<App>, Path(id): Path<String>, r
 
 async fn post_to(app: &App, id: Option<String>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    let asked = read_post(app, id, &parts, body).await;
+    let incoming = read_post(app, id, &parts, body).await;
     // What running takes is not held while a body is waited for.
-    Box::pin(answer(app, &parts.headers, asked)).await
+    Box::pin(answer(app, &parts.headers, incoming)).await
 }
 
 /// `GET /graphql?query=…&variables=…&operationName=…`.
@@ -98,11 +100,11 @@ pub(super) async fn other_method(headers: HeaderMap) -> Response {
 }
 
 /// The answer to one request.
-struct Answer {
+struct GraphQLResponse {
     status: StatusCode,
     body: Vec<u8>,
     /// The memory that `body` was written in.
-    held: Held,
+    held: HeldMemory,
     /// A mutation has run: whoever is told to try again would do it twice.
     is_owed: bool,
     cache: Option<CachePolicy>,
@@ -113,61 +115,67 @@ struct Answer {
     digest: Option<[u8; 16]>,
 }
 
-/// Runs what was asked, and puts the answers into one response.
-pub(super) async fn answer(app: &App, headers: &HeaderMap, asked: Result<Asked, Refusal>) -> Response {
+/// Runs what was incoming, and puts the answers into one response.
+pub(super) async fn answer(
+    app: &App,
+    headers: &HeaderMap,
+    incoming: Result<IncomingRequest, Rejection>,
+) -> Response {
     let accepted = Media::accepted_by(headers);
     let media = accepted.unwrap_or(Media::Json);
-    let asked = if accepted.is_none() { Err(NOT_ACCEPTABLE) } else { asked };
+    let incoming = if accepted.is_none() { Err(NOT_ACCEPTABLE) } else { incoming };
     let started = Instant::now();
-    let asked = match asked {
-        Ok(asked) => asked,
-        Err(refusal) => {
-            let ran = Ran::refused(&refusal);
-            record(app, headers, (&Span::none(), started), refusal.status, &ran, &About::default());
-            return refusal.into_response_as(media.content_type(), request_id(headers));
+    let incoming = match incoming {
+        Ok(incoming) => incoming,
+        Err(rejection) => {
+            let summary = RequestSummary::of_rejection(&rejection);
+            record(app, headers, (&Span::none(), started), rejection.status, &summary, &About::default());
+            return rejection.into_response_as(media.content_type(), request_id(headers));
         }
     };
-    let (asker, content_type) = (&asked.asker, (header::CONTENT_TYPE, media.content_type()));
-    let memory = app.admission.answer_memory(owner(app, &asker.caller, asker.bearer.as_ref()));
+    let (requester, content_type) = (&incoming.requester, (header::CONTENT_TYPE, media.content_type()));
+    let memory = app.admission.answer_memory(owner(app, &requester.caller, requester.bearer.as_ref()));
     // What an answer was written in is given back once it is counted as one that is sent.
     let (taken, mut all_held) = (Taken::default(), Vec::new());
     let (mut is_owed, mut count) = (false, None);
-    let response = match asked.wires {
-        Wires::One(wire) => match run(app, headers, media, asker, *wire, taken).await {
+    let response = match incoming.requests {
+        GraphQLRequest::One(params) => match run(app, headers, media, requester, *params, taken).await {
             Ok(mut answer) => {
                 is_owed = answer.is_owed;
                 all_held.push(std::mem::take(&mut answer.held));
-                respond(media, asker, answer)
+                respond(media, requester, answer)
             }
-            Err(refusal) => {
-                is_owed = refusal == TIMEOUT;
-                let only_queries = refusal.status == StatusCode::METHOD_NOT_ALLOWED;
-                let response = refusal.into_response_as(media.content_type(), request_id(headers));
+            Err(rejection) => {
+                is_owed = rejection == TIMEOUT;
+                let only_queries = rejection.status == StatusCode::METHOD_NOT_ALLOWED;
+                let response = rejection.into_response_as(media.content_type(), request_id(headers));
                 if only_queries { with_allow(response, "POST") } else { response }
             }
         },
-        Wires::Batch(wires) => {
-            let running = wires.into_iter().map(|wire| run(app, headers, media, asker, wire, taken.clone()));
+        GraphQLRequest::Batch(requests) => {
+            let running =
+                requests.into_iter().map(|params| run(app, headers, media, requester, params, taken.clone()));
             let mut body = Vec::new();
             let answers = join_all(running).await;
             count = Some(answers.len());
             for answer in answers {
                 is_owed |=
-                    answer.as_ref().map_or_else(|refusal| *refusal == TIMEOUT, |answer| answer.is_owed);
+                    answer.as_ref().map_or_else(|rejection| *rejection == TIMEOUT, |answer| answer.is_owed);
                 body.push(if body.is_empty() { b'[' } else { b',' });
                 match answer {
-                    Ok(Answer { body: one, held, .. }) => {
+                    Ok(GraphQLResponse { body: one, held, .. }) => {
                         body.extend(one);
                         all_held.push(held);
                     }
-                    Err(refusal) => body.extend(refusal.body(request_id(headers))),
+                    Err(rejection) => body.extend(rejection.body(request_id(headers))),
                 }
             }
             body.push(b']');
             (StatusCode::OK, [content_type, (header::CACHE_CONTROL, "no-store")], body).into_response()
         }
     };
-    let refuse = |overloaded: Refusal| overloaded.into_response_as(media.content_type(), request_id(headers));
+    let refuse =
+        |overloaded: Rejection| overloaded.into_response_as(media.content_type(), request_id(headers));
     let response = if is_owed {
         hold_owed(response, memory, (count, request_id(headers)))
     } else {
@@ -215,11 +223,11 @@ fn hold(mut response: Response, mut memory: MemoryReservation) -> Result<Respons
     Ok(response)
 }
 
-fn respond(media: Media, asker: &Asker, answer: Answer) -> Response {
-    let Answer { status, body, cache, is_complete, digest, .. } = answer;
+fn respond(media: Media, requester: &Requester, answer: GraphQLResponse) -> Response {
+    let GraphQLResponse { status, body, cache, is_complete, digest, .. } = answer;
     let body = Bytes::from(body);
-    let mut response = if asker.is_get {
-        let answer = caching::Answer { policy: cache, is_complete, digest };
+    let mut response = if requester.is_get {
+        let answer = caching::CacheableResponse { policy: cache, is_complete, digest };
         caching::respond(answer, status, media.content_type(), body)
     } else {
         let control = caching::control(cache);
@@ -239,10 +247,10 @@ async fn run(
     app: &App,
     headers: &HeaderMap,
     media: Media,
-    asker: &Asker,
-    wire: Wire,
+    requester: &Requester,
+    params: GraphQLParams,
     taken: Taken,
-) -> Result<Answer, Refusal> {
+) -> Result<GraphQLResponse, Rejection> {
     let started = Instant::now();
     let span = tracing::debug_span!(
         target: SPANS, "graphql", otel.name = "graphql", otel.status_code = Empty,
@@ -250,8 +258,8 @@ async fn run(
         graphql.client.name = Empty, graphql.client.version = Empty, enduser.id = Empty,
         request_id = request_id(headers),
     );
-    let mut about = About::of(app, asker, &wire);
-    let running = execute(app, headers, asker, wire, &mut about, taken).instrument(span.clone());
+    let mut about = About::of(app, requester, &params);
+    let running = execute(app, headers, requester, params, &mut about, taken).instrument(span.clone());
     let result = tokio::time::timeout(app.http.request_timeout, running).await;
     match result.unwrap_or(Err(TIMEOUT)) {
         Ok(reply) => {
@@ -259,16 +267,16 @@ async fn run(
                 Media::Graphql if !reply.executed => StatusCode::BAD_REQUEST,
                 Media::Graphql | Media::Json => StatusCode::OK,
             };
-            let ran = Ran::answered(&reply);
-            record(app, headers, (&span, started), status, &ran, &about);
+            let summary = RequestSummary::of_reply(&reply);
+            record(app, headers, (&span, started), status, &summary, &about);
             // On the server's span: one for each call of a gateway.
             for (name, count) in &reply.entities {
                 Span::current().set_attribute(format!("federation.entities.{name}"), i64::from(*count));
             }
-            let is_complete = ran.outcome == Outcome::Ok;
+            let is_complete = summary.outcome == Outcome::Ok;
             let is_owed = reply.executed && reply.operation == Some(OperationKind::Mutation);
             let Reply { body, held, cache, cache_token, retry_after_seconds, digest, .. } = reply;
-            Ok(Answer {
+            Ok(GraphQLResponse {
                 status,
                 body,
                 held,
@@ -280,9 +288,16 @@ async fn run(
                 digest,
             })
         }
-        Err(refusal) => {
-            record(app, headers, (&span, started), refusal.status, &Ran::refused(&refusal), &about);
-            Err(refusal)
+        Err(rejection) => {
+            record(
+                app,
+                headers,
+                (&span, started),
+                rejection.status,
+                &RequestSummary::of_rejection(&rejection),
+                &about,
+            );
+            Err(rejection)
         }
     }
 }
@@ -290,64 +305,64 @@ async fn run(
 async fn execute(
     app: &App,
     headers: &HeaderMap,
-    asker: &Asker,
-    mut wire: Wire,
+    requester: &Requester,
+    mut params: GraphQLParams,
     about: &mut About,
     taken: Taken,
-) -> Result<Reply, Refusal> {
-    let document = match find_document(app, headers, asker, &mut wire).await {
+) -> Result<Reply, Rejection> {
+    let document = match find_document(app, headers, requester, &mut params).await {
         Ok(document) => document,
         Err(stop) => return stop.into_reply(),
     };
-    let kind = document.kind(wire.operation_name.as_deref());
-    about.found(document.name(wire.operation_name.as_deref()), kind);
-    if asker.is_get && kind.is_some_and(|kind| kind != OperationKind::Query) {
+    let kind = document.kind(params.operation_name.as_deref());
+    about.found(document.name(params.operation_name.as_deref()), kind);
+    if requester.is_get && kind.is_some_and(|kind| kind != OperationKind::Query) {
         return Err(ONLY_QUERIES);
     }
-    let request = schema::Request { taken, ..request(app, headers, asker, wire) };
-    Ok(app.graph.execute_document(asker.viewer.clone(), document, request).await)
+    let request = schema::Request { taken, ..request(app, headers, requester, params) };
+    Ok(app.graph.execute_document(requester.viewer.clone(), document, request).await)
 }
 
 /// Runs one request for a caller who can wait for events. A GET does not write here either.
 pub(super) async fn open(
     app: &App,
     headers: &HeaderMap,
-    asker: &Asker,
-    mut wire: Wire,
+    requester: &Requester,
+    mut params: GraphQLParams,
     about: &mut About,
-) -> Result<Opened, Refusal> {
-    let document = match find_document(app, headers, asker, &mut wire).await {
+) -> Result<Opened, Rejection> {
+    let document = match find_document(app, headers, requester, &mut params).await {
         Ok(document) => document,
         Err(stop) => return stop.into_reply().map(Opened::Reply),
     };
-    let kind = document.kind(wire.operation_name.as_deref());
-    about.found(document.name(wire.operation_name.as_deref()), kind);
-    if asker.is_get && kind == Some(OperationKind::Mutation) {
+    let kind = document.kind(params.operation_name.as_deref());
+    about.found(document.name(params.operation_name.as_deref()), kind);
+    if requester.is_get && kind == Some(OperationKind::Mutation) {
         return Err(ONLY_QUERIES);
     }
-    let request = request(app, headers, asker, wire);
-    Ok(app.graph.open_document(asker.viewer.clone(), document, request).await)
+    let request = request(app, headers, requester, params);
+    Ok(app.graph.open_document(requester.viewer.clone(), document, request).await)
 }
 
-fn request(app: &App, headers: &HeaderMap, asker: &Asker, wire: Wire) -> schema::Request {
+fn request(app: &App, headers: &HeaderMap, requester: &Requester, params: GraphQLParams) -> schema::Request {
     schema::Request {
         query: String::new(),
-        operation_name: wire.operation_name,
-        variables: wire.variables,
-        trace: wants_trace(app, headers, asker),
-        cache_tags: app.gateway.cache_tags && asker.caller.is_gateway,
+        operation_name: params.operation_name,
+        variables: params.variables,
+        trace: wants_trace(app, headers, requester),
+        cache_tags: app.gateway.cache_tags && requester.caller.is_gateway,
         entities: !Span::current().is_disabled(),
         explain: app.development && headers.get("x-explain").is_some_and(|value| value == "1"),
         cache_token: headers.get(CACHE_TOKEN).and_then(|token| token.to_str().ok()).map(ToOwned::to_owned),
-        caller: asker.caller.clone(),
+        caller: requester.caller.clone(),
         taken: Taken::default(),
     }
 }
 
 /// Times are told to those who may ask for the schema.
-fn wants_trace(app: &App, headers: &HeaderMap, asker: &Asker) -> bool {
+fn wants_trace(app: &App, headers: &HeaderMap, requester: &Requester) -> bool {
     headers.get(INCLUDE_TRACE).is_some_and(|kind| kind == "ftv1")
-        && (asker.caller.is_gateway || !app.gateways_only)
+        && (requester.caller.is_gateway || !app.gateways_only)
 }
 
 fn with_allow(mut response: Response, methods: &'static str) -> Response {

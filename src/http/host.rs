@@ -4,9 +4,9 @@
 
 use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, Version, header, uri::Authority};
 
-use super::refusal::Refusal;
+use super::rejection::Rejection;
 
-const INVALID: Refusal = Refusal::new(
+const INVALID: Rejection = Rejection::new(
     StatusCode::BAD_REQUEST,
     "BAD_USER_INPUT",
     "Invalid Host header: a request names its host exactly once, as in example.com or example.com:8080.",
@@ -14,7 +14,7 @@ const INVALID: Refusal = Refusal::new(
 
 /// Refuses a request without a host, with several, or with one that cannot be; otherwise leaves it in `Host`, whichever
 /// place it came in.
-pub(super) fn settle<B>(request: &mut Request<B>) -> Result<(), Refusal> {
+pub(super) fn settle<B>(request: &mut Request<B>) -> Result<(), Rejection> {
     let given = given(request.headers())?;
     let target = request.uri().authority().map(Authority::as_str);
     let is_http2 = request.version() == Version::HTTP_2;
@@ -44,7 +44,7 @@ pub(super) fn settle<B>(request: &mut Request<B>) -> Result<(), Refusal> {
 }
 
 /// What `Host` says, if it is there.
-fn given(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+fn given(headers: &HeaderMap) -> Result<Option<String>, Rejection> {
     let mut given = headers.get_all(header::HOST).iter();
     let Some(host) = given.next() else { return Ok(None) };
     let text = host.to_str().map_err(|_| INVALID)?;
@@ -72,7 +72,7 @@ mod tests {
         for host in hosts {
             request.headers_mut().append(header::HOST, HeaderValue::from_static(host));
         }
-        settle(&mut request).map_err(|refusal| refusal.status.as_u16())?;
+        settle(&mut request).map_err(|rejection| rejection.status.as_u16())?;
         let host = request.headers().get(header::HOST);
         Ok(host.and_then(|host| host.to_str().ok()).unwrap_or_default().to_owned())
     }

@@ -19,7 +19,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::shares::{Limits, Owner, Shares};
+use super::shares::{Owner, ShareLimits, Shares};
 
 /// What is small enough for the reserve that only small requests and answers may use, bytes.
 const SMALL_BYTES: usize = 16 << 10;
@@ -97,7 +97,7 @@ impl MemoryPool {
 
 impl Pool {
     /// How much may be held for this owner, when `is_small` asks.
-    fn limits(&self, owner: &Owner, is_small: bool) -> Limits {
+    fn limits(&self, owner: &Owner, is_small: bool) -> ShareLimits {
         let is_known = owner.is_known();
         let total = match (is_small, is_known) {
             (true, _) => self.limit,
@@ -106,7 +106,7 @@ impl Pool {
         };
         let extra = if is_small { self.share / 2 } else { 0 };
         let address = if is_known { self.share * 2 } else { self.share };
-        Limits::new(total, address + extra, self.share + extra)
+        ShareLimits::new(total, address + extra, self.share + extra)
     }
 }
 
@@ -132,7 +132,7 @@ impl MemoryReservation {
     pub(crate) fn grow_owed(&mut self, bytes: usize) -> Result<(), OutOfMemory> {
         self.is_owed = true;
         let limits = if bytes <= SMALL_BYTES {
-            Limits::NONE
+            ShareLimits::NONE
         } else {
             self.pool.limits(&self.owner, true).times(OWED_FACTOR)
         };
@@ -151,7 +151,7 @@ impl MemoryReservation {
         Ok(())
     }
 
-    fn take(&self, bytes: usize, limits: Limits) -> Result<(), OutOfMemory> {
+    fn take(&self, bytes: usize, limits: ShareLimits) -> Result<(), OutOfMemory> {
         if self.pool.held.take(&self.owner, bytes, limits) { Ok(()) } else { Err(OutOfMemory) }
     }
 }

@@ -11,7 +11,7 @@ use axum::{
 use bytes::Bytes;
 use serde_json::json;
 
-use super::{refusal::Refusal, request_id, server::Peer};
+use super::{rejection::Rejection, request_id, server::Peer};
 use crate::App;
 
 include!(concat!(env!("OUT_DIR"), "/assets.rs"));
@@ -97,7 +97,7 @@ pub(super) async fn config(State(app): State<App>, request: Request) -> Response
 async fn send(path: &str, request: &HeaderMap) -> Response {
     let Some(asset) = ASSETS.iter().find(|asset| asset.path == path) else {
         let missing = "File not found; was the playground built (`npm run build` in playground/)?";
-        return Refusal::new(StatusCode::NOT_FOUND, "BAD_USER_INPUT", missing)
+        return Rejection::new(StatusCode::NOT_FOUND, "BAD_USER_INPUT", missing)
             .into_response(request_id(request));
     };
     let brotli = takes_brotli(request);
@@ -110,7 +110,7 @@ async fn send(path: &str, request: &HeaderMap) -> Response {
     } else {
         match tokio::task::spawn_blocking(|| decompressed(asset.brotli)).await {
             Ok(Ok(content)) => content.into_response(),
-            _ => return Refusal::internal().into_response(request_id(request)),
+            _ => return Rejection::internal().into_response(request_id(request)),
         }
     };
     let cache = if UNHASHED.contains(&asset.path) { REVALIDATE } else { FOR_GOOD };

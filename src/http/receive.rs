@@ -1,7 +1,7 @@
 //! The body of a request: received within bounds on bytes, memory and time, then inflated where it came in gzip. Other
 //! codings are refused, since they let a few bytes ask for megabytes of memory. Nothing is inflated before a body is
 //! complete: one that never ends holds no more memory than was sent of it, and nothing of its connection's buffers, of
-//! which a single byte would keep 16 KiB. Not here: what a body says (`wire`).
+//! which a single byte would keep 16 KiB. Not here: what a body says (`params`).
 
 use std::{io::Read as _, time::Duration};
 
@@ -14,19 +14,19 @@ use flate2::bufread::MultiGzDecoder;
 use http_body_util::BodyExt as _;
 use tokio::time::{Instant, timeout_at};
 
-use super::{memory::MemoryReservation, refusal::Refusal};
+use super::{memory::MemoryReservation, rejection::Rejection};
 use crate::config::HttpConfig;
 
-const TOO_LARGE: Refusal =
-    Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE", "The request is too large.");
-const TIMEOUT: Refusal =
-    Refusal::new(StatusCode::REQUEST_TIMEOUT, "TIMEOUT", "The request's body did not arrive in time.");
-const BROKEN: Refusal = Refusal::new(
+const TOO_LARGE: Rejection =
+    Rejection::new(StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE", "The request is too large.");
+const TIMEOUT: Rejection =
+    Rejection::new(StatusCode::REQUEST_TIMEOUT, "TIMEOUT", "The request's body did not arrive in time.");
+const BROKEN: Rejection = Rejection::new(
     StatusCode::BAD_REQUEST,
     "BAD_USER_INPUT",
     "The request's body broke off, or is not in its encoding.",
 );
-const ENCODING: Refusal = Refusal::new(
+const ENCODING: Rejection = Rejection::new(
     StatusCode::UNSUPPORTED_MEDIA_TYPE,
     "BAD_USER_INPUT",
     "The body must be sent as it is, or in content-encoding: gzip.",
@@ -38,19 +38,23 @@ const PART_BYTES: usize = 16 << 10;
 const LEAST_PART_BYTES: usize = 64;
 
 /// A body as it was sent.
-pub(super) struct Received {
+pub(super) struct ReceivedBody {
     bytes: Bytes,
     is_gzip: bool,
 }
 
-impl Received {
+impl ReceivedBody {
     /// The bytes as they were sent: in their coding.
     pub(super) fn as_sent(&self) -> &[u8] {
         &self.bytes
     }
 
     /// The bytes without their coding, `limit` at most.
-    pub(super) async fn decode(self, limit: usize, memory: &mut MemoryReservation) -> Result<Bytes, Refusal> {
+    pub(super) async fn decode(
+        self,
+        limit: usize,
+        memory: &mut MemoryReservation,
+    ) -> Result<Bytes, Rejection> {
         if !self.is_gzip {
             return Ok(self.bytes);
         }
@@ -79,13 +83,13 @@ pub(super) async fn receive(
     http: &HttpConfig,
     limit: usize,
     memory: &mut MemoryReservation,
-) -> Result<Received, Refusal> {
+) -> Result<ReceivedBody, Rejection> {
     let is_gzip = is_gzip(headers)?;
     if body.size_hint().lower() > limit as u64 {
         return Err(TOO_LARGE);
     }
-    let mut pace = Pace::new(http.body_timeout, http.min_body_rate.0);
-    let mut parts = Parts::default();
+    let mut pace = BodyPace::new(http.body_timeout, http.min_body_rate.0);
+    let mut parts = BodyParts::default();
     loop {
         let frame = match timeout_at(pace.ends, body.frame()).await {
             Ok(Some(frame)) => frame.map_err(|_| BROKEN)?,
@@ -102,26 +106,26 @@ pub(super) async fn receive(
         // what its connection has read.
         if parts.length == 0 && body.is_end_stream() {
             memory.resize(data.len())?;
-            return Ok(Received { bytes: data, is_gzip });
+            return Ok(ReceivedBody { bytes: data, is_gzip });
         }
         parts.append(&data);
         memory.resize(parts.capacity)?;
     }
     let bytes = parts.join();
     memory.resize(bytes.len())?;
-    Ok(Received { bytes, is_gzip })
+    Ok(ReceivedBody { bytes, is_gzip })
 }
 
 /// What has come of a body. A part that is full is never moved before the body is complete: growing one buffer would leave
 /// others of every size behind, which the allocator keeps.
 #[derive(Default)]
-struct Parts {
+struct BodyParts {
     buffers: Vec<BytesMut>,
     length: usize,
     capacity: usize,
 }
 
-impl Parts {
+impl BodyParts {
     fn append(&mut self, mut data: &[u8]) {
         while !data.is_empty() {
             let room = self.buffers.last().map_or(0, |part| part.capacity() - part.len());
@@ -156,7 +160,7 @@ impl Parts {
 }
 
 /// Whether a body is in gzip; refuses every other coding.
-fn is_gzip(headers: &HeaderMap) -> Result<bool, Refusal> {
+fn is_gzip(headers: &HeaderMap) -> Result<bool, Rejection> {
     let mut codings = headers.get_all(header::CONTENT_ENCODING).iter();
     let Some(coding) = codings.next() else { return Ok(false) };
     let is = |name: &str| coding.as_bytes().eq_ignore_ascii_case(name.as_bytes());
@@ -168,7 +172,7 @@ fn is_gzip(headers: &HeaderMap) -> Result<bool, Refusal> {
 }
 
 /// How fast a body has to come: at its end, and at the end of each further window, so much must have come within the last.
-struct Pace {
+struct BodyPace {
     window: Duration,
     /// The least that must come within one window, bytes.
     least: usize,
@@ -176,7 +180,7 @@ struct Pace {
     received: usize,
 }
 
-impl Pace {
+impl BodyPace {
     fn new(window: Duration, per_second: usize) -> Self {
         let least = (per_second as f64 * window.as_secs_f64()).ceil() as usize;
         Self { window, least: least.max(1), ends: Instant::now() + window, received: 0 }
@@ -294,7 +298,7 @@ mod tests {
     fn parts_are_what_came_and_grow_with_it() {
         let all: Vec<u8> = (0..100_000_u32).map(|number| number as u8).collect();
         for step in [1, 63, 1_000, 16_384, 40_000, 100_000] {
-            let mut parts = Parts::default();
+            let mut parts = BodyParts::default();
             for data in all.chunks(step) {
                 parts.append(data);
                 let unused = parts.capacity - parts.length;
@@ -303,7 +307,7 @@ mod tests {
             assert!(parts.buffers.len() < 20, "{step}: {}", parts.buffers.len());
             assert_eq!((parts.length, parts.join() == all), (all.len(), true), "{step}");
         }
-        assert!(Parts::default().join().is_empty());
+        assert!(BodyParts::default().join().is_empty());
     }
 
     #[tokio::test]

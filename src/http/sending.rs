@@ -2,7 +2,7 @@
 //! answer whether its reader takes it, over HTTP/1.1 and HTTP/2 alike. hyper asks a body for more only when the
 //! connection has room for it, so a body cannot notice by itself that nobody reads. A stream of HTTP/2 whose reader
 //! is too slow is reset; the other streams of its connection go on. Not here: the limits and who looks at them
-//! (`patience`).
+//! (`connection_timeouts`).
 
 use std::{
     pin::Pin,
@@ -23,7 +23,7 @@ use hyper::{
 };
 use tokio::{sync::Notify, time::Instant};
 
-use super::{memory::AnswerMemory, patience::UnderWay};
+use super::{connection_timeouts::InFlight, memory::AnswerMemory};
 
 /// Largest part of an answer that is handed over at a time.
 const SLICE_BYTES: usize = 64 << 10;
@@ -245,16 +245,16 @@ pub(super) struct Answered {
     rest: Bytes,
     answer: Arc<Outgoing>,
     is_http2: bool,
-    _under_way: UnderWay,
+    _under_way: InFlight,
 }
 
 impl Answered {
-    pub(super) fn new(body: Body, memory: Option<AnswerMemory>, is_http2: bool, under_way: UnderWay) -> Self {
+    pub(super) fn new(body: Body, memory: Option<AnswerMemory>, is_http2: bool, in_flight: InFlight) -> Self {
         let answer = Arc::new(Outgoing::new(memory));
         if !body.is_end_stream() {
-            under_way.watch(&answer);
+            in_flight.watch(&answer);
         }
-        Self { body, rest: Bytes::new(), answer, is_http2, _under_way: under_way }
+        Self { body, rest: Bytes::new(), answer, is_http2, _under_way: in_flight }
     }
 
     /// How much of the rest may be handed over now.

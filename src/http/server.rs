@@ -32,11 +32,12 @@ use tokio::{
 use tower::Service as _;
 
 use super::{
-    REQUEST_ID, host,
+    REQUEST_ID,
+    connection_timeouts::{Activity, ConnectionTimeouts, TimeoutStream},
+    host,
     memory::AnswerMemory,
     metrics,
-    patience::{Activity, Limits, Patient},
-    refusal::Refusal,
+    rejection::Rejection,
     sending::{Answered, StreamExecutor},
     slots::{Slot, Slots},
 };
@@ -199,8 +200,8 @@ fn waiting(listener: TcpListener) -> Vec<(TcpStream, IpAddr)> {
     waiting
 }
 
-fn limits(http: &HttpConfig) -> Limits {
-    Limits {
+fn limits(http: &HttpConfig) -> ConnectionTimeouts {
+    ConnectionTimeouts {
         head: http.header_timeout,
         idle: http.idle_timeout,
         write: http.write_timeout,
@@ -229,7 +230,7 @@ fn builder(http: &HttpConfig) -> Builder<StreamExecutor> {
 struct Serving {
     routes: Router,
     builder: Builder<StreamExecutor>,
-    limits: Limits,
+    limits: ConnectionTimeouts,
     metrics: Option<Arc<Metrics>>,
     /// The server will end: connections should go elsewhere.
     draining: watch::Receiver<bool>,
@@ -246,16 +247,16 @@ impl Serving {
             (Arc::clone(&activity), self.routes.clone(), Arc::clone(&is_http2));
         let draining = self.draining.clone();
         let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
-            let (under_way, version) = (requests.begin(), request.version());
+            let (in_flight, version) = (requests.begin(), request.version());
             speaks_http2.store(version == Version::HTTP_2, Ordering::Relaxed);
             let settled = host::settle(&mut request);
             request.extensions_mut().insert(peer);
-            request.extensions_mut().insert(under_way.clone());
+            request.extensions_mut().insert(in_flight.clone());
             let (mut routes, draining) = (routes.clone(), draining.clone());
             async move {
                 let mut response: Response = match settled {
                     Ok(()) => routes.call(request).await?,
-                    Err(refusal) => refused(refusal),
+                    Err(rejection) => refused(rejection),
                 };
                 let is_upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
                 if version != Version::HTTP_2 && !is_upgrade && *draining.borrow() {
@@ -263,10 +264,10 @@ impl Serving {
                 }
                 let memory = response.extensions_mut().remove::<AnswerMemory>();
                 let is_http2 = version == Version::HTTP_2;
-                Ok::<_, Infallible>(response.map(|body| Answered::new(body, memory, is_http2, under_way)))
+                Ok::<_, Infallible>(response.map(|body| Answered::new(body, memory, is_http2, in_flight)))
             }
         });
-        let stream = TokioIo::new(Patient::new(stream, self.limits, Arc::clone(&activity)));
+        let stream = TokioIo::new(TimeoutStream::new(stream, self.limits, Arc::clone(&activity)));
         let mut connection = pin!(self.builder.serve_connection_with_upgrades(stream, service));
         let count = |why| {
             if let Some(metrics) = &self.metrics {
@@ -317,9 +318,9 @@ impl Serving {
 }
 
 /// A refusal of what cannot be given to the routes; what follows on its connection is not believed.
-fn refused(refusal: Refusal) -> Response {
+fn refused(rejection: Rejection) -> Response {
     let id = entities::id::new().to_string();
-    let mut response = refusal.into_response(&id);
+    let mut response = rejection.into_response(&id);
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response.headers_mut().extend(HeaderValue::from_str(&id).map(|id| (REQUEST_ID, id)));
     response

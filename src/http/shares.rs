@@ -32,13 +32,13 @@ impl Owner {
 
 /// How much may be held: by everybody together, at one address, and for one account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Limits {
+pub(super) struct ShareLimits {
     pub(super) total: usize,
     pub(super) address: usize,
     pub(super) account: usize,
 }
 
-impl Limits {
+impl ShareLimits {
     /// No bound.
     pub(super) const NONE: Self = Self { total: usize::MAX, address: usize::MAX, account: usize::MAX };
 
@@ -68,7 +68,7 @@ struct Held {
 
 impl Shares {
     /// Holds so much more, if everything stays within its limit; else nothing, and it is false.
-    pub(super) fn take(&self, owner: &Owner, amount: usize, limits: Limits) -> bool {
+    pub(super) fn take(&self, owner: &Owner, amount: usize, limits: ShareLimits) -> bool {
         let mut held = self.held();
         let fits = held.fits(owner, amount, limits);
         if fits && amount > 0 {
@@ -84,7 +84,7 @@ impl Shares {
     }
 
     /// Whether so much more would stay within all limits now.
-    pub(super) fn fits(&self, owner: &Owner, amount: usize, limits: Limits) -> bool {
+    pub(super) fn fits(&self, owner: &Owner, amount: usize, limits: ShareLimits) -> bool {
         self.held().fits(owner, amount, limits)
     }
 
@@ -119,7 +119,7 @@ impl Shares {
 }
 
 impl Held {
-    fn fits(&self, owner: &Owner, amount: usize, limits: Limits) -> bool {
+    fn fits(&self, owner: &Owner, amount: usize, limits: ShareLimits) -> bool {
         let fits = |held: usize, limit: usize| held.checked_add(amount).is_some_and(|held| held <= limit);
         fits(self.total, limits.total)
             && owner.address.is_none_or(|key| fits(of(&self.by_address, &key), limits.address))

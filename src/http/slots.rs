@@ -1,5 +1,5 @@
 //! Which connections are let in: so many in all, and so many of one address. What is beyond that is counted and said in the
-//! log, a few times a minute at most. Not here: what a connection does (`server`), how long it may stay (`patience`).
+//! log, a few times a minute at most. Not here: what a connection does (`server`), how long it may stay (`connection_timeouts`).
 
 use std::{
     collections::HashMap,
@@ -27,7 +27,7 @@ const SAY_EVERY: Duration = Duration::from_secs(10);
 
 /// Why a connection is not let in, or not at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kept {
+enum NotAccepted {
     /// There are `http.max_connections`: it waits in the system's queue.
     Full,
     /// Its address has `http.max_connections_per_address`: it is closed.
@@ -36,7 +36,7 @@ enum Kept {
     Failed,
 }
 
-impl Kept {
+impl NotAccepted {
     const ALL: [Self; 3] = [Self::Full, Self::Address, Self::Failed];
 
     fn reason(self) -> &'static str {
@@ -57,7 +57,7 @@ pub(super) struct Slots {
     trusted: Networks,
     metrics: Option<Arc<Metrics>>,
     /// When the log said last why connections are not let in.
-    said: [Option<Instant>; Kept::ALL.len()],
+    said: [Option<Instant>; NotAccepted::ALL.len()],
 }
 
 /// One of the connections that there may be, until it is dropped.
@@ -78,7 +78,7 @@ impl Slots {
             most_of_address: http.max_connections_per_address,
             trusted: http.trusted_proxies.clone(),
             metrics,
-            said: [None; Kept::ALL.len()],
+            said: [None; NotAccepted::ALL.len()],
         }
     }
 
@@ -94,7 +94,7 @@ impl Slots {
                 }
                 Err(error) if is_its_clients(&error) => {}
                 Err(error) => {
-                    self.keep(Kept::Failed, &error);
+                    self.keep(NotAccepted::Failed, &error);
                     drop(permit);
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
@@ -122,7 +122,7 @@ impl Slots {
         if let Ok(permit) = Arc::clone(&self.all).try_acquire_owned() {
             return permit;
         }
-        self.keep(Kept::Full, &"http.max_connections are open");
+        self.keep(NotAccepted::Full, &"http.max_connections are open");
         let permit = Arc::clone(&self.all).acquire_owned().await;
         permit.expect("the semaphore is never closed")
     }
@@ -142,13 +142,13 @@ impl Slots {
             has_all
         };
         if has_all {
-            self.keep(Kept::Address, &format_args!("{customer} has http.max_connections_per_address"));
+            self.keep(NotAccepted::Address, &format_args!("{customer} has http.max_connections_per_address"));
             return None;
         }
         Some(Slot { _permit: permit, of_address, address: Some(customer) })
     }
 
-    fn keep(&mut self, kept: Kept, why: &dyn std::fmt::Display) {
+    fn keep(&mut self, kept: NotAccepted, why: &dyn std::fmt::Display) {
         if let Some(metrics) = &self.metrics {
             metrics.connection_refused(kept.reason());
         }

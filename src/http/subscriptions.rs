@@ -39,16 +39,16 @@ use tracing::Span;
 pub(crate) use callback::Callbacks;
 pub(crate) use quotas::Quotas;
 
-use quotas::{Counted, TOO_MANY_SUBSCRIPTIONS};
+use quotas::{QuotaPermit, TOO_MANY_SUBSCRIPTIONS};
 
 use super::{
     about::About,
     cors::Page,
-    graphql::{self, Asker, Ran},
+    graphql::{self, RequestSummary, Requester},
     memory::MemoryReservation,
-    refusal::Refusal,
+    params::GraphQLParams,
+    rejection::Rejection,
     request_id,
-    wire::Wire,
 };
 use crate::App;
 
@@ -86,13 +86,13 @@ pub(super) async fn intercept(State(app): State<App>, request: Request, next: Ne
     if request.method() == Method::POST && callback::is_asked_for(request.headers()) {
         return Box::pin(callback::serve(app, request)).await;
     }
-    match body::Asked::of(request.headers()) {
-        Some(asked) => Box::pin(body::serve(app, asked, request)).await,
+    match body::StreamRequest::of(request.headers()) {
+        Some(incoming) => Box::pin(body::serve(app, incoming, request)).await,
         None => next.run(request).await,
     }
 }
 
-/// Why a stream ends although nobody asked it to.
+/// Why a stream ends although nobody incoming it to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     /// The session was ended, or the account's rights changed.
@@ -107,16 +107,16 @@ enum End {
     OutOfMemory,
 }
 
-const REVOKED: Refusal = Refusal::new(StatusCode::OK, "UNAUTHENTICATED", "The session has ended.");
-const EXPIRED: Refusal = Refusal::new(StatusCode::OK, "UNAUTHENTICATED", "The access token has expired.");
-const STOPPING: Refusal =
-    Refusal::new(StatusCode::OK, "SUBSCRIPTION_INTERRUPTED", "The server stops: subscribe again.");
-const OUT_OF_MEMORY: Refusal = Refusal::new(
+const REVOKED: Rejection = Rejection::new(StatusCode::OK, "UNAUTHENTICATED", "The session has ended.");
+const EXPIRED: Rejection = Rejection::new(StatusCode::OK, "UNAUTHENTICATED", "The access token has expired.");
+const STOPPING: Rejection =
+    Rejection::new(StatusCode::OK, "SUBSCRIPTION_INTERRUPTED", "The server stops: subscribe again.");
+const OUT_OF_MEMORY: Rejection = Rejection::new(
     StatusCode::OK,
     "OVERLOADED",
     "The server cannot hold this answer now (http.max_answer_memory): read what was sent, then ask again.",
 );
-const LAGGED: Refusal = Refusal::new(
+const LAGGED: Rejection = Rejection::new(
     StatusCode::OK,
     "SUBSCRIPTION_INTERRUPTED",
     "Events may have been missed: read what you need again, then subscribe again.",
@@ -182,29 +182,29 @@ enum Begun {
 async fn begin(
     app: App,
     headers: Arc<HeaderMap>,
-    asker: Asker,
-    (wire, received): (Wire, Option<MemoryReservation>),
+    requester: Requester,
+    (params, received): (GraphQLParams, Option<MemoryReservation>),
     transport: &'static str,
 ) -> Begun {
     let started = Instant::now();
-    let mut about = About::of(&app, &asker, &wire);
+    let mut about = About::of(&app, &requester, &params);
     // Waiting for events takes no permit, asking for them and every other operation does.
-    let owner = graphql::owner(&app, &asker.caller, asker.bearer.as_ref());
-    let opened = match app.admission.enter(owner) {
+    let owner = graphql::owner(&app, &requester.caller, requester.bearer.as_ref());
+    let opened = match app.admission.acquire(owner) {
         Ok(_permit) => {
-            let opening = graphql::open(&app, &headers, &asker, wire, &mut about);
+            let opening = graphql::open(&app, &headers, &requester, params, &mut about);
             let opened = tokio::time::timeout(app.http.request_timeout, opening).await;
             opened.unwrap_or(Err(graphql::TIMEOUT))
         }
         Err(overloaded) => Err(overloaded),
     };
-    let opened = opened.and_then(|opened| counted(&app, &asker, opened));
-    let ran = match &opened {
-        Ok((Opened::Reply(reply), _)) => Ran::answered(reply),
-        Ok((Opened::Events(_), _)) => Ran::begun(OperationKind::Subscription),
-        Err(refusal) => Ran::refused(refusal),
+    let opened = opened.and_then(|opened| counted(&app, &requester, opened));
+    let summary = match &opened {
+        Ok((Opened::Reply(reply), _)) => RequestSummary::of_reply(reply),
+        Ok((Opened::Events(_), _)) => RequestSummary::of_stream(OperationKind::Subscription),
+        Err(rejection) => RequestSummary::of_rejection(rejection),
     };
-    graphql::record(&app, &headers, (&Span::none(), started), StatusCode::OK, &ran, &about);
+    graphql::record(&app, &headers, (&Span::none(), started), StatusCode::OK, &summary, &about);
     match opened {
         Ok((Opened::Events(events), counted)) => {
             let counted = (counted, app.metrics.begin_subscription(transport), received);
@@ -212,16 +212,20 @@ async fn begin(
             Begun::Answers(events.inspect(move |_| _ = &counted).boxed())
         }
         Ok((Opened::Reply(reply), _)) => Begun::Answer(reply),
-        Err(refusal) => Begun::Answer(refusal.into_reply(request_id(&headers))),
+        Err(rejection) => Begun::Answer(rejection.into_reply(request_id(&headers))),
     }
 }
 
 /// A subscription counts among those of its account.
-fn counted(app: &App, asker: &Asker, opened: Opened) -> Result<(Opened, Option<Counted>), Refusal> {
+fn counted(
+    app: &App,
+    requester: &Requester,
+    opened: Opened,
+) -> Result<(Opened, Option<QuotaPermit>), Rejection> {
     if matches!(opened, Opened::Reply(_)) {
         return Ok((opened, None));
     }
-    let counted = app.quotas.subscription_of(&asker.viewer).map_err(|_| TOO_MANY_SUBSCRIPTIONS)?;
+    let counted = app.quotas.subscription_of(&requester.viewer).map_err(|_| TOO_MANY_SUBSCRIPTIONS)?;
     Ok((opened, Some(counted)))
 }
 
@@ -239,12 +243,12 @@ impl Waits {
 fn answers(
     app: App,
     headers: Arc<HeaderMap>,
-    asker: Asker,
-    asked: (Wire, Option<MemoryReservation>),
+    requester: Requester,
+    incoming: (GraphQLParams, Option<MemoryReservation>),
     (transport, waits): (&'static str, Waits),
 ) -> BoxStream<'static, Event> {
     let beginning = async move {
-        match begin(app, headers, asker, asked, transport).await {
+        match begin(app, headers, requester, incoming, transport).await {
             Begun::Answers(answers) => {
                 waits.0.store(true, Ordering::Relaxed);
                 answers

@@ -65,7 +65,7 @@ async fn app_of(
     config.auth.sign_up = true;
     change(&mut config);
     let mut registry = Registry::default();
-    let settings = entities::DatabaseConfig {
+    let settings = entities::DatabaseOptions {
         url: "sqlite::memory:".into(),
         max_connections: 1,
         acquire_timeout: Duration::from_secs(5),
@@ -117,7 +117,7 @@ async fn send(app: &App, request: HttpRequest<Body>) -> (u16, HeaderMap, Value) 
 }
 
 /// The status and the first error's code.
-async fn refusal(app: &App, request: HttpRequest<Body>) -> (u16, String) {
+async fn rejection(app: &App, request: HttpRequest<Body>) -> (u16, String) {
     let (status, headers, body) = send(app, request).await;
     let extensions = &body["errors"][0]["extensions"];
     assert_eq!(extensions["requestId"].as_str(), headers["x-request-id"].to_str().ok(), "{body}");
@@ -145,7 +145,7 @@ async fn the_accept_header_decides_the_status_of_a_request_error() {
     assert_eq!(headers["content-type"], "application/graphql-response+json; charset=utf-8");
     assert_eq!(send(&app, with(post_of(QUERY), "accept", "application/graphql-response+json")).await.0, 200);
     assert_eq!(
-        refusal(&app, with(post_of(QUERY), "accept", "text/html")).await,
+        rejection(&app, with(post_of(QUERY), "accept", "text/html")).await,
         (406, "BAD_USER_INPUT".into())
     );
 }
@@ -154,17 +154,17 @@ async fn the_accept_header_decides_the_status_of_a_request_error() {
 async fn requests_that_are_none_are_refused() {
     let app = app().await;
     for (body, status) in [("{", 400), ("[]", 400), ("{}", 400), (r#"{"query": 1}"#, 400), ("", 400)] {
-        assert_eq!(refusal(&app, post_of(body)).await, (status, "BAD_USER_INPUT".into()), "{body}");
+        assert_eq!(rejection(&app, post_of(body)).await, (status, "BAD_USER_INPUT".into()), "{body}");
     }
     for content_type in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"] {
-        assert_eq!(refusal(&app, with(post_of(QUERY), "content-type", content_type)).await.0, 415);
+        assert_eq!(rejection(&app, with(post_of(QUERY), "content-type", content_type)).await.0, 415);
     }
     let put = HttpRequest::put("/graphql").body(Body::empty()).expect("a request");
     let (status, headers, _) = send(&app, put).await;
     assert_eq!((status, &headers["allow"]), (405, &HeaderValue::from_static("GET, POST")));
-    assert_eq!(refusal(&app, get_of("/nowhere")).await, (404, "BAD_USER_INPUT".into()));
+    assert_eq!(rejection(&app, get_of("/nowhere")).await, (404, "BAD_USER_INPUT".into()));
     let posted = HttpRequest::post("/livez").body(Body::empty()).expect("a request");
-    assert_eq!(refusal(&app, posted).await.0, 405);
+    assert_eq!(rejection(&app, posted).await.0, 405);
 }
 
 #[tokio::test]
@@ -173,20 +173,20 @@ async fn get_runs_queries_only_and_only_after_a_preflight() {
     let mutation = "/graphql?query=mutation%20%7B__typename%7D";
     let (status, headers, _) = send(&app, get_of(mutation)).await;
     assert_eq!((status, &headers["allow"]), (405, &HeaderValue::from_static("POST")));
-    assert_eq!(refusal(&app, get_of(mutation)).await, (405, "BAD_USER_INPUT".into()));
+    assert_eq!(rejection(&app, get_of(mutation)).await, (405, "BAD_USER_INPUT".into()));
     let written_together = "/graphql?query=mutationX%7B__typename%7D";
-    assert_eq!(refusal(&app, get_of(written_together)).await.0, 405, "read as the parser reads it");
+    assert_eq!(rejection(&app, get_of(written_together)).await.0, 405, "read as the parser reads it");
     let both = "/graphql?query=query%20A%7B__typename%7D%20mutation%20B%7B__typename%7D&operationName=";
     assert_eq!(send(&app, get_of(&format!("{both}A"))).await.0, 200);
     assert_eq!(send(&app, get_of(&format!("{both}B"))).await.0, 405);
-    assert_eq!(refusal(&app, get_of("/graphql")).await.0, 400);
-    assert_eq!(refusal(&app, get_of("/graphql?query=%7Ba%7D&query=%7Bb%7D")).await.0, 400);
+    assert_eq!(rejection(&app, get_of("/graphql")).await.0, 400);
+    assert_eq!(rejection(&app, get_of("/graphql?query=%7Ba%7D&query=%7Bb%7D")).await.0, 400);
     let plain =
         || HttpRequest::get("/graphql?query=%7B__typename%7D").body(Body::empty()).expect("a request");
-    assert_eq!(refusal(&app, plain()).await, (400, "CSRF_PREVENTION".into()));
-    assert_eq!(refusal(&app, with(plain(), "apollo-require-preflight", "")).await.1, "CSRF_PREVENTION");
-    assert_eq!(refusal(&app, with(plain(), "content-type", "text/plain")).await.1, "CSRF_PREVENTION");
-    assert_eq!(refusal(&app, with(plain(), "authorization", "")).await.1, "CSRF_PREVENTION");
+    assert_eq!(rejection(&app, plain()).await, (400, "CSRF_PREVENTION".into()));
+    assert_eq!(rejection(&app, with(plain(), "apollo-require-preflight", "")).await.1, "CSRF_PREVENTION");
+    assert_eq!(rejection(&app, with(plain(), "content-type", "text/plain")).await.1, "CSRF_PREVENTION");
+    assert_eq!(rejection(&app, with(plain(), "authorization", "")).await.1, "CSRF_PREVENTION");
     assert_eq!(send(&app, with(plain(), "x-apollo-operation-name", "A")).await.0, 200);
     assert_eq!(send(&app, with(plain(), "content-type", "application/json")).await.0, 200);
 }
@@ -211,13 +211,13 @@ async fn a_body_is_as_large_as_its_sender_may_send() {
     .await;
     let padded = |length: usize| format!("{QUERY:length$}");
     assert_eq!(send(&app, post_of(padded(100))).await.0, 200);
-    assert_eq!(refusal(&app, post_of(padded(101))).await, (413, "PAYLOAD_TOO_LARGE".into()));
+    assert_eq!(rejection(&app, post_of(padded(101))).await, (413, "PAYLOAD_TOO_LARGE".into()));
     let pieces = futures_util::stream::iter(vec![padded(60), padded(60)]).map(Ok::<_, std::io::Error>);
-    assert_eq!(refusal(&app, post_of(Body::from_stream(pieces))).await.0, 413, "length not announced");
+    assert_eq!(rejection(&app, post_of(Body::from_stream(pieces))).await.0, 413, "length not announced");
     let token = token(&app, Role::Viewer);
     let signed_in = |body| with(post_of(body), "authorization", &format!("Bearer {token}"));
     assert_eq!(send(&app, signed_in(padded(200))).await.0, 200);
-    assert_eq!(refusal(&app, signed_in(padded(201))).await.0, 413);
+    assert_eq!(rejection(&app, signed_in(padded(201))).await.0, 413);
 }
 
 #[tokio::test]
@@ -236,11 +236,11 @@ async fn what_takes_too_long_is_stopped() {
     })
     .await;
     let never = futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>();
-    assert_eq!(refusal(&app, post_of(Body::from_stream(never))).await, (408, "TIMEOUT".into()));
+    assert_eq!(rejection(&app, post_of(Body::from_stream(never))).await, (408, "TIMEOUT".into()));
     let token = token(&app, Role::Admin);
     let only_connection = app.store.connection().get_sqlite_connection_pool().acquire().await.expect("free");
     let slow = with(post_of(QUERY), "authorization", &format!("Bearer {token}"));
-    assert_eq!(refusal(&app, slow).await, (504, "TIMEOUT".into()));
+    assert_eq!(rejection(&app, slow).await, (504, "TIMEOUT".into()));
     drop(only_connection);
 }
 

@@ -163,10 +163,10 @@ impl Metrics {
     }
 
     /// Counts a subscription from now on, until it is dropped.
-    pub(crate) fn begin_subscription(&self, transport: &'static str) -> Counted {
+    pub(crate) fn begin_subscription(&self, transport: &'static str) -> GaugeGuard {
         let gauge = self.subscriptions.get_or_create(&TransportLabels { transport }).clone();
         gauge.inc();
-        Counted(gauge)
+        GaugeGuard(gauge)
     }
 
     /// Counts a connection that was ended because of what its client did, or did not do.
@@ -207,9 +207,9 @@ pub(crate) fn kind_name(kind: Option<OperationKind>) -> &'static str {
 
 /// Something that goes on, counted while it does.
 #[derive(Debug)]
-pub(crate) struct Counted(Gauge);
+pub(crate) struct GaugeGuard(Gauge);
 
-impl Drop for Counted {
+impl Drop for GaugeGuard {
     fn drop(&mut self) {
         self.0.dec();
     }

@@ -52,7 +52,7 @@ async fn app() -> App {
     config.auth.sign_up = true;
     config.gateway.required = Switch::Off;
     let mut registry = Registry::default();
-    let settings = entities::DatabaseConfig {
+    let settings = entities::DatabaseOptions {
         url: "sqlite::memory:".into(),
         max_connections: 1,
         acquire_timeout: Duration::from_secs(5),

@@ -29,7 +29,7 @@ const FILES_MAY_KNOW_EACH_OTHER: &[(&str, &[&str])] = &[
     // The graph is cyclic: users have forms, and forms have owners.
     ("schema", &["graph"]),
     ("xp", &["http::about", "http::graphql"]),
-    ("xp", &["http::patience", "http::sending"]),
+    ("xp", &["http::connection_timeouts", "http::sending"]),
 ];
 
 /// What a crate must not name among its dependencies; `*` stands for any end. Its tests may use it.

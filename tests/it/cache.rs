@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use entities::{
-    CacheConfig, Role, Store, Tag, form,
+    CacheOptions, Role, Store, Tag, form,
     id::{FormId, SessionId, UserId},
     redis::Redis,
     session, user,
@@ -41,7 +41,7 @@ impl Node {
     }
 
     async fn new(app: &TestApp, redis: Option<Redis>, mut registry: Registry) -> Self {
-        let store = app.another_store().await.with_cache(&CacheConfig::default(), redis, &mut registry);
+        let store = app.another_store().await.with_cache(&CacheOptions::default(), redis, &mut registry);
         Self { store, registry }
     }
 
@@ -62,7 +62,7 @@ impl Node {
 
 /// A node of its own on the database of `app`.
 async fn node(app: &TestApp, redis: &RedisServer) -> Store {
-    let config = CacheConfig::default();
+    let config = CacheOptions::default();
     app.another_store().await.with_cache(&config, Some(redis.handle()), &mut Registry::default())
 }
 

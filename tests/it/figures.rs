@@ -3,7 +3,7 @@
 
 use axum::{body::Body, http::Request};
 use entities::{
-    CacheConfig, DatabaseConfig, Store,
+    CacheOptions, DatabaseOptions, Store,
     user::{self, AccountRef},
 };
 use prometheus_client::registry::Registry;
@@ -52,10 +52,10 @@ async fn server(redis: &RedisServer) -> (App, String) {
     config.http.metrics_address = xp::config::address::MetricsAddress::Main;
     let url = db::own_postgres().await;
     let database =
-        DatabaseConfig { url, max_connections: 4, acquire_timeout: config.database.acquire_timeout };
+        DatabaseOptions { url, max_connections: 4, acquire_timeout: config.database.acquire_timeout };
     let store = Store::connect(&database, &mut registry).await.expect("the database is there");
     let redis = entities::redis::Redis::new(&redis.url(), &mut registry);
-    let store = store.with_cache(&CacheConfig::default(), Some(redis), &mut registry);
+    let store = store.with_cache(&CacheOptions::default(), Some(redis), &mut registry);
     let access = Access::new(store.clone(), config.auth.access());
     access.open().await.expect("a key is made");
     let id = TestApp::account(entities::Role::Admin);

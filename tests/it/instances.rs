@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use entities::{CacheConfig, Role};
+use entities::{CacheOptions, Role};
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 
@@ -117,7 +117,8 @@ async fn what_is_revoked_after_the_last_revocations_were_lost_is_refused_by_the_
 async fn what_was_cached_is_not_used_after_the_database_went_back() {
     let url = db::own_postgres().await;
     let app = TestApp::over(&url).await;
-    let store = app.another_store().await.with_cache(&CacheConfig::default(), None, &mut Registry::default());
+    let store =
+        app.another_store().await.with_cache(&CacheOptions::default(), None, &mut Registry::default());
     let node = app.over_store(store);
     node.graph.access().open().await.expect("keys are made, or found");
     let following = tokio::spawn(node.graph.access().follow());

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use entities::{
-    CacheConfig, Role, clock,
+    CacheOptions, Role, clock,
     events::ChangeEvent,
     id::{FormId, SessionId, SubmissionId},
 };
@@ -183,7 +183,7 @@ async fn two_nodes(redis: &RedisServer) -> [TestApp; 2] {
     let first = TestApp::over(&db::own_postgres().await).await;
     let node = async || {
         let store = first.another_store().await.with_relay(&redis.handle(), "test");
-        let (config, registry) = (CacheConfig::default(), &mut Registry::default());
+        let (config, registry) = (CacheOptions::default(), &mut Registry::default());
         first.over_store(store.with_cache(&config, Some(redis.handle()), registry))
     };
     let nodes = [node().await, node().await];

@@ -13,14 +13,14 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use entities::{DatabaseConfig, Store, activity, form, location, session, submission, user};
+use entities::{DatabaseOptions, Store, activity, form, location, session, submission, user};
 use postgres::Postgres;
 use sea_orm::{ConnectionTrait, EntityTrait, ModelTrait, QueryOrder, Statement};
 use seed::{Progress, Size, Summary};
 
 async fn connect(url: &str) -> Store {
     let config =
-        DatabaseConfig { url: url.to_owned(), max_connections: 4, acquire_timeout: Duration::from_secs(5) };
+        DatabaseOptions { url: url.to_owned(), max_connections: 4, acquire_timeout: Duration::from_secs(5) };
     let store = Store::connect(&config, &mut prometheus_client::registry::Registry::default()).await.unwrap();
     migration::up(store.connection()).await.unwrap();
     store

@@ -344,10 +344,10 @@ mod tests {
     use sea_orm::ActiveValue::Unchanged;
 
     use super::*;
-    use crate::database::DatabaseConfig;
+    use crate::database::DatabaseOptions;
 
     async fn database() -> Database {
-        let config = DatabaseConfig {
+        let config = DatabaseOptions {
             url: "sqlite::memory:".to_owned(),
             max_connections: 1,
             acquire_timeout: Duration::from_secs(5),

@@ -228,7 +228,7 @@ mod tests {
     use prometheus_client::registry::Registry;
 
     use super::*;
-    use crate::database::DatabaseConfig;
+    use crate::database::DatabaseOptions;
 
     #[test]
     fn another_server_is_there_when_it_is_found_and_lives_when_its_row_changes() {
@@ -254,7 +254,7 @@ mod tests {
     #[tokio::test]
     async fn a_sign_of_life_does_not_wait_for_the_writers_of_this_process() {
         let path = std::env::temp_dir().join(format!("xp-instance-{}.db", id::new()));
-        let config = DatabaseConfig {
+        let config = DatabaseOptions {
             url: format!("sqlite:{}", path.display()),
             max_connections: 3,
             acquire_timeout: Duration::from_secs(5),

@@ -17,9 +17,9 @@ use tokio::{sync::Semaphore, task::JoinHandle};
 use uuid::Uuid;
 
 use super::{
-    AnswerName, Cache, CacheConfig, CacheEntry, Cached, DependencySet, Header, ReadContext, Retention, Tag,
+    AnswerName, Cache, CacheEntry, CacheOptions, Cached, DependencySet, Header, ReadContext, Retention, Tag,
 };
-use crate::{database::DatabaseConfig, error::Error, store::Store};
+use crate::{database::DatabaseOptions, error::Error, store::Store};
 
 /// Rows that are nothing but a version, and a gate in front of the answer.
 struct Versions {
@@ -119,14 +119,14 @@ struct Node {
 
 impl Node {
     async fn over(versions: &Arc<Versions>) -> Self {
-        let config = DatabaseConfig {
+        let config = DatabaseOptions {
             url: "sqlite::memory:".to_owned(),
             max_connections: 1,
             acquire_timeout: Duration::from_secs(5),
         };
         let mut registry = Registry::default();
         let store = Store::connect(&config, &mut registry).await.expect("memory is there");
-        let store = store.with_cache(&CacheConfig::default(), None, &mut registry);
+        let store = store.with_cache(&CacheOptions::default(), None, &mut registry);
         Self { store, versions: Arc::clone(versions), retention: Retention::for_seconds(600) }
     }
 
@@ -519,7 +519,7 @@ async fn without_stamps_a_load_is_shared_by_those_who_came_before_it_began() {
     let silent = "redis://127.0.0.1:1".parse().expect("a URL");
     let mut registry = Registry::default();
     let redis = crate::redis::Redis::new(&silent, &mut registry);
-    instance.store = instance.store.with_cache(&CacheConfig::default(), Some(redis), &mut registry);
+    instance.store = instance.store.with_cache(&CacheOptions::default(), Some(redis), &mut registry);
     versions.commit(KEY, 1);
     versions.is_gated.store(true, Ordering::SeqCst);
     let readers: Vec<_> = (0..50).map(|_| instance.reader(KEY)).collect();

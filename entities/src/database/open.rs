@@ -11,7 +11,7 @@ use sea_orm::{
     },
 };
 
-use super::DatabaseConfig;
+use super::DatabaseOptions;
 use crate::error::Error;
 
 pub(super) fn is_in_memory(url: &str) -> bool {
@@ -36,7 +36,7 @@ pub(super) fn make_private_file(url: &str) -> Result<(), Error> {
     }
 }
 
-pub(super) fn options(config: &DatabaseConfig) -> ConnectOptions {
+pub(super) fn options(config: &DatabaseOptions) -> ConnectOptions {
     let in_memory = is_in_memory(&config.url);
     let is_postgres = config.url.starts_with("postgres");
     let mut options = ConnectOptions::new(config.url.clone());

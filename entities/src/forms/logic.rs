@@ -76,7 +76,7 @@ pub struct Budget {
 
 /// The budget is spent, or nobody waits for the answer any more.
 #[derive(Debug, PartialEq, Eq)]
-pub struct TooDear;
+pub struct BudgetExceeded;
 
 impl Budget {
     pub(crate) fn of(work: &Work) -> Self {
@@ -84,11 +84,11 @@ impl Budget {
     }
 
     /// Takes so many steps before they are run.
-    fn spend(&mut self, steps: u64) -> Result<(), TooDear> {
+    fn spend(&mut self, steps: u64) -> Result<(), BudgetExceeded> {
         if self.stop.is_set() {
-            return Err(TooDear);
+            return Err(BudgetExceeded);
         }
-        self.steps = self.steps.checked_sub(steps).ok_or(TooDear)?;
+        self.steps = self.steps.checked_sub(steps).ok_or(BudgetExceeded)?;
         Ok(())
     }
 }
@@ -153,7 +153,7 @@ impl Rule {
         form: &Definition,
         scopes: &[&Map<String, Value>],
         budget: &mut Budget,
-    ) -> Result<bool, TooDear> {
+    ) -> Result<bool, BudgetExceeded> {
         self.run(form, scopes, budget, |value| value.is_some_and(is_truthy))
     }
 
@@ -166,7 +166,7 @@ impl Rule {
         form: &Definition,
         scopes: &[&Map<String, Value>],
         budget: &mut Budget,
-    ) -> Result<Option<Value>, TooDear> {
+    ) -> Result<Option<Value>, BudgetExceeded> {
         self.run(form, scopes, budget, |value| value.and_then(scalar))
     }
 
@@ -176,7 +176,7 @@ impl Rule {
         scopes: &[&Map<String, Value>],
         budget: &mut Budget,
         read: impl FnOnce(Option<&DataValue<'_>>) -> T,
-    ) -> Result<T, TooDear> {
+    ) -> Result<T, BudgetExceeded> {
         let arena = Bump::new();
         let mut size = 1;
         let mut variables = Vec::with_capacity(self.references.len());

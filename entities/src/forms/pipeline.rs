@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use crate::forms::{
     compiled::CompiledForm,
     definition::{Field, FieldIndex, Kind, Required},
-    logic::{Budget, TooDear},
+    logic::{Budget, BudgetExceeded},
     problem::{MAX_PROBLEMS, Problem, below, push_segment},
     tidy,
     work::Work,
@@ -58,7 +58,7 @@ pub(crate) fn run_within(
         parse.refuse("type", "The answers are an object: one answer for each key.");
         return Err(RejectedAnswers { problems: parse.problems, is_spent: false });
     };
-    if parse.fields(&form.definition.top, top) == Err(TooDear) {
+    if parse.fields(&form.definition.top, top) == Err(BudgetExceeded) {
         let problem = Problem::new("", "maxCost", "The form asks too much of so many answers.");
         return Err(RejectedAnswers { problems: vec![problem], is_spent: true });
     }
@@ -79,7 +79,7 @@ pub(crate) fn run_within(
         let top = answers.as_object().into_iter();
         top.clone().try_for_each(|top| check.fields(&form.definition.top, &mut vec![top]))
     });
-    if checked == Err(TooDear) {
+    if checked == Err(BudgetExceeded) {
         problems.push(Problem::new(
             "",
             "maxCost",
@@ -90,7 +90,7 @@ pub(crate) fn run_within(
         return Ok(answers);
     }
     problems.truncate(MAX_PROBLEMS);
-    Err(RejectedAnswers { problems, is_spent: checked == Err(TooDear) })
+    Err(RejectedAnswers { problems, is_spent: checked == Err(BudgetExceeded) })
 }
 
 fn is_within(pointer: &str, places: &HashSet<String>) -> bool {
@@ -110,7 +110,7 @@ fn settle(
     answers: &mut Value,
     budget: &mut Budget,
     added: &mut usize,
-) -> Result<HashSet<String>, TooDear> {
+) -> Result<HashSet<String>, BudgetExceeded> {
     let mut irrelevant = HashSet::new();
     for index in form.order.iter().copied() {
         let mut decisions = Vec::new();
@@ -130,7 +130,7 @@ fn settle(
                 }
                 Decision::Is(None) => drop(object.remove(key)),
                 Decision::Is(Some(value)) => {
-                    *added = added.checked_sub(added_bytes(key, &value)).ok_or(TooDear)?;
+                    *added = added.checked_sub(added_bytes(key, &value)).ok_or(BudgetExceeded)?;
                     object.insert(key.clone(), value);
                 }
             }
@@ -160,7 +160,7 @@ impl AnswerWalk<'_, '_> {
         containers: &[FieldIndex],
         scopes: &mut Vec<&Map<String, Value>>,
         pointer: &mut String,
-    ) -> Result<(), TooDear> {
+    ) -> Result<(), BudgetExceeded> {
         let Some((first, rest)) = containers.split_first() else { return self.decide(scopes, pointer) };
         let key = &self.form.definition.fields[*first].key;
         let Some(value) = scopes.last().and_then(|scope| scope.get(key)) else { return Ok(()) };
@@ -184,7 +184,7 @@ impl AnswerWalk<'_, '_> {
         Ok(())
     }
 
-    fn decide(&mut self, scopes: &[&Map<String, Value>], pointer: &str) -> Result<(), TooDear> {
+    fn decide(&mut self, scopes: &[&Map<String, Value>], pointer: &str) -> Result<(), BudgetExceeded> {
         let (form, rules) = (&self.form.definition, &self.form.rules[self.index]);
         if let Some(relevant) = &rules.relevant
             && !relevant.holds(form, scopes, self.budget)?
@@ -215,7 +215,7 @@ impl Validation<'_, '_> {
         &mut self,
         fields: &[FieldIndex],
         scopes: &mut Vec<&Map<String, Value>>,
-    ) -> Result<(), TooDear> {
+    ) -> Result<(), BudgetExceeded> {
         let form = self.form;
         for index in fields.iter().copied() {
             let field = &form.definition.fields[index];
@@ -234,7 +234,7 @@ impl Validation<'_, '_> {
         index: FieldIndex,
         field: &Field,
         scopes: &mut Vec<&Map<String, Value>>,
-    ) -> Result<(), TooDear> {
+    ) -> Result<(), BudgetExceeded> {
         let (definition, rules) = (&self.form.definition, &self.form.rules[index]);
         let value = scopes.last().and_then(|scope| scope.get(&field.key));
         let is_required = match &rules.required {
@@ -273,7 +273,7 @@ impl Validation<'_, '_> {
         fields: &[FieldIndex],
         object: &'v Map<String, Value>,
         scopes: &mut Vec<&'v Map<String, Value>>,
-    ) -> Result<(), TooDear> {
+    ) -> Result<(), BudgetExceeded> {
         scopes.push(object);
         let checked = self.fields(fields, scopes);
         scopes.pop();

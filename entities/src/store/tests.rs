@@ -13,7 +13,7 @@ use crate::{
 };
 
 async fn store() -> Store {
-    let config = DatabaseConfig {
+    let config = DatabaseOptions {
         url: "sqlite::memory:".to_owned(),
         max_connections: 1,
         acquire_timeout: Duration::from_secs(5),

@@ -9,7 +9,7 @@
 //! owner's. The hall's (`http.max_answer_memory`, `src/http/memory.rs`) is for finished answers of a known size that wait
 //! for their clients, however slow these are; it knows addresses, keeps reserves for small answers and for signed-in
 //! callers, and is shared with what streams have queued. One pool for both would let slow readers end the writing of others.
-//! An answer is counted in both only for the moment in which it is handed over: `Held` is dropped by the hall once its own
+//! An answer is counted in both only for the moment in which it is handed over: `HeldMemory` is dropped by the hall once its own
 //! memory is reserved.
 
 use std::{
@@ -123,9 +123,9 @@ impl Memory {
 
 /// The memory that a long answer takes; given back when this is dropped, which whoever takes over the bytes does.
 #[derive(Debug, Default)]
-pub struct Held(Option<(Memory, Owner, usize)>);
+pub struct HeldMemory(Option<(Memory, Owner, usize)>);
 
-impl Held {
+impl HeldMemory {
     /// Takes memory until there are `bytes`; false where there is too little left.
     fn reach(&mut self, bytes: usize, bounds: &Bounds, is_owed: bool) -> bool {
         let own = self.0.as_ref().map_or(0, |(.., own)| *own);
@@ -138,7 +138,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldMemory {
     fn drop(&mut self) {
         if let Some((memory, owner, bytes)) = &self.0 {
             memory.give_back(owner, *bytes);
@@ -163,28 +163,28 @@ pub struct Bounds {
 
 impl Bounds {
     /// For one answer.
-    pub fn answer(&self) -> Bound {
-        Bound { bounds: self.clone(), reached: 0, held: Held::default(), done: None }
+    pub fn answer(&self) -> AnswerBudget {
+        AnswerBudget { bounds: self.clone(), reached: 0, held: HeldMemory::default(), done: None }
     }
 
     /// An answer of this size that is there already; `None` where there is no memory to give it again.
-    pub fn hold(&self, bytes: usize) -> Option<Held> {
+    pub fn hold(&self, bytes: usize) -> Option<HeldMemory> {
         let mut bound = self.answer();
         bound.reach(bytes).ok().map(|()| bound.held)
     }
 }
 
 /// The bounds of one answer in the making.
-pub struct Bound {
+pub struct AnswerBudget {
     bounds: Bounds,
     /// The most bytes that it has had so far.
     reached: usize,
-    held: Held,
+    held: HeldMemory,
     /// What a mutation has done before, as its errors tell it. Whoever is told to try again would do it twice.
     done: Option<String>,
 }
 
-impl Bound {
+impl AnswerBudget {
     /// The field of a mutation under this key has run: from here on the answer is owed.
     pub fn has_done(&mut self, key: &str) {
         let others = if self.done.is_some() { " and the fields before it" } else { "" };
@@ -236,7 +236,7 @@ impl Bound {
     }
 
     /// What the answer holds until it is sent.
-    pub fn into_held(self) -> Held {
+    pub fn into_held(self) -> HeldMemory {
         self.held
     }
 }

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use crate::{
-    bounds::{Bound, Bounds, Taken},
+    bounds::{AnswerBudget, Bounds, Taken},
     error::{Code, FieldError, RequestError, SourceLocation, shortened},
     federation::trace::{Moment, Traced, Tree},
     scalar::{make_room, write_json, write_text},
@@ -47,13 +47,13 @@ pub struct Writer<'a> {
     pub out: Vec<u8>,
     path: Vec<Segment<'a>>,
     errors: Errors,
-    bound: Bound,
+    bound: AnswerBudget,
     /// The length of `out` at which the piece is full.
     stop_at: usize,
     /// Bytes beside `out`: errors, and what is noted in a trace.
     beside: usize,
     /// Where it has stopped, the innermost first; empty while it goes on.
-    stopped: Vec<Stop>,
+    stopped: Vec<StopPoint>,
     /// Nothing is left on the way out of what was stopped.
     is_stopping: bool,
     /// How many values could not be written.
@@ -62,7 +62,7 @@ pub struct Writer<'a> {
 
 /// A place to go on at.
 #[derive(Clone, Copy)]
-enum Stop {
+enum StopPoint {
     /// Before the step of this number, or within it.
     Step { number: usize, is_within: bool },
     /// In a value that began at this length of `out`.
@@ -76,7 +76,7 @@ pub struct Unfinished {
     /// The errors so far.
     pub errors: Errors,
     /// What it may take.
-    pub bound: Bound,
+    pub bound: AnswerBudget,
 }
 
 /// The `errors` entry of an answer.
@@ -138,18 +138,18 @@ impl<'a> Writer<'a> {
         mut step: impl FnMut(usize, bool, &mut Self) -> Result<(), Unwritten>,
     ) -> Result<(), Unwritten> {
         let (mut number, mut is_within) = match self.stopped.pop() {
-            Some(Stop::Step { number, is_within }) => (number, is_within),
+            Some(StopPoint::Step { number, is_within }) => (number, is_within),
             _ => (0, false),
         };
         while number < count {
             if !is_within && self.out.len() >= self.stop_at {
                 self.is_stopping = true;
-                self.stopped.push(Stop::Step { number, is_within: false });
+                self.stopped.push(StopPoint::Step { number, is_within: false });
                 return Err(Stopped);
             }
             if let Err(unwritten) = step(number, is_within, self) {
                 if unwritten == Stopped {
-                    self.stopped.push(Stop::Step { number, is_within: true });
+                    self.stopped.push(StopPoint::Step { number, is_within: true });
                 }
                 return Err(unwritten);
             }
@@ -216,7 +216,7 @@ impl<'a> Writer<'a> {
         value: impl FnOnce(&mut Self) -> Result<(), Unwritten>,
     ) -> Result<(), Unwritten> {
         let start = match self.stopped.pop() {
-            Some(Stop::Value { start }) => start,
+            Some(StopPoint::Value { start }) => start,
             _ => self.out.len(),
         };
         match value(self) {
@@ -226,7 +226,7 @@ impl<'a> Writer<'a> {
                 Ok(())
             }
             Err(Stopped) => {
-                self.stopped.push(Stop::Value { start });
+                self.stopped.push(StopPoint::Value { start });
                 Err(Stopped)
             }
             written => written,

@@ -26,9 +26,9 @@ use entities::{
 use tokio::{sync::broadcast::error::RecvError, time::MissedTickBehavior};
 
 use crate::auth::{
-    active_users::Presence,
+    active_users::ActiveUsers,
     throttle::Throttle,
-    token::{Bearer, Refused, Subject, Tokens},
+    token::{Bearer, InvalidToken, Subject, Tokens},
 };
 
 /// How access is set up.
@@ -80,7 +80,7 @@ struct AccessInner {
     uses: Uses,
     /// Keys came or went, and have not been read since.
     keys_are_due: AtomicBool,
-    presence: Presence,
+    active_users: ActiveUsers,
     options: AccessOptions,
 }
 
@@ -89,15 +89,24 @@ impl Access {
     pub fn new(store: Store, options: AccessOptions) -> Self {
         let tokens = Tokens::new(&options.issuer, &options.audience);
         let (hasher, throttle) = (Hasher::new(options.cost), Throttle::default());
-        let (uses, presence) = (Uses::default(), Presence::default());
+        let (uses, active_users) = (Uses::default(), ActiveUsers::default());
         let keys_are_due = AtomicBool::new(false);
-        Self(Arc::new(AccessInner { store, tokens, hasher, throttle, uses, keys_are_due, presence, options }))
+        Self(Arc::new(AccessInner {
+            store,
+            tokens,
+            hasher,
+            throttle,
+            uses,
+            keys_are_due,
+            active_users,
+            options,
+        }))
     }
 
     /// Reads keys and revocations; before that no token is good. Makes the first key of an empty database.
     ///
     /// # Errors
-    /// The database's; `Refused` when the keys were sealed with another secret.
+    /// The database's; `InvalidToken` when the keys were sealed with another secret.
     pub async fn open(&self) -> Result<(), Error> {
         self.0.store.catch_up_revocations().await?;
         self.load_keys().await
@@ -150,7 +159,7 @@ impl Access {
     }
 
     async fn keep_up(&self) {
-        self.0.presence.forget();
+        self.0.active_users.forget();
         complain(self.load_keys().await, "the keys of access tokens cannot be read");
         complain(self.0.uses.write(&self.0.store).await, "the last use of sessions cannot be written");
         complain(revocation::purge(self.0.store.database()).await, "old revocations cannot be deleted");
@@ -159,25 +168,25 @@ impl Access {
     /// Whom a token stands for, if it is good: signed by us, in its time, and not revoked.
     ///
     /// # Errors
-    /// `Refused` for all others.
-    pub fn verify(&self, token: &str) -> Result<Bearer, Refused> {
+    /// `InvalidToken` for all others.
+    pub fn verify(&self, token: &str) -> Result<Bearer, InvalidToken> {
         self.admit(self.0.tokens.verify(token)?)
     }
 
     /// Whom a token's claims stand for, which a trusted gateway has verified and passes on.
     ///
     /// # Errors
-    /// `Refused` where a token of these claims would be.
-    pub fn accept(&self, claims: serde_json::Value) -> Result<Bearer, Refused> {
+    /// `InvalidToken` where a token of these claims would be.
+    pub fn accept(&self, claims: serde_json::Value) -> Result<Bearer, InvalidToken> {
         self.admit(self.0.tokens.accept(claims)?)
     }
 
-    fn admit(&self, bearer: Bearer) -> Result<Bearer, Refused> {
+    fn admit(&self, bearer: Bearer) -> Result<Bearer, InvalidToken> {
         if self.is_revoked(&bearer) {
-            return Err(Refused("revoked"));
+            return Err(InvalidToken("revoked"));
         }
         if let Some(user) = bearer.viewer.user_id() {
-            self.0.presence.note(user);
+            self.0.active_users.note(user);
         }
         if let Some(session) = bearer.viewer.session_id() {
             self.0.uses.note(session);
@@ -200,7 +209,7 @@ impl Access {
 
     /// The access token of a session and when it ends. Lives up to a twentieth less than it might, so that clients do not
     /// all refresh at once.
-    pub(crate) fn mint(&self, grant: &Grant) -> Result<(String, Time), Refused> {
+    pub(crate) fn mint(&self, grant: &Grant) -> Result<(String, Time), InvalidToken> {
         let Grant { session, user, role, epoch, .. } = *grant;
         // The last byte of a new id is random.
         let share = u32::from(entities::id::new().as_bytes()[15]);
@@ -214,8 +223,8 @@ impl Access {
         &self.0.hasher
     }
 
-    pub(crate) fn presence(&self) -> &Presence {
-        &self.0.presence
+    pub(crate) fn active_users(&self) -> &ActiveUsers {
+        &self.0.active_users
     }
 
     pub(crate) fn throttle(&self) -> &Throttle {

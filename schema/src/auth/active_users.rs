@@ -20,9 +20,9 @@ const WINDOWS: [(&str, Duration); 2] = [("5m", Duration::from_mins(5)), ("1h", D
 
 /// When each account last asked. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Presence(Arc<Mutex<FxHashMap<UserId, Instant>>>);
+pub(crate) struct ActiveUsers(Arc<Mutex<FxHashMap<UserId, Instant>>>);
 
-impl Presence {
+impl ActiveUsers {
     /// This account asks now.
     pub(crate) fn note(&self, user: UserId) {
         self.lock().insert(user, Instant::now());
@@ -39,7 +39,7 @@ impl Presence {
     }
 }
 
-impl Collector for Presence {
+impl Collector for ActiveUsers {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let help = "Accounts that asked this process within the window";
         let mut family = encoder.encode_descriptor("users_active", help, None, MetricType::Gauge)?;

@@ -38,12 +38,12 @@ const TOLD_EVERY: Duration = Duration::from_mins(1);
 
 /// Not yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct TooOften {
+pub(crate) struct RateLimited {
     /// How long to wait.
     pub(crate) retry_after: Duration,
 }
 
-impl From<Duration> for TooOften {
+impl From<Duration> for RateLimited {
     fn from(retry_after: Duration) -> Self {
         Self { retry_after }
     }
@@ -136,8 +136,8 @@ impl Throttle {
     /// One more try from this address.
     ///
     /// # Errors
-    /// `TooOften` when it, or its network, has none left.
-    pub(crate) fn try_from(&self, address: Option<IpAddr>, now: Instant) -> Result<(), TooOften> {
+    /// `RateLimited` when it, or its network, has none left.
+    pub(crate) fn try_from(&self, address: Option<IpAddr>, now: Instant) -> Result<(), RateLimited> {
         let own = self.addresses.of(address.map(block_of_one), now);
         let shared = address.map(|address| self.networks.of(network_of(address), now));
         // Always in this order. A try that one of them refuses costs nothing in the other.
@@ -155,20 +155,20 @@ impl Throttle {
     /// One more try for this account from this address.
     ///
     /// # Errors
-    /// `TooOften` while the delay of the last failure runs.
+    /// `RateLimited` while the delay of the last failure runs.
     pub(crate) fn try_account(
         &self,
         email: &str,
         address: Option<IpAddr>,
         now: Instant,
-    ) -> Result<Attempt, TooOften> {
+    ) -> Result<Attempt, RateLimited> {
         let none = || Arc::new(Mutex::new(Failures { count: 0, until: now }));
         let counted = self.failures.get_with(key(email, address), none);
         let mut failures = counted.lock().unwrap_or_else(PoisonError::into_inner);
         let before = failures.until;
         let retry_after = before.saturating_duration_since(now);
         if !retry_after.is_zero() {
-            return Err(TooOften { retry_after });
+            return Err(RateLimited { retry_after });
         }
         failures.count += 1;
         if let Some(doublings) = failures.count.checked_sub(FREE_FAILURES) {
@@ -183,8 +183,8 @@ impl Throttle {
     /// One more exchange of a refresh token that says it is of this session.
     ///
     /// # Errors
-    /// `TooOften` when the session has none left.
-    pub(crate) fn try_refresh(&self, session: SessionId, now: Instant) -> Result<Exchange, TooOften> {
+    /// `RateLimited` when the session has none left.
+    pub(crate) fn try_refresh(&self, session: SessionId, now: Instant) -> Result<Exchange, RateLimited> {
         let bucket = self.sessions.of(session, now);
         {
             let mut bucket = bucket.lock();

@@ -36,7 +36,7 @@ const TOKEN_TYPE: &str = "at+jwt";
 /// The token is refused. Deliberately says no more to the client than that; the reason is for logs and tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the access token is not valid: {0}")]
-pub struct Refused(pub &'static str);
+pub struct InvalidToken(pub &'static str);
 
 /// Whom a good token stands for, and until when.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -178,11 +178,14 @@ impl Tokens {
     ///
     /// # Errors
     /// Only without a key.
-    pub fn mint(&self, subject: Subject, ttl_seconds: u32) -> Result<(String, Time), Refused> {
+    pub fn mint(&self, subject: Subject, ttl_seconds: u32) -> Result<(String, Time), InvalidToken> {
         let (keys, now) = (self.keys(), clock::now());
         // The newest that has begun; the newest come first.
-        let key =
-            keys.all.iter().find(|key| key.signs_from <= now).ok_or(Refused("the signing key is missing"))?;
+        let key = keys
+            .all
+            .iter()
+            .find(|key| key.signs_from <= now)
+            .ok_or(InvalidToken("the signing key is missing"))?;
         let now = now.timestamp();
         let exp = now + i64::from(ttl_seconds);
         let claims = Claims {
@@ -202,13 +205,13 @@ impl Tokens {
         header.typ = Some(TOKEN_TYPE.into());
         header.kid = Some(key.kid.clone());
         let token = jsonwebtoken::encode(&header, &claims, &key.signing);
-        token.map(|token| (token, time(exp))).map_err(|_| Refused("it could not be signed"))
+        token.map(|token| (token, time(exp))).map_err(|_| InvalidToken("it could not be signed"))
     }
 
     /// Who a token stands for. Says nothing about what was revoked since it was made.
-    pub fn verify(&self, token: &str) -> Result<Bearer, Refused> {
+    pub fn verify(&self, token: &str) -> Result<Bearer, InvalidToken> {
         if token.len() > LONGEST_TOKEN_BYTES {
-            return Err(Refused("too long"));
+            return Err(InvalidToken("too long"));
         }
         let hash = *blake3::hash(token.as_bytes()).as_bytes();
         if let Some(known) = self.verified.get(&hash) {
@@ -216,7 +219,7 @@ impl Tokens {
                 return Ok(known);
             }
             self.verified.invalidate(&hash);
-            return Err(Refused("expired"));
+            return Err(InvalidToken("expired"));
         }
         let keys = self.keys();
         let bearer = read_claims(&self.claims_by(&keys, token)?)?;
@@ -234,34 +237,34 @@ impl Tokens {
     }
 
     /// What a token says, checked but for what was revoked.
-    pub fn claims(&self, token: &str) -> Result<Claims, Refused> {
+    pub fn claims(&self, token: &str) -> Result<Claims, InvalidToken> {
         self.claims_by(&self.keys(), token)
     }
 
-    fn claims_by(&self, keys: &Keys, token: &str) -> Result<Claims, Refused> {
+    fn claims_by(&self, keys: &Keys, token: &str) -> Result<Claims, InvalidToken> {
         let kid = check_header(token)?;
-        let key = keys.all.iter().find(|key| key.kid == kid).ok_or(Refused("another key"))?;
+        let key = keys.all.iter().find(|key| key.kid == kid).ok_or(InvalidToken("another key"))?;
         let decoded = jsonwebtoken::decode::<Claims>(token, &key.verifying, &self.validation);
-        decoded.map(|decoded| decoded.claims).map_err(|error| Refused(reason(&error)))
+        decoded.map(|decoded| decoded.claims).map_err(|error| InvalidToken(reason(&error)))
     }
 
     /// Whom claims stand for that somebody else has verified, and passes on in a way that can be trusted: they are held to
     /// the same as those of a token, but for the signature.
-    pub(crate) fn accept(&self, claims: serde_json::Value) -> Result<Bearer, Refused> {
-        let claims: Claims = serde_json::from_value(claims).map_err(|_| Refused("malformed"))?;
+    pub(crate) fn accept(&self, claims: serde_json::Value) -> Result<Bearer, InvalidToken> {
+        let claims: Claims = serde_json::from_value(claims).map_err(|_| InvalidToken("malformed"))?;
         let is_for_us = match &claims.aud {
             Audience::One(audience) => *audience == self.audience,
             Audience::Many(audiences) => audiences.contains(&self.audience),
         };
         let (now, leeway) = (clock::now().timestamp(), LEEWAY_SECONDS as i64);
         match () {
-            () if claims.iss != self.issuer => Err(Refused("another issuer")),
-            () if !is_for_us => Err(Refused("another audience")),
-            () if claims.exp.saturating_add(leeway) <= now => Err(Refused("expired")),
-            () if claims.nbf.saturating_sub(leeway) > now => Err(Refused("not yet valid")),
+            () if claims.iss != self.issuer => Err(InvalidToken("another issuer")),
+            () if !is_for_us => Err(InvalidToken("another audience")),
+            () if claims.exp.saturating_add(leeway) <= now => Err(InvalidToken("expired")),
+            () if claims.nbf.saturating_sub(leeway) > now => Err(InvalidToken("not yet valid")),
             // What is revoked is remembered as long as tokens of ours can live.
             () if claims.exp > now + longest(&claims) + leeway => {
-                Err(Refused("it lives longer than a token"))
+                Err(InvalidToken("it lives longer than a token"))
             }
             () => read_claims(&claims),
         }
@@ -280,25 +283,25 @@ fn read_key(key: &SigningKey) -> Option<Key> {
 }
 
 /// Checks the header; the thumbprint of the key.
-fn check_header(token: &str) -> Result<String, Refused> {
+fn check_header(token: &str) -> Result<String, InvalidToken> {
     if token.len() > LONGEST_TOKEN_BYTES {
-        return Err(Refused("too long"));
+        return Err(InvalidToken("too long"));
     }
-    let header = jsonwebtoken::decode_header(token).map_err(|error| Refused(reason(&error)))?;
+    let header = jsonwebtoken::decode_header(token).map_err(|error| InvalidToken(reason(&error)))?;
     if header.alg != Algorithm::ES256 {
-        return Err(Refused("another algorithm"));
+        return Err(InvalidToken("another algorithm"));
     }
     let typed =
         |typ: &str| typ.eq_ignore_ascii_case(TOKEN_TYPE) || typ.eq_ignore_ascii_case("application/at+jwt");
     if !header.typ.as_deref().is_some_and(typed) {
-        return Err(Refused("not an access token"));
+        return Err(InvalidToken("not an access token"));
     }
     let points_elsewhere =
         header.jku.is_some() || header.x5u.is_some() || header.x5c.is_some() || header.jwk.is_some();
     if points_elsewhere || header.crit.is_some() || header.zip.is_some() || header.enc.is_some() {
-        return Err(Refused("a header that is not supported"));
+        return Err(InvalidToken("a header that is not supported"));
     }
-    header.kid.ok_or(Refused("another key"))
+    header.kid.ok_or(InvalidToken("another key"))
 }
 
 /// How many seconds a token of ours with such claims lives at most.
@@ -306,14 +309,14 @@ fn longest(claims: &Claims) -> i64 {
     i64::from(if claims.sid.is_some() { ACCESS_TOKEN_SECONDS } else { LONGEST_TOKEN_SECONDS })
 }
 
-fn read_claims(claims: &Claims) -> Result<Bearer, Refused> {
+fn read_claims(claims: &Claims) -> Result<Bearer, InvalidToken> {
     let session = match claims.sid.as_deref() {
         None => None,
-        Some(sid) => Some(SessionId::parse(sid).ok_or(Refused("sid is not a UUID"))?),
+        Some(sid) => Some(SessionId::parse(sid).ok_or(InvalidToken("sid is not a UUID"))?),
     };
     let viewer = Viewer::User {
-        id: UserId::parse(&claims.sub).ok_or(Refused("sub is not a UUID"))?,
-        role: Role::parse(&claims.role).ok_or(Refused("unknown role"))?,
+        id: UserId::parse(&claims.sub).ok_or(InvalidToken("sub is not a UUID"))?,
+        role: Role::parse(&claims.role).ok_or(InvalidToken("unknown role"))?,
         session,
     };
     let expires_at = time(claims.exp.saturating_add(LEEWAY_SECONDS as i64));

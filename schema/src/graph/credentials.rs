@@ -11,7 +11,7 @@ use entities::{
 };
 
 use crate::{
-    auth::throttle::{Attempt, TooOften},
+    auth::throttle::{Attempt, RateLimited},
     context::ContextExt as _,
     graph::user_error::{UserError, UserErrorCode, is_one_line},
 };
@@ -91,13 +91,13 @@ pub(crate) fn throttle(ctx: &Context) -> Result<(), FieldError> {
                  say for whom it asks (X-Forwarded-For) and list it as trusted"
             );
         }
-        too_often(refused)
+        rate_limited(refused)
     })
 }
 
 /// One more try for this account, whether or not there is one, from the caller's address.
 pub(crate) fn throttle_account(ctx: &Context, email: &str) -> Result<Attempt, FieldError> {
-    ctx.access().throttle().try_account(email, ctx.caller().address, Instant::now()).map_err(too_often)
+    ctx.access().throttle().try_account(email, ctx.caller().address, Instant::now()).map_err(rate_limited)
 }
 
 /// Is it the password of this account? `Wrong` also where there is no such account, and for blocked ones. A try that
@@ -128,7 +128,7 @@ fn hasher(ctx: &Context) -> Hasher {
     ctx.access().hasher().for_network(ctx.caller().network())
 }
 
-pub(crate) fn too_often(TooOften { retry_after }: TooOften) -> FieldError {
+pub(crate) fn rate_limited(RateLimited { retry_after }: RateLimited) -> FieldError {
     FieldError::not_now(Code::RateLimited, "Too many tries; wait a little", retry_after)
 }
 

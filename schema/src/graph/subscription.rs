@@ -39,7 +39,7 @@ use crate::{
     auth::viewer::Viewer,
     context::ContextExt as _,
     graph::{Graph, location, session, submission},
-    request::{Caller, Prepared, Reply, refused},
+    request::{Caller, Prepared, Reply, rejected},
 };
 use engine::{
     batch::Loader,
@@ -367,7 +367,7 @@ impl Subscribed {
                     self.end = Some(Lost::Reported);
                     let lost = RequestError::new(Code::Overloaded, LOST);
                     let kind = Some(OperationKind::Subscription);
-                    return Some(Event::Reply(refused(kind, &[lost], &self.caller.request_id)));
+                    return Some(Event::Reply(rejected(kind, &[lost], &self.caller.request_id)));
                 }
             }
         }

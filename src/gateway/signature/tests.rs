@@ -78,19 +78,19 @@ fn the_examples_of_the_standard_are_good() {
         .0;
     for (algorithm, key, input, signature) in [
         (
-            Key::SHARED,
+            VerifyKey::SHARED,
             "uzvJfB4u3N0Jy4T7NZ75MDVcr8zSTInedJtkgcu46YW4XByzNJjxBdtjUkdJPBtbmHhIDi6pcl8jsasjlTMtDQ==",
             r#"("date" "@authority" "content-type");created=1618884473;keyid="test-shared-secret""#,
             "pxcQw6G3AjtMBQjwo8XzkZf/bws5LelbaMk5rGIGtE8=",
         ),
         (
-            Key::ED25519,
+            VerifyKey::ED25519,
             "MCowBQYDK2VwAyEAJrQLj5P/89iXES9+vFgrIy29clF9CC/oPPsw3c5D0bs=",
             r#"("date" "@method" "@path" "@authority" "content-type" "content-length");created=1618884473;keyid="test-key-ed25519""#,
             "wqcAqbmYJ2ji2glfAMaRy4gruYYnx2nEFN2HN6jrnDnQCK1u02Gb04v9EDgwUPiu4A0w6vuQv5lIp5WPpBKRCw==",
         ),
     ] {
-        let (key, list) = (Key::parse(algorithm, key).expect("a key"), inner_list(input));
+        let (key, list) = (VerifyKey::parse(algorithm, key).expect("a key"), inner_list(input));
         let names = covered(&list).expect("names");
         let base = base(&head, &names, &list, "https").expect("a base");
         let signature = BASE64_STANDARD.decode(signature).expect("base64");

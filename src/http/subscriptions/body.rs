@@ -29,10 +29,10 @@ use crate::{
     http::{
         graphql,
         memory::{MemoryReservation, OutOfMemory},
-        refusal::Refusal,
+        params::GraphQLRequest,
+        rejection::Rejection,
         request_id,
         shares::Owner,
-        wire::Wires,
     },
 };
 
@@ -48,13 +48,13 @@ pub(super) enum Framing {
 
 /// Which stream a caller takes, and how much they want it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Asked {
+pub(super) struct StreamRequest {
     framing: Framing,
     /// Other types are named too: the stream is for subscriptions only.
     only_where_needed: bool,
 }
 
-impl Asked {
+impl StreamRequest {
     pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
         let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
         let ranges = accepted.flat_map(|value| value.split(',')).map(str::trim);
@@ -124,7 +124,7 @@ impl Framing {
     }
 }
 
-pub(super) async fn serve(app: App, wanted: Asked, request: Request) -> Response {
+pub(super) async fn serve(app: App, wanted: StreamRequest, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let mut read = match parts.method {
         Method::GET => graphql::read_get(&app, None, &parts),
@@ -132,35 +132,37 @@ pub(super) async fn serve(app: App, wanted: Asked, request: Request) -> Response
         _ => return graphql::other_method(parts.headers).await,
     };
     let is_subscription = match &mut read {
-        Ok(asked) => graphql::is_subscription(&app, &parts.headers, asked).await,
+        Ok(wanted) => graphql::is_subscription(&app, &parts.headers, wanted).await,
         Err(_) => false,
     };
     let is_stream = read.is_ok() && (is_subscription || !wanted.only_where_needed);
-    let (asker, wire, received) = match read {
-        Ok(graphql::Asked { asker, wires: Wires::One(wire), held: (_permit, received) }) if is_stream => {
-            (asker, *wire, received)
-        }
-        Err(refusal) if !wanted.only_where_needed => {
-            return refusal.into_response(request_id(&parts.headers));
+    let (requester, params, received) = match read {
+        Ok(graphql::IncomingRequest {
+            requester,
+            requests: GraphQLRequest::One(params),
+            held: (_permit, received),
+        }) if is_stream => (requester, *params, received),
+        Err(rejection) if !wanted.only_where_needed => {
+            return rejection.into_response(request_id(&parts.headers));
         }
         read => return graphql::answer(&app, &parts.headers, read).await,
     };
     let framing = wanted.framing;
     // What has one answer gets it, within its own time: a client that came back would have it run twice.
     let end: Pin<Box<dyn Future<Output = End> + Send>> =
-        if is_subscription { Box::pin(end(&app, asker.bearer.clone())) } else { Box::pin(pending()) };
-    let owner = graphql::owner(&app, &asker.caller, asker.bearer.as_ref());
+        if is_subscription { Box::pin(end(&app, requester.bearer.clone())) } else { Box::pin(pending()) };
+    let owner = graphql::owner(&app, &requester.caller, requester.bearer.as_ref());
     let received = match received {
         Some(received) => received,
         None => match memory_of_uri(&app, &owner, &parts.uri) {
             Ok(received) => received,
-            Err(out) => return Refusal::from(out).into_response(request_id(&parts.headers)),
+            Err(out) => return Rejection::from(out).into_response(request_id(&parts.headers)),
         },
     };
     let headers = Arc::new(parts.headers);
-    let asked = (wire, Some(received));
+    let wanted = (params, Some(received));
     let transport = (framing.name(), Waits::default());
-    let events = answers(app.clone(), Arc::clone(&headers), asker, asked, transport);
+    let events = answers(app.clone(), Arc::clone(&headers), requester, wanted, transport);
     let mut keep_alive = interval(KEEP_ALIVE);
     keep_alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let new_memory: NewMemory = Box::new(move || app.admission.answer_memory(owner.clone()));
@@ -232,7 +234,7 @@ impl Stream {
         sent::with_memory(part, memory)
     }
 
-    /// A subscription is asked for again by its client; what has one answer gets this one.
+    /// A subscription is wanted for again by its client; what has one answer gets this one.
     fn out_of_memory(&mut self) -> Vec<u8> {
         if self.is_subscription {
             return self.ended_by(End::OutOfMemory);
@@ -257,15 +259,18 @@ mod tests {
 
     #[test]
     fn a_stream_is_sent_to_those_who_take_it() {
-        let asked = |framing, only_where_needed| Some(Asked { framing, only_where_needed });
+        let wanted = |framing, only_where_needed| Some(StreamRequest { framing, only_where_needed });
         for (accept, wanted) in [
-            ("text/event-stream", asked(Framing::Sse, false)),
-            ("text/event-stream;charset=utf-8", asked(Framing::Sse, false)),
-            ("application/json, Text/Event-Stream;q=0.5", asked(Framing::Sse, true)),
-            ("multipart/mixed;subscriptionSpec=\"1.0\", text/event-stream", asked(Framing::Multipart, false)),
+            ("text/event-stream", wanted(Framing::Sse, false)),
+            ("text/event-stream;charset=utf-8", wanted(Framing::Sse, false)),
+            ("application/json, Text/Event-Stream;q=0.5", wanted(Framing::Sse, true)),
+            (
+                "multipart/mixed;subscriptionSpec=\"1.0\", text/event-stream",
+                wanted(Framing::Multipart, false),
+            ),
             (
                 "multipart/mixed;boundary=\"graphql\";subscriptionSpec=1.0,application/json",
-                asked(Framing::Multipart, true),
+                wanted(Framing::Multipart, true),
             ),
             ("application/graphql-response+json, application/json, multipart/mixed", None),
             ("application/json", None),
@@ -274,7 +279,7 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
-            assert_eq!(Asked::of(&headers), wanted, "{accept}");
+            assert_eq!(StreamRequest::of(&headers), wanted, "{accept}");
         }
     }
 

@@ -24,7 +24,7 @@ use tokio::{
 use super::{Begun, End, begin, end, errors_of, sent};
 use crate::{
     App,
-    http::{graphql, refusal::Refusal, request_id, shares::Owner, wire::Wires},
+    http::{graphql, params::GraphQLRequest, rejection::Rejection, request_id, shares::Owner},
     telemetry,
 };
 
@@ -34,30 +34,30 @@ const PROTOCOL: HeaderValue = HeaderValue::from_static("callback/1.0");
 const MOST: u32 = 10_000;
 /// Ids and verifiers longer than this are none.
 const LONGEST_ID: usize = 1_024;
-/// An address is not asked more often whether it is still interested.
+/// An address is not incoming more often whether it is still interested.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
 /// What has failed is tried again after this long each; then the subscription ends.
 const TRIES_AFTER: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(400)];
 
-const NO_EXTENSION: Refusal = Refusal::new(
+const NO_EXTENSION: Rejection = Rejection::new(
     StatusCode::BAD_REQUEST,
     "BAD_USER_INPUT",
     "callback/1.0 needs extensions.subscription: callbackUrl, subscriptionId and verifier (texts), heartbeatIntervalMs (a number).",
 );
-const NOT_LISTED: Refusal =
-    Refusal::new(StatusCode::FORBIDDEN, "FORBIDDEN", "This server does not call back at this address.");
-const NOT_CONFIRMED: Refusal = Refusal::new(
+const NOT_LISTED: Rejection =
+    Rejection::new(StatusCode::FORBIDDEN, "FORBIDDEN", "This server does not call back at this address.");
+const NOT_CONFIRMED: Rejection = Rejection::new(
     StatusCode::BAD_REQUEST,
     "BAD_USER_INPUT",
     "The callback address did not confirm the subscription.",
 );
-const BUSY: Refusal = Refusal::new(
+const BUSY: Rejection = Rejection::new(
     StatusCode::SERVICE_UNAVAILABLE,
     "OVERLOADED",
     "Too many subscriptions are called back already; try again later.",
 );
 
-/// How many subscriptions are called back. They are counted by themselves: the connection that one was asked for on is
+/// How many subscriptions are called back. They are counted by themselves: the connection that one was incoming for on is
 /// long closed while it goes on, and must not count as open.
 #[derive(Debug)]
 pub(crate) struct Callbacks(Arc<Semaphore>);
@@ -70,7 +70,7 @@ impl Default for Callbacks {
 
 impl Callbacks {
     /// A place for one more, if there is one.
-    fn enter(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+    fn acquire(&self) -> Result<OwnedSemaphorePermit, Rejection> {
         Arc::clone(&self.0).try_acquire_owned().map_err(|_| BUSY)
     }
 
@@ -86,11 +86,11 @@ impl Callbacks {
 /// What a gateway says about where it wants the events.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Wanted {
+struct CallbackExtension {
     callback_url: String,
     subscription_id: String,
     verifier: String,
-    /// 0: it does not want to be asked.
+    /// 0: it does not want to be incoming.
     #[serde(default)]
     heartbeat_interval_ms: u64,
 }
@@ -125,35 +125,39 @@ pub(super) async fn serve(app: App, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let mut read = graphql::read_post(&app, None, &parts, body).await;
     let is_subscription = match &mut read {
-        Ok(asked) => graphql::is_subscription(&app, &parts.headers, asked).await,
+        Ok(incoming) => graphql::is_subscription(&app, &parts.headers, incoming).await,
         Err(_) => false,
     };
-    let (asker, wire, received) = match read {
-        Ok(graphql::Asked { asker, wires: Wires::One(wire), held: (permit, received) })
-            if is_subscription =>
-        {
+    let (requester, params, received) = match read {
+        Ok(graphql::IncomingRequest {
+            requester,
+            requests: GraphQLRequest::One(params),
+            held: (permit, received),
+        }) if is_subscription => {
             // Nothing is worked on while the address takes its time to confirm.
             drop(permit);
-            (asker, *wire, received)
+            (requester, *params, received)
         }
         read => return graphql::answer(&app, &parts.headers, read).await,
     };
     let headers = Arc::new(parts.headers);
-    let refuse = |refusal: Refusal| refusal.into_response(request_id(&headers));
+    let refuse = |rejection: Rejection| rejection.into_response(request_id(&headers));
     let address =
-        wire.extension("subscription").cloned().and_then(|given| serde_json::from_value(given).ok());
-    let address =
-        match address.ok_or(NO_EXTENSION).and_then(|wanted| Address::of(&app, &asker, wanted, &headers)) {
-            Ok(address) => address,
-            Err(refusal) => return refuse(refusal),
-        };
-    let place = match app.callbacks.enter() {
-        Ok(place) => place,
+        params.extension("subscription").cloned().and_then(|given| serde_json::from_value(given).ok());
+    let address = match address
+        .ok_or(NO_EXTENSION)
+        .and_then(|callback| Address::of(&app, &requester, callback, &headers))
+    {
+        Ok(address) => address,
+        Err(rejection) => return refuse(rejection),
+    };
+    let permit = match app.callbacks.acquire() {
+        Ok(permit) => permit,
         Err(busy) => return refuse(busy),
     };
-    let ending = Box::pin(end(&app, asker.bearer.clone()));
-    let owner = graphql::owner(&app, &asker.caller, asker.bearer.as_ref());
-    let events = match begin(app, Arc::clone(&headers), asker, (wire, received), "callback").await {
+    let ending = Box::pin(end(&app, requester.bearer.clone()));
+    let owner = graphql::owner(&app, &requester.caller, requester.bearer.as_ref());
+    let events = match begin(app, Arc::clone(&headers), requester, (params, received), "callback").await {
         Begun::Answers(events) => events,
         Begun::Answer(reply) => return answered(reply.body),
     };
@@ -163,7 +167,7 @@ pub(super) async fn serve(app: App, request: Request) -> Response {
     let headers = Arc::clone(&headers);
     tokio::spawn(async move {
         Callback::new(address, (headers, owner), events, ending).run().await;
-        drop(place);
+        drop(permit);
     });
     let mut response = answered(br#"{"data":null}"#.to_vec());
     response.headers_mut().insert(SUBSCRIPTION_PROTOCOL, PROTOCOL);
@@ -182,7 +186,7 @@ fn answered(body: Vec<u8>) -> Response {
 struct Address {
     app: App,
     uri: Uri,
-    wanted: Wanted,
+    callback: CallbackExtension,
     trace: SpanContext,
 }
 
@@ -195,18 +199,23 @@ enum Heard {
 }
 
 impl Address {
-    fn of(app: &App, asker: &graphql::Asker, wanted: Wanted, headers: &HeaderMap) -> Result<Self, Refusal> {
+    fn of(
+        app: &App,
+        requester: &graphql::Requester,
+        callback: CallbackExtension,
+        headers: &HeaderMap,
+    ) -> Result<Self, Rejection> {
         // Where gateways have to prove that they are some, nobody else sends requests from here.
-        if app.gateways_only && !asker.caller.is_gateway {
+        if app.gateways_only && !requester.caller.is_gateway {
             return Err(NOT_LISTED);
         }
-        if [&wanted.subscription_id, &wanted.verifier]
+        if [&callback.subscription_id, &callback.verifier]
             .into_iter()
             .any(|text| text.is_empty() || text.len() > LONGEST_ID)
         {
             return Err(NO_EXTENSION);
         }
-        let uri: Uri = wanted.callback_url.parse().map_err(|_| NOT_LISTED)?;
+        let uri: Uri = callback.callback_url.parse().map_err(|_| NOT_LISTED)?;
         let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
             return Err(NOT_LISTED);
         };
@@ -215,7 +224,7 @@ impl Address {
         if !app.gateway.callback_origins.contain(&origin) {
             return Err(NOT_LISTED);
         }
-        Ok(Self { app: app.clone(), uri, wanted, trace: telemetry::place_in_trace(headers) })
+        Ok(Self { app: app.clone(), uri, callback, trace: telemetry::place_in_trace(headers) })
     }
 
     /// Asks whether the address knows the subscription.
@@ -227,7 +236,7 @@ impl Address {
                 status == StatusCode::NO_CONTENT && protocol.is_none_or(|protocol| *protocol == PROTOCOL)
             }
             Err(error) => {
-                tracing::warn!(%error, "a callback address could not be asked");
+                tracing::warn!(%error, "a callback address could not be incoming");
                 false
             }
         }
@@ -275,7 +284,7 @@ impl Address {
         fn raw(json: &[u8]) -> &RawValue {
             serde_json::from_slice(json).expect("answers are JSON")
         }
-        let Wanted { subscription_id: id, verifier, .. } = &self.wanted;
+        let CallbackExtension { subscription_id: id, verifier, .. } = &self.callback;
         let (payload, errors) = (payload.map(raw), errors.map(raw));
         let message = Message { kind: "subscription", action, id, verifier, payload, errors };
         let json = Bytes::from(serde_json::to_vec(&message).expect("texts and JSON are JSON"));
@@ -303,7 +312,7 @@ impl Callback {
         events: BoxStream<'static, Event>,
         end: Pin<Box<dyn Future<Output = End> + Send>>,
     ) -> Self {
-        let every = Duration::from_millis(address.wanted.heartbeat_interval_ms);
+        let every = Duration::from_millis(address.callback.heartbeat_interval_ms);
         let checks = (!every.is_zero()).then(|| {
             let every = every.max(SHORTEST_INTERVAL);
             let mut checks = interval_at(tokio::time::Instant::now() + every, every);

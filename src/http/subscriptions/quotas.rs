@@ -12,14 +12,14 @@ use axum::http::StatusCode;
 use entities::id::UserId;
 use schema::Viewer;
 
-use crate::{config::HttpConfig, http::refusal::Refusal};
+use crate::{config::HttpConfig, http::rejection::Rejection};
 
-pub(super) const TOO_MANY_SUBSCRIPTIONS: Refusal = Refusal::new(
+pub(super) const TOO_MANY_SUBSCRIPTIONS: Rejection = Rejection::new(
     StatusCode::TOO_MANY_REQUESTS,
     "RATE_LIMITED",
     "This account has as many subscriptions at once as it may have (http.max_subscriptions_per_account).",
 );
-pub(super) const TOO_MANY_SOCKETS: Refusal = Refusal::new(
+pub(super) const TOO_MANY_SOCKETS: Rejection = Rejection::new(
     StatusCode::TOO_MANY_REQUESTS,
     "RATE_LIMITED",
     "This address has as many WebSockets that are not signed in as it may have (http.max_sockets_per_address).",
@@ -27,7 +27,7 @@ pub(super) const TOO_MANY_SOCKETS: Refusal = Refusal::new(
 
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Key {
+enum QuotaKey {
     /// Sockets that have not signed in, of an address: of IPv6 the network of one customer.
     SocketsOfAddress(IpAddr),
     SocketsOfAccount(UserId),
@@ -36,20 +36,20 @@ enum Key {
 
 /// The counts.
 #[derive(Clone, Debug)]
-pub(crate) struct Quotas(Arc<Inner>);
+pub(crate) struct Quotas(Arc<QuotaCounts>);
 
 #[derive(Debug)]
-struct Inner {
+struct QuotaCounts {
     sockets_per_address: usize,
     sockets_per_account: usize,
     subscriptions_per_account: usize,
     /// Nothing that is not there any more.
-    counts: Mutex<HashMap<Key, usize>>,
+    counts: Mutex<HashMap<QuotaKey, usize>>,
 }
 
 /// One of those that are counted, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Counted(Option<(Arc<Inner>, Key)>);
+pub(super) struct QuotaPermit(Option<(Arc<QuotaCounts>, QuotaKey)>);
 
 /// There are as many as there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +57,7 @@ pub(super) struct Full;
 
 impl Quotas {
     pub(crate) fn new(http: &HttpConfig) -> Self {
-        Self(Arc::new(Inner {
+        Self(Arc::new(QuotaCounts {
             sockets_per_address: http.max_sockets_per_address,
             sockets_per_account: http.max_sockets_per_account,
             subscriptions_per_account: http.max_subscriptions_per_account,
@@ -66,27 +66,27 @@ impl Quotas {
     }
 
     /// One more socket of an address that has not signed in yet.
-    pub(super) fn socket_of_address(&self, address: Option<IpAddr>) -> Result<Counted, Full> {
-        self.count(address.map(Key::SocketsOfAddress))
+    pub(super) fn socket_of_address(&self, address: Option<IpAddr>) -> Result<QuotaPermit, Full> {
+        self.count(address.map(QuotaKey::SocketsOfAddress))
     }
 
     /// One more socket of a viewer's account.
-    pub(super) fn socket_of(&self, viewer: &Viewer) -> Result<Counted, Full> {
-        self.count(viewer.user_id().map(Key::SocketsOfAccount))
+    pub(super) fn socket_of(&self, viewer: &Viewer) -> Result<QuotaPermit, Full> {
+        self.count(viewer.user_id().map(QuotaKey::SocketsOfAccount))
     }
 
     /// One more subscription of a viewer's account.
-    pub(super) fn subscription_of(&self, viewer: &Viewer) -> Result<Counted, Full> {
-        self.count(viewer.user_id().map(Key::SubscriptionsOfAccount))
+    pub(super) fn subscription_of(&self, viewer: &Viewer) -> Result<QuotaPermit, Full> {
+        self.count(viewer.user_id().map(QuotaKey::SubscriptionsOfAccount))
     }
 
     /// Who is nobody in particular is not counted.
-    fn count(&self, key: Option<Key>) -> Result<Counted, Full> {
-        let Some(key) = key else { return Ok(Counted(None)) };
+    fn count(&self, key: Option<QuotaKey>) -> Result<QuotaPermit, Full> {
+        let Some(key) = key else { return Ok(QuotaPermit(None)) };
         let most = match key {
-            Key::SocketsOfAddress(_) => self.0.sockets_per_address,
-            Key::SocketsOfAccount(_) => self.0.sockets_per_account,
-            Key::SubscriptionsOfAccount(_) => self.0.subscriptions_per_account,
+            QuotaKey::SocketsOfAddress(_) => self.0.sockets_per_address,
+            QuotaKey::SocketsOfAccount(_) => self.0.sockets_per_account,
+            QuotaKey::SubscriptionsOfAccount(_) => self.0.subscriptions_per_account,
         };
         let mut counts = self.0.counts();
         let count = counts.get(&key).copied().unwrap_or_default();
@@ -94,17 +94,17 @@ impl Quotas {
             return Err(Full);
         }
         counts.insert(key, count + 1);
-        Ok(Counted(Some((Arc::clone(&self.0), key))))
+        Ok(QuotaPermit(Some((Arc::clone(&self.0), key))))
     }
 }
 
-impl Inner {
-    fn counts(&self) -> MutexGuard<'_, HashMap<Key, usize>> {
+impl QuotaCounts {
+    fn counts(&self) -> MutexGuard<'_, HashMap<QuotaKey, usize>> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Counted {
+impl Drop for QuotaPermit {
     fn drop(&mut self) {
         let Some((quotas, key)) = self.0.take() else { return };
         let mut counts = quotas.counts();

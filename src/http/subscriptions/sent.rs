@@ -3,7 +3,7 @@
 //! must be taken (`sending`, `websocket::frames`).
 
 use bytes::Bytes;
-use schema::{Held, OperationKind, Reply};
+use schema::{HeldMemory, OperationKind, Reply};
 
 use crate::http::{
     graphql,
@@ -33,7 +33,7 @@ pub(super) fn reserve(
         return memory.grow(reply.body.len());
     }
     memory.grow_owed(reply.body.len()).or_else(|OutOfMemory| {
-        (reply.body, reply.held) = (graphql::done(request_id), Held::default());
+        (reply.body, reply.held) = (graphql::done(request_id), HeldMemory::default());
         memory.grow_owed(reply.body.len())
     })
 }

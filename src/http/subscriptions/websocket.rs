@@ -29,22 +29,22 @@ use serde_json::value::RawValue;
 
 use super::{
     End, OUT_OF_MEMORY, Waits, answers, end, errors_of,
-    quotas::{Counted, TOO_MANY_SOCKETS},
+    quotas::{QuotaPermit, TOO_MANY_SOCKETS},
     sent,
 };
 use crate::{
     App, auth,
     gateway::Trust,
     http::{
+        connection_timeouts::InFlight,
         cors,
-        graphql::{self, Asker, caller},
+        graphql::{self, Requester, caller},
         memory::MemoryReservation,
-        patience::UnderWay,
-        refusal::Refusal,
+        params::{self, Bounds, GraphQLParams, GraphQLRequest},
+        rejection::Rejection,
         request_id,
         sending::Pace,
         shares::Owner,
-        wire::{self, Bounds, Wire, Wires},
     },
 };
 
@@ -56,13 +56,13 @@ mod message;
 pub(super) use handshake::is_asked_for;
 
 use close::Close;
-use frames::{Broken, Limits, Received, Socket};
+use frames::{ClientFrame, MessageLimits, Socket, SocketError};
 use handshake::Handshake;
-use message::Said;
+use message::ClientMessage;
 
 /// How long a client may take to say who it is.
 const INIT_WITHIN: Duration = Duration::from_secs(3);
-/// How often a client is asked whether it is still there; who is silent for two such times is not.
+/// How often a client is incoming whether it is still there; who is silent for two such times is not.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 /// How long the closing handshake may take.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
@@ -78,14 +78,14 @@ pub(super) fn upgrade(app: App, request: Request) -> Response {
     }
     let handshake = match Handshake::read(&mut parts) {
         Ok(handshake) => handshake,
-        Err(refusal) => return handshake::refuse(refusal, request_id(&parts.headers)),
+        Err(rejection) => return handshake::refuse(rejection, request_id(&parts.headers)),
     };
-    let under_way = parts.extensions.get::<UnderWay>().cloned();
+    let in_flight = parts.extensions.get::<InFlight>().cloned();
     // A signature covers the handshake, and nothing that is sent afterwards.
     let trust = match app.gateways.head(&parts) {
         Ok(head) if head.trust == Trust::Connection => head.trust,
         Ok(_) => Trust::Nothing,
-        Err(refusal) => return refusal.into_response(request_id(&parts.headers)),
+        Err(rejection) => return rejection.into_response(request_id(&parts.headers)),
     };
     let caller = caller(&app, &parts, trust);
     let owner = graphql::owner(&app, &caller, None);
@@ -101,7 +101,7 @@ pub(super) fn upgrade(app: App, request: Request) -> Response {
             let connection = Connection::new(app, headers, (caller, trust), upgraded, counted);
             connection.run(speaks_protocol).await;
         }
-        drop(under_way);
+        drop(in_flight);
     });
     response
 }
@@ -119,9 +119,9 @@ impl From<End> for Close {
 }
 
 /// What the server says about an operation.
-enum Saying {
+enum ServerMessage {
     /// One answer; after the last one, that it was the last.
-    Answer(Arc<str>, Reply),
+    Next(Arc<str>, Reply),
     /// There is no more.
     Complete(Arc<str>),
     /// Events may have been missed, by all subscriptions of this server.
@@ -160,11 +160,11 @@ impl From<End> for Over {
     }
 }
 
-impl From<Broken> for Over {
-    fn from(broken: Broken) -> Self {
+impl From<SocketError> for Over {
+    fn from(broken: SocketError) -> Self {
         match broken {
-            Broken::Gone => Self::Gone,
-            Broken::Refused(close) => Self::Because(close),
+            SocketError::Gone => Self::Gone,
+            SocketError::Refused(close) => Self::Because(close),
         }
     }
 }
@@ -189,11 +189,11 @@ struct Connection {
     /// The account may not change when the token is renewed.
     bearer: Option<Bearer>,
     /// Among the sockets of the address; once signed in, among those of the account.
-    counted: Counted,
+    counted: QuotaPermit,
     end: Pin<Box<dyn Future<Output = End> + Send>>,
     running: HashMap<Arc<str>, Running>,
-    sayings: SelectAll<BoxStream<'static, Saying>>,
-    /// Has it been heard of since it was asked?
+    messages: SelectAll<BoxStream<'static, ServerMessage>>,
+    /// Has it been heard of since it was incoming?
     heard: bool,
 }
 
@@ -205,10 +205,10 @@ fn bounds(app: &App, is_anonymous: bool, trust: Trust) -> Bounds {
     Bounds { bytes, ..bounds }
 }
 
-fn limits(app: &App, is_anonymous: bool, trust: Trust) -> Limits {
+fn limits(app: &App, is_anonymous: bool, trust: Trust) -> MessageLimits {
     let http = &app.http;
     let pace = Pace { window: http.write_timeout, per_second: http.min_answer_rate.0 };
-    Limits { message: bounds(app, is_anonymous, trust).bytes, within: http.body_timeout, pace }
+    MessageLimits { message: bounds(app, is_anonymous, trust).bytes, within: http.body_timeout, pace }
 }
 
 /// Memory for messages, shared with the bodies of requests.
@@ -223,14 +223,14 @@ impl Connection {
         headers: Arc<HeaderMap>,
         (caller, trust): (Caller, Trust),
         upgraded: Upgraded,
-        counted: Counted,
+        counted: QuotaPermit,
     ) -> Self {
         let end = Box::pin(end(&app, None));
         let owner = graphql::owner(&app, &caller, None);
         let socket = Socket::new(TokioIo::new(upgraded), limits(&app, true, trust), memory(&app, owner));
-        let (running, sayings) = (HashMap::new(), SelectAll::new());
+        let (running, messages) = (HashMap::new(), SelectAll::new());
         let (viewer, bearer, heard) = (Viewer::Anonymous, None, true);
-        Self { app, headers, caller, trust, socket, viewer, bearer, counted, end, running, sayings, heard }
+        Self { app, headers, caller, trust, socket, viewer, bearer, counted, end, running, messages, heard }
     }
 
     async fn run(mut self, speaks_protocol: bool) {
@@ -243,7 +243,7 @@ impl Connection {
         {
             self.finish().await;
         }
-        self.sayings.clear();
+        self.messages.clear();
         match flow {
             Break(Over::Ended(end)) => self.socket.close(end.into(), CLOSE_WITHIN).await,
             Break(Over::Because(close)) => self.socket.close(close, CLOSE_WITHIN).await,
@@ -258,18 +258,18 @@ impl Connection {
         self.end = Box::pin(pending());
         let until = tokio::time::Instant::now() + self.app.http.request_timeout;
         while self.running.values().any(|running| !running.waits.is_set()) {
-            let said = async {
-                match self.sayings.next().await {
-                    Some(Saying::Lagged) => Continue(()),
-                    Some(saying) => match self.say(saying).await {
+            let message = async {
+                match self.messages.next().await {
+                    Some(ServerMessage::Lagged) => Continue(()),
+                    Some(message) => match self.say(message).await {
                         // A subscription; what has one answer goes on.
                         Break(Over::Ended(End::OutOfMemory)) => Continue(()),
-                        said => said,
+                        message => message,
                     },
                     None => Break(Over::Gone),
                 }
             };
-            if !matches!(tokio::time::timeout_at(until, said).await, Ok(Continue(()))) {
+            if !matches!(tokio::time::timeout_at(until, message).await, Ok(Continue(()))) {
                 return;
             }
         }
@@ -288,10 +288,10 @@ impl Connection {
                 end = &mut self.end => return Break(end.into()),
             };
             let Some(text) = self.text_of(received).await? else { continue };
-            let said = flow(Said::read(&text.text, self.bounds()))?;
-            match &*said.kind {
+            let message = flow(ClientMessage::read(&text.text, self.bounds()))?;
+            match &*message.kind {
                 "connection_init" => {
-                    let bearer = match flow(said.authorization())? {
+                    let bearer = match flow(message.authorization())? {
                         Some(token) => self.bearer_of(&token).map(Some),
                         None => auth::bearer(&self.app.access, &self.headers).ok(),
                     };
@@ -299,7 +299,7 @@ impl Connection {
                     self.admit(bearer)?;
                     return self.send([Bytes::from_static(br#"{"type":"connection_ack"}"#)]).await;
                 }
-                "ping" => self.pong(said.payload).await?,
+                "ping" => self.pong(message.payload).await?,
                 "subscribe" => return Break(close::NOT_READY.into()),
                 "pong" | "complete" => {}
                 _ => return Break(close::INVALID_MESSAGE.into()),
@@ -318,7 +318,7 @@ impl Connection {
                         self.hear(&text.text).await?;
                     }
                 }
-                Some(saying) = self.sayings.next() => self.say(saying).await?,
+                Some(message) = self.messages.next() => self.say(message).await?,
                 _ = ping.tick() => {
                     if !std::mem::take(&mut self.heard) {
                         return Break(close::PING_TIMEOUT.into());
@@ -333,12 +333,12 @@ impl Connection {
     }
 
     /// The text of a message; `None` for those that are no word of the protocol.
-    async fn text_of(&mut self, received: Result<Received, Broken>) -> Flow<Option<frames::Text>> {
+    async fn text_of(&mut self, received: Result<ClientFrame, SocketError>) -> Flow<Option<frames::Text>> {
         match flow(received)? {
-            Received::Text(text) => Continue(Some(text)),
-            Received::Pong => Continue(None),
-            Received::Close(code) => Break(Over::ClientCloses(code)),
-            Received::Ping(payload) => tokio::select! {
+            ClientFrame::Text(text) => Continue(Some(text)),
+            ClientFrame::Pong => Continue(None),
+            ClientFrame::Close(code) => Break(Over::ClientCloses(code)),
+            ClientFrame::Ping(payload) => tokio::select! {
                 sent = self.socket.send_pong(payload) => flow(sent.map(|()| None).map_err(|_| Over::Gone)),
                 end = &mut self.end => Break(end.into()),
             },
@@ -347,20 +347,20 @@ impl Connection {
 
     async fn hear(&mut self, text: &str) -> Flow {
         let bounds = self.bounds();
-        let said = flow(Said::read(text, bounds))?;
-        match (&*said.kind, &said.id, said.payload) {
+        let message = flow(ClientMessage::read(text, bounds))?;
+        match (&*message.kind, &message.id, message.payload) {
             ("subscribe", Some(id), Some(payload)) => {
                 let mut memory = self.app.admission.body_memory(self.owner());
                 // Its texts are in the message now, and in the operation afterwards.
                 if memory.grow(payload.get().len()).is_err() {
                     return Break(close::NO_MEMORY.into());
                 }
-                match wire::of_body(payload.get().as_bytes(), bounds, &mut memory) {
-                    Ok(Wires::One(wire)) => self.begin((**id).into(), *wire, memory).await,
-                    Err(refusal) if refusal.status == StatusCode::SERVICE_UNAVAILABLE => {
+                match params::of_body(payload.get().as_bytes(), bounds, &mut memory) {
+                    Ok(GraphQLRequest::One(params)) => self.begin((**id).into(), *params, memory).await,
+                    Err(rejection) if rejection.status == StatusCode::SERVICE_UNAVAILABLE => {
                         Break(close::NO_MEMORY.into())
                     }
-                    Ok(Wires::Batch(_)) | Err(_) => Break(close::INVALID_MESSAGE.into()),
+                    Ok(GraphQLRequest::Batch(_)) | Err(_) => Break(close::INVALID_MESSAGE.into()),
                 }
             }
             ("complete", Some(id), _) => {
@@ -368,8 +368,8 @@ impl Connection {
                 Continue(())
             }
             ("ping", ..) => {
-                self.renew(&said)?;
-                self.pong(said.payload).await
+                self.renew(&message)?;
+                self.pong(message.payload).await
             }
             ("pong", ..) => Continue(()),
             ("connection_init", ..) => Break(close::TWICE.into()),
@@ -388,8 +388,8 @@ impl Connection {
     }
 
     /// A ping may bring the next access token of the same account and session: `{"authorization": "Bearer …"}`.
-    fn renew(&mut self, said: &Said<'_>) -> Flow {
-        let Some(token) = flow(said.authorization())? else { return Continue(()) };
+    fn renew(&mut self, message: &ClientMessage<'_>) -> Flow {
+        let Some(token) = flow(message.authorization())? else { return Continue(()) };
         match self.bearer_of(&token) {
             Some(bearer) if self.bearer.is_some() && bearer.viewer == self.viewer => {
                 self.end = Box::pin(end(&self.app, Some(bearer.clone())));
@@ -421,13 +421,16 @@ impl Connection {
     }
 
     /// `received` counts what was received of the operation as long as it goes on.
-    async fn begin(&mut self, id: Arc<str>, wire: Wire, received: MemoryReservation) -> Flow {
+    async fn begin(&mut self, id: Arc<str>, params: GraphQLParams, received: MemoryReservation) -> Flow {
         if self.running.contains_key(&id) {
             return Break(close::TAKEN.into());
         }
         if self.running.len() >= MAX_OPERATIONS {
-            let busy =
-                Refusal::new(StatusCode::OK, "OVERLOADED", "At most 50 operations run on a socket at once.");
+            let busy = Rejection::new(
+                StatusCode::OK,
+                "OVERLOADED",
+                "At most 50 operations run on a socket at once.",
+            );
             return self.answer(&id, busy.into_reply(request_id(&self.headers))).await;
         }
         if let Err(too_often) = self.app.admission.check_rate(&self.viewer, &self.caller, 1) {
@@ -436,38 +439,40 @@ impl Connection {
         if let Err(overloaded) = self.app.admission.check_answers(&self.owner()) {
             return self.answer(&id, overloaded.into_reply(request_id(&self.headers))).await;
         }
-        let trust = match self.app.gateways.wire(self.trust, &wire, true) {
+        let trust = match self.app.gateways.params(self.trust, &params, true) {
             Ok(trust) => trust,
-            Err(refusal) => return self.answer(&id, refusal.into_reply(request_id(&self.headers))).await,
+            Err(rejection) => return self.answer(&id, rejection.into_reply(request_id(&self.headers))).await,
         };
         let (viewer, bearer) = (self.viewer.clone(), self.bearer.clone());
         let caller = Caller { is_gateway: trust.is_gateway(), ..self.caller.clone() };
-        let asker = Asker { viewer, bearer, caller, id_in_path: None, is_get: false, has_bad_token: false };
+        let requester =
+            Requester { viewer, bearer, caller, id_in_path: None, is_get: false, has_bad_token: false };
         let (app, headers, waits) = (self.app.clone(), Arc::clone(&self.headers), Waits::default());
-        let asked = (wire, Some(received));
-        let replies = answers(app, headers, asker, asked, ("websocket", waits.clone()));
+        let incoming = (params, Some(received));
+        let replies = answers(app, headers, requester, incoming, ("websocket", waits.clone()));
         let (of, last) = (Arc::clone(&id), Arc::clone(&id));
         let answers = replies.map(move |event| match event {
-            Event::Reply(reply) => Saying::Answer(Arc::clone(&of), reply),
-            Event::Lagged => Saying::Lagged,
+            Event::Reply(reply) => ServerMessage::Next(Arc::clone(&of), reply),
+            Event::Lagged => ServerMessage::Lagged,
         });
         // What was stopped says nothing more, not even that it is complete.
-        let (sayings, handle) = stream::abortable(answers.chain(stream::iter([Saying::Complete(last)])));
-        self.sayings.push(sayings.boxed());
+        let (messages, handle) =
+            stream::abortable(answers.chain(stream::iter([ServerMessage::Complete(last)])));
+        self.messages.push(messages.boxed());
         self.running.insert(id, Running { handle, waits });
         Continue(())
     }
 
-    async fn say(&mut self, saying: Saying) -> Flow {
-        match saying {
-            Saying::Answer(id, reply) => {
+    async fn say(&mut self, message: ServerMessage) -> Flow {
+        match message {
+            ServerMessage::Next(id, reply) => {
                 if !reply.executed {
                     self.stop(&id);
                 }
                 self.answer(&id, reply).await
             }
-            Saying::Lagged => Break(End::Lagged.into()),
-            Saying::Complete(id) => {
+            ServerMessage::Lagged => Break(End::Lagged.into()),
+            ServerMessage::Complete(id) => {
                 self.running.remove(&id);
                 let id = serde_json::to_string(&*id).expect("a text is JSON");
                 self.send([format!(r#"{{"id":{id},"type":"complete"}}"#).into()]).await

@@ -48,13 +48,13 @@ async fn bodies_may_be_compressed_within_their_limit() {
         json!([])
     );
     assert_eq!(
-        refusal(&app, request(unpacked(GZIP_OF_SPACES), "gzip")).await,
+        rejection(&app, request(unpacked(GZIP_OF_SPACES), "gzip")).await,
         (413, "PAYLOAD_TOO_LARGE".into())
     );
-    assert_eq!(refusal(&app, request(b"not gzip".to_vec(), "gzip")).await, (400, "BAD_USER_INPUT".into()));
+    assert_eq!(rejection(&app, request(b"not gzip".to_vec(), "gzip")).await, (400, "BAD_USER_INPUT".into()));
     for coding in ["br", "zstd", "deflate", "gzip, gzip", "nonsense"] {
         assert_eq!(
-            refusal(&app, request(QUERY.into(), coding)).await,
+            rejection(&app, request(QUERY.into(), coding)).await,
             (415, "BAD_USER_INPUT".into()),
             "{coding}"
         );
@@ -183,10 +183,10 @@ async fn arrays_of_requests_are_for_signed_in_callers_where_configured() {
     let array = |count: usize| format!("[{}]", vec![QUERY; count].join(","));
     let closed = app().await;
     let signed_in = |app: &App, body: String| with(post_of(body), "authorization", &bearer(app));
-    assert_eq!(refusal(&closed, signed_in(&closed, array(1))).await, (400, "BAD_USER_INPUT".into()));
+    assert_eq!(rejection(&closed, signed_in(&closed, array(1))).await, (400, "BAD_USER_INPUT".into()));
     let app = app_with(|config| config.http.max_batch = 3).await;
-    assert_eq!(refusal(&app, post_of(array(1))).await, (400, "BAD_USER_INPUT".into()));
-    assert_eq!(refusal(&app, signed_in(&app, array(4))).await.0, 400);
+    assert_eq!(rejection(&app, post_of(array(1))).await, (400, "BAD_USER_INPUT".into()));
+    assert_eq!(rejection(&app, signed_in(&app, array(4))).await.0, 400);
     let mixed = format!(r#"[{QUERY},{{"query": "{{ nothing }}"}},{{"query": ""}}]"#);
     let (status, _, body) = send(&app, signed_in(&app, mixed)).await;
     let codes: Vec<_> = (0..3).map(|index| body[index]["errors"][0]["extensions"]["code"].as_str()).collect();
@@ -222,7 +222,7 @@ async fn who_asks_too_often_is_told_to_wait() {
     let one = bearer(&app);
     let signed_in = |body: &str| with(post_of(body.to_owned()), "authorization", &one);
     assert_eq!(send(&app, signed_in(&format!("[{QUERY},{QUERY},{QUERY}]"))).await.0, 200);
-    assert_eq!(refusal(&app, signed_in(QUERY)).await.0, 429, "each request of an array counts");
+    assert_eq!(rejection(&app, signed_in(QUERY)).await.0, 429, "each request of an array counts");
 }
 
 #[tokio::test]
@@ -237,7 +237,7 @@ async fn too_much_at_once_is_refused_before_it_is_read() {
         let (app, request) = (app.clone(), with(post_of(QUERY), "authorization", &bearer(&app)));
         async move { send(&app, request).await.0 }
     });
-    while app.admission.enter(Owner::default()).is_ok() {
+    while app.admission.acquire(Owner::default()).is_ok() {
         tokio::task::yield_now().await;
     }
     let (status, headers, body) = send(&app, post_of("no JSON")).await;
@@ -253,7 +253,7 @@ async fn a_request_whose_time_is_up_is_told_with_the_kind_that_it_had() {
     let app = app_with(|config| config.http.request_timeout = Duration::from_millis(50)).await;
     let _only_connection = app.store.connection().get_sqlite_connection_pool().acquire().await.expect("free");
     let request = with(post_of(QUERY), "authorization", &bearer(&app));
-    assert_eq!(refusal(&app, request).await, (504, "TIMEOUT".into()));
+    assert_eq!(rejection(&app, request).await, (504, "TIMEOUT".into()));
     let text = send(&app, get_of("/metrics")).await.2.as_str().expect("metrics are text").to_owned();
     let counted = |kind: &str| {
         let labels = format!(r#"graphql_operation_type="{kind}",outcome="timeout""#);
@@ -300,8 +300,8 @@ async fn bodies_share_a_bound_on_memory() {
     let app = app_with(|config| config.http.max_body_memory.0 = admission::REQUEST_BYTES + 400).await;
     assert_eq!(send(&app, post_of(QUERY)).await.0, 200);
     let wide = json!({ "query": "{ __typename }", "variables": { "x": [1, 2, 3, 4, 5, 6] } }).to_string();
-    assert_eq!(refusal(&app, post_of(wide.clone())).await, (503, "OVERLOADED".into()), "values count too");
-    assert_eq!(refusal(&app, post_of(format!("{QUERY:401}"))).await.0, 503);
+    assert_eq!(rejection(&app, post_of(wide.clone())).await, (503, "OVERLOADED".into()), "values count too");
+    assert_eq!(rejection(&app, post_of(format!("{QUERY:401}"))).await.0, 503);
     assert_eq!(send(&app, post_of(QUERY)).await.0, 200, "what was taken is given back");
     let enough = app_with(|config| config.http.max_body_memory.0 = admission::REQUEST_BYTES + 4_000).await;
     assert_eq!(send(&enough, post_of(wide)).await.0, 200);
@@ -362,7 +362,7 @@ async fn what_a_mutation_did_is_told_where_there_is_no_memory() {
     drop(almost_all);
     // Nothing runs where nothing at all can be told.
     let _all = leave(&app, &config, 0);
-    assert_eq!(refusal(&app, post_of(mutation)).await, (503, "OVERLOADED".into()));
+    assert_eq!(rejection(&app, post_of(mutation)).await, (503, "OVERLOADED".into()));
 }
 
 #[tokio::test]
@@ -393,7 +393,7 @@ async fn whether_the_process_is_alive_is_told_without_memory() {
         let response = router(app.clone()).oneshot(get_of(path)).await.expect("infallible");
         assert_eq!(response.status(), 200, "{path}");
     }
-    assert_eq!(refusal(&app, get_of("/.well-known/jwks.json")).await.0, 503);
+    assert_eq!(rejection(&app, get_of("/.well-known/jwks.json")).await.0, 503);
 }
 
 #[tokio::test]
@@ -417,5 +417,5 @@ async fn an_answer_goes_out_as_it_is_where_there_is_no_memory_to_compress_it() {
         assert_eq!(send(&app, with(ask(), "if-none-match", known)).await.0, 304, "{known}");
     }
     let only_compressed = with(get_of(SCHEMA), "accept-encoding", "br, identity;q=0");
-    assert_eq!(refusal(&app, only_compressed).await, (503, "OVERLOADED".into()));
+    assert_eq!(rejection(&app, only_compressed).await, (503, "OVERLOADED".into()));
 }

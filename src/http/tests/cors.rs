@@ -150,7 +150,7 @@ async fn development_is_open_to_pages_of_this_machine() {
         assert_eq!(send(&app, preflight(origin, "content-type")).await.0, 204, "{origin}");
         let socket = with(with(get_of("/graphql"), "origin", origin), "upgrade", "websocket");
         assert_eq!(
-            refusal(&app, socket).await.0,
+            rejection(&app, socket).await.0,
             400,
             "let in, though there is no socket behind this request"
         );
@@ -162,7 +162,7 @@ async fn development_is_open_to_pages_of_this_machine() {
     }
     for origin in [FOREIGN, "http://localhost.evil.example:3000", "http://192.168.0.1:3000"] {
         assert_eq!(
-            refusal(&app, preflight(origin, "content-type")).await,
+            rejection(&app, preflight(origin, "content-type")).await,
             (403, "FORBIDDEN".into()),
             "{origin}"
         );
@@ -212,7 +212,7 @@ async fn a_get_shows_in_one_of_several_ways_that_it_is_meant() {
     for (name, value) in [("authorization", &*bearer), ("origin", APP), ("sec-fetch-site", "none")] {
         let mutation = HttpRequest::get("/graphql?query=mutation%7B__typename%7D").body(Body::empty());
         let mutation = with(mutation.expect("a request"), name, value);
-        assert_eq!(refusal(&app, mutation).await, (405, "BAD_USER_INPUT".into()), "{name}");
+        assert_eq!(rejection(&app, mutation).await, (405, "BAD_USER_INPUT".into()), "{name}");
     }
 }
 

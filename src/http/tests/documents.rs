@@ -68,7 +68,7 @@ async fn a_trusted_answer_is_not_modified_without_executing_until_something_is_w
     std::fs::write(folder.join(format!("{}.graphql", hash(TEXT))), TEXT).expect("written");
     let path = folder.clone();
     let caching = |store: Store, registry: &mut Registry| {
-        store.with_cache(&entities::CacheConfig::default(), None, registry)
+        store.with_cache(&entities::CacheOptions::default(), None, registry)
     };
     let app = app_over(|config| config.documents.path = Some(path), caching).await;
     app.documents.reload(&app.graph).await;
@@ -327,7 +327,7 @@ async fn a_client_can_have_a_mode_of_its_own() {
         config.documents.clients = crate::config::setting::ClientModes::parse("legacy=apq").expect("valid");
     })
     .await;
-    assert_eq!(refusal(&app, post_of(QUERY)).await, (400, "PERSISTED_QUERY_ID_REQUIRED".into()));
+    assert_eq!(rejection(&app, post_of(QUERY)).await, (400, "PERSISTED_QUERY_ID_REQUIRED".into()));
     let legacy = with(post_of(QUERY), "apollographql-client-name", "legacy");
     assert_eq!(send(&app, legacy).await.0, 200);
 }

@@ -38,7 +38,7 @@ async fn a_token_is_good_until_its_session_is_signed_out() {
     }
     mutate(&app, Some(token), "mutation { signOut { session { id } } }", &json!({})).await;
     let request = with(post_of(QUERY), "authorization", &format!("Bearer {token}"));
-    assert_eq!(refusal(&app, request).await, (401, "UNAUTHENTICATED".into()));
+    assert_eq!(rejection(&app, request).await, (401, "UNAUTHENTICATED".into()));
 }
 
 #[tokio::test]
@@ -134,7 +134,7 @@ async fn a_bad_token_counts_as_none_where_a_good_one_is_asked_for() {
             let said = other.to_string();
             let said = said.get(..200).unwrap_or(&said);
             assert_eq!(
-                refusal(&app, ask(other.clone())).await,
+                rejection(&app, ask(other.clone())).await,
                 (401, "UNAUTHENTICATED".into()),
                 "{bad}: {said}"
             );
@@ -142,7 +142,7 @@ async fn a_bad_token_counts_as_none_where_a_good_one_is_asked_for() {
             assert_eq!(send(&app, stream).await.0, 401, "{bad}: {said}");
         }
         let by_get = with(get_of("/graphql?query=%7B__typename%7D"), "authorization", &bad);
-        assert_eq!(refusal(&app, by_get).await, (401, "UNAUTHENTICATED".into()));
+        assert_eq!(rejection(&app, by_get).await, (401, "UNAUTHENTICATED".into()));
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use entities::{
-    CacheConfig, Role, Store,
+    CacheOptions, Role, Store,
     auth::{password, revocation::POLL, secret::Secret},
     id::{SessionId, UserId},
 };
@@ -112,7 +112,7 @@ impl TestApp {
     /// Another graph over the same database, with a cache in this process.
     pub(crate) async fn with_cache(&self) -> Self {
         let store = self.another_store().await;
-        Self::of(store.with_cache(&CacheConfig::default(), None, &mut Registry::default()), &self.url)
+        Self::of(store.with_cache(&CacheOptions::default(), None, &mut Registry::default()), &self.url)
     }
 
     pub(crate) fn is_postgres(&self) -> bool {

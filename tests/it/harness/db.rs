@@ -17,7 +17,7 @@ use std::{
 };
 
 use entities::{
-    DatabaseConfig, Store,
+    DatabaseOptions, Store,
     clock::{self, Time},
 };
 use prometheus_client::registry::Registry;
@@ -31,7 +31,7 @@ static COPIES: AtomicU32 = AtomicU32::new(0);
 /// Opens a store on a database, with its own pool: pools belong to the runtime of their test.
 pub(crate) async fn open(url: &str) -> Store {
     let config =
-        DatabaseConfig { url: url.to_owned(), max_connections: 4, acquire_timeout: Duration::from_secs(30) };
+        DatabaseOptions { url: url.to_owned(), max_connections: 4, acquire_timeout: Duration::from_secs(30) };
     Store::connect(&config, &mut Registry::default()).await.unwrap_or_else(|error| panic!("{url}: {error}"))
 }
 

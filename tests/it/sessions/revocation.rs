@@ -1,7 +1,7 @@
 //! What is taken back is refused on every node: sessions and keys, with news of it and without. Not here: the same between
 //! processes (`nodes`).
 
-use entities::CacheConfig;
+use entities::CacheOptions;
 use prometheus_client::registry::Registry;
 
 use super::*;
@@ -70,7 +70,7 @@ async fn what_one_node_revokes_is_known_without_redis() {
     let first = TestApp::over(&url).await;
     let mut nodes = Vec::new();
     for _ in 0..2 {
-        let (config, registry) = (CacheConfig::default(), &mut Registry::default());
+        let (config, registry) = (CacheOptions::default(), &mut Registry::default());
         let store = first.another_store().await.with_relay(&redis.handle(), "test");
         nodes.push(first.over_store(store.with_cache(&config, Some(redis.handle()), registry)));
     }

@@ -11,7 +11,7 @@ use crate::{
     forms::{
         compiled::CompiledForm,
         definition::{Field, FieldIndex, Kind, MAX_DECIMAL, Required},
-        logic::{TooDear, canonical_number},
+        logic::{BudgetExceeded, canonical_number},
         pattern::{Format, Pattern},
         phone,
         problem::{Problem, below, expected, push_segment},
@@ -76,19 +76,20 @@ impl Parse<'_> {
         &mut self,
         fields: &[FieldIndex],
         object: &mut Map<String, Value>,
-    ) -> Result<(), TooDear> {
+    ) -> Result<(), BudgetExceeded> {
         let (form, mut known) = (self.form, 0);
         if self.stop.is_set() {
-            return Err(TooDear);
+            return Err(BudgetExceeded);
         }
-        self.places = self.places.checked_sub(fields.len()).ok_or(TooDear)?;
+        self.places = self.places.checked_sub(fields.len()).ok_or(BudgetExceeded)?;
         for index in fields {
             let field = &form.definition.fields[*index];
             if let Kind::Group(_) = field.kind
                 && !object.contains_key(&field.key)
             {
                 // A group is there even where nothing in it is answered.
-                self.added = self.added.checked_sub(added_bytes(&field.key, &json!({}))).ok_or(TooDear)?;
+                self.added =
+                    self.added.checked_sub(added_bytes(&field.key, &json!({}))).ok_or(BudgetExceeded)?;
                 object.insert(field.key.clone(), json!({}));
             }
             if let Some(value) = object.get_mut(&field.key).filter(|_| !matches!(field.kind, Kind::Note)) {
@@ -110,7 +111,7 @@ impl Parse<'_> {
     }
 
     /// The answer to a field that may have fields in it.
-    fn answer(&mut self, field: &Field, value: &mut Value) -> Result<(), TooDear> {
+    fn answer(&mut self, field: &Field, value: &mut Value) -> Result<(), BudgetExceeded> {
         match &field.kind {
             Kind::Group(fields) => match value.as_object_mut() {
                 Some(object) => self.fields(fields, object)?,
@@ -132,7 +133,7 @@ impl Parse<'_> {
             }
             Kind::Text { pattern: Some(pattern), .. } => {
                 let work = pattern.weight().saturating_mul(value.as_str().map_or(0, str::len) as u64);
-                self.matching = self.matching.checked_sub(work).ok_or(TooDear)?;
+                self.matching = self.matching.checked_sub(work).ok_or(BudgetExceeded)?;
                 self.leaf(field, value);
             }
             Kind::Format(Format::Phone) => self.phone(value)?,
@@ -206,12 +207,12 @@ impl Parse<'_> {
         }
     }
 
-    fn phone(&mut self, value: &mut Value) -> Result<(), TooDear> {
+    fn phone(&mut self, value: &mut Value) -> Result<(), BudgetExceeded> {
         let Some(text) = self.text(value) else { return Ok(()) };
         let canonical = match phone::ParsedNumber::read(text) {
             Ok(written) => {
                 let work = if self.make_ready(written.region()) { PHONE_WORK } else { REGION_WORK };
-                self.matching = self.matching.checked_sub(work).ok_or(TooDear)?;
+                self.matching = self.matching.checked_sub(work).ok_or(BudgetExceeded)?;
                 written.to_e164()
             }
             Err(refused) => Err(refused),

@@ -8,7 +8,7 @@ use super::*;
 
 /// Keys of a server, made as a server makes them.
 async fn keys() -> Vec<SigningKey> {
-    let config = entities::DatabaseConfig {
+    let config = entities::DatabaseOptions {
         url: "sqlite::memory:".into(),
         max_connections: 1,
         acquire_timeout: std::time::Duration::from_secs(5),
@@ -112,7 +112,7 @@ async fn unsigned_and_symmetric_tokens_are_refused() {
     let payload = signed.split('.').nth(1).expect("three parts");
     // {"alg":"none","typ":"at+jwt"}
     let none = format!("eyJhbGciOiJub25lIiwidHlwIjoiYXQrand0In0.{payload}.");
-    assert_eq!(auth.tokens.verify(&none), Err(Refused("malformed")));
+    assert_eq!(auth.tokens.verify(&none), Err(InvalidToken("malformed")));
 
     let public = auth.public();
     let public = serde_json::to_vec(&public).expect("JSON");
@@ -120,16 +120,16 @@ async fn unsigned_and_symmetric_tokens_are_refused() {
     symmetric.alg = Algorithm::HS256;
     let token =
         jsonwebtoken::encode(&symmetric, &claims(&auth), &EncodingKey::from_secret(&public)).expect("signed");
-    assert_eq!(auth.tokens.verify(&token), Err(Refused("another algorithm")));
+    assert_eq!(auth.tokens.verify(&token), Err(InvalidToken("another algorithm")));
 }
 
 #[tokio::test]
 async fn other_keys_are_refused() {
     let (mine, other) = (Server::new().await, Server::new().await);
     let token = other.mint(UserId::new(), Role::Admin);
-    assert_eq!(mine.tokens.verify(&token), Err(Refused("another key")), "by its kid");
+    assert_eq!(mine.tokens.verify(&token), Err(InvalidToken("another key")), "by its kid");
     let token = sign(&other, &header(&mine), &claims(&mine));
-    assert_eq!(mine.tokens.verify(&token), Err(Refused("the signature does not match")), "under my kid");
+    assert_eq!(mine.tokens.verify(&token), Err(InvalidToken("the signature does not match")), "under my kid");
     assert_eq!(refusal_with_header(|h| h.kid = None).await, "another key");
 }
 
@@ -155,7 +155,7 @@ async fn a_remembered_token_still_ends() {
     let hash = *blake3::hash(token.as_bytes()).as_bytes();
     let bearer = auth.tokens.verify(&token).expect("valid");
     auth.tokens.verified.insert(hash, Bearer { expires_at: clock::now(), ..bearer });
-    assert_eq!(auth.tokens.verify(&token), Err(Refused("expired")));
+    assert_eq!(auth.tokens.verify(&token), Err(InvalidToken("expired")));
 }
 
 /// Between the check of a token and its being remembered, its key may go.
@@ -167,7 +167,7 @@ async fn what_a_key_that_is_gone_has_checked_is_not_remembered() {
     let bearer = auth.tokens.verify(&token).expect("valid");
     auth.tokens.install(std::slice::from_ref(&other.key));
     auth.tokens.remember(*blake3::hash(token.as_bytes()).as_bytes(), &bearer, &checked_by);
-    assert_eq!(auth.tokens.verify(&token), Err(Refused("another key")));
+    assert_eq!(auth.tokens.verify(&token), Err(InvalidToken("another key")));
 }
 
 #[tokio::test]
@@ -193,7 +193,7 @@ async fn broken_tokens_are_refused() {
         assert!(auth.tokens.verify(&token[..length]).is_err(), "{length} bytes");
     }
     assert!(auth.tokens.verify("..").is_err());
-    assert_eq!(auth.tokens.verify(&"a".repeat(5 * 1024)), Err(Refused("too long")));
+    assert_eq!(auth.tokens.verify(&"a".repeat(5 * 1024)), Err(InvalidToken("too long")));
 }
 
 #[tokio::test]
@@ -231,7 +231,7 @@ async fn the_next_key_does_not_sign_yet_and_a_retired_one_still_checks() {
     tokens.install(std::slice::from_ref(&next));
     assert_eq!(
         tokens.verify(&first),
-        Err(Refused("another key")),
+        Err(InvalidToken("another key")),
         "a key that is gone checks nothing remembered"
     );
 }

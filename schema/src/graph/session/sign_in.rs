@@ -198,7 +198,7 @@ pub(crate) async fn refresh(
         None => invalid,
         Some(named) => {
             let exchange = ctx.access().throttle().try_refresh(named, Instant::now());
-            let exchange = exchange.map_err(credentials::too_often)?;
+            let exchange = exchange.map_err(credentials::rate_limited)?;
             let secret = &ctx.access().options().secret;
             let refreshed = session::refresh(ctx.store(), secret, &input.refresh_token).await;
             match refreshed.map_err(|error| Database::field_error(&error, "session.refresh"))? {

@@ -31,7 +31,7 @@ const FIRST_MESSAGE_BYTES: usize = 512;
 const SENT_IN_ONE: usize = 16 << 10;
 
 /// What has come from the client.
-pub(super) enum Received {
+pub(super) enum ClientFrame {
     /// A message.
     Text(Text),
     /// Whether the server is there, with what its answer has to repeat.
@@ -50,14 +50,14 @@ pub(super) struct Text {
 
 /// Nothing more is to be had from the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Broken {
+pub(super) enum SocketError {
     /// The connection is gone.
     Gone,
     /// The client has done what is not allowed, or took too long.
     Refused(Close),
 }
 
-impl From<Close> for Broken {
+impl From<Close> for SocketError {
     fn from(close: Close) -> Self {
         Self::Refused(close)
     }
@@ -65,7 +65,7 @@ impl From<Close> for Broken {
 
 /// How much and how slowly a client may send, and take.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
+pub(super) struct MessageLimits {
     /// Bytes of a message.
     pub(super) message: usize,
     /// From the first byte of a message to its last.
@@ -93,7 +93,7 @@ struct Partial {
 /// A connection that has become a WebSocket.
 pub(super) struct Socket<S> {
     stream: S,
-    limits: Limits,
+    limits: MessageLimits,
     new_memory: Box<dyn Fn() -> MemoryReservation + Send + Sync>,
     /// Read, and not looked at yet.
     input: BytesMut,
@@ -112,7 +112,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// `new_memory`: memory for one more message, of which nothing is taken yet.
     pub(super) fn new(
         stream: S,
-        limits: Limits,
+        limits: MessageLimits,
         new_memory: impl Fn() -> MemoryReservation + Send + Sync + 'static,
     ) -> Self {
         Self {
@@ -132,14 +132,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// From the next message on.
     pub(super) fn set_limits(
         &mut self,
-        limits: Limits,
+        limits: MessageLimits,
         new_memory: impl Fn() -> MemoryReservation + Send + Sync + 'static,
     ) {
         (self.limits, self.new_memory) = (limits, Box::new(new_memory));
     }
 
     /// The next thing that comes. What was read of it is not lost when this is not waited for any longer.
-    pub(super) async fn receive(&mut self) -> Result<Received, Broken> {
+    pub(super) async fn receive(&mut self) -> Result<ClientFrame, SocketError> {
         loop {
             if let Some(received) = self.next_of_input()? {
                 if self.message.is_none() {
@@ -162,14 +162,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                 None => reading.await,
             };
             match read {
-                Ok(0) | Err(_) => return Err(Broken::Gone),
+                Ok(0) | Err(_) => return Err(SocketError::Gone),
                 Ok(_) => _ = self.since.get_or_insert_with(Instant::now),
             }
         }
     }
 
     /// What is complete in the input.
-    fn next_of_input(&mut self) -> Result<Option<Received>, Broken> {
+    fn next_of_input(&mut self) -> Result<Option<ClientFrame>, SocketError> {
         loop {
             if self.frame.is_none() && !self.begin_frame()? {
                 return Ok(None);
@@ -198,7 +198,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     }
 
     /// Reads the head of the next frame, if it is there as a whole.
-    fn begin_frame(&mut self) -> Result<bool, Broken> {
+    fn begin_frame(&mut self) -> Result<bool, SocketError> {
         let mut cursor = Cursor::new(&self.input[..]);
         let Some((head, length)) = FrameHeader::parse(&mut cursor).map_err(|_| close::BAD_FRAME)? else {
             return Ok(false);
@@ -234,7 +234,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     }
 
     /// Adds to the message, whose memory grows with what has come, not with what was announced.
-    fn append(&mut self, piece: &[u8]) -> Result<(), Broken> {
+    fn append(&mut self, piece: &[u8]) -> Result<(), SocketError> {
         let Some(message) = &mut self.message else { return Ok(()) };
         let (held, wanted) = (message.bytes.capacity(), message.bytes.len() + piece.len());
         if wanted > held {
@@ -247,19 +247,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         Ok(())
     }
 
-    fn end_frame(&mut self, frame: &Frame) -> Result<Option<Received>, Broken> {
+    fn end_frame(&mut self, frame: &Frame) -> Result<Option<ClientFrame>, SocketError> {
         match frame.opcode {
-            OpCode::Control(Control::Ping) => Ok(Some(Received::Ping(self.take_control()))),
+            OpCode::Control(Control::Ping) => Ok(Some(ClientFrame::Ping(self.take_control()))),
             OpCode::Control(Control::Close) => closed_with(&self.take_control()).map(Some),
             OpCode::Control(_) => {
                 self.control.clear();
-                Ok(Some(Received::Pong))
+                Ok(Some(ClientFrame::Pong))
             }
             OpCode::Data(_) if !frame.is_final => Ok(None),
             OpCode::Data(_) => {
                 let Some(Partial { bytes, memory }) = self.message.take() else { return Ok(None) };
                 let text = String::from_utf8(bytes).map_err(|_| close::NOT_UTF8)?;
-                Ok(Some(Received::Text(Text { text, _memory: memory })))
+                Ok(Some(ClientFrame::Text(Text { text, _memory: memory })))
             }
         }
     }
@@ -348,12 +348,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             if is_readable {
                 let ended = loop {
                     match self.receive().await {
-                        Ok(Received::Close(_)) => break Broken::Gone,
+                        Ok(ClientFrame::Close(_)) => break SocketError::Gone,
                         Ok(_) => {}
                         Err(broken) => break broken,
                     }
                 };
-                if ended == Broken::Gone {
+                if ended == SocketError::Gone {
                     return;
                 }
             }
@@ -387,16 +387,16 @@ fn unmask(piece: &mut [u8], mask: &mut [u8; 4]) {
 }
 
 /// What a close frame says (RFC 6455 §5.5.1, §7.4).
-fn closed_with(payload: &[u8]) -> Result<Received, Broken> {
+fn closed_with(payload: &[u8]) -> Result<ClientFrame, SocketError> {
     match payload {
-        [] => Ok(Received::Close(CloseCode::Normal.into())),
+        [] => Ok(ClientFrame::Close(CloseCode::Normal.into())),
         [high, low, reason @ ..] => {
             let code = u16::from_be_bytes([*high, *low]);
             if !CloseCode::from(code).is_allowed() {
                 return Err(close::BAD_FRAME.into());
             }
             std::str::from_utf8(reason).map_err(|_| close::NOT_UTF8)?;
-            Ok(Received::Close(code))
+            Ok(ClientFrame::Close(code))
         }
         [_] => Err(close::BAD_FRAME.into()),
     }

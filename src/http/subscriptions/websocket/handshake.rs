@@ -9,18 +9,18 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use hyper::upgrade::OnUpgrade;
 use tungstenite::handshake::derive_accept_key;
 
-use crate::http::refusal::Refusal;
+use crate::http::rejection::Rejection;
 
 /// `graphql-transport-ws`, the only protocol that is spoken.
 pub(super) const PROTOCOL: &str = "graphql-transport-ws";
 const VERSION: HeaderValue = HeaderValue::from_static("13");
-/// A `Sec-WebSocket-Key` is so many random bytes.
+/// A `Sec-WebSocket-QuotaKey` is so many random bytes.
 const KEY_BYTES: usize = 16;
 
-const NOT_WEBSOCKET: Refusal =
-    Refusal::new(StatusCode::BAD_REQUEST, "BAD_USER_INPUT", "Invalid WebSocket handshake (RFC 6455).");
-const OTHER_VERSION: Refusal =
-    Refusal::new(StatusCode::UPGRADE_REQUIRED, "BAD_USER_INPUT", "WebSockets are spoken in version 13.");
+const NOT_WEBSOCKET: Rejection =
+    Rejection::new(StatusCode::BAD_REQUEST, "BAD_USER_INPUT", "Invalid WebSocket handshake (RFC 6455).");
+const OTHER_VERSION: Rejection =
+    Rejection::new(StatusCode::UPGRADE_REQUIRED, "BAD_USER_INPUT", "WebSockets are spoken in version 13.");
 
 /// A handshake that can be answered.
 pub(super) struct Handshake {
@@ -43,7 +43,7 @@ fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
 
 impl Handshake {
     /// Reads the handshake, and takes the connection that it is about.
-    pub(super) fn read(parts: &mut Parts) -> Result<Self, Refusal> {
+    pub(super) fn read(parts: &mut Parts) -> Result<Self, Rejection> {
         let headers = &parts.headers;
         if parts.method != Method::GET || !has_token(headers, header::CONNECTION, "upgrade") {
             return Err(NOT_WEBSOCKET);
@@ -77,9 +77,9 @@ impl Handshake {
 }
 
 /// The answer to a handshake that cannot be read.
-pub(super) fn refuse(refusal: Refusal, request_id: &str) -> Response {
-    let is_other_version = refusal == OTHER_VERSION;
-    let mut response = refusal.into_response(request_id);
+pub(super) fn refuse(rejection: Rejection, request_id: &str) -> Response {
+    let is_other_version = rejection == OTHER_VERSION;
+    let mut response = rejection.into_response(request_id);
     if is_other_version {
         response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, VERSION);
     }

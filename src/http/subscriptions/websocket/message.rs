@@ -10,7 +10,7 @@ use serde::{
 use serde_json::value::RawValue;
 
 use super::close::{self, Close};
-use crate::http::wire::{self, Bounds};
+use crate::http::params::{self, Bounds};
 
 /// Longest message that is no `subscribe`, bytes.
 const LONGEST_OTHER: usize = 16 << 10;
@@ -19,7 +19,7 @@ const LONGEST_ID: usize = 256;
 
 /// A message.
 #[derive(Debug, Deserialize)]
-pub(super) struct Said<'a> {
+pub(super) struct ClientMessage<'a> {
     #[serde(rename = "type", borrow)]
     pub(super) kind: Cow<'a, str>,
     #[serde(borrow)]
@@ -29,7 +29,7 @@ pub(super) struct Said<'a> {
     pub(super) payload: Option<&'a RawValue>,
 }
 
-impl<'a> Said<'a> {
+impl<'a> ClientMessage<'a> {
     /// Reads a message.
     pub(super) fn read(text: &'a str, bounds: Bounds) -> Result<Self, Close> {
         // serde would take an array for the fields of an object in their order.
@@ -38,31 +38,31 @@ impl<'a> Said<'a> {
         }
         // The payload of `subscribe` is what a body is, one level further in.
         let bounds = Bounds { depth: bounds.depth + 1, ..bounds };
-        wire::check_json(text.as_bytes(), bounds).map_err(|_| close::TOO_MUCH_JSON)?;
-        let said: Self = serde_json::from_str(text).map_err(|_| close::INVALID_MESSAGE)?;
-        if said.kind != "subscribe" && text.len() > LONGEST_OTHER {
+        params::check_json(text.as_bytes(), bounds).map_err(|_| close::TOO_MUCH_JSON)?;
+        let message: Self = serde_json::from_str(text).map_err(|_| close::INVALID_MESSAGE)?;
+        if message.kind != "subscribe" && text.len() > LONGEST_OTHER {
             return Err(close::TOO_LARGE);
         }
-        if said.id.as_ref().is_some_and(|id| id.is_empty() || id.len() > LONGEST_ID) {
+        if message.id.as_ref().is_some_and(|id| id.is_empty() || id.len() > LONGEST_ID) {
             return Err(close::INVALID_MESSAGE);
         }
-        if said.payload.is_some_and(|payload| !is_object(payload)) {
+        if message.payload.is_some_and(|payload| !is_object(payload)) {
             return Err(close::INVALID_PAYLOAD);
         }
-        Ok(said)
+        Ok(message)
     }
 
     /// The value that would stand in an `Authorization` header, where clients put it: in the payload as `authorization`, or
     /// in its `headers`; the case of the name does not matter. `None`: there is none.
     pub(super) fn authorization(&self) -> Result<Option<String>, Close> {
         let Some(payload) = self.payload else { return Ok(None) };
-        let outer = Wanted::of(payload)?;
+        let outer = ConnectionParams::of(payload)?;
         let mut given = outer.authorizations;
         for headers in outer.headers {
             if !is_object(headers) {
                 return Err(close::UNREADABLE);
             }
-            given.extend(Wanted::of(headers)?.authorizations);
+            given.extend(ConnectionParams::of(headers)?.authorizations);
         }
         let mut texts = given.into_iter().map(|given| serde_json::from_str::<String>(given.get()));
         let first = texts.next().transpose().map_err(|_| close::UNREADABLE)?;
@@ -84,39 +84,39 @@ fn is_null(json: &RawValue) -> bool {
 
 /// What is looked for in an object; the rest of it is skipped.
 #[derive(Default)]
-struct Wanted<'a> {
+struct ConnectionParams<'a> {
     authorizations: Vec<&'a RawValue>,
     headers: Vec<&'a RawValue>,
 }
 
-impl<'a> Wanted<'a> {
+impl<'a> ConnectionParams<'a> {
     fn of(object: &'a RawValue) -> Result<Self, Close> {
         serde_json::from_str(object.get()).map_err(|_| close::INVALID_PAYLOAD)
     }
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Wanted<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for ConnectionParams<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(WantedVisitor(PhantomData))
+        deserializer.deserialize_map(ConnectionParamsVisitor(PhantomData))
     }
 }
 
-struct WantedVisitor<'a>(PhantomData<&'a ()>);
+struct ConnectionParamsVisitor<'a>(PhantomData<&'a ()>);
 
-impl<'de: 'a, 'a> Visitor<'de> for WantedVisitor<'a> {
-    type Value = Wanted<'a>;
+impl<'de: 'a, 'a> Visitor<'de> for ConnectionParamsVisitor<'a> {
+    type Value = ConnectionParams<'a>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Wanted<'a>, A::Error> {
-        let mut wanted = Wanted::default();
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ConnectionParams<'a>, A::Error> {
+        let mut params = ConnectionParams::default();
         while let Some(name) = map.next_key::<Cow<'de, str>>()? {
             let found = if name.eq_ignore_ascii_case("authorization") {
-                &mut wanted.authorizations
+                &mut params.authorizations
             } else if name.eq_ignore_ascii_case("headers") {
-                &mut wanted.headers
+                &mut params.headers
             } else {
                 map.next_value::<IgnoredAny>()?;
                 continue;
@@ -126,7 +126,7 @@ impl<'de: 'a, 'a> Visitor<'de> for WantedVisitor<'a> {
                 found.push(value);
             }
         }
-        Ok(wanted)
+        Ok(params)
     }
 }
 
@@ -138,8 +138,8 @@ mod tests {
 
     fn authorization(payload: &str) -> Result<Option<String>, u16> {
         let text = format!(r#"{{"type":"connection_init","payload":{payload}}}"#);
-        let said = Said::read(&text, BOUNDS).map_err(|close| close.code)?;
-        said.authorization().map_err(|close| close.code)
+        let message = ClientMessage::read(&text, BOUNDS).map_err(|close| close.code)?;
+        message.authorization().map_err(|close| close.code)
     }
 
     #[test]
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn every_kind_of_message_has_the_bounds_of_bodies() {
-        let code = |text: &str| Said::read(text, BOUNDS).err().map(|close| close.code);
+        let code = |text: &str| ClientMessage::read(text, BOUNDS).err().map(|close| close.code);
         for kind in ["connection_init", "ping", "pong", "complete", "subscribe", "unknown"] {
             let of = |payload: &str| format!(r#"{{"type":"{kind}","id":"1","payload":{payload}}}"#);
             assert_eq!(code(&of(r#"{"a":[[[1]]]}"#)), None, "{kind}");

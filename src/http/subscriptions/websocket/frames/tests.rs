@@ -37,7 +37,7 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
 fn socket(message: usize, memory: usize) -> (Socket<DuplexStream>, DuplexStream) {
     let memory = MemoryPool::new(memory, 100);
     let (server, client) = duplex(1 << 20);
-    let limits = Limits { message, within: WITHIN, pace: PACE };
+    let limits = MessageLimits { message, within: WITHIN, pace: PACE };
     (Socket::new(server, limits, move || memory.reserve(Owner::default())), client)
 }
 
@@ -56,15 +56,15 @@ async fn received(bytes: &[u8], piece: usize) -> Vec<Result<String, u16>> {
         let mut all = Vec::new();
         loop {
             match socket.receive().await {
-                Ok(Received::Text(text)) => all.push(Ok(text.text)),
-                Ok(Received::Ping(payload)) => all.push(Ok(format!("ping {}", payload.len()))),
-                Ok(Received::Pong) => all.push(Ok("pong".into())),
-                Ok(Received::Close(code)) => all.push(Ok(format!("close {code}"))),
-                Err(Broken::Refused(close)) => {
+                Ok(ClientFrame::Text(text)) => all.push(Ok(text.text)),
+                Ok(ClientFrame::Ping(payload)) => all.push(Ok(format!("ping {}", payload.len()))),
+                Ok(ClientFrame::Pong) => all.push(Ok("pong".into())),
+                Ok(ClientFrame::Close(code)) => all.push(Ok(format!("close {code}"))),
+                Err(SocketError::Refused(close)) => {
                     all.push(Err(close.code));
                     return all;
                 }
-                Err(Broken::Gone) => return all,
+                Err(SocketError::Gone) => return all,
             }
         }
     };
@@ -144,7 +144,7 @@ async fn a_message_that_does_not_end_is_refused_whatever_is_sent_meanwhile() {
         let refused = async {
             loop {
                 match socket.receive().await {
-                    Ok(Received::Ping(_)) => {}
+                    Ok(ClientFrame::Ping(_)) => {}
                     other => return other.err(),
                 }
             }
@@ -153,7 +153,7 @@ async fn a_message_that_does_not_end_is_refused_whatever_is_sent_meanwhile() {
             refused = refused => refused,
             () = meanwhile => None,
         };
-        assert_eq!(refused, Some(Broken::Refused(close::MESSAGE_TIMEOUT)), "{begun:?}");
+        assert_eq!(refused, Some(SocketError::Refused(close::MESSAGE_TIMEOUT)), "{begun:?}");
         assert!(started.elapsed() >= WITHIN);
     }
 }
@@ -165,7 +165,7 @@ async fn who_is_silent_between_messages_has_all_the_time() {
         let waited = timeout(WITHIN * 2, socket.receive()).await;
         assert!(waited.is_err(), "nothing comes, and nothing is wrong");
         client.write_all(&frame(FINAL | TEXT, b"x")).await.expect("room");
-        assert!(matches!(socket.receive().await, Ok(Received::Text(text)) if text.text == "x"));
+        assert!(matches!(socket.receive().await, Ok(ClientFrame::Text(text)) if text.text == "x"));
     }
 }
 
@@ -178,12 +178,12 @@ async fn memory_grows_with_what_has_come_and_is_given_back() {
     let held = socket.message.as_ref().expect("begun").bytes.capacity();
     assert!(held < 2_048, "{held}");
     client.write_all(&[b'x'; 8_000]).await.expect("room");
-    assert!(matches!(socket.receive().await, Err(Broken::Refused(close::NO_MEMORY))));
+    assert!(matches!(socket.receive().await, Err(SocketError::Refused(close::NO_MEMORY))));
 
     let (mut socket, mut client) = self::socket(100_000, 4_096);
     for _ in 0..10 {
         client.write_all(&frame(FINAL | TEXT, &[b'x'; 3_000])).await.expect("room");
-        assert!(matches!(socket.receive().await, Ok(Received::Text(text)) if text.text.len() == 3_000));
+        assert!(matches!(socket.receive().await, Ok(ClientFrame::Text(text)) if text.text.len() == 3_000));
     }
 }
 
@@ -210,14 +210,18 @@ async fn the_reason_arrives_also_while_the_client_is_still_sending() {
     };
     let (client, server) = tokio::join!(sending, refusing);
     assert_eq!(client, (FINAL | CLOSE, 1009));
-    assert_eq!(server, (Some(Broken::Refused(close::TOO_LARGE)), true), "it ends with the client's answer");
+    assert_eq!(
+        server,
+        (Some(SocketError::Refused(close::TOO_LARGE)), true),
+        "it ends with the client's answer"
+    );
 }
 
 #[tokio::test]
 async fn what_was_not_sent_yet_is_sent_before_what_follows() {
     let (server, mut client) = duplex(64);
     let memory = MemoryPool::new(1 << 20, 100);
-    let limits = Limits { message: 10, within: WITHIN, pace: PACE };
+    let limits = MessageLimits { message: 10, within: WITHIN, pace: PACE };
     let mut socket = Socket::new(server, limits, move || memory.reserve(Owner::default()));
     for length in [10_usize, 20_000] {
         let text = vec![b'x'; length];
@@ -247,7 +251,7 @@ async fn sent_at(length: usize, taken: usize) -> io::Result<()> {
     let (server, mut client) = duplex(64);
     let memory = MemoryPool::new(1 << 20, 100);
     let pace = Pace { window: Duration::from_millis(200), per_second: 20_000 };
-    let limits = Limits { message: 10, within: WITHIN, pace };
+    let limits = MessageLimits { message: 10, within: WITHIN, pace };
     let mut socket = Socket::new(server, limits, move || memory.reserve(Owner::default()));
     let taking = async {
         let mut bytes = vec![0; taken];
@@ -275,7 +279,7 @@ async fn a_message_holds_its_memory_until_it_is_sent() {
     let pool = MemoryPool::new(1 << 20, 100);
     let mut reserved = pool.reserve(Owner::default());
     reserved.grow(50_000).expect("it fits");
-    let limits = Limits { message: 10, within: WITHIN, pace: PACE };
+    let limits = MessageLimits { message: 10, within: WITHIN, pace: PACE };
     let memory = MemoryPool::new(1 << 20, 100);
     let mut socket = Socket::new(server, limits, move || memory.reserve(Owner::default()));
     let body = crate::http::subscriptions::sent::with_memory(vec![b'x'; 50_000], reserved);

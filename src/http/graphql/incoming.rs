@@ -1,5 +1,5 @@
 //! Who asks, and for what: the requests of one HTTP request, read within bounds in the order of what the checks cost, and
-//! the document that one means. Not here: what a body says (`wire`), how it is received (`receive`), and running it.
+//! the document that one means. Not here: what a body says (`params`), how it is received (`receive`), and running it.
 
 use std::sync::Arc;
 
@@ -9,12 +9,12 @@ use axum::{
 };
 use schema::{
     Caller, Document, OperationKind, Viewer,
-    auth::token::{Bearer, Refused},
+    auth::token::{Bearer, InvalidToken},
 };
 
 use crate::{
     App, auth,
-    documents::{self, Stop},
+    documents::{self, DocumentError},
     gateway::{self, Trust},
     http::{
         about,
@@ -22,39 +22,39 @@ use crate::{
         cors::Page,
         media::is_json,
         memory::MemoryReservation,
+        params::{self, Bounds, GraphQLParams, GraphQLRequest},
         receive,
-        refusal::Refusal,
+        rejection::Rejection,
         request_id,
         server::Peer,
         shares::Owner,
-        wire::{self, Bounds, Wire, Wires},
     },
 };
 
 const UNAUTHENTICATED: &str = "UNAUTHENTICATED";
-const CSRF: Refusal = Refusal::new(
+const CSRF: Rejection = Rejection::new(
     StatusCode::BAD_REQUEST,
     "CSRF_PREVENTION",
     "A GET must show that it does not come from a foreign page: by an authorization, apollo-require-preflight or \
      x-apollo-operation-name header, by content-type: application/json, from a page of this server (Sec-Fetch-Site), or \
      from an Origin that http.cors_origins lists. A POST needs none of these.",
 );
-const MEDIA_TYPE: Refusal = Refusal::new(
+const MEDIA_TYPE: Rejection = Rejection::new(
     StatusCode::UNSUPPORTED_MEDIA_TYPE,
     "BAD_USER_INPUT",
     "The body must be sent as content-type: application/json, in UTF-8.",
 );
 
 /// Requests that may go on, of one caller.
-pub(in crate::http) struct Asked {
-    pub(in crate::http) asker: Asker,
-    pub(in crate::http) wires: Wires,
+pub(in crate::http) struct IncomingRequest {
+    pub(in crate::http) requester: Requester,
+    pub(in crate::http) requests: GraphQLRequest,
     /// Leave to be worked on, and the memory for what it says. Kept until it is answered.
     pub(in crate::http) held: (Permit, Option<MemoryReservation>),
 }
 
 /// What all requests of one HTTP request share.
-pub(in crate::http) struct Asker {
+pub(in crate::http) struct Requester {
     pub(in crate::http) viewer: Viewer,
     /// What the viewer came with.
     pub(in crate::http) bearer: Option<Bearer>,
@@ -65,12 +65,16 @@ pub(in crate::http) struct Asker {
     pub(in crate::http) has_bad_token: bool,
 }
 
-impl Asker {
-    /// The id that a document is asked for by, if it is.
-    pub(in crate::http) fn document_id<'w>(&'w self, app: &App, wire: &'w Wire) -> Option<&'w str> {
-        let by_specification = self.id_in_path.as_deref().or(wire.document_id.as_deref());
-        let by_apollo = || wire.persisted_query().map(|persisted| persisted.hash);
-        let elsewhere = || if app.documents.looks_further() { wire.other_id() } else { None };
+impl Requester {
+    /// The id that a document is incoming for by, if it is.
+    pub(in crate::http) fn document_id<'w>(
+        &'w self,
+        app: &App,
+        params: &'w GraphQLParams,
+    ) -> Option<&'w str> {
+        let by_specification = self.id_in_path.as_deref().or(params.document_id.as_deref());
+        let by_apollo = || params.persisted_query().map(|persisted| persisted.hash);
+        let elsewhere = || if app.documents.looks_further() { params.other_id() } else { None };
         by_specification.or_else(by_apollo).or_else(elsewhere)
     }
 }
@@ -80,7 +84,7 @@ pub(in crate::http) async fn read_post(
     id: Option<String>,
     parts: &Parts,
     body: Body,
-) -> Result<Asked, Refusal> {
+) -> Result<IncomingRequest, Rejection> {
     if !is_json(&parts.headers) {
         return Err(MEDIA_TYPE);
     }
@@ -88,26 +92,28 @@ pub(in crate::http) async fn read_post(
     let bearer = auth::bearer(&app.access, &parts.headers);
     let (has_bad_token, trust) = (bearer.is_err(), head.trust);
     let read = read_post_of(app, id, parts, body, head, bearer).await;
-    // A bad token is as none until it is known what is asked for. Whatever else is wrong with the request is said once
+    // A bad token is as none until it is known what is incoming for. Whatever else is wrong with the request is said once
     // its token is good; that the server is busy is said now, or the client would think its session over.
-    let mut asked = read.map_err(|refusal| match refusal.status {
+    let mut incoming = read.map_err(|rejection| match rejection.status {
         StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => {
-            refusal
+            rejection
         }
         _ if has_bad_token => unauthenticated(trust.is_gateway()),
-        _ => refusal,
+        _ => rejection,
     })?;
-    if asked.asker.has_bad_token {
-        let Wires::One(wire) = &mut asked.wires else {
-            return Err(unauthenticated(asked.asker.caller.is_gateway));
+    if incoming.requester.has_bad_token {
+        let GraphQLRequest::One(params) = &mut incoming.requests else {
+            return Err(unauthenticated(incoming.requester.caller.is_gateway));
         };
         // Before it is decided how the answer is sent.
-        match Box::pin(find_document(app, &parts.headers, &asked.asker, wire)).await {
-            Err(Stop::Refused(refusal)) if refusal.code == UNAUTHENTICATED => return Err(refusal),
-            found => wire.found = Some(found),
+        match Box::pin(find_document(app, &parts.headers, &incoming.requester, params)).await {
+            Err(DocumentError::Rejected(rejection)) if rejection.code == UNAUTHENTICATED => {
+                return Err(rejection);
+            }
+            found => params.found = Some(found),
         }
     }
-    Ok(asked)
+    Ok(incoming)
 }
 
 async fn read_post_of(
@@ -116,8 +122,8 @@ async fn read_post_of(
     parts: &Parts,
     body: Body,
     head: gateway::Head,
-    bearer: Result<Option<Bearer>, Refused>,
-) -> Result<Asked, Refusal> {
+    bearer: Result<Option<Bearer>, InvalidToken>,
+) -> Result<IncomingRequest, Rejection> {
     let is_anonymous = !matches!(bearer, Ok(Some(_)));
     let mut bounds = bounds(app, is_anonymous, head.trust);
     if app.gateways.may_sign_in_body() {
@@ -133,13 +139,17 @@ async fn read_post_of(
     head.check_body(received.as_sent())?;
     let body = received.decode(bounds.bytes, &mut memory).await?;
     // Leave is taken once there is something to work on: who sends slowly keeps nobody out.
-    let permit = app.admission.enter(owner)?;
-    let wires = wire::of_body(&body, bounds, &mut memory)?;
-    let asker = asker(app, caller, head.trust, bearer, &wires, id)?;
-    Ok(Asked { asker, wires, held: (permit, Some(memory)) })
+    let permit = app.admission.acquire(owner)?;
+    let requests = params::of_body(&body, bounds, &mut memory)?;
+    let requester = requester(app, caller, head.trust, bearer, &requests, id)?;
+    Ok(IncomingRequest { requester, requests, held: (permit, Some(memory)) })
 }
 
-pub(in crate::http) fn read_get(app: &App, id: Option<String>, parts: &Parts) -> Result<Asked, Refusal> {
+pub(in crate::http) fn read_get(
+    app: &App,
+    id: Option<String>,
+    parts: &Parts,
+) -> Result<IncomingRequest, Rejection> {
     if !is_meant(app, &parts.headers) {
         return Err(CSRF);
     }
@@ -153,59 +163,59 @@ pub(in crate::http) fn read_get(app: &App, id: Option<String>, parts: &Parts) ->
     let signed_in = bearer.as_ref().ok().and_then(Option::as_ref);
     let owner = owner(app, &caller, signed_in);
     app.admission.check_answers(&owner)?;
-    let permit = app.admission.enter(owner)?;
+    let permit = app.admission.acquire(owner)?;
     let bounds = bounds(app, !matches!(bearer, Ok(Some(_))), head.trust);
-    let wires = Wires::One(Box::new(wire::of_uri(&parts.uri, bounds)?));
-    let asker = Asker { is_get: true, ..asker(app, caller, head.trust, bearer, &wires, id)? };
-    Ok(Asked { asker, wires, held: (permit, None) })
+    let requests = GraphQLRequest::One(Box::new(params::of_uri(&parts.uri, bounds)?));
+    let requester = Requester { is_get: true, ..requester(app, caller, head.trust, bearer, &requests, id)? };
+    Ok(IncomingRequest { requester, requests, held: (permit, None) })
 }
 
 /// Who asks, now that it is known what for; counted against their rate.
-fn asker(
+fn requester(
     app: &App,
     caller: Caller,
     head: Trust,
-    bearer: Result<Option<Bearer>, Refused>,
-    wires: &Wires,
+    bearer: Result<Option<Bearer>, InvalidToken>,
+    requests: &GraphQLRequest,
     id_in_path: Option<String>,
-) -> Result<Asker, Refusal> {
-    let wired = wires.as_slice();
+) -> Result<Requester, Rejection> {
+    let wired = requests.as_slice();
     let by_text = id_in_path.is_none();
-    let proven = wired.iter().map(|wire| app.gateways.wire(head, wire, by_text));
+    let proven = wired.iter().map(|params| app.gateways.params(head, params, by_text));
     let trust = proven.collect::<Result<Vec<_>, _>>()?.into_iter().min().unwrap_or(head);
     let bearer = end_user(app, trust, bearer, wired);
     let has_bad_token = bearer.is_err();
     let bearer = bearer.unwrap_or_default();
-    wires.check_length(bounds(app, bearer.is_none(), trust))?;
+    requests.check_length(bounds(app, bearer.is_none(), trust))?;
     let viewer = bearer.as_ref().map_or(Viewer::Anonymous, |bearer| bearer.viewer.clone());
-    let in_batch = matches!(wires, Wires::Batch(_));
+    let in_batch = matches!(requests, GraphQLRequest::Batch(_));
     let caller = Caller { in_batch, is_gateway: trust.is_gateway(), ..caller };
     app.admission.check_rate(&viewer, &caller, wired.len() as u32)?;
-    Ok(Asker { viewer, bearer, caller, id_in_path, is_get: false, has_bad_token })
+    Ok(Requester { viewer, bearer, caller, id_in_path, is_get: false, has_bad_token })
 }
 
 /// The end user: of the token that came along, or, where that is switched on, whom a gateway has claims of.
 fn end_user(
     app: &App,
     trust: Trust,
-    bearer: Result<Option<Bearer>, Refused>,
-    wires: &[Wire],
-) -> Result<Option<Bearer>, Refused> {
+    bearer: Result<Option<Bearer>, InvalidToken>,
+    requests: &[GraphQLParams],
+) -> Result<Option<Bearer>, InvalidToken> {
     if !matches!(bearer, Ok(None)) || !app.gateway.claims {
         return bearer;
     }
-    let mut claims = wires.iter().map(|wire| gateway::claims(trust, wire));
+    let mut claims = requests.iter().map(|params| gateway::claims(trust, params));
     let first = claims.next().flatten();
     if claims.any(|other| other != first) {
-        return Err(Refused("an array of requests has claims of several users"));
+        return Err(InvalidToken("an array of requests has claims of several users"));
     }
     first.map(|claims| app.access.accept(claims.clone())).transpose()
 }
 
 /// Gateways make one error of an answer that is not 200, whatever it says.
-fn unauthenticated(is_gateway: bool) -> Refusal {
+fn unauthenticated(is_gateway: bool) -> Rejection {
     let status = if is_gateway { StatusCode::OK } else { StatusCode::UNAUTHORIZED };
-    Refusal::new(status, UNAUTHENTICATED, "The access token is not valid.")
+    Rejection::new(status, UNAUTHENTICATED, "The access token is not valid.")
 }
 
 /// From where and with what the request was sent.
@@ -257,44 +267,50 @@ fn has_preflight_header(headers: &HeaderMap) -> bool {
     given("apollo-require-preflight") || given("x-apollo-operation-name") || is_json(headers)
 }
 
-/// Whether one operation is asked for, and it is a subscription.
-pub(in crate::http) async fn is_subscription(app: &App, headers: &HeaderMap, asked: &mut Asked) -> bool {
-    let Wires::One(wire) = &mut asked.wires else { return false };
-    let found = find_document(app, headers, &asked.asker, wire).await;
+/// Whether one operation is incoming for, and it is a subscription.
+pub(in crate::http) async fn is_subscription(
+    app: &App,
+    headers: &HeaderMap,
+    incoming: &mut IncomingRequest,
+) -> bool {
+    let GraphQLRequest::One(params) = &mut incoming.requests else { return false };
+    let found = find_document(app, headers, &incoming.requester, params).await;
     let document = found.as_ref().ok();
-    let kind = document.and_then(|document| document.kind(wire.operation_name.as_deref()));
-    wire.found = Some(found);
+    let kind = document.and_then(|document| document.kind(params.operation_name.as_deref()));
+    params.found = Some(found);
     kind == Some(OperationKind::Subscription)
 }
 
 pub(super) async fn find_document(
     app: &App,
     headers: &HeaderMap,
-    asker: &Asker,
-    wire: &mut Wire,
-) -> Result<Arc<Document>, Stop> {
-    if let Some(found) = wire.found.take() {
+    requester: &Requester,
+    params: &mut GraphQLParams,
+) -> Result<Arc<Document>, DocumentError> {
+    if let Some(found) = params.found.take() {
         return found;
     }
-    let persisted = wire.persisted_query();
-    let is_by_specification = asker.id_in_path.is_some() || wire.document_id.is_some();
-    let asked = documents::Asked {
-        text: wire.query.as_deref().filter(|text| !text.is_empty()),
-        id: asker.document_id(app, wire),
+    let persisted = params.persisted_query();
+    let is_by_specification = requester.id_in_path.is_some() || params.document_id.is_some();
+    let incoming = documents::DocumentRequest {
+        text: params.query.as_deref().filter(|text| !text.is_empty()),
+        id: requester.document_id(app, params),
         is_apq: !is_by_specification && persisted.is_some(),
         is_version_1: persisted.is_some_and(|persisted| persisted.is_version_1),
-        operation_name: wire.operation_name.as_deref(),
-        caller: &asker.caller,
+        operation_name: params.operation_name.as_deref(),
+        caller: &requester.caller,
         client: about::client(headers),
     };
-    let found = app.documents.find(&app.graph, &asker.viewer, asked).await;
-    if !asker.has_bad_token {
+    let found = app.documents.find(&app.graph, &requester.viewer, incoming).await;
+    if !requester.has_bad_token {
         return found;
     }
     match found {
-        Ok(document) if document.only_signs_in(wire.operation_name.as_deref()) => Ok(document),
+        Ok(document) if document.only_signs_in(params.operation_name.as_deref()) => Ok(document),
         // Clients that register their documents send the text next: it may be one of these.
-        Err(Stop::Refused(refusal)) if refusal.status == StatusCode::OK => Err(refusal.into()),
-        Ok(_) | Err(_) => Err(unauthenticated(asker.caller.is_gateway).into()),
+        Err(DocumentError::Rejected(rejection)) if rejection.status == StatusCode::OK => {
+            Err(rejection.into())
+        }
+        Ok(_) | Err(_) => Err(unauthenticated(requester.caller.is_gateway).into()),
     }
 }

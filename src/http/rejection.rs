@@ -12,13 +12,13 @@ use serde_json::json;
 
 /// A request that is not run, or not to its end. Its text is safe: what it repeats of the request is short.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Refusal {
+pub(crate) struct Rejection {
     pub(crate) status: StatusCode,
     pub(crate) code: &'static str,
     pub(crate) message: Cow<'static, str>,
 }
 
-impl Refusal {
+impl Rejection {
     pub(crate) const fn new(status: StatusCode, code: &'static str, message: &'static str) -> Self {
         Self { status, code, message: Cow::Borrowed(message) }
     }

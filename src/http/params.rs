@@ -8,21 +8,21 @@ use schema::{Document, Variables};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{memory::MemoryReservation, refusal::Refusal};
-use crate::documents::Stop;
+use super::{memory::MemoryReservation, rejection::Rejection};
+use crate::documents::DocumentError;
 
-const TOO_DEEP: Refusal =
-    Refusal::new(StatusCode::BAD_REQUEST, "DEPTH_LIMIT", "The request's JSON is nested too deep.");
-const TOO_MANY_VALUES: Refusal =
-    Refusal::new(StatusCode::BAD_REQUEST, "COST_LIMIT", "The request's JSON has too many values.");
-const NO_JSON: Refusal =
-    Refusal::new(StatusCode::BAD_REQUEST, "BAD_USER_INPUT", "The body is not valid JSON.");
-const NO_REQUEST: Refusal = Refusal::new(
+const TOO_DEEP: Rejection =
+    Rejection::new(StatusCode::BAD_REQUEST, "DEPTH_LIMIT", "The request's JSON is nested too deep.");
+const TOO_MANY_VALUES: Rejection =
+    Rejection::new(StatusCode::BAD_REQUEST, "COST_LIMIT", "The request's JSON has too many values.");
+const NO_JSON: Rejection =
+    Rejection::new(StatusCode::BAD_REQUEST, "BAD_USER_INPUT", "The body is not valid JSON.");
+const NO_REQUEST: Rejection = Rejection::new(
     StatusCode::BAD_REQUEST,
     "BAD_USER_INPUT",
     "A GraphQL request is one JSON object: query (text), variables (object), operationName (text), extensions (object).",
 );
-const NO_BATCH: Refusal = Refusal::new(
+const NO_BATCH: Rejection = Rejection::new(
     StatusCode::BAD_REQUEST,
     "BAD_USER_INPUT",
     "One request at a time: an array of requests is not taken from this caller, or not of this length.",
@@ -35,7 +35,7 @@ const APQ_VERSION: u64 = 1;
 /// One request as it came over the wire.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Wire {
+pub(crate) struct GraphQLParams {
     #[serde(default)]
     pub(crate) query: Option<String>,
     /// Where the GraphQL-over-HTTP specification puts the id of a document.
@@ -55,7 +55,7 @@ pub(crate) struct Wire {
     id: Option<String>,
     /// The document, where somebody had to look what it is before it runs.
     #[serde(skip)]
-    pub(super) found: Option<Result<Arc<Document>, Stop>>,
+    pub(super) found: Option<Result<Arc<Document>, DocumentError>>,
 }
 
 /// Apollo's `extensions.persistedQuery`.
@@ -64,7 +64,7 @@ pub(crate) struct PersistedQuery<'w> {
     pub(crate) is_version_1: bool,
 }
 
-impl Wire {
+impl GraphQLParams {
     /// `extensions.persistedQuery`, if it is one.
     pub(crate) fn persisted_query(&self) -> Option<PersistedQuery<'_>> {
         let given = self.extension("persistedQuery")?;
@@ -87,23 +87,23 @@ impl Wire {
 }
 
 /// One request, or an array of them.
-pub(super) enum Wires {
-    One(Box<Wire>),
-    Batch(Vec<Wire>),
+pub(super) enum GraphQLRequest {
+    One(Box<GraphQLParams>),
+    Batch(Vec<GraphQLParams>),
 }
 
-impl Wires {
-    pub(super) fn as_slice(&self) -> &[Wire] {
+impl GraphQLRequest {
+    pub(super) fn as_slice(&self) -> &[GraphQLParams] {
         match self {
-            Self::One(wire) => std::slice::from_ref(wire),
-            Self::Batch(wires) => wires,
+            Self::One(params) => std::slice::from_ref(params),
+            Self::Batch(requests) => requests,
         }
     }
 
     /// Refuses an array that is longer than it may be.
-    pub(super) fn check_length(&self, bounds: Bounds) -> Result<(), Refusal> {
+    pub(super) fn check_length(&self, bounds: Bounds) -> Result<(), Rejection> {
         match self {
-            Self::Batch(wires) if wires.len() > bounds.batch => Err(NO_BATCH),
+            Self::Batch(requests) if requests.len() > bounds.batch => Err(NO_BATCH),
             Self::One(_) | Self::Batch(_) => Ok(()),
         }
     }
@@ -120,19 +120,25 @@ pub(super) struct Bounds {
 }
 
 /// Reads the requests of a body. What serde says about it is not passed on: it may quote the body at length.
-pub(super) fn of_body(body: &[u8], bounds: Bounds, memory: &mut MemoryReservation) -> Result<Wires, Refusal> {
+pub(super) fn of_body(
+    body: &[u8],
+    bounds: Bounds,
+    memory: &mut MemoryReservation,
+) -> Result<GraphQLRequest, Rejection> {
     memory.grow(check_json(body, bounds)? * VALUE_BYTES)?;
     let refuse = |error: serde_json::Error| if error.is_data() { NO_REQUEST } else { NO_JSON };
     match body.iter().find(|byte| !byte.is_ascii_whitespace()) {
-        Some(b'{') => serde_json::from_slice(body).map(|wire| Wires::One(Box::new(wire))).map_err(refuse),
+        Some(b'{') => {
+            serde_json::from_slice(body).map(|params| GraphQLRequest::One(Box::new(params))).map_err(refuse)
+        }
         Some(b'[') => {
             // Objects only: serde would take an array for the fields of a request in their order.
             let items: Vec<Map<String, Value>> = serde_json::from_slice(body).map_err(refuse)?;
             if items.is_empty() || items.len() > bounds.batch {
                 return Err(NO_BATCH);
             }
-            let wires = items.into_iter().map(|item| serde_json::from_value(Value::Object(item)));
-            wires.collect::<Result<_, _>>().map(Wires::Batch).map_err(refuse)
+            let requests = items.into_iter().map(|item| serde_json::from_value(Value::Object(item)));
+            requests.collect::<Result<_, _>>().map(GraphQLRequest::Batch).map_err(refuse)
         }
         _ if serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok() => Err(NO_REQUEST),
         _ => Err(NO_JSON),
@@ -140,7 +146,7 @@ pub(super) fn of_body(body: &[u8], bounds: Bounds, memory: &mut MemoryReservatio
 }
 
 /// Reads the request of a query string.
-pub(super) fn of_uri(uri: &Uri, bounds: Bounds) -> Result<Wire, Refusal> {
+pub(super) fn of_uri(uri: &Uri, bounds: Bounds) -> Result<GraphQLParams, Rejection> {
     let mut fields = Map::new();
     for (name, text) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
         let value = match name.as_ref() {
@@ -165,7 +171,7 @@ pub(super) fn of_uri(uri: &Uri, bounds: Bounds) -> Result<Wire, Refusal> {
 
 /// Refuses JSON that is nested too deep or has too many values, before anything is built of it; says how many it has.
 /// Whether it is JSON at all is not its matter.
-pub(super) fn check_json(json: &[u8], bounds: Bounds) -> Result<usize, Refusal> {
+pub(super) fn check_json(json: &[u8], bounds: Bounds) -> Result<usize, Rejection> {
     let (mut depth, mut values, mut in_text, mut escaped) = (0_usize, 1_usize, false, false);
     for byte in json {
         if in_text {
@@ -200,12 +206,12 @@ mod tests {
 
     const BOUNDS: Bounds = Bounds { bytes: 1 << 20, depth: 8, values: 20, batch: 2 };
 
-    fn refused_within(bounds: Bounds, body: &str) -> Option<Refusal> {
+    fn refused_within(bounds: Bounds, body: &str) -> Option<Rejection> {
         let mut memory = MemoryPool::new(1 << 20, 100).reserve(Owner::default());
         of_body(body.as_bytes(), bounds, &mut memory).err()
     }
 
-    fn refused(body: &str) -> Option<Refusal> {
+    fn refused(body: &str) -> Option<Rejection> {
         refused_within(BOUNDS, body)
     }
 
@@ -259,17 +265,17 @@ mod tests {
 
     #[test]
     fn an_id_is_found_where_it_may_be() {
-        let wire: Wire = serde_json::from_str(
+        let params: GraphQLParams = serde_json::from_str(
             r#"{"documentId": "a", "doc_id": "b", "id": "c", "extensions": {"persistedQuery": {"version": 1, "sha256Hash": "d"}}}"#,
         )
         .expect("a request");
-        let persisted = wire.persisted_query().expect("given");
+        let persisted = params.persisted_query().expect("given");
         assert_eq!((persisted.hash, persisted.is_version_1), ("d", true));
-        assert_eq!((wire.document_id.as_deref(), wire.other_id()), (Some("a"), Some("b")));
-        let wire =
+        assert_eq!((params.document_id.as_deref(), params.other_id()), (Some("a"), Some("b")));
+        let params =
             of_uri(&Uri::from_static("/graphql?id=c&extensions=%7B%22persistedQuery%22%3A1%7D"), BOUNDS);
-        let wire = wire.expect("a request");
-        assert!(wire.persisted_query().is_none());
-        assert_eq!(wire.other_id(), Some("c"));
+        let params = params.expect("a request");
+        assert!(params.persisted_query().is_none());
+        assert_eq!(params.other_id(), Some("c"));
     }
 }

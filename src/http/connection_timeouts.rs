@@ -36,7 +36,7 @@ const HTTP2: &[u8] = b"PRI";
 
 /// The limits.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
+pub(super) struct ConnectionTimeouts {
     /// From the first byte of a request to the end of its head; also how long the first request may take to begin.
     pub(super) head: Duration,
     /// Without a request.
@@ -54,7 +54,7 @@ pub(super) struct Activity {
     /// Requests whose heads are read; may begin anew.
     begun: AtomicU32,
     /// What keeps it from being idle.
-    under_way: AtomicU32,
+    in_flight: AtomicU32,
     /// The answers that are being sent.
     answers: Mutex<Vec<Weak<Outgoing>>>,
     /// Nobody looks at answers, until there is one.
@@ -66,14 +66,14 @@ pub(super) struct Activity {
 
 /// Something is under way on a connection: a request, its answer, or what became of it.
 #[derive(Debug)]
-pub(crate) struct UnderWay(Arc<Activity>);
+pub(crate) struct InFlight(Arc<Activity>);
 
 impl Activity {
     pub(super) fn new(slot: Slot) -> Arc<Self> {
         Arc::new(Self {
             _slot: slot,
             begun: AtomicU32::default(),
-            under_way: AtomicU32::default(),
+            in_flight: AtomicU32::default(),
             answers: Mutex::default(),
             is_unwatched: AtomicBool::default(),
             answering: Notify::new(),
@@ -82,10 +82,10 @@ impl Activity {
     }
 
     /// A request begins.
-    pub(super) fn begin(self: &Arc<Self>) -> UnderWay {
+    pub(super) fn begin(self: &Arc<Self>) -> InFlight {
         self.begun.fetch_add(1, Ordering::Relaxed);
-        self.under_way.fetch_add(1, Ordering::Relaxed);
-        UnderWay(Arc::clone(self))
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        InFlight(Arc::clone(self))
     }
 
     /// Whether a request has ever begun.
@@ -95,7 +95,7 @@ impl Activity {
 
     /// Looks at the answers that are being sent as long as the connection lasts; done when it has to be cut off. `reset` is
     /// told why a single stream was ended.
-    pub(super) async fn watch(&self, limits: Limits, reset: impl Fn(&'static str)) {
+    pub(super) async fn watch(&self, limits: ConnectionTimeouts, reset: impl Fn(&'static str)) {
         let pace = Pace { window: limits.write, per_second: limits.per_second };
         let tick = limits.write / LOOKS;
         loop {
@@ -130,7 +130,7 @@ impl Activity {
     }
 }
 
-impl UnderWay {
+impl InFlight {
     /// From now on it is looked at whether this answer is taken.
     pub(super) fn watch(&self, answer: &Arc<Outgoing>) {
         let mut answers = self.0.answers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -145,23 +145,23 @@ impl UnderWay {
     }
 }
 
-impl Clone for UnderWay {
+impl Clone for InFlight {
     fn clone(&self) -> Self {
-        self.0.under_way.fetch_add(1, Ordering::Relaxed);
+        self.0.in_flight.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(&self.0))
     }
 }
 
-impl Drop for UnderWay {
+impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// A TCP connection that fails when its other end is too slow.
-pub(super) struct Patient {
+pub(super) struct TimeoutStream {
     stream: TcpStream,
-    limits: Limits,
+    limits: ConnectionTimeouts,
     activity: Arc<Activity>,
     /// Of what is noted here: how many requests had begun.
     seen: u32,
@@ -171,17 +171,17 @@ pub(super) struct Patient {
     head_since: Option<Instant>,
     /// When it was seen first that nothing is under way.
     idle_since: Option<Instant>,
-    reading: Alarm,
-    writing: Alarm,
+    reading: Deadline,
+    writing: Deadline,
     write_waits: bool,
 }
 
 /// Rings not before a moment that can be put off for nothing: only the earliest one is waited for.
-struct Alarm {
+struct Deadline {
     sleep: Pin<Box<Sleep>>,
 }
 
-impl Alarm {
+impl Deadline {
     fn new(within: Duration) -> Self {
         Self { sleep: Box::pin(sleep(within)) }
     }
@@ -200,8 +200,8 @@ impl Alarm {
     }
 }
 
-impl Patient {
-    pub(super) fn new(stream: TcpStream, limits: Limits, activity: Arc<Activity>) -> Self {
+impl TimeoutStream {
+    pub(super) fn new(stream: TcpStream, limits: ConnectionTimeouts, activity: Arc<Activity>) -> Self {
         Self {
             stream,
             limits,
@@ -210,8 +210,8 @@ impl Patient {
             is_http2: None,
             head_since: None,
             idle_since: None,
-            reading: Alarm::new(limits.head),
-            writing: Alarm::new(limits.write),
+            reading: Deadline::new(limits.head),
+            writing: Deadline::new(limits.write),
             write_waits: false,
         }
     }
@@ -222,7 +222,7 @@ impl Patient {
         if begun != self.seen {
             (self.seen, self.head_since, self.idle_since) = (begun, None, None);
         }
-        let is_busy = self.activity.under_way.load(Ordering::Relaxed) > 0;
+        let is_busy = self.activity.in_flight.load(Ordering::Relaxed) > 0;
         if is_busy {
             self.idle_since = None;
         }
@@ -280,7 +280,7 @@ impl Patient {
     }
 }
 
-impl AsyncRead for Patient {
+impl AsyncRead for TimeoutStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -299,7 +299,7 @@ impl AsyncRead for Patient {
     }
 }
 
-impl AsyncWrite for Patient {
+impl AsyncWrite for TimeoutStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
         self.bounded(cx, |stream, cx| stream.poll_write(cx, from))
     }
