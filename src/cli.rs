@@ -258,8 +258,8 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 async fn run(cli: Cli) -> Result<(), Failure> {
     let Cli { command, common } = cli;
     match command.unwrap_or(Command::Dev) {
-        Command::Dev => server::dev(load(&common, Mode::Development)?.config).await,
-        Command::Serve { migrate } => server::serve(load(&common, Mode::Production)?.config, migrate).await,
+        Command::Dev => server::dev(load(&common, Mode::Development)?).await,
+        Command::Serve { migrate } => server::serve(load(&common, Mode::Production)?, migrate).await,
         Command::Migrate { action } => {
             let config = load(&common, Mode::Database)?.config;
             match action {

@@ -357,8 +357,9 @@ sections! {
         max_selections: usize = "10000";
         /// Fields within each other at most.
         max_depth: usize = "12";
-        /// Bytes of white space in one document at most, those of comments, texts and numbers counted four times.
-        max_filler: usize = "262144";
+        /// Maximum number of bytes of a document that are not names or punctuation: those of white space counted once,
+        /// those of comments, texts and numbers four times.
+        max_ignored_bytes: usize = "262144";
         /// Fields within each other at most, below `__schema` and `__type`.
         max_introspection_depth: usize = "20";
         /// Maximum nesting of lists of fields and types below `__schema` and `__type`.

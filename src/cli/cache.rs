@@ -1,4 +1,4 @@
-//! `xp cache stats|purge`: the cache between nodes, as the operator sees it. Not here: a node's own figures, which
+//! `xp cache stats|purge`: the cache between instances, as the operator sees it. Not here: an instance's own figures, which
 //! are in its `/metrics`.
 
 use entities::redis::{Redis, Unavailable};

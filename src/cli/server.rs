@@ -15,7 +15,11 @@ use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
 };
-use xp::{Account, App, Development, config::Config, telemetry::Telemetry};
+use xp::{
+    Account, App, Development,
+    config::{Config, layers::Loaded},
+    telemetry::Telemetry,
+};
 
 use super::{Failure, chain, database, say};
 
@@ -23,8 +27,9 @@ use super::{Failure, chain, database, say};
 const DEMO_TOKEN_SECONDS: u32 = 12 * 3600;
 
 /// `xp dev`.
-pub(super) async fn dev(config: Config) -> Result<(), Failure> {
-    let (listener, telemetry) = begin(&config).await?;
+pub(super) async fn dev(loaded: Loaded) -> Result<(), Failure> {
+    let (listener, telemetry) = begin(&loaded).await?;
+    let config = loaded.config;
     let (store, registry) = open(&config, Some(true)).await?;
     let access = database::access(&config, &store).await?;
     let accounts = demo_accounts(&store, &access).await?;
@@ -35,8 +40,9 @@ pub(super) async fn dev(config: Config) -> Result<(), Failure> {
 }
 
 /// `xp serve`.
-pub(super) async fn serve(config: Config, migrate: bool) -> Result<(), Failure> {
-    let (listener, telemetry) = begin(&config).await?;
+pub(super) async fn serve(loaded: Loaded, migrate: bool) -> Result<(), Failure> {
+    let (listener, telemetry) = begin(&loaded).await?;
+    let config = loaded.config;
     let (store, registry) = open(&config, migrate.then_some(false)).await?;
     let pending = database::pending(&store).await?;
     if pending > 0 {
@@ -56,7 +62,9 @@ pub(super) async fn serve(config: Config, migrate: bool) -> Result<(), Failure> 
     end(run(app, listener).await?, store, telemetry).await
 }
 
-async fn begin(config: &Config) -> Result<(TcpListener, Telemetry), Failure> {
+/// Opens the listener and starts the log, which warns of settings under old names.
+async fn begin(loaded: &Loaded) -> Result<(TcpListener, Telemetry), Failure> {
+    let config = &loaded.config;
     let http = &config.http;
     let listener = TcpListener::bind((http.host.as_str(), http.port)).await.map_err(|error| {
         let fix = match error.kind() {
@@ -72,10 +80,13 @@ async fn begin(config: &Config) -> Result<(TcpListener, Telemetry), Failure> {
         ))
     })?;
     let telemetry = Telemetry::start(&config.telemetry).map_err(|error| Failure::Failed(chain(&error)))?;
+    for renamed in &loaded.renamed {
+        tracing::warn!(place = renamed.place, fix = renamed.fix, "{}", renamed.what);
+    }
     Ok((listener, telemetry))
 }
 
-/// Serves until a signal, following what other nodes revoke meanwhile.
+/// Serves until a signal, following what other instances revoke meanwhile.
 async fn run(app: App, listener: TcpListener) -> Result<io::Result<usize>, Failure> {
     let following = tokio::spawn(app.access.follow());
     let keeping = tokio::spawn(app.store.clone().stay_registered());

@@ -50,17 +50,22 @@ pub(super) fn config(loaded: &Loaded, action: super::Settings, as_json: bool) ->
         (super::Settings::Print { .. }, false) => say(&config::print::text(loaded)),
         (super::Settings::Print { .. }, true) => say(&config::print::json(loaded).to_string()),
         (super::Settings::Check, false) => {
-            let cautions = loaded.config.cautions().into_iter().map(|Problem { what, why, fix, .. }| {
+            let cautions = notes(loaded).map(|Problem { what, why, fix, .. }| {
                 format!("\n\n  note: {what}\n    why:   {why}\n    fix:   {fix}")
             });
             say(&format!("the configuration is valid{}", cautions.collect::<String>()))
         }
         (super::Settings::Check, true) => {
             let note = |Problem { what, why, fix, .. }| json!({ "what": what, "why": why, "fix": fix });
-            let notes: Vec<_> = loaded.config.cautions().into_iter().map(note).collect();
+            let notes: Vec<_> = notes(loaded).map(note).collect();
             say(&json!({ "valid": true, "notes": notes }).to_string())
         }
     }
+}
+
+/// What is allowed, but seldom meant or called otherwise now.
+fn notes(loaded: &Loaded) -> impl Iterator<Item = Problem> {
+    loaded.config.cautions().into_iter().chain(loaded.renamed.iter().cloned())
 }
 
 /// `xp healthcheck`.

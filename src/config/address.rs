@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_metrics_are_where_they_were_asked_for_and_apart_in_production() {
+    fn metrics_have_their_own_address_in_production() {
         let place = |text: &str, development| MetricsAddress::parse(text).expect("valid").place(development);
         let usual = "127.0.0.1:9464".parse().expect("an address");
         assert_eq!(place("auto", true), MetricsPlace::Main);

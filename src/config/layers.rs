@@ -115,11 +115,16 @@ pub struct ConfigEntry {
     pub source: Source,
 }
 
+/// Keys that were renamed: the old name, which is still read, and the new one.
+const RENAMED: [(&str, &str); 1] = [("graph.max_filler", "graph.max_ignored_bytes")];
+
 /// The configuration and where each value came from.
 #[derive(Clone, Debug)]
 pub struct Loaded {
     /// The configuration.
     pub config: Config,
+    /// Old names that are in use, as warnings.
+    pub renamed: Vec<Problem>,
     /// All values in the order of the table.
     pub entries: Vec<ConfigEntry>,
 }
@@ -138,7 +143,8 @@ pub fn load(inputs: &Inputs) -> Result<Loaded, Invalid> {
     match config {
         Some(config) if values.problems.is_empty() => {
             let take = |key: &'static ConfigKey| values.by_name.remove(key.name);
-            Ok(Loaded { config, entries: KEYS.iter().filter_map(take).collect() })
+            let entries = KEYS.iter().filter_map(take).collect();
+            Ok(Loaded { config, renamed: values.renamed, entries })
         }
         _ => Err(Invalid(values.problems)),
     }
@@ -148,6 +154,8 @@ pub fn load(inputs: &Inputs) -> Result<Loaded, Invalid> {
 pub(super) struct Values {
     by_name: HashMap<&'static str, ConfigEntry>,
     problems: Vec<Problem>,
+    /// Old names that are in use.
+    renamed: Vec<Problem>,
 }
 
 impl Values {
@@ -177,11 +185,26 @@ impl Values {
                 special.map_or((key.default, Source::Default), |(_, text)| (*text, Source::Development));
             (key.name, ConfigEntry { key, text: text.into(), source })
         });
-        Self { by_name: by_name.collect(), problems: Vec::new() }
+        Self { by_name: by_name.collect(), problems: Vec::new(), renamed: Vec::new() }
     }
 
     fn set(&mut self, key: &'static ConfigKey, text: String, source: Source) {
         self.by_name.insert(key.name, ConfigEntry { key, text, source });
+    }
+
+    /// Reads a value under the old name of its key, unless the same layer has one under the new name.
+    fn set_renamed(&mut self, old: &str, new: &str, key: &'static ConfigKey, text: String, source: Source) {
+        self.renamed.push(Problem {
+            what: format!("the setting {old} is now called {new}"),
+            place: source.to_string(),
+            why: "the old name is still read, and will be removed in a later version".into(),
+            fix: format!("rename it to {new}"),
+        });
+        let same_layer =
+            |entry: &ConfigEntry| std::mem::discriminant(&entry.source) == std::mem::discriminant(&source);
+        if !self.by_name.get(key.name).is_some_and(same_layer) {
+            self.set(key, text, source);
+        }
     }
 
     fn require(&mut self, mode: Mode) {
@@ -237,12 +260,14 @@ impl Values {
             for (key, value) in inner {
                 let name = format!("{}.{}", section.get_ref(), key.get_ref());
                 let line = line_of(text, key.span().start);
-                let Some(key) = find(&name) else {
+                let Some((key, is_renamed)) = find(&name) else {
                     self.unknown(&name, format!("{}:{line}", path.display()), &file_names());
                     continue;
                 };
+                let source = Source::File(path.to_path_buf(), line);
                 match scalar(value.get_ref()) {
-                    Some(value) => self.set(key, value, Source::File(path.to_path_buf(), line)),
+                    Some(value) if is_renamed => self.set_renamed(&name, key.name, key, value, source),
+                    Some(value) => self.set(key, value, source),
                     None => self.problems.push(Problem {
                         what: format!("{name} must be a single value"),
                         place: format!("{}:{line}", path.display()),
@@ -265,6 +290,9 @@ impl Values {
             }
             if let Some(key) = KEYS.iter().find(|key| key.env() == *variable) {
                 self.set(key, value.into(), Source::Environment(variable.into()));
+            } else if let Some((old, key)) = renamed_variable(variable) {
+                let source = Source::Environment(variable.into());
+                self.set_renamed(&old, &key.env(), key, value.into(), source);
             } else if variable.starts_with("XP_") && !self.secret_file(variable, value) {
                 // Also known under the names the usual ones would have, so that XP_HTTP_PORT leads to PORT.
                 let names = KEYS.iter().flat_map(|key| [(key.env(), key.env()), (by_rule(key), key.env())]);
@@ -293,7 +321,14 @@ impl Values {
     fn add_flags(&mut self, flags: &[(String, String, String)]) {
         for (name, value, flag) in flags {
             match find(name) {
-                Some(key) => self.set(key, value.clone(), Source::Flag(flag.clone())),
+                Some((key, is_renamed)) => {
+                    let source = Source::Flag(flag.clone());
+                    if is_renamed {
+                        self.set_renamed(name, key.name, key, value.clone(), source);
+                    } else {
+                        self.set(key, value.clone(), source);
+                    }
+                }
                 None => self.unknown(name, format!("flag {flag}"), &file_names()),
             }
         }
@@ -322,8 +357,20 @@ impl Values {
     }
 }
 
-fn find(name: &str) -> Option<&'static ConfigKey> {
-    KEYS.iter().find(|key| key.name == name)
+/// The key of this name, and whether the name is an old one.
+fn find(name: &str) -> Option<(&'static ConfigKey, bool)> {
+    let renamed = RENAMED.iter().find(|(old, _)| *old == name);
+    let name = renamed.map_or(name, |(_, new)| new);
+    KEYS.iter().find(|key| key.name == name).map(|key| (key, renamed.is_some()))
+}
+
+/// The key whose variable had this name before, with that name.
+fn renamed_variable(variable: &str) -> Option<(String, &'static ConfigKey)> {
+    RENAMED.iter().find_map(|(old, new)| {
+        let old = format!("XP_{}", old.replace('.', "_").to_ascii_uppercase());
+        let key = KEYS.iter().find(|key| key.name == *new)?;
+        (old == variable).then_some((old, key))
+    })
 }
 
 fn file_names() -> Vec<(String, String)> {

@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_an_origin_is_told_how_to_write_it() {
+    fn invalid_origins_are_reported_with_the_expected_form() {
         for (wrong, why) in [
             ("http://localhost:3000/", "write http://localhost:3000"),
             ("https://a.example/app", "it has a path; write https://a.example"),

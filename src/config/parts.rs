@@ -14,7 +14,7 @@ impl GraphConfig {
         self.subgraphs.unwrap_or(Subgraph::WHOLE)
     }
 
-    /// The limits of documents, as the front room takes them.
+    /// The limits of documents, as the crate `schema` takes them.
     pub fn limits(&self) -> Limits {
         Limits {
             bytes: self.max_bytes,
@@ -27,7 +27,7 @@ impl GraphConfig {
             fragments: self.max_fragments,
             selections: self.max_selections,
             depth: self.max_depth,
-            ignored_bytes: self.max_filler,
+            ignored_bytes: self.max_ignored_bytes,
             introspection_depth: self.max_introspection_depth,
             introspection_lists: self.max_introspection_lists,
             cost: u64::from(self.max_cost),
@@ -48,7 +48,7 @@ impl GatewayConfig {
 }
 
 impl AuthConfig {
-    /// For the front room.
+    /// For the crate `schema`.
     ///
     /// Without a secret one is made that ends with the process.
     pub fn access(&self) -> AccessOptions {
@@ -69,7 +69,7 @@ impl AuthConfig {
 }
 
 impl Config {
-    /// The database for the store room. While serving, PostgreSQL works on no statement longer than its request may
+    /// The database for the crate `entities`. While serving, PostgreSQL works on no statement longer than its request may
     /// take; migrations and seeds may take longer. `None` without a URL.
     pub fn store(&self, serving: bool) -> Option<entities::DatabaseOptions> {
         let given = self.database.url.as_ref()?;

@@ -1,5 +1,5 @@
-//! The configuration as text, JSON and the page of the documentation. Secrets come out masked, by `ConfigKey::show`. Not here:
-//! reading.
+//! The configuration as text, JSON and the page of the documentation. Secrets come out masked, by `ConfigKey::show`.
+//! Not here: reading.
 
 use std::fmt::Write as _;
 

@@ -70,7 +70,7 @@ mod tests {
     use crate::config::KEYS;
 
     #[test]
-    fn what_kubernetes_sets_is_told_by_name_and_value() {
+    fn service_links_are_recognized_by_name_and_value() {
         for (variable, value) in [
             ("XP_GRAPH_SERVICE_HOST", "10.96.0.12"),
             ("XP_GRAPH_SERVICE_HOST", "fd00::12"),

@@ -41,6 +41,33 @@ fn later_layers_win() {
 }
 
 #[test]
+fn an_old_name_is_read_with_a_warning_that_names_the_new_one() {
+    let directory = folder();
+    let write = |text: &str| std::fs::write(directory.join("xp.toml"), text).expect("written");
+    let load_with = |pairs: &[(&str, &str)], flags: &[&str]| {
+        let flags = flags.iter().map(|value| ("graph.max_filler".into(), (*value).into(), "--set".into()));
+        let inputs =
+            Inputs { directory: Some(directory.clone()), flags: flags.collect(), ..environment(pairs) };
+        let loaded = load(&inputs).expect("valid");
+        let warnings: Vec<_> = loaded.renamed.iter().map(|problem| problem.fix.clone()).collect();
+        (loaded.config.graph.max_ignored_bytes, warnings)
+    };
+    write("[graph]\nmax_filler = 1\n");
+    assert_eq!(load_with(&[], &[]), (1, vec!["rename it to graph.max_ignored_bytes".to_owned()]));
+    let old = [("XP_GRAPH_MAX_FILLER", "2")];
+    let (value, warnings) = load_with(&old, &[]);
+    assert_eq!((value, warnings.len()), (2, 2));
+    assert_eq!(warnings[1], "rename it to XP_GRAPH_MAX_IGNORED_BYTES");
+    assert_eq!(load_with(&old, &["3"]).0, 3);
+    write("[graph]\nmax_filler = 1\nmax_ignored_bytes = 4\n");
+    assert_eq!(load_with(&[], &[]).0, 4, "the new name wins within a layer");
+    write("[graph]\nmax_ignored_bytes = 5\nmax_filler = 1\n");
+    assert_eq!(load_with(&[], &[]).0, 5, "in whatever order they stand");
+    write("");
+    assert_eq!(load_with(&[("XP_GRAPH_MAX_IGNORED_BYTES", "6")], &[]), (6, vec![]));
+}
+
+#[test]
 fn everything_wrong_is_reported_at_once() {
     let directory = folder();
     std::fs::write(directory.join("xp.toml"), "[http]\nprot = 1\n[htpp]\nport = 1\n[auth]\nissuer = []\n")
@@ -132,7 +159,7 @@ fn no_address_is_shown_with_its_account() {
 }
 
 #[test]
-fn what_kubernetes_says_of_a_service_is_not_taken_for_a_key() {
+fn kubernetes_service_variables_are_not_keys() {
     let links = [
         ("XP_GRAPH_SERVICE_HOST", "10.96.0.12"),
         ("XP_GRAPH_SERVICE_PORT", "80"),
@@ -151,7 +178,7 @@ fn what_kubernetes_says_of_a_service_is_not_taken_for_a_key() {
 }
 
 #[test]
-fn nobody_signs_up_by_themselves_unless_it_is_wanted_but_in_development() {
+fn sign_up_is_off_by_default_except_in_development() {
     for (mode, wanted) in [(Mode::Tool, false), (Mode::Development, true)] {
         assert_eq!(load(&Inputs::nothing(mode)).expect("valid").config.auth.sign_up, wanted);
     }
@@ -166,7 +193,7 @@ fn nobody_signs_up_by_themselves_unless_it_is_wanted_but_in_development() {
 }
 
 #[test]
-fn a_missing_file_is_an_error_only_when_it_was_asked_for() {
+fn a_missing_file_fails_only_when_named() {
     let mut inputs = Inputs::nothing(Mode::Tool);
     inputs.directory = Some(folder());
     assert!(load(&inputs).is_ok());
@@ -175,7 +202,7 @@ fn a_missing_file_is_an_error_only_when_it_was_asked_for() {
 }
 
 #[test]
-fn postgresql_works_no_longer_on_a_statement_than_its_request_may_take() {
+fn statement_timeout_never_exceeds_request_timeout() {
     let url = |request_timeout: &str, serving: bool| {
         let given = [("DATABASE_URL", "postgres://host/name"), ("XP_HTTP_REQUEST_TIMEOUT", request_timeout)];
         let config = load(&environment(&given)).expect("valid").config;
