@@ -105,7 +105,7 @@ impl Drop for Server {
     }
 }
 
-/// A node with a cache, and its figures.
+/// An instance with a cache, and its figures.
 struct Node {
     store: Store,
     registry: Registry,
@@ -117,9 +117,9 @@ impl Node {
         let url: RedisUrl = format!("redis://127.0.0.1:{}", server.port).parse().expect("a URL");
         let redis = Redis::new(&url, &mut registry);
         let store = store.clone().with_cache(&CacheOptions::default(), Some(redis), &mut registry);
-        let node = Self { store, registry };
-        node.settle().await;
-        node
+        let instance = Self { store, registry };
+        instance.settle().await;
+        instance
     }
 
     async fn settle(&self) {
@@ -287,23 +287,23 @@ async fn zipf(store: &Store) {
         })
         .collect();
     let draw = || rows[shares.partition_point(|share| *share < fastrand::f64() * sum).min(rows.len() - 1)];
-    let nodes = [Node::on(store, &server).await, Node::on(store, &server).await];
+    let instances = [Node::on(store, &server).await, Node::on(store, &server).await];
     say(&format!("Zipf 1.0 over {} rows on two nodes, 2 % writes, {BATCH} rows a read", rows.len()));
     for round in ["first million draws (nothing held before)", "second million draws"] {
-        let before: Vec<_> = nodes.iter().map(found).collect();
+        let before: Vec<_> = instances.iter().map(found).collect();
         let began = Instant::now();
         for _ in 0..DRAWS / BATCH {
-            let node = &nodes[fastrand::usize(..2)].store;
+            let instance = &instances[fastrand::usize(..2)].store;
             let keys: Vec<LocationId> = (0..BATCH).map(|_| draw()).collect();
-            location::by_ids(node, &keys).await.expect("the read succeeds");
+            location::by_ids(instance, &keys).await.expect("the read succeeds");
             let written: Vec<Tag> = keys
                 .iter()
                 .filter(|_| fastrand::u8(..50) == 0)
                 .map(|id| Tag::Row("Location", id.0))
                 .collect();
-            node.cache().invalidate_by_tag(&written).await;
+            instance.cache().invalidate_by_tag(&written).await;
         }
-        let after = nodes.iter().map(found);
+        let after = instances.iter().map(found);
         let (mut asked, mut local, mut shared) = (0, 0, 0);
         for (before, after) in before.into_iter().zip(after) {
             asked += after.0 - before.0;
@@ -322,8 +322,8 @@ async fn zipf(store: &Store) {
 }
 
 /// Rows asked for, found here, and found in Redis.
-fn found(node: &Node) -> (u64, u64, u64) {
-    let count = |parts: &[&str]| node.sum("cache_requests_total", parts);
+fn found(instance: &Node) -> (u64, u64, u64) {
+    let count = |parts: &[&str]| instance.sum("cache_requests_total", parts);
     (
         count(&["tier=\"local\""]),
         count(&["tier=\"local\"", "result=\"hit\""]),
@@ -338,8 +338,8 @@ async fn outage(store: &Store) {
     const PHASE: Duration = Duration::from_secs(10);
     let mut server = Server::start().await;
     let accounts = ids(store, &format!("select id from users order by id limit {ACCOUNTS}")).await;
-    let node = Node::on(store, &server).await;
-    let (without, with) = (graph(store), graph(&node.store));
+    let instance = Node::on(store, &server).await;
+    let (without, with) = (graph(store), graph(&instance.store));
     let query = "query($id: ID!) { user(id: $id) { displayName forms(first: 3) { nodes { title submissionCount } } sessions(first: 3) { nodes { id } } } }";
     let (phase, done) = (AtomicU64::new(0), AtomicBool::new(false));
     let times: Mutex<BTreeMap<u64, Vec<Duration>>> = Mutex::default();
@@ -360,7 +360,7 @@ async fn outage(store: &Store) {
         }
     };
     let (mut opened, mut back) = (None, None);
-    let hits = || node.sum("cache_requests_total", &["result=\"hit\""]);
+    let hits = || instance.sum("cache_requests_total", &["result=\"hit\""]);
     let script = async {
         tokio::time::sleep(PHASE).await;
         phase.store(1, Ordering::Relaxed);
@@ -374,7 +374,7 @@ async fn outage(store: &Store) {
         server.kill();
         while opened.is_none() && killed.elapsed() < PHASE {
             tokio::time::sleep(Duration::from_millis(1)).await;
-            opened = (node.sum("circuit_breaker_state", &[]) > 0).then(|| killed.elapsed());
+            opened = (instance.sum("circuit_breaker_state", &[]) > 0).then(|| killed.elapsed());
         }
         tokio::time::sleep(PHASE.saturating_sub(killed.elapsed())).await;
         server.launch().await;
@@ -410,7 +410,7 @@ async fn outage(store: &Store) {
 /// Ten million different tags.
 async fn tags(store: &Store) {
     let server = Server::start().await;
-    let node = Node::on(store, &server).await;
+    let instance = Node::on(store, &server).await;
     let resident = || {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let line =
@@ -421,7 +421,7 @@ async fn tags(store: &Store) {
     for part in 0..100_u128 {
         let tags: Vec<Tag> =
             (0..100_000).map(|number| Tag::Row("Bench", Uuid::from_u128((part << 64) | number))).collect();
-        node.store.cache().invalidate_by_tag(&tags).await.expect("Redis is there");
+        instance.store.cache().invalidate_by_tag(&tags).await.expect("Redis is there");
     }
     let cli = |arguments: &[&str]| {
         let output =

@@ -1,7 +1,7 @@
 //! Persisted documents: which document a request means, and whether it may run. `trusted` are those of manifests and
 //! directories, read when they change and ready to run; `apq` those that clients register by themselves. Modes say what
 //! a client may send. What can be known of a document is found out when it is loaded or registered: a request by id
-//! looks it up, and that is all. Not here: what a document means (the front room), where the id stands (`http`).
+//! looks it up, and that is all. Not here: what a document means (the crate `schema`), where the id stands (`http`).
 
 mod apq;
 mod budget;

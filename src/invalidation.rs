@@ -2,7 +2,7 @@
 //! Apollo Router calls `/invalidation`, with the same tags that `extensions.apolloEntityCacheTags` has. Off unless there is an
 //! address. Nobody waits for it: writes are told here by a channel that never blocks, what waits is bounded, and what does not
 //! fit becomes one order to forget all of this subgraph. A router that is away hears of everything when it is back. Not
-//! here: what a change concerns (the store room).
+//! here: what a change concerns (the crate `entities`).
 
 use std::{collections::BTreeSet, time::Duration};
 

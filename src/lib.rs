@@ -48,7 +48,7 @@ pub struct App(Arc<AppParts>);
 pub struct AppParts {
     /// The graph.
     pub graph: Graph,
-    /// The store behind the graph; the hall only asks whether it is there.
+    /// The store behind the graph; the server only asks whether it is there.
     pub store: Store,
     /// Tokens to viewers.
     pub access: Access,

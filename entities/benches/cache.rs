@@ -109,7 +109,7 @@ fn cache(criterion: &mut Criterion) {
         tokio::time::sleep(Duration::from_millis(200)).await;
     });
     group.throughput(Throughput::Elements(100));
-    // A node that has no room, and a reader whose token is of another table: everything comes from Redis, with its
+    // An instance that has no room, and a reader whose token is of another table: everything comes from Redis, with its
     // stamps.
     let reader = shared.not_before("1.1".parse().expect("a moment"));
     group.bench_function("from Redis, 100 rows and their stamps", |bencher| {

@@ -74,7 +74,7 @@ record! {
         /// Primary key together with `created_at`.
         #[sea_orm(primary_key, auto_increment = false)]
         pub id: ActivityLogId,
-        /// Who did it; none for the system and for removed accounts.
+        /// The account that did it; none for the system and for removed accounts.
         pub user_id: Option<UserId>,
         /// Dotted verb such as `form.publish`.
         pub action_type: String,
@@ -93,7 +93,7 @@ record! {
 /// Whose entry it is. The log outlives accounts, so the database does not keep this.
 #[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {
-    /// Who did it.
+    /// The account that did it.
     #[sea_orm(
         belongs_to = "crate::user::Entity",
         from = "Column::UserId",
@@ -133,7 +133,7 @@ impl Model {
 /// An entry about to be written: what a mutation did.
 #[derive(Clone, Debug)]
 pub struct ActivityEntry {
-    /// Who did it; none for the system and for callers without an account.
+    /// The account that did it; none for the system and for callers without an account.
     pub user: Option<UserId>,
     /// What was done.
     pub action: Action,

@@ -1,4 +1,4 @@
-//! What can go wrong in the store room. These are internal errors: the front room masks them and logs them once.
+//! What can go wrong in the crate `entities`. These are internal errors: the crate `schema` masks them and logs them once.
 //! Expected outcomes are not errors: absence is `None`, a refused cursor is `page::BadCursor`.
 
 use sea_orm::{DbErr, sqlx};

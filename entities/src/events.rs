@@ -35,21 +35,21 @@ pub enum ChangeEvent {
     Session {
         /// The session.
         id: SessionId,
-        /// Whose it is.
+        /// Its owner.
         user: UserId,
     },
     /// A session ended.
     SessionEnded {
         /// The session.
         id: SessionId,
-        /// Whose it was.
+        /// Its owner.
         user: UserId,
     },
     /// A form, its draft or its versions changed.
     Form {
         /// The form.
         id: FormId,
-        /// Whose it is.
+        /// Its owner.
         owner: UserId,
     },
     /// A submission was stored.
@@ -58,7 +58,7 @@ pub enum ChangeEvent {
         id: SubmissionId,
         /// What was filled in.
         form: FormId,
-        /// Who filled it in.
+        /// The account that filled it in.
         user: Option<UserId>,
     },
     /// Changes of other instances may have been missed: whoever needs to be sure reads the database again.
@@ -68,7 +68,7 @@ pub enum ChangeEvent {
     LastLocation {
         /// The position.
         id: LocationId,
-        /// Whose it is.
+        /// Its owner.
         user: UserId,
     },
     /// A kind of change that only newer versions know, told by one of them. Nobody waits for it here, but who must be sure

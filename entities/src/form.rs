@@ -54,7 +54,7 @@ record! {
         /// Primary key.
         #[sea_orm(primary_key, auto_increment = false)]
         pub id: FormId,
-        /// Who made it.
+        /// The account that made it.
         pub owner_id: UserId,
         /// Shown to those who fill it in.
         pub title: String,
@@ -82,7 +82,7 @@ record! {
 /// What a form belongs to, and what refers to it.
 #[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {
-    /// Who made it.
+    /// The account that made it.
     #[sea_orm(belongs_to = "crate::user::Entity", from = "Column::OwnerId", to = "crate::user::Column::Id")]
     Owner,
     /// Its published versions.
@@ -120,7 +120,7 @@ record! {
     pub struct Row {
         /// Primary key.
         pub id: FormId,
-        /// Who made it.
+        /// The account that made it.
         pub owner_id: UserId,
         /// Shown to those who fill it in.
         pub title: String,

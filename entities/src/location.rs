@@ -76,7 +76,7 @@ pub mod last {
     /// Whose position it is. Positions outlive accounts and sessions, so the database does not keep these.
     #[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]
     pub enum Relation {
-        /// Who was there.
+        /// The account that was there.
         #[sea_orm(
             belongs_to = "crate::user::Entity",
             from = "Column::UserId",
@@ -117,7 +117,7 @@ record! {
         /// Primary key together with `timestamp`.
         #[sea_orm(primary_key, auto_increment = false)]
         pub id: LocationId,
-        /// Who was there.
+        /// The account that was there.
         pub user_id: UserId,
         /// On which device.
         pub session_id: Option<SessionId>,
@@ -144,7 +144,7 @@ record! {
 /// Whose position it is. Positions outlive accounts and sessions, so the database does not keep these.
 #[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {
-    /// Who was there.
+    /// The account that was there.
     #[sea_orm(
         belongs_to = "crate::user::Entity",
         from = "Column::UserId",

@@ -64,7 +64,7 @@ record! {
         /// Primary key.
         #[sea_orm(primary_key, auto_increment = false)]
         pub id: SessionId,
-        /// Whose session it is.
+        /// The account of the session.
         pub user_id: UserId,
         /// Not ended; it may still have expired.
         pub is_active: bool,
@@ -100,7 +100,7 @@ record! {
 /// What a session belongs to.
 #[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {
-    /// Whose session it is.
+    /// The account of the session.
     #[sea_orm(belongs_to = "crate::user::Entity", from = "Column::UserId", to = "crate::user::Column::Id")]
     User,
 }
@@ -120,7 +120,7 @@ record! {
     pub struct Row {
         /// Primary key.
         pub id: SessionId,
-        /// Whose session it is.
+        /// The account of the session.
         pub user_id: UserId,
         /// Not ended; it may still have expired.
         pub is_active: bool,

@@ -14,7 +14,7 @@ use crate::{
     cache::{
         AnswerName, Cache, CacheOptions, Cached, ReadContext, Recorder, Retention, Tag, Version,
         instance::{self, Instance},
-        outbox::{self, Published},
+        outbox::{self, PublishedIds},
     },
     database::{
         Database, DatabaseOptions,
@@ -41,7 +41,7 @@ pub struct Store {
 struct StoreParts {
     cache: Cache,
     /// Where others have to hear of what is written.
-    published: Option<Arc<Published>>,
+    published: Option<Arc<PublishedIds>>,
     instance: Arc<Instance>,
     events: EventBus,
     revocations: Arc<Revocations>,
@@ -164,7 +164,7 @@ impl Store {
     }
 
     /// Where invalidations are noted that were published; none, where nobody else needs to be.
-    fn published(&self) -> Option<Arc<Published>> {
+    fn published(&self) -> Option<Arc<PublishedIds>> {
         // Without Redis others are told by whoever has one.
         let StoreParts { published, instance, .. } = &*self.parts;
         published.clone().or_else(|| instance.has_sharing_others().then(Arc::default))

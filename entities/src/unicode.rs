@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_trimmed_is_not_seen() {
+    fn trimmed_characters_are_invisible() {
         for character in (0..=0x0010_ffff).filter_map(char::from_u32).filter(|character| is_space(*character))
         {
             assert!(character.is_whitespace() || is_invisible(character), "{character:?}");

@@ -1,6 +1,6 @@
 //! What an instance reads before its first request: open forms, the accounts that were active lately, and what was read most
 //! often before it started. A cache that is empty would send its first requests all to the database at once. Not here:
-//! who waits for it (the hall's readiness).
+//! who waits for it (the server's readiness).
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ const CONCURRENCY: usize = 2;
 /// How often, and how often at most, it is looked whether this instance follows the log.
 const LOOK: Duration = Duration::from_millis(20);
 const LOOKS: u32 = 50;
-/// Who has used a session since is active.
+/// An account that has used a session since then is active.
 const ACTIVE_DAYS: i64 = 7;
 
 /// Fills the cache; says how many rows it has asked for.

@@ -2,7 +2,7 @@
 //! written that it was made of, without executing anything. An answer is of the partition that its execution has
 //! looked at: everybody's, if it never asked who reads; a role's, if it only asked what administrators may read, who
 //! all read everything; otherwise one viewer's. Answers with errors and answers with something that no tag covers
-//! are not kept; what a clock decides is kept until then. Not here: the stamps (`entities::cache`), `ETag` (the hall).
+//! are not kept; what a clock decides is kept until then. Not here: the stamps (`entities::cache`), `ETag` (`src`).
 
 use std::sync::Arc;
 

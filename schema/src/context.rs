@@ -39,8 +39,8 @@ impl Deref for Database {
 impl Source for Database {
     type Error = entities::Error;
 
-    /// Who must see a write has a store of their own, and cannot share another request's. Nor can who collects what its own
-    /// values depend on: a shared batch reads those of others too.
+    /// A reader who must see a write has a store of their own, and cannot share another request's. Nor can a reader who
+    /// collects what its own values depend on: a shared batch reads those of others too.
     fn is_shareable(&self) -> bool {
         self.store.min_version().is_none() && !self.recorder.collects()
     }

@@ -71,7 +71,7 @@ pub struct Options {
     pub gateway_limits: Limits,
     /// Whether the federation's fields and the schema are there for gateways only.
     pub gateways_only: bool,
-    /// Who is let in; none: nobody but by keys of this graph alone.
+    /// Authentication; without it the graph makes keys of its own, and accepts no others.
     pub access: Option<Access>,
     /// Shared batches of one loader that may be under way at once; 0 keeps every request to itself.
     pub shared_batches: usize,
@@ -281,7 +281,7 @@ impl Graph {
         let floor = request.cache_token.and_then(|token| token.parse().ok());
         let floored = floor.map(|floor| self.inner.store.not_before(floor));
         let store = floored.as_ref().unwrap_or(&self.inner.store);
-        // Who wants to know how an answer is made has it made.
+        // A request that asks how its answer was made is always executed.
         let cache_key = AnswerCacheKey::of(&prepared, &viewer, store)
             .filter(|_| !explain && !request.trace && !request.cache_tags);
         let bounds = self.inner.bounds(&viewer, &request.caller, &request.taken);

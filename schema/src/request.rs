@@ -1,5 +1,5 @@
-//! One request and its answer, as they come from the hall and go back to it. Not here: what happens between them (`Graph`),
-//! what a request knows while it runs (`context`).
+//! One request and its answer, as they come from the server and go back to it. Not here: what happens between them
+//! (`Graph`), what a request knows while it runs (`context`).
 
 use std::{net::IpAddr, sync::Arc};
 

@@ -1,8 +1,8 @@
-//! Documents that clients register by themselves (Apollo's automatic persisted queries): by the SHA-256 of their text as it
-//! was sent. Kept without the white space, commas and comments that make a text long, within a budget (`budget`), shortly
-//! until somebody has asked for them by their hash and then until nobody has for a while. In this process they are ready to
-//! run; all nodes that share a Redis have the texts. A document that is not kept runs all the same, and its client sends
-//! the text the next time.
+//! Documents that clients register by themselves (Apollo's automatic persisted queries): by the SHA-256 of their text
+//! as it was sent. Kept without the white space, commas and comments that make a text long, within a budget (`budget`),
+//! shortly until somebody has asked for them by their hash and then until nobody has for a while. In this process they
+//! are ready to run; all instances that share a Redis have the texts. A document that is not kept runs all the same,
+//! and its client sends the text the next time.
 
 use std::{
     borrow::Cow,
@@ -189,7 +189,7 @@ impl Apq {
         format!("{}{normal}", self.seal(hash, &normal).to_hex()).into()
     }
 
-    /// The text of what is kept under a hash, if it has this hash, or one of our nodes has sealed it.
+    /// The text of what is kept under a hash, if it has this hash, or one of our instances has sealed it.
     fn text_of<'f>(&self, hash: &[u8; 32], form: &'f str) -> Option<&'f str> {
         if digest(&SHA256, form.as_bytes()).as_ref() == hash {
             return Some(form);

@@ -1,6 +1,6 @@
 //! HTTP message signatures (RFC 9421) over a request, with its body bound by `content-digest` (RFC 9530). What must be
 //! covered, how old a signature may be and which keys there are is decided here; what is signed says only with which key.
-//! A signature with a nonce is good once on this node; one without is good until it is too old.
+//! A signature with a nonce is good once on this instance; one without is good until it is too old.
 
 use std::{
     fmt::{self, Write as _},

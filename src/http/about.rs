@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_told_is_short_and_can_be_seen() {
+    fn reported_client_names_are_short_and_printable() {
         assert_eq!(name(""), None);
         assert_eq!(name("Größe ✓").as_deref(), Some("Größe ✓"));
         assert_eq!(

@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn who_takes_all_places_keeps_no_other_account_or_address_out() {
+    fn one_caller_cannot_take_all_permits() {
         let mut http = crate::config::Config::default().http;
         http.max_concurrent_requests = 16;
         let admission = Admission::new(&http);

@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_answer_varies_by_is_told_once() {
+    fn the_vary_header_has_no_duplicates() {
         let varied = |control: &'static str, by: &[&'static str]| {
             let mut response = ().into_response();
             response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static(control));

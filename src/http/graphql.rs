@@ -39,7 +39,7 @@ pub(super) use incoming::{
 };
 pub(super) use record::{RequestSummary, record};
 
-/// What a caller has written, to be read on whatever node answers next.
+/// What a caller has written, to be read on whatever instance answers next.
 pub(super) const CACHE_TOKEN: HeaderName = HeaderName::from_static("x-cache-token");
 /// How Apollo's gateways ask for a trace.
 const INCLUDE_TRACE: &str = "apollo-federation-include-trace";

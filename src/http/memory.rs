@@ -15,7 +15,7 @@
 //! What an encoder holds besides an answer, and what a request takes beside its body, are no part of how large it is.
 //!
 //! An answer comes here when it is finished and its size is known. While it is being written, its buffer counts in the pool
-//! of the front room (`graph.max_writing_memory`, `schema/src/engine/bounds.rs`, which says why there are two).
+//! of the crate `schema` (`graph.max_writing_memory`, `schema/engine/src/bounds.rs`, which says why there are two).
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_a_reserve_for_signed_in_callers_and_one_for_what_is_small() {
+    fn memory_is_reserved_for_signed_in_and_small_requests() {
         let pool = MemoryPool::new(64 * MIB, 25);
         let attackers: Vec<_> = (0..10).flat_map(|last| take_all(&pool, &address(last))).collect();
         assert_eq!(attackers.len(), 40, "callers without a token");
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_owed_fits_where_others_do_not() {
+    fn owed_answers_fit_into_a_full_pool() {
         let pool = MemoryPool::new(64 * MIB, 25);
         let ann = account(1);
         let held = (take_all(&pool, &ann), take_all_small(&pool, &ann));

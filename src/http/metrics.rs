@@ -1,5 +1,5 @@
 //! `GET /metrics` in the text format of Prometheus, and the listener that it has to itself. Not here: what is counted
-//! (`telemetry::metrics` and the rooms below).
+//! (`telemetry::metrics` and the crates below).
 
 use std::{io, net::SocketAddr};
 

@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_that_never_ends_holds_what_was_sent_of_it() {
+    async fn an_endless_body_holds_only_the_bytes_sent() {
         let pool = MemoryPool::new(1 << 20, 100);
         let sent = gzip(&vec![b' '; LIMIT]);
         let size = sent.len();
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_that_is_waited_for_holds_no_buffer_of_its_connection() {
+    async fn a_pending_body_holds_no_connection_buffer() {
         let (pool, alive) = (MemoryPool::new(1 << 20, 100), Arc::new(()));
         let read = Bytes::from_owner(Buffer(vec![b' '; 16 << 10], Arc::clone(&alive)));
         let begins = stream::iter([Ok::<_, Infallible>(read.slice(..1))]).chain(stream::pending());
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_inflated_counts_and_has_the_same_limit() {
+    async fn inflated_bodies_count_toward_the_body_limit() {
         let pool = MemoryPool::new(200_000, 100);
         let outcome = async |bytes: Vec<u8>, limit: usize| {
             let mut memory = pool.reserve(Owner::default());

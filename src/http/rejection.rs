@@ -1,4 +1,4 @@
-//! What every failure of this room looks like: GraphQL-shaped JSON with a code and the request's id. Not here: errors of
+//! What every failure of HTTP looks like: GraphQL-shaped JSON with a code and the request's id. Not here: errors of
 //! the graph, which arrive as part of its answer.
 
 use std::borrow::Cow;

@@ -17,7 +17,7 @@ pub(crate) struct Owner {
     /// Where the request comes from: one address, or the network of one customer of IPv6. `None` for gateways and trusted
     /// proxies, who ask for many.
     pub(crate) address: Option<IpAddr>,
-    /// Who is signed in.
+    /// The account, if the caller is signed in.
     pub(crate) account: Option<UserId>,
     /// Whether it is a gateway's request.
     pub(crate) is_gateway: bool,

@@ -1,5 +1,6 @@
-//! Which connections are let in: so many in all, and so many of one address. What is beyond that is counted and said in the
-//! log, a few times a minute at most. Not here: what a connection does (`server`), how long it may stay (`connection_timeouts`).
+//! Which connections are let in: so many in all, and so many of one address. What is beyond that is counted and said in
+//! the log, a few times a minute at most. Not here: what a connection does (`server`), how long it may stay
+//! (`connection_timeouts`).
 
 use std::{
     collections::HashMap,

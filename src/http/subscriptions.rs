@@ -275,7 +275,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_ends_a_stream_has_its_code_and_only_the_end_of_a_session_is_final() {
+    fn stream_ends_have_codes_and_only_revocation_is_final() {
         let headers = HeaderMap::new();
         let of = |end: End| (end.reply(&headers).codes, end.is_final());
         assert_eq!(of(End::Revoked), (vec!["UNAUTHENTICATED"], true));

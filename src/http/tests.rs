@@ -192,7 +192,7 @@ async fn get_runs_queries_only_and_only_after_a_preflight() {
 }
 
 #[tokio::test]
-async fn a_bad_token_is_refused_and_a_good_one_is_its_account() {
+async fn a_bad_token_is_refused_and_a_good_one_authenticates() {
     let app = app().await;
     let (status, headers, body) = send(&app, with(post_of(QUERY), "authorization", "Bearer x")).await;
     assert_eq!((status, &body["errors"][0]["extensions"]["code"]), (401, &json!("UNAUTHENTICATED")));
@@ -439,7 +439,7 @@ async fn expect_closed(stream: &mut TcpStream) {
 }
 
 #[tokio::test]
-async fn a_connection_without_a_request_is_kept_longer_than_a_head_may_take() {
+async fn an_idle_connection_outlives_the_header_timeout() {
     let routes = || Router::new().route("/", get(|| async { "hello" }));
     let limits = |head: Duration, idle: Duration| {
         move |config: &mut Config| {

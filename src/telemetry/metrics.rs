@@ -1,6 +1,6 @@
-//! The numbers of the hall: HTTP requests, GraphQL operations, errors by code. No global state: everything is in the
+//! The numbers of the server: HTTP requests, GraphQL operations, errors by code. No global state: everything is in the
 //! registry that `main` makes and hands to each room. Labels are bounded: methods and routes come from closed lists,
-//! codes from the catalogue. Not here: batches and statements, which the rooms below count themselves.
+//! codes from the catalogue. Not here: batches and statements, which the crates below count themselves.
 
 use std::{
     sync::Arc,

@@ -216,7 +216,7 @@ async fn lines_of(app: &App, requests: Vec<Request<Body>>) -> (String, Vec<serde
 }
 
 #[tokio::test]
-async fn an_operation_is_one_line_without_any_text_or_value_of_the_callers() {
+async fn an_operation_logs_one_line_without_client_values() {
     let _alone = alone().await;
     let app = app().await;
     let (text, lines) = lines_of(

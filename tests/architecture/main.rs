@@ -10,6 +10,7 @@ use std::{
 };
 
 mod arrows;
+mod names;
 
 use arrows::{Arrows, Module};
 
@@ -54,6 +55,27 @@ fn modules_stand_in_layers() {
         wrong += &complaints(&name, &arrows, &top, &allowed(&name, FILES_MAY_KNOW_EACH_OTHER));
     }
     assert!(wrong.is_empty(), "{wrong}");
+}
+
+#[test]
+fn a_type_name_has_one_meaning_in_a_crate() {
+    let mut wrong = Vec::new();
+    for (name, folder) in crates() {
+        let found = names::doubles(&arrows::files(&folder.join("src")));
+        wrong.extend(found.into_iter().map(|double| format!("{name}: {double}")));
+    }
+    assert!(wrong.is_empty(), "call one of them otherwise: {wrong:#?}");
+}
+
+#[test]
+fn a_type_name_with_two_meanings_is_found() {
+    let files = [
+        ("one", "pub(crate) struct Answer<'a> {}\nimpl T for U {\n    type Key = u8;\n}\nenum Row {}"),
+        ("two", "type Answer = u8;\nimpl T for U {\n    type Key = u8;\n}\nstruct Row;\n// struct Other;"),
+        ("three", "pub struct Other;\n#[cfg(test)]\nmod tests {\n    struct Other;\n}"),
+    ];
+    let files = files.into_iter().map(|(name, text)| (path(name), text.to_owned())).collect();
+    assert_eq!(names::doubles(&files), ["Answer: one, two"]);
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! Who sees what: the table of the access rules, looked at from each side. What is hidden looks like what is not
-//! there: null or not in the list, never an error, never in a count. Not here: tokens (the hall).
+//! there: null or not in the list, never an error, never in a count. Not here: tokens (`src`).
 
 use std::collections::BTreeSet;
 
@@ -45,7 +45,7 @@ async fn private_columns_of_others_are_null_but_for_managers() {
 }
 
 #[tokio::test]
-async fn an_account_is_found_by_email_only_by_those_who_may_see_it() {
+async fn an_email_lookup_respects_visibility() {
     let by_email = "query($email: String!, $r: [_Any!]!) {
         userBy(lookup: { email: $email }) { id } _entities(representations: $r) { ... on User { id } } }";
     for app in TestApp::both().await {
@@ -254,7 +254,7 @@ fn is_empty(value: &Value) -> bool {
 
 /// By `node`, by its own field and by `_entities`, hidden and absent are the same bytes.
 #[tokio::test]
-async fn what_is_hidden_looks_like_what_is_not_there() {
+async fn hidden_and_missing_objects_look_alike() {
     let everything = "{
         users(first: 100) { nodes { id sessions(first: 2) { nodes { id } } } }
         forms(first: 100) { nodes { id status owner { id } versions { nodes { id } } submissions(first: 2) { nodes { id user { id } } } } }
@@ -352,7 +352,7 @@ async fn hidden_columns_neither_sort_nor_filter() {
 
 /// A submission stays visible to its sender when its form closes.
 #[tokio::test]
-async fn own_submissions_to_forms_that_are_no_longer_open_are_listed() {
+async fn own_submissions_to_closed_forms_are_listed() {
     let query = "{ me { submissions(first: 100) { totalCount nodes { id formVersion } } } }";
     for app in TestApp::both_own().await {
         let before = app.as_role(Role::Collector).ask(query).await;
@@ -366,7 +366,7 @@ async fn own_submissions_to_forms_that_are_no_longer_open_are_listed() {
 /// Who sees a submission sees its form and the version that was filled in, but nothing more: neither the form's draft nor
 /// its other versions nor what others have answered. By any other way the form is as hidden as before.
 #[tokio::test]
-async fn a_sender_can_ask_for_the_form_of_an_own_submission_when_it_is_closed() {
+async fn a_submitter_reads_the_closed_form_of_their_submission() {
     let query = "{ me { id submissions(first: 100) { nodes { id form { id title status draft
         currentVersion { id } versions { totalCount nodes { id } } submissions(first: 100) { nodes { user { id } } } } } } } }";
     for app in TestApp::both_own().await {

@@ -92,7 +92,7 @@ async fn long_answers_share_the_memory_that_they_are_written_in() {
 }
 
 #[tokio::test]
-async fn a_mutation_whose_answer_is_too_long_is_done_and_says_so() {
+async fn a_mutation_with_too_long_an_answer_reports_success() {
     for app in TestApp::both_own().await {
         let small = app.that_answers_at_most(300, usize::MAX);
         let rename = "mutation($name: String!) { first: updateProfile(input: { displayName: $name }) { user { displayName a: displayName b: displayName } userErrors { code } }
@@ -121,7 +121,7 @@ async fn next(events: &mut Events) -> Reply {
 }
 
 #[tokio::test]
-async fn an_event_is_bounded_as_an_answer_and_the_stream_goes_on() {
+async fn a_too_long_event_leaves_its_stream_open() {
     let [app, _] = TestApp::both_own().await;
     let bounded = app.that_answers_at_most(120, usize::MAX);
     let listens = |fields: &str| format!("subscription {{ locationUpdated {{ {fields} }} }}");
@@ -143,7 +143,7 @@ async fn an_event_is_bounded_as_an_answer_and_the_stream_goes_on() {
 }
 
 #[tokio::test]
-async fn results_and_errors_are_selected_so_many_times_and_no_more() {
+async fn copies_of_results_and_errors_are_limited() {
     for app in TestApp::both().await {
         let found = app
             .as_admin()
@@ -190,7 +190,7 @@ async fn results_and_errors_are_selected_so_many_times_and_no_more() {
 }
 
 #[tokio::test]
-async fn equal_ids_are_loaded_and_written_once_and_stand_in_each_place() {
+async fn equal_ids_are_loaded_once_and_repeated() {
     for app in TestApp::both().await {
         let (one, other) = (TestApp::account(Role::Admin), TestApp::account(Role::Viewer));
         let unknown = "0190a0b0-0000-7000-8000-000000000000";
@@ -300,7 +300,7 @@ async fn tracks_of_one_request_share_the_points_that_are_read() {
 
 /// Every maximum that the schema writes down, with the leaves that one would ask for.
 #[tokio::test]
-async fn what_the_schema_promises_can_be_asked_for_with_the_default_limits() {
+async fn default_limits_allow_all_documented_maxima() {
     let app = TestApp::sqlite().await;
     let strict = app.with_default_limits();
     let sdl = strict.graph.sdl();

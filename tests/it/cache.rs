@@ -1,4 +1,4 @@
-//! The cache between nodes, with a real Redis and PostgreSQL: that no read which starts after a write was answered
+//! The cache between instances, with a real Redis and PostgreSQL: that no read which starts after a write was answered
 //! gets older data, and that no failure of Redis becomes a failure of a request. Not here: the cache of one process
 //! (unit tests of `entities::cache`).
 
@@ -22,7 +22,7 @@ mod races;
 mod tags;
 mod warming;
 
-/// A node of its own on the database of an app, and its figures.
+/// An instance of its own on the database of an app, and its figures.
 struct Node {
     store: Store,
     registry: Registry,
@@ -60,22 +60,22 @@ impl Node {
     }
 }
 
-/// A node of its own on the database of `app`.
-async fn node(app: &TestApp, redis: &RedisServer) -> Store {
+/// An instance of its own on the database of `app`.
+async fn instance(app: &TestApp, redis: &RedisServer) -> Store {
     let config = CacheOptions::default();
     app.another_store().await.with_cache(&config, Some(redis.handle()), &mut Registry::default())
 }
 
-/// Waits until the node follows the log.
-async fn settle(nodes: &[Store]) {
-    for node in nodes {
+/// Waits until the instance follows the log.
+async fn settle(instances: &[Store]) {
+    for instance in instances {
         for _ in 0..500 {
-            if node.cache().has_lease() {
+            if instance.cache().has_lease() {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        assert!(node.cache().has_lease(), "the node follows the log after five seconds");
+        assert!(instance.cache().has_lease(), "the node follows the log after five seconds");
     }
 }
 
@@ -114,18 +114,18 @@ async fn version(store: &Store, id: SessionId) -> u64 {
 async fn bounded_types_are_at_most_a_quarter_second_old() {
     let [_, app] = TestApp::both_own().await;
     let redis = RedisServer::start().await;
-    let nodes = [node(&app, &redis).await, node(&app, &redis).await];
-    settle(&nodes).await;
+    let instances = [instance(&app, &redis).await, instance(&app, &redis).await];
+    settle(&instances).await;
     let id = some_form(&app).await;
     let title = async |store: &Store| title(store, id).await;
     for turn in 0..50 {
-        title(&nodes[1]).await;
+        title(&instances[1]).await;
         let new = format!("title {turn}");
         app.sql(&format!("update forms set title = '{new}' where id = '{id}'")).await;
-        nodes[0].cache().invalidate_by_tag(&[Tag::Row("Form", id.0)]).await;
+        instances[0].cache().invalidate_by_tag(&[Tag::Row("Form", id.0)]).await;
         let answered = Instant::now();
-        assert_eq!(title(&nodes[0]).await, new, "on the node that wrote: at once");
-        while title(&nodes[1]).await != new {
+        assert_eq!(title(&instances[0]).await, new, "on the node that wrote: at once");
+        while title(&instances[1]).await != new {
             assert!(answered.elapsed() < Duration::from_millis(250), "turn {turn}: still the old title");
         }
     }
@@ -135,76 +135,76 @@ async fn bounded_types_are_at_most_a_quarter_second_old() {
 async fn rows_come_from_redis_and_a_hit_asks_no_database() {
     let [_, app] = TestApp::both_own().await;
     let redis = RedisServer::start().await;
-    let nodes = [node(&app, &redis).await, node(&app, &redis).await];
-    settle(&nodes).await;
+    let instances = [instance(&app, &redis).await, instance(&app, &redis).await];
+    settle(&instances).await;
     let (owner, keys) = sessions(&app, 1).await;
-    assert_eq!(version(&nodes[0], keys[0]).await, 0);
+    assert_eq!(version(&instances[0], keys[0]).await, 0);
     // Filled beside the request.
     tokio::time::sleep(Duration::from_millis(100)).await;
     // A row that changes behind the cache's back shows who answered.
     app.sql(&format!("update user_sessions set name = '99' where id = '{}'", keys[0])).await;
-    assert_eq!(version(&nodes[1], keys[0]).await, 0, "the other node reads it from Redis");
-    assert!(session::rename(&nodes[0], owner, keys[0], Some("7")).await.expect("the write succeeds"));
-    assert_eq!((version(&nodes[1], keys[0]).await, version(&nodes[0], keys[0]).await), (7, 7));
+    assert_eq!(version(&instances[1], keys[0]).await, 0, "the other node reads it from Redis");
+    assert!(session::rename(&instances[0], owner, keys[0], Some("7")).await.expect("the write succeeds"));
+    assert_eq!((version(&instances[1], keys[0]).await, version(&instances[0], keys[0]).await), (7, 7));
 }
 
 #[tokio::test]
-async fn a_redis_that_is_killed_frozen_or_flushed_fails_no_read() {
+async fn killing_freezing_or_flushing_redis_fails_no_read() {
     let [_, app] = TestApp::both_own().await;
     let mut redis = RedisServer::start().await;
-    let nodes = [node(&app, &redis).await, node(&app, &redis).await];
-    settle(&nodes).await;
+    let instances = [instance(&app, &redis).await, instance(&app, &redis).await];
+    settle(&instances).await;
     let (owner, keys) = sessions(&app, 3).await;
     let mut next = 0;
-    let mut check = async |nodes: &[Store; 2], about: &str| {
+    let mut check = async |instances: &[Store; 2], about: &str| {
         for round in 0..10 {
             next += 1;
             let at = keys[round % keys.len()];
-            let writer = &nodes[round % 2];
+            let writer = &instances[round % 2];
             let renamed = session::rename(writer, owner, at, Some(&next.to_string())).await;
             assert!(renamed.expect("a write never fails because of Redis"), "{about}");
-            for node in nodes {
-                assert_eq!(version(node, at).await, next, "{about}, round {round}");
+            for instance in instances {
+                assert_eq!(version(instance, at).await, next, "{about}, round {round}");
             }
         }
     };
-    check(&nodes, "with Redis").await;
+    check(&instances, "with Redis").await;
     redis.kill();
-    check(&nodes, "killed").await;
+    check(&instances, "killed").await;
     redis.launch().await;
-    settle(&nodes).await;
-    check(&nodes, "started again, empty").await;
+    settle(&instances).await;
+    check(&instances, "started again, empty").await;
     redis.freeze();
     let start = Instant::now();
-    check(&nodes, "frozen").await;
+    check(&instances, "frozen").await;
     assert!(
         start.elapsed() < Duration::from_secs(10),
         "the breaker spares the requests: {:?}",
         start.elapsed()
     );
     redis.thaw();
-    settle(&nodes).await;
-    check(&nodes, "thawed").await;
+    settle(&instances).await;
+    check(&instances, "thawed").await;
     redis.cli(&["flushall"]);
-    check(&nodes, "flushed").await;
+    check(&instances, "flushed").await;
     redis.cli(&["config", "set", "maxmemory", "1"]);
-    check(&nodes, "full").await;
+    check(&instances, "full").await;
 }
 
 #[tokio::test]
-async fn a_node_that_cannot_follow_the_log_trusts_nothing_it_holds() {
+async fn an_instance_without_the_log_trusts_no_local_entry() {
     let [_, app] = TestApp::both_own().await;
     let redis = RedisServer::start().await;
-    let nodes = [node(&app, &redis).await];
-    settle(&nodes).await;
+    let instances = [instance(&app, &redis).await];
+    settle(&instances).await;
     let id = some_form(&app).await;
-    let title = async || form::by_ids(&nodes[0], &[id]).await.expect("it is there")[&id].title.clone();
+    let title = async || form::by_ids(&instances[0], &[id]).await.expect("it is there")[&id].title.clone();
     let old = title().await;
     app.sql(&format!("update forms set title = 'new' where id = '{id}'")).await;
     assert_eq!(title().await, old, "held, and nobody said that it changed");
     redis.freeze();
     tokio::time::sleep(Duration::from_millis(400)).await;
-    assert!(!nodes[0].cache().has_lease());
+    assert!(!instances[0].cache().has_lease());
     assert_eq!(title().await, "new", "without the log, what it holds may be old");
     redis.thaw();
 }
@@ -213,16 +213,16 @@ async fn a_node_that_cannot_follow_the_log_trusts_nothing_it_holds() {
 async fn every_node_drops_what_it_has_on_a_purge() {
     let [_, app] = TestApp::both_own().await;
     let redis = RedisServer::start().await;
-    let nodes = [node(&app, &redis).await, node(&app, &redis).await];
-    settle(&nodes).await;
+    let instances = [instance(&app, &redis).await, instance(&app, &redis).await];
+    settle(&instances).await;
     let (_, keys) = sessions(&app, 1).await;
-    for node in &nodes {
-        version(node, keys[0]).await;
+    for instance in &instances {
+        version(instance, keys[0]).await;
     }
     app.sql(&format!("update user_sessions set name = '5' where id = '{}'", keys[0])).await;
-    nodes[0].cache().purge().await.expect("Redis is there");
-    for node in &nodes {
-        assert_eq!(version(node, keys[0]).await, 5);
+    instances[0].cache().purge().await.expect("Redis is there");
+    for instance in &instances {
+        assert_eq!(version(instance, keys[0]).await, 5);
     }
 }
 
@@ -245,7 +245,7 @@ async fn what_one_node_writes_the_others_hear() {
 }
 
 #[tokio::test]
-async fn a_warm_cache_answers_with_the_same_bytes_and_without_the_database() {
+async fn a_warm_cache_answers_identically_without_the_database() {
     let query = "{ users(first: 20) { totalCount nodes { id displayName email lastLocation { latitude }
         sessions(first: 3) { nodes { id name } } forms(first: 2) { nodes { id title submissionCount } } } } }";
     for app in TestApp::both_own().await {
@@ -261,32 +261,32 @@ async fn a_warm_cache_answers_with_the_same_bytes_and_without_the_database() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn who_brings_the_token_of_a_write_reads_it_on_every_node() {
+async fn a_cache_token_reads_its_write_on_every_instance() {
     let [_, app] = TestApp::both_own().await;
     let redis = RedisServer::start().await;
-    let nodes = [node(&app, &redis).await, node(&app, &redis).await];
-    settle(&nodes).await;
+    let instances = [instance(&app, &redis).await, instance(&app, &redis).await];
+    settle(&instances).await;
     let id = some_form(&app).await;
     let title = async |store: &Store| title(store, id).await;
     let mut old_without = 0;
     for turn in 0..200 {
-        title(&nodes[1]).await;
+        title(&instances[1]).await;
         let new = format!("title {turn}");
         app.sql(&format!("update forms set title = '{new}' where id = '{id}'")).await;
         let moment =
-            nodes[0].cache().invalidate_by_tag(&[Tag::Row("Form", id.0)]).await.expect("Redis is there");
-        old_without += u32::from(title(&nodes[1]).await != new);
+            instances[0].cache().invalidate_by_tag(&[Tag::Row("Form", id.0)]).await.expect("Redis is there");
+        old_without += u32::from(title(&instances[1]).await != new);
         let token: entities::Version = moment.to_string().parse().expect("what is printed can be read");
-        assert_eq!(title(&nodes[1].not_before(token)).await, new, "turn {turn}");
+        assert_eq!(title(&instances[1].not_before(token)).await, new, "turn {turn}");
     }
     assert!(old_without > 0, "without the token the other node is sometimes behind, or this shows nothing");
 }
 
 #[tokio::test]
-async fn a_mutation_answers_with_its_token_and_explain_says_where_rows_came_from() {
+async fn a_mutation_returns_its_cache_token_and_explains_reads() {
     let [_, app] = TestApp::both_own().await;
     let redis = RedisServer::start().await;
-    let store = node(&app, &redis).await;
+    let store = instance(&app, &redis).await;
     settle(std::slice::from_ref(&store)).await;
     let app = app.over_store(store);
     let collector = app.as_role(Role::Collector);
@@ -308,13 +308,13 @@ async fn a_mutation_answers_with_its_token_and_explain_says_where_rows_came_from
 }
 
 #[tokio::test]
-async fn whose_an_email_is_is_remembered_and_believed_only_while_it_is_true() {
+async fn a_cached_email_owner_is_verified() {
     for app in TestApp::both_own().await {
-        let node = Node::alone(&app).await;
-        let nodes = app.over_store(node.store.clone());
+        let instance = Node::alone(&app).await;
+        let instances = app.over_store(instance.store.clone());
         let by_email = async |email: &str| {
             let query = format!("{{ userBy(lookup: {{email: \"{email}\"}}) {{ id email }} }}");
-            let reply = nodes.as_admin().run(&query, json!({})).await;
+            let reply = instances.as_admin().run(&query, json!({})).await;
             let statements = reply.statements().len();
             (reply.expect_data(&query)["userBy"]["id"].as_str().map(str::to_owned), statements)
         };
@@ -322,7 +322,7 @@ async fn whose_an_email_is_is_remembered_and_believed_only_while_it_is_true() {
         let rename = async |account: UserId, old: &str, new: &str| {
             app.sql(&format!("update users set email = '{new}' where email = '{old}'")).await;
             let tags = [Tag::Row("User", account.0), Tag::Type("User")];
-            node.store.cache().invalidate_by_tag(&tags).await;
+            instance.store.cache().invalidate_by_tag(&tags).await;
         };
         rename(editor, "editor@example.com", "one@example.com").await;
         rename(viewer, "viewer@example.com", "two@example.com").await;
@@ -342,17 +342,17 @@ async fn whose_an_email_is_is_remembered_and_believed_only_while_it_is_true() {
 
 /// How long an answer takes, and what it reads, must not tell whether there is such an account.
 #[tokio::test]
-async fn who_may_not_see_emails_learns_nothing_from_looking_for_one() {
+async fn email_lookups_reveal_nothing_to_unauthorized_viewers() {
     for app in TestApp::both_own().await {
-        let nodes = app.over_store(Node::alone(&app).await.store);
-        let collector = nodes.as_role(Role::Collector);
+        let instances = app.over_store(Node::alone(&app).await.store);
+        let collector = instances.as_role(Role::Collector);
         let looked = async |email: &str| {
             let query = format!("{{ userBy(lookup: {{email: \"{email}\"}}) {{ email }} }}");
             let reply = collector.run(&query, json!({})).await;
             let statements: Vec<String> = reply.statements().iter().map(ToString::to_string).collect();
             (reply.expect_data(&query)["userBy"]["email"].as_str().map(str::to_owned), statements)
         };
-        nodes.as_admin().ask("{ userBy(lookup: {email: \"admin@example.com\"}) { id } }").await;
+        instances.as_admin().ask("{ userBy(lookup: {email: \"admin@example.com\"}) { id } }").await;
         looked("nobody@example.com").await;
         let nothing = (None, Vec::new());
         assert_eq!(looked("admin@example.com").await, nothing, "there is one");
@@ -364,21 +364,21 @@ async fn who_may_not_see_emails_learns_nothing_from_looking_for_one() {
 
 /// The operator's commands write past the servers, and are a write like any other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn what_a_command_changes_in_an_account_the_servers_read() {
+async fn account_changes_by_commands_reach_the_servers() {
     let redis = RedisServer::start().await;
     let account = TestApp::account(Role::Collector);
     // With Redis at once, and without it soon.
     for (redis, bound) in [(Some(&redis), Duration::ZERO), (None, Duration::from_secs(2))] {
         let url = db::own_postgres().await;
         let app = TestApp::over(&url).await;
-        let node = match redis {
+        let instance = match redis {
             Some(redis) => Node::with(&app, redis).await.store,
             None => Node::alone(&app).await.store,
         };
-        settle(std::slice::from_ref(&node)).await;
+        settle(std::slice::from_ref(&instance)).await;
         let redis = redis.map(RedisServer::address);
         let read = async || {
-            let found = user::by_ids(&node, &[account]).await.expect("the read succeeds");
+            let found = user::by_ids(&instance, &[account]).await.expect("the read succeeds");
             (found[&account].role, found[&account].is_active)
         };
         let run = async |arguments: &[&str]| {

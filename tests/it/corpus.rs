@@ -13,7 +13,7 @@ use async_graphql_value::Value as Ast;
 use entities::{Role, clock};
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Reply, Shape, TestApp, shape};
+use crate::harness::{Client, Reply, SchemaTypes, TestApp, introspect};
 
 /// Each operation, with the fragments that it needs, and its name.
 pub(crate) fn operations() -> Vec<(&'static str, &'static str)> {
@@ -128,7 +128,7 @@ async fn both_databases_answer_every_operation_with_the_same_bytes() {
     let operations = operations();
     assert!(operations.len() >= 60, "{}", operations.len());
     let (on_sqlite, on_postgres) = (askers(&sqlite).await, askers(&postgres).await);
-    let shape = shape(&sqlite).await;
+    let shape = introspect(&sqlite).await;
     let mut differences = Vec::new();
     for ((role, sqlite), (_, postgres)) in on_sqlite.iter().zip(&on_postgres) {
         for (name, operation) in &operations {
@@ -148,7 +148,7 @@ async fn both_databases_answer_every_operation_with_the_same_bytes() {
 }
 
 /// Does it select a field of type `JSON`?
-fn has_json(shape: &Shape, operation: &str) -> bool {
+fn has_json(shape: &SchemaTypes, operation: &str) -> bool {
     let documents = shape.values().flat_map(|of| &of.fields).filter(|(_, field)| field.of == "JSON");
     let words: BTreeSet<&str> = operation.split(|c: char| !c.is_alphanumeric()).collect();
     documents.into_iter().any(|(name, _)| words.contains(name.as_str()))
@@ -157,7 +157,7 @@ fn has_json(shape: &Shape, operation: &str) -> bool {
 #[tokio::test]
 async fn every_field_argument_and_input_is_in_the_corpus() {
     let app = TestApp::sqlite().await;
-    let shape = shape(&app).await;
+    let shape = introspect(&app).await;
     let mut used = Used { shape: &shape, names: BTreeSet::new() };
     for (_, operation) in operations() {
         let document = parse_query(operation).expect("the corpus parses");
@@ -187,7 +187,7 @@ async fn every_field_argument_and_input_is_in_the_corpus() {
 }
 
 /// The types that a query can come across: not those of mutations only.
-fn reading(shape: &Shape) -> BTreeSet<&str> {
+fn reading(shape: &SchemaTypes) -> BTreeSet<&str> {
     let (mut found, mut open) = (BTreeSet::new(), vec!["Query"]);
     while let Some(name) = open.pop() {
         let Some(of) = shape.get(name).filter(|_| !name.starts_with("__") && found.insert(name)) else {
@@ -204,7 +204,7 @@ fn reading(shape: &Shape) -> BTreeSet<&str> {
 
 /// What the corpus selects and gives.
 struct Used<'s> {
-    shape: &'s Shape,
+    shape: &'s SchemaTypes,
     names: BTreeSet<String>,
 }
 
@@ -259,9 +259,9 @@ impl Used<'_> {
 
 /// A field that is null in every answer is not tested by comparing answers.
 #[tokio::test]
-async fn every_leaf_of_every_object_has_a_value_somewhere_in_the_corpus() {
+async fn the_corpus_covers_every_leaf_field() {
     let app = TestApp::sqlite().await;
-    let (shape, variables) = (shape(&app).await, variables(&app).await);
+    let (shape, variables) = (introspect(&app).await, variables(&app).await);
     let mut found = BTreeMap::new();
     let client = askers(&app).await.remove(0).1;
     for (_, operation) in operations() {
@@ -277,7 +277,7 @@ async fn every_leaf_of_every_object_has_a_value_somewhere_in_the_corpus() {
 }
 
 fn note(
-    shape: &Shape,
+    shape: &SchemaTypes,
     document: &ExecutableDocument,
     on: &str,
     set: &SelectionSet,

@@ -123,7 +123,7 @@ fn field_of(of: &str) -> &str {
 }
 
 #[tokio::test]
-async fn a_filter_that_names_the_parent_is_the_list_without_it() {
+async fn a_filter_by_the_own_parent_changes_nothing() {
     for app in TestApp::both().await {
         let admin = app.as_admin();
         for (of, argument, list) in OF_PARENTS {

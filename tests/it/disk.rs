@@ -157,7 +157,7 @@ async fn expect_nothing_lost(url: &str, about: &str, begin: impl FnOnce(&Server)
 
 /// Files of the process may not grow: what SQLite writes beyond is `SQLITE_IOERR`, mostly in COMMIT.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_acknowledged_while_writes_fail_is_stored() {
+async fn writes_acknowledged_during_failures_are_stored() {
     let url = db::own_sqlite().await;
     let log = PathBuf::from(format!("{}-wal", file_of(&url).display()));
     let limit = |server: &Server, bytes: &str| {
@@ -205,7 +205,7 @@ async fn readiness_says_that_nothing_can_be_stored() {
 
 /// A small file system that is filled, and then not: `SQLITE_FULL`. Only root may make one, and not everywhere.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_acknowledged_while_the_disk_is_full_is_stored() {
+async fn writes_acknowledged_on_a_full_disk_are_stored() {
     let template = file_of(&db::own_sqlite().await);
     let disk = template.with_extension("disk");
     fs::create_dir(&disk).expect("a directory");
@@ -231,7 +231,7 @@ async fn what_is_acknowledged_while_the_disk_is_full_is_stored() {
 
 /// A full database, made by bounding the pages that the connections may use, in this process: `SQLITE_FULL` in a statement.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_acknowledged_while_there_are_no_pages_is_stored() {
+async fn writes_acknowledged_without_free_pages_are_stored() {
     let url = db::own_sqlite().await;
     let form = open_form(&url).await;
     let app = TestApp::over(&url).await;
@@ -263,7 +263,7 @@ async fn what_is_acknowledged_while_there_are_no_pages_is_stored() {
 
 /// A process beside this one has the lock: who cannot begin says so, and writes when it is free again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_write_that_another_process_keeps_from_beginning_fails_and_the_next_is_stored() {
+async fn a_write_blocked_by_another_process_fails_alone() {
     let url = db::own_sqlite().await;
     let (app, beside) = (TestApp::over(&url).await, TestApp::over(&url).await);
     let locked = beside.store.connection().begin().await.expect("begun");

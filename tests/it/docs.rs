@@ -347,7 +347,7 @@ fn every_error_code_is_documented_and_produced_by_a_test() {
             tested.extend(quoted_codes(&text).map(str::to_owned));
         } else {
             tested.extend(quoted_codes(tests).map(str::to_owned));
-            made.extend(code.split("Refusal").skip(1).flat_map(|after| {
+            made.extend(code.split("Rejection").skip(1).flat_map(|after| {
                 let after = after.split(';').next().unwrap_or_default();
                 quoted_codes(after).map(str::to_owned).collect::<Vec<_>>()
             }));

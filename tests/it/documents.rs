@@ -95,8 +95,8 @@ fn sha256(text: &str) -> String {
     hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes()))
 }
 
-/// A node over a store.
-fn node(app: &TestApp, redis: Option<&RedisServer>) -> App {
+/// An instance over a store.
+fn instance(app: &TestApp, redis: Option<&RedisServer>) -> App {
     let store = match redis {
         Some(redis) => app.store.clone().with_relay(&redis.handle(), "test"),
         None => app.store.clone(),
@@ -106,37 +106,37 @@ fn node(app: &TestApp, redis: Option<&RedisServer>) -> App {
     App::new(&Config::default(), store, access, Registry::default(), None)
 }
 
-/// Asks a node by Apollo's protocol; `ok`, or the error's code.
-async fn ask(node: &App, text: Option<&str>) -> String {
-    ask_for(node, text, HASH).await
+/// Asks an instance by Apollo's protocol; `ok`, or the error's code.
+async fn ask(instance: &App, text: Option<&str>) -> String {
+    ask_for(instance, text, HASH).await
 }
 
-async fn ask_for(node: &App, text: Option<&str>, hash: &str) -> String {
+async fn ask_for(instance: &App, text: Option<&str>, hash: &str) -> String {
     let mut body = json!({ "extensions": { "persistedQuery": { "version": 1, "sha256Hash": hash } } });
     if let Some(text) = text {
         body["query"] = json!(text);
     }
     let request = Request::post("/graphql").header(CONTENT_TYPE, "application/json");
     let request = request.body(Body::from(body.to_string())).expect("a request");
-    let answer = xp::router(node.clone()).oneshot(request).await.expect("never fails");
+    let answer = xp::router(instance.clone()).oneshot(request).await.expect("never fails");
     let body = answer.into_body().collect().await.expect("a body").to_bytes();
     let body: Value = serde_json::from_slice(&body).expect("JSON");
     body["errors"][0]["extensions"]["code"].as_str().unwrap_or("ok").to_owned()
 }
 
 #[tokio::test]
-async fn what_a_client_registers_on_one_node_is_known_on_all_that_share_a_redis() {
+async fn registered_documents_are_shared_through_redis() {
     let app = TestApp::sqlite().await;
     let mut redis = RedisServer::start().await;
-    let nodes = [node(&app, Some(&redis)), node(&app, Some(&redis)), node(&app, None)];
-    assert_eq!(ask(&nodes[0], None).await, "PERSISTED_QUERY_NOT_FOUND");
-    assert_eq!(ask(&nodes[0], Some(TEXT)).await, "ok");
-    assert_eq!(ask(&nodes[1], None).await, "ok");
-    assert_eq!(ask(&nodes[2], None).await, "PERSISTED_QUERY_NOT_FOUND", "a node by itself");
+    let instances = [instance(&app, Some(&redis)), instance(&app, Some(&redis)), instance(&app, None)];
+    assert_eq!(ask(&instances[0], None).await, "PERSISTED_QUERY_NOT_FOUND");
+    assert_eq!(ask(&instances[0], Some(TEXT)).await, "ok");
+    assert_eq!(ask(&instances[1], None).await, "ok");
+    assert_eq!(ask(&instances[2], None).await, "PERSISTED_QUERY_NOT_FOUND", "a node by itself");
     assert_eq!(redis.cli(&["get", &format!("test:apq:{HASH}")]).trim(), TEXT);
 
     redis.cli(&["set", &format!("test:apq:{HASH}"), "{ me { id } }"]);
-    let late = node(&app, Some(&redis));
+    let late = instance(&app, Some(&redis));
     assert_eq!(
         ask(&late, None).await,
         "PERSISTED_QUERY_NOT_FOUND",
@@ -145,27 +145,27 @@ async fn what_a_client_registers_on_one_node_is_known_on_all_that_share_a_redis(
     // A text that is mostly white space is shared without it, under the hash that it had, and for a short time first.
     let padded = format!("query A {{ {} users(first: 1) {{ nodes {{ id }} }} }}", " #\n".repeat(10_000));
     let hash = &sha256(&padded);
-    assert_eq!(ask_for(&nodes[0], Some(&padded), hash).await, "ok");
+    assert_eq!(ask_for(&instances[0], Some(&padded), hash).await, "ok");
     let name = format!("test:apq:{hash}");
     let number = |said: String| said.trim().parse::<i64>().expect("a number");
     assert!((1..300).contains(&number(redis.cli(&["strlen", &name]))), "{}", redis.cli(&["get", &name]));
     assert!((1..=600).contains(&number(redis.cli(&["ttl", &name]))), "until it is asked for");
-    assert_eq!(ask_for(&nodes[0], None, hash).await, "ok");
+    assert_eq!(ask_for(&instances[0], None, hash).await, "ok");
     assert!(number(redis.cli(&["ttl", &name])) > 80_000, "asked for in the process that has it");
-    // A node that has not heard of it; on a busy machine Redis may not answer in the little time that it has.
+    // An instance that has not heard of it; on a busy machine Redis may not answer in the little time that it has.
     let mut said = Vec::new();
     while said.last().is_none_or(|last| last != "ok") && said.len() < 20 {
-        said.push(ask_for(&node(&app, Some(&redis)), None, hash).await);
+        said.push(ask_for(&instance(&app, Some(&redis)), None, hash).await);
     }
     assert_eq!(said.last().map(String::as_str), Some("ok"), "{said:?}");
     let stolen = redis.cli(&["get", &name]).trim_end_matches('\n').replace("users", "xusers");
     redis.cli(&["set", &name, &stolen]);
-    let late = node(&app, Some(&redis));
+    let late = instance(&app, Some(&redis));
     assert_eq!(ask_for(&late, None, hash).await, "PERSISTED_QUERY_NOT_FOUND", "its seal is of another text");
 
     redis.kill();
-    assert_eq!(ask(&nodes[1], None).await, "ok", "known here");
-    let alone = node(&app, Some(&redis));
+    assert_eq!(ask(&instances[1], None).await, "ok", "known here");
+    let alone = instance(&app, Some(&redis));
     assert_eq!(ask(&alone, None).await, "PERSISTED_QUERY_NOT_FOUND");
     assert_eq!(ask(&alone, Some(TEXT)).await, "ok");
     assert_eq!(ask(&alone, None).await, "ok");

@@ -140,7 +140,7 @@ async fn a_plain_axum_app_serves_queries_mutations_and_subscriptions() {
 }
 
 #[tokio::test]
-async fn a_subscription_of_the_app_ends_with_the_rights_of_its_caller() {
+async fn an_embedded_subscription_ends_with_its_callers_rights() {
     let [app, _] = TestApp::both_own().await;
     let address = serve(&app.graph).await;
     let [collector, manager] = [Role::Collector, Role::Manager].map(|role| token(&app.graph, role));

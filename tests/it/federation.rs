@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::{
     catalogue, corpus,
-    harness::{TestApp, db, shape, text},
+    harness::{TestApp, db, introspect, text},
 };
 
 /// The usual split.
@@ -133,7 +133,7 @@ async fn roots_have_the_names_that_composers_look_for() {
 #[tokio::test]
 async fn marks_say_who_is_refused() {
     let app = TestApp::sqlite().await;
-    let shape = shape(&app).await;
+    let shape = introspect(&app).await;
     let mut marked = marked(app.graph.sdl());
     for (name, anonymous_is_refused, passing) in catalogue::refusals() {
         let scopes = marked.remove(&format!("Mutation.{name}"));
@@ -200,7 +200,7 @@ async fn every_slot_that_fails_says_so_and_leaves_the_others() {
 }
 
 #[tokio::test]
-async fn what_is_hidden_is_absent() {
+async fn hidden_rows_are_absent() {
     let app = TestApp::sqlite().await;
     let variables = corpus::variables(&app).await;
     let r = json!({ "r": variables["everything"] });
@@ -210,7 +210,7 @@ async fn what_is_hidden_is_absent() {
 }
 
 #[tokio::test]
-async fn a_thousand_of_all_types_take_one_statement_for_each_type() {
+async fn a_thousand_nodes_take_one_statement_per_type() {
     for app in TestApp::both().await {
         let variables = corpus::variables(&app).await;
         let known = variables["everything"].as_array().expect("a list");
@@ -294,14 +294,14 @@ async fn every_field_is_served_by_one_subgraph() {
 async fn a_subgraph_knows_only_what_it_serves() {
     let app = TestApp::sqlite().await;
     let (forms, activity) = (app.subgraph("forms"), app.subgraph("activity"));
-    let known = shape(&forms).await;
+    let known = introspect(&forms).await;
     for absent in ["ActivityLog", "SignInPayload", "LocationFilter", "Role"] {
         assert!(!known.contains_key(absent), "{absent}");
     }
     let names = |name: &str| known[name].fields.keys().map(String::as_str).collect::<Vec<_>>();
     assert_eq!(names("User"), ["forms", "id", "submissions"]);
     assert_eq!(names("Session"), ["id"], "a key and nothing else");
-    assert!(!shape(&activity).await.contains_key("Mutation"), "it writes nothing");
+    assert!(!introspect(&activity).await.contains_key("Mutation"), "it writes nothing");
     for (app, foreign) in [
         (&forms, "{ me { id } }"),
         (&forms, "{ node(id: \"x\") { id } }"),
@@ -316,7 +316,7 @@ async fn a_subgraph_knows_only_what_it_serves() {
 }
 
 #[tokio::test]
-async fn a_subgraph_answers_for_its_entities_and_for_those_it_adds_to() {
+async fn a_subgraph_resolves_its_own_and_extended_entities() {
     let app = TestApp::sqlite().await;
     let (forms, variables) = (app.subgraph("forms"), corpus::variables(&app).await);
     let of = |type_name: &str, id: &str| json!({ "__typename": type_name, "id": variables[id] });

@@ -35,7 +35,7 @@ async fn made(app: &TestApp) -> String {
 }
 
 #[tokio::test]
-async fn a_form_is_made_renamed_and_drafted_and_each_step_leaves_an_entry() {
+async fn creating_renaming_and_drafting_a_form_are_logged() {
     for app in TestApp::both_own().await {
         let editor = app.as_role(Role::Editor);
         let mut changes = app.store.events().subscribe();
@@ -150,7 +150,7 @@ async fn bad_input_is_refused_all_at_once() {
 }
 
 #[tokio::test]
-async fn only_those_who_may_edit_a_form_change_it_and_hidden_ones_do_not_exist() {
+async fn only_editors_change_forms_and_hidden_ones_are_absent() {
     for app in TestApp::both_own().await {
         let form = made(&app).await;
         let nobodys = FormId::new().to_string();
@@ -190,7 +190,7 @@ async fn only_those_who_may_edit_a_form_change_it_and_hidden_ones_do_not_exist()
 }
 
 #[tokio::test]
-async fn publication_tells_everything_at_once_and_warns_of_what_means_something_else() {
+async fn publishing_reports_all_problems_and_warnings() {
     const PUBLISH: &str = "mutation($input: PublishFormInput!) { publishForm(input: $input) {
         form { version currentVersion { definition } } userErrors { code path message } warnings { code path message } } }";
     for app in TestApp::both_own().await {

@@ -1,16 +1,16 @@
 //! What every test stands on: `db` (a private PostgreSQL, SQLite files, both seeded alike), `app` (a graph over one
-//! of them, and clients who ask it), `shape` (the schema, introspected) and `process` (the real program).
+//! of them, and clients who ask it), `introspection` (the schema as clients see it) and `process` (the real program).
 
 mod app;
 pub(crate) mod db;
-mod middle;
+mod introspection;
+mod middlebox;
 pub(crate) mod process;
 mod proxy;
 mod redis;
-mod shape;
 
 pub(crate) use app::{Client, Reply, Statement, TestApp};
-pub(crate) use middle::{Forgotten, MiddleBox};
+pub(crate) use introspection::{SchemaTypes, introspect, text};
+pub(crate) use middlebox::{Forgotten, MiddleBox};
 pub(crate) use proxy::Proxy;
 pub(crate) use redis::RedisServer;
-pub(crate) use shape::{Shape, shape, text};

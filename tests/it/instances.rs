@@ -85,7 +85,7 @@ fn two_servers_without_redis_are_never_stale_and_say_so() {
 
 /// The last revocations are lost and their numbers given out again, as by a failover that lost the tail of the log.
 #[tokio::test]
-async fn what_is_revoked_after_the_last_revocations_were_lost_is_refused_by_the_other_node() {
+async fn revocations_after_a_rollback_reach_the_other_instance() {
     for url in [db::own_sqlite().await, db::own_postgres().await] {
         let (here, there) = (TestApp::over(&url).await, TestApp::over(&url).await);
         for app in [&here, &there] {
@@ -114,7 +114,7 @@ async fn what_is_revoked_after_the_last_revocations_were_lost_is_refused_by_the_
 
 /// A backup is restored under a server that has what came after it in its cache.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_cached_is_not_used_after_the_database_went_back() {
+async fn the_cache_is_discarded_after_a_database_rollback() {
     let url = db::own_postgres().await;
     let app = TestApp::over(&url).await;
     let store =

@@ -182,7 +182,7 @@ async fn an_id_is_a_uuid_in_its_canonical_form() {
 }
 
 #[tokio::test]
-async fn nodes_takes_up_to_100_ids_and_answers_each_in_its_place() {
+async fn nodes_answers_up_to_100_ids_in_order() {
     let apps = TestApp::both().await;
     let query = "query($ids: [ID!]!) { nodes(ids: $ids) { id } me { id } }";
     let id = "01890000-0000-7000-8000-000000000001";
@@ -520,7 +520,7 @@ async fn values_of_variables_made_to_hurt_are_refused_at_once() {
 }
 
 #[tokio::test]
-async fn what_may_load_too_much_is_refused_before_it_runs() {
+async fn too_expensive_operations_are_refused_before_running() {
     let app = TestApp::sqlite().await;
     let graph = Graph::new(app.store.clone(), Options::default(), &mut Registry::default());
     let ask = async |query: &str, variables: Value| {
@@ -540,7 +540,7 @@ async fn what_may_load_too_much_is_refused_before_it_runs() {
 }
 
 #[tokio::test]
-async fn what_is_searched_for_has_a_bound() {
+async fn search_texts_are_bounded() {
     let apps = TestApp::both().await;
     let long = "x".repeat(10_001);
     for query in [

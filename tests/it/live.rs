@@ -1,5 +1,5 @@
 //! Subscriptions: who gets which events, what an event shows, and what becomes of those who fall behind. Not here: how
-//! events travel (the hall's tests, and the outside clients of `tests/live`).
+//! events travel (the tests of `src`, and the outside clients of `tests/live`).
 
 use std::time::Duration;
 
@@ -178,7 +178,7 @@ async fn the_end_of_a_session_reaches_its_user_and_administrators() {
     }
 }
 
-/// Two nodes that share a database, a Redis, and what they have cached.
+/// Two instances that share a database, a Redis, and what they have cached.
 async fn two_nodes(redis: &RedisServer) -> [TestApp; 2] {
     let first = TestApp::over(&db::own_postgres().await).await;
     let node = async || {
@@ -205,7 +205,7 @@ async fn soon(events: &mut Events) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_redis_events_reach_the_subscribers_of_every_node_and_show_what_was_written() {
+async fn redis_events_reach_subscribers_of_every_instance() {
     let redis = RedisServer::start().await;
     let [here, there] = two_nodes(&redis).await;
     let (collector, form) = (here.as_role(Role::Collector), open_form(&here).await);
@@ -277,7 +277,7 @@ fn counted(registry: &Registry, name: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn whether_a_change_may_be_seen_is_decided_once_for_all_subscriptions_of_the_same_rights() {
+async fn visibility_of_a_change_is_decided_once_per_scope() {
     const DECISIONS: &str = "graphql_server_subscription_decisions_total";
     const ROWS: &str = "dataloader_batch_size_sum{loader=\"submission.by_ids\"}";
     for mut app in TestApp::both_own().await {
@@ -318,7 +318,7 @@ async fn whether_a_change_may_be_seen_is_decided_once_for_all_subscriptions_of_t
 }
 
 #[tokio::test]
-async fn after_a_gap_what_came_before_it_is_told_and_then_that_something_may_be_missing() {
+async fn a_gap_is_reported_after_earlier_events() {
     let [app, _] = TestApp::both_own().await;
     let collector = app.as_role(Role::Collector);
     let mut moved = subscribe(&collector, UPDATED, json!({})).await;
@@ -332,7 +332,7 @@ async fn after_a_gap_what_came_before_it_is_told_and_then_that_something_may_be_
     }
 }
 
-/// Waits until this node knows that it has missed something; not long.
+/// Waits until this instance knows that it has missed something; not long.
 async fn until_missed(heard: &mut tokio::sync::broadcast::Receiver<entities::events::Changes>) -> bool {
     let missed =
         async { while !heard.recv().await.is_ok_and(|changes| changes.contains(&ChangeEvent::Lagged)) {} };
@@ -340,11 +340,11 @@ async fn until_missed(heard: &mut tokio::sync::broadcast::Receiver<entities::eve
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_could_not_be_told_to_other_nodes_is_made_up_for() {
+async fn unpublished_invalidations_are_caught_up() {
     let redis = RedisServer::start().await;
     let [here, there] = two_nodes(&redis).await;
     let mut heard = there.store.events().subscribe();
-    // Only the way out is shut: the connections on which nodes hear each other stay.
+    // Only the way out is shut: the connections on which instances hear each other stay.
     assert_eq!(redis.cli(&["ACL", "SETUSER", "default", "-publish"]), "OK");
     go_to(&here.as_role(Role::Collector), 1.0, 1.0).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
@@ -388,7 +388,7 @@ async fn who_falls_behind_is_told_and_gets_no_more() {
 }
 
 #[tokio::test]
-async fn a_subscription_asks_for_one_field_that_it_may_ask_for() {
+async fn a_subscription_selects_exactly_one_allowed_field() {
     let app = TestApp::sqlite().await;
     let refused = async |client: Client<'_>, query: &str| {
         let reply = client.subscribe(query, json!({})).await.err().expect("refused");

@@ -1,6 +1,6 @@
 //! The inspector: the whole read graph, from text to bytes, on both databases. One binary, so that one private
 //! PostgreSQL and one seeded world serve every test. `harness` starts them; every other file is a question asked
-//! of the graph. Not here: HTTP (the hall's own tests), the plan of each table's index (`migration/tests`).
+//! of the graph. Not here: HTTP (the tests of `src`), the plan of each table's index (`migration/tests`).
 
 mod harness;
 
@@ -8,8 +8,11 @@ mod access;
 mod bounds;
 mod cache;
 mod catalogue;
+mod cluster;
 mod commands;
 mod corpus;
+mod cost;
+mod crashes;
 mod cursors;
 mod deadlines;
 mod disk;
@@ -18,20 +21,18 @@ mod documents;
 mod durability;
 mod examples;
 mod federation;
-mod figures;
 mod forms;
 mod instances;
-mod killed;
 mod limits;
 mod live;
+mod lost_connections;
 mod matrix;
 mod messages;
+mod metrics;
 mod mutations;
-mod nodes;
 mod outage;
 mod pages;
 mod plans;
-mod prices;
 mod published;
 mod readiness;
 mod recording;
@@ -40,4 +41,3 @@ mod sessions;
 mod statements;
 mod submissions;
 mod trace;
-mod vanished;

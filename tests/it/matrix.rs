@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use entities::Role;
 use serde_json::{Value, json};
 
-use crate::harness::{Reply, Shape, TestApp, shape, text};
+use crate::harness::{Reply, SchemaTypes, TestApp, introspect, text};
 use lists::LISTS;
 use rules::{FilledIn, RULES, Who, everything, expected, fits, ids_only, known, mark, rules_of};
 
@@ -281,7 +281,7 @@ async fn everybody_sees_what_the_rules_say_on_every_way() {
 #[tokio::test]
 async fn every_field_of_the_schema_has_a_rule() {
     let app = TestApp::sqlite().await;
-    let shape = shape(&app).await;
+    let shape = introspect(&app).await;
     assert_eq!(gaps(&shape), BTreeSet::new());
 }
 
@@ -289,7 +289,7 @@ async fn every_field_of_the_schema_has_a_rule() {
 const ASKED: &str = "node nodes me currentSession user userBy session form formVersion submission location activityLog \
                      _entities _service";
 
-fn gaps(shape: &Shape) -> BTreeSet<String> {
+fn gaps(shape: &SchemaTypes) -> BTreeSet<String> {
     let mut gaps = BTreeSet::new();
     for (name, of) in shape.iter().filter(|(name, of)| of.kind == "OBJECT" && !name.starts_with("__")) {
         let rules = RULES.iter().find(|(type_name, _)| type_name == name).map(|(_, rules)| *rules);
@@ -330,7 +330,7 @@ fn gaps(shape: &Shape) -> BTreeSet<String> {
 /// not signed in, an anonymous caller gets null or nothing, on every way and without an error. So no type, no field of
 /// an object and no query may be marked: a gateway that refused there would answer something else than this server.
 #[tokio::test]
-async fn what_is_hidden_is_not_marked_as_refused() {
+async fn hidden_objects_are_not_reported_as_forbidden() {
     let app = TestApp::sqlite().await;
     let (objects, _) = objects(&app).await;
     let marked = crate::federation::marked(app.graph.sdl());

@@ -16,7 +16,7 @@ async fn session_of(app: &TestApp, role: Role) -> String {
 }
 
 #[tokio::test]
-async fn what_is_written_is_read_back_and_leaves_an_entry() {
+async fn written_rows_are_read_back_and_logged() {
     for app in TestApp::both_own().await {
         let collector = app.as_role(Role::Collector);
         let id = session_of(&app, Role::Collector).await;

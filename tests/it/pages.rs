@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use entities::id;
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Shape, TestApp, shape, text};
+use crate::harness::{Client, SchemaTypes, TestApp, introspect, text};
 
 /// One list: a connection in one of its orders, on the parent that has the most rows.
 struct List {
@@ -81,7 +81,7 @@ impl List {
 
 /// Every connection in every order.
 async fn lists(app: &TestApp) -> Vec<List> {
-    let shape = shape(app).await;
+    let shape = introspect(&app).await;
     let mut lists = Vec::new();
     for (on, of) in &shape {
         for (field, found) in of.fields.iter().filter(|(_, field)| field.of.ends_with("Connection")) {
@@ -99,7 +99,7 @@ async fn lists(app: &TestApp) -> Vec<List> {
     lists
 }
 
-fn orders(shape: &Shape, of: &str) -> Vec<String> {
+fn orders(shape: &SchemaTypes, of: &str) -> Vec<String> {
     let fields = &shape[&shape[of].input_fields["field"]].values;
     let order = |field: &String, way| format!("orderBy: {{ field: {field}, direction: {way} }}");
     fields.iter().flat_map(|field| ["ASC", "DESC"].map(|way| order(field, way))).collect()

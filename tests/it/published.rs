@@ -13,7 +13,7 @@ use async_graphql::{
 use serde_json::Value;
 
 use crate::{
-    harness::{TestApp, shape, text},
+    harness::{TestApp, introspect, text},
     messages::is_riddle,
 };
 
@@ -164,7 +164,7 @@ async fn everything_is_described() {
     // Federation's own, and the one built-in scalar that the library does not describe.
     let federation = ["_Entity", "_Any", "_Service", "ID"];
     let list = |of: &Value| of.as_array().cloned().unwrap_or_default();
-    let all = shape(&app).await;
+    let all = introspect(&app).await;
     let own = all.iter().filter(|(name, _)| !name.starts_with("__") && !federation.contains(&name.as_str()));
     for (name, of) in own {
         check(name.clone(), &of.raw);
@@ -217,7 +217,7 @@ fn within(parent: &str, field: &str) -> String {
 #[tokio::test]
 async fn arguments_tell_their_own_maximum() {
     let app = TestApp::sqlite().await;
-    let (admin, shape) = (app.as_admin(), shape(&app).await);
+    let (admin, shape) = (app.as_admin(), introspect(&app).await);
     let list = |of: &Value| of.as_array().cloned().unwrap_or_default();
     let mut asked = Vec::new();
     for (parent, of) in shape.iter().filter(|(_, of)| of.kind == "OBJECT") {
@@ -262,7 +262,7 @@ async fn arguments_tell_their_own_maximum() {
 async fn introspection_and_the_sdl_tell_the_same_types() {
     let app = TestApp::sqlite().await;
     let sdl = promises(app.graph.sdl());
-    let all = shape(&app).await;
+    let all = introspect(&app).await;
     let own = all.iter().filter(|(name, of)| !name.starts_with('_') && of.kind == "OBJECT");
     for (name, of) in own {
         for field in of.fields.keys().filter(|field| !field.starts_with('_')) {
@@ -299,10 +299,10 @@ fn examples() -> Vec<(String, String, Value)> {
 }
 
 #[tokio::test]
-async fn every_mutation_and_subscription_has_an_example_in_the_playground_that_runs() {
+async fn every_playground_example_of_a_write_runs() {
     let [app, _] = TestApp::both_own().await;
     app.graph.access().open().await.expect("keys are made");
-    let (mut shown, shape) = (String::new(), shape(&app).await);
+    let (mut shown, shape) = (String::new(), introspect(&app).await);
     for (name, document, variables) in examples() {
         let admin = app.as_admin();
         if document.contains("\nsubscription ") {

@@ -14,7 +14,7 @@ use crate::harness::{
 const WRITE: &str = r#"mutation { createForm(input: {title: "Burst"}) { form { id } } }"#;
 
 #[test]
-fn a_burst_of_writes_that_wait_takes_no_instance_out_of_service() {
+fn waiting_writes_take_no_instance_out_of_service() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.expect("a runtime");
     for url in [runtime.block_on(db::own_sqlite()), runtime.block_on(db::own_postgres())] {

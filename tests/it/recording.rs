@@ -236,7 +236,7 @@ async fn a_point_is_known_by_its_name_in_either_normal_form() {
 }
 
 #[tokio::test]
-async fn one_point_too_many_and_those_who_only_read_are_refused() {
+async fn too_many_points_and_readers_are_refused() {
     let [app, _] = TestApp::both_own().await;
     let points = |count| json!({"input": {"points": vec![point(1, 1.0); count]}});
     let codes = async |client: Client<'_>, count| client.run(RECORD, points(count)).await.codes;

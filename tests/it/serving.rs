@@ -82,7 +82,7 @@ async fn production_is_safe_without_settings_and_says_what_is_not() {
 }
 
 #[tokio::test]
-async fn the_metrics_are_at_the_address_that_was_asked_for_or_nowhere() {
+async fn metrics_are_served_only_at_their_address() {
     let url = db::own_sqlite().await;
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = taken.local_addr().expect("an address").to_string();
@@ -104,7 +104,7 @@ async fn the_metrics_are_at_the_address_that_was_asked_for_or_nowhere() {
 /// Two of what Kubernetes sets in every pod beside a service `xp-graph`; which ones are known is tested where they are read
 /// (`config::layers`).
 #[tokio::test]
-async fn the_variables_of_a_service_with_a_name_like_ours_stop_nothing() {
+async fn service_link_variables_do_not_stop_the_server() {
     let url = db::own_sqlite().await;
     let links = [("XP_GRAPH_SERVICE_HOST", "10.96.0.12"), ("XP_GRAPH_PORT", "tcp://10.96.0.12:80")];
     let server = Server::start(&url, &links);
@@ -116,7 +116,7 @@ async fn the_variables_of_a_service_with_a_name_like_ours_stop_nothing() {
 }
 
 #[tokio::test]
-async fn commands_name_settings_that_are_seldom_meant_and_show_no_secret() {
+async fn commands_warn_of_risky_settings_without_showing_secrets() {
     let url = db::own_sqlite().await;
     let run = |arguments: &[&str]| {
         let output = xp(&url)

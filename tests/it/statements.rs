@@ -96,7 +96,7 @@ async fn entities_take_one_statement_for_each_type_and_edge() {
 }
 
 #[tokio::test]
-async fn entities_by_id_and_by_email_take_one_statement_for_each_key() {
+async fn entities_take_one_statement_per_key() {
     let representations = json!({"representations": [
         {"__typename": "User", "email": "admin@example.com"},
         {"__typename": "User", "id": "01890000-0000-7000-8000-000000000002"},
@@ -147,7 +147,7 @@ async fn forms_with_submissions_and_senders_take_four_statements() {
 }
 
 #[tokio::test]
-async fn equal_pages_under_two_aliases_are_one_statement_and_other_arguments_another() {
+async fn equal_aliased_pages_share_one_statement() {
     let query = "{ users(first: 5) { nodes {
         a: sessions(first: 2) { nodes { id } } b: sessions(first: 2) { nodes { userAgent } } c: sessions(first: 3) { nodes { id } }
     } } }";
@@ -158,7 +158,7 @@ async fn equal_pages_under_two_aliases_are_one_statement_and_other_arguments_ano
 }
 
 #[tokio::test]
-async fn what_is_not_selected_is_not_loaded() {
+async fn unselected_fields_are_not_loaded() {
     for app in TestApp::both().await {
         check(&app, "{ __typename }", json!({}), &[]).await;
         check(&app, "{ _service { sdl } __schema { types { name } } }", json!({}), &[]).await;
@@ -172,7 +172,7 @@ async fn what_is_not_selected_is_not_loaded() {
 }
 
 #[tokio::test]
-async fn no_operation_of_the_corpus_takes_more_statements_than_it_has_edges() {
+async fn corpus_operations_take_one_statement_per_edge_at_most() {
     for app in TestApp::both().await {
         let variables = corpus::variables(&app).await;
         for (name, operation) in corpus::operations() {

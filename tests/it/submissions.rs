@@ -76,7 +76,7 @@ fn visit() -> Value {
 }
 
 #[tokio::test]
-async fn a_draft_becomes_a_version_that_never_changes_and_opens_the_form() {
+async fn publishing_a_draft_makes_an_immutable_version() {
     for app in TestApp::both_own().await {
         let (editor, form) = (app.as_role(Role::Editor), published(&app, visit()).await);
         let again = publish(&editor, &form, 1).await;
@@ -126,7 +126,7 @@ async fn a_draft_becomes_a_version_that_never_changes_and_opens_the_form() {
 }
 
 #[tokio::test]
-async fn a_filled_in_form_is_stored_as_it_is_understood_and_leaves_an_entry() {
+async fn a_submission_is_stored_normalized_and_logged() {
     for app in TestApp::both_own().await {
         let form = published(&app, visit()).await;
         let collector = app.as_role(Role::Collector);
@@ -188,7 +188,7 @@ async fn everything_that_is_wrong_with_answers_is_told_at_once() {
 }
 
 #[tokio::test]
-async fn forms_that_take_nothing_say_so_and_hidden_ones_say_the_same() {
+async fn closed_and_hidden_forms_answer_alike() {
     for app in TestApp::both_own().await {
         let form = published(&app, visit()).await;
         let data = json!({ "name": "x" });
@@ -243,7 +243,7 @@ async fn forms_that_take_nothing_say_so_and_hidden_ones_say_the_same() {
 }
 
 #[tokio::test]
-async fn sent_again_it_is_the_stored_one_and_with_other_content_a_conflict() {
+async fn a_resent_submission_is_idempotent_or_conflicts() {
     for app in TestApp::both_own().await {
         let form = published(&app, visit()).await;
         let (collector, client) = (app.as_role(Role::Collector), id::new().to_string());
@@ -277,7 +277,7 @@ async fn sent_again_it_is_the_stored_one_and_with_other_content_a_conflict() {
 }
 
 #[tokio::test]
-async fn of_64_who_send_one_client_id_at_once_one_is_stored_and_all_are_answered() {
+async fn one_of_64_concurrent_equal_client_ids_is_stored() {
     for app in TestApp::both_own().await {
         let form = published(&app, visit()).await;
         let (collector, client) = (app.as_role(Role::Collector), id::new().to_string());
@@ -434,7 +434,7 @@ async fn a_client_id_belongs_to_its_account() {
 }
 
 #[tokio::test]
-async fn who_handed_in_an_old_version_sees_it_and_nobody_else_does() {
+async fn submitters_alone_see_old_form_versions() {
     let seen = "query($f: ID!) { form(id: $f) { versions { nodes { number } } first: versionByNumber(number: 1) { number }
         second: versionByNumber(number: 2) { number } none: versionByNumber(number: 7) { number } } }";
     let of_version = "query($v: ID!, $r: [_Any!]!) { formVersion(id: $v) { number definition } node(id: $v) { id }

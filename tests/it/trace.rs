@@ -207,7 +207,7 @@ async fn a_mutations_trace_has_its_fields_one_after_the_other() {
 }
 
 #[tokio::test]
-async fn nobody_gets_a_trace_who_does_not_ask_for_it() {
+async fn traces_are_given_only_on_request() {
     let app = TestApp::sqlite().await;
     let reply = app.as_admin().run("{ me { id } }", json!({})).await;
     assert_eq!(reply.extensions.get("ftv1"), None);

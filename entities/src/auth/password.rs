@@ -23,7 +23,7 @@ use queue::{Job, Queue};
 
 /// Bytes of a password at least.
 pub const MIN_BYTES: usize = 8;
-/// Bytes of a password at most: more would only make hashing dearer.
+/// Bytes of a password at most: more would only make hashing more expensive.
 pub const MAX_BYTES: usize = 256;
 
 /// Why a password is not taken.
@@ -341,7 +341,7 @@ mod tests {
 
     /// Neither the threads of the runtime nor those for what blocks: a flood there would take them from everything else.
     #[tokio::test]
-    async fn as_many_at_once_as_half_of_the_cores_on_threads_of_their_own() {
+    async fn hashing_uses_half_of_the_cores() {
         let most = threads();
         let (hasher, now) = (Hasher::new(CHEAP), Arc::new(Mutex::new((0, 0))));
         let runs = (0..16).map(|_| {

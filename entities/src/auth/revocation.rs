@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_whose_clock_is_behind_still_finds_what_another_one_purges() {
+    async fn a_server_with_a_slow_clock_sees_purged_revocations() {
         let database = database().await;
         let now = clock::now();
         let good_for = i64::from(ACCESS_TOKEN_SECONDS + MARGIN_SECONDS);
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_that_goes_on_is_told_from_one_that_began_again() {
+    fn a_continued_table_is_distinguished_from_a_restarted_one() {
         let now = clock::now();
         let row = |ago: i64| {
             let created_at = now - TimeDelta::seconds(ago);

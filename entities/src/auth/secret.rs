@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_sealed_opens_with_the_same_secret_and_name_only() {
+    fn sealed_data_opens_only_with_its_secret_and_name() {
         let secret = Secret::new("one");
         let sealed = secret.seal("key", b"plain");
         assert_eq!(secret.open("key", &sealed).as_deref(), Some(&b"plain"[..]));

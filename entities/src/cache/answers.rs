@@ -1,6 +1,6 @@
 //! Whole answers, held in this process under the stamps of everything that they were made of. They stay here: another
 //! version of the program would make them otherwise, and what they are made of is shared anyway. Not here: which
-//! answers, and who may get them (the front room names them).
+//! answers, and who may get them (the crate `schema` names them).
 
 use std::{
     sync::Arc,

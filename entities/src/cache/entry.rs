@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn encoded_values_decode_to_themselves() {
         for text in ["short", &"long ".repeat(2_000)] {
             let text = text.to_owned();
             let bytes = encode(KEY, &header(), Some(&text)).expect("it is small");

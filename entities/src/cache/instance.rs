@@ -31,7 +31,7 @@ const LOOK: Duration = Duration::from_millis(500);
 const BEAT: Duration = Duration::from_secs(5);
 /// A sign of life that is later than this was held up.
 const BEAT_AT_LATEST: Duration = Duration::from_secs(6);
-/// Who has given no sign for so long, while signs could be given, is gone.
+/// A server that has given no sign for so long, while signs could be given, is gone.
 const GONE_AFTER: Duration = Duration::from_secs(16);
 /// And its row goes, after so long.
 const FORGOTTEN_AFTER: Duration = Duration::from_mins(1);
@@ -231,7 +231,7 @@ mod tests {
     use crate::database::DatabaseOptions;
 
     #[test]
-    fn another_server_is_there_when_it_is_found_and_lives_when_its_row_changes() {
+    fn another_server_is_alive_when_its_row_changes() {
         let (mut others, id, first) = (FxHashMap::default(), id::new(), clock::now());
         let row = |seen_at| std::iter::once(Model { id, shares_cache: false, seen_at });
         update(&mut others, row(first), LOOK);
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_sign_of_life_does_not_wait_for_the_writers_of_this_process() {
+    async fn a_heartbeat_does_not_wait_for_writers() {
         let path = std::env::temp_dir().join(format!("xp-instance-{}.db", id::new()));
         let config = DatabaseOptions {
             url: format!("sqlite:{}", path.display()),

@@ -54,9 +54,9 @@ impl ActiveModelBehavior for ActiveModel {}
 
 /// What this process has published and may be removed.
 #[derive(Debug, Default)]
-pub(crate) struct Published(Mutex<Vec<Uuid>>);
+pub(crate) struct PublishedIds(Mutex<Vec<Uuid>>);
 
-impl Published {
+impl PublishedIds {
     /// This invalidation was published.
     pub(crate) fn add(&self, id: Uuid) {
         self.ids().push(id);
@@ -80,7 +80,7 @@ pub(crate) async fn run(
     database: Database,
     cache: Cache,
     instance: Arc<Instance>,
-    published: Option<Arc<Published>>,
+    published: Option<Arc<PublishedIds>>,
 ) {
     let mut before = FxHashSet::default();
     loop {
@@ -110,7 +110,7 @@ pub(crate) async fn run(
 }
 
 /// Takes out what this process has published, until it is time to look for what others have left.
-async fn tidy(database: &Database, published: &Published) {
+async fn tidy(database: &Database, published: &PublishedIds) {
     for _ in 0..(LOOK.as_millis() / TIDY.as_millis()) {
         tokio::time::sleep(TIDY).await;
         let ids = std::mem::take(&mut *published.ids());

@@ -377,7 +377,7 @@ async fn with_redis_budget<T>(
     answer
 }
 
-/// Is it time to load again although the value is still good? The busier the key and the dearer the load, the
+/// Is it time to load again although the value is still good? The busier the key and the more expensive the load, the
 /// earlier (`XFetch`: Vattani, Chierichetti, Lowenstein, "Optimal Probabilistic Cache Stampede Prevention", 2015).
 fn is_due_early(header: &Header, age: Duration) -> bool {
     // Minus the logarithm of a random number above 0 is hardly ever more; most reads need no number, then.

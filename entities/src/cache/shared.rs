@@ -491,7 +491,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_untold_is_lowered_to_the_number_it_was_told_with() {
+    fn a_pending_invalidation_gets_its_published_version() {
         let (shared, table) = instance();
         shared.add_pending(&table, &[SLOT]);
         assert!(!table.is_valid(at(7, 1_000), &[SLOT]));
@@ -502,7 +502,7 @@ mod tests {
 
     /// Published as 20; then another instance invalidates the same slot as 21, and the mirror sees both before this instance goes on.
     #[test]
-    fn a_later_bump_of_another_node_outlasts_the_end_of_an_untold_one() {
+    fn a_later_remote_invalidation_outlasts_a_pending_one() {
         let (shared, table) = instance();
         shared.add_pending(&table, &[SLOT]);
         let pending = numbers(&shared);
@@ -514,7 +514,7 @@ mod tests {
     }
 
     #[test]
-    fn so_does_an_own_one_and_one_that_came_with_the_whole_table() {
+    fn later_own_and_loaded_invalidations_outlast_a_pending_one() {
         let (shared, table) = instance();
         shared.add_pending(&table, &[SLOT]);
         let pending = numbers(&shared);
@@ -530,7 +530,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_untold_counts_in_another_table_and_its_numbers_are_that_tables_once_it_is_told() {
+    fn a_pending_invalidation_moves_to_a_new_table() {
         let (shared, table) = instance();
         shared.add_pending(&table, &[SLOT]);
         shared.replace_table(&table, at(8, 5), &[(SLOT, 3)]);
@@ -542,7 +542,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_untold_is_newer_than_anything_that_redis_says() {
+    fn a_pending_invalidation_is_newer_than_redis() {
         let (shared, table) = instance();
         assert!(shared.pending_among(&[SLOT]).is_empty());
         shared.add_pending(&table, &[SLOT]);

@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_loaded_before_a_bump_is_invalid_and_what_was_loaded_after_is_not() {
+    fn only_loads_before_an_invalidation_are_invalid() {
         let version_table = VersionTable::new(9);
         let before = version_table.current();
         assert!(version_table.is_valid(before, &[20, 21]));
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_table_invalidates_everything_and_the_same_table_only_what_was_missed() {
+    fn a_new_table_invalidates_everything() {
         let version_table = VersionTable::new(5);
         let old = version_table.current();
         version_table.replace(Version { epoch: 5, sequence: 8 }, [(30, 8)].into_iter());

@@ -219,7 +219,7 @@ async fn a_value_is_loaded_once_until_it_is_written() {
 }
 
 #[tokio::test]
-async fn that_there_is_nothing_is_known_until_there_is_something() {
+async fn a_cached_absence_ends_with_an_insert() {
     let versions = Versions::new(false);
     let instance = Node::over(&versions).await;
     assert_eq!((instance.read(KEY).await, instance.read(KEY).await, versions.loads()), (None, None, 1));
@@ -228,7 +228,7 @@ async fn that_there_is_nothing_is_known_until_there_is_something() {
 }
 
 #[tokio::test]
-async fn a_load_from_before_a_write_is_never_used_after_it() {
+async fn a_load_started_before_a_write_is_discarded() {
     let versions = Versions::new(false);
     let instance = Node::over(&versions).await;
     versions.commit(KEY, 1);
@@ -287,7 +287,7 @@ async fn without_the_database_only_what_nobody_wrote_to_is_used() {
 }
 
 #[tokio::test]
-async fn old_values_stand_in_only_where_there_is_one_for_every_key() {
+async fn stale_values_are_used_only_for_complete_batches() {
     let versions = Versions::new(false);
     let mut instance = Node::over(&versions).await;
     instance.retention = Retention { ttl: Duration::ZERO, stale_if_error: Duration::from_mins(1) };
@@ -300,7 +300,7 @@ async fn old_values_stand_in_only_where_there_is_one_for_every_key() {
 }
 
 #[tokio::test]
-async fn what_a_value_depends_on_may_be_known_only_from_the_value() {
+async fn dependencies_may_be_known_only_from_the_value() {
     let versions = Versions::new(false);
     let instance = Node::over(&versions).await;
     versions.commit(KEY, 17);
@@ -327,7 +327,7 @@ async fn what_a_value_depends_on_may_be_known_only_from_the_value() {
 }
 
 #[tokio::test]
-async fn a_refresh_and_an_absence_begun_before_a_write_are_not_used_after_it() {
+async fn refreshes_and_absences_from_before_a_write_are_discarded() {
     let versions = Versions::new(false);
     let mut instance = Node::over(&versions).await;
     instance.retention = Retention { ttl: Duration::from_secs(3), ..instance.retention };
@@ -415,7 +415,7 @@ async fn a_resolver_keeps_something_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_resolver_looks_for_many_values_of_its_own_at_once() {
+async fn a_resolver_reads_many_named_values_at_once() {
     let instance = Node::over(&Versions::new(false)).await;
     let (cache, retention) = (instance.cache(), Retention::for_seconds(60));
     let tag = |value: &u64| Tag::Named(format!("square {value}"));
@@ -440,7 +440,7 @@ async fn a_resolver_looks_for_many_values_of_its_own_at_once() {
 
 /// Some keys are loaded for this reader, some for another: where both fail, each has its old value.
 #[tokio::test]
-async fn old_values_stand_in_for_own_loads_and_for_those_of_others() {
+async fn stale_values_replace_own_and_joined_failed_loads() {
     let versions = Versions::new(false);
     let mut instance = Node::over(&versions).await;
     instance.retention = Retention { ttl: Duration::ZERO, stale_if_error: Duration::from_mins(1) };
@@ -464,7 +464,7 @@ async fn old_values_stand_in_for_own_loads_and_for_those_of_others() {
 
 /// What changed in the database behind everybody's back is what a purge is for.
 #[tokio::test]
-async fn a_load_from_before_a_purge_is_not_used_after_it() {
+async fn a_load_started_before_a_purge_is_discarded() {
     let versions = Versions::new(false);
     let instance = Node::over(&versions).await;
     versions.commit(KEY, 1);
@@ -512,7 +512,7 @@ async fn the_tags_of_an_answer_weigh_something() {
 
 /// A reader of whom it is not known what was written before it may still join what began after it.
 #[tokio::test]
-async fn without_stamps_a_load_is_shared_by_those_who_came_before_it_began() {
+async fn without_versions_a_load_serves_earlier_readers_only() {
     let versions = Versions::new(false);
     let mut instance = Node::over(&versions).await;
     // Nothing answers there: every stamp is unknown.

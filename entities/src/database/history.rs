@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn another_line_and_an_earlier_position_are_noticed_and_nothing_else() {
+    fn only_another_timeline_or_earlier_position_is_noticed() {
         let history = History::default();
         let at = |line: &str, position| Place { line: line.to_owned(), position };
         assert!(!history.note(at("1", 10)), "nothing was known");

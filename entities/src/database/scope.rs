@@ -1,6 +1,6 @@
 //! Which rows a caller may read, as data. Every list takes a `Scope`; each domain turns it into its own SQL condition
 //! and its own check on a row (`Model::is_visible_to`), so the two stand side by side and are tested against each
-//! other. Not here: hidden columns, which are the front room's business.
+//! other. Not here: hidden columns, which are the crate `schema`'s business.
 
 use sea_orm::IdenStatic;
 use serde::Serialize;

@@ -353,7 +353,7 @@ impl Cell for Option<Hidden> {
 }
 
 /// A JSON document (RFC 8259) kept as the text that the database sent: most are only passed on, and parsing a
-/// form's definition to print it again would be the dearest part of the request.
+/// form's definition to print it again would be the most expensive part of the request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Json(String);

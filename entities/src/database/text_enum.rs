@@ -89,7 +89,7 @@ mod tests {
     use crate::{database::role::Role, session::EndReason};
 
     #[test]
-    fn in_bytes_an_enum_is_its_stored_name_and_in_json_what_it_was() {
+    fn enums_keep_their_stored_and_json_names() {
         for role in Role::ALL {
             let bytes = postcard::to_allocvec(role).expect("it is a text");
             assert_eq!(bytes[1..], *role.as_str().as_bytes());

@@ -146,7 +146,7 @@ pub async fn publish(
     let draft = draft_of(store, id, base).await?;
     let compiled = tokio::task::spawn_blocking(move || {
         let draft = Draft::examine(&draft?);
-        Some((Version::of(draft.form, draft.document), draft.types, draft.hints))
+        Some((NewVersion::of(draft.form, draft.document), draft.types, draft.hints))
     });
     let compiled = compiled.await.expect("compiling does not panic and is not aborted");
 
@@ -226,13 +226,13 @@ pub struct Published {
 }
 
 /// A version about to be stored.
-struct Version {
+struct NewVersion {
     document: Value,
     json_schema: Value,
     hash: String,
 }
 
-impl Version {
+impl NewVersion {
     fn of(form: Result<CompiledForm, Vec<Problem>>, document: Value) -> Result<Self, Vec<Problem>> {
         Ok(Self { json_schema: form?.json_schema(), hash: compiled::hash(&document), document })
     }

@@ -34,7 +34,7 @@ fn within(kind: &str, key: &str, fields: Value) -> Value {
 }
 
 #[test]
-fn everything_that_is_wrong_is_told_at_once_with_its_place() {
+fn all_problems_are_reported_at_once_with_their_paths() {
     let document = json!({ "schema": 2, "feilds": [], "x-mine": 1, "fields": [
         { "key": "1a", "type": "TEXT", "label": "x" },
         { "key": "a", "type": "NUMBER" },
@@ -190,7 +190,7 @@ fn rules_name_known_operators_and_fields_that_can_be_seen() {
 }
 
 #[test]
-fn what_depends_on_itself_is_refused_and_what_only_looks_so_is_not() {
+fn only_real_dependency_cycles_are_refused() {
     let of = |name: &str| json!({ "var": name });
     for (fields, at) in [
         (json!([calculated("a", of("a"))]), "/fields/0"),
@@ -233,7 +233,7 @@ fn messages(document: &Value) -> Vec<String> {
 }
 
 #[test]
-fn rules_are_told_with_shape_and_patterns_and_what_was_meant_is_guessed() {
+fn rule_problems_name_the_rule_and_suggest_a_fix() {
     let of = |name: &str| json!({ "var": name });
     let document = form(json!([
         text("a"),

@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_circle_holds_what_is_near_also_at_the_poles_and_across_the_180th_meridian() {
+    fn a_circle_filter_works_at_poles_and_the_antimeridian() {
         let mut inside = 0;
         let latitudes = [-90.0, -89.9, -60.0, -0.1, 0.0, 45.0, 84.0, 89.999, 90.0];
         let longitudes = [-180.0, -179.99, -90.0, 0.0, 13.4, 179.9, 180.0];

@@ -50,7 +50,7 @@ pub struct NewPosition {
 
 /// Whose positions they are, and on which device they were recorded.
 #[derive(Clone, Copy, Debug)]
-pub struct Device {
+pub struct RecordedBy {
     /// The account.
     pub user: UserId,
     /// The device's session, if it has one.
@@ -175,7 +175,11 @@ pub struct Recorded {
 ///
 /// # Errors
 /// The database's.
-pub async fn record(store: &Store, recorder: Device, points: &[NewPosition]) -> Result<Vec<Recorded>, Error> {
+pub async fn record(
+    store: &Store,
+    recorder: RecordedBy,
+    points: &[NewPosition],
+) -> Result<Vec<Recorded>, Error> {
     if points.is_empty() {
         return Ok(Vec::new());
     }
@@ -193,12 +197,12 @@ pub async fn record(store: &Store, recorder: Device, points: &[NewPosition]) -> 
 /// Stores points inside a transaction, and says what became of each.
 pub(crate) async fn store(
     transaction: &mut Transaction,
-    recorder: Device,
+    recorder: RecordedBy,
     points: &[NewPosition],
 ) -> Result<Vec<Recorded>, Error> {
     let ids: Vec<LocationId> = points.iter().map(|point| point.id(recorder.user)).collect();
-    let mut rows: Vec<NewRow<'_>> =
-        ids.iter().zip(points).map(|(id, point)| NewRow { id: *id, point }).collect();
+    let mut rows: Vec<LocationRow<'_>> =
+        ids.iter().zip(points).map(|(id, point)| LocationRow { id: *id, point }).collect();
     // In one order: two batches with the same points that come at once wait for each other, and do not lock up.
     // Sorting is stable, so of equal points the first one counts.
     rows.sort_by_key(|row| row.id);
@@ -222,7 +226,7 @@ pub(crate) async fn store(
     Ok(ids.into_iter().map(|id| Recorded { id, is_new: stored.remove(&id) }).collect())
 }
 
-struct NewRow<'a> {
+struct LocationRow<'a> {
     id: LocationId,
     point: &'a NewPosition,
 }
@@ -246,7 +250,7 @@ const COLUMNS: [Column; 11] = [
 ];
 
 /// A statement that stores rows that are not there yet, and answers the ids of those that it stored.
-fn insert(transaction: &Transaction, recorder: Device, received: Time, rows: &[NewRow<'_>]) -> Sql {
+fn insert(transaction: &Transaction, recorder: RecordedBy, received: Time, rows: &[LocationRow<'_>]) -> Sql {
     let mut sql = transaction.sql();
     if !sql.is_postgres() {
         let rows = rows.iter().map(|row| row.values(recorder, received));
@@ -264,8 +268,13 @@ fn insert(transaction: &Transaction, recorder: Device, received: Time, rows: &[N
 }
 
 /// One array a column, which the builders do not know: one statement, prepared once, for every number of rows.
-fn unnested(sql: &mut Sql, Device { user, session }: Device, received: Time, rows: &[NewRow<'_>]) {
-    let array = |of, value: &dyn Fn(&NewRow<'_>) -> Value| {
+fn unnested(
+    sql: &mut Sql,
+    RecordedBy { user, session }: RecordedBy,
+    received: Time,
+    rows: &[LocationRow<'_>],
+) {
+    let array = |of, value: &dyn Fn(&LocationRow<'_>) -> Value| {
         Value::Array(of, Some(Box::new(rows.iter().map(value).collect())))
     };
     // An array as the driver takes it has no nulls; NaN is no measurement.
@@ -290,8 +299,8 @@ fn unnested(sql: &mut Sql, Device { user, session }: Device, received: Time, row
     sql.push(") AS p(id, time, latitude, longitude, accuracy, altitude, speed, heading)");
 }
 
-impl NewRow<'_> {
-    fn values(&self, Device { user, session }: Device, received: Time) -> ActiveModel {
+impl LocationRow<'_> {
+    fn values(&self, RecordedBy { user, session }: RecordedBy, received: Time) -> ActiveModel {
         let Self { id, point } = self;
         ActiveModel {
             id: Set(*id),
@@ -310,8 +319,8 @@ impl NewRow<'_> {
 }
 
 /// Makes the point the newest of its user, unless there is a newer one by the device's time.
-fn replace_last(recorder: Device, received: Time, row: &NewRow<'_>) -> impl QueryTrait + use<> {
-    let NewRow { id, point } = row;
+fn replace_last(recorder: RecordedBy, received: Time, row: &LocationRow<'_>) -> impl QueryTrait + use<> {
+    let LocationRow { id, point } = row;
     let newest = last::ActiveModel {
         user_id: Set(recorder.user),
         id: Set(*id),

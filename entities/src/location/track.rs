@@ -42,7 +42,7 @@ const NOTHING: f64 = 1e-6;
 /// What thinning needs of a position.
 #[derive(Clone, Copy, Debug)]
 pub struct Point {
-    /// Whose row it is.
+    /// The row.
     pub id: LocationId,
     /// Degrees north.
     pub latitude: f64,
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_ramer_douglas_peucker_with_the_tolerance_at_which_it_stops() {
+    fn thinning_is_ramer_douglas_peucker() {
         let points = walk(3_000);
         let plane = project(&points);
         for keep in [2, 3, 10, 100, 1_000] {
@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn what_adds_nothing_is_left_out_and_short_tracks_stay_as_they_are() {
+    fn thinning_drops_redundant_points_and_keeps_short_tracks() {
         let straight: Vec<_> = (0..100).map(|step| at(0.0, f64::from(step) / 100.0)).collect();
         assert_eq!(thin(&straight, 50), [0, 99]);
         let still: Vec<_> = (0..100).map(|_| at(10.0, 10.0)).collect();

@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_opens_after_five_failures_and_lets_one_probe_through_at_a_time() {
+    fn the_breaker_opens_after_five_failures() {
         let (mut breaker, mut now) = (Breaker::default(), Instant::now());
         for _ in 0..4 {
             assert!(!breaker.failed(now));

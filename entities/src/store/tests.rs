@@ -25,7 +25,7 @@ async fn store() -> Store {
 
 /// Each server finds it by itself: told to the others too, each of them would close its streams once per server.
 #[tokio::test]
-async fn that_the_database_went_back_is_told_here_only() {
+async fn a_database_rollback_is_published_locally_only() {
     let store = store().await;
     let mut transaction = Transaction::begin(&store).await.expect("a turn");
     transaction.revoke(Revocation::Session(SessionId::new()));

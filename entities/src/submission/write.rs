@@ -1,6 +1,6 @@
 //! Handing in a filled-in form: checked against its version, stored once however often and by however many connections
 //! it is sent, refused where the form takes nothing. Not here: what answers go through (`pipeline`), who may submit at
-//! all (the front room asks that).
+//! all (the crate `schema` asks that).
 
 use std::sync::{Arc, LazyLock};
 
@@ -25,7 +25,7 @@ use crate::{
     form::{self, Status},
     forms::{compiled::CompiledForm, pipeline, problem::Problem, work::Work},
     id::{FormId, LocationId, SubmissionId},
-    location::record::{self, Device, NewPosition},
+    location::record::{self, NewPosition, RecordedBy},
     store::{Store, transaction::Transaction},
 };
 
@@ -66,7 +66,7 @@ pub type Created = Result<Result<SubmissionId, SubmissionError>, Error>;
 ///
 /// # Errors
 /// The database's.
-pub async fn create(store: &Store, author: Device, new: NewSubmission) -> Created {
+pub async fn create(store: &Store, author: RecordedBy, new: NewSubmission) -> Created {
     match attempt(store, author, &new).await? {
         // Sent again? What was true then need not be true now: the form may be closed, or ask something else.
         Err(refusal) => again(store, author, new, refusal).await,
@@ -74,7 +74,7 @@ pub async fn create(store: &Store, author: Device, new: NewSubmission) -> Create
     }
 }
 
-async fn attempt(store: &Store, author: Device, new: &NewSubmission) -> Created {
+async fn attempt(store: &Store, author: RecordedBy, new: &NewSubmission) -> Created {
     let Some(target) = SubmissionTarget::of(store, new.form, new.version).await? else {
         return Ok(Err(SubmissionError::NotAccepting));
     };
@@ -175,7 +175,13 @@ impl SubmissionTarget {
     }
 }
 
-async fn insert(store: &Store, author: Device, new: &NewSubmission, version: i32, data: Value) -> Created {
+async fn insert(
+    store: &Store,
+    author: RecordedBy,
+    new: &NewSubmission,
+    version: i32,
+    data: Value,
+) -> Created {
     let mut transaction = Transaction::begin(store).await?;
     let location: Option<LocationId> = match &new.location {
         Some(point) => {
@@ -185,7 +191,7 @@ async fn insert(store: &Store, author: Device, new: &NewSubmission, version: i32
         None => None,
     };
     let (id, form) = (SubmissionId::new(), new.form);
-    let row = NewRow { id, author, new, version, data, location };
+    let row = SubmissionRow { id, author, new, version, data, location };
     let mut stored = row.insert(&mut transaction, Column::ClientId).await?;
     if stored == 0 && is_taken(&transaction, author, new).await? {
         stored = row.insert(&mut transaction, Column::OwnClientId).await?;
@@ -205,16 +211,16 @@ async fn insert(store: &Store, author: Device, new: &NewSubmission, version: i32
 }
 
 /// What is stored.
-struct NewRow<'a> {
+struct SubmissionRow<'a> {
     id: SubmissionId,
-    author: Device,
+    author: RecordedBy,
     new: &'a NewSubmission,
     version: i32,
     data: Value,
     location: Option<LocationId>,
 }
 
-impl NewRow<'_> {
+impl SubmissionRow<'_> {
     /// Stores it with the client id in this column, unless the form is not open, the id is in use, or the account has
     /// handed in something under it. Answers how many rows that makes.
     async fn insert(&self, transaction: &mut Transaction, client_id: Column) -> Result<u64, Error> {
@@ -258,7 +264,7 @@ impl NewRow<'_> {
 }
 
 /// Does the client id stand in the way because another account has used it on this form?
-async fn is_taken(transaction: &Transaction, author: Device, new: &NewSubmission) -> Result<bool, Error> {
+async fn is_taken(transaction: &Transaction, author: RecordedBy, new: &NewSubmission) -> Result<bool, Error> {
     let Some(client) = new.client_id else { return Ok(false) };
     let find = Entity::find()
         .select_only()
@@ -272,7 +278,7 @@ async fn is_taken(transaction: &Transaction, author: Device, new: &NewSubmission
 }
 
 /// The submission that is stored under the client id, if it is this one; otherwise the refusal.
-async fn again(store: &Store, author: Device, new: NewSubmission, refusal: SubmissionError) -> Created {
+async fn again(store: &Store, author: RecordedBy, new: NewSubmission, refusal: SubmissionError) -> Created {
     let Some(client) = new.client_id else { return Ok(Err(refusal)) };
     let find = Entity::find()
         .filter(Column::FormId.eq(new.form))

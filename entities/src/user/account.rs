@@ -1,6 +1,6 @@
 //! Accounts are made and changed: sign-up, by administrators, by their owners. What takes rights away (a role, a block,
 //! a password) moves the account's epoch on, so that tokens from before are refused everywhere. Not here: checking
-//! passwords, who may do what (the front room).
+//! passwords, who may do what (the crate `schema`).
 
 use sea_orm::{ActiveValue::Unchanged, QuerySelect as _, Set, entity::prelude::*, sea_query::OnConflict};
 

@@ -1,16 +1,16 @@
 //! What goes out is bounded like what comes in: the bytes of one answer, the memory of all long answers that are being
 //! written, and the points that the tracks of one request are thinned from. An array of requests counts as one answer.
 //! Here is the reckoning; who looks at it is `write`, and `location` for tracks. Not here: what a document may cost before
-//! it runs (`cost`); how long an answer may take to be sent, and the memory that it takes until then (the hall).
+//! it runs (`cost`); how long an answer may take to be sent, and the memory that it takes until then (`src`).
 //!
 //! There are two pools of memory for answers, one after the other, because they bound different things. Here
-//! (`graph.max_writing_memory`) it is buffers that grow while rows are written: how large they become is not known, what is
-//! short never takes part, and whoever does not fit is refused in the middle of the work, so half of the pool is any one
-//! owner's. The hall's (`http.max_answer_memory`, `src/http/memory.rs`) is for finished answers of a known size that wait
-//! for their clients, however slow these are; it knows addresses, keeps reserves for small answers and for signed-in
-//! callers, and is shared with what streams have queued. One pool for both would let slow readers end the writing of others.
-//! An answer is counted in both only for the moment in which it is handed over: `HeldMemory` is dropped by the hall once its own
-//! memory is reserved.
+//! (`graph.max_writing_memory`) it is buffers that grow while rows are written: how large they become is not known,
+//! what is short never takes part, and whoever does not fit is refused in the middle of the work, so half of the pool
+//! is any one owner's. The server's (`http.max_answer_memory`, `src/http/memory.rs`) is for finished answers of a known
+//! size that wait for their clients, however slow these are; it knows addresses, keeps reserves for small answers and
+//! for signed-in callers, and is shared with what streams have queued. One pool for both would let slow readers end the
+//! writing of others. An answer is counted in both only for the moment in which it is handed over: `HeldMemory` is
+//! dropped by the server once its own memory is reserved.
 
 use std::{
     collections::HashMap,
@@ -66,7 +66,7 @@ impl Taken {
     }
 }
 
-/// Whose answer it is.
+/// The owner of the answer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Owner {
     /// An account, wherever it asks from.
@@ -155,7 +155,7 @@ pub struct Bounds {
     pub memory: Memory,
     /// What the answer has taken so far.
     pub taken: Taken,
-    /// Whose answer it is.
+    /// The owner of the answer.
     pub owner: Owner,
     /// Bytes that are written until they are looked at, at least 1.
     pub piece: usize,
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_told_to_repeat_what_is_done() {
+    fn completed_mutations_are_never_reported_as_retryable() {
         let one = bounds(usize::MAX, 4 * PIECE);
         let again = Bounds { taken: Taken::default(), ..one.clone() };
         let (mut query, mut mutation) = (one.answer(), again.answer());

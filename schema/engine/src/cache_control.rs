@@ -1,7 +1,7 @@
 //! How long an answer keeps, and for whom, by the rules of Apollo's `@cacheControl`: the lowest age of all fields wins,
 //! `PRIVATE` sticks, and a field at the root or of an object type without a hint is 0. The hints are found
 //! once per document. What reads the viewer makes its answer private by itself (`Watched`), whatever a hint says:
-//! a hint that is forgotten or wrong can make an answer slow, never public. Not here: the header's text (the hall).
+//! a hint that is forgotten or wrong can make an answer slow, never public. Not here: the header's text (`src`).
 
 use std::{
     collections::HashMap,
@@ -19,7 +19,7 @@ use async_graphql::{
 
 use crate::cost::OutputTypes;
 
-/// Whose answer it is.
+/// The owner of the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Audience {
     /// Everybody gets this answer.
@@ -33,7 +33,7 @@ pub enum Audience {
 pub struct CachePolicy {
     /// Seconds, at least 1.
     pub max_age_seconds: u32,
-    /// Whose answer it is.
+    /// The owner of the answer.
     pub audience: Audience,
 }
 

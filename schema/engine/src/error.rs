@@ -211,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_is_told_to_repeat_what_is_done() {
+    fn completed_mutations_are_never_reported_as_retryable() {
         let busy = FieldError::not_now(Code::Overloaded, "Too many at once", Duration::from_secs(1));
         assert_eq!(busy.clone().after(None), busy);
         let after = busy.after(Some("What `a` did is done."));

@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_cannot_run_is_an_error_with_its_code() {
+    async fn an_invalid_request_has_its_error_code() {
         let shallow = Rules { limits: Limits { depth: 0, ..Limits::default() }, ..Rules::default() };
         for (rules, query, code) in [
             (Rules::default(), "{", "GRAPHQL_PARSE_FAILED"),

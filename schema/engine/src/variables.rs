@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_named_by_its_place() {
+    fn invalid_variables_are_named_by_their_path() {
         let inner = |inner: &str| format!(r#"{{"inner":[[{inner}]],"secret":"hunter2"}}"#);
         for (of, given, wanted) in [
             ("Int!", "null", "got an invalid value: A value of type \"Int!\" is required."),

@@ -1,5 +1,5 @@
 //! What lets callers in: access tokens, the password hasher, the throttle, and the server's secret, together with what is
-//! known to be revoked. The sign-in mutations and the hall use the same one. Not here: what a viewer may see (`viewer`
+//! known to be revoked. The sign-in mutations and the server use the same one. Not here: what a viewer may see (`viewer`
 //! and each domain).
 
 use std::{
@@ -44,7 +44,7 @@ pub struct AccessOptions {
     pub cost: Cost,
     /// May anybody make an account?
     pub sign_up: bool,
-    /// How often the database is asked for what other nodes revoke, whether or not a change tells of it.
+    /// How often the database is asked for what other instances revoke, whether or not a change tells of it.
     pub poll: Duration,
 }
 
@@ -120,7 +120,7 @@ impl Access {
         Ok(())
     }
 
-    /// Keeps up with what other nodes revoke, for as long as it is polled: as soon as a change tells of it, and twice a
+    /// Keeps up with what other instances revoke, for as long as it is polled: as soon as a change tells of it, and twice a
     /// second in any case. Writes down which sessions were used.
     pub fn follow(&self) -> impl Future<Output = ()> + Send + use<> {
         let access = self.clone();

@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_back_never_exceeds_the_burst() {
+    fn returned_tokens_never_exceed_the_burst() {
         let now = Instant::now();
         let mut bucket = Bucket::full(RATE, now);
         bucket.take(1.0);

@@ -1,7 +1,7 @@
 //! How often somebody may try to get in: so many sign-ins a minute from one address and from one network, after some
 //! failures for one account from one network ever more slowly, and so many exchanges of one session's refresh tokens. The
 //! owner elsewhere is not locked out by that. Counted before anything is hashed, for accounts that do not exist as for
-//! those that do. Each node counts for itself.
+//! those that do. Each instance counts for itself.
 
 use std::{
     net::IpAddr,
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_for_an_account_get_slower_and_slower_from_one_network_only() {
+    fn failed_sign_ins_slow_down_one_network_only() {
         let (throttle, mut now) = (Throttle::default(), Instant::now());
         let (attacker, owner) = (address("192.0.2.1"), address("198.51.100.1"));
         let fail = |email, from, now| throttle.try_account(email, from, now).expect("not too often").failed();
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_told_once_a_minute() {
+    fn a_throttle_is_logged_once_a_minute() {
         let (throttle, start) = (Throttle::default(), Instant::now());
         let told = [0, 1, 59, 60, 61].map(|at| throttle.may_tell(start + Duration::from_secs(at)));
         assert_eq!(told, [true, false, false, true, false]);

@@ -2,7 +2,7 @@
 //! algorithm is fixed, `exp nbf iss aud sub` are required, the key is found by its thumbprint, and headers that point at
 //! other keys are refused. Verified tokens are remembered until they end, so a hit costs a hash instead of a signature
 //! check; whether they were revoked is asked every time. Not here: where keys are kept (`entities::key`), refresh tokens
-//! and passwords (the store room), headers (the hall).
+//! and passwords (the crate `entities`), headers (`src`).
 
 use std::{
     fmt,
@@ -28,7 +28,7 @@ use crate::auth::viewer::{Grant, Viewer};
 const LONGEST_TOKEN_BYTES: usize = 4096;
 /// Verified tokens that are remembered.
 const REMEMBERED_TOKENS: u64 = 100_000;
-/// How far the clocks of two nodes may be apart.
+/// How far the clocks of two instances may be apart.
 const LEEWAY_SECONDS: u64 = 5;
 /// The `typ` of access tokens (RFC 9068).
 const TOKEN_TYPE: &str = "at+jwt";

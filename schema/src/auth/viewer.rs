@@ -1,4 +1,4 @@
-//! Who is asking. Made once per request (or per WebSocket `connection_init`) by the hall from the bearer token;
+//! Who is asking. Made once per request (or per WebSocket `connection_init`) by the server from the bearer token;
 //! nothing below reads headers. What a viewer may see follows from `Viewer::scope`; the columns hidden from a
 //! viewer are decided by each domain's `visible_to`.
 
@@ -99,7 +99,7 @@ impl Viewer {
         matches!(self, Self::User { role, .. } if grant.is_of(*role))
     }
 
-    /// Which rows this caller may read, as data for the store room.
+    /// Which rows this caller may read, as data for the crate `entities`.
     pub fn scope(&self) -> Scope {
         match self {
             Self::Service => Scope::All,

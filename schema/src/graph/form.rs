@@ -72,15 +72,15 @@ impl Visible for Form {
     }
 }
 
-/// Who sees a submission sees its form, open or not: its columns and its owner. Draft, versions and the submissions of
-/// others stay as hidden as they are.
+/// A viewer who sees a submission sees its form, open or not: its columns and its owner. Draft, versions and the
+/// submissions of others stay as hidden as they are.
 impl VisibleFrom<Submission> for Form {
     fn visible_from(ctx: &Context, row: Arc<Row>) -> Self {
         Self::of(ctx, row)
     }
 }
 
-/// Who sees a version of a form sees the form that it is of, as with a submission.
+/// A viewer who sees a version of a form sees the form that it is of, as with a submission.
 impl VisibleFrom<FormVersion> for Form {
     fn visible_from(ctx: &Context, row: Arc<Row>) -> Self {
         Self::of(ctx, row)
@@ -160,7 +160,7 @@ impl Visible for FormVersion {
     }
 }
 
-/// Who sees a submission sees the version that it answers, current or not.
+/// A viewer who sees a submission sees the version that it answers, current or not.
 impl VisibleFrom<Submission> for FormVersion {
     fn visible_from(_: &Context, row: Arc<version::Row>) -> Self {
         Self { row }

@@ -1,5 +1,5 @@
 //! Writing: the root `Mutation`. Its fields run one after the other (October 2021, §6.2.2); each is one call of the
-//! store room, and what it answers is then read like a query, by the same declarations. Not here: what a mutation
+//! crate `entities`, and what it answers is then read like a query, by the same declarations. Not here: what a mutation
 //! does (its domain).
 
 use std::{borrow::Cow, sync::LazyLock};

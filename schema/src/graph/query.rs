@@ -1,5 +1,5 @@
 //! The root of all queries: what can be asked for without holding anything yet. Also the federation's two fields,
-//! which the library declares and this room answers, slot by slot. Not here: the objects (their domains).
+//! which the library declares and this crate answers, slot by slot. Not here: the objects (their domains).
 
 use std::sync::LazyLock;
 

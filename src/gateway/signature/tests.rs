@@ -143,7 +143,7 @@ fn keys_are_read_strictly() {
 }
 
 #[test]
-fn what_is_altered_does_not_pass() {
+fn altered_signatures_are_refused() {
     let signatures = with_secret();
     let signed = || sign(request("POST", "/graphql?a=1"), ALL, shared(SECRET));
     assert_eq!(signatures.check(&signed(), NOW), Ok(good()));
@@ -261,7 +261,7 @@ fn a_signature_must_say_and_cover_enough() {
 }
 
 #[test]
-fn so_many_components_are_not_even_compared() {
+fn signatures_with_too_many_components_are_refused() {
     let covering = |count: usize| {
         let names: Vec<_> = (0..count).map(|number| format!("\"x-{number}\"")).collect();
         let input = format!("({});created={NOW};keyid=\"main\"", names.join(" "));

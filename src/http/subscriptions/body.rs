@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_subscription_without_memory_ends_so_that_its_client_asks_again() {
+    async fn a_subscription_out_of_memory_asks_to_resubscribe() {
         assert_eq!(interrupted(Framing::Sse).await, "", "no complete");
         let told = interrupted(Framing::Multipart).await;
         assert!(told.contains(r#"{"payload":null,"errors":["#) && told.contains("OVERLOADED"), "{told}");

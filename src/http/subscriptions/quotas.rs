@@ -80,7 +80,7 @@ impl Quotas {
         self.count(viewer.user_id().map(QuotaKey::SubscriptionsOfAccount))
     }
 
-    /// Who is nobody in particular is not counted.
+    /// Callers without an account and an address are not counted.
     fn count(&self, key: Option<QuotaKey>) -> Result<QuotaPermit, Full> {
         let Some(key) = key else { return Ok(QuotaPermit(None)) };
         let most = match key {
@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_account_and_each_address_has_its_own_count_and_nothing_is_left_behind() {
+    fn quotas_count_per_account_and_address() {
         let mut http = crate::config::Config::default().http;
         (http.max_sockets_per_address, http.max_sockets_per_account) = (1, 2);
         http.max_subscriptions_per_account = 1;

@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_far_too_long_is_done_and_says_so() {
+    fn a_mutation_with_a_huge_answer_reports_success() {
         let pool = MemoryPool::new(50_000, 100);
         let mut reply = Reply { body: vec![b'x'; 100_001], ..reply(OperationKind::Mutation, true) };
         let mut memory = pool.reserve(Owner::default());

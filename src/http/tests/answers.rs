@@ -108,7 +108,7 @@ async fn an_answer_that_the_caller_has_is_not_sent_again() {
 
 /// Two accounts may share a browser, and so a cache.
 #[tokio::test]
-async fn what_is_not_for_everybody_varies_by_who_asks() {
+async fn private_answers_vary_by_authorization() {
     let app = app().await;
     let vary = |headers: &HeaderMap| {
         let lines: Vec<_> = headers.get_all("vary").iter().map(|line| text(line).to_owned()).collect();
@@ -147,7 +147,7 @@ async fn what_is_not_for_everybody_varies_by_who_asks() {
 }
 
 #[tokio::test]
-async fn what_depends_on_who_asks_is_private_or_not_kept() {
+async fn viewer_dependent_answers_are_private_or_uncached() {
     let app = app().await;
     let control = async |path: &str| {
         let headers = send(&app, get_of(path)).await.1;
@@ -249,7 +249,7 @@ async fn too_much_at_once_is_refused_before_it_is_read() {
 }
 
 #[tokio::test]
-async fn a_request_whose_time_is_up_is_told_with_the_kind_that_it_had() {
+async fn a_timed_out_request_is_logged_with_its_kind() {
     let app = app_with(|config| config.http.request_timeout = Duration::from_millis(50)).await;
     let _only_connection = app.store.connection().get_sqlite_connection_pool().acquire().await.expect("free");
     let request = with(post_of(QUERY), "authorization", &bearer(&app));
@@ -318,7 +318,7 @@ fn first_code(body: &Value) -> Option<&str> {
 }
 
 #[tokio::test]
-async fn an_answer_is_bounded_and_so_are_those_to_an_array_together() {
+async fn single_and_batched_answers_are_bounded() {
     let one = send(&app().await, post_of(schemas(1))).await.2.to_string().len();
     let app = app_with(|config| {
         config.graph.max_answer_bytes.0 = 2 * one + one / 2;
@@ -345,7 +345,7 @@ fn leave(app: &App, config: &Config, bytes: usize) -> memory::MemoryReservation 
 }
 
 #[tokio::test]
-async fn what_a_mutation_did_is_told_where_there_is_no_memory() {
+async fn a_mutation_without_answer_memory_reports_success() {
     let (app, config) = (app_with(|config| config.http.max_batch = 3).await, Config::default());
     let code = |body: &Value| first_code(body).map(ToOwned::to_owned);
     let mutation = format!("mutation {{ a: __typename {} }}", "x: __typename ".repeat(3));
@@ -366,7 +366,7 @@ async fn what_a_mutation_did_is_told_where_there_is_no_memory() {
 }
 
 #[tokio::test]
-async fn what_is_far_too_long_to_be_kept_is_done_and_says_so() {
+async fn a_mutation_with_an_unholdable_answer_reports_success() {
     let (app, config) = (app().await, Config::default());
     let _twice = leave(&app, &config, 0);
     for count in [None, Some(2)] {
@@ -397,7 +397,7 @@ async fn whether_the_process_is_alive_is_told_without_memory() {
 }
 
 #[tokio::test]
-async fn an_answer_goes_out_as_it_is_where_there_is_no_memory_to_compress_it() {
+async fn an_answer_without_encoder_memory_is_sent_uncompressed() {
     let (app, config) = (app().await, Config::default());
     let ask = || with(get_of(SCHEMA), "accept-encoding", "br");
     let (_, plain, body) = send(&app, get_of(SCHEMA)).await;

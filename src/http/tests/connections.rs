@@ -16,7 +16,7 @@ fn size_of_returned<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {
 
 /// What waits for a body is held for each of very many requests at once, and counts as so much.
 #[test]
-fn what_waits_for_a_body_is_no_larger_than_it_counts() {
+fn a_waiting_request_is_no_larger_than_counted() {
     let layers = [
         size_of_returned(edge),
         size_of_returned(crate::http::cors::share),

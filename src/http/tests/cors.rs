@@ -170,7 +170,7 @@ async fn development_is_open_to_pages_of_this_machine() {
 }
 
 #[tokio::test]
-async fn a_get_shows_in_one_of_several_ways_that_it_is_meant() {
+async fn a_get_needs_one_of_the_csrf_proofs() {
     let app = production(APP, "*").await;
     let plain = |headers: &[(&'static str, &str)]| {
         let path = "/graphql?query=%7B__typename%7D";

@@ -63,7 +63,7 @@ async fn prepared(app: &App) -> String {
 }
 
 #[tokio::test]
-async fn a_trusted_answer_is_not_modified_without_executing_until_something_is_written() {
+async fn a_trusted_answer_stays_not_modified_until_a_write() {
     let folder = folder();
     std::fs::write(folder.join(format!("{}.graphql", hash(TEXT))), TEXT).expect("written");
     let path = folder.clone();
@@ -148,7 +148,7 @@ async fn a_long_document_runs_and_is_not_kept() {
 
 /// As many bytes as somebody likes to pad a document with are neither kept nor counted.
 #[tokio::test]
-async fn padding_is_not_kept_and_what_is_over_the_budget_runs_all_the_same() {
+async fn documents_over_budget_run_without_being_stored() {
     // A quarter of a day's may come at once; one network has an eighth of it: four kilobytes.
     let app = app_with(|config| config.documents.apq_daily_bytes.0 = 128 << 10).await;
     let missing = "PERSISTED_QUERY_NOT_FOUND: PersistedQueryNotFound";

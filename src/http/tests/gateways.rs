@@ -129,7 +129,7 @@ async fn to_strangers_the_federations_fields_do_not_exist() {
 }
 
 #[tokio::test]
-async fn what_only_gateways_may_read_is_kept_for_no_one_else() {
+async fn gateway_only_answers_are_not_cached_for_others() {
     let app = guarded().await;
     let open = guarded_with(|config| config.gateway.required = Switch::Off).await;
     for path in
@@ -155,7 +155,7 @@ async fn in_production_that_is_so_unless_it_is_said_otherwise() {
 }
 
 #[tokio::test]
-async fn what_a_gateway_had_prepared_is_no_way_in_for_others() {
+async fn documents_prepared_for_gateways_stay_gateway_only() {
     let app = guarded().await;
     let hash = hex::encode(digest(&SHA256, SERVICE.as_bytes()));
     let persisted = |query: Option<&str>| {
@@ -280,7 +280,7 @@ async fn claims_are_nobodys_word_unless_the_operator_says_so() {
 }
 
 #[tokio::test]
-async fn claims_are_believed_where_the_gateway_vouches_for_all_of_the_request() {
+async fn claims_are_trusted_only_in_fully_signed_requests() {
     let app = guarded_with(|config| config.gateway.claims = true).await;
     let body = |claims: Value| json!({ "query": ME, "extensions": { "jwt": claims } });
     let good = claims(&app, |_| {});
@@ -329,7 +329,7 @@ async fn claims_are_believed_where_the_gateway_vouches_for_all_of_the_request() 
 }
 
 #[tokio::test]
-async fn a_gateway_hears_of_a_bad_token_in_an_answer_that_it_passes_on() {
+async fn a_gateway_gets_bad_tokens_as_graphql_errors() {
     let app = guarded().await;
     let bad = |request| with(request, "authorization", "Bearer nonsense");
     assert_eq!(outcome(&app, bad(asking(QUERY))).await, (401, "UNAUTHENTICATED".into()));
@@ -427,7 +427,7 @@ async fn whoever_comes_to_the_listener_for_gateways_is_one() {
 }
 
 #[tokio::test]
-async fn gateways_are_told_what_entities_depend_on_where_that_is_wanted() {
+async fn gateways_get_entity_cache_tags_on_request() {
     let id = "0190aaaa-0000-7000-8000-000000000000";
     let ask = || {
         let representations = json!([{ "__typename": "User", "id": id }, { "__typename": "Nothing" },

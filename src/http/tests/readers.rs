@@ -81,7 +81,7 @@ pub(super) async fn until(stream: &mut TcpStream, kind: u8, of: u32) -> (Vec<u8>
 }
 
 #[tokio::test]
-async fn a_stream_without_a_window_is_reset_and_the_others_go_on() {
+async fn a_stalled_http2_stream_is_reset_alone() {
     let (address, _stop, _server) = serving(routes(), limits).await;
     let mut stream = connect(&address, 0).await;
     for id in [1, 3] {
@@ -171,7 +171,7 @@ async fn each_stream_of_a_connection_is_held_to_the_rate_by_itself() {
 }
 
 #[tokio::test]
-async fn the_end_of_an_answer_that_is_not_taken_costs_the_connection() {
+async fn an_unread_answer_tail_closes_the_connection() {
     let (address, _stop, server) = serving(routes(), limits).await;
     // Handed over whole with the first byte of the window: there is no stream left to reset.
     let mut stream = connect(&address, 2).await;

@@ -42,7 +42,7 @@ async fn a_token_is_good_until_its_session_is_signed_out() {
 }
 
 #[tokio::test]
-async fn the_address_is_that_of_the_connection_or_what_a_trusted_proxy_says() {
+async fn the_address_comes_from_the_connection_or_trusted_proxies() {
     for (trusted, wanted) in [("", "127.0.0.1"), ("127.0.0.0/8", "203.0.113.9")] {
         let app = app_with(|config| {
             config.http.trusted_proxies = crate::config::setting::Setting::parse(trusted).expect("networks");
@@ -89,7 +89,7 @@ async fn too_many_tries_say_when_the_next_one_is_worth_it() {
 
 /// What mends a bad token must not be refused for it.
 #[tokio::test]
-async fn a_bad_token_counts_as_none_where_a_good_one_is_asked_for() {
+async fn a_bad_token_counts_as_none_for_signing_in() {
     let app = app().await;
     let query = "mutation($p: String!) {
         signUp(input: { email: \"ann@example.com\", password: $p, displayName: \"Ann\" }) { accessToken refreshToken } }";
@@ -203,7 +203,7 @@ async fn a_session_is_not_refreshed_without_end() {
 /// Passwords of many accounts from many addresses, faster than they can be checked: nobody is counted out, the queue is
 /// full.
 #[tokio::test]
-async fn a_flood_of_sign_ins_is_refused_with_the_time_to_come_back() {
+async fn too_many_sign_ins_are_refused_with_retry_after() {
     let app = app_with(|config| config.http.request_timeout = Duration::from_mins(1)).await;
     let tries = (0..80_u8).map(|index| {
         let query = format!("mutation {{ signIn(input: {{ email: \"a{index}@b\", password: \"wrong\" }}) {{ userErrors {{ code }} }} }}");
@@ -231,7 +231,7 @@ async fn a_flood_of_sign_ins_is_refused_with_the_time_to_come_back() {
 
 /// An array would be many tries in one request.
 #[tokio::test]
-async fn nobody_signs_in_signs_up_or_refreshes_in_an_array() {
+async fn arrays_cannot_sign_in_sign_up_or_refresh() {
     let app = app_with(|config| config.http.max_batch = 10).await;
     let bearer = format!("Bearer {}", token(&app, Role::Admin));
     let array = |queries: &[&str]| {

@@ -70,7 +70,7 @@ async fn an_answer_without_memory_is_an_error_on_a_stream() {
 }
 
 #[tokio::test]
-async fn what_was_received_counts_as_long_as_the_operation_goes_on() {
+async fn received_bodies_count_while_the_operation_runs() {
     let app = app().await;
     for accept in [SSE, MULTIPART] {
         let mut body = body_of(&app, &subscription(), accept).await;
@@ -139,7 +139,7 @@ async fn subscribe(stream: &mut TcpStream, id: &str, body: &str) {
 }
 
 #[tokio::test]
-async fn what_was_received_on_a_socket_counts_until_its_operation_ends() {
+async fn socket_messages_count_until_their_operation_ends() {
     let app = app().await;
     let (address, _stop, _server) = serving(router(app.clone()), |_| {}).await;
     let mut stream = socket(&app, &address).await;

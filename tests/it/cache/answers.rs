@@ -35,7 +35,7 @@ async fn rename_all(app: &TestApp, title: &str) {
 }
 
 #[tokio::test]
-async fn an_answer_is_given_again_until_something_it_was_made_of_is_written() {
+async fn a_cached_answer_is_reused_until_a_dependency_changes() {
     for app in TestApp::both_own().await {
         let cached = app.with_cache().await;
         let (id, query) = form(&app).await;
@@ -52,7 +52,7 @@ async fn an_answer_is_given_again_until_something_it_was_made_of_is_written() {
 }
 
 #[tokio::test]
-async fn only_answers_of_trusted_documents_without_errors_gaps_and_clocks_are_kept() {
+async fn only_complete_answers_of_trusted_documents_are_cached() {
     let [_, app] = TestApp::both_own().await;
     let (id, _) = form(&app).await;
     let owner = TestApp::account(Role::Collector);
@@ -77,8 +77,8 @@ async fn only_answers_of_trusted_documents_without_errors_gaps_and_clocks_are_ke
             true,
         ),
     ] {
-        let node = Node::alone(&app).await;
-        let cached = app.over_store(node.store.clone());
+        let instance = Node::alone(&app).await;
+        let cached = app.over_store(instance.store.clone());
         if is_trusted {
             trust(&cached, &query).await;
         }
@@ -88,7 +88,7 @@ async fn only_answers_of_trusted_documents_without_errors_gaps_and_clocks_are_ke
         let client = client.plain();
         client.run(&query, json!({})).await;
         client.run(&query, json!({})).await;
-        assert_eq!(node.hits("answer"), 0, "{query}");
+        assert_eq!(instance.hits("answer"), 0, "{query}");
     }
 }
 
@@ -107,10 +107,10 @@ fn askers(app: &TestApp) -> Vec<(String, Client<'_>)> {
 }
 
 #[tokio::test]
-async fn nobody_gets_an_answer_that_is_due_to_somebody_else() {
+async fn cached_answers_are_separated_by_viewer() {
     let app = TestApp::postgres().await;
-    let node = Node::alone(&app).await;
-    let cached = app.over_store(node.store.clone());
+    let instance = Node::alone(&app).await;
+    let cached = app.over_store(instance.store.clone());
     let variables = corpus::variables(&app).await;
     let operations = corpus::operations();
     for (_, query) in &operations {
@@ -133,35 +133,35 @@ async fn nobody_gets_an_answer_that_is_due_to_somebody_else() {
             assert_eq!(got, due[&(asker, operation)], "{name} for {who}");
         }
     }
-    assert!(node.hits("answer") > 200, "answers were given again: {}", node.hits("answer"));
+    assert!(instance.hits("answer") > 200, "answers were given again: {}", instance.hits("answer"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn an_answer_begun_before_a_write_is_not_given_after_it() {
+async fn an_answer_begun_before_a_write_is_discarded() {
     let [_, app] = TestApp::both_own().await;
     let redis = RedisServer::start().await;
     let stores = [Node::with(&app, &redis).await.store, Node::with(&app, &redis).await.store];
     settle(&stores).await;
     let (id, query) = form(&app).await;
-    let nodes = stores.clone().map(|store| app.over_store(store));
-    for node in &nodes {
-        trust(node, &query).await;
+    let instances = stores.clone().map(|store| app.over_store(store));
+    for instance in &instances {
+        trust(instance, &query).await;
     }
     // Every read of a form takes a while after it has seen the row.
     app.sql("alter table forms rename to all_forms").await;
     app.sql("create view forms as select t.* from all_forms t, (select pg_sleep(0.3)) as slow").await;
-    let ask = async |node: &TestApp| node.as_admin().plain().run(&query, json!({})).await.body;
+    let ask = async |instance: &TestApp| instance.as_admin().plain().run(&query, json!({})).await.body;
     let write = async {
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         app.sql(&format!("update all_forms set title = 'written' where id = '{id}'")).await;
         stores[1].cache().invalidate_by_tag(&[Tag::Row("Form", id.0)]).await
     };
-    let (_, moment) = tokio::join!(ask(&nodes[0]), write);
+    let (_, moment) = tokio::join!(ask(&instances[0]), write);
     let moment = moment.expect("Redis is there");
     for store in &stores {
-        let node = app.over_store(store.not_before(moment));
-        trust(&node, &query).await;
-        assert!(ask(&node).await.contains("written"));
+        let instance = app.over_store(store.not_before(moment));
+        trust(&instance, &query).await;
+        assert!(ask(&instance).await.contains("written"));
     }
 }
 
@@ -169,19 +169,19 @@ async fn an_answer_begun_before_a_write_is_not_given_after_it() {
 async fn answers_of_accounts_are_checked_against_redis_each_time() {
     let [_, app] = TestApp::both_own().await;
     let redis = RedisServer::start().await;
-    let (node, other) = (Node::with(&app, &redis).await, Node::with(&app, &redis).await);
-    settle(&[node.store.clone(), other.store.clone()]).await;
+    let (instance, other) = (Node::with(&app, &redis).await, Node::with(&app, &redis).await);
+    settle(&[instance.store.clone(), other.store.clone()]).await;
     let account = TestApp::account(Role::Collector);
     let query = format!("{{ user(id: \"{account}\") {{ displayName }} }}");
-    let reader = app.over_store(node.store.clone());
+    let reader = app.over_store(instance.store.clone());
     trust(&reader, &query).await;
     let ask = async || reader.as_admin().plain().run(&query, json!({})).await.body;
-    // Kept once this node's mirror has heard of the write before; until then the answer is stamped too old to be used.
+    // Kept once this instance's mirror has heard of the write before; until then the answer is stamped too old to be used.
     let is_kept = async || {
         for _ in 0..500 {
-            let before = node.hits("answer");
+            let before = instance.hits("answer");
             ask().await;
-            if node.hits("answer") == before + 1 {
+            if instance.hits("answer") == before + 1 {
                 return true;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -202,10 +202,10 @@ async fn answers_of_accounts_are_checked_against_redis_each_time() {
 
 /// What a clock decides is kept until the clock decides otherwise, however long it took to make the answer.
 #[tokio::test]
-async fn an_answer_that_took_long_says_of_no_expired_session_that_it_is_active() {
+async fn a_slow_answer_reports_no_expired_session_as_active() {
     let [_, app] = TestApp::both_own().await;
-    let node = Node::alone(&app).await;
-    let cached = app.over_store(node.store.clone());
+    let instance = Node::alone(&app).await;
+    let cached = app.over_store(instance.store.clone());
     let (_, keys) = sessions(&app, 1).await;
     let query = format!("{{ session(id: \"{}\") {{ isActive }} }}", keys[0]);
     trust(&cached, &query).await;

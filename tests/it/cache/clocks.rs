@@ -1,5 +1,5 @@
-//! Nodes whose clocks are two hours apart, and jump: nothing that is read is older than a write that was answered before,
-//! since no clock is asked. The real program, with the clock that `libfaketime` gives it.
+//! Instances whose clocks are two hours apart, and jump: nothing that is read is older than a write that was answered
+//! before, since no clock is asked. The real program, with the clock that `libfaketime` gives it.
 
 use std::{env, fs, path::PathBuf};
 
@@ -25,7 +25,7 @@ fn faketime() -> String {
     found.to_str().expect("a path").to_owned()
 }
 
-/// A node's clock: a file that says how many seconds it is off.
+/// An instance's clock: a file that says how many seconds it is off.
 struct Clock(PathBuf);
 
 impl Clock {
@@ -75,8 +75,8 @@ async fn clocks_that_are_hours_apart_and_jump_make_nothing_stale() {
         (token, [ahead, behind].map(|settings| Server::start(&url, &settings)))
     });
     let (token, servers) = starting.await.expect("no panic");
-    let ask = async |node: usize, query: String| -> Value {
-        let (address, token) = (servers[node].address.clone(), token.clone());
+    let ask = async |instance: usize, query: String| -> Value {
+        let (address, token) = (servers[instance].address.clone(), token.clone());
         let asking = tokio::task::spawn_blocking(move || process::ask(&address, &token, &query, &json!({})));
         asking.await.expect("no panic").expect("it answers")
     };
@@ -91,9 +91,9 @@ async fn clocks_that_are_hours_apart_and_jump_make_nothing_stale() {
         );
         let renamed = ask(turn as usize % 2, rename).await;
         assert_eq!(renamed["data"]["renameSession"]["session"]["name"], turn.to_string(), "{renamed}");
-        for node in [0, 1] {
-            let read = ask(node, format!("{{ session(id: \"{key}\") {{ name }} }}")).await;
-            assert_eq!(read["data"]["session"]["name"], turn.to_string(), "node {node}: {read}");
+        for instance in [0, 1] {
+            let read = ask(instance, format!("{{ session(id: \"{key}\") {{ name }} }}")).await;
+            assert_eq!(read["data"]["session"]["name"], turn.to_string(), "node {instance}: {read}");
         }
     }
 }

@@ -19,13 +19,13 @@ use crate::harness::{
     text,
 };
 
-/// Renames and reads sessions on any node until `script` is over; how many reads there were, none of which failed or was
-/// older than a write that was answered before.
-async fn under_load(app: &TestApp, nodes: &[Store], script: impl Future<Output = ()>) -> u64 {
+/// Renames and reads sessions on any instance until `script` is over; how many reads there were, none of which failed
+/// or was older than a write that was answered before.
+async fn under_load(app: &TestApp, instances: &[Store], script: impl Future<Output = ()>) -> u64 {
     let (owner, keys) = sessions(app, 8).await;
     let answered: Vec<AtomicU64> = keys.iter().map(|_| AtomicU64::new(0)).collect();
     let (done, reads) = (AtomicBool::new(false), AtomicU64::new(0));
-    let any = || &nodes[fastrand::usize(..nodes.len())];
+    let any = || &instances[fastrand::usize(..instances.len())];
     let reader = async || {
         while !done.load(Ordering::SeqCst) {
             let at = fastrand::usize(..keys.len());
@@ -60,23 +60,24 @@ async fn pause(milliseconds: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_redis_killed_and_started_again_under_load_fails_nothing_and_is_used_again() {
+async fn killing_and_restarting_redis_under_load_fails_nothing() {
     let [_, app] = TestApp::both_own().await;
     let mut redis = RedisServer::start().await;
-    let nodes = [Node::with(&app, &redis).await, Node::with(&app, &redis).await];
-    let stores = nodes.each_ref().map(|node| node.store.clone());
+    let instances = [Node::with(&app, &redis).await, Node::with(&app, &redis).await];
+    let stores = instances.each_ref().map(|instance| instance.store.clone());
     settle(&stores).await;
     let script = async {
         pause(500).await;
         redis.kill();
         pause(1_500).await;
-        let open = nodes[0].sum("circuit_breaker_state", &[]) + nodes[1].sum("circuit_breaker_state", &[]);
+        let open =
+            instances[0].sum("circuit_breaker_state", &[]) + instances[1].sum("circuit_breaker_state", &[]);
         assert!(open > 0, "the breaker is open");
         redis.launch().await;
         settle(&stores).await;
-        let before = nodes[0].hits("session.by_ids");
+        let before = instances[0].hits("session.by_ids");
         for _ in 0..1_000 {
-            if nodes[0].hits("session.by_ids") > before + 100 {
+            if instances[0].hits("session.by_ids") > before + 100 {
                 return;
             }
             pause(10).await;
@@ -84,12 +85,12 @@ async fn a_redis_killed_and_started_again_under_load_fails_nothing_and_is_used_a
         panic!("the cache is used again within ten seconds");
     };
     let reads = under_load(&app, &stores, script).await;
-    let rejected = nodes[0].sum("redis_commands_total", &["outcome=\"rejected\""]);
+    let rejected = instances[0].sum("redis_commands_total", &["outcome=\"rejected\""]);
     assert!(reads > 100 && rejected > 0, "{reads} reads; the breaker spared {rejected} commands");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_redis_emptied_again_and_again_under_load_costs_misses_only() {
+async fn flushing_redis_under_load_costs_only_misses() {
     let [_, app] = TestApp::both_own().await;
     let redis = RedisServer::start().await;
     let stores = [Node::with(&app, &redis).await.store, Node::with(&app, &redis).await.store];
@@ -104,7 +105,7 @@ async fn a_redis_emptied_again_and_again_under_load_costs_misses_only() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_redis_that_comes_back_with_an_old_snapshot_is_not_believed() {
+async fn a_redis_restored_from_an_old_snapshot_is_distrusted() {
     let [_, app] = TestApp::both_own().await;
     let mut redis = RedisServer::start().await;
     let stores = [Node::with(&app, &redis).await.store, Node::with(&app, &redis).await.store];
@@ -126,19 +127,19 @@ async fn a_redis_that_comes_back_with_an_old_snapshot_is_not_believed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn one_request_waits_for_a_slow_or_silent_redis_twice_at_most() {
+async fn a_request_waits_twice_at_most_for_slow_redis() {
     let [_, app] = TestApp::both_own().await;
     let redis = RedisServer::start().await;
     let proxy = redis.proxy().await;
     let mut registry = Registry::default();
     let handle = proxy.handle(&mut registry);
-    let node = Node::new(&app, Some(handle), registry).await;
-    settle(std::slice::from_ref(&node.store)).await;
-    let nodes = app.over_store(node.store.clone());
+    let instance = Node::new(&app, Some(handle), registry).await;
+    settle(std::slice::from_ref(&instance.store)).await;
+    let instances = app.over_store(instance.store.clone());
     // Five levels, each of which asks Redis.
     let query = "{ users(first: 5) { nodes { id sessions(first: 2) { nodes { id user { id forms(first: 1) { nodes { id owner { email } } } } } } } } }";
     let plain = app.as_admin().plain().run(query, json!({})).await;
-    let waits = || node.sum("redis_commands_total", &["outcome=\"failed\""]);
+    let waits = || instance.sum("redis_commands_total", &["outcome=\"failed\""]);
     for silent in [false, true] {
         if silent {
             proxy.block(true);
@@ -150,22 +151,22 @@ async fn one_request_waits_for_a_slow_or_silent_redis_twice_at_most() {
         pause(400).await;
         for _ in 0..10 {
             let (before, began) = (waits(), Instant::now());
-            let reply = nodes.as_admin().plain().run(query, json!({})).await;
+            let reply = instances.as_admin().plain().run(query, json!({})).await;
             assert_eq!(reply.body, plain.body);
             let waited = waits() - before;
             eprintln!("silent: {silent}; waited {waited} times, {:?} in all", began.elapsed());
-            // The upkeep of the node waits beside the request, and seldom.
+            // The upkeep of the instance waits beside the request, and seldom.
             assert!(waited <= 3, "{waited}");
         }
         proxy.block(false);
         proxy.delay(Duration::ZERO);
         proxy.delay_log(Duration::ZERO);
-        settle(std::slice::from_ref(&node.store)).await;
+        settle(std::slice::from_ref(&instance.store)).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn with_the_token_a_node_that_hears_late_answers_right_and_without_it_within_the_bound() {
+async fn a_lagging_instance_honours_cache_tokens() {
     let [_, app] = TestApp::both_own().await;
     let redis = RedisServer::start().await;
     let proxy = redis.proxy().await;
@@ -199,7 +200,7 @@ async fn with_the_token_a_node_that_hears_late_answers_right_and_without_it_with
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_crowd_after_a_flush_loads_each_row_once_on_each_node() {
+async fn concurrent_reads_after_a_flush_load_once_per_instance() {
     let [_, app] = TestApp::both_own().await;
     let redis = RedisServer::start().await;
     let (mut alone, mut together) = (Vec::new(), Vec::new());
@@ -226,13 +227,13 @@ async fn a_crowd_after_a_flush_loads_each_row_once_on_each_node() {
     )
     .await;
     for (stores, name) in [(alone, "alone"), (together, "with Redis")] {
-        let nodes: Vec<TestApp> = stores.iter().map(|store| app.over_store(store.clone())).collect();
+        let instances: Vec<TestApp> = stores.iter().map(|store| app.over_store(store.clone())).collect();
         for store in &stores {
             store.cache().purge().await.expect("Redis is there");
         }
         redis.cli(&["flushall"]);
         app.sql("select setval('loads', 0)").await;
-        let clients: Vec<_> = nodes.iter().map(|node| node.as_admin().plain()).collect();
+        let clients: Vec<_> = instances.iter().map(|instance| instance.as_admin().plain()).collect();
         let crowd = (0..2_000).map(|number| {
             let query = format!("{{ form(id: \"{}\") {{ id }} }}", ids[number % ids.len()]);
             let client = &clients[number % 3];
@@ -245,33 +246,33 @@ async fn a_crowd_after_a_flush_loads_each_row_once_on_each_node() {
     }
 }
 
-/// The node that wrote has the promise always; its stamps are of a table that is gone then.
+/// The instance that wrote has the promise always; its stamps are of a table that is gone then.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn who_writes_after_a_flush_reads_what_was_written() {
     let [_, app] = TestApp::both_own().await;
     let redis = RedisServer::start().await;
-    let node = Node::with(&app, &redis).await.store;
-    settle(std::slice::from_ref(&node)).await;
+    let instance = Node::with(&app, &redis).await.store;
+    settle(std::slice::from_ref(&instance)).await;
     let id = some_form(&app).await;
-    let title = async || title(&node, id).await;
+    let title = async || title(&instance, id).await;
     // Numbers of a new table begin anew, and are less than those of the old one.
     for number in 0..100 {
-        node.cache().invalidate_by_tag(&[Tag::Named(number.to_string())]).await.expect("Redis is there");
+        instance.cache().invalidate_by_tag(&[Tag::Named(number.to_string())]).await.expect("Redis is there");
     }
     for turn in 0..30 {
-        settle(std::slice::from_ref(&node)).await;
+        settle(std::slice::from_ref(&instance)).await;
         title().await;
         redis.cli(&["flushall"]);
         let new = format!("title {turn}");
         app.sql(&format!("update forms set title = '{new}' where id = '{id}'")).await;
-        node.cache().invalidate_by_tag(&[Tag::Row("Form", id.0)]).await.expect("Redis is there");
+        instance.cache().invalidate_by_tag(&[Tag::Row("Form", id.0)]).await.expect("Redis is there");
         assert_eq!(title().await, new, "turn {turn}");
     }
 }
 
 /// What a server without these commands says is what one says that is older than they are.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_redis_that_is_too_old_fails_nothing_and_serves_nothing_old() {
+async fn an_unsupported_redis_fails_nothing_and_serves_nothing_stale() {
     let [_, app] = TestApp::both_own().await;
     for lacking in [&["BITFIELD_RO"][..], &["XADD", "XREAD"], &["EVAL"]] {
         let redis = RedisServer::without(lacking).await;
@@ -286,18 +287,18 @@ async fn a_redis_that_is_too_old_fails_nothing_and_serves_nothing_old() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_write_whose_process_is_killed_before_it_could_tell_is_told_by_another() {
+async fn another_instance_publishes_a_killed_instances_write() {
     let url = db::own_postgres().await;
     let app = TestApp::over(&url).await;
     let redis = RedisServer::start().await;
     let proxy = redis.proxy().await;
-    let node = Node::with(&app, &redis).await.store;
-    settle(std::slice::from_ref(&node)).await;
+    let instance = Node::with(&app, &redis).await.store;
+    settle(std::slice::from_ref(&instance)).await;
     let (_, keys) = sessions(&app, 1).await;
     let token = process::mint(&url, "collector@example.com", &[]);
     let mut server = Server::start(&url, &[("REDIS_URL", &proxy.address())]);
     let address = server.address.clone();
-    assert_eq!(version(&node, keys[0]).await, 0);
+    assert_eq!(version(&instance, keys[0]).await, 0);
     proxy.block(true);
     let rename = format!(
         "mutation {{ renameSession(input: {{id: \"{}\", name: \"1\"}}) {{ session {{ id }} }} }}",
@@ -311,7 +312,7 @@ async fn a_write_whose_process_is_killed_before_it_could_tell_is_told_by_another
     // It is committed, and nobody was told.
     server.kill();
     let (since, mut was_old) = (Instant::now(), false);
-    while version(&node, keys[0]).await != 1 {
+    while version(&instance, keys[0]).await != 1 {
         was_old = true;
         assert!(since.elapsed() < Duration::from_secs(10), "the other node still has the old name");
         pause(1).await;
@@ -333,12 +334,12 @@ async fn a_write_whose_process_is_killed_before_it_could_tell_is_told_by_another
 async fn stamps_of_a_million_tags_take_eight_mebibytes() {
     let [_, app] = TestApp::both_own().await;
     let redis = RedisServer::start().await;
-    let node = Node::with(&app, &redis).await.store;
-    settle(std::slice::from_ref(&node)).await;
+    let instance = Node::with(&app, &redis).await.store;
+    settle(std::slice::from_ref(&instance)).await;
     for part in 0..10_u128 {
         let tags: Vec<Tag> =
             (0..100_000).map(|number| Tag::Row("M1", uuid::Uuid::from_u128((part << 64) | number))).collect();
-        assert!(node.cache().invalidate_by_tag(&tags).await.is_some(), "it is told");
+        assert!(instance.cache().invalidate_by_tag(&tags).await.is_some(), "it is told");
     }
     assert_eq!(redis.cli(&["strlen", "g:{xp}"]), (8 << 20).to_string());
     let log: u64 = redis.cli(&["xlen", "l:{xp}"]).parse().expect("a number");
@@ -346,17 +347,17 @@ async fn stamps_of_a_million_tags_take_eight_mebibytes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_write_that_could_not_be_told_is_told_later_and_its_row_is_cached_again() {
+async fn an_unpublished_write_is_published_later() {
     let [_, app] = TestApp::both_own().await;
     let redis = RedisServer::start().await;
-    let node = Node::with(&app, &redis).await;
-    settle(std::slice::from_ref(&node.store)).await;
+    let instance = Node::with(&app, &redis).await;
+    settle(std::slice::from_ref(&instance.store)).await;
     let (owner, keys) = sessions(&app, 1).await;
     redis.freeze();
-    assert!(session::rename(&node.store, owner, keys[0], Some("1")).await.expect("the write succeeds"));
+    assert!(session::rename(&instance.store, owner, keys[0], Some("1")).await.expect("the write succeeds"));
     redis.thaw();
-    settle(std::slice::from_ref(&node.store)).await;
-    let viewer = app.over_store(node.store.clone());
+    settle(std::slice::from_ref(&instance.store)).await;
+    let viewer = app.over_store(instance.store.clone());
     let query = format!("{{ session(id: \"{}\") {{ name }} }}", keys[0]);
     for _ in 0..500 {
         let reply = viewer.as_role(Role::Collector).run(&query, json!({})).await;
@@ -370,8 +371,8 @@ async fn a_write_that_could_not_be_told_is_told_later_and_its_row_is_cached_agai
 }
 
 /// The slot of a tag: what the log says of its bump.
-async fn slot_of(redis: &RedisServer, node: &Store, tag: Tag) -> String {
-    node.cache().invalidate_by_tag(&[tag]).await.expect("Redis is there");
+async fn slot_of(redis: &RedisServer, instance: &Store, tag: Tag) -> String {
+    instance.cache().invalidate_by_tag(&[tag]).await.expect("Redis is there");
     let last = redis.cli(&["xrevrange", "l:{xp}", "+", "-", "COUNT", "1"]);
     last.lines().last().expect("the slots").to_owned()
 }
@@ -384,16 +385,16 @@ const BUMP_AND_LOSE_THE_LOG: &str = "
     return s";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_bump_whose_log_is_lost_is_felt_within_the_bound() {
+async fn an_invalidation_missing_from_the_log_is_noticed_in_time() {
     let [_, app] = TestApp::both_own().await;
     let redis = RedisServer::start().await;
-    let node = Node::with(&app, &redis).await.store;
-    settle(std::slice::from_ref(&node)).await;
+    let instance = Node::with(&app, &redis).await.store;
+    settle(std::slice::from_ref(&instance)).await;
     let id = some_form(&app).await;
-    let title = async || title(&node, id).await;
-    let slot = slot_of(&redis, &node, Tag::Row("Form", id.0)).await;
+    let title = async || title(&instance, id).await;
+    let slot = slot_of(&redis, &instance, Tag::Row("Form", id.0)).await;
     for turn in 0..10 {
-        settle(std::slice::from_ref(&node)).await;
+        settle(std::slice::from_ref(&instance)).await;
         title().await;
         let new = format!("title {turn}");
         app.sql(&format!("update forms set title = '{new}' where id = '{id}'")).await;
@@ -414,22 +415,22 @@ async fn a_bump_whose_log_is_lost_is_felt_within_the_bound() {
 async fn nonsense_in_the_log_ends_nothing() {
     let [_, app] = TestApp::both_own().await;
     let redis = RedisServer::start().await;
-    let node = Node::with(&app, &redis).await.store;
-    settle(std::slice::from_ref(&node)).await;
-    node.cache().invalidate_by_tag(&[Tag::Named("first".to_owned())]).await.expect("Redis is there");
+    let instance = Node::with(&app, &redis).await.store;
+    settle(std::slice::from_ref(&instance)).await;
+    instance.cache().invalidate_by_tag(&[Tag::Named("first".to_owned())]).await.expect("Redis is there");
     let bump = "local s = redis.call('BITFIELD', KEYS[1], 'INCRBY', 'i64', '#1', 1)[1]
         redis.call('XADD', KEYS[2], string.format('%.0f-0', s), 's', ARGV[1])";
     for slots in ["4000000000", "7", "no number"] {
         redis.cli(&["eval", bump, "2", "g:{xp}", "l:{xp}", slots]);
         pause(400).await;
-        settle(std::slice::from_ref(&node)).await;
+        settle(std::slice::from_ref(&instance)).await;
     }
 }
 
-/// A node that Redis refuses while others reach it tells nobody what it writes; the others find it in the database. It
+/// An instance that Redis refuses while others reach it tells nobody what it writes; the others find it in the database. It
 /// is the one case in which a strong type is old on another node: measured here, and bounded by two looks.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn what_a_node_writes_that_is_cut_off_from_redis_is_found_in_the_database() {
+async fn writes_of_an_instance_without_redis_are_found() {
     let [_, app] = TestApp::both_own().await;
     let redis = RedisServer::start().await;
     let proxy = redis.proxy().await;

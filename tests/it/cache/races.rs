@@ -1,4 +1,4 @@
-//! Reads and writes of a few busy rows on four nodes, with a real Redis and a PostgreSQL that takes its time between
+//! Reads and writes of a few busy rows on four instances, with a real Redis and a PostgreSQL that takes its time between
 //! looking at a row and answering. A read is stale if it began after a write was answered and is older than that
 //! write. The same race over a design that is common elsewhere must show stale reads, or this one could not see any.
 
@@ -107,17 +107,17 @@ async fn slow_down(app: &TestApp, table: &str) {
     app.sql(&format!("create view {table} as select * from all_{table} where {slow}")).await;
 }
 
-async fn nodes(app: &TestApp, redis: &RedisServer) -> Vec<Store> {
-    let mut nodes = Vec::new();
+async fn instances(app: &TestApp, redis: &RedisServer) -> Vec<Store> {
+    let mut instances = Vec::new();
     for _ in 0..4 {
-        nodes.push(Node::with(app, redis).await.store);
+        instances.push(Node::with(app, redis).await.store);
     }
-    settle(&nodes).await;
-    nodes
+    settle(&instances).await;
+    instances
 }
 
-fn any(nodes: &[Store]) -> &Store {
-    &nodes[fastrand::usize(..nodes.len())]
+fn any(instances: &[Store]) -> &Store {
+    &instances[fastrand::usize(..instances.len())]
 }
 
 /// Twenty forms whose titles are versions.
@@ -143,17 +143,17 @@ async fn a_million_reads_on_four_nodes_see_nothing_stale() {
     for table in ["user_sessions", "forms"] {
         slow_down(&app, table).await;
     }
-    let nodes = nodes(&app, &redis).await;
+    let instances = instances(&app, &redis).await;
 
     let answered = Answered::new();
     let read = async || {
-        let found = session::by_ids(any(&nodes), &keys).await.expect("the read succeeds");
+        let found = session::by_ids(any(&instances), &keys).await.expect("the read succeeds");
         let version = |key: &SessionId| found[key].name.as_deref().and_then(|name: &str| name.parse().ok());
         keys.iter().map(|key| version(key).expect("the name is a version")).collect()
     };
     let write = async |row: usize, version: usize| {
         let name = version.to_string();
-        let renamed = session::rename(any(&nodes), owner, keys[row], Some(&name)).await;
+        let renamed = session::rename(any(&instances), owner, keys[row], Some(&name)).await;
         assert!(renamed.expect("the write succeeds"));
     };
     let (strong, strong_writes) = race(reads_each(), &answered, read, write).await;
@@ -166,17 +166,17 @@ async fn a_million_reads_on_four_nodes_see_nothing_stale() {
     let newest: Mutex<Option<Version>> = Mutex::default();
     let write = async |row: usize, version: usize| {
         app.sql(&format!("update all_forms set title = '{version}' where id = '{}'", ids[row])).await;
-        let moment = any(&nodes).cache().invalidate_by_tag(&[Tag::Row("Form", ids[row].0)]).await;
+        let moment = any(&instances).cache().invalidate_by_tag(&[Tag::Row("Form", ids[row].0)]).await;
         *newest.lock().expect("nobody panics here") = Some(moment.expect("Redis is there"));
     };
     let with_token = async || {
         let token = *newest.lock().expect("nobody panics here");
-        let store = token.map_or_else(|| any(&nodes).clone(), |token| any(&nodes).not_before(token));
+        let store = token.map_or_else(|| any(&instances).clone(), |token| any(&instances).not_before(token));
         titles(&store).await
     };
     let (token, token_writes) = race(reads_each(), &answered, with_token, &write).await;
     let (bounded, bounded_writes) =
-        race(reads_each(), &answered, async || titles(any(&nodes)).await, &write).await;
+        race(reads_each(), &answered, async || titles(any(&instances)).await, &write).await;
 
     for (kind, seen, writes) in [
         ("strong", &strong, strong_writes),
@@ -243,10 +243,10 @@ async fn the_race_catches_a_cache_that_only_deletes_keys() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn what_a_slow_load_brings_after_a_write_on_another_node_is_used_by_nobody() {
+async fn a_slow_load_older_than_a_remote_write_is_discarded() {
     let [_, app] = TestApp::both_own().await;
     let redis = RedisServer::start().await;
-    let nodes = nodes(&app, &redis).await;
+    let instances = instances(&app, &redis).await;
     let (owner, keys) = sessions(&app, 1).await;
     app.sql("alter table user_sessions rename to all_user_sessions").await;
     let slow = "(select pg_sleep(0.3)::text) is not null";
@@ -259,9 +259,9 @@ async fn what_a_slow_load_brings_after_a_write_on_another_node_is_used_by_nobody
         tokio::time::sleep(Duration::from_millis(100)).await;
         app.sql(&format!("update all_user_sessions set name = '1' where id = '{}'", keys[0])).await;
         let (row, list) = (Tag::Row("Session", keys[0].0), Tag::List("Session", "user", owner.0));
-        nodes[1].cache().invalidate_by_tag(&[row, list]).await
+        instances[1].cache().invalidate_by_tag(&[row, list]).await
     };
-    let (old, _) = tokio::join!(version(&nodes[0]), write);
+    let (old, _) = tokio::join!(version(&instances[0]), write);
     assert_eq!(old, "0", "it had looked before the write");
     // It was stored, and is judged by its stamp.
     for _ in 0..100 {
@@ -271,7 +271,7 @@ async fn what_a_slow_load_brings_after_a_write_on_another_node_is_used_by_nobody
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert!(redis.cli(&["keys", "c1:*"]).contains("c1:"), "the late value is in Redis");
-    for node in &nodes {
-        assert_eq!(version(node).await, "1");
+    for instance in &instances {
+        assert_eq!(version(instance).await, "1");
     }
 }

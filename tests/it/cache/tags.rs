@@ -18,7 +18,7 @@ async fn dependencies(app: &TestApp, query: &str) -> (Vec<String>, bool) {
 }
 
 #[tokio::test]
-async fn an_answer_says_what_it_depends_on_with_and_without_a_cache() {
+async fn answers_list_their_dependencies_with_and_without_cache() {
     let app = TestApp::postgres().await;
     let cached = app.with_cache().await;
     let data = app.as_admin().ask("{ forms(first: 2) { nodes { id owner { id } } } }").await;
@@ -40,7 +40,7 @@ async fn an_answer_says_what_it_depends_on_with_and_without_a_cache() {
 }
 
 #[tokio::test]
-async fn what_no_tag_covers_is_told_as_a_gap() {
+async fn untagged_reads_are_reported_as_gaps() {
     let app = TestApp::postgres().await;
     for query in [
         "{ forms(first: 2, filter: {search: \"a\"}) { nodes { title } } }",

@@ -1,4 +1,4 @@
-//! What a node reads before its first request.
+//! What an instance reads before its first request.
 
 use entities::{Role, form, id::FormId, warmup};
 use serde_json::json;
@@ -7,7 +7,7 @@ use super::{Node, settle};
 use crate::harness::{RedisServer, TestApp, text};
 
 #[tokio::test]
-async fn a_warm_node_has_open_forms_and_active_accounts_without_asking_the_database() {
+async fn a_warmed_instance_holds_open_forms_and_active_accounts() {
     let [_, app] = TestApp::both_own().await;
     let collector = TestApp::account(Role::Collector);
     app.sql(&format!(
@@ -19,9 +19,9 @@ async fn a_warm_node_has_open_forms_and_active_accounts_without_asking_the_datab
     let query = format!(
         "{{ form(id: \"{form}\") {{ title }} user(id: \"{collector}\") {{ displayName lastLocation {{ id }} }} }}"
     );
-    let node = Node::alone(&app).await;
-    let warmed = app.over_store(node.store.clone());
-    assert!(warmup::warm_up(&node.store).await.expect("the database is there") > 1);
+    let instance = Node::alone(&app).await;
+    let warmed = app.over_store(instance.store.clone());
+    assert!(warmup::warm_up(&instance.store).await.expect("the database is there") > 1);
     let reply = warmed.as_admin().run(&query, json!({})).await;
     assert_eq!(reply.statements(), Vec::<&str>::new(), "{}", reply.body);
     // Without a cache there is nothing to fill.

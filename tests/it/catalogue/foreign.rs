@@ -81,10 +81,10 @@ const FOREIGN: &[Foreign] = {
 const ABSENT: &str = "00000000-0000-7000-8000-000000000000";
 
 #[tokio::test]
-async fn what_belongs_to_others_is_changed_by_those_who_may_and_not_even_found_by_the_rest() {
+async fn foreign_accounts_are_changed_by_authorized_callers_only() {
     for app in TestApp::both_own().await {
         app.graph.access().open().await.expect("keys are made");
-        let shape = shape(&app).await;
+        let shape = introspect(&app).await;
         let takes_id = |name: &str| {
             let input = shape["Mutation"].fields[name].arguments.get("input");
             input.is_some_and(|input| {
@@ -126,7 +126,7 @@ async fn attempt(
     owner: &Caller,
     role: Option<&Role>,
     may: bool,
-    shape: &Shape,
+    shape: &SchemaTypes,
 ) {
     let mutation =
         MUTATIONS.iter().find(|mutation| mutation.name == foreign.name).expect("it is in the catalogue");

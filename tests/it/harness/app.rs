@@ -8,7 +8,7 @@ use entities::{
     id::{SessionId, UserId},
 };
 use prometheus_client::registry::Registry;
-use schema::auth::token::Refused;
+use schema::auth::token::InvalidToken;
 use schema::{Access, AccessOptions, Caller, Events, Graph, Limits, Opened, Options, Request, Taken, Viewer};
 use sea_orm::{ConnectionTrait as _, DbBackend};
 use serde_json::{Value, json};
@@ -52,7 +52,7 @@ impl TestApp {
         Self::polling(store, url, POLL)
     }
 
-    /// A node that asks this often what others have revoked.
+    /// An instance that asks this often what others have revoked.
     fn polling(store: Store, url: &str, poll: Duration) -> Self {
         // What a query may cost has tests of its own.
         let limits = Limits { cost: u64::MAX, ..Limits::default() };
@@ -104,7 +104,7 @@ impl TestApp {
         Self::polling(store, &self.url, Duration::from_hours(1))
     }
 
-    /// Another node's store on the same database.
+    /// Another instance's store on the same database.
     pub(crate) async fn another_store(&self) -> Store {
         db::open(&self.url).await
     }
@@ -164,8 +164,8 @@ impl TestApp {
         self.asked_by(Viewer::Service)
     }
 
-    /// Whom an access token stands for, as the hall asks.
-    pub(crate) fn bearing(&self, token: &str) -> Result<Client<'_>, Refused> {
+    /// Whom an access token stands for, as the server asks.
+    pub(crate) fn bearing(&self, token: &str) -> Result<Client<'_>, InvalidToken> {
         self.graph.access().verify(token).map(|bearer| self.asked_by(bearer.viewer))
     }
 

@@ -119,7 +119,7 @@ impl RedisServer {
         Proxy::to(self.port).await
     }
 
-    /// A handle of a node's own.
+    /// A handle of an instance's own.
     pub(crate) fn handle(&self) -> Redis {
         Redis::new(&self.url(), &mut Registry::default())
     }

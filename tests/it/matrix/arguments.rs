@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use super::{LISTS, Tally, Who, World, known, mark};
-use crate::harness::{Reply, Shape, shape, text};
+use crate::harness::{Reply, SchemaTypes, introspect, text};
 
 /// Filters and orders of accounts that read hidden columns.
 const PRIVATE: [&str; 5] =
@@ -126,7 +126,7 @@ fn sessions_with_positions(world: &World) -> Vec<&Value> {
 }
 
 /// What of the schema's arguments is not among the choices.
-fn gaps(shape: &Shape, (parent, list): (&str, &str), tried: &[Choice]) -> BTreeSet<String> {
+fn gaps(shape: &SchemaTypes, (parent, list): (&str, &str), tried: &[Choice]) -> BTreeSet<String> {
     let mut needed = BTreeSet::new();
     for (name, of) in &shape[parent].fields[list].arguments {
         match name.as_str() {
@@ -215,7 +215,7 @@ fn ids_of<'a>(edges: impl Iterator<Item = &'a Value>) -> Vec<&'a Value> {
 
 /// Every argument and some cursors of every list, by every role.
 pub(super) async fn ask(world: &World, tally: &mut Tally) {
-    let shape = shape(&world.app).await;
+    let shape = introspect(&world.app).await;
     for (parent, list, type_name) in LISTS {
         let choices = choices(list, type_name, world);
         assert_eq!(gaps(&shape, (parent, list), &choices), BTreeSet::new(), "{parent}.{list}: add choices");

@@ -7,7 +7,7 @@ use prometheus_client::registry::Registry;
 use super::*;
 use crate::harness::RedisServer;
 
-/// Two nodes on one database. Without news from the other, a node asks the database; with news it asks at once.
+/// Two instances on one database. Without news from the other, an instance asks the database; with news it asks at once.
 #[tokio::test]
 async fn what_one_node_revokes_every_node_refuses() {
     for url in [db::own_sqlite().await, db::own_postgres().await] {
@@ -23,7 +23,7 @@ async fn what_one_node_revokes_every_node_refuses() {
         assert!(here.bearing(token).is_err(), "at once where it was done");
         wait_until(|| there.bearing(token).is_err()).await;
 
-        // The news of the other node, as a message brings it.
+        // The news of the other instance, as a message brings it.
         let mut news = here.store.events().subscribe();
         let tokens = sign_in(&here.anonymous(), "ann@example.com", PASSWORD).await;
         let token = tokens["accessToken"].as_str().expect("a token");
@@ -34,15 +34,15 @@ async fn what_one_node_revokes_every_node_refuses() {
         }
         wait_until(|| there.bearing(token).is_err()).await;
 
-        // A node that starts later knows as well.
+        // An instance that starts later knows as well.
         let late = TestApp::over(&url).await;
         late.graph.access().open().await.expect("keys are found");
-        assert_eq!(late.bearing(token).err(), Some(Refused("revoked")));
+        assert_eq!(late.bearing(token).err(), Some(InvalidToken("revoked")));
         following.abort();
     }
 }
 
-/// With Redis the news alone are enough: these nodes ask the database once an hour.
+/// With Redis the news alone are enough: these instances ask the database once an hour.
 #[tokio::test]
 async fn what_one_node_revokes_is_heard_over_redis() {
     let (url, redis) = (db::own_postgres().await, RedisServer::start().await);
@@ -54,7 +54,7 @@ async fn what_one_node_revokes_is_heard_over_redis() {
     }
     let mut heard = nodes[1].store.events().subscribe();
     let following = follow(&nodes).await;
-    // The other node listens once it has heard that it may have missed something.
+    // The other instance listens once it has heard that it may have missed something.
     heard.recv().await.expect("the relay says so when it begins");
     let tokens = sign_up(&nodes[0], "ann@example.com").await;
     println!("Redis well: {:?}", revoked_everywhere(&nodes, &tokens, "well").await);
@@ -94,7 +94,7 @@ async fn follow(nodes: &[TestApp]) -> Vec<tokio::task::JoinHandle<()>> {
     nodes.iter().map(|node| tokio::spawn(node.graph.access().follow())).collect()
 }
 
-/// Signs out on the first node; the second one gets to know, after so long.
+/// Signs out on the first instance; the second one gets to know, after so long.
 async fn revoked_everywhere(nodes: &[TestApp], tokens: &Value, redis: &str) -> Duration {
     let token = tokens["accessToken"].as_str().expect("a token");
     assert!(nodes[1].bearing(token).is_ok(), "Redis {redis}");
@@ -178,7 +178,7 @@ async fn a_key_is_followed_by_the_next_after_a_week_and_retires() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_revoked_is_refused_on_every_node_and_another_signs() {
+async fn a_revoked_key_is_refused_on_every_instance() {
     for url in [db::own_sqlite().await, db::own_postgres().await] {
         let (here, there) = (TestApp::over(&url).await, TestApp::over(&url).await);
         for app in [&here, &there] {

@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn values_that_no_row_has_are_refused_whoever_made_the_cursor() {
+    fn cursors_with_impossible_values_are_refused() {
         let (scope, ..) = cursor();
         let id = Uuid::from_u128(7);
         let time = |micros| DateTime::from_timestamp_micros(micros).expect("in range");

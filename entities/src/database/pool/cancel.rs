@@ -26,7 +26,7 @@ impl Canceller {
         }
     }
 
-    /// Whoever gives up in the middle leaves no connection behind.
+    /// A caller that gives up in the middle leaves no connection behind.
     async fn try_to(&self, backend: i32) -> Result<(), sqlx::Error> {
         let mut kept = self.connection.lock().await;
         if let Some(mut connection) = kept.take()

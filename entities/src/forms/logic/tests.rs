@@ -38,7 +38,7 @@ fn of(name: &str) -> Value {
 }
 
 #[test]
-fn what_says_nothing_is_refused_with_what_to_write_instead_and_runs_where_it_was_published() {
+fn meaningless_rules_are_refused_with_an_alternative() {
     let answered = "{\"!==\": [x, null]}";
     let cases = [
         (json!({ "===": [of("name"), ""] }), answered),
@@ -90,7 +90,7 @@ fn what_says_nothing_is_refused_with_what_to_write_instead_and_runs_where_it_was
 }
 
 #[test]
-fn what_other_dialects_have_is_refused_with_what_to_write_instead() {
+fn other_regex_dialects_are_refused_with_an_alternative() {
     for (rule, advice) in [
         (json!({ "missing": ["age"] }), "{\"!==\": [x, null]}"),
         (json!({ "!": [{ "missing_some": [1, ["age", "name"]] }] }), "{\"!==\": [x, null]}"),
@@ -114,7 +114,7 @@ fn a_version_with_many_comparisons_of_three_keeps_taking_answers() {
 }
 
 #[test]
-fn what_means_something_else_than_it_seems_to_is_published_with_a_warning() {
+fn misleading_rules_are_published_with_a_warning() {
     for (rule, warned) in [
         (json!({ "!=": [of("age"), ""] }), true),
         (json!({ "==": ["", of("name")] }), true),
@@ -168,7 +168,7 @@ fn whether_there_is_an_answer_has_one_verdict() {
 }
 
 #[test]
-fn what_is_not_finite_is_no_value() {
+fn non_finite_numbers_are_not_values() {
     let divided = json!({ "/": [of("weight"), of("age")] });
     for answers in
         [json!({}), json!({ "weight": "5" }), json!({ "weight": "-5", "age": 0 }), json!({ "age": 0 })]
@@ -224,7 +224,7 @@ fn texts_are_written_as_in_javascript() {
 }
 
 #[test]
-fn what_is_compared_with_answers_is_composed() {
+fn compared_texts_are_normalized_to_nfc() {
     let (composed, decomposed) = ("Đà Lạt", "Đa\u{300} La\u{323}t");
     assert_ne!(composed, decomposed);
     let definition = json!({ "schema": 1, "fields": [

@@ -43,7 +43,7 @@ fn household() -> CompiledForm {
 }
 
 #[test]
-fn what_is_not_asked_is_not_kept_and_what_is_asked_must_be_there() {
+fn irrelevant_answers_are_dropped_and_required_ones_checked() {
     let answers = json!({ "members": [{ "age": 12 }, { "age": 40, "school": "x" }, { "age": 130 }] });
     let found = problems(&household(), answers);
     assert_eq!(found, wrong(&[("/members/2/age", "maximum"), ("/members/0/school", "required")]));
@@ -206,7 +206,7 @@ fn white_space_around_an_answer_of_any_type_goes() {
 }
 
 #[test]
-fn blanks_in_lists_keep_their_places_and_parts_of_a_position_may_be_null() {
+fn blanks_keep_their_list_positions() {
     let all = of_every_type(&json!({}));
     let choices = json!({ "choices": [{ "value": "a", "label": "A" }, { "value": "b", "label": "B" }] });
     let many = form(json!([with(field("many", "SELECT_MANY"), choices)]));
@@ -261,7 +261,7 @@ fn telephone_numbers_of_many_countries_have_a_bound_of_work() {
 }
 
 #[test]
-fn everything_that_is_wrong_is_told_at_once_but_no_more_than_a_hundred() {
+fn at_most_a_hundred_problems_are_reported_at_once() {
     let all = form(json!([
         with(
             field("name", "TEXT"),
@@ -309,7 +309,7 @@ fn rules_see_their_own_entry_first_and_decimals_as_numbers() {
 }
 
 #[test]
-fn a_group_that_is_not_asked_takes_everything_in_it_along() {
+fn an_irrelevant_group_drops_all_its_answers() {
     let all = form(json!([
         field("has", "BOOLEAN"),
         { "key": "g", "type": "GROUP", "relevant": { "var": "has" }, "fields": [

@@ -33,7 +33,7 @@ fn no_objects() -> [(Value, &'static str); 8] {
 }
 
 #[test]
-fn a_rule_that_is_no_object_is_refused_and_runs_where_it_was_published() {
+fn a_rule_without_an_object_is_refused_before_publication() {
     for (given, name) in no_objects() {
         let mut fields = vec![
             ("relevant", with(text("b"), "relevant", given.clone())),
@@ -66,7 +66,7 @@ fn a_rule_that_is_no_object_is_refused_and_runs_where_it_was_published() {
 }
 
 #[test]
-fn a_rule_that_reads_no_field_is_refused_but_a_constant_may_be_calculated() {
+fn a_rule_without_fields_is_refused_except_constants() {
     let always = json!({ "==": [1, 1] });
     for (place, field) in [
         ("relevant", with(text("b"), "relevant", always.clone())),
@@ -81,7 +81,7 @@ fn a_rule_that_reads_no_field_is_refused_but_a_constant_may_be_calculated() {
 }
 
 #[test]
-fn choices_that_are_no_list_are_refused_and_run_where_they_were_published() {
+fn choices_without_a_list_are_refused_before_publication() {
     for kind in ["SELECT_ONE", "SELECT_MANY"] {
         for (given, name) in [
             (json!("a,b"), "a text"),
@@ -130,7 +130,7 @@ fn choices_are_made_tidy_as_answers_are_and_then_compared() {
 }
 
 #[test]
-fn a_text_with_white_space_around_it_that_an_answer_never_equals_is_refused() {
+fn a_compared_text_with_outer_white_space_is_refused() {
     let c = json!({ "var": "c" });
     for (kind, rule, is_refused) in [
         ("SELECT_ONE", json!({ "==": [c, " a"] }), true),

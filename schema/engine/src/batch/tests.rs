@@ -350,7 +350,7 @@ proptest! {
 // The rules one by one.
 
 #[tokio::test]
-async fn outcomes_come_in_the_order_of_the_keys_and_absent_is_none() {
+async fn outcomes_follow_the_order_of_keys() {
     let (batcher, log) = (batcher(), Log::default());
     let load = batcher.load_many(Fake::<false, 0>::logging(&log), vec![7, 20, 3, 7]);
     let outcomes = batcher.drive(load).await;
@@ -403,7 +403,7 @@ async fn a_batch_that_panics_fails_only_its_own_keys() {
 }
 
 #[tokio::test]
-async fn an_error_fails_only_its_own_batch_and_is_not_tried_again() {
+async fn an_error_fails_only_its_batch_without_retry() {
     let (batcher, log) = (batcher(), Log::default());
     let noted = Arc::clone(&log);
     let bad = Fake::<false, 1>::new(move |_, keys| {
@@ -447,7 +447,7 @@ async fn dropping_the_request_drops_the_batch_under_way() {
 }
 
 #[tokio::test]
-async fn what_is_forgotten_is_loaded_again() {
+async fn forgotten_keys_are_loaded_again() {
     let (batcher, log) = (batcher(), Log::default());
     let fake = Fake::<false, 0>::logging(&log);
     for _ in 0..2 {
@@ -460,7 +460,7 @@ async fn what_is_forgotten_is_loaded_again() {
 }
 
 #[tokio::test]
-async fn forgetting_while_a_batch_is_under_way_loads_anew_and_never_hangs() {
+async fn forgetting_during_a_batch_reloads_without_hanging() {
     let (batcher, rounds) = (batcher(), Arc::new(AtomicUsize::new(0)));
     let released = Arc::new(tokio::sync::Notify::new());
     let (counted, waited_for) = (Arc::clone(&rounds), Arc::clone(&released));

@@ -1,6 +1,6 @@
 //! Operations that only let in: all of their root fields are mutations by which somebody gets a token, whatever they are
 //! called and in whatever fragments they stand. Conditions are not looked at: a field that may be skipped is one, too. Not
-//! here: what follows from it, which is the hall's.
+//! here: what follows from it, which is up to the server.
 
 use std::collections::{HashMap, HashSet};
 

@@ -1,6 +1,6 @@
 //! What is there for gateways only, where the graph says so: the federation's fields (`_service`, `_entities`), the
 //! introspection of the schema, and documents longer than the public's limits. To everybody else the federation's fields do
-//! not exist. Found out once per document. Not here: how a gateway proves that it is one (the hall).
+//! not exist. Found out once per document. Not here: how a gateway proves that it is one (`src`).
 
 use async_graphql::{
     Name, Positioned,
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn other_fields_are_for_everybody() {
+    fn ordinary_fields_are_for_everybody() {
         for text in [
             "{ __typename }",
             "{ users { __typename _service } }",
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn long_documents_are_for_gateways_even_where_fields_are_for_everybody() {
+    fn long_documents_are_for_gateways_only() {
         let document = ForGateways::of(&parse_query("{ a }").expect("it parses"), true);
         let refused = document.check(false, false).expect_err("refused");
         assert_eq!(refused.code, Code::CostLimit);

@@ -3,7 +3,7 @@
 //!
 //! Fields are loaded for all rows of a level at once, so the fields of one level share their times: an edge begins when its
 //! keys are asked for and ends when its rows are there, and a column begins and ends with its row. Errors say where and with
-//! which code, never what. Not here: who may ask (the hall).
+//! which code, never what. Not here: who may ask (`src`).
 
 use std::{
     sync::Arc,

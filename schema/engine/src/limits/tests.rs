@@ -412,7 +412,7 @@ fn unbalanced_brackets_are_refused_where_they_show() {
 }
 
 #[test]
-fn what_is_no_token_is_refused() {
+fn malformed_tokens_are_refused() {
     for document in [
         "{a?}",
         "{é}",

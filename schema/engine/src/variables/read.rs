@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_read_is_what_the_library_reads() {
+    fn variables_are_read_like_the_library_does() {
         let names: Vec<String> = (0..40).map(|number| format!("\"n{number}\":{number}")).collect();
         for text in [
             "null".to_owned(),

@@ -379,14 +379,14 @@ fn id(index: usize) -> String {
 }
 
 #[test]
-fn a_required_field_that_fails_in_a_list_nulls_everything_up_to_the_data() {
+fn a_failed_required_list_field_nulls_up_to_data() {
     let body = answer("{ users(first: 3) { nodes { id deputy { id } } } }");
     let wanted = r#"{"data":null,"errors":[{"message":"user 2 lost the deputy","locations":[{"line":1,"column":32}],"path":["users","nodes",2,"deputy"],"extensions":{"code":"BAD_USER_INPUT"}}]}"#;
     assert_eq!(body, wanted);
 }
 
 #[test]
-fn a_required_field_that_fails_nulls_the_nearest_nullable_parent_only() {
+fn a_failed_required_field_nulls_its_nearest_nullable_parent() {
     let (zero, two) = (id(0), id(2));
     let query = format!(
         "{{ a: user(id: \"{two}\") {{ id f: friends {{ id }} d: deputy {{ id }} }} b: user(id: \"{zero}\") {{ id }} }}"
@@ -401,7 +401,7 @@ fn a_required_field_that_fails_nulls_the_nearest_nullable_parent_only() {
 }
 
 #[test]
-fn a_required_edge_whose_end_is_missing_is_an_internal_error() {
+fn a_missing_required_edge_is_an_internal_error() {
     let five = id(5);
     let body = answer(&format!("{{ user(id: \"{five}\") {{ deputy {{ id }} }} }}"));
     let wanted = r#"{"data":{"user":null},"errors":[{"message":"Internal server error","locations":[{"line":1,"column":54}],"path":["user","deputy"],"extensions":{"code":"INTERNAL_SERVER_ERROR"}}]}"#;
@@ -409,7 +409,7 @@ fn a_required_edge_whose_end_is_missing_is_an_internal_error() {
 }
 
 #[test]
-fn a_nullable_field_that_fails_is_null_and_its_path_has_index_and_alias() {
+fn a_failed_nullable_field_reports_index_and_alias() {
     let body = answer("{ all: users(first: 4) { nodes { m: mentor { i: initial } } } }");
     let wanted = concat!(
         r#"{"data":{"all":{"nodes":[{"m":{"i":"U"}},{"m":null},{"m":{"i":"U"}},{"m":null}]}},"#,

@@ -56,7 +56,7 @@ fn all_refused(server: &Server, tokens: &[String]) -> usize {
 }
 
 #[tokio::test]
-async fn headers_are_as_they_have_to_be_or_the_token_is_refused() {
+async fn a_token_with_a_wrong_header_is_refused() {
     let server = Server::new().await;
     let kid = server.key.kid.as_str();
     let jwk: Value = serde_json::from_str(&server.key.public_key).expect("JSON");
@@ -123,7 +123,7 @@ async fn headers_are_as_they_have_to_be_or_the_token_is_refused() {
 }
 
 #[tokio::test]
-async fn claims_are_as_they_have_to_be_or_the_token_is_refused() {
+async fn a_token_with_wrong_claims_is_refused() {
     let server = Server::new().await;
     let now = clock::now().timestamp();
     let mut wrong: Vec<(&str, Option<Value>)> =
@@ -159,7 +159,7 @@ async fn claims_are_as_they_have_to_be_or_the_token_is_refused() {
 }
 
 #[tokio::test]
-async fn signatures_are_by_the_key_over_all_of_it_or_the_token_is_refused() {
+async fn a_token_with_a_wrong_signature_is_refused() {
     let (server, other) = (Server::new().await, Server::new().await);
     let good = signed(&server, &header(&server).to_string(), &payload().to_string());
     let [head, body, signature] = good.split('.').collect::<Vec<_>>()[..] else { panic!("{good}") };

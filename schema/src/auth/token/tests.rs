@@ -160,7 +160,7 @@ async fn a_remembered_token_still_ends() {
 
 /// Between the check of a token and its being remembered, its key may go.
 #[tokio::test]
-async fn what_a_key_that_is_gone_has_checked_is_not_remembered() {
+async fn tokens_of_a_removed_key_are_not_remembered() {
     let (auth, other) = (Server::new().await, Server::new().await);
     let token = auth.mint(UserId::new(), Role::Editor);
     let checked_by = auth.tokens.keys();
@@ -212,7 +212,7 @@ async fn the_published_keys_check_the_tokens_and_hold_nothing_private() {
 }
 
 #[tokio::test]
-async fn the_next_key_does_not_sign_yet_and_a_retired_one_still_checks() {
+async fn only_the_active_key_signs_and_all_verify() {
     let (old, mut next) = (keys().await.remove(0), keys().await.remove(0));
     let tokens = Tokens::new("xp-graph", "xp-graph");
     let mint = || {

@@ -9,7 +9,7 @@ use std::{
 use async_graphql::{Enum, ID, InputObject};
 use entities::{
     id::LocationId,
-    location::record::{self, Device, Fault, FaultKind, NewPosition},
+    location::record::{self, Fault, FaultKind, NewPosition, RecordedBy},
 };
 
 use super::{ById, Location};
@@ -185,7 +185,7 @@ pub(crate) async fn record(
     Input(input): Input<RecordLocationsInput>,
     ctx: &Context,
 ) -> MutationResult<RecordLocationsPayload> {
-    let recorder = Device { user: ctx.user()?, session: ctx.viewer().session_id() };
+    let recorder = RecordedBy { user: ctx.user()?, session: ctx.viewer().session_id() };
     if input.points.len() > MAX_POINTS {
         return Err(FieldError::bad_input(format!("`input.points` takes at most {MAX_POINTS} points")));
     }

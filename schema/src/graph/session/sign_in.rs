@@ -1,6 +1,6 @@
 //! Getting in: signing up, signing in, and going on with a refresh token. Each answers with tokens or says why not, and
 //! is read by the one who has just been let in. Not here: checking passwords (`credentials`), tokens (`token` and the
-//! store room).
+//! crate `entities`).
 
 use std::{sync::LazyLock, time::Instant};
 

@@ -10,7 +10,7 @@ use async_graphql::{ID, InputObject};
 use entities::{
     forms::problem::Problem,
     id::{self, FormId, SubmissionId},
-    location::record::{Device, NewPosition},
+    location::record::{NewPosition, RecordedBy},
     submission::write::{self, NewSubmission, SubmissionError},
 };
 
@@ -161,7 +161,7 @@ async fn hand_in(
     input: CreateSubmissionInput,
     path: &Path,
 ) -> Result<SubmissionPayload, FieldError> {
-    let author = Device { user: ctx.user()?, session: ctx.viewer().session_id() };
+    let author = RecordedBy { user: ctx.user()?, session: ctx.viewer().session_id() };
     let new = match read(ctx, input, path) {
         Ok(new) => new,
         Err(errors) => return Ok(SubmissionPayload { submission: None, errors: errors.into() }),

@@ -52,7 +52,7 @@ async fn outcome_of(request: JoinHandle<(Vec<Outcome<u64>>, usize)>) -> Vec<Outc
 }
 
 #[tokio::test]
-async fn requests_that_come_while_a_batch_is_under_way_share_the_next_one() {
+async fn requests_during_a_batch_share_the_next_one() {
     let (house, log, gate) = (House::of_width(1), Log::default(), Arc::new(Semaphore::new(0)));
     let loader = gated(&log, &gate);
     let leader = house.request(&loader, vec![1]);
@@ -71,7 +71,7 @@ async fn requests_that_come_while_a_batch_is_under_way_share_the_next_one() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_under_way_for_another_request_is_read_again() {
+async fn a_key_in_flight_for_another_request_is_read_again() {
     let (house, log, gate) = (House::of_width(1), Log::default(), Arc::new(Semaphore::new(0)));
     let loader = gated(&log, &gate);
     let first = house.request(&loader, vec![1]);

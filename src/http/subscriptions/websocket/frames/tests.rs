@@ -93,7 +93,7 @@ async fn messages_come_whole_however_they_are_cut() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_frame_has_its_code() {
+async fn invalid_frames_have_their_close_codes() {
     let unmasked = vec![FINAL | TEXT, 1, b'x'];
     let announced =
         [vec![FINAL | TEXT, 0x80 | 0x7f], (u64::MAX >> 1).to_be_bytes().to_vec(), vec![0; 4]].concat();
@@ -124,7 +124,7 @@ async fn what_is_wrong_with_a_frame_has_its_code() {
 }
 
 #[tokio::test]
-async fn a_message_that_does_not_end_is_refused_whatever_is_sent_meanwhile() {
+async fn an_endless_message_is_refused_despite_control_frames() {
     for begun in
         [frame(TEXT, b"x"), frame(FINAL | TEXT, b"xyz")[..7].to_vec(), vec![FINAL | TEXT], vec![FINAL | PING]]
     {

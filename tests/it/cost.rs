@@ -1,6 +1,6 @@
 //! What operations cost by the SDL alone: a small calculator after the specification of `@cost` and `@listSize`, which
 //! knows nothing of the server's own reckoning, must come to the number that the server refuses by. Not here: that
-//! too dear operations are refused (`limits`).
+//! too expensive operations are refused (`limits`).
 
 use std::collections::BTreeMap;
 

@@ -25,7 +25,7 @@ pub(crate) struct Field {
 }
 
 /// All types by name.
-pub(crate) type Shape = BTreeMap<String, Type>;
+pub(crate) type SchemaTypes = BTreeMap<String, Type>;
 
 const QUERY: &str = "{ __schema { types {
     kind name description
@@ -37,7 +37,7 @@ const QUERY: &str = "{ __schema { types {
   fragment T on __Type { kind name ofType { kind name ofType { kind name ofType { kind name } } } }";
 
 /// Asks for the schema.
-pub(crate) async fn shape(app: &TestApp) -> Shape {
+pub(crate) async fn introspect(app: &TestApp) -> SchemaTypes {
     let data = app.service().run(QUERY, json!({})).await.expect_data("introspection");
     let types = data["__schema"]["types"].as_array().expect("types").iter();
     types.map(|raw| (text(&raw["name"]), read(raw))).collect()

@@ -181,7 +181,7 @@ fn what_one_process_revokes_in_any_way_the_other_refuses() {
 /// With logs at their finest: passwords and tokens are in nothing that a server writes, neither in its log, metrics and
 /// errors nor in any table or in Redis; e-mails are in their own column and in no log, metric, error or activity entry.
 #[test]
-fn what_is_secret_is_in_no_log_no_metric_no_error_no_table_and_not_in_redis() {
+fn secrets_appear_in_no_log_metric_error_or_store() {
     let runtime = runtime();
     // The private server of the tests takes any password.
     let url = own_database(&runtime, true).replace("://postgres@", &format!("://postgres:{}@", PLANTED[4]));

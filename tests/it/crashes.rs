@@ -27,7 +27,7 @@ const DEVICES: usize = 4;
 type Acknowledged = Arc<Mutex<HashMap<String, String>>>;
 
 #[test]
-fn what_is_acknowledged_survives_twenty_kills_and_nothing_is_stored_twice() {
+fn acknowledged_writes_survive_twenty_kills_exactly_once() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let url = runtime.block_on(db::own_postgres());
     let form = runtime.block_on(async {
