@@ -1,7 +1,7 @@
 //! Tells a router what of its response cache is out of date, after each commit of this process: `POST` to the address that
 //! Apollo Router calls `/invalidation`, with the same tags that `extensions.apolloEntityCacheTags` has. Off unless there is an
-//! address. Nobody waits for it: writes are told here by a channel that never blocks, what waits is bounded, and what does not
-//! fit becomes one order to forget all of this subgraph. A router that is away hears of everything when it is back. Not
+//! address. No request waits for it: changes come by a channel that never blocks, what waits is bounded, and what does not fit
+//! becomes one order to invalidate all of this subgraph. A router that is away gets everything when it is back. Not
 //! here: what a change concerns (the crate `entities`).
 
 use std::{collections::BTreeSet, time::Duration};
@@ -25,7 +25,7 @@ const MOST_TAGS: usize = 1_000;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// What the router has not been told yet.
+/// What the router does not know yet.
 #[derive(Debug, Default)]
 struct PendingInvalidation {
     tags: BTreeSet<String>,

@@ -151,7 +151,7 @@ async fn create(
     }
 }
 
-/// AccountChanges an account; its id.
+/// Changes an account; its id.
 async fn change(store: &Store, email: &str, changes: AccountChanges<'_>) -> Result<String, Failure> {
     let account = find(store, email).await?;
     user::update(store, None, account.user, changes).await.map_err(|error| failed(&error))?;

@@ -2,7 +2,7 @@
 //! so many a second from each account or address. Decided before a request is read further than its headers and bytes.
 //! Not here: how memory is shared (`memory`), how large a request may be.
 //!
-//! Places to be worked on are shared as follows, so that who takes all they get keeps nobody else out. `share` is
+//! Permits are shared as follows, so that a caller who takes all they can get keeps nobody else out. `share` is
 //! `http.address_share` of `http.max_concurrent_requests`, one at least.
 //!
 //! | who is worked for | of all | of one address | of one account |

@@ -1,5 +1,5 @@
 //! GraphQL over HTTP: `POST /graphql`, `GET /graphql?query=…`, and both for a document by its id in the path. Hands what
-//! was incoming (`incoming`) to the graph, answers in the media type that the caller prefers, and has it told afterwards
+//! was asked (`incoming`) to the graph, answers in the media type that the caller prefers, and has it told afterwards
 //! (`record`). Not here: what a request says (`params`), which document it means (`documents`).
 
 mod incoming;
@@ -115,7 +115,7 @@ struct GraphQLResponse {
     digest: Option<[u8; 16]>,
 }
 
-/// Runs what was incoming, and puts the answers into one response.
+/// Runs an incoming request, and puts the answers into one response.
 pub(super) async fn answer(
     app: &App,
     headers: &HeaderMap,

@@ -92,7 +92,7 @@ pub(super) async fn intercept(State(app): State<App>, request: Request, next: Ne
     }
 }
 
-/// Why a stream ends although nobody incoming it to.
+/// Why a stream ends although nobody asked it to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     /// The session was ended, or the account's rights changed.

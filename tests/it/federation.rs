@@ -1,5 +1,5 @@
 //! The graph as gateways see it: one SDL everywhere, what is marked in it, entities each by itself, and the graph split
-//! into subgraphs. Not here: composition and real gateways (`tests/gateway`), prices (`prices`), sizes (`limits`).
+//! into subgraphs. Not here: composition and real gateways (`tests/gateway`), prices (`cost`), sizes (`limits`).
 
 use std::collections::{BTreeMap, BTreeSet};
 

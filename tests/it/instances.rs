@@ -1,5 +1,5 @@
 //! Several servers on one database: without Redis none answers what is older than a second, and a database that went back
-//! in time is noticed by all. The real program where it matters who lives. Not here: servers with Redis (`nodes`, `cache`).
+//! in time is noticed by all. The real program where it matters who lives. Not here: servers with Redis (`cluster`, `cache`).
 
 use std::{
     thread,

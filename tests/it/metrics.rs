@@ -1,5 +1,5 @@
-//! What Prometheus reads: every figure that operators are promised is there once a request has been through all crates.
-//! Not here: what single figures count (the crates' own tests).
+//! What Prometheus reads: every metric that operators are promised is there once a request has been through all crates.
+//! Not here: what single metrics count (the crates' own tests).
 
 use axum::{body::Body, http::Request};
 use entities::{

@@ -66,7 +66,7 @@ pub(in crate::http) struct Requester {
 }
 
 impl Requester {
-    /// The id that a document is incoming for by, if it is.
+    /// The id that a document is asked for by, if it is.
     pub(in crate::http) fn document_id<'w>(
         &'w self,
         app: &App,
@@ -92,7 +92,7 @@ pub(in crate::http) async fn read_post(
     let bearer = auth::bearer(&app.access, &parts.headers);
     let (has_bad_token, trust) = (bearer.is_err(), head.trust);
     let read = read_post_of(app, id, parts, body, head, bearer).await;
-    // A bad token is as none until it is known what is incoming for. Whatever else is wrong with the request is said once
+    // A bad token is as none until it is known what is asked for. Whatever else is wrong with the request is said once
     // its token is good; that the server is busy is said now, or the client would think its session over.
     let mut incoming = read.map_err(|rejection| match rejection.status {
         StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => {
@@ -267,7 +267,7 @@ fn has_preflight_header(headers: &HeaderMap) -> bool {
     given("apollo-require-preflight") || given("x-apollo-operation-name") || is_json(headers)
 }
 
-/// Whether one operation is incoming for, and it is a subscription.
+/// Whether one operation is asked for, and it is a subscription.
 pub(in crate::http) async fn is_subscription(
     app: &App,
     headers: &HeaderMap,

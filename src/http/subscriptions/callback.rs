@@ -34,7 +34,7 @@ const PROTOCOL: HeaderValue = HeaderValue::from_static("callback/1.0");
 const MOST: u32 = 10_000;
 /// Ids and verifiers longer than this are none.
 const LONGEST_ID: usize = 1_024;
-/// An address is not incoming more often whether it is still interested.
+/// An address is not asked more often whether it is still interested.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
 /// What has failed is tried again after this long each; then the subscription ends.
 const TRIES_AFTER: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(400)];
@@ -57,7 +57,7 @@ const BUSY: Rejection = Rejection::new(
     "Too many subscriptions are called back already; try again later.",
 );
 
-/// How many subscriptions are called back. They are counted by themselves: the connection that one was incoming for on is
+/// How many subscriptions are called back. They are counted by themselves: the connection that one was asked for on is
 /// long closed while it goes on, and must not count as open.
 #[derive(Debug)]
 pub(crate) struct Callbacks(Arc<Semaphore>);
@@ -90,7 +90,7 @@ struct CallbackExtension {
     callback_url: String,
     subscription_id: String,
     verifier: String,
-    /// 0: it does not want to be incoming.
+    /// 0: it does not want to be asked.
     #[serde(default)]
     heartbeat_interval_ms: u64,
 }
@@ -236,7 +236,7 @@ impl Address {
                 status == StatusCode::NO_CONTENT && protocol.is_none_or(|protocol| *protocol == PROTOCOL)
             }
             Err(error) => {
-                tracing::warn!(%error, "a callback address could not be incoming");
+                tracing::warn!(%error, "a callback address could not be asked");
                 false
             }
         }

@@ -62,7 +62,7 @@ use message::ClientMessage;
 
 /// How long a client may take to say who it is.
 const INIT_WITHIN: Duration = Duration::from_secs(3);
-/// How often a client is incoming whether it is still there; who is silent for two such times is not.
+/// How often a client is asked whether it is still there; who is silent for two such times is not.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 /// How long the closing handshake may take.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
@@ -193,7 +193,7 @@ struct Connection {
     end: Pin<Box<dyn Future<Output = End> + Send>>,
     running: HashMap<Arc<str>, Running>,
     messages: SelectAll<BoxStream<'static, ServerMessage>>,
-    /// Has it been heard of since it was incoming?
+    /// Has it been heard of since it was asked?
     heard: bool,
 }
 

@@ -1,5 +1,5 @@
 //! What is taken back is refused on every node: sessions and keys, with news of it and without. Not here: the same between
-//! processes (`nodes`).
+//! processes (`cluster`).
 
 use entities::CacheOptions;
 use prometheus_client::registry::Registry;

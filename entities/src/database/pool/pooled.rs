@@ -1,5 +1,5 @@
-//! A connection while it is lent: it runs statements, and knows what may be thought of it afterwards. Not here: which one
-//! is lent, and to whom.
+//! A connection taken from the pool: it runs statements, and knows whether it can be used again afterwards. Not here:
+//! which connection is taken, and by whom.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ const COMMIT_WITHIN: Duration = Duration::from_secs(10);
 /// How long a connection may take to be ready again after a statement was given up.
 const READY_WITHIN: Duration = Duration::from_secs(1);
 
-/// What may be thought of a connection.
+/// Whether a connection can be used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ConnectionState {
     /// It has answered everything.
@@ -32,7 +32,7 @@ enum ConnectionState {
     Broken,
 }
 
-/// A connection that is lent until it is dropped.
+/// A connection of the pool, given back when it is dropped.
 pub(crate) struct PooledConnection {
     pool: Pool,
     session: Option<Session>,

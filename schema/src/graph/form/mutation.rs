@@ -48,7 +48,7 @@ pub(crate) struct CreateFormInput {
     definition: Option<AnyJson>,
 }
 
-/// NewForm values for a form; what is left out stays as it is.
+/// New values for a form; what is left out stays as it is.
 #[derive(InputObject)]
 pub(crate) struct UpdateFormInput {
     /// The form.

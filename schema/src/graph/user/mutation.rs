@@ -114,7 +114,7 @@ fn no_such_account() -> UserError {
     UserError::new(UserErrorCode::NotFound, &["input", "id"], "Account not found.")
 }
 
-/// AccountChanges an account; `None` in the changes is no change.
+/// Changes an account; `None` in the changes is no change.
 async fn change(
     ctx: &Context,
     actor: UserId,
