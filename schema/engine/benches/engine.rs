@@ -2,7 +2,7 @@
 //! library's derives; documents by text and by id; the batcher. No HTTP and no SQL.
 //! Run: `cargo bench -p engine --bench engine`.
 
-use std::hint::black_box;
+use std::{hint::black_box, sync::Arc};
 
 use async_graphql::Variables;
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -44,7 +44,7 @@ fn w2(criterion: &mut Criterion) {
     let ours = || async {
         let ctx = both.context();
         let answer = both.executor.run(&document, None, Variables::default(), Query, &ctx, Errors::default());
-        answer.await.expect("it runs").finished(&Default::default(), &ctx.bounds).out
+        answer.await.expect("it runs").finished(&Arc::default(), &ctx.bounds).out
     };
     let theirs = || both.theirs(&document, Variables::default());
     let value =
@@ -74,7 +74,7 @@ fn documents(criterion: &mut Criterion) {
             let ctx = both.context();
             let (variables, errors) = (Variables::default(), Errors::default());
             let answer = both.executor.run(black_box(&by_id), None, variables, Query, &ctx, errors);
-            runtime.block_on(answer).expect("it runs").finished(&Default::default(), &ctx.bounds).out
+            runtime.block_on(answer).expect("it runs").finished(&Arc::default(), &ctx.bounds).out
         });
     });
     let mut number = 0_u64;

@@ -65,7 +65,7 @@ impl<C: Leaf<M> + Send + Sync + 'static, M: 'static> Resolved<LeafOf<M>> for C {
         C::type_ref(registry)
     }
 
-    fn plan<'q>(_: &FieldRequest<'q>) -> Result<(), RequestError> {
+    fn plan(_: &FieldRequest<'_>) -> Result<(), RequestError> {
         Ok(())
     }
 
@@ -133,14 +133,11 @@ fn fill_one<'a, 'q: 'a, U: Entity>(
     ctx: &'a Context,
 ) -> BoxFuture<'a, Box<dyn Filled + 'a>> {
     let mut children = Vec::new();
-    let slot = |value: Option<U>| {
-        value.map(|child| {
-            children.push(child);
-            children.len() - 1
-        })
+    let mut slot = |child| {
+        children.push(child);
+        children.len() - 1
     };
-    let mut slot = slot;
-    let slots = values.map(|value| value.map(&mut slot)).collect();
+    let slots = values.map(|value| value.map(|child| child.map(&mut slot))).collect();
     async move {
         let rows = selected.run(children, ctx).await;
         Box::new(OneFilled { slots, rows, location, nullable }) as Box<dyn Filled>
@@ -202,13 +199,16 @@ impl<T: Entity> Object<T> {
         M: 'static,
         R: Future<Output = Result<C, FieldError>> + Send + 'static,
     {
-        self.edge(name, about, Resolver { resolve, marker: PhantomData }).weight(WEIGHT)
+        self.edge(name, about, Resolver { resolve, types: PhantomData }).weight(WEIGHT)
     }
 }
 
+/// The types of the arguments and of the value.
+type Types<A, C, M> = PhantomData<fn() -> (A, C, M)>;
+
 struct Resolver<A, C, M, F> {
     resolve: F,
-    marker: PhantomData<fn() -> (A, C, M)>,
+    types: Types<A, C, M>,
 }
 
 impl<T, A, C, M, F, R> Edge<T> for Resolver<A, C, M, F>
