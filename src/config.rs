@@ -23,7 +23,7 @@ use origins::{HeaderNames, OriginPatterns, Origins};
 use schema::Subgraph;
 use setting::{
     Bytes, ClientModes, Concurrency, DatabaseUrl, DocumentMode, LogFilter, LogFormat, Networks, Percent,
-    SecretText, Secrets, Setting, Switch,
+    Playground, SecretText, Secrets, Setting, Switch,
 };
 
 use crate::gateway::signature::SignatureKeys;
@@ -207,8 +207,9 @@ sections! {
         /// Networks of the proxies in front, whose `X-Forwarded-For` is trusted, as in `10.0.0.0/8, 127.0.0.1`. Required
         /// behind any proxy: without it all clients count as one address, whose wrong passwords lock all of them out.
         trusted_proxies: Networks = "";
-        /// The playground at `/`; `auto` is on in development only.
-        playground: Switch = "auto";
+        /// The playground at `/`; `auto` is on in development only. `admins` is on in production too, and lets signed-in
+        /// administrators, nobody else, ask for the schema's introspection.
+        playground: Playground = "auto";
     }
     /// Gateways in front: how they prove what they are, and what they may do that others may not.
     gateway: GatewayConfig {

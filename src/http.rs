@@ -90,6 +90,8 @@ pub fn router(app: App) -> Router {
         routes = routes
             .route("/", get(playground::page))
             .route("/playground/config.json", get(playground::config))
+            .route("/playground/documents.json", get(playground::documents))
+            .route("/playground/plans/{answer}/{statement}", get(playground::plan))
             .route("/playground/{asset}", get(playground::asset));
     }
     routes

@@ -126,7 +126,7 @@ impl App {
             outbound: Outbound::new(),
             metrics,
             registry,
-            playground: playground.then(|| http::playground::settings(&accounts)),
+            playground: playground.then(|| http::playground::settings(&accounts, is_development)),
         }))
     }
 }

@@ -23,6 +23,7 @@ pub mod kind;
 mod metrics;
 mod open;
 pub mod page;
+mod plan;
 mod pool;
 mod probe;
 pub mod role;
@@ -40,7 +41,7 @@ use open::{is_in_memory, make_private_file, options};
 use pool::Pool;
 use probe::Probe;
 use sql::{Cells, Record, RowSource, Sql};
-use statement_log::StatementLog;
+use statement_log::{Executed, StatementLog};
 pub use writes::WriteFault;
 use writes::Writes;
 
@@ -201,7 +202,7 @@ impl Database {
         mut read: impl FnMut(&mut Cells<'_>) -> Result<T, sea_orm::sqlx::Error>,
     ) -> Result<Vec<T>, Error> {
         let (text, values) = sql.into_parts();
-        let timing = self.timing(name, table, &text);
+        let timing = self.timing(name, table, &text, &values);
         let Some(pool) = self.pool() else {
             return Box::pin(self.fetch_sqlite(timing, text, values, read)).await;
         };
@@ -235,8 +236,9 @@ impl Database {
     }
 
     /// Begins to time a statement.
-    fn timing(&self, name: &'static str, table: &'static str, text: &str) -> Timing<'_> {
-        let explain = self.log.as_ref().filter(|log| log.keeps_texts()).map(|_| text.to_owned());
+    fn timing(&self, name: &'static str, table: &'static str, text: &str, values: &[Value]) -> Timing<'_> {
+        let explains = self.log.as_ref().is_some_and(|log| log.keeps_texts());
+        let explain = explains.then(|| (text.to_owned(), values.to_vec()));
         let span = tracing::debug_span!(
             target: SPANS, "sql", otel.name = name, otel.kind = "client", otel.status_code = Empty,
             db.operation.name = name, db.collection.name = table, db.response.returned_rows = Empty,
@@ -271,7 +273,8 @@ struct Timing<'a> {
     database: &'a Database,
     name: &'static str,
     table: &'static str,
-    explain: Option<String>,
+    /// Its text and its values, where the request's log keeps them.
+    explain: Option<(String, Vec<Value>)>,
     span: Span,
     start: Instant,
 }
@@ -291,7 +294,10 @@ impl Timing<'_> {
             self.span.record("otel.status_code", "ERROR");
         }
         if let Some(log) = &self.database.log {
-            log.add(self.name, self.explain, rows, elapsed);
+            let (name, table, began) = (self.name, self.table, self.start);
+            let (sql, values) = self.explain.unzip();
+            let values = values.unwrap_or_default();
+            log.add(|| Executed { name, table, sql, values, rows, began, elapsed });
             if !self.database.is_tracked {
                 log.note_untracked();
             }

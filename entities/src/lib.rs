@@ -30,6 +30,7 @@ pub mod user;
 pub mod warmup;
 
 pub use cache::{Cache, CacheOptions, CacheRead, DependencySet, Recorder, Tag, Version};
+pub use database::statement_log::Executed;
 pub use database::{
     Database, DatabaseOptions, WriteFault,
     kind::Kind,

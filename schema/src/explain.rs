@@ -1,17 +1,37 @@
 //! `extensions`: `explain`, for development (the batches, the resolvers, the SQL and the cache of one request), `cacheToken`, and what
-//! gateways ask for: `ftv1` and the tags of entities.
+//! gateways ask for: `ftv1` and the tags of entities. Not here: the plans of statements (`entities`).
 
-use std::time::Duration;
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, MutexGuard},
+    time::{Duration, Instant},
+};
 
-use entities::{CacheRead, Recorder};
-use serde::Serialize;
+use entities::{CacheRead, Executed, Recorder};
+use serde::{Serialize, Serializer};
 
 use engine::{batch::Batcher, scalar::write_json};
 
+/// Answers whose statements are kept, so that their plans can be asked for.
+const MOST_KEPT: usize = 64;
+
+/// How one answer was made. Times are in milliseconds; those of batches and statements are told from the moment on at which
+/// the document was found.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Explain {
     total_ms: f64,
+    /// How the document was found; `None` for the events of a subscription, whose document was found once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    document: Option<Found>,
+    /// How many objects the operation may load with its variables, and how many are allowed.
+    cost: u64,
+    max_cost: u64,
+    /// Keys that were asked for again and not loaded again.
+    deduplicated: usize,
+    /// By what the plans of the statements can be asked for, where they can.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plans: Option<u64>,
     batches: Vec<Batch>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     resolvers: Vec<Resolver>,
@@ -19,60 +39,140 @@ pub(crate) struct Explain {
     cache: Vec<CacheRead>,
 }
 
+/// How the document was found.
 #[derive(Serialize)]
+pub(crate) struct Found {
+    /// It was known; otherwise it was parsed and validated for this request.
+    pub(crate) known: bool,
+    /// How long finding it took.
+    #[serde(rename = "ms", serialize_with = "write_milliseconds")]
+    pub(crate) elapsed: Duration,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Batch {
     loader: &'static str,
+    level: u32,
     keys: usize,
     found: usize,
+    start_ms: f64,
     ms: f64,
 }
 
 /// The calls of one resolver for one level.
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Resolver {
     field: String,
     rows: usize,
     failed: usize,
+    start_ms: f64,
     ms: f64,
 }
 
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Statement {
     name: &'static str,
     text: Option<String>,
     rows: usize,
+    start_ms: f64,
     ms: f64,
 }
 
+/// What ran for one answer.
+#[derive(Clone, Copy)]
+pub(crate) struct Ran<'a> {
+    pub(crate) started: Instant,
+    pub(crate) recorder: &'a Recorder,
+    /// One after the other.
+    pub(crate) batchers: &'a [&'a Batcher],
+}
+
 impl Explain {
-    /// What a request did.
-    pub(crate) fn of(recorder: &Recorder, batcher: &Batcher, elapsed: Duration) -> Self {
-        let batches = batcher.batches().into_iter().map(|batch| Batch {
-            loader: batch.loader,
-            keys: batch.keys,
-            found: batch.found,
-            ms: milliseconds(batch.elapsed),
-        });
-        let resolvers = batcher.resolvers().into_iter().map(|run| Resolver {
+    /// What a request did, which may load `cost` objects of `max_cost`, and by what the plans of its statements can be had.
+    pub(crate) fn of(ran: Ran<'_>, (cost, max_cost): (u64, u64), plans: Option<u64>) -> Self {
+        let Ran { started, recorder, batchers } = ran;
+        let total_ms = milliseconds(started.elapsed());
+        // What was shared with other requests may have begun before this one.
+        let start_ms = |moment: Instant| milliseconds(moment.saturating_duration_since(started));
+        let mut batches = Vec::new();
+        for batcher in batchers {
+            let before = batches.iter().map(|batch: &Batch| batch.level).max().unwrap_or_default();
+            batches.extend(batcher.batches().into_iter().map(|batch| Batch {
+                loader: batch.loader,
+                level: before + batch.level,
+                keys: batch.keys,
+                found: batch.found,
+                start_ms: start_ms(batch.began),
+                ms: milliseconds(batch.elapsed),
+            }));
+        }
+        let resolvers = batchers.iter().flat_map(|batcher| batcher.resolvers()).map(|run| Resolver {
             field: format!("{}.{}", run.field.0, run.field.1),
             rows: run.rows,
             failed: run.failed,
+            start_ms: start_ms(run.began),
             ms: milliseconds(run.elapsed),
         });
         let sql = recorder.statements().into_iter().map(|executed| Statement {
             name: executed.name,
             text: executed.sql,
             rows: executed.rows,
+            start_ms: start_ms(executed.began),
             ms: milliseconds(executed.elapsed),
         });
-        let cache = recorder.cache_reads();
-        Self {
-            total_ms: milliseconds(elapsed),
-            batches: batches.collect(),
-            resolvers: resolvers.collect(),
-            sql: sql.collect(),
-            cache,
+        let (resolvers, sql, cache) = (resolvers.collect(), sql.collect(), recorder.cache_reads());
+        let deduplicated = batchers.iter().map(|batcher| batcher.repeated()).sum();
+        Self { total_ms, document: None, cost, max_cost, deduplicated, plans, batches, resolvers, sql, cache }
+    }
+
+    /// It tells how the document was found, too.
+    pub(crate) fn found(self, document: Option<Found>) -> Self {
+        Self { document, ..self }
+    }
+}
+
+/// The statements of the answers that were explained last.
+#[derive(Default)]
+pub(crate) struct Explained(Mutex<Kept>);
+
+#[derive(Default)]
+struct Kept {
+    last: u64,
+    answers: VecDeque<Statements>,
+}
+
+/// Those of one answer.
+struct Statements {
+    id: u64,
+    executed: Vec<Executed>,
+    runs_again: bool,
+}
+
+impl Explained {
+    /// Keeps the statements of an answer; says by what they can be found.
+    pub(crate) fn keep(&self, executed: Vec<Executed>, runs_again: bool) -> u64 {
+        let mut kept = self.lock();
+        kept.last += 1;
+        if kept.answers.len() == MOST_KEPT {
+            kept.answers.pop_front();
         }
+        let id = kept.last;
+        kept.answers.push_back(Statements { id, executed, runs_again });
+        id
+    }
+
+    /// A statement of an answer, and whether it does nothing to run it again.
+    pub(crate) fn find(&self, id: u64, statement: usize) -> Option<(Executed, bool)> {
+        let kept = self.lock();
+        let answer = kept.answers.iter().find(|answer| answer.id == id)?;
+        Some((answer.executed.get(statement)?.clone(), answer.runs_again))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().expect("no panic happens under this lock")
     }
 }
 
@@ -113,6 +213,10 @@ impl Extensions {
             out.truncate(start);
         }
     }
+}
+
+fn write_milliseconds<S: Serializer>(time: &Duration, out: S) -> Result<S::Ok, S::Error> {
+    out.serialize_f64(milliseconds(*time))
 }
 
 fn milliseconds(time: Duration) -> f64 {

@@ -31,7 +31,7 @@ use crate::{
         viewer::Viewer,
     },
     context::{ContextExt as _, Database, RequestData, ServiceInfo},
-    explain::{self, Extensions},
+    explain::{self, Explain, Explained, Extensions},
     request::{Caller, Prepared, Reply, Request, rejected},
     // The domains name it in their declarations.
     subgraph::{self, Subgraph},
@@ -146,6 +146,8 @@ struct GraphInner {
     /// What subscriptions show to whom.
     decisions: Arc<Decisions>,
     answer_memory: Memory,
+    /// The statements of the answers that were explained last.
+    explained: Explained,
 }
 
 impl Graph {
@@ -189,6 +191,7 @@ impl Graph {
             groups,
             metrics,
             decisions: Decisions::register(registry),
+            explained: Explained::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -209,7 +212,8 @@ impl Graph {
     }
 
     /// Runs one request for a viewer. Never fails: every failure is an answer with coded errors.
-    pub async fn execute(&self, viewer: Viewer, request: Request) -> Reply {
+    pub async fn execute(&self, viewer: Viewer, mut request: Request) -> Reply {
+        request.found_from = Some(Instant::now());
         match self.prepare_for(&request.query, &request.caller).await {
             Ok(document) => self.execute_document(viewer, document, request).await,
             Err(refused) => refused,
@@ -217,7 +221,8 @@ impl Graph {
     }
 
     /// Runs a request for a caller who can wait: a subscription is answered by its events.
-    pub async fn open(&self, viewer: Viewer, request: Request) -> Opened {
+    pub async fn open(&self, viewer: Viewer, mut request: Request) -> Opened {
+        request.found_from = Some(Instant::now());
         match self.prepare_for(&request.query, &request.caller).await {
             Ok(document) => self.open_document(viewer, document, request).await,
             Err(refused) => Opened::Reply(refused),
@@ -238,8 +243,27 @@ impl Graph {
     /// # Errors
     /// The answer to a request with this document, which cannot be run.
     pub async fn prepare_for(&self, text: &str, caller: &Caller) -> Result<Arc<Document>, Reply> {
-        let prepared = self.inner.documents.prepare(text, caller.is_gateway, &self.inner.validator).await;
+        let prepared = self.inner.documents.prepare(text, caller.clearance(), &self.inner.validator).await;
         prepared.map_err(|errors| rejected(None, &errors, &caller.request_id))
+    }
+
+    /// How the database carries out a statement of an answer that was explained: `id` is `extensions.explain.plans`,
+    /// `statement` the place in `extensions.explain.sql`. Only in development, and for administrators; `None` for
+    /// everybody else, and where the answer is one of long ago.
+    ///
+    /// # Errors
+    /// Of the database.
+    pub async fn plan(
+        &self,
+        viewer: &Viewer,
+        id: u64,
+        statement: usize,
+    ) -> Result<Option<Vec<String>>, entities::Error> {
+        let may = self.inner.options.development && viewer.is_admin();
+        match may.then(|| self.inner.explained.find(id, statement)).flatten() {
+            Some((executed, runs_again)) => self.inner.store.database().plan(&executed, runs_again).await,
+            None => Ok(None),
+        }
     }
 
     /// Runs a document for a viewer who cannot wait for events.
@@ -270,7 +294,8 @@ impl Graph {
         };
         if prepared.kind == OperationKind::Subscription {
             let request_id = Arc::clone(&request.caller.request_id);
-            return match subscription::subscribe(self, viewer, request.caller, prepared) {
+            let explain = request.explain && self.inner.options.development;
+            return match subscription::subscribe(self, viewer, (request.caller, explain), prepared) {
                 Ok(events) => Opened::Events(events),
                 Err(error) => {
                     Opened::Reply(rejected(Some(OperationKind::Subscription), &[error], &request_id))
@@ -309,8 +334,14 @@ impl Graph {
                 let cache = cache.map(|policy| policy.for_one_if(is_for_some));
                 let cache_key = cache_key.filter(|_| errors.is_empty());
                 let digest = cache_key.and_then(|cache_key| cache_key.keep(&ctx, &recorder, body, cache));
-                let explained =
-                    explain.then(|| explain::Explain::of(&recorder, &ctx.batcher, started.elapsed()));
+                let explained = explain.then(|| {
+                    let found = request.found_from.map(|from| explain::Found {
+                        known: prepared.document.was_known(from),
+                        elapsed: started.saturating_duration_since(from),
+                    });
+                    let ran = explain::Ran { started, recorder: &recorder, batchers: &[&ctx.batcher] };
+                    self.inner.explain(&prepared, ctx.viewer(), ran).found(found)
+                });
                 let trace = errors.trace.take().map(|trace| trace.finish(ctx.began(), started.elapsed()));
                 let wanted = request.cache_tags && prepared.kind == OperationKind::Query;
                 let of_entities = wanted.then(|| query::entity_tags(&prepared)).flatten();
@@ -349,7 +380,7 @@ impl GraphInner {
     fn prepare(&self, document: Arc<Document>, request: &mut Request) -> Result<Prepared, Box<Reply>> {
         let request_id = Arc::clone(&request.caller.request_id);
         // However the document was found, by whomever it was sent first.
-        let may_run = document.for_gateways.check(self.options.gateways_only, request.caller.is_gateway);
+        let may_run = document.for_gateways.check(self.options.gateways_only, request.caller.clearance());
         may_run.map_err(|error| Box::new(rejected(None, &[error], &request_id)))?;
         let operation = document.operation(request.operation_name.as_deref());
         let operation = operation.map_err(|error| Box::new(rejected(None, &[error], &request_id)))?;
@@ -357,11 +388,21 @@ impl GraphInner {
         let given = std::mem::take(&mut request.variables);
         let variables = self.input_types.coerce(&operation.parsed.node.variable_definitions, given);
         let variables = variables.and_then(|variables| {
-            self.documents.check_cost(operation.info, &variables)?;
-            Ok(variables)
+            let cost = self.documents.check_cost(operation.info, &variables)?;
+            Ok((variables, cost))
         });
-        let variables = variables.map_err(|error| Box::new(rejected(Some(kind), &[error], &request_id)))?;
-        Ok(Prepared { operation_name: request.operation_name.take(), kind, cache, variables, document })
+        let (variables, cost) =
+            variables.map_err(|error| Box::new(rejected(Some(kind), &[error], &request_id)))?;
+        Ok(Prepared { operation_name: request.operation_name.take(), kind, cache, cost, variables, document })
+    }
+
+    /// How an answer was made. Its statements are kept for an administrator, who may ask for their plans.
+    fn explain(&self, prepared: &Prepared, viewer: &Viewer, ran: explain::Ran<'_>) -> Explain {
+        let plans = viewer.is_admin().then(|| {
+            let runs_again = prepared.kind != OperationKind::Mutation;
+            self.explained.keep(ran.recorder.statements(), runs_again)
+        });
+        Explain::of(ran, (prepared.cost, self.options.limits.cost), plans)
     }
 
     /// A new request's context.

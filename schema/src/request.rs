@@ -1,7 +1,7 @@
 //! One request and its answer, as they come from the server and go back to it. Not here: what happens between them
 //! (`Graph`), what a request knows while it runs (`context`).
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use async_graphql::parser::types::OperationDefinition;
 use entities::{DependencySet, Recorder};
@@ -12,6 +12,7 @@ use engine::{
     cache_control::CachePolicy,
     document::{Document, OperationKind},
     error::RequestError,
+    federation::gateway::Clearance,
     output::{Errors, Unfinished},
     plan::Planner,
 };
@@ -28,6 +29,8 @@ pub struct Request {
     pub variables: Variables,
     /// Add `extensions.explain` to the answer; only in development.
     pub explain: bool,
+    /// When its document began to be looked for, for `extensions.explain`.
+    pub found_from: Option<Instant>,
     /// Say what the answer depends on: in `Reply::dependencies`, and to gateways in `extensions.apolloEntityCacheTags`, one list
     /// for each entity. Where no entities are asked for, in `apolloCacheTags`, for the whole answer.
     pub cache_tags: bool,
@@ -54,11 +57,22 @@ pub struct Caller {
     pub in_batch: bool,
     /// It was sent by a gateway that has proved to be one.
     pub is_gateway: bool,
+    /// It may ask for the schema's introspection, also where only gateways may.
+    pub may_introspect: bool,
     /// The request's id, which its errors and the log tell; empty: none.
     pub request_id: Arc<str>,
 }
 
 impl Caller {
+    /// What it may ask for of what is for gateways only.
+    pub(crate) fn clearance(&self) -> Clearance {
+        match (self.is_gateway, self.may_introspect) {
+            (true, _) => Clearance::Gateway,
+            (false, true) => Clearance::Introspection,
+            (false, false) => Clearance::None,
+        }
+    }
+
     /// The addresses that one customer has to himself: of IPv6 a whole network.
     pub fn customer(&self) -> Option<IpAddr> {
         self.address.map(throttle::block_of_one)
@@ -76,6 +90,8 @@ pub(crate) struct Prepared {
     pub(crate) operation_name: Option<String>,
     pub(crate) kind: OperationKind,
     pub(crate) cache: Option<CachePolicy>,
+    /// How many objects it may load.
+    pub(crate) cost: u64,
     pub(crate) variables: Variables,
 }
 

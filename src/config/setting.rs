@@ -371,6 +371,17 @@ choices! {
         /// Off.
         Off = "off"
     }
+    /// Whether the playground is there, and what it may be told.
+    Playground {
+        /// In development only.
+        Auto = "auto",
+        /// The page.
+        On = "on",
+        /// Nothing.
+        Off = "off",
+        /// The page; signed-in administrators get the schema's introspection, in production too.
+        Admins = "admins"
+    }
     /// Which documents a client may send.
     DocumentMode {
         /// Texts only.
@@ -423,6 +434,17 @@ impl Switch {
         match self {
             Self::Auto => auto,
             Self::On => true,
+            Self::Off => false,
+        }
+    }
+}
+
+impl Playground {
+    /// Whether the page is there.
+    pub fn is_on(self, is_development: bool) -> bool {
+        match self {
+            Self::Auto => is_development,
+            Self::On | Self::Admins => true,
             Self::Off => false,
         }
     }

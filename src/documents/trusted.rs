@@ -30,6 +30,8 @@ pub struct TrustedDocument {
 #[derive(Default)]
 struct Use {
     requests: AtomicU64,
+    /// Of this process, since it started.
+    total: AtomicU64,
     last_seconds: AtomicI64,
 }
 
@@ -95,6 +97,7 @@ impl Trusted {
     pub(super) fn by_id(&self, client: &str, id: &str) -> Option<Arc<Document>> {
         let known = self.find(Some(client), id).or_else(|| self.find(None, id))?;
         known.used.requests.fetch_add(1, Ordering::Relaxed);
+        known.used.total.fetch_add(1, Ordering::Relaxed);
         known.used.last_seconds.store(clock::now().timestamp(), Ordering::Relaxed);
         Some(Arc::clone(&known.document))
     }
@@ -124,6 +127,14 @@ impl TrustedDocument {
     pub(super) fn take_usage(&self) -> Usage {
         Usage {
             requests: self.used.requests.swap(0, Ordering::Relaxed),
+            last_used_seconds: self.used.last_seconds.load(Ordering::Relaxed),
+        }
+    }
+
+    /// How often it was asked for since this process started, and when last.
+    pub(crate) fn usage(&self) -> Usage {
+        Usage {
+            requests: self.used.total.load(Ordering::Relaxed),
             last_used_seconds: self.used.last_seconds.load(Ordering::Relaxed),
         }
     }

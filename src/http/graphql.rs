@@ -15,6 +15,7 @@ use axum::{
 };
 use futures_util::future::join_all;
 use schema::{CachePolicy, HeldMemory, Opened, OperationKind, Reply, Taken};
+use serde_json::Value;
 use tracing::{Instrument as _, Span, field::Empty};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
@@ -310,6 +311,7 @@ async fn execute(
     about: &mut About,
     taken: Taken,
 ) -> Result<Reply, Rejection> {
+    let found_from = Some(Instant::now());
     let document = match find_document(app, headers, requester, &mut params).await {
         Ok(document) => document,
         Err(stop) => return stop.into_reply(),
@@ -319,7 +321,7 @@ async fn execute(
     if requester.is_get && kind.is_some_and(|kind| kind != OperationKind::Query) {
         return Err(ONLY_QUERIES);
     }
-    let request = schema::Request { taken, ..request(app, headers, requester, params) };
+    let request = schema::Request { taken, found_from, ..request(app, headers, requester, params) };
     Ok(app.graph.execute_document(requester.viewer.clone(), document, request).await)
 }
 
@@ -347,16 +349,24 @@ pub(super) async fn open(
 fn request(app: &App, headers: &HeaderMap, requester: &Requester, params: GraphQLParams) -> schema::Request {
     schema::Request {
         query: String::new(),
+        explain: explains(app, headers, &params),
+        found_from: None,
         operation_name: params.operation_name,
         variables: params.variables,
         trace: wants_trace(app, headers, requester),
         cache_tags: app.gateway.cache_tags && requester.caller.is_gateway,
         entities: !Span::current().is_disabled(),
-        explain: app.development && headers.get("x-explain").is_some_and(|value| value == "1"),
         cache_token: headers.get(CACHE_TOKEN).and_then(|token| token.to_str().ok()).map(ToOwned::to_owned),
         caller: requester.caller.clone(),
         taken: Taken::default(),
     }
+}
+
+/// Whether the answer is to say how it was made: by a header, or, for those who send many requests over one WebSocket, by an
+/// entry of `extensions`. Only in development.
+fn explains(app: &App, headers: &HeaderMap, params: &GraphQLParams) -> bool {
+    let by_header = || headers.get("x-explain").is_some_and(|value| value == "1");
+    app.development && (by_header() || params.extension("explain").and_then(Value::as_bool) == Some(true))
 }
 
 /// Times are told to those who may ask for the schema.

@@ -1,5 +1,6 @@
 //! The playground: GraphiQL, bundled offline by `playground/` and embedded by `build.rs`. Assets are stored compressed
-//! and sent as they are; a client without brotli gets them decompressed. Not here: the page itself.
+//! and sent as they are; a client without brotli gets them decompressed. Beside it what the page
+//! lists of the server: published documents, and in development the plans of statements. Not here: the page itself.
 
 use std::{io::Read as _, net::IpAddr};
 
@@ -9,10 +10,10 @@ use axum::{
     response::{IntoResponse as _, Redirect, Response},
 };
 use bytes::Bytes;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{rejection::Rejection, request_id, server::Peer};
-use crate::App;
+use crate::{App, auth};
 
 include!(concat!(env!("OUT_DIR"), "/assets.rs"));
 
@@ -50,15 +51,15 @@ pub struct Account {
     pub password: &'static str,
 }
 
-/// What the page reads at its start.
-pub(crate) fn settings(accounts: &[Account]) -> Bytes {
+/// What the page reads at its start; in development answers can be explained.
+pub(crate) fn settings(accounts: &[Account], is_development: bool) -> Bytes {
     let accounts: Vec<_> = accounts
         .iter()
         .map(|Account { name, role, token, password }| {
             json!({ "name": name, "role": role, "token": token, "password": password })
         })
         .collect();
-    json!({ "endpoint": "/graphql", "accounts": accounts }).to_string().into()
+    json!({ "endpoint": "/graphql", "accounts": accounts, "explains": is_development }).to_string().into()
 }
 
 /// Whether a browser was sent to the graph's address, with nothing to ask there.
@@ -90,8 +91,64 @@ pub(super) async fn asset(Path(path): Path<String>, headers: HeaderMap) -> Respo
 pub(super) async fn config(State(app): State<App>, request: Request) -> Response {
     let peer = request.extensions().get::<Peer>().map(|Peer(peer)| *peer);
     let is_local = is_local(peer, request.headers());
-    let body = if is_local { app.playground.clone().unwrap_or_default() } else { settings(&[]) };
+    let body =
+        if is_local { app.playground.clone().unwrap_or_default() } else { settings(&[], app.development) };
     ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], body).into_response()
+}
+
+/// JSON that nobody keeps.
+fn once(body: &Value) -> Response {
+    let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
+    (headers, body.to_string()).into_response()
+}
+
+/// `GET /playground/documents.json`: the published documents with how often this process was asked for them; in production
+/// for administrators.
+pub(super) async fn documents(State(app): State<App>, headers: HeaderMap) -> Response {
+    if !app.development && !auth::viewer(&app.access, &headers).is_ok_and(|viewer| viewer.is_admin()) {
+        const FORBIDDEN: Rejection =
+            Rejection::new(StatusCode::FORBIDDEN, "FORBIDDEN", "Only administrators may list documents.");
+        return FORBIDDEN.into_response(request_id(&headers));
+    }
+    let trusted = app.documents.trusted();
+    let mut known: Vec<_> = trusted.iter().collect();
+    known.sort_unstable_by_key(|known| (known.operation_names().concat(), &known.entry.id));
+    let listed = known.into_iter().map(|known| {
+        let usage = known.usage();
+        json!({
+            "id": known.entry.id,
+            "client": known.entry.client,
+            "operations": known.operation_names(),
+            "text": known.entry.text,
+            "requests": usage.requests,
+            "lastUsedSeconds": usage.last_used_seconds,
+        })
+    });
+    once(&json!({ "documents": listed.collect::<Vec<_>>() }))
+}
+
+/// `GET /playground/plans/{answer}/{statement}`: how the database carries out a statement of an answer that was explained, for
+/// administrators in development. The bearer token keeps foreign pages from asking.
+pub(super) async fn plan(
+    State(app): State<App>,
+    Path((answer, statement)): Path<(u64, usize)>,
+    headers: HeaderMap,
+) -> Response {
+    const NOT_FOUND: Rejection = Rejection::new(
+        StatusCode::NOT_FOUND,
+        "BAD_USER_INPUT",
+        "Plan not found: administrators get those of the answers that were explained last, in development.",
+    );
+    let refuse = |rejection: Rejection| rejection.into_response(request_id(&headers));
+    let Ok(viewer) = auth::viewer(&app.access, &headers) else { return refuse(NOT_FOUND) };
+    match app.graph.plan(&viewer, answer, statement).await {
+        Ok(Some(lines)) => once(&json!({ "plan": lines })),
+        Ok(None) => refuse(NOT_FOUND),
+        Err(error) => {
+            tracing::warn!(%error, "a plan cannot be read");
+            refuse(Rejection::internal())
+        }
+    }
 }
 
 async fn send(path: &str, request: &HeaderMap) -> Response {

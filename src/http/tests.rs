@@ -37,7 +37,7 @@ use schema::{Access, auth::token::Subject};
 
 use crate::{
     Account, Development,
-    config::{Config, address::MetricsAddress},
+    config::{Config, address::MetricsAddress, setting::Playground},
 };
 
 const QUERY: &str = r#"{"query": "{ users(first: 1) { nodes { id } } }"}"#;
@@ -370,10 +370,96 @@ async fn the_playground_is_there_where_it_is_on() {
         406,
         "there is something to ask"
     );
-    let off = app_with(|config| config.http.playground = crate::config::setting::Switch::Off).await;
+    let off = app_with(|config| config.http.playground = Playground::Off).await;
     assert_eq!(send(&off, get_of("/")).await.0, 404);
     assert_eq!(send(&off, with(get_of("/graphql"), "accept", "text/html")).await.0, 406);
     assert_eq!(send(&off, get_of("/playground/config.json")).await.0, 404);
+}
+
+#[tokio::test]
+async fn signed_in_admins_get_introspection_where_the_playground_is_for_them() {
+    const INTROSPECTION: &str = r#"{"query": "{ __schema { queryType { name } } }"}"#;
+    const FEDERATION: &str = r#"{"query": "{ __typename _service { sdl } }"}"#;
+    let production =
+        async |playground| app_of(None, |config| config.http.playground = playground, |store, _| store).await;
+    let app = production(Playground::Admins).await;
+    let asked = async |app: &App, role: Option<Role>, body: &'static str| {
+        let bearer = role.map(|role| format!("Bearer {}", token(app, role)));
+        let request = post_of(body);
+        send(app, bearer.into_iter().fold(request, |request, bearer| with(request, "authorization", &bearer)))
+            .await
+            .2
+    };
+    assert_eq!(send(&app, get_of("/")).await.0, 200, "the page is there");
+    assert_eq!(send(&app, get_of("/playground/config.json")).await.2["explains"], json!(false));
+    let admin = asked(&app, Some(Role::Admin), INTROSPECTION).await;
+    assert_eq!(admin["data"]["__schema"]["queryType"]["name"], "Query", "{admin}");
+    // Also once the document is known.
+    for role in [None, Some(Role::Viewer), Some(Role::Editor), Some(Role::Manager)] {
+        let refused = asked(&app, role, INTROSPECTION).await;
+        assert_eq!(
+            refused["errors"][0]["extensions"]["code"], "INTROSPECTION_DISABLED",
+            "{role:?}: {refused}"
+        );
+    }
+    let refused = asked(&app, Some(Role::Admin), FEDERATION).await;
+    assert_eq!(refused["errors"][0]["extensions"]["code"], "GRAPHQL_VALIDATION_FAILED", "{refused}");
+    let off = production(Playground::On).await;
+    let refused = asked(&off, Some(Role::Admin), INTROSPECTION).await;
+    assert_eq!(refused["errors"][0]["extensions"]["code"], "INTROSPECTION_DISABLED", "{refused}");
+    for (role, status) in [(Role::Admin, 200), (Role::Manager, 403)] {
+        let request = with(
+            get_of("/playground/documents.json"),
+            "authorization",
+            &format!("Bearer {}", token(&app, role)),
+        );
+        assert_eq!(send(&app, request).await.0, status, "{role:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_says_how_it_was_made_and_administrators_get_the_plans() {
+    let app = app().await;
+    let explained = async |role, query: &str| {
+        let body = json!({ "query": query, "extensions": { "explain": true } }).to_string();
+        let bearer = format!("Bearer {}", token(&app, role));
+        let answer = send(&app, with(post_of(body), "authorization", &bearer)).await.2;
+        (answer["extensions"]["explain"].clone(), bearer)
+    };
+    let query = "{ users(first: 2) { nodes { id sessions(first: 1) { nodes { id } } } } }";
+    let (first, bearer) = explained(Role::Admin, query).await;
+    assert_eq!(first["document"]["known"], false, "{first}");
+    assert!(first["document"]["ms"].as_f64().is_some_and(|ms| ms > 0.0), "{first}");
+    assert!(
+        first["cost"].as_u64() > Some(1) && first["maxCost"].as_u64() > first["cost"].as_u64(),
+        "{first}"
+    );
+    assert_eq!((&first["batches"][0]["level"], &first["sql"][0]["name"]), (&json!(1), &json!("user.page")));
+    let within = |one: &Value| {
+        let end = one["startMs"].as_f64().unwrap_or(f64::MAX) + one["ms"].as_f64().unwrap_or(f64::MAX);
+        // Both are rounded.
+        end <= first["totalMs"].as_f64().unwrap_or_default() + 0.002
+    };
+    let timed = |name: &str| first[name].as_array().expect("a list").clone();
+    assert!(timed("batches").iter().chain(&timed("sql")).all(within), "{first}");
+    let plan = async |id: &Value, statement: usize, bearer: &str| {
+        let path = format!("/playground/plans/{id}/{statement}");
+        send(&app, with(get_of(&path), "authorization", bearer)).await
+    };
+    let (status, headers, body) = plan(&first["plans"], 0, &bearer).await;
+    assert_eq!((status, text(&headers["cache-control"])), (200, "no-store"), "{body}");
+    assert!(
+        body["plan"][0].as_str().is_some_and(|line| line.contains("SCAN") || line.contains("SEARCH")),
+        "{body}"
+    );
+    assert_eq!(plan(&first["plans"], 99, &bearer).await.0, 404);
+    let (again, _) = explained(Role::Admin, query).await;
+    assert_eq!(again["document"]["known"], true, "{again}");
+    let (others, manager) = explained(Role::Manager, query).await;
+    assert_eq!(others["plans"], Value::Null, "{others}");
+    assert_eq!(plan(&first["plans"], 0, &manager).await.0, 404, "only for administrators");
+    let anonymous = get_of(&format!("/playground/plans/{}/0", first["plans"]));
+    assert_eq!(send(&app, anonymous).await.0, 404);
 }
 
 /// A server over real sockets: its address, and what stops it.

@@ -3,6 +3,7 @@
 //! scans are off, since on so few rows they would win. Not here: plans at size (the load runs).
 
 use entities::Role;
+use schema::Viewer;
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, Statement as Sql, TransactionTrait as _};
 use serde_json::{Value, json};
 
@@ -258,5 +259,50 @@ async fn every_list_of_the_corpus_reads_by_an_index() {
             }
         }
         assert!(seen.len() > 40, "{}", seen.len());
+    }
+}
+
+/// The plan is that of the very statement that ran, with its values; on PostgreSQL it is measured.
+#[tokio::test]
+async fn an_administrator_gets_the_plan_of_a_statement_that_ran() {
+    for app in TestApp::both_own().await {
+        let query = "{ users(first: 2, filter: { search: \"a\" }) { nodes { sessions(first: 1) { nodes { id } } } } }";
+        let reply = app.as_admin().run(query, json!({})).await;
+        let explain = &reply.extensions["explain"];
+        let id = explain["plans"].as_u64().unwrap_or_else(|| panic!("{explain}"));
+        let viewer = |role| Viewer::User { id: TestApp::account(role), role, session: None };
+        let admin = viewer(Role::Admin);
+        for (index, statement) in reply.sql.iter().enumerate() {
+            let plan = app.graph.plan(&admin, id, index).await.expect("it is explained").expect("it is kept");
+            let expected: &[&str] = if app.is_postgres() { &["actual time"] } else { &["SCAN", "SEARCH"] };
+            let is_told = plan.iter().any(|line| expected.iter().any(|words| line.contains(words)));
+            assert!(is_told, "{}: {plan:?}", statement.name);
+        }
+        assert_eq!(app.graph.plan(&admin, id, reply.sql.len()).await.expect("asked"), None);
+        assert_eq!(
+            app.graph.plan(&viewer(Role::Manager), id, 0).await.expect("asked"),
+            None,
+            "only for administrators"
+        );
+
+        // What writes does not run again.
+        let write = "mutation($input: CreateUserInput!) { createUser(input: $input) { user { id } } }";
+        let input = json!({"email": "plan@example.com", "displayName": "Plan", "role": "VIEWER"});
+        let reply = app.as_admin().run(write, json!({"input": input})).await;
+        let id = reply.extensions["explain"]["plans"].as_u64().expect("it is kept");
+        let people = app.count("users").await;
+        for (index, statement) in reply.sql.iter().enumerate() {
+            let plan = app
+                .graph
+                .plan(&admin, id, index)
+                .await
+                .unwrap_or_else(|error| panic!("{}: {error}", statement.name));
+            assert!(
+                plan.is_some_and(|lines| lines.iter().all(|line| !line.contains("actual time"))),
+                "{}",
+                statement.name
+            );
+        }
+        assert_eq!(app.count("users").await, people);
     }
 }

@@ -171,6 +171,14 @@ impl Sql {
         self
     }
 
+    /// Appends a whole statement with the values of its placeholders; before it no value was bound.
+    pub(super) fn with(mut self, text: &str, values: Vec<Value>) -> Self {
+        debug_assert!(self.values.is_empty(), "placeholders are numbered from the first value on");
+        self.push(text);
+        self.values = values;
+        self
+    }
+
     pub(crate) fn into_parts(self) -> (String, Vec<Value>) {
         (self.text, self.values)
     }
@@ -224,6 +232,11 @@ impl<'a> RowSource<'a> {
 impl<'a> Cells<'a> {
     pub(crate) fn of(row: RowSource<'a>) -> Self {
         Self { row, next: 0 }
+    }
+
+    /// The row that they are of.
+    pub(super) fn row(&self) -> RowSource<'a> {
+        self.row
     }
 
     pub(crate) fn next<T: Cell>(&mut self) -> Result<T, sqlx::Error> {

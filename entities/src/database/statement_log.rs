@@ -6,8 +6,10 @@ use std::{
         Mutex,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
+
+use sea_orm::Value;
 
 /// The statements of one request.
 #[derive(Debug, Default)]
@@ -23,10 +25,16 @@ pub(crate) struct StatementLog {
 pub struct Executed {
     /// Its name, `domain.verb`.
     pub name: &'static str,
+    /// The table it is about.
+    pub(super) table: &'static str,
     /// Its text with placeholders; only when texts were asked for.
     pub sql: Option<String>,
+    /// The values of its placeholders; kept with the text.
+    pub(super) values: Vec<Value>,
     /// Rows returned.
     pub rows: usize,
+    /// When it was sent.
+    pub began: Instant,
     /// Time from sending to the last row.
     pub elapsed: Duration,
 }
@@ -66,10 +74,11 @@ impl StatementLog {
         }
     }
 
-    pub(super) fn add(&self, name: &'static str, sql: Option<String>, rows: usize, elapsed: Duration) {
+    /// Counts a statement, and keeps what `executed` says of it where texts are kept.
+    pub(super) fn add(&self, executed: impl FnOnce() -> Executed) {
         self.count.fetch_add(1, Ordering::Relaxed);
         if self.keeps_texts {
-            let executed = Executed { name, sql, rows, elapsed };
+            let executed = executed();
             self.statements.lock().expect("no panic happens under this lock").push(executed);
         }
     }

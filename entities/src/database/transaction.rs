@@ -111,7 +111,7 @@ impl SqlTransaction {
         mut take: impl FnMut(RowSource<'_>) -> Result<(), sqlx::Error>,
     ) -> Result<u64, Error> {
         let (text, values) = sql.into_parts();
-        let timing = self.database.timing(name, table, &text);
+        let timing = self.database.timing(name, table, &text, &values);
         let mut rows = 0;
         let counted = |row: RowSource<'_>| {
             rows += 1;

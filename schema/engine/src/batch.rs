@@ -16,7 +16,7 @@ use std::{
     pin::pin,
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
     },
     task::{Context, Poll, Wake, Waker},
     time::{Duration, Instant},
@@ -113,6 +113,10 @@ struct Inner {
     queues: Mutex<AllQueues>,
     batches: Mutex<Vec<BatchRun>>,
     resolvers: Mutex<Vec<ResolverRun>>,
+    /// How often batches were begun because nothing else could go on.
+    levels: AtomicU32,
+    /// Keys that were asked for again.
+    repeated: AtomicUsize,
 }
 
 /// The queues of all loader types.
@@ -128,10 +132,14 @@ struct AllQueues {
 pub struct BatchRun {
     /// The loader.
     pub loader: &'static str,
+    /// Batches of the same number were begun together: nothing could go on without them. The first has 1.
+    pub level: u32,
     /// Keys loaded.
     pub keys: usize,
     /// Values found.
     pub found: usize,
+    /// When it began.
+    pub began: Instant,
     /// Time of the batch.
     pub elapsed: Duration,
 }
@@ -145,6 +153,8 @@ pub struct ResolverRun {
     pub rows: usize,
     /// Calls that failed.
     pub failed: usize,
+    /// When the first was called.
+    pub began: Instant,
     /// Time until all of them were done.
     pub elapsed: Duration,
 }
@@ -152,9 +162,11 @@ pub struct ResolverRun {
 impl Batcher {
     /// The loads of one request, which read from `source`.
     pub fn new<S: Source>(source: S, groups: Groups, metrics: Metrics) -> Self {
-        let (queues, batches, resolvers) = (Mutex::default(), Mutex::default(), Mutex::default());
         let source = Box::new(source);
-        Self { inner: Arc::new(Inner { source, groups, metrics, queues, batches, resolvers }) }
+        let (queues, batches, resolvers) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let (levels, repeated) = (AtomicU32::default(), AtomicUsize::default());
+        let inner = Inner { source, groups, metrics, queues, batches, resolvers, levels, repeated };
+        Self { inner: Arc::new(inner) }
     }
 
     /// Loads one key.
@@ -179,8 +191,9 @@ impl Batcher {
             let generation = queues.generation;
             let queue = queues.of::<L>().entry(loader.clone()).or_default();
             if asked_in.replace(generation) != Some(generation) {
-                let fresh = queue.ask(&keys);
-                inner.metrics.asked(loader.name(), keys.len() - fresh);
+                let repeated = keys.len() - queue.ask(&keys);
+                inner.metrics.asked(loader.name(), repeated);
+                inner.repeated.fetch_add(repeated, Ordering::Relaxed);
             }
             queue.answer(&keys).map_or_else(
                 || {
@@ -275,12 +288,21 @@ impl Batcher {
         lock(&self.inner.resolvers).push(run);
     }
 
+    /// How many keys were asked for that had been asked for before, and were not loaded again.
+    pub fn repeated(&self) -> usize {
+        self.inner.repeated.load(Ordering::Relaxed)
+    }
+
     fn take_open(&self) -> Vec<BoxFuture<'static, ()>> {
         let mut open = Vec::new();
+        let level = self.inner.levels.load(Ordering::Relaxed) + 1;
         let mut queues = self.inner.queues();
         let generation = queues.generation;
         for queue in queues.by_type.values_mut() {
-            queue.take_open(&self.inner, generation, &mut open);
+            queue.take_open(&self.inner, (generation, level), &mut open);
+        }
+        if !open.is_empty() {
+            self.inner.levels.store(level, Ordering::Relaxed);
         }
         open
     }
@@ -298,8 +320,13 @@ impl Inner {
     }
 
     /// Loads keys in this task, or together with other requests'.
-    async fn run<L: Loader>(self: Arc<Self>, loader: L, keys: Arc<[L::Key]>, generation: u64) {
-        let (start, name) = (Instant::now(), loader.name());
+    async fn run<L: Loader>(
+        self: Arc<Self>,
+        loader: L,
+        keys: Arc<[L::Key]>,
+        (generation, level): (u64, u32),
+    ) {
+        let (began, name) = (Instant::now(), loader.name());
         let span = tracing::debug_span!(
             target: SPANS, "batch", otel.name = name, otel.status_code = Empty, keys = keys.len(), found = Empty,
         );
@@ -311,7 +338,7 @@ impl Inner {
             let loading = guarded(loader.clone(), source.clone(), Arc::clone(&keys));
             loading.instrument(span.clone()).await.map(Arc::new)
         };
-        let elapsed = start.elapsed();
+        let elapsed = began.elapsed();
         let outcomes = outcomes_of::<L>(&keys, &loaded);
         let found = outcomes.iter().filter(|outcome| matches!(outcome, Ok(Some(_)))).count();
         self.metrics.ran(name, keys.len(), found, loaded.is_err(), elapsed);
@@ -319,7 +346,7 @@ impl Inner {
         if loaded.is_err() {
             span.record("otel.status_code", "ERROR");
         }
-        lock(&self.batches).push(BatchRun { loader: name, keys: keys.len(), found, elapsed });
+        lock(&self.batches).push(BatchRun { loader: name, level, keys: keys.len(), found, began, elapsed });
         let mut queues = self.queues();
         if queues.generation == generation
             && let Some(queue) = queues.of::<L>().get_mut(&loader)
@@ -399,17 +426,18 @@ impl<L: Loader> Pending<L> {
 type Queues<L> = FxHashMap<L, Pending<L>>;
 
 trait Queue: Send {
-    fn take_open(&mut self, inner: &Arc<Inner>, generation: u64, open: &mut Vec<BoxFuture<'static, ()>>);
+    /// Begins to load what waits; `at` is the generation and the level.
+    fn take_open(&mut self, inner: &Arc<Inner>, at: (u64, u32), open: &mut Vec<BoxFuture<'static, ()>>);
     fn wake_all(&mut self);
     fn as_any(&mut self) -> &mut dyn Any;
 }
 
 impl<L: Loader> Queue for Queues<L> {
-    fn take_open(&mut self, inner: &Arc<Inner>, generation: u64, open: &mut Vec<BoxFuture<'static, ()>>) {
+    fn take_open(&mut self, inner: &Arc<Inner>, at: (u64, u32), open: &mut Vec<BoxFuture<'static, ()>>) {
         for (loader, pending) in self.iter_mut().filter(|(_, pending)| !pending.open.is_empty()) {
             let keys = std::mem::take(&mut pending.open);
             for part in keys.chunks(MAX_KEYS) {
-                open.push(Arc::clone(inner).run(loader.clone(), Arc::from(part), generation).boxed());
+                open.push(Arc::clone(inner).run(loader.clone(), Arc::from(part), at).boxed());
             }
         }
     }

@@ -3,9 +3,12 @@
 //! keeps the `Document` skips even the look-up. Only valid documents are kept, by their text, within a bound on bytes.
 //! Variables are checked for every request (`variables`).
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Instant,
 };
 
 use async_graphql::{
@@ -27,7 +30,7 @@ use crate::{
     cache_control::{self, CachePolicy, Hint},
     cost::{Cost, OutputTypes},
     error::{Code, RequestError, SourceLocation},
-    federation::gateway::ForGateways,
+    federation::gateway::{Clearance, ForGateways},
     limits::{self, LimitErrorKind, Limits},
 };
 
@@ -55,6 +58,8 @@ pub struct Document {
     is_trusted: AtomicBool,
     /// What of it is for gateways only.
     pub for_gateways: ForGateways,
+    /// When it was judged.
+    prepared: Instant,
     /// The size of its last answer, bytes: the next one is mostly as large and need not grow step by step.
     last_response_bytes: AtomicUsize,
 }
@@ -155,7 +160,7 @@ impl DocumentCache {
     pub async fn prepare<Q, M, S>(
         &self,
         text: &str,
-        is_gateway: bool,
+        clearance: Clearance,
         validator: &Schema<Q, M, S>,
     ) -> Result<Arc<Document>, Vec<RequestError>>
     where
@@ -167,10 +172,11 @@ impl DocumentCache {
             return Ok(document);
         }
         self.prepared.inc();
-        let (parsed, is_long) = self.read(text, is_gateway).map_err(|error| vec![error])?;
+        let (parsed, is_long) =
+            self.read(text, clearance == Clearance::Gateway).map_err(|error| vec![error])?;
         let for_gateways = ForGateways::of(&parsed, is_long);
         // Before validation, which would tell what these fields have.
-        for_gateways.check(self.rules.gateways_only, is_gateway).map_err(|error| vec![error])?;
+        for_gateways.check(self.rules.gateways_only, clearance).map_err(|error| vec![error])?;
         // Without a name the library would ask which of several operations to run; all are validated, whichever runs.
         let name = match &parsed.operations {
             DocumentOperations::Single(_) => None,
@@ -214,11 +220,11 @@ impl DocumentCache {
         Ok((parsed, is_long))
     }
 
-    /// Refuses what would load too much with these variables.
-    pub fn check_cost(&self, operation: &OperationInfo, variables: &Variables) -> Result<(), RequestError> {
+    /// Refuses what would load too much with these variables; says how many objects it may load.
+    pub fn check_cost(&self, operation: &OperationInfo, variables: &Variables) -> Result<u64, RequestError> {
         let (cost, most) = (operation.cost.with(variables), self.rules.limits.cost);
         if cost <= most {
-            return Ok(());
+            return Ok(cost);
         }
         self.count(Some("cost"));
         let message = format!(
@@ -256,7 +262,20 @@ impl Document {
         let operations = operations.collect();
         let (hash, is_trusted, last_response_bytes) =
             ([0; 32], AtomicBool::default(), AtomicUsize::new(MIN_BUFFER));
-        Self { parsed, operations, hash, is_trusted, for_gateways, last_response_bytes }
+        Self {
+            parsed,
+            operations,
+            hash,
+            is_trusted,
+            for_gateways,
+            prepared: Instant::now(),
+            last_response_bytes,
+        }
+    }
+
+    /// Whether it was known at that moment.
+    pub fn was_known(&self, moment: Instant) -> bool {
+        self.prepared < moment
     }
 
     /// From now on its answers are kept (`answers`): the operator has published it, so there are not many like it.

@@ -24,7 +24,10 @@ use crate::{
     document::{Document, DocumentCache, OnlyValidate, Rules},
     edge::Ready,
     error::RequestError,
-    federation::sdl::{self, Composed},
+    federation::{
+        gateway::Clearance,
+        sdl::{self, Composed},
+    },
     introspection::Question,
     object::{Entity, Row, Selection},
     output::{Errors, Unfinished, Writer},
@@ -227,7 +230,7 @@ impl<Q: Entity> Executor<Q> {
     /// # Errors
     /// What is wrong with it.
     pub async fn prepare(&self, text: &str) -> Result<Arc<Document>, Vec<RequestError>> {
-        self.documents.prepare(text, false, &self.validator).await
+        self.documents.prepare(text, Clearance::None, &self.validator).await
     }
 
     /// Runs an operation of a document; errors are added to `errors`, which may have a trace. The answer lacks only its

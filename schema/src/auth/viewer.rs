@@ -99,6 +99,11 @@ impl Viewer {
         matches!(self, Self::User { role, .. } if grant.is_of(*role))
     }
 
+    /// Is it an account in the role `ADMIN`?
+    pub fn is_admin(&self) -> bool {
+        matches!(self, Self::User { role: Role::Admin, .. })
+    }
+
     /// Which rows this caller may read, as data for the crate `entities`.
     pub fn scope(&self) -> Scope {
         match self {

@@ -10,6 +10,7 @@ use std::{
     collections::VecDeque,
     pin::Pin,
     sync::{Arc, LazyLock},
+    time::Instant,
 };
 
 use async_graphql::{
@@ -18,7 +19,7 @@ use async_graphql::{
     registry::{MetaField, MetaInputValue, MetaType, ObjectBuilder, Registry},
 };
 use entities::{
-    Version,
+    Recorder, Version,
     database::scope::Scope,
     events::{ChangeEvent, Changes},
 };
@@ -38,6 +39,7 @@ use decisions::{Decision, Question};
 use crate::{
     auth::viewer::Viewer,
     context::ContextExt as _,
+    explain::{Extensions, Ran},
     graph::{Graph, location, session, submission},
     request::{Caller, Prepared, Reply, rejected},
 };
@@ -272,6 +274,8 @@ struct Subscribed {
     graph: Graph,
     viewer: Viewer,
     caller: Caller,
+    /// Each event says how it was made.
+    explain: bool,
     prepared: Prepared,
     field: &'static str,
     interest: Box<dyn Interest>,
@@ -304,7 +308,7 @@ enum Lost {
 pub(crate) fn subscribe(
     graph: &Graph,
     viewer: Viewer,
-    caller: Caller,
+    (caller, explain): (Caller, bool),
     prepared: Prepared,
 ) -> Result<Events, RequestError> {
     // From here on nothing is missed.
@@ -316,7 +320,7 @@ pub(crate) fn subscribe(
     });
     let (graph, pending, (field, interest)) = (graph.clone(), VecDeque::new(), opened?);
     let subscribed =
-        Subscribed { graph, viewer, caller, prepared, field, interest, changes, pending, end: None };
+        Subscribed { graph, viewer, caller, explain, prepared, field, interest, changes, pending, end: None };
     Ok(Box::pin(stream::unfold(subscribed, |mut subscribed| async {
         let event = subscribed.next().await?;
         Some((event, subscribed))
@@ -375,19 +379,29 @@ impl Subscribed {
 
     async fn event(&self, announced: Announced) -> Option<Reply> {
         let Announced { change, number, written } = announced;
+        let started = Instant::now();
         let inner = &self.graph.inner;
         let context = |recorder| {
             let store = written.map_or_else(|| inner.store.clone(), |moment| inner.store.not_before(moment));
             inner.context(&store, self.viewer.clone(), self.caller.clone(), recorder)
         };
         let question = Question { number, change, field: self.field, scope: self.viewer.scope() };
-        let decide = || self.interest.decide(&change, context(Arc::default()));
+        let recorder = Arc::new(Recorder::new(self.explain));
+        // What was read for all who have these rights counts for none of them; it is told where it was read for this one.
+        let deciding = context(if self.explain { Arc::clone(&recorder) } else { Arc::default() });
+        let decider = deciding.batcher.clone();
+        let decide = || self.interest.decide(&change, deciding);
         let row = inner.decisions.of(question, decide).await.transpose()?;
-        let recorder = Arc::default();
         let ctx = context(Arc::clone(&recorder));
         let selected = selected(&self.prepared).ok()?;
         let event = self.interest.event(&change, row, self.prepared.planner(), &selected, &ctx);
-        let answer = event.await?.finished(&ctx.caller().request_id, &ctx.bounds);
+        let mut event = event.await?;
+        if self.explain {
+            let ran = Ran { started, recorder: &recorder, batchers: &[&decider, &ctx.batcher] };
+            let explain = Some(inner.explain(&self.prepared, &self.viewer, ran));
+            Extensions { explain, ..Extensions::default() }.write(&mut event.out);
+        }
+        let answer = event.finished(&ctx.caller().request_id, &ctx.bounds);
         Some(Reply::executed(OperationKind::Subscription, answer, &recorder))
     }
 }

@@ -14,6 +14,7 @@ use schema::{
 
 use crate::{
     App, auth,
+    config::setting::Playground,
     documents::{self, DocumentError},
     gateway::{self, Trust},
     http::{
@@ -189,7 +190,8 @@ fn requester(
     requests.check_length(bounds(app, bearer.is_none(), trust))?;
     let viewer = bearer.as_ref().map_or(Viewer::Anonymous, |bearer| bearer.viewer.clone());
     let in_batch = matches!(requests, GraphQLRequest::Batch(_));
-    let caller = Caller { in_batch, is_gateway: trust.is_gateway(), ..caller };
+    let may_introspect = app.http.playground == Playground::Admins && viewer.is_admin();
+    let caller = Caller { in_batch, is_gateway: trust.is_gateway(), may_introspect, ..caller };
     app.admission.check_rate(&viewer, &caller, wired.len() as u32)?;
     Ok(Requester { viewer, bearer, caller, id_in_path, is_get: false, has_bad_token })
 }
@@ -225,7 +227,7 @@ pub(in crate::http) fn caller(app: &App, parts: &Parts, trust: Trust) -> Caller 
     let agent = parts.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
     let request_id = Arc::from(request_id(&parts.headers));
     let (user_agent, is_gateway) = (agent.map(Arc::from), trust.is_gateway());
-    Caller { address, user_agent, in_batch: false, request_id, is_gateway }
+    Caller { address, user_agent, in_batch: false, request_id, is_gateway, may_introspect: false }
 }
 
 /// On whose account memory is held for this caller.

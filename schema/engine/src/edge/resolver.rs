@@ -280,7 +280,13 @@ where
             let values: Vec<_> = results.map(|result| result.map_err(panicked).flatten()).collect();
             let failed = values.iter().filter(|value| value.is_err()).count();
             let (rows, elapsed) = (values.len(), started.elapsed());
-            ctx.batcher.note_resolver(ResolverRun { field: self.coordinate, rows, failed, elapsed });
+            ctx.batcher.note_resolver(ResolverRun {
+                field: self.coordinate,
+                rows,
+                failed,
+                began: started,
+                elapsed,
+            });
             C::fill(values, &self.selected, self.location, ctx).await
         }
         .boxed()

@@ -1,6 +1,6 @@
 //! What is there for gateways only, where the graph says so: the federation's fields (`_service`, `_entities`), the
-//! introspection of the schema, and documents longer than the public's limits. To everybody else the federation's fields do
-//! not exist. Found out once per document. Not here: how a gateway proves that it is one (`src`).
+//! introspection of the schema, which some others may have too, and documents longer than the public's limits. To everybody
+//! else the federation's fields do not exist. Found out once per document. Not here: how a gateway proves that it is one (`src`).
 
 use async_graphql::{
     Name, Positioned,
@@ -17,11 +17,25 @@ use crate::error::{Code, RequestError, SourceLocation};
 const FEDERATION: [&str; 2] = ["_service", "_entities"];
 const INTROSPECTION: [&str; 2] = ["__schema", "__type"];
 
+/// What of this a caller may ask for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Clearance {
+    /// Nothing.
+    #[default]
+    None,
+    /// The schema's introspection.
+    Introspection,
+    /// Everything: the caller has proved to be a gateway.
+    Gateway,
+}
+
 /// What a document needs a gateway for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ForGateways {
-    /// The first of the fields that it asks for.
+    /// The first of all these fields that it asks for.
     field: Option<(Name, SourceLocation)>,
+    /// The first of the federation's fields that it asks for.
+    federation: Option<(Name, SourceLocation)>,
     /// It keeps within a gateway's limits, but not within everybody's.
     is_long: bool,
 }
@@ -33,11 +47,14 @@ impl ForGateways {
             DocumentOperations::Single(operation) => vec![operation],
             DocumentOperations::Multiple(operations) => operations.values().collect(),
         };
-        let queries = operations.into_iter().filter(|operation| operation.node.ty == OperationType::Query);
-        let mut visitor = GatewayFieldVisitor { fragments: &document.fragments, followed: HashSet::new() };
-        let field =
-            queries.into_iter().find_map(|query| visitor.find(&query.node.selection_set.node)).map(named);
-        Self { field, is_long }
+        let first_of = |wanted: &[&str]| {
+            let queries = operations.iter().filter(|operation| operation.node.ty == OperationType::Query);
+            let mut visitor =
+                GatewayFieldVisitor { wanted, fragments: &document.fragments, followed: HashSet::new() };
+            queries.into_iter().find_map(|query| visitor.find(&query.node.selection_set.node)).map(named)
+        };
+        let federation = first_of(&FEDERATION);
+        Self { field: first_of(&[FEDERATION, INTROSPECTION].concat()), federation, is_long }
     }
 
     /// Whether only gateways get its answer: nobody's cache may give it to others.
@@ -46,15 +63,16 @@ impl ForGateways {
     }
 
     /// Refuses what this caller may not ask for; `gateways_only` says whether the federation is for gateways alone.
-    pub fn check(&self, gateways_only: bool, is_gateway: bool) -> Result<(), RequestError> {
-        if is_gateway {
+    pub fn check(&self, gateways_only: bool, clearance: Clearance) -> Result<(), RequestError> {
+        if clearance == Clearance::Gateway {
             return Ok(());
         }
         if self.is_long {
             let message = "The document is too long for this caller: only gateways may send so many tokens";
             return Err(RequestError::new(Code::CostLimit, message));
         }
-        match &self.field {
+        let found = if clearance == Clearance::Introspection { &self.federation } else { &self.field };
+        match found {
             Some((field, location)) if gateways_only => Err(refusal(field).at(*location)),
             _ => Ok(()),
         }
@@ -74,20 +92,19 @@ fn refusal(field: &Name) -> RequestError {
     RequestError::new(Code::ValidationFailed, format!("Unknown field \"{field}\" on type \"Query\"."))
 }
 
-struct GatewayFieldVisitor<'d> {
+struct GatewayFieldVisitor<'w, 'd> {
+    /// The names of the fields that are looked for.
+    wanted: &'w [&'w str],
     fragments: &'d HashMap<Name, Positioned<FragmentDefinition>>,
     /// Each fragment is followed once: this comes before validation, and there may be cycles.
     followed: HashSet<&'d Name>,
 }
 
-impl<'d> GatewayFieldVisitor<'d> {
+impl<'d> GatewayFieldVisitor<'_, 'd> {
     /// Only the root's own fields count, through fragments on any type.
     fn find(&mut self, set: &'d SelectionSet) -> Option<&'d Positioned<Field>> {
         set.items.iter().find_map(|item| match &item.node {
-            Selection::Field(field) => {
-                let name = field.node.name.node.as_str();
-                (FEDERATION.contains(&name) || INTROSPECTION.contains(&name)).then_some(field)
-            }
+            Selection::Field(field) => self.wanted.contains(&field.node.name.node.as_str()).then_some(field),
             Selection::InlineFragment(fragment) => self.find(&fragment.node.selection_set.node),
             Selection::FragmentSpread(spread) => {
                 let (name, fragment) = self.fragments.get_key_value(&spread.node.fragment_name.node)?;
@@ -108,9 +125,9 @@ mod tests {
 
     fn refused(text: &str) -> Option<(Code, String, Option<SourceLocation>)> {
         let document = ForGateways::of(&parse_query(text).expect("it parses"), false);
-        assert_eq!(document.check(true, true), Ok(()), "{text}");
-        assert_eq!(document.check(false, false), Ok(()), "{text}");
-        let refused = document.check(true, false).err();
+        assert_eq!(document.check(true, Clearance::Gateway), Ok(()), "{text}");
+        assert_eq!(document.check(false, Clearance::None), Ok(()), "{text}");
+        let refused = document.check(true, Clearance::None).err();
         assert_eq!(document.is_for_them_alone(true), refused.is_some(), "{text}");
         assert!(!document.is_for_them_alone(false), "{text}");
         let refused = refused?;
@@ -142,6 +159,29 @@ mod tests {
     }
 
     #[test]
+    fn introspection_may_be_had_without_the_federation() {
+        let checked = |text: &str| {
+            let document = ForGateways::of(&parse_query(text).expect("it parses"), false);
+            document.check(true, Clearance::Introspection).map_err(|error| error.message)
+        };
+        assert_eq!(
+            checked("{ __schema { description } ...A } fragment A on Query { __type { name } }"),
+            Ok(())
+        );
+        for text in [
+            "{ __schema { description } _service { sdl } }",
+            "{ ...A } fragment A on Query { __schema { description } ... { _service { sdl } } }",
+            "query A { __schema { description } } query B { _service { sdl } }",
+        ] {
+            assert_eq!(
+                checked(text),
+                Err("Unknown field \"_service\" on type \"Query\".".to_owned()),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
     fn ordinary_fields_are_for_everybody() {
         for text in [
             "{ __typename }",
@@ -156,7 +196,7 @@ mod tests {
     #[test]
     fn long_documents_are_for_gateways_only() {
         let document = ForGateways::of(&parse_query("{ a }").expect("it parses"), true);
-        let refused = document.check(false, false).expect_err("refused");
+        let refused = document.check(false, Clearance::None).expect_err("refused");
         assert_eq!(refused.code, Code::CostLimit);
     }
 }
