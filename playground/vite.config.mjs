@@ -2,11 +2,16 @@
 // Compressing and listing the result is scripts/build.mjs.
 import { defineConfig } from "vite";
 
+/** What GraphiQL needs of the editor before there is one: places in texts, addresses, keys. In a file of their own, or the first
+ * file would bring the editor's along. */
+const PLACES =
+  /monaco-editor\/esm\/vs\/(base\/common\/(uri|path|platform|process)|editor\/common\/(core\/(range|position)|standalone\/standaloneEnums)|nls)\.js/;
+
 /** @param {Set<string>} bundled is filled with the ids of all modules whose code is in the result, workers too */
 export const config = (bundled = new Set()) => ({
   base: "/playground/",
   publicDir: false,
-  plugins: [smallerJson(), listModules(bundled)],
+  plugins: [smallerJson(), keysWithoutEditor(), listModules(bundled)],
   resolve: { dedupe: ["graphql", "react", "react-dom"] },
   worker: { format: "es", plugins: () => [listModules(bundled)] },
   build: {
@@ -19,7 +24,11 @@ export const config = (bundled = new Set()) => ({
     reportCompressedSize: false,
     chunkSizeWarningLimit: 8192,
     // "use client" and the like: meant for React on a server, of which there is none.
-    rolldownOptions: { checks: { moduleLevelDirective: false }, onLog: dropDirectiveNotes },
+    rolldownOptions: {
+      checks: { moduleLevelDirective: false },
+      onLog: dropDirectiveNotes,
+      output: { codeSplitting: { groups: [{ name: "places", test: PLACES }] } },
+    },
   },
 });
 
@@ -42,6 +51,21 @@ function smallerJson() {
       if (!id.endsWith("/@graphiql/react/dist/utility/jsonc.js")) return null;
       if (!original.test(code)) this.error("formatJSONC is not where it was: look at this plugin again");
       return `import { applyEdits, format } from "jsonc-parser";\n${code.replace(original, ours)}`;
+    },
+  };
+}
+
+/** For the names of four keys GraphiQL's first file would bring a good part of the editor, which comes later. */
+function keysWithoutEditor() {
+  const original = 'import { KeyMod } from "monaco-editor/esm/vs/editor/common/services/editorBaseApi.js";';
+  const ours = "const KeyMod = { CtrlCmd: 2048, Shift: 1024, Alt: 512, WinCtrl: 256 };";
+  return {
+    name: "xp:keys-without-editor",
+    enforce: "pre",
+    transform(code, id) {
+      if (!id.endsWith("/@graphiql/react/dist/utility/monaco-ssr.js")) return null;
+      if (!code.includes(original)) this.error("KeyMod is not where it was: look at this plugin again");
+      return code.replace(original, ours);
     },
   };
 }

@@ -2,23 +2,33 @@
 import { GraphiQLProvider } from "@graphiql/react";
 import { DOC_EXPLORER_PLUGIN, DocExplorerStore } from "@graphiql/plugin-doc-explorer";
 import { HISTORY_PLUGIN, HistoryStore } from "@graphiql/plugin-history";
-import { GraphiQLInterface } from "graphiql";
+import { GraphiQL, GraphiQLInterface } from "graphiql";
 import { useEffect, useState } from "react";
-import { examples } from "./examples.js";
+import { FIRST } from "./examples.js";
+import { ExplainSwitch } from "./explain-switch.jsx";
 import { createFetcher } from "./fetcher.js";
+import { Footer } from "./footer.jsx";
 import { withToken } from "./headers.js";
-import { refresh } from "./session.js";
+import { OPERATIONS_PLUGIN } from "./operations-plugin.jsx";
+import * as runs from "./runs.js";
+import { keepOverReload, refresh } from "./session.js";
+import { SharedOperation } from "./shared-operation.jsx";
+import { setTokens } from "./tokens.js";
 import { TopBar } from "./top-bar.jsx";
 
-const PLUGINS = [DOC_EXPLORER_PLUGIN, HISTORY_PLUGIN];
+const PLUGINS = [DOC_EXPLORER_PLUGIN, HISTORY_PLUGIN, OPERATIONS_PLUGIN];
 const ACCOUNT_KEY = "xp:account";
 
-export function App({ config }) {
-  const [fetcher] = useState(() => createFetcher(config.endpoint));
-  const [account, setAccount] = useState(() => rememberedAccount(config.accounts));
-  const [signedIn, setSignedIn] = useState(null);
+/** `restored` has signed in before the tab was reloaded. */
+export function App({ config, restored }) {
+  const [fetcher] = useState(() => createFetcher(config));
+  const [account, setAccount] = useState(() => restored ?? rememberedAccount(config.accounts));
+  const [signedIn, setSignedIn] = useState(restored);
   const accounts = signedIn ? [...config.accounts, signedIn] : config.accounts;
-  const [initialHeaders] = useState(() => withToken("", account?.token));
+  const [initialHeaders] = useState(() => {
+    setTokens(accounts, account);
+    return withToken("", account?.token);
+  });
 
   function chooseAccount(next) {
     window.localStorage.setItem(ACCOUNT_KEY, next?.name ?? "");
@@ -31,6 +41,7 @@ export function App({ config }) {
     setAccount(next ?? rememberedAccount(config.accounts));
   }
 
+  useEffect(() => keepOverReload(signedIn), [signedIn]);
   useRefresh(config.endpoint, signedIn, changeSignedIn);
 
   return (
@@ -38,7 +49,8 @@ export function App({ config }) {
       fetcher={fetcher}
       plugins={PLUGINS}
       referencePlugin={DOC_EXPLORER_PLUGIN}
-      defaultQuery={examples[0].query}
+      defaultQuery={FIRST}
+      onTabChange={({ tabs, activeTabIndex }) => runs.setTab(tabs[activeTabIndex]?.id)}
       defaultHeaders={initialHeaders}
       initialHeaders={initialHeaders}
     >
@@ -56,7 +68,22 @@ export function App({ config }) {
             <GraphiQLInterface
               showPersistHeadersSettings={false}
               defaultEditorToolsVisibility={initialHeaders ? "headers" : undefined}
-            />
+            >
+              <GraphiQL.Toolbar>
+                {({ prettify, merge, copy }) => (
+                  <>
+                    {config.explains && <ExplainSwitch />}
+                    {prettify}
+                    {merge}
+                    {copy}
+                  </>
+                )}
+              </GraphiQL.Toolbar>
+              <GraphiQL.Footer>
+                <Footer config={config} />
+              </GraphiQL.Footer>
+            </GraphiQLInterface>
+            <SharedOperation />
           </main>
         </DocExplorerStore>
       </HistoryStore>

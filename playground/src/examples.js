@@ -1,19 +1,25 @@
 // The operations behind the "Examples" menu: the files of ../operations, and how their placeholders become ids of this
 // server. A file opens with two comment lines, its title and what it shows. No drawing here.
-import { ask } from "./fetcher.js";
+import { query as ask } from "./fetcher.js";
 
 const documents = import.meta.glob("../operations/*.graphql", { query: "?raw", import: "default", eager: true });
 const variables = import.meta.glob("../operations/*.json", { query: "?raw", import: "default", eager: true });
 
-const ORDER = [
-  ...["first", "w1", "w2", "w3", "w4", "entities", "latest-locations"],
-  ...["create-form", "update-form", "save-form-draft", "publish-form", "set-form-status"],
-  ...["create-submission", "create-submissions"],
-  ...["record-locations", "location-updated", "submission-changed", "session-ended"],
-  ...["sign-up", "sign-in", "refresh-session", "sign-out"],
-  ...["rename-session", "revoke-session", "revoke-all-sessions"],
-  ...["update-profile", "change-password", "create-user", "update-user"],
-];
+/** What each group is about, and its examples in the order of the menu. */
+const GROUPS = {
+  "First steps": ["first"],
+  "Workloads": ["w1", "w2", "w3", "w4"],
+  "Forms": ["create-form", "update-form", "save-form-draft", "publish-form", "set-form-status"],
+  "Field data": [
+    ...["create-submission", "create-submissions", "submission-changed"],
+    ...["record-locations", "latest-locations", "location-updated"],
+  ],
+  "Accounts": [
+    ...["sign-up", "sign-in", "refresh-session", "sign-out", "update-profile", "change-password"],
+    ...["rename-session", "revoke-session", "revoke-all-sessions", "session-ended", "create-user", "update-user"],
+  ],
+  "Federation": ["entities"],
+};
 const IDS = /* GraphQL */ `query ExampleIds($first: Int) {
   users(first: $first) { nodes { id } }
   forms(first: 1) { nodes { id } }
@@ -25,7 +31,7 @@ const SESSION_ID = '"$sessionId"';
 const NOW = /"\$now"/g;
 const REPRESENTATIONS = /"\$userRepresentations:(\d+)"/;
 
-export const examples = ORDER.map((name) => {
+function example(name) {
   const query = documents[`../operations/${name}.graphql`];
   const [title, description] = query.split("\n", 2).map((line) => line.replace(/^#\s*/, ""));
   const [, kind, operationName] = /^(query|mutation|subscription)\s+(\w+)/m.exec(query);
@@ -38,14 +44,13 @@ export const examples = ORDER.map((name) => {
     operationName,
     variables: variables[`../operations/${name}.json`]?.trim() ?? "",
   };
-});
+}
 
-/** The examples as the menu has them: what reads, what listens, what writes. */
-export const groups = [
-  { title: "Queries: a click runs them", kind: "query" },
-  { title: "Live: filled in, you start them", kind: "subscription" },
-  { title: "Changes: filled in, you run them", kind: "mutation" },
-].map(({ title, kind }) => ({ title, examples: examples.filter((example) => example.kind === kind) }));
+/** The examples as the menu has them. A click runs what only reads; what writes or listens is filled in. */
+export const groups = Object.entries(GROUPS).map(([title, names]) => ({ title, examples: names.map(example) }));
+
+/** What stands in the first tab of a new visitor. */
+export const FIRST = groups[0].examples[0].query;
 
 /** The example's variables with ids in place of its placeholders, asked from the server once; `problem` says why not. */
 export async function fillVariables(example, endpoint, headers) {

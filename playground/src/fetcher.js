@@ -1,42 +1,157 @@
 // How the page talks to the graph: JSON over POST, subscriptions over graphql-transport-ws with the request headers as
-// the `connection_init` payload. It knows no editor and no account.
-import { createGraphiQLFetcher } from "@graphiql/toolkit";
-import { parse } from "graphql";
+// the `connection_init` payload. What was sent and what came is told to `runs`. It knows no editor and no drawing.
+import { getOperationAST, parse } from "graphql";
+import { createClient } from "graphql-ws";
+import { currentHeaders } from "./tokens.js";
+import * as runs from "./runs.js";
+import { explains } from "./settings.js";
 
 const ACCEPT = "application/graphql-response+json, application/json;q=0.9";
+/** How GraphiQL calls its question about the schema. */
+const INTROSPECTION = "IntrospectionQuery";
+/** How often in a row a lost connection is opened again; between two attempts it waits longer each time. */
+const ATTEMPTS = 8;
 
-/** The fetcher GraphiQL calls for each run of an operation. */
-export function createFetcher(endpoint) {
-  const url = new URL(endpoint, window.location.href);
-  const socket = new URL(url);
-  socket.protocol = url.protocol === "https:" ? "wss:" : "ws:";
-  const fetcher = createGraphiQLFetcher({
-    url: url.href,
-    subscriptionUrl: socket.href,
-    headers: { accept: ACCEPT },
-    enableIncrementalDelivery: false,
-  });
-  // Which transport it takes follows from the document. GraphiQL hands over the one it parsed last, which right after
-  // a tab was opened is still the other tab's.
-  return (params, options) => fetcher(params, { ...options, documentAST: parsed(params.query) ?? options?.documentAST });
+/**
+ * The fetcher GraphiQL calls for each run of an operation.
+ * @param {{endpoint: string, explains: boolean}} config whether the server explains answers
+ */
+export function createFetcher(config) {
+  const url = new URL(config.endpoint, window.location.href).href;
+  return ({ query, variables, operationName }, { headers = {} } = {}) => {
+    const request = { query, variables, operationName };
+    if (operationName === INTROSPECTION) return ask(url, currentHeaders(headers), request);
+    const asked = { request, headers, kind: kindOf(query, operationName), explains: config.explains && explains() };
+    return asked.kind === "subscription" ? listen(url, asked) : send(url, asked);
+  };
 }
 
-function parsed(query) {
+/** Which transport an operation takes follows from its document. What cannot be read goes to the server, which says why. */
+function kindOf(query, operationName) {
   try {
-    return parse(query);
+    return getOperationAST(parse(query), operationName)?.operation ?? "query";
   } catch {
-    return undefined; // The server says what is wrong with it.
+    return "query";
   }
 }
 
-/** One query outside the editors, such as the ids an example needs. Throws with the first error's text. */
-export async function ask(endpoint, headers, query, variables = {}) {
-  const response = await fetch(endpoint, {
+async function send(url, { request, headers, kind, explains }) {
+  const run = runs.begin({ kind, request, headers });
+  const began = performance.now();
+  try {
+    const { response, bytes, answer } = await post(url, headers, payload(request, explains));
+    const { shown, explain } = split(answer, explains);
+    run.update({
+      state: "done",
+      status: response.status,
+      ms: performance.now() - began,
+      bytes,
+      cache: cacheOf(response.headers),
+      requestId: response.headers.get("x-request-id"),
+      explain,
+    });
+    return shown;
+  } catch (error) {
+    run.update({ state: "failed", ms: performance.now() - began, problem: error.message });
+    throw error;
+  }
+}
+
+/** The events of a subscription. A connection that is lost is opened again, with the token that is the account's then. */
+function listen(url, { request, headers, kind, explains }) {
+  const run = runs.begin({ kind, request, headers, state: "connecting" });
+  const began = performance.now();
+  const socket = new URL(url);
+  socket.protocol = socket.protocol === "https:" ? "wss:" : "ws:";
+  const client = createClient({
+    url: socket.href,
+    connectionParams: () => currentHeaders(headers),
+    retryAttempts: ATTEMPTS,
+    shouldRetry: () => true,
+    on: {
+      connected: () => run.update({ state: "listening", problem: undefined }),
+      closed: ({ code, reason }) => {
+        if (code !== 1000) run.update({ state: "reconnecting", problem: `closed with ${code} ${reason ?? ""}`.trim() });
+      },
+    },
+  });
+  const source = client.iterate(payload(request, explains));
+  const end = (change) => {
+    run.update({ state: "ended", ms: performance.now() - began, ...change });
+    client.dispose();
+  };
+  return {
+    [Symbol.asyncIterator]() {
+      return this;
+    },
+    async next() {
+      try {
+        const { done, value } = await source.next();
+        if (done) end();
+        else {
+          const { shown, explain } = split(value, explains);
+          const text = JSON.stringify(shown, null, 2);
+          const bytes = new TextEncoder().encode(JSON.stringify(value)).length;
+          run.addEvent({ at: new Date(), ms: performance.now() - began, bytes, explain, text });
+          return { done, value: shown };
+        }
+        return { done, value };
+      } catch (error) {
+        const problem = error instanceof CloseEvent ? `closed with ${error.code} ${error.reason}`.trim() : undefined;
+        end({ state: "failed", problem: problem ?? error.message ?? JSON.stringify(error) });
+        throw problem ? new Error(problem) : error;
+      }
+    },
+    return() {
+      end();
+      return source.return();
+    },
+  };
+}
+
+function payload(request, explains) {
+  return explains ? { ...request, extensions: { explain: true } } : request;
+}
+
+/** An answer without what is shown in a panel of its own. */
+function split(answer, explains) {
+  const explain = answer?.extensions?.explain;
+  if (!explain || !explains) return { shown: answer, explain };
+  const { explain: _, ...extensions } = answer.extensions;
+  const shown = { ...answer, extensions };
+  if (!Object.keys(extensions).length) delete shown.extensions;
+  return { shown, explain };
+}
+
+/** What an answer's headers say of caches: how long it may be kept, and how old it is. */
+function cacheOf(headers) {
+  const age = headers.get("age");
+  return [headers.get("cache-control"), age && `age ${age} s`].filter(Boolean).join(", ");
+}
+
+async function post(url, headers, body) {
+  const response = await fetch(url, {
     method: "POST",
     headers: { ...headers, accept: ACCEPT, "content-type": "application/json" },
-    body: JSON.stringify({ query, variables }),
+    body: JSON.stringify(body),
   });
-  const { data, errors } = await response.json();
-  if (!data) throw new Error(errors?.[0]?.message ?? `the server answered ${response.status}`);
-  return data;
+  const bytes = await response.arrayBuffer();
+  const text = new TextDecoder().decode(bytes);
+  try {
+    return { response, bytes: bytes.byteLength, answer: JSON.parse(text) };
+  } catch {
+    throw new Error(`The server answered ${response.status} without JSON: ${text.slice(0, 200)}`);
+  }
+}
+
+/** The whole answer to a question of the page's own. */
+async function ask(url, headers, request) {
+  return (await post(url, headers, request)).answer;
+}
+
+/** One query outside the editors, such as the ids an example needs. Throws with the first error's text. */
+export async function query(endpoint, headers, text, variables = {}) {
+  const { response, answer } = await post(endpoint, headers, { query: text, variables });
+  if (!answer.data) throw new Error(answer.errors?.[0]?.message ?? `the server answered ${response.status}`);
+  return answer.data;
 }

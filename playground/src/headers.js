@@ -15,9 +15,3 @@ export function withToken(text, token) {
   if (token) headers[key] = `Bearer ${token}`;
   return Object.keys(headers).length ? JSON.stringify(headers, null, 2) : "";
 }
-
-/** Whether the Authorization in the editor is one of ours (or missing), not one a person typed. */
-export function isOurs(text, tokens) {
-  const { Authorization: value } = readHeaders(text);
-  return value === undefined || (value.startsWith("Bearer ") && tokens.has(value.slice("Bearer ".length)));
-}

@@ -1,6 +1,6 @@
 // The editor under GraphiQL: which workers it starts (files of ours, so `worker-src 'self'` is enough), and that it frames
-// no character of another script as one to be mistaken for another. Loaded first, so that its styles stand before GraphiQL's. Languages: GraphQL and JSON only, which is what monaco-graphql imports.
-import { editor } from "monaco-graphql/esm/monaco-editor.js";
+// no character of another script as one to be mistaken for another. It is a file of its own, which comes after the page has
+// been drawn. Languages: GraphQL and JSON only, which is what monaco-graphql imports.
 import EditorWorker from "monaco-editor/esm/vs/editor/editor.worker.js?worker";
 import JsonWorker from "monaco-editor/esm/vs/language/json/json.worker.js?worker";
 import GraphQLWorker from "monaco-graphql/esm/graphql.worker.js?worker";
@@ -12,8 +12,11 @@ globalThis.MonacoEnvironment = {
 };
 
 // Dashes in titles, letters of other scripts in names: data is no code that somebody may have tampered with.
-editor.onDidCreateEditor((created) =>
-  created.updateOptions({
-    unicodeHighlight: { ambiguousCharacters: false, invisibleCharacters: false, nonBasicASCII: false },
-  }),
+// GraphiQL asks for the same file later, so this stands before its first editor.
+import("monaco-graphql/esm/monaco-editor.js").then(({ editor }) =>
+  editor.onDidCreateEditor((created) =>
+    created.updateOptions({
+      unicodeHighlight: { ambiguousCharacters: false, invisibleCharacters: false, nonBasicASCII: false },
+    }),
+  ),
 );

@@ -1,6 +1,10 @@
-// Signing in from the page: the mutations and the one query behind the account dialog. Tokens stay in memory and end
-// with the page; passwords are sent and forgotten. It draws nothing.
-import { ask } from "./fetcher.js";
+// Signing in from the page: the mutations and the one query behind the account dialog. Tokens stay in memory. While the
+// page is reloaded, and only then, the refresh token lies in the tab's `sessionStorage`: a tab that is duplicated has none,
+// or both would use the same one and the server would end the session. Passwords are sent and forgotten. It draws nothing.
+import { query as ask } from "./fetcher.js";
+
+/** Where the refresh token lies during a reload. */
+const KEPT = "xp:session";
 
 const TOKENS = `accessToken accessTokenExpiresAt refreshToken session { id } user { email role } userErrors { message }`;
 
@@ -23,6 +27,28 @@ export async function signIn(endpoint, { email, password }) {
 /** The same account with its next tokens. */
 export async function refresh(endpoint, { refreshToken }) {
   return granted((await ask(endpoint, {}, REFRESH, { input: { refreshToken } })).refreshSession);
+}
+
+/** Has the account found again after a reload of this tab: call it with who is signed in, whenever that changes. */
+let signedInNow = null;
+export function keepOverReload(signedIn) {
+  signedInNow = signedIn;
+}
+window.addEventListener("pagehide", () => {
+  if (signedInNow) window.sessionStorage.setItem(KEPT, signedInNow.refreshToken);
+});
+window.addEventListener("pageshow", () => window.sessionStorage.removeItem(KEPT));
+
+/** Who was signed in before this tab was reloaded, with new tokens; null where nobody was, or the session has ended. */
+export async function restore(endpoint) {
+  const refreshToken = window.sessionStorage.getItem(KEPT);
+  window.sessionStorage.removeItem(KEPT);
+  if (!refreshToken) return null;
+  try {
+    return await refresh(endpoint, { refreshToken });
+  } catch {
+    return null;
+  }
 }
 
 export async function signOut(endpoint, account) {

@@ -1,10 +1,13 @@
 // The bar above GraphiQL: the name, the examples menu and the account select, and what they do to the editors.
-import { DropdownMenu, pick, useGraphiQL, useGraphiQLActions } from "@graphiql/react";
-import { useEffect, useRef, useState } from "react";
+import { DropdownMenu, pick, useGraphiQL } from "@graphiql/react";
+import { useEffect, useState } from "react";
 import { AccountButton } from "./account-dialog.jsx";
 import { fillVariables, groups } from "./examples.js";
-import { isOurs, readHeaders, withToken } from "./headers.js";
+import { readHeaders, withToken } from "./headers.js";
 import icon from "./icon.svg";
+import { SchemaButton } from "./schema-dialog.jsx";
+import { useEditorsReady, useOpenOperation } from "./open-operation.js";
+import { isOurs, setTokens } from "./tokens.js";
 
 export function TopBar({ config, accounts, account, onAccount, signedIn, onSignedIn }) {
   useAccountHeader(accounts, account);
@@ -15,6 +18,7 @@ export function TopBar({ config, accounts, account, onAccount, signedIn, onSigne
         <img src={icon} alt="" width="20" height="20" /> XP Graph
       </h1>
       <ExamplesMenu endpoint={config.endpoint} onNote={setNote} />
+      <SchemaButton />
       <p className="xp-note" role="status">{note}</p>
       {accounts.length > 0 && (
         <AccountSelect accounts={accounts} account={account} signedIn={signedIn} onAccount={onAccount} />
@@ -26,7 +30,7 @@ export function TopBar({ config, accounts, account, onAccount, signedIn, onSigne
 
 function ExamplesMenu({ endpoint, onNote }) {
   const open = useOpenExample(endpoint, onNote);
-  const ready = useGraphiQL((state) => Boolean(state.queryEditor && state.variableEditor && state.headerEditor));
+  const ready = useEditorsReady();
   return (
     <DropdownMenu>
       <DropdownMenu.Button className="xp-button" disabled={!ready}>
@@ -38,7 +42,10 @@ function ExamplesMenu({ endpoint, onNote }) {
             <div className="xp-group">{title}</div>
             {examples.map((example) => (
               <DropdownMenu.Item key={example.name} className="xp-item" onSelect={() => open(example)}>
-                <span className="xp-item-title">{example.title}</span>
+                <span className="xp-item-title">
+                  {example.title}
+                  {MARKS[example.kind] && <span className="xp-mark">{MARKS[example.kind]}</span>}
+                </span>
                 <span className="xp-item-text">{example.description}</span>
               </DropdownMenu.Item>
             ))}
@@ -48,6 +55,9 @@ function ExamplesMenu({ endpoint, onNote }) {
     </DropdownMenu>
   );
 }
+
+/** What is filled in and left to the run button says why. */
+const MARKS = { mutation: "changes data", subscription: "live" };
 
 const SIGNED_IN = "signed in";
 
@@ -85,23 +95,14 @@ const FILLED_IN = {
  * writes or waits is left to the run button.
  */
 function useOpenExample(endpoint, onNote) {
-  const { addTab, setOperationName, run, stop } = useGraphiQLActions();
-  const { queryEditor, variableEditor, headerEditor } = useGraphiQL(
-    pick("queryEditor", "variableEditor", "headerEditor"),
-  );
+  const open = useOpenOperation();
+  const headerEditor = useGraphiQL((state) => state.headerEditor);
   return async (example) => {
     onNote("");
-    const headers = headerEditor.getValue();
-    const { variables, problem } = await fillVariables(example, endpoint, readHeaders(headers));
+    const headers = readHeaders(headerEditor.getValue());
+    const { variables, problem } = await fillVariables(example, endpoint, headers);
     onNote(problem ?? FILLED_IN[example.kind] ?? "");
-    stop();
-    addTab();
-    queryEditor.setValue(example.query);
-    variableEditor.setValue(variables);
-    headerEditor.setValue(headers);
-    setOperationName(example.operationName);
-    if (variables) document.querySelector(".graphiql-editor-tools [data-name=variables]")?.click();
-    if (example.kind === "query") run();
+    open({ ...example, variables }, example.kind === "query");
   };
 }
 
@@ -109,14 +110,12 @@ function useOpenExample(endpoint, onNote) {
 function useAccountHeader(accounts, account) {
   const { headerEditor, activeTabIndex, tabs } = useGraphiQL(pick("headerEditor", "activeTabIndex", "tabs"));
   const tabId = tabs[activeTabIndex]?.id;
-  // Tokens that were ours once, too: those of a session that has been refreshed or has ended.
-  const ours = useRef(new Set());
   useEffect(() => {
-    for (const { token } of accounts) ours.current.add(token);
-    if (!headerEditor || ours.current.size === 0) return;
+    setTokens(accounts, account);
+    if (!headerEditor || accounts.length === 0) return;
     const text = headerEditor.getValue();
     const next = withToken(text, account?.token);
-    if (isOurs(text, ours.current) && readHeaders(text).Authorization !== readHeaders(next).Authorization) {
+    if (isOurs(readHeaders(text)) && readHeaders(text).Authorization !== readHeaders(next).Authorization) {
       headerEditor.setValue(next);
     }
   }, [accounts, account, headerEditor, tabId]);

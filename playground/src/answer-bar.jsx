@@ -1,0 +1,105 @@
+// The bar under the answer: how it came (status, time, size, caches, cost), and how to take the operation elsewhere: copied
+// as a command or as code, as the id of its document, or as a link. What is copied is what stands in the editors.
+import { DropdownMenu, pick, useGraphiQL } from "@graphiql/react";
+import { useState } from "react";
+import { formatBytes, milliseconds } from "./explain.js";
+import { asCurl, asFetch, documentId, shareLink } from "./export.js";
+import { readHeaders } from "./headers.js";
+import { parseVariables } from "./variables.js";
+
+const WAITING = {
+  running: "Waiting for the answer",
+  connecting: "Connecting",
+  listening: "Listening",
+  reconnecting: "Connecting again",
+  ended: "Ended",
+};
+
+export function AnswerBar({ config, run, children }) {
+  return (
+    <div className="xp-answer-bar">
+      <dl className="xp-facts" aria-label="The answer">
+        {facts(run).map(({ name, value, tone }) => (
+          <div key={name} className={tone && `xp-tone-${tone}`}>
+            <dt>{name}</dt>
+            <dd title={value}>{value}</dd>
+          </div>
+        ))}
+      </dl>
+      <div className="xp-answer-actions">
+        {children}
+        <CopyMenu config={config} />
+      </div>
+    </div>
+  );
+}
+
+function facts(run) {
+  if (!run) return [];
+  const { status, ms, bytes, cache, explain, state, received, problem } = run;
+  const known = [];
+  if (status !== undefined)
+    known.push({ name: "Status", value: String(status), tone: status < 400 ? "good" : "bad" });
+  if (status === undefined)
+    known.push({
+      name: "State",
+      value: WAITING[state] ?? problem ?? "No answer",
+      tone: state === "failed" ? "bad" : undefined,
+    });
+  if (ms !== undefined) known.push({ name: "Time", value: milliseconds(ms) });
+  if (bytes !== undefined) known.push({ name: "Size", value: formatBytes(bytes) });
+  if (received > 0) known.push({ name: "Events", value: String(received) });
+  if (cache) known.push({ name: "Cache", value: cache });
+  if (explain) known.push({ name: "Cost", value: `${explain.cost} of ${explain.maxCost}` });
+  return known;
+}
+
+function CopyMenu({ config }) {
+  const { queryEditor, variableEditor, headerEditor, operationName } = useGraphiQL(
+    pick("queryEditor", "variableEditor", "headerEditor", "operationName"),
+  );
+  const [note, setNote] = useState("");
+  async function copy(make) {
+    try {
+      const request = {
+        query: queryEditor.getValue(),
+        variables: parseVariables(variableEditor.getValue()),
+        operationName: operationName ?? undefined,
+      };
+      const url = new URL(config.endpoint, window.location.href).href;
+      await navigator.clipboard.writeText(
+        await make({ url, request, headers: readHeaders(headerEditor.getValue()) }),
+      );
+      setNote("Copied");
+    } catch (error) {
+      setNote(error.message);
+    }
+    setTimeout(() => setNote(""), 4000);
+  }
+  const entries = [
+    ["cURL, without the token", (asked) => asCurl(asked, false)],
+    ["cURL, with the token", (asked) => asCurl(asked, true)],
+    ["JavaScript (fetch)", asFetch],
+    ["Id of the document", documentId],
+    ["Link to this operation", shareLink],
+  ];
+  return (
+    <>
+      <span className="xp-copied" role="status">
+        {note}
+      </span>
+      <DropdownMenu>
+        <DropdownMenu.Button className="xp-choice" disabled={!headerEditor}>
+          Copy <span aria-hidden="true" className="xp-caret" />
+        </DropdownMenu.Button>
+        <DropdownMenu.Content className="xp-menu" align="end">
+          {entries.map(([title, make]) => (
+            <DropdownMenu.Item key={title} className="xp-item" onSelect={() => copy(make)}>
+              {title}
+            </DropdownMenu.Item>
+          ))}
+        </DropdownMenu.Content>
+      </DropdownMenu>
+    </>
+  );
+}

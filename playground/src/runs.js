@@ -1,0 +1,70 @@
+// What was asked from the page and what came of it: one run for each press of the run button, the newest of each tab. The
+// answer bar, the explain panel and the log of events read it; the fetcher writes it. No drawing and no request here.
+
+/** Events that a run keeps; older ones go. */
+const MOST_EVENTS = 200;
+
+/**
+ * @typedef {object} Run
+ * @property {"query" | "mutation" | "subscription"} kind
+ * @property {{query: string, variables: object, operationName?: string}} request
+ * @property {Record<string, string>} headers as they were sent, with the token
+ * @property {"running" | "done" | "failed" | "connecting" | "listening" | "reconnecting" | "ended"} state
+ * @property {number} began `performance.now()`
+ * @property {number} [status] of HTTP
+ * @property {number} [ms] until the whole answer was there
+ * @property {number} [bytes] of the answer, decompressed
+ * @property {string} [cache] what the answer's headers say of caches
+ * @property {string} [requestId]
+ * @property {object} [explain] `extensions.explain` of the answer, or of the event that is looked at
+ * @property {{number: number, at: Date, ms: number, bytes: number, explain?: object, text: string}[]} events
+ * @property {number} received how many events came, those that are not kept included
+ */
+
+const runs = new Map();
+const listeners = new Set();
+let tab = "";
+
+/** The tab whose run is looked at. */
+export function setTab(id) {
+  if (!id || id === tab) return;
+  tab = id;
+  changed();
+}
+
+/** Begins a run in the tab that is open; what it returns changes it. */
+export function begin(run) {
+  const at = tab;
+  let now = { state: "running", began: performance.now(), events: [], received: 0, ...run };
+  const put = (next) => {
+    // A later run has taken its place.
+    if (runs.get(at) !== now && runs.has(at) && runs.get(at).began > now.began) return;
+    now = next;
+    runs.set(at, next);
+    changed();
+  };
+  put(now);
+  return {
+    update: (change) => put({ ...now, ...change }),
+    addEvent: (event) => {
+      const number = now.received + 1;
+      const events = [...now.events, { number, ...event }].slice(-MOST_EVENTS);
+      put({ ...now, received: number, events, explain: event.explain });
+    },
+  };
+}
+
+/** @returns {Run | undefined} the newest run of the tab that is open */
+export function current() {
+  return runs.get(tab);
+}
+
+/** For `useSyncExternalStore`. */
+export function subscribe(listener) {
+  listeners.add(listener);
+  return () => listeners.delete(listener);
+}
+
+function changed() {
+  for (const listener of listeners) listener();
+}

@@ -1,0 +1,238 @@
+// What stands under an answer, and what is kept beside it, in a real browser: the bar of facts, copies and links, operations
+// with names, published documents, the log of events, the map of the schema, the account after a reload. Not here: the
+// explain panel.
+import assert from "node:assert/strict";
+import { mkdtempSync, readFileSync, writeFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { accounts, answered, choose, findings, holds, isReady, launch, model, open, picture, post, run, url, write } from "./page.mjs";
+
+const PERMISSIONS = ["clipboard-read", "clipboard-write"];
+let browser, page, people;
+
+before(async () => {
+  people = await accounts();
+  browser = await launch();
+  page = await open(browser, { permissions: PERMISSIONS });
+});
+after(() => browser?.close());
+
+const fact = (name) =>
+  page.locator(".xp-facts > div").filter({ has: page.locator("dt", { hasText: new RegExp(`^${name}$`) }) }).locator("dd").innerText();
+
+async function copied(entry) {
+  await page.getByRole("button", { name: "Copy", exact: true }).click();
+  await page.getByRole("menuitem", { name: entry }).click();
+  await page.getByText("Copied").waitFor();
+  return page.evaluate(() => navigator.clipboard.readText());
+}
+
+test("the bar says how the answer came", async () => {
+  const arrived = page.waitForResponse((answer) => answer.request().postData()?.includes("query W2"));
+  await choose(page, "W2");
+  const answer = await arrived;
+  const bytes = (await answer.body()).length;
+  await page.locator(".xp-facts").getByText("Status").waitFor();
+  assert.equal(await fact("Status"), "200");
+  assert.match(await fact("Time"), /^[\d.]+ ms$/);
+  assert.equal(await fact("Size"), `${(bytes / 1024).toFixed(1)} KB`);
+  assert.equal(await fact("Cache"), answer.headers()["cache-control"]);
+  await write(page, "{ users(first: 1) { nodes { id nothing } } }");
+  await run(page);
+  await page.locator(".xp-tone-bad").getByText("400").waitFor();
+});
+
+test("a copied command asks the same, without the token or with it", async () => {
+  await choose(page, "A first query");
+  await page.locator(".xp-facts").getByText("200").waitFor();
+  const masked = await copied("cURL, without the token");
+  assert.doesNotMatch(masked, /eyJ/);
+  assert.match(masked, /"Authorization: Bearer \$TOKEN"/);
+  for (const [command, env] of [
+    [masked, { ...process.env, TOKEN: people[0].token }],
+    [await copied("cURL, with the token"), process.env],
+  ]) {
+    const { data } = JSON.parse(execFileSync("sh", ["-c", command], { env, encoding: "utf8" }));
+    assert.equal(data.me.role, people[0].role);
+  }
+});
+
+test("copied code asks the same, and quotes survive", async () => {
+  await write(page, 'query Quotes($text: String = "it\'s `a` ${b} \\\\ c") { users(first: 1, filter: { search: $text }) { totalCount } }');
+  const code = await copied("JavaScript (fetch)");
+  assert.doesNotMatch(code, /eyJ/);
+  const ask = new Function("token", `return (async () => { ${code}; return { data, errors, query }; })()`);
+  const { query } = await ask(people[0].token);
+  assert.equal(query, await model(page, "operation.graphql"));
+});
+
+test("the id of the document is the one that it is published under", async () => {
+  const text = await model(page, "operation.graphql");
+  assert.equal(await copied("Id of the document"), `sha256:${createHash("sha256").update(text).digest("hex")}`);
+});
+
+test("a link opens the operation and its variables elsewhere, runs nothing, and has no token", async () => {
+  await choose(page, "W2");
+  await holds(page, "operation.graphql", "# W2");
+  const link = await copied("Link to this operation");
+  assert.doesNotMatch(link, /eyJ|Bearer|uthorization/);
+  assert.equal(new URL(link).search, "");
+  const other = await open(browser, {}, new URL(link).pathname + new URL(link).hash);
+  const asked = [];
+  other.on("request", (request) => request.postData()?.includes("query W2") && asked.push(request.url()));
+  await holds(other, "operation.graphql", "# W2");
+  assert.deepEqual(JSON.parse(await model(other, "variables.json")), JSON.parse(await model(page, "variables.json")));
+  assert.equal(new URL(other.url()).hash, "");
+  await other.waitForTimeout(500);
+  assert.deepEqual(asked, []);
+  await other.context().close();
+});
+
+test("operations are kept under names, survive a reload, and travel as a file without tokens", async () => {
+  await write(page, "query Mine { me { id } }");
+  await page.getByRole("button", { name: "Show Operations" }).click();
+  const part = page.getByRole("region", { name: "Operations" });
+  await part.getByLabel("Name of the operation").fill("Who am I");
+  await part.getByRole("button", { name: "Save" }).click();
+  await part.getByRole("button", { name: "Who am I", exact: true }).waitFor();
+  await picture(page, "operations-desktop");
+  const [file] = await Promise.all([page.waitForEvent("download"), part.getByRole("button", { name: "Export" }).click()]);
+  const text = readFileSync(await file.path(), "utf8");
+  assert.deepEqual(JSON.parse(text).operations.map(({ name, query }) => [name, query]), [["Who am I", "query Mine { me { id } }"]]);
+  assert.doesNotMatch(text, /eyJ/);
+  await page.reload();
+  await isReady(page);
+  await part.getByRole("button", { name: "Remove Who am I" }).click();
+  assert.equal(await part.getByRole("button", { name: "Who am I", exact: true }).count(), 0);
+  const folder = mkdtempSync(join(tmpdir(), "xp-operations-"));
+  writeFileSync(join(folder, "a.json"), text);
+  writeFileSync(join(folder, "wrong.json"), '{"operations": [{"name": 1}]}');
+  await part.getByLabel("File to import").setInputFiles(join(folder, "wrong.json"));
+  await part.getByText("This is not a file of operations").waitFor();
+  await part.getByLabel("File to import").setInputFiles(join(folder, "a.json"));
+  await write(page, "{ __typename }");
+  await part.getByRole("button", { name: "Who am I", exact: true }).click();
+  await holds(page, "operation.graphql", "query Mine");
+  assert.deepEqual(await findings(page), []);
+  await page.getByRole("button", { name: "Hide Operations" }).click();
+});
+
+test("the log has each event with its time, can be held, and says when the connection is lost", async () => {
+  await choose(page, "Live: positions");
+  await page.getByRole("status").getByText("Press the run button to listen").waitFor();
+  await run(page);
+  const log = page.getByRole("region", { name: "Events" });
+  await log.getByText("Listening").waitFor();
+  const record = async (latitude) => {
+    const point = { timestamp: new Date(Date.now() + 100_000 + latitude * 1000).toISOString(), latitude, longitude: 8 };
+    const query = "mutation($point: LocationPointInput!) { recordLocations(input: { points: [$point] }) { acceptedCount } }";
+    assert.equal((await post(query, { point }, people[0].token)).data.recordLocations.acceptedCount, 1);
+  };
+  await record(11);
+  await log.locator("summary").getByText("#1").waitFor();
+  await record(12);
+  await log.locator("summary").getByText("#2").waitFor();
+  assert.match(await log.locator("time").first().innerText(), /^\d\d:\d\d:\d\d\.\d{3}$/);
+  await log.locator("summary").first().click();
+  assert.match(await log.locator("mark").first().innerText(), /12|:/, "what changed is marked");
+  await picture(page, "events-desktop");
+  await log.getByRole("button", { name: "Pause" }).click();
+  await record(13);
+  await log.getByText("1 waiting").waitFor();
+  assert.equal(await log.locator("summary").getByText("#3").count(), 0);
+  await log.getByRole("button", { name: "Pause" }).click();
+  await log.locator("summary").getByText("#3").waitFor();
+  assert.deepEqual(await findings(page), []);
+  await run(page);
+  await log.getByText("Ended").waitFor();
+});
+
+test("the map of the schema has each type with its key, can be searched, and its texts can be had", async () => {
+  await page.getByRole("button", { name: "Schema", exact: true }).click();
+  const dialog = page.getByRole("dialog", { name: "Schema" });
+  await dialog.locator(".xp-box").first().waitFor();
+  const sdl = await (await fetch(new URL("/schema.graphql", url))).text();
+  const entities = [...sdl.matchAll(/^type (\w+) implements Node @key/gm)].map(([, name]) => name);
+  assert.ok(entities.length >= 5);
+  assert.deepEqual((await dialog.locator(".xp-box-name").allTextContents()).sort(), entities.sort());
+  assert.ok((await dialog.locator(".xp-box-key").allTextContents()).includes("key: id, email"), "User has two keys");
+  await picture(page, "schema-desktop");
+  await dialog.getByLabel("Search").fill("lastLocation");
+  await dialog.getByText("0 types and 2 fields").waitFor();
+  assert.equal(await dialog.locator(".xp-field-hit").count(), 2);
+  for (const [title, path] of [["Schema for clients", "/schema.graphql?api"], ["Schema for federation", "/schema.graphql"]]) {
+    const [file] = await Promise.all([page.waitForEvent("download"), dialog.getByRole("button", { name: title }).click()]);
+    assert.equal(readFileSync(await file.path(), "utf8"), await (await fetch(new URL(path, url))).text());
+  }
+  assert.deepEqual(await findings(page), []);
+  await dialog.getByRole("button", { name: "Close" }).click();
+});
+
+test("deprecated fields are marked on the map", async () => {
+  const other = await open(browser);
+  await other.route("**/schema.graphql", (route) =>
+    route.fulfill({
+      body: `directive @key(fields: String!) repeatable on OBJECT
+        interface Node { id: ID! }
+        type A implements Node @key(fields: "id") { id: ID! old: String @deprecated(reason: "Use id.") }`,
+    }),
+  );
+  await other.getByRole("button", { name: "Schema", exact: true }).click();
+  await other.locator(".xp-deprecated").getByText("old").waitFor();
+  assert.match(await other.locator(".xp-field title").last().textContent(), /Deprecated: Use id\./);
+  await other.context().close();
+});
+
+test("after a reload the account that signed in is still there, and a second tab has no part in it", async () => {
+  const person = people.find(({ role }) => role === "EDITOR") ?? people[1];
+  await page.getByRole("button", { name: "Sign in", exact: true }).click();
+  const form = page.getByRole("dialog", { name: "Sign in" });
+  await form.getByLabel("E-mail").fill(person.name);
+  await form.getByLabel("Password").fill(person.password);
+  await form.getByRole("button", { name: "Sign in" }).click();
+  await page.getByRole("dialog", { name: "Sessions" }).getByRole("button", { name: "Close" }).click();
+  const kept = () => page.evaluate(() => [window.sessionStorage.getItem("xp:session"), JSON.stringify(window.localStorage)]);
+  assert.equal((await kept())[0], null, "nothing lies there while the page is open");
+  for (let round = 0; round < 2; round++) {
+    await page.reload();
+    await isReady(page);
+    const chosen = page.getByRole("combobox", { name: "Account" });
+    assert.match(await chosen.evaluate((select) => select.selectedOptions[0].text), /signed in/);
+    assert.equal((await kept())[0], null);
+    const sent = answered(page);
+    await choose(page, "A first query");
+    assert.equal((await sent).data.me.role, person.role);
+  }
+  const other = await page.context().newPage();
+  await other.goto(url);
+  await isReady(other);
+  await other.getByRole("button", { name: "Sign in", exact: true }).waitFor();
+  await other.close();
+  await page.getByRole("button", { name: "Sessions", exact: true }).click();
+  await page.getByRole("dialog", { name: "Sessions" }).getByRole("button", { name: "Sign out" }).click();
+  await page.getByRole("dialog", { name: "Sign in" }).getByRole("button", { name: "Close" }).click();
+  await page.reload();
+  await isReady(page);
+  await page.getByRole("button", { name: "Sign in", exact: true }).waitFor();
+});
+
+test("enlarged to twice its size the page needs no scrolling sideways, and nothing moves for who wants none", async () => {
+  const other = await open(browser, { viewport: { width: 680, height: 425 }, reducedMotion: "reduce" });
+  assert.ok((await other.evaluate(() => document.documentElement.scrollWidth)) <= 680);
+  const moving = await other.evaluate(() =>
+    [...document.querySelectorAll("*")].filter((one) => {
+      const { transitionDuration, animationDuration } = getComputedStyle(one);
+      return [transitionDuration, animationDuration].some((text) => text.split(",").some((part) => parseFloat(part) > 0.001));
+    }).length,
+  );
+  assert.equal(moving, 0);
+  await other.context().close();
+});
+
+test("the console stayed silent", () => {
+  const unexpected = page.complaints.filter((text) => !text.includes("status of 400"));
+  assert.deepEqual(unexpected, []);
+});

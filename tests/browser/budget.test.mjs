@@ -1,0 +1,59 @@
+// What a first visit costs, in bytes as they travel: before the page shows its name, before the editor's own file is asked for, and
+// in all. The limits are budgets: raise one only for something that is worth it to every visitor.
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { launch, url } from "./page.mjs";
+
+/** Until the page is drawn and says that the rest is on its way. */
+const FIRST_LOAD = 250 * 1024;
+/** Until the bar, the tabs and the panels are there, without the editor. */
+const WITHOUT_EDITOR = 370 * 1024;
+/** The editor with its workers included. */
+const WHOLE = 1_150 * 1024;
+
+let browser;
+before(async () => {
+  browser = await launch();
+});
+after(() => browser?.close());
+
+test("the page is drawn before the app and the editor come, each within its budget", async () => {
+  const context = await browser.newContext();
+  const page = await context.newPage();
+  const session = await context.newCDPSession(page);
+  await session.send("Network.enable");
+  const paths = new Map();
+  const bytes = new Map();
+  session.on("Network.requestWillBeSent", ({ requestId, request }) => paths.set(requestId, new URL(request.url).pathname));
+  session.on("Network.loadingFinished", ({ requestId, encodedDataLength }) => bytes.set(paths.get(requestId), encodedDataLength));
+  // The editor's file is held back until what is there without it has been looked at.
+  const gate = () => {
+    let release;
+    const held = new Promise((done) => (release = done));
+    return { release, hold: async (route) => (await held, route.continue()) };
+  };
+  const [app, editor] = [gate(), gate()];
+  await page.route(/\/playground\/start-[^/]*\.js$/, app.hold);
+  await page.route(/\/playground\/(monaco-editor|mouseTarget|lite)-[^/]*\.js$/, editor.hold);
+  await page.goto(url, { waitUntil: "commit" });
+  await page.getByRole("heading", { name: "XP Graph" }).waitFor();
+  await page.getByText("Loading the editor").waitFor();
+  const files = () => [...bytes].filter(([path]) => path === "/" || path.startsWith("/playground/"));
+  const sum = (listed) => listed.reduce((total, [, length]) => total + length, 0);
+  const keepsTo = (budget, least) => {
+    const listed = files();
+    console.log(`${listed.length} files, ${sum(listed)} bytes`);
+    assert.ok(listed.length >= least, `${listed.length} files were counted`);
+    assert.ok(sum(listed) <= budget, `${sum(listed)} bytes: ${JSON.stringify(listed)}`);
+  };
+  keepsTo(FIRST_LOAD, 3);
+  app.release();
+  await page.getByRole("combobox", { name: "Account" }).waitFor();
+  await page.getByRole("button", { name: "Sign in", exact: true }).waitFor();
+  keepsTo(WITHOUT_EDITOR, 6);
+  editor.release();
+  await page.locator(".graphiql-query-editor .view-lines").waitFor();
+  await page.getByRole("button", { name: "Examples" }).and(page.locator(":enabled")).waitFor();
+  keepsTo(WHOLE, 12);
+  await context.close();
+});

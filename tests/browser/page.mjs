@@ -1,0 +1,111 @@
+// A real Chromium on the playground of a running server (XP_URL), as the tests of this folder share it. XP_CHROMIUM names
+// another browser, XP_SCREENSHOTS a folder that takes pictures. Not here: what is tested.
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import axe from "axe-core";
+import { chromium } from "playwright-core";
+
+export const url = process.env.XP_URL;
+assert.ok(url, "XP_URL is not set: start the server and give its address, such as http://127.0.0.1:8000");
+
+/** Parts of the page that are GraphiQL's and the editor's own, and not ours to mend. */
+const NOT_OURS = [".graphiql-logo", ".graphiql-tabs", ".monaco-editor", ".graphiql-sidebar", ".graphiql-editor-tools"];
+
+export function launch(args = []) {
+  return chromium.launch({
+    executablePath: process.env.XP_CHROMIUM ?? "/usr/bin/chromium",
+    args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", ...args],
+  });
+}
+
+/** A new visitor's page, ready to be used. */
+export async function open(browser, options = {}, path = "/") {
+  const context = await browser.newContext({ viewport: { width: 1360, height: 850 }, ...options });
+  const page = await context.newPage();
+  page.setDefaultTimeout(90_000);
+  page.complaints = [];
+  page.on("console", (message) => {
+    if (["error", "warning"].includes(message.type())) page.complaints.push(message.text());
+  });
+  page.on("pageerror", (error) => page.complaints.push(error.message));
+  await page.goto(new URL(path, url).href);
+  await isReady(page);
+  return page;
+}
+
+export async function isReady(page) {
+  await page.getByRole("button", { name: "Examples" }).and(page.locator(":enabled")).waitFor();
+  await page.locator(".graphiql-query-editor .view-lines").waitFor();
+}
+
+/** Opens an example of the menu. */
+export async function choose(page, title) {
+  await page.getByRole("button", { name: "Examples" }).click();
+  await page.getByRole("menuitem", { name: title }).click();
+}
+
+export async function accounts() {
+  return (await (await fetch(new URL("/playground/config.json", url))).json()).accounts;
+}
+
+/** What a model of the editor holds: the screen shows only the lines in view. */
+export function model(page, ending) {
+  return page.evaluate(
+    (name) => globalThis.__MONACO.editor.getModels().find(({ uri }) => uri.path.endsWith(name)).getValue(),
+    ending,
+  );
+}
+
+/** Done when the editor holds a text that this matches. */
+export function holds(page, ending, text) {
+  return page.waitForFunction(
+    ([name, wanted]) =>
+      globalThis.__MONACO?.editor.getModels().find(({ uri }) => uri.path.endsWith(name))?.getValue().includes(wanted),
+    [ending, text],
+  );
+}
+
+/** The answer to the next operation of the editor, as the server sent it. */
+export async function answered(page) {
+  const isMeant = (answer) =>
+    new URL(answer.url()).pathname === "/graphql" && !/ExampleIds|IntrospectionQuery/.test(answer.request().postData() ?? "");
+  return (await page.waitForResponse(isMeant)).json();
+}
+
+/** Types into the query editor of a new tab. */
+export async function write(page, query) {
+  await page.getByRole("button", { name: "New tab" }).click();
+  await page.evaluate((text) => {
+    const { editor } = globalThis.__MONACO;
+    editor.getModels().find(({ uri }) => uri.path.endsWith("operation.graphql")).setValue(text);
+  }, query);
+}
+
+export function run(page) {
+  return page.locator(".graphiql-execute-button").click();
+}
+
+/** Asks the graph without the page. */
+export async function post(query, variables, token) {
+  const headers = { "content-type": "application/json", ...(token && { authorization: `Bearer ${token}` }) };
+  const response = await fetch(new URL("/graphql", url), { method: "POST", headers, body: JSON.stringify({ query, variables }) });
+  return response.json();
+}
+
+/** A picture, where somebody wants to look at one. */
+export async function picture(page, name) {
+  const folder = process.env.XP_SCREENSHOTS;
+  if (folder) await page.screenshot({ path: join(folder, `${name}.png`) });
+}
+
+/** What axe finds to be serious or critical, of what is ours. */
+export async function findings(page) {
+  await page.evaluate(axe.source);
+  const { violations } = await page.evaluate(
+    (exclude) => globalThis.axe.run({ exclude: exclude.map((part) => [part]) }, { resultTypes: ["violations"] }),
+    NOT_OURS,
+  );
+  return violations
+    .filter(({ impact }) => ["serious", "critical"].includes(impact))
+    .flatMap(({ id, nodes }) => nodes.map(({ target, html }) => ({ id, target: target.join(" "), html: html.slice(0, 160) })));
+}
