@@ -66,7 +66,7 @@ pub(crate) async fn names(store: &Store, sessions: &[SessionId]) -> Result<Vec<S
 pub(crate) async fn session_counts(store: &Store, users: &[UserId]) -> Result<Vec<i64>, Arc<Error>> {
     let all = session::Filter::default();
     let loader = Loader::new(Batch(async |users: Vec<UserId>| {
-        session::OF_USERS.counts(store, &Scope::All, &all, &users).await
+        session::OF_USERS.part(Scope::All, all).counts(store, &users).await
     }));
     let count = async |user: UserId| Ok(loader.load(user).await?.unwrap_or_default());
     futures_util::future::try_join_all(users.iter().map(|id| count(*id))).await

@@ -10,18 +10,17 @@ use serde::{Deserialize, Serialize};
 use crate::{
     clock::{self, Time, TimeRange},
     database::{
-        kind::Kind,
         page::{Keyset, by_time},
         scope::Scope,
         sql::{Json, Sql, record},
         text_enum::text_enum,
     },
     error::Error,
-    id::{ActivityLogId, UserId},
+    id::{ActivityLogId, NodeKind, UserId},
     store::{
         Store,
         list::{Filtering, List, Names},
-        row::{self, ById},
+        row::{self, ById, Finder},
         transaction::Transaction,
     },
 };
@@ -112,7 +111,6 @@ impl Related<crate::user::Entity> for Entity {
 impl ActiveModelBehavior for ActiveModel {}
 
 impl ById for Model {
-    const KIND: Kind = Kind::ActivityLog;
     const ID: Column = Column::Id;
     const BY_IDS: &'static str = "activity.by_ids";
     const IS_ANNOUNCED: bool = false;
@@ -138,7 +136,7 @@ pub struct ActivityEntry {
     /// What was done.
     pub action: Action,
     /// To what.
-    pub subject: Option<(Kind, Uuid)>,
+    pub subject: Option<(NodeKind, Uuid)>,
     /// Details. Never secrets, never answers.
     pub metadata: serde_json::Value,
 }
@@ -180,6 +178,9 @@ pub async fn by_ids(
 ) -> Result<FxHashMap<ActivityLogId, Arc<Model>>, Error> {
     row::by_ids(store, ids).await
 }
+
+/// `by_ids`, as edges load it.
+pub static BY_IDS: Finder<ActivityLogId, Model> = Finder::by_id();
 
 /// Newest first.
 pub static KEYSET: Keyset<Model> =

@@ -72,8 +72,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
 use crate::{
-    database::kind::Kind,
     error::Error,
+    id::NodeKind,
     redis::{Redis, Unavailable},
 };
 
@@ -136,7 +136,7 @@ pub(crate) trait Cached: Clone + Send + Sync + 'static {
         false
     }
     /// The type of the rows, where this reads whole rows by their ids: what an instance that starts can read beforehand.
-    fn rows_of(&self) -> Option<Kind> {
+    fn rows_of(&self) -> Option<NodeKind> {
         None
     }
     /// Reads the values of all keys from the database.

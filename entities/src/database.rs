@@ -19,7 +19,6 @@ use crate::{error::Error, telemetry::SPANS};
 
 mod connections;
 pub(crate) mod history;
-pub mod kind;
 mod metrics;
 mod open;
 pub mod page;

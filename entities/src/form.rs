@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use rustc_hash::FxHashMap;
 use sea_orm::{IdenStatic as _, entity::prelude::*};
 use serde::{Deserialize, Serialize};
@@ -12,7 +13,6 @@ use crate::{
     cache::Tag,
     clock::{Time, TimeRange},
     database::{
-        kind::Kind,
         page::{KeyKind, KeyValue, Keyset, SortKey, by_time, key},
         role::Role,
         scope::Scope,
@@ -24,7 +24,7 @@ use crate::{
     store::{
         Store,
         list::{Filtering, List, Names},
-        row::{self, ById},
+        row::{self, ById, Finder},
     },
     unicode,
 };
@@ -142,7 +142,6 @@ record! {
 }
 
 impl ById for Row {
-    const KIND: Kind = Kind::Form;
     const ID: Column = Column::Id;
     const BY_IDS: &'static str = "form.by_ids";
     type Id = FormId;
@@ -193,12 +192,15 @@ pub async fn by_ids(store: &Store, ids: &[FormId]) -> Result<FxHashMap<FormId, A
     row::by_ids(store, ids).await
 }
 
-/// The drafts of these forms; a form without one is left out. Who may see them is decided by the caller, who holds
-/// the form (`Row::is_edited_by`).
-///
-/// # Errors
-/// The database's.
-pub async fn drafts(store: &Store, ids: &[FormId]) -> Result<FxHashMap<FormId, Arc<Json>>, Error> {
+/// `by_ids`, as edges load it.
+pub static BY_IDS: Finder<FormId, Row> = Finder::by_id();
+
+/// The drafts of forms; a form without one has none here. Who may see them is decided by the caller, who holds the form
+/// (`Row::is_edited_by`).
+pub static DRAFTS: Finder<FormId, Json> =
+    Finder::open("form.drafts", |store, _, forms| drafts(store, forms).boxed());
+
+async fn drafts(store: &Store, ids: &[FormId]) -> Result<FxHashMap<FormId, Arc<Json>>, Error> {
     let mut sql = store.sql();
     sql.select::<Entity>(&[Column::Id, Column::Draft]);
     sql.filter(Column::Draft).push(" IS NOT NULL").and(Column::Id).any_id(ids);

@@ -33,10 +33,10 @@ pub use cache::{Cache, CacheOptions, CacheRead, DependencySet, Recorder, Tag, Ve
 pub use database::statement_log::Executed;
 pub use database::{
     Database, DatabaseOptions, WriteFault,
-    kind::Kind,
     role::Role,
     sql::{Hidden, Json},
 };
 pub use error::Error;
+pub use id::NodeKind;
 pub use store::Store;
 pub use telemetry::SPANS;

@@ -8,6 +8,7 @@ use std::{
     sync::Arc,
 };
 
+use futures_util::FutureExt as _;
 use rustc_hash::FxHashMap;
 use sea_orm::{IdenStatic as _, entity::prelude::*};
 use serde::{Deserialize, Serialize};
@@ -16,8 +17,7 @@ use crate::{
     cache::{Cached, ReadContext, Retention, Tag},
     clock::{Time, TimeRange},
     database::{
-        kind::Kind,
-        page::{Keyset, SortKey, by_time},
+        page::{Keyset, SortKey, Window, by_time},
         scope::Scope,
         sql::{Cells, Record as _, Sql, record},
     },
@@ -26,7 +26,7 @@ use crate::{
     store::{
         Store,
         list::{Filtering, List, Names},
-        row::{self, ById},
+        row::{self, ById, Finder},
     },
 };
 
@@ -177,7 +177,6 @@ impl Related<crate::session::Entity> for Entity {
 impl ActiveModelBehavior for ActiveModel {}
 
 impl ById for Model {
-    const KIND: Kind = Kind::Location;
     const ID: Column = Column::Id;
     const BY_IDS: &'static str = "location.by_ids";
     const IS_ANNOUNCED: bool = false;
@@ -203,12 +202,36 @@ pub async fn by_ids(store: &Store, ids: &[LocationId]) -> Result<FxHashMap<Locat
     row::by_ids(store, ids).await
 }
 
+/// `by_ids`, as edges load it.
+pub static BY_IDS: Finder<LocationId, Model> = Finder::by_id();
+
 /// The newest position of each user that has one.
 ///
 /// # Errors
 /// The database's.
 pub async fn last_of_users(store: &Store, users: &[UserId]) -> Result<FxHashMap<UserId, Arc<Model>>, Error> {
     store.cached(LastOfUsers, users).await
+}
+
+/// `last_of_users`, as edges load it.
+pub static LAST_OF_USERS: Finder<UserId, Model> =
+    Finder::open("location.last_of_users", |store, _, users| last_of_users(store, users).boxed());
+
+/// The newest position recorded on each device, as far as the scope reaches.
+pub static LAST_OF_SESSIONS: Finder<SessionId, Model> =
+    Finder::scoped("location.last_of_sessions", |store, scope, sessions| {
+        last_of_sessions(store, scope, sessions).boxed()
+    });
+
+async fn last_of_sessions(
+    store: &Store,
+    scope: &Scope,
+    sessions: &[SessionId],
+) -> Result<FxHashMap<SessionId, Arc<Model>>, Error> {
+    let newest = Window { limit: 1, backward: false, after: None, before: None };
+    let all = OF_SESSIONS.part(*scope, Filter::default());
+    let pages = all.pages(store, &KEYSET, &newest, sessions).await?;
+    Ok(pages.into_iter().filter_map(|(id, page)| Some((id, Arc::clone(page.rows.first()?)))).collect())
 }
 
 #[derive(Clone)]

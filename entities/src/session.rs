@@ -13,7 +13,6 @@ use crate::{
     cache::Tag,
     clock::Time,
     database::{
-        kind::Kind,
         page::{Keyset, by_time},
         scope::Scope,
         sql::{Hidden, Sql, record},
@@ -21,11 +20,11 @@ use crate::{
     },
     error::Error,
     events::ChangeEvent,
-    id::{SessionId, UserId},
+    id::{NodeKind, SessionId, UserId},
     store::{
         Store,
         list::{Filtering, List, Names},
-        row::{self, ById},
+        row::{self, ById, Finder},
         transaction::Transaction,
     },
 };
@@ -144,7 +143,6 @@ record! {
 }
 
 impl ById for Row {
-    const KIND: Kind = Kind::Session;
     const ID: Column = Column::Id;
     const BY_IDS: &'static str = "session.by_ids";
     const IS_STRONG: bool = true;
@@ -179,6 +177,9 @@ impl Row {
 pub async fn by_ids(store: &Store, ids: &[SessionId]) -> Result<FxHashMap<SessionId, Arc<Row>>, Error> {
     row::by_ids(store, ids).await
 }
+
+/// `by_ids`, as edges load it.
+pub static BY_IDS: Finder<SessionId, Row> = Finder::by_id();
 
 /// Newest first.
 pub static KEYSET: Keyset<Row> =
@@ -231,7 +232,7 @@ pub async fn rename(store: &Store, owner: UserId, id: SessionId, name: Option<&s
         return Ok(false);
     }
     transaction.changed(ChangeEvent::Session { id, user: owner });
-    let subject = Some((Kind::Session, id.0));
+    let subject = Some((NodeKind::Session, id.0));
     let metadata = serde_json::json!({});
     transaction
         .commit(ActivityEntry { user: Some(owner), action: Action::SessionRename, subject, metadata })

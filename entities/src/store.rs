@@ -26,7 +26,7 @@ use crate::{
 };
 
 pub mod list;
-pub(crate) mod row;
+pub mod row;
 pub(crate) mod transaction;
 
 /// The handle. Cheap to clone; a clone may carry a request's recorder.

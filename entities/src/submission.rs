@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use rustc_hash::FxHashMap;
 use sea_orm::{IdenStatic as _, entity::prelude::*};
 use serde::{Deserialize, Serialize};
@@ -12,7 +13,6 @@ use crate::{
     cache::Tag,
     clock::{Time, TimeRange},
     database::{
-        kind::Kind,
         page::{Keyset, by_time},
         role::Role,
         scope::Scope,
@@ -20,11 +20,11 @@ use crate::{
     },
     error::Error,
     form,
-    id::{FormId, LocationId, SessionId, SubmissionId, UserId},
+    id::{FormId, LocationId, NodeKind, SessionId, SubmissionId, UserId},
     store::{
         Store,
         list::{Filtering, List, Names},
-        row::Find,
+        row::{Find, Finder},
     },
 };
 
@@ -139,10 +139,14 @@ pub async fn by_ids(
     scope: &Scope,
     ids: &[SubmissionId],
 ) -> Result<FxHashMap<SubmissionId, Arc<Model>>, Error> {
-    BY_IDS.rows(store, scope, ids).await
+    ROWS.rows(store, scope, ids).await
 }
 
-static BY_IDS: Find<SubmissionId, Model> = Find {
+/// `by_ids`, as edges load it.
+pub static BY_IDS: Finder<SubmissionId, Model> =
+    Finder::scoped("submission.by_ids", |store, scope, ids| by_ids(store, scope, ids).boxed());
+
+static ROWS: Find<SubmissionId, Model> = Find {
     name: "submission.by_ids",
     matching: |sql, ids, scope| {
         sql.filter(Column::Id).any_id(ids);
@@ -150,7 +154,7 @@ static BY_IDS: Find<SubmissionId, Model> = Find {
     },
     key: |row| row.id,
     // Whose form it is, which decides who may see it, never changes.
-    tags: |id, _| vec![Tag::Row(Kind::Submission.as_str(), id.0)],
+    tags: |id, _| vec![Tag::Row(NodeKind::Submission.as_str(), id.0)],
     caches_absence: true,
 };
 

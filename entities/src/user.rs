@@ -19,7 +19,6 @@ use crate::{
     cache::Tag,
     clock::{Time, TimeRange},
     database::{
-        kind::Kind,
         page::{KeyKind, KeyValue, Keyset, SortKey, by_time, key},
         role::Role,
         scope::Scope,
@@ -30,7 +29,7 @@ use crate::{
     store::{
         Store,
         list::{Filtering, List, Names},
-        row::{self, ById},
+        row::{self, ById, Finder},
     },
     unicode,
 };
@@ -118,7 +117,6 @@ record! {
 }
 
 impl ById for Row {
-    const KIND: Kind = Kind::User;
     const ID: Column = Column::Id;
     const BY_IDS: &'static str = "user.by_ids";
     const IS_STRONG: bool = true;
@@ -148,6 +146,9 @@ impl Row {
 pub async fn by_ids(store: &Store, ids: &[UserId]) -> Result<FxHashMap<UserId, Arc<Row>>, Error> {
     row::by_ids(store, ids).await
 }
+
+/// `by_ids`, as edges load it.
+pub static BY_IDS: Finder<UserId, Row> = Finder::by_id();
 
 /// Accounts by e-mail, which is compared in lower case.
 ///

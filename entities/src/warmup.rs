@@ -8,13 +8,11 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 use sea_orm::{QueryOrder as _, QuerySelect as _, entity::prelude::*};
 
 use crate::{
-    database::kind::Kind,
     error::Error,
     form,
-    id::{FormId, LocationId, SessionId, UserId},
-    location, session,
+    id::{NodeKind, UserId},
+    location, node, session,
     store::Store,
-    user,
 };
 
 /// Rows of each kind at most.
@@ -44,7 +42,7 @@ pub async fn warm_up(store: &Store) -> Result<usize, Error> {
         }
         tokio::time::sleep(LOOK).await;
     }
-    let mut wanted: Vec<(Kind, Uuid)> = store.cache().most_popular().await;
+    let mut wanted: Vec<(NodeKind, Uuid)> = store.cache().most_popular().await;
     let open = form::Entity::find()
         .select_only()
         .column(form::Column::Id)
@@ -52,7 +50,7 @@ pub async fn warm_up(store: &Store) -> Result<usize, Error> {
         .order_by_desc(form::Column::UpdatedAt)
         .limit(MAX_ROWS);
     let open = store.database().column("warm.forms", form::Entity, &open).await?;
-    wanted.extend(open.into_iter().map(|id| (Kind::Form, id)));
+    wanted.extend(open.into_iter().map(|id| (NodeKind::Form, id)));
     let since = crate::clock::now() - chrono::TimeDelta::days(ACTIVE_DAYS);
     let active = session::Entity::find()
         .select_only()
@@ -63,10 +61,10 @@ pub async fn warm_up(store: &Store) -> Result<usize, Error> {
         .order_by_desc(session::Column::LastActivity.max())
         .limit(MAX_ROWS);
     let active = store.database().column("warm.users", session::Entity, &active).await?;
-    wanted.extend(active.into_iter().map(|id| (Kind::User, id)));
+    wanted.extend(active.into_iter().map(|id| (NodeKind::User, id)));
     wanted.sort_unstable_by_key(|(kind, id)| (kind.as_str(), *id));
     wanted.dedup();
-    let batches: Vec<Vec<(Kind, Uuid)>> = wanted
+    let batches: Vec<Vec<(NodeKind, Uuid)>> = wanted
         .chunk_by(|one, next| one.0 == next.0)
         .flat_map(|of_kind| of_kind.chunks(BATCH))
         .map(<[_]>::to_vec)
@@ -76,20 +74,13 @@ pub async fn warm_up(store: &Store) -> Result<usize, Error> {
     Ok(wanted.len())
 }
 
-/// Reads rows of one kind.
-async fn read(store: &Store, batch: Vec<(Kind, Uuid)>) -> Result<(), Error> {
-    let Some((kind, _)) = batch.first() else { return Ok(()) };
-    let ids = batch.iter().map(|(_, id)| *id);
-    match kind {
-        Kind::User => {
-            let ids: Vec<UserId> = ids.map(UserId).collect();
-            user::by_ids(store, &ids).await?;
-            location::last_of_users(store, &ids).await.map(drop)
-        }
-        Kind::Session => session::by_ids(store, &ids.map(SessionId).collect::<Vec<_>>()).await.map(drop),
-        Kind::Form => form::by_ids(store, &ids.map(FormId).collect::<Vec<_>>()).await.map(drop),
-        Kind::Location => location::by_ids(store, &ids.map(LocationId).collect::<Vec<_>>()).await.map(drop),
-        // Who may see these decides what is read.
-        Kind::FormVersion | Kind::Submission | Kind::ActivityLog => Ok(()),
+/// Reads rows of one kind, and where accounts were last.
+async fn read(store: &Store, batch: Vec<(NodeKind, Uuid)>) -> Result<(), Error> {
+    let Some((kind, _)) = batch.first().copied() else { return Ok(()) };
+    let ids: Vec<Uuid> = batch.into_iter().map(|(_, id)| id).collect();
+    if kind == NodeKind::User {
+        let users: Vec<UserId> = ids.iter().map(|id| UserId(*id)).collect();
+        location::last_of_users(store, &users).await?;
     }
+    node::warm(store, kind, ids).await
 }

@@ -10,6 +10,7 @@ use prometheus_client::registry::Registry;
 
 pub mod activity;
 pub mod credentials;
+pub(crate) mod edges;
 pub mod form;
 pub mod input;
 pub(crate) mod list;
@@ -272,8 +273,8 @@ impl Graph {
         match self.open_document(viewer, document, request).await {
             Opened::Reply(reply) => reply,
             Opened::Events(_) => {
-                let message = "Subscriptions are answered over WebSocket (graphql-transport-ws) or as server-sent \
-                               events (Accept: text/event-stream)";
+                let message = "Subscriptions are answered over WebSocket (graphql-transport-ws) or as \
+                               server-sent events (Accept: text/event-stream)";
                 let error = RequestError::new(Code::BadUserInput, message);
                 rejected(Some(OperationKind::Subscription), &[error], &request_id)
             }

@@ -10,6 +10,7 @@ use std::{
 };
 
 mod arrows;
+mod lines;
 mod names;
 
 use arrows::{Arrows, Module};

@@ -6,20 +6,8 @@ use std::collections::BTreeMap;
 use crate::arrows::Module;
 
 /// Names that several modules have by a convention: SeaORM's, that of migrations, and that of our domains.
-const CONVENTIONS: &[&str] = &[
-    "ActiveModel",
-    "ById",
-    "Column",
-    "CountsOf",
-    "Entity",
-    "Filter",
-    "Migration",
-    "Model",
-    "OrderField",
-    "PagesOf",
-    "Relation",
-    "Row",
-];
+const CONVENTIONS: &[&str] =
+    &["ActiveModel", "Column", "Entity", "Filter", "Migration", "Model", "OrderField", "Relation", "Row"];
 
 /// The type names that these files of one crate declare more than once, each with its modules.
 pub(crate) fn doubles(files: &BTreeMap<Module, String>) -> Vec<String> {

@@ -13,7 +13,7 @@ use entities::Role;
 use serde_json::{Value, json};
 
 use crate::harness::{Reply, SchemaTypes, TestApp, introspect, text};
-use lists::LISTS;
+use lists::lists;
 use rules::{FilledIn, RULES, Who, everything, expected, fits, ids_only, known, mark, rules_of};
 
 /// What is looked at, and by whom it is answered.
@@ -301,7 +301,7 @@ fn gaps(shape: &SchemaTypes) -> BTreeSet<String> {
                 // `_service` is the same for everybody: `published` holds that.
                 ("Query", _) => {
                     ASKED.split(' ').any(|asked| asked == field)
-                        || LISTS.iter().any(|(parent, list, _)| *parent == "Query" && list == field)
+                        || lists().any(|(parent, list, _)| parent == "Query" && list == field)
                 }
                 // Each is run by each role in `catalogue`, with all fields of its payload.
                 ("Mutation", _) => crate::catalogue::runs(field),
@@ -317,7 +317,7 @@ fn gaps(shape: &SchemaTypes) -> BTreeSet<String> {
             };
             // A connection of an object is walked, so that what is in it is seen on that way too.
             let walked = !declared.of.ends_with("Connection")
-                || LISTS.iter().any(|(parent, list, _)| parent == name && list == field);
+                || lists().any(|(parent, list, _)| parent == name && list == field);
             if !covered || !walked {
                 gaps.insert(format!("{name}.{field}"));
             }

@@ -182,8 +182,9 @@ async fn read(database: &Database, secret: &Secret, now: Time) -> Result<Vec<Sig
         }
         let private_key = secret.open(&row.kid, &row.sealed_key.0).ok_or_else(|| {
             Error::Refused(format!(
-                "the key {} of access tokens was sealed with another secret\n  fix:   give this server the secret of \
-                 the others (XP_AUTH_SECRET), or drop the key with `xp keys revoke {}`, which signs everybody out",
+                "the key {} of access tokens was sealed with another secret\n  fix:   give this server the \
+                 secret of the others (XP_AUTH_SECRET), or drop the key with `xp keys revoke {}`, which \
+                 signs everybody out",
                 row.kid, row.kid
             ))
         })?;

@@ -193,8 +193,8 @@ fn react(cache: &Cache, instance: &Instance, others: &FxHashMap<Uuid, Other>, wa
     let lives = present().any(|other| other.lives);
     if lives && !std::mem::replace(warned, true) {
         tracing::warn!(
-            "another server serves this database and this one runs without Redis: nothing is cached here, and subscribers do not \
-             hear what the other one writes; set REDIS_URL for all servers, or run one"
+            "another server serves this database and this one runs without Redis: nothing is cached here, \
+             and subscribers do not hear what the other one writes; set REDIS_URL for all servers, or run one"
         );
     }
     if !any && std::mem::replace(warned, false) {

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{Cache, CacheInner};
 use crate::{
-    database::kind::Kind,
+    id::NodeKind,
     redis::{READ_TIMEOUT, WRITE_TIMEOUT},
 };
 
@@ -30,11 +30,11 @@ const WEEK_SECONDS: u32 = 7 * 24 * 3_600;
 
 /// How often rows were read here, since it was last sent.
 #[derive(Default)]
-pub(super) struct PopularKeys(Mutex<FxHashMap<(Kind, Uuid), u32>>);
+pub(super) struct PopularKeys(Mutex<FxHashMap<(NodeKind, Uuid), u32>>);
 
 impl PopularKeys {
     /// Notes that a batch of rows was found; `any` picks one of them.
-    pub(super) fn record(&self, kind: Kind, any: impl FnOnce() -> Option<Uuid>) {
+    pub(super) fn record(&self, kind: NodeKind, any: impl FnOnce() -> Option<Uuid>) {
         if fastrand::u32(..SAMPLE) == 0
             && let Some(id) = any()
         {
@@ -45,12 +45,12 @@ impl PopularKeys {
         }
     }
 
-    fn counts(&self) -> MutexGuard<'_, FxHashMap<(Kind, Uuid), u32>> {
+    fn counts(&self) -> MutexGuard<'_, FxHashMap<(NodeKind, Uuid), u32>> {
         self.0.lock().expect("no panic happens under this lock")
     }
 
     /// The rows read most, with their counts; counting begins anew.
-    fn take(&self) -> Vec<((Kind, Uuid), u32)> {
+    fn take(&self) -> Vec<((NodeKind, Uuid), u32)> {
         let mut counts: Vec<_> = std::mem::take(&mut *self.counts()).into_iter().collect();
         counts.sort_unstable_by_key(|(_, count)| std::cmp::Reverse(*count));
         counts.truncate(MAX_PUBLISHED);
@@ -86,7 +86,7 @@ impl CacheInner {
 
 impl Cache {
     /// The rows that all instances have read most; none where instances share no cache.
-    pub(crate) async fn most_popular(&self) -> Vec<(Kind, Uuid)> {
+    pub(crate) async fn most_popular(&self) -> Vec<(NodeKind, Uuid)> {
         let Some(shared) = self.inner.as_ref().and_then(|inner| inner.shared.as_ref()) else {
             return Vec::new();
         };
@@ -96,7 +96,7 @@ impl Cache {
             shared.redis.command("hottest", READ_TIMEOUT, &command).await.unwrap_or_default();
         let row = |name: &String| {
             let (kind, id) = name.split_once(':')?;
-            Some((Kind::parse(kind)?, id.parse().ok()?))
+            Some((NodeKind::parse(kind)?, id.parse().ok()?))
         };
         found.iter().filter_map(row).collect()
     }

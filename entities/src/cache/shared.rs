@@ -61,7 +61,8 @@ if #ARGV == 1 then return redis.call('BITFIELD', g, 'GET', 'i64', '#0', 'GET', '
 local s = redis.call('BITFIELD', g, 'INCRBY', 'i64', '#1', 1)[1]
 local set = {'BITFIELD', g}
 for i = 2, #ARGV do
-  set[#set + 1] = 'SET'; set[#set + 1] = 'i64'; set[#set + 1] = '#' .. ARGV[i]; set[#set + 1] = string.format('%.0f', s)
+  set[#set + 1] = 'SET'; set[#set + 1] = 'i64'; set[#set + 1] = '#' .. ARGV[i];
+  set[#set + 1] = string.format('%.0f', s)
 end
 redis.call(unpack(set))
 redis.call('XADD', l, 'MAXLEN', '~', 10000, string.format('%.0f-0', s), 's', table.concat(ARGV, ',', 2))

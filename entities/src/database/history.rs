@@ -35,8 +35,8 @@ struct Place {
 
 /// The timeline is the first eight digits of the name of a file of the log. A standby has none of its own. Text: these are
 /// functions and catalogues of PostgreSQL itself, which the builders do not know.
-const WHERE: &str = "SELECT left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) || '/' || c.tableoid || '/' || \
-    (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()), \
+const WHERE: &str = "SELECT left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) || '/' || c.tableoid || \
+                     '/' || (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()), \
     (pg_current_wal_insert_lsn() - '0/0')::bigint \
     FROM revocation_counter c WHERE NOT pg_is_in_recovery()";
 

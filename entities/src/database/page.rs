@@ -153,35 +153,6 @@ impl<R> Keyset<R> {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Position(pub(crate) Vec<KeyValue>);
 
-/// What a list is loaded by: the id of its parent, or nothing where there is only one such list.
-pub trait ListKey {
-    /// The id of the parent, to which cursors are bound; nil where the list does not have one.
-    fn parent(&self) -> Uuid;
-}
-
-impl ListKey for () {
-    fn parent(&self) -> Uuid {
-        Uuid::nil()
-    }
-}
-
-impl ListKey for Uuid {
-    fn parent(&self) -> Uuid {
-        *self
-    }
-}
-
-macro_rules! parents {
-    ($($id:ident),+) => {$(
-        impl ListKey for crate::id::$id {
-            fn parent(&self) -> Uuid {
-                self.0
-            }
-        }
-    )+};
-}
-parents!(UserId, SessionId, FormId, FormVersionId, SubmissionId, LocationId, ActivityLogId);
-
 /// Which part of a list is wanted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Window {

@@ -15,7 +15,10 @@ use sea_orm::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::clock::{Time, TimeRange};
+use crate::{
+    clock::{Time, TimeRange},
+    id::Id,
+};
 
 /// A statement in the making.
 pub(crate) struct Sql {
@@ -327,21 +330,17 @@ pub(crate) fn text_at(row: RowSource<'_>, at: usize) -> Result<Option<&str>, sql
     }
 }
 
-macro_rules! id_cells {
-    ($($id:ident),+ $(,)?) => {$(
-        impl Cell for crate::id::$id {
-            fn read(row: RowSource<'_>, at: usize) -> Result<Self, sqlx::Error> {
-                Cell::read(row, at).map(Self)
-            }
-        }
-        impl Cell for Option<crate::id::$id> {
-            fn read(row: RowSource<'_>, at: usize) -> Result<Self, sqlx::Error> {
-                Ok(<Option<Uuid> as Cell>::read(row, at)?.map(crate::id::$id))
-            }
-        }
-    )+};
+impl<I: Id> Cell for I {
+    fn read(row: RowSource<'_>, at: usize) -> Result<Self, sqlx::Error> {
+        <Uuid as Cell>::read(row, at).map(Self::from)
+    }
 }
-id_cells!(UserId, SessionId, FormId, FormVersionId, SubmissionId, LocationId, ActivityLogId);
+
+impl<I: Id> Cell for Option<I> {
+    fn read(row: RowSource<'_>, at: usize) -> Result<Self, sqlx::Error> {
+        Ok(<Option<Uuid> as Cell>::read(row, at)?.map(I::from))
+    }
+}
 
 /// A text that is stored and not shown: a hash, a salt, a sealed key.
 #[derive(Clone, PartialEq, Eq, DeriveValueType)]

@@ -24,41 +24,63 @@ fn select_of<R: Record>(select: Select<R::Entity>) -> impl QueryTrait {
     R::select_cols(select.select_only())
 }
 
+/// What can be run on the database and in a transaction of it alike.
+macro_rules! run_on {
+    ($($runner:ty),+) => {$(
+        impl $runner {
+            /// A statement of SeaORM's builders.
+            pub(crate) fn build(&self, query: &impl QueryTrait) -> Sql {
+                Sql::built(self.backend(), query.as_query())
+            }
+
+            /// Rows that a select finds; of each only what `R` has.
+            pub(crate) async fn all<R: Record>(
+                &self,
+                name: &'static str,
+                select: Select<R::Entity>,
+            ) -> Result<Vec<R>, Error> {
+                self.fetch(name, R::table(), self.build(&select_of::<R>(select)), R::read).await
+            }
+
+            /// The row that a select finds, if there is one; of it only what `R` has.
+            pub(crate) async fn one<R: Record>(
+                &self,
+                name: &'static str,
+                select: Select<R::Entity>,
+            ) -> Result<Option<R>, Error> {
+                Ok(self.all(name, select).await?.into_iter().next())
+            }
+
+            /// Runs a select about an entity, and reads each row with `read`.
+            pub(crate) async fn rows<E: EntityTrait, T>(
+                &self,
+                name: &'static str,
+                entity: E,
+                query: &impl QueryTrait,
+                read: impl FnMut(&mut Cells<'_>) -> Result<T, sqlx::Error>,
+            ) -> Result<Vec<T>, Error> {
+                self.fetch(name, entity.table_name(), self.build(query), read).await
+            }
+
+            /// Runs a statement about an entity that answers one column.
+            #[expect(
+                clippy::redundant_closure_for_method_calls,
+                reason = "the method itself is not general enough over lifetimes"
+            )]
+            pub(crate) async fn column<E: EntityTrait, T: Cell>(
+                &self,
+                name: &'static str,
+                entity: E,
+                query: &impl QueryTrait,
+            ) -> Result<Vec<T>, Error> {
+                self.rows(name, entity, query, |cells| cells.next()).await
+            }
+        }
+    )+};
+}
+run_on!(Database, SqlTransaction);
+
 impl Database {
-    /// A statement of SeaORM's builders.
-    pub(crate) fn build(&self, query: &impl QueryTrait) -> Sql {
-        Sql::built(self.backend(), query.as_query())
-    }
-
-    /// Rows that a select finds; of each only what `R` has.
-    pub(crate) async fn all<R: Record>(
-        &self,
-        name: &'static str,
-        select: Select<R::Entity>,
-    ) -> Result<Vec<R>, Error> {
-        self.fetch(name, R::table(), self.build(&select_of::<R>(select)), R::read).await
-    }
-
-    /// The row that a select finds, if there is one; of it only what `R` has.
-    pub(crate) async fn one<R: Record>(
-        &self,
-        name: &'static str,
-        select: Select<R::Entity>,
-    ) -> Result<Option<R>, Error> {
-        Ok(self.all(name, select).await?.into_iter().next())
-    }
-
-    /// Runs a select about an entity, and reads each row with `read`.
-    pub(crate) async fn rows<E: EntityTrait, T>(
-        &self,
-        name: &'static str,
-        entity: E,
-        query: &impl QueryTrait,
-        read: impl FnMut(&mut Cells<'_>) -> Result<T, sqlx::Error>,
-    ) -> Result<Vec<T>, Error> {
-        self.fetch(name, entity.table_name(), self.build(query), read).await
-    }
-
     /// Writes by one statement that is a transaction of its own. On SQLite it does not wait for its turn behind the writers
     /// of this process, only for the file.
     pub(crate) async fn write_alone<E: EntityTrait>(
@@ -79,71 +101,9 @@ impl Database {
         }
         written
     }
-
-    /// Runs a statement about an entity that answers one column.
-    #[expect(
-        clippy::redundant_closure_for_method_calls,
-        reason = "the method itself is not general enough over lifetimes"
-    )]
-    pub(crate) async fn column<E: EntityTrait, T: Cell>(
-        &self,
-        name: &'static str,
-        entity: E,
-        query: &impl QueryTrait,
-    ) -> Result<Vec<T>, Error> {
-        self.rows(name, entity, query, |cells| cells.next()).await
-    }
 }
 
 impl SqlTransaction {
-    /// A statement of SeaORM's builders.
-    pub(crate) fn build(&self, query: &impl QueryTrait) -> Sql {
-        Sql::built(self.backend(), query.as_query())
-    }
-
-    /// Rows that a select finds; of each only what `R` has.
-    pub(crate) async fn all<R: Record>(
-        &self,
-        name: &'static str,
-        select: Select<R::Entity>,
-    ) -> Result<Vec<R>, Error> {
-        self.fetch(name, R::table(), self.build(&select_of::<R>(select)), R::read).await
-    }
-
-    /// The row that a select finds, if there is one; of it only what `R` has.
-    pub(crate) async fn one<R: Record>(
-        &self,
-        name: &'static str,
-        select: Select<R::Entity>,
-    ) -> Result<Option<R>, Error> {
-        Ok(self.all(name, select).await?.into_iter().next())
-    }
-
-    /// Runs a statement about an entity that answers rows, and reads each with `read`.
-    pub(crate) async fn rows<E: EntityTrait, T>(
-        &self,
-        name: &'static str,
-        entity: E,
-        query: &impl QueryTrait,
-        read: impl FnMut(&mut Cells<'_>) -> Result<T, sqlx::Error>,
-    ) -> Result<Vec<T>, Error> {
-        self.fetch(name, entity.table_name(), self.build(query), read).await
-    }
-
-    /// Runs a statement about an entity that answers one column.
-    #[expect(
-        clippy::redundant_closure_for_method_calls,
-        reason = "the method itself is not general enough over lifetimes"
-    )]
-    pub(crate) async fn column<E: EntityTrait, T: Cell>(
-        &self,
-        name: &'static str,
-        entity: E,
-        query: &impl QueryTrait,
-    ) -> Result<Vec<T>, Error> {
-        self.rows(name, entity, query, |cells| cells.next()).await
-    }
-
     /// Inserts a row of the values that are set. Answers how many rows that makes.
     pub(crate) async fn insert<A: ActiveModelTrait>(&self, name: &'static str, row: A) -> Result<u64, Error> {
         self.write(name, A::Entity::default(), &A::Entity::insert(row)).await

@@ -2,7 +2,10 @@
 
 /// An enum stored as its upper-case GraphQL name.
 macro_rules! text_enum {
-    ($(#[$doc:meta])* $name:ident { $( $(#[$variant_doc:meta])* $variant:ident = $text:literal ),+ $(,)? }) => {
+    (
+        $(#[$doc:meta])*
+        $name:ident { $( $(#[$variant_doc:meta])* $variant:ident = $text:literal ),+ $(,)? }
+    ) => {
         $(#[$doc])*
         #[derive(
             Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, sea_orm::EnumIter,
@@ -66,15 +69,21 @@ macro_rules! text_enum {
         }
 
         impl $crate::database::sql::Cell for Option<$name> {
-            fn read(row: $crate::database::sql::RowSource<'_>, at: usize) -> Result<Self, sea_orm::sqlx::Error> {
+            fn read(
+                row: $crate::database::sql::RowSource<'_>,
+                at: usize,
+            ) -> Result<Self, sea_orm::sqlx::Error> {
                 let Some(text) = $crate::database::sql::text_at(row, at)? else { return Ok(None) };
-                let unknown = || $crate::database::sql::misread(at, format!("unknown {} `{text}`", stringify!($name)));
-                $name::parse(text).map(Some).ok_or_else(unknown)
+                let what = || format!("unknown {} `{text}`", stringify!($name));
+                $name::parse(text).map(Some).ok_or_else(|| $crate::database::sql::misread(at, what()))
             }
         }
 
         impl $crate::database::sql::Cell for $name {
-            fn read(row: $crate::database::sql::RowSource<'_>, at: usize) -> Result<Self, sea_orm::sqlx::Error> {
+            fn read(
+                row: $crate::database::sql::RowSource<'_>,
+                at: usize,
+            ) -> Result<Self, sea_orm::sqlx::Error> {
                 let value = <Option<Self> as $crate::database::sql::Cell>::read(row, at)?;
                 value.ok_or_else(|| $crate::database::sql::misread(at, "unexpected NULL"))
             }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use rustc_hash::FxHashMap;
 use sea_orm::{IdenStatic as _, entity::prelude::*};
 use serde::{Deserialize, Serialize};
@@ -11,7 +12,6 @@ use crate::{
     cache::{Cached, ReadContext, Retention, Tag},
     clock::Time,
     database::{
-        kind::Kind,
         page::{KeyKind, KeyValue, Keyset, SortKey, key},
         role::Role,
         scope::Scope,
@@ -19,11 +19,11 @@ use crate::{
     },
     error::Error,
     form,
-    id::{FormId, FormVersionId, UserId},
+    id::{FormId, FormVersionId, NodeKind, UserId},
     store::{
         Store,
         list::{List, Names},
-        row::Find,
+        row::{Find, Finder},
     },
     submission,
 };
@@ -138,10 +138,14 @@ pub async fn by_ids(
     scope: &Scope,
     ids: &[FormVersionId],
 ) -> Result<FxHashMap<FormVersionId, Arc<Row>>, Error> {
-    BY_IDS.rows(store, scope, ids).await
+    ROWS.rows(store, scope, ids).await
 }
 
-static BY_IDS: Find<FormVersionId, Row> = Find {
+/// `by_ids`, as edges load it.
+pub static BY_IDS: Finder<FormVersionId, Row> =
+    Finder::scoped("form_version.by_ids", |store, scope, ids| by_ids(store, scope, ids).boxed());
+
+static ROWS: Find<FormVersionId, Row> = Find {
     name: "form_version.by_ids",
     matching: |sql, ids, scope| {
         sql.filter(Column::Id).any_id(ids);
@@ -150,24 +154,18 @@ static BY_IDS: Find<FormVersionId, Row> = Find {
     key: |row| row.id,
     // It never changes; who may see it depends on its form.
     tags: |id, row| {
-        let form = row.map(|row| Tag::Row(Kind::Form.as_str(), row.form_id.0));
-        [Tag::Row(Kind::FormVersion.as_str(), id.0)].into_iter().chain(form).collect()
+        let form = row.map(|row| Tag::Row(NodeKind::Form.as_str(), row.form_id.0));
+        [Tag::Row(NodeKind::FormVersion.as_str(), id.0)].into_iter().chain(form).collect()
     },
     // Which form it would be of is not known.
     caches_absence: false,
 };
 
-/// The published version of each form that has one.
-///
-/// # Errors
-/// The database's.
-pub async fn current_of_forms(
-    store: &Store,
-    scope: &Scope,
-    forms: &[FormId],
-) -> Result<FxHashMap<FormId, Arc<Row>>, Error> {
-    CURRENT.rows(store, scope, forms).await
-}
+/// The published version of each form that has one, as far as the scope reaches.
+pub static CURRENT_OF_FORMS: Finder<FormId, Row> =
+    Finder::scoped("form_version.current_of_forms", |store, scope, forms| {
+        CURRENT.rows(store, scope, forms).boxed()
+    });
 
 static CURRENT: Find<FormId, Row> = Find {
     name: "form_version.current_of_forms",
@@ -179,16 +177,18 @@ static CURRENT: Find<FormId, Row> = Find {
         push_scope(sql, scope);
     },
     key: |row| row.form_id,
-    tags: |form, _| vec![Tag::Row(Kind::Form.as_str(), form.0)],
+    tags: |form, _| vec![Tag::Row(NodeKind::Form.as_str(), form.0)],
     caches_absence: true,
 };
 
-/// Versions by form and number, as far as the scope reaches. Whoever holds a submission of a version sees it, and asks with
-/// `Scope::All`.
-///
-/// # Errors
-/// The database's.
-pub async fn by_numbers(
+/// Versions by form and number, as far as the scope reaches. Whoever holds a submission of a version sees it, and asks
+/// with `Scope::All`.
+pub static BY_NUMBERS: Finder<(FormId, i32), Row> =
+    Finder::scoped("form_version.by_numbers", |store, scope, versions| {
+        by_numbers(store, scope, versions).boxed()
+    });
+
+async fn by_numbers(
     store: &Store,
     scope: &Scope,
     versions: &[(FormId, i32)],
@@ -203,18 +203,26 @@ pub async fn by_numbers(
 
 /// A large document of a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Document {
+enum Document {
     /// What is asked, in XP's own form.
     Definition,
     /// JSON Schema draft 2020-12 of a submission's data.
     JsonSchema,
 }
 
-/// One document of each of these versions. Who may see it was decided when the version was read.
-///
-/// # Errors
-/// The database's.
-pub async fn documents(
+/// What is asked, in XP's own form. Who may see it was decided when the version was read.
+pub static DEFINITIONS: Finder<FormVersionId, Json> =
+    Finder::open("form_version.documents", |store, _, ids| {
+        documents(store, Document::Definition, ids).boxed()
+    });
+
+/// JSON Schema draft 2020-12 of a submission's data. Who may see it was decided when the version was read.
+pub static JSON_SCHEMAS: Finder<FormVersionId, Json> =
+    Finder::open("form_version.documents", |store, _, ids| {
+        documents(store, Document::JsonSchema, ids).boxed()
+    });
+
+async fn documents(
     store: &Store,
     document: Document,
     ids: &[FormVersionId],
@@ -244,7 +252,7 @@ impl Cached for Document {
     fn arguments(&self) -> impl Serialize {}
 
     fn tags(&self, id: FormVersionId, _: Option<&Json>) -> Vec<Tag> {
-        vec![Tag::Row(Kind::FormVersion.as_str(), id.0)]
+        vec![Tag::Row(NodeKind::FormVersion.as_str(), id.0)]
     }
 
     fn caches_absence(&self) -> bool {

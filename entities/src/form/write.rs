@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use crate::{
     activity::{Action, ActivityEntry},
     clock,
-    database::{kind::Kind, scope::Scope, sql::Json},
+    database::{scope::Scope, sql::Json},
     error::Error,
     events::ChangeEvent,
-    id::{FormId, FormVersionId, UserId},
+    id::{FormId, FormVersionId, NodeKind, UserId},
     store::{Store, transaction::Transaction},
     unicode,
 };
@@ -322,5 +322,5 @@ async fn editable(
 }
 
 fn entry(user: UserId, action: Action, form: FormId, metadata: Value) -> ActivityEntry {
-    ActivityEntry { user: Some(user), action, subject: Some((Kind::Form, form.0)), metadata }
+    ActivityEntry { user: Some(user), action, subject: Some((NodeKind::Form, form.0)), metadata }
 }

@@ -57,7 +57,8 @@ fn property(definition: &Definition, field: &Field) -> Value {
             patterns.extend(pattern.as_ref().map(|pattern| pattern.text.as_str()));
             let patterns: Vec<Value> =
                 patterns.into_iter().map(|pattern| json!({ "pattern": pattern })).collect();
-            json!({ "type": "string", "minLength": chars.start(), "maxLength": chars.end(), "allOf": patterns })
+            let (least, most) = (chars.start(), chars.end());
+            json!({ "type": "string", "minLength": least, "maxLength": most, "allOf": patterns })
         }
         Kind::Format(format) => {
             json!({ "type": "string", "pattern": format.pattern(), "maxLength": format.max_chars() })

@@ -16,13 +16,10 @@ use super::{ActiveModel, Column, Entity, last};
 use crate::{
     activity::{Action, ActivityEntry},
     clock::{self, Time},
-    database::{
-        kind::Kind,
-        sql::{Cells, Sql},
-    },
+    database::sql::{Cells, Sql},
     error::Error,
     events::ChangeEvent,
-    id::{LocationId, SessionId, UserId},
+    id::{LocationId, NodeKind, SessionId, UserId},
     store::{Store, transaction::Transaction},
     unicode,
 };
@@ -188,7 +185,7 @@ pub async fn record(
     let accepted = recorded.iter().filter(|point| point.is_new).count();
     if accepted > 0 {
         let metadata = serde_json::json!({"accepted": accepted, "duplicates": recorded.len() - accepted});
-        let (user, subject) = (Some(recorder.user), Some((Kind::User, recorder.user.0)));
+        let (user, subject) = (Some(recorder.user), Some((NodeKind::User, recorder.user.0)));
         transaction.commit(ActivityEntry { user, action: Action::LocationRecord, subject, metadata }).await?;
     }
     Ok(recorded)

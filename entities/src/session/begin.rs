@@ -16,10 +16,10 @@ use crate::{
     activity::{Action, ActivityEntry},
     auth::secret::{Secret, random_text},
     clock::{self, Time},
-    database::{kind::Kind, role::Role, sql::Hidden},
+    database::{role::Role, sql::Hidden},
     error::Error,
     events::ChangeEvent,
-    id::{SessionId, UserId},
+    id::{NodeKind, SessionId, UserId},
     store::{Store, transaction::Transaction},
     user,
 };
@@ -87,7 +87,7 @@ pub async fn begin(
     }
     make_room(&mut transaction, user).await?;
     let grant = open(&mut transaction, secret, (user, role, epoch), device).await?;
-    let subject = Some((Kind::Session, grant.session.0));
+    let subject = Some((NodeKind::Session, grant.session.0));
     let metadata = serde_json::json!({});
     transaction
         .commit(ActivityEntry { user: Some(user), action: Action::SessionCreate, subject, metadata })
@@ -237,7 +237,7 @@ pub async fn refresh(store: &Store, secret: &Secret, token: &str) -> Result<Refr
         Grant { session: given.session, user, role, epoch, refresh_token }
     };
     let entry = |action, metadata| {
-        let subject = Some((Kind::Session, given.session.0));
+        let subject = Some((NodeKind::Session, given.session.0));
         ActivityEntry { user: Some(user), action, subject, metadata }
     };
     match use_of(given.counter, standing.counter, &standing.exchanges, now) {

@@ -9,10 +9,9 @@ use crate::{
     activity::{Action, ActivityEntry},
     auth::revocation::Revocation,
     clock,
-    database::kind::Kind,
     error::Error,
     events::ChangeEvent,
-    id::{SessionId, UserId},
+    id::{NodeKind, SessionId, UserId},
     store::{Store, transaction::Transaction},
 };
 
@@ -44,8 +43,8 @@ pub async fn revoke(
     let ended = end(&mut transaction, owner, &live, reason).await?;
     let action = if reason == EndReason::SignedOut { Action::SessionSignOut } else { Action::SessionRevoke };
     let subject = match which {
-        Which::One(id) => (Kind::Session, id.0),
-        Which::AllBut(_) => (Kind::User, owner.0),
+        Which::One(id) => (NodeKind::Session, id.0),
+        Which::AllBut(_) => (NodeKind::User, owner.0),
     };
     let metadata = serde_json::json!({ "sessions": ended.len() });
     transaction.commit(ActivityEntry { user: Some(actor), action, subject: Some(subject), metadata }).await?;

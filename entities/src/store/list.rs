@@ -23,12 +23,11 @@ use crate::{
         sql::{Cells, Record, Sql},
     },
     error::Error,
-    store::Store,
 };
 
 mod cached;
 
-use cached::{Counts, Pages, Part};
+pub use cached::Part;
 
 /// A list as its domain declares it, once: the names of its statements, its table and which rows it has. It is read
 /// whole, or as a page for each parent.
@@ -126,26 +125,14 @@ where
         self
     }
 
-    fn part(&'static self, scope: &Scope, filter: &F) -> Part<R, F> {
-        Part { list: self, scope: *scope, filter: filter.clone() }
+    /// The rows of the list that a filter and a scope leave.
+    pub fn part(&'static self, scope: Scope, filter: F) -> Part<&'static Self, F> {
+        Part { list: self, scope, filter }
     }
 
-    /// One page of the whole list.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn page(
-        &'static self,
-        store: &Store,
-        scope: &Scope,
-        filter: &F,
-        keyset: &'static Keyset<R>,
-        window: &Window,
-    ) -> Result<Arc<Page<R>>, Error> {
-        let part = self.part(scope, filter);
-        let pages = Pages { part, keyset, window: window.clone(), whole: true };
-        let mut found = pages.part.read(store, pages.clone(), &[Uuid::nil()]).await?;
-        Ok(found.remove(&Uuid::nil()).expect("a list has a page, if an empty one"))
+    /// Is it read whole, and not for each of many parents?
+    fn is_whole(&self) -> bool {
+        self.names.parent.is_none()
     }
 
     async fn load_page(
@@ -165,17 +152,6 @@ where
         Ok(window.cut(database.fetch(self.names.page, (self.table)(), sql, read).await?))
     }
 
-    /// How many rows the filter leaves of the whole list.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn count(&'static self, store: &Store, scope: &Scope, filter: &F) -> Result<i64, Error> {
-        let part = self.part(scope, filter);
-        let counts = Counts { part, whole: true };
-        let found = counts.part.read(store, counts.clone(), &[Uuid::nil()]).await?;
-        Ok(found.get(&Uuid::nil()).map_or(0, |count| **count))
-    }
-
     #[expect(
         clippy::redundant_closure_for_method_calls,
         reason = "the method itself is not general enough over lifetimes"
@@ -189,35 +165,15 @@ where
         Ok(counts.first().copied().unwrap_or_default())
     }
 
-    /// One page for each parent, in one statement. A parent without rows has an empty page.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn pages<P: Parent>(
-        &'static self,
-        store: &Store,
-        scope: &Scope,
-        filter: &F,
-        keyset: &'static Keyset<R>,
-        window: &Window,
-        parents: &[P],
-    ) -> Result<FxHashMap<P, Arc<Page<R>>>, Error> {
-        let part = self.part(scope, filter);
-        let pages = Pages { part, keyset, window: window.clone(), whole: false };
-        let ids: Vec<Uuid> = parents.iter().map(|parent| (*parent).into()).collect();
-        let found = pages.part.read(store, pages.clone(), &ids).await?;
-        Ok(found.into_iter().map(|(parent, page)| (P::from(parent), page)).collect())
-    }
-
-    async fn load_pages<P: Parent>(
+    async fn load_pages(
         &self,
         database: &Database,
         scope: &Scope,
         filter: &F,
         keyset: &'static Keyset<R>,
         window: &Window,
-        parents: &[P],
-    ) -> Result<FxHashMap<P, Arc<Page<R>>>, Error> {
+        parents: &[Uuid],
+    ) -> Result<FxHashMap<Uuid, Arc<Page<R>>>, Error> {
         let mut sql = database.sql();
         let conditions = |sql: &mut Sql| (self.conditions)(filter, sql, scope);
         if sql.is_postgres() {
@@ -225,10 +181,10 @@ where
         } else {
             self.push_row_number(&mut sql, conditions, keyset, window, parents);
         }
-        let mut pages: FxHashMap<P, Vec<Arc<R>>> =
+        let mut pages: FxHashMap<Uuid, Vec<Arc<R>>> =
             parents.iter().map(|parent| (*parent, Vec::new())).collect();
         let read = |cells: &mut Cells<'_>| {
-            let parent = P::from(cells.next::<Uuid>()?);
+            let parent = cells.next::<Uuid>()?;
             let row = Arc::new((self.read)(cells)?);
             pages.entry(parent).or_default().push(row);
             Ok(())
@@ -237,52 +193,34 @@ where
         Ok(pages.into_iter().map(|(parent, rows)| (parent, Arc::new(window.cut(rows)))).collect())
     }
 
-    /// How many rows the filter leaves each parent, in one statement. A parent without rows has 0.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn counts<P: Parent>(
-        &'static self,
-        store: &Store,
-        scope: &Scope,
-        filter: &F,
-        parents: &[P],
-    ) -> Result<FxHashMap<P, i64>, Error> {
-        let part = self.part(scope, filter);
-        let counts = Counts { part, whole: false };
-        let ids: Vec<Uuid> = parents.iter().map(|parent| (*parent).into()).collect();
-        let found = counts.part.read(store, counts.clone(), &ids).await?;
-        Ok(found.into_iter().map(|(parent, count)| (P::from(parent), *count)).collect())
-    }
-
-    async fn load_counts<P: Parent>(
+    async fn load_counts(
         &self,
         database: &Database,
         scope: &Scope,
         filter: &F,
-        parents: &[P],
-    ) -> Result<FxHashMap<P, i64>, Error> {
+        parents: &[Uuid],
+    ) -> Result<FxHashMap<Uuid, i64>, Error> {
         let (mut sql, parent) = (database.sql(), self.names.parent());
         sql.push("SELECT t.").push(parent).push(", count(*)").from((self.table)());
         sql.push(" WHERE t.").push(parent).any_id(parents);
         (self.conditions)(filter, &mut sql, scope);
         sql.push(" GROUP BY t.").push(parent);
-        let mut counts: FxHashMap<P, i64> = parents.iter().map(|parent| (*parent, 0)).collect();
+        let mut counts: FxHashMap<Uuid, i64> = parents.iter().map(|parent| (*parent, 0)).collect();
         let read = |cells: &mut Cells<'_>| {
-            counts.insert(P::from(cells.next::<Uuid>()?), cells.next()?);
+            counts.insert(cells.next()?, cells.next()?);
             Ok(())
         };
         database.fetch(self.names.count, (self.table)(), sql, read).await?;
         Ok(counts)
     }
 
-    fn push_lateral<P: Parent>(
+    fn push_lateral(
         &self,
         sql: &mut Sql,
         conditions: impl Fn(&mut Sql),
         keyset: &Keyset<R>,
         window: &Window,
-        parents: &[P],
+        parents: &[Uuid],
     ) {
         sql.push("SELECT p.id, c.* FROM ").parents(parents);
         sql.push(" CROSS JOIN LATERAL (SELECT ").push(self.columns).from((self.table)());
@@ -293,13 +231,13 @@ where
         sql.push(") c");
     }
 
-    fn push_row_number<P: Parent>(
+    fn push_row_number(
         &self,
         sql: &mut Sql,
         conditions: impl Fn(&mut Sql),
         keyset: &Keyset<R>,
         window: &Window,
-        parents: &[P],
+        parents: &[Uuid],
     ) {
         let parent = self.names.parent();
         sql.push("SELECT t.").push(parent).push(", ").push(self.columns);

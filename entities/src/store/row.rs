@@ -1,8 +1,13 @@
-//! Rows by id, through the cache: the read behind every edge to one object, and the same where only the database can
-//! say who may see a row (`Find`). Not here: lists (`list`).
+//! Batch reads of at most one value for each key (`Finder`): rows by id, through the cache, and the same where only the
+//! database can say who may see a row (`Find`). Not here: lists (`list`).
 
-use std::{hash::Hash, marker::PhantomData, sync::Arc};
+use std::{
+    hash::{Hash, Hasher},
+    marker::PhantomData,
+    sync::Arc,
+};
 
+use futures_util::{FutureExt as _, future::BoxFuture};
 use rustc_hash::FxHashMap;
 use sea_orm::EntityTrait;
 use serde::{Serialize, de::DeserializeOwned};
@@ -11,18 +16,81 @@ use uuid::Uuid;
 use crate::{
     cache::{Cached, ReadContext, Retention, Tag},
     database::{
-        kind::Kind,
         scope::Scope,
         sql::{Record, Sql},
     },
     error::Error,
+    id::{Id, NodeKind},
     store::Store,
 };
 
+/// A batch read as its domain declares it, once: at most one value for each key. Whoever loads by it, such as the edges
+/// of the graph, needs to know nothing else.
+pub struct Finder<K: 'static, V: 'static> {
+    name: &'static str,
+    is_scoped: bool,
+    read: ReadFn<K, V>,
+}
+
+type Found<K, V> = Result<FxHashMap<K, Arc<V>>, Error>;
+type ReadFn<K, V> = for<'a> fn(&'a Store, &'a Scope, &'a [K]) -> BoxFuture<'a, Found<K, V>>;
+
+impl<K, V> Finder<K, V> {
+    /// Rows by id. Who may see a row is decided on the row.
+    pub(crate) const fn by_id() -> Self
+    where
+        K: Id,
+        V: ById<Id = K>,
+    {
+        Self { name: V::BY_IDS, is_scoped: false, read: |store, _, ids| by_ids(store, ids).boxed() }
+    }
+
+    /// A read that finds the same for everybody: who may see it was decided before, or is decided on the value.
+    pub(crate) const fn open(name: &'static str, read: ReadFn<K, V>) -> Self {
+        Self { name, is_scoped: false, read }
+    }
+
+    /// A read that finds what the scope reaches.
+    pub(crate) const fn scoped(name: &'static str, read: ReadFn<K, V>) -> Self {
+        Self { name, is_scoped: true, read }
+    }
+
+    /// What the read is called, `domain.read`.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Does it depend on the scope what it finds?
+    pub fn is_scoped(&self) -> bool {
+        self.is_scoped
+    }
+
+    /// The values of these keys; keys without one are left out.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn find(&self, store: &Store, scope: &Scope, keys: &[K]) -> Found<K, V> {
+        (self.read)(store, scope, keys).await
+    }
+}
+
+/// Each declaration is another finder, so that loaders can be compared.
+impl<K, V> PartialEq for Finder<K, V> {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
+impl<K, V> Eq for Finder<K, V> {}
+
+impl<K, V> Hash for Finder<K, V> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+    }
+}
+
 /// What is read of a table by the id that its rows have.
 pub(crate) trait ById: Record + Serialize + DeserializeOwned {
-    /// Its type in the graph, and in tags.
-    const KIND: Kind;
     /// What the statement is called.
     const BY_IDS: &'static str;
     /// Checked against Redis at each read: what access depends on.
@@ -32,7 +100,7 @@ pub(crate) trait ById: Record + Serialize + DeserializeOwned {
     /// The column of its id.
     const ID: <Self::Entity as EntityTrait>::Column;
     /// The type of its id.
-    type Id: Copy + Eq + Hash + From<Uuid> + Into<Uuid> + Send + Sync + 'static;
+    type Id: Id;
 
     /// Its id.
     fn id(&self) -> Self::Id;
@@ -73,15 +141,15 @@ impl<R: ById> Cached for Rows<R> {
     fn arguments(&self) -> impl Serialize {}
 
     fn tags(&self, key: R::Id, _: Option<&R>) -> Vec<Tag> {
-        vec![Tag::Row(R::KIND.as_str(), key.into())]
+        vec![Tag::Row(R::Id::KIND.as_str(), key.into())]
     }
 
     fn is_strong(&self) -> bool {
         R::IS_STRONG
     }
 
-    fn rows_of(&self) -> Option<Kind> {
-        Some(R::KIND)
+    fn rows_of(&self) -> Option<NodeKind> {
+        Some(R::Id::KIND)
     }
 
     fn caches_absence(&self) -> bool {

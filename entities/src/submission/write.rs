@@ -16,15 +16,12 @@ use super::{Column, Entity, Model};
 use crate::{
     activity::{Action, ActivityEntry},
     clock,
-    database::{
-        kind::Kind,
-        sql::{Json, Record as _, Sql},
-    },
+    database::sql::{Json, Record as _, Sql},
     error::Error,
     events::ChangeEvent,
     form::{self, Status},
     forms::{compiled::CompiledForm, pipeline, problem::Problem, work::Work},
-    id::{FormId, LocationId, SubmissionId},
+    id::{FormId, LocationId, NodeKind, SubmissionId},
     location::record::{self, NewPosition, RecordedBy},
     store::{Store, transaction::Transaction},
 };
@@ -203,7 +200,7 @@ async fn insert(
     }
     transaction.changed(ChangeEvent::Submission { id, form, user: Some(author.user) });
     let metadata = json!({ "form": form.0, "version": version });
-    let subject = Some((Kind::Submission, id.0));
+    let subject = Some((NodeKind::Submission, id.0));
     let entry =
         ActivityEntry { user: Some(author.user), action: Action::SubmissionCreate, subject, metadata };
     transaction.commit(entry).await?;

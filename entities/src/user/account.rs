@@ -8,13 +8,10 @@ use crate::{
     activity::{Action, ActivityEntry},
     auth::{revocation::Revocation, secret::Secret},
     clock,
-    database::{
-        kind::Kind,
-        sql::{Hidden, is_storable},
-    },
+    database::sql::{Hidden, is_storable},
     error::Error,
     events::ChangeEvent,
-    id::{SessionId, UserId},
+    id::{NodeKind, SessionId, UserId},
     session::{Device, EndReason, Grant, Which, begin, end},
     store::{Store, transaction::Transaction},
     unicode,
@@ -260,5 +257,5 @@ async fn end_all_but(
 }
 
 fn entry(actor: Option<UserId>, action: Action, user: UserId, metadata: serde_json::Value) -> ActivityEntry {
-    ActivityEntry { user: actor, action, subject: Some((Kind::User, user.0)), metadata }
+    ActivityEntry { user: actor, action, subject: Some((NodeKind::User, user.0)), metadata }
 }

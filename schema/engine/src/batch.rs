@@ -328,7 +328,8 @@ impl Inner {
     ) {
         let (began, name) = (Instant::now(), loader.name());
         let span = tracing::debug_span!(
-            target: SPANS, "batch", otel.name = name, otel.status_code = Empty, keys = keys.len(), found = Empty,
+            target: SPANS, "batch", otel.name = name, otel.status_code = Empty,
+            keys = keys.len(), found = Empty,
         );
         let source = self.source::<L::Source>();
         let loaded = if L::SHARED && self.groups.is_on() && source.is_shareable() {

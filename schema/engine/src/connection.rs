@@ -116,20 +116,24 @@ pub struct PageRows<'a, R> {
 }
 
 /// How arguments become the loaders of a list.
-pub type BindList<A, P, C, U> =
-    fn(&FieldArgs<'_, A>) -> Result<BoundPage<P, C, <U as Visible>::Row>, FieldError>;
+type BindList<A, P, C, R> = Box<dyn Fn(&FieldArgs<'_, A>) -> BoundResult<P, C, R> + Send + Sync>;
+
+type BoundResult<P, C, R> = Result<BoundPage<P, C, R>, FieldError>;
 
 /// An edge to a page of a list.
 pub struct Pages<T, A, P: Loader, C, U: Visible> {
-    bind: BindList<A, P, C, U>,
+    bind: BindList<A, P, C, U::Row>,
     key: fn(&T) -> P::Key,
     max_rows: u32,
 }
 
 impl<T, A, P: Loader, C, U: Visible> Pages<T, A, P, C, U> {
     /// A list; `key` is what the parent is to the loaders.
-    pub fn new(bind: BindList<A, P, C, U>, key: fn(&T) -> P::Key) -> Self {
-        Self { bind, key, max_rows: MAX_ROWS }
+    pub fn new(
+        bind: impl Fn(&FieldArgs<'_, A>) -> BoundResult<P, C, U::Row> + Send + Sync + 'static,
+        key: fn(&T) -> P::Key,
+    ) -> Self {
+        Self { bind: Box::new(bind), key, max_rows: MAX_ROWS }
     }
 
     /// Tells that its pages have at most so many rows; `bind` asks `PageArgs::window` for the same.

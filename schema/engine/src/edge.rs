@@ -139,9 +139,9 @@ impl Filled for &Ready {
 }
 
 /// How arguments become a loader.
-pub type Bind<A, L> = fn(&FieldArgs<'_, A>) -> Result<L, FieldError>;
+type Bind<A, L> = Box<dyn Fn(&FieldArgs<'_, A>) -> Result<L, FieldError> + Send + Sync>;
 /// How a row becomes a key; `None` is an absent edge.
-pub type KeyOf<T, A, L> = fn(&T, &FieldArgs<'_, A>) -> Result<Option<<L as Loader>::Key>, FieldError>;
+type KeyOf<T, A, K> = Box<dyn Fn(&T, &FieldArgs<'_, A>) -> Result<Option<K>, FieldError> + Send + Sync>;
 
 /// An edge to one object.
 pub struct One<T, A, L: Loader, U: Visible> {
@@ -149,39 +149,47 @@ pub struct One<T, A, L: Loader, U: Visible> {
     /// What the key names has just been written: where it is not found, something went wrong.
     is_written: bool,
     bind: Bind<A, L>,
-    key: KeyOf<T, A, L>,
+    key: KeyOf<T, A, L::Key>,
     see: fn(&Context, Arc<U::Row>) -> Option<U>,
 }
 
 impl<T, A, L: Loader, U: Visible> One<T, A, L, U> {
+    /// An edge that is always there; where it is not, the parent is null. `bind` turns the arguments into a loader, `key`
+    /// a row into what is loaded for it.
+    pub fn required(
+        bind: impl Fn(&FieldArgs<'_, A>) -> Result<L, FieldError> + Send + Sync + 'static,
+        key: impl Fn(&T, &FieldArgs<'_, A>) -> Result<Option<L::Key>, FieldError> + Send + Sync + 'static,
+    ) -> Self {
+        let (bind, key) = (Box::new(bind), Box::new(key));
+        Self { nullable: false, is_written: false, bind, key, see: U::visible_to }
+    }
+
     /// An edge that may be absent.
-    pub const fn nullable(bind: Bind<A, L>, key: KeyOf<T, A, L>) -> Self {
-        Self { nullable: true, is_written: false, bind, key, see: U::visible_to }
+    pub fn nullable(
+        bind: impl Fn(&FieldArgs<'_, A>) -> Result<L, FieldError> + Send + Sync + 'static,
+        key: impl Fn(&T, &FieldArgs<'_, A>) -> Result<Option<L::Key>, FieldError> + Send + Sync + 'static,
+    ) -> Self {
+        Self { nullable: true, ..Self::required(bind, key) }
     }
 
     /// An edge of a payload to what a mutation has written, absent where it wrote nothing. What is said to be written and
     /// is not found is an error, never a silent null.
-    pub const fn written(bind: Bind<A, L>, key: KeyOf<T, A, L>) -> Self {
-        Self { nullable: true, is_written: true, bind, key, see: U::visible_to }
-    }
-
-    /// An edge that is always there; where it is not, the parent is null.
-    pub const fn required(bind: Bind<A, L>, key: KeyOf<T, A, L>) -> Self {
-        Self { nullable: false, is_written: false, bind, key, see: U::visible_to }
+    pub fn written(
+        bind: impl Fn(&FieldArgs<'_, A>) -> Result<L, FieldError> + Send + Sync + 'static,
+        key: impl Fn(&T, &FieldArgs<'_, A>) -> Result<Option<L::Key>, FieldError> + Send + Sync + 'static,
+    ) -> Self {
+        Self { nullable: true, is_written: true, ..Self::required(bind, key) }
     }
 
     /// An edge that is always there, to an object that is seen by whoever sees the one from which the edge leads.
-    pub const fn implied(bind: Bind<A, L>, key: KeyOf<T, A, L>) -> Self
+    pub fn implied(
+        bind: impl Fn(&FieldArgs<'_, A>) -> Result<L, FieldError> + Send + Sync + 'static,
+        key: impl Fn(&T, &FieldArgs<'_, A>) -> Result<Option<L::Key>, FieldError> + Send + Sync + 'static,
+    ) -> Self
     where
         U: VisibleFrom<T>,
     {
-        Self {
-            nullable: false,
-            is_written: false,
-            bind,
-            key,
-            see: |ctx, row| Some(U::visible_from(ctx, row)),
-        }
+        Self { see: |ctx, row| Some(U::visible_from(ctx, row)), ..Self::required(bind, key) }
     }
 }
 
@@ -206,7 +214,7 @@ where
     }
 
     fn plan<'q>(&'static self, request: FieldRequest<'q>) -> Result<Box<dyn Run<T> + 'q>, RequestError> {
-        plan(&request, self.bind, |plan| Box::new(OneRun { edge: self, plan }))
+        plan(&request, &self.bind, |plan| Box::new(OneRun { edge: self, plan }))
     }
 }
 
@@ -220,7 +228,7 @@ struct EdgePlan<'q, A, L, U: 'static> {
 
 fn plan<'q, T: 'static, A: Arguments, L: Loader, U: Visible>(
     request: &FieldRequest<'q>,
-    bind: Bind<A, L>,
+    bind: &Bind<A, L>,
     run: impl FnOnce(EdgePlan<'q, A, L, U>) -> Box<dyn Run<T> + 'q>,
 ) -> Result<Box<dyn Run<T> + 'q>, RequestError> {
     let selection = U::object().plan(request.planner, &request.selected.sets, request.ctx)?;
@@ -319,7 +327,7 @@ static MISSING: FieldError = FieldError::internal();
 /// An edge to a list of objects, `[U!]!`.
 pub struct Many<T, A, L: Loader, U: Visible> {
     bind: Bind<A, L>,
-    key: KeyOf<T, A, L>,
+    key: KeyOf<T, A, L::Key>,
     rows: RowsOf<A, L, U>,
 }
 
@@ -329,8 +337,12 @@ type RowsOf<A, L, U> =
 
 impl<T, A, L: Loader, U: Visible> Many<T, A, L, U> {
     /// A list; `rows` takes the rows out of the loaded value.
-    pub fn new(bind: Bind<A, L>, key: KeyOf<T, A, L>, rows: RowsOf<A, L, U>) -> Self {
-        Self { bind, key, rows }
+    pub fn new(
+        bind: impl Fn(&FieldArgs<'_, A>) -> Result<L, FieldError> + Send + Sync + 'static,
+        key: impl Fn(&T, &FieldArgs<'_, A>) -> Result<Option<L::Key>, FieldError> + Send + Sync + 'static,
+        rows: RowsOf<A, L, U>,
+    ) -> Self {
+        Self { bind: Box::new(bind), key: Box::new(key), rows }
     }
 }
 
@@ -354,7 +366,7 @@ where
     }
 
     fn plan<'q>(&'static self, request: FieldRequest<'q>) -> Result<Box<dyn Run<T> + 'q>, RequestError> {
-        plan(&request, self.bind, |plan| Box::new(ManyRun { edge: self, plan }))
+        plan(&request, &self.bind, |plan| Box::new(ManyRun { edge: self, plan }))
     }
 }
 
@@ -413,8 +425,8 @@ impl<U: Send + Sync> Filled for ManyFilled<'_, '_, U> {
 
 /// An edge to a value that is loaded by itself because it is large or has to be counted.
 pub struct Single<T, L: Loader, C, M = ()> {
-    bind: fn(&Context) -> L,
-    key: fn(&T) -> Option<L::Key>,
+    bind: Box<dyn Fn(&Context) -> L + Send + Sync>,
+    key: Box<dyn Fn(&T) -> Option<L::Key> + Send + Sync>,
     value: fn(Option<L::Value>) -> C,
     marker: PhantomData<fn() -> M>,
 }
@@ -422,11 +434,11 @@ pub struct Single<T, L: Loader, C, M = ()> {
 impl<T, L: Loader, C: Leaf<M>, M> Single<T, L, C, M> {
     /// `value` turns what was loaded, if anything, into the leaf.
     pub fn new(
-        bind: fn(&Context) -> L,
-        key: fn(&T) -> Option<L::Key>,
+        bind: impl Fn(&Context) -> L + Send + Sync + 'static,
+        key: impl Fn(&T) -> Option<L::Key> + Send + Sync + 'static,
         value: fn(Option<L::Value>) -> C,
     ) -> Self {
-        Self { bind, key, value, marker: PhantomData }
+        Self { bind: Box::new(bind), key: Box::new(key), value, marker: PhantomData }
     }
 }
 

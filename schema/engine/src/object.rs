@@ -501,6 +501,12 @@ impl<T: Send + Sync> Rows<'_, '_, T> {
     }
 }
 
+impl<T: Send + Sync> Filled for Rows<'_, '_, T> {
+    fn write<'w>(&'w self, row: usize, writer: &mut Writer<'w>) -> Result<(), Unwritten> {
+        Rows::write(self, row, writer)
+    }
+}
+
 /// An entity's place in the library's registry. Execution never comes here: queries run as this file says.
 pub struct Row<T>(PhantomData<fn() -> T>);
 

@@ -152,7 +152,8 @@ fn merge<'q>(fields: &mut Vec<Selected<'q>>, field: &'q Positioned<Field>) -> Re
     };
     if known.field.name.node != field.node.name.node || !same_arguments(known.field, &field.node) {
         let message = format!(
-            "Fields \"{key}\" conflict: they ask for different things. Use different aliases on the fields to fetch both."
+            "Fields \"{key}\" conflict: they ask for different things. Use different aliases on the fields \
+             to fetch both."
         );
         return Err(RequestError::new(Code::ValidationFailed, message).at(known.location).at(field.pos));
     }

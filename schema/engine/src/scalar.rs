@@ -35,7 +35,8 @@ impl ScalarType for DateTime {
 }
 
 /// What a text that is not a time should have been.
-pub(crate) const BAD_TIME: &str = "Invalid DateTime: expected a time such as \"2026-01-02T03:04:05Z\" (RFC 3339), in the years 0001 to 9999.";
+pub(crate) const BAD_TIME: &str = "Invalid DateTime: expected a time such as \"2026-01-02T03:04:05Z\" (RFC \
+                                   3339), in the years 0001 to 9999.";
 
 /// A time that the databases can hold and that can be written again, in UTC, where an offset may lead to another year.
 /// PostgreSQL's calendar has no year 0. Neither database has leap seconds: one is the end of the second before it, and

@@ -311,18 +311,21 @@ mod tests {
             (
                 "Outer!",
                 &inner(r#"{"role":"ADMIN","other":1}"#),
-                "got an invalid value at \"i.inner[0][0]\": Field \"other\" is not defined by type \"Inner\".",
+                "got an invalid value at \"i.inner[0][0]\": Field \"other\" is not defined by type \
+                 \"Inner\".",
             ),
             (
                 "Outer!",
                 &inner(r#"{"role":"ADMIN","times":"2026-01-02 03:04"}"#),
-                "got an invalid value at \"i.inner[0][0].times\": Expected a time such as \"2026-01-02T03:04:05Z\" (RFC 3339), in the years 0001 to 9999.",
+                "got an invalid value at \"i.inner[0][0].times\": Expected a time such as \
+                 \"2026-01-02T03:04:05Z\" (RFC 3339), in the years 0001 to 9999.",
             ),
             ("Outer", "\"hunter2\"", "got an invalid value: Expected an object of type \"Outer\"."),
             (
                 "LocationPointInput",
                 r#"{"timestamp":"9999-12-31T23:59:59-01:00","latitude":1}"#,
-                "got an invalid value at \"i.timestamp\": Expected a time such as \"2026-01-02T03:04:05Z\" (RFC 3339), in the years 0001 to 9999.",
+                "got an invalid value at \"i.timestamp\": Expected a time such as \"2026-01-02T03:04:05Z\" \
+                 (RFC 3339), in the years 0001 to 9999.",
             ),
         ] {
             assert_eq!(coerce(of, given), Err(format!("Variable \"$i\" {wanted}")), "{of}: {given}");

@@ -87,8 +87,8 @@ pub(crate) fn throttle(ctx: &Context) -> Result<(), FieldError> {
             tracing::warn!(
                 client,
                 is_gateway,
-                "too many sign-ins from one address or network: refused for now. If this is a proxy or a gateway, let it \
-                 say for whom it asks (X-Forwarded-For) and list it as trusted"
+                "too many sign-ins from one address or network: refused for now. If this is a proxy or a \
+                 gateway, let it say for whom it asks (X-Forwarded-For) and list it as trusted"
             );
         }
         rate_limited(refused)

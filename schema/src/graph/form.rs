@@ -6,36 +6,35 @@ use std::sync::{Arc, LazyLock};
 use async_graphql::{Enum, ID, InputObject};
 use entities::{
     Json,
-    database::{
-        page::{Keyset, ListKey, Page, Window},
-        scope::Scope,
-    },
+    database::page::Keyset,
     form::{
         self, Filter, OrderField, Row,
-        version::{self, Document, KEYSET as VERSIONS},
+        version::{self, KEYSET as VERSIONS},
     },
-    id::{FormId, FormVersionId, UserId},
+    id::{FormId, FormVersionId},
+    store::row::Finder,
 };
 
 pub(crate) mod mutation;
 
 use crate::{
-    context::{ContextExt as _, Database},
+    context::ContextExt as _,
     graph::{
+        edges::{Edges as _, FindLoader},
         input::{OrderDirection, TimeRangeInput, search, some_of},
-        list::{ListArgs as _, WindowArgs as _, bound},
-        node::NODE,
+        list::{Listed, Lists, uuids},
+        node::{NODE, node_id},
+        query::Query,
         scalar::enum_leaf,
         subgraph::Domain,
         submission::{self, Submission},
-        user::{self, User, user_ids},
+        user::{User, user_ids},
     },
 };
 use engine::{
-    batch::{Loaded, Loader},
-    connection::{BoundPage, MAX_ROWS, PageArgs, Pages},
+    connection::PageArgs,
     context::Context,
-    edge::{FieldArgs, NoArguments, One, Single},
+    edge::{One, Single},
     error::FieldError,
     object::{Edge, Entity, Object, Visible, VisibleFrom},
 };
@@ -87,6 +86,8 @@ impl VisibleFrom<FormVersion> for Form {
     }
 }
 
+node_id!(FormId, Form, form::BY_IDS);
+
 impl Form {
     fn of(ctx: &Context, row: Arc<Row>) -> Self {
         let edited = row.is_edited_by(&ctx.scope());
@@ -110,36 +111,49 @@ impl Entity for Form {
                 .column("title", "Shown to those who fill it in.", |form| &form.row.title)
                 .column("description", "What it is for.", |form| &form.row.description)
                 .column("status", "Where it is in its life.", |form| &form.row.status)
-                .column("version", "The number of the published version; 0 before the first publication.", |form| &form.row.version)
-                .edge("owner", "Who made it.", One::<Form, NoArguments, user::ById, User>::required(|_| Ok(user::ById), |form, _| Ok(Some(form.row.owner_id))))
+                .column(
+                    "version",
+                    "The number of the published version; 0 before the first publication.",
+                    |form| &form.row.version,
+                )
+                .one("owner", "Who made it.", |form| form.row.owner_id)
                 .column("createdAt", "When the form was made.", |form| &form.row.created_at)
                 .column("updatedAt", "When the form was last changed.", |form| &form.row.updated_at)
-                .column("publishedAt", "The last publication. Null before the first.", |form| &form.row.published_at)
-                .edge("submissionCount", "How many submissions the viewer may see.", submission::count_of_form())
-                .edge(
+                .column("publishedAt", "The last publication. Null before the first.", |form| {
+                    &form.row.published_at
+                })
+                .count("submissionCount", "How many submissions the viewer may see.", &submission::OF_FORMS)
+                .find::<FormVersion, _>(
                     "currentVersion",
                     "The published version: what is filled in. Null before the first publication.",
-                    One::<Form, NoArguments, CurrentVersion, FormVersion>::nullable(
-                        |given| Ok(CurrentVersion { scope: given.ctx.scope() }),
-                        |form, _| Ok((form.row.version > 0).then_some(form.row.id)),
-                    ),
+                    &version::CURRENT_OF_FORMS,
+                    |form| (form.row.version > 0).then_some(form.row.id),
                 )
-                .edge("versions", "All published versions, newest first. Those who may not edit the form see the current one, while it is open, and those that they have filled in.", versions_of_form())
+                .page(
+                    "versions",
+                    "All published versions, newest first. Those who may not edit the form see the current \
+                     one, while it is open, and those that they have filled in.",
+                    &VERSIONS_OF_FORMS,
+                )
                 .edge(
                     "versionByNumber",
-                    "The published version of this number. Null where it does not exist or the viewer may not see it.",
-                    One::<Form, NumberArgs, VersionsByNumber, FormVersion>::nullable(
-                        |given| Ok(VersionsByNumber { scope: given.ctx.scope() }),
-                        |form, given| Ok(Some((form.row.id, given.args.number))),
-                    ),
+                    "The published version of this number. Null where it does not exist or the viewer may \
+                     not see it.",
+                    version_by_number(),
                 )
-                .edge(
+                .value(
                     "draft",
-                    "The definition as it is being edited. Null without a draft, and where the viewer may not edit the form.",
-                    Single::<Form, Drafts, Option<Arc<Json>>, _>::new(|_| Drafts, |form| form.edited.then_some(form.row.id), |draft| draft),
+                    "The definition as it is being edited. Null without a draft, and where the viewer may \
+                     not edit the form.",
+                    &form::DRAFTS,
+                    |form| form.edited.then_some(form.row.id),
                 )
-                .column("draftRevision", "Grows with each save of the draft; sent back as `baseRevision`.", |form| &form.row.draft_revision)
-                .edge("submissions", "What has been filled in, newest first.", submission::submissions_of_form())
+                .column(
+                    "draftRevision",
+                    "Grows with each save of the draft; sent back as `baseRevision`.",
+                    |form| &form.row.draft_revision,
+                )
+                .page("submissions", "What has been filled in, newest first.", &submission::OF_FORMS)
         });
         &OBJECT
     }
@@ -167,6 +181,8 @@ impl VisibleFrom<Submission> for FormVersion {
     }
 }
 
+node_id!(FormVersionId, FormVersion, version::BY_IDS);
+
 impl Entity for FormVersion {
     fn object() -> &'static Object<Self> {
         static OBJECT: LazyLock<Object<FormVersion>> = LazyLock::new(|| {
@@ -175,44 +191,33 @@ impl Entity for FormVersion {
                 .implements(NODE)
                 .key("id")
                 .column("id", "A lower-case UUID, the same in every subgraph.", |version| &version.row.id)
-                .edge(
-                    "form",
-                    "The form.",
-                    One::<FormVersion, NoArguments, ById, Form>::implied(
-                        |_| Ok(ById),
-                        |version, _| Ok(Some(version.row.form_id)),
-                    ),
-                )
+                .implied("form", "The form.", |version| version.row.form_id)
                 .column("number", "1, 2, 3 and so on.", |version| &version.row.number)
-                .edge("definition", "What is asked.", document(Document::Definition))
+                .edge("definition", "What is asked.", document(&version::DEFINITIONS))
                 .column("hash", "SHA-256 over the canonical definition (RFC 8785), hexadecimal.", |version| {
                     &version.row.hash
                 })
                 .edge(
                     "jsonSchema",
                     "JSON Schema draft 2020-12 of a submission's `data`.",
-                    document(Document::JsonSchema),
+                    document(&version::JSON_SCHEMAS),
                 )
                 .column("publishedAt", "When it was published.", |version| &version.row.published_at)
-                .edge(
-                    "publishedBy",
-                    "By whom. Null for removed accounts.",
-                    One::<FormVersion, NoArguments, user::ById, User>::nullable(
-                        |_| Ok(user::ById),
-                        |version, _| Ok(version.row.published_by),
-                    ),
-                )
+                .maybe("publishedBy", "By whom. Null for removed accounts.", |version| {
+                    version.row.published_by
+                })
         });
         &OBJECT
     }
 }
 
-fn document(document: Document) -> impl Edge<FormVersion> {
-    let bind: fn(&Context) -> VersionDocuments = match document {
-        Document::Definition => |_| VersionDocuments { document: Document::Definition },
-        Document::JsonSchema => |_| VersionDocuments { document: Document::JsonSchema },
-    };
-    Single::<FormVersion, VersionDocuments, Text>::new(bind, |version| Some(version.row.id), Text)
+fn document(documents: &'static Finder<FormVersionId, Json>) -> impl Edge<FormVersion> {
+    let load = |ctx: &Context| FindLoader::of(documents, ctx);
+    Single::<FormVersion, FindLoader<FormVersionId, Json>, Text>::new(
+        load,
+        |version| Some(version.row.id),
+        Text,
+    )
 }
 
 /// A document that every version has.
@@ -283,72 +288,65 @@ pub struct FormsArgs {
     order_by: Option<FormOrder>,
 }
 
-/// Forms by id.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct ById;
+impl Lists for FormsArgs {
+    type Object = Form;
+    type Filter = Filter;
 
-impl Loader for ById {
-    const NAME: &'static str = "form.by_ids";
-    const SHARED: bool = true;
-    type Source = Database;
-    type Key = FormId;
-    type Value = Arc<Row>;
+    fn page(&self) -> &PageArgs {
+        &self.page
+    }
 
-    async fn load(self, store: Database, keys: Arc<[FormId]>) -> Loaded<Self> {
-        form::by_ids(&store, &keys).await
+    fn filter(&self, _: &Context) -> Result<Filter, FieldError> {
+        Ok(self.filter.as_ref().map(FormFilter::read).transpose()?.unwrap_or_default())
+    }
+
+    fn order(&self) -> &'static Keyset<Row> {
+        self.order_by.as_ref().map_or(form::keyset(OrderField::CreatedAt, true), |order| {
+            let field = match order.field {
+                FormOrderField::CreatedAt => OrderField::CreatedAt,
+                FormOrderField::UpdatedAt => OrderField::UpdatedAt,
+                FormOrderField::Title => OrderField::Title,
+            };
+            form::keyset(field, order.direction == OrderDirection::Desc)
+        })
     }
 }
 
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct Drafts;
+/// `Query.forms`
+pub(crate) static ALL: Listed<Query, FormsArgs> = Listed::whole(&form::ALL);
 
-impl Loader for Drafts {
-    const NAME: &'static str = "form.drafts";
-    type Source = Database;
-    type Key = FormId;
-    type Value = Arc<Json>;
+/// `User.forms`
+pub(crate) static OF_OWNERS: Listed<User, FormsArgs> =
+    Listed::of(&form::OF_OWNERS, |user: &User| user.id().into())
+        .naming(|filter: &mut Filter| uuids(filter.owner_ids.take()));
 
-    async fn load(self, store: Database, keys: Arc<[FormId]>) -> Loaded<Self> {
-        form::drafts(&store, &keys).await
+/// The arguments of `Form.versions`.
+#[derive(InputObject)]
+pub struct VersionsArgs {
+    #[graphql(flatten)]
+    page: PageArgs,
+}
+
+impl Lists for VersionsArgs {
+    type Object = FormVersion;
+    type Filter = ();
+
+    fn page(&self) -> &PageArgs {
+        &self.page
+    }
+
+    fn filter(&self, _: &Context) -> Result<(), FieldError> {
+        Ok(())
+    }
+
+    fn order(&self) -> &'static Keyset<version::Row> {
+        &VERSIONS
     }
 }
 
-/// Versions by id.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct VersionById {
-    /// The viewer's.
-    pub scope: Scope,
-}
-
-impl Loader for VersionById {
-    const NAME: &'static str = "form_version.by_ids";
-    type Source = Database;
-    type Key = FormVersionId;
-    type Value = Arc<version::Row>;
-
-    async fn load(self, store: Database, keys: Arc<[FormVersionId]>) -> Loaded<Self> {
-        version::by_ids(&store, &self.scope, &keys).await
-    }
-}
-
-/// Versions by form and number.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct VersionsByNumber {
-    /// The viewer's; `All` for whoever holds what was filled in against them.
-    pub scope: Scope,
-}
-
-impl Loader for VersionsByNumber {
-    const NAME: &'static str = "form_version.by_numbers";
-    const SHARED: bool = true;
-    type Source = Database;
-    type Key = (FormId, i32);
-    type Value = Arc<version::Row>;
-
-    async fn load(self, store: Database, keys: Arc<[(FormId, i32)]>) -> Loaded<Self> {
-        version::by_numbers(&store, &self.scope, &keys).await
-    }
-}
+/// `Form.versions`
+static VERSIONS_OF_FORMS: Listed<Form, VersionsArgs> =
+    Listed::of(&version::OF_FORMS, |form: &Form| form.row.id.into());
 
 /// The argument of `Form.versionByNumber`.
 #[derive(InputObject)]
@@ -357,191 +355,10 @@ pub struct NumberArgs {
     number: i32,
 }
 
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct CurrentVersion {
-    scope: Scope,
-}
-
-impl Loader for CurrentVersion {
-    const NAME: &'static str = "form_version.current_of_forms";
-    type Source = Database;
-    type Key = FormId;
-    type Value = Arc<version::Row>;
-
-    async fn load(self, store: Database, keys: Arc<[FormId]>) -> Loaded<Self> {
-        version::current_of_forms(&store, &self.scope, &keys).await
-    }
-}
-
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct VersionDocuments {
-    document: Document,
-}
-
-impl Loader for VersionDocuments {
-    const NAME: &'static str = "form_version.documents";
-    type Source = Database;
-    type Key = FormVersionId;
-    type Value = Arc<Json>;
-
-    async fn load(self, store: Database, keys: Arc<[FormVersionId]>) -> Loaded<Self> {
-        version::documents(&store, self.document, &keys).await
-    }
-}
-
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct VersionsOfForms {
-    scope: Scope,
-    window: Window,
-}
-
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct VersionCounts {
-    scope: Scope,
-}
-
-impl Loader for VersionsOfForms {
-    const NAME: &'static str = "form_version.pages_of_forms";
-    type Source = Database;
-    type Key = FormId;
-    type Value = Arc<Page<version::Row>>;
-
-    async fn load(self, store: Database, keys: Arc<[FormId]>) -> Loaded<Self> {
-        version::OF_FORMS.pages(&store, &self.scope, &(), &VERSIONS, &self.window, &keys).await
-    }
-}
-
-impl Loader for VersionCounts {
-    const NAME: &'static str = "form_version.counts_of_forms";
-    type Source = Database;
-    type Key = FormId;
-    type Value = i64;
-
-    async fn load(self, store: Database, keys: Arc<[FormId]>) -> Loaded<Self> {
-        version::OF_FORMS.counts(&store, &self.scope, &(), &keys).await
-    }
-}
-
-fn versions_of_form() -> impl Edge<Form> {
-    Pages::<Form, PageArgs, VersionsOfForms, VersionCounts, FormVersion>::new(
-        |given| {
-            let scope = given.ctx.scope();
-            let mut cursors = given.list(&());
-            let window = given.args.window(&VERSIONS, &mut cursors, MAX_ROWS)?;
-            Ok(bound(VersionsOfForms { scope, window }, VersionCounts { scope }, &VERSIONS, cursors))
-        },
-        Form::id,
+/// `Form.versionByNumber`
+fn version_by_number() -> impl Edge<Form> {
+    One::<Form, NumberArgs, _, FormVersion>::nullable(
+        |given| Ok(FindLoader::of(&version::BY_NUMBERS, given.ctx)),
+        |form, given| Ok(Some((form.row.id, given.args.number))),
     )
-}
-
-/// A page of forms: of all of them (`Key = ()`), or of each owner's.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Forms<P> {
-    list: FormList,
-    window: Window,
-    parent: std::marker::PhantomData<fn() -> P>,
-}
-
-/// The count of forms.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct FormCounts<P> {
-    list: FormList,
-    parent: std::marker::PhantomData<fn() -> P>,
-}
-
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct FormList {
-    scope: Scope,
-    filter: Filter,
-    keyset: &'static Keyset<Row>,
-}
-
-impl Loader for Forms<()> {
-    const NAME: &'static str = "form.page";
-    const SHARED: bool = true;
-    type Source = Database;
-    type Key = ();
-    type Value = Arc<Page<Row>>;
-
-    async fn load(self, store: Database, _: Arc<[()]>) -> Loaded<Self> {
-        let FormList { scope, filter, keyset } = &self.list;
-        let page = form::ALL.page(&store, scope, filter, keyset, &self.window).await?;
-        Ok([((), page)].into_iter().collect())
-    }
-}
-
-impl Loader for FormCounts<()> {
-    const NAME: &'static str = "form.count";
-    const SHARED: bool = true;
-    type Source = Database;
-    type Key = ();
-    type Value = i64;
-
-    async fn load(self, store: Database, _: Arc<[()]>) -> Loaded<Self> {
-        let count = form::ALL.count(&store, &self.list.scope, &self.list.filter).await?;
-        Ok([((), count)].into_iter().collect())
-    }
-}
-
-impl Loader for Forms<UserId> {
-    const NAME: &'static str = "form.pages_of_owners";
-    const SHARED: bool = true;
-    type Source = Database;
-    type Key = UserId;
-    type Value = Arc<Page<Row>>;
-
-    async fn load(self, store: Database, keys: Arc<[UserId]>) -> Loaded<Self> {
-        let FormList { scope, filter, keyset } = &self.list;
-        form::OF_OWNERS.pages(&store, scope, filter, keyset, &self.window, &keys).await
-    }
-}
-
-impl Loader for FormCounts<UserId> {
-    const NAME: &'static str = "form.counts_of_owners";
-    const SHARED: bool = true;
-    type Source = Database;
-    type Key = UserId;
-    type Value = i64;
-
-    async fn load(self, store: Database, keys: Arc<[UserId]>) -> Loaded<Self> {
-        form::OF_OWNERS.counts(&store, &self.list.scope, &self.list.filter, &keys).await
-    }
-}
-
-fn bind_forms<P>(
-    given: &FieldArgs<'_, FormsArgs>,
-    parents: fn(&mut Filter) -> Option<Vec<UserId>>,
-) -> Result<BoundPage<Forms<P>, FormCounts<P>, Row>, FieldError>
-where
-    Forms<P>: Loader<Key: ListKey, Value = Arc<Page<Row>>>,
-{
-    let FormsArgs { page, filter, order_by } = &given.args;
-    let filter = filter.as_ref().map(FormFilter::read).transpose()?.unwrap_or_default();
-    let keyset = order_by.as_ref().map_or(form::keyset(OrderField::CreatedAt, true), |order| {
-        let field = match order.field {
-            FormOrderField::CreatedAt => OrderField::CreatedAt,
-            FormOrderField::UpdatedAt => OrderField::UpdatedAt,
-            FormOrderField::Title => OrderField::Title,
-        };
-        form::keyset(field, order.direction == OrderDirection::Desc)
-    });
-    let mut cursors = given.lists_of(&filter, parents);
-    let window = page.window(keyset, &mut cursors, MAX_ROWS)?;
-    let list = FormList { scope: given.ctx.scope(), filter, keyset };
-    let parent = std::marker::PhantomData;
-    let counts = FormCounts { list: list.clone(), parent };
-    Ok(bound(Forms { list, window, parent }, counts, keyset, cursors))
-}
-
-/// `User.forms`
-pub(crate) fn forms_of_user() -> impl Edge<User> {
-    Pages::<User, FormsArgs, Forms<UserId>, FormCounts<UserId>, Form>::new(
-        |given| bind_forms(given, |filter| filter.owner_ids.take()),
-        User::id,
-    )
-}
-
-/// `Query.forms`
-pub(crate) fn all_forms() -> impl Edge<crate::graph::query::Query> {
-    Pages::<_, FormsArgs, Forms<()>, FormCounts<()>, Form>::new(|given| bind_forms(given, |_| None), |_| ())
 }

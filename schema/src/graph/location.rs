@@ -10,34 +10,30 @@ use std::{
 use async_graphql::{ID, InputObject, OneofObject};
 use entities::{
     clock::TimeRange,
-    database::{
-        page::{Page, Window},
-        scope::Scope,
-    },
+    database::{page::Keyset, scope::Scope},
     id::{LocationId, SessionId, UserId},
     location::{self, Area, Filter, KEYSET, LatestFilter, Model, track},
-    store::list::List,
 };
-use uuid::Uuid;
 
 use crate::{
     context::{ContextExt as _, Database},
     graph::{
+        edges::Edges as _,
         input::{TimeRangeInput, ids},
-        list::{ListArgs as _, WindowArgs as _, bound},
-        node::NODE,
+        list::{Listed, Lists, uuids},
+        node::{NODE, node_id},
         query::Query,
-        session::{self, Session},
+        session::Session,
         subgraph::Domain,
-        user::{self, User, user_ids},
+        user::{User, user_ids},
     },
 };
 use engine::{
     batch::{Loaded, Loader},
     bounds::Taken,
-    connection::{BoundPage, PageArgs, Pages},
+    connection::PageArgs,
     context::Context,
-    edge::{FieldArgs, Many, NoArguments, One},
+    edge::{FieldArgs, Many},
     error::FieldError,
     object::{Edge, Entity, Object, Visible},
 };
@@ -61,6 +57,8 @@ impl Visible for Location {
         row.is_visible_to(&ctx.scope()).then_some(Self { row })
     }
 }
+
+node_id!(LocationId, Location, location::BY_IDS);
 
 impl Entity for Location {
     fn object() -> &'static Object<Self> {
@@ -88,22 +86,12 @@ impl Entity for Location {
                 .column("heading", "Degrees clockwise from north, 0 <= heading < 360.", |location| {
                     &location.row.heading
                 })
-                .edge(
+                .maybe(
                     "session",
                     "The device that recorded it. Null where the viewer may not see it.",
-                    One::<Location, NoArguments, session::ById, Session>::nullable(
-                        |_| Ok(session::ById),
-                        |location, _| Ok(location.row.session_id),
-                    ),
+                    |location| location.row.session_id,
                 )
-                .edge(
-                    "user",
-                    "Who was there.",
-                    One::<Location, NoArguments, user::ById, User>::required(
-                        |_| Ok(user::ById),
-                        |location, _| Ok(Some(location.row.user_id)),
-                    ),
-                )
+                .one("user", "Who was there.", |location| location.row.user_id)
         });
         &OBJECT
     }
@@ -196,6 +184,57 @@ pub struct LatestArgs {
     user_ids: Option<Vec<ID>>,
 }
 
+impl Lists for LocationsArgs {
+    type Object = Location;
+    type Filter = Filter;
+
+    const MAX_ROWS: u32 = MAX_POSITIONS;
+
+    fn page(&self) -> &PageArgs {
+        &self.page
+    }
+
+    fn filter(&self, _: &Context) -> Result<Filter, FieldError> {
+        Ok(self.filter.as_ref().map(LocationFilter::read).transpose()?.unwrap_or_default())
+    }
+
+    fn order(&self) -> &'static Keyset<Model> {
+        &KEYSET
+    }
+}
+
+impl Lists for LatestArgs {
+    type Object = Location;
+    type Filter = LatestFilter;
+
+    const MAX_ROWS: u32 = MAX_POSITIONS;
+
+    fn page(&self) -> &PageArgs {
+        &self.page
+    }
+
+    fn filter(&self, _: &Context) -> Result<LatestFilter, FieldError> {
+        let area = self.area.as_ref().map(AreaInput::read).transpose()?;
+        Ok(LatestFilter { area, user_ids: user_ids("userIds", self.user_ids.as_deref())? })
+    }
+
+    fn order(&self) -> &'static Keyset<Model> {
+        &KEYSET
+    }
+}
+
+/// `User.locations`
+pub(crate) static OF_USERS: Listed<User, LocationsArgs> =
+    Listed::of(&location::OF_USERS, |user: &User| user.id().into());
+
+/// `Session.locations`
+pub(crate) static OF_SESSIONS: Listed<Session, LocationsArgs> =
+    Listed::of(&location::OF_SESSIONS, |session: &Session| session.id().into())
+        .naming(|filter: &mut Filter| uuids(filter.session_ids.take()));
+
+/// `Query.latestLocations`
+pub(crate) static LATEST: Listed<Query, LatestArgs> = Listed::whole(&location::LATEST);
+
 /// The arguments of `User.track`.
 #[derive(InputObject)]
 pub struct TrackArgs {
@@ -204,150 +243,6 @@ pub struct TrackArgs {
     /// Points to keep at most, 2 to 10000.
     #[graphql(default_with = "Some(DEFAULT_TRACK_POINTS)")]
     max_points: Option<i32>,
-}
-
-/// Positions by id.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct ById;
-
-impl Loader for ById {
-    const NAME: &'static str = "location.by_ids";
-    const SHARED: bool = true;
-    type Source = Database;
-    type Key = LocationId;
-    type Value = Arc<Model>;
-
-    async fn load(self, store: Database, keys: Arc<[LocationId]>) -> Loaded<Self> {
-        location::by_ids(&store, &keys).await
-    }
-}
-
-/// The newest position of users.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub(crate) struct LastOfUsers;
-
-impl Loader for LastOfUsers {
-    const NAME: &'static str = "location.last_of_users";
-    const SHARED: bool = true;
-    type Source = Database;
-    type Key = UserId;
-    type Value = Arc<Model>;
-
-    async fn load(self, store: Database, keys: Arc<[UserId]>) -> Loaded<Self> {
-        location::last_of_users(&store, &keys).await
-    }
-}
-
-/// The newest position of sessions.
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct LastOfSessions {
-    scope: Scope,
-}
-
-impl Loader for LastOfSessions {
-    const NAME: &'static str = "location.last_of_sessions";
-    type Source = Database;
-    type Key = Uuid;
-    type Value = Arc<Model>;
-
-    async fn load(self, store: Database, keys: Arc<[Uuid]>) -> Loaded<Self> {
-        let newest = Window { limit: 1, backward: false, after: None, before: None };
-        let all = Filter::default();
-        let pages = location::OF_SESSIONS.pages(&store, &self.scope, &all, &KEYSET, &newest, &keys).await?;
-        Ok(pages.into_iter().filter_map(|(id, page)| Some((id, Arc::clone(page.rows.first()?)))).collect())
-    }
-}
-
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct PagesOf {
-    list: Positions,
-    window: Window,
-}
-
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct CountsOf {
-    list: Positions,
-}
-
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct Positions {
-    of: &'static List<Model, Filter>,
-    scope: Scope,
-    filter: Filter,
-}
-
-impl Loader for PagesOf {
-    const NAME: &'static str = "location.pages_of";
-    type Source = Database;
-    type Key = Uuid;
-    type Value = Arc<Page<Model>>;
-
-    async fn load(self, store: Database, keys: Arc<[Uuid]>) -> Loaded<Self> {
-        let Positions { of, scope, filter } = &self.list;
-        of.pages(&store, scope, filter, &KEYSET, &self.window, &keys).await
-    }
-}
-
-impl Loader for CountsOf {
-    const NAME: &'static str = "location.counts_of";
-    type Source = Database;
-    type Key = Uuid;
-    type Value = i64;
-
-    async fn load(self, store: Database, keys: Arc<[Uuid]>) -> Loaded<Self> {
-        let Positions { of, scope, filter } = &self.list;
-        of.counts(&store, scope, filter, &keys).await
-    }
-}
-
-fn bind(
-    of: &'static List<Model, Filter>,
-    given: &FieldArgs<'_, LocationsArgs>,
-    parents: fn(&mut Filter) -> Option<Vec<SessionId>>,
-) -> Result<BoundPage<PagesOf, CountsOf, Model>, FieldError> {
-    let LocationsArgs { page, filter } = &given.args;
-    let filter = filter.as_ref().map(LocationFilter::read).transpose()?.unwrap_or_default();
-    let mut cursors = given.lists_of(&filter, parents);
-    let window = page.window(&KEYSET, &mut cursors, MAX_POSITIONS)?;
-    let list = Positions { of, scope: given.ctx.scope(), filter };
-    let (counts, pages) = (CountsOf { list: list.clone() }, PagesOf { list, window });
-    Ok(bound(pages, counts, &KEYSET, cursors))
-}
-
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct Latest {
-    scope: Scope,
-    filter: LatestFilter,
-    window: Window,
-}
-
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct LatestCount {
-    scope: Scope,
-    filter: LatestFilter,
-}
-
-impl Loader for Latest {
-    const NAME: &'static str = "location.latest";
-    type Source = Database;
-    type Key = ();
-    type Value = Arc<Page<Model>>;
-
-    async fn load(self, store: Database, _: Arc<[()]>) -> Loaded<Self> {
-        let page = location::LATEST.page(&store, &self.scope, &self.filter, &KEYSET, &self.window).await?;
-        Ok([((), page)].into_iter().collect())
-    }
-}
-
-impl Loader for LatestCount {
-    const NAME: &'static str = "location.latest_count";
-    type Source = Database;
-    type Key = ();
-    type Value = i64;
-
-    async fn load(self, store: Database, _: Arc<[()]>) -> Loaded<Self> {
-        Ok([((), location::LATEST.count(&store, &self.scope, &self.filter).await?)].into_iter().collect())
-    }
 }
 
 /// Tracks, thinned. Those of one request share the points that may be read.
@@ -423,56 +318,4 @@ pub(crate) fn track_of_user() -> impl Edge<User> {
         |user, _| Ok(Some(user.id())),
         |rows, _| Ok(rows.to_vec()),
     )
-}
-
-/// `User.lastLocation`
-pub(crate) fn last_of_user() -> impl Edge<User> {
-    One::<User, NoArguments, LastOfUsers, Location>::nullable(
-        |_| Ok(LastOfUsers),
-        |user, _| Ok(Some(user.id())),
-    )
-}
-
-/// `Session.lastLocation`
-pub(crate) fn last_of_session() -> impl Edge<Session> {
-    One::<Session, NoArguments, LastOfSessions, Location>::nullable(
-        |given| Ok(LastOfSessions { scope: given.ctx.scope() }),
-        |session, _| Ok(Some(session.id().0)),
-    )
-}
-
-/// `User.locations`
-pub(crate) fn locations_of_user() -> impl Edge<User> {
-    Pages::<User, LocationsArgs, PagesOf, CountsOf, Location>::new(
-        |given| bind(&location::OF_USERS, given, |_| None),
-        |user| user.id().0,
-    )
-    .at_most(MAX_POSITIONS)
-}
-
-/// `Session.locations`
-pub(crate) fn locations_of_session() -> impl Edge<Session> {
-    Pages::<Session, LocationsArgs, PagesOf, CountsOf, Location>::new(
-        |given| bind(&location::OF_SESSIONS, given, |filter| filter.session_ids.take()),
-        |session| session.id().0,
-    )
-    .at_most(MAX_POSITIONS)
-}
-
-/// `Query.latestLocations`
-pub(crate) fn latest_locations() -> impl Edge<Query> {
-    Pages::<Query, LatestArgs, Latest, LatestCount, Location>::new(
-        |given| {
-            let LatestArgs { page, area, user_ids: users } = &given.args;
-            let scope = given.ctx.scope();
-            let area = area.as_ref().map(AreaInput::read).transpose()?;
-            let filter = LatestFilter { area, user_ids: user_ids("userIds", users.as_deref())? };
-            let mut cursors = given.list(&filter);
-            let window = page.window(&KEYSET, &mut cursors, MAX_POSITIONS)?;
-            let counts = LatestCount { scope, filter: filter.clone() };
-            Ok(bound(Latest { scope, filter, window }, counts, &KEYSET, cursors))
-        },
-        |_| (),
-    )
-    .at_most(MAX_POSITIONS)
 }

@@ -2,7 +2,7 @@
 //! plain UUIDs, so the type of an id is found by one probe of all primary keys, remembered for the request. Each
 //! slot stands for itself: what is absent, hidden or no id is null in its place and never takes its neighbours along.
 
-use std::{borrow::Cow, ops::Range, sync::Arc};
+use std::{borrow::Cow, marker::PhantomData, ops::Range, sync::Arc};
 
 use async_graphql::{
     OutputType, Positioned, ServerResult, Value,
@@ -12,34 +12,76 @@ use async_graphql::{
     registry::{MetaField, MetaInputValue, MetaType, MetaTypeId, Registry},
 };
 use entities::{
-    Kind,
-    id::{ActivityLogId, FormId, FormVersionId, LocationId, SessionId, SubmissionId, UserId},
+    NodeKind,
+    id::{ActivityLogId, FormId, FormVersionId, Id, LocationId, SessionId, SubmissionId, UserId},
+    store::row::Finder,
 };
-use futures_util::{FutureExt as _, future::BoxFuture};
+use futures_util::{
+    FutureExt as _,
+    future::{BoxFuture, join_all},
+};
 use rustc_hash::{FxHashMap, FxHashSet};
 use uuid::Uuid;
 
 use crate::{
     context::{ContextExt as _, Database},
-    graph::{
-        activity::{self, ActivityLog},
-        form::{self, Form, FormVersion},
-        location::{self, Location},
-        session::{self, Session},
-        subgraph::Subgraph,
-        submission::{self, Submission},
-        user::{self, User},
-    },
+    graph::{edges, subgraph::Subgraph, user},
 };
 use engine::{
     batch::{Loaded, Loader, Outcome},
     context::Context,
     edge::{Arguments, Broken, FieldArgs, load_some},
     error::{FieldError, RequestError, SourceLocation},
-    object::{Edge, Entity as _, FieldRequest, Filled, Interface, Rows, Run, Selection, Visible},
+    object::{Edge, Entity as _, FieldRequest, Filled, Interface, Run, Selection, Visible},
     output::{Unwritten, Writer},
     scalar::Leaf,
 };
+
+/// Every type that implements `Node`; one line for each.
+static NODES: [&dyn NodeType; 7] = [
+    &Type::<UserId>::NEW,
+    &Type::<SessionId>::NEW,
+    &Type::<FormId>::NEW,
+    &Type::<FormVersionId>::NEW,
+    &Type::<SubmissionId>::NEW,
+    &Type::<LocationId>::NEW,
+    &Type::<ActivityLogId>::NEW,
+];
+
+/// An id that names an object of the graph; each domain says so of its own.
+pub(crate) trait NodeId: Id {
+    /// The object.
+    type Object: Visible;
+
+    /// What reads its row.
+    fn finder() -> &'static Finder<Self, <Self::Object as Visible>::Row>;
+}
+
+/// Says which object an id names and what reads its row, as in `node_id!(FormId, Form, form::BY_IDS)`; and that it is
+/// written as an `ID`.
+macro_rules! node_id {
+    ($id:ty, $object:ty, $finder:path) => {
+        impl $crate::graph::node::NodeId for $id {
+            type Object = $object;
+
+            fn finder()
+            -> &'static entities::store::row::Finder<Self, <$object as engine::object::Visible>::Row> {
+                &$finder
+            }
+        }
+
+        impl engine::scalar::Leaf<$crate::Graph> for $id {
+            fn type_ref(registry: &mut async_graphql::registry::Registry) -> String {
+                <uuid::Uuid as engine::scalar::Leaf>::type_ref(registry)
+            }
+
+            fn write(&self, out: &mut Vec<u8>) {
+                engine::scalar::Leaf::write(&self.0, out);
+            }
+        }
+    };
+}
+pub(crate) use node_id;
 
 /// What is known of an object that is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +89,7 @@ pub enum Reference {
     /// An id of unknown type.
     Id(Uuid),
     /// An id of a known type.
-    Typed(Kind, Uuid),
+    Typed(NodeKind, Uuid),
     /// An account by e-mail.
     UserByEmail(String),
 }
@@ -99,10 +141,10 @@ impl<T: Send + Sync + 'static, A: Arguments> Edge<T> for AnyNode<T, A> {
     }
 
     fn plan<'q>(&'static self, request: FieldRequest<'q>) -> Result<Box<dyn Run<T> + 'q>, RequestError> {
-        let types = Types::plan(&request)?;
+        let plans = NODES.iter().map(|node| node.plan(&request)).collect::<Result<_, _>>()?;
         let location = request.selected.location;
         Ok(match FieldArgs::of(&request) {
-            Ok(given) => Box::new(NodesRun { edge: self, given, types, location }),
+            Ok(given) => Box::new(NodesRun { edge: self, given, plans, location }),
             Err(error) => Box::new(Broken { error, location }),
         })
     }
@@ -111,7 +153,8 @@ impl<T: Send + Sync + 'static, A: Arguments> Edge<T> for AnyNode<T, A> {
 struct NodesRun<'q, T: 'static, A: 'static> {
     edge: &'static AnyNode<T, A>,
     given: FieldArgs<'q, A>,
-    types: Types<'q>,
+    /// The selection on each type that may come.
+    plans: Vec<Box<dyn NodePlan + 'q>>,
     location: SourceLocation,
 }
 
@@ -127,12 +170,12 @@ impl<T: Send + Sync, A: Arguments> Run<T> for NodesRun<'_, T, A> {
             })
             .collect();
         async move {
-            let slots = probe(slots, ctx).await;
-            let (objects, types) = self.types.run(slots, ctx).await;
+            let slots = by_email(probe(slots, ctx).await, ctx).await;
+            let (indexes, objects) = self.load(slots, ctx).await;
             let (arity, location) = (self.edge.arity, self.location);
-            let found = objects.iter().filter_map(|found| found.as_ref().ok().copied().flatten());
+            let found = indexes.iter().filter_map(|found| found.as_ref().ok().copied().flatten());
             let is_twice = found.clone().collect::<FxHashSet<_>>().len() < found.count();
-            Box::new(NodesFilled { arity, ranges, objects, is_twice, types, location }) as Box<dyn Filled>
+            Box::new(NodesFilled { arity, ranges, indexes, is_twice, objects, location }) as Box<dyn Filled>
         }
         .boxed()
     }
@@ -146,7 +189,7 @@ impl Loader for KindOf {
     const NAME: &'static str = "node.kinds";
     type Source = Database;
     type Key = Uuid;
-    type Value = Kind;
+    type Value = NodeKind;
 
     async fn load(self, store: Database, keys: Arc<[Uuid]>) -> Loaded<Self> {
         entities::node::kinds(&store, &keys).await
@@ -170,143 +213,114 @@ async fn probe(slots: Vec<ReferenceResult>, ctx: &Context) -> Vec<ReferenceResul
         .collect()
 }
 
-/// The selection on each type that may come.
-struct Types<'q> {
-    users: Selection<'q, User>,
-    sessions: Selection<'q, Session>,
-    forms: Selection<'q, Form>,
-    versions: Selection<'q, FormVersion>,
-    submissions: Selection<'q, Submission>,
-    locations: Selection<'q, Location>,
-    activities: Selection<'q, ActivityLog>,
-}
+/// Where a slot's object is: the index of its type, and its index among the objects of the type.
+type ObjectIndex = Result<Option<(usize, usize)>, FieldError>;
 
-/// The objects of each type that came.
-struct TypeRows<'a, 'q> {
-    users: Rows<'a, 'q, User>,
-    sessions: Rows<'a, 'q, Session>,
-    forms: Rows<'a, 'q, Form>,
-    versions: Rows<'a, 'q, FormVersion>,
-    submissions: Rows<'a, 'q, Submission>,
-    locations: Rows<'a, 'q, Location>,
-    activities: Rows<'a, 'q, ActivityLog>,
-}
-
-/// Where a slot's object is: its type and its index within the type.
-type Found = Result<Option<(Kind, usize)>, FieldError>;
-
-impl<'q> Types<'q> {
-    fn plan(request: &FieldRequest<'q>) -> Result<Self, RequestError> {
-        fn of<'q, U: Visible>(request: &FieldRequest<'q>) -> Result<Selection<'q, U>, RequestError> {
-            U::object().plan(request.planner, &request.selected.sets, request.ctx)
-        }
-        Ok(Self {
-            users: of(request)?,
-            sessions: of(request)?,
-            forms: of(request)?,
-            versions: of(request)?,
-            submissions: of(request)?,
-            locations: of(request)?,
-            activities: of(request)?,
-        })
-    }
-
-    async fn run<'a>(
+impl<T, A> NodesRun<'_, T, A> {
+    /// Loads the objects of each type, and everything beneath them; once each, however often it is asked for.
+    async fn load<'a>(
         &'a self,
         slots: Vec<ReferenceResult>,
         ctx: &'a Context,
-    ) -> (Vec<Found>, TypeRows<'a, 'q>) {
-        let slots = by_email(slots, ctx).await;
-        let scope = ctx.scope();
-        let (users, sessions, forms, versions, submissions, locations, activities) = futures_util::join!(
-            of_kind(&slots, Kind::User, user::ById, UserId, &self.users, ctx),
-            of_kind(&slots, Kind::Session, session::ById, SessionId, &self.sessions, ctx),
-            of_kind(&slots, Kind::Form, form::ById, FormId, &self.forms, ctx),
-            of_kind(
-                &slots,
-                Kind::FormVersion,
-                form::VersionById { scope },
-                FormVersionId,
-                &self.versions,
-                ctx
-            ),
-            of_kind(
-                &slots,
-                Kind::Submission,
-                submission::ById { scope },
-                SubmissionId,
-                &self.submissions,
-                ctx
-            ),
-            of_kind(&slots, Kind::Location, location::ById, LocationId, &self.locations, ctx),
-            of_kind(&slots, Kind::ActivityLog, activity::ById, ActivityLogId, &self.activities, ctx),
-        );
-        let mut found: Vec<Found> = slots.into_iter().map(|slot| slot.map(|_| None)).collect();
-        let found_of_kinds =
-            [users.1, sessions.1, forms.1, versions.1, submissions.1, locations.1, activities.1];
-        for (index, object) in found_of_kinds.into_iter().flatten() {
-            found[index] = object;
-        }
-        let rows = TypeRows {
-            users: users.0,
-            sessions: sessions.0,
-            forms: forms.0,
-            versions: versions.0,
-            submissions: submissions.0,
-            locations: locations.0,
-            activities: activities.0,
+    ) -> (Vec<ObjectIndex>, Vec<Box<dyn Filled + 'a>>) {
+        let loading = NODES.iter().zip(&self.plans).map(|(node, plan)| {
+            let ids = slots.iter().filter_map(|slot| match slot {
+                Ok(Some(Reference::Typed(kind, id))) if *kind == node.kind() => Some(*id),
+                _ => None,
+            });
+            plan.run(ids.collect(), ctx)
+        });
+        let (objects, mut indexes): (Vec<_>, Vec<_>) = join_all(loading)
+            .await
+            .into_iter()
+            .map(|(objects, indexes)| (objects, indexes.into_iter()))
+            .unzip();
+        let index_of = |slot: ReferenceResult| {
+            let Some(Reference::Typed(kind, _)) = slot? else { return Ok(None) };
+            let node = position(kind);
+            let index = indexes[node].next().expect("there is an index for each id");
+            Ok(index?.map(|index| (node, index)))
         };
-        (found, rows)
+        (slots.into_iter().map(index_of).collect(), objects)
     }
 }
 
-/// Loads the objects of one type, and everything beneath them; once each, however often it is asked for.
-async fn of_kind<'a, 'q, L, U>(
-    slots: &[ReferenceResult],
-    kind: Kind,
-    loader: L,
-    key: fn(Uuid) -> L::Key,
-    selection: &'a Selection<'q, U>,
-    ctx: &'a Context,
-) -> (Rows<'a, 'q, U>, Vec<(usize, Found)>)
-where
-    U: Visible,
-    L: Loader<Value = Arc<U::Row>>,
-{
-    let wanted: Vec<(usize, L::Key)> = slots
-        .iter()
-        .enumerate()
-        .filter_map(|(index, slot)| match slot {
-            Ok(Some(Reference::Typed(of, id))) if *of == kind => Some((index, key(*id))),
-            _ => None,
-        })
-        .collect();
-    let keys = wanted.iter().map(|(_, key)| Ok(Some(key.clone()))).collect();
-    let (mut children, mut known) = (Vec::new(), FxHashMap::default());
-    let outcomes = load_some(ctx, loader, keys).await;
-    let found = wanted.iter().zip(outcomes).map(|((index, key), outcome)| {
-        let object = outcome.map(|row| {
-            *known.entry(key.clone()).or_insert_with(|| {
-                children.push(row.and_then(|row| U::visible_to(ctx, row))?);
-                Some((kind, children.len() - 1))
-            })
-        });
-        (*index, object)
-    });
-    let found = found.collect();
-    (selection.run(children, ctx).await, found)
+/// Does the subgraph answer for entities of this type?
+pub(crate) fn is_resolved_by(kind: NodeKind, subgraph: Subgraph) -> bool {
+    NODES[position(kind)].is_resolved_by(subgraph)
 }
 
-/// Does the subgraph answer for entities of this type?
-pub(crate) fn is_resolved_by(kind: Kind, subgraph: Subgraph) -> bool {
-    match kind {
-        Kind::User => subgraph.resolves(User::object()),
-        Kind::Session => subgraph.resolves(Session::object()),
-        Kind::Form => subgraph.resolves(Form::object()),
-        Kind::FormVersion => subgraph.resolves(FormVersion::object()),
-        Kind::Submission => subgraph.resolves(Submission::object()),
-        Kind::Location => subgraph.resolves(Location::object()),
-        Kind::ActivityLog => subgraph.resolves(ActivityLog::object()),
+/// The type's index in the list.
+fn position(kind: NodeKind) -> usize {
+    NODES.iter().position(|node| node.kind() == kind).expect("every kind is in the list")
+}
+
+/// What edges to any object have to know of a type.
+trait NodeType: Sync {
+    fn kind(&self) -> NodeKind;
+    fn name(&self) -> &'static str;
+    fn is_resolved_by(&self, subgraph: Subgraph) -> bool;
+    /// Plans what is selected on the type.
+    fn plan<'q>(&self, request: &FieldRequest<'q>) -> Result<Box<dyn NodePlan + 'q>, RequestError>;
+}
+
+/// What is selected on a type, planned.
+trait NodePlan: Send + Sync {
+    /// Loads the objects of these ids, and everything beneath them. Answers the objects, and the index of each id's.
+    fn run<'a>(&'a self, ids: Vec<Uuid>, ctx: &'a Context) -> BoxFuture<'a, (Box<dyn Filled + 'a>, Indexes)>;
+}
+
+/// The index of each id's object; none where it is absent or hidden.
+type Indexes = Vec<Result<Option<usize>, FieldError>>;
+
+/// The type of the objects of an id.
+struct Type<K>(PhantomData<fn() -> K>);
+
+impl<K> Type<K> {
+    const NEW: Self = Self(PhantomData);
+}
+
+impl<K: NodeId> NodeType for Type<K> {
+    fn kind(&self) -> NodeKind {
+        K::KIND
+    }
+
+    fn name(&self) -> &'static str {
+        K::Object::object().name
+    }
+
+    fn is_resolved_by(&self, subgraph: Subgraph) -> bool {
+        subgraph.resolves(K::Object::object())
+    }
+
+    fn plan<'q>(&self, request: &FieldRequest<'q>) -> Result<Box<dyn NodePlan + 'q>, RequestError> {
+        let selection = K::Object::object().plan(request.planner, &request.selected.sets, request.ctx)?;
+        Ok(Box::new(Plan::<K> { selection }))
+    }
+}
+
+struct Plan<'q, K: NodeId> {
+    selection: Selection<'q, K::Object>,
+}
+
+impl<K: NodeId> NodePlan for Plan<'_, K> {
+    fn run<'a>(&'a self, ids: Vec<Uuid>, ctx: &'a Context) -> BoxFuture<'a, (Box<dyn Filled + 'a>, Indexes)> {
+        async move {
+            let keys = ids.iter().map(|id| Ok(Some(K::from(*id)))).collect();
+            let (mut objects, mut known) = (Vec::new(), FxHashMap::default());
+            let outcomes = load_some(ctx, edges::by_id::<K>(ctx), keys).await;
+            let indexes = ids.into_iter().zip(outcomes).map(|(id, outcome)| {
+                outcome.map(|row| {
+                    *known.entry(id).or_insert_with(|| {
+                        objects.push(row.and_then(|row| K::Object::visible_to(ctx, row))?);
+                        Some(objects.len() - 1)
+                    })
+                })
+            });
+            let indexes = indexes.collect();
+            (Box::new(self.selection.run(objects, ctx).await) as Box<dyn Filled>, indexes)
+        }
+        .boxed()
     }
 }
 
@@ -323,24 +337,25 @@ async fn by_email(slots: Vec<ReferenceResult>, ctx: &Context) -> Vec<ReferenceRe
         .zip(users)
         .map(|(slot, user)| match slot {
             Ok(Some(Reference::UserByEmail(_))) => {
-                Ok(user?.map(|row| Reference::Typed(Kind::User, row.id.0)))
+                Ok(user?.map(|row| Reference::Typed(NodeKind::User, row.id.0)))
             }
             slot => slot,
         })
         .collect()
 }
 
-struct NodesFilled<'a, 'q> {
+struct NodesFilled<'a> {
     arity: Arity,
     ranges: Vec<Result<(usize, usize), FieldError>>,
-    objects: Vec<Found>,
+    indexes: Vec<ObjectIndex>,
     /// Some object is there more than once.
     is_twice: bool,
-    types: TypeRows<'a, 'q>,
+    /// The objects of each type that came.
+    objects: Vec<Box<dyn Filled + 'a>>,
     location: SourceLocation,
 }
 
-impl Filled for NodesFilled<'_, '_> {
+impl Filled for NodesFilled<'_> {
     fn write<'w>(&'w self, row: usize, writer: &mut Writer<'w>) -> Result<(), Unwritten> {
         let (start, length) = match &self.ranges[row] {
             Ok(range) => *range,
@@ -355,7 +370,7 @@ impl Filled for NodesFilled<'_, '_> {
     }
 }
 
-impl NodesFilled<'_, '_> {
+impl NodesFilled<'_> {
     /// A list in which objects are there more than once: the second time their bytes are repeated.
     fn write_once<'w>(
         &'w self,
@@ -365,7 +380,7 @@ impl NodesFilled<'_, '_> {
     ) -> Result<(), Unwritten> {
         let mut written = FxHashMap::default();
         writer.list(length, true, |index, writer| {
-            let Ok(Some(object)) = &self.objects[start + index] else {
+            let Ok(Some(object)) = &self.indexes[start + index] else {
                 return self.write_slot(start + index, writer);
             };
             if let Some(bytes) = written.get(object) {
@@ -384,20 +399,13 @@ impl NodesFilled<'_, '_> {
     }
 
     fn write_slot<'w>(&'w self, slot: usize, writer: &mut Writer<'w>) -> Result<(), Unwritten> {
-        let types = &self.types;
-        match &self.objects[slot] {
+        match &self.indexes[slot] {
             Err(error) => Err(writer.fail(error, self.location)),
             Ok(None) => {
                 writer.out.extend(b"null");
                 Ok(())
             }
-            Ok(Some((Kind::User, row))) => types.users.write(*row, writer),
-            Ok(Some((Kind::Session, row))) => types.sessions.write(*row, writer),
-            Ok(Some((Kind::Form, row))) => types.forms.write(*row, writer),
-            Ok(Some((Kind::FormVersion, row))) => types.versions.write(*row, writer),
-            Ok(Some((Kind::Submission, row))) => types.submissions.write(*row, writer),
-            Ok(Some((Kind::Location, row))) => types.locations.write(*row, writer),
-            Ok(Some((Kind::ActivityLog, row))) => types.activities.write(*row, writer),
+            Ok(Some((node, object))) => self.objects[*node].write(*object, writer),
         }
     }
 }
@@ -421,20 +429,12 @@ impl OutputType for NodeInterface {
         registry.create_output_type::<Self, _>(MetaTypeId::Interface, |registry| {
             let mut id = MetaField::new("id", Uuid::type_ref(registry));
             id.description = Some("A lower-case UUID, the same in every subgraph.".to_owned());
-            let types = [
-                User::object().name,
-                Session::object().name,
-                Form::object().name,
-                FormVersion::object().name,
-                Submission::object().name,
-                Location::object().name,
-                ActivityLog::object().name,
-            ];
+            let types = NODES.iter().map(|node| node.name().to_owned());
             MetaType::Interface {
                 name: "Node".to_owned(),
                 description: Some("Anything that can be fetched again by its id.".to_owned()),
                 fields: [("id".to_owned(), id)].into_iter().collect(),
-                possible_types: types.iter().map(ToString::to_string).collect::<IndexSet<_>>(),
+                possible_types: types.collect::<IndexSet<_>>(),
                 extends: false,
                 keys: None,
                 visible: None,

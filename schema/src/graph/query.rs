@@ -10,28 +10,28 @@ use async_graphql::{
     registry::{MetaInputValue, Registry},
 };
 use entities::{
-    Kind, Tag,
+    NodeKind, Tag,
     id::{self, ActivityLogId, FormId, FormVersionId, LocationId, SessionId, SubmissionId, UserId},
+    user::Row,
 };
 use uuid::Uuid;
 
 use crate::{
+    auth::viewer::Viewer,
     context::ContextExt as _,
     graph::{
-        activity::{self, ActivityLog},
-        form::{self, Form, FormVersion},
+        activity,
+        edges::{self, Edges as _, FindLoader},
+        form,
         input::id as read_id,
-        location::{self, Location},
-        node::{AnyNode, Reference, ReferenceResult, is_resolved_by},
-        session::{self, Session},
+        location,
+        node::{AnyNode, NodeId, Reference, ReferenceResult, is_resolved_by},
         subgraph::Domain,
-        submission::{self, Submission},
-        user::{self, AllUsers, AllUsersCount, User, UserLookup, UsersArgs},
+        user::{self, OpenByEmail, User, UserLookup},
     },
     request::Prepared,
 };
 use engine::{
-    connection::Pages,
     cost::MAX_IDS,
     edge::{Arguments, FieldArgs, NoArguments, One},
     error::{FieldError, RequestError},
@@ -71,41 +71,69 @@ const MAX_ENTITIES: usize = 1_000;
 impl Entity for Query {
     fn object() -> &'static Object<Self> {
         static OBJECT: LazyLock<Object<Query>> = LazyLock::new(|| {
-            Object::<Query>::new("Query", "Everything that can be read. What the viewer may not see is absent: null, or not in the list.")
-                .fields_of(Domain::Activity)
-                .edge("node", "Any object by its id. Null where it does not exist or the viewer may not see it.", AnyNode::<Query, IdArgs>::one(|_, given| {
-                    let id = read_id("id", &given.args.id, id::parse)?;
-                    Ok(vec![Ok(Some(Reference::Id(id)))])
-                }))
-                .edge("nodes", "Objects by their ids, in the same order; null in the place of what does not exist or the viewer may not see. At most 100.", AnyNode::<Query, IdsArgs>::list(nodes))
-                .fields_of(Domain::Users)
-                .edge("me", "The account that is asking. Null for anonymous callers.", One::<Query, NoArguments, user::ById, User>::nullable(|_| Ok(user::ById), |_, given| Ok(given.ctx.viewer().user_id())))
-                .fields_of(Domain::Sessions)
-                .edge("currentSession", "The session that is asking. Null for anonymous callers and for tokens without a session.", One::<Query, NoArguments, session::ById, Session>::nullable(|_| Ok(session::ById), |_, given| Ok(given.ctx.viewer().session_id())))
-                .fields_of(Domain::Users)
-                .edge("user", "An account by id.", One::<Query, IdArgs, user::ById, User>::nullable(|_| Ok(user::ById), |_, given| read_id("id", &given.args.id, UserId::parse).map(Some)))
-                .edge("userBy", "An account by id or by e-mail.", AnyUser)
-                .edge("users", "All accounts, newest first.", Pages::<Query, UsersArgs, AllUsers, AllUsersCount, User>::new(user::bind_users, |_| ()))
-                .fields_of(Domain::Sessions)
-                .edge("session", "A session by id.", One::<Query, IdArgs, session::ById, Session>::nullable(|_| Ok(session::ById), |_, given| read_id("id", &given.args.id, SessionId::parse).map(Some)))
-                .fields_of(Domain::Forms)
-                .edge("form", "A form by id.", One::<Query, IdArgs, form::ById, Form>::nullable(|_| Ok(form::ById), |_, given| read_id("id", &given.args.id, FormId::parse).map(Some)))
-                .edge("formVersion", "A published version of a form by id.", One::<Query, IdArgs, form::VersionById, FormVersion>::nullable(|given| Ok(form::VersionById { scope: given.ctx.scope() }), |_, given| read_id("id", &given.args.id, FormVersionId::parse).map(Some)))
-                .edge("forms", "All forms, newest first.", form::all_forms())
-                .edge("submission", "A submission by id.", One::<Query, IdArgs, submission::ById, Submission>::nullable(|given| Ok(submission::ById { scope: given.ctx.scope() }), |_, given| read_id("id", &given.args.id, SubmissionId::parse).map(Some)))
-                .fields_of(Domain::Locations)
-                .edge("location", "A recorded position by id.", One::<Query, IdArgs, location::ById, Location>::nullable(|_| Ok(location::ById), |_, given| read_id("id", &given.args.id, LocationId::parse).map(Some)))
-                .edge("latestLocations", "The newest position of each account that has one, newest first.", location::latest_locations())
-                .fields_of(Domain::Activity)
-                .edge("activityLog", "An entry of the activity log by id.", One::<Query, IdArgs, activity::ById, ActivityLog>::nullable(|_| Ok(activity::ById), |_, given| read_id("id", &given.args.id, ActivityLogId::parse).map(Some)))
-                .edge("activityLogs", "The activity log, newest first.", activity::whole_log())
-                .unlisted_edge("_entities", AnyNode::<Query, Representations>::list(|_, given| Ok(entities(given))))
-                .unlisted_edge("_service", Service::new(|ctx| &ctx.service().sdl))
+            Object::<Query>::new(
+                "Query",
+                "Everything that can be read. What the viewer may not see is absent: null, or not in the \
+                 list.",
+            )
+            .fields_of(Domain::Activity)
+            .edge(
+                "node",
+                "Any object by its id. Null where it does not exist or the viewer may not see it.",
+                AnyNode::<Query, IdArgs>::one(node),
+            )
+            .edge(
+                "nodes",
+                "Objects by their ids, in the same order; null in the place of what does not exist or the \
+                 viewer may not see. At most 100.",
+                AnyNode::<Query, IdsArgs>::list(nodes),
+            )
+            .fields_of(Domain::Users)
+            .edge("me", "The account that is asking. Null for anonymous callers.", asking(Viewer::user_id))
+            .fields_of(Domain::Sessions)
+            .edge(
+                "currentSession",
+                "The session that is asking. Null for anonymous callers and for tokens without a session.",
+                asking(Viewer::session_id),
+            )
+            .fields_of(Domain::Users)
+            .edge("user", "An account by id.", by_id::<UserId>())
+            .edge("userBy", "An account by id or by e-mail.", AnyUser)
+            .page("users", "All accounts, newest first.", &user::ALL)
+            .fields_of(Domain::Sessions)
+            .edge("session", "A session by id.", by_id::<SessionId>())
+            .fields_of(Domain::Forms)
+            .edge("form", "A form by id.", by_id::<FormId>())
+            .edge("formVersion", "A published version of a form by id.", by_id::<FormVersionId>())
+            .page("forms", "All forms, newest first.", &form::ALL)
+            .edge("submission", "A submission by id.", by_id::<SubmissionId>())
+            .fields_of(Domain::Locations)
+            .edge("location", "A recorded position by id.", by_id::<LocationId>())
+            .page(
+                "latestLocations",
+                "The newest position of each account that has one, newest first.",
+                &location::LATEST,
+            )
+            .fields_of(Domain::Activity)
+            .edge("activityLog", "An entry of the activity log by id.", by_id::<ActivityLogId>())
+            .page("activityLogs", "The activity log, newest first.", &activity::ALL)
+            .unlisted_edge(
+                "_entities",
+                AnyNode::<Query, Representations>::list(|_, given| Ok(entities(given))),
+            )
+            .unlisted_edge("_service", Service::new(|ctx| &ctx.service().sdl))
         });
         &OBJECT
     }
 }
 
+/// `Query.node`
+fn node(_: &Query, given: &FieldArgs<'_, IdArgs>) -> Result<Vec<ReferenceResult>, FieldError> {
+    let id = read_id("id", &given.args.id, id::parse)?;
+    Ok(vec![Ok(Some(Reference::Id(id)))])
+}
+
+/// `Query.nodes`
 fn nodes(_: &Query, given: &FieldArgs<'_, IdsArgs>) -> Result<Vec<ReferenceResult>, FieldError> {
     let ids = &given.args.ids;
     if ids.len() > MAX_IDS {
@@ -114,32 +142,52 @@ fn nodes(_: &Query, given: &FieldArgs<'_, IdsArgs>) -> Result<Vec<ReferenceResul
     Ok(ids.iter().map(|id| read_id("ids", id, id::parse).map(|id| Some(Reference::Id(id)))).collect())
 }
 
+/// An edge to the object of an id that is given.
+fn by_id<K: NodeId>() -> impl Edge<Query> {
+    One::<Query, IdArgs, _, K::Object>::nullable(
+        |given| Ok(edges::by_id::<K>(given.ctx)),
+        |_, given| read_id("id", &given.args.id, |text| id::parse(text).map(K::from)).map(Some),
+    )
+}
+
+/// An edge to what the viewer is.
+fn asking<K: NodeId>(id: fn(&Viewer) -> Option<K>) -> impl Edge<Query> {
+    One::<Query, NoArguments, _, K::Object>::nullable(
+        |given| Ok(edges::by_id::<K>(given.ctx)),
+        move |_, given| Ok(id(given.ctx.viewer())),
+    )
+}
+
 /// `Query.userBy`: by id or, for those who may see it, by e-mail.
 struct AnyUser;
 
 /// The edge by id and the edge by e-mail; which one runs is decided when the lookup is read.
-static BY_ID: One<Query, LookupArgs, user::ById, User> = One::nullable(
-    |_| Ok(user::ById),
-    |_, given| match &given.args.lookup {
-        UserLookup::Id(id) => read_id("id", id, UserId::parse).map(Some),
-        UserLookup::Email(_) => Ok(None),
-    },
-);
-static BY_EMAIL: One<Query, LookupArgs, user::OpenByEmail, User> = One::nullable(
-    |given| Ok(user::OpenByEmail { scope: given.ctx.scope() }),
-    |_, given| match &given.args.lookup {
-        UserLookup::Email(email) => Ok(Some(email.to_lowercase())),
-        UserLookup::Id(_) => Ok(None),
-    },
-);
+static BY_ID: LazyLock<One<Query, LookupArgs, FindLoader<UserId, Row>, User>> = LazyLock::new(|| {
+    One::<Query, LookupArgs, _, User>::nullable(
+        |given| Ok(edges::by_id::<UserId>(given.ctx)),
+        |_, given| match &given.args.lookup {
+            UserLookup::Id(id) => read_id("id", id, UserId::parse).map(Some),
+            UserLookup::Email(_) => Ok(None),
+        },
+    )
+});
+static BY_EMAIL: LazyLock<One<Query, LookupArgs, OpenByEmail, User>> = LazyLock::new(|| {
+    One::<Query, LookupArgs, _, User>::nullable(
+        |given| Ok(OpenByEmail { scope: given.ctx.scope() }),
+        |_, given| match &given.args.lookup {
+            UserLookup::Email(email) => Ok(Some(email.to_lowercase())),
+            UserLookup::Id(_) => Ok(None),
+        },
+    )
+});
 
 impl Edge<Query> for AnyUser {
     fn type_ref(&self, registry: &mut Registry) -> String {
-        Edge::<Query>::type_ref(&BY_ID, registry)
+        BY_ID.type_ref(registry)
     }
 
     fn arguments(&self, registry: &mut Registry) -> IndexMap<String, MetaInputValue> {
-        Edge::<Query>::arguments(&BY_ID, registry)
+        BY_ID.arguments(registry)
     }
 
     fn is_nullable(&self) -> bool {
@@ -158,7 +206,7 @@ impl Edge<Query> for AnyUser {
 /// The slots of `_entities`: types of other subgraphs are not answered for here.
 fn entities(given: &FieldArgs<'_, Representations>) -> Vec<ReferenceResult> {
     let Representations(slots) = &given.args;
-    let is_foreign = |kind: &Kind| !is_resolved_by(*kind, given.ctx.service().subgraph);
+    let is_foreign = |kind: &NodeKind| !is_resolved_by(*kind, given.ctx.service().subgraph);
     let slots = slots.iter().map(|slot| match slot {
         Ok(Some(Reference::Typed(kind, _))) if is_foreign(kind) => Err(unknown_type()),
         Ok(Some(Reference::UserByEmail(_))) if !given.ctx.service().subgraph.serves(Domain::Users) => {
@@ -224,10 +272,10 @@ pub(crate) fn entity_tags(prepared: &Prepared) -> Option<Vec<Vec<String>>> {
     Some(tags.collect())
 }
 
-fn kind_and_id(slot: &ReferenceResult) -> Option<(Kind, Option<Uuid>)> {
+fn kind_and_id(slot: &ReferenceResult) -> Option<(NodeKind, Option<Uuid>)> {
     match slot {
         Ok(Some(Reference::Typed(kind, id))) => Some((*kind, Some(*id))),
-        Ok(Some(Reference::UserByEmail(_))) => Some((Kind::User, None)),
+        Ok(Some(Reference::UserByEmail(_))) => Some((NodeKind::User, None)),
         Ok(Some(Reference::Id(_)) | None) | Err(_) => None,
     }
 }
@@ -252,12 +300,12 @@ fn reference(representation: &Value) -> Result<Reference, FieldError> {
     let Some(type_name) = text("__typename") else {
         return Err(FieldError::bad_input("Invalid representation: `__typename` is missing."));
     };
-    let kind = Kind::parse(type_name).ok_or_else(unknown_type)?;
+    let kind = NodeKind::parse(type_name).ok_or_else(unknown_type)?;
     match (text("id"), text("email")) {
         (Some(id), _) => id::parse(id)
             .map(|id| Reference::Typed(kind, id))
             .ok_or_else(|| FieldError::bad_input("Invalid id in the representation: expected a UUID.")),
-        (None, Some(email)) if kind == Kind::User => Ok(Reference::UserByEmail(email.to_lowercase())),
+        (None, Some(email)) if kind == NodeKind::User => Ok(Reference::UserByEmail(email.to_lowercase())),
         _ => Err(no_key()),
     }
 }

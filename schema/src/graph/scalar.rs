@@ -1,11 +1,8 @@
-//! Values of `entities` as leaves: ids, enums, stored JSON. `Leaf` has the graph as its parameter here, since neither the trait
-//! nor these types are of this crate. Not here: values of the language's own types (`engine::scalar`).
+//! Values of `entities` as leaves: enums, stored JSON. `Leaf` has the graph as its parameter here, since neither the trait
+//! nor these types are of this crate. Not here: ids and values of the language's own types (`engine::scalar`).
 
 use async_graphql::registry::Registry;
-use entities::{
-    Json,
-    id::{ActivityLogId, FormId, FormVersionId, LocationId, SessionId, SubmissionId, UserId},
-};
+use entities::Json;
 
 use crate::graph::Graph;
 use engine::scalar::{AnyJson, Leaf, append};
@@ -20,21 +17,6 @@ impl Leaf<Graph> for Json {
         append(self.as_str().as_bytes(), out);
     }
 }
-
-macro_rules! id_leaves {
-    ($($id:ident),+) => {$(
-        impl Leaf<Graph> for $id {
-            fn type_ref(registry: &mut Registry) -> String {
-                uuid::Uuid::type_ref(registry)
-            }
-
-            fn write(&self, out: &mut Vec<u8>) {
-                self.0.write(out);
-            }
-        }
-    )+};
-}
-id_leaves!(UserId, SessionId, FormId, FormVersionId, SubmissionId, LocationId, ActivityLogId);
 
 /// An enum of `entities` as a leaf: `$graphql` is its GraphQL declaration (`#[graphql(remote = …)]`).
 macro_rules! enum_leaf {

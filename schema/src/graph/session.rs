@@ -6,33 +6,33 @@ use std::sync::{Arc, LazyLock};
 use async_graphql::{Enum, InputObject};
 use entities::{
     clock::Time,
-    database::{
-        page::{Page, Window},
-        scope::Scope,
-    },
+    database::{page::Keyset, scope::Scope},
     events::ChangeEvent,
-    id::{SessionId, UserId},
+    id::SessionId,
+    location::LAST_OF_SESSIONS,
     session::{self, Filter, KEYSET, Row},
 };
+use serde::Serialize;
 
 use crate::{
-    context::{ContextExt as _, Database},
+    context::ContextExt as _,
     graph::{
-        list::{ListArgs as _, WindowArgs as _, bound},
-        location,
-        node::NODE,
+        edges::{self, Edges as _, FindLoader},
+        list::{Listed, Lists},
+        location::{self, Location},
+        node::{NODE, node_id},
         scalar::enum_leaf,
         subgraph::Domain,
         subscription::Listen,
-        user::{self, User},
+        user::User,
     },
 };
 use engine::{
-    batch::{Loaded, Loader},
-    connection::{MAX_ROWS, PageArgs, Pages},
+    connection::PageArgs,
     context::Context,
-    edge::{NoArguments, One},
-    object::{Edge, Entity, Object, Visible},
+    edge::NoArguments,
+    error::FieldError,
+    object::{Entity, Object, Visible},
 };
 
 pub(crate) mod mutation;
@@ -76,6 +76,8 @@ impl Visible for Session {
     }
 }
 
+node_id!(SessionId, Session, session::BY_IDS);
+
 impl Session {
     /// Its id: the key of every edge that starts at a session.
     pub(crate) fn id(&self) -> SessionId {
@@ -91,14 +93,7 @@ impl Entity for Session {
                 .implements(NODE)
                 .key("id")
                 .column("id", "A lower-case UUID, the same in every subgraph.", |session| &session.row.id)
-                .edge(
-                    "user",
-                    "Whose session it is.",
-                    One::<Session, NoArguments, user::ById, User>::required(
-                        |_| Ok(user::ById),
-                        |session, _| Ok(Some(session.row.user_id)),
-                    ),
-                )
+                .one("user", "Whose session it is.", |session| session.row.user_id)
                 .column("ipAddress", "The address of the sign-in.", |session| &session.row.ip_address)
                 .column("userAgent", "The client's own description of itself.", |session| {
                     &session.row.user_agent
@@ -118,34 +113,19 @@ impl Entity for Session {
                     session.row.ended_because(session.now)
                 })
                 .fields_of(Domain::Locations)
-                .edge(
+                .page(
                     "locations",
                     "The positions recorded on this device, newest first.",
-                    location::locations_of_session(),
+                    &location::OF_SESSIONS,
                 )
-                .edge(
+                .find::<Location, _>(
                     "lastLocation",
                     "The newest position recorded on this device, by device time.",
-                    location::last_of_session(),
+                    &LAST_OF_SESSIONS,
+                    |session| Some(session.row.id),
                 )
         });
         &OBJECT
-    }
-}
-
-/// Sessions by id.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct ById;
-
-impl Loader for ById {
-    const NAME: &'static str = "session.by_ids";
-    const SHARED: bool = true;
-    type Source = Database;
-    type Key = SessionId;
-    type Value = Arc<Row>;
-
-    async fn load(self, store: Database, keys: Arc<[SessionId]>) -> Loaded<Self> {
-        session::by_ids(&store, &keys).await
     }
 }
 
@@ -158,62 +138,40 @@ pub struct SessionsArgs {
     active_only: Option<bool>,
 }
 
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct OfUsers {
-    scope: Scope,
-    filter: Filter,
-    window: Window,
-}
+impl Lists for SessionsArgs {
+    type Object = Session;
+    type Filter = Filter;
 
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct CountsOfUsers {
-    scope: Scope,
-    filter: Filter,
-}
+    fn page(&self) -> &PageArgs {
+        &self.page
+    }
 
-impl Loader for OfUsers {
-    const NAME: &'static str = "session.pages_of_users";
-    const SHARED: bool = true;
-    type Source = Database;
-    type Key = UserId;
-    type Value = Arc<Page<Row>>;
+    fn filter(&self, ctx: &Context) -> Result<Filter, FieldError> {
+        Ok(Filter { live_at: self.is_active_only().then(|| ctx.now()) })
+    }
 
-    async fn load(self, store: Database, keys: Arc<[UserId]>) -> Loaded<Self> {
-        session::OF_USERS.pages(&store, &self.scope, &self.filter, &KEYSET, &self.window, &keys).await
+    fn order(&self) -> &'static Keyset<Row> {
+        &KEYSET
+    }
+
+    /// Not the filter: its moment is another one on each page.
+    fn name(&self, _: &Filter) -> impl Serialize {
+        self.is_active_only()
     }
 }
 
-impl Loader for CountsOfUsers {
-    const NAME: &'static str = "session.counts_of_users";
-    const SHARED: bool = true;
-    type Source = Database;
-    type Key = UserId;
-    type Value = i64;
-
-    async fn load(self, store: Database, keys: Arc<[UserId]>) -> Loaded<Self> {
-        session::OF_USERS.counts(&store, &self.scope, &self.filter, &keys).await
+impl SessionsArgs {
+    fn is_active_only(&self) -> bool {
+        self.active_only.unwrap_or(false)
     }
 }
 
 /// `User.sessions`
-pub(crate) fn sessions_of_user() -> impl Edge<User> {
-    Pages::<User, SessionsArgs, OfUsers, CountsOfUsers, Session>::new(
-        |given| {
-            let scope = given.ctx.scope();
-            let only_active = given.args.active_only.unwrap_or(false);
-            let filter = Filter { live_at: only_active.then(|| given.ctx.now()) };
-            // Not the filter: its moment is another one on each page.
-            let mut cursors = given.list(&only_active);
-            let window = given.args.page.window(&KEYSET, &mut cursors, MAX_ROWS)?;
-            let counts = CountsOfUsers { scope, filter };
-            Ok(bound(OfUsers { scope, filter, window }, counts, &KEYSET, cursors))
-        },
-        User::id,
-    )
-}
+pub(crate) static OF_USERS: Listed<User, SessionsArgs> =
+    Listed::of(&session::OF_USERS, |user: &User| user.id().into());
 
 /// `Subscription.sessionEnded`
-pub(crate) fn ended() -> Listen<NoArguments, Scope, ById, Session> {
+pub(crate) fn ended() -> Listen<NoArguments, Scope, FindLoader<SessionId, Row>, Session> {
     Listen {
         bind: |_, ctx| Ok(ctx.scope()),
         key: |scope, change| match *change {
@@ -222,7 +180,7 @@ pub(crate) fn ended() -> Listen<NoArguments, Scope, ById, Session> {
             }
             _ => None,
         },
-        load: |_| ById,
+        load: edges::by_id::<SessionId>,
         wants: |_, _, _| true,
     }
 }

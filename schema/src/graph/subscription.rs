@@ -429,7 +429,8 @@ impl Subscription {
         let fields = fields.collect();
         ObjectBuilder::new(Self::NAME, fields)
             .description(Some(
-                "Everything that can be waited for: over WebSocket (`graphql-transport-ws`) or as server-sent events."
+                "Everything that can be waited for: over WebSocket (`graphql-transport-ws`) or as \
+                 server-sent events."
                     .to_owned(),
             ))
             .is_subscription(true)

@@ -7,22 +7,23 @@ use async_graphql::{Enum, ID, InputObject, OneofObject};
 use entities::{
     Error, Store, Tag,
     cache::Retention,
-    database::{
-        page::{Keyset, Page, Window},
-        scope::Scope,
-    },
+    database::{page::Keyset, scope::Scope},
     id::UserId,
+    location::LAST_OF_USERS,
     user::{self, Filter, OrderField, Row},
 };
 
 use crate::{
     context::{ContextExt as _, Database},
     graph::{
-        activity, form,
+        activity,
+        edges::Edges as _,
+        form,
         input::{OrderDirection, TimeRangeInput, ids, search, some_of},
-        list::{ListArgs as _, WindowArgs as _, bound},
-        location,
-        node::NODE,
+        list::{Listed, Lists},
+        location::{self, Location},
+        node::{NODE, node_id},
+        query::Query,
         scalar::enum_leaf,
         session,
         subgraph::Domain,
@@ -31,9 +32,8 @@ use crate::{
 };
 use engine::{
     batch::{Loaded, Loader},
-    connection::{BoundPage, MAX_ROWS, PageArgs},
+    connection::PageArgs,
     context::Context,
-    edge::FieldArgs,
     error::{Code, FieldError},
     object::{Entity, Object, Visible},
 };
@@ -75,41 +75,90 @@ impl Visible for User {
     }
 }
 
+node_id!(UserId, User, user::BY_IDS);
+
 impl User {
     /// Its id: the key of every edge that starts at an account.
     pub(crate) fn id(&self) -> UserId {
         self.row.id
+    }
+
+    /// Are the private columns shown?
+    fn is_open(&self) -> bool {
+        self.open
     }
 }
 
 impl Entity for User {
     fn object() -> &'static Object<Self> {
         static OBJECT: LazyLock<Object<User>> = LazyLock::new(|| {
-            Object::<User>::new("User", "An account: a person who builds forms, fills them in or looks at the answers.")
-                .of(Domain::Users)
-                .implements(NODE)
-                .key("id")
-                .key("email")
-                .column("id", "A lower-case UUID, the same in every subgraph.", |user| &user.row.id)
-                .guarded("email", "Unique, in lower case. Null where the viewer may not see it.", |user| user.open, |user| &user.row.email)
-                .guarded("role", "What the account may do. Null where the viewer may not see it.", |user| user.open, |user| &user.row.role)
-                .guarded("isActive", "False once the account is blocked. Null where the viewer may not see it.", |user| user.open, |user| &user.row.is_active)
-                .guarded("lastLogin", "The last sign-in. Null before the first, and where the viewer may not see it.", |user| user.open, |user| &user.row.last_login)
-                .column("displayName", "The name that others see.", |user| &user.row.display_name)
-                .provided()
-                .column("createdAt", "When the account was made.", |user| &user.row.created_at)
-                .column("updatedAt", "When the account was last changed.", |user| &user.row.updated_at)
-                .fields_of(Domain::Sessions)
-                .edge("sessions", "The account's sessions, newest first. Empty where the viewer may not see them.", session::sessions_of_user())
-                .fields_of(Domain::Forms)
-                .edge("forms", "The forms that the account made, newest first.", form::forms_of_user())
-                .edge("submissions", "What the account has filled in, newest first.", submission::submissions_of_user())
-                .fields_of(Domain::Locations)
-                .edge("lastLocation", "The newest position by device time. Null where it does not exist or the viewer may not see it.", location::last_of_user())
-                .edge("locations", "The account's recorded positions, newest first.", location::locations_of_user())
-                .edge("track", "The account's positions in a stretch of time, oldest first, thinned to the points that matter most (Ramer-Douglas-Peucker).", location::track_of_user())
-                .fields_of(Domain::Activity)
-                .edge("activity", "What the account did, newest first. Empty where the viewer may not see it.", activity::activity_of_user())
+            Object::<User>::new(
+                "User",
+                "An account: a person who builds forms, fills them in or looks at the answers.",
+            )
+            .of(Domain::Users)
+            .implements(NODE)
+            .key("id")
+            .key("email")
+            .column("id", "A lower-case UUID, the same in every subgraph.", |user| &user.row.id)
+            .guarded(
+                "email",
+                "Unique, in lower case. Null where the viewer may not see it.",
+                User::is_open,
+                |user| &user.row.email,
+            )
+            .guarded(
+                "role",
+                "What the account may do. Null where the viewer may not see it.",
+                User::is_open,
+                |user| &user.row.role,
+            )
+            .guarded(
+                "isActive",
+                "False once the account is blocked. Null where the viewer may not see it.",
+                User::is_open,
+                |user| &user.row.is_active,
+            )
+            .guarded(
+                "lastLogin",
+                "The last sign-in. Null before the first, and where the viewer may not see it.",
+                User::is_open,
+                |user| &user.row.last_login,
+            )
+            .column("displayName", "The name that others see.", |user| &user.row.display_name)
+            .provided()
+            .column("createdAt", "When the account was made.", |user| &user.row.created_at)
+            .column("updatedAt", "When the account was last changed.", |user| &user.row.updated_at)
+            .fields_of(Domain::Sessions)
+            .page(
+                "sessions",
+                "The account's sessions, newest first. Empty where the viewer may not see them.",
+                &session::OF_USERS,
+            )
+            .fields_of(Domain::Forms)
+            .page("forms", "The forms that the account made, newest first.", &form::OF_OWNERS)
+            .page("submissions", "What the account has filled in, newest first.", &submission::OF_USERS)
+            .fields_of(Domain::Locations)
+            .find::<Location, _>(
+                "lastLocation",
+                "The newest position by device time. \
+                 Null where it does not exist or the viewer may not see it.",
+                &LAST_OF_USERS,
+                |user| Some(user.row.id),
+            )
+            .page("locations", "The account's recorded positions, newest first.", &location::OF_USERS)
+            .edge(
+                "track",
+                "The account's positions in a stretch of time, oldest first, thinned to the points that \
+                 matter most (Ramer-Douglas-Peucker).",
+                location::track_of_user(),
+            )
+            .fields_of(Domain::Activity)
+            .page(
+                "activity",
+                "What the account did, newest first. Empty where the viewer may not see it.",
+                &activity::OF_USERS,
+            )
         });
         &OBJECT
     }
@@ -184,21 +233,47 @@ pub struct UsersArgs {
     order_by: Option<UserOrder>,
 }
 
-/// Accounts by id.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct ById;
+impl Lists for UsersArgs {
+    type Object = User;
+    type Filter = Filter;
 
-impl Loader for ById {
-    const NAME: &'static str = "user.by_ids";
-    const SHARED: bool = true;
-    type Source = Database;
-    type Key = UserId;
-    type Value = Arc<Row>;
+    fn page(&self) -> &PageArgs {
+        &self.page
+    }
 
-    async fn load(self, store: Database, keys: Arc<[UserId]>) -> Loaded<Self> {
-        user::by_ids(&store, &keys).await
+    fn filter(&self, ctx: &Context) -> Result<Filter, FieldError> {
+        let filter = self.filter.as_ref().map(UserFilter::read).transpose()?.unwrap_or_default();
+        // Also where they are all the roles that there are, which is the same list as without them.
+        let names_roles = self.filter.as_ref().is_some_and(|filter| filter.roles.is_some());
+        let is_private = self.order_field().is_private() || names_roles || filter.reads_private_columns();
+        if is_private && !ctx.scope().manages() {
+            let message =
+                "filtering or sorting accounts by role, state, last sign-in or e-mail is for managers";
+            return Err(FieldError::new(Code::Forbidden, message));
+        }
+        Ok(filter)
+    }
+
+    fn order(&self) -> &'static Keyset<Row> {
+        let is_descending =
+            self.order_by.as_ref().is_none_or(|order| order.direction == OrderDirection::Desc);
+        user::keyset(self.order_field(), is_descending)
     }
 }
+
+impl UsersArgs {
+    fn order_field(&self) -> OrderField {
+        self.order_by.as_ref().map_or(OrderField::CreatedAt, |order| match order.field {
+            UserOrderField::CreatedAt => OrderField::CreatedAt,
+            UserOrderField::LastLogin => OrderField::LastLogin,
+            UserOrderField::DisplayName => OrderField::DisplayName,
+            UserOrderField::Email => OrderField::Email,
+        })
+    }
+}
+
+/// `Query.users`
+pub(crate) static ALL: Listed<Query, UsersArgs> = Listed::whole(&user::ALL);
 
 /// Accounts by e-mail, for those who may see the e-mail.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -247,76 +322,6 @@ async fn any_of_emails(store: &Store, emails: &[String]) -> Result<Vec<Arc<Row>>
         }
     }
     Ok(rows)
-}
-
-/// A page of all accounts.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct AllUsers {
-    scope: Scope,
-    filter: Filter,
-    keyset: &'static Keyset<Row>,
-    window: Window,
-}
-
-/// The count of all accounts.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct AllUsersCount {
-    scope: Scope,
-    filter: Filter,
-}
-
-impl Loader for AllUsers {
-    const NAME: &'static str = "user.page";
-    const SHARED: bool = true;
-    type Source = Database;
-    type Key = ();
-    type Value = Arc<Page<Row>>;
-
-    async fn load(self, store: Database, _: Arc<[()]>) -> Loaded<Self> {
-        let page = user::ALL.page(&store, &self.scope, &self.filter, self.keyset, &self.window).await?;
-        Ok([((), page)].into_iter().collect())
-    }
-}
-
-impl Loader for AllUsersCount {
-    const NAME: &'static str = "user.count";
-    const SHARED: bool = true;
-    type Source = Database;
-    type Key = ();
-    type Value = i64;
-
-    async fn load(self, store: Database, _: Arc<[()]>) -> Loaded<Self> {
-        Ok([((), user::ALL.count(&store, &self.scope, &self.filter).await?)].into_iter().collect())
-    }
-}
-
-/// Reads the arguments of `Query.users`.
-pub(crate) fn bind_users(
-    given: &FieldArgs<'_, UsersArgs>,
-) -> Result<BoundPage<AllUsers, AllUsersCount, Row>, FieldError> {
-    let UsersArgs { page, filter, order_by } = &given.args;
-    let scope = given.ctx.scope();
-    // Also where they are all the roles that there are, which is the same list as without them.
-    let names_roles = filter.as_ref().is_some_and(|filter| filter.roles.is_some());
-    let filter = filter.as_ref().map(UserFilter::read).transpose()?.unwrap_or_default();
-    let (field, descending) = order_by.as_ref().map_or((OrderField::CreatedAt, true), |order| {
-        let field = match order.field {
-            UserOrderField::CreatedAt => OrderField::CreatedAt,
-            UserOrderField::LastLogin => OrderField::LastLogin,
-            UserOrderField::DisplayName => OrderField::DisplayName,
-            UserOrderField::Email => OrderField::Email,
-        };
-        (field, order.direction == OrderDirection::Desc)
-    });
-    if (field.is_private() || names_roles || filter.reads_private_columns()) && !scope.manages() {
-        let message = "filtering or sorting accounts by role, state, last sign-in or e-mail is for managers";
-        return Err(FieldError::new(Code::Forbidden, message));
-    }
-    let keyset = user::keyset(field, descending);
-    let mut cursors = given.list(&filter);
-    let window = page.window(keyset, &mut cursors, MAX_ROWS)?;
-    let counts = AllUsersCount { scope, filter: filter.clone() };
-    Ok(bound(AllUsers { scope, filter, keyset, window }, counts, keyset, cursors))
 }
 
 /// Reads ids of accounts given in a filter.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::{LISTS, Tally, Who, World, known, mark};
+use super::{Tally, Who, World, known, lists::lists, mark};
 use crate::harness::{Reply, SchemaTypes, introspect, text};
 
 /// Filters and orders of accounts that read hidden columns.
@@ -216,7 +216,7 @@ fn ids_of<'a>(edges: impl Iterator<Item = &'a Value>) -> Vec<&'a Value> {
 /// Every argument and some cursors of every list, by every role.
 pub(super) async fn ask(world: &World, tally: &mut Tally) {
     let shape = introspect(&world.app).await;
-    for (parent, list, type_name) in LISTS {
+    for (parent, list, type_name) in lists() {
         let choices = choices(list, type_name, world);
         assert_eq!(gaps(&shape, (parent, list), &choices), BTreeSet::new(), "{parent}.{list}: add choices");
         let parents: Vec<&Value> =

@@ -4,28 +4,27 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{Tally, Who, World, everything, ids_only};
+use super::{RULES, Tally, Who, World, everything, ids_only, rules::Rule};
 use crate::harness::text;
 
-/// The lists that lead to objects of a type: from the root, or from objects of another type.
-pub(super) const LISTS: [(&str, &str, &str); 12] = [
-    ("Query", "users", "User"),
-    ("Query", "forms", "Form"),
-    ("Query", "latestLocations", "Location"),
-    ("Query", "activityLogs", "ActivityLog"),
-    ("User", "sessions", "Session"),
-    ("User", "forms", "Form"),
-    ("User", "submissions", "Submission"),
-    ("User", "locations", "Location"),
-    ("User", "activity", "ActivityLog"),
-    ("Session", "locations", "Location"),
-    ("Form", "versions", "FormVersion"),
-    ("Form", "submissions", "Submission"),
-];
+/// The lists of the root, and what they lead to.
+const OF_ROOT: [(&str, &str); 4] =
+    [("users", "User"), ("forms", "Form"), ("latestLocations", "Location"), ("activityLogs", "ActivityLog")];
+
+/// The lists that lead to objects of a type: from the root, or from objects of another type, as the rules say.
+pub(super) fn lists() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
+    let of_objects = RULES.iter().flat_map(|(parent, fields)| {
+        fields.iter().filter_map(|(list, rule)| match rule {
+            Rule::Connection(type_name) => Some((*parent, *list, *type_name)),
+            _ => None,
+        })
+    });
+    OF_ROOT.iter().map(|(list, type_name)| ("Query", *list, *type_name)).chain(of_objects)
+}
 
 /// Its nodes, its edges, its count.
 pub(super) async fn walk(who: Who, world: &World, tally: &mut Tally) {
-    for (parent, list, type_name) in LISTS {
+    for (parent, list, type_name) in lists() {
         let fragment = everything(type_name, ids_only);
         let all: BTreeMap<String, &Value> =
             world.of_type(type_name).map(|whole| (text(&whole["id"]), whole)).collect();

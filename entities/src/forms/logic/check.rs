@@ -361,7 +361,8 @@ impl<'c> LogicCheck<'c> {
 
     fn variable(&mut self, arguments: &Value, at: &str, entry: &IteratorScope) -> Checked {
         let Some(path) = name(arguments) else {
-            let message = "A variable is named by a text, with no other value in its place: write {\"if\": [{\"!==\": \
+            let message = "A variable is named by a text, with no other value in its place: write {\"if\": \
+                           [{\"!==\": \
                            [x, null]}, x, other]}.";
             return self.refuse(at, message);
         };

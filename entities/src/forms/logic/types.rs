@@ -146,7 +146,10 @@ pub(super) fn objection(operator: &str, given: &[Argument<'_>], is_bare: bool) -
                 return None;
             }
             Some(if one.types.may_be(Types::LISTS) {
-                format!("`{operator}` of the values of a list is written without brackets: {{\"{operator}\": list}}.")
+                format!(
+                    "`{operator}` of the values of a list is written without brackets: {{\"{operator}\": \
+                     list}}."
+                )
             } else {
                 format!("{} is not a number, and `{operator}` takes numbers only.", one.name())
             })
@@ -159,15 +162,21 @@ pub(super) fn objection(operator: &str, given: &[Argument<'_>], is_bare: bool) -
             let name = list.name();
             Some(format!("{name} is a list. Does it have entries? That is {{\"{asks}\": [list, true]}}."))
         }
-        "cat" => given.iter().find(|one| {
-            let kinds = one.types.without(Types::NOTHING);
-            one.types != Types::NOTHING && !kinds.may_be(Types::PLAIN.or(Types::CHOSEN).or(Types::LIST))
-        }).map(|one| format!("{} is a group or a list of entries, which cannot be written as text.", one.name())),
+        "cat" => given
+            .iter()
+            .find(|one| {
+                let kinds = one.types.without(Types::NOTHING);
+                one.types != Types::NOTHING && !kinds.may_be(Types::PLAIN.or(Types::CHOSEN).or(Types::LIST))
+            })
+            .map(|one| {
+                format!("{} is a group or a list of entries, which cannot be written as text.", one.name())
+            }),
         "in" => within(given, is_bare),
         "length" if count != 1 => Some("`length` takes one value: a text or a list.".to_owned()),
         "length" => {
             let one = &given[0];
-            let is_right = one.types.may_be(Types::ANY.without(Types::NUMBER.or(Types::BOOLEAN).or(Types::NOTHING)));
+            let has_none = Types::NUMBER.or(Types::BOOLEAN).or(Types::NOTHING);
+            let is_right = one.types.may_be(Types::ANY.without(has_none));
             (!is_right || (is_bare && !one.logic.is_object()))
                 .then(|| format!("{} does not have a length: `length` takes a text or a list.", one.name()))
         }
@@ -183,8 +192,8 @@ fn comparison(operator: &str, given: &[Argument<'_>], is_bare: bool) -> Option<S
     if let Some(list) = given.iter().find(|one| one.is_no_plain()).filter(|_| !is_with_nothing) {
         let name = list.name();
         return Some(format!(
-            "{name} is a list or a group, which cannot be compared. Is it answered? That is {{\"!==\": [x, null]}}. What \
-             is in a list is asked by `in` and `some`, how many there are by `length`."
+            "{name} is a list or a group, which cannot be compared. Is it answered? That is {{\"!==\": [x, \
+             null]}}. What is in a list is asked by `in` and `some`, how many there are by `length`."
         ));
     }
     if given.len() > 2 && operator.len() == 3 {
@@ -217,12 +226,16 @@ fn strict(operator: &str, left: &Argument<'_>, right: &Argument<'_>) -> Option<S
     let verdict = if operator == "===" { "never" } else { "always" };
     if (right.is_blank_text() && left.is_answer) || (left.is_blank_text() && right.is_answer) {
         return Some(format!(
-            "A blank text does not count as an answer, so this {verdict} holds. Is it answered? That is {{\"!==\": [x, null]}}, and \
+            "A blank text does not count as an answer, so this {verdict} holds. Is it answered? That is \
+             {{\"!==\": [x, null]}}, and \
              {{\"===\": [x, null]}} is the opposite."
         ));
     }
     (!left.types.may_be(right.types)).then(|| {
-        format!("The two sides are never of one type, so this {verdict} holds: compare numbers with numbers, texts with texts.")
+        format!(
+            "The two sides are never of one type, so this {verdict} holds: compare numbers with numbers, \
+             texts with texts."
+        )
     })
 }
 
@@ -236,7 +249,8 @@ fn untidy(answer: &Argument<'_>, text: &Value) -> Option<String> {
                 .to_owned()
         } else {
             format!(
-                "Answers are stored without white space around them, so {} is never equal to this text: write {}.",
+                "Answers are stored without white space around them, so {} is never equal to this text: \
+                 write {}.",
                 answer.name(),
                 Value::String(tidy)
             )
@@ -272,8 +286,8 @@ fn arithmetic(operator: &str, given: &[Argument<'_>], is_bare: bool) -> Option<S
         }
         if one.is_no_plain() {
             return Some(format!(
-                "{} is a list or a group, and `{operator}` takes numbers. The sum of a list is {{\"+\": list}}, without \
-                 brackets; how many there are, {{\"length\": list}}.",
+                "{} is a list or a group, and `{operator}` takes numbers. The sum of a list is {{\"+\": \
+                 list}}, without brackets; how many there are, {{\"length\": list}}.",
                 one.name()
             ));
         }

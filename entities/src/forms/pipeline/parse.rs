@@ -222,7 +222,8 @@ impl Parse<'_> {
             Err(phone::PhoneError::Form) => self.refuse("pattern", Format::Phone.example()),
             Err(phone::PhoneError::Plan) => self.refuse(
                 "pattern",
-                "Invalid telephone number for its country. A number of another country begins with + and its code.",
+                "Invalid telephone number for its country. A number of another country begins with + and its \
+                 code.",
             ),
         }
         Ok(())

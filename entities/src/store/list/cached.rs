@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
-use super::{Filtering, List};
+use super::{Filtering, List, Parent};
 use crate::{
     cache::{Cached, ReadContext, Retention, Tag},
     database::{
@@ -21,29 +21,70 @@ use crate::{
 /// A write ends the use of a page at once; this bounds what no tag covers.
 const RETENTION: Retention = Retention::for_seconds(60);
 
-/// The part of a list that a caller sees.
-pub(super) struct Part<R: 'static, F: 'static> {
-    pub(super) list: &'static List<R, F>,
+/// The rows of a list (`&'static List`) that a filter and a scope leave.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Part<L, F> {
+    pub(super) list: L,
     pub(super) scope: Scope,
     pub(super) filter: F,
 }
 
-impl<R, F: Clone> Clone for Part<R, F> {
-    fn clone(&self) -> Self {
-        Self { filter: self.filter.clone(), ..*self }
+type PartOf<R, F> = Part<&'static List<R, F>, F>;
+
+impl<R, F> PartOf<R, F> {
+    /// What the statement of a page is called.
+    pub fn page_name(&self) -> &'static str {
+        self.list.names.page
+    }
+
+    /// What the statement of a count is called.
+    pub fn count_name(&self) -> &'static str {
+        self.list.names.count
     }
 }
 
-impl<R, F: Filtering> Part<R, F> {
+impl<R, F> PartOf<R, F>
+where
+    R: Serialize + DeserializeOwned + Send + Sync,
+    F: Filtering,
+{
+    /// A page for each parent, in one statement; a parent without rows has an empty one. A list that is read whole has
+    /// one parent, which is nil.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn pages<P: Parent>(
+        &self,
+        store: &Store,
+        keyset: &'static Keyset<R>,
+        window: &Window,
+        parents: &[P],
+    ) -> Result<FxHashMap<P, Arc<Page<R>>>, Error> {
+        let pages = Pages { part: self.clone(), keyset, window: window.clone() };
+        let found = self.read(store, pages, parents).await?;
+        Ok(found.into_iter().map(|(parent, page)| (P::from(parent), page)).collect())
+    }
+
+    /// How many rows each parent has, in one statement; 0 for a parent without rows. A list that is read whole has one
+    /// parent, which is nil.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn counts<P: Parent>(&self, store: &Store, parents: &[P]) -> Result<FxHashMap<P, i64>, Error> {
+        let found = self.read(store, Counts { part: self.clone() }, parents).await?;
+        Ok(found.into_iter().map(|(parent, count)| (P::from(parent), *count)).collect())
+    }
+
     /// Reads through the cache, if the list is kept.
-    pub(super) async fn read<C: Cached<Key = Uuid>>(
+    async fn read<C: Cached<Key = Uuid>, P: Parent>(
         &self,
         store: &Store,
         read: C,
-        parents: &[Uuid],
+        parents: &[P],
     ) -> Result<FxHashMap<Uuid, Arc<C::Value>>, Error> {
+        let parents: Vec<Uuid> = parents.iter().map(|parent| (*parent).into()).collect();
         if self.list.depends_on.is_some() && self.filter.is_repeatable() {
-            store.cached(read, parents).await
+            store.cached(read, &parents).await
         } else {
             read.load(store.context().clone(), Arc::from(parents)).await
         }
@@ -59,11 +100,10 @@ impl<R, F: Filtering> Part<R, F> {
 }
 
 /// A page of the whole list, or one for each parent.
-pub(super) struct Pages<R: 'static, F: 'static> {
-    pub(super) part: Part<R, F>,
-    pub(super) keyset: &'static Keyset<R>,
-    pub(super) window: Window,
-    pub(super) whole: bool,
+struct Pages<R: 'static, F: 'static> {
+    part: PartOf<R, F>,
+    keyset: &'static Keyset<R>,
+    window: Window,
 }
 
 impl<R, F: Clone> Clone for Pages<R, F> {
@@ -114,8 +154,8 @@ where
         context: ReadContext,
         parents: Arc<[Uuid]>,
     ) -> Result<FxHashMap<Uuid, Arc<Page<R>>>, Error> {
-        let Self { part: Part { list, scope, filter }, keyset, window, whole } = self;
-        if whole {
+        let Self { part: Part { list, scope, filter }, keyset, window } = self;
+        if list.is_whole() {
             let page = list.load_page(context.database(), &scope, &filter, keyset, &window).await?;
             return Ok([(Uuid::nil(), Arc::new(page))].into_iter().collect());
         }
@@ -124,14 +164,13 @@ where
 }
 
 /// How long the whole list is, or each parent's.
-pub(super) struct Counts<R: 'static, F: 'static> {
-    pub(super) part: Part<R, F>,
-    pub(super) whole: bool,
+struct Counts<R: 'static, F: 'static> {
+    part: PartOf<R, F>,
 }
 
 impl<R, F: Clone> Clone for Counts<R, F> {
     fn clone(&self) -> Self {
-        Self { part: self.part.clone(), ..*self }
+        Self { part: self.part.clone() }
     }
 }
 
@@ -177,8 +216,8 @@ where
         context: ReadContext,
         parents: Arc<[Uuid]>,
     ) -> Result<FxHashMap<Uuid, Arc<i64>>, Error> {
-        let Self { part: Part { list, scope, filter }, whole } = self;
-        let counts = if whole {
+        let Part { list, scope, filter } = self.part;
+        let counts = if list.is_whole() {
             [(Uuid::nil(), list.load_count(context.database(), &scope, &filter).await?)].into_iter().collect()
         } else {
             list.load_counts(context.database(), &scope, &filter, &parents).await?

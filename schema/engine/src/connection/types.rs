@@ -108,10 +108,17 @@ impl OutputType for PageInfo {
             let flag = bool::type_ref(registry);
             let cursor = Option::<String>::type_ref(registry);
             let fields = [
-                meta("hasNextPage", "Rows follow after the last row of the page. Reading forwards up to `before`, only rows before that one count; reading backwards it only tells whether `before` was given.", flag.clone()),
+                meta(
+                    "hasNextPage",
+                    "Rows follow after the last row of the page. Reading forwards up to \
+                     `before`, only rows before that one count; reading backwards it only \
+                     tells whether `before` was given.",
+                    flag.clone(),
+                ),
                 meta(
                     "hasPreviousPage",
-                    "Rows stand before the first row of the page. Reading backwards down to `after`, only rows after that one count; reading forwards it only tells whether `after` was given.",
+                    "Rows stand before the first row of the page. Reading backwards down to `after`, only \
+                     rows after that one count; reading forwards it only tells whether `after` was given.",
                     flag,
                 ),
                 meta("startCursor", "The cursor of the first row; null on an empty page.", cursor.clone()),

@@ -140,7 +140,8 @@ mod tests {
             "{ _service { sdl } }",
             "{ a: _service { sdl } }",
             "{ ... { ... on Query { _service { sdl } } } }",
-            "{ ...A ...A ...A ...B } fragment A on Query { __typename } fragment B on Query { _service { sdl } }",
+            "{ ...A ...A ...A ...B } fragment A on Query { __typename } fragment B on Query { _service { sdl \
+             } }",
             "{ ...A } fragment A on Query { ...B ...A } fragment B on Query { ...A _service { sdl } }",
             "query A { __typename } query B { _service { sdl } }",
         ] {

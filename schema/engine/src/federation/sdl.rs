@@ -22,7 +22,8 @@ const VERSION: &str = "https://specs.apollo.dev/federation/v2.9";
 const FEDERATION: [(&str, &str); 14] = [
     (
         "key",
-        "directive @key(fields: federation__FieldSet!, resolvable: Boolean = true) repeatable on OBJECT | INTERFACE",
+        "directive @key(fields: federation__FieldSet!, resolvable: Boolean = true) repeatable on OBJECT | \
+         INTERFACE",
     ),
     ("external", "directive @external on FIELD_DEFINITION | OBJECT"),
     ("requires", "directive @requires(fields: federation__FieldSet!) on FIELD_DEFINITION"),
@@ -33,8 +34,8 @@ const FEDERATION: [(&str, &str); 14] = [
     ("shareable", "directive @shareable repeatable on OBJECT | FIELD_DEFINITION"),
     (
         "inaccessible",
-        "directive @inaccessible on FIELD_DEFINITION | OBJECT | INTERFACE | UNION | ARGUMENT_DEFINITION | SCALAR | \
-         ENUM | ENUM_VALUE | INPUT_OBJECT | INPUT_FIELD_DEFINITION",
+        "directive @inaccessible on FIELD_DEFINITION | OBJECT | INTERFACE | UNION | ARGUMENT_DEFINITION | \
+         SCALAR | ENUM | ENUM_VALUE | INPUT_OBJECT | INPUT_FIELD_DEFINITION",
     ),
     (
         "tag",
@@ -44,13 +45,13 @@ const FEDERATION: [(&str, &str); 14] = [
     ("authenticated", "directive @authenticated on FIELD_DEFINITION | OBJECT | INTERFACE | SCALAR | ENUM"),
     (
         "requiresScopes",
-        "directive @requiresScopes(scopes: [[federation__Scope!]!]!) on FIELD_DEFINITION | OBJECT | INTERFACE | \
-         SCALAR | ENUM",
+        "directive @requiresScopes(scopes: [[federation__Scope!]!]!) on FIELD_DEFINITION | OBJECT | \
+         INTERFACE | SCALAR | ENUM",
     ),
     (
         "cost",
-        "directive @cost(weight: Int!) on ARGUMENT_DEFINITION | ENUM | FIELD_DEFINITION | INPUT_FIELD_DEFINITION | \
-         OBJECT | SCALAR",
+        "directive @cost(weight: Int!) on ARGUMENT_DEFINITION | ENUM | FIELD_DEFINITION | \
+         INPUT_FIELD_DEFINITION | OBJECT | SCALAR",
     ),
     (
         "listSize",
@@ -63,7 +64,8 @@ const FEDERATION: [(&str, &str); 14] = [
 const GRAPHQL: [(&str, &str); 1] = [("oneOf", "directive @oneOf on INPUT_OBJECT")];
 
 /// How schemas are linked. <https://specs.apollo.dev/link/v1.0>
-const LINK: &str = "directive @link(url: String!, as: String, for: link__Purpose, import: [link__Import]) repeatable on SCHEMA\n\
+const LINK: &str = "directive @link(url: String!, as: String, for: link__Purpose, import: [link__Import]) \
+                    repeatable on SCHEMA\n\
     enum link__Purpose {\n  SECURITY\n  EXECUTION\n}\nscalar link__Import\n";
 
 /// Scalars of the definitions.
@@ -108,7 +110,8 @@ where
         let _ = writeln!(definitions, "{definition}");
     }
     format!(
-        "extend schema\n  @link(url: \"https://specs.apollo.dev/link/v1.0\")\n  @link(url: \"{VERSION}\", import: [{}]){links}\n\n\
+        "extend schema\n  @link(url: \"https://specs.apollo.dev/link/v1.0\")\n  @link(url: \"{VERSION}\", \
+         import: [{}]){links}\n\n\
          {definitions}\n{types}\n",
         imports.join(", ")
     )

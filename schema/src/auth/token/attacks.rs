@@ -25,7 +25,8 @@ fn header(server: &Server) -> Value {
 fn payload() -> Value {
     let now = clock::now().timestamp();
     json!({
-        "iss": "xp-graph", "aud": ["xp-graph"], "sub": UserId::new().to_string(), "sid": SessionId::new().to_string(),
+        "iss": "xp-graph", "aud": ["xp-graph"], "sub": UserId::new().to_string(),
+        "sid": SessionId::new().to_string(),
         "role": "ADMIN", "epoch": 0, "iat": now, "nbf": now, "exp": now + 60, "jti": "1",
     })
 }

@@ -18,10 +18,11 @@ use entities::{
     unicode,
 };
 
-use super::{ById, Form, FormStatus};
+use super::FormStatus;
 use crate::{
     context::{ContextExt as _, Database},
     graph::{
+        edges::Edges as _,
         input::id,
         mutation::{Input, MutationResult, Written},
         subgraph::Domain,
@@ -31,7 +32,6 @@ use crate::{
 use engine::{
     batch::Source as _,
     context::Context,
-    edge::{NoArguments, One},
     error::FieldError,
     object::{Entity, Object},
     scalar::AnyJson,
@@ -107,13 +107,10 @@ impl Entity for FormPayload {
         static OBJECT: LazyLock<Object<FormPayload>> = LazyLock::new(|| {
             Object::<FormPayload>::new("FormPayload", "The answer of mutations that change a form.")
                 .of(Domain::Forms)
-                .edge(
+                .written(
                     "form",
                     "The form as it is now, also after a CONFLICT. Null where the viewer may not see it.",
-                    One::<FormPayload, NoArguments, ById, Form>::written(
-                        |_| Ok(ById),
-                        |payload, _| Ok(payload.form),
-                    ),
+                    |payload| payload.form,
                 )
                 .edge(
                     "userErrors",
@@ -122,8 +119,9 @@ impl Entity for FormPayload {
                 )
                 .edge(
                     "warnings",
-                    "What was published but probably means something else than its author thinks, such as a comparison \
-                     with an empty text that asks whether there is an answer. The path begins with `draft`.",
+                    "What was published but probably means something else than its author thinks, such as a \
+                     comparison with an empty text that asks whether there is an answer. The path begins \
+                     with `draft`.",
                     UserErrors::new(|payload: &FormPayload| &payload.warnings),
                 )
         });

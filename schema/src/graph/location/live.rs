@@ -5,13 +5,13 @@ use entities::{
     database::scope::Scope,
     events::ChangeEvent,
     id::UserId,
-    location::{Area, Model},
+    location::{Area, LAST_OF_USERS, Model},
 };
 
-use super::{AreaInput, LastOfUsers, Location};
+use super::{AreaInput, Location};
 use crate::{
     context::ContextExt as _,
-    graph::{subscription::Listen, user::user_ids},
+    graph::{edges::FindLoader, subscription::Listen, user::user_ids},
 };
 
 /// The arguments of `Subscription.locationUpdated`.
@@ -43,7 +43,7 @@ impl Wanted {
 }
 
 /// `Subscription.locationUpdated`
-pub(crate) fn updated() -> Listen<UpdatedArgs, Wanted, LastOfUsers, Location> {
+pub(crate) fn updated() -> Listen<UpdatedArgs, Wanted, FindLoader<UserId, Model>, Location> {
     Listen {
         bind: |args, ctx| {
             let area = args.area.as_ref().map(AreaInput::read).transpose()?;
@@ -53,7 +53,7 @@ pub(crate) fn updated() -> Listen<UpdatedArgs, Wanted, LastOfUsers, Location> {
             ChangeEvent::LastLocation { user, .. } if wanted.has(user) => Some(user),
             _ => None,
         },
-        load: |_| LastOfUsers,
+        load: |ctx| FindLoader::of(&LAST_OF_USERS, ctx),
         // A position that was overtaken meanwhile is left out: the newer one has its own event.
         wants: |wanted, change, row| {
             matches!(change, ChangeEvent::LastLocation { id, .. } if *id == row.id) && wanted.holds(row)

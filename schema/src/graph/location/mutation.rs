@@ -12,10 +12,10 @@ use entities::{
     location::record::{self, Fault, FaultKind, NewPosition, RecordedBy},
 };
 
-use super::{ById, Location};
 use crate::{
     context::{ContextExt as _, Database},
     graph::{
+        edges::Edges as _,
         mutation::{Input, MutationResult},
         scalar::enum_leaf,
         subgraph::Domain,
@@ -25,7 +25,7 @@ use crate::{
 use engine::{
     batch::Source as _,
     context::Context,
-    edge::{Inline, NoArguments, One},
+    edge::Inline,
     error::FieldError,
     object::{Entity, Object},
     scalar::DateTime,
@@ -120,13 +120,10 @@ impl Entity for LocationResult {
             Object::<LocationResult>::new("LocationResult", "What became of one point.")
                 .of(Domain::Locations)
                 .column("outcome", "Stored, there already, or refused.", |result| &result.outcome)
-                .edge(
+                .written(
                     "location",
                     "The position as it is stored. Null where the point was refused.",
-                    One::<LocationResult, NoArguments, ById, Location>::written(
-                        |_| Ok(ById),
-                        |result, _| Ok(result.location),
-                    ),
+                    |result| result.location,
                 )
                 .edge(
                     "userErrors",

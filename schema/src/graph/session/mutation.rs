@@ -9,10 +9,11 @@ use entities::{
     unicode,
 };
 
-use super::{ById, Session};
+use super::Session;
 use crate::{
     context::{ContextExt as _, Database},
     graph::{
+        edges::Edges as _,
         input::id,
         mutation::{Input, MutationResult, Written},
         subgraph::Domain,
@@ -22,7 +23,7 @@ use crate::{
 use engine::{
     batch::Source as _,
     context::Context,
-    edge::{Inline, NoArguments, One},
+    edge::{Inline, NoArguments},
     error::FieldError,
     object::{Entity, Object, Visible as _},
 };
@@ -50,13 +51,9 @@ macro_rules! session_payload {
         impl Entity for $payload {
             fn object() -> &'static Object<Self> {
                 static OBJECT: LazyLock<Object<$payload>> = LazyLock::new(|| {
-                    let session = One::<$payload, NoArguments, ById, Session>::written(
-                        |_| Ok(ById),
-                        |payload, _| Ok(payload.session),
-                    );
                     Object::<$payload>::new($name, concat!("The answer of `", $mutation, "`."))
                         .of(Domain::Sessions)
-                        .edge("session", concat!("The session. ", $null), session)
+                        .written("session", concat!("The session. ", $null), |payload| payload.session)
                         .edge("userErrors", $errors, UserErrors::new(|payload: &$payload| &payload.errors))
                 });
                 &OBJECT

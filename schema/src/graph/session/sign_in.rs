@@ -14,23 +14,21 @@ use entities::{
     user::{self, AccountRef, NewAccount},
 };
 
-use super::{ById, Session, mutation::session_name};
+use super::mutation::session_name;
 use crate::{
     auth::viewer::Viewer,
     context::{ContextExt as _, Database},
     graph::{
         credentials,
+        edges::Edges as _,
         mutation::{Input, MutationResult, Written},
         subgraph::Domain,
-        user as users,
-        user::User,
         user_error::{UserError, UserErrorCode, UserErrors},
     },
 };
 use engine::{
     batch::Source as _,
     context::Context,
-    edge::{NoArguments, One},
     error::FieldError,
     object::{Entity, Object},
 };
@@ -83,14 +81,6 @@ impl Entity for SignInPayload {
         static OBJECT: LazyLock<Object<SignInPayload>> = LazyLock::new(|| {
             let about =
                 "The answer of `signUp`, `signIn` and `refreshSession`: tokens, or why they were refused.";
-            let session = One::<SignInPayload, NoArguments, ById, Session>::written(
-                |_| Ok(ById),
-                |payload, _| Ok(payload.session),
-            );
-            let user = One::<SignInPayload, NoArguments, users::ById, User>::written(
-                |_| Ok(users::ById),
-                |payload, _| Ok(payload.user),
-            );
             Object::<SignInPayload>::new("SignInPayload", about)
                 .of(Domain::Sessions)
                 .column(
@@ -106,8 +96,8 @@ impl Entity for SignInPayload {
                 .column("accessTokenExpiresAt", "When the access token ends.", |payload| {
                     &payload.access_token_expires_at
                 })
-                .edge("session", "The session.", session)
-                .edge("user", "The account.", user)
+                .written("session", "The session.", |payload| payload.session)
+                .written("user", "The account.", |payload| payload.user)
                 .edge(
                     "userErrors",
                     "Why it was refused.",

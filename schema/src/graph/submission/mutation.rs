@@ -14,10 +14,10 @@ use entities::{
     submission::write::{self, NewSubmission, SubmissionError},
 };
 
-use super::{ById, Submission};
 use crate::{
     context::{ContextExt as _, Database},
     graph::{
+        edges::Edges as _,
         form::mutation::code_of,
         location::mutation::{LocationPointInput, errors_of},
         mutation::{Input, MutationResult, Written},
@@ -28,7 +28,7 @@ use crate::{
 use engine::{
     batch::Source as _,
     context::Context,
-    edge::{Inline, NoArguments, One},
+    edge::Inline,
     error::FieldError,
     object::{Entity, Object},
     scalar::AnyJson,
@@ -69,13 +69,10 @@ impl Entity for SubmissionPayload {
         static OBJECT: LazyLock<Object<SubmissionPayload>> = LazyLock::new(|| {
             Object::<SubmissionPayload>::new("SubmissionPayload", "What became of a filled-in form.")
                 .of(Domain::Forms)
-                .edge(
+                .written(
                     "submission",
                     "The stored submission, also where it had been stored before. Null where it was refused.",
-                    One::<SubmissionPayload, NoArguments, ById, Submission>::written(
-                        |given| Ok(ById { scope: given.ctx.scope() }),
-                        |payload, _| Ok(payload.submission),
-                    ),
+                    |payload| payload.submission,
                 )
                 .edge(
                     "userErrors",
@@ -103,8 +100,8 @@ impl Entity for CreateSubmissionsPayload {
             .of(Domain::Forms)
             .edge(
                 "results",
-                "What became of each, in the order of the input. At most 2000 errors are told in all, and at least one of each that \
-                 was refused.",
+                "What became of each, in the order of the input. At most 2000 errors are told in all, and at \
+                 least one of each that was refused.",
                 Inline::new(|payload: &CreateSubmissionsPayload| &payload.results),
             )
         });

@@ -9,11 +9,12 @@ use entities::{
     user::{self, AccountChanges, AccountRef, NewAccount},
 };
 
-use super::{ById, Role, User};
+use super::Role;
 use crate::{
     context::{ContextExt as _, Database},
     graph::{
         credentials,
+        edges::Edges as _,
         input::id,
         mutation::{Input, MutationResult, Written},
         subgraph::Domain,
@@ -23,7 +24,6 @@ use crate::{
 use engine::{
     batch::Source as _,
     context::Context,
-    edge::{NoArguments, One},
     error::FieldError,
     object::{Entity, Object},
 };
@@ -81,13 +81,9 @@ impl Entity for UpdateUserPayload {
     fn object() -> &'static Object<Self> {
         static OBJECT: LazyLock<Object<UpdateUserPayload>> = LazyLock::new(|| {
             let about = "The answer of `updateProfile`, `changePassword`, `createUser` and `updateUser`.";
-            let user = One::<UpdateUserPayload, NoArguments, ById, User>::written(
-                |_| Ok(ById),
-                |payload, _| Ok(payload.user),
-            );
             Object::<UpdateUserPayload>::new("UpdateUserPayload", about)
                 .of(Domain::Users)
-                .edge("user", "The account. Null where nothing was written.", user)
+                .written("user", "The account. Null where nothing was written.", |payload| payload.user)
                 .edge(
                     "userErrors",
                     "Why nothing was written.",
