@@ -123,7 +123,7 @@ enum Command {
         action: Cache,
     },
     /// Persisted documents: manifests of clients.
-    DocumentsCommand {
+    Documents {
         #[command(subcommand)]
         action: documents::DocumentsCommand,
     },
@@ -284,7 +284,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Cache { beside, action } => {
             cache::run(&load_beside(&common, beside, Mode::Tool)?, action, common.json).await
         }
-        Command::DocumentsCommand { action } => {
+        Command::Documents { action } => {
             documents::documents(&load(&common, Mode::Tool)?.config, action, common.json).await
         }
         Command::Healthcheck => tools::healthcheck(&load(&common, Mode::Tool)?.config).await,

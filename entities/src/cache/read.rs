@@ -66,9 +66,9 @@ impl Staleness {
     pub(super) fn is_valid(&self, table: &VersionTable, version: Version, slots: &[Slot]) -> bool {
         match self {
             Self::Local => table.is_valid(version, slots),
-            Self::Remote(Stamps { version, slots: stamps }) => {
+            Self::Remote(Stamps { version: current, slots: stamps }) => {
                 let is_older = |slot: &Slot| stamps.get(slot).is_some_and(|stamp| *stamp <= version.sequence);
-                version.epoch != 0 && version.epoch == version.epoch && slots.iter().all(is_older)
+                version.epoch != 0 && version.epoch == current.epoch && slots.iter().all(is_older)
             }
             Self::Unknown => false,
         }

@@ -352,13 +352,14 @@ proptest! {
 #[tokio::test]
 async fn outcomes_follow_the_order_of_keys() {
     let (batcher, log) = (batcher(), Log::default());
-    let load = batcher.load_many(Fake::<false, 0>::logging(&log), vec![7, 20, 3, 7]);
+    let loader = Fake::<false, 0>::logging(&log);
+    let load = batcher.load_many(loader.clone(), vec![7, 20, 3, 7]);
     let outcomes = batcher.drive(load).await;
     assert_eq!(outcomes, [Ok(Some(1_007)), Ok(None), Ok(Some(1_003)), Ok(Some(1_007))]);
     assert_eq!(*lock(&log), [[3, 7, 20]]);
     assert_eq!(batcher.batches()[0].found, 2);
     assert_eq!((batcher.batches()[0].level, batcher.repeated()), (1, 1), "7 was asked for twice");
-    let more = batcher.load_many(Fake::<false, 0>::logging(&log), vec![3, 8]);
+    let more = batcher.load_many(loader, vec![3, 8]);
     batcher.drive(more).await;
     assert_eq!((batcher.batches()[1].level, batcher.batches()[1].keys, batcher.repeated()), (2, 1, 2));
 }
