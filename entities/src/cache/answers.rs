@@ -82,7 +82,7 @@ impl Cache {
         // A short answer may have been made of very much.
         let bytes = bytes.saturating_add(slots.len() * TAG_BYTES);
         let (at, took, is_strong) = (Instant::now(), Duration::ZERO, dependencies.is_strong());
-        let header = Header { version: version, slots, at, took, ttl: retention.ttl, is_strong };
+        let header = Header { version, slots, at, took, ttl: retention.ttl, is_strong };
         inner.insert(name.0, &CacheEntry::of_bytes(header, Some(answer), bytes));
     }
 }

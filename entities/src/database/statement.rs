@@ -63,10 +63,6 @@ macro_rules! run_on {
             }
 
             /// Runs a statement about an entity that answers one column.
-            #[expect(
-                clippy::redundant_closure_for_method_calls,
-                reason = "the method itself is not general enough over lifetimes"
-            )]
             pub(crate) async fn column<E: EntityTrait, T: Cell>(
                 &self,
                 name: &'static str,

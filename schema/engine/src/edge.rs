@@ -423,10 +423,13 @@ impl<U: Send + Sync> Filled for ManyFilled<'_, '_, U> {
     }
 }
 
+/// Finds by which key the value of an object is loaded, if it has one.
+type FindKey<T, L> = Box<dyn Fn(&T) -> Option<<L as Loader>::Key> + Send + Sync>;
+
 /// An edge to a value that is loaded by itself because it is large or has to be counted.
 pub struct Single<T, L: Loader, C, M = ()> {
     bind: Box<dyn Fn(&Context) -> L + Send + Sync>,
-    key: Box<dyn Fn(&T) -> Option<L::Key> + Send + Sync>,
+    key: FindKey<T, L>,
     value: fn(Option<L::Value>) -> C,
     marker: PhantomData<fn() -> M>,
 }
