@@ -85,7 +85,7 @@ pub(crate) async fn run(app: App, mut changes: Receiver<Changes>) {
         }
         match deliver(&app, &url, &pending).await {
             DeliveryOutcome::Yes => {
-                (pending, pause, was_refused) = (PendingInvalidation::default(), FIRST_PAUSE, false)
+                (pending, pause, was_refused) = (PendingInvalidation::default(), FIRST_PAUSE, false);
             }
             // As it is, it will not take it the next time either: its key has to be set right first.
             DeliveryOutcome::Refused(status) => {

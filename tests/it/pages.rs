@@ -81,7 +81,7 @@ impl List {
 
 /// Every connection in every order.
 async fn lists(app: &TestApp) -> Vec<List> {
-    let shape = introspect(&app).await;
+    let shape = introspect(app).await;
     let mut lists = Vec::new();
     for (on, of) in &shape {
         for (field, found) in of.fields.iter().filter(|(_, field)| field.of.ends_with("Connection")) {

@@ -22,7 +22,7 @@ use domain::{Both, Query, user_id};
 
 thread_local! {
     static GRAPH: (Runtime, Both) =
-        (Builder::new_current_thread().enable_all().build().unwrap(), Both::new());
+        (Builder::new_current_thread().enable_all().build().expect("a runtime"), Both::new());
 }
 
 struct Answers {
@@ -37,9 +37,9 @@ fn answers(text: &str, variables: &Json) -> Answers {
             let document = both.executor.prepare(text).await;
             let document = document.unwrap_or_else(|errors| panic!("{text}\n{errors:?}"));
             let ours = both.executor.execute(text, variables(), Query, &both.context()).await;
-            let ours = String::from_utf8(ours).unwrap();
+            let ours = String::from_utf8(ours).expect("UTF-8");
             expect_the_same_in_pieces(both, &document, &variables(), &ours).await;
-            let theirs = String::from_utf8(both.theirs(&document, variables()).await).unwrap();
+            let theirs = String::from_utf8(both.theirs(&document, variables()).await).expect("UTF-8");
             Answers { ours, theirs }
         })
     })
@@ -54,7 +54,8 @@ async fn expect_the_same_in_pieces(both: &Both, document: &Document, variables: 
     assert!(whole.is_some(), "there is a trace");
     for piece in [1, 7, 100] {
         for is_traced in [false, true] {
-            let (body, trace) = in_pieces(both, document, variables.clone(), piece, is_traced).await.unwrap();
+            let (body, trace) =
+                in_pieces(both, document, variables.clone(), piece, is_traced).await.expect("it runs");
             assert_eq!(body, ours, "{piece} bytes at a time");
             assert!(!is_traced || trace == whole, "the trace of {ours}, {piece} bytes at a time");
         }
@@ -77,7 +78,7 @@ async fn in_pieces(
     let answered = both.executor.run(document, None, variables, Query, &ctx, errors).await.ok()?;
     let Unfinished { out: body, mut errors, .. } = answered.finished(&Arc::default(), &ctx.bounds);
     let trace = errors.trace.take().map(|trace| trace.finish(chrono::DateTime::UNIX_EPOCH, Duration::ZERO));
-    Some((String::from_utf8(body).unwrap(), trace))
+    Some((String::from_utf8(body).expect("UTF-8"), trace))
 }
 
 /// The answer of the engine, as text.
@@ -120,7 +121,7 @@ fn entry<'a>(body: &'a Entries, key: &str) -> Option<&'a Entries> {
 
 /// The messages, and the paths of errors that stand in no list (there the library loses the field).
 fn complaints(body: &str) -> BTreeSet<String> {
-    let body: Json = serde_json::from_str(body).unwrap();
+    let body: Json = serde_json::from_str(body).expect("JSON");
     let errors = body["errors"].as_array().cloned().unwrap_or_default();
     let complaint = |error: &Json| {
         let path = error["path"].as_array().filter(|path| path.iter().all(Json::is_string));
