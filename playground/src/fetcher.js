@@ -18,12 +18,22 @@ const ATTEMPTS = 8;
  */
 export function createFetcher(config) {
   const url = new URL(config.endpoint, window.location.href).href;
-  return ({ query, variables, operationName }, { headers = {} } = {}) => {
+  return ({ query, variables, operationName: chosen }, { headers = {} } = {}) => {
+    const operationName = has(query, chosen) ? chosen : undefined;
     const request = { query, variables, operationName };
     if (operationName === INTROSPECTION) return ask(url, currentHeaders(headers), request);
     const asked = { request, headers, kind: kindOf(query, operationName), explains: config.explains && explains() };
     return asked.kind === "subscription" ? listen(url, asked) : send(url, asked);
   };
+}
+
+/** Whether a document has an operation of this name: for a moment after a change the editor names one of the text before. */
+function has(query, operationName) {
+  try {
+    return Boolean(getOperationAST(parse(query), operationName));
+  } catch {
+    return true;
+  }
 }
 
 /** Which transport an operation takes follows from its document. What cannot be read goes to the server, which says why. */

@@ -167,9 +167,10 @@ test("no click on an example changes anything: what writes is filled in, and run
 test("no character of an answer is framed as one to be mistaken for another", async () => {
   await openExample("W4");
   assert.match(JSON.stringify(await response()), /[–ườ]/, "the demo data has such characters");
-  const asked = await page.evaluate(() =>
-    globalThis.__MONACO.editor.getEditors().map((editor) => editor.getRawOptions().unicodeHighlight),
-  );
+  const read = () => globalThis.__MONACO.editor.getEditors().map((editor) => editor.getRawOptions().unicodeHighlight);
+  // An editor that was just made gets its options a moment later.
+  await page.waitForFunction(`(${read})().every(Boolean)`);
+  const asked = await page.evaluate(read);
   assert.ok(asked.length >= 4, `${asked.length} editors`);
   const off = { ambiguousCharacters: false, invisibleCharacters: false, nonBasicASCII: false };
   for (const highlighted of asked) for (const kind in off) assert.equal(highlighted[kind], false, kind);
