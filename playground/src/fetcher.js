@@ -19,29 +19,27 @@ const ATTEMPTS = 8;
 export function createFetcher(config) {
   const url = new URL(config.endpoint, window.location.href).href;
   return ({ query, variables, operationName: chosen }, { headers = {} } = {}) => {
-    const operationName = has(query, chosen) ? chosen : undefined;
+    const { operationName, kind } = operationOf(query, chosen);
     const request = { query, variables, operationName };
     if (operationName === INTROSPECTION) return ask(url, currentHeaders(headers), request);
-    const asked = { request, headers, kind: kindOf(query, operationName), explains: config.explains && explains() };
+    const asked = { request, headers, kind, explains: config.explains && explains() };
     return asked.kind === "subscription" ? listen(url, asked) : send(url, asked);
   };
 }
 
-/** Whether a document has an operation of this name: for a moment after a change the editor names one of the text before. */
-function has(query, operationName) {
+/**
+ * Which operation of a document is meant, and its kind, from which the transport follows. For a moment after a change the
+ * editor names one of the text before: then the document's own is meant, if it has one only. What cannot be read goes to
+ * the server, which says why.
+ */
+function operationOf(query, operationName) {
   try {
-    return Boolean(getOperationAST(parse(query), operationName));
+    const document = parse(query);
+    const named = getOperationAST(document, operationName);
+    const operation = named ?? getOperationAST(document);
+    return { operationName: named ? operationName : undefined, kind: operation?.operation ?? "query" };
   } catch {
-    return true;
-  }
-}
-
-/** Which transport an operation takes follows from its document. What cannot be read goes to the server, which says why. */
-function kindOf(query, operationName) {
-  try {
-    return getOperationAST(parse(query), operationName)?.operation ?? "query";
-  } catch {
-    return "query";
+    return { operationName, kind: "query" };
   }
 }
 

@@ -79,7 +79,7 @@ test("pointing at a statement shows its text, and pressing it its plan", async (
   await statement.locator(".xp-plan").waitFor({ state: "detached" });
 });
 
-test("whoever is no administrator gets no plan", async () => {
+test("only administrators get a plan", async () => {
   const viewer = people.find(({ role }) => role === "VIEWER");
   await page.getByRole("combobox", { name: "Account" }).selectOption(viewer.name);
   // A search that nobody has made before, so that the database is asked.
