@@ -272,7 +272,7 @@ struct Timing<'a> {
     database: &'a Database,
     name: &'static str,
     table: &'static str,
-    /// Its text and its values, where the request's log keeps them.
+    /// The statement's text and values, where the request's log keeps them.
     explain: Option<(String, Vec<Value>)>,
     span: Span,
     start: Instant,

@@ -35,21 +35,21 @@ pub enum ChangeEvent {
     Session {
         /// The session.
         id: SessionId,
-        /// Its owner.
+        /// The account that the session belongs to.
         user: UserId,
     },
     /// A session ended.
     SessionEnded {
         /// The session.
         id: SessionId,
-        /// Its owner.
+        /// The account that the session belongs to.
         user: UserId,
     },
     /// A form, its draft or its versions changed.
     Form {
         /// The form.
         id: FormId,
-        /// Its owner.
+        /// The account that owns the form.
         owner: UserId,
     },
     /// A submission was stored.
@@ -68,7 +68,7 @@ pub enum ChangeEvent {
     LastLocation {
         /// The position.
         id: LocationId,
-        /// Its owner.
+        /// The account that was there.
         user: UserId,
     },
     /// A kind of change that only newer versions know, told by one of them. Nobody waits for it here, but who must be sure

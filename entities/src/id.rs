@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 /// An id of one kind of row.
 pub trait Id: Copy + fmt::Debug + Eq + Ord + Hash + From<Uuid> + Into<Uuid> + Send + Sync + 'static {
-    /// What it is an id of.
+    /// The kind of row that an id of this type names.
     const KIND: NodeKind;
 }
 
@@ -26,7 +26,7 @@ macro_rules! ids {
             /// All of them.
             pub const ALL: &'static [Self] = &[$(Self::$kind),+];
 
-            /// Its name in the graph.
+            /// The name of the kind's type in the graph.
             pub const fn as_str(self) -> &'static str {
                 match self { $( Self::$kind => stringify!($kind) ),+ }
             }

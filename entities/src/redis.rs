@@ -180,7 +180,7 @@ struct RedisInner {
     /// One task connects at a time; when that last failed.
     connecting: tokio::sync::Mutex<Option<Instant>>,
     /// Runs on each new connection before anything else.
-    greeting: RwLock<Option<Arc<Cmd>>>,
+    connection_hook: RwLock<Option<Arc<Cmd>>>,
     /// When a refusal was last logged.
     complained: Mutex<Option<Instant>>,
     breaker: Mutex<Breaker>,
@@ -194,7 +194,7 @@ impl Redis {
             source: url.source.clone(),
             connection: RwLock::default(),
             connecting: tokio::sync::Mutex::default(),
-            greeting: RwLock::default(),
+            connection_hook: RwLock::default(),
             complained: Mutex::default(),
             breaker: Mutex::default(),
             metrics: RedisMetrics::register(registry),
@@ -274,10 +274,10 @@ impl Redis {
     }
 
     /// From now on every connection begins with this command; where it fails there is no connection.
-    pub(crate) fn set_connection_hook(&self, greeting: Cmd) {
+    pub(crate) fn set_connection_hook(&self, hook: Cmd) {
         let lock = "no panic happens under this lock";
-        *self.inner.greeting.write().expect(lock) = Some(Arc::new(greeting));
-        // The one that may be there has not been greeted.
+        *self.inner.connection_hook.write().expect(lock) = Some(Arc::new(hook));
+        // The one that may be there has begun without it.
         *self.inner.connection.write().expect(lock) = None;
     }
 
@@ -376,9 +376,9 @@ impl Redis {
         let connect = async {
             let client = self.inner.source.client().await?;
             let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
-            let greeting = self.inner.greeting.read().expect("no panic happens under this lock").clone();
-            if let Some(greeting) = greeting {
-                connection.req_packed_command(&greeting).await?.extract_error()?;
+            let hook = self.inner.connection_hook.read().expect("no panic happens under this lock").clone();
+            if let Some(hook) = hook {
+                connection.req_packed_command(&hook).await?.extract_error()?;
             }
             Ok(connection)
         };

@@ -253,7 +253,7 @@ async fn malformed_and_stale_refresh_tokens_are_distinguished() {
             assert_eq!(code(&refresh(&app, &tokens["refreshToken"]).await), "EXPIRED", "{column}");
         }
         let refused = app.bearing(tokens["refreshToken"].as_str().expect("a token")).err();
-        assert_eq!(refused, Some(InvalidToken("malformed")), "a refresh token is no access token");
+        assert_eq!(refused, Some(InvalidToken("malformed")), "a refresh token is refused as an access token");
     }
 }
 

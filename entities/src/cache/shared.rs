@@ -91,7 +91,7 @@ pub(super) struct SharedCache {
 struct Pending {
     /// What it is raised to here until then.
     number: u64,
-    /// Its last invalidation but for that, which the number hides, and in which table.
+    /// The version of the slot's last published invalidation, and of which table: `number` hides it here.
     hidden: Version,
 }
 
@@ -122,7 +122,7 @@ impl Stamps {
 type Values = Vec<Option<Vec<u8>>>;
 
 impl SharedCache {
-    /// Takes part: from now on every connection is greeted.
+    /// Takes part: from now on every connection begins with the hook.
     pub(super) fn join(redis: Redis, namespace: &str) -> Self {
         let shared = Self::new(redis, namespace);
         let mut hook = redis::cmd("EVAL");

@@ -79,8 +79,8 @@ async fn follow_on(
 
 impl SharedCache {
     /// Everything that was invalidated before this moment is in the mirror.
-    fn extend_lease(&self, version: Instant) {
-        let at = version.saturating_duration_since(self.started).as_micros() as u64 + 1;
+    fn extend_lease(&self, moment: Instant) {
+        let at = moment.saturating_duration_since(self.started).as_micros() as u64 + 1;
         self.log_read_at.fetch_max(at, Ordering::AcqRel);
     }
 
