@@ -188,7 +188,7 @@ impl DocumentStore {
         let mode = self.mode(viewer, request);
         let found = match (request.id, request.text) {
             (None, None) => Err(NO_QUERY.into()),
-            (None, Some(text)) => self.by_text(graph, mode, text, request).await,
+            (None, Some(text)) => self.by_text(graph, mode, text, request),
             (Some(id), text) => self.by_id(graph, mode, id, text, request).await,
         };
         if let Err(DocumentError::Rejected(rejection)) = &found
@@ -207,7 +207,7 @@ impl DocumentStore {
         self.config.clients.of(request.client).unwrap_or(self.config.mode)
     }
 
-    async fn by_text(
+    fn by_text(
         &self,
         graph: &Graph,
         mode: DocumentMode,
@@ -230,7 +230,7 @@ impl DocumentStore {
                 self.tell(hash, request);
             }
         }
-        prepare(graph, text, request.caller).await
+        prepare(graph, text, request.caller)
     }
 
     async fn by_id(
@@ -263,7 +263,7 @@ impl DocumentStore {
         }
         match (sha256_of(&id).filter(|_| may_register), text) {
             (Some(hash), Some(text)) => {
-                let document = prepare(graph, text, request.caller).await?;
+                let document = prepare(graph, text, request.caller)?;
                 match self.apq.keep(hash, text, &document, request.caller).await {
                     Registration::Yes => self.count("apq_registered"),
                     Registration::TooLong => self.count("apq_too_long"),
@@ -362,7 +362,9 @@ impl DocumentStore {
         let old = self.trusted();
         let trusted = Trusted::read(path, graph, &old).await;
         for broken in &trusted.broken {
-            tracing::error!(file = %broken.file.display(), document = broken.id, "{}", broken.why);
+            for problem in broken.lines() {
+                tracing::error!(document = broken.id, "{problem}");
+            }
         }
         tracing::info!(
             documents = trusted.len(),
@@ -399,8 +401,8 @@ impl DocumentStore {
     }
 }
 
-async fn prepare(graph: &Graph, text: &str, caller: &Caller) -> Result<Arc<Document>, DocumentError> {
-    graph.prepare_for(text, caller).await.map_err(|reply| DocumentError::Invalid(Box::new(reply)))
+fn prepare(graph: &Graph, text: &str, caller: &Caller) -> Result<Arc<Document>, DocumentError> {
+    graph.prepare_for(text, caller).map_err(|reply| DocumentError::Invalid(Box::new(reply)))
 }
 
 /// An id as documents are kept under it: hashes without their prefix, in small letters. `None` where it is no id.

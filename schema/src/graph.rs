@@ -42,8 +42,7 @@ use engine::{
     bounds::{Bounds, Memory, Owner, PIECE, Taken},
     cache_control::{self, Audience},
     context::Context,
-    cost::OutputTypes,
-    document::{Document, DocumentCache, OnlyValidate, OperationKind, Rules},
+    document::{Document, DocumentCache, OperationKind, Rules},
     error::{Code, RequestError},
     execute::{answer, plan},
     federation::{
@@ -120,6 +119,7 @@ impl Options {
             gateways_only: self.gateways_only,
             cache_hints: &CACHE_HINTS,
             sign_in_fields: &SIGN_IN_FIELDS,
+            suggests: self.development,
         }
     }
 }
@@ -138,7 +138,6 @@ struct GraphInner {
     options: Options,
     service: ServiceInfo,
     api_sdl: String,
-    validator: Engine,
     introspector: Engine,
     input_types: InputTypes,
     documents: DocumentCache,
@@ -155,25 +154,22 @@ impl Graph {
     /// Builds the schema over a store. Metrics go into `registry`.
     pub fn new(store: Store, options: Options, registry: &mut Registry) -> Self {
         let subgraph = options.subgraph;
-        let engine = |suggestions: bool| {
-            let builder = Schema::build(Row::new(), Mutation, Subscription)
-                .enable_federation()
-                .enable_subscription_in_federation()
-                .directive(subgraph)
-                // The limits count depth themselves, through fragments too; the library must not refuse what they let through.
-                .limit_recursive_depth(64);
-            if suggestions { builder } else { builder.disable_suggestions() }
-        };
-        let validator = engine(options.development).extension(OnlyValidate).finish();
-        let introspector = engine(false).validation_mode(ValidationMode::Fast).finish();
+        let introspector = Schema::build(Row::new(), Mutation, Subscription)
+            .enable_federation()
+            .enable_subscription_in_federation()
+            .directive(subgraph)
+            // Depth is counted where documents are read; the library must not refuse what was let through.
+            .limit_recursive_depth(64)
+            .validation_mode(ValidationMode::Fast)
+            .finish();
         let for_clients: Engine =
             Schema::build(Row::new(), Mutation, Subscription).directive(sdl::ForClients(subgraph)).finish();
         let api_sdl = sdl::api(&for_clients);
         let service = ServiceInfo { subgraph, sdl: sdl::federated(&introspector, &[]).into() };
-        let types =
-            parse_schema(introspector.sdl()).expect("the schema prints SDL that its own parser reads");
+        let text = introspector.sdl();
+        let types = parse_schema(&text).expect("the schema prints SDL that its own parser reads");
         let input_types = InputTypes::of(&types, &JUDGED_ALONE);
-        let documents = DocumentCache::new(options.rules(), OutputTypes::of(&types), registry);
+        let documents = DocumentCache::new(options.rules(), (&types, &text), registry);
         let (groups, metrics) = (Groups::new(options.shared_batches), Metrics::register(registry));
         let own = || Access::new(store.clone(), AccessOptions::default());
         let access = options.access.clone().unwrap_or_else(own);
@@ -185,7 +181,6 @@ impl Graph {
             options,
             service,
             api_sdl,
-            validator,
             introspector,
             input_types,
             documents,
@@ -215,7 +210,7 @@ impl Graph {
     /// Runs one request for a viewer. Never fails: every failure is an answer with coded errors.
     pub async fn execute(&self, viewer: Viewer, mut request: Request) -> Reply {
         request.found_from = Some(Instant::now());
-        match self.prepare_for(&request.query, &request.caller).await {
+        match self.prepare_for(&request.query, &request.caller) {
             Ok(document) => self.execute_document(viewer, document, request).await,
             Err(refused) => refused,
         }
@@ -224,7 +219,7 @@ impl Graph {
     /// Runs a request for a caller who can wait: a subscription is answered by its events.
     pub async fn open(&self, viewer: Viewer, mut request: Request) -> Opened {
         request.found_from = Some(Instant::now());
-        match self.prepare_for(&request.query, &request.caller).await {
+        match self.prepare_for(&request.query, &request.caller) {
             Ok(document) => self.open_document(viewer, document, request).await,
             Err(refused) => Opened::Reply(refused),
         }
@@ -234,8 +229,8 @@ impl Graph {
     ///
     /// # Errors
     /// The answer to a request with this document, which cannot be run.
-    pub async fn prepare(&self, text: &str) -> Result<Arc<Document>, Reply> {
-        self.prepare_for(text, &Caller::default()).await
+    pub fn prepare(&self, text: &str) -> Result<Arc<Document>, Reply> {
+        self.prepare_for(text, &Caller::default())
     }
 
     /// Parses and validates a document for a caller, whose request's id the answer tells, and who may ask for more as a
@@ -243,8 +238,8 @@ impl Graph {
     ///
     /// # Errors
     /// The answer to a request with this document, which cannot be run.
-    pub async fn prepare_for(&self, text: &str, caller: &Caller) -> Result<Arc<Document>, Reply> {
-        let prepared = self.inner.documents.prepare(text, caller.clearance(), &self.inner.validator).await;
+    pub fn prepare_for(&self, text: &str, caller: &Caller) -> Result<Arc<Document>, Reply> {
+        let prepared = self.inner.documents.prepare(text, caller.clearance());
         prepared.map_err(|errors| rejected(None, &errors, &caller.request_id))
     }
 

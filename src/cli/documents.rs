@@ -27,7 +27,7 @@ const SECONDS_A_DAY: i64 = 86_400;
 
 #[derive(Clone, Debug, Subcommand)]
 pub(super) enum DocumentsCommand {
-    /// Says which documents of a manifest do not fit the schema or the limits.
+    /// Says which documents of a manifest do not fit the schema or the limits, with the line and the column in each.
     Check {
         /// A manifest of Apollo's, a map of ids to texts, or a directory.
         manifest: PathBuf,
@@ -137,15 +137,16 @@ async fn check(config: &Config, path: &Path) -> Result<Vec<PublishedDocument>, F
     let lines: Vec<_> = trusted
         .broken
         .iter()
-        .map(|broken| {
+        .flat_map(|broken| {
             let id = broken.id.as_deref().unwrap_or("(the whole file)");
-            format!("  {id} in {}: {}", broken.file.display(), broken.why)
+            broken.lines().map(move |line| format!("  {id} in {line}"))
         })
         .collect();
     if lines.is_empty() {
         return Ok(trusted.iter().map(|known| known.entry.clone()).collect());
     }
-    Err(Failure::Failed(format!("{} of the documents cannot be used\n{}", lines.len(), lines.join("\n"))))
+    let count = trusted.broken.len();
+    Err(Failure::Failed(format!("{count} of the documents cannot be used\n{}", lines.join("\n"))))
 }
 
 async fn publish(config: &Config, path: &Path, release: &Release) -> Result<(), Failure> {
@@ -190,7 +191,7 @@ impl Release {
 fn published(folder: &Path) -> Result<Vec<PublishedDocument>, Failure> {
     let published = manifest::read(folder);
     match published.broken.iter().find(|broken| broken.id.is_none()) {
-        Some(broken) => Err(Failure::Failed(format!("{}: {}", broken.file.display(), broken.why))),
+        Some(broken) => Err(Failure::Failed(broken.lines().collect::<Vec<_>>().join("\n"))),
         None => Ok(published.entries),
     }
 }

@@ -16,7 +16,7 @@ use std::{
 use aws_lc_rs::digest::{SHA256, digest};
 use entities::{auth::secret::DocumentKey, redis::shared_kv::SharedKv};
 use moka::{Expiry, sync::Cache};
-use schema::{Caller, Document, Graph, engine::limits};
+use schema::{Caller, Document, Graph, engine::syntax};
 
 use super::budget::Budget;
 use crate::config::DocumentsConfig;
@@ -121,7 +121,7 @@ impl Apq {
         // Whoever asks for it has used it: from now on it is kept for long.
         let form = self.shared.get(&name(hash), self.ttl.used).await?;
         let text = self.text_of(hash, &form).filter(|text| text.len() <= self.longest_text)?;
-        let document = graph.prepare_for(text, caller).await.ok()?;
+        let document = graph.prepare_for(text, caller).ok()?;
         self.remember(*hash, &form, &document, self.now());
         Some(document)
     }
@@ -182,7 +182,7 @@ impl Apq {
 
     /// A text as it is kept: as it was sent, or, where that is shorter, in its normal form behind a seal.
     fn form_of<'t>(&self, hash: &[u8; 32], text: &'t str) -> Cow<'t, str> {
-        let normal = limits::normal(text);
+        let normal = syntax::normal(text);
         if text.len() <= SEAL + normal.len() {
             return text.into();
         }

@@ -38,8 +38,32 @@ pub struct BrokenDocument {
     pub file: PathBuf,
     /// The document's id; none where it is the file.
     pub id: Option<String>,
-    /// What is wrong.
-    pub why: String,
+    /// What is wrong; at least one.
+    pub problems: Vec<Problem>,
+}
+
+/// What is wrong with a document or a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The line and the column in the document, both from 1, where that can be told.
+    pub at: Option<(u64, u64)>,
+    /// A sentence.
+    pub message: String,
+}
+
+impl BrokenDocument {
+    /// With one thing that is wrong, at no place.
+    pub(super) fn because(file: PathBuf, id: Option<String>, message: String) -> Self {
+        Self { file, id, problems: vec![Problem { at: None, message }] }
+    }
+
+    /// What is wrong, each as a line: `file:line:column: message`.
+    pub fn lines(&self) -> impl Iterator<Item = String> {
+        self.problems.iter().map(|Problem { at, message }| {
+            let place = at.map_or(String::new(), |(line, column)| format!(":{line}:{column}"));
+            format!("{}{place}: {message}", self.file.display())
+        })
+    }
 }
 
 /// What was published.
@@ -155,7 +179,7 @@ fn read_file(file: &Path, published: &mut Published) {
 
 impl Published {
     fn reject(&mut self, file: &Path, id: Option<String>, why: String) {
-        self.broken.push(BrokenDocument { file: file.to_owned(), id, why });
+        self.broken.push(BrokenDocument::because(file.to_owned(), id, why));
     }
 
     /// Takes a document whose id is its hash, where the id is a hash.

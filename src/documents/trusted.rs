@@ -11,10 +11,11 @@ use std::{
 };
 
 use entities::clock;
-use schema::{Document, Graph, engine::limits};
+use schema::{Document, Graph, Reply, engine::syntax};
+use serde_json::Value;
 
 use super::{
-    manifest::{self, BrokenDocument, PublishedDocument},
+    manifest::{self, BrokenDocument, Problem, PublishedDocument},
     usage::Usage,
 };
 
@@ -59,7 +60,7 @@ impl Trusted {
                 // The same document in several manifests is one.
                 if known.entry.text != entry.text {
                     let why = format!("{} has another text under this id", known.entry.file.display());
-                    trusted.broken.push(BrokenDocument { file: entry.file, id: Some(entry.id), why });
+                    trusted.broken.push(BrokenDocument::because(entry.file, Some(entry.id), why));
                 }
                 continue;
             }
@@ -67,7 +68,11 @@ impl Trusted {
             let unchanged = before.filter(|before| before.entry.text == entry.text);
             let document = match unchanged {
                 Some(before) => Ok(Arc::clone(&before.document)),
-                None => graph.prepare(&entry.text).await,
+                None => {
+                    // There may be thousands: requests get their turn between them.
+                    tokio::task::yield_now().await;
+                    graph.prepare(&entry.text)
+                }
             };
             match document {
                 Ok(document) => {
@@ -81,8 +86,8 @@ impl Trusted {
                     });
                 }
                 Err(reply) => {
-                    let why = String::from_utf8_lossy(&reply.body).into_owned();
-                    trusted.broken.push(BrokenDocument { file: entry.file, id: Some(entry.id), why });
+                    let problems = problems(&reply);
+                    trusted.broken.push(BrokenDocument { file: entry.file, id: Some(entry.id), problems });
                 }
             }
         }
@@ -147,5 +152,16 @@ impl TrustedDocument {
 
 /// The hash by which bodies are compared: white space, commas, comments and the order of definitions do not matter.
 pub(super) fn body_hash(text: &str) -> [u8; 32] {
-    *blake3::hash(limits::normal(text).as_bytes()).as_bytes()
+    *blake3::hash(syntax::normal(text).as_bytes()).as_bytes()
+}
+
+/// The errors of an answer to a document that cannot run.
+fn problems(reply: &Reply) -> Vec<Problem> {
+    let body: Value = serde_json::from_slice(&reply.body).unwrap_or_default();
+    let errors = body["errors"].as_array().into_iter().flatten().map(|error| {
+        let place = &error["locations"][0];
+        let at = place["line"].as_u64().zip(place["column"].as_u64());
+        Problem { at, message: error["message"].as_str().unwrap_or_default().to_owned() }
+    });
+    errors.collect()
 }

@@ -22,7 +22,6 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const MAY_KNOW_EACH_OTHER: &[(&str, &[&str])] = &[
     // Their tables refer to each other, and SeaORM's relations name both ends.
     ("entities", &["activity", "form", "location", "session", "submission", "user"]),
-    ("engine", &["document", "limits"]),
     ("xp", &["config", "documents", "gateway", "http", "invalidation", "outbound", "telemetry"]),
 ];
 

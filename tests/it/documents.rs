@@ -56,6 +56,17 @@ fn a_manifest_is_checked_published_listed_counted_and_retired() {
             && said.contains("its text has the hash"),
         "{said}"
     );
+    let wrong = folder.join("wrong.graphql");
+    fs::write(&wrong, "query Wrong {\n  nothing\n  users(first: \"1\") { totalCount }\n}\n").expect("written");
+    let wrong = wrong.to_str().expect("UTF-8");
+    let (code, said) = documents(path, &["check", wrong]);
+    assert_eq!(code, 1, "{said}");
+    for (place, message) in [
+        ("2:3", "Cannot query field \"nothing\" on type \"Query\"."),
+        ("3:16", "Expected a value of type \"Int\", found a string."),
+    ] {
+        assert!(said.contains(&format!("  wrong in {wrong}:{place}: {message}")), "{said}");
+    }
     let publish = |manifest: &str, version: &str| {
         documents(path, &["publish", manifest, "--client", "web", "--client-version", version])
     };

@@ -3,8 +3,8 @@
 //! federation's v2.9): a page counts `first`, `last`, or the default of a page; sizes in variables are put in for each
 //! request, without walking the document again. Leaves cost nothing, since they are columns of rows that are there; but
 //! documents of JSON do, which are large and often loaded by themselves. Inputs are free (`@cost(weight: 0)`), except for
-//! one that makes much be read: a track costs by that, not by the points that are left of it. Not here: what the gate
-//! counts without a schema, how long an answer becomes (`bounds`).
+//! one that makes much be read: a track costs by that, not by the points that are left of it. Not here: what
+//! `limits` counts without a schema, how long an answer becomes (`bounds`).
 
 use std::collections::{HashMap, HashSet};
 

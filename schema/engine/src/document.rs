@@ -1,4 +1,4 @@
-//! Documents: read once, used often. A text is checked against the limits, parsed, validated against the schema and judged
+//! Documents: read once, used often. A text is parsed within its limits, validated against the schema and judged
 //! (`cost`, `cache_control`) the first time it comes; later requests with the same text skip all of that, and whoever
 //! keeps the `Document` skips even the look-up. Only valid documents are kept, by their text, within a bound on bytes.
 //! Variables are checked for every request (`variables`).
@@ -12,11 +12,9 @@ use std::{
 };
 
 use async_graphql::{
-    Name, ObjectType, Pos, Positioned, Schema, SubscriptionType, Variables,
-    extensions::{Extension, ExtensionContext, ExtensionFactory, NextExecute},
-    parser::{
-        parse_query,
-        types::{DocumentOperations, ExecutableDocument, OperationDefinition, OperationType},
+    Name, Pos, Positioned, Variables,
+    parser::types::{
+        DocumentOperations, ExecutableDocument, OperationDefinition, OperationType, ServiceDocument,
     },
 };
 use moka::sync::Cache;
@@ -32,20 +30,13 @@ use crate::{
     error::{Code, RequestError, SourceLocation},
     federation::gateway::{Clearance, ForGateways},
     limits::{self, LimitErrorKind, Limits},
+    syntax::{self, Tree},
+    validation::{self, Types},
 };
 
 mod sign_in_only;
 
-/// What kind of operation it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum OperationKind {
-    /// Reads.
-    Query,
-    /// Writes.
-    Mutation,
-    /// Waits for events.
-    Subscription,
-}
+pub use crate::limits::OperationKind;
 
 /// A document that fits the schema, with all that can be known of it before it runs.
 pub struct Document {
@@ -96,6 +87,8 @@ pub struct Rules {
     pub cache_hints: &'static [Hint],
     /// The mutations by which somebody gets a token.
     pub sign_in_fields: &'static [&'static str],
+    /// Whether errors of validation say what may have been meant, which tells names of the schema.
+    pub suggests: bool,
 }
 
 impl Default for Rules {
@@ -106,6 +99,7 @@ impl Default for Rules {
             gateways_only: false,
             cache_hints: &[],
             sign_in_fields: &[],
+            suggests: false,
         }
     }
 }
@@ -114,6 +108,7 @@ impl Default for Rules {
 pub struct DocumentCache {
     cached: Cache<Arc<str>, Arc<Document>>,
     rules: Rules,
+    schema: Types,
     /// The output types of the schema.
     pub types: Arc<OutputTypes>,
     prepared: Counter,
@@ -127,16 +122,14 @@ struct LimitLabels {
 
 /// Texts kept, bytes. A parsed document takes some ten times its text.
 const CACHE_BYTES: u64 = 2 << 20;
-/// Errors of validation in one answer.
-const MAX_ERRORS: usize = 10;
 
 /// Capacity of the buffer that an answer is written into, bytes.
 const MIN_BUFFER: usize = 4 << 10;
 const MAX_BUFFER: usize = 256 << 10;
 
 impl DocumentCache {
-    /// No documents yet; metrics go into `registry`.
-    pub fn new(rules: Rules, types: OutputTypes, registry: &mut Registry) -> Self {
+    /// No documents yet, for the schema of this SDL, parsed and as text; metrics go into `registry`.
+    pub fn new(rules: Rules, (sdl, text): (&ServiceDocument, &str), registry: &mut Registry) -> Self {
         let cached = Cache::builder()
             .max_capacity(CACHE_BYTES)
             .weigher(|text: &Arc<str>, _| u32::try_from(text.len()).unwrap_or(u32::MAX))
@@ -153,40 +146,25 @@ impl DocumentCache {
             "Documents that were refused, by what they had too much of",
             Family::clone(&refused),
         );
-        Self { cached, rules, types: Arc::new(types), prepared, refused }
+        let (schema, types) = (Types::of(sdl, text), Arc::new(OutputTypes::of(sdl)));
+        Self { cached, rules, schema, types, prepared, refused }
     }
 
     /// The document of this text, valid, if this caller may ask for it.
-    pub async fn prepare<Q, M, S>(
-        &self,
-        text: &str,
-        clearance: Clearance,
-        validator: &Schema<Q, M, S>,
-    ) -> Result<Arc<Document>, Vec<RequestError>>
-    where
-        Q: ObjectType + 'static,
-        M: ObjectType + 'static,
-        S: SubscriptionType + 'static,
-    {
+    pub fn prepare(&self, text: &str, clearance: Clearance) -> Result<Arc<Document>, Vec<RequestError>> {
         if let Some(document) = self.cached.get(text) {
             return Ok(document);
         }
         self.prepared.inc();
-        let (parsed, is_long) =
+        let (tree, is_long) =
             self.read(text, clearance == Clearance::Gateway).map_err(|error| vec![error])?;
+        let parsed = tree.lower();
         let for_gateways = ForGateways::of(&parsed, is_long);
         // Before validation, which would tell what these fields have.
         for_gateways.check(self.rules.gateways_only, clearance).map_err(|error| vec![error])?;
-        // Without a name the library would ask which of several operations to run; all are validated, whichever runs.
-        let name = match &parsed.operations {
-            DocumentOperations::Single(_) => None,
-            DocumentOperations::Multiple(operations) => operations.keys().next().map(Name::as_str),
-        };
-        // Values of variables are checked for each request.
-        let checked = validator.execute(request_of(parsed.clone(), name, Variables::default())).await;
-        if !checked.errors.is_empty() {
-            let errors = checked.errors.into_iter().take(MAX_ERRORS);
-            return Err(errors.map(|error| RequestError::of_engine(Code::ValidationFailed, error)).collect());
+        let errors = validation::validate(&tree, &self.schema, self.rules.suggests);
+        if !errors.is_empty() {
+            return Err(errors);
         }
         let hash = *blake3::hash(text.as_bytes()).as_bytes();
         let document =
@@ -209,15 +187,17 @@ impl DocumentCache {
     }
 
     /// Also whether it is longer than others than gateways may send.
-    fn read(&self, text: &str, is_gateway: bool) -> Result<(ExecutableDocument, bool), RequestError> {
+    fn read<'d>(&self, text: &'d str, is_gateway: bool) -> Result<(Tree<'d>, bool), RequestError> {
         let Rules { limits, gateway_limits, .. } = &self.rules;
-        let is_long = is_gateway && limits::check(text, limits).is_err();
-        limits::check(text, if is_long { gateway_limits } else { limits }).map_err(|refusal| {
+        let tree = match syntax::parse(text, limits) {
+            Ok(tree) => return Ok((tree, false)),
+            Err(_) if is_gateway => syntax::parse(text, gateway_limits),
+            Err(refusal) => Err(refusal),
+        };
+        tree.map(|tree| (tree, true)).map_err(|refusal| {
             self.count(refusal.limit);
             RequestError::from(refusal)
-        })?;
-        let parsed = parse_query(text).map_err(|error| of_parser(text, error))?;
-        Ok((parsed, is_long))
+        })
     }
 
     /// Refuses what would load too much with these variables; says how many objects it may load.
@@ -365,37 +345,6 @@ impl From<limits::LimitError> for RequestError {
         };
         let location = SourceLocation { line: refusal.line, column: refusal.column };
         Self { code, message: refusal.message, locations: vec![location] }
-    }
-}
-
-/// An error of the parser. Its own message of a syntax error repeats the line.
-fn of_parser(text: &str, error: async_graphql::parser::Error) -> RequestError {
-    match error {
-        async_graphql::parser::Error::Syntax { start, .. } => {
-            RequestError::new(Code::ParseFailed, limits::unexpected(text, start.line, start.column)).at(start)
-        }
-        error => RequestError::of_engine(Code::ParseFailed, error.into()),
-    }
-}
-
-/// Ends a request of the validating schema after validation: its answer is empty, or has the errors.
-pub struct OnlyValidate;
-
-impl ExtensionFactory for OnlyValidate {
-    fn create(&self) -> Arc<dyn Extension> {
-        Arc::new(Self)
-    }
-}
-
-#[async_graphql::async_trait::async_trait]
-impl Extension for OnlyValidate {
-    async fn execute(
-        &self,
-        _: &ExtensionContext<'_>,
-        _: Option<&str>,
-        _: NextExecute<'_>,
-    ) -> async_graphql::Response {
-        async_graphql::Response::default()
     }
 }
 

@@ -21,7 +21,7 @@ use crate::{
     bounds::{Bounds, Memory, Owner, PIECE, Taken},
     context::Context,
     cost::{self, OutputTypes, Weights},
-    document::{Document, DocumentCache, OnlyValidate, Rules},
+    document::{Document, DocumentCache, Rules},
     edge::Ready,
     error::RequestError,
     federation::{
@@ -144,10 +144,9 @@ impl CustomDirectiveFactory for Door {
 
 type Library<Q> = Schema<Row<Q>, EmptyMutation, EmptySubscription>;
 
-/// A graph of queries. The library parses, validates and introspects; selections are executed batch-first, and documents
+/// A graph of queries. The library introspects; selections are executed batch-first, and documents
 /// that are valid are remembered by their text.
 pub struct Executor<Q: Entity> {
-    validator: Library<Q>,
     introspector: Library<Q>,
     sdl: String,
     documents: DocumentCache,
@@ -165,15 +164,14 @@ impl<Q: Entity> Executor<Q> {
     /// Where a type is declared wrongly, such as with two fields of one name.
     pub fn new(settings: Settings, registry: &mut Registry) -> Self {
         let door = Door { types: settings.types, weights: settings.weights };
-        let library = || {
+        let library = {
             let builder = Schema::build(Row::<Q>::new(), EmptyMutation, EmptySubscription)
                 .directive(door)
                 // `limits` counts depth itself, through fragments too; the library must not refuse what it let through.
                 .limit_recursive_depth(64);
             if settings.federation.is_some() { builder.enable_federation() } else { builder }
         };
-        let validator = library().extension(OnlyValidate).finish();
-        let introspector = library().validation_mode(ValidationMode::Fast).finish();
+        let introspector = library.validation_mode(ValidationMode::Fast).finish();
         let sdl = settings.federation.map_or_else(
             || {
                 let plain = Schema::build(Row::<Q>::new(), EmptyMutation, EmptySubscription);
@@ -181,11 +179,11 @@ impl<Q: Entity> Executor<Q> {
             },
             |composed| sdl::federated(&introspector, composed),
         );
-        let types = parse_schema(introspector.sdl()).expect("the library reads the SDL that it prints");
+        let text = introspector.sdl();
+        let types = parse_schema(&text).expect("the library reads the SDL that it prints");
         Self {
-            validator,
             sdl,
-            documents: DocumentCache::new(settings.rules, OutputTypes::of(&types), registry),
+            documents: DocumentCache::new(settings.rules, (&types, &text), registry),
             input_types: InputTypes::of(&types, &[]),
             introspector,
             groups: Groups::new(settings.shared_batches),
@@ -215,7 +213,7 @@ impl<Q: Entity> Executor<Q> {
 
     /// Answers one request as JSON, with `errors` where something fails. `root` is the value of the root.
     pub async fn execute(&self, text: &str, variables: Variables, root: Q, ctx: &Context) -> Vec<u8> {
-        let document = match self.prepare(text).await {
+        let document = match self.prepare(text) {
             Ok(document) => document,
             Err(errors) => return refused(&errors),
         };
@@ -229,8 +227,8 @@ impl<Q: Entity> Executor<Q> {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub async fn prepare(&self, text: &str) -> Result<Arc<Document>, Vec<RequestError>> {
-        self.documents.prepare(text, Clearance::None, &self.validator).await
+    pub fn prepare(&self, text: &str) -> Result<Arc<Document>, Vec<RequestError>> {
+        self.documents.prepare(text, Clearance::None)
     }
 
     /// Runs an operation of a document; errors are added to `errors`, which may have a trace. The answer lacks only its

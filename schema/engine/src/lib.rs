@@ -8,7 +8,9 @@
 //! | [`scalar`] | leaves: how Rust types are named in the schema and written as JSON |
 //! | [`bounds`] | how long an answer may become, and the memory that all answers take |
 //! | [`batch`] | loaders, sources, and the batcher, which loads without a timer |
-//! | [`limits`] | what a document amounts to, found out before it is parsed |
+//! | [`syntax`] | the text of a document, parsed in one pass |
+//! | [`limits`] | how much a document may hold, counted while it is parsed |
+//! | [`validation`] | whether a document fits the schema |
 //! | [`cost`] | what a document may load, from the schema's `@cost` and `@listSize` |
 //! | [`cache_control`] | how long an answer keeps, and for whom |
 //! | [`federation`] | the SDL that gateways read, their traces, what is for them alone |
@@ -48,4 +50,6 @@ pub mod plan;
 pub mod public;
 pub mod scalar;
 pub mod service;
+pub mod syntax;
+pub mod validation;
 pub mod variables;

@@ -143,6 +143,9 @@ impl InputTypes {
                 Err(Misfit::wrong(format!("Expected a value of the enum \"{name}\".")))
             };
         }
+        if matches!(name.as_str(), "Int" | "ID") {
+            make_whole(value, name == "ID");
+        }
         let fits = match (name.as_str(), &*value) {
             ("Int", Value::Number(number)) => {
                 number.as_i64().is_some_and(|number| i32::try_from(number).is_ok())
@@ -183,6 +186,18 @@ impl InputTypes {
             }
         }
         Ok(())
+    }
+}
+
+/// Some clients write whole numbers as `1.0` or `1e3`: these are whole all the same. An id of more digits than integers
+/// have becomes a text.
+fn make_whole(value: &mut Value, is_id: bool) {
+    let Value::Number(number) = &*value else { return };
+    let Some(float) = number.as_f64().filter(|float| number.is_f64() && float.fract() == 0.0) else { return };
+    if is_id {
+        *value = Value::String(format!("{float:.0}"));
+    } else if float.abs() <= f64::from(i32::MAX) + 1.0 {
+        *value = Value::from(float as i64);
     }
 }
 

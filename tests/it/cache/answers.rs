@@ -19,7 +19,7 @@ use crate::{
 };
 
 async fn trust(app: &TestApp, query: &str) {
-    app.graph.prepare(query).await.unwrap_or_else(|_| panic!("{query}")).trust();
+    app.graph.prepare(query).unwrap_or_else(|_| panic!("{query}")).trust();
 }
 
 /// Some form, and a document that reads it.

@@ -82,7 +82,7 @@ async fn answer(graph: &Graph, request: Request, is_traced: bool) -> Vec<u8> {
     let (began, started) = (Utc::now(), Instant::now());
     let mut ctx = graph.context(InMemory, Sdl(graph.sdl().into()));
     ctx.clock = is_traced.then(Clock::start);
-    let document = match graph.prepare(&request.query).await {
+    let document = match graph.prepare(&request.query) {
         Ok(document) => document,
         Err(errors) => return refused(&errors),
     };

@@ -89,7 +89,7 @@ fn refusal(field: &Name) -> RequestError {
         let message = "This server does not tell its schema: introspection is for gateways and development";
         return RequestError::new(Code::IntrospectionDisabled, message);
     }
-    RequestError::new(Code::ValidationFailed, format!("Unknown field \"{field}\" on type \"Query\"."))
+    RequestError::new(Code::ValidationFailed, format!("Cannot query field \"{field}\" on type \"Query\"."))
 }
 
 struct GatewayFieldVisitor<'w, 'd> {
@@ -148,7 +148,7 @@ mod tests {
             let (code, message, _) = refused(text).expect(text);
             assert_eq!(
                 (code, message.as_str()),
-                (Code::ValidationFailed, "Unknown field \"_service\" on type \"Query\".")
+                (Code::ValidationFailed, "Cannot query field \"_service\" on type \"Query\".")
             );
         }
         assert_eq!(

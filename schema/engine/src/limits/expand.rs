@@ -4,12 +4,11 @@
 
 use rustc_hash::FxHashMap;
 
-use super::{LimitErrorKind, Violation, echo};
-use crate::document::OperationKind;
+use super::{LimitErrorKind, OperationKind, Violation, echo};
 
 /// How far a chain of fields goes: all of them, and those that are lists of introspection.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Reach {
+pub(crate) struct Reach {
     pub(super) depth: u32,
     pub(super) lists: u32,
 }
@@ -28,7 +27,7 @@ impl Reach {
 
 /// A place inside a definition: what encloses it.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Scope {
+pub(crate) struct Scope {
     /// The enclosing fields.
     pub(super) fields: Reach,
     /// The enclosing selection sets.

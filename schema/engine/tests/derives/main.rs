@@ -34,7 +34,7 @@ fn answers(text: &str, variables: &Json) -> Answers {
     GRAPH.with(|(runtime, both)| {
         runtime.block_on(async {
             let variables = || Variables::from_json(variables.clone());
-            let document = both.executor.prepare(text).await;
+            let document = both.executor.prepare(text);
             let document = document.unwrap_or_else(|errors| panic!("{text}\n{errors:?}"));
             let ours = both.executor.execute(text, variables(), Query, &both.context()).await;
             let ours = String::from_utf8(ours).expect("UTF-8");

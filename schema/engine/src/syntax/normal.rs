@@ -1,10 +1,8 @@
 //! Documents in one spelling, to compare them: tokens with one space between, operations before fragments, each in
 //! order. Nothing is understood beyond where a definition ends; what is no document stays as it is.
 
-use super::{
-    Violation,
-    lexer::{Class, Lexer},
-};
+use super::{Kind, Lexer};
+use crate::limits::{LimitErrorKind, Violation};
 
 /// The document in its one spelling. Two documents that differ only in white space, commas, comments and the order of
 /// their definitions have the same.
@@ -25,36 +23,32 @@ fn definitions(document: &str) -> Result<Vec<String>, Violation> {
     let (mut found, mut definition, mut depth) = (Vec::new(), String::new(), 0_usize);
     let mut lexer = Lexer::new(document);
     loop {
-        lexer.skip_ignored();
-        let start = lexer.at;
-        let Some(byte) = lexer.peek() else { break };
-        match lexer.class() {
-            Class::Name => drop(lexer.take_name()),
-            Class::Digit | Class::Minus => lexer.take_number()?,
-            Class::Quote => lexer.take_string()?,
-            Class::Dot => lexer.take_spread()?,
-            Class::Open => {
+        let token = lexer.next()?;
+        match token.kind {
+            Kind::End => break,
+            Kind::Punctuator(b'(' | b'[' | b'{') => {
                 if definition.is_empty() {
                     definition.push_str("query ");
                 }
                 depth += 1;
-                lexer.at += 1;
             }
-            Class::Close => {
-                depth = depth.checked_sub(1).ok_or_else(|| lexer.unexpected())?;
-                lexer.at += 1;
+            Kind::Punctuator(b')' | b']' | b'}') => {
+                depth = depth.checked_sub(1).ok_or_else(|| unbalanced(token.start))?;
             }
-            Class::At | Class::Punctuator => lexer.at += 1,
-            Class::Blank | Class::Comment | Class::Mark | Class::Other => return Err(lexer.unexpected()),
+            _ => {}
         }
-        definition.push_str(&document[start..lexer.at]);
+        definition.push_str(lexer.text(token));
         definition.push(' ');
-        if byte == b'}' && depth == 0 {
+        if token.kind == Kind::Punctuator(b'}') && depth == 0 {
             found.push(std::mem::take(&mut definition));
         }
     }
     found.push(definition);
     Ok(found)
+}
+
+fn unbalanced(at: usize) -> Violation {
+    Violation::new(LimitErrorKind::Parse, at, "Syntax Error: Unexpected bracket.".to_owned())
 }
 
 #[cfg(test)]

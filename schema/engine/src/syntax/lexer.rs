@@ -1,14 +1,11 @@
-//! The bytes of a document, cut into GraphQL's lexical tokens: where names, strings, numbers and comments begin and
-//! end. No grammar here, no limit, no allocation; every function moves forward, so the whole is one pass.
-//!
-//! Invariant: a string or comment ends here exactly where the parser ends it. If it ended earlier or later, brackets
-//! could hide from the scanner. Where the grammar of the specification and of the parser differ, see `scanner`.
+//! The bytes of a document, cut into GraphQL's tokens (September 2025, section 2.1). No grammar here, no limit, no
+//! allocation; every function moves forward, so the whole is one pass. Not here: what a string's escapes mean (`text`).
 
-use super::{LimitErrorKind, Violation};
+use crate::limits::{LimitErrorKind, Violation};
 
 /// What a byte can begin, outside strings and comments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Class {
+enum Class {
     /// A letter or `_`.
     Name,
     /// `0` to `9`; up to here, what a name goes on with.
@@ -23,15 +20,9 @@ pub(super) enum Class {
     Minus,
     /// `"`
     Quote,
-    /// `(`, `[` or `{`
-    Open,
-    /// `)`, `]` or `}`
-    Close,
-    /// `@`
-    At,
     /// `.`
     Dot,
-    /// `!`, `$`, `&`, `:`, `=` or `|`
+    /// A token of one byte.
     Punctuator,
     /// Nothing in GraphQL begins with it.
     Other,
@@ -49,11 +40,10 @@ static CLASSES: [Class; 256] = {
             b'0'..=b'9' => Class::Digit,
             b'-' => Class::Minus,
             b'"' => Class::Quote,
-            b'(' | b'[' | b'{' => Class::Open,
-            b')' | b']' | b'}' => Class::Close,
-            b'@' => Class::At,
             b'.' => Class::Dot,
-            b'!' | b'$' | b'&' | b':' | b'=' | b'|' => Class::Punctuator,
+            b'(' | b'[' | b'{' | b')' | b']' | b'}' | b'@' | b'!' | b'$' | b'&' | b':' | b'=' | b'|' => {
+                Class::Punctuator
+            }
             _ => Class::Other,
         };
         byte += 1;
@@ -63,30 +53,90 @@ static CLASSES: [Class; 256] = {
 
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
+/// What a token is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The document is over.
+    End,
+    Name,
+    Int,
+    Float,
+    /// `"…"`
+    String,
+    /// `"""…"""`
+    BlockString,
+    /// `...`
+    Spread,
+    /// This one byte.
+    Punctuator(u8),
+}
+
+/// A token and where it stands.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Token {
+    pub(crate) kind: Kind,
+    /// The offset of its first byte.
+    pub(crate) start: usize,
+    /// The offset of the byte after it.
+    pub(crate) end: usize,
+}
+
 /// A place in the document, moving forward.
-pub(super) struct Lexer<'d> {
+pub(crate) struct Lexer<'d> {
     text: &'d str,
     bytes: &'d [u8],
     /// The offset of the next byte.
-    pub(super) at: usize,
+    at: usize,
     /// See `Limits::ignored_bytes`.
-    pub(super) ignored_bytes: usize,
+    pub(crate) ignored_bytes: usize,
 }
 
 impl<'d> Lexer<'d> {
-    pub(super) fn new(text: &'d str) -> Self {
+    pub(crate) fn new(text: &'d str) -> Self {
         Self { text, bytes: text.as_bytes(), at: 0, ignored_bytes: 0 }
     }
 
-    /// The next byte, if any is left.
+    /// The next token.
     #[inline]
-    pub(super) fn peek(&self) -> Option<u8> {
+    pub(crate) fn next(&mut self) -> Result<Token, Violation> {
+        self.skip_ignored();
+        let start = self.at;
+        let Some(byte) = self.peek() else { return Ok(Token { kind: Kind::End, start, end: start }) };
+        let kind = match CLASSES[usize::from(byte)] {
+            Class::Name => {
+                self.at = self.end_of(start + 1, is_of_name);
+                Kind::Name
+            }
+            Class::Punctuator => {
+                self.at += 1;
+                Kind::Punctuator(byte)
+            }
+            Class::Dot if self.bytes[start..].starts_with(b"...") => {
+                self.at += 3;
+                Kind::Spread
+            }
+            Class::Digit | Class::Minus => self.take_number()?,
+            Class::Quote => self.take_string()?,
+            Class::Dot | Class::Blank | Class::Comment | Class::Mark | Class::Other => {
+                return Err(self.unexpected());
+            }
+        };
+        Ok(Token { kind, start, end: self.at })
+    }
+
+    /// The text of a token.
+    #[inline]
+    pub(crate) fn text(&self, token: Token) -> &'d str {
+        &self.text[token.start..token.end]
+    }
+
+    #[inline]
+    fn peek(&self) -> Option<u8> {
         self.bytes.get(self.at).copied()
     }
 
-    /// What the next byte begins; `Other` at the end.
     #[inline]
-    pub(super) fn class(&self) -> Class {
+    fn class(&self) -> Class {
         self.peek().map_or(Class::Other, |byte| CLASSES[usize::from(byte)])
     }
 
@@ -102,75 +152,46 @@ impl<'d> Lexer<'d> {
 
     /// Passes over blanks, byte order marks and comments.
     #[inline]
-    pub(super) fn skip_ignored(&mut self) {
-        loop {
-            self.skip_blanks();
-            if self.peek() != Some(b'#') {
-                return;
-            }
-            let end = self.end_of(self.at, |byte| byte != b'\n' && byte != b'\r');
-            self.ignored_bytes += 4 * (end - self.at);
-            self.at = end;
-        }
-    }
-
-    /// Passes over blanks and byte order marks only.
-    #[inline]
-    pub(super) fn skip_blanks(&mut self) {
+    fn skip_ignored(&mut self) {
         loop {
             let end = self.end_of(self.at, |byte| CLASSES[usize::from(byte)] == Class::Blank);
             self.ignored_bytes += end - self.at;
             self.at = end;
-            if self.peek() != Some(BYTE_ORDER_MARK[0]) || !self.bytes[end..].starts_with(BYTE_ORDER_MARK) {
-                return;
+            match self.peek() {
+                Some(b'#') => {
+                    let end = self.end_of(end, |byte| byte != b'\n' && byte != b'\r');
+                    self.ignored_bytes += 4 * (end - self.at);
+                    self.at = end;
+                }
+                Some(0xEF) if self.bytes[end..].starts_with(BYTE_ORDER_MARK) => {
+                    self.ignored_bytes += 3;
+                    self.at += 3;
+                }
+                _ => return,
             }
-            self.ignored_bytes += 3;
-            self.at += 3;
         }
     }
 
-    /// Takes the name that begins here.
-    #[inline]
-    pub(super) fn take_name(&mut self) -> &'d str {
+    /// A number, which no name, digit or dot follows directly.
+    fn take_number(&mut self) -> Result<Kind, Violation> {
         let start = self.at;
-        self.at = self.end_of(start + 1, |byte| CLASSES[usize::from(byte)] as u8 <= Class::Digit as u8);
-        &self.text[start..self.at]
-    }
-
-    /// Takes ` Type` after `on`, if that is what follows. The parser wants blanks there and takes no comment.
-    pub(super) fn take_type_condition(&mut self) -> bool {
-        let start = self.at;
-        self.skip_blanks();
-        if self.class() == Class::Name {
-            self.take_name();
-            return true;
-        }
-        self.at = start;
-        false
-    }
-
-    /// Takes `...`, or refuses a lesser number of dots.
-    #[inline]
-    pub(super) fn take_spread(&mut self) -> Result<(), Violation> {
-        if !self.bytes[self.at..].starts_with(b"...") {
-            return Err(self.unexpected());
-        }
-        self.at += 3;
-        Ok(())
-    }
-
-    /// Takes the number that begins here.
-    pub(super) fn take_number(&mut self) -> Result<(), Violation> {
-        let start = self.at;
+        let mut kind = Kind::Int;
         if self.peek() == Some(b'-') {
             self.at += 1;
         }
+        let first = self.peek();
         self.take_digits()?;
+        if first == Some(b'0') && self.bytes[start..self.at].iter().filter(|&&byte| byte != b'-').count() > 1
+        {
+            return Err(self.wrong_number(start));
+        }
         if self.peek() == Some(b'.') {
+            kind = Kind::Float;
             self.at += 1;
             self.take_digits()?;
         }
         if matches!(self.peek(), Some(b'e' | b'E')) {
+            kind = Kind::Float;
             self.at += 1;
             if matches!(self.peek(), Some(b'+' | b'-')) {
                 self.at += 1;
@@ -178,7 +199,11 @@ impl<'d> Lexer<'d> {
             self.take_digits()?;
         }
         self.ignored_bytes += 4 * (self.at - start);
-        if self.class() == Class::Name { Err(self.unexpected()) } else { Ok(()) }
+        match self.class() {
+            Class::Name => Err(self.unexpected()),
+            _ if self.peek() == Some(b'.') => Err(self.unexpected()),
+            _ => Ok(kind),
+        }
     }
 
     fn take_digits(&mut self) -> Result<(), Violation> {
@@ -189,16 +214,17 @@ impl<'d> Lexer<'d> {
         Ok(())
     }
 
-    /// Takes the string or block string that begins here.
-    pub(super) fn take_string(&mut self) -> Result<(), Violation> {
+    fn take_string(&mut self) -> Result<Kind, Violation> {
         let start = self.at;
-        if self.bytes[start..].starts_with(b"\"\"\"") {
-            self.take_block_string()
+        let kind = if self.bytes[start..].starts_with(b"\"\"\"") {
+            self.take_block_string()?;
+            Kind::BlockString
         } else {
-            self.take_line_string()
-        }?;
+            self.take_line_string()?;
+            Kind::String
+        };
         self.ignored_bytes += 4 * (self.at - start);
-        Ok(())
+        Ok(kind)
     }
 
     fn take_line_string(&mut self) -> Result<(), Violation> {
@@ -216,8 +242,6 @@ impl<'d> Lexer<'d> {
         Ok(())
     }
 
-    /// A block string without an end is refused here although the parser would read `"""…"` as two strings: it
-    /// looks for the end again at each quote, so 64 KiB of `\\""""` cost it 8 seconds.
     fn take_block_string(&mut self) -> Result<(), Violation> {
         let start = self.at;
         self.at += 3;
@@ -234,31 +258,40 @@ impl<'d> Lexer<'d> {
         Ok(())
     }
 
+    /// An escape of a string; those of characters must mean one (section 2.9.4): two that are the halves of a
+    /// surrogate pair stand together.
     fn take_escape(&mut self) -> Result<(), Violation> {
         let start = self.at;
         let rest = &self.bytes[start + 1..];
-        let hexadecimal = |digits: &[u8]| digits.iter().all(u8::is_ascii_hexdigit);
-        self.at += match rest {
-            [b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..] => 2,
-            [b'u', b'{', rest @ ..] => match rest.iter().take(7).position(|&byte| byte == b'}') {
-                Some(length @ 1..) if hexadecimal(&rest[..length]) => 4 + length,
-                _ => return Err(bad_escape(start)),
-            },
-            [b'u', a, b, c, d, ..] if hexadecimal(&[*a, *b, *c, *d]) => 6,
-            _ => return Err(bad_escape(start)),
+        let length = match rest {
+            [b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..] => Some(2),
+            [b'u', ..] => super::text::character(&self.text.as_bytes()[start..]).map(|(_, length)| length),
+            _ => None,
         };
+        self.at += length.ok_or_else(|| bad_escape(start))?;
         Ok(())
     }
 
     /// The refusal of the character that comes next.
     #[cold]
-    pub(super) fn unexpected(&self) -> Violation {
+    fn unexpected(&self) -> Violation {
         let message = match self.text.get(self.at..).and_then(|rest| rest.chars().next()) {
             Some(character) => format!("Syntax Error: Unexpected character {character:?}."),
             None => "Syntax Error: Unexpected end of the document.".to_owned(),
         };
         Violation::new(LimitErrorKind::Parse, self.at, message)
     }
+
+    #[cold]
+    fn wrong_number(&self, start: usize) -> Violation {
+        let message = "Syntax Error: Invalid number: no digit may follow a leading 0.".to_owned();
+        Violation::new(LimitErrorKind::Parse, start, message)
+    }
+}
+
+#[inline]
+fn is_of_name(byte: u8) -> bool {
+    CLASSES[usize::from(byte)] as u8 <= Class::Digit as u8
 }
 
 #[cold]
