@@ -32,7 +32,7 @@ impl Tree<'_> {
             let pos = lower.pos(definition.at);
             match (definition.kind, definition.name) {
                 (None, name) => {
-                    let name = name.map(|name| lower.name(name.text)).unwrap_or_else(|| Name::new(""));
+                    let name = name.map_or_else(|| Name::new(""), |name| lower.name(name.text));
                     let fragment = lower.fragment(definition);
                     fragments.insert(name, Positioned::new(fragment, pos));
                 }
@@ -89,10 +89,7 @@ impl<'d> Lower<'_, 'd> {
 
     fn fragment(&mut self, definition: &Definition<'d>) -> FragmentDefinition {
         FragmentDefinition {
-            type_condition: definition
-                .condition
-                .map(|condition| self.condition(condition))
-                .unwrap_or_else(nothing),
+            type_condition: definition.condition.map_or_else(nothing, |condition| self.condition(condition)),
             directives: self.directives(&definition.directives),
             selection_set: self.set(definition.set_at, definition.selections.clone()),
         }

@@ -80,12 +80,10 @@ impl<'d> Validator<'_, 'd> {
                 });
             }
         }
-        for (variable, _) in variables.iter().zip(is_used).filter(|(variable, is_used)| {
-            !is_used
-                && defined
-                    .get(variable.name)
-                    .is_some_and(|&last| std::ptr::eq(*variable, &raw const variables[last]))
-        }) {
+        for (index, variable) in variables.iter().enumerate() {
+            if is_used[index] || defined.get(variable.name) != Some(&index) {
+                continue;
+            }
             let of = of_operation.as_ref().map_or(String::new(), |of| format!(" in {of}"));
             self.report(&[variable.at], |_| {
                 format!("Variable \"${}\" is never used{of}.", echo(variable.name))
