@@ -1,14 +1,25 @@
-// Programs that tests start on a free port of this machine, and end again. Not here: which programs, and with what.
+// Programs that tests start on a free port of this machine, and end again, and the folders they run in. Not here: which
+// programs, and with what.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
+import { mkdtempSync, rmSync } from "node:fs";
 import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { setTimeout as wait } from "node:timers/promises";
 
 /** How long a program has to end after SIGTERM, milliseconds. */
 const ENDS_WITHIN = 5_000;
 /** How often it is asked whether a program is ready, milliseconds. */
 const ASK_EVERY = 50;
+
+/** A new folder of this name, which is removed when the test's process ends, also where it fails. */
+export function scratch(name) {
+  const folder = mkdtempSync(join(tmpdir(), `xp-${name}-`));
+  process.once("exit", () => rmSync(folder, { recursive: true, force: true }));
+  return folder;
+}
 
 /** A port that nobody listens on. */
 export async function freePort() {

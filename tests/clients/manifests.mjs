@@ -2,10 +2,10 @@
 // the running server, as a client's build would get it: the one for client tools, which every compiler takes as it is.
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { mkdir, mkdtemp, cp, readFile, symlink, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { mkdir, cp, readFile, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
+import { scratch } from "../processes.mjs";
 import { endpoint } from "./xp.mjs";
 
 const run = promisify(execFile);
@@ -15,7 +15,7 @@ const here = import.meta.dirname;
 
 /** Compiles in a folder of its own; the texts of the manifests by the name of their compiler. */
 export async function compile() {
-  const folder = await mkdtemp(join(tmpdir(), "xp-client-"));
+  const folder = scratch("client");
   await cp(join(here, "project"), folder, { recursive: true });
   await symlink(join(here, "node_modules"), join(folder, "node_modules"));
   await mkdir(join(folder, "src", "__generated__"));

@@ -1,16 +1,15 @@
 // A real nginx with the shipped configuration, in front of what a test names. Not here: what is asked through it.
 import assert from "node:assert/strict";
-import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { chmod, mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { freePort, startProgram } from "../processes.mjs";
+import { freePort, scratch, startProgram } from "../processes.mjs";
 
 const READY_MS = 10_000;
 
 /** Starts nginx in front of these ports, with everything else as it is shipped; gives `{ site, folder, said, stop }`. */
 export async function startNginx(ports) {
   const port = await freePort();
-  const folder = await mkdtemp(join(tmpdir(), "xp-nginx-"));
+  const folder = scratch("nginx");
   await chmod(folder, 0o777); // its workers are another user
   for (const name of ["cache", "temp"]) await mkdir(join(folder, name), { mode: 0o777 });
   const shipped = await readFile(join(import.meta.dirname, "../../deploy/nginx/xp-graph.conf"), "utf8");
@@ -32,13 +31,7 @@ export async function startNginx(ports) {
   );
   const site = `http://127.0.0.1:${port}`;
   const isReady = async () => Boolean((await fetch(`${site}/livez`).catch(() => undefined))?.ok);
-  const forget = () => rm(folder, { recursive: true, force: true });
   const command = ["nginx", "-p", folder, "-c", join(folder, "nginx.conf")];
-  try {
-    const { said, close } = await startProgram("nginx", command, { isReady, within: READY_MS });
-    return { site, folder, said, stop: () => close().then(forget) };
-  } catch (error) {
-    await forget();
-    throw error;
-  }
+  const { said, close } = await startProgram("nginx", command, { isReady, within: READY_MS });
+  return { site, folder, said, stop: close };
 }

@@ -3,13 +3,11 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, rm } from "node:fs/promises";
 import http from "node:http";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { setTimeout as wait } from "node:timers/promises";
-import { freePort } from "../processes.mjs";
+import { freePort, scratch } from "../processes.mjs";
 import { startNginx } from "./proxy.mjs";
 
 const ROUNDS = 3;
@@ -46,7 +44,7 @@ async function stop(instance) {
 
 before(async () => {
   assert.ok(process.env.XP_BINARY, "XP_BINARY is not set: the server's program");
-  folder = await mkdtemp(join(tmpdir(), "xp-rolling-"));
+  folder = scratch("rolling");
   for (let count = 0; count < 2; count++) instances.push({ port: await freePort() });
   await Promise.all(instances.map(start));
   nginx = await startNginx(instances.map(({ port }) => port));
@@ -55,7 +53,6 @@ before(async () => {
 after(async () => {
   await nginx?.stop();
   await Promise.all(instances.map(stop));
-  if (folder) await rm(folder, { recursive: true, force: true });
 });
 
 /** One client, which asks one question after the other, by GET and by POST in turn. */

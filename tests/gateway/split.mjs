@@ -3,21 +3,18 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
+import { scratch } from "../processes.mjs";
 import { SPLIT } from "./compose.mjs";
 
 /** @returns {Promise<{whole: string, urls: Record<string, string>, close: () => Promise<void>}>} addresses of `/graphql` */
 export async function startSplit() {
-  const home = await mkdtemp(join(tmpdir(), "xp-split-"));
+  const home = scratch("split");
   const running = [];
   const close = async () => {
     for (const { server } of running) server.kill();
     await Promise.all(running.map(({ ended }) => ended));
-    await rm(home, { recursive: true });
   };
   try {
     // The whole first: it makes the database and the keys.

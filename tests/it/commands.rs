@@ -3,12 +3,13 @@
 
 use std::{
     io::{Read as _, Write as _},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
 };
 
 use rustix::pty::{self, OpenptFlags};
 use serde_json::{Value, json};
+use tempfile::{TempDir, tempdir};
 
 use crate::harness::{TestApp, db};
 
@@ -245,33 +246,12 @@ async fn every_command_answers_in_json_where_it_is_asked_to() {
 }
 
 /// A folder that a development server was started in, with its database.
-async fn development_folder() -> Folder {
+async fn development_folder() -> TempDir {
     let url = db::own_sqlite().await;
-    let folder = Folder::new();
+    let folder = tempdir().expect("a folder");
     let file = url.strip_prefix("sqlite:").expect("a file");
     std::fs::copy(file, folder.path().join("xp-dev.db")).expect("the file can be copied");
     folder
-}
-
-/// An empty folder, removed at the end.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Self {
-        let path = std::env::temp_dir().join(format!("xp-it-commands-{}", entities::id::new()));
-        std::fs::create_dir(&path).expect("a folder");
-        Self(path)
-    }
-
-    fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }
 
 /// Runs `xp` in a folder, with nothing set but this.
@@ -328,7 +308,7 @@ async fn no_command_works_on_a_development_database_by_accident() {
         assert!(code == 2 && said.contains("database.url is not set"), "{arguments:?}: {said}");
     }
     // Elsewhere there is none, and none is made.
-    let elsewhere = Folder::new();
+    let elsewhere = tempdir().expect("a folder");
     let (code, _, said) = xp_in(elsewhere.path(), &mint, "", &[]);
     assert!(code == 2 && said.contains("database.url is not set"), "{said}");
     let (code, _, said) = xp_in(elsewhere.path(), &dev, "", &[]);

@@ -14,6 +14,7 @@ use std::{
 
 use schema::engine::error::Code;
 use serde_json::{Value, json};
+use tempfile::tempdir;
 use xp::config::{
     Mode,
     layers::{self, Inputs},
@@ -95,20 +96,19 @@ fn every_quoted_line_stands_in_its_file() {
 
 #[test]
 fn every_configuration_is_valid() {
-    let folder = scratch();
+    let folder = tempdir().expect("a folder");
     let mut read = 0;
     for (place, block, runner) in blocks() {
         if runner != Runner::Configuration {
             continue;
         }
-        let file = folder.join("xp.toml");
+        let file = folder.path().join("xp.toml");
         fs::write(&file, &block.text).expect("written");
         let loaded = layers::load(&Inputs { file: Some(file), ..Inputs::nothing(Mode::Tool) });
         assert!(loaded.is_ok(), "{place}: {}", loaded.expect_err("it is not valid"));
         read += 1;
     }
     assert!(read > 1);
-    fs::remove_dir_all(folder).expect("removed");
 }
 
 /// Folders of a picture are at the root.
@@ -126,26 +126,20 @@ fn every_picture_shows_folders_that_exist() {
     }
 }
 
-fn scratch() -> PathBuf {
-    let folder = env::temp_dir().join(format!("xp-docs-{}", entities::id::new()));
-    fs::create_dir(&folder).expect("the temporary folder can be written");
-    folder
-}
-
 /// One server and one Redis for all pages; the commands of each page run in a folder of its own.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_command_runs_and_every_operation_answers_as_shown() {
     let redis = RedisServer::start().await;
-    let home = scratch();
-    let server = Development::start(&home);
+    let home = tempdir().expect("a folder");
+    let server = Development::start(home.path());
     let (mut problems, mut folders) = (Vec::new(), BTreeMap::new());
     let mut blocks = blocks().into_iter().peekable();
     while let Some((place, block, runner)) = blocks.next() {
         let page = place.split(':').next().expect("a path").to_owned();
         let folder = folders.entry(page).or_insert_with(|| {
-            let path = scratch();
-            fs::write(path.join("password.txt"), "correct horse battery staple\n").expect("written");
-            Folder { path, server: &server, redis: redis.address() }
+            let home = tempdir().expect("a folder");
+            fs::write(home.path().join("password.txt"), "correct horse battery staple\n").expect("written");
+            Folder { home, server: &server, redis: redis.address() }
         });
         let answer = match runner {
             Runner::Shell => {
@@ -167,11 +161,6 @@ async fn every_command_runs_and_every_operation_answers_as_shown() {
             _ => {}
         }
     }
-    for folder in folders.values() {
-        let _ = fs::remove_dir_all(&folder.path);
-    }
-    drop(server);
-    let _ = fs::remove_dir_all(home);
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }
 

@@ -1,7 +1,7 @@
 //! Persisted documents between processes: published by the command, shared through Redis. Not here: what a request may
 //! say (`src/http/tests`), manifests of real compilers (`tests/clients`).
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{fs, process::Command};
 
 use axum::{
     body::Body,
@@ -12,6 +12,7 @@ use http_body_util::BodyExt as _;
 use prometheus_client::registry::Registry;
 use schema::{Access, AccessOptions};
 use serde_json::{Value, json};
+use tempfile::tempdir;
 use tower::ServiceExt as _;
 use xp::{App, config::Config};
 
@@ -20,12 +21,6 @@ use crate::harness::{RedisServer, TestApp};
 const TEXT: &str = "query A { users(first: 1) { nodes { id } } }";
 /// `sha256` of the text.
 const HASH: &str = "7376d2e47bff4fbe850caa31a347d4e0a96d24f7f1e7ce13d0227e981593af82";
-
-fn folder() -> PathBuf {
-    let path = std::env::temp_dir().join(format!("xp-it-documents-{}", entities::id::new()));
-    fs::create_dir(&path).expect("the temporary folder can be written");
-    path
-}
 
 /// Runs `xp documents …`; its exit code and what it said on both streams.
 fn documents(path: &str, arguments: &[&str]) -> (i32, String) {
@@ -38,10 +33,10 @@ fn documents(path: &str, arguments: &[&str]) -> (i32, String) {
 
 #[test]
 fn a_manifest_is_checked_published_listed_counted_and_retired() {
-    let (servers, folder) = (folder(), folder());
-    let path = servers.to_str().expect("UTF-8");
+    let (servers, folder) = (tempdir().expect("a folder"), tempdir().expect("a folder"));
+    let path = servers.path().to_str().expect("UTF-8");
     let file = |name: &str, content: &Value| {
-        let file = folder.join(name);
+        let file = folder.path().join(name);
         fs::write(&file, content.to_string()).expect("written");
         file.to_str().expect("UTF-8").to_owned()
     };

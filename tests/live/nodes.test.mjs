@@ -3,8 +3,6 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 
@@ -12,7 +10,7 @@ import { createClient as createSseClient } from "graphql-sse";
 import { createClient as createWsClient } from "graphql-ws";
 import WebSocket from "ws";
 
-import { freePort } from "../processes.mjs";
+import { freePort, scratch } from "../processes.mjs";
 import { pause, start } from "./xp.mjs";
 
 const MOVED = "subscription { locationUpdated { latitude } }";
@@ -22,7 +20,7 @@ const ENDED = "subscription { sessionEnded { id endReason } }";
 let folder, redis, startRedis, here, there;
 
 before(async () => {
-  folder = await mkdtemp(join(tmpdir(), "xp-nodes-"));
+  folder = scratch("nodes");
   const port = await freePort();
   startRedis = () => {
     const options = ["--port", `${port}`, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--loglevel", "warning"];
@@ -37,7 +35,6 @@ before(async () => {
 after(async () => {
   assert.deepEqual([await here?.stop(), await there?.stop()], [0, 0]);
   redis?.kill("SIGKILL");
-  await rm(folder, { recursive: true, force: true });
 });
 
 const headers = (token) => ({ authorization: `Bearer ${token}` });

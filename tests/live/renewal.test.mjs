@@ -1,8 +1,6 @@
 // Streams that outlive their tokens, and their server: the clients of other makers come back by their own means, with their
 // own settings, and lack only what happened while they were away. Not here: what each transport says then (its own file).
 import assert from "node:assert/strict";
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 
@@ -14,6 +12,7 @@ import { createClient as createSseClient } from "graphql-sse";
 import { createClient as createWsClient } from "graphql-ws";
 import WebSocket from "ws";
 
+import { scratch } from "../processes.mjs";
 import { pause, start } from "./xp.mjs";
 
 const MOVED = "subscription { locationUpdated { latitude } }";
@@ -116,7 +115,7 @@ test("streams live on over four renewals of their tokens", async () => {
 });
 
 test("clients come back after a server that was told to stop", async () => {
-  const folder = await mkdtemp(join(tmpdir(), "xp-restart-"));
+  const folder = scratch("restart");
   const database = `sqlite:${join(folder, "xp.db")}`;
   const first = await start({ DATABASE_URL: database });
   const { token } = await first.signIn("COLLECTOR");
@@ -129,5 +128,4 @@ test("clients come back after a server that was told to stop", async () => {
   checkNothingLost(all);
   await Promise.all(all.map(({ leave }) => leave()));
   assert.equal(await second.stop(), 0);
-  await rm(folder, { recursive: true, force: true });
 });

@@ -2,11 +2,10 @@
 import assert from "node:assert/strict";
 import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, readFile, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { readFile } from "node:fs/promises";
 import { createInterface } from "node:readline";
 import { promisify } from "node:util";
+import { scratch } from "../processes.mjs";
 
 const binary = process.env.XP_BINARY;
 assert.ok(binary, "XP_BINARY is not set: it names the program under test");
@@ -14,9 +13,10 @@ assert.ok(binary, "XP_BINARY is not set: it names the program under test");
 const PASSWORD = "xp-graph-demo";
 
 export async function start(environment = {}) {
-  const home = await mkdtemp(join(tmpdir(), "xp-live-"));
+  const home = scratch("live");
   const env = { HOME: home, PATH: process.env.PATH, PORT: "0", ...environment };
   const server = spawn(binary, ["dev"], { cwd: home, env, stdio: ["ignore", "pipe", "pipe"] });
+  process.once("exit", () => server.kill("SIGKILL"));
   server.stderr.resume();
   const lines = createInterface({ input: server.stdout });
   let url;
@@ -107,7 +107,6 @@ class Xp {
       this.server.kill("SIGTERM");
       await once(this.server, "exit");
     }
-    await rm(this.home, { recursive: true, force: true });
     return this.server.exitCode;
   }
 }

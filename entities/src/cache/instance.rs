@@ -253,9 +253,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_heartbeat_does_not_wait_for_writers() {
-        let path = std::env::temp_dir().join(format!("xp-instance-{}.db", id::new()));
+        let folder = tempfile::tempdir().expect("a folder");
         let config = DatabaseOptions {
-            url: format!("sqlite:{}", path.display()),
+            url: format!("sqlite:{}", folder.path().join("xp.db").display()),
             max_connections: 3,
             acquire_timeout: Duration::from_secs(5),
         };
@@ -274,9 +274,5 @@ mod tests {
         writing.commit().await.expect("it is committed");
         assert!(beating.await.is_ok());
         assert_eq!(look(&database).await.expect("it is read").len(), 1);
-        drop(database);
-        for end in ["", "-wal", "-shm"] {
-            let _ = std::fs::remove_file(format!("{}{end}", path.display()));
-        }
     }
 }

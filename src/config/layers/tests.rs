@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tempfile::{TempDir, tempdir};
+
 use super::*;
 
 fn environment(pairs: &[(&str, &str)]) -> Inputs {
@@ -9,10 +11,11 @@ fn environment(pairs: &[(&str, &str)]) -> Inputs {
     Inputs { environment: pairs.iter().map(own).collect(), ..Inputs::nothing(Mode::Tool) }
 }
 
-fn folder() -> PathBuf {
-    let path = std::env::temp_dir().join(format!("xp-config-{}", entities::id::new()));
-    std::fs::create_dir(&path).expect("the temporary folder can be written");
-    path
+/// A folder with this file, removed at the end.
+fn folder_with(name: &str, text: &str) -> TempDir {
+    let folder = tempdir().expect("a folder");
+    std::fs::write(folder.path().join(name), text).expect("written");
+    folder
 }
 
 #[test]
@@ -27,15 +30,13 @@ fn the_defaults_are_valid_and_documented() {
 
 #[test]
 fn later_layers_win() {
-    let directory = folder();
-    std::fs::write(directory.join("xp.toml"), "[http]\nport = 1\nhost = \"h\"\nbody_timeout = \"3s\"\n")
-        .expect("written");
+    let directory = folder_with("xp.toml", "[http]\nport = 1\nhost = \"h\"\nbody_timeout = \"3s\"\n");
     let mut inputs = environment(&[("PORT", "2"), ("HOST", "")]);
-    inputs.directory = Some(directory.clone());
+    inputs.directory = Some(directory.path().to_owned());
     let loaded = load(&inputs).expect("valid");
     assert_eq!((loaded.config.http.port, loaded.config.http.host.as_str()), (2, "h"));
     let source = |name| loaded.entries.iter().find(|e| e.key.name == name).map(|e| e.source.clone());
-    assert_eq!(source("http.body_timeout"), Some(Source::File(directory.join("xp.toml"), 4)));
+    assert_eq!(source("http.body_timeout"), Some(Source::File(directory.path().join("xp.toml"), 4)));
     inputs.flags = vec![("http.port".into(), "3".into(), "--port".into())];
     assert_eq!(load(&inputs).expect("valid").config.http.port, 3);
 }
@@ -69,11 +70,9 @@ fn an_old_name_is_read_with_a_warning_that_names_the_new_one() {
 
 #[test]
 fn everything_wrong_is_reported_at_once() {
-    let directory = folder();
-    std::fs::write(directory.join("xp.toml"), "[http]\nprot = 1\n[htpp]\nport = 1\n[auth]\nissuer = []\n")
-        .expect("written");
+    let directory = folder_with("xp.toml", "[http]\nprot = 1\n[htpp]\nport = 1\n[auth]\nissuer = []\n");
     let mut inputs = environment(&[("PORT", "many"), ("XP_HTTP_BODY_TIMEOT", "1s"), ("XP_HTTP_PROT", "1")]);
-    inputs.directory = Some(directory);
+    inputs.directory = Some(directory.path().to_owned());
     inputs.mode = Mode::Production;
     let Invalid(problems) = load(&inputs).expect_err("invalid");
     let text = Invalid(problems.clone()).to_string();
@@ -94,8 +93,8 @@ fn everything_wrong_is_reported_at_once() {
 
 #[test]
 fn a_secret_is_read_from_its_file_and_never_shown() {
-    let path = folder().join("url");
-    std::fs::write(&path, "postgres://ann:s3cret@db/xp\n").expect("written");
+    let folder = folder_with("url", "postgres://ann:s3cret@db/xp\n");
+    let path = folder.path().join("url");
     let loaded = load(&environment(&[("DATABASE_URL_FILE", path.to_str().expect("UTF-8"))])).expect("valid");
     assert_eq!(
         loaded.config.database.url.as_ref().map(super::super::DatabaseUrl::expose),
@@ -195,7 +194,8 @@ fn sign_up_is_off_by_default_except_in_development() {
 #[test]
 fn a_missing_file_fails_only_when_named() {
     let mut inputs = Inputs::nothing(Mode::Tool);
-    inputs.directory = Some(folder());
+    let empty = tempdir().expect("a folder");
+    inputs.directory = Some(empty.path().to_owned());
     assert!(load(&inputs).is_ok());
     inputs.file = Some("/nowhere/xp.toml".into());
     assert!(load(&inputs).is_err_and(|e| e.to_string().contains("/nowhere/xp.toml")));

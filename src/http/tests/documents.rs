@@ -1,8 +1,7 @@
 //! Persisted documents over HTTP: each code with its status and text, each place of an id, each mode.
 
-use std::path::PathBuf;
-
 use aws_lc_rs::digest::{SHA256, digest};
+use tempfile::TempDir;
 
 use super::*;
 use crate::config::setting::{DocumentMode, Setting as _, Switch};
@@ -22,19 +21,13 @@ fn apq(text: Option<&str>, hash: &str) -> HttpRequest<Body> {
     post_of(body.to_string())
 }
 
-fn folder() -> PathBuf {
-    let path = std::env::temp_dir().join(format!("xp-documents-{}", entities::id::new()));
-    std::fs::create_dir(&path).expect("the temporary folder can be written");
-    path
-}
-
-/// An app with these files as its trusted documents.
-async fn trusting(mode: DocumentMode, files: &[(&str, String)]) -> (App, PathBuf) {
-    let folder = folder();
+/// An app with these files as its trusted documents, in a folder that is removed at the end.
+async fn trusting(mode: DocumentMode, files: &[(&str, String)]) -> (App, TempDir) {
+    let folder = tempfile::tempdir().expect("a folder");
     for (name, text) in files {
-        std::fs::write(folder.join(name), text).expect("written");
+        std::fs::write(folder.path().join(name), text).expect("written");
     }
-    let path = folder.clone();
+    let path = folder.path().to_owned();
     let app = app_with(|config| {
         config.documents.mode = mode;
         config.documents.path = Some(path);
@@ -64,9 +57,9 @@ async fn prepared(app: &App) -> String {
 
 #[tokio::test]
 async fn a_trusted_answer_stays_not_modified_until_a_write() {
-    let folder = folder();
-    std::fs::write(folder.join(format!("{}.graphql", hash(TEXT))), TEXT).expect("written");
-    let path = folder.clone();
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().to_owned();
+    std::fs::write(path.join(format!("{}.graphql", hash(TEXT))), TEXT).expect("written");
     let caching = |store: Store, registry: &mut Registry| {
         store.with_cache(&entities::CacheOptions::default(), None, registry)
     };
@@ -95,7 +88,6 @@ async fn a_trusted_answer_stays_not_modified_until_a_write() {
     let (status, headers, body) = send(&app, with(asked(), "if-none-match", &tag)).await;
     assert_eq!((status, body["data"]["users"]["nodes"][0]["id"].as_str()), (200, Some(&*id.to_string())));
     assert_ne!(headers["etag"], *tag);
-    let _ = std::fs::remove_dir_all(folder);
 }
 
 const REVALIDATE: &str = "private, no-cache, must-revalidate";
@@ -202,7 +194,7 @@ async fn a_document_that_nobody_asks_for_is_soon_forgotten() {
 async fn an_id_is_found_in_every_place() {
     let relay = json!({ "0123456789abcdef0123456789abcdef": OTHER, "custom:one": TEXT }).to_string();
     let files = [(&*format!("{}.graphql", hash(TEXT)), TEXT.to_owned()), ("relay.json", relay)];
-    let (app, _) = trusting(DocumentMode::Apq, &files).await;
+    let (app, _folder) = trusting(DocumentMode::Apq, &files).await;
     assert_eq!(app.documents.trusted().broken.len(), 1, "the md5 of a text is checked");
     let id = hash(TEXT);
     for path in [
@@ -302,7 +294,7 @@ async fn a_mode_says_what_a_client_may_send() {
             ],
         ),
     ] {
-        let (app, _) = trusting(DocumentMode::parse(mode).expect("a mode"), &files).await;
+        let (app, _folder) = trusting(DocumentMode::parse(mode).expect("a mode"), &files).await;
         let by_specification = post_of(json!({ "documentId": unknown }).to_string());
         let requests = [
             apq(None, &known),
@@ -355,8 +347,8 @@ async fn documents_are_reloaded_and_broken_ones_are_named() {
 
     let before = prepared(&app).await;
     let own = json!({ "id": "mine", "body": OTHER, "clientName": "web" });
-    std::fs::write(folder.join("web.json"), apollo(json!([operation(TEXT), own]))).expect("written");
-    std::fs::write(folder.join("broken.json"), "{").expect("written");
+    std::fs::write(folder.path().join("web.json"), apollo(json!([operation(TEXT), own]))).expect("written");
+    std::fs::write(folder.path().join("broken.json"), "{").expect("written");
     app.documents.reload(&app.graph).await;
     assert_eq!(app.documents.trusted().broken.len(), 1);
     assert_eq!(outcome(&app, apq(None, &hash(TEXT))).await.1, "ok");
@@ -368,8 +360,8 @@ async fn documents_are_reloaded_and_broken_ones_are_named() {
     app.documents.reload(&app.graph).await;
     assert_eq!(prepared(&app).await, before, "nothing has changed");
 
-    std::fs::remove_file(folder.join("broken.json")).expect("removed");
-    std::fs::write(folder.join("web.json"), "{ half of it").expect("written");
+    std::fs::remove_file(folder.path().join("broken.json")).expect("removed");
+    std::fs::write(folder.path().join("web.json"), "{ half of it").expect("written");
     app.documents.reload(&app.graph).await;
     assert_eq!(app.documents.trusted().broken.len(), 1);
     assert_eq!(outcome(&app, apq(None, &hash(TEXT))).await.1, "ok", "what cannot be read has what it had");

@@ -9,6 +9,7 @@ use std::{
 };
 
 use serde_json::Value;
+use tempfile::TempDir;
 
 use super::{pages::ROOT, server::Development};
 
@@ -21,7 +22,7 @@ curl() { command curl --fail-with-body --max-time 60 \"$@\"; }";
 
 /// Where the commands of a page run.
 pub(super) struct Folder<'a> {
-    pub(super) path: PathBuf,
+    pub(super) home: TempDir,
     pub(super) server: &'a Development,
     pub(super) redis: String,
 }
@@ -31,7 +32,7 @@ impl Folder<'_> {
     pub(super) fn run(&self, block: &str) -> Result<String, String> {
         let mut script = String::new();
         for line in block.lines() {
-            if !is_looked_up(line, &self.path)? {
+            if !is_looked_up(line, self.home.path())? {
                 script.push_str(line);
                 script.push('\n');
             }
@@ -55,14 +56,15 @@ impl Folder<'_> {
     }
 
     fn database(&self) -> String {
-        format!("sqlite:{}", self.path.join("page.db").display())
+        format!("sqlite:{}", self.home.path().join("page.db").display())
     }
 
     fn command(&self, program: &str) -> Command {
         let xp = Path::new(env!("CARGO_BIN_EXE_xp")).parent().expect("a folder");
         let path = format!("{}:{}", xp.display(), std::env::var("PATH").expect("a PATH"));
+        let home = self.home.path();
         let mut command = Command::new(program);
-        command.env_clear().env("PATH", path).env("HOME", &self.path).current_dir(&self.path);
+        command.env_clear().env("PATH", path).env("HOME", home).current_dir(home);
         command.env("DATABASE_URL", self.database()).env("XP_DATABASE_ACQUIRE_TIMEOUT", "30s");
         command.env("XP_AUTH_SECRET", "of the documentation's tests, and long enough");
         command.env("REDIS_URL", &self.redis).env("TOKEN", &self.server.token).stdin(Stdio::null());
