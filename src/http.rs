@@ -16,6 +16,7 @@ mod cors;
 mod graphql;
 pub(crate) mod health;
 mod host;
+mod in_memory;
 mod media;
 mod memory;
 mod metrics;

@@ -22,6 +22,7 @@ use crate::{
 use engine::{
     bounds::Bounds,
     cache_control::{CachePolicy, Looked},
+    chunks::Chunks,
     context::Context,
     document::OperationKind,
 };
@@ -73,7 +74,7 @@ impl AnswerCacheKey {
         &self,
         ctx: &Context,
         recorder: &Recorder,
-        body: &[u8],
+        body: &Chunks,
         cache: Option<CachePolicy>,
     ) -> Option<[u8; 16]> {
         if body.len() > LONGEST {
@@ -87,8 +88,8 @@ impl AnswerCacheKey {
             Looked::AtScope => self.names[1],
             Looked::AtViewer => self.names[2],
         };
-        let digest = digest(&[body, b"}"]);
-        let answer = CachedAnswer { body: body.to_vec(), digest, cache };
+        let digest = digest(body.slices().chain([&b"}"[..]]));
+        let answer = CachedAnswer { body: body.slices().flatten().copied().collect(), digest, cache };
         ctx.store().cache().insert_answer(
             name,
             Arc::new(answer),
@@ -109,7 +110,7 @@ impl CachedAnswer {
         body.extend_from_slice(&self.body);
         body.push(b'}');
         Some(Reply {
-            body,
+            body: body.into(),
             held,
             operation: Some(OperationKind::Query),
             executed: true,
@@ -121,7 +122,7 @@ impl CachedAnswer {
 }
 
 /// What stands for the bytes of an answer: others have another.
-pub fn digest(parts: &[&[u8]]) -> [u8; 16] {
+pub fn digest<'b>(parts: impl IntoIterator<Item = &'b [u8]>) -> [u8; 16] {
     let mut hasher = blake3::Hasher::new();
     for part in parts {
         hasher.update(part);

@@ -79,12 +79,12 @@ impl Executor for GraphFor {
                 return Either::Left(stream::once(future::ready(refusal(ENDED, "UNAUTHENTICATED"))));
             }
             match this.graph.open(this.viewer(), this.request(request)).await {
-                Opened::Reply(reply) => Either::Left(stream::once(future::ready(response(&reply)))),
+                Opened::Reply(reply) => Either::Left(stream::once(future::ready(response(reply)))),
                 Opened::Events(events) => Either::Right(events.scan(false, move |is_over, event| {
                     let told = match event {
                         _ if *is_over => return future::ready(None),
                         _ if this.has_ended() => Err(refusal(ENDED, "UNAUTHENTICATED")),
-                        Event::Reply(reply) => Ok(response(&reply)),
+                        Event::Reply(reply) => Ok(response(reply)),
                         Event::Lagged => Err(refusal(LAGGED, "SUBSCRIPTION_INTERRUPTED")),
                     };
                     *is_over = told.is_err();
@@ -125,8 +125,9 @@ fn find<T: Clone + 'static>(data: &Data) -> Option<T> {
 }
 
 /// The answer as the library has it, which is read from its bytes.
-fn response(reply: &Reply) -> Response {
-    serde_json::from_slice(&reply.body).expect("answers are JSON of the form that the library writes")
+fn response(reply: Reply) -> Response {
+    serde_json::from_slice(&reply.body.into_vec())
+        .expect("answers are JSON of the form that the library writes")
 }
 
 fn refusal(message: &str, code: &str) -> Response {

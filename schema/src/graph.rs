@@ -350,7 +350,7 @@ impl Graph {
                         .flatten(),
                     apollo_entity_cache_tags: of_entities,
                 };
-                extensions.write(body);
+                extensions.write(body.end());
                 let answer = answer.finished(&ctx.caller().request_id, &ctx.bounds);
                 prepared.document.note_response_bytes(answer.out.len());
                 self.inner.documents.count_excess(&answer.errors.codes);

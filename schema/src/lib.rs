@@ -32,6 +32,7 @@ pub use engine::context::Context;
 pub use engine::{
     bounds::{HeldMemory, Taken},
     cache_control::{Audience, CachePolicy},
+    chunks::Chunks,
     document::{Document, OperationKind},
     limits::Limits,
     variables::read as read_variables,

@@ -10,6 +10,7 @@ use crate::{Variables, auth::throttle};
 use engine::{
     bounds::{HeldMemory, Taken},
     cache_control::CachePolicy,
+    chunks::Chunks,
     document::{Document, OperationKind},
     error::RequestError,
     federation::gateway::Clearance,
@@ -112,7 +113,7 @@ impl Prepared {
 #[derive(Debug, Default)]
 pub struct Reply {
     /// The response as JSON.
-    pub body: Vec<u8>,
+    pub body: Chunks,
     /// The kind of the operation, where one was found.
     pub operation: Option<OperationKind>,
     /// False for request errors (parse, validation, coercion): the answer has no `data` entry then.
@@ -172,5 +173,5 @@ pub(crate) fn rejected(
     errors.write(&mut body);
     body.push(b'}');
     let (executed, codes) = (false, errors.codes);
-    Reply { body, operation, executed, codes, ..Reply::default() }
+    Reply { body: body.into(), operation, executed, codes, ..Reply::default() }
 }

@@ -86,7 +86,7 @@ impl Trusted {
                     });
                 }
                 Err(reply) => {
-                    let problems = problems(&reply);
+                    let problems = problems(reply);
                     trusted.broken.push(BrokenDocument { file: entry.file, id: Some(entry.id), problems });
                 }
             }
@@ -156,8 +156,8 @@ pub(super) fn body_hash(text: &str) -> [u8; 32] {
 }
 
 /// The errors of an answer to a document that cannot run.
-fn problems(reply: &Reply) -> Vec<Problem> {
-    let body: Value = serde_json::from_slice(&reply.body).unwrap_or_default();
+fn problems(reply: Reply) -> Vec<Problem> {
+    let body: Value = serde_json::from_slice(&reply.body.into_vec()).unwrap_or_default();
     let errors = body["errors"].as_array().into_iter().flatten().map(|error| {
         let place = &error["locations"][0];
         let at = place["line"].as_u64().zip(place["column"].as_u64());

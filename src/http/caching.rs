@@ -2,11 +2,13 @@
 //! keeps, which the graph says; the coding that it goes out in, which is a part of its tag (`compression`).
 
 use axum::{
-    body::Bytes,
+    body::Body,
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
-use schema::{Audience, CachePolicy, digest};
+use schema::{Audience, CachePolicy, Chunks, digest};
+
+use super::in_memory::InMemory;
 
 /// What is known of the answer to a GET.
 #[derive(Clone, Copy)]
@@ -35,7 +37,7 @@ pub(super) fn respond(
     answer: CacheableResponse,
     status: StatusCode,
     content_type: &'static str,
-    body: Bytes,
+    body: Chunks,
 ) -> Response {
     let headers = [
         (header::CACHE_CONTROL, control(answer.policy)),
@@ -43,12 +45,14 @@ pub(super) fn respond(
         (header::VARY, HeaderValue::from_static("accept")),
     ];
     if !answer.is_complete {
-        return (status, headers, [(header::CONTENT_TYPE, content_type)], body).into_response();
+        return (status, headers, [(header::CONTENT_TYPE, content_type)], Body::from(InMemory::from(body)))
+            .into_response();
     }
-    let digest = answer.digest.unwrap_or_else(|| digest(&[&body[..]]));
+    let digest = answer.digest.unwrap_or_else(|| digest(body.slices()));
     let tag = tag_of(content_type, digest);
     let tagged = [(header::ETAG, HeaderValue::from_str(&tag).expect("hexadecimal digits in quotes"))];
-    (status, headers, tagged, [(header::CONTENT_TYPE, content_type)], body).into_response()
+    (status, headers, tagged, [(header::CONTENT_TYPE, content_type)], Body::from(InMemory::from(body)))
+        .into_response()
 }
 
 /// A strong tag: equal only for equal bytes of one type.
@@ -142,7 +146,7 @@ mod tests {
 
     #[test]
     fn a_tag_stands_for_bytes_and_type() {
-        let tag = |content_type, body: &[u8]| tag_of(content_type, digest(&[body]));
+        let tag = |content_type, body: &[u8]| tag_of(content_type, digest([body]));
         assert_eq!(tag("a", b"b"), tag("a", b"b"));
         assert_ne!(tag("a", b"b"), tag("a", b"c"));
         assert_ne!(tag("a", b"b"), tag("c", b"b"));

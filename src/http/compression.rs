@@ -19,12 +19,12 @@ use axum::{
 };
 use brotli::CompressorWriter;
 use flate2::{Compression, write::GzEncoder};
-use http_body_util::BodyExt as _;
 use hyper::body::{Frame, SizeHint};
 use zstd::{stream::write::Encoder as ZstdEncoder, zstd_safe::CParameter};
 
 use super::{
     caching,
+    in_memory::InMemory,
     memory::{AnswerMemory, OutOfMemory},
     rejection::Rejection,
     request_id,
@@ -165,12 +165,8 @@ pub(super) async fn respond(State(app): State<App>, request: Request, next: Next
         return response;
     }
     let (parts, body) = response.into_parts();
-    // It is in memory already, in one piece: nothing is waited for, and nothing copied.
-    let body = match body.collect().await {
-        Ok(whole) => whole.to_bytes(),
-        Err(_) => Bytes::new(),
-    };
-    match Pieces::of(body, coding) {
+    // It is in memory already: nothing is waited for, and nothing copied.
+    match Pieces::of(InMemory::collect(body).await, coding) {
         Ok(pieces) => Response::from_parts(parts, Body::new(pieces)),
         Err(error) => {
             tracing::error!(%error, coding = coding.name(), "an answer could not be compressed");
@@ -220,7 +216,7 @@ fn not_modified(mut response: Response) -> Response {
 /// A body that is in memory, handed over piece by piece.
 struct Pieces {
     /// What is still to be handed over, or compressed.
-    rest: Bytes,
+    rest: InMemory,
     encoder: Option<Encoder>,
     /// The last turn took its time; now it is others' turn.
     is_others_turn: bool,
@@ -271,13 +267,13 @@ impl Encoder {
 }
 
 impl Pieces {
-    fn of(whole: Bytes, coding: Coding) -> io::Result<Self> {
+    fn of(whole: InMemory, coding: Coding) -> io::Result<Self> {
         Ok(Self { rest: whole, encoder: Encoder::of(coding)?, is_others_turn: false })
     }
 
     /// The next bytes that go out; none where the encoder keeps them for now.
     fn next(&mut self) -> io::Result<Vec<u8>> {
-        let piece = self.rest.split_to(self.rest.len().min(PIECE));
+        let piece = self.rest.take(PIECE);
         let Some(encoder) = &mut self.encoder else { return Ok(Vec::new()) };
         let mut out = encoder.take(&piece)?;
         if self.rest.is_empty()
@@ -306,7 +302,7 @@ impl HttpBody for Pieces {
             return Poll::Ready(None);
         }
         if this.encoder.is_none() {
-            let piece = this.rest.split_to(this.rest.len().min(PIECE));
+            let piece = this.rest.take(PIECE);
             this.is_others_turn = !this.rest.is_empty();
             return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
@@ -346,6 +342,8 @@ mod tests {
         },
         task::{Wake, Waker},
     };
+
+    use schema::Chunks;
 
     use super::*;
 
@@ -433,7 +431,7 @@ mod tests {
                 let woken = Arc::new(Woken::default());
                 let waker = Waker::from(Arc::clone(&woken));
                 let mut cx = Context::from_waker(&waker);
-                let mut pieces = Pieces::of(Bytes::from(whole.clone()), coding).expect("an encoder");
+                let mut pieces = Pieces::of(Chunks::from(whole.clone()).into(), coding).expect("an encoder");
                 let (mut out, mut waited) = (Vec::new(), 0);
                 loop {
                     let before = pieces.rest.len();

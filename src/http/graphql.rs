@@ -8,13 +8,13 @@ mod record;
 use std::time::Instant;
 
 use axum::{
-    body::{Body, Bytes, HttpBody as _},
+    body::{Body, HttpBody as _},
     extract::{Path, Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
 use futures_util::future::join_all;
-use schema::{CachePolicy, HeldMemory, Opened, OperationKind, Reply, Taken};
+use schema::{CachePolicy, Chunks, HeldMemory, Opened, OperationKind, Reply, Taken};
 use serde_json::Value;
 use tracing::{Instrument as _, Span, field::Empty};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
@@ -22,6 +22,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use super::{
     about::About,
     caching,
+    in_memory::InMemory,
     media::Media,
     memory::{AnswerMemory, MemoryReservation, OutOfMemory},
     params::{GraphQLParams, GraphQLRequest},
@@ -103,7 +104,7 @@ pub(super) async fn other_method(headers: HeaderMap) -> Response {
 /// The answer to one request.
 struct GraphQLResponse {
     status: StatusCode,
-    body: Vec<u8>,
+    body: Chunks,
     /// The memory that `body` was written in.
     held: HeldMemory,
     /// A mutation has run: whoever is told to try again would do it twice.
@@ -156,7 +157,7 @@ pub(super) async fn answer(
         GraphQLRequest::Batch(requests) => {
             let running =
                 requests.into_iter().map(|params| run(app, headers, media, requester, params, taken.clone()));
-            let mut body = Vec::new();
+            let mut body = Chunks::default();
             let answers = join_all(running).await;
             count = Some(answers.len());
             for answer in answers {
@@ -165,14 +166,19 @@ pub(super) async fn answer(
                 body.push(if body.is_empty() { b'[' } else { b',' });
                 match answer {
                     Ok(GraphQLResponse { body: one, held, .. }) => {
-                        body.extend(one);
+                        body.append(one);
                         all_held.push(held);
                     }
                     Err(rejection) => body.extend(rejection.body(request_id(headers))),
                 }
             }
             body.push(b']');
-            (StatusCode::OK, [content_type, (header::CACHE_CONTROL, "no-store")], body).into_response()
+            (
+                StatusCode::OK,
+                [content_type, (header::CACHE_CONTROL, "no-store")],
+                Body::from(InMemory::from(body)),
+            )
+                .into_response()
         }
     };
     let refuse =
@@ -226,14 +232,16 @@ fn hold(mut response: Response, mut memory: MemoryReservation) -> Result<Respons
 
 fn respond(media: Media, requester: &Requester, answer: GraphQLResponse) -> Response {
     let GraphQLResponse { status, body, cache, is_complete, digest, .. } = answer;
-    let body = Bytes::from(body);
     let mut response = if requester.is_get {
         let answer = caching::CacheableResponse { policy: cache, is_complete, digest };
         caching::respond(answer, status, media.content_type(), body)
     } else {
         let control = caching::control(cache);
-        (status, [(header::CONTENT_TYPE, media.content_type())], [(header::CACHE_CONTROL, control)], body)
-            .into_response()
+        let headers = [
+            (header::CONTENT_TYPE, HeaderValue::from_static(media.content_type())),
+            (header::CACHE_CONTROL, control),
+        ];
+        (status, headers, Body::from(InMemory::from(body))).into_response()
     };
     let token = answer.cache_token.and_then(|token| HeaderValue::from_str(&token).ok());
     let headers = response.headers_mut();

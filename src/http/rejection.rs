@@ -30,7 +30,7 @@ impl Rejection {
 
     /// The answer where there is no status: on a stream.
     pub(crate) fn into_reply(self, request_id: &str) -> Reply {
-        Reply { body: self.body(request_id), codes: vec![self.code], ..Reply::default() }
+        Reply { body: self.body(request_id).into(), codes: vec![self.code], ..Reply::default() }
     }
 
     /// The answer as JSON.

@@ -260,9 +260,10 @@ fn answers(
 }
 
 /// The array of errors of an answer that has nothing else.
-fn errors_of(body: &[u8]) -> &[u8] {
+fn errors_of(reply: Reply) -> Vec<u8> {
+    let body = reply.body.into_vec();
     let errors = body.strip_prefix(b"{\"errors\":").and_then(|rest| rest.strip_suffix(b"}"));
-    errors.unwrap_or(b"[]")
+    errors.unwrap_or(b"[]").to_vec()
 }
 
 /// Is the request from a page of this server, of one of the configured origins, or from no page at all?

@@ -4,12 +4,12 @@
 //! it runs (`cost`); how long an answer may take to be sent, and the memory that it takes until then (`src`).
 //!
 //! There are two pools of memory for answers, one after the other, because they bound different things. Here
-//! (`graph.max_writing_memory`) it is buffers that grow while rows are written: how large they become is not known,
-//! what is short never takes part, and whoever does not fit is refused in the middle of the work, so half of the pool
-//! is any one owner's. The server's (`http.max_answer_memory`, `src/http/memory.rs`) is for finished answers of a known
-//! size that wait for their clients, however slow these are; it knows addresses, keeps reserves for small answers and
-//! for signed-in callers, and is shared with what streams have queued. One pool for both would let slow readers end the
-//! writing of others. An answer is counted in both only for the moment in which it is handed over: `HeldMemory` is
+//! (`graph.max_writing_memory`) it is chunks that are added while rows are written: how many there will be is not
+//! known, what is short never takes part, and whoever does not fit is refused in the middle of the work, so half of the
+//! pool is any one owner's. The server's (`http.max_answer_memory`, `src/http/memory.rs`) is for finished answers of a
+//! known size that wait for their clients, however slow these are; it knows addresses, keeps reserves for small answers
+//! and for signed-in callers, and is shared with what streams have queued. One pool for both would let slow readers end
+//! the writing of others. An answer is counted in both only for the moment in which it is handed over: `HeldMemory` is
 //! dropped by the server once its own memory is reserved.
 
 use std::{
@@ -170,7 +170,7 @@ impl Bounds {
     /// An answer of this size that is there already; `None` where there is no memory to give it again.
     pub fn hold(&self, bytes: usize) -> Option<HeldMemory> {
         let mut bound = self.answer();
-        bound.reach(bytes).ok().map(|()| bound.held)
+        bound.reach(bytes, bytes).ok().map(|()| bound.held)
     }
 }
 
@@ -204,11 +204,11 @@ impl AnswerBudget {
         RequestError::new(Code::CostLimit, message)
     }
 
-    /// It has so many bytes now.
+    /// It has so many bytes now, for which so many are allocated.
     ///
     /// # Errors
     /// It is too long, or all answers together are. Of a mutation that has done something the code is never `OVERLOADED`.
-    pub fn reach(&mut self, bytes: usize) -> Result<(), RequestError> {
+    pub fn reach(&mut self, bytes: usize, allocated: usize) -> Result<(), RequestError> {
         let more = bytes.saturating_sub(self.reached);
         self.reached += more;
         let Bounds { most, taken, .. } = &self.bounds;
@@ -217,7 +217,7 @@ impl AnswerBudget {
             let message = format!("The answer is longer than {most} bytes. Ask for less at once.");
             return Err(self.too_long(message));
         }
-        if bytes > PIECE && !self.held.reach(bytes, &self.bounds, self.done.is_some()) {
+        if bytes > PIECE && !self.held.reach(allocated, &self.bounds, self.done.is_some()) {
             if self.done.is_some() {
                 let message = "The server cannot hold an answer of this length now. Ask for less at once.";
                 return Err(self.too_long(message.to_owned()));
@@ -254,12 +254,12 @@ mod tests {
     fn the_answers_of_an_array_share_the_bytes() {
         let bounds = bounds(100, PIECE);
         let (mut one, mut other) = (bounds.answer(), bounds.answer());
-        assert!(one.reach(40).is_ok() && other.reach(50).is_ok());
-        assert!(one.reach(30).is_ok(), "what was cut back counts once");
-        assert!(one.reach(50).is_ok());
-        let error = other.reach(51).expect_err("101 in all");
+        assert!(one.reach(40, 40).is_ok() && other.reach(50, 50).is_ok());
+        assert!(one.reach(30, 30).is_ok(), "what was cut back counts once");
+        assert!(one.reach(50, 50).is_ok());
+        let error = other.reach(51, 51).expect_err("101 in all");
         assert_eq!(error.code, Code::CostLimit);
-        assert!(bounds.clone().answer().reach(1).is_err(), "it stays so for the rest of the array");
+        assert!(bounds.clone().answer().reach(1, 1).is_err(), "it stays so for the rest of the array");
     }
 
     #[test]
@@ -267,12 +267,15 @@ mod tests {
         let one = bounds(usize::MAX, 4 * PIECE);
         let again = Bounds { taken: Taken::default(), ..one.clone() };
         let (mut query, mut mutation) = (one.answer(), again.answer());
-        assert!(query.reach(2 * PIECE).is_ok(), "the whole share of the owner");
-        assert_eq!(again.answer().reach(PIECE + 1).map_err(|error| error.code), Err(Code::Overloaded));
+        assert!(query.reach(2 * PIECE, 2 * PIECE).is_ok(), "the whole share of the owner");
+        assert_eq!(
+            again.answer().reach(PIECE + 1, PIECE + 1).map_err(|error| error.code),
+            Err(Code::Overloaded)
+        );
         mutation.has_done("first");
-        assert!(mutation.reach(2 * PIECE).is_ok(), "what a mutation tells is owed");
+        assert!(mutation.reach(2 * PIECE, 2 * PIECE).is_ok(), "what a mutation tells is owed");
         mutation.has_done("second");
-        let error = mutation.reach(2 * PIECE + 1).expect_err("but not without end");
+        let error = mutation.reach(2 * PIECE + 1, 2 * PIECE + 1).expect_err("but not without end");
         assert_eq!(error.code, Code::CostLimit);
         assert!(error.message.ends_with("What `second` and the fields before it did is done."), "{error:?}");
         drop((query, mutation));
@@ -285,9 +288,12 @@ mod tests {
         let again = Bounds { taken: Taken::default(), ..one.clone() };
         let other = Bounds { owner: Owner::Address(None), ..again.clone() };
         let (mut first, mut second) = (one.answer(), again.answer());
-        assert!(first.reach(3 * PIECE).is_ok() && second.reach(PIECE).is_ok(), "short ones take no part");
-        assert!(second.reach(2 * PIECE).is_ok());
-        let error = second.reach(2 * PIECE + 1).expect_err("half of it is the owner's share");
+        assert!(
+            first.reach(3 * PIECE, 3 * PIECE).is_ok() && second.reach(PIECE, PIECE).is_ok(),
+            "short ones take no part"
+        );
+        assert!(second.reach(2 * PIECE, 2 * PIECE).is_ok());
+        let error = second.reach(2 * PIECE + 1, 2 * PIECE + 1).expect_err("half of it is the owner's share");
         assert_eq!(error.code, Code::Overloaded);
         let theirs = other.hold(5 * PIECE).expect("others have the other half");
         let many = Bounds { owner: Owner::Many, ..again.clone() };

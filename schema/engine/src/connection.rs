@@ -442,7 +442,7 @@ impl<U: Visible, K: Send + Sync> Filled for PagesFilled<'_, '_, U, K> {
                 writer.out.extend(&part.label);
             }
             if let What::Typename(name) = &part.what {
-                write_text(name, &mut writer.out);
+                write_text(name, writer.out.end());
                 return Ok(());
             }
             writer.traced(|| self.traced(part), |writer| self.write_part(part, row, writer))
@@ -460,9 +460,9 @@ impl<U: Visible, K: Send + Sync> PagesFilled<'_, '_, U, K> {
         writer: &mut Writer<'w>,
     ) -> Result<(), Unwritten> {
         match &part.what {
-            What::Typename(name) => write_text(name, &mut writer.out),
+            What::Typename(name) => write_text(name, writer.out.end()),
             What::TotalCount => match &self.counts[row] {
-                Ok(count) => count.unwrap_or_default().write(&mut writer.out),
+                Ok(count) => count.unwrap_or_default().write(writer.out.end()),
                 Err(error) => return Err(writer.fail(error, self.list.location)),
             },
             What::Nodes(selection) => {
@@ -520,10 +520,10 @@ impl<U: Visible, K: Send + Sync> PagesFilled<'_, '_, U, K> {
                 writer.out.extend(&part.label);
             }
             match &part.what {
-                EdgeWhat::Typename(name) => write_text(name, &mut writer.out),
+                EdgeWhat::Typename(name) => write_text(name, writer.out.end()),
                 EdgeWhat::Cursor => writer.traced(
                     || held(&self.list.plan.edge, "cursor", part.key, self.loaded),
-                    |writer| self.write_cursor(row, child, &mut writer.out),
+                    |writer| self.write_cursor(row, child, writer.out.end()),
                 ),
                 EdgeWhat::Node(selection) => {
                     let rows = &self.selections[*selection];
@@ -551,7 +551,7 @@ impl<U: Visible, K: Send + Sync> PagesFilled<'_, '_, U, K> {
             writer.out.extend(&part.label);
             let name = match part.what {
                 InfoWhat::Typename => {
-                    write_text("PageInfo", &mut writer.out);
+                    write_text("PageInfo", writer.out.end());
                     continue;
                 }
                 InfoWhat::HasNextPage => "hasNextPage",
@@ -561,7 +561,7 @@ impl<U: Visible, K: Send + Sync> PagesFilled<'_, '_, U, K> {
             };
             writer.traced(
                 || held("PageInfo", name, part.key, self.loaded),
-                |writer| self.write_info_part(part, row, slot, &mut writer.out),
+                |writer| self.write_info_part(part, row, slot, writer.out.end()),
             );
         }
         writer.out.extend(if parts.is_empty() { &b"{}"[..] } else { b"}" });

@@ -25,7 +25,9 @@ use prometheus_client::{
 };
 
 use crate::{
+    bounds::PIECE,
     cache_control::{self, CachePolicy, Hint},
+    chunks::Chunks,
     cost::{Cost, OutputTypes},
     error::{Code, RequestError, SourceLocation},
     federation::gateway::{Clearance, ForGateways},
@@ -125,7 +127,7 @@ const CACHE_BYTES: u64 = 2 << 20;
 
 /// Capacity of the buffer that an answer is written into, bytes.
 const MIN_BUFFER: usize = 4 << 10;
-const MAX_BUFFER: usize = 256 << 10;
+const MAX_BUFFER: usize = PIECE;
 
 impl DocumentCache {
     /// No documents yet, for the schema of this SDL, parsed and as text; metrics go into `registry`.
@@ -299,9 +301,9 @@ impl Document {
     }
 
     /// A buffer for an answer.
-    pub fn output_buffer(&self) -> Vec<u8> {
+    pub fn output_buffer(&self) -> Chunks {
         let last = self.last_response_bytes.load(Ordering::Relaxed);
-        Vec::with_capacity((last + last / 8).clamp(MIN_BUFFER, MAX_BUFFER))
+        Vec::with_capacity((last + last / 8).clamp(MIN_BUFFER, MAX_BUFFER)).into()
     }
 
     /// Notes how large an answer was.

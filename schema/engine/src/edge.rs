@@ -20,7 +20,7 @@ use crate::{
     },
     output::{Unwritten, Writer},
     plan::Planner,
-    scalar::Leaf,
+    scalar::{Leaf, append},
 };
 
 mod resolver;
@@ -133,7 +133,7 @@ impl<T> Run<T> for Ready {
 
 impl Filled for &Ready {
     fn write<'w>(&'w self, _: usize, writer: &mut Writer<'w>) -> Result<(), Unwritten> {
-        writer.out.extend(&self.json);
+        append(&self.json, writer.out.end());
         Ok(())
     }
 }
@@ -504,7 +504,7 @@ impl<C: Leaf<M> + Send + Sync, M> Filled for ValueFilled<C, M> {
     fn write<'w>(&'w self, row: usize, writer: &mut Writer<'w>) -> Result<(), Unwritten> {
         match &self.values[row] {
             Ok(value) => {
-                value.write(&mut writer.out);
+                value.write(writer.out.end());
                 Ok(())
             }
             Err(error) => Err(writer.fail(error, self.location)),

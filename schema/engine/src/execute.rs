@@ -19,6 +19,7 @@ use prometheus_client::registry::Registry;
 use crate::{
     batch::{Batcher, Groups, Metrics, Source},
     bounds::{Bounds, Memory, Owner, PIECE, Taken},
+    chunks::Chunks,
     context::Context,
     cost::{self, OutputTypes, Weights},
     document::{Document, DocumentCache, Rules},
@@ -63,7 +64,7 @@ pub async fn answer<T: Entity>(
     selection: &Selection<'_, T>,
     root: T,
     ctx: &Context,
-    mut out: Vec<u8>,
+    mut out: Chunks,
     errors: Errors,
 ) -> Unfinished {
     let request_id = Arc::clone(errors.request_id());
@@ -218,7 +219,7 @@ impl<Q: Entity> Executor<Q> {
             Err(errors) => return refused(&errors),
         };
         match self.run(&document, None, variables, root, ctx, Errors::default()).await {
-            Ok(answer) => answer.finished(&Arc::default(), &ctx.bounds).out,
+            Ok(answer) => answer.finished(&Arc::default(), &ctx.bounds).out.into_vec(),
             Err(error) => refused(&[error]),
         }
     }

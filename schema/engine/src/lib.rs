@@ -7,6 +7,7 @@
 //! | [`error`] | what a client may read of a failure: a code and a safe text |
 //! | [`scalar`] | leaves: how Rust types are named in the schema and written as JSON |
 //! | [`bounds`] | how long an answer may become, and the memory that all answers take |
+//! | [`chunks`] | the bytes of an answer, in chunks that are never copied to grow |
 //! | [`batch`] | loaders, sources, and the batcher, which loads without a timer |
 //! | [`syntax`] | the text of a document, parsed in one pass |
 //! | [`limits`] | how much a document may hold, counted while it is parsed |
@@ -34,6 +35,7 @@
 pub mod batch;
 pub mod bounds;
 pub mod cache_control;
+pub mod chunks;
 pub mod connection;
 pub mod context;
 pub mod cost;

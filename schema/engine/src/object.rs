@@ -482,8 +482,8 @@ impl<T: Send + Sync> Rows<'_, '_, T> {
         writer: &mut Writer<'w>,
     ) -> Result<(), Unwritten> {
         match &entry.step {
-            Step::Column(write) => write(&self.objects[row], &mut writer.out),
-            Step::Typename(name) => write_text(name, &mut writer.out),
+            Step::Column(write) => write(&self.objects[row], writer.out.end()),
+            Step::Typename(name) => write_text(name, writer.out.end()),
             Step::Edge { index, nullable } => {
                 let edge = &self.edges[*index];
                 return writer.field(entry.key, *nullable, |writer| edge.write(row, writer));

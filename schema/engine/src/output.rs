@@ -1,5 +1,5 @@
-//! The answer in the making: one buffer of JSON, the path to where it is being written, and the errors so far. A
-//! non-null field that fails takes its parent with it (October 2021, §6.4.4): the buffer is cut back to where the
+//! The answer in the making: its JSON, the path to where it is being written, and the errors so far. A
+//! non-null field that fails takes its parent with it (October 2021, §6.4.4): the JSON is cut back to where the
 //! nearest nullable parent began.
 //!
 //! Writing is one pass in memory, but it is not done in one go: after each piece (`PIECE` bytes) it stops, the bounds of the
@@ -10,9 +10,10 @@ use std::sync::Arc;
 
 use crate::{
     bounds::{AnswerBudget, Bounds, Taken},
+    chunks::Chunks,
     error::{Code, FieldError, RequestError, SourceLocation, shortened},
     federation::trace::{Moment, Traced, Tree},
-    scalar::{make_room, write_json, write_text},
+    scalar::{write_json, write_text},
 };
 
 /// Errors in an answer at most; more would only be a way to make the server talk.
@@ -20,6 +21,12 @@ const MAX_ERRORS: usize = 10;
 /// Errors of the items of a list at the root (`_entities`, `nodes`) at most: a null there means absent, unless an error
 /// says that it failed.
 const MAX_ITEM_ERRORS: usize = 1_000;
+
+/// How many bytes of a piece are written before it is full: the last value has room too, so that what there is need not be
+/// moved for it.
+fn stop_within(piece: usize) -> usize {
+    piece - piece / 32
+}
 
 /// What an item of a list takes in a trace, bytes.
 const ITEM_BYTES: usize = size_of::<crate::federation::trace::Node>();
@@ -44,7 +51,7 @@ enum Segment<'a> {
 /// Writes one answer.
 pub struct Writer<'a> {
     /// The bytes so far.
-    pub out: Vec<u8>,
+    pub out: Chunks,
     path: Vec<Segment<'a>>,
     errors: Errors,
     bound: AnswerBudget,
@@ -72,7 +79,7 @@ enum StopPoint {
 /// An answer in the making, between two writers: its bytes, its errors, and what it may take.
 pub struct Unfinished {
     /// The bytes so far.
-    pub out: Vec<u8>,
+    pub out: Chunks,
     /// The errors so far.
     pub errors: Errors,
     /// What it may take.
@@ -98,7 +105,7 @@ pub struct Errors {
 impl<'a> Writer<'a> {
     /// Goes on behind an answer that is not finished.
     pub fn resume(Unfinished { out, errors, bound }: Unfinished) -> Self {
-        let stop_at = out.len().saturating_add(bound.ahead());
+        let stop_at = out.len().saturating_add(stop_within(bound.ahead()));
         let (path, stopped) = (Vec::new(), Vec::new());
         Self { out, path, errors, bound, stop_at, beside: 0, stopped, is_stopping: false, failures: 0 }
     }
@@ -118,14 +125,21 @@ impl<'a> Writer<'a> {
     ) -> Result<Result<(), Unwritten>, RequestError> {
         loop {
             let written = write(self);
-            if written != Err(Stopped) {
+            let is_at_end = written != Err(Stopped);
+            if is_at_end && self.out.len() < self.stop_at {
                 return Ok(written);
             }
-            self.bound.reach(self.out.len() + self.beside)?;
+            // Before the room for the next piece is taken.
+            let room = if is_at_end { 0 } else { self.bound.ahead() };
+            let allocated = self.out.allocated().saturating_add(room) + self.beside;
+            self.bound.reach(self.out.len() + self.beside, allocated)?;
+            if is_at_end {
+                return Ok(written);
+            }
             tokio::task::yield_now().await;
             let ahead = self.bound.ahead();
-            make_room(ahead, &mut self.out);
-            self.stop_at = self.out.len().saturating_add(ahead);
+            self.out.make_room(ahead);
+            self.stop_at = self.out.len().saturating_add(stop_within(ahead));
             self.is_stopping = false;
         }
     }
@@ -223,6 +237,8 @@ impl<'a> Writer<'a> {
             Err(Nulled) if nullable => {
                 self.out.truncate(start);
                 self.out.extend(b"null");
+                let stop_at = self.out.len().saturating_add(stop_within(self.bound.ahead()));
+                self.stop_at = self.stop_at.min(stop_at);
                 Ok(())
             }
             Err(Stopped) => {
@@ -300,13 +316,13 @@ impl Unfinished {
         let mut errors = Errors::of_request(std::slice::from_ref(error), request_id);
         errors.retry_after_seconds = (error.code == Code::Overloaded).then_some(1);
         let bound = Bounds { taken: Taken::default(), ..bounds.clone() }.answer();
-        Self { out: b"{\"data\":null".to_vec(), errors, bound }.with_errors()
+        Self { out: b"{\"data\":null".to_vec().into(), errors, bound }.with_errors()
     }
 
     /// Adds the last brace. What is too long for the entries beside `data` is not told either.
     #[must_use]
     pub fn finished(mut self, request_id: &Arc<str>, bounds: &Bounds) -> Self {
-        let reached = self.bound.reach(self.out.len() + 1);
+        let reached = self.bound.reach(self.out.len() + 1, self.out.allocated());
         if let Err(error) = reached {
             self = Self::instead(&error, request_id, bounds);
         }
@@ -318,8 +334,9 @@ impl Unfinished {
     #[must_use]
     pub fn with_errors(mut self) -> Self {
         if !self.errors.is_empty() {
+            self.out.make_room(self.errors.json.len() + 16);
             self.out.extend(b",\"errors\":");
-            self.errors.write(&mut self.out);
+            self.errors.write(self.out.end());
         }
         self
     }
@@ -418,12 +435,12 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::bounds::{Memory, Owner};
+    use crate::bounds::{Memory, Owner, PIECE};
 
     fn writer<'a>(most: usize, piece: usize) -> Writer<'a> {
         let (memory, taken) = (Memory::of(usize::MAX), Taken::default());
         let bound = Bounds { most, memory, taken, owner: Owner::Many, piece }.answer();
-        Writer::resume(Unfinished { out: Vec::new(), errors: Errors::default(), bound })
+        Writer::resume(Unfinished { out: Chunks::default(), errors: Errors::default(), bound })
     }
 
     #[expect(clippy::unnecessary_wraps, reason = "what writes a value may fail")]
@@ -456,6 +473,53 @@ mod tests {
             assert_eq!(error.code, Code::CostLimit);
             assert!((10_000..12_000).contains(&writer.out.len()), "{} bytes", writer.out.len());
         }
+    }
+
+    /// What a long answer takes is its bytes and a chunk, and that is what is counted.
+    #[tokio::test]
+    async fn a_long_answer_takes_little_more_than_its_bytes() {
+        const MOST: usize = 64 << 20;
+        let long = "x".repeat(300_000);
+        for (value, count) in [("0123456789", 1_000_000), (&*long, 40)] {
+            let memory = Memory::of(MOST);
+            let (taken, owner) = (Taken::default(), Owner::Many);
+            let bounds = Bounds { most: usize::MAX, memory, taken, owner, piece: PIECE };
+            let errors = Errors::default();
+            let out = Chunks::default();
+            let mut writer = Writer::resume(Unfinished { out, errors, bound: bounds.answer() });
+            let mut most_beside = 0;
+            let writing = writer.whole(|writer| {
+                writer.list(count, false, |_, writer| {
+                    write_text(value, writer.out.end());
+                    most_beside = most_beside.max(writer.out.allocated() - writer.out.len());
+                    Ok(())
+                })
+            });
+            assert_eq!(writing.await.map_err(|error| error.code), Ok(Ok(())));
+            assert!(writer.out.len() > 10_000_000);
+            assert!(most_beside < writer.out.len() / 16, "{most_beside} bytes beside {}", writer.out.len());
+            let answer = writer.finish().finished(&Arc::default(), &bounds);
+            let left = MOST - answer.out.allocated();
+            assert!(bounds.hold(left + 1).is_none() && bounds.hold(left).is_some(), "all of it is counted");
+        }
+    }
+
+    /// What was cut away is no reason to go on for as long.
+    #[tokio::test]
+    async fn it_stops_again_after_it_was_cut_back() {
+        let mut writer = writer(usize::MAX, 1_000);
+        let mut calls = 0;
+        let place = SourceLocation { line: 1, column: 1 };
+        let error = FieldError::new(Code::BadUserInput, "wrong");
+        let writing = writer.whole(|writer| {
+            calls += 1;
+            writer.list(2, true, |index, writer| {
+                writer.list(10_000, false, |_, writer| item(writer))?;
+                if index == 0 { Err(writer.fail(&error, place)) } else { Ok(()) }
+            })
+        });
+        assert_eq!(writing.await.map_err(|error| error.code), Ok(Ok(())));
+        assert!(writer.out.len() < 150_000 && calls > 250, "{calls} pieces, {} bytes", writer.out.len());
     }
 
     #[tokio::test]

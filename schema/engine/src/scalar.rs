@@ -241,17 +241,24 @@ impl Leaf for Cow<'static, str> {
     }
 }
 
-/// Appends bytes of which there may be many. A vector would double; room for a quarter more keeps what many long answers
-/// take beside their bytes small.
+/// A value of so many bytes gets no more room than it needs and this: as much again, as a vector takes it, would count as
+/// memory of the answer.
+const LONG: usize = 4 << 10;
+/// For what comes behind such a value before the next one.
+const BEHIND: usize = 512;
+
+/// Appends bytes of which there may be many.
 pub fn append(bytes: &[u8], out: &mut Vec<u8>) {
     make_room(bytes.len(), out);
     out.extend_from_slice(bytes);
 }
 
-/// Makes room for so many bytes at least, and for a quarter of what there is.
+/// Makes room for a value of so many bytes.
 pub(crate) fn make_room(bytes: usize, out: &mut Vec<u8>) {
-    if out.capacity() - out.len() < bytes {
-        out.reserve_exact(bytes.max(out.len() / 4));
+    if bytes < LONG {
+        out.reserve(bytes);
+    } else if out.capacity() - out.len() < bytes {
+        out.reserve_exact(bytes + BEHIND);
     }
 }
 
@@ -262,7 +269,7 @@ pub fn write_text(text: &str, out: &mut Vec<u8>) {
     if text.as_bytes().iter().fold(false, |found, byte| found | is_special(byte)) {
         return write_json(text, out);
     }
-    out.reserve(text.len() + 2);
+    make_room(text.len() + 2, out);
     out.push(b'"');
     out.extend(text.as_bytes());
     out.push(b'"');

@@ -26,6 +26,7 @@ use crate::{
     },
 };
 use engine::{
+    chunks::Chunks,
     context::Context,
     edge::{Arguments, parse},
     error::{Code, FieldError, RequestError},
@@ -383,7 +384,7 @@ pub(crate) async fn execute(
             return Err(RequestError::new(Code::BadUserInput, message).at(selected.location));
         }
     }
-    let mut out = Vec::with_capacity(1_024);
+    let mut out = Chunks::from(Vec::with_capacity(1_024));
     out.extend(b"{\"data\":");
     let start = out.len();
     let mut answer = Unfinished { out, errors, bound: ctx.bounds.answer() };
@@ -392,7 +393,7 @@ pub(crate) async fn execute(
         answer.out.extend(label(selected.key()));
         let Some(field) = Mutation::field(selected.name()) else {
             // Validation lets only `__typename` through beside the fields.
-            write_text(Mutation::NAME, &mut answer.out);
+            write_text(Mutation::NAME, answer.out.end());
             continue;
         };
         let (next, result) = match field.write.run(planner, selected, ctx, answer).await {

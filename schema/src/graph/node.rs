@@ -384,7 +384,7 @@ impl NodesFilled<'_> {
                 return self.write_slot(start + index, writer);
             };
             if let Some(bytes) = written.get(object) {
-                writer.out.extend_from_within(Range::clone(bytes));
+                writer.out.repeat(Range::clone(bytes));
                 return Ok(());
             }
             // What has stopped within an object has forgotten where it began; what has an error has another path each time.

@@ -45,6 +45,7 @@ use crate::{
 };
 use engine::{
     batch::Loader,
+    chunks::Chunks,
     context::Context,
     document::OperationKind,
     edge::Arguments,
@@ -224,7 +225,7 @@ where
                 Some(Ok(plan.run(vec![shown], ctx).await))
             };
             let rows = ctx.batcher.drive(reading).await?;
-            let mut out = b"{\"data\":".to_vec();
+            let mut out = Chunks::from(b"{\"data\":".to_vec());
             let start = out.len();
             out.push(b'{');
             out.extend(label(selected.key()));
@@ -399,7 +400,7 @@ impl Subscribed {
         if self.explain {
             let ran = Ran { started, recorder: &recorder, batchers: &[&decider, &ctx.batcher] };
             let explain = Some(inner.explain(&self.prepared, &self.viewer, ran));
-            Extensions { explain, ..Extensions::default() }.write(&mut event.out);
+            Extensions { explain, ..Extensions::default() }.write(event.out.end());
         }
         let answer = event.finished(&ctx.caller().request_id, &ctx.bounds);
         Some(Reply::executed(OperationKind::Subscription, answer, &recorder))

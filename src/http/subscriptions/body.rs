@@ -2,6 +2,7 @@
 //! (`sse`, `multipart`), the rest is common. Not here: what is answered.
 
 use std::{
+    collections::VecDeque,
     convert::Infallible,
     future::{Future, pending},
     pin::Pin,
@@ -20,7 +21,7 @@ use futures_util::{
     StreamExt as _,
     stream::{self, BoxStream},
 };
-use schema::{Event, Reply};
+use schema::{Chunks, Event, Reply};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::{End, OUT_OF_MEMORY, Waits, answers, end, multipart, sent, sse};
@@ -99,21 +100,23 @@ impl Framing {
         }
     }
 
-    fn answer(self, reply: &Reply) -> Vec<u8> {
+    fn answer(self, answer: Chunks) -> Chunks {
         match self {
-            Self::Sse => sse::event(reply),
-            Self::Multipart => multipart::part(reply),
+            Self::Sse => sse::event(answer),
+            Self::Multipart => multipart::part(answer),
         }
     }
 
     /// What ended the stream from outside. Clients of server-sent events come back where the stream just ends, and do not
     /// after `complete`; Apollo's are told by an error.
-    fn ended(self, end: End, headers: &HeaderMap) -> Vec<u8> {
-        match self {
-            Self::Sse if end.is_final() => [&sse::event(&end.reply(headers)), sse::CLOSING].concat(),
-            Self::Sse => Vec::new(),
-            Self::Multipart => [&multipart::error(&end.reply(headers)), multipart::CLOSING].concat(),
-        }
+    fn ended(self, end: End, headers: &HeaderMap) -> Chunks {
+        let mut told = match self {
+            Self::Sse if end.is_final() => sse::event(end.reply(headers).body),
+            Self::Sse => return Chunks::default(),
+            Self::Multipart => multipart::error(end.reply(headers)),
+        };
+        told.append(self.closing().to_vec().into());
+        told
     }
 
     fn closing(self) -> &'static [u8] {
@@ -166,8 +169,9 @@ pub(super) async fn serve(app: App, wanted: StreamRequest, request: Request) -> 
     let mut keep_alive = interval(KEEP_ALIVE);
     keep_alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let new_memory: NewMemory = Box::new(move || app.admission.answer_memory(owner.clone()));
+    let (ended, rest) = (false, VecDeque::new());
     let stream =
-        Stream { framing, is_subscription, headers, events, end, keep_alive, new_memory, ended: false };
+        Stream { framing, is_subscription, headers, events, end, keep_alive, new_memory, ended, rest };
     let parts = stream::unfold(stream, Stream::next);
     let opening = Bytes::from_static(framing.opening());
     let opening = stream::iter((!opening.is_empty()).then_some(Ok(opening)));
@@ -196,58 +200,70 @@ struct Stream {
     /// Memory for one more part, of which nothing is taken yet.
     new_memory: NewMemory,
     ended: bool,
+    /// The rest of a part, which is handed over in several pieces.
+    rest: VecDeque<Bytes>,
 }
 
 impl Stream {
     async fn next(mut self) -> Option<(Result<Bytes, Infallible>, Self)> {
+        if let Some(piece) = self.rest.pop_front() {
+            return Some((Ok(piece), self));
+        }
         if self.ended {
             return None;
         }
         let framing = self.framing;
-        let part: Bytes = tokio::select! {
+        let part: VecDeque<Bytes> = tokio::select! {
             biased;
-            end = &mut self.end => self.ended_by(end).into(),
+            end = &mut self.end => pieces(self.ended_by(end)),
             event = self.events.next() => match event {
                 Some(Event::Reply(reply)) => self.answer(reply),
-                Some(Event::Lagged) => self.ended_by(End::Lagged).into(),
+                Some(Event::Lagged) => pieces(self.ended_by(End::Lagged)),
                 None => {
                     self.ended = true;
-                    Bytes::from_static(framing.closing())
+                    [Bytes::from_static(framing.closing())].into()
                 }
             },
-            _ = self.keep_alive.tick() => framing.alive().into(),
+            _ = self.keep_alive.tick() => [framing.alive().into()].into(),
         };
-        (!part.is_empty()).then(|| (Ok(part), self))
+        self.rest = part;
+        self.rest.pop_front().map(|piece| (Ok(piece), self))
     }
 
     /// An answer, which counts as memory until it is taken. What it was written in is given back with `reply`.
-    fn answer(&mut self, mut reply: Reply) -> Bytes {
+    fn answer(&mut self, mut reply: Reply) -> VecDeque<Bytes> {
         let mut memory = (self.new_memory)();
         if sent::reserve(&mut memory, &mut reply, request_id(&self.headers)).is_err() {
-            return self.out_of_memory().into();
+            return pieces(self.out_of_memory());
         }
-        let mut part = self.framing.answer(&reply);
+        let mut part = self.framing.answer(reply.body);
         if !reply.executed {
             self.ended = true;
-            part.extend_from_slice(self.framing.closing());
+            part.append(self.framing.closing().to_vec().into());
         }
-        sent::with_memory(part, memory)
+        sent::with_memory(part, memory).collect()
     }
 
-    /// A subscription is wanted for again by its client; what has one answer gets this one.
-    fn out_of_memory(&mut self) -> Vec<u8> {
+    /// A subscription is asked for again by its client; what has one answer gets this one.
+    fn out_of_memory(&mut self) -> Chunks {
         if self.is_subscription {
             return self.ended_by(End::OutOfMemory);
         }
         self.ended = true;
         let reply = OUT_OF_MEMORY.into_reply(request_id(&self.headers));
-        [&self.framing.answer(&reply), self.framing.closing()].concat()
+        let mut told = self.framing.answer(reply.body);
+        told.append(self.framing.closing().to_vec().into());
+        told
     }
 
-    fn ended_by(&mut self, end: End) -> Vec<u8> {
+    fn ended_by(&mut self, end: End) -> Chunks {
         self.ended = true;
         self.framing.ended(end, &self.headers)
     }
+}
+
+fn pieces(part: Chunks) -> VecDeque<Bytes> {
+    part.into_iter().map(Bytes::from).collect()
 }
 
 #[cfg(test)]
@@ -286,7 +302,7 @@ mod tests {
     /// The whole body of a subscription that has one event, for which there is no memory.
     async fn interrupted(framing: Framing) -> String {
         let pool = MemoryPool::new(10, 100);
-        let reply = Reply { body: vec![b'x'; 100], executed: true, ..Reply::default() };
+        let reply = Reply { body: vec![b'x'; 100].into(), executed: true, ..Reply::default() };
         let stream = Stream {
             framing,
             is_subscription: true,
@@ -296,6 +312,7 @@ mod tests {
             keep_alive: tokio::time::interval_at(tokio::time::Instant::now() + KEEP_ALIVE, KEEP_ALIVE),
             new_memory: Box::new(move || pool.reserve(Owner::default())),
             ended: false,
+            rest: VecDeque::new(),
         };
         let parts: Vec<_> = stream::unfold(stream, Stream::next).map(Result::unwrap).collect().await;
         String::from_utf8(parts.concat()).expect("a text")

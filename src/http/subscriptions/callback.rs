@@ -159,7 +159,7 @@ pub(super) async fn serve(app: App, request: Request) -> Response {
     let owner = graphql::owner(&app, &requester.caller, requester.bearer.as_ref());
     let events = match begin(app, Arc::clone(&headers), requester, (params, received), "callback").await {
         Begun::Answers(events) => events,
-        Begun::Answer(reply) => return answered(reply.body),
+        Begun::Answer(reply) => return answered(reply.body.into_vec()),
     };
     if !address.confirms().await {
         return refuse(NOT_CONFIRMED);
@@ -250,10 +250,11 @@ impl Address {
         if reserved.and_then(|()| memory.grow(reply.body.len())).is_err() {
             drop(reply);
             let last = End::OutOfMemory.reply(headers);
-            self.tell("complete", None, Some(errors_of(&last.body))).await;
+            self.tell("complete", None, Some(&errors_of(last))).await;
             return Heard::No;
         }
         let Reply { body, held, .. } = reply;
+        let body = body.into_vec();
         drop(held);
         self.tell("next", Some(&body), None).await
     }
@@ -336,8 +337,8 @@ impl Callback {
                                 Some(Event::Lagged) => Some(End::Lagged.reply(&headers)),
                                 None => None,
                             };
-                            let errors = last.as_ref().map(|reply| errors_of(&reply.body));
-                            address.tell("complete", None, errors).await;
+                            let errors = last.map(errors_of);
+                            address.tell("complete", None, errors.as_deref()).await;
                             Heard::No
                         }
                     },
@@ -349,7 +350,7 @@ impl Callback {
                 biased;
                 end = &mut end => {
                     let last = end.reply(&headers);
-                    address.tell("complete", None, Some(errors_of(&last.body))).await;
+                    address.tell("complete", None, Some(&errors_of(last))).await;
                     return;
                 }
                 heard = next => if heard == Heard::No { return },

@@ -3,7 +3,7 @@
 //! without payload that has the errors. Each part is followed by the next boundary at once, so that its reader need not
 //! wait. Not here: what is answered, and what ends it.
 
-use schema::Reply;
+use schema::{Chunks, Reply};
 
 use super::errors_of;
 
@@ -24,18 +24,21 @@ pub(super) fn is_meant(range: &str) -> bool {
 }
 
 /// An answer.
-pub(super) fn part(reply: &Reply) -> Vec<u8> {
-    json(&[b"{\"payload\":", &reply.body, b"}"])
+pub(super) fn part(answer: Chunks) -> Chunks {
+    json(b"{\"payload\":", answer)
 }
 
 /// What ended the stream although nobody asked for that.
-pub(super) fn error(reply: &Reply) -> Vec<u8> {
-    json(&[b"{\"payload\":null,\"errors\":", errors_of(&reply.body), b"}"])
+pub(super) fn error(reply: Reply) -> Chunks {
+    json(b"{\"payload\":null,\"errors\":", errors_of(reply).into())
 }
 
-fn json(pieces: &[&[u8]]) -> Vec<u8> {
-    const HEAD: &[u8] = b"\r\ncontent-type: application/json\r\n\r\n";
-    [&[HEAD], pieces, &[b"\r\n--graphql"]].concat().concat()
+fn json(begins: &[u8], value: Chunks) -> Chunks {
+    let mut part = Chunks::from(b"\r\ncontent-type: application/json\r\n\r\n".to_vec());
+    part.extend(begins);
+    part.append(value);
+    part.append(b"}\r\n--graphql".to_vec().into());
+    part
 }
 
 #[cfg(test)]

@@ -2,8 +2,10 @@
 //! the connection until the connection has taken the last of it. Not here: the bound itself (`memory`), and how fast it
 //! must be taken (`sending`, `websocket::frames`).
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use schema::{HeldMemory, OperationKind, Reply};
+use schema::{Chunks, HeldMemory, OperationKind, Reply};
 
 use crate::http::{
     graphql,
@@ -13,7 +15,7 @@ use crate::http::{
 /// Bytes with the memory that is reserved for them.
 struct Reserved {
     bytes: Vec<u8>,
-    _memory: MemoryReservation,
+    _memory: Arc<MemoryReservation>,
 }
 
 impl AsRef<[u8]> for Reserved {
@@ -33,15 +35,18 @@ pub(super) fn reserve(
         return memory.grow(reply.body.len());
     }
     memory.grow_owed(reply.body.len()).or_else(|OutOfMemory| {
-        (reply.body, reply.held) = (graphql::done(request_id), HeldMemory::default());
+        (reply.body, reply.held) = (graphql::done(request_id).into(), HeldMemory::default());
         memory.grow_owed(reply.body.len())
     })
 }
 
-/// Bytes that keep `memory` until the last slice of them is dropped.
-pub(super) fn with_memory(mut bytes: Vec<u8>, memory: MemoryReservation) -> Bytes {
-    bytes.shrink_to_fit();
-    Bytes::from_owner(Reserved { bytes, _memory: memory })
+/// Chunks that keep `memory` until the last slice of them is dropped.
+pub(super) fn with_memory(chunks: Chunks, memory: MemoryReservation) -> impl Iterator<Item = Bytes> {
+    let memory = Arc::new(memory);
+    chunks.into_iter().map(move |mut bytes| {
+        bytes.shrink_to_fit();
+        Bytes::from_owner(Reserved { bytes, _memory: Arc::clone(&memory) })
+    })
 }
 
 #[cfg(test)]
@@ -50,7 +55,10 @@ mod tests {
     use crate::http::{memory::MemoryPool, shares::Owner};
 
     fn reply(operation: OperationKind, executed: bool) -> Reply {
-        Reply { body: vec![b'x'; 100], operation: Some(operation), executed, ..Reply::default() }
+        let mut body = Chunks::from(vec![b'x'; 40]);
+        body.make_room(60);
+        body.extend([b'x'; 60]);
+        Reply { body, operation: Some(operation), executed, ..Reply::default() }
     }
 
     #[test]
@@ -59,9 +67,10 @@ mod tests {
         let mut reply = reply(OperationKind::Query, true);
         let mut memory = pool.reserve(Owner::default());
         assert_eq!(reserve(&mut memory, &mut reply, "mine"), Ok(()));
-        let mut bytes = with_memory(reply.body, memory);
-        let slice = bytes.split_to(10);
-        drop(bytes);
+        let mut chunks: Vec<_> = with_memory(reply.body, memory).collect();
+        assert_eq!(chunks.len(), 2);
+        let slice = chunks[1].split_to(10);
+        drop(chunks);
         assert_eq!(pool.held(), 100);
         drop(slice);
         assert_eq!(pool.held(), 0);
@@ -87,10 +96,10 @@ mod tests {
     #[test]
     fn a_mutation_with_a_huge_answer_reports_success() {
         let pool = MemoryPool::new(50_000, 100);
-        let mut reply = Reply { body: vec![b'x'; 100_001], ..reply(OperationKind::Mutation, true) };
+        let mut reply = Reply { body: vec![b'x'; 100_001].into(), ..reply(OperationKind::Mutation, true) };
         let mut memory = pool.reserve(Owner::default());
         assert_eq!(reserve(&mut memory, &mut reply, "mine"), Ok(()));
-        let body = String::from_utf8(reply.body).expect("text");
+        let body = String::from_utf8(reply.body.into_vec()).expect("text");
         assert!(body.starts_with(r#"{"data":null,"errors":"#) && body.contains("COST_LIMIT"), "{body}");
         assert!(reply.executed && pool.held() == body.len(), "{body}");
     }

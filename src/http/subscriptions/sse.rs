@@ -2,7 +2,7 @@
 //! request, by POST or GET; an event `next` for each answer, and `complete` at the end. A stream that ends without it was
 //! interrupted, and its client asks again. Not here: what is answered, and what ends it.
 
-use schema::Reply;
+use schema::Chunks;
 
 pub(super) const CONTENT_TYPE: &str = "text/event-stream";
 pub(super) const ALIVE: &[u8] = b":\n\n";
@@ -14,6 +14,9 @@ pub(super) fn is_meant(range: &str) -> bool {
 }
 
 /// An answer is one line: JSON has no line breaks outside of its texts, and there they are escaped.
-pub(super) fn event(reply: &Reply) -> Vec<u8> {
-    [b"event: next\ndata: ", &reply.body[..], b"\n\n"].concat()
+pub(super) fn event(answer: Chunks) -> Chunks {
+    let mut event = Chunks::from(b"event: next\ndata: ".to_vec());
+    event.append(answer);
+    event.append(b"\n\n".to_vec().into());
+    event
 }

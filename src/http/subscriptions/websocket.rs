@@ -491,12 +491,14 @@ impl Connection {
             self.stop(id);
             reply = OUT_OF_MEMORY.into_reply(request_id(&self.headers));
         }
-        let Reply { body, held, executed, .. } = reply;
-        drop(held);
-        let (kind, payload) = if executed { ("next", body) } else { ("error", errors_of(&body).to_vec()) };
+        let (kind, payload) =
+            if reply.executed { ("next", reply.body) } else { ("error", errors_of(reply).into()) };
         let id = serde_json::to_string(id).expect("a text is JSON");
         let begins = format!(r#"{{"id":{id},"type":"{kind}","payload":"#);
-        self.send([begins.into(), sent::with_memory(payload, memory), Bytes::from_static(b"}")]).await
+        let mut text = vec![Bytes::from(begins)];
+        text.extend(sent::with_memory(payload, memory));
+        text.push(Bytes::from_static(b"}"));
+        self.send(text).await
     }
 
     /// On whose account memory is held.
@@ -513,7 +515,7 @@ impl Connection {
     }
 
     /// Sends a message, in pieces. Who does not read, or too slowly, is cut off.
-    async fn send<const N: usize>(&mut self, text: [Bytes; N]) -> Flow {
+    async fn send(&mut self, text: impl Into<Vec<Bytes>>) -> Flow {
         tokio::select! {
             sent = self.socket.send_text(text) => flow(sent.map_err(|_| Over::Gone)),
             end = &mut self.end => Break(end.into()),

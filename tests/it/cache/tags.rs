@@ -10,7 +10,7 @@ async fn dependencies(app: &TestApp, query: &str) -> (Vec<String>, bool) {
     let viewer = Viewer::User { id: TestApp::account(Role::Admin), role: Role::Admin, session: None };
     let request = Request { query: query.to_owned(), cache_tags: true, ..Request::default() };
     let reply = app.graph.execute(viewer, request).await;
-    assert!(reply.codes.is_empty(), "{}", String::from_utf8_lossy(&reply.body));
+    assert!(reply.codes.is_empty(), "{}", String::from_utf8_lossy(&reply.body.clone().into_vec()));
     let dependencies = reply.dependencies.expect("it was asked for");
     let mut tags: Vec<String> = dependencies.tags().map(ToString::to_string).collect();
     tags.sort();

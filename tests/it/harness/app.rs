@@ -278,7 +278,7 @@ impl Client<'_> {
 
 impl Reply {
     pub(crate) fn of(reply: schema::Reply) -> Self {
-        let body = String::from_utf8(reply.body).expect("the answer is UTF-8");
+        let body = String::from_utf8(reply.body.into_vec()).expect("the answer is UTF-8");
         let mut answer: Value = serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}"));
         let explained = answer["extensions"]["explain"]["sql"].take();
         let sql: Vec<Statement> = explained.as_array().into_iter().flatten().map(statement).collect();

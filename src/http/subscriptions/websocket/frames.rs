@@ -269,24 +269,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     }
 
     /// Sends a message, in pieces that are not copied where it is long.
-    pub(super) async fn send_text<const N: usize>(&mut self, text: [Bytes; N]) -> io::Result<()> {
-        self.queue(OpCode::Data(Data::Text), text);
+    pub(super) async fn send_text(&mut self, text: impl Into<Vec<Bytes>>) -> io::Result<()> {
+        self.queue(OpCode::Data(Data::Text), text.into());
         self.flush().await
     }
 
     /// Asks whether the client is there.
     pub(super) async fn send_ping(&mut self) -> io::Result<()> {
-        self.queue(OpCode::Control(Control::Ping), []);
+        self.queue(OpCode::Control(Control::Ping), Vec::new());
         self.flush().await
     }
 
     /// Answers a ping.
     pub(super) async fn send_pong(&mut self, payload: Bytes) -> io::Result<()> {
-        self.queue(OpCode::Control(Control::Pong), [payload]);
+        self.queue(OpCode::Control(Control::Pong), vec![payload]);
         self.flush().await
     }
 
-    fn queue<const N: usize>(&mut self, opcode: OpCode, payload: [Bytes; N]) {
+    fn queue(&mut self, opcode: OpCode, payload: Vec<Bytes>) {
         let head = FrameHeader { opcode, ..FrameHeader::default() };
         let length: usize = payload.iter().map(Bytes::len).sum();
         let mut first = Vec::new();
@@ -339,7 +339,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         // After a frame that cannot be read nobody knows where the next one begins.
         let is_readable = with != close::BAD_FRAME;
         let closing = async {
-            self.queue(OpCode::Control(Control::Close), [payload.into()]);
+            self.queue(OpCode::Control(Control::Close), vec![payload.into()]);
             if self.flush().await.is_err() {
                 return;
             }
@@ -365,7 +365,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
 
     /// Answers the client's closing.
     pub(super) async fn answer_close(mut self, code: u16, within: Duration) {
-        self.queue(OpCode::Control(Control::Close), [code.to_be_bytes().to_vec().into()]);
+        self.queue(OpCode::Control(Control::Close), vec![code.to_be_bytes().to_vec().into()]);
         let _ = timeout(within, self.flush()).await;
     }
 }

@@ -282,8 +282,9 @@ async fn a_message_holds_its_memory_until_it_is_sent() {
     let limits = MessageLimits { message: 10, within: WITHIN, pace: PACE };
     let memory = MemoryPool::new(1 << 20, 100);
     let mut socket = Socket::new(server, limits, move || memory.reserve(Owner::default()));
-    let body = crate::http::subscriptions::sent::with_memory(vec![b'x'; 50_000], reserved);
-    let text = [Bytes::from_static(b"<"), body, Bytes::from_static(b">")];
+    let body = crate::http::subscriptions::sent::with_memory(vec![b'x'; 50_000].into(), reserved);
+    let text: Vec<_> =
+        [Bytes::from_static(b"<")].into_iter().chain(body).chain([Bytes::from_static(b">")]).collect();
     assert!(timeout(WITHIN / 10, socket.send_text(text)).await.is_err(), "nobody reads");
     assert_eq!(pool.held(), 50_000);
     let mut all = vec![0; 4 + 50_002];
