@@ -156,7 +156,7 @@ async fn run(graph: &Graph, query: &str, variables: Value, address: IpAddr) -> (
     let started = Instant::now();
     let reply = graph.execute(Viewer::Anonymous, request).await;
     let milliseconds = started.elapsed().as_secs_f64() * 1_000.0;
-    (milliseconds, serde_json::from_slice(&reply.body).expect("JSON"))
+    (milliseconds, serde_json::from_slice(&reply.body.into_vec()).expect("JSON"))
 }
 
 /// An address of a network from which nobody has come yet.

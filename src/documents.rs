@@ -402,7 +402,7 @@ impl DocumentStore {
 }
 
 fn prepare(graph: &Graph, text: &str, caller: &Caller) -> Result<Arc<Document>, DocumentError> {
-    graph.prepare_for(text, caller).map_err(|reply| DocumentError::Invalid(Box::new(reply)))
+    graph.prepare_for(text, caller).map_err(DocumentError::Invalid)
 }
 
 /// An id as documents are kept under it: hashes without their prefix, in small letters. `None` where it is no id.

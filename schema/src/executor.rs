@@ -67,7 +67,7 @@ impl Executor for GraphFor {
         if self.has_ended() {
             return refusal(ENDED, "UNAUTHENTICATED");
         }
-        response(&self.graph.execute(self.viewer(), self.request(request)).await)
+        response(self.graph.execute(self.viewer(), self.request(request)).await)
     }
 
     /// One response to a query or a mutation; one for each event of a subscription, which ends with an error once the
@@ -149,7 +149,7 @@ mod tests {
             r#"{"data":null,"errors":[{"message":"m","locations":[{"line":1,"column":3}],"path":["a",0],"extensions":{"code":"FORBIDDEN"}}]}"#,
             r#"{"data":{"a":1},"extensions":{"cacheToken":"7"}}"#,
         ] {
-            let response = response(&Reply { body: body.as_bytes().to_vec(), ..Reply::default() });
+            let response = response(Reply { body: body.as_bytes().to_vec().into(), ..Reply::default() });
             let written: serde_json::Value = serde_json::to_value(&response).expect("JSON");
             let expected: serde_json::Value = serde_json::from_str(body).expect("JSON");
             assert_eq!(written, expected);

@@ -4,8 +4,7 @@
 use std::{sync::Arc, time::Instant};
 
 use async_graphql::{Schema, ValidationMode, parser::parse_schema};
-use entities::{Recorder, Store, cache::Retention};
-use futures_util::{FutureExt as _, future::BoxFuture};
+use entities::{Recorder, Store};
 use prometheus_client::registry::Registry;
 
 pub mod activity;
@@ -49,7 +48,7 @@ use engine::{
         sdl,
         trace::{Clock, Tree},
     },
-    introspection::Question,
+    introspection::{AnswerCache, Question},
     limits::Limits,
     object::Row,
     output::{Errors, Unfinished},
@@ -139,6 +138,7 @@ struct GraphInner {
     service: ServiceInfo,
     api_sdl: String,
     introspector: Engine,
+    introspected: AnswerCache,
     input_types: InputTypes,
     documents: DocumentCache,
     groups: Groups,
@@ -182,6 +182,7 @@ impl Graph {
             service,
             api_sdl,
             introspector,
+            introspected: AnswerCache::default(),
             input_types,
             documents,
             groups,
@@ -212,7 +213,7 @@ impl Graph {
         request.found_from = Some(Instant::now());
         match self.prepare_for(&request.query, &request.caller) {
             Ok(document) => self.execute_document(viewer, document, request).await,
-            Err(refused) => refused,
+            Err(refused) => *refused,
         }
     }
 
@@ -221,7 +222,7 @@ impl Graph {
         request.found_from = Some(Instant::now());
         match self.prepare_for(&request.query, &request.caller) {
             Ok(document) => self.open_document(viewer, document, request).await,
-            Err(refused) => Opened::Reply(refused),
+            Err(refused) => Opened::Reply(*refused),
         }
     }
 
@@ -229,7 +230,7 @@ impl Graph {
     ///
     /// # Errors
     /// The answer to a request with this document, which cannot be run.
-    pub fn prepare(&self, text: &str) -> Result<Arc<Document>, Reply> {
+    pub fn prepare(&self, text: &str) -> Result<Arc<Document>, Box<Reply>> {
         self.prepare_for(text, &Caller::default())
     }
 
@@ -238,9 +239,9 @@ impl Graph {
     ///
     /// # Errors
     /// The answer to a request with this document, which cannot be run.
-    pub fn prepare_for(&self, text: &str, caller: &Caller) -> Result<Arc<Document>, Reply> {
+    pub fn prepare_for(&self, text: &str, caller: &Caller) -> Result<Arc<Document>, Box<Reply>> {
         let prepared = self.inner.documents.prepare(text, caller.clearance());
-        prepared.map_err(|errors| rejected(None, &errors, &caller.request_id))
+        prepared.map_err(|errors| Box::new(rejected(None, &errors, &caller.request_id)))
     }
 
     /// How the database carries out a statement of an answer that was explained: `id` is `extensions.explain.plans`,
@@ -435,26 +436,10 @@ impl GraphInner {
         }
         let ask = |selected: &Selected<'_>| {
             let (document, operation_name) = (&*prepared.document, prepared.operation_name.as_deref());
-            self.introspect(&Question { document, operation_name, planner, selected }, ctx)
+            let question = Question { document, operation_name, planner, selected };
+            self.introspected.answer(&question, &self.introspector)
         };
         let selection = plan(planner, root, ctx, ask).await?;
         Ok(answer(&selection, Query, ctx, prepared.document.output_buffer(), errors).await)
-    }
-
-    /// The answer to a question about the schema, as JSON, kept for an hour at most.
-    fn introspect<'a>(&self, question: &Question<'_, '_>, ctx: &'a Context) -> BoxFuture<'a, Vec<u8>> {
-        // Of this schema: another version of the program may share the cache.
-        let schema = blake3::hash(self.service.sdl.as_bytes());
-        let name = format!("introspection {schema} {}", question.key());
-        let ask = question.ask(&self.introspector);
-        let load = move |_: Store| {
-            let asked = ask();
-            async move { Ok(asked.await) }
-        };
-        async move {
-            let json = ctx.store().get_or_set(&name, Retention::for_seconds(3_600), Vec::new(), load).await;
-            json.map_or_else(|_| b"null".to_vec(), |json: Arc<String>| json.as_bytes().to_vec())
-        }
-        .boxed()
     }
 }

@@ -39,12 +39,12 @@ pub struct BrokenDocument {
     /// The document's id; none where it is the file.
     pub id: Option<String>,
     /// What is wrong; at least one.
-    pub problems: Vec<Problem>,
+    pub problems: Vec<DocumentProblem>,
 }
 
 /// What is wrong with a document or a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
+pub struct DocumentProblem {
     /// The line and the column in the document, both from 1, where that can be told.
     pub at: Option<(u64, u64)>,
     /// A sentence.
@@ -54,12 +54,12 @@ pub struct Problem {
 impl BrokenDocument {
     /// With one thing that is wrong, at no place.
     pub(super) fn because(file: PathBuf, id: Option<String>, message: String) -> Self {
-        Self { file, id, problems: vec![Problem { at: None, message }] }
+        Self { file, id, problems: vec![DocumentProblem { at: None, message }] }
     }
 
     /// What is wrong, each as a line: `file:line:column: message`.
     pub fn lines(&self) -> impl Iterator<Item = String> {
-        self.problems.iter().map(|Problem { at, message }| {
+        self.problems.iter().map(|DocumentProblem { at, message }| {
             let place = at.map_or(String::new(), |(line, column)| format!(":{line}:{column}"));
             format!("{}{place}: {message}", self.file.display())
         })

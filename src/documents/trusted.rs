@@ -15,7 +15,7 @@ use schema::{Document, Graph, Reply, engine::syntax};
 use serde_json::Value;
 
 use super::{
-    manifest::{self, BrokenDocument, Problem, PublishedDocument},
+    manifest::{self, BrokenDocument, DocumentProblem, PublishedDocument},
     usage::Usage,
 };
 
@@ -66,13 +66,12 @@ impl Trusted {
             }
             let before = old.find(entry.client.as_deref(), &entry.id);
             let unchanged = before.filter(|before| before.entry.text == entry.text);
-            let document = match unchanged {
-                Some(before) => Ok(Arc::clone(&before.document)),
-                None => {
-                    // There may be thousands: requests get their turn between them.
-                    tokio::task::yield_now().await;
-                    graph.prepare(&entry.text)
-                }
+            let document = if let Some(before) = unchanged {
+                Ok(Arc::clone(&before.document))
+            } else {
+                // There may be thousands: requests get their turn between them.
+                tokio::task::yield_now().await;
+                graph.prepare(&entry.text)
             };
             match document {
                 Ok(document) => {
@@ -86,7 +85,7 @@ impl Trusted {
                     });
                 }
                 Err(reply) => {
-                    let problems = problems(reply);
+                    let problems = problems(*reply);
                     trusted.broken.push(BrokenDocument { file: entry.file, id: Some(entry.id), problems });
                 }
             }
@@ -156,12 +155,12 @@ pub(super) fn body_hash(text: &str) -> [u8; 32] {
 }
 
 /// The errors of an answer to a document that cannot run.
-fn problems(reply: Reply) -> Vec<Problem> {
+fn problems(reply: Reply) -> Vec<DocumentProblem> {
     let body: Value = serde_json::from_slice(&reply.body.into_vec()).unwrap_or_default();
     let errors = body["errors"].as_array().into_iter().flatten().map(|error| {
         let place = &error["locations"][0];
         let at = place["line"].as_u64().zip(place["column"].as_u64());
-        Problem { at, message: error["message"].as_str().unwrap_or_default().to_owned() }
+        DocumentProblem { at, message: error["message"].as_str().unwrap_or_default().to_owned() }
     });
     errors.collect()
 }

@@ -32,7 +32,7 @@ use futures_util::{
     StreamExt as _,
     stream::{self, BoxStream},
 };
-use schema::{Access, Event, Opened, OperationKind, Reply, auth::token::Bearer};
+use schema::{Access, Chunks, Event, Opened, OperationKind, Reply, auth::token::Bearer};
 use tokio::sync::watch;
 use tracing::Span;
 
@@ -260,8 +260,8 @@ fn answers(
 }
 
 /// The array of errors of an answer that has nothing else.
-fn errors_of(reply: Reply) -> Vec<u8> {
-    let body = reply.body.into_vec();
+fn errors_of(answer: Chunks) -> Vec<u8> {
+    let body = answer.into_vec();
     let errors = body.strip_prefix(b"{\"errors\":").and_then(|rest| rest.strip_suffix(b"}"));
     errors.unwrap_or(b"[]").to_vec()
 }

@@ -5,6 +5,7 @@
 import assert from "node:assert/strict";
 import http from "node:http";
 import { after, before, suite, test } from "node:test";
+import { getIntrospectionQuery } from "graphql";
 import { target } from "./attacked.mjs";
 import { ATTACKERS, printPressure, underPressure } from "./pressure.mjs";
 import { token } from "./xp.mjs";
@@ -111,6 +112,17 @@ suite("long answers", () => {
       test(`${name}, ${coding}`, { timeout: 300_000 }, () =>
         underPressure(`${name} × ${roots * IDS}, ${coding}, ${ATTACKERS} at once`, () => attack(bomb(versions[version], fields, roots), coding, allowed)));
     }
+  }
+});
+
+suite("questions about the schema", () => {
+  const text = (names) => {
+    const asked = Array.from({ length: names }, (_, number) => `a${number}: __schema { ...S }`);
+    return `{ ${asked.join(" ")} } ${getIntrospectionQuery().replace(/^\s*query \w+ \{\s*__schema/, "fragment S on __Schema").replace(/\}\s*\}\s*fragment FullType/, "} fragment FullType")}`;
+  };
+  for (const coding of ["identity", "br"]) {
+    test(`the whole schema 20 times in each, ${coding}`, { timeout: 300_000 }, () =>
+      underPressure(`the whole schema × 20, ${coding}, ${ATTACKERS} at once`, () => attack({ query: text(20) }, coding, ["ok", "OVERLOADED", "TIMEOUT"])));
   }
 });
 

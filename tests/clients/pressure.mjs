@@ -1,9 +1,10 @@
 // What an attack costs the server, and everybody else: how much memory it takes at most, and how long others wait for
 // answers meanwhile. Others ask from another address, since the server gives each address its share. Not here: the
-// attacks (pressure.test.mjs).
+// attacks (pressure.test.mjs), the questions of others (others.mjs).
 import assert from "node:assert/strict";
-import http from "node:http";
+import { once } from "node:events";
 import { setTimeout as wait } from "node:timers/promises";
+import { Worker } from "node:worker_threads";
 import { forgetPeak, memory, MOST_MEMORY, peakAbove, target } from "./attacked.mjs";
 import { endpoint } from "./xp.mjs";
 
@@ -23,41 +24,16 @@ let calm, bearer;
 /** The value below which so many of a list are. */
 const percentile = (values, part) => [...values].sort((a, b) => a - b)[Math.floor((values.length - 1) * part)] ?? 0;
 
-/** Asks one small question after the other until it is stopped; how long each took, and how many were not answered. */
+/** Starts others' questions (others.mjs); the function stops them and gives how long they waited and how many were refused. */
 function askAlong() {
-  const agent = new http.Agent({ keepAlive: true, maxSockets: 1 });
-  const waited = [];
-  const failures = new Map();
-  let goesOn = true;
-  const ask = (signedIn) =>
-    new Promise((resolve) => {
-      const body = JSON.stringify({ query: signedIn ? "{ me { id } }" : "{ __typename }" });
-      const headers = { "content-type": "application/json", "content-length": body.length, ...(signedIn && { authorization: bearer }) };
-      const started = performance.now();
-      const request = http.request(
-        { host: target.hostname, port: target.port, path: "/graphql", method: "POST", localAddress: OTHERS_ADDRESS, agent, headers, timeout: 20_000 },
-        (response) => {
-          response.resume();
-          response.on("end", () => resolve([response.statusCode, performance.now() - started]));
-          response.on("error", (error) => resolve([error.code, 0]));
-        },
-      );
-      request.on("timeout", () => request.destroy(new Error("no answer")));
-      request.on("error", (error) => resolve([error.code ?? error.message, 0]));
-      request.end(body);
-    });
-  const running = (async () => {
-    for (let number = 0; goesOn; number++) {
-      const [status, took] = await ask(number % 2 === 1);
-      if (status === 200) waited.push(took);
-      else failures.set(status, (failures.get(status) ?? 0) + 1);
-      await wait(PAUSE);
-    }
-  })();
+  const { hostname, port } = target;
+  const workerData = { hostname, port, localAddress: OTHERS_ADDRESS, bearer, pause: PAUSE };
+  const others = new Worker(new URL("others.mjs", import.meta.url), { workerData });
+  const told = once(others, "message");
+  told.catch(() => {}); // seen by who waits for it below
   return async () => {
-    goesOn = false;
-    await running;
-    agent.destroy();
+    others.postMessage("stop");
+    const [{ waited, failures }] = await told;
     const refused = [...failures.values()].reduce((sum, count) => sum + count, 0);
     return { asked: waited.length + refused, refused, failures, p50: percentile(waited, 0.5), p99: percentile(waited, 0.99) };
   };

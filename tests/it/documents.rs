@@ -51,8 +51,9 @@ fn a_manifest_is_checked_published_listed_counted_and_retired() {
             && said.contains("its text has the hash"),
         "{said}"
     );
-    let wrong = folder.join("wrong.graphql");
-    fs::write(&wrong, "query Wrong {\n  nothing\n  users(first: \"1\") { totalCount }\n}\n").expect("written");
+    let wrong = folder.path().join("wrong.graphql");
+    fs::write(&wrong, "query Wrong {\n  nothing\n  users(first: \"1\") { totalCount }\n}\n")
+        .expect("written");
     let wrong = wrong.to_str().expect("UTF-8");
     let (code, said) = documents(path, &["check", wrong]);
     assert_eq!(code, 1, "{said}");

@@ -44,7 +44,7 @@ fn w2(criterion: &mut Criterion) {
     let ours = || async {
         let ctx = both.context();
         let answer = both.executor.run(&document, None, Variables::default(), Query, &ctx, Errors::default());
-        answer.await.expect("it runs").finished(&Arc::default(), &ctx.bounds).out
+        answer.await.expect("it runs").finished(&Arc::default(), &ctx.bounds).out.into_vec()
     };
     let theirs = || both.theirs(&document, Variables::default());
     let value =

@@ -12,7 +12,7 @@ use engine::{
     federation::gateway::ForGateways,
     limits::{self, Limits},
     syntax,
-    validation::{self, Types},
+    validation::{self, SchemaTypes},
     variables::{self, InputTypes},
 };
 use serde_json::{Value, json};
@@ -35,7 +35,7 @@ const LIMITS: Limits = Limits {
 };
 
 struct Judge {
-    types: Types,
+    types: SchemaTypes,
     input_types: InputTypes,
     output_types: OutputTypes,
 }
@@ -88,7 +88,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let text = std::fs::read_to_string(path)?;
     let sdl = parse_schema(&text)?;
     let judge = Judge {
-        types: Types::of(&sdl, &text),
+        types: SchemaTypes::of(&sdl, &text),
         input_types: InputTypes::of(&sdl, &[]),
         output_types: OutputTypes::of(&sdl),
     };

@@ -12,18 +12,24 @@ const COPIED: usize = 4 << 10;
 /// Bytes in chunks, of which the last one is written to.
 #[derive(Clone, Debug, Default)]
 pub struct Chunks {
-    full: Vec<Vec<u8>>,
-    /// Bytes in the full ones.
-    before: usize,
-    /// What the full ones have allocated, bytes.
-    allocated: usize,
+    /// None in a short answer, which is so hardly larger than a vector.
+    full: Option<Box<Full>>,
     end: Vec<u8>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Full {
+    chunks: Vec<Vec<u8>>,
+    /// Bytes in them.
+    bytes: usize,
+    /// What they have allocated, bytes.
+    allocated: usize,
 }
 
 impl Chunks {
     /// How many bytes there are.
     pub fn len(&self) -> usize {
-        self.before + self.end.len()
+        self.before() + self.end.len()
     }
 
     /// Whether there are none.
@@ -33,7 +39,16 @@ impl Chunks {
 
     /// What is allocated for them, bytes; what a chunk has more than it needs is counted.
     pub fn allocated(&self) -> usize {
-        self.allocated + self.end.capacity()
+        self.full.as_ref().map_or(0, |full| full.allocated) + self.end.capacity()
+    }
+
+    /// Bytes in the full chunks.
+    fn before(&self) -> usize {
+        self.full.as_ref().map_or(0, |full| full.bytes)
+    }
+
+    fn full(&self) -> &[Vec<u8>] {
+        self.full.as_ref().map_or(&[], |full| &full.chunks)
     }
 
     /// The last chunk, to append to. What is there already must be left as it is.
@@ -70,37 +85,39 @@ impl Chunks {
         }
         let end = std::mem::take(&mut self.end);
         self.seal(end);
-        for chunk in other.full {
+        for chunk in other.full.into_iter().flat_map(|full| full.chunks) {
             self.seal(chunk);
         }
         self.end = other.end;
     }
 
-    fn seal(&mut self, full: Vec<u8>) {
-        if !full.is_empty() {
-            self.before += full.len();
-            self.allocated += full.capacity();
-            self.full.push(full);
+    fn seal(&mut self, chunk: Vec<u8>) {
+        if !chunk.is_empty() {
+            let full = self.full.get_or_insert_default();
+            full.bytes += chunk.len();
+            full.allocated += chunk.capacity();
+            full.chunks.push(chunk);
         }
     }
 
     /// Cuts back to the first `length` bytes.
     pub fn truncate(&mut self, length: usize) {
-        while length < self.before
-            && let Some(last) = self.full.pop()
+        while let Some(full) = &mut self.full
+            && length < full.bytes
+            && let Some(last) = full.chunks.pop()
         {
-            self.before -= last.len();
-            self.allocated -= last.capacity();
+            full.bytes -= last.len();
+            full.allocated -= last.capacity();
             self.end = last;
         }
-        self.end.truncate(length.saturating_sub(self.before));
+        self.end.truncate(length.saturating_sub(self.before()));
     }
 
     /// Appends bytes that are there already once more.
     pub fn repeat(&mut self, mut range: Range<usize>) {
         make_room(range.len(), &mut self.end);
         let mut begin = 0;
-        for chunk in &self.full {
+        for chunk in self.full.iter().flat_map(|full| &full.chunks) {
             let end = begin + chunk.len();
             if range.start < end && !range.is_empty() {
                 let part = range.start - begin..range.end.min(end) - begin;
@@ -116,21 +133,19 @@ impl Chunks {
 
     /// The chunks, none of them empty.
     pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
-        self.full.iter().chain(Some(&self.end)).map(Vec::as_slice).filter(|chunk| !chunk.is_empty())
-    }
-
-    /// Whether they begin so, within the first chunk.
-    pub fn starts_with(&self, bytes: &[u8]) -> bool {
-        self.slices().next().is_some_and(|first| first.starts_with(bytes))
+        self.full().iter().chain(Some(&self.end)).map(Vec::as_slice).filter(|chunk| !chunk.is_empty())
     }
 
     /// All of them in one vector: copied, unless there is one chunk only.
     pub fn into_vec(mut self) -> Vec<u8> {
-        if self.full.is_empty() {
-            return self.end;
+        let end = std::mem::take(&mut self.end);
+        match self.full {
+            Some(mut full) if !full.chunks.is_empty() => {
+                full.chunks.push(end);
+                full.chunks.concat()
+            }
+            _ => end,
         }
-        self.full.push(self.end);
-        self.full.concat()
     }
 }
 
@@ -146,7 +161,10 @@ impl IntoIterator for Chunks {
 
     /// The chunks, none of them empty.
     fn into_iter(self) -> Self::IntoIter {
-        self.full.into_iter().chain(Some(self.end).filter(|end| !end.is_empty()))
+        self.full
+            .map_or_else(Vec::new, |full| full.chunks)
+            .into_iter()
+            .chain(Some(self.end).filter(|end| !end.is_empty()))
     }
 }
 
@@ -188,7 +206,8 @@ mod tests {
         chunks.make_room(100);
         chunks.extend(b"short");
         let place = chunks.end().as_ptr();
-        assert_eq!(chunks.into_vec().as_ptr(), place);
+        let whole = chunks.into_vec();
+        assert_eq!(whole.as_ptr(), place);
         assert_eq!(chunks_of("abcdefgh"), ["abc", "def", "gh"]);
         assert_eq!(self::chunks("abcdefgh").into_vec(), b"abcdefgh");
     }
@@ -232,7 +251,7 @@ mod tests {
         assert!(places.iter().copied().eq(one.slices().map(<[u8]>::as_ptr)));
         one.append(chunks("ghijk"));
         one.append(Chunks::default());
-        assert_eq!(one.slices().count(), 3, "what is short is copied");
+        assert_eq!(one.slices().count(), 4, "what is short is copied, behind a full chunk into a new one");
         assert_eq!(text(&one), format!("abcdef{long}ghijk"));
         assert_eq!(one.len(), one.into_vec().len());
     }

@@ -32,8 +32,8 @@ use crate::{
     error::{Code, RequestError, SourceLocation},
     federation::gateway::{Clearance, ForGateways},
     limits::{self, LimitErrorKind, Limits},
-    syntax::{self, Tree},
-    validation::{self, Types},
+    syntax::{self, SyntaxTree},
+    validation::{self, SchemaTypes},
 };
 
 mod sign_in_only;
@@ -110,7 +110,7 @@ impl Default for Rules {
 pub struct DocumentCache {
     cached: Cache<Arc<str>, Arc<Document>>,
     rules: Rules,
-    schema: Types,
+    schema: SchemaTypes,
     /// The output types of the schema.
     pub types: Arc<OutputTypes>,
     prepared: Counter,
@@ -148,7 +148,7 @@ impl DocumentCache {
             "Documents that were refused, by what they had too much of",
             Family::clone(&refused),
         );
-        let (schema, types) = (Types::of(sdl, text), Arc::new(OutputTypes::of(sdl)));
+        let (schema, types) = (SchemaTypes::of(sdl, text), Arc::new(OutputTypes::of(sdl)));
         Self { cached, rules, schema, types, prepared, refused }
     }
 
@@ -189,7 +189,7 @@ impl DocumentCache {
     }
 
     /// Also whether it is longer than others than gateways may send.
-    fn read<'d>(&self, text: &'d str, is_gateway: bool) -> Result<(Tree<'d>, bool), RequestError> {
+    fn read<'d>(&self, text: &'d str, is_gateway: bool) -> Result<(SyntaxTree<'d>, bool), RequestError> {
         let Rules { limits, gateway_limits, .. } = &self.rules;
         let tree = match syntax::parse(text, limits) {
             Ok(tree) => return Ok((tree, false)),

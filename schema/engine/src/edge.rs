@@ -122,7 +122,7 @@ impl Filled for &Broken {
 /// A value that is there already: JSON that is written as it is.
 pub struct Ready {
     /// The value.
-    pub json: Vec<u8>,
+    pub json: Arc<String>,
 }
 
 impl<T> Run<T> for Ready {
@@ -133,7 +133,7 @@ impl<T> Run<T> for Ready {
 
 impl Filled for &Ready {
     fn write<'w>(&'w self, _: usize, writer: &mut Writer<'w>) -> Result<(), Unwritten> {
-        append(&self.json, writer.out.end());
+        append(self.json.as_bytes(), writer.out.end());
         Ok(())
     }
 }

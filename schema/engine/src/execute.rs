@@ -13,7 +13,7 @@ use async_graphql::{
     },
     registry::Registry as Types,
 };
-use futures_util::{FutureExt as _, future::BoxFuture};
+use futures_util::future::BoxFuture;
 use prometheus_client::registry::Registry;
 
 use crate::{
@@ -29,7 +29,7 @@ use crate::{
         gateway::Clearance,
         sdl::{self, Composed},
     },
-    introspection::Question,
+    introspection::{AnswerCache, Question},
     object::{Entity, Row, Selection},
     output::{Errors, Unfinished, Writer},
     plan::{Planner, Selected},
@@ -42,7 +42,7 @@ pub async fn plan<'q, Q: Entity>(
     planner: Planner<'q>,
     root: &'q SelectionSet,
     ctx: &'q Context,
-    ask: impl Fn(&Selected<'q>) -> BoxFuture<'q, Vec<u8>> + Send,
+    ask: impl Fn(&Selected<'q>) -> BoxFuture<'static, Arc<String>> + Send,
 ) -> Result<Selection<'q, Q>, RequestError> {
     let query = Q::object();
     let mut selection = query.nothing();
@@ -149,6 +149,7 @@ type Library<Q> = Schema<Row<Q>, EmptyMutation, EmptySubscription>;
 /// that are valid are remembered by their text.
 pub struct Executor<Q: Entity> {
     introspector: Library<Q>,
+    introspected: AnswerCache,
     sdl: String,
     documents: DocumentCache,
     input_types: InputTypes,
@@ -187,6 +188,7 @@ impl<Q: Entity> Executor<Q> {
             documents: DocumentCache::new(settings.rules, (&types, &text), registry),
             input_types: InputTypes::of(&types, &[]),
             introspector,
+            introspected: AnswerCache::default(),
             groups: Groups::new(settings.shared_batches),
             metrics: Metrics::register(registry),
             answer_bytes: settings.answer_bytes,
@@ -253,7 +255,7 @@ impl<Q: Entity> Executor<Q> {
         let planner = Planner { fragments: &document.parsed.fragments, variables: &variables };
         let ask = |selected: &Selected<'_>| {
             let question = Question { document, operation_name, planner, selected };
-            question.ask(&self.introspector)().map(String::into_bytes).boxed()
+            self.introspected.answer(&question, &self.introspector)
         };
         let selection = plan(planner, &operation.parsed.node.selection_set.node, ctx, ask).await?;
         let answer = answer(&selection, root, ctx, document.output_buffer(), errors).await;

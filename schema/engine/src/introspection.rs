@@ -1,5 +1,8 @@
 //! `__schema` and `__type`: answered by the library from its registry. The merged field is sent to it as a document
-//! of its own. What it says never changes while the program runs and takes long to make: whoever asks keeps it under `key`.
+//! of its own. What it says never changes while the program runs and takes long to make, so it is held
+//! (`AnswerCache`): in this process only, since every other wording has another answer.
+
+use std::{future::ready, sync::Arc};
 
 use async_graphql::{
     ObjectType, Response, Schema, SubscriptionType,
@@ -10,12 +13,69 @@ use async_graphql::{
 };
 
 use futures_util::{FutureExt as _, future::BoxFuture};
+use moka::sync::Cache;
+use tokio::sync::OnceCell;
 
 use crate::{
     document::{Document, nowhere, request_of},
     plan::{Planner, Selected},
     scalar::write_json,
 };
+
+/// Answers held, bytes; the whole schema is some 120 KB.
+const HELD_BYTES: u64 = 4 << 20;
+/// What an entry takes beside its answer, about, bytes.
+const ENTRY_BYTES: usize = 256;
+
+type Answer = Arc<OnceCell<Arc<String>>>;
+
+/// Answers about one schema. Whoever asks the same at the same time waits for one answer.
+pub struct AnswerCache(Cache<[u8; 32], Answer>);
+
+impl Default for AnswerCache {
+    fn default() -> Self {
+        let weigh = |_: &[u8; 32], answer: &Answer| {
+            let bytes = answer.get().map_or(0, |json| json.len());
+            u32::try_from(bytes.saturating_add(ENTRY_BYTES)).unwrap_or(u32::MAX)
+        };
+        Self(Cache::builder().weigher(weigh).max_capacity(HELD_BYTES).build())
+    }
+}
+
+impl AnswerCache {
+    /// The value of the field, as JSON.
+    pub fn answer<Q, M, S>(
+        &self,
+        question: &Question<'_, '_>,
+        schema: &Schema<Q, M, S>,
+    ) -> BoxFuture<'static, Arc<String>>
+    where
+        Q: ObjectType + 'static,
+        M: ObjectType + 'static,
+        S: SubscriptionType + 'static,
+    {
+        self.get_or_ask(question.key(), || question.ask(schema))
+    }
+
+    fn get_or_ask(
+        &self,
+        key: [u8; 32],
+        ask: impl FnOnce() -> BoxFuture<'static, String>,
+    ) -> BoxFuture<'static, Arc<String>> {
+        let answer = self.0.get_with(key, Answer::default);
+        if let Some(json) = answer.get() {
+            return ready(Arc::clone(json)).boxed();
+        }
+        let (asked, answers) = (ask(), self.0.clone());
+        async move {
+            let json = Arc::clone(answer.get_or_init(|| async { Arc::new(asked.await) }).await);
+            // Now it weighs what it holds.
+            answers.insert(key, answer);
+            json
+        }
+        .boxed()
+    }
+}
 
 /// What is asked about the schema.
 pub struct Question<'a, 'q> {
@@ -31,30 +91,24 @@ pub struct Question<'a, 'q> {
 
 impl Question<'_, '_> {
     /// What no other question about this schema has.
-    pub fn key(&self) -> String {
+    fn key(&self) -> [u8; 32] {
         let variables = serde_json::to_string(self.planner.variables).unwrap_or_default();
         let (hash, name) = (self.document.hash(), self.operation_name);
         let asked = format!("{hash:?} {name:?} {} {variables}", self.selected.key());
-        blake3::hash(asked.as_bytes()).to_string()
+        blake3::hash(asked.as_bytes()).into()
     }
 
-    /// Lets the library answer it, each time that it is called; the field's value, as JSON.
-    pub fn ask<Q, M, S>(
-        &self,
-        schema: &Schema<Q, M, S>,
-    ) -> impl Fn() -> BoxFuture<'static, String> + Clone + Send + Sync + use<Q, M, S>
+    /// Lets the library answer it.
+    fn ask<Q, M, S>(&self, schema: &Schema<Q, M, S>) -> BoxFuture<'static, String>
     where
         Q: ObjectType + 'static,
         M: ObjectType + 'static,
         S: SubscriptionType + 'static,
     {
-        let (schema, parsed) = (schema.clone(), parsed(self.document, self.selected));
-        let (variables, field) = (self.planner.variables.clone(), self.selected.name().to_owned());
-        move || {
-            let request = request_of(parsed.clone(), None, variables.clone());
-            let (schema, field) = (schema.clone(), field.clone());
-            async move { json_of(schema.execute(request).await, &field) }.boxed()
-        }
+        let parsed = parsed(self.document, self.selected);
+        let request = request_of(parsed, None, self.planner.variables.clone());
+        let (schema, field) = (schema.clone(), self.selected.name().to_owned());
+        async move { json_of(schema.execute(request).await, &field) }.boxed()
     }
 }
 
@@ -92,5 +146,27 @@ fn parsed(document: &Document, selected: &Selected<'_>) -> ExecutableDocument {
     ExecutableDocument {
         operations: DocumentOperations::Single(nowhere(operation)),
         fragments: document.parsed.fragments.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// So much is held, whatever is asked.
+    #[tokio::test]
+    async fn answers_are_held_within_a_bound() {
+        let cache = AnswerCache::default();
+        let long = || std::future::ready("x".repeat(HELD_BYTES as usize / 10)).boxed();
+        for number in 0..100 {
+            let (one, again) = tokio::join!(
+                cache.get_or_ask([number; 32], long),
+                cache.get_or_ask([number; 32], || async { unreachable!("it is being asked") }.boxed()),
+            );
+            assert!(Arc::ptr_eq(&one, &again));
+        }
+        cache.0.run_pending_tasks();
+        assert!((1..=10).contains(&cache.0.entry_count()), "{}", cache.0.entry_count());
+        assert!(cache.0.weighted_size() <= HELD_BYTES);
     }
 }

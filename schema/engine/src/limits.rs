@@ -15,7 +15,7 @@ mod meter;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use cursor::Cursor;
+pub(crate) use cursor::LineCursor;
 pub(crate) use meter::Meter;
 
 /// What kind of operation it is.
@@ -211,7 +211,7 @@ impl Violation {
     #[cold]
     pub(crate) fn locate(self, document: &str) -> LimitError {
         let (kind, at, message, limit) = *self.0;
-        let (line, column) = Cursor::new(document).place(at);
+        let (line, column) = LineCursor::new(document).place(at);
         LimitError { kind, message, limit, line, column }
     }
 }

@@ -16,23 +16,23 @@ mod parser;
 mod tests;
 pub(crate) mod text;
 
-pub(crate) use lexer::{Kind, Lexer};
+pub(crate) use lexer::{Lexer, TokenKind};
 pub use normal::normal;
 
 /// Places in one of the tree's lists.
-pub(crate) type Span = Range<u32>;
+pub(crate) type IndexRange = Range<u32>;
 
 /// A document.
 #[derive(Debug)]
-pub struct Tree<'d> {
+pub struct SyntaxTree<'d> {
     /// What it amounts to.
     pub shape: DocumentStats<'d>,
     pub(crate) text: &'d str,
-    pub(crate) definitions: Vec<Definition<'d>>,
+    pub(crate) definitions: Vec<DefinitionNode<'d>>,
     /// Each selection is followed by those of its own selection set.
-    pub(crate) selections: Vec<Selection<'d>>,
-    pub(crate) arguments: Vec<Argument<'d>>,
-    pub(crate) directives: Vec<Directive<'d>>,
+    pub(crate) selections: Vec<SelectionNode<'d>>,
+    pub(crate) arguments: Vec<ArgumentNode<'d>>,
+    pub(crate) directives: Vec<DirectiveNode<'d>>,
     pub(crate) variables: Vec<Variable<'d>>,
     /// Each list and object is followed by what it holds.
     pub(crate) values: Vec<Value<'d>>,
@@ -55,7 +55,7 @@ pub(crate) struct Condition<'d> {
 
 /// An operation or a fragment.
 #[derive(Debug)]
-pub(crate) struct Definition<'d> {
+pub(crate) struct DefinitionNode<'d> {
     /// None: a fragment.
     pub(crate) kind: Option<OperationKind>,
     pub(crate) name: Option<Named<'d>>,
@@ -63,9 +63,9 @@ pub(crate) struct Definition<'d> {
     pub(crate) condition: Option<Condition<'d>>,
     /// Where it begins, after its description.
     pub(crate) at: u32,
-    pub(crate) variables: Span,
-    pub(crate) directives: Span,
-    pub(crate) selections: Span,
+    pub(crate) variables: IndexRange,
+    pub(crate) directives: IndexRange,
+    pub(crate) selections: IndexRange,
     /// Where its selection set opens.
     pub(crate) set_at: u32,
 }
@@ -80,7 +80,7 @@ pub(crate) enum SelectionKind {
 
 /// A field, a fragment's spread or an inline fragment.
 #[derive(Debug)]
-pub(crate) struct Selection<'d> {
+pub(crate) struct SelectionNode<'d> {
     pub(crate) kind: SelectionKind,
     /// Of a field.
     pub(crate) alias: Option<Named<'d>>,
@@ -90,15 +90,15 @@ pub(crate) struct Selection<'d> {
     pub(crate) condition: Option<Condition<'d>>,
     /// Where it begins.
     pub(crate) at: u32,
-    pub(crate) arguments: Span,
-    pub(crate) directives: Span,
+    pub(crate) arguments: IndexRange,
+    pub(crate) directives: IndexRange,
     /// Where its selection set opens, if it has one.
     pub(crate) set_at: Option<u32>,
     /// The place after its own selections in the list.
     pub(crate) end: u32,
 }
 
-impl<'d> Selection<'d> {
+impl<'d> SelectionNode<'d> {
     /// The key of a field in the answer.
     pub(crate) fn response_key(&self) -> &'d str {
         self.alias.map_or(self.name.text, |alias| alias.text)
@@ -107,18 +107,18 @@ impl<'d> Selection<'d> {
 
 /// An argument; its value begins at a place in the list of values.
 #[derive(Debug)]
-pub(crate) struct Argument<'d> {
+pub(crate) struct ArgumentNode<'d> {
     pub(crate) name: Named<'d>,
     pub(crate) value: u32,
 }
 
 /// A directive.
 #[derive(Debug)]
-pub(crate) struct Directive<'d> {
+pub(crate) struct DirectiveNode<'d> {
     pub(crate) name: Named<'d>,
     /// Where its `@` stands.
     pub(crate) at: u32,
-    pub(crate) arguments: Span,
+    pub(crate) arguments: IndexRange,
 }
 
 /// The definition of a variable.
@@ -133,7 +133,7 @@ pub(crate) struct Variable<'d> {
     /// Where its type begins.
     pub(crate) ty_at: u32,
     pub(crate) default: Option<u32>,
-    pub(crate) directives: Span,
+    pub(crate) directives: IndexRange,
 }
 
 /// A type in its lists: `[[Int!]]!` has two lists.
@@ -201,9 +201,9 @@ pub(crate) struct Value<'d> {
     pub(crate) end: u32,
 }
 
-impl<'d> Tree<'d> {
+impl<'d> SyntaxTree<'d> {
     /// The selections directly in a place of the list.
-    pub(crate) fn selections(&self, span: Span) -> impl Iterator<Item = (u32, &Selection<'d>)> {
+    pub(crate) fn selections(&self, span: IndexRange) -> impl Iterator<Item = (u32, &SelectionNode<'d>)> {
         let mut next = span.start;
         std::iter::from_fn(move || {
             let at = next;
@@ -214,7 +214,7 @@ impl<'d> Tree<'d> {
     }
 
     /// The places in the list of what stands in a selection's own set.
-    pub(crate) fn inside(&self, at: u32) -> Span {
+    pub(crate) fn inside(&self, at: u32) -> IndexRange {
         at + 1..self.selections[at as usize].end
     }
 
@@ -233,21 +233,21 @@ impl<'d> Tree<'d> {
         &self.values[at as usize]
     }
 
-    pub(crate) fn arguments(&self, span: &Span) -> &[Argument<'d>] {
+    pub(crate) fn arguments(&self, span: &IndexRange) -> &[ArgumentNode<'d>] {
         &self.arguments[span.start as usize..span.end as usize]
     }
 
-    pub(crate) fn directives(&self, span: &Span) -> &[Directive<'d>] {
+    pub(crate) fn directives(&self, span: &IndexRange) -> &[DirectiveNode<'d>] {
         &self.directives[span.start as usize..span.end as usize]
     }
 
-    pub(crate) fn variables(&self, span: &Span) -> &[Variable<'d>] {
+    pub(crate) fn variables(&self, span: &IndexRange) -> &[Variable<'d>] {
         &self.variables[span.start as usize..span.end as usize]
     }
 }
 
 /// Reads a document, or refuses it where it is not GraphQL or more than the limits allow.
-pub fn parse<'d>(text: &'d str, limits: &Limits) -> Result<Tree<'d>, LimitError> {
+pub fn parse<'d>(text: &'d str, limits: &Limits) -> Result<SyntaxTree<'d>, LimitError> {
     // Offsets are `u32`.
     let most = limits.bytes.min(u32::MAX as usize);
     if text.len() > most {

@@ -8,8 +8,8 @@ use rustc_hash::FxHashMap;
 
 use crate::{
     error::{Code, RequestError, SourceLocation},
-    limits::{Cursor, echo},
-    syntax::Tree,
+    limits::{LineCursor, echo},
+    syntax::SyntaxTree,
 };
 
 mod directives;
@@ -23,21 +23,21 @@ mod tests;
 mod types;
 mod values;
 
-pub use types::Types;
-use types::{Field, Type, TypeId};
+pub use types::SchemaTypes;
+use types::{SchemaField, Type, TypeId};
 
 /// Errors in one answer.
 const MOST_ERRORS: usize = 10;
 
 /// The errors of a document; none: it is valid. `suggests`: whether they say what may have been meant, which tells names
 /// of the schema.
-pub fn validate(tree: &Tree<'_>, types: &Types, suggests: bool) -> Vec<RequestError> {
+pub fn validate(tree: &SyntaxTree<'_>, types: &SchemaTypes, suggests: bool) -> Vec<RequestError> {
     let mut validator = Validator::new(tree, types, suggests);
     validator.definitions();
     validator.operations();
     validator.unused_fragments();
     validator.overlaps();
-    let mut cursor = Cursor::new(tree.text);
+    let mut cursor = LineCursor::new(tree.text);
     let errors = validator.problems.into_iter().map(|problem| {
         let locations = problem.places.iter().map(|&at| {
             let (line, column) = cursor.place(at as usize);
@@ -78,8 +78,8 @@ struct Found {
 }
 
 struct Validator<'t, 'd> {
-    tree: &'t Tree<'d>,
-    types: &'t Types,
+    tree: &'t SyntaxTree<'d>,
+    types: &'t SchemaTypes,
     suggests: bool,
     problems: Vec<Problem>,
     /// The fragments' places among the definitions.
@@ -87,14 +87,14 @@ struct Validator<'t, 'd> {
     /// Of each selection: the type around it.
     parents: Vec<Option<TypeId>>,
     /// Of each selection: the field, if it is one that exists.
-    fields: Vec<Option<&'t Field>>,
+    fields: Vec<Option<&'t SchemaField>>,
     usages: Vec<Usage<'d>>,
     /// For each definition.
     found: Vec<Found>,
 }
 
 impl<'t, 'd> Validator<'t, 'd> {
-    fn new(tree: &'t Tree<'d>, types: &'t Types, suggests: bool) -> Self {
+    fn new(tree: &'t SyntaxTree<'d>, types: &'t SchemaTypes, suggests: bool) -> Self {
         let definitions = tree.definitions.iter().enumerate();
         let fragments = definitions.filter(|(_, definition)| definition.kind.is_none());
         let fragments =

@@ -43,12 +43,13 @@ fn later_layers_win() {
 
 #[test]
 fn an_old_name_is_read_with_a_warning_that_names_the_new_one() {
-    let directory = folder();
-    let write = |text: &str| std::fs::write(directory.join("xp.toml"), text).expect("written");
+    let directory = tempdir().expect("a folder");
+    let path = directory.path();
+    let write = |text: &str| std::fs::write(path.join("xp.toml"), text).expect("written");
     let load_with = |pairs: &[(&str, &str)], flags: &[&str]| {
         let flags = flags.iter().map(|value| ("graph.max_filler".into(), (*value).into(), "--set".into()));
         let inputs =
-            Inputs { directory: Some(directory.clone()), flags: flags.collect(), ..environment(pairs) };
+            Inputs { directory: Some(path.to_owned()), flags: flags.collect(), ..environment(pairs) };
         let loaded = load(&inputs).expect("valid");
         let warnings: Vec<_> = loaded.renamed.iter().map(|problem| problem.fix.clone()).collect();
         (loaded.config.graph.max_ignored_bytes, warnings)

@@ -221,10 +221,10 @@ impl Stream {
                 Some(Event::Lagged) => pieces(self.ended_by(End::Lagged)),
                 None => {
                     self.ended = true;
-                    [Bytes::from_static(framing.closing())].into()
+                    VecDeque::from([Bytes::from_static(framing.closing())])
                 }
             },
-            _ = self.keep_alive.tick() => [framing.alive().into()].into(),
+            _ = self.keep_alive.tick() => VecDeque::from([Bytes::from(framing.alive())]),
         };
         self.rest = part;
         self.rest.pop_front().map(|piece| (Ok(piece), self))

@@ -250,7 +250,7 @@ impl Address {
         if reserved.and_then(|()| memory.grow(reply.body.len())).is_err() {
             drop(reply);
             let last = End::OutOfMemory.reply(headers);
-            self.tell("complete", None, Some(&errors_of(last))).await;
+            self.tell("complete", None, Some(&errors_of(last.body))).await;
             return Heard::No;
         }
         let Reply { body, held, .. } = reply;
@@ -337,7 +337,7 @@ impl Callback {
                                 Some(Event::Lagged) => Some(End::Lagged.reply(&headers)),
                                 None => None,
                             };
-                            let errors = last.map(errors_of);
+                            let errors = last.map(|reply| errors_of(reply.body));
                             address.tell("complete", None, errors.as_deref()).await;
                             Heard::No
                         }
@@ -350,7 +350,7 @@ impl Callback {
                 biased;
                 end = &mut end => {
                     let last = end.reply(&headers);
-                    address.tell("complete", None, Some(&errors_of(last))).await;
+                    address.tell("complete", None, Some(&errors_of(last.body))).await;
                     return;
                 }
                 heard = next => if heard == Heard::No { return },

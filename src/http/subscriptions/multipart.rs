@@ -30,7 +30,7 @@ pub(super) fn part(answer: Chunks) -> Chunks {
 
 /// What ended the stream although nobody asked for that.
 pub(super) fn error(reply: Reply) -> Chunks {
-    json(b"{\"payload\":null,\"errors\":", errors_of(reply).into())
+    json(b"{\"payload\":null,\"errors\":", errors_of(reply.body).into())
 }
 
 fn json(begins: &[u8], value: Chunks) -> Chunks {

@@ -491,8 +491,9 @@ impl Connection {
             self.stop(id);
             reply = OUT_OF_MEMORY.into_reply(request_id(&self.headers));
         }
-        let (kind, payload) =
-            if reply.executed { ("next", reply.body) } else { ("error", errors_of(reply).into()) };
+        let Reply { body, held, executed, .. } = reply;
+        drop(held);
+        let (kind, payload) = if executed { ("next", body) } else { ("error", errors_of(body).into()) };
         let id = serde_json::to_string(id).expect("a text is JSON");
         let begins = format!(r#"{{"id":{id},"type":"{kind}","payload":"#);
         let mut text = vec![Bytes::from(begins)];

@@ -18,7 +18,7 @@ use crate::{
     harness::{Client, RedisServer, TestApp, text},
 };
 
-async fn trust(app: &TestApp, query: &str) {
+fn trust(app: &TestApp, query: &str) {
     app.graph.prepare(query).unwrap_or_else(|_| panic!("{query}")).trust();
 }
 
@@ -39,7 +39,7 @@ async fn a_cached_answer_is_reused_until_a_dependency_changes() {
     for app in TestApp::both_own().await {
         let cached = app.with_cache().await;
         let (id, query) = form(&app).await;
-        trust(&cached, &query).await;
+        trust(&cached, &query);
         let ask = async || cached.as_admin().plain().run(&query, json!({})).await.body;
         let first = ask().await;
         rename_all(&app, "renamed").await;
@@ -80,7 +80,7 @@ async fn only_complete_answers_of_trusted_documents_are_cached() {
         let instance = Node::alone(&app).await;
         let cached = app.over_store(instance.store.clone());
         if is_trusted {
-            trust(&cached, &query).await;
+            trust(&cached, &query);
         }
         // A collector may not filter by state: that answer has an error.
         let client =
@@ -114,7 +114,7 @@ async fn cached_answers_are_separated_by_viewer() {
     let variables = corpus::variables(&app).await;
     let operations = corpus::operations();
     for (_, query) in &operations {
-        trust(&cached, query).await;
+        trust(&cached, query);
     }
     let (plain, kept) = (askers(&app), askers(&cached));
     let mut due: HashMap<(usize, usize), String> = HashMap::new();
@@ -145,7 +145,7 @@ async fn an_answer_begun_before_a_write_is_discarded() {
     let (id, query) = form(&app).await;
     let instances = stores.clone().map(|store| app.over_store(store));
     for instance in &instances {
-        trust(instance, &query).await;
+        trust(instance, &query);
     }
     // Every read of a form takes a while after it has seen the row.
     app.sql("alter table forms rename to all_forms").await;
@@ -160,7 +160,7 @@ async fn an_answer_begun_before_a_write_is_discarded() {
     let moment = moment.expect("Redis is there");
     for store in &stores {
         let instance = app.over_store(store.not_before(moment));
-        trust(&instance, &query).await;
+        trust(&instance, &query);
         assert!(ask(&instance).await.contains("written"));
     }
 }
@@ -174,7 +174,7 @@ async fn answers_of_accounts_are_checked_against_redis_each_time() {
     let account = TestApp::account(Role::Collector);
     let query = format!("{{ user(id: \"{account}\") {{ displayName }} }}");
     let reader = app.over_store(instance.store.clone());
-    trust(&reader, &query).await;
+    trust(&reader, &query);
     let ask = async || reader.as_admin().plain().run(&query, json!({})).await.body;
     // Kept once this instance's mirror has heard of the write before; until then the answer is stamped too old to be used.
     let is_kept = async || {
@@ -208,7 +208,7 @@ async fn a_slow_answer_reports_no_expired_session_as_active() {
     let cached = app.over_store(instance.store.clone());
     let (_, keys) = sessions(&app, 1).await;
     let query = format!("{{ session(id: \"{}\") {{ isActive }} }}", keys[0]);
-    trust(&cached, &query).await;
+    trust(&cached, &query);
     app.sql("alter table user_sessions rename to all_sessions").await;
     app.sql("create view user_sessions as select t.* from all_sessions t, (select pg_sleep(1)) as slow")
         .await;
@@ -228,8 +228,32 @@ async fn a_slow_answer_reports_no_expired_session_as_active() {
 async fn without_a_cache_trusted_documents_are_executed() {
     let [app, _] = TestApp::both_own().await;
     let (_, query) = form(&app).await;
-    trust(&app, &query).await;
+    trust(&app, &query);
     app.as_admin().plain().run(&query, json!({})).await;
     rename_all(&app, "renamed").await;
     assert!(app.as_admin().plain().run(&query, json!({})).await.body.contains("renamed"));
+}
+
+/// Questions about the schema can be put in any number of words, and each has an answer of its own.
+#[tokio::test]
+async fn what_is_said_about_the_schema_is_not_stored_where_servers_share_it() {
+    let [_, app] = TestApp::both_own().await;
+    let redis = RedisServer::start().await;
+    let node = app.over_store(Node::with(&app, &redis).await.store);
+    let stored = || redis.cli(&["dbsize"]).parse::<usize>().expect("a number");
+    // What is asked about forms is stored, so the Redis is in use.
+    let (_, query) = form(&node).await;
+    while stored() == 0 {
+        node.as_admin().run(&query, json!({})).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let before = stored();
+    for number in 0..20 {
+        let answer =
+            node.as_admin().ask(&format!("{{ a{number}: __schema {{ queryType {{ name }} }} }}")).await;
+        assert_eq!(answer[format!("a{number}")]["queryType"]["name"], "Query");
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(stored(), before);
 }

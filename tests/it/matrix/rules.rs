@@ -69,8 +69,8 @@ impl Who {
         }
         match type_name {
             "User" => true,
-            "Session" | "ActivityLog" => self.administers() || self.owns(&object["user"]),
-            "Location" => self.manages() || self.owns(&object["user"]),
+            "Session" | "ActivityLog" => self.administers() || self.owns(user_of(object)),
+            "Location" => self.manages() || self.owns(user_of(object)),
             "Form" => object["status"] == "OPEN" || self.edits(object),
             "FormVersion" => {
                 let form = &object["form"];
@@ -79,7 +79,7 @@ impl Who {
             }
             "Submission" => {
                 let of_own_form = self.is(Role::Editor) && self.owns(&object["form"]["owner"]);
-                self.manages() || self.owns(&object["user"]) || of_own_form
+                self.manages() || self.owns(user_of(object)) || of_own_form
             }
             other => panic!("no rule says who sees a {other}"),
         }
@@ -237,6 +237,11 @@ pub(super) fn rules_of(type_name: &str) -> &'static [(&'static str, Rule)] {
     RULES.iter().find(|(name, _)| *name == type_name).expect("a type of the table").1
 }
 
+/// The account that an object is of, as `known` selects it.
+fn user_of(object: &Value) -> &Value {
+    object.get("itsUser").unwrap_or(&object["user"])
+}
+
 /// What the rules need to know of an object that another leads to.
 pub(super) fn known(type_name: &str) -> &'static str {
     match type_name {
@@ -246,7 +251,8 @@ pub(super) fn known(type_name: &str) -> &'static str {
         "FormVersion" => "__typename id form { id status owner { id } currentVersion { id } }",
         "Submission" => "__typename id user { id } form { id owner { id } }",
         "Node" => {
-            "__typename id ... on Session { user { id } } ... on Location { user { id } } \
+            // Fields of one name in one answer have one type: `User!` there, `User` in the others.
+            "__typename id ... on Session { itsUser: user { id } } ... on Location { itsUser: user { id } } \
              ... on ActivityLog { user { id } } ... on Form { status owner { id } } \
              ... on FormVersion { form { id status owner { id } currentVersion { id } } } \
              ... on Submission { user { id } form { id owner { id } } }"

@@ -92,10 +92,10 @@ async fn answer(graph: &Graph, request: Request, is_traced: bool) -> Vec<u8> {
         Ok(mut answer) => {
             if let Some(trace) = answer.errors.trace.take() {
                 answer.out.extend(b",\"extensions\":{\"ftv1\":");
-                write_text(&trace.finish(began, started.elapsed()), &mut answer.out);
+                write_text(&trace.finish(began, started.elapsed()), answer.out.end());
                 answer.out.push(b'}');
             }
-            answer.finished(&Arc::default(), &ctx.bounds).out
+            answer.finished(&Arc::default(), &ctx.bounds).out.into_vec()
         }
         Err(error) => refused(&[error]),
     }

@@ -204,11 +204,11 @@ impl<T: Entity> Object<T> {
 }
 
 /// The types of the arguments and of the value.
-type Types<A, C, M> = PhantomData<fn() -> (A, C, M)>;
+type Marker<A, C, M> = PhantomData<fn() -> (A, C, M)>;
 
 struct Resolver<A, C, M, F> {
     resolve: F,
-    types: Types<A, C, M>,
+    types: Marker<A, C, M>,
 }
 
 impl<T, A, C, M, F, R> Edge<T> for Resolver<A, C, M, F>

@@ -176,7 +176,7 @@ mod tests {
         ] {
             assert_eq!(
                 checked(text),
-                Err("Unknown field \"_service\" on type \"Query\".".to_owned()),
+                Err("Cannot query field \"_service\" on type \"Query\".".to_owned()),
                 "{text}"
             );
         }

@@ -1,14 +1,14 @@
 //! Lines and columns of offsets. Asked for in the order of the document, all of them together cost one pass over it.
 
 /// A place in a text, moving forward.
-pub(crate) struct Cursor<'d> {
+pub(crate) struct LineCursor<'d> {
     text: &'d [u8],
     at: usize,
     line: usize,
     column: usize,
 }
 
-impl<'d> Cursor<'d> {
+impl<'d> LineCursor<'d> {
     pub(crate) fn new(text: &'d str) -> Self {
         Self { text: text.as_bytes(), at: 0, line: 1, column: 1 }
     }
@@ -41,8 +41,8 @@ mod tests {
     #[test]
     fn places_are_lines_and_characters() {
         let text = "aé\r\nb\rc\n\ndü!";
-        let mut cursor = Cursor::new(text);
-        let place = |cursor: &mut Cursor<'_>, part: &str| cursor.place(text.find(part).unwrap());
+        let mut cursor = LineCursor::new(text);
+        let place = |cursor: &mut LineCursor<'_>, part: &str| cursor.place(text.find(part).unwrap());
         assert_eq!(place(&mut cursor, "a"), (1, 1));
         assert_eq!(place(&mut cursor, "é"), (1, 2));
         assert_eq!(place(&mut cursor, "b"), (2, 1));

@@ -68,7 +68,7 @@ impl Measures {
 
 /// An operation or a fragment.
 #[derive(Debug)]
-pub(super) struct Definition<'d> {
+pub(super) struct MeasuredDefinition<'d> {
     /// None: a fragment.
     pub(super) kind: Option<OperationKind>,
     /// Empty: it has none.
@@ -98,7 +98,10 @@ enum State {
 
 /// Adds to each definition's measures what its spreads bring; refuses a fragment that contains itself. Spreads of
 /// unknown fragments bring nothing: validation reports them.
-pub(super) fn expand(definitions: &mut [Definition<'_>], spreads: &[Spread<'_>]) -> Result<(), Violation> {
+pub(super) fn expand(
+    definitions: &mut [MeasuredDefinition<'_>],
+    spreads: &[Spread<'_>],
+) -> Result<(), Violation> {
     if spreads.is_empty() {
         return Ok(());
     }

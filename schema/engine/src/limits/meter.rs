@@ -3,7 +3,7 @@
 
 use super::{
     DocumentStats, LimitErrorKind, Limits, NESTING_CEILING, OperationKind, OperationStats, Violation, excess,
-    expand::{self, Definition, Measures, Reach, Scope, Spread},
+    expand::{self, MeasuredDefinition, Measures, Reach, Scope, Spread},
 };
 
 /// The counts so far.
@@ -17,7 +17,7 @@ pub(crate) struct Meter<'d, 'l> {
     directives: usize,
     operations: usize,
     fragments: usize,
-    definitions: Vec<Definition<'d>>,
+    definitions: Vec<MeasuredDefinition<'d>>,
     spreads: Vec<Spread<'d>>,
     /// Around the selection being read.
     here: Scope,
@@ -104,7 +104,8 @@ impl<'d, 'l> Meter<'d, 'l> {
         }
         let spread = self.spreads.len();
         let measures = Measures::default();
-        let definition = Definition { kind, name, at, measures, first_spread: spread, end_spread: spread };
+        let definition =
+            MeasuredDefinition { kind, name, at, measures, first_spread: spread, end_spread: spread };
         self.definitions.push(definition);
         self.here = Scope::default();
         self.measures = measures;
@@ -203,7 +204,7 @@ impl<'d, 'l> Meter<'d, 'l> {
     }
 
     /// Size and levels bind fragments that nobody spreads, too: they are walked all the same.
-    fn check_expanded(&self, definition: &Definition<'_>) -> Result<(), Violation> {
+    fn check_expanded(&self, definition: &MeasuredDefinition<'_>) -> Result<(), Violation> {
         let (limits, measures, at) = (self.limits, &definition.measures, definition.at);
         if measures.selections > limits.selections {
             return Err(excess(LimitErrorKind::Cost, at, "selections", limits.selections));

@@ -55,7 +55,7 @@ const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// What a token is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum TokenKind {
     /// The document is over.
     End,
     Name,
@@ -74,7 +74,7 @@ pub(crate) enum Kind {
 /// A token and where it stands.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Token {
-    pub(crate) kind: Kind,
+    pub(crate) kind: TokenKind,
     /// The offset of its first byte.
     pub(crate) start: usize,
     /// The offset of the byte after it.
@@ -101,19 +101,19 @@ impl<'d> Lexer<'d> {
     pub(crate) fn next(&mut self) -> Result<Token, Violation> {
         self.skip_ignored();
         let start = self.at;
-        let Some(byte) = self.peek() else { return Ok(Token { kind: Kind::End, start, end: start }) };
+        let Some(byte) = self.peek() else { return Ok(Token { kind: TokenKind::End, start, end: start }) };
         let kind = match CLASSES[usize::from(byte)] {
             Class::Name => {
                 self.at = self.end_of(start + 1, is_of_name);
-                Kind::Name
+                TokenKind::Name
             }
             Class::Punctuator => {
                 self.at += 1;
-                Kind::Punctuator(byte)
+                TokenKind::Punctuator(byte)
             }
             Class::Dot if self.bytes[start..].starts_with(b"...") => {
                 self.at += 3;
-                Kind::Spread
+                TokenKind::Spread
             }
             Class::Digit | Class::Minus => self.take_number()?,
             Class::Quote => self.take_string()?,
@@ -173,9 +173,9 @@ impl<'d> Lexer<'d> {
     }
 
     /// A number, which no name, digit or dot follows directly.
-    fn take_number(&mut self) -> Result<Kind, Violation> {
+    fn take_number(&mut self) -> Result<TokenKind, Violation> {
         let start = self.at;
-        let mut kind = Kind::Int;
+        let mut kind = TokenKind::Int;
         if self.peek() == Some(b'-') {
             self.at += 1;
         }
@@ -183,15 +183,15 @@ impl<'d> Lexer<'d> {
         self.take_digits()?;
         if first == Some(b'0') && self.bytes[start..self.at].iter().filter(|&&byte| byte != b'-').count() > 1
         {
-            return Err(self.wrong_number(start));
+            return Err(wrong_number(start));
         }
         if self.peek() == Some(b'.') {
-            kind = Kind::Float;
+            kind = TokenKind::Float;
             self.at += 1;
             self.take_digits()?;
         }
         if matches!(self.peek(), Some(b'e' | b'E')) {
-            kind = Kind::Float;
+            kind = TokenKind::Float;
             self.at += 1;
             if matches!(self.peek(), Some(b'+' | b'-')) {
                 self.at += 1;
@@ -214,14 +214,14 @@ impl<'d> Lexer<'d> {
         Ok(())
     }
 
-    fn take_string(&mut self) -> Result<Kind, Violation> {
+    fn take_string(&mut self) -> Result<TokenKind, Violation> {
         let start = self.at;
         let kind = if self.bytes[start..].starts_with(b"\"\"\"") {
             self.take_block_string()?;
-            Kind::BlockString
+            TokenKind::BlockString
         } else {
             self.take_line_string()?;
-            Kind::String
+            TokenKind::String
         };
         self.ignored_bytes += 4 * (self.at - start);
         Ok(kind)
@@ -281,12 +281,12 @@ impl<'d> Lexer<'d> {
         };
         Violation::new(LimitErrorKind::Parse, self.at, message)
     }
+}
 
-    #[cold]
-    fn wrong_number(&self, start: usize) -> Violation {
-        let message = "Syntax Error: Invalid number: no digit may follow a leading 0.".to_owned();
-        Violation::new(LimitErrorKind::Parse, start, message)
-    }
+#[cold]
+fn wrong_number(start: usize) -> Violation {
+    let message = "Syntax Error: Invalid number: no digit may follow a leading 0.".to_owned();
+    Violation::new(LimitErrorKind::Parse, start, message)
 }
 
 #[inline]

@@ -8,23 +8,24 @@ use async_graphql::{
     Name, Pos, Positioned,
     indexmap::IndexMap,
     parser::types::{
-        BaseType, Directive as LibraryDirective, DocumentOperations, ExecutableDocument, Field,
-        FragmentDefinition, FragmentSpread, InlineFragment, OperationDefinition, OperationType,
-        Selection as LibrarySelection, SelectionSet, Type, TypeCondition, VariableDefinition,
+        BaseType, Directive, DocumentOperations, ExecutableDocument, Field, FragmentDefinition,
+        FragmentSpread, InlineFragment, OperationDefinition, OperationType, Selection, SelectionSet, Type,
+        TypeCondition, VariableDefinition,
     },
 };
 use async_graphql_value::{ConstValue, Value as LibraryValue};
 use rustc_hash::FxHashMap;
 
 use super::{
-    Condition, Definition, Named, Selection, SelectionKind, Span, Tree, ValueKind, Variable, Wrapped, text,
+    Condition, DefinitionNode, IndexRange, Named, SelectionKind, SelectionNode, SyntaxTree, ValueKind,
+    Variable, Wrapped, text,
 };
-use crate::limits::{Cursor, OperationKind};
+use crate::limits::{LineCursor, OperationKind};
 
-impl Tree<'_> {
+impl SyntaxTree<'_> {
     /// The library's tree.
     pub fn lower(&self) -> ExecutableDocument {
-        let mut lower = Lower { tree: self, cursor: Cursor::new(self.text), names: FxHashMap::default() };
+        let mut lower = Lower { tree: self, cursor: LineCursor::new(self.text), names: FxHashMap::default() };
         let mut fragments = HashMap::new();
         let mut named = HashMap::new();
         let mut single = None;
@@ -52,8 +53,8 @@ impl Tree<'_> {
 }
 
 struct Lower<'t, 'd> {
-    tree: &'t Tree<'d>,
-    cursor: Cursor<'d>,
+    tree: &'t SyntaxTree<'d>,
+    cursor: LineCursor<'d>,
     names: FxHashMap<&'d str, Name>,
 }
 
@@ -72,7 +73,7 @@ impl<'d> Lower<'_, 'd> {
         Positioned::new(self.name(name.text), pos)
     }
 
-    fn operation(&mut self, kind: OperationKind, definition: &Definition<'d>) -> OperationDefinition {
+    fn operation(&mut self, kind: OperationKind, definition: &DefinitionNode<'d>) -> OperationDefinition {
         let tree = self.tree;
         let variables = tree.variables(&definition.variables).iter();
         OperationDefinition {
@@ -87,7 +88,7 @@ impl<'d> Lower<'_, 'd> {
         }
     }
 
-    fn fragment(&mut self, definition: &Definition<'d>) -> FragmentDefinition {
+    fn fragment(&mut self, definition: &DefinitionNode<'d>) -> FragmentDefinition {
         FragmentDefinition {
             type_condition: definition.condition.map_or_else(nothing, |condition| self.condition(condition)),
             directives: self.directives(&definition.directives),
@@ -124,7 +125,7 @@ impl<'d> Lower<'_, 'd> {
         Type { base, nullable }
     }
 
-    fn set(&mut self, at: u32, span: Span) -> Positioned<SelectionSet> {
+    fn set(&mut self, at: u32, span: IndexRange) -> Positioned<SelectionSet> {
         let tree = self.tree;
         let pos = self.pos(at);
         let mut items = Vec::with_capacity(tree.selections(span.clone()).count());
@@ -135,7 +136,7 @@ impl<'d> Lower<'_, 'd> {
         Positioned::new(SelectionSet { items }, pos)
     }
 
-    fn selection(&mut self, place: u32, selection: &Selection<'d>, pos: Pos) -> LibrarySelection {
+    fn selection(&mut self, place: u32, selection: &SelectionNode<'d>, pos: Pos) -> Selection {
         match selection.kind {
             SelectionKind::Field => {
                 let alias = selection.alias.map(|alias| self.named(alias));
@@ -147,13 +148,13 @@ impl<'d> Lower<'_, 'd> {
                     None => Positioned::default(),
                 };
                 let field = Field { alias, name, arguments, directives, selection_set };
-                LibrarySelection::Field(Positioned::new(field, pos))
+                Selection::Field(Positioned::new(field, pos))
             }
             SelectionKind::Spread => {
                 let fragment_name = self.named(selection.name);
                 let directives = self.directives(&selection.directives);
                 let spread = FragmentSpread { fragment_name, directives };
-                LibrarySelection::FragmentSpread(Positioned::new(spread, pos))
+                Selection::FragmentSpread(Positioned::new(spread, pos))
             }
             SelectionKind::Inline => {
                 let type_condition = selection.condition.map(|condition| self.condition(condition));
@@ -161,23 +162,23 @@ impl<'d> Lower<'_, 'd> {
                 let set_at = selection.set_at.unwrap_or(selection.at);
                 let selection_set = self.set(set_at, self.tree.inside(place));
                 let inline = InlineFragment { type_condition, directives, selection_set };
-                LibrarySelection::InlineFragment(Positioned::new(inline, pos))
+                Selection::InlineFragment(Positioned::new(inline, pos))
             }
         }
     }
 
-    fn directives(&mut self, span: &Span) -> Vec<Positioned<LibraryDirective>> {
+    fn directives(&mut self, span: &IndexRange) -> Vec<Positioned<Directive>> {
         let tree = self.tree;
         let directives = tree.directives(span).iter().map(|directive| {
             let pos = self.pos(directive.at);
             let name = self.named(directive.name);
             let arguments = self.arguments(&directive.arguments);
-            Positioned::new(LibraryDirective { name, arguments }, pos)
+            Positioned::new(Directive { name, arguments }, pos)
         });
         directives.collect()
     }
 
-    fn arguments(&mut self, span: &Span) -> Vec<(Positioned<Name>, Positioned<LibraryValue>)> {
+    fn arguments(&mut self, span: &IndexRange) -> Vec<(Positioned<Name>, Positioned<LibraryValue>)> {
         let tree = self.tree;
         let arguments = tree.arguments(span).iter().map(|argument| {
             let name = self.named(argument.name);

@@ -1,7 +1,7 @@
 //! Documents in one spelling, to compare them: tokens with one space between, operations before fragments, each in
 //! order. Nothing is understood beyond where a definition ends; what is no document stays as it is.
 
-use super::{Kind, Lexer};
+use super::{Lexer, TokenKind};
 use crate::limits::{LimitErrorKind, Violation};
 
 /// The document in its one spelling. Two documents that differ only in white space, commas, comments and the order of
@@ -25,21 +25,21 @@ fn definitions(document: &str) -> Result<Vec<String>, Violation> {
     loop {
         let token = lexer.next()?;
         match token.kind {
-            Kind::End => break,
-            Kind::Punctuator(b'(' | b'[' | b'{') => {
+            TokenKind::End => break,
+            TokenKind::Punctuator(b'(' | b'[' | b'{') => {
                 if definition.is_empty() {
                     definition.push_str("query ");
                 }
                 depth += 1;
             }
-            Kind::Punctuator(b')' | b']' | b'}') => {
+            TokenKind::Punctuator(b')' | b']' | b'}') => {
                 depth = depth.checked_sub(1).ok_or_else(|| unbalanced(token.start))?;
             }
             _ => {}
         }
         definition.push_str(lexer.text(token));
         definition.push(' ');
-        if token.kind == Kind::Punctuator(b'}') && depth == 0 {
+        if token.kind == TokenKind::Punctuator(b'}') && depth == 0 {
             found.push(std::mem::take(&mut definition));
         }
     }

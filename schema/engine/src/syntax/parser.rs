@@ -3,8 +3,8 @@
 //! messages end in the logs of clients and gateways.
 
 use super::{
-    Argument, Condition, Definition, Directive, Kind, Lexer, Named, Selection, SelectionKind, Span, Tree,
-    Value, ValueKind, Variable, Wrapped, lexer::Token,
+    ArgumentNode, Condition, DefinitionNode, DirectiveNode, IndexRange, Lexer, Named, SelectionKind,
+    SelectionNode, SyntaxTree, TokenKind, Value, ValueKind, Variable, Wrapped, lexer::Token,
 };
 use crate::limits::{LimitErrorKind, Limits, Meter, OperationKind, Violation, echo};
 
@@ -23,7 +23,7 @@ pub(super) struct Parser<'d, 'l> {
     /// A string stands before the token, with no punctuator between: the token may be the rest of a string that was
     /// closed too early.
     after_string: bool,
-    tree: Tree<'d>,
+    tree: SyntaxTree<'d>,
 }
 
 type Parsed<T> = Result<T, Violation>;
@@ -34,9 +34,9 @@ impl<'d, 'l> Parser<'d, 'l> {
             text,
             lexer: Lexer::new(text),
             meter: Meter::new(limits),
-            token: Token { kind: Kind::End, start: 0, end: 0 },
+            token: Token { kind: TokenKind::End, start: 0, end: 0 },
             after_string: false,
-            tree: Tree {
+            tree: SyntaxTree {
                 shape: crate::limits::DocumentStats::default(),
                 text,
                 definitions: Vec::with_capacity(2),
@@ -49,11 +49,11 @@ impl<'d, 'l> Parser<'d, 'l> {
         }
     }
 
-    pub(super) fn document(mut self) -> Parsed<Tree<'d>> {
+    pub(super) fn document(mut self) -> Parsed<SyntaxTree<'d>> {
         self.advance()?;
         loop {
             self.definition()?;
-            if self.token.kind == Kind::End {
+            if self.token.kind == TokenKind::End {
                 break;
             }
         }
@@ -66,12 +66,12 @@ impl<'d, 'l> Parser<'d, 'l> {
     #[inline]
     fn advance(&mut self) -> Parsed<()> {
         self.after_string = match self.token.kind {
-            Kind::String | Kind::BlockString => true,
-            Kind::Name | Kind::Int | Kind::Float => self.after_string,
+            TokenKind::String | TokenKind::BlockString => true,
+            TokenKind::Name | TokenKind::Int | TokenKind::Float => self.after_string,
             _ => false,
         };
         self.token = self.lexer.next()?;
-        if self.token.kind != Kind::End {
+        if self.token.kind != TokenKind::End {
             self.meter.token(self.token.start)?;
         }
         Ok(())
@@ -79,7 +79,7 @@ impl<'d, 'l> Parser<'d, 'l> {
 
     #[inline]
     fn is(&self, punctuator: u8) -> bool {
-        self.token.kind == Kind::Punctuator(punctuator)
+        self.token.kind == TokenKind::Punctuator(punctuator)
     }
 
     #[inline]
@@ -113,7 +113,7 @@ impl<'d, 'l> Parser<'d, 'l> {
     /// The text of the next token, if that is a name.
     #[inline]
     fn word(&self) -> Option<&'d str> {
-        (self.token.kind == Kind::Name).then(|| self.lexer.text(self.token))
+        (self.token.kind == TokenKind::Name).then(|| self.lexer.text(self.token))
     }
 
     #[inline]
@@ -132,13 +132,13 @@ impl<'d, 'l> Parser<'d, 'l> {
     #[cold]
     fn unexpected(&self) -> Violation {
         let found = match self.token.kind {
-            Kind::End => "end of the document".to_owned(),
-            Kind::Name if self.after_string => "name".to_owned(),
-            Kind::Name => format!("name \"{}\"", echo(self.lexer.text(self.token))),
-            Kind::Int | Kind::Float => "number".to_owned(),
-            Kind::String | Kind::BlockString => "string".to_owned(),
-            Kind::Spread => "\"...\"".to_owned(),
-            Kind::Punctuator(byte) => format!("{:?}", char::from(byte)),
+            TokenKind::End => "end of the document".to_owned(),
+            TokenKind::Name if self.after_string => "name".to_owned(),
+            TokenKind::Name => format!("name \"{}\"", echo(self.lexer.text(self.token))),
+            TokenKind::Int | TokenKind::Float => "number".to_owned(),
+            TokenKind::String | TokenKind::BlockString => "string".to_owned(),
+            TokenKind::Spread => "\"...\"".to_owned(),
+            TokenKind::Punctuator(byte) => format!("{:?}", char::from(byte)),
         };
         self.stop(format!("Unexpected {found}."))
     }
@@ -163,7 +163,7 @@ impl<'d, 'l> Parser<'d, 'l> {
             }
             None if self.is(b'{') => {
                 self.meter.begin(Some(OperationKind::Query), "", self.token.start)?;
-                let none = Definition::nothing(Some(OperationKind::Query), at);
+                let none = DefinitionNode::nothing(Some(OperationKind::Query), at);
                 return self.body(none);
             }
             _ => return Err(self.unexpected()),
@@ -173,7 +173,7 @@ impl<'d, 'l> Parser<'d, 'l> {
         self.meter.begin(Some(kind), name.map_or("", |name| name.text), at as usize)?;
         let variables = self.variables()?;
         let directives = self.directives(Constant::No)?;
-        self.body(Definition { name, variables, directives, ..Definition::nothing(Some(kind), at) })
+        self.body(DefinitionNode { name, variables, directives, ..DefinitionNode::nothing(Some(kind), at) })
     }
 
     fn fragment(&mut self, at: u32) -> Parsed<()> {
@@ -188,10 +188,15 @@ impl<'d, 'l> Parser<'d, 'l> {
         }
         let condition = Some(self.condition()?);
         let directives = self.directives(Constant::No)?;
-        self.body(Definition { name: Some(name), condition, directives, ..Definition::nothing(None, at) })
+        self.body(DefinitionNode {
+            name: Some(name),
+            condition,
+            directives,
+            ..DefinitionNode::nothing(None, at)
+        })
     }
 
-    fn body(&mut self, mut definition: Definition<'d>) -> Parsed<()> {
+    fn body(&mut self, mut definition: DefinitionNode<'d>) -> Parsed<()> {
         definition.set_at = self.here();
         definition.selections = self.selection_set()?;
         self.meter.end();
@@ -200,14 +205,14 @@ impl<'d, 'l> Parser<'d, 'l> {
     }
 
     fn description(&mut self) -> Parsed<bool> {
-        let is = matches!(self.token.kind, Kind::String | Kind::BlockString);
+        let is = matches!(self.token.kind, TokenKind::String | TokenKind::BlockString);
         if is {
             self.advance()?;
         }
         Ok(is)
     }
 
-    fn variables(&mut self) -> Parsed<Span> {
+    fn variables(&mut self) -> Parsed<IndexRange> {
         let start = self.tree.variables.len() as u32;
         if self.is(b'(') {
             self.open(b'(')?;
@@ -253,15 +258,15 @@ impl<'d, 'l> Parser<'d, 'l> {
 
     // Selections.
 
-    fn selection_set(&mut self) -> Parsed<Span> {
+    fn selection_set(&mut self) -> Parsed<IndexRange> {
         let start = self.tree.selections.len() as u32;
         self.open(b'{')?;
         self.meter.enter_set();
         loop {
-            if self.token.kind == Kind::Spread {
-                self.spread()?
+            if self.token.kind == TokenKind::Spread {
+                self.spread()?;
             } else {
-                self.field()?
+                self.field()?;
             }
             if self.is(b'}') {
                 break;
@@ -284,7 +289,7 @@ impl<'d, 'l> Parser<'d, 'l> {
         let around = self.meter.field(name.text);
         let arguments = self.arguments(Constant::No)?;
         let directives = self.directives(Constant::No)?;
-        let place = self.begin(Selection {
+        let place = self.begin(SelectionNode {
             kind: SelectionKind::Field,
             alias,
             name,
@@ -312,15 +317,16 @@ impl<'d, 'l> Parser<'d, 'l> {
             self.advance()?;
             self.meter.spread(name.text, at as usize);
             let directives = self.directives(Constant::No)?;
-            let place = self.begin(Selection::of_fragment(SelectionKind::Spread, name, at, directives));
+            let place = self.begin(SelectionNode::of_fragment(SelectionKind::Spread, name, at, directives));
             self.end(place);
             return Ok(());
         }
         let condition = if self.word().is_some() { Some(self.condition()?) } else { None };
         let around = self.meter.inline_fragment();
         let directives = self.directives(Constant::No)?;
-        let inline = Selection::of_fragment(SelectionKind::Inline, Named { text: "", at }, at, directives);
-        let place = self.begin(Selection { condition, ..inline });
+        let inline =
+            SelectionNode::of_fragment(SelectionKind::Inline, Named { text: "", at }, at, directives);
+        let place = self.begin(SelectionNode { condition, ..inline });
         self.tree.selections[place].set_at = Some(self.here());
         self.selection_set()?;
         self.meter.leave(around);
@@ -335,7 +341,7 @@ impl<'d, 'l> Parser<'d, 'l> {
         Ok(Condition { ty: self.name()?, at })
     }
 
-    fn begin(&mut self, selection: Selection<'d>) -> usize {
+    fn begin(&mut self, selection: SelectionNode<'d>) -> usize {
         self.tree.selections.push(selection);
         self.tree.selections.len() - 1
     }
@@ -344,7 +350,7 @@ impl<'d, 'l> Parser<'d, 'l> {
         self.tree.selections[place].end = self.tree.selections.len() as u32;
     }
 
-    fn arguments(&mut self, constant: Constant) -> Parsed<Span> {
+    fn arguments(&mut self, constant: Constant) -> Parsed<IndexRange> {
         let start = self.tree.arguments.len() as u32;
         if self.is(b'(') {
             self.open(b'(')?;
@@ -352,7 +358,7 @@ impl<'d, 'l> Parser<'d, 'l> {
                 let name = self.name()?;
                 self.expect(b':')?;
                 let value = self.value(constant, None)?;
-                self.tree.arguments.push(Argument { name, value });
+                self.tree.arguments.push(ArgumentNode { name, value });
                 if self.is(b')') {
                     break;
                 }
@@ -362,7 +368,7 @@ impl<'d, 'l> Parser<'d, 'l> {
         Ok(start..self.tree.arguments.len() as u32)
     }
 
-    fn directives(&mut self, constant: Constant) -> Parsed<Span> {
+    fn directives(&mut self, constant: Constant) -> Parsed<IndexRange> {
         let start = self.tree.directives.len() as u32;
         while self.is(b'@') {
             let at = self.here();
@@ -370,7 +376,7 @@ impl<'d, 'l> Parser<'d, 'l> {
             self.advance()?;
             let name = self.name()?;
             let arguments = self.arguments(constant)?;
-            self.tree.directives.push(Directive { name, at, arguments });
+            self.tree.directives.push(DirectiveNode { name, at, arguments });
         }
         Ok(start..self.tree.directives.len() as u32)
     }
@@ -382,27 +388,27 @@ impl<'d, 'l> Parser<'d, 'l> {
         let (token, at) = (self.token, self.here());
         let text = self.lexer.text(token);
         let (kind, text) = match token.kind {
-            Kind::Name => match text {
+            TokenKind::Name => match text {
                 "true" | "false" => (ValueKind::Boolean, text),
                 "null" => (ValueKind::Null, text),
                 _ => (ValueKind::Enum, text),
             },
-            Kind::Int => (ValueKind::Int, text),
-            Kind::Float => (ValueKind::Float, text),
-            Kind::String => (ValueKind::String, &self.text[token.start + 1..token.end - 1]),
-            Kind::BlockString => (ValueKind::BlockString, &self.text[token.start + 3..token.end - 3]),
-            Kind::Punctuator(b'$') if constant == Constant::No => {
+            TokenKind::Int => (ValueKind::Int, text),
+            TokenKind::Float => (ValueKind::Float, text),
+            TokenKind::String => (ValueKind::String, &self.text[token.start + 1..token.end - 1]),
+            TokenKind::BlockString => (ValueKind::BlockString, &self.text[token.start + 3..token.end - 3]),
+            TokenKind::Punctuator(b'$') if constant == Constant::No => {
                 self.advance()?;
                 match self.word() {
                     Some(name) => (ValueKind::Variable, name),
                     None => return Err(self.unexpected()),
                 }
             }
-            Kind::Punctuator(b'$') => {
+            TokenKind::Punctuator(b'$') => {
                 return Err(self.stop("Unexpected variable: this value must be constant."));
             }
-            Kind::Punctuator(b'[') => return self.list(constant, field),
-            Kind::Punctuator(b'{') => return self.object(constant, field),
+            TokenKind::Punctuator(b'[') => return self.list(constant, field),
+            TokenKind::Punctuator(b'{') => return self.object(constant, field),
             _ => return Err(self.unexpected()),
         };
         self.advance()?;
@@ -442,7 +448,7 @@ impl<'d, 'l> Parser<'d, 'l> {
     }
 }
 
-impl<'d> Definition<'d> {
+impl DefinitionNode<'_> {
     fn nothing(kind: Option<OperationKind>, at: u32) -> Self {
         Self {
             kind,
@@ -457,8 +463,8 @@ impl<'d> Definition<'d> {
     }
 }
 
-impl<'d> Selection<'d> {
-    fn of_fragment(kind: SelectionKind, name: Named<'d>, at: u32, directives: Span) -> Self {
+impl<'d> SelectionNode<'d> {
+    fn of_fragment(kind: SelectionKind, name: Named<'d>, at: u32, directives: IndexRange) -> Self {
         Self {
             kind,
             alias: None,

@@ -6,7 +6,7 @@ use async_graphql_value::Value;
 
 use super::*;
 
-fn read(text: &str) -> Tree<'_> {
+fn read(text: &str) -> SyntaxTree<'_> {
     parse(text, &Limits::public()).unwrap_or_else(|refusal| panic!("{refusal}: {text}"))
 }
 

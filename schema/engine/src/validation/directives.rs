@@ -4,17 +4,17 @@ use async_graphql::parser::types::DirectiveLocation;
 
 use super::{
     Validator, only_one, repeated,
-    types::{Argument, Field},
+    types::{SchemaArgument, SchemaField},
     values::Position,
 };
 use crate::{
     limits::{OperationKind, echo},
-    syntax::Span,
+    syntax::IndexRange,
 };
 
 impl<'t> Validator<'t, '_> {
     /// The directives of one place.
-    pub(super) fn directives(&mut self, span: &Span, location: DirectiveLocation) {
+    pub(super) fn directives(&mut self, span: &IndexRange, location: DirectiveLocation) {
         let (tree, types) = (self.tree, self.types);
         let directives = tree.directives(span);
         for directive in directives {
@@ -48,7 +48,7 @@ impl<'t> Validator<'t, '_> {
     }
 
     /// The arguments of a field.
-    pub(super) fn field_arguments(&mut self, place: u32, field: Option<&'t Field>) {
+    pub(super) fn field_arguments(&mut self, place: u32, field: Option<&'t SchemaField>) {
         let tree = self.tree;
         let selection = &tree.selections[place as usize];
         let (parent, name) = (self.parents[place as usize], selection.name.text);
@@ -66,8 +66,8 @@ impl<'t> Validator<'t, '_> {
     /// its arguments.
     fn arguments(
         &mut self,
-        span: &Span,
-        known: Option<&'t [Argument]>,
+        span: &IndexRange,
+        known: Option<&'t [SchemaArgument]>,
         at: u32,
         of: impl Fn(&Self, Option<&str>) -> String,
     ) {

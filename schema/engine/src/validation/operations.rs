@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     limits::{OperationKind, echo},
-    syntax::{Definition, SelectionKind, Span, ValueKind, Variable, Wrapped},
+    syntax::{DefinitionNode, IndexRange, SelectionKind, ValueKind, Variable, Wrapped},
 };
 
 /// The root of a subscription.
@@ -59,7 +59,7 @@ impl<'d> Validator<'_, 'd> {
         reached
     }
 
-    fn variables_of(&mut self, index: usize, operation: &Definition<'d>) {
+    fn variables_of(&mut self, index: usize, operation: &DefinitionNode<'d>) {
         let variables = self.tree.variables(&operation.variables);
         // Where a name stands twice the last counts.
         let defined: FxHashMap<&str, usize> =
@@ -120,13 +120,14 @@ impl<'d> Validator<'_, 'd> {
             self.report(&[variable.at, at], |this| {
                 let (name, ty, input) = (echo(variable.name), this.print(ty), this.name(input));
                 format!(
-                    "Variable \"${name}\" is of type \"{ty}\" but must be non-nullable to be used for OneOf Input Object \"{input}\"."
+                    "Variable \"${name}\" is of type \"{ty}\" but must be non-nullable \
+                     to be used for OneOf Input Object \"{input}\"."
                 )
             });
         }
     }
 
-    fn one_root_field(&mut self, operation: &Definition<'d>, root: TypeId) {
+    fn one_root_field(&mut self, operation: &DefinitionNode<'d>, root: TypeId) {
         let mut found = Root::default();
         self.collect_root(operation.selections.clone(), root, &mut found);
         let name = operation.name.map_or_else(
@@ -153,7 +154,7 @@ impl<'d> Validator<'_, 'd> {
         }
     }
 
-    fn collect_root(&self, span: Span, root: TypeId, found: &mut Root<'d>) {
+    fn collect_root(&self, span: IndexRange, root: TypeId, found: &mut Root<'d>) {
         let tree = self.tree;
         for (place, selection) in tree.selections(span) {
             let mut conditions = tree.directives(&selection.directives).iter();

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     error::Code,
     limits::echo,
-    syntax::{SelectionKind, Span, ValueKind},
+    syntax::{IndexRange, SelectionKind, ValueKind},
 };
 
 /// Fields that are looked at for one document. A document within the limits that means no harm needs twice its selections.
@@ -55,7 +55,7 @@ impl Validator<'_, '_> {
         };
         // The sets of fragments are looked at where they are spread.
         for definition in self.tree.definitions.iter().filter(|definition| definition.kind.is_some()) {
-            let Span { start, end } = definition.selections;
+            let IndexRange { start, end } = definition.selections;
             for rule in [Rule::Field, Rule::Shape] {
                 overlap.check(rule, vec![(start, end)]);
             }
@@ -102,7 +102,7 @@ impl<'d> Overlap<'_, '_, 'd> {
     }
 
     /// The fields of a selection set, through its fragments.
-    fn collect(&mut self, span: Span, fields: &mut Vec<u32>) {
+    fn collect(&mut self, span: IndexRange, fields: &mut Vec<u32>) {
         let tree = self.validator.tree;
         for (place, selection) in tree.selections(span) {
             match selection.kind {
@@ -139,7 +139,7 @@ impl<'d> Overlap<'_, '_, 'd> {
     fn sets(&self, fields: &[u32]) -> Sets {
         let tree = self.validator.tree;
         let with_set = fields.iter().filter(|&&field| tree.selections[field as usize].set_at.is_some());
-        with_set.map(|&field| tree.inside(field)).map(|Span { start, end }| (start, end)).collect()
+        with_set.map(|&field| tree.inside(field)).map(|IndexRange { start, end }| (start, end)).collect()
     }
 
     fn check_shape(&mut self, group: &[u32]) {
@@ -214,7 +214,8 @@ impl<'d> Overlap<'_, '_, 'd> {
     fn conflict(&mut self, one: u32, other: u32, why: &str) {
         let at = |field: u32| self.validator.tree.selections[field as usize].at;
         let message = format!(
-            "Fields \"{}\" conflict because {why}. Use different aliases on the fields to fetch both if this was intentional.",
+            "Fields \"{}\" conflict because {why}. \
+             Use different aliases on the fields to fetch both if this was intentional.",
             echo(self.key(one))
         );
         let places = vec![at(one), at(other)];

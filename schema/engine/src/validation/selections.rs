@@ -7,12 +7,12 @@ use super::{
     Found, Validator,
     directives::location_of,
     only_one, repeated,
-    types::{Kind, TypeId},
+    types::{SchemaTypeKind, TypeId},
     values::Position,
 };
 use crate::{
     limits::{OperationKind, echo},
-    syntax::{Definition, Named, Selection, SelectionKind, Span, Variable, Wrapped},
+    syntax::{DefinitionNode, IndexRange, Named, SelectionKind, SelectionNode, Variable, Wrapped},
 };
 
 impl<'d> Validator<'_, 'd> {
@@ -49,7 +49,7 @@ impl<'d> Validator<'_, 'd> {
         }
     }
 
-    fn operation(&mut self, definition: &Definition<'d>, kind: OperationKind) -> Option<TypeId> {
+    fn operation(&mut self, definition: &DefinitionNode<'d>, kind: OperationKind) -> Option<TypeId> {
         let root = self.types.root(kind);
         if root.is_none() {
             self.report(&[definition.at], |_| {
@@ -90,7 +90,7 @@ impl<'d> Validator<'_, 'd> {
         }
     }
 
-    fn fragment(&mut self, definition: &Definition<'d>) -> Option<TypeId> {
+    fn fragment(&mut self, definition: &DefinitionNode<'d>) -> Option<TypeId> {
         let condition = definition.condition?.ty;
         let ty = self.type_named(condition);
         self.directives(&definition.directives, DirectiveLocation::FragmentDefinition);
@@ -118,7 +118,7 @@ impl<'d> Validator<'_, 'd> {
         ty
     }
 
-    fn selections(&mut self, span: Span, parent: Option<TypeId>) {
+    fn selections(&mut self, span: IndexRange, parent: Option<TypeId>) {
         let tree = self.tree;
         for (place, selection) in tree.selections(span) {
             self.parents[place as usize] = parent;
@@ -133,7 +133,7 @@ impl<'d> Validator<'_, 'd> {
         }
     }
 
-    fn field(&mut self, place: u32, selection: &Selection<'d>, parent: Option<TypeId>) {
+    fn field(&mut self, place: u32, selection: &SelectionNode<'d>, parent: Option<TypeId>) {
         let name = selection.name.text;
         let types = self.types;
         let field = parent.and_then(|parent| types.field(parent, name));
@@ -167,7 +167,7 @@ impl<'d> Validator<'_, 'd> {
         }
     }
 
-    fn spread(&mut self, selection: &Selection<'d>, parent: Option<TypeId>) {
+    fn spread(&mut self, selection: &SelectionNode<'d>, parent: Option<TypeId>) {
         self.directives(&selection.directives, DirectiveLocation::FragmentSpread);
         let name = selection.name;
         let Some(&index) = self.fragments.get(name.text) else {
@@ -186,7 +186,7 @@ impl<'d> Validator<'_, 'd> {
         self.possible(selection.at, parent, ty, what);
     }
 
-    fn inline_fragment(&mut self, selection: &Selection<'d>, parent: Option<TypeId>) -> Option<TypeId> {
+    fn inline_fragment(&mut self, selection: &SelectionNode<'d>, parent: Option<TypeId>) -> Option<TypeId> {
         self.directives(&selection.directives, DirectiveLocation::InlineFragment);
         let Some(condition) = selection.condition else { return parent };
         let ty = self.type_named(condition.ty)?;
@@ -216,6 +216,6 @@ impl<'d> Validator<'_, 'd> {
 
     /// Whether a type has fields of its own that documents can ask for.
     pub(super) fn is_leaf(&self, ty: TypeId) -> bool {
-        matches!(self.types.kind(ty), Kind::Scalar(_) | Kind::Enum(_))
+        matches!(self.types.kind(ty), SchemaTypeKind::Scalar(_) | SchemaTypeKind::Enum(_))
     }
 }

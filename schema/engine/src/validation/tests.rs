@@ -11,9 +11,9 @@ use async_graphql::parser::parse_schema;
 use super::*;
 use crate::{limits::Limits, syntax};
 
-static TYPES: LazyLock<Types> = LazyLock::new(|| {
+static TYPES: LazyLock<SchemaTypes> = LazyLock::new(|| {
     let sdl = include_str!("../../../../tests/conformance/language/schema.graphql");
-    Types::of(&parse_schema(sdl).expect("SDL"), sdl)
+    SchemaTypes::of(&parse_schema(sdl).expect("SDL"), sdl)
 });
 
 fn errors(document: &str) -> Vec<RequestError> {
@@ -325,7 +325,7 @@ fn hostile_documents_are_judged_in_time() {
             match syntax::parse(&document, &limits) {
                 Ok(tree) => drop(validate(&tree, &TYPES, true)),
                 Err(refusal) => {
-                    assert_ne!(refusal.kind, crate::limits::LimitErrorKind::Parse, "{name}: {refusal}")
+                    assert_ne!(refusal.kind, crate::limits::LimitErrorKind::Parse, "{name}: {refusal}");
                 }
             }
             started.elapsed()

@@ -15,7 +15,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::{
     limits::OperationKind,
-    syntax::{Kind as TokenKind, Lexer, Wrapped},
+    syntax::{Lexer, TokenKind, Wrapped},
 };
 
 /// What every schema has.
@@ -29,54 +29,54 @@ pub(super) struct TypeId(u32);
 pub(super) type Type = Wrapped<TypeId>;
 
 /// The types and directives of a schema.
-pub struct Types {
-    types: Vec<Definition>,
+pub struct SchemaTypes {
+    definitions: Vec<SchemaType>,
     names: FxHashMap<Name, TypeId>,
-    directives: FxHashMap<Name, Directive>,
+    directives: FxHashMap<Name, SchemaDirective>,
     query: Option<TypeId>,
     mutation: Option<TypeId>,
     subscription: Option<TypeId>,
-    typename: Field,
-    schema: Field,
-    type_by_name: Field,
+    typename: SchemaField,
+    schema: SchemaField,
+    type_by_name: SchemaField,
 }
 
-struct Definition {
+struct SchemaType {
     name: Name,
-    kind: Kind,
+    kind: SchemaTypeKind,
     /// The objects that a value can be of, in order; empty for types that have no fields.
     possible: Vec<TypeId>,
 }
 
 /// What a type is.
-pub(super) enum Kind {
+pub(super) enum SchemaTypeKind {
     Scalar(Scalar),
     Enum(FxHashSet<Name>),
-    Object(Fields),
-    Interface(Fields),
+    Object(SchemaFields),
+    Interface(SchemaFields),
     Union,
     Input(Input),
 }
 
 /// Fields by name.
-pub(super) type Fields = FxHashMap<Name, Field>;
+pub(super) type SchemaFields = FxHashMap<Name, SchemaField>;
 
 /// A field.
-pub(super) struct Field {
+pub(super) struct SchemaField {
     pub(super) ty: Type,
-    pub(super) arguments: Vec<Argument>,
+    pub(super) arguments: Vec<SchemaArgument>,
     /// `__typename`, `__schema` and `__type`.
     pub(super) is_meta: bool,
 }
 
 /// An argument, or a field of an input type.
-pub(super) struct Argument {
+pub(super) struct SchemaArgument {
     pub(super) name: Name,
     pub(super) ty: Type,
     pub(super) has_default: bool,
 }
 
-impl Argument {
+impl SchemaArgument {
     pub(super) fn is_required(&self) -> bool {
         self.ty.is_non_null() && !self.has_default
     }
@@ -84,14 +84,14 @@ impl Argument {
 
 /// An input type.
 pub(super) struct Input {
-    pub(super) fields: Vec<Argument>,
+    pub(super) fields: Vec<SchemaArgument>,
     by_name: FxHashMap<Name, usize>,
     /// Exactly one field is given.
     pub(super) is_one_of: bool,
 }
 
 impl Input {
-    pub(super) fn field(&self, name: &str) -> Option<&Argument> {
+    pub(super) fn field(&self, name: &str) -> Option<&SchemaArgument> {
         self.by_name.get(name).map(|&index| &self.fields[index])
     }
 }
@@ -111,13 +111,13 @@ pub(super) enum Scalar {
 }
 
 /// A directive.
-pub(super) struct Directive {
-    pub(super) arguments: Vec<Argument>,
+pub(super) struct SchemaDirective {
+    pub(super) arguments: Vec<SchemaArgument>,
     pub(super) locations: Vec<DirectiveLocation>,
     pub(super) is_repeatable: bool,
 }
 
-impl Types {
+impl SchemaTypes {
     /// Reads them from the schema's SDL, parsed and as text.
     pub fn of(sdl: &ServiceDocument, text: &str) -> Self {
         let built_in = parse_schema(BUILT_IN).expect("the built-in types are valid SDL");
@@ -155,15 +155,15 @@ impl Types {
         };
         let meta = |ty: &str, arguments| {
             let ty = LibraryType::new(ty).and_then(|ty| read.ty(&ty)).expect("a built-in type");
-            Field { ty, arguments, is_meta: true }
+            SchemaField { ty, arguments, is_meta: true }
         };
-        let by_name = Argument {
+        let by_name = SchemaArgument {
             name: Name::new("name"),
             ty: LibraryType::new("String!").and_then(|ty| read.ty(&ty)).expect("a built-in type"),
             has_default: false,
         };
         Self {
-            types,
+            definitions: types,
             directives: directives.collect(),
             query,
             mutation,
@@ -189,33 +189,39 @@ impl Types {
 
     /// The names of all types but those of introspection.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.types.iter().map(|ty| ty.name.as_str()).filter(|name| !name.starts_with("__"))
+        self.definitions.iter().map(|ty| ty.name.as_str()).filter(|name| !name.starts_with("__"))
     }
 
-    fn definition(&self, ty: TypeId) -> &Definition {
-        &self.types[ty.0 as usize]
+    fn definition(&self, ty: TypeId) -> &SchemaType {
+        &self.definitions[ty.0 as usize]
     }
 
     pub(super) fn name(&self, ty: TypeId) -> &str {
         &self.definition(ty).name
     }
 
-    pub(super) fn kind(&self, ty: TypeId) -> &Kind {
+    pub(super) fn kind(&self, ty: TypeId) -> &SchemaTypeKind {
         &self.definition(ty).kind
     }
 
     /// Whether it has fields.
     pub(super) fn is_composite(&self, ty: TypeId) -> bool {
-        matches!(self.kind(ty), Kind::Object(_) | Kind::Interface(_) | Kind::Union)
+        matches!(
+            self.kind(ty),
+            SchemaTypeKind::Object(_) | SchemaTypeKind::Interface(_) | SchemaTypeKind::Union
+        )
     }
 
     pub(super) fn is_object(&self, ty: TypeId) -> bool {
-        matches!(self.kind(ty), Kind::Object(_))
+        matches!(self.kind(ty), SchemaTypeKind::Object(_))
     }
 
     /// Whether variables can have it.
     pub(super) fn is_input(&self, ty: TypeId) -> bool {
-        matches!(self.kind(ty), Kind::Scalar(_) | Kind::Enum(_) | Kind::Input(_))
+        matches!(
+            self.kind(ty),
+            SchemaTypeKind::Scalar(_) | SchemaTypeKind::Enum(_) | SchemaTypeKind::Input(_)
+        )
     }
 
     /// Whether a value can be of both.
@@ -234,10 +240,10 @@ impl Types {
     }
 
     /// A field of a type.
-    pub(super) fn field(&self, ty: TypeId, name: &str) -> Option<&Field> {
+    pub(super) fn field(&self, ty: TypeId, name: &str) -> Option<&SchemaField> {
         let fields = match self.kind(ty) {
-            Kind::Object(fields) | Kind::Interface(fields) => fields.get(name),
-            Kind::Union => None,
+            SchemaTypeKind::Object(fields) | SchemaTypeKind::Interface(fields) => fields.get(name),
+            SchemaTypeKind::Union => None,
             _ => return None,
         };
         fields.or_else(|| match name {
@@ -251,13 +257,13 @@ impl Types {
     /// The names of a type's fields.
     pub(super) fn field_names(&self, ty: TypeId) -> impl Iterator<Item = &str> {
         let fields = match self.kind(ty) {
-            Kind::Object(fields) | Kind::Interface(fields) => Some(fields),
+            SchemaTypeKind::Object(fields) | SchemaTypeKind::Interface(fields) => Some(fields),
             _ => None,
         };
         fields.into_iter().flat_map(FxHashMap::keys).map(Name::as_str)
     }
 
-    pub(super) fn directive(&self, name: &str) -> Option<&Directive> {
+    pub(super) fn directive(&self, name: &str) -> Option<&SchemaDirective> {
         self.directives.get(name)
     }
 }
@@ -273,7 +279,7 @@ fn note_repeatable<'s>(sdl: &'s str, repeatable: &mut FxHashSet<&'s str>) {
             TokenKind::Punctuator(b'(') => depth += 1,
             TokenKind::Punctuator(b')') => depth = depth.saturating_sub(1),
             TokenKind::Name if depth == 0 && before == TokenKind::Punctuator(b'@') => {
-                name = lexer.text(token)
+                name = lexer.text(token);
             }
             TokenKind::Name if depth == 0 && lexer.text(token) == "repeatable" => {
                 repeatable.insert(name);
@@ -301,22 +307,22 @@ impl Read<'_> {
         Some(Wrapped { non_null: wrapped.non_null | u128::from(!ty.nullable), ..wrapped })
     }
 
-    fn argument(&self, input: &InputValueDefinition) -> Option<Argument> {
+    fn argument(&self, input: &InputValueDefinition) -> Option<SchemaArgument> {
         let (name, has_default) = (input.name.node.clone(), input.default_value.is_some());
-        Some(Argument { name, ty: self.ty(&input.ty.node)?, has_default })
+        Some(SchemaArgument { name, ty: self.ty(&input.ty.node)?, has_default })
     }
 
-    fn fields(&self, fields: &[async_graphql::Positioned<FieldDefinition>]) -> Fields {
+    fn fields(&self, fields: &[async_graphql::Positioned<FieldDefinition>]) -> SchemaFields {
         let fields = fields.iter().filter_map(|field| {
             let arguments = field.node.arguments.iter().filter_map(|input| self.argument(&input.node));
             let arguments = arguments.collect();
-            let field_ = Field { ty: self.ty(&field.node.ty.node)?, arguments, is_meta: false };
+            let field_ = SchemaField { ty: self.ty(&field.node.ty.node)?, arguments, is_meta: false };
             Some((field.node.name.node.clone(), field_))
         });
         fields.collect()
     }
 
-    fn definition(&self, definition: &TypeDefinition, all: &[&TypeDefinition]) -> Definition {
+    fn definition(&self, definition: &TypeDefinition, all: &[&TypeDefinition]) -> SchemaType {
         let name = definition.name.node.clone();
         let id = |name: &Name| self.names.get(name).copied();
         let mut possible: Vec<TypeId> = match &definition.kind {
@@ -333,7 +339,7 @@ impl Read<'_> {
         };
         possible.sort_unstable();
         let kind = match &definition.kind {
-            TypeKind::Scalar => Kind::Scalar(match name.as_str() {
+            TypeKind::Scalar => SchemaTypeKind::Scalar(match name.as_str() {
                 "Int" => Scalar::Int,
                 "Float" => Scalar::Float,
                 "String" => Scalar::String,
@@ -344,24 +350,24 @@ impl Read<'_> {
                 _ => Scalar::Other,
             }),
             TypeKind::Enum(kind) => {
-                Kind::Enum(kind.values.iter().map(|value| value.node.value.node.clone()).collect())
+                SchemaTypeKind::Enum(kind.values.iter().map(|value| value.node.value.node.clone()).collect())
             }
-            TypeKind::Object(object) => Kind::Object(self.fields(&object.fields)),
-            TypeKind::Interface(interface) => Kind::Interface(self.fields(&interface.fields)),
-            TypeKind::Union(_) => Kind::Union,
+            TypeKind::Object(object) => SchemaTypeKind::Object(self.fields(&object.fields)),
+            TypeKind::Interface(interface) => SchemaTypeKind::Interface(self.fields(&interface.fields)),
+            TypeKind::Union(_) => SchemaTypeKind::Union,
             TypeKind::InputObject(object) => {
-                let fields: Vec<Argument> =
+                let fields: Vec<SchemaArgument> =
                     object.fields.iter().filter_map(|field| self.argument(&field.node)).collect();
                 let names = fields.iter().enumerate().map(|(index, field)| (field.name.clone(), index));
                 let is_one_of = definition.directives.iter().any(|of| of.node.name.node == "oneOf");
-                Kind::Input(Input { by_name: names.collect(), fields, is_one_of })
+                SchemaTypeKind::Input(Input { by_name: names.collect(), fields, is_one_of })
             }
         };
-        Definition { name, kind, possible }
+        SchemaType { name, kind, possible }
     }
 
-    fn directive(&self, directive: &DirectiveDefinition) -> Directive {
-        Directive {
+    fn directive(&self, directive: &DirectiveDefinition) -> SchemaDirective {
+        SchemaDirective {
             arguments: directive.arguments.iter().filter_map(|input| self.argument(&input.node)).collect(),
             locations: directive.locations.iter().map(|location| location.node).collect(),
             is_repeatable: self.repeatable.contains(directive.name.node.as_str()),

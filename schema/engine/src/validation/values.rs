@@ -3,12 +3,12 @@
 
 use super::{
     Usage, Validator, only_one, repeated,
-    types::{Input, Kind, Scalar, Type, TypeId},
+    types::{Input, Scalar, SchemaTypeKind, Type, TypeId},
 };
 use crate::{
     limits::echo,
     scalar::DateTime,
-    syntax::{Tree, Value, ValueKind, text},
+    syntax::{SyntaxTree, Value, ValueKind, text},
 };
 use async_graphql::{ScalarType as _, Value as LibraryValue};
 
@@ -28,7 +28,7 @@ impl Position {
     }
 }
 
-impl<'d> Validator<'_, 'd> {
+impl Validator<'_, '_> {
     /// Checks the value at a place in the tree's list.
     pub(super) fn value(&mut self, place: u32, position: Position) {
         let tree = self.tree;
@@ -59,14 +59,14 @@ impl<'d> Validator<'_, 'd> {
             return;
         }
         match self.types.kind(ty.name) {
-            Kind::Input(input) => return self.input_object(place, ty.name, input),
-            Kind::Enum(values) => {
+            SchemaTypeKind::Input(input) => return self.input_object(place, ty.name, input),
+            SchemaTypeKind::Enum(values) => {
                 if value.kind != ValueKind::Enum || !values.contains(value.text) {
                     self.report(&[value.at], |this| {
                         let name = this.name(ty.name);
                         let is_name = value.kind == ValueKind::Enum;
                         let hint = if is_name {
-                            this.suggest(value.text, values.iter().map(|value| value.as_str()))
+                            this.suggest(value.text, values.iter().map(async_graphql::Name::as_str))
                         } else {
                             String::new()
                         };
@@ -75,7 +75,7 @@ impl<'d> Validator<'_, 'd> {
                     });
                 }
             }
-            Kind::Scalar(scalar) => {
+            SchemaTypeKind::Scalar(scalar) => {
                 if !scalar.fits(tree, place) {
                     self.report(&[value.at], |this| {
                         let name = this.name(ty.name);
@@ -83,7 +83,7 @@ impl<'d> Validator<'_, 'd> {
                     });
                 }
             }
-            Kind::Object(_) | Kind::Interface(_) | Kind::Union => {}
+            SchemaTypeKind::Object(_) | SchemaTypeKind::Interface(_) | SchemaTypeKind::Union => {}
         }
         self.held(place);
     }
@@ -159,7 +159,7 @@ impl<'d> Validator<'_, 'd> {
 
 impl Scalar {
     /// Whether a literal that is not null can be one.
-    fn fits(self, tree: &Tree<'_>, place: u32) -> bool {
+    fn fits(self, tree: &SyntaxTree<'_>, place: u32) -> bool {
         let value = tree.value(place);
         match (self, value.kind) {
             (Self::Int, ValueKind::Int) => value.text.parse::<i32>().is_ok(),
