@@ -13,6 +13,7 @@ pub mod origins;
 mod parts;
 pub mod print;
 pub mod setting;
+pub mod signature_keys;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -25,8 +26,7 @@ use setting::{
     Bytes, ClientModes, Concurrency, DatabaseUrl, DocumentMode, LogFilter, LogFormat, Networks, Percent,
     Playground, SecretText, Secrets, Setting, Switch,
 };
-
-use crate::gateway::signature::SignatureKeys;
+use signature_keys::SignatureKeys;
 
 pub use mode::{DEVELOPMENT_FILE, Mode};
 

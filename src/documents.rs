@@ -28,7 +28,7 @@ use schema::{Caller, Document, Graph, Reply, Viewer};
 
 use crate::{
     config::{DocumentsConfig, setting::DocumentMode},
-    http::rejection::Rejection,
+    rejection::Rejection,
 };
 use apq::{Apq, Registration};
 use manifest::Fingerprint;

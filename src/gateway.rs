@@ -5,20 +5,17 @@
 //! rather than served as a stranger's. Not here: what gateways may do that others may not.
 
 mod hmac;
-pub mod signature;
+mod signature;
 
 use aws_lc_rs::{
     constant_time::verify_slices_are_equal,
     digest::{SHA256, digest},
 };
 use axum::http::{HeaderName, StatusCode, request::Parts};
+use schema::Variables;
 use serde_json::Value;
 
-use crate::{
-    config::GatewayConfig,
-    documents::{normal_id, sha256_of},
-    http::{params::GraphQLParams, rejection::Rejection},
-};
+use crate::{config::GatewayConfig, rejection::Rejection};
 use signature::{Body, Signatures};
 
 const ROUTER_AUTHORIZATION: HeaderName = HeaderName::from_static("router-authorization");
@@ -107,21 +104,21 @@ impl Gateways {
         !self.hmac_keys.is_empty()
     }
 
-    /// What a request itself proves beyond its head. `by_text`: nothing else names the document.
-    pub(crate) fn params(
+    /// What a request itself proves beyond its head: by a signature (`extensions.hmac-signature`) over its text and its
+    /// variables. `text`: none where the request may mean another document than that.
+    pub(crate) fn signed_body(
         &self,
         head: Trust,
-        params: &GraphQLParams,
-        by_text: bool,
+        signature: Option<&Value>,
+        text: Option<&str>,
+        variables: &Variables,
     ) -> Result<Trust, Rejection> {
-        let Some(signature) = params.extension("hmac-signature") else { return Ok(head) };
+        let Some(signature) = signature else { return Ok(head) };
         if head.is_gateway() || !self.may_sign_in_body() {
             return Ok(head);
         }
-        let checked = match (signature.as_str(), params.query.as_deref()) {
-            (Some(signature), Some(query)) if by_text && !names_another(params) => {
-                hmac::check(&self.hmac_keys, query, &params.variables, signature)
-            }
+        let checked = match (signature.as_str(), text) {
+            (Some(signature), Some(text)) => hmac::check(&self.hmac_keys, text, variables, signature),
             _ => Err("hmac-signature is not a text, or the request means another document than its own text"),
         };
         checked.map(|()| Trust::Document).map_err(refuse)
@@ -149,18 +146,9 @@ impl Head {
 /// The claims of an end user whose token a gateway has verified (`extensions.jwt`). Hive Gateway sends `{payload, token}`,
 /// Hive Router the claims themselves. Only where the gateway vouches for more than the document. What a gateway vouches for
 /// may still be its client's: some pass on `extensions` as they come, so these count only where the operator says so.
-pub(crate) fn claims(trust: Trust, params: &GraphQLParams) -> Option<&Value> {
-    let claims = params.extension("jwt").filter(|claims| trust > Trust::Document && !claims.is_null())?;
+pub(crate) fn claims(trust: Trust, given: Option<&Value>) -> Option<&Value> {
+    let claims = given.filter(|claims| trust > Trust::Document && !claims.is_null())?;
     Some(claims.get("payload").filter(|payload| payload.is_object()).unwrap_or(claims))
-}
-
-/// May a request mean another document than that of its text? Hashes are held to the text where documents are found; names
-/// and other ids win over it.
-fn names_another(params: &GraphQLParams) -> bool {
-    let is_hash = |id: &str| normal_id(id).is_some_and(|id| sha256_of(&id).is_some());
-    params.document_id.is_some()
-        || params.other_id().is_some()
-        || params.persisted_query().is_some_and(|persisted| !is_hash(persisted.hash))
 }
 
 fn refuse(why: &'static str) -> Rejection {

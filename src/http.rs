@@ -1,8 +1,8 @@
 //! HTTP: the routes and the layers around them. In order: `edge` (request id, span, measuring, panics), `cors`,
 //! compression, then the route. `server` accepts connections; `graphql` is the way through, with `receive` (the bytes
 //! of a body), `params` (what it says), `admission` and `memory` (who may come in now; `shares` counts by whom),
-//! `media`, `caching` and `compression` (how an answer goes out); `rejection` is what every failure looks like. Not
-//! here: what a query means, which document an id means.
+//! `media`, `caching` and `compression` (how an answer goes out). Not here: what a query means, which document an id
+//! means, what a refusal looks like (`crate::rejection`).
 //!
 //! `edge` does by itself what tower-http's layers for panics and request ids do: the answer to a panic and its log line name
 //! the request's id, which `CatchPanicLayer` does not give, and `SetRequestIdLayer` believes every id that a caller sends.
@@ -20,10 +20,10 @@ mod in_memory;
 mod media;
 mod memory;
 mod metrics;
+mod outgoing;
 pub(crate) mod params;
 pub mod playground;
 mod receive;
-pub(crate) mod rejection;
 mod sending;
 pub mod server;
 mod shares;
@@ -50,10 +50,10 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use crate::{
     App, auth,
     config::address::MetricsPlace,
+    rejection::Rejection,
     telemetry::{self, SPANS},
 };
 use memory::{AnswerMemory, OutOfMemory};
-use rejection::Rejection;
 use server::Peer;
 use shares::Owner;
 

@@ -10,6 +10,7 @@ pub mod gateway;
 pub mod http;
 mod invalidation;
 mod outbound;
+mod rejection;
 pub mod telemetry;
 
 use std::{

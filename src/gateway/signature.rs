@@ -2,24 +2,17 @@
 //! covered, how old a signature may be and which keys there are is decided here; what is signed says only with which key.
 //! A signature with a nonce is good once on this instance; one without is good until it is too old.
 
-use std::{
-    fmt::{self, Write as _},
-    sync::Arc,
-    time::Duration,
-};
+use std::{fmt::Write as _, time::Duration};
 
 use aws_lc_rs::{
     constant_time::verify_slices_are_equal,
     digest::{self, digest},
-    hmac,
-    signature::{ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey},
 };
 use axum::http::{HeaderMap, HeaderName, Method, header, request::Parts, uri::Authority};
-use base64::{Engine as _, prelude::BASE64_STANDARD};
 use moka::{policy::EvictionPolicy, sync::Cache};
 use sfv::{BareItem, Dictionary, FieldType as _, InnerList, Item, List, ListEntry, Parser, StringRef};
 
-use crate::config::setting::{Setting, split_list};
+use crate::config::signature_keys::SignatureKeys;
 
 const SIGNATURE: HeaderName = HeaderName::from_static("signature");
 const SIGNATURE_INPUT: HeaderName = HeaderName::from_static("signature-input");
@@ -35,88 +28,6 @@ const MOST_NONCES: u64 = 1_000_000;
 
 /// Why a signature is none. For logs and tests; the caller is told no more than that.
 pub(super) type Why = &'static str;
-
-/// Keys that gateways sign with, by their name (`keyid`).
-#[derive(Clone, Default)]
-pub struct SignatureKeys(Vec<(String, VerifyKey)>);
-
-#[derive(Clone)]
-enum VerifyKey {
-    Shared(Box<hmac::Key>),
-    Public(&'static str, Arc<ParsedPublicKey>),
-}
-
-impl SignatureKeys {
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-impl fmt::Debug for SignatureKeys {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.0.iter().map(|(name, _)| name)).finish()
-    }
-}
-
-impl VerifyKey {
-    const SHARED: &'static str = "hmac-sha256";
-    const ED25519: &'static str = "ed25519";
-    const P256: &'static str = "ecdsa-p256-sha256";
-
-    fn parse(algorithm: &str, key: &str) -> Option<Self> {
-        let bytes = BASE64_STANDARD.decode(key).ok()?;
-        let public = |name, algorithm| {
-            let key = ParsedPublicKey::new(algorithm, bytes.as_slice()).ok()?;
-            Some(Self::Public(name, Arc::new(key)))
-        };
-        match algorithm {
-            Self::SHARED if bytes.len() >= 32 => {
-                Some(Self::Shared(Box::new(hmac::Key::new(hmac::HMAC_SHA256, &bytes))))
-            }
-            Self::ED25519 => public(Self::ED25519, &ED25519),
-            Self::P256 => public(Self::P256, &ECDSA_P256_SHA256_FIXED),
-            _ => None,
-        }
-    }
-
-    fn algorithm(&self) -> &'static str {
-        match self {
-            Self::Shared(_) => Self::SHARED,
-            Self::Public(name, _) => name,
-        }
-    }
-
-    fn has_signed(&self, message: &[u8], signature: &[u8]) -> bool {
-        match self {
-            Self::Shared(key) => hmac::verify(key, message, signature).is_ok(),
-            Self::Public(_, key) => key.verify_sig(message, signature).is_ok(),
-        }
-    }
-}
-
-impl Setting for SignatureKeys {
-    const EXPECTS: &'static str = "name=algorithm:key, …";
-    const SECRET: bool = true;
-
-    fn parse(text: &str) -> Result<Self, String> {
-        let keys = split_list(text).map(|part| {
-            let (name, rest) = part.split_once('=')?;
-            let (algorithm, key) = rest.split_once(':')?;
-            Some((name.trim().to_owned(), VerifyKey::parse(algorithm.trim(), key.trim())?))
-        });
-        let keys: Option<_> = keys.collect();
-        keys.map(Self).ok_or_else(|| {
-            "keys are written as in main=ed25519:<base64>, other=hmac-sha256:<base64 of 32 bytes or more>; \
-             ed25519 and ecdsa-p256-sha256 take public keys, raw or as SubjectPublicKeyInfo"
-                .into()
-        })
-    }
-
-    fn show(text: &str) -> String {
-        if text.is_empty() { String::new() } else { "***".to_owned() }
-    }
-}
 
 /// Checks signatures.
 pub(super) struct Signatures {
@@ -173,8 +84,7 @@ impl Signatures {
         let text = |name: &str| read(input, name, |item| item.as_string().map(StringRef::as_str));
         let time = |name: &str| read(input, name, |item| item.as_integer().map(i64::from));
         let keyid = text("keyid")?.ok_or("keyid is missing")?;
-        let key =
-            self.keys.0.iter().find(|(name, _)| name == keyid).map(|(_, key)| key).ok_or("unknown key")?;
+        let key = self.keys.get(keyid).ok_or("unknown key")?;
         if text("alg")?.is_some_and(|algorithm| algorithm != key.algorithm()) {
             return Err("another algorithm");
         }

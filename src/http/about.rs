@@ -9,9 +9,6 @@ use entities::{id::UserId, unicode::is_invisible};
 use schema::OperationKind;
 use tracing::Span;
 
-use super::{graphql::Requester, params::GraphQLParams};
-use crate::App;
-
 /// Characters of a name of the caller's own choice that are told.
 const LONGEST_NAME: usize = 64;
 /// Characters of an id that are told: `sha256:` and 64 digits are told whole.
@@ -34,11 +31,16 @@ pub(super) struct About {
 }
 
 impl About {
-    pub(super) fn of(app: &App, requester: &Requester, params: &GraphQLParams) -> Self {
+    /// What a request says of itself, and who asks.
+    pub(super) fn new(
+        operation_name: Option<&str>,
+        document_id: Option<&str>,
+        viewer: Option<UserId>,
+    ) -> Self {
         Self {
-            operation_name: params.operation_name.as_deref().and_then(name),
-            document_id: requester.document_id(app, params).and_then(|id| printable(id, LONGEST_ID)),
-            viewer: requester.viewer.user_id(),
+            operation_name: operation_name.and_then(name),
+            document_id: document_id.and_then(|id| printable(id, LONGEST_ID)),
+            viewer,
             kind: None,
         }
     }

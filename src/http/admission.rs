@@ -25,10 +25,12 @@ use schema::{
 
 use super::{
     memory::{MemoryPool, MemoryReservation, OutOfMemory},
-    rejection::Rejection,
     shares::{Owner, ShareLimits, Shares},
 };
-use crate::config::{HttpConfig, setting::Bytes};
+use crate::{
+    config::{HttpConfig, setting::Bytes},
+    rejection::Rejection,
+};
 
 pub(super) const OVERLOADED: Rejection = Rejection::new(
     StatusCode::SERVICE_UNAVAILABLE,

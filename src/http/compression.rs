@@ -26,11 +26,10 @@ use super::{
     caching,
     in_memory::InMemory,
     memory::{AnswerMemory, OutOfMemory},
-    rejection::Rejection,
     request_id,
     shares::Owner,
 };
-use crate::App;
+use crate::{App, rejection::Rejection};
 
 /// Bytes that are compressed, or handed over, at a time.
 const PIECE: usize = 32 << 10;

@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use super::{
-    sending::{Outgoing, Pace, TAKES_NOTHING, Verdict},
+    outgoing::{Outgoing, Pace, TAKES_NOTHING, Verdict},
     slots::Slot,
 };
 

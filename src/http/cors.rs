@@ -12,10 +12,11 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 
-use super::{REQUEST_ID, caching::vary, graphql, rejection::Rejection, request_id};
+use super::{REQUEST_ID, caching::vary, graphql, request_id};
 use crate::{
     App,
     config::{HttpConfig, origins::HeaderNames},
+    rejection::Rejection,
 };
 
 /// How long a browser remembers what it may ask, seconds; none remembers longer.

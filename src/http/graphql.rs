@@ -26,12 +26,11 @@ use super::{
     media::Media,
     memory::{AnswerMemory, MemoryReservation, OutOfMemory},
     params::{GraphQLParams, GraphQLRequest},
-    playground,
-    rejection::Rejection,
-    request_id,
+    playground, request_id,
 };
 use crate::{
     App,
+    rejection::Rejection,
     telemetry::{SPANS, metrics::Outcome},
 };
 use incoming::find_document;
@@ -267,7 +266,7 @@ async fn run(
         graphql.client.name = Empty, graphql.client.version = Empty, enduser.id = Empty,
         request_id = request_id(headers),
     );
-    let mut about = About::of(app, requester, &params);
+    let mut about = requester.about(app, &params);
     let running = execute(app, headers, requester, params, &mut about, taken).instrument(span.clone());
     let result = tokio::time::timeout(app.http.request_timeout, running).await;
     match result.unwrap_or(Err(TIMEOUT)) {

@@ -4,7 +4,7 @@
 
 use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, Version, header, uri::Authority};
 
-use super::rejection::Rejection;
+use crate::rejection::Rejection;
 
 const INVALID: Rejection = Rejection::new(
     StatusCode::BAD_REQUEST,

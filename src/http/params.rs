@@ -8,8 +8,11 @@ use schema::{Document, Variables};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{memory::MemoryReservation, rejection::Rejection};
-use crate::documents::DocumentError;
+use super::memory::MemoryReservation;
+use crate::{
+    documents::{DocumentError, normal_id, sha256_of},
+    rejection::Rejection,
+};
 
 const TOO_DEEP: Rejection =
     Rejection::new(StatusCode::BAD_REQUEST, "DEPTH_LIMIT", "The request's JSON is nested too deep.");
@@ -78,6 +81,16 @@ impl GraphQLParams {
     /// An entry of `extensions`.
     pub(crate) fn extension(&self, name: &str) -> Option<&Value> {
         self.extensions.as_ref()?.get(name)
+    }
+
+    /// The text, unless the request may mean another document than that. Hashes are held to the text where documents are
+    /// found; names and other ids win over it.
+    pub(crate) fn own_text(&self) -> Option<&str> {
+        let is_hash = |id: &str| normal_id(id).is_some_and(|id| sha256_of(&id).is_some());
+        let names_another = self.document_id.is_some()
+            || self.other_id().is_some()
+            || self.persisted_query().is_some_and(|persisted| !is_hash(persisted.hash));
+        self.query.as_deref().filter(|_| !names_another)
     }
 
     /// The id in one of the places that are looked at only where that is switched on.

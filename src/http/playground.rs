@@ -12,8 +12,8 @@ use axum::{
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::{rejection::Rejection, request_id, server::Peer};
-use crate::{App, auth};
+use super::{request_id, server::Peer};
+use crate::{App, auth, rejection::Rejection};
 
 include!(concat!(env!("OUT_DIR"), "/assets.rs"));
 

@@ -14,8 +14,8 @@ use flate2::bufread::MultiGzDecoder;
 use http_body_util::BodyExt as _;
 use tokio::time::{Instant, timeout_at};
 
-use super::{memory::MemoryReservation, rejection::Rejection};
-use crate::config::HttpConfig;
+use super::memory::MemoryReservation;
+use crate::{config::HttpConfig, rejection::Rejection};
 
 const TOO_LARGE: Rejection =
     Rejection::new(StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE", "The request is too large.");

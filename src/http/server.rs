@@ -37,11 +37,14 @@ use super::{
     host,
     memory::AnswerMemory,
     metrics,
-    rejection::Rejection,
-    sending::{Answered, StreamExecutor},
+    outgoing::StreamExecutor,
+    sending::Answered,
     slots::{Slot, Slots},
 };
-use crate::{App, config::HttpConfig, gateway::OwnListener, invalidation, telemetry::metrics::Metrics};
+use crate::{
+    App, config::HttpConfig, gateway::OwnListener, invalidation, rejection::Rejection,
+    telemetry::metrics::Metrics,
+};
 
 /// The other end of the connection that a request came over.
 #[derive(Clone, Copy, Debug)]

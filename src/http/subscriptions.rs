@@ -42,15 +42,13 @@ pub(crate) use quotas::Quotas;
 use quotas::{QuotaPermit, TOO_MANY_SUBSCRIPTIONS};
 
 use super::{
-    about::About,
     cors::Page,
     graphql::{self, RequestSummary, Requester},
     memory::MemoryReservation,
     params::GraphQLParams,
-    rejection::Rejection,
     request_id,
 };
-use crate::App;
+use crate::{App, rejection::Rejection};
 
 /// Tells all streams that the server is about to end.
 #[derive(Debug)]
@@ -187,7 +185,7 @@ async fn begin(
     transport: &'static str,
 ) -> Begun {
     let started = Instant::now();
-    let mut about = About::of(&app, &requester, &params);
+    let mut about = requester.about(&app, &params);
     // Waiting for events takes no permit, asking for them and every other operation does.
     let owner = graphql::owner(&app, &requester.caller, requester.bearer.as_ref());
     let opened = match app.admission.acquire(owner) {

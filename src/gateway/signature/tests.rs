@@ -1,12 +1,15 @@
 //! Signatures: the examples of RFC 9421, and what must not pass.
 
 use aws_lc_rs::{
+    hmac,
     rand::SystemRandom,
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _},
 };
 use axum::http::{HeaderValue, Request};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 
 use super::*;
+use crate::config::{setting::Setting as _, signature_keys::VerifyKey};
 
 const NOW: i64 = 1_700_000_000;
 const BODY: &[u8] = br#"{"query":"{a}"}"#;

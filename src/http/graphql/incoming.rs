@@ -18,18 +18,17 @@ use crate::{
     documents::{self, DocumentError},
     gateway::{self, Trust},
     http::{
-        about,
+        about::{self, About},
         admission::Permit,
         cors::Page,
         media::is_json,
         memory::MemoryReservation,
         params::{self, Bounds, GraphQLParams, GraphQLRequest},
-        receive,
-        rejection::Rejection,
-        request_id,
+        receive, request_id,
         server::Peer,
         shares::Owner,
     },
+    rejection::Rejection,
 };
 
 const UNAUTHENTICATED: &str = "UNAUTHENTICATED";
@@ -77,6 +76,12 @@ impl Requester {
         let by_apollo = || params.persisted_query().map(|persisted| persisted.hash);
         let elsewhere = || if app.documents.looks_further() { params.other_id() } else { None };
         by_specification.or_else(by_apollo).or_else(elsewhere)
+    }
+
+    /// What is known of one of its requests before its document is found.
+    pub(in crate::http) fn about(&self, app: &App, params: &GraphQLParams) -> About {
+        let document_id = self.document_id(app, params);
+        About::new(params.operation_name.as_deref(), document_id, self.viewer.user_id())
     }
 }
 
@@ -182,7 +187,10 @@ fn requester(
 ) -> Result<Requester, Rejection> {
     let wired = requests.as_slice();
     let by_text = id_in_path.is_none();
-    let proven = wired.iter().map(|params| app.gateways.params(head, params, by_text));
+    let proven = wired.iter().map(|params| {
+        let text = params.own_text().filter(|_| by_text);
+        app.gateways.signed_body(head, params.extension("hmac-signature"), text, &params.variables)
+    });
     let trust = proven.collect::<Result<Vec<_>, _>>()?.into_iter().min().unwrap_or(head);
     let bearer = end_user(app, trust, bearer, wired);
     let has_bad_token = bearer.is_err();
@@ -206,7 +214,7 @@ fn end_user(
     if !matches!(bearer, Ok(None)) || !app.gateway.claims {
         return bearer;
     }
-    let mut claims = requests.iter().map(|params| gateway::claims(trust, params));
+    let mut claims = requests.iter().map(|params| gateway::claims(trust, params.extension("jwt")));
     let first = claims.next().flatten();
     if claims.any(|other| other != first) {
         return Err(InvalidToken("an array of requests has claims of several users"));

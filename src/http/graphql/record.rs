@@ -14,9 +14,9 @@ use crate::{
     App,
     http::{
         about::{self, About},
-        rejection::Rejection,
         request_id,
     },
+    rejection::Rejection,
     telemetry::{
         self, OPERATIONS,
         metrics::{Outcome, kind_name},

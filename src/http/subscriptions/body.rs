@@ -31,10 +31,10 @@ use crate::{
         graphql,
         memory::{MemoryReservation, OutOfMemory},
         params::GraphQLRequest,
-        rejection::Rejection,
         request_id,
         shares::Owner,
     },
+    rejection::Rejection,
 };
 
 /// How often something is sent while there is nothing to tell: what stands in between gives up on silent connections.

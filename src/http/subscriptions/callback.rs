@@ -24,7 +24,8 @@ use tokio::{
 use super::{Begun, End, begin, end, errors_of, sent};
 use crate::{
     App,
-    http::{graphql, params::GraphQLRequest, rejection::Rejection, request_id, shares::Owner},
+    http::{graphql, params::GraphQLRequest, request_id, shares::Owner},
+    rejection::Rejection,
     telemetry,
 };
 

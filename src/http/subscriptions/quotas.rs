@@ -12,7 +12,7 @@ use axum::http::StatusCode;
 use entities::id::UserId;
 use schema::Viewer;
 
-use crate::{config::HttpConfig, http::rejection::Rejection};
+use crate::{config::HttpConfig, rejection::Rejection};
 
 pub(super) const TOO_MANY_SUBSCRIPTIONS: Rejection = Rejection::new(
     StatusCode::TOO_MANY_REQUESTS,

@@ -40,12 +40,12 @@ use crate::{
         cors,
         graphql::{self, Requester, caller},
         memory::MemoryReservation,
+        outgoing::Pace,
         params::{self, Bounds, GraphQLParams, GraphQLRequest},
-        rejection::Rejection,
         request_id,
-        sending::Pace,
         shares::Owner,
     },
+    rejection::Rejection,
 };
 
 mod close;
@@ -439,7 +439,10 @@ impl Connection {
         if let Err(overloaded) = self.app.admission.check_answers(&self.owner()) {
             return self.answer(&id, overloaded.into_reply(request_id(&self.headers))).await;
         }
-        let trust = match self.app.gateways.params(self.trust, &params, true) {
+        let signature = params.extension("hmac-signature");
+        let proven =
+            self.app.gateways.signed_body(self.trust, signature, params.own_text(), &params.variables);
+        let trust = match proven {
             Ok(trust) => trust,
             Err(rejection) => return self.answer(&id, rejection.into_reply(request_id(&self.headers))).await,
         };

@@ -8,8 +8,11 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 
 use super::*;
 use crate::{
-    config::setting::{DocumentMode, Secrets, Setting as _, Switch},
-    gateway::{OwnListener, signature::SignatureKeys},
+    config::{
+        setting::{DocumentMode, Secrets, Setting as _, Switch},
+        signature_keys::SignatureKeys,
+    },
+    gateway::OwnListener,
 };
 
 const FIRST: &str = "the first secret that is being replaced";

@@ -19,7 +19,7 @@ use tungstenite::protocol::frame::{
 };
 
 use super::close::{self, Close};
-use crate::http::{memory::MemoryReservation, sending::Pace};
+use crate::http::{memory::MemoryReservation, outgoing::Pace};
 
 /// Read at a time, bytes. A socket that waits needs little.
 const READ_BYTES: usize = 4_096;

@@ -9,7 +9,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use hyper::upgrade::OnUpgrade;
 use tungstenite::handshake::derive_accept_key;
 
-use crate::http::rejection::Rejection;
+use crate::rejection::Rejection;
 
 /// `graphql-transport-ws`, the only protocol that is spoken.
 pub(super) const PROTOCOL: &str = "graphql-transport-ws";

@@ -1,5 +1,5 @@
-//! What every failure of HTTP looks like: GraphQL-shaped JSON with a code and the request's id. Not here: errors of
-//! the graph, which arrive as part of its answer.
+//! A request that is refused before the graph is asked: GraphQL-shaped JSON with a code and the request's id. Not here:
+//! errors of the graph, which arrive as part of its answer.
 
 use std::borrow::Cow;
 
