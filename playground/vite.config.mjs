@@ -1,5 +1,6 @@
 // How the page is bundled: where assets are served and what is swapped for something smaller.
 // Compressing and listing the result is scripts/build.mjs.
+import { fileURLToPath } from "node:url";
 import { defineConfig } from "vite";
 
 /** What GraphiQL needs of the editor before there is one: places in texts, addresses, keys. In a file of their own, or the first
@@ -7,11 +8,14 @@ import { defineConfig } from "vite";
 const PLACES =
   /monaco-editor\/esm\/vs\/(base\/common\/(uri|path|platform|process)|editor\/common\/(core\/(range|position)|standalone\/standaloneEnums)|nls)\.js/;
 
+/** What asks for a file of ours. In a file of its own, or the editor's would name the page's and change whenever that does. */
+const PRELOAD = /vite\/preload-helper/;
+
 /** @param {Set<string>} bundled is filled with the ids of all modules whose code is in the result, workers too */
 export const config = (bundled = new Set()) => ({
   base: "/playground/",
   publicDir: false,
-  plugins: [smallerJson(), keysWithoutEditor(), listModules(bundled)],
+  plugins: [smallerJson(), keysWithoutEditor(), ownParts(), listModules(bundled)],
   resolve: { dedupe: ["graphql", "react", "react-dom"] },
   worker: { format: "es", plugins: () => [listModules(bundled)] },
   build: {
@@ -27,7 +31,7 @@ export const config = (bundled = new Set()) => ({
     rolldownOptions: {
       checks: { moduleLevelDirective: false },
       onLog: dropDirectiveNotes,
-      output: { codeSplitting: { groups: [{ name: "places", test: PLACES }] } },
+      output: { codeSplitting: { groups: [{ name: "places", test: PLACES }, { name: "preload", test: PRELOAD }] } },
     },
   },
 });
@@ -66,6 +70,29 @@ function keysWithoutEditor() {
       if (!id.endsWith("/@graphiql/react/dist/utility/monaco-ssr.js")) return null;
       if (!code.includes(original)) this.error("KeyMod is not where it was: look at this plugin again");
       return code.replace(original, ours);
+    },
+  };
+}
+
+/** Parts of GraphiQL's first file that are ours instead: what is in `src` comes later, or is smaller. */
+function ownParts() {
+  const parts = [
+    { of: "/@graphiql/plugin-doc-explorer/dist/context.js", asked: "./components/doc-explorer.js", given: "doc-explorer.jsx" },
+    { of: "/@graphiql/react/dist/components/tabs/index.js", asked: "framer-motion", given: "reorder.jsx" },
+  ];
+  const used = new Set();
+  return {
+    name: "xp:own-parts",
+    enforce: "pre",
+    resolveId(asked, importer) {
+      const part = parts.find((one) => one.asked === asked && importer?.endsWith(one.of));
+      if (!part) return null;
+      used.add(part);
+      return fileURLToPath(new URL(`src/${part.given}`, import.meta.url));
+    },
+    buildEnd(error) {
+      const unused = parts.find((part) => !used.has(part));
+      if (!error && unused) this.error(`${unused.of} does not import ${unused.asked} any more: look at this plugin again`);
     },
   };
 }

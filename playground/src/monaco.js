@@ -4,6 +4,7 @@
 import EditorWorker from "monaco-editor/esm/vs/editor/editor.worker.js?worker";
 import JsonWorker from "monaco-editor/esm/vs/language/json/json.worker.js?worker";
 import GraphQLWorker from "monaco-graphql/esm/graphql.worker.js?worker";
+import { loadDocExplorer } from "./doc-explorer.jsx";
 
 const WORKERS = { json: JsonWorker, graphql: GraphQLWorker };
 
@@ -13,10 +14,11 @@ globalThis.MonacoEnvironment = {
 
 // Dashes in titles, letters of other scripts in names: data is no code that somebody may have tampered with.
 // GraphiQL asks for the same file later, so this stands before its first editor.
-import("monaco-graphql/esm/monaco-editor.js").then(({ editor }) =>
+import("monaco-graphql/esm/monaco-editor.js").then(({ editor }) => {
   editor.onDidCreateEditor((created) =>
     created.updateOptions({
       unicodeHighlight: { ambiguousCharacters: false, invisibleCharacters: false, nonBasicASCII: false },
     }),
-  ),
-);
+  );
+  loadDocExplorer();
+});
