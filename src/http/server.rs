@@ -4,6 +4,7 @@
 use std::{
     convert::Infallible,
     error::Error,
+    future::poll_fn,
     io,
     net::{IpAddr, SocketAddr},
     pin::pin,
@@ -249,14 +250,22 @@ impl Serving {
         let (requests, routes, speaks_http2) =
             (Arc::clone(&activity), self.routes.clone(), Arc::clone(&is_http2));
         let draining = self.draining.clone();
+        let has_served = Arc::new(AtomicBool::new(false));
+        let served = Arc::clone(&has_served);
         let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
             let (in_flight, version) = (requests.begin(), request.version());
             speaks_http2.store(version == Version::HTTP_2, Ordering::Relaxed);
+            let is_pipelined = version != Version::HTTP_2 && served.swap(true, Ordering::Relaxed);
             let settled = host::settle(&mut request);
             request.extensions_mut().insert(peer);
             request.extensions_mut().insert(in_flight.clone());
-            let (mut routes, draining) = (routes.clone(), draining.clone());
+            let (mut routes, draining, served) = (routes.clone(), draining.clone(), Arc::clone(&served));
             async move {
+                // hyper answers up to 16 of them before it lets another connection have the thread.
+                if is_pipelined {
+                    tokio::task::yield_now().await;
+                    served.store(true, Ordering::Relaxed);
+                }
                 let mut response: Response = match settled {
                     Ok(()) => routes.call(request).await?,
                     Err(rejection) => refused(rejection),
@@ -282,8 +291,12 @@ impl Serving {
         let (mut leaving, mut closing) = (pin!(self.leaving(&is_http2)), pin!(self.closing(&activity)));
         let (mut is_leaving, mut is_closing) = (false, false);
         let ended = loop {
+            let polled = poll_fn(|context| {
+                has_served.store(false, Ordering::Relaxed);
+                connection.as_mut().poll(context)
+            });
             tokio::select! {
-                ended = connection.as_mut() => break Some(ended),
+                ended = polled => break Some(ended),
                 () = &mut watching => break None,
                 () = &mut leaving, if !is_leaving => is_leaving = true,
                 () = &mut closing, if !is_closing => is_closing = true,

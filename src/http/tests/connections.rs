@@ -1,6 +1,8 @@
 //! Which connections are let in, which hosts they may name, what a request that waits on one is held in, and how they end
 //! when the server drains and stops.
 
+use std::sync::Mutex;
+
 use tokio::sync::watch;
 
 use super::*;
@@ -43,6 +45,32 @@ async fn a_request_without_a_host_or_with_two_is_refused() {
         assert!(answer.contains("x-request-id: ") && answer.contains("connection: close"), "{answer}");
     }
     assert!(exchange(&address, "GET / HTTP/1.0\r\n\r\n").await.ends_with("hello"));
+}
+
+/// Answers to requests that came at once take turns with those of other connections.
+#[tokio::test]
+async fn pipelined_requests_wait_for_other_connections() {
+    const EACH: usize = 10;
+    let order = Arc::new(Mutex::new(String::new()));
+    let asked = |name: char| {
+        let order = Arc::clone(&order);
+        get(move || async move { order.lock().expect("not poisoned").push(name) })
+    };
+    let routes = Router::new().route("/a", asked('a')).route("/b", asked('b'));
+    let (address, _stop, _server) = serving(routes, |_| {}).await;
+    // Nothing here gives the server the thread before all are sent.
+    let _held = ["a", "b"].map(|name| {
+        let mut stream = std::net::TcpStream::connect(&address).expect("connected");
+        let request = format!("GET /{name} HTTP/1.1\r\nhost: x\r\n\r\n");
+        std::io::Write::write_all(&mut stream, request.repeat(EACH).as_bytes()).expect("sent");
+        stream
+    });
+    while order.lock().expect("not poisoned").len() < 2 * EACH {
+        sleep(Duration::from_millis(1)).await;
+    }
+    let order = order.lock().expect("not poisoned");
+    let longest = order.split('b').map(str::len).max();
+    assert!(longest <= Some(3), "{order}");
 }
 
 #[tokio::test]
