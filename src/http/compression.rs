@@ -1,13 +1,16 @@
 //! How the bytes of an answer go out: in which coding (RFC 9110 §12.5.3), under which tag, in pieces, or not at all where the
 //! caller has them already (§13.1.2). Coding and tag are settled before anything is compressed, so a 304 has the `ETag`,
 //! `Vary` and `Cache-Control` of the 200 that it stands for. A long body is compressed and handed over piece by piece, and
-//! between two pieces others get their turn on the thread. Where there is no memory for an encoder now, an answer goes out as
-//! it is. Not here: how long an answer keeps (`caching`).
+//! between two pieces others get their turn on the thread; long bodies are compressed on half of the threads at most,
+//! however many there are. Where there is no memory for an encoder now, an answer goes out as it is. Not here: how long an
+//! answer keeps (`caching`).
 
 use std::{
     io::{self, Write as _},
     pin::Pin,
-    task::{Context, Poll},
+    sync::{Arc, LazyLock},
+    task::{Context, Poll, ready},
+    thread,
 };
 
 use axum::{
@@ -19,7 +22,9 @@ use axum::{
 };
 use brotli::CompressorWriter;
 use flate2::{Compression, write::GzEncoder};
+use futures_util::future::BoxFuture;
 use hyper::body::{Frame, SizeHint};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use zstd::{stream::write::Encoder as ZstdEncoder, zstd_safe::CParameter};
 
 use super::{
@@ -40,6 +45,12 @@ const ENCODER_BYTES: usize = 1 << WINDOW_BITS;
 /// Answers are made for one reader: speed counts more than size.
 const BROTLI_QUALITY: u32 = 0;
 const ZSTD_LEVEL: i32 = 1;
+
+/// How many pieces of long bodies may be compressed at the same time: on half of the threads, at least one.
+static TURNS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| {
+    let threads = thread::available_parallelism().map_or(1, |threads| threads.get() / 2);
+    Arc::new(Semaphore::new(threads.max(1)))
+});
 
 /// A coding of content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,7 +176,7 @@ pub(super) async fn respond(State(app): State<App>, request: Request, next: Next
     }
     let (parts, body) = response.into_parts();
     // It is in memory already: nothing is waited for, and nothing copied.
-    match Pieces::of(InMemory::collect(body).await, coding) {
+    match Pieces::of(InMemory::collect(body).await, coding, &TURNS) {
         Ok(pieces) => Response::from_parts(parts, Body::new(pieces)),
         Err(error) => {
             tracing::error!(%error, coding = coding.name(), "an answer could not be compressed");
@@ -217,6 +228,10 @@ struct Pieces {
     /// What is still to be handed over, or compressed.
     rest: InMemory,
     encoder: Option<Encoder>,
+    /// Where it waits until the next piece of a long body may be compressed.
+    turns: Arc<Semaphore>,
+    turn: Option<BoxFuture<'static, Result<OwnedSemaphorePermit, AcquireError>>>,
+    is_long: bool,
     /// The last turn took its time; now it is others' turn.
     is_others_turn: bool,
 }
@@ -266,8 +281,10 @@ impl Encoder {
 }
 
 impl Pieces {
-    fn of(whole: InMemory, coding: Coding) -> io::Result<Self> {
-        Ok(Self { rest: whole, encoder: Encoder::of(coding)?, is_others_turn: false })
+    fn of(whole: InMemory, coding: Coding, turns: &Arc<Semaphore>) -> io::Result<Self> {
+        let is_long = whole.len() > PIECE;
+        let (encoder, turns) = (Encoder::of(coding)?, Arc::clone(turns));
+        Ok(Self { rest: whole, encoder, turns, turn: None, is_long, is_others_turn: false })
     }
 
     /// The next bytes that go out; none where the encoder keeps them for now.
@@ -305,10 +322,19 @@ impl HttpBody for Pieces {
             this.is_others_turn = !this.rest.is_empty();
             return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
+        let turn = if this.is_long {
+            let turn = this.turn.get_or_insert_with(|| Box::pin(Arc::clone(&this.turns).acquire_owned()));
+            let turn = ready!(turn.as_mut().poll(cx));
+            this.turn = None;
+            Some(turn)
+        } else {
+            None
+        };
         let out = match this.next() {
             Ok(out) => out,
             Err(error) => return Poll::Ready(Some(Err(error))),
         };
+        drop(turn);
         let is_last = this.is_end_stream();
         if out.is_empty() && !is_last {
             // What is very compressible gives nothing for a long while.
@@ -335,13 +361,11 @@ impl HttpBody for Pieces {
 mod tests {
     use std::{
         io::Read as _,
-        sync::{
-            Arc,
-            atomic::{AtomicUsize, Ordering},
-        },
+        sync::atomic::{AtomicUsize, Ordering},
         task::{Wake, Waker},
     };
 
+    use http_body_util::BodyExt as _;
     use schema::Chunks;
 
     use super::*;
@@ -420,6 +444,30 @@ mod tests {
         whole
     }
 
+    fn pieces(whole: &[u8], coding: Coding, turns: &Arc<Semaphore>) -> Pieces {
+        Pieces::of(Chunks::from(whole.to_vec()).into(), coding, turns).expect("an encoder")
+    }
+
+    /// While others compress on the threads that are for it, a long body waits, and a short one does not.
+    #[tokio::test]
+    async fn a_long_body_waits_for_its_turn() {
+        let turns = Arc::new(Semaphore::new(1));
+        let others = Arc::clone(&turns).acquire_owned().await.expect("it is open");
+        let text = vec![b'x'; PIECE + 1];
+        assert!(pieces(&text[..PIECE], Coding::Gzip, &turns).collect().await.is_ok());
+        assert!(pieces(&text, Coding::Identity, &turns).collect().await.is_ok());
+        let long = pieces(&text, Coding::Gzip, &turns).collect();
+        let mut long = std::pin::pin!(long);
+        // More often than it has pieces.
+        for _ in 0..10 {
+            assert!(futures_util::poll!(long.as_mut()).is_pending());
+        }
+        drop(others);
+        let whole = long.await.expect("no error").to_bytes();
+        assert!(inflated(Coding::Gzip, &whole) == text);
+        assert_eq!(turns.available_permits(), 1, "it is given back");
+    }
+
     /// No poll works on more than a piece, not even where nothing comes out of it, and each is followed by others' turn.
     #[test]
     fn a_long_body_takes_many_turns() {
@@ -430,7 +478,7 @@ mod tests {
                 let woken = Arc::new(Woken::default());
                 let waker = Waker::from(Arc::clone(&woken));
                 let mut cx = Context::from_waker(&waker);
-                let mut pieces = Pieces::of(Chunks::from(whole.clone()).into(), coding).expect("an encoder");
+                let mut pieces = pieces(whole, coding, &Arc::new(Semaphore::new(1)));
                 let (mut out, mut waited) = (Vec::new(), 0);
                 loop {
                     let before = pieces.rest.len();
