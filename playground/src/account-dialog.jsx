@@ -52,10 +52,10 @@ function SignInForm({ config, onSignedIn }) {
     <form className="xp-form" onSubmit={submit}>
       <h2>Sign in</h2>
       <label>
-        E-mail <input name="email" type="email" autoComplete="username" required defaultValue={demo?.name} />
+        E-mail <input className="xp-input" name="email" type="email" autoComplete="username" required defaultValue={demo?.name} />
       </label>
       <label>
-        Password <input name="password" type="password" autoComplete="current-password" required />
+        Password <input className="xp-input" name="password" type="password" autoComplete="current-password" required />
       </label>
       {demo && (
         <p className="xp-hint">
@@ -96,7 +96,7 @@ function Sessions({ endpoint, account, onSignedOut }) {
     <section className="xp-form">
       <h2>Sessions of {account.name}</h2>
       <p className="xp-problem" role="alert">{problem}</p>
-      <ul className="xp-sessions">
+      <ul className="xp-list xp-sessions">
         {sessions.map((session) => (
           <li key={session.id}>
             <span>

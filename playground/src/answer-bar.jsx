@@ -18,7 +18,7 @@ const WAITING = {
 export function AnswerBar({ config, run, children }) {
   return (
     <div className="xp-answer-bar">
-      <dl className="xp-facts" aria-label="The answer">
+      <dl className="xp-pairs xp-facts" aria-label="The answer">
         {facts(run).map(({ name, value, tone }) => (
           <div key={name} className={tone && `xp-tone-${tone}`}>
             <dt>{name}</dt>
@@ -88,7 +88,7 @@ function CopyMenu({ config }) {
       <span className="xp-copied" role="status">
         {note}
       </span>
-      <DropdownMenu>
+      <DropdownMenu modal={false}>
         <DropdownMenu.Button className="xp-choice" disabled={!headerEditor}>
           Copy <span aria-hidden="true" className="xp-caret" />
         </DropdownMenu.Button>

@@ -1,7 +1,7 @@
 // The panel that shows how the server made an answer: figures, a waterfall (or the same as a table), the statement that is
 // pointed at, and its plan. What it draws is `extensions.explain` and nothing else; see explain.js.
 import { useEffect, useMemo, useState, useSyncExternalStore } from "react";
-import { describeCache, milliseconds, totals, waterfall } from "./explain.js";
+import { count, describeCache, describeWait, milliseconds, totals, waterfall } from "./explain.js";
 import { currentHeaders } from "./tokens.js";
 import * as settings from "./settings.js";
 
@@ -19,7 +19,7 @@ export function ExplainPanel({ run }) {
   return (
     <section className="xp-explain" aria-label="Explain">
       <div className="xp-explain-head">
-        <dl className="xp-totals">
+        <dl className="xp-pairs xp-totals">
           {totals(explain, run).map(({ name, value }) => (
             <div key={name}>
               <dt>{name}</dt>
@@ -42,9 +42,9 @@ export function ExplainPanel({ run }) {
         </div>
       </div>
       {view === "table" ? (
-        <Table rows={drawn.rows} onChoose={setChosen} chosen={chosen} />
+        <Table explain={explain} rows={drawn.rows} onChoose={setChosen} chosen={chosen} />
       ) : (
-        <Waterfall {...drawn} onPoint={setPointed} onChoose={setChosen} chosen={chosen} />
+        <Waterfall explain={explain} {...drawn} onPoint={setPointed} onChoose={setChosen} chosen={chosen} />
       )}
       {shown !== null && explain.sql[shown] && (
         <Statement run={run} sql={explain.sql[shown]} index={shown} asksForPlan={chosen === shown} />
@@ -53,17 +53,18 @@ export function ExplainPanel({ run }) {
   );
 }
 
-function Waterfall({ rows, spanMs, onPoint, onChoose, chosen }) {
+function Waterfall({ explain, rows, spanMs, onPoint, onChoose, chosen }) {
+  const part = (ms) => `${(100 * ms) / spanMs}%`;
   return (
-    <ol className="xp-waterfall">
+    <ol className="xp-list xp-waterfall">
       {rows.map((row, index) => (
         <li key={index} className={`xp-row xp-row-${row.kind}${row.known ? " xp-row-known" : ""}`}>
-          <RowHead row={row} onPoint={onPoint} onChoose={onChoose} chosen={chosen} />
+          <RowHead explain={explain} row={row} onPoint={onPoint} onChoose={onChoose} chosen={chosen} />
           <span className="xp-track" aria-hidden="true">
-            <span
-              className="xp-span"
-              style={{ left: `${(100 * row.startMs) / spanMs}%`, width: `${(100 * row.ms) / spanMs}%` }}
-            />
+            <span className="xp-span" style={{ left: part(row.startMs), width: part(row.ms) }} />
+            {row.waitedMs > 0 && (
+              <span className="xp-span xp-span-waiting" style={{ left: part(row.startMs), width: part(row.waitedMs) }} />
+            )}
           </span>
           <span className="xp-ms">{milliseconds(row.ms)}</span>
         </li>
@@ -72,8 +73,13 @@ function Waterfall({ rows, spanMs, onPoint, onChoose, chosen }) {
   );
 }
 
-function RowHead({ row, onPoint, onChoose, chosen }) {
-  const detail = <span className="xp-row-detail">{detailOf(row)}</span>;
+function RowHead({ explain, row, onPoint, onChoose, chosen }) {
+  const text = detailOf(row, explain);
+  const detail = (
+    <span className="xp-hint xp-row-detail" title={text}>
+      {text}
+    </span>
+  );
   if (row.kind !== "statement") {
     return (
       <span className="xp-row-head">
@@ -84,7 +90,7 @@ function RowHead({ row, onPoint, onChoose, chosen }) {
   return (
     <button
       type="button"
-      className="xp-row-head"
+      className="xp-plain xp-row-head"
       aria-pressed={chosen === row.statement}
       onPointerEnter={() => onPoint(row.statement)}
       onFocus={() => onPoint(row.statement)}
@@ -95,7 +101,7 @@ function RowHead({ row, onPoint, onChoose, chosen }) {
   );
 }
 
-function detailOf(row) {
+function detailOf(row, explain) {
   if (row.kind === "document") return row.known ? "not parsed again" : "for the first time";
   if (row.kind === "level") return count(row.count, "batch", "batches");
   if (row.kind === "statement") return count(row.sql.rows, "row", "rows");
@@ -104,14 +110,11 @@ function detailOf(row) {
     return `called for ${count(rows, "row", "rows")}${failed ? `, ${failed} failed` : ""}`;
   }
   const { keys, found, cache } = row.batch;
-  return [`${count(keys, "key", "keys")}, ${found} found`, ...describeCache(cache)].join(" · ");
+  const waited = describeWait(row.batch, explain);
+  return [`${count(keys, "key", "keys")}, ${found} found`, ...waited, ...describeCache(cache)].join(" · ");
 }
 
-function count(number, one, many) {
-  return `${number} ${number === 1 ? one : many}`;
-}
-
-function Table({ rows, onChoose, chosen }) {
+function Table({ explain, rows, onChoose, chosen }) {
   return (
     <div className="xp-table-frame" tabIndex={0} role="region" aria-label="Explain as a table">
       <table className="xp-table">
@@ -124,6 +127,7 @@ function Table({ rows, onChoose, chosen }) {
             <th scope="col">Found</th>
             <th scope="col">Rows</th>
             <th scope="col">Cache</th>
+            <th scope="col">Waited for</th>
             <th scope="col">Start</th>
             <th scope="col">Time</th>
           </tr>
@@ -136,7 +140,7 @@ function Table({ rows, onChoose, chosen }) {
                 {row.kind === "statement" ? (
                   <button
                     type="button"
-                    className="xp-link"
+                    className="xp-plain xp-link"
                     aria-pressed={chosen === row.statement}
                     onClick={() => onChoose(chosen === row.statement ? null : row.statement)}
                   >
@@ -151,6 +155,7 @@ function Table({ rows, onChoose, chosen }) {
               <td>{row.batch?.found}</td>
               <td>{row.sql?.rows ?? row.resolver?.rows}</td>
               <td>{row.batch && describeCache(row.batch.cache).join("; ")}</td>
+              <td>{row.batch && describeWait(row.batch, explain).join("; ")}</td>
               <td>{milliseconds(row.startMs)}</td>
               <td>{milliseconds(row.ms)}</td>
             </tr>

@@ -11,7 +11,7 @@ export function ExplainSwitch() {
         type="button"
         role="switch"
         aria-checked={isOn}
-        className="xp-explain-switch"
+        className="xp-plain xp-explain-switch"
         onClick={() => settings.write("explain", isOn ? "off" : "on")}
       >
         <svg width="18" height="14" viewBox="0 0 18 14" aria-hidden="true" fill="currentColor">

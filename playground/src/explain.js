@@ -10,6 +10,7 @@
  * @property {number} level by which statements and batches hang together; 0 outside of all levels
  * @property {number} [statement] place in `explain.sql`
  * @property {object} [batch] as in `explain.batches`, with its `cache`
+ * @property {number} [waitedMs] of a batch: how much of its time it waited for batches of other requests
  */
 
 /** @returns {{rows: Row[], spanMs: number}} */
@@ -45,7 +46,7 @@ export function waterfall(explain) {
       level = batch.level;
       rows.push(levelRow(level, batches, before));
     }
-    rows.push({ kind: "batch", label: batch.loader, startMs: before + batch.startMs, ms: batch.ms, level, batch });
+    rows.push(batchRow(batch, before, level));
     for (const statement of batch.statements) rows.push(statementRow(statement, before, level));
   }
   const ends = rows.map(({ startMs, ms }) => startMs + ms);
@@ -71,6 +72,23 @@ function levelRow(level, batches, before) {
   const start = Math.min(...own.map(({ startMs }) => startMs));
   const end = Math.max(...own.map(({ startMs, ms }) => startMs + ms));
   return { kind: "level", label: `Level ${level}`, startMs: before + start, ms: end - start, level, count: own.length };
+}
+
+function batchRow(batch, before, level) {
+  const { loader: label, startMs, ms, queuedMs: waitedMs } = batch;
+  return { kind: "batch", label, startMs: before + startMs, ms, level, batch, waitedMs };
+}
+
+/** Who a batch waited for: the batches whose end let it begin, and other requests whose batches went first or shared its read. */
+export function describeWait({ after = [], requests, queuedMs }, { batches }) {
+  const counts = new Map();
+  for (const { loader } of after.map((place) => batches[place])) counts.set(loader, (counts.get(loader) ?? 0) + 1);
+  const names = [...counts].map(([loader, count]) => (count > 1 ? `${count} × ${loader}` : loader));
+  return [
+    names.length > 0 && `after ${names.join(", ")}`,
+    queuedMs > 0 && `waited ${milliseconds(queuedMs)} for other requests`,
+    requests > 1 && `read together with ${count(requests - 1, "other request", "other requests")}`,
+  ].filter(Boolean);
 }
 
 function statementRow(sql, before, level) {
@@ -131,6 +149,10 @@ export function describeCache(reads) {
     const counts = Object.entries(keys).sort(([a], [b]) => (a === "hit" ? -1 : b === "hit" ? 1 : a.localeCompare(b)));
     return `${tier}: ${counts.map(([what, count]) => `${count} ${what}`).join(", ")}`;
   });
+}
+
+export function count(number, one, many) {
+  return `${number} ${number === 1 ? one : many}`;
 }
 
 export function milliseconds(ms) {

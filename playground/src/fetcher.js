@@ -1,7 +1,8 @@
-// How the page talks to the graph: JSON over POST, subscriptions over graphql-transport-ws with the request headers as
-// the `connection_init` payload. What was sent and what came is told to `runs`. It knows no editor and no drawing.
+// How the page talks to the graph: JSON over POST; subscriptions are listen.js's. What was sent and what came is told to `runs`.
+// It knows no editor and no drawing.
 import { getOperationAST, parse } from "graphql";
-import { createClient } from "graphql-ws";
+import { listen } from "./listen.js";
+import { payload, split } from "./payload.js";
 import { currentHeaders } from "./tokens.js";
 import * as runs from "./runs.js";
 import { explains } from "./settings.js";
@@ -9,8 +10,6 @@ import { explains } from "./settings.js";
 const ACCEPT = "application/graphql-response+json, application/json;q=0.9";
 /** How GraphiQL calls its question about the schema. */
 const INTROSPECTION = "IntrospectionQuery";
-/** How often in a row a lost connection is opened again; between two attempts it waits longer each time. */
-const ATTEMPTS = 8;
 
 /**
  * The fetcher GraphiQL calls for each run of an operation.
@@ -63,72 +62,6 @@ async function send(url, { request, headers, kind, explains }) {
     run.update({ state: "failed", ms: performance.now() - began, problem: error.message });
     throw error;
   }
-}
-
-/** The events of a subscription. A connection that is lost is opened again, with the token that is the account's then. */
-function listen(url, { request, headers, kind, explains }) {
-  const run = runs.begin({ kind, request, headers, state: "connecting" });
-  const began = performance.now();
-  const socket = new URL(url);
-  socket.protocol = socket.protocol === "https:" ? "wss:" : "ws:";
-  const client = createClient({
-    url: socket.href,
-    connectionParams: () => currentHeaders(headers),
-    retryAttempts: ATTEMPTS,
-    shouldRetry: () => true,
-    on: {
-      connected: () => run.update({ state: "listening", problem: undefined }),
-      closed: ({ code, reason }) => {
-        if (code !== 1000) run.update({ state: "reconnecting", problem: `closed with ${code} ${reason ?? ""}`.trim() });
-      },
-    },
-  });
-  const source = client.iterate(payload(request, explains));
-  const end = (change) => {
-    run.update({ state: "ended", ms: performance.now() - began, ...change });
-    client.dispose();
-  };
-  return {
-    [Symbol.asyncIterator]() {
-      return this;
-    },
-    async next() {
-      try {
-        const { done, value } = await source.next();
-        if (done) end();
-        else {
-          const { shown, explain } = split(value, explains);
-          const text = JSON.stringify(shown, null, 2);
-          const bytes = new TextEncoder().encode(JSON.stringify(value)).length;
-          run.addEvent({ at: new Date(), ms: performance.now() - began, bytes, explain, text });
-          return { done, value: shown };
-        }
-        return { done, value };
-      } catch (error) {
-        const problem = error instanceof CloseEvent ? `closed with ${error.code} ${error.reason}`.trim() : undefined;
-        end({ state: "failed", problem: problem ?? error.message ?? JSON.stringify(error) });
-        throw problem ? new Error(problem) : error;
-      }
-    },
-    return() {
-      end();
-      return source.return();
-    },
-  };
-}
-
-function payload(request, explains) {
-  return explains ? { ...request, extensions: { explain: true } } : request;
-}
-
-/** An answer without what is shown in a panel of its own. */
-function split(answer, explains) {
-  const explain = answer?.extensions?.explain;
-  if (!explain || !explains) return { shown: answer, explain };
-  const { explain: _, ...extensions } = answer.extensions;
-  const shown = { ...answer, extensions };
-  if (!Object.keys(extensions).length) delete shown.extensions;
-  return { shown, explain };
 }
 
 /** What an answer's headers say of caches: how long it may be kept, and how old it is. */

@@ -1,12 +1,12 @@
-// The events of a subscription as they came: number, time, size; the newest first. It can be held still while events go on
-// coming. Connecting and reconnecting is the fetcher's; here it is only told.
+// The events of a subscription as they came: number, time, size; the newest first, and between them when the connection was
+// lost and came back. It can be held still while events go on coming. Connecting is listen.js's; here it is only told.
 import { useEffect, useRef, useState } from "react";
-import { formatBytes } from "./explain.js";
+import { count, formatBytes } from "./explain.js";
 
 const STATES = {
   connecting: "Connecting",
   listening: "Listening",
-  reconnecting: "Connection lost, connecting again",
+  reconnecting: "Connection lost",
   ended: "Ended",
   failed: "Stopped",
 };
@@ -24,7 +24,8 @@ export function LiveLog({ run }) {
           {STATES[run.state]}
           {run.problem && `: ${run.problem}`}
         </p>
-        <p>{run.received === 1 ? "1 event" : `${run.received} events`}</p>
+        {run.state === "reconnecting" && run.retry && <Retry {...run.retry} />}
+        <p>{count(run.received, "event", "events")}</p>
         <button
           type="button"
           className="xp-choice"
@@ -35,13 +36,57 @@ export function LiveLog({ run }) {
         </button>
         {held && <p role="status">{`${waiting} waiting`}</p>}
       </div>
-      <ol className="xp-events" reversed>
-        {[...shown.events].reverse().map((event, index, newestFirst) => (
-          <Event key={event.number} event={event} before={newestFirst[index + 1]} />
-        ))}
+      <ol className="xp-list xp-events">
+        {entries(shown).map(({ event, before, change }) =>
+          event ? (
+            <Event key={`event ${event.number}`} event={event} before={before} />
+          ) : (
+            <Connection key={`connection ${change.number}`} change={change} />
+          ),
+        )}
       </ol>
       {shown.events.length === 0 && <p className="xp-hint">No event has come yet.</p>}
     </section>
+  );
+}
+
+/** Events and what became of the connection, the newest first. The first connection is no news. */
+function entries({ events, connections }) {
+  const listed = events.map((event, index) => ({ event, before: events[index - 1], place: event.number }));
+  const changes = connections.filter(({ kind, downMs }) => kind === "lost" || downMs !== undefined);
+  // Behind the event that it came after, and before the next.
+  listed.push(...changes.map((change) => ({ change, place: change.after + 0.5 })));
+  return listed.sort((a, b) => b.place - a.place || b.change.number - a.change.number);
+}
+
+/** Which attempt to connect again comes next, and when. */
+function Retry({ attempt, of, at, now }) {
+  const [time, setTime] = useState(Date.now);
+  useEffect(() => {
+    const timer = setInterval(() => setTime(Date.now()), 250);
+    return () => clearInterval(timer);
+  }, [at]);
+  const left = at && Math.max(0, Math.ceil((at - time) / 1000));
+  return (
+    <>
+      <p>{`Attempt ${attempt} of ${of}${at ? ` in ${left} s` : " is being made"}`}</p>
+      {now && at && (
+        <button type="button" className="xp-choice" onClick={now}>
+          Connect now
+        </button>
+      )}
+    </>
+  );
+}
+
+function Connection({ change: { kind, at, text, downMs } }) {
+  return (
+    <li className={`xp-connection xp-connection-${kind}`}>
+      <time dateTime={at.toISOString()}>{clock(at)}</time>{" "}
+      {kind === "lost"
+        ? `Connection lost: ${text}`
+        : `Connected again after ${seconds(downMs)}. What happened meanwhile was not sent: read it anew.`}
+    </li>
   );
 }
 
@@ -54,10 +99,10 @@ function Event({ event, before }) {
         <summary>
           <span className="xp-event-number">#{event.number}</span>{" "}
           <time dateTime={event.at.toISOString()}>{clock(event.at)}</time>{" "}
-          <span className="xp-event-detail">
+          <span className="xp-hint xp-event-detail">
             {before && `+${seconds(event.ms - before.ms)} · `}
             {formatBytes(event.bytes)}
-            {event.explain && ` · ${event.explain.sql.length} statements`}
+            {event.explain && ` · ${count(event.explain.sql.length, "statement", "statements")}`}
           </span>
         </summary>
         {isOpen && (

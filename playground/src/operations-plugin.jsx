@@ -58,7 +58,7 @@ function Own() {
     <>
       <h3>Mine</h3>
       <form className="xp-save" onSubmit={save}>
-        <input name="name" aria-label="Name of the operation" placeholder="Name" required maxLength={100} />
+        <input className="xp-input" name="name" aria-label="Name of the operation" placeholder="Name" required maxLength={100} />
         <button className="xp-choice" disabled={!isReady}>
           Save
         </button>
@@ -67,7 +67,7 @@ function Own() {
       <ul className="xp-list">
         {operations.map((operation) => (
           <li key={operation.name}>
-            <button type="button" className="xp-open" disabled={!isReady} onClick={() => open(operation)}>
+            <button type="button" className="xp-plain xp-open" disabled={!isReady} onClick={() => open(operation)}>
               {operation.name}
             </button>
             <button
@@ -124,7 +124,7 @@ function Published() {
           <li key={`${client} ${id}`}>
             <button
               type="button"
-              className="xp-open"
+              className="xp-plain xp-open"
               title={id}
               onClick={() => open({ query: text, variables: "", operationName: operations[0] })}
             >

@@ -1,8 +1,9 @@
 // What was asked from the page and what came of it: one run for each press of the run button, the newest of each tab. The
 // answer bar, the explain panel and the log of events read it; the fetcher writes it. No drawing and no request here.
 
-/** Events that a run keeps; older ones go. */
+/** Events that a run keeps, and changes of its connection; older ones go. */
 const MOST_EVENTS = 200;
+const MOST_CHANGES = 50;
 
 /**
  * @typedef {object} Run
@@ -18,6 +19,10 @@ const MOST_EVENTS = 200;
  * @property {string} [requestId]
  * @property {object} [explain] `extensions.explain` of the answer, or of the event that is looked at
  * @property {{number: number, at: Date, ms: number, bytes: number, explain?: object, text: string}[]} events
+ * @property {{number: number, after: number, at: Date, kind: "connected" | "lost", text?: string, downMs?: number}[]} connections
+ *   what became of the connection: `after` how many events, and for how long there was none
+ * @property {{attempt: number, of: number, at?: number, now?: () => void}} [retry] which attempt to connect again is made; while
+ *   it is waited for, when that is (`Date.now()`), and what makes it at once
  * @property {number} received how many events came, those that are not kept included
  */
 
@@ -35,8 +40,10 @@ export function setTab(id) {
 /** Begins a run in the tab that is open; what it returns changes it. */
 export function begin(run) {
   const at = tab;
-  let now = { state: "running", began: performance.now(), events: [], received: 0, ...run };
+  let now = { state: "running", began: performance.now(), events: [], connections: [], received: 0, ...run };
+  let isSealed = false;
   const put = (next) => {
+    if (isSealed) return;
     // A later run has taken its place.
     if (runs.get(at) !== now && runs.has(at) && runs.get(at).began > now.began) return;
     now = next;
@@ -50,6 +57,15 @@ export function begin(run) {
       const number = now.received + 1;
       const events = [...now.events, { number, ...event }].slice(-MOST_EVENTS);
       put({ ...now, received: number, events, explain: event.explain });
+    },
+    /** What comes from now on is too late. */
+    seal: () => {
+      isSealed = true;
+    },
+    addConnection: (change) => {
+      const number = (now.connections.at(-1)?.number ?? 0) + 1;
+      const connections = [...now.connections, { number, after: now.received, ...change }].slice(-MOST_CHANGES);
+      put({ ...now, connections });
     },
   };
 }

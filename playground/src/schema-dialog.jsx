@@ -54,9 +54,9 @@ function Schema({ read: { api, federation } }) {
       <div className="xp-schema-head">
         <h2>Schema</h2>
         <label>
-          Search <input type="search" value={search} onChange={({ target }) => setSearch(target.value)} />
+          Search <input className="xp-input" type="search" value={search} onChange={({ target }) => setSearch(target.value)} />
         </label>
-        <ul className="xp-domains" aria-label="Domains">
+        <ul className="xp-list xp-domains" aria-label="Domains">
           {domains.map((domain, index) => (
             <li key={domain}>
               <span className={`xp-domain xp-domain-${index % 8}`} aria-hidden="true" /> {domain || "no domain"}

@@ -32,7 +32,7 @@ function ExamplesMenu({ endpoint, onNote }) {
   const open = useOpenExample(endpoint, onNote);
   const ready = useEditorsReady();
   return (
-    <DropdownMenu>
+    <DropdownMenu modal={false}>
       <DropdownMenu.Button className="xp-button" disabled={!ready}>
         Examples <span aria-hidden="true" className="xp-caret" />
       </DropdownMenu.Button>

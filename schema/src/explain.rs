@@ -56,8 +56,24 @@ struct Batch {
     level: u32,
     keys: usize,
     found: usize,
+    /// The batches whose end let this one begin, by their places in the list.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    after: Vec<usize>,
+    /// How it was read together with other requests; `None` where it was read at once and alone.
+    #[serde(skip_serializing_if = "Option::is_none", flatten)]
+    shared: Option<Shared>,
     start_ms: f64,
     ms: f64,
+}
+
+/// A batch that waited for those of other requests.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Shared {
+    /// Requests that were answered by one read, this one included.
+    requests: usize,
+    /// How long it waited for batches of the same loader that were under way.
+    queued_ms: f64,
 }
 
 /// The calls of one resolver for one level.
@@ -100,13 +116,19 @@ impl Explain {
         let mut batches = Vec::new();
         for batcher in batchers {
             let before = batches.iter().map(|batch: &Batch| batch.level).max().unwrap_or_default();
-            batches.extend(batcher.batches().into_iter().map(|batch| Batch {
-                loader: batch.loader,
-                level: before + batch.level,
-                keys: batch.keys,
-                found: batch.found,
-                start_ms: start_ms(batch.began),
-                ms: milliseconds(batch.elapsed),
+            let places = batches.len();
+            batches.extend(batcher.batches().into_iter().map(|batch| {
+                Batch {
+                    loader: batch.loader,
+                    level: before + batch.level,
+                    keys: batch.keys,
+                    found: batch.found,
+                    after: batch.after.map(|place| places + place).collect(),
+                    shared: Some(Shared { requests: batch.requests, queued_ms: milliseconds(batch.queued) })
+                        .filter(|_| batch.requests > 1 || !batch.queued.is_zero()),
+                    start_ms: start_ms(batch.began),
+                    ms: milliseconds(batch.elapsed),
+                }
             }));
         }
         let resolvers = batchers.iter().flat_map(|batcher| batcher.resolvers()).map(|run| Resolver {

@@ -21,7 +21,7 @@ before(async () => {
     args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"],
   });
   page = await (await browser.newContext()).newPage();
-  page.setDefaultTimeout(20_000);
+  page.setDefaultTimeout(90_000);
   // A page of the same origin that sends nothing by itself.
   await page.goto(new URL("/livez", url).href);
 });

@@ -2,7 +2,7 @@
 // with names, published documents, the log of events, the map of the schema, the account after a reload. Not here: the
 // explain panel.
 import assert from "node:assert/strict";
-import { mkdtempSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { tmpdir } from "node:os";
@@ -22,6 +22,11 @@ after(() => browser?.close());
 
 const fact = (name) =>
   page.locator(".xp-facts > div").filter({ has: page.locator("dt", { hasText: new RegExp(`^${name}$`) }) }).locator("dd").innerText();
+
+/** What the server lists as published. */
+async function published() {
+  return (await (await fetch(new URL("/playground/documents.json", url))).json()).documents;
+}
 
 async function copied(entry) {
   await page.getByRole("button", { name: "Copy", exact: true }).click();
@@ -117,6 +122,61 @@ test("operations are kept under names, survive a reload, and travel as a file wi
   await part.getByRole("button", { name: "Who am I", exact: true }).click();
   await holds(page, "operation.graphql", "query Mine");
   assert.deepEqual(await findings(page), []);
+  await page.getByRole("button", { name: "Hide Operations" }).click();
+});
+
+test("published documents are listed with their client and how often they were asked for; a click opens one", async () => {
+  const folder = process.env.XP_DOCUMENTS;
+  assert.ok(folder, "XP_DOCUMENTS is not set: the folder that the server reads its published documents from");
+  const name = `Published${Date.now()}`;
+  const body = `query ${name} { me { id role } }`;
+  const id = createHash("sha256").update(body).digest("hex");
+  const file = join(folder, "browser.json");
+  const operations = [{ id, name, type: "query", body, clientName: "field-app" }];
+  writeFileSync(file, JSON.stringify({ format: "apollo-persisted-query-manifest", version: 1, operations }));
+  const part = page.getByRole("region", { name: "Operations" });
+  try {
+    for (let tries = 0; !(await published()).some((one) => one.id === id); tries += 1) {
+      assert.ok(tries < 100, "the server has not noticed the manifest");
+      await page.waitForTimeout(100);
+    }
+    for (let times = 0; times < 3; times += 1) {
+      const authorization = `Bearer ${people[0].token}`;
+      const headers = { "content-type": "application/json", "graphql-client-name": "field-app", authorization };
+      const response = await fetch(new URL("/graphql", url), { method: "POST", headers, body: JSON.stringify({ documentId: id }) });
+      assert.equal((await response.json()).data.me.role, people[0].role);
+    }
+    await page.getByRole("button", { name: "Show Operations" }).click();
+    const entry = part.getByRole("button", { name: new RegExp(name) });
+    await entry.waitFor();
+    assert.match(await entry.innerText(), /field-app · 3 requests, last .*\d/);
+    assert.equal(await entry.getAttribute("title"), id);
+    await picture(page, "published-desktop");
+    assert.deepEqual(await findings(page), []);
+    await entry.click();
+    await holds(page, "operation.graphql", body);
+  } finally {
+    rmSync(file);
+  }
+  for (let tries = 0; (await published()).some((one) => one.id === id); tries += 1) {
+    assert.ok(tries < 100, "the server has not noticed that the manifest is gone");
+    await page.waitForTimeout(100);
+  }
+  await page.getByRole("button", { name: "Hide Operations" }).click();
+  const listed = page.waitForResponse((answer) => answer.url().endsWith("/playground/documents.json"));
+  await page.getByRole("button", { name: "Show Operations" }).click();
+  await listed;
+  await page.waitForTimeout(200);
+  assert.equal(await part.getByText(name).count(), 0, "what is gone is not listed");
+  await page.getByRole("button", { name: "Hide Operations" }).click();
+});
+
+test("where nobody may list the published documents, the page says why", async () => {
+  const forbidden = { errors: [{ message: "Only administrators may list documents." }] };
+  await page.route("**/playground/documents.json", (route) => route.fulfill({ status: 403, json: forbidden }));
+  await page.getByRole("button", { name: "Show Operations" }).click();
+  await page.getByRole("region", { name: "Operations" }).getByText("Only administrators may list documents.").waitFor();
+  await page.unroute("**/playground/documents.json");
   await page.getByRole("button", { name: "Hide Operations" }).click();
 });
 
@@ -235,6 +295,6 @@ test("enlarged to twice its size the page needs no scrolling sideways, and nothi
 });
 
 test("the console stayed silent", () => {
-  const unexpected = page.complaints.filter((text) => !text.includes("status of 400"));
+  const unexpected = page.complaints.filter((text) => !/status of (400|403)/.test(text));
   assert.deepEqual(unexpected, []);
 });

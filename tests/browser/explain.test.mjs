@@ -59,8 +59,35 @@ test("the panel shows each level, batch and statement that the answer lists, and
   for (const { keys, found } of explain.batches) {
     assert.ok(details.some((detail) => detail.startsWith(`${keys} ${keys === 1 ? "key" : "keys"}, ${found} found`)), `${keys} keys`);
   }
+  const waited = details.map((detail) => /after ([^·]+?)(?: · |$)/.exec(detail)?.[1] ?? "").sort();
+  const names = ({ after = [] }) => after.map((place) => explain.batches[place].loader).join(", ");
+  assert.deepEqual(waited, explain.batches.map(names).sort(), "each says which batches it waited for");
+  assert.ok(waited.includes("user.page"), waited);
   assert.doesNotMatch(await model(page, "response.json"), /"explain"/, "the answer is shown without it");
   await picture(page, "explain-desktop");
+});
+
+test("a batch that waited for other requests says so, and how long is drawn", async () => {
+  await page.route("**/graphql", async (route) => {
+    const response = await route.fetch();
+    const answer = await response.json();
+    const batch = answer.extensions?.explain?.batches.find(({ loader }) => loader === "user.page");
+    // On a server that has nothing else to do no batch waits.
+    if (batch) Object.assign(batch, { requests: 3, queuedMs: batch.ms / 2 });
+    await route.fulfill({ response, json: answer });
+  });
+  await runExample("W2");
+  const row = panel().locator(".xp-row-batch").filter({ has: page.getByText("user.page", { exact: true }) });
+  await row.getByText(/waited [\d.]+ ms for other requests · read together with 2 other requests/).waitFor();
+  const [whole, waiting] = await Promise.all(
+    [row.locator(".xp-span").first(), row.locator(".xp-span-waiting")].map((span) => span.evaluate(({ style }) => parseFloat(style.width))),
+  );
+  assert.ok(Math.abs(waiting - whole / 2) < 0.01, `${waiting} of ${whole}`);
+  await picture(page, "explain-waited");
+  await panel().getByRole("button", { name: "Table" }).click();
+  await panel().getByRole("cell", { name: /for other requests; read together with 2/ }).waitFor();
+  await panel().getByRole("button", { name: "Waterfall" }).click();
+  await page.unroute("**/graphql");
 });
 
 test("pointing at a statement shows its text, and pressing it its plan", async () => {

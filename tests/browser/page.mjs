@@ -1,5 +1,6 @@
 // A real Chromium on the playground of a running server (XP_URL), as the tests of this folder share it. XP_CHROMIUM names
-// another browser, XP_SCREENSHOTS a folder that takes pictures. Not here: what is tested.
+// another browser, XP_SCREENSHOTS a folder that takes pictures, XP_DOCUMENTS the one that the server reads published documents
+// from. Not here: what is tested.
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import axe from "axe-core";

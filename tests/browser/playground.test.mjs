@@ -1,9 +1,10 @@
 // The playground as a person meets it: a real Chromium against a running server (XP_URL). No server is started here and
 // nothing of the page's code is imported; what the graph answers is tested elsewhere.
-// XP_CHROMIUM names another browser, XP_SCREENSHOT a PNG to write.
+// XP_CHROMIUM names another browser, XP_SCREENSHOTS a folder that takes pictures.
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { chromium } from "playwright-core";
+import { picture } from "./page.mjs";
 
 const url = process.env.XP_URL;
 assert.ok(url, "XP_URL is not set: start the server and give its address, such as http://127.0.0.1:8000");
@@ -42,7 +43,7 @@ before(async () => {
   });
   const context = await browser.newContext({ viewport: { width: 1360, height: 850 } });
   page = await context.newPage();
-  page.setDefaultTimeout(20_000);
+  page.setDefaultTimeout(90_000);
   page.on("request", (request) => {
     const target = new URL(request.url());
     if (!["blob:", "data:"].includes(target.protocol) && target.origin !== origin) elsewhere.push(target.href);
@@ -109,9 +110,7 @@ for (const example of EXAMPLES) {
       assert.ok(value !== null && value?.length !== 0, `${field} is empty`);
     }
     assert.equal(await page.locator(".graphiql-tab").count(), tabs + 1);
-    if (example.startsWith("W2") && process.env.XP_SCREENSHOT) {
-      await page.screenshot({ path: process.env.XP_SCREENSHOT });
-    }
+    if (example.startsWith("W2")) await picture(page, "page-desktop");
   });
 }
 
@@ -187,7 +186,7 @@ test("a browser that is sent to the graph's address comes to the page", async ()
 test("on a phone everything can be seen and pressed", async () => {
   const context = await browser.newContext({ viewport: { width: 390, height: 844 }, hasTouch: true });
   const phone = await context.newPage();
-  phone.setDefaultTimeout(20_000);
+  phone.setDefaultTimeout(90_000);
   await phone.goto(url);
   await phone.getByRole("button", { name: "Examples" }).and(phone.locator(":enabled")).waitFor();
   await phone.getByRole("button", { name: "Examples" }).tap();
@@ -217,7 +216,7 @@ test("on a phone everything can be seen and pressed", async () => {
   assert.ok(parts.answer.width > 300 && parts.answer.height > 250, JSON.stringify(parts.answer));
   assert.ok(parts.account.width > 150, JSON.stringify(parts.account));
   assert.equal(await phone.evaluate(() => document.documentElement.scrollWidth), 390);
-  if (process.env.XP_SCREENSHOT_PHONE) await phone.screenshot({ path: process.env.XP_SCREENSHOT_PHONE });
+  await picture(phone, "page-phone");
   await phone.getByRole("button", { name: "Show Documentation Explorer" }).tap();
   const docs = await phone.locator(".graphiql-doc-explorer").boundingBox();
   assert.ok(docs.height > 500 && docs.width > 300, JSON.stringify(docs));
@@ -255,7 +254,7 @@ test("who signs in with the form asks the graph, sees the sessions of the accoun
   await sessions.getByRole("listitem").filter({ hasText: "Tablet" }).getByRole("button", { name: "End" }).click();
   await sessions.getByText("Tablet").waitFor({ state: "detached" });
   assert.equal(await me(elsewhereToken), 401);
-  if (process.env.XP_SCREENSHOT_SESSIONS) await page.screenshot({ path: process.env.XP_SCREENSHOT_SESSIONS });
+  await picture(page, "sessions-desktop");
 
   await sessions.getByRole("button", { name: "Close" }).click();
   await page.waitForFunction(() => document.querySelector(".xp-account select").selectedOptions[0].text.includes("signed in"));

@@ -12,6 +12,7 @@ use std::{
     fmt::Display,
     future::{Future, poll_fn},
     hash::Hash,
+    ops::Range,
     panic::AssertUnwindSafe,
     pin::pin,
     sync::{
@@ -36,6 +37,7 @@ mod metrics;
 
 pub use function::{FromFn, from_fn};
 pub use group::Groups;
+use group::Share;
 pub use metrics::Metrics;
 
 /// Keys in one statement at most; larger batches are run in parts.
@@ -115,6 +117,8 @@ struct Inner {
     resolvers: Mutex<Vec<ResolverRun>>,
     /// How often batches were begun because nothing else could go on.
     levels: AtomicU32,
+    /// How many batches had ended when the execution could go no further for the last time.
+    ended: AtomicUsize,
     /// Keys that were asked for again.
     repeated: AtomicUsize,
 }
@@ -138,9 +142,16 @@ pub struct BatchRun {
     pub keys: usize,
     /// Values found.
     pub found: usize,
-    /// When it began.
+    /// The batches whose end let the execution go on and ask for these keys, by their places in [`Batcher::batches`]. Empty
+    /// where the keys were known from the start, or by a resolver.
+    pub after: Range<usize>,
+    /// Requests whose keys were read together, this one included.
+    pub requests: usize,
+    /// How long it waited for batches of other requests, before anything was read.
+    pub queued: Duration,
+    /// When it began to wait or to read.
     pub began: Instant,
-    /// Time of the batch.
+    /// Time of the batch, waiting included.
     pub elapsed: Duration,
 }
 
@@ -164,8 +175,9 @@ impl Batcher {
     pub fn new<S: Source>(source: S, groups: Groups, metrics: Metrics) -> Self {
         let source = Box::new(source);
         let (queues, batches, resolvers) = (Mutex::default(), Mutex::default(), Mutex::default());
-        let (levels, repeated) = (AtomicU32::default(), AtomicUsize::default());
-        let inner = Inner { source, groups, metrics, queues, batches, resolvers, levels, repeated };
+        let levels = AtomicU32::default();
+        let (ended, repeated) = (AtomicUsize::default(), AtomicUsize::default());
+        let inner = Inner { source, groups, metrics, queues, batches, resolvers, levels, ended, repeated };
         Self { inner: Arc::new(inner) }
     }
 
@@ -273,7 +285,7 @@ impl Batcher {
         self.inner.source()
     }
 
-    /// The batches that ran so far.
+    /// The batches that ran so far, in the order in which they ended.
     pub fn batches(&self) -> Vec<BatchRun> {
         lock(&self.inner.batches).clone()
     }
@@ -296,10 +308,12 @@ impl Batcher {
     fn take_open(&self) -> Vec<BoxFuture<'static, ()>> {
         let mut open = Vec::new();
         let level = self.inner.levels.load(Ordering::Relaxed) + 1;
+        let ended = lock(&self.inner.batches).len();
+        let after = self.inner.ended.swap(ended, Ordering::Relaxed)..ended;
         let mut queues = self.inner.queues();
-        let generation = queues.generation;
+        let at = Begun { generation: queues.generation, level, after };
         for queue in queues.by_type.values_mut() {
-            queue.take_open(&self.inner, (generation, level), &mut open);
+            queue.take_open(&self.inner, &at, &mut open);
         }
         if !open.is_empty() {
             self.inner.levels.store(level, Ordering::Relaxed);
@@ -324,7 +338,7 @@ impl Inner {
         self: Arc<Self>,
         loader: L,
         keys: Arc<[L::Key]>,
-        (generation, level): (u64, u32),
+        Begun { generation, level, after }: Begun,
     ) {
         let (began, name) = (Instant::now(), loader.name());
         let span = tracing::debug_span!(
@@ -332,13 +346,14 @@ impl Inner {
             keys = keys.len(), found = Empty,
         );
         let source = self.source::<L::Source>();
-        let loaded = if L::SHARED && self.groups.is_on() && source.is_shareable() {
-            let loading = self.groups.load(loader.clone(), Arc::clone(&keys), source);
-            loading.instrument(span.clone()).await
-        } else {
-            let loading = guarded(loader.clone(), source.clone(), Arc::clone(&keys));
-            loading.instrument(span.clone()).await.map(Arc::new)
-        };
+        let (loaded, Share { requests, queued }) =
+            if L::SHARED && self.groups.is_on() && source.is_shareable() {
+                let loading = self.groups.load(loader.clone(), Arc::clone(&keys), source);
+                loading.instrument(span.clone()).await
+            } else {
+                let loading = guarded(loader.clone(), source.clone(), Arc::clone(&keys));
+                (loading.instrument(span.clone()).await.map(Arc::new), Share::ALONE)
+            };
         let elapsed = began.elapsed();
         let outcomes = outcomes_of::<L>(&keys, &loaded);
         let found = outcomes.iter().filter(|outcome| matches!(outcome, Ok(Some(_)))).count();
@@ -347,7 +362,10 @@ impl Inner {
         if loaded.is_err() {
             span.record("otel.status_code", "ERROR");
         }
-        lock(&self.batches).push(BatchRun { loader: name, level, keys: keys.len(), found, began, elapsed });
+        let keys_read = keys.len();
+        let run =
+            BatchRun { loader: name, level, keys: keys_read, found, after, requests, queued, began, elapsed };
+        lock(&self.batches).push(run);
         let mut queues = self.queues();
         if queues.generation == generation
             && let Some(queue) = queues.of::<L>().get_mut(&loader)
@@ -424,21 +442,31 @@ impl<L: Loader> Pending<L> {
     }
 }
 
+/// When batches were begun together.
+#[derive(Clone)]
+struct Begun {
+    /// Of the queues.
+    generation: u64,
+    level: u32,
+    /// The batches whose end let the execution come this far.
+    after: Range<usize>,
+}
+
 type Queues<L> = FxHashMap<L, Pending<L>>;
 
 trait Queue: Send {
-    /// Begins to load what waits; `at` is the generation and the level.
-    fn take_open(&mut self, inner: &Arc<Inner>, at: (u64, u32), open: &mut Vec<BoxFuture<'static, ()>>);
+    /// Begins to load what waits.
+    fn take_open(&mut self, inner: &Arc<Inner>, at: &Begun, open: &mut Vec<BoxFuture<'static, ()>>);
     fn wake_all(&mut self);
     fn as_any(&mut self) -> &mut dyn Any;
 }
 
 impl<L: Loader> Queue for Queues<L> {
-    fn take_open(&mut self, inner: &Arc<Inner>, at: (u64, u32), open: &mut Vec<BoxFuture<'static, ()>>) {
+    fn take_open(&mut self, inner: &Arc<Inner>, at: &Begun, open: &mut Vec<BoxFuture<'static, ()>>) {
         for (loader, pending) in self.iter_mut().filter(|(_, pending)| !pending.open.is_empty()) {
             let keys = std::mem::take(&mut pending.open);
             for part in keys.chunks(MAX_KEYS) {
-                open.push(Arc::clone(inner).run(loader.clone(), Arc::from(part), at).boxed());
+                open.push(Arc::clone(inner).run(loader.clone(), Arc::from(part), at.clone()).boxed());
             }
         }
     }

@@ -12,6 +12,7 @@ use std::{
     any::{Any, TypeId},
     collections::VecDeque,
     sync::{Arc, Mutex},
+    time::{Duration, Instant},
 };
 
 use futures_util::future::join_all;
@@ -23,6 +24,19 @@ use super::{Loader, MAX_KEYS, Source as _, guarded, lock};
 use crate::error::FieldError;
 
 pub(super) type Shared<L> = Result<Arc<FxHashMap<<L as Loader>::Key, <L as Loader>::Value>>, FieldError>;
+
+/// How a batch came to be read with those of other requests.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Share {
+    /// Requests that the read answered, this one included.
+    pub(super) requests: usize,
+    /// How long it waited until one of the batches under way returned.
+    pub(super) queued: Duration,
+}
+
+impl Share {
+    pub(super) const ALONE: Self = Self { requests: 1, queued: Duration::ZERO };
+}
 
 /// All queues of the process. Cheap to clone.
 #[derive(Clone)]
@@ -47,20 +61,20 @@ impl Groups {
         loader: L,
         keys: Arc<[L::Key]>,
         source: &L::Source,
-    ) -> Shared<L> {
+    ) -> (Shared<L>, Share) {
         let line = self.line_of(&loader);
         let Some(_turn) = Turn::take_or_none(self, &line, &loader) else {
             let (reply, answer) = oneshot::channel();
             let (source, span) = (source.clone(), Span::current());
-            lock(&line).waiting.push_back(Waiting { keys, source, span, reply });
+            lock(&line).waiting.push_back(Waiting { keys, source, span, since: Instant::now(), reply });
             // Who waits does not hold the queue, or it would never be let go.
             drop(line);
             // The queue drops a reply only when its task is torn down with the runtime.
-            return answer.await.unwrap_or_else(|_| Err(FieldError::internal()));
+            return answer.await.unwrap_or_else(|_| (Err(FieldError::internal()), Share::ALONE));
         };
         // From here on the turn holds it.
         drop(line);
-        guarded(loader, source.clone(), keys).await.map(Arc::new)
+        (guarded(loader, source.clone(), keys).await.map(Arc::new), Share::ALONE)
     }
 
     fn line_of<L: Loader>(&self, loader: &L) -> Arc<Mutex<Line<L>>> {
@@ -112,7 +126,8 @@ struct Waiting<L: Loader> {
     keys: Arc<[L::Key]>,
     source: L::Source,
     span: Span,
-    reply: oneshot::Sender<Shared<L>>,
+    since: Instant,
+    reply: oneshot::Sender<(Shared<L>, Share)>,
 }
 
 /// The right to have one batch under way. Giving it up (also by cancellation or panic) hands it to those who wait.
@@ -149,8 +164,9 @@ impl<L: Loader> Turn<L> {
     }
 
     async fn run(&self, mut batch: Vec<Waiting<L>>) {
+        let (began, requests) = (Instant::now(), batch.len());
         let source = L::Source::shared(batch.iter().map(|waiting| &waiting.source));
-        let alone = batch.len() == 1;
+        let alone = requests == 1;
         let keys = match batch.as_slice() {
             [waiting] => Arc::clone(&waiting.keys),
             batch => {
@@ -172,15 +188,17 @@ impl<L: Loader> Turn<L> {
         };
         for waiting in batch {
             waiting.source.absorb(&source);
-            let loaded = match &loaded {
+            let queued = began.saturating_duration_since(waiting.since);
+            let answer = match &loaded {
                 // Somebody's keys are at fault: let each request find out for itself.
                 Err(_) if !alone => {
-                    guarded(self.loader.clone(), waiting.source, waiting.keys).await.map(Arc::new)
+                    let loading = guarded(self.loader.clone(), waiting.source, waiting.keys);
+                    (loading.await.map(Arc::new), Share { requests: 1, queued })
                 }
-                loaded => loaded.clone(),
+                loaded => (loaded.clone(), Share { requests, queued }),
             };
             // A request that went away does not want its answer.
-            let _ = waiting.reply.send(loaded);
+            let _ = waiting.reply.send(answer);
         }
     }
 }

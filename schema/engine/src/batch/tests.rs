@@ -545,3 +545,35 @@ fn a_lone_request_needs_no_timer() {
     let fake = Fake::<true, 0>::new(|_, keys| async move { found(&keys) });
     assert_eq!(clockless.block_on(batcher.drive(batcher.load(fake, 1))), Ok(Some(1_001)));
 }
+
+#[tokio::test]
+async fn a_batch_tells_which_batches_let_it_begin() {
+    let batcher = batcher();
+    let gate = Arc::new(tokio::sync::Semaphore::new(0));
+    let held = Arc::clone(&gate);
+    let first = Fake::<false, 0>::logging(&Log::default());
+    let second = Fake::<false, 1>::new(move |_, keys| {
+        let held = Arc::clone(&held);
+        async move {
+            held.acquire().await.unwrap().forget();
+            found(&keys)
+        }
+    });
+    let third = Fake::<false, 2>::logging(&Log::default());
+    let fourth = Fake::<false, 3>::logging(&Log::default());
+    let execution = async {
+        // What the third asks for is known with the first; the fourth needs both the second and the third.
+        let chain = async {
+            batcher.load(first.clone(), 1).await.unwrap();
+            batcher.load(third.clone(), 2).await.unwrap();
+            tokio::spawn(async move { gate.add_permits(1) });
+        };
+        futures_util::join!(chain, batcher.load(second.clone(), 3).map(Result::unwrap));
+        batcher.load(fourth.clone(), 4).await.unwrap();
+    };
+    batcher.drive(execution).await;
+    let runs: Vec<_> =
+        batcher.batches().into_iter().map(|run| (run.level, run.after, run.requests)).collect();
+    assert_eq!(runs, [(1, 0..0, 1), (2, 0..1, 1), (1, 0..0, 1), (3, 2..3, 1)]);
+    assert!(batcher.batches().iter().all(|run| run.queued.is_zero()), "it shares with nobody");
+}

@@ -225,3 +225,30 @@ async fn a_queue_that_nobody_is_in_is_not_kept() {
     settle().await;
     assert_eq!(house.groups.lines_of::<Shared>(), 0);
 }
+
+#[tokio::test]
+async fn a_batch_tells_how_many_requests_shared_it_and_how_long_it_waited() {
+    let (groups, gate) = (Groups::new(1), Arc::new(Semaphore::new(0)));
+    let loader = gated(&Log::default(), &gate);
+    let (mut batchers, mut requests) = (Vec::new(), Vec::new());
+    for key in 1..=4 {
+        let (batcher, _) = batcher_in(&groups);
+        let load = batcher.load_many(loader.clone(), vec![key]);
+        let own = batcher.clone();
+        requests.push(tokio::spawn(async move { own.drive(load).await }));
+        batchers.push(batcher);
+        settle().await;
+    }
+    let held = Duration::from_millis(20);
+    tokio::time::sleep(held).await;
+    gate.add_permits(2);
+    for request in requests {
+        request.await.unwrap();
+    }
+    let runs: Vec<_> = batchers.iter().map(|batcher| batcher.batches().pop().unwrap()).collect();
+    assert_eq!(runs.iter().map(|run| run.requests).collect::<Vec<_>>(), [1, 3, 3, 3]);
+    assert!(runs[0].queued.is_zero(), "it was first");
+    for run in &runs[1..] {
+        assert!(run.queued >= held && run.queued <= run.elapsed, "{run:?}");
+    }
+}
