@@ -1,12 +1,4 @@
-// The four apps as pages of one site.
+// The four editions as one page; each comes as files of its own.
 import { defineConfig } from "vite";
 
-const APPS = ["apollo", "urql", "relay", "codegen-fetch"];
-
-export default defineConfig({
-  base: "./",
-  build: {
-    target: "es2022",
-    rolldownOptions: { input: Object.fromEntries(APPS.map((app) => [app, `${app}/index.html`])) },
-  },
-});
+export default defineConfig({ base: "./", build: { target: "es2022" } });

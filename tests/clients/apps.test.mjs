@@ -102,9 +102,9 @@ async function ask(documentId, variables) {
   return payload;
 }
 
-/** A published form with nothing that has to be answered: the newest, so the first of the list. */
-async function makeForm(title) {
-  const fields = [{ key: "name", type: "TEXT", label: "Name" }, { key: "number", type: "INTEGER", label: "Number" }];
+/** A published form with nothing that has to be answered, but for what is given: the newest, so the first of the list. */
+async function makeForm(title, ...more) {
+  const fields = [{ key: "name", type: "TEXT", label: "Name" }, { key: "number", type: "INTEGER", label: "Number" }, ...more];
   const { form } = await ask("make", { input: { title, definition: { schema: 1, fields } } });
   await ask("publish", { input: { id: form.id, baseRevision: form.draftRevision } });
   return form.id;
@@ -128,7 +128,7 @@ async function open(app) {
   page.on("request", (request) => {
     if (request.method() === "POST" && request.url() === endpoint) sent.push(request.postDataJSON());
   });
-  await page.goto(`${origin}/${app}/?graph=${encodeURIComponent(endpoint)}`);
+  await page.goto(`${origin}/?app=${app}&graph=${encodeURIComponent(endpoint)}`);
   return { page, context, sent };
 }
 
@@ -217,6 +217,24 @@ for (const [app, title] of Object.entries(APPS)) {
       const { submissionCount } = await ask("count", { id });
       await line(page, `Heard by ${app} (${submissionCount})`).waitFor();
       assert.equal(sent.filter(isRefresh).length, 1, "it was exchanged once");
+      await context.close();
+    });
+
+    test("says why a submission is refused, and does not send it again", async () => {
+      const id = await makeForm(`Strict by ${app}`, { key: "needed", type: "TEXT", label: "Needed", required: true });
+      const { page, context, sent } = await open(app);
+      await signIn(page);
+      await line(page, `Strict by ${app}`).waitFor();
+      await page.getByRole("button", { name: "Submit to the first form" }).click();
+      await page.getByRole("alert").getByText(/^The submission is refused: .+/).waitFor();
+      await until(async () => (await page.locator("#waiting").innerText()) === "0", "it still waits");
+      const submissions = () => sent.filter(({ variables }) => variables?.input?.submissions).length;
+      assert.equal(submissions(), 1);
+      await context.setOffline(true);
+      await context.setOffline(false);
+      await page.waitForTimeout(500);
+      assert.equal(submissions(), 1);
+      assert.equal((await ask("count", { id })).submissionCount, 0);
       await context.close();
     });
 

@@ -43,6 +43,7 @@ export const SUBMIT = gql`
         }
         userErrors {
           code
+          message
         }
       }
     }

@@ -42,6 +42,7 @@ graphql`
         }
         userErrors {
           code
+          message
         }
       }
     }

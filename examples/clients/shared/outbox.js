@@ -9,8 +9,10 @@ const AGAIN_MS = 3_000;
  * @param {string} key where they are kept
  * @param {(submissions: object[]) => Promise<{userErrors: {code: string}[]}[]>} send stores them; the results in their order.
  *   It throws where there is no answer.
+ * @param {(submission: object, userErrors: {message: string}[]) => void} refused what is refused is refused for good, and not sent
+ *   again: a person has to look at it
  */
-export function createOutbox(key, send) {
+export function createOutbox(key, send, refused) {
   const listeners = new Set();
   let flushing = null;
   const read = () => JSON.parse(localStorage.getItem(key) ?? "[]");
@@ -23,9 +25,8 @@ export function createOutbox(key, send) {
     for (let batch = read(); batch.length; batch = read()) {
       const sent = batch.slice(0, MOST_AT_ONCE);
       const results = await send(sent);
-      // What is refused is refused for good: a person has to look at it. Here it is only told.
       results.forEach(({ userErrors }, index) => {
-        if (userErrors.length) console.warn("refused:", sent[index].clientId, userErrors);
+        if (userErrors.length) refused(sent[index], userErrors);
       });
       const ids = new Set(sent.map(({ clientId }) => clientId));
       write(read().filter(({ clientId }) => !ids.has(clientId)));

@@ -43,7 +43,9 @@ export function start({ title, session, listForms, rename, listen, submit }) {
       find("#problem").textContent = error.message;
     }
   };
-  const outbox = createOutbox(`outbox of ${title}`, submit);
+  const outbox = createOutbox(`outbox of ${title}`, submit, (_, userErrors) => {
+    find("#problem").textContent = `The submission is refused: ${userErrors.map(({ message }) => message).join(" ")}`;
+  });
   outbox.watch((waiting) => (find("#waiting").value = waiting));
 
   find("#sign-in").addEventListener("submit", (event) => {
