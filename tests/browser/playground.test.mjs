@@ -173,7 +173,8 @@ test("no character of an answer is framed as one to be mistaken for another", as
   assert.ok(asked.length >= 4, `${asked.length} editors`);
   const off = { ambiguousCharacters: false, invisibleCharacters: false, nonBasicASCII: false };
   for (const highlighted of asked) for (const kind in off) assert.equal(highlighted[kind], false, kind);
-  assert.equal(await page.locator(".unicode-highlight").count(), 0);
+  // A frame that was drawn before the options came goes a moment later.
+  await page.waitForFunction(() => document.querySelectorAll(".unicode-highlight").length === 0);
 });
 
 test("a browser that is sent to the graph's address comes to the page", async () => {
