@@ -23,7 +23,7 @@ pub(crate) enum VerifyKey {
 }
 
 impl SignatureKeys {
-    /// Whether there are none.
+    /// Whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
