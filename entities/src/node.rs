@@ -68,6 +68,14 @@ fn warm_rows<R: ById>(store: &Store, ids: Vec<Uuid>) -> BoxFuture<'_, Result<(),
     async move { row::by_ids::<R>(store, &ids).await.map(drop) }.boxed()
 }
 
+/// Where the rows of each kind are: the table, and the column of its id.
+pub fn tables() -> impl Iterator<Item = (NodeKind, &'static str, &'static str)> {
+    NODES.iter().map(|node| {
+        let (table, id) = (node.table)();
+        (node.kind, table, id)
+    })
+}
+
 /// Reads rows of one kind into the cache, where everybody gets the same of them.
 pub(crate) async fn warm(store: &Store, kind: NodeKind, ids: Vec<Uuid>) -> Result<(), Error> {
     let warm = NODES.iter().find(|node| node.kind == kind).and_then(|node| node.warm);

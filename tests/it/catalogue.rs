@@ -1,221 +1,21 @@
-//! Every mutation of the schema, with an input that works, who may run it, and what the others are told. Each is run by
-//! every role: who may leaves exactly one entry in the activity log, who may not leaves nothing. A mutation of the
-//! schema that is not listed here fails. The same on what belongs to somebody else is in `foreign`. Not here: what each
-//! mutation does in detail.
+//! Every mutation of the schema (`mutations` lists them) is run by every role: who may leaves exactly one entry in the
+//! activity log, who may not leaves nothing. A mutation of the schema that is not listed fails. The same on what belongs to
+//! somebody else is in `foreign`. Not here: what each mutation does in detail.
 
 mod foreign;
+mod mutations;
 
 use entities::{
-    Role::{self, Admin, Collector, Editor, Manager, Viewer},
-    clock,
+    Role::{self, Admin, Editor, Viewer},
     id::{SessionId, UserId},
 };
 use serde_json::{Value, json};
 
 use crate::harness::{Client, SchemaTypes, TestApp, introspect, text};
-
-const EVERYBODY: &[Role] = &[Admin, Manager, Editor, Collector, Viewer];
-
-/// What those who may not are told.
-#[derive(Clone, Copy, Debug)]
-enum Otherwise {
-    /// Nobody is told anything: it is open to all, signed in or not.
-    Open,
-    /// All may who are signed in.
-    Unauthenticated,
-    /// `errors` with this code, whatever the input: the role may not do it at all.
-    Forbidden,
-}
-
-/// A mutation of the schema.
-struct Mutation {
-    name: &'static str,
-    /// The verb of its entry in the activity log.
-    action: &'static str,
-    allowed: &'static [Role],
-    otherwise: Otherwise,
-    /// An input that works, for this caller.
-    input: fn(&Caller) -> Option<Value>,
-}
-
-/// One who is about to run a mutation.
-struct Caller {
-    /// The account that is called upon, which belongs to the caller.
-    own: UserId,
-    /// The caller's session.
-    session: String,
-    /// Another session of the caller's.
-    other_session: String,
-    /// The refresh token of `session`.
-    refresh_token: String,
-    /// An account of somebody else.
-    stranger: UserId,
-    /// A form of the caller's that was never published; its draft has revision 1.
-    drafted: String,
-    /// A form of the caller's that is open.
-    open: String,
-    email: String,
-}
-
-const EDITORS: &[Role] = &[Admin, Manager, Editor];
-
-const PASSWORD: &str = "correct horse battery staple";
-
-/// Mutations that later files of the schema bring are added here: the tests below fail without.
-const MUTATIONS: &[Mutation] = &[
-    Mutation {
-        name: "signUp",
-        action: "user.sign_up",
-        allowed: EVERYBODY,
-        otherwise: Otherwise::Open,
-        input: |caller| {
-            let email = format!("new-{}", caller.email);
-            Some(json!({ "email": email, "password": PASSWORD, "displayName": "New" }))
-        },
-    },
-    Mutation {
-        name: "signIn",
-        action: "session.create",
-        allowed: EVERYBODY,
-        otherwise: Otherwise::Open,
-        input: |caller| Some(json!({ "email": caller.email, "password": PASSWORD })),
-    },
-    Mutation {
-        name: "refreshSession",
-        action: "session.refresh",
-        allowed: EVERYBODY,
-        otherwise: Otherwise::Open,
-        input: |caller| Some(json!({ "refreshToken": caller.refresh_token })),
-    },
-    Mutation {
-        name: "signOut",
-        action: "session.sign_out",
-        allowed: EVERYBODY,
-        otherwise: Otherwise::Unauthenticated,
-        input: |_| None,
-    },
-    Mutation {
-        name: "revokeSession",
-        action: "session.revoke",
-        allowed: EVERYBODY,
-        otherwise: Otherwise::Unauthenticated,
-        input: |caller| Some(json!({ "id": caller.other_session })),
-    },
-    Mutation {
-        name: "revokeAllSessions",
-        action: "session.revoke",
-        allowed: EVERYBODY,
-        otherwise: Otherwise::Unauthenticated,
-        input: |caller| Some(json!({ "userId": caller.own.to_string() })),
-    },
-    Mutation {
-        name: "renameSession",
-        action: "session.rename",
-        allowed: EVERYBODY,
-        otherwise: Otherwise::Unauthenticated,
-        input: |caller| Some(json!({ "id": caller.session, "name": "Phone" })),
-    },
-    Mutation {
-        name: "updateProfile",
-        action: "user.update",
-        allowed: EVERYBODY,
-        otherwise: Otherwise::Unauthenticated,
-        input: |_| Some(json!({ "displayName": "Another" })),
-    },
-    Mutation {
-        name: "changePassword",
-        action: "user.change_password",
-        allowed: EVERYBODY,
-        otherwise: Otherwise::Unauthenticated,
-        input: |_| Some(json!({ "currentPassword": PASSWORD, "newPassword": "another good password" })),
-    },
-    Mutation {
-        name: "createUser",
-        action: "user.create",
-        allowed: &[Admin],
-        otherwise: Otherwise::Forbidden,
-        input: |caller| {
-            let email = format!("made-{}", caller.email);
-            Some(json!({ "email": email, "displayName": "Made", "role": "VIEWER" }))
-        },
-    },
-    Mutation {
-        name: "updateUser",
-        action: "user.update",
-        allowed: &[Admin],
-        otherwise: Otherwise::Forbidden,
-        input: |caller| Some(json!({ "id": caller.stranger.to_string(), "displayName": "Changed" })),
-    },
-    Mutation {
-        name: "recordLocations",
-        action: "location.record",
-        allowed: &[Admin, Manager, Editor, Collector],
-        otherwise: Otherwise::Forbidden,
-        input: |_| {
-            let point = json!({ "timestamp": clock::now(), "latitude": 52.5, "longitude": 13.4 });
-            Some(json!({ "points": [point] }))
-        },
-    },
-    Mutation {
-        name: "createForm",
-        action: "form.create",
-        allowed: EDITORS,
-        otherwise: Otherwise::Forbidden,
-        input: |_| Some(json!({ "title": "New" })),
-    },
-    Mutation {
-        name: "updateForm",
-        action: "form.update",
-        allowed: EDITORS,
-        otherwise: Otherwise::Forbidden,
-        input: |caller| Some(json!({ "id": caller.drafted, "title": "Renamed" })),
-    },
-    Mutation {
-        name: "saveFormDraft",
-        action: "form.save_draft",
-        allowed: EDITORS,
-        otherwise: Otherwise::Forbidden,
-        input: |caller| Some(json!({ "id": caller.drafted, "definition": definition(), "baseRevision": 1 })),
-    },
-    Mutation {
-        name: "publishForm",
-        action: "form.publish",
-        allowed: EDITORS,
-        otherwise: Otherwise::Forbidden,
-        input: |caller| Some(json!({ "id": caller.drafted, "baseRevision": 1 })),
-    },
-    Mutation {
-        name: "setFormStatus",
-        action: "form.set_status",
-        allowed: EDITORS,
-        otherwise: Otherwise::Forbidden,
-        input: |caller| Some(json!({ "id": caller.open, "status": "CLOSED" })),
-    },
-    Mutation {
-        name: "createSubmission",
-        action: "submission.create",
-        allowed: &[Admin, Manager, Editor, Collector],
-        otherwise: Otherwise::Forbidden,
-        input: |caller| Some(answers(caller)),
-    },
-    Mutation {
-        name: "createSubmissions",
-        action: "submission.create",
-        allowed: &[Admin, Manager, Editor, Collector],
-        otherwise: Otherwise::Forbidden,
-        input: |caller| Some(json!({ "submissions": [answers(caller)] })),
-    },
-];
-
-/// What a form asks.
-fn definition() -> Value {
-    json!({ "schema": 1, "fields": [{ "key": "name", "type": "TEXT", "label": "Name" }] })
-}
-
-/// The caller's open form, filled in.
-fn answers(caller: &Caller) -> Value {
-    json!({ "formId": caller.open, "data": { "name": "Ann" } })
-}
+use mutations::{
+    Caller, EVERYBODY, FOREIGN, Foreign, MANAGERS, MUTATIONS, Mutation, Otherwise, PASSWORD, Target,
+    definition,
+};
 
 /// Is this mutation listed?
 pub(crate) fn runs(name: &str) -> bool {
@@ -325,7 +125,10 @@ async fn every_allowed_mutation_logs_one_entry() {
         let listed: Vec<&str> = MUTATIONS.iter().map(|mutation| mutation.name).collect();
         let missing: Vec<&String> =
             shape["Mutation"].fields.keys().filter(|name| !listed.contains(&name.as_str())).collect();
-        assert!(missing.is_empty(), "add these mutations to `MUTATIONS` of {}: {missing:?}", file!());
+        assert!(
+            missing.is_empty(),
+            "add these to `MUTATIONS` of tests/it/catalogue/mutations.rs: {missing:?}"
+        );
         let mut cells = 0;
         // Each caller comes from elsewhere: nobody is throttled.
         let mut addresses =

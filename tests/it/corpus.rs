@@ -1,9 +1,12 @@
-//! The corpus: operations that touch every field and every argument of the graph (`corpus.graphql`, one in each
-//! block), asked on both databases by an administrator, an editor and a collector. Both databases must answer with
+//! The corpus: operations that touch every argument of the graph (`corpus.graphql`, one in each block), and for each type one
+//! with all its fields, as the access rules list them; asked on both databases by an administrator, an editor and a collector. Both databases must answer with
 //! the same bytes; only within JSON documents, which are sent as they are stored, PostgreSQL's `jsonb` has its own
 //! spaces and order of keys. A new field, argument, input field or enum value without an operation fails here.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::LazyLock,
+};
 
 use async_graphql::parser::{
     parse_query,
@@ -13,7 +16,10 @@ use async_graphql_value::Value as Ast;
 use entities::{Role, clock};
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Reply, SchemaTypes, TestApp, introspect};
+use crate::{
+    harness::{Client, Reply, SchemaTypes, TestApp, introspect, node_types},
+    matrix,
+};
 
 /// Each operation, with the fragments that it needs, and its name.
 pub(crate) fn operations() -> Vec<(&'static str, &'static str)> {
@@ -22,8 +28,22 @@ pub(crate) fn operations() -> Vec<(&'static str, &'static str)> {
         let name = block.strip_prefix("query ").expect("a block begins with its operation");
         (name.split(['(', ' ']).next().expect("the operation has a name"), block)
     });
-    named.collect()
+    let of_types = OF_TYPES.iter().map(|(name, operation)| (name.as_str(), operation.as_str()));
+    named.chain(of_types).collect()
 }
+
+/// Some objects of each type, with all fields.
+static OF_TYPES: LazyLock<Vec<(String, String)>> = LazyLock::new(|| {
+    let operation = |name: &str| {
+        let all = matrix::all_fields(name);
+        let operation =
+            format!("query Every{name}($every{name}: [ID!]!) {{ nodes(ids: $every{name}) {{ {all} }} }}");
+        (format!("Every{name}"), operation)
+    };
+    node_types().map(operation).collect()
+});
+/// Objects of a type in one operation.
+const OBJECTS: usize = 10;
 
 /// Operations that may fail, by whom and how. What is refused is refused alike on both databases.
 const EXPECTED: [(&str, &str); 8] = [
@@ -63,25 +83,22 @@ pub(crate) async fn variables(app: &TestApp) -> Value {
     let ids = |list: &str| edges(list).iter().map(|edge| edge["node"]["id"].clone()).collect::<Vec<_>>();
     let (users, absent) = (ids("users"), "00000000-0000-7000-8000-000000000000");
     let of = |type_name: &str, id: &Value| json!({"__typename": type_name, "id": id});
-    let everything = [
-        ("User", &user["id"]),
-        ("Session", session),
-        ("Form", &form["id"]),
-        ("FormVersion", version),
-        ("Submission", submission),
-        ("Location", &location["id"]),
-        ("ActivityLog", entry),
-        ("User", &json!(absent)),
-        // An id of another type.
-        ("Form", &user["id"]),
-    ];
-    json!({
+    let (mut everything, mut of_types) = (Vec::new(), Vec::new());
+    for type_name in node_types() {
+        let ids = app.ids_of(type_name).await;
+        let (first, step) = (&ids[0], ids.len().div_ceil(OBJECTS));
+        everything.push(of(type_name, &json!(first)));
+        of_types.push((format!("every{type_name}"), json!(ids.iter().step_by(step).collect::<Vec<_>>())));
+    }
+    // And an id of another type.
+    everything.extend([of("User", &json!(absent)), of("Form", &user["id"])]);
+    let mut variables = json!({
         "user": user["id"], "session": session, "form": form["id"], "version": version,
         "submission": submission, "location": location["id"], "entry": entry,
         "email": "collector@example.com", "lookup": {"email": "admin@example.com"},
         "users": users[..5], "forms": ids("forms")[..3], "sessions": [session],
         "ids": [user["id"], absent, form["id"], session, entry, version, submission, location["id"], user["id"]],
-        "everything": everything.map(|(type_name, id)| of(type_name, id)),
+        "everything": everything,
         "everyone": users.iter().map(|id| of("User", id)).collect::<Vec<_>>(),
         "byEmail": [
             {"__typename": "User", "email": "admin@example.com"},
@@ -95,7 +112,9 @@ pub(crate) async fn variables(app: &TestApp) -> Value {
         "userCursor": edges("users")[4]["cursor"], "formCursor": edges("forms")[4]["cursor"],
         "entryCursor": edges("activityLogs")[4]["cursor"],
         "latestCursor": edges("latestLocations")[4]["cursor"],
-    })
+    });
+    variables.as_object_mut().expect("an object").extend(of_types);
+    variables
 }
 
 /// The three who ask, each in a session of their own where there is one.

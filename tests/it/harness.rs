@@ -1,5 +1,6 @@
 //! What every test stands on: `db` (a private PostgreSQL, SQLite files, both seeded alike), `app` (a graph over one
-//! of them, and clients who ask it), `introspection` (the schema as clients see it) and `process` (the real program).
+//! of them, and clients who ask it), `rows` (what is in its tables), `introspection` (the schema as clients see it) and
+//! `process` (the real program).
 
 mod app;
 pub(crate) mod db;
@@ -8,9 +9,11 @@ mod middlebox;
 pub(crate) mod process;
 mod proxy;
 mod redis;
+mod rows;
 
 pub(crate) use app::{Client, Reply, Statement, TestApp};
 pub(crate) use introspection::{SchemaTypes, introspect, text};
 pub(crate) use middlebox::{Forgotten, MiddleBox};
 pub(crate) use proxy::Proxy;
 pub(crate) use redis::RedisServer;
+pub(crate) use rows::{Columns, field_of, node_types};

@@ -7,14 +7,19 @@ mod events;
 mod lists;
 mod rules;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use entities::Role;
 use serde_json::{Value, json};
 
-use crate::harness::{Reply, SchemaTypes, TestApp, introspect, text};
+use crate::harness::{Reply, SchemaTypes, TestApp, field_of, introspect, text};
 use lists::lists;
 use rules::{FilledIn, RULES, Who, everything, expected, fits, ids_only, known, mark, rules_of};
+
+/// A selection of all fields of a type, with the ids of what they lead to.
+pub(crate) fn all_fields(type_name: &str) -> String {
+    everything(type_name, ids_only)
+}
 
 /// What is looked at, and by whom it is answered.
 struct World {
@@ -55,47 +60,14 @@ impl World {
 
 /// Every object: its type and what the service sees of it. And who has filled in which version of a form.
 async fn objects(app: &TestApp) -> (Vec<(&'static str, Value)>, FilledIn) {
-    let selection = |type_name| format!("__typename {}", everything(type_name, known));
-    let query = format!(
-        "{{ users(first: 100) {{ nodes {{ {} sessions(first: 100) {{ nodes {{ id }} }} }} }} }}",
-        selection("User")
-    );
-    let users = app.service().ask(&query).await["users"]["nodes"].clone();
-    let mut ids: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
-    for user in users.as_array().expect("users") {
-        for (field, type_name) in [
-            ("sessions", "Session"),
-            ("submissions", "Submission"),
-            ("locations", "Location"),
-            ("activity", "ActivityLog"),
-        ] {
-            let nodes = user[field]["nodes"].as_array().expect("nodes").iter();
-            ids.entry(type_name).or_default().extend(nodes.map(|node| text(&node["id"])));
-        }
-    }
-    let forms = app
-        .service()
-        .ask("{ forms(first: 100) { nodes { id versions(first: 100) { nodes { id } } submissions(first: 100) { nodes { id } } } } activityLogs(first: 100) { nodes { id } } }")
-        .await;
-    let all = |list: &Value| {
-        list["nodes"].as_array().expect("nodes").iter().map(|node| text(&node["id"])).collect::<Vec<_>>()
-    };
-    ids.entry("Form").or_default().extend(all(&forms["forms"]));
-    ids.entry("ActivityLog").or_default().extend(all(&forms["activityLogs"]));
-    for form in forms["forms"]["nodes"].as_array().expect("forms") {
-        ids.entry("FormVersion").or_default().extend(all(&form["versions"]));
-        ids.entry("Submission").or_default().extend(all(&form["submissions"]));
-    }
-    let mut objects: Vec<(&str, Value)> =
-        users.as_array().expect("users").iter().map(|user| ("User", user.clone())).collect();
-    for (type_name, _) in RULES.iter().skip(1) {
-        let query = format!("query($ids: [ID!]!) {{ nodes(ids: $ids) {{ {} }} }}", selection(type_name));
-        let ids: Vec<&String> = ids[type_name].iter().collect();
-        for ids in ids.chunks(100) {
+    let mut objects: Vec<(&str, Value)> = Vec::new();
+    for (type_name, _) in RULES {
+        let selection = everything(type_name, known);
+        let query = format!("query($ids: [ID!]!) {{ nodes(ids: $ids) {{ __typename {selection} }} }}");
+        for ids in app.ids_of(type_name).await.chunks(100) {
             let data = app.service().run(&query, json!({ "ids": ids })).await.expect_data(&query);
-            objects.extend(
-                data["nodes"].as_array().expect("a list").iter().map(|node| (*type_name, node.clone())),
-            );
+            let nodes = data["nodes"].as_array().expect("a list").iter();
+            objects.extend(nodes.map(|node| (*type_name, node.clone())));
         }
     }
     let mut filled_in = FilledIn::new();
@@ -177,16 +149,7 @@ async fn by_id(who: Who, world: &World, tally: &mut Tally) {
 /// By the root's own field of the type and by `node`; by e-mail where there is one.
 async fn direct(who: Who, world: &World, tally: &mut Tally) {
     for (type_name, _) in RULES {
-        let own = match type_name {
-            "User" => "user",
-            "Session" => "session",
-            "Form" => "form",
-            "FormVersion" => "formVersion",
-            "Submission" => "submission",
-            "Location" => "location",
-            "ActivityLog" => "activityLog",
-            other => panic!("the root has no field for one {other}"),
-        };
+        let own = field_of(type_name);
         let fragment = everything(type_name, ids_only);
         let of_type: Vec<_> = world.of_type(type_name).collect();
         for some in of_type.chunks(10) {
@@ -198,7 +161,7 @@ async fn direct(who: Who, world: &World, tally: &mut Tally) {
             let query = format!("{{ {asked} }} fragment All on {type_name} {{ {fragment} }}");
             let data = world.ask(who, &query, &json!({})).await;
             for (index, whole) in some.iter().enumerate() {
-                tally.check(who, own, type_name, whole, &data[format!("a{index}")]);
+                tally.check(who, &own, type_name, whole, &data[format!("a{index}")]);
                 tally.check(who, "node", type_name, whole, &data[format!("n{index}")]);
             }
         }
@@ -240,7 +203,7 @@ async fn everybody_sees_what_the_rules_say_on_every_way() {
         let world = World::of(app).await;
         // The world has both kinds: what the collector sees, and what not.
         let who = Who::Account(Role::Collector);
-        for (type_name, _) in RULES.into_iter().skip(1) {
+        for (type_name, _) in RULES.iter().skip(1) {
             let all = world.of_type(type_name).count();
             let seen = world.of_type(type_name).filter(|whole| who.sees(type_name, whole)).count();
             assert!((1..all).contains(&seen), "{seen} of {all} {type_name}");
@@ -285,9 +248,8 @@ async fn every_field_of_the_schema_has_a_rule() {
     assert_eq!(gaps(&shape), BTreeSet::new());
 }
 
-/// The fields of the root that are asked, beside the lists.
-const ASKED: &str = "node nodes me currentSession user userBy session form formVersion submission location activityLog \
-                     _entities _service";
+/// The fields of the root that are asked, beside the lists and those of one object by its id.
+const ASKED: &str = "node nodes me currentSession userBy _entities _service";
 
 fn gaps(shape: &SchemaTypes) -> BTreeSet<String> {
     let mut gaps = BTreeSet::new();
@@ -301,6 +263,7 @@ fn gaps(shape: &SchemaTypes) -> BTreeSet<String> {
                 // `_service` is the same for everybody: `published` holds that.
                 ("Query", _) => {
                     ASKED.split(' ').any(|asked| asked == field)
+                        || RULES.iter().any(|(type_name, _)| field_of(type_name) == *field)
                         || lists().any(|(parent, list, _)| parent == "Query" && list == field)
                 }
                 // Each is run by each role in `catalogue`, with all fields of its payload.
@@ -336,14 +299,14 @@ async fn hidden_objects_are_not_reported_as_forbidden() {
     let marked = crate::federation::marked(app.graph.sdl());
     for (type_name, rules) in RULES {
         let hidden =
-            objects.iter().filter(|(name, whole)| *name == type_name && !Who::Nobody.sees(name, whole));
+            objects.iter().filter(|(name, whole)| name == type_name && !Who::Nobody.sees(name, whole));
         let ids: Vec<&Value> = hidden.map(|(_, whole)| &whole["id"]).take(100).collect();
         assert!(!ids.is_empty(), "the rules hide every {type_name} from nobody");
         let query = format!("query($ids: [ID!]!) {{ nodes(ids: $ids) {{ ... on {type_name} {{ id }} }} }}");
         let reply = app.anonymous().run(&query, json!({ "ids": ids })).await;
         assert!(reply.expect_data(type_name)["nodes"].as_array().expect("a list").iter().all(Value::is_null));
         let fields = rules.iter().map(|(field, _)| format!("{type_name}.{field}"));
-        for coordinate in fields.chain([type_name.to_owned()]) {
+        for coordinate in fields.chain([(*type_name).to_owned()]) {
             assert_eq!(marked.get(&coordinate), None, "{coordinate} is hidden, not refused");
         }
     }

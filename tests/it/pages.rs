@@ -1,13 +1,13 @@
 //! Every connection of the schema, found by introspection, walked by pages of three in every order that it has:
 //! forwards and backwards, in peace and while rows come and go beside those that stay. A new connection is walked
-//! without a word here, but for its table, from which the rows that come and go are copied.
+//! without a word here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use entities::id;
 use serde_json::{Value, json};
 
-use crate::harness::{Client, SchemaTypes, TestApp, introspect, text};
+use crate::harness::{Client, Columns, SchemaTypes, TestApp, introspect, text};
 
 /// One list: a connection in one of its orders, on the parent that has the most rows.
 struct List {
@@ -72,10 +72,12 @@ impl List {
     }
 
     /// The table that its rows are in.
-    fn table(&self) -> &'static Table {
-        let latest = self.field == "latestLocations";
-        let name = if latest { "LatestConnection" } else { self.of.as_str() };
-        TABLES.iter().find(|table| table.of == name).unwrap_or_else(|| panic!("{name}: add it to TABLES"))
+    fn table(&self) -> &'static str {
+        if self.field == "latestLocations" {
+            return "user_last_locations";
+        }
+        let type_name = self.of.strip_suffix("Connection").expect("a connection");
+        TestApp::table_of(type_name).0
     }
 }
 
@@ -107,32 +109,18 @@ fn orders(shape: &SchemaTypes, of: &str) -> Vec<String> {
 
 /// The object of this type that has the most rows in this list.
 async fn busiest(app: &TestApp, on: &str, field: &str) -> String {
-    let parent = format!("{{ id {field} {{ totalCount }} }}");
-    let query = match on {
-        "User" => format!("{{ users(first: 100) {{ nodes {parent} }} }}"),
-        "Form" => format!("{{ forms(first: 100) {{ nodes {parent} }} }}"),
-        "Session" => {
-            format!("{{ users(first: 100) {{ nodes {{ sessions(first: 100) {{ nodes {parent} }} }} }} }}")
-        }
-        _ => panic!("say how to find all objects of type {on}"),
-    };
-    let data = app.as_admin().ask(&query).await;
+    let query = format!(
+        "query($ids: [ID!]!) {{ nodes(ids: $ids) {{ ... on {on} {{ id {field} {{ totalCount }} }} }} }}"
+    );
     let mut found = Vec::new();
-    parents(&data, field, &mut found);
+    for ids in app.ids_of(on).await.chunks(100) {
+        let data = app.as_admin().run(&query, json!({ "ids": ids })).await.expect_data(&query);
+        let objects = data["nodes"].as_array().expect("a list").clone();
+        found.extend(objects.iter().map(|whole| (whole[field]["totalCount"].as_u64(), text(&whole["id"]))));
+    }
     let (rows, id) = found.into_iter().max().expect("there is a parent");
-    assert!(rows > 3, "{on}.{field} has {rows} rows at most: too few to turn a page");
+    assert!(rows > Some(3), "{on}.{field} has {rows:?} rows at most: too few to turn a page");
     id
-}
-
-fn parents(value: &Value, field: &str, found: &mut Vec<(u64, String)>) {
-    if let Some(rows) = value.get(field).and_then(|list| list["totalCount"].as_u64()) {
-        found.push((rows, text(&value["id"])));
-    }
-    match value {
-        Value::Object(fields) => fields.values().for_each(|value| parents(value, field, found)),
-        Value::Array(items) => items.iter().for_each(|value| parents(value, field, found)),
-        _ => {}
-    }
 }
 
 #[tokio::test]
@@ -201,76 +189,11 @@ async fn between(list: &List, client: &Client<'_>, all: &[String]) {
     assert!(page.ids.is_empty() && page.info["hasNextPage"] == false, "{} after the last", list.name);
 }
 
-/// How a row of a list is copied: everything but what must be its own.
-struct Table {
-    of: &'static str,
-    name: &'static str,
-    /// Copied as they are.
-    columns: &'static str,
-    /// Unique beside the id, and how it is made new; `{id}` is a literal of the copy's id.
-    unique: &'static [(&'static str, &'static str)],
-}
-
-const POSITION: &str =
-    "session_id, \"timestamp\", received_at, latitude, longitude, accuracy, altitude, speed, heading";
-
-const TABLES: [Table; 8] = [
-    Table {
-        of: "UserConnection",
-        name: "users",
-        columns: "display_name, search_name, role, is_active, created_at, updated_at, last_login",
-        // Right beside the one that is copied.
-        unique: &[("email", "email || '{text}'")],
-    },
-    Table {
-        of: "SessionConnection",
-        name: "user_sessions",
-        columns: "user_id, is_active, created_at, last_activity, expires_at",
-        unique: &[],
-    },
-    Table {
-        of: "FormConnection",
-        name: "forms",
-        columns: "owner_id, title, search_title, status, version, draft_revision, created_at, updated_at",
-        unique: &[],
-    },
-    Table {
-        of: "FormVersionConnection",
-        name: "form_versions",
-        columns: "form_id, definition, json_schema, hash, published_at",
-        // Before the first, or after the last.
-        unique: &[("number", "{number}")],
-    },
-    Table {
-        of: "SubmissionConnection",
-        name: "form_submissions",
-        columns: "form_id, form_version, user_id, data, created_at",
-        unique: &[],
-    },
-    Table {
-        of: "LocationConnection",
-        name: "user_locations",
-        columns: POSITION,
-        unique: &[("user_id", "user_id")],
-    },
-    Table {
-        of: "LatestConnection",
-        name: "user_last_locations",
-        columns: POSITION,
-        unique: &[("user_id", "{id}")],
-    },
-    Table {
-        of: "ActivityLogConnection",
-        name: "user_activity_logs",
-        columns: "user_id, action_type, metadata, created_at",
-        unique: &[],
-    },
-];
-
 /// Copies of rows beside the ones that stay, and what becomes of them.
 struct Visitors<'a> {
     app: &'a TestApp,
-    table: &'static Table,
+    table: &'static str,
+    columns: &'a Columns,
     here: Vec<String>,
     made: usize,
 }
@@ -281,27 +204,34 @@ impl Visitors<'_> {
     }
 
     /// A copy at the same moment, under an id that is smaller, greater or random: just before or just behind.
-    async fn copy(&mut self, id: &str) {
+    async fn copy(&mut self, id_of_copied: &str) {
         self.made += 1;
         let new = match self.made % 3 {
             0 => format!("00000000-0000-7000-8000-{:012x}", self.made),
             1 => format!("ffffffff-ffff-7fff-bfff-{:012x}", self.made),
             _ => id::new().to_string(),
         };
+        // Before the first, or after the last.
         let number = if self.made.is_multiple_of(2) { self.made as i64 + 100 } else { -(self.made as i64) };
-        let fill = |text: &str| {
-            let text = text.replace("{id}", &self.literal(&new));
-            text.replace("{text}", &new).replace("{number}", &number.to_string())
-        };
-        let names: Vec<&str> = self.table.unique.iter().map(|(name, _)| *name).collect();
-        let values: Vec<String> = self.table.unique.iter().map(|(_, value)| fill(value)).collect();
-        let (names, values) = (names.join(", "), values.join(", "));
-        let comma = if names.is_empty() { "" } else { ", " };
-        let Table { name, columns, .. } = self.table;
+        let id = self.literal(&new);
+        let own = self.columns.unique.iter().map(|column| {
+            let value = match column.kind.as_str() {
+                "blob" => id.clone(),
+                "integer" => number.to_string(),
+                // Right beside the one that is copied.
+                _ => format!("{} || '{new}'", column.name),
+            };
+            (column.name.clone(), value)
+        });
+        let copied = self.columns.copied.iter().map(|name| (name.clone(), name.clone()));
+        let (names, values): (Vec<_>, Vec<_>) =
+            std::iter::once(("id".to_owned(), id.clone())).chain(copied).chain(own).unzip();
         let insert = format!(
-            "insert into {name} (id, {columns}{comma}{names}) select {}, {columns}{comma}{values} from {name} where id = {}",
-            self.literal(&new),
-            self.literal(id)
+            "insert into {table} ({}) select {} from {table} where id = {}",
+            names.join(", "),
+            values.join(", "),
+            self.literal(id_of_copied),
+            table = self.table,
         );
         self.app.sql(&insert).await;
         self.here.push(new);
@@ -309,7 +239,7 @@ impl Visitors<'_> {
 
     async fn leave(&mut self) {
         for id in std::mem::take(&mut self.here) {
-            let gone = format!("delete from {} where id = {}", self.table.name, self.literal(&id));
+            let gone = format!("delete from {} where id = {}", self.table, self.literal(&id));
             self.app.sql(&gone).await;
         }
     }
@@ -317,13 +247,19 @@ impl Visitors<'_> {
 
 #[tokio::test]
 async fn rows_that_come_and_go_neither_repeat_nor_hide_the_others() {
-    for app in TestApp::both_own().await {
+    let apps = TestApp::both_own().await;
+    let mut columns = BTreeMap::new();
+    for list in lists(&apps[0]).await {
+        columns.insert(list.table(), apps[0].columns_of(list.table()).await);
+    }
+    for app in apps {
         let client = app.as_admin();
         for list in lists(&app).await {
             let all = list.all(&client).await;
             // The latest positions are of accounts; the copies are of none, and are not asked for theirs.
             for way in ["first", "last"] {
-                let mut visitors = Visitors { app: &app, table: list.table(), here: Vec::new(), made: 0 };
+                let (table, columns) = (list.table(), &columns[list.table()]);
+                let mut visitors = Visitors { app: &app, table, columns, here: Vec::new(), made: 0 };
                 let seen = walk(&list, &client, &all, way, &mut visitors).await;
                 visitors.leave().await;
                 let stayed: Vec<&String> = seen.iter().filter(|id| all.contains(id)).collect();

@@ -18,11 +18,9 @@ use crate::{
     auth::viewer::{Grant, Viewer},
     context::ContextExt as _,
     graph::{
-        form::mutation as form,
-        location,
+        form, location,
         session::{self, sign_in},
-        submission::mutation as submission,
-        user,
+        submission, user,
     },
 };
 use engine::{
@@ -40,147 +38,29 @@ use engine::{
     scalar::write_text,
 };
 
-/// All mutations.
+/// All mutations, as the domains declare them.
 static FIELDS: LazyLock<Vec<MutationField>> = LazyLock::new(|| {
-    use Needs::{Account, Granted, Nothing};
-    vec![
-        field(
-            "signUp",
-            "Makes an account that reads, and signs in to it, where the server lets people do that. Whether \
-             an e-mail belongs to an account can be told from the answer. One such field in a document.",
-            Nothing,
-            |input, ctx| sign_in::sign_up(input, ctx).boxed(),
-        )
-        .alone(),
-        field(
-            "signIn",
-            "Begins a session. Whether an e-mail belongs to an account cannot be told from the answer. One \
-             such field in a document.",
-            Nothing,
-            |input, ctx| sign_in::sign_in(input, ctx).boxed(),
-        )
-        .alone(),
-        field(
-            "refreshSession",
-            "Exchanges a refresh token for the next one and a new access token. An access token that has \
-             ended may be sent along. A token that is used again gets the newest one, if it was exchanged \
-             less than ten seconds ago; later, its use ends the session. One such field in a document.",
-            Nothing,
-            |input, ctx| sign_in::refresh(input, ctx).boxed(),
-        )
-        .alone(),
-        field("signOut", "Ends the session that is asking.", Account, |input, ctx| {
-            session::mutation::sign_out(input, ctx).boxed()
-        }),
-        field(
-            "revokeSession",
-            "Ends a session; its tokens are refused from now on.",
-            Account,
-            |input, ctx| session::mutation::revoke(input, ctx).boxed(),
-        ),
-        field("revokeAllSessions", "Ends all sessions of an account.", Account, |input, ctx| {
-            session::mutation::revoke_all(input, ctx).boxed()
-        }),
-        field(
-            "renameSession",
-            "Gives one of the caller's own sessions another name, or takes the name away.",
-            Account,
-            |input, ctx| session::mutation::rename(input, ctx).boxed(),
-        ),
-        field("updateProfile", "Changes what others see of the caller's account.", Account, |input, ctx| {
-            user::mutation::update_profile(input, ctx).boxed()
-        }),
-        field(
-            "changePassword",
-            "Gives the caller's account another password and ends all its other sessions. Access tokens from \
-             before are refused: refresh the session afterwards.",
-            Account,
-            |input, ctx| user::mutation::change_password(input, ctx).boxed(),
-        ),
-        field(
-            "createUser",
-            "Makes an account. For administrators.",
-            Granted(Grant::WriteAccounts),
-            |input, ctx| user::mutation::create(input, ctx).boxed(),
-        ),
-        field(
-            "updateUser",
-            "Changes an account. Another role or a block takes effect at once; a block ends its sessions. \
-             For administrators.",
-            Granted(Grant::WriteAccounts),
-            |input, ctx| user::mutation::update(input, ctx).boxed(),
-        ),
-        field(
-            "createForm",
-            "Makes a form: a draft that only its editors see. For editors, managers and administrators.",
-            Granted(Grant::WriteForms),
-            |input, ctx| form::create(input, ctx).boxed(),
-        ),
-        field(
-            "updateForm",
-            "Changes title and description of a form.",
-            Granted(Grant::WriteForms),
-            |input, ctx| form::update(input, ctx).boxed(),
-        ),
-        field(
-            "saveFormDraft",
-            "Saves what is being edited, unless somebody else saved since `baseRevision`.",
-            Granted(Grant::WriteForms),
-            |input, ctx| form::save_draft(input, ctx).boxed(),
-        ),
-        field(
-            "publishForm",
-            "Makes the draft the next version; the first one opens the form. Everything that is wrong with \
-             the draft is told at once, each by a path that begins with `draft`.",
-            Granted(Grant::WriteForms),
-            |input, ctx| form::publish(input, ctx).boxed(),
-        ),
-        field(
-            "setFormStatus",
-            "Opens, closes or archives a form.",
-            Granted(Grant::WriteForms),
-            |input, ctx| form::set_status(input, ctx).boxed(),
-        ),
-        field(
-            "createSubmission",
-            "Hands in a filled-in form. Sent again with the same `clientId` and the same answers, it answers \
-             the stored one.",
-            Granted(Grant::Collect),
-            |input, ctx| submission::create(input, ctx).boxed(),
-        ),
-        field(
-            "createSubmissions",
-            "Hands in what a device has collected, at most 200, each by itself; the results are in their \
-             order.",
-            Granted(Grant::Collect),
-            |input, ctx| submission::create_all(input, ctx).boxed(),
-        ),
-        field(
-            "recordLocations",
-            "Records positions of the caller's own device, at most 1000, each by itself. A point that was \
-             sent before is not stored again.",
-            Granted(Grant::Collect),
-            |input, ctx| location::mutation::record(input, ctx).boxed(),
-        ),
-    ]
+    let domains = [
+        sign_in::fields(),
+        session::mutation::fields(),
+        user::mutation::fields(),
+        form::mutation::fields(),
+        submission::mutation::fields(),
+        location::mutation::fields(),
+    ];
+    domains.into_iter().flatten().collect()
 });
-
-fn field<A: Arguments, P: Entity>(
-    name: &'static str,
-    about: &'static str,
-    needs: Needs,
-    run: MutationFn<A, P>,
-) -> MutationField {
-    MutationField { name, about, needs, alone: false, write: Box::new(Write { needs, run }) }
-}
 
 /// What a caller needs for a mutation to begin. It is asked for here and declared in the schema (`@authenticated`,
 /// `@requiresScopes`), for gateways that refuse by themselves: with an error, so that is how it is refused here, for
 /// every mutation alike. What may be done to which object, the mutation decides, and tells it in `userErrors`.
 #[derive(Clone, Copy)]
-enum Needs {
+pub(crate) enum Needs {
+    /// Nothing: callers who are not signed in may run it.
     Nothing,
+    /// An account.
     Account,
+    /// An account whose role has been granted this.
     Granted(Grant),
 }
 
@@ -247,9 +127,10 @@ struct Write<A, P> {
     run: MutationFn<A, P>,
 }
 
-type MutationFn<A, P> = for<'a> fn(A, &'a Context) -> BoxFuture<'a, MutationResult<P>>;
+pub(crate) type MutationFn<A, P> = for<'a> fn(A, &'a Context) -> BoxFuture<'a, MutationResult<P>>;
 
-struct MutationField {
+/// A field of the root: its name and description, what it needs, and the function that does it.
+pub(crate) struct MutationField {
     name: &'static str,
     about: &'static str,
     needs: Needs,
@@ -259,8 +140,18 @@ struct MutationField {
 }
 
 impl MutationField {
+    /// A mutation that anybody may run who has what it needs, any number of times in a document.
+    pub(crate) fn new<A: Arguments, P: Entity>(
+        name: &'static str,
+        about: &'static str,
+        needs: Needs,
+        run: MutationFn<A, P>,
+    ) -> Self {
+        Self { name, about, needs, alone: false, write: Box::new(Write { needs, run }) }
+    }
+
     /// Not twice in a document, nor with another such field, nor in an array of requests.
-    fn alone(self) -> Self {
+    pub(crate) fn alone(self) -> Self {
         Self { alone: true, ..self }
     }
 }

@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{RULES, Tally, Who, World, everything, ids_only, rules::Rule};
+use super::{
+    RULES, Tally, Who, World, everything, ids_only,
+    rules::{LISTS_OF_ROOT, Rule},
+};
 use crate::harness::text;
-
-/// The lists of the root, and what they lead to.
-const OF_ROOT: [(&str, &str); 4] =
-    [("users", "User"), ("forms", "Form"), ("latestLocations", "Location"), ("activityLogs", "ActivityLog")];
 
 /// The lists that lead to objects of a type: from the root, or from objects of another type, as the rules say.
 pub(super) fn lists() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
@@ -19,7 +18,7 @@ pub(super) fn lists() -> impl Iterator<Item = (&'static str, &'static str, &'sta
             _ => None,
         })
     });
-    OF_ROOT.iter().map(|(list, type_name)| ("Query", *list, *type_name)).chain(of_objects)
+    LISTS_OF_ROOT.iter().map(|(list, type_name)| ("Query", *list, *type_name)).chain(of_objects)
 }
 
 /// Its nodes, its edges, its count.

@@ -111,10 +111,14 @@ pub(super) enum Rule {
     Count,
 }
 
+/// The lists of the root, and what they lead to.
+pub(super) const LISTS_OF_ROOT: [(&str, &str); 4] =
+    [("users", "User"), ("forms", "Form"), ("latestLocations", "Location"), ("activityLogs", "ActivityLog")];
+
 /// A rule for every field of every object.
-pub(super) const RULES: [(&str, &[(&str, Rule)]); 7] = {
+pub(super) const RULES: &[(&str, &[(&str, Rule)])] = {
     use Rule::{Connection, Count, Draft, Implied, List, Numbered, One, Open, Private};
-    [
+    &[
         (
             "User",
             &[

@@ -17,14 +17,16 @@ use entities::{
     id::FormId,
     unicode,
 };
+use futures_util::FutureExt as _;
 
 use super::FormStatus;
 use crate::{
+    auth::viewer::Grant,
     context::{ContextExt as _, Database},
     graph::{
         edges::Edges as _,
         input::id,
-        mutation::{Input, MutationResult, Written},
+        mutation::{Input, MutationField, MutationResult, Needs, Written},
         subgraph::Domain,
         user_error::{UserError, UserErrorCode, UserErrors, is_one_line},
     },
@@ -36,6 +38,43 @@ use engine::{
     object::{Entity, Object},
     scalar::AnyJson,
 };
+
+/// The mutations of this file.
+pub(crate) fn fields() -> Vec<MutationField> {
+    vec![
+        MutationField::new(
+            "createForm",
+            "Makes a form: a draft that only its editors see. For editors, managers and administrators.",
+            Needs::Granted(Grant::WriteForms),
+            |input, ctx| create(input, ctx).boxed(),
+        ),
+        MutationField::new(
+            "updateForm",
+            "Changes title and description of a form.",
+            Needs::Granted(Grant::WriteForms),
+            |input, ctx| update(input, ctx).boxed(),
+        ),
+        MutationField::new(
+            "saveFormDraft",
+            "Saves what is being edited, unless somebody else saved since `baseRevision`.",
+            Needs::Granted(Grant::WriteForms),
+            |input, ctx| save_draft(input, ctx).boxed(),
+        ),
+        MutationField::new(
+            "publishForm",
+            "Makes the draft the next version; the first one opens the form. Everything that is wrong with \
+             the draft is told at once, each by a path that begins with `draft`.",
+            Needs::Granted(Grant::WriteForms),
+            |input, ctx| publish(input, ctx).boxed(),
+        ),
+        MutationField::new(
+            "setFormStatus",
+            "Opens, closes or archives a form.",
+            Needs::Granted(Grant::WriteForms),
+            |input, ctx| set_status(input, ctx).boxed(),
+        ),
+    ]
+}
 
 /// A new form.
 #[derive(InputObject)]
@@ -134,10 +173,7 @@ fn refused(errors: Vec<UserError>) -> Written<FormPayload> {
 }
 
 /// `Mutation.createForm`
-pub(crate) async fn create(
-    Input(input): Input<CreateFormInput>,
-    ctx: &Context,
-) -> MutationResult<FormPayload> {
+async fn create(Input(input): Input<CreateFormInput>, ctx: &Context) -> MutationResult<FormPayload> {
     let owner = ctx.user()?;
     let draft = input.definition.map(|definition| definition.0);
     let mut errors = Vec::new();
@@ -155,10 +191,7 @@ pub(crate) async fn create(
 }
 
 /// `Mutation.updateForm`
-pub(crate) async fn update(
-    Input(input): Input<UpdateFormInput>,
-    ctx: &Context,
-) -> MutationResult<FormPayload> {
+async fn update(Input(input): Input<UpdateFormInput>, ctx: &Context) -> MutationResult<FormPayload> {
     let form = editing(ctx, &input.id)?;
     let mut errors = Vec::new();
     match &input.title {
@@ -181,10 +214,7 @@ pub(crate) async fn update(
 }
 
 /// `Mutation.saveFormDraft`
-pub(crate) async fn save_draft(
-    Input(input): Input<SaveFormDraftInput>,
-    ctx: &Context,
-) -> MutationResult<FormPayload> {
+async fn save_draft(Input(input): Input<SaveFormDraftInput>, ctx: &Context) -> MutationResult<FormPayload> {
     let form = editing(ctx, &input.id)?;
     let draft = input.definition.0;
     if let Some(error) = check_draft(&draft) {
@@ -194,10 +224,7 @@ pub(crate) async fn save_draft(
 }
 
 /// `Mutation.publishForm`
-pub(crate) async fn publish(
-    Input(input): Input<PublishFormInput>,
-    ctx: &Context,
-) -> MutationResult<FormPayload> {
+async fn publish(Input(input): Input<PublishFormInput>, ctx: &Context) -> MutationResult<FormPayload> {
     let form = editing(ctx, &input.id)?;
     let published = write::publish(ctx.store(), &ctx.scope(), form, input.base_revision).await;
     let mut hints = Vec::new();
@@ -213,10 +240,7 @@ pub(crate) async fn publish(
 }
 
 /// `Mutation.setFormStatus`
-pub(crate) async fn set_status(
-    Input(input): Input<SetFormStatusInput>,
-    ctx: &Context,
-) -> MutationResult<FormPayload> {
+async fn set_status(Input(input): Input<SetFormStatusInput>, ctx: &Context) -> MutationResult<FormPayload> {
     let form = editing(ctx, &input.id)?;
     answer(form, write::set_status(ctx.store(), &ctx.scope(), form, Status::from(input.status)).await)
 }

@@ -11,12 +11,14 @@ use entities::{
     id::LocationId,
     location::record::{self, Fault, FaultKind, NewPosition, RecordedBy},
 };
+use futures_util::FutureExt as _;
 
 use crate::{
+    auth::viewer::Grant,
     context::{ContextExt as _, Database},
     graph::{
         edges::Edges as _,
-        mutation::{Input, MutationResult},
+        mutation::{Input, MutationField, MutationResult, Needs},
         scalar::enum_leaf,
         subgraph::Domain,
         user_error::{UserError, UserErrorCode, UserErrors, of_malformed},
@@ -31,6 +33,17 @@ use engine::{
     scalar::DateTime,
     variables::item::Item,
 };
+
+/// The mutations of this file.
+pub(crate) fn fields() -> Vec<MutationField> {
+    vec![MutationField::new(
+        "recordLocations",
+        "Records positions of the caller's own device, at most 1000, each by itself. A point that was \
+             sent before is not stored again.",
+        Needs::Granted(Grant::Collect),
+        |input, ctx| record(input, ctx).boxed(),
+    )]
+}
 
 /// A position as a device recorded it.
 #[derive(InputObject)]
@@ -178,7 +191,7 @@ impl Entity for RecordLocationsPayload {
 const MAX_POINTS: usize = 1_000;
 
 /// `Mutation.recordLocations`
-pub(crate) async fn record(
+async fn record(
     Input(input): Input<RecordLocationsInput>,
     ctx: &Context,
 ) -> MutationResult<RecordLocationsPayload> {

@@ -8,6 +8,7 @@ use entities::{
     session::{self, EndReason, Which},
     unicode,
 };
+use futures_util::FutureExt as _;
 
 use super::Session;
 use crate::{
@@ -15,7 +16,7 @@ use crate::{
     graph::{
         edges::Edges as _,
         input::id,
-        mutation::{Input, MutationResult, Written},
+        mutation::{Input, MutationField, MutationResult, Needs, Written},
         subgraph::Domain,
         user_error::{UserError, UserErrorCode, UserErrors, is_one_line},
     },
@@ -27,6 +28,33 @@ use engine::{
     error::FieldError,
     object::{Entity, Object, Visible as _},
 };
+
+/// The mutations of this file.
+pub(crate) fn fields() -> Vec<MutationField> {
+    vec![
+        MutationField::new("signOut", "Ends the session that is asking.", Needs::Account, |input, ctx| {
+            sign_out(input, ctx).boxed()
+        }),
+        MutationField::new(
+            "revokeSession",
+            "Ends a session; its tokens are refused from now on.",
+            Needs::Account,
+            |input, ctx| revoke(input, ctx).boxed(),
+        ),
+        MutationField::new(
+            "revokeAllSessions",
+            "Ends all sessions of an account.",
+            Needs::Account,
+            |input, ctx| revoke_all(input, ctx).boxed(),
+        ),
+        MutationField::new(
+            "renameSession",
+            "Gives one of the caller's own sessions another name, or takes the name away.",
+            Needs::Account,
+            |input, ctx| rename(input, ctx).boxed(),
+        ),
+    ]
+}
 
 /// A payload of one session.
 macro_rules! session_payload {
@@ -119,7 +147,7 @@ fn failed(error: &entities::Error) -> FieldError {
 }
 
 /// `Mutation.renameSession`
-pub(crate) async fn rename(
+async fn rename(
     Input(input): Input<RenameSessionInput>,
     ctx: &Context,
 ) -> MutationResult<RenameSessionPayload> {
@@ -137,7 +165,7 @@ pub(crate) async fn rename(
 }
 
 /// `Mutation.signOut`
-pub(crate) async fn sign_out(_: NoArguments, ctx: &Context) -> MutationResult<SignOutPayload> {
+async fn sign_out(_: NoArguments, ctx: &Context) -> MutationResult<SignOutPayload> {
     let user = ctx.user()?;
     let Some(id) = ctx.viewer().session_id() else {
         let error = UserError::new(
@@ -159,7 +187,7 @@ pub(crate) struct RevokeSessionInput {
 }
 
 /// `Mutation.revokeSession`
-pub(crate) async fn revoke(
+async fn revoke(
     Input(input): Input<RevokeSessionInput>,
     ctx: &Context,
 ) -> MutationResult<RevokeSessionPayload> {
@@ -212,7 +240,7 @@ impl Entity for RevokeAllSessionsPayload {
 }
 
 /// `Mutation.revokeAllSessions`
-pub(crate) async fn revoke_all(
+async fn revoke_all(
     Input(input): Input<RevokeAllSessionsInput>,
     ctx: &Context,
 ) -> MutationResult<RevokeAllSessionsPayload> {

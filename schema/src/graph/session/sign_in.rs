@@ -13,6 +13,7 @@ use entities::{
     session::{self, Device, Grant, Refreshed},
     user::{self, AccountRef, NewAccount},
 };
+use futures_util::FutureExt as _;
 
 use super::mutation::session_name;
 use crate::{
@@ -21,7 +22,7 @@ use crate::{
     graph::{
         credentials,
         edges::Edges as _,
-        mutation::{Input, MutationResult, Written},
+        mutation::{Input, MutationField, MutationResult, Needs, Written},
         subgraph::Domain,
         user_error::{UserError, UserErrorCode, UserErrors},
     },
@@ -32,6 +33,37 @@ use engine::{
     error::FieldError,
     object::{Entity, Object},
 };
+
+/// The mutations of this file.
+pub(crate) fn fields() -> Vec<MutationField> {
+    vec![
+        MutationField::new(
+            "signUp",
+            "Makes an account that reads, and signs in to it, where the server lets people do that. Whether \
+             an e-mail belongs to an account can be told from the answer. One such field in a document.",
+            Needs::Nothing,
+            |input, ctx| sign_up(input, ctx).boxed(),
+        )
+        .alone(),
+        MutationField::new(
+            "signIn",
+            "Begins a session. Whether an e-mail belongs to an account cannot be told from the answer. One \
+             such field in a document.",
+            Needs::Nothing,
+            |input, ctx| sign_in(input, ctx).boxed(),
+        )
+        .alone(),
+        MutationField::new(
+            "refreshSession",
+            "Exchanges a refresh token for the next one and a new access token. An access token that has \
+             ended may be sent along. A token that is used again gets the newest one, if it was exchanged \
+             less than ten seconds ago; later, its use ends the session. One such field in a document.",
+            Needs::Nothing,
+            |input, ctx| refresh(input, ctx).boxed(),
+        )
+        .alone(),
+    ]
+}
 
 /// Characters of a user agent that are kept.
 const MAX_AGENT_CHARS: usize = 300;
@@ -109,10 +141,7 @@ impl Entity for SignInPayload {
 }
 
 /// `Mutation.signUp`
-pub(crate) async fn sign_up(
-    Input(input): Input<SignUpInput>,
-    ctx: &Context,
-) -> MutationResult<SignInPayload> {
+async fn sign_up(Input(input): Input<SignUpInput>, ctx: &Context) -> MutationResult<SignInPayload> {
     credentials::throttle(ctx)?;
     if !ctx.access().options().sign_up {
         return Ok(refused(UserError::new(
@@ -146,10 +175,7 @@ pub(crate) async fn sign_up(
 }
 
 /// `Mutation.signIn`
-pub(crate) async fn sign_in(
-    Input(input): Input<SignInInput>,
-    ctx: &Context,
-) -> MutationResult<SignInPayload> {
+async fn sign_in(Input(input): Input<SignInInput>, ctx: &Context) -> MutationResult<SignInPayload> {
     credentials::throttle(ctx)?;
     let name = match session_name(input.session_name.as_deref(), "sessionName") {
         Ok(name) => name,
@@ -179,10 +205,7 @@ pub(crate) async fn sign_in(
 }
 
 /// `Mutation.refreshSession`
-pub(crate) async fn refresh(
-    Input(input): Input<RefreshSessionInput>,
-    ctx: &Context,
-) -> MutationResult<SignInPayload> {
+async fn refresh(Input(input): Input<RefreshSessionInput>, ctx: &Context) -> MutationResult<SignInPayload> {
     let invalid = (UserErrorCode::Invalid, "Invalid refresh token.");
     let (code, message) = match session::named_by(&input.refresh_token) {
         None => invalid,

@@ -13,14 +13,16 @@ use entities::{
     location::record::{NewPosition, RecordedBy},
     submission::write::{self, NewSubmission, SubmissionError},
 };
+use futures_util::FutureExt as _;
 
 use crate::{
+    auth::viewer::Grant,
     context::{ContextExt as _, Database},
     graph::{
         edges::Edges as _,
         form::mutation::code_of,
         location::mutation::{LocationPointInput, errors_of},
-        mutation::{Input, MutationResult, Written},
+        mutation::{Input, MutationField, MutationResult, Needs, Written},
         subgraph::Domain,
         user_error::{InData, UserError, UserErrorCode, UserErrors, of_malformed},
     },
@@ -34,6 +36,26 @@ use engine::{
     scalar::AnyJson,
     variables::item::Item,
 };
+
+/// The mutations of this file.
+pub(crate) fn fields() -> Vec<MutationField> {
+    vec![
+        MutationField::new(
+            "createSubmission",
+            "Hands in a filled-in form. Sent again with the same `clientId` and the same answers, it answers \
+             the stored one.",
+            Needs::Granted(Grant::Collect),
+            |input, ctx| create(input, ctx).boxed(),
+        ),
+        MutationField::new(
+            "createSubmissions",
+            "Hands in what a device has collected, at most 200, each by itself; the results are in their \
+             order.",
+            Needs::Granted(Grant::Collect),
+            |input, ctx| create_all(input, ctx).boxed(),
+        ),
+    ]
+}
 
 /// A filled-in form.
 #[derive(InputObject)]
@@ -115,7 +137,7 @@ const MAX_SUBMISSIONS: usize = 200;
 const MAX_ERRORS: usize = 2_000;
 
 /// `Mutation.createSubmission`
-pub(crate) async fn create(
+async fn create(
     Input(input): Input<CreateSubmissionInput>,
     ctx: &Context,
 ) -> MutationResult<SubmissionPayload> {
@@ -123,7 +145,7 @@ pub(crate) async fn create(
 }
 
 /// `Mutation.createSubmissions`
-pub(crate) async fn create_all(
+async fn create_all(
     Input(input): Input<CreateSubmissionsInput>,
     ctx: &Context,
 ) -> MutationResult<CreateSubmissionsPayload> {

@@ -8,15 +8,17 @@ use entities::{
     id::UserId,
     user::{self, AccountChanges, AccountRef, NewAccount},
 };
+use futures_util::FutureExt as _;
 
 use super::Role;
 use crate::{
+    auth::viewer::Grant,
     context::{ContextExt as _, Database},
     graph::{
         credentials,
         edges::Edges as _,
         input::id,
-        mutation::{Input, MutationResult, Written},
+        mutation::{Input, MutationField, MutationResult, Needs, Written},
         subgraph::Domain,
         user_error::{UserError, UserErrorCode, UserErrors},
     },
@@ -27,6 +29,38 @@ use engine::{
     error::FieldError,
     object::{Entity, Object},
 };
+
+/// The mutations of this file.
+pub(crate) fn fields() -> Vec<MutationField> {
+    vec![
+        MutationField::new(
+            "updateProfile",
+            "Changes what others see of the caller's account.",
+            Needs::Account,
+            |input, ctx| update_profile(input, ctx).boxed(),
+        ),
+        MutationField::new(
+            "changePassword",
+            "Gives the caller's account another password and ends all its other sessions. Access tokens from \
+             before are refused: refresh the session afterwards.",
+            Needs::Account,
+            |input, ctx| change_password(input, ctx).boxed(),
+        ),
+        MutationField::new(
+            "createUser",
+            "Makes an account. For administrators.",
+            Needs::Granted(Grant::WriteAccounts),
+            |input, ctx| create(input, ctx).boxed(),
+        ),
+        MutationField::new(
+            "updateUser",
+            "Changes an account. Another role or a block takes effect at once; a block ends its sessions. \
+             For administrators.",
+            Needs::Granted(Grant::WriteAccounts),
+            |input, ctx| update(input, ctx).boxed(),
+        ),
+    ]
+}
 
 /// What changes in the caller's own account; what is left out stays.
 #[derive(InputObject)]
@@ -123,7 +157,7 @@ async fn change(
 }
 
 /// `Mutation.updateProfile`
-pub(crate) async fn update_profile(
+async fn update_profile(
     Input(input): Input<UpdateProfileInput>,
     ctx: &Context,
 ) -> MutationResult<UpdateUserPayload> {
@@ -142,7 +176,7 @@ pub(crate) async fn update_profile(
 }
 
 /// `Mutation.changePassword`
-pub(crate) async fn change_password(
+async fn change_password(
     Input(input): Input<ChangePasswordInput>,
     ctx: &Context,
 ) -> MutationResult<UpdateUserPayload> {
@@ -171,10 +205,7 @@ pub(crate) async fn change_password(
 }
 
 /// `Mutation.createUser`
-pub(crate) async fn create(
-    Input(input): Input<CreateUserInput>,
-    ctx: &Context,
-) -> MutationResult<UpdateUserPayload> {
+async fn create(Input(input): Input<CreateUserInput>, ctx: &Context) -> MutationResult<UpdateUserPayload> {
     let actor = ctx.user()?;
     let (email, name) =
         match (credentials::email(&input.email), credentials::display_name(&input.display_name)) {
@@ -205,10 +236,7 @@ pub(crate) async fn create(
 }
 
 /// `Mutation.updateUser`
-pub(crate) async fn update(
-    Input(input): Input<UpdateUserInput>,
-    ctx: &Context,
-) -> MutationResult<UpdateUserPayload> {
+async fn update(Input(input): Input<UpdateUserInput>, ctx: &Context) -> MutationResult<UpdateUserPayload> {
     let (actor, user) = (ctx.user()?, id("input.id", &input.id, UserId::parse)?);
     let display_name = match input.display_name.as_deref().map(credentials::display_name).transpose() {
         Ok(name) => name,
