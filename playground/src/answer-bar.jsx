@@ -1,7 +1,7 @@
 // The bar under the answer: how it came (status, time, size, caches, cost), and how to take the operation elsewhere: copied
 // as a command or as code, as the id of its document, or as a link. What is copied is what stands in the editors.
 import { DropdownMenu, pick, useGraphiQL } from "@graphiql/react";
-import { useState } from "react";
+import { useRef, useState } from "react";
 import { formatBytes, milliseconds } from "./explain.js";
 import { asCurl, asFetch, documentId, shareLink } from "./export.js";
 import { readHeaders } from "./headers.js";
@@ -59,6 +59,7 @@ function CopyMenu({ config }) {
     pick("queryEditor", "variableEditor", "headerEditor", "operationName"),
   );
   const [note, setNote] = useState("");
+  const ending = useRef(0);
   async function copy(make) {
     try {
       const request = {
@@ -74,7 +75,9 @@ function CopyMenu({ config }) {
     } catch (error) {
       setNote(error.message);
     }
-    setTimeout(() => setNote(""), 4000);
+    // An older note ends no newer one.
+    clearTimeout(ending.current);
+    ending.current = setTimeout(() => setNote(""), 4000);
   }
   const entries = [
     ["cURL, without the token", (asked) => asCurl(asked, false)],
