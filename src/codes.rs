@@ -66,7 +66,8 @@ Each error has a code in `extensions.code` and the id of its request in `extensi
 masked: their cause is in the server's log, once for each request, under that id.
 
 An error of the graph comes with status 200. Where nothing was executed and the caller accepts
-`application/graphql-response+json`, its status is 400. Codes of persisted documents are explained under
+`application/graphql-response+json`, its status is 400. With `http.statuses = \"2026\"` it is 422 instead, but for what cannot be
+read, and an answer with data and errors has 294. Codes of persisted documents are explained under
 [Persisted documents](clients.md#persisted-documents).
 
 What cannot be done with the input of a mutation, or may not be done to one object, is not an error of the request: it is

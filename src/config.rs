@@ -24,7 +24,7 @@ use origins::{HeaderNames, OriginPatterns, Origins};
 use schema::Subgraph;
 use setting::{
     Bytes, ClientModes, Concurrency, DatabaseUrl, DocumentMode, LogFilter, LogFormat, Networks, Percent,
-    Playground, SecretText, Secrets, Setting, Switch,
+    Playground, SecretText, Secrets, Setting, Statuses, Switch,
 };
 use signature_keys::SignatureKeys;
 
@@ -161,6 +161,9 @@ sections! {
         /// Maximum number of requests that a signed-in caller may send in one array, up to 10; 1: no arrays. Anonymous
         /// callers may not send arrays.
         max_batch: usize = "1";
+        /// Maximum number of sets of variables that a signed-in caller may send with one document (`"variables": [{…}, {…}]`); 0:
+        /// none. A gateway may send `gateway.max_batch`, anonymous callers none.
+        max_variable_sets: usize = "100";
         /// GraphQL requests that are worked on at once; further ones are refused (503) before they are read. A quarter of
         /// them is for signed-in callers.
         max_concurrent_requests: usize = "512";
@@ -188,6 +191,10 @@ sections! {
         cors_headers: HeaderNames = "*";
         /// How long one GraphQL request may run; PostgreSQL stops its statements then, too.
         request_timeout: Duration = "2s";
+        /// Statuses of answers in `application/graphql-response+json`: `draft` (200, and 400 for what did not run), or
+        /// `2026`, those of GraphQL over HTTP of September 2026: 294 for partial data, 422 for what is wrong with a document, its variables
+        /// or the request. Gateways and clients must know 294.
+        statuses: Statuses = "draft";
         /// Maximum number of open connections; further ones wait to be accepted.
         max_connections: usize = "10000";
         /// Maximum number of WebSocket connections of one address (IPv6: one /64) that have not signed in; further ones are refused

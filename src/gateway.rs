@@ -12,7 +12,7 @@ use aws_lc_rs::{
     digest::{SHA256, digest},
 };
 use axum::http::{HeaderName, StatusCode, request::Parts};
-use schema::Variables;
+use schema::VariableSets;
 use serde_json::Value;
 
 use crate::{config::GatewayConfig, rejection::Rejection};
@@ -111,14 +111,19 @@ impl Gateways {
         head: Trust,
         signature: Option<&Value>,
         text: Option<&str>,
-        variables: &Variables,
+        variables: &VariableSets,
     ) -> Result<Trust, Rejection> {
         let Some(signature) = signature else { return Ok(head) };
         if head.is_gateway() || !self.may_sign_in_body() {
             return Ok(head);
         }
-        let checked = match (signature.as_str(), text) {
-            (Some(signature), Some(text)) => hmac::check(&self.hmac_keys, text, variables, signature),
+        let checked = match (signature.as_str(), text, variables) {
+            (Some(signature), Some(text), VariableSets::One(variables)) => {
+                hmac::check(&self.hmac_keys, text, variables, signature)
+            }
+            (.., VariableSets::Many(_)) => {
+                Err("hmac-signature covers one set of variables, not a list of them")
+            }
             _ => Err("hmac-signature is not a text, or the request means another document than its own text"),
         };
         checked.map(|()| Trust::Document).map_err(refuse)

@@ -57,6 +57,9 @@ use memory::{AnswerMemory, OutOfMemory};
 use server::Peer;
 use shares::Owner;
 
+/// The method that asks with a body, and is safe (RFC 10008). No page of another origin can send it unasked: its browser
+/// asks first.
+const QUERY: &str = "QUERY";
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest request id that is taken over from the caller.
 const LONGEST_REQUEST_ID: usize = 64;
@@ -75,7 +78,10 @@ pub fn router(app: App) -> Router {
         )
         .route(
             "/graphql/{id}",
-            post(graphql::post_by_id).get(graphql::get_by_id).fallback(graphql::other_method),
+            post(graphql::post_by_id)
+                .get(graphql::get_by_id)
+                .fallback(graphql::other_method_by_id)
+                .layer(from_fn_with_state(app.clone(), subscriptions::intercept_by_id)),
         )
         .route("/schema.graphql", get(sdl))
         .layer(from_fn_with_state(app.clone(), compression::respond));
@@ -205,6 +211,7 @@ fn method_label(method: &Method) -> &'static str {
         Method::PUT => "PUT",
         Method::PATCH => "PATCH",
         Method::DELETE => "DELETE",
+        _ if method.as_str() == QUERY => QUERY,
         _ => "_OTHER",
     }
 }

@@ -10,6 +10,7 @@ use prometheus_client::registry::Registry;
 pub mod activity;
 pub mod credentials;
 pub(crate) mod edges;
+mod execution;
 pub mod form;
 pub mod input;
 pub(crate) mod list;
@@ -25,13 +26,12 @@ pub mod user;
 pub mod user_error;
 
 use crate::{
-    answers::AnswerCacheKey,
     auth::{
         access::{Access, AccessOptions},
         viewer::Viewer,
     },
-    context::{ContextExt as _, Database, RequestData, ServiceInfo},
-    explain::{self, Explain, Explained, Extensions},
+    context::{Database, RequestData, ServiceInfo},
+    explain::{self, Explain, Explained},
     request::{Caller, Prepared, Reply, Request, rejected},
     // The domains name it in their declarations.
     subgraph::{self, Subgraph},
@@ -42,17 +42,10 @@ use engine::{
     cache_control::{self, Audience},
     context::Context,
     document::{Document, DocumentCache, OperationKind, Rules},
-    error::{Code, RequestError},
-    execute::{answer, plan},
-    federation::{
-        sdl,
-        trace::{Clock, Tree},
-    },
-    introspection::{AnswerCache, Question},
+    federation::sdl,
+    introspection::AnswerCache,
     limits::Limits,
     object::Row,
-    output::{Errors, Unfinished},
-    plan::Selected,
     variables::InputTypes,
 };
 use mutation::Mutation;
@@ -262,106 +255,6 @@ impl Graph {
             None => Ok(None),
         }
     }
-
-    /// Runs a document for a viewer who cannot wait for events.
-    pub async fn execute_document(&self, viewer: Viewer, document: Arc<Document>, request: Request) -> Reply {
-        let request_id = Arc::clone(&request.caller.request_id);
-        match self.open_document(viewer, document, request).await {
-            Opened::Reply(reply) => reply,
-            Opened::Events(_) => {
-                let message = "Subscriptions are answered over WebSocket (graphql-transport-ws) or as \
-                               server-sent events (Accept: text/event-stream)";
-                let error = RequestError::new(Code::BadUserInput, message);
-                rejected(Some(OperationKind::Subscription), &[error], &request_id)
-            }
-        }
-    }
-
-    /// Runs a document for a viewer; nothing that was found out when it was prepared is looked at again.
-    pub async fn open_document(
-        &self,
-        viewer: Viewer,
-        document: Arc<Document>,
-        mut request: Request,
-    ) -> Opened {
-        let started = Instant::now();
-        let prepared = match self.inner.prepare(document, &mut request) {
-            Ok(prepared) => prepared,
-            Err(refused) => return Opened::Reply(*refused),
-        };
-        if prepared.kind == OperationKind::Subscription {
-            let request_id = Arc::clone(&request.caller.request_id);
-            let explain = request.explain && self.inner.options.development;
-            return match subscription::subscribe(self, viewer, (request.caller, explain), prepared) {
-                Ok(events) => Opened::Events(events),
-                Err(error) => {
-                    Opened::Reply(rejected(Some(OperationKind::Subscription), &[error], &request_id))
-                }
-            };
-        }
-        let explain = request.explain && self.inner.options.development;
-        let floor = request.cache_token.and_then(|token| token.parse().ok());
-        let floored = floor.map(|floor| self.inner.store.not_before(floor));
-        let store = floored.as_ref().unwrap_or(&self.inner.store);
-        // A request that asks how its answer was made is always executed.
-        let cache_key = AnswerCacheKey::of(&prepared, &viewer, store)
-            .filter(|_| !explain && !request.trace && !request.cache_tags);
-        let bounds = self.inner.bounds(&viewer, &request.caller, &request.taken);
-        if let Some(cache_key) = &cache_key
-            && let Some(answer) = cache_key.find(store).await
-            && let Some(reply) = answer.reply(&bounds)
-        {
-            return Opened::Reply(reply);
-        }
-        let recorder = Recorder::new(explain);
-        let collects = request.cache_tags || cache_key.is_some();
-        let recorder = Arc::new(if collects { recorder.collecting() } else { recorder });
-        let mut ctx = self.inner.context(store, viewer, request.caller, Arc::clone(&recorder));
-        ctx.bounds = bounds;
-        ctx.clock = request.trace.then(Clock::start);
-        let answered = self.inner.answer(&prepared, &ctx).await;
-        Opened::Reply(match answered {
-            Ok(mut answer) => {
-                let (body, errors) = (&mut answer.out, &mut answer.errors);
-                // An answer that lacks something, or tells about itself, is for this once.
-                let cache = prepared.cache.filter(|_| errors.is_empty() && !explain && !request.trace);
-                // Whether it was a gateway that asked is no part of the address that an answer is kept under.
-                let is_for_some = ctx.viewer().was_read()
-                    || prepared.document.for_gateways.is_for_them_alone(self.inner.options.gateways_only);
-                let cache = cache.map(|policy| policy.for_one_if(is_for_some));
-                let cache_key = cache_key.filter(|_| errors.is_empty());
-                let digest = cache_key.and_then(|cache_key| cache_key.keep(&ctx, &recorder, body, cache));
-                let explained = explain.then(|| {
-                    let found = request.found_from.map(|from| explain::Found {
-                        known: prepared.document.was_known(from),
-                        elapsed: started.saturating_duration_since(from),
-                    });
-                    let ran = explain::Ran { started, recorder: &recorder, batchers: &[&ctx.batcher] };
-                    self.inner.explain(&prepared, ctx.viewer(), ran).found(found)
-                });
-                let trace = errors.trace.take().map(|trace| trace.finish(ctx.began(), started.elapsed()));
-                let wanted = request.cache_tags && prepared.kind == OperationKind::Query;
-                let of_entities = wanted.then(|| query::entity_tags(&prepared)).flatten();
-                let extensions = Extensions {
-                    explain: explained,
-                    cache_token: recorder.written_version().map(|moment| moment.to_string()),
-                    ftv1: trace,
-                    apollo_cache_tags: (wanted && of_entities.is_none())
-                        .then(|| explain::tags_of(&recorder))
-                        .flatten(),
-                    apollo_entity_cache_tags: of_entities,
-                };
-                extensions.write(body.end());
-                let answer = answer.finished(&ctx.caller().request_id, &ctx.bounds);
-                prepared.document.note_response_bytes(answer.out.len());
-                self.inner.documents.count_excess(&answer.errors.codes);
-                let cache = cache.filter(|_| answer.errors.is_empty());
-                let entities = if request.entities { query::entity_counts(&prepared) } else { Vec::new() };
-                Reply { cache, digest, entities, ..Reply::executed(prepared.kind, answer, &recorder) }
-            }
-            Err(error) => rejected(Some(prepared.kind), &[error], &ctx.caller().request_id),
-        })
-    }
 }
 
 /// What comes of a request.
@@ -373,26 +266,6 @@ pub enum Opened {
 }
 
 impl GraphInner {
-    /// Finds out which operation is meant, or what is wrong with its variables.
-    fn prepare(&self, document: Arc<Document>, request: &mut Request) -> Result<Prepared, Box<Reply>> {
-        let request_id = Arc::clone(&request.caller.request_id);
-        // However the document was found, by whomever it was sent first.
-        let may_run = document.for_gateways.check(self.options.gateways_only, request.caller.clearance());
-        may_run.map_err(|error| Box::new(rejected(None, &[error], &request_id)))?;
-        let operation = document.operation(request.operation_name.as_deref());
-        let operation = operation.map_err(|error| Box::new(rejected(None, &[error], &request_id)))?;
-        let (kind, cache) = (operation.info.kind, operation.info.cache);
-        let given = std::mem::take(&mut request.variables);
-        let variables = self.input_types.coerce(&operation.parsed.node.variable_definitions, given);
-        let variables = variables.and_then(|variables| {
-            let cost = self.documents.check_cost(operation.info, &variables)?;
-            Ok((variables, cost))
-        });
-        let (variables, cost) =
-            variables.map_err(|error| Box::new(rejected(Some(kind), &[error], &request_id)))?;
-        Ok(Prepared { operation_name: request.operation_name.take(), kind, cache, cost, variables, document })
-    }
-
     /// How an answer was made. Its statements are kept for an administrator, who may ask for their plans.
     fn explain(&self, prepared: &Prepared, viewer: &Viewer, ran: explain::Ran<'_>) -> Explain {
         let plans = viewer.is_admin().then(|| {
@@ -424,22 +297,5 @@ impl GraphInner {
     /// A new request's loads.
     fn batcher(&self, store: &Store, recorder: Arc<Recorder>) -> Batcher {
         Batcher::new(Database::new(store, recorder), self.groups.clone(), self.metrics.clone())
-    }
-
-    /// Runs a query or a mutation; the answer lacks only its closing brace.
-    async fn answer(&self, prepared: &Prepared, ctx: &Context) -> Result<Unfinished, RequestError> {
-        let (root, planner) = (&prepared.operation().selection_set.node, prepared.planner());
-        let trace = ctx.clock.map(|_| Box::new(Tree::new(Arc::clone(&self.documents.types))));
-        let errors = Errors::of(&ctx.caller().request_id).traced(trace);
-        if prepared.kind == OperationKind::Mutation {
-            return mutation::execute(root, planner, ctx, errors).await;
-        }
-        let ask = |selected: &Selected<'_>| {
-            let (document, operation_name) = (&*prepared.document, prepared.operation_name.as_deref());
-            let question = Question { document, operation_name, planner, selected };
-            self.introspected.answer(&question, &self.introspector)
-        };
-        let selection = plan(planner, root, ctx, ask).await?;
-        Ok(answer(&selection, Query, ctx, prepared.document.output_buffer(), errors).await)
     }
 }

@@ -34,8 +34,9 @@ pub use engine::{
     cache_control::{Audience, CachePolicy},
     chunks::Chunks,
     document::{Document, OperationKind},
+    error::OnError,
     limits::Limits,
-    variables::read as read_variables,
+    variables::{VariableSets, read as read_variables},
 };
 pub use executor::GraphFor;
 pub use graph::{

@@ -12,7 +12,7 @@ use engine::{
     cache_control::CachePolicy,
     chunks::Chunks,
     document::{Document, OperationKind},
-    error::RequestError,
+    error::{OnError, RequestError},
     federation::gateway::Clearance,
     output::{Errors, Unfinished},
     plan::Planner,
@@ -28,6 +28,8 @@ pub struct Request {
     pub operation_name: Option<String>,
     /// Values of the operation's variables.
     pub variables: Variables,
+    /// What a field that fails does to the rest of the answer; `None`: as the document was published, else it propagates.
+    pub on_error: Option<OnError>,
     /// Add `extensions.explain` to the answer; only in development.
     pub explain: bool,
     /// When its document began to be looked for, for `extensions.explain`.
@@ -94,6 +96,7 @@ pub(crate) struct Prepared {
     /// How many objects it may load.
     pub(crate) cost: u64,
     pub(crate) variables: Variables,
+    pub(crate) on_error: OnError,
 }
 
 impl Prepared {
@@ -136,6 +139,8 @@ pub struct Reply {
     pub entities: Vec<(&'static str, u32)>,
     /// The memory that a long answer takes; given back when this is dropped.
     pub held: HeldMemory,
+    /// It answers one of several sets of variables; `body` tells which.
+    pub is_of_set: bool,
 }
 
 impl Reply {
@@ -158,7 +163,22 @@ impl Reply {
             digest: None,
             entities: Vec::new(),
             held: bound.into_held(),
+            is_of_set: false,
         }
+    }
+
+    /// Whether it ends its request on a stream: nothing ran, so nothing else is told.
+    pub fn is_refusal(&self) -> bool {
+        !self.executed && !self.is_of_set
+    }
+
+    /// The answer to the set of variables at this place of a list. The entry `variableIndex` is that of the batching
+    /// proposal of GraphQL over HTTP (its appendix B).
+    #[must_use]
+    pub fn of_set(mut self, index: usize) -> Self {
+        self.body.truncate(self.body.len().saturating_sub(1));
+        self.body.extend(format!(",\"variableIndex\":{index}}}"));
+        Self { is_of_set: true, ..self }
     }
 }
 

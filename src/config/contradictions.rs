@@ -5,6 +5,8 @@ use entities::auth::password::Cost;
 
 use super::{Config, HttpConfig, Mode, layers::Problem, memory, mode::DEVELOPMENT_SECRET};
 
+/// Sets of variables of one request at most, whatever is configured: as many as one statement has keys.
+const MOST_SETS: usize = 1_000;
 /// Requests of one array at most, whatever is configured.
 const LONGEST_BATCH: usize = 10;
 /// What hyper reads at a time.
@@ -46,6 +48,14 @@ impl Config {
                     "an array of requests is one request to every limit, so it has {LONGEST_BATCH} at most"
                 ),
                 fix: "lower it; the requests of one HTTP/2 connection run side by side anyway".into(),
+            });
+        }
+        if self.http.max_variable_sets > MOST_SETS {
+            found.push(Problem {
+                what: format!("http.max_variable_sets = {}", self.http.max_variable_sets),
+                place: "XP_HTTP_MAX_VARIABLE_SETS or xp.toml".into(),
+                why: format!("all sets of a request have one deadline, so it has {MOST_SETS} at most"),
+                fix: "lower it, and send further sets in further requests".into(),
             });
         }
         if let Some(url) = &self.gateway.invalidation_url

@@ -395,6 +395,13 @@ choices! {
         /// Trusted documents, by id.
         RequireId = "require_id"
     }
+    /// By which text of GraphQL over HTTP answers get their status.
+    Statuses {
+        /// The draft of 2025: 200 for what ran, 400 for what did not.
+        Draft = "draft",
+        /// The release of September 2026: 294 for partial data, 422 for documents and variables that are wrong.
+        Of2026 = "2026"
+    }
     /// How log lines are written.
     LogFormat {
         /// Pretty on a terminal, JSON elsewhere.

@@ -11,6 +11,7 @@ use std::{
 
 use aws_lc_rs::digest::{SHA256, digest};
 use md5::{Digest as _, Md5};
+use schema::OnError;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -27,6 +28,8 @@ pub struct PublishedDocument {
     pub text: String,
     /// The only client that may ask for it; none: all.
     pub client: Option<String>,
+    /// What a field that fails does to the rest of its answers, where a request does not say.
+    pub on_error: OnError,
     /// Where it was found.
     pub file: PathBuf,
 }
@@ -90,6 +93,9 @@ struct Operation {
     body: String,
     #[serde(default)]
     client_name: Option<String>,
+    /// An addition to Apollo's format: `PROPAGATE` (also where it is left out), `NULL` or `HALT`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    on_error: Option<String>,
 }
 
 /// Which files there are, how long and how old: enough to see that something changed. None where that cannot be seen.
@@ -149,7 +155,7 @@ fn read_file(file: &Path, published: &mut Published) {
     };
     if file.extension().is_some_and(|kind| kind != "json") {
         let id = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-        return published.add(file, &id, text, None);
+        return published.add(file, &id, text, (None, OnError::default()));
     }
     if let Ok(apollo) = serde_json::from_str::<Apollo>(&text) {
         if apollo.format != APOLLO || apollo.version != 1 {
@@ -159,8 +165,11 @@ fn read_file(file: &Path, published: &mut Published) {
             );
             return published.reject(file, None, why);
         }
-        for Operation { id, body, client_name } in apollo.operations {
-            published.add(file, &id, body, client_name);
+        for Operation { id, body, client_name, on_error } in apollo.operations {
+            match on_error.as_deref().map_or(Some(OnError::default()), OnError::parse) {
+                Some(on_error) => published.add(file, &id, body, (client_name, on_error)),
+                None => published.reject(file, Some(id), "`onError` must be PROPAGATE, NULL or HALT".into()),
+            }
         }
         return;
     }
@@ -169,7 +178,7 @@ fn read_file(file: &Path, published: &mut Published) {
         Ok(map) => {
             for (id, text) in map {
                 match text {
-                    Value::String(text) => published.add(file, &id, text, None),
+                    Value::String(text) => published.add(file, &id, text, (None, OnError::default())),
                     _ => published.reject(file, Some(id), "its text is not a string".into()),
                 }
             }
@@ -183,7 +192,7 @@ impl Published {
     }
 
     /// Takes a document whose id is its hash, where the id is a hash.
-    fn add(&mut self, file: &Path, id: &str, text: String, client: Option<String>) {
+    fn add(&mut self, file: &Path, id: &str, text: String, (client, on_error): (Option<String>, OnError)) {
         let Some(normal) = normal_id(id) else {
             return self.reject(file, Some(id.into()), "invalid id".into());
         };
@@ -199,7 +208,8 @@ impl Published {
         {
             return self.reject(file, Some(id.into()), format!("its text has the hash {hash}"));
         }
-        self.entries.push(PublishedDocument { id: normal.into_owned(), text, client, file: file.to_owned() });
+        let (id, file) = (normal.into_owned(), file.to_owned());
+        self.entries.push(PublishedDocument { id, text, client, on_error, file });
     }
 }
 
@@ -207,10 +217,11 @@ impl Published {
 pub fn to_apollo(entries: &[PublishedDocument]) -> String {
     let mut operations: Vec<_> = entries
         .iter()
-        .map(|PublishedDocument { id, text, client, .. }| Operation {
+        .map(|PublishedDocument { id, text, client, on_error, .. }| Operation {
             id: id.clone(),
             body: text.clone(),
             client_name: client.clone(),
+            on_error: (*on_error != OnError::default()).then(|| on_error.as_str().to_owned()),
         })
         .collect();
     operations.sort_by(|a, b| a.id.cmp(&b.id));

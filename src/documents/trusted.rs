@@ -56,6 +56,11 @@ impl Trusted {
         published.entries.extend(had.cloned());
         let mut trusted = Self { broken: published.broken, ..Self::default() };
         for entry in published.entries {
+            if trusted.has_other_on_error(&entry) {
+                let why = "the same document is published with another `onError`".to_owned();
+                trusted.broken.push(BrokenDocument::because(entry.file, Some(entry.id), why));
+                continue;
+            }
             if let Some(known) = trusted.find(entry.client.as_deref(), &entry.id) {
                 // The same document in several manifests is one.
                 if known.entry.text != entry.text {
@@ -76,6 +81,7 @@ impl Trusted {
             match document {
                 Ok(document) => {
                     document.trust();
+                    document.set_on_error(entry.on_error);
                     trusted.by_body.insert(body_hash(&entry.text), Arc::clone(&document));
                     let used = before.map(|before| Arc::clone(&before.used)).unwrap_or_default();
                     trusted.by_id.entry(entry.id.clone()).or_default().push(TrustedDocument {
@@ -91,6 +97,12 @@ impl Trusted {
             }
         }
         trusted
+    }
+
+    /// Whether the same document is there with another `onError`.
+    fn has_other_on_error(&self, entry: &PublishedDocument) -> bool {
+        let known = self.by_body.get(&body_hash(&entry.text));
+        known.is_some_and(|known| known.on_error() != entry.on_error)
     }
 
     fn find(&self, client: Option<&str>, id: &str) -> Option<&TrustedDocument> {

@@ -138,7 +138,8 @@ fn weighted(item: &str) -> Option<(&str, u16)> {
 /// Sends an answer as the caller takes it, or tells that they have it.
 pub(super) async fn respond(State(app): State<App>, request: Request, next: Next) -> Response {
     let coding = Coding::accepted_by(request.headers());
-    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    let is_read =
+        matches!(*request.method(), Method::GET | Method::HEAD) || request.method().as_str() == super::QUERY;
     let conditions = request.headers().get_all(header::IF_NONE_MATCH).iter();
     let known: Vec<HeaderValue> = if is_read { conditions.cloned().collect() } else { Vec::new() };
     let id = request.headers().get(super::REQUEST_ID).cloned();

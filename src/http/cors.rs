@@ -21,7 +21,7 @@ use crate::{
 
 /// How long a browser remembers what it may ask, seconds; none remembers longer.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
-const METHODS: HeaderValue = HeaderValue::from_static("GET, POST");
+const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, QUERY");
 /// What clients of this server send, whatever is configured.
 const ALWAYS_ALLOWED: [&str; 15] = [
     "accept",
@@ -109,7 +109,10 @@ pub(super) async fn share(State(app): State<App>, request: Request, next: Next) 
     }
     let origin = request.headers().get(header::ORIGIN).cloned();
     if origin.is_some() && *request.method() == Method::OPTIONS {
-        return preflight(&app.http, request.headers());
+        let is_graphql = path == "/graphql" || path.starts_with("/graphql/");
+        let mut response = preflight(&app.http, request.headers());
+        response.headers_mut().extend(is_graphql.then_some(graphql::ACCEPT_QUERY));
+        return response;
     }
     let mut response = next.run(request).await;
     let allowed = allow(&app.http, origin.as_ref(), response.headers_mut());

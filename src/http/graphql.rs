@@ -4,6 +4,8 @@
 
 mod incoming;
 mod record;
+mod status;
+mod variable_sets;
 
 use std::time::Instant;
 
@@ -14,12 +16,13 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use futures_util::future::join_all;
-use schema::{CachePolicy, Chunks, HeldMemory, Opened, OperationKind, Reply, Taken};
+use schema::{CachePolicy, Chunks, HeldMemory, Opened, OperationKind, Reply, Taken, VariableSets, Variables};
 use serde_json::Value;
 use tracing::{Instrument as _, Span, field::Empty};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use super::{
+    QUERY,
     about::About,
     caching,
     in_memory::InMemory,
@@ -28,17 +31,14 @@ use super::{
     params::{GraphQLParams, GraphQLRequest},
     playground, request_id,
 };
-use crate::{
-    App,
-    rejection::Rejection,
-    telemetry::{SPANS, metrics::Outcome},
-};
+use crate::{App, rejection::Rejection, telemetry::SPANS};
 use incoming::find_document;
 
 pub(super) use incoming::{
-    IncomingRequest, Requester, bounds, caller, is_subscription, owner, read_get, read_post,
+    IncomingRequest, Requester, bounds, caller, is_subscription, owner, read_body, read_get,
 };
 pub(super) use record::{RequestSummary, record};
+pub(super) use variable_sets::run as run_sets;
 
 /// What a caller has written, to be read on whatever instance answers next.
 pub(super) const CACHE_TOKEN: HeaderName = HeaderName::from_static("x-cache-token");
@@ -50,10 +50,20 @@ const NOT_ACCEPTABLE: Rejection = Rejection::new(
     "BAD_USER_INPUT",
     "The answer comes as application/graphql-response+json or application/json; the Accept header takes neither.",
 );
-const ONLY_QUERIES: Rejection =
-    Rejection::new(StatusCode::METHOD_NOT_ALLOWED, "BAD_USER_INPUT", "GET runs queries only; use POST.");
+const ONLY_QUERIES: Rejection = Rejection::new(
+    StatusCode::METHOD_NOT_ALLOWED,
+    "BAD_USER_INPUT",
+    "GET and QUERY run queries only; use POST.",
+);
 const METHODS: Rejection =
-    Rejection::new(StatusCode::METHOD_NOT_ALLOWED, "BAD_USER_INPUT", "GraphQL takes POST and GET.");
+    Rejection::new(StatusCode::METHOD_NOT_ALLOWED, "BAD_USER_INPUT", "GraphQL takes POST, QUERY and GET.");
+/// The methods that GraphQL takes.
+pub(super) const METHODS_TAKEN: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS, POST, QUERY");
+/// Says that QUERY is taken, and with which bodies (RFC 10008).
+pub(super) const ACCEPT_QUERY: (HeaderName, HeaderValue) =
+    (HeaderName::from_static("accept-query"), HeaderValue::from_static("application/json"));
+/// What a mutation is sent by.
+const POST_ONLY: HeaderValue = HeaderValue::from_static("POST");
 /// In the place of an answer that there is no memory for. No client repeats a request that has this code.
 const DONE: Rejection = Rejection::new(
     StatusCode::OK,
@@ -65,19 +75,23 @@ pub(super) const TIMEOUT: Rejection =
 
 /// `POST /graphql`.
 pub(super) async fn post(State(app): State<App>, request: Request) -> Response {
-    post_to(&app, None, request).await
+    with_body(&app, None, request).await
 }
 
 /// `POST /graphql/{documentId}`.
 pub(super) async fn post_by_id(State(app): State<App>, Path(id): Path<String>, request: Request) -> Response {
-    post_to(&app, Some(id), request).await
+    with_body(&app, Some(id), request).await
 }
 
-async fn post_to(app: &App, id: Option<String>, request: Request) -> Response {
+async fn with_body(app: &App, id: Option<String>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    let incoming = read_post(app, id, &parts, body).await;
+    let incoming = read_body(app, id, &parts, body).await;
     // What running takes is not held while a body is waited for.
-    Box::pin(answer(app, &parts.headers, incoming)).await
+    let mut response = Box::pin(answer(app, &parts.headers, incoming)).await;
+    if response.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+        response.headers_mut().extend([ACCEPT_QUERY]);
+    }
+    response
 }
 
 /// `GET /graphql?query=…&variables=…&operationName=…`.
@@ -95,9 +109,31 @@ pub(super) async fn get_by_id(State(app): State<App>, Path(id): Path<String>, re
     answer(&app, &parts.headers, read_get(&app, Some(id), &parts)).await
 }
 
-/// Any other method.
-pub(super) async fn other_method(headers: HeaderMap) -> Response {
-    with_allow(METHODS.into_response(request_id(&headers)), "GET, POST")
+/// `QUERY /graphql`, and any other method.
+pub(super) async fn other_method(State(app): State<App>, request: Request) -> Response {
+    other_method_at(&app, None, request).await
+}
+
+/// `QUERY /graphql/{documentId}`, and any other method.
+pub(super) async fn other_method_by_id(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Response {
+    other_method_at(&app, Some(id), request).await
+}
+
+async fn other_method_at(app: &App, id: Option<String>, request: Request) -> Response {
+    match request.method().as_str() {
+        QUERY => with_body(app, id, request).await,
+        "OPTIONS" => with_allow(StatusCode::NO_CONTENT.into_response(), METHODS_TAKEN),
+        _ => not_allowed(request.headers()),
+    }
+}
+
+/// A method that GraphQL does not take.
+pub(super) fn not_allowed(headers: &HeaderMap) -> Response {
+    with_allow(METHODS.into_response(request_id(headers)), METHODS_TAKEN)
 }
 
 /// The answer to one request.
@@ -116,6 +152,76 @@ struct GraphQLResponse {
     digest: Option<[u8; 16]>,
 }
 
+impl GraphQLResponse {
+    fn of(reply: Reply, status: StatusCode) -> Self {
+        let is_complete = reply.executed && reply.codes.is_empty();
+        let is_owed = reply.executed && reply.operation == Some(OperationKind::Mutation);
+        let Reply { body, held, cache, cache_token, retry_after_seconds, digest, .. } = reply;
+        Self { status, body, held, is_owed, cache, cache_token, retry_after_seconds, is_complete, digest }
+    }
+}
+
+/// Several answers to one HTTP request, as one JSON array.
+#[derive(Default)]
+struct ArrayOfAnswers {
+    body: Chunks,
+    /// The memory that they were written in.
+    held: Vec<HeldMemory>,
+    /// A mutation has run.
+    is_owed: bool,
+    count: usize,
+}
+
+impl ArrayOfAnswers {
+    /// One more, behind those that are there.
+    fn push(&mut self, answer: Chunks, held: HeldMemory, is_owed: bool) {
+        self.body.push(if self.count == 0 { b'[' } else { b',' });
+        self.body.append(answer);
+        self.held.push(held);
+        self.is_owed |= is_owed;
+        self.count += 1;
+    }
+
+    /// All of them.
+    fn ended(mut self) -> Self {
+        self.body.push(b']');
+        self
+    }
+}
+
+/// What an HTTP request is answered with.
+enum Answers {
+    One(Result<GraphQLResponse, Rejection>),
+    Many(ArrayOfAnswers),
+}
+
+/// What all requests of one HTTP request are run with.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    app: &'a App,
+    headers: &'a HeaderMap,
+    media: Media,
+    requester: &'a Requester,
+}
+
+impl Asked<'_> {
+    /// The status of an answer.
+    fn status(&self, reply: &Reply) -> StatusCode {
+        match self.media {
+            Media::Graphql => status::of_reply(self.app.http.statuses, reply),
+            Media::Json => StatusCode::OK,
+        }
+    }
+}
+
+/// A refusal with its status under this media type.
+fn refusal(app: &App, media: Media, rejection: Rejection) -> Rejection {
+    match media {
+        Media::Graphql => status::of_rejection(app.http.statuses, rejection),
+        Media::Json => rejection,
+    }
+}
+
 /// Runs an incoming request, and puts the answers into one response.
 pub(super) async fn answer(
     app: &App,
@@ -129,55 +235,39 @@ pub(super) async fn answer(
     let incoming = match incoming {
         Ok(incoming) => incoming,
         Err(rejection) => {
+            let rejection = refusal(app, media, rejection);
             let summary = RequestSummary::of_rejection(&rejection);
             record(app, headers, (&Span::none(), started), rejection.status, &summary, &About::default());
             return rejection.into_response_as(media.content_type(), request_id(headers));
         }
     };
-    let (requester, content_type) = (&incoming.requester, (header::CONTENT_TYPE, media.content_type()));
+    let requester = &incoming.requester;
     let memory = app.admission.answer_memory(owner(app, &requester.caller, requester.bearer.as_ref()));
+    let asked = Asked { app, headers, media, requester };
+    let answered = match incoming.requests {
+        GraphQLRequest::One(params) if is_list(&params) => variable_sets::array(asked, *params).await,
+        GraphQLRequest::One(params) => Answers::One(run(asked, *params, Taken::default()).await),
+        GraphQLRequest::Batch(requests) => Answers::Many(run_array(asked, requests).await),
+    };
     // What an answer was written in is given back once it is counted as one that is sent.
-    let (taken, mut all_held) = (Taken::default(), Vec::new());
-    let (mut is_owed, mut count) = (false, None);
-    let response = match incoming.requests {
-        GraphQLRequest::One(params) => match run(app, headers, media, requester, *params, taken).await {
-            Ok(mut answer) => {
-                is_owed = answer.is_owed;
-                all_held.push(std::mem::take(&mut answer.held));
-                respond(media, requester, answer)
-            }
-            Err(rejection) => {
-                is_owed = rejection == TIMEOUT;
-                let only_queries = rejection.status == StatusCode::METHOD_NOT_ALLOWED;
-                let response = rejection.into_response_as(media.content_type(), request_id(headers));
-                if only_queries { with_allow(response, "POST") } else { response }
-            }
-        },
-        GraphQLRequest::Batch(requests) => {
-            let running =
-                requests.into_iter().map(|params| run(app, headers, media, requester, params, taken.clone()));
-            let mut body = Chunks::default();
-            let answers = join_all(running).await;
-            count = Some(answers.len());
-            for answer in answers {
-                is_owed |=
-                    answer.as_ref().map_or_else(|rejection| *rejection == TIMEOUT, |answer| answer.is_owed);
-                body.push(if body.is_empty() { b'[' } else { b',' });
-                match answer {
-                    Ok(GraphQLResponse { body: one, held, .. }) => {
-                        body.append(one);
-                        all_held.push(held);
-                    }
-                    Err(rejection) => body.extend(rejection.body(request_id(headers))),
-                }
-            }
-            body.push(b']');
-            (
-                StatusCode::OK,
-                [content_type, (header::CACHE_CONTROL, "no-store")],
-                Body::from(InMemory::from(body)),
-            )
-                .into_response()
+    let (mut held, mut count) = (Vec::new(), None);
+    let (response, is_owed) = match answered {
+        Answers::One(Ok(mut answer)) => {
+            held.push(std::mem::take(&mut answer.held));
+            let is_owed = answer.is_owed;
+            (respond(media, requester, answer), is_owed)
+        }
+        Answers::One(Err(rejection)) => {
+            let rejection = refusal(app, media, rejection);
+            let (is_owed, only_queries) = (rejection == TIMEOUT, rejection == ONLY_QUERIES);
+            let response = rejection.into_response_as(media.content_type(), request_id(headers));
+            (if only_queries { with_allow(response, POST_ONLY) } else { response }, is_owed)
+        }
+        Answers::Many(answers) => {
+            (held, count) = (answers.held, Some(answers.count));
+            let content_type = (header::CONTENT_TYPE, media.content_type());
+            let headers = [content_type, (header::CACHE_CONTROL, "no-store")];
+            ((headers, Body::from(InMemory::from(answers.body))).into_response(), answers.is_owed)
         }
     };
     let refuse =
@@ -187,8 +277,30 @@ pub(super) async fn answer(
     } else {
         hold(response, memory).unwrap_or_else(|OutOfMemory| refuse(OutOfMemory.into()))
     };
-    drop(all_held);
+    drop(held);
     response
+}
+
+fn is_list(params: &GraphQLParams) -> bool {
+    matches!(params.variables, VariableSets::Many(_))
+}
+
+/// Runs the requests of an array.
+async fn run_array(asked: Asked<'_>, requests: Vec<GraphQLParams>) -> ArrayOfAnswers {
+    let taken = Taken::default();
+    let running = requests.into_iter().map(|params| run(asked, params, taken.clone()));
+    let mut answers = ArrayOfAnswers::default();
+    for answer in join_all(running).await {
+        match answer {
+            Ok(GraphQLResponse { body, held, is_owed, .. }) => answers.push(body, held, is_owed),
+            Err(rejection) => {
+                let is_owed = rejection == TIMEOUT;
+                let body = rejection.body(request_id(asked.headers));
+                answers.push(body.into(), HeldMemory::default(), is_owed);
+            }
+        }
+    }
+    answers.ended()
 }
 
 /// Counts the answer to what was done, which must be sent, in the bound on memory. If it does not fit at all, at least that is told, to each request of an array
@@ -231,7 +343,7 @@ fn hold(mut response: Response, mut memory: MemoryReservation) -> Result<Respons
 
 fn respond(media: Media, requester: &Requester, answer: GraphQLResponse) -> Response {
     let GraphQLResponse { status, body, cache, is_complete, digest, .. } = answer;
-    let mut response = if requester.is_get {
+    let mut response = if requester.is_safe {
         let answer = caching::CacheableResponse { policy: cache, is_complete, digest };
         caching::respond(answer, status, media.content_type(), body)
     } else {
@@ -250,63 +362,43 @@ fn respond(media: Media, requester: &Requester, answer: GraphQLResponse) -> Resp
     response
 }
 
-/// Runs one request within the deadline; measures and logs it.
-async fn run(
-    app: &App,
-    headers: &HeaderMap,
-    media: Media,
-    requester: &Requester,
-    params: GraphQLParams,
-    taken: Taken,
-) -> Result<GraphQLResponse, Rejection> {
-    let started = Instant::now();
-    let span = tracing::debug_span!(
+/// The span of an operation.
+fn operation_span(headers: &HeaderMap) -> Span {
+    tracing::debug_span!(
         target: SPANS, "graphql", otel.name = "graphql", otel.status_code = Empty,
         graphql.operation.type = Empty, graphql.operation.name = Empty, graphql.document.id = Empty,
         graphql.client.name = Empty, graphql.client.version = Empty, enduser.id = Empty,
         request_id = request_id(headers),
-    );
+    )
+}
+
+/// Runs one request within the deadline; measures and logs it.
+async fn run(asked: Asked<'_>, params: GraphQLParams, taken: Taken) -> Result<GraphQLResponse, Rejection> {
+    let Asked { app, headers, requester, .. } = asked;
+    let started = Instant::now();
+    let span = operation_span(headers);
     let mut about = requester.about(app, &params);
     let running = execute(app, headers, requester, params, &mut about, taken).instrument(span.clone());
     let result = tokio::time::timeout(app.http.request_timeout, running).await;
     match result.unwrap_or(Err(TIMEOUT)) {
         Ok(reply) => {
-            let status = match media {
-                Media::Graphql if !reply.executed => StatusCode::BAD_REQUEST,
-                Media::Graphql | Media::Json => StatusCode::OK,
-            };
-            let summary = RequestSummary::of_reply(&reply);
-            record(app, headers, (&span, started), status, &summary, &about);
-            // On the server's span: one for each call of a gateway.
-            for (name, count) in &reply.entities {
-                Span::current().set_attribute(format!("federation.entities.{name}"), i64::from(*count));
-            }
-            let is_complete = summary.outcome == Outcome::Ok;
-            let is_owed = reply.executed && reply.operation == Some(OperationKind::Mutation);
-            let Reply { body, held, cache, cache_token, retry_after_seconds, digest, .. } = reply;
-            Ok(GraphQLResponse {
-                status,
-                body,
-                held,
-                is_owed,
-                cache,
-                cache_token,
-                retry_after_seconds,
-                is_complete,
-                digest,
-            })
+            let status = asked.status(&reply);
+            record(app, headers, (&span, started), status, &RequestSummary::of_reply(&reply), &about);
+            note_entities(&reply);
+            Ok(GraphQLResponse::of(reply, status))
         }
         Err(rejection) => {
-            record(
-                app,
-                headers,
-                (&span, started),
-                rejection.status,
-                &RequestSummary::of_rejection(&rejection),
-                &about,
-            );
+            let summary = RequestSummary::of_rejection(&rejection);
+            record(app, headers, (&span, started), rejection.status, &summary, &about);
             Err(rejection)
         }
+    }
+}
+
+/// On the server's span, for each call of a gateway: how many entities of each type it asked for.
+fn note_entities(reply: &Reply) {
+    for (name, count) in &reply.entities {
+        Span::current().set_attribute(format!("federation.entities.{name}"), i64::from(*count));
     }
 }
 
@@ -325,14 +417,14 @@ async fn execute(
     };
     let kind = document.kind(params.operation_name.as_deref());
     about.found(document.name(params.operation_name.as_deref()), kind);
-    if requester.is_get && kind.is_some_and(|kind| kind != OperationKind::Query) {
+    if requester.is_safe && kind.is_some_and(|kind| kind != OperationKind::Query) {
         return Err(ONLY_QUERIES);
     }
-    let request = schema::Request { taken, found_from, ..request(app, headers, requester, params) };
+    let request = schema::Request { taken, found_from, ..request(app, headers, requester, params)? };
     Ok(app.graph.execute_document(requester.viewer.clone(), document, request).await)
 }
 
-/// Runs one request for a caller who can wait for events. A GET does not write here either.
+/// Runs one request for a caller who can wait for events. A GET or a QUERY does not write here either.
 pub(super) async fn open(
     app: &App,
     headers: &HeaderMap,
@@ -346,27 +438,39 @@ pub(super) async fn open(
     };
     let kind = document.kind(params.operation_name.as_deref());
     about.found(document.name(params.operation_name.as_deref()), kind);
-    if requester.is_get && kind == Some(OperationKind::Mutation) {
+    if requester.is_safe && kind == Some(OperationKind::Mutation) {
         return Err(ONLY_QUERIES);
     }
-    let request = request(app, headers, requester, params);
+    let request = request(app, headers, requester, params)?;
     Ok(app.graph.open_document(requester.viewer.clone(), document, request).await)
 }
 
-fn request(app: &App, headers: &HeaderMap, requester: &Requester, params: GraphQLParams) -> schema::Request {
-    schema::Request {
+fn request(
+    app: &App,
+    headers: &HeaderMap,
+    requester: &Requester,
+    params: GraphQLParams,
+) -> Result<schema::Request, Rejection> {
+    let (explain, on_error) = (explains(app, headers, &params), params.on_error()?);
+    let variables = match params.variables {
+        VariableSets::One(variables) => variables,
+        // They are handed over by themselves (`variable_sets`).
+        VariableSets::Many(_) => Variables::default(),
+    };
+    Ok(schema::Request {
         query: String::new(),
-        explain: explains(app, headers, &params),
+        on_error,
+        explain,
         found_from: None,
         operation_name: params.operation_name,
-        variables: params.variables,
+        variables,
         trace: wants_trace(app, headers, requester),
         cache_tags: app.gateway.cache_tags && requester.caller.is_gateway,
         entities: !Span::current().is_disabled(),
         cache_token: headers.get(CACHE_TOKEN).and_then(|token| token.to_str().ok()).map(ToOwned::to_owned),
         caller: requester.caller.clone(),
         taken: Taken::default(),
-    }
+    })
 }
 
 /// Whether the answer is to say how it was made: by a header, or, for those who send many requests over one WebSocket, by an
@@ -382,7 +486,9 @@ fn wants_trace(app: &App, headers: &HeaderMap, requester: &Requester) -> bool {
         && (requester.caller.is_gateway || !app.gateways_only)
 }
 
-fn with_allow(mut response: Response, methods: &'static str) -> Response {
-    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
+fn with_allow(mut response: Response, methods: HeaderValue) -> Response {
+    let (name, value) = ACCEPT_QUERY;
+    response.headers_mut().insert(header::ALLOW, methods);
+    response.headers_mut().insert(name, value);
     response
 }

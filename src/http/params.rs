@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use axum::http::{StatusCode, Uri};
-use schema::{Document, Variables};
+use schema::{Document, OnError, VariableSets};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -23,12 +23,20 @@ const NO_JSON: Rejection =
 const NO_REQUEST: Rejection = Rejection::new(
     StatusCode::BAD_REQUEST,
     "BAD_USER_INPUT",
-    "A GraphQL request is one JSON object: query (text), variables (object), operationName (text), extensions (object).",
+    "A GraphQL request is one JSON object: query (text), variables (object, or a list of objects), operationName (text), \
+     extensions (object).",
 );
 const NO_BATCH: Rejection = Rejection::new(
     StatusCode::BAD_REQUEST,
     "BAD_USER_INPUT",
     "One request at a time: an array of requests is not taken from this caller, or not of this length.",
+);
+const NO_ON_ERROR: Rejection =
+    Rejection::new(StatusCode::BAD_REQUEST, "BAD_USER_INPUT", "onError must be PROPAGATE, NULL or HALT.");
+const NO_SETS: Rejection = Rejection::new(
+    StatusCode::BAD_REQUEST,
+    "BAD_USER_INPUT",
+    "One set of variables at a time: a list of them is not taken from this caller, in this way, or not of this length.",
 );
 /// What a JSON value takes in memory beside its text, bytes.
 const VALUE_BYTES: usize = 64;
@@ -46,8 +54,11 @@ pub(crate) struct GraphQLParams {
     pub(crate) document_id: Option<String>,
     #[serde(default)]
     pub(crate) operation_name: Option<String>,
+    /// What a field that fails does to the rest of the answer, as it was written.
+    #[serde(default)]
+    on_error: Option<String>,
     #[serde(default, deserialize_with = "schema::read_variables")]
-    pub(crate) variables: Variables,
+    pub(crate) variables: VariableSets,
     #[serde(default)]
     extensions: Option<Map<String, Value>>,
     /// Where Relay's examples put it.
@@ -93,6 +104,11 @@ impl GraphQLParams {
         self.query.as_deref().filter(|_| !names_another)
     }
 
+    /// What a field that fails does to the rest of the answer, where the request says so.
+    pub(super) fn on_error(&self) -> Result<Option<OnError>, Rejection> {
+        self.on_error.as_deref().map(|text| OnError::parse(text).ok_or(NO_ON_ERROR)).transpose()
+    }
+
     /// The id in one of the places that are looked at only where that is switched on.
     pub(crate) fn other_id(&self) -> Option<&str> {
         self.doc_id.as_deref().or(self.id.as_deref())
@@ -113,12 +129,42 @@ impl GraphQLRequest {
         }
     }
 
-    /// Refuses an array that is longer than it may be.
+    /// Refuses an array of requests, or a list of sets of variables, that is longer than it may be. A list in an array is not
+    /// taken at all.
     pub(super) fn check_length(&self, bounds: Bounds) -> Result<(), Rejection> {
+        let is_list = |params: &GraphQLParams| matches!(params.variables, VariableSets::Many(_));
         match self {
             Self::Batch(requests) if requests.len() > bounds.batch => Err(NO_BATCH),
+            Self::Batch(requests) if requests.iter().any(is_list) => Err(NO_SETS),
+            Self::One(params) if is_list(params) => {
+                let fits = (1..=bounds.sets).contains(&params.variables.count());
+                if fits { Ok(()) } else { Err(NO_SETS) }
+            }
             Self::One(_) | Self::Batch(_) => Ok(()),
         }
+    }
+
+    /// The request, where it is no array.
+    pub(super) fn one(self) -> Result<GraphQLParams, Rejection> {
+        match self {
+            Self::One(params) => Ok(*params),
+            Self::Batch(_) => Err(NO_BATCH),
+        }
+    }
+
+    /// How many executions it asks for.
+    pub(super) fn count(&self) -> u32 {
+        self.as_slice().iter().map(|params| params.variables.count() as u32).sum()
+    }
+
+    /// Whether it is one request with a list of sets of variables.
+    pub(super) fn has_sets(&self) -> bool {
+        matches!(self, Self::One(params) if matches!(params.variables, VariableSets::Many(_)))
+    }
+
+    /// Whether several executions are asked for at once, by an array or by a list of sets of variables.
+    pub(super) fn is_batch(&self) -> bool {
+        matches!(self, Self::Batch(_)) || self.has_sets()
     }
 }
 
@@ -130,6 +176,13 @@ pub(super) struct Bounds {
     pub(super) values: usize,
     /// Requests of one array; 0: no arrays.
     pub(super) batch: usize,
+    /// Sets of variables of one request; 0: no lists of them.
+    pub(super) sets: usize,
+}
+
+/// Whether a request is refused for what its JSON says: it is no GraphQL request, or not one that is taken.
+pub(super) fn is_ill_formed(rejection: &Rejection) -> bool {
+    [NO_REQUEST, NO_BATCH, NO_SETS, NO_ON_ERROR].contains(rejection)
 }
 
 /// Reads the requests of a body. What serde says about it is not passed on: it may quote the body at length.
@@ -163,12 +216,15 @@ pub(super) fn of_uri(uri: &Uri, bounds: Bounds) -> Result<GraphQLParams, Rejecti
     let mut fields = Map::new();
     for (name, text) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
         let value = match name.as_ref() {
-            "query" | "operationName" | "documentId" | "doc_id" | "id" | "variables" | "extensions"
+            "query" | "operationName" | "documentId" | "doc_id" | "id" | "onError" | "variables"
+            | "extensions"
                 if text.is_empty() =>
             {
                 Value::Null
             }
-            "query" | "operationName" | "documentId" | "doc_id" | "id" => Value::String(text.into_owned()),
+            "query" | "operationName" | "documentId" | "doc_id" | "id" | "onError" => {
+                Value::String(text.into_owned())
+            }
             "variables" | "extensions" => {
                 check_json(text.as_bytes(), bounds)?;
                 serde_json::from_str(&text).map_err(|_| NO_REQUEST)?
@@ -217,7 +273,7 @@ mod tests {
     use super::*;
     use crate::http::{memory::MemoryPool, shares::Owner};
 
-    const BOUNDS: Bounds = Bounds { bytes: 1 << 20, depth: 8, values: 20, batch: 2 };
+    const BOUNDS: Bounds = Bounds { bytes: 1 << 20, depth: 8, values: 20, batch: 2, sets: 2 };
 
     fn refused_within(bounds: Bounds, body: &str) -> Option<Rejection> {
         let mut memory = MemoryPool::new(1 << 20, 100).reserve(Owner::default());
@@ -238,7 +294,7 @@ mod tests {
             r#"["{a}"]"#,
             "1",
             r#"{"query": 1}"#,
-            r#"{"query": "{a}", "variables": []}"#,
+            r#"{"query": "{a}", "variables": [1]}"#,
             r#"{"query": "{a}", "extensions": []}"#,
             r#"{"query": "{a}", "extensions": "x"}"#,
             r#"{"query": "{a}", "operationName": {}}"#,

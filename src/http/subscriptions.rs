@@ -23,17 +23,17 @@ use std::{
 };
 
 use axum::{
-    extract::{Request, State},
+    extract::{Path, Request, State},
     http::{HeaderMap, Method, StatusCode},
     middleware::Next,
     response::Response,
 };
 use futures_util::{
-    StreamExt as _,
+    StreamExt as _, future,
     stream::{self, BoxStream},
 };
-use schema::{Access, Chunks, Event, Opened, OperationKind, Reply, auth::token::Bearer};
-use tokio::sync::watch;
+use schema::{Access, Chunks, Event, Opened, OperationKind, Reply, VariableSets, auth::token::Bearer};
+use tokio::sync::{mpsc, watch};
 use tracing::Span;
 
 pub(crate) use callback::Callbacks;
@@ -85,7 +85,20 @@ pub(super) async fn intercept(State(app): State<App>, request: Request, next: Ne
         return Box::pin(callback::serve(app, request)).await;
     }
     match body::StreamRequest::of(request.headers()) {
-        Some(incoming) => Box::pin(body::serve(app, incoming, request)).await,
+        Some(incoming) => Box::pin(body::serve(app, incoming, None, request)).await,
+        None => next.run(request).await,
+    }
+}
+
+/// In front of the routes of documents by their id: takes the requests whose answers may come in lines.
+pub(super) async fn intercept_by_id(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match body::StreamRequest::of_lines(request.headers()) {
+        Some(incoming) => Box::pin(body::serve(app, incoming, Some(id), request)).await,
         None => next.run(request).await,
     }
 }
@@ -184,6 +197,9 @@ async fn begin(
     (params, received): (GraphQLParams, Option<MemoryReservation>),
     transport: &'static str,
 ) -> Begun {
+    if matches!(params.variables, VariableSets::Many(_)) {
+        return Begun::Answers(answers_of_sets(app, headers, requester, (params, received)));
+    }
     let started = Instant::now();
     let mut about = requester.about(&app, &params);
     // Waiting for events takes no permit, asking for them and every other operation does.
@@ -212,6 +228,33 @@ async fn begin(
         Ok((Opened::Reply(reply), _)) => Begun::Answer(reply),
         Err(rejection) => Begun::Answer(rejection.into_reply(request_id(&headers))),
     }
+}
+
+/// The answers to several sets of variables, each as soon as it is written. They are made while the stream is asked for them.
+fn answers_of_sets(
+    app: App,
+    headers: Arc<HeaderMap>,
+    requester: Requester,
+    (params, received): (GraphQLParams, Option<MemoryReservation>),
+) -> BoxStream<'static, Event> {
+    let (written, mut told) = mpsc::unbounded_channel();
+    let running = async move {
+        let _received = received;
+        let owner = graphql::owner(&app, &requester.caller, requester.bearer.as_ref());
+        let only = match app.admission.acquire(owner) {
+            Ok(_permit) => {
+                // A reader who has gone takes none of them.
+                let tell = |reply| drop(written.send(reply));
+                graphql::run_sets(&app, &headers, &requester, params, tell).await
+            }
+            Err(overloaded) => Err(overloaded),
+        };
+        only.unwrap_or_else(|rejection| Some(rejection.into_reply(request_id(&headers))))
+    };
+    // The only answer, where there are no others, is the last thing to come.
+    let last = stream::once(running).filter_map(future::ready);
+    let told = stream::poll_fn(move |cx| told.poll_recv(cx));
+    stream::select(told, last).map(Event::Reply).boxed()
 }
 
 /// A subscription counts among those of its account.

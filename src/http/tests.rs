@@ -24,6 +24,7 @@ use tokio::{
 use tower::ServiceExt as _;
 
 mod answers;
+mod asking;
 mod connections;
 mod cors;
 mod documents;
@@ -161,7 +162,8 @@ async fn requests_that_are_none_are_refused() {
     }
     let put = HttpRequest::put("/graphql").body(Body::empty()).expect("a request");
     let (status, headers, _) = send(&app, put).await;
-    assert_eq!((status, &headers["allow"]), (405, &HeaderValue::from_static("GET, POST")));
+    assert_eq!((status, &headers["allow"]), (405, &graphql::METHODS_TAKEN));
+    assert_eq!(headers["accept-query"], "application/json");
     assert_eq!(rejection(&app, get_of("/nowhere")).await, (404, "BAD_USER_INPUT".into()));
     let posted = HttpRequest::post("/livez").body(Body::empty()).expect("a request");
     assert_eq!(rejection(&app, posted).await.0, 405);

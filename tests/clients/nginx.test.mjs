@@ -153,6 +153,19 @@ test("who is signed in gets the same public answer; a mutation is kept from GET"
   assert.deepEqual([mutation.status, mutation.cache], [405, "MISS"]);
 });
 
+test("a QUERY is passed on, and never kept", async () => {
+  for (const name of ["a", "b", "a"]) {
+    const answer = await fetch(`${site}/graphql`, {
+      method: "QUERY",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ query: `{ ${name}: __typename __schema { queryType { name } } }` }),
+    });
+    assert.ok(answer.headers.get("cache-control").includes("public"));
+    assert.notEqual(answer.headers.get("x-cache"), "HIT");
+    assert.equal((await answer.json()).data[name], "Query");
+  }
+});
+
 test("many who ask at once cost one request", async () => {
   const query = fresh(schema);
   const count = passed.count;

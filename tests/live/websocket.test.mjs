@@ -69,6 +69,53 @@ test("events arrive, and a subscription that is ended is forgotten", async () =>
   await ws.dispose();
 });
 
+test("each set of variables has its own answer, and then the operation is complete", async () => {
+  const { token } = await xp.signIn("EDITOR");
+  const socket = await greeted(token);
+  const id = "00000000-0000-4000-8000-000000000000";
+  const query = "query($id: ID!) { user(id: $id) { id } }";
+  socket.say({ id: "sets", type: "subscribe", payload: { query, variables: [{ id }, {}, { id }] } });
+  await socket.hear("complete");
+  const told = socket.said.filter((message) => message.id === "sets");
+  assert.deepEqual(told.map(({ type }) => type), ["next", "next", "next", "complete"]);
+  const answers = told.slice(0, 3).map(({ payload }) => payload);
+  assert.deepEqual(answers.map(({ variableIndex }) => variableIndex), [0, 1, 2]);
+  assert.deepEqual([answers[0].data, answers[2].data], [{ user: null }, { user: null }]);
+  assert.equal(answers[1].errors[0].extensions.code, "BAD_USER_INPUT");
+  // What is wrong with all of it is an error of the operation, and the socket goes on.
+  for (const [query, variables] of [
+    ["{ nothing }", [{}, {}]],
+    [MOVED, [{}, {}]],
+    ["{ __typename }", []],
+  ]) {
+    socket.said = [];
+    socket.say({ id: "wrong", type: "subscribe", payload: { query, variables } });
+    const { payload } = await socket.hear("error");
+    assert.equal(typeof payload[0].extensions.code, "string");
+    await pause(50);
+    assert.deepEqual(socket.said.map(({ type }) => type), ["error"]);
+  }
+  socket.close();
+});
+
+test("an operation says what a failed field does to the rest of its answer", async () => {
+  const { token } = await xp.signIn("EDITOR");
+  const socket = await greeted(token);
+  const query = "{ me { role forms(first: 1000) { totalCount } } }";
+  for (const [onError, data] of [
+    [undefined, { me: null }],
+    ["NULL", { me: { role: "EDITOR", forms: null } }],
+    ["HALT", null],
+  ]) {
+    socket.said = [];
+    socket.say({ id: "a", type: "subscribe", payload: { query, onError } });
+    const { payload } = await socket.hear("next");
+    assert.deepEqual([payload.data, payload.errors.length], [data, 1]);
+    await socket.hear("complete");
+  }
+  socket.close();
+});
+
 test("queries, mutations and errors come over the socket too", async () => {
   const { token, session } = await xp.signIn("EDITOR");
   const ws = client(token);

@@ -218,7 +218,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     for line in io::stdin().lock().lines() {
         let request: Value = serde_json::from_str(&line?)?;
         let text = request["query"].as_str().unwrap_or_default();
-        let given = variables::read(&request["variables"])?;
+        let variables::VariableSets::One(given) = variables::read(&request["variables"])? else {
+            return Err("each request has one set of variables".into());
+        };
         let ctx = executor.context(Nothing, ());
         out.write_all(&executor.execute(text, given, Query, &ctx).await)?;
         out.write_all(b"\n")?;

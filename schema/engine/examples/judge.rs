@@ -5,7 +5,7 @@
 
 use std::io::{self, BufRead, Write};
 
-use async_graphql::{Variables, parser::parse_schema};
+use async_graphql::parser::parse_schema;
 use engine::{
     cost::OutputTypes,
     document::{Document, Rules},
@@ -13,7 +13,7 @@ use engine::{
     limits::{self, Limits},
     syntax,
     validation::{self, SchemaTypes},
-    variables::{self, InputTypes},
+    variables::{self, InputTypes, VariableSets},
 };
 use serde_json::{Value, json};
 
@@ -71,9 +71,11 @@ impl Judge {
             Ok(operation) => operation,
             Err(error) => return json!({"kind": "operation", "message": error.message}),
         };
-        let given = variables::read(&request["variables"]);
-        let given: Variables = match given {
-            Ok(given) => given,
+        let given = match variables::read(&request["variables"]) {
+            Ok(VariableSets::One(given)) => given,
+            Ok(VariableSets::Many(_)) => {
+                return json!({"kind": "coercion", "message": "variables must be one object"});
+            }
             Err(error) => return json!({"kind": "coercion", "message": error.to_string()}),
         };
         match self.input_types.coerce(&operation.parsed.node.variable_definitions, given) {

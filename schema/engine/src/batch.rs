@@ -121,6 +121,8 @@ struct Inner {
     ended: AtomicUsize,
     /// Keys that were asked for again.
     repeated: AtomicUsize,
+    /// No batch begins any more.
+    is_halted: AtomicBool,
 }
 
 /// The queues of all loader types.
@@ -175,10 +177,20 @@ impl Batcher {
     pub fn new<S: Source>(source: S, groups: Groups, metrics: Metrics) -> Self {
         let source = Box::new(source);
         let (queues, batches, resolvers) = (Mutex::default(), Mutex::default(), Mutex::default());
-        let levels = AtomicU32::default();
-        let (ended, repeated) = (AtomicUsize::default(), AtomicUsize::default());
-        let inner = Inner { source, groups, metrics, queues, batches, resolvers, levels, ended, repeated };
-        Self { inner: Arc::new(inner) }
+        Self {
+            inner: Arc::new(Inner {
+                source,
+                groups,
+                metrics,
+                queues,
+                batches,
+                resolvers,
+                levels: AtomicU32::default(),
+                ended: AtomicUsize::default(),
+                repeated: AtomicUsize::default(),
+                is_halted: AtomicBool::default(),
+            }),
+        }
     }
 
     /// Loads one key.
@@ -225,6 +237,16 @@ impl Batcher {
         for (_, mut queue) in queues.by_type.drain() {
             queue.wake_all();
         }
+    }
+
+    /// From now on no batch begins: what is asked for has an error instead, whichever loader it is of.
+    pub(crate) fn halt(&self) {
+        self.inner.is_halted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it was halted.
+    pub(crate) fn is_halted(&self) -> bool {
+        self.inner.is_halted.load(Ordering::Relaxed)
     }
 
     /// Runs `execution` to its end, flushing whenever it is stuck. Execution and batches are polled only when they were
@@ -311,6 +333,10 @@ impl Batcher {
         let ended = lock(&self.inner.batches).len();
         let after = self.inner.ended.swap(ended, Ordering::Relaxed)..ended;
         let mut queues = self.inner.queues();
+        if self.is_halted() {
+            queues.by_type.values_mut().for_each(|queue| queue.halt());
+            return open;
+        }
         let at = Begun { generation: queues.generation, level, after };
         for queue in queues.by_type.values_mut() {
             queue.take_open(&self.inner, &at, &mut open);
@@ -457,6 +483,8 @@ type Queues<L> = FxHashMap<L, Pending<L>>;
 trait Queue: Send {
     /// Begins to load what waits.
     fn take_open(&mut self, inner: &Arc<Inner>, at: &Begun, open: &mut Vec<BoxFuture<'static, ()>>);
+    /// What waits gets an error instead of being loaded.
+    fn halt(&mut self);
     fn wake_all(&mut self);
     fn as_any(&mut self) -> &mut dyn Any;
 }
@@ -468,6 +496,14 @@ impl<L: Loader> Queue for Queues<L> {
             for part in keys.chunks(MAX_KEYS) {
                 open.push(Arc::clone(inner).run(loader.clone(), Arc::from(part), at.clone()).boxed());
             }
+        }
+    }
+
+    fn halt(&mut self) {
+        for pending in self.values_mut().filter(|pending| !pending.open.is_empty()) {
+            let keys = std::mem::take(&mut pending.open);
+            let outcomes = keys.iter().map(|_| Err(FieldError::halted())).collect();
+            pending.fill(&keys, outcomes);
         }
     }
 

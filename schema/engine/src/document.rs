@@ -6,7 +6,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
     },
     time::Instant,
 };
@@ -29,7 +29,7 @@ use crate::{
     cache_control::{self, CachePolicy, Hint},
     chunks::Chunks,
     cost::{Cost, OutputTypes},
-    error::{Code, RequestError, SourceLocation},
+    error::{Code, OnError, RequestError, SourceLocation},
     federation::gateway::{Clearance, ForGateways},
     limits::{self, LimitErrorKind, Limits},
     syntax::{self, SyntaxTree},
@@ -49,6 +49,8 @@ pub struct Document {
     hash: [u8; 32],
     /// Was published by the operator: worth keeping its answers.
     is_trusted: AtomicBool,
+    /// What a field that fails does to its answers, where a request does not say: as the operator has published it.
+    on_error: AtomicU8,
     /// What of it is for gateways only.
     pub for_gateways: ForGateways,
     /// When it was judged.
@@ -204,15 +206,31 @@ impl DocumentCache {
 
     /// Refuses what would load too much with these variables; says how many objects it may load.
     pub fn check_cost(&self, operation: &OperationInfo, variables: &Variables) -> Result<u64, RequestError> {
-        let (cost, most) = (operation.cost.with(variables), self.rules.limits.cost);
+        let cost = operation.cost.with(variables);
+        self.check(cost, |cost, most| {
+            format!(
+                "This operation may load {cost} objects; at most {most} are allowed. Ask for shorter pages."
+            )
+        })
+    }
+
+    /// Refuses sets of variables of one operation that would load too much together: so many objects.
+    pub fn check_total_cost(&self, cost: u64) -> Result<u64, RequestError> {
+        self.check(cost, |cost, most| {
+            format!(
+                "All sets of variables together may load {cost} objects; at most {most} are allowed. Send \
+                 fewer sets at once."
+            )
+        })
+    }
+
+    fn check(&self, cost: u64, message: impl FnOnce(u64, u64) -> String) -> Result<u64, RequestError> {
+        let most = self.rules.limits.cost;
         if cost <= most {
             return Ok(cost);
         }
         self.count(Some("cost"));
-        let message = format!(
-            "This operation may load {cost} objects; at most {most} are allowed. Ask for shorter pages."
-        );
-        Err(RequestError::new(Code::CostLimit, message))
+        Err(RequestError::new(Code::CostLimit, message(cost, most)))
     }
 }
 
@@ -249,6 +267,7 @@ impl Document {
             operations,
             hash,
             is_trusted,
+            on_error: AtomicU8::new(OnError::Propagate as u8),
             for_gateways,
             prepared: Instant::now(),
             last_response_bytes,
@@ -263,6 +282,18 @@ impl Document {
     /// From now on its answers are kept (`answers`): the operator has published it, so there are not many like it.
     pub fn trust(&self) {
         self.is_trusted.store(true, Ordering::Relaxed);
+    }
+
+    /// What a field that fails does to its answers from now on, where a request does not say.
+    pub fn set_on_error(&self, on_error: OnError) {
+        self.on_error.store(on_error as u8, Ordering::Relaxed);
+    }
+
+    /// What a field that fails does to its answers, where a request does not say.
+    pub fn on_error(&self) -> OnError {
+        let stored = self.on_error.load(Ordering::Relaxed);
+        let all = [OnError::Propagate, OnError::Null, OnError::Halt];
+        all.into_iter().find(|on_error| *on_error as u8 == stored).unwrap_or_default()
     }
 
     /// Whether the operator has published it.

@@ -108,7 +108,10 @@ pub struct Broken {
 }
 
 impl<T> Run<T> for Broken {
-    fn start<'a>(&'a self, _: &[T], _: &'a Context) -> BoxFuture<'a, Box<dyn Filled + 'a>> {
+    fn start<'a>(&'a self, rows: &[T], ctx: &'a Context) -> BoxFuture<'a, Box<dyn Filled + 'a>> {
+        if !rows.is_empty() {
+            ctx.note_failure();
+        }
         std::future::ready(Box::new(self) as Box<dyn Filled>).boxed()
     }
 }
@@ -259,7 +262,7 @@ where
         async move {
             let mut children = Vec::new();
             let outcomes = load_some(ctx, loader.clone(), keys).await;
-            let slots = outcomes
+            let slots: Vec<_> = outcomes
                 .into_iter()
                 .zip(must_exist)
                 .map(|(outcome, must_exist)| {
@@ -273,6 +276,12 @@ where
                     }))
                 })
                 .collect();
+            if slots.iter().any(|slot| match slot {
+                Ok(found) => found.is_none() && !self.edge.nullable,
+                Err(_) => true,
+            }) {
+                ctx.note_failure();
+            }
             let rows = selection.run(children, ctx).await;
             Box::new(OneFilled { slots, rows, location: *location, nullable: self.edge.nullable })
                 as Box<dyn Filled>
@@ -288,10 +297,17 @@ pub async fn load_some<L: Loader>(
     keys: Vec<Result<Option<L::Key>, FieldError>>,
 ) -> Vec<Outcome<L::Value>> {
     let wanted: Vec<L::Key> = keys.iter().filter_map(|key| key.as_ref().ok()?.clone()).collect();
+    if keys.iter().any(Result::is_err) {
+        ctx.note_failure();
+    }
     if wanted.is_empty() {
         return keys.into_iter().map(|key| key.map(|_| None)).collect();
     }
-    let mut loaded = ctx.batcher.load_many(loader, wanted).await.into_iter();
+    let loaded = ctx.batcher.load_many(loader, wanted).await;
+    if loaded.iter().any(Result::is_err) {
+        ctx.note_failure();
+    }
+    let mut loaded = loaded.into_iter();
     keys.into_iter()
         .map(|key| match key? {
             Some(_) => loaded.next().expect("one outcome for each key"),

@@ -59,6 +59,43 @@ codes! {
     InternalServerError = "INTERNAL_SERVER_ERROR",
 }
 
+/// What a field that fails does to the rest of an answer: the request property `onError` (graphql-spec, pull request 1163, as
+/// of August 2026).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnError {
+    /// A field that cannot be null takes its parent with it, up to the nearest that can (§6.4.4). The default.
+    #[default]
+    Propagate,
+    /// It is null in its own place, whatever its type says; everything beside it stays.
+    Null,
+    /// Nothing further is executed, and `data` is null beside the first error.
+    Halt,
+}
+
+impl OnError {
+    /// As requests and manifests write it.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "PROPAGATE" => Some(Self::Propagate),
+            "NULL" => Some(Self::Null),
+            "HALT" => Some(Self::Halt),
+            _ => None,
+        }
+    }
+
+    /// As requests and manifests write it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Propagate => "PROPAGATE",
+            Self::Null => "NULL",
+            Self::Halt => "HALT",
+        }
+    }
+}
+
+/// The message of what was not loaded because something else had failed before.
+const HALTED: &str = "Halted";
+
 /// Why a field has no value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldError {
@@ -112,6 +149,16 @@ impl FieldError {
     pub const fn internal() -> Self {
         let message = Cow::Borrowed("Internal server error");
         Self { code: Code::InternalServerError, message, retry_after_seconds: None, cause: None }
+    }
+
+    /// It was not loaded: something else had failed, and the request wants nothing further then.
+    pub(crate) fn halted() -> Self {
+        Self { message: Cow::Borrowed(HALTED), ..Self::internal() }
+    }
+
+    /// Whether it stands for a failure of something else.
+    pub(crate) fn is_halted(&self) -> bool {
+        self.message == HALTED
     }
 
     /// A failure of the server, with its cause for the log.

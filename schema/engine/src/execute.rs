@@ -13,7 +13,7 @@ use async_graphql::{
     },
     registry::Registry as Types,
 };
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join_all};
 use prometheus_client::registry::Registry;
 
 use crate::{
@@ -30,7 +30,7 @@ use crate::{
         sdl::{self, Composed},
     },
     introspection::{AnswerCache, Question},
-    object::{Entity, Row, Selection},
+    object::{Entity, Row, Rows, Selection},
     output::{Errors, Unfinished, Writer},
     plan::{Planner, Selected},
     variables::InputTypes,
@@ -64,11 +64,35 @@ pub async fn answer<T: Entity>(
     selection: &Selection<'_, T>,
     root: T,
     ctx: &Context,
+    out: Chunks,
+    errors: Errors,
+) -> Unfinished {
+    let rows = ctx.batcher.drive(selection.run(vec![root], ctx)).await;
+    write(&rows, ctx, out, errors).await
+}
+
+/// Loads all that planned queries select on the same root, as one execution: keys of the same level are asked for together,
+/// whichever query asks. Each of them is written by itself ([`write()`]).
+pub async fn load<'a, 'q, T: Entity>(
+    selections: impl IntoIterator<Item = &'a Selection<'q, T>>,
+    root: &T,
+    ctx: &'a Context,
+) -> Vec<Rows<'a, 'q, T>>
+where
+    'q: 'a,
+{
+    let running = selections.into_iter().map(|selection| selection.run(vec![root.clone()], ctx));
+    ctx.batcher.drive(join_all(running)).await
+}
+
+/// Writes the answer to a query that is loaded, behind `out`; it lacks only its closing brace. `rows` has one object, the root.
+pub async fn write<T: Entity>(
+    rows: &Rows<'_, '_, T>,
+    ctx: &Context,
     mut out: Chunks,
     errors: Errors,
 ) -> Unfinished {
     let request_id = Arc::clone(errors.request_id());
-    let rows = ctx.batcher.drive(selection.run(vec![root], ctx)).await;
     out.extend(b"{\"data\":");
     let mut writer = Writer::resume(Unfinished { out, errors, bound: ctx.bounds.answer() });
     let start = writer.out.len();

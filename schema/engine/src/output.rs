@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::{
     bounds::{AnswerBudget, Bounds, Taken},
     chunks::Chunks,
-    error::{Code, FieldError, RequestError, SourceLocation, shortened},
+    error::{Code, FieldError, OnError, RequestError, SourceLocation, shortened},
     federation::trace::{Moment, Traced, Tree},
     scalar::{write_json, write_text},
 };
@@ -36,11 +36,14 @@ const ITEM_BYTES: usize = size_of::<crate::federation::trace::Node>();
 pub enum Unwritten {
     /// It could not be: the error is noted, and the nearest nullable parent becomes null.
     Nulled,
+    /// It was not loaded because something else has failed, which is told in its own place: here is null, whatever the type
+    /// says, since nothing of this is told in the end.
+    Skipped,
     /// A piece is full: what there is stays, and the same call again goes on behind it.
     Stopped,
 }
 
-use Unwritten::{Nulled, Stopped};
+use Unwritten::{Nulled, Skipped, Stopped};
 
 #[derive(Clone, Copy)]
 enum Segment<'a> {
@@ -100,6 +103,8 @@ pub struct Errors {
     pub retry_after_seconds: Option<u32>,
     /// What is in the log already: one failure fails many fields.
     logged: Vec<Arc<str>>,
+    /// What a field that fails does to the rest of the answer.
+    on_error: OnError,
 }
 
 impl<'a> Writer<'a> {
@@ -233,8 +238,13 @@ impl<'a> Writer<'a> {
             Some(StopPoint::Value { start }) => start,
             _ => self.out.len(),
         };
+        let ends_here = match self.errors.on_error {
+            OnError::Propagate => nullable,
+            OnError::Null => true,
+            OnError::Halt => false,
+        };
         match value(self) {
-            Err(Nulled) if nullable => {
+            Err(unwritten @ (Nulled | Skipped)) if ends_here || unwritten == Skipped => {
                 self.out.truncate(start);
                 self.out.extend(b"null");
                 let stop_at = self.out.len().saturating_add(stop_within(self.bound.ahead()));
@@ -282,6 +292,9 @@ impl<'a> Writer<'a> {
 
     /// Notes an error at the current path.
     pub fn fail(&mut self, error: &FieldError, location: SourceLocation) -> Unwritten {
+        if error.is_halted() {
+            return Skipped;
+        }
         self.failures += 1;
         if let Some(trace) = &mut self.errors.trace {
             trace.fail(error.code, location);
@@ -352,6 +365,12 @@ impl Errors {
     #[must_use]
     pub fn traced(self, trace: Option<Box<Tree>>) -> Self {
         Self { trace, ..self }
+    }
+
+    /// Of a request that wants this of a field that fails.
+    #[must_use]
+    pub fn handled(self, on_error: OnError) -> Self {
+        Self { on_error, ..self }
     }
 
     /// The id of the request.
@@ -456,6 +475,34 @@ mod tests {
         let writing = writer.whole(|writer| writer.list(10_000_000, false, |_, writer| item(writer)));
         assert!(tokio::time::timeout(Duration::ZERO, writing).await.is_err());
         assert!(writer.out.len() < 50_000_000, "{} bytes", writer.out.len());
+    }
+
+    /// Two lists of non-null items beside each other, of which one item has failed and one was not loaded because of it.
+    async fn answered(on_error: OnError) -> (bool, String, usize) {
+        let mut writer = writer(usize::MAX, 1_000);
+        writer.errors = Errors::default().handled(on_error);
+        let place = SourceLocation { line: 1, column: 1 };
+        let halted = on_error == OnError::Halt;
+        let writing = writer.whole(|writer| {
+            writer.list(2, false, |list, writer| {
+                writer.list(3, false, |index, writer| match (list, index) {
+                    (0, 1) if halted => Err(writer.fail(&FieldError::halted(), place)),
+                    (1, 1) => Err(writer.fail(&FieldError::bad_input("wrong"), place)),
+                    _ => item(writer),
+                })
+            })
+        });
+        let written = writing.await.expect("it is short").is_ok();
+        let text = String::from_utf8(writer.out.end().clone()).expect("text");
+        (written, text.replace("\"0123456789\"", "1"), writer.errors.codes.len())
+    }
+
+    #[tokio::test]
+    async fn a_failed_value_is_null_where_the_request_wants_it() {
+        assert!(!answered(OnError::Propagate).await.0, "it takes everything with it");
+        assert_eq!(answered(OnError::Null).await, (true, "[[1,1,1],[1,null,1]]".to_owned(), 1));
+        let (written, _, errors) = answered(OnError::Halt).await;
+        assert_eq!((written, errors), (false, 1), "what was not loaded hides no error and tells none");
     }
 
     #[tokio::test]

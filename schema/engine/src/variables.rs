@@ -23,7 +23,7 @@ pub mod item;
 mod read;
 
 use item::Malformed;
-pub use read::read;
+pub use read::{VariableSets, read};
 
 /// The types that a variable can have.
 pub struct InputTypes {

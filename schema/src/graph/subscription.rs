@@ -229,7 +229,7 @@ where
             let start = out.len();
             out.push(b'{');
             out.extend(label(selected.key()));
-            let errors = Errors::of(&ctx.caller().request_id);
+            let errors = Errors::of(&ctx.caller().request_id).handled(ctx.on_error);
             let mut writer = Writer::resume(Unfinished { out, errors, bound: ctx.bounds.answer() });
             let written = writer.whole(|writer| {
                 writer.field(selected.key(), false, |writer| match &rows {
@@ -384,7 +384,9 @@ impl Subscribed {
         let inner = &self.graph.inner;
         let context = |recorder| {
             let store = written.map_or_else(|| inner.store.clone(), |moment| inner.store.not_before(moment));
-            inner.context(&store, self.viewer.clone(), self.caller.clone(), recorder)
+            let mut ctx = inner.context(&store, self.viewer.clone(), self.caller.clone(), recorder);
+            ctx.on_error = self.prepared.on_error;
+            ctx
         };
         let question = Question { number, change, field: self.field, scope: self.viewer.scope() };
         let recorder = Arc::new(Recorder::new(self.explain));

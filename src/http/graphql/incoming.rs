@@ -18,6 +18,7 @@ use crate::{
     documents::{self, DocumentError},
     gateway::{self, Trust},
     http::{
+        QUERY,
         about::{self, About},
         admission::Permit,
         cors::Page,
@@ -37,7 +38,7 @@ const CSRF: Rejection = Rejection::new(
     "CSRF_PREVENTION",
     "A GET must show that it does not come from a foreign page: by an authorization, apollo-require-preflight or \
      x-apollo-operation-name header, by content-type: application/json, from a page of this server (Sec-Fetch-Site), or \
-     from an Origin that http.cors_origins lists. A POST needs none of these.",
+     from an Origin that http.cors_origins lists. A POST or a QUERY needs none of these.",
 );
 const MEDIA_TYPE: Rejection = Rejection::new(
     StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -60,7 +61,8 @@ pub(in crate::http) struct Requester {
     pub(in crate::http) bearer: Option<Bearer>,
     pub(in crate::http) caller: Caller,
     pub(in crate::http) id_in_path: Option<String>,
-    pub(in crate::http) is_get: bool,
+    /// It came by GET or QUERY, so it must not write; its answer may be kept.
+    pub(in crate::http) is_safe: bool,
     /// The token that came along is not valid. Nobody acts for it, and only what gets a new one may run.
     pub(in crate::http) has_bad_token: bool,
 }
@@ -85,7 +87,8 @@ impl Requester {
     }
 }
 
-pub(in crate::http) async fn read_post(
+/// Reads a request with a body: by POST or, where it asks only, by QUERY.
+pub(in crate::http) async fn read_body(
     app: &App,
     id: Option<String>,
     parts: &Parts,
@@ -97,7 +100,7 @@ pub(in crate::http) async fn read_post(
     let head = app.gateways.head(parts)?;
     let bearer = auth::bearer(&app.access, &parts.headers);
     let (has_bad_token, trust) = (bearer.is_err(), head.trust);
-    let read = read_post_of(app, id, parts, body, head, bearer).await;
+    let read = read_body_of(app, id, parts, body, head, bearer).await;
     // A bad token is as none until it is known what is asked for. Whatever else is wrong with the request is said once
     // its token is good; that the server is busy is said now, or the client would think its session over.
     let mut incoming = read.map_err(|rejection| match rejection.status {
@@ -122,7 +125,7 @@ pub(in crate::http) async fn read_post(
     Ok(incoming)
 }
 
-async fn read_post_of(
+async fn read_body_of(
     app: &App,
     id: Option<String>,
     parts: &Parts,
@@ -134,6 +137,7 @@ async fn read_post_of(
     let mut bounds = bounds(app, is_anonymous, head.trust);
     if app.gateways.may_sign_in_body() {
         bounds.batch = bounds.batch.max(app.gateway.max_batch);
+        bounds.sets = bounds.sets.max(app.gateway.max_batch);
     }
     let caller = caller(app, parts, head.trust);
     let signed_in = bearer.as_ref().ok().and_then(Option::as_ref);
@@ -147,7 +151,8 @@ async fn read_post_of(
     // Leave is taken once there is something to work on: who sends slowly keeps nobody out.
     let permit = app.admission.acquire(owner)?;
     let requests = params::of_body(&body, bounds, &mut memory)?;
-    let requester = requester(app, caller, head.trust, bearer, &requests, id)?;
+    let is_safe = parts.method.as_str() == QUERY;
+    let requester = Requester { is_safe, ..requester(app, caller, head.trust, bearer, &requests, id)? };
     Ok(IncomingRequest { requester, requests, held: (permit, Some(memory)) })
 }
 
@@ -170,9 +175,11 @@ pub(in crate::http) fn read_get(
     let owner = owner(app, &caller, signed_in);
     app.admission.check_answers(&owner)?;
     let permit = app.admission.acquire(owner)?;
-    let bounds = bounds(app, !matches!(bearer, Ok(Some(_))), head.trust);
+    // A list of sets of variables is sent in a body.
+    let bounds = Bounds { sets: 0, ..bounds(app, !matches!(bearer, Ok(Some(_))), head.trust) };
     let requests = GraphQLRequest::One(Box::new(params::of_uri(&parts.uri, bounds)?));
-    let requester = Requester { is_get: true, ..requester(app, caller, head.trust, bearer, &requests, id)? };
+    requests.check_length(bounds)?;
+    let requester = Requester { is_safe: true, ..requester(app, caller, head.trust, bearer, &requests, id)? };
     Ok(IncomingRequest { requester, requests, held: (permit, None) })
 }
 
@@ -197,11 +204,11 @@ fn requester(
     let bearer = bearer.unwrap_or_default();
     requests.check_length(bounds(app, bearer.is_none(), trust))?;
     let viewer = bearer.as_ref().map_or(Viewer::Anonymous, |bearer| bearer.viewer.clone());
-    let in_batch = matches!(requests, GraphQLRequest::Batch(_));
+    let in_batch = requests.is_batch();
     let may_introspect = app.http.playground == Playground::Admins && viewer.is_admin();
     let caller = Caller { in_batch, is_gateway: trust.is_gateway(), may_introspect, ..caller };
-    app.admission.check_rate(&viewer, &caller, wired.len() as u32)?;
-    Ok(Requester { viewer, bearer, caller, id_in_path, is_get: false, has_bad_token })
+    app.admission.check_rate(&viewer, &caller, requests.count())?;
+    Ok(Requester { viewer, bearer, caller, id_in_path, is_safe: false, has_bad_token })
 }
 
 /// The end user: of the token that came along, or, where that is switched on, whom a gateway has claims of.
@@ -251,16 +258,16 @@ pub(in crate::http) fn owner(app: &App, caller: &Caller, bearer: Option<&Bearer>
 /// How much a caller may send.
 pub(in crate::http) fn bounds(app: &App, is_anonymous: bool, trust: Trust) -> Bounds {
     let http = &app.http;
-    let (bytes, values, batch) = if trust.is_gateway() {
+    let (bytes, values, batch, sets) = if trust.is_gateway() {
         let bytes = app.gateway.body_limit.max(http.body_limit_signed_in);
-        (bytes, http.max_json_values_signed_in, app.gateway.max_batch)
+        (bytes, http.max_json_values_signed_in, app.gateway.max_batch, app.gateway.max_batch)
     } else if is_anonymous {
-        (http.body_limit_anonymous, http.max_json_values_anonymous, 0)
+        (http.body_limit_anonymous, http.max_json_values_anonymous, 0, 0)
     } else {
-        (http.body_limit_signed_in, http.max_json_values_signed_in, http.max_batch)
+        (http.body_limit_signed_in, http.max_json_values_signed_in, http.max_batch, http.max_variable_sets)
     };
     let batch = if batch > 1 { batch } else { 0 };
-    Bounds { bytes: bytes.0, depth: http.max_json_depth, values, batch }
+    Bounds { bytes: bytes.0, depth: http.max_json_depth, values, batch, sets }
 }
 
 /// Whether a GET can be no link or image of a foreign page. No such page could read the answer, and there is no cookie that

@@ -29,6 +29,35 @@ pub(in crate::http) struct RequestSummary<'a> {
     pub(super) outcome: Outcome,
     statements: u32,
     codes: Cow<'a, [&'static str]>,
+    /// How many sets of variables it had, where it had a list of them.
+    variable_sets: Option<usize>,
+}
+
+/// What is told of a request with a list of sets of variables: it is one operation.
+#[derive(Default)]
+pub(super) struct SetsSummary {
+    /// Sets that were answered.
+    pub(super) answered: usize,
+    kind: Option<OperationKind>,
+    is_executed: bool,
+    statements: u32,
+    /// Each once.
+    codes: Vec<&'static str>,
+}
+
+impl SetsSummary {
+    /// One more set is answered.
+    pub(super) fn add(&mut self, reply: &Reply) {
+        self.answered += 1;
+        self.kind = self.kind.or(reply.operation);
+        self.is_executed |= reply.executed;
+        self.statements += reply.statements;
+        for code in &reply.codes {
+            if !self.codes.contains(code) {
+                self.codes.push(code);
+            }
+        }
+    }
 }
 
 impl<'a> RequestSummary<'a> {
@@ -44,18 +73,48 @@ impl<'a> RequestSummary<'a> {
             outcome,
             statements: reply.statements,
             codes: Cow::Borrowed(&reply.codes),
+            variable_sets: None,
+        }
+    }
+
+    /// Its sets of variables got their answers.
+    pub(super) fn of_sets(told: &'a SetsSummary) -> Self {
+        let outcome = match (told.is_executed, told.codes.is_empty()) {
+            _ if told.codes.contains(&TIMEOUT.code) => Outcome::Timeout,
+            (_, true) => Outcome::Ok,
+            (true, false) => Outcome::Errors,
+            (false, false) => Outcome::Refused,
+        };
+        Self {
+            kind: told.kind,
+            outcome,
+            statements: told.statements,
+            codes: Cow::Borrowed(&told.codes),
+            variable_sets: Some(told.answered),
         }
     }
 
     /// Its answers come later.
     pub(in crate::http) fn of_stream(kind: OperationKind) -> Self {
-        Self { kind: Some(kind), outcome: Outcome::Ok, statements: 0, codes: Cow::Borrowed(&[]) }
+        Self {
+            kind: Some(kind),
+            outcome: Outcome::Ok,
+            statements: 0,
+            codes: Cow::Borrowed(&[]),
+            variable_sets: None,
+        }
     }
 
     /// It did not run, or not to its end.
     pub(in crate::http) fn of_rejection(rejection: &Rejection) -> Self {
         let outcome = if *rejection == TIMEOUT { Outcome::Timeout } else { Outcome::Refused };
-        Self { kind: None, outcome, statements: 0, codes: Cow::Owned(vec![rejection.code]) }
+        Self {
+            kind: None,
+            outcome,
+            statements: 0,
+            codes: Cow::Owned(vec![rejection.code]),
+            variable_sets: None,
+        }
     }
 }
 
@@ -93,7 +152,7 @@ pub(in crate::http) fn record(
         target: OPERATIONS, operation = kind, operation_name = about.operation_name, document_id = about.document_id,
         viewer = about.viewer.map(tracing::field::display), client_name = about::client_name(headers),
         client_version = about::client_version(headers), ms = took.as_micros() as f64 / 1000.0,
-        statements = summary.statements, codes, status = status.as_u16(), request_id = request_id(headers), trace_id,
+        statements = summary.statements, variable_sets = summary.variable_sets, codes, status = status.as_u16(), request_id = request_id(headers), trace_id,
         "operation",
     );
 }

@@ -1,5 +1,6 @@
 //! A subscription as the body of an HTTP answer, for as long as it goes on: how the stream is framed is the protocol's
-//! (`sse`, `multipart`), the rest is common. Not here: what is answered.
+//! (`sse`, `multipart`), the rest is common. So come the answers to several sets of variables, there also one a line
+//! (JSON Lines). Not here: what is answered.
 
 use std::{
     collections::VecDeque,
@@ -12,7 +13,7 @@ use std::{
 
 use axum::{
     body::Body,
-    extract::Request,
+    extract::{Request, State},
     http::{HeaderMap, Method, Uri, header},
     response::{IntoResponse as _, Response},
 };
@@ -28,7 +29,7 @@ use super::{End, OUT_OF_MEMORY, Waits, answers, end, multipart, sent, sse};
 use crate::{
     App,
     http::{
-        graphql,
+        QUERY, graphql,
         memory::{MemoryReservation, OutOfMemory},
         params::GraphQLRequest,
         request_id,
@@ -45,14 +46,19 @@ const KEEP_ALIVE: Duration = Duration::from_secs(12);
 pub(super) enum Framing {
     Sse,
     Multipart,
+    /// One answer a line (<https://jsonlines.org>): for requests with a list of sets of variables.
+    Lines,
 }
 
 /// Which stream a caller takes, and how much they want it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct StreamRequest {
-    framing: Framing,
+    /// The one that subscriptions come by.
+    framing: Option<Framing>,
     /// Other types are named too: the stream is for subscriptions only.
     only_where_needed: bool,
+    /// The answers to a list of sets of variables may come in lines.
+    takes_lines: bool,
 }
 
 impl StreamRequest {
@@ -62,12 +68,29 @@ impl StreamRequest {
         let meant = ranges.filter(|range| !range.is_empty()).map(|range| match range {
             _ if multipart::is_meant(range) => Some(Framing::Multipart),
             _ if sse::is_meant(range) => Some(Framing::Sse),
+            _ if are_lines(range) => Some(Framing::Lines),
             _ => None,
         });
         let meant: Vec<_> = meant.collect();
-        let framing = meant.iter().flatten().next().copied()?;
-        Some(Self { framing, only_where_needed: meant.contains(&None) })
+        let takes_lines = meant.contains(&Some(Framing::Lines));
+        let framing = meant.iter().flatten().copied().find(|framing| *framing != Framing::Lines);
+        let only_where_needed = meant.contains(&None);
+        (takes_lines || framing.is_some()).then_some(Self { framing, only_where_needed, takes_lines })
     }
+
+    /// Of a caller who takes no other stream than lines here.
+    pub(super) fn of_lines(headers: &HeaderMap) -> Option<Self> {
+        let wanted = Self::of(headers).filter(|wanted| wanted.takes_lines)?;
+        Some(Self { framing: None, ..wanted })
+    }
+}
+
+/// Whether a range of `Accept` means JSON Lines, and takes them.
+fn are_lines(range: &str) -> bool {
+    let mut parts = range.split(';').map(str::trim);
+    let is_named = parts.next().is_some_and(|media| media.eq_ignore_ascii_case("application/jsonl"));
+    let quality = parts.find_map(|part| part.strip_prefix("q="));
+    is_named && quality.is_none_or(|quality| quality.parse().is_ok_and(|quality: f32| quality > 0.0))
 }
 
 impl Framing {
@@ -75,6 +98,7 @@ impl Framing {
         match self {
             Self::Sse => sse::CONTENT_TYPE,
             Self::Multipart => multipart::CONTENT_TYPE,
+            Self::Lines => "application/jsonl; charset=utf-8",
         }
     }
 
@@ -83,27 +107,34 @@ impl Framing {
         match self {
             Self::Sse => "sse",
             Self::Multipart => "multipart",
+            Self::Lines => "lines",
         }
     }
 
     fn opening(self) -> &'static [u8] {
         match self {
-            Self::Sse => b"",
+            Self::Sse | Self::Lines => b"",
             Self::Multipart => multipart::OPENING,
         }
     }
 
-    fn alive(self) -> Vec<u8> {
+    /// What keeps a connection open; nothing where each line is an answer, which comes within the deadline of a request.
+    fn alive(self) -> Option<&'static [u8]> {
         match self {
-            Self::Sse => sse::ALIVE.to_vec(),
-            Self::Multipart => multipart::ALIVE.to_vec(),
+            Self::Sse => Some(sse::ALIVE),
+            Self::Multipart => Some(multipart::ALIVE),
+            Self::Lines => None,
         }
     }
 
-    fn answer(self, answer: Chunks) -> Chunks {
+    fn answer(self, mut answer: Chunks) -> Chunks {
         match self {
             Self::Sse => sse::event(answer),
             Self::Multipart => multipart::part(answer),
+            Self::Lines => {
+                answer.push(b'\n');
+                answer
+            }
         }
     }
 
@@ -114,6 +145,7 @@ impl Framing {
             Self::Sse if end.is_final() => sse::event(end.reply(headers).body),
             Self::Sse => return Chunks::default(),
             Self::Multipart => multipart::error(end.reply(headers)),
+            Self::Lines => self.answer(end.reply(headers).body),
         };
         told.append(self.closing().to_vec().into());
         told
@@ -123,34 +155,42 @@ impl Framing {
         match self {
             Self::Sse => sse::CLOSING,
             Self::Multipart => multipart::CLOSING,
+            Self::Lines => b"",
         }
     }
 }
 
-pub(super) async fn serve(app: App, wanted: StreamRequest, request: Request) -> Response {
+pub(super) async fn serve(app: App, wanted: StreamRequest, id: Option<String>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let mut read = match parts.method {
-        Method::GET => graphql::read_get(&app, None, &parts),
-        Method::POST => graphql::read_post(&app, None, &parts, body).await,
-        _ => return graphql::other_method(parts.headers).await,
+        Method::GET => graphql::read_get(&app, id, &parts),
+        Method::POST => graphql::read_body(&app, id, &parts, body).await,
+        _ if parts.method.as_str() == QUERY => graphql::read_body(&app, id, &parts, body).await,
+        _ => return graphql::other_method(State(app), Request::from_parts(parts, body)).await,
     };
     let is_subscription = match &mut read {
         Ok(wanted) => graphql::is_subscription(&app, &parts.headers, wanted).await,
         Err(_) => false,
     };
-    let is_stream = read.is_ok() && (is_subscription || !wanted.only_where_needed);
-    let (requester, params, received) = match read {
-        Ok(graphql::IncomingRequest {
-            requester,
-            requests: GraphQLRequest::One(params),
-            held: (_permit, received),
-        }) if is_stream => (requester, *params, received),
-        Err(rejection) if !wanted.only_where_needed => {
+    let framing = match &read {
+        Ok(incoming) if wanted.takes_lines && incoming.requests.has_sets() => Some(Framing::Lines),
+        Ok(_) => wanted.framing.filter(|_| is_subscription || !wanted.only_where_needed),
+        Err(_) => None,
+    };
+    let (requester, params, received, framing) = match (read, framing) {
+        (
+            Ok(graphql::IncomingRequest {
+                requester,
+                requests: GraphQLRequest::One(params),
+                held: (_permit, received),
+            }),
+            Some(framing),
+        ) => (requester, *params, received, framing),
+        (Err(rejection), _) if !wanted.only_where_needed => {
             return rejection.into_response(request_id(&parts.headers));
         }
-        read => return graphql::answer(&app, &parts.headers, read).await,
+        (read, _) => return graphql::answer(&app, &parts.headers, read).await,
     };
-    let framing = wanted.framing;
     // What has one answer gets it, within its own time: a client that came back would have it run twice.
     let end: Pin<Box<dyn Future<Output = End> + Send>> =
         if is_subscription { Box::pin(end(&app, requester.bearer.clone())) } else { Box::pin(pending()) };
@@ -177,6 +217,17 @@ pub(super) async fn serve(app: App, wanted: StreamRequest, request: Request) -> 
     let opening = stream::iter((!opening.is_empty()).then_some(Ok(opening)));
     let headers = [(header::CONTENT_TYPE, framing.content_type()), (header::CACHE_CONTROL, "no-store")];
     (headers, Body::from_stream(opening.chain(parts))).into_response()
+}
+
+/// What is sent while there is nothing to tell, as soon as that is due.
+async fn alive(keep_alive: &mut Interval, framing: Framing) -> &'static [u8] {
+    match framing.alive() {
+        Some(alive) => {
+            keep_alive.tick().await;
+            alive
+        }
+        None => pending().await,
+    }
 }
 
 /// What was received of a request by GET.
@@ -221,10 +272,10 @@ impl Stream {
                 Some(Event::Lagged) => pieces(self.ended_by(End::Lagged)),
                 None => {
                     self.ended = true;
-                    VecDeque::from([Bytes::from_static(framing.closing())])
+                    pieces(framing.closing().to_vec().into())
                 }
             },
-            _ = self.keep_alive.tick() => VecDeque::from([Bytes::from(framing.alive())]),
+            alive = alive(&mut self.keep_alive, framing) => VecDeque::from([Bytes::from_static(alive)]),
         };
         self.rest = part;
         self.rest.pop_front().map(|piece| (Ok(piece), self))
@@ -236,8 +287,9 @@ impl Stream {
         if sent::reserve(&mut memory, &mut reply, request_id(&self.headers)).is_err() {
             return pieces(self.out_of_memory());
         }
+        let is_last = reply.is_refusal();
         let mut part = self.framing.answer(reply.body);
-        if !reply.executed {
+        if is_last {
             self.ended = true;
             part.append(self.framing.closing().to_vec().into());
         }
@@ -275,7 +327,12 @@ mod tests {
 
     #[test]
     fn a_stream_is_sent_to_those_who_take_it() {
-        let wanted = |framing, only_where_needed| Some(StreamRequest { framing, only_where_needed });
+        let wanted = |framing, only_where_needed| {
+            Some(StreamRequest { framing: Some(framing), only_where_needed, takes_lines: false })
+        };
+        let lines = |framing, only_where_needed| {
+            Some(StreamRequest { framing, only_where_needed, takes_lines: true })
+        };
         for (accept, wanted) in [
             ("text/event-stream", wanted(Framing::Sse, false)),
             ("text/event-stream;charset=utf-8", wanted(Framing::Sse, false)),
@@ -289,6 +346,11 @@ mod tests {
                 wanted(Framing::Multipart, true),
             ),
             ("application/graphql-response+json, application/json, multipart/mixed", None),
+            ("application/jsonl", lines(None, false)),
+            ("application/jsonl;q=0, application/json", None),
+            ("Application/JSONL; charset=utf-8, application/json", lines(None, true)),
+            ("application/jsonl, text/event-stream, application/json", lines(Some(Framing::Sse), true)),
+            ("application/jsonl, text/event-stream", lines(Some(Framing::Sse), false)),
             ("application/json", None),
             ("*/*", None),
             ("", None),

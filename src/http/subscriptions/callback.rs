@@ -124,7 +124,7 @@ pub(super) fn is_asked_for(headers: &HeaderMap) -> bool {
 
 pub(super) async fn serve(app: App, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    let mut read = graphql::read_post(&app, None, &parts, body).await;
+    let mut read = graphql::read_body(&app, None, &parts, body).await;
     let is_subscription = match &mut read {
         Ok(incoming) => graphql::is_subscription(&app, &parts.headers, incoming).await,
         Err(_) => false,

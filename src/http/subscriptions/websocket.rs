@@ -356,7 +356,7 @@ impl Connection {
                     return Break(close::NO_MEMORY.into());
                 }
                 match params::of_body(payload.get().as_bytes(), bounds, &mut memory) {
-                    Ok(GraphQLRequest::One(params)) => self.begin((**id).into(), *params, memory).await,
+                    Ok(request @ GraphQLRequest::One(_)) => self.begin((**id).into(), request, memory).await,
                     Err(rejection) if rejection.status == StatusCode::SERVICE_UNAVAILABLE => {
                         Break(close::NO_MEMORY.into())
                     }
@@ -421,7 +421,7 @@ impl Connection {
     }
 
     /// `received` counts what was received of the operation as long as it goes on.
-    async fn begin(&mut self, id: Arc<str>, params: GraphQLParams, received: MemoryReservation) -> Flow {
+    async fn begin(&mut self, id: Arc<str>, request: GraphQLRequest, received: MemoryReservation) -> Flow {
         if self.running.contains_key(&id) {
             return Break(close::TAKEN.into());
         }
@@ -433,23 +433,21 @@ impl Connection {
             );
             return self.answer(&id, busy.into_reply(request_id(&self.headers))).await;
         }
-        if let Err(too_often) = self.app.admission.check_rate(&self.viewer, &self.caller, 1) {
+        if let Err(too_often) = self.app.admission.check_rate(&self.viewer, &self.caller, request.count()) {
             return self.answer(&id, too_often.into_reply(request_id(&self.headers))).await;
         }
         if let Err(overloaded) = self.app.admission.check_answers(&self.owner()) {
             return self.answer(&id, overloaded.into_reply(request_id(&self.headers))).await;
         }
-        let signature = params.extension("hmac-signature");
-        let proven =
-            self.app.gateways.signed_body(self.trust, signature, params.own_text(), &params.variables);
-        let trust = match proven {
-            Ok(trust) => trust,
+        let in_batch = request.is_batch();
+        let (params, trust) = match self.proven(request) {
+            Ok(proven) => proven,
             Err(rejection) => return self.answer(&id, rejection.into_reply(request_id(&self.headers))).await,
         };
         let (viewer, bearer) = (self.viewer.clone(), self.bearer.clone());
-        let caller = Caller { is_gateway: trust.is_gateway(), ..self.caller.clone() };
+        let caller = Caller { in_batch, is_gateway: trust.is_gateway(), ..self.caller.clone() };
         let requester =
-            Requester { viewer, bearer, caller, id_in_path: None, is_get: false, has_bad_token: false };
+            Requester { viewer, bearer, caller, id_in_path: None, is_safe: false, has_bad_token: false };
         let (app, headers, waits) = (self.app.clone(), Arc::clone(&self.headers), Waits::default());
         let incoming = (params, Some(received));
         let replies = answers(app, headers, requester, incoming, ("websocket", waits.clone()));
@@ -466,10 +464,21 @@ impl Connection {
         Continue(())
     }
 
+    /// The one request that a message may have, and what proves that it is a gateway's.
+    fn proven(&self, request: GraphQLRequest) -> Result<(GraphQLParams, Trust), Rejection> {
+        let mut trust = self.trust;
+        for params in request.as_slice() {
+            let (signature, text) = (params.extension("hmac-signature"), params.own_text());
+            trust = self.app.gateways.signed_body(trust, signature, text, &params.variables)?;
+        }
+        request.check_length(bounds(&self.app, self.bearer.is_none(), trust))?;
+        Ok((request.one()?, trust))
+    }
+
     async fn say(&mut self, message: ServerMessage) -> Flow {
         match message {
             ServerMessage::Next(id, reply) => {
-                if !reply.executed {
+                if reply.is_refusal() {
                     self.stop(&id);
                 }
                 self.answer(&id, reply).await
@@ -483,7 +492,8 @@ impl Connection {
         }
     }
 
-    /// An answer of an operation that ran is `next`; one that did not is `error`, with the errors alone. It counts as memory
+    /// An answer of an operation that ran is `next`, and so is that to each set of variables, with its `variableIndex`; what did
+    /// not run at all is `error`, with the errors alone. It counts as memory
     /// until it is sent; where there is none, the client connects again for a subscription, and gets an error for a query.
     async fn answer(&mut self, id: &str, mut reply: Reply) -> Flow {
         let mut memory = self.app.admission.answer_memory(self.owner());
@@ -494,9 +504,10 @@ impl Connection {
             self.stop(id);
             reply = OUT_OF_MEMORY.into_reply(request_id(&self.headers));
         }
-        let Reply { body, held, executed, .. } = reply;
+        let is_refusal = reply.is_refusal();
+        let Reply { body, held, .. } = reply;
         drop(held);
-        let (kind, payload) = if executed { ("next", body) } else { ("error", errors_of(body).into()) };
+        let (kind, payload) = if is_refusal { ("error", errors_of(body).into()) } else { ("next", body) };
         let id = serde_json::to_string(id).expect("a text is JSON");
         let begins = format!(r#"{{"id":{id},"type":"{kind}","payload":"#);
         let mut text = vec![Bytes::from(begins)];

@@ -40,7 +40,7 @@ async fn pages_of_listed_origins_may_ask() {
         let (status, headers, body) = send(&app, preflight(origin, "content-type,sentry-trace,x-own")).await;
         assert_eq!((status, body), (204, json!("")));
         assert_eq!(value(&headers, "access-control-allow-origin"), Some(origin));
-        assert_eq!(value(&headers, "access-control-allow-methods"), Some("GET, POST"));
+        assert_eq!(value(&headers, "access-control-allow-methods"), Some("GET, POST, QUERY"));
         assert_eq!(
             value(&headers, "access-control-allow-headers"),
             Some("content-type, sentry-trace, x-own")

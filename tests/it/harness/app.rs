@@ -9,7 +9,10 @@ use entities::{
 };
 use prometheus_client::registry::Registry;
 use schema::auth::token::InvalidToken;
-use schema::{Access, AccessOptions, Caller, Events, Graph, Limits, Opened, Options, Request, Taken, Viewer};
+use schema::{
+    Access, AccessOptions, Caller, Events, Graph, Limits, OnError, Opened, Options, Request, Taken,
+    Variables, Viewer,
+};
 use sea_orm::{ConnectionTrait as _, DbBackend};
 use serde_json::{Value, json};
 
@@ -170,7 +173,8 @@ impl TestApp {
     }
 
     fn asked_by(&self, viewer: Viewer) -> Client<'_> {
-        Client { app: self, viewer, caller: Caller::default(), explains: true, trace: false, taken: None }
+        let (caller, taken, on_error) = (Caller::default(), None, None);
+        Client { app: self, viewer, caller, explains: true, trace: false, taken, on_error }
     }
 }
 
@@ -182,6 +186,7 @@ pub(crate) struct Client<'a> {
     explains: bool,
     trace: bool,
     taken: Option<Taken>,
+    on_error: Option<OnError>,
 }
 
 /// One SQL statement of an answer.
@@ -232,6 +237,12 @@ impl Client<'_> {
         self
     }
 
+    /// This client, saying what a field that fails does to the rest.
+    pub(crate) fn on_error(mut self, on_error: OnError) -> Self {
+        self.on_error = Some(on_error);
+        self
+    }
+
     /// This client, asking for a trace too.
     pub(crate) fn traced(mut self) -> Self {
         self.trace = true;
@@ -254,6 +265,23 @@ impl Client<'_> {
         Reply::of(reply)
     }
 
+    /// Asks with several sets of variables; the answers come in their order. What is refused as a whole has one answer.
+    pub(crate) async fn run_sets(&self, query: &str, sets: &[Value]) -> Result<Vec<Reply>, Box<Reply>> {
+        let request = self.request(query, None, json!({}));
+        let document = self.app.graph.prepare_for(query, &request.caller);
+        let document = document.map_err(|refused| Box::new(Reply::of(*refused)))?;
+        let sets = sets.iter().cloned().map(Variables::from_json).collect();
+        let mut replies = Vec::new();
+        let ran = self.app.graph.execute_sets(self.viewer.clone(), document, (request, sets), |reply| {
+            let place = format!(",\"variableIndex\":{}}}", replies.len());
+            let reply = Reply::of(reply);
+            assert!(reply.body.ends_with(&place) || !reply.sql.is_empty(), "in order: {}", reply.body);
+            replies.push(reply);
+        });
+        ran.await.map_err(|refused| Box::new(Reply::of(*refused)))?;
+        Ok(replies)
+    }
+
     /// Subscribes; what is refused is the answer.
     pub(crate) async fn subscribe(&self, query: &str, variables: Value) -> Result<Events, Reply> {
         match self.app.graph.open(self.viewer.clone(), self.request(query, None, variables)).await {
@@ -268,6 +296,7 @@ impl Client<'_> {
             operation_name: name.map(str::to_owned),
             variables: serde_json::from_value(variables).expect("variables are an object"),
             explain: self.explains,
+            on_error: self.on_error,
             trace: self.trace,
             caller: self.caller.clone(),
             taken: self.taken.clone().unwrap_or_default(),
@@ -289,6 +318,7 @@ impl Reply {
         let codes: Vec<String> = errors.iter().map(code).collect();
         assert_eq!(codes, reply.codes, "the reply's codes are the answer's: {body}");
         assert_eq!(answer.get("data").is_some(), reply.executed, "data is there when executed: {body}");
+        assert_eq!(answer["variableIndex"].is_u64(), reply.is_of_set, "{body}");
         let explained = body.rfind(",\"extensions\":{\"explain\":");
         let body = explained.map_or(body.clone(), |end| format!("{}}}", &body[..end]));
         let (data, extensions) = (answer["data"].take(), answer["extensions"].take());

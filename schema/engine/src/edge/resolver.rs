@@ -279,6 +279,9 @@ where
             let results = join_all(calls).await.into_iter();
             let values: Vec<_> = results.map(|result| result.map_err(panicked).flatten()).collect();
             let failed = values.iter().filter(|value| value.is_err()).count();
+            if failed > 0 {
+                ctx.note_failure();
+            }
             let (rows, elapsed) = (values.len(), started.elapsed());
             ctx.batcher.note_resolver(ResolverRun {
                 field: self.coordinate,

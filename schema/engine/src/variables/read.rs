@@ -15,15 +15,44 @@ const MOST_NAMES: usize = 16;
 /// Room that an object gets before its fields are read, at most.
 const MOST_ROOM: usize = 8;
 
-/// Reads an object of variables, or null.
+/// The values of the variables of one request.
+#[derive(Debug)]
+pub enum VariableSets {
+    /// One set: the request has one answer.
+    One(Variables),
+    /// A list of sets: the document runs once for each of them, and each has its own answer.
+    Many(Vec<Variables>),
+}
+
+impl Default for VariableSets {
+    fn default() -> Self {
+        Self::One(Variables::default())
+    }
+}
+
+impl VariableSets {
+    /// How many executions they ask for.
+    pub fn count(&self) -> usize {
+        match self {
+            Self::One(_) => 1,
+            Self::Many(sets) => sets.len(),
+        }
+    }
+}
+
+/// Reads an object of variables, a list of such objects, or null.
 ///
 /// # Errors
 /// The deserializer's, and where there is something else.
-pub fn read<'de, D: Deserializer<'de>>(from: D) -> Result<Variables, D::Error> {
-    match Reading(&mut Known::default()).deserialize(from)? {
-        Value::Null => Ok(Variables::default()),
+pub fn read<'de, D: Deserializer<'de>>(from: D) -> Result<VariableSets, D::Error> {
+    let set = |value| match value {
         value @ Value::Object(_) => Ok(Variables::from_value(value)),
-        _ => Err(D::Error::custom("variables are an object")),
+        _ => Err(D::Error::custom("a set of variables is an object")),
+    };
+    match Reading(&mut Known::default()).deserialize(from)? {
+        Value::Null => Ok(VariableSets::default()),
+        Value::List(sets) => sets.into_iter().map(set).collect::<Result<_, _>>().map(VariableSets::Many),
+        value => set(value).map(VariableSets::One),
     }
 }
 
@@ -152,16 +181,25 @@ mod tests {
                 .to_owned(),
             format!("{{{}, \"again\": {{{}}}}}", names.join(","), names.join(",")),
         ] {
-            let mine = read(&mut serde_json::Deserializer::from_str(&text)).expect("variables");
             let theirs: Variables = serde_json::from_str(&text).expect("variables");
+            let Ok(VariableSets::One(mine)) = read_text(&text) else { panic!("{text}") };
             assert_eq!(format!("{mine:?}"), format!("{theirs:?}"), "{text}");
+            let listed = read_text(&format!("[{},{{}}]", text.replace("null", "{}")));
+            assert!(matches!(listed, Ok(VariableSets::Many(sets)) if sets.len() == 2), "{text}");
         }
     }
 
+    fn read_text(text: &str) -> serde_json::Result<VariableSets> {
+        read(&mut serde_json::Deserializer::from_str(text))
+    }
+
     #[test]
-    fn only_objects_are_variables() {
-        for text in ["[]", "1", "\"{}\"", "true", "[{}]"] {
-            assert!(read(&mut serde_json::Deserializer::from_str(text)).is_err(), "{text}");
+    fn only_objects_and_lists_of_them_are_variables() {
+        for text in ["1", "\"{}\"", "true", "[null]", "[[]]", "[{}, 1]", "[{}"] {
+            assert!(read_text(text).is_err(), "{text}");
         }
+        assert_eq!(read_text("[{},{},{}]").map(|sets| sets.count()).ok(), Some(3));
+        assert_eq!(read_text("null").map(|sets| sets.count()).ok(), Some(1));
+        assert_eq!(read_text("[]").map(|sets| sets.count()).ok(), Some(0));
     }
 }

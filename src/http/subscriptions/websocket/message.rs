@@ -134,7 +134,7 @@ impl<'de: 'a, 'a> Visitor<'de> for ConnectionParamsVisitor<'a> {
 mod tests {
     use super::*;
 
-    const BOUNDS: Bounds = Bounds { bytes: 1 << 20, depth: 4, values: 50, batch: 0 };
+    const BOUNDS: Bounds = Bounds { bytes: 1 << 20, depth: 4, values: 50, batch: 0, sets: 0 };
 
     fn authorization(payload: &str) -> Result<Option<String>, u16> {
         let text = format!(r#"{{"type":"connection_init","payload":{payload}}}"#);

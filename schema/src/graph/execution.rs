@@ -1,0 +1,360 @@
+//! From a document that is found to its answers: which operation is meant, the answer that is kept of it, its execution, and
+//! what is told beside `data`. Several sets of variables of one document are one execution: their selections are loaded
+//! together, so that all sets share every batch, and written one after the other. Not here: how a selection is run
+//! (`engine`), what HTTP makes of the answers.
+
+use std::{sync::Arc, time::Instant};
+
+use entities::{Recorder, Store};
+
+use super::{
+    Graph, GraphInner, Opened, mutation,
+    query::{self, Query},
+    subscription,
+};
+use crate::{
+    Variables,
+    answers::AnswerCacheKey,
+    auth::viewer::Viewer,
+    context::ContextExt as _,
+    explain::{self, Extensions},
+    request::{Prepared, Reply, Request, rejected},
+};
+use engine::{
+    bounds::Bounds,
+    context::Context,
+    document::{Document, OperationKind},
+    error::{Code, OnError, RequestError},
+    execute::{answer, load, plan, write},
+    federation::trace::{Clock, Tree},
+    introspection::Question,
+    object::Selection,
+    output::{Errors, Unfinished},
+    plan::Selected,
+};
+
+/// One request, as far as all its sets of variables have it in common.
+struct Execution<'g> {
+    inner: &'g GraphInner,
+    request: &'g Request,
+    started: Instant,
+    explain: bool,
+    /// Where the caller must see what they have written.
+    floored: Option<Store>,
+}
+
+/// One set of variables that is run, and where its answer may be kept.
+struct RunningSet {
+    prepared: Prepared,
+    cache_key: Option<AnswerCacheKey>,
+}
+
+impl Graph {
+    /// Runs a document for a viewer who cannot wait for events.
+    pub async fn execute_document(&self, viewer: Viewer, document: Arc<Document>, request: Request) -> Reply {
+        let request_id = Arc::clone(&request.caller.request_id);
+        match self.open_document(viewer, document, request).await {
+            Opened::Reply(reply) => reply,
+            Opened::Events(_) => {
+                let message = "Subscriptions are answered over WebSocket (graphql-transport-ws) or as \
+                               server-sent events (Accept: text/event-stream)";
+                let error = RequestError::new(Code::BadUserInput, message);
+                rejected(Some(OperationKind::Subscription), &[error], &request_id)
+            }
+        }
+    }
+
+    /// Runs a document for a viewer; nothing that was found out when it was prepared is looked at again.
+    pub async fn open_document(
+        &self,
+        viewer: Viewer,
+        document: Arc<Document>,
+        mut request: Request,
+    ) -> Opened {
+        let started = Instant::now();
+        let variables = std::mem::take(&mut request.variables);
+        let prepared = match self.inner.prepare(document, &request, variables) {
+            Ok(prepared) => prepared,
+            Err(refused) => return Opened::Reply(*refused),
+        };
+        if prepared.kind == OperationKind::Subscription {
+            let request_id = Arc::clone(&request.caller.request_id);
+            let explain = request.explain && self.inner.options.development;
+            return match subscription::subscribe(self, viewer, (request.caller, explain), prepared) {
+                Ok(events) => Opened::Events(events),
+                Err(error) => {
+                    Opened::Reply(rejected(Some(OperationKind::Subscription), &[error], &request_id))
+                }
+            };
+        }
+        Opened::Reply(Execution::of(&self.inner, &request, started).run(viewer, prepared).await)
+    }
+
+    /// Runs a document with several sets of variables: a query as one execution whose sets share every batch, a mutation one
+    /// set after the other. `tell` gets each set's answer, in the order of the sets, as soon as it is written; what is wrong
+    /// with one set is told in its answer alone. What the sets may load counts together.
+    ///
+    /// # Errors
+    /// The only answer, where nothing can run: the operation is not found or is a subscription, or the sets cost too much.
+    pub async fn execute_sets(
+        &self,
+        viewer: Viewer,
+        document: Arc<Document>,
+        (request, sets): (Request, Vec<Variables>),
+        mut tell: impl FnMut(Reply) + Send,
+    ) -> Result<(), Box<Reply>> {
+        let started = Instant::now();
+        let kind = self.inner.kind(&document, &request)?;
+        let refuse = |error| Box::new(rejected(Some(kind), &[error], &request.caller.request_id));
+        if kind == OperationKind::Subscription {
+            let message = "A subscription takes one set of variables, not a list of them.";
+            return Err(refuse(RequestError::new(Code::BadUserInput, message)));
+        }
+        let sets: Vec<_> =
+            sets.into_iter().map(|set| self.inner.prepare(Arc::clone(&document), &request, set)).collect();
+        let cost = sets.iter().flatten().fold(0_u64, |sum, set| sum.saturating_add(set.cost));
+        self.inner.documents.check_total_cost(cost).map_err(refuse)?;
+        if kind != OperationKind::Mutation {
+            Execution::of(&self.inner, &request, started).run_sets(viewer, sets, tell).await;
+            return Ok(());
+        }
+        for (index, set) in sets.into_iter().enumerate() {
+            let reply = match set {
+                Ok(prepared) => {
+                    let execution = Execution::of(&self.inner, &request, Instant::now());
+                    execution.run(viewer.clone(), prepared).await
+                }
+                Err(refused) => *refused,
+            };
+            tell(reply.of_set(index));
+        }
+        Ok(())
+    }
+}
+
+impl<'g> Execution<'g> {
+    fn of(inner: &'g GraphInner, request: &'g Request, started: Instant) -> Self {
+        let explain = request.explain && inner.options.development;
+        let floor = request.cache_token.as_deref().and_then(|token| token.parse().ok());
+        let floored = floor.map(|floor| inner.store.not_before(floor));
+        Self { inner, request, started, explain, floored }
+    }
+
+    fn store(&self) -> &Store {
+        self.floored.as_ref().unwrap_or(&self.inner.store)
+    }
+
+    fn bounds(&self, viewer: &Viewer) -> Bounds {
+        self.inner.bounds(viewer, &self.request.caller, &self.request.taken)
+    }
+
+    /// Runs a query or a mutation with one set of variables.
+    async fn run(&self, viewer: Viewer, prepared: Prepared) -> Reply {
+        let bounds = self.bounds(&viewer);
+        let set = match self.find_kept(prepared, &viewer, &bounds).await {
+            Ok(set) => set,
+            Err(reply) => return reply,
+        };
+        let (recorder, on_error) = (self.recorder(set.cache_key.is_some()), set.prepared.on_error);
+        let ctx = self.context(viewer, &recorder, bounds, on_error);
+        match self.inner.answer(&set.prepared, &ctx).await {
+            Ok(answer) => self.finish(&set, &ctx, answer, (&recorder, true)),
+            Err(error) => rejected(Some(set.prepared.kind), &[error], &ctx.caller().request_id),
+        }
+    }
+
+    /// Runs a query with several sets of variables. Its statements are those of the last answer that was made.
+    async fn run_sets(
+        &self,
+        viewer: Viewer,
+        sets: Vec<Result<Prepared, Box<Reply>>>,
+        mut tell: impl FnMut(Reply) + Send,
+    ) {
+        let bounds = self.bounds(&viewer);
+        let (mut running, mut ready) = (Vec::with_capacity(sets.len()), Vec::with_capacity(sets.len()));
+        for set in sets {
+            let set = match set {
+                Ok(prepared) => self.find_kept(prepared, &viewer, &bounds).await,
+                Err(refused) => Err(*refused),
+            };
+            ready.push(set.map(|set| running.push(set)).err());
+        }
+        let recorder = self.recorder(running.iter().any(|set| set.cache_key.is_some()));
+        // It is the same for all sets: the request says it, or the document.
+        let on_error = running.first().map_or(OnError::default(), |set| set.prepared.on_error);
+        let ctx = self.context(viewer, &recorder, bounds, on_error);
+        let mut planned = Vec::with_capacity(running.len());
+        for set in &running {
+            planned.push(self.inner.plan(&set.prepared, &ctx).await);
+        }
+        let mut loaded = load(planned.iter().flatten(), &Query, &ctx).await.into_iter();
+        let mut running = running.iter().zip(&planned);
+        for (index, ready) in ready.into_iter().enumerate() {
+            let reply = match ready.map_or_else(|| Err(running.next()), Ok) {
+                Ok(reply) => reply,
+                Err(Some((set, Ok(_)))) => {
+                    let rows = loaded.next().expect("what was planned is loaded");
+                    let out = set.prepared.document.output_buffer();
+                    let answer = write(&rows, &ctx, out, self.inner.errors(&ctx)).await;
+                    self.finish(set, &ctx, answer, (&recorder, loaded.len() == 0))
+                }
+                Err(Some((set, Err(error)))) => {
+                    rejected(Some(set.prepared.kind), std::slice::from_ref(error), &ctx.caller().request_id)
+                }
+                Err(None) => unreachable!("what is not ready was run"),
+            };
+            tell(reply.of_set(index));
+        }
+    }
+
+    /// The answer that is kept for a set of variables; else the set, to be run.
+    async fn find_kept(
+        &self,
+        prepared: Prepared,
+        viewer: &Viewer,
+        bounds: &Bounds,
+    ) -> Result<RunningSet, Reply> {
+        // A request that asks how its answer was made is always executed.
+        let cache_key = AnswerCacheKey::of(&prepared, viewer, self.store())
+            .filter(|_| !self.explain && !self.request.trace && !self.request.cache_tags);
+        if let Some(cache_key) = &cache_key
+            && let Some(answer) = cache_key.find(self.store()).await
+            && let Some(reply) = answer.reply(bounds)
+        {
+            return Err(reply);
+        }
+        Ok(RunningSet { prepared, cache_key })
+    }
+
+    fn recorder(&self, keeps_answers: bool) -> Arc<Recorder> {
+        let recorder = Recorder::new(self.explain);
+        let collects = self.request.cache_tags || keeps_answers;
+        Arc::new(if collects { recorder.collecting() } else { recorder })
+    }
+
+    fn context(
+        &self,
+        viewer: Viewer,
+        recorder: &Arc<Recorder>,
+        bounds: Bounds,
+        on_error: OnError,
+    ) -> Context {
+        let caller = self.request.caller.clone();
+        let mut ctx = self.inner.context(self.store(), viewer, caller, Arc::clone(recorder));
+        (ctx.bounds, ctx.on_error) = (bounds, on_error);
+        ctx.clock = self.request.trace.then(Clock::start);
+        ctx
+    }
+
+    /// Ends an answer: keeps it where it may be kept, and adds what is told beside `data`. The last one of an execution tells
+    /// what was executed.
+    fn finish(
+        &self,
+        RunningSet { prepared, cache_key }: &RunningSet,
+        ctx: &Context,
+        mut answer: Unfinished,
+        (recorder, is_last): (&Recorder, bool),
+    ) -> Reply {
+        let Self { inner, request, started, explain, .. } = self;
+        let (body, errors) = (&mut answer.out, &mut answer.errors);
+        // An answer that lacks something, or tells about itself, is for this once.
+        let cache = prepared.cache.filter(|_| errors.is_empty() && !explain && !request.trace);
+        // Whether it was a gateway that asked is no part of the address that an answer is kept under.
+        let is_for_some = ctx.viewer().was_read()
+            || prepared.document.for_gateways.is_for_them_alone(inner.options.gateways_only);
+        let cache = cache.map(|policy| policy.for_one_if(is_for_some));
+        let cache_key = cache_key.as_ref().filter(|_| errors.is_empty());
+        let digest = cache_key.and_then(|cache_key| cache_key.keep(ctx, recorder, body, cache));
+        let explained = (*explain && is_last).then(|| {
+            let found = request.found_from.map(|from| explain::Found {
+                known: prepared.document.was_known(from),
+                elapsed: started.saturating_duration_since(from),
+            });
+            let ran = explain::Ran { started: *started, recorder, batchers: &[&ctx.batcher] };
+            inner.explain(prepared, ctx.viewer(), ran).found(found)
+        });
+        let trace = errors.trace.take().map(|trace| trace.finish(ctx.began(), started.elapsed()));
+        let wanted = request.cache_tags && prepared.kind == OperationKind::Query;
+        let of_entities = wanted.then(|| query::entity_tags(prepared)).flatten();
+        let extensions = Extensions {
+            explain: explained,
+            cache_token: recorder.written_version().map(|moment| moment.to_string()),
+            ftv1: trace,
+            apollo_cache_tags: (wanted && of_entities.is_none())
+                .then(|| explain::tags_of(recorder))
+                .flatten(),
+            apollo_entity_cache_tags: of_entities,
+        };
+        extensions.write(body.end());
+        let answer = answer.finished(&ctx.caller().request_id, &ctx.bounds);
+        prepared.document.note_response_bytes(answer.out.len());
+        inner.documents.count_excess(&answer.errors.codes);
+        let cache = cache.filter(|_| answer.errors.is_empty());
+        let entities = if request.entities { query::entity_counts(prepared) } else { Vec::new() };
+        let reply = Reply::executed(prepared.kind, answer, recorder);
+        let statements = if is_last { reply.statements } else { 0 };
+        Reply { statements, cache, digest, entities, ..reply }
+    }
+}
+
+impl GraphInner {
+    /// The kind of the operation that is meant, if the caller may run the document.
+    fn kind(&self, document: &Document, request: &Request) -> Result<OperationKind, Box<Reply>> {
+        // However the document was found, by whomever it was sent first.
+        let may_run = document.for_gateways.check(self.options.gateways_only, request.caller.clearance());
+        let operation = may_run.and_then(|()| document.operation(request.operation_name.as_deref()));
+        operation
+            .map(|operation| operation.info.kind)
+            .map_err(|error| Box::new(rejected(None, &[error], &request.caller.request_id)))
+    }
+
+    /// Finds out which operation is meant, or what is wrong with its variables.
+    fn prepare(
+        &self,
+        document: Arc<Document>,
+        request: &Request,
+        given: Variables,
+    ) -> Result<Prepared, Box<Reply>> {
+        let kind = self.kind(&document, request)?;
+        let refuse = |error| Box::new(rejected(Some(kind), &[error], &request.caller.request_id));
+        let operation = document.operation(request.operation_name.as_deref()).map_err(refuse)?;
+        let definitions = &operation.parsed.node.variable_definitions;
+        let variables = self.input_types.coerce(definitions, given).map_err(refuse)?;
+        let cost = self.documents.check_cost(operation.info, &variables).map_err(refuse)?;
+        let (cache, operation_name) = (operation.info.cache, request.operation_name.clone());
+        let on_error = request.on_error.unwrap_or_else(|| document.on_error());
+        Ok(Prepared { document, operation_name, kind, cache, cost, variables, on_error })
+    }
+
+    /// No errors yet, of a request.
+    fn errors(&self, ctx: &Context) -> Errors {
+        let trace = ctx.clock.map(|_| Box::new(Tree::new(Arc::clone(&self.documents.types))));
+        Errors::of(&ctx.caller().request_id).traced(trace).handled(ctx.on_error)
+    }
+
+    /// Plans a query.
+    async fn plan<'q>(
+        &'q self,
+        prepared: &'q Prepared,
+        ctx: &'q Context,
+    ) -> Result<Selection<'q, Query>, RequestError> {
+        let planner = prepared.planner();
+        let ask = |selected: &Selected<'_>| {
+            let (document, operation_name) = (&*prepared.document, prepared.operation_name.as_deref());
+            let question = Question { document, operation_name, planner, selected };
+            self.introspected.answer(&question, &self.introspector)
+        };
+        plan(planner, &prepared.operation().selection_set.node, ctx, ask).await
+    }
+
+    /// Runs a query or a mutation; the answer lacks only its closing brace.
+    async fn answer(&self, prepared: &Prepared, ctx: &Context) -> Result<Unfinished, RequestError> {
+        let errors = self.errors(ctx);
+        if prepared.kind == OperationKind::Mutation {
+            let root = &prepared.operation().selection_set.node;
+            return mutation::execute(root, prepared.planner(), ctx, errors).await;
+        }
+        let selection = self.plan(prepared, ctx).await?;
+        Ok(answer(&selection, Query, ctx, prepared.document.output_buffer(), errors).await)
+    }
+}

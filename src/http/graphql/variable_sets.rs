@@ -1,0 +1,100 @@
+//! Several sets of variables of one document, `"variables": [{…}, {…}]`: one execution with an answer for each set, as in the
+//! batching proposal of GraphQL over HTTP (its appendix B). Here they are run within the deadline of one request, measured
+//! and logged as one operation, and put into one JSON array. Not here: telling them as they are ready, in lines, as events or
+//! on a WebSocket (`subscriptions`).
+
+use std::time::Instant;
+
+use axum::http::{HeaderMap, StatusCode};
+use schema::{OperationKind, Reply, Taken, VariableSets};
+use tracing::Instrument as _;
+
+use super::{
+    Answers, ArrayOfAnswers, Asked, GraphQLResponse, ONLY_QUERIES, RequestSummary, TIMEOUT, find_document,
+    incoming::Requester,
+    note_entities, operation_span,
+    record::{self, SetsSummary},
+    request,
+};
+use crate::{
+    App,
+    http::{params::GraphQLParams, request_id},
+    rejection::Rejection,
+};
+
+/// Runs all sets; `tell` gets their answers in order, each as soon as it is written. Those that are not written by the
+/// deadline are told that they were stopped. Where nothing can run, the only answer is returned.
+pub(in crate::http) async fn run(
+    app: &App,
+    headers: &HeaderMap,
+    requester: &Requester,
+    mut params: GraphQLParams,
+    mut tell: impl FnMut(Reply) + Send,
+) -> Result<Option<Reply>, Rejection> {
+    let (started, span) = (Instant::now(), operation_span(headers));
+    let mut about = requester.about(app, &params);
+    let sets = match std::mem::take(&mut params.variables) {
+        VariableSets::One(set) => vec![set],
+        VariableSets::Many(sets) => sets,
+    };
+    let (all, mut told) = (sets.len(), SetsSummary::default());
+    let running = async {
+        let document = match find_document(app, headers, requester, &mut params).await {
+            Ok(document) => document,
+            Err(stop) => return stop.into_reply().map(Some),
+        };
+        let kind = document.kind(params.operation_name.as_deref());
+        about.found(document.name(params.operation_name.as_deref()), kind);
+        if requester.is_safe && kind == Some(OperationKind::Mutation) {
+            return Err(ONLY_QUERIES);
+        }
+        let request = schema::Request {
+            taken: Taken::default(),
+            found_from: Some(started),
+            ..request(app, headers, requester, params)?
+        };
+        let viewer = requester.viewer.clone();
+        let ran = app.graph.execute_sets(viewer, document, (request, sets), |reply| {
+            told.add(&reply);
+            note_entities(&reply);
+            tell(reply);
+        });
+        Ok(ran.await.err().map(|refused| *refused))
+    };
+    let ran = tokio::time::timeout(app.http.request_timeout, running.instrument(span.clone())).await;
+    let outcome = ran.unwrap_or_else(|_| {
+        for index in told.answered..all {
+            let stopped = TIMEOUT.into_reply(request_id(headers));
+            let stopped = Reply { operation: about.kind, ..stopped }.of_set(index);
+            told.add(&stopped);
+            tell(stopped);
+        }
+        Ok(None)
+    });
+    let summary = match &outcome {
+        Ok(Some(refused)) => RequestSummary::of_reply(refused),
+        Ok(None) => RequestSummary::of_sets(&told),
+        Err(rejection) => RequestSummary::of_rejection(rejection),
+    };
+    let status = outcome.as_ref().err().map_or(StatusCode::OK, |rejection| rejection.status);
+    record::record(app, headers, (&span, started), status, &summary, &about);
+    outcome
+}
+
+/// Runs all sets, and answers with an array in their order.
+pub(super) async fn array(asked: Asked<'_>, params: GraphQLParams) -> Answers {
+    let Asked { app, headers, requester, .. } = asked;
+    let mut answers = ArrayOfAnswers::default();
+    let ran = run(app, headers, requester, params, |reply| {
+        let is_owed = reply.operation == Some(OperationKind::Mutation);
+        answers.push(reply.body, reply.held, is_owed);
+    });
+    match ran.await {
+        Ok(None) => Answers::Many(answers.ended()),
+        Ok(Some(refused)) => {
+            let status = asked.status(&refused);
+            Answers::One(Ok(GraphQLResponse::of(refused, status)))
+        }
+        Err(rejection) => Answers::One(Err(rejection)),
+    }
+}
