@@ -172,7 +172,8 @@ sections! {
         /// GraphQL requests that may come at once before `rate_per_second` bounds them.
         rate_burst: u32 = "100";
         /// Memory that the bodies of all requests may take while they are received and worked on, each request counting 8
-        /// KiB besides, a JSON value 64 bytes; further ones are refused (503). An eighth of it is for small requests, a quarter for signed-in callers.
+        /// KiB besides, a JSON value 64 bytes; further ones are refused (503). An eighth of it is for small requests, a
+        /// quarter for signed-in callers.
         max_body_memory: Bytes = "64MiB";
         /// Memory that answers may take while they are sent; further ones are refused (503), those of mutations that have
         /// run only from twice as much on, with `COST_LIMIT`. Divided in the same way.

@@ -68,6 +68,8 @@ pub(super) struct Answered {
     rest: Bytes,
     answer: Arc<Outgoing>,
     is_http2: bool,
+    /// The body has given all: a stream must not be asked again then.
+    has_ended: bool,
     _under_way: InFlight,
 }
 
@@ -77,7 +79,7 @@ impl Answered {
         if !body.is_end_stream() {
             in_flight.watch(&answer);
         }
-        Self { body, rest: Bytes::new(), answer, is_http2, _under_way: in_flight }
+        Self { body, rest: Bytes::new(), answer, is_http2, has_ended: false, _under_way: in_flight }
     }
 
     /// How much of the rest may be handed over now.
@@ -102,7 +104,7 @@ impl HttpBody for Answered {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Slice>, axum::Error>>> {
-        if self.rest.is_empty() {
+        if self.rest.is_empty() && !self.has_ended {
             let frame = Pin::new(&mut self.body).poll_frame(cx);
             self.answer.set_has_nothing(frame.is_pending());
             match ready!(frame) {
@@ -114,12 +116,14 @@ impl HttpBody for Answered {
                     }
                 },
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                None if self.is_http2 => {
-                    ready!(self.answer.poll_drained(cx));
-                    return Poll::Ready(None);
-                }
-                None => return Poll::Ready(None),
+                None => self.has_ended = true,
             }
+        }
+        if self.has_ended {
+            if self.is_http2 {
+                ready!(self.answer.poll_drained(cx));
+            }
+            return Poll::Ready(None);
         }
         let size = ready!(self.poll_size(cx));
         let slice = self.rest.split_to(size);

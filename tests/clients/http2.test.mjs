@@ -48,6 +48,18 @@ test("an answer is compressed, tagged and not sent again", async () => {
   assert.deepEqual([again.status, again.body.length], [304, 0]);
 });
 
+test("answers as streams are whole, and end", async () => {
+  const mutation = "mutation { updateProfile(input: { phone: null }) { userErrors { code } } }";
+  for (let times = 0; times < 5; times++) {
+    for (const query of ["{ __typename }", mutation]) {
+      const sse = await post(query, { accept: "text/event-stream" });
+      assert.match(String(sse.body), /event: next\ndata: \{"data":.*\n\nevent: complete\n/s);
+      const multipart = await post(query, { accept: 'multipart/mixed;subscriptionSpec="1.0"' });
+      assert.match(String(multipart.body), /"data":.*--graphql--|"data":.*\r\n---/s);
+    }
+  }
+});
+
 test("what is refused is refused with its code", async () => {
   const mutation = { ":path": "/graphql?query=mutation%7B__typename%7D", "apollo-require-preflight": "1" };
   for (const [asked, expected, code] of [

@@ -10,6 +10,7 @@ const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const WINDOW_UPDATE: u8 = 8;
+const END_STREAM: u8 = 1;
 const CANCEL: u32 = 8;
 
 /// A large answer, a small one, and one that says something now and then.
@@ -78,6 +79,33 @@ pub(super) async fn until(stream: &mut TcpStream, kind: u8, of: u32) -> (Vec<u8>
         }
     };
     timeout(Duration::from_secs(20), reading).await.expect("it comes")
+}
+
+/// The last part is still on its way when the stream that makes the body has ended; it is not asked again.
+#[tokio::test]
+async fn a_stream_over_http2_is_whole_and_ends() {
+    let parts = || async {
+        let parts = futures_util::stream::unfold(0, |part| async move {
+            (part < 3).then_some((Ok::<_, std::io::Error>("part"), part + 1))
+        });
+        Body::from_stream(parts)
+    };
+    let (address, _stop, _server) = serving(Router::new().route("/", get(parts)), limits).await;
+    let mut stream = connect(&address, 65_535).await;
+    for id in [1, 3, 5] {
+        stream.write_all(&get_frame(id, "/")).await.expect("sent");
+        let (mut data, mut is_over) = (Vec::new(), false);
+        while !is_over {
+            let reading = timeout(Duration::from_secs(20), next_frame(&mut stream));
+            let (kind, flags, on, payload) = reading.await.expect("it ends").expect("the connection is open");
+            assert!((kind, on) != (RST_STREAM, id), "reset after {} bytes", data.len());
+            if (kind, on) == (DATA, id) {
+                data.extend(payload);
+                is_over = flags & END_STREAM != 0;
+            }
+        }
+        assert_eq!(data, b"partpartpart");
+    }
 }
 
 #[tokio::test]
