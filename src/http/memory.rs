@@ -9,10 +9,11 @@
 //! |---|---|---|---|
 //! | a caller without a token | 5/8 | 1 share | – |
 //! | a signed-in caller, or a gateway | 7/8 | 2 shares | 1 share |
-//! | a request or answer of `SMALL_BYTES` at most | 8/8 | half a share more | half a share more |
+//! | what is small, of a caller without a token | 8/8, and 6/8 of all such callers | a quarter of a share more | – |
+//! | what is small, of another | 8/8 | half a share more | half a share more |
 //! | the answer of a mutation, which has run | twice what is small | twice | twice |
 //!
-//! What an encoder holds besides an answer, and what a request takes beside its body, are no part of how large it is.
+//! Small is a request or an answer of `SMALL_BYTES` at most. What an encoder holds besides an answer, and what a request takes beside its body, are no part of how large it is.
 //!
 //! An answer comes here when it is finished and its size is known. While it is being written, its buffer counts in the pool
 //! of the crate `schema` (`graph.max_writing_memory`, `schema/engine/src/bounds.rs`, which says why there are two).
@@ -104,9 +105,15 @@ impl Pool {
             (false, true) => self.limit - self.limit / 8,
             (false, false) => self.limit - self.limit / 8 * 3,
         };
-        let extra = if is_small { self.share / 2 } else { 0 };
+        let extra = match (is_small, is_known) {
+            (false, _) => 0,
+            (true, true) => self.share / 2,
+            (true, false) => self.share / 4,
+        };
         let address = if is_known { self.share * 2 } else { self.share };
-        ShareLimits::new(total, address + extra, self.share + extra)
+        // Many small ones of strangers leave something for those who are known, of every size.
+        let strangers = self.limit - self.limit / 4;
+        ShareLimits::new(total, address + extra, self.share + extra).for_strangers(strangers)
     }
 }
 
@@ -314,7 +321,23 @@ mod tests {
         let pool = MemoryPool::new(64 * MIB, 25);
         let _large = take_all(&pool, &address(1));
         let small = take_all_small(&pool, &address(1));
-        assert_eq!(small.len() * SMALL_BYTES, 8 * MIB);
+        assert_eq!(small.len() * SMALL_BYTES, 4 * MIB);
         assert_eq!(pool.reserve(address(2)).grow(SMALL_BYTES), Ok(()));
+    }
+
+    /// However many addresses send however many small requests.
+    #[test]
+    fn small_requests_of_strangers_leave_memory_for_known_callers() {
+        let pool = MemoryPool::new(64 * MIB, 25);
+        let two: Vec<_> = (0..2).flat_map(|last| take_all_small(&pool, &address(last))).collect();
+        assert_eq!(two.len() * SMALL_BYTES, 40 * MIB, "a share and a quarter each");
+        assert!(!pool.is_exhausted(&address(9)), "two addresses shut nobody out");
+        let more: Vec<_> = (2..10).flat_map(|last| take_all_small(&pool, &address(last))).collect();
+        assert_eq!(more.len() * SMALL_BYTES, 8 * MIB, "three quarters together");
+        let large = take_all(&pool, &account(1));
+        assert_eq!(large.len(), 8, "up to seven eighths");
+        assert_eq!(take_all_small(&pool, &account(2)).len() * SMALL_BYTES, 8 * MIB, "and the rest");
+        drop((two, more, large));
+        assert_eq!(pool.held(), 0);
     }
 }

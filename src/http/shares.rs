@@ -24,34 +24,48 @@ pub(crate) struct Owner {
 }
 
 impl Owner {
+    /// Whether it is one of the many who only have an address.
+    pub(super) fn is_stranger(&self) -> bool {
+        !self.is_known() && self.address.is_some()
+    }
+
     /// Whether it is known who asks: an account or a gateway.
     pub(super) fn is_known(&self) -> bool {
         self.account.is_some() || self.is_gateway
     }
 }
 
-/// How much may be held: by everybody together, at one address, and for one account.
+/// How much may be held: by everybody together, by all who only have an address, at one address, and for one account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ShareLimits {
     pub(super) total: usize,
+    pub(super) strangers: usize,
     pub(super) address: usize,
     pub(super) account: usize,
 }
 
 impl ShareLimits {
     /// No bound.
-    pub(super) const NONE: Self = Self { total: usize::MAX, address: usize::MAX, account: usize::MAX };
+    pub(super) const NONE: Self = {
+        let most = usize::MAX;
+        Self { total: most, strangers: most, address: most, account: most }
+    };
 
     /// So much in all, and no more than that at one address or for one account.
     pub(super) fn new(total: usize, address: usize, account: usize) -> Self {
-        Self { total, address: address.min(total), account: account.min(total) }
+        Self { total, strangers: total, address: address.min(total), account: account.min(total) }
+    }
+
+    /// Of it, so much for all who only have an address.
+    pub(super) fn for_strangers(self, strangers: usize) -> Self {
+        Self { strangers: strangers.min(self.total), ..self }
     }
 
     /// These limits, so many times.
     pub(super) fn times(self, factor: usize) -> Self {
-        let [total, address, account] =
-            [self.total, self.address, self.account].map(|limit| limit.saturating_mul(factor));
-        Self { total, address, account }
+        let [total, strangers, address, account] = [self.total, self.strangers, self.address, self.account]
+            .map(|limit| limit.saturating_mul(factor));
+        Self { total, strangers, address, account }
     }
 }
 
@@ -62,6 +76,7 @@ pub(super) struct Shares(Mutex<Held>);
 #[derive(Debug, Default)]
 struct Held {
     total: usize,
+    strangers: usize,
     by_address: HashMap<IpAddr, usize>,
     by_account: HashMap<UserId, usize>,
 }
@@ -73,6 +88,9 @@ impl Shares {
         let fits = held.fits(owner, amount, limits);
         if fits && amount > 0 {
             held.total += amount;
+            if owner.is_stranger() {
+                held.strangers += amount;
+            }
             if let Some(key) = owner.address {
                 *held.by_address.entry(key).or_default() += amount;
             }
@@ -92,6 +110,9 @@ impl Shares {
     pub(super) fn give_back(&self, owner: &Owner, amount: usize) {
         let mut held = self.held();
         held.total -= amount;
+        if owner.is_stranger() {
+            held.strangers -= amount;
+        }
         if let Some(key) = owner.address {
             give_back(&mut held.by_address, &key, amount);
         }
@@ -122,6 +143,7 @@ impl Held {
     fn fits(&self, owner: &Owner, amount: usize, limits: ShareLimits) -> bool {
         let fits = |held: usize, limit: usize| held.checked_add(amount).is_some_and(|held| held <= limit);
         fits(self.total, limits.total)
+            && (!owner.is_stranger() || fits(self.strangers, limits.strangers))
             && owner.address.is_none_or(|key| fits(of(&self.by_address, &key), limits.address))
             && owner.account.is_none_or(|key| fits(of(&self.by_account, &key), limits.account))
     }
