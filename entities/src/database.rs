@@ -155,7 +155,7 @@ impl Database {
     pub async fn probe<T>(
         &self,
         within: Duration,
-        check: impl for<'a> FnOnce(&'a DatabaseConnection) -> BoxFuture<'a, T>,
+        check: impl for<'a> Fn(&'a DatabaseConnection) -> BoxFuture<'a, T>,
     ) -> Option<T> {
         self.opened.probe.ask(within, check).await
     }

@@ -113,6 +113,7 @@ fn connections_that_were_forgotten_while_idle_cost_no_request() {
     let way = MiddleBox::to(&url);
     let server = Server::start(&way.url, &[("XP_HTTP_REQUEST_TIMEOUT", "20s")]);
     let ask = |query: &str| process::ask(&server.address, &token, query, &json!({}));
+    let is_ready = || process::send(&server.address, "/readyz", &[], "");
     for (round, how) in [Forgotten::Swallowed, Forgotten::Left].into_iter().enumerate() {
         thread::scope(|scope| {
             for number in 0..6 {
@@ -120,8 +121,11 @@ fn connections_that_were_forgotten_while_idle_cost_no_request() {
             }
         });
         assert!(is_done(ask(WRITE)), "before");
+        assert!(is_ready().is_some_and(|(status, _)| status == 200), "before");
         thread::sleep(Duration::from_millis(1_500));
         way.forget(how);
+        let ready = is_ready();
+        assert!(ready.as_ref().is_some_and(|(status, _)| *status == 200), "{how:?}: {ready:?}");
         let answers = [ask(WRITE), ask(&read_of(1_000 + round as u64))];
         assert!(answers.iter().all(|answer| is_done(answer.clone())), "{how:?}: {answers:?}");
     }

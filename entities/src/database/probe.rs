@@ -47,17 +47,25 @@ impl Probe {
         Self { target, connection: Mutex::new(ProbeConnection::Nothing) }
     }
 
-    /// One caller at a time. A connection that did not answer is dropped, and the next caller has a new one.
+    /// One caller at a time. A connection that is silent for half of the time was forgotten on its way, perhaps: it is
+    /// dropped, and a new one is asked.
     pub(super) async fn ask<T>(
         &self,
         within: Duration,
-        check: impl for<'a> FnOnce(&'a DatabaseConnection) -> BoxFuture<'a, T>,
+        check: impl for<'a> Fn(&'a DatabaseConnection) -> BoxFuture<'a, T>,
     ) -> Option<T> {
         let asking = async {
             let mut connection = self.connection.lock().await;
             let db = match std::mem::replace(&mut *connection, ProbeConnection::Nothing) {
                 ProbeConnection::Nothing => self.connect(within),
-                ProbeConnection::Connected(db) => db,
+                ProbeConnection::Connected(db) => {
+                    if let Ok(answer) = timeout(within / 2, check(&db)).await {
+                        *connection = ProbeConnection::Connected(db);
+                        return answer;
+                    }
+                    drop(db);
+                    self.connect(within)
+                }
                 ProbeConnection::Closed => {
                     *connection = ProbeConnection::Closed;
                     let db = self.connect(within);
