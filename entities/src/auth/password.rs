@@ -321,13 +321,16 @@ mod tests {
                 hasher.run(work).await
             })
         };
-        // Those at work, those who wait, and some who are refused already.
+        // Those at work, those who wait, and all others, who are refused.
         let flood: Vec<_> = (0..MAX_QUEUE * 3).map(|_| run("2001:db8:7::")).collect();
-        while flood.iter().filter(|run| run.is_finished()).count() < MAX_QUEUE {
+        let refused = || flood.iter().filter(|run| run.is_finished()).count();
+        while refused() < flood.len() - MAX_QUEUE - threads() {
             tokio::task::yield_now().await;
         }
+        // Each takes the place of one who waits.
+        let before = refused();
         let others = ["2001:db8:8::", "192.0.2.0", "198.51.100.0"].map(run);
-        while flood.iter().filter(|run| run.is_finished()).count() < MAX_QUEUE + others.len() {
+        while refused() < before + others.len() {
             tokio::task::yield_now().await;
         }
         drop(held);
