@@ -80,7 +80,10 @@ impl Store {
         let parts = Arc::make_mut(&mut self.parts);
         (parts.cache, parts.published) = (cache.clone(), published);
         let instance = Arc::clone(&parts.instance);
-        tokio::spawn(outbox::run(self.database().clone(), cache, instance, self.published()));
+        let (database, events) = (self.database().clone(), self.events().clone());
+        // Whoever left invalidations behind has told nobody what it changed, either.
+        let missed = move || events.publish([ChangeEvent::Lagged].into());
+        tokio::spawn(outbox::run(database, cache, instance, self.published(), missed));
         self
     }
 

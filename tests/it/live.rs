@@ -359,6 +359,20 @@ async fn unpublished_invalidations_are_caught_up() {
     ));
 }
 
+/// What it has stored is known from the invalidations that it left.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_of_a_process_that_told_nobody_are_a_gap() {
+    let redis = RedisServer::start().await;
+    let [here, there] = two_nodes(&redis).await;
+    let mut heard = [&here, &there].map(|node| node.store.events().subscribe());
+    let silent = here.over_store(here.another_store().await.with_outbox());
+    go_to(&silent.as_role(Role::Collector), 1.0, 1.0).await;
+    drop(silent);
+    for heard in &mut heard {
+        assert!(until_missed(heard).await);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_connection_to_redis_is_a_gap() {
     let redis = RedisServer::start().await;

@@ -2,8 +2,8 @@
 //! from which it is removed only once all instances know it. A command that cannot publish leaves its invalidations
 //! there too, for the instances that serve. The writer publishes at once and tidies up a moment later; if that process
 //! is killed between its commit and its invalidation, or cannot reach Redis, any other instance finds the row still
-//! there, and publishes it. No clock is asked: what an instance sees in two looks, one after the other, was left
-//! behind. Publishing twice is harmless.
+//! there, and publishes it; subscribers are told that they may have missed something. No clock is asked: what an instance
+//! sees in two looks, one after the other, was left behind. Publishing twice is harmless.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard},
@@ -75,12 +75,14 @@ pub(crate) async fn write(transaction: &SqlTransaction, tags: &[Tag]) -> Result<
     Ok(id)
 }
 
-/// Tidies up after this process, and publishes what others have left, for as long as it is polled.
+/// Tidies up after this process, and publishes what others have left, for as long as it is polled; `on_left` is called when
+/// they had.
 pub(crate) async fn run(
     database: Database,
     cache: Cache,
     instance: Arc<Instance>,
     published: Option<Arc<PublishedIds>>,
+    on_left: impl Fn() + Send,
 ) {
     let mut before = FxHashSet::default();
     loop {
@@ -103,6 +105,7 @@ pub(crate) async fn run(
                     "published invalidations that another process has left"
                 );
                 let _ = Box::pin(remove(&database, &ids)).await;
+                on_left();
             }
         }
         before = found.into_iter().map(|(id, _)| id).collect();
