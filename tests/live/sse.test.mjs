@@ -68,7 +68,7 @@ test("a GET is answered with the same events, byte for byte", async () => {
   assert.equal((await response.text()).replaceAll(":\n\n", ""), wanted);
   url.search = new URLSearchParams({ query: "mutation { signOut { userErrors { code } } }" });
   const refused = await fetch(url, { headers: { accept: "text/event-stream", "apollo-require-preflight": "1" } });
-  assert.match(await refused.text(), /"errors":\[.*"GET runs queries only/);
+  assert.match(await refused.text(), /"errors":\[.*"GET and QUERY run queries only/);
 });
 
 test("who takes JSON as well gets a stream for subscriptions only", async () => {
