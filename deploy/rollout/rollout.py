@@ -31,8 +31,9 @@ from pathlib import Path
 
 BLOCK = re.compile(r"(upstream xp_graph \{.*?\n)((?:[ \t]*server [^\n]*\n)+)", re.DOTALL)
 PARAMETERS = "max_fails=1 fail_timeout=1s"
-# After a reload, until the workers that knew the servers from before have taken their last request.
-SETTLE_SECONDS = 1
+# After a reload, until the workers that knew the servers from before have taken their last request; and after a start, until
+# nginx asks an instance again that had refused a connection (`fail_timeout`).
+SETTLE_SECONDS = 1.5
 FAILED = re.compile(r'^http_server_request_duration_seconds_count\{.*http_route="/graphql[^"]*".*http_response_status_code="(\d+)".*\} (\d+)', re.MULTILINE)
 
 
@@ -82,6 +83,7 @@ def rolling(options):
         # nginx asks the other instances as soon as this one says that it is leaving, and is told nothing.
         command(options.stop, port)
         begin(options, port)
+        time.sleep(SETTLE_SECONDS)
         say(f"replaced: {port}")
     return 0
 
