@@ -13,7 +13,8 @@
 //! | what is small, of another | 8/8 | half a share more | half a share more |
 //! | the answer of a mutation, which has run | twice what is small | twice | twice |
 //!
-//! Small is a request or an answer of `SMALL_BYTES` at most. What an encoder holds besides an answer, and what a request takes beside its body, are no part of how large it is.
+//! Small is a request or an answer of `SMALL_BYTES` at most. What an encoder holds besides an answer, and what a request takes
+//! beside its body, are no part of how large it is.
 //!
 //! An answer comes here when it is finished and its size is known. While it is being written, its buffer counts in the pool
 //! of the crate `schema` (`graph.max_writing_memory`, `schema/engine/src/bounds.rs`, which says why there are two).

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,10 +15,11 @@ import time
 import urllib.request
 from pathlib import Path
 
+from servers import READY_SECONDS, free_port
+
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = ROOT / "deploy/Dockerfile"
 MOST_BYTES = 60 * 1000 * 1000
-READY_SECONDS = 60
 STOP_SECONDS = 40
 
 
@@ -107,11 +107,6 @@ def wait_until_ready(server, url):
         except OSError:
             time.sleep(0.1)
     raise AssertionError(f"it is not ready after {READY_SECONDS} s")
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
 
 
 if __name__ == "__main__":

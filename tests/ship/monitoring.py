@@ -8,7 +8,6 @@ import contextlib
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,9 +22,9 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "deploy/monitoring"))
 import build  # noqa: E402
+from servers import free_port, wait_for  # noqa: E402
 
 RULES = ROOT / "deploy/prometheus/rules.yaml"
-READY_SECONDS = 60
 # Until what is asked has been scraped often enough for a rate.
 SCRAPED_SECONDS = 30
 MADE_BY_PROMETHEUS = {"up"}
@@ -192,20 +191,6 @@ def start(stack, folder, command, environment=None):
             process.wait()
 
     stack.callback(stop)
-
-
-def wait_for(url):
-    for _ in range(READY_SECONDS * 10):
-        with contextlib.suppress(OSError):
-            with urllib.request.urlopen(url, timeout=2):
-                return
-        time.sleep(0.1)
-    raise AssertionError(f"{url} is not ready after {READY_SECONDS} s")
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import os
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,8 @@ import threading
 import time
 import urllib.parse
 from pathlib import Path
+
+from servers import free_port, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / "deploy/rollout/rollout.py"
@@ -49,9 +50,9 @@ def main(program, rounds):
         try:
             for port in stable:
                 instance("start", program, folder, port)
-                wait_for(f"127.0.0.1:{port}")
+                wait_for(f"http://127.0.0.1:{port}/readyz")
             nginx = subprocess.Popen(["nginx", "-p", folder, "-c", config])
-            wait_for(f"127.0.0.1:{site}")
+            wait_for(f"http://127.0.0.1:{site}/readyz")
             with Load(site) as load:
                 for _ in range(rounds):
                     assert tool("rolling", stable) == 0
@@ -223,24 +224,6 @@ def nginx_config(folder, site, ports):
         f"http {{ access_log off; {paths} include {folder}/xp-graph.conf; }}\n"
     )
     return main
-
-
-def wait_for(address):
-    for _ in range(600):
-        try:
-            connection = http.client.HTTPConnection(address, timeout=2)
-            connection.request("GET", "/readyz")
-            if connection.getresponse().status == 200:
-                return
-        except (OSError, http.client.HTTPException):
-            pass
-        time.sleep(0.1)
-    raise AssertionError(f"{address} is not ready")
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
 
 
 if __name__ == "__main__":
