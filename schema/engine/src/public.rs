@@ -1,5 +1,6 @@
 //! Objects over rows that everybody may see: the row's type says how it is declared, and nothing has to be said of who sees
-//! it. Not here: objects whose rows some may not see (`object::Visible`), which are types of their own.
+//! it; edges between such objects are declared by a loader and a key. Not here: objects whose rows some may not see
+//! (`object::Visible`), which are types of their own, and edges with arguments (`edge`).
 
 use std::{
     any::{Any, TypeId},
@@ -10,7 +11,9 @@ use std::{
 use rustc_hash::FxHashMap;
 
 use crate::{
+    batch::Loader,
     context::Context,
+    edge::{Many, NoArguments, One},
     object::{Entity, Object, Visible},
 };
 
@@ -72,5 +75,40 @@ impl<R: PublicRow> Visible for Public<R> {
 
     fn visible_to(_: &Context, row: Arc<R>) -> Option<Self> {
         Some(Self(row))
+    }
+}
+
+impl<R: PublicRow> Object<Public<R>> {
+    /// An edge to one object, which `loader` finds by the key in the row. Where it finds none, the parent is null.
+    #[must_use]
+    pub fn one<U: PublicRow, L: Loader<Value = Arc<U>>>(
+        self,
+        name: &'static str,
+        about: &'static str,
+        loader: L,
+        key: fn(&R) -> L::Key,
+    ) -> Self {
+        let one = One::<_, NoArguments, L, Public<U>>::required(
+            move |_| Ok(loader.clone()),
+            move |row: &Public<R>, _| Ok(Some(key(row))),
+        );
+        self.edge(name, about, one)
+    }
+
+    /// An edge to a list of objects, which `loader` finds by the key in the row. Where it finds none, the list is empty.
+    #[must_use]
+    pub fn many<U: PublicRow, L: Loader<Value = Vec<Arc<U>>>>(
+        self,
+        name: &'static str,
+        about: &'static str,
+        loader: L,
+        key: fn(&R) -> L::Key,
+    ) -> Self {
+        let many = Many::<_, NoArguments, L, Public<U>>::new(
+            move |_| Ok(loader.clone()),
+            move |row: &Public<R>, _| Ok(Some(key(row))),
+            |rows, _| Ok(rows.clone()),
+        );
+        self.edge(name, about, many)
     }
 }
