@@ -234,7 +234,7 @@ fn plan<'q, T: 'static, A: Arguments, L: Loader, U: Visible>(
     bind: &Bind<A, L>,
     run: impl FnOnce(EdgePlan<'q, A, L, U>) -> Box<dyn Run<T> + 'q>,
 ) -> Result<Box<dyn Run<T> + 'q>, RequestError> {
-    let selection = U::object().plan(request.planner, &request.selected.sets, request.ctx)?;
+    let selection = request.plan::<U>()?;
     let location = request.selected.location;
     Ok(match FieldArgs::of(request).and_then(|given| Ok((bind(&given)?, given))) {
         Ok((loader, given)) => run(EdgePlan { loader, given, selection, location }),
@@ -555,7 +555,7 @@ impl<T: Send + Sync + 'static, U: Entity + Clone> Edge<T> for Inline<T, U> {
     }
 
     fn plan<'q>(&'static self, request: FieldRequest<'q>) -> Result<Box<dyn Run<T> + 'q>, RequestError> {
-        let selection = U::object().plan(request.planner, &request.selected.sets, request.ctx)?;
+        let selection = request.plan::<U>()?;
         Ok(Box::new(InlineRun { edge: self, selection, location: request.selected.location }))
     }
 }

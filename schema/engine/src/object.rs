@@ -119,6 +119,16 @@ pub struct FieldRequest<'q> {
     pub ctx: &'q Context,
 }
 
+impl<'q> FieldRequest<'q> {
+    /// Plans what is selected on the objects that the field leads to.
+    ///
+    /// # Errors
+    /// Where the document asks for something that cannot be planned.
+    pub fn plan<U: Entity>(&self) -> Result<Selection<'q, U>, RequestError> {
+        U::object().plan(self.planner, &self.selected.sets, self.ctx)
+    }
+}
+
 /// A planned edge.
 pub trait Run<T>: Send + Sync {
     /// Takes the keys from the rows at once; loads when polled.

@@ -18,7 +18,8 @@ use crate::{
 use engine::{
     batch::{Loaded, Loader},
     context::Context,
-    edge::{NoArguments, One, Single},
+    edge::{FieldArgs, NoArguments, One, Single},
+    error::FieldError,
     object::{Entity, Object, Visible, VisibleFrom},
     scalar::Leaf,
 };
@@ -82,9 +83,17 @@ where
     }
 }
 
+/// Loads the rows of an id's objects.
+pub(crate) type NodeLoader<K> = FindLoader<K, <<K as NodeId>::Object as Visible>::Row>;
+
 /// The loader of an id's object.
-pub(crate) fn by_id<K: NodeId>(ctx: &Context) -> FindLoader<K, <K::Object as Visible>::Row> {
+pub(crate) fn by_id<K: NodeId>(ctx: &Context) -> NodeLoader<K> {
     FindLoader::of(K::finder(), ctx)
+}
+
+/// The loader of an edge without arguments to an id's object.
+fn load<K: NodeId>(given: &FieldArgs<'_, NoArguments>) -> Result<NodeLoader<K>, FieldError> {
+    Ok(by_id::<K>(given.ctx))
 }
 
 /// What an object of the graph can be declared by, beside the columns and edges of the engine.
@@ -147,38 +156,26 @@ pub(crate) trait Edges<T>: Sized {
 
 impl<T: Entity> Edges<T> for Object<T> {
     fn one<K: NodeId>(self, name: &'static str, about: &'static str, id: fn(&T) -> K) -> Self {
-        let one = One::<T, NoArguments, _, K::Object>::required(
-            |given| Ok(by_id::<K>(given.ctx)),
-            move |row, _| Ok(Some(id(row))),
-        );
-        self.edge(name, about, one)
+        self.edge(
+            name,
+            about,
+            One::<_, _, _, K::Object>::required(load::<K>, move |row, _| Ok(Some(id(row)))),
+        )
     }
 
     fn maybe<K: NodeId>(self, name: &'static str, about: &'static str, id: fn(&T) -> Option<K>) -> Self {
-        let one = One::<T, NoArguments, _, K::Object>::nullable(
-            |given| Ok(by_id::<K>(given.ctx)),
-            move |row, _| Ok(id(row)),
-        );
-        self.edge(name, about, one)
+        self.edge(name, about, One::<_, _, _, K::Object>::nullable(load::<K>, move |row, _| Ok(id(row))))
     }
 
     fn implied<K: NodeId>(self, name: &'static str, about: &'static str, id: fn(&T) -> K) -> Self
     where
         K::Object: VisibleFrom<T>,
     {
-        let one = One::<T, NoArguments, _, K::Object>::implied(
-            |given| Ok(by_id::<K>(given.ctx)),
-            move |row, _| Ok(Some(id(row))),
-        );
-        self.edge(name, about, one)
+        self.edge(name, about, One::<_, _, _, K::Object>::implied(load::<K>, move |row, _| Ok(Some(id(row)))))
     }
 
     fn written<K: NodeId>(self, name: &'static str, about: &'static str, id: fn(&T) -> Option<K>) -> Self {
-        let one = One::<T, NoArguments, _, K::Object>::written(
-            |given| Ok(by_id::<K>(given.ctx)),
-            move |row, _| Ok(id(row)),
-        );
-        self.edge(name, about, one)
+        self.edge(name, about, One::<_, _, _, K::Object>::written(load::<K>, move |row, _| Ok(id(row))))
     }
 
     fn find<U: Visible, K>(

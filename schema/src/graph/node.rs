@@ -294,8 +294,7 @@ impl<K: NodeId> NodeType for Type<K> {
     }
 
     fn plan<'q>(&self, request: &FieldRequest<'q>) -> Result<Box<dyn NodePlan + 'q>, RequestError> {
-        let selection = K::Object::object().plan(request.planner, &request.selected.sets, request.ctx)?;
-        Ok(Box::new(Plan::<K> { selection }))
+        Ok(Box::new(Plan::<K> { selection: request.plan()? }))
     }
 }
 

@@ -90,7 +90,7 @@ impl<U: Entity> Resolved<Required> for U {
     }
 
     fn plan<'q>(request: &FieldRequest<'q>) -> Result<Selection<'q, U>, RequestError> {
-        U::object().plan(request.planner, &request.selected.sets, request.ctx)
+        request.plan()
     }
 
     fn fill<'a, 'q: 'a>(
@@ -113,7 +113,7 @@ impl<U: Entity> Resolved<Nullable> for Option<U> {
     }
 
     fn plan<'q>(request: &FieldRequest<'q>) -> Result<Selection<'q, U>, RequestError> {
-        U::object().plan(request.planner, &request.selected.sets, request.ctx)
+        request.plan()
     }
 
     fn fill<'a, 'q: 'a>(
@@ -155,7 +155,7 @@ impl<U: Entity> Resolved<Listed> for Vec<U> {
     }
 
     fn plan<'q>(request: &FieldRequest<'q>) -> Result<Selection<'q, U>, RequestError> {
-        U::object().plan(request.planner, &request.selected.sets, request.ctx)
+        request.plan()
     }
 
     fn fill<'a, 'q: 'a>(
