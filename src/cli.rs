@@ -25,9 +25,10 @@ use xp::config::{
     layers::{self, Inputs, Invalid, Loaded},
 };
 
-const EXIT_CODES: &str = "Exit codes:\n  0  done\n  1  it failed (database, port, key, a check of doctor or healthcheck)\n  \
-    2  wrong usage or configuration\n\nConfiguration: defaults < xp.toml < environment < flags; `xp config print` shows \
-    every key,\nits value and where it came from.";
+const EXIT_CODES: &str = "Exit codes:\n  0  done\n  1  it failed (database, port, key, a check of doctor or \
+                          healthcheck)\n  2  wrong usage or configuration\n\nConfiguration: defaults < \
+                          xp.toml < environment < flags; `xp config print` shows every key,\nits value and \
+                          where it came from.";
 
 /// XP Graph: a GraphQL federation subgraph over forms, submissions, locations and activity.
 #[derive(Debug, Parser)]
@@ -316,8 +317,8 @@ fn load_beside(common: &Common, beside: Beside, mode: Mode) -> Result<Config, Fa
     let config = load(common, Mode::Development)?.config;
     if !is_set && !file.exists() {
         return Err(Failure::Usage(format!(
-            "{DEVELOPMENT_FILE} was not found in this folder\n  why:   a development server makes it where it is started\n  fix:   \
-             go there, or start one with `xp dev`"
+            "{DEVELOPMENT_FILE} was not found in this folder\n  why:   a development server makes it where \
+             it is started\n  fix:   go there, or start one with `xp dev`"
         )));
     }
     let url = config.database.url.as_ref().map(ToString::to_string).unwrap_or_default();

@@ -61,8 +61,10 @@ const INTRODUCTION: &str = "\
 
 <!-- Generated from the code; a test compares. Refresh it: UPDATE_GOLDEN=1 cargo test --test it docs -->
 
-Each error has a code in `extensions.code` and the id of its request in `extensions.requestId`, which is also in the header
-`X-Request-Id`. The message is for the developer of the client and may change; decide by the code. Internal failures are
+Each error has a code in `extensions.code` and the id of its request in `extensions.requestId`, which is \
+also in the header
+`X-Request-Id`. The message is for the developer of the client and may change; decide by the code. Internal \
+failures are
 masked: their cause is in the server's log, once for each request, under that id.
 
 An error of the graph comes with status 200. Where nothing was executed and the caller accepts
@@ -70,7 +72,8 @@ An error of the graph comes with status 200. Where nothing was executed and the 
 read, and an answer with data and errors has 294. Codes of persisted documents are explained under
 [Persisted documents](clients.md#persisted-documents).
 
-What cannot be done with the input of a mutation, or may not be done to one object, is not an error of the request: it is
+What cannot be done with the input of a mutation, or may not be done to one object, is not an error of the \
+request: it is
 told in the payload's `userErrors` ([Mutations](clients.md#mutations)).
 
 | code | status | when |

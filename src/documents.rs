@@ -76,7 +76,8 @@ const NO_QUERY: Rejection = Rejection::new(
 const NO_ID: Rejection = Rejection::new(
     StatusCode::BAD_REQUEST,
     "BAD_USER_INPUT",
-    "Invalid document id: expected sha256:<64 hex digits>, 64 or 32 hex digits, or up to 256 letters, digits and -._~:",
+    "Invalid document id: expected sha256:<64 hex digits>, 64 or 32 hex digits, or up to 256 letters, digits \
+     and -._~:",
 );
 const VERSION: Rejection =
     Rejection::new(StatusCode::BAD_REQUEST, "BAD_USER_INPUT", "Unsupported persisted query version");
@@ -297,8 +298,8 @@ impl DocumentStore {
             tracing::warn!(
                 network,
                 client,
-                "more documents are registered than documents.apq_daily_bytes allows one network, or all; further ones \
-                 run and are not kept"
+                "more documents are registered than documents.apq_daily_bytes allows one network, or all; \
+                 further ones run and are not kept"
             );
         }
     }

@@ -88,19 +88,20 @@ impl Forwarding {
         match trouble {
             Trouble::Untrusted => tracing::warn!(
                 %peer,
-                "X-Forwarded-For or Forwarded comes from a peer that is not in http.trusted_proxies and is not believed. \
-                 If this is a proxy, all of its clients count as one: wrong passwords of one of them keep all from \
-                 signing in. Set http.trusted_proxies (XP_HTTP_TRUSTED_PROXIES) to the proxy's address or network"
+                "X-Forwarded-For or Forwarded comes from a peer that is not in http.trusted_proxies and is \
+                 not believed. If this is a proxy, all of its clients count as one: wrong passwords of one \
+                 of them keep all from signing in. Set http.trusted_proxies (XP_HTTP_TRUSTED_PROXIES) to the \
+                 proxy's address or network"
             ),
             Trouble::Unreadable => tracing::warn!(
                 %peer,
-                "X-Forwarded-For from a peer in http.trusted_proxies has an entry that is not an IP address: the \
-                 clients of this proxy count as one"
+                "X-Forwarded-For from a peer in http.trusted_proxies has an entry that is not an IP address: \
+                 the clients of this proxy count as one"
             ),
             Trouble::OtherHeader => tracing::warn!(
                 %peer,
-                "a proxy in http.trusted_proxies sends Forwarded and no X-Forwarded-For; only the latter is read, so \
-                 its clients count as one"
+                "a proxy in http.trusted_proxies sends Forwarded and no X-Forwarded-For; only the latter is \
+                 read, so its clients count as one"
             ),
         }
     }

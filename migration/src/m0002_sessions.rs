@@ -21,7 +21,8 @@ create table user_sessions (
     expires_at timestamptz not null,
     revoked_at timestamptz,
     end_reason text check (end_reason in
-        ('SIGNED_OUT', 'REVOKED_BY_USER', 'REVOKED_BY_ADMIN', 'EXPIRED', 'CREDENTIALS_CHANGED', 'TOKEN_REUSE'))
+        ('SIGNED_OUT', 'REVOKED_BY_USER', 'REVOKED_BY_ADMIN', 'EXPIRED', 'CREDENTIALS_CHANGED',
+        'TOKEN_REUSE'))
 );
 create index user_sessions_active on user_sessions (user_id, is_active, expires_at) where is_active;
 create index user_sessions_of_user on user_sessions (user_id, created_at desc, id desc);

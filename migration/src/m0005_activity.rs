@@ -22,7 +22,8 @@ create table user_activity_logs (
 const INDEXES: &str = "
 create index user_activity_logs_created on user_activity_logs (created_at desc, id desc);
 create index user_activity_logs_of_user on user_activity_logs (user_id, created_at desc, id desc);
-create index user_activity_logs_of_action on user_activity_logs (user_id, action_type, created_at desc, id desc);
+create index user_activity_logs_of_action
+    on user_activity_logs (user_id, action_type, created_at desc, id desc);
 ";
 
 #[async_trait::async_trait]

@@ -44,7 +44,8 @@ fn postgres(table: &str, columns: &[&str]) -> String {
     let matching = columns.iter().map(|column| format!("{column} is not nfc normalized"));
     let (set, matching) = (set.collect::<Vec<_>>().join(", "), matching.collect::<Vec<_>>().join(" or "));
     format!(
-        "do $$ begin if getdatabaseencoding() = 'UTF8' then update {table} set {set} where {matching}; end if; end $$"
+        "do $$ begin if getdatabaseencoding() = 'UTF8' then update {table} set {set} where {matching}; end \
+         if; end $$"
     )
 }
 

@@ -13,7 +13,8 @@ use crate::ddl;
 pub(crate) struct Migration;
 
 const UP: &str = "
-create unique index if not exists form_submissions_own_client on form_submissions (form_id, user_id, own_client_id)
+create unique index if not exists form_submissions_own_client
+    on form_submissions (form_id, user_id, own_client_id)
     where own_client_id is not null;
 create index if not exists form_submissions_versions on form_submissions (form_id, user_id, form_version);
 ";

@@ -175,8 +175,8 @@ fn read_password(file: Option<&Path>) -> Result<String, Failure> {
             let terminal = console::Term::stderr();
             if !terminal.is_term() {
                 return Err(Failure::Usage(
-                    "the password cannot be asked for: standard input is not a terminal\n  fix:   give --password-file FILE, or - for standard \
-                     input"
+                    "the password cannot be asked for: standard input is not a terminal\n  fix:   give \
+                     --password-file FILE, or - for standard input"
                         .into(),
                 ));
             }

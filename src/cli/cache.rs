@@ -11,9 +11,9 @@ use super::{Cache, Failure, say};
 pub(super) async fn run(config: &Config, action: Cache, as_json: bool) -> Result<(), Failure> {
     let url = config.redis.url.as_ref().ok_or_else(|| {
         Failure::Usage(
-            "redis.url is not set\n  why:   without Redis each server keeps its cache in its own process, where no command \
-             reaches it\n  fix:   set REDIS_URL; without Redis, look at the server's /metrics (cache_requests_total), or restart \
-             it for an empty cache"
+            "redis.url is not set\n  why:   without Redis each server keeps its cache in its own process, \
+             where no command reaches it\n  fix:   set REDIS_URL; without Redis, look at the server's \
+             /metrics (cache_requests_total), or restart it for an empty cache"
                 .into(),
         )
     })?;

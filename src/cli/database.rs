@@ -37,8 +37,8 @@ pub(super) async fn connect(
         None => without_password(&chain(&error), url.expose()),
     };
     Err(Failure::Failed(format!(
-        "the database cannot be used\n  where: {url}\n  why:   {why}\n  fix:   check that it runs there and that \
-         DATABASE_URL names it rightly; `xp doctor` checks the rest"
+        "the database cannot be used\n  where: {url}\n  why:   {why}\n  fix:   check that it runs there and \
+         that DATABASE_URL names it rightly; `xp doctor` checks the rest"
     )))
 }
 
@@ -109,7 +109,8 @@ pub(super) async fn migrate_down(config: &Config, steps: u32, is_sure: bool) -> 
     if !is_sure {
         let where_to = config.database.url.as_ref().map(ToString::to_string).unwrap_or_default();
         confirm(&format!(
-            "in {where_to} this takes back, with the tables and columns that they made and all rows in them:\n  {}",
+            "in {where_to} this takes back, with the tables and columns that they made and all rows in \
+             them:\n  {}",
             last.join("\n  ")
         ))?;
     }
@@ -125,7 +126,8 @@ fn confirm(what: &str) -> Result<(), Failure> {
     let terminal = console::Term::stderr();
     if !terminal.is_term() || !std::io::stdin().is_terminal() {
         return Err(Failure::Usage(format!(
-            "{what}\n  why:   it has to be confirmed, and standard input is not a terminal\n  fix:   give --yes if it is"
+            "{what}\n  why:   it has to be confirmed, and standard input is not a terminal\n  fix:   give \
+             --yes if it is"
         )));
     }
     let asked = terminal.write_str(&format!("{what}\nThis cannot be undone. Type yes to go on: "));

@@ -67,7 +67,10 @@ pub(super) async fn doctor(config: &Config, as_json: bool) -> Result<(), Failure
     if as_json {
         let checks: Vec<_> = checks
             .iter()
-            .map(|check| json!({ "name": check.name, "level": check.level.as_str(), "text": check.text, "fix": check.fix }))
+            .map(|check| {
+                let Check { name, text, fix, level } = check;
+                json!({ "name": name, "level": level.as_str(), "text": text, "fix": fix })
+            })
             .collect();
         say(&json!(checks).to_string())?;
     } else {
@@ -92,8 +95,8 @@ fn cautions(config: &Config) -> Vec<Check> {
     if config.http.trusted_proxies.is_empty()
         && checks.iter().all(|check| !check.text.contains("trusted_proxies"))
     {
-        let text = "http.trusted_proxies is empty: right where clients connect directly; behind a proxy all of them count \
-                    as one address, and the server's log says so";
+        let text = "http.trusted_proxies is empty: right where clients connect directly; behind a proxy all \
+                    of them count as one address, and the server's log says so";
         checks.push(Check::ok("settings", text));
     }
     checks
@@ -150,8 +153,8 @@ async fn servers(config: &Config, store: &Store) -> Check {
     let bad = |text: String| Check::bad("servers", Level::Warn, text, FIX);
     match store.count_instances().await {
         Ok((all, sharing)) if all > 1 && sharing < all => bad(format!(
-            "{all} servers serve this database, {} of them without Redis: those cache nothing meanwhile, and their \
-             subscribers do not hear what the others write",
+            "{all} servers serve this database, {} of them without Redis: those cache nothing meanwhile, and \
+             their subscribers do not hear what the others write",
             all - sharing
         )),
         Ok((1.., 0)) if config.redis.url.is_some() => {

@@ -111,8 +111,9 @@ impl UsageFiles {
         let files = if self.usage.is_empty() { &own } else { &self.usage };
         if files.is_empty() {
             return Err(Failure::Usage(
-                "the use of documents is not counted\n  why:   documents.usage_file is not set, and no --usage FILE is given\n  fix:   set \
-                 XP_DOCUMENTS_USAGE_FILE for the servers, and name their files here"
+                "the use of documents is not counted\n  why:   documents.usage_file is not set, and no \
+                 --usage FILE is given\n  fix:   set XP_DOCUMENTS_USAGE_FILE for the servers, and name their \
+                 files here"
                     .into(),
             ));
         }
@@ -257,7 +258,8 @@ fn retire(config: &Config, release: &Release, unless_used: Option<(Usages, u32)>
         if !used.is_empty() {
             let list = used.join("\n");
             return Err(Failure::Failed(format!(
-                "{} documents were asked for in the last {days} days (--force retires them all the same)\n{list}",
+                "{} documents were asked for in the last {days} days (--force retires them all the \
+                 same)\n{list}",
                 used.len()
             )));
         }

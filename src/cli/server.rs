@@ -47,8 +47,8 @@ pub(super) async fn serve(loaded: Loaded, migrate: bool) -> Result<(), Failure> 
     let pending = database::pending(&store).await?;
     if pending > 0 {
         return Err(Failure::Failed(format!(
-            "the database is not at head: {pending} migrations are pending\n  fix:   run `xp migrate up` once before the \
-             rollout, or start with `xp serve --migrate`"
+            "the database is not at head: {pending} migrations are pending\n  fix:   run `xp migrate up` \
+             once before the rollout, or start with `xp serve --migrate`"
         )));
     }
     let access = database::access(&config, &store).await?;
@@ -127,8 +127,8 @@ fn warn_of_strangers(listener: &TcpListener) {
     if !listens_on.ip().to_canonical().is_loopback() {
         tracing::warn!(
             %listens_on,
-            "development listens beyond this machine: whoever reaches it can sign in as administrator with the demo \
-             password, which everybody knows. Leave HOST out, or use `xp serve`"
+            "development listens beyond this machine: whoever reaches it can sign in as administrator with \
+             the demo password, which everybody knows. Leave HOST out, or use `xp serve`"
         );
     }
 }
@@ -143,8 +143,8 @@ async fn refuse_demo_password(store: &Store, access: &Access) -> Result<(), Fail
         let verdict = access.hasher().verify(seed::DEMO_PASSWORD, Some(&hash)).await;
         if verdict.map_err(|error| Failure::Failed(chain(&error)))? != Verdict::Wrong {
             return Err(Failure::Failed(format!(
-                "the demo account {email} has the demo password\n  why:   everybody knows it\n  fix:   block it with \
-                 `xp user disable {email}`, or use a database that `xp dev` has not prepared",
+                "the demo account {email} has the demo password\n  why:   everybody knows it\n  fix:   block \
+                 it with `xp user disable {email}`, or use a database that `xp dev` has not prepared",
                 email = account.email
             )));
         }
@@ -237,8 +237,9 @@ fn banner(config: &Config, listener: &TcpListener, accounts: &[Account]) -> Stri
         }
     }
     lines.push(format!(
-        "\n  Try\n    curl {url}/graphql -H 'content-type: application/json' -H \"authorization: Bearer $TOKEN\" \\\n      \
-         -d '{{\"query\": \"{{ users(first: 3) {{ nodes {{ displayName role }} }} }}\"}}'\n"
+        "\n  Try\n    curl {url}/graphql -H 'content-type: application/json' -H \"authorization: Bearer \
+         $TOKEN\" \\\n      -d '{{\"query\": \"{{ users(first: 3) {{ nodes {{ displayName role }} }} \
+         }}\"}}'\n"
     ));
     lines.join("\n")
 }

@@ -27,8 +27,8 @@ impl Config {
             say(
                 "http.trusted_proxies is empty, and http.host is reached by this machine only",
                 proxies.1,
-                "behind a proxy on this machine all clients count as one address: a few wrong passwords of one of \
-                 them keep everybody from signing in",
+                "behind a proxy on this machine all clients count as one address: a few wrong passwords of \
+                 one of them keep everybody from signing in",
                 "list the proxy, as in 127.0.0.1, and have it send X-Forwarded-For",
             );
         } else if STRANGERS.iter().any(is_stranger) {
@@ -43,8 +43,8 @@ impl Config {
             say(
                 "auth.sign_up is on",
                 "XP_AUTH_SIGN_UP",
-                "anybody may make an account, see the names of all others and the open forms, and learn from signUp's \
-                 answer whether an e-mail has an account",
+                "anybody may make an account, see the names of all others and the open forms, and learn from \
+                 signUp's answer whether an e-mail has an account",
                 "leave it off where accounts are made by administrators or by `xp user create`",
             );
         }
@@ -52,7 +52,8 @@ impl Config {
             say(
                 "http.metrics_address is main",
                 "XP_HTTP_METRICS_ADDRESS",
-                "everybody who reaches the main port reads how many people use the server and what it looks up",
+                "everybody who reaches the main port reads how many people use the server and what it looks \
+                 up",
                 "leave it out, or keep the path from others in front of the server",
             );
         }

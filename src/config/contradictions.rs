@@ -76,7 +76,9 @@ impl Config {
                 what: format!("telemetry.otlp_endpoint = \"{endpoint}\""),
                 place: "OTEL_EXPORTER_OTLP_ENDPOINT or xp.toml".into(),
                 why: "traces are sent by OTLP over plain HTTP".into(),
-                fix: "name a collector near by, as in http://localhost:4318, and let it speak TLS to the outside".into(),
+                fix: "name a collector near by, as in http://localhost:4318, and let it speak TLS to the \
+                      outside"
+                    .into(),
             });
         }
         found

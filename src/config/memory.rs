@@ -36,10 +36,14 @@ pub(super) fn contradictions(config: &Config, found: &mut Vec<Problem>) {
     }
     if share(http.max_answer_memory, 5) < graph.max_answer_bytes.0 as u128 + ENCODER {
         found.push(Problem {
-            what: "graph.max_answer_bytes is larger than the share of http.max_answer_memory that one caller may take"
-                .into(),
+            what:
+                "graph.max_answer_bytes is larger than the share of http.max_answer_memory that one caller \
+                   may take"
+                    .into(),
             place: "XP_HTTP_MAX_ANSWER_MEMORY and XP_HTTP_ADDRESS_SHARE, or xp.toml".into(),
-            why: "the longest answer that is allowed, and 256 KiB to compress it, must fit in there to be sent".into(),
+            why: "the longest answer that is allowed, and 256 KiB to compress it, must fit in there to be \
+                  sent"
+                .into(),
             fix: "raise http.max_answer_memory or http.address_share, or lower graph.max_answer_bytes".into(),
         });
     }

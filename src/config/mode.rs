@@ -45,7 +45,8 @@ impl Mode {
         );
         const SECRET: (&str, &str) = (
             "auth.secret",
-            "make one with `openssl rand -base64 32`, keep it, and set XP_AUTH_SECRET (or XP_AUTH_SECRET_FILE) to it",
+            "make one with `openssl rand -base64 32`, keep it, and set XP_AUTH_SECRET (or \
+             XP_AUTH_SECRET_FILE) to it",
         );
         match self {
             Self::Development | Self::Tool => &[],

@@ -165,8 +165,8 @@ fn pattern(text: &str) -> Result<Pattern, String> {
         None if !host.contains('*') => Host::Exactly(host),
         _ => {
             return wrong(
-                "a `*` stands for all subdomains (https://*.example.com), for every port (http://localhost:*), or alone for \
-                 every origin",
+                "a `*` stands for all subdomains (https://*.example.com), for every port \
+                 (http://localhost:*), or alone for every origin",
             );
         }
     };

@@ -45,8 +45,8 @@ pub(super) fn check(
     let values = serde_json::to_value(variables).map_err(|_| "the variables cannot be written as JSON")?;
     if !is_exact(&values) {
         return Err(
-            "hmac-signature: a number in the variables is not safe in JavaScript (beyond 2^53, or -0), so others \
-                    have the same signature",
+            "hmac-signature: a number in the variables is not safe in JavaScript (beyond 2^53, or -0), so \
+             others have the same signature",
         );
     }
     let message = message(query, variables).ok_or("the variables cannot be written as JSON")?;

@@ -94,8 +94,8 @@ pub(super) fn foreign(headers: &HeaderMap) -> Rejection {
     let origin = headers.get(header::ORIGIN).map(HeaderValue::as_bytes).unwrap_or_default();
     let origin = short(&String::from_utf8_lossy(origin));
     let message = format!(
-        "Pages of the origin {origin} may not ask this server. The setting http.cors_origins (XP_HTTP_CORS_ORIGINS) lists \
-         those that may."
+        "Pages of the origin {origin} may not ask this server. The setting http.cors_origins \
+         (XP_HTTP_CORS_ORIGINS) lists those that may."
     );
     Rejection { status: StatusCode::FORBIDDEN, code: "FORBIDDEN", message: Cow::Owned(message) }
 }
@@ -195,8 +195,8 @@ fn preflight(http: &HttpConfig, asked: &HeaderMap) -> Response {
 
 fn header_not_listed(name: &str) -> Rejection {
     let message = format!(
-        "Pages of other origins may not send the header {}. The setting http.cors_headers (XP_HTTP_CORS_HEADERS) lists those \
-         that they may.",
+        "Pages of other origins may not send the header {}. The setting http.cors_headers \
+         (XP_HTTP_CORS_HEADERS) lists those that they may.",
         short(name)
     );
     Rejection { status: StatusCode::OK, code: "FORBIDDEN", message: Cow::Owned(message) }

@@ -48,7 +48,8 @@ const INCLUDE_TRACE: &str = "apollo-federation-include-trace";
 const NOT_ACCEPTABLE: Rejection = Rejection::new(
     StatusCode::NOT_ACCEPTABLE,
     "BAD_USER_INPUT",
-    "The answer comes as application/graphql-response+json or application/json; the Accept header takes neither.",
+    "The answer comes as application/graphql-response+json or application/json; the Accept header takes \
+     neither.",
 );
 const ONLY_QUERIES: Rejection = Rejection::new(
     StatusCode::METHOD_NOT_ALLOWED,
@@ -68,7 +69,8 @@ const POST_ONLY: HeaderValue = HeaderValue::from_static("POST");
 const DONE: Rejection = Rejection::new(
     StatusCode::OK,
     "COST_LIMIT",
-    "The server cannot hold an answer of this length now. Ask for less at once. What the mutation did is done.",
+    "The server cannot hold an answer of this length now. Ask for less at once. What the mutation did is \
+     done.",
 );
 pub(super) const TIMEOUT: Rejection =
     Rejection::new(StatusCode::GATEWAY_TIMEOUT, "TIMEOUT", "The request took too long and was stopped.");

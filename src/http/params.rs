@@ -23,7 +23,8 @@ const NO_JSON: Rejection =
 const NO_REQUEST: Rejection = Rejection::new(
     StatusCode::BAD_REQUEST,
     "BAD_USER_INPUT",
-    "A GraphQL request is one JSON object: query (text), variables (object, or a list of objects), operationName (text), \
+    "A GraphQL request is one JSON object: query (text), variables (object, or a list of objects), \
+     operationName (text), \
      extensions (object).",
 );
 const NO_BATCH: Rejection = Rejection::new(

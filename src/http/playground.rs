@@ -27,9 +27,10 @@ struct Asset {
 }
 
 /// What the page may load and do.
-const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; worker-src 'self'; \
-    style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self'; connect-src 'self'; base-uri 'none'; \
-    form-action 'none'; frame-ancestors 'none'";
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; worker-src 'self'; style-src \
+                                       'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self'; \
+                                       connect-src 'self'; base-uri 'none'; form-action 'none'; \
+                                       frame-ancestors 'none'";
 const REVALIDATE: &str = "no-cache";
 const FOR_GOOD: &str = "public, max-age=31536000, immutable";
 /// What proxies add to a request.

@@ -128,14 +128,14 @@ impl Metrics {
         );
         registry.register(
             "http_server_connections_cut",
-            "Connections, and streams of HTTP/2, that the server ended: head and idle (said nothing), write and rate (took nothing, \
-             or too slowly), too_large, not_http",
+            "Connections, and streams of HTTP/2, that the server ended: head and idle (said nothing), write \
+             and rate (took nothing, or too slowly), too_large, not_http",
             metrics.connections_cut.clone(),
         );
         registry.register(
             "http_server_connections_refused",
-            "Connections that were not let in: address (has its share; closed), full and failed (out of file descriptors; \
-             they wait)",
+            "Connections that were not let in: address (has its share; closed), full and failed (out of file \
+             descriptors; they wait)",
             metrics.connections_refused.clone(),
         );
         registry.register(

@@ -1,23 +1,20 @@
 //! No line of code is longer than rustfmt makes them: where one is, rustfmt leaves the whole expression around it as it
 //! is, and says nothing. Not here: comments, tests, and what rustfmt itself checks.
 
-use std::{fmt::Write as _, path::Path};
+use std::fmt::Write as _;
 
-use crate::{ROOT, arrows};
+use crate::{arrows, crates};
 
 /// Characters of a line at most; `max_width` in `rustfmt.toml`.
 const MAX_WIDTH: usize = 110;
 
-/// The crates whose code is checked.
-const CRATES: [&str; 3] = ["schema/engine/src", "schema/src", "entities/src"];
-
 #[test]
 fn no_line_of_code_is_too_long_for_rustfmt() {
     let mut wrong = String::new();
-    for folder in CRATES {
-        for (module, text) in arrows::files(&Path::new(ROOT).join(folder)) {
+    for (name, folder) in crates() {
+        for (module, text) in arrows::files(&folder.join("src")) {
             for (number, line) in long_lines(&text) {
-                let _ = writeln!(wrong, "{folder}: {} line {number}: {line}", module.join("::"));
+                let _ = writeln!(wrong, "{name}: {} line {number}: {line}", module.join("::"));
             }
         }
     }

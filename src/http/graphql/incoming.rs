@@ -36,9 +36,10 @@ const UNAUTHENTICATED: &str = "UNAUTHENTICATED";
 const CSRF: Rejection = Rejection::new(
     StatusCode::BAD_REQUEST,
     "CSRF_PREVENTION",
-    "A GET must show that it does not come from a foreign page: by an authorization, apollo-require-preflight or \
-     x-apollo-operation-name header, by content-type: application/json, from a page of this server (Sec-Fetch-Site), or \
-     from an Origin that http.cors_origins lists. A POST or a QUERY needs none of these.",
+    "A GET must show that it does not come from a foreign page: by an authorization, \
+     apollo-require-preflight or x-apollo-operation-name header, by content-type: application/json, from a \
+     page of this server (Sec-Fetch-Site), or from an Origin that http.cors_origins lists. A POST or a QUERY \
+     needs none of these.",
 );
 const MEDIA_TYPE: Rejection = Rejection::new(
     StatusCode::UNSUPPORTED_MEDIA_TYPE,

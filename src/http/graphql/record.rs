@@ -149,10 +149,12 @@ pub(in crate::http) fn record(
     let trace_id = own_trace().or_else(callers_trace);
     let codes = (!summary.codes.is_empty()).then(|| summary.codes.join(","));
     tracing::info!(
-        target: OPERATIONS, operation = kind, operation_name = about.operation_name, document_id = about.document_id,
+        target: OPERATIONS, operation = kind, operation_name = about.operation_name,
+        document_id = about.document_id,
         viewer = about.viewer.map(tracing::field::display), client_name = about::client_name(headers),
         client_version = about::client_version(headers), ms = took.as_micros() as f64 / 1000.0,
-        statements = summary.statements, variable_sets = summary.variable_sets, codes, status = status.as_u16(), request_id = request_id(headers), trace_id,
+        statements = summary.statements, variable_sets = summary.variable_sets, codes,
+        status = status.as_u16(), request_id = request_id(headers), trace_id,
         "operation",
     );
 }

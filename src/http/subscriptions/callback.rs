@@ -43,7 +43,8 @@ const TRIES_AFTER: [Duration; 2] = [Duration::from_millis(100), Duration::from_m
 const NO_EXTENSION: Rejection = Rejection::new(
     StatusCode::BAD_REQUEST,
     "BAD_USER_INPUT",
-    "callback/1.0 needs extensions.subscription: callbackUrl, subscriptionId and verifier (texts), heartbeatIntervalMs (a number).",
+    "callback/1.0 needs extensions.subscription: callbackUrl, subscriptionId and verifier (texts), \
+     heartbeatIntervalMs (a number).",
 );
 const NOT_LISTED: Rejection =
     Rejection::new(StatusCode::FORBIDDEN, "FORBIDDEN", "This server does not call back at this address.");
@@ -331,7 +332,9 @@ impl Callback {
                 tokio::select! {
                     biased;
                     event = events.next() => match event {
-                        Some(Event::Reply(reply)) if reply.executed => address.next(reply, &owner, &headers).await,
+                        Some(Event::Reply(reply)) if reply.executed => {
+                            address.next(reply, &owner, &headers).await
+                        }
                         last => {
                             let last = match last {
                                 Some(Event::Reply(reply)) => Some(reply),

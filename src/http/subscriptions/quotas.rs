@@ -22,7 +22,8 @@ pub(super) const TOO_MANY_SUBSCRIPTIONS: Rejection = Rejection::new(
 pub(super) const TOO_MANY_SOCKETS: Rejection = Rejection::new(
     StatusCode::TOO_MANY_REQUESTS,
     "RATE_LIMITED",
-    "This address has as many WebSockets that are not signed in as it may have (http.max_sockets_per_address).",
+    "This address has as many WebSockets that are not signed in as it may have \
+     (http.max_sockets_per_address).",
 );
 
 /// What is counted.
