@@ -9,7 +9,7 @@ use std::{
     io::{self, Write as _},
     pin::Pin,
     sync::{Arc, LazyLock},
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     thread,
 };
 
@@ -22,9 +22,8 @@ use axum::{
 };
 use brotli::CompressorWriter;
 use flate2::{Compression, write::GzEncoder};
-use futures_util::future::BoxFuture;
 use hyper::body::{Frame, SizeHint};
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, futures::OwnedNotified};
 use zstd::{stream::write::Encoder as ZstdEncoder, zstd_safe::CParameter};
 
 use super::{
@@ -47,10 +46,60 @@ const BROTLI_QUALITY: u32 = 0;
 const ZSTD_LEVEL: i32 = 1;
 
 /// How many pieces of long bodies may be compressed at the same time: on half of the threads, at least one.
-static TURNS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| {
+static TURNS: LazyLock<Arc<Turns>> = LazyLock::new(|| {
     let threads = thread::available_parallelism().map_or(1, |threads| threads.get() / 2);
-    Arc::new(Semaphore::new(threads.max(1)))
+    Arc::new(Turns::new(threads.max(1)))
 });
+
+/// Permits to compress a piece. One is taken and given back within one poll: a semaphore that hands its permits to who has
+/// waited longest would also hand them to bodies that nobody polls, such as those whose HTTP/2 window is closed.
+struct Turns {
+    permits: Semaphore,
+    /// Tells all who wait that a permit is free.
+    freed: Arc<Notify>,
+}
+
+impl Turns {
+    fn new(permits: usize) -> Self {
+        Self { permits: Semaphore::new(permits), freed: Arc::default() }
+    }
+
+    /// A permit, where one is free now. If none is, the caller is woken once `waiting` is told of one.
+    fn poll_take(
+        &self,
+        waiting: &mut Option<Pin<Box<OwnedNotified>>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Turn<'_>> {
+        loop {
+            // It waits before it looks, so that what is freed between the two is not missed.
+            let freed = waiting.get_or_insert_with(|| Box::pin(Arc::clone(&self.freed).notified_owned()));
+            let is_told = freed.as_mut().poll(cx).is_ready();
+            if is_told {
+                *waiting = None;
+            }
+            if let Ok(permit) = self.permits.try_acquire() {
+                *waiting = None;
+                return Poll::Ready(Turn { permit: Some(permit), freed: &self.freed });
+            }
+            if !is_told {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+/// The right to compress a piece.
+struct Turn<'a> {
+    permit: Option<SemaphorePermit<'a>>,
+    freed: &'a Notify,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.permit = None;
+        self.freed.notify_waiters();
+    }
+}
 
 /// A coding of content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -230,8 +279,8 @@ struct Pieces {
     rest: InMemory,
     encoder: Option<Encoder>,
     /// Where it waits until the next piece of a long body may be compressed.
-    turns: Arc<Semaphore>,
-    turn: Option<BoxFuture<'static, Result<OwnedSemaphorePermit, AcquireError>>>,
+    turns: Arc<Turns>,
+    waiting: Option<Pin<Box<OwnedNotified>>>,
     is_long: bool,
     /// The last turn took its time; now it is others' turn.
     is_others_turn: bool,
@@ -282,10 +331,10 @@ impl Encoder {
 }
 
 impl Pieces {
-    fn of(whole: InMemory, coding: Coding, turns: &Arc<Semaphore>) -> io::Result<Self> {
+    fn of(whole: InMemory, coding: Coding, turns: &Arc<Turns>) -> io::Result<Self> {
         let is_long = whole.len() > PIECE;
         let (encoder, turns) = (Encoder::of(coding)?, Arc::clone(turns));
-        Ok(Self { rest: whole, encoder, turns, turn: None, is_long, is_others_turn: false })
+        Ok(Self { rest: whole, encoder, turns, waiting: None, is_long, is_others_turn: false })
     }
 
     /// The next bytes that go out; none where the encoder keeps them for now.
@@ -323,11 +372,12 @@ impl HttpBody for Pieces {
             this.is_others_turn = !this.rest.is_empty();
             return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
+        let turns = Arc::clone(&this.turns);
         let turn = if this.is_long {
-            let turn = this.turn.get_or_insert_with(|| Box::pin(Arc::clone(&this.turns).acquire_owned()));
-            let turn = ready!(turn.as_mut().poll(cx));
-            this.turn = None;
-            Some(turn)
+            match turns.poll_take(&mut this.waiting, cx) {
+                Poll::Ready(turn) => Some(turn),
+                Poll::Pending => return Poll::Pending,
+            }
         } else {
             None
         };
@@ -364,6 +414,7 @@ mod tests {
         io::Read as _,
         sync::atomic::{AtomicUsize, Ordering},
         task::{Wake, Waker},
+        time::Duration,
     };
 
     use http_body_util::BodyExt as _;
@@ -445,15 +496,18 @@ mod tests {
         whole
     }
 
-    fn pieces(whole: &[u8], coding: Coding, turns: &Arc<Semaphore>) -> Pieces {
+    fn pieces(whole: &[u8], coding: Coding, turns: &Arc<Turns>) -> Pieces {
         Pieces::of(Chunks::from(whole.to_vec()).into(), coding, turns).expect("an encoder")
     }
 
     /// While others compress on the threads that are for it, a long body waits, and a short one does not.
     #[tokio::test]
     async fn a_long_body_waits_for_its_turn() {
-        let turns = Arc::new(Semaphore::new(1));
-        let others = Arc::clone(&turns).acquire_owned().await.expect("it is open");
+        let turns = Arc::new(Turns::new(1));
+        let mut waiting = None;
+        let Poll::Ready(others) = turns.poll_take(&mut waiting, &mut Context::from_waker(Waker::noop())) else {
+            panic!("it is free");
+        };
         let text = vec![b'x'; PIECE + 1];
         assert!(pieces(&text[..PIECE], Coding::Gzip, &turns).collect().await.is_ok());
         assert!(pieces(&text, Coding::Identity, &turns).collect().await.is_ok());
@@ -466,7 +520,33 @@ mod tests {
         drop(others);
         let whole = long.await.expect("no error").to_bytes();
         assert!(inflated(Coding::Gzip, &whole) == text);
-        assert_eq!(turns.available_permits(), 1, "it is given back");
+        assert_eq!(turns.permits.available_permits(), 1, "it is given back");
+    }
+
+    /// A body that is woken and not polled, as HTTP/2 does while its window is closed, keeps no turn from others.
+    #[tokio::test]
+    async fn a_body_that_is_not_polled_holds_no_turn() {
+        let turns = Arc::new(Turns::new(1));
+        let text = vec![b'x'; 3 * PIECE];
+        let mut idle: Vec<_> = (0..3).map(|_| pieces(&text, Coding::Gzip, &turns)).collect();
+        let mut waiting = None;
+        let Poll::Ready(others) = turns.poll_take(&mut waiting, &mut Context::from_waker(Waker::noop())) else {
+            panic!("it is free");
+        };
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        for body in &mut idle {
+            assert!(Pin::new(body).poll_frame(&mut Context::from_waker(&waker)).is_pending());
+        }
+        let mut last = Box::pin(pieces(&text, Coding::Gzip, &turns).collect());
+        assert!(futures_util::poll!(last.as_mut()).is_pending());
+        drop(others);
+        assert_eq!(woken.0.load(Ordering::Relaxed), idle.len(), "all are woken");
+        let whole = tokio::time::timeout(Duration::from_secs(10), last).await.expect("its turn comes");
+        assert!(inflated(Coding::Gzip, &whole.expect("no error").to_bytes()) == text);
+        for body in idle {
+            assert!(inflated(Coding::Gzip, &body.collect().await.expect("no error").to_bytes()) == text);
+        }
     }
 
     /// No poll works on more than a piece, not even where nothing comes out of it, and each is followed by others' turn.
@@ -479,7 +559,7 @@ mod tests {
                 let woken = Arc::new(Woken::default());
                 let waker = Waker::from(Arc::clone(&woken));
                 let mut cx = Context::from_waker(&waker);
-                let mut pieces = pieces(whole, coding, &Arc::new(Semaphore::new(1)));
+                let mut pieces = pieces(whole, coding, &Arc::new(Turns::new(1)));
                 let (mut out, mut waited) = (Vec::new(), 0);
                 loop {
                     let before = pieces.rest.len();

@@ -24,8 +24,7 @@ const NO_REQUEST: Rejection = Rejection::new(
     StatusCode::BAD_REQUEST,
     "BAD_USER_INPUT",
     "A GraphQL request is one JSON object: query (text), variables (object, or a list of objects), \
-     operationName (text), \
-     extensions (object).",
+     operationName (text), extensions (object).",
 );
 const NO_BATCH: Rejection = Rejection::new(
     StatusCode::BAD_REQUEST,
