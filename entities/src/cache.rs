@@ -403,6 +403,21 @@ impl Cache {
         }
     }
 
+    /// For a cache between instances: as long as servers of the same database use another one, nothing in it is used.
+    pub(crate) async fn set_split(&self, is_split: bool) {
+        if let Some(inner) = &self.inner
+            && let Some(shared) = &inner.shared
+        {
+            shared.set_split(&inner.table, is_split).await;
+        }
+    }
+
+    /// Which cache between instances this is, if it is one and could be read once; all who use the same Redis and
+    /// namespace have the same id.
+    pub(crate) async fn id(&self) -> Option<Uuid> {
+        self.inner.as_ref()?.shared.as_ref()?.id().await
+    }
+
     /// Whether there is a cache.
     pub fn is_on(&self) -> bool {
         self.inner.is_some()

@@ -13,7 +13,7 @@ use crate::{
     auth::revocation::Revocations,
     cache::{
         AnswerName, Cache, CacheOptions, Cached, ReadContext, Recorder, Retention, Tag, Version,
-        instance::{self, Instance},
+        instance::{self, Instance, InstanceCounts},
         outbox::{self, PublishedIds},
     },
     database::{
@@ -282,12 +282,11 @@ impl Store {
         instance::leave(self.database(), &self.parts.instance).await;
     }
 
-    /// How many servers of this database have given a sign of late, as far as clocks agree, and how many of them share a
-    /// cache by Redis.
+    /// How many servers of this database have given a sign of late, as far as clocks agree.
     ///
     /// # Errors
     /// The database's.
-    pub async fn count_instances(&self) -> Result<(usize, usize), Error> {
+    pub async fn count_instances(&self) -> Result<InstanceCounts, Error> {
         instance::count(self.database()).await
     }
 

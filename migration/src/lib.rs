@@ -26,6 +26,7 @@ mod m0010_composed;
 mod m0011_client_ids;
 mod m0012_exchanges;
 mod m0013_client_id_indexes;
+mod m0014_cache_ids;
 mod partitions;
 
 use std::{collections::HashSet, time::Duration};
@@ -126,6 +127,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0011_client_ids::Migration),
             Box::new(m0012_exchanges::Migration),
             Box::new(m0013_client_id_indexes::Migration),
+            Box::new(m0014_cache_ids::Migration),
         ]
     }
 }

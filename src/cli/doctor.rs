@@ -2,7 +2,8 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use entities::{Store, redis::Redis};
+use entities::{Store, cache::instance::InstanceCounts, redis::Redis};
+use futures_util::FutureExt as _;
 use prometheus_client::registry::Registry;
 use serde_json::json;
 use tokio::net::TcpStream;
@@ -122,8 +123,18 @@ async fn store(config: &Config) -> Vec<Check> {
             return vec![Check::bad("database", Level::Fail, failure.to_string(), fix)];
         }
     };
+    let looked = database::while_it_answers(&store, look_into(config, &store).map(Ok)).await;
+    store.close().await;
     let reachable = Check::ok("database", format!("{url} answers"));
-    let migrations = match database::pending(&store).await {
+    match looked {
+        Ok(checks) => std::iter::once(reachable).chain(checks).collect(),
+        Err(failure) => vec![Check::bad("database", Level::Fail, failure.to_string(), "")],
+    }
+}
+
+/// What is in the database.
+async fn look_into(config: &Config, store: &Store) -> Vec<Check> {
+    let migrations = match database::pending(store).await {
         Ok(0) => Check::ok("migrations", "at head"),
         Ok(pending) => Check::bad("migrations", Level::Fail, format!("{pending} pending"), "xp migrate up"),
         Err(failure) => Check::bad(
@@ -133,34 +144,38 @@ async fn store(config: &Config) -> Vec<Check> {
             "check the account's rights on the database",
         ),
     };
-    let mut checks = vec![reachable, migrations];
-    if config.auth.secret.is_some() && checks[1].level == Level::Ok {
-        checks.push(match database::access(config, &store).await {
+    let is_at_head = migrations.level == Level::Ok;
+    let mut checks = vec![migrations];
+    if config.auth.secret.is_some() && is_at_head {
+        checks.push(match database::access(config, store).await {
             Ok(_) => Check::ok("token keys", "sealed with this secret"),
             Err(failure) => Check::bad("token keys", Level::Fail, failure.to_string(), ""),
         });
     }
-    if checks[1].level == Level::Ok {
-        checks.push(servers(config, &store).await);
+    if is_at_head {
+        checks.push(servers(config, store).await);
     }
-    store.close().await;
     checks
 }
 
-/// Without Redis there is one server.
+/// Without Redis there is one server, and with it all use the same.
 async fn servers(config: &Config, store: &Store) -> Check {
-    const FIX: &str = "set REDIS_URL to the same Redis for all servers, or run one";
+    const FIX: &str = "give all servers the same REDIS_URL and redis.namespace, or run one";
     let bad = |text: String| Check::bad("servers", Level::Warn, text, FIX);
     match store.count_instances().await {
-        Ok((all, sharing)) if all > 1 && sharing < all => bad(format!(
+        Ok(InstanceCounts { all, sharing, .. }) if all > 1 && sharing < all => bad(format!(
             "{all} servers serve this database, {} of them without Redis: those cache nothing meanwhile, and \
              their subscribers do not hear what the others write",
             all - sharing
         )),
-        Ok((1.., 0)) if config.redis.url.is_some() => {
+        Ok(InstanceCounts { all, caches: 2.., .. }) => bad(format!(
+            "{all} servers serve this database, and not all with the same Redis and redis.namespace: they \
+             cache nothing meanwhile, and their subscribers do not hear what the others write"
+        )),
+        Ok(InstanceCounts { all: 1.., sharing: 0, .. }) if config.redis.url.is_some() => {
             bad("a server serves this database without Redis, and redis.url is set here".to_owned())
         }
-        Ok((all, _)) => Check::ok("servers", format!("{all} serving this database")),
+        Ok(InstanceCounts { all, .. }) => Check::ok("servers", format!("{all} serving this database")),
         Err(error) => bad(format!("cannot be counted: {error}")),
     }
 }

@@ -1,5 +1,6 @@
-//! Several servers on one database: without Redis none answers what is older than a second, and a database that went back
-//! in time is noticed by all. The real program where it matters who lives. Not here: servers with Redis (`cluster`, `cache`).
+//! Several servers on one database: without Redis, or with different ones, none answers what is older than a second, and a
+//! database that went back in time is noticed by all. The real program where it matters who lives. Not here: servers that
+//! share a Redis (`cluster`, `cache`).
 
 use std::{
     thread,
@@ -11,7 +12,7 @@ use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    TestApp, db,
+    RedisServer, TestApp, db,
     process::{self, Server},
 };
 
@@ -81,6 +82,54 @@ fn two_servers_without_redis_are_never_stale_and_say_so() {
         ask(&first, &rename("Alone"));
         assert_eq!(name(&first), json!("Alone"));
     }
+}
+
+/// Both have a Redis, but not the same namespace of it; then the second one is started again with that of the first.
+#[test]
+fn servers_with_different_caches_are_never_stale_and_say_so() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let url = runtime.block_on(db::own_postgres());
+    let redis = runtime.block_on(RedisServer::start());
+    let address = redis.address();
+    let token = process::mint(&url, "collector@example.com", &[]);
+    let ask = |server: &Server, query: &str| -> Value {
+        let answer = process::ask(&server.address, &token, query, &json!({})).expect("the server is there");
+        assert_eq!(answer["errors"], Value::Null, "{answer}");
+        answer["data"].clone()
+    };
+    let name = |server: &Server| ask(server, NAME)["me"]["displayName"].clone();
+    let start =
+        |namespace: &str| Server::start(&url, &[("REDIS_URL", &address), ("XP_REDIS_NAMESPACE", namespace)]);
+    let doctor = || {
+        let run = process::xp(&url).env("REDIS_URL", &address).args(["doctor"]).output();
+        String::from_utf8_lossy(&run.expect("it can be started").stdout).into_owned()
+    };
+    let first = start("blue");
+    name(&first);
+    let mut second = start("green");
+    wait_until("nothing is said by the first", || first.log().contains("uses another Redis or another"));
+    wait_until("nothing is said by the second", || second.log().contains("uses another Redis or another"));
+    for round in 0..10 {
+        let (writer, reader) = if round % 2 == 0 { (&second, &first) } else { (&first, &second) };
+        name(reader);
+        ask(writer, &rename(&format!("Round {round}")));
+        assert_eq!(name(reader), json!(format!("Round {round}")));
+    }
+    let said = doctor();
+    assert!(
+        said.contains("warn  servers: 2 servers serve this database, and not all with the same Redis"),
+        "{said}"
+    );
+    assert!(second.stop(PATIENCE).is_some_and(|status| status.success()));
+    let second = start("blue");
+    assert_eq!(name(&second), json!("Round 9"), "nothing from before is used");
+    wait_until("they share one cache again", || {
+        first.log().contains("use the same Redis and redis.namespace again")
+    });
+    ask(&second, &rename("Shared"));
+    wait_until("the first never hears of it", || name(&first) == json!("Shared"));
+    let said = doctor();
+    assert!(said.contains("ok    servers: 2 serving this database"), "{said}");
 }
 
 /// The last revocations are lost and their numbers given out again, as by a failover that lost the tail of the log.

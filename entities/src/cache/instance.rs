@@ -1,7 +1,7 @@
 //! The servers that serve one database. Each says so in a row that it renews while it lives, and looks for the others twice
-//! a second. Without Redis a server does not hear what others write: as long as there is another one, it keeps nothing in
-//! its cache, so that nothing it answers is older than half a second. Subscribers still do not hear what others write, which
-//! the log and `xp doctor` say. No clocks are compared: another one lives if its row changes. Where a long transaction keeps
+//! a second. Without Redis, or with another Redis or namespace than theirs, a server does not hear what others write: as long
+//! as there is such a server, nothing is cached, so that nothing is answered that is older than a second. Subscribers still
+//! do not hear what the other one writes, which the log and `xp doctor` say. No clocks are compared: another one lives if its row changes. Where a long transaction keeps
 //! everybody from writing to SQLite, no row can change, and nobody grows older. Not here: how servers with Redis hear of
 //! each other (`shared`, and `relay` of the events).
 
@@ -14,7 +14,7 @@ use std::{
 };
 
 use chrono::TimeDelta;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use sea_orm::{Set, entity::prelude::*, sea_query::OnConflict};
 
 use super::Cache;
@@ -50,6 +50,8 @@ record! {
         pub shares_cache: bool,
         /// Its last sign of life, by its own clock.
         pub seen_at: Time,
+        /// Which cache it shares with others (`Cache::id`); none: it has no Redis, or could not reach it yet.
+        pub cache_id: Option<Uuid>,
     }
 }
 
@@ -65,6 +67,8 @@ pub(crate) struct Instance {
     id: Uuid,
     /// Its last sign of life.
     beaten: Mutex<Option<Instant>>,
+    /// The cache that this server shares with others, as it said with its last sign of life.
+    cache_id: Mutex<Option<Uuid>>,
     has_others: AtomicBool,
     has_sharing_others: AtomicBool,
 }
@@ -72,7 +76,8 @@ pub(crate) struct Instance {
 impl Default for Instance {
     fn default() -> Self {
         let (has_others, has_sharing_others) = (AtomicBool::default(), AtomicBool::default());
-        Self { id: id::new(), beaten: Mutex::default(), has_others, has_sharing_others }
+        let (beaten, cache_id) = (Mutex::default(), Mutex::default());
+        Self { id: id::new(), beaten, cache_id, has_others, has_sharing_others }
     }
 }
 
@@ -80,6 +85,10 @@ impl Instance {
     /// Another server with a Redis serves the same database: it has to hear what this one writes.
     pub(crate) fn has_sharing_others(&self) -> bool {
         self.has_sharing_others.load(Ordering::Acquire)
+    }
+
+    fn cache_id(&self) -> Option<Uuid> {
+        *self.cache_id.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set_beaten(&self, at: Option<Instant>) {
@@ -95,6 +104,7 @@ impl Instance {
 /// Another server.
 struct Other {
     shares: bool,
+    cache_id: Option<Uuid>,
     seen_at: Time,
     /// How long its row has not changed, as far as it could.
     silent: Duration,
@@ -122,7 +132,7 @@ async fn keep_beating(database: &Database, cache: &Cache, instance: &Instance) {
 
 async fn keep_looking(database: &Database, cache: &Cache, instance: &Instance) {
     let mut others = FxHashMap::default();
-    let (mut looked, mut warned) = (Instant::now(), false);
+    let (mut looked, mut warned) = (Instant::now(), Warned::default());
     loop {
         // While the database is away nothing is known, and nothing changes.
         if let Ok(rows) = Box::pin(look(database)).await {
@@ -135,7 +145,7 @@ async fn keep_looking(database: &Database, cache: &Cache, instance: &Instance) {
             let passed = if instance.has_beaten_within(BEAT_AT_LATEST) { passed } else { Duration::ZERO };
             looked = Instant::now();
             update(&mut others, rows.into_iter().filter(|row| row.id != instance.id), passed);
-            react(cache, instance, &others, &mut warned);
+            react(cache, instance, &others, &mut warned).await;
             let old: Vec<Uuid> = stale(&others, FORGOTTEN_AFTER).collect();
             if !old.is_empty() {
                 let _ = Box::pin(remove(database, &old)).await;
@@ -150,26 +160,39 @@ pub(crate) async fn leave(database: &Database, instance: &Instance) {
     let _ = tokio::time::timeout(LEAVE_WITHIN, remove(database, &[instance.id])).await;
 }
 
-/// How many servers have given a sign of late, as far as clocks agree, and how many of them share a cache by Redis.
+/// The servers of one database that have given a sign of late, as far as clocks agree.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InstanceCounts {
+    /// All of them.
+    pub all: usize,
+    /// Those of them that share a cache by Redis.
+    pub sharing: usize,
+    /// How many different caches those share: more than one is a mistake.
+    pub caches: usize,
+}
+
+/// Counts the servers.
 ///
 /// # Errors
 /// The database's.
-pub(crate) async fn count(database: &Database) -> Result<(usize, usize), Error> {
+pub(crate) async fn count(database: &Database) -> Result<InstanceCounts, Error> {
     let since = clock::now() - TimeDelta::seconds(GONE_AFTER.as_secs() as i64);
     let rows = look(database).await?;
-    let alive: Vec<&Model> = rows.iter().filter(|row| row.seen_at >= since).collect();
-    Ok((alive.len(), alive.iter().filter(|row| row.shares_cache).count()))
+    let alive = || rows.iter().filter(|row| row.seen_at >= since);
+    let caches: FxHashSet<Uuid> = alive().filter_map(|row| row.cache_id).collect();
+    let sharing = alive().filter(|row| row.shares_cache).count();
+    Ok(InstanceCounts { all: alive().count(), sharing, caches: caches.len() })
 }
 
 /// Takes note of the others' rows; `passed` is how long they could have changed since the last time.
 fn update(others: &mut FxHashMap<Uuid, Other>, rows: impl Iterator<Item = Model>, passed: Duration) {
     let mut found: FxHashMap<Uuid, Other> = FxHashMap::default();
-    for Model { id, shares_cache: shares, seen_at } in rows {
+    for Model { id, shares_cache: shares, seen_at, cache_id } in rows {
         let silent = Duration::ZERO;
         let other = match others.remove(&id) {
             Some(known) if known.seen_at == seen_at => Other { silent: known.silent + passed, ..known },
-            Some(_) => Other { shares, seen_at, silent, lives: true },
-            None => Other { shares, seen_at, silent, lives: false },
+            Some(_) => Other { shares, cache_id, seen_at, silent, lives: true },
+            None => Other { shares, cache_id, seen_at, silent, lives: false },
         };
         found.insert(id, other);
     }
@@ -180,36 +203,72 @@ fn stale(others: &FxHashMap<Uuid, Other>, after: Duration) -> impl Iterator<Item
     others.iter().filter(move |(_, other)| other.silent > after).map(|(id, _)| *id)
 }
 
-fn react(cache: &Cache, instance: &Instance, others: &FxHashMap<Uuid, Other>, warned: &mut bool) {
+/// What the log was told of.
+#[derive(Default)]
+struct Warned {
+    others: bool,
+    split: bool,
+}
+
+async fn react(cache: &Cache, instance: &Instance, others: &FxHashMap<Uuid, Other>, warned: &mut Warned) {
     let present = || others.values().filter(|other| other.silent <= GONE_AFTER);
     let (any, sharing) = (present().next().is_some(), present().any(|other| other.shares));
     instance.has_sharing_others.store(sharing, Ordering::Release);
     if cache.is_shared() {
+        let own = instance.cache_id();
+        let differs = |other: &&Other| own.is_some() && other.cache_id.is_some() && other.cache_id != own;
+        let is_split = present().any(|other| differs(&other));
+        cache.set_split(is_split).await;
+        if is_split != warned.split && (!is_split || present().any(|other| differs(&other) && other.lives)) {
+            warned.split = is_split;
+            say_split(is_split);
+        }
         return;
     }
     if instance.has_others.swap(any, Ordering::AcqRel) != any {
         cache.suspend(any);
     }
     let lives = present().any(|other| other.lives);
-    if lives && !std::mem::replace(warned, true) {
+    if lives && !std::mem::replace(&mut warned.others, true) {
         tracing::warn!(
             "another server serves this database and this one runs without Redis: nothing is cached here, \
              and subscribers do not hear what the other one writes; set REDIS_URL for all servers, or run one"
         );
     }
-    if !any && std::mem::replace(warned, false) {
+    if !any && std::mem::replace(&mut warned.others, false) {
         tracing::info!("this server serves the database alone again, and caches");
+    }
+}
+
+fn say_split(is_split: bool) {
+    if is_split {
+        tracing::warn!(
+            "another server of this database uses another Redis or another redis.namespace: nothing is \
+             cached meanwhile, and subscribers do not hear what the other one writes; give all servers the \
+             same REDIS_URL and redis.namespace"
+        );
+    } else {
+        tracing::info!(
+            "all servers of this database use the same Redis and redis.namespace again, and cache"
+        );
     }
 }
 
 /// Gives a sign of life. On SQLite it does not wait for its turn to write: it would stand behind all that came before,
 /// however long that takes, and the server would look dead.
 async fn beat(database: &Database, cache: &Cache, instance: &Instance) -> Result<(), Error> {
-    let now = clock::now();
-    let server =
-        ActiveModel { id: Set(instance.id), shares_cache: Set(cache.is_shared()), seen_at: Set(now) };
-    let again = OnConflict::column(Column::Id).update_column(Column::SeenAt).to_owned();
-    database.write_alone("instance.beat", Entity, &Entity::insert(server).on_conflict(again)).await
+    let cache_id = cache.id().await;
+    let server = ActiveModel {
+        id: Set(instance.id),
+        shares_cache: Set(cache.is_shared()),
+        seen_at: Set(clock::now()),
+        cache_id: Set(cache_id),
+    };
+    let again = OnConflict::column(Column::Id).update_columns([Column::SeenAt, Column::CacheId]).to_owned();
+    let insert = Entity::insert(server).on_conflict(again);
+    database.write_alone("instance.beat", Entity, &insert).await?;
+    *instance.cache_id.lock().unwrap_or_else(PoisonError::into_inner) = cache_id;
+    Ok(())
 }
 
 async fn look(database: &Database) -> Result<Vec<Model>, Error> {
@@ -233,7 +292,7 @@ mod tests {
     #[test]
     fn another_server_is_alive_when_its_row_changes() {
         let (mut others, id, first) = (FxHashMap::default(), id::new(), clock::now());
-        let row = |seen_at| std::iter::once(Model { id, shares_cache: false, seen_at });
+        let row = |seen_at| std::iter::once(Model { id, shares_cache: false, seen_at, cache_id: None });
         update(&mut others, row(first), LOOK);
         update(&mut others, row(first), LOOK);
         assert!(!others[&id].lives, "it may have been killed before");

@@ -8,8 +8,8 @@ use std::{
     collections::hash_map::Entry,
     fmt,
     sync::{
-        Arc, Mutex, Weak,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -17,13 +17,17 @@ use std::{
 use redis::{Value, pipe};
 use rustc_hash::FxHashMap;
 use tokio::sync::Semaphore;
+use uuid::Uuid;
 
 use super::{
     CacheInner,
     entry::CacheKey,
     table::{Slot, Version, VersionTable, WORDS},
 };
-use crate::redis::{READ_TIMEOUT, Redis, Unavailable, WRITE_TIMEOUT};
+use crate::{
+    id,
+    redis::{READ_TIMEOUT, Redis, Unavailable, WRITE_TIMEOUT},
+};
 
 mod mirror;
 
@@ -77,6 +81,12 @@ pub(super) struct SharedCache {
     namespace: String,
     table_key: String,
     log_key: String,
+    id_key: String,
+    /// The id of this cache, as it was read last.
+    id: Mutex<Option<Uuid>>,
+    /// The one that this server gives it where it has none.
+    own_id: Uuid,
+    split: SplitState,
     started: Instant,
     /// When the last completed read of the log began, microseconds after `started`, plus one; 0 is never.
     log_read_at: AtomicU64,
@@ -93,6 +103,14 @@ struct Pending {
     number: u64,
     /// The version of the slot's last published invalidation, and of which table: `number` hides it here.
     hidden: Version,
+}
+
+/// Whether servers of this database use another cache: nobody hears then what those write.
+#[derive(Default)]
+struct SplitState {
+    is_split: AtomicBool,
+    /// What was cached before is still to be thrown away.
+    must_purge: AtomicBool,
 }
 
 /// The stamps of some slots as Redis had them, and their version.
@@ -137,6 +155,10 @@ impl SharedCache {
             namespace: namespace.to_owned(),
             table_key: format!("g:{{{namespace}}}"),
             log_key: format!("l:{{{namespace}}}"),
+            id_key: format!("id:{{{namespace}}}"),
+            id: Mutex::default(),
+            own_id: id::new(),
+            split: SplitState::default(),
             next_pending: AtomicU64::new(0),
             started: Instant::now(),
             log_read_at: AtomicU64::new(0),
@@ -147,6 +169,9 @@ impl SharedCache {
 
     /// Was the log read to its end a moment ago?
     pub(super) fn has_lease(&self) -> bool {
+        if self.is_split() {
+            return false;
+        }
         match self.log_read_at.load(Ordering::Acquire) {
             0 => false,
             at => self.started.elapsed().saturating_sub(Duration::from_micros(at - 1)) <= LEASE,
@@ -264,8 +289,54 @@ impl SharedCache {
         self.pending.lock().expect("no panic happens under this lock")
     }
 
+    /// Which cache this is: an id that all have in common who use this Redis and namespace, kept there. If it is gone, each
+    /// of them would put the same one back. None until it could be read once.
+    pub(super) async fn id(&self) -> Option<Uuid> {
+        let known = *self.id.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pipeline = pipe();
+        pipeline
+            .cmd("SET")
+            .arg(&self.id_key)
+            .arg(known.unwrap_or(self.own_id).to_string())
+            .arg("NX")
+            .ignore();
+        pipeline.cmd("GET").arg(&self.id_key);
+        let read: Result<(String,), Unavailable> = self.redis.pipeline("id", WRITE_TIMEOUT, &pipeline).await;
+        let read = read.ok().and_then(|(text,)| Uuid::parse_str(&text).ok());
+        let mut id = self.id.lock().unwrap_or_else(PoisonError::into_inner);
+        *id = read.or(*id);
+        *id
+    }
+
+    fn is_split(&self) -> bool {
+        self.split.is_split.load(Ordering::Acquire)
+    }
+
+    /// As long as servers of this database use another cache, this one is not read and not filled. What was cached before is
+    /// thrown away when that begins, for who uses this cache later, and when it ends; it does not end before.
+    pub(super) async fn set_split(&self, table: &VersionTable, is_split: bool) {
+        let SplitState { is_split: flag, must_purge } = &self.split;
+        let was = flag.load(Ordering::Acquire);
+        if is_split != was {
+            must_purge.store(true, Ordering::Release);
+        }
+        if is_split {
+            flag.store(true, Ordering::Release);
+        }
+        if must_purge.load(Ordering::Acquire) {
+            if self.purge(table).await.is_err() {
+                return;
+            }
+            must_purge.store(false, Ordering::Release);
+        }
+        flag.store(is_split, Ordering::Release);
+    }
+
     /// The values of these keys.
     pub(super) async fn values(&self, keys: &[CacheKey]) -> Result<Values, Unavailable> {
+        if self.is_split() {
+            return Err(Unavailable);
+        }
         let mut command = redis::cmd("MGET");
         for key in keys {
             command.arg(self.key(*key));
@@ -279,6 +350,9 @@ impl SharedCache {
         slots: &[Slot],
         keys: &[CacheKey],
     ) -> Result<(Stamps, Values), Unavailable> {
+        if self.is_split() {
+            return Err(Unavailable);
+        }
         let mut pipeline = pipe();
         let field = pipeline.cmd("BITFIELD_RO").arg(&self.table_key);
         for word in [0, 1] {
@@ -326,6 +400,9 @@ impl SharedCache {
 
     /// Stores values beside the request.
     pub(super) fn fill(&self, entries: &[(CacheKey, Vec<u8>, Duration)]) {
+        if self.is_split() {
+            return;
+        }
         let Ok(turn) = Arc::clone(&self.fills).try_acquire_owned() else { return };
         let mut pipeline = pipe();
         for (key, bytes, ttl) in entries {
