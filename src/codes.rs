@@ -68,7 +68,8 @@ failures are
 masked: their cause is in the server's log, once for each request, under that id.
 
 An error of the graph comes with status 200. Where nothing was executed and the caller accepts
-`application/graphql-response+json`, its status is 400. With `http.statuses = \"2026\"` it is 422 instead, but for what cannot be
+`application/graphql-response+json`, its status is 400. With `http.statuses = \"2026\"` it is 422 instead, \
+but for what cannot be
 read, and an answer with data and errors has 294. Codes of persisted documents are explained under
 [Persisted documents](clients.md#persisted-documents).
 

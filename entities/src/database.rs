@@ -160,6 +160,12 @@ impl Database {
         self.opened.probe.ask(within, check).await
     }
 
+    /// Whether PostgreSQL's server is there, asked by a new connection within this time; also where it refuses that one. Always
+    /// for SQLite.
+    pub async fn is_reachable(&self, within: Duration) -> bool {
+        self.opened.probe.is_reachable(within).await
+    }
+
     /// Why nothing can be stored now, as far as the last write says. A server writes every few seconds by itself
     /// (`Store::stay_registered`), and twice a second as long as that fails.
     pub fn write_fault(&self) -> Option<WriteFault> {

@@ -90,24 +90,24 @@ pub(super) enum Token {
 /// `xp user`.
 pub(super) async fn user(config: &Config, action: User, as_json: bool) -> Result<(), Failure> {
     let store = for_writing(config).await?;
-    let said = match action {
-        User::Create { email, name, role, password_file } => {
-            create(config, &store, (&email, name.as_deref()), role, password_file.as_deref()).await?
-        }
-        User::Role { email, role } => {
-            change(&store, &email, AccountChanges { role: Some(role), ..AccountChanges::default() }).await?
-        }
-        User::Disable { email } => {
-            change(&store, &email, AccountChanges { is_active: Some(false), ..AccountChanges::default() })
-                .await?
-        }
-        User::Enable { email } => {
-            change(&store, &email, AccountChanges { is_active: Some(true), ..AccountChanges::default() })
-                .await?
-        }
-    };
+    let id = database::while_it_answers(&store, on_account(config, &store, action)).await?;
     store.close().await;
-    if as_json { say(&json!({ "id": said }).to_string()) } else { say(&said) }
+    if as_json { say(&json!({ "id": id }).to_string()) } else { say(&id) }
+}
+
+/// The id of the account.
+async fn on_account(config: &Config, store: &Store, action: User) -> Result<String, Failure> {
+    let none = AccountChanges::default();
+    let (email, changes) = match action {
+        User::Create { email, name, role, password_file } => {
+            let who = (email.as_str(), name.as_deref());
+            return create(config, store, who, role, password_file.as_deref()).await;
+        }
+        User::Role { email, role } => (email, AccountChanges { role: Some(role), ..none }),
+        User::Disable { email } => (email, AccountChanges { is_active: Some(false), ..none }),
+        User::Enable { email } => (email, AccountChanges { is_active: Some(true), ..none }),
+    };
+    change(store, &email, changes).await
 }
 
 /// The store for what servers may have cached: where they share a cache, they are told; otherwise they find out within a
@@ -193,8 +193,15 @@ fn read_password(file: Option<&Path>) -> Result<String, Failure> {
 /// `xp keys`.
 pub(super) async fn keys(config: &Config, action: Keys, as_json: bool) -> Result<(), Failure> {
     let store = database::connect(config, false, &mut Registry::default()).await?;
+    let said = database::while_it_answers(&store, on_keys(config, &store, action, as_json)).await?;
+    store.close().await;
+    say(&said)
+}
+
+/// What is said of it.
+async fn on_keys(config: &Config, store: &Store, action: Keys, as_json: bool) -> Result<String, Failure> {
     let secret: Secret = config.auth.access().secret;
-    let said = match action {
+    Ok(match action {
         Keys::List => {
             let keys = key::load(store.database(), store.revocations(), &secret)
                 .await
@@ -225,30 +232,42 @@ pub(super) async fn keys(config: &Config, action: Keys, as_json: bool) -> Result
             }
             if as_json { json!({ "revoked": kid }).to_string() } else { format!("{kid} is revoked") }
         }
-    };
-    store.close().await;
-    say(&said)
+    })
 }
 
 /// `xp token`.
 pub(super) async fn token(config: &Config, action: Token, as_json: bool) -> Result<(), Failure> {
     let store = database::connect(config, false, &mut Registry::default()).await?;
-    let access = database::access(config, &store).await?;
-    let mut is_good = true;
-    let said = match action {
+    let (said, is_good) =
+        database::while_it_answers(&store, on_token(config, &store, action, as_json)).await?;
+    store.close().await;
+    say(&said)?;
+    if is_good { Ok(()) } else { Err(Failure::Silent) }
+}
+
+/// What is said of it, and whether a token that was looked at is good.
+async fn on_token(
+    config: &Config,
+    store: &Store,
+    action: Token,
+    as_json: bool,
+) -> Result<(String, bool), Failure> {
+    let access = database::access(config, store).await?;
+    Ok(match action {
         Token::Mint { user, ttl_seconds } => {
-            let Credentials { user, role, epoch, is_active, .. } = find(&store, &user).await?;
+            let Credentials { user, role, epoch, is_active, .. } = find(store, &user).await?;
             if !is_active {
                 return Err(Failure::Failed(format!("the account {user} is blocked")));
             }
             let subject = Subject { user, role, epoch, session: None };
             let (token, expires_at) =
                 access.tokens().mint(subject, ttl_seconds).map_err(|error| failed(&error))?;
-            if as_json {
+            let said = if as_json {
                 json!({ "token": token, "ttlSeconds": ttl_seconds, "expiresAt": expires_at }).to_string()
             } else {
                 token
-            }
+            };
+            (said, true)
         }
         Token::Inspect => {
             let mut token = String::new();
@@ -257,13 +276,10 @@ pub(super) async fn token(config: &Config, action: Token, as_json: bool) -> Resu
             let token = token.trim();
             let refused = access.verify(token).err().map(|refused| refused.0);
             let claims = access.tokens().claims(token).ok();
-            is_good = refused.is_none();
-            json!({ "valid": refused.is_none(), "refused": refused, "claims": claims }).to_string()
+            let is_good = refused.is_none();
+            (json!({ "valid": is_good, "refused": refused, "claims": claims }).to_string(), is_good)
         }
-    };
-    store.close().await;
-    say(&said)?;
-    if is_good { Ok(()) } else { Err(Failure::Silent) }
+    })
 }
 
 fn failed(error: &dyn std::error::Error) -> Failure {

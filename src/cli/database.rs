@@ -4,6 +4,7 @@
 use std::{io::IsTerminal as _, time::Duration};
 
 use entities::{Store, clock};
+use futures_util::TryFutureExt as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use prometheus_client::registry::Registry;
 use schema::Access;
@@ -13,6 +14,41 @@ use tokio::net::TcpStream;
 use xp::config::Config;
 
 use super::{Failure, chain, say};
+
+/// How often the database is asked whether it is still there, and how long it may take to answer.
+const ASK_EVERY: Duration = Duration::from_secs(2);
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// So many times without an answer, one after the other, and it is gone.
+const UNANSWERED: u32 = 3;
+
+/// Does something that needs the database, for as long as that answers: nothing tells a connection that the other end has
+/// vanished, and some work has no time limit (a migration may take an hour).
+///
+/// # Errors
+/// Those of the work, or that the database is gone: then the work is dropped.
+pub(super) async fn while_it_answers<T>(
+    store: &Store,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    tokio::select! {
+        done = work => done,
+        () = is_gone(store) => Err(Failure::Failed(
+            "the database does not answer any more\n  why:   its host is gone, or something between drops \
+             what is sent\n  fix:   `xp doctor` checks the database; what was being done may be done in part"
+                .into(),
+        )),
+    }
+}
+
+/// Ends when the database is gone.
+async fn is_gone(store: &Store) {
+    let mut unanswered = 0;
+    while unanswered < UNANSWERED {
+        tokio::time::sleep(ASK_EVERY).await;
+        let is_reachable = store.database().is_reachable(ANSWER_WITHIN).await;
+        unanswered = if is_reachable { 0 } else { unanswered + 1 };
+    }
+}
 
 /// Connects, or says why not, without the password.
 pub(super) async fn connect(
@@ -85,11 +121,19 @@ pub(super) async fn pending(store: &Store) -> Result<u32, Failure> {
         .map_err(|error| failed("the migrations' state cannot be read", &error))
 }
 
+async fn status(store: &Store) -> Result<Vec<migration::Step>, Failure> {
+    let status = migration::status(store.connection()).await;
+    status.map_err(|error| failed("the migrations' state cannot be read", &error))
+}
+
 /// `xp migrate up`.
 pub(super) async fn migrate_up(config: &Config) -> Result<(), Failure> {
     let store = connect(config, false, &mut Registry::default()).await?;
-    let before = pending(&store).await?;
-    prepare(&store, false).await?;
+    let before = while_it_answers(&store, async {
+        let before = pending(&store).await?;
+        prepare(&store, false).await.map(|()| before)
+    });
+    let before = before.await?;
     store.close().await;
     say(&format!("{before} migrations applied; the database is at head"))
 }
@@ -97,9 +141,7 @@ pub(super) async fn migrate_up(config: &Config) -> Result<(), Failure> {
 /// `xp migrate down`.
 pub(super) async fn migrate_down(config: &Config, steps: u32, is_sure: bool) -> Result<(), Failure> {
     let store = connect(config, false, &mut Registry::default()).await?;
-    let done = migration::status(store.connection())
-        .await
-        .map_err(|error| failed("the migrations' state cannot be read", &error))?;
+    let done = while_it_answers(&store, status(&store)).await?;
     let last = done.iter().rev().filter(|step| step.applied).take(steps as usize);
     let last: Vec<&str> = last.map(|step| step.name.as_str()).collect();
     if last.is_empty() {
@@ -114,9 +156,9 @@ pub(super) async fn migrate_down(config: &Config, steps: u32, is_sure: bool) -> 
             last.join("\n  ")
         ))?;
     }
-    migration::down(store.connection(), steps)
-        .await
-        .map_err(|error| failed("taking migrations back failed", &error))?;
+    let taking_back = migration::down(store.connection(), steps);
+    while_it_answers(&store, taking_back.map_err(|error| failed("taking migrations back failed", &error)))
+        .await?;
     store.close().await;
     say(&format!("{} migrations taken back", last.len()))
 }
@@ -144,9 +186,7 @@ fn confirm(what: &str) -> Result<(), Failure> {
 /// `xp migrate status`.
 pub(super) async fn migrate_status(config: &Config, as_json: bool) -> Result<(), Failure> {
     let store = connect(config, false, &mut Registry::default()).await?;
-    let steps = migration::status(store.connection())
-        .await
-        .map_err(|error| failed("the migrations' state cannot be read", &error))?;
+    let steps = while_it_answers(&store, status(&store)).await?;
     store.close().await;
     if as_json {
         let steps: Vec<_> =
@@ -163,8 +203,11 @@ pub(super) async fn migrate_status(config: &Config, as_json: bool) -> Result<(),
 /// `xp seed`.
 pub(super) async fn seed(config: &Config, size: Size) -> Result<(), Failure> {
     let store = connect(config, false, &mut Registry::default()).await?;
-    prepare(&store, false).await?;
-    let text = fill(&store, size).await?;
+    let seeding = while_it_answers(&store, async {
+        prepare(&store, false).await?;
+        fill(&store, size).await
+    });
+    let text = seeding.await?;
     store.close().await;
     say(&text)
 }

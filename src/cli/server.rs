@@ -31,8 +31,12 @@ pub(super) async fn dev(loaded: Loaded) -> Result<(), Failure> {
     let (listener, telemetry) = begin(&loaded).await?;
     let config = loaded.config;
     let (store, registry) = open(&config, Some(true)).await?;
-    let access = database::access(&config, &store).await?;
-    let accounts = demo_accounts(&store, &access).await?;
+    let preparing = database::while_it_answers(&store, async {
+        let access = database::access(&config, &store).await?;
+        let accounts = demo_accounts(&store, &access).await?;
+        Ok((access, accounts))
+    });
+    let (access, accounts) = preparing.await?;
     say(&banner(&config, &listener, &accounts))?;
     warn_of_strangers(&listener);
     let app = App::new(&config, store.clone(), access, registry, Some(Development { accounts }));
@@ -44,15 +48,7 @@ pub(super) async fn serve(loaded: Loaded, migrate: bool) -> Result<(), Failure> 
     let (listener, telemetry) = begin(&loaded).await?;
     let config = loaded.config;
     let (store, registry) = open(&config, migrate.then_some(false)).await?;
-    let pending = database::pending(&store).await?;
-    if pending > 0 {
-        return Err(Failure::Failed(format!(
-            "the database is not at head: {pending} migrations are pending\n  fix:   run `xp migrate up` \
-             once before the rollout, or start with `xp serve --migrate`"
-        )));
-    }
-    let access = database::access(&config, &store).await?;
-    refuse_demo_password(&store, &access).await?;
+    let access = database::while_it_answers(&store, checked(&config, &store)).await?;
     let app = App::new(&config, store.clone(), access, registry, None);
     for caution in config.cautions() {
         tracing::warn!(why = caution.why, fix = caution.fix, "{}", caution.what);
@@ -60,6 +56,20 @@ pub(super) async fn serve(loaded: Loaded, migrate: bool) -> Result<(), Failure> 
     let address = listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
     tracing::info!(address, version = env!("CARGO_PKG_VERSION"), "serving");
     end(run(app, listener).await?, store, telemetry).await
+}
+
+/// What lets callers in, where the database is as production needs it.
+async fn checked(config: &Config, store: &Store) -> Result<Access, Failure> {
+    let pending = database::pending(store).await?;
+    if pending > 0 {
+        return Err(Failure::Failed(format!(
+            "the database is not at head: {pending} migrations are pending\n  fix:   run `xp migrate up` \
+             once before the rollout, or start with `xp serve --migrate`"
+        )));
+    }
+    let access = database::access(config, store).await?;
+    refuse_demo_password(store, &access).await?;
+    Ok(access)
 }
 
 /// Opens the listener and starts the log, which warns of settings under old names.
@@ -158,7 +168,7 @@ async fn open(config: &Config, prepare: Option<bool>) -> Result<(Store, Registry
     if let (true, Some(demo_data)) = (postgres, prepare) {
         // A connection of its own: the statement time-out of requests is too short for migrations.
         let store = database::connect(config, false, &mut Registry::default()).await?;
-        database::prepare(&store, demo_data).await?;
+        database::while_it_answers(&store, database::prepare(&store, demo_data)).await?;
         store.close().await;
     }
     let mut registry = Registry::default();

@@ -505,7 +505,8 @@ mod tests {
     async fn a_long_body_waits_for_its_turn() {
         let turns = Arc::new(Turns::new(1));
         let mut waiting = None;
-        let Poll::Ready(others) = turns.poll_take(&mut waiting, &mut Context::from_waker(Waker::noop())) else {
+        let Poll::Ready(others) = turns.poll_take(&mut waiting, &mut Context::from_waker(Waker::noop()))
+        else {
             panic!("it is free");
         };
         let text = vec![b'x'; PIECE + 1];
@@ -530,7 +531,8 @@ mod tests {
         let text = vec![b'x'; 3 * PIECE];
         let mut idle: Vec<_> = (0..3).map(|_| pieces(&text, Coding::Gzip, &turns)).collect();
         let mut waiting = None;
-        let Poll::Ready(others) = turns.poll_take(&mut waiting, &mut Context::from_waker(Waker::noop())) else {
+        let Poll::Ready(others) = turns.poll_take(&mut waiting, &mut Context::from_waker(Waker::noop()))
+        else {
             panic!("it is free");
         };
         let woken = Arc::new(Woken::default());

@@ -36,7 +36,8 @@ const NO_ON_ERROR: Rejection =
 const NO_SETS: Rejection = Rejection::new(
     StatusCode::BAD_REQUEST,
     "BAD_USER_INPUT",
-    "One set of variables at a time: a list of them is not taken from this caller, in this way, or not of this length.",
+    "One set of variables at a time: a list of them is not taken from this caller, in this way, or not of this \
+     length.",
 );
 /// What a JSON value takes in memory beside its text, bytes.
 const VALUE_BYTES: usize = 64;

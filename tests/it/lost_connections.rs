@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use sea_orm::{ConnectionTrait as _, TransactionTrait as _};
 use serde_json::{Value, json};
 
 use crate::harness::{
@@ -102,6 +103,54 @@ fn requests_survive_a_middlebox_dropping_connections() {
         println!("ended after {:?}: {status:?}", began.elapsed());
         assert!(status.is_some_and(|status| status.success()), "{status:?}\n{}", server.log());
     });
+}
+
+/// Commands and a server that starts wait for the database when its host vanishes: each ends, and says why.
+#[test]
+fn commands_end_where_the_database_vanishes() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let url = runtime.block_on(db::own_postgres());
+    let way = MiddleBox::to(&url);
+    let locked = runtime.block_on(async {
+        let beside = TestApp::over(&url).await;
+        let locked = beside.store.connection().begin().await.expect("begun");
+        let lock = "lock table seaql_migrations, users, signing_keys in access exclusive mode";
+        locked.execute_unprepared(lock).await.expect("locked");
+        locked
+    });
+    let commands: &[&[&str]] = &[
+        &["migrate", "up"],
+        &["migrate", "status"],
+        &["token", "mint", "--user", "admin@example.com"],
+        &["user", "role", "viewer@example.com", "EDITOR"],
+        &["keys", "list"],
+        &["serve", "--migrate"],
+    ];
+    thread::scope(|scope| {
+        let run = |command: &&[&str]| {
+            process::xp(&way.url).env("PORT", "0").args(*command).output().expect("it can be started")
+        };
+        let running: Vec<_> = commands.iter().map(|command| scope.spawn(move || run(command))).collect();
+        thread::sleep(Duration::from_secs(3));
+        let early = running.iter().filter(|running| running.is_finished()).count();
+        way.vanish();
+        let began = Instant::now();
+        while !running.iter().all(thread::ScopedJoinHandle::is_finished) {
+            assert!(began.elapsed() < Duration::from_mins(2), "a command hangs");
+            thread::sleep(Duration::from_millis(50));
+        }
+        println!("all ended after {:?}", began.elapsed());
+        assert_eq!(early, 0, "all of them waited for the database");
+        for (command, running) in commands.iter().zip(running) {
+            let output = running.join().expect("no panic");
+            let said = [output.stdout, output.stderr].concat();
+            let said = String::from_utf8_lossy(&said);
+            assert!(!output.status.success(), "{command:?}: {said}");
+            assert!(said.contains("the database does not answer any more"), "{command:?}: {said}");
+        }
+    });
+    runtime.block_on(locked.rollback()).expect("unlocked");
 }
 
 /// While nobody asks, the connections die; who comes then does not hear of it.

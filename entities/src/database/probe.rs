@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, Either, select};
 use sea_orm::{
     DatabaseConnection, DbBackend, SqlxPostgresConnector, SqlxSqliteConnector,
     sqlx::{
+        self, Connection as _, PgConnection,
         postgres::{PgConnectOptions, PgPoolOptions},
         sqlite::{SqliteConnectOptions, SqlitePoolOptions},
     },
@@ -47,8 +48,8 @@ impl Probe {
         Self { target, connection: Mutex::new(ProbeConnection::Nothing) }
     }
 
-    /// One caller at a time. A connection that is silent for half of the time was forgotten on its way, perhaps: it is
-    /// dropped, and a new one is asked.
+    /// One caller at a time. A connection that is silent for a quarter of the time was forgotten on its way, perhaps: then a
+    /// new one is asked beside it, which also has to be opened, and the first answer counts.
     pub(super) async fn ask<T>(
         &self,
         within: Duration,
@@ -59,12 +60,9 @@ impl Probe {
             let db = match std::mem::replace(&mut *connection, ProbeConnection::Nothing) {
                 ProbeConnection::Nothing => self.connect(within),
                 ProbeConnection::Connected(db) => {
-                    if let Ok(answer) = timeout(within / 2, check(&db)).await {
-                        *connection = ProbeConnection::Connected(db);
-                        return answer;
-                    }
-                    drop(db);
-                    self.connect(within)
+                    let (answer, db) = self.ask_known(db, within, &check).await;
+                    *connection = ProbeConnection::Connected(db);
+                    return answer;
                 }
                 ProbeConnection::Closed => {
                     *connection = ProbeConnection::Closed;
@@ -79,6 +77,40 @@ impl Probe {
             answer
         };
         timeout(within, asking).await.ok()
+    }
+
+    /// The answer, and the connection that gave it.
+    async fn ask_known<T>(
+        &self,
+        known: DatabaseConnection,
+        within: Duration,
+        check: &impl for<'a> Fn(&'a DatabaseConnection) -> BoxFuture<'a, T>,
+    ) -> (T, DatabaseConnection) {
+        let new = self.connect(within);
+        let mut asked = check(&known);
+        if let Ok(answer) = timeout(within / 4, &mut asked).await {
+            drop(asked);
+            return (answer, known);
+        }
+        let (answer, is_new) = match select(asked, check(&new)).await {
+            Either::Left((answer, _)) => (answer, false),
+            Either::Right((answer, _)) => (answer, true),
+        };
+        (answer, if is_new { new } else { known })
+    }
+
+    /// Whether the server of PostgreSQL is there, also where it refuses a connection (it has none left, or is starting). For
+    /// SQLite there is no server to look for.
+    pub(super) async fn is_reachable(&self, within: Duration) -> bool {
+        let ProbeTarget::Postgres(options) = &self.target else { return true };
+        match timeout(within, PgConnection::connect_with(options)).await {
+            Ok(Ok(connection)) => {
+                let _ = timeout(within, connection.close()).await;
+                true
+            }
+            Ok(Err(sqlx::Error::Database(_))) => true,
+            _ => false,
+        }
     }
 
     pub(super) async fn close(&self) {
@@ -106,5 +138,44 @@ impl Probe {
             }
             ProbeTarget::Same(db) => db.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::pending,
+        sync::atomic::{AtomicU32, Ordering},
+    };
+
+    use sea_orm::Database;
+
+    use super::*;
+
+    /// A good part of the time is gone when the connection that is known answers; a new one does not.
+    #[tokio::test]
+    async fn a_slow_answer_of_the_known_connection_counts() {
+        let db = Database::connect("sqlite::memory:").await.expect("it opens");
+        let probe = Probe::new(&db, true);
+        let (within, asked) = (Duration::from_secs(2), AtomicU32::new(0));
+        let number = &asked;
+        let answer = async || {
+            let answered = probe.ask(within, |_| {
+                let number = number.fetch_add(1, Ordering::Relaxed);
+                Box::pin(async move {
+                    match number {
+                        0 => {}
+                        1 => tokio::time::sleep(within / 2 + Duration::from_millis(200)).await,
+                        _ => pending().await,
+                    }
+                    number
+                })
+            });
+            answered.await
+        };
+        assert_eq!(answer().await, Some(0));
+        assert_eq!(answer().await, Some(1));
+        assert_eq!(asked.load(Ordering::Relaxed), 3, "a new one was asked beside it");
+        assert_eq!(answer().await, None, "nobody answers");
     }
 }

@@ -12,7 +12,7 @@ use sea_orm::{
 
 use crate::{
     database::{
-        Database,
+        Database, WriteFault,
         sql::{Cell, Cells, Record, Sql},
         transaction::SqlTransaction,
     },
@@ -78,7 +78,7 @@ run_on!(Database, SqlTransaction);
 
 impl Database {
     /// Writes by one statement that is a transaction of its own. On SQLite it does not wait for its turn behind the writers
-    /// of this process, only for the file.
+    /// of this process, only for the file. While the disk of PostgreSQL is full nothing is written unless there is room again.
     pub(crate) async fn write_alone<E: EntityTrait>(
         &self,
         name: &'static str,
@@ -86,6 +86,9 @@ impl Database {
         query: &impl QueryTrait,
     ) -> Result<(), Error> {
         if self.opened.pool.is_some() {
+            if self.write_fault() == Some(WriteFault::Full) {
+                self.expect_room().await?;
+            }
             let transaction = SqlTransaction::begin(self).await?;
             transaction.write(name, entity, query).await?;
             return transaction.commit().await;
@@ -96,6 +99,29 @@ impl Database {
             Err(error) => self.opened.writes.failed(error),
         }
         written
+    }
+}
+
+impl Database {
+    /// Whether PostgreSQL has room for about a megabyte: a row that is changed in its place, as a sign of life is, finds room
+    /// where nothing else does. Nothing of it stays.
+    ///
+    /// # Errors
+    /// The database's, where it has no room. Another failure (an account without the right to make temporary tables) says
+    /// nothing about it.
+    async fn expect_room(&self) -> Result<(), Error> {
+        const FILL: &str = "CREATE TEMPORARY TABLE room ON COMMIT DROP AS \
+                            SELECT repeat('x', 1000) AS filler FROM generate_series(1, 1000)";
+        let filled = async {
+            let transaction = SqlTransaction::begin(self).await?;
+            let mut sql = transaction.sql();
+            sql.push(FILL);
+            transaction.execute("database.room", "room", sql).await
+        };
+        match filled.await {
+            Err(error) if WriteFault::of(&error) == Some(WriteFault::Full) => Err(error),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -31,7 +31,8 @@ impl WriteFault {
         }
     }
 
-    fn of(error: &Error) -> Option<Self> {
+    /// What an error says of the writes to come, if anything.
+    pub(super) fn of(error: &Error) -> Option<Self> {
         let (Error::Unavailable(source) | Error::Statement { source, .. }) = error else { return None };
         let (DbErr::Conn(cause) | DbErr::Exec(cause) | DbErr::Query(cause)) = source else { return None };
         let RuntimeErr::SqlxError(cause) = cause else { return None };

@@ -91,9 +91,12 @@ pub(crate) fn by_id<K: NodeId>(ctx: &Context) -> NodeLoader<K> {
     FindLoader::of(K::finder(), ctx)
 }
 
+/// How an edge without arguments to an id's object finds its loader.
+type LoadById<K> = fn(&FieldArgs<'_, NoArguments>) -> Result<NodeLoader<K>, FieldError>;
+
 /// The loader of an edge without arguments to an id's object.
-fn load<K: NodeId>(given: &FieldArgs<'_, NoArguments>) -> Result<NodeLoader<K>, FieldError> {
-    Ok(by_id::<K>(given.ctx))
+fn load<K: NodeId>() -> LoadById<K> {
+    |given| Ok(by_id::<K>(given.ctx))
 }
 
 /// What an object of the graph can be declared by, beside the columns and edges of the engine.
@@ -159,23 +162,27 @@ impl<T: Entity> Edges<T> for Object<T> {
         self.edge(
             name,
             about,
-            One::<_, _, _, K::Object>::required(load::<K>, move |row, _| Ok(Some(id(row)))),
+            One::<_, _, _, K::Object>::required(load::<K>(), move |row, _| Ok(Some(id(row)))),
         )
     }
 
     fn maybe<K: NodeId>(self, name: &'static str, about: &'static str, id: fn(&T) -> Option<K>) -> Self {
-        self.edge(name, about, One::<_, _, _, K::Object>::nullable(load::<K>, move |row, _| Ok(id(row))))
+        self.edge(name, about, One::<_, _, _, K::Object>::nullable(load::<K>(), move |row, _| Ok(id(row))))
     }
 
     fn implied<K: NodeId>(self, name: &'static str, about: &'static str, id: fn(&T) -> K) -> Self
     where
         K::Object: VisibleFrom<T>,
     {
-        self.edge(name, about, One::<_, _, _, K::Object>::implied(load::<K>, move |row, _| Ok(Some(id(row)))))
+        self.edge(
+            name,
+            about,
+            One::<_, _, _, K::Object>::implied(load::<K>(), move |row, _| Ok(Some(id(row)))),
+        )
     }
 
     fn written<K: NodeId>(self, name: &'static str, about: &'static str, id: fn(&T) -> Option<K>) -> Self {
-        self.edge(name, about, One::<_, _, _, K::Object>::written(load::<K>, move |row, _| Ok(id(row))))
+        self.edge(name, about, One::<_, _, _, K::Object>::written(load::<K>(), move |row, _| Ok(id(row))))
     }
 
     fn find<U: Visible, K>(
