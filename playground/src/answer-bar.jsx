@@ -61,6 +61,8 @@ function CopyMenu({ config }) {
   const [note, setNote] = useState("");
   const ending = useRef(0);
   async function copy(make) {
+    // What was said of an earlier copy is not said of this one; and what is said twice is read aloud twice.
+    setNote("");
     try {
       const request = {
         query: queryEditor.getValue(),

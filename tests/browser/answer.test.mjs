@@ -8,7 +8,26 @@ import { createHash } from "node:crypto";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { accounts, answered, choose, findings, holds, isReady, launch, model, open, picture, post, run, url, write } from "./page.mjs";
+import {
+  accounts,
+  choose,
+  eventually,
+  fillIn,
+  findings,
+  holds,
+  isReady,
+  launch,
+  model,
+  open,
+  picture,
+  post,
+  repeatUntil,
+  responded,
+  run,
+  runExample,
+  url,
+  write,
+} from "./page.mjs";
 
 const PERMISSIONS = ["clipboard-read", "clipboard-write"];
 let browser, page, people;
@@ -29,14 +48,18 @@ async function published() {
 }
 
 async function copied(entry) {
+  await page.evaluate(() => navigator.clipboard.writeText(""));
   await page.getByRole("button", { name: "Copy", exact: true }).click();
+  // What is said of a copy goes with the next one, and after some seconds.
+  const noted = page.getByText("Copied").waitFor();
   await page.getByRole("menuitem", { name: entry }).click();
-  await page.getByText("Copied").waitFor();
+  await noted;
+  await page.waitForFunction(async () => (await navigator.clipboard.readText()) !== "");
   return page.evaluate(() => navigator.clipboard.readText());
 }
 
 test("the bar says how the answer came", async () => {
-  const arrived = page.waitForResponse((answer) => answer.request().postData()?.includes("query W2"));
+  const arrived = responded(page, "query W2");
   await choose(page, "W2");
   const answer = await arrived;
   const bytes = (await answer.body()).length;
@@ -51,8 +74,7 @@ test("the bar says how the answer came", async () => {
 });
 
 test("a copied command asks the same, without the token or with it", async () => {
-  await choose(page, "A first query");
-  await page.locator(".xp-facts").getByText("200").waitFor();
+  await runExample(page, "A first query");
   const masked = await copied("cURL, without the token");
   assert.doesNotMatch(masked, /eyJ/);
   assert.match(masked, /"Authorization: Bearer \$TOKEN"/);
@@ -74,14 +96,29 @@ test("copied code asks the same, and quotes survive", async () => {
   assert.equal(query, await model(page, "operation.graphql"));
 });
 
+test("what is said of a copy is said anew of the next, for who hears it", async () => {
+  await page.evaluate(() => {
+    globalThis.said = [];
+    const note = document.querySelector(".xp-copied");
+    new MutationObserver(() => globalThis.said.push(note.textContent)).observe(note, {
+      childList: true,
+      characterData: true,
+      subtree: true,
+    });
+  });
+  await copied("JavaScript (fetch)");
+  await copied("cURL, without the token");
+  const said = (await page.evaluate(() => globalThis.said)).join("|");
+  assert.match(said, /^\|?Copied\|\|Copied$/);
+});
+
 test("the id of the document is the one that it is published under", async () => {
   const text = await model(page, "operation.graphql");
   assert.equal(await copied("Id of the document"), `sha256:${createHash("sha256").update(text).digest("hex")}`);
 });
 
 test("a link opens the operation and its variables elsewhere, runs nothing, and has no token", async () => {
-  await choose(page, "W2");
-  await holds(page, "operation.graphql", "# W2");
+  await fillIn(page, "W2");
   const link = await copied("Link to this operation");
   assert.doesNotMatch(link, /eyJ|Bearer|uthorization/);
   assert.equal(new URL(link).search, "");
@@ -111,7 +148,7 @@ test("operations are kept under names, survive a reload, and travel as a file wi
   await page.reload();
   await isReady(page);
   await part.getByRole("button", { name: "Remove Who am I" }).click();
-  assert.equal(await part.getByRole("button", { name: "Who am I", exact: true }).count(), 0);
+  await part.getByRole("button", { name: "Who am I", exact: true }).waitFor({ state: "detached" });
   const folder = mkdtempSync(join(tmpdir(), "xp-operations-"));
   writeFileSync(join(folder, "a.json"), text);
   writeFileSync(join(folder, "wrong.json"), '{"operations": [{"name": 1}]}');
@@ -136,10 +173,7 @@ test("published documents are listed with their client and how often they were a
   writeFileSync(file, JSON.stringify({ format: "apollo-persisted-query-manifest", version: 1, operations }));
   const part = page.getByRole("region", { name: "Operations" });
   try {
-    for (let tries = 0; !(await published()).some((one) => one.id === id); tries += 1) {
-      assert.ok(tries < 100, "the server has not noticed the manifest");
-      await page.waitForTimeout(100);
-    }
+    await eventually(page, async () => (await published()).some((one) => one.id === id));
     for (let times = 0; times < 3; times += 1) {
       const authorization = `Bearer ${people[0].token}`;
       const headers = { "content-type": "application/json", "graphql-client-name": "field-app", authorization };
@@ -158,10 +192,7 @@ test("published documents are listed with their client and how often they were a
   } finally {
     rmSync(file);
   }
-  for (let tries = 0; (await published()).some((one) => one.id === id); tries += 1) {
-    assert.ok(tries < 100, "the server has not noticed that the manifest is gone");
-    await page.waitForTimeout(100);
-  }
+  await eventually(page, async () => !(await published()).some((one) => one.id === id));
   await page.getByRole("button", { name: "Hide Operations" }).click();
   const listed = page.waitForResponse((answer) => answer.url().endsWith("/playground/documents.json"));
   await page.getByRole("button", { name: "Show Operations" }).click();
@@ -188,25 +219,29 @@ test("the log has each event with its time, can be held, and says when the conne
   await log.getByText("Listening").waitFor();
   // An account that no other file records positions of: an older one than its last is no event.
   const { token } = people.find(({ role }) => role === "MANAGER");
-  const record = async (latitude) => {
+  let latitude = 10;
+  const record = async () => {
+    latitude += 1;
     const point = { timestamp: new Date(Date.now() + 60_000 + latitude * 1000).toISOString(), latitude, longitude: 8 };
     const query = "mutation($point: LocationPointInput!) { recordLocations(input: { points: [$point] }) { acceptedCount } }";
     assert.equal((await post(query, { point }, token)).data.recordLocations.acceptedCount, 1);
   };
-  await record(11);
-  await log.locator("summary").getByText("#1").waitFor();
-  await record(12);
-  await log.locator("summary").getByText("#2").waitFor();
+  const event = (number) => log.locator("summary").getByText(`#${number}`, { exact: true });
+  await repeatUntil(page, event(1), record);
+  await repeatUntil(page, event(2), record);
+  // The last one that was recorded has come: none is on its way.
+  await holds(page, "response.json", `"latitude": ${latitude},`);
+  const count = await log.getByRole("listitem").count();
   assert.match(await log.locator("time").first().innerText(), /^\d\d:\d\d:\d\d\.\d{3}$/);
   await log.locator("summary").first().click();
-  assert.match(await log.locator("mark").first().innerText(), /12|:/, "what changed is marked");
+  assert.match(await log.locator("mark").first().innerText(), /\d/, "what changed is marked");
   await picture(page, "events-desktop");
   await log.getByRole("button", { name: "Pause" }).click();
-  await record(13);
+  await record();
   await log.getByText("1 waiting").waitFor();
-  assert.equal(await log.locator("summary").getByText("#3").count(), 0);
+  assert.equal(await event(count + 1).count(), 0);
   await log.getByRole("button", { name: "Pause" }).click();
-  await log.locator("summary").getByText("#3").waitFor();
+  await event(count + 1).waitFor();
   assert.deepEqual(await findings(page), []);
   await run(page);
   await log.getByText("Ended").waitFor();
@@ -264,9 +299,7 @@ test("after a reload the account that signed in is still there, and a second tab
     const chosen = page.getByRole("combobox", { name: "Account" });
     assert.match(await chosen.evaluate((select) => select.selectedOptions[0].text), /signed in/);
     assert.equal((await kept())[0], null);
-    const sent = answered(page);
-    await choose(page, "A first query");
-    assert.equal((await sent).data.me.role, person.role);
+    assert.equal((await runExample(page, "A first query")).data.me.role, person.role);
   }
   const other = await page.context().newPage();
   await other.goto(url);

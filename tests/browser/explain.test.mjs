@@ -2,7 +2,24 @@
 // mutations and events; a statement shows its text and its plan. Not here: whether what the server says is right.
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { accounts, answered, choose, findings, holds, isReady, launch, model, open, picture, post, run, url, write } from "./page.mjs";
+import {
+  accounts,
+  answered,
+  choose,
+  fillIn,
+  findings,
+  isReady,
+  launch,
+  model,
+  open,
+  picture,
+  post,
+  repeatUntil,
+  run,
+  runExample,
+  url,
+  write,
+} from "./page.mjs";
 
 let browser, page, people;
 
@@ -23,16 +40,10 @@ async function figures() {
   return Object.fromEntries(names.map((name, index) => [name, values[index]]));
 }
 
-async function runExample(title) {
-  const sent = answered(page);
-  await choose(page, title);
-  return sent;
-}
-
 const sum = (numbers) => numbers.reduce((total, number) => total + number, 0);
 
 test("without the switch nothing is asked of the server, and no panel is there", async () => {
-  const { extensions } = await runExample("A first query");
+  const { extensions } = await runExample(page, "A first query");
   assert.equal(extensions, undefined);
   assert.equal(await explainSwitch().getAttribute("aria-checked"), "false");
   assert.equal(await panel().count(), 0);
@@ -40,7 +51,7 @@ test("without the switch nothing is asked of the server, and no panel is there",
 
 test("the panel shows each level, batch and statement that the answer lists, and no more", async () => {
   await explainSwitch().click();
-  const { extensions } = await runExample("W2");
+  const { extensions } = await runExample(page, "W2");
   const { explain } = extensions;
   await panel().waitFor();
   const hits = sum(explain.cache.map(({ keys }) => keys.hit ?? 0));
@@ -76,7 +87,7 @@ test("a batch that waited for other requests says so, and how long is drawn", as
     if (batch) Object.assign(batch, { requests: 3, queuedMs: batch.ms / 2 });
     await route.fulfill({ response, json: answer });
   });
-  await runExample("W2");
+  await runExample(page, "W2");
   const row = panel().locator(".xp-row-batch").filter({ has: page.getByText("user.page", { exact: true }) });
   await row.getByText(/waited [\d.]+ ms for other requests · read together with 2 other requests/).waitFor();
   const [whole, waiting] = await Promise.all(
@@ -91,7 +102,7 @@ test("a batch that waited for other requests says so, and how long is drawn", as
 });
 
 test("pointing at a statement shows its text, and pressing it its plan", async () => {
-  const { extensions } = await runExample("W4");
+  const { extensions } = await runExample(page, "W4");
   const [first] = extensions.explain.sql;
   const row = panel().getByRole("button", { name: first.name }).first();
   await row.hover();
@@ -110,8 +121,9 @@ test("only administrators get a plan", async () => {
   const viewer = people.find(({ role }) => role === "VIEWER");
   await page.getByRole("combobox", { name: "Account" }).selectOption(viewer.name);
   // A search that nobody has made before, so that the database is asked.
-  await write(page, `{ users(first: 3, filter: { search: "${crypto.randomUUID()}" }) { nodes { id } } }`);
-  const sent = answered(page);
+  const search = crypto.randomUUID();
+  await write(page, `{ users(first: 3, filter: { search: "${search}" }) { nodes { id } } }`);
+  const sent = answered(page, search);
   await run(page);
   assert.equal((await sent).extensions.explain.plans, undefined);
   await panel().locator("button.xp-row-head").first().click();
@@ -121,9 +133,10 @@ test("only administrators get a plan", async () => {
 });
 
 test("a document that was sent before is a known one", async () => {
-  await write(page, `query Once${Date.now()} { me { id } }`);
+  const name = `Once${Date.now()}`;
+  await write(page, `query ${name} { me { id } }`);
   for (const [known, label] of [[false, "Parse and validate"], [true, "Known document"]]) {
-    const sent = answered(page);
+    const sent = answered(page, name);
     await run(page);
     assert.equal((await sent).extensions.explain.document.known, known);
     await panel().locator(".xp-row-document").getByText(label).waitFor();
@@ -131,7 +144,7 @@ test("a document that was sent before is a known one", async () => {
 });
 
 test("the same can be read as a table", async () => {
-  const { extensions } = await runExample("W2");
+  const { extensions } = await runExample(page, "W2");
   await panel().getByRole("button", { name: "Table" }).click();
   const table = panel().getByRole("table");
   const names = await table.getByRole("rowheader").allInnerTexts();
@@ -142,9 +155,8 @@ test("the same can be read as a table", async () => {
 });
 
 test("what a mutation writes is shown too, with the statements of no batch", async () => {
-  await choose(page, "Record positions");
-  await holds(page, "operation.graphql", "# Record positions");
-  const sent = answered(page);
+  await fillIn(page, "Record positions");
+  const sent = answered(page, "# Record positions");
   await run(page);
   const { explain } = (await sent).extensions;
   await panel().waitFor();
@@ -162,13 +174,12 @@ test("each event of a subscription says how it was made", async () => {
   const query = "mutation($point: LocationPointInput!) { recordLocations(input: { points: [$point] }) { acceptedCount } }";
   // An account that no other file records positions of: an older one than its last is no event.
   const { token } = people.find(({ role }) => role === "EDITOR");
-  // The page says that it listens when the connection stands; the server may hear of the subscription a moment later.
-  for (let ahead = 60; ahead < 90 && !(await panel().isVisible()); ahead += 1) {
+  let ahead = 60;
+  await repeatUntil(page, panel(), async () => {
+    ahead += 1;
     const point = { timestamp: new Date(Date.now() + ahead * 1_000).toISOString(), latitude: 47.5, longitude: 8 };
     assert.equal((await post(query, { point }, token)).data.recordLocations.acceptedCount, 1);
-    await page.waitForTimeout(500);
-  }
-  await panel().waitFor();
+  });
   assert.ok(Number((await figures()).Statements) >= 0);
   assert.match((await figures()).Cost, /^\d+ of \d+$/);
   await run(page);
@@ -178,7 +189,7 @@ test("the switch is found as it was left, and axe finds nothing serious", async 
   await page.reload();
   await isReady(page);
   assert.equal(await explainSwitch().getAttribute("aria-checked"), "true");
-  await runExample("W2");
+  await runExample(page, "W2");
   await panel().waitFor();
   assert.deepEqual(await findings(page), []);
 });

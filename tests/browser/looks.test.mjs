@@ -2,7 +2,19 @@
 // nothing serious, and nothing sticks out. And all of it by the keyboard alone. Not here: what the parts do.
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { answered, choose, findings, launch, model, open, picture, run } from "./page.mjs";
+import {
+  answered,
+  choose,
+  findings,
+  hasFocus,
+  isStill,
+  launch,
+  model,
+  open,
+  pickByLetter,
+  picture,
+  run,
+} from "./page.mjs";
 
 const PHONE = { viewport: { width: 390, height: 844 }, hasTouch: true };
 let browser;
@@ -75,8 +87,7 @@ for (const [name, options] of Object.entries({ desktop: {}, dark: { colorScheme:
     for (const [part, { open, shows, close }] of Object.entries(PARTS)) {
       await open(page);
       await shows(page).waitFor();
-      // What opens by fading in is judged when it is there.
-      await page.waitForTimeout(300);
+      await isStill(page);
       await picture(page, `${part}-${name}`);
       assert.deepEqual(await findings(page), [], part);
       assert.ok((await page.evaluate(() => document.documentElement.scrollWidth)) <= width, `${part} sticks out`);
@@ -95,7 +106,7 @@ test("on a phone an open panel has room for its rows, and lies on nothing else",
   await choose(page, "W2");
   const panel = page.locator(".xp-panel");
   await panel.locator(".xp-row-batch").first().waitFor();
-  await page.waitForTimeout(300);
+  await isStill(page);
   const [editors, box] = [await page.locator(".graphiql-editors").boundingBox(), await panel.boundingBox()];
   assert.ok(box.height > 300, `${box.height} px high`);
   assert.ok(editors.height > 120 && editors.y + editors.height <= box.y, JSON.stringify({ editors, box }));
@@ -124,19 +135,20 @@ test("by the keyboard alone an example is run, explained, and copied", async () 
   await page.locator("body").evaluate(() => document.activeElement.blur());
   await reach(examples);
   assert.ok(await isSeen(examples));
-  const sent = answered(page);
-  await page.keyboard.press("Enter");
-  await page.keyboard.type("A first");
-  await page.keyboard.press("Enter");
+  const sent = answered(page, "# W1");
+  await pickByLetter(page, "W1");
   assert.ok((await sent).data);
+  // Until the answer is shown, the run button stops.
+  await page.locator(".xp-facts").getByText("200", { exact: true }).waitFor();
 
   // Out of the editor, where Tab indents.
   await explain.focus();
   assert.ok(await isSeen(explain));
   await page.keyboard.press("Space");
-  assert.equal(await explain.getAttribute("aria-checked"), "true");
-  const again = answered(page);
+  await explain.and(page.locator("[aria-checked=true]")).waitFor();
+  const again = answered(page, "# W1");
   await page.keyboard.press("Shift+Tab");
+  await hasFocus(page, page.locator(".graphiql-execute-button"));
   await page.keyboard.press("Enter");
   assert.ok((await again).extensions.explain);
   const row = page.locator("button.xp-row-head").or(page.getByRole("button", { name: "Table" })).first();
@@ -146,12 +158,13 @@ test("by the keyboard alone an example is run, explained, and copied", async () 
 
   const copy = page.getByRole("button", { name: "Copy", exact: true });
   await copy.focus();
-  await page.keyboard.press("Enter");
-  await page.keyboard.type("Id of");
-  await page.keyboard.press("Enter");
-  await page.getByText("Copied").waitFor();
+  // It goes after some seconds, so it is waited for from before.
+  const noted = page.getByText("Copied").waitFor();
+  await pickByLetter(page, "Id of the document");
+  await noted;
   assert.match(await page.evaluate(() => navigator.clipboard.readText()), /^sha256:[0-9a-f]{64}$/);
-  assert.match(await model(page, "operation.graphql"), /A first query/);
-  assert.ok(await copy.evaluate((one) => one === document.activeElement), "the focus comes back to where it was");
+  assert.match(await model(page, "operation.graphql"), /^# W1/);
+  // The focus comes back to where it was.
+  await hasFocus(page, copy);
   await page.context().close();
 });

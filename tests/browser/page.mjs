@@ -45,6 +45,23 @@ export async function choose(page, title) {
   await page.getByRole("menuitem", { name: title }).click();
 }
 
+/**
+ * Opens the menu whose button has the focus, and picks an entry by the first letter of its title: by the keyboard alone. A letter
+ * goes to the menu only once that has taken the focus, and the focus follows the letter a moment later.
+ */
+export async function pickByLetter(page, title) {
+  await page.keyboard.press("Enter");
+  await page.getByRole("menuitem").and(page.locator(":focus")).waitFor();
+  await page.keyboard.press(title[0]);
+  await hasFocus(page, page.getByRole("menuitem", { name: title }));
+  await page.keyboard.press("Enter");
+}
+
+/** Done when this has the focus. */
+export function hasFocus(page, target) {
+  return target.and(page.locator(":focus")).waitFor();
+}
+
 export async function accounts() {
   return (await (await fetch(new URL("/playground/config.json", url))).json()).accounts;
 }
@@ -57,6 +74,13 @@ export function model(page, ending) {
   );
 }
 
+/** Done when this is true, or yields something that is. */
+export async function eventually(page, isTrue) {
+  for (const began = Date.now(); !(await isTrue()); await page.waitForTimeout(100)) {
+    assert.ok(Date.now() - began < 90_000, `this does not come to be: ${isTrue}`);
+  }
+}
+
 /** Done when the editor holds a text that this matches. */
 export function holds(page, ending, text) {
   return page.waitForFunction(
@@ -66,11 +90,55 @@ export function holds(page, ending, text) {
   );
 }
 
-/** The answer to the next operation of the editor, as the server sent it. */
-export async function answered(page) {
-  const isMeant = (answer) =>
-    new URL(answer.url()).pathname === "/graphql" && !/ExampleIds|IntrospectionQuery/.test(answer.request().postData() ?? "");
-  return (await page.waitForResponse(isMeant)).json();
+/**
+ * The response to the next operation with this text in it: others, such as the questions of the page itself, may be answered at
+ * any time.
+ */
+export function responded(page, text) {
+  const isMeant = (response) => {
+    if (new URL(response.url()).pathname !== "/graphql" || response.request().method() !== "POST") return false;
+    return response.request().postDataJSON().query.includes(text);
+  };
+  return page.waitForResponse(isMeant);
+}
+
+/** The answer to the next operation with this text in it, as the server sent it. */
+export async function answered(page, text) {
+  return (await responded(page, text)).json();
+}
+
+/** Opens an example of the menu that runs by that; its answer. The text of an example begins with its title. */
+export async function runExample(page, title) {
+  const sent = answered(page, `# ${title}`);
+  await choose(page, title);
+  return sent;
+}
+
+/** Opens an example that a click does not run. */
+export async function fillIn(page, title) {
+  await choose(page, title);
+  await holds(page, "operation.graphql", `# ${title}`);
+}
+
+/** Done when nothing moves any more that comes to an end: what fades in is there. */
+export function isStill(page) {
+  return page.waitForFunction(() =>
+    document.getAnimations().every(({ playState, effect }) => {
+      return playState !== "running" || effect.getComputedTiming().endTime === Infinity;
+    }),
+  );
+}
+
+/**
+ * Does this again and again until something is to be seen. A page says that it listens when the connection stands; the server may
+ * hear of its subscription a moment later, and what happened before that is not sent.
+ */
+export async function repeatUntil(page, shown, work) {
+  for (const began = Date.now(); Date.now() - began < 60_000 && !(await shown.isVisible()); ) {
+    await work();
+    await page.waitForTimeout(250);
+  }
+  await shown.waitFor();
 }
 
 /** Types into the query editor of a new tab. */

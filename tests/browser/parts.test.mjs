@@ -26,6 +26,21 @@ test("the shortcut leads into the search of the documentation, and a field found
   await page.getByRole("button", { name: "Hide Documentation Explorer" }).click();
 });
 
+test("the shortcut leads there too while the documentation is still on its way", async () => {
+  const context = await browser.newContext();
+  const slow = await context.newPage();
+  let release;
+  const held = new Promise((done) => (release = done));
+  await slow.route(/\/playground\/doc-explorer-/, async (route) => (await held, route.continue()));
+  await slow.goto(url);
+  await isReady(slow);
+  await slow.keyboard.press("Control+Alt+K");
+  await slow.getByText("Loading the documentation").waitFor();
+  release();
+  await slow.locator(".graphiql-doc-explorer-search-input").getByRole("combobox").and(slow.locator(":focus")).waitFor();
+  await context.close();
+});
+
 test("documentation that was open is open after a reload", async () => {
   await page.getByRole("button", { name: "Show Documentation Explorer" }).click();
   await page.locator(".graphiql-doc-explorer").waitFor();
@@ -83,7 +98,7 @@ test("a press on a tab that moves a little is a click", async () => {
   await page.mouse.down();
   await page.mouse.move(x + width / 2 + 3, y + height / 2);
   await page.mouse.up();
-  assert.equal(await page.locator(".graphiql-tab").nth(1).getAttribute("aria-selected"), "true");
+  await page.locator(".graphiql-tab").nth(1).and(page.locator("[aria-selected=true]")).waitFor();
   assert.deepEqual(await page.locator(".graphiql-tab-button").allInnerTexts(), before);
 });
 

@@ -3,8 +3,19 @@
 // XP_CHROMIUM names another browser, XP_SCREENSHOTS a folder that takes pictures.
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { chromium } from "playwright-core";
-import { picture } from "./page.mjs";
+import {
+  answered,
+  eventually,
+  fillIn,
+  holds,
+  isReady,
+  launch,
+  model,
+  picture,
+  repeatUntil,
+  run,
+  runExample,
+} from "./page.mjs";
 
 const url = process.env.XP_URL;
 assert.ok(url, "XP_URL is not set: start the server and give its address, such as http://127.0.0.1:8000");
@@ -26,27 +37,19 @@ let page;
 let policy;
 let accounts;
 const elsewhere = [];
+/** The bodies that the page has sent to change something. */
+const mutations = [];
 const complaints = [];
 
 before(async () => {
-  browser = await chromium.launch({
-    executablePath: process.env.XP_CHROMIUM ?? "/usr/bin/chromium",
-    args: [
-      "--no-sandbox",
-      "--disable-gpu",
-      "--disable-quic",
-      "--no-first-run",
-      "--disable-background-networking",
-      "--disable-component-update",
-      "--disable-sync",
-    ],
-  });
+  browser = await launch(["--disable-component-update", "--disable-sync"]);
   const context = await browser.newContext({ viewport: { width: 1360, height: 850 } });
   page = await context.newPage();
   page.setDefaultTimeout(90_000);
   page.on("request", (request) => {
     const target = new URL(request.url());
     if (!["blob:", "data:"].includes(target.protocol) && target.origin !== origin) elsewhere.push(target.href);
+    if (/"query":"[^"]*mutation\b/.test(request.postData() ?? "")) mutations.push(request.postData());
   });
   page.on("console", (message) => {
     if (["error", "warning"].includes(message.type())) complaints.push(message.text());
@@ -55,8 +58,7 @@ before(async () => {
   accounts = (await (await fetch(new URL("/playground/config.json", url))).json()).accounts;
   const response = await page.goto(url);
   policy = response.headers()["content-security-policy"];
-  await page.getByRole("button", { name: "Examples" }).and(page.locator(":enabled")).waitFor();
-  await page.locator(".graphiql-query-editor .view-lines").waitFor();
+  await isReady(page);
 });
 
 after(async () => {
@@ -93,16 +95,14 @@ test("completion offers fields while typing", async () => {
   await page.getByRole("button", { name: "New tab" }).click();
   await page.locator(".graphiql-query-editor .monaco-editor .view-lines").click();
   await page.keyboard.type("{ use", { delay: 60 });
-  const offers = page.locator(".suggest-widget.visible .monaco-list-row");
-  await offers.first().waitFor();
-  assert.match((await offers.allInnerTexts()).join(" "), /users/);
+  await page.locator(".suggest-widget.visible .monaco-list-row").filter({ hasText: "users" }).first().waitFor();
   await page.keyboard.press("Escape");
 });
 
 for (const example of EXAMPLES) {
   test(`the example "${example}" opens in a new tab and is answered with data`, async () => {
     const tabs = await page.locator(".graphiql-tab").count();
-    await openExample(example);
+    await runExample(page, example);
     const answer = await response();
     assert.equal(answer.errors, undefined, JSON.stringify(answer.errors));
     assert.ok(answer.data);
@@ -116,25 +116,21 @@ for (const example of EXAMPLES) {
 
 for (const example of LIVE) {
   test(`the example "${example}" is filled in, and waits for events once it is started`, async () => {
-    await fillIn(example);
+    await fillIn(page, example);
     await page.getByRole("status").getByText("Press the run button to listen").waitFor();
     const acknowledged = acknowledgement();
-    await page.locator(".graphiql-execute-button").click();
+    await run(page);
     await acknowledged;
+    await subscribed();
     if (example === LIVE[0]) {
-      await expectSubscription();
-      await record(47.25);
-      await page.waitForFunction(
-        (ending) => window.document.querySelector(ending)?.textContent.includes("47.25"),
-        ".graphiql-response .view-lines",
-      );
+      await repeatUntil(page, page.locator(".graphiql-response .view-lines").getByText("47.25"), () => record(47.25));
     }
-    await page.locator(".graphiql-execute-button").click();
+    await run(page);
   });
 }
 
 test("no click on an example changes anything: what writes is filled in, and run by its button", async () => {
-  const before = await changes();
+  mutations.length = 0;
   await page.getByRole("button", { name: "Examples" }).click();
   const groups = await page.locator(".xp-group").allInnerTexts();
   assert.deepEqual(groups, ["First steps", "Workloads", "Forms", "Field data", "Accounts", "Federation"]);
@@ -146,29 +142,29 @@ test("no click on an example changes anything: what writes is filled in, and run
     await page.getByRole("button", { name: "Examples" }).click();
     const title = await writing.nth(index).locator(".xp-item-title").evaluate(({ firstChild }) => firstChild.textContent);
     await writing.nth(index).click();
-    await page.waitForFunction((first) => globalThis.__MONACO.editor.getModels()
-      .find(({ uri }) => uri.path.endsWith("operation.graphql")).getValue().startsWith(first), `# ${title}`);
-    assert.match(await model("operation.graphql"), /^mutation /m, title);
+    await holds(page, "operation.graphql", `# ${title}\n`);
+    assert.match(await model(page, "operation.graphql"), /^mutation /m, title);
   }
   await page.getByRole("status").getByText("Press the run button to run it").waitFor();
   await page.waitForTimeout(500);
-  assert.deepEqual(await changes(), before);
+  assert.deepEqual(mutations, []);
 
-  await fillIn("Record positions");
-  const sent = answered();
-  await page.locator(".graphiql-execute-button").click();
+  await fillIn(page, "Record positions");
+  const sent = answered(page, "# Record positions");
+  await run(page);
   await sent;
   const answer = await response();
   assert.equal(answer.errors, undefined, JSON.stringify(answer.errors));
   assert.ok(answer.data.recordLocations.acceptedCount > 0);
+  assert.equal(mutations.length, 1, "those that are sent are seen");
 });
 
 test("no character of an answer is framed as one to be mistaken for another", async () => {
-  await openExample("W4");
+  await runExample(page, "W4");
   assert.match(JSON.stringify(await response()), /[–ườ]/, "the demo data has such characters");
   const read = () => globalThis.__MONACO.editor.getEditors().map((editor) => editor.getRawOptions().unicodeHighlight);
   // An editor that was just made gets its options a moment later.
-  await page.waitForFunction(`(${read})().every(Boolean)`);
+  await eventually(page, async () => (await page.evaluate(read)).every(Boolean));
   const asked = await page.evaluate(read);
   assert.ok(asked.length >= 4, `${asked.length} editors`);
   const off = { ambiguousCharacters: false, invisibleCharacters: false, nonBasicASCII: false };
@@ -228,7 +224,7 @@ test("switching the account changes who asks, in this tab and in the next", asyn
   const select = page.getByRole("combobox", { name: "Account" });
   await select.selectOption(accounts[1].name);
   assert.equal((await headers()).Authorization, `Bearer ${accounts[1].token}`);
-  await openExample(EXAMPLES[0]);
+  await runExample(page, EXAMPLES[0]);
   assert.equal((await response()).data.me.role, accounts[1].role);
   await select.selectOption({ label: "anonymous (no token)" });
   assert.equal((await headers()).Authorization, undefined);
@@ -259,9 +255,11 @@ test("who signs in with the form asks the graph, sees the sessions of the accoun
 
   await sessions.getByRole("button", { name: "Close" }).click();
   await page.waitForFunction(() => document.querySelector(".xp-account select").selectedOptions[0].text.includes("signed in"));
+  // The header follows who has signed in.
+  const isNew = ({ Authorization: value }) => value && accounts.every(({ token }) => value !== `Bearer ${token}`);
+  await eventually(page, async () => isNew(await headers()));
   const { Authorization } = await headers();
-  assert.ok(accounts.every(({ token }) => Authorization !== `Bearer ${token}`));
-  await openExample(EXAMPLES[0]);
+  await runExample(page, EXAMPLES[0]);
   assert.equal((await response()).data.me.role, account.role);
 
   await page.getByRole("button", { name: "Sessions", exact: true }).click();
@@ -269,7 +267,7 @@ test("who signs in with the form asks the graph, sees the sessions of the accoun
   const again = page.getByRole("dialog", { name: "Sign in" });
   await again.getByRole("button", { name: "Close" }).click();
   assert.equal(await me(Authorization.replace("Bearer ", "")), 401);
-  assert.equal((await headers()).Authorization, `Bearer ${accounts[0].token}`);
+  await eventually(page, async () => (await headers()).Authorization === `Bearer ${accounts[0].token}`);
 });
 
 test("nothing went to another host, and the console stayed silent", () => {
@@ -280,7 +278,7 @@ test("nothing went to another host, and the console stayed silent", () => {
 /** Done when a new socket has been told `connection_ack`; listens from the first frame on, since that may be it. */
 function acknowledgement() {
   return new Promise((done, fail) => {
-    const late = setTimeout(() => fail(new Error("no socket was acknowledged")), 20_000);
+    const late = setTimeout(() => fail(new Error("no socket was acknowledged")), 90_000);
     page.once("websocket", (socket) => {
       socket.on("framereceived", ({ payload }) => {
         if (!String(payload).includes("connection_ack")) return;
@@ -291,20 +289,21 @@ function acknowledgement() {
   });
 }
 
-/** The server counts subscriptions. */
-async function expectSubscription() {
-  for (let tries = 0; tries < 100; tries++) {
+/** Done when the server counts a subscription. */
+async function subscribed() {
+  await eventually(page, async () => {
     const text = await (await fetch(new URL("/metrics", url))).text();
-    if (/graphql_server_subscriptions\{transport="websocket"\} [1-9]/.test(text)) return;
-    await new Promise((done) => setTimeout(done, 50));
-  }
-  assert.fail("no subscription began");
+    return /graphql_server_subscriptions\{transport="websocket"\} [1-9]/.test(text);
+  });
 }
 
+let ahead = 60_000;
 /** A position of the first account. */
 async function record(latitude) {
   const query = `mutation($point: LocationPointInput!) { recordLocations(input: { points: [$point] }) { acceptedCount } }`;
-  const point = { timestamp: new Date(Date.now() + 60_000).toISOString(), latitude, longitude: 8 };
+  // One that is no later than the last is no event.
+  ahead += 1_000;
+  const point = { timestamp: new Date(Date.now() + ahead).toISOString(), latitude, longitude: 8 };
   const headers = { authorization: `Bearer ${accounts[0].token}` };
   const sent = await post({ query, variables: { point } }, headers);
   assert.equal((await sent.json()).data.recordLocations.acceptedCount, 1);
@@ -334,48 +333,8 @@ function directive(name) {
   return found?.slice(1);
 }
 
-async function openExample(title) {
-  await page.getByRole("button", { name: "Examples" }).click();
-  const sent = answered();
-  await page.getByRole("menuitem", { name: title }).click();
-  await sent;
-}
-
-/** Done when the next operation of the editor was answered. */
-function answered() {
-  return page.waitForResponse(
-    (answer) => new URL(answer.url()).pathname === "/graphql" && !answer.request().postData()?.includes("ExampleIds"),
-  );
-}
-
-/** Clicks on an example that is not run by that. */
-async function fillIn(title) {
-  await page.getByRole("button", { name: "Examples" }).click();
-  await page.getByRole("menuitem", { name: title }).click();
-  await page.waitForFunction((first) => globalThis.__MONACO.editor.getModels()
-    .find(({ uri }) => uri.path.endsWith("operation.graphql")).getValue().startsWith(first), `# ${title}`);
-}
-
-/** What the activity log has, and how many mutations have been asked for. */
-async function changes() {
-  const headers = { authorization: `Bearer ${accounts[0].token}` };
-  const { data } = await (await post({ query: "{ activityLogs(first: 1) { totalCount } }" }, headers)).json();
-  const text = await (await fetch(new URL("/metrics", url))).text();
-  const lines = text.split("\n").filter((line) => line.startsWith("graphql_server_operation_duration_seconds_count{"));
-  const mutations = lines.filter((line) => line.includes('"mutation"')).map((line) => Number(line.split(" ").pop()));
-  return [data.activityLogs.totalCount, mutations.reduce((sum, count) => sum + count, 0)];
-}
-
-/** What a model of the editor holds: the screen shows only the lines in view. */
-function model(ending) {
-  return page.evaluate(
-    (name) => globalThis.__MONACO.editor.getModels().find(({ uri }) => uri.path.endsWith(name)).getValue(),
-    ending,
-  );
-}
-
 async function headers() {
-  return JSON.parse((await model("request-headers.json")) || "{}");
+  return JSON.parse((await model(page, "request-headers.json")) || "{}");
 }
 
 /** The answer in the response editor, once it is a whole one. */
@@ -385,5 +344,5 @@ async function response() {
     const text = editor.getModels().find(({ uri }) => uri.path.endsWith("response.json")).getValue();
     return text.trimEnd().endsWith("}") && !document.querySelector(".graphiql-spinner");
   });
-  return JSON.parse(await model("response.json"));
+  return JSON.parse(await model(page, "response.json"));
 }
