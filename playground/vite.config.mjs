@@ -15,7 +15,7 @@ const PRELOAD = /vite\/preload-helper/;
 export const config = (bundled = new Set()) => ({
   base: "/playground/",
   publicDir: false,
-  plugins: [smallerJson(), keysWithoutEditor(), ownParts(), listModules(bundled)],
+  plugins: [smallerJson(), keysWithoutEditor(), listsOfVariables(), ownParts(), listModules(bundled)],
   resolve: { dedupe: ["graphql", "react", "react-dom"] },
   worker: { format: "es", plugins: () => [listModules(bundled)] },
   build: {
@@ -70,6 +70,41 @@ function keysWithoutEditor() {
       if (!id.endsWith("/@graphiql/react/dist/utility/monaco-ssr.js")) return null;
       if (!code.includes(original)) this.error("KeyMod is not where it was: look at this plugin again");
       return code.replace(original, ours);
+    },
+  };
+}
+
+/** GraphiQL refuses variables that are a list, and marks one as wrong; the server runs an operation for each set in it. */
+function listsOfVariables() {
+  const changes = [
+    {
+      of: "/@graphiql/react/dist/stores/execution.js",
+      original: "variables = tryParseJSONC(variableEditor?.getValue());",
+      ours: "variables = parseVariables(variableEditor?.getValue());",
+      name: "parseVariables",
+    },
+    {
+      of: "/monaco-graphql/esm/languageFeatures.js",
+      original: "schema: jsonSchema,",
+      ours: "schema: schemaOfSets(jsonSchema),",
+      name: "schemaOfSets",
+    },
+  ];
+  const file = fileURLToPath(new URL("src/variables.js", import.meta.url));
+  const used = new Set();
+  return {
+    name: "xp:lists-of-variables",
+    enforce: "pre",
+    transform(code, id) {
+      const change = changes.find(({ of }) => id.endsWith(of));
+      if (!change) return null;
+      if (!code.includes(change.original)) this.error(`${change.of} is not what it was: look at this plugin again`);
+      used.add(change);
+      return `import { ${change.name} } from ${JSON.stringify(file)};\n${code.replace(change.original, change.ours)}`;
+    },
+    buildEnd(error) {
+      const unused = changes.find((change) => !used.has(change));
+      if (!error && unused) this.error(`${unused.of} is not bundled any more: look at this plugin again`);
     },
   };
 }

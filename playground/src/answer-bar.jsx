@@ -36,7 +36,7 @@ export function AnswerBar({ config, run, children }) {
 
 function facts(run) {
   if (!run) return [];
-  const { status, ms, bytes, cache, explain, state, received, problem } = run;
+  const { status, ms, bytes, cache, explain, sets, state, received, problem } = run;
   const known = [];
   if (status !== undefined)
     known.push({ name: "Status", value: String(status), tone: status < 400 ? "good" : "bad" });
@@ -46,12 +46,31 @@ function facts(run) {
       value: WAITING[state] ?? problem ?? "No answer",
       tone: state === "failed" ? "bad" : undefined,
     });
+  if (sets) {
+    const { count, failed } = sets;
+    const value = failed ? `${count}, ${failed} with errors` : String(count);
+    known.push({ name: "Variable sets", value, tone: failed ? "bad" : undefined });
+  }
   if (ms !== undefined) known.push({ name: "Time", value: milliseconds(ms) });
   if (bytes !== undefined) known.push({ name: "Size", value: formatBytes(bytes) });
   if (received > 0) known.push({ name: "Events", value: String(received) });
   if (cache) known.push({ name: "Cache", value: cache });
-  if (explain) known.push({ name: "Cost", value: `${explain.cost} of ${explain.maxCost}` });
+  if (explain) known.push({ name: "Cost", value: costOf(run) });
   return known;
+}
+
+/** Sets of variables count together. */
+function costOf({ explain, explains = [{ explain }] }) {
+  const cost = explains.reduce((sum, one) => sum + one.explain.cost, 0);
+  return `${cost} of ${explain.maxCost}`;
+}
+
+function variablesOf(text) {
+  try {
+    return parseVariables(text);
+  } catch (error) {
+    throw new Error(`Not copied. Variables ${error.message}`);
+  }
 }
 
 function CopyMenu({ config }) {
@@ -66,7 +85,7 @@ function CopyMenu({ config }) {
     try {
       const request = {
         query: queryEditor.getValue(),
-        variables: parseVariables(variableEditor.getValue()),
+        variables: variablesOf(variableEditor.getValue()),
         operationName: operationName ?? undefined,
       };
       const url = new URL(config.endpoint, window.location.href).href;

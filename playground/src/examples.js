@@ -8,7 +8,7 @@ const variables = import.meta.glob("../operations/*.json", { query: "?raw", impo
 /** What each group is about, and its examples in the order of the menu. */
 const GROUPS = {
   "First steps": ["first"],
-  "Workloads": ["w1", "w2", "w3", "w4"],
+  "Workloads": ["w1", "w2", "w3", "w4", "variable-batch"],
   "Forms": ["create-form", "update-form", "save-form-draft", "publish-form", "set-form-status"],
   "Field data": [
     ...["create-submission", "create-submissions", "submission-changed"],
@@ -25,7 +25,8 @@ const IDS = /* GraphQL */ `query ExampleIds($first: Int) {
   forms(first: 1) { nodes { id } }
   me { sessions(first: 1, activeOnly: true) { nodes { id } } }
 }`;
-const USER_ID = '"$userId"';
+/** Each is the id of another user. */
+const USER_ID = /"\$userId"/g;
 const FORM_ID = '"$formId"';
 const SESSION_ID = '"$sessionId"';
 const NOW = /"\$now"/g;
@@ -55,10 +56,11 @@ export const FIRST = groups[0].examples[0].query;
 /** The example's variables with ids in place of its placeholders, asked from the server once; `problem` says why not. */
 export async function fillVariables(example, endpoint, headers) {
   const many = REPRESENTATIONS.exec(example.variables);
-  const needsIds = many || [USER_ID, FORM_ID, SESSION_ID].some((placeholder) => example.variables.includes(placeholder));
+  const users = many ? Number(many[1]) : (example.variables.match(USER_ID)?.length ?? 0);
+  const needsIds = users > 0 || [FORM_ID, SESSION_ID].some((placeholder) => example.variables.includes(placeholder));
   if (!needsIds) return { variables: fill(example.variables, {}) };
   try {
-    const ids = await someIds(endpoint, headers, many ? Number(many[1]) : 1);
+    const ids = await someIds(endpoint, headers, Math.max(1, users));
     return { variables: fill(example.variables, ids) };
   } catch (error) {
     return { variables: fill(example.variables, {}), problem: `No ids for this example: ${error.message}` };
@@ -68,8 +70,9 @@ export async function fillVariables(example, endpoint, headers) {
 function fill(text, { users = [], forms = [], sessions = [] }) {
   if (!text) return text;
   const representations = users.map((id) => ({ __typename: "User", id }));
+  let next = 0;
   const filled = text
-    .replace(USER_ID, JSON.stringify(users[0] ?? ""))
+    .replace(USER_ID, () => JSON.stringify(users[next++ % users.length] ?? ""))
     .replaceAll(FORM_ID, JSON.stringify(forms[0] ?? ""))
     .replace(SESSION_ID, JSON.stringify(sessions[0] ?? ""))
     .replace(NOW, JSON.stringify(new Date().toISOString()))

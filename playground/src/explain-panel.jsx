@@ -7,7 +7,10 @@ import * as settings from "./settings.js";
 
 export function ExplainPanel({ run }) {
   const view = useSyncExternalStore(settings.subscribe, () => settings.read("explain-view", "waterfall"));
-  const explain = run.explain;
+  const [set, setSet] = useState(0);
+  // Another run may have fewer sets of variables.
+  useEffect(() => setSet(0), [run.began]);
+  const explain = run.explains?.[set]?.explain ?? run.explain;
   const drawn = useMemo(() => waterfall(explain), [explain]);
   const [pointed, setPointed] = useState(null);
   const [chosen, setChosen] = useState(null);
@@ -20,13 +23,14 @@ export function ExplainPanel({ run }) {
     <section className="xp-explain" aria-label="Explain">
       <div className="xp-explain-head">
         <dl className="xp-pairs xp-totals">
-          {totals(explain, run).map(({ name, value }) => (
+          {totals(explain, run.explains?.length > 1 ? undefined : run).map(({ name, value }) => (
             <div key={name}>
               <dt>{name}</dt>
               <dd>{value}</dd>
             </div>
           ))}
         </dl>
+        {run.explains?.length > 1 && <SetSelect explains={run.explains} set={set} onSet={setSet} />}
         <div className="xp-views" role="group" aria-label="View">
           {["waterfall", "table"].map((name) => (
             <button
@@ -47,9 +51,25 @@ export function ExplainPanel({ run }) {
         <Waterfall explain={explain} {...drawn} onPoint={setPointed} onChoose={setChosen} chosen={chosen} />
       )}
       {shown !== null && explain.sql[shown] && (
-        <Statement run={run} sql={explain.sql[shown]} index={shown} asksForPlan={chosen === shown} />
+        <Statement run={run} explain={explain} sql={explain.sql[shown]} index={shown} asksForPlan={chosen === shown} />
       )}
     </section>
+  );
+}
+
+/** The sets of a mutation run one after the other: each has rows of its own. */
+function SetSelect({ explains, set, onSet }) {
+  return (
+    <label className="xp-set">
+      Variable set
+      <select value={set} onChange={({ target }) => onSet(Number(target.value))}>
+        {explains.map(({ index }, place) => (
+          <option key={index} value={place}>
+            {index}
+          </option>
+        ))}
+      </select>
+    </label>
   );
 }
 
@@ -166,8 +186,7 @@ function Table({ explain, rows, onChoose, chosen }) {
   );
 }
 
-function Statement({ run, sql, index, asksForPlan }) {
-  const { explain } = run;
+function Statement({ run, explain, sql, index, asksForPlan }) {
   const hasPlans = explain.plans !== undefined;
   const plan = usePlan(run, asksForPlan && hasPlans ? `/playground/plans/${explain.plans}/${index}` : null);
   return (

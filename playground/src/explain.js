@@ -128,6 +128,7 @@ export function totals(explain, run) {
   // Only the first tier is asked for every key.
   const asked = sum(explain.cache.filter(({ tier }) => tier === "local").map(({ keys }) => sum(Object.values(keys))));
   return [
+    ...(run?.sets ? [{ name: "Variable sets", value: String(run.sets.count) }] : []),
     { name: "Statements", value: String(explain.sql.length) },
     { name: "Rows", value: String(sum(explain.sql.map(({ rows }) => rows))) },
     { name: "Cache hits", value: asked ? `${hits} of ${asked}` : String(hits) },

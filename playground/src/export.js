@@ -33,7 +33,7 @@ ${entries.join("\n")}
     variables: ${variables},${request.operationName ? `\n    operationName: ${JSON.stringify(request.operationName)},` : ""}
   }),
 });
-const { data, errors } = await response.json();
+const ${Array.isArray(request.variables) ? "answers" : "{ data, errors }"} = await response.json();
 `;
 }
 

@@ -2,7 +2,7 @@
 // It knows no editor and no drawing.
 import { getOperationAST, parse } from "graphql";
 import { listen } from "./listen.js";
-import { payload, split } from "./payload.js";
+import { payload, split, splitAll } from "./payload.js";
 import { currentHeaders } from "./tokens.js";
 import * as runs from "./runs.js";
 import { explains } from "./settings.js";
@@ -22,7 +22,9 @@ export function createFetcher(config) {
     const request = { query, variables, operationName };
     if (operationName === INTROSPECTION) return ask(url, currentHeaders(headers), request);
     const asked = { request, headers, kind, explains: config.explains && explains() };
-    return asked.kind === "subscription" ? listen(url, asked) : send(url, asked);
+    if (asked.kind !== "subscription") return send(url, asked);
+    if (Array.isArray(variables)) refuse(asked, "A subscription takes one set of variables, not a list of them.");
+    return listen(url, asked);
   };
 }
 
@@ -42,12 +44,18 @@ function operationOf(query, operationName) {
   }
 }
 
+/** Says why an operation is not sent. */
+function refuse({ request, headers, kind }, problem) {
+  runs.begin({ kind, request, headers, state: "failed", problem });
+  throw new Error(`Request not sent. ${problem}`);
+}
+
 async function send(url, { request, headers, kind, explains }) {
   const run = runs.begin({ kind, request, headers });
   const began = performance.now();
   try {
     const { response, bytes, answer } = await post(url, headers, payload(request, explains));
-    const { shown, explain } = split(answer, explains);
+    const { shown, ...told } = Array.isArray(answer) ? ofSets(answer, explains) : split(answer, explains);
     run.update({
       state: "done",
       status: response.status,
@@ -55,13 +63,25 @@ async function send(url, { request, headers, kind, explains }) {
       bytes,
       cache: cacheOf(response.headers),
       requestId: response.headers.get("x-request-id"),
-      explain,
+      ...told,
     });
     return shown;
   } catch (error) {
     run.update({ state: "failed", ms: performance.now() - began, problem: error.message });
     throw error;
   }
+}
+
+/** The answers to a list of sets of variables. GraphiQL would put a list together as parts of one answer: to it they are one. */
+function ofSets(answers, explains) {
+  const { shown, explains: told } = splitAll(answers, explains);
+  const failed = answers.filter(({ errors }) => errors?.length > 0).length;
+  return {
+    shown: { toJSON: () => shown },
+    sets: { count: answers.length, failed },
+    explain: told[0]?.explain,
+    explains: told,
+  };
 }
 
 /** What an answer's headers say of caches: how long it may be kept, and how old it is. */

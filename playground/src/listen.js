@@ -50,7 +50,7 @@ export function listen(url, { request, headers, kind, explains }) {
         return { done, value };
       } catch (error) {
         const problem = error instanceof CloseEvent ? said(error) : undefined;
-        end({ state: "failed", problem: problem ?? error.message ?? JSON.stringify(error) });
+        end({ state: "failed", problem: problem ?? messageOf(error) });
         throw problem ? new Error(problem) : error;
       }
     },
@@ -74,7 +74,6 @@ function connect(url, headers, run) {
     url: address.href,
     connectionParams: () => currentHeaders(headers),
     retryAttempts: ATTEMPTS,
-    shouldRetry: () => true,
     retryWait: (retries) => wait(run, retries + 1),
     keepAlive: SILENCE_MS,
     on: {
@@ -117,6 +116,12 @@ function wait(run, attempt) {
     window.addEventListener("online", now);
     run.update({ retry: { attempt, of: ATTEMPTS, at: Date.now() + ms, now } });
   });
+}
+
+/** What the server or the client says is wrong: it is one error, or a list of those of GraphQL. */
+function messageOf(error) {
+  if (Array.isArray(error)) return error.map(({ message }) => message).join(" ");
+  return error.message ?? JSON.stringify(error);
 }
 
 function said({ code, reason }) {

@@ -21,10 +21,11 @@ const MOST_KEPT: usize = 64;
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Explain {
     total_ms: f64,
-    /// How the document was found; `None` for the events of a subscription, whose document was found once.
+    /// How the document was found; `None` for the events of a subscription and the later sets of a mutation, whose
+    /// document was found once.
     #[serde(skip_serializing_if = "Option::is_none")]
     document: Option<Found>,
-    /// How many objects the operation may load with its variables, and how many are allowed.
+    /// How many objects the operation may load with its variables (all sets of an execution), and how many are allowed.
     cost: u64,
     max_cost: u64,
     /// Keys that were asked for again and not loaded again.

@@ -32,7 +32,7 @@ use crate::{
     },
     context::{Database, RequestData, ServiceInfo},
     explain::{self, Explain, Explained},
-    request::{Caller, Prepared, Reply, Request, rejected},
+    request::{Caller, Reply, Request, rejected},
     // The domains name it in their declarations.
     subgraph::{self, Subgraph},
 };
@@ -267,12 +267,12 @@ pub enum Opened {
 
 impl GraphInner {
     /// How an answer was made. Its statements are kept for an administrator, who may ask for their plans.
-    fn explain(&self, prepared: &Prepared, viewer: &Viewer, ran: explain::Ran<'_>) -> Explain {
+    fn explain(&self, (kind, cost): (OperationKind, u64), viewer: &Viewer, ran: explain::Ran<'_>) -> Explain {
         let plans = viewer.is_admin().then(|| {
-            let runs_again = prepared.kind != OperationKind::Mutation;
+            let runs_again = kind != OperationKind::Mutation;
             self.explained.keep(ran.recorder.statements(), runs_again)
         });
-        Explain::of(ran, (prepared.cost, self.options.limits.cost), plans)
+        Explain::of(ran, (cost, self.options.limits.cost), plans)
     }
 
     /// A new request's context.

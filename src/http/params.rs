@@ -36,8 +36,18 @@ const NO_ON_ERROR: Rejection =
 const NO_SETS: Rejection = Rejection::new(
     StatusCode::BAD_REQUEST,
     "BAD_USER_INPUT",
-    "One set of variables at a time: a list of them is not taken from this caller, in this way, or not of this \
-     length.",
+    "One set of variables at a time: a list of them is taken from signed-in callers and gateways, by POST, \
+     QUERY and WebSocket.",
+);
+const SETS_IN_ARRAY: Rejection = Rejection::new(
+    StatusCode::BAD_REQUEST,
+    "BAD_USER_INPUT",
+    "A list of sets of variables is not taken in an array of requests.",
+);
+const NUMBER_OF_SETS: Rejection = Rejection::new(
+    StatusCode::BAD_REQUEST,
+    "BAD_USER_INPUT",
+    "The list of sets of variables is empty, or has more sets than this caller may send.",
 );
 /// What a JSON value takes in memory beside its text, bytes.
 const VALUE_BYTES: usize = 64;
@@ -136,10 +146,11 @@ impl GraphQLRequest {
         let is_list = |params: &GraphQLParams| matches!(params.variables, VariableSets::Many(_));
         match self {
             Self::Batch(requests) if requests.len() > bounds.batch => Err(NO_BATCH),
-            Self::Batch(requests) if requests.iter().any(is_list) => Err(NO_SETS),
+            Self::Batch(requests) if requests.iter().any(is_list) => Err(SETS_IN_ARRAY),
+            Self::One(params) if is_list(params) && bounds.sets == 0 => Err(NO_SETS),
             Self::One(params) if is_list(params) => {
                 let fits = (1..=bounds.sets).contains(&params.variables.count());
-                if fits { Ok(()) } else { Err(NO_SETS) }
+                if fits { Ok(()) } else { Err(NUMBER_OF_SETS) }
             }
             Self::One(_) | Self::Batch(_) => Ok(()),
         }
@@ -183,7 +194,7 @@ pub(super) struct Bounds {
 
 /// Whether a request is refused for what its JSON says: it is no GraphQL request, or not one that is taken.
 pub(super) fn is_ill_formed(rejection: &Rejection) -> bool {
-    [NO_REQUEST, NO_BATCH, NO_SETS, NO_ON_ERROR].contains(rejection)
+    [NO_REQUEST, NO_BATCH, NO_SETS, SETS_IN_ARRAY, NUMBER_OF_SETS, NO_ON_ERROR].contains(rejection)
 }
 
 /// Reads the requests of a body. What serde says about it is not passed on: it may quote the body at length.

@@ -11,7 +11,9 @@ import { after, before, test } from "node:test";
 import {
   accounts,
   choose,
+  copied,
   eventually,
+  fact,
   fillIn,
   findings,
   holds,
@@ -39,23 +41,9 @@ before(async () => {
 });
 after(() => browser?.close());
 
-const fact = (name) =>
-  page.locator(".xp-facts > div").filter({ has: page.locator("dt", { hasText: new RegExp(`^${name}$`) }) }).locator("dd").innerText();
-
 /** What the server lists as published. */
 async function published() {
   return (await (await fetch(new URL("/playground/documents.json", url))).json()).documents;
-}
-
-async function copied(entry) {
-  await page.evaluate(() => navigator.clipboard.writeText(""));
-  await page.getByRole("button", { name: "Copy", exact: true }).click();
-  // What is said of a copy goes with the next one, and after some seconds.
-  const noted = page.getByText("Copied").waitFor();
-  await page.getByRole("menuitem", { name: entry }).click();
-  await noted;
-  await page.waitForFunction(async () => (await navigator.clipboard.readText()) !== "");
-  return page.evaluate(() => navigator.clipboard.readText());
 }
 
 test("the bar says how the answer came", async () => {
@@ -64,10 +52,10 @@ test("the bar says how the answer came", async () => {
   const answer = await arrived;
   const bytes = (await answer.body()).length;
   await page.locator(".xp-facts").getByText("Status").waitFor();
-  assert.equal(await fact("Status"), "200");
-  assert.match(await fact("Time"), /^[\d.]+ ms$/);
-  assert.equal(await fact("Size"), `${(bytes / 1024).toFixed(1)} KB`);
-  assert.equal(await fact("Cache"), answer.headers()["cache-control"]);
+  assert.equal(await fact(page, "Status"), "200");
+  assert.match(await fact(page, "Time"), /^[\d.]+ ms$/);
+  assert.equal(await fact(page, "Size"), `${(bytes / 1024).toFixed(1)} KB`);
+  assert.equal(await fact(page, "Cache"), answer.headers()["cache-control"]);
   await write(page, "{ users(first: 1) { nodes { id nothing } } }");
   await run(page);
   await page.locator(".xp-tone-bad").getByText("400").waitFor();
@@ -75,12 +63,12 @@ test("the bar says how the answer came", async () => {
 
 test("a copied command asks the same, without the token or with it", async () => {
   await runExample(page, "A first query");
-  const masked = await copied("cURL, without the token");
+  const masked = await copied(page, "cURL, without the token");
   assert.doesNotMatch(masked, /eyJ/);
   assert.match(masked, /"Authorization: Bearer \$TOKEN"/);
   for (const [command, env] of [
     [masked, { ...process.env, TOKEN: people[0].token }],
-    [await copied("cURL, with the token"), process.env],
+    [await copied(page, "cURL, with the token"), process.env],
   ]) {
     const { data } = JSON.parse(execFileSync("sh", ["-c", command], { env, encoding: "utf8" }));
     assert.equal(data.me.role, people[0].role);
@@ -89,7 +77,7 @@ test("a copied command asks the same, without the token or with it", async () =>
 
 test("copied code asks the same, and quotes survive", async () => {
   await write(page, 'query Quotes($text: String = "it\'s `a` ${b} \\\\ c") { users(first: 1, filter: { search: $text }) { totalCount } }');
-  const code = await copied("JavaScript (fetch)");
+  const code = await copied(page, "JavaScript (fetch)");
   assert.doesNotMatch(code, /eyJ/);
   const ask = new Function("token", `return (async () => { ${code}; return { data, errors, query }; })()`);
   const { query } = await ask(people[0].token);
@@ -106,20 +94,20 @@ test("what is said of a copy is said anew of the next, for who hears it", async 
       subtree: true,
     });
   });
-  await copied("JavaScript (fetch)");
-  await copied("cURL, without the token");
+  await copied(page, "JavaScript (fetch)");
+  await copied(page, "cURL, without the token");
   const said = (await page.evaluate(() => globalThis.said)).join("|");
   assert.match(said, /^\|?Copied\|\|Copied$/);
 });
 
 test("the id of the document is the one that it is published under", async () => {
   const text = await model(page, "operation.graphql");
-  assert.equal(await copied("Id of the document"), `sha256:${createHash("sha256").update(text).digest("hex")}`);
+  assert.equal(await copied(page, "Id of the document"), `sha256:${createHash("sha256").update(text).digest("hex")}`);
 });
 
 test("a link opens the operation and its variables elsewhere, runs nothing, and has no token", async () => {
   await fillIn(page, "W2");
-  const link = await copied("Link to this operation");
+  const link = await copied(page, "Link to this operation");
   assert.doesNotMatch(link, /eyJ|Bearer|uthorization/);
   assert.equal(new URL(link).search, "");
   const other = await open(browser, {}, new URL(link).pathname + new URL(link).hash);

@@ -141,13 +141,44 @@ export async function repeatUntil(page, shown, work) {
   await shown.waitFor();
 }
 
-/** Types into the query editor of a new tab. */
-export async function write(page, query) {
+/** Types into the editors of a new tab. */
+export async function write(page, query, variables = "") {
   await page.getByRole("button", { name: "New tab" }).click();
-  await page.evaluate((text) => {
+  await page.evaluate(
+    (texts) => {
+      const models = globalThis.__MONACO.editor.getModels();
+      for (const [name, text] of texts) models.find(({ uri }) => uri.path.endsWith(name)).setValue(text);
+    },
+    [["operation.graphql", query], ["variables.json", variables]],
+  );
+}
+
+/** The answer in the response editor, once it is a whole one. */
+export async function response(page) {
+  await page.waitForFunction(() => {
     const { editor } = globalThis.__MONACO;
-    editor.getModels().find(({ uri }) => uri.path.endsWith("operation.graphql")).setValue(text);
-  }, query);
+    const text = editor.getModels().find(({ uri }) => uri.path.endsWith("response.json")).getValue();
+    return /[}\]]\s*$/.test(text) && !document.querySelector(".graphiql-spinner");
+  });
+  return JSON.parse(await model(page, "response.json"));
+}
+
+/** What the bar under the answer says of it by this name. */
+export function fact(page, name) {
+  const isNamed = page.locator("dt", { hasText: new RegExp(`^${name}$`) });
+  return page.locator(".xp-facts > div").filter({ has: isNamed }).locator("dd").innerText();
+}
+
+/** What an entry of the menu *Copy* puts into the clipboard. */
+export async function copied(page, entry) {
+  await page.evaluate(() => navigator.clipboard.writeText(""));
+  await page.getByRole("button", { name: "Copy", exact: true }).click();
+  // What is said of a copy goes with the next one, and after some seconds.
+  const noted = page.getByText("Copied").waitFor();
+  await page.getByRole("menuitem", { name: entry }).click();
+  await noted;
+  await page.waitForFunction(async () => (await navigator.clipboard.readText()) !== "");
+  return page.evaluate(() => navigator.clipboard.readText());
 }
 
 export function run(page) {

@@ -286,9 +286,15 @@ fn examples() -> Vec<(String, String, Value)> {
             .replace("$userId", "00000000-0000-7000-8000-000000000000")
             .replace("$sessionId", "00000000-0000-7000-8000-000000000000");
         let mut variables: Value = serde_json::from_str(&variables).expect("JSON");
-        for value in variables.as_object_mut().expect("variables").values_mut() {
-            if value.as_str().is_some_and(|text| text.starts_with("$userRepresentations")) {
-                *value = serde_json::json!([]);
+        let sets = match &mut variables {
+            Value::Array(sets) => sets.as_mut_slice(),
+            set => std::slice::from_mut(set),
+        };
+        for set in sets {
+            for value in set.as_object_mut().expect("a set of variables").values_mut() {
+                if value.as_str().is_some_and(|text| text.starts_with("$userRepresentations")) {
+                    *value = serde_json::json!([]);
+                }
             }
         }
         (name, fs::read_to_string(&path).expect("UTF-8"), variables)
@@ -305,6 +311,9 @@ async fn every_playground_example_of_a_write_runs() {
         let admin = app.as_admin();
         if document.contains("\nsubscription ") {
             assert!(admin.subscribe(&document, variables).await.is_ok(), "{name}");
+        } else if let Value::Array(sets) = &variables {
+            let replies = admin.run_sets(&document, sets).await.expect("it runs");
+            assert!(replies.iter().all(|reply| reply.codes.is_empty()), "{name}: {}", replies[0].body);
         } else {
             let reply = admin.run(&document, variables).await;
             assert!(reply.codes.is_empty(), "{name}: {}", reply.body);

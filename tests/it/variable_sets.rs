@@ -116,6 +116,11 @@ async fn what_the_sets_cost_counts_together() {
     let set = json!({ "n": 100 });
     let alone = app.as_admin().run_sets(query, std::slice::from_ref(&set)).await.expect("it runs");
     assert!(alone[0].codes.is_empty(), "{:?}", alone[0]);
+    let three = app.as_admin().run_sets(query, &vec![set.clone(); 3]).await.expect("they run");
+    let told = |reply: &Reply| reply.extensions["explain"]["cost"].as_u64();
+    assert_eq!(told(&three[0]), None, "once");
+    assert_eq!(told(&three[2]), told(&alone[0]).map(|cost| 3 * cost));
+    assert!(told(&three[2]) > Some(0));
     let refused = app.as_admin().run_sets(query, &vec![set; 100]).await.expect_err("too much");
     assert_eq!((refused.codes.as_slice(), refused.executed), (&["COST_LIMIT".to_owned()][..], false));
     let message = text(&refused.errors[0]["message"]);

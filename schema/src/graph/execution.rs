@@ -38,6 +38,8 @@ struct Execution<'g> {
     inner: &'g GraphInner,
     request: &'g Request,
     started: Instant,
+    /// Since when the document was looked for, where that is told.
+    found_from: Option<Instant>,
     explain: bool,
     /// Where the caller must see what they have written.
     floored: Option<Store>,
@@ -121,7 +123,10 @@ impl Graph {
         for (index, set) in sets.into_iter().enumerate() {
             let reply = match set {
                 Ok(prepared) => {
+                    // Before a later set runs, those before it did: that time was not spent on the document.
+                    let found_from = request.found_from.filter(|_| index == 0);
                     let execution = Execution::of(&self.inner, &request, Instant::now());
+                    let execution = Execution { found_from, ..execution };
                     execution.run(viewer.clone(), prepared).await
                 }
                 Err(refused) => *refused,
@@ -137,7 +142,7 @@ impl<'g> Execution<'g> {
         let explain = request.explain && inner.options.development;
         let floor = request.cache_token.as_deref().and_then(|token| token.parse().ok());
         let floored = floor.map(|floor| inner.store.not_before(floor));
-        Self { inner, request, started, explain, floored }
+        Self { inner, request, started, found_from: request.found_from, explain, floored }
     }
 
     fn store(&self) -> &Store {
@@ -158,7 +163,7 @@ impl<'g> Execution<'g> {
         let (recorder, on_error) = (self.recorder(set.cache_key.is_some()), set.prepared.on_error);
         let ctx = self.context(viewer, &recorder, bounds, on_error);
         match self.inner.answer(&set.prepared, &ctx).await {
-            Ok(answer) => self.finish(&set, &ctx, answer, (&recorder, true)),
+            Ok(answer) => self.finish(&set, &ctx, answer, (&recorder, Some(set.prepared.cost))),
             Err(error) => rejected(Some(set.prepared.kind), &[error], &ctx.caller().request_id),
         }
     }
@@ -180,6 +185,7 @@ impl<'g> Execution<'g> {
             ready.push(set.map(|set| running.push(set)).err());
         }
         let recorder = self.recorder(running.iter().any(|set| set.cache_key.is_some()));
+        let cost = running.iter().fold(0_u64, |sum, set| sum.saturating_add(set.prepared.cost));
         // It is the same for all sets: the request says it, or the document.
         let on_error = running.first().map_or(OnError::default(), |set| set.prepared.on_error);
         let ctx = self.context(viewer, &recorder, bounds, on_error);
@@ -196,7 +202,7 @@ impl<'g> Execution<'g> {
                     let rows = loaded.next().expect("what was planned is loaded");
                     let out = set.prepared.document.output_buffer();
                     let answer = write(&rows, &ctx, out, self.inner.errors(&ctx)).await;
-                    self.finish(set, &ctx, answer, (&recorder, loaded.len() == 0))
+                    self.finish(set, &ctx, answer, (&recorder, (loaded.len() == 0).then_some(cost)))
                 }
                 Err(Some((set, Err(error)))) => {
                     rejected(Some(set.prepared.kind), std::slice::from_ref(error), &ctx.caller().request_id)
@@ -247,15 +253,15 @@ impl<'g> Execution<'g> {
     }
 
     /// Ends an answer: keeps it where it may be kept, and adds what is told beside `data`. The last one of an execution tells
-    /// what was executed.
+    /// what was executed, and gets what all of it may load.
     fn finish(
         &self,
         RunningSet { prepared, cache_key }: &RunningSet,
         ctx: &Context,
         mut answer: Unfinished,
-        (recorder, is_last): (&Recorder, bool),
+        (recorder, cost_of_all): (&Recorder, Option<u64>),
     ) -> Reply {
-        let Self { inner, request, started, explain, .. } = self;
+        let Self { inner, request, started, found_from, explain, .. } = self;
         let (body, errors) = (&mut answer.out, &mut answer.errors);
         // An answer that lacks something, or tells about itself, is for this once.
         let cache = prepared.cache.filter(|_| errors.is_empty() && !explain && !request.trace);
@@ -265,13 +271,13 @@ impl<'g> Execution<'g> {
         let cache = cache.map(|policy| policy.for_one_if(is_for_some));
         let cache_key = cache_key.as_ref().filter(|_| errors.is_empty());
         let digest = cache_key.and_then(|cache_key| cache_key.keep(ctx, recorder, body, cache));
-        let explained = (*explain && is_last).then(|| {
-            let found = request.found_from.map(|from| explain::Found {
+        let explained = cost_of_all.filter(|_| *explain).map(|cost| {
+            let found = found_from.map(|from| explain::Found {
                 known: prepared.document.was_known(from),
                 elapsed: started.saturating_duration_since(from),
             });
             let ran = explain::Ran { started: *started, recorder, batchers: &[&ctx.batcher] };
-            inner.explain(prepared, ctx.viewer(), ran).found(found)
+            inner.explain((prepared.kind, cost), ctx.viewer(), ran).found(found)
         });
         let trace = errors.trace.take().map(|trace| trace.finish(ctx.began(), started.elapsed()));
         let wanted = request.cache_tags && prepared.kind == OperationKind::Query;
@@ -292,7 +298,7 @@ impl<'g> Execution<'g> {
         let cache = cache.filter(|_| answer.errors.is_empty());
         let entities = if request.entities { query::entity_counts(prepared) } else { Vec::new() };
         let reply = Reply::executed(prepared.kind, answer, recorder);
-        let statements = if is_last { reply.statements } else { 0 };
+        let statements = if cost_of_all.is_some() { reply.statements } else { 0 };
         Reply { statements, cache, digest, entities, ..reply }
     }
 }

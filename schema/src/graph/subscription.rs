@@ -401,7 +401,7 @@ impl Subscribed {
         let mut event = event.await?;
         if self.explain {
             let ran = Ran { started, recorder: &recorder, batchers: &[&decider, &ctx.batcher] };
-            let explain = Some(inner.explain(&self.prepared, &self.viewer, ran));
+            let explain = Some(inner.explain((self.prepared.kind, self.prepared.cost), &self.viewer, ran));
             Extensions { explain, ..Extensions::default() }.write(event.out.end());
         }
         let answer = event.finished(&ctx.caller().request_id, &ctx.bounds);
