@@ -1,6 +1,6 @@
 // The panel that shows how the server made an answer: figures, a waterfall (or the same as a table), the statement that is
 // pointed at, and its plan. What it draws is `extensions.explain` and nothing else; see explain.js.
-import { useEffect, useMemo, useState, useSyncExternalStore } from "react";
+import { useEffect, useMemo, useRef, useState, useSyncExternalStore } from "react";
 import { count, describeCache, describeWait, milliseconds, totals, waterfall } from "./explain.js";
 import { currentHeaders } from "./tokens.js";
 import * as settings from "./settings.js";
@@ -189,8 +189,14 @@ function Table({ explain, rows, onChoose, chosen }) {
 function Statement({ run, explain, sql, index, asksForPlan }) {
   const hasPlans = explain.plans !== undefined;
   const plan = usePlan(run, asksForPlan && hasPlans ? `/playground/plans/${explain.plans}/${index}` : null);
+  const frame = useRef(null);
+  const heading = useRef(null);
+  // The text of the statement may fill the frame: what was asked for comes into sight.
+  useEffect(() => {
+    if (heading.current) frame.current.scrollTop = heading.current.offsetTop;
+  }, [plan]);
   return (
-    <section className="xp-statement" aria-label={`Statement ${sql.name}`}>
+    <section ref={frame} className="xp-statement" aria-label={`Statement ${sql.name}`}>
       <pre tabIndex={0}>{broken(sql.text ?? "")}</pre>
       {plan === null && (
         <p className="xp-hint">
@@ -199,7 +205,7 @@ function Statement({ run, explain, sql, index, asksForPlan }) {
       )}
       {plan !== null && (
         <>
-          <h3>Plan</h3>
+          <h3 ref={heading}>Plan</h3>
           <pre tabIndex={0} className="xp-plan">
             {plan}
           </pre>

@@ -1,17 +1,24 @@
 // The bar above GraphiQL: the name, the examples menu and the account select, and what they do to the editors.
-import { DropdownMenu, pick, useGraphiQL } from "@graphiql/react";
-import { useEffect, useState } from "react";
+import { DropdownMenu, pick, useGraphiQL, useGraphiQLActions } from "@graphiql/react";
+import { useEffect, useRef, useState, useSyncExternalStore } from "react";
 import { AccountButton } from "./account-dialog.jsx";
 import { fillVariables, groups } from "./examples.js";
 import { readHeaders, withToken } from "./headers.js";
 import icon from "./icon.svg";
 import { SchemaButton } from "./schema-dialog.jsx";
 import { useEditorsReady, useOpenOperation } from "./open-operation.js";
+import * as runs from "./runs.js";
 import { isOurs, setTokens } from "./tokens.js";
 
 export function TopBar({ config, accounts, account, onAccount, signedIn, onSignedIn }) {
   useAccountHeader(accounts, account);
+  useSchemaFor(account);
   const [note, setNote] = useState("");
+  const began = useSyncExternalStore(runs.subscribe, () => runs.current()?.began);
+  // What is said of an example holds until it is run.
+  useEffect(() => {
+    if (began !== undefined) setNote("");
+  }, [began]);
   return (
     <header className="graphiql-container xp-bar">
       <h1 className="xp-name">
@@ -104,6 +111,18 @@ function useOpenExample(endpoint, onNote) {
     onNote(problem ?? FILLED_IN[example.kind] ?? "");
     open({ ...example, variables }, example.kind === "query");
   };
+}
+
+/** Not everybody is told the schema: where it was refused, it is asked for again as another account. */
+function useSchemaFor(account) {
+  const schema = useGraphiQL((state) => state.schema);
+  const { introspect } = useGraphiQLActions();
+  const asked = useRef(account);
+  useEffect(() => {
+    if (asked.current === account) return;
+    asked.current = account;
+    if (!schema) introspect();
+  }, [account]);
 }
 
 /** A tab opened later, or opened before a switch, follows the chosen account too, unless a person typed another token. */

@@ -302,6 +302,30 @@ test("after a reload the account that signed in is still there, and a second tab
   await page.getByRole("button", { name: "Sign in", exact: true }).waitFor();
 });
 
+test("who is told the schema only after signing in gets it then", async () => {
+  const other = await open(browser);
+  const tokens = people.map(({ token }) => `Bearer ${token}`);
+  await other.route("**/graphql", (route, request) => {
+    const { authorization } = request.headers();
+    const isRefused = request.postData()?.includes("IntrospectionQuery") && (!authorization || tokens.includes(authorization));
+    const refused = { status: 400, json: { errors: [{ message: "This server does not tell its schema." }] } };
+    return isRefused ? route.fulfill(refused) : route.continue();
+  });
+  await other.reload();
+  await isReady(other);
+  await other.getByRole("button", { name: "Show Documentation Explorer" }).click();
+  await other.getByText("Error fetching schema").waitFor();
+  const [admin] = people;
+  await other.getByRole("button", { name: "Sign in", exact: true }).click();
+  const form = other.getByRole("dialog", { name: "Sign in" });
+  await form.getByLabel("E-mail").fill(admin.name);
+  await form.getByLabel("Password").fill(admin.password);
+  await form.getByRole("button", { name: "Sign in" }).click();
+  await other.getByRole("dialog", { name: "Sessions" }).getByRole("button", { name: "Close" }).click();
+  await other.locator(".graphiql-doc-explorer").getByRole("link", { name: "Query", exact: true }).waitFor();
+  await other.context().close();
+});
+
 test("enlarged to twice its size the page needs no scrolling sideways, and nothing moves for who wants none", async () => {
   const other = await open(browser, { viewport: { width: 680, height: 425 }, reducedMotion: "reduce" });
   assert.ok((await other.evaluate(() => document.documentElement.scrollWidth)) <= 680);

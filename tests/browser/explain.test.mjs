@@ -6,6 +6,7 @@ import {
   accounts,
   answered,
   choose,
+  eventually,
   fillIn,
   findings,
   isReady,
@@ -111,7 +112,13 @@ test("pointing at a statement shows its text, and pressing it its plan", async (
   await row.focus();
   await page.keyboard.press("Enter");
   await statement.getByRole("heading", { name: "Plan" }).waitFor();
-  await statement.locator(".xp-plan").getByText(/SCAN|SEARCH|Scan/).waitFor();
+  const plan = statement.locator(".xp-plan");
+  await plan.getByText(/SCAN|SEARCH|Scan/).waitFor();
+  // It is in sight, however long the text of the statement is.
+  await eventually(page, async () => {
+    const [frame, inner] = [await statement.boundingBox(), await plan.boundingBox()];
+    return inner.y >= frame.y && inner.y + 20 <= frame.y + frame.height;
+  });
   await picture(page, "explain-plan");
   await page.keyboard.press("Enter");
   await statement.locator(".xp-plan").waitFor({ state: "detached" });

@@ -159,6 +159,8 @@ test("no click on an example changes anything: what writes is filled in, and run
   const answer = await response(page);
   assert.equal(answer.errors, undefined, JSON.stringify(answer.errors));
   assert.ok(answer.data.recordLocations.acceptedCount > 0);
+  // What was said of it is not true any more.
+  await page.getByText("Filled in, not run").waitFor({ state: "detached" });
   assert.equal(mutations.length, 1, "those that are sent are seen");
 });
 
