@@ -32,7 +32,6 @@ const BEFORE_THE_GRAPH: &[(&str, &str, &str)] = &[
         "200, on a stream",
         "The server stops, or events may have been missed: read anew and subscribe again.",
     ),
-    ("TIMEOUT", "408, 504", "The body did not arrive in time, or the answer took too long."),
 ];
 
 /// The status of a code of the graph. HTTP has some of these codes, too.
@@ -50,7 +49,9 @@ const fn status(code: Code) -> &'static str {
         | Code::CostLimit => "200 or 400",
         Code::PayloadTooLarge => "413; 200 or 400 from the graph",
         Code::RateLimited => "429; 200 from the graph",
-        Code::Overloaded => "503; 200 from the graph",
+        Code::Overloaded | Code::Unavailable => "503; 200 from the graph",
+        Code::Timeout => "408, 504; 200 from the graph",
+        Code::OutcomeUnknown => "504; 200 from the graph",
         Code::InternalServerError => "500; 200 from the graph",
     }
 }
@@ -72,6 +73,12 @@ An error of the graph comes with status 200. Where nothing was executed and the 
 but for what cannot be
 read, and an answer with data and errors has 294. Codes of persisted documents are explained under
 [Persisted documents](clients.md#persisted-documents).
+
+Errors that say whether to try again have `extensions.retryable`. Where it is `true`, nothing was changed,
+or the same again gives the result that it would have given: send it again, after the seconds in the header
+`Retry-After` where there is one. Where it is `false`, find out first what has become of it, or what else is
+wrong. What a mutation has stored and could not read back is null in its payload, with an error that has its
+id in `extensions.stored`.
 
 What cannot be done with the input of a mutation, or may not be done to one object, is not an error of the \
 request: it is

@@ -7,7 +7,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
-use schema::Reply;
+use schema::{Reply, engine::error::Code};
 use serde_json::json;
 
 /// A request that is not run, or not to its end. Its text is safe: what it repeats of the request is short.
@@ -48,8 +48,16 @@ impl Rejection {
 
     /// The body of the answer.
     pub(crate) fn body(&self, request_id: &str) -> Vec<u8> {
-        let extensions = json!({ "code": self.code, "requestId": request_id });
+        let mut extensions = json!({ "code": self.code, "requestId": request_id });
+        if let Some(retryable) = self.is_retryable() {
+            extensions["retryable"] = retryable.into();
+        }
         json!({ "errors": [{ "message": self.message, "extensions": extensions }] }).to_string().into_bytes()
+    }
+
+    /// Whether the same may be sent again, where the code says so.
+    fn is_retryable(&self) -> Option<bool> {
+        Code::ALL.iter().find(|code| code.as_str() == self.code)?.is_retryable()
     }
 
     /// Apollo's clients and gateways expect their own words where a hash is not known (yet).

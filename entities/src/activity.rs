@@ -145,7 +145,7 @@ impl Transaction {
     /// Writes the entry, commits, and announces the changes.
     ///
     /// # Errors
-    /// The database's; after an error of the commit itself it is unknown whether the write happened.
+    /// The database's: nothing is stored. `OutcomeUnknown` where that was not said.
     pub(crate) async fn commit(self, entry: ActivityEntry) -> Result<(), Error> {
         entry.write(&self).await?;
         self.commit_unlogged().await

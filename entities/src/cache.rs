@@ -97,7 +97,7 @@ pub mod tag;
 pub use answers::AnswerName;
 pub use context::ReadContext;
 pub use dependencies::DependencySet;
-pub use recorder::{CacheRead, Recorder};
+pub use recorder::{CacheRead, Commits, Recorder};
 pub use shared::{SharedCacheStats, purge, stats};
 pub use tag::Tag;
 

@@ -12,10 +12,16 @@ use std::{
 use futures_util::future::BoxFuture;
 use prometheus_client::registry::Registry;
 use rustc_hash::FxHashMap;
-use sea_orm::{ConnectionTrait as _, DatabaseConnection, DbBackend, Statement, Value, sqlx::postgres::PgRow};
+use sea_orm::{
+    ConnectionTrait as _, DatabaseConnection, DbBackend, Statement, Value,
+    sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr, postgres::PgRow},
+};
 use tracing::{Instrument as _, Span, field::Empty};
 
-use crate::{error::Error, telemetry::SPANS};
+use crate::{
+    error::{Error, pause_before},
+    telemetry::SPANS,
+};
 
 mod connections;
 pub(crate) mod history;
@@ -166,6 +172,11 @@ impl Database {
         self.opened.probe.is_reachable(within).await
     }
 
+    /// The database did not answer for a while, and does not yet: what needs it fails at once.
+    pub fn is_away(&self) -> bool {
+        self.pool().is_some_and(Pool::is_away)
+    }
+
     /// Why nothing can be stored now, as far as the last write says. A server writes every few seconds by itself
     /// (`Store::stay_registered`), and twice a second as long as that fails.
     pub fn write_fault(&self) -> Option<WriteFault> {
@@ -211,14 +222,24 @@ impl Database {
         let Some(pool) = self.pool() else {
             return Box::pin(self.fetch_sqlite(timing, text, values, read)).await;
         };
-        let mut rows = Vec::new();
-        let take = |row: &PgRow| {
-            rows.push(read(&mut Cells::of(RowSource::Postgres(row)))?);
-            Ok(())
-        };
-        let result = pool.fetch((name, table), text, values, take).instrument(timing.span()).await;
-        timing.finish(rows.len(), result.is_err());
-        result.map(|()| rows)
+        let text = AssertSqlSafe(Arc::<str>::from(text)).into_sql_str();
+        let read_all = fetch_postgres(pool, (name, table), &text, &values, &mut read);
+        let mut result = read_all.instrument(timing.span()).await;
+        // Rare, so boxed: this future is part of every batch, and small ones are cheaper to make.
+        if result.as_ref().is_err_and(|error| error.repeats() > 0) {
+            let again = Box::pin(async {
+                let mut number = 1;
+                while result.as_ref().is_err_and(|error| error.repeats() >= number) {
+                    tokio::time::sleep(pause_before(number)).await;
+                    result = fetch_postgres(pool, (name, table), &text, &values, &mut read).await;
+                    number += 1;
+                }
+                result
+            });
+            result = again.instrument(timing.span()).await;
+        }
+        timing.finish(result.as_ref().map_or(0, Vec::len), result.is_err());
+        result
     }
 
     async fn fetch_sqlite<T>(
@@ -271,6 +292,23 @@ impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Database").field("backend", &self.backend()).finish_non_exhaustive()
     }
+}
+
+/// Runs a statement that changes nothing, and reads each row.
+async fn fetch_postgres<T>(
+    pool: &Pool,
+    names: (&'static str, &'static str),
+    text: &SqlStr,
+    values: &[Value],
+    read: &mut impl FnMut(&mut Cells<'_>) -> Result<T, sea_orm::sqlx::Error>,
+) -> Result<Vec<T>, Error> {
+    let mut rows = Vec::new();
+    let take = |row: &PgRow| {
+        rows.push(read(&mut Cells::of(RowSource::Postgres(row)))?);
+        Ok(())
+    };
+    pool.fetch(names, text.clone(), values.to_vec(), take).await?;
+    Ok(rows)
 }
 
 /// A statement that is under way.

@@ -29,14 +29,14 @@ pub mod unicode;
 pub mod user;
 pub mod warmup;
 
-pub use cache::{Cache, CacheOptions, CacheRead, DependencySet, Recorder, Tag, Version};
+pub use cache::{Cache, CacheOptions, CacheRead, Commits, DependencySet, Recorder, Tag, Version};
 pub use database::statement_log::Executed;
 pub use database::{
     Database, DatabaseOptions, WriteFault,
     role::Role,
     sql::{Hidden, Json},
 };
-pub use error::Error;
+pub use error::{Error, Failure};
 pub use id::NodeKind;
 pub use store::Store;
 pub use telemetry::SPANS;

@@ -10,10 +10,22 @@ use std::{
     time::Duration,
 };
 
-use entities::{Recorder, Store, clock::Time, database::scope::Scope, id::UserId};
+use entities::{Failure, Recorder, Store, clock::Time, database::scope::Scope, id::UserId};
 
 use crate::{Access, Caller, Subgraph, Viewer};
-use engine::{batch::Source, cache_control::Watched, context::Context, error::FieldError};
+use engine::{
+    batch::Source,
+    cache_control::Watched,
+    context::Context,
+    error::{Code, FieldError},
+};
+
+const UNAVAILABLE: &str = "The database cannot be reached now. Nothing was changed; try again in a moment";
+const CONTENDED: &str =
+    "Others changed the same at the same time. Nothing was changed for this request; try again in a moment";
+const TIMED_OUT: &str = "The database did not answer in time. Nothing was changed; try again in a moment";
+const OUTCOME_UNKNOWN: &str =
+    "The database did not say in time whether this is stored. Look whether it is before you send it again";
 
 /// What loaders read from: the store, reporting its statements to one request.
 #[derive(Clone)]
@@ -57,11 +69,25 @@ impl Source for Database {
     }
 
     fn field_error(error: &entities::Error, loader: &'static str) -> FieldError {
-        if let entities::Error::Refused(message) = error {
-            return FieldError::bad_input(message.clone());
-        }
-        let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-        FieldError::internal_by(format_args!("{loader}: {error}: {cause}"))
+        let cause = || {
+            let source = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+            Arc::from(format!("{loader}: {error}: {source}"))
+        };
+        let (code, message) = match (error.failure(), error) {
+            (Failure::Refused, entities::Error::Refused(message)) => {
+                return FieldError::bad_input(message.clone());
+            }
+            (Failure::Unavailable, _) => (Code::Unavailable, UNAVAILABLE),
+            (Failure::Contended, _) => (Code::Unavailable, CONTENDED),
+            (Failure::TimedOut, _) => (Code::Timeout, TIMED_OUT),
+            (Failure::OutcomeUnknown, _) => (Code::OutcomeUnknown, OUTCOME_UNKNOWN),
+            (Failure::Refused | Failure::Internal, _) => {
+                return FieldError { cause: Some(cause()), ..FieldError::internal() };
+            }
+        };
+        let retry_after_seconds = (code != Code::OutcomeUnknown).then_some(1);
+        let repeats = error.repeats();
+        FieldError { retry_after_seconds, repeats, cause: Some(cause()), ..FieldError::new(code, message) }
     }
 }
 
@@ -139,6 +165,9 @@ pub(crate) trait ContextExt {
 
     /// The store, reporting its statements to this request.
     fn store(&self) -> &Store;
+
+    /// How many times COMMIT was sent for this request.
+    fn commits(&self) -> u32;
 }
 
 impl ContextExt for Context {
@@ -198,6 +227,10 @@ impl ContextExt for Context {
 
     fn store(&self) -> &Store {
         self.batcher.source::<Database>()
+    }
+
+    fn commits(&self) -> u32 {
+        self.batcher.source::<Database>().recorder.commits()
     }
 }
 

@@ -4,7 +4,7 @@
 use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use async_graphql::parser::types::OperationDefinition;
-use entities::{DependencySet, Recorder};
+use entities::{Commits, DependencySet, Recorder};
 
 use crate::{Variables, auth::throttle};
 use engine::{
@@ -12,7 +12,7 @@ use engine::{
     cache_control::CachePolicy,
     chunks::Chunks,
     document::{Document, OperationKind},
-    error::{OnError, RequestError},
+    error::{Code, OnError, RequestError},
     federation::gateway::Clearance,
     output::{Errors, Unfinished},
     plan::Planner,
@@ -45,6 +45,8 @@ pub struct Request {
     pub cache_token: Option<String>,
     /// From where and with what it was sent.
     pub caller: Caller,
+    /// Counts how many times COMMIT is sent for it: something may be stored from the first one on.
+    pub commits: Commits,
     /// What its answer takes; the requests of an array share one.
     pub taken: Taken,
 }
@@ -193,5 +195,6 @@ pub(crate) fn rejected(
     errors.write(&mut body);
     body.push(b'}');
     let (executed, codes) = (false, errors.codes);
-    Reply { body: body.into(), operation, executed, codes, ..Reply::default() }
+    let retry_after_seconds = codes.contains(&Code::Unavailable.as_str()).then_some(1);
+    Reply { body: body.into(), operation, executed, codes, retry_after_seconds, ..Reply::default() }
 }

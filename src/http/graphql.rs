@@ -15,6 +15,7 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
+use entities::Commits;
 use futures_util::future::join_all;
 use schema::{CachePolicy, Chunks, HeldMemory, Opened, OperationKind, Reply, Taken, VariableSets, Variables};
 use serde_json::Value;
@@ -72,8 +73,26 @@ const DONE: Rejection = Rejection::new(
     "The server cannot hold an answer of this length now. Ask for less at once. What the mutation did is \
      done.",
 );
-pub(super) const TIMEOUT: Rejection =
+const TIMEOUT: Rejection =
     Rejection::new(StatusCode::GATEWAY_TIMEOUT, "TIMEOUT", "The request took too long and was stopped.");
+
+/// In the place of `TIMEOUT` where something of a mutation may be stored.
+const OUTCOME_UNKNOWN: Rejection = Rejection::new(
+    StatusCode::GATEWAY_TIMEOUT,
+    "OUTCOME_UNKNOWN",
+    "The request took too long and was stopped; something of it may be stored. Look whether it is before you \
+     send it again.",
+);
+
+/// What is told of a request whose time was up before it ended.
+pub(super) fn late(may_be_stored: bool) -> Rejection {
+    if may_be_stored { OUTCOME_UNKNOWN } else { TIMEOUT }
+}
+
+/// Its time was up before it ended.
+fn is_late(rejection: &Rejection) -> bool {
+    [TIMEOUT, OUTCOME_UNKNOWN].contains(rejection)
+}
 
 /// `POST /graphql`.
 pub(super) async fn post(State(app): State<App>, request: Request) -> Response {
@@ -210,6 +229,8 @@ impl Asked<'_> {
     /// The status of an answer.
     fn status(&self, reply: &Reply) -> StatusCode {
         match self.media {
+            // Load balancers and libraries that know nothing of GraphQL may send it again.
+            _ if !reply.executed && reply.codes.contains(&"UNAVAILABLE") => StatusCode::SERVICE_UNAVAILABLE,
             Media::Graphql => status::of_reply(self.app.http.statuses, reply),
             Media::Json => StatusCode::OK,
         }
@@ -261,7 +282,7 @@ pub(super) async fn answer(
         }
         Answers::One(Err(rejection)) => {
             let rejection = refusal(app, media, rejection);
-            let (is_owed, only_queries) = (rejection == TIMEOUT, rejection == ONLY_QUERIES);
+            let (is_owed, only_queries) = (is_late(&rejection), rejection == ONLY_QUERIES);
             let response = rejection.into_response_as(media.content_type(), request_id(headers));
             (if only_queries { with_allow(response, POST_ONLY) } else { response }, is_owed)
         }
@@ -296,7 +317,7 @@ async fn run_array(asked: Asked<'_>, requests: Vec<GraphQLParams>) -> ArrayOfAns
         match answer {
             Ok(GraphQLResponse { body, held, is_owed, .. }) => answers.push(body, held, is_owed),
             Err(rejection) => {
-                let is_owed = rejection == TIMEOUT;
+                let is_owed = is_late(&rejection);
                 let body = rejection.body(request_id(asked.headers));
                 answers.push(body.into(), HeldMemory::default(), is_owed);
             }
@@ -380,9 +401,10 @@ async fn run(asked: Asked<'_>, params: GraphQLParams, taken: Taken) -> Result<Gr
     let started = Instant::now();
     let span = operation_span(headers);
     let mut about = requester.about(app, &params);
-    let running = execute(app, headers, requester, params, &mut about, taken).instrument(span.clone());
-    let result = tokio::time::timeout(app.http.request_timeout, running).await;
-    match result.unwrap_or(Err(TIMEOUT)) {
+    let commits = Commits::default();
+    let running = execute(app, headers, requester, params, &mut about, (taken, commits.clone()));
+    let result = tokio::time::timeout(app.http.request_timeout, running.instrument(span.clone())).await;
+    match result.unwrap_or_else(|_| Err(late(commits.count() > 0))) {
         Ok(reply) => {
             let status = asked.status(&reply);
             record(app, headers, (&span, started), status, &RequestSummary::of_reply(&reply), &about);
@@ -410,7 +432,7 @@ async fn execute(
     requester: &Requester,
     mut params: GraphQLParams,
     about: &mut About,
-    taken: Taken,
+    (taken, commits): (Taken, Commits),
 ) -> Result<Reply, Rejection> {
     let found_from = Some(Instant::now());
     let document = match find_document(app, headers, requester, &mut params).await {
@@ -422,7 +444,7 @@ async fn execute(
     if requester.is_safe && kind.is_some_and(|kind| kind != OperationKind::Query) {
         return Err(ONLY_QUERIES);
     }
-    let request = schema::Request { taken, found_from, ..request(app, headers, requester, params)? };
+    let request = schema::Request { taken, commits, found_from, ..request(app, headers, requester, params)? };
     Ok(app.graph.execute_document(requester.viewer.clone(), document, request).await)
 }
 
@@ -433,6 +455,7 @@ pub(super) async fn open(
     requester: &Requester,
     mut params: GraphQLParams,
     about: &mut About,
+    commits: Commits,
 ) -> Result<Opened, Rejection> {
     let document = match find_document(app, headers, requester, &mut params).await {
         Ok(document) => document,
@@ -443,7 +466,7 @@ pub(super) async fn open(
     if requester.is_safe && kind == Some(OperationKind::Mutation) {
         return Err(ONLY_QUERIES);
     }
-    let request = request(app, headers, requester, params)?;
+    let request = schema::Request { commits, ..request(app, headers, requester, params)? };
     Ok(app.graph.open_document(requester.viewer.clone(), document, request).await)
 }
 
@@ -472,6 +495,7 @@ fn request(
         cache_token: headers.get(CACHE_TOKEN).and_then(|token| token.to_str().ok()).map(ToOwned::to_owned),
         caller: requester.caller.clone(),
         taken: Taken::default(),
+        commits: Commits::default(),
     })
 }
 

@@ -28,6 +28,7 @@ use axum::{
     middleware::Next,
     response::Response,
 };
+use entities::Commits;
 use futures_util::{
     StreamExt as _, future,
     stream::{self, BoxStream},
@@ -206,9 +207,10 @@ async fn begin(
     let owner = graphql::owner(&app, &requester.caller, requester.bearer.as_ref());
     let opened = match app.admission.acquire(owner) {
         Ok(_permit) => {
-            let opening = graphql::open(&app, &headers, &requester, params, &mut about);
+            let commits = Commits::default();
+            let opening = graphql::open(&app, &headers, &requester, params, &mut about, commits.clone());
             let opened = tokio::time::timeout(app.http.request_timeout, opening).await;
-            opened.unwrap_or(Err(graphql::TIMEOUT))
+            opened.unwrap_or_else(|_| Err(graphql::late(commits.count() > 0)))
         }
         Err(overloaded) => Err(overloaded),
     };

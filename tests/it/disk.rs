@@ -41,6 +41,10 @@ impl Ledger {
     fn note(&mut self, answer: &Value, ids: Vec<Option<String>>) {
         let has_failed = answer["errors"].as_array().is_some_and(|errors| !errors.is_empty());
         if has_failed {
+            let extensions = &answer["errors"][0]["extensions"];
+            let names = ["UNAVAILABLE", "TIMEOUT", "OUTCOME_UNKNOWN"];
+            assert!(extensions["code"].as_str().is_some_and(|code| names.contains(&code)), "{answer}");
+            assert!(extensions["retryable"].is_boolean(), "{answer}");
             self.failed += 1;
             return;
         }

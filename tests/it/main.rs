@@ -20,6 +20,7 @@ mod docs;
 mod documents;
 mod durability;
 mod examples;
+mod failures;
 mod federation;
 mod forms;
 mod instances;

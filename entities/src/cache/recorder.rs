@@ -23,8 +23,26 @@ pub struct Recorder {
     cache_reads: Mutex<Vec<CacheRead>>,
     redis_timeouts: AtomicU32,
     wrote: Mutex<Option<Version>>,
+    commits: Commits,
     /// Only where somebody has asked for it.
     dependencies: Option<Mutex<DependencySet>>,
+}
+
+/// How many times COMMIT was sent for one request. Cheap to clone; whoever runs the request has it too, and knows at any
+/// moment whether something of it may be stored.
+#[derive(Clone, Debug, Default)]
+pub struct Commits(Arc<AtomicU32>);
+
+impl Commits {
+    /// How many so far.
+    pub fn count(&self) -> u32 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// COMMIT is about to be sent.
+    fn note(&self) {
+        self.0.fetch_add(1, Ordering::AcqRel);
+    }
 }
 
 /// One batch of keys that went through the cache.
@@ -53,6 +71,21 @@ impl Recorder {
     #[must_use]
     pub fn collecting(self) -> Self {
         Self { dependencies: Some(Mutex::default()), ..self }
+    }
+
+    /// A recorder that counts in `commits` how many times COMMIT is sent.
+    #[must_use]
+    pub fn counting(self, commits: Commits) -> Self {
+        Self { commits, ..self }
+    }
+
+    /// How many times COMMIT was sent for this request.
+    pub fn commits(&self) -> u32 {
+        self.commits.count()
+    }
+
+    pub(crate) fn note_commit(&self) {
+        self.commits.note();
     }
 
     /// Whether it collects what the values depend on.

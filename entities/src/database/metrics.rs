@@ -1,11 +1,11 @@
-//! SQL figures, named by OpenTelemetry's conventions: statements by name and table, and how long they waited for a
-//! connection. Not here: how many connections there are (`connections`).
+//! SQL figures, named by OpenTelemetry's conventions: statements by name and table, how long they waited for a connection,
+//! and whether PostgreSQL is there. Not here: how many connections there are (`connections`).
 
 use std::time::Duration;
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, histogram::Histogram},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
 
@@ -21,6 +21,7 @@ pub(crate) struct DatabaseMetrics {
     durations: Family<StatementLabels, Histogram>,
     errors: Family<StatementLabels, Counter>,
     waits: Histogram,
+    breaker: Gauge,
 }
 
 impl DatabaseMetrics {
@@ -29,7 +30,7 @@ impl DatabaseMetrics {
             Histogram::new([0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5])
         });
         let waits = Histogram::new([0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 2.5]);
-        let metrics = Self { durations, errors: Family::default(), waits };
+        let metrics = Self { durations, errors: Family::default(), waits, breaker: Gauge::default() };
         registry.register(
             "db_client_operation_duration_seconds",
             "Time from sending a statement to its last row",
@@ -41,6 +42,11 @@ impl DatabaseMetrics {
             "Time until a read of PostgreSQL, or a transaction, had its connection",
             metrics.waits.clone(),
         );
+        registry.register(
+            "database_breaker_state",
+            "PostgreSQL: 0 it answers, 1 it is away and not waited for",
+            metrics.breaker.clone(),
+        );
         metrics
     }
 
@@ -50,6 +56,11 @@ impl DatabaseMetrics {
         if failed {
             self.errors.get_or_create(&labels).inc();
         }
+    }
+
+    /// Where the breaker shows its state.
+    pub(super) fn breaker_state(&self) -> Gauge {
+        self.breaker.clone()
     }
 
     /// Somebody has a connection after this time.

@@ -4,7 +4,7 @@
 use std::{fs::OpenOptions, os::unix::fs::OpenOptionsExt as _, str::FromStr as _, time::Duration};
 
 use sea_orm::{
-    ConnectOptions, DbErr, RuntimeErr,
+    ConnectOptions,
     sqlx::{
         self,
         sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
@@ -24,11 +24,8 @@ pub(super) fn make_private_file(url: &str) -> Result<(), Error> {
     if !url.starts_with("sqlite:") {
         return Ok(());
     }
-    let failed = |source: std::io::Error| {
-        Error::Unavailable(DbErr::Conn(RuntimeErr::SqlxError(sqlx::Error::Io(source).into())))
-    };
-    let options = SqliteConnectOptions::from_str(url)
-        .map_err(|error| Error::Unavailable(DbErr::Conn(RuntimeErr::SqlxError(error.into()))))?;
+    let failed = |source: std::io::Error| Error::unavailable(sqlx::Error::Io(source));
+    let options = SqliteConnectOptions::from_str(url).map_err(Error::unavailable)?;
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(options.get_filename()) {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),

@@ -4,9 +4,7 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use sea_orm::{DbErr, RuntimeErr, sqlx};
-
-use crate::error::Error;
+use crate::error::{Error, SQLSTATE_LENGTH, primary_of};
 
 /// Why nothing can be stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,13 +31,11 @@ impl WriteFault {
 
     /// What an error says of the writes to come, if anything.
     pub(super) fn of(error: &Error) -> Option<Self> {
-        let (Error::Unavailable(source) | Error::Statement { source, .. }) = error else { return None };
-        let (DbErr::Conn(cause) | DbErr::Exec(cause) | DbErr::Query(cause)) = source else { return None };
-        let RuntimeErr::SqlxError(cause) = cause else { return None };
-        let sqlx::Error::Database(cause) = &**cause else { return None };
-        let code = cause.code()?;
-        // SQLSTATE has five characters (https://www.postgresql.org/docs/current/errcodes-appendix.html).
-        if code.len() == 5 {
+        if matches!(error, Error::ReadOnly(_)) {
+            return Some(Self::ReadOnly);
+        }
+        let code = error.driver_code()?;
+        if code.len() == SQLSTATE_LENGTH {
             return match &*code {
                 "53100" => Some(Self::Full),
                 "25006" => Some(Self::ReadOnly),
@@ -47,8 +43,7 @@ impl WriteFault {
                 _ => None,
             };
         }
-        // An extended code of SQLite has the primary one in its last byte (https://sqlite.org/rescode.html).
-        match code.parse::<u32>().ok()? & 0xff {
+        match primary_of(&code)? {
             13 => Some(Self::Full),
             8 => Some(Self::ReadOnly),
             10 | 14 => Some(Self::Io),
@@ -85,6 +80,8 @@ impl Writes {
 
 #[cfg(test)]
 mod tests {
+    use sea_orm::{DbErr, RuntimeErr, sqlx};
+
     use super::*;
 
     #[test]

@@ -54,7 +54,7 @@ impl Transaction {
     /// Commits what is no mutation of a client: upkeep that the server does by itself.
     ///
     /// # Errors
-    /// The database's; after an error of the commit itself it is unknown whether the write happened.
+    /// The database's: nothing is stored. `OutcomeUnknown` where that was not said.
     pub(crate) async fn commit_unlogged(self) -> Result<(), Error> {
         if !self.revoked.is_empty() {
             revocation::write(&self, &self.revoked).await?;
@@ -65,6 +65,9 @@ impl Transaction {
             (Some(published), false) => Some((published, outbox::write(&self, &tags).await?)),
             _ => None,
         };
+        if let Some(recorder) = self.store.context().recorder() {
+            recorder.note_commit();
+        }
         // In a task of its own: a caller who goes away now must not keep others from hearing of what is committed.
         let committing = tokio::spawn(async move {
             let Self { store, statements, changes, revoked } = self;

@@ -146,11 +146,14 @@ type Bind<A, L> = Box<dyn Fn(&FieldArgs<'_, A>) -> Result<L, FieldError> + Send 
 /// How a row becomes a key; `None` is an absent edge.
 type KeyOf<T, A, K> = Box<dyn Fn(&T, &FieldArgs<'_, A>) -> Result<Option<K>, FieldError> + Send + Sync>;
 
+/// How the id is told that a key names.
+type IdOf<K> = fn(&K) -> Arc<str>;
+
 /// An edge to one object.
 pub struct One<T, A, L: Loader, U: Visible> {
     nullable: bool,
-    /// What the key names has just been written: where it is not found, something went wrong.
-    is_written: bool,
+    /// What the key names has just been written: where it is not found, something went wrong. How its id is told then.
+    written: Option<IdOf<L::Key>>,
     bind: Bind<A, L>,
     key: KeyOf<T, A, L::Key>,
     see: fn(&Context, Arc<U::Row>) -> Option<U>,
@@ -164,7 +167,7 @@ impl<T, A, L: Loader, U: Visible> One<T, A, L, U> {
         key: impl Fn(&T, &FieldArgs<'_, A>) -> Result<Option<L::Key>, FieldError> + Send + Sync + 'static,
     ) -> Self {
         let (bind, key) = (Box::new(bind), Box::new(key));
-        Self { nullable: false, is_written: false, bind, key, see: U::visible_to }
+        Self { nullable: false, written: None, bind, key, see: U::visible_to }
     }
 
     /// An edge that may be absent.
@@ -176,12 +179,13 @@ impl<T, A, L: Loader, U: Visible> One<T, A, L, U> {
     }
 
     /// An edge of a payload to what a mutation has written, absent where it wrote nothing. What is said to be written and
-    /// is not found is an error, never a silent null.
+    /// cannot be read back is an error that tells its `id`, never a silent null.
     pub fn written(
         bind: impl Fn(&FieldArgs<'_, A>) -> Result<L, FieldError> + Send + Sync + 'static,
         key: impl Fn(&T, &FieldArgs<'_, A>) -> Result<Option<L::Key>, FieldError> + Send + Sync + 'static,
+        id: IdOf<L::Key>,
     ) -> Self {
-        Self { nullable: true, is_written: true, ..Self::required(bind, key) }
+        Self { nullable: true, written: Some(id), ..Self::required(bind, key) }
     }
 
     /// An edge that is always there, to an object that is seen by whoever sees the one from which the edge leads.
@@ -257,8 +261,11 @@ where
     fn start<'a>(&'a self, rows: &[T], ctx: &'a Context) -> BoxFuture<'a, Box<dyn Filled + 'a>> {
         let EdgePlan { loader, selection, location, given } = &self.plan;
         let keys: Vec<_> = rows.iter().map(|row| (self.edge.key)(row, given)).collect();
-        let named = |key: &Result<Option<_>, _>| self.edge.is_written && matches!(key, Ok(Some(_)));
-        let must_exist: Vec<bool> = keys.iter().map(named).collect();
+        let written = |key: &Result<Option<_>, _>| {
+            let key = key.as_ref().ok()?.as_ref()?;
+            Some(self.edge.written?(key))
+        };
+        let must_exist: Vec<Option<Arc<str>>> = keys.iter().map(written).collect();
         async move {
             let mut children = Vec::new();
             let outcomes = load_some(ctx, loader.clone(), keys).await;
@@ -266,10 +273,14 @@ where
                 .into_iter()
                 .zip(must_exist)
                 .map(|(outcome, must_exist)| {
-                    let found = outcome?;
-                    if must_exist && found.is_none() {
-                        return Err(FieldError::internal_by("what was written is not found"));
-                    }
+                    let found = match (outcome, must_exist) {
+                        (Err(error), Some(id)) => return Err(error.of_stored(id)),
+                        (Ok(None), Some(id)) => {
+                            let error = FieldError::internal_by("what was written is not found");
+                            return Err(error.of_stored(id));
+                        }
+                        (outcome, _) => outcome?,
+                    };
                     Ok(found.and_then(|row| (self.edge.see)(ctx, row)).map(|child| {
                         children.push(child);
                         children.len() - 1

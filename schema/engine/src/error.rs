@@ -55,8 +55,26 @@ codes! {
     /// The server has too many requests at once, or too much in them or in their answers; `Retry-After` says when to
     /// try again.
     Overloaded = "OVERLOADED",
+    /// What is needed to answer cannot be reached now. Nothing was changed.
+    Unavailable = "UNAVAILABLE",
+    /// The request took too long, or its body did not arrive in time. Nothing was changed.
+    Timeout = "TIMEOUT",
+    /// A write was sent to the database, and whether it is stored was not said in time.
+    OutcomeUnknown = "OUTCOME_UNKNOWN",
     /// The server failed; its log has the cause under the request's id.
     InternalServerError = "INTERNAL_SERVER_ERROR",
+}
+
+impl Code {
+    /// Whether the same may be sent again, and will then most likely do what it is to do; `None` where the code alone does
+    /// not say.
+    pub const fn is_retryable(self) -> Option<bool> {
+        match self {
+            Self::RateLimited | Self::Overloaded | Self::Unavailable | Self::Timeout => Some(true),
+            Self::OutcomeUnknown => Some(false),
+            _ => None,
+        }
+    }
 }
 
 /// What a field that fails does to the rest of an answer: the request property `onError` (graphql-spec, pull request 1163, as
@@ -105,6 +123,12 @@ pub struct FieldError {
     pub message: Cow<'static, str>,
     /// After how many seconds the same may be tried again, where that helps.
     pub retry_after_seconds: Option<u32>,
+    /// Whether the same may be sent again (`extensions.retryable`), where that can be said.
+    pub retryable: Option<bool>,
+    /// How many times the server may run the same again by itself: nothing of it was done.
+    pub repeats: u32,
+    /// The id of what was stored and could not be read back (`extensions.stored`).
+    pub stored: Option<Arc<str>>,
     /// What really happened, for the log; only of internal failures.
     pub cause: Option<Arc<str>>,
 }
@@ -112,7 +136,19 @@ pub struct FieldError {
 impl FieldError {
     /// A failure of this code.
     pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, message: message.into(), retry_after_seconds: None, cause: None }
+        Self::of(code, message.into())
+    }
+
+    const fn of(code: Code, message: Cow<'static, str>) -> Self {
+        Self {
+            code,
+            message,
+            retry_after_seconds: None,
+            retryable: code.is_retryable(),
+            repeats: 0,
+            stored: None,
+            cause: None,
+        }
     }
 
     /// A failure that goes away by itself.
@@ -121,13 +157,20 @@ impl FieldError {
         Self { retry_after_seconds: Some(seconds), ..Self::new(code, message) }
     }
 
-    /// This failure in a mutation whose earlier fields did something, as the sentence `done` tells. What goes away by itself
-    /// is not a reason to try the whole request again, so it does not say when.
+    /// This failure in a mutation that did something, as the sentence `done` tells. What goes away by itself, or says
+    /// nothing of the caller, is then no longer a reason to send the whole request again.
     #[must_use]
     pub fn after(self, done: Option<&str>) -> Self {
-        let Some(done) = done.filter(|_| self.retry_after_seconds.is_some()) else { return self };
+        let says_so = self.retryable.is_some() || self.code == Code::InternalServerError;
+        let Some(done) = done.filter(|_| says_so) else { return self };
         let message = format!("{}. {done}", self.message.trim_end_matches('.'));
-        Self { message: message.into(), retry_after_seconds: None, ..self }
+        Self { message: message.into(), retry_after_seconds: None, retryable: Some(false), ..self }
+    }
+
+    /// This failure to read back what is stored under an id.
+    #[must_use]
+    pub fn of_stored(self, id: Arc<str>) -> Self {
+        Self { stored: Some(id), retry_after_seconds: None, retryable: Some(false), repeats: 0, ..self }
     }
 
     /// An argument that cannot be used.
@@ -137,18 +180,12 @@ impl FieldError {
 
     /// Only for callers who are signed in.
     pub const fn unauthenticated() -> Self {
-        Self {
-            code: Code::Unauthenticated,
-            message: Cow::Borrowed("Sign in first"),
-            retry_after_seconds: None,
-            cause: None,
-        }
+        Self::of(Code::Unauthenticated, Cow::Borrowed("Sign in first"))
     }
 
     /// A failure of the server, without its cause.
     pub const fn internal() -> Self {
-        let message = Cow::Borrowed("Internal server error");
-        Self { code: Code::InternalServerError, message, retry_after_seconds: None, cause: None }
+        Self::of(Code::InternalServerError, Cow::Borrowed("Internal server error"))
     }
 
     /// It was not loaded: something else had failed, and the request wants nothing further then.
@@ -263,9 +300,11 @@ mod tests {
         assert_eq!(busy.clone().after(None), busy);
         let after = busy.after(Some("What `a` did is done."));
         assert_eq!(
-            (&*after.message, after.retry_after_seconds),
-            ("Too many at once. What `a` did is done.", None)
+            (&*after.message, after.retry_after_seconds, after.retryable),
+            ("Too many at once. What `a` did is done.", None, Some(false))
         );
+        let internal = FieldError::internal().after(Some("What `a` did is done."));
+        assert_eq!(internal.message, "Internal server error. What `a` did is done.");
         let forbidden = FieldError::new(Code::Forbidden, "No");
         assert_eq!(forbidden.clone().after(Some("What `a` did is done.")), forbidden);
     }

@@ -107,6 +107,15 @@ pub struct Errors {
     on_error: OnError,
 }
 
+/// What an error tells beside its code.
+#[derive(Clone, Copy)]
+struct Told<'a> {
+    /// Whether the same may be sent again, where that can be said.
+    retryable: Option<bool>,
+    /// The id of what was stored and could not be read back.
+    stored: Option<&'a str>,
+}
+
 impl<'a> Writer<'a> {
     /// Goes on behind an answer that is not finished.
     pub fn resume(Unfinished { out, errors, bound }: Unfinished) -> Self {
@@ -290,12 +299,14 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Notes an error at the current path.
+    /// Notes an error at the current path. Where a mutation did something before, the error tells that.
     pub fn fail(&mut self, error: &FieldError, location: SourceLocation) -> Unwritten {
         if error.is_halted() {
             return Skipped;
         }
         self.failures += 1;
+        let after = self.bound.done().map(|done| error.clone().after(Some(done)));
+        let error = after.as_ref().unwrap_or(error);
         if let Some(trace) = &mut self.errors.trace {
             trace.fail(error.code, location);
         }
@@ -305,7 +316,8 @@ impl<'a> Writer<'a> {
         let is_item = matches!(path.as_slice(), [Segment::Key(_), Segment::Index(_)]);
         let most = if is_item { MAX_ITEM_ERRORS } else { MAX_ERRORS };
         let before = self.errors.json.len();
-        self.errors.push(most, error.code, &error.message, &[location], |out| {
+        let told = Told { retryable: error.retryable, stored: error.stored.as_deref() };
+        self.errors.push(most, (error.code, &error.message), &[location], told, |out| {
             out.extend(b",\"path\":[");
             for (index, segment) in path.iter().enumerate() {
                 if index > 0 {
@@ -382,7 +394,8 @@ impl Errors {
     pub fn of_request(errors: &[RequestError], request_id: &Arc<str>) -> Self {
         let mut all = Self::of(request_id);
         for error in errors {
-            all.push(MAX_ERRORS, error.code, &error.message, &error.locations, |_| {});
+            let told = Told { retryable: error.code.is_retryable(), stored: None };
+            all.push(MAX_ERRORS, (error.code, &error.message), &error.locations, told, |_| {});
         }
         all
     }
@@ -412,9 +425,9 @@ impl Errors {
     fn push(
         &mut self,
         most: usize,
-        code: Code,
-        message: &str,
+        (code, message): (Code, &str),
         locations: &[SourceLocation],
+        told: Told<'_>,
         path: impl FnOnce(&mut Vec<u8>),
     ) {
         if self.codes.len() >= most {
@@ -444,6 +457,13 @@ impl Errors {
         if !self.request_id.is_empty() {
             out.extend(b",\"requestId\":");
             write_text(&self.request_id, out);
+        }
+        if let Some(retryable) = told.retryable {
+            out.extend(if retryable { &b",\"retryable\":true"[..] } else { b",\"retryable\":false" });
+        }
+        if let Some(id) = told.stored {
+            out.extend(b",\"stored\":");
+            write_text(id, out);
         }
         out.extend(b"}}");
     }

@@ -182,7 +182,12 @@ impl<T: Entity> Edges<T> for Object<T> {
     }
 
     fn written<K: NodeId>(self, name: &'static str, about: &'static str, id: fn(&T) -> Option<K>) -> Self {
-        self.edge(name, about, One::<_, _, _, K::Object>::written(load::<K>(), move |row, _| Ok(id(row))))
+        let one = One::<_, _, _, K::Object>::written(
+            load::<K>(),
+            move |row, _| Ok(id(row)),
+            |id| id.to_string().into(),
+        );
+        self.edge(name, about, one)
     }
 
     fn find<U: Visible, K>(

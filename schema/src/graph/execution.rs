@@ -33,6 +33,8 @@ use engine::{
     plan::Selected,
 };
 
+const AWAY: &str = "The database cannot be reached now. Nothing was executed; try again in a moment.";
+
 /// One request, as far as all its sets of variables have it in common.
 struct Execution<'g> {
     inner: &'g GraphInner,
@@ -120,6 +122,7 @@ impl Graph {
             Execution::of(&self.inner, &request, started).run_sets(viewer, sets, tell).await;
             return Ok(());
         }
+        self.inner.check_database(kind).map_err(refuse)?;
         for (index, set) in sets.into_iter().enumerate() {
             let reply = match set {
                 Ok(prepared) => {
@@ -155,6 +158,9 @@ impl<'g> Execution<'g> {
 
     /// Runs a query or a mutation with one set of variables.
     async fn run(&self, viewer: Viewer, prepared: Prepared) -> Reply {
+        if let Err(error) = self.inner.check_database(prepared.kind) {
+            return rejected(Some(prepared.kind), &[error], &self.request.caller.request_id);
+        }
         let bounds = self.bounds(&viewer);
         let set = match self.find_kept(prepared, &viewer, &bounds).await {
             Ok(set) => set,
@@ -233,7 +239,7 @@ impl<'g> Execution<'g> {
     }
 
     fn recorder(&self, keeps_answers: bool) -> Arc<Recorder> {
-        let recorder = Recorder::new(self.explain);
+        let recorder = Recorder::new(self.explain).counting(self.request.commits.clone());
         let collects = self.request.cache_tags || keeps_answers;
         Arc::new(if collects { recorder.collecting() } else { recorder })
     }
@@ -304,6 +310,14 @@ impl<'g> Execution<'g> {
 }
 
 impl GraphInner {
+    /// Every mutation needs the database: while it is away none begins.
+    fn check_database(&self, kind: OperationKind) -> Result<(), RequestError> {
+        if kind == OperationKind::Mutation && self.store.database().is_away() {
+            return Err(RequestError::new(Code::Unavailable, AWAY));
+        }
+        Ok(())
+    }
+
     /// The kind of the operation that is meant, if the caller may run the document.
     fn kind(&self, document: &Document, request: &Request) -> Result<OperationKind, Box<Reply>> {
         // However the document was found, by whomever it was sent first.

@@ -12,6 +12,7 @@ use async_graphql::{
     registry::{MetaField, MetaInputValue, MetaType, MetaTypeId, ObjectBuilder, Registry},
     resolver_utils::ContainerType,
 };
+use entities::error::pause_before;
 use futures_util::{FutureExt as _, future::BoxFuture};
 
 use crate::{
@@ -121,6 +122,53 @@ impl<I: InputType + 'static> Arguments for Input<I> {
     }
 }
 
+const PARTLY_STORED: &str = "The database cannot be reached now. A part of this is stored";
+const SAME_AGAIN: &str = "The same again gives the result that it would have given now";
+
+/// What sending the same again does, where nobody knows whether it was done.
+#[derive(Clone, Copy)]
+pub(crate) enum Again {
+    /// It would be done twice.
+    Twice,
+    /// Nothing that was not done: it says what is to be the case, or its rows have ids that come from what is sent.
+    Once,
+    /// Nothing that was not done, where everything in the input has a `clientId`.
+    OnceByClientId,
+}
+
+impl Again {
+    fn gives_the_first_result(self, input: Option<&Value>) -> bool {
+        let has_id = |item: &Value| match item {
+            Value::Object(fields) => fields.get("clientId").is_some_and(|id| !matches!(id, Value::Null)),
+            _ => false,
+        };
+        match (self, input) {
+            (Self::Twice, _) | (Self::OnceByClientId, None) => false,
+            (Self::Once, _) => true,
+            (Self::OnceByClientId, Some(Value::Object(fields))) if fields.contains_key("submissions") => {
+                matches!(fields.get("submissions"), Some(Value::List(items)) if items.iter().all(has_id))
+            }
+            (Self::OnceByClientId, Some(input)) => has_id(input),
+        }
+    }
+
+    /// This failure, after COMMIT was sent for a part of the field or for all of it.
+    fn left_unfinished(self, error: FieldError, input: Option<&Value>) -> FieldError {
+        if error.retryable.is_none() {
+            return error;
+        }
+        let message = match error.code {
+            Code::OutcomeUnknown => error.message,
+            _ => Cow::Borrowed(PARTLY_STORED),
+        };
+        if self.gives_the_first_result(input) {
+            let message = format!("{}. {SAME_AGAIN}", message.trim_end_matches('.')).into();
+            return FieldError { message, retryable: Some(true), ..error };
+        }
+        FieldError { message, retryable: Some(false), retry_after_seconds: None, ..error }
+    }
+}
+
 /// A mutation: what it takes, what it does, what it answers.
 struct Write<A, P> {
     needs: Needs,
@@ -136,6 +184,8 @@ pub(crate) struct MutationField {
     needs: Needs,
     /// Not twice in a document, under whatever names, and not in an array of requests: each tries a password or a token.
     alone: bool,
+    /// What sending the same again does.
+    again: Again,
     write: Box<dyn Writes>,
 }
 
@@ -147,12 +197,18 @@ impl MutationField {
         needs: Needs,
         run: MutationFn<A, P>,
     ) -> Self {
-        Self { name, about, needs, alone: false, write: Box::new(Write { needs, run }) }
+        let write = Box::new(Write { needs, run });
+        Self { name, about, needs, alone: false, again: Again::Twice, write }
     }
 
     /// Not twice in a document, nor with another such field, nor in an array of requests.
     pub(crate) fn alone(self) -> Self {
         Self { alone: true, ..self }
+    }
+
+    /// What sending the same again does.
+    pub(crate) fn again(self, again: Again) -> Self {
+        Self { again, ..self }
     }
 }
 
@@ -174,6 +230,7 @@ trait Writes: Send + Sync {
         selected: &'a Selected<'a>,
         ctx: &'a Context,
         answer: Unfinished,
+        again: Again,
     ) -> BoxFuture<'a, FieldOutcome>;
 }
 
@@ -205,21 +262,14 @@ impl<A: Arguments, P: Entity> Writes for Write<A, P> {
         selected: &'a Selected<'a>,
         ctx: &'a Context,
         mut answer: Unfinished,
+        again: Again,
     ) -> BoxFuture<'a, FieldOutcome> {
         async move {
             let start = ctx.moment();
-            let args = || A::of(&planner, selected.field).map_err(FieldError::bad_input);
-            let done = match self.needs.check(ctx).and_then(|()| args()) {
-                Ok(args) => ctx.batcher.drive((self.run)(args, ctx)).await,
-                Err(error) => Err(error),
-            };
-            let done = match done {
-                Ok(written) => {
-                    answer.bound.has_done(selected.key());
-                    Ok(written)
-                }
-                Err(error) => Err(error.after(answer.bound.done())),
-            };
+            let done = self.write(planner, selected, ctx, again).await;
+            if done.is_ok() {
+                answer.bound.has_done(selected.key());
+            }
             let mut writer = Writer::resume(answer);
             let span = Span { start, end: ctx.moment() };
             let traced =
@@ -249,6 +299,38 @@ impl<A: Arguments, P: Entity> Writes for Write<A, P> {
             Ok((writer.finish(), result))
         }
         .boxed()
+    }
+}
+
+impl<A: Arguments, P: Entity> Write<A, P> {
+    /// Does it. What the database refused before anything was stored is run again, a few times at most; the request's
+    /// deadline bounds the whole.
+    async fn write(
+        &self,
+        planner: Planner<'_>,
+        selected: &Selected<'_>,
+        ctx: &Context,
+        again: Again,
+    ) -> MutationResult<P> {
+        self.needs.check(ctx)?;
+        let (before, mut number) = (ctx.commits(), 0);
+        loop {
+            let args = A::of(&planner, selected.field).map_err(FieldError::bad_input)?;
+            let done = ctx.batcher.drive((self.run)(args, ctx)).await;
+            let Err(error) = done else { return done };
+            if ctx.commits() != before {
+                return Err(
+                    again.left_unfinished(error, planner.argument(selected.field, "input").as_deref())
+                );
+            }
+            number += 1;
+            if error.repeats < number {
+                return Err(error);
+            }
+            tokio::time::sleep(pause_before(number)).await;
+            // What could not be read is read again, too.
+            ctx.batcher.forget();
+        }
     }
 }
 
@@ -287,7 +369,7 @@ pub(crate) async fn execute(
             write_text(Mutation::NAME, answer.out.end());
             continue;
         };
-        let (next, result) = match field.write.run(planner, selected, ctx, answer).await {
+        let (next, result) = match field.write.run(planner, selected, ctx, answer, field.again).await {
             Ok(written) => written,
             Err(error) => {
                 // Later fields do not run: nobody would be told.

@@ -49,7 +49,7 @@ static NODES: [&dyn NodeType; 7] = [
 ];
 
 /// An id that names an object of the graph; each domain says so of its own.
-pub(crate) trait NodeId: Id {
+pub(crate) trait NodeId: Id + std::fmt::Display {
     /// The object.
     type Object: Visible;
 

@@ -9,7 +9,7 @@ use schema::{OperationKind, Reply};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-use super::TIMEOUT;
+use super::is_late;
 use crate::{
     App,
     http::{
@@ -38,6 +38,8 @@ pub(in crate::http) struct RequestSummary<'a> {
 pub(super) struct SetsSummary {
     /// Sets that were answered.
     pub(super) answered: usize,
+    /// Its time was up before all were.
+    pub(super) is_late: bool,
     kind: Option<OperationKind>,
     is_executed: bool,
     statements: u32,
@@ -80,7 +82,7 @@ impl<'a> RequestSummary<'a> {
     /// Its sets of variables got their answers.
     pub(super) fn of_sets(told: &'a SetsSummary) -> Self {
         let outcome = match (told.is_executed, told.codes.is_empty()) {
-            _ if told.codes.contains(&TIMEOUT.code) => Outcome::Timeout,
+            _ if told.is_late => Outcome::Timeout,
             (_, true) => Outcome::Ok,
             (true, false) => Outcome::Errors,
             (false, false) => Outcome::Refused,
@@ -107,7 +109,7 @@ impl<'a> RequestSummary<'a> {
 
     /// It did not run, or not to its end.
     pub(in crate::http) fn of_rejection(rejection: &Rejection) -> Self {
-        let outcome = if *rejection == TIMEOUT { Outcome::Timeout } else { Outcome::Refused };
+        let outcome = if is_late(rejection) { Outcome::Timeout } else { Outcome::Refused };
         Self {
             kind: None,
             outcome,

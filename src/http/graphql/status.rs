@@ -20,7 +20,7 @@ pub(super) fn of_reply(statuses: Statuses, reply: &Reply) -> StatusCode {
             Some("GRAPHQL_PARSE_FAILED") => StatusCode::BAD_REQUEST,
             Some("UNAUTHENTICATED") => StatusCode::UNAUTHORIZED,
             Some("FORBIDDEN" | "INTROSPECTION_DISABLED") => StatusCode::FORBIDDEN,
-            Some("OVERLOADED") => StatusCode::SERVICE_UNAVAILABLE,
+            Some("OVERLOADED" | "UNAVAILABLE") => StatusCode::SERVICE_UNAVAILABLE,
             Some("RATE_LIMITED") => StatusCode::TOO_MANY_REQUESTS,
             Some("INTERNAL_SERVER_ERROR") => StatusCode::INTERNAL_SERVER_ERROR,
             _ => StatusCode::UNPROCESSABLE_ENTITY,

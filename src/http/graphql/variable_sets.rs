@@ -6,13 +6,14 @@
 use std::time::Instant;
 
 use axum::http::{HeaderMap, StatusCode};
+use entities::Commits;
 use schema::{OperationKind, Reply, Taken, VariableSets};
 use tracing::Instrument as _;
 
 use super::{
-    Answers, ArrayOfAnswers, Asked, GraphQLResponse, ONLY_QUERIES, RequestSummary, TIMEOUT, find_document,
+    Answers, ArrayOfAnswers, Asked, GraphQLResponse, ONLY_QUERIES, RequestSummary, find_document,
     incoming::Requester,
-    note_entities, operation_span,
+    late, note_entities, operation_span,
     record::{self, SetsSummary},
     request,
 };
@@ -23,7 +24,8 @@ use crate::{
 };
 
 /// Runs all sets; `tell` gets their answers in order, each as soon as it is written. Those that are not written by the
-/// deadline are told that they were stopped. Where nothing can run, the only answer is returned.
+/// deadline are told that they were stopped, and that of a mutation that was under way, whether something of it may be stored.
+/// Where nothing can run, the only answer is returned.
 pub(in crate::http) async fn run(
     app: &App,
     headers: &HeaderMap,
@@ -38,6 +40,8 @@ pub(in crate::http) async fn run(
         VariableSets::Many(sets) => sets,
     };
     let (all, mut told) = (sets.len(), SetsSummary::default());
+    // Sets that write run one after the other: what was committed since the last answer is of the next set.
+    let (commits, mut commits_told) = (Commits::default(), 0);
     let running = async {
         let document = match find_document(app, headers, requester, &mut params).await {
             Ok(document) => document,
@@ -50,12 +54,14 @@ pub(in crate::http) async fn run(
         }
         let request = schema::Request {
             taken: Taken::default(),
+            commits: commits.clone(),
             found_from: Some(started),
             ..request(app, headers, requester, params)?
         };
         let viewer = requester.viewer.clone();
         let ran = app.graph.execute_sets(viewer, document, (request, sets), |reply| {
             told.add(&reply);
+            commits_told = commits.count();
             note_entities(&reply);
             tell(reply);
         });
@@ -63,8 +69,11 @@ pub(in crate::http) async fn run(
     };
     let ran = tokio::time::timeout(app.http.request_timeout, running.instrument(span.clone())).await;
     let outcome = ran.unwrap_or_else(|_| {
-        for index in told.answered..all {
-            let stopped = TIMEOUT.into_reply(request_id(headers));
+        let was_under_way = told.answered;
+        told.is_late = true;
+        for index in was_under_way..all {
+            let may_be_stored = index == was_under_way && commits.count() > commits_told;
+            let stopped = late(may_be_stored).into_reply(request_id(headers));
             let stopped = Reply { operation: about.kind, ..stopped }.of_set(index);
             told.add(&stopped);
             tell(stopped);

@@ -5,7 +5,7 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
     thread,
     time::Duration,
@@ -32,7 +32,16 @@ struct State {
     /// And what they send is swallowed.
     swallowed: AtomicU64,
     opened: AtomicU64,
+    /// Nothing is let through, and who comes is turned away at once.
+    refuses: AtomicBool,
+    /// What happens at the next COMMIT: one of the numbers below.
+    at_commit: AtomicU8,
 }
+
+/// COMMIT is passed on; its answer is not, and its connection ends.
+const SWALLOW_ITS_ANSWER: u8 = 1;
+/// COMMIT and its answer are passed on; afterwards everything is refused.
+const REFUSE_AFTER_IT: u8 = 2;
 
 pub(crate) struct MiddleBox {
     /// The database, by this way.
@@ -82,6 +91,27 @@ impl MiddleBox {
         self.state.forgotten.store(u64::MAX, Ordering::SeqCst);
     }
 
+    /// Who comes is turned away, and all connections that there are end; or no longer.
+    pub(crate) fn refuse(&self, refuses: bool) {
+        self.state.refuses.store(refuses, Ordering::SeqCst);
+    }
+
+    /// Everything goes through again, over new connections.
+    pub(crate) fn restore(&self) {
+        self.forget(Forgotten::Swallowed);
+        self.refuse(false);
+    }
+
+    /// The next COMMIT is carried out, and nobody hears of it.
+    pub(crate) fn swallow_the_answer_to_commit(&self) {
+        self.state.at_commit.store(SWALLOW_ITS_ANSWER, Ordering::SeqCst);
+    }
+
+    /// The next COMMIT is answered; then everything is refused.
+    pub(crate) fn refuse_after_commit(&self) {
+        self.state.at_commit.store(REFUSE_AFTER_IT, Ordering::SeqCst);
+    }
+
     /// Connections so far.
     pub(crate) fn opened(&self) -> u64 {
         self.state.opened.load(Ordering::SeqCst)
@@ -108,6 +138,9 @@ impl Target {
 
 async fn serve(listener: TcpListener, target: Target, state: Arc<State>) {
     while let Ok((client, _)) = listener.accept().await {
+        if state.refuses.load(Ordering::SeqCst) {
+            continue;
+        }
         let number = state.opened.fetch_add(1, Ordering::SeqCst) + 1;
         let (target, state) = (target.clone(), Arc::clone(&state));
         tokio::spawn(async move {
@@ -132,8 +165,10 @@ async fn between<S: AsyncRead + AsyncWrite>(
     let Ok(server) = server else { return };
     let ((from_client, to_client), (from_server, to_server)) =
         (client.into_split(), tokio::io::split(server));
-    let there = carry(from_client, to_server, number, state);
-    let back = carry(from_server, to_client, number, state);
+    // What happens at the COMMIT that was sent over this connection.
+    let at_commit = AtomicU8::new(0);
+    let there = carry((from_client, to_server), (number, true), state, &at_commit);
+    let back = carry((from_server, to_client), (number, false), state, &at_commit);
     // The end of one side is the end of both, unless they were forgotten: then neither hears of it.
     tokio::select! {
         () = there => {}
@@ -142,10 +177,10 @@ async fn between<S: AsyncRead + AsyncWrite>(
 }
 
 async fn carry(
-    mut from: impl AsyncRead + Unpin,
-    mut to: impl AsyncWrite + Unpin,
-    number: u64,
+    (mut from, mut to): (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
+    (number, is_there): (u64, bool),
     state: &State,
+    at_commit: &AtomicU8,
 ) {
     let mut bytes = vec![0; 64 << 10];
     loop {
@@ -155,8 +190,19 @@ async fn carry(
         }
         let reading = tokio::time::timeout(Duration::from_millis(20), from.read(&mut bytes)).await;
         match reading {
+            _ if state.refuses.load(Ordering::SeqCst) => return,
             Ok(Ok(count @ 1..)) if !is_forgotten() => {
+                if is_there && bytes[..count].windows(6).any(|word| word == b"COMMIT") {
+                    at_commit.store(state.at_commit.swap(0, Ordering::SeqCst), Ordering::SeqCst);
+                }
+                if !is_there && at_commit.load(Ordering::SeqCst) == SWALLOW_ITS_ANSWER {
+                    return;
+                }
                 if to.write_all(&bytes[..count]).await.is_err() {
+                    return;
+                }
+                if !is_there && at_commit.load(Ordering::SeqCst) == REFUSE_AFTER_IT {
+                    state.refuses.store(true, Ordering::SeqCst);
                     return;
                 }
             }

@@ -128,6 +128,16 @@ pub(crate) fn mint(url: &str, email: &str, environment: &[(&str, &str)]) -> Stri
 
 /// One request on a connection of its own: the status and the body, or nothing where the server is gone.
 pub(crate) fn send(address: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Option<(u16, String)> {
+    send_whole(address, path, headers, body).map(|(status, _, body)| (status, body))
+}
+
+/// One request on a connection of its own: the status, the head and the body of its answer.
+pub(crate) fn send_whole(
+    address: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Option<(u16, String, String)> {
     let mut stream = TcpStream::connect(address).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(30))).ok()?;
     let method = if body.is_empty() { "GET" } else { "POST" };
@@ -144,7 +154,7 @@ pub(crate) fn send(address: &str, path: &str, headers: &[(&str, &str)], body: &s
     let _ = stream.read_to_end(&mut answer);
     let answer = String::from_utf8(answer).ok()?;
     let (head, body) = answer.split_once("\r\n\r\n")?;
-    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+    Some((head.split(' ').nth(1)?.parse().ok()?, format!("{head}\r\n"), body.to_owned()))
 }
 
 /// A document with its variables, sent by whom the token stands for.

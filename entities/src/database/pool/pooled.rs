@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use futures_util::TryStreamExt as _;
 use sea_orm::{
     DbErr, RuntimeErr, Value, Values,
-    sqlx::{self, Connection as _, Either, Executor as _, SqlStr, postgres::PgRow},
+    sqlx::{self, Connection as _, Either, Executor as _, SqlStr, error::DatabaseError, postgres::PgRow},
 };
 use sea_query_sqlx::SqlxValues;
 use tokio::time::timeout;
 
-use super::{Pool, Session, Turn, unavailable};
+use super::{Pool, Purpose, Session, Turn};
 use crate::error::Error;
 
 /// How long BEGIN may take: it waits for nothing.
@@ -41,7 +41,7 @@ pub(crate) struct PooledConnection {
     in_transaction: bool,
     /// It has answered just before it was lent.
     is_proven: bool,
-    /// It was found closed, or did not answer, before the first row of its last statement.
+    /// It was found closed, or did not answer, when a transaction was to begin or to end.
     was_closed: bool,
 }
 
@@ -63,16 +63,16 @@ impl PooledConnection {
         self.is_proven
     }
 
-    /// The last statement found it closed, and had no answer at all.
+    /// BEGIN found it closed, and had no answer at all.
     pub(super) fn was_closed_before_an_answer(&self) -> bool {
         self.was_closed
     }
 
-    /// A new connection in the place of this one, for the same turn.
+    /// A new connection in the place of this one, for the same turn to write.
     pub(super) async fn replace(&mut self) -> Result<(), Error> {
         drop(self.session.take());
         let deadline = tokio::time::Instant::now() + self.pool.0.acquire_timeout;
-        self.session = Some(self.pool.0.open_until(deadline).await?);
+        self.session = Some(self.pool.0.open_for(Purpose::Write, deadline).await?);
         (self.state, self.is_proven, self.was_closed) = (ConnectionState::Ready, true, false);
         Ok(())
     }
@@ -80,8 +80,8 @@ impl PooledConnection {
     /// Runs a statement, hands its rows over as they arrive, and says how many it changed.
     ///
     /// # Errors
-    /// `Unavailable` where the connection was lost or the answer did not come in time; the statement's own; `Row` where
-    /// `take` fails.
+    /// `Unavailable` where the connection was lost or the answer did not come in time, `ReadOnly` where the server takes no
+    /// writes; the statement's own; `Row` where `take` fails.
     pub(crate) async fn run(
         &mut self,
         (name, table): (&'static str, &'static str),
@@ -90,7 +90,7 @@ impl PooledConnection {
         take: &mut impl FnMut(&PgRow) -> Result<(), sqlx::Error>,
     ) -> Result<u64, Error> {
         let limit = self.pool.0.limit;
-        let (mut rows, mut changed, mut misread) = (0, 0, None);
+        let (mut changed, mut misread) = (0, None);
         self.state = ConnectionState::Busy;
         let connection = &mut self.session.as_mut().expect("it is there until it is given back").connection;
         let query = sqlx::query_with(text, SqlxValues(Values(values)));
@@ -100,7 +100,6 @@ impl PooledConnection {
                 match answer {
                     Either::Left(done) => changed += done.rows_affected(),
                     Either::Right(row) => {
-                        rows += 1;
                         if let Err(error) = take(&row) {
                             misread = Some(error);
                             break;
@@ -124,9 +123,14 @@ impl PooledConnection {
             (Some(Ok(())), Some(source)) => Err(Error::Row { table, source }),
             (Some(Err(error)), _) if is_lost(&error) => {
                 self.state = ConnectionState::Broken;
-                self.was_closed = rows == 0;
                 self.pool.0.forget_idle();
-                Err(unavailable(error))
+                Err(Error::unavailable(error))
+            }
+            // The server has changed its role; so it has for the others.
+            (Some(Err(error)), _) if is_read_only(&error) => {
+                self.state = ConnectionState::Broken;
+                self.pool.0.forget_idle();
+                Err(Error::ReadOnly(DbErr::Query(RuntimeErr::SqlxError(error.into()))))
             }
             (Some(Err(error)), _) => {
                 if matches!(error, sqlx::Error::Database(_)) {
@@ -145,14 +149,18 @@ impl PooledConnection {
     }
 
     /// # Errors
-    /// The server's. Where it is `Unavailable` nobody knows whether it is committed; this connection will not be used again.
+    /// The server's: nothing is committed. `OutcomeUnknown` where there was no answer; this connection will not be used
+    /// again.
     pub(crate) async fn commit(mut self) -> Result<(), Error> {
         if self.state != ConnectionState::Ready {
             let source = DbErr::Custom("a statement of the transaction did not come to its end".to_owned());
             return Err(Error::Statement { statement: "commit", source });
         }
         let limit = self.pool.0.limit.unwrap_or(COMMIT_WITHIN);
-        self.command("COMMIT", limit).await?;
+        self.command("COMMIT", limit).await.map_err(|error| match error {
+            Error::Unavailable(source) => Error::OutcomeUnknown(source),
+            error => error,
+        })?;
         self.in_transaction = false;
         Ok(())
     }
@@ -169,7 +177,7 @@ impl PooledConnection {
             Ok(Err(error)) if is_lost(&error) => {
                 self.was_closed = true;
                 self.pool.0.forget_idle();
-                Err(unavailable(error))
+                Err(Error::unavailable(error))
             }
             Ok(Err(error)) => {
                 let source = DbErr::Exec(RuntimeErr::SqlxError(error.into()));
@@ -188,14 +196,16 @@ impl PooledConnection {
         if let Some(session) = &mut self.session {
             session.answered = Instant::now();
         }
+        self.pool.0.breaker.succeeded();
     }
 
     /// No answer, long after there should have been one.
     fn is_late(&mut self) -> Error {
         self.state = ConnectionState::Broken;
         self.pool.0.doubt();
+        self.pool.0.failed();
         let late = std::io::Error::new(std::io::ErrorKind::TimedOut, "PostgreSQL did not answer in time");
-        unavailable(sqlx::Error::Io(late))
+        Error::unavailable(sqlx::Error::Io(late))
     }
 }
 
@@ -244,7 +254,13 @@ async fn restore(pool: Pool, mut session: Session, is_busy: bool, in_transaction
         );
         drop(session);
         pool.0.doubt();
+        pool.0.failed();
     }
+}
+
+/// The server takes no writes (SQLSTATE 25006).
+fn is_read_only(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(DatabaseError::code).is_some_and(|code| code == "25006")
 }
 
 /// Is the connection gone? Class 57P is a server that shuts down, or whose operator or time-out ended the connection;

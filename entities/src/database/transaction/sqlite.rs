@@ -16,7 +16,10 @@ use sea_orm::{
 use sea_query_sqlx::SqlxValues;
 use tokio::sync::OwnedMutexGuard;
 
-use crate::error::Error;
+use crate::error::{Error, primary_of};
+
+/// `SQLITE_IOERR`.
+const IO_ERROR: u32 = 10;
 
 /// The connection of a transaction, and the turn to write.
 pub(super) struct Writer {
@@ -37,10 +40,7 @@ impl Writer {
         turn: OwnedMutexGuard<()>,
         is_in_memory: bool,
     ) -> Result<Self, Error> {
-        let connection = pool
-            .acquire()
-            .await
-            .map_err(|error| Error::Unavailable(DbErr::Conn(RuntimeErr::SqlxError(error.into()))))?;
+        let connection = pool.acquire().await.map_err(Error::unavailable)?;
         let mut writer = Self {
             connection: Some(connection),
             turn: Some(turn),
@@ -77,8 +77,16 @@ impl Writer {
         Ok(changed)
     }
 
+    /// # Errors
+    /// SQLite's: nothing is committed. `OutcomeUnknown` where the disk failed: what was written may be found again.
     pub(super) async fn commit(mut self) -> Result<(), Error> {
-        self.command("commit", "COMMIT").await?;
+        self.command("commit", "COMMIT").await.map_err(|error| {
+            let has_failed = error.driver_code().and_then(|code| primary_of(&code)) == Some(IO_ERROR);
+            match error {
+                Error::Statement { source, .. } if has_failed => Error::OutcomeUnknown(source),
+                error => error,
+            }
+        })?;
         self.in_transaction = false;
         Ok(())
     }

@@ -26,7 +26,7 @@ use crate::{
     graph::{
         edges::Edges as _,
         input::id,
-        mutation::{Input, MutationField, MutationResult, Needs, Written},
+        mutation::{Again, Input, MutationField, MutationResult, Needs, Written},
         subgraph::Domain,
         user_error::{UserError, UserErrorCode, UserErrors, is_one_line},
     },
@@ -53,7 +53,8 @@ pub(crate) fn fields() -> Vec<MutationField> {
             "Changes title and description of a form.",
             Needs::Granted(Grant::WriteForms),
             |input, ctx| update(input, ctx).boxed(),
-        ),
+        )
+        .again(Again::Once),
         MutationField::new(
             "saveFormDraft",
             "Saves what is being edited, unless somebody else saved since `baseRevision`.",
@@ -72,7 +73,8 @@ pub(crate) fn fields() -> Vec<MutationField> {
             "Opens, closes or archives a form.",
             Needs::Granted(Grant::WriteForms),
             |input, ctx| set_status(input, ctx).boxed(),
-        ),
+        )
+        .again(Again::Once),
     ]
 }
 

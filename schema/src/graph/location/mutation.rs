@@ -18,7 +18,7 @@ use crate::{
     context::{ContextExt as _, Database},
     graph::{
         edges::Edges as _,
-        mutation::{Input, MutationField, MutationResult, Needs},
+        mutation::{Again, Input, MutationField, MutationResult, Needs},
         scalar::enum_leaf,
         subgraph::Domain,
         user_error::{UserError, UserErrorCode, UserErrors, of_malformed},
@@ -36,13 +36,16 @@ use engine::{
 
 /// The mutations of this file.
 pub(crate) fn fields() -> Vec<MutationField> {
-    vec![MutationField::new(
-        "recordLocations",
-        "Records positions of the caller's own device, at most 1000, each by itself. A point that was \
+    vec![
+        MutationField::new(
+            "recordLocations",
+            "Records positions of the caller's own device, at most 1000, each by itself. A point that was \
              sent before is not stored again.",
-        Needs::Granted(Grant::Collect),
-        |input, ctx| record(input, ctx).boxed(),
-    )]
+            Needs::Granted(Grant::Collect),
+            |input, ctx| record(input, ctx).boxed(),
+        )
+        .again(Again::Once),
+    ]
 }
 
 /// A position as a device recorded it.

@@ -16,7 +16,7 @@ use crate::{
     graph::{
         edges::Edges as _,
         input::id,
-        mutation::{Input, MutationField, MutationResult, Needs, Written},
+        mutation::{Again, Input, MutationField, MutationResult, Needs, Written},
         subgraph::Domain,
         user_error::{UserError, UserErrorCode, UserErrors, is_one_line},
     },
@@ -34,25 +34,29 @@ pub(crate) fn fields() -> Vec<MutationField> {
     vec![
         MutationField::new("signOut", "Ends the session that is asking.", Needs::Account, |input, ctx| {
             sign_out(input, ctx).boxed()
-        }),
+        })
+        .again(Again::Once),
         MutationField::new(
             "revokeSession",
             "Ends a session; its tokens are refused from now on.",
             Needs::Account,
             |input, ctx| revoke(input, ctx).boxed(),
-        ),
+        )
+        .again(Again::Once),
         MutationField::new(
             "revokeAllSessions",
             "Ends all sessions of an account.",
             Needs::Account,
             |input, ctx| revoke_all(input, ctx).boxed(),
-        ),
+        )
+        .again(Again::Once),
         MutationField::new(
             "renameSession",
             "Gives one of the caller's own sessions another name, or takes the name away.",
             Needs::Account,
             |input, ctx| rename(input, ctx).boxed(),
-        ),
+        )
+        .again(Again::Once),
     ]
 }
 

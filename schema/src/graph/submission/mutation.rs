@@ -22,7 +22,7 @@ use crate::{
         edges::Edges as _,
         form::mutation::code_of,
         location::mutation::{LocationPointInput, errors_of},
-        mutation::{Input, MutationField, MutationResult, Needs, Written},
+        mutation::{Again, Input, MutationField, MutationResult, Needs, Written},
         subgraph::Domain,
         user_error::{InData, UserError, UserErrorCode, UserErrors, of_malformed},
     },
@@ -46,14 +46,16 @@ pub(crate) fn fields() -> Vec<MutationField> {
              the stored one.",
             Needs::Granted(Grant::Collect),
             |input, ctx| create(input, ctx).boxed(),
-        ),
+        )
+        .again(Again::OnceByClientId),
         MutationField::new(
             "createSubmissions",
             "Hands in what a device has collected, at most 200, each by itself; the results are in their \
              order.",
             Needs::Granted(Grant::Collect),
             |input, ctx| create_all(input, ctx).boxed(),
-        ),
+        )
+        .again(Again::OnceByClientId),
     ]
 }
 

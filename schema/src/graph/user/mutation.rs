@@ -18,7 +18,7 @@ use crate::{
         credentials,
         edges::Edges as _,
         input::id,
-        mutation::{Input, MutationField, MutationResult, Needs, Written},
+        mutation::{Again, Input, MutationField, MutationResult, Needs, Written},
         subgraph::Domain,
         user_error::{UserError, UserErrorCode, UserErrors},
     },
@@ -38,7 +38,8 @@ pub(crate) fn fields() -> Vec<MutationField> {
             "Changes what others see of the caller's account.",
             Needs::Account,
             |input, ctx| update_profile(input, ctx).boxed(),
-        ),
+        )
+        .again(Again::Once),
         MutationField::new(
             "changePassword",
             "Gives the caller's account another password and ends all its other sessions. Access tokens from \
@@ -58,7 +59,8 @@ pub(crate) fn fields() -> Vec<MutationField> {
              For administrators.",
             Needs::Granted(Grant::WriteAccounts),
             |input, ctx| update(input, ctx).boxed(),
-        ),
+        )
+        .again(Again::Once),
     ]
 }
 
