@@ -295,6 +295,8 @@ sections! {
         max_connections: u32 = "10";
         /// How long connecting, or waiting for a free connection, may take.
         acquire_timeout: Duration = "2s";
+        /// How long `xp serve` waits at its start for a PostgreSQL that cannot be reached yet; 0s: it ends at once.
+        start_wait: Duration = "30s";
         /// How long PostgreSQL works on one statement of a request before it gives up.
         statement_timeout: Duration = "2s";
     }

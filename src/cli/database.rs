@@ -1,9 +1,13 @@
 //! Commands on the database: connecting with a clear message when it fails, migrations, demo data. Not here: what the
 //! migrations and the demo data are.
 
-use std::{io::IsTerminal as _, time::Duration};
+use std::{
+    future::Future,
+    io::IsTerminal as _,
+    time::{Duration, Instant},
+};
 
-use entities::{Store, clock};
+use entities::{DatabaseOptions, Store, clock};
 use futures_util::TryFutureExt as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use prometheus_client::registry::Registry;
@@ -15,6 +19,12 @@ use xp::config::Config;
 
 use super::{Failure, chain, say};
 
+/// How long one try to reach a database that is waited for may take.
+const TRY_FOR: Duration = Duration::from_secs(2);
+/// Between two tries.
+const TRY_AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// Between two lines of the log that say what is waited for.
+const SAY_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// How often the database is asked whether it is still there, and how long it may take to answer.
 const ASK_EVERY: Duration = Duration::from_secs(2);
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -26,17 +36,22 @@ const UNANSWERED: u32 = 3;
 ///
 /// # Errors
 /// Those of the work, or that the database is gone: then the work is dropped.
-pub(super) async fn while_it_answers<T>(
-    store: &Store,
-    work: impl Future<Output = Result<T, Failure>>,
-) -> Result<T, Failure> {
-    tokio::select! {
-        done = work => done,
-        () = is_gone(store) => Err(Failure::Failed(
-            "the database does not answer any more\n  why:   its host is gone, or something between drops \
-             what is sent\n  fix:   `xp doctor` checks the database; what was being done may be done in part"
-                .into(),
-        )),
+pub(super) fn while_it_answers<'a, T: 'a>(
+    store: &'a Store,
+    work: impl Future<Output = Result<T, Failure>> + 'a,
+) -> impl Future<Output = Result<T, Failure>> + 'a {
+    // Boxed: a command waits for several, one after the other, and each would be part of its own future.
+    let work = Box::pin(work);
+    async move {
+        tokio::select! {
+            done = work => done,
+            () = is_gone(store) => Err(Failure::Failed(
+                "the database does not answer any more\n  why:   its host is gone, or something between \
+                 drops what is sent\n  fix:   `xp doctor` checks the database; what was being done may be \
+                 done in part"
+                    .into(),
+            )),
+        }
     }
 }
 
@@ -56,26 +71,80 @@ pub(super) async fn connect(
     serving: bool,
     registry: &mut Registry,
 ) -> Result<Store, Failure> {
-    let missing = || Failure::Usage("database.url is not set; set DATABASE_URL".into());
-    let url = config.database.url.as_ref().ok_or_else(missing)?;
     let settings = config.store(serving).ok_or_else(missing)?;
-    let connected = match Store::connect(&settings, registry).await {
-        Ok(store) => store.database().ping().await.map(|()| store),
-        Err(error) => Err(error),
+    match open(&settings, registry).await {
+        Ok(store) => Ok(store),
+        Err(error) => Err(unusable(config, &error, None).await),
+    }
+}
+
+async fn open(settings: &DatabaseOptions, registry: &mut Registry) -> Result<Store, entities::Error> {
+    let store = Store::connect(settings, registry).await?;
+    store.database().ping().await.map(|()| store)
+}
+
+fn missing() -> Failure {
+    Failure::Usage("database.url is not set; set DATABASE_URL".into())
+}
+
+/// Waits until PostgreSQL can be reached, for `database.start_wait` at most, and says meanwhile what it waits for. False
+/// where `stop` came first. What waiting does not mend is said at once.
+pub(super) async fn wait(config: &Config, stop: impl Future<Output = ()>) -> Result<bool, Failure> {
+    let mut settings = config.store(true).ok_or_else(missing)?;
+    settings.acquire_timeout = settings.acquire_timeout.min(TRY_FOR);
+    let (began, limit) = (Instant::now(), config.database.start_wait);
+    let reaching = async {
+        let mut said: Option<Instant> = None;
+        loop {
+            let error = match open(&settings, &mut Registry::default()).await {
+                Ok(store) => {
+                    store.close().await;
+                    if said.is_some() {
+                        tracing::info!("the database is there");
+                    }
+                    return Ok(true);
+                }
+                Err(error) => error,
+            };
+            let waited = began.elapsed();
+            if !error.may_pass() || waited >= limit {
+                let waited = error.may_pass().then_some(waited).filter(|_| !limit.is_zero());
+                return Err(unusable(config, &error, waited).await);
+            }
+            if said.is_none_or(|at| at.elapsed() >= SAY_AGAIN_AFTER) {
+                said = Some(Instant::now());
+                let (database, why) = why_not(config, &error).await;
+                let seconds_left = limit.saturating_sub(waited).as_secs();
+                tracing::warn!(database, why, seconds_left, "waiting for the database");
+            }
+            tokio::time::sleep(TRY_AGAIN_AFTER).await;
+        }
     };
-    let error = match connected {
-        Ok(store) => return Ok(store),
-        Err(error) => error,
-    };
+    tokio::select! {
+        reached = reaching => reached,
+        () = stop => Ok(false),
+    }
+}
+
+/// Which database cannot be used, without its password, and why.
+async fn why_not(config: &Config, error: &entities::Error) -> (String, String) {
+    let Some(url) = &config.database.url else { return <(String, String)>::default() };
     // The pool only says that it waited in vain; the socket says why.
     let why = match nobody_listens(url.expose()).await {
         Some(why) => why,
-        None => without_password(&chain(&error), url.expose()),
+        None => without_password(&chain(error), url.expose()),
     };
-    Err(Failure::Failed(format!(
-        "the database cannot be used\n  where: {url}\n  why:   {why}\n  fix:   check that it runs there and \
-         that DATABASE_URL names it rightly; `xp doctor` checks the rest"
-    )))
+    (url.to_string(), why)
+}
+
+async fn unusable(config: &Config, error: &entities::Error, waited: Option<Duration>) -> Failure {
+    let (database, why) = why_not(config, error).await;
+    let waited = waited.map(|waited| format!(" (waited {} s: database.start_wait)", waited.as_secs()));
+    Failure::Failed(format!(
+        "the database cannot be used{}\n  where: {database}\n  why:   {why}\n  fix:   check that it runs \
+         there and that DATABASE_URL names it rightly; `xp doctor` checks the rest",
+        waited.unwrap_or_default()
+    ))
 }
 
 /// What lets callers in, with its keys read.

@@ -40,13 +40,18 @@ pub(super) async fn dev(loaded: Loaded) -> Result<(), Failure> {
     say(&banner(&config, &listener, &accounts))?;
     warn_of_strangers(&listener);
     let app = App::new(&config, store.clone(), access, registry, Some(Development { accounts }));
-    end(run(app, listener).await?, store, telemetry).await
+    end(run(app, listener, stop_signal()?).await?, store, telemetry).await
 }
 
 /// `xp serve`.
 pub(super) async fn serve(loaded: Loaded, migrate: bool) -> Result<(), Failure> {
     let (listener, telemetry) = begin(&loaded).await?;
     let config = loaded.config;
+    let mut stop = Box::pin(stop_signal()?);
+    if !database::wait(&config, &mut stop).await? {
+        telemetry.stop().await;
+        return Ok(());
+    }
     let (store, registry) = open(&config, migrate.then_some(false)).await?;
     let access = database::while_it_answers(&store, checked(&config, &store)).await?;
     let app = App::new(&config, store.clone(), access, registry, None);
@@ -55,7 +60,7 @@ pub(super) async fn serve(loaded: Loaded, migrate: bool) -> Result<(), Failure> 
     }
     let address = listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
     tracing::info!(address, version = env!("CARGO_PKG_VERSION"), "serving");
-    end(run(app, listener).await?, store, telemetry).await
+    end(run(app, listener, stop).await?, store, telemetry).await
 }
 
 /// What lets callers in, where the database is as production needs it.
@@ -97,11 +102,15 @@ async fn begin(loaded: &Loaded) -> Result<(TcpListener, Telemetry), Failure> {
 }
 
 /// Serves until a signal, following what other instances revoke meanwhile.
-async fn run(app: App, listener: TcpListener) -> Result<io::Result<usize>, Failure> {
+async fn run(
+    app: App,
+    listener: TcpListener,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> Result<io::Result<usize>, Failure> {
     let following = tokio::spawn(app.access.follow());
     let keeping = tokio::spawn(app.store.clone().stay_registered());
     let store = app.store.clone();
-    let served = xp::serve(app, listener, stop_signal()?).await;
+    let served = xp::serve(app, listener, stop).await;
     following.abort();
     keeping.abort();
     store.deregister().await;
@@ -192,7 +201,7 @@ async fn open(config: &Config, prepare: Option<bool>) -> Result<(Store, Registry
 }
 
 /// Done at SIGTERM or SIGINT.
-fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
+fn stop_signal() -> Result<impl Future<Output = ()> + Send + 'static, Failure> {
     let listen = |kind| signal(kind).map_err(|error| Failure::Failed(format!("signals: {error}")));
     let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
     Ok(async move {

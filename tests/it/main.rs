@@ -40,6 +40,7 @@ mod readiness;
 mod recording;
 mod serving;
 mod sessions;
+mod starting;
 mod statements;
 mod submissions;
 mod trace;
