@@ -84,7 +84,7 @@ impl Executor for GraphFor {
                     let told = match event {
                         _ if *is_over => return future::ready(None),
                         _ if this.has_ended() => Err(refusal(ENDED, "UNAUTHENTICATED")),
-                        Event::Reply(reply) => Ok(response(reply)),
+                        Event::Reply(reply) => Ok(response(*reply)),
                         Event::Lagged => Err(refusal(LAGGED, "SUBSCRIPTION_INTERRUPTED")),
                     };
                     *is_over = told.is_err();

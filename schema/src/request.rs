@@ -141,8 +141,8 @@ pub struct Reply {
     pub entities: Vec<(&'static str, u32)>,
     /// The memory that a long answer takes; given back when this is dropped.
     pub held: HeldMemory,
-    /// It answers one of several sets of variables; `body` tells which.
-    pub is_of_set: bool,
+    /// The place of the set of variables that it answers, where there are several; `body` tells it.
+    pub set: Option<usize>,
 }
 
 impl Reply {
@@ -165,13 +165,13 @@ impl Reply {
             digest: None,
             entities: Vec::new(),
             held: bound.into_held(),
-            is_of_set: false,
+            set: None,
         }
     }
 
     /// Whether it ends its request on a stream: nothing ran, so nothing else is told.
     pub fn is_refusal(&self) -> bool {
-        !self.executed && !self.is_of_set
+        !self.executed && self.set.is_none()
     }
 
     /// The answer to the set of variables at this place of a list. The entry `variableIndex` is that of the batching
@@ -180,7 +180,7 @@ impl Reply {
     pub fn of_set(mut self, index: usize) -> Self {
         self.body.truncate(self.body.len().saturating_sub(1));
         self.body.extend(format!(",\"variableIndex\":{index}}}"));
-        Self { is_of_set: true, ..self }
+        Self { set: Some(index), ..self }
     }
 }
 

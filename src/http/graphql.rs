@@ -191,6 +191,8 @@ struct ArrayOfAnswers {
     /// A mutation has run.
     is_owed: bool,
     count: usize,
+    /// They are those to several sets of variables.
+    is_of_sets: bool,
 }
 
 impl ArrayOfAnswers {
@@ -208,6 +210,20 @@ impl ArrayOfAnswers {
         self.body.push(b']');
         self
     }
+
+    fn replies(&self) -> Replies {
+        if self.is_of_sets { Replies::ToSets(self.count) } else { Replies::ToRequests(self.count) }
+    }
+}
+
+/// How many replies an answer has, and to what.
+#[derive(Clone, Copy)]
+pub(super) enum Replies {
+    One,
+    /// An array, to the requests of one.
+    ToRequests(usize),
+    /// An array, to the sets of variables of one request.
+    ToSets(usize),
 }
 
 /// What an HTTP request is answered with.
@@ -273,7 +289,7 @@ pub(super) async fn answer(
         GraphQLRequest::Batch(requests) => Answers::Many(run_array(asked, requests).await),
     };
     // What an answer was written in is given back once it is counted as one that is sent.
-    let (mut held, mut count) = (Vec::new(), None);
+    let (mut held, mut replies) = (Vec::new(), Replies::One);
     let (response, is_owed) = match answered {
         Answers::One(Ok(mut answer)) => {
             held.push(std::mem::take(&mut answer.held));
@@ -287,7 +303,8 @@ pub(super) async fn answer(
             (if only_queries { with_allow(response, POST_ONLY) } else { response }, is_owed)
         }
         Answers::Many(answers) => {
-            (held, count) = (answers.held, Some(answers.count));
+            replies = answers.replies();
+            held = answers.held;
             let content_type = (header::CONTENT_TYPE, media.content_type());
             let headers = [content_type, (header::CACHE_CONTROL, "no-store")];
             ((headers, Body::from(InMemory::from(answers.body))).into_response(), answers.is_owed)
@@ -296,7 +313,7 @@ pub(super) async fn answer(
     let refuse =
         |overloaded: Rejection| overloaded.into_response_as(media.content_type(), request_id(headers));
     let response = if is_owed {
-        hold_owed(response, memory, (count, request_id(headers)))
+        hold_owed(response, memory, (replies, request_id(headers)))
     } else {
         hold(response, memory).unwrap_or_else(|OutOfMemory| refuse(OutOfMemory.into()))
     };
@@ -326,19 +343,20 @@ async fn run_array(asked: Asked<'_>, requests: Vec<GraphQLParams>) -> ArrayOfAns
     answers.ended()
 }
 
-/// Counts the answer to what was done, which must be sent, in the bound on memory. If it does not fit at all, at least that is told, to each request of an array
-/// of `count`.
+/// Counts the answer to what was done, which must be sent, in the bound on memory. If it does not fit at all, at least that
+/// is told in each reply.
 pub(super) fn hold_owed(
     mut response: Response,
     mut memory: MemoryReservation,
-    (count, request_id): (Option<usize>, &str),
+    (replies, request_id): (Replies, &str),
 ) -> Response {
     let bytes = response.body().size_hint().exact().unwrap_or_default();
     if memory.grow_owed(usize::try_from(bytes).unwrap_or(usize::MAX)).is_err() {
-        let one = done(request_id);
-        let body = match count {
-            None => one,
-            Some(count) => [&b"["[..], &vec![one; count].join(&b','), b"]"].concat(),
+        let array = |replies: Vec<Vec<u8>>| [&b"["[..], &replies.join(&b','), b"]"].concat();
+        let body = match replies {
+            Replies::One => done(request_id, None),
+            Replies::ToRequests(count) => array(vec![done(request_id, None); count]),
+            Replies::ToSets(count) => array((0..count).map(|set| done(request_id, Some(set))).collect()),
         };
         let fits = memory.grow_owed(body.len());
         debug_assert!(fits.is_ok(), "what is small always fits");
@@ -349,11 +367,14 @@ pub(super) fn hold_owed(
     response
 }
 
-/// What is told in the place of the answer to a mutation that there is no memory for.
-pub(super) fn done(request_id: &str) -> Vec<u8> {
+/// What is told in the place of the answer to a mutation that there is no memory for; `set` is the place of its set of
+/// variables, where there are several.
+pub(super) fn done(request_id: &str, set: Option<usize>) -> Vec<u8> {
     let errors = DONE.body(request_id);
+    let errors = errors.strip_prefix(b"{").and_then(|rest| rest.strip_suffix(b"}")).unwrap_or_default();
+    let index = set.map(|index| format!(",\"variableIndex\":{index}")).unwrap_or_default();
     // The request ran, so there is an entry `data` (GraphQL, October 2021, §7.1).
-    [b"{\"data\":null,", errors.get(1..).unwrap_or_default()].concat()
+    [b"{\"data\":null,", errors, index.as_bytes(), b"}"].concat()
 }
 
 /// Lets an answer hold the memory that it takes until it is sent.

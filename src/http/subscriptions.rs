@@ -256,7 +256,7 @@ fn answers_of_sets(
     // The only answer, where there are no others, is the last thing to come.
     let last = stream::once(running).filter_map(future::ready);
     let told = stream::poll_fn(move |cx| told.poll_recv(cx));
-    stream::select(told, last).map(Event::Reply).boxed()
+    stream::select(told, last).map(|reply| Event::Reply(Box::new(reply))).boxed()
 }
 
 /// A subscription counts among those of its account.
@@ -296,7 +296,7 @@ fn answers(
                 waits.0.store(true, Ordering::Relaxed);
                 answers
             }
-            Begun::Answer(reply) => stream::iter([Event::Reply(reply)]).boxed(),
+            Begun::Answer(reply) => stream::iter([Event::Reply(Box::new(reply))]).boxed(),
         }
     };
     stream::once(beginning).flatten().boxed()

@@ -117,7 +117,7 @@ async fn a_mutation_with_too_long_an_answer_reports_success() {
 
 async fn next(events: &mut Events) -> Reply {
     match events.next().await {
-        Some(Event::Reply(reply)) => Reply::of(reply),
+        Some(Event::Reply(reply)) => Reply::of(*reply),
         _ => panic!("there is no event"),
     }
 }

@@ -32,7 +32,7 @@ async fn subscribe(client: &Client<'_>, query: &str, variables: Value) -> Events
 
 async fn next(events: &mut Events) -> Reply {
     match events.next().await.expect("one more event") {
-        Event::Reply(reply) => Reply::of(reply),
+        Event::Reply(reply) => Reply::of(*reply),
         Event::Lagged => panic!("events were missed"),
     }
 }

@@ -260,7 +260,7 @@ where
 #[derive(Debug)]
 pub enum Event {
     /// An event, as a complete answer.
-    Reply(Reply),
+    Reply(Box<Reply>),
     /// Changes may have been missed, also such that this subscription waits for: whoever shows what it told must read that
     /// again, and subscribe again. Nothing follows.
     Lagged,
@@ -347,7 +347,7 @@ impl Subscribed {
         loop {
             while let Some(announced) = self.pending.pop_front() {
                 if let Some(reply) = self.event(announced).await {
-                    return Some(Event::Reply(reply));
+                    return Some(Event::Reply(Box::new(reply)));
                 }
             }
             match self.end {
@@ -372,7 +372,7 @@ impl Subscribed {
                     self.end = Some(Lost::Reported);
                     let lost = RequestError::new(Code::Overloaded, LOST);
                     let kind = Some(OperationKind::Subscription);
-                    return Some(Event::Reply(rejected(kind, &[lost], &self.caller.request_id)));
+                    return Some(Event::Reply(Box::new(rejected(kind, &[lost], &self.caller.request_id))));
                 }
             }
         }

@@ -93,7 +93,7 @@ pub(in crate::http) async fn run(
 /// Runs all sets, and answers with an array in their order.
 pub(super) async fn array(asked: Asked<'_>, params: GraphQLParams) -> Answers {
     let Asked { app, headers, requester, .. } = asked;
-    let mut answers = ArrayOfAnswers::default();
+    let mut answers = ArrayOfAnswers { is_of_sets: true, ..ArrayOfAnswers::default() };
     let ran = run(app, headers, requester, params, |reply| {
         let is_owed = reply.operation == Some(OperationKind::Mutation);
         answers.push(reply.body, reply.held, is_owed);

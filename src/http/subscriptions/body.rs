@@ -268,7 +268,7 @@ impl Stream {
             biased;
             end = &mut self.end => pieces(self.ended_by(end)),
             event = self.events.next() => match event {
-                Some(Event::Reply(reply)) => self.answer(reply),
+                Some(Event::Reply(reply)) => self.answer(*reply),
                 Some(Event::Lagged) => pieces(self.ended_by(End::Lagged)),
                 None => {
                     self.ended = true;
@@ -369,7 +369,7 @@ mod tests {
             framing,
             is_subscription: true,
             headers: Arc::default(),
-            events: stream::iter([Event::Reply(reply)]).boxed(),
+            events: stream::iter([Event::Reply(Box::new(reply))]).boxed(),
             end: Box::pin(pending()),
             keep_alive: tokio::time::interval_at(tokio::time::Instant::now() + KEEP_ALIVE, KEEP_ALIVE),
             new_memory: Box::new(move || pool.reserve(Owner::default())),

@@ -333,11 +333,11 @@ impl Callback {
                     biased;
                     event = events.next() => match event {
                         Some(Event::Reply(reply)) if reply.executed => {
-                            address.next(reply, &owner, &headers).await
+                            address.next(*reply, &owner, &headers).await
                         }
                         last => {
                             let last = match last {
-                                Some(Event::Reply(reply)) => Some(reply),
+                                Some(Event::Reply(reply)) => Some(*reply),
                                 Some(Event::Lagged) => Some(End::Lagged.reply(&headers)),
                                 None => None,
                             };

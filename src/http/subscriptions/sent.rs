@@ -35,7 +35,7 @@ pub(super) fn reserve(
         return memory.grow(reply.body.len());
     }
     memory.grow_owed(reply.body.len()).or_else(|OutOfMemory| {
-        (reply.body, reply.held) = (graphql::done(request_id).into(), HeldMemory::default());
+        (reply.body, reply.held) = (graphql::done(request_id, reply.set).into(), HeldMemory::default());
         memory.grow_owed(reply.body.len())
     })
 }
@@ -95,12 +95,16 @@ mod tests {
 
     #[test]
     fn a_mutation_with_a_huge_answer_reports_success() {
-        let pool = MemoryPool::new(50_000, 100);
-        let mut reply = Reply { body: vec![b'x'; 100_001].into(), ..reply(OperationKind::Mutation, true) };
-        let mut memory = pool.reserve(Owner::default());
-        assert_eq!(reserve(&mut memory, &mut reply, "mine"), Ok(()));
-        let body = String::from_utf8(reply.body.into_vec()).expect("text");
-        assert!(body.starts_with(r#"{"data":null,"errors":"#) && body.contains("COST_LIMIT"), "{body}");
-        assert!(reply.executed && pool.held() == body.len(), "{body}");
+        for (set, end) in [(None, "]}"), (Some(3), r#"],"variableIndex":3}"#)] {
+            let pool = MemoryPool::new(50_000, 100);
+            let whole = reply(OperationKind::Mutation, true);
+            let mut reply = Reply { body: vec![b'x'; 100_001].into(), set, ..whole };
+            let mut memory = pool.reserve(Owner::default());
+            assert_eq!(reserve(&mut memory, &mut reply, "mine"), Ok(()));
+            let body = String::from_utf8(reply.body.into_vec()).expect("text");
+            assert!(body.starts_with(r#"{"data":null,"errors":"#) && body.contains("COST_LIMIT"), "{body}");
+            assert!(body.ends_with(end), "{body}");
+            assert!(reply.executed && pool.held() == body.len(), "{body}");
+        }
     }
 }

@@ -121,7 +121,7 @@ impl From<End> for Close {
 /// What the server says about an operation.
 enum ServerMessage {
     /// One answer; after the last one, that it was the last.
-    Next(Arc<str>, Reply),
+    Next(Arc<str>, Box<Reply>),
     /// There is no more.
     Complete(Arc<str>),
     /// Events may have been missed, by all subscriptions of this server.
@@ -481,7 +481,7 @@ impl Connection {
                 if reply.is_refusal() {
                     self.stop(&id);
                 }
-                self.answer(&id, reply).await
+                self.answer(&id, *reply).await
             }
             ServerMessage::Lagged => Break(End::Lagged.into()),
             ServerMessage::Complete(id) => {
@@ -493,8 +493,7 @@ impl Connection {
     }
 
     /// An answer of an operation that ran is `next`, and so is that to each set of variables, with its `variableIndex`; what did
-    /// not run at all is `error`, with the errors alone. It counts as memory
-    /// until it is sent; where there is none, the client connects again for a subscription, and gets an error for a query.
+    /// not run at all is `error`, with the errors alone. It counts as memory until it is sent; where there is none, the client connects again for a subscription, and gets an error for a query.
     async fn answer(&mut self, id: &str, mut reply: Reply) -> Flow {
         let mut memory = self.app.admission.answer_memory(self.owner());
         if sent::reserve(&mut memory, &mut reply, request_id(&self.headers)).is_err() {

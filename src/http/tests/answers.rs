@@ -369,18 +369,22 @@ async fn a_mutation_without_answer_memory_reports_success() {
 async fn a_mutation_with_an_unholdable_answer_reports_success() {
     let (app, config) = (app().await, Config::default());
     let _twice = leave(&app, &config, 0);
-    for count in [None, Some(2)] {
+    for replies in [graphql::Replies::One, graphql::Replies::ToRequests(2), graphql::Replies::ToSets(2)] {
         let reservation = app.admission.answer_memory(Owner::default());
         let long =
             axum::response::IntoResponse::into_response(vec![b' '; config.http.max_answer_memory.0 + 1]);
-        let response = graphql::hold_owed(long, reservation, (count, "mine"));
+        let response = graphql::hold_owed(long, reservation, (replies, "mine"));
         assert!(response.extensions().get::<AnswerMemory>().is_some_and(AnswerMemory::is_owed));
         let status = response.status();
         let body = response.into_body().collect().await.expect("in memory").to_bytes();
         let body: Value = serde_json::from_slice(&body).expect("JSON");
-        let one = if count.is_some() { &body[1] } else { &body };
+        let one = if matches!(replies, graphql::Replies::One) { &body } else { &body[1] };
         assert_eq!((status, first_code(one)), (StatusCode::OK, Some("COST_LIMIT")));
         assert_eq!(one["data"], Value::Null);
+        assert_eq!(
+            one["variableIndex"].as_u64(),
+            matches!(replies, graphql::Replies::ToSets(_)).then_some(1)
+        );
         assert!(one["errors"][0]["message"].as_str().is_some_and(|text| text.ends_with("did is done.")));
     }
 }

@@ -318,7 +318,7 @@ impl Reply {
         let codes: Vec<String> = errors.iter().map(code).collect();
         assert_eq!(codes, reply.codes, "the reply's codes are the answer's: {body}");
         assert_eq!(answer.get("data").is_some(), reply.executed, "data is there when executed: {body}");
-        assert_eq!(answer["variableIndex"].is_u64(), reply.is_of_set, "{body}");
+        assert_eq!(answer["variableIndex"].is_u64(), reply.set.is_some(), "{body}");
         let explained = body.rfind(",\"extensions\":{\"explain\":");
         let body = explained.map_or(body.clone(), |end| format!("{}}}", &body[..end]));
         let (data, extensions) = (answer["data"].take(), answer["extensions"].take());

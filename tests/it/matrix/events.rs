@@ -83,7 +83,7 @@ async fn hear(
         let Ok(Some(Event::Reply(event))) = event else {
             return tally.expect(false, || format!("{who:?} {field}: nothing of {}", whole["id"]));
         };
-        let data = Reply::of(event).expect_data(&query);
+        let data = Reply::of(*event).expect_data(&query);
         tally.expect(data[field]["id"] == whole["id"], || format!("{who:?} {field}: {}", data[field]["id"]));
         tally.check(who, field, type_name, whole, &data[field]);
     }
