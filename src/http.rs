@@ -19,7 +19,7 @@ mod host;
 mod in_memory;
 mod media;
 mod memory;
-mod metrics;
+pub(crate) mod metrics;
 mod outgoing;
 pub(crate) mod params;
 pub mod playground;

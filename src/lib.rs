@@ -1,4 +1,4 @@
-//! The hall: process, configuration, HTTP, auth, telemetry. Knows axum; knows no table and no GraphQL type. A request
+//! The server: process, configuration, HTTP, auth, telemetry. Knows axum; knows no table and no GraphQL type. A request
 //! passes `http` (limits, trace span, `auth` -> viewer) and leaves for `schema::Graph::execute`.
 
 pub mod auth;
@@ -34,6 +34,7 @@ use forwarded::Forwarding;
 use gateway::Gateways;
 use http::{
     admission::Admission,
+    metrics::Exposition,
     subscriptions::{Callbacks, Closing, Quotas},
 };
 use outbound::Outbound;
@@ -70,7 +71,7 @@ pub struct AppParts {
     pub(crate) gateways_only: bool,
     pub(crate) outbound: Outbound,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) registry: Registry,
+    pub(crate) exposition: Exposition,
     /// The playground's settings, where the playground is on.
     pub(crate) playground: Option<Bytes>,
 }
@@ -126,7 +127,7 @@ impl App {
             gateway: config.gateway.clone(),
             outbound: Outbound::new(),
             metrics,
-            registry,
+            exposition: Exposition::of(registry),
             playground: playground.then(|| http::playground::settings(&accounts, is_development)),
         }))
     }

@@ -1,5 +1,5 @@
 //! The numbers of the server: HTTP requests, GraphQL operations, errors by code. No global state: everything is in the
-//! registry that `main` makes and hands to each room. Labels are bounded: methods and routes come from closed lists,
+//! registry that `main` makes and hands to each part. Labels are bounded: methods and routes come from closed lists,
 //! codes from the catalogue. Not here: batches and statements, which the crates below count themselves.
 
 use std::{
@@ -76,7 +76,7 @@ struct TransportLabels {
     transport: &'static str,
 }
 
-/// The hall's metrics.
+/// The metrics of requests and of the process.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
     http_seconds: Family<HttpLabels, Histogram, fn() -> Histogram>,

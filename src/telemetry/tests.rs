@@ -351,8 +351,8 @@ async fn planted_secrets_are_found_nowhere() {
     app.store.connection().get_sqlite_connection_pool().close().await;
     let failed = send(&sign_in(password), None).await;
     assert_eq!(failed["errors"][0]["extensions"]["code"], "UNAVAILABLE");
-    let mut metrics = String::new();
-    prometheus_client::encoding::text::encode(&mut metrics, &app.registry).expect("metrics");
+    let metrics = app.exposition.text().await.expect("metrics");
+    let metrics = String::from_utf8(metrics.to_vec()).expect("text");
     drop(guard);
     telemetry.stop().await;
 
