@@ -70,7 +70,7 @@ impl Error {
         }
     }
 
-    /// What it means.
+    /// What this error means to whoever asked.
     pub fn failure(&self) -> Failure {
         match self {
             Self::Unavailable(_) | Self::ReadOnly(_) => Failure::Unavailable,

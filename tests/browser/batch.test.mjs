@@ -121,7 +121,7 @@ test("explain shows each set of a mutation, which runs by itself", async () => {
   await page.getByRole("switch", { name: "Explain" }).click();
 });
 
-test("what is no list of sets is not sent, and the page says why", async () => {
+test("variables that are not a list of sets are not sent, and the page says why", async () => {
   const asked = [];
   const note = (request) => asked.push(request.postData());
   page.on("request", note);

@@ -1,9 +1,9 @@
 //! The servers that serve one database. Each says so in a row that it renews while it lives, and looks for the others twice
 //! a second. Without Redis, or with another Redis or namespace than theirs, a server does not hear what others write: as long
 //! as there is such a server, nothing is cached, so that nothing is answered that is older than a second. Subscribers still
-//! do not hear what the other one writes, which the log and `xp doctor` say. No clocks are compared: another one lives if its row changes. Where a long transaction keeps
-//! everybody from writing to SQLite, no row can change, and nobody grows older. Not here: how servers with Redis hear of
-//! each other (`shared`, and `relay` of the events).
+//! do not hear what the other one writes, which the log and `xp doctor` say. No clocks are compared: another one lives if
+//! its row changes. Where a long transaction keeps everybody from writing to SQLite, no row can change, and nobody grows
+//! older. Not here: how servers with Redis hear of each other (`shared`, and `relay` of the events).
 
 use std::{
     sync::{

@@ -86,12 +86,12 @@ impl Probe {
         within: Duration,
         check: &impl for<'a> Fn(&'a DatabaseConnection) -> BoxFuture<'a, T>,
     ) -> (T, DatabaseConnection) {
-        let new = self.connect(within);
         let mut asked = check(&known);
         if let Ok(answer) = timeout(within / 4, &mut asked).await {
             drop(asked);
             return (answer, known);
         }
+        let new = self.connect(within);
         let (answer, is_new) = match select(asked, check(&new)).await {
             Either::Left((answer, _)) => (answer, false),
             Either::Right((answer, _)) => (answer, true),
