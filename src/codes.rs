@@ -50,6 +50,8 @@ const fn status(code: Code) -> &'static str {
         Code::PayloadTooLarge => "413; 200 or 400 from the graph",
         Code::RateLimited => "429; 200 from the graph",
         Code::Overloaded | Code::Unavailable => "503; 200 from the graph",
+        Code::Conflict => "409",
+        Code::IdempotencyMismatch => "422",
         Code::Timeout => "408, 504; 200 from the graph",
         Code::OutcomeUnknown => "504; 200 from the graph",
         Code::InternalServerError => "500; 200 from the graph",

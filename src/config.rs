@@ -300,6 +300,12 @@ sections! {
         /// How long PostgreSQL works on one statement of a request before it gives up.
         statement_timeout: Duration = "2s";
     }
+    /// How long what nobody has to look at is kept.
+    retention: RetentionConfig {
+        /// How long a mutation that was sent with an `Idempotency-Key` is known: the same again is answered as it was, and
+        /// not done twice.
+        idempotency: Duration = "24h";
+    }
     /// Redis: optional, shared by all instances.
     redis: RedisConfig {
         /// `redis://[user:password@]host[:port][/database]`, `rediss://…`, or

@@ -312,6 +312,7 @@ impl DocumentStore {
             status: StatusCode::NOT_FOUND,
             code: "PERSISTED_QUERY_NOT_IN_LIST",
             message: message.into(),
+            retryable: None,
         }
         .into()
     }

@@ -98,6 +98,7 @@ impl App {
             shared_batches: config.graph.shared_batches.0,
             answer_bytes: config.graph.max_answer_bytes.0,
             answer_memory: config.graph.max_writing_memory.0,
+            keyed_requests: config.keyed_requests(),
         };
         let metrics = Metrics::register(&mut registry);
         let (settings, texts) = (config.documents.clone(), store.shared_kv().clone());

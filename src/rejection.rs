@@ -16,11 +16,13 @@ pub(crate) struct Rejection {
     pub(crate) status: StatusCode,
     pub(crate) code: &'static str,
     pub(crate) message: Cow<'static, str>,
+    /// Whether the same may be sent again, where that is otherwise than the code says.
+    pub(crate) retryable: Option<bool>,
 }
 
 impl Rejection {
     pub(crate) const fn new(status: StatusCode, code: &'static str, message: &'static str) -> Self {
-        Self { status, code, message: Cow::Borrowed(message) }
+        Self { status, code, message: Cow::Borrowed(message), retryable: None }
     }
 
     /// Something broke; the cause is in the log, under the request's id.
@@ -55,9 +57,10 @@ impl Rejection {
         json!({ "errors": [{ "message": self.message, "extensions": extensions }] }).to_string().into_bytes()
     }
 
-    /// Whether the same may be sent again, where the code says so.
+    /// Whether the same may be sent again, where that can be said.
     fn is_retryable(&self) -> Option<bool> {
-        Code::ALL.iter().find(|code| code.as_str() == self.code)?.is_retryable()
+        let by_code = || Code::ALL.iter().find(|code| code.as_str() == self.code)?.is_retryable();
+        self.retryable.or_else(by_code)
     }
 
     /// Apollo's clients and gateways expect their own words where a hash is not known (yet).

@@ -146,8 +146,10 @@ impl Transaction {
     ///
     /// # Errors
     /// The database's: nothing is stored. `OutcomeUnknown` where that was not said.
-    pub(crate) async fn commit(self, entry: ActivityEntry) -> Result<(), Error> {
+    pub(crate) async fn commit(mut self, entry: ActivityEntry) -> Result<(), Error> {
+        let subject = entry.subject.map(|(_, id)| id);
         entry.write(&self).await?;
+        self.note_for_repeats(subject).await?;
         self.commit_unlogged().await
     }
 }

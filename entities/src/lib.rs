@@ -17,6 +17,7 @@ pub mod events;
 pub mod form;
 pub mod forms;
 pub mod id;
+pub mod idempotency;
 pub mod location;
 pub mod masked;
 pub mod node;

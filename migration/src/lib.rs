@@ -27,6 +27,7 @@ mod m0011_client_ids;
 mod m0012_exchanges;
 mod m0013_client_id_indexes;
 mod m0014_cache_ids;
+mod m0015_idempotency;
 mod partitions;
 
 use std::{collections::HashSet, time::Duration};
@@ -128,6 +129,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0012_exchanges::Migration),
             Box::new(m0013_client_id_indexes::Migration),
             Box::new(m0014_cache_ids::Migration),
+            Box::new(m0015_idempotency::Migration),
         ]
     }
 }

@@ -10,7 +10,13 @@ use std::{
     time::Duration,
 };
 
-use entities::{Failure, Recorder, Store, clock::Time, database::scope::Scope, id::UserId};
+use entities::{
+    Failure, Recorder, Store,
+    clock::Time,
+    database::scope::Scope,
+    id::UserId,
+    idempotency::{Claim, Stored},
+};
 
 use crate::{Access, Caller, Subgraph, Viewer};
 use engine::{
@@ -168,6 +174,14 @@ pub(crate) trait ContextExt {
 
     /// How many times COMMIT was sent for this request.
     fn commits(&self) -> u32;
+
+    /// The claim on this request, where it has an idempotency key.
+    fn claim(&self) -> Option<&Claim>;
+
+    /// What the part of the request that runs now had stored when the same request was sent before.
+    fn stored(&self) -> Option<&Stored> {
+        self.claim()?.stored()
+    }
 }
 
 impl ContextExt for Context {
@@ -231,6 +245,10 @@ impl ContextExt for Context {
 
     fn commits(&self) -> u32 {
         self.batcher.source::<Database>().recorder.commits()
+    }
+
+    fn claim(&self) -> Option<&Claim> {
+        self.batcher.source::<Database>().recorder.claim()
     }
 }
 

@@ -1,10 +1,13 @@
 //! The graph: schema, documents, batching, and the store behind them; one request from its text to the bytes of its answer.
 //! Not here: how a selection is run (`engine`), who is let in (`auth`).
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_graphql::{Schema, ValidationMode, parser::parse_schema};
-use entities::{Recorder, Store};
+use entities::{Recorder, Store, idempotency::Lifetimes};
 use prometheus_client::registry::Registry;
 
 pub mod activity;
@@ -73,6 +76,8 @@ pub struct Options {
     pub answer_bytes: usize,
     /// Memory that all answers of more than 64 KiB may take together while they are written, bytes; one account half of it.
     pub answer_memory: usize,
+    /// How long requests with an idempotency key are known.
+    pub keyed_requests: Lifetimes,
 }
 
 impl Default for Options {
@@ -87,6 +92,7 @@ impl Default for Options {
             subgraph: Subgraph::WHOLE,
             answer_bytes: 16 << 20,
             answer_memory: 32 << 20,
+            keyed_requests: Lifetimes { request: Duration::from_hours(24), claim: Duration::from_secs(10) },
         }
     }
 }

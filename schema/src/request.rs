@@ -45,6 +45,8 @@ pub struct Request {
     pub cache_token: Option<String>,
     /// From where and with what it was sent.
     pub caller: Caller,
+    /// The caller's name for it: the same account's same request runs once, and is answered in the same way each time.
+    pub idempotency_key: Option<Arc<str>>,
     /// Counts how many times COMMIT is sent for it: something may be stored from the first one on.
     pub commits: Commits,
     /// What its answer takes; the requests of an array share one.
@@ -195,6 +197,8 @@ pub(crate) fn rejected(
     errors.write(&mut body);
     body.push(b'}');
     let (executed, codes) = (false, errors.codes);
-    let retry_after_seconds = codes.contains(&Code::Unavailable.as_str()).then_some(1);
+    let is_short =
+        |code: &&str| [Code::Unavailable, Code::Conflict].iter().any(|short| short.as_str() == *code);
+    let retry_after_seconds = codes.iter().any(is_short).then_some(1);
     Reply { body: body.into(), operation, executed, codes, retry_after_seconds, ..Reply::default() }
 }

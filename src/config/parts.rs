@@ -1,12 +1,18 @@
 //! The values as those want them who act on them: the limits of the graph, tokens and passwords, the database. Not here: the
 //! keys, and what only shows when values are seen together (`contradictions`).
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
 
-use entities::auth::{password::Cost, secret::Secret};
+use entities::{
+    auth::{password::Cost, secret::Secret},
+    idempotency::Lifetimes,
+};
 use schema::{AccessOptions, Subgraph, engine::limits::Limits};
 
 use super::{AuthConfig, Config, GatewayConfig, GraphConfig};
+
+/// How much longer than its request a claim on it lasts: what is left of a COMMIT ends within it.
+const CLAIM_AFTER_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl GraphConfig {
     /// What of the graph is served.
@@ -69,6 +75,12 @@ impl AuthConfig {
 }
 
 impl Config {
+    /// How long requests with an idempotency key are known. Who holds one longer than a request may take is gone.
+    pub fn keyed_requests(&self) -> Lifetimes {
+        let claim = self.http.request_timeout.saturating_add(CLAIM_AFTER_TIMEOUT);
+        Lifetimes { request: self.retention.idempotency, claim }
+    }
+
     /// The database for the crate `entities`. While serving, PostgreSQL works on no statement longer than its request may
     /// take; migrations and seeds may take longer. `None` without a URL.
     pub fn store(&self, serving: bool) -> Option<entities::DatabaseOptions> {

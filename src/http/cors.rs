@@ -23,7 +23,7 @@ use crate::{
 const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
 const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, QUERY");
 /// What clients of this server send, whatever is configured.
-const ALWAYS_ALLOWED: [&str; 15] = [
+const ALWAYS_ALLOWED: [&str; 16] = [
     "accept",
     "apollo-require-preflight",
     "apollographql-client-name",
@@ -32,6 +32,7 @@ const ALWAYS_ALLOWED: [&str; 15] = [
     "content-type",
     "graphql-client-name",
     "graphql-client-version",
+    "idempotency-key",
     "if-none-match",
     "traceparent",
     "tracestate",
@@ -97,7 +98,12 @@ pub(super) fn foreign(headers: &HeaderMap) -> Rejection {
         "Pages of the origin {origin} may not ask this server. The setting http.cors_origins \
          (XP_HTTP_CORS_ORIGINS) lists those that may."
     );
-    Rejection { status: StatusCode::FORBIDDEN, code: "FORBIDDEN", message: Cow::Owned(message) }
+    Rejection {
+        status: StatusCode::FORBIDDEN,
+        code: "FORBIDDEN",
+        message: Cow::Owned(message),
+        retryable: None,
+    }
 }
 
 /// Around all routes: answers preflights, and lets browsers show answers to pages that may have them.
@@ -199,7 +205,7 @@ fn header_not_listed(name: &str) -> Rejection {
          (XP_HTTP_CORS_HEADERS) lists those that they may.",
         short(name)
     );
-    Rejection { status: StatusCode::OK, code: "FORBIDDEN", message: Cow::Owned(message) }
+    Rejection { status: StatusCode::OK, code: "FORBIDDEN", message: Cow::Owned(message), retryable: None }
 }
 
 fn short(text: &str) -> String {

@@ -2,12 +2,13 @@
 //! was asked (`incoming`) to the graph, answers in the media type that the caller prefers, and has it told afterwards
 //! (`record`). Not here: what a request says (`params`), which document it means (`documents`).
 
+mod idempotency_key;
 mod incoming;
 mod record;
 mod status;
 mod variable_sets;
 
-use std::time::Instant;
+use std::{borrow::Cow, time::Instant};
 
 use axum::{
     body::{Body, HttpBody as _},
@@ -84,14 +85,29 @@ const OUTCOME_UNKNOWN: Rejection = Rejection::new(
      send it again.",
 );
 
+/// And where the same request again gives its result.
+const OUTCOME_TOLD_LATER: Rejection = Rejection {
+    status: StatusCode::GATEWAY_TIMEOUT,
+    code: "OUTCOME_UNKNOWN",
+    message: Cow::Borrowed(
+        "The request took too long and was stopped; something of it may be stored. Send it again with its \
+         Idempotency-Key: what is stored is not done twice.",
+    ),
+    retryable: Some(true),
+};
+
 /// What is told of a request whose time was up before it ended.
-pub(super) fn late(may_be_stored: bool) -> Rejection {
-    if may_be_stored { OUTCOME_UNKNOWN } else { TIMEOUT }
+pub(super) fn late(may_be_stored: bool, requester: &Requester) -> Rejection {
+    match (may_be_stored, &requester.idempotency_key) {
+        (false, _) => TIMEOUT,
+        (true, None) => OUTCOME_UNKNOWN,
+        (true, Some(_)) => OUTCOME_TOLD_LATER,
+    }
 }
 
 /// Its time was up before it ended.
 fn is_late(rejection: &Rejection) -> bool {
-    [TIMEOUT, OUTCOME_UNKNOWN].contains(rejection)
+    [TIMEOUT, OUTCOME_UNKNOWN, OUTCOME_TOLD_LATER].contains(rejection)
 }
 
 /// `POST /graphql`.
@@ -244,9 +260,11 @@ struct Asked<'a> {
 impl Asked<'_> {
     /// The status of an answer.
     fn status(&self, reply: &Reply) -> StatusCode {
+        // What those need to know, too, that know nothing of GraphQL.
+        if let Some(status) = status::of_unexecuted(reply) {
+            return status;
+        }
         match self.media {
-            // Load balancers and libraries that know nothing of GraphQL may send it again.
-            _ if !reply.executed && reply.codes.contains(&"UNAVAILABLE") => StatusCode::SERVICE_UNAVAILABLE,
             Media::Graphql => status::of_reply(self.app.http.statuses, reply),
             Media::Json => StatusCode::OK,
         }
@@ -425,7 +443,7 @@ async fn run(asked: Asked<'_>, params: GraphQLParams, taken: Taken) -> Result<Gr
     let commits = Commits::default();
     let running = execute(app, headers, requester, params, &mut about, (taken, commits.clone()));
     let result = tokio::time::timeout(app.http.request_timeout, running.instrument(span.clone())).await;
-    match result.unwrap_or_else(|_| Err(late(commits.count() > 0))) {
+    match result.unwrap_or_else(|_| Err(late(commits.count() > 0, requester))) {
         Ok(reply) => {
             let status = asked.status(&reply);
             record(app, headers, (&span, started), status, &RequestSummary::of_reply(&reply), &about);
@@ -517,6 +535,7 @@ fn request(
         caller: requester.caller.clone(),
         taken: Taken::default(),
         commits: Commits::default(),
+        idempotency_key: requester.idempotency_key.clone(),
     })
 }
 

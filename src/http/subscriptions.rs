@@ -210,7 +210,7 @@ async fn begin(
             let commits = Commits::default();
             let opening = graphql::open(&app, &headers, &requester, params, &mut about, commits.clone());
             let opened = tokio::time::timeout(app.http.request_timeout, opening).await;
-            opened.unwrap_or_else(|_| Err(graphql::late(commits.count() > 0)))
+            opened.unwrap_or_else(|_| Err(graphql::late(commits.count() > 0, &requester)))
         }
         Err(overloaded) => Err(overloaded),
     };

@@ -29,6 +29,7 @@ mod connections;
 mod cors;
 mod documents;
 mod gateways;
+mod idempotency;
 mod readers;
 mod sign_in;
 mod streams;

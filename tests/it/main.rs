@@ -23,6 +23,7 @@ mod examples;
 mod failures;
 mod federation;
 mod forms;
+mod idempotency;
 mod instances;
 mod limits;
 mod live;

@@ -1,7 +1,7 @@
 //! The server's secret, from outside the database, and all keys that are derived from it: the seal on private keys, the
-//! keys of refresh tokens, the key of cursors and the key of registered documents. Each has a context string of its own
-//! (BLAKE3's `derive_key`), so that none says anything about another. A copy of the database alone gives none of them.
-//! Not here: what is sealed.
+//! keys of refresh tokens, the key of cursors, the key of registered documents and that of requests with an idempotency
+//! key. Each has a context string of its own (BLAKE3's `derive_key`), so that none says anything about another. A copy of
+//! the database alone gives none of them. Not here: what is sealed.
 
 use std::fmt;
 
@@ -20,6 +20,29 @@ pub struct Secret {
     refreshing: [u8; 32],
     paging: [u8; 32],
     registering: [u8; 32],
+    requesting: [u8; 32],
+}
+
+/// Names requests with an idempotency key in the database, which says then neither the key nor what was asked for, not
+/// even to somebody who could guess it.
+#[derive(Clone, Copy)]
+pub struct RequestKey([u8; 32]);
+
+impl RequestKey {
+    /// What stands for these parts, in this order.
+    pub fn hash<'p>(&self, parts: impl IntoIterator<Item = &'p [u8]>) -> blake3::Hash {
+        let mut hasher = blake3::Hasher::new_keyed(&self.0);
+        for part in parts {
+            hasher.update(&(part.len() as u64).to_be_bytes()).update(part);
+        }
+        hasher.finalize()
+    }
+}
+
+impl fmt::Debug for RequestKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RequestKey(***)")
+    }
 }
 
 /// Seals the documents that clients register, where instances share them in a place where others may write, too.
@@ -53,6 +76,7 @@ impl Secret {
             refreshing: blake3::derive_key("xp-graph 2026-11 refresh tokens", text.as_bytes()),
             paging: blake3::derive_key("xp-graph 2026-11 page cursors", text.as_bytes()),
             registering: blake3::derive_key("xp-graph 2026-11 seal of registered documents", text.as_bytes()),
+            requesting: blake3::derive_key("xp-graph 2026-11 names of keyed requests", text.as_bytes()),
         }
     }
 
@@ -91,6 +115,11 @@ impl Secret {
     /// The key of registered documents: the same on all instances, so that each takes what another one has sealed.
     pub fn document_key(&self) -> DocumentKey {
         DocumentKey(self.registering)
+    }
+
+    /// The key of requests with an idempotency key: the same on all instances, so that each finds what another has run.
+    pub fn request_key(&self) -> RequestKey {
+        RequestKey(self.requesting)
     }
 
     fn cipher(&self) -> RandomizedNonceKey {

@@ -11,7 +11,10 @@ use rustc_hash::FxHashMap;
 use serde::Serialize;
 
 use super::{DependencySet, Tag, Version};
-use crate::database::statement_log::{Executed, StatementLog};
+use crate::{
+    database::statement_log::{Executed, StatementLog},
+    idempotency::Claim,
+};
 
 /// How often one request waits for a Redis that does not answer.
 const MAX_REDIS_TIMEOUTS: u32 = 2;
@@ -24,6 +27,7 @@ pub struct Recorder {
     redis_timeouts: AtomicU32,
     wrote: Mutex<Option<Version>>,
     commits: Commits,
+    claim: Option<Arc<Claim>>,
     /// Only where somebody has asked for it.
     dependencies: Option<Mutex<DependencySet>>,
 }
@@ -77,6 +81,17 @@ impl Recorder {
     #[must_use]
     pub fn counting(self, commits: Commits) -> Self {
         Self { commits, ..self }
+    }
+
+    /// A recorder of a request with a key, whose transactions note under this claim what they store.
+    #[must_use]
+    pub fn claimed(self, claim: Arc<Claim>) -> Self {
+        Self { claim: Some(claim), ..self }
+    }
+
+    /// The claim of a request with a key.
+    pub fn claim(&self) -> Option<&Claim> {
+        self.claim.as_deref()
     }
 
     /// How many times COMMIT was sent for this request.

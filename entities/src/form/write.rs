@@ -200,6 +200,8 @@ pub async fn publish(
     };
     transaction.update("form.update", changed).await?;
     transaction.changed(ChangeEvent::Form { id, owner: form.owner_id });
+    let told = |hint: &Problem| json!([hint.pointer, hint.rule, hint.message]);
+    transaction.results_in(|| hints.iter().map(told).collect());
     transaction.commit(entry(user, Action::FormPublish, id, metadata)).await?;
     Ok(Ok(Published { form: id, hints }))
 }

@@ -186,6 +186,8 @@ pub async fn record(
     if accepted > 0 {
         let metadata = serde_json::json!({"accepted": accepted, "duplicates": recorded.len() - accepted});
         let (user, subject) = (Some(recorder.user), Some((NodeKind::User, recorder.user.0)));
+        let results = || recorded.iter().map(|point| (point.id.0, point.is_new)).collect::<Vec<_>>();
+        transaction.results_in(|| serde_json::json!(results()));
         transaction.commit(ActivityEntry { user, action: Action::LocationRecord, subject, metadata }).await?;
     }
     Ok(recorded)

@@ -47,6 +47,7 @@ pub async fn revoke(
         Which::AllBut(_) => (NodeKind::User, owner.0),
     };
     let metadata = serde_json::json!({ "sessions": ended.len() });
+    transaction.results_in(|| serde_json::json!(ended.iter().map(|id| id.0).collect::<Vec<_>>()));
     transaction.commit(ActivityEntry { user: Some(actor), action, subject: Some(subject), metadata }).await?;
     Ok(ended)
 }

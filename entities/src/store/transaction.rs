@@ -5,12 +5,15 @@
 
 use std::ops::Deref;
 
+use uuid::Uuid;
+
 use crate::{
     auth::revocation::{self, Revocation},
     cache::outbox,
     database::transaction::SqlTransaction,
     error::Error,
     events::{ChangeEvent, Changes, tags_of},
+    idempotency::Claim,
     store::Store,
 };
 
@@ -20,6 +23,7 @@ pub(crate) struct Transaction {
     statements: SqlTransaction,
     changes: Vec<ChangeEvent>,
     revoked: Vec<Revocation>,
+    result: serde_json::Value,
 }
 
 /// Statements run on it as on a transaction of the database.
@@ -38,7 +42,13 @@ impl Transaction {
     /// The database's: nothing was done.
     pub(crate) async fn begin(store: &Store) -> Result<Self, Error> {
         let statements = SqlTransaction::begin(store.database()).await?;
-        Ok(Self { store: store.clone(), statements, changes: Vec::new(), revoked: Vec::new() })
+        Ok(Self {
+            store: store.clone(),
+            statements,
+            changes: Vec::new(),
+            revoked: Vec::new(),
+            result: serde_json::Value::Null,
+        })
     }
 
     /// Notes a change, to be published once it is committed.
@@ -49,6 +59,27 @@ impl Transaction {
     /// Takes something back: from the commit on it is no longer good.
     pub(crate) fn revoke(&mut self, revocation: Revocation) {
         self.revoked.push(revocation);
+    }
+
+    /// Notes what the same request has to be told if it comes again, besides what the entry in the activity log is about.
+    pub(crate) fn results_in(&mut self, result: impl FnOnce() -> serde_json::Value) {
+        if self.claim().is_some() {
+            self.result = result();
+        }
+    }
+
+    fn claim(&self) -> Option<&Claim> {
+        self.store.context().recorder()?.claim()
+    }
+
+    /// Notes, where the request has a key, what is about to be committed for it.
+    pub(crate) async fn note_for_repeats(&mut self, subject: Option<Uuid>) -> Result<(), Error> {
+        let result = std::mem::take(&mut self.result);
+        match self.claim() {
+            // In a place of its own: requests without a key have no room for it in their futures.
+            Some(claim) => Box::pin(claim.note(&self.statements, subject, result)).await,
+            None => Ok(()),
+        }
     }
 
     /// Commits what is no mutation of a client: upkeep that the server does by itself.
@@ -70,7 +101,7 @@ impl Transaction {
         }
         // In a task of its own: a caller who goes away now must not keep others from hearing of what is committed.
         let committing = tokio::spawn(async move {
-            let Self { store, statements, changes, revoked } = self;
+            let Self { store, statements, changes, revoked, .. } = self;
             let result = statements.commit().await;
             // Before the caller hears of the write: who reads after the answer must not get older data. Also where the commit
             // failed: it may have happened all the same, and if not, an invalidation costs a miss.

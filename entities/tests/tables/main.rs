@@ -12,7 +12,7 @@ use entities::{
     activity,
     auth::{key, revocation},
     cache::{instance, outbox},
-    form, location, session, submission, user,
+    form, idempotency, location, session, submission, user,
 };
 use postgres::Postgres;
 use sea_orm::{
@@ -50,6 +50,7 @@ fn declared(backend: DbBackend) -> Tables {
         table_of::<revocation::counter::Entity>(backend),
         table_of::<instance::Entity>(backend),
         table_of::<outbox::Entity>(backend),
+        table_of::<idempotency::Entity>(backend),
     ])
 }
 

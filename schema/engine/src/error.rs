@@ -55,6 +55,10 @@ codes! {
     /// The server has too many requests at once, or too much in them or in their answers; `Retry-After` says when to
     /// try again.
     Overloaded = "OVERLOADED",
+    /// A request with this `Idempotency-Key` is under way; `Retry-After` says when to try again.
+    Conflict = "CONFLICT",
+    /// Something else was asked for with this `Idempotency-Key` before. Nothing was executed.
+    IdempotencyMismatch = "IDEMPOTENCY_MISMATCH",
     /// What is needed to answer cannot be reached now. Nothing was changed.
     Unavailable = "UNAVAILABLE",
     /// The request took too long, or its body did not arrive in time. Nothing was changed.
@@ -70,8 +74,10 @@ impl Code {
     /// not say.
     pub const fn is_retryable(self) -> Option<bool> {
         match self {
-            Self::RateLimited | Self::Overloaded | Self::Unavailable | Self::Timeout => Some(true),
-            Self::OutcomeUnknown => Some(false),
+            Self::RateLimited | Self::Overloaded | Self::Conflict | Self::Unavailable | Self::Timeout => {
+                Some(true)
+            }
+            Self::IdempotencyMismatch | Self::OutcomeUnknown => Some(false),
             _ => None,
         }
     }

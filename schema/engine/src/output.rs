@@ -105,6 +105,8 @@ pub struct Errors {
     logged: Vec<Arc<str>>,
     /// What a field that fails does to the rest of the answer.
     on_error: OnError,
+    /// Whether sending the request again gives the result of this one, whatever this one did.
+    is_repeatable: bool,
 }
 
 /// What an error tells beside its code.
@@ -305,7 +307,8 @@ impl<'a> Writer<'a> {
             return Skipped;
         }
         self.failures += 1;
-        let after = self.bound.done().map(|done| error.clone().after(Some(done)));
+        let done = self.bound.done().filter(|_| !self.errors.is_repeatable);
+        let after = done.map(|done| error.clone().after(Some(done)));
         let error = after.as_ref().unwrap_or(error);
         if let Some(trace) = &mut self.errors.trace {
             trace.fail(error.code, location);
@@ -316,7 +319,8 @@ impl<'a> Writer<'a> {
         let is_item = matches!(path.as_slice(), [Segment::Key(_), Segment::Index(_)]);
         let most = if is_item { MAX_ITEM_ERRORS } else { MAX_ERRORS };
         let before = self.errors.json.len();
-        let told = Told { retryable: error.retryable, stored: error.stored.as_deref() };
+        let retryable = error.retryable.map(|retryable| retryable || self.errors.is_repeatable);
+        let told = Told { retryable, stored: error.stored.as_deref() };
         self.errors.push(most, (error.code, &error.message), &[location], told, |out| {
             out.extend(b",\"path\":[");
             for (index, segment) in path.iter().enumerate() {
@@ -383,6 +387,12 @@ impl Errors {
     #[must_use]
     pub fn handled(self, on_error: OnError) -> Self {
         Self { on_error, ..self }
+    }
+
+    /// Of a request that gives the result of this one when it is sent again, whatever this one did.
+    #[must_use]
+    pub fn repeatable(self, is_repeatable: bool) -> Self {
+        Self { is_repeatable, ..self }
     }
 
     /// The id of the request.

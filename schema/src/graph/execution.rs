@@ -1,11 +1,13 @@
 //! From a document that is found to its answers: which operation is meant, the answer that is kept of it, its execution, and
 //! what is told beside `data`. Several sets of variables of one document are one execution: their selections are loaded
 //! together, so that all sets share every batch, and written one after the other. Not here: how a selection is run
-//! (`engine`), what HTTP makes of the answers.
+//! (`engine`), requests with an idempotency key (`keyed`), what HTTP makes of the answers.
+
+mod keyed;
 
 use std::{sync::Arc, time::Instant};
 
-use entities::{Recorder, Store};
+use entities::{Recorder, Store, idempotency::Claim};
 
 use super::{
     Graph, GraphInner, Opened, mutation,
@@ -161,15 +163,28 @@ impl<'g> Execution<'g> {
         if let Err(error) = self.inner.check_database(prepared.kind) {
             return rejected(Some(prepared.kind), &[error], &self.request.caller.request_id);
         }
+        let claim = match self.claim(&viewer, &prepared) {
+            None => None,
+            Some(claiming) => match claiming.await {
+                Ok(claim) => Some(claim),
+                Err(reply) => return *reply,
+            },
+        };
         let bounds = self.bounds(&viewer);
         let set = match self.find_kept(prepared, &viewer, &bounds).await {
             Ok(set) => set,
             Err(reply) => return reply,
         };
-        let (recorder, on_error) = (self.recorder(set.cache_key.is_some()), set.prepared.on_error);
-        let ctx = self.context(viewer, &recorder, bounds, on_error);
+        let recorder = self.recorder(set.cache_key.is_some(), claim.clone());
+        let ctx = self.context(viewer, &recorder, bounds, set.prepared.on_error);
         match self.inner.answer(&set.prepared, &ctx).await {
-            Ok(answer) => self.finish(&set, &ctx, answer, (&recorder, Some(set.prepared.cost))),
+            Ok(answer) => {
+                let reply = self.finish(&set, &ctx, answer, (&recorder, Some(set.prepared.cost)));
+                if let Some(claim) = claim {
+                    Box::pin(keyed::keep(&claim, &reply)).await;
+                }
+                reply
+            }
             Err(error) => rejected(Some(set.prepared.kind), &[error], &ctx.caller().request_id),
         }
     }
@@ -190,7 +205,7 @@ impl<'g> Execution<'g> {
             };
             ready.push(set.map(|set| running.push(set)).err());
         }
-        let recorder = self.recorder(running.iter().any(|set| set.cache_key.is_some()));
+        let recorder = self.recorder(running.iter().any(|set| set.cache_key.is_some()), None);
         let cost = running.iter().fold(0_u64, |sum, set| sum.saturating_add(set.prepared.cost));
         // It is the same for all sets: the request says it, or the document.
         let on_error = running.first().map_or(OnError::default(), |set| set.prepared.on_error);
@@ -238,8 +253,12 @@ impl<'g> Execution<'g> {
         Ok(RunningSet { prepared, cache_key })
     }
 
-    fn recorder(&self, keeps_answers: bool) -> Arc<Recorder> {
+    fn recorder(&self, keeps_answers: bool, claim: Option<Arc<Claim>>) -> Arc<Recorder> {
         let recorder = Recorder::new(self.explain).counting(self.request.commits.clone());
+        let recorder = match claim {
+            Some(claim) => recorder.claimed(claim),
+            None => recorder,
+        };
         let collects = self.request.cache_tags || keeps_answers;
         Arc::new(if collects { recorder.collecting() } else { recorder })
     }
@@ -349,7 +368,10 @@ impl GraphInner {
     /// No errors yet, of a request.
     fn errors(&self, ctx: &Context) -> Errors {
         let trace = ctx.clock.map(|_| Box::new(Tree::new(Arc::clone(&self.documents.types))));
-        Errors::of(&ctx.caller().request_id).traced(trace).handled(ctx.on_error)
+        Errors::of(&ctx.caller().request_id)
+            .traced(trace)
+            .handled(ctx.on_error)
+            .repeatable(ctx.claim().is_some())
     }
 
     /// Plans a query.

@@ -12,7 +12,7 @@ use async_graphql::{
     registry::{MetaField, MetaInputValue, MetaType, MetaTypeId, ObjectBuilder, Registry},
     resolver_utils::ContainerType,
 };
-use entities::error::pause_before;
+use entities::{error::pause_before, idempotency::Stored};
 use futures_util::{FutureExt as _, future::BoxFuture};
 
 use crate::{
@@ -66,14 +66,15 @@ pub(crate) enum Needs {
 }
 
 impl Needs {
-    fn check(self, ctx: &Context) -> Result<(), FieldError> {
+    fn check(self, viewer: &Viewer) -> Result<(), FieldError> {
+        let account = || viewer.user_id().map(drop).ok_or(FieldError::unauthenticated());
         match self {
             Self::Nothing => Ok(()),
-            Self::Account => ctx.user().map(drop),
+            Self::Account => account(),
             Self::Granted(grant) => {
-                ctx.user()?;
+                account()?;
                 let refusal = || FieldError::new(Code::Forbidden, grant.refusal());
-                ctx.viewer().holds(grant).then_some(()).ok_or_else(refusal)
+                viewer.holds(grant).then_some(()).ok_or_else(refusal)
             }
         }
     }
@@ -105,6 +106,15 @@ impl<P> From<P> for Written<P> {
     }
 }
 
+/// What a mutation answers.
+pub(crate) trait Payload: Entity {
+    /// The payload of a mutation that ran when the same request was sent before, from what it has stored. `None` where the
+    /// mutation itself looks for that.
+    fn of_stored(_: &Stored) -> Option<Self> {
+        None
+    }
+}
+
 /// The one argument that most mutations take.
 pub(crate) struct Input<I>(pub(crate) I);
 
@@ -122,6 +132,8 @@ impl<I: InputType + 'static> Arguments for Input<I> {
     }
 }
 
+const NO_TOKENS: &str = "`signIn`, `signUp` and `refreshSession` take no Idempotency-Key: their answers have \
+                         tokens, which are not kept.";
 const PARTLY_STORED: &str = "The database cannot be reached now. A part of this is stored";
 const SAME_AGAIN: &str = "The same again gives the result that it would have given now";
 
@@ -191,7 +203,7 @@ pub(crate) struct MutationField {
 
 impl MutationField {
     /// A mutation that anybody may run who has what it needs, any number of times in a document.
-    pub(crate) fn new<A: Arguments, P: Entity>(
+    pub(crate) fn new<A: Arguments, P: Payload>(
         name: &'static str,
         about: &'static str,
         needs: Needs,
@@ -234,7 +246,7 @@ trait Writes: Send + Sync {
     ) -> BoxFuture<'a, FieldOutcome>;
 }
 
-impl<A: Arguments, P: Entity> Writes for Write<A, P> {
+impl<A: Arguments, P: Payload> Writes for Write<A, P> {
     fn tag(&self) -> Option<&'static str> {
         P::object().tag()
     }
@@ -302,7 +314,7 @@ impl<A: Arguments, P: Entity> Writes for Write<A, P> {
     }
 }
 
-impl<A: Arguments, P: Entity> Write<A, P> {
+impl<A: Arguments, P: Payload> Write<A, P> {
     /// Does it. What the database refused before anything was stored is run again, a few times at most; the request's
     /// deadline bounds the whole.
     async fn write(
@@ -312,7 +324,11 @@ impl<A: Arguments, P: Entity> Write<A, P> {
         ctx: &Context,
         again: Again,
     ) -> MutationResult<P> {
-        self.needs.check(ctx)?;
+        self.needs.check(ctx.viewer())?;
+        if let Some(payload) = ctx.stored().and_then(P::of_stored) {
+            return Ok(payload.into());
+        }
+        let again = if ctx.claim().is_some() { Again::Once } else { again };
         let (before, mut number) = (ctx.commits(), 0);
         loop {
             let args = A::of(&planner, selected.field).map_err(FieldError::bad_input)?;
@@ -369,6 +385,9 @@ pub(crate) async fn execute(
             write_text(Mutation::NAME, answer.out.end());
             continue;
         };
+        if let Some(claim) = ctx.claim() {
+            claim.begin_field(index as u32);
+        }
         let (next, result) = match field.write.run(planner, selected, ctx, answer, field.again).await {
             Ok(written) => written,
             Err(error) => {
@@ -387,6 +406,24 @@ pub(crate) async fn execute(
     }
     answer.out.push(b'}');
     Ok(answer.with_errors())
+}
+
+/// Whether all fields of a mutation may run under an idempotency key. What a caller may not do is refused before anything
+/// of the request runs, or is told again.
+pub(crate) fn check_keyed(
+    root: &SelectionSet,
+    planner: Planner<'_>,
+    viewer: &Viewer,
+) -> Result<(), RequestError> {
+    for selected in planner.collect(&|condition| condition == Mutation::NAME, &[root])? {
+        let Some(field) = Mutation::field(selected.name()) else { continue };
+        if field.alone {
+            return Err(RequestError::new(Code::BadUserInput, NO_TOKENS).at(selected.location));
+        }
+        let refused = |error: FieldError| RequestError::new(error.code, error.message).at(selected.location);
+        field.needs.check(viewer).map_err(refused)?;
+    }
+    Ok(())
 }
 
 /// The root's place in the library's registry. Execution never comes here.

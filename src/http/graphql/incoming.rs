@@ -12,6 +12,7 @@ use schema::{
     auth::token::{Bearer, InvalidToken},
 };
 
+use super::idempotency_key;
 use crate::{
     App, auth,
     config::setting::Playground,
@@ -62,6 +63,8 @@ pub(in crate::http) struct Requester {
     pub(in crate::http) bearer: Option<Bearer>,
     pub(in crate::http) caller: Caller,
     pub(in crate::http) id_in_path: Option<String>,
+    /// The caller's name for what it asks for, so that the same again is not done twice.
+    pub(in crate::http) idempotency_key: Option<Arc<str>>,
     /// It came by GET or QUERY, so it must not write; its answer may be kept.
     pub(in crate::http) is_safe: bool,
     /// The token that came along is not valid. Nobody acts for it, and only what gets a new one may run.
@@ -153,7 +156,10 @@ async fn read_body_of(
     let permit = app.admission.acquire(owner)?;
     let requests = params::of_body(&body, bounds, &mut memory)?;
     let is_safe = parts.method.as_str() == QUERY;
-    let requester = Requester { is_safe, ..requester(app, caller, head.trust, bearer, &requests, id)? };
+    // What does not write needs none.
+    let idempotency_key = if is_safe { None } else { idempotency_key::of(&parts.headers, &requests)? };
+    let requester = requester(app, caller, head.trust, bearer, &requests, id)?;
+    let requester = Requester { idempotency_key, is_safe, ..requester };
     Ok(IncomingRequest { requester, requests, held: (permit, Some(memory)) })
 }
 
@@ -209,7 +215,8 @@ fn requester(
     let may_introspect = app.http.playground == Playground::Admins && viewer.is_admin();
     let caller = Caller { in_batch, is_gateway: trust.is_gateway(), may_introspect, ..caller };
     app.admission.check_rate(&viewer, &caller, requests.count())?;
-    Ok(Requester { viewer, bearer, caller, id_in_path, is_safe: false, has_bad_token })
+    let (idempotency_key, is_safe) = (None, false);
+    Ok(Requester { viewer, bearer, caller, id_in_path, idempotency_key, is_safe, has_bad_token })
 }
 
 /// The end user: of the token that came along, or, where that is switched on, whom a gateway has claims of.

@@ -9,6 +9,17 @@ use crate::{config::setting::Statuses, http::params, rejection::Rejection};
 /// 294 Partial Success, which GraphQL over HTTP defines itself.
 const PARTIAL_SUCCESS: u16 = 294;
 
+/// Of a request that was not executed, under either media type: whether to send it again, or another one.
+pub(super) fn of_unexecuted(reply: &Reply) -> Option<StatusCode> {
+    let code = reply.codes.first().filter(|_| !reply.executed)?;
+    match *code {
+        "UNAVAILABLE" => Some(StatusCode::SERVICE_UNAVAILABLE),
+        "CONFLICT" => Some(StatusCode::CONFLICT),
+        "IDEMPOTENCY_MISMATCH" => Some(StatusCode::UNPROCESSABLE_ENTITY),
+        _ => None,
+    }
+}
+
 /// Of an answer of the graph.
 pub(super) fn of_reply(statuses: Statuses, reply: &Reply) -> StatusCode {
     match (statuses, reply.executed) {
@@ -20,7 +31,7 @@ pub(super) fn of_reply(statuses: Statuses, reply: &Reply) -> StatusCode {
             Some("GRAPHQL_PARSE_FAILED") => StatusCode::BAD_REQUEST,
             Some("UNAUTHENTICATED") => StatusCode::UNAUTHORIZED,
             Some("FORBIDDEN" | "INTROSPECTION_DISABLED") => StatusCode::FORBIDDEN,
-            Some("OVERLOADED" | "UNAVAILABLE") => StatusCode::SERVICE_UNAVAILABLE,
+            Some("OVERLOADED") => StatusCode::SERVICE_UNAVAILABLE,
             Some("RATE_LIMITED") => StatusCode::TOO_MANY_REQUESTS,
             Some("INTERNAL_SERVER_ERROR") => StatusCode::INTERNAL_SERVER_ERROR,
             _ => StatusCode::UNPROCESSABLE_ENTITY,

@@ -73,7 +73,7 @@ pub(in crate::http) async fn run(
         told.is_late = true;
         for index in was_under_way..all {
             let may_be_stored = index == was_under_way && commits.count() > commits_told;
-            let stopped = late(may_be_stored).into_reply(request_id(headers));
+            let stopped = late(may_be_stored, requester).into_reply(request_id(headers));
             let stopped = Reply { operation: about.kind, ..stopped }.of_set(index);
             told.add(&stopped);
             tell(stopped);

@@ -446,8 +446,10 @@ impl Connection {
         };
         let (viewer, bearer) = (self.viewer.clone(), self.bearer.clone());
         let caller = Caller { in_batch, is_gateway: trust.is_gateway(), ..self.caller.clone() };
+        // The headers are those of the socket: a key among them would be that of each of its operations.
+        let (id_in_path, idempotency_key, is_safe, has_bad_token) = (None, None, false, false);
         let requester =
-            Requester { viewer, bearer, caller, id_in_path: None, is_safe: false, has_bad_token: false };
+            Requester { viewer, bearer, caller, id_in_path, idempotency_key, is_safe, has_bad_token };
         let (app, headers, waits) = (self.app.clone(), Arc::clone(&self.headers), Waits::default());
         let incoming = (params, Some(received));
         let replies = answers(app, headers, requester, incoming, ("websocket", waits.clone()));

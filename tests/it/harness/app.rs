@@ -6,6 +6,7 @@ use entities::{
     CacheOptions, Role, Store,
     auth::{password, revocation::POLL, secret::Secret},
     id::{SessionId, UserId},
+    idempotency::Lifetimes,
 };
 use prometheus_client::registry::Registry;
 use schema::auth::token::InvalidToken;
@@ -79,6 +80,13 @@ impl TestApp {
     /// This application with the limits that a server has by default.
     pub(crate) fn with_default_limits(&self) -> Self {
         Self::with(self.store.clone(), &self.url, POLL, &Options::default())
+    }
+
+    /// This application, where requests with an idempotency key are known for so long.
+    pub(crate) fn that_keeps_keys(&self, keyed_requests: Lifetimes) -> Self {
+        let limits = Limits { cost: u64::MAX, ..Limits::default() };
+        let options = Options { limits, keyed_requests, ..Options::default() };
+        Self::with(self.store.clone(), &self.url, POLL, &options)
     }
 
     /// This application, where every operation costs too much.
@@ -173,8 +181,8 @@ impl TestApp {
     }
 
     fn asked_by(&self, viewer: Viewer) -> Client<'_> {
-        let (caller, taken, on_error) = (Caller::default(), None, None);
-        Client { app: self, viewer, caller, explains: true, trace: false, taken, on_error }
+        let (caller, taken, on_error, key) = (Caller::default(), None, None, None);
+        Client { app: self, viewer, caller, explains: true, trace: false, taken, on_error, key }
     }
 }
 
@@ -187,6 +195,7 @@ pub(crate) struct Client<'a> {
     trace: bool,
     taken: Option<Taken>,
     on_error: Option<OnError>,
+    key: Option<String>,
 }
 
 /// One SQL statement of an answer.
@@ -240,6 +249,12 @@ impl Client<'_> {
     /// This client, saying what a field that fails does to the rest.
     pub(crate) fn on_error(mut self, on_error: OnError) -> Self {
         self.on_error = Some(on_error);
+        self
+    }
+
+    /// This client, sending everything with this idempotency key.
+    pub(crate) fn keyed(mut self, key: &str) -> Self {
+        self.key = Some(key.to_owned());
         self
     }
 
@@ -300,6 +315,7 @@ impl Client<'_> {
             trace: self.trace,
             caller: self.caller.clone(),
             taken: self.taken.clone().unwrap_or_default(),
+            idempotency_key: self.key.as_deref().map(Into::into),
             ..Request::default()
         }
     }

@@ -15,6 +15,7 @@ use entities::{
         problem::{MAX_PROBLEMS, Problem},
     },
     id::FormId,
+    idempotency::Stored,
     unicode,
 };
 use futures_util::FutureExt as _;
@@ -26,7 +27,7 @@ use crate::{
     graph::{
         edges::Edges as _,
         input::id,
-        mutation::{Again, Input, MutationField, MutationResult, Needs, Written},
+        mutation::{Again, Input, MutationField, MutationResult, Needs, Payload, Written},
         subgraph::Domain,
         user_error::{UserError, UserErrorCode, UserErrors, is_one_line},
     },
@@ -170,6 +171,15 @@ impl Entity for FormPayload {
     }
 }
 
+impl Payload for FormPayload {
+    fn of_stored(stored: &Stored) -> Option<Self> {
+        let warnings = serde_json::from_value::<Vec<[String; 3]>>(stored.result.clone()).unwrap_or_default();
+        let warnings = warnings.into_iter().take(MAX_PROBLEMS);
+        let warnings = warnings.map(|[pointer, rule, message]| at_pointer(&pointer, &rule, message.into()));
+        Some(Self { warnings: warnings.collect(), ..Self::of(FormId(stored.subject?)) })
+    }
+}
+
 fn refused(errors: Vec<UserError>) -> Written<FormPayload> {
     FormPayload { form: None, errors, warnings: Vec::new() }.into()
 }
@@ -292,10 +302,14 @@ fn answer(form: FormId, changed: Changed) -> MutationResult<FormPayload> {
 
 /// A problem of the draft, which is not in the input: the path begins with `draft`.
 fn in_draft(problem: Problem) -> UserError {
-    let segments = problem.pointer.split('/').skip(1);
+    at_pointer(&problem.pointer, problem.rule, problem.message)
+}
+
+fn at_pointer(pointer: &str, rule: &str, message: Cow<'static, str>) -> UserError {
+    let segments = pointer.split('/').skip(1);
     let segments = segments.map(|segment| Cow::Owned(segment.replace("~1", "/").replace("~0", "~")));
     let path = std::iter::once(Cow::Borrowed("draft")).chain(segments).collect();
-    UserError { message: problem.message, code: code_of(problem.rule), path, data: None }
+    UserError { message, code: code_of(rule), path, data: None }
 }
 
 /// The code of a broken rule.

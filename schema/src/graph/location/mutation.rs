@@ -9,16 +9,18 @@ use std::{
 use async_graphql::{Enum, ID, InputObject};
 use entities::{
     id::LocationId,
-    location::record::{self, Fault, FaultKind, NewPosition, RecordedBy},
+    idempotency::{Claim, Stored},
+    location::record::{self, Fault, FaultKind, NewPosition, Recorded, RecordedBy},
 };
 use futures_util::FutureExt as _;
+use uuid::Uuid;
 
 use crate::{
     auth::viewer::Grant,
     context::{ContextExt as _, Database},
     graph::{
         edges::Edges as _,
-        mutation::{Again, Input, MutationField, MutationResult, Needs},
+        mutation::{Again, Input, MutationField, MutationResult, Needs, Payload},
         scalar::enum_leaf,
         subgraph::Domain,
         user_error::{UserError, UserErrorCode, UserErrors, of_malformed},
@@ -163,6 +165,9 @@ impl RecordLocationsPayload {
     }
 }
 
+/// It shows what was refused, too, which the input says.
+impl Payload for RecordLocationsPayload {}
+
 impl Entity for RecordLocationsPayload {
     fn object() -> &'static Object<Self> {
         static OBJECT: LazyLock<Object<RecordLocationsPayload>> = LazyLock::new(|| {
@@ -193,6 +198,16 @@ impl Entity for RecordLocationsPayload {
 /// Points in a batch at most.
 const MAX_POINTS: usize = 1_000;
 
+/// What became of the points without faults when the same request was sent before.
+fn recorded_before(stored: &Stored, points: usize) -> Result<Vec<Recorded>, FieldError> {
+    let recorded: Vec<(Uuid, bool)> =
+        serde_json::from_value(stored.result.clone()).map_err(FieldError::internal_by)?;
+    if recorded.len() != points {
+        return Err(FieldError::internal_by("the points were judged otherwise when they were recorded"));
+    }
+    Ok(recorded.into_iter().map(|(id, is_new)| Recorded { id: LocationId(id), is_new }).collect())
+}
+
 /// `Mutation.recordLocations`
 async fn record(
     Input(input): Input<RecordLocationsInput>,
@@ -202,6 +217,8 @@ async fn record(
     if input.points.len() > MAX_POINTS {
         return Err(FieldError::bad_input(format!("`input.points` takes at most {MAX_POINTS} points")));
     }
+    // The same request finds the same faults when it comes again.
+    let now = ctx.claim().map_or_else(|| ctx.now(), Claim::began);
     let mut good = Vec::with_capacity(input.points.len());
     let mut results = Vec::with_capacity(input.points.len());
     for (index, point) in input.points.into_iter().enumerate() {
@@ -210,7 +227,7 @@ async fn record(
             Item::Malformed(malformed) => vec![of_malformed(malformed, &path())],
             Item::Read(point) => {
                 let point = NewPosition::from(point);
-                let faults = point.faults(ctx.now());
+                let faults = point.faults(now);
                 if faults.is_empty() {
                     good.push(point);
                     results.push(None);
@@ -225,8 +242,12 @@ async fn record(
             errors: errors.into(),
         }));
     }
-    let recorded = record::record(ctx.store(), recorder, &good).await;
-    let recorded = recorded.map_err(|error| Database::field_error(&error, "location.record"))?;
+    let recorded = match ctx.stored() {
+        Some(stored) => recorded_before(stored, good.len())?,
+        None => record::record(ctx.store(), recorder, &good)
+            .await
+            .map_err(|error| Database::field_error(&error, "location.record"))?,
+    };
     let mut stored = recorded.into_iter().map(|recorded| {
         let outcome = if recorded.is_new { LocationOutcome::Accepted } else { LocationOutcome::Duplicate };
         LocationResult { outcome, location: Some(recorded.id), errors: Arc::default() }

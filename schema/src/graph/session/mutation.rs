@@ -5,10 +5,12 @@ use std::sync::LazyLock;
 use async_graphql::{ID, InputObject};
 use entities::{
     id::{SessionId, UserId},
+    idempotency::Stored,
     session::{self, EndReason, Which},
     unicode,
 };
 use futures_util::FutureExt as _;
+use uuid::Uuid;
 
 use super::Session;
 use crate::{
@@ -16,7 +18,7 @@ use crate::{
     graph::{
         edges::Edges as _,
         input::id,
-        mutation::{Again, Input, MutationField, MutationResult, Needs, Written},
+        mutation::{Again, Input, MutationField, MutationResult, Needs, Payload, Written},
         subgraph::Domain,
         user_error::{UserError, UserErrorCode, UserErrors, is_one_line},
     },
@@ -77,6 +79,12 @@ macro_rules! session_payload {
 
             fn refused(error: UserError) -> Written<Self> {
                 Self { session: None, errors: vec![error] }.into()
+            }
+        }
+
+        impl Payload for $payload {
+            fn of_stored(stored: &Stored) -> Option<Self> {
+                Some(Self::done(SessionId(stored.subject?)).payload)
             }
         }
 
@@ -222,6 +230,9 @@ pub(crate) struct RevokeAllSessionsPayload {
     errors: Vec<UserError>,
 }
 
+/// It shows sessions, which are read anew.
+impl Payload for RevokeAllSessionsPayload {}
+
 impl Entity for RevokeAllSessionsPayload {
     fn object() -> &'static Object<Self> {
         static OBJECT: LazyLock<Object<RevokeAllSessionsPayload>> = LazyLock::new(|| {
@@ -259,7 +270,12 @@ async fn revoke_all(
         return Ok(RevokeAllSessionsPayload { sessions: Vec::new(), errors: vec![error] }.into());
     }
     let keep = ctx.viewer().session_id().filter(|_| input.except_current);
-    let ended = end(ctx, owner, Which::AllBut(keep), reason(ctx, owner)).await?;
+    let ended = match ctx.stored() {
+        Some(stored) => serde_json::from_value::<Vec<Uuid>>(stored.result.clone())
+            .map(|ids| ids.into_iter().map(SessionId).collect())
+            .map_err(FieldError::internal_by)?,
+        None => end(ctx, owner, Which::AllBut(keep), reason(ctx, owner)).await?,
+    };
     let mut rows = session::by_ids(ctx.store(), &ended).await.map_err(|error| failed(&error))?;
     let sessions = ended.iter().filter_map(|id| Session::visible_to(ctx, rows.remove(id)?)).collect();
     Ok(RevokeAllSessionsPayload { sessions, errors: Vec::new() }.into())

@@ -22,7 +22,7 @@ use crate::{
     graph::{
         credentials,
         edges::Edges as _,
-        mutation::{Input, MutationField, MutationResult, Needs, Written},
+        mutation::{Input, MutationField, MutationResult, Needs, Payload, Written},
         subgraph::Domain,
         user_error::{UserError, UserErrorCode, UserErrors},
     },
@@ -107,6 +107,9 @@ pub(crate) struct SignInPayload {
     user: Option<UserId>,
     errors: Vec<UserError>,
 }
+
+/// It has tokens, which are kept nowhere.
+impl Payload for SignInPayload {}
 
 impl Entity for SignInPayload {
     fn object() -> &'static Object<Self> {

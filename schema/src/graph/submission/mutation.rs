@@ -10,6 +10,7 @@ use async_graphql::{ID, InputObject};
 use entities::{
     forms::problem::Problem,
     id::{self, FormId, SubmissionId},
+    idempotency::Stored,
     location::record::{NewPosition, RecordedBy},
     submission::write::{self, NewSubmission, SubmissionError},
 };
@@ -22,7 +23,7 @@ use crate::{
         edges::Edges as _,
         form::mutation::code_of,
         location::mutation::{LocationPointInput, errors_of},
-        mutation::{Again, Input, MutationField, MutationResult, Needs, Written},
+        mutation::{Again, Input, MutationField, MutationResult, Needs, Payload, Written},
         subgraph::Domain,
         user_error::{InData, UserError, UserErrorCode, UserErrors, of_malformed},
     },
@@ -87,6 +88,14 @@ pub(crate) struct SubmissionPayload {
     submission: Option<SubmissionId>,
     errors: Arc<[UserError]>,
 }
+
+impl Payload for SubmissionPayload {
+    fn of_stored(stored: &Stored) -> Option<Self> {
+        Some(Self { submission: Some(SubmissionId(stored.subject?)), errors: Arc::default() })
+    }
+}
+
+impl Payload for CreateSubmissionsPayload {}
 
 impl Entity for SubmissionPayload {
     fn object() -> &'static Object<Self> {
@@ -157,6 +166,13 @@ async fn create_all(
     }
     let (mut results, mut errors_left) = (Vec::with_capacity(input.submissions.len()), MAX_ERRORS);
     for (index, submission) in input.submissions.into_iter().enumerate() {
+        if let Some(claim) = ctx.claim() {
+            claim.begin_item(index as u32);
+        }
+        if let Some(stored) = ctx.stored().and_then(SubmissionPayload::of_stored) {
+            results.push(stored);
+            continue;
+        }
         let path = ["input".into(), "submissions".into(), index.to_string().into()];
         // One after the other: a device may have put the same one into its outbox twice.
         let mut result = match submission {

@@ -6,6 +6,7 @@ use async_graphql::{ID, InputObject};
 use entities::{
     auth::password::Verdict,
     id::UserId,
+    idempotency::Stored,
     user::{self, AccountChanges, AccountRef, NewAccount},
 };
 use futures_util::FutureExt as _;
@@ -18,7 +19,7 @@ use crate::{
         credentials,
         edges::Edges as _,
         input::id,
-        mutation::{Again, Input, MutationField, MutationResult, Needs, Written},
+        mutation::{Again, Input, MutationField, MutationResult, Needs, Payload, Written},
         subgraph::Domain,
         user_error::{UserError, UserErrorCode, UserErrors},
     },
@@ -127,6 +128,12 @@ impl Entity for UpdateUserPayload {
                 )
         });
         &OBJECT
+    }
+}
+
+impl Payload for UpdateUserPayload {
+    fn of_stored(stored: &Stored) -> Option<Self> {
+        Some(done(UserId(stored.subject?)).payload)
     }
 }
 
