@@ -23,8 +23,8 @@ use layers::Values;
 use origins::{HeaderNames, OriginPatterns, Origins};
 use schema::Subgraph;
 use setting::{
-    Bytes, ClientModes, Concurrency, DatabaseUrl, DocumentMode, LogFilter, LogFormat, Networks, Percent,
-    Playground, SecretText, Secrets, Setting, Statuses, Switch,
+    Bytes, ClientModes, Concurrency, DatabaseUrl, DocumentMode, GatewayCompression, LogFilter, LogFormat,
+    Networks, Percent, Playground, SecretText, Secrets, Setting, Statuses, Switch,
 };
 use signature_keys::SignatureKeys;
 
@@ -247,8 +247,17 @@ sections! {
         max_batch: usize = "10";
         /// Maximum number of tokens of a gateway's document.
         max_tokens: usize = "15000";
+        /// Maximum number of aliases in a gateway's document: some gateways join what they ask for under aliases.
+        max_aliases: usize = "600";
+        /// Maximum number of fields at the root of a gateway's operation.
+        max_root_fields: usize = "200";
+        /// Maximum depth of a gateway's operation.
+        max_depth: usize = "16";
         /// Maximum number of bytes of a gateway's document.
         max_document_bytes: usize = "1048576";
+        /// In which of the codings that it accepts a gateway is answered: `cheapest` (of this server's time; a gateway is
+        /// near), `smallest` (as all others are) or `off`.
+        compression: GatewayCompression = "cheapest";
         /// Origins where subscriptions may be called back (`callback/1.0`), as in `http://router:4000`. Not set: none.
         callback_origins: Origins = "";
         /// Whether answers to gateways tell which entities they depend on (`extensions.apolloEntityCacheTags`), or
@@ -351,6 +360,9 @@ sections! {
     }
     /// The graph: what of it is served, limits on documents, and batching.
     graph: GraphConfig {
+        /// Whether the SDL for gateways says who is refused what (`@authenticated`, `@requiresScopes`), so that they can refuse
+        /// by themselves. Apollo Router needs a licence to start with these; who may do what is decided here in any case.
+        authorization_directives: bool = "false";
         /// Which domains to serve, as one of several subgraphs: some of `users`, `sessions`, `forms`, `locations` and
         /// `activity`, comma-separated. All without it.
         subgraphs: Option<Subgraph> = "";

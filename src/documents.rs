@@ -308,13 +308,8 @@ impl DocumentStore {
         self.count("unknown_id");
         let operation = request.operation_name.map(|name| format!(" (operation {})", echo(name)));
         let message = format!("Unknown document \"{}\"{}.", echo(id), operation.unwrap_or_default());
-        Rejection {
-            status: StatusCode::NOT_FOUND,
-            code: "PERSISTED_QUERY_NOT_IN_LIST",
-            message: message.into(),
-            retryable: None,
-        }
-        .into()
+        let refusal = Rejection::new(StatusCode::NOT_FOUND, "PERSISTED_QUERY_NOT_IN_LIST", "");
+        Rejection { message: message.into(), ..refusal }.into()
     }
 
     /// Logs an unknown body the first time, and each time that its count has grown tenfold.

@@ -42,24 +42,24 @@ impl Forwarding {
         Self { trusted: trusted.clone(), told: Mutex::default() }
     }
 
-    /// The client's address. `X-Forwarded-For` is read from its end, as far as those who wrote it are trusted; what a
+    /// The client's address, and whether a proxy has said it. `X-Forwarded-For` is read from its end, as far as those who wrote it are trusted; what a
     /// client writes there itself is never reached.
-    pub(crate) fn client_address(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+    pub(crate) fn client_address(&self, peer: IpAddr, headers: &HeaderMap) -> (IpAddr, bool) {
         let peer = peer.to_canonical();
         if !headers.contains_key(X_FORWARDED_FOR) {
             if headers.contains_key(FORWARDED) {
                 let is_trusted = self.trusted.contains(peer);
                 self.tell(if is_trusted { Trouble::OtherHeader } else { Trouble::Untrusted }, peer);
             }
-            return peer;
+            return (peer, false);
         }
         if !self.trusted.contains(peer) {
             self.tell(Trouble::Untrusted, peer);
-            return peer;
+            return (peer, false);
         }
         let lines = headers.get_all(X_FORWARDED_FOR).iter();
         let hops: Vec<&[u8]> = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).collect();
-        let mut address = peer;
+        let (mut address, mut is_forwarded) = (peer, false);
         for hop in hops.into_iter().map(<[u8]>::trim_ascii).filter(|hop| !hop.is_empty()).rev() {
             if !self.trusted.contains(address) {
                 break;
@@ -68,9 +68,9 @@ impl Forwarding {
                 self.tell(Trouble::Unreadable, address);
                 break;
             };
-            address = next.to_canonical();
+            (address, is_forwarded) = (next.to_canonical(), true);
         }
-        address
+        (address, is_forwarded)
     }
 
     /// Logs each trouble with each peer once.
@@ -162,7 +162,7 @@ mod tests {
 
     fn from(peer: &str, lines: &[&str]) -> String {
         let lines: Vec<_> = lines.iter().map(|line| (X_FORWARDED_FOR, line.as_bytes())).collect();
-        forwarding().client_address(peer.parse().expect("an address"), &headers(&lines)).to_string()
+        forwarding().client_address(peer.parse().expect("an address"), &headers(&lines)).0.to_string()
     }
 
     #[test]

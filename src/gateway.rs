@@ -99,6 +99,16 @@ impl Gateways {
         Ok(Head { trust: Trust::Nothing, body: Body::Absent })
     }
 
+    /// Whether this is the secret of a gateway, which routers send in the place of headers when a WebSocket begins. Where
+    /// there are no secrets none is looked at.
+    pub(crate) fn has_secret(&self, given: &str) -> Result<bool, Rejection> {
+        match self.secrets.is_empty() {
+            true => Ok(false),
+            false if self.is_secret(given.as_bytes()) => Ok(true),
+            false => Err(refuse("router-authorization of connection_init")),
+        }
+    }
+
     /// Whether a request without a gateway's head may still turn out to be one's.
     pub(crate) fn may_sign_in_body(&self) -> bool {
         !self.hmac_keys.is_empty()

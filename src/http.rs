@@ -117,7 +117,7 @@ async fn edge(State(app): State<App>, mut request: Request, next: Next) -> Respo
     let measured = app.metrics.begin_http(method, route);
     let id = adopt_id(request.headers_mut());
     let caller = request.extensions().get::<Peer>().map(|Peer(peer)| {
-        let address = app.forwarding.client_address(*peer, request.headers());
+        let (address, _) = app.forwarding.client_address(*peer, request.headers());
         graphql::owner(&app, &schema::Caller { address: Some(address), ..schema::Caller::default() }, None)
     });
     let span = tracing::debug_span!(

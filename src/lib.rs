@@ -95,6 +95,7 @@ impl App {
             gateways_only,
             access: Some(access.clone()),
             subgraph: config.graph.subgraph(),
+            authorization_directives: config.graph.authorization_directives,
             shared_batches: config.graph.shared_batches.0,
             answer_bytes: config.graph.max_answer_bytes.0,
             answer_memory: config.graph.max_writing_memory.0,

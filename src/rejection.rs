@@ -18,11 +18,13 @@ pub(crate) struct Rejection {
     pub(crate) message: Cow<'static, str>,
     /// Whether the same may be sent again, where that is otherwise than the code says.
     pub(crate) retryable: Option<bool>,
+    /// The codings in which a body may come (`Accept-Encoding`), where it came in another one (RFC 9110, section 15.5.16).
+    pub(crate) content_codings: Option<&'static str>,
 }
 
 impl Rejection {
     pub(crate) const fn new(status: StatusCode, code: &'static str, message: &'static str) -> Self {
-        Self { status, code, message: Cow::Borrowed(message), retryable: None }
+        Self { status, code, message: Cow::Borrowed(message), retryable: None, content_codings: None }
     }
 
     /// Something broke; the cause is in the log, under the request's id.
@@ -74,6 +76,9 @@ impl Rejection {
     }
 
     fn add_headers(&self, headers: &mut HeaderMap) {
+        if let Some(codings) = self.content_codings {
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(codings));
+        }
         let (name, value) = match self.status {
             StatusCode::UNAUTHORIZED => (header::WWW_AUTHENTICATE, "Bearer error=\"invalid_token\""),
             // What is left of the body will not be read.

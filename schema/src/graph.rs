@@ -72,6 +72,9 @@ pub struct Options {
     pub shared_batches: usize,
     /// What of the graph is served.
     pub subgraph: Subgraph,
+    /// Whether the federated SDL says what refuses whom (`@authenticated`, `@requiresScopes`), for gateways that refuse by
+    /// themselves.
+    pub authorization_directives: bool,
     /// Bytes of one answer at most.
     pub answer_bytes: usize,
     /// Memory that all answers of more than 64 KiB may take together while they are written, bytes; one account half of it.
@@ -90,6 +93,7 @@ impl Default for Options {
             access: None,
             shared_batches: 2,
             subgraph: Subgraph::WHOLE,
+            authorization_directives: false,
             answer_bytes: 16 << 20,
             answer_memory: 32 << 20,
             keyed_requests: Lifetimes { request: Duration::from_hours(24), claim: Duration::from_secs(10) },
@@ -155,8 +159,13 @@ impl Graph {
         let subgraph = options.subgraph;
         let introspector = Schema::build(Row::new(), Mutation, Subscription)
             .enable_federation()
-            .enable_subscription_in_federation()
-            .directive(subgraph)
+            .enable_subscription_in_federation();
+        let introspector = if options.authorization_directives {
+            introspector.directive(subgraph)
+        } else {
+            introspector.directive(sdl::WithoutAuthorization(subgraph))
+        };
+        let introspector = introspector
             // Depth is counted where documents are read; the library must not refuse what was let through.
             .limit_recursive_depth(64)
             .validation_mode(ValidationMode::Fast)

@@ -56,8 +56,10 @@ pub struct Request {
 /// From where and with what a request was sent; says nothing about whose rights it has (`Viewer`).
 #[derive(Clone, Debug, Default)]
 pub struct Caller {
-    /// The client's address.
+    /// The client's address, or that of who asks for it: see `client_address`.
     pub address: Option<IpAddr>,
+    /// The client's address, where a proxy that is trusted has said it.
+    pub forwarded_address: Option<IpAddr>,
     /// The client's own description of itself.
     pub user_agent: Option<Arc<str>>,
     /// It came with others, in one array.
@@ -80,14 +82,19 @@ impl Caller {
         }
     }
 
+    /// The client's own address; `None` for the many clients of a gateway that does not say which of them asks.
+    pub fn client_address(&self) -> Option<IpAddr> {
+        if self.is_gateway { self.forwarded_address } else { self.address }
+    }
+
     /// The addresses that one customer has to himself: of IPv6 a whole network.
     pub fn customer(&self) -> Option<IpAddr> {
-        self.address.map(throttle::block_of_one)
+        self.client_address().map(throttle::block_of_one)
     }
 
     /// The network that the address is of (IPv4 /24, IPv6 /48): what one attacker is likely to have to himself.
     pub fn network(&self) -> Option<IpAddr> {
-        self.address.map(throttle::network_of)
+        self.client_address().map(throttle::network_of)
     }
 }
 

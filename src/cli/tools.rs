@@ -39,6 +39,7 @@ pub(super) async fn graph(config: &Config) -> Result<Graph, Failure> {
     let options = schema::Options {
         limits: config.graph.limits(),
         subgraph: config.graph.subgraph(),
+        authorization_directives: config.graph.authorization_directives,
         ..schema::Options::default()
     };
     Ok(Graph::new(store, options, &mut registry))

@@ -31,6 +31,14 @@ impl Config {
                  one of them keep everybody from signing in",
                 "list the proxy, as in 127.0.0.1, and have it send X-Forwarded-For",
             );
+        } else if proxies.0.is_empty() && self.gateway.can_prove_itself() {
+            say(
+                "gateways can prove themselves, and http.trusted_proxies is empty",
+                proxies.1,
+                "it is not known from where people sign in who come through a gateway: their tries are counted \
+                 for each account only, and their sessions have no ipAddress",
+                "list the gateways' addresses or networks, and have them forward X-Forwarded-For and User-Agent",
+            );
         } else if STRANGERS.iter().any(is_stranger) {
             say(
                 "http.trusted_proxies includes every address",
@@ -92,6 +100,10 @@ mod tests {
             (
                 &[open, ("http.trusted_proxies", "10.0.0.0/8, ::/0")],
                 "http.trusted_proxies includes every address",
+            ),
+            (
+                &[open, ("gateway.secrets", "0123456789abcdef0123456789abcdef")],
+                "gateways can prove themselves, and http.trusted_proxies is empty",
             ),
             (&[open, ("auth.sign_up", "true")], "auth.sign_up is on"),
             (&[open, ("http.metrics_address", "main")], "http.metrics_address is main"),

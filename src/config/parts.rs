@@ -42,11 +42,22 @@ impl GraphConfig {
 }
 
 impl GatewayConfig {
+    /// Whether there is a way for gateways to prove that they are some.
+    pub fn can_prove_itself(&self) -> bool {
+        let secrets = [&self.secrets, &self.hmac_secrets];
+        self.address.is_some()
+            || !self.signature_keys.is_empty()
+            || secrets.iter().any(|secrets| secrets.expose().next().is_some())
+    }
+
     /// The limits of everybody, raised for gateways.
     pub fn limits(&self, public: Limits) -> Limits {
         Limits {
             bytes: self.max_document_bytes.max(public.bytes),
             tokens: self.max_tokens.max(public.tokens),
+            aliases: self.max_aliases.max(public.aliases),
+            root_fields: self.max_root_fields.max(public.root_fields),
+            depth: self.max_depth.max(public.depth),
             ignored_bytes: public.ignored_bytes.max(Limits::gateway().ignored_bytes),
             ..public
         }

@@ -405,6 +405,15 @@ choices! {
         /// The release of September 2026: 294 for partial data, 422 for documents and variables that are wrong.
         Of2026 = "2026"
     }
+    /// In which of the codings that it takes a gateway is answered.
+    GatewayCompression {
+        /// In that which costs this server the least: a gateway is near.
+        Cheapest = "cheapest",
+        /// In that which takes the fewest bytes, as others are.
+        Smallest = "smallest",
+        /// As it is, unless it takes nothing but a coding.
+        Off = "off"
+    }
     /// How log lines are written.
     LogFormat {
         /// Pretty on a terminal, JSON elsewhere.

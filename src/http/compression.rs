@@ -33,7 +33,7 @@ use super::{
     request_id,
     shares::Owner,
 };
-use crate::{App, rejection::Rejection};
+use crate::{App, config::setting::GatewayCompression, rejection::Rejection};
 
 /// Bytes that are compressed, or handed over, at a time.
 const PIECE: usize = 32 << 10;
@@ -101,6 +101,10 @@ impl Drop for Turn<'_> {
     }
 }
 
+/// Marks an answer to a gateway.
+#[derive(Clone, Copy)]
+pub(super) struct ToGateway;
+
 /// A coding of content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Coding {
@@ -112,7 +116,9 @@ enum Coding {
 
 impl Coding {
     /// What is taken at equal weight, the best first: the smallest.
-    const PREFERRED: [Self; 3] = [Self::Brotli, Self::Zstd, Self::Gzip];
+    const SMALLEST: [Self; 3] = [Self::Brotli, Self::Zstd, Self::Gzip];
+    /// And where it must cost this server little.
+    const CHEAPEST: [Self; 3] = [Self::Zstd, Self::Gzip, Self::Brotli];
 
     fn name(self) -> &'static str {
         match self {
@@ -123,8 +129,9 @@ impl Coding {
         }
     }
 
-    /// The one that the caller likes best (RFC 9110 §12.5.3). Without a usable `Accept-Encoding` nothing is compressed.
-    fn accepted_by(headers: &HeaderMap) -> Self {
+    /// The one that the caller likes best (RFC 9110 §12.5.3), of equals the first of these. Without a usable
+    /// `Accept-Encoding` nothing is compressed.
+    fn accepted_by(headers: &HeaderMap, preferred: [Self; 3]) -> Self {
         let accepted =
             headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
         let listed: Vec<(&str, u16)> =
@@ -140,7 +147,7 @@ impl Coding {
         let any = weight("*");
         let mut best = (Self::Identity, weight("identity").unwrap_or(0));
         let mut is_compressed = false;
-        for coding in Self::PREFERRED {
+        for coding in preferred {
             let weight = weight(coding.name()).or(any).unwrap_or(0);
             // What is compressed is as good as what is not.
             if weight > best.1 || (weight == best.1 && weight > 0 && !is_compressed) {
@@ -186,7 +193,8 @@ fn weighted(item: &str) -> Option<(&str, u16)> {
 
 /// Sends an answer as the caller takes it, or tells that they have it.
 pub(super) async fn respond(State(app): State<App>, request: Request, next: Next) -> Response {
-    let coding = Coding::accepted_by(request.headers());
+    let [smallest, cheapest] = [Coding::SMALLEST, Coding::CHEAPEST]
+        .map(|preferred| Coding::accepted_by(request.headers(), preferred));
     let is_read =
         matches!(*request.method(), Method::GET | Method::HEAD) || request.method().as_str() == super::QUERY;
     let conditions = request.headers().get_all(header::IF_NONE_MATCH).iter();
@@ -197,6 +205,11 @@ pub(super) async fn respond(State(app): State<App>, request: Request, next: Next
     let owner = request.extensions().get::<Owner>().cloned().unwrap_or_default();
     let mut response = next.run(request).await;
     caching::vary_by_caller(&mut response);
+    let coding = match (response.extensions().get::<ToGateway>(), app.gateway.compression) {
+        (None, _) | (_, GatewayCompression::Smallest) => smallest,
+        (_, GatewayCompression::Off) if takes_identity => Coding::Identity,
+        (_, GatewayCompression::Cheapest | GatewayCompression::Off) => cheapest,
+    };
     let size = size_of(&response);
     let is_coded =
         size.is_some_and(|size| size >= app.http.compress_from.0 as u64) && is_compressible(&response);
@@ -427,7 +440,7 @@ mod tests {
             header::ACCEPT_ENCODING,
             HeaderValue::from_str(accept).expect("a header"),
         )]);
-        Coding::accepted_by(&headers).name()
+        Coding::accepted_by(&headers, Coding::SMALLEST).name()
     }
 
     #[test]
@@ -453,7 +466,7 @@ mod tests {
         ] {
             assert_eq!(chosen(accept), coding, "{accept}");
         }
-        assert_eq!(Coding::accepted_by(&HeaderMap::new()), Coding::Identity);
+        assert_eq!(Coding::accepted_by(&HeaderMap::new(), Coding::CHEAPEST), Coding::Identity);
     }
 
     #[test]

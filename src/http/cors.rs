@@ -98,12 +98,7 @@ pub(super) fn foreign(headers: &HeaderMap) -> Rejection {
         "Pages of the origin {origin} may not ask this server. The setting http.cors_origins \
          (XP_HTTP_CORS_ORIGINS) lists those that may."
     );
-    Rejection {
-        status: StatusCode::FORBIDDEN,
-        code: "FORBIDDEN",
-        message: Cow::Owned(message),
-        retryable: None,
-    }
+    Rejection { message: Cow::Owned(message), ..Rejection::new(StatusCode::FORBIDDEN, "FORBIDDEN", "") }
 }
 
 /// Around all routes: answers preflights, and lets browsers show answers to pages that may have them.
@@ -205,7 +200,7 @@ fn header_not_listed(name: &str) -> Rejection {
          (XP_HTTP_CORS_HEADERS) lists those that they may.",
         short(name)
     );
-    Rejection { status: StatusCode::OK, code: "FORBIDDEN", message: Cow::Owned(message), retryable: None }
+    Rejection { message: Cow::Owned(message), ..Rejection::new(StatusCode::OK, "FORBIDDEN", "") }
 }
 
 fn short(text: &str) -> String {

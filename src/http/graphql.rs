@@ -27,6 +27,7 @@ use super::{
     QUERY,
     about::About,
     caching,
+    compression::ToGateway,
     in_memory::InMemory,
     media::Media,
     memory::{AnswerMemory, MemoryReservation, OutOfMemory},
@@ -94,6 +95,7 @@ const OUTCOME_TOLD_LATER: Rejection = Rejection {
          Idempotency-Key: what is stored is not done twice.",
     ),
     retryable: Some(true),
+    content_codings: None,
 };
 
 /// What is told of a request whose time was up before it ended.
@@ -328,14 +330,18 @@ pub(super) async fn answer(
             ((headers, Body::from(InMemory::from(answers.body))).into_response(), answers.is_owed)
         }
     };
+    let is_to_gateway = requester.caller.is_gateway;
     let refuse =
         |overloaded: Rejection| overloaded.into_response_as(media.content_type(), request_id(headers));
-    let response = if is_owed {
+    let mut response = if is_owed {
         hold_owed(response, memory, (replies, request_id(headers)))
     } else {
         hold(response, memory).unwrap_or_else(|OutOfMemory| refuse(OutOfMemory.into()))
     };
     drop(held);
+    if is_to_gateway {
+        response.extensions_mut().insert(ToGateway);
+    }
     response
 }
 

@@ -81,6 +81,9 @@ pub(crate) struct GraphQLParams {
     /// The document, where somebody had to look what it is before it runs.
     #[serde(skip)]
     pub(super) found: Option<Result<Arc<Document>, DocumentError>>,
+    /// `found` refuses a subscription because of its token.
+    #[serde(skip)]
+    pub(super) is_refused_subscription: bool,
 }
 
 /// Apollo's `extensions.persistedQuery`.

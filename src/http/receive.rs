@@ -3,7 +3,7 @@
 //! complete: one that never ends holds no more memory than was sent of it, and nothing of its connection's buffers, of
 //! which a single byte would keep 16 KiB. Not here: what a body says (`params`).
 
-use std::{io::Read as _, time::Duration};
+use std::{borrow::Cow, io::Read as _, time::Duration};
 
 use axum::{
     body::{Body, HttpBody as _},
@@ -26,11 +26,13 @@ const BROKEN: Rejection = Rejection::new(
     "BAD_USER_INPUT",
     "The request's body broke off, or is not in its encoding.",
 );
-const ENCODING: Rejection = Rejection::new(
-    StatusCode::UNSUPPORTED_MEDIA_TYPE,
-    "BAD_USER_INPUT",
-    "The body must be sent as it is, or in content-encoding: gzip.",
-);
+const ENCODING: Rejection = Rejection {
+    status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
+    code: "BAD_USER_INPUT",
+    message: Cow::Borrowed("The body must be sent as it is, or in content-encoding: gzip."),
+    retryable: None,
+    content_codings: Some("gzip, identity"),
+};
 /// What is inflated at a time, bytes; other requests have their turn in between.
 const STEP_BYTES: usize = 16 << 10;
 /// The largest and the smallest piece that a body is received in, bytes.

@@ -78,6 +78,11 @@ async fn the_command_prints_the_sdl_that_gateways_get() {
         String::from_utf8(output.stdout).expect("UTF-8")
     };
     assert_eq!(print(&["schema"]), app.graph.sdl());
+    let with_directives = app.with_authorization_directives();
+    let set = "graph.authorization_directives=true";
+    assert_eq!(print(&["schema", "--set", set]), with_directives.graph.sdl());
+    let served = with_directives.service().ask("{ _service { sdl } }").await;
+    assert_eq!(served["_service"]["sdl"].as_str(), Some(with_directives.graph.sdl()));
     for domains in SPLIT {
         let part = app.subgraph(domains);
         assert_eq!(print(&["schema", "--subgraphs", domains]), part.graph.sdl());
@@ -89,7 +94,9 @@ async fn the_command_prints_the_sdl_that_gateways_get() {
 #[tokio::test]
 async fn the_sdl_imports_and_defines_what_it_uses_and_nothing_else() {
     let app = TestApp::sqlite().await;
-    for sdl in SPLIT.map(|domains| app.subgraph(domains)).iter().chain([&app]).map(|app| app.graph.sdl()) {
+    let parts = SPLIT.map(|domains| app.subgraph(domains));
+    for app in parts.iter().chain([&app, &app.with_authorization_directives()]) {
+        let sdl = app.graph.sdl();
         let link = "@link(url: \"https://specs.apollo.dev/federation/v2.9\", import: [";
         let imports = sdl.split_once(link).expect("the link").1.split_once("])").expect("its end").0;
         let imports: BTreeSet<&str> = imports.split(", ").map(|name| name.trim_matches(['"', '@'])).collect();
@@ -134,7 +141,8 @@ async fn roots_have_the_names_that_composers_look_for() {
 async fn marks_say_who_is_refused() {
     let app = TestApp::sqlite().await;
     let shape = introspect(&app).await;
-    let mut marked = marked(app.graph.sdl());
+    assert_eq!(marked(app.graph.sdl()), BTreeMap::new(), "unless that is asked for");
+    let mut marked = marked(app.with_authorization_directives().graph.sdl());
     for (name, anonymous_is_refused, passing) in catalogue::refusals() {
         let scopes = marked.remove(&format!("Mutation.{name}"));
         assert_eq!(scopes.is_some(), anonymous_is_refused, "{name}");

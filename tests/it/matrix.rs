@@ -296,7 +296,7 @@ fn gaps(shape: &SchemaTypes) -> BTreeSet<String> {
 async fn hidden_objects_are_not_reported_as_forbidden() {
     let app = TestApp::sqlite().await;
     let (objects, _) = objects(&app).await;
-    let marked = crate::federation::marked(app.graph.sdl());
+    let marked = crate::federation::marked(app.with_authorization_directives().graph.sdl());
     for (type_name, rules) in RULES {
         let hidden =
             objects.iter().filter(|(name, whole)| name == type_name && !Who::Nobody.sees(name, whole));

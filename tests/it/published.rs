@@ -20,9 +20,12 @@ use crate::{
 #[tokio::test]
 async fn the_golden_sdl_is_what_the_code_says() {
     let app = TestApp::sqlite().await;
-    for (file, sdl) in
-        [("schema/subgraph.graphql", app.graph.sdl()), ("schema/api.graphql", app.graph.api_sdl())]
-    {
+    let with_directives = app.with_authorization_directives();
+    for (file, sdl) in [
+        ("schema/subgraph.graphql", app.graph.sdl()),
+        ("schema/subgraph-authorization.graphql", with_directives.graph.sdl()),
+        ("schema/api.graphql", app.graph.api_sdl()),
+    ] {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
         if env::var_os("UPDATE_GOLDEN").is_some() {
             fs::write(&file, sdl).expect("the golden file can be written");

@@ -203,11 +203,16 @@ test("what does not confirm is not called back", async () => {
   await other.stop();
 });
 
+test("a subscription that is refused is confirmed, and told why there is none", async () => {
+  const { subscriptionId } = await subscribed(undefined);
+  const complete = await router.expect(subscriptionId, "complete");
+  assert.equal(complete.errors[0].extensions.code, "UNAUTHENTICATED");
+  assert.deepEqual(router.of(subscriptionId).map(({ action }) => action), ["check", "complete"]);
+});
+
 test("what cannot run is answered at once; queries are answered as ever", async () => {
   const { token } = await xp.signIn("COLLECTOR");
   const asked = router.said.length;
-  const anonymous = await ask(undefined, wanted());
-  assert.equal((await anonymous.json()).errors[0].extensions.code, "UNAUTHENTICATED");
   const unknown = await ask(token, wanted(), { query: "subscription { nothing }" });
   assert.equal((await unknown.json()).errors[0].extensions.code, "GRAPHQL_VALIDATION_FAILED");
   assert.equal((await ask("nonsense", wanted())).status, 401);

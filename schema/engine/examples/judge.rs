@@ -65,7 +65,7 @@ impl Judge {
             return json!({"kind": "validation", "message": first.message, "locations": places});
         }
         let parsed = tree.lower();
-        let for_gateways = ForGateways::of(&parsed, false);
+        let for_gateways = ForGateways::of(&parsed, None);
         let document = Document::new(parsed, for_gateways, &self.output_types, &Rules::default());
         let operation = match document.operation(request["operationName"].as_str()) {
             Ok(operation) => operation,

@@ -160,10 +160,10 @@ impl DocumentCache {
             return Ok(document);
         }
         self.prepared.inc();
-        let (tree, is_long) =
+        let (tree, beyond_public) =
             self.read(text, clearance == Clearance::Gateway).map_err(|error| vec![error])?;
         let parsed = tree.lower();
-        let for_gateways = ForGateways::of(&parsed, is_long);
+        let for_gateways = ForGateways::of(&parsed, beyond_public);
         // Before validation, which would tell what these fields have.
         for_gateways.check(self.rules.gateways_only, clearance).map_err(|error| vec![error])?;
         let errors = validation::validate(&tree, &self.schema, self.rules.suggests);
@@ -190,15 +190,19 @@ impl DocumentCache {
         }
     }
 
-    /// Also whether it is longer than others than gateways may send.
-    fn read<'d>(&self, text: &'d str, is_gateway: bool) -> Result<(SyntaxTree<'d>, bool), RequestError> {
+    /// A document within the limits of this caller; of one that only gateways may send, also why others may not.
+    fn read<'d>(
+        &self,
+        text: &'d str,
+        is_gateway: bool,
+    ) -> Result<(SyntaxTree<'d>, Option<RequestError>), RequestError> {
         let Rules { limits, gateway_limits, .. } = &self.rules;
-        let tree = match syntax::parse(text, limits) {
-            Ok(tree) => return Ok((tree, false)),
-            Err(_) if is_gateway => syntax::parse(text, gateway_limits),
-            Err(refusal) => Err(refusal),
+        let refusal = match syntax::parse(text, limits) {
+            Ok(tree) => return Ok((tree, None)),
+            Err(refusal) => refusal,
         };
-        tree.map(|tree| (tree, true)).map_err(|refusal| {
+        let of_gateway = if is_gateway { syntax::parse(text, gateway_limits) } else { Err(refusal.clone()) };
+        of_gateway.map(|tree| (tree, Some(refusal.into()))).map_err(|refusal| {
             self.count(refusal.limit);
             RequestError::from(refusal)
         })

@@ -5,7 +5,10 @@
 
 use std::{
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -57,6 +60,7 @@ pub(crate) struct Throttle {
     sessions: Buckets<SessionId>,
     failures: Cache<[u8; 32], Arc<Mutex<Failures>>>,
     told: Mutex<Option<Instant>>,
+    has_told_of_gateway: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -128,6 +132,7 @@ impl Default for Throttle {
             sessions: Buckets::new(SESSION, REMEMBERED, REMEMBERED_FOR),
             failures: Cache::builder().max_capacity(REMEMBERED).time_to_idle(REMEMBERED_FOR).build(),
             told: Mutex::default(),
+            has_told_of_gateway: AtomicBool::default(),
         }
     }
 }
@@ -202,6 +207,11 @@ impl Throttle {
             *told = Some(now);
         }
         may
+    }
+
+    /// Whether it is still to be logged that a gateway brings sign-ins of nobody's address: said once.
+    pub(crate) fn may_tell_of_gateway(&self) -> bool {
+        !self.has_told_of_gateway.swap(true, Ordering::Relaxed)
     }
 }
 

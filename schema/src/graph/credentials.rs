@@ -77,12 +77,25 @@ pub(crate) async fn hash(ctx: &Context, password: &str) -> Result<String, FieldE
 }
 
 /// One more sign-in or sign-up from the caller's address. The first refusal in a minute is logged: where it comes as a
-/// surprise, many people share one address, which is a proxy's.
+/// surprise, many people share one address, which is a proxy's. Those who come through a gateway that does not say for whom
+/// it asks are counted for their accounts alone: nobody may keep all of its users out.
 pub(crate) fn throttle(ctx: &Context) -> Result<(), FieldError> {
     let (throttle, now) = (ctx.access().throttle(), Instant::now());
-    throttle.try_from(ctx.caller().address, now).map_err(|refused| {
+    let address = ctx.caller().client_address();
+    if ctx.caller().is_gateway && address.is_none() {
+        if throttle.may_tell_of_gateway() {
+            tracing::warn!(
+                gateway = ctx.caller().address.map(|address| address.to_string()),
+                "a gateway brings sign-ins and does not say for whom: they are counted for each account only, \
+                 and their sessions have no ipAddress. Let it forward X-Forwarded-For and User-Agent, and set \
+                 http.trusted_proxies (XP_HTTP_TRUSTED_PROXIES) to the gateway's address or network"
+            );
+        }
+        return Ok(());
+    }
+    throttle.try_from(address, now).map_err(|refused| {
         if throttle.may_tell(now) {
-            let client = ctx.caller().address.map(|address| address.to_string());
+            let client = address.map(|address| address.to_string());
             let is_gateway = ctx.caller().is_gateway;
             tracing::warn!(
                 client,
@@ -97,7 +110,10 @@ pub(crate) fn throttle(ctx: &Context) -> Result<(), FieldError> {
 
 /// One more try for this account, whether or not there is one, from the caller's address.
 pub(crate) fn throttle_account(ctx: &Context, email: &str) -> Result<Attempt, FieldError> {
-    ctx.access().throttle().try_account(email, ctx.caller().address, Instant::now()).map_err(rate_limited)
+    ctx.access()
+        .throttle()
+        .try_account(email, ctx.caller().client_address(), Instant::now())
+        .map_err(rate_limited)
 }
 
 /// Is it the password of this account? `Wrong` also where there is no such account, and for blocked ones. A try that

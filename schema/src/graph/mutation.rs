@@ -52,8 +52,8 @@ static FIELDS: LazyLock<Vec<MutationField>> = LazyLock::new(|| {
     domains.into_iter().flatten().collect()
 });
 
-/// What a caller needs for a mutation to begin. It is asked for here and declared in the schema (`@authenticated`,
-/// `@requiresScopes`), for gateways that refuse by themselves: with an error, so that is how it is refused here, for
+/// What a caller needs for a mutation to begin. It is asked for here and can be declared in the schema (`@authenticated`,
+/// `@requiresScopes`: `Options::authorization_directives`), for gateways that refuse by themselves: with an error, so that is how it is refused here, for
 /// every mutation alike. What may be done to which object, the mutation decides, and tells it in `userErrors`.
 #[derive(Clone, Copy)]
 pub(crate) enum Needs {
@@ -449,8 +449,7 @@ impl Mutation {
         ObjectBuilder::new(Self::NAME, fields)
             .description(Some(
                 "Everything that changes something. Fields run one after the other. What the caller's role \
-                 may not do at all (`@authenticated`, `@requiresScopes`) is refused with an error, \
-                 UNAUTHENTICATED or FORBIDDEN; what cannot be done with this input, or may not be done to \
+                 may not do at all is refused with an error, UNAUTHENTICATED or FORBIDDEN; what cannot be done with this input, or may not be done to \
                  this object, is told \
                  in `userErrors`."
                     .to_owned(),

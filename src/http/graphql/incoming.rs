@@ -119,8 +119,13 @@ pub(in crate::http) async fn read_body(
             return Err(unauthenticated(incoming.requester.caller.is_gateway));
         };
         // Before it is decided how the answer is sent.
-        match Box::pin(find_document(app, &parts.headers, &incoming.requester, params)).await {
-            Err(DocumentError::Rejected(rejection)) if rejection.code == UNAUTHENTICATED => {
+        let found = Box::pin(find_document(app, &parts.headers, &incoming.requester, params)).await;
+        // Gateways read the errors of a subscription where its events would come.
+        let is_told_later = params.is_refused_subscription && incoming.requester.caller.is_gateway;
+        match found {
+            Err(DocumentError::Rejected(rejection))
+                if rejection.code == UNAUTHENTICATED && !is_told_later =>
+            {
                 return Err(rejection);
             }
             found => params.found = Some(found),
@@ -246,11 +251,14 @@ fn unauthenticated(is_gateway: bool) -> Rejection {
 /// From where and with what the request was sent.
 pub(in crate::http) fn caller(app: &App, parts: &Parts, trust: Trust) -> Caller {
     let peer = parts.extensions.get::<Peer>();
-    let address = peer.map(|Peer(peer)| app.forwarding.client_address(*peer, &parts.headers));
+    let found = peer.map(|Peer(peer)| app.forwarding.client_address(*peer, &parts.headers));
+    let address = found.map(|(address, _)| address);
+    let forwarded_address = found.and_then(|(address, is_forwarded)| is_forwarded.then_some(address));
     let agent = parts.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
     let request_id = Arc::from(request_id(&parts.headers));
     let (user_agent, is_gateway) = (agent.map(Arc::from), trust.is_gateway());
-    Caller { address, user_agent, in_batch: false, request_id, is_gateway, may_introspect: false }
+    let (in_batch, may_introspect) = (false, false);
+    Caller { address, forwarded_address, user_agent, in_batch, request_id, is_gateway, may_introspect }
 }
 
 /// On whose account memory is held for this caller.
@@ -303,7 +311,7 @@ pub(in crate::http) async fn is_subscription(
     let document = found.as_ref().ok();
     let kind = document.and_then(|document| document.kind(params.operation_name.as_deref()));
     params.found = Some(found);
-    kind == Some(OperationKind::Subscription)
+    kind == Some(OperationKind::Subscription) || params.is_refused_subscription
 }
 
 pub(super) async fn find_document(
@@ -336,6 +344,10 @@ pub(super) async fn find_document(
         Err(DocumentError::Rejected(rejection)) if rejection.status == StatusCode::OK => {
             Err(rejection.into())
         }
-        Ok(_) | Err(_) => Err(unauthenticated(requester.caller.is_gateway).into()),
+        found => {
+            let kind = found.ok().and_then(|document| document.kind(params.operation_name.as_deref()));
+            params.is_refused_subscription = kind == Some(OperationKind::Subscription);
+            Err(unauthenticated(requester.caller.is_gateway).into())
+        }
     }
 }

@@ -139,10 +139,11 @@ impl Framing {
     }
 
     /// What ended the stream from outside. Clients of server-sent events come back where the stream just ends, and do not
-    /// after `complete`; Apollo's are told by an error.
-    fn ended(self, end: End, headers: &HeaderMap) -> Chunks {
+    /// after `complete`; Apollo's are told by an error. A gateway is told in any case: it has to tell its client, who
+    /// would else hear nothing of it.
+    fn ended(self, end: End, is_to_gateway: bool, headers: &HeaderMap) -> Chunks {
         let mut told = match self {
-            Self::Sse if end.is_final() => sse::event(end.reply(headers).body),
+            Self::Sse if end.is_final() || is_to_gateway => sse::event(end.reply(headers).body),
             Self::Sse => return Chunks::default(),
             Self::Multipart => multipart::error(end.reply(headers)),
             Self::Lines => self.answer(end.reply(headers).body),
@@ -195,6 +196,7 @@ pub(super) async fn serve(app: App, wanted: StreamRequest, id: Option<String>, r
     let end: Pin<Box<dyn Future<Output = End> + Send>> =
         if is_subscription { Box::pin(end(&app, requester.bearer.clone())) } else { Box::pin(pending()) };
     let owner = graphql::owner(&app, &requester.caller, requester.bearer.as_ref());
+    let is_to_gateway = requester.caller.is_gateway;
     let received = match received {
         Some(received) => received,
         None => match memory_of_uri(&app, &owner, &parts.uri) {
@@ -210,8 +212,9 @@ pub(super) async fn serve(app: App, wanted: StreamRequest, id: Option<String>, r
     keep_alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let new_memory: NewMemory = Box::new(move || app.admission.answer_memory(owner.clone()));
     let (ended, rest) = (false, VecDeque::new());
+    let reader = Reader { is_to_gateway, headers };
     let stream =
-        Stream { framing, is_subscription, headers, events, end, keep_alive, new_memory, ended, rest };
+        Stream { framing, is_subscription, reader, events, end, keep_alive, new_memory, ended, rest };
     let parts = stream::unfold(stream, Stream::next);
     let opening = Bytes::from_static(framing.opening());
     let opening = stream::iter((!opening.is_empty()).then_some(Ok(opening)));
@@ -239,12 +242,18 @@ fn memory_of_uri(app: &App, owner: &Owner, uri: &Uri) -> Result<MemoryReservatio
 
 type NewMemory = Box<dyn Fn() -> MemoryReservation + Send>;
 
+/// Who reads a stream.
+struct Reader {
+    is_to_gateway: bool,
+    /// Of the request.
+    headers: Arc<HeaderMap>,
+}
+
 /// The body of an answer.
 struct Stream {
     framing: Framing,
     is_subscription: bool,
-    /// Of the request.
-    headers: Arc<HeaderMap>,
+    reader: Reader,
     events: BoxStream<'static, Event>,
     end: Pin<Box<dyn Future<Output = End> + Send>>,
     keep_alive: Interval,
@@ -284,7 +293,7 @@ impl Stream {
     /// An answer, which counts as memory until it is taken. What it was written in is given back with `reply`.
     fn answer(&mut self, mut reply: Reply) -> VecDeque<Bytes> {
         let mut memory = (self.new_memory)();
-        if sent::reserve(&mut memory, &mut reply, request_id(&self.headers)).is_err() {
+        if sent::reserve(&mut memory, &mut reply, request_id(&self.reader.headers)).is_err() {
             return pieces(self.out_of_memory());
         }
         let is_last = reply.is_refusal();
@@ -302,7 +311,7 @@ impl Stream {
             return self.ended_by(End::OutOfMemory);
         }
         self.ended = true;
-        let reply = OUT_OF_MEMORY.into_reply(request_id(&self.headers));
+        let reply = OUT_OF_MEMORY.into_reply(request_id(&self.reader.headers));
         let mut told = self.framing.answer(reply.body);
         told.append(self.framing.closing().to_vec().into());
         told
@@ -310,7 +319,7 @@ impl Stream {
 
     fn ended_by(&mut self, end: End) -> Chunks {
         self.ended = true;
-        self.framing.ended(end, &self.headers)
+        self.framing.ended(end, self.reader.is_to_gateway, &self.reader.headers)
     }
 }
 
@@ -362,13 +371,13 @@ mod tests {
     }
 
     /// The whole body of a subscription that has one event, for which there is no memory.
-    async fn interrupted(framing: Framing) -> String {
+    async fn interrupted(framing: Framing, is_to_gateway: bool) -> String {
         let pool = MemoryPool::new(10, 100);
         let reply = Reply { body: vec![b'x'; 100].into(), executed: true, ..Reply::default() };
         let stream = Stream {
             framing,
             is_subscription: true,
-            headers: Arc::default(),
+            reader: Reader { is_to_gateway, headers: Arc::default() },
             events: stream::iter([Event::Reply(Box::new(reply))]).boxed(),
             end: Box::pin(pending()),
             keep_alive: tokio::time::interval_at(tokio::time::Instant::now() + KEEP_ALIVE, KEEP_ALIVE),
@@ -382,8 +391,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_subscription_out_of_memory_asks_to_resubscribe() {
-        assert_eq!(interrupted(Framing::Sse).await, "", "no complete");
-        let told = interrupted(Framing::Multipart).await;
+        assert_eq!(interrupted(Framing::Sse, false).await, "", "no complete");
+        let told = interrupted(Framing::Sse, true).await;
+        assert!(
+            told.starts_with("event: next\ndata: {\"errors\":[") && told.contains("OVERLOADED"),
+            "{told}"
+        );
+        assert!(told.ends_with("event: complete\ndata: \n\n"), "{told}");
+        let told = interrupted(Framing::Multipart, false).await;
         assert!(told.contains(r#"{"payload":null,"errors":["#) && told.contains("OVERLOADED"), "{told}");
         assert!(told.ends_with("--graphql--\r\n"), "{told}");
     }

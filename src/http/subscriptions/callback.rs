@@ -1,7 +1,7 @@
 //! Apollo's HTTP callback protocol (`callback/1.0`): a gateway asks once, and gets each event as a request of ours. Only
 //! addresses of listed origins are called, never another one that they point to. First the address has to confirm that it
 //! knows the subscription (`check`); then it gets `next` for each answer, `check` as often as it wished, and `complete` at
-//! the end, with errors where something else than the subscription ended it. It ends when the address does not know it any more, or cannot be reached. Not here: what is answered.
+//! the end, with errors where something else than the subscription ended it, or it could not begin. It ends when the address does not know it any more, or cannot be reached. Not here: what is answered.
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
@@ -159,16 +159,22 @@ pub(super) async fn serve(app: App, request: Request) -> Response {
     };
     let ending = Box::pin(end(&app, requester.bearer.clone()));
     let owner = graphql::owner(&app, &requester.caller, requester.bearer.as_ref());
-    let events = match begin(app, Arc::clone(&headers), requester, (params, received), "callback").await {
-        Begun::Answers(events) => events,
-        Begun::Answer(reply) => return answered(reply.body.into_vec()),
-    };
+    let begun = begin(app, Arc::clone(&headers), requester, (params, received), "callback").await;
+    // Also before it is told why there is none: gateways read of this answer only whether it was a success, and wait then.
     if !address.confirms().await {
-        return refuse(NOT_CONFIRMED);
+        return match begun {
+            Begun::Answer(refusal) => answered(refusal.body.into_vec()),
+            Begun::Answers(_) => refuse(NOT_CONFIRMED),
+        };
     }
     let headers = Arc::clone(&headers);
     tokio::spawn(async move {
-        Callback::new(address, (headers, owner), events, ending).run().await;
+        match begun {
+            Begun::Answers(events) => Callback::new(address, (headers, owner), events, ending).run().await,
+            Begun::Answer(refusal) => {
+                address.tell("complete", None, Some(&errors_of(refusal.body))).await;
+            }
+        }
         drop(permit);
     });
     let mut response = answered(br#"{"data":null}"#.to_vec());

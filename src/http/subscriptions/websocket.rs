@@ -1,7 +1,7 @@
 //! `graphql-transport-ws` (the protocol of the npm package `graphql-ws`) on a WebSocket: queries, mutations and
 //! subscriptions, many at a time. One task a socket; it reads, runs operations, and writes, so a client that does not
 //! read stops its own operations, and one that does not read for long is cut off. How a socket begins is in `handshake`,
-//! its frames and messages are in `frames`, what they say in `message`, how it ends in `close`. Not here: what is answered.
+//! who it is of in `greeting`, its frames and messages are in `frames`, what they say in `message`, how it ends in `close`. Not here: what is answered.
 
 use std::{
     collections::HashMap,
@@ -14,7 +14,7 @@ use std::{
 
 use axum::{
     extract::Request,
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, StatusCode},
     response::Response,
 };
 use bytes::Bytes;
@@ -33,7 +33,7 @@ use super::{
     sent,
 };
 use crate::{
-    App, auth,
+    App,
     gateway::Trust,
     http::{
         connection_timeouts::InFlight,
@@ -50,6 +50,7 @@ use crate::{
 
 mod close;
 mod frames;
+mod greeting;
 mod handshake;
 mod message;
 
@@ -60,8 +61,6 @@ use frames::{ClientFrame, MessageLimits, Socket, SocketError};
 use handshake::Handshake;
 use message::ClientMessage;
 
-/// How long a client may take to say who it is.
-const INIT_WITHIN: Duration = Duration::from_secs(3);
 /// How often a client is asked whether it is still there; who is silent for two such times is not.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 /// How long the closing handshake may take.
@@ -193,6 +192,8 @@ struct Connection {
     end: Pin<Box<dyn Future<Output = End> + Send>>,
     running: HashMap<Arc<str>, Running>,
     messages: SelectAll<BoxStream<'static, ServerMessage>>,
+    /// A gateway has come with a token that is not valid: nobody acts for it, and only what gets a new one may run.
+    has_bad_token: bool,
     /// Has it been heard of since it was asked?
     heard: bool,
 }
@@ -229,8 +230,22 @@ impl Connection {
         let owner = graphql::owner(&app, &caller, None);
         let socket = Socket::new(TokioIo::new(upgraded), limits(&app, true, trust), memory(&app, owner));
         let (running, messages) = (HashMap::new(), SelectAll::new());
-        let (viewer, bearer, heard) = (Viewer::Anonymous, None, true);
-        Self { app, headers, caller, trust, socket, viewer, bearer, counted, end, running, messages, heard }
+        let (viewer, bearer, has_bad_token, heard) = (Viewer::Anonymous, None, false, true);
+        Self {
+            app,
+            headers,
+            caller,
+            trust,
+            socket,
+            viewer,
+            bearer,
+            counted,
+            end,
+            running,
+            messages,
+            has_bad_token,
+            heard,
+        }
     }
 
     async fn run(mut self, speaks_protocol: bool) {
@@ -243,12 +258,31 @@ impl Connection {
         {
             self.finish().await;
         }
+        if let Break(Over::Ended(end)) = flow
+            && (self.trust.is_gateway() || end.is_final())
+        {
+            self.tell_all(end).await;
+        }
         self.messages.clear();
         match flow {
             Break(Over::Ended(end)) => self.socket.close(end.into(), CLOSE_WITHIN).await,
             Break(Over::Because(close)) => self.socket.close(close, CLOSE_WITHIN).await,
             Break(Over::ClientCloses(code)) => self.socket.answer_close(code, CLOSE_WITHIN).await,
             Break(Over::Gone) | Continue(()) => {}
+        }
+    }
+
+    /// Tells each operation that is still running why it ends. A gateway passes that on, and makes an error of its own of a
+    /// socket that is closed; clients begin anew by themselves what they were not told of, which helps unless `end` is final.
+    async fn tell_all(&mut self, end: End) {
+        self.end = Box::pin(pending());
+        let until = tokio::time::Instant::now() + CLOSE_WITHIN;
+        let ids: Vec<_> = self.running.drain().map(|(id, running)| (id, running.handle.abort()).0).collect();
+        for id in ids {
+            let told = self.answer(&id, end.reply(&self.headers));
+            if !matches!(tokio::time::timeout_at(until, told).await, Ok(Continue(()))) {
+                return;
+            }
         }
     }
 
@@ -271,38 +305,6 @@ impl Connection {
             };
             if !matches!(tokio::time::timeout_at(until, message).await, Ok(Continue(()))) {
                 return;
-            }
-        }
-    }
-
-    /// Waits for `connection_init`, and finds out who it is.
-    async fn greet(&mut self, speaks_protocol: bool) -> Flow {
-        if !speaks_protocol {
-            return Break(close::NO_PROTOCOL.into());
-        }
-        let init_until = tokio::time::Instant::now() + INIT_WITHIN;
-        loop {
-            let received = tokio::select! {
-                received = self.socket.receive() => received,
-                () = tokio::time::sleep_until(init_until) => return Break(close::INIT_TIMEOUT.into()),
-                end = &mut self.end => return Break(end.into()),
-            };
-            let Some(text) = self.text_of(received).await? else { continue };
-            let message = flow(ClientMessage::read(&text.text, self.bounds()))?;
-            match &*message.kind {
-                "connection_init" => {
-                    let bearer = match flow(message.authorization())? {
-                        Some(token) => self.bearer_of(&token).map(Some),
-                        None => auth::bearer(&self.app.access, &self.headers).ok(),
-                    };
-                    let Some(bearer) = bearer else { return Break(close::NOT_VALID.into()) };
-                    self.admit(bearer)?;
-                    return self.send([Bytes::from_static(br#"{"type":"connection_ack"}"#)]).await;
-                }
-                "ping" => self.pong(message.payload).await?,
-                "subscribe" => return Break(close::NOT_READY.into()),
-                "pong" | "complete" => {}
-                _ => return Break(close::INVALID_MESSAGE.into()),
             }
         }
     }
@@ -387,39 +389,6 @@ impl Connection {
         }
     }
 
-    /// A ping may bring the next access token of the same account and session: `{"authorization": "Bearer …"}`.
-    fn renew(&mut self, message: &ClientMessage<'_>) -> Flow {
-        let Some(token) = flow(message.authorization())? else { return Continue(()) };
-        match self.bearer_of(&token) {
-            Some(bearer) if self.bearer.is_some() && bearer.viewer == self.viewer => {
-                self.end = Box::pin(end(&self.app, Some(bearer.clone())));
-                self.bearer = Some(bearer);
-                Continue(())
-            }
-            _ => Break(close::NOT_VALID.into()),
-        }
-    }
-
-    /// `None`: refused.
-    fn bearer_of(&self, authorization: &str) -> Option<Bearer> {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::AUTHORIZATION, HeaderValue::from_str(authorization).ok()?);
-        auth::bearer(&self.app.access, &headers).ok().flatten()
-    }
-
-    /// Lets them in who has come with this token, or with none.
-    fn admit(&mut self, bearer: Option<Bearer>) -> Flow {
-        let Some(bearer) = bearer else { return Continue(()) };
-        // The place among those of the address is free for the next one now.
-        self.counted = flow(self.app.quotas.socket_of(&bearer.viewer).map_err(|_| close::TOO_MANY_SOCKETS))?;
-        self.viewer = bearer.viewer.clone();
-        self.end = Box::pin(end(&self.app, Some(bearer.clone())));
-        let owner = graphql::owner(&self.app, &self.caller, Some(&bearer));
-        self.bearer = Some(bearer);
-        self.socket.set_limits(limits(&self.app, false, self.trust), memory(&self.app, owner));
-        Continue(())
-    }
-
     /// `received` counts what was received of the operation as long as it goes on.
     async fn begin(&mut self, id: Arc<str>, request: GraphQLRequest, received: MemoryReservation) -> Flow {
         if self.running.contains_key(&id) {
@@ -447,7 +416,7 @@ impl Connection {
         let (viewer, bearer) = (self.viewer.clone(), self.bearer.clone());
         let caller = Caller { in_batch, is_gateway: trust.is_gateway(), ..self.caller.clone() };
         // The headers are those of the socket: a key among them would be that of each of its operations.
-        let (id_in_path, idempotency_key, is_safe, has_bad_token) = (None, None, false, false);
+        let (id_in_path, idempotency_key, is_safe, has_bad_token) = (None, None, false, self.has_bad_token);
         let requester =
             Requester { viewer, bearer, caller, id_in_path, idempotency_key, is_safe, has_bad_token };
         let (app, headers, waits) = (self.app.clone(), Arc::clone(&self.headers), Waits::default());

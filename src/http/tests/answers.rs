@@ -58,7 +58,13 @@ async fn bodies_may_be_compressed_within_their_limit() {
             (415, "BAD_USER_INPUT".into()),
             "{coding}"
         );
+        // RFC 9110 §15.5.16.
+        let (_, headers, _) = send(&app, request(QUERY.into(), coding)).await;
+        assert_eq!(text(&headers["accept-encoding"]), "gzip, identity");
     }
+    let untyped = with(post_of(QUERY), "content-type", "text/plain");
+    let (status, headers, _) = send(&app, untyped).await;
+    assert_eq!((status, headers.get("accept-encoding")), (415, None), "its coding is not what is wrong");
     assert_eq!(send(&app, request(QUERY.into(), "identity")).await.0, 200);
 }
 

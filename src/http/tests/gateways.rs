@@ -9,7 +9,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use super::*;
 use crate::{
     config::{
-        setting::{DocumentMode, Secrets, Setting as _, Switch},
+        setting::{DocumentMode, Secrets, Setting, Switch},
         signature_keys::SignatureKeys,
     },
     gateway::OwnListener,
@@ -360,6 +360,24 @@ async fn a_gateway_may_send_more() {
         assert_eq!(outcome(&app, by_gateway(asking(&long(tokens)))).await.1, gateway, "{tokens}");
         assert_eq!(outcome(&app, asking(&long(tokens))).await.1, stranger, "{tokens}, after the gateway");
     }
+    // What a gateway joins by alias, as Hive Router does: 40 references of different selections.
+    let representations = "(representations: [{ __typename: \"User\", id: \"x\" }])";
+    let joined = |count: usize| {
+        let field = |index| format!("e{index}: _entities{representations} {{ ... on User {{ id }} }}");
+        format!("{{ {} }}", (0..count).map(field).collect::<Vec<_>>().join(" "))
+    };
+    let nested = |depth: usize| {
+        let open = "owner { forms(first: 1) { nodes { ".repeat((depth - 3) / 3);
+        format!("{{ forms(first: 1) {{ nodes {{ {open} id {} }} }} }}", "} } } ".repeat((depth - 3) / 3))
+    };
+    assert_eq!(outcome(&app, by_gateway(asking(&joined(40)))).await.1, "BAD_USER_INPUT", "the ids are wrong");
+    assert_eq!(outcome(&app, by_gateway(asking(&joined(201)))).await.1, "COST_LIMIT");
+    for (depth, stranger, gateway) in
+        [(12, "ok", "ok"), (15, "DEPTH_LIMIT", "ok"), (18, "DEPTH_LIMIT", "DEPTH_LIMIT")]
+    {
+        assert_eq!(outcome(&app, by_gateway(asking(&nested(depth)))).await.1, gateway, "{depth}");
+        assert_eq!(outcome(&app, asking(&nested(depth))).await.1, stranger, "{depth}, after the gateway");
+    }
     let array =
         |length: usize| post_of(json!(vec![json!({ "query": "{ __typename }" }); length]).to_string());
     assert_eq!(outcome(&app, array(2)).await, (400, "BAD_USER_INPUT".into()));
@@ -392,6 +410,94 @@ async fn a_rate_is_the_callers_and_not_the_gateways() {
     let as_ann = || by_gateway(with(asking("{ __typename }"), "authorization", &ann));
     assert_eq!(outcome(&app, as_ann()).await, fine());
     assert_eq!(outcome(&app, as_ann()).await, (429, "RATE_LIMITED".into()));
+}
+
+/// The tries of one user of a gateway must not keep all others from signing in.
+#[tokio::test]
+async fn sign_ins_through_a_gateway_count_for_whom_it_names_or_for_the_account() {
+    let sign_in = |email: &str, client: Option<&str>| {
+        let query = "mutation($e: String!) { signIn(input: { email: $e, password: \"wrong horse\" }) { userErrors { code } } }";
+        let mut request =
+            by_gateway(post_of(json!({ "query": query, "variables": { "e": email } }).to_string()));
+        request.extensions_mut().insert(server::Peer([127, 0, 0, 1].into()));
+        match client {
+            Some(client) => with(request, "x-forwarded-for", client),
+            None => request,
+        }
+    };
+    let email = |index: usize| format!("{index}@example.com");
+    let limited = (200, "RATE_LIMITED".to_owned());
+    for proxies in ["", "127.0.0.0/8"] {
+        let app = guarded_with(|config| {
+            config.http.trusted_proxies = Setting::parse(proxies).expect("networks");
+            (config.auth.password_memory.0, config.auth.password_passes) = (64 << 10, 1);
+        })
+        .await;
+        // Nobody is named: 25 accounts at once, where one address has 20 tries.
+        for index in 0..25 {
+            assert_eq!(outcome(&app, sign_in(&email(index), None)).await, fine(), "{proxies} {index}");
+        }
+        // An account has its own bound all the same.
+        for _ in 1..5 {
+            assert_eq!(outcome(&app, sign_in(&email(0), None)).await, fine());
+        }
+        assert_eq!(outcome(&app, sign_in(&email(0), None)).await, limited);
+        // A client that is named has a bound of its own, where that is believed.
+        for index in 30..50 {
+            assert_eq!(outcome(&app, sign_in(&email(index), Some("203.0.113.9"))).await, fine());
+        }
+        let one_more = outcome(&app, sign_in(&email(50), Some("203.0.113.9"))).await;
+        assert_eq!(one_more, if proxies.is_empty() { fine() } else { limited.clone() });
+        assert_eq!(outcome(&app, sign_in(&email(51), Some("198.51.100.1"))).await, fine());
+    }
+}
+
+#[tokio::test]
+async fn a_session_through_a_gateway_has_the_address_of_its_client_or_none() {
+    let app = guarded_with(|config| {
+        config.http.trusted_proxies = Setting::parse("127.0.0.0/8").expect("networks");
+    })
+    .await;
+    let sign_up = "mutation($e: String!) { signUp(input: { email: $e, password: \"correct horse battery\",
+        displayName: \"Ann\" }) { session { ipAddress userAgent } } }";
+    for (email, client, address) in
+        [("a@example.com", Some("203.0.113.9"), json!("203.0.113.9")), ("b@example.com", None, Value::Null)]
+    {
+        let body = json!({ "query": sign_up, "variables": { "e": email } });
+        let mut request = with(by_gateway(post_of(body.to_string())), "user-agent", "Phone");
+        request.extensions_mut().insert(server::Peer([127, 0, 0, 1].into()));
+        let request = match client {
+            Some(client) => with(request, "x-forwarded-for", client),
+            None => request,
+        };
+        let session = &send(&app, request).await.2["data"]["signUp"]["session"];
+        assert_eq!(*session, json!({ "ipAddress": address, "userAgent": "Phone" }));
+    }
+}
+
+#[tokio::test]
+async fn answers_to_gateways_are_compressed_cheaply_or_not_at_all() {
+    for (setting, accepted, coding, to_others) in [
+        ("cheapest", "gzip, br, zstd", Some("zstd"), Some("br")),
+        ("cheapest", "gzip, br", Some("gzip"), Some("br")),
+        ("cheapest", "gzip;q=0.5, br", Some("br"), Some("br")),
+        ("cheapest", "br", Some("br"), Some("br")),
+        ("smallest", "gzip, br, zstd", Some("br"), Some("br")),
+        ("off", "gzip, br, zstd", None, Some("br")),
+        ("off", "gzip, br, identity;q=0", Some("gzip"), Some("br")),
+    ] {
+        let app = guarded_with(|config| {
+            config.gateway.required = Switch::Off;
+            config.gateway.compression = Setting::parse(setting).expect("a setting");
+        })
+        .await;
+        let ask = || with(asking(SERVICE), "accept-encoding", accepted);
+        for (request, coding) in [(by_gateway(ask()), coding), (ask(), to_others)] {
+            let (status, headers, _) = send(&app, request).await;
+            assert_eq!(status, 200);
+            assert_eq!(headers.get("content-encoding").map(text), coding, "{setting} {accepted}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -87,6 +87,8 @@ fn is_looked_up(line: &str, scratch: &Path) -> Result<bool, String> {
             "cargo" => is_target(rest),
             "npm" => is_script(&folder, rest),
             "node" => rest.last().is_some_and(|file| folder.join(file).is_file()),
+            "hive_router" => rest.is_empty() && folder.join("router.config.yaml").is_file(),
+            "router" => are_files_of_router(&folder, rest),
             "./test" => are_parts(rest),
             "benches/run" | "load" => are_options_of_the_load_runner(rest),
             "xp" if matches!(rest, [] | ["serve" | "dev", ..]) => is_start(rest, scratch),
@@ -146,6 +148,12 @@ fn is_script(folder: &Path, words: &[&str]) -> bool {
         ["run", script, ..] => manifest["scripts"][script].is_string(),
         _ => false,
     }
+}
+
+/// `router --config file --supergraph file`, as Apollo's takes them.
+fn are_files_of_router(folder: &Path, words: &[&str]) -> bool {
+    matches!(words, ["--config", config, "--supergraph", supergraph]
+        if [config, supergraph].iter().all(|file| folder.join(file).is_file()))
 }
 
 /// The parts that `./test` knows.

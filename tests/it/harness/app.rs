@@ -70,6 +70,13 @@ impl TestApp {
         Self::with(self.store.clone(), &self.url, POLL, &Options { limits, subgraph, ..Options::default() })
     }
 
+    /// This application, whose SDL says who is refused what.
+    pub(crate) fn with_authorization_directives(&self) -> Self {
+        let limits = Limits { cost: u64::MAX, ..Limits::default() };
+        let options = Options { limits, authorization_directives: true, ..Options::default() };
+        Self::with(self.store.clone(), &self.url, POLL, &options)
+    }
+
     /// This application, where answers have so many bytes at most, and all long ones together so much memory.
     pub(crate) fn that_answers_at_most(&self, answer_bytes: usize, answer_memory: usize) -> Self {
         let limits = Limits { cost: u64::MAX, ..Limits::default() };

@@ -1,5 +1,5 @@
 //! What is there for gateways only, where the graph says so: the federation's fields (`_service`, `_entities`), the
-//! introspection of the schema, which some others may have too, and documents longer than the public's limits. To everybody
+//! introspection of the schema, which some others may have too, and documents beyond the public's limits. To everybody
 //! else the federation's fields do not exist. Found out once per document. Not here: how a gateway proves that it is one (`src`).
 
 use async_graphql::{
@@ -36,13 +36,13 @@ pub struct ForGateways {
     field: Option<(Name, SourceLocation)>,
     /// The first of the federation's fields that it asks for.
     federation: Option<(Name, SourceLocation)>,
-    /// It keeps within a gateway's limits, but not within everybody's.
-    is_long: bool,
+    /// It keeps within a gateway's limits, and not within everybody's: what others are told.
+    beyond_public: Option<RequestError>,
 }
 
 impl ForGateways {
-    /// Looks through a document; `is_long` says that it keeps within the limits of gateways only.
-    pub fn of(document: &ExecutableDocument, is_long: bool) -> Self {
+    /// Looks through a document; `beyond_public` is why only gateways may send one of this size, if that is so.
+    pub fn of(document: &ExecutableDocument, beyond_public: Option<RequestError>) -> Self {
         let operations = match &document.operations {
             DocumentOperations::Single(operation) => vec![operation],
             DocumentOperations::Multiple(operations) => operations.values().collect(),
@@ -54,12 +54,12 @@ impl ForGateways {
             queries.into_iter().find_map(|query| visitor.find(&query.node.selection_set.node)).map(named)
         };
         let federation = first_of(&FEDERATION);
-        Self { field: first_of(&[FEDERATION, INTROSPECTION].concat()), federation, is_long }
+        Self { field: first_of(&[FEDERATION, INTROSPECTION].concat()), federation, beyond_public }
     }
 
     /// Whether only gateways get its answer: nobody's cache may give it to others.
     pub fn is_for_them_alone(&self, gateways_only: bool) -> bool {
-        self.is_long || gateways_only && self.field.is_some()
+        self.beyond_public.is_some() || gateways_only && self.field.is_some()
     }
 
     /// Refuses what this caller may not ask for; `gateways_only` says whether the federation is for gateways alone.
@@ -67,9 +67,8 @@ impl ForGateways {
         if clearance == Clearance::Gateway {
             return Ok(());
         }
-        if self.is_long {
-            let message = "The document is too long for this caller: only gateways may send so many tokens";
-            return Err(RequestError::new(Code::CostLimit, message));
+        if let Some(refusal) = &self.beyond_public {
+            return Err(refusal.clone());
         }
         let found = if clearance == Clearance::Introspection { &self.federation } else { &self.field };
         match found {
@@ -124,7 +123,7 @@ mod tests {
     use super::*;
 
     fn refused(text: &str) -> Option<(Code, String, Option<SourceLocation>)> {
-        let document = ForGateways::of(&parse_query(text).expect("it parses"), false);
+        let document = ForGateways::of(&parse_query(text).expect("it parses"), None);
         assert_eq!(document.check(true, Clearance::Gateway), Ok(()), "{text}");
         assert_eq!(document.check(false, Clearance::None), Ok(()), "{text}");
         let refused = document.check(true, Clearance::None).err();
@@ -162,7 +161,7 @@ mod tests {
     #[test]
     fn introspection_may_be_had_without_the_federation() {
         let checked = |text: &str| {
-            let document = ForGateways::of(&parse_query(text).expect("it parses"), false);
+            let document = ForGateways::of(&parse_query(text).expect("it parses"), None);
             document.check(true, Clearance::Introspection).map_err(|error| error.message)
         };
         assert_eq!(
@@ -195,9 +194,10 @@ mod tests {
     }
 
     #[test]
-    fn long_documents_are_for_gateways_only() {
-        let document = ForGateways::of(&parse_query("{ a }").expect("it parses"), true);
-        let refused = document.check(false, Clearance::None).expect_err("refused");
-        assert_eq!(refused.code, Code::CostLimit);
+    fn large_documents_are_for_gateways_only() {
+        let refusal = RequestError::new(Code::DepthLimit, "too deep");
+        let document = ForGateways::of(&parse_query("{ a }").expect("it parses"), Some(refusal.clone()));
+        assert_eq!(document.check(false, Clearance::Gateway), Ok(()));
+        assert_eq!(document.check(false, Clearance::None), Err(refusal));
     }
 }

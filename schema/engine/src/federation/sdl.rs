@@ -68,6 +68,8 @@ const LINK: &str = "directive @link(url: String!, as: String, for: link__Purpose
                     repeatable on SCHEMA\n\
     enum link__Purpose {\n  SECURITY\n  EXECUTION\n}\nscalar link__Import\n";
 
+const AUTHENTICATED: &str = "authenticated";
+
 /// Scalars of the definitions.
 const SCALARS: [&str; 2] = ["federation__FieldSet", "federation__Scope"];
 
@@ -135,6 +137,50 @@ where
     format!("{definitions}{types}\n")
 }
 
+/// Has the last word on what a schema has, and takes from it the directives by which a gateway refuses callers by itself:
+/// `@authenticated` and `@requiresScopes`. Apollo Router starts with a supergraph that has these only under a licence.
+#[derive(Clone, Copy)]
+pub struct WithoutAuthorization<T>(pub T);
+
+impl<T: CustomDirectiveFactory> CustomDirectiveFactory for WithoutAuthorization<T> {
+    fn name(&self) -> Cow<'static, str> {
+        self.0.name()
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        self.0.register(registry);
+        for ty in registry.types.values_mut() {
+            match ty {
+                MetaType::Object { fields, directive_invocations, requires_scopes, .. }
+                | MetaType::Interface { fields, directive_invocations, requires_scopes, .. } => {
+                    without_authorization(directive_invocations, requires_scopes);
+                    for field in fields.values_mut() {
+                        without_authorization(&mut field.directive_invocations, &mut field.requires_scopes);
+                    }
+                }
+                MetaType::Enum { directive_invocations, requires_scopes, .. }
+                | MetaType::Scalar { directive_invocations, requires_scopes, .. } => {
+                    without_authorization(directive_invocations, requires_scopes);
+                }
+                MetaType::Union { .. } | MetaType::InputObject { .. } => {}
+            }
+        }
+    }
+
+    fn create(
+        &self,
+        context: &ContextDirective<'_>,
+        directive: &Directive,
+    ) -> ServerResult<Box<dyn CustomDirective>> {
+        self.0.create(context, directive)
+    }
+}
+
+fn without_authorization(directives: &mut Vec<MetaDirectiveInvocation>, scopes: &mut Vec<String>) {
+    directives.retain(|directive| directive.name != AUTHENTICATED);
+    scopes.clear();
+}
+
 /// Has the last word on what a schema has, and takes from it what is for gateways only.
 #[derive(Clone, Copy)]
 pub struct ForClients<T>(pub T);
@@ -189,7 +235,7 @@ fn plain_field(field: &mut MetaField) {
 
 /// `@authenticated`: anonymous callers are refused.
 pub fn authenticated() -> MetaDirectiveInvocation {
-    MetaDirectiveInvocation { name: "authenticated".to_owned(), args: IndexMap::new() }
+    MetaDirectiveInvocation { name: AUTHENTICATED.to_owned(), args: IndexMap::new() }
 }
 
 /// The names of all directives that a printed schema applies. Every second part of it is a description.

@@ -271,5 +271,5 @@ fn device<'a>(ctx: &'a Context, name: Option<&'a str>) -> Device<'a> {
             Some((end, _)) => &agent[..end],
             None => agent,
         });
-    Device { name, address: ctx.caller().address, user_agent: agent }
+    Device { name, address: ctx.caller().client_address(), user_agent: agent }
 }

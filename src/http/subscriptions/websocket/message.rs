@@ -4,7 +4,7 @@
 use std::{borrow::Cow, fmt, marker::PhantomData};
 
 use serde::{
-    Deserialize, Deserializer,
+    Deserialize, Deserializer as _,
     de::{IgnoredAny, MapAccess, Visitor},
 };
 use serde_json::value::RawValue;
@@ -52,17 +52,17 @@ impl<'a> ClientMessage<'a> {
         Ok(message)
     }
 
-    /// The value that would stand in an `Authorization` header, where clients put it: in the payload as `authorization`, or
-    /// in its `headers`; the case of the name does not matter. `None`: there is none.
-    pub(super) fn authorization(&self) -> Result<Option<String>, Close> {
+    /// The value that would stand in a header of this name, where clients put it: in the payload under that name, or in its
+    /// `headers`; the case of the name does not matter. `None`: there is none.
+    pub(super) fn header(&self, name: &'static str) -> Result<Option<String>, Close> {
         let Some(payload) = self.payload else { return Ok(None) };
-        let outer = ConnectionParams::of(payload)?;
-        let mut given = outer.authorizations;
+        let outer = ConnectionParams::of(payload, name)?;
+        let mut given = outer.values;
         for headers in outer.headers {
             if !is_object(headers) {
                 return Err(close::UNREADABLE);
             }
-            given.extend(ConnectionParams::of(headers)?.authorizations);
+            given.extend(ConnectionParams::of(headers, name)?.values);
         }
         let mut texts = given.into_iter().map(|given| serde_json::from_str::<String>(given.get()));
         let first = texts.next().transpose().map_err(|_| close::UNREADABLE)?;
@@ -85,23 +85,23 @@ fn is_null(json: &RawValue) -> bool {
 /// What is looked for in an object; the rest of it is skipped.
 #[derive(Default)]
 struct ConnectionParams<'a> {
-    authorizations: Vec<&'a RawValue>,
+    values: Vec<&'a RawValue>,
     headers: Vec<&'a RawValue>,
 }
 
 impl<'a> ConnectionParams<'a> {
-    fn of(object: &'a RawValue) -> Result<Self, Close> {
-        serde_json::from_str(object.get()).map_err(|_| close::INVALID_PAYLOAD)
+    fn of(object: &'a RawValue, name: &'static str) -> Result<Self, Close> {
+        let mut json = serde_json::Deserializer::from_str(object.get());
+        json.deserialize_map(ConnectionParamsVisitor { name, of: PhantomData })
+            .map_err(|_| close::INVALID_PAYLOAD)
     }
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for ConnectionParams<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(ConnectionParamsVisitor(PhantomData))
-    }
+struct ConnectionParamsVisitor<'a> {
+    /// The header that is looked for.
+    name: &'static str,
+    of: PhantomData<&'a ()>,
 }
-
-struct ConnectionParamsVisitor<'a>(PhantomData<&'a ()>);
 
 impl<'de: 'a, 'a> Visitor<'de> for ConnectionParamsVisitor<'a> {
     type Value = ConnectionParams<'a>;
@@ -113,8 +113,8 @@ impl<'de: 'a, 'a> Visitor<'de> for ConnectionParamsVisitor<'a> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ConnectionParams<'a>, A::Error> {
         let mut params = ConnectionParams::default();
         while let Some(name) = map.next_key::<Cow<'de, str>>()? {
-            let found = if name.eq_ignore_ascii_case("authorization") {
-                &mut params.authorizations
+            let found = if name.eq_ignore_ascii_case(self.name) {
+                &mut params.values
             } else if name.eq_ignore_ascii_case("headers") {
                 &mut params.headers
             } else {
@@ -139,7 +139,7 @@ mod tests {
     fn authorization(payload: &str) -> Result<Option<String>, u16> {
         let text = format!(r#"{{"type":"connection_init","payload":{payload}}}"#);
         let message = ClientMessage::read(&text, BOUNDS).map_err(|close| close.code)?;
-        message.authorization().map_err(|close| close.code)
+        message.header("authorization").map_err(|close| close.code)
     }
 
     #[test]
