@@ -28,11 +28,15 @@ export const neighbourSdl = await neighbour("reviews");
 export const notesSdl = await neighbour("notes");
 export const devicesSdl = await neighbour("devices");
 
-/** What `xp schema --subgraphs` prints for each subgraph of the split; XP_BINARY is the program. */
-export function splitSdls(binary = process.env.XP_BINARY) {
-  const print = (domains) => execFileSync(binary, ["schema", "--subgraphs", domains], { encoding: "utf8", env: {} });
-  return Object.fromEntries(Object.entries(SPLIT).map(([name, domains]) => [name, print(domains)]));
-}
+/** What `xp schema` prints; XP_BINARY is the program. */
+const print = (...words) => execFileSync(process.env.XP_BINARY, ["schema", ...words], { encoding: "utf8", env: {} });
+
+/** The schema of each subgraph of the split. */
+export const splitSdls = () =>
+  Object.fromEntries(Object.entries(SPLIT).map(([name, domains]) => [name, print("--subgraphs", domains)]));
+
+/** The schema of the whole that says who is refused what, for gateways that refuse by themselves. */
+export const authorizationSdl = () => print("--set", "graph.authorization_directives=true");
 
 /** @returns {{supergraph?: string, errors: string[], hints: string[]}} */
 export function compose(sdls, urls = USUAL) {

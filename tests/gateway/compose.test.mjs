@@ -4,13 +4,17 @@ import assert from "node:assert/strict";
 import { readFile, writeFile } from "node:fs/promises";
 import { before, describe, test } from "node:test";
 import { buildASTSchema, lexicographicSortSchema, parse, printSchema } from "graphql";
-import { composers, devicesSdl, neighbourSdl, notesSdl, splitSdls } from "./compose.mjs";
+import { authorizationSdl, composers, devicesSdl, neighbourSdl, notesSdl, splitSdls } from "./compose.mjs";
 import { ask, endpoint, schemaFile } from "./xp.mjs";
 
 // Whatever is overridden can go where it was: Apollo's composer says so whenever `@override` is used as it is meant.
 const OVERRIDDEN = /^OVERRIDDEN_FIELD_CAN_BE_REMOVED: Field "Session.name"/;
 
-const GOLDEN = { whole: "supergraph.graphql", split: "supergraph-split.graphql" };
+const GOLDEN = {
+  whole: "supergraph.graphql",
+  split: "supergraph-split.graphql",
+  authorization: "supergraph-authorization.graphql",
+};
 
 let sdl;
 
@@ -38,7 +42,11 @@ const SETS = {
   "with all of them": (ours) => ({ ...ours, reviews: neighbourSdl, notes: notesSdl, devices: devicesOf(ours) }),
 };
 
-const ours = { whole: () => ({ xp: sdl }), split: () => splitSdls() };
+const ours = {
+  whole: () => ({ xp: sdl }),
+  split: () => splitSdls(),
+  authorization: () => ({ xp: authorizationSdl() }),
+};
 
 for (const [name, compose] of Object.entries(composers)) {
   describe(`composed by ${name}, without errors or hints`, () => {
@@ -63,7 +71,7 @@ for (const [name, compose] of Object.entries(composers)) {
 }
 
 test("the split has every field of the whole", () => {
-  const [whole, split] = Object.values(ours).map((sdls) => apiOf(composers.apollo(sdls()).supergraph));
+  const [whole, split] = [ours.whole, ours.split].map((sdls) => apiOf(composers.apollo(sdls()).supergraph));
   assert.equal(split, whole);
 });
 
@@ -76,6 +84,15 @@ for (const [form, file] of Object.entries(GOLDEN)) {
     assert.ok(same, `federation/${file} is old: run this test with UPDATE_GOLDEN=1 and look at the difference`);
   });
 }
+
+// Apollo Router starts with these only under a licence of Apollo's.
+test("only the supergraph that is meant to has directives that need a licence", async () => {
+  const read = (file) => readFile(new URL(`../../federation/${file}`, import.meta.url), "utf8");
+  const [whole, split, authorization] = await Promise.all(Object.values(GOLDEN).map(read));
+  for (const supergraph of [whole, split]) assert.doesNotMatch(supergraph, /authenticated|requiresScopes|policy/);
+  assert.match(authorization, /@authenticated/);
+  assert.match(authorization, /@requiresScopes/);
+});
 
 /** What clients see of a supergraph: without what is only for gateways. */
 function apiOf(supergraph) {

@@ -49,6 +49,16 @@ export const exceptions = {
     "more than may be loaded": code(NOT_READ, "SUBGRAPH_REQUEST_ERROR"),
     SessionsOfAll: code(NOT_READ, "SUBGRAPH_REQUEST_ERROR"),
   },
+  "hive-router": {
+    "both fields of a one-of input": { because: ONE_OF, data: () => ({ userBy: null }) },
+    "a field that is not there": code(OWN_CODE, "FieldsOnCorrectType"),
+  },
+  "apollo-router": {
+    "a variable of another type": code(OWN_CODE, "VALIDATION_INVALID_TYPE_VARIABLE"),
+    "a variable that is missing": code(OWN_CODE, "VALIDATION_INVALID_TYPE_VARIABLE"),
+    "no GraphQL": { because: OWN_CODE, codes: () => ["PARSING_ERROR", "PARSING_ERROR", "PARSING_ERROR"] },
+    "an operation that the document does not have": code(OWN_CODE, "GRAPHQL_UNKNOWN_OPERATION_NAME"),
+  },
 };
 
 /** The operation `Merged` selects the accounts three times: each time something else of them. */
@@ -69,4 +79,6 @@ export const ofTheSplit = {
   hive: exceptions.hive,
   "hive-router-runtime": { ...exceptions["hive-router-runtime"], ...asked2 },
   grafbase: { ...exceptions.grafbase, ...asked2 },
+  "hive-router": { ...exceptions["hive-router"], ...asked2 },
+  "apollo-router": { ...exceptions["apollo-router"], ...asked2 },
 };

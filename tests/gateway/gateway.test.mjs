@@ -34,6 +34,9 @@ const subscribes = {
   hive: ["sse", "websocket"],
   "hive-router-runtime": ["sse", "websocket"],
   grafbase: ["sse", "websocket"],
+  "hive-router": ["sse", "websocket"],
+  // Under a licence of Apollo's only.
+  "apollo-router": [],
 };
 
 const running = [];

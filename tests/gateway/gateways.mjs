@@ -1,4 +1,5 @@
-// Starts a gateway of federation/gateways/ as docs/gateways.md does, on a free port, before the subgraphs of a test.
+// Starts a gateway of federation/gateways/ as docs/gateways.md does, on a free port, before the subgraphs of a test. The two
+// routers are programs that `routers/build` builds; they are asked for by name (XP_GATEWAYS), as `./test routers` does.
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import { readFile, writeFile } from "node:fs/promises";
@@ -29,22 +30,77 @@ const GATEWAYS = {
   },
 };
 
+/** The folder of the routers' programs. */
+const ROUTERS = join(process.env.XP_ROUTERS ?? join(process.env.HOME ?? "", ".cache/xp-routers"), "bin");
+
+/** Programs of their own, which npm does not have. */
+const BUILT = {
+  "apollo-router": {
+    folder: "apollo-router",
+    program: join(ROUTERS, "router"),
+    command: async ({ port, scratch, folder, supergraph, secret, change }) => {
+      const config = join(scratch, "router.yaml");
+      const given = await readFile(join(folder, "router.yaml"), "utf8");
+      const changes = {
+        "listen: 127.0.0.1:4000": `listen: 127.0.0.1:${port}`,
+        "scripts: rhai": `scripts: ${join(folder, "rhai")}`,
+      };
+      await writeFile(config, proving(changed(given, { ...changes, ...change?.(port) }), secret));
+      return [join(ROUTERS, "router"), "--config", config, "--supergraph", supergraph];
+    },
+    env: () => ({ APOLLO_TELEMETRY_DISABLED: "true" }),
+  },
+  "hive-router": {
+    folder: "hive-router",
+    program: join(ROUTERS, "hive_router"),
+    command: async ({ port, scratch, folder, supergraph, secret, change }) => {
+      const config = join(scratch, "router.config.yaml");
+      const given = await readFile(join(folder, "router.config.yaml"), "utf8");
+      const changes = { "port: 4000": `port: ${port}`, "path: ../../supergraph.graphql": `path: ${supergraph}` };
+      await writeFile(config, proving(changed(given, { ...changes, ...change?.(port) }), secret));
+      return [join(ROUTERS, "hive_router")];
+    },
+    env: ({ scratch }) => ({ ROUTER_CONFIG_FILE_PATH: join(scratch, "router.config.yaml") }),
+  },
+};
+
+/** A configuration with these texts, each of which is there once, in the place of others. */
+function changed(config, changes) {
+  for (const [old, text] of Object.entries(changes)) {
+    assert.equal(config.split(old).length, 2, `the configuration has once: ${old}`);
+    config = config.replace(old, () => text);
+  }
+  return config;
+}
+
+/** Turns on what a configuration has as a comment: with a secret the router proves that it is one. */
+function proving(config, secret) {
+  if (secret === undefined) return config;
+  const lines = config.match(/^ {2}# subgraphs:\n(?: {2}#.*\n)+/m)?.[0];
+  assert.ok(lines, "the configuration has the part for production as a comment");
+  const part = lines.replaceAll(/^ {2}# /gm, "  ").replace(/(value: )("[^"]*"|\.\.\.)/, `$1"${secret}"`);
+  assert.ok(part.includes(secret), part);
+  return config.replace(lines, () => part);
+}
+
 // Grafbase's program comes for Linux on x86-64 only.
 if (process.platform !== "linux" || process.arch !== "x64") delete GATEWAYS.grafbase;
 
-/** The gateways to test: all, or those of XP_GATEWAYS. */
+/** The gateways to test: all that npm has, or those of XP_GATEWAYS. */
 export const names = process.env.XP_GATEWAYS?.split(",") ?? Object.keys(GATEWAYS);
 
 /**
- * @param {{supergraph: string, subgraphs: Record<string, string>, scratch: string, home?: string}} before the file of the
- *   supergraph, the addresses of its subgraphs for who composes by itself, a folder for files, and the server whose keys
- *   tokens are checked with
+ * @param {{supergraph: string, subgraphs: Record<string, string>, scratch: string, home?: string, secret?: string, change?: (port: number) => Record<string, string>}} before
+ *   the file of the supergraph, the addresses of its subgraphs for who composes by itself, a folder for files, the server
+ *   whose keys tokens are checked with; for routers the secret by which they prove that they are some, and texts of the
+ *   configuration with others in their place
  * @returns {Promise<{name: string, url: string, socketUrl: string, close: () => Promise<void>}>}
  */
-export async function startGateway(name, { supergraph, subgraphs, scratch, home = base }) {
-  const { folder: place, command, socket = "/graphql" } = GATEWAYS[name];
+export async function startGateway(name, { supergraph, subgraphs, scratch, home = base, secret, change }) {
+  const { folder: place, program, command, env = () => ({}), socket = "/graphql" } = GATEWAYS[name] ?? BUILT[name];
   const folder = fileURLToPath(new URL(`../../federation/gateways/${place}/`, import.meta.url));
-  assert.ok(existsSync(`${folder}node_modules`), `${name} is not installed: run npm ci in federation/gateways/${place}`);
+  if (program) assert.ok(existsSync(program), `${name} is not built: run tests/gateway/routers/build`);
+  else assert.ok(existsSync(`${folder}node_modules`), `${name} is not installed: run npm ci in federation/gateways/${place}`);
   const port = await freePort();
   const settings = {
     SUPERGRAPH: supergraph,
@@ -53,9 +109,11 @@ export async function startGateway(name, { supergraph, subgraphs, scratch, home 
     XP_JWKS: new URL("/.well-known/jwks.json", home).href,
     NODE_ENV: "production",
     HOME: scratch,
+    ...env({ scratch }),
   };
   const url = `http://127.0.0.1:${port}/graphql`;
-  const { said, close } = await startProgram(name, await command({ port, subgraphs, scratch, folder }), {
+  const started = await command({ port, subgraphs, scratch, folder, supergraph, secret, change });
+  const { said, close } = await startProgram(name, started, {
     isReady: () => answers(url),
     within: READY_MS,
     cwd: folder,

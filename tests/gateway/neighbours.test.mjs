@@ -13,7 +13,7 @@ import { askAs, endpoint, schemaFile, tokens } from "./xp.mjs";
 
 // Hive's engine in JavaScript fails at `@interfaceObject`, and Grafbase wants the interface to have a key, which would keep
 // other neighbours from implementing it.
-const able = ["apollo", "hive-router-runtime"];
+const able = ["apollo", "hive-router-runtime", "hive-router", "apollo-router"];
 
 const token = await tokens();
 const running = [];

@@ -8,6 +8,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { scratch } from "../processes.mjs";
 import { SPLIT } from "./compose.mjs";
 
+const UNCACHED = { DATABASE_URL: "sqlite:split.db", XP_CACHE_ENABLED: "off" };
+
 /** @returns {Promise<{whole: string, urls: Record<string, string>, close: () => Promise<void>}>} addresses of `/graphql` */
 export async function startSplit() {
   const home = scratch("split");
@@ -18,10 +20,10 @@ export async function startSplit() {
   };
   try {
     // The whole first: it makes the database and the keys.
-    const whole = await start(home, [], running);
+    const whole = await startServer(home, [], running, UNCACHED);
     const parts = Object.entries(SPLIT).map(async ([name, domains]) => [
       name,
-      await start(home, ["--subgraphs", domains], running),
+      await startServer(home, ["--subgraphs", domains], running, UNCACHED),
     ]);
     return { whole, urls: Object.fromEntries(await Promise.all(parts)), close };
   } catch (error) {
@@ -30,10 +32,11 @@ export async function startSplit() {
   }
 }
 
-async function start(home, words, running) {
+/** A server in this folder, with these settings; it is put among those that are running. */
+export async function startServer(home, words, running, settings) {
   const binary = process.env.XP_BINARY;
   assert.ok(binary, "XP_BINARY is not set: it names the program under test");
-  const env = { HOME: home, PATH: process.env.PATH, PORT: "0", DATABASE_URL: "sqlite:split.db", XP_CACHE_ENABLED: "off" };
+  const env = { HOME: home, PATH: process.env.PATH, PORT: "0", ...settings };
   const server = spawn(binary, ["dev", ...words], { cwd: home, env, stdio: ["ignore", "pipe", "pipe"] });
   running.push({ server, ended: once(server, "exit") });
   server.stderr.resume();

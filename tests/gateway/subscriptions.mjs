@@ -44,8 +44,13 @@ export const transports = {
 
 const EVENT_WITHIN_MS = 30_000;
 
-/** Records positions, each a little further north, until the first event comes; says which event. */
-export async function firstEvent(events, token) {
+const atServer = (token) => (query, variables) => ask(endpoint, { query, variables }, bearer(token));
+
+/**
+ * Records positions, each a little further north, until the first event comes; says which event. `write` runs a mutation of
+ * the token's account.
+ */
+export async function firstEvent(events, token, write = atServer(token)) {
   let done = false;
   const event = events.next().finally(() => (done = true));
   const until = Date.now() + EVENT_WITHIN_MS;
@@ -53,7 +58,7 @@ export async function firstEvent(events, token) {
     assert.ok(Date.now() < until, "no event came");
     const point = { timestamp: new Date().toISOString(), latitude, longitude: 13.4 };
     const query = "mutation ($input: RecordLocationsInput!) { recordLocations(input: $input) { acceptedCount } }";
-    await ask(endpoint, { query, variables: { input: { points: [point] } } }, bearer(token));
+    await write(query, { input: { points: [point] } });
     await Promise.race([event, sleep(100)]);
   }
   const { value } = await event;
