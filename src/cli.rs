@@ -89,6 +89,9 @@ enum Command {
         /// Without what is for gateways only: for client tools, such as code generators and Relay's compiler.
         #[arg(long)]
         api: bool,
+        /// The federation that it is for.
+        #[arg(long, value_enum, default_value = "apollo", conflicts_with = "api")]
+        dialect: Dialect,
     },
     /// The configuration.
     Config {
@@ -178,6 +181,15 @@ enum Settings {
     },
     /// Says everything that is wrong with it.
     Check,
+}
+
+/// For which federation a schema is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Dialect {
+    /// Apollo Federation 2: `_service`, `_entities`.
+    Apollo,
+    /// GraphQL Federation, once called Composite Schemas: fields with `@lookup`.
+    GraphqlFederation,
 }
 
 /// Why a command failed: one message, one exit code.
@@ -270,7 +282,9 @@ async fn run(cli: Cli) -> Result<(), Failure> {
             }
         }
         Command::Seed { size } => database::seed(&load(&common, Mode::Database)?.config, size).await,
-        Command::Schema { api } => tools::schema(&load(&common, Mode::Tool)?.config, api).await,
+        Command::Schema { api, dialect } => {
+            tools::schema(&load(&common, Mode::Tool)?.config, api, dialect).await
+        }
         Command::Config { action: Settings::Print { markdown: true } } => say(&xp::config::print::markdown()),
         Command::Config { action } => tools::config(&load(&common, Mode::Tool)?, action, common.json),
         Command::User { beside, action } => {

@@ -263,6 +263,9 @@ sections! {
         /// Whether answers to gateways tell which entities they depend on (`extensions.apolloEntityCacheTags`), or
         /// everything that they are made of (`apolloCacheTags`).
         cache_tags: bool = "false";
+        /// How long a gateway that is told these tags may keep an answer at most (`Cache-Control: private, max-age=…`), where
+        /// they cover everything that it is made of. 0s: not at all.
+        max_age: Duration = "60s";
         /// Where Apollo Router is told what is out of date, as in `http://router:3000/invalidation`. Not set: it is not told.
         invalidation_url: Option<ServiceUrl> = "";
         /// The shared key of that router.

@@ -96,6 +96,7 @@ impl App {
             access: Some(access.clone()),
             subgraph: config.graph.subgraph(),
             authorization_directives: config.graph.authorization_directives,
+            gateway_max_age_seconds: u32::try_from(config.gateway.max_age.as_secs()).unwrap_or(u32::MAX),
             shared_batches: config.graph.shared_batches.0,
             answer_bytes: config.graph.max_answer_bytes.0,
             answer_memory: config.graph.max_writing_memory.0,

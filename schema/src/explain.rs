@@ -199,14 +199,6 @@ impl Explained {
     }
 }
 
-/// What a request has read depends on these, in the order of their names; `None` where it has read nothing.
-pub(crate) fn tags_of(recorder: &Recorder) -> Option<Vec<String>> {
-    let dependencies = recorder.dependencies()?;
-    let mut tags: Vec<_> = dependencies.tags().map(ToString::to_string).collect();
-    tags.sort_unstable();
-    Some(tags).filter(|tags| !tags.is_empty())
-}
-
 /// The entry `extensions` of an answer.
 #[derive(Default, Serialize)]
 #[serde(rename_all = "camelCase")]

@@ -75,6 +75,8 @@ pub struct Options {
     /// Whether the federated SDL says what refuses whom (`@authenticated`, `@requiresScopes`), for gateways that refuse by
     /// themselves.
     pub authorization_directives: bool,
+    /// How long gateways that are told what answers depend on may keep them, seconds; 0: not at all.
+    pub gateway_max_age_seconds: u32,
     /// Bytes of one answer at most.
     pub answer_bytes: usize,
     /// Memory that all answers of more than 64 KiB may take together while they are written, bytes; one account half of it.
@@ -94,6 +96,7 @@ impl Default for Options {
             shared_batches: 2,
             subgraph: Subgraph::WHOLE,
             authorization_directives: false,
+            gateway_max_age_seconds: 60,
             answer_bytes: 16 << 20,
             answer_memory: 32 << 20,
             keyed_requests: Lifetimes { request: Duration::from_hours(24), claim: Duration::from_secs(10) },
@@ -209,6 +212,13 @@ impl Graph {
     /// The SDL for client tools: without federation.
     pub fn api_sdl(&self) -> &str {
         &self.inner.api_sdl
+    }
+
+    /// The SDL as a source schema of GraphQL Federation (Composite Schemas), whose lookups are ordinary fields.
+    pub fn lookup_sdl(&self) -> String {
+        let factory = sdl::ForComposition(self.inner.options.subgraph);
+        let schema: Engine = Schema::build(Row::new(), Mutation, Subscription).directive(factory).finish();
+        sdl::with_lookups(&schema)
     }
 
     /// What lets callers in. Before `Access::open` was called on it no token is good.

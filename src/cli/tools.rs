@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use entities::Store;
 use prometheus_client::registry::Registry;
-use schema::Graph;
+use schema::{Graph, Subgraph};
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -15,15 +15,24 @@ use xp::config::{
     layers::{Loaded, Problem},
 };
 
-use super::{Failure, chain, say};
+use super::{Dialect, Failure, chain, say};
 
 /// How long a server may take to say whether it is ready.
 const HEALTH_LIMIT: Duration = Duration::from_secs(3);
 
 /// `xp schema`.
-pub(super) async fn schema(config: &Config, api: bool) -> Result<(), Failure> {
+pub(super) async fn schema(config: &Config, api: bool, dialect: Dialect) -> Result<(), Failure> {
     let graph = graph(config).await?;
-    say(if api { graph.api_sdl() } else { graph.sdl() })
+    match dialect {
+        Dialect::Apollo => say(if api { graph.api_sdl() } else { graph.sdl() }),
+        Dialect::GraphqlFederation if config.graph.subgraph() == Subgraph::WHOLE => say(&graph.lookup_sdl()),
+        // A part adds fields to objects of others, and has no field at the root by which these are found.
+        Dialect::GraphqlFederation => Err(Failure::Usage(
+            "--dialect graphql-federation prints the whole graph only: leave out --subgraphs \
+             (graph.subgraphs)"
+                .to_owned(),
+        )),
+    }
 }
 
 /// A graph that is only asked about documents: it needs no data, but a store, so it gets an empty one in memory.

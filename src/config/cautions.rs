@@ -35,9 +35,10 @@ impl Config {
             say(
                 "gateways can prove themselves, and http.trusted_proxies is empty",
                 proxies.1,
-                "it is not known from where people sign in who come through a gateway: their tries are counted \
-                 for each account only, and their sessions have no ipAddress",
-                "list the gateways' addresses or networks, and have them forward X-Forwarded-For and User-Agent",
+                "it is not known from where people sign in who come through a gateway: their tries are \
+                 counted for each account only, and their sessions have no ipAddress",
+                "list the gateways' addresses or networks, and have them forward X-Forwarded-For and \
+                 User-Agent",
             );
         } else if STRANGERS.iter().any(is_stranger) {
             say(

@@ -43,6 +43,7 @@ const BUILT = {
       const given = await readFile(join(folder, "router.yaml"), "utf8");
       const changes = {
         "listen: 127.0.0.1:4000": `listen: 127.0.0.1:${port}`,
+        "listen: 127.0.0.1:8088": "listen: 127.0.0.1:0",
         "scripts: rhai": `scripts: ${join(folder, "rhai")}`,
       };
       await writeFile(config, proving(changed(given, { ...changes, ...change?.(port) }), secret));

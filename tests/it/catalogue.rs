@@ -3,6 +3,7 @@
 //! somebody else is in `foreign`. Not here: what each mutation does in detail.
 
 mod foreign;
+mod gateway_cache;
 mod mutations;
 
 use entities::{

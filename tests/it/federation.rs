@@ -91,6 +91,24 @@ async fn the_command_prints_the_sdl_that_gateways_get() {
     }
 }
 
+/// By the other federation objects are found by fields at the root, which a part of the graph has not all.
+#[tokio::test]
+async fn the_other_dialect_is_of_the_whole_graph() {
+    let app = TestApp::sqlite().await;
+    let print = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_xp"));
+        let output =
+            command.args(["schema", "--dialect", "graphql-federation"]).args(arguments).env_clear().output();
+        output.expect("the program can be started")
+    };
+    let printed = print(&[]);
+    assert_eq!(String::from_utf8_lossy(&printed.stdout), app.graph.lookup_sdl());
+    let part = print(&["--subgraphs", "forms"]);
+    assert_eq!(part.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&part.stderr).contains("the whole graph only"));
+    assert_eq!(print(&["--api"]).status.code(), Some(2), "both are not meant");
+}
+
 #[tokio::test]
 async fn the_sdl_imports_and_defines_what_it_uses_and_nothing_else() {
     let app = TestApp::sqlite().await;

@@ -20,10 +20,11 @@ use crate::{
 #[tokio::test]
 async fn the_golden_sdl_is_what_the_code_says() {
     let app = TestApp::sqlite().await;
-    let with_directives = app.with_authorization_directives();
+    let (with_directives, lookups) = (app.with_authorization_directives(), app.graph.lookup_sdl());
     for (file, sdl) in [
         ("schema/subgraph.graphql", app.graph.sdl()),
         ("schema/subgraph-authorization.graphql", with_directives.graph.sdl()),
+        ("schema/subgraph-lookups.graphql", &lookups),
         ("schema/api.graphql", app.graph.api_sdl()),
     ] {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);

@@ -86,9 +86,9 @@ pub(crate) fn throttle(ctx: &Context) -> Result<(), FieldError> {
         if throttle.may_tell_of_gateway() {
             tracing::warn!(
                 gateway = ctx.caller().address.map(|address| address.to_string()),
-                "a gateway brings sign-ins and does not say for whom: they are counted for each account only, \
-                 and their sessions have no ipAddress. Let it forward X-Forwarded-For and User-Agent, and set \
-                 http.trusted_proxies (XP_HTTP_TRUSTED_PROXIES) to the gateway's address or network"
+                "a gateway brings sign-ins and does not say for whom: they are counted for each account \
+                 only, and their sessions have no ipAddress. Let it forward X-Forwarded-For and User-Agent, \
+                 and set http.trusted_proxies (XP_HTTP_TRUSTED_PROXIES) to the gateway's address or network"
             );
         }
         return Ok(());

@@ -3,6 +3,7 @@
 //! together, so that all sets share every batch, and written one after the other. Not here: how a selection is run
 //! (`engine`), requests with an idempotency key (`keyed`), what HTTP makes of the answers.
 
+mod kept;
 mod keyed;
 
 use std::{sync::Arc, time::Instant};
@@ -306,15 +307,16 @@ impl<'g> Execution<'g> {
         });
         let trace = errors.trace.take().map(|trace| trace.finish(ctx.began(), started.elapsed()));
         let wanted = request.cache_tags && prepared.kind == OperationKind::Query;
-        let of_entities = wanted.then(|| query::entity_tags(prepared)).flatten();
+        let labels = if wanted { kept::labels(prepared, ctx, recorder) } else { kept::Labels::default() };
+        let is_whole = errors.is_empty() && !explain && !request.trace;
+        let cache =
+            cache.or_else(|| labels.policy(inner.options.gateway_max_age_seconds, ctx).filter(|_| is_whole));
         let extensions = Extensions {
             explain: explained,
             cache_token: recorder.written_version().map(|moment| moment.to_string()),
             ftv1: trace,
-            apollo_cache_tags: (wanted && of_entities.is_none())
-                .then(|| explain::tags_of(recorder))
-                .flatten(),
-            apollo_entity_cache_tags: of_entities,
+            apollo_cache_tags: labels.of_answer,
+            apollo_entity_cache_tags: labels.of_entities,
         };
         extensions.write(body.end());
         let answer = answer.finished(&ctx.caller().request_id, &ctx.bounds);

@@ -449,9 +449,8 @@ impl Mutation {
         ObjectBuilder::new(Self::NAME, fields)
             .description(Some(
                 "Everything that changes something. Fields run one after the other. What the caller's role \
-                 may not do at all is refused with an error, UNAUTHENTICATED or FORBIDDEN; what cannot be done with this input, or may not be done to \
-                 this object, is told \
-                 in `userErrors`."
+                 may not do at all is refused with an error, UNAUTHENTICATED or FORBIDDEN; what cannot be \
+                 done with this input, or may not be done to this object, is told in `userErrors`."
                     .to_owned(),
             ))
             .rust_typename(std::any::type_name::<Self>())

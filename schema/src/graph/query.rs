@@ -260,16 +260,34 @@ pub(crate) fn entity_counts(prepared: &Prepared) -> Vec<(&'static str, u32)> {
     counts
 }
 
-/// What the entities of a request depend on, in its order; `None` where it asks for none, or several times.
-pub(crate) fn entity_tags(prepared: &Prepared) -> Option<Vec<Vec<String>>> {
-    let [slots]: [Vec<ReferenceResult>; 1] = representations(prepared).try_into().ok()?;
+/// The entities that a request asks for.
+pub(crate) struct AskedEntities {
+    /// What names each, in the order of the request.
+    pub(crate) tags: Vec<Option<Tag>>,
+    /// They are of one type, and only columns of theirs are asked for: nothing that is read for one is another of them.
+    pub(crate) are_independent: bool,
+}
+
+/// The entities of a request; `None` where it asks for none, or several times.
+pub(crate) fn asked_entities(prepared: &Prepared) -> Option<AskedEntities> {
+    let (planner, root) = (prepared.planner(), &prepared.operation().selection_set.node);
+    let fields = planner.collect(&|condition| condition == Query::object().name, &[root]).ok()?;
+    let mut found = fields.iter().filter(|field| field.name() == "_entities");
+    let (Some(field), None) = (found.next(), found.next()) else { return None };
+    let slots = Representations::of(&planner, field.field).ok()?.0;
+    let mut kinds = slots.iter().filter_map(kind_and_id).map(|(kind, _)| kind);
+    let first = kinds.next();
+    let are_of_one_type = kinds.all(|kind| Some(kind) == first);
     let tags = slots.iter().map(|slot| match kind_and_id(slot) {
-        Some((kind, Some(id))) => vec![Tag::Row(kind.as_str(), id).to_string()],
+        Some((kind, Some(id))) => Some(Tag::Row(kind.as_str(), id)),
         // Whose address it is may change with any account.
-        Some((kind, None)) => vec![Tag::Type(kind.as_str()).to_string()],
-        None => Vec::new(),
+        Some((kind, None)) => Some(Tag::Type(kind.as_str())),
+        None => None,
     });
-    Some(tags.collect())
+    let of_any_type = planner.collect(&|_| true, &field.sets);
+    let are_columns = of_any_type
+        .is_ok_and(|fields| fields.iter().all(|field| field.field.selection_set.node.items.is_empty()));
+    Some(AskedEntities { tags: tags.collect(), are_independent: are_of_one_type && are_columns })
 }
 
 fn kind_and_id(slot: &ReferenceResult) -> Option<(NodeKind, Option<Uuid>)> {

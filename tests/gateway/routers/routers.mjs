@@ -83,6 +83,7 @@ async function mint(email, seconds) {
 
 /** Operations that a router refuses before it asks us, with our code and words of its own. */
 const ownWords = [
+  "a field that is not there",
   "a variable of another type",
   "a variable that is missing",
   "no GraphQL",

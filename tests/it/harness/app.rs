@@ -312,6 +312,14 @@ impl Client<'_> {
         }
     }
 
+    /// Asks as a gateway does that keeps answers: what they depend on is told.
+    pub(crate) async fn as_gateway_that_keeps(&self, query: &str, variables: Value) -> schema::Reply {
+        let caller = Caller { is_gateway: true, ..self.caller.clone() };
+        let asked = self.request(query, None, variables);
+        let request = Request { cache_tags: true, explain: false, caller, ..asked };
+        self.app.graph.execute(self.viewer.clone(), request).await
+    }
+
     fn request(&self, query: &str, name: Option<&str>, variables: Value) -> Request {
         Request {
             query: query.to_owned(),

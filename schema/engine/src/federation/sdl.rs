@@ -2,8 +2,12 @@
 //! `xp schema` and the golden file `subgraph.graphql` have; that of the API (`/schema.graphql?api`, `xp schema --api`,
 //! `api.graphql`) is for client tools, which know nothing of federation, and has GraphQL's own directives only. The library prints the types, with the directives that are declared on them; what it prints
 //! around these (a link of v2.5 with a fixed list of imports, no definitions) is replaced here by a link that imports what is
-//! used, and by the definitions of that, to the letter of the specification: composers refuse others. Not here: what
-//! is declared on which type (`object`, `mutation`, `subscription`, `cost`, `subgraph`).
+//! used, and by the definitions of that, to the letter of the specification: composers refuse others. The SDL of GraphQL
+//! Federation, once called Composite Schemas, is in `lookup`. Not here: what is declared on which type (`object`, `mutation`, `subscription`, `cost`, `subgraph`).
+
+mod lookup;
+
+pub use lookup::{ForComposition, with_lookups};
 
 use std::{borrow::Cow, collections::BTreeSet, fmt::Write as _};
 
@@ -126,12 +130,22 @@ where
     M: ObjectType + 'static,
     S: SubscriptionType + 'static,
 {
+    plain(schema, &GRAPHQL)
+}
+
+/// The SDL without a link, with the definitions of those of these directives that are used.
+fn plain<Q, M, S>(schema: &Schema<Q, M, S>, known: &[(&str, &str)]) -> String
+where
+    Q: ObjectType + 'static,
+    M: ObjectType + 'static,
+    S: SubscriptionType + 'static,
+{
     let options = SDLExportOptions::new().include_specified_by().use_space_ident();
     let printed = schema.sdl_with_options(options);
     let types = printed.rsplit_once("\n\n").map_or(printed.as_str(), |(types, _)| types);
     let used = directives(types);
     let mut definitions = String::new();
-    for (_, definition) in GRAPHQL.iter().filter(|(name, _)| used.contains(name)) {
+    for (_, definition) in known.iter().filter(|(name, _)| used.contains(name)) {
         let _ = writeln!(definitions, "{definition}\n");
     }
     format!("{definitions}{types}\n")
@@ -192,31 +206,7 @@ impl<T: CustomDirectiveFactory> CustomDirectiveFactory for ForClients<T> {
 
     fn register(&self, registry: &mut Registry) {
         self.0.register(registry);
-        for ty in registry.types.values_mut() {
-            // Without keys nothing is an entity, and the library adds no `_entities`, `_service` and their types.
-            match ty {
-                MetaType::Object { fields, keys, directive_invocations, .. }
-                | MetaType::Interface { fields, keys, directive_invocations, .. } => {
-                    *keys = None;
-                    directive_invocations.clear();
-                    fields.retain(|name, _| !name.starts_with('_'));
-                    fields.values_mut().for_each(plain_field);
-                }
-                MetaType::InputObject { input_fields, directive_invocations, .. } => {
-                    directive_invocations.clear();
-                    input_fields.values_mut().for_each(|field| field.directive_invocations.clear());
-                }
-                MetaType::Enum { enum_values, directive_invocations, .. } => {
-                    directive_invocations.clear();
-                    enum_values.values_mut().for_each(|value| value.directive_invocations.clear());
-                }
-                MetaType::Scalar { directive_invocations, .. }
-                | MetaType::Union { directive_invocations, .. } => {
-                    directive_invocations.clear();
-                }
-            }
-        }
-        registry.types.retain(|name, _| !name.starts_with('_') || name.starts_with("__"));
+        take_federation(registry);
     }
 
     fn create(
@@ -226,6 +216,35 @@ impl<T: CustomDirectiveFactory> CustomDirectiveFactory for ForClients<T> {
     ) -> ServerResult<Box<dyn CustomDirective>> {
         self.0.create(context, directive)
     }
+}
+
+/// Takes from a schema what is for gateways only.
+fn take_federation(registry: &mut Registry) {
+    for ty in registry.types.values_mut() {
+        // Without keys nothing is an entity, and the library adds no `_entities`, `_service` and their types.
+        match ty {
+            MetaType::Object { fields, keys, directive_invocations, .. }
+            | MetaType::Interface { fields, keys, directive_invocations, .. } => {
+                *keys = None;
+                directive_invocations.clear();
+                fields.retain(|name, _| !name.starts_with('_'));
+                fields.values_mut().for_each(plain_field);
+            }
+            MetaType::InputObject { input_fields, directive_invocations, .. } => {
+                directive_invocations.clear();
+                input_fields.values_mut().for_each(|field| field.directive_invocations.clear());
+            }
+            MetaType::Enum { enum_values, directive_invocations, .. } => {
+                directive_invocations.clear();
+                enum_values.values_mut().for_each(|value| value.directive_invocations.clear());
+            }
+            MetaType::Scalar { directive_invocations, .. }
+            | MetaType::Union { directive_invocations, .. } => {
+                directive_invocations.clear();
+            }
+        }
+    }
+    registry.types.retain(|name, _| !name.starts_with('_') || name.starts_with("__"));
 }
 
 fn plain_field(field: &mut MetaField) {
