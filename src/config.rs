@@ -312,6 +312,11 @@ sections! {
         /// How long PostgreSQL works on one statement of a request before it gives up.
         statement_timeout: Duration = "2s";
     }
+    /// Months of positions and of the activity log, each of which is a partition on PostgreSQL.
+    partitions: PartitionsConfig {
+        /// Months after this one whose partitions `xp serve` makes ahead, once a day and when a month begins.
+        months_ahead: u32 = "3";
+    }
     /// How long what nobody has to look at is kept.
     retention: RetentionConfig {
         /// How long a mutation that was sent with an `Idempotency-Key` is known: the same again is answered as it was, and

@@ -12,6 +12,7 @@ mod invalidation;
 mod outbound;
 mod rejection;
 pub mod telemetry;
+pub mod upkeep;
 
 use std::{
     ops::Deref,

@@ -6,7 +6,7 @@
 //! - Steps are additive (expand first, contract a release later), so that old code runs on the new schema.
 //! - Whatever changes the schema runs in a transaction under one lock, each step in its own on PostgreSQL, so any number
 //!   of processes may start at the same time and a failed step leaves nothing behind.
-//! - Old programs go on reading and writing meanwhile: on PostgreSQL a step waits two seconds for a table at most, because
+//! - Old programs go on reading and writing meanwhile: on PostgreSQL a step waits one second for a table at most, because
 //!   whoever comes after it waits behind it. Then it lets go and tries again.
 //! - Text that is ordered or compared sorts by bytes, and times sort as text, so both databases agree.
 
@@ -32,7 +32,6 @@ mod partitions;
 
 use std::{collections::HashSet, time::Duration};
 
-use chrono::NaiveDate;
 use sea_orm_migration::{
     prelude::*,
     sea_orm::{
@@ -41,7 +40,9 @@ use sea_orm_migration::{
     },
 };
 
-pub use partitions::{ensure_partitions, ensure_partitions_between};
+pub use partitions::{
+    PartitionStatus, ensure_partitions, ensure_partitions_between, partition_status, try_ensure_partitions,
+};
 
 /// One step of the schema and whether this database has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,13 +60,13 @@ pub struct Step {
 /// The database's; on PostgreSQL also where a step does not get its table for minutes. What was done before stays, and the
 /// next call goes on from there.
 pub async fn up(db: &DatabaseConnection) -> Result<(), DbErr> {
-    while locked(db, Work::Up).await? > 0 {}
-    locked(db, Work::Months(MONTHS_AHEAD)).await.map(drop)
+    while locked(db, Work::Up, Turn::Wait).await? != Some(Done::Nothing) {}
+    ensure_partitions(db, MONTHS_AHEAD).await.map(drop)
 }
 
 /// Takes back the last `count` steps, data and all.
 pub async fn down(db: &DatabaseConnection, count: u32) -> Result<(), DbErr> {
-    locked(db, Work::Down(count)).await.map(drop)
+    locked(db, Work::Down(count), Turn::Wait).await.map(drop)
 }
 
 /// Every step in order. Steps of a newer program that has been here come last. Only reads.
@@ -97,14 +98,14 @@ const MONTHS_AHEAD: u32 = 3;
 /// The key of PostgreSQL's advisory lock: any number, the same in every version of the program.
 const LOCK: i64 = 0x7870_6772_6170_6801;
 
-/// How long a step waits for a table, while others wait behind it. In PostgreSQL's words.
-const LOCK_WAIT: &str = "2s";
+/// How long a step waits for a table, while others wait behind it: at first, and each time twice as long until the most.
+const LOCK_WAIT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// Then it lets the others go on for so long.
 const LOCK_PAUSE: Duration = Duration::from_secs(1);
 
 /// And gives up after so many tries: five minutes. Whoever starts the program starts it again.
-const LOCK_TRIES: u32 = 100;
+const LOCK_TRIES: u32 = 150;
 
 /// How often a locked SQLite file is tried; each try already waits for the connection's `busy_timeout`.
 const SQLITE_TRIES: u32 = 20;
@@ -169,46 +170,65 @@ async fn applied(db: &impl ConnectionTrait) -> Result<HashSet<String>, DbErr> {
 /// What changes the schema, in one transaction.
 #[derive(Clone, Copy)]
 enum Work {
-    /// The next step that is missing, on SQLite all of them; answers how many were missing.
+    /// The next step that is missing, on SQLite all of them.
     Up,
     /// Takes back as many.
     Down(u32),
-    /// The partitions of this month and of as many after it; answers how many were missing.
-    Months(u32),
-    /// The partitions from one month to another; answers how many were missing.
-    Between(NaiveDate, NaiveDate),
+    /// The next thing to do for the months of a table.
+    Months(partitions::Part),
+}
+
+/// What a transaction has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Done {
+    /// Nothing was left to be done.
+    Nothing,
+    /// This many steps or partitions.
+    Changed(u32),
+    /// Rows have to be copied before partitions can be made of them, from this page of the default partition on.
+    Copying(u32),
+    /// All rows are copied.
+    Copied,
+}
+
+/// Whether to wait until nobody else changes the schema.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    Wait,
+    /// Nothing is done where somebody does.
+    Try,
 }
 
 impl Work {
-    async fn run(self, locked: &DatabaseTransaction) -> Result<u32, DbErr> {
+    async fn run(self, locked: &DatabaseTransaction) -> Result<Done, DbErr> {
         match self {
             Self::Up => {
                 let missing = steps(locked).await?.iter().filter(|step| !step.applied).count() as u32;
-                let at_once = if locked.get_database_backend() == DbBackend::Postgres { 1 } else { missing };
-                if missing > 0 {
-                    Migrator::up(locked, Some(at_once)).await?;
+                if missing == 0 {
+                    return Ok(Done::Nothing);
                 }
-                Ok(missing)
+                let at_once = if locked.get_database_backend() == DbBackend::Postgres { 1 } else { missing };
+                Migrator::up(locked, Some(at_once)).await?;
+                Ok(Done::Changed(at_once))
             }
-            Self::Down(count) => Migrator::down(locked, Some(count)).await.map(|()| count),
-            Self::Months(ahead) => partitions::ahead(locked, ahead).await,
-            Self::Between(first, last) => partitions::between(locked, first, last).await,
+            Self::Down(count) => Migrator::down(locked, Some(count)).await.map(|()| Done::Changed(count)),
+            Self::Months(part) => part.run(locked).await,
         }
     }
 }
 
 /// Does it while nobody else changes the schema, wholly or not at all. Where others hold a table for too long, lets go of
-/// everything, so that those who wait behind get their turn, and begins again.
-async fn locked(db: &DatabaseConnection, work: Work) -> Result<u32, DbErr> {
-    let mut tries = 1;
+/// everything, so that those who wait behind get their turn, and begins again. `None` where it was not this one's turn.
+async fn locked(db: &DatabaseConnection, work: Work, turn: Turn) -> Result<Option<Done>, DbErr> {
+    let (mut tries, mut wait) = (1, LOCK_WAIT.0);
     loop {
-        let locked = begin_locked(db).await?;
+        let Some(locked) = begin_locked(db, turn, wait).await? else { return Ok(None) };
         match work.run(&locked).await {
-            Ok(count) => return locked.commit().await.map(|()| count),
+            Ok(done) => return locked.commit().await.map(|()| Some(done)),
             Err(error) if tries < LOCK_TRIES && has_waited_too_long(&error) => {
                 locked.rollback().await?;
                 tracing::info!(tries, "a table that a migration changes is in use; it is tried again");
-                tries += 1;
+                (tries, wait) = (tries + 1, (wait * 2).min(LOCK_WAIT.1));
                 tokio::time::sleep(LOCK_PAUSE).await;
             }
             Err(error) => {
@@ -231,16 +251,31 @@ fn has_waited_too_long(error: &DbErr) -> bool {
     code == "55P03" || code == "40P01"
 }
 
-/// A transaction that no second one of this kind can run beside. The lock goes with the transaction, so it works
-/// behind a connection pooler and cannot be left behind by a process that dies.
-async fn begin_locked(db: &DatabaseConnection) -> Result<DatabaseTransaction, DbErr> {
+/// A transaction that no second one of this kind can run beside, whose statements wait so long for a table. The lock goes
+/// with the transaction, so it works behind a connection pooler and cannot be left behind by a process that dies.
+async fn begin_locked(
+    db: &DatabaseConnection,
+    turn: Turn,
+    wait: Duration,
+) -> Result<Option<DatabaseTransaction>, DbErr> {
     if db.get_database_backend() == DbBackend::Postgres {
         let locked = db.begin().await?;
         // The server's own limits are meant for requests, not for waiting here or building an index.
         locked.execute_unprepared("set local statement_timeout = 0; set local lock_timeout = 0").await?;
-        locked.execute_unprepared(&format!("select pg_advisory_xact_lock({LOCK})")).await?;
-        locked.execute_unprepared(&format!("set local lock_timeout = '{LOCK_WAIT}'")).await?;
-        return Ok(locked);
+        if turn == Turn::Try {
+            let asking = format!("select pg_try_advisory_xact_lock({LOCK})");
+            let row = locked.query_one_raw(Statement::from_string(DbBackend::Postgres, asking)).await?;
+            if !row.map(|row| row.try_get_by_index(0)).transpose()?.unwrap_or(false) {
+                return locked.rollback().await.map(|()| None);
+            }
+        } else {
+            locked.execute_unprepared(&format!("select pg_advisory_xact_lock({LOCK})")).await?;
+            // Opening any table, PostgreSQL takes note of what was changed while this waited; names of tables alone would be
+            // looked up in what it knew before.
+            locked.execute_unprepared("select from pg_class limit 0").await?;
+        }
+        locked.execute_unprepared(&format!("set local lock_timeout = {}", wait.as_millis())).await?;
+        return Ok(Some(locked));
     }
     let immediate = TransactionOptions {
         sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
@@ -253,7 +288,7 @@ async fn begin_locked(db: &DatabaseConnection) -> Result<DatabaseTransaction, Db
                 tries += 1;
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
-            answer => return answer,
+            answer => return answer.map(Some),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `xp dev` and `xp serve`: bind, prepare the database, serve until a signal, end in order. What the two do differently
 //! is all here: development makes what it needs, production refuses what is not right.
 
-use std::{future::Future, io, time::Duration};
+use std::{future::Future, io};
 
 use entities::{
     CacheOptions, Store,
@@ -41,8 +41,7 @@ pub(super) async fn dev(loaded: Loaded) -> Result<(), Failure> {
     say(&banner(&config, &listener, &accounts))?;
     warn_of_strangers(&listener);
     let app = App::new(&config, store.clone(), access, registry, Some(Development { accounts }));
-    let keep = config.retention.idempotency;
-    end(run(app, keep, listener, stop_signal()?).await?, store, telemetry).await
+    end(run(app, &config, listener, stop_signal()?).await?, store, telemetry).await
 }
 
 /// `xp serve`.
@@ -62,8 +61,7 @@ pub(super) async fn serve(loaded: Loaded, migrate: bool) -> Result<(), Failure> 
     }
     let address = listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
     tracing::info!(address, version = env!("CARGO_PKG_VERSION"), "serving");
-    let keep = config.retention.idempotency;
-    end(run(app, keep, listener, stop).await?, store, telemetry).await
+    end(run(app, &config, listener, stop).await?, store, telemetry).await
 }
 
 /// What lets callers in, where the database is as production needs it.
@@ -104,22 +102,25 @@ async fn begin(loaded: &Loaded) -> Result<(TcpListener, Telemetry), Failure> {
     Ok((listener, telemetry))
 }
 
-/// Serves until a signal, following what other instances revoke meanwhile, and forgetting requests with an idempotency key
-/// after `keep_keys`.
+/// Serves until a signal, following what other instances revoke meanwhile, forgetting requests with an idempotency key, and
+/// keeping up the database.
 async fn run(
     app: App,
-    keep_keys: Duration,
+    config: &Config,
     listener: TcpListener,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<io::Result<usize>, Failure> {
     let following = tokio::spawn(app.access.follow());
     let keeping = tokio::spawn(app.store.clone().stay_registered());
     let store = app.store.clone();
+    let keep_keys = config.retention.idempotency;
     let forgetting = tokio::spawn(idempotency::forget_old(store.database().clone(), keep_keys));
+    let keeping_up = tokio::spawn(config.upkeep().run(store.clone()));
     let served = xp::serve(app, listener, stop).await;
     following.abort();
     keeping.abort();
     forgetting.abort();
+    keeping_up.abort();
     store.deregister().await;
     Ok(served)
 }

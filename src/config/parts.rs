@@ -10,6 +10,7 @@ use entities::{
 use schema::{AccessOptions, Subgraph, engine::limits::Limits};
 
 use super::{AuthConfig, Config, GatewayConfig, GraphConfig};
+use crate::upkeep::Upkeep;
 
 /// How much longer than its request a claim on it lasts: what is left of a COMMIT ends within it.
 const CLAIM_AFTER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -90,6 +91,11 @@ impl Config {
     pub fn keyed_requests(&self) -> Lifetimes {
         let claim = self.http.request_timeout.saturating_add(CLAIM_AFTER_TIMEOUT);
         Lifetimes { request: self.retention.idempotency, claim }
+    }
+
+    /// What a running server does for its database beside the requests.
+    pub fn upkeep(&self) -> Upkeep {
+        Upkeep { months_ahead: self.partitions.months_ahead }
     }
 
     /// The database for the crate `entities`. While serving, PostgreSQL works on no statement longer than its request may

@@ -1,8 +1,9 @@
 //! What every test stands on: `db` (a private PostgreSQL, SQLite files, both seeded alike), `app` (a graph over one
-//! of them, and clients who ask it), `rows` (what is in its tables), `introspection` (the schema as clients see it) and
+//! of them, and clients who ask it), `clock` (one that can be set), `rows` (what is in its tables), `introspection` (the schema as clients see it) and
 //! `process` (the real program).
 
 mod app;
+mod clock;
 pub(crate) mod db;
 mod introspection;
 mod middlebox;
@@ -12,6 +13,7 @@ mod redis;
 mod rows;
 
 pub(crate) use app::{Client, Reply, Statement, TestApp};
+pub(crate) use clock::Clock;
 pub(crate) use introspection::{SchemaTypes, introspect, text};
 pub(crate) use middlebox::{Forgotten, MiddleBox};
 pub(crate) use proxy::Proxy;

@@ -23,6 +23,7 @@ mod examples;
 mod failures;
 mod federation;
 mod forms;
+mod growth;
 mod idempotency;
 mod instances;
 mod limits;

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod early_rows;
 mod postgres;
 
 use std::{env, fs, time::Duration};

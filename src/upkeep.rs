@@ -1,0 +1,98 @@
+//! What a running server does for its database beside the requests: it makes the partitions of the months to come, once a day
+//! and each time a month begins. Several servers do it one at a time. Not here: how a partition is made (`migration`).
+
+use std::time::Duration;
+
+use chrono::{Datelike as _, TimeDelta};
+use entities::{
+    Store,
+    clock::{self, Time},
+};
+
+/// Between two looks at the clock, which may have been set.
+const LOOK: Duration = Duration::from_secs(1);
+/// From one time to the next.
+const DAY: TimeDelta = TimeDelta::days(1);
+/// Where another process changes the schema now.
+const BUSY: TimeDelta = TimeDelta::minutes(1);
+/// After a failure.
+const FAILED: TimeDelta = TimeDelta::minutes(5);
+
+/// What is kept up, from the configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Upkeep {
+    /// Months after this one whose partitions are there.
+    pub months_ahead: u32,
+}
+
+impl Upkeep {
+    /// Keeps it up for as long as it is polled.
+    pub async fn run(self, store: Store) {
+        let mut schedule = Schedule::default();
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let now = clock::now();
+            if schedule.is_due(now) {
+                schedule.again_after(now, self.make_partitions(&store, now).await);
+            }
+        }
+    }
+
+    /// Makes what is missing; when to look again.
+    async fn make_partitions(self, store: &Store, now: Time) -> TimeDelta {
+        match migration::try_ensure_partitions(store.connection(), now, self.months_ahead).await {
+            Ok(Some(made)) => {
+                if made > 0 {
+                    tracing::info!(made, "partitions of further months were made");
+                }
+                DAY
+            }
+            Ok(None) => BUSY,
+            Err(error) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "partitions of further months could not be made; it is tried again. Where this \
+                     account may not, `xp migrate up` by the tables' owner makes them"
+                );
+                FAILED
+            }
+        }
+    }
+}
+
+/// When it is time, by a clock that may jump.
+#[derive(Debug, Default)]
+struct Schedule(Option<(Time, Time)>);
+
+impl Schedule {
+    /// The time has come, a month has begun, or the clock was set back.
+    fn is_due(&self, now: Time) -> bool {
+        self.0.is_none_or(|(last, next)| now >= next || now < last || now.month0() != last.month0())
+    }
+
+    fn again_after(&mut self, now: Time, pause: TimeDelta) {
+        self.0 = Some((now, now + pause));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_due_once_a_day_and_when_a_month_begins() {
+        let at = |text: &str| text.parse::<Time>().expect("a time");
+        let mut schedule = Schedule::default();
+        let noon = at("2026-11-29T12:00:00Z");
+        assert!(schedule.is_due(noon), "soon after the start");
+        schedule.again_after(noon, DAY);
+        assert!(!schedule.is_due(at("2026-11-30T11:59:59Z")));
+        assert!(schedule.is_due(at("2026-11-30T12:00:00Z")));
+        schedule.again_after(at("2026-11-30T12:00:00Z"), DAY);
+        assert!(!schedule.is_due(at("2026-11-30T23:59:59Z")));
+        assert!(schedule.is_due(at("2026-12-01T00:00:00Z")), "a month begins");
+        assert!(schedule.is_due(at("2026-11-30T11:00:00Z")), "the clock was set back");
+        schedule.again_after(noon, BUSY);
+        assert!(schedule.is_due(noon + BUSY), "it was another one's turn");
+    }
+}
