@@ -317,11 +317,19 @@ sections! {
         /// Months after this one whose partitions `xp serve` makes ahead, once a day and when a month begins.
         months_ahead: u32 = "3";
     }
-    /// How long what nobody has to look at is kept.
+    /// How long things are kept. What is older, running servers remove once a day.
     retention: RetentionConfig {
         /// How long a mutation that was sent with an `Idempotency-Key` is known: the same again is answered as it was, and
         /// not done twice.
         idempotency: Duration = "24h";
+        /// How long positions are kept, by device time, as in `365d`; the newest of each account too. Not set: for ever.
+        locations: Option<Duration> = "";
+        /// How long entries of the activity log are kept. Not set: for ever.
+        activity: Option<Duration> = "";
+        /// How long sessions are kept after their end, for people to see what was signed in.
+        sessions: Duration = "90d";
+        /// How long invalidations of caches are kept that no server has taken; longer than anything is cached.
+        outbox: Duration = "24h";
     }
     /// Redis: optional, shared by all instances.
     redis: RedisConfig {

@@ -40,6 +40,7 @@ use http::{
 };
 use outbound::Outbound;
 use telemetry::metrics::Metrics;
+use upkeep::TableFigures;
 
 pub use http::{playground::Account, router, server::serve};
 
@@ -72,6 +73,8 @@ pub struct AppParts {
     pub(crate) gateways_only: bool,
     pub(crate) outbound: Outbound,
     pub(crate) metrics: Arc<Metrics>,
+    /// How the tables stand, for the metrics.
+    pub tables: TableFigures,
     pub(crate) exposition: Exposition,
     /// The playground's settings, where the playground is on.
     pub(crate) playground: Option<Bytes>,
@@ -104,6 +107,7 @@ impl App {
             keyed_requests: config.keyed_requests(),
         };
         let metrics = Metrics::register(&mut registry);
+        let tables = TableFigures::register(&mut registry);
         let (settings, texts) = (config.documents.clone(), store.shared_kv().clone());
         let key = access.options().secret.document_key();
         let documents = DocumentStore::new(settings, key, texts, &mut registry);
@@ -131,6 +135,7 @@ impl App {
             gateway: config.gateway.clone(),
             outbound: Outbound::new(),
             metrics,
+            tables,
             exposition: Exposition::of(registry),
             playground: playground.then(|| http::playground::settings(&accounts, is_development)),
         }))

@@ -1,19 +1,28 @@
-//! What a running server does for its database beside the requests: it makes the partitions of the months to come, once a day
-//! and each time a month begins. Several servers do it one at a time. Not here: how a partition is made (`migration`).
+//! What a running server does for its database beside the requests, once a day and each time a month begins: it makes the
+//! partitions of the months to come, and removes what is older than it may be. Several servers do it one at a time; each
+//! looks at how the tables stand, for its metrics. Not here: how a partition is made (`migration`), what is removed and how
+//! (`entities::retention`).
 
-use std::time::Duration;
+mod figures;
+
+use std::time::{Duration, Instant};
 
 use chrono::{Datelike as _, TimeDelta};
 use entities::{
     Store,
     clock::{self, Time},
+    retention::{RetentionTimes, remove_old},
 };
+
+pub use figures::TableFigures;
 
 /// Between two looks at the clock, which may have been set.
 const LOOK: Duration = Duration::from_secs(1);
+/// Between two looks at the tables.
+const MEASURE: Duration = Duration::from_mins(10);
 /// From one time to the next.
 const DAY: TimeDelta = TimeDelta::days(1);
-/// Where another process changes the schema now.
+/// Where another process is at it, or changes the schema now.
 const BUSY: TimeDelta = TimeDelta::minutes(1);
 /// After a failure.
 const FAILED: TimeDelta = TimeDelta::minutes(5);
@@ -23,17 +32,26 @@ const FAILED: TimeDelta = TimeDelta::minutes(5);
 pub struct Upkeep {
     /// Months after this one whose partitions are there.
     pub months_ahead: u32,
+    /// How long things are kept.
+    pub retention: RetentionTimes,
 }
 
 impl Upkeep {
     /// Keeps it up for as long as it is polled.
-    pub async fn run(self, store: Store) {
-        let mut schedule = Schedule::default();
+    pub async fn run(self, store: Store, figures: TableFigures) {
+        let (mut schedule, mut measured) = (Schedule::default(), None::<Instant>);
         loop {
             tokio::time::sleep(LOOK).await;
             let now = clock::now();
             if schedule.is_due(now) {
-                schedule.again_after(now, self.make_partitions(&store, now).await);
+                let made = self.make_partitions(&store, now).await;
+                let removed = self.remove_old(&store, now).await;
+                schedule.again_after(now, made.min(removed));
+                measured = None;
+            }
+            if measured.is_none_or(|at| at.elapsed() >= MEASURE) && !store.database().is_away() {
+                figures.measure(&store, now).await;
+                measured = Some(Instant::now());
             }
         }
     }
@@ -58,8 +76,31 @@ impl Upkeep {
             }
         }
     }
-}
 
+    /// Removes what is too old; when to look again.
+    async fn remove_old(self, store: &Store, now: Time) -> TimeDelta {
+        match remove_old(store, &self.retention, now, migration::LOCK).await {
+            Ok(Some(removed)) => {
+                if !removed.is_empty() {
+                    tracing::info!(
+                        months = removed.months,
+                        rows = removed.rows,
+                        "what was too old was removed"
+                    );
+                }
+                DAY
+            }
+            Ok(None) => BUSY,
+            Err(error) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "what is too old could not be removed; it is tried again"
+                );
+                FAILED
+            }
+        }
+    }
+}
 /// When it is time, by a clock that may jump.
 #[derive(Debug, Default)]
 struct Schedule(Option<(Time, Time)>);

@@ -29,6 +29,7 @@ mod m0013_client_id_indexes;
 mod m0014_cache_ids;
 mod m0015_idempotency;
 mod partitions;
+mod sizes;
 
 use std::{collections::HashSet, time::Duration};
 
@@ -43,6 +44,7 @@ use sea_orm_migration::{
 pub use partitions::{
     PartitionStatus, ensure_partitions, ensure_partitions_between, partition_status, try_ensure_partitions,
 };
+pub use sizes::{TableSize, table_sizes};
 
 /// One step of the schema and whether this database has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,8 +97,9 @@ pub async fn analyze(db: &DatabaseConnection) -> Result<(), DbErr> {
 /// Partitions made ahead of time: enough for a quarter without a restart.
 const MONTHS_AHEAD: u32 = 3;
 
-/// The key of PostgreSQL's advisory lock: any number, the same in every version of the program.
-const LOCK: i64 = 0x7870_6772_6170_6801;
+/// The key of PostgreSQL's advisory lock, which whoever changes the schema holds: any number, the same in every version of the
+/// program.
+pub const LOCK: i64 = 0x7870_6772_6170_6801;
 
 /// How long a step waits for a table, while others wait behind it: at first, and each time twice as long until the most.
 const LOCK_WAIT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
@@ -270,10 +273,10 @@ async fn begin_locked(
             }
         } else {
             locked.execute_unprepared(&format!("select pg_advisory_xact_lock({LOCK})")).await?;
-            // Opening any table, PostgreSQL takes note of what was changed while this waited; names of tables alone would be
-            // looked up in what it knew before.
-            locked.execute_unprepared("select from pg_class limit 0").await?;
         }
+        // Opening any table, PostgreSQL takes note of what was changed before this one's turn; names of tables alone would be
+        // looked up in what it knew when the transaction began.
+        locked.execute_unprepared("select from pg_class limit 0").await?;
         locked.execute_unprepared(&format!("set local lock_timeout = {}", wait.as_millis())).await?;
         return Ok(Some(locked));
     }

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use entities::{Store, cache::instance::InstanceCounts, redis::Redis};
+use entities::{Store, cache::instance::InstanceCounts, clock, redis::Redis};
 use futures_util::FutureExt as _;
 use prometheus_client::registry::Registry;
 use serde_json::json;
@@ -154,8 +154,28 @@ async fn look_into(config: &Config, store: &Store) -> Vec<Check> {
     }
     if is_at_head {
         checks.push(servers(config, store).await);
+        checks.extend(partitions(config, store).await);
     }
     checks
+}
+
+/// The months to come have partitions; nothing to say of SQLite, which has none.
+async fn partitions(config: &Config, store: &Store) -> Option<Check> {
+    const FIX: &str = "xp migrate up; the log of a running server says why it could not make them";
+    let bad = |text: String| Check::bad("partitions", Level::Warn, text, FIX);
+    let status = match migration::partition_status(store.connection(), clock::now()).await {
+        Ok(status) => status,
+        Err(error) => return Some(bad(format!("cannot be looked at: {error}"))),
+    };
+    let months_ahead = status.iter().map(|status| status.months_ahead).min()?;
+    let default_rows: u64 = status.iter().map(|status| status.default_rows).sum();
+    let text = format!("{months_ahead} months ahead are ready, {default_rows} rows lie in no month");
+    let wanted = i32::try_from(config.partitions.months_ahead).unwrap_or(i32::MAX);
+    Some(match months_ahead {
+        -1 => bad(format!("this month has none, {default_rows} rows lie in no month")),
+        ready if ready < wanted => bad(format!("{text}; {wanted} are to be (partitions.months_ahead)")),
+        _ => Check::ok("partitions", text),
+    })
 }
 
 /// Without Redis there is one server, and with it all use the same.

@@ -115,7 +115,7 @@ async fn run(
     let store = app.store.clone();
     let keep_keys = config.retention.idempotency;
     let forgetting = tokio::spawn(idempotency::forget_old(store.database().clone(), keep_keys));
-    let keeping_up = tokio::spawn(config.upkeep().run(store.clone()));
+    let keeping_up = tokio::spawn(config.upkeep().run(store.clone(), app.tables.clone()));
     let served = xp::serve(app, listener, stop).await;
     following.abort();
     keeping.abort();

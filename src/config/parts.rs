@@ -6,10 +6,11 @@ use std::{fmt::Write as _, time::Duration};
 use entities::{
     auth::{password::Cost, secret::Secret},
     idempotency::Lifetimes,
+    retention::RetentionTimes,
 };
 use schema::{AccessOptions, Subgraph, engine::limits::Limits};
 
-use super::{AuthConfig, Config, GatewayConfig, GraphConfig};
+use super::{AuthConfig, Config, GatewayConfig, GraphConfig, RetentionConfig};
 use crate::upkeep::Upkeep;
 
 /// How much longer than its request a claim on it lasts: what is left of a COMMIT ends within it.
@@ -95,7 +96,11 @@ impl Config {
 
     /// What a running server does for its database beside the requests.
     pub fn upkeep(&self) -> Upkeep {
-        Upkeep { months_ahead: self.partitions.months_ahead }
+        let RetentionConfig { locations, activity, sessions, outbox, .. } = self.retention;
+        Upkeep {
+            months_ahead: self.partitions.months_ahead,
+            retention: RetentionTimes { locations, activity, sessions, outbox },
+        }
     }
 
     /// The database for the crate `entities`. While serving, PostgreSQL works on no statement longer than its request may

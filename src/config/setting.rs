@@ -118,8 +118,9 @@ impl Setting for Duration {
             "s" => Ok(Self::from_secs(number)),
             "m" => Ok(Self::from_secs(number.saturating_mul(60))),
             "h" => Ok(Self::from_secs(number.saturating_mul(3_600))),
+            "d" => Ok(Self::from_secs(number.saturating_mul(86_400))),
             "" => Err("the unit is missing: a duration is written as in 500ms, 5s or 2m".into()),
-            other => Err(format!("unknown unit of time `{other}`; known: ms, s, m, h")),
+            other => Err(format!("unknown unit of time `{other}`; known: ms, s, m, h, d")),
         }
     }
 }
@@ -498,6 +499,7 @@ mod tests {
     fn durations_and_sizes_carry_their_unit() {
         assert_eq!(Duration::parse("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(Duration::parse("2m"), Ok(Duration::from_mins(2)));
+        assert_eq!(Duration::parse("90d"), Ok(Duration::from_hours(90 * 24)));
         assert!(Duration::parse("5").is_err_and(|why| why.contains("unit")));
         assert!(Duration::parse("5 days").is_err());
         assert_eq!(Bytes::parse("256KiB"), Ok(Bytes(262_144)));

@@ -94,9 +94,23 @@ fn wait_until(about: &str, mut holds: impl FnMut() -> bool) {
 }
 
 fn start(url: &str, clock: &Clock) -> Server {
+    start_with(url, clock, &[])
+}
+
+fn start_with(url: &str, clock: &Clock, settings: &[(&str, &str)]) -> Server {
     let environment = clock.environment();
-    let environment: Vec<_> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    Server::start(url, &environment)
+    let environment = environment.iter().map(|(name, value)| (*name, value.as_str()));
+    Server::start(url, &environment.chain(settings.iter().copied()).collect::<Vec<_>>())
+}
+
+/// The sum of a figure in the log's lines that begin so.
+fn sum_in_log(server: &Server, message: &str, figure: &str) -> i64 {
+    let log = server.log();
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    lines
+        .filter(|line| line["message"].as_str().is_some_and(|text| text.starts_with(message)))
+        .filter_map(|line| line[figure].as_i64())
+        .sum()
 }
 
 fn mint(url: &str, clock: &Clock) -> String {
@@ -149,14 +163,7 @@ fn two_servers_make_each_partition_once() {
     let servers = [start(&seen.url, &clock), start(&seen.url, &clock)];
     seen.wait_for_months_from(6);
     assert_eq!(seen.partitions(), before + 8, "this month and three more, of two tables");
-    let made = |server: &Server| -> i64 {
-        let log = server.log();
-        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        lines
-            .filter(|line| line["message"].as_str().is_some_and(|text| text.starts_with("partitions of")))
-            .filter_map(|line| line["made"].as_i64())
-            .sum()
-    };
+    let made = |server: &Server| sum_in_log(server, "partitions of", "made");
     wait_until("both say what they have made", || servers.iter().map(made).sum::<i64>() == 8);
     for server in &servers {
         assert!(!server.log().contains("could not be made"), "{}", server.log());
@@ -200,4 +207,94 @@ fn a_held_table_makes_nobody_wait_and_is_tried_again() {
     seen.runtime.block_on(async { transaction.rollback().await.expect("it ends") });
     seen.wait_for_months_from(6);
     assert_eq!(seen.default_rows(), 0, "what came before its month lies there");
+}
+
+/// What `/metrics` says of a figure of positions.
+fn figure(server: &Server, name: &str) -> Option<i64> {
+    let (_, text) = process::send(&server.address, "/metrics", &[], "")?;
+    let line = format!("{name}{{db_collection_name=\"user_locations\"}} ");
+    text.lines().find_map(|found| found.strip_prefix(&line)).and_then(|value| value.parse().ok())
+}
+
+#[test]
+fn operators_see_how_many_months_are_ready() {
+    let seen = Seen::new();
+    let clock = Clock::new("figures", "+0");
+    let server = start_with(&seen.url, &clock, &[("XP_PARTITIONS_MONTHS_AHEAD", "5")]);
+    wait_until("five months are ready", || figure(&server, "database_partition_months_ahead") == Some(5));
+    wait_until("no row lies in none", || figure(&server, "database_partition_default_rows") == Some(0));
+    for name in ["database_table_size_bytes", "database_index_size_bytes"] {
+        wait_until(name, || figure(&server, name) > Some(8_192));
+    }
+    let doctor = |clock: &Clock, months: &str| {
+        let environment = clock.environment();
+        let mut doctor = process::xp(&seen.url);
+        doctor.envs(environment).env("XP_PARTITIONS_MONTHS_AHEAD", months).arg("doctor");
+        String::from_utf8_lossy(&doctor.output().expect("it can be started").stdout).into_owned()
+    };
+    let said = doctor(&clock, "5");
+    assert!(said.contains("ok    partitions: 5 months ahead are ready, 0 rows lie in no month"), "{said}");
+    let said = doctor(&clock, "6");
+    assert!(said.contains("warn  partitions: 5 months ahead are ready"), "{said}");
+    drop(server);
+    let later = Clock::new("figures-later", &offset(month(7)));
+    let said = doctor(&later, "5");
+    assert!(
+        said.contains("warn  partitions: this month has none") && said.contains("xp migrate up"),
+        "{said}"
+    );
+}
+
+/// Two servers, and a clock that jumps by eight months: what is older than a hundred days goes once, and nothing else.
+#[test]
+fn two_servers_remove_old_months_once() {
+    let seen = Seen::new();
+    let clock = Clock::new("old", "+0");
+    let kept = [("XP_RETENTION_LOCATIONS", "100d"), ("XP_RETENTION_ACTIVITY", "100d")];
+    let servers = [start_with(&seen.url, &clock, &kept), start_with(&seen.url, &clock, &kept)];
+    seen.wait_for_months_from(0);
+    let users = seen.count("users");
+    // Before the end of the months that are over then, and after it.
+    let now = month(8);
+    let limit = now - chrono::TimeDelta::days(100);
+    clock.set(&offset(now));
+    seen.wait_for_months_from(8);
+    let token = mint(&seen.url, &clock);
+    wait_until("the key is known", || {
+        servers.iter().all(|server| {
+            let me = process::ask(&server.address, &token, "{ me { id } }", &json!({}));
+            me.is_some_and(|answer| answer.get("errors").is_none())
+        })
+    });
+    for days in [1, 99] {
+        record(&servers[0], &token, now - chrono::TimeDelta::days(days));
+    }
+    let old = |table: &str, column: &str| seen.count(&format!("{table} where \"{column}\" < '{limit}'"));
+    wait_until("all that is old is gone", || {
+        old("user_locations", "timestamp") == 0
+            && old("user_activity_logs", "created_at") == 0
+            && old("user_last_locations", "timestamp") == 0
+    });
+    let over = |table: &str| format!("{table}_{}", (limit - Months::new(1)).format("%Y_%m"));
+    wait_until("and so are the months", || TABLES.iter().all(|table| !seen.has(&over(table))));
+    assert_eq!(
+        seen.count(&format!("user_locations where \"timestamp\" >= '{limit}'")),
+        2,
+        "what is not, stays"
+    );
+    assert_eq!(seen.count("users"), users);
+    let dropped =
+        || servers.iter().map(|server| server.log().matches("a month was removed").count()).sum::<usize>();
+    let names: std::collections::BTreeSet<String> = servers
+        .iter()
+        .flat_map(|server| server.log().lines().map(str::to_owned).collect::<Vec<_>>())
+        .filter_map(|line| serde_json::from_str::<Value>(&line).ok())
+        .filter(|line| line["message"] == "a month was removed")
+        .filter_map(|line| line["partition"].as_str().map(str::to_owned))
+        .collect();
+    assert!(dropped() >= 2, "of both tables");
+    assert_eq!(names.len(), dropped(), "each once");
+    for server in &servers {
+        assert!(!server.log().contains("could not be"), "{}", server.log());
+    }
 }

@@ -40,6 +40,7 @@ mod plans;
 mod published;
 mod readiness;
 mod recording;
+mod retention;
 mod serving;
 mod sessions;
 mod starting;

@@ -117,6 +117,7 @@ def test_rules(source):
         {"series": 'cache_requests_total{job="xp-graph", result="absent"}', "values": "0+10000x600"},
         {"series": 'circuit_breaker_state{job="xp-graph", instance="a"}', "values": "0x600"},
         {"series": 'persisted_documents_broken{job="xp-graph"}', "values": "0x600"},
+        {"series": 'database_partition_months_ahead{job="xp-graph", db_collection_name="user_locations"}', "values": "3x600"},
         {"series": 'process_resident_memory_bytes{job="xp-graph", instance="a"}', "values": "2e8x600"},
     ], "promql_expr_test": [{"expr": "count(ALERTS)", "eval_time": "590m", "exp_samples": []}]})
     with tempfile.TemporaryDirectory() as folder:

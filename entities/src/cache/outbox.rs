@@ -19,6 +19,7 @@ use super::{
     table::{SLOTS, Slot},
 };
 use crate::{
+    clock::Time,
     database::{Database, sql::record, transaction::SqlTransaction},
     error::Error,
     id,
@@ -133,6 +134,24 @@ async fn look(database: &Database) -> Result<Vec<(Uuid, Vec<Slot>)>, Error> {
         (bump.id, slots.filter(|slot| SLOTS.contains(slot)).collect())
     };
     Ok(found.into_iter().map(slots_of).collect())
+}
+
+/// Removes the oldest invalidations from before a time, so many at most; says how many. Their ids begin with the time.
+pub(crate) async fn remove_before(
+    transaction: &SqlTransaction,
+    before: Time,
+    most: u64,
+) -> Result<u64, Error> {
+    let millis = u64::try_from(before.timestamp_millis()).unwrap_or_default();
+    let first_id = uuid::Builder::from_unix_timestamp_millis(millis, &[0; 10]).into_uuid();
+    let oldest = Entity::find().select_only().column(Column::Id).filter(Column::Id.lt(first_id));
+    let oldest = oldest.order_by_asc(Column::Id).limit(most);
+    let ids: Vec<Uuid> = transaction.column("outbox.old", Entity, &oldest).await?;
+    if ids.is_empty() {
+        return Ok(0);
+    }
+    let delete = Entity::delete_many().filter(transaction.is_any(Column::Id, &ids));
+    transaction.write("outbox.remove_old", Entity, &delete).await
 }
 
 async fn remove(database: &Database, ids: &[Uuid]) -> Result<(), Error> {

@@ -141,7 +141,13 @@ impl<R: ById> Cached for Rows<R> {
     fn arguments(&self) -> impl Serialize {}
 
     fn tags(&self, key: R::Id, _: Option<&R>) -> Vec<Tag> {
-        vec![Tag::Row(R::Id::KIND.as_str(), key.into())]
+        let kind = R::Id::KIND.as_str();
+        let mut tags = vec![Tag::Row(kind, key.into())];
+        if !R::IS_ANNOUNCED {
+            // Old ones are removed many at a time (`retention`).
+            tags.push(Tag::Type(kind));
+        }
+        tags
     }
 
     fn is_strong(&self) -> bool {

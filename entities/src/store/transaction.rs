@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::{
     auth::revocation::{self, Revocation},
-    cache::outbox,
+    cache::{Tag, outbox},
     database::transaction::SqlTransaction,
     error::Error,
     events::{ChangeEvent, Changes, tags_of},
@@ -22,6 +22,7 @@ pub(crate) struct Transaction {
     store: Store,
     statements: SqlTransaction,
     changes: Vec<ChangeEvent>,
+    tags: Vec<Tag>,
     revoked: Vec<Revocation>,
     result: serde_json::Value,
 }
@@ -46,6 +47,7 @@ impl Transaction {
             store: store.clone(),
             statements,
             changes: Vec::new(),
+            tags: Vec::new(),
             revoked: Vec::new(),
             result: serde_json::Value::Null,
         })
@@ -54,6 +56,13 @@ impl Transaction {
     /// Notes a change, to be published once it is committed.
     pub(crate) fn changed(&mut self, change: ChangeEvent) {
         self.changes.push(change);
+    }
+
+    /// Notes a tag whose values end with the commit, besides those that follow from changes: nobody is told more of it.
+    pub(crate) fn invalidates(&mut self, tag: Tag) {
+        if !self.tags.contains(&tag) {
+            self.tags.push(tag);
+        }
     }
 
     /// Takes something back: from the commit on it is no longer good.
@@ -91,7 +100,8 @@ impl Transaction {
             revocation::write(&self, &self.revoked).await?;
         }
         // Published once it is committed; if this process does not get to that, another one finds it here.
-        let tags = tags_of(&self.changes);
+        let mut tags = tags_of(&self.changes);
+        tags.extend(self.tags.iter().cloned());
         let left = match (self.store.published(), tags.is_empty()) {
             (Some(published), false) => Some((published, outbox::write(&self, &tags).await?)),
             _ => None,

@@ -1,0 +1,198 @@
+//! What is old goes: positions, the activity log, sessions that have ended, invalidations that nobody took. Whole months of
+//! the first two at once, as partitions; the rest in chunks, the oldest first, so that what is left at any moment is all
+//! there is from some time on. Positions and the log are people's data: of those only what was asked for. What was removed
+//! is told the caches in the transaction that does it.
+//!
+//! Several servers may try at once: on PostgreSQL one transaction at a time does it, and none while the schema is changed.
+//! Not here: requests with an idempotency key and revocations, which their own modules remove; when it is done (the server).
+
+mod locations;
+mod months;
+mod sessions;
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use sea_orm::{QueryOrder as _, QuerySelect as _, entity::prelude::*};
+
+use crate::{
+    activity,
+    cache::{Tag, outbox},
+    clock::Time,
+    error::{Error, Failure},
+    id::{ActivityLogId, NodeKind},
+    store::{Store, transaction::Transaction},
+};
+
+/// Rows that are removed in one transaction at most.
+const CHUNK: u64 = 1_000;
+/// Between two chunks, for others to write.
+const BREATH: Duration = Duration::from_millis(20);
+
+/// How long things are kept; none: for ever.
+#[derive(Clone, Copy, Debug)]
+pub struct RetentionTimes {
+    /// Positions, by device time, and with them the newest positions of accounts.
+    pub locations: Option<Duration>,
+    /// Entries of the activity log.
+    pub activity: Option<Duration>,
+    /// Sessions, from their end.
+    pub sessions: Duration,
+    /// Invalidations. Longer than anything is cached.
+    pub outbox: Duration,
+}
+
+/// What was removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Whole months.
+    pub months: u64,
+    /// Rows besides.
+    pub rows: u64,
+}
+
+impl Removed {
+    /// Was there anything?
+    pub fn is_empty(self) -> bool {
+        self == Self::default()
+    }
+}
+
+/// Removes what is older than it may be at this moment. `None` where others do it, or change the schema (which is done under
+/// the advisory lock `schema_lock`); what is removed so far stays removed.
+///
+/// # Errors
+/// The database's; what is removed so far stays removed.
+pub async fn remove_old(
+    store: &Store,
+    times: &RetentionTimes,
+    now: Time,
+    schema_lock: i64,
+) -> Result<Option<Removed>, Error> {
+    let upkeep = Upkeep { store, schema_lock };
+    let mut removed = Removed::default();
+    let steps = async {
+        if let Some(before) = times.locations.and_then(|kept| before(now, kept)) {
+            removed.rows += upkeep.remove_last_locations(before).await?;
+            removed.months += upkeep.drop_months(&months::LOCATIONS, before).await?;
+            removed.rows += upkeep.remove_locations(before).await?;
+        }
+        if let Some(before) = times.activity.and_then(|kept| before(now, kept)) {
+            removed.months += upkeep.drop_months(&months::ACTIVITY, before).await?;
+            removed.rows += upkeep.remove_activity(before).await?;
+        }
+        if let Some(before) = before(now, times.sessions) {
+            removed.rows += upkeep.remove_sessions(before).await?;
+        }
+        if let Some(before) = before(now, times.outbox) {
+            removed.rows += upkeep.remove_invalidations(before).await?;
+        }
+        Ok(())
+    };
+    match steps.await {
+        Ok(()) => Ok(Some(removed)),
+        Err(Stopped::NotItsTurn) => Ok(None),
+        Err(Stopped::Failed(error)) => Err(error),
+    }
+}
+
+/// The moment that this was ago; none: before all times.
+fn before(now: Time, kept: Duration) -> Option<Time> {
+    TimeDelta::from_std(kept).ok().and_then(|kept| now.checked_sub_signed(kept))
+}
+
+/// Why it does not go on.
+#[derive(Debug)]
+enum Stopped {
+    NotItsTurn,
+    Failed(Error),
+}
+
+impl From<Error> for Stopped {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl Stopped {
+    /// Others hold a table, or were in the way.
+    fn is_for_a_lock(&self) -> bool {
+        let Self::Failed(error) = self else { return false };
+        matches!(error.failure(), Failure::TimedOut | Failure::Contended)
+    }
+}
+
+/// One time of removing.
+struct Upkeep<'a> {
+    store: &'a Store,
+    schema_lock: i64,
+}
+
+impl Upkeep<'_> {
+    /// Begins to remove something of this table, if it is this one's turn. Rows that are being copied into partitions stay
+    /// until they are there: the copies would bring them back.
+    async fn begin(&self, table: &str) -> Result<Transaction, Stopped> {
+        let transaction = Transaction::begin(self.store).await?;
+        let mut sql = transaction.sql();
+        if !sql.is_postgres() {
+            return Ok(transaction);
+        }
+        sql.push("SELECT pg_try_advisory_xact_lock(").bind(self.schema_lock).push(")");
+        let turns = transaction.fetch("retention.turn", "pg_locks", sql, |cells| cells.next::<bool>());
+        if turns.await?.first() != Some(&true) {
+            return Err(Stopped::NotItsTurn);
+        }
+        let mut sql = transaction.sql();
+        sql.push("SELECT c.oid::bigint FROM pg_class c WHERE c.relname = ").bind(format!("{table}_next"));
+        sql.push(" AND pg_table_is_visible(c.oid)");
+        let copies = transaction.fetch("retention.copies", "pg_class", sql, |cells| cells.next::<i64>());
+        if copies.await?.is_empty() { Ok(transaction) } else { Err(Stopped::NotItsTurn) }
+    }
+
+    /// Ends a transaction in which nothing was left to be done. One that is dropped holds the lock until its rollback, which
+    /// is not waited for: the next one would take that for somebody else.
+    async fn ends(transaction: Transaction) -> Result<(), Stopped> {
+        Ok(transaction.commit_unlogged().await?)
+    }
+
+    /// Entries of the log that are not in a whole old month.
+    async fn remove_activity(&self, before: Time) -> Result<u64, Stopped> {
+        use activity::{Column, Entity};
+        let find = Entity::find()
+            .select_only()
+            .column(Column::Id)
+            .filter(Column::CreatedAt.lt(before))
+            .order_by_asc(Column::CreatedAt)
+            .limit(CHUNK);
+        let mut removed = 0;
+        loop {
+            let mut transaction = self.begin(Entity.table_name()).await?;
+            let ids: Vec<ActivityLogId> = transaction.column("activity.old", Entity, &find).await?;
+            if ids.is_empty() {
+                return Self::ends(transaction).await.map(|()| removed);
+            }
+            let delete = Entity::delete_many()
+                .filter(transaction.is_any(Column::Id, &ids))
+                .filter(Column::CreatedAt.lt(before));
+            removed += transaction.write("activity.remove", Entity, &delete).await?;
+            transaction.invalidates(Tag::Type(NodeKind::ActivityLog.as_str()));
+            transaction.commit_unlogged().await?;
+            tokio::time::sleep(BREATH).await;
+        }
+    }
+
+    /// Invalidations that nobody took, where no server caches.
+    async fn remove_invalidations(&self, before: Time) -> Result<u64, Stopped> {
+        let mut removed = 0;
+        loop {
+            let transaction = self.begin("cache_outbox").await?;
+            let count = outbox::remove_before(&transaction, before, CHUNK).await?;
+            transaction.commit_unlogged().await?;
+            removed += count;
+            if count < CHUNK {
+                return Ok(removed);
+            }
+            tokio::time::sleep(BREATH).await;
+        }
+    }
+}

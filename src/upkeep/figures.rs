@@ -1,0 +1,75 @@
+//! How the tables stand, as figures: months that are ready, rows that lie in no month, and sizes. Looked up now and then, not
+//! when somebody asks; on SQLite there are none. The names of tables are those of the schema, so they are few.
+
+use std::error::Error;
+
+use entities::{Store, clock::Time};
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TableLabels {
+    db_collection_name: String,
+}
+
+/// The figures. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct TableFigures {
+    months_ahead: Family<TableLabels, Gauge>,
+    default_rows: Family<TableLabels, Gauge>,
+    table_bytes: Family<TableLabels, Gauge>,
+    index_bytes: Family<TableLabels, Gauge>,
+}
+
+impl TableFigures {
+    pub(crate) fn register(registry: &mut Registry) -> Self {
+        let figures = Self::default();
+        registry.register(
+            "database_partition_months_ahead",
+            "Months in a row after this one that have a partition, by table; -1 where this month has none",
+            figures.months_ahead.clone(),
+        );
+        registry.register(
+            "database_partition_default_rows",
+            "Rows that lie in no month's partition, by table; a million where there are more",
+            figures.default_rows.clone(),
+        );
+        registry.register(
+            "database_table_size_bytes",
+            "Rows on the disk, all partitions together, by table",
+            figures.table_bytes.clone(),
+        );
+        registry.register(
+            "database_index_size_bytes",
+            "Indexes on the disk, all partitions together, by table",
+            figures.index_bytes.clone(),
+        );
+        figures
+    }
+
+    /// Looks at the tables. Where that fails, what was seen before stays.
+    pub(super) async fn measure(&self, store: &Store, now: Time) {
+        let db = store.connection();
+        let measured = async {
+            for status in migration::partition_status(db, now).await? {
+                set(&self.months_ahead, status.table, i64::from(status.months_ahead));
+                set(&self.default_rows, status.table, status.default_rows as i64);
+            }
+            for size in migration::table_sizes(db).await? {
+                set(&self.table_bytes, &size.table, size.table_bytes);
+                set(&self.index_bytes, &size.table, size.index_bytes);
+            }
+            Ok::<(), Box<dyn Error + Send + Sync>>(())
+        };
+        if let Err(error) = measured.await {
+            tracing::info!(error = &*error as &dyn Error, "the tables cannot be measured now");
+        }
+    }
+}
+
+fn set(gauges: &Family<TableLabels, Gauge>, table: &str, value: i64) {
+    gauges.get_or_create(&TableLabels { db_collection_name: table.to_owned() }).set(value);
+}
