@@ -137,16 +137,15 @@ impl Upkeep<'_> {
         if !sql.is_postgres() {
             return Ok(transaction);
         }
-        sql.push("SELECT pg_try_advisory_xact_lock(").bind(self.schema_lock).push(")");
-        let turns = transaction.fetch("retention.turn", "pg_locks", sql, |cells| cells.next::<bool>());
-        if turns.await?.first() != Some(&true) {
+        sql.push("SELECT 1 WHERE pg_try_advisory_xact_lock(").bind(self.schema_lock).push(")");
+        if transaction.fetch("retention.turn", "pg_locks", sql, |_| Ok(())).await?.is_empty() {
             return Err(Stopped::NotItsTurn);
         }
         let mut sql = transaction.sql();
-        sql.push("SELECT c.oid::bigint FROM pg_class c WHERE c.relname = ").bind(format!("{table}_next"));
+        sql.push("SELECT 1 FROM pg_class c WHERE c.relname = ").bind(format!("{table}_next"));
         sql.push(" AND pg_table_is_visible(c.oid)");
-        let copies = transaction.fetch("retention.copies", "pg_class", sql, |cells| cells.next::<i64>());
-        if copies.await?.is_empty() { Ok(transaction) } else { Err(Stopped::NotItsTurn) }
+        let copies = transaction.fetch("retention.copies", "pg_class", sql, |_| Ok(())).await?;
+        if copies.is_empty() { Ok(transaction) } else { Err(Stopped::NotItsTurn) }
     }
 
     /// Ends a transaction in which nothing was left to be done. One that is dropped holds the lock until its rollback, which
@@ -177,6 +176,9 @@ impl Upkeep<'_> {
             removed += transaction.write("activity.remove", Entity, &delete).await?;
             transaction.invalidates(Tag::Type(NodeKind::ActivityLog.as_str()));
             transaction.commit_unlogged().await?;
+            if (ids.len() as u64) < CHUNK {
+                return Ok(removed);
+            }
             tokio::time::sleep(BREATH).await;
         }
     }

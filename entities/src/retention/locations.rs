@@ -36,10 +36,13 @@ impl Upkeep<'_> {
                 .filter(transaction.is_any(Column::UserId, &users))
                 .filter(Column::Timestamp.lt(before));
             removed += transaction.write("location.remove_last", Entity, &delete).await?;
-            for user in users {
+            for user in &users {
                 transaction.invalidates(Tag::List(NodeKind::Location.as_str(), "user", user.0));
             }
             transaction.commit_unlogged().await?;
+            if (users.len() as u64) < CHUNK {
+                return Ok(removed);
+            }
             tokio::time::sleep(BREATH).await;
         }
     }
@@ -98,6 +101,9 @@ impl Upkeep<'_> {
             removed += transaction.write("location.remove", Entity, &delete).await?;
             transaction.invalidates(Tag::Type(NodeKind::Location.as_str()));
             transaction.commit_unlogged().await?;
+            if (ids.len() as u64) < CHUNK {
+                return Ok(removed);
+            }
             tokio::time::sleep(BREATH).await;
         }
     }

@@ -8,7 +8,7 @@ use chrono::{Months, NaiveDate};
 use sea_orm::EntityName as _;
 
 use super::{Stopped, Upkeep};
-use crate::{activity, cache::Tag, clock::Time, id::NodeKind, location};
+use crate::{activity, cache::Tag, clock::Time, database::sql::Cells, id::NodeKind, location};
 
 /// How long it is waited for a table, while others wait behind: at first, and each time twice as long until the most.
 const LOCK_WAIT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
@@ -50,10 +50,13 @@ impl Upkeep<'_> {
         sql.push("SELECT c.relname::text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid");
         sql.push(" JOIN pg_class p ON p.oid = i.inhparent");
         sql.push(" WHERE pg_table_is_visible(p.oid) AND p.relname = ").bind(table).push(" ORDER BY 1");
-        let partitions =
-            self.store.fetch("retention.months", "pg_inherits", sql, |cells| cells.next::<String>());
+        let read = |cells: &mut Cells<'_>| {
+            let partition: String = cells.next()?;
+            Ok(monthly.is_over(&partition, before).then_some(partition))
+        };
+        let partitions = self.store.fetch("retention.months", "pg_inherits", sql, read).await?;
         let mut dropped = 0;
-        for partition in partitions.await?.iter().filter(|partition| monthly.is_over(partition, before)) {
+        for partition in partitions.iter().flatten() {
             dropped += u64::from(self.drop_month(monthly, partition).await?);
         }
         Ok(dropped)
@@ -82,10 +85,9 @@ impl Upkeep<'_> {
         let table = (monthly.table)();
         let mut transaction = self.begin(table).await?;
         let mut sql = transaction.sql();
-        sql.push("SELECT i.inhrelid::bigint FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid ");
+        sql.push("SELECT 1 FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid ");
         sql.push("WHERE pg_table_is_visible(c.oid) AND c.relname = ").bind(partition);
-        let found = transaction.fetch("retention.month", "pg_inherits", sql, |cells| cells.next::<i64>());
-        if found.await?.is_empty() {
+        if transaction.fetch("retention.month", "pg_inherits", sql, |_| Ok(())).await?.is_empty() {
             return Self::ends(transaction).await.map(|()| false);
         }
         for text in [

@@ -37,28 +37,28 @@ pub(super) async fn begin(
     months: &[NaiveDate],
 ) -> Result<(), DbErr> {
     let Partitioned { table, column } = partitioned;
-    let mut sql = format!(
+    let mut sql = vec![format!(
         "create table {table}_next (like {table} including defaults including constraints including indexes)
              partition by range (\"{column}\");
          create table {table}_next_default partition of {table}_next default;"
-    );
+    )];
     for month in months {
         let ((from, to), name) = (bounds(*month)?, partitioned.partition(*month));
         // The condition says what the partition's bounds say: with it, attaching reads no row.
-        sql.push_str(&format!(
+        sql.push(format!(
             "create table {name} partition of {table}_next for values from ('{from}') to ('{to}');
              alter table {name} add constraint {name}_bounds
                  check (\"{column}\" >= '{from}' and \"{column}\" < '{to}');"
         ));
     }
-    sql.push_str(&format!(
+    sql.push(format!(
         "create function {table}_copy() returns trigger language plpgsql as $$ begin
              insert into {table}_next values (new.*) on conflict do nothing;
              return null;
          end $$;
          create trigger copy after insert on {table}_default for each row execute function {table}_copy();"
     ));
-    locked.execute_unprepared(&sql).await?;
+    locked.execute_unprepared(&sql.concat()).await?;
     tracing::info!(table, months = months.len(), "rows are copied out of the default partition");
     Ok(())
 }
@@ -101,28 +101,28 @@ pub(super) async fn swap(locked: &DatabaseTransaction, partitioned: Partitioned)
          where i.inhparent = '{table}_next'::regclass and c.relname <> '{table}_next_default'"
     );
     let rows = locked.query_all_raw(Statement::from_string(DbBackend::Postgres, sql)).await?;
-    let mut sql = format!(
+    let mut sql = vec![format!(
         "lock table only {table} in access exclusive mode;
          drop trigger copy on {table}_default;
          drop function {table}_copy();
          alter table {table} detach partition {table}_default;
          drop table {table}_default;"
-    );
+    )];
     for row in &rows {
         let (name, bounds): (String, String) = (row.try_get_by_index(0)?, row.try_get_by_index(1)?);
-        sql.push_str(&format!(
+        sql.push(format!(
             "alter table {table}_next detach partition {name};
              alter table {table} attach partition {name} {bounds};
              alter table {name} drop constraint {name}_bounds;"
         ));
     }
-    sql.push_str(&format!(
+    sql.push(format!(
         "alter table {table}_next detach partition {table}_next_default;
          drop table {table}_next;
          alter table {table}_next_default rename to {table}_default;
          alter table {table} attach partition {table}_default default;"
     ));
-    locked.execute_unprepared(&sql).await?;
+    locked.execute_unprepared(&sql.concat()).await?;
     tracing::info!(table, months = rows.len(), "months were made out of the default partition");
     Ok(Done::Changed(rows.len() as u32))
 }
