@@ -10,12 +10,15 @@ use engine::output::Errors;
 use futures_util::future::join_all;
 use tokio::runtime::{Builder, Runtime};
 
+#[path = "../tests/derives/both.rs"]
+mod both;
 #[path = "../tests/derives/derived.rs"]
 mod derived;
 #[path = "../tests/derives/domain.rs"]
 mod domain;
 
-use domain::{Both, Query, UserById, user_id};
+use both::Both;
+use domain::{Query, UserById, user_id};
 
 const W2: &str = "{
   users(first: 50) {

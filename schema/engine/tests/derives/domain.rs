@@ -4,28 +4,19 @@
 
 use std::sync::{Arc, LazyLock};
 
-use async_graphql::{
-    EmptyMutation, EmptySubscription, Enum, ID, InputObject, OutputType as _, Schema, ValidationMode,
-    Variables, registry::Registry as Types,
-};
+use async_graphql::{Enum, ID, InputObject, OutputType as _, registry::Registry as Types};
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
 use engine::{
     batch::{Loaded, Loader, Source},
     connection::{BoundPage, MAX_ROWS, PageArgs, PageRows, Pages},
     context::Context,
-    document::{Document, Rules, request_of},
     edge::{FieldArgs, Many, NoArguments, One, Single},
     error::{Code, FieldError},
-    execute::{Executor, Settings},
-    limits::Limits,
     object::{Entity, Object, Visible},
     scalar::Leaf,
 };
-use prometheus_client::registry::Registry;
 use uuid::Uuid;
-
-use crate::derived;
 
 /// Users that have rows.
 pub(crate) const USERS: usize = 50;
@@ -564,51 +555,5 @@ impl Entity for Query {
                 )
         });
         &OBJECT
-    }
-}
-
-/// The graph, declared both ways.
-pub(crate) struct Both {
-    pub(crate) executor: Executor<Query>,
-    derived: Schema<derived::Query, EmptyMutation, EmptySubscription>,
-}
-
-impl Both {
-    pub(crate) fn new() -> Self {
-        // Whatever the queries ask for.
-        let limits = Limits {
-            selections: usize::MAX,
-            tokens: usize::MAX,
-            ignored_bytes: usize::MAX,
-            aliases: usize::MAX,
-            directives: usize::MAX,
-            root_fields: usize::MAX,
-            fragments: usize::MAX,
-            depth: usize::MAX,
-            cost: u64::MAX,
-            ..Limits::default()
-        };
-        let settings = Settings {
-            rules: Rules { limits, ..Rules::default() },
-            shared_batches: 0,
-            answer_bytes: usize::MAX,
-            answer_memory: usize::MAX,
-            ..Settings::default()
-        };
-        let derived = Schema::build(derived::Query, EmptyMutation, EmptySubscription)
-            .validation_mode(ValidationMode::Fast)
-            .finish();
-        Self { executor: Executor::new(settings, &mut Registry::default()), derived }
-    }
-
-    /// What one request runs in.
-    pub(crate) fn context(&self) -> Context {
-        self.executor.context(Memory, ())
-    }
-
-    /// The answer by the library.
-    pub(crate) async fn theirs(&self, document: &Document, variables: Variables) -> Vec<u8> {
-        let response = self.derived.execute(request_of(document.parsed.clone(), None, variables)).await;
-        serde_json::to_vec(&response).expect("an answer is JSON")
     }
 }

@@ -15,10 +15,12 @@ use serde::Deserialize as _;
 use serde_json::{Value as Json, json};
 use tokio::runtime::{Builder, Runtime};
 
+mod both;
 mod derived;
 mod domain;
 
-use domain::{Both, Query, user_id};
+use both::Both;
+use domain::{Query, user_id};
 
 thread_local! {
     static GRAPH: (Runtime, Both) =
