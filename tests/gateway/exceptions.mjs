@@ -1,5 +1,6 @@
 // Where a gateway answers otherwise than our server by its own nature, and exactly how. An exception is for one gateway and
 // one operation; what it says is held to like everything else, and it fails where it is no longer needed.
+import { TYPES } from "./types.mjs";
 
 const OWN_CODE = "it checks this before it asks anybody, and has a code of its own";
 const ONE_OF = "composition drops @oneOf, so the gateway lets the input through, and makes a null field of our refusal";
@@ -11,8 +12,6 @@ const NULL_ENTITY = "its engine adds an error to each entity that is not there, 
 const perNull = ({ data, codes }) => [...codes, ...data.filter((object) => object === null).map(() => "INTERNAL_SERVER_ERROR")];
 const nullEntity = { because: NULL_ENTITY, codes: perNull };
 const code = (because, name) => ({ because, codes: () => [name] });
-
-const ENTITIES = ["User", "Session", "Form", "FormVersion", "Submission", "Location", "ActivityLog"];
 
 /**
  * For each gateway, by the operation's title: what the answer has in the place of `data` or `codes`, made from the direct
@@ -26,7 +25,7 @@ export const exceptions = {
     "an operation that the document does not have": code(OWN_CODE, "INVALID_GRAPHQL"),
   },
   hive: {
-    ...Object.fromEntries(ENTITIES.map((type) => [`${type} by id: there, absent, and there again`, nullEntity])),
+    ...Object.fromEntries(TYPES.map((type) => [`${type} by id: there, absent, and there again`, nullEntity])),
     "User by e-mail, for those who may see it and for those who may not": nullEntity,
     "every form by id: drafts are for their owners": nullEntity,
     "a variable of another type": code(OWN_CODE, "undefined"),

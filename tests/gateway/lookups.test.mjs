@@ -17,6 +17,7 @@ import { buildSchema, graphql, parse, print } from "graphql";
 import { freePort, scratch, startProgram } from "../processes.mjs";
 import { look } from "./corpus.mjs";
 import { ABSENT } from "./operations.mjs";
+import { TYPES } from "./types.mjs";
 import { ask, askAs, endpoint, tokens } from "./xp.mjs";
 
 const GRAFBASE = fileURLToPath(
@@ -24,7 +25,6 @@ const GRAFBASE = fileURLToPath(
 );
 const LINK = `extend schema @link(url: "https://specs.grafbase.com/composite-schemas/v1",
   import: ["@key", "@lookup", "@is", "@shareable", "FieldSelectionSet", "FieldSelectionMap"])\n`;
-const TYPES = ["User", "Session", "Form", "FormVersion", "Submission", "Location", "ActivityLog"];
 const NEIGHBOUR = `
   type Query { marks: [Mark!]! }
   type Mark { text: String! ${TYPES.map((type) => `${type.toLowerCase()}: ${type}`).join(" ")} }

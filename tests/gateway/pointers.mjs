@@ -2,9 +2,9 @@
 // e-mail. What a gateway makes of such a reference must be what `_entities` answers directly.
 import { parse } from "graphql";
 import { serve } from "./neighbour.mjs";
+import { TYPES } from "./types.mjs";
 
 const LINK = 'extend schema @link(url: "https://specs.apollo.dev/federation/v2.9", import: ["@key"])';
-const TYPES = ["User", "Session", "Form", "FormVersion", "Submission", "Location", "ActivityLog"];
 
 /** The neighbours' names with their schemas. */
 export const pointerSdls = {
