@@ -129,7 +129,8 @@ struct Upkeep<'a> {
 }
 
 impl Upkeep<'_> {
-    /// Begins to remove something of this table, if it is this one's turn. Rows that are being copied into partitions stay
+    /// Begins to remove something of this table, if it is this one's turn. What is to be removed is known before: a commit says
+    /// that writes are stored, which one of nothing cannot know (`database::writes`). Rows that are being copied into partitions stay
     /// until they are there: the copies would bring them back.
     async fn begin(&self, table: &str) -> Result<Transaction, Stopped> {
         let transaction = Transaction::begin(self.store).await?;
@@ -148,10 +149,13 @@ impl Upkeep<'_> {
         if copies.is_empty() { Ok(transaction) } else { Err(Stopped::NotItsTurn) }
     }
 
-    /// Ends a transaction in which nothing was left to be done. One that is dropped holds the lock until its rollback, which
-    /// is not waited for: the next one would take that for somebody else.
-    async fn ends(transaction: Transaction) -> Result<(), Stopped> {
-        Ok(transaction.commit_unlogged().await?)
+    /// Begins to delete rows. Not while nothing can be stored: that succeeds on a full disk, and would be taken for the end of
+    /// it. Whole months go also then, which makes room.
+    async fn begin_to_delete(&self, table: &str) -> Result<Transaction, Stopped> {
+        if self.store.database().write_fault().is_some() {
+            return Err(Stopped::NotItsTurn);
+        }
+        self.begin(table).await
     }
 
     /// Entries of the log that are not in a whole old month.
@@ -165,11 +169,11 @@ impl Upkeep<'_> {
             .limit(CHUNK);
         let mut removed = 0;
         loop {
-            let mut transaction = self.begin(Entity.table_name()).await?;
-            let ids: Vec<ActivityLogId> = transaction.column("activity.old", Entity, &find).await?;
+            let ids: Vec<ActivityLogId> = self.store.database().column("activity.old", Entity, &find).await?;
             if ids.is_empty() {
-                return Self::ends(transaction).await.map(|()| removed);
+                return Ok(removed);
             }
+            let mut transaction = self.begin_to_delete(Entity.table_name()).await?;
             let delete = Entity::delete_many()
                 .filter(transaction.is_any(Column::Id, &ids))
                 .filter(Column::CreatedAt.lt(before));
@@ -187,8 +191,12 @@ impl Upkeep<'_> {
     async fn remove_invalidations(&self, before: Time) -> Result<u64, Stopped> {
         let mut removed = 0;
         loop {
-            let transaction = self.begin("cache_outbox").await?;
-            let count = outbox::remove_before(&transaction, before, CHUNK).await?;
+            let ids = outbox::older_than(self.store.database(), before, CHUNK).await?;
+            if ids.is_empty() {
+                return Ok(removed);
+            }
+            let transaction = self.begin_to_delete("cache_outbox").await?;
+            let count = outbox::remove_in(&transaction, &ids).await?;
             transaction.commit_unlogged().await?;
             removed += count;
             if count < CHUNK {

@@ -136,21 +136,17 @@ async fn look(database: &Database) -> Result<Vec<(Uuid, Vec<Slot>)>, Error> {
     Ok(found.into_iter().map(slots_of).collect())
 }
 
-/// Removes the oldest invalidations from before a time, so many at most; says how many. Their ids begin with the time.
-pub(crate) async fn remove_before(
-    transaction: &SqlTransaction,
-    before: Time,
-    most: u64,
-) -> Result<u64, Error> {
+/// The oldest invalidations from before a time, so many at most. Their ids begin with the time.
+pub(crate) async fn older_than(database: &Database, before: Time, most: u64) -> Result<Vec<Uuid>, Error> {
     let millis = u64::try_from(before.timestamp_millis()).unwrap_or_default();
     let first_id = uuid::Builder::from_unix_timestamp_millis(millis, &[0; 10]).into_uuid();
     let oldest = Entity::find().select_only().column(Column::Id).filter(Column::Id.lt(first_id));
-    let oldest = oldest.order_by_asc(Column::Id).limit(most);
-    let ids: Vec<Uuid> = transaction.column("outbox.old", Entity, &oldest).await?;
-    if ids.is_empty() {
-        return Ok(0);
-    }
-    let delete = Entity::delete_many().filter(transaction.is_any(Column::Id, &ids));
+    database.column("outbox.old", Entity, &oldest.order_by_asc(Column::Id).limit(most)).await
+}
+
+/// Removes these invalidations; says how many there were.
+pub(crate) async fn remove_in(transaction: &SqlTransaction, ids: &[Uuid]) -> Result<u64, Error> {
+    let delete = Entity::delete_many().filter(transaction.is_any(Column::Id, ids));
     transaction.write("outbox.remove_old", Entity, &delete).await
 }
 

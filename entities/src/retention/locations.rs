@@ -26,11 +26,11 @@ impl Upkeep<'_> {
             .limit(CHUNK);
         let mut removed = 0;
         loop {
-            let mut transaction = self.begin(location::Entity.table_name()).await?;
-            let users: Vec<UserId> = transaction.column("location.old_last", Entity, &find).await?;
+            let users: Vec<UserId> = self.store.database().column("location.old_last", Entity, &find).await?;
             if users.is_empty() {
-                return Self::ends(transaction).await.map(|()| removed);
+                return Ok(removed);
             }
+            let mut transaction = self.begin_to_delete(location::Entity.table_name()).await?;
             // One that was replaced meanwhile stays.
             let delete = Entity::delete_many()
                 .filter(transaction.is_any(Column::UserId, &users))
@@ -90,11 +90,11 @@ impl Upkeep<'_> {
             .limit(CHUNK);
         let mut removed = 0;
         loop {
-            let mut transaction = self.begin(Entity.table_name()).await?;
-            let ids: Vec<LocationId> = transaction.column("location.old", Entity, &find).await?;
+            let ids: Vec<LocationId> = self.store.database().column("location.old", Entity, &find).await?;
             if ids.is_empty() {
-                return Self::ends(transaction).await.map(|()| removed);
+                return Ok(removed);
             }
+            let mut transaction = self.begin_to_delete(Entity.table_name()).await?;
             let delete = Entity::delete_many()
                 .filter(transaction.is_any(Column::Id, &ids))
                 .filter(Column::Timestamp.lt(before));

@@ -45,7 +45,7 @@ impl Upkeep<'_> {
     }
 
     async fn remove_ended(&self, old: &[&End], before: Time) -> Result<u64, Stopped> {
-        let mut transaction = self.begin(Entity.table_name()).await?;
+        let mut transaction = self.begin_to_delete(Entity.table_name()).await?;
         let ids: Vec<SessionId> = old.iter().map(|end| end.id).collect();
         // One whose time was prolonged meanwhile stays.
         let ended = Condition::any()
