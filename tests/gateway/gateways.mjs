@@ -65,6 +65,9 @@ const BUILT = {
   },
 };
 
+/** The program of a router. */
+export const programOf = (router) => BUILT[router].program;
+
 /** A configuration with these texts, each of which is there once, in the place of others. */
 function changed(config, changes) {
   for (const [old, text] of Object.entries(changes)) {

@@ -3,17 +3,18 @@
 // (gateway.test.mjs and the others, which are run with the routers too).
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { freePort, scratch as folder } from "../../processes.mjs";
 import { compose, neighbourSdl } from "../compose.mjs";
 import { look } from "../corpus.mjs";
 import { exceptions } from "../exceptions.mjs";
-import { names, startGateway } from "../gateways.mjs";
+import { names, programOf, startGateway } from "../gateways.mjs";
 import { startNeighbour } from "../neighbour.mjs";
 import { operations } from "../operations.mjs";
 import { startServer } from "../split.mjs";
@@ -160,6 +161,33 @@ for (const name of names) {
       } finally {
         await late.close();
       }
+    });
+  });
+}
+
+if (names.includes("apollo-router")) {
+  const shipped = (file) => fileURLToPath(new URL(`../../../federation/gateways/apollo-router/${file}`, import.meta.url));
+  const run = (...words) => promisify(execFile)(programOf("apollo-router"), words, { env: { APOLLO_TELEMETRY_DISABLED: "true" }, timeout: 30_000 });
+
+  test("apollo-router takes the part for those who have a licence, and names it where there is none", async () => {
+    const both = join(scratch, "with-licence.yaml");
+    const [free, licensed] = await Promise.all(["router.yaml", "licensed.yaml"].map((file) => readFile(shipped(file), "utf8")));
+    await writeFile(both, (free + licensed).replace("scripts: rhai", `scripts: ${shipped("rhai")}`).replace("127.0.0.1:8088", "127.0.0.1:0"));
+    assert.match((await run("config", "validate", both)).stdout, /is valid/);
+    await assert.rejects(run("--config", both, "--supergraph", place.supergraph), ({ stderr, stdout }) => {
+      assert.match(stderr + stdout, /license violation.*Authentication plugin.*Federated subscriptions/);
+      return true;
+    });
+  });
+
+  test("apollo-router does not start with a supergraph that says who is refused, but with ours", async () => {
+    const config = join(scratch, "free.yaml");
+    const free = (await readFile(shipped("router.yaml"), "utf8")).replace("scripts: rhai", `scripts: ${shipped("rhai")}`);
+    await writeFile(config, free.replace("127.0.0.1:8088", "127.0.0.1:0").replace("127.0.0.1:4000", "127.0.0.1:0"));
+    const golden = fileURLToPath(new URL("../../../federation/supergraph-authorization.graphql", import.meta.url));
+    await assert.rejects(run("--config", config, "--supergraph", golden), ({ stderr, stdout }) => {
+      assert.match(stderr + stdout, /license violation.*authenticated.*requiresScopes/);
+      return true;
     });
   });
 }
