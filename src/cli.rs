@@ -93,6 +93,12 @@ enum Command {
         #[arg(long, value_enum, default_value = "apollo", conflicts_with = "api")]
         dialect: Dialect,
     },
+    /// Prints a script by which a shell completes commands and options, as in `source <(xp completions bash)`.
+    Completions {
+        /// Whose script it is.
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
     /// The configuration.
     Config {
         #[command(subcommand)]
@@ -282,6 +288,11 @@ async fn run(cli: Cli) -> Result<(), Failure> {
             }
         }
         Command::Seed { size } => database::seed(&load(&common, Mode::Database)?.config, size).await,
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut self::command(), "xp", &mut script);
+            say(String::from_utf8_lossy(&script).trim_end())
+        }
         Command::Schema { api, dialect } => {
             tools::schema(&load(&common, Mode::Tool)?.config, api, dialect).await
         }

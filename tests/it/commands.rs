@@ -175,6 +175,22 @@ async fn an_operator_mints_and_inspects_tokens_and_changes_keys() {
     }
 }
 
+/// The shell reads the script, and knows the commands by it.
+#[test]
+fn a_shell_completes_commands_by_the_printed_script() {
+    let ask = r#"set -u; source <("$XP" completions bash); COMP_WORDS=(xp con); COMP_CWORD=1; _xp xp con xp; echo "${COMPREPLY[@]}""#;
+    let output =
+        std::process::Command::new("bash").args(["-c", ask]).env("XP", env!("CARGO_BIN_EXE_xp")).output();
+    let output = output.expect("bash runs");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "config");
+    for shell in ["zsh", "fish", "elvish", "powershell"] {
+        let script =
+            std::process::Command::new(env!("CARGO_BIN_EXE_xp")).args(["completions", shell]).output();
+        assert!(String::from_utf8_lossy(&script.expect("it runs").stdout).contains("doctor"), "{shell}");
+    }
+}
+
 /// With `--json` each command prints one JSON value and nothing else; failures stay text on standard error.
 #[tokio::test]
 async fn every_command_answers_in_json_where_it_is_asked_to() {
