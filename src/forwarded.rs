@@ -42,8 +42,8 @@ impl Forwarding {
         Self { trusted: trusted.clone(), told: Mutex::default() }
     }
 
-    /// The client's address, and whether a proxy has said it. `X-Forwarded-For` is read from its end, as far as those who wrote it are trusted; what a
-    /// client writes there itself is never reached.
+    /// The client's address, and whether a proxy has said it. `X-Forwarded-For` is read from its end, as far as those who
+    /// wrote it are trusted; what a client writes there itself is never reached.
     pub(crate) fn client_address(&self, peer: IpAddr, headers: &HeaderMap) -> (IpAddr, bool) {
         let peer = peer.to_canonical();
         if !headers.contains_key(X_FORWARDED_FOR) {

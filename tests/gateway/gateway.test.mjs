@@ -34,7 +34,8 @@ const subscribes = {
   hive: ["sse", "websocket"],
   "hive-router-runtime": ["sse", "websocket"],
   grafbase: ["sse", "websocket"],
-  "hive-router": ["sse", "websocket"],
+  // As shipped; over WebSocket: routers/routers.mjs.
+  "hive-router": ["sse"],
   // Under a licence of Apollo's only.
   "apollo-router": [],
 };

@@ -161,7 +161,7 @@ test("a wrong secret in connection_init is refused, and one is as good there as 
     ]);
     return code;
   };
-  assert.equal(await closed({ "router-authorization": "wrong" }), 4403);
+  assert.equal(await closed({ "router-authorization": "wrong" }), 4401);
   // A client that is none of a gateway's: it connects again with another token.
   assert.equal(await closed({ authorization: "Bearer nonsense" }), 4403);
   const socket = new WebSocket(own.socketUrl, ["graphql-transport-ws"]);
@@ -176,4 +176,38 @@ test("a wrong secret in connection_init is refused, and one is as good there as 
   assert.deepEqual(said[1].payload, { data: { __typename: "Query" } });
   socket.close();
   assert.equal(await own.stop(), 0);
+});
+
+test("a gateway's socket that is renewed with a bad token tells each operation before it is closed", async () => {
+  const { token } = await xp.signIn("COLLECTOR");
+  const socket = new WebSocket(xp.socketUrl, ["graphql-transport-ws"], { headers: { "router-authorization": SECRET } });
+  const closed = once(socket, "close");
+  await once(socket, "open");
+  const said = [];
+  socket.on("message", (data) => said.push(JSON.parse(data)));
+  const say = (message) => socket.send(JSON.stringify(message));
+  // The handshake has proved the gateway: what stands here is not looked at.
+  say({ type: "connection_init", payload: { authorization: `Bearer ${token}`, "router-authorization": "wrong" } });
+  say({ type: "subscribe", id: "1", payload: { query: MOVED } });
+  await xp.expectSubscriptions("websocket", 1);
+  say({ type: "ping", payload: { authorization: "Bearer nonsense" } });
+  const [code] = await closed;
+  assert.equal(code, 4403);
+  const last = said.at(-1);
+  assert.deepEqual([last.type, last.id, last.payload[0].extensions.code], ["error", "1", "UNAUTHENTICATED"]);
+});
+
+test("a client's own socket is closed without a word to its operations, which it begins anew", async () => {
+  const [{ token, session }, other] = [await xp.signIn("COLLECTOR"), await xp.signIn("COLLECTOR")];
+  const socket = new WebSocket(xp.socketUrl, ["graphql-transport-ws"]);
+  const closed = once(socket, "close");
+  await once(socket, "open");
+  const said = [];
+  socket.on("message", (data) => said.push(JSON.parse(data).type));
+  socket.send(JSON.stringify({ type: "connection_init", payload: { authorization: `Bearer ${token}` } }));
+  socket.send(JSON.stringify({ type: "subscribe", id: "1", payload: { query: MOVED } }));
+  await xp.expectSubscriptions("websocket", 1);
+  await xp.endSession(other.token, session);
+  assert.equal((await closed)[0], 4401);
+  assert.deepEqual(said, ["connection_ack"]);
 });

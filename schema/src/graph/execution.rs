@@ -308,9 +308,13 @@ impl<'g> Execution<'g> {
         let trace = errors.trace.take().map(|trace| trace.finish(ctx.began(), started.elapsed()));
         let wanted = request.cache_tags && prepared.kind == OperationKind::Query;
         let labels = if wanted { kept::labels(prepared, ctx, recorder) } else { kept::Labels::default() };
-        let is_whole = errors.is_empty() && !explain && !request.trace;
-        let cache =
-            cache.or_else(|| labels.policy(inner.options.gateway_max_age_seconds, ctx).filter(|_| is_whole));
+        // A gateway that keeps answers by their tags may keep only what these cover, also of types that have an age.
+        let cache = if wanted {
+            let is_whole = errors.is_empty() && !explain && !request.trace;
+            labels.policy(inner.options.gateway_max_age_seconds, ctx).filter(|_| is_whole)
+        } else {
+            cache
+        };
         let extensions = Extensions {
             explain: explained,
             cache_token: recorder.written_version().map(|moment| moment.to_string()),

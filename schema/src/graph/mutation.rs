@@ -53,8 +53,8 @@ static FIELDS: LazyLock<Vec<MutationField>> = LazyLock::new(|| {
 });
 
 /// What a caller needs for a mutation to begin. It is asked for here and can be declared in the schema (`@authenticated`,
-/// `@requiresScopes`: `Options::authorization_directives`), for gateways that refuse by themselves: with an error, so that is how it is refused here, for
-/// every mutation alike. What may be done to which object, the mutation decides, and tells it in `userErrors`.
+/// `@requiresScopes`: `Options::authorization_directives`), for gateways that refuse by themselves: with an error, so that is
+/// how it is refused here, for every mutation alike. What may be done to which object, the mutation decides, and tells it in `userErrors`.
 #[derive(Clone, Copy)]
 pub(crate) enum Needs {
     /// Nothing: callers who are not signed in may run it.

@@ -243,7 +243,7 @@ fn end_user(
 }
 
 /// Gateways make one error of an answer that is not 200, whatever it says.
-fn unauthenticated(is_gateway: bool) -> Rejection {
+pub(in crate::http) fn unauthenticated(is_gateway: bool) -> Rejection {
     let status = if is_gateway { StatusCode::OK } else { StatusCode::UNAUTHORIZED };
     Rejection::new(status, UNAUTHENTICATED, "The access token is not valid.")
 }

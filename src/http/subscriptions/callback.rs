@@ -1,7 +1,8 @@
 //! Apollo's HTTP callback protocol (`callback/1.0`): a gateway asks once, and gets each event as a request of ours. Only
 //! addresses of listed origins are called, never another one that they point to. First the address has to confirm that it
 //! knows the subscription (`check`); then it gets `next` for each answer, `check` as often as it wished, and `complete` at
-//! the end, with errors where something else than the subscription ended it, or it could not begin. It ends when the address does not know it any more, or cannot be reached. Not here: what is answered.
+//! the end, with errors where something else than the subscription ended it, or it could not begin. It ends when the address
+//! does not know it any more, or cannot be reached. Not here: what is answered.
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 

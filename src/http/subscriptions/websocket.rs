@@ -1,7 +1,8 @@
 //! `graphql-transport-ws` (the protocol of the npm package `graphql-ws`) on a WebSocket: queries, mutations and
 //! subscriptions, many at a time. One task a socket; it reads, runs operations, and writes, so a client that does not
 //! read stops its own operations, and one that does not read for long is cut off. How a socket begins is in `handshake`,
-//! who it is of in `greeting`, its frames and messages are in `frames`, what they say in `message`, how it ends in `close`. Not here: what is answered.
+//! who it is of in `greeting`, its frames and messages are in `frames`, what they say in `message`, how it ends in
+//! `close`. Not here: what is answered.
 
 use std::{
     collections::HashMap,
@@ -192,7 +193,7 @@ struct Connection {
     end: Pin<Box<dyn Future<Output = End> + Send>>,
     running: HashMap<Arc<str>, Running>,
     messages: SelectAll<BoxStream<'static, ServerMessage>>,
-    /// A gateway has come with a token that is not valid: nobody acts for it, and only what gets a new one may run.
+    /// A gateway has come with a token that is not valid: its operations are refused, each by itself.
     has_bad_token: bool,
     /// Has it been heard of since it was asked?
     heard: bool,
@@ -258,10 +259,15 @@ impl Connection {
         {
             self.finish().await;
         }
-        if let Break(Over::Ended(end)) = flow
-            && (self.trust.is_gateway() || end.is_final())
-        {
-            self.tell_all(end).await;
+        match flow {
+            Break(Over::Ended(end)) if self.trust.is_gateway() => {
+                self.tell_all(&end.reply(&self.headers)).await;
+            }
+            Break(Over::Because(close::NOT_VALID)) if self.trust.is_gateway() => {
+                let refusal = graphql::unauthenticated(true).into_reply(request_id(&self.headers));
+                self.tell_all(&refusal).await;
+            }
+            _ => {}
         }
         self.messages.clear();
         match flow {
@@ -273,13 +279,14 @@ impl Connection {
     }
 
     /// Tells each operation that is still running why it ends. A gateway passes that on, and makes an error of its own of a
-    /// socket that is closed; clients begin anew by themselves what they were not told of, which helps unless `end` is final.
-    async fn tell_all(&mut self, end: End) {
+    /// socket that is closed. Clients that ask directly begin anew by themselves what they were not told of.
+    async fn tell_all(&mut self, why: &Reply) {
         self.end = Box::pin(pending());
         let until = tokio::time::Instant::now() + CLOSE_WITHIN;
         let ids: Vec<_> = self.running.drain().map(|(id, running)| (id, running.handle.abort()).0).collect();
         for id in ids {
-            let told = self.answer(&id, end.reply(&self.headers));
+            let (body, codes) = (why.body.clone(), why.codes.clone());
+            let told = self.answer(&id, Reply { body, codes, ..Reply::default() });
             if !matches!(tokio::time::timeout_at(until, told).await, Ok(Continue(()))) {
                 return;
             }

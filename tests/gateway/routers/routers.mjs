@@ -210,7 +210,8 @@ if (names.includes("hive-router")) {
       let router;
 
       before(async () => {
-        router = await startGateway("hive-router", { ...place, change });
+        const websocket = { "# websocket:\n#   enabled: true": "websocket:\n  enabled: true" };
+        router = await startGateway("hive-router", { ...place, change: () => ({ ...change(), ...websocket }) });
       });
 
       after(() => router?.close());

@@ -17,7 +17,8 @@ use tokio::sync::broadcast::Receiver;
 use super::{Caller, MUTATIONS, caller, document, user_errors};
 use crate::harness::{Client, TestApp, db, introspect};
 
-const ROOTS: [&str; 8] = [
+const ROOTS: [&str; 9] = [
+    "query($version: ID!) { formVersion(id: $version) { number hash form { title } } }",
     "{ users(first: 4) { totalCount nodes { id displayName role } } }",
     "{ forms(first: 4) { totalCount nodes { id title status submissionCount owner { displayName } } } }",
     "{ me { displayName email forms(first: 3) { totalCount } lastLocation { latitude } } }",
@@ -37,6 +38,9 @@ const ENTITIES: &str = "query($representations: [_Any!]!) { _entities(representa
 /// Entities of one type, of which only columns are asked for: each has tags of its own.
 const USERS: &str = "query($users: [_Any!]!) { _entities(representations: $users) { ... on User { id displayName role email } } }";
 const FORMS: &str = "query($forms: [_Any!]!) { _entities(representations: $forms) { ... on Form { title status version submissionCount } } }";
+
+/// A type that others may keep by its age alone.
+const VERSIONS: &str = "query($versions: [_Any!]!) { _entities(representations: $versions) { ... on FormVersion { number hash } } }";
 
 /// An answer, or one entity of it, and what it is thrown away by.
 struct Kept {
@@ -150,9 +154,12 @@ async fn no_answer_that_a_gateway_keeps_is_older_than_a_write_that_it_was_told_o
                 ("nobody", app.anonymous()),
             ];
             let mut changes = app.store.events().subscribe_own();
-            let (mut gateway, all) = (Gateway::default(), variables(&caller));
+            let (mut gateway, mut all) = (Gateway::default(), variables(&caller));
+            let version = format!("{{ form(id: \"{}\") {{ currentVersion {{ id }} }} }}", caller.open);
+            all["version"] = app.as_admin().ask(&version).await["form"]["currentVersion"]["id"].clone();
+            all["versions"] = json!([{ "__typename": "FormVersion", "id": all["version"] }]);
             for (who, client) in &readers {
-                for query in ROOTS.into_iter().chain([ENTITIES, USERS, FORMS]) {
+                for query in ROOTS.into_iter().chain([ENTITIES, USERS, FORMS, VERSIONS]) {
                     gateway.ask(who, client, query, &of(query, &all)).await;
                 }
             }

@@ -41,7 +41,7 @@ pub(super) fn labels(prepared: &Prepared, ctx: &Context, recorder: &Recorder) ->
     };
     let own: Vec<Option<String>> =
         entities.tags.iter().map(|tag| tag.as_ref().map(ToString::to_string)).collect();
-    // Which entity has led to what else is not known: that is everybody's.
+    // It is not known which entity has led to what else was read, so each gets the tags of all of it.
     if entities.are_independent {
         for tag in own.iter().flatten() {
             tags.remove(tag);

@@ -30,6 +30,7 @@ closes! {
     INVALID_PAYLOAD = 4400 "Invalid message: the payload must be an object";
     TOO_MUCH_JSON = 4400 "Invalid message: nested too deep, or too many values";
     NOT_READY = 4401 "Unauthorized: connection_init comes first";
+    NO_GATEWAY = 4401 "The gateway's credentials are not valid";
     REVOKED = 4401 "The session has ended";
     EXPIRED = 4403 "The access token has expired";
     NOT_VALID = 4403 "The access token is not valid";

@@ -21,6 +21,7 @@ const AUTHORIZATION: &str = "authorization";
 const ROUTER_AUTHORIZATION: &str = "router-authorization";
 /// How long a client may take to say who it is.
 const INIT_WITHIN: Duration = Duration::from_secs(3);
+
 impl Connection {
     /// Waits for `connection_init`, and finds out who it is.
     pub(super) async fn greet(&mut self, speaks_protocol: bool) -> Flow {
@@ -61,6 +62,10 @@ impl Connection {
 
     /// Routers send the headers that they have for a subgraph here, and not in the handshake.
     fn recognize_gateway(&mut self, message: &ClientMessage<'_>) -> Flow {
+        // The handshake has proved it already.
+        if self.trust == Trust::Connection {
+            return Continue(());
+        }
         let Some(secret) = flow(message.header(ROUTER_AUTHORIZATION))? else { return Continue(()) };
         match self.app.gateways.has_secret(&secret) {
             Ok(false) => Continue(()),
@@ -75,7 +80,7 @@ impl Connection {
                 self.socket.set_limits(limits(&self.app, true, self.trust), memory(&self.app, owner));
                 Continue(())
             }
-            Err(_) => Break(close::NOT_VALID.into()),
+            Err(_) => Break(close::NO_GATEWAY.into()),
         }
     }
 
