@@ -234,7 +234,11 @@ async fn sdl(State(app): State<App>, request: Request) -> Response {
     let kept = if app.gateways_only { "no-store" } else { "no-cache" };
     let headers =
         [(header::CONTENT_TYPE, "application/graphql; charset=utf-8"), (header::CACHE_CONTROL, kept)];
-    (headers, text.to_owned()).into_response()
+    let mut response = (headers, text.to_owned()).into_response();
+    if is_gateway() {
+        response.extensions_mut().insert(compression::ToGateway);
+    }
+    response
 }
 
 /// The JSON Schema of form definitions, for form builders and their editors.

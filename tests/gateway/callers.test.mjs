@@ -2,9 +2,12 @@
 // has written, so that what it reads next is not older, on whatever instance. Before two instances that are asked in turn.
 // Not here: what operations answer (gateway.test.mjs).
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { request } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { json } from "node:stream/consumers";
 import { after, before, describe, test } from "node:test";
 import { compose } from "./compose.mjs";
 import { names, startGateway } from "./gateways.mjs";
@@ -43,6 +46,16 @@ after(async () => {
 const signIn = (url, client, { email = me.email, password = PASSWORD } = {}) =>
   ask(url, { query: SIGN_IN, variables: { input: { email, password } } }, { "x-forwarded-for": client, "user-agent": `Phone of ${client}` });
 
+/** Asks as fetch cannot: without User-Agent. */
+async function withoutAgent(url, operation) {
+  const sent = request(url, { method: "POST", headers: { "content-type": "application/json", accept: "application/json" } });
+  sent.end(JSON.stringify(operation));
+  const [response] = await once(sent, "response");
+  const { data, errors } = await json(response);
+  assert.equal(errors, undefined, JSON.stringify(errors));
+  return data;
+}
+
 for (const name of names) {
   describe(`through ${name}`, () => {
     let gateway;
@@ -57,6 +70,12 @@ for (const name of names) {
       const { data, errors } = await signIn(gateway.url, "203.0.113.99");
       assert.equal(errors, undefined, JSON.stringify(errors));
       assert.deepEqual(data.signIn.session, { ipAddress: "203.0.113.99", userAgent: "Phone of 203.0.113.99" });
+    });
+
+    test("a session of a client that does not say what it is has no device", async () => {
+      // Programs that send a request say what they are themselves, unless they are told otherwise.
+      const { signIn } = await withoutAgent(gateway.url, { query: SIGN_IN, variables: { input: { email: me.email, password: PASSWORD } } });
+      assert.equal(signIn.session.userAgent, null);
     });
 
     // One address has 20 tries at once, on each instance.

@@ -32,6 +32,8 @@ const CLAIMS = { issuer: "xp-graph", audience: "xp-graph", algorithms: ["ES256"]
 
 class Subgraph extends RemoteGraphQLDataSource {
   willSendRequest({ request, context }) {
+    // Else it would be that of the program that sends it.
+    request.http.headers.set("user-agent", "");
     for (const name of FORWARDED) {
       const value = context.headers?.[name];
       if (value !== undefined) request.http.headers.set(name, String(value));

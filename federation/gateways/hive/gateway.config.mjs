@@ -35,6 +35,8 @@ export const gatewayConfig = defineConfig({
       const sent = FORWARDED.map((name) => [name, request.headers.get(name) ?? said[name]]);
       // XP Graph believes it where its setting http.trusted_proxies lists this gateway.
       sent.push(["x-forwarded-for", clientOf(request, context)]);
+      // Else it would be this program's own.
+      sent.unshift(["user-agent", ""]);
       return Object.fromEntries(sent.filter(([, value]) => typeof value === "string"));
     },
   },

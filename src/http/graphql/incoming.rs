@@ -255,6 +255,8 @@ pub(in crate::http) fn caller(app: &App, parts: &Parts, trust: Trust) -> Caller 
     let address = found.map(|(address, _)| address);
     let forwarded_address = found.and_then(|(address, is_forwarded)| is_forwarded.then_some(address));
     let agent = parts.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
+    // A gateway whose client has sent none says so by an empty one, or it would send its own.
+    let agent = agent.filter(|agent| !agent.is_empty());
     let request_id = Arc::from(request_id(&parts.headers));
     let (user_agent, is_gateway) = (agent.map(Arc::from), trust.is_gateway());
     let (in_batch, may_introspect) = (false, false);

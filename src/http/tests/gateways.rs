@@ -460,18 +460,19 @@ async fn a_session_through_a_gateway_has_the_address_of_its_client_or_none() {
     .await;
     let sign_up = "mutation($e: String!) { signUp(input: { email: $e, password: \"correct horse battery\",
         displayName: \"Ann\" }) { session { ipAddress userAgent } } }";
-    for (email, client, address) in
-        [("a@example.com", Some("203.0.113.9"), json!("203.0.113.9")), ("b@example.com", None, Value::Null)]
-    {
+    for (email, client, address, agent, device) in [
+        ("a@example.com", Some("203.0.113.9"), json!("203.0.113.9"), "Phone", json!("Phone")),
+        ("b@example.com", None, Value::Null, "", Value::Null),
+    ] {
         let body = json!({ "query": sign_up, "variables": { "e": email } });
-        let mut request = with(by_gateway(post_of(body.to_string())), "user-agent", "Phone");
+        let mut request = with(by_gateway(post_of(body.to_string())), "user-agent", agent);
         request.extensions_mut().insert(server::Peer([127, 0, 0, 1].into()));
         let request = match client {
             Some(client) => with(request, "x-forwarded-for", client),
             None => request,
         };
         let session = &send(&app, request).await.2["data"]["signUp"]["session"];
-        assert_eq!(*session, json!({ "ipAddress": address, "userAgent": "Phone" }));
+        assert_eq!(*session, json!({ "ipAddress": address, "userAgent": device }));
     }
 }
 
@@ -492,7 +493,13 @@ async fn answers_to_gateways_are_compressed_cheaply_or_not_at_all() {
         })
         .await;
         let ask = || with(asking(SERVICE), "accept-encoding", accepted);
-        for (request, coding) in [(by_gateway(ask()), coding), (ask(), to_others)] {
+        let read = || with(get_of("/schema.graphql"), "accept-encoding", accepted);
+        for (request, coding) in [
+            (by_gateway(ask()), coding),
+            (ask(), to_others),
+            (by_gateway(read()), coding),
+            (read(), to_others),
+        ] {
             let (status, headers, _) = send(&app, request).await;
             assert_eq!(status, 200);
             assert_eq!(headers.get("content-encoding").map(text), coding, "{setting} {accepted}");
