@@ -101,6 +101,7 @@ impl Upkeep {
         }
     }
 }
+
 /// When it is time, by a clock that may jump.
 #[derive(Debug, Default)]
 struct Schedule(Option<(Time, Time)>);

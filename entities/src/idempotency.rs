@@ -49,13 +49,13 @@ record! {
         pub id: Uuid,
         /// Made of what is asked for.
         pub fingerprint: String,
-        /// Who runs it, or has run it last.
+        /// The claim of the process that runs the request, or has run it last.
         pub claim: Uuid,
         /// Until then nobody else may run it.
         pub claimed_until: Time,
         /// What is stored of it: a `Stored` a line, as JSON.
         pub stored: String,
-        /// What it was answered.
+        /// The body of the answer; null until there is one.
         pub answer: Option<String>,
         /// The codes of the answer's errors, with commas between them.
         pub codes: Option<String>,
@@ -106,11 +106,11 @@ pub enum Claimed {
 /// An answer that is given again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeptAnswer {
-    /// Its bytes.
+    /// The body of the answer, as JSON.
     pub body: String,
     /// The codes of its errors.
     pub codes: Vec<String>,
-    /// Its cache token.
+    /// The cache token of the answer, if its request has written.
     pub cache_token: Option<String>,
 }
 
@@ -119,7 +119,7 @@ pub struct KeptAnswer {
 pub struct Stored {
     /// Which part of the request has stored it.
     place: (u32, u32),
-    /// What it was about, as its entry in the activity log says.
+    /// The id of the object that the transaction was about, as its entry in the activity log says.
     pub subject: Option<Uuid>,
     /// What else its result consists of; null where that is all.
     pub result: serde_json::Value,

@@ -166,7 +166,7 @@ impl Graph {
         let introspector = if options.authorization_directives {
             introspector.directive(subgraph)
         } else {
-            introspector.directive(sdl::WithoutAuthorization(subgraph))
+            introspector.directive(sdl::without_authorization(subgraph))
         };
         let introspector = introspector
             // Depth is counted where documents are read; the library must not refuse what was let through.
@@ -174,7 +174,7 @@ impl Graph {
             .validation_mode(ValidationMode::Fast)
             .finish();
         let for_clients: Engine =
-            Schema::build(Row::new(), Mutation, Subscription).directive(sdl::ForClients(subgraph)).finish();
+            Schema::build(Row::new(), Mutation, Subscription).directive(sdl::for_clients(subgraph)).finish();
         let api_sdl = sdl::api(&for_clients);
         let service = ServiceInfo { subgraph, sdl: sdl::federated(&introspector, &[]).into() };
         let text = introspector.sdl();
@@ -216,7 +216,7 @@ impl Graph {
 
     /// The SDL as a source schema of GraphQL Federation (Composite Schemas), whose lookups are ordinary fields.
     pub fn lookup_sdl(&self) -> String {
-        let factory = sdl::ForComposition(self.inner.options.subgraph);
+        let factory = sdl::for_composition(self.inner.options.subgraph);
         let schema: Engine = Schema::build(Row::new(), Mutation, Subscription).directive(factory).finish();
         sdl::with_lookups(&schema)
     }

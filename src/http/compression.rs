@@ -128,27 +128,33 @@ impl Coding {
             Self::Brotli => "br",
         }
     }
+}
 
-    /// The one that the caller likes best (RFC 9110 §12.5.3), of equals the first of these. Without a usable
-    /// `Accept-Encoding` nothing is compressed.
-    fn accepted_by(headers: &HeaderMap, preferred: [Self; 3]) -> Self {
+/// The codings that a caller takes (RFC 9110 §12.5.3), each with its weight.
+struct Accepted<'h>(Vec<(&'h str, u16)>);
+
+impl<'h> Accepted<'h> {
+    fn of(headers: &'h HeaderMap) -> Self {
         let accepted =
             headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
-        let listed: Vec<(&str, u16)> =
-            accepted.flat_map(|value| value.split(',')).filter_map(weighted).collect();
-        let weight = |name: &str| {
-            let given = |wanted: &str| {
-                let of_name = |(listed, _): &&(&str, u16)| listed.eq_ignore_ascii_case(wanted);
-                listed.iter().find(of_name).map(|(_, weight)| *weight)
-            };
-            // RFC 9110 §8.4.1.3: `x-gzip` is the same.
-            given(name).or_else(|| given("x-gzip").filter(|_| name == "gzip"))
-        };
-        let any = weight("*");
-        let mut best = (Self::Identity, weight("identity").unwrap_or(0));
+        Self(accepted.flat_map(|value| value.split(',')).filter_map(weighted).collect())
+    }
+
+    fn weight(&self, name: &str) -> Option<u16> {
+        let listed = self.0.iter().find(|(listed, _)| listed.eq_ignore_ascii_case(name));
+        listed.map(|(_, weight)| *weight)
+    }
+
+    /// The one that the caller likes best, of equals the first of these. Without a usable `Accept-Encoding` nothing is
+    /// compressed.
+    fn best(&self, preferred: [Coding; 3]) -> Coding {
+        // RFC 9110 §8.4.1.3: `x-gzip` is the same.
+        let same = |coding: Coding| (coding == Coding::Gzip).then(|| self.weight("x-gzip")).flatten();
+        let any = self.weight("*");
+        let mut best = (Coding::Identity, self.weight("identity").unwrap_or(0));
         let mut is_compressed = false;
         for coding in preferred {
-            let weight = weight(coding.name()).or(any).unwrap_or(0);
+            let weight = self.weight(coding.name()).or_else(|| same(coding)).or(any).unwrap_or(0);
             // What is compressed is as good as what is not.
             if weight > best.1 || (weight == best.1 && weight > 0 && !is_compressed) {
                 (best, is_compressed) = ((coding, weight), true);
@@ -156,14 +162,11 @@ impl Coding {
         }
         best.0
     }
-}
 
-/// Whether the caller takes an answer as it is (RFC 9110 §12.5.3): unless they say that they do not.
-fn takes_identity(headers: &HeaderMap) -> bool {
-    let accepted = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
-    let listed: Vec<(&str, u16)> = accepted.flat_map(|value| value.split(',')).filter_map(weighted).collect();
-    let weight = |name: &str| listed.iter().find(|(listed, _)| listed.eq_ignore_ascii_case(name));
-    weight("identity").or_else(|| weight("*")).is_none_or(|(_, weight)| *weight > 0)
+    /// Whether the caller takes an answer as it is: unless they say that they do not.
+    fn takes_identity(&self) -> bool {
+        self.weight("identity").or_else(|| self.weight("*")).is_none_or(|weight| weight > 0)
+    }
 }
 
 /// Holds the memory of an encoder for a body of so many bytes, and that of the body, where nobody does yet.
@@ -193,15 +196,15 @@ fn weighted(item: &str) -> Option<(&str, u16)> {
 
 /// Sends an answer as the caller takes it, or tells that they have it.
 pub(super) async fn respond(State(app): State<App>, request: Request, next: Next) -> Response {
-    let [smallest, cheapest] = [Coding::SMALLEST, Coding::CHEAPEST]
-        .map(|preferred| Coding::accepted_by(request.headers(), preferred));
+    let accepted = Accepted::of(request.headers());
+    let [smallest, cheapest] = [Coding::SMALLEST, Coding::CHEAPEST].map(|preferred| accepted.best(preferred));
+    let takes_identity = accepted.takes_identity();
     let is_read =
         matches!(*request.method(), Method::GET | Method::HEAD) || request.method().as_str() == super::QUERY;
     let conditions = request.headers().get_all(header::IF_NONE_MATCH).iter();
     let known: Vec<HeaderValue> = if is_read { conditions.cloned().collect() } else { Vec::new() };
     let id = request.headers().get(super::REQUEST_ID).cloned();
     let id = id.map(|id| HeaderMap::from_iter([(super::REQUEST_ID, id)])).unwrap_or_default();
-    let takes_identity = takes_identity(request.headers());
     let owner = request.extensions().get::<Owner>().cloned().unwrap_or_default();
     let mut response = next.run(request).await;
     caching::vary_by_caller(&mut response);
@@ -440,7 +443,7 @@ mod tests {
             header::ACCEPT_ENCODING,
             HeaderValue::from_str(accept).expect("a header"),
         )]);
-        Coding::accepted_by(&headers, Coding::SMALLEST).name()
+        Accepted::of(&headers).best(Coding::SMALLEST).name()
     }
 
     #[test]
@@ -466,7 +469,7 @@ mod tests {
         ] {
             assert_eq!(chosen(accept), coding, "{accept}");
         }
-        assert_eq!(Coding::accepted_by(&HeaderMap::new(), Coding::CHEAPEST), Coding::Identity);
+        assert_eq!(Accepted::of(&HeaderMap::new()).best(Coding::CHEAPEST), Coding::Identity);
     }
 
     #[test]
@@ -480,7 +483,7 @@ mod tests {
         ] {
             let value = HeaderValue::from_str(accept).expect("a header");
             assert_eq!(
-                takes_identity(&HeaderMap::from_iter([(header::ACCEPT_ENCODING, value)])),
+                Accepted::of(&HeaderMap::from_iter([(header::ACCEPT_ENCODING, value)])).takes_identity(),
                 takes,
                 "{accept}"
             );

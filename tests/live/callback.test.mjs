@@ -203,7 +203,7 @@ test("what does not confirm is not called back", async () => {
   await other.stop();
 });
 
-test("a subscription that is refused is confirmed, and told why there is none", async () => {
+test("a subscription that is refused is confirmed first, and then completed with its error", async () => {
   const { subscriptionId } = await subscribed(undefined);
   const complete = await router.expect(subscriptionId, "complete");
   assert.equal(complete.errors[0].extensions.code, "UNAUTHENTICATED");

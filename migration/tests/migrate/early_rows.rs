@@ -153,7 +153,7 @@ async fn copying_that_was_cut_off_is_completed() {
     expect_made(&db, 2 * ROWS + ROWS_LONG_AGO + 1).await;
 }
 
-/// Who finds another process at work leaves it alone.
+/// A process that finds another one making partitions makes none itself.
 #[tokio::test]
 async fn a_process_whose_turn_it_is_not_does_nothing() {
     let postgres = Postgres::start();

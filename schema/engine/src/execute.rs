@@ -201,7 +201,7 @@ impl<Q: Entity> Executor<Q> {
         let sdl = settings.federation.map_or_else(
             || {
                 let plain = Schema::build(Row::<Q>::new(), EmptyMutation, EmptySubscription);
-                sdl::api(&plain.directive(sdl::ForClients(door)).finish())
+                sdl::api(&plain.directive(sdl::for_clients(door)).finish())
             },
             |composed| sdl::federated(&introspector, composed),
         );

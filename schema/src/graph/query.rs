@@ -36,7 +36,7 @@ use engine::{
     edge::{Arguments, FieldArgs, NoArguments, One},
     error::{FieldError, RequestError},
     object::{Edge, Entity, FieldRequest, Object, Run},
-    plan::Planner,
+    plan::{Planner, Selected},
     service::Service,
 };
 
@@ -270,10 +270,8 @@ pub(crate) struct AskedEntities {
 
 /// The entities of a request; `None` where it asks for none, or several times.
 pub(crate) fn asked_entities(prepared: &Prepared) -> Option<AskedEntities> {
-    let (planner, root) = (prepared.planner(), &prepared.operation().selection_set.node);
-    let fields = planner.collect(&|condition| condition == Query::object().name, &[root]).ok()?;
-    let mut found = fields.iter().filter(|field| field.name() == "_entities");
-    let (Some(field), None) = (found.next(), found.next()) else { return None };
+    let planner = prepared.planner();
+    let [field]: [Selected<'_>; 1] = entity_fields(prepared).try_into().ok()?;
     let slots = Representations::of(&planner, field.field).ok()?.0;
     let mut kinds = slots.iter().filter_map(kind_and_id).map(|(kind, _)| kind);
     let first = kinds.next();
@@ -298,12 +296,17 @@ fn kind_and_id(slot: &ReferenceResult) -> Option<(NodeKind, Option<Uuid>)> {
     }
 }
 
-/// The representations of each `_entities` of a request.
-fn representations(prepared: &Prepared) -> Vec<Vec<ReferenceResult>> {
+/// Each `_entities` of a request.
+fn entity_fields(prepared: &Prepared) -> Vec<Selected<'_>> {
     let (planner, root) = (prepared.planner(), &prepared.operation().selection_set.node);
     let fields = planner.collect(&|condition| condition == Query::object().name, &[root]).unwrap_or_default();
-    let entities = fields.iter().filter(|field| field.name() == "_entities");
-    entities.filter_map(|field| Some(Representations::of(&planner, field.field).ok()?.0)).collect()
+    fields.into_iter().filter(|field| field.name() == "_entities").collect()
+}
+
+/// The representations of each.
+fn representations(prepared: &Prepared) -> Vec<Vec<ReferenceResult>> {
+    let (planner, fields) = (prepared.planner(), entity_fields(prepared));
+    fields.iter().filter_map(|field| Some(Representations::of(&planner, field.field).ok()?.0)).collect()
 }
 
 /// What one representation names.

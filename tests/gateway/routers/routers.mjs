@@ -169,7 +169,7 @@ if (names.includes("apollo-router")) {
   const shipped = (file) => fileURLToPath(new URL(`../../../federation/gateways/apollo-router/${file}`, import.meta.url));
   const run = (...words) => promisify(execFile)(programOf("apollo-router"), words, { env: { APOLLO_TELEMETRY_DISABLED: "true" }, timeout: 30_000 });
 
-  test("apollo-router takes the part for those who have a licence, and names it where there is none", async () => {
+  test("apollo-router validates the licensed part, and without a licence names what needs one", async () => {
     const both = join(scratch, "with-licence.yaml");
     const [free, licensed] = await Promise.all(["router.yaml", "licensed.yaml"].map((file) => readFile(shipped(file), "utf8")));
     await writeFile(both, (free + licensed).replace("scripts: rhai", `scripts: ${shipped("rhai")}`).replace("127.0.0.1:8088", "127.0.0.1:0"));

@@ -8,7 +8,7 @@
 
 mod lookup;
 
-pub use lookup::{ForComposition, with_lookups};
+pub use lookup::{for_composition, with_lookups};
 
 use std::{borrow::Cow, collections::BTreeSet, fmt::Write as _};
 
@@ -124,7 +124,7 @@ where
     )
 }
 
-/// The SDL of a schema as clients use it. `schema` was built with [`ForClients`].
+/// The SDL of a schema as clients use it. `schema` was built with [`for_clients`].
 pub fn api<Q, M, S>(schema: &Schema<Q, M, S>) -> String
 where
     Q: ObjectType + 'static,
@@ -152,34 +152,21 @@ where
     format!("{definitions}{types}\n")
 }
 
-/// Has the last word on what a schema has, and takes from it the directives by which a gateway refuses callers by itself:
-/// `@authenticated` and `@requiresScopes`. Apollo Router starts with a supergraph that has these only under a licence.
+/// What a factory makes of a schema, changed once more: the last word on what it has.
 #[derive(Clone, Copy)]
-pub struct WithoutAuthorization<T>(pub T);
+pub struct Changed<T> {
+    factory: T,
+    change: fn(&mut Registry),
+}
 
-impl<T: CustomDirectiveFactory> CustomDirectiveFactory for WithoutAuthorization<T> {
+impl<T: CustomDirectiveFactory> CustomDirectiveFactory for Changed<T> {
     fn name(&self) -> Cow<'static, str> {
-        self.0.name()
+        self.factory.name()
     }
 
     fn register(&self, registry: &mut Registry) {
-        self.0.register(registry);
-        for ty in registry.types.values_mut() {
-            match ty {
-                MetaType::Object { fields, directive_invocations, requires_scopes, .. }
-                | MetaType::Interface { fields, directive_invocations, requires_scopes, .. } => {
-                    without_authorization(directive_invocations, requires_scopes);
-                    for field in fields.values_mut() {
-                        without_authorization(&mut field.directive_invocations, &mut field.requires_scopes);
-                    }
-                }
-                MetaType::Enum { directive_invocations, requires_scopes, .. }
-                | MetaType::Scalar { directive_invocations, requires_scopes, .. } => {
-                    without_authorization(directive_invocations, requires_scopes);
-                }
-                MetaType::Union { .. } | MetaType::InputObject { .. } => {}
-            }
-        }
+        self.factory.register(registry);
+        (self.change)(registry);
     }
 
     fn create(
@@ -187,39 +174,44 @@ impl<T: CustomDirectiveFactory> CustomDirectiveFactory for WithoutAuthorization<
         context: &ContextDirective<'_>,
         directive: &Directive,
     ) -> ServerResult<Box<dyn CustomDirective>> {
-        self.0.create(context, directive)
-    }
-}
-
-fn without_authorization(directives: &mut Vec<MetaDirectiveInvocation>, scopes: &mut Vec<String>) {
-    directives.retain(|directive| directive.name != AUTHENTICATED);
-    scopes.clear();
-}
-
-/// Has the last word on what a schema has, and takes from it what is for gateways only.
-#[derive(Clone, Copy)]
-pub struct ForClients<T>(pub T);
-
-impl<T: CustomDirectiveFactory> CustomDirectiveFactory for ForClients<T> {
-    fn name(&self) -> Cow<'static, str> {
-        self.0.name()
-    }
-
-    fn register(&self, registry: &mut Registry) {
-        self.0.register(registry);
-        take_federation(registry);
-    }
-
-    fn create(
-        &self,
-        context: &ContextDirective<'_>,
-        directive: &Directive,
-    ) -> ServerResult<Box<dyn CustomDirective>> {
-        self.0.create(context, directive)
+        self.factory.create(context, directive)
     }
 }
 
 /// Takes from a schema what is for gateways only.
+pub fn for_clients<T>(factory: T) -> Changed<T> {
+    Changed { factory, change: take_federation }
+}
+
+/// Takes from a schema the directives by which a gateway refuses callers by itself: `@authenticated` and `@requiresScopes`.
+/// Apollo Router starts with a supergraph that has these only under a licence.
+pub fn without_authorization<T>(factory: T) -> Changed<T> {
+    Changed { factory, change: take_authorization }
+}
+
+fn take_authorization(registry: &mut Registry) {
+    let take = |directives: &mut Vec<MetaDirectiveInvocation>, scopes: &mut Vec<String>| {
+        directives.retain(|directive| directive.name != AUTHENTICATED);
+        scopes.clear();
+    };
+    for ty in registry.types.values_mut() {
+        match ty {
+            MetaType::Object { fields, directive_invocations, requires_scopes, .. }
+            | MetaType::Interface { fields, directive_invocations, requires_scopes, .. } => {
+                take(directive_invocations, requires_scopes);
+                for field in fields.values_mut() {
+                    take(&mut field.directive_invocations, &mut field.requires_scopes);
+                }
+            }
+            MetaType::Enum { directive_invocations, requires_scopes, .. }
+            | MetaType::Scalar { directive_invocations, requires_scopes, .. } => {
+                take(directive_invocations, requires_scopes);
+            }
+            MetaType::Union { .. } | MetaType::InputObject { .. } => {}
+        }
+    }
+}
+
 fn take_federation(registry: &mut Registry) {
     for ty in registry.types.values_mut() {
         // Without keys nothing is an entity, and the library adds no `_entities`, `_service` and their types.

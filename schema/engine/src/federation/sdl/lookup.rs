@@ -4,20 +4,15 @@
 //! one-of input with a key by which no other field finds it, as `userBy(lookup: {email: …})` has. Not here: Apollo's
 //! federation (`sdl`).
 
-use std::{
-    borrow::Cow,
-    collections::{HashMap, HashSet},
-};
+use std::collections::{HashMap, HashSet};
 
 use async_graphql::{
-    ContextDirective, CustomDirective, CustomDirectiveFactory, ObjectType, Schema, ServerResult,
-    SubscriptionType, Value,
+    ObjectType, Schema, SubscriptionType, Value,
     indexmap::IndexMap,
-    parser::types::Directive,
     registry::{MetaDirectiveInvocation, MetaField, MetaType, MetaTypeName, Registry},
 };
 
-use super::{GRAPHQL, plain, take_federation};
+use super::{Changed, GRAPHQL, plain, take_federation};
 
 /// The directives of GraphQL Federation that are used here, with their definitions.
 const DIRECTIVES: [(&str, &str); 4] = [
@@ -31,7 +26,7 @@ const DIRECTIVES: [(&str, &str); 4] = [
     ("shareable", "directive @shareable repeatable on OBJECT | FIELD_DEFINITION"),
 ];
 
-/// The SDL of a source schema. `schema` was built with [`ForComposition`].
+/// The SDL of a source schema. `schema` was built with [`for_composition`].
 pub fn with_lookups<Q, M, S>(schema: &Schema<Q, M, S>) -> String
 where
     Q: ObjectType + 'static,
@@ -42,46 +37,32 @@ where
     plain(schema, &known)
 }
 
-/// Has the last word on what a schema has: takes Apollo's federation from it and marks keys and lookups.
-#[derive(Clone, Copy)]
-pub struct ForComposition<T>(pub T);
+/// Takes Apollo's federation from a schema, and marks keys and lookups.
+pub fn for_composition<T>(factory: T) -> Changed<T> {
+    Changed { factory, change: mark_lookups }
+}
 
-impl<T: CustomDirectiveFactory> CustomDirectiveFactory for ForComposition<T> {
-    fn name(&self) -> Cow<'static, str> {
-        self.0.name()
-    }
-
-    fn register(&self, registry: &mut Registry) {
-        self.0.register(registry);
-        let keys = keys(registry);
-        take_federation(registry);
-        for (name, ty) in &mut registry.types {
-            let MetaType::Object { fields, shareable, directive_invocations, .. } = ty else { continue };
-            for key in keys.get(name).into_iter().flatten() {
-                directive_invocations.push(directive("key", &[("fields", key)]));
-            }
-            if *shareable {
-                directive_invocations.push(directive("shareable", &[]));
-            }
-            for field in fields.values_mut().filter(|field| field.shareable) {
-                field.directive_invocations.push(directive("shareable", &[]));
-            }
+fn mark_lookups(registry: &mut Registry) {
+    let keys = keys(registry);
+    take_federation(registry);
+    for (name, ty) in &mut registry.types {
+        let MetaType::Object { fields, shareable, directive_invocations, .. } = ty else { continue };
+        for key in keys.get(name).into_iter().flatten() {
+            directive_invocations.push(directive("key", &[("fields", key)]));
         }
-        let one_of = one_of_inputs(registry);
-        let root = registry.query_type.clone();
-        if let Some(MetaType::Object { fields, .. }) = registry.types.get_mut(&root) {
-            let mut lookups = Lookups { keys, one_of, found: HashSet::new() };
-            fields.values_mut().for_each(|field| lookups.mark_by_key(field));
-            fields.values_mut().for_each(|field| lookups.mark_by_choice(field));
+        if *shareable {
+            directive_invocations.push(directive("shareable", &[]));
+        }
+        for field in fields.values_mut().filter(|field| field.shareable) {
+            field.directive_invocations.push(directive("shareable", &[]));
         }
     }
-
-    fn create(
-        &self,
-        context: &ContextDirective<'_>,
-        directive: &Directive,
-    ) -> ServerResult<Box<dyn CustomDirective>> {
-        self.0.create(context, directive)
+    let one_of = one_of_inputs(registry);
+    let root = registry.query_type.clone();
+    if let Some(MetaType::Object { fields, .. }) = registry.types.get_mut(&root) {
+        let mut lookups = Lookups { keys, one_of, found: HashSet::new() };
+        fields.values_mut().for_each(|field| lookups.mark_by_key(field));
+        fields.values_mut().for_each(|field| lookups.mark_by_choice(field));
     }
 }
 
