@@ -44,7 +44,11 @@ async fn main() {
     let wants = |part: &str| parts.is_empty() || parts.iter().any(|wanted| wanted == part);
     let url =
         env::var("DATABASE_URL").expect("DATABASE_URL names a seeded PostgreSQL; see `benches/run cache`");
-    let config = DatabaseOptions { url, max_connections: 8, acquire_timeout: Duration::from_secs(10) };
+    let config = DatabaseOptions {
+        max_connections: 8,
+        acquire_timeout: Duration::from_secs(10),
+        ..DatabaseOptions::at(url)
+    };
     let store = Store::connect(&config, &mut Registry::default()).await.expect("a database");
     if wants("workloads") {
         workloads(&store).await;

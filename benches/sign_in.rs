@@ -33,7 +33,11 @@ async fn main() {
     let file = std::env::temp_dir().join(format!("xp-sign-in-{}.db", std::process::id()));
     let own = format!("sqlite:{}", file.display());
     let url = std::env::var("DATABASE_URL").unwrap_or(own);
-    let config = DatabaseOptions { url, max_connections: 8, acquire_timeout: Duration::from_secs(10) };
+    let config = DatabaseOptions {
+        max_connections: 8,
+        acquire_timeout: Duration::from_secs(10),
+        ..DatabaseOptions::at(url)
+    };
     let store = Store::connect(&config, &mut Registry::default()).await.expect("a database");
     migration::up(store.connection()).await.expect("the steps run");
     let graph = Graph::new(store.clone(), Options::default(), &mut Registry::default());

@@ -75,16 +75,12 @@ pub(crate) async fn session_counts(store: &Store, users: &[UserId]) -> Result<Ve
 #[cfg(not(test))]
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    use std::{io::Write as _, time::Duration};
+    use std::io::Write as _;
 
     use entities::{DatabaseOptions, Recorder};
     use sea_orm::{EntityTrait as _, QuerySelect as _};
 
-    let config = DatabaseOptions {
-        url: "sqlite::memory:".to_owned(),
-        max_connections: 1,
-        acquire_timeout: Duration::from_secs(5),
-    };
+    let config = DatabaseOptions::at("sqlite::memory:");
     let store = Store::connect(&config, &mut prometheus_client::registry::Registry::default()).await?;
     migration::up(store.connection()).await?;
     seed::run(&store, seed::Size::S, &mut |_| {}).await?;

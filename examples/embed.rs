@@ -60,17 +60,11 @@ fn executor(graph: &Graph, headers: &HeaderMap) -> Result<GraphFor, StatusCode> 
 #[cfg(not(test))]
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    use std::time::Duration;
-
     use entities::{DatabaseOptions, Store};
     use prometheus_client::registry::Registry;
     use schema::Options;
 
-    let config = DatabaseOptions {
-        url: "sqlite::memory:".to_owned(),
-        max_connections: 1,
-        acquire_timeout: Duration::from_secs(5),
-    };
+    let config = DatabaseOptions::at("sqlite::memory:");
     let store = Store::connect(&config, &mut Registry::default()).await?;
     migration::up(store.connection()).await?;
     let graph = Graph::new(store, Options::default(), &mut Registry::default());

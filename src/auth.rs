@@ -33,8 +33,6 @@ pub fn viewer(access: &Access, headers: &HeaderMap) -> Result<Viewer, InvalidTok
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use axum::http::HeaderValue;
     use entities::{DatabaseOptions, Role, Store, id::UserId};
     use prometheus_client::registry::Registry;
@@ -45,11 +43,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_header_is_read_strictly() {
-        let config = DatabaseOptions {
-            url: "sqlite::memory:".into(),
-            max_connections: 1,
-            acquire_timeout: Duration::from_secs(5),
-        };
+        let config = DatabaseOptions::at("sqlite::memory:");
         let store = Store::connect(&config, &mut Registry::default()).await.expect("SQLite in memory");
         migration::up(store.connection()).await.expect("the steps run");
         let access = Access::new(store, Config::default().auth.access());

@@ -24,7 +24,7 @@ use origins::{HeaderNames, OriginPatterns, Origins};
 use schema::Subgraph;
 use setting::{
     Bytes, ClientModes, Concurrency, DatabaseUrl, DocumentMode, GatewayCompression, LogFilter, LogFormat,
-    Networks, Percent, Playground, SecretText, Secrets, Setting, Statuses, Switch,
+    Networks, Percent, Playground, PoolerMode, ReplicaUrls, SecretText, Secrets, Setting, Statuses, Switch,
 };
 use signature_keys::SignatureKeys;
 
@@ -301,9 +301,23 @@ sections! {
     }
     /// The database.
     database: DatabaseConfig {
-        /// `postgres://user:password@host/name` or `sqlite:path`; in development `sqlite:xp-dev.db`.
+        /// `postgres://user:password@host/name` or `sqlite:path`; in development `sqlite:xp-dev.db`. Several hosts
+        /// (`a,b:5433`): whichever of them takes writes is used.
         url: Option<DatabaseUrl> = "", env "DATABASE_URL";
-        /// Connections for requests, kept open at most; `/readyz` and cancelling statements have one more each.
+        /// Leads to the database of `database.url` without the pooler in between: for migrations, partitions and `/readyz`,
+        /// which need connections of their own. Not set: `database.url`.
+        direct_url: Option<DatabaseUrl> = "", env "DATABASE_DIRECT_URL";
+        /// The pooler that `database.url` leads to, such as `PgBouncer`: `none`, `session`, `transaction`, or `auto`
+        /// (`transaction` where `database.direct_url` is set, else `none`).
+        pooler: PoolerMode = "auto";
+        /// Standbys of that PostgreSQL (streaming replication), for reads: one URL for each server, separated by commas. Needs
+        /// the cache, which knows what a standby may be asked for.
+        replica_urls: ReplicaUrls = "", env "DATABASE_REPLICA_URLS";
+        /// How long a read waits for a standby to have what was just written, before it runs on the primary.
+        replica_wait: Duration = "5ms";
+        /// A standby that is further behind is not read from until it has caught up.
+        replica_max_lag: Duration = "10s";
+        /// Connections for requests, kept open at most, to the primary and to each standby; `/readyz` and cancelling statements have one more each.
         max_connections: u32 = "10";
         /// How long connecting, or waiting for a free connection, may take.
         acquire_timeout: Duration = "2s";

@@ -43,11 +43,7 @@ fn redis() -> (Server, RedisUrl) {
 
 /// A seeded database in memory, and the ids of a hundred accounts' newest positions and of some forms.
 async fn seeded() -> (Store, Vec<LocationId>) {
-    let config = DatabaseOptions {
-        url: "sqlite::memory:".to_owned(),
-        max_connections: 1,
-        acquire_timeout: Duration::from_secs(5),
-    };
+    let config = DatabaseOptions::at("sqlite::memory:");
     let store = Store::connect(&config, &mut Registry::default()).await.expect("memory is there");
     migration::up(store.connection()).await.expect("the steps run");
     seed::run(&store, seed::Size::S, &mut |_| {}).await.expect("the demo data is loaded");

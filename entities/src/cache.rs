@@ -72,6 +72,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
 use crate::{
+    database::Database,
     error::Error,
     id::NodeKind,
     redis::{Redis, Unavailable},
@@ -89,6 +90,7 @@ pub mod outbox;
 mod popular_keys;
 mod read;
 mod recorder;
+mod replicas;
 mod shared;
 mod stats;
 mod table;
@@ -103,9 +105,11 @@ pub use tag::Tag;
 
 use entry::{CacheEntry, CacheKey, Header};
 use flight::Flights;
+use instance::Instance;
 use metrics::CacheMetrics;
 use named::{NamedLookup, NamedValue};
 use popular_keys::PopularKeys;
+use replicas::Replicas;
 use shared::SharedCache;
 pub use table::Version;
 use table::{Slot, VersionTable};
@@ -210,6 +214,8 @@ struct CacheInner {
     metrics: CacheMetrics,
     /// The cache between instances; none: this process is the only one that writes.
     shared: Option<Arc<SharedCache>>,
+    /// Where values may be loaded from beside the primary; none: nowhere.
+    replicas: Option<Replicas>,
 }
 
 impl Cache {
@@ -218,8 +224,14 @@ impl Cache {
         Self { inner: None }
     }
 
-    /// A cache in this process, and between instances where there is a Redis.
-    pub(crate) fn new(config: &CacheOptions, redis: Option<Redis>, registry: &mut Registry) -> Self {
+    /// A cache in this process, and between instances where there is a Redis. Its values are loaded from the standbys of the
+    /// database too, once those are followed.
+    pub(crate) fn new(
+        database: &Database,
+        config: &CacheOptions,
+        redis: Option<Redis>,
+        registry: &mut Registry,
+    ) -> Self {
         let shared = redis.map(|redis| Arc::new(SharedCache::join(redis, &config.namespace)));
         let inner = CacheInner {
             // Between instances the mirror has to be read first.
@@ -229,6 +241,7 @@ impl Cache {
             popular_keys: PopularKeys::default(),
             metrics: CacheMetrics::register(registry),
             shared,
+            replicas: Replicas::of(database),
         };
         let inner = Arc::new(inner);
         if inner.shared.is_some() {
@@ -237,6 +250,13 @@ impl Cache {
             tokio::spawn(popular_keys::publish(Arc::downgrade(&inner)));
         }
         Self { inner: Some(inner) }
+    }
+
+    /// Follows the standbys that values may be loaded from, until this cache is dropped.
+    pub(crate) fn follow_replicas(&self, database: &Database, instance: &Arc<Instance>) {
+        if let Some(inner) = &self.inner {
+            replicas::follow(inner, database, instance);
+        }
     }
 
     /// Everything that depends on these tags is loaded again from now on. Returns once that is true here, and on
@@ -421,6 +441,11 @@ impl Cache {
     /// Whether there is a cache.
     pub fn is_on(&self) -> bool {
         self.inner.is_some()
+    }
+
+    /// Where it is one between instances: whether this instance hears what the others write.
+    pub fn follows_others(&self) -> Option<bool> {
+        self.is_shared().then(|| self.has_lease())
     }
 
     /// Whether there is one between instances.

@@ -5,6 +5,7 @@
 use std::{
     fmt,
     hash::Hash,
+    str::FromStr as _,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -14,9 +15,13 @@ use prometheus_client::registry::Registry;
 use rustc_hash::FxHashMap;
 use sea_orm::{
     ConnectionTrait as _, DatabaseConnection, DbBackend, Statement, Value,
-    sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr, postgres::PgRow},
+    sqlx::{
+        AssertSqlSafe, SqlSafeStr as _, SqlStr,
+        postgres::{PgConnectOptions, PgRow},
+    },
 };
 use tracing::{Instrument as _, Span, field::Empty};
+use uuid::Uuid;
 
 use crate::{
     error::{Error, pause_before},
@@ -31,6 +36,7 @@ pub mod page;
 mod plan;
 mod pool;
 mod probe;
+pub(crate) mod replica;
 pub mod role;
 pub mod scope;
 pub(crate) mod sql;
@@ -42,9 +48,10 @@ mod writes;
 
 use history::History;
 use metrics::DatabaseMetrics;
-use open::{is_in_memory, make_private_file, options};
-use pool::Pool;
+use open::{is_in_memory, make_private_file, options, pooled, split_hosts};
+use pool::{Pool, PoolLimits, ServerId};
 use probe::Probe;
+use replica::{OnReplica, Replica, ReplicaMetrics, Watcher};
 use sql::{Cells, Record, RowSource, Sql};
 use statement_log::{Executed, StatementLog};
 pub use writes::WriteFault;
@@ -62,6 +69,69 @@ pub struct DatabaseOptions {
     pub max_connections: u32,
     /// How long connecting, or waiting for a free connection, may take.
     pub acquire_timeout: Duration,
+    /// How long PostgreSQL may work on one statement; none: as long as it takes.
+    pub statement_timeout: Option<Duration>,
+    /// What is between this process and PostgreSQL.
+    pub pooler: Pooler,
+    /// Leads to this database without a pooler in between, for what needs connections of its own: migrations, and the
+    /// upkeep of partitions. None: `url`.
+    pub direct_url: Option<String>,
+    /// Standbys of a PostgreSQL, for reads.
+    pub replicas: ReplicaOptions,
+}
+
+/// A program between this process and PostgreSQL that lends connections, as `PgBouncer` does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pooler {
+    /// There is none.
+    #[default]
+    None,
+    /// It lends a connection for as long as this process keeps its own (`pool_mode = session`).
+    Session,
+    /// It lends a connection for one transaction (`pool_mode = transaction`): nothing outlives that, also no prepared
+    /// statement.
+    Transaction,
+}
+
+impl DatabaseOptions {
+    /// This database, with five connections at most and nothing else said.
+    pub fn at(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            max_connections: 5,
+            acquire_timeout: Duration::from_secs(5),
+            statement_timeout: None,
+            pooler: Pooler::None,
+            direct_url: None,
+            replicas: ReplicaOptions::default(),
+        }
+    }
+}
+
+/// Where the standbys are and how they are used.
+#[derive(Clone, Debug)]
+pub struct ReplicaOptions {
+    /// `postgres://…`, one for each server.
+    pub urls: Vec<String>,
+    /// How long a read waits for a standby to be far enough, before it runs on the primary.
+    pub wait: Duration,
+    /// A standby that is further behind is not read from.
+    pub max_lag: Duration,
+}
+
+impl Default for ReplicaOptions {
+    fn default() -> Self {
+        Self { urls: Vec::new(), wait: Duration::from_millis(5), max_lag: Duration::from_secs(10) }
+    }
+}
+
+/// How a standby is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplicaState {
+    /// It takes writes of its own.
+    NotStandby,
+    /// Bytes of the log that it does not show yet.
+    BytesBehind(u64),
 }
 
 /// The handle of the database. Cheap to clone; a clone may carry the log of a request's statements.
@@ -71,6 +141,8 @@ pub struct Database {
     log: Option<Arc<StatementLog>>,
     /// Tags of the cache cover what is read with this handle.
     is_tracked: bool,
+    /// Where reads with this handle run, if they can.
+    on_replica: Option<OnReplica>,
 }
 
 /// A database that is open.
@@ -78,6 +150,8 @@ struct Opened {
     db: DatabaseConnection,
     /// Only on PostgreSQL.
     pool: Option<Pool>,
+    replicas: Vec<Replica>,
+    replica_options: ReplicaOptions,
     probe: Probe,
     history: History,
     /// SQLite without a file: the database lives as long as its one connection.
@@ -101,19 +175,35 @@ impl Database {
         }
         let db = sea_orm::Database::connect(options(config)).await.map_err(Error::Unavailable)?;
         let metrics = DatabaseMetrics::register(registry);
-        let pool = (db.get_database_backend() == DbBackend::Postgres).then(|| {
-            let options = db.get_postgres_connection_pool().connect_options();
-            Pool::new(&options, config.max_connections, config.acquire_timeout, metrics.clone())
-        });
-        if let Some(pool) = &pool {
-            pool.ping().await?;
-        }
+        let pool = match db.get_database_backend() {
+            DbBackend::Postgres => Some(open_pool(&db, config, metrics.clone()).await?),
+            _ => None,
+        };
+        let replicas = match &config.replicas.urls[..] {
+            [] => Vec::new(),
+            urls => {
+                let metrics = ReplicaMetrics::register(registry);
+                let replica = |url: &String| Replica::new(url, config, metrics.clone());
+                urls.iter().map(replica).collect::<Result<_, _>>()?
+            }
+        };
         connections::follow(&db, pool.clone(), registry);
         let probe = Probe::new(&db, is_in_memory);
         let (history, writer) = (History::default(), Arc::default());
         let writes = Writes::default();
-        let opened = Opened { db, pool, probe, history, is_in_memory, metrics, writer, writes };
-        Ok(Self { opened: Arc::new(opened), log: None, is_tracked: false })
+        let opened = Opened {
+            db,
+            pool,
+            replicas,
+            replica_options: config.replicas.clone(),
+            probe,
+            history,
+            is_in_memory,
+            metrics,
+            writer,
+            writes,
+        };
+        Ok(Self { opened: Arc::new(opened), log: None, is_tracked: false, on_replica: None })
     }
 
     /// A handle that notes its statements in `log` too.
@@ -124,6 +214,64 @@ impl Database {
     /// A handle for statements whose results tags cover.
     pub(crate) fn tracked(&self) -> Self {
         Self { is_tracked: true, ..self.clone() }
+    }
+
+    /// A handle whose reads run on this standby where they can.
+    pub(crate) fn reading_on(&self, replica: OnReplica) -> Self {
+        Self { on_replica: Some(replica), ..self.clone() }
+    }
+
+    /// The standbys that reads may run on.
+    pub(crate) fn replicas(&self) -> &[Replica] {
+        &self.opened.replicas
+    }
+
+    /// The names of the standbys (`host:port`), and whether reads run on them now.
+    pub fn replica_names(&self) -> Vec<(String, bool)> {
+        let state = |replica: &Replica| (replica.name().to_string(), replica.is_in_rotation());
+        self.replicas().iter().map(state).collect()
+    }
+
+    /// Looks at each standby, and how far it is behind the primary.
+    pub async fn inspect_replicas(&self, within: Duration) -> Vec<(String, Result<ReplicaState, Error>)> {
+        let mut found = Vec::new();
+        for replica in self.replicas() {
+            found.push((replica.name().to_string(), self.inspect(replica, within).await));
+        }
+        found
+    }
+
+    async fn inspect(&self, replica: &Replica, within: Duration) -> Result<ReplicaState, Error> {
+        let nobody = Uuid::nil();
+        let primary = match self.watcher() {
+            Some(mut watcher) => watcher.look(nobody, within).await?,
+            None => return Ok(ReplicaState::NotStandby),
+        };
+        let standby = replica.watcher().look(nobody, within).await?;
+        Ok(if standby.is_standby {
+            ReplicaState::BytesBehind((primary.position - standby.position).max(0) as u64)
+        } else {
+            ReplicaState::NotStandby
+        })
+    }
+
+    pub(crate) fn replica_options(&self) -> &ReplicaOptions {
+        &self.opened.replica_options
+    }
+
+    /// Who watches the primary, by a connection of its own; none on SQLite.
+    pub(crate) fn watcher(&self) -> Option<Watcher> {
+        let pool = self.pool()?;
+        if pool.lends_transactions() {
+            let directly = self.opened.db.get_postgres_connection_pool().connect_options();
+            return Some(Watcher::new(directly.as_ref().clone()));
+        }
+        Some(Watcher::of_primary(pool.clone()))
+    }
+
+    /// Which server has committed last for this process, if one has.
+    pub(crate) fn written(&self) -> Option<ServerId> {
+        self.pool().and_then(Pool::written)
     }
 
     /// What migrations and demo data run on. On PostgreSQL it is opened for them; serving has a pool of its own.
@@ -191,6 +339,9 @@ impl Database {
     /// Closes all connections; statements under way finish first, if they do so soon.
     pub async fn close(self) {
         self.opened.probe.close().await;
+        for replica in &self.opened.replicas {
+            replica.close().await;
+        }
         if let Some(pool) = self.pool() {
             pool.close().await;
         }
@@ -223,6 +374,15 @@ impl Database {
             return Box::pin(self.fetch_sqlite(timing, text, values, read)).await;
         };
         let text = AssertSqlSafe(Arc::<str>::from(text)).into_sql_str();
+        if let Some(replica) = &self.on_replica {
+            let reading = Box::pin(replica.fetch((name, table), &text, &values, &mut read));
+            if let Some(result) = reading.instrument(timing.span()).await {
+                timing
+                    .on(replica.replica.name())
+                    .finish(result.as_ref().map_or(0, Vec::len), result.is_err());
+                return result;
+            }
+        }
         let read_all = fetch_postgres(pool, (name, table), &text, &values, &mut read);
         let mut result = read_all.instrument(timing.span()).await;
         // Rare, so boxed: this future is part of every batch, and small ones are cheaper to make.
@@ -269,7 +429,7 @@ impl Database {
             target: SPANS, "sql", otel.name = name, otel.kind = "client", otel.status_code = Empty,
             db.operation.name = name, db.collection.name = table, db.response.returned_rows = Empty,
         );
-        Timing { database: self, name, table, explain, span, start: Instant::now() }
+        Timing { database: self, name, table, explain, span, start: Instant::now(), server: None }
     }
 
     /// Rows by key in one statement: what `matching` adds after `SELECT … FROM … t`. Text: every batch read is one of
@@ -292,6 +452,22 @@ impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Database").field("backend", &self.backend()).finish_non_exhaustive()
     }
+}
+
+/// Opens the connections for serving. What `db` connects to afterwards is the server that takes the writes.
+async fn open_pool(
+    db: &DatabaseConnection,
+    config: &DatabaseOptions,
+    metrics: DatabaseMetrics,
+) -> Result<Pool, Error> {
+    let urls = split_hosts(&config.url);
+    let options = |url: &String| PgConnectOptions::from_str(url).map(|options| pooled(options, config));
+    let hosts = urls.iter().map(options).collect::<Result<_, _>>().map_err(Error::unavailable)?;
+    // Without a pooler the two connect to the same servers.
+    let following = config.direct_url.is_none().then(|| db.get_postgres_connection_pool().clone());
+    let pool = Pool::new(hosts, following, &PoolLimits::of(config), metrics);
+    pool.ping().await?;
+    Ok(pool)
 }
 
 /// Runs a statement that changes nothing, and reads each row.
@@ -320,12 +496,19 @@ struct Timing<'a> {
     explain: Option<(String, Vec<Value>)>,
     span: Span,
     start: Instant,
+    /// The standby that answered.
+    server: Option<Arc<str>>,
 }
 
 impl Timing<'_> {
     /// What the statement runs in.
     fn span(&self) -> Span {
         self.span.clone()
+    }
+
+    /// The standby of this name has answered.
+    fn on(self, server: &Arc<str>) -> Self {
+        Self { server: Some(Arc::clone(server)), ..self }
     }
 
     /// Reports the statement to the metrics and to the request's log.
@@ -340,7 +523,8 @@ impl Timing<'_> {
             let (name, table, began) = (self.name, self.table, self.start);
             let (sql, values) = self.explain.unzip();
             let values = values.unwrap_or_default();
-            log.add(|| Executed { name, table, sql, values, rows, began, elapsed });
+            let server = self.server;
+            log.add(|| Executed { name, table, sql, values, rows, began, elapsed, server });
             if !self.database.is_tracked {
                 log.note_untracked();
             }

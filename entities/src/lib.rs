@@ -34,7 +34,7 @@ pub mod warmup;
 pub use cache::{Cache, CacheOptions, CacheRead, Commits, DependencySet, Recorder, Tag, Version};
 pub use database::statement_log::Executed;
 pub use database::{
-    Database, DatabaseOptions, WriteFault,
+    Database, DatabaseOptions, Pooler, ReplicaOptions, ReplicaState, WriteFault,
     role::Role,
     sql::{Hidden, Json},
 };

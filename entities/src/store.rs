@@ -75,7 +75,8 @@ impl Store {
         redis: Option<Redis>,
         registry: &mut Registry,
     ) -> Self {
-        let cache = Cache::new(config, redis, registry);
+        let cache = Cache::new(self.database(), config, redis, registry);
+        cache.follow_replicas(self.database(), &self.parts.instance);
         let published = cache.is_shared().then(Arc::default);
         let parts = Arc::make_mut(&mut self.parts);
         (parts.cache, parts.published) = (cache.clone(), published);

@@ -94,6 +94,9 @@ struct Statement {
     name: &'static str,
     text: Option<String>,
     rows: usize,
+    /// The standby that answered; not said of the primary.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server: Option<String>,
     start_ms: f64,
     ms: f64,
 }
@@ -143,6 +146,7 @@ impl Explain {
             name: executed.name,
             text: executed.sql,
             rows: executed.rows,
+            server: executed.server.map(|server| server.to_string()),
             start_ms: start_ms(executed.began),
             ms: milliseconds(executed.elapsed),
         });

@@ -2,14 +2,14 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use entities::{Store, cache::instance::InstanceCounts, clock, redis::Redis};
+use entities::{ReplicaState, Store, cache::instance::InstanceCounts, clock, redis::Redis};
 use futures_util::FutureExt as _;
 use prometheus_client::registry::Registry;
 use serde_json::json;
 use tokio::net::TcpStream;
 use xp::config::{Config, layers::Problem};
 
-use super::{Failure, database, say};
+use super::{Failure, chain, database, say};
 
 /// How long a collector may take to accept a connection.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
@@ -154,6 +154,7 @@ async fn look_into(config: &Config, store: &Store) -> Vec<Check> {
     }
     if is_at_head {
         checks.push(servers(config, store).await);
+        checks.extend(replicas(store).await);
         checks.extend(partitions(config, store).await);
     }
     checks
@@ -176,6 +177,28 @@ async fn partitions(config: &Config, store: &Store) -> Option<Check> {
         ready if ready < wanted => bad(format!("{text}; {wanted} are to be (partitions.months_ahead)")),
         _ => Check::ok("partitions", text),
     })
+}
+
+/// Each standby answers, is one, and follows.
+async fn replicas(store: &Store) -> Vec<Check> {
+    let looked = store.database().inspect_replicas(CONNECT_LIMIT).await;
+    let check = |(name, state): (String, Result<ReplicaState, entities::Error>)| {
+        let bad = |text: String, fix| Check::bad("replicas", Level::Warn, text, fix);
+        match state {
+            Ok(ReplicaState::BytesBehind(behind)) => {
+                Check::ok("replicas", format!("{name} is a standby, {behind} bytes behind"))
+            }
+            Ok(ReplicaState::NotStandby) => bad(
+                format!("{name} is not a standby: it takes writes of its own, and nothing is read from it"),
+                "let it stream from the primary, or take it out of DATABASE_REPLICA_URLS",
+            ),
+            Err(error) => bad(
+                format!("{name} cannot be asked, and nothing is read from it: {}", chain(&error)),
+                "start it, or take it out of DATABASE_REPLICA_URLS",
+            ),
+        }
+    };
+    looked.into_iter().map(check).collect()
 }
 
 /// Without Redis there is one server, and with it all use the same.

@@ -37,11 +37,7 @@ pub(super) async fn schema(config: &Config, api: bool, dialect: Dialect) -> Resu
 
 /// A graph that is only asked about documents: it needs no data, but a store, so it gets an empty one in memory.
 pub(super) async fn graph(config: &Config) -> Result<Graph, Failure> {
-    let nowhere = entities::DatabaseOptions {
-        url: "sqlite::memory:".into(),
-        max_connections: 1,
-        acquire_timeout: Duration::from_secs(5),
-    };
+    let nowhere = entities::DatabaseOptions::at("sqlite::memory:");
     let mut registry = Registry::default();
     let store =
         Store::connect(&nowhere, &mut registry).await.map_err(|error| Failure::Failed(chain(&error)))?;

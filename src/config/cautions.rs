@@ -57,6 +57,14 @@ impl Config {
                 "leave it off where accounts are made by administrators or by `xp user create`",
             );
         }
+        if !self.database.replica_urls.is_empty() && !self.cache.enabled.is_on(true) {
+            say(
+                "database.replica_urls is set, and cache.enabled is off",
+                "XP_CACHE_ENABLED",
+                "only the cache knows what a standby may be asked for: all reads run on the primary",
+                "switch the cache on, or leave the standbys out",
+            );
+        }
         if self.http.metrics_address == MetricsAddress::Main {
             say(
                 "http.metrics_address is main",

@@ -3,7 +3,13 @@
 
 use entities::auth::password::Cost;
 
-use super::{Config, HttpConfig, Mode, layers::Problem, memory, mode::DEVELOPMENT_SECRET};
+use super::{
+    Config, HttpConfig, Mode,
+    layers::Problem,
+    memory,
+    mode::DEVELOPMENT_SECRET,
+    setting::{DatabaseUrl, PoolerMode},
+};
 
 /// Sets of variables of one request at most, whatever is configured: as many as one statement has keys.
 const MOST_SETS: usize = 1_000;
@@ -56,6 +62,25 @@ impl Config {
                 place: "XP_HTTP_MAX_VARIABLE_SETS or xp.toml".into(),
                 why: format!("all sets of a request have one deadline, so it has {MOST_SETS} at most"),
                 fix: "lower it, and send further sets in further requests".into(),
+            });
+        }
+        let is_postgres = self.database.url.as_ref().is_some_and(DatabaseUrl::is_postgres);
+        if !self.database.replica_urls.is_empty() && !is_postgres {
+            found.push(Problem {
+                what: "database.replica_urls is set, and database.url does not name a PostgreSQL server"
+                    .into(),
+                place: "DATABASE_REPLICA_URLS or xp.toml".into(),
+                why: "standbys are of the PostgreSQL that is written to".into(),
+                fix: "leave it out, or set DATABASE_URL to the primary of these standbys".into(),
+            });
+        }
+        if self.database.pooler == PoolerMode::Transaction && self.database.direct_url.is_none() {
+            found.push(Problem {
+                what: "database.pooler is transaction, and database.direct_url is not set".into(),
+                place: "DATABASE_DIRECT_URL or xp.toml".into(),
+                why: "migrations, partitions and `/readyz` need connections that outlive a transaction"
+                    .into(),
+                fix: "set DATABASE_DIRECT_URL to the database without the pooler".into(),
             });
         }
         if let Some(url) = &self.gateway.invalidation_url

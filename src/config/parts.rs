@@ -1,16 +1,20 @@
 //! The values as those want them who act on them: the limits of the graph, tokens and passwords, the database. Not here: the
 //! keys, and what only shows when values are seen together (`contradictions`).
 
-use std::{fmt::Write as _, time::Duration};
+use std::time::Duration;
 
 use entities::{
+    Pooler, ReplicaOptions,
     auth::{password::Cost, secret::Secret},
     idempotency::Lifetimes,
     retention::RetentionTimes,
 };
 use schema::{AccessOptions, Subgraph, engine::limits::Limits};
 
-use super::{AuthConfig, Config, GatewayConfig, GraphConfig, RetentionConfig};
+use super::{
+    AuthConfig, Config, GatewayConfig, GraphConfig, RetentionConfig,
+    setting::{DatabaseUrl, PoolerMode},
+};
 use crate::upkeep::Upkeep;
 
 /// How much longer than its request a claim on it lasts: what is left of a COMMIT ends within it.
@@ -103,20 +107,40 @@ impl Config {
         }
     }
 
+    fn pooler(&self, serving: bool) -> Pooler {
+        let is_direct = self.database.direct_url.is_some();
+        match self.database.pooler {
+            PoolerMode::None => Pooler::None,
+            PoolerMode::Auto if !is_direct => Pooler::None,
+            // Commands go around it.
+            _ if !serving && is_direct => Pooler::None,
+            PoolerMode::Session => Pooler::Session,
+            PoolerMode::Auto | PoolerMode::Transaction => Pooler::Transaction,
+        }
+    }
+
     /// The database for the crate `entities`. While serving, PostgreSQL works on no statement longer than its request may
     /// take; migrations and seeds may take longer. `None` without a URL.
     pub fn store(&self, serving: bool) -> Option<entities::DatabaseOptions> {
-        let given = self.database.url.as_ref()?;
-        let mut url = given.expose().to_owned();
-        if serving && given.is_postgres() {
-            let joint = if url.contains('?') { '&' } else { '?' };
-            let most = self.database.statement_timeout.min(self.http.request_timeout);
-            let _ = write!(url, "{joint}options[statement_timeout]={}", most.as_millis());
-        }
+        let database = &self.database;
+        let given = database.url.as_ref()?;
+        let address = |url: &DatabaseUrl| url.expose().to_owned();
+        let direct_url = database.direct_url.as_ref().map(address);
+        let longest = database.statement_timeout.min(self.http.request_timeout);
         Some(entities::DatabaseOptions {
-            url,
-            max_connections: self.database.max_connections,
-            acquire_timeout: self.database.acquire_timeout,
+            // Commands do not share, and what they prepare is theirs.
+            url: if serving { address(given) } else { direct_url.clone().unwrap_or_else(|| address(given)) },
+            max_connections: database.max_connections,
+            acquire_timeout: database.acquire_timeout,
+            statement_timeout: serving.then_some(longest),
+            pooler: self.pooler(serving),
+            direct_url,
+            replicas: ReplicaOptions {
+                // Commands read what is written only.
+                urls: database.replica_urls.iter().filter(|_| serving).map(address).collect(),
+                wait: database.replica_wait,
+                max_lag: database.replica_max_lag,
+            },
         })
     }
 }

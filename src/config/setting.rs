@@ -306,6 +306,39 @@ impl fmt::Debug for DatabaseUrl {
     }
 }
 
+/// Where the standbys of a PostgreSQL are, one URL for each.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReplicaUrls(Vec<DatabaseUrl>);
+
+impl ReplicaUrls {
+    /// Each of them.
+    pub fn iter(&self) -> impl Iterator<Item = &DatabaseUrl> {
+        self.0.iter()
+    }
+
+    /// Whether no standby is named.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Setting for ReplicaUrls {
+    const EXPECTS: &'static str = "URLs, separated by commas";
+    const SECRET: bool = true;
+    fn parse(text: &str) -> Result<Self, String> {
+        let urls: Vec<DatabaseUrl> = split_list(text).map(DatabaseUrl::parse).collect::<Result<_, _>>()?;
+        if urls.iter().all(DatabaseUrl::is_postgres) {
+            Ok(Self(urls))
+        } else {
+            Err("each of them must begin with postgres:// or postgresql://".into())
+        }
+    }
+
+    fn show(text: &str) -> String {
+        split_list(text).map(DatabaseUrl::show).collect::<Vec<_>>().join(", ")
+    }
+}
+
 impl Setting for DatabaseUrl {
     const EXPECTS: &'static str = "URL";
     const SECRET: bool = true;
@@ -405,6 +438,17 @@ choices! {
         Draft = "draft",
         /// The release of September 2026: 294 for partial data, 422 for documents and variables that are wrong.
         Of2026 = "2026"
+    }
+    /// What is between this server and PostgreSQL.
+    PoolerMode {
+        /// A pooler of transactions where `database.direct_url` is set, else nothing.
+        Auto = "auto",
+        /// Nothing.
+        None = "none",
+        /// A pooler that lends a connection for as long as its client has one.
+        Session = "session",
+        /// A pooler that lends a connection for one transaction.
+        Transaction = "transaction"
     }
     /// In which of the codings that it takes a gateway is answered.
     GatewayCompression {

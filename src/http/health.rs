@@ -24,7 +24,8 @@ pub(super) async fn livez() -> Response {
 }
 
 /// `GET /readyz`: the database is there, its schema is ours, it stores what is written, and the process has warmed its
-/// cache and is not about to end. Requests that wait for a connection do not make it wait.
+/// cache and is not about to end. Requests that wait for a connection do not make it wait. It also says how the parts are
+/// that it can do without.
 pub(super) async fn readyz(State(app): State<App>) -> Response {
     let process = match (app.ready.is_draining(), app.ready.is_warming()) {
         (true, _) => "draining",
@@ -36,9 +37,26 @@ pub(super) async fn readyz(State(app): State<App>) -> Response {
     let ready = [process, database, migrations, writes].iter().all(|check| *check == "ok");
     let (code, status) =
         if ready { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready") };
-    let checks =
+    let mut checks =
         json!({ "database": database, "migrations": migrations, "process": process, "writes": writes });
+    for (part, state) in degradable(&app) {
+        checks[part] = state.into();
+    }
     answer(code, &json!({ "status": status, "checks": checks }))
+}
+
+/// How those parts are without which the server is slower, and ready; only those that there are.
+fn degradable(app: &App) -> impl Iterator<Item = (&'static str, String)> {
+    let state = |is_ok, otherwise: &str| if is_ok { "ok".to_owned() } else { otherwise.to_owned() };
+    let replicas = app.store.database().replica_names();
+    let used = replicas.iter().filter(|(_, is_in_rotation)| *is_in_rotation).count();
+    let behind = || format!("{used} of {} in rotation", replicas.len());
+    let replicas = (!replicas.is_empty()).then(|| state(used == replicas.len(), &behind()));
+    let redis = app.store.cache().follows_others().map(|follows| state(follows, "away"));
+    let partitions = app.tables.has_this_month().map(|has| state(has, "this month has none"));
+    [("replicas", replicas), ("redis", redis), ("partitions", partitions)]
+        .into_iter()
+        .filter_map(|(part, state)| Some((part, state?)))
 }
 
 /// What the database said.

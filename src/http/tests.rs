@@ -68,11 +68,7 @@ async fn app_of(
     config.auth.sign_up = true;
     change(&mut config);
     let mut registry = Registry::default();
-    let settings = entities::DatabaseOptions {
-        url: "sqlite::memory:".into(),
-        max_connections: 1,
-        acquire_timeout: Duration::from_secs(5),
-    };
+    let settings = entities::DatabaseOptions::at("sqlite::memory:");
     let store = Store::connect(&settings, &mut registry).await.expect("SQLite in memory");
     migration::up(store.connection()).await.expect("migrated");
     let store = prepare(store, &mut registry);

@@ -52,11 +52,7 @@ async fn app() -> App {
     config.auth.sign_up = true;
     config.gateway.required = Switch::Off;
     let mut registry = Registry::default();
-    let settings = entities::DatabaseOptions {
-        url: "sqlite::memory:".into(),
-        max_connections: 1,
-        acquire_timeout: Duration::from_secs(5),
-    };
+    let settings = entities::DatabaseOptions::at("sqlite::memory:");
     let store = Store::connect(&settings, &mut registry).await.expect("SQLite in memory");
     migration::up(store.connection()).await.expect("migrated");
     let access = Access::new(store.clone(), config.auth.access());

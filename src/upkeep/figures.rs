@@ -1,7 +1,10 @@
 //! How the tables stand, as figures: months that are ready, rows that lie in no month, and sizes. Looked up now and then, not
 //! when somebody asks; on SQLite there are none. The names of tables are those of the schema, so they are few.
 
-use std::error::Error;
+use std::{
+    error::Error,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use entities::{Store, clock::Time};
 use prometheus_client::{
@@ -22,6 +25,8 @@ pub struct TableFigures {
     default_rows: Family<TableLabels, Gauge>,
     table_bytes: Family<TableLabels, Gauge>,
     index_bytes: Family<TableLabels, Gauge>,
+    /// Whether this month has its partitions; `None` where that is not known, and on SQLite.
+    this_month: Arc<Mutex<Option<bool>>>,
 }
 
 impl TableFigures {
@@ -50,11 +55,21 @@ impl TableFigures {
         figures
     }
 
+    /// Whether this month has its partitions; `None` while that is not known, and on SQLite.
+    pub(crate) fn has_this_month(&self) -> Option<bool> {
+        *self.this_month.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Looks at the tables. Where that fails, what was seen before stays.
     pub(super) async fn measure(&self, store: &Store, now: Time) {
         let db = store.connection();
         let measured = async {
-            for status in migration::partition_status(db, now).await? {
+            let status = migration::partition_status(db, now).await?;
+            if !status.is_empty() {
+                let has_all = status.iter().all(|status| status.months_ahead >= 0);
+                *self.this_month.lock().unwrap_or_else(PoisonError::into_inner) = Some(has_all);
+            }
+            for status in status {
                 set(&self.months_ahead, status.table, i64::from(status.months_ahead));
                 set(&self.default_rows, status.table, status.default_rows as i64);
             }

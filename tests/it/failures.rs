@@ -93,8 +93,11 @@ async fn a_file_that_is_locked_for_long_is_a_timeout() {
 async fn who_gets_no_connection_in_time_may_try_again() {
     let url = db::own_postgres().await;
     let beside = TestApp::over(&url).await;
-    let few =
-        DatabaseOptions { url: url.clone(), max_connections: 1, acquire_timeout: Duration::from_millis(300) };
+    let few = DatabaseOptions {
+        max_connections: 1,
+        acquire_timeout: Duration::from_millis(300),
+        ..DatabaseOptions::at(&url)
+    };
     let app = beside.over_store(Store::connect(&few, &mut Registry::default()).await.expect("connected"));
     let locked = beside.store.connection().begin().await.expect("begun");
     locked.execute_unprepared("lock table forms in access exclusive mode").await.expect("locked");

@@ -2,20 +2,35 @@
 //! of them, and clients who ask it), `clock` (one that can be set), `rows` (what is in its tables), `introspection` (the schema as clients see it) and
 //! `process` (the real program).
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 mod app;
 mod clock;
 pub(crate) mod db;
 mod introspection;
 mod middlebox;
+mod pgbouncer;
 pub(crate) mod process;
 mod proxy;
 mod redis;
+mod replication;
 mod rows;
 
 pub(crate) use app::{Client, Reply, Statement, TestApp};
 pub(crate) use clock::Clock;
 pub(crate) use introspection::{SchemaTypes, introspect, text};
 pub(crate) use middlebox::{Forgotten, MiddleBox};
+pub(crate) use pgbouncer::PgBouncer;
 pub(crate) use proxy::Proxy;
 pub(crate) use redis::RedisServer;
+pub(crate) use replication::{Primary, Standby};
 pub(crate) use rows::{Columns, field_of, node_types};
+
+/// Lets other threads end, also where a test fails in the middle.
+pub(crate) struct EndWhenDropped<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for EndWhenDropped<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}

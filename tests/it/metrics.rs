@@ -51,8 +51,11 @@ async fn server(redis: &RedisServer) -> (App, String) {
     let (mut config, mut registry) = (Config::default(), Registry::default());
     config.http.metrics_address = xp::config::address::MetricsAddress::Main;
     let url = db::own_postgres().await;
-    let database =
-        DatabaseOptions { url, max_connections: 4, acquire_timeout: config.database.acquire_timeout };
+    let database = DatabaseOptions {
+        max_connections: 4,
+        acquire_timeout: config.database.acquire_timeout,
+        ..DatabaseOptions::at(url)
+    };
     let store = Store::connect(&database, &mut registry).await.expect("the database is there");
     let redis = entities::redis::Redis::new(&redis.url(), &mut registry);
     let store = store.with_cache(&CacheOptions::default(), Some(redis), &mut registry);

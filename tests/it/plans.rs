@@ -244,7 +244,7 @@ async fn every_list_of_the_corpus_reads_by_an_index() {
         let db = begin(&app).await;
         let mut seen = std::collections::BTreeSet::new();
         for (_, operation) in corpus::operations() {
-            for Statement { name, text } in app.as_admin().run(operation, variables.clone()).await.sql {
+            for Statement { name, text, .. } in app.as_admin().run(operation, variables.clone()).await.sql {
                 let is_list =
                     ["page", "count", "latest", "tracks", "last_of"].iter().any(|part| name.contains(part));
                 if !is_list || !seen.insert(text.clone()) {

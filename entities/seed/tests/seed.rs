@@ -19,8 +19,7 @@ use sea_orm::{ConnectionTrait, EntityTrait, ModelTrait, QueryOrder, Statement};
 use seed::{Progress, Size, Summary};
 
 async fn connect(url: &str) -> Store {
-    let config =
-        DatabaseOptions { url: url.to_owned(), max_connections: 4, acquire_timeout: Duration::from_secs(5) };
+    let config = DatabaseOptions::at(url);
     let store = Store::connect(&config, &mut prometheus_client::registry::Registry::default()).await.unwrap();
     migration::up(store.connection()).await.unwrap();
     store

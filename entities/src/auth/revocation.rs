@@ -347,11 +347,7 @@ mod tests {
     use crate::database::DatabaseOptions;
 
     async fn database() -> Database {
-        let config = DatabaseOptions {
-            url: "sqlite::memory:".to_owned(),
-            max_connections: 1,
-            acquire_timeout: Duration::from_secs(5),
-        };
+        let config = DatabaseOptions::at("sqlite::memory:");
         let mut registry = prometheus_client::registry::Registry::default();
         let database = Database::connect(&config, &mut registry).await.expect("a database in memory opens");
         migration::up(database.connection()).await.expect("the steps run");

@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use super::{Recorder, Version};
-use crate::database::Database;
+use crate::database::{Database, replica::OnReplica};
 
 /// What one request reads with: the database, who is told what was read, and how old a value may be. Cheap to clone.
 #[derive(Clone)]
@@ -38,6 +38,11 @@ impl ReadContext {
     /// A context for statements whose results tags cover.
     pub(super) fn tracked(&self) -> Self {
         Self { database: self.database.tracked(), ..self.clone() }
+    }
+
+    /// A context whose reads run on this standby where they can.
+    pub(super) fn reading_on(&self, replica: OnReplica) -> Self {
+        Self { database: self.database.reading_on(replica), ..self.clone() }
     }
 
     /// What is not cached is read from here.

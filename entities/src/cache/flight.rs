@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::watch;
 
 use super::{
@@ -15,20 +15,21 @@ use super::{
     entry::{self, CacheEntry, CacheKey, Header},
     metrics::{LookupResult, Tier},
     read::Reading,
+    replicas::ReplicaChoice,
     stats::CacheStats,
     table::{Slot, Version},
     tag::Tag,
 };
-use crate::error::Error;
+use crate::{database::replica::Fallback, error::Error};
 
 /// The loads under way, by key.
 pub(super) type Flights = FxHashMap<CacheKey, Arc<Flight>>;
 
 /// A load under way.
 pub(super) struct Flight {
-    /// When it began, on this process's clock.
-    started: Instant,
-    /// The version of the table before it began; epoch 0 is none.
+    /// When it began, on this process's clock, if what it brings is from then; a standby may show what was before.
+    started: Option<Instant>,
+    /// The version of the table before it began, or the one that a standby covers; epoch 0 is none.
     version: Version,
     /// Becomes `Some` when the load is done; closed without that when it failed or was given up.
     entries: watch::Receiver<Option<Arc<FxHashMap<CacheKey, CacheEntry>>>>,
@@ -44,11 +45,12 @@ impl<'a, C: Cached> Reading<'a, C> {
         let (cache, context, read) = (Arc::clone(self.cache), self.context.unrecorded(), self.read.clone());
         tokio::spawn(async move {
             let reading = Reading::new(&cache, &context, read, 0);
+            let replica = reading.replica_for(&keys).await;
             let load = {
                 let mut flights = reading.flights();
                 // Again: many readers may have come here before the first of them has started its load.
                 let keys = reading.not_in_flight(keys, &flights);
-                reading.start(keys, &mut flights)
+                reading.start(keys, replica, &mut flights)
             };
             // A failure leaves the old value in use until it expires.
             let _ = reading.run(load).await;
@@ -61,14 +63,15 @@ impl<'a, C: Cached> Reading<'a, C> {
 
     /// Loads the missing keys: joins loads under way, and starts one for the rest.
     pub(super) async fn load(&mut self, missing: Vec<C::Key>) -> Result<(), Error> {
-        let (load, joined) = self.join_or_start(missing);
+        let replica = self.replica_for(&missing).await;
+        let (load, joined) = self.join_or_start(missing, replica);
         let own = Arc::clone(&load.keys);
         let (loaded, joined) = tokio::join!(self.run(load), self.join(joined));
         let mut failed = self.finish(loaded, &own).err();
         let again = self.take_joined(joined);
         if !again.is_empty() {
             // What the other load brought was too old for this reader, or it failed: now on its own.
-            let load = self.start(again, &mut self.flights());
+            let load = self.start(again, None, &mut self.flights());
             let own = Arc::clone(&load.keys);
             let loaded = self.run(load).await;
             failed = self.finish(loaded, &own).err().or(failed);
@@ -113,7 +116,11 @@ impl<'a, C: Cached> Reading<'a, C> {
 
     /// Joins loads under way, takes what was loaded meanwhile, and registers a load of the rest: all at once, so that
     /// nobody else starts the same.
-    fn join_or_start(&mut self, missing: Vec<C::Key>) -> (Load<'a, C>, Joined<C>) {
+    fn join_or_start(
+        &mut self,
+        missing: Vec<C::Key>,
+        replica: Option<ReplicaChoice>,
+    ) -> (Load<'a, C>, Joined<C>) {
         let cache = self.cache;
         let mut flights = cache.flights();
         let (mut own, mut joined, now) = (Vec::new(), Vec::new(), Instant::now());
@@ -133,7 +140,7 @@ impl<'a, C: Cached> Reading<'a, C> {
                 None => own.push(key),
             }
         }
-        (self.start(own, &mut flights), joined)
+        (self.start(own, replica, &mut flights), joined)
     }
 
     /// Does a load bring what this reader must see? It does if it began after the reader did, whatever is known of
@@ -144,19 +151,43 @@ impl<'a, C: Cached> Reading<'a, C> {
         version: Version,
         slots: impl FnOnce() -> S,
     ) -> bool {
-        flight.started >= self.began || self.staleness.is_valid(&self.cache.table, version, slots().as_ref())
+        flight.started.is_some_and(|started| started >= self.began)
+            || self.staleness.is_valid(&self.cache.table, version, slots().as_ref())
     }
 
     /// Registers a load, so that others may join it. The version is taken here: before the database is asked.
-    fn start(&self, keys: Vec<C::Key>, flights: &mut Flights) -> Load<'a, C> {
+    fn start(&self, keys: Vec<C::Key>, replica: Option<ReplicaChoice>, flights: &mut Flights) -> Load<'a, C> {
         let version = self.staleness.version(&self.cache.table);
         let (sender, entries) = watch::channel(None);
-        let started = Instant::now();
-        let flight = Arc::new(Flight { started, version: version.unwrap_or_default(), entries });
+        let flight = match &replica {
+            Some(choice) => Flight { started: None, version: choice.version, entries },
+            None => Flight { started: Some(Instant::now()), version: version.unwrap_or_default(), entries },
+        };
+        let flight = Arc::new(flight);
         for key in &keys {
             flights.insert(self.key(*key), Arc::clone(&flight));
         }
-        Load { reading_of: self.of, cache: self.cache, keys: keys.into(), version, flight, sender }
+        Load { reading_of: self.of, cache: self.cache, keys: keys.into(), version, replica, flight, sender }
+    }
+
+    /// The values of all keys, and those of them that are from when the load began: the others are as of the version that
+    /// the standby covers.
+    async fn values(&self, load: &Load<'_, C>) -> Result<(LoadedValues<C>, FxHashSet<C::Key>), Error> {
+        let keys = Arc::clone(&load.keys);
+        let Some(ReplicaChoice { on, version }) = load.replica.clone() else {
+            let values = self.read.clone().load(self.context.clone(), keys).await?;
+            return Ok((values, FxHashSet::default()));
+        };
+        let replica = on.replica.clone();
+        let mut values = self.read.clone().load(self.context.reading_on(on), keys).await?;
+        let outdated = self.outdated(version, &load.keys, &values);
+        if !outdated.is_empty() {
+            replica.note(Fallback::Outdated);
+            let newer = self.read.clone().load(self.context.clone(), Arc::clone(&outdated)).await?;
+            values.retain(|key, _| !outdated.contains(key));
+            values.extend(newer);
+        }
+        Ok((values, outdated.iter().copied().collect()))
     }
 
     /// Asks the database, and keeps what it says.
@@ -165,14 +196,16 @@ impl<'a, C: Cached> Reading<'a, C> {
             return Ok(Vec::new());
         }
         let at = Instant::now();
-        let values = self.read.clone().load(self.context.clone(), Arc::clone(&load.keys)).await?;
+        let (values, from_primary) = self.values(&load).await?;
+        let covered = load.replica.as_ref().map(|choice| choice.version);
         let (took, retention) = (at.elapsed(), self.read.retention());
         let (mut loaded, mut fills) = (Vec::with_capacity(load.keys.len()), Vec::new());
         for key in &*load.keys {
             let value = values.get(key);
             let ttl = if value.is_some() { retention.ttl } else { retention.ttl.min(ABSENT_TTL) };
+            let covered = covered.filter(|_| !from_primary.contains(key));
             let header = Header {
-                version: load.version.unwrap_or_default(),
+                version: covered.or(load.version).unwrap_or_default(),
                 slots: self.read.tags(*key, value.map(AsRef::as_ref)).iter().map(Tag::slot).collect(),
                 at: Instant::now(),
                 took,
@@ -231,6 +264,8 @@ impl<'a, C: Cached> Reading<'a, C> {
 type Joined<C> = Vec<(<C as Cached>::Key, Arc<Flight>)>;
 /// Keys with what the loads of others brought.
 type JoinedEntries<C> = Vec<(<C as Cached>::Key, Option<(Arc<Flight>, CacheEntry)>)>;
+/// The values that there are.
+type LoadedValues<C> = FxHashMap<<C as Cached>::Key, Arc<<C as Cached>::Value>>;
 /// What a load brought.
 type Loaded<C> = Vec<(<C as Cached>::Key, CacheEntry)>;
 
@@ -240,6 +275,8 @@ struct Load<'a, C: Cached> {
     reading_of: u128,
     keys: Arc<[C::Key]>,
     version: Option<Version>,
+    /// Where it is loaded from; none: the primary.
+    replica: Option<ReplicaChoice>,
     flight: Arc<Flight>,
     sender: watch::Sender<Option<Arc<FxHashMap<CacheKey, CacheEntry>>>>,
 }

@@ -6,8 +6,9 @@
 //! older. Not here: how servers with Redis hear of each other (`shared`, and `relay` of the events).
 
 use std::{
+    collections::VecDeque,
     sync::{
-        Mutex, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -71,17 +72,70 @@ pub(crate) struct Instance {
     cache_id: Mutex<Option<Uuid>>,
     has_others: AtomicBool,
     has_sharing_others: AtomicBool,
+    beats: Mutex<Beats>,
 }
+
+/// The last signs of life, which number themselves: what a server shows of them says how far it is.
+#[derive(Debug, Default)]
+struct Beats {
+    /// How many there were before these.
+    before: u64,
+    last: VecDeque<Time>,
+    /// The number of the last one that is stored.
+    stored: Option<u64>,
+}
+
+/// Signs of life that are remembered.
+const BEATS: usize = 64;
 
 impl Default for Instance {
     fn default() -> Self {
         let (has_others, has_sharing_others) = (AtomicBool::default(), AtomicBool::default());
-        let (beaten, cache_id) = (Mutex::default(), Mutex::default());
-        Self { id: id::new(), beaten, cache_id, has_others, has_sharing_others }
+        let (beaten, cache_id, beats) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { id: id::new(), beaten, cache_id, has_others, has_sharing_others, beats }
     }
 }
 
 impl Instance {
+    /// Of its row.
+    pub(super) fn id(&self) -> Uuid {
+        self.id
+    }
+
+    /// The number of this sign of life of this process.
+    pub(super) fn number_of(&self, beat: Time) -> Option<u64> {
+        let beats = self.beats();
+        let place = beats.last.iter().rposition(|known| *known == beat)?;
+        Some(beats.before + place as u64)
+    }
+
+    /// The number of the last sign of life that is stored.
+    pub(super) fn stored_beat(&self) -> Option<u64> {
+        self.beats().stored
+    }
+
+    /// Gives a sign of life soon, and says which number it will have at least.
+    pub(super) fn beat_soon(&self) -> u64 {
+        self.set_beaten(None);
+        let beats = self.beats();
+        beats.before + beats.last.len() as u64
+    }
+
+    /// Notes a sign of life that is about to be stored. Also one whose storing fails may be there.
+    fn add_beat(&self, beat: Time) -> u64 {
+        let mut beats = self.beats();
+        if beats.last.len() == BEATS {
+            beats.last.pop_front();
+            beats.before += 1;
+        }
+        beats.last.push_back(beat);
+        beats.before + beats.last.len() as u64 - 1
+    }
+
+    fn beats(&self) -> MutexGuard<'_, Beats> {
+        self.beats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Another server with a Redis serves the same database: it has to hear what this one writes.
     pub(crate) fn has_sharing_others(&self) -> bool {
         self.has_sharing_others.load(Ordering::Acquire)
@@ -257,16 +311,18 @@ fn say_split(is_split: bool) {
 /// Gives a sign of life. On SQLite it does not wait for its turn to write: it would stand behind all that came before,
 /// however long that takes, and the server would look dead.
 async fn beat(database: &Database, cache: &Cache, instance: &Instance) -> Result<(), Error> {
-    let cache_id = cache.id().await;
+    let (cache_id, seen_at) = (cache.id().await, clock::now());
+    let number = instance.add_beat(seen_at);
     let server = ActiveModel {
         id: Set(instance.id),
         shares_cache: Set(cache.is_shared()),
-        seen_at: Set(clock::now()),
+        seen_at: Set(seen_at),
         cache_id: Set(cache_id),
     };
     let again = OnConflict::column(Column::Id).update_columns([Column::SeenAt, Column::CacheId]).to_owned();
     let insert = Entity::insert(server).on_conflict(again);
     database.write_alone("instance.beat", Entity, &insert).await?;
+    instance.beats().stored = Some(number);
     *instance.cache_id.lock().unwrap_or_else(PoisonError::into_inner) = cache_id;
     Ok(())
 }
@@ -314,9 +370,9 @@ mod tests {
     async fn a_heartbeat_does_not_wait_for_writers() {
         let folder = tempfile::tempdir().expect("a folder");
         let config = DatabaseOptions {
-            url: format!("sqlite:{}", folder.path().join("xp.db").display()),
             max_connections: 3,
             acquire_timeout: Duration::from_secs(5),
+            ..DatabaseOptions::at(format!("sqlite:{}", folder.path().join("xp.db").display()))
         };
         let database = Database::connect(&config, &mut Registry::default()).await.expect("it opens");
         migration::up(database.connection()).await.expect("the tables are made");

@@ -121,11 +121,7 @@ struct Node {
 
 impl Node {
     async fn over(versions: &Arc<Versions>) -> Self {
-        let config = DatabaseOptions {
-            url: "sqlite::memory:".to_owned(),
-            max_connections: 1,
-            acquire_timeout: Duration::from_secs(5),
-        };
+        let config = DatabaseOptions::at("sqlite::memory:");
         let mut registry = Registry::default();
         let store = Store::connect(&config, &mut registry).await.expect("memory is there");
         let store = store.with_cache(&CacheOptions::default(), None, &mut registry);

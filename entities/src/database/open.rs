@@ -6,12 +6,13 @@ use std::{fs::OpenOptions, os::unix::fs::OpenOptionsExt as _, str::FromStr as _,
 use sea_orm::{
     ConnectOptions,
     sqlx::{
-        self,
+        self, ConnectOptions as _,
+        postgres::PgConnectOptions,
         sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
     },
 };
 
-use super::DatabaseOptions;
+use super::{DatabaseOptions, Pooler};
 use crate::error::Error;
 
 pub(super) fn is_in_memory(url: &str) -> bool {
@@ -33,10 +34,54 @@ pub(super) fn make_private_file(url: &str) -> Result<(), Error> {
     }
 }
 
+/// What all connections to PostgreSQL have in common.
+pub(super) fn postgres_options(options: PgConnectOptions) -> PgConnectOptions {
+    options.application_name("xp").statement_cache_capacity(500).disable_statement_logging()
+}
+
+/// What connections for serving are opened with. A pooler knows no parameters of the start but a few: what else there is to
+/// say is said afterwards (`pool`).
+pub(super) fn pooled(options: PgConnectOptions, config: &DatabaseOptions) -> PgConnectOptions {
+    match (config.pooler, config.statement_timeout) {
+        (Pooler::None, Some(limit)) => with_timeout(postgres_options(options), limit),
+        (Pooler::None, None) => postgres_options(options),
+        // Values come in binary, which has all digits in any case.
+        (Pooler::Session | Pooler::Transaction, _) => postgres_options(options).extra_float_digits(None),
+    }
+}
+
+/// PostgreSQL ends statements that take longer.
+pub(super) fn with_timeout(options: PgConnectOptions, limit: Duration) -> PgConnectOptions {
+    options.options([("statement_timeout", limit.as_millis().to_string())])
+}
+
+/// The URLs of the servers that one of PostgreSQL names (`postgres://a,b:5433/name`), and the whole of any other. Which of
+/// them takes the writes is found by asking, so libpq's word for it (`target_session_attrs`) is left out.
+pub(super) fn split_hosts(url: &str) -> Vec<String> {
+    let Some((scheme, rest)) = url.split_once("://").filter(|(scheme, _)| scheme.starts_with("postgres"))
+    else {
+        return vec![url.to_owned()];
+    };
+    let (rest, parameters) = rest.split_once('?').map_or((rest, None), |(rest, query)| (rest, Some(query)));
+    let parameters: Vec<&str> = parameters
+        .into_iter()
+        .flat_map(|query| query.split('&'))
+        .filter(|parameter| !parameter.starts_with("target_session_attrs="))
+        .collect();
+    let query = if parameters.is_empty() { String::new() } else { format!("?{}", parameters.join("&")) };
+    let (account, rest) = rest.rsplit_once('@').map_or(("", rest), |(account, rest)| (account, rest));
+    let account = if account.is_empty() { String::new() } else { format!("{account}@") };
+    let (hosts, name) = rest.split_once('/').map_or((rest, ""), |(hosts, name)| (hosts, name));
+    hosts.split(',').map(|host| format!("{scheme}://{account}{}/{name}{query}", host.trim())).collect()
+}
+
 pub(super) fn options(config: &DatabaseOptions) -> ConnectOptions {
     let in_memory = is_in_memory(&config.url);
     let is_postgres = config.url.starts_with("postgres");
-    let mut options = ConnectOptions::new(config.url.clone());
+    // The first of several servers, until it is known which of them takes the writes.
+    let url = config.direct_url.as_ref().unwrap_or(&config.url);
+    let mut options = ConnectOptions::new(split_hosts(url).swap_remove(0));
+    let limit = config.statement_timeout;
     options
         .max_connections(if in_memory { 1 } else { config.max_connections })
         .connect_timeout(config.acquire_timeout)
@@ -46,7 +91,10 @@ pub(super) fn options(config: &DatabaseOptions) -> ConnectOptions {
         .sqlx_logging(false)
         // A round trip before each use would cost a short statement half its time.
         .test_before_acquire(is_postgres)
-        .map_sqlx_postgres_opts(|options| options.application_name("xp").statement_cache_capacity(500))
+        .map_sqlx_postgres_opts(move |options| match limit {
+            Some(limit) => with_timeout(postgres_options(options), limit),
+            None => postgres_options(options),
+        })
         .map_sqlx_sqlite_opts(|options| {
             options
                 .create_if_missing(true)
@@ -67,4 +115,28 @@ pub(super) fn options(config: &DatabaseOptions) -> ConnectOptions {
         options.min_connections(1).idle_timeout(None).max_lifetime(None);
     }
     options
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_of_several_servers_is_one_for_each() {
+        for (url, expected) in [
+            ("postgres://h/db", &["postgres://h/db"][..]),
+            ("sqlite:a,b.db", &["sqlite:a,b.db"]),
+            (
+                "postgres://u:p%2Cq@a,b:5433,[::1]:5434/db?target_session_attrs=read-write&sslmode=disable",
+                &[
+                    "postgres://u:p%2Cq@a/db?sslmode=disable",
+                    "postgres://u:p%2Cq@b:5433/db?sslmode=disable",
+                    "postgres://u:p%2Cq@[::1]:5434/db?sslmode=disable",
+                ],
+            ),
+            ("postgresql://a,b/db?target_session_attrs=any", &["postgresql://a/db", "postgresql://b/db"]),
+        ] {
+            assert_eq!(split_hosts(url), expected, "{url}");
+        }
+    }
 }

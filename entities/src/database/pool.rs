@@ -14,11 +14,14 @@
 //! in the background until it answers. What is lent to write has said that it can be written to: after a failover, the
 //! server under the same name may be another one, or the same one that may no longer be written to.
 //!
+//! Of several servers (`hosts`), connections lead to the one that is no standby, and to another one as soon as that takes over.
+//!
 //! TCP's own bounds (keepalive, `TCP_USER_TIMEOUT`) cannot be set through the driver, and would not help against a middle
 //! box that acknowledges what it no longer passes on. Nothing here waits for the kernel: closing a socket does not block.
 //! Not here: what is read; SQLite, whose connections are the driver's pool's; migrations and demo data, which use that too.
 
 use std::{
+    io,
     sync::{
         Arc, Mutex, MutexGuard, Weak,
         atomic::{AtomicUsize, Ordering},
@@ -26,10 +29,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use sea_orm::{
     ConnAcquireErr, DbErr, Value,
     sqlx::{
-        self, ConnectOptions as _, Connection as _, PgConnection, SqlStr,
+        self, AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, PgConnection, PgPool,
+        Row as _, SqlStr,
         error::DatabaseError,
         postgres::{PgConnectOptions, PgRow},
     },
@@ -39,15 +44,21 @@ use tokio::{
     time::{timeout, timeout_at},
 };
 
-use crate::{database::metrics::DatabaseMetrics, error::Error};
+use crate::{
+    database::{DatabaseOptions, Pooler, metrics::DatabaseMetrics},
+    error::Error,
+};
 
 mod breaker;
 mod cancel;
 mod pooled;
+mod server;
 
 use breaker::PostgresBreaker;
 use cancel::Canceller;
 pub(crate) use pooled::PooledConnection;
+pub(super) use server::server_id;
+pub(crate) use server::{ServerId, Watch};
 
 /// A connection is trusted for so long after it has last answered.
 const TRUSTED: Duration = Duration::from_secs(1);
@@ -67,6 +78,8 @@ const LOOK_AT_MOST: Duration = Duration::from_secs(1);
 const READ_ONLY_FOR: Duration = Duration::from_millis(200);
 /// How long closing everything may take.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
+/// A server that took the writes last and is silent for so long is not waited for: the others are asked as well.
+const OTHERS_AFTER: Duration = Duration::from_millis(300);
 /// PostgreSQL ends a statement at its own time-out; an answer that is later than this beyond it will not come.
 const LATE: Duration = Duration::from_secs(1);
 
@@ -79,12 +92,37 @@ pub(crate) enum Purpose {
     Write,
 }
 
+/// How many connections there are, and how long things may take.
+pub(super) struct PoolLimits {
+    size: u32,
+    acquire_timeout: Duration,
+    statement_timeout: Option<Duration>,
+    pooler: Pooler,
+}
+
+impl PoolLimits {
+    pub(super) fn of(config: &DatabaseOptions) -> Self {
+        let DatabaseOptions { max_connections, acquire_timeout, statement_timeout, pooler, .. } = *config;
+        Self { size: max_connections.max(1), acquire_timeout, statement_timeout, pooler }
+    }
+
+    /// These limits where no pooler is in between.
+    pub(super) fn without_pooler(self) -> Self {
+        Self { pooler: Pooler::None, ..self }
+    }
+}
+
 /// The connections. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Pool(Arc<PoolInner>);
 
 struct PoolInner {
-    options: PgConnectOptions,
+    /// Servers of one database, of which one takes writes; at least one.
+    hosts: Vec<Host>,
+    /// The one that took writes last.
+    leader: AtomicUsize,
+    /// What else connects to the leader.
+    following: Option<PgPool>,
     size: u32,
     /// As many as there may be connections.
     all: Arc<Semaphore>,
@@ -93,13 +131,23 @@ struct PoolInner {
     writes: Arc<Semaphore>,
     /// How long a turn and a new connection may take together.
     acquire_timeout: Duration,
+    pooler: Pooler,
+    /// How long PostgreSQL may work on a statement.
+    statement_timeout: Option<Duration>,
     /// How long a statement may take.
     limit: Option<Duration>,
     metrics: DatabaseMetrics,
     breaker: PostgresBreaker,
-    canceller: Canceller,
     idle: Mutex<Idle>,
     open: Arc<AtomicUsize>,
+    /// The server that has committed last.
+    written: Mutex<Option<ServerId>>,
+}
+
+/// A server.
+struct Host {
+    options: PgConnectOptions,
+    canceller: Canceller,
 }
 
 struct Idle {
@@ -116,8 +164,15 @@ struct Session {
     connection: PgConnection,
     /// The number of the process that serves it.
     backend: i32,
+    server: ServerId,
+    /// The place of its server among the hosts.
+    host: usize,
     /// When it was opened, the server took no writes.
     is_read_only: bool,
+    /// It did so because it replays those of another one.
+    is_standby: bool,
+    /// How far a standby had replayed the log then, in bytes.
+    position: i64,
     opened: Instant,
     answered: Instant,
     _open: Open,
@@ -139,29 +194,53 @@ struct Turn {
 }
 
 impl Pool {
-    /// Of `size` connections at most. A fifth of them, and one at least, is always left for reads, and as many for writes.
+    /// Connections to whichever of these servers takes writes; `following` connects to the same one. A fifth of them, and one at least, is always left for reads, and as many for writes.
     pub(crate) fn new(
-        options: &PgConnectOptions,
-        size: u32,
-        acquire_timeout: Duration,
+        hosts: Vec<PgConnectOptions>,
+        following: Option<PgPool>,
+        limits: &PoolLimits,
         metrics: DatabaseMetrics,
     ) -> Self {
-        let size = size.max(1);
-        let share = size.saturating_sub((size / 5).max(1)).max(1);
+        let share = limits.size.saturating_sub((limits.size / 5).max(1)).max(1);
+        Self::with_share(hosts, following, limits, (share, true), metrics)
+    }
+
+    /// Connections to a standby, all of them for reads.
+    pub(super) fn for_reads(
+        options: &PgConnectOptions,
+        limits: &PoolLimits,
+        metrics: DatabaseMetrics,
+    ) -> Self {
+        Self::with_share(vec![options.clone()], None, limits, (limits.size, false), metrics)
+    }
+
+    fn with_share(
+        hosts: Vec<PgConnectOptions>,
+        following: Option<PgPool>,
+        limits: &PoolLimits,
+        (share, is_primary): (u32, bool),
+        metrics: DatabaseMetrics,
+    ) -> Self {
         let turns = |count: u32| Arc::new(Semaphore::new(count as usize));
+        let PoolLimits { size, acquire_timeout, statement_timeout, pooler } = *limits;
+        let host = |options: PgConnectOptions| Host { canceller: Canceller::new(options.clone()), options };
         Self(Arc::new(PoolInner {
             size,
             all: turns(size),
             reads: turns(share),
             writes: turns(share),
             acquire_timeout,
-            limit: statement_timeout(options).map(|limit| limit + LATE),
-            breaker: PostgresBreaker::new(metrics.breaker_state()),
+            pooler,
+            statement_timeout,
+            limit: statement_timeout.map(|limit| limit + LATE),
+            breaker: PostgresBreaker::new(metrics.breaker_state(), is_primary),
             metrics,
-            canceller: Canceller::new(options.clone()),
             idle: Mutex::new(Idle { sessions: Some(Vec::new()), doubted: None, read_only: None }),
             open: Arc::default(),
-            options: options.clone(),
+            written: Mutex::default(),
+            hosts: hosts.into_iter().map(host).collect(),
+            leader: AtomicUsize::new(0),
+            following,
         }))
     }
 
@@ -179,7 +258,50 @@ impl Pool {
         let asked = Instant::now();
         let mut pooled = self.lend(Purpose::Read).await?;
         self.0.metrics.waited(asked.elapsed());
-        pooled.run(names, text, values, &mut take).await.map(drop)
+        if self.0.pooler != Pooler::Transaction {
+            return pooled.run(names, text, values, &mut take).await.map(drop);
+        }
+        // Also one statement is more than one message, and each of them might come to another connection.
+        Box::pin(async {
+            pooled.begin().await?;
+            pooled.run(names, text, values, &mut take).await?;
+            pooled.commit().await
+        })
+        .await
+    }
+
+    /// Like `fetch`, on a connection to the server that is watched. `None`: there is none now, and nothing was run.
+    ///
+    /// # Errors
+    /// Those of `fetch`.
+    pub(super) async fn fetch_from(
+        &self,
+        watch: &Watch,
+        names: (&'static str, &'static str),
+        text: SqlStr,
+        values: Vec<Value>,
+        mut take: impl FnMut(&PgRow) -> Result<(), sqlx::Error>,
+    ) -> Result<Option<()>, Error> {
+        let mut pooled = self.lend(Purpose::Read).await?;
+        if !watch.covers(pooled.session()) {
+            return Ok(None);
+        }
+        pooled.run(names, text, values, &mut take).await.map(|_| Some(()))
+    }
+
+    /// What is said on a connection is not there for the next statement.
+    pub(super) fn lends_transactions(&self) -> bool {
+        self.0.pooler == Pooler::Transaction
+    }
+
+    /// How the server is reached that took writes last.
+    pub(super) fn leader(&self) -> &PgConnectOptions {
+        &self.0.hosts[self.0.leader.load(Ordering::Relaxed)].options
+    }
+
+    /// The server that has committed last, if one has.
+    pub(super) fn written(&self) -> Option<ServerId> {
+        *self.0.written()
     }
 
     /// Begins a transaction; what is lent is rolled back or closed unless it is committed.
@@ -286,8 +408,10 @@ impl PoolInner {
         let doubted = idle.doubted;
         let closed = || Error::Unavailable(DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed));
         let sessions = idle.sessions.as_mut().ok_or_else(closed)?;
-        // An old one is closed here.
-        let session = sessions.pop().filter(|session| session.opened.elapsed() < OLDEST);
+        // An old one is closed here, and one to a server that took the writes before.
+        let leader = self.leader.load(Ordering::Relaxed);
+        let is_good = |session: &Session| session.opened.elapsed() < OLDEST && session.host == leader;
+        let session = sessions.pop().filter(is_good);
         Ok(session.map(|session| {
             let is_doubted = doubted.is_some_and(|at| session.answered < at);
             let must_answer = is_doubted || session.answered.elapsed() > TRUSTED;
@@ -342,13 +466,69 @@ impl PoolInner {
         opened.map_err(|_| Error::no_connection_in_time())?.map_err(Error::unavailable)
     }
 
+    /// A connection to the only server, or to that of several that is no standby: others may know less than was acknowledged.
     async fn open(&self) -> Result<Session, sqlx::Error> {
+        if self.hosts.len() == 1 {
+            return self.open_at(0).await;
+        }
+        let known = self.leader.load(Ordering::Relaxed);
+        if let Ok(Ok(session)) = timeout(OTHERS_AFTER, self.open_at(known)).await
+            && !session.is_standby
+        {
+            return Ok(session);
+        }
+        let mut opening: FuturesUnordered<_> = (0..self.hosts.len()).map(|host| self.open_at(host)).collect();
+        let mut failed = None;
+        while let Some(opened) = opening.next().await {
+            match opened {
+                Ok(session) if !session.is_standby => {
+                    self.follow(session.host);
+                    return Ok(session);
+                }
+                Ok(_) => {}
+                Err(error) => failed = Some(error),
+            }
+        }
+        let none = || io::Error::new(io::ErrorKind::NotConnected, "none of the servers takes writes");
+        Err(failed.unwrap_or_else(|| sqlx::Error::Io(none())))
+    }
+
+    /// This server takes the writes.
+    fn follow(&self, host: usize) {
+        if self.leader.swap(host, Ordering::Relaxed) == host {
+            return;
+        }
+        let options = &self.hosts[host].options;
+        tracing::info!(host = options.get_host(), port = options.get_port(), "this server takes the writes");
+        if let Some(following) = &self.following {
+            following.set_connect_options(options.clone());
+        }
+    }
+
+    async fn open_at(&self, host: usize) -> Result<Session, sqlx::Error> {
         let open = Open(Arc::clone(&self.open));
         open.0.fetch_add(1, Ordering::Relaxed);
-        let mut connection = self.options.connect().await?;
-        let (backend, is_read_only) = sqlx::query_as(WHAT_IT_IS).fetch_one(&mut connection).await?;
+        let mut connection = self.hosts[host].options.connect().await?;
+        let row = connection.fetch_one(sqlx::raw_sql(WHAT_IT_IS)).await?;
+        let (backend, server): (i32, i64) = (row.try_get(0)?, row.try_get(1)?);
+        let (is_standby, is_read_only, position) = (row.try_get(2)?, row.try_get(3)?, row.try_get(4)?);
+        if let (Pooler::Session, Some(limit)) = (self.pooler, self.statement_timeout) {
+            let set = format!("SET statement_timeout = {}", limit.as_millis());
+            connection.execute(sqlx::raw_sql(AssertSqlSafe(set))).await?;
+        }
         let now = Instant::now();
-        Ok(Session { connection, backend, is_read_only, opened: now, answered: now, _open: open })
+        Ok(Session {
+            connection,
+            backend,
+            server: ServerId(server),
+            host,
+            is_read_only,
+            is_standby,
+            position,
+            opened: now,
+            answered: now,
+            _open: open,
+        })
     }
 
     /// The server did not answer. After a few times nobody waits for it any more.
@@ -388,11 +568,20 @@ impl PoolInner {
     fn idle(&self) -> MutexGuard<'_, Idle> {
         self.idle.lock().expect("no panic happens under this lock")
     }
+
+    fn written(&self) -> MutexGuard<'_, Option<ServerId>> {
+        self.written.lock().expect("no panic happens under this lock")
+    }
 }
 
-/// The number of the process, and whether it takes no writes: it is a standby, or was told so.
-const WHAT_IT_IS: &str =
-    "SELECT pg_backend_pid(), pg_is_in_recovery() OR current_setting('transaction_read_only')::bool";
+/// The number of the process, which server it is, whether that is a standby, whether it takes no writes (as a standby, or
+/// since it was told so), and how far a standby has replayed.
+const WHAT_IT_IS: &str = concat!(
+    "SELECT pg_backend_pid(), ",
+    server::server_id!(),
+    ", pg_is_in_recovery(), pg_is_in_recovery() OR current_setting('transaction_read_only')::bool, \
+     coalesce((pg_last_wal_replay_lsn() - '0/0')::bigint, 0)"
+);
 
 /// An attempt to open a connection. Also one that its caller gives up says something about the server.
 struct Attempt<'a> {
@@ -446,11 +635,4 @@ async fn look_for_it(pool: Weak<PoolInner>) {
             Ok(Err(_)) | Err(_) => {}
         }
     }
-}
-
-/// The statement time-out that the server is told at the start of each connection.
-fn statement_timeout(options: &PgConnectOptions) -> Option<Duration> {
-    let (_, rest) = options.get_options()?.rsplit_once("statement_timeout=")?;
-    let digits = rest.split(|letter: char| !letter.is_ascii_digit()).next()?;
-    digits.parse().ok().filter(|millis| *millis > 0).map(Duration::from_millis)
 }

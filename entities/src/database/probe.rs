@@ -6,8 +6,8 @@ use futures_util::future::{BoxFuture, Either, select};
 use sea_orm::{
     DatabaseConnection, DbBackend, SqlxPostgresConnector, SqlxSqliteConnector,
     sqlx::{
-        self, Connection as _, PgConnection,
-        postgres::{PgConnectOptions, PgPoolOptions},
+        self, Connection as _, PgConnection, PgPool,
+        postgres::PgPoolOptions,
         sqlite::{SqliteConnectOptions, SqlitePoolOptions},
     },
 };
@@ -22,7 +22,8 @@ pub(super) struct Probe {
 }
 
 enum ProbeTarget {
-    Postgres(Box<PgConnectOptions>),
+    /// Wherever these connections lead.
+    Postgres(PgPool),
     Sqlite(Box<SqliteConnectOptions>),
     /// In memory there is no second connection.
     Same(DatabaseConnection),
@@ -37,9 +38,7 @@ enum ProbeConnection {
 impl Probe {
     pub(super) fn new(db: &DatabaseConnection, is_in_memory: bool) -> Self {
         let target = match db.get_database_backend() {
-            DbBackend::Postgres => ProbeTarget::Postgres(
-                db.get_postgres_connection_pool().connect_options().as_ref().clone().into(),
-            ),
+            DbBackend::Postgres => ProbeTarget::Postgres(db.get_postgres_connection_pool().clone()),
             _ if is_in_memory => ProbeTarget::Same(db.clone()),
             _ => {
                 ProbeTarget::Sqlite(db.get_sqlite_connection_pool().connect_options().as_ref().clone().into())
@@ -102,8 +101,8 @@ impl Probe {
     /// Whether the server of PostgreSQL is there, also where it refuses a connection (it has none left, or is starting). For
     /// SQLite there is no server to look for.
     pub(super) async fn is_reachable(&self, within: Duration) -> bool {
-        let ProbeTarget::Postgres(options) = &self.target else { return true };
-        match timeout(within, PgConnection::connect_with(options)).await {
+        let ProbeTarget::Postgres(db) = &self.target else { return true };
+        match timeout(within, PgConnection::connect_with(&db.connect_options())).await {
             Ok(Ok(connection)) => {
                 let _ = timeout(within, connection.close()).await;
                 true
@@ -128,9 +127,10 @@ impl Probe {
     /// Connects when it is asked.
     fn connect(&self, within: Duration) -> DatabaseConnection {
         match &self.target {
-            ProbeTarget::Postgres(options) => {
+            ProbeTarget::Postgres(db) => {
+                let options = db.connect_options().as_ref().clone();
                 let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(within);
-                SqlxPostgresConnector::from_sqlx_postgres_pool(pool.connect_lazy_with((**options).clone()))
+                SqlxPostgresConnector::from_sqlx_postgres_pool(pool.connect_lazy_with(options))
             }
             ProbeTarget::Sqlite(options) => {
                 let pool = SqlitePoolOptions::new().max_connections(1).acquire_timeout(within);

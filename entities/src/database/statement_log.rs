@@ -3,7 +3,7 @@
 
 use std::{
     sync::{
-        Mutex,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::{Duration, Instant},
@@ -37,6 +37,8 @@ pub struct Executed {
     pub began: Instant,
     /// Time from sending to the last row.
     pub elapsed: Duration,
+    /// The standby that it ran on; none: it ran on the database that is written to.
+    pub server: Option<Arc<str>>,
 }
 
 impl StatementLog {

@@ -1,8 +1,6 @@
 //! What the store does besides reading and writing: it notices a database that went back in time. Not here: the cache's
 //! promises (`cache::tests`), reads and writes themselves (the domains, and the tests of the server).
 
-use std::time::Duration;
-
 use sea_orm::Set;
 
 use super::*;
@@ -13,11 +11,7 @@ use crate::{
 };
 
 async fn store() -> Store {
-    let config = DatabaseOptions {
-        url: "sqlite::memory:".to_owned(),
-        max_connections: 1,
-        acquire_timeout: Duration::from_secs(5),
-    };
+    let config = DatabaseOptions::at("sqlite::memory:");
     let store = Store::connect(&config, &mut Registry::default()).await.expect("a database in memory opens");
     migration::up(store.connection()).await.expect("the steps run");
     store

@@ -204,12 +204,12 @@ fn a_missing_file_fails_only_when_named() {
 
 #[test]
 fn statement_timeout_never_exceeds_request_timeout() {
-    let url = |request_timeout: &str, serving: bool| {
+    let limit = |request_timeout: &str, serving: bool| {
         let given = [("DATABASE_URL", "postgres://host/name"), ("XP_HTTP_REQUEST_TIMEOUT", request_timeout)];
         let config = load(&environment(&given)).expect("valid").config;
-        config.store(serving).expect("a URL").url
+        config.store(serving).expect("a URL").statement_timeout
     };
-    assert_eq!(url("500ms", true), "postgres://host/name?options[statement_timeout]=500");
-    assert_eq!(url("1m", true), "postgres://host/name?options[statement_timeout]=2000");
-    assert_eq!(url("500ms", false), "postgres://host/name");
+    assert_eq!(limit("500ms", true), Some(Duration::from_millis(500)));
+    assert_eq!(limit("1m", true), Some(Duration::from_secs(2)));
+    assert_eq!(limit("500ms", false), None);
 }

@@ -210,6 +210,8 @@ pub(crate) struct Client<'a> {
 pub(crate) struct Statement {
     pub(crate) name: String,
     pub(crate) text: String,
+    /// The standby that it ran on.
+    pub(crate) server: Option<String>,
 }
 
 /// An answer, without `extensions.explain`.
@@ -359,7 +361,8 @@ impl Reply {
 
 fn statement(executed: &Value) -> Statement {
     let text = |name: &str| executed[name].as_str().unwrap_or_default().to_owned();
-    Statement { name: text("name"), text: text("text") }
+    let server = executed["server"].as_str().map(ToOwned::to_owned);
+    Statement { name: text("name"), text: text("text"), server }
 }
 
 impl Reply {

@@ -30,8 +30,11 @@ static COPIES: AtomicU32 = AtomicU32::new(0);
 
 /// Opens a store on a database, with its own pool: pools belong to the runtime of their test.
 pub(crate) async fn open(url: &str) -> Store {
-    let config =
-        DatabaseOptions { url: url.to_owned(), max_connections: 4, acquire_timeout: Duration::from_secs(30) };
+    let config = DatabaseOptions {
+        max_connections: 4,
+        acquire_timeout: Duration::from_secs(30),
+        ..DatabaseOptions::at(url)
+    };
     Store::connect(&config, &mut Registry::default()).await.unwrap_or_else(|error| panic!("{url}: {error}"))
 }
 
@@ -105,7 +108,7 @@ impl World {
 }
 
 /// Migrates and seeds.
-async fn fill(url: &str) {
+pub(super) async fn fill(url: &str) {
     let store = open(url).await;
     migration::up(store.connection()).await.expect("the steps run");
     let (from, to) = seed::span(*NOW);
@@ -199,7 +202,7 @@ impl Server {
 
 /// A tool of PostgreSQL, from the path or from where Debian keeps it. PostgreSQL refuses to run as root, so root
 /// runs it as the account that the package made.
-fn tool(name: &str) -> Command {
+pub(super) fn tool(name: &str) -> Command {
     let Some(program) = find(name) else {
         panic!(
             "`{name}` was not found in PATH, /usr/local/bin or /usr/lib/postgresql/*/bin: these tests need \
@@ -225,11 +228,11 @@ fn find(name: &str) -> Option<PathBuf> {
     all.map(|directory| directory.join(name)).find(|program| program.is_file())
 }
 
-fn is_root() -> bool {
+pub(super) fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
 }
 
-fn run(command: &mut Command) {
+pub(super) fn run(command: &mut Command) {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {error}");

@@ -75,6 +75,10 @@ env:
   - { name: XP_HTTP_SHUTDOWN_GRACE, value: "{{ .Values.shutdownGraceSeconds }}s" }
   - name: DATABASE_URL
     valueFrom: { secretKeyRef: { name: {{ .Values.existingSecret }}, key: DATABASE_URL } }
+  {{- range $key := list "DATABASE_DIRECT_URL" "DATABASE_REPLICA_URLS" }}
+  - name: {{ $key }}
+    valueFrom: { secretKeyRef: { name: {{ $.Values.existingSecret }}, key: {{ $key }}, optional: true } }
+  {{- end }}
   - name: XP_AUTH_SECRET
     valueFrom: { secretKeyRef: { name: {{ .Values.existingSecret }}, key: XP_AUTH_SECRET } }
   - name: REDIS_URL

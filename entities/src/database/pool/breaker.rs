@@ -14,12 +14,14 @@ pub(super) struct PostgresBreaker {
     failures: AtomicU32,
     is_away: AtomicBool,
     state: Gauge,
+    /// The log has a line for each change.
+    is_logged: bool,
 }
 
 impl PostgresBreaker {
-    /// Closed; `state` shows whether it is (0) or not (1).
-    pub(super) fn new(state: Gauge) -> Self {
-        Self { failures: AtomicU32::new(0), is_away: AtomicBool::new(false), state }
+    /// Closed; `state` shows whether it is (0) or not (1), and, for the primary, the log.
+    pub(super) fn new(state: Gauge, is_logged: bool) -> Self {
+        Self { failures: AtomicU32::new(0), is_away: AtomicBool::new(false), state, is_logged }
     }
 
     pub(super) fn is_away(&self) -> bool {
@@ -34,7 +36,9 @@ impl PostgresBreaker {
         }
         if self.is_away.load(Ordering::Relaxed) && self.is_away.swap(false, Ordering::AcqRel) {
             self.state.set(0);
-            tracing::info!("PostgreSQL answers again");
+            if self.is_logged {
+                tracing::info!("PostgreSQL answers again");
+            }
         }
     }
 
@@ -45,7 +49,9 @@ impl PostgresBreaker {
             return false;
         }
         self.state.set(1);
-        tracing::warn!("PostgreSQL is away; what needs it fails at once until it answers again");
+        if self.is_logged {
+            tracing::warn!("PostgreSQL is away; what needs it fails at once until it answers again");
+        }
         true
     }
 }
@@ -56,7 +62,7 @@ mod tests {
 
     #[test]
     fn it_opens_after_three_failures_in_a_row_and_closes_with_the_first_answer() {
-        let breaker = PostgresBreaker::new(Gauge::default());
+        let breaker = PostgresBreaker::new(Gauge::default(), false);
         for _ in 0..3 {
             assert!(!breaker.failed() && !breaker.failed());
             breaker.succeeded();

@@ -6,13 +6,16 @@ use std::time::{Duration, Instant};
 use futures_util::TryStreamExt as _;
 use sea_orm::{
     DbErr, RuntimeErr, Value, Values,
-    sqlx::{self, Connection as _, Either, Executor as _, SqlStr, error::DatabaseError, postgres::PgRow},
+    sqlx::{
+        self, AssertSqlSafe, Connection as _, Either, Executor as _, SqlStr, error::DatabaseError,
+        postgres::PgRow,
+    },
 };
 use sea_query_sqlx::SqlxValues;
 use tokio::time::timeout;
 
 use super::{Pool, Purpose, Session, Turn};
-use crate::error::Error;
+use crate::{database::Pooler, error::Error};
 
 /// How long BEGIN may take: it waits for nothing.
 const BEGIN_WITHIN: Duration = Duration::from_secs(1);
@@ -58,6 +61,11 @@ impl PooledConnection {
         }
     }
 
+    /// The connection itself.
+    pub(super) fn session(&self) -> &Session {
+        self.session.as_ref().expect("it is there until it is given back")
+    }
+
     /// It has answered just before it was lent: trying again on another one would help nobody.
     pub(super) fn is_proven(&self) -> bool {
         self.is_proven
@@ -93,7 +101,9 @@ impl PooledConnection {
         let (mut changed, mut misread) = (0, None);
         self.state = ConnectionState::Busy;
         let connection = &mut self.session.as_mut().expect("it is there until it is given back").connection;
-        let query = sqlx::query_with(text, SqlxValues(Values(values)));
+        // What is prepared by name is there for who has the connection next, and not for this one.
+        let is_kept = self.pool.0.pooler != Pooler::Transaction;
+        let query = sqlx::query_with(text, SqlxValues(Values(values))).persistent(is_kept);
         let mut answers = connection.fetch_many(query);
         let reading = async {
             while let Some(answer) = answers.try_next().await? {
@@ -145,7 +155,14 @@ impl PooledConnection {
 
     pub(super) async fn begin(&mut self) -> Result<(), Error> {
         self.in_transaction = true;
-        self.command("BEGIN", BEGIN_WITHIN).await
+        let pool = &self.pool.0;
+        match (pool.pooler, pool.statement_timeout) {
+            (Pooler::Transaction, Some(limit)) => {
+                let begin = format!("BEGIN; SET LOCAL statement_timeout = {}", limit.as_millis());
+                self.command(begin, BEGIN_WITHIN).await
+            }
+            _ => self.command("BEGIN", BEGIN_WITHIN).await,
+        }
     }
 
     /// # Errors
@@ -162,14 +179,17 @@ impl PooledConnection {
             error => error,
         })?;
         self.in_transaction = false;
+        *self.pool.0.written() = Some(self.session().server);
         Ok(())
     }
 
     /// BEGIN or COMMIT. Where it does not come to its end, for whatever reason, the connection is done for.
-    async fn command(&mut self, command: &'static str, within: Duration) -> Result<(), Error> {
+    async fn command(&mut self, command: impl Into<String>, within: Duration) -> Result<(), Error> {
+        let command = command.into();
+        let statement = if command == "COMMIT" { "commit" } else { "begin" };
         self.state = ConnectionState::Broken;
         let connection = &mut self.session.as_mut().expect("it is there until it is given back").connection;
-        match timeout(within, connection.execute(sqlx::raw_sql(command))).await {
+        match timeout(within, connection.execute(sqlx::raw_sql(AssertSqlSafe(command)))).await {
             Ok(Ok(_)) => {
                 self.answered();
                 Ok(())
@@ -181,7 +201,6 @@ impl PooledConnection {
             }
             Ok(Err(error)) => {
                 let source = DbErr::Exec(RuntimeErr::SqlxError(error.into()));
-                let statement = if command == "BEGIN" { "begin" } else { "commit" };
                 Err(Error::Statement { statement, source })
             }
             Err(_) => {
@@ -215,6 +234,8 @@ impl Drop for PooledConnection {
         match self.state {
             ConnectionState::Ready if !self.in_transaction => self.pool.0.give_back(session),
             ConnectionState::Broken => drop(session),
+            // A pooler ends the other half, whichever that is; nobody here knows whom to tell to cancel.
+            ConnectionState::Busy if self.pool.0.pooler == Pooler::Transaction => drop(session),
             ConnectionState::Ready | ConnectionState::Busy => {
                 // Without a runtime there is nobody who could wait: it closes, and the server rolls back.
                 let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
@@ -235,7 +256,7 @@ impl Drop for PooledConnection {
 async fn restore(pool: Pool, mut session: Session, is_busy: bool, in_transaction: bool) {
     if is_busy {
         // Before anybody else may have it: what is cancelled is this statement and no other.
-        pool.0.canceller.cancel(session.backend).await;
+        pool.0.hosts[session.host].canceller.cancel(session.backend).await;
     }
     let connection = &mut session.connection;
     let ending = async {

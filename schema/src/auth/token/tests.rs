@@ -8,11 +8,7 @@ use super::*;
 
 /// Keys of a server, made as a server makes them.
 async fn keys() -> Vec<SigningKey> {
-    let config = entities::DatabaseOptions {
-        url: "sqlite::memory:".into(),
-        max_connections: 1,
-        acquire_timeout: std::time::Duration::from_secs(5),
-    };
+    let config = entities::DatabaseOptions::at("sqlite::memory:");
     let store = entities::Store::connect(&config, &mut Registry::default()).await.expect("SQLite in memory");
     migration::up(store.connection()).await.expect("the steps run");
     entities::auth::key::load(store.database(), store.revocations(), &Secret::new("test"))
