@@ -13,12 +13,13 @@ globalThis.MonacoEnvironment = {
 };
 
 // Dashes in titles, letters of other scripts in names: data is no code that somebody may have tampered with.
-// GraphiQL asks for the same file later, so this stands before its first editor.
+const options = {
+  unicodeHighlight: { ambiguousCharacters: false, invisibleCharacters: false, nonBasicASCII: false },
+};
+
+// GraphiQL asks for the same file, and on a busy machine may have made its first editors before this runs.
 import("monaco-graphql/esm/monaco-editor.js").then(({ editor }) => {
-  editor.onDidCreateEditor((created) =>
-    created.updateOptions({
-      unicodeHighlight: { ambiguousCharacters: false, invisibleCharacters: false, nonBasicASCII: false },
-    }),
-  );
+  editor.onDidCreateEditor((created) => created.updateOptions(options));
+  for (const existing of editor.getEditors()) existing.updateOptions(options);
   loadDocExplorer();
 });
