@@ -139,6 +139,10 @@ pub(crate) trait Cached: Clone + Send + Sync + 'static {
     fn is_strong(&self) -> bool {
         false
     }
+    /// May it be loaded from a standby? Not where its load reads more than its tags cover.
+    fn may_be_on_replica(&self) -> bool {
+        true
+    }
     /// The type of the rows, where this reads whole rows by their ids: what an instance that starts can read beforehand.
     fn rows_of(&self) -> Option<NodeKind> {
         None

@@ -88,8 +88,8 @@ pub enum Pooler {
     None,
     /// It lends a connection for as long as this process keeps its own (`pool_mode = session`).
     Session,
-    /// It lends a connection for one transaction (`pool_mode = transaction`): nothing outlives that, also no prepared
-    /// statement.
+    /// It lends a connection for one transaction (`pool_mode = transaction`): no setting and no prepared statement outlives
+    /// that.
     Transaction,
 }
 
@@ -219,6 +219,11 @@ impl Database {
     /// A handle whose reads run on this standby where they can.
     pub(crate) fn reading_on(&self, replica: OnReplica) -> Self {
         Self { on_replica: Some(replica), ..self.clone() }
+    }
+
+    /// A handle whose reads run on the primary.
+    pub(crate) fn on_primary(&self) -> Self {
+        Self { on_replica: None, ..self.clone() }
     }
 
     /// The standbys that reads may run on.
@@ -360,13 +365,13 @@ impl Database {
         Sql::new(self.backend())
     }
 
-    /// Runs a statement and reads each row with `read`.
+    /// Runs a statement and reads each row with `read`: again from the first, where the statement is run again.
     pub(crate) async fn fetch<T>(
         &self,
         name: &'static str,
         table: &'static str,
         sql: Sql,
-        mut read: impl FnMut(&mut Cells<'_>) -> Result<T, sea_orm::sqlx::Error>,
+        read: impl Fn(&mut Cells<'_>) -> Result<T, sea_orm::sqlx::Error>,
     ) -> Result<Vec<T>, Error> {
         let (text, values) = sql.into_parts();
         let timing = self.timing(name, table, &text, &values);
@@ -375,7 +380,7 @@ impl Database {
         };
         let text = AssertSqlSafe(Arc::<str>::from(text)).into_sql_str();
         if let Some(replica) = &self.on_replica {
-            let reading = Box::pin(replica.fetch((name, table), &text, &values, &mut read));
+            let reading = Box::pin(replica.fetch((name, table), &text, &values, &read));
             if let Some(result) = reading.instrument(timing.span()).await {
                 timing
                     .on(replica.replica.name())
@@ -383,7 +388,7 @@ impl Database {
                 return result;
             }
         }
-        let read_all = fetch_postgres(pool, (name, table), &text, &values, &mut read);
+        let read_all = fetch_postgres(pool, (name, table), &text, &values, &read);
         let mut result = read_all.instrument(timing.span()).await;
         // Rare, so boxed: this future is part of every batch, and small ones are cheaper to make.
         if result.as_ref().is_err_and(|error| error.repeats() > 0) {
@@ -391,7 +396,7 @@ impl Database {
                 let mut number = 1;
                 while result.as_ref().is_err_and(|error| error.repeats() >= number) {
                     tokio::time::sleep(pause_before(number)).await;
-                    result = fetch_postgres(pool, (name, table), &text, &values, &mut read).await;
+                    result = fetch_postgres(pool, (name, table), &text, &values, &read).await;
                     number += 1;
                 }
                 result
@@ -407,7 +412,7 @@ impl Database {
         timing: Timing<'_>,
         text: String,
         values: Vec<Value>,
-        mut read: impl FnMut(&mut Cells<'_>) -> Result<T, sea_orm::sqlx::Error>,
+        read: impl Fn(&mut Cells<'_>) -> Result<T, sea_orm::sqlx::Error>,
     ) -> Result<Vec<T>, Error> {
         let (name, table) = (timing.name, timing.table);
         let statement = Statement::from_sql_and_values(self.backend(), text, values);
@@ -476,7 +481,7 @@ async fn fetch_postgres<T>(
     names: (&'static str, &'static str),
     text: &SqlStr,
     values: &[Value],
-    read: &mut impl FnMut(&mut Cells<'_>) -> Result<T, sea_orm::sqlx::Error>,
+    read: &impl Fn(&mut Cells<'_>) -> Result<T, sea_orm::sqlx::Error>,
 ) -> Result<Vec<T>, Error> {
     let mut rows = Vec::new();
     let take = |row: &PgRow| {

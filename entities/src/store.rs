@@ -187,7 +187,7 @@ impl Store {
         name: &'static str,
         table: &'static str,
         sql: Sql,
-        read: impl FnMut(&mut Cells<'_>) -> Result<T, sea_orm::sqlx::Error>,
+        read: impl Fn(&mut Cells<'_>) -> Result<T, sea_orm::sqlx::Error>,
     ) -> Result<Vec<T>, Error> {
         self.database().fetch(name, table, sql, read).await
     }
@@ -217,7 +217,7 @@ impl Store {
         name: &'static str,
         entity: E,
         query: &impl QueryTrait,
-        read: impl FnMut(&mut Cells<'_>) -> Result<T, sea_orm::sqlx::Error>,
+        read: impl Fn(&mut Cells<'_>) -> Result<T, sea_orm::sqlx::Error>,
     ) -> Result<Vec<T>, Error> {
         self.database().rows(name, entity, query, read).await
     }

@@ -130,7 +130,8 @@ pub(super) async fn wait(config: &Config, stop: impl Future<Output = ()>) -> Res
 async fn why_not(config: &Config, error: &entities::Error) -> (String, String) {
     let Some(url) = &config.database.url else { return <(String, String)>::default() };
     // The pool only says that it waited in vain; the socket says why.
-    let why = match nobody_listens(url.expose()).await {
+    let knocked = if url.has_several_hosts() { None } else { nobody_listens(url.expose()).await };
+    let why = match knocked {
         Some(why) => why,
         None => without_password(&chain(error), url.expose()),
     };

@@ -74,6 +74,14 @@ impl Config {
                 fix: "leave it out, or set DATABASE_URL to the primary of these standbys".into(),
             });
         }
+        if self.database.direct_url.as_ref().is_some_and(DatabaseUrl::has_several_hosts) {
+            found.push(Problem {
+                what: "database.direct_url names several hosts".into(),
+                place: "DATABASE_DIRECT_URL or xp.toml".into(),
+                why: "what uses it asks the first one only".into(),
+                fix: "give it a name that follows the primary".into(),
+            });
+        }
         if self.database.pooler == PoolerMode::Transaction && self.database.direct_url.is_none() {
             found.push(Problem {
                 what: "database.pooler is transaction, and database.direct_url is not set".into(),

@@ -112,7 +112,7 @@ impl Config {
         match self.database.pooler {
             PoolerMode::None => Pooler::None,
             PoolerMode::Auto if !is_direct => Pooler::None,
-            // Commands go around it.
+            // Commands use the direct URL.
             _ if !serving && is_direct => Pooler::None,
             PoolerMode::Session => Pooler::Session,
             PoolerMode::Auto | PoolerMode::Transaction => Pooler::Transaction,
@@ -128,7 +128,7 @@ impl Config {
         let direct_url = database.direct_url.as_ref().map(address);
         let longest = database.statement_timeout.min(self.http.request_timeout);
         Some(entities::DatabaseOptions {
-            // Commands do not share, and what they prepare is theirs.
+            // Commands prepare statements, for which a pooler by transaction is no place.
             url: if serving { address(given) } else { direct_url.clone().unwrap_or_else(|| address(given)) },
             max_connections: database.max_connections,
             acquire_timeout: database.acquire_timeout,

@@ -288,6 +288,14 @@ impl DatabaseUrl {
         &self.0
     }
 
+    /// Whether it names more than one server of PostgreSQL.
+    pub fn has_several_hosts(&self) -> bool {
+        let Some((_, rest)) = self.0.split_once("://").filter(|_| self.is_postgres()) else { return false };
+        let rest = rest.split('?').next().unwrap_or_default();
+        let hosts = rest.rsplit_once('@').map_or(rest, |(_, hosts)| hosts);
+        hosts.split('/').next().unwrap_or_default().contains(',')
+    }
+
     /// Whether it names a PostgreSQL server (else SQLite).
     pub fn is_postgres(&self) -> bool {
         self.0.starts_with("postgres")

@@ -64,7 +64,7 @@ fn keep_writing(
 fn writes_go_on_where_a_standby_took_over() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let mut primary = runtime.block_on(Primary::start());
-    let (first, second) = (primary.standby(), primary.standby());
+    let (mut first, second) = (primary.standby(), primary.standby());
     // What is acknowledged is on both standbys.
     primary.sql("alter system set synchronous_standby_names = '2 (*)'");
     primary.sql("select pg_reload_conf()");
@@ -112,4 +112,22 @@ fn writes_go_on_where_a_standby_took_over() {
     }
     let ready = process::send(&server.address, "/readyz", &[], "").expect("the server is there");
     assert_eq!(ready.0, 200, "{}", ready.1);
+    // The old primary comes back and does not know that it was replaced, just when the new one is away.
+    primary.start_again();
+    primary.sql("alter system reset synchronous_standby_names");
+    primary.sql("select pg_reload_conf()");
+    first.stop();
+    let write = |title: &str| process::ask(&server.address, &token, WRITE, &json!({ "title": title }));
+    for number in 0..5 {
+        let answer = write(&format!("replaced {number}")).unwrap_or_default();
+        assert!(answer["errors"].is_array(), "{answer}\n{}", server.log());
+    }
+    first.start_again();
+    let began = Instant::now();
+    while write("replaced").is_none_or(|answer| answer["errors"].is_array()) {
+        assert!(began.elapsed() < RECOVERED_WITHIN, "{}", server.log());
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(primary.sql("select count(*) from forms where title like 'replaced%'"), "0");
+    assert_eq!(first.sql("select count(*) from forms where title = 'replaced'"), "1");
 }

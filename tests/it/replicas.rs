@@ -8,9 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use entities::{CacheOptions, DatabaseOptions, ReplicaOptions, Store};
+use entities::{
+    CacheOptions, DatabaseOptions, ReplicaOptions, Store, Tag, cache::Retention, form, id::FormId,
+};
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::harness::{
     EndWhenDropped, Primary, RedisServer, Standby, TestApp,
@@ -308,10 +311,10 @@ fn a_standby_of_another_database_is_not_read_from() {
 }
 
 /// A store in this process that reads from these standbys.
-async fn store(primary: &Primary, standbys: &[&Standby]) -> Store {
+async fn store(primary: &Primary, standbys: &[&Standby], wait: Duration) -> Store {
     let replicas = ReplicaOptions {
         urls: standbys.iter().map(|standby| standby.url()).collect(),
-        wait: Duration::from_secs(1),
+        wait,
         ..ReplicaOptions::default()
     };
     let config = DatabaseOptions { replicas, ..DatabaseOptions::at(primary.url()) };
@@ -326,7 +329,7 @@ async fn store(primary: &Primary, standbys: &[&Standby]) -> Store {
 async fn explain_names_the_standby_of_each_statement() {
     let primary = Primary::start().await;
     let standby = primary.standby();
-    let store = store(&primary, &[&standby]).await;
+    let store = store(&primary, &[&standby], Duration::from_secs(1)).await;
     let app = TestApp::over(&primary.url()).await.over_store(store);
     let (began, mut number) = (Instant::now(), 1);
     let reply = loop {
@@ -346,4 +349,35 @@ async fn explain_names_the_standby_of_each_statement() {
         let server = statement.server.clone();
         assert_eq!(server, is_plain_read.then(|| standby.name()), "{}", statement.name);
     }
+}
+
+/// A value that a standby may give is made of another one that it may not give: that one comes from the primary.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_within_a_read_on_a_standby_is_as_new_as_any() {
+    let primary = Primary::start().await;
+    let standby = primary.standby();
+    let store = store(&primary, &[&standby], Duration::from_millis(5)).await;
+    let app = TestApp::over(&primary.url()).await.over_store(store.clone());
+    let made =
+        app.as_admin().ask("mutation { createForm(input: {title: \"before\"}) { form { id } } }").await;
+    let id = primary.sql("select id from forms where title = 'before'");
+    let id = FormId(Uuid::parse_str(&id).expect("an id"));
+    let began = Instant::now();
+    let is_shown = || standby.sql("select count(*) from forms where title = 'before'") == "1";
+    while !is_shown() || !store.database().replica_names().iter().all(|(_, is_in_rotation)| *is_in_rotation) {
+        assert!(began.elapsed() < REACTED_WITHIN, "nothing is read from the standby");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    standby.pause();
+    let rename =
+        "mutation($id: ID!) { updateForm(input: {id: $id, title: \"after\"}) { userErrors { code } } }";
+    let renamed = app.as_admin().run(rename, json!({ "id": made["createForm"]["form"]["id"] })).await;
+    renamed.expect_data(rename);
+    let title = move |store: Store| async move {
+        let found = form::by_ids(&store, &[id]).await?;
+        Ok::<_, entities::Error>(found.get(&id).map(|form| form.title.clone()))
+    };
+    let tags = vec![Tag::Named("titles".to_owned())];
+    let read = store.get_or_set("a title", Retention::for_seconds(60), tags, title).await.expect("read");
+    assert_eq!(read.as_deref(), Some("after"));
 }

@@ -305,11 +305,10 @@ async fn read_from(database: &Database, seq: i64, now: Time) -> Result<Read, Err
     find.columns([Column::Epoch, Column::CreatedAt, Column::ExpiresAt].map(|column| (Entity, column)));
     find.from(counter::Entity).left_join(Entity, since).order_by((Entity, Column::Seq), Order::Asc);
     let sql = Sql::built(database.backend(), &find);
-    let mut last = 0;
     let rows = database
         .fetch("revocation.since", Entity.table_name(), sql, |cells| {
-            last = cells.next::<i64>()?;
-            let Some(seq) = cells.next::<Option<i64>>()? else { return Ok(None) };
+            let last = cells.next::<i64>()?;
+            let Some(seq) = cells.next::<Option<i64>>()? else { return Ok((last, None)) };
             let (session, user, epoch) = (
                 cells.next::<Option<SessionId>>()?,
                 cells.next::<Option<UserId>>()?,
@@ -321,10 +320,11 @@ async fn read_from(database: &Database, seq: i64, now: Time) -> Result<Read, Err
                 (None, None) => Revocation::Keys,
             };
             let (created_at, expires_at) = (cells.next::<Time>()?, cells.next::<Time>()?);
-            Ok(Some((seq, RevocationRow { revocation, created_at, expires_at })))
+            Ok((last, Some((seq, RevocationRow { revocation, created_at, expires_at }))))
         })
         .await?;
-    Ok(Read { seq: last, rows: rows.into_iter().flatten().collect() })
+    let seq = rows.last().map_or(0, |(last, _)| *last);
+    Ok(Read { seq, rows: rows.into_iter().filter_map(|(_, row)| row).collect() })
 }
 
 /// Deletes what concerns nothing any more, by any server's clock.

@@ -45,6 +45,12 @@ impl ReadContext {
         Self { database: self.database.reading_on(replica), ..self.clone() }
     }
 
+    /// A context whose reads run on the primary: a load within a load may need more than a standby has that will do for the
+    /// other one.
+    pub(super) fn on_primary(&self) -> Self {
+        Self { database: self.database.on_primary(), ..self.clone() }
+    }
+
     /// What is not cached is read from here.
     pub(crate) fn database(&self) -> &Database {
         &self.database

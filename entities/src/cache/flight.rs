@@ -27,7 +27,7 @@ pub(super) type Flights = FxHashMap<CacheKey, Arc<Flight>>;
 
 /// A load under way.
 pub(super) struct Flight {
-    /// When it began, on this process's clock, if what it brings is from then; a standby may show what was before.
+    /// When it began, on this process's clock, if it reads from the primary; a standby may show what was before.
     started: Option<Instant>,
     /// The version of the table before it began, or the one that a standby covers; epoch 0 is none.
     version: Version,
@@ -175,7 +175,7 @@ impl<'a, C: Cached> Reading<'a, C> {
     async fn values(&self, load: &Load<'_, C>) -> Result<(LoadedValues<C>, FxHashSet<C::Key>), Error> {
         let keys = Arc::clone(&load.keys);
         let Some(ReplicaChoice { on, version }) = load.replica.clone() else {
-            let values = self.read.clone().load(self.context.clone(), keys).await?;
+            let values = self.read.clone().load(self.context.on_primary(), keys).await?;
             return Ok((values, FxHashSet::default()));
         };
         let replica = on.replica.clone();
@@ -183,7 +183,7 @@ impl<'a, C: Cached> Reading<'a, C> {
         let outdated = self.outdated(version, &load.keys, &values);
         if !outdated.is_empty() {
             replica.note(Fallback::Outdated);
-            let newer = self.read.clone().load(self.context.clone(), Arc::clone(&outdated)).await?;
+            let newer = self.read.clone().load(self.context.on_primary(), Arc::clone(&outdated)).await?;
             values.retain(|key, _| !outdated.contains(key));
             values.extend(newer);
         }

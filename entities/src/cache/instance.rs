@@ -75,7 +75,7 @@ pub(crate) struct Instance {
     beats: Mutex<Beats>,
 }
 
-/// The last signs of life, which number themselves: what a server shows of them says how far it is.
+/// The last signs of life, with their numbers: the newest one that a server shows says how far it is.
 #[derive(Debug, Default)]
 struct Beats {
     /// How many there were before these.

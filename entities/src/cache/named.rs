@@ -79,6 +79,11 @@ where
         false
     }
 
+    /// It is a resolver's own, which may read anything.
+    fn may_be_on_replica(&self) -> bool {
+        false
+    }
+
     async fn load(self, context: ReadContext, keys: Arc<[Uuid]>) -> Result<FxHashMap<Uuid, Arc<V>>, Error> {
         let value = Arc::new((self.load)(context).await?);
         Ok(keys.iter().map(|key| (*key, Arc::clone(&value))).collect())

@@ -1,6 +1,6 @@
 //! Which values may be loaded from a standby, so that none is older than the stamps say. A watcher of each server looks
-//! where that is in the write-ahead log: whoever invalidates something has committed before, so what the primary has
-//! written when a version is already known is all that the version stands for (a `WalPoint`). A standby that has replayed up
+//! where that is in the write-ahead log. Whoever invalidates something has committed it before, so the position of the
+//! primary's log, asked for after a version is known, lies behind everything that the version counts (a `WalPoint`). A standby that has replayed up
 //! to a point shows what a load at the point's version would find: its COVERED version. What is loaded there is stored
 //! with that version, so the rule of the table (`table`) holds for it as for any other load, and a value that was written
 //! since is not used. Nothing is asked for a version that is covered, and nobody waits for a write that does not touch
@@ -8,7 +8,7 @@
 //!
 //! Positions can be compared only in one history. A sign of life of this process (`instance`), which the primary shows at
 //! a point, has to be there on a standby that claims to have replayed that point: another database, or a standby that
-//! went another way when its primary was replaced, does not have it. A primary that was replaced or started anew has to
+//! did not follow when its primary was replaced, does not have it. A primary that was replaced or started anew has to
 //! show a sign that was given after that. Not here: connections and statements (`database::replica`).
 
 use std::{
@@ -47,12 +47,12 @@ const LOOK: Duration = Duration::from_millis(1);
 const LOOK_AT_REST: Duration = Duration::from_millis(500);
 /// After a look that failed.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
-/// Points that are remembered: a standby that is further behind covers nothing until it has replayed one of them.
+/// Points that are remembered at most; where there are more, every second one is forgotten.
 const POINTS: usize = 4_096;
 
 /// The standbys.
 pub(super) struct Replicas {
-    members: Vec<Member>,
+    members: Vec<Arc<Member>>,
     wait: Duration,
     max_lag: Duration,
     points: Mutex<WalPoints>,
@@ -100,7 +100,12 @@ pub(super) struct ReplicaChoice {
 impl WalPoints {
     fn add(&mut self, point: WalPoint) {
         if self.0.len() == POINTS {
-            self.0.pop_front();
+            // Every second one: what is between two points is covered a little later.
+            let mut number = 0_usize;
+            self.0.retain(|_| {
+                number += 1;
+                number.is_multiple_of(2)
+            });
         }
         self.0.push_back(point);
     }
@@ -119,11 +124,13 @@ impl WalPoints {
 impl Replicas {
     /// The standbys of this database, if it has any.
     pub(super) fn of(database: &Database) -> Option<Self> {
-        let member = |replica: &Replica| Member {
-            replica: replica.clone(),
-            coverage: watch::Sender::new(None),
-            waiting: AtomicUsize::new(0),
-            wanted: Notify::new(),
+        let member = |replica: &Replica| {
+            Arc::new(Member {
+                replica: replica.clone(),
+                coverage: watch::Sender::new(None),
+                waiting: AtomicUsize::new(0),
+                wanted: Notify::new(),
+            })
         };
         let members: Vec<_> = database.replicas().iter().map(member).collect();
         let ReplicaOptions { wait, max_lag, .. } = *database.replica_options();
@@ -152,21 +159,22 @@ impl Replicas {
     }
 
     fn any_in_rotation(&self) -> Option<&Member> {
-        let members: Vec<&Member> =
-            self.members.iter().filter(|member| member.replica.is_in_rotation()).collect();
-        fastrand::choice(members)
+        let members = self.members.iter().filter(|member| member.replica.is_in_rotation());
+        let members: Vec<&Arc<Member>> = members.collect();
+        fastrand::choice(members).map(|member| &**member)
     }
 
     /// Of two that are far enough, whichever they are, the one with less to do.
     fn find(&self, needs: &Needs<'_>) -> Option<ReplicaChoice> {
-        let far_enough = |member: &&Member| {
-            member.coverage.borrow().as_ref().is_some_and(|coverage| needs.is_met_by(coverage.version))
+        let far_enough = |member: &Arc<Member>| {
+            let coverage = member.coverage.borrow();
+            coverage.as_ref().filter(|coverage| needs.is_met_by(coverage.version)).cloned()
         };
-        let candidates: Vec<&Member> = self.members.iter().filter(far_enough).collect();
+        let candidates: Vec<Coverage> = self.members.iter().filter_map(far_enough).collect();
         let one = fastrand::choice(&candidates)?;
         let other = fastrand::choice(&candidates)?;
-        let best = if other.replica.running() < one.replica.running() { other } else { one };
-        let Coverage { version, on } = best.coverage.borrow().clone()?;
+        let is_less_busy = other.on.replica.running() < one.on.replica.running();
+        let Coverage { version, on } = if is_less_busy { other } else { one }.clone();
         Some(ReplicaChoice { on, version })
     }
 
@@ -213,22 +221,25 @@ impl<C: Cached> Reading<'_, C> {
         Box::pin(replicas.choose(&needs)).await
     }
 
-    /// `None` where only the primary will do: who has just written reads what he wrote, most likely, and without stamps
-    /// nothing can be compared.
+    /// `None` where only the primary will do: a request that has just written most likely reads what it wrote, and without
+    /// stamps nothing can be compared.
     fn needs(&self, keys: &[C::Key]) -> Option<Needs<'_>> {
         let has_written = self.context.recorder().is_some_and(|recorder| recorder.commits() > 0);
-        if keys.is_empty() || has_written || matches!(self.staleness, Staleness::Unknown) {
+        if keys.is_empty() || has_written || !self.read.may_be_on_replica() {
             return None;
         }
         let tags = keys.iter().flat_map(|key| self.read.tags(*key, None));
         let mut slots: Vec<Slot> = tags.map(|tag: Tag| tag.slot()).collect();
         slots.sort_unstable();
         slots.dedup();
-        Some(Needs { staleness: &self.staleness, table: &self.cache.table, slots })
+        let needs = Needs { staleness: &self.staleness, table: &self.cache.table, slots };
+        // Where not even what is loaded now would do, no standby will.
+        let now = self.staleness.version(&self.cache.table)?;
+        needs.is_met_by(now).then_some(needs)
     }
 
     /// The keys whose values are not as new as this reader has to see them, if they were loaded from a standby that covers
-    /// this version: what a value depends on may be known only from the value, and what makes a row appear from nothing.
+    /// this version: some tags are known only from the value, and none tell that a missing row was made since.
     pub(super) fn outdated(
         &self,
         version: Version,
@@ -252,13 +263,13 @@ pub(super) fn follow(cache: &Arc<CacheInner>, database: &Database, instance: &Ar
     let (Some(replicas), Some(watcher)) = (&cache.replicas, database.watcher()) else { return };
     let primary = Primary { watcher, server: None, needs: 0 };
     let primary = Arc::new(tokio::sync::Mutex::new(primary));
-    for index in 0..replicas.members.len() {
+    for member in &replicas.members {
         let follower = Follower {
             cache: Arc::downgrade(cache),
             database: database.clone(),
             instance: Arc::clone(instance),
             primary: Arc::clone(&primary),
-            index,
+            member: Arc::clone(member),
         };
         tokio::spawn(follower.run());
     }
@@ -279,18 +290,19 @@ struct Follower {
     database: Database,
     instance: Arc<Instance>,
     primary: Arc<tokio::sync::Mutex<Primary>>,
-    index: usize,
+    member: Arc<Member>,
 }
 
 impl Follower {
     async fn run(self) {
-        let mut watcher = None;
+        let mut watcher = self.member.replica.watcher();
         loop {
             let Some(cache) = self.cache.upgrade() else { return };
             let Some(replicas) = &cache.replicas else { return };
-            let member = &replicas.members[self.index];
-            let watcher = watcher.get_or_insert_with(|| member.replica.watcher());
-            let looked = self.look(&cache, replicas, member, watcher).await;
+            let looked = self.look(&cache, replicas, &mut watcher).await;
+            // Nobody but its users keeps the cache.
+            drop(cache);
+            let Self { member, .. } = &self;
             let is_waited_for = member.waiting.load(Ordering::Relaxed) > 0;
             match looked {
                 Ok(()) if is_waited_for => tokio::time::sleep(LOOK).await,
@@ -315,19 +327,15 @@ impl Follower {
         &self,
         cache: &CacheInner,
         replicas: &Replicas,
-        member: &Member,
         watcher: &mut Watcher,
     ) -> Result<(), &'static str> {
+        let member = &self.member;
         // While the primary is away nothing is written, and what was covered still is.
         let _ = self.take_point(cache, replicas).await;
-        let place = watcher.look(self.instance.id(), ANSWER_WITHIN).await;
-        let place = place.map_err(|_| "it does not answer")?;
-        if !place.is_standby {
-            return Err("it takes writes of its own");
-        }
+        let mut seen = self.ask(watcher).await?;
         let (point, missing_since) = {
             let points = replicas.points();
-            (points.reached(place.position).copied(), points.missing_since(place.position))
+            (points.reached(seen.position).copied(), points.missing_since(seen.position))
         };
         let lag = missing_since.map_or(Duration::ZERO, |since| since.elapsed());
         member.replica.set_lag(lag.as_secs_f64());
@@ -335,19 +343,31 @@ impl Follower {
             return Err("it is too far behind");
         }
         let Some(point) = point else {
-            return if member.replica.is_in_rotation() {
-                Err("what the primary has written is not known yet")
-            } else {
-                Err("")
-            };
+            let is_new = !member.replica.is_in_rotation();
+            return Err(if is_new { "" } else { "what the primary has written is not known yet" });
         };
-        if place.beat.and_then(|beat| self.instance.number_of(beat)).is_none_or(|beat| beat < point.beat) {
-            return Err("what it shows is not what the primary wrote");
+        if !self.shows(&seen, &point) {
+            // A statement sees the rows of the moment at which it begins, and the position of a moment later.
+            seen = self.ask(watcher).await?;
+            if !self.shows(&seen, &point) {
+                return Err("what it shows is not what the primary wrote");
+            }
         }
-        let on = OnReplica { replica: member.replica.clone(), watch: place.watch };
+        let on = OnReplica { replica: member.replica.clone(), watch: seen.watch };
         member.coverage.send_replace(Some(Coverage { version: point.version, on }));
         member.replica.set_in_rotation(true, "");
         Ok(())
+    }
+
+    async fn ask(&self, watcher: &mut Watcher) -> Result<WatchedServer, &'static str> {
+        let seen = watcher.look(self.instance.id(), ANSWER_WITHIN).await;
+        let seen = seen.map_err(|_| "it does not answer")?;
+        if seen.is_standby { Ok(seen) } else { Err("it takes writes of its own") }
+    }
+
+    /// Does a server show the sign of life that the primary had at this point, or a later one?
+    fn shows(&self, seen: &WatchedServer, point: &WalPoint) -> bool {
+        seen.beat.and_then(|beat| self.instance.number_of(beat)).is_some_and(|beat| beat >= point.beat)
     }
 
     /// Looks what the primary has at the version that is known now, unless that was looked at already.

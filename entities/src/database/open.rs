@@ -81,6 +81,8 @@ pub(super) fn options(config: &DatabaseOptions) -> ConnectOptions {
     // The first of several servers, until it is known which of them takes the writes.
     let url = config.direct_url.as_ref().unwrap_or(&config.url);
     let mut options = ConnectOptions::new(split_hosts(url).swap_remove(0));
+    // Without a way around the pooler, what it does not know is not said.
+    let is_direct = config.pooler == Pooler::None || config.direct_url.is_some();
     let limit = config.statement_timeout;
     options
         .max_connections(if in_memory { 1 } else { config.max_connections })
@@ -92,6 +94,7 @@ pub(super) fn options(config: &DatabaseOptions) -> ConnectOptions {
         // A round trip before each use would cost a short statement half its time.
         .test_before_acquire(is_postgres)
         .map_sqlx_postgres_opts(move |options| match limit {
+            _ if !is_direct => postgres_options(options).extra_float_digits(None),
             Some(limit) => with_timeout(postgres_options(options), limit),
             None => postgres_options(options),
         })

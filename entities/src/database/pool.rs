@@ -24,7 +24,7 @@ use std::{
     io,
     sync::{
         Arc, Mutex, MutexGuard, Weak,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicI64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -121,6 +121,8 @@ struct PoolInner {
     hosts: Vec<Host>,
     /// The one that took writes last.
     leader: AtomicUsize,
+    /// The highest timeline that one of several servers was on which takes writes.
+    timeline: AtomicI64,
     /// What else connects to the leader.
     following: Option<PgPool>,
     size: u32,
@@ -169,7 +171,7 @@ struct Session {
     host: usize,
     /// When it was opened, the server took no writes.
     is_read_only: bool,
-    /// It did so because it replays those of another one.
+    /// It takes none because it is a standby.
     is_standby: bool,
     /// How far a standby had replayed the log then, in bytes.
     position: i64,
@@ -240,6 +242,7 @@ impl Pool {
             written: Mutex::default(),
             hosts: hosts.into_iter().map(host).collect(),
             leader: AtomicUsize::new(0),
+            timeline: AtomicI64::new(0),
             following,
         }))
     }
@@ -261,11 +264,13 @@ impl Pool {
         if self.0.pooler != Pooler::Transaction {
             return pooled.run(names, text, values, &mut take).await.map(drop);
         }
-        // Also one statement is more than one message, and each of them might come to another connection.
+        // The driver sends one statement as several messages, and the pooler could give each of them to another server.
         Box::pin(async {
             pooled.begin().await?;
             pooled.run(names, text, values, &mut take).await?;
-            pooled.commit().await
+            // All rows are there; nothing was changed that could be lost.
+            pooled.end_reading().await;
+            Ok(())
         })
         .await
     }
@@ -472,25 +477,39 @@ impl PoolInner {
             return self.open_at(0).await;
         }
         let known = self.leader.load(Ordering::Relaxed);
-        if let Ok(Ok(session)) = timeout(OTHERS_AFTER, self.open_at(known)).await
-            && !session.is_standby
-        {
+        if let Ok(Ok(session)) = timeout(OTHERS_AFTER, self.open_leader_at(known)).await {
             return Ok(session);
         }
-        let mut opening: FuturesUnordered<_> = (0..self.hosts.len()).map(|host| self.open_at(host)).collect();
+        let mut opening: FuturesUnordered<_> =
+            (0..self.hosts.len()).map(|host| self.open_leader_at(host)).collect();
         let mut failed = None;
         while let Some(opened) = opening.next().await {
             match opened {
-                Ok(session) if !session.is_standby => {
+                Ok(session) => {
                     self.follow(session.host);
                     return Ok(session);
                 }
-                Ok(_) => {}
-                Err(error) => failed = Some(error),
+                Err(error) => failed = error.or(failed),
             }
         }
         let none = || io::Error::new(io::ErrorKind::NotConnected, "none of the servers takes writes");
         Err(failed.unwrap_or_else(|| sqlx::Error::Io(none())))
+    }
+
+    /// # Errors
+    /// `None` where it is not the server that takes the writes: a standby, or one that was replaced and does not know it. Whoever
+    /// takes over begins a new timeline, with a higher number.
+    async fn open_leader_at(&self, host: usize) -> Result<Session, Option<sqlx::Error>> {
+        let mut session = self.open_at(host).await.map_err(Some)?;
+        if session.is_standby {
+            return Err(None);
+        }
+        // Some servers hide their log; then all are believed.
+        let timeline = session.connection.fetch_one(sqlx::raw_sql(TIMELINE)).await;
+        let timeline: i64 = timeline.and_then(|row| row.try_get(0)).unwrap_or(i64::MAX);
+        let newest = if timeline == i64::MAX { 0 } else { timeline };
+        let known = self.timeline.fetch_max(newest, Ordering::Relaxed);
+        if timeline < known { Err(None) } else { Ok(session) }
     }
 
     /// This server takes the writes.
@@ -582,6 +601,10 @@ const WHAT_IT_IS: &str = concat!(
     ", pg_is_in_recovery(), pg_is_in_recovery() OR current_setting('transaction_read_only')::bool, \
      coalesce((pg_last_wal_replay_lsn() - '0/0')::bigint, 0)"
 );
+
+/// The number of a primary's timeline: the first eight digits of the name of a file of its log.
+const TIMELINE: &str =
+    "SELECT ('x' || lpad(left(pg_walfile_name(pg_current_wal_insert_lsn()), 8), 16, '0'))::bit(64)::bigint";
 
 /// An attempt to open a connection. Also one that its caller gives up says something about the server.
 struct Attempt<'a> {

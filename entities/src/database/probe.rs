@@ -58,6 +58,7 @@ impl Probe {
             let mut connection = self.connection.lock().await;
             let db = match std::mem::replace(&mut *connection, ProbeConnection::Nothing) {
                 ProbeConnection::Nothing => self.connect(within),
+                ProbeConnection::Connected(db) if !self.is_current(&db) => self.connect(within),
                 ProbeConnection::Connected(db) => {
                     let (answer, db) = self.ask_known(db, within, &check).await;
                     *connection = ProbeConnection::Connected(db);
@@ -76,6 +77,13 @@ impl Probe {
             answer
         };
         timeout(within, asking).await.ok()
+    }
+
+    /// Does this connection lead where a new one would? Another server may take the writes by now.
+    fn is_current(&self, db: &DatabaseConnection) -> bool {
+        let ProbeTarget::Postgres(following) = &self.target else { return true };
+        let (known, new) = (db.get_postgres_connection_pool().connect_options(), following.connect_options());
+        (known.get_host(), known.get_port()) == (new.get_host(), new.get_port())
     }
 
     /// The answer, and the connection that gave it.

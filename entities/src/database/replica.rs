@@ -6,8 +6,9 @@ use std::{
     str::FromStr as _,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use prometheus_client::{
@@ -31,7 +32,7 @@ use super::{
     pool::{Pool, PoolLimits, Watch},
     sql::{Cells, RowSource},
 };
-use crate::error::{Error, Failure};
+use crate::error::Error;
 
 mod watcher;
 
@@ -47,6 +48,10 @@ struct ReplicaInner {
     options: PgConnectOptions,
     pool: Pool,
     running: AtomicUsize,
+    /// How long a statement may take here, before it runs on the primary in the time that is left.
+    patience: Duration,
+    /// Something was said of it in the log.
+    was_told: AtomicBool,
     in_rotation: watch::Sender<bool>,
     metrics: ReplicaMetrics,
 }
@@ -136,8 +141,11 @@ impl Replica {
         let name = format!("{}:{}", options.get_host(), options.get_port()).into();
         let limits = PoolLimits::of(config).without_pooler();
         let pool = Pool::for_reads(&options, &limits, DatabaseMetrics::unregistered());
-        let (running, in_rotation) = (AtomicUsize::new(0), watch::Sender::new(false));
-        Ok(Self(Arc::new(ReplicaInner { name, options, pool, running, in_rotation, metrics })))
+        let patience = config.statement_timeout.map_or(Duration::MAX, |limit| limit / 4);
+        let (running, was_told) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let in_rotation = watch::Sender::new(false);
+        let replica = ReplicaInner { name, options, pool, running, patience, was_told, in_rotation, metrics };
+        Ok(Self(Arc::new(replica)))
     }
 
     /// `host:port`.
@@ -162,8 +170,10 @@ impl Replica {
 
     /// Lets reads run on it, or not: statements under way are given up then, and run on the primary.
     pub(crate) fn set_in_rotation(&self, is_in: bool, why: &str) {
-        let ReplicaInner { name, in_rotation, metrics, .. } = &*self.0;
-        if in_rotation.send_replace(is_in) != is_in {
+        let ReplicaInner { name, in_rotation, was_told, metrics, .. } = &*self.0;
+        let has_changed = in_rotation.send_replace(is_in) != is_in;
+        if (has_changed || !was_told.load(Ordering::Relaxed)) && (is_in || !why.is_empty()) {
+            was_told.store(true, Ordering::Relaxed);
             if is_in {
                 tracing::info!(replica = &**name, "reads run on this standby");
             } else {
@@ -192,6 +202,22 @@ impl Replica {
     }
 }
 
+/// Counts a statement for as long as it runs.
+struct Running<'a>(&'a AtomicUsize);
+
+impl<'a> Running<'a> {
+    fn on(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl fmt::Debug for Replica {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Replica").field(&self.0.name).finish()
@@ -210,36 +236,36 @@ impl OnReplica {
     /// Runs a statement that changes nothing, and reads each row. `None`: the primary has to be asked.
     ///
     /// # Errors
-    /// Only those that the primary would have as well: rows that cannot be read, and the time-out of the statement.
+    /// Only one that the primary would have as well: a row that cannot be read.
     pub(super) async fn fetch<T>(
         &self,
         names: (&'static str, &'static str),
         text: &SqlStr,
         values: &[Value],
-        read: &mut impl FnMut(&mut Cells<'_>) -> Result<T, sqlx::Error>,
+        read: &impl Fn(&mut Cells<'_>) -> Result<T, sqlx::Error>,
     ) -> Option<Result<Vec<T>, Error>> {
-        let ReplicaInner { pool, running, in_rotation, metrics, .. } = &*self.replica.0;
+        let ReplicaInner { pool, running, in_rotation, metrics, patience, .. } = &*self.replica.0;
         let mut rotation = in_rotation.subscribe();
         let mut rows = Vec::new();
         let take = |row: &PgRow| {
             rows.push(read(&mut Cells::of(RowSource::Postgres(row)))?);
             Ok(())
         };
-        running.fetch_add(1, Ordering::Relaxed);
+        let _running = Running::on(running);
         let result = tokio::select! {
             result = pool.fetch_from(&self.watch, names, text.clone(), values.to_vec(), take) => Some(result),
             _ = rotation.wait_for(|is_in| !is_in) => None,
+            () = tokio::time::sleep(*patience) => None,
         };
-        running.fetch_sub(1, Ordering::Relaxed);
         match result {
             Some(Ok(Some(()))) => {
                 metrics.reads.get_or_create(&self.replica.labels()).inc();
                 Some(Ok(rows))
             }
-            Some(Err(error)) if matches!(error.failure(), Failure::TimedOut | Failure::Internal) => {
-                Some(Err(error))
-            }
-            // Its replay was in the way of the statement, it is away, or it is no longer the server that is watched.
+            // A row that cannot be read here cannot be read from the primary either.
+            Some(Err(error @ Error::Row { .. })) => Some(Err(error)),
+            // Replay was in the way of the statement, the standby is away or lacks something, or it is no longer the server
+            // that is watched.
             Some(Ok(None) | Err(_)) | None => {
                 self.replica.note(Fallback::Failed);
                 None

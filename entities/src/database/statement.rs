@@ -57,7 +57,7 @@ macro_rules! run_on {
                 name: &'static str,
                 entity: E,
                 query: &impl QueryTrait,
-                read: impl FnMut(&mut Cells<'_>) -> Result<T, sqlx::Error>,
+                read: impl Fn(&mut Cells<'_>) -> Result<T, sqlx::Error>,
             ) -> Result<Vec<T>, Error> {
                 self.fetch(name, entity.table_name(), self.build(query), read).await
             }

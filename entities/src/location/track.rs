@@ -111,14 +111,15 @@ impl Tracks<'_> {
             .bind(most)
             .push(") c LIMIT ")
             .bind(most);
-        let mut tracks = Gathered::of(self.most);
-        let take = |cells: &mut Cells<'_>| {
+        let read = |cells: &mut Cells<'_>| {
             let user = cells.next()?;
             let (id, latitude, longitude) = (cells.next()?, cells.next()?, cells.next()?);
-            tracks.add(user, Point { id, latitude, longitude });
-            Ok(())
+            Ok((user, Point { id, latitude, longitude }))
         };
-        store.fetch(NAME, Model::table(), sql, take).await?;
+        let mut tracks = Gathered::of(self.most);
+        for (user, point) in store.fetch(NAME, Model::table(), sql, read).await? {
+            tracks.add(user, point);
+        }
         tracks.finish()
     }
 
@@ -141,15 +142,18 @@ impl Tracks<'_> {
             }
             sql.push(" ORDER BY ").column(Column::UserId).push(" DESC, ").column(Column::Timestamp);
             sql.push(", ").column(Column::Id).push(" LIMIT ").bind(i64::from(CHUNK));
-            let take = |cells: &mut Cells<'_>| {
+            let read = |cells: &mut Cells<'_>| {
                 let (user, time, id) = (cells.next()?, cells.next()?, cells.next()?);
                 let (latitude, longitude) = (cells.next()?, cells.next()?);
-                tracks.add(user, Point { id, latitude, longitude });
-                last = Some((user, time, id));
-                Ok(())
+                Ok((user, time, Point { id, latitude, longitude }))
             };
-            let rows = store.fetch(NAME, Model::table(), sql, take).await?.len();
-            let Some((user, ..)) = last.filter(|_| rows == CHUNK as usize && tracks.fits()) else {
+            let rows = store.fetch(NAME, Model::table(), sql, read).await?;
+            let is_full = rows.len() == CHUNK as usize;
+            for (user, time, point) in rows {
+                last = Some((user, time, point.id));
+                tracks.add(user, point);
+            }
+            let Some((user, ..)) = last.filter(|_| is_full && tracks.fits()) else {
                 return tracks.finish();
             };
             users.retain(|other| other.0 <= user.0);

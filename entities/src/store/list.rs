@@ -181,15 +181,13 @@ where
         } else {
             self.push_row_number(&mut sql, conditions, keyset, window, parents);
         }
+        let read = |cells: &mut Cells<'_>| Ok((cells.next::<Uuid>()?, (self.read)(cells)?));
+        let rows = database.fetch(self.names.page, (self.table)(), sql, read).await?;
         let mut pages: FxHashMap<Uuid, Vec<Arc<R>>> =
             parents.iter().map(|parent| (*parent, Vec::new())).collect();
-        let read = |cells: &mut Cells<'_>| {
-            let parent = cells.next::<Uuid>()?;
-            let row = Arc::new((self.read)(cells)?);
-            pages.entry(parent).or_default().push(row);
-            Ok(())
-        };
-        database.fetch(self.names.page, (self.table)(), sql, read).await?;
+        for (parent, row) in rows {
+            pages.entry(parent).or_default().push(Arc::new(row));
+        }
         Ok(pages.into_iter().map(|(parent, rows)| (parent, Arc::new(window.cut(rows)))).collect())
     }
 
@@ -206,11 +204,8 @@ where
         (self.conditions)(filter, &mut sql, scope);
         sql.push(" GROUP BY t.").push(parent);
         let mut counts: FxHashMap<Uuid, i64> = parents.iter().map(|parent| (*parent, 0)).collect();
-        let read = |cells: &mut Cells<'_>| {
-            counts.insert(cells.next()?, cells.next()?);
-            Ok(())
-        };
-        database.fetch(self.names.count, (self.table)(), sql, read).await?;
+        let read = |cells: &mut Cells<'_>| Ok((cells.next::<Uuid>()?, cells.next::<i64>()?));
+        counts.extend(database.fetch(self.names.count, (self.table)(), sql, read).await?);
         Ok(counts)
     }
 

@@ -183,6 +183,11 @@ impl PooledConnection {
         Ok(())
     }
 
+    /// Ends a transaction that only reads. Where that fails, the connection is closed.
+    pub(super) async fn end_reading(mut self) {
+        self.in_transaction = self.command("COMMIT", BEGIN_WITHIN).await.is_err();
+    }
+
     /// BEGIN or COMMIT. Where it does not come to its end, for whatever reason, the connection is done for.
     async fn command(&mut self, command: impl Into<String>, within: Duration) -> Result<(), Error> {
         let command = command.into();
@@ -234,7 +239,7 @@ impl Drop for PooledConnection {
         match self.state {
             ConnectionState::Ready if !self.in_transaction => self.pool.0.give_back(session),
             ConnectionState::Broken => drop(session),
-            // A pooler ends the other half, whichever that is; nobody here knows whom to tell to cancel.
+            // Which process of the server works on it is not known, so it cannot be cancelled.
             ConnectionState::Busy if self.pool.0.pooler == Pooler::Transaction => drop(session),
             ConnectionState::Ready | ConnectionState::Busy => {
                 // Without a runtime there is nobody who could wait: it closes, and the server rolls back.
