@@ -48,7 +48,8 @@ mod writes;
 
 use history::History;
 use metrics::DatabaseMetrics;
-use open::{is_in_memory, make_private_file, options, pooled, split_hosts};
+pub use open::split_hosts;
+use open::{is_in_memory, make_private_file, options, serving};
 use pool::{Pool, PoolLimits, ServerId};
 use probe::Probe;
 use replica::{OnReplica, Replica, ReplicaMetrics, Watcher};
@@ -254,7 +255,7 @@ impl Database {
         };
         let standby = replica.watcher().look(nobody, within).await?;
         Ok(if standby.is_standby {
-            ReplicaState::BytesBehind((primary.position - standby.position).max(0) as u64)
+            ReplicaState::BytesBehind((primary.watch.position - standby.watch.position).max(0) as u64)
         } else {
             ReplicaState::NotStandby
         })
@@ -264,7 +265,7 @@ impl Database {
         &self.opened.replica_options
     }
 
-    /// Who watches the primary, by a connection of its own; none on SQLite.
+    /// Makes a watcher of the primary, which asks by a connection of its own; none on SQLite.
     pub(crate) fn watcher(&self) -> Option<Watcher> {
         let pool = self.pool()?;
         if pool.lends_transactions() {
@@ -466,7 +467,7 @@ async fn open_pool(
     metrics: DatabaseMetrics,
 ) -> Result<Pool, Error> {
     let urls = split_hosts(&config.url);
-    let options = |url: &String| PgConnectOptions::from_str(url).map(|options| pooled(options, config));
+    let options = |url: &String| PgConnectOptions::from_str(url).map(|options| serving(options, config));
     let hosts = urls.iter().map(options).collect::<Result<_, _>>().map_err(Error::unavailable)?;
     // Without a pooler the two connect to the same servers.
     let following = config.direct_url.is_none().then(|| db.get_postgres_connection_pool().clone());

@@ -290,10 +290,7 @@ impl DatabaseUrl {
 
     /// Whether it names more than one server of PostgreSQL.
     pub fn has_several_hosts(&self) -> bool {
-        let Some((_, rest)) = self.0.split_once("://").filter(|_| self.is_postgres()) else { return false };
-        let rest = rest.split('?').next().unwrap_or_default();
-        let hosts = rest.rsplit_once('@').map_or(rest, |(_, hosts)| hosts);
-        hosts.split('/').next().unwrap_or_default().contains(',')
+        entities::database::split_hosts(&self.0).len() > 1
     }
 
     /// Whether it names a PostgreSQL server (else SQLite).

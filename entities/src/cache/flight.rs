@@ -184,7 +184,9 @@ impl<'a, C: Cached> Reading<'a, C> {
         if !outdated.is_empty() {
             replica.note(Fallback::Outdated);
             let newer = self.read.clone().load(self.context.on_primary(), Arc::clone(&outdated)).await?;
-            values.retain(|key, _| !outdated.contains(key));
+            for key in &*outdated {
+                values.remove(key);
+            }
             values.extend(newer);
         }
         Ok((values, outdated.iter().copied().collect()))

@@ -1,10 +1,10 @@
 //! Which values may be loaded from a standby, so that none is older than the stamps say. A watcher of each server looks
 //! where that is in the write-ahead log. Whoever invalidates something has committed it before, so the position of the
-//! primary's log, asked for after a version is known, lies behind everything that the version counts (a `WalPoint`). A standby that has replayed up
-//! to a point shows what a load at the point's version would find: its COVERED version. What is loaded there is stored
-//! with that version, so the rule of the table (`table`) holds for it as for any other load, and a value that was written
-//! since is not used. Nothing is asked for a version that is covered, and nobody waits for a write that does not touch
-//! what he reads.
+//! primary's log, asked for after a version is known, lies behind everything that the version counts (a `WalPoint`). A
+//! standby that has replayed up to a point shows what a load at the point's version would find: its COVERED version. What
+//! is loaded there is stored with that version, so the rule of the table (`table`) holds for it as for any other load, and a
+//! value that was written since is not used. Nothing is asked for a version that is covered, and no read waits for a write
+//! that does not touch it.
 //!
 //! Positions can be compared only in one history. A sign of life of this process (`instance`), which the primary shows at
 //! a point, has to be there on a standby that claims to have replayed that point: another database, or a standby that
@@ -335,7 +335,7 @@ impl Follower {
         let mut seen = self.ask(watcher).await?;
         let (point, missing_since) = {
             let points = replicas.points();
-            (points.reached(seen.position).copied(), points.missing_since(seen.position))
+            (points.reached(seen.watch.position).copied(), points.missing_since(seen.watch.position))
         };
         let lag = missing_since.map_or(Duration::ZERO, |since| since.elapsed());
         member.replica.set_lag(lag.as_secs_f64());
@@ -380,7 +380,7 @@ impl Follower {
         }
         let (at, stored) = (Instant::now(), self.instance.stored_beat());
         let place = primary.watcher.look(self.instance.id(), ANSWER_WITHIN).await?;
-        let WatchedServer { watch, position, is_standby, beat } = place;
+        let WatchedServer { watch, is_standby, beat } = place;
         let beat = beat.and_then(|beat| self.instance.number_of(beat));
         // Where this process writes is where versions come from: a server that does not show it is another one by now.
         let is_written_to = self.database.written().is_none_or(|written| written == watch.server);
@@ -394,7 +394,7 @@ impl Follower {
             primary.needs = self.instance.beat_soon();
         }
         if let Some(beat) = beat.filter(|beat| *beat >= primary.needs) {
-            replicas.points().add(WalPoint { version, position, beat, at });
+            replicas.points().add(WalPoint { version, position: watch.position, beat, at });
         }
         Ok(())
     }

@@ -35,29 +35,36 @@ pub(super) fn make_private_file(url: &str) -> Result<(), Error> {
 }
 
 /// What all connections to PostgreSQL have in common.
-pub(super) fn postgres_options(options: PgConnectOptions) -> PgConnectOptions {
+fn postgres_options(options: PgConnectOptions) -> PgConnectOptions {
     options.application_name("xp").statement_cache_capacity(500).disable_statement_logging()
 }
 
-/// What connections for serving are opened with. A pooler knows no parameters of the start but a few: what else there is to
-/// say is said afterwards (`pool`).
-pub(super) fn pooled(options: PgConnectOptions, config: &DatabaseOptions) -> PgConnectOptions {
-    match (config.pooler, config.statement_timeout) {
-        (Pooler::None, Some(limit)) => with_timeout(postgres_options(options), limit),
-        (Pooler::None, None) => postgres_options(options),
-        // Values come in binary, which has all digits in any case.
-        (Pooler::Session | Pooler::Transaction, _) => postgres_options(options).extra_float_digits(None),
+/// What a connection to PostgreSQL itself is opened with: it ends statements that take longer than this.
+pub(super) fn direct(options: PgConnectOptions, limit: Option<Duration>) -> PgConnectOptions {
+    let options = postgres_options(options);
+    match limit {
+        Some(limit) => options.options([("statement_timeout", limit.as_millis().to_string())]),
+        None => options,
     }
 }
 
-/// PostgreSQL ends statements that take longer.
-pub(super) fn with_timeout(options: PgConnectOptions, limit: Duration) -> PgConnectOptions {
-    options.options([("statement_timeout", limit.as_millis().to_string())])
+/// What a connection to a pooler is opened with: it knows few parameters of the start. What else there is to say is said
+/// afterwards (`pool`). Values come in binary, which has all digits without `extra_float_digits`.
+fn indirect(options: PgConnectOptions) -> PgConnectOptions {
+    postgres_options(options).extra_float_digits(None)
+}
+
+/// What a connection for serving is opened with.
+pub(super) fn serving(options: PgConnectOptions, config: &DatabaseOptions) -> PgConnectOptions {
+    match config.pooler {
+        Pooler::None => direct(options, config.statement_timeout),
+        Pooler::Session | Pooler::Transaction => indirect(options),
+    }
 }
 
 /// The URLs of the servers that one of PostgreSQL names (`postgres://a,b:5433/name`), and the whole of any other. Which of
 /// them takes the writes is found by asking, so libpq's word for it (`target_session_attrs`) is left out.
-pub(super) fn split_hosts(url: &str) -> Vec<String> {
+pub fn split_hosts(url: &str) -> Vec<String> {
     let Some((scheme, rest)) = url.split_once("://").filter(|(scheme, _)| scheme.starts_with("postgres"))
     else {
         return vec![url.to_owned()];
@@ -93,11 +100,11 @@ pub(super) fn options(config: &DatabaseOptions) -> ConnectOptions {
         .sqlx_logging(false)
         // A round trip before each use would cost a short statement half its time.
         .test_before_acquire(is_postgres)
-        .map_sqlx_postgres_opts(move |options| match limit {
-            _ if !is_direct => postgres_options(options).extra_float_digits(None),
-            Some(limit) => with_timeout(postgres_options(options), limit),
-            None => postgres_options(options),
-        })
+        .map_sqlx_postgres_opts(
+            move |options| {
+                if is_direct { direct(options, limit) } else { indirect(options) }
+            },
+        )
         .map_sqlx_sqlite_opts(|options| {
             options
                 .create_if_missing(true)

@@ -28,7 +28,7 @@ use tokio::sync::watch;
 use super::{
     DatabaseOptions,
     metrics::DatabaseMetrics,
-    open::{postgres_options, with_timeout},
+    open::direct,
     pool::{Pool, PoolLimits, Watch},
     sql::{Cells, RowSource},
 };
@@ -61,7 +61,7 @@ struct ReplicaInner {
 pub(crate) enum Fallback {
     /// No standby was far enough in time.
     Behind,
-    /// What it brought depends on what the standby did not have yet.
+    /// The standby lacked a write that the value depends on.
     Outdated,
     /// No standby is in rotation.
     OutOfRotation,
@@ -134,10 +134,7 @@ impl Replica {
     /// `Unavailable` where it is no URL of a PostgreSQL server.
     pub(super) fn new(url: &str, config: &DatabaseOptions, metrics: ReplicaMetrics) -> Result<Self, Error> {
         let options = PgConnectOptions::from_str(url).map_err(Error::unavailable)?;
-        let options = match config.statement_timeout {
-            Some(limit) => with_timeout(postgres_options(options), limit),
-            None => postgres_options(options),
-        };
+        let options = direct(options, config.statement_timeout);
         let name = format!("{}:{}", options.get_host(), options.get_port()).into();
         let limits = PoolLimits::of(config).without_pooler();
         let pool = Pool::for_reads(&options, &limits, DatabaseMetrics::unregistered());
@@ -153,7 +150,7 @@ impl Replica {
         &self.0.name
     }
 
-    /// Who watches it, by a connection of its own.
+    /// Makes a watcher of this standby, which asks by a connection of its own.
     pub(crate) fn watcher(&self) -> Watcher {
         Watcher::new(self.0.options.clone())
     }

@@ -126,7 +126,7 @@ impl Standby {
         self.node.launch();
     }
 
-    /// Its processes stand still (`STOP`) or go on (`CONT`).
+    /// Lets all processes of this server stand still (`STOP`) or go on (`CONT`).
     pub(crate) fn signal(&self, signal: &str) {
         signal_all(&self.node.directory, signal);
     }

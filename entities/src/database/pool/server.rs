@@ -31,8 +31,8 @@ pub(crate) struct Watch {
     pub(in crate::database) opened: Instant,
     /// When it was asked last, before it answered.
     pub(in crate::database) asked: Instant,
-    /// How far the server had replayed the log then, in bytes.
-    pub(in crate::database) position: i64,
+    /// How far the log went then, in bytes: what a standby had replayed, and a primary written.
+    pub(crate) position: i64,
 }
 
 impl Watch {

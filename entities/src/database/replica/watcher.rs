@@ -56,8 +56,6 @@ struct Known {
 pub(crate) struct WatchedServer {
     /// What this holds for.
     pub(crate) watch: Watch,
-    /// Bytes of the log.
-    pub(crate) position: i64,
     /// It takes no writes.
     pub(crate) is_standby: bool,
     /// The sign of life that it shows.
@@ -97,7 +95,7 @@ impl Watcher {
             // A standby that has replayed nothing yet has no position.
             let position = position.unwrap_or_default();
             let watch = Watch { server: connected.server, opened: connected.opened, asked, position };
-            Ok::<_, sqlx::Error>((WatchedServer { watch, position, is_standby, beat }, connected))
+            Ok::<_, sqlx::Error>((WatchedServer { watch, is_standby, beat }, connected))
         };
         match tokio::time::timeout(within, looking).await {
             Ok(Ok((place, connected))) => {
