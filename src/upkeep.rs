@@ -23,7 +23,7 @@ const MEASURE: Duration = Duration::from_mins(10);
 /// From one time to the next.
 const DAY: TimeDelta = TimeDelta::days(1);
 /// Where another process is at it, or changes the schema now.
-const BUSY: TimeDelta = TimeDelta::minutes(1);
+const BUSY: TimeDelta = TimeDelta::seconds(10);
 /// After a failure.
 const FAILED: TimeDelta = TimeDelta::minutes(5);
 

@@ -17,7 +17,7 @@ use crate::harness::{
 
 const TABLES: [&str; 2] = ["user_locations", "user_activity_logs"];
 /// The machine may be busy with all the other tests.
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_mins(3);
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
