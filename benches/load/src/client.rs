@@ -34,8 +34,17 @@ impl Answer<'_> {
 impl Connection {
     pub(crate) async fn open(address: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect(address).await.with_context(|| format!("connecting to {address}"))?;
+        Self::over(stream)
+    }
+
+    pub(crate) fn over(stream: TcpStream) -> Result<Self> {
         stream.set_nodelay(true)?;
-        Ok(Self { stream, buffer: Vec::with_capacity(128 * 1024) })
+        Ok(Self { stream, buffer: Vec::new() })
+    }
+
+    /// Whether the server has closed it, while nothing was asked.
+    pub(crate) fn is_closed(&self) -> bool {
+        matches!(self.stream.try_read(&mut [0]), Ok(0))
     }
 
     /// Sends a whole request (head and body) and reads the whole answer.

@@ -7,6 +7,7 @@ mod client;
 mod cpu;
 mod database;
 mod measure;
+mod overload;
 mod report;
 mod server;
 mod workload;
@@ -30,6 +31,7 @@ use crate::{
     client::Connection,
     database::Database,
     measure::{Load, Outcome, run_slice},
+    overload::{Beside, Overload},
     report::{Figures, PeakMemory, Report, Run},
     server::{BASELINE, Kind, Plan, Server},
     workload::{By, Workload},
@@ -91,6 +93,18 @@ struct Arguments {
     /// Cap on each server's address space.
     #[arg(long, default_value_t = 4096)]
     memory_cap_mib: u64,
+    /// Instead of the usual runs: offer so many times what each server does at the first `--concurrency`.
+    #[arg(long, value_delimiter = ',', value_name = "FACTOR,…")]
+    overload: Vec<f64>,
+    /// The bearer token of another account, which asks little while the others ask too much.
+    #[arg(long, env = "BENCH_MODEST_TOKEN", hide_env_values = true)]
+    modest_token: Option<String>,
+    /// Connections that say nothing beside the overload.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=50_000))]
+    idle: u32,
+    /// Connections beside the overload whose request comes a byte a second.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=50_000))]
+    slow: u32,
     /// Write the figures as JSON to this file, `-` for standard output (then the tables are left out).
     #[arg(long)]
     json: Option<PathBuf>,
@@ -177,6 +191,9 @@ async fn run(arguments: &Arguments) -> Result<()> {
     if bench.servers.len() > 1 {
         bench.say("All servers answer every workload with equal data.\n")?;
     }
+    if !arguments.overload.is_empty() {
+        return bench.overload(&workloads).await;
+    }
     let mut runs = Vec::new();
     for (ways, shape) in workloads.iter().zip(&shapes) {
         for &connections in &arguments.concurrency {
@@ -193,19 +210,21 @@ async fn run(arguments: &Arguments) -> Result<()> {
 fn read_workloads(arguments: &Arguments) -> Result<Vec<Vec<Workload>>> {
     let texts_only = arguments.by.iter().all(|by| *by == By::Text);
     ensure!(texts_only || arguments.only == Some(Only::Xp), "the baseline knows texts only: add --only xp");
-    let directory = match &arguments.operations {
-        Some(directory) => directory.as_path(),
-        None => OPERATIONS
-            .iter()
-            .map(Path::new)
-            .find(|directory| directory.join("w1.graphql").exists())
-            .with_context(|| format!("no query files in {}: give --operations", OPERATIONS.join(" or ")))?,
-    };
+    let directory = operations(arguments)?;
     let read = |name: &String| {
         let ways = arguments.by.iter().map(|by| Workload::read(directory, name, *by, &arguments.token));
         ways.collect::<Result<Vec<_>>>()
     };
     arguments.workloads.iter().map(read).collect()
+}
+
+/// Where the query files are.
+fn operations(arguments: &Arguments) -> Result<&Path> {
+    if let Some(directory) = &arguments.operations {
+        return Ok(directory);
+    }
+    let known = OPERATIONS.iter().map(Path::new).find(|directory| directory.join("w1.graphql").exists());
+    known.with_context(|| format!("no query files in {}: give --operations", OPERATIONS.join(" or ")))
 }
 
 /// The trusted documents of `xp`: a folder with one map of hashes to texts.
@@ -293,6 +312,50 @@ impl Bench<'_> {
             Figures::of(format!("{}{by}", server.name), outcome)
         });
         Ok(Run::new(&name, connections, shape, figures.collect()))
+    }
+
+    /// Offers each server more than it can do.
+    async fn overload(mut self, workloads: &[Vec<Workload>]) -> Result<()> {
+        let arguments = self.arguments;
+        let connections = arguments.concurrency.first().copied().unwrap_or(64).into();
+        let duration = Duration::from_secs(arguments.slice_seconds);
+        for workload in workloads.iter().flatten() {
+            let modest = arguments.modest_token.as_ref().map(|token| self.modest(token)).transpose()?;
+            for server in &self.servers {
+                let load = Load {
+                    connections,
+                    duration,
+                    max_requests: arguments.max_requests,
+                    seed: arguments.seed,
+                };
+                run_slice(server, workload, &self.user_ids, load, &mut self.database).await?;
+                let peak = run_slice(server, workload, &self.user_ids, load, &mut self.database).await?;
+                let closed = peak.slice_rates.first().copied().unwrap_or_default();
+                let how = (closed, duration, arguments.seed);
+                let peak = overload::peak(server, workload, &self.user_ids, how).await?;
+                let mut beside = Beside::open(server.address, arguments.idle, arguments.slow).await?;
+                let mut outcomes = Vec::new();
+                for &factor in &arguments.overload {
+                    let max_requests = arguments.max_requests as u64;
+                    let (modest, seed) = (modest.clone(), arguments.seed);
+                    let overload = Overload { peak, factor, duration, max_requests, seed, modest };
+                    outcomes.push(overload::run(server, workload, &self.user_ids, &overload).await?);
+                }
+                self.say(&overload::table(&server.name, &workload.name, peak, &outcomes))?;
+                let held = cpu::peak_memory_kib(server.process_id)? / 1024;
+                self.say(&format!("{}; the server held at most {held} MiB.\n", beside.describe()))?;
+            }
+        }
+        for server in self.servers {
+            server.stop().await?;
+        }
+        Ok(())
+    }
+
+    /// What the account that asks little asks for.
+    fn modest(&self, token: &str) -> Result<Arc<Workload>> {
+        let directory = operations(self.arguments)?;
+        Ok(Arc::new(Workload::read(directory, "w1", By::Text, token)?))
     }
 
     /// Ends the servers and sums up.
