@@ -167,6 +167,10 @@ sections! {
         /// GraphQL requests that are worked on at once; further ones are refused (503) before they are read. A quarter of
         /// them is for signed-in callers.
         max_concurrent_requests: usize = "512";
+        /// How long what is ready may wait for a thread and for a database connection, on average. While it waits longer,
+        /// fewer GraphQL requests are worked on at once than `max_concurrent_requests`, and more again when it is over; those
+        /// that refresh a session or end one are still taken. 0s: the number stays as it is.
+        target_wait: Duration = "10ms";
         /// GraphQL requests a second that one account, or one address without an account, may send. Not set: unlimited.
         rate_per_second: Option<u32> = "";
         /// GraphQL requests that may come at once before `rate_per_second` bounds them.

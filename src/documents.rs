@@ -6,6 +6,7 @@
 mod apq;
 mod budget;
 pub mod manifest;
+mod priority;
 pub mod trusted;
 pub mod usage;
 
@@ -32,6 +33,7 @@ use crate::{
 };
 use apq::{Apq, Registration};
 use manifest::Fingerprint;
+use priority::PriorityDocuments;
 use trusted::Trusted;
 
 /// Ids longer than this are none.
@@ -131,6 +133,7 @@ pub(crate) struct DocumentStore {
     config: DocumentsConfig,
     apq: Apq,
     trusted: RwLock<Arc<Trusted>>,
+    with_priority: PriorityDocuments,
     seen: Mutex<Option<Fingerprint>>,
     told: Mutex<HashMap<[u8; 32], u64>>,
     /// When it was last logged that clients register too much.
@@ -166,6 +169,7 @@ impl DocumentStore {
             warned: Mutex::default(),
             config,
             trusted: RwLock::default(),
+            with_priority: PriorityDocuments::default(),
             seen: Mutex::default(),
             told: Mutex::default(),
             outcomes,
@@ -192,12 +196,19 @@ impl DocumentStore {
             (None, Some(text)) => self.by_text(graph, mode, text, request),
             (Some(id), text) => self.by_id(graph, mode, id, text, request).await,
         };
-        if let Err(DocumentError::Rejected(rejection)) = &found
-            && rejection.status != StatusCode::OK
-        {
-            self.count("rejected");
+        match (&found, request.id) {
+            (Err(DocumentError::Rejected(rejection)), _) if rejection.status != StatusCode::OK => {
+                self.count("rejected");
+            }
+            (Ok(document), Some(id)) if document.has_priority_operations() => self.with_priority.learn(id),
+            _ => {}
         }
         found
+    }
+
+    /// Whether a request with this body, or with this id in its path, may mean an operation with priority.
+    pub(crate) fn may_have_priority(&self, body: &[u8], id_in_path: Option<&str>) -> bool {
+        self.with_priority.are_named_in(body, id_in_path)
     }
 
     /// Gateways write their own operations: whoever is authenticated as one is exempt.
@@ -368,6 +379,9 @@ impl DocumentStore {
             broken = trusted.broken.len(),
             "trusted documents were read"
         );
+        for id in trusted.ids_with_priority() {
+            self.with_priority.learn(id);
+        }
         self.loaded.set(trusted.len() as i64);
         self.broken.set(trusted.broken.len() as i64);
         *self.trusted.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(trusted);

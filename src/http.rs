@@ -27,6 +27,7 @@ mod receive;
 mod sending;
 pub mod server;
 mod shares;
+pub(crate) mod shedding;
 mod slots;
 pub(crate) mod subscriptions;
 
@@ -174,6 +175,13 @@ fn hold_memory(app: &App, owner: Option<Owner>, response: &mut Response) -> Resu
 
 /// Takes over the caller's request id if it is harmless, else makes one; leaves it in the request's headers.
 fn adopt_id(headers: &mut HeaderMap) -> HeaderValue {
+    let id = id_of(headers);
+    headers.insert(REQUEST_ID, id.clone());
+    id
+}
+
+/// The caller's request id if it is harmless, else a new one.
+fn id_of(headers: &HeaderMap) -> HeaderValue {
     let harmless = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     let given = headers.get(REQUEST_ID).filter(|value| {
         (1..=LONGEST_REQUEST_ID).contains(&value.len()) && value.as_bytes().iter().all(harmless)
@@ -183,9 +191,7 @@ fn adopt_id(headers: &mut HeaderMap) -> HeaderValue {
     }
     let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
     let text = id::new().hyphenated().encode_lower(&mut text);
-    let made = HeaderValue::from_str(text).expect("a UUID is a header value");
-    headers.insert(REQUEST_ID, made.clone());
-    made
+    HeaderValue::from_str(text).expect("a UUID is a header value")
 }
 
 /// The id that `edge` left in the headers.

@@ -36,6 +36,7 @@ use gateway::Gateways;
 use http::{
     admission::Admission,
     metrics::Exposition,
+    shedding::Refusals,
     subscriptions::{Callbacks, Closing, Quotas},
 };
 use outbound::Outbound;
@@ -66,6 +67,7 @@ pub struct AppParts {
     pub(crate) http: HttpConfig,
     pub(crate) gateway: GatewayConfig,
     pub(crate) admission: Admission,
+    pub(crate) refusals: Refusals,
     pub(crate) forwarding: Forwarding,
     pub(crate) documents: DocumentStore,
     pub(crate) gateways: Gateways,
@@ -107,6 +109,8 @@ impl App {
             keyed_requests: config.keyed_requests(),
         };
         let metrics = Metrics::register(&mut registry);
+        let admission = Admission::new(&config.http);
+        admission.register(&mut registry);
         let tables = TableFigures::register(&mut registry);
         let (settings, texts) = (config.documents.clone(), store.shared_kv().clone());
         let key = access.options().secret.document_key();
@@ -127,7 +131,8 @@ impl App {
             callbacks: Callbacks::default(),
             quotas: Quotas::new(&config.http),
             http,
-            admission: Admission::new(&config.http),
+            admission,
+            refusals: Refusals::default(),
             forwarding: Forwarding::new(&config.http.trusted_proxies),
             documents,
             gateways: Gateways::new(&config.gateway),

@@ -47,6 +47,7 @@ pub(crate) mod transaction;
 mod writes;
 
 use history::History;
+pub use metrics::ConnectionWaits;
 use metrics::DatabaseMetrics;
 pub use open::split_hosts;
 use open::{is_in_memory, make_private_file, options, serving};
@@ -324,6 +325,11 @@ impl Database {
     /// for SQLite.
     pub async fn is_reachable(&self, within: Duration) -> bool {
         self.opened.probe.is_reachable(within).await
+    }
+
+    /// How long those who use the connections make others wait; nobody waits where `SQLite` is the database.
+    pub fn connection_waits(&self) -> &ConnectionWaits {
+        &self.opened.metrics.turns
     }
 
     /// The database did not answer for a while, and does not yet: what needs it fails at once.

@@ -111,6 +111,8 @@ const CACHE_HINTS: [cache_control::Hint; 1] = [
 ];
 /// The mutations by which somebody gets a token.
 const SIGN_IN_FIELDS: [&str; 3] = ["signIn", "signUp", "refreshSession"];
+/// The mutations that a busy server runs all the same: who cannot refresh is signed out, and who signs out must not stay in.
+pub const PRIORITY_FIELDS: [&str; 4] = ["refreshSession", "signOut", "revokeSession", "revokeAllSessions"];
 /// The input types whose lists are batches: what a device has collected offline comes in one request, and an item that
 /// cannot be read must not keep the others from being stored.
 const JUDGED_ALONE: [&str; 2] = ["LocationPointInput", "CreateSubmissionInput"];
@@ -124,6 +126,7 @@ impl Options {
             gateways_only: self.gateways_only,
             cache_hints: &CACHE_HINTS,
             sign_in_fields: &SIGN_IN_FIELDS,
+            priority_fields: &PRIORITY_FIELDS,
             suggests: self.development,
         }
     }

@@ -40,7 +40,7 @@ pub use engine::{
 };
 pub use executor::GraphFor;
 pub use graph::{
-    Graph, Opened, Options,
+    Graph, Opened, Options, PRIORITY_FIELDS,
     subscription::{Event, Events},
 };
 pub use request::{Caller, Reply, Request};

@@ -122,6 +122,12 @@ impl Trusted {
         self.by_body.get(hash).cloned()
     }
 
+    /// Those of documents that have an operation with priority.
+    pub(super) fn ids_with_priority(&self) -> impl Iterator<Item = &str> {
+        let has_priority = |known: &&TrustedDocument| known.document.has_priority_operations();
+        self.iter().filter(has_priority).map(|known| known.entry.id.as_str())
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.by_id.values().map(Vec::len).sum()

@@ -9,15 +9,26 @@
 //! |---|---|---|---|
 //! | a caller without a token | 3/4 | 1 share | – |
 //! | a signed-in caller, or a gateway | 4/4 | 2 shares | 1 share |
+//!
+//! Under load there are fewer permits (`adaptive`). Then they are divided equally among the accounts, or the addresses, that
+//! have some, and who has none may have the first one beyond the limit, up to a quarter more: who asks little is served
+//! however much others ask. Operations with priority, such as refreshing a session, have the configured number for
+//! themselves.
+
+mod adaptive;
 
 use std::{
     net::IpAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use axum::http::StatusCode;
-use entities::id::UserId;
+use entities::{database::ConnectionWaits, id::UserId};
+use prometheus_client::registry::Registry;
 use schema::{
     Viewer,
     auth::rate::{Buckets, Rate},
@@ -27,6 +38,8 @@ use super::{
     memory::{MemoryPool, MemoryReservation, OutOfMemory},
     shares::{Owner, ShareLimits, Shares},
 };
+use adaptive::AdaptiveLimit;
+
 use crate::{
     config::{HttpConfig, setting::Bytes},
     rejection::Rejection,
@@ -60,13 +73,19 @@ pub(crate) struct Admission {
 struct ConcurrencyLimit {
     most: usize,
     share: usize,
+    limit: AdaptiveLimit,
     taken: Shares,
+    with_priority: Shares,
+    /// How many hold a permit, and how many did at once at most since somebody asked.
+    held: AtomicUsize,
+    busiest: AtomicUsize,
 }
 
 /// Leave to be one of the requests that are worked on, until it is dropped.
 pub(super) struct Permit {
     requests: Arc<ConcurrencyLimit>,
     owner: Owner,
+    has_priority: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -82,7 +101,7 @@ impl Admission {
             let until_full = Duration::from_secs(1) / per_second * http.rate_burst;
             Buckets::new(rate, MAX_CALLERS, until_full + Duration::from_secs(1))
         });
-        let requests = Arc::new(ConcurrencyLimit::new(http.max_concurrent_requests, http.address_share.0));
+        let requests = Arc::new(ConcurrencyLimit::new(http));
         let pool = |limit: Bytes| MemoryPool::new(limit.0, http.address_share.0);
         Self { requests, bodies: pool(http.max_body_memory), answers: pool(http.max_answer_memory), rates }
     }
@@ -146,20 +165,105 @@ impl Admission {
 
     /// Leave to be worked on, if not too many are, in all and of this owner's.
     pub(super) fn acquire(&self, owner: Owner) -> Result<Permit, Rejection> {
+        self.acquire_from(owner, false)
+    }
+
+    /// Leave for an operation with priority.
+    pub(super) fn acquire_with_priority(&self, owner: Owner) -> Result<Permit, Rejection> {
+        self.acquire_from(owner, true)
+    }
+
+    fn acquire_from(&self, owner: Owner, has_priority: bool) -> Result<Permit, Rejection> {
         let requests = Arc::clone(&self.requests);
-        if !requests.taken.take(&owner, 1, requests.limits(&owner)) {
-            return Err(OVERLOADED);
+        if requests.take(&owner, has_priority) {
+            Ok(Permit { requests, owner, has_priority })
+        } else {
+            Err(OVERLOADED)
         }
-        Ok(Permit { requests, owner })
+    }
+
+    /// Whether there is so much to do that some are refused. Costs next to nothing.
+    pub(super) fn is_under_load(&self) -> bool {
+        let limit = self.requests.limit.get();
+        limit < self.requests.most || self.requests.held.load(Ordering::Relaxed) >= limit
+    }
+
+    /// How many may be worked on at once now.
+    pub(super) fn limit(&self) -> usize {
+        self.requests.limit.get()
+    }
+
+    /// As under load, with so many permits.
+    #[cfg(test)]
+    pub(super) fn lower_to(&self, limit: usize) {
+        self.requests.limit.lower_to(limit);
+    }
+
+    /// Whether this owner would be refused now.
+    pub(super) fn refuses(&self, owner: &Owner) -> bool {
+        !self.requests.fits(owner)
+    }
+
+    /// Lets the number of those that are worked on at once follow the load, for ever.
+    pub(super) async fn follow_load(&self, connections: &ConnectionWaits) {
+        let requests = &self.requests;
+        let busiest = || {
+            let held = requests.held.load(Ordering::Relaxed);
+            requests.busiest.swap(held, Ordering::Relaxed).max(held)
+        };
+        requests.limit.run(connections, busiest).await;
+    }
+
+    /// Shows how many may be worked on at once.
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        self.requests.limit.register(registry);
     }
 }
 
 impl ConcurrencyLimit {
-    fn new(most: usize, share_percent: u8) -> Self {
-        let share = (most as u128 * u128::from(share_percent.min(100)) / 100) as usize;
-        Self { most, share: share.max(1), taken: Shares::default() }
+    fn new(http: &HttpConfig) -> Self {
+        let most = http.max_concurrent_requests;
+        let share = (most as u128 * u128::from(http.address_share.0.min(100)) / 100) as usize;
+        Self {
+            most,
+            share: share.max(1),
+            limit: AdaptiveLimit::new(most, http.target_wait),
+            taken: Shares::default(),
+            with_priority: Shares::default(),
+            held: AtomicUsize::new(0),
+            busiest: AtomicUsize::new(0),
+        }
     }
 
+    fn take(&self, owner: &Owner, has_priority: bool) -> bool {
+        let is_taken = if has_priority {
+            self.with_priority.take(owner, 1, self.limits(owner))
+        } else {
+            match self.limit_under_load() {
+                Some(all) => self.taken.take_fairly(owner, all, self.limits(owner)),
+                None => self.taken.take(owner, 1, self.limits(owner)),
+            }
+        };
+        if is_taken {
+            let held = self.held.fetch_add(1, Ordering::Relaxed) + 1;
+            self.busiest.fetch_max(held, Ordering::Relaxed);
+        }
+        is_taken
+    }
+
+    fn fits(&self, owner: &Owner) -> bool {
+        match self.limit_under_load() {
+            Some(all) => self.taken.fits_fairly(owner, all, self.limits(owner)),
+            None => self.taken.fits(owner, 1, self.limits(owner)),
+        }
+    }
+
+    /// How many there are for everybody, where that is fewer than is configured.
+    fn limit_under_load(&self) -> Option<usize> {
+        Some(self.limit.get()).filter(|limit| *limit < self.most)
+    }
+
+    /// Of all permits that are configured.
     fn limits(&self, owner: &Owner) -> ShareLimits {
         if owner.is_known() {
             ShareLimits::new(self.most, self.share.saturating_mul(2), self.share)
@@ -167,11 +271,33 @@ impl ConcurrencyLimit {
             ShareLimits::new(self.most - self.most / 4, self.share, self.share)
         }
     }
+
+    fn give_back(&self, owner: &Owner, has_priority: bool) {
+        let shares = if has_priority { &self.with_priority } else { &self.taken };
+        shares.give_back(owner, 1);
+        self.held.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Permit {
+    /// Whether it was given for priority.
+    pub(super) fn has_priority(&self) -> bool {
+        self.has_priority
+    }
+
+    /// Gives the priority up for an ordinary permit, if there is one.
+    pub(super) fn without_priority(self) -> Result<Self, Rejection> {
+        if !self.requests.take(&self.owner, false) {
+            return Err(OVERLOADED);
+        }
+        let (requests, owner) = (Arc::clone(&self.requests), self.owner.clone());
+        Ok(Self { requests, owner, has_priority: false })
+    }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.requests.taken.give_back(&self.owner, 1);
+        self.requests.give_back(&self.owner, self.has_priority);
     }
 }
 
@@ -233,6 +359,37 @@ mod tests {
         for owner in [address(1), account(1), Owner::default()] {
             assert_eq!(enter_all(&admission, &owner).len(), 1);
         }
+    }
+
+    #[test]
+    fn under_load_all_get_the_same_and_priority_is_apart() {
+        let mut http = crate::config::Config::default().http;
+        (http.max_concurrent_requests, http.address_share.0) = (16, 50);
+        let admission = Admission::new(&http);
+        admission.lower_to(8);
+        let (ann, bob) = (account(1), account(2));
+        let mut busy = [enter_all(&admission, &ann), enter_all(&admission, &bob)];
+        assert_eq!(busy.each_ref().map(Vec::len), [8, 1], "all eight, and the first one of another");
+        assert!(admission.is_under_load() && admission.refuses(&ann));
+        busy[0].truncate(3);
+        busy[1].extend(enter_all(&admission, &bob));
+        busy[0].extend(enter_all(&admission, &ann));
+        assert_eq!(busy.each_ref().map(Vec::len), [4, 4], "half each");
+        let others = [account(3), account(4), account(5), address(6)];
+        let first = others.map(|owner| (admission.refuses(&owner), enter_all(&admission, &owner)));
+        let got = first.each_ref().map(|(refused, got)| (*refused, got.len()));
+        assert_eq!(got, [(false, 1), (false, 1), (true, 0), (true, 0)], "one each, a quarter more in all");
+        let refreshing: Vec<_> =
+            std::iter::from_fn(|| admission.acquire_with_priority(ann.clone()).ok()).collect();
+        assert_eq!(refreshing.len(), 8, "half of sixteen");
+        let converted = refreshing.into_iter().map(Permit::without_priority);
+        assert!(converted.into_iter().all(|permit| permit.is_err()), "no way around the limit");
+        drop((busy, first));
+        let held = [&admission.requests.taken, &admission.requests.with_priority].map(Shares::total);
+        assert_eq!((held, admission.requests.held.load(Ordering::Relaxed)), ([0, 0], 0));
+        let permit = admission.acquire_with_priority(ann).and_then(Permit::without_priority);
+        assert!(permit.is_ok_and(|permit| !permit.has_priority()));
+        assert_eq!(admission.requests.with_priority.total(), 0);
     }
 
     #[test]

@@ -38,7 +38,8 @@ use crate::{App, rejection::Rejection, telemetry::SPANS};
 use incoming::find_document;
 
 pub(super) use incoming::{
-    IncomingRequest, Requester, bounds, caller, is_subscription, owner, read_body, read_get, unauthenticated,
+    IncomingRequest, Requester, bounds, caller, is_subscription, owner, permit, read_body, read_get, sender,
+    unauthenticated,
 };
 pub(super) use record::{RequestSummary, record};
 pub(super) use variable_sets::run as run_sets;

@@ -17,6 +17,7 @@ use std::{
 
 use axum::{
     Router,
+    body::Body,
     extract::Request,
     http::{HeaderValue, StatusCode, Version, header},
     response::Response,
@@ -40,12 +41,10 @@ use super::{
     metrics,
     outgoing::StreamExecutor,
     sending::Answered,
+    shedding,
     slots::{Slot, Slots},
 };
-use crate::{
-    App, config::HttpConfig, gateway::OwnListener, invalidation, rejection::Rejection,
-    telemetry::metrics::Metrics,
-};
+use crate::{App, config::HttpConfig, gateway::OwnListener, invalidation, rejection::Rejection};
 
 /// The other end of the connection that a request came over.
 #[derive(Clone, Copy, Debug)]
@@ -95,14 +94,19 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output
         let changes = app.store.events().subscribe_own();
         tokio::spawn(invalidation::run(app.clone(), changes))
     };
+    let following = {
+        let app = app.clone();
+        tokio::spawn(async move {
+            app.admission.follow_load(app.store.database().connection_waits()).await;
+        })
+    };
     let warming = app.store.cache().is_on().then(|| {
         app.ready.begin_to_warm();
         let app = app.clone();
         tokio::spawn(async move { app.ready.warm(&app.store, WARMING).await })
     });
-    let counted = Some(Arc::clone(&app.metrics));
     let (routes, draining) = (super::router(app.clone()), app.ready.draining());
-    let running = run_counted(routes, http.clone(), counted, listener, draining, async {
+    let running = run_for(routes, http.clone(), Some(app.clone()), listener, draining, async {
         shutdown.await;
         app.ready.drain();
         tokio::time::sleep(http.drain_delay).await;
@@ -119,6 +123,7 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output
         drained += gateways.await.unwrap_or_default();
     }
     watching.abort();
+    following.abort();
     if let Some(warming) = warming {
         warming.abort();
     }
@@ -153,21 +158,22 @@ pub(crate) async fn run(
     draining: watch::Receiver<bool>,
     shutdown: impl Future<Output = ()>,
 ) -> usize {
-    run_counted(routes, http, None, listener, draining, shutdown).await
+    run_for(routes, http, None, listener, draining, shutdown).await
 }
 
-async fn run_counted(
+/// For this app its connections are counted, and requests are refused early while there is too much to do.
+async fn run_for(
     routes: Router,
     http: HttpConfig,
-    metrics: Option<Arc<Metrics>>,
+    app: Option<App>,
     listener: TcpListener,
     draining: watch::Receiver<bool>,
     shutdown: impl Future<Output = ()>,
 ) -> usize {
-    let mut slots = Slots::new(&http, metrics.clone());
+    let mut slots = Slots::new(&http, app.as_ref().map(|app| Arc::clone(&app.metrics)));
     let (close, closing) = watch::channel(false);
     let (builder, limits) = (builder(&http), limits(&http));
-    let serving = Arc::new(Serving { routes, builder, limits, metrics, draining, closing });
+    let serving = Arc::new(Serving { routes, builder, limits, app, draining, closing });
     let mut shutdown = pin!(shutdown);
     loop {
         let (stream, peer, slot) = tokio::select! {
@@ -235,7 +241,7 @@ struct Serving {
     routes: Router,
     builder: Builder<StreamExecutor>,
     limits: ConnectionTimeouts,
-    metrics: Option<Arc<Metrics>>,
+    app: Option<App>,
     /// The server will end: connections should go elsewhere.
     draining: watch::Receiver<bool>,
     /// The server ends: connections end after the requests that they have begun.
@@ -249,7 +255,7 @@ impl Serving {
         let is_http2 = Arc::new(AtomicBool::new(false));
         let (requests, routes, speaks_http2) =
             (Arc::clone(&activity), self.routes.clone(), Arc::clone(&is_http2));
-        let draining = self.draining.clone();
+        let (draining, app) = (self.draining.clone(), self.app.clone());
         let has_served = Arc::new(AtomicBool::new(false));
         let served = Arc::clone(&has_served);
         let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
@@ -260,6 +266,7 @@ impl Serving {
             request.extensions_mut().insert(peer);
             request.extensions_mut().insert(in_flight.clone());
             let (mut routes, draining, served) = (routes.clone(), draining.clone(), Arc::clone(&served));
+            let app = app.clone();
             async move {
                 // hyper answers up to 16 of them before it lets another connection have the thread.
                 if is_pipelined {
@@ -267,7 +274,10 @@ impl Serving {
                     served.store(true, Ordering::Relaxed);
                 }
                 let mut response: Response = match settled {
-                    Ok(()) => routes.call(request).await?,
+                    Ok(()) => match shed(app.as_ref(), request).await {
+                        Ok(request) => routes.call(request).await?,
+                        Err(refused) => refused,
+                    },
                     Err(rejection) => refused(rejection),
                 };
                 let is_upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
@@ -282,8 +292,8 @@ impl Serving {
         let stream = TokioIo::new(TimeoutStream::new(stream, self.limits, Arc::clone(&activity)));
         let mut connection = pin!(self.builder.serve_connection_with_upgrades(stream, service));
         let count = |why| {
-            if let Some(metrics) = &self.metrics {
-                metrics.connection_cut(why);
+            if let Some(app) = &self.app {
+                app.metrics.connection_cut(why);
             }
         };
         // Errors of a connection are its client's: broken off, too slow, not HTTP. There is nobody to tell.
@@ -330,6 +340,15 @@ impl Serving {
         if !activity.has_begun() {
             tokio::time::sleep(FIRST_REQUEST_WITHIN).await;
         }
+    }
+}
+
+/// What goes to the routes, or a refusal.
+async fn shed(app: Option<&App>, request: Request<Incoming>) -> Result<Request, Response> {
+    let request = request.map(Body::new);
+    match app {
+        Some(app) => shedding::shed(app, request).await,
+        None => Ok(request),
     }
 }
 

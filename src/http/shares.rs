@@ -87,18 +87,27 @@ impl Shares {
         let mut held = self.held();
         let fits = held.fits(owner, amount, limits);
         if fits && amount > 0 {
-            held.total += amount;
-            if owner.is_stranger() {
-                held.strangers += amount;
-            }
-            if let Some(key) = owner.address {
-                *held.by_address.entry(key).or_default() += amount;
-            }
-            if let Some(key) = owner.account {
-                *held.by_account.entry(key).or_default() += amount;
-            }
+            held.add(owner, amount);
         }
         fits
+    }
+
+    /// Holds one more, if there are fewer than `all` and this owner has no more than others: all are divided among the
+    /// accounts that hold some, and for strangers among their addresses. Who holds none may be beyond `all`, up to a quarter.
+    /// `limits` hold besides.
+    pub(super) fn take_fairly(&self, owner: &Owner, all: usize, limits: ShareLimits) -> bool {
+        let mut held = self.held();
+        let fits = held.fits(owner, 1, held.fair(owner, all, limits));
+        if fits {
+            held.add(owner, 1);
+        }
+        fits
+    }
+
+    /// Whether `take_fairly` would.
+    pub(super) fn fits_fairly(&self, owner: &Owner, all: usize, limits: ShareLimits) -> bool {
+        let held = self.held();
+        held.fits(owner, 1, held.fair(owner, all, limits))
     }
 
     /// Whether so much more would stay within all limits now.
@@ -140,6 +149,41 @@ impl Shares {
 }
 
 impl Held {
+    fn add(&mut self, owner: &Owner, amount: usize) {
+        self.total += amount;
+        if owner.is_stranger() {
+            self.strangers += amount;
+        }
+        if let Some(key) = owner.address {
+            *self.by_address.entry(key).or_default() += amount;
+        }
+        if let Some(key) = owner.account {
+            *self.by_account.entry(key).or_default() += amount;
+        }
+    }
+
+    /// These limits where there are `all` for everybody, divided among those who hold some.
+    fn fair(&self, owner: &Owner, all: usize, limits: ShareLimits) -> ShareLimits {
+        let (of_owner, owners) = match (owner.account, owner.address) {
+            (Some(account), _) => (of(&self.by_account, &account), self.by_account.len()),
+            (None, Some(address)) => (of(&self.by_address, &address), self.by_address.len()),
+            // Those who ask for many.
+            (None, None) => return ShareLimits { total: all.min(limits.total), ..limits },
+        };
+        if of_owner == 0 {
+            let all = all + all / 4;
+            return ShareLimits { total: all.min(limits.total), ..limits };
+        }
+        let each = (all / owners.max(1)).max(1);
+        let mut fair = ShareLimits { total: all.min(limits.total), ..limits };
+        if owner.account.is_some() {
+            fair.account = fair.account.min(each);
+        } else {
+            fair.address = fair.address.min(each);
+        }
+        fair
+    }
+
     fn fits(&self, owner: &Owner, amount: usize, limits: ShareLimits) -> bool {
         let fits = |held: usize, limit: usize| held.checked_add(amount).is_some_and(|held| held <= limit);
         fits(self.total, limits.total)

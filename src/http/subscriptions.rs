@@ -195,7 +195,7 @@ async fn begin(
     app: App,
     headers: Arc<HeaderMap>,
     requester: Requester,
-    (params, received): (GraphQLParams, Option<MemoryReservation>),
+    (mut params, received): (GraphQLParams, Option<MemoryReservation>),
     transport: &'static str,
 ) -> Begun {
     if matches!(params.variables, VariableSets::Many(_)) {
@@ -204,8 +204,7 @@ async fn begin(
     let started = Instant::now();
     let mut about = requester.about(&app, &params);
     // Waiting for events takes no permit, asking for them and every other operation does.
-    let owner = graphql::owner(&app, &requester.caller, requester.bearer.as_ref());
-    let opened = match app.admission.acquire(owner) {
+    let opened = match graphql::permit(&app, &headers, &requester, &mut params).await {
         Ok(_permit) => {
             let commits = Commits::default();
             let opening = graphql::open(&app, &headers, &requester, params, &mut about, commits.clone());

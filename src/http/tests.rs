@@ -30,6 +30,7 @@ mod cors;
 mod documents;
 mod gateways;
 mod idempotency;
+mod overload;
 mod playground;
 mod readers;
 mod sign_in;

@@ -86,20 +86,47 @@ pub(crate) struct Metrics {
     subscriptions: Family<TransportLabels, Gauge>,
     connections_cut: Family<CutLabels, Counter>,
     connections_refused: Family<CutLabels, Counter>,
+    shed: Shed,
+}
+
+/// Figures of requests that are refused before they are read: looked up once, since there may be very many.
+#[derive(Clone, Debug)]
+struct Shed {
+    count: Counter,
+    errors: Counter,
+    operation_seconds: Histogram,
+    /// By POST and by GET.
+    http_seconds: [Histogram; 2],
 }
 
 impl Metrics {
     /// Registers everything, build and process included.
     pub(crate) fn register(registry: &mut Registry) -> Arc<Self> {
         let histogram: fn() -> Histogram = || Histogram::new(BUCKETS_SECONDS);
+        let http_seconds = Family::<HttpLabels, Histogram, _>::new_with_constructor(histogram);
+        let operation_seconds = Family::<OperationLabels, Histogram, _>::new_with_constructor(histogram);
+        let errors = Family::<ErrorLabels, Counter>::default();
+        let refused = OperationLabels { graphql_operation_type: kind_name(None), outcome: Outcome::Refused };
+        let by = |http_request_method| HttpLabels {
+            http_request_method,
+            http_route: "/graphql".to_owned(),
+            http_response_status_code: 503,
+        };
+        let shed = Shed {
+            count: Counter::default(),
+            errors: errors.get_or_create(&ErrorLabels { code: "OVERLOADED" }).clone(),
+            operation_seconds: operation_seconds.get_or_create(&refused).clone(),
+            http_seconds: ["POST", "GET"].map(|method| http_seconds.get_or_create(&by(method)).clone()),
+        };
         let metrics = Self {
-            http_seconds: Family::new_with_constructor(histogram),
+            http_seconds,
             http_active: Gauge::default(),
-            operation_seconds: Family::new_with_constructor(histogram),
-            errors: Family::default(),
+            operation_seconds,
+            errors,
             subscriptions: Family::default(),
             connections_cut: Family::default(),
             connections_refused: Family::default(),
+            shed,
         };
         registry.register(
             "http_server_request_duration_seconds",
@@ -137,6 +164,11 @@ impl Metrics {
             "Connections that were not let in: address (has its share; closed), full and failed (out of file \
              descriptors; they wait)",
             metrics.connections_refused.clone(),
+        );
+        registry.register(
+            "http_server_requests_shed",
+            "GraphQL requests that were refused before they were read, since there was too much to do",
+            metrics.shed.count.clone(),
         );
         registry.register(
             "build",
@@ -177,6 +209,14 @@ impl Metrics {
     /// Counts a connection that was not let in, or not at once.
     pub(crate) fn connection_refused(&self, reason: &'static str) {
         self.connections_refused.get_or_create(&CutLabels { reason }).inc();
+    }
+
+    /// Counts a GraphQL request that is refused before it is read.
+    pub(crate) fn shed(&self, is_get: bool, took: Duration) {
+        self.shed.count.inc();
+        self.shed.errors.inc();
+        self.shed.operation_seconds.observe(took.as_secs_f64());
+        self.shed.http_seconds[usize::from(is_get)].observe(took.as_secs_f64());
     }
 
     /// Counts one GraphQL request.

@@ -1,7 +1,13 @@
 //! SQL figures, named by OpenTelemetry's conventions: statements by name and table, how long they waited for a connection,
 //! and whether PostgreSQL is there. Not here: how many connections there are (`connections`).
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -15,6 +21,25 @@ struct StatementLabels {
     db_collection_name: &'static str,
 }
 
+/// How long others that use the connections made everybody wait for one, since the start. Clones count together.
+#[derive(Clone, Debug, Default)]
+pub struct ConnectionWaits(Arc<(AtomicU64, AtomicU64)>);
+
+impl ConnectionWaits {
+    /// Somebody has a connection after this time.
+    pub fn waited(&self, elapsed: Duration) {
+        let (count, nanoseconds) = &*self.0;
+        nanoseconds.fetch_add(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many have waited or not, and how long all together.
+    pub fn sum(&self) -> (u64, Duration) {
+        let (count, nanoseconds) = &*self.0;
+        (count.load(Ordering::Relaxed), Duration::from_nanos(nanoseconds.load(Ordering::Relaxed)))
+    }
+}
+
 /// The figures.
 #[derive(Clone)]
 pub(crate) struct DatabaseMetrics {
@@ -22,6 +47,8 @@ pub(crate) struct DatabaseMetrics {
     errors: Family<StatementLabels, Counter>,
     waits: Histogram,
     breaker: Gauge,
+    /// Of the waits those for others, without connecting and asking.
+    pub(super) turns: ConnectionWaits,
 }
 
 impl DatabaseMetrics {
@@ -31,7 +58,8 @@ impl DatabaseMetrics {
             Histogram::new([0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5])
         });
         let waits = Histogram::new([0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 2.5]);
-        Self { durations, errors: Family::default(), waits, breaker: Gauge::default() }
+        let (errors, breaker, turns) = Default::default();
+        Self { durations, errors, waits, breaker, turns }
     }
 
     pub(super) fn register(registry: &mut Registry) -> Self {

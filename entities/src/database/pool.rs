@@ -393,14 +393,17 @@ impl PoolInner {
         if let Ok(kind) = Arc::clone(kind).try_acquire_owned()
             && let Ok(any) = Arc::clone(&self.all).try_acquire_owned()
         {
+            self.metrics.turns.waited(Duration::ZERO);
             return Ok(Turn { _kind: kind, _any: any });
         }
-        let closed = "the turns are never closed";
+        let (closed, began) = ("the turns are never closed", Instant::now());
         let waiting = Box::pin(timeout_at(deadline, async {
             let kind = Arc::clone(kind).acquire_owned().await.expect(closed);
             Turn { _kind: kind, _any: Arc::clone(&self.all).acquire_owned().await.expect(closed) }
         }));
-        waiting.await.map_err(|_| Error::no_connection_in_time())
+        let turn = waiting.await;
+        self.metrics.turns.waited(began.elapsed());
+        turn.map_err(|_| Error::no_connection_in_time())
     }
 
     /// The one used last, and whether it has to answer before it is lent. An error once closed.

@@ -36,7 +36,7 @@ use crate::{
     validation::{self, SchemaTypes},
 };
 
-mod sign_in_only;
+mod root_fields;
 
 pub use crate::limits::OperationKind;
 
@@ -68,6 +68,8 @@ pub struct OperationInfo {
     cost: Cost,
     /// Nothing but signing in, signing up and refreshing.
     only_signs_in: bool,
+    /// Nothing but what a busy server runs all the same.
+    has_priority: bool,
 }
 
 /// One operation of a document.
@@ -91,6 +93,8 @@ pub struct Rules {
     pub cache_hints: &'static [Hint],
     /// The mutations by which somebody gets a token.
     pub sign_in_fields: &'static [&'static str],
+    /// The mutations that a busy server runs all the same.
+    pub priority_fields: &'static [&'static str],
     /// Whether errors of validation say what may have been meant, which tells names of the schema.
     pub suggests: bool,
 }
@@ -103,6 +107,7 @@ impl Default for Rules {
             gateways_only: false,
             cache_hints: &[],
             sign_in_fields: &[],
+            priority_fields: &[],
             suggests: false,
         }
     }
@@ -258,10 +263,13 @@ impl Document {
             let cache = is_query
                 .then(|| cache_control::policy(types, rules.cache_hints, selections, fragments))
                 .flatten();
-            let only_signs_in = kind == OperationKind::Mutation
-                && sign_in_only::is_all(rules.sign_in_fields, selections, fragments);
+            let has_only = |fields: &[&str]| {
+                kind == OperationKind::Mutation && root_fields::are_all(fields, selections, fragments)
+            };
+            let only_signs_in = has_only(rules.sign_in_fields);
+            let has_priority = has_only(rules.priority_fields);
             let cost = types.cost(root, selections, fragments);
-            (name.cloned(), OperationInfo { kind, cache, cost, only_signs_in })
+            (name.cloned(), OperationInfo { kind, cache, cost, only_signs_in, has_priority })
         });
         let operations = operations.collect();
         let (hash, is_trusted, last_response_bytes) =
@@ -328,6 +336,16 @@ impl Document {
     /// what comes with a token that is not good any more to get one that is.
     pub fn only_signs_in(&self, operation_name: Option<&str>) -> bool {
         self.operation(operation_name).is_ok_and(|operation| operation.info.only_signs_in)
+    }
+
+    /// Whether a busy server runs the operation that a request with this name means all the same (`Rules::priority_fields`).
+    pub fn has_priority(&self, operation_name: Option<&str>) -> bool {
+        self.operation(operation_name).is_ok_and(|operation| operation.info.has_priority)
+    }
+
+    /// Whether one of its operations is such a one.
+    pub fn has_priority_operations(&self) -> bool {
+        self.operations.iter().any(|(_, operation)| operation.has_priority)
     }
 
     /// The names of its operations; an operation without a name has none.

@@ -131,7 +131,54 @@ pub(in crate::http) async fn read_body(
             found => params.found = Some(found),
         }
     }
+    if incoming.held.0.has_priority() {
+        incoming = Box::pin(with_priority(app, &parts.headers, incoming)).await?;
+    }
     Ok(incoming)
+}
+
+/// Leave that was given because of what the request may mean is kept if it does.
+async fn with_priority(
+    app: &App,
+    headers: &HeaderMap,
+    mut incoming: IncomingRequest,
+) -> Result<IncomingRequest, Rejection> {
+    let mut has_priority = false;
+    if let GraphQLRequest::One(params) = &mut incoming.requests {
+        let found = find_document(app, headers, &incoming.requester, params).await;
+        let name = params.operation_name.as_deref();
+        // What has no document is answered at once.
+        has_priority = found.as_ref().map_or(true, |document| document.has_priority(name));
+        params.found = Some(found);
+    }
+    if !has_priority {
+        incoming.held.0 = incoming.held.0.without_priority()?;
+    }
+    Ok(incoming)
+}
+
+/// Leave for one request whose parameters are known.
+pub(in crate::http) async fn permit(
+    app: &App,
+    headers: &HeaderMap,
+    requester: &Requester,
+    params: &mut GraphQLParams,
+) -> Result<Permit, Rejection> {
+    let owner = owner(app, &requester.caller, requester.bearer.as_ref());
+    let overloaded = match app.admission.acquire(owner.clone()) {
+        Ok(permit) => return Ok(permit),
+        Err(overloaded) => overloaded,
+    };
+    let text = params.query.as_deref().unwrap_or_default().as_bytes();
+    if !app.documents.may_have_priority(text, requester.document_id(app, params)) {
+        return Err(overloaded);
+    }
+    let permit = app.admission.acquire_with_priority(owner)?;
+    let found = find_document(app, headers, requester, params).await;
+    let name = params.operation_name.as_deref();
+    let has_priority = found.as_ref().is_ok_and(|document| document.has_priority(name));
+    params.found = Some(found);
+    if has_priority { Ok(permit) } else { Err(overloaded) }
 }
 
 async fn read_body_of(
@@ -158,7 +205,11 @@ async fn read_body_of(
     head.check_body(received.as_sent())?;
     let body = received.decode(bounds.bytes, &mut memory).await?;
     // Leave is taken once there is something to work on: who sends slowly keeps nobody out.
-    let permit = app.admission.acquire(owner)?;
+    let permit = app.admission.acquire(owner.clone()).or_else(|overloaded| {
+        // Whether it has will be known when it is read.
+        let may_have_priority = app.documents.may_have_priority(&body, id.as_deref());
+        if may_have_priority { app.admission.acquire_with_priority(owner) } else { Err(overloaded) }
+    })?;
     let requests = params::of_body(&body, bounds, &mut memory)?;
     let is_safe = parts.method.as_str() == QUERY;
     // What does not write needs none.
@@ -271,6 +322,14 @@ pub(in crate::http) fn owner(app: &App, caller: &Caller, bearer: Option<&Bearer>
         caller.is_gateway || caller.address.is_some_and(|address| app.http.trusted_proxies.contains(address));
     let address = if asks_for_many { None } else { caller.customer() };
     Owner { address, account, is_gateway: caller.is_gateway }
+}
+
+/// On whose account a request is that has not been read: as far as its head says.
+pub(in crate::http) fn sender(app: &App, parts: &Parts) -> Owner {
+    let peer = parts.extensions.get::<Peer>();
+    let address = peer.map(|Peer(peer)| app.forwarding.client_address(*peer, &parts.headers).0);
+    let bearer = auth::bearer(&app.access, &parts.headers).ok().flatten();
+    owner(app, &Caller { address, ..Caller::default() }, bearer.as_ref())
 }
 
 /// How much a caller may send.

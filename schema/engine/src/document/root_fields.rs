@@ -1,6 +1,6 @@
-//! Operations that only let in: all of their root fields are mutations by which somebody gets a token, whatever they are
-//! called and in whatever fragments they stand. Conditions are not looked at: a field that may be skipped is one, too. Not
-//! here: what follows from it, which is up to the server.
+//! Operations that have only certain root fields, such as those by which somebody gets a token, whatever they are called
+//! and in whatever fragments they stand. Conditions are not looked at: a field that may be skipped is one, too. Not here:
+//! what follows from it, which is up to the server.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,16 +10,16 @@ use async_graphql::{
 };
 
 /// Whether there are fields of these names in it and no others; `__typename` says nothing either way.
-pub(super) fn is_all(
+pub(super) fn are_all(
     wanted: &[&str],
     set: &SelectionSet,
     fragments: &HashMap<Name, Positioned<FragmentDefinition>>,
 ) -> bool {
-    let mut visitor = SignInVisitor { wanted, fragments, followed: HashSet::new(), found: 0 };
+    let mut visitor = RootFieldVisitor { wanted, fragments, followed: HashSet::new(), found: 0 };
     visitor.has_no_other(set) && visitor.found > 0
 }
 
-struct SignInVisitor<'d> {
+struct RootFieldVisitor<'d> {
     wanted: &'d [&'d str],
     fragments: &'d HashMap<Name, Positioned<FragmentDefinition>>,
     /// Each fragment is followed once.
@@ -27,7 +27,7 @@ struct SignInVisitor<'d> {
     found: usize,
 }
 
-impl<'d> SignInVisitor<'d> {
+impl<'d> RootFieldVisitor<'d> {
     fn has_no_other(&mut self, set: &'d SelectionSet) -> bool {
         set.items.iter().all(|item| match &item.node {
             Selection::Field(field) => match field.node.name.node.as_str() {
@@ -57,7 +57,7 @@ mod tests {
     fn only_signs_in(text: &str) -> bool {
         let document = parse_query(text).expect("it parses");
         let DocumentOperations::Single(operation) = &document.operations else { panic!("one operation") };
-        is_all(
+        are_all(
             &["signIn", "signUp", "refreshSession"],
             &operation.node.selection_set.node,
             &document.fragments,
