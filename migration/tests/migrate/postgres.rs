@@ -55,9 +55,11 @@ impl Drop for Postgres {
     }
 }
 
-/// PostgreSQL refuses to run as root, so root runs it as the account that the package made.
+/// A tool from the folder in `XP_POSTGRES`, from where Debian keeps it or from the path. PostgreSQL refuses to run as root,
+/// so root runs it as the account that the package made.
 fn tool(name: &str) -> Command {
-    let installed = Path::new("/usr/lib/postgresql/15/bin").join(name);
+    let folder = env::var_os("XP_POSTGRES").unwrap_or_else(|| "/usr/lib/postgresql/15/bin".into());
+    let installed = Path::new(&folder).join(name);
     let program: &OsStr = if installed.exists() { installed.as_os_str() } else { name.as_ref() };
     let mut command = if is_root() { Command::new("runuser") } else { Command::new(program) };
     if is_root() {

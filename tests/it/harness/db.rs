@@ -200,7 +200,7 @@ impl Server {
     }
 }
 
-/// A tool of PostgreSQL, from the path or from where Debian keeps it. PostgreSQL refuses to run as root, so root
+/// A tool of PostgreSQL, from the folder in `XP_POSTGRES`, from where Debian keeps it or from the path. PostgreSQL refuses to run as root, so root
 /// runs it as the account that the package made.
 pub(super) fn tool(name: &str) -> Command {
     let Some(program) = find(name) else {
@@ -222,9 +222,10 @@ fn find(name: &str) -> Option<PathBuf> {
     let mut debian: Vec<PathBuf> = debian.map(|version| version.path().join("bin")).collect();
     debian.sort();
     let path = env::var_os("PATH").unwrap_or_default();
+    let chosen = env::var_os("XP_POSTGRES").map(PathBuf::from);
     // Whole installations first: what is in the path may be a wrapper.
-    let all =
-        debian.into_iter().rev().chain(env::split_paths(&path)).chain([PathBuf::from("/usr/local/bin")]);
+    let installed = chosen.into_iter().chain(debian.into_iter().rev());
+    let all = installed.chain(env::split_paths(&path)).chain([PathBuf::from("/usr/local/bin")]);
     all.map(|directory| directory.join(name)).find(|program| program.is_file())
 }
 
