@@ -14,7 +14,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use chrono::TimeDelta;
@@ -36,6 +36,8 @@ use crate::{
 const CHUNK: u64 = 1_000;
 /// Between two chunks, for others to write.
 const BREATH: Duration = Duration::from_millis(20);
+/// Between two tries to end a claim.
+const RELEASE_AGAIN: Duration = Duration::from_millis(200);
 /// Between two looks for old rows, at least and at most.
 const LOOK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(10));
 
@@ -131,6 +133,8 @@ pub struct Claim {
     request: Uuid,
     id: Uuid,
     began: Time,
+    /// When it runs out, at the latest.
+    ends: Instant,
     before: Vec<Stored>,
     place: (AtomicU32, AtomicU32),
     is_ended: AtomicBool,
@@ -175,9 +179,12 @@ async fn claim_once(
     let transaction = SqlTransaction::begin(database).await?;
     let nobody = OnConflict::column(Column::Id).do_nothing().to_owned();
     let insert = Entity::insert(first.clone()).on_conflict(nobody);
+    let claim = |began, stored| Claim::of(database, (request.id, id), (began, lifetimes.claim), stored);
     if transaction.write("idempotency.claim", Entity, &insert).await? > 0 {
+        // Dropped, and so ended, where it cannot be known whether it is stored.
+        let claim = claim(now, Vec::new());
         transaction.commit().await?;
-        return Ok(Claimed::ToRun(Arc::new(Claim::of(database, (request.id, id), now, Vec::new()))));
+        return Ok(Claimed::ToRun(Arc::new(claim)));
     }
     let find = Entity::find_by_id(request.id);
     // It was removed between the two: who sends it again finds it gone.
@@ -214,11 +221,12 @@ async fn claim_once(
     }
     let find = Entity::find_by_id(request.id).select_only().column(Column::Stored);
     let stored: Vec<String> = transaction.column("idempotency.stored", Entity, &find).await?;
-    transaction.commit().await?;
     let stored = stored.iter().flat_map(|lines| lines.lines());
     let stored = stored.filter_map(|line| serde_json::from_str(line).ok()).collect();
     let began = if is_forgotten { now } else { row.created_at };
-    Ok(Claimed::ToRun(Arc::new(Claim::of(database, (request.id, id), began, stored))))
+    let claim = claim(began, stored);
+    transaction.commit().await?;
+    Ok(Claimed::ToRun(Arc::new(claim)))
 }
 
 fn after(time: Time, duration: Duration) -> Time {
@@ -227,9 +235,15 @@ fn after(time: Time, duration: Duration) -> Time {
 }
 
 impl Claim {
-    fn of(database: &Database, (request, id): (Uuid, Uuid), began: Time, before: Vec<Stored>) -> Self {
+    fn of(
+        database: &Database,
+        (request, id): (Uuid, Uuid),
+        (began, lifetime): (Time, Duration),
+        before: Vec<Stored>,
+    ) -> Self {
         let (place, is_ended) = ((AtomicU32::new(0), AtomicU32::new(0)), AtomicBool::new(false));
-        Self { database: database.clone(), request, id, began, before, place, is_ended }
+        let ends = Instant::now() + lifetime;
+        Self { database: database.clone(), request, id, began, ends, before, place, is_ended }
     }
 
     /// When the request came first. What depends on the clock is judged as of then, each time it comes.
@@ -319,9 +333,14 @@ impl Drop for Claim {
         if self.is_ended.load(Ordering::Acquire) {
             return;
         }
-        // Where that fails it runs out.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            drop(runtime.spawn(release(self.database.clone(), self.request, self.id)));
+            let (database, request, id, ends) = (self.database.clone(), self.request, self.id, self.ends);
+            drop(runtime.spawn(async move {
+                // Most likely the database is away. Then it is ended when that is back, or runs out.
+                while release(database.clone(), request, id).await.is_err() && Instant::now() < ends {
+                    tokio::time::sleep(RELEASE_AGAIN).await;
+                }
+            }));
         }
     }
 }

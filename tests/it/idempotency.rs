@@ -367,6 +367,33 @@ async fn a_claim_that_ran_out_stores_nothing_more() {
     assert_eq!(ask().await.body, second.body);
 }
 
+/// The claim of a request that failed is ended as soon as the database lets it be.
+#[tokio::test]
+async fn what_failed_may_be_asked_again_when_the_database_is_back() {
+    let app = TestApp::over(&db::own_postgres().await).await;
+    let app =
+        app.that_keeps_keys(Lifetimes { request: Duration::from_hours(1), claim: Duration::from_mins(10) });
+    app.sql("create sequence tries").await;
+    app.sql(
+        "create function fail() returns trigger language plpgsql as $$ begin
+           if tg_table_name = 'forms' or nextval('tries') <= 3 then
+             raise exception 'on purpose' using errcode = '53100'; end if; return new; end $$",
+    )
+    .await;
+    app.sql("create trigger fails before insert on forms for each row execute function fail()").await;
+    app.sql(
+        "create trigger fails before update of claimed_until on idempotency_keys
+         for each row execute function fail()",
+    )
+    .await;
+    let key = key();
+    let failed = app.as_role(Role::Editor).plain().keyed(&key).run(CREATE, titled("Again")).await;
+    assert_eq!(failed.codes, ["UNAVAILABLE"], "{}", failed.body);
+    app.sql("drop trigger fails on forms").await;
+    let reply = when_free(&app, (Role::Editor, &key), CREATE, &titled("Again")).await;
+    assert!(reply.errors.is_empty(), "{}", reply.body);
+}
+
 /// The answer comes while the same is asked again, after the claim ran out: it is the answer, and nothing runs.
 #[tokio::test]
 async fn an_answer_that_comes_late_is_the_answer() {
