@@ -351,8 +351,10 @@ sections! {
     }
     /// Redis: optional, shared by all instances.
     redis: RedisConfig {
-        /// `redis://[user:password@]host[:port][/database]`, `rediss://…`, or
-        /// `redis+sentinel://host:port,host:port/master`. Not set: for one instance only.
+        /// `redis://[user:password@]host[:port][/database]`, or
+        /// `redis+sentinel://[user:password@]host[:port],…/master[/database]`; `rediss` is with TLS. Parameters:
+        /// `ssl_ca_certs`, `ssl_certfile`, `ssl_keyfile` (files), `sentinel_username`, `sentinel_password`. Not set: for
+        /// one instance only.
         url: Option<RedisUrl> = "", env "REDIS_URL";
         /// Prefix of keys: keeps apart installations that share a Redis but not a database.
         namespace: String = "xp";

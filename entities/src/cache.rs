@@ -100,7 +100,7 @@ pub use answers::AnswerName;
 pub use context::ReadContext;
 pub use dependencies::DependencySet;
 pub use recorder::{CacheRead, Commits, Recorder};
-pub use shared::{SharedCacheStats, purge, stats};
+pub use shared::{SharedCacheStats, missing_rights, purge, stats};
 pub use tag::Tag;
 
 use entry::{CacheEntry, CacheKey, Header};

@@ -2,7 +2,12 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use entities::{ReplicaState, Store, cache::instance::InstanceCounts, clock, redis::Redis};
+use entities::{
+    ReplicaState, Store,
+    cache::instance::InstanceCounts,
+    clock,
+    redis::{Redis, ServerInfo},
+};
 use futures_util::FutureExt as _;
 use prometheus_client::registry::Registry;
 use serde_json::json;
@@ -229,17 +234,33 @@ async fn redis(config: &Config) -> Check {
     };
     let redis = Redis::new(url, &mut Registry::default());
     let bad = |what: String, fix| Check::bad("redis", Level::Warn, what, fix);
-    match (entities::cache::stats(&redis, &config.redis.namespace).await, redis.version().await) {
-        (Ok(stats), Ok(version)) => Check::ok("redis", format!("{url} answers (version {version}); {stats}")),
-        (Err(_), Ok(version)) => bad(
-            format!(
-                "{url} is version {version} and refuses what the cache asks; requests go to the database"
-            ),
+    let found = match redis.describe().await {
+        Ok(found) => found,
+        Err(reason) => {
+            return bad(
+                format!("{url} is not used: {reason}; requests go to the database"),
+                "start Redis, or mend REDIS_URL",
+            );
+        }
+    };
+    let master =
+        found.master.map_or_else(|| "one server".to_owned(), |at| format!("the sentinels' master is {at}"));
+    let tls = if found.has_tls { "with TLS" } else { "without TLS" };
+    let ServerInfo { version, replicas, .. } = found.server;
+    let kind = format!("version {version}, {master}, {replicas} replicas, {tls}");
+    let namespace = &config.redis.namespace;
+    let missing = entities::cache::missing_rights(&redis, namespace).await.unwrap_or_default();
+    if !missing.is_empty() {
+        return bad(
+            format!("{url} ({kind}) refuses rights to this account: {}", missing.join("; ")),
+            "give the account the rights that docs/operations.md lists (Redis)",
+        );
+    }
+    match entities::cache::stats(&redis, namespace).await {
+        Ok(stats) => Check::ok("redis", format!("{url} answers ({kind}); {stats}")),
+        Err(_) => bad(
+            format!("{url} ({kind}) refuses what the cache asks; requests go to the database"),
             "use Redis 6.2 or newer, and an account that may use it",
-        ),
-        (_, Err(_)) => bad(
-            format!("{url} does not answer; requests go to the database"),
-            "start Redis, or mend REDIS_URL",
         ),
     }
 }

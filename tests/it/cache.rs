@@ -17,8 +17,10 @@ use crate::harness::{RedisServer, TestApp, db, process, text};
 
 mod answers;
 mod clocks;
+mod connections;
 mod outages;
 mod races;
+mod sentinel;
 mod tags;
 mod warming;
 

@@ -5,6 +5,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 mod app;
+mod certificates;
 mod clock;
 pub(crate) mod db;
 mod introspection;
@@ -15,8 +16,10 @@ mod proxy;
 mod redis;
 mod replication;
 mod rows;
+mod sentinels;
 
 pub(crate) use app::{Client, Reply, Statement, TestApp};
+pub(crate) use certificates::Certificates;
 pub(crate) use clock::Clock;
 pub(crate) use introspection::{SchemaTypes, introspect, text};
 pub(crate) use middlebox::{Forgotten, MiddleBox};
@@ -25,6 +28,7 @@ pub(crate) use proxy::Proxy;
 pub(crate) use redis::RedisServer;
 pub(crate) use replication::{Primary, Standby};
 pub(crate) use rows::{Columns, field_of, node_types};
+pub(crate) use sentinels::SentinelGroup;
 
 /// Lets other threads end, also where a test fails in the middle.
 pub(crate) struct EndWhenDropped<'a>(pub(crate) &'a AtomicBool);

@@ -6,7 +6,6 @@
 
 use std::{
     collections::hash_map::Entry,
-    fmt,
     sync::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -29,9 +28,14 @@ use crate::{
     redis::{READ_TIMEOUT, Redis, Unavailable, WRITE_TIMEOUT},
 };
 
+mod inspect;
 mod mirror;
+mod scripts;
 
+pub use inspect::{SharedCacheStats, missing_rights, purge, stats};
 pub(super) use mirror::follow;
+
+use scripts::{CONNECTION_HOOK, INVALIDATE_SCRIPT};
 
 /// How long after the log was last read to its end the copies of this process count.
 const LEASE: Duration = Duration::from_millis(250);
@@ -42,36 +46,6 @@ const PENDING_BASE: u64 = 1 << 60;
 /// Between attempts to publish invalidations that could not be published.
 const RETRY: Duration = Duration::from_millis(50);
 
-/// Before anything else on a connection: a table that another server process wrote (a master that was replaced, this
-/// server's own snapshot from before a restart) may lack invalidations, and is thrown away. Word 2 says who wrote it.
-const CONNECTION_HOOK: &str = r"
-local g, l = KEYS[1], KEYS[2]
-local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
-local table = redis.call('BITFIELD_RO', g, 'GET', 'i64', '#0', 'GET', 'i64', '#2')
-if table[1] ~= 0 and table[2] ~= tonumber(string.sub(run, 1, 12), 16) then redis.call('DEL', g, l) end
-";
-/// Numbers must stay below 2^53 for Redis's Lua; the epoch is random, and never 0.
-const INVALIDATE_SCRIPT: &str = r"
-local g, l = KEYS[1], KEYS[2]
-local epoch = redis.call('BITFIELD', g, 'GET', 'i64', '#0')[1]
-if epoch == 0 then
-  epoch = tonumber(ARGV[1])
-  local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
-  redis.call('DEL', l)
-  redis.call('BITFIELD', g, 'SET', 'i64', '#0', ARGV[1], 'SET', 'i64', '#1', 1,
-    'SET', 'i64', '#2', string.format('%.0f', tonumber(string.sub(run, 1, 12), 16)), 'SET', 'i64', '#3', 1)
-end
-if #ARGV == 1 then return redis.call('BITFIELD', g, 'GET', 'i64', '#0', 'GET', 'i64', '#1') end
-local s = redis.call('BITFIELD', g, 'INCRBY', 'i64', '#1', 1)[1]
-local set = {'BITFIELD', g}
-for i = 2, #ARGV do
-  set[#set + 1] = 'SET'; set[#set + 1] = 'i64'; set[#set + 1] = '#' .. ARGV[i];
-  set[#set + 1] = string.format('%.0f', s)
-end
-redis.call(unpack(set))
-redis.call('XADD', l, 'MAXLEN', '~', 10000, string.format('%.0f-0', s), 's', table.concat(ARGV, ',', 2))
-return {epoch, s}
-";
 /// Slots of one invalidation at most: Lua's `unpack` has a bound.
 const MAX_SLOTS_PER_SCRIPT: usize = 1_000;
 
@@ -169,7 +143,7 @@ impl SharedCache {
 
     /// Was the log read to its end a moment ago?
     pub(super) fn has_lease(&self) -> bool {
-        if self.is_split() {
+        if self.is_split() || !self.redis.is_confirmed() {
             return false;
         }
         match self.log_read_at.load(Ordering::Acquire) {
@@ -179,8 +153,17 @@ impl SharedCache {
     }
 
     /// Publishes an invalidation to all instances; returns its version. Invalidations that could not be published before go along. Here it counts in any
-    /// case: as something that is yet to come, until it could be published.
+    /// case: as something that is yet to come, until it could be published. Where the master is being replaced, others may use
+    /// the old one still, or the new one already; whoever invalidates waits until all use the new one, and tells that.
     pub(super) async fn invalidate(&self, table: &VersionTable, slots: &[Slot]) -> Option<Version> {
+        let version = self.try_invalidate(table, slots).await;
+        if version.is_none() && !self.pending().is_empty() && self.redis.until_settled().await {
+            return self.try_invalidate(table, &[]).await;
+        }
+        version
+    }
+
+    async fn try_invalidate(&self, table: &VersionTable, slots: &[Slot]) -> Option<Version> {
         let pending: Vec<(Slot, u64)> =
             self.pending().iter().map(|(slot, pending)| (*slot, pending.number)).collect();
         let mut all: Vec<Slot> = pending.iter().map(|(slot, _)| *slot).chain(slots.iter().copied()).collect();
@@ -354,7 +337,9 @@ impl SharedCache {
             return Err(Unavailable);
         }
         let mut pipeline = pipe();
-        let field = pipeline.cmd("BITFIELD_RO").arg(&self.table_key);
+        // Not the form that only reads: a server that takes no writes (a replica, a master without the replicas that it has to
+        // have) tells nothing that can be relied on.
+        let field = pipeline.cmd("BITFIELD").arg(&self.table_key);
         for word in [0, 1] {
             field.arg("GET").arg("i64").arg(format!("#{word}"));
         }
@@ -453,65 +438,6 @@ pub(super) async fn publish_pending(cache: Weak<CacheInner>) {
             shared.invalidate(&cache.table, &[]).await;
         }
     }
-}
-
-/// What the cache between instances looks like from outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct SharedCacheStats {
-    /// Which table; 0 is none: nothing is cached.
-    pub epoch: u64,
-    /// Invalidations so far.
-    pub sequence: u64,
-    /// Invalidations in the log.
-    pub log_length: u64,
-    /// Values, of all namespaces of this database.
-    pub keys: u64,
-    /// Memory that Redis uses, bytes.
-    pub memory_bytes: u64,
-}
-
-impl fmt::Display for SharedCacheStats {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { epoch, sequence, log_length, keys, memory_bytes } = self;
-        let mebibytes = memory_bytes >> 20;
-        write!(
-            f,
-            "epoch {epoch}, {sequence} invalidations ({log_length} in the log), {keys} keys, {mebibytes} MiB"
-        )
-    }
-}
-
-/// Looks at the cache between instances.
-///
-/// # Errors
-/// `Unavailable` when Redis does not answer.
-pub async fn stats(redis: &Redis, namespace: &str) -> Result<SharedCacheStats, Unavailable> {
-    let shared = SharedCache::new(redis.clone(), namespace);
-    let mut pipeline = pipe();
-    pipeline
-        .cmd("BITFIELD_RO")
-        .arg(&shared.table_key)
-        .arg("GET")
-        .arg("i64")
-        .arg("#0")
-        .arg("GET")
-        .arg("i64")
-        .arg("#1");
-    pipeline.cmd("XLEN").arg(&shared.log_key).cmd("DBSIZE").cmd("INFO").arg("memory");
-    let answer = redis.pipeline("stats", WRITE_TIMEOUT, &pipeline).await?;
-    let ((epoch, sequence), log_length, keys, info): ((u64, u64), u64, u64, String) = answer;
-    let memory = info.lines().find_map(|line| line.strip_prefix("used_memory:"));
-    let memory_bytes = memory.and_then(|bytes| bytes.trim().parse().ok()).unwrap_or_default();
-    Ok(SharedCacheStats { epoch, sequence, log_length, keys, memory_bytes })
-}
-
-/// Nothing that is cached now is used any more, on any instance.
-///
-/// # Errors
-/// `Unavailable` when Redis does not answer: nothing has changed then.
-pub async fn purge(redis: &Redis, namespace: &str) -> Result<(), Unavailable> {
-    SharedCache::new(redis.clone(), namespace).delete().await
 }
 
 /// Slots with their stamps; those that could not be published have been invalidated just now.

@@ -67,21 +67,31 @@ impl Drop for Subscription {
 /// Listens until the connection or the listener is gone.
 async fn listen(redis: &Redis, channel: &str, sender: &mpsc::Sender<Delivery>) {
     let connect = async {
-        let client = redis.inner.source.client().await?;
+        let (client, master) = redis.target().await?;
+        // Others may still tell the old one something.
+        if master.as_ref().is_some_and(|master| !master.is_settled()) {
+            return Ok(None);
+        }
         let mut connection = client.get_async_pubsub().await?;
         connection.subscribe(channel).await?;
-        Ok::<_, redis::RedisError>(connection)
+        Ok(Some((connection, master)))
     };
-    let Ok(Ok(connection)) = tokio::time::timeout(CONNECT_TIMEOUT, connect).await else { return };
+    let (connection, master) = match tokio::time::timeout(CONNECT_TIMEOUT, connect).await {
+        Ok(Ok(Some(connected))) => connected,
+        Ok(Err(error)) => return redis.complain("subscribe", &error),
+        _ => return,
+    };
     if sender.send(Delivery::Gap).await.is_err() {
         return;
     }
     let (questions, mut messages) = connection.split();
     let mut silence = pin!(until_silent(questions));
+    let mut replaced = pin!(redis.inner.route.until_unconfirmed(master.as_ref()));
     loop {
         let message = tokio::select! {
             message = messages.next() => message,
             () = &mut silence => None,
+            () = &mut replaced => None,
         };
         let Some(message) = message else { break };
         // A listener who is far behind gets what there is room for, then the news that something is missing.

@@ -55,7 +55,7 @@ async fn under_load(app: &TestApp, instances: &[Store], script: impl Future<Outp
     reads.into_inner()
 }
 
-async fn pause(milliseconds: u64) {
+pub(super) async fn pause(milliseconds: u64) {
     tokio::time::sleep(Duration::from_millis(milliseconds)).await;
 }
 

@@ -46,6 +46,10 @@ impl Proxy {
         Self { port: own, way, task }
     }
 
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     pub(crate) fn address(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }

@@ -4,11 +4,12 @@
 //! is read anew.
 
 use std::{
+    convert::Infallible,
     sync::{Weak, atomic::Ordering},
     time::{Duration, Instant},
 };
 
-use redis::{Value, aio::MultiplexedConnection};
+use redis::{RedisError, Value, aio::MultiplexedConnection};
 
 use super::{super::CacheInner, SharedCache, words};
 use crate::{
@@ -34,25 +35,53 @@ pub(in crate::cache) async fn follow(cache: Weak<CacheInner>) {
             return;
         };
         // A connection of its own: waiting for the log would hold up every other command on it.
-        if let Ok(connection) = redis.dedicated().await {
+        if let Ok(mut dedicated) = redis.dedicated().await {
             // Ends when the connection does; the next one starts with the whole table.
-            let _ = follow_on(&cache, connection).await;
+            let watched = dedicated.clone();
+            let failure = tokio::select! {
+                failure = follow_on(&cache, &mut dedicated.connection) => failure,
+                () = redis.until_replaced(&watched) => MirrorFailure::Unavailable,
+            };
+            if let MirrorFailure::Redis(error) = failure {
+                // A server that refuses this may be a master no longer, which other connections have to find as well.
+                redis.complain("log", &error);
+                redis.disconnect();
+            }
         }
         drop::<Redis>(redis);
         tokio::time::sleep(PAUSE.mul_f64(0.5 + fastrand::f64())).await;
     }
 }
 
-async fn follow_on(
+/// Why the log is not followed on this connection any more.
+enum MirrorFailure {
+    /// Redis's, or the connection's.
+    Redis(RedisError),
+    /// Another one: no answer in time, another table, a gap.
+    Unavailable,
+}
+
+impl From<Unavailable> for MirrorFailure {
+    fn from(_: Unavailable) -> Self {
+        Self::Unavailable
+    }
+}
+
+async fn follow_on(cache: &Weak<CacheInner>, connection: &mut MultiplexedConnection) -> MirrorFailure {
+    let Err(failure) = follow_until_failure(cache, connection).await;
+    failure
+}
+
+async fn follow_until_failure(
     cache: &Weak<CacheInner>,
-    mut connection: MultiplexedConnection,
-) -> Result<(), Unavailable> {
-    let mut at = load(cache, &mut connection).await?;
+    connection: &mut MultiplexedConnection,
+) -> Result<Infallible, MirrorFailure> {
+    let mut at = load(cache, connection).await?;
     loop {
         let began = Instant::now();
-        let (invalidations, table) = round(cache, &mut connection, at).await?;
-        let Some(cache) = cache.upgrade() else { return Err(Unavailable) };
-        let Some(shared) = &cache.shared else { return Err(Unavailable) };
+        let (invalidations, table) = round(cache, connection, at).await?;
+        let Some(cache) = cache.upgrade() else { return Err(MirrorFailure::Unavailable) };
+        let Some(shared) = &cache.shared else { return Err(MirrorFailure::Unavailable) };
         let is_complete = invalidations
             .iter()
             .zip(at.sequence + 1..)
@@ -60,15 +89,14 @@ async fn follow_on(
         // Or this instance has seen another table before the mirror did.
         let is_forgotten = cache.table.current().epoch != at.epoch;
         if table.epoch != at.epoch || table.sequence < at.sequence || !is_complete || is_forgotten {
-            drop(cache);
-            return Err(Unavailable);
+            return Err(MirrorFailure::Unavailable);
         }
         for (sequence, slots) in &invalidations {
             shared.apply_logged(&cache.table, slots, *sequence);
             at.sequence = *sequence;
         }
         if invalidations.len() < MAX_INVALIDATIONS && at.sequence < table.sequence {
-            return Err(Unavailable);
+            return Err(MirrorFailure::Unavailable);
         }
         // Otherwise there is more to read.
         if invalidations.len() < MAX_INVALIDATIONS {
@@ -94,7 +122,7 @@ impl SharedCache {
 async fn load(
     cache: &Weak<CacheInner>,
     connection: &mut MultiplexedConnection,
-) -> Result<Version, Unavailable> {
+) -> Result<Version, MirrorFailure> {
     let cache = cache.upgrade().ok_or(Unavailable)?;
     let shared = cache.shared.as_ref().ok_or(Unavailable)?;
     shared.end_lease();
@@ -103,7 +131,9 @@ async fn load(
     command.arg(&shared.table_key);
     let bytes: Vec<u8> = within(LOAD, command.query_async(connection)).await?;
     let mut head = words(&bytes).map(|(_, value)| value);
-    let (Some(epoch), Some(sequence)) = (head.next(), head.next()) else { return Err(Unavailable) };
+    let (Some(epoch), Some(sequence)) = (head.next(), head.next()) else {
+        return Err(MirrorFailure::Unavailable);
+    };
     let version = Version { epoch, sequence };
     let stamps: Vec<_> = words(&bytes).filter(|(slot, value)| SLOTS.contains(slot) && *value > 0).collect();
     shared.replace_table(&cache.table, version, &stamps);
@@ -115,13 +145,14 @@ async fn round(
     cache: &Weak<CacheInner>,
     connection: &mut MultiplexedConnection,
     at: Version,
-) -> Result<(Vec<(u64, Vec<Slot>)>, Version), Unavailable> {
+) -> Result<(Vec<(u64, Vec<Slot>)>, Version), MirrorFailure> {
     let (log, table) = {
         let cache = cache.upgrade().ok_or(Unavailable)?;
         let shared = cache.shared.as_ref().ok_or(Unavailable)?;
         (shared.log_key.clone(), shared.table_key.clone())
     };
-    let mut command = redis::cmd("BITFIELD_RO");
+    // Not the form that only reads: what takes no writes tells nothing that can be relied on.
+    let mut command = redis::cmd("BITFIELD");
     command.arg(&table).arg("GET").arg("i64").arg("#0").arg("GET").arg("i64").arg("#1");
     let (epoch, sequence): (u64, u64) = within(ROUND, command.query_async(connection)).await?;
     let mut command = redis::cmd("XREAD");
@@ -134,8 +165,9 @@ async fn round(
 async fn within<T>(
     timeout: Duration,
     answer: impl Future<Output = Result<T, redis::RedisError>>,
-) -> Result<T, Unavailable> {
-    tokio::time::timeout(timeout, answer).await.map_err(|_| Unavailable)?.map_err(|_| Unavailable)
+) -> Result<T, MirrorFailure> {
+    let answer = tokio::time::timeout(timeout, answer).await.map_err(|_| MirrorFailure::Unavailable)?;
+    answer.map_err(MirrorFailure::Redis)
 }
 
 /// Reads `[[key, [[id, ["s", slots]], …]]]`; nothing new is nil.
