@@ -61,7 +61,7 @@
 use std::{
     fmt,
     hash::Hash,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -72,7 +72,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
 use crate::{
-    database::Database,
+    database::{Database, history::Place},
     error::Error,
     id::NodeKind,
     redis::{Redis, Unavailable},
@@ -220,6 +220,8 @@ struct CacheInner {
     shared: Option<Arc<SharedCache>>,
     /// Where values may be loaded from beside the primary; none: nowhere.
     replicas: Option<Replicas>,
+    /// Where the database was when Redis was last told.
+    place: Mutex<Option<Place>>,
 }
 
 impl Cache {
@@ -246,6 +248,7 @@ impl Cache {
             metrics: CacheMetrics::register(registry),
             shared,
             replicas: Replicas::of(database),
+            place: Mutex::default(),
         };
         let inner = Arc::new(inner);
         if inner.shared.is_some() {
@@ -411,6 +414,33 @@ impl Cache {
         }
         // What is being loaded now is not in the map yet.
         inner.table.renew();
+        Ok(())
+    }
+
+    /// What other servers have cached in Redis is of this database, as it is here: looked at once, as soon as Redis answers. From then
+    /// on it is noted there how far the database is. What may be of a later time, or of another database, is not used.
+    ///
+    /// # Errors
+    /// `Unavailable` when Redis does not answer, or the other instances could not be told.
+    pub(crate) async fn note_place(&self, place: &Place) -> Result<(), Unavailable> {
+        let Some((inner, shared)) =
+            self.inner.as_ref().and_then(|inner| Some((inner, inner.shared.as_ref()?)))
+        else {
+            return Ok(());
+        };
+        let known = inner.place.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if known.as_ref() == Some(place) {
+            return Ok(());
+        }
+        if known.is_none() && shared.is_from_elsewhere(place).await? {
+            tracing::warn!(
+                "what is cached in Redis was read from another database, or from this one before it was restored; it is \
+                 not used any more"
+            );
+            self.purge().await?;
+        }
+        shared.keep_place(place).await?;
+        *inner.place.lock().unwrap_or_else(PoisonError::into_inner) = Some(place.clone());
         Ok(())
     }
 

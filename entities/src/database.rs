@@ -46,7 +46,7 @@ pub(crate) mod text_enum;
 pub(crate) mod transaction;
 mod writes;
 
-use history::History;
+use history::{History, Place};
 pub use metrics::ConnectionWaits;
 use metrics::DatabaseMetrics;
 pub use open::split_hosts;
@@ -346,6 +346,11 @@ impl Database {
     /// Has the database gone back in time since this was last asked? (`history`)
     pub(crate) async fn has_gone_back(&self) -> bool {
         self.opened.history.has_gone_back(self).await
+    }
+
+    /// Where its history was when that was last asked; none where that cannot be told.
+    pub(crate) fn place(&self) -> Option<Place> {
+        self.opened.history.last()
     }
 
     /// Closes all connections; statements under way finish first, if they do so soon.

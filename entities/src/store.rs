@@ -306,6 +306,10 @@ impl Store {
             // Only here: every other server finds it by itself, and tells its own listeners once.
             self.events().publish_locally(Changes::new(vec![ChangeEvent::Lagged], None));
         }
+        if let Some(place) = self.database().place() {
+            // Where that cannot be told now, it is the next time.
+            let _ = self.cache().note_place(&place).await;
+        }
         Ok(caught_up.has_keys)
     }
 }

@@ -189,6 +189,46 @@ async fn the_cache_is_discarded_after_a_database_rollback() {
     following.abort();
 }
 
+/// A backup is restored while no server runs; Redis has what came after it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_redis_has_from_before_a_restore_is_not_used_by_a_server_that_starts() {
+    let redis = RedisServer::start().await;
+    let url = db::own_postgres().await;
+    let app = TestApp::over(&url).await;
+    let start = async || {
+        let (options, handle) = (CacheOptions::default(), Some(redis.handle()));
+        let store = app.another_store().await.with_cache(&options, handle, &mut Registry::default());
+        let node = app.over_store(store);
+        node.graph.access().open().await.expect("keys are made, or found");
+        let following = node.graph.access().clone();
+        (node, tokio::spawn(async move { following.follow().await }))
+    };
+    let name = async |node: &TestApp| {
+        node.as_role(Role::Collector).run(NAME, json!({})).await.data["me"]["displayName"].clone()
+    };
+    let (first, following) = start().await;
+    let before = name(&first).await;
+    first.as_role(Role::Collector).ask(&rename("After the backup")).await;
+    let began = Instant::now();
+    while !redis.cli(&["get", "db:{xp}"]).contains('/') {
+        assert!(began.elapsed() < PATIENCE, "it is told where the database is");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    for _ in 0..20 {
+        assert_eq!(name(&first).await, json!("After the backup"));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    following.abort();
+    drop(first);
+    db::restore(&url).await;
+    let (second, following) = start().await;
+    for _ in 0..20 {
+        assert_eq!(name(&second).await, before, "Redis has what never happened");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    following.abort();
+}
+
 async fn sign_up(app: &TestApp, email: &str) -> Value {
     let query = "mutation($e: String!) { signUp(input: {email: $e, displayName: \"Ann\", password: \"long enough to pass\"}) {
         accessToken userErrors { code message } } }";

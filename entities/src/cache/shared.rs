@@ -30,6 +30,7 @@ use crate::{
 
 mod inspect;
 mod mirror;
+mod place;
 mod scripts;
 
 pub use inspect::{SharedCacheStats, missing_rights, purge, stats};
@@ -56,6 +57,8 @@ pub(super) struct SharedCache {
     table_key: String,
     log_key: String,
     id_key: String,
+    /// Where in the history of the database the values were read.
+    place_key: String,
     /// The id of this cache, as it was read last.
     id: Mutex<Option<Uuid>>,
     /// The one that this server gives it where it has none.
@@ -130,6 +133,7 @@ impl SharedCache {
             table_key: format!("g:{{{namespace}}}"),
             log_key: format!("l:{{{namespace}}}"),
             id_key: format!("id:{{{namespace}}}"),
+            place_key: format!("db:{{{namespace}}}"),
             id: Mutex::default(),
             own_id: id::new(),
             split: SplitState::default(),

@@ -3,6 +3,8 @@
 //! is (timeline and position), and by which database and table it is. Not here: what follows (`revocation`, `cache`).
 
 use std::{
+    fmt,
+    str::FromStr,
     sync::Mutex,
     time::{Duration, Instant},
 };
@@ -26,11 +28,33 @@ struct Seen {
 
 /// A point in the history of a database.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Place {
+pub(crate) struct Place {
     /// Timeline, database and table: of another one nothing is known.
     line: String,
     /// Bytes of the log so far.
     position: i64,
+}
+
+impl Place {
+    /// Whether this is an earlier point than the other one, or one of another history.
+    pub(crate) fn is_before(&self, other: &Self) -> bool {
+        self.line != other.line || self.position < other.position
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.line, self.position)
+    }
+}
+
+impl FromStr for Place {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (line, position) = text.rsplit_once(' ').ok_or(())?;
+        Ok(Self { line: line.to_owned(), position: position.parse().map_err(|_| ())? })
+    }
 }
 
 /// The timeline is the first eight digits of the name of a file of the log. A standby has none of its own. Text: these are
@@ -70,11 +94,15 @@ impl History {
     }
 
     fn note(&self, place: Place) -> bool {
-        let is_before = |seen: &Place| seen.line != place.line || seen.position > place.position;
         let mut seen = self.seen();
-        let has_gone_back = seen.place.as_ref().is_some_and(is_before);
+        let has_gone_back = seen.place.as_ref().is_some_and(|seen| place.is_before(seen));
         seen.place = Some(place);
         has_gone_back
+    }
+
+    /// What was seen last.
+    pub(crate) fn last(&self) -> Option<Place> {
+        self.seen().place.clone()
     }
 
     async fn place(database: &Database) -> Result<Option<Place>, Error> {
@@ -104,5 +132,7 @@ mod tests {
         assert!(history.note(at("1", 9)), "restored");
         assert!(!history.note(at("1", 10)), "told once");
         assert!(history.note(at("2", 20)), "a standby took over");
+        let place = at("00000001/1/2", 30);
+        assert_eq!(place.to_string().parse(), Ok(place));
     }
 }

@@ -75,15 +75,18 @@ pub async fn missing_rights(redis: &Redis, namespace: &str) -> Result<Vec<String
     let shared = SharedCache::new(redis.clone(), namespace);
     let (table, log, id) = (&*shared.table_key, &*shared.log_key, &*shared.id_key);
     let (popular, value) = (shared.popular_keys_key(), format!("c1:{namespace}:doctor"));
+    let place = &*shared.place_key;
     let (popular, value, text) = (&*popular, &*value, &*format!("{namespace}:doctor"));
     // Rights are looked at before arguments: of those that write, Redis refuses the arguments then.
-    let commands: [&[&str]; 18] = [
+    let commands: [&[&str]; 20] = [
         &["INFO", "server"],
         &["EVAL", "return 1", "2", table, log],
         &["BITFIELD", table, "GET", "i64", "#0"],
         &["BITFIELD_RO", table, "GET", "i64", "#0"],
         &["GET", id],
         &["SET", id, "", "EX", "none"],
+        &["GET", place],
+        &["SET", place, "", "EX", "none"],
         &["DEL", value],
         &["XADD", log, "0-0", "s", ""],
         &["XREAD", "COUNT", "1", "STREAMS", log, "9007199254740992-0"],
