@@ -21,7 +21,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -60,6 +60,8 @@ const RATE_LIMITED: Rejection = Rejection::new(
 pub(super) const REQUEST_BYTES: usize = 8 << 10;
 /// Callers whose rate is remembered; whoever is forgotten may begin anew.
 const MAX_CALLERS: u64 = 100_000;
+/// After a refusal, others are looked at early for so long.
+const A_MOMENT: Duration = Duration::from_millis(200);
 
 /// Decides who may come in.
 pub(crate) struct Admission {
@@ -79,6 +81,9 @@ struct ConcurrencyLimit {
     /// How many hold a permit, and how many did at once at most since somebody asked.
     held: AtomicUsize,
     busiest: AtomicUsize,
+    /// When somebody was refused last, in milliseconds after `began`, plus one; 0: never.
+    refused: AtomicU64,
+    began: Instant,
 }
 
 /// Leave to be one of the requests that are worked on, until it is dropped.
@@ -178,14 +183,15 @@ impl Admission {
         if requests.take(&owner, has_priority) {
             Ok(Permit { requests, owner, has_priority })
         } else {
+            requests.note_refusal();
             Err(OVERLOADED)
         }
     }
 
-    /// Whether there is so much to do that some are refused. Costs next to nothing.
+    /// Whether some are refused, now or a moment ago: all of them, or those who ask too much. Costs next to nothing.
     pub(super) fn is_under_load(&self) -> bool {
-        let limit = self.requests.limit.get();
-        limit < self.requests.most || self.requests.held.load(Ordering::Relaxed) >= limit
+        let requests = &self.requests;
+        requests.limit.get() < requests.most || requests.has_refused()
     }
 
     /// How many may be worked on at once now.
@@ -201,7 +207,11 @@ impl Admission {
 
     /// Whether this owner would be refused now.
     pub(super) fn refuses(&self, owner: &Owner) -> bool {
-        !self.requests.fits(owner)
+        let refuses = !self.requests.fits(owner);
+        if refuses {
+            self.requests.note_refusal();
+        }
+        refuses
     }
 
     /// Lets the number of those that are worked on at once follow the load, for ever.
@@ -232,7 +242,19 @@ impl ConcurrencyLimit {
             with_priority: Shares::default(),
             held: AtomicUsize::new(0),
             busiest: AtomicUsize::new(0),
+            refused: AtomicU64::new(0),
+            began: Instant::now(),
         }
+    }
+
+    fn note_refusal(&self) {
+        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.refused.store(now.saturating_add(1), Ordering::Relaxed);
+    }
+
+    fn has_refused(&self) -> bool {
+        let refused = self.refused.load(Ordering::Relaxed);
+        refused > 0 && self.began.elapsed() < Duration::from_millis(refused) + A_MOMENT
     }
 
     fn take(&self, owner: &Owner, has_priority: bool) -> bool {

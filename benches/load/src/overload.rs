@@ -1,6 +1,7 @@
 //! More than a server can do: requests come at times that are fixed beforehand (an open loop), at multiples of the rate that
 //! the server reached by itself. Tells how much it still does, how long what it takes needs, how fast it refuses the
-//! rest, and how soon it is as before. Not here: a closed loop (`measure`).
+//! rest, and how soon it is as before. A connection whose turn it is sends when its last request is answered: where refusals
+//! are spaced, less is offered than was meant. Not here: a closed loop (`measure`).
 
 use std::{
     collections::BTreeMap,
@@ -206,8 +207,9 @@ async fn send(
                     let Ok(new) = open(address, number as u64).await else { break };
                     connection = new;
                 }
+                let sent = Instant::now();
                 let answer = timeout(ANSWER_WITHIN, connection.exchange(requests.last())).await;
-                let micros = u32::try_from(due.elapsed().as_micros()).unwrap_or(u32::MAX);
+                let micros = u32::try_from(sent.elapsed().as_micros()).unwrap_or(u32::MAX);
                 match answer {
                     Ok(Ok(answer)) if answer.is_good() => told.good_micros.push(micros),
                     Ok(Ok(answer)) if answer.status == 503 => told.refused_micros.push(micros),
