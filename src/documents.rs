@@ -200,7 +200,9 @@ impl DocumentStore {
             (Err(DocumentError::Rejected(rejection)), _) if rejection.status != StatusCode::OK => {
                 self.count("rejected");
             }
-            (Ok(document), Some(id)) if document.has_priority_operations() => self.with_priority.learn(id),
+            (Ok(document), Some(id)) if document.has_priority(request.operation_name) => {
+                self.with_priority.learn(id);
+            }
             _ => {}
         }
         found
@@ -379,9 +381,7 @@ impl DocumentStore {
             broken = trusted.broken.len(),
             "trusted documents were read"
         );
-        for id in trusted.ids_with_priority() {
-            self.with_priority.learn(id);
-        }
+        self.with_priority.set_trusted(trusted.ids_with_priority());
         self.loaded.set(trusted.len() as i64);
         self.broken.set(trusted.broken.len() as i64);
         *self.trusted.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(trusted);

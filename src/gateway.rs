@@ -11,7 +11,7 @@ use aws_lc_rs::{
     constant_time::verify_slices_are_equal,
     digest::{SHA256, digest},
 };
-use axum::http::{HeaderName, StatusCode, request::Parts};
+use axum::http::{HeaderMap, HeaderName, StatusCode, request::Parts};
 use schema::VariableSets;
 use serde_json::Value;
 
@@ -107,6 +107,12 @@ impl Gateways {
             false if self.is_secret(given.as_bytes()) => Ok(true),
             false => Err(refuse("router-authorization of connection_init")),
         }
+    }
+
+    /// Whether a request may be a gateway's, which its proof will show.
+    pub(crate) fn may_have_sent(&self, headers: &HeaderMap) -> bool {
+        let has_secret = !self.secrets.is_empty() && headers.contains_key(ROUTER_AUTHORIZATION);
+        has_secret || self.may_sign_in_body() || self.signatures.is_asked(headers)
     }
 
     /// Whether a request without a gateway's head may still turn out to be one's.

@@ -22,6 +22,7 @@ mod memory;
 pub(crate) mod metrics;
 mod outgoing;
 pub(crate) mod params;
+mod peer;
 pub mod playground;
 mod receive;
 mod sending;
@@ -55,7 +56,7 @@ use crate::{
     telemetry::{self, SPANS},
 };
 use memory::{AnswerMemory, OutOfMemory};
-use server::Peer;
+use peer::Peer;
 use shares::Owner;
 
 /// The method that asks with a body, and is safe (RFC 10008). No page of another origin can send it unasked: its browser

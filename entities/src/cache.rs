@@ -417,12 +417,13 @@ impl Cache {
         Ok(())
     }
 
-    /// What other servers have cached in Redis is of this database, as it is here: looked at once, as soon as Redis answers. From then
-    /// on it is noted there how far the database is. What may be of a later time, or of another database, is not used.
+    /// What other servers have cached in Redis is of this database, as it is here: looked at once, before anything is read from
+    /// Redis. From then on it is noted there how far the database is. What may be of a later time, or of another database, is not
+    /// used.
     ///
     /// # Errors
-    /// `Unavailable` when Redis does not answer, or the other instances could not be told.
-    pub(crate) async fn note_place(&self, place: &Place) -> Result<(), Unavailable> {
+    /// `Unavailable` when Redis does not answer, or the database: then Redis is not used yet.
+    pub(crate) async fn note_place(&self, database: &Database, place: &Place) -> Result<(), Unavailable> {
         let Some((inner, shared)) =
             self.inner.as_ref().and_then(|inner| Some((inner, inner.shared.as_ref()?)))
         else {
@@ -432,16 +433,34 @@ impl Cache {
         if known.as_ref() == Some(place) {
             return Ok(());
         }
-        if known.is_none() && shared.is_from_elsewhere(place).await? {
-            tracing::warn!(
-                "what is cached in Redis was read from another database, or from this one before it was restored; it is \
-                 not used any more"
-            );
-            self.purge().await?;
+        if known.is_none() {
+            shared.set_unplaced(true);
+            let kept = shared.kept_place().await?;
+            // Looked at after that: servers that run note later points all the time.
+            let now = database.look_at_place().await.ok().flatten().ok_or(Unavailable)?;
+            let is_same =
+                |kept: &str| kept.parse().is_ok_and(|kept: Place| !now.may_be_restored_since(&kept));
+            // Where none is noted it may have been evicted.
+            if !kept.as_deref().is_some_and(is_same) {
+                if kept.is_some() {
+                    tracing::warn!(
+                        "what is cached in Redis may be of another database, or of a time before this one \
+                         was restored or restarted; it is not used any more"
+                    );
+                }
+                self.purge().await?;
+            }
         }
-        shared.keep_place(place).await?;
         *inner.place.lock().unwrap_or_else(PoisonError::into_inner) = Some(place.clone());
-        Ok(())
+        shared.set_unplaced(false);
+        shared.keep_place(place).await
+    }
+
+    /// Nothing is read from Redis until what it holds could be thrown away.
+    pub(crate) fn doubt(&self) {
+        if let Some(shared) = self.inner.as_ref().and_then(|inner| inner.shared.as_ref()) {
+            shared.doubt();
+        }
     }
 
     /// For a cache of this process alone: while others write whom it does not hear, nothing in it is used. What is

@@ -184,8 +184,8 @@ impl Database {
         let replicas = match &config.replicas.urls[..] {
             [] => Vec::new(),
             urls => {
-                let metrics = ReplicaMetrics::register(registry);
-                let replica = |url: &String| Replica::new(url, config, metrics.clone());
+                let replica_metrics = ReplicaMetrics::register(registry);
+                let replica = |url: &String| Replica::new(url, config, (replica_metrics.clone(), &metrics));
                 urls.iter().map(replica).collect::<Result<_, _>>()?
             }
         };
@@ -346,6 +346,19 @@ impl Database {
     /// Has the database gone back in time since this was last asked? (`history`)
     pub(crate) async fn has_gone_back(&self) -> bool {
         self.opened.history.has_gone_back(self).await
+    }
+
+    /// What follows from its going back is done.
+    pub(crate) fn acknowledge_going_back(&self) {
+        self.opened.history.acknowledge();
+    }
+
+    /// Where its history is now; none where that cannot be told.
+    ///
+    /// # Errors
+    /// The database's.
+    pub(crate) async fn look_at_place(&self) -> Result<Option<Place>, Error> {
+        History::place(self).await
     }
 
     /// Where its history was when that was last asked; none where that cannot be told.

@@ -301,14 +301,15 @@ impl Store {
         if caught_up.has_gone_back {
             tracing::warn!("the database went back in time; what was cached before is not used any more");
             if self.cache().purge().await.is_err() {
-                tracing::warn!("other servers could not be told of it; run `xp cache purge`");
+                self.cache().doubt();
+                tracing::warn!("Redis could not be told of it; it is not used until it is");
             }
             // Only here: every other server finds it by itself, and tells its own listeners once.
             self.events().publish_locally(Changes::new(vec![ChangeEvent::Lagged], None));
         }
         if let Some(place) = self.database().place() {
             // Where that cannot be told now, it is the next time.
-            let _ = self.cache().note_place(&place).await;
+            let _ = self.cache().note_place(self.database(), &place).await;
         }
         Ok(caught_up.has_keys)
     }

@@ -259,7 +259,8 @@ impl ConcurrencyLimit {
 
     fn take(&self, owner: &Owner, has_priority: bool) -> bool {
         let is_taken = if has_priority {
-            self.with_priority.take(owner, 1, self.limits(owner))
+            // Half of it, for one who asks alone: others always find some.
+            self.with_priority.take_fairly(owner, self.most.div_ceil(2), self.limits(owner))
         } else {
             match self.limit_under_load() {
                 Some(all) => self.taken.take_fairly(owner, all, self.limits(owner)),

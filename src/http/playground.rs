@@ -12,7 +12,7 @@ use axum::{
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::{request_id, server::Peer};
+use super::{peer::Peer, request_id};
 use crate::{App, auth, rejection::Rejection};
 
 include!(concat!(env!("OUT_DIR"), "/assets.rs"));

@@ -40,15 +40,12 @@ use super::{
     memory::AnswerMemory,
     metrics,
     outgoing::StreamExecutor,
+    peer::Peer,
     sending::Answered,
     shedding,
     slots::{Slot, Slots},
 };
 use crate::{App, config::HttpConfig, gateway::OwnListener, invalidation, rejection::Rejection};
-
-/// The other end of the connection that a request came over.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Peer(pub(crate) IpAddr);
 
 /// What a client of HTTP/2 may send before it is read: of one body, and of all on its connection. Held outside of the bound
 /// on memory, so it is little.

@@ -162,26 +162,32 @@ impl Held {
         }
     }
 
-    /// These limits where there are `all` for everybody, divided among those who hold some.
+    /// These limits where there are `all` for everybody: divided among those who hold some, once three quarters are taken.
+    /// Before that nobody has to make room. A quarter of all is for accounts and gateways, and none of what is beyond is for
+    /// more strangers than that, or for more accounts of one address.
     fn fair(&self, owner: &Owner, all: usize, limits: ShareLimits) -> ShareLimits {
+        let total = all.min(limits.total);
+        let strangers = limits.strangers.min(all - all / 4);
+        let fair = ShareLimits { total, strangers, ..limits };
         let (of_owner, owners) = match (owner.account, owner.address) {
             (Some(account), _) => (of(&self.by_account, &account), self.by_account.len()),
             (None, Some(address)) => (of(&self.by_address, &address), self.by_address.len()),
             // Those who ask for many.
-            (None, None) => return ShareLimits { total: all.min(limits.total), ..limits },
+            (None, None) => return ShareLimits { total: (all + all / 8).min(limits.total), ..fair },
         };
         if of_owner == 0 {
-            let all = all + all / 4;
-            return ShareLimits { total: all.min(limits.total), ..limits };
+            let (total, address) = ((all + all / 4).min(limits.total), limits.address.min(all));
+            return ShareLimits { total, strangers: limits.strangers.min(all), address, ..fair };
+        }
+        if self.total < all - all / 4 {
+            return fair;
         }
         let each = (all / owners.max(1)).max(1);
-        let mut fair = ShareLimits { total: all.min(limits.total), ..limits };
         if owner.account.is_some() {
-            fair.account = fair.account.min(each);
+            ShareLimits { account: fair.account.min(each), ..fair }
         } else {
-            fair.address = fair.address.min(each);
+            ShareLimits { address: fair.address.min(each), ..fair }
         }
-        fair
     }
 
     fn fits(&self, owner: &Owner, amount: usize, limits: ShareLimits) -> bool {

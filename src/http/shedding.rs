@@ -1,12 +1,12 @@
 //! Refuses GraphQL requests early while there is too much to do: in front of all routes and before a body is read further
-//! than what has come with its head, since a server that is busy with refusing serves nobody. What this does not
-//! see at once (a body that is still to come, another origin's page that must be able to read the refusal) goes on, and
-//! is refused where permits are given (`admission`). Not here: how much is too much (`admission::adaptive`).
+//! than what has come with its head, since a server that is busy with refusing serves nobody. What this does not see at
+//! once (a body that is still to come, another origin's page that must be able to read the refusal, a gateway's proof)
+//! goes on, and is refused where permits are given (`admission`). Not here: how much is too much (`admission::adaptive`).
 
 use std::{
     sync::{
         LazyLock, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -28,12 +28,13 @@ use crate::App;
 const ROUTE: &str = "/graphql";
 /// Between two log lines about requests that are refused.
 const SAY_EVERY: Duration = Duration::from_secs(10);
-
 /// So many requests a second are refused at once, for each thread. Beyond that, answers are spaced: whoever sends the next
 /// request when the last is answered sends fewer, and what is worked on keeps its part of the processor.
 const AT_ONCE_PER_THREAD: u64 = 5_000;
 /// The longest that a refusal waits for that.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// So many refusals wait for that at most; what they hold of their requests is not counted elsewhere.
+const MOST_WAITING: usize = 10_000;
 /// In the place of a request's id.
 const PLACE_OF_ID: &str = "00000000-0000-0000-0000-000000000000";
 
@@ -45,6 +46,7 @@ pub(crate) struct Refusals {
     space: u64,
     /// When the next one is answered, in nanoseconds from `began`.
     next: AtomicU64,
+    waiting: AtomicUsize,
     refused: AtomicU64,
     said: Mutex<Option<Instant>>,
 }
@@ -53,8 +55,8 @@ impl Default for Refusals {
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get() as u64);
         let space = 1_000_000_000 / (AT_ONCE_PER_THREAD * threads);
-        let (next, refused, said) = Default::default();
-        Self { began: Instant::now(), space, next, refused, said }
+        let (next, waiting, refused, said) = Default::default();
+        Self { began: Instant::now(), space, next, waiting, refused, said }
     }
 }
 
@@ -62,11 +64,24 @@ impl Refusals {
     /// How long the answer to one more has to wait.
     fn pause(&self, now: Instant) -> Duration {
         let now = u64::try_from((now - self.began).as_nanos()).unwrap_or(u64::MAX);
-        let after = |next: u64| Some((next + self.space).max(now));
+        let latest = now.saturating_add(LONGEST_PAUSE.as_nanos() as u64);
+        let after = |next: u64| Some(next.saturating_add(self.space).clamp(now, latest));
         let next = self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, after).unwrap_or(now);
-        let pause = Duration::from_nanos(next.saturating_sub(now)).min(LONGEST_PAUSE);
+        let pause = Duration::from_nanos(next.saturating_sub(now));
         // A timer has no shorter time.
         if pause < Duration::from_millis(1) { Duration::ZERO } else { pause }
+    }
+
+    /// Waits until the next one may be answered, if there are not too many that wait.
+    async fn wait(&self) {
+        let pause = self.pause(Instant::now());
+        if pause.is_zero() {
+            return;
+        }
+        let waiting = Waiting(&self.waiting);
+        if waiting.0.fetch_add(1, Ordering::Relaxed) < MOST_WAITING {
+            tokio::time::sleep(pause).await;
+        }
     }
 
     /// Says how many there were, and who is the last of them.
@@ -85,15 +100,25 @@ impl Refusals {
                 viewer,
                 address,
                 client_name = about::client_name(headers),
-                "GraphQL requests are refused, the last one of this caller: there is more to do than can be done"
+                "GraphQL requests are refused, the last one of this caller: more is asked than can be done"
             );
         }
     }
 }
 
+/// One that waits, until it is dropped: its client may go away.
+struct Waiting<'r>(&'r AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Refuses a request, or gives it back.
 pub(super) async fn shed(app: &App, request: Request) -> Result<Request, Response> {
-    if !app.admission.is_under_load() || !is_plain(&request) {
+    if !app.admission.is_under_load() || !is_plain(&request) || app.gateways.may_have_sent(request.headers())
+    {
         return Ok(request);
     }
     let started = Instant::now();
@@ -104,14 +129,21 @@ pub(super) async fn shed(app: &App, request: Request) -> Result<Request, Respons
     }
     if parts.method == Method::POST {
         let id_in_path = parts.uri.path().strip_prefix(ROUTE).map(|rest| rest.trim_start_matches('/'));
-        let body = match whole(body) {
-            Ok(bytes) if app.documents.may_have_priority(&bytes, id_in_path) => Body::from(bytes),
-            Ok(_) => return Err(refuse(app, &parts, &sender, started).await),
-            Err(body) => body,
-        };
-        return Ok(Request::from_parts(parts, body));
+        match whole(body) {
+            Ok(bytes) if app.documents.may_have_priority(&bytes, id_in_path) => {
+                return Ok(Request::from_parts(parts, Body::from(bytes)));
+            }
+            Ok(_) => {}
+            Err(body) => return Ok(Request::from_parts(parts, body)),
+        }
+    } else {
+        drop(body);
     }
-    Err(refuse(app, &parts, &sender, started).await)
+    let refused = refuse(app, &parts, &sender, started);
+    // What waits holds nothing of its request.
+    drop(parts);
+    app.refusals.wait().await;
+    Err(refused)
 }
 
 /// Whether it is an ordinary GraphQL request, of no page of a browser: those get headers that are decided elsewhere.
@@ -135,7 +167,7 @@ fn whole(mut body: Body) -> Result<Bytes, Body> {
     }
 }
 
-async fn refuse(app: &App, parts: &Parts, sender: &Owner, started: Instant) -> Response {
+fn refuse(app: &App, parts: &Parts, sender: &Owner, started: Instant) -> Response {
     let id = super::id_of(&parts.headers);
     let media = Media::accepted_by(&parts.headers).unwrap_or(Media::Json);
     let body = Body::from(body_with(id.to_str().unwrap_or_default()));
@@ -148,10 +180,6 @@ async fn refuse(app: &App, parts: &Parts, sender: &Owner, started: Instant) -> R
     headers.insert(REQUEST_ID, id);
     app.metrics.shed(parts.method == Method::GET, started.elapsed());
     app.refusals.say(app.admission.limit(), sender, &parts.headers);
-    let pause = app.refusals.pause(Instant::now());
-    if !pause.is_zero() {
-        tokio::time::sleep(pause).await;
-    }
     response
 }
 
@@ -171,15 +199,33 @@ fn body_with(request_id: &str) -> Vec<u8> {
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn who_waits_is_counted_until_the_answer_or_the_end_of_the_client() {
+        let refusals = Refusals { space: 100_000_000, ..Refusals::default() };
+        for _ in 0..4 {
+            refusals.pause(Instant::now());
+        }
+        let mut waiting = Box::pin(refusals.wait());
+        assert!(waiting.as_mut().now_or_never().is_none(), "it waits");
+        assert_eq!(refusals.waiting.load(Ordering::Relaxed), 1);
+        drop(waiting);
+        assert_eq!(refusals.waiting.load(Ordering::Relaxed), 0);
+        refusals.waiting.store(MOST_WAITING, Ordering::Relaxed);
+        assert!(refusals.wait().now_or_never().is_some(), "too many wait");
+        assert_eq!(refusals.waiting.load(Ordering::Relaxed), MOST_WAITING);
+    }
+
     #[test]
     fn many_refusals_are_spaced_and_few_are_not() {
         let refusals = Refusals { space: 100_000, ..Refusals::default() };
         let begin = refusals.began + Duration::from_secs(1);
         let pauses: Vec<_> = (0..100).map(|_| refusals.pause(begin)).collect();
         assert_eq!(pauses[..9], [Duration::ZERO; 9], "less than a millisecond");
-        assert_eq!(pauses[99], Duration::from_micros(9_900));
+        assert_eq!(pauses[99], Duration::from_micros(9_800), "the first one is answered at once");
         assert_eq!(refusals.pause(begin + Duration::from_secs(1)), Duration::ZERO, "later");
-        let last = (0..10_000).map(|_| refusals.pause(begin)).last();
+        let last = (0..10_000).map(|_| refusals.pause(begin + Duration::from_secs(1))).last();
         assert_eq!(last, Some(LONGEST_PAUSE));
+        let later = begin + Duration::from_secs(1) + LONGEST_PAUSE;
+        assert_eq!(refusals.pause(later), Duration::ZERO, "what is beyond that is not remembered");
     }
 }

@@ -121,7 +121,7 @@ async fn commands_warn_of_risky_settings_without_showing_secrets() {
     let run = |arguments: &[&str]| {
         let output = xp(&url)
             .args(arguments)
-            .env("REDIS_URL", "redis://127.0.0.1:1/?password=s3cret")
+            .env("REDIS_URL", "redis+sentinel://127.0.0.1:1/main?sentinel_password=s3cret")
             .env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://ann:s3cret@127.0.0.1:1")
             .env("XP_GATEWAY_INVALIDATION_URL", "http://127.0.0.1:1/?token=s3cret")
             .output()

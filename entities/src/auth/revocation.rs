@@ -194,6 +194,7 @@ impl Revocations {
         let since = table.rows.into_iter().filter(|(number, _)| is_another || !is_in_touch || *number > seq);
         let keys = self.add(since.map(|(_, written)| (written.revocation, written.expires_at)));
         self.set_mark(table.seq, stood.or(unchanged));
+        database.acknowledge_going_back();
         Ok(CaughtUp { has_keys: keys || is_another, has_gone_back: is_another })
     }
 

@@ -64,6 +64,8 @@ pub(super) struct SharedCache {
     /// The one that this server gives it where it has none.
     own_id: Uuid,
     split: SplitState,
+    /// It is not known yet whether what Redis holds is of this database (`place`).
+    is_unplaced: AtomicBool,
     started: Instant,
     /// When the last completed read of the log began, microseconds after `started`, plus one; 0 is never.
     log_read_at: AtomicU64,
@@ -137,6 +139,7 @@ impl SharedCache {
             id: Mutex::default(),
             own_id: id::new(),
             split: SplitState::default(),
+            is_unplaced: AtomicBool::new(false),
             next_pending: AtomicU64::new(0),
             started: Instant::now(),
             log_read_at: AtomicU64::new(0),
@@ -296,7 +299,13 @@ impl SharedCache {
     }
 
     fn is_split(&self) -> bool {
-        self.split.is_split.load(Ordering::Acquire)
+        self.split.is_split.load(Ordering::Acquire) || self.is_unplaced.load(Ordering::Acquire)
+    }
+
+    /// It is not read and not filled until what it holds could be thrown away, which is tried again at each look.
+    pub(super) fn doubt(&self) {
+        self.split.must_purge.store(true, Ordering::Release);
+        self.split.is_split.store(true, Ordering::Release);
     }
 
     /// As long as servers of this database use another cache, this one is not read and not filled. What was cached before is

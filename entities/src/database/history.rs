@@ -22,6 +22,8 @@ pub(crate) struct History(Mutex<Seen>);
 struct Seen {
     looked: Option<Instant>,
     place: Option<Place>,
+    /// It has gone back, and nobody has drawn the conclusions yet.
+    has_gone_back: bool,
     /// Looking is not allowed here, and that was said.
     has_complained: bool,
 }
@@ -33,6 +35,8 @@ pub(crate) struct Place {
     line: String,
     /// Bytes of the log so far.
     position: i64,
+    /// When its server was started.
+    since: String,
 }
 
 impl Place {
@@ -40,11 +44,17 @@ impl Place {
     pub(crate) fn is_before(&self, other: &Self) -> bool {
         self.line != other.line || self.position < other.position
     }
+
+    /// Whether a database that was there then may have been restored since, while nobody looked: every restore of its files
+    /// starts a server anew.
+    pub(crate) fn may_be_restored_since(&self, then: &Self) -> bool {
+        self.is_before(then) || self.since != then.since
+    }
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.line, self.position)
+        write!(f, "{} {} {}", self.line, self.position, self.since)
     }
 }
 
@@ -52,8 +62,11 @@ impl FromStr for Place {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        let (line, position) = text.rsplit_once(' ').ok_or(())?;
-        Ok(Self { line: line.to_owned(), position: position.parse().map_err(|_| ())? })
+        let mut parts = text.splitn(3, ' ');
+        let mut part = || parts.next().ok_or(());
+        let (line, position, since) =
+            (part()?.to_owned(), part()?.parse().map_err(|_| ())?, part()?.to_owned());
+        Ok(Self { line, position, since })
     }
 }
 
@@ -61,7 +74,7 @@ impl FromStr for Place {
 /// functions and catalogues of PostgreSQL itself, which the builders do not know.
 const WHERE: &str = "SELECT left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) || '/' || c.tableoid || \
                      '/' || (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()), \
-    (pg_current_wal_insert_lsn() - '0/0')::bigint \
+    (pg_current_wal_insert_lsn() - '0/0')::bigint, extract(epoch FROM pg_postmaster_start_time())::text \
     FROM revocation_counter c WHERE NOT pg_is_in_recovery()";
 
 impl History {
@@ -71,14 +84,15 @@ impl History {
         {
             let mut seen = self.seen();
             if database.pool().is_none() || seen.looked.is_some_and(|at| at.elapsed() < LOOK) {
-                return false;
+                return seen.has_gone_back;
             }
             seen.looked = Some(Instant::now());
         }
         match Self::place(database).await {
             Ok(Some(place)) => self.note(place),
-            Ok(None) => false,
+            Ok(None) => self.seen().has_gone_back,
             Err(error) => {
+                self.seen().looked = None;
                 // Most likely the database is away, which is told elsewhere.
                 if !matches!(error, Error::Unavailable(_))
                     && !std::mem::replace(&mut self.seen().has_complained, true)
@@ -88,16 +102,21 @@ impl History {
                         "the database does not say where its log is"
                     );
                 }
-                false
+                self.seen().has_gone_back
             }
         }
     }
 
     fn note(&self, place: Place) -> bool {
         let mut seen = self.seen();
-        let has_gone_back = seen.place.as_ref().is_some_and(|seen| place.is_before(seen));
+        seen.has_gone_back |= seen.place.as_ref().is_some_and(|seen| place.is_before(seen));
         seen.place = Some(place);
-        has_gone_back
+        seen.has_gone_back
+    }
+
+    /// The conclusions are drawn.
+    pub(crate) fn acknowledge(&self) {
+        self.seen().has_gone_back = false;
     }
 
     /// What was seen last.
@@ -105,11 +124,15 @@ impl History {
         self.seen().place.clone()
     }
 
-    async fn place(database: &Database) -> Result<Option<Place>, Error> {
+    /// Where it is now.
+    ///
+    /// # Errors
+    /// The database's.
+    pub(crate) async fn place(database: &Database) -> Result<Option<Place>, Error> {
         let mut sql = database.sql();
         sql.push(WHERE);
         let rows = database.fetch("history.look", "revocation_counter", sql, |cells| {
-            Ok(Place { line: cells.next()?, position: cells.next()? })
+            Ok(Place { line: cells.next()?, position: cells.next()?, since: cells.next()? })
         });
         Ok(rows.await?.into_iter().next())
     }
@@ -126,13 +149,17 @@ mod tests {
     #[test]
     fn only_another_timeline_or_earlier_position_is_noticed() {
         let history = History::default();
-        let at = |line: &str, position| Place { line: line.to_owned(), position };
+        let at = |line: &str, position| Place { line: line.to_owned(), position, since: "1".to_owned() };
         assert!(!history.note(at("1", 10)), "nothing was known");
         assert!(!history.note(at("1", 10)) && !history.note(at("1", 11)));
         assert!(history.note(at("1", 9)), "restored");
-        assert!(!history.note(at("1", 10)), "told once");
+        assert!(history.note(at("1", 10)), "told until somebody has done what follows");
+        history.acknowledge();
+        assert!(!history.note(at("1", 11)));
         assert!(history.note(at("2", 20)), "a standby took over");
         let place = at("00000001/1/2", 30);
-        assert_eq!(place.to_string().parse(), Ok(place));
+        assert_eq!(place.to_string().parse().as_ref(), Ok(&place));
+        let restarted = Place { since: "2".to_owned(), ..place.clone() };
+        assert!(restarted.may_be_restored_since(&place) && !restarted.is_before(&place));
     }
 }

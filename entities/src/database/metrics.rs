@@ -62,6 +62,11 @@ impl DatabaseMetrics {
         Self { durations, errors, waits, breaker, turns }
     }
 
+    /// Those of a server beside this one, whose connections are waited for as these are.
+    pub(super) fn beside(&self) -> Self {
+        Self { turns: self.turns.clone(), ..Self::unregistered() }
+    }
+
     pub(super) fn register(registry: &mut Registry) -> Self {
         let metrics = Self::unregistered();
         registry.register(

@@ -132,12 +132,16 @@ impl Replica {
     ///
     /// # Errors
     /// `Unavailable` where it is no URL of a PostgreSQL server.
-    pub(super) fn new(url: &str, config: &DatabaseOptions, metrics: ReplicaMetrics) -> Result<Self, Error> {
+    pub(super) fn new(
+        url: &str,
+        config: &DatabaseOptions,
+        (metrics, of_primary): (ReplicaMetrics, &DatabaseMetrics),
+    ) -> Result<Self, Error> {
         let options = PgConnectOptions::from_str(url).map_err(Error::unavailable)?;
         let options = direct(options, config.statement_timeout);
         let name = format!("{}:{}", options.get_host(), options.get_port()).into();
         let limits = PoolLimits::of(config).without_pooler();
-        let pool = Pool::for_reads(&options, &limits, DatabaseMetrics::unregistered());
+        let pool = Pool::for_reads(&options, &limits, of_primary.beside());
         let patience = config.statement_timeout.map_or(Duration::MAX, |limit| limit / 4);
         let (running, was_told) = (AtomicUsize::new(0), AtomicBool::new(false));
         let in_rotation = watch::Sender::new(false);

@@ -25,6 +25,8 @@ use super::url::SentinelSource;
 pub(super) const LEASE: Duration = Duration::from_secs(1);
 /// Between two questions to one sentinel.
 const LOOK: Duration = Duration::from_millis(200);
+/// After so many failures in a row a sentinel is asked less often.
+const FAILURES: u32 = 10;
 /// A sentinel may take so long to answer, and as long to connect to.
 const ANSWER_WITHIN: Duration = Duration::from_millis(300);
 
@@ -187,20 +189,25 @@ impl SentinelWatch {
 
 /// Asks one sentinel for as long as somebody wants to know.
 async fn keep_asking(watch: Weak<SentinelWatch>, number: usize, client: Client, master: String) {
-    let mut connection = None;
+    let (mut connection, mut failures) = (None, 0_u32);
     loop {
         let asked = Instant::now();
         let answer = ask(&client, &mut connection, &master).await;
         let Some(watch) = watch.upgrade() else { return };
         match answer {
-            Ok((host, port)) => watch.note(number, (Arc::from(host), port), asked),
+            Ok((host, port)) => {
+                failures = 0;
+                watch.note(number, (Arc::from(host), port), asked);
+            }
             Err(failure) => {
                 connection = None;
+                failures += 1;
                 watch.note_failure(number, failure);
             }
         }
         drop(watch);
-        tokio::time::sleep(LOOK).await;
+        // One that goes on failing is asked once a second.
+        tokio::time::sleep(if failures > FAILURES { LOOK * 5 } else { LOOK }).await;
     }
 }
 

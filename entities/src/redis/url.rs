@@ -142,7 +142,11 @@ impl SentinelSource {
             let info = with_sentinel_port(info, host);
             Ok::<_, String>((host.to_owned(), client(info, certificates.as_ref())?))
         };
-        let sentinels = hosts.split(',').map(sentinel).collect::<Result<Vec<_>, _>>()?;
+        let hosts: Vec<&str> = hosts.split(',').collect();
+        if (1..hosts.len()).any(|at| hosts[..at].contains(&hosts[at])) {
+            return Err("a sentinel is named twice; each one counts once".to_owned());
+        }
+        let sentinels = hosts.into_iter().map(sentinel).collect::<Result<Vec<_>, _>>()?;
         Ok(Self { sentinels, master: master.to_owned(), node, certificates })
     }
 
@@ -183,12 +187,17 @@ impl<'t> UrlParameters<'t> {
                 "ssl_keyfile" => parameters.key = Some(value),
                 "sentinel_username" if has_sentinels => parameters.sentinel_username = value,
                 "sentinel_password" if has_sentinels => parameters.sentinel_password = value,
-                "protocol" if value == "2" || value == "3" => parameters.protocol = value.parse().ok(),
+                "protocol" if value == "2" || value == "resp2" => parameters.protocol = Some(2),
+                "protocol" if value == "3" || value == "resp3" => parameters.protocol = Some(3),
                 "protocol" => return Err("`protocol` is 2 or 3".to_owned()),
                 _ => {
                     let sentinel = if has_sentinels { "sentinel_username, sentinel_password, " } else { "" };
                     // Its value may be a secret, and so may a name without one.
-                    let name = if pair.contains('=') { format!("`{name}`") } else { "this".to_owned() };
+                    let name = if pair.contains('=') && !query.contains('@') {
+                        format!("`{name}`")
+                    } else {
+                        "this".to_owned()
+                    };
                     return Err(format!(
                         "{name} is not a parameter here; there are ssl_ca_certs, ssl_certfile, ssl_keyfile, \
                          {sentinel}protocol"

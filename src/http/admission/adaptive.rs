@@ -40,7 +40,7 @@ impl AdaptiveLimit {
     /// A limit of `most`, to begin with.
     pub(super) fn new(most: usize, target: Duration) -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let (least, now) = ((LEAST_PER_THREAD * threads).min(most), AtomicUsize::new(most));
+        let (least, now) = (least_of(most, threads), AtomicUsize::new(most));
         let (shown, shown_wait) = (Gauge::default(), Gauge::default());
         shown.set(most as i64);
         Self { least, most, target, now, shown, shown_wait }
@@ -55,8 +55,8 @@ impl AdaptiveLimit {
         );
         registry.register(
             "http_server_queue_wait_seconds",
-            "How long what was ready waited for a thread and for a database connection, on the average of a tenth \
-             of a second",
+            "How long what was ready waited for a thread and for a database connection, on the average of a \
+             tenth of a second",
             self.shown_wait.clone(),
         );
     }
@@ -75,7 +75,8 @@ impl AdaptiveLimit {
     /// After a window in which at most `busiest` were worked on at once, and what was ready waited for so long on average.
     fn follow(&self, wait: Duration, busiest: usize) {
         let now = self.get();
-        let next = if wait > self.target {
+        // With fewer than the least under way, there is nothing that a lower limit would refuse.
+        let next = if wait > self.target && busiest >= self.least {
             let gradient = (self.target.as_secs_f64() / wait.as_secs_f64()).clamp(LOWER.0, LOWER.1);
             // What was not used is no reason for the wait.
             (now.min(busiest) as f64 * gradient) as usize
@@ -106,6 +107,11 @@ impl AdaptiveLimit {
             self.follow(window.average(connections), busiest());
         }
     }
+}
+
+/// How far a limit may fall. A quarter on machines with many threads, so that it can fall there, too.
+fn least_of(most: usize, threads: usize) -> usize {
+    (LEAST_PER_THREAD * threads).min(most / 4).max(LEAST_PER_THREAD.min(most))
 }
 
 /// What was waited in a window.
@@ -170,6 +176,20 @@ mod tests {
         assert!(windows < 40, "{windows}: within four seconds all are let in again");
         limit.follow(TARGET, 512);
         assert_eq!(limit.get(), 512);
+    }
+
+    #[test]
+    fn the_limit_can_fall_whatever_the_machine() {
+        let least = [1, 2, 8, 64].map(|threads| least_of(512, threads));
+        assert_eq!(least, [64, 128, 128, 128]);
+        assert_eq!((least_of(16, 2), least_of(100, 64), least_of(1 << 20, 64)), (16, 64, 4096));
+    }
+
+    #[test]
+    fn few_requests_that_wait_are_no_load() {
+        let limit = limit();
+        limit.follow(Duration::from_secs(1), 31);
+        assert_eq!(limit.get(), 512, "they wait for a database far away, or behind one long step");
     }
 
     #[test]

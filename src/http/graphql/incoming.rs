@@ -26,8 +26,8 @@ use crate::{
         media::is_json,
         memory::MemoryReservation,
         params::{self, Bounds, GraphQLParams, GraphQLRequest},
+        peer::Peer,
         receive, request_id,
-        server::Peer,
         shares::Owner,
     },
     rejection::Rejection,
@@ -147,8 +147,12 @@ async fn with_priority(
     if let GraphQLRequest::One(params) = &mut incoming.requests {
         let found = find_document(app, headers, &incoming.requester, params).await;
         let name = params.operation_name.as_deref();
-        // What has no document is answered at once.
-        has_priority = found.as_ref().map_or(true, |document| document.has_priority(name));
+        has_priority = match &found {
+            Ok(document) => document.has_priority(name),
+            // Clients that register their documents send the text next.
+            Err(DocumentError::Rejected(_)) => true,
+            Err(DocumentError::Invalid(_)) => false,
+        };
         params.found = Some(found);
     }
     if !has_priority {

@@ -210,7 +210,7 @@ async fn who_asks_too_often_is_told_to_wait() {
     .await;
     let from = |address: &str| {
         let mut request = with(post_of(QUERY), "x-forwarded-for", address);
-        request.extensions_mut().insert(server::Peer([127, 0, 0, 1].into()));
+        request.extensions_mut().insert(peer::Peer([127, 0, 0, 1].into()));
         request
     };
     for _ in 0..2 {

@@ -146,7 +146,7 @@ async fn documents_over_budget_run_without_being_stored() {
     let missing = "PERSISTED_QUERY_NOT_FOUND: PersistedQueryNotFound";
     let from = |network: u8, text: Option<&str>, hash: &str| {
         let mut request = apq(text, hash);
-        request.extensions_mut().insert(server::Peer([10, 0, network, 1].into()));
+        request.extensions_mut().insert(peer::Peer([10, 0, network, 1].into()));
         request
     };
     let padded =

@@ -419,7 +419,7 @@ async fn sign_ins_through_a_gateway_count_for_whom_it_names_or_for_the_account()
         let query = "mutation($e: String!) { signIn(input: { email: $e, password: \"wrong horse\" }) { userErrors { code } } }";
         let mut request =
             by_gateway(post_of(json!({ "query": query, "variables": { "e": email } }).to_string()));
-        request.extensions_mut().insert(server::Peer([127, 0, 0, 1].into()));
+        request.extensions_mut().insert(peer::Peer([127, 0, 0, 1].into()));
         match client {
             Some(client) => with(request, "x-forwarded-for", client),
             None => request,
@@ -466,7 +466,7 @@ async fn a_session_through_a_gateway_has_the_address_of_its_client_or_none() {
     ] {
         let body = json!({ "query": sign_up, "variables": { "e": email } });
         let mut request = with(by_gateway(post_of(body.to_string())), "user-agent", agent);
-        request.extensions_mut().insert(server::Peer([127, 0, 0, 1].into()));
+        request.extensions_mut().insert(peer::Peer([127, 0, 0, 1].into()));
         let request = match client {
             Some(client) => with(request, "x-forwarded-for", client),
             None => request,

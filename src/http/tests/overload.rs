@@ -2,7 +2,10 @@
 //! (`admission::adaptive`), how it is divided (`admission`).
 
 use super::*;
-use crate::http::{admission::Permit, shares::Owner, shedding::shed};
+use crate::{
+    config::setting::{Secrets, Setting as _},
+    http::{admission::Permit, shares::Owner, shedding::shed},
+};
 
 const SIGN_OUT: &str = r#"{"query": "mutation { signOut { userErrors { code } } }"}"#;
 const PRETENDS: &str = r#"{"query": "{ me { id } } # signOut"}"#;
@@ -12,6 +15,8 @@ async fn busy() -> (App, Vec<Permit>) {
     let app = app_with(|config| {
         config.http.max_concurrent_requests = 8;
         config.http.address_share.0 = 100;
+        config.gateway.secrets =
+            Secrets::parse("the secret of a gateway that is long enough").expect("a secret");
     })
     .await;
     app.admission.lower_to(4);
@@ -64,6 +69,9 @@ async fn what_is_not_seen_at_once_is_refused_later() {
         let request = shed(&app, request).await.expect("given back");
         assert_eq!(rejection(&app, request).await, (503, "OVERLOADED".into()));
     }
+    let by_gateway =
+        with(post_of(QUERY), "router-authorization", "the secret of a gateway that is long enough");
+    shed(&app, by_gateway).await.expect("what a gateway may have is looked at when it has proved to be one");
     let (_, headers, _) = send(&app, page()).await;
     assert_eq!(headers["access-control-allow-origin"], "http://localhost:5173", "a page can read why");
     for path in ["/livez", "/.well-known/jwks.json", "/readyz"] {

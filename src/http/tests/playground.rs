@@ -15,7 +15,7 @@ async fn the_playground_is_there_where_it_is_on() {
     assert_eq!(send(&app, again).await.0, 304);
     let from = |peer: [u8; 4]| {
         let mut request = get_of("/playground/config.json");
-        request.extensions_mut().insert(server::Peer(peer.into()));
+        request.extensions_mut().insert(peer::Peer(peer.into()));
         request
     };
     let settings = send(&app, from([127, 0, 0, 1])).await.2;

@@ -208,7 +208,7 @@ async fn too_many_sign_ins_are_refused_with_retry_after() {
     let tries = (0..80_u8).map(|index| {
         let query = format!("mutation {{ signIn(input: {{ email: \"a{index}@b\", password: \"wrong\" }}) {{ userErrors {{ code }} }} }}");
         let mut request = post_of(json!({ "query": query }).to_string());
-        request.extensions_mut().insert(server::Peer([10, 0, index, 1].into()));
+        request.extensions_mut().insert(peer::Peer([10, 0, index, 1].into()));
         send(&app, request)
     });
     let (mut checked, mut refused) = (0, 0);

@@ -2,16 +2,22 @@
 //! database was restored to an earlier time while no server ran. Servers that run find that out by themselves. Not here: how
 //! the database says where it is (`database::history`).
 
+use std::sync::atomic::Ordering;
+
 use super::{SharedCache, Unavailable, WRITE_TIMEOUT};
 use crate::database::history::Place;
 
 impl SharedCache {
-    /// Whether what Redis holds may have been read from a later point than this one, or from another history.
-    pub(in crate::cache) async fn is_from_elsewhere(&self, place: &Place) -> Result<bool, Unavailable> {
+    /// The point that was noted last, as text.
+    pub(in crate::cache) async fn kept_place(&self) -> Result<Option<String>, Unavailable> {
         let mut command = redis::cmd("GET");
         command.arg(&self.place_key);
-        let kept: Option<String> = self.redis.command("place", WRITE_TIMEOUT, &command).await?;
-        Ok(kept.is_some_and(|kept| kept.parse().map_or(true, |kept: Place| place.is_before(&kept))))
+        self.redis.command("place", WRITE_TIMEOUT, &command).await
+    }
+
+    /// From now on nothing is read from Redis, nor stored there, until it is known to be of this database.
+    pub(in crate::cache) fn set_unplaced(&self, is_unplaced: bool) {
+        self.is_unplaced.store(is_unplaced, Ordering::Release);
     }
 
     /// Notes that this point was reached.
