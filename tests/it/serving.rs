@@ -140,9 +140,11 @@ async fn commands_warn_of_risky_settings_without_showing_secrets() {
         );
     }
     let printed = run(&["config", "print"]);
-    for shown in
-        ["redis://127.0.0.1:1/?password=***", "http://***@127.0.0.1:1", "http://127.0.0.1:1/?token=***"]
-    {
+    for shown in [
+        "redis+sentinel://127.0.0.1:1/main?sentinel_password=***",
+        "http://***@127.0.0.1:1",
+        "http://127.0.0.1:1/?token=***",
+    ] {
         assert!(printed.contains(shown), "{printed}");
     }
 }
