@@ -210,7 +210,7 @@ pub struct RedisDescription {
     pub master: Option<String>,
     /// Whether the connection is encrypted.
     pub has_tls: bool,
-    /// What it says of itself.
+    /// Version, number of replicas and the like, as the server states them (INFO).
     pub server: ServerInfo,
 }
 

@@ -169,7 +169,7 @@ async fn load(app: &TestApp, stores: &[Store; 2], writers: usize, script: impl F
             let (at, store) = (fastrand::usize(..keys.len()), &stores[fastrand::usize(..writers)]);
             let renamed = session::rename(store, owner, keys[at], Some(&next.to_string())).await;
             assert!(renamed.expect("a write never fails because of Redis"));
-            // Who alone cannot reach Redis is heard by way of the database, within half a second.
+            // A server that cannot reach Redis while others can is heard through the database, within half a second.
             let is_heard = writers == 1 || store.cache().has_lease();
             pause(if is_heard { 5 } else { 1_000 }).await;
             answered[at].store(next, Ordering::SeqCst);
