@@ -27,8 +27,9 @@ use crate::{
 pub const MAX_POINTS: u32 = 100_000;
 /// Tracks that are read and thinned at a time, all requests together; others wait.
 static AT_ONCE: Semaphore = Semaphore::const_new(2);
-/// Points in one statement at most where rows do not come one by one (SQLite).
-const CHUNK: u32 = 5_000;
+/// Points in one statement at most where rows do not come one by one (SQLite). Each of its connections has a thread, whose
+/// allocator keeps what the largest statement took.
+const CHUNK: u32 = 1_000;
 /// Rows of kept points in one statement.
 const KEPT_CHUNK: usize = 1_000;
 /// Points that are looked at, over and over, before shortcuts are taken: ten times what a real track needs. There are
