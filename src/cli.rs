@@ -187,6 +187,8 @@ enum Settings {
     },
     /// Says everything that is wrong with it.
     Check,
+    /// Prints a JSON Schema of `xp.toml`, for editors.
+    Schema,
 }
 
 /// For which federation a schema is printed.

@@ -47,6 +47,8 @@ pub struct ConfigKey {
     pub secret: bool,
     /// The value as it may be shown.
     pub show: fn(&str) -> String,
+    /// How it is written in `xp.toml`, as JSON Schema.
+    pub schema: fn() -> serde_json::Value,
 }
 
 impl ConfigKey {
@@ -113,6 +115,7 @@ macro_rules! sections {
                 expects: <$ty as Setting>::EXPECTS,
                 secret: <$ty as Setting>::SECRET,
                 show: <$ty as Setting>::show,
+                schema: <$ty as Setting>::schema,
             },
         )+)+];
     };

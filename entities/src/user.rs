@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 mod account;
 pub use account::{
-    AccountChanges, AccountRef, Credentials, NewAccount, change_password, create, credentials, give_password,
-    sign_up, update,
+    AccountChanges, AccountFilter, AccountRef, Credentials, NewAccount, change_password, create, credentials,
+    give_password, list, sign_up, update,
 };
 
 use crate::{

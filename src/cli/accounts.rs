@@ -12,7 +12,7 @@ use entities::{
     CacheOptions, Role, Store,
     auth::{key, password, secret::Secret},
     redis::Redis,
-    user::{self, AccountChanges, AccountRef, Credentials, NewAccount},
+    user::{self, AccountChanges, AccountFilter, AccountRef, Credentials, NewAccount},
 };
 use prometheus_client::registry::Registry;
 use schema::auth::token::Subject;
@@ -34,6 +34,29 @@ pub(super) enum User {
         /// What it may do.
         #[arg(long, value_parser = role)]
         role: Role,
+        /// Reads the password from this file; `-` is standard input. Without it a terminal is asked.
+        #[arg(long, value_name = "FILE")]
+        password_file: Option<PathBuf>,
+    },
+    /// Lists accounts, the newest first.
+    List {
+        /// Those with this role.
+        #[arg(long, value_parser = role)]
+        role: Option<Role>,
+        /// Those that are blocked.
+        #[arg(long)]
+        blocked: bool,
+        /// Those with this text in their e-mail or name.
+        #[arg(long, value_name = "TEXT")]
+        search: Option<String>,
+        /// How many at most.
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+        limit: u32,
+    },
+    /// Gives an account another password and ends its sessions: for who has forgotten it.
+    Password {
+        /// Its e-mail.
+        email: String,
         /// Reads the password from this file; `-` is standard input. Without it a terminal is asked.
         #[arg(long, value_name = "FILE")]
         password_file: Option<PathBuf>,
@@ -90,24 +113,60 @@ pub(super) enum Token {
 /// `xp user`.
 pub(super) async fn user(config: &Config, action: User, as_json: bool) -> Result<(), Failure> {
     let store = for_writing(config).await?;
-    let id = database::while_it_answers(&store, on_account(config, &store, action)).await?;
+    let said = database::while_it_answers(&store, on_accounts(config, &store, action, as_json)).await?;
     store.close().await;
-    if as_json { say(&json!({ "id": id }).to_string()) } else { say(&id) }
+    say(&said)
 }
 
-/// The id of the account.
-async fn on_account(config: &Config, store: &Store, action: User) -> Result<String, Failure> {
+/// What is said of it: the id of the account that was made or changed, or the accounts that were looked for.
+async fn on_accounts(config: &Config, store: &Store, action: User, as_json: bool) -> Result<String, Failure> {
     let none = AccountChanges::default();
-    let (email, changes) = match action {
+    let id = match action {
+        User::List { role, blocked, search, limit } => {
+            let filter =
+                AccountFilter { role, is_active: blocked.then_some(false), search: search.as_deref() };
+            let accounts = user::list(store, filter, limit.into()).await.map_err(|error| failed(&error))?;
+            return Ok(listed(&accounts, as_json));
+        }
         User::Create { email, name, role, password_file } => {
             let who = (email.as_str(), name.as_deref());
-            return create(config, store, who, role, password_file.as_deref()).await;
+            create(config, store, who, role, password_file.as_deref()).await?
         }
-        User::Role { email, role } => (email, AccountChanges { role: Some(role), ..none }),
-        User::Disable { email } => (email, AccountChanges { is_active: Some(false), ..none }),
-        User::Enable { email } => (email, AccountChanges { is_active: Some(true), ..none }),
+        User::Password { email, password_file } => {
+            give_password(config, store, &email, password_file.as_deref()).await?
+        }
+        User::Role { email, role } => {
+            change(store, &email, AccountChanges { role: Some(role), ..none }).await?
+        }
+        User::Disable { email } => {
+            change(store, &email, AccountChanges { is_active: Some(false), ..none }).await?
+        }
+        User::Enable { email } => {
+            change(store, &email, AccountChanges { is_active: Some(true), ..none }).await?
+        }
     };
-    change(store, &email, changes).await
+    Ok(if as_json { json!({ "id": id }).to_string() } else { id })
+}
+
+/// A line for each account, or all of them as JSON.
+fn listed(accounts: &[user::Row], as_json: bool) -> String {
+    if as_json {
+        let account =
+            |user::Row { id, email, display_name, role, is_active, created_at, last_login, .. }: &_| {
+                json!({
+                    "id": id.to_string(), "email": email, "displayName": display_name, "role": role.as_str(),
+                    "isActive": is_active, "createdAt": created_at, "lastLogin": last_login,
+                })
+            };
+        return serde_json::Value::from_iter(accounts.iter().map(account)).to_string();
+    }
+    let line = |account: &user::Row| {
+        let state = if account.is_active { "" } else { "  blocked" };
+        let login = account.last_login.map_or("never".to_owned(), |time| time.format("%Y-%m-%d").to_string());
+        let (id, role, email) = (account.id, account.role.as_str(), &account.email);
+        format!("{id}  {role:7}  last sign-in {login:10}  {email}{state}")
+    };
+    accounts.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// The store for what servers may have cached: where they share a cache, they are told; otherwise they find out within a
@@ -133,8 +192,44 @@ async fn create(
     let email = schema::graph::credentials::email(email).map_err(wrong)?;
     let name = name.unwrap_or_else(|| email.split('@').next().unwrap_or_default());
     let name = schema::graph::credentials::display_name(name).map_err(wrong)?;
+    let hash = hash_of_password(config, password_file, &[&email, &name]).await?;
+    let new = NewAccount { email: &email, display_name: &name, role, password_hash: Some(&hash) };
+    match user::create(store, None, new).await.map_err(|error| failed(&error))? {
+        Some(user) => Ok(user.to_string()),
+        None => Err(Failure::Failed(format!("an account with the e-mail {email} exists already"))),
+    }
+}
+
+/// Gives an account a password that is read; its id.
+async fn give_password(
+    config: &Config,
+    store: &Store,
+    email: &str,
+    password_file: Option<&Path>,
+) -> Result<String, Failure> {
+    let Credentials { user, epoch, is_active, known: [email, name], .. } = find(store, email).await?;
+    if !is_active {
+        return Err(Failure::Failed(format!(
+            "the account {email} is blocked\n  fix:   `xp user enable` takes the block away"
+        )));
+    }
+    let hash = hash_of_password(config, password_file, &[&email, &name]).await?;
+    let changed = user::change_password(store, None, (user, epoch), &hash, None).await;
+    if changed.map_err(|error| failed(&error))? {
+        Ok(user.to_string())
+    } else {
+        Err(Failure::Failed(format!("the account {email} was changed by somebody else meanwhile; try again")))
+    }
+}
+
+/// Reads a password that is good for an account of which `known` is known, and hashes it.
+async fn hash_of_password(
+    config: &Config,
+    password_file: Option<&Path>,
+    known: &[&str],
+) -> Result<String, Failure> {
     let password = read_password(password_file)?;
-    if let Some(unfit) = password::unfit(&password, &[&email, &name]) {
+    if let Some(unfit) = password::unfit(&password, known) {
         let why = match unfit {
             password::Unfit::TooShort => "it is shorter than 8 bytes",
             password::Unfit::TooLong => "it is longer than 256 bytes",
@@ -143,12 +238,7 @@ async fn create(
         return Err(Failure::Usage(format!("this password is not accepted\n  why:   {why}")));
     }
     let hasher = password::Hasher::new(config.auth.access().cost);
-    let hash = hasher.hash(&password).await.map_err(|error| failed(&error))?;
-    let new = NewAccount { email: &email, display_name: &name, role, password_hash: Some(&hash) };
-    match user::create(store, None, new).await.map_err(|error| failed(&error))? {
-        Some(user) => Ok(user.to_string()),
-        None => Err(Failure::Failed(format!("an account with the e-mail {email} exists already"))),
-    }
+    hasher.hash(&password).await.map_err(|error| failed(&error))
 }
 
 /// Changes an account; its id.

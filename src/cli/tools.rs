@@ -53,6 +53,7 @@ pub(super) async fn graph(config: &Config) -> Result<Graph, Failure> {
 /// `xp config print` and `xp config check`.
 pub(super) fn config(loaded: &Loaded, action: super::Settings, as_json: bool) -> Result<(), Failure> {
     match (action, as_json) {
+        (super::Settings::Schema, _) => say(&config::print::json_schema()),
         (super::Settings::Print { .. }, false) => say(&config::print::text(loaded)),
         (super::Settings::Print { .. }, true) => say(&config::print::json(loaded).to_string()),
         (super::Settings::Check, false) => {

@@ -1,9 +1,9 @@
-//! The configuration as text, JSON and the page of the documentation. Secrets come out masked, by `ConfigKey::show`.
+//! The configuration as text, JSON, the page of the documentation and a JSON Schema for editors. Secrets come out masked, by `ConfigKey::show`.
 //! Not here: reading.
 
 use std::fmt::Write as _;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{KEYS, layers::Loaded};
 
@@ -34,6 +34,31 @@ pub fn json(loaded: &Loaded) -> Value {
     loaded.entries.iter().map(entry).collect()
 }
 
+/// The JSON Schema (draft 7, which editors know) of `xp.toml`: sections, keys, how their values are written, what they mean.
+pub fn json_schema() -> String {
+    let mut sections = Map::new();
+    for key in KEYS {
+        let (section, name) = key.name.split_once('.').unwrap_or_default();
+        let mut schema = (key.schema)();
+        schema["description"] = json!(key.doc.trim());
+        if !key.default.is_empty() {
+            schema["default"] = json!(key.default);
+        }
+        let section = sections
+            .entry(section)
+            .or_insert_with(|| json!({ "type": "object", "additionalProperties": false, "properties": {} }));
+        section["properties"][name] = schema;
+    }
+    let schema = json!({
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "xp.toml, the configuration of XP Graph",
+        "type": "object",
+        "additionalProperties": false,
+        "properties": sections,
+    });
+    format!("{schema:#}\n")
+}
+
 /// What `docs/configuration.md` opens with.
 const INTRODUCTION: &str = "\
 # Configuration
@@ -47,6 +72,9 @@ directory (another file: `--config <path>`), its environment variable, a flag (`
 
 - `xp config print` shows each setting with its value and where the value comes from. Secrets are masked.
 - `xp config check` reports everything that is wrong at once, and what is allowed but seldom meant.
+- `xp config schema` prints a JSON Schema of the file, [`xp.schema.json`](xp.schema.json), by which editors complete and \
+check it:
+  its first line is then `#:schema https://…/xp.schema.json`, with the place where you keep the schema.
 - A secret can be read from a file: its variable with `_FILE` names the file.
 - Durations are written as in `500ms`, `5s` or `2m`, sizes as in `64KiB` or `16MiB`. A default of `–` \
 means \"not set\".

@@ -11,6 +11,7 @@ use std::{
 use entities::{masked, redis::RedisUrl};
 use ipnet::IpNet;
 use schema::Subgraph;
+use serde_json::json;
 
 /// A type that a configuration value can have.
 pub trait Setting: Sized {
@@ -23,6 +24,10 @@ pub trait Setting: Sized {
     /// The value as it may be shown: without the accounts of addresses.
     fn show(text: &str) -> String {
         masked::text(text)
+    }
+    /// How a value is written in `xp.toml`, as JSON Schema: what an editor can tell without knowing more.
+    fn schema() -> serde_json::Value {
+        json!({ "type": "string" })
     }
 }
 
@@ -37,8 +42,19 @@ macro_rules! numbers {
                     Err(error) => Err(format!("{error}")),
                 }
             }
+            fn schema() -> serde_json::Value {
+                number(1, <$ty>::MAX as u64)
+            }
         }
     )+};
+}
+
+/// A number, which may also stand in quotation marks.
+fn number(least: u64, most: u64) -> serde_json::Value {
+    json!({ "anyOf": [
+        { "type": "integer", "minimum": least, "maximum": most },
+        { "type": "string", "pattern": r"^\+?[0-9]+$" },
+    ] })
 }
 
 numbers!(u32: "number", usize: "number");
@@ -51,6 +67,9 @@ impl Setting for Concurrency {
     const EXPECTS: &'static str = "number";
     fn parse(text: &str) -> Result<Self, String> {
         text.parse().map(Self).map_err(|error| format!("{error}"))
+    }
+    fn schema() -> serde_json::Value {
+        number(0, usize::MAX as u64)
     }
 }
 
@@ -66,12 +85,21 @@ impl Setting for Percent {
             _ => Err("it must be a number from 1 to 100".into()),
         }
     }
+    fn schema() -> serde_json::Value {
+        json!({ "anyOf": [
+            { "type": "integer", "minimum": 1, "maximum": 100 },
+            { "type": "string", "pattern": r"^\+?[0-9]+\s*%*$" },
+        ] })
+    }
 }
 
 impl Setting for u16 {
     const EXPECTS: &'static str = "port";
     fn parse(text: &str) -> Result<Self, String> {
         text.parse().map_err(|_| "a port is a number from 0 to 65535".into())
+    }
+    fn schema() -> serde_json::Value {
+        number(0, u16::MAX.into())
     }
 }
 
@@ -105,6 +133,10 @@ impl<T: Setting> Setting for Option<T> {
     fn show(text: &str) -> String {
         T::show(text)
     }
+    /// An empty text means "not set".
+    fn schema() -> serde_json::Value {
+        json!({ "anyOf": [T::schema(), { "const": "" }] })
+    }
 }
 
 impl Setting for Duration {
@@ -122,6 +154,9 @@ impl Setting for Duration {
             "" => Err("the unit is missing: a duration is written as in 500ms, 5s or 2m".into()),
             other => Err(format!("unknown unit of time `{other}`; known: ms, s, m, h, d")),
         }
+    }
+    fn schema() -> serde_json::Value {
+        json!({ "type": "string", "pattern": r"^[0-9]+\s*(ms|s|m|h|d)$" })
     }
 }
 
@@ -142,6 +177,12 @@ impl Setting for Bytes {
             other => return Err(format!("unknown unit of size `{other}`; known: KiB, MiB")),
         };
         number.checked_mul(factor).map(Self).ok_or_else(|| "it is too large".into())
+    }
+    fn schema() -> serde_json::Value {
+        json!({ "anyOf": [
+            { "type": "integer", "minimum": 0 },
+            { "type": "string", "pattern": r"^[0-9]+\s*(B|KiB|MiB)?$" },
+        ] })
     }
 }
 
@@ -255,6 +296,9 @@ impl Setting for bool {
     const EXPECTS: &'static str = "true or false";
     fn parse(text: &str) -> Result<Self, String> {
         text.parse().map_err(|_| "it is true or false".into())
+    }
+    fn schema() -> serde_json::Value {
+        json!({ "enum": [true, false, "true", "false"] })
     }
 }
 
@@ -398,6 +442,9 @@ macro_rules! choices {
                     $( $text => Ok(Self::$variant), )+
                     _ => Err(format!("it must be one of: {}", [$($text),+].join(", "))),
                 }
+            }
+            fn schema() -> serde_json::Value {
+                json!({ "enum": [$($text),+] })
             }
         }
     )+};

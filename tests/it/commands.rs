@@ -114,7 +114,15 @@ async fn an_operator_makes_accounts_changes_their_role_and_blocks_them() {
         assert_eq!(app.anonymous().ask(&sign_in).await["signIn"]["user"]["role"], "VIEWER");
         let (code, said) = refused(&url, &["user", "disable", "nobody@example.com"], &[]);
         assert_eq!((code, said.as_str()), (1, "xp: account not found: nobody@example.com"));
-        let log = app.service().ask("{ activityLogs(first: 6) { nodes { actionType user { id } } } }").await;
+        let password = ["user", "password", "root@example.com", "--password-file", "-"];
+        let (code, _, said) = xp(&url, &password, "root@example.com", &[]);
+        assert!(code == 2 && said.contains("too easy to guess"), "{said}");
+        assert_eq!(done(&url, &password, "another horse battery staple\n"), id);
+        let data = app.anonymous().ask(&sign_in).await;
+        assert_eq!(data["signIn"]["userErrors"], json!([{ "code": "INVALID_CREDENTIALS" }]), "the old one");
+        let with_new = sign_in.replace(PASSWORD, "another horse battery staple");
+        assert_eq!(app.anonymous().ask(&with_new).await["signIn"]["user"]["role"], "VIEWER");
+        let log = app.service().ask("{ activityLogs(first: 8) { nodes { actionType user { id } } } }").await;
         let actions: Vec<&str> = log["activityLogs"]["nodes"]
             .as_array()
             .expect("a list")
@@ -125,12 +133,47 @@ async fn an_operator_makes_accounts_changes_their_role_and_blocks_them() {
             actions,
             [
                 "session.create",
+                "user.change_password",
+                "session.create",
                 "user.update",
                 "user.update",
                 "session.create",
                 "user.update",
                 "session.create"
             ]
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_operator_lists_accounts() {
+    for url in [db::own_sqlite().await, db::own_postgres().await] {
+        for (email, role) in
+            [("ann.x@example.com", "admin"), ("bob.x@example.com", "editor"), ("%@a.org", "viewer")]
+        {
+            let create = ["user", "create", "--email", email, "--role", role, "--password-file", "-"];
+            done(&url, &create, PASSWORD);
+        }
+        done(&url, &["user", "disable", "bob.x@example.com"], "");
+        let emails = |more: &[&str]| -> Vec<String> {
+            let listed = done(&url, &[&["user", "list", "--json"], more].concat(), "");
+            let listed: Value = serde_json::from_str(&listed).expect("JSON");
+            let emails = listed.as_array().expect("a list").iter();
+            emails.map(|account| account["email"].as_str().expect("a text").to_owned()).collect()
+        };
+        let newest = ["%@a.org", "bob.x@example.com", "ann.x@example.com"];
+        assert_eq!(emails(&[])[..3], newest, "before those of the demo data");
+        assert_eq!(emails(&["--limit", "2"]), newest[..2]);
+        assert_eq!(emails(&["--role", "admin"]), ["ann.x@example.com", "admin@example.com"]);
+        assert_eq!(emails(&["--blocked", "--search", ".x@"]), ["bob.x@example.com"]);
+        assert_eq!(emails(&["--search", "ANN.X"]), ["ann.x@example.com"]);
+        assert_eq!(emails(&["--search", "%"]), ["%@a.org"], "no pattern");
+        assert_eq!(emails(&["--search", "nobody"]), [""; 0]);
+        let lines = done(&url, &["user", "list", "--search", ".x@"], "");
+        let blocked: Vec<_> = lines.lines().filter(|line| line.ends_with("blocked")).collect();
+        assert!(
+            matches!(blocked[..], [line] if line.contains("EDITOR") && line.contains("never")),
+            "{lines}"
         );
     }
 }

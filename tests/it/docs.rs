@@ -46,6 +46,53 @@ fn the_page_of_the_configuration_is_generated() {
     assert_generated("docs/configuration.md", &xp::config::print::markdown());
 }
 
+/// Editors take it for what the program takes: a value of every kind, right and wrong, is judged by both.
+#[test]
+fn the_schema_of_the_configuration_agrees_with_what_is_read() {
+    let text = xp::config::print::json_schema();
+    assert_generated("docs/xp.schema.json", &text);
+    let schema = serde_json::from_str(&text).expect("JSON");
+    let schema = jsonschema::validator_for(&schema).expect("a schema");
+    let folder = tempdir().expect("a folder");
+    let file = folder.path().join("xp.toml");
+    for (section, key, value, is_right) in [
+        ("http", "port", "8080", true),
+        ("http", "port", "\"8080\"", true),
+        ("http", "port", "70000", false),
+        ("http", "port", "-1", false),
+        ("http", "request_timeout", "\"5s\"", true),
+        ("http", "request_timeout", "\"5\"", false),
+        ("http", "request_timeout", "5", false),
+        ("http", "address_share", "\"30 %\"", true),
+        ("http", "address_share", "101", false),
+        ("http", "max_body_memory", "\"64MiB\"", true),
+        ("http", "max_body_memory", "67108864", true),
+        ("http", "max_body_memory", "\"64GB\"", false),
+        ("graph", "max_depth", "0", false),
+        ("graph", "shared_batches", "0", true),
+        ("graph", "subgraphs", "\"\"", true),
+        ("auth", "sign_up", "true", true),
+        ("auth", "sign_up", "\"yes\"", false),
+        ("documents", "mode", "\"safelist\"", true),
+        ("documents", "mode", "\"strict\"", false),
+        ("documents", "modus", "\"off\"", false),
+        ("nothing", "port", "1", false),
+        ("telemetry", "filter", "\"warn\"", true),
+    ] {
+        let written = format!("[{section}]\n{key} = {value}\n");
+        let toml: toml::Table = written.parse().expect("TOML");
+        let by_schema = schema.is_valid(&serde_json::to_value(&toml).expect("JSON"));
+        fs::write(&file, &written).expect("written");
+        let read = layers::load(&Inputs { file: Some(file.clone()), ..Inputs::nothing(Mode::Tool) });
+        assert_eq!((by_schema, read.is_ok()), (is_right, is_right), "{written}{read:?}");
+    }
+    let defaults = xp::config::KEYS.iter().filter(|key| !key.default.is_empty());
+    for key in defaults {
+        let of_key = jsonschema::validator_for(&(key.schema)()).expect("a schema");
+        assert!(of_key.is_valid(&json!(key.default)), "{}", key.name);
+    }
+}
+
 #[test]
 fn the_page_of_the_error_codes_is_generated() {
     assert_generated("docs/errors.md", &xp::codes::markdown());

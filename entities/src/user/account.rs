@@ -2,7 +2,12 @@
 //! a password) moves the account's epoch on, so that tokens from before are refused everywhere. Not here: checking
 //! passwords, who may do what (the crate `schema`).
 
-use sea_orm::{ActiveValue::Unchanged, QuerySelect as _, Set, entity::prelude::*, sea_query::OnConflict};
+use sea_orm::{
+    ActiveValue::Unchanged,
+    QueryOrder as _, QuerySelect as _, Set,
+    entity::prelude::*,
+    sea_query::{ExprTrait as _, LikeExpr, OnConflict},
+};
 
 use crate::{
     activity::{Action, ActivityEntry},
@@ -17,7 +22,7 @@ use crate::{
     unicode,
 };
 use {
-    super::{ActiveModel, Column, Entity, Model},
+    super::{ActiveModel, Column, Entity, Model, Row},
     crate::database::role::Role,
 };
 
@@ -67,6 +72,48 @@ pub async fn credentials(store: &Store, which: AccountRef<'_>) -> Result<Option<
         known: [account.email, account.display_name],
         password_hash: account.password_hash.map(|hash| hash.0),
     }))
+}
+
+/// Which accounts an operator wants to see.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AccountFilter<'a> {
+    /// Those with this role.
+    pub role: Option<Role>,
+    /// Those that are blocked, or those that are not.
+    pub is_active: Option<bool>,
+    /// Those with this text in their e-mail or in their name, in small or capital letters.
+    pub search: Option<&'a str>,
+}
+
+/// Accounts, the newest first, so many at most.
+///
+/// # Errors
+/// The database's.
+pub async fn list(store: &Store, filter: AccountFilter<'_>, most: u64) -> Result<Vec<Row>, Error> {
+    let AccountFilter { role, is_active, search } = filter;
+    let mut find = Entity::find();
+    if let Some(role) = role {
+        find = find.filter(Column::Role.eq(role));
+    }
+    if let Some(is_active) = is_active {
+        find = find.filter(Column::IsActive.eq(is_active));
+    }
+    if let Some(search) = search {
+        // PostgreSQL stores no NUL, and refuses to look for one.
+        if !is_storable(search) {
+            return Ok(Vec::new());
+        }
+        let [name, email] = [unicode::searched(search), search.to_lowercase()].map(containing);
+        find = find.filter(Column::SearchName.like(name).or(Column::Email.like(email)));
+    }
+    let newest = find.order_by_desc(Column::CreatedAt).order_by_desc(Column::Id).limit(most);
+    store.database().all("user.listed", newest).await
+}
+
+/// The pattern of texts that have this one in them, as it is.
+fn containing(text: String) -> LikeExpr {
+    let literal = text.replace('!', "!!").replace('%', "!%").replace('_', "!_");
+    LikeExpr::new(format!("%{literal}%")).escape('!')
 }
 
 /// An account to be made.
@@ -195,12 +242,13 @@ pub async fn update(
 }
 
 /// Gives an account another password and ends all its sessions but `keep`, whose access token has to be refreshed.
-/// `false`: the account was blocked, or its rights changed, since `epoch` was read.
+/// `false`: the account was blocked, or its rights changed, since `epoch` was read. No `actor`: the operator did it.
 ///
 /// # Errors
 /// The database's.
 pub async fn change_password(
     store: &Store,
+    actor: Option<UserId>,
     (user, epoch): (UserId, i64),
     password_hash: &str,
     keep: Option<SessionId>,
@@ -223,7 +271,7 @@ pub async fn change_password(
     transaction.revoke(Revocation::Rights { user, epoch: epoch + 1 });
     end_all_but(&mut transaction, user, keep, EndReason::CredentialsChanged).await?;
     transaction.changed(ChangeEvent::User { id: user });
-    transaction.commit(entry(Some(user), Action::UserChangePassword, user, serde_json::json!({}))).await?;
+    transaction.commit(entry(actor, Action::UserChangePassword, user, serde_json::json!({}))).await?;
     Ok(true)
 }
 

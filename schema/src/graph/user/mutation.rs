@@ -208,8 +208,9 @@ async fn change_password(
     }
     let hash = credentials::hash(ctx, &input.new_password).await?;
     let (who, keep) = ((user, account.epoch), ctx.viewer().session_id());
-    let changed =
-        user::change_password(ctx.store(), who, &hash, keep).await.map_err(|error| failed(&error))?;
+    let changed = user::change_password(ctx.store(), Some(user), who, &hash, keep)
+        .await
+        .map_err(|error| failed(&error))?;
     Ok(if changed { done(user) } else { wrong() })
 }
 
