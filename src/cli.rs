@@ -280,7 +280,10 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     let Cli { command, common } = cli;
     match command.unwrap_or(Command::Dev) {
         Command::Dev => server::dev(load(&common, Mode::Development)?).await,
-        Command::Serve { migrate } => server::serve(load(&common, Mode::Production)?, migrate).await,
+        Command::Serve { migrate } => {
+            let read = || load(&common, Mode::Production);
+            server::serve(read()?, migrate, read).await
+        }
         Command::Migrate { action } => {
             let config = load(&common, Mode::Database)?.config;
             match action {

@@ -387,6 +387,12 @@ impl DocumentStore {
         *self.trusted.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(trusted);
     }
 
+    /// Reads the trusted documents, whether or not their files look changed.
+    pub(crate) async fn reload_all(&self, graph: &Graph) {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.reload(graph).await;
+    }
+
     /// Keeps the trusted documents as their files are, and the file of their usage as they are used, for ever.
     pub(crate) async fn watch(&self, graph: &Graph) {
         let mut written = Instant::now();

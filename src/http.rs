@@ -229,7 +229,7 @@ async fn sdl(State(app): State<App>, request: Request) -> Response {
     let (parts, _) = request.into_parts();
     let mut parameters = parts.uri.query().unwrap_or_default().split('&');
     let is_api = parameters.any(|parameter| parameter.split('=').next() == Some("api"));
-    let is_gateway = || app.gateways.head(&parts).is_ok_and(|head| head.trust.is_gateway());
+    let is_gateway = || app.gateways().head(&parts).is_ok_and(|head| head.trust.is_gateway());
     let is_admin = || {
         let viewer = auth::viewer(&app.access, &parts.headers);
         matches!(viewer, Ok(Viewer::User { role: Role::Admin, .. }))

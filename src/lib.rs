@@ -11,13 +11,14 @@ pub mod http;
 mod invalidation;
 mod outbound;
 mod rejection;
+pub mod reload;
 pub mod telemetry;
 pub mod upkeep;
 
 use std::{
     ops::Deref,
     sync::{
-        Arc,
+        Arc, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -70,7 +71,7 @@ pub struct AppParts {
     pub(crate) refusals: Refusals,
     pub(crate) forwarding: Forwarding,
     pub(crate) documents: DocumentStore,
-    pub(crate) gateways: Gateways,
+    pub(crate) gateways: RwLock<Arc<Gateways>>,
     /// What only gateways may ask for, nobody else may.
     pub(crate) gateways_only: bool,
     pub(crate) outbound: Outbound,
@@ -135,7 +136,7 @@ impl App {
             refusals: Refusals::default(),
             forwarding: Forwarding::new(&config.http.trusted_proxies),
             documents,
-            gateways: Gateways::new(&config.gateway),
+            gateways: RwLock::new(Arc::new(Gateways::new(&config.gateway))),
             gateways_only,
             gateway: config.gateway.clone(),
             outbound: Outbound::new(),
@@ -144,6 +145,13 @@ impl App {
             exposition: Exposition::of(registry),
             playground: playground.then(|| http::playground::settings(&accounts, is_development)),
         }))
+    }
+}
+
+impl AppParts {
+    /// The gateways that are known now.
+    pub(crate) fn gateways(&self) -> Arc<Gateways> {
+        Arc::clone(&self.gateways.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

@@ -28,9 +28,13 @@ use tracing_subscriber::{
     filter::{FilterExt as _, FilterFn},
     layer::SubscriberExt as _,
     registry::LookupSpan,
+    reload,
 };
 
-use crate::config::{TelemetryConfig, setting::LogFormat};
+use crate::config::{
+    TelemetryConfig,
+    setting::{LogFilter, LogFormat},
+};
 use writer::LogWriter;
 
 /// The target of spans, so that they can be chosen as a whole: `RUST_LOG=xp::span=debug` shows them in logs.
@@ -53,11 +57,14 @@ pub enum Error {
 }
 
 /// What has to be flushed at the end.
-#[derive(Debug)]
 pub struct Telemetry {
     provider: Option<SdkTracerProvider>,
     writer: LogWriter,
+    set_filter: SetFilter,
 }
+
+/// Puts another filter in the place of the log's.
+type SetFilter = Box<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>;
 
 impl Telemetry {
     /// Sets up logs and, where a collector is configured, traces for the whole process. Call it inside the runtime:
@@ -71,13 +78,20 @@ impl Telemetry {
     fn build(config: &TelemetryConfig, writer: LogWriter) -> Result<(Self, Dispatch), Error> {
         let provider = otlp::provider(config)?;
         let traces = provider.as_ref().map(trace_layer);
-        let subscriber = tracing_subscriber::registry().with(log_layer(config, &writer)).with(traces);
-        Ok((Self { provider, writer }, Dispatch::new(subscriber)))
+        let (lines, set_filter) = log_layer(config, &writer);
+        let subscriber = tracing_subscriber::registry().with(lines).with(traces);
+        Ok((Self { provider, writer, set_filter }, Dispatch::new(subscriber)))
+    }
+
+    /// Which log lines are written from now on.
+    pub(crate) fn set_filter(&self, filter: &LogFilter) {
+        // It fails where the log is gone, and with it who would be told.
+        let _ = (self.set_filter)(EnvFilter::new(&filter.0));
     }
 
     /// Sends what is left, within two seconds.
     pub async fn stop(self) {
-        let Self { provider, writer } = self;
+        let Self { provider, writer, .. } = self;
         // On a thread of its own: the exporter sends through this runtime, which must not be blocked meanwhile.
         let flush = tokio::task::spawn_blocking(move || {
             if let Some(provider) = provider {
@@ -90,7 +104,8 @@ impl Telemetry {
     }
 }
 
-fn log_layer<S>(config: &TelemetryConfig, writer: &LogWriter) -> Box<dyn Layer<S> + Send + Sync>
+/// What writes the log, and how its filter is changed.
+fn log_layer<S>(config: &TelemetryConfig, writer: &LogWriter) -> (Box<dyn Layer<S> + Send + Sync>, SetFilter)
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
@@ -103,13 +118,15 @@ where
     // Spans of libraries have in them what these were called with: sea-orm's, the database's URL with its password.
     let own_spans = FilterFn::new(|metadata| metadata.is_event() || metadata.target().starts_with("xp"))
         .with_max_level_hint(tracing::Level::TRACE);
-    let filter = EnvFilter::new(&config.filter.0).and(own_spans);
+    let (filter, handle) = reload::Layer::new(EnvFilter::new(&config.filter.0));
+    let filter = filter.and(own_spans);
     let lines = tracing_subscriber::fmt::layer().with_writer(writer.clone());
-    if json {
+    let lines = if json {
         lines.json().flatten_event(true).with_current_span(false).with_filter(filter).boxed()
     } else {
         lines.compact().with_ansi(terminal).with_filter(filter).boxed()
-    }
+    };
+    (lines, Box::new(move |filter| handle.reload(filter)))
 }
 
 fn trace_layer<S>(provider: &SdkTracerProvider) -> impl Layer<S> + use<S>

@@ -1,7 +1,7 @@
 //! `xp dev` and `xp serve`: bind, prepare the database, serve until a signal, end in order. What the two do differently
 //! is all here: development makes what it needs, production refuses what is not right.
 
-use std::{future::Future, io};
+use std::{convert::Infallible, future::Future, io};
 
 use entities::{
     CacheOptions, Store,
@@ -14,11 +14,15 @@ use prometheus_client::registry::Registry;
 use schema::{Access, auth::token::Subject};
 use tokio::{
     net::TcpListener,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
 };
 use xp::{
     Account, App, Development,
-    config::{Config, layers::Loaded},
+    config::{
+        Config,
+        layers::{Invalid, Loaded},
+    },
+    reload::{self, Changed},
     telemetry::Telemetry,
 };
 
@@ -44,24 +48,64 @@ pub(super) async fn dev(loaded: Loaded) -> Result<(), Failure> {
     end(run(app, &config, listener, stop_signal()?).await?, store, telemetry).await
 }
 
-/// `xp serve`.
-pub(super) async fn serve(loaded: Loaded, migrate: bool) -> Result<(), Failure> {
+/// `xp serve`. `reread` reads the configuration again.
+pub(super) async fn serve(
+    loaded: Loaded,
+    migrate: bool,
+    reread: impl Fn() -> Result<Loaded, Invalid>,
+) -> Result<(), Failure> {
     let (listener, telemetry) = begin(&loaded).await?;
-    let config = loaded.config;
+    let mut hang_up = listen(SignalKind::hangup())?;
+    let config = &loaded.config;
     let mut stop = Box::pin(stop_signal()?);
-    if !database::wait(&config, &mut stop).await? {
+    if !database::wait(config, &mut stop).await? {
         telemetry.stop().await;
         return Ok(());
     }
-    let (store, registry) = open(&config, migrate.then_some(false)).await?;
-    let access = database::while_it_answers(&store, checked(&config, &store)).await?;
-    let app = App::new(&config, store.clone(), access, registry, None);
+    let (store, registry) = open(config, migrate.then_some(false)).await?;
+    let access = database::while_it_answers(&store, checked(config, &store)).await?;
+    let app = App::new(config, store.clone(), access, registry, None);
     for caution in config.cautions() {
         tracing::warn!(why = caution.why, fix = caution.fix, "{}", caution.what);
     }
     let address = listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
     tracing::info!(address, version = env!("CARGO_PKG_VERSION"), "serving");
-    end(run(app, &config, listener, stop).await?, store, telemetry).await
+    let serving = run(app.clone(), config, listener, stop);
+    let served = tokio::select! {
+        served = serving => served?,
+        never = follow_signals(&app, &loaded, &telemetry, reread, &mut hang_up) => match never {},
+    };
+    end(served, store, telemetry).await
+}
+
+/// Takes over what it can of the configuration at each SIGHUP, for ever. One that is wrong changes nothing.
+async fn follow_signals(
+    app: &App,
+    loaded: &Loaded,
+    telemetry: &Telemetry,
+    reread: impl Fn() -> Result<Loaded, Invalid>,
+    hang_up: &mut Signal,
+) -> Infallible {
+    let mut current = loaded.clone();
+    loop {
+        hang_up.recv().await;
+        match reread() {
+            Ok(now) => {
+                let Changed { taken, at_restart } = Changed::between(&current, &now);
+                app.reload(&now, telemetry).await;
+                tracing::info!(?taken, "SIGHUP: the configuration was read again");
+                // Compared with what is in use, which for these is what the server was started with.
+                if !at_restart.is_empty() {
+                    tracing::warn!(
+                        ?at_restart,
+                        "some settings that have changed are used after a restart only"
+                    );
+                }
+                current = reload::in_use(&current, &now);
+            }
+            Err(invalid) => tracing::error!("SIGHUP: nothing is changed: {invalid}"),
+        }
+    }
 }
 
 /// What lets callers in, where the database is as production needs it.
@@ -208,9 +252,12 @@ async fn open(config: &Config, prepare: Option<bool>) -> Result<(Store, Registry
     Ok((store.with_cache(&cache, redis, &mut registry), registry))
 }
 
+fn listen(kind: SignalKind) -> Result<Signal, Failure> {
+    signal(kind).map_err(|error| Failure::Failed(format!("signals: {error}")))
+}
+
 /// Done at SIGTERM or SIGINT.
 fn stop_signal() -> Result<impl Future<Output = ()> + Send + 'static, Failure> {
-    let listen = |kind| signal(kind).map_err(|error| Failure::Failed(format!("signals: {error}")));
     let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
     Ok(async move {
         tokio::select! {

@@ -20,7 +20,7 @@ mod adaptive;
 use std::{
     net::IpAddr,
     sync::{
-        Arc,
+        Arc, PoisonError, RwLock,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -68,7 +68,7 @@ pub(crate) struct Admission {
     requests: Arc<ConcurrencyLimit>,
     bodies: MemoryPool,
     answers: MemoryPool,
-    rates: Option<Buckets<RateKey>>,
+    rates: RwLock<Option<Buckets<RateKey>>>,
 }
 
 /// The requests that may be worked on at once.
@@ -101,14 +101,15 @@ enum RateKey {
 
 impl Admission {
     pub(crate) fn new(http: &HttpConfig) -> Self {
-        let rates = http.rate_per_second.map(|per_second| {
-            let rate = Rate { burst: http.rate_burst.into(), per_second: per_second.into() };
-            let until_full = Duration::from_secs(1) / per_second * http.rate_burst;
-            Buckets::new(rate, MAX_CALLERS, until_full + Duration::from_secs(1))
-        });
         let requests = Arc::new(ConcurrencyLimit::new(http));
         let pool = |limit: Bytes| MemoryPool::new(limit.0, http.address_share.0);
-        Self { requests, bodies: pool(http.max_body_memory), answers: pool(http.max_answer_memory), rates }
+        let (bodies, answers) = (pool(http.max_body_memory), pool(http.max_answer_memory));
+        Self { requests, bodies, answers, rates: RwLock::new(rates(http)) }
+    }
+
+    /// Other rates from now on; everybody begins anew.
+    pub(crate) fn set_rates(&self, http: &HttpConfig) {
+        *self.rates.write().unwrap_or_else(PoisonError::into_inner) = rates(http);
     }
 
     /// Memory for the body of a request (`http.max_body_memory`), of which what every request takes is held already.
@@ -158,7 +159,8 @@ impl Admission {
 
     /// Counts requests of a caller, of whom one must fit: an array may leave a debt.
     fn takes(&self, caller: RateKey, now: Instant, requests: u32) -> bool {
-        let Some(rates) = &self.rates else { return true };
+        let rates = self.rates.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(rates) = &*rates else { return true };
         let bucket = rates.of(caller, now);
         let mut bucket = bucket.lock();
         let fits = bucket.fill(1.0, now).is_ok();
@@ -228,6 +230,15 @@ impl Admission {
     pub(crate) fn register(&self, registry: &mut Registry) {
         self.requests.limit.register(registry);
     }
+}
+
+/// What each caller has a second, where that is limited.
+fn rates(http: &HttpConfig) -> Option<Buckets<RateKey>> {
+    http.rate_per_second.map(|per_second| {
+        let rate = Rate { burst: http.rate_burst.into(), per_second: per_second.into() };
+        let until_full = Duration::from_secs(1) / per_second * http.rate_burst;
+        Buckets::new(rate, MAX_CALLERS, until_full + Duration::from_secs(1))
+    })
 }
 
 impl ConcurrencyLimit {

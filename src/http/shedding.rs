@@ -117,7 +117,9 @@ impl Drop for Waiting<'_> {
 
 /// Refuses a request, or gives it back.
 pub(super) async fn shed(app: &App, request: Request) -> Result<Request, Response> {
-    if !app.admission.is_under_load() || !is_plain(&request) || app.gateways.may_have_sent(request.headers())
+    if !app.admission.is_under_load()
+        || !is_plain(&request)
+        || app.gateways().may_have_sent(request.headers())
     {
         return Ok(request);
     }

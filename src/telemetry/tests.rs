@@ -235,6 +235,26 @@ async fn an_operation_logs_one_line_without_client_values() {
 }
 
 #[tokio::test]
+async fn the_filter_of_the_log_can_be_changed() {
+    let _alone = alone().await;
+    let log = Sink::default();
+    let config = TelemetryConfig { log_format: LogFormat::Json, ..Config::default().telemetry };
+    let (telemetry, dispatch) = Telemetry::build(&config, LogWriter::start(log.clone())).expect("built");
+    let guard = tracing::dispatcher::set_default(&dispatch);
+    for filter in ["info", "xp=debug", "off", "warn"] {
+        telemetry.set_filter(&LogFilter(filter.to_owned()));
+        tracing::debug!("debug at {filter}");
+        tracing::warn!("warning at {filter}");
+    }
+    drop(guard);
+    telemetry.stop().await;
+    let text = log.text();
+    let written: Vec<_> =
+        text.split("message\":\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    assert_eq!(written, ["warning at info", "debug at xp=debug", "warning at xp=debug", "warning at warn"]);
+}
+
+#[tokio::test]
 async fn a_line_says_which_operation_of_whom_by_which_client() {
     use serde_json::{Value, json};
     let _alone = alone().await;

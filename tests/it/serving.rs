@@ -2,6 +2,7 @@
 //! real processes. Not here: what each setting does (unit tests in `src`).
 
 use std::{
+    fs,
     io::{BufRead as _, BufReader},
     net::TcpListener,
     process::{Child, Stdio},
@@ -11,6 +12,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
+use tempfile::tempdir;
 
 use crate::harness::{
     db,
@@ -99,6 +101,49 @@ async fn metrics_are_served_only_at_their_address() {
     let (status, text) = send(&address, "/metrics", &[], "").expect("an answer");
     assert!(status == 200 && text.contains("build_info{"), "{text}");
     assert_eq!(send(&address, "/graphql", &[], "").expect("an answer").0, 404, "metrics only");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_is_read_again_at_sighup_and_a_wrong_one_changes_nothing() {
+    let url = db::own_sqlite().await;
+    let folder = tempdir().expect("a folder");
+    let (file, secret) = (folder.path().join("xp.toml"), folder.path().join("secret"));
+    let [old, new] = [
+        "the first secret of a gateway; it is long enough",
+        "the second secret of a gateway; it is long enough",
+    ];
+    fs::write(&file, "[http]\nmax_body_memory = \"64MiB\"\n").expect("written");
+    fs::write(&secret, old).expect("written");
+    let settings = [
+        ("XP_GATEWAY_SECRETS_FILE", secret.to_str().expect("UTF-8")),
+        ("XP_GATEWAY_REQUIRED", "on"),
+        ("XP_HTTP_TRUSTED_PROXIES", "127.0.0.1"),
+    ];
+    let server = Server::start_configured(&url, &file, &settings);
+    let is_gateway = |secret: &str| {
+        let body = json!({ "query": "{ _service { sdl } }" }).to_string();
+        let headers = [JSON, ("router-authorization", secret)];
+        send(&server.address, "/graphql", &headers, &body).expect("an answer").0 == 200
+    };
+    assert_eq!([old, new].map(is_gateway), [true, false]);
+
+    // Wrong: everything stays, also what is right in it.
+    fs::write(&secret, new).expect("written");
+    fs::write(&file, "[http]\nmax_body_memory = \"64GB\"\n").expect("written");
+    server.signal("-HUP");
+    lines(&server, "nothing is changed: the configuration has 1 problem");
+    assert_eq!([old, new].map(is_gateway), [true, false]);
+
+    let right = "[http]\nmax_body_memory = \"32MiB\"\nrate_per_second = 1\nrate_burst = 5\n";
+    fs::write(&file, right).expect("written");
+    server.signal("-HUP");
+    lines(&server, r#"[\"http.rate_per_second\", \"http.rate_burst\", \"gateway.secrets\"]"#);
+    lines(&server, r#""at_restart":"[\"http.max_body_memory\"]""#);
+    assert!(!server.log().contains(new), "no value is logged");
+    assert_eq!([old, new].map(is_gateway), [false, true]);
+    let asked = [0; 20].map(|_| mutate(&server, "{ __typename }", &[]));
+    let refused = asked.iter().filter(|answer| answer["errors"][0]["extensions"]["code"] == "RATE_LIMITED");
+    assert!(refused.count() > 5, "a burst of five, and one a second");
 }
 
 /// Two of what Kubernetes sets in every pod beside a service `xp-graph`; which ones are known is tested where they are read

@@ -101,7 +101,7 @@ pub(in crate::http) async fn read_body(
     if !is_json(&parts.headers) {
         return Err(MEDIA_TYPE);
     }
-    let head = app.gateways.head(parts)?;
+    let head = app.gateways().head(parts)?;
     let bearer = auth::bearer(&app.access, &parts.headers);
     let (has_bad_token, trust) = (bearer.is_err(), head.trust);
     let read = read_body_of(app, id, parts, body, head, bearer).await;
@@ -195,7 +195,7 @@ async fn read_body_of(
 ) -> Result<IncomingRequest, Rejection> {
     let is_anonymous = !matches!(bearer, Ok(Some(_)));
     let mut bounds = bounds(app, is_anonymous, head.trust);
-    if app.gateways.may_sign_in_body() {
+    if app.gateways().may_sign_in_body() {
         bounds.batch = bounds.batch.max(app.gateway.max_batch);
         bounds.sets = bounds.sets.max(app.gateway.max_batch);
     }
@@ -231,10 +231,10 @@ pub(in crate::http) fn read_get(
     if !is_meant(app, &parts.headers) {
         return Err(CSRF);
     }
-    let head = app.gateways.head(parts)?;
+    let head = app.gateways().head(parts)?;
     let bearer = auth::bearer(&app.access, &parts.headers);
     // No GET gets a new token. A gateway is told in its own way, and may prove itself by its request only.
-    if bearer.is_err() && !app.gateways.may_sign_in_body() {
+    if bearer.is_err() && !app.gateways().may_sign_in_body() {
         return Err(unauthenticated(head.trust.is_gateway()));
     }
     let caller = caller(app, parts, head.trust);
@@ -263,7 +263,7 @@ fn requester(
     let by_text = id_in_path.is_none();
     let proven = wired.iter().map(|params| {
         let text = params.own_text().filter(|_| by_text);
-        app.gateways.signed_body(head, params.extension("hmac-signature"), text, &params.variables)
+        app.gateways().signed_body(head, params.extension("hmac-signature"), text, &params.variables)
     });
     let trust = proven.collect::<Result<Vec<_>, _>>()?.into_iter().min().unwrap_or(head);
     let bearer = end_user(app, trust, bearer, wired);

@@ -82,7 +82,7 @@ pub(super) fn upgrade(app: App, request: Request) -> Response {
     };
     let in_flight = parts.extensions.get::<InFlight>().cloned();
     // A signature covers the handshake, and nothing that is sent afterwards.
-    let trust = match app.gateways.head(&parts) {
+    let trust = match app.gateways().head(&parts) {
         Ok(head) if head.trust == Trust::Connection => head.trust,
         Ok(_) => Trust::Nothing,
         Err(rejection) => return rejection.into_response(request_id(&parts.headers)),
@@ -447,7 +447,7 @@ impl Connection {
         let mut trust = self.trust;
         for params in request.as_slice() {
             let (signature, text) = (params.extension("hmac-signature"), params.own_text());
-            trust = self.app.gateways.signed_body(trust, signature, text, &params.variables)?;
+            trust = self.app.gateways().signed_body(trust, signature, text, &params.variables)?;
         }
         request.check_length(bounds(&self.app, self.bearer.is_none(), trust))?;
         Ok((request.one()?, trust))

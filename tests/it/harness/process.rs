@@ -3,6 +3,7 @@
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
+    path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, mpsc},
     thread,
@@ -25,6 +26,13 @@ impl Server {
     pub(crate) fn start(url: &str, environment: &[(&str, &str)]) -> Self {
         let mut command = xp(url);
         command.arg("serve").envs(environment.iter().copied());
+        Self::launch(command)
+    }
+
+    /// Starts one with a configuration file.
+    pub(crate) fn start_configured(url: &str, file: &Path, environment: &[(&str, &str)]) -> Self {
+        let mut command = xp(url);
+        command.args(["serve", "--config"]).arg(file).envs(environment.iter().copied());
         Self::launch(command)
     }
 
@@ -80,10 +88,15 @@ impl Server {
         self.process.id()
     }
 
+    /// Sends a signal, as in `-HUP`.
+    pub(crate) fn signal(&self, signal: &str) {
+        let sent = Command::new("kill").args([signal, &self.id().to_string()]).status();
+        assert!(sent.expect("there is a `kill`").success(), "it runs");
+    }
+
     /// SIGTERM; whether it ended within this time, and well.
     pub(crate) fn stop(&mut self, within: Duration) -> Option<ExitStatus> {
-        let sent = Command::new("kill").args(["-TERM", &self.id().to_string()]).status();
-        assert!(sent.expect("there is a `kill`").success(), "it runs");
+        self.signal("-TERM");
         let began = Instant::now();
         while began.elapsed() < within {
             if let Some(status) = self.process.try_wait().expect("its state") {

@@ -67,7 +67,7 @@ impl Connection {
             return Continue(());
         }
         let Some(secret) = flow(message.header(ROUTER_AUTHORIZATION))? else { return Continue(()) };
-        match self.app.gateways.has_secret(&secret) {
+        match self.app.gateways().has_secret(&secret) {
             Ok(false) => Continue(()),
             Ok(true) => {
                 self.trust = Trust::Connection;
