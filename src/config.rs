@@ -24,7 +24,8 @@ use origins::{HeaderNames, OriginPatterns, Origins};
 use schema::Subgraph;
 use setting::{
     Bytes, ClientModes, Concurrency, DatabaseUrl, DocumentMode, GatewayCompression, LogFilter, LogFormat,
-    Networks, Percent, Playground, PoolerMode, ReplicaUrls, SecretText, Secrets, Setting, Statuses, Switch,
+    Networks, OtlpHeaders, Percent, Playground, PoolerMode, Ratio, ReplicaUrls, Sampler, SecretText, Secrets,
+    Setting, Statuses, Switch,
 };
 use signature_keys::SignatureKeys;
 
@@ -394,6 +395,18 @@ sections! {
         log_format: LogFormat = "auto";
         /// Where traces go by OTLP over HTTP (protobuf), as in `http://collector:4318`. Not set: no traces.
         otlp_endpoint: Option<ServiceUrl> = "", env "OTEL_EXPORTER_OTLP_ENDPOINT";
+        /// Headers of what is sent there, as in `authorization=Bearer%20token,x-tenant=xp`; values are percent-encoded.
+        otlp_headers: OtlpHeaders = "", env "OTEL_EXPORTER_OTLP_HEADERS";
+        /// How often the metrics go there, too (OTLP in JSON, the same as at `/metrics`), as in `60s`. Not set: never.
+        otlp_metrics_interval: Option<Duration> = "";
+        /// Which traces are kept: `always_on`, `always_off`, `traceidratio`, or, where the caller has a trace, as its sender
+        /// has decided: `parentbased_always_on`, `parentbased_always_off`, `parentbased_traceidratio`.
+        sampler: Sampler = "parentbased_always_on", env "OTEL_TRACES_SAMPLER";
+        /// The part of traces that the samplers `…traceidratio` keep, from 0 to 1.
+        sampler_argument: Ratio = "1", env "OTEL_TRACES_SAMPLER_ARG";
+        /// Operations that take longer are logged with their batches and the texts of their statements, without values. Not
+        /// set: none are.
+        slow_operation: Option<Duration> = "";
         /// The name of this service in traces.
         service_name: String = "xp-graph", env "OTEL_SERVICE_NAME";
     }

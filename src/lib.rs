@@ -30,7 +30,7 @@ use prometheus_client::registry::Registry;
 use schema::{Access, Graph};
 use tokio::sync::watch;
 
-use config::{Config, GatewayConfig, HttpConfig};
+use config::{Config, GatewayConfig, HttpConfig, TelemetryConfig};
 use documents::DocumentStore;
 use forwarded::Forwarding;
 use gateway::Gateways;
@@ -66,6 +66,7 @@ pub struct AppParts {
     pub(crate) callbacks: Callbacks,
     pub(crate) quotas: Quotas,
     pub(crate) http: HttpConfig,
+    pub(crate) telemetry: TelemetryConfig,
     pub(crate) gateway: GatewayConfig,
     pub(crate) admission: Admission,
     pub(crate) refusals: Refusals,
@@ -108,6 +109,7 @@ impl App {
             answer_bytes: config.graph.max_answer_bytes.0,
             answer_memory: config.graph.max_writing_memory.0,
             keyed_requests: config.keyed_requests(),
+            slow_operation: config.telemetry.slow_operation,
         };
         let metrics = Metrics::register(&mut registry);
         let admission = Admission::new(&config.http);
@@ -138,6 +140,7 @@ impl App {
             documents,
             gateways: RwLock::new(Arc::new(Gateways::new(&config.gateway))),
             gateways_only,
+            telemetry: config.telemetry.clone(),
             gateway: config.gateway.clone(),
             outbound: Outbound::new(),
             metrics,

@@ -1,5 +1,6 @@
 //! Logs and traces: set up once, flushed at the end. Log lines go to standard error through a thread of their own
-//! (`writer`), spans by OTLP in batches (`otlp`), numbers to Prometheus (`metrics`, `process`, `runtime`).
+//! (`writer`), spans by OTLP in batches (`otlp`), numbers to Prometheus (`metrics`, `process`, `runtime`) and, where that is
+//! wanted, by OTLP (`otlp_metrics`).
 //!
 //! There is a span for each HTTP request, GraphQL operation, batch, statement and Redis command, made where these are.
 //! Spans have the target `xp::span` and the level debug: at the usual filter and without a collector nobody is
@@ -8,6 +9,7 @@
 
 pub mod metrics;
 mod otlp;
+pub(crate) mod otlp_metrics;
 mod process;
 mod runtime;
 mod writer;
@@ -42,6 +44,8 @@ pub(crate) use entities::SPANS;
 
 /// The target of the one line per operation.
 pub(crate) const OPERATIONS: &str = "xp::operation";
+/// The target of the line about an operation that was slow.
+pub(crate) const SLOW_OPERATIONS: &str = "xp::slow";
 /// How long flushing may take at the end.
 const FLUSH_LIMIT: Duration = Duration::from_secs(2);
 

@@ -155,6 +155,12 @@ impl Explain {
         Self { total_ms, document: None, cost, max_cost, deduplicated, plans, batches, resolvers, sql, cache }
     }
 
+    /// What a log tells: batches, resolvers and statements. Of what was read from the cache the tags would name rows.
+    pub(crate) fn for_log(&self) -> String {
+        let Self { batches, resolvers, sql, .. } = self;
+        serde_json::json!({ "batches": batches, "resolvers": resolvers, "sql": sql }).to_string()
+    }
+
     /// It tells how the document was found, too.
     pub(crate) fn found(self, document: Option<Found>) -> Self {
         Self { document, ..self }

@@ -83,6 +83,8 @@ pub struct Options {
     pub answer_memory: usize,
     /// How long requests with an idempotency key are known.
     pub keyed_requests: Lifetimes,
+    /// Of operations that take longer the answer tells its batches and statements (`Reply::slow`).
+    pub slow_operation: Option<Duration>,
 }
 
 impl Default for Options {
@@ -100,6 +102,7 @@ impl Default for Options {
             answer_bytes: 16 << 20,
             answer_memory: 32 << 20,
             keyed_requests: Lifetimes { request: Duration::from_hours(24), claim: Duration::from_secs(10) },
+            slow_operation: None,
         }
     }
 }

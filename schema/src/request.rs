@@ -139,7 +139,7 @@ pub struct Reply {
     /// SQL statements that this request caused or shared.
     pub statements: u32,
     /// The moment of what the request wrote, for reading it on other nodes.
-    pub cache_token: Option<String>,
+    pub cache_token: Option<Box<str>>,
     /// How long the answer keeps; `None`: not at all.
     pub cache: Option<CachePolicy>,
     /// What the answer depends on, where `Request::cache_tags` asks for it.
@@ -147,7 +147,10 @@ pub struct Reply {
     /// What stands for the bytes of `body`, where that is known.
     pub digest: Option<[u8; 16]>,
     /// How many of each type `_entities` was asked for, where somebody wants to know.
-    pub entities: Vec<(&'static str, u32)>,
+    pub entities: Box<[(&'static str, u32)]>,
+    /// Of an operation that took longer than is usual (`Options::slow_operation`): its batches and the texts of its
+    /// statements, as JSON; no values.
+    pub slow: Option<Box<str>>,
     /// The memory that a long answer takes; given back when this is dropped.
     pub held: HeldMemory,
     /// The place of the set of variables that it answers, where there are several; `body` tells it.
@@ -160,7 +163,7 @@ impl Reply {
         let Unfinished { out: body, errors, bound } = answer;
         let Errors { codes, retry_after_seconds, .. } = errors;
         let (operation, statements) = (Some(kind), recorder.count());
-        let cache_token = recorder.written_version().map(|moment| moment.to_string());
+        let cache_token = recorder.written_version().map(|moment| moment.to_string().into());
         Self {
             body,
             operation,
@@ -172,7 +175,8 @@ impl Reply {
             cache: None,
             dependencies: recorder.dependencies(),
             digest: None,
-            entities: Vec::new(),
+            entities: Box::default(),
+            slow: None,
             held: bound.into_held(),
             set: None,
         }

@@ -158,7 +158,7 @@ fn listed(accounts: &[user::Row], as_json: bool) -> String {
                     "isActive": is_active, "createdAt": created_at, "lastLogin": last_login,
                 })
             };
-        return serde_json::Value::from_iter(accounts.iter().map(account)).to_string();
+        return accounts.iter().map(account).collect::<serde_json::Value>().to_string();
     }
     let line = |account: &user::Row| {
         let state = if account.is_active { "" } else { "  blocked" };

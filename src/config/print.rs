@@ -72,8 +72,8 @@ directory (another file: `--config <path>`), its environment variable, a flag (`
 
 - `xp config print` shows each setting with its value and where the value comes from. Secrets are masked.
 - `xp config check` reports everything that is wrong at once, and what is allowed but seldom meant.
-- `xp config schema` prints a JSON Schema of the file, [`xp.schema.json`](xp.schema.json), by which editors complete and \
-check it:
+- `xp config schema` prints a JSON Schema of the file, [`xp.schema.json`](xp.schema.json), by which editors \
+complete and check it:
   its first line is then `#:schema https://…/xp.schema.json`, with the place where you keep the schema.
 - A secret can be read from a file: its variable with `_FILE` names the file.
 - Durations are written as in `500ms`, `5s` or `2m`, sizes as in `64KiB` or `16MiB`. A default of `–` \

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use entities::{masked, redis::RedisUrl};
 use ipnet::IpNet;
 use schema::Subgraph;
@@ -43,7 +44,7 @@ macro_rules! numbers {
                 }
             }
             fn schema() -> serde_json::Value {
-                number(1, <$ty>::MAX as u64)
+                number(1, u64::try_from(<$ty>::MAX).unwrap_or(u64::MAX))
             }
         }
     )+};
@@ -89,6 +90,26 @@ impl Setting for Percent {
         json!({ "anyOf": [
             { "type": "integer", "minimum": 1, "maximum": 100 },
             { "type": "string", "pattern": r"^\+?[0-9]+\s*%*$" },
+        ] })
+    }
+}
+
+/// A part of something, from 0 to 1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ratio(pub f64);
+
+impl Setting for Ratio {
+    const EXPECTS: &'static str = "ratio";
+    fn parse(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(Self(ratio)),
+            _ => Err("it must be a number from 0 to 1".into()),
+        }
+    }
+    fn schema() -> serde_json::Value {
+        json!({ "anyOf": [
+            { "type": "number", "minimum": 0, "maximum": 1 },
+            { "type": "string", "pattern": r"^[0-9.eE+-]+$" },
         ] })
     }
 }
@@ -426,6 +447,48 @@ impl Setting for RedisUrl {
     }
 }
 
+/// Headers for a collector, with their values as they are sent. They may hold a token.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct OtlpHeaders(HeaderMap);
+
+impl OtlpHeaders {
+    /// The headers; for asking the collector only.
+    pub fn expose(&self) -> &HeaderMap {
+        &self.0
+    }
+}
+
+impl fmt::Debug for OtlpHeaders {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("OtlpHeaders").field(&self.0.len()).finish()
+    }
+}
+
+impl Setting for OtlpHeaders {
+    const EXPECTS: &'static str = "name=value,…";
+    const SECRET: bool = true;
+    /// The form of W3C Baggage, as OpenTelemetry has it.
+    fn parse(text: &str) -> Result<Self, String> {
+        let mut headers = HeaderMap::new();
+        for part in split_list(text) {
+            let (name, value) = part.split_once('=').ok_or("write it as in authorization=Bearer%20token")?;
+            let name = name.trim();
+            let name =
+                HeaderName::from_str(name).map_err(|_| format!("`{name}` is not the name of a header"))?;
+            let value = percent_encoding::percent_decode_str(value.trim()).collect::<Vec<_>>();
+            let mut value = HeaderValue::from_bytes(&value)
+                .map_err(|_| format!("the value of `{name}` has characters that no header has"))?;
+            value.set_sensitive(true);
+            headers.append(name, value);
+        }
+        Ok(Self(headers))
+    }
+
+    fn show(text: &str) -> String {
+        if text.is_empty() { String::new() } else { "***".into() }
+    }
+}
+
 macro_rules! choices {
     ($(
         $(#[$doc:meta])*
@@ -510,6 +573,21 @@ choices! {
         Smallest = "smallest",
         /// As it is, unless it takes nothing but a coding.
         Off = "off"
+    }
+    /// Which traces are kept, by OpenTelemetry's names.
+    Sampler {
+        /// All.
+        AlwaysOn = "always_on",
+        /// None.
+        AlwaysOff = "always_off",
+        /// A part of them.
+        Ratio = "traceidratio",
+        /// As the caller has decided; else all.
+        ParentOrOn = "parentbased_always_on",
+        /// As the caller has decided; else none.
+        ParentOrOff = "parentbased_always_off",
+        /// As the caller has decided; else a part of them.
+        ParentOrRatio = "parentbased_traceidratio"
     }
     /// How log lines are written.
     LogFormat {

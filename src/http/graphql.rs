@@ -185,7 +185,7 @@ struct GraphQLResponse {
     /// A mutation has run: whoever is told to try again would do it twice.
     is_owed: bool,
     cache: Option<CachePolicy>,
-    cache_token: Option<String>,
+    cache_token: Option<Box<str>>,
     retry_after_seconds: Option<u32>,
     /// It ran, without errors.
     is_complete: bool,

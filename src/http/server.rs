@@ -45,7 +45,10 @@ use super::{
     shedding,
     slots::{Slot, Slots},
 };
-use crate::{App, config::HttpConfig, gateway::OwnListener, invalidation, rejection::Rejection};
+use crate::{
+    App, config::HttpConfig, gateway::OwnListener, invalidation, rejection::Rejection,
+    telemetry::otlp_metrics::MetricsPush,
+};
 
 /// What a client of HTTP/2 may send before it is read: of one body, and of all on its connection. Held outside of the bound
 /// on memory, so it is little.
@@ -91,6 +94,8 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output
         let changes = app.store.events().subscribe_own();
         tokio::spawn(invalidation::run(app.clone(), changes))
     };
+    let metrics_push = MetricsPush::of(&app).map(Arc::new);
+    let pushing = metrics_push.clone().map(|push| tokio::spawn(async move { push.run().await }));
     let following = {
         let app = app.clone();
         tokio::spawn(async move {
@@ -126,6 +131,10 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output
     }
     invalidating.abort();
     app.documents.write_usage();
+    if let (Some(pushing), Some(push)) = (pushing, metrics_push) {
+        pushing.abort();
+        push.finish().await;
+    }
     drop(stop_metrics);
     if let Some(metrics) = metrics {
         metrics.abort();

@@ -1,18 +1,23 @@
 //! Spans to a collector: batched on a thread of their own, sent as protobuf over HTTP. A collector that is slow or away
 //! costs nothing but its spans: the queue is bounded and drops. Not here: which spans there are.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
+use opentelemetry::KeyValue;
 use opentelemetry_otlp::{WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::{
     Resource,
     error::{OTelSdkError, OTelSdkResult},
-    trace::{BatchConfigBuilder, BatchSpanProcessor, SdkTracerProvider, SpanData, SpanExporter},
+    trace::{self, BatchConfigBuilder, BatchSpanProcessor, SdkTracerProvider, SpanData, SpanExporter},
 };
+use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use tokio::runtime::Handle;
 
 use super::Error;
-use crate::config::TelemetryConfig;
+use crate::config::{TelemetryConfig, setting::Sampler};
 
 /// Spans that wait at most; more are dropped.
 const QUEUED_SPANS: usize = 4096;
@@ -26,12 +31,18 @@ pub(super) fn provider(config: &TelemetryConfig) -> Result<Option<SdkTracerProvi
     let refused = |error: opentelemetry_otlp::ExporterBuildError| {
         Error::Exporter(error.to_string().replace(endpoint.expose(), &endpoint.to_string()))
     };
+    // The exporter decodes values.
+    let headers = config.otlp_headers.expose().iter().map(|(name, value)| {
+        let value = percent_encode(value.as_bytes(), NON_ALPHANUMERIC).to_string();
+        (name.as_str().to_owned(), value)
+    });
+    let headers = headers.collect();
     let exporter = opentelemetry_otlp::SpanExporter::builder()
         .with_http()
         .with_protocol(opentelemetry_otlp::Protocol::HttpBinary)
         .with_endpoint(format!("{}/v1/traces", endpoint.expose().trim_end_matches('/')))
         .with_timeout(SEND_LIMIT)
-        .with_headers(std::collections::HashMap::new())
+        .with_headers(headers)
         .build()
         .map_err(refused)?;
     let exporter = OnRuntime { exporter: Arc::new(exporter), runtime: Handle::current() };
@@ -40,11 +51,34 @@ pub(super) fn provider(config: &TelemetryConfig) -> Result<Option<SdkTracerProvi
         .with_scheduled_delay(Duration::from_secs(1))
         .build();
     let processor = BatchSpanProcessor::builder(exporter).with_batch_config(batches).build();
-    let resource = Resource::builder()
-        .with_service_name(config.service_name.clone())
-        .with_attribute(opentelemetry::KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
-        .build();
-    Ok(Some(SdkTracerProvider::builder().with_span_processor(processor).with_resource(resource).build()))
+    let attributes = resource(config).map(|(name, value)| KeyValue::new(name, value));
+    let resource = Resource::builder().with_attributes(attributes).build();
+    let provider = SdkTracerProvider::builder().with_span_processor(processor).with_resource(resource);
+    Ok(Some(provider.with_sampler(sampler(config)).build()))
+}
+
+/// What this process is called in traces and metrics.
+pub(super) fn resource(config: &TelemetryConfig) -> [(&'static str, String); 3] {
+    /// Tells the metrics of this process from those of others.
+    static INSTANCE: LazyLock<String> = LazyLock::new(|| entities::id::new().to_string());
+    [
+        ("service.name", config.service_name.clone()),
+        ("service.version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("service.instance.id", INSTANCE.clone()),
+    ]
+}
+
+fn sampler(config: &TelemetryConfig) -> trace::Sampler {
+    use trace::Sampler::{AlwaysOff, AlwaysOn, ParentBased, TraceIdRatioBased};
+    let ratio = TraceIdRatioBased(config.sampler_argument.0);
+    match config.sampler {
+        Sampler::AlwaysOn => AlwaysOn,
+        Sampler::AlwaysOff => AlwaysOff,
+        Sampler::Ratio => ratio,
+        Sampler::ParentOrOn => ParentBased(Box::new(AlwaysOn)),
+        Sampler::ParentOrOff => ParentBased(Box::new(AlwaysOff)),
+        Sampler::ParentOrRatio => ParentBased(Box::new(ratio)),
+    }
 }
 
 /// The processor's thread has no runtime, which the HTTP client needs: batches are sent from ours.

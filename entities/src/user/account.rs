@@ -103,15 +103,16 @@ pub async fn list(store: &Store, filter: AccountFilter<'_>, most: u64) -> Result
         if !is_storable(search) {
             return Ok(Vec::new());
         }
-        let [name, email] = [unicode::searched(search), search.to_lowercase()].map(containing);
-        find = find.filter(Column::SearchName.like(name).or(Column::Email.like(email)));
+        let (name, email) = (unicode::searched(search), search.to_lowercase());
+        let is_named = Column::SearchName.like(containing(&name));
+        find = find.filter(is_named.or(Column::Email.like(containing(&email))));
     }
     let newest = find.order_by_desc(Column::CreatedAt).order_by_desc(Column::Id).limit(most);
     store.database().all("user.listed", newest).await
 }
 
 /// The pattern of texts that have this one in them, as it is.
-fn containing(text: String) -> LikeExpr {
+fn containing(text: &str) -> LikeExpr {
     let literal = text.replace('!', "!!").replace('%', "!%").replace('_', "!_");
     LikeExpr::new(format!("%{literal}%")).escape('!')
 }

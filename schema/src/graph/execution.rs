@@ -20,7 +20,7 @@ use crate::{
     answers::AnswerCacheKey,
     auth::viewer::Viewer,
     context::ContextExt as _,
-    explain::{self, Extensions},
+    explain::{self, Explain, Extensions},
     request::{Prepared, Reply, Request, rejected},
 };
 use engine::{
@@ -255,7 +255,9 @@ impl<'g> Execution<'g> {
     }
 
     fn recorder(&self, keeps_answers: bool, claim: Option<Arc<Claim>>) -> Arc<Recorder> {
-        let recorder = Recorder::new(self.explain).counting(self.request.commits.clone());
+        // What is slow is known at the end only.
+        let keeps_texts = self.explain || self.inner.options.slow_operation.is_some();
+        let recorder = Recorder::new(keeps_texts).counting(self.request.commits.clone());
         let recorder = match claim {
             Some(claim) => recorder.claimed(claim),
             None => recorder,
@@ -327,10 +329,16 @@ impl<'g> Execution<'g> {
         prepared.document.note_response_bytes(answer.out.len());
         inner.documents.count_excess(&answer.errors.codes);
         let cache = cache.filter(|_| answer.errors.is_empty());
-        let entities = if request.entities { query::entity_counts(prepared) } else { Vec::new() };
+        let entities = if request.entities { query::entity_counts(prepared) } else { Vec::new() }.into();
+        let slow =
+            inner.options.slow_operation.filter(|slow| cost_of_all.is_some() && started.elapsed() >= *slow);
+        let slow = slow.map(|_| {
+            let ran = explain::Ran { started: *started, recorder, batchers: &[&ctx.batcher] };
+            Explain::of(ran, (prepared.cost, inner.options.limits.cost), None).for_log().into()
+        });
         let reply = Reply::executed(prepared.kind, answer, recorder);
         let statements = if cost_of_all.is_some() { reply.statements } else { 0 };
-        Reply { statements, cache, digest, entities, ..reply }
+        Reply { statements, cache, digest, entities, slow, ..reply }
     }
 }
 

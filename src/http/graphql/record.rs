@@ -18,7 +18,7 @@ use crate::{
     },
     rejection::Rejection,
     telemetry::{
-        self, OPERATIONS,
+        self, OPERATIONS, SLOW_OPERATIONS,
         metrics::{Outcome, kind_name},
     },
 };
@@ -31,6 +31,8 @@ pub(in crate::http) struct RequestSummary<'a> {
     codes: Cow<'a, [&'static str]>,
     /// How many sets of variables it had, where it had a list of them.
     variable_sets: Option<usize>,
+    /// Its batches and statements, where it was slow.
+    slow: Option<&'a str>,
 }
 
 /// What is told of a request with a list of sets of variables: it is one operation.
@@ -45,6 +47,7 @@ pub(super) struct SetsSummary {
     statements: u32,
     /// Each once.
     codes: Vec<&'static str>,
+    slow: Option<Box<str>>,
 }
 
 impl SetsSummary {
@@ -54,6 +57,9 @@ impl SetsSummary {
         self.kind = self.kind.or(reply.operation);
         self.is_executed |= reply.executed;
         self.statements += reply.statements;
+        if reply.slow.is_some() {
+            self.slow.clone_from(&reply.slow);
+        }
         for code in &reply.codes {
             if !self.codes.contains(code) {
                 self.codes.push(code);
@@ -76,6 +82,7 @@ impl<'a> RequestSummary<'a> {
             statements: reply.statements,
             codes: Cow::Borrowed(&reply.codes),
             variable_sets: None,
+            slow: reply.slow.as_deref(),
         }
     }
 
@@ -93,6 +100,7 @@ impl<'a> RequestSummary<'a> {
             statements: told.statements,
             codes: Cow::Borrowed(&told.codes),
             variable_sets: Some(told.answered),
+            slow: told.slow.as_deref(),
         }
     }
 
@@ -104,6 +112,7 @@ impl<'a> RequestSummary<'a> {
             statements: 0,
             codes: Cow::Borrowed(&[]),
             variable_sets: None,
+            slow: None,
         }
     }
 
@@ -116,6 +125,7 @@ impl<'a> RequestSummary<'a> {
             statements: 0,
             codes: Cow::Owned(vec![rejection.code]),
             variable_sets: None,
+            slow: None,
         }
     }
 }
@@ -143,7 +153,7 @@ pub(in crate::http) fn record(
             span.record("otel.status_code", "ERROR");
         }
     }
-    if !tracing::enabled!(target: OPERATIONS, tracing::Level::INFO) {
+    if summary.slow.is_none() && !tracing::enabled!(target: OPERATIONS, tracing::Level::INFO) {
         return;
     }
     let own_trace = || (!span.is_disabled()).then(|| telemetry::trace_id(&span.context())).flatten();
@@ -159,4 +169,12 @@ pub(in crate::http) fn record(
         status = status.as_u16(), request_id = request_id(headers), trace_id,
         "operation",
     );
+    if let Some(made) = summary.slow {
+        tracing::warn!(
+            target: SLOW_OPERATIONS, operation = kind, operation_name = about.operation_name,
+            document_id = about.document_id, ms = took.as_micros() as f64 / 1000.0,
+            request_id = request_id(headers), trace_id, made,
+            "slow operation",
+        );
+    }
 }

@@ -133,7 +133,7 @@ pub(super) async fn keep(claim: &Claim, reply: &Reply) {
     let bytes = reply.body.slices().flatten().copied().collect();
     let Ok(body) = String::from_utf8(bytes) else { return };
     let codes = reply.codes.iter().map(|code| (*code).to_owned()).collect();
-    let answer = KeptAnswer { body, codes, cache_token: reply.cache_token.clone() };
+    let answer = KeptAnswer { body, codes, cache_token: reply.cache_token.as_deref().map(ToOwned::to_owned) };
     if let Err(error) = claim.keep(answer).await {
         tracing::warn!(%error, "an answer to a request with an idempotency key could not be kept");
     }
@@ -147,7 +147,7 @@ fn of_kept(KeptAnswer { body, codes, cache_token }: KeptAnswer) -> Reply {
         operation: Some(OperationKind::Mutation),
         executed: true,
         codes: codes.iter().filter_map(known).collect(),
-        cache_token,
+        cache_token: cache_token.map(Into::into),
         ..Reply::default()
     }
 }

@@ -1,0 +1,340 @@
+//! The metrics of `/metrics` to a collector, by OTLP in JSON: the text is read back into families, so both say the same
+//! under the same names. Counts go on from the start of the process (cumulative), so a push that fails loses nothing. Not
+//! here: what is counted (`metrics` and the crates below), the address and the headers (the configuration).
+
+use std::time::Duration;
+
+use axum::http::Uri;
+use entities::clock::{self, Time};
+use opentelemetry::trace::SpanContext;
+use serde_json::{Value, json};
+
+use super::otlp;
+use crate::{App, config::TelemetryConfig};
+
+/// OTLP's `AGGREGATION_TEMPORALITY_CUMULATIVE`.
+const CUMULATIVE: u8 = 2;
+
+/// Sends the metrics of one process.
+pub(crate) struct MetricsPush {
+    app: App,
+    to: Uri,
+    every: Duration,
+    began: Time,
+}
+
+impl MetricsPush {
+    /// Where it is configured.
+    pub(crate) fn of(app: &App) -> Option<Self> {
+        let endpoint = app.telemetry.otlp_endpoint.as_ref()?.expose().trim_end_matches('/');
+        let to = format!("{endpoint}/v1/metrics").parse().ok()?;
+        Some(Self { app: app.clone(), to, every: app.telemetry.otlp_metrics_interval?, began: clock::now() })
+    }
+
+    /// Sends them for ever.
+    pub(crate) async fn run(&self) {
+        let mut was_told = false;
+        loop {
+            tokio::time::sleep(self.every).await;
+            let failure = self.send().await.err();
+            if let Some(why) = failure.as_ref().filter(|_| !was_told) {
+                tracing::warn!(why, "the metrics cannot be sent to the collector; it is tried again");
+            }
+            was_told = failure.is_some();
+        }
+    }
+
+    /// Sends them once more, at the end. A collector that is away has been told of.
+    pub(crate) async fn finish(&self) {
+        let _ = self.send().await;
+    }
+
+    async fn send(&self) -> Result<(), String> {
+        let Self { app, to, began, .. } = self;
+        let text = app.exposition.text().await.ok_or("they cannot be written")?;
+        let text = std::str::from_utf8(&text).map_err(|error| error.to_string())?;
+        let json = message(text, &app.telemetry, (*began, clock::now())).to_string();
+        let headers = app.telemetry.otlp_headers.expose().clone();
+        match app.outbound.post("metrics", &SpanContext::NONE, to, headers, json.into()).await {
+            Ok((status, _)) if status.is_success() => Ok(()),
+            Ok((status, _)) => Err(format!("it answers {status}")),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+/// `ExportMetricsServiceRequest` for a text of `OpenMetrics`, of what was counted in this time.
+fn message(text: &str, config: &TelemetryConfig, (began, now): (Time, Time)) -> Value {
+    let times = Times { began: nanoseconds(began), now: nanoseconds(now) };
+    let metrics: Vec<Value> = families(text).iter().filter_map(|family| family.metric(&times)).collect();
+    let resource = otlp::resource(config).map(|(name, value)| text_attribute(name, &value));
+    json!({ "resourceMetrics": [{
+        "resource": { "attributes": resource },
+        "scopeMetrics": [{ "scope": { "name": "xp" }, "metrics": metrics }],
+    }] })
+}
+
+/// JSON has 64-bit numbers as texts.
+struct Times {
+    began: String,
+    now: String,
+}
+
+fn nanoseconds(time: Time) -> String {
+    time.timestamp_nanos_opt().unwrap_or_default().to_string()
+}
+
+fn text_attribute(name: &str, value: &str) -> Value {
+    json!({ "key": name, "value": { "stringValue": value } })
+}
+
+/// A metric with all its series.
+#[derive(Debug, Default, PartialEq)]
+struct Family<'t> {
+    name: &'t str,
+    help: &'t str,
+    kind: &'t str,
+    samples: Vec<Sample<'t>>,
+}
+
+/// One line.
+#[derive(Debug, PartialEq)]
+struct Sample<'t> {
+    /// What stands behind the family's name: nothing, `_total`, `_bucket` …
+    suffix: &'t str,
+    labels: Vec<(&'t str, String)>,
+    value: f64,
+}
+
+/// Reads what `prometheus_client` writes.
+fn families(text: &str) -> Vec<Family<'_>> {
+    let mut families: Vec<Family<'_>> = Vec::new();
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            let (name, help) = rest.split_once(' ').unwrap_or((rest, ""));
+            families.push(Family { name, help: help.trim_end_matches('.'), ..Family::default() });
+        } else if let (Some(rest), Some(family)) = (line.strip_prefix("# TYPE "), families.last_mut()) {
+            family.kind = rest.rsplit(' ').next().unwrap_or_default();
+        } else if let Some(family) = families.last_mut()
+            && let Some(sample) = Sample::read(line, family.name)
+        {
+            family.samples.push(sample);
+        }
+    }
+    families
+}
+
+impl<'t> Sample<'t> {
+    fn read(line: &'t str, family: &str) -> Option<Self> {
+        let rest = line.strip_prefix(family)?;
+        let (suffix, rest) = rest.split_at(rest.find(['{', ' '])?);
+        let (labels, rest) = match rest.strip_prefix('{') {
+            Some(rest) => read_labels(rest)?,
+            None => (Vec::new(), rest),
+        };
+        let value = rest.trim_start().split(' ').next()?.parse().ok()?;
+        Some(Self { suffix, labels, value })
+    }
+
+    fn label(&self, name: &str) -> Option<&str> {
+        self.labels.iter().find(|(label, _)| *label == name).map(|(_, value)| value.as_str())
+    }
+
+    fn attributes(&self) -> Vec<Value> {
+        let told = self.labels.iter().filter(|(name, _)| *name != "le");
+        told.map(|(name, value)| text_attribute(name, value)).collect()
+    }
+
+    fn has_labels_of(&self, other: &Self) -> bool {
+        let told = |sample: &Self| {
+            sample.labels.iter().filter(|(name, _)| *name != "le").cloned().collect::<Vec<_>>()
+        };
+        told(self) == told(other)
+    }
+}
+
+/// The labels up to the closing brace, and what stands behind it.
+fn read_labels(mut rest: &str) -> Option<(Vec<(&str, String)>, &str)> {
+    let mut labels = Vec::new();
+    loop {
+        if let Some(behind) = rest.strip_prefix('}') {
+            return Some((labels, behind));
+        }
+        let (name, value) = rest.split_once("=\"")?;
+        let (text, behind) = read_text(value)?;
+        labels.push((name, text));
+        rest = behind.strip_prefix(',').unwrap_or(behind);
+    }
+}
+
+/// A text up to its closing quotation mark, and what stands behind it.
+fn read_text(written: &str) -> Option<(String, &str)> {
+    let (mut text, mut rest) = (String::new(), written.char_indices());
+    while let Some((at, character)) = rest.next() {
+        match character {
+            '"' => return Some((text, &written[at + 1..])),
+            '\\' => text.push(match rest.next()?.1 {
+                'n' => '\n',
+                other => other,
+            }),
+            other => text.push(other),
+        }
+    }
+    None
+}
+
+impl Family<'_> {
+    /// As OTLP has it; `None` where it has no series.
+    fn metric(&self, times: &Times) -> Option<Value> {
+        if self.samples.is_empty() {
+            return None;
+        }
+        let mut metric = json!({ "name": self.name, "description": self.help, "unit": self.unit() });
+        match self.kind {
+            "counter" => {
+                let points: Vec<_> =
+                    self.samples.iter().map(|sample| point(sample, Some(times), times)).collect();
+                metric["sum"] = json!({ "aggregationTemporality": CUMULATIVE, "dataPoints": points });
+                metric["sum"]["isMonotonic"] = json!(true);
+            }
+            "histogram" => {
+                let points = self.histograms(times);
+                metric["histogram"] = json!({ "aggregationTemporality": CUMULATIVE, "dataPoints": points });
+            }
+            _ => {
+                let points: Vec<_> = self.samples.iter().map(|sample| point(sample, None, times)).collect();
+                metric["gauge"] = json!({ "dataPoints": points });
+            }
+        }
+        Some(metric)
+    }
+
+    /// By the ending of the name, as `OpenMetrics` wants it.
+    fn unit(&self) -> &'static str {
+        [("_seconds", "s"), ("_bytes", "By")]
+            .into_iter()
+            .find(|(ending, _)| self.name.ends_with(ending))
+            .map_or("", |(_, unit)| unit)
+    }
+
+    /// The lines of one series follow each other: sum, count, buckets.
+    fn histograms(&self, times: &Times) -> Vec<Value> {
+        let series = self.samples.chunk_by(Sample::has_labels_of);
+        series.map(|lines| histogram(lines, times)).collect()
+    }
+}
+
+fn point(sample: &Sample<'_>, since: Option<&Times>, times: &Times) -> Value {
+    let mut point = json!({
+        "attributes": sample.attributes(), "timeUnixNano": times.now, "asDouble": finite(sample.value),
+    });
+    if let Some(since) = since {
+        point["startTimeUnixNano"] = json!(since.began);
+    }
+    point
+}
+
+/// JSON has no word for what is not a number; protobuf's has these.
+fn finite(value: f64) -> Value {
+    if value.is_finite() {
+        return json!(value);
+    }
+    json!(match (value.is_nan(), value > 0.0) {
+        (true, _) => "NaN",
+        (false, true) => "Infinity",
+        (false, false) => "-Infinity",
+    })
+}
+
+/// Prometheus counts a value in each bucket that it fits in, OTLP in the first one only.
+fn histogram(lines: &[Sample<'_>], times: &Times) -> Value {
+    let of = |suffix: &str| lines.iter().find(|line| line.suffix == suffix).map_or(0.0, |line| line.value);
+    let buckets: Vec<_> = lines.iter().filter(|line| line.suffix == "_bucket").collect();
+    let bounds: Vec<f64> = buckets
+        .iter()
+        .filter_map(|line| line.label("le")?.parse().ok())
+        .filter(|bound: &f64| bound.is_finite())
+        .collect();
+    let before = std::iter::once(0.0).chain(buckets.iter().map(|line| line.value));
+    let counts = buckets.iter().zip(before).map(|(line, before)| ((line.value - before) as u64).to_string());
+    json!({
+        "attributes": lines[0].attributes(), "startTimeUnixNano": times.began, "timeUnixNano": times.now,
+        "count": (of("_count") as u64).to_string(), "sum": of("_sum"),
+        "bucketCounts": counts.collect::<Vec<_>>(), "explicitBounds": bounds,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry_proto::tonic::{
+        collector::metrics::v1::ExportMetricsServiceRequest,
+        metrics::v1::{Metric, metric::Data, number_data_point::Value as Number},
+    };
+    use prometheus_client::{
+        metrics::{counter::Counter, family::Family as Labelled, gauge::Gauge, histogram::Histogram},
+        registry::Registry,
+    };
+
+    use super::*;
+    use crate::config::Config;
+
+    /// As a collector reads what is sent.
+    fn received(registry: &Registry) -> Vec<Metric> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, registry).expect("written");
+        let times = (Time::UNIX_EPOCH + Duration::from_secs(1), Time::UNIX_EPOCH + Duration::from_secs(2));
+        let json = message(&text, &Config::default().telemetry, times).to_string();
+        let request: ExportMetricsServiceRequest = serde_json::from_str(&json).expect("OTLP");
+        let [resource] = request.resource_metrics.try_into().expect("one resource");
+        let names = resource.resource.expect("a resource").attributes.into_iter().map(|pair| pair.key);
+        assert_eq!(names.collect::<Vec<_>>(), ["service.name", "service.version", "service.instance.id"]);
+        let [scope] = resource.scope_metrics.try_into().expect("one scope");
+        scope.metrics
+    }
+
+    #[test]
+    fn every_kind_of_metric_arrives_as_it_is() {
+        let mut registry = Registry::default();
+        let counter = Labelled::<Vec<(&str, &str)>, Counter>::default();
+        let strange = "a \"b\\ c\n{d}=,";
+        counter.get_or_create(&vec![("code", "X"), ("text", strange)]).inc_by(3);
+        counter.get_or_create(&vec![("code", "Y"), ("text", "")]).inc();
+        registry.register("errors", "Errors by code", counter);
+        let gauge = Gauge::<i64>::default();
+        gauge.set(-7);
+        registry.register("size_bytes", "How large", gauge);
+        let histogram = Histogram::new([0.5, 1.0]);
+        for value in [0.1, 0.2, 0.7, 5.0] {
+            histogram.observe(value);
+        }
+        registry.register("duration_seconds", "How long", histogram);
+        registry.register("empty", "None yet", Labelled::<Vec<(&str, &str)>, Counter>::default());
+
+        let metrics = received(&registry);
+        let told: Vec<_> =
+            metrics.iter().map(|it| (it.name.as_str(), it.description.as_str(), it.unit.as_str())).collect();
+        assert_eq!(
+            told,
+            [
+                ("errors", "Errors by code", ""),
+                ("size_bytes", "How large", "By"),
+                ("duration_seconds", "How long", "s")
+            ]
+        );
+        let Some(Data::Sum(sum)) = &metrics[0].data else { panic!("{metrics:?}") };
+        assert_eq!((sum.is_monotonic, sum.aggregation_temporality), (true, i32::from(CUMULATIVE)));
+        let mut points: Vec<_> = sum.data_points.iter().map(|point| format!("{:?}", point.value)).collect();
+        points.sort();
+        assert_eq!(points, ["Some(AsDouble(1.0))", "Some(AsDouble(3.0))"]);
+        let of_x = sum.data_points.iter().find(|point| point.value == Some(Number::AsDouble(3.0)));
+        let of_x = of_x.expect("its series");
+        assert!(format!("{:?}", of_x.attributes).contains(&format!("{strange:?}")), "{of_x:?}");
+        assert_eq!((of_x.start_time_unix_nano, of_x.time_unix_nano), (1_000_000_000, 2_000_000_000));
+        let Some(Data::Gauge(gauge)) = &metrics[1].data else { panic!("{metrics:?}") };
+        assert_eq!(gauge.data_points[0].value, Some(Number::AsDouble(-7.0)));
+        let Some(Data::Histogram(histogram)) = &metrics[2].data else { panic!("{metrics:?}") };
+        let point = &histogram.data_points[0];
+        assert_eq!((point.count, point.sum), (4, Some(6.0)));
+        assert_eq!((&point.bucket_counts[..], &point.explicit_bounds[..]), (&[2, 1, 1][..], &[0.5, 1.0][..]));
+    }
+}
