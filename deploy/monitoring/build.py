@@ -48,6 +48,11 @@ def targets(panel):
     return panel.get("targets") or [{"expr": panel["expr"], "legend": panel["legend"]}]
 
 
+def minimum(panel):
+    """From zero on, where a panel does not say otherwise."""
+    return {} if "min" in panel and panel["min"] is None else {"min": panel.get("min", 0)}
+
+
 def dashboard(source):
     """The dashboard, as Grafana imports it; it asks for the source of data and the job."""
     panels, top = [], 0
@@ -61,7 +66,7 @@ def dashboard(source):
                 "title": panel["title"],
                 "datasource": {"type": "prometheus", "uid": "${datasource}"},
                 "gridPos": {"h": PANEL_HEIGHT, "w": PANEL_WIDTH, "x": column * PANEL_WIDTH, "y": top + line * PANEL_HEIGHT},
-                "fieldConfig": {"defaults": {"unit": panel.get("unit", "short"), "min": 0}, "overrides": []},
+                "fieldConfig": {"defaults": {"unit": panel.get("unit", "short"), **minimum(panel)}, "overrides": []},
                 "options": {"legend": {"displayMode": "list", "placement": "bottom"}, "tooltip": {"mode": "multi", "sort": "desc"}},
                 "targets": [
                     {"refId": chr(ord("A") + place), "expr": one["expr"].strip().replace("$job", 'job=~"$job"'), "legendFormat": one["legend"]}

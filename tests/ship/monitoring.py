@@ -1,6 +1,6 @@
-"""Alerts and dashboard before a real Prometheus: it scrapes a server that is used, and every panel shows data; every alert
-fires on the series that it is for and on no healthy one; no expression names a metric that no source registers. Not here: how the
-files are made (deploy/monitoring/build.py).
+"""Alerts and dashboard before a real Prometheus: it scrapes a server that is used, with Redis and a PostgreSQL that has a standby,
+and every panel shows data; every alert fires on the series that it is for and on no healthy one; no expression names a metric that
+no source registers. Not here: how the files are made (deploy/monitoring/build.py).
 
 usage: monitoring.py PROGRAM"""
 
@@ -24,6 +24,9 @@ sys.path.insert(0, str(ROOT / "deploy/monitoring"))
 import build  # noqa: E402
 from servers import free_port, wait_for  # noqa: E402
 
+sys.path.insert(0, str(ROOT / "deploy/drills"))
+import postgres  # noqa: E402
+
 RULES = ROOT / "deploy/prometheus/rules.yaml"
 # Until what is asked has been scraped often enough for a rate.
 SCRAPED_SECONDS = 30
@@ -42,7 +45,11 @@ def main(program):
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         redis, server, prometheus = free_port(), free_port(), free_port()
         start(stack, folder, ["redis-server", "--port", str(redis), "--save", "", "--dir", folder])
-        environment = {"PORT": str(server), "REDIS_URL": f"redis://127.0.0.1:{redis}", "HOME": str(folder), "RUST_LOG": "warn"}
+        primary, standby = servers_of_postgres(stack, folder)
+        environment = {
+            "PORT": str(server), "REDIS_URL": f"redis://127.0.0.1:{redis}", "DATABASE_URL": primary.url(), "DATABASE_REPLICA_URLS": standby.url(),
+            "HOME": str(folder), "RUST_LOG": "warn",
+        }
         start(stack, folder, [program, "dev"], environment)
         wait_for(f"http://127.0.0.1:{server}/readyz")
         # As in a deployment, but each second.
@@ -76,6 +83,24 @@ def main(program):
     print(*wrong, sep="\n", end="\n" if wrong else "")
     print(f"monitoring: {len(source['alerts'])} alerts, {len(panels)} queries of panels: {len(wrong)} problems")
     return 1 if wrong else 0
+
+
+def servers_of_postgres(stack, folder):
+    """A primary and its standby."""
+    folder.chmod(0o755)
+    primary = postgres.Cluster(postgres.folder_for_account(folder / "postgres") / "primary", free_port(), fsync="off")
+    standby = postgres.Cluster(folder / "postgres/standby", free_port(), fsync="off", hot_standby_feedback="on")
+    primary.create()
+    stack.callback(primary.stop)
+    primary.start()
+    primary.sql("create database xp", database="postgres")
+    postgres.run(
+        postgres.program("pg_basebackup"), "--host=127.0.0.1", f"--port={primary.port}", "--username=postgres", "--pgdata", standby.data,
+        "--checkpoint=fast", "--write-recovery-conf",
+    )
+    stack.callback(standby.stop)
+    standby.start()
+    return primary, standby
 
 
 def unknown_metrics(source):
@@ -116,6 +141,16 @@ def test_rules(source):
         {"series": 'cache_requests_total{job="xp-graph", result="hit"}', "values": "0+90000x600"},
         {"series": 'cache_requests_total{job="xp-graph", result="absent"}', "values": "0+10000x600"},
         {"series": 'circuit_breaker_state{job="xp-graph", instance="a"}', "values": "0x600"},
+        {"series": 'database_breaker_state{job="xp-graph", instance="a"}', "values": "0x600"},
+        # An instance is not ready while it starts or ends; a rollout is nothing to wake anybody for.
+        {"series": 'http_server_request_duration_seconds_count{job="xp-graph", instance="a", http_route="/readyz", http_response_status_code="200"}', "values": "0+12x600"},
+        {"series": 'http_server_request_duration_seconds_count{job="xp-graph", instance="a", http_route="/readyz", http_response_status_code="503"}', "values": "0x100 1+1x500"},
+        {"series": 'http_server_requests_shed_total{job="xp-graph"}', "values": "0+100x600"},
+        {"series": 'database_replica_in_rotation{job="xp-graph", instance="a", server="b:5432"}', "values": "1x600"},
+        {"series": 'database_replica_lag_seconds{job="xp-graph", instance="a", server="b:5432"}', "values": "0.5x300 _x300"},
+        {"series": 'database_replica_reads_total{job="xp-graph", server="b:5432"}', "values": "0+6000x600"},
+        {"series": 'database_replica_fallbacks_total{job="xp-graph", reason="outdated"}', "values": "0+1000x600"},
+        {"series": 'database_partition_default_rows{job="xp-graph", db_collection_name="user_locations"}', "values": "100x600"},
         {"series": 'persisted_documents_broken{job="xp-graph"}', "values": "0x600"},
         {"series": 'database_partition_months_ahead{job="xp-graph", db_collection_name="user_locations"}', "values": "3x600"},
         {"series": 'process_resident_memory_bytes{job="xp-graph", instance="a"}', "values": "2e8x600"},
