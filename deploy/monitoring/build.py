@@ -111,6 +111,8 @@ def main():
     text = lambda value: f"# {MADE}\n" + yaml.safe_dump(value, sort_keys=False, width=1000)  # noqa: E731
     files = {
         "deploy/prometheus/rules.yaml": text(rules(content)),
+        # A chart can only read what lies in it.
+        "deploy/helm/xp-graph/files/rules.yaml": text(rules(content)),
         "deploy/grafana/xp-graph.json": json.dumps(dashboard(content), indent=2) + "\n",
         "docs/alerts.md": page(content),
     }
@@ -120,7 +122,7 @@ def main():
             print(f"not what deploy/monitoring/build.py makes of source.yaml: {', '.join(differing)}", file=sys.stderr)
         return 1 if differing else 0
     for name in differing:
-        (ROOT / name).parent.mkdir(exist_ok=True)
+        (ROOT / name).parent.mkdir(parents=True, exist_ok=True)
         (ROOT / name).write_text(files[name])
         print(f"written: {name}")
     return 0

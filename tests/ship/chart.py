@@ -12,6 +12,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "deploy/helm/xp-graph"
 PLAIN = ROOT / "deploy/kubernetes/xp-graph.yaml"
+RULES = ROOT / "deploy/prometheus/rules.yaml"
 VERSIONS = ["1.27.0", "1.37.0"]
 # Groups of Kubernetes itself; others have schemas of their own.
 OWN_GROUPS = ["v1", "apps/v1", "batch/v1", "autoscaling/v2", "policy/v1", "networking.k8s.io/v1"]
@@ -19,7 +20,7 @@ OWN_GROUPS = ["v1", "apps/v1", "batch/v1", "autoscaling/v2", "policy/v1", "netwo
 LINT_INFO = 1
 KINDS = {
     "one": {"ConfigMap", "Deployment", "Service"},
-    "scaled": {"HorizontalPodAutoscaler", "PodDisruptionBudget", "NetworkPolicy", "ServiceMonitor", "Job"},
+    "scaled": {"HorizontalPodAutoscaler", "PodDisruptionBudget", "NetworkPolicy", "ServiceMonitor", "PrometheusRule", "Job"},
     "gateway-api": {"HTTPRoute"},
     "istio": {"DestinationRule", "VirtualService"},
 }
@@ -84,8 +85,12 @@ def references(resources):
         pod = each.get("spec", {}).get("template", {}).get("spec")
         if pod:
             for volume in pod.get("volumes", []):
-                if ("ConfigMap", volume["configMap"]["name"]) not in by_kind:
+                if "configMap" in volume and ("ConfigMap", volume["configMap"]["name"]) not in by_kind:
                     yield f"{each['kind']}: no ConfigMap {volume['configMap']['name']}"
+            volumes = {volume["name"] for volume in pod.get("volumes", [])}
+            mounted = {mount["name"] for container in pod["containers"] for mount in container.get("volumeMounts", [])}
+            if volumes != mounted:
+                yield f"{each['kind']}: volumes {volumes}, mounted {mounted}"
             account = pod.get("serviceAccountName", "default")
             if account != "default" and ("ServiceAccount", account) not in by_kind:
                 yield f"{each['kind']}: no ServiceAccount {account}"
@@ -98,6 +103,8 @@ def references(resources):
             for port in each["spec"]["ports"]:
                 if port["targetPort"] not in ports:
                     yield f"the Service sends to a port that is not there: {port['targetPort']}"
+        if each["kind"] == "PrometheusRule" and each["spec"] != yaml.safe_load(RULES.read_text()):
+            yield "the PrometheusRule is not deploy/prometheus/rules.yaml"
         if each["kind"] == "Job":
             labels = each["spec"]["template"]["metadata"]["labels"]
             service = next(one for one in resources if one["kind"] == "Service")

@@ -148,6 +148,7 @@ def started(config, folder, program, secrets):
         lose_postgres(installation)
         for name in ("xp-1", "xp-2"):
             assert installation[name].stop() == 0, f"{name} ends with exit code 0"
+            assert "is not believed" not in installation[name].log_file.read_text(), f"{name} takes the address of the client from nginx"
     except BaseException:
         for container in installation.containers.values():
             if container.process:

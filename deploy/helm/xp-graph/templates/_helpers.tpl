@@ -88,6 +88,9 @@ env:
   {{- end }}
 volumeMounts:
   - { name: config, mountPath: /etc/xp-graph, readOnly: true }
+  {{- with .Values.volumeMounts }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
 {{- end -}}
 
 {{/* Weights of a route to this release's Service and to the canary's. */}}
