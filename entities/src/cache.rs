@@ -1,6 +1,6 @@
 //! The cache. Promise: a read that starts after a write was answered never returns older data; on this instance always,
-//! on every instance for strong types, unless the instance that wrote cannot reach Redis while others can (`outbox`: then
-//! within two looks). Entries are stamped with a number that was read before they were loaded, and are
+//! on every instance for strong types; an instance that wrote and cannot reach Redis waits a moment until another one has
+//! told it (`outbox`). Entries are stamped with a number that was read before they were loaded, and are
 //! valid as long as nothing they depend on was invalidated since (`table`): a slow load that began before a write is
 //! invalid from the start, so there are no locks and no clocks. Values are rows, never permissions: what a viewer
 //! may see is decided after reading, and where SQL depends on the viewer, the viewer's scope is part of the key.
@@ -108,6 +108,7 @@ use flight::Flights;
 use instance::Instance;
 use metrics::CacheMetrics;
 use named::{NamedLookup, NamedValue};
+use outbox::HandoverPause;
 use popular_keys::PopularKeys;
 use replicas::Replicas;
 use shared::SharedCache;
@@ -222,6 +223,7 @@ struct CacheInner {
     replicas: Option<Replicas>,
     /// Where the database was when Redis was last told.
     place: Mutex<Option<Place>>,
+    handover_pause: HandoverPause,
 }
 
 impl Cache {
@@ -249,6 +251,7 @@ impl Cache {
             shared,
             replicas: Replicas::of(database),
             place: Mutex::default(),
+            handover_pause: HandoverPause::default(),
         };
         let inner = Arc::new(inner);
         if inner.shared.is_some() {

@@ -31,6 +31,7 @@ use crate::{
 mod connections;
 pub(crate) mod history;
 mod metrics;
+mod notifications;
 mod open;
 pub mod page;
 mod plan;
@@ -47,8 +48,8 @@ pub(crate) mod transaction;
 mod writes;
 
 use history::{History, Place};
-pub use metrics::ConnectionWaits;
 use metrics::DatabaseMetrics;
+pub use metrics::{ConnectionWaits, WaitSum};
 pub use open::split_hosts;
 use open::{is_in_memory, make_private_file, options, serving};
 use pool::{Pool, PoolLimits, ServerId};
@@ -154,6 +155,8 @@ struct Opened {
     pool: Option<Pool>,
     replicas: Vec<Replica>,
     replica_options: ReplicaOptions,
+    /// What `db` connects to can be listened to.
+    can_listen: bool,
     probe: Probe,
     history: History,
     /// SQLite without a file: the database lives as long as its one connection.
@@ -193,7 +196,9 @@ impl Database {
         let probe = Probe::new(&db, is_in_memory);
         let (history, writer) = (History::default(), Arc::default());
         let writes = Writes::default();
+        let is_direct = config.pooler != Pooler::Transaction || config.direct_url.is_some();
         let opened = Opened {
+            can_listen: pool.is_some() && is_direct,
             db,
             pool,
             replicas,

@@ -173,6 +173,18 @@ impl Store {
         let StoreParts { published, instance, .. } = &*self.parts;
         published.clone().or_else(|| instance.has_sharing_others().then(Arc::default))
     }
+
+    /// Others share a cache, and have to hear of what is written.
+    fn has_sharing_others(&self) -> bool {
+        self.parts.instance.has_sharing_others()
+    }
+
+    /// Whether others have to publish what is written here: a command has nobody else, and a server where its Redis does not
+    /// answer and theirs may.
+    fn leaves_invalidations(&self) -> bool {
+        let cache = self.cache();
+        !cache.can_publish() && (!cache.is_on() || self.has_sharing_others())
+    }
 }
 
 /// Reads.

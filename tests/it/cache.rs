@@ -85,11 +85,21 @@ async fn settle(instances: &[Store]) {
 async fn sessions(app: &TestApp, count: usize) -> (UserId, Vec<SessionId>) {
     let owner = TestApp::account(Role::Collector);
     let mut ids = Vec::new();
+    let time = |time: &str| format!("strftime('%Y-%m-%dT%H:%M:%S', {time}) || '+00:00'");
+    let (now, tomorrow) = if app.is_postgres() {
+        ("now()".to_owned(), "now() + interval '1 day'".to_owned())
+    } else {
+        (time("'now'"), time("'now', '1 day'"))
+    };
+    let literal = |id: uuid::Uuid| {
+        if app.is_postgres() { format!("'{id}'") } else { format!("x'{}'", id.simple()) }
+    };
     for number in 0..count {
         let id = SessionId::new();
+        let (row, user) = (literal(id.0), literal(owner.0));
         app.sql(&format!(
             "insert into user_sessions (id, user_id, is_active, name, created_at, last_activity, expires_at)
-             values ('{id}', '{owner}', true, '0', now(), now(), now() + interval '1 day') -- {number}"
+             values ({row}, {user}, true, '0', {now}, {now}, {tomorrow}) -- {number}"
         ))
         .await;
         ids.push(id);

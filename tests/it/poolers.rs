@@ -9,10 +9,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use entities::{CacheOptions, DatabaseOptions, Store, database::Pooler};
+use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    EndWhenDropped, PgBouncer, Primary,
+    EndWhenDropped, PgBouncer, Primary, RedisServer,
     process::{self, Server},
 };
 
@@ -140,4 +142,56 @@ fn statements_end_in_time_behind_a_pooler() {
             .collect();
         assert!(codes.is_empty(), "{mode}: {codes:?}");
     }
+}
+
+/// A pooler that lends connections for one transaction would give to others what one of them is notified of: servers listen
+/// around it, and nobody does where there is no way around.
+#[test]
+fn servers_listen_around_a_pooler_by_transaction() {
+    let primary = primary();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let redis = runtime.block_on(RedisServer::start());
+    let (direct, redis_url) = (primary.url(), redis.address());
+    let listening = || {
+        primary.sql("select count(*) from pg_stat_activity where query ilike 'listen %'").trim().to_owned()
+    };
+    let wait_for = |expected: &str, about: &str| {
+        let began = Instant::now();
+        while listening() != expected {
+            assert!(began.elapsed() < Duration::from_mins(1), "{about}: {} listen", listening());
+            thread::sleep(Duration::from_millis(20));
+        }
+    };
+    for (mode, without_pooler) in [("transaction", "1"), ("session", "0")] {
+        let mut pooler = PgBouncer::start(&primary.address(), mode);
+        let url = format!("postgres://postgres@{}/xp", pooler.address());
+        let mut environment = vec![("XP_DATABASE_POOLER", mode), ("REDIS_URL", redis_url.as_str())];
+        if mode == "transaction" {
+            environment.push(("DATABASE_DIRECT_URL", &direct));
+        }
+        let mut server = Server::start(&url, &environment);
+        wait_for("1", mode);
+        pooler.kill();
+        wait_for(without_pooler, "without the pooler");
+        assert!(server.stop(Duration::from_mins(1)).is_some());
+        wait_for("0", "when the server has ended");
+    }
+    let listens = async |pooler| {
+        let options = DatabaseOptions { pooler, ..DatabaseOptions::at(&direct) };
+        let store = Store::connect(&options, &mut Registry::default()).await.expect("it is there");
+        let redis = Some(redis.handle());
+        let store = store.with_cache(&CacheOptions::default(), redis, &mut Registry::default());
+        let (began, patience) = (Instant::now(), Duration::from_secs(2));
+        while listening() == "0" && began.elapsed() < patience {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let listens = listening() != "0";
+        store.close().await;
+        while listening() != "0" {
+            assert!(began.elapsed() < Duration::from_mins(1), "it listens when it is closed");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        listens
+    };
+    assert!(!runtime.block_on(listens(Pooler::Transaction)), "there is no way around");
 }

@@ -75,21 +75,57 @@ impl LookupResult {
     }
 }
 
+/// What became of an invalidation that its writer could not publish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Handover {
+    /// Another instance has published it.
+    Taken,
+    /// The writer itself could in the end.
+    Published,
+    /// Nobody had taken it in time.
+    Timeout,
+    /// It was not waited for, since that was in vain a moment ago.
+    Skipped,
+}
+
+impl Handover {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Taken => "taken",
+            Self::Published => "published",
+            Self::Timeout => "timeout",
+            Self::Skipped => "skipped",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HandoverLabels {
+    outcome: &'static str,
+}
+
 /// The figures.
 #[derive(Clone, Debug)]
 pub(crate) struct CacheMetrics {
     reads: Family<ReadLabels, Counter>,
+    handovers: Family<HandoverLabels, Counter>,
     entries: Gauge,
     bytes: Gauge,
 }
 
 impl CacheMetrics {
     pub(crate) fn register(registry: &mut Registry) -> Self {
-        let metrics = Self { reads: Family::default(), entries: Gauge::default(), bytes: Gauge::default() };
+        let (reads, handovers, entries, bytes) = Default::default();
+        let metrics = Self { reads, handovers, entries, bytes };
         registry.register(
             "cache_requests",
             "Keys looked for, by tier, type and result",
             metrics.reads.clone(),
+        );
+        registry.register(
+            "cache_handovers",
+            "Writes whose instance could not tell Redis and left that to another one, by outcome",
+            metrics.handovers.clone(),
         );
         registry.register("cache_entries", "Values held in this process", metrics.entries.clone());
         registry.register("cache_bytes", "Weight of the values held in this process", metrics.bytes.clone());
@@ -101,6 +137,10 @@ impl CacheMetrics {
             let labels = ReadLabels { tier: tier.as_str(), r#type: of, result: result.as_str() };
             self.reads.get_or_create(&labels).inc_by(keys);
         }
+    }
+
+    pub(crate) fn handed_over(&self, outcome: Handover) {
+        self.handovers.get_or_create(&HandoverLabels { outcome: outcome.as_str() }).inc();
     }
 
     pub(crate) fn set_size(&self, entries: u64, bytes: u64) {

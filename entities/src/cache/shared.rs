@@ -396,6 +396,11 @@ impl SharedCache {
         slots.iter().filter(|slot| pending.contains_key(slot)).copied().collect()
     }
 
+    /// Whether any of these is still to be published.
+    pub(super) fn has_pending(&self, slots: &[Slot]) -> bool {
+        !self.pending_among(slots).is_empty()
+    }
+
     /// Stores values beside the request.
     pub(super) fn fill(&self, entries: &[(CacheKey, Vec<u8>, Duration)]) {
         if self.is_split() {

@@ -3,10 +3,10 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use prometheus_client::{
@@ -21,22 +21,105 @@ struct StatementLabels {
     db_collection_name: &'static str,
 }
 
-/// How long others that use the connections made everybody wait for one, since the start. Clones count together.
-#[derive(Clone, Debug, Default)]
-pub struct ConnectionWaits(Arc<(AtomicU64, AtomicU64)>);
+/// How long others that use the connections made everybody wait for one, since the start: also those who wait still. Clones
+/// count together.
+#[derive(Clone, Debug)]
+pub struct ConnectionWaits(Arc<WaitCounts>);
+
+#[derive(Debug)]
+struct WaitCounts {
+    start: Instant,
+    /// Those who had one at once; most do.
+    at_once: AtomicU64,
+    waits: Mutex<Waits>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Waits {
+    ended: u64,
+    ended_after: Duration,
+    waiting: u32,
+    /// The sum of the times after `start` at which those began who wait now.
+    began: Duration,
+}
+
+/// How many have waited, and how many do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WaitSum {
+    /// Those who have a connection, or gave up.
+    pub ended: u64,
+    /// How long they have waited, all together.
+    pub ended_after: Duration,
+    /// Those who wait now.
+    pub waiting: u64,
+    /// How long they have waited so far, all together.
+    pub waiting_for: Duration,
+}
+
+/// Somebody who waits for a connection, until this is dropped.
+#[derive(Debug)]
+pub struct ConnectionWait {
+    counts: Arc<WaitCounts>,
+    /// After the start.
+    began: Duration,
+}
+
+impl Default for ConnectionWaits {
+    fn default() -> Self {
+        let (at_once, waits) = Default::default();
+        Self(Arc::new(WaitCounts { start: Instant::now(), at_once, waits }))
+    }
+}
 
 impl ConnectionWaits {
-    /// Somebody has a connection after this time.
-    pub fn waited(&self, elapsed: Duration) {
-        let (count, nanoseconds) = &*self.0;
-        nanoseconds.fetch_add(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
-        count.fetch_add(1, Ordering::Relaxed);
+    /// Somebody has a connection at once.
+    pub(super) fn none(&self) {
+        self.0.at_once.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many have waited or not, and how long all together.
-    pub fn sum(&self) -> (u64, Duration) {
-        let (count, nanoseconds) = &*self.0;
-        (count.load(Ordering::Relaxed), Duration::from_nanos(nanoseconds.load(Ordering::Relaxed)))
+    /// Somebody begins to wait.
+    pub fn begin(&self) -> ConnectionWait {
+        let counts = Arc::clone(&self.0);
+        let mut waits = counts.waits();
+        let began = counts.start.elapsed();
+        waits.waiting += 1;
+        waits.began += began;
+        drop(waits);
+        ConnectionWait { counts, began }
+    }
+
+    /// All of them, until now.
+    pub fn sum(&self) -> WaitSum {
+        let at_once = self.0.at_once.load(Ordering::Relaxed);
+        let waits = self.0.waits();
+        let Waits { ended, ended_after, waiting, began } = *waits;
+        let waiting_for = (self.0.start.elapsed() * waiting).saturating_sub(began);
+        WaitSum { ended: at_once + ended, ended_after, waiting: waiting.into(), waiting_for }
+    }
+}
+
+impl WaitSum {
+    /// How long those have waited on average who did after that earlier moment, or do now.
+    pub fn average_since(&self, earlier: &Self) -> Duration {
+        let count = self.ended.saturating_sub(earlier.ended) + self.waiting;
+        let elapsed = self.ended_after.saturating_sub(earlier.ended_after) + self.waiting_for;
+        elapsed.checked_div(u32::try_from(count).unwrap_or(u32::MAX)).unwrap_or_default()
+    }
+}
+
+impl WaitCounts {
+    fn waits(&self) -> MutexGuard<'_, Waits> {
+        self.waits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for ConnectionWait {
+    fn drop(&mut self) {
+        let mut waits = self.counts.waits();
+        waits.ended += 1;
+        waits.ended_after += self.counts.start.elapsed().saturating_sub(self.began);
+        waits.waiting -= 1;
+        waits.began -= self.began;
     }
 }
 
@@ -104,5 +187,29 @@ impl DatabaseMetrics {
     /// Somebody has a connection after this time.
     pub(crate) fn waited(&self, elapsed: Duration) {
         self.waits.observe(elapsed.as_secs_f64());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_still_counts_as_long_as_they_have_waited() {
+        let (waits, nobody) = (ConnectionWaits::default(), WaitSum::default());
+        assert_eq!(waits.sum(), nobody);
+        waits.none();
+        let all: Vec<_> = (0..3).map(|_| waits.begin()).collect();
+        std::thread::sleep(Duration::from_millis(40));
+        let before = waits.sum();
+        assert_eq!((before.ended, before.ended_after, before.waiting), (1, Duration::ZERO, 3));
+        assert!(before.waiting_for >= Duration::from_millis(120), "{before:?}");
+        assert!(before.average_since(&nobody) >= Duration::from_millis(30), "one of four did not wait");
+        assert!(before.average_since(&before) >= Duration::from_millis(40), "it is not over");
+        drop(all);
+        let after = waits.sum();
+        assert_eq!((after.ended, after.waiting, after.waiting_for), (4, 0, Duration::ZERO));
+        assert!(after.ended_after >= before.waiting_for, "{after:?}");
+        assert_eq!(after.average_since(&after), Duration::ZERO);
     }
 }

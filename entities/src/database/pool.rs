@@ -393,16 +393,16 @@ impl PoolInner {
         if let Ok(kind) = Arc::clone(kind).try_acquire_owned()
             && let Ok(any) = Arc::clone(&self.all).try_acquire_owned()
         {
-            self.metrics.turns.waited(Duration::ZERO);
+            self.metrics.turns.none();
             return Ok(Turn { _kind: kind, _any: any });
         }
-        let (closed, began) = ("the turns are never closed", Instant::now());
+        let (closed, waiting_now) = ("the turns are never closed", self.metrics.turns.begin());
         let waiting = Box::pin(timeout_at(deadline, async {
             let kind = Arc::clone(kind).acquire_owned().await.expect(closed);
             Turn { _kind: kind, _any: Arc::clone(&self.all).acquire_owned().await.expect(closed) }
         }));
         let turn = waiting.await;
-        self.metrics.turns.waited(began.elapsed());
+        drop(waiting_now);
         turn.map_err(|_| Error::no_connection_in_time())
     }
 

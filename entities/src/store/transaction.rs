@@ -103,7 +103,10 @@ impl Transaction {
         let mut tags = tags_of(&self.changes);
         tags.extend(self.tags.iter().cloned());
         let left = match (self.store.published(), tags.is_empty()) {
-            (Some(published), false) => Some((published, outbox::write(&self, &tags).await?)),
+            (Some(published), false) => {
+                let is_left = self.store.leaves_invalidations();
+                Some((published, outbox::write(&self, &tags, is_left).await?))
+            }
             _ => None,
         };
         if let Some(recorder) = self.store.context().recorder() {
@@ -117,8 +120,13 @@ impl Transaction {
             // failed: it may have happened all the same, and if not, an invalidation costs a miss.
             let written = store.cache().invalidate_by_tag(&tags).await;
             if result.is_ok() {
-                if let (Some(_), Some((published, id))) = (written, left) {
-                    published.add(id);
+                match (written, left) {
+                    (Some(_), Some((published, invalidation))) => published.add(invalidation.id()),
+                    (None, Some((published, invalidation))) if store.has_sharing_others() => {
+                        let (cache, database) = (store.cache(), store.database());
+                        Box::pin(cache.hand_over(database, &published, invalidation)).await;
+                    }
+                    _ => {}
                 }
                 if let (Some(version), Some(recorder)) = (written, store.context().recorder()) {
                     recorder.set_written_version(version);

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use entities::database::ConnectionWaits;
+use entities::database::{ConnectionWaits, WaitSum};
 use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
 
 /// The limit is not lowered further than to so many for each thread: fewer would leave it without work in between, and
@@ -119,7 +119,7 @@ struct WaitWindow {
     began: Instant,
     waited: Duration,
     looks: u32,
-    connections: (u64, Duration),
+    connections: WaitSum,
 }
 
 impl WaitWindow {
@@ -139,11 +139,8 @@ impl WaitWindow {
 
     /// For a thread and for a connection together.
     fn average(&self, connections: &ConnectionWaits) -> Duration {
-        let (count, waited) = connections.sum();
-        let count = u32::try_from(count.saturating_sub(self.connections.0)).unwrap_or(u32::MAX);
-        let for_connection = waited.saturating_sub(self.connections.1).checked_div(count);
-        let for_thread = self.waited.checked_div(self.looks);
-        for_thread.unwrap_or_default() + for_connection.unwrap_or_default()
+        let for_thread = self.waited.checked_div(self.looks).unwrap_or_default();
+        for_thread + connections.sum().average_since(&self.connections)
     }
 }
 
@@ -205,9 +202,11 @@ mod tests {
         let mut window = WaitWindow::begin(&connections);
         window.look().await;
         assert!(window.average(&connections) < Duration::from_millis(50));
-        connections.waited(Duration::from_millis(300));
-        connections.waited(Duration::from_millis(100));
-        assert!(window.average(&connections) >= Duration::from_millis(200), "their average");
+        let waiting = [connections.begin(), connections.begin()];
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert!(window.average(&connections) >= Duration::from_millis(200), "nobody gets a connection");
+        drop(waiting);
+        assert!(window.average(&connections) >= Duration::from_millis(200), "they have one, or gave up");
         let mut window = WaitWindow::begin(&connections);
         for _ in 0..20 {
             tokio::spawn(async {
