@@ -187,7 +187,7 @@ sections! {
         /// run only from twice as much on, with `COST_LIMIT`. Divided in the same way.
         max_answer_memory: Bytes = "96MiB";
         /// Percent of that memory, and of `max_concurrent_requests`, that one address may take without a token, or one
-        /// account; signed-in callers of one address may take twice as much together. An account has this bound wherever it asks from; callers without one
+        /// account; signed-in callers of one address may take one and a half times as much together, and all of one address twice. An account has this bound wherever it asks from; callers without one
         /// who come through `trusted_proxies` that name no address of theirs, or through a gateway, have none.
         address_share: Percent = "25";
         /// Size from which answers are compressed.

@@ -44,8 +44,13 @@ impl Rejection {
 
     /// The answer under the content type that the caller prefers.
     pub(crate) fn into_response_as(self, content_type: &'static str, request_id: &str) -> Response {
+        self.response_with(content_type, self.body(request_id))
+    }
+
+    /// The answer with a body that was made already.
+    pub(crate) fn response_with(&self, content_type: &'static str, body: Vec<u8>) -> Response {
         let headers = [(header::CONTENT_TYPE, content_type), (header::CACHE_CONTROL, self.cache_control())];
-        let mut response = (self.status, headers, self.body(request_id)).into_response();
+        let mut response = (self.status, headers, body).into_response();
         self.add_headers(response.headers_mut());
         response
     }

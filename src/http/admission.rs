@@ -8,7 +8,10 @@
 //! | who is worked for | of all | of one address | of one account |
 //! |---|---|---|---|
 //! | a caller without a token | 3/4 | 1 share | – |
-//! | a signed-in caller, or a gateway | 4/4 | 2 shares | 1 share |
+//! | a signed-in caller, or a gateway | 4/4 | 1 1/2 shares | 1 share |
+//!
+//! An address has 2 shares in all: its signed-in callers, however many there are, leave half a share for the others there, who
+//! leave a share for them.
 //!
 //! Under load there are fewer permits (`adaptive`). Then they are divided equally among the accounts, or the addresses, that
 //! have some, and who has none may have the first one beyond the limit, up to a quarter more: who asks little is served
@@ -299,10 +302,11 @@ impl ConcurrencyLimit {
 
     /// Of all permits that are configured.
     fn limits(&self, owner: &Owner) -> ShareLimits {
+        let address = self.share.saturating_mul(2);
         if owner.is_known() {
-            ShareLimits::new(self.most, self.share.saturating_mul(2), self.share)
+            ShareLimits::new(self.most, (address, address - self.share / 2), self.share)
         } else {
-            ShareLimits::new(self.most - self.most / 4, self.share, self.share)
+            ShareLimits::new(self.most - self.most / 4, (address, self.share), self.share)
         }
     }
 
@@ -368,8 +372,10 @@ mod tests {
         let elsewhere = Owner { account: ann.account, ..address(9) };
         assert_eq!((of_ann.len(), enter_all(&admission, &elsewhere).len()), (4, 0), "one share of a quarter");
         let of_bob = enter_all(&admission, &bob);
-        assert_eq!(of_bob.len(), 4, "another account");
-        assert_eq!(enter_all(&admission, &account(1)).len(), 0, "their address has two shares");
+        assert_eq!(of_bob.len(), 2, "another account");
+        assert_eq!(enter_all(&admission, &account(1)).len(), 0, "a share and a half for all accounts there");
+        let beside_them = enter_all(&admission, &address(1));
+        assert_eq!(beside_them.len(), 2, "their address has two shares");
         let anonymous: Vec<_> = (2..9).map(|last| enter_all(&admission, &address(last))).collect();
         assert_eq!(
             anonymous.iter().map(Vec::len).collect::<Vec<_>>(),
@@ -380,9 +386,31 @@ mod tests {
         assert_eq!(of_another.len(), 4, "the last quarter");
         let gateway = Owner { is_gateway: true, ..Owner::default() };
         assert_eq!(enter_all(&admission, &gateway).len(), 0);
-        drop((of_ann, of_bob, anonymous, of_another));
+        drop((of_ann, of_bob, beside_them, anonymous, of_another));
         assert_eq!(enter_all(&admission, &gateway).len(), 16, "given back");
         assert_eq!((admission.requests.taken.total(), admission.requests.taken.owners()), (0, 0));
+    }
+
+    /// Behind one address (NAT), with and without a token.
+    #[test]
+    fn accounts_and_strangers_of_one_address_keep_each_other_a_place() {
+        let mut http = crate::config::Config::default().http;
+        (http.max_concurrent_requests, http.address_share.0) = (64, 25);
+        for limit in [64, 32] {
+            let admission = Admission::new(&http);
+            admission.lower_to(limit);
+            let accounts: Vec<_> = (0..8).flat_map(|_| enter_all(&admission, &account(1))).collect();
+            let strangers = enter_all(&admission, &address(1));
+            let got = (accounts.len(), strangers.len());
+            assert_eq!(got, (24, 8), "the strangers come last, of {limit}");
+            drop((accounts, strangers));
+            let strangers = enter_all(&admission, &address(1));
+            let accounts: Vec<_> = (0..8).flat_map(|_| enter_all(&admission, &account(1))).collect();
+            let got = (strangers.len(), accounts.len());
+            assert_eq!(got, (16, 16), "the accounts come last, of {limit}");
+            drop((accounts, strangers));
+            assert_eq!(admission.requests.taken.owners(), 0);
+        }
     }
 
     #[test]

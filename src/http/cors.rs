@@ -3,7 +3,7 @@
 //! alone and sets no cookie, so credentials are never allowed, and what is here protects no account by itself. Not here:
 //! how origins are written (`config::origins`).
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::LazyLock};
 
 use axum::{
     extract::{Request, State},
@@ -116,13 +116,19 @@ pub(super) async fn share(State(app): State<App>, request: Request, next: Next) 
         return response;
     }
     let mut response = next.run(request).await;
-    let allowed = allow(&app.http, origin.as_ref(), response.headers_mut());
-    if allowed {
-        let exposed = EXPOSED.each_ref().map(HeaderName::as_str).join(", ");
-        let exposed = HeaderValue::from_str(&exposed).expect("names of headers");
-        response.headers_mut().insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
-    }
+    show(&app.http, origin.as_ref(), response.headers_mut());
     response
+}
+
+/// Lets the browser show an answer with these headers to a page of this origin, if it may have it.
+pub(super) fn show(http: &HttpConfig, origin: Option<&HeaderValue>, headers: &mut HeaderMap) {
+    static ALL_EXPOSED: LazyLock<HeaderValue> = LazyLock::new(|| {
+        let names = EXPOSED.each_ref().map(HeaderName::as_str).join(", ");
+        HeaderValue::from_str(&names).expect("names of headers")
+    });
+    if allow(http, origin, headers) {
+        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, ALL_EXPOSED.clone());
+    }
 }
 
 /// Says whether pages of this origin may have the answer, and on what that depends; true if they may.

@@ -8,10 +8,13 @@
 //! | who holds it | of all | of one address | of one account |
 //! |---|---|---|---|
 //! | a caller without a token | 5/8 | 1 share | – |
-//! | a signed-in caller, or a gateway | 7/8 | 2 shares | 1 share |
+//! | a signed-in caller, or a gateway | 7/8 | 1 1/2 shares | 1 share |
 //! | what is small, of a caller without a token | 8/8, and 6/8 of all such callers | a quarter of a share more | – |
 //! | what is small, of another | 8/8 | half a share more | half a share more |
 //! | the answer of a mutation, which has run | twice what is small | twice | twice |
+//!
+//! An address has 2 shares in all, and half a share more for what is small: its signed-in callers leave half a share for the
+//! others there, who leave a share for them.
 //!
 //! Small is a request or an answer of `SMALL_BYTES` at most. What an encoder holds besides an answer, and what a request takes
 //! beside its body, are no part of how large it is.
@@ -111,10 +114,11 @@ impl Pool {
             (true, true) => self.share / 2,
             (true, false) => self.share / 4,
         };
-        let address = if is_known { self.share * 2 } else { self.share };
+        let kind = if is_known { self.share * 2 - self.share / 2 } else { self.share };
+        let address = self.share * 2 + if is_small { self.share / 2 } else { 0 };
         // Many small ones of strangers leave something for those who are known, of every size.
         let strangers = self.limit - self.limit / 4;
-        ShareLimits::new(total, address + extra, self.share + extra).for_strangers(strangers)
+        ShareLimits::new(total, (address, kind + extra), self.share + extra).for_strangers(strangers)
     }
 }
 
@@ -244,6 +248,22 @@ mod tests {
         assert_eq!(known.map(|held| held.len()), [16, 0], "but not without end");
     }
 
+    /// Behind one address (NAT), with and without a token.
+    #[test]
+    fn accounts_and_strangers_of_one_address_keep_each_other_memory() {
+        let pool = MemoryPool::new(256 * MIB, 25);
+        let accounts: Vec<_> = (0..8).flat_map(|_| take_all(&pool, &account(1))).collect();
+        let strangers = take_all(&pool, &address(1));
+        assert_eq!((accounts.len(), strangers.len()), (96, 32), "of two shares of 64 MiB");
+        assert!(!pool.is_exhausted(&address(1)));
+        drop((accounts, strangers));
+        let strangers = take_all(&pool, &address(1));
+        let accounts: Vec<_> = (0..8).flat_map(|_| take_all(&pool, &account(1))).collect();
+        assert_eq!((strangers.len(), accounts.len()), (64, 64));
+        drop((accounts, strangers));
+        assert_eq!(pool.0.held.owners(), 0);
+    }
+
     #[test]
     fn one_account_gets_its_share_wherever_it_is() {
         let pool = MemoryPool::new(64 * MIB, 25);
@@ -279,7 +299,7 @@ mod tests {
         let _of_ann = (take_all(&pool, &ann), take_all_small(&pool, &ann));
         assert_eq!(exhausted(), [true, false, true], "of the address everything counts");
         drop(small);
-        assert_eq!(exhausted(), [true, false, false]);
+        assert_eq!(exhausted(), [false, false, false]);
     }
 
     /// What others hold shuts nobody out of what is small.

@@ -35,12 +35,14 @@ impl Owner {
     }
 }
 
-/// How much may be held: by everybody together, by all who only have an address, at one address, and for one account.
+/// How much may be held: by everybody together, by all who only have an address, at one address, there by those who are signed
+/// in or by those who are not, whichever asks, and for one account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ShareLimits {
     pub(super) total: usize,
     pub(super) strangers: usize,
     pub(super) address: usize,
+    pub(super) kind_at_address: usize,
     pub(super) account: usize,
 }
 
@@ -48,12 +50,15 @@ impl ShareLimits {
     /// No bound.
     pub(super) const NONE: Self = {
         let most = usize::MAX;
-        Self { total: most, strangers: most, address: most, account: most }
+        Self { total: most, strangers: most, address: most, kind_at_address: most, account: most }
     };
 
-    /// So much in all, and no more than that at one address or for one account.
-    pub(super) fn new(total: usize, address: usize, account: usize) -> Self {
-        Self { total, strangers: total, address: address.min(total), account: account.min(total) }
+    /// So much in all, and no more than that at one address or for one account. Of one address, `kind_at_address` is for those
+    /// like the one who asks.
+    pub(super) fn new(total: usize, (address, kind_at_address): (usize, usize), account: usize) -> Self {
+        let [address, kind_at_address, account] =
+            [address, kind_at_address, account].map(|limit| limit.min(total));
+        Self { total, strangers: total, address, kind_at_address, account }
     }
 
     /// Of it, so much for all who only have an address.
@@ -63,9 +68,10 @@ impl ShareLimits {
 
     /// These limits, so many times.
     pub(super) fn times(self, factor: usize) -> Self {
-        let [total, strangers, address, account] = [self.total, self.strangers, self.address, self.account]
-            .map(|limit| limit.saturating_mul(factor));
-        Self { total, strangers, address, account }
+        let Self { total, strangers, address, kind_at_address, account } = self;
+        let [total, strangers, address, kind_at_address, account] =
+            [total, strangers, address, kind_at_address, account].map(|limit| limit.saturating_mul(factor));
+        Self { total, strangers, address, kind_at_address, account }
     }
 }
 
@@ -77,7 +83,10 @@ pub(super) struct Shares(Mutex<Held>);
 struct Held {
     total: usize,
     strangers: usize,
+    /// Of everybody there.
     by_address: HashMap<IpAddr, usize>,
+    /// Of those there who are not signed in.
+    anonymous_by_address: HashMap<IpAddr, usize>,
     by_account: HashMap<UserId, usize>,
 }
 
@@ -124,6 +133,9 @@ impl Shares {
         }
         if let Some(key) = owner.address {
             give_back(&mut held.by_address, &key, amount);
+            if owner.is_stranger() {
+                give_back(&mut held.anonymous_by_address, &key, amount);
+            }
         }
         if let Some(key) = owner.account {
             give_back(&mut held.by_account, &key, amount);
@@ -140,7 +152,7 @@ impl Shares {
     #[cfg(test)]
     pub(super) fn owners(&self) -> usize {
         let held = self.held();
-        held.by_address.len() + held.by_account.len()
+        held.by_address.len() + held.anonymous_by_address.len() + held.by_account.len()
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -156,6 +168,9 @@ impl Held {
         }
         if let Some(key) = owner.address {
             *self.by_address.entry(key).or_default() += amount;
+            if owner.is_stranger() {
+                *self.anonymous_by_address.entry(key).or_default() += amount;
+            }
         }
         if let Some(key) = owner.account {
             *self.by_account.entry(key).or_default() += amount;
@@ -171,7 +186,7 @@ impl Held {
         let fair = ShareLimits { total, strangers, ..limits };
         let (of_owner, owners) = match (owner.account, owner.address) {
             (Some(account), _) => (of(&self.by_account, &account), self.by_account.len()),
-            (None, Some(address)) => (of(&self.by_address, &address), self.by_address.len()),
+            (None, Some(address)) => (of(&self.anonymous_by_address, &address), self.by_address.len()),
             // Those who ask for many.
             (None, None) => return ShareLimits { total: (all + all / 8).min(limits.total), ..fair },
         };
@@ -186,8 +201,14 @@ impl Held {
         if owner.account.is_some() {
             ShareLimits { account: fair.account.min(each), ..fair }
         } else {
-            ShareLimits { address: fair.address.min(each), ..fair }
+            ShareLimits { kind_at_address: fair.kind_at_address.min(each), ..fair }
         }
+    }
+
+    /// What those hold at an address who are signed in, if this owner is, or those who are not.
+    fn of_kind(&self, owner: &Owner, address: &IpAddr) -> usize {
+        let anonymous = of(&self.anonymous_by_address, address);
+        if owner.is_stranger() { anonymous } else { of(&self.by_address, address) - anonymous }
     }
 
     fn fits(&self, owner: &Owner, amount: usize, limits: ShareLimits) -> bool {
@@ -195,6 +216,7 @@ impl Held {
         fits(self.total, limits.total)
             && (!owner.is_stranger() || fits(self.strangers, limits.strangers))
             && owner.address.is_none_or(|key| fits(of(&self.by_address, &key), limits.address))
+            && owner.address.is_none_or(|key| fits(self.of_kind(owner, &key), limits.kind_at_address))
             && owner.account.is_none_or(|key| fits(of(&self.by_account, &key), limits.account))
     }
 }

@@ -1,7 +1,6 @@
 //! Refuses GraphQL requests early while there is too much to do: in front of all routes and before a body is read further
 //! than what has come with its head, since a server that is busy with refusing serves nobody. What this does not see at
-//! once (a body that is still to come, another origin's page that must be able to read the refusal, a gateway's proof)
-//! goes on, and is refused where permits are given (`admission`). Not here: how much is too much (`admission::adaptive`).
+//! once (a body that is still to come, a gateway's proof) goes on, and is refused where permits are given (`admission`). Not here: how much is too much (`admission::adaptive`).
 
 use std::{
     sync::{
@@ -14,7 +13,7 @@ use std::{
 use axum::{
     body::{Body, HttpBody as _},
     extract::Request,
-    http::{HeaderMap, HeaderValue, Method, header, request::Parts},
+    http::{HeaderMap, Method, header, request::Parts},
     response::Response,
 };
 use bytes::Bytes;
@@ -22,7 +21,7 @@ use futures_util::{FutureExt as _, StreamExt as _, stream};
 use http_body_util::BodyExt as _;
 use memchr::memmem;
 
-use super::{REQUEST_ID, about, admission::OVERLOADED, graphql, media::Media, shares::Owner};
+use super::{REQUEST_ID, about, admission::OVERLOADED, cors, graphql, media::Media, shares::Owner};
 use crate::App;
 
 const ROUTE: &str = "/graphql";
@@ -148,12 +147,12 @@ pub(super) async fn shed(app: &App, request: Request) -> Result<Request, Respons
     Err(refused)
 }
 
-/// Whether it is an ordinary GraphQL request, of no page of a browser: those get headers that are decided elsewhere.
+/// Whether it is an ordinary GraphQL request.
 fn is_plain(request: &Request) -> bool {
     let rest = request.uri().path().strip_prefix(ROUTE);
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         && (request.method() == Method::POST || request.method() == Method::GET)
-        && ![header::ORIGIN, header::UPGRADE, header::CONTENT_ENCODING]
+        && ![header::UPGRADE, header::CONTENT_ENCODING]
             .iter()
             .any(|name| request.headers().contains_key(name))
 }
@@ -172,14 +171,11 @@ fn whole(mut body: Body) -> Result<Bytes, Body> {
 fn refuse(app: &App, parts: &Parts, sender: &Owner, started: Instant) -> Response {
     let id = super::id_of(&parts.headers);
     let media = Media::accepted_by(&parts.headers).unwrap_or(Media::Json);
-    let body = Body::from(body_with(id.to_str().unwrap_or_default()));
-    let mut response = Response::new(body);
-    *response.status_mut() = OVERLOADED.status;
+    let body = body_with(id.to_str().unwrap_or_default());
+    let mut response = OVERLOADED.response_with(media.content_type(), body);
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media.content_type()));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     headers.insert(REQUEST_ID, id);
+    cors::show(&app.http, parts.headers.get(header::ORIGIN), headers);
     app.metrics.shed(parts.method == Method::GET, started.elapsed());
     app.refusals.say(app.admission.limit(), sender, &parts.headers);
     response

@@ -1,6 +1,8 @@
 //! Too much to do: who is refused, how early, and what is taken all the same. Not here: how much is too much
 //! (`admission::adaptive`), how it is divided (`admission`).
 
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::{
     config::setting::{Secrets, Setting as _},
@@ -64,20 +66,41 @@ async fn what_is_not_seen_at_once_is_refused_later() {
         let parts = ["{\"query\":", " \"{ __typename }\"}"].map(Ok::<_, std::io::Error>);
         Body::from_stream(futures_util::stream::iter(parts))
     };
-    let page = || with(post_of(QUERY), "origin", "http://localhost:5173");
-    for request in [post_of(in_parts()), page(), with(post_of(QUERY), "content-encoding", "identity")] {
+    for request in [post_of(in_parts()), with(post_of(QUERY), "content-encoding", "identity")] {
         let request = shed(&app, request).await.expect("given back");
         assert_eq!(rejection(&app, request).await, (503, "OVERLOADED".into()));
     }
     let by_gateway =
         with(post_of(QUERY), "router-authorization", "the secret of a gateway that is long enough");
     shed(&app, by_gateway).await.expect("what a gateway may have is looked at when it has proved to be one");
-    let (_, headers, _) = send(&app, page()).await;
-    assert_eq!(headers["access-control-allow-origin"], "http://localhost:5173", "a page can read why");
     for path in ["/livez", "/.well-known/jwks.json", "/readyz"] {
         let request = shed(&app, get_of(path)).await.expect("never refused");
         assert_eq!(send(&app, request).await.0, 200, "{path}");
     }
+}
+
+/// A browser shows no answer to a page of another origin that does not allow it, not even that there is too much to do.
+#[tokio::test]
+async fn a_page_can_read_that_it_is_refused_early() {
+    let (app, _permits) = busy().await;
+    let cors = |headers: &HeaderMap| -> BTreeMap<String, HeaderValue> {
+        let headers = headers.iter().map(|(name, value)| (name.to_string(), value.clone()));
+        headers.filter(|(name, _)| name.starts_with("access-control-")).collect()
+    };
+    let page = |origin: &str| with(post_of(QUERY), "origin", origin);
+    let early = async |origin: &str| shed(&app, page(origin)).await.expect_err("refused").headers().clone();
+    let (allowed, foreign) = ("http://localhost:5173", "https://elsewhere.example");
+    let refused = early(allowed).await;
+    assert_eq!(refused["access-control-allow-origin"], allowed);
+    let exposed = refused["access-control-expose-headers"].to_str().expect("text");
+    assert!(exposed.split(", ").any(|name| name == "retry-after"), "{exposed}");
+    let (status, late, _) = send(&app, page(allowed)).await;
+    assert_eq!(status, 503);
+    assert_eq!(cors(&refused), cors(&late), "as where it is refused later");
+    assert_eq!(refused["vary"], "origin", "a cache must tell pages apart");
+    let refused = early(foreign).await;
+    assert!(cors(&refused).is_empty(), "{refused:?}");
+    assert_eq!(refused["vary"], "origin");
 }
 
 #[tokio::test]
