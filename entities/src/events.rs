@@ -15,6 +15,7 @@ use tokio::sync::broadcast;
 
 pub(crate) mod relay;
 mod tags;
+pub use relay::missing_rights;
 pub use tags::tags_of;
 
 use crate::{

@@ -169,9 +169,10 @@ impl Redis {
         self.inner.route.until_unconfirmed(connection.master.as_ref()).await;
     }
 
-    /// Is what Redis said last still to be believed? Where sentinels name the master, they have to do so again and again.
-    pub(crate) fn is_confirmed(&self) -> bool {
-        self.inner.route.is_confirmed()
+    /// Is what came on a connection of this term still to be believed? Where sentinels name the master, they have to do so again
+    /// and again, without a break.
+    pub(crate) fn confirms_term(&self, term: u64) -> bool {
+        self.inner.route.confirmed_term() == Some(term)
     }
 
     /// The next command connects anew.

@@ -293,17 +293,25 @@ async fn on_keys(config: &Config, store: &Store, action: Keys, as_json: bool) ->
     let secret: Secret = config.auth.access().secret;
     Ok(match action {
         Keys::List => {
-            let keys = key::load(store.database(), store.revocations(), &secret)
-                .await
-                .map_err(|error| failed(&error))?;
-            let rows = keys.iter().map(|key| (key.kid.as_str(), key.state.as_str(), key.signs_from));
+            // Makes the first one, and the next one when it is time.
+            match key::load(store.database(), store.revocations(), &secret).await {
+                // Sealed with another secret; listed below.
+                Ok(_) | Err(entities::Error::Refused(_)) => {}
+                Err(error) => return Err(failed(&error)),
+            }
+            let keys = key::list(store.database(), &secret).await.map_err(|error| failed(&error))?;
             if as_json {
-                let rows =
-                    rows.map(|(kid, state, from)| json!({ "kid": kid, "state": state, "signsFrom": from }));
-                json!(rows.collect::<Vec<_>>()).to_string()
+                let row = |key: &key::KeyDescription| {
+                    let state = key.state.as_str();
+                    json!({ "kid": key.kid, "state": state, "signsFrom": key.signs_from, "readable": key.is_readable })
+                };
+                json!(keys.iter().map(row).collect::<Vec<_>>()).to_string()
             } else {
-                let lines = rows.map(|(kid, state, from)| format!("{kid}  {state:7}  signs from {from}"));
-                lines.collect::<Vec<_>>().join("\n")
+                let line = |key: &key::KeyDescription| {
+                    let note = if key.is_readable { "" } else { "  sealed with another secret" };
+                    format!("{}  {:7}  signs from {}{note}", key.kid, key.state.as_str(), key.signs_from)
+                };
+                keys.iter().map(line).collect::<Vec<_>>().join("\n")
             }
         }
         Keys::Rotate => {

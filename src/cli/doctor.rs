@@ -249,7 +249,8 @@ async fn redis(config: &Config) -> Check {
     let ServerInfo { version, replicas, .. } = found.server;
     let kind = format!("version {version}, {master}, {replicas} replicas, {tls}");
     let namespace = &config.redis.namespace;
-    let missing = entities::cache::missing_rights(&redis, namespace).await.unwrap_or_default();
+    let mut missing = entities::cache::missing_rights(&redis, namespace).await.unwrap_or_default();
+    missing.extend(entities::events::missing_rights(&redis, namespace).await.unwrap_or_default());
     if !missing.is_empty() {
         return bad(
             format!("{url} ({kind}) refuses rights to this account: {}", missing.join("; ")),
@@ -257,6 +258,12 @@ async fn redis(config: &Config) -> Check {
         );
     }
     match entities::cache::stats(&redis, namespace).await {
+        Ok(_) if url.sentinels().is_some_and(|sentinels| sentinels < 3) => bad(
+            format!(
+                "{url} answers ({kind}), and names fewer than three sentinels: without one of them there is no majority, and Redis is not used"
+            ),
+            "run three sentinels or more on different machines, and list them all in REDIS_URL",
+        ),
         Ok(stats) => Check::ok("redis", format!("{url} answers ({kind}); {stats}")),
         Err(_) => bad(
             format!("{url} ({kind}) refuses what the cache asks; requests go to the database"),

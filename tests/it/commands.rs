@@ -215,6 +215,19 @@ async fn an_operator_mints_and_inspects_tokens_and_changes_keys() {
         let other = [("XP_AUTH_SECRET", "another secret of thirty-two characters")];
         let (code, said) = refused(&url, &["token", "mint", "--user", "editor@example.com"], &other);
         assert!(code == 1 && said.contains("sealed with another secret"), "{said}");
+        // Those that another secret is needed for are listed as well.
+        let foreign = |environment: &[(&str, &str)]| -> Vec<bool> {
+            let (code, out, err) = xp(&url, &["keys", "list", "--json"], "", environment);
+            assert_eq!(code, 0, "{err}");
+            let keys: Value = serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out}"));
+            keys.as_array().expect("keys").iter().map(|key| key["readable"] == false).collect()
+        };
+        let (own, others) = (foreign(&[]), foreign(&other));
+        assert!(!own.is_empty() && own.iter().all(|foreign| !foreign), "{own:?}");
+        assert!(others.len() == own.len() && others.iter().all(|foreign| *foreign), "{others:?}");
+        let (code, said, _) = xp(&url, &["keys", "list"], "", &other);
+        assert_eq!(code, 0);
+        assert!(said.lines().all(|line| line.ends_with("  sealed with another secret")), "{said}");
     }
 }
 

@@ -381,3 +381,71 @@ async fn a_read_within_a_read_on_a_standby_is_as_new_as_any() {
     let read = store.get_or_set("a title", Retention::for_seconds(60), tags, title).await.expect("read");
     assert_eq!(read.as_deref(), Some("after"));
 }
+
+/// What docs/operations.md says under "Sizing".
+fn documented_connections() -> usize {
+    let text = include_str!("../../docs/operations.md");
+    let (_, after) = text.split_once("(`database.max_connections` + ").expect("the formula");
+    after.split_once(')').and_then(|(number, _)| number.parse().ok()).expect("a number")
+}
+
+/// Under load, with statements that are cancelled, a Redis, a standby, and somebody who asks whether it is ready.
+#[test]
+fn an_instance_has_no_more_connections_than_documented() {
+    const MOST: usize = 3;
+    let (primary, redis) = (primary(), runtime().block_on(RedisServer::start()));
+    let standby = primary.standby();
+    let (most, redis_url) = (MOST.to_string(), redis.address());
+    let environment = [
+        ("XP_DATABASE_MAX_CONNECTIONS", most.as_str()),
+        ("XP_DATABASE_POOLER", "none"),
+        ("XP_HTTP_REQUEST_TIMEOUT", "500ms"),
+        ("REDIS_URL", redis_url.as_str()),
+    ];
+    let server = serve(&primary, &[&standby], &environment);
+    let token = process::mint(&primary.url(), "admin@example.com", &[]);
+    primary.sql(
+        "create function slow() returns trigger language plpgsql as
+         $$ begin if new.title like 'slow%' then perform pg_sleep(1); end if; return new; end $$;
+         create trigger slow before insert on forms for each row execute function slow()",
+    );
+    let (over, slow) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let count = |condition: &str| -> usize {
+        let text = format!("select count(*) from pg_stat_activity where application_name = 'xp' {condition}");
+        primary.sql(&text).trim().parse().expect("a number")
+    };
+    let (mut seen, mut own) = (0, 0);
+    thread::scope(|scope| {
+        let end = EndWhenDropped(&over);
+        for client in 0..12 {
+            let (server, token, over, slow) = (&server, &token, &over, &slow);
+            scope.spawn(move || {
+                while !over.load(Ordering::SeqCst) {
+                    let title = if client == 0 { "slow" } else { "fast" };
+                    let write = "mutation($t: String!) { createForm(input: {title: $t}) { form { id } } }";
+                    process::ask(&server.address, token, write, &json!({ "t": title }));
+                    slow.fetch_add(usize::from(client == 0), Ordering::SeqCst);
+                    process::ask(&server.address, token, "{ users(first: 5) { totalCount } }", &json!({}));
+                    process::send(&server.address, "/readyz", &[], "");
+                }
+            });
+        }
+        let began = Instant::now();
+        let kinds = ["and query ilike 'listen %'", "and query like '%pg_cancel_backend%'"];
+        while slow.load(Ordering::SeqCst) < 10
+            || own < kinds.len()
+            || began.elapsed() < Duration::from_secs(5)
+        {
+            assert!(
+                began.elapsed() < Duration::from_mins(1),
+                "{seen} seen, {own} of its own\n{}",
+                server.log()
+            );
+            seen = seen.max(count(""));
+            own = own.max(kinds.iter().filter(|kind| count(kind) > 0).count());
+        }
+        drop(end);
+    });
+    eprintln!("{seen} connections at most, of which {MOST} serve requests");
+    assert!(seen > MOST && seen <= MOST + documented_connections(), "{seen}");
+}

@@ -82,6 +82,19 @@ impl State {
     }
 }
 
+/// What is known of a key without its private half.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyDescription {
+    /// Its RFC 7638 thumbprint.
+    pub kid: String,
+    /// When it begins to sign.
+    pub signs_from: Time,
+    /// Where it is in its life.
+    pub state: State,
+    /// Its private half was sealed with this secret.
+    pub is_readable: bool,
+}
+
 /// A key that is good.
 #[derive(Clone)]
 pub struct SigningKey {
@@ -166,10 +179,10 @@ fn find() -> Select<Entity> {
         .order_by_asc(Column::Kid)
 }
 
-async fn read(database: &Database, secret: &Secret, now: Time) -> Result<Vec<SigningKey>, Error> {
-    let rows: Vec<Model> = database.all("key.list", find()).await?;
+/// Those of these keys that count, the one that signs last first, each with where it is in its life.
+fn in_their_lives(rows: Vec<Model>, now: Time) -> Vec<(Model, State)> {
     // The newest that has begun signs; those before it retire when their successor begins.
-    let (mut keys, mut successor): (Vec<SigningKey>, Option<Time>) = (Vec::new(), None);
+    let (mut keys, mut successor): (Vec<(Model, State)>, Option<Time>) = (Vec::new(), None);
     for row in rows {
         let state = match successor {
             _ if row.signs_from > now => State::Next,
@@ -180,6 +193,27 @@ async fn read(database: &Database, secret: &Secret, now: Time) -> Result<Vec<Sig
         if state != State::Next {
             successor = Some(row.signs_from);
         }
+        keys.push((row, state));
+    }
+    keys
+}
+
+/// The good keys, the one that signs last first, also those that were sealed with another secret.
+///
+/// # Errors
+/// The database's.
+pub async fn list(database: &Database, secret: &Secret) -> Result<Vec<KeyDescription>, Error> {
+    let rows: Vec<Model> = database.all("key.list", find()).await?;
+    let described = in_their_lives(rows, clock::now()).into_iter().map(|(row, state)| {
+        let is_readable = secret.open(&row.kid, &row.sealed_key.0).is_some();
+        KeyDescription { kid: row.kid, signs_from: row.signs_from, state, is_readable }
+    });
+    Ok(described.collect())
+}
+
+async fn read(database: &Database, secret: &Secret, now: Time) -> Result<Vec<SigningKey>, Error> {
+    let rows: Vec<Model> = database.all("key.list", find()).await?;
+    let keys = in_their_lives(rows, now).into_iter().map(|(row, state)| {
         let private_key = secret.open(&row.kid, &row.sealed_key.0).ok_or_else(|| {
             Error::Refused(format!(
                 "the key {} of access tokens was sealed with another secret\n  fix:   give this server the \
@@ -189,9 +223,9 @@ async fn read(database: &Database, secret: &Secret, now: Time) -> Result<Vec<Sig
             ))
         })?;
         let Model { kid, public_key, signs_from, .. } = row;
-        keys.push(SigningKey { kid, public_key, private_key, signs_from, state });
-    }
-    Ok(keys)
+        Ok(SigningKey { kid, public_key, private_key, signs_from, state })
+    });
+    keys.collect()
 }
 
 /// Makes a key unless the newest is younger than `older_than`. The first one of all signs at once.

@@ -69,6 +69,8 @@ pub(super) struct SharedCache {
     started: Instant,
     /// When the last completed read of the log began, microseconds after `started`, plus one; 0 is never.
     log_read_at: AtomicU64,
+    /// Of the connection on which it was read.
+    log_term: AtomicU64,
     /// Invalidated here and not yet published.
     pending: Mutex<FxHashMap<Slot, Pending>>,
     next_pending: AtomicU64,
@@ -143,6 +145,7 @@ impl SharedCache {
             next_pending: AtomicU64::new(0),
             started: Instant::now(),
             log_read_at: AtomicU64::new(0),
+            log_term: AtomicU64::new(0),
             pending: Mutex::default(),
             fills: Arc::new(Semaphore::new(FILLS)),
         }
@@ -150,7 +153,7 @@ impl SharedCache {
 
     /// Was the log read to its end a moment ago?
     pub(super) fn has_lease(&self) -> bool {
-        if self.is_split() || !self.redis.is_confirmed() {
+        if self.is_split() || !self.redis.confirms_term(self.log_term.load(Ordering::Acquire)) {
             return false;
         }
         match self.log_read_at.load(Ordering::Acquire) {

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::{ChangeEvent, Changes, EventBus};
 use crate::{
     id,
-    redis::{Delivery, Redis},
+    redis::{Delivery, Redis, Unavailable},
 };
 
 #[derive(Serialize, Deserialize)]
@@ -25,11 +25,35 @@ struct Message {
     written: Option<String>,
 }
 
+impl Message {
+    fn bytes(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("changes are plain data")
+    }
+}
+
 /// Starts to relay, for as long as the process runs.
 pub(crate) fn begin(events: &EventBus, redis: &Redis, namespace: &str) {
-    let (instance, channel) = (id::new(), format!("xp:{namespace}:changes"));
+    let (instance, channel) = (id::new(), channel_of(namespace));
     tokio::spawn(send(events.clone(), redis.clone(), instance, channel.clone()));
     tokio::spawn(receive(events.clone(), redis.clone(), instance, channel));
+}
+
+fn channel_of(namespace: &str) -> String {
+    format!("xp:{namespace}:changes")
+}
+
+/// What the account may not do that telling other instances of changes, and hearing of theirs, takes, in Redis's words. Those who
+/// listen get a message without changes.
+///
+/// # Errors
+/// `Unavailable` when Redis does not answer.
+pub async fn missing_rights(redis: &Redis, namespace: &str) -> Result<Vec<String>, Unavailable> {
+    let channel = channel_of(namespace);
+    let mut publish = redis::cmd("PUBLISH");
+    publish.arg(&channel).arg(Message { instance: id::new(), changes: Vec::new(), written: None }.bytes());
+    let mut missing = redis.refused_rights(&[redis::cmd("PING"), publish]).await?;
+    missing.extend(redis.refused_subscription(&channel).await?);
+    Ok(missing)
 }
 
 /// How often this process tries to tell the other instances that they have missed something.
@@ -54,8 +78,7 @@ async fn send(events: EventBus, redis: Redis, instance: Uuid, channel: String) {
         let Some(changes) = next else { return };
         let changes = if is_behind { [ChangeEvent::Lagged].into() } else { changes };
         let written = changes.written.map(|version| version.to_string());
-        let message = Message { instance, changes: changes.to_vec(), written };
-        let message = serde_json::to_vec(&message).expect("changes are plain data");
+        let message = Message { instance, changes: changes.to_vec(), written }.bytes();
         is_behind = redis.publish(&channel, &message).await.is_err();
     }
 }
@@ -66,7 +89,8 @@ async fn receive(events: EventBus, redis: Redis, instance: Uuid, channel: String
         let changes: Changes = match subscription.next().await {
             Delivery::Gap => [ChangeEvent::Lagged].into(),
             Delivery::Message(message) => match serde_json::from_slice::<Message>(&message) {
-                Ok(message) if message.instance == instance => continue,
+                // Its own, or one of somebody who only tries whether it may.
+                Ok(message) if message.instance == instance || message.changes.is_empty() => continue,
                 Ok(message) => {
                     let written = message.written.and_then(|version| version.parse().ok());
                     Changes::new(message.changes, written)

@@ -1,7 +1,7 @@
 //! How a connection is made: to the server that is configured or that the sentinels name, and only where that is a master of its own,
 //! with all keys, whose data the cache may use. Not here: what is sent on it (`Redis`).
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::{FutureExt as _, future::BoxFuture};
 use redis::{
@@ -29,6 +29,13 @@ pub(crate) struct CheckedConnection {
     pub(super) master: Option<NamedMaster>,
 }
 
+impl CheckedConnection {
+    /// The term of the master that it leads to.
+    pub(crate) fn term(&self) -> u64 {
+        self.master.as_ref().map_or(0, |master| master.term)
+    }
+}
+
 impl Route {
     pub(super) fn new(source: &RedisSource) -> Self {
         match source {
@@ -37,11 +44,11 @@ impl Route {
         }
     }
 
-    /// Is what a server says at this moment to be believed? A server that is configured always is.
-    pub(super) fn is_confirmed(&self) -> bool {
+    /// The term of the master whose word counts at this moment, if one does. A server that is configured has the same always.
+    pub(super) fn confirmed_term(&self) -> Option<u64> {
         match self {
-            Self::Node(_) => true,
-            Self::Sentinels(watch) => watch.is_confirmed(),
+            Self::Node(_) => Some(0),
+            Self::Sentinels(watch) => watch.confirmed_term(),
         }
     }
 
@@ -59,7 +66,10 @@ impl Route {
         let Self::Sentinels(watch) = self else { return std::future::pending().await };
         let mut changes = watch.changes();
         while self.confirms(master) {
-            let _ = tokio::time::timeout(LEASE / 20, changes.changed()).await;
+            // Nobody tells that it is over.
+            let Some(end) = watch.lease_end() else { return };
+            let just_after = end + Duration::from_millis(1);
+            let _ = tokio::time::timeout_at(just_after.into(), changes.changed()).await;
         }
     }
 }
@@ -256,6 +266,24 @@ impl Redis {
         }
         refused.dedup();
         Ok(refused)
+    }
+
+    /// What the account may not do where it listens on this channel, in Redis's words.
+    ///
+    /// # Errors
+    /// `Unavailable` when Redis does not answer.
+    pub(crate) async fn refused_subscription(&self, channel: &str) -> Result<Vec<String>, Unavailable> {
+        let subscribing = async {
+            let (client, _) = self.target().await?;
+            client.get_async_pubsub().await?.subscribe(channel).await
+        };
+        match tokio::time::timeout(WRITE_TIMEOUT + CONNECT_TIMEOUT, subscribing).await {
+            Ok(Ok(())) => Ok(Vec::new()),
+            Ok(Err(error)) if error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm) => {
+                Ok(vec![reason(&error)])
+            }
+            _ => Err(Unavailable),
+        }
     }
 }
 

@@ -37,6 +37,8 @@ pub(super) struct NamedMaster {
     pub(super) port: u16,
     /// Since when, without a break.
     pub(super) since: Instant,
+    /// Which one it is of those that were named: the same server counts anew after a break.
+    pub(super) term: u64,
 }
 
 impl NamedMaster {
@@ -55,6 +57,8 @@ pub(super) struct SentinelWatch {
     master: watch::Sender<Option<NamedMaster>>,
     /// When the majority that named it was asked, microseconds after `started`, plus one; 0 is never.
     confirmed_at: AtomicU64,
+    /// Of the master that was named last.
+    term: AtomicU64,
 }
 
 /// The last answer of one sentinel, and what went wrong since.
@@ -76,6 +80,7 @@ impl SentinelWatch {
             answers,
             master: watch::Sender::new(None),
             confirmed_at: AtomicU64::new(0),
+            term: AtomicU64::new(0),
         })
     }
 
@@ -98,10 +103,19 @@ impl SentinelWatch {
 
     /// Has a majority named the master a moment ago?
     pub(super) fn is_confirmed(&self) -> bool {
-        match self.confirmed_at.load(Ordering::Acquire) {
-            0 => false,
-            at => self.started.elapsed().saturating_sub(Duration::from_micros(at - 1)) <= LEASE,
-        }
+        self.lease_end().is_some_and(|end| Instant::now() <= end)
+    }
+
+    /// How long the master counts that was named last.
+    pub(super) fn lease_end(&self) -> Option<Instant> {
+        let asked_at = self.confirmed_at.load(Ordering::Acquire).checked_sub(1)?;
+        Some(self.started + Duration::from_micros(asked_at) + LEASE)
+    }
+
+    /// The term of the master that counts now.
+    pub(super) fn confirmed_term(&self) -> Option<u64> {
+        // What is confirmed has its term already.
+        self.is_confirmed().then(|| self.term.load(Ordering::Acquire))
     }
 
     /// Does this one still count, and has it all the time?
@@ -171,7 +185,8 @@ impl SentinelWatch {
                 return false;
             }
             // Meanwhile there may have been another one.
-            *master = Some(NamedMaster { host, port, since: Instant::now() });
+            let term = self.term.fetch_add(1, Ordering::AcqRel) + 1;
+            *master = Some(NamedMaster { host, port, since: Instant::now(), term });
             true
         });
         let at = confirmed.saturating_duration_since(self.started).as_micros() as u64 + 1;
@@ -293,5 +308,13 @@ mod tests {
         watch.note(2, named("old"), Instant::now());
         let after = watch.master().expect("it counts");
         assert!(after.since > before.since && !watch.confirms(&before));
+        assert_eq!((before.term, after.term, watch.confirmed_term()), (1, 2, Some(2)));
+        watch.note(0, named("old"), Instant::now());
+        assert_eq!(watch.confirmed_term(), Some(2), "it goes on");
+        watch.note(0, named("new"), Instant::now());
+        watch.note(1, named("new"), Instant::now());
+        assert_eq!(watch.confirmed_term(), Some(3));
+        watch.confirmed_at.store(0, Ordering::Release);
+        assert_eq!(watch.confirmed_term(), None);
     }
 }

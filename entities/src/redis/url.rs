@@ -65,6 +65,16 @@ impl FromStr for RedisUrl {
     }
 }
 
+impl RedisUrl {
+    /// How many sentinels it names; none where it is of a server.
+    pub fn sentinels(&self) -> Option<usize> {
+        match &self.source {
+            RedisSource::Node(_) => None,
+            RedisSource::Sentinel(source) => Some(source.sentinels.len()),
+        }
+    }
+}
+
 impl RedisSource {
     fn parse(text: &str) -> Result<Self, String> {
         let (scheme, rest) = text.split_once("://").ok_or(SCHEMES)?;

@@ -3,7 +3,7 @@
 
 use std::{process::Output, time::Duration};
 
-use entities::{Store, cache, redis::Redis, session};
+use entities::{Store, cache, events, redis::Redis, session};
 use prometheus_client::registry::Registry;
 use serde_json::json;
 
@@ -94,6 +94,7 @@ async fn a_replica_and_a_sentinel_are_refused_as_servers() {
     let of_sentinel = |name: &str| format!("redis+sentinel://127.0.0.1:{}/{name}", sentinel.port());
     let told = doctor(&of_sentinel("main"));
     assert!(told.contains(&format!("the sentinels' master is 127.0.0.1:{port}")), "{told}");
+    assert!(told.contains("fewer than three sentinels"), "{told}");
     let told = doctor(&of_sentinel("mine"));
     assert!(told.contains("it knows no master `mine`"), "{told}");
 }
@@ -212,14 +213,14 @@ async fn an_account_with_the_documented_rights_suffices() {
         assert!(!server.log().contains("Redis refused"), "{}", server.log());
     }
     // Each of the rights is needed.
-    for right in rights.iter().filter(|word| word.starts_with(['+', '~'])) {
-        if ["+publish", "+subscribe", "+ping"].contains(right) {
-            continue;
-        }
+    for right in rights.iter().filter(|word| word.starts_with(['+', '~', '&'])) {
         let others: Vec<&str> = rights.iter().copied().filter(|word| word != right).collect();
         set_user(&redis, &others);
         let missing = match handle().describe().await {
-            Ok(_) => cache::missing_rights(&handle(), "xp").await.expect("it answers"),
+            Ok(_) => {
+                let of_cache = cache::missing_rights(&handle(), "xp").await.expect("it answers");
+                [of_cache, events::missing_rights(&handle(), "xp").await.expect("it answers")].concat()
+            }
             Err(reason) => vec![reason],
         };
         assert!(!missing.is_empty(), "without {right} nothing is missing");

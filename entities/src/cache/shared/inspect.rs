@@ -66,8 +66,8 @@ pub async fn purge(redis: &Redis, namespace: &str) -> Result<(), Unavailable> {
     SharedCache::new(redis.clone(), namespace).delete().await
 }
 
-/// What the account may not do that the cache and what is beside it do, in Redis's words. Nothing is changed by asking. Who may tell
-/// other instances of changes (PUBLISH) shows only when one does.
+/// What the account may not do that the cache and what is kept beside it do, in Redis's words. Nothing is changed by asking.
+/// Events have rights of their own (`events`).
 ///
 /// # Errors
 /// `Unavailable` when Redis does not answer.

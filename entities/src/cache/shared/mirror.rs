@@ -37,9 +37,9 @@ pub(in crate::cache) async fn follow(cache: Weak<CacheInner>) {
         // A connection of its own: waiting for the log would hold up every other command on it.
         if let Ok(mut dedicated) = redis.dedicated().await {
             // Ends when the connection does; the next one starts with the whole table.
-            let watched = dedicated.clone();
+            let (watched, term) = (dedicated.clone(), dedicated.term());
             let failure = tokio::select! {
-                failure = follow_on(&cache, &mut dedicated.connection) => failure,
+                failure = follow_on(&cache, &mut dedicated.connection, term) => failure,
                 () = redis.until_replaced(&watched) => MirrorFailure::Unavailable,
             };
             if let MirrorFailure::Redis(error) = failure {
@@ -67,16 +67,21 @@ impl From<Unavailable> for MirrorFailure {
     }
 }
 
-async fn follow_on(cache: &Weak<CacheInner>, connection: &mut MultiplexedConnection) -> MirrorFailure {
-    let Err(failure) = follow_until_failure(cache, connection).await;
+async fn follow_on(
+    cache: &Weak<CacheInner>,
+    connection: &mut MultiplexedConnection,
+    term: u64,
+) -> MirrorFailure {
+    let Err(failure) = follow_until_failure(cache, connection, term).await;
     failure
 }
 
 async fn follow_until_failure(
     cache: &Weak<CacheInner>,
     connection: &mut MultiplexedConnection,
+    term: u64,
 ) -> Result<Infallible, MirrorFailure> {
-    let mut at = load(cache, connection).await?;
+    let mut at = load(cache, connection, term).await?;
     loop {
         let began = Instant::now();
         let (invalidations, table) = round(cache, connection, at).await?;
@@ -112,9 +117,11 @@ impl SharedCache {
         self.log_read_at.fetch_max(at, Ordering::AcqRel);
     }
 
-    /// What is taken over may lack what was invalidated since it was read; the log has it.
-    fn end_lease(&self) {
+    /// What is taken over may lack what was invalidated since it was read; the log has it. It is read on a connection of this
+    /// term from now on.
+    fn end_lease(&self, term: u64) {
         self.log_read_at.store(0, Ordering::Release);
+        self.log_term.store(term, Ordering::Release);
     }
 }
 
@@ -122,10 +129,11 @@ impl SharedCache {
 async fn load(
     cache: &Weak<CacheInner>,
     connection: &mut MultiplexedConnection,
+    term: u64,
 ) -> Result<Version, MirrorFailure> {
     let cache = cache.upgrade().ok_or(Unavailable)?;
     let shared = cache.shared.as_ref().ok_or(Unavailable)?;
-    shared.end_lease();
+    shared.end_lease(term);
     shared.table().await?;
     let mut command = redis::cmd("GET");
     command.arg(&shared.table_key);
