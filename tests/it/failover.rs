@@ -131,3 +131,58 @@ fn writes_go_on_where_a_standby_took_over() {
     assert_eq!(primary.sql("select count(*) from forms where title like 'replaced%'"), "0");
     assert_eq!(first.sql("select count(*) from forms where title = 'replaced'"), "1");
 }
+
+/// A server that is no standby, and was told to take no writes, is not the one that is written to where another one takes them.
+#[test]
+fn of_several_servers_the_one_that_takes_writes_is_used() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    // Not of one cluster: what is stored shows where it was written.
+    let [closed, open] = [0, 1].map(|_| runtime.block_on(Primary::start()));
+    let set_read_only = |server: &Primary, is_read_only: bool| {
+        let value = if is_read_only { "on" } else { "off" };
+        server.sql(&format!("alter system set default_transaction_read_only = {value}"));
+        server.sql("select pg_reload_conf()");
+        let began = Instant::now();
+        while server.sql("show transaction_read_only").trim() != value {
+            assert!(began.elapsed() < Duration::from_mins(1), "it is not {value}");
+            thread::sleep(Duration::from_millis(10));
+        }
+    };
+    set_read_only(&closed, true);
+    let url = format!("postgres://postgres@{},{}/xp", closed.address(), open.address());
+    let token = process::mint(&url, "admin@example.com", &[]);
+    let server = Server::start(&url, &[("XP_DATABASE_ACQUIRE_TIMEOUT", "2s")]);
+    let write = |title: &str| {
+        let answer =
+            process::ask(&server.address, &token, WRITE, &json!({ "title": title })).expect("an answer");
+        (
+            answer["data"]["createForm"]["form"]["id"].is_string(),
+            answer["errors"][0]["extensions"]["code"].clone(),
+        )
+    };
+    for number in 0..20 {
+        let (is_stored, code) = write(&format!("chosen{number}"));
+        assert!(is_stored, "{code}\n{}", server.log());
+    }
+    let stored = |server: &Primary| {
+        server.sql("select count(*) from forms where title like 'chosen%'").trim().to_owned()
+    };
+    assert_eq!((stored(&closed), stored(&open)), ("0".to_owned(), "20".to_owned()));
+    // Where none takes writes, one of them is still read from.
+    set_read_only(&open, true);
+    let began = Instant::now();
+    while write("refused").0 {
+        assert!(began.elapsed() < Duration::from_mins(1), "it is stored all the same");
+    }
+    for _ in 0..10 {
+        assert_eq!(write("refused"), (false, json!("UNAVAILABLE")));
+        let read = process::ask(&server.address, &token, "{ forms(first: 1) { totalCount } }", &json!({}));
+        assert!(read.as_ref().is_some_and(|read| read["errors"].is_null()), "{read:?}\n{}", server.log());
+    }
+    set_read_only(&open, false);
+    let began = Instant::now();
+    while !write("again").0 {
+        assert!(began.elapsed() < Duration::from_mins(1), "writes do not go on\n{}", server.log());
+        thread::sleep(Duration::from_millis(20));
+    }
+}

@@ -449,3 +449,23 @@ fn an_instance_has_no_more_connections_than_documented() {
     eprintln!("{seen} connections at most, of which {MOST} serve requests");
     assert!(seen > MOST && seen <= MOST + documented_connections(), "{seen}");
 }
+
+/// What was measured last says nothing of a standby that is away.
+#[test]
+fn the_lag_of_a_standby_that_is_away_is_not_shown() {
+    let primary = primary();
+    let mut standby = primary.standby();
+    let server = serve(&primary, &[&standby], &[]);
+    wait_for("the lag of a standby", &server, || shows_lag(&server, &standby));
+    standby.stop();
+    wait_for("no lag of one that is away", &server, || !shows_lag(&server, &standby));
+    standby.start_again();
+    wait_for("its lag when it is back", &server, || shows_lag(&server, &standby));
+}
+
+fn shows_lag(server: &Server, standby: &Standby) -> bool {
+    let (_, text) = process::send(&server.address, "/metrics", &[], "").expect("the server is there");
+    let is_lag =
+        |line: &str| line.starts_with("database_replica_lag_seconds{") && line.contains(&standby.name());
+    text.lines().any(is_lag)
+}

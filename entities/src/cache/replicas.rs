@@ -332,7 +332,7 @@ impl Follower {
         let member = &self.member;
         // While the primary is away nothing is written, and what was covered still is.
         let _ = self.take_point(cache, replicas).await;
-        let mut seen = self.ask(watcher).await?;
+        let mut seen = self.ask(watcher).await.inspect_err(|_| member.replica.forget_lag())?;
         let (point, missing_since) = {
             let points = replicas.points();
             (points.reached(seen.watch.position).copied(), points.missing_since(seen.watch.position))

@@ -115,7 +115,7 @@ impl ReplicaMetrics {
         );
         registry.register(
             "database_replica_lag_seconds",
-            "How old the oldest change is that a standby does not show yet",
+            "How old the oldest change is that a standby does not show yet; of one that does not answer nothing is said",
             metrics.lag.clone(),
         );
         registry.register(
@@ -187,6 +187,11 @@ impl Replica {
     /// Notes how far it is behind.
     pub(crate) fn set_lag(&self, seconds: f64) {
         self.0.metrics.lag.get_or_create(&self.labels()).set(seconds);
+    }
+
+    /// Nobody knows how far it is behind.
+    pub(crate) fn forget_lag(&self) {
+        self.0.metrics.lag.remove(&self.labels());
     }
 
     /// Notes that a read ran on the primary instead.

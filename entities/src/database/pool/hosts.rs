@@ -30,26 +30,41 @@ const TIMELINE: &str =
     "SELECT ('x' || lpad(left(pg_walfile_name(pg_current_wal_insert_lsn()), 8), 16, '0'))::bit(64)::bigint";
 
 impl PoolInner {
-    /// A connection to the only server, or to that of several that is no standby: others may know less than was acknowledged.
+    /// A connection to the only server, or to that of several that takes writes. Where none does, to one that is no standby all
+    /// the same (its writes may have been turned off): standbys may know less than was acknowledged.
     pub(super) async fn open(&self) -> Result<Session, sqlx::Error> {
         if self.hosts.len() == 1 {
             return self.open_at(0).await;
         }
         let known = self.leader.load(Ordering::Relaxed);
-        if let Ok(Ok(session)) = timeout(OTHERS_AFTER, self.open_leader_at(known)).await {
-            return Ok(session);
+        let mut read_only = None;
+        match timeout(OTHERS_AFTER, self.open_leader_at(known)).await {
+            Ok(Ok(session)) if session.is_read_only => read_only = Some(session),
+            Ok(Ok(session)) => return Ok(session),
+            Ok(Err(_)) | Err(_) => {}
         }
-        let mut opening: FuturesUnordered<_> =
-            (0..self.hosts.len()).map(|host| self.open_leader_at(host)).collect();
+        let others = (0..self.hosts.len()).filter(|host| read_only.is_none() || *host != known);
+        let mut opening: FuturesUnordered<_> = others.map(|host| self.open_leader_at(host)).collect();
         let mut failed = None;
-        while let Some(opened) = opening.next().await {
-            match opened {
-                Ok(session) => {
+        loop {
+            let next = if read_only.is_none() {
+                opening.next().await
+            } else {
+                timeout(OTHERS_AFTER, opening.next()).await.unwrap_or_default()
+            };
+            match next {
+                Some(Ok(session)) if session.is_read_only => read_only = read_only.or(Some(session)),
+                Some(Ok(session)) => {
                     self.follow(session.host);
                     return Ok(session);
                 }
-                Err(error) => failed = error.or(failed),
+                Some(Err(error)) => failed = error.or(failed),
+                None => break,
             }
+        }
+        if let Some(session) = read_only {
+            self.follow(session.host);
+            return Ok(session);
         }
         let none = || io::Error::new(io::ErrorKind::NotConnected, "none of the servers takes writes");
         Err(failed.unwrap_or_else(|| sqlx::Error::Io(none())))
@@ -71,7 +86,7 @@ impl PoolInner {
         if timeline < known { Err(None) } else { Ok(session) }
     }
 
-    /// This server takes the writes.
+    /// This server takes the writes, as far as one does.
     fn follow(&self, host: usize) {
         if self.leader.swap(host, Ordering::Relaxed) == host {
             return;
