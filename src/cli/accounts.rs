@@ -302,8 +302,8 @@ async fn on_keys(config: &Config, store: &Store, action: Keys, as_json: bool) ->
             let keys = key::list(store.database(), &secret).await.map_err(|error| failed(&error))?;
             if as_json {
                 let row = |key: &key::KeyDescription| {
-                    let state = key.state.as_str();
-                    json!({ "kid": key.kid, "state": state, "signsFrom": key.signs_from, "readable": key.is_readable })
+                    let (state, from, readable) = (key.state.as_str(), key.signs_from, key.is_readable);
+                    json!({ "kid": key.kid, "state": state, "signsFrom": from, "readable": readable })
                 };
                 json!(keys.iter().map(row).collect::<Vec<_>>()).to_string()
             } else {

@@ -18,6 +18,7 @@ use crate::harness::{RedisServer, TestApp, db, process, text};
 mod answers;
 mod clocks;
 mod connections;
+mod handover;
 mod outages;
 mod races;
 mod sentinel;

@@ -1,9 +1,9 @@
 //! Nobody works for a request that is over: its time is up, or its client has gone away. PostgreSQL is asked what it does.
 //! The tables are locked meanwhile and statements have no time-out of their own, so only being cancelled ends them.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use entities::Role;
+use entities::{DatabaseOptions, Role, Store, form, id::FormId};
 use prometheus_client::registry::Registry;
 use schema::{Access, AccessOptions, auth::token::Subject};
 use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbBackend, Statement, TransactionTrait as _};
@@ -111,4 +111,46 @@ async fn postgresql_stops_working_when_the_time_of_a_request_is_up() {
     assert!(answer.starts_with("HTTP/1.1 504") && answer.contains("TIMEOUT"), "{answer}");
     server.expect_waiting(0, "its time is up").await;
     drop(locked);
+}
+
+/// What limits the number of requests by how long they wait has to see those who get nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_a_connection_is_counted_while_they_wait() {
+    let url = db::own_postgres().await;
+    let beside = TestApp::over(&url).await;
+    let options = DatabaseOptions {
+        max_connections: 1,
+        acquire_timeout: Duration::from_mins(1),
+        ..DatabaseOptions::at(&url)
+    };
+    let store = Store::connect(&options, &mut Registry::default()).await.expect("it is there");
+    let waits = store.database().connection_waits().clone();
+    let lock = beside.store.connection().begin().await.expect("begun");
+    lock.execute_unprepared("lock table forms in access exclusive mode").await.expect("locked");
+    let read = || {
+        let store = store.clone();
+        tokio::spawn(async move { form::by_ids(&store, &[FormId::new()]).await.map(|found| found.len()) })
+    };
+    let reading: Vec<_> = (0..4).map(|_| read()).collect();
+    let until = async |is_so: &dyn Fn() -> bool| {
+        let began = Instant::now();
+        while !is_so() {
+            assert!(began.elapsed() < PATIENCE, "{:?}", waits.sum());
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    until(&|| waits.sum().waiting == 3).await;
+    let before = waits.sum();
+    until(&|| waits.sum().waiting_for >= before.waiting_for + Duration::from_millis(300)).await;
+    assert!(waits.sum().average_since(&before) >= Duration::from_millis(100), "{:?}", waits.sum());
+    // One of them gives up.
+    reading[3].abort();
+    until(&|| waits.sum().waiting == 2).await;
+    lock.rollback().await.expect("it is free again");
+    for reading in reading.into_iter().take(3) {
+        assert_eq!(reading.await.expect("no panic").expect("it has a connection"), 0);
+    }
+    let after = waits.sum();
+    assert_eq!((after.waiting, after.waiting_for), (0, Duration::ZERO));
+    assert!(after.ended >= before.ended + 3, "{before:?}, {after:?}");
 }

@@ -115,7 +115,8 @@ impl ReplicaMetrics {
         );
         registry.register(
             "database_replica_lag_seconds",
-            "How old the oldest change is that a standby does not show yet; of one that does not answer nothing is said",
+            "How old the oldest change is that a standby does not show yet; nothing is said of one that does \
+             not answer",
             metrics.lag.clone(),
         );
         registry.register(
