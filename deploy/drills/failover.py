@@ -279,10 +279,8 @@ class Drill:
         for node in self.nodes:
             if node is primary:
                 continue
-            server = int((node.data / "postmaster.pid").read_text().split("\n", 1)[0])
-            held_up += [pid for pid in postgres.children(server) if b"walreceiver" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-        for pid in held_up:
-            os.kill(pid, signal.SIGSTOP)
+            held_up += postgres.receivers(node.data)
+        postgres.signal_all(held_up, signal.SIGSTOP)
         time.sleep(2)
         return held_up
 

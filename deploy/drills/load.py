@@ -30,7 +30,8 @@ RENAME = "mutation($input: UpdateProfileInput!) { payload: updateProfile(input: 
 NAME = "{ me { displayName } }"
 NODES = "query($ids: [ID!]!) { nodes(ids: $ids) { id } }"
 
-Write = collections.namedtuple("Write", "kind key sent answered outcome id")
+# The token is that of the cache: with it, a read anywhere is as new as the write.
+Write = collections.namedtuple("Write", "kind key sent answered outcome id token")
 Read = collections.namedtuple("Read", "sent answered outcome stale")
 
 # How what was written is found in the database, by kind and key. Forms, submissions and positions could be there twice.
@@ -74,14 +75,18 @@ class Load:
 
     def start(self, server, tokens, form):
         self.server, self.tokens, self.form, self.goes_on = server, tokens, form, True
-        works = [self.create_form] * 2 + [self.create_form_until_acknowledged] + [self.submit] * 2 + [self.record] * 2 + [self.read_nodes] * 4
-        works += [lambda account=account: self.rename(account) for account in ACCOUNTS]
-        works += [lambda account=account: self.read_name(account) for account in ACCOUNTS]
+        works = self.works()
         pause = len(works) / self.rate
         self.threads = [threading.Thread(target=self.work, args=(work, pause, pause * index / len(works))) for index, work in enumerate(works)]
         self.threads.append(threading.Thread(target=self.watch_the_clock))
         for thread in self.threads:
             thread.start()
+
+    def works(self):
+        """What is done all the time, each by a thread of its own."""
+        works = [self.create_form] * 2 + [self.create_form_until_acknowledged] + [self.submit] * 2 + [self.record] * 2 + [self.read_nodes] * 4
+        works += [lambda account=account: self.rename(account) for account in ACCOUNTS]
+        return works + [lambda account=account: self.read_name(account) for account in ACCOUNTS]
 
     def stop(self):
         self.goes_on = False
@@ -112,11 +117,12 @@ class Load:
 
     def write(self, kind, key, query, variables, token, **headers):
         sent = time.time()
-        node = None
+        node = cache = None
         try:
             status, answer = self.server.ask(query, {"input": variables}, token, **headers)
             outcome = code(status, answer)
             payload = (answer.get("data") or {}).get("payload") or {}
+            cache = (answer.get("extensions") or {}).get("cacheToken")
             errors = answer.get("errors") or [{}]
             # Stored, but it could not be read back.
             node = (errors[0].get("extensions") or {}).get("stored")
@@ -127,7 +133,7 @@ class Load:
                 node = node or (results[0].get("node") or {}).get("id")
         except OSError as error:
             outcome = f"connection lost: {error}"
-        done = Write(kind, key, sent, time.time(), outcome, node)
+        done = Write(kind, key, sent, time.time(), outcome, node, cache)
         with self.lock:
             self.writes.append(done)
             if outcome == ACKNOWLEDGED and isinstance(node, str) and kind in ("form", "submission"):
@@ -175,10 +181,10 @@ class Load:
             ids = random.sample(self.nodes, min(len(self.nodes), 5)) + list(self.nodes)[-2:]
         self.read(NODES, {"ids": ids}, self.tokens[ADMIN], lambda data: None in data["nodes"])
 
-    def read(self, query, variables, token, is_stale):
+    def read(self, query, variables, token, is_stale, **headers):
         sent, stale = time.time(), False
         try:
-            status, answer = self.server.ask(query, variables, token)
+            status, answer = self.server.ask(query, variables, token, **headers)
             outcome = code(status, answer) or ACKNOWLEDGED
             if outcome == ACKNOWLEDGED:
                 stale = is_stale(answer["data"])

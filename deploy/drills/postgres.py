@@ -2,6 +2,7 @@
 to it (restore.py, failover.py)."""
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -11,6 +12,7 @@ from pathlib import Path
 
 CONFIGURATION = Path(__file__).resolve().parents[1] / "postgres"
 START_SECONDS = 120
+PORTS = (10_000, 32_000)
 # Servers that a drill starts are small, and take part in nothing but the drill. A process that is killed has given all its writes
 # to the kernel, so that they need not be on the disk (`fsync`).
 OPTIONS = {
@@ -19,8 +21,15 @@ OPTIONS = {
 
 
 def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
+    """Not one that the kernel gives to connections that go out: it is still free when a server comes back that was killed."""
+    for _ in range(1000):
+        port = random.randrange(*PORTS)
+        try:
+            with socket.create_server(("127.0.0.1", port)):
+                return port
+        except OSError:
+            continue
+    raise RuntimeError(f"there is no free port among {PORTS}")
 
 
 def program(name):
@@ -106,24 +115,34 @@ class Cluster:
     def url(self, account="postgres"):
         return f"postgres://{account}@127.0.0.1:{self.port}/xp"
 
-    def sql(self, text, database="xp"):
+    def sql(self, text, database="xp", seconds=None):
         """What statements answer, each in a line, columns separated by `|`."""
         return run(
             program("psql"), "-XAtq", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-p", self.port, "-U", "postgres", "-d", database,
-            "-f", "-", input=text, env={**os.environ, "PGCONNECT_TIMEOUT": "5"},
+            "-f", "-", input=text, env={**os.environ, "PGCONNECT_TIMEOUT": "5"}, timeout=seconds,
         ).strip()
 
     def kill(self):
         """Ends it as a loss of the machine does: all its processes at once, without a word."""
         kill_server(self.data)
         if self.process:
+            # `runuser` stands still when what it runs does, and would not see its end.
+            signal_all([self.process.pid], signal.SIGCONT)
             self.process.wait()
             self.process = None
 
-    def stop(self):
+    def stand_still(self, goes_on=False):
+        """SIGSTOP, or SIGCONT, to all its processes."""
+        name = signal.SIGCONT if goes_on else signal.SIGSTOP
+        signal_all([server_of(self.data), *children(server_of(self.data))], name)
+        if goes_on and self.process:
+            # `runuser` stands still when what it runs does, and does not go on with it.
+            signal_all([self.process.pid], name)
+
+    def stop(self, mode="immediate"):
         if self.process and self.process.poll() is None:
             subprocess.run(
-                as_account([program("pg_ctl"), "stop", "--mode=immediate", "--silent", "--pgdata", self.data]), cwd="/", check=False
+                as_account([program("pg_ctl"), "stop", f"--mode={mode}", "--silent", "--pgdata", self.data]), cwd="/", check=False
             )
             self.process.wait(60)
         self.process = None
@@ -131,20 +150,32 @@ class Cluster:
 
 def kill_server(data):
     """SIGKILL to the server of this data directory and to all its children."""
-    file = Path(data) / "postmaster.pid"
-    if not file.exists():
+    if not (Path(data) / "postmaster.pid").exists():
         return
-    server = file.read_text().split("\n", 1)[0]
-    killed = [int(server), *children(int(server))]
-    for pid in killed:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
+    killed = [server_of(data), *children(server_of(data))]
+    signal_all(killed, signal.SIGKILL)
     until = time.monotonic() + 30
     while any(state(pid)[0] not in "ZX" for pid in killed):
         assert time.monotonic() < until, "what was killed has ended"
         time.sleep(0.02)
+
+
+def server_of(data):
+    """The first process of the server of this data directory."""
+    return int((Path(data) / "postmaster.pid").read_text().split("\n", 1)[0])
+
+
+def receivers(data):
+    """The processes of a standby that take what the primary writes."""
+    return [pid for pid in children(server_of(data)) if b"walreceiver" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def signal_all(pids, name):
+    for pid in pids:
+        try:
+            os.kill(pid, name)
+        except ProcessLookupError:
+            pass
 
 
 def state(pid):

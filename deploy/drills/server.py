@@ -43,36 +43,25 @@ class Program:
         """An access token of an account, for the whole drill."""
         return self.command("token", "mint", "--ttl-seconds", "7200", "--user", email)
 
-    def serve(self, name, **more):
-        return Server(self, name, more)
+    def serve(self, name, port=None, **more):
+        return Server(self, name, port or free_port(), more)
 
 
-class Server:
-    """`xp serve`."""
+class Client:
+    """Requests to a server, or to what stands in front of it."""
 
-    def __init__(self, program, name, more):
-        self.port, self.log_file = free_port(), program.folder / f"{name}.log"
-        self.connections = threading.local()
-        with open(self.log_file, "ab") as log:
-            self.process = subprocess.Popen(
-                [program.path, "serve"], cwd=program.folder, env={**program.environment, "PORT": str(self.port), **more},
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=bound_memory,
-            )
-        until = time.monotonic() + READY_SECONDS
-        while self.ready()[0] != 200:
-            if self.process.poll() is not None or time.monotonic() > until:
-                self.kill()
-                raise RuntimeError(f"the server is not ready: {self.log()[-3000:]}")
-            time.sleep(0.05)
-
-    def log(self):
-        return self.log_file.read_text(errors="replace")
+    def __init__(self, port):
+        self.port, self.connections = port, threading.local()
 
     def ready(self):
         """Status and body of /readyz; 0 where nobody listens."""
+        return self.get("/readyz")
+
+    def get(self, path):
+        """Status and body; 0 where nobody listens."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
-            connection.request("GET", "/readyz")
+            connection.request("GET", path)
             answer = connection.getresponse()
             return answer.status, answer.read().decode()
         except (OSError, http.client.HTTPException) as error:
@@ -104,6 +93,28 @@ class Server:
         if status != 200 or answer.get("errors"):
             raise RuntimeError(f"{query}: {status} {answer}")
         return answer["data"]
+
+
+class Server(Client):
+    """`xp serve`."""
+
+    def __init__(self, program, name, port, more):
+        super().__init__(port)
+        self.log_file = program.folder / f"{name}.log"
+        with open(self.log_file, "ab") as log:
+            self.process = subprocess.Popen(
+                [program.path, "serve"], cwd=program.folder, env={**program.environment, "PORT": str(self.port), **more},
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=bound_memory,
+            )
+        until = time.monotonic() + READY_SECONDS
+        while self.ready()[0] != 200:
+            if self.process.poll() is not None or time.monotonic() > until:
+                self.kill()
+                raise RuntimeError(f"the server is not ready: {self.log()[-3000:]}")
+            time.sleep(0.05)
+
+    def log(self):
+        return self.log_file.read_text(errors="replace")
 
     def kill(self):
         if self.process.poll() is None:

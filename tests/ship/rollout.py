@@ -23,6 +23,10 @@ from pathlib import Path
 from servers import free_port, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "deploy/drills"))
+
+from nginx import nginx_config  # noqa: E402
+
 TOOL = ROOT / "deploy/rollout/rollout.py"
 CLIENTS = 8
 STOP_SECONDS = 60
@@ -205,25 +209,6 @@ def serve_badly(port):
             pass
 
     http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
-
-
-def nginx_config(folder, site, ports):
-    """The shipped file, with these ports and with folders of its own."""
-    shipped = (ROOT / "deploy/nginx/xp-graph.conf").read_text()
-    numbers = iter(ports)
-    own = re.sub(r"(server 127\.0\.0\.1:)\d+", lambda match: f"{match[1]}{next(numbers)}", shipped)
-    own = own.replace("listen 8081;", f"listen 127.0.0.1:{site};").replace("/var/cache/nginx/xp-graph", f"{folder}/cache")
-    (folder / "xp-graph.conf").write_text(own)
-    for name in ("cache", "temp"):
-        (folder / name).mkdir(mode=0o777)
-        (folder / name).chmod(0o777)
-    paths = " ".join(f"{kind}_temp_path {folder}/temp/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
-    main = folder / "nginx.conf"
-    main.write_text(
-        f"daemon off; pid {folder}/nginx.pid; error_log {folder}/nginx.log; events {{}}\n"
-        f"http {{ access_log off; {paths} include {folder}/xp-graph.conf; }}\n"
-    )
-    return main
 
 
 if __name__ == "__main__":
