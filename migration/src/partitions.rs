@@ -205,13 +205,15 @@ async fn early_rows(
     Ok(row.map(|row| row.try_get_by_index(0)).transpose()?.unwrap_or_default())
 }
 
-/// Attaching takes a weaker lock on the parent than creating in place, so readers and writers of other months go
-/// on. Only the default partition stands still, while rows of the new month leave it.
+/// Attaching takes a weaker lock on the parent than creating in place, so readers of other months go on. Writers stand still
+/// for that moment: one that was on its way into the default partition would find a month there that it may not have any
+/// more, and fail.
 async fn make(locked: &DatabaseTransaction, partitioned: Partitioned, month: NaiveDate) -> Result<(), DbErr> {
     let ((from, to), name) = (bounds(month)?, partitioned.partition(month));
     let Partitioned { table, column } = partitioned;
     let sql = format!(
         "create table {name} (like {table} including defaults including constraints including indexes);
+         lock table only {table} in share row exclusive mode;
          lock table {table}_default in access exclusive mode;
          with early as (
              delete from {table}_default where \"{column}\" >= '{from}' and \"{column}\" < '{to}' returning *

@@ -2,6 +2,7 @@
 //! time, and nobody waits behind it. Not here: how a partition is made (`migration/tests`).
 
 use std::{
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -243,6 +244,46 @@ fn operators_see_how_many_months_are_ready() {
         said.contains("warn  partitions: this month has none") && said.contains("xp migrate up"),
         "{said}"
     );
+}
+
+/// Entries of the new month are on their way into the default partition while its partition is made: none of them fails.
+#[test]
+fn what_is_written_while_its_month_is_made_is_stored() {
+    let seen = Seen::new();
+    let now = clock::now();
+    let name = partition(TABLES[1], 0);
+    seen.runtime.block_on(seen.app.sql(&format!("drop table {name}")));
+    let (over, written) = (AtomicBool::new(false), AtomicU64::new(0));
+    let write = "mutation { createForm(input: { title: \"Of a new month\" }) { form { id } } }";
+    let server = Server::start(&seen.url, &[("XP_PARTITIONS_MONTHS_AHEAD", "1")]);
+    let token = process::mint(&seen.url, "admin@example.com", &[]);
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    let answer = process::ask(&server.address, &token, write, &json!({})).expect("an answer");
+                    assert_eq!(answer.get("errors"), None, "{answer}");
+                    written.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        for _ in 0..10 {
+            let from = written.load(Ordering::Relaxed);
+            wait_until("some are written", || written.load(Ordering::Relaxed) > from + 20);
+            wait_until("the month is made", || {
+                let made = migration::try_ensure_partitions(seen.app.store.connection(), now, 1);
+                seen.runtime.block_on(made).expect("it can be made").is_some() && seen.has(&name)
+            });
+            let parent = TABLES[1];
+            let unmake = format!(
+                "begin; lock table only {parent} in access exclusive mode;
+                 alter table {parent} detach partition {name};
+                 insert into {parent}_default select * from {name}; drop table {name}; commit"
+            );
+            seen.runtime.block_on(seen.app.sql(&unmake));
+        }
+        over.store(true, Ordering::Relaxed);
+    });
 }
 
 /// Two servers, and a clock that jumps by eight months: what is older than a hundred days goes once, and nothing else.
