@@ -13,13 +13,13 @@ use entities::{
 use prometheus_client::registry::Registry;
 use schema::{Access, auth::token::Subject};
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpSocket, lookup_host},
     signal::unix::{Signal, SignalKind, signal},
 };
 use xp::{
     Account, App, Development,
     config::{
-        Config,
+        Config, HttpConfig,
         layers::{Invalid, Loaded},
     },
     reload::{self, Changed},
@@ -28,12 +28,14 @@ use xp::{
 
 use super::{Failure, chain, database, say};
 
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 1024;
 /// How long the demo accounts' tokens are valid.
 const DEMO_TOKEN_SECONDS: u32 = 12 * 3600;
 
 /// `xp dev`.
 pub(super) async fn dev(loaded: Loaded) -> Result<(), Failure> {
-    let (listener, telemetry) = begin(&loaded).await?;
+    let (socket, telemetry) = begin(&loaded).await?;
     let config = loaded.config;
     let (store, registry) = open(&config, Some(true)).await?;
     let preparing = database::while_it_answers(&store, async {
@@ -42,6 +44,7 @@ pub(super) async fn dev(loaded: Loaded) -> Result<(), Failure> {
         Ok((access, accounts))
     });
     let (access, accounts) = preparing.await?;
+    let listener = listen(socket, &config.http)?;
     say(&banner(&config, &listener, &accounts))?;
     warn_of_strangers(&listener);
     let app = App::new(&config, store.clone(), access, registry, Some(Development { accounts }));
@@ -54,8 +57,8 @@ pub(super) async fn serve(
     migrate: bool,
     reread: impl Fn() -> Result<Loaded, Invalid>,
 ) -> Result<(), Failure> {
-    let (listener, telemetry) = begin(&loaded).await?;
-    let mut hang_up = listen(SignalKind::hangup())?;
+    let (socket, telemetry) = begin(&loaded).await?;
+    let mut hang_up = receive(SignalKind::hangup())?;
     let config = &loaded.config;
     let mut stop = Box::pin(stop_signal()?);
     if !database::wait(config, &mut stop).await? {
@@ -65,6 +68,7 @@ pub(super) async fn serve(
     let (store, registry) = open(config, migrate.then_some(false)).await?;
     let access = database::while_it_answers(&store, checked(config, &store)).await?;
     let app = App::new(config, store.clone(), access, registry, None);
+    let listener = listen(socket, &config.http)?;
     for caution in config.cautions() {
         tracing::warn!(why = caution.why, fix = caution.fix, "{}", caution.what);
     }
@@ -122,28 +126,46 @@ async fn checked(config: &Config, store: &Store) -> Result<Access, Failure> {
     Ok(access)
 }
 
-/// Opens the listener and starts the log, which warns of settings under old names.
-async fn begin(loaded: &Loaded) -> Result<(TcpListener, Telemetry), Failure> {
+/// Takes the address and starts the log, which warns of settings under old names.
+async fn begin(loaded: &Loaded) -> Result<(TcpSocket, Telemetry), Failure> {
     let config = &loaded.config;
     let http = &config.http;
-    let listener = TcpListener::bind((http.host.as_str(), http.port)).await.map_err(|error| {
-        let fix = match error.kind() {
-            io::ErrorKind::AddrInUse => "stop the process that has it, or choose another with --port or PORT",
-            io::ErrorKind::PermissionDenied => {
-                "ports below 1024 need a privilege; choose another with --port or PORT"
-            }
-            _ => "check HOST and PORT",
-        };
-        Failure::Failed(format!(
-            "cannot listen on {}:{}\n  why:   {error}\n  fix:   {fix}",
-            http.host, http.port
-        ))
-    })?;
+    let socket = bind(http).await.map_err(|error| cannot_listen(http, &error))?;
     let telemetry = Telemetry::start(&config.telemetry).map_err(|error| Failure::Failed(chain(&error)))?;
     for renamed in &loaded.renamed {
         tracing::warn!(place = renamed.place, fix = renamed.fix, "{}", renamed.what);
     }
-    Ok((listener, telemetry))
+    Ok((socket, telemetry))
+}
+
+/// Takes the address, and lets nobody in yet: who comes while the database is waited for is refused and can go elsewhere,
+/// rather than wait for an answer.
+async fn bind(http: &HttpConfig) -> io::Result<TcpSocket> {
+    let mut failed = None;
+    for address in lookup_host((http.host.as_str(), http.port)).await? {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?;
+        match socket.bind(address) {
+            Ok(()) => return Ok(socket),
+            Err(error) => failed = Some(error),
+        }
+    }
+    Err(failed.unwrap_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the host has no address")))
+}
+
+fn listen(socket: TcpSocket, http: &HttpConfig) -> Result<TcpListener, Failure> {
+    socket.listen(BACKLOG).map_err(|error| cannot_listen(http, &error))
+}
+
+fn cannot_listen(http: &HttpConfig, error: &io::Error) -> Failure {
+    let fix = match error.kind() {
+        io::ErrorKind::AddrInUse => "stop the process that has it, or choose another with --port or PORT",
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need a privilege; choose another with --port or PORT"
+        }
+        _ => "check HOST and PORT",
+    };
+    Failure::Failed(format!("cannot listen on {}:{}\n  why:   {error}\n  fix:   {fix}", http.host, http.port))
 }
 
 /// Serves until a signal, following what other instances revoke meanwhile, forgetting requests with an idempotency key, and
@@ -252,13 +274,14 @@ async fn open(config: &Config, prepare: Option<bool>) -> Result<(Store, Registry
     Ok((store.with_cache(&cache, redis, &mut registry), registry))
 }
 
-fn listen(kind: SignalKind) -> Result<Signal, Failure> {
+fn receive(kind: SignalKind) -> Result<Signal, Failure> {
     signal(kind).map_err(|error| Failure::Failed(format!("signals: {error}")))
 }
 
 /// Done at SIGTERM or SIGINT.
 fn stop_signal() -> Result<impl Future<Output = ()> + Send + 'static, Failure> {
-    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    let (mut terminate, mut interrupt) =
+        (receive(SignalKind::terminate())?, receive(SignalKind::interrupt())?);
     Ok(async move {
         tokio::select! {
             _ = terminate.recv() => tracing::info!("SIGTERM: draining"),

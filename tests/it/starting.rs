@@ -2,7 +2,8 @@
 //! database that goes away later (`failures`).
 
 use std::{
-    io::Read as _,
+    io::{ErrorKind, Read as _},
+    net::{TcpListener, TcpStream},
     process::{Child, Stdio},
     sync::mpsc,
     thread,
@@ -42,6 +43,23 @@ fn the_server_waits_for_its_database() {
     assert!(is_ready, "{:?}", ready());
 }
 
+/// Who comes too early is refused and can ask another server, rather than wait.
+#[test]
+fn nobody_is_let_in_while_the_database_is_waited_for() {
+    let way = way();
+    way.refuse(true);
+    let port =
+        TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("free").port();
+    let (serve, says) = Waiting::start(&way.url, port);
+    says("waiting for the");
+    let connect = || TcpStream::connect(("127.0.0.1", port));
+    assert!(connect().is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused));
+    way.restore();
+    says("serving");
+    assert!(connect().is_ok());
+    drop(serve);
+}
+
 #[test]
 fn a_database_that_does_not_come_ends_the_start_with_a_clear_message() {
     let way = way();
@@ -70,20 +88,8 @@ fn a_database_that_does_not_come_ends_the_start_with_a_clear_message() {
 fn sigterm_ends_the_waiting() {
     let way = way();
     way.refuse(true);
-    let mut serve = process::xp(&way.url);
-    serve.arg("serve").env("PORT", "0").env("XP_DATABASE_START_WAIT", "10m");
-    let mut serve = Waiting(serve.stderr(Stdio::piped()).spawn().expect("it can be started"));
-    let mut stderr = serve.0.stderr.take().expect("a pipe");
-    let (tell, told) = mpsc::channel();
-    thread::spawn(move || {
-        let (mut text, mut bytes) = (String::new(), [0; 4096]);
-        while let Ok(count @ 1..) = stderr.read(&mut bytes) {
-            text.push_str(&String::from_utf8_lossy(&bytes[..count]));
-            let _ = tell.send(text.clone());
-        }
-    });
-    while !told.recv_timeout(Duration::from_mins(1)).expect("it says something").contains("waiting for the") {
-    }
+    let (mut serve, says) = Waiting::start(&way.url, 0);
+    says("waiting for the");
     let sent = std::process::Command::new("kill").args(["-TERM", &serve.0.id().to_string()]).status();
     assert!(sent.expect("there is a `kill`").success());
     let ended = (0..500).find_map(|_| {
@@ -95,6 +101,28 @@ fn sigterm_ends_the_waiting() {
 
 /// A process that ends with its test.
 struct Waiting(Child);
+
+impl Waiting {
+    /// `xp serve`, which waits for its database for minutes, and what waits until it has said something.
+    fn start(url: &str, port: u16) -> (Self, impl Fn(&str)) {
+        let mut serve = process::xp(url);
+        serve.arg("serve").env("PORT", port.to_string()).env("XP_DATABASE_START_WAIT", "10m");
+        let mut serve = Self(serve.stderr(Stdio::piped()).spawn().expect("it can be started"));
+        let mut stderr = serve.0.stderr.take().expect("a pipe");
+        let (tell, told) = mpsc::channel();
+        thread::spawn(move || {
+            let (mut text, mut bytes) = (String::new(), [0; 4096]);
+            while let Ok(count @ 1..) = stderr.read(&mut bytes) {
+                text.push_str(&String::from_utf8_lossy(&bytes[..count]));
+                let _ = tell.send(text.clone());
+            }
+        });
+        let says = move |what: &str| {
+            while !told.recv_timeout(Duration::from_mins(1)).expect("it says something").contains(what) {}
+        };
+        (serve, says)
+    }
+}
 
 impl Drop for Waiting {
     fn drop(&mut self) {
