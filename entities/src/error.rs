@@ -157,7 +157,7 @@ fn failure_of(code: &str) -> Failure {
             // Statement time-out, lock time-out.
             "57014" | "55P03" => Failure::TimedOut,
             // Read-only, input or output failed.
-            "25006" | "58030" => Failure::Unavailable,
+            "25006" | "25P03" | "58030" => Failure::Unavailable,
             // No room, no memory, no connection; the server ends, starts, or is gone.
             _ if ["53", "08"].iter().any(|class| code.starts_with(class)) || code.starts_with("57P") => {
                 Failure::Unavailable
@@ -184,7 +184,7 @@ mod tests {
             (&["40001", "40P01"][..], Failure::Contended),
             (&["57014", "55P03", "5", "517", "6"], Failure::TimedOut),
             (
-                &["25006", "53100", "53300", "57P01", "57P03", "08006", "58030", "13", "8", "778"],
+                &["25006", "25P03", "53100", "53300", "57P01", "57P03", "08006", "58030", "13", "8", "778"],
                 Failure::Unavailable,
             ),
             (&["42P01", "23505", "22P02", "XX000", "1", "19", "nonsense"], Failure::Internal),

@@ -56,6 +56,29 @@ fn wait_for(counts: [&AtomicU64; 2], more: u64, about: &str) -> Duration {
     began.elapsed()
 }
 
+/// A transaction whose COMMIT was lost on its way has locked its rows. PostgreSQL ends it after a while, so that others
+/// can write them again.
+#[test]
+fn rows_that_a_lost_transaction_has_locked_are_free_again() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let url = runtime.block_on(db::own_postgres());
+    let way = MiddleBox::to(&url);
+    let servers = [&way.url, &url].map(|url| Server::start(url, &[]));
+    let token = process::mint(&url, "admin@example.com", &[]);
+    let rename = |server: &Server, name: &str| {
+        let rename = "mutation($i: UpdateProfileInput!) { updateProfile(input: $i) { userErrors { code } } }";
+        process::ask(&server.address, &token, rename, &json!({ "i": { "displayName": name } }))
+    };
+    assert!(is_done(rename(&servers[0], "Before")));
+    way.lose_commit();
+    let lost = rename(&servers[0], "Lost").expect("it answers");
+    assert_eq!(lost["errors"][0]["extensions"]["code"], "OUTCOME_UNKNOWN", "{lost}");
+    let began = Instant::now();
+    while !is_done(rename(&servers[1], "After")) {
+        assert!(began.elapsed() < Duration::from_mins(1), "the row stays locked");
+    }
+}
+
 #[test]
 fn requests_survive_a_middlebox_dropping_connections() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");

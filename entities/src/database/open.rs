@@ -39,11 +39,25 @@ fn postgres_options(options: PgConnectOptions) -> PgConnectOptions {
     options.application_name("xp").statement_cache_capacity(500).disable_statement_logging()
 }
 
+/// How long a transaction of a request may wait for its next statement. One whose server is gone would keep its rows locked
+/// until PostgreSQL's keepalive notices, two hours later by default.
+const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(5);
+
+/// What PostgreSQL bounds on a connection for serving, which ends statements that take longer than this: settings and their
+/// values.
+pub(super) fn bounds(limit: Duration) -> [(&'static str, String); 2] {
+    let milliseconds = |time: Duration| time.as_millis().to_string();
+    [
+        ("statement_timeout", milliseconds(limit)),
+        ("idle_in_transaction_session_timeout", milliseconds(IDLE_IN_TRANSACTION)),
+    ]
+}
+
 /// What a connection to PostgreSQL itself is opened with: it ends statements that take longer than this.
 pub(super) fn direct(options: PgConnectOptions, limit: Option<Duration>) -> PgConnectOptions {
     let options = postgres_options(options);
     match limit {
-        Some(limit) => options.options([("statement_timeout", limit.as_millis().to_string())]),
+        Some(limit) => options.options(bounds(limit)),
         None => options,
     }
 }

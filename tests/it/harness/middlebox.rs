@@ -42,6 +42,8 @@ struct State {
 const SWALLOW_ITS_ANSWER: u8 = 1;
 /// COMMIT and its answer are passed on; afterwards everything is refused.
 const REFUSE_AFTER_IT: u8 = 2;
+/// COMMIT is taken and goes nowhere, as all that comes after it over its connection.
+const LOSE_IT: u8 = 3;
 
 pub(crate) struct MiddleBox {
     /// The database, by this way.
@@ -110,6 +112,11 @@ impl MiddleBox {
     /// The next COMMIT is answered; then everything is refused.
     pub(crate) fn refuse_after_commit(&self) {
         self.state.at_commit.store(REFUSE_AFTER_IT, Ordering::SeqCst);
+    }
+
+    /// The next COMMIT is lost with its connection, and neither end hears of that.
+    pub(crate) fn lose_commit(&self) {
+        self.state.at_commit.store(LOSE_IT, Ordering::SeqCst);
     }
 
     /// Connections so far.
@@ -194,6 +201,9 @@ async fn carry(
             Ok(Ok(count @ 1..)) if !is_forgotten() => {
                 if is_there && bytes[..count].windows(6).any(|word| word == b"COMMIT") {
                     at_commit.store(state.at_commit.swap(0, Ordering::SeqCst), Ordering::SeqCst);
+                }
+                if is_there && at_commit.load(Ordering::SeqCst) == LOSE_IT {
+                    std::future::pending::<()>().await;
                 }
                 if !is_there && at_commit.load(Ordering::SeqCst) == SWALLOW_ITS_ANSWER {
                     return;

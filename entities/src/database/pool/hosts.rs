@@ -12,7 +12,7 @@ use sea_orm::sqlx::{self, AssertSqlSafe, ConnectOptions as _, Executor as _, Row
 use tokio::time::timeout;
 
 use super::{Open, PoolInner, ServerId, Session, server};
-use crate::database::Pooler;
+use crate::database::{Pooler, open::bounds};
 
 /// A server that took the writes last and is silent for so long is not waited for: the others are asked as well.
 const OTHERS_AFTER: Duration = Duration::from_millis(300);
@@ -106,7 +106,7 @@ impl PoolInner {
         let (backend, server): (i32, i64) = (row.try_get(0)?, row.try_get(1)?);
         let (is_standby, is_read_only, position) = (row.try_get(2)?, row.try_get(3)?, row.try_get(4)?);
         if let (Pooler::Session, Some(limit)) = (self.pooler, self.statement_timeout) {
-            let set = format!("SET statement_timeout = {}", limit.as_millis());
+            let set = bounds(limit).map(|(setting, value)| format!("SET {setting} = {value};")).concat();
             connection.execute(sqlx::raw_sql(AssertSqlSafe(set))).await?;
         }
         let now = Instant::now();

@@ -15,7 +15,10 @@ use sea_query_sqlx::SqlxValues;
 use tokio::time::timeout;
 
 use super::{Pool, Purpose, Session, Turn};
-use crate::{database::Pooler, error::Error};
+use crate::{
+    database::{Pooler, open::bounds},
+    error::Error,
+};
 
 /// How long BEGIN may take: it waits for nothing.
 const BEGIN_WITHIN: Duration = Duration::from_secs(1);
@@ -158,8 +161,8 @@ impl PooledConnection {
         let pool = &self.pool.0;
         match (pool.pooler, pool.statement_timeout) {
             (Pooler::Transaction, Some(limit)) => {
-                let begin = format!("BEGIN; SET LOCAL statement_timeout = {}", limit.as_millis());
-                self.command(begin, BEGIN_WITHIN).await
+                let set = bounds(limit).map(|(setting, value)| format!("; SET LOCAL {setting} = {value}"));
+                self.command(format!("BEGIN{}", set.concat()), BEGIN_WITHIN).await
             }
             _ => self.command("BEGIN", BEGIN_WITHIN).await,
         }
