@@ -56,10 +56,12 @@ impl Store {
     /// contains the password.
     pub async fn connect(config: &DatabaseOptions, registry: &mut Registry) -> Result<Self, Error> {
         let database = Database::connect(config, registry).await?;
+        let instance = Arc::<Instance>::default();
+        instance.register(registry);
         let parts = StoreParts {
             cache: Cache::off(),
             published: None,
-            instance: Arc::default(),
+            instance,
             events: EventBus::default(),
             revocations: Arc::default(),
             shared_kv: SharedKv::default(),

@@ -260,8 +260,8 @@ async fn redis(config: &Config) -> Check {
     match entities::cache::stats(&redis, namespace).await {
         Ok(_) if url.sentinels().is_some_and(|sentinels| sentinels < 3) => bad(
             format!(
-                "{url} answers ({kind}), and names fewer than three sentinels: without one of them there is \
-                 no majority, and Redis is not used"
+                "{url} answers ({kind}), and names fewer than three sentinels: when one of them fails, the \
+                 others have a majority no longer, and Redis stays unused"
             ),
             "run three sentinels or more on different machines, and list them all in REDIS_URL",
         ),

@@ -12,12 +12,12 @@ use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    RedisServer, TestApp, db,
+    Clock, RedisServer, TestApp, db,
     process::{self, Server},
 };
 
 /// What is promised is a second; the machine may be busy with all the other tests.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 const NAME: &str = "{ me { displayName } }";
 
@@ -33,6 +33,31 @@ fn wait_until(about: &str, mut holds: impl FnMut() -> bool) {
         assert!(began.elapsed() < PATIENCE, "{about}");
         thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Each tells how far the other one's clock is off, and which way.
+#[test]
+fn clocks_that_differ_are_told_of() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let url = runtime.block_on(db::own_postgres());
+    let ahead = Clock::new("ahead", "+90");
+    let environment = ahead.environment();
+    let environment: Vec<_> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let servers = [Server::start(&url, &[]), Server::start(&url, &environment)];
+    let skew = |server: &Server| -> Option<f64> {
+        let (_, text) = process::send(&server.address, "/metrics", &[], "")?;
+        let found = text.lines().find_map(|line| line.strip_prefix("instance_clock_skew_seconds "));
+        found.and_then(|seconds| seconds.parse().ok())
+    };
+    for (server, least) in servers.iter().zip([60.0, -120.0]) {
+        wait_until("the difference is shown", || {
+            skew(server).is_some_and(|seconds| (least..least + 60.0).contains(&seconds))
+        });
+        let told = "the clock of another server of this database differs";
+        wait_until("it is logged", || server.log().matches(told).count() == 1);
+    }
+    let alone = Server::start(&runtime.block_on(db::own_postgres()), &[]);
+    assert_eq!(skew(&alone), Some(0.0));
 }
 
 /// A second server comes, both write and read, one is killed.

@@ -1,20 +1,21 @@
 //! The servers that serve one database. Each says so in a row that it renews while it lives, and looks for the others twice
 //! a second. Without Redis, or with another Redis or namespace than theirs, a server does not hear what others write: as long
 //! as there is such a server, nothing is cached, so that nothing is answered that is older than a second. Subscribers still
-//! do not hear what the other one writes, which the log and `xp doctor` say. No clocks are compared: another one lives if
-//! its row changes. Where a long transaction keeps everybody from writing to SQLite, no row can change, and nobody grows
+//! do not hear what the other one writes, which the log and `xp doctor` say. Another one lives if its row changes, whatever
+//! its clock shows; clocks that differ are told of. Where a long transaction keeps everybody from writing to SQLite, no row can change, and nobody grows
 //! older. Not here: how servers with Redis hear of each other (`shared`, and `relay` of the events).
 
 use std::{
     collections::VecDeque,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use chrono::TimeDelta;
+use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
 use rustc_hash::{FxHashMap, FxHashSet};
 use sea_orm::{Set, entity::prelude::*, sea_query::OnConflict};
 
@@ -26,6 +27,8 @@ use crate::{
     id,
 };
 
+/// Clocks that differ by more are told of.
+const MOST_SKEW: TimeDelta = TimeDelta::seconds(30);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(500);
 /// Between two signs of life.
@@ -73,6 +76,8 @@ pub(crate) struct Instance {
     has_others: AtomicBool,
     has_sharing_others: AtomicBool,
     beats: Mutex<Beats>,
+    /// How far the clock of another server is ahead, seconds; of several, what differs most.
+    clock_skew: Gauge<f64, AtomicU64>,
 }
 
 /// The last signs of life, with their numbers: the newest one that a server shows says how far it is.
@@ -92,11 +97,22 @@ impl Default for Instance {
     fn default() -> Self {
         let (has_others, has_sharing_others) = (AtomicBool::default(), AtomicBool::default());
         let (beaten, cache_id, beats) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Self { id: id::new(), beaten, cache_id, has_others, has_sharing_others, beats }
+        let clock_skew = Gauge::default();
+        Self { id: id::new(), beaten, cache_id, has_others, has_sharing_others, beats, clock_skew }
     }
 }
 
 impl Instance {
+    /// Shows what it knows of the others' clocks.
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "instance_clock_skew_seconds",
+            "How far the clock of another server of this database is ahead of this one's; of several, what \
+             differs most",
+            self.clock_skew.clone(),
+        );
+    }
+
     /// Of its row.
     pub(super) fn id(&self) -> Uuid {
         self.id
@@ -164,6 +180,8 @@ struct Other {
     silent: Duration,
     /// It has given a sign since it was found.
     lives: bool,
+    /// How far its clock was ahead when it gave its last sign, give or take the time between two looks.
+    ahead: TimeDelta,
 }
 
 /// Says that this server is there and looks for others, for as long as it is polled. The one does not wait for the other.
@@ -245,8 +263,12 @@ fn update(others: &mut FxHashMap<Uuid, Other>, rows: impl Iterator<Item = Model>
         let silent = Duration::ZERO;
         let other = match others.remove(&id) {
             Some(known) if known.seen_at == seen_at => Other { silent: known.silent + passed, ..known },
-            Some(_) => Other { shares, cache_id, seen_at, silent, lives: true },
-            None => Other { shares, cache_id, seen_at, silent, lives: false },
+            Some(_) => {
+                let ahead = seen_at - clock::now();
+                Other { shares, cache_id, seen_at, silent, lives: true, ahead }
+            }
+            // It may have been written long ago.
+            None => Other { shares, cache_id, seen_at, silent, lives: false, ahead: TimeDelta::zero() },
         };
         found.insert(id, other);
     }
@@ -262,12 +284,15 @@ fn stale(others: &FxHashMap<Uuid, Other>, after: Duration) -> impl Iterator<Item
 struct Warned {
     others: bool,
     split: bool,
+    clocks: bool,
 }
 
 async fn react(cache: &Cache, instance: &Instance, others: &FxHashMap<Uuid, Other>, warned: &mut Warned) {
     let present = || others.values().filter(|other| other.silent <= GONE_AFTER);
     let (any, sharing) = (present().next().is_some(), present().any(|other| other.shares));
     instance.has_sharing_others.store(sharing, Ordering::Release);
+    let skew = present().map(|other| other.ahead).max_by_key(TimeDelta::abs).unwrap_or_default();
+    compare_clocks(instance, skew, warned);
     if cache.is_shared() {
         let own = instance.cache_id();
         let differs = |other: &&Other| own.is_some() && other.cache_id.is_some() && other.cache_id != own;
@@ -292,6 +317,20 @@ async fn react(cache: &Cache, instance: &Instance, others: &FxHashMap<Uuid, Othe
     if !any && std::mem::replace(&mut warned.others, false) {
         tracing::info!("this server serves the database alone again, and caches");
     }
+}
+
+/// Nothing here depends on the others' clocks; what people see of times, and how long tokens are good, does.
+fn compare_clocks(instance: &Instance, skew: TimeDelta, warned: &mut Warned) {
+    instance.clock_skew.set(skew.as_seconds_f64());
+    let differ = skew.abs() > MOST_SKEW;
+    if differ && !warned.clocks {
+        tracing::warn!(
+            seconds = skew.num_seconds(),
+            "the clock of another server of this database differs from this one's by more than half a \
+             minute; set both by NTP"
+        );
+    }
+    warned.clocks = differ;
 }
 
 fn say_split(is_split: bool) {
@@ -340,8 +379,6 @@ async fn remove(database: &Database, ids: &[Uuid]) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    use prometheus_client::registry::Registry;
-
     use super::*;
     use crate::database::DatabaseOptions;
 

@@ -16,7 +16,7 @@ fn handovers(writer: &Node) -> (u64, u64) {
     (taken, writer.sum("cache_handovers_total", &[]) - taken)
 }
 
-/// The same for both databases, and for a Redis that cannot be connected to and one that never answers.
+/// On both databases, with a Redis that cannot be connected to, and with one that never answers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_write_of_an_instance_without_redis_is_answered_once_others_know_it() {
     const TURNS: u64 = 60;
