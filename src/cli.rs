@@ -6,6 +6,7 @@ mod cache;
 mod database;
 mod doctor;
 mod documents;
+mod schema_check;
 mod server;
 mod tools;
 
@@ -84,8 +85,10 @@ enum Command {
         #[arg(long, value_parser = size, default_value = "s")]
         size: Size,
     },
-    /// Prints the federated SDL, as gateways get it.
+    /// Prints the federated SDL, as gateways get it; or checks what has changed in it.
     Schema {
+        #[command(subcommand)]
+        action: Option<schema_check::SchemaCommand>,
         /// Without what is for gateways only: for client tools, such as code generators and Relay's compiler.
         #[arg(long)]
         api: bool,
@@ -298,7 +301,10 @@ async fn run(cli: Cli) -> Result<(), Failure> {
             clap_complete::generate(shell, &mut self::command(), "xp", &mut script);
             say(String::from_utf8_lossy(&script).trim_end())
         }
-        Command::Schema { api, dialect } => {
+        Command::Schema { action: Some(action), .. } => {
+            schema_check::check(&load(&common, Mode::Tool)?.config, action, common.json).await
+        }
+        Command::Schema { action: None, api, dialect } => {
             tools::schema(&load(&common, Mode::Tool)?.config, api, dialect).await
         }
         Command::Config { action: Settings::Print { markdown: true } } => say(&xp::config::print::markdown()),

@@ -3,7 +3,8 @@
 //!
 //! Layers, from below: the crate `engine` (types declared once, executed batch-first: documents, variables, edges, batches,
 //! the answer), `auth` (who asks, and how they prove it), `context` and `request` (what one request brings and knows), and
-//! `graph` (one request from text to bytes, and the domains, under the same names as in the other crates).
+//! `graph` (one request from text to bytes, and the domains, under the same names as in the other crates). Beside them
+//! `changes` (what is different between two SDLs).
 //!
 //! The library async-graphql parses, validates, introspects and prints the schema. Queries are executed by
 //! `engine::object`.
@@ -12,6 +13,7 @@
 
 mod answers;
 pub mod auth;
+pub mod changes;
 mod context;
 mod executor;
 mod explain;

@@ -106,6 +106,12 @@ pub(super) async fn documents(
 }
 
 impl UsageFiles {
+    /// What is counted, where anything is.
+    pub(super) fn read_any(&self, config: &Config) -> Result<Usages, Failure> {
+        let is_counted = !self.usage.is_empty() || config.documents.usage_file.is_some();
+        if is_counted { self.read(config) } else { Ok(Usages::new()) }
+    }
+
     fn read(&self, config: &Config) -> Result<Usages, Failure> {
         let own: Vec<_> = config.documents.usage_file.iter().cloned().collect();
         let files = if self.usage.is_empty() { &own } else { &self.usage };
@@ -189,7 +195,7 @@ impl Release {
     }
 }
 
-fn published(folder: &Path) -> Result<Vec<PublishedDocument>, Failure> {
+pub(super) fn published(folder: &Path) -> Result<Vec<PublishedDocument>, Failure> {
     let published = manifest::read(folder);
     match published.broken.iter().find(|broken| broken.id.is_none()) {
         Some(broken) => Err(Failure::Failed(broken.lines().collect::<Vec<_>>().join("\n"))),

@@ -248,6 +248,50 @@ fn a_shell_completes_commands_by_the_printed_script() {
 }
 
 /// With `--json` each command prints one JSON value and nothing else; failures stay text on standard error.
+/// Before a release: what has changed since the last one, and which published documents do not run any more.
+#[tokio::test]
+async fn a_schema_is_checked_against_the_released_one() {
+    let url = db::own_sqlite().await;
+    let folder = tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
+    let (released, documents, usage) = (path("released.graphql"), path("documents"), path("usage.json"));
+    for flags in [&["schema"][..], &["schema", "--api"]] {
+        let sdl = done(&url, flags, "");
+        std::fs::write(&released, &sdl).expect("written");
+        let said = done(&url, &["schema", "check", &released], "");
+        assert!(said.starts_with("0 breaking changes, 0 dangerous ones, 0 safe ones"), "{said}");
+        std::fs::write(&released, sdl.replacen("createdAt: DateTime!", "madeAt: DateTime!", 1))
+            .expect("written");
+        let (code, said, _) = xp(&url, &["schema", "check", &released], "", &[]);
+        assert!(code == 1 && said.contains(".madeAt: the field was removed"), "{said}");
+        assert!(said.contains("safe       ") && said.contains("the field was added"), "{said}");
+    }
+    std::fs::create_dir(&documents).expect("made");
+    let manifest = json!({ "good": "{ me { id } }", "old": "query Old {\n  me { nick }\n}" }).to_string();
+    std::fs::write(path("documents/web.json"), manifest).expect("written");
+    let used = json!({ "old": { "requests": 312, "lastUsedSeconds": 1_795_000_000 } }).to_string();
+    std::fs::write(&usage, used).expect("written");
+    let environment = [("XP_DOCUMENTS_PATH", documents.as_str()), ("XP_DOCUMENTS_USAGE_FILE", &usage)];
+    let check = ["schema", "check", &released, "--documents-only"];
+    let (code, said, _) = xp(&url, &check, "", &environment);
+    assert!(code == 1 && said.contains("document   old: asked for 312 times, last on 2026-11-"), "{said}");
+    assert!(
+        said.contains("query Old {") && said.contains("2:8: ") && said.contains("1 of 2 published"),
+        "{said}"
+    );
+    let (_, json, _) = xp(&url, &[&check[..], &["--json"]].concat(), "", &environment);
+    let json: Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(
+        (&json["documents"][0]["requests"], &json["documents"][0]["id"]),
+        (&json!(312), &json!("old"))
+    );
+    std::fs::write(path("documents/web.json"), json!({ "good": "{ me { id } }" }).to_string())
+        .expect("written");
+    assert_eq!(xp(&url, &check, "", &environment).0, 0, "what nobody asks for may go");
+    let (code, said) = refused(&url, &["schema", "check", &path("nowhere")], &[]);
+    assert!(code == 1 && said.contains("nowhere: "), "{said}");
+}
+
 #[tokio::test]
 async fn every_command_answers_in_json_where_it_is_asked_to() {
     let url = db::own_sqlite().await;
