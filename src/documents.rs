@@ -135,6 +135,8 @@ pub(crate) struct DocumentStore {
     trusted: RwLock<Arc<Trusted>>,
     with_priority: PriorityDocuments,
     seen: Mutex<Option<Fingerprint>>,
+    /// Held while they are read: what was read first must not be stored last.
+    reading: tokio::sync::Mutex<()>,
     told: Mutex<HashMap<[u8; 32], u64>>,
     /// When it was last logged that clients register too much.
     warned: Mutex<Option<Instant>>,
@@ -171,6 +173,7 @@ impl DocumentStore {
             trusted: RwLock::default(),
             with_priority: PriorityDocuments::default(),
             seen: Mutex::default(),
+            reading: tokio::sync::Mutex::default(),
             told: Mutex::default(),
             outcomes,
             loaded,
@@ -360,6 +363,11 @@ impl DocumentStore {
     /// Reads the trusted documents if their files have changed, and swaps all of them at once. What is broken is
     /// reported by name and left out.
     pub(crate) async fn reload(&self, graph: &Graph) {
+        let _turn = self.reading.lock().await;
+        self.read(graph).await;
+    }
+
+    async fn read(&self, graph: &Graph) {
         let Some(path) = &self.config.path else { return };
         let fingerprint = Fingerprint::of(path);
         {
@@ -389,8 +397,9 @@ impl DocumentStore {
 
     /// Reads the trusted documents, whether or not their files look changed.
     pub(crate) async fn reload_all(&self, graph: &Graph) {
+        let _turn = self.reading.lock().await;
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        self.reload(graph).await;
+        self.read(graph).await;
     }
 
     /// Keeps the trusted documents as their files are, and the file of their usage as they are used, for ever.

@@ -77,6 +77,12 @@ impl Gateways {
         }
     }
 
+    /// Knowing which signatures were used before these took the place of others.
+    pub(crate) fn remembering(self, before: &Self) -> Self {
+        self.signatures.remember(&before.signatures);
+        self
+    }
+
     /// What a request's connection and headers prove.
     pub(crate) fn head(&self, parts: &Parts) -> Result<Head, Rejection> {
         let connection = Head { trust: Trust::Connection, body: Body::Absent };

@@ -58,12 +58,19 @@ pub fn in_use(before: &Loaded, now: &Loaded) -> Loaded {
 }
 
 impl App {
-    /// Takes over what it can of a configuration that was read again, and reads the published documents anew.
-    pub async fn reload(&self, now: &Loaded, telemetry: &Telemetry) {
-        telemetry.set_filter(&now.config.telemetry.filter);
-        self.admission.set_rates(&now.config.http);
-        *self.gateways.write().unwrap_or_else(PoisonError::into_inner) =
-            Arc::new(Gateways::new(&now.config.gateway));
+    /// Takes over what has changed in a configuration that was read again, and reads the published documents anew.
+    pub async fn reload(&self, now: &Loaded, changed: &Changed, telemetry: &Telemetry) {
+        let has = |section: &str| changed.taken.iter().any(|name| name.starts_with(section));
+        if has("telemetry.") {
+            telemetry.set_filter(&now.config.telemetry.filter);
+        }
+        if has("http.") {
+            self.admission.set_rates(&now.config.http);
+        }
+        if has("gateway.") {
+            let mut gateways = self.gateways.write().unwrap_or_else(PoisonError::into_inner);
+            *gateways = Arc::new(Gateways::new(&now.config.gateway).remembering(&gateways));
+        }
         self.documents.reload_all(&self.graph).await;
     }
 }

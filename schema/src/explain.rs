@@ -15,6 +15,9 @@ use engine::{batch::Batcher, scalar::write_json};
 /// Answers whose statements are kept, so that their plans can be asked for.
 const MOST_KEPT: usize = 64;
 
+/// Statements that a line of the log has at most.
+const MOST_LOGGED: usize = 50;
+
 /// How one answer was made. Times are in milliseconds; those of batches and statements are told from the moment on at which
 /// the document was found.
 #[derive(Serialize)]
@@ -158,7 +161,11 @@ impl Explain {
     /// What a log tells: batches, resolvers and statements. Of what was read from the cache the tags would name rows.
     pub(crate) fn for_log(&self) -> String {
         let Self { batches, resolvers, sql, .. } = self;
-        serde_json::json!({ "batches": batches, "resolvers": resolvers, "sql": sql }).to_string()
+        let first = &sql[..sql.len().min(MOST_LOGGED)];
+        serde_json::json!({
+            "batches": batches, "resolvers": resolvers, "statements": sql.len(), "sql": first,
+        })
+        .to_string()
     }
 
     /// It tells how the document was found, too.

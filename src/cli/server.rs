@@ -95,8 +95,9 @@ async fn follow_signals(
         hang_up.recv().await;
         match reread() {
             Ok(now) => {
-                let Changed { taken, at_restart } = Changed::between(&current, &now);
-                app.reload(&now, telemetry).await;
+                let changed = Changed::between(&current, &now);
+                app.reload(&now, &changed, telemetry).await;
+                let Changed { taken, at_restart } = changed;
                 tracing::info!(?taken, "SIGHUP: the configuration was read again");
                 // Compared with what is in use, which for these is what the server was started with.
                 if !at_restart.is_empty() {
@@ -139,7 +140,8 @@ async fn begin(loaded: &Loaded) -> Result<(TcpSocket, Telemetry), Failure> {
 }
 
 /// Takes the address, and lets nobody in yet: who comes while the database is waited for is refused and can go elsewhere,
-/// rather than wait for an answer.
+/// rather than wait for an answer. Another process that waits as well may take the address too; the second one of them finds
+/// that out when it listens.
 async fn bind(http: &HttpConfig) -> io::Result<TcpSocket> {
     let mut failed = None;
     for address in lookup_host((http.host.as_str(), http.port)).await? {

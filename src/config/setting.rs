@@ -472,9 +472,9 @@ impl Setting for OtlpHeaders {
         let mut headers = HeaderMap::new();
         for part in split_list(text) {
             let (name, value) = part.split_once('=').ok_or("write it as in authorization=Bearer%20token")?;
-            let name = name.trim();
-            let name =
-                HeaderName::from_str(name).map_err(|_| format!("`{name}` is not the name of a header"))?;
+            // What is wrong may be a token, so it is not repeated.
+            let name = HeaderName::from_str(name.trim())
+                .map_err(|_| "what stands before `=` is not the name of a header")?;
             let value = percent_encoding::percent_decode_str(value.trim()).collect::<Vec<_>>();
             let mut value = HeaderValue::from_bytes(&value)
                 .map_err(|_| format!("the value of `{name}` has characters that no header has"))?;
@@ -667,6 +667,20 @@ mod tests {
             assert_eq!(DatabaseUrl::show(url), shown);
         }
         assert_eq!(format!("{:?}", DatabaseUrl("postgres://a:b@c/d".into())), "postgres://a:***@c/d");
+    }
+
+    #[test]
+    fn headers_are_read_as_baggage_and_never_repeated() {
+        let headers = OtlpHeaders::parse("authorization=Bearer%20s3cret, x-tenant = a=b ").expect("headers");
+        assert_eq!(headers.expose()["authorization"], "Bearer s3cret");
+        assert_eq!(headers.expose()["x-tenant"], "a=b");
+        assert!(OtlpHeaders::parse("").is_ok_and(|headers| headers.expose().is_empty()));
+        for wrong in ["Bearer s3cret==", "s3cret", "authorization=s3cret%0a"] {
+            let why = OtlpHeaders::parse(wrong).expect_err("it is wrong");
+            assert!(!why.contains("s3cret"), "{why}");
+        }
+        assert_eq!((OtlpHeaders::show("a=s3cret"), OtlpHeaders::show("")), ("***".into(), String::new()));
+        assert!(!format!("{headers:?}").contains("s3cret"));
     }
 
     #[test]

@@ -54,6 +54,13 @@ impl Signatures {
         Self { keys, max_age_seconds, must_cover_body, nonces: nonces(MOST_NONCES, max_age) }
     }
 
+    /// What was used once stays used.
+    pub(super) fn remember(&self, before: &Self) {
+        for (nonce, ()) in &before.nonces {
+            self.nonces.insert(*nonce, ());
+        }
+    }
+
     /// Is a request signed, as far as we have keys?
     pub(super) fn is_asked(&self, headers: &HeaderMap) -> bool {
         !self.keys.is_empty() && headers.contains_key(SIGNATURE_INPUT)

@@ -51,21 +51,20 @@ pub(super) fn provider(config: &TelemetryConfig) -> Result<Option<SdkTracerProvi
         .with_scheduled_delay(Duration::from_secs(1))
         .build();
     let processor = BatchSpanProcessor::builder(exporter).with_batch_config(batches).build();
-    let attributes = resource(config).map(|(name, value)| KeyValue::new(name, value));
-    let resource = Resource::builder().with_attributes(attributes).build();
-    let provider = SdkTracerProvider::builder().with_span_processor(processor).with_resource(resource);
+    let provider =
+        SdkTracerProvider::builder().with_span_processor(processor).with_resource(resource(config));
     Ok(Some(provider.with_sampler(sampler(config)).build()))
 }
 
-/// What this process is called in traces and metrics.
-pub(super) fn resource(config: &TelemetryConfig) -> [(&'static str, String); 3] {
+/// What this process is called in traces and metrics, with what `OTEL_RESOURCE_ATTRIBUTES` adds.
+pub(super) fn resource(config: &TelemetryConfig) -> Resource {
     /// Tells the metrics of this process from those of others.
     static INSTANCE: LazyLock<String> = LazyLock::new(|| entities::id::new().to_string());
-    [
-        ("service.name", config.service_name.clone()),
-        ("service.version", env!("CARGO_PKG_VERSION").to_owned()),
-        ("service.instance.id", INSTANCE.clone()),
-    ]
+    let attributes = [
+        KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
+        KeyValue::new("service.instance.id", INSTANCE.clone()),
+    ];
+    Resource::builder().with_service_name(config.service_name.clone()).with_attributes(attributes).build()
 }
 
 fn sampler(config: &TelemetryConfig) -> trace::Sampler {

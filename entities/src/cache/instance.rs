@@ -29,6 +29,8 @@ use crate::{
 
 /// Clocks that differ by more are told of.
 const MOST_SKEW: TimeDelta = TimeDelta::seconds(30);
+/// Once it was told of, they have to come as close as this before it is told again.
+const CLOSE_AGAIN: TimeDelta = TimeDelta::seconds(25);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(500);
 /// Between two signs of life.
@@ -330,7 +332,7 @@ fn compare_clocks(instance: &Instance, skew: TimeDelta, warned: &mut Warned) {
              minute; set both by NTP"
         );
     }
-    warned.clocks = differ;
+    warned.clocks = differ || (warned.clocks && skew.abs() > CLOSE_AGAIN);
 }
 
 fn say_split(is_split: bool) {

@@ -113,16 +113,18 @@ impl Invalidation {
     }
 }
 
-/// Puts the invalidation of these tags into the transaction; with `is_left`, for others to publish.
+/// Puts the invalidation of these tags into the transaction; with `is_left`, for others to publish, whom `notifies` wakes.
+/// Transactions that notify commit one after the other, so those that nobody waits for do not.
 pub(crate) async fn write(
     transaction: &SqlTransaction,
     tags: &[Tag],
     is_left: bool,
+    notifies: bool,
 ) -> Result<Invalidation, Error> {
     let written = Invalidation { id: id::new(), slots: tags.iter().map(Tag::slot).collect(), is_left };
     let row = ActiveModel { id: Set(written.id), slots: Set(written.text()) };
     transaction.insert("outbox.insert", row).await?;
-    if is_left {
+    if is_left && notifies {
         notify(transaction).await?;
     }
     Ok(written)
@@ -184,6 +186,11 @@ impl Cache {
         shared.is_some_and(|shared| shared.redis.is_up())
     }
 
+    /// Whether a write that cannot be published waits for others to do it. Commands do not wait, and are heard at once.
+    pub(crate) fn hands_over(&self) -> bool {
+        self.inner.as_ref().is_none_or(|inner| inner.handover_pause.is_over(Instant::now()))
+    }
+
     /// What this process could not publish is left to the others. Returns once one of them has published it, or this process
     /// after all, or when it takes too long.
     pub(crate) async fn hand_over(&self, database: &Database, published: &PublishedIds, left: Invalidation) {
@@ -192,11 +199,12 @@ impl Cache {
         let has_published = || inner.shared.as_ref().is_some_and(|shared| !shared.has_pending(&slots));
         let waits = inner.handover_pause.is_over(Instant::now());
         let handing_over = async {
-            if !is_left && leave(database, left).await.is_err() {
-                return std::future::pending().await;
-            }
+            // It is found in two looks, too.
             if !waits {
                 return Handover::Skipped;
+            }
+            if !is_left && leave(database, left).await.is_err() {
+                return Handover::Timeout;
             }
             let mut pause = ASK_AGAIN.0;
             loop {

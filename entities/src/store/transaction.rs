@@ -105,7 +105,8 @@ impl Transaction {
         let left = match (self.store.published(), tags.is_empty()) {
             (Some(published), false) => {
                 let is_left = self.store.leaves_invalidations();
-                Some((published, outbox::write(&self, &tags, is_left).await?))
+                let notifies = self.store.cache().hands_over();
+                Some((published, outbox::write(&self, &tags, is_left, notifies).await?))
             }
             _ => None,
         };

@@ -287,6 +287,9 @@ fn a_nonce_is_good_once() {
     assert_eq!(signatures.check(&with_nonce("a"), NOW), Ok(good()));
     assert_eq!(signatures.check(&with_nonce("a"), NOW), Err("replayed"));
     assert_eq!(signatures.check(&with_nonce("b"), NOW), Ok(good()));
+    let reloaded = with_secret();
+    reloaded.remember(&signatures);
+    assert_eq!(reloaded.check(&with_nonce("a"), NOW), Err("replayed"), "also after a reload");
     let without = || sign(request("POST", "/graphql"), ALL, shared(SECRET));
     assert_eq!(
         (signatures.check(&without(), NOW), signatures.check(&without(), NOW)),
