@@ -47,12 +47,16 @@ DOUBLES_ONE = Sabotage("check", "an acknowledged form is stored twice", ("double
 
 # --- standbys --------------------------------------------------------------------------------------------------------
 
+def wait_beside_one_standby(scene):
+    scene.wait()
+    scene.expect(scene.topology.figure("database_replica_in_rotation") == 1, "one standby is out of rotation")
+
+
 @row("replica-killed", "a standby is killed, and comes back", READS_STANDBY)
 def replica_killed(scene):
     standby = scene.topology.standbys[0]
     standby.kill()
-    scene.wait()
-    scene.expect(scene.topology.figure("database_replica_in_rotation") == 1, "one standby is out of rotation")
+    wait_beside_one_standby(scene)
     standby.start()
 
 
@@ -60,8 +64,7 @@ def replica_killed(scene):
 def replica_hung(scene):
     standby = scene.topology.standbys[0]
     standby.stand_still()
-    scene.wait()
-    scene.expect(scene.topology.figure("database_replica_in_rotation") == 1, "one standby is out of rotation")
+    wait_beside_one_standby(scene)
     standby.stand_still(goes_on=True)
 
 

@@ -193,5 +193,5 @@ fn servers_listen_around_a_pooler_by_transaction() {
         }
         listens
     };
-    assert!(!runtime.block_on(listens(Pooler::Transaction)), "there is no way around");
+    assert!(!runtime.block_on(listens(Pooler::Transaction)), "a connection behind this pooler cannot listen");
 }

@@ -156,9 +156,7 @@ impl Sql {
         if !is_storable(text) {
             return self.push("FALSE");
         }
-        // Not a backslash: what one means in a literal depends on PostgreSQL's `standard_conforming_strings`.
-        let literal = text.replace('!', "!!").replace('%', "!%").replace('_', "!_");
-        self.column(column).push(" LIKE ").bind(format!("%{literal}%")).push(" ESCAPE '!'")
+        self.column(column).push(" LIKE ").bind(containing(text)).push(" ESCAPE '!'")
     }
 
     fn list<T: Into<Value> + Clone>(&mut self, values: &[T]) -> &mut Self {
@@ -190,6 +188,15 @@ impl Sql {
 /// PostgreSQL stores no NUL in a text and refuses a value with one, so nothing stored can be equal to it.
 pub(crate) fn is_storable(text: &str) -> bool {
     !text.contains('\0')
+}
+
+/// What stands before a sign of a pattern that is meant as it is. Not a backslash: what one means in a literal depends on
+/// PostgreSQL's `standard_conforming_strings`.
+pub(crate) const ESCAPE: char = '!';
+
+/// The pattern (`LIKE … ESCAPE '!'`) of texts that have this one in them, with the pattern's own signs taken literally.
+pub(crate) fn containing(text: &str) -> String {
+    format!("%{}%", text.replace('!', "!!").replace('%', "!%").replace('_', "!_"))
 }
 
 /// A row of an entity's table, or what is read of it: its columns in order. `record!` writes the implementation.

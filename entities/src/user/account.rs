@@ -13,7 +13,7 @@ use crate::{
     activity::{Action, ActivityEntry},
     auth::{revocation::Revocation, secret::Secret},
     clock,
-    database::sql::{Hidden, is_storable},
+    database::sql::{ESCAPE, Hidden, containing, is_storable},
     error::Error,
     events::ChangeEvent,
     id::{NodeKind, SessionId, UserId},
@@ -104,17 +104,11 @@ pub async fn list(store: &Store, filter: AccountFilter<'_>, most: u64) -> Result
             return Ok(Vec::new());
         }
         let (name, email) = (unicode::searched(search), search.to_lowercase());
-        let is_named = Column::SearchName.like(containing(&name));
-        find = find.filter(is_named.or(Column::Email.like(containing(&email))));
+        let has = |column: Column, text: &str| column.like(LikeExpr::new(containing(text)).escape(ESCAPE));
+        find = find.filter(has(Column::SearchName, &name).or(has(Column::Email, &email)));
     }
     let newest = find.order_by_desc(Column::CreatedAt).order_by_desc(Column::Id).limit(most);
     store.database().all("user.listed", newest).await
-}
-
-/// The pattern of texts that have this one in them, as it is.
-fn containing(text: &str) -> LikeExpr {
-    let literal = text.replace('!', "!!").replace('%', "!%").replace('_', "!_");
-    LikeExpr::new(format!("%{literal}%")).escape('!')
 }
 
 /// An account to be made.
