@@ -124,7 +124,7 @@ pub(crate) async fn write(
     let written = Invalidation { id: id::new(), slots: tags.iter().map(Tag::slot).collect(), is_left };
     let row = ActiveModel { id: Set(written.id), slots: Set(written.text()) };
     transaction.insert("outbox.insert", row).await?;
-    if is_left && notifies {
+    if notifies {
         notify(transaction).await?;
     }
     Ok(written)

@@ -105,7 +105,7 @@ impl Transaction {
         let left = match (self.store.published(), tags.is_empty()) {
             (Some(published), false) => {
                 let is_left = self.store.leaves_invalidations();
-                let notifies = self.store.cache().hands_over();
+                let notifies = is_left && self.store.cache().hands_over();
                 Some((published, outbox::write(&self, &tags, is_left, notifies).await?))
             }
             _ => None,
