@@ -30,7 +30,8 @@ const BEFORE_THE_GRAPH: &[(&str, &str, &str)] = &[
     (
         "SUBSCRIPTION_INTERRUPTED",
         "200, on a stream",
-        "The server stops, or events may have been missed: read anew and subscribe again.",
+        "The server stops, another database took over, or a backup was restored: read anew, and \
+         subscribe again.",
     ),
 ];
 
@@ -40,7 +41,7 @@ const fn status(code: Code) -> &'static str {
         Code::Unauthenticated => "401; 200 from the graph",
         Code::Forbidden => "200, 403",
         Code::BadUserInput => "200, 400, 404, 405, 406, 415, 426",
-        Code::BadCursor => "200",
+        Code::BadCursor | Code::ResumeExpired => "200",
         Code::ParseFailed
         | Code::ValidationFailed
         | Code::OperationResolutionFailure

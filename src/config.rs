@@ -352,6 +352,8 @@ sections! {
         sessions: Duration = "90d";
         /// How long invalidations of caches are kept that no server has taken; longer than anything is cached.
         outbox: Duration = "24h";
+        /// How long events are kept for clients who come back with a resume token.
+        events: Duration = "7d";
     }
     /// Redis: optional, shared by all instances.
     redis: RedisConfig {

@@ -1,6 +1,7 @@
-//! Change events: each transaction notes its changes, and they are published once it is committed. Listeners
-//! of this process get them here; caches, live queries and the end of sessions follow from them. Not here: how
-//! events reach other instances (`relay`), who may see a changed row (the reader decides that when it reads the row).
+//! Change events: each transaction notes its changes in the log of events (`log`), which is the truth: subscriptions follow it
+//! (`follower`), and miss nothing. Once it is committed the changes are published as well, which is quick and best effort: here
+//! to listeners of this process, over `relay` to other instances. Not here: who may see a changed row (the reader decides that when
+//! it reads the row), what a change means to caches (`tags`).
 
 use std::{
     ops::Deref,
@@ -13,8 +14,13 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
+mod follower;
+pub mod log;
 pub(crate) mod relay;
 mod tags;
+pub(crate) use follower::{EventLog, Sources};
+pub use follower::{EventWatch, WatchEnd, Watched};
+pub use log::{InvalidResumeToken, ResumeToken};
 pub use relay::missing_rights;
 pub use tags::tags_of;
 
@@ -85,6 +91,8 @@ pub struct Changes {
     /// The version of the write, where instances share a cache. Events may arrive before the cache has applied it: who reads a
     /// changed row because of them must not get what was there before.
     pub written: Option<Version>,
+    /// The number of their row in the log; none from a program that has none.
+    event: Option<i64>,
     number: u64,
 }
 
@@ -94,7 +102,12 @@ static PUBLISHED: AtomicU64 = AtomicU64::new(0);
 impl Changes {
     /// Changes written at a version.
     pub(crate) fn new(all: impl Into<Arc<[ChangeEvent]>>, written: Option<Version>) -> Self {
-        Self { all: all.into(), written, number: PUBLISHED.fetch_add(1, Ordering::Relaxed) }
+        Self { all: all.into(), written, event: None, number: PUBLISHED.fetch_add(1, Ordering::Relaxed) }
+    }
+
+    /// They are in the log.
+    pub(crate) fn logged(self, event: Option<i64>) -> Self {
+        Self { event, ..self }
     }
 
     /// Which publication this is: every subscriber of this process gets the same number for the same transaction, and

@@ -1,4 +1,4 @@
-//! What is old goes: positions, the activity log, sessions that have ended, invalidations that nobody took. Whole months of
+//! What is old goes: positions, the activity log, sessions that have ended, invalidations that nobody took, events. Whole months of
 //! the first two at once, as partitions; the rest in chunks, the oldest first, so that what is left at any moment is all
 //! there is from some time on. Positions and the log are people's data: of those only what was asked for. What was removed
 //! is told the caches in the transaction that does it.
@@ -20,6 +20,7 @@ use crate::{
     cache::{Tag, outbox},
     clock::Time,
     error::{Error, Failure},
+    events::log,
     id::{ActivityLogId, NodeKind},
     store::{Store, transaction::Transaction},
 };
@@ -40,6 +41,8 @@ pub struct RetentionTimes {
     pub sessions: Duration,
     /// Invalidations. Longer than anything is cached.
     pub outbox: Duration,
+    /// Events, for those who come back to them.
+    pub events: Duration,
 }
 
 /// What was removed.
@@ -86,6 +89,9 @@ pub async fn remove_old(
         }
         if let Some(before) = before(now, times.outbox) {
             removed.rows += upkeep.remove_invalidations(before).await?;
+        }
+        if let Some(before) = before(now, times.events) {
+            removed.rows += upkeep.remove_events(before).await?;
         }
         Ok(())
     };
@@ -185,6 +191,31 @@ impl Upkeep<'_> {
             }
             tokio::time::sleep(BREATH).await;
         }
+    }
+
+    /// The oldest events. Of those that are old enough the last one stays, so that whoever was told it finds what comes after
+    /// it.
+    async fn remove_events(&self, before: Time) -> Result<u64, Stopped> {
+        let database = self.store.database();
+        let end = log::end(database).await?;
+        let (mut removed, mut from) = (0, (0, 0));
+        loop {
+            let oldest = log::between(database, (from, end), CHUNK).await?;
+            // Only from the start: what is left is all there is from some row on.
+            let old: Vec<_> = oldest.iter().take_while(|(_, created_at)| *created_at < before).collect();
+            let Some((until, _)) = old.len().checked_sub(2).and_then(|last| old.get(last)) else { break };
+            let transaction = self.begin_to_delete("events").await?;
+            removed += log::remove_until(&transaction, *until).await?;
+            transaction.commit_unlogged().await?;
+            from = *until;
+            tokio::time::sleep(BREATH).await;
+        }
+        if log::has_foreign(database).await? {
+            let transaction = self.begin_to_delete("events").await?;
+            removed += log::remove_foreign(&transaction, before).await?;
+            transaction.commit_unlogged().await?;
+        }
+        Ok(removed)
     }
 
     /// Invalidations that nobody took, where no server caches.

@@ -21,7 +21,7 @@ use crate::{
         sql::{Cells, Record, Sql},
     },
     error::Error,
-    events::{ChangeEvent, Changes, EventBus, relay},
+    events::{ChangeEvent, Changes, EventBus, EventLog, EventWatch, ResumeToken, Sources, relay},
     redis::{Redis, shared_kv::SharedKv},
 };
 
@@ -44,6 +44,7 @@ struct StoreParts {
     published: Option<Arc<PublishedIds>>,
     instance: Arc<Instance>,
     events: EventBus,
+    event_log: EventLog,
     revocations: Arc<Revocations>,
     shared_kv: SharedKv,
 }
@@ -63,6 +64,7 @@ impl Store {
             published: None,
             instance,
             events: EventBus::default(),
+            event_log: EventLog::register(registry),
             revocations: Arc::default(),
             shared_kv: SharedKv::default(),
         };
@@ -162,6 +164,23 @@ impl Store {
     /// Publishes what is written to subscribers.
     pub fn events(&self) -> &EventBus {
         &self.parts.events
+    }
+
+    /// Watches what is written, by any process, from now on; with a token, what was written after it. Nothing is missed, and nothing
+    /// comes twice. To be begun (`EventWatch::begin`).
+    pub fn watch(&self, after: Option<ResumeToken>) -> EventWatch {
+        let (database, cache, events) =
+            (self.database().clone(), self.cache().clone(), self.events().clone());
+        self.parts.event_log.watch(Sources { database, cache, events }, after)
+    }
+
+    /// What stands for the end of the log of events, and this store, which reads all that was written before it. None where the
+    /// log cannot be read now.
+    pub async fn at_resume_token(&self) -> Option<(ResumeToken, Self)> {
+        let mut watch = self.watch(None);
+        watch.begin().await.ok()?;
+        let store = watch.floor().map_or_else(|| self.clone(), |floor| self.not_before(floor));
+        watch.token().map(|token| (token, store))
     }
 
     /// What is known to be revoked.
@@ -318,6 +337,7 @@ impl Store {
                 self.cache().doubt();
                 tracing::warn!("Redis could not be told of it; it is not used until it is");
             }
+            self.parts.event_log.interrupt();
             // Only here: every other server finds it by itself, and tells its own listeners once.
             self.events().publish_locally(Changes::new(vec![ChangeEvent::Lagged], None));
         }

@@ -28,6 +28,7 @@ mod m0012_exchanges;
 mod m0013_client_id_indexes;
 mod m0014_cache_ids;
 mod m0015_idempotency;
+mod m0016_events;
 mod partitions;
 mod sizes;
 
@@ -134,6 +135,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0013_client_id_indexes::Migration),
             Box::new(m0014_cache_ids::Migration),
             Box::new(m0015_idempotency::Migration),
+            Box::new(m0016_events::Migration),
         ]
     }
 }

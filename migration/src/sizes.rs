@@ -20,7 +20,7 @@ pub struct TableSize {
 const TABLES: &str = "(
     'users', 'user_sessions', 'user_activity_logs', 'user_locations', 'user_last_locations',
     'forms', 'form_versions', 'form_submissions',
-    'signing_keys', 'revocations', 'cache_outbox', 'instances', 'idempotency_keys')";
+    'signing_keys', 'revocations', 'cache_outbox', 'instances', 'idempotency_keys', 'events')";
 
 /// The sizes of all tables; none on SQLite, where one file has everything.
 ///

@@ -19,7 +19,8 @@ use crate::{
     request::{Caller, Reply, Request},
 };
 
-const LAGGED: &str = "Events may have been missed: read what you need again, then subscribe again.";
+const INTERRUPTED: &str =
+    "Another database took over, or a backup was restored: read what you need again, then subscribe again";
 const ENDED: &str = "The session has ended, or the access token has expired.";
 
 /// The graph for one caller: an `Executor` for services that hand over nothing but the request, such as
@@ -85,7 +86,7 @@ impl Executor for GraphFor {
                         _ if *is_over => return future::ready(None),
                         _ if this.has_ended() => Err(refusal(ENDED, "UNAUTHENTICATED")),
                         Event::Reply(reply) => Ok(response(*reply)),
-                        Event::Lagged => Err(refusal(LAGGED, "SUBSCRIPTION_INTERRUPTED")),
+                        Event::Interrupted => Err(refusal(INTERRUPTED, "SUBSCRIPTION_INTERRUPTED")),
                     };
                     *is_over = told.is_err();
                     future::ready(Some(told.unwrap_or_else(|last| last)))

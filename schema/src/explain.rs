@@ -1,4 +1,4 @@
-//! `extensions`: `explain`, for development (the batches, the resolvers, the SQL and the cache of one request), `cacheToken`, and what
+//! `extensions`: `explain`, for development (the batches, the resolvers, the SQL and the cache of one request), `cacheToken`, `resumeToken`, and what
 //! gateways ask for: `ftv1` and the tags of entities. Not here: the plans of statements (`entities`).
 
 use std::{
@@ -224,6 +224,9 @@ pub(crate) struct Extensions {
     pub(crate) explain: Option<Explain>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) cache_token: Option<String>,
+    /// What stands for this event when its reader comes back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) resume_token: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ftv1: Option<String>,
     /// Of the whole answer.

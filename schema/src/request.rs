@@ -4,7 +4,7 @@
 use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use async_graphql::parser::types::OperationDefinition;
-use entities::{Commits, DependencySet, Recorder};
+use entities::{Commits, DependencySet, Recorder, events::ResumeToken};
 
 use crate::{Variables, auth::throttle};
 use engine::{
@@ -43,6 +43,11 @@ pub struct Request {
     pub trace: bool,
     /// What the caller has written, as `extensions.cacheToken` said: the answer must not be older.
     pub cache_token: Option<String>,
+    /// Add `extensions.resumeToken` to the answer of a query or a mutation: a subscription after it misses nothing that is not in
+    /// the answer.
+    pub resume_token: bool,
+    /// After which event a subscription goes on, as `extensions.resumeToken` of the event said.
+    pub resume_after: Option<String>,
     /// From where and with what it was sent.
     pub caller: Caller,
     /// The caller's name for it: the same account's same request runs once, and is answered in the same way each time.
@@ -154,7 +159,9 @@ pub struct Reply {
     /// The memory that a long answer takes; given back when this is dropped.
     pub held: HeldMemory,
     /// The place of the set of variables that it answers, where there are several; `body` tells it.
-    pub set: Option<usize>,
+    pub set: Option<u32>,
+    /// Of an event: what stands for it when its reader comes back; `body` tells it, too.
+    pub resume_token: Option<Box<ResumeToken>>,
 }
 
 impl Reply {
@@ -179,6 +186,7 @@ impl Reply {
             slow: None,
             held: bound.into_held(),
             set: None,
+            resume_token: None,
         }
     }
 
@@ -193,7 +201,7 @@ impl Reply {
     pub fn of_set(mut self, index: usize) -> Self {
         self.body.truncate(self.body.len().saturating_sub(1));
         self.body.extend(format!(",\"variableIndex\":{index}}}"));
-        Self { set: Some(index), ..self }
+        Self { set: Some(u32::try_from(index).unwrap_or(u32::MAX)), ..self }
     }
 }
 

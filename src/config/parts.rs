@@ -100,10 +100,10 @@ impl Config {
 
     /// What a running server does for its database beside the requests.
     pub fn upkeep(&self) -> Upkeep {
-        let RetentionConfig { locations, activity, sessions, outbox, .. } = self.retention;
+        let RetentionConfig { locations, activity, sessions, outbox, events, .. } = self.retention;
         Upkeep {
             months_ahead: self.partitions.months_ahead,
-            retention: RetentionTimes { locations, activity, sessions, outbox },
+            retention: RetentionTimes { locations, activity, sessions, outbox, events },
         }
     }
 

@@ -46,6 +46,8 @@ pub(super) use variable_sets::run as run_sets;
 
 /// What a caller has written, to be read on whatever instance answers next.
 pub(super) const CACHE_TOKEN: HeaderName = HeaderName::from_static("x-cache-token");
+/// How clients of server-sent events say what they were told last.
+const LAST_EVENT_ID: &str = "last-event-id";
 /// How Apollo's gateways ask for a trace.
 const INCLUDE_TRACE: &str = "apollo-federation-include-trace";
 
@@ -54,6 +56,11 @@ const NOT_ACCEPTABLE: Rejection = Rejection::new(
     "BAD_USER_INPUT",
     "The answer comes as application/graphql-response+json or application/json; the Accept header takes \
      neither.",
+);
+const NOT_A_RESUME_TOKEN: Rejection = Rejection::new(
+    StatusCode::BAD_REQUEST,
+    "BAD_USER_INPUT",
+    "extensions.resumeAfter takes what an event said as extensions.resumeToken, a text.",
 );
 const ONLY_QUERIES: Rejection = Rejection::new(
     StatusCode::METHOD_NOT_ALLOWED,
@@ -381,7 +388,9 @@ pub(super) fn hold_owed(
         let body = match replies {
             Replies::One => done(request_id, None),
             Replies::ToRequests(count) => array(vec![done(request_id, None); count]),
-            Replies::ToSets(count) => array((0..count).map(|set| done(request_id, Some(set))).collect()),
+            Replies::ToSets(count) => {
+                array((0..count as u32).map(|set| done(request_id, Some(set))).collect())
+            }
         };
         let fits = memory.grow_owed(body.len());
         debug_assert!(fits.is_ok(), "what is small always fits");
@@ -394,7 +403,7 @@ pub(super) fn hold_owed(
 
 /// What is told in the place of the answer to a mutation that there is no memory for; `set` is the place of its set of
 /// variables, where there are several.
-pub(super) fn done(request_id: &str, set: Option<usize>) -> Vec<u8> {
+pub(super) fn done(request_id: &str, set: Option<u32>) -> Vec<u8> {
     let errors = DONE.body(request_id);
     let errors = errors.strip_prefix(b"{").and_then(|rest| rest.strip_suffix(b"}")).unwrap_or_default();
     let index = set.map(|index| format!(",\"variableIndex\":{index}")).unwrap_or_default();
@@ -523,6 +532,8 @@ fn request(
     params: GraphQLParams,
 ) -> Result<schema::Request, Rejection> {
     let (explain, on_error) = (explains(app, headers, &params), params.on_error()?);
+    let resume_after = resume_after(headers, &params)?;
+    let resume_token = params.extension("resumeToken").and_then(Value::as_bool) == Some(true);
     let variables = match params.variables {
         VariableSets::One(variables) => variables,
         // They are handed over by themselves (`variable_sets`).
@@ -532,6 +543,8 @@ fn request(
         query: String::new(),
         on_error,
         explain,
+        resume_after,
+        resume_token,
         found_from: None,
         operation_name: params.operation_name,
         variables,
@@ -544,6 +557,18 @@ fn request(
         commits: Commits::default(),
         idempotency_key: requester.idempotency_key.clone(),
     })
+}
+
+/// After which event a subscription goes on: an entry of `extensions`, or the header by which clients of server-sent events
+/// say it (HTML, §9.2.4).
+fn resume_after(headers: &HeaderMap, params: &GraphQLParams) -> Result<Option<String>, Rejection> {
+    match params.extension("resumeAfter") {
+        Some(Value::String(token)) => return Ok(Some(token.clone())),
+        None | Some(Value::Null) => {}
+        Some(_) => return Err(NOT_A_RESUME_TOKEN),
+    }
+    let id = headers.get(LAST_EVENT_ID).filter(|id| !id.is_empty());
+    Ok(id.map(|id| String::from_utf8_lossy(id.as_bytes()).into_owned()))
 }
 
 /// Whether the answer is to say how it was made: by a header, or, for those who send many requests over one WebSocket, by an

@@ -1,7 +1,7 @@
 //! Subscriptions over HTTP: `graphql-transport-ws` on a WebSocket (`websocket`), as the body of an answer (`body`:
 //! server-sent events, `sse`, and Apollo's `multipart`), and by calling back (`callback`). Here is what all share: which
 //! requests are theirs, how an operation becomes answers, and what ends a stream from outside: the end of its session or
-//! token, that of the server, that events were missed, and that there is no memory to send them. What is sent counts as memory
+//! token, that of the server, that the database was restored, and that there is no memory to send them. What is sent counts as memory
 //! by `sent`. How many there may be is in `quotas`. Not here: what an event
 //! is (`schema::Event`).
 
@@ -113,8 +113,8 @@ enum End {
     Expired,
     /// The server stops.
     Closing,
-    /// Events may have been missed.
-    Lagged,
+    /// What was told may not be true any more.
+    Interrupted,
     /// There is no memory to send what happened.
     OutOfMemory,
 }
@@ -128,10 +128,10 @@ const OUT_OF_MEMORY: Rejection = Rejection::new(
     "OVERLOADED",
     "The server cannot hold this answer now (http.max_answer_memory): read what was sent, then ask again.",
 );
-const LAGGED: Rejection = Rejection::new(
+const INTERRUPTED: Rejection = Rejection::new(
     StatusCode::OK,
     "SUBSCRIPTION_INTERRUPTED",
-    "Events may have been missed: read what you need again, then subscribe again.",
+    "Another database took over, or a backup was restored: read what you need again, then subscribe again.",
 );
 
 impl End {
@@ -141,7 +141,7 @@ impl End {
             Self::Revoked => REVOKED,
             Self::Expired => EXPIRED,
             Self::Closing => STOPPING,
-            Self::Lagged => LAGGED,
+            Self::Interrupted => INTERRUPTED,
             Self::OutOfMemory => OUT_OF_MEMORY,
         };
         told.into_reply(request_id(headers))
@@ -324,7 +324,7 @@ mod tests {
         assert_eq!(of(End::Revoked), (vec!["UNAUTHENTICATED"], true));
         assert_eq!(of(End::Expired), (vec!["UNAUTHENTICATED"], false));
         assert_eq!(of(End::Closing), (vec!["SUBSCRIPTION_INTERRUPTED"], false));
-        assert_eq!(of(End::Lagged), (vec!["SUBSCRIPTION_INTERRUPTED"], false));
+        assert_eq!(of(End::Interrupted), (vec!["SUBSCRIPTION_INTERRUPTED"], false));
         assert_eq!(of(End::OutOfMemory), (vec!["OVERLOADED"], false));
     }
 }

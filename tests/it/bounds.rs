@@ -125,7 +125,7 @@ async fn next(events: &mut Events) -> Reply {
 #[tokio::test]
 async fn a_too_long_event_leaves_its_stream_open() {
     let [app, _] = TestApp::both_own().await;
-    let bounded = app.that_answers_at_most(120, usize::MAX);
+    let bounded = app.that_answers_at_most(180, usize::MAX);
     let listens = |fields: &str| format!("subscription {{ locationUpdated {{ {fields} }} }}");
     let admin = bounded.as_admin().plain();
     let mut long =

@@ -1,5 +1,5 @@
-//! Subscriptions: who gets which events, what an event shows, and what becomes of those who fall behind. Not here: how
-//! events travel (the tests of `src`, and the outside clients of `tests/live`).
+//! Subscriptions: who gets which events, and what an event shows. Not here: what becomes of those who come back or fall behind
+//! (`resuming`), how events travel (the tests of `src`, and the outside clients of `tests/live`).
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ async fn subscribe(client: &Client<'_>, query: &str, variables: Value) -> Events
 async fn next(events: &mut Events) -> Reply {
     match events.next().await.expect("one more event") {
         Event::Reply(reply) => Reply::of(*reply),
-        Event::Lagged => panic!("events were missed"),
+        Event::Interrupted => panic!("the subscription was interrupted"),
     }
 }
 
@@ -317,21 +317,6 @@ async fn visibility_of_a_change_is_decided_once_per_scope() {
     }
 }
 
-#[tokio::test]
-async fn a_gap_is_reported_after_earlier_events() {
-    let [app, _] = TestApp::both_own().await;
-    let collector = app.as_role(Role::Collector);
-    let mut moved = subscribe(&collector, UPDATED, json!({})).await;
-    let mut ended = subscribe(&app.as_admin(), "subscription { sessionEnded { id } }", json!({})).await;
-    go_to(&collector, 1.0, 1.0).await;
-    app.store.events().publish([ChangeEvent::Lagged].into());
-    assert_eq!(latitudes(&mut moved, 1).await, [1.0]);
-    for events in [&mut moved, &mut ended] {
-        assert!(matches!(events.next().await, Some(Event::Lagged)));
-        assert!(events.next().await.is_none(), "nothing follows");
-    }
-}
-
 /// Waits until this instance knows that it has missed something; not long.
 async fn until_missed(heard: &mut tokio::sync::broadcast::Receiver<entities::events::Changes>) -> bool {
     let missed =
@@ -387,18 +372,6 @@ async fn a_silent_connection_to_redis_is_a_gap() {
     assert!(heard.try_recv().is_err());
     way.block(false);
     assert!(until_missed(&mut heard).await, "it had given the connection up, and made another");
-}
-
-#[tokio::test]
-async fn who_falls_behind_is_told_and_gets_no_more() {
-    let app = TestApp::sqlite().await;
-    let mut slow = subscribe(&app.as_admin(), UPDATED, json!({})).await;
-    let user = TestApp::account(Role::Collector);
-    for _ in 0..5_000 {
-        app.store.events().publish([ChangeEvent::User { id: user }].into());
-    }
-    assert_eq!(next(&mut slow).await.codes, ["OVERLOADED"]);
-    assert!(slow.next().await.is_none());
 }
 
 #[tokio::test]

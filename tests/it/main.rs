@@ -43,6 +43,7 @@ mod published;
 mod readiness;
 mod recording;
 mod replicas;
+mod resuming;
 mod retention;
 mod serving;
 mod sessions;

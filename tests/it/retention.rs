@@ -21,6 +21,7 @@ const FOR_EVER: RetentionTimes = RetentionTimes {
     activity: None,
     sessions: Duration::from_hours(100 * 365 * 24),
     outbox: Duration::from_hours(100 * 365 * 24),
+    events: Duration::from_hours(100 * 365 * 24),
 };
 
 async fn remove(app: &TestApp, times: RetentionTimes) -> Option<Removed> {

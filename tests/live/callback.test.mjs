@@ -98,7 +98,8 @@ test("the address confirms, gets each event, and is told of the end", async () =
   for (const [index, latitude] of [51.5, 52.5].entries()) {
     await xp.goTo(token, latitude);
     const next = await router.expect(subscriptionId, "next", index + 1);
-    assert.deepEqual(next.payload, { data: { locationUpdated: { latitude } } });
+    assert.deepEqual(next.payload.data, { locationUpdated: { latitude } });
+    assert.equal(typeof next.payload.extensions.resumeToken, "string");
     assert.equal(next.verifier, verifier);
   }
   await xp.endSession(other.token, session);

@@ -83,7 +83,8 @@ test("the parts have their envelope, heartbeats are empty objects, and the end s
   const said = parts(body);
   assert.deepEqual(said[0], {}, "alive");
   const rest = said.filter((part) => Object.keys(part).length > 0);
-  assert.deepEqual(rest[0], { payload: { data: { locationUpdated: { latitude: 43.5 } } } });
+  const { resumeToken } = rest[0].payload.extensions;
+  assert.deepEqual(rest[0], { payload: { data: { locationUpdated: { latitude: 43.5 } }, extensions: { resumeToken } } });
   assert.equal(rest.length, 2);
   assert.equal(rest[1].payload, null);
   assert.equal(rest[1].errors[0].extensions.code, "UNAUTHENTICATED");

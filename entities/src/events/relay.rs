@@ -1,6 +1,6 @@
 //! Events between instances: what is published here is sent over a Redis channel, and what others send there is published
 //! here. Best effort by nature: whoever needs to be sure reads the truth when a `ChangeEvent::Lagged` comes, and now and
-//! then anyway. Not here: the cache, which follows a log of its own.
+//! then anyway. Not here: the cache, which follows a log of its own, and subscriptions, which follow that of events.
 
 use std::time::Duration;
 
@@ -23,6 +23,9 @@ struct Message {
     /// `Changes::written`, as text.
     #[serde(default)]
     written: Option<String>,
+    /// `Changes::event`.
+    #[serde(default)]
+    event: Option<i64>,
 }
 
 impl Message {
@@ -50,7 +53,9 @@ fn channel_of(namespace: &str) -> String {
 pub async fn missing_rights(redis: &Redis, namespace: &str) -> Result<Vec<String>, Unavailable> {
     let channel = channel_of(namespace);
     let mut publish = redis::cmd("PUBLISH");
-    publish.arg(&channel).arg(Message { instance: id::new(), changes: Vec::new(), written: None }.bytes());
+    publish
+        .arg(&channel)
+        .arg(Message { instance: id::new(), changes: Vec::new(), written: None, event: None }.bytes());
     let mut missing = redis.refused_rights(&[redis::cmd("PING"), publish]).await?;
     missing.extend(redis.refused_subscription(&channel).await?);
     Ok(missing)
@@ -78,7 +83,8 @@ async fn send(events: EventBus, redis: Redis, instance: Uuid, channel: String) {
         let Some(changes) = next else { return };
         let changes = if is_behind { [ChangeEvent::Lagged].into() } else { changes };
         let written = changes.written.map(|version| version.to_string());
-        let message = Message { instance, changes: changes.to_vec(), written }.bytes();
+        let (event, changes) = (changes.event, changes.to_vec());
+        let message = Message { instance, changes, written, event }.bytes();
         is_behind = redis.publish(&channel, &message).await.is_err();
     }
 }
@@ -93,7 +99,7 @@ async fn receive(events: EventBus, redis: Redis, instance: Uuid, channel: String
                 Ok(message) if message.instance == instance || message.changes.is_empty() => continue,
                 Ok(message) => {
                     let written = message.written.and_then(|version| version.parse().ok());
-                    Changes::new(message.changes, written)
+                    Changes::new(message.changes, written).logged(message.event)
                 }
                 // From a version that writes otherwise.
                 Err(_) => [ChangeEvent::Lagged].into(),

@@ -12,7 +12,7 @@ use crate::{
     cache::{Tag, outbox},
     database::transaction::SqlTransaction,
     error::Error,
-    events::{ChangeEvent, Changes, tags_of},
+    events::{ChangeEvent, Changes, log, tags_of},
     idempotency::Claim,
     store::Store,
 };
@@ -110,6 +110,10 @@ impl Transaction {
             }
             _ => None,
         };
+        let event = match &self.changes[..] {
+            [] => None,
+            changes => Some(log::write(&self, changes).await?),
+        };
         if let Some(recorder) = self.store.context().recorder() {
             recorder.note_commit();
         }
@@ -133,7 +137,7 @@ impl Transaction {
                     recorder.set_written_version(version);
                 }
                 store.revocations().take_in(&revoked);
-                store.events().publish(Changes::new(changes, written));
+                store.events().publish(Changes::new(changes, written).logged(event));
             }
             result
         });

@@ -12,6 +12,7 @@ use entities::{
     activity,
     auth::{key, revocation},
     cache::{instance, outbox},
+    events::log as event_log,
     form, idempotency, location, session, submission, user,
 };
 use postgres::Postgres;
@@ -51,6 +52,7 @@ fn declared(backend: DbBackend) -> Tables {
         table_of::<instance::Entity>(backend),
         table_of::<outbox::Entity>(backend),
         table_of::<idempotency::Entity>(backend),
+        table_of::<event_log::Entity>(backend),
     ])
 }
 

@@ -59,6 +59,9 @@ codes! {
     Conflict = "CONFLICT",
     /// Something else was asked for with this `Idempotency-Key` before. Nothing was executed.
     IdempotencyMismatch = "IDEMPOTENCY_MISMATCH",
+    /// What happened after `extensions.resumeAfter` is not kept any more (`retention.events`): read what you need again, then
+    /// subscribe without it.
+    ResumeExpired = "RESUME_EXPIRED",
     /// What is needed to answer cannot be reached now. Nothing was changed.
     Unavailable = "UNAVAILABLE",
     /// The request took too long, or its body did not arrive in time. Nothing was changed.

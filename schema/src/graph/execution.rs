@@ -48,6 +48,8 @@ struct Execution<'g> {
     explain: bool,
     /// Where the caller must see what they have written.
     floored: Option<Store>,
+    /// Up to where the log of events was written before anything was read, where that is asked for.
+    resume_token: Option<String>,
 }
 
 /// One set of variables that is run, and where its answer may be kept.
@@ -87,14 +89,19 @@ impl Graph {
         if prepared.kind == OperationKind::Subscription {
             let request_id = Arc::clone(&request.caller.request_id);
             let explain = request.explain && self.inner.options.development;
-            return match subscription::subscribe(self, viewer, (request.caller, explain), prepared) {
+            let asked = (request.caller, explain, request.resume_after);
+            return match Box::pin(subscription::subscribe(self, viewer, asked, prepared)).await {
                 Ok(events) => Opened::Events(events),
                 Err(error) => {
                     Opened::Reply(rejected(Some(OperationKind::Subscription), &[error], &request_id))
                 }
             };
         }
-        Opened::Reply(Execution::of(&self.inner, &request, started).run(viewer, prepared).await)
+        let kind = prepared.kind;
+        Opened::Reply(match Execution::of(&self.inner, &request, started).with_token().await {
+            Ok(execution) => execution.run(viewer, prepared).await,
+            Err(error) => rejected(Some(kind), &[error], &request.caller.request_id),
+        })
     }
 
     /// Runs a document with several sets of variables: a query as one execution whose sets share every batch, a mutation one
@@ -122,7 +129,9 @@ impl Graph {
         let cost = sets.iter().flatten().fold(0_u64, |sum, set| sum.saturating_add(set.cost));
         self.inner.documents.check_total_cost(cost).map_err(refuse)?;
         if kind != OperationKind::Mutation {
-            Execution::of(&self.inner, &request, started).run_sets(viewer, sets, tell).await;
+            let execution =
+                Execution::of(&self.inner, &request, started).with_token().await.map_err(refuse)?;
+            execution.run_sets(viewer, sets, tell).await;
             return Ok(());
         }
         self.inner.check_database(kind).map_err(refuse)?;
@@ -148,7 +157,18 @@ impl<'g> Execution<'g> {
         let explain = request.explain && inner.options.development;
         let floor = request.cache_token.as_deref().and_then(|token| token.parse().ok());
         let floored = floor.map(|floor| inner.store.not_before(floor));
-        Self { inner, request, started, found_from: request.found_from, explain, floored }
+        let found_from = request.found_from;
+        Self { inner, request, started, found_from, explain, floored, resume_token: None }
+    }
+
+    /// Looks up to where the log of events was written, where that is asked for. What is read then is not older.
+    async fn with_token(mut self) -> Result<Self, RequestError> {
+        if self.request.resume_token {
+            let found = Box::pin(self.store().at_resume_token()).await;
+            let (token, store) = found.ok_or_else(|| RequestError::new(Code::Unavailable, AWAY))?;
+            (self.resume_token, self.floored) = (Some(token.to_string()), Some(store));
+        }
+        Ok(self)
     }
 
     fn store(&self) -> &Store {
@@ -244,7 +264,8 @@ impl<'g> Execution<'g> {
     ) -> Result<RunningSet, Reply> {
         // A request that asks how its answer was made is always executed.
         let cache_key = AnswerCacheKey::of(&prepared, viewer, self.store())
-            .filter(|_| !self.explain && !self.request.trace && !self.request.cache_tags);
+            .filter(|_| !self.explain && !self.request.trace && !self.request.cache_tags)
+            .filter(|_| !self.request.resume_token);
         if let Some(cache_key) = &cache_key
             && let Some(answer) = cache_key.find(self.store()).await
             && let Some(reply) = answer.reply(bounds)
@@ -292,7 +313,8 @@ impl<'g> Execution<'g> {
         let Self { inner, request, started, found_from, explain, .. } = self;
         let (body, errors) = (&mut answer.out, &mut answer.errors);
         // An answer that lacks something, or tells about itself, is for this once.
-        let cache = prepared.cache.filter(|_| errors.is_empty() && !explain && !request.trace);
+        let is_for_once = *explain || request.trace || request.resume_token;
+        let cache = prepared.cache.filter(|_| errors.is_empty() && !is_for_once);
         // Whether it was a gateway that asked is no part of the address that an answer is kept under.
         let is_for_some = ctx.viewer().was_read()
             || prepared.document.for_gateways.is_for_them_alone(inner.options.gateways_only);
@@ -312,7 +334,7 @@ impl<'g> Execution<'g> {
         let labels = if wanted { kept::labels(prepared, ctx, recorder) } else { kept::Labels::default() };
         // A gateway that keeps answers by their tags may keep only what these cover, also of types that have an age.
         let cache = if wanted {
-            let is_whole = errors.is_empty() && !explain && !request.trace;
+            let is_whole = errors.is_empty() && !is_for_once;
             labels.policy(inner.options.gateway_max_age_seconds, ctx).filter(|_| is_whole)
         } else {
             cache
@@ -320,6 +342,7 @@ impl<'g> Execution<'g> {
         let extensions = Extensions {
             explain: explained,
             cache_token: recorder.written_version().map(|moment| moment.to_string()),
+            resume_token: self.resume_token.clone(),
             ftv1: trace,
             apollo_cache_tags: labels.of_answer,
             apollo_entity_cache_tags: labels.of_entities,

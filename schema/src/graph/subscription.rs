@@ -1,4 +1,4 @@
-//! Live queries: the root `Subscription`. A subscription listens to what is written (`entities::change`); each change
+//! The root `Subscription`. A subscription watches what is written (`entities::events`), and nothing escapes it; each change
 //! that concerns it is one event, and each event is one small request of its own: the row is read under the
 //! viewer's rights at that moment, then written by the same declarations as in a query. Whether a viewer may see it is
 //! found out once for all subscriptions of the same rights (`decisions`). Not here: how events travel to the client
@@ -10,7 +10,7 @@ use std::{
     collections::VecDeque,
     pin::Pin,
     sync::{Arc, LazyLock},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use async_graphql::{
@@ -21,15 +21,13 @@ use async_graphql::{
 use entities::{
     Recorder, Version,
     database::scope::Scope,
-    events::{ChangeEvent, Changes},
+    events::{ChangeEvent, EventWatch, ResumeToken, WatchEnd},
 };
 use futures_util::{
     FutureExt as _, Stream,
     future::BoxFuture,
     stream::{self, BoxStream},
 };
-use tokio::sync::broadcast::{Receiver, error::RecvError};
-
 mod decisions;
 
 pub(crate) use decisions::Decisions;
@@ -261,13 +259,13 @@ where
 pub enum Event {
     /// An event, as a complete answer.
     Reply(Box<Reply>),
-    /// Changes may have been missed, also such that this subscription waits for: whoever shows what it told must read that
-    /// again, and subscribe again. Nothing follows.
-    Lagged,
+    /// What was told may not be true any more, since another database took over or a backup was restored: whoever shows it must read
+    /// it again, and subscribe again. Nothing follows.
+    Interrupted,
 }
 
-/// The events of one subscription. Nothing is kept for a reader that does not read: it falls behind what is announced and
-/// is told that it has missed something, as the last answer.
+/// The events of one subscription. Nothing is kept for a reader that does not read: what it is behind is read from the log of
+/// events when it does.
 pub type Events = BoxStream<'static, Event>;
 
 /// A subscription under way.
@@ -280,48 +278,53 @@ struct Subscribed {
     prepared: Prepared,
     field: &'static str,
     interest: Box<dyn Interest>,
-    changes: Receiver<Changes>,
-    /// What concerns it in the transactions that were announced last.
+    watch: EventWatch,
+    /// What concerns it in the transaction that was told last.
     pending: VecDeque<Announced>,
-    end: Option<Lost>,
+    has_ended: bool,
 }
 
 /// A change, and where it comes from.
 #[derive(Clone, Copy)]
 struct Announced {
     change: ChangeEvent,
-    /// `Changes::number`.
+    /// `Watched::number`.
     number: u64,
     /// When it was written.
     written: Option<Version>,
+    resume_token: Option<ResumeToken>,
 }
 
-/// Why a subscription ends.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Lost {
-    /// Nobody here knows what has happened elsewhere; that is yet to be said.
-    Elsewhere,
-    /// It has been said.
-    Reported,
-}
-
-/// Begins to listen.
-pub(crate) fn subscribe(
+/// Begins to listen, after the event that the token stands for.
+pub(crate) async fn subscribe(
     graph: &Graph,
     viewer: Viewer,
-    (caller, explain): (Caller, bool),
+    (caller, explain, resume_after): (Caller, bool, Option<String>),
     prepared: Prepared,
 ) -> Result<Events, RequestError> {
-    // From here on nothing is missed.
-    let changes = graph.inner.store.events().subscribe();
     let ctx = graph.inner.context(&graph.inner.store, viewer.clone(), caller.clone(), Arc::default());
     let opened = selected(&prepared).and_then(|selected| match Subscription::field(selected.name()) {
         Some(field) => Ok((field.name, field.listen.open(prepared.planner(), &selected, &ctx)?)),
         None => Err(RequestError::new(Code::ValidationFailed, ONE_FIELD).at(selected.location)),
     });
-    let (graph, pending, (field, interest)) = (graph.clone(), VecDeque::new(), opened?);
-    let subscribed =
-        Subscribed { graph, viewer, caller, explain, prepared, field, interest, changes, pending, end: None };
+    let (field, interest) = opened?;
+    let after = resume_after.map(|token| token.parse::<ResumeToken>());
+    let after = after.transpose().map_err(|_| RequestError::new(Code::BadUserInput, NOT_A_TOKEN))?;
+    let mut watch = graph.inner.store.watch(after);
+    // From here on nothing is missed.
+    watch.begin().await.map_err(refused)?;
+    let subscribed = Subscribed {
+        graph: graph.clone(),
+        viewer,
+        caller,
+        explain,
+        prepared,
+        field,
+        interest,
+        watch,
+        pending: VecDeque::new(),
+        has_ended: false,
+    };
     Ok(Box::pin(stream::unfold(subscribed, |mut subscribed| async {
         let event = subscribed.next().await?;
         Some((event, subscribed))
@@ -329,8 +332,20 @@ pub(crate) fn subscribe(
 }
 
 const ONE_FIELD: &str = "A subscription asks for exactly one field";
-const LOST: &str =
-    "Events came faster than they were read, and some are lost: read what you need again, then subscribe";
+const AWAY: &str = "The database cannot be read now, so nobody knows what is new; try again in a moment";
+/// How often the row of an event is read again where it cannot be read now, and the pause between.
+const READ_AGAIN: (u32, Duration) = (20, Duration::from_millis(250));
+const NOT_A_TOKEN: &str =
+    "extensions.resumeAfter is not a resume token: it takes what an event said as extensions.resumeToken";
+const EXPIRED: &str = "What happened after the resume token is not kept any more: read what you need again, \
+                       then subscribe without it";
+
+fn refused(end: WatchEnd) -> RequestError {
+    match end {
+        WatchEnd::Expired => RequestError::new(Code::ResumeExpired, EXPIRED),
+        WatchEnd::Unavailable | WatchEnd::Interrupted => RequestError::new(Code::Unavailable, AWAY),
+    }
+}
 
 /// The one field of the operation (October 2021, §5.2.3.1).
 fn selected(prepared: &Prepared) -> Result<Selected<'_>, RequestError> {
@@ -350,36 +365,35 @@ impl Subscribed {
                     return Some(Event::Reply(Box::new(reply)));
                 }
             }
-            match self.end {
-                None => {}
-                Some(Lost::Elsewhere) => {
-                    self.end = Some(Lost::Reported);
-                    return Some(Event::Lagged);
-                }
-                Some(Lost::Reported) => return None,
+            if self.has_ended {
+                return None;
             }
-            match self.changes.recv().await {
-                Ok(changes) => {
-                    let (number, written) = (changes.number(), changes.written);
-                    let concerns = changes.iter().filter(|change| self.interest.concerns(change));
-                    self.pending.extend(concerns.map(|&change| Announced { change, number, written }));
-                    if changes.contains(&ChangeEvent::Lagged) {
-                        self.end = Some(Lost::Elsewhere);
-                    }
+            match self.watch.next().await {
+                Ok(watched) => {
+                    let (number, written) = (watched.number(), watched.written);
+                    let concerns = watched.changes().filter(|(change, _)| self.interest.concerns(change));
+                    self.pending.extend(concerns.map(|(change, resume_token)| Announced {
+                        change,
+                        number,
+                        written,
+                        resume_token,
+                    }));
                 }
-                Err(RecvError::Closed) => return None,
-                Err(RecvError::Lagged(_)) => {
-                    self.end = Some(Lost::Reported);
-                    let lost = RequestError::new(Code::Overloaded, LOST);
+                Err(end) => {
+                    self.has_ended = true;
+                    if end == WatchEnd::Interrupted {
+                        return Some(Event::Interrupted);
+                    }
                     let kind = Some(OperationKind::Subscription);
-                    return Some(Event::Reply(Box::new(rejected(kind, &[lost], &self.caller.request_id))));
+                    let last = rejected(kind, &[refused(end)], &self.caller.request_id);
+                    return Some(Event::Reply(Box::new(last)));
                 }
             }
         }
     }
 
     async fn event(&self, announced: Announced) -> Option<Reply> {
-        let Announced { change, number, written } = announced;
+        let Announced { change, number, written, mut resume_token } = announced;
         let started = Instant::now();
         let inner = &self.graph.inner;
         let context = |recorder| {
@@ -391,21 +405,37 @@ impl Subscribed {
         let question = Question { number, change, field: self.field, scope: self.viewer.scope() };
         let recorder = Arc::new(Recorder::new(self.explain));
         // What was read for all who have these rights counts for none of them; it is told where it was read for this one.
-        let deciding = context(if self.explain { Arc::clone(&recorder) } else { Arc::default() });
-        let decider = deciding.batcher.clone();
-        let decide = || self.interest.decide(&change, deciding);
-        let row = inner.decisions.of(question, decide).await.transpose()?;
+        let (mut tries, mut row, mut decider);
+        tries = 0;
+        loop {
+            let deciding = context(if self.explain { Arc::clone(&recorder) } else { Arc::default() });
+            decider = deciding.batcher.clone();
+            row = inner.decisions.of(question, || self.interest.decide(&change, deciding)).await;
+            if row.is_ok() || tries == READ_AGAIN.0 {
+                break;
+            }
+            tries += 1;
+            tokio::time::sleep(READ_AGAIN.1).await;
+        }
+        if row.is_err() {
+            // Who comes back gets it once it can be read.
+            resume_token = None;
+        }
+        let row = row.transpose()?;
         let ctx = context(Arc::clone(&recorder));
         let selected = selected(&self.prepared).ok()?;
         let event = self.interest.event(&change, row, self.prepared.planner(), &selected, &ctx);
         let mut event = event.await?;
-        if self.explain {
+        let explain = self.explain.then(|| {
             let ran = Ran { started, recorder: &recorder, batchers: &[&decider, &ctx.batcher] };
-            let explain = Some(inner.explain((self.prepared.kind, self.prepared.cost), &self.viewer, ran));
-            Extensions { explain, ..Extensions::default() }.write(event.out.end());
-        }
+            inner.explain((self.prepared.kind, self.prepared.cost), &self.viewer, ran)
+        });
+        let told = resume_token.map(|token| token.to_string());
+        let extensions = Extensions { explain, resume_token: told, ..Extensions::default() };
+        extensions.write(event.out.end());
         let answer = event.finished(&ctx.caller().request_id, &ctx.bounds);
-        Some(Reply::executed(OperationKind::Subscription, answer, &recorder))
+        let reply = Reply::executed(OperationKind::Subscription, answer, &recorder);
+        Some(Reply { resume_token: resume_token.map(Box::new), ..reply })
     }
 }
 

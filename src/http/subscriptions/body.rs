@@ -22,7 +22,7 @@ use futures_util::{
     StreamExt as _,
     stream::{self, BoxStream},
 };
-use schema::{Chunks, Event, Reply};
+use schema::{Chunks, Event, Reply, engine::error::Code};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::{End, OUT_OF_MEMORY, Waits, answers, end, multipart, sent, sse};
@@ -127,9 +127,10 @@ impl Framing {
         }
     }
 
-    fn answer(self, mut answer: Chunks) -> Chunks {
+    /// `id` stands for an event when its reader comes back.
+    fn answer(self, mut answer: Chunks, id: Option<&str>) -> Chunks {
         match self {
-            Self::Sse => sse::event(answer),
+            Self::Sse => sse::event(answer, id),
             Self::Multipart => multipart::part(answer),
             Self::Lines => {
                 answer.push(b'\n');
@@ -143,10 +144,10 @@ impl Framing {
     /// would else hear nothing of it.
     fn ended(self, end: End, is_to_gateway: bool, headers: &HeaderMap) -> Chunks {
         let mut told = match self {
-            Self::Sse if end.is_final() || is_to_gateway => sse::event(end.reply(headers).body),
+            Self::Sse if end.is_final() || is_to_gateway => sse::event(end.reply(headers).body, None),
             Self::Sse => return Chunks::default(),
             Self::Multipart => multipart::error(end.reply(headers)),
-            Self::Lines => self.answer(end.reply(headers).body),
+            Self::Lines => self.answer(end.reply(headers).body, None),
         };
         told.append(self.closing().to_vec().into());
         told
@@ -278,7 +279,7 @@ impl Stream {
             end = &mut self.end => pieces(self.ended_by(end)),
             event = self.events.next() => match event {
                 Some(Event::Reply(reply)) => self.answer(*reply),
-                Some(Event::Lagged) => pieces(self.ended_by(End::Lagged)),
+                Some(Event::Interrupted) => pieces(self.ended_by(End::Interrupted)),
                 None => {
                     self.ended = true;
                     pieces(framing.closing().to_vec().into())
@@ -297,7 +298,11 @@ impl Stream {
             return pieces(self.out_of_memory());
         }
         let is_last = reply.is_refusal();
-        let mut part = self.framing.answer(reply.body);
+        // A reader that comes back by itself does so without the token that was refused.
+        let has_expired = reply.codes.contains(&Code::ResumeExpired.as_str());
+        let id =
+            if has_expired { Some(String::new()) } else { reply.resume_token.map(|token| token.to_string()) };
+        let mut part = self.framing.answer(reply.body, id.as_deref());
         if is_last {
             self.ended = true;
             part.append(self.framing.closing().to_vec().into());
@@ -312,7 +317,7 @@ impl Stream {
         }
         self.ended = true;
         let reply = OUT_OF_MEMORY.into_reply(request_id(&self.reader.headers));
-        let mut told = self.framing.answer(reply.body);
+        let mut told = self.framing.answer(reply.body, None);
         told.append(self.framing.closing().to_vec().into());
         told
     }

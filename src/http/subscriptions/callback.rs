@@ -345,7 +345,7 @@ impl Callback {
                         last => {
                             let last = match last {
                                 Some(Event::Reply(reply)) => Some(*reply),
-                                Some(Event::Lagged) => Some(End::Lagged.reply(&headers)),
+                                Some(Event::Interrupted) => Some(End::Interrupted.reply(&headers)),
                                 None => None,
                             };
                             let errors = last.map(|reply| errors_of(reply.body));

@@ -13,9 +13,14 @@ pub(super) fn is_meant(range: &str) -> bool {
     range.split(';').next().is_some_and(|media| media.trim().eq_ignore_ascii_case(CONTENT_TYPE))
 }
 
-/// An answer is one line: JSON has no line breaks outside of its texts, and there they are escaped.
-pub(super) fn event(answer: Chunks) -> Chunks {
-    let mut event = Chunks::from(b"event: next\ndata: ".to_vec());
+/// An answer is one line: JSON has no line breaks outside of its texts, and there they are escaped. `id` stands for the event:
+/// who comes back with it as `Last-Event-ID` gets those after it (HTML, §9.2.6); an empty one makes readers forget theirs.
+pub(super) fn event(answer: Chunks, id: Option<&str>) -> Chunks {
+    let mut event = Chunks::from(b"event: next\n".to_vec());
+    if let Some(id) = id {
+        event.extend(format!("id: {id}\n").as_bytes());
+    }
+    event.extend(b"data: ");
     event.append(answer);
     event.append(b"\n\n".to_vec().into());
     event

@@ -112,7 +112,7 @@ impl From<End> for Close {
             End::Revoked => close::REVOKED,
             End::Expired => close::EXPIRED,
             End::Closing => close::GOING_AWAY,
-            End::Lagged => close::EVENTS_MISSED,
+            End::Interrupted => close::INTERRUPTED,
             End::OutOfMemory => close::NO_MEMORY,
         }
     }
@@ -124,8 +124,8 @@ enum ServerMessage {
     Next(Arc<str>, Box<Reply>),
     /// There is no more.
     Complete(Arc<str>),
-    /// Events may have been missed, by all subscriptions of this server.
-    Lagged,
+    /// What was told may not be true any more, by all subscriptions of this server.
+    Interrupted,
 }
 
 /// An operation that is running.
@@ -301,7 +301,7 @@ impl Connection {
         while self.running.values().any(|running| !running.waits.is_set()) {
             let message = async {
                 match self.messages.next().await {
-                    Some(ServerMessage::Lagged) => Continue(()),
+                    Some(ServerMessage::Interrupted) => Continue(()),
                     Some(message) => match self.say(message).await {
                         // A subscription; what has one answer goes on.
                         Break(Over::Ended(End::OutOfMemory)) => Continue(()),
@@ -432,7 +432,7 @@ impl Connection {
         let (of, last) = (Arc::clone(&id), Arc::clone(&id));
         let answers = replies.map(move |event| match event {
             Event::Reply(reply) => ServerMessage::Next(Arc::clone(&of), reply),
-            Event::Lagged => ServerMessage::Lagged,
+            Event::Interrupted => ServerMessage::Interrupted,
         });
         // What was stopped says nothing more, not even that it is complete.
         let (messages, handle) =
@@ -461,7 +461,7 @@ impl Connection {
                 }
                 self.answer(&id, *reply).await
             }
-            ServerMessage::Lagged => Break(End::Lagged.into()),
+            ServerMessage::Interrupted => Break(End::Interrupted.into()),
             ServerMessage::Complete(id) => {
                 self.running.remove(&id);
                 let id = serde_json::to_string(&*id).expect("a text is JSON");

@@ -314,6 +314,22 @@ impl Client<'_> {
         }
     }
 
+    /// Subscribes after the event that a token stands for.
+    pub(crate) async fn resume(&self, query: &str, variables: Value, token: &str) -> Result<Events, Reply> {
+        let request =
+            Request { resume_after: Some(token.to_owned()), ..self.request(query, None, variables) };
+        match self.app.graph.open(self.viewer.clone(), request).await {
+            Opened::Events(events) => Ok(events),
+            Opened::Reply(reply) => Err(Reply::of(reply)),
+        }
+    }
+
+    /// Asks, and for a token with which a subscription goes on after the answer.
+    pub(crate) async fn run_with_token(&self, query: &str, variables: Value) -> Reply {
+        let request = Request { resume_token: true, ..self.request(query, None, variables) };
+        Reply::of(self.app.graph.execute(self.viewer.clone(), request).await)
+    }
+
     /// Asks as a gateway does that keeps answers: what they depend on is told.
     pub(crate) async fn as_gateway_that_keeps(&self, query: &str, variables: Value) -> schema::Reply {
         let caller = Caller { is_gateway: true, ..self.caller.clone() };

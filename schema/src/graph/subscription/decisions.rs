@@ -68,7 +68,19 @@ impl Decisions {
             return known.clone();
         }
         self.made.inc();
-        let deciding = decide().shared();
+        let (deciding, decisions) = (decide(), Arc::downgrade(self));
+        let deciding = async move {
+            let decision = deciding.await;
+            // What failed is tried again by the next one.
+            if decision.is_err()
+                && let Some(decisions) = decisions.upgrade()
+            {
+                let failed = decisions.recent().remove(&question);
+                drop(failed);
+            }
+            decision
+        };
+        let deciding = deciding.boxed().shared();
         if recent.len() < MOST {
             recent.insert(question, deciding.clone());
             let decisions = Arc::downgrade(self);

@@ -22,7 +22,7 @@ closes! {
     BAD_FRAME = 1002 "Invalid WebSocket frame";
     NOT_UTF8 = 1007 "A text is not UTF-8";
     TOO_LARGE = 1009 "The message is too large";
-    EVENTS_MISSED = 1012 "Events may have been missed: subscribe again";
+    INTERRUPTED = 1012 "What was told may not be true any more: read and subscribe again";
     NO_MEMORY = 1013 "The server has too much to do; try again in a moment";
     TOO_MANY_SOCKETS = 1013 "This account has too many WebSockets";
     BINARY = 4400 "Messages are texts, not binary";
