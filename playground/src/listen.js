@@ -1,6 +1,6 @@
 // Subscriptions over graphql-transport-ws, with the request's headers as the payload of `connection_init`. A connection that is
-// lost is opened again, and what becomes of it is told to the run: what came while there was none is not sent later, so the
-// log has to show the gap. No drawing here.
+// lost is opened again, and what becomes of it is told to the run. After the first event nothing is lost meanwhile: the
+// subscription goes on after the last event that came. No drawing here.
 import { createClient } from "graphql-ws";
 import { payload, split } from "./payload.js";
 import { currentHeaders } from "./tokens.js";
@@ -21,8 +21,10 @@ const GONE = 4408;
 export function listen(url, { request, headers, kind, explains }) {
   const run = runs.begin({ kind, request, headers, state: "connecting" });
   const began = performance.now();
-  const client = connect(url, headers, run);
-  const source = client.iterate(payload(request, explains));
+  const client = connect(url, headers, run, () => Boolean(asked.extensions?.resumeAfter));
+  // It is written anew each time that a connection is opened.
+  const asked = { ...payload(request, explains) };
+  const source = client.iterate(asked);
   let isOver = false;
   const end = (change) => {
     if (isOver) return;
@@ -41,10 +43,11 @@ export function listen(url, { request, headers, kind, explains }) {
         const { done, value } = await source.next();
         if (done) end();
         else {
-          const { shown, explain } = split(value, explains);
+          const { shown, explain, resumeToken } = split(value, explains);
+          if (resumeToken) asked.extensions = { ...asked.extensions, resumeAfter: resumeToken };
           const text = JSON.stringify(shown, null, 2);
           const bytes = new TextEncoder().encode(JSON.stringify(value)).length;
-          run.addEvent({ at: new Date(), ms: performance.now() - began, bytes, explain, text });
+          run.addEvent({ at: new Date(), ms: performance.now() - began, bytes, explain, resumeToken, text });
           return { done, value: shown };
         }
         return { done, value };
@@ -62,7 +65,7 @@ export function listen(url, { request, headers, kind, explains }) {
 }
 
 /** A connection that comes back, and tells the run of each change. */
-function connect(url, headers, run) {
+function connect(url, headers, run, resumes) {
   const address = new URL(url);
   address.protocol = address.protocol === "https:" ? "wss:" : "ws:";
   let socket = null;
@@ -82,7 +85,7 @@ function connect(url, headers, run) {
       },
       connected: () => {
         run.update({ state: "listening", problem: undefined, retry: undefined });
-        note({ kind: "connected", downMs: lostAt === null ? undefined : performance.now() - lostAt });
+        note({ kind: "connected", downMs: lostAt === null ? undefined : performance.now() - lostAt, resumes: resumes() });
         hasStood = true;
         lostAt = null;
       },

@@ -79,13 +79,13 @@ function Retry({ attempt, of, at, now }) {
   );
 }
 
-function Connection({ change: { kind, at, text, downMs } }) {
+function Connection({ change: { kind, at, text, downMs, resumes } }) {
   return (
     <li className={`xp-connection xp-connection-${kind}`}>
       <time dateTime={at.toISOString()}>{clock(at)}</time>{" "}
       {kind === "lost"
         ? `Connection lost: ${text}`
-        : `Connected again after ${seconds(downMs)}. What happened meanwhile was not sent: read it anew.`}
+        : `Connected again after ${seconds(downMs)}. ${resumes ? "What happened meanwhile follows." : "What happened meanwhile was not sent: read it anew."}`}
     </li>
   );
 }
@@ -105,6 +105,11 @@ function Event({ event, before }) {
             {event.explain && ` · ${count(event.explain.sql.length, "statement", "statements")}`}
           </span>
         </summary>
+        {isOpen && event.resumeToken && (
+          <p className="xp-hint">
+            Resume token: <code>{event.resumeToken}</code>
+          </p>
+        )}
         {isOpen && (
           <pre tabIndex={0}>
             <Changed text={event.text} before={before?.text} />

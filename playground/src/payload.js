@@ -5,14 +5,14 @@ export function payload(request, explains) {
   return explains ? { ...request, extensions: { explain: true } } : request;
 }
 
-/** An answer without what is shown in a panel of its own. */
+/** An answer without what is shown by itself: how it was made, and what stands for an event when its reader comes back. */
 export function split(answer, explains) {
-  const explain = answer?.extensions?.explain;
-  if (!explain || !explains) return { shown: answer, explain };
-  const { explain: _, ...extensions } = answer.extensions;
+  const { explain, resumeToken, ...rest } = answer?.extensions ?? {};
+  if (!(explain && explains) && !resumeToken) return { shown: answer, explain };
+  const extensions = explain && !explains ? { ...rest, explain } : rest;
   const shown = { ...answer, extensions };
   if (!Object.keys(extensions).length) delete shown.extensions;
-  return { shown, explain };
+  return { shown, explain, resumeToken };
 }
 
 /**

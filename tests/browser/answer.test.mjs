@@ -223,6 +223,7 @@ test("the log has each event with its time, can be held, and says when the conne
   assert.match(await log.locator("time").first().innerText(), /^\d\d:\d\d:\d\d\.\d{3}$/);
   await log.locator("summary").first().click();
   assert.match(await log.locator("mark").first().innerText(), /\d/, "what changed is marked");
+  await log.getByText(/^Resume token: [0-9a-f]+(-[0-9a-f]+){3}$/).waitFor();
   await picture(page, "events-desktop");
   await log.getByRole("button", { name: "Pause" }).click();
   await record();
