@@ -12,11 +12,20 @@ assert.ok(binary, "XP_BINARY is not set: it names the program under test");
 
 const PASSWORD = "xp-graph-demo";
 
+const running = new Set();
+process.once("exit", () => running.forEach((server) => server.kill("SIGKILL")));
+
 export async function start(environment = {}) {
   const home = scratch("live");
+  return new Xp(home, environment, await run(home, environment));
+}
+
+/** The program and where it answers, once it is ready. */
+async function run(home, environment) {
   const env = { HOME: home, PATH: process.env.PATH, PORT: "0", ...environment };
   const server = spawn(binary, ["dev"], { cwd: home, env, stdio: ["ignore", "pipe", "pipe"] });
-  process.once("exit", () => server.kill("SIGKILL"));
+  running.add(server);
+  server.once("exit", () => running.delete(server));
   server.stderr.resume();
   const lines = createInterface({ input: server.stdout });
   let url;
@@ -27,14 +36,14 @@ export async function start(environment = {}) {
   server.stdout.resume();
   assert.ok(url, "the server did not say where it is");
   while (!(await fetch(new URL("/readyz", url)).catch(() => ({}))).ok) await pause(100);
-  return new Xp(server, url, home);
+  return { server, url };
 }
 
 export const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 
 class Xp {
-  constructor(server, url, home) {
-    Object.assign(this, { server, url, home, socketUrl: url.replace("http", "ws") });
+  constructor(home, environment, { server, url }) {
+    Object.assign(this, { home, environment, server, url, socketUrl: url.replace("http", "ws") });
   }
 
   /** One operation; it must succeed. */
@@ -103,10 +112,22 @@ class Xp {
 
   /** SIGTERM; the exit code. */
   async stop() {
-    if (this.server.exitCode === null) {
-      this.server.kill("SIGTERM");
-      await once(this.server, "exit");
-    }
+    await this.end("SIGTERM");
     return this.server.exitCode;
+  }
+
+  /** Ends it by a signal, if it is running. */
+  async end(signal) {
+    if (this.server.exitCode !== null || this.server.signalCode !== null) return;
+    const ended = once(this.server, "exit");
+    this.server.kill(signal);
+    await ended;
+  }
+
+  /** Starts it again where it was, with what it had stored. */
+  async startAgain(environment = {}) {
+    const port = new URL(this.url).port;
+    Object.assign(this.environment, environment);
+    ({ server: this.server } = await run(this.home, { ...this.environment, PORT: port }));
   }
 }
