@@ -31,7 +31,7 @@ const TYPES = { ".html": "text/html", ".js": "text/javascript", ".css": "text/cs
 const OWN = {
   make: `mutation($input: CreateFormInput!) { createForm(input: $input) { form { id draftRevision } userErrors { message } } }`,
   publish: `mutation($input: PublishFormInput!) { publishForm(input: $input) { form { id } userErrors { message } } }`,
-  submit: `mutation($input: CreateSubmissionsInput!) { createSubmissions(input: $input) { results { userErrors { message } } } }`,
+  submit: `mutation($input: CreateSubmissionsInput!) { createSubmissions(input: $input) { results { submission { id } userErrors { message } } } }`,
   count: `query($id: ID!) { form(id: $id) { title submissionCount } }`,
 };
 
@@ -110,7 +110,11 @@ async function makeForm(title, ...more) {
   return form.id;
 }
 
-const submit = (formId) => ask("submit", { input: { submissions: [{ formId, data: { name: "Elsewhere" } }] } });
+/** Submits elsewhere; the submission's id. */
+async function submit(formId) {
+  const { results } = await ask("submit", { input: { submissions: [{ formId, data: { name: "Elsewhere" } }] } });
+  return results[0].submission.id;
+}
 
 /** A token of the administrator that ends soon. */
 async function mint() {
@@ -209,13 +213,20 @@ for (const [app, title] of Object.entries(APPS)) {
       });
       await signIn(page);
       const heard = page.getByRole("region", { name: "Submissions" }).locator("ol li");
-      await until(async () => (await submit(id), await heard.count()) > 0, "no event came");
+      const written = [];
+      const write = async () => written.push(await submit(id));
+      await until(async () => (await write(), await heard.count()) > 0, "no event came");
       // The socket or the stream ends with the token; by then the app knows it to be old.
-      await until(() => sent.some(isRefresh), "the token was not exchanged when the stream ended");
+      await until(async () => (await write(), sent.some(isRefresh)), "the token was not exchanged when the stream ended");
       const before = await heard.count();
-      await until(async () => (await submit(id), await heard.count()) > before, "no event came with the next token");
+      await until(async () => (await write(), await heard.count()) > before, "no event came with the next token");
       const { submissionCount } = await ask("count", { id });
       await line(page, `Heard by ${app} (${submissionCount})`).waitFor();
+      // From the first that was heard on: also what was written while the stream was away, each once.
+      const ids = () => heard.allInnerTexts();
+      const since = written.slice(written.indexOf((await ids())[0]));
+      await until(async () => (await heard.count()) >= since.length, "what was written while the stream was away is missing");
+      assert.deepEqual(await ids(), since);
       assert.equal(sent.filter(isRefresh).length, 1, "it was exchanged once");
       await context.close();
     });

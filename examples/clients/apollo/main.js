@@ -6,6 +6,7 @@ import { PersistedQueryLink } from "@apollo/client/link/persisted-queries";
 import { RetryLink } from "@apollo/client/link/retry";
 import { relayStylePagination } from "@apollo/client/utilities";
 import { generatePersistedQueryIdsFromManifest } from "@apollo/persisted-query-lists";
+import { map } from "rxjs";
 import { endpoint } from "../shared/endpoint.js";
 import { start } from "../shared/page.js";
 import { createSession } from "../shared/session.js";
@@ -30,12 +31,22 @@ const authorize = new SetContextLink(async ({ headers }) => {
   const token = await session.token();
   return { headers: token ? { ...headers, authorization: `Bearer ${token}` } : headers };
 });
+// A stream that comes back goes on after the last event, so that nothing is missed.
+const resume = new ApolloLink((operation, forward) =>
+  forward(operation).pipe(
+    map((result) => {
+      const { resumeToken } = result.extensions ?? {};
+      if (resumeToken) operation.extensions.resumeAfter = resumeToken;
+      return result;
+    }),
+  ),
+);
 const ids = generatePersistedQueryIdsFromManifest({
   loadManifest: () => import("../generated/apollo.json").then((module) => module.default),
 });
 
 const client = new ApolloClient({
-  link: ApolloLink.from([new PersistedQueryLink(ids), retry, authorize, new HttpLink({ uri: endpoint })]),
+  link: ApolloLink.from([new PersistedQueryLink(ids), resume, retry, authorize, new HttpLink({ uri: endpoint })]),
   cache: new InMemoryCache({ typePolicies: { Query: { fields: { forms: relayStylePagination() } } } }),
 });
 
