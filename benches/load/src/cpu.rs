@@ -71,8 +71,18 @@ pub(crate) fn postmaster_of(backend: u32) -> Option<u32> {
 
 /// The most memory that a process has held so far.
 pub(crate) fn peak_memory_kib(process_id: u32) -> Result<u64> {
+    memory_kib(process_id, "VmHWM:")
+}
+
+/// The memory that a process holds now.
+pub(crate) fn resident_kib(process_id: u32) -> Result<u64> {
+    memory_kib(process_id, "VmRSS:")
+}
+
+fn memory_kib(process_id: u32, name: &str) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{process_id}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM in status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let line = line.with_context(|| format!("no {name} in the status of {process_id}"))?;
     Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
 

@@ -61,6 +61,26 @@ impl Database {
         Ok(ids)
     }
 
+    /// The ids of forms, in a fixed order.
+    pub(crate) async fn form_ids(&mut self) -> Result<Vec<Uuid>> {
+        Ok(sqlx::query_scalar("SELECT id FROM forms ORDER BY id").fetch_all(&mut self.connection).await?)
+    }
+
+    /// Gives accounts of a role the password that another one has; their e-mails.
+    pub(crate) async fn give_password(&mut self, known: Uuid, role: &str, count: u32) -> Result<Vec<String>> {
+        let sql = "WITH chosen AS (SELECT id FROM users WHERE role = $2 AND is_active ORDER BY id LIMIT $3) \
+                   UPDATE users SET password_hash = (SELECT password_hash FROM users WHERE id = $1) \
+                   WHERE id IN (SELECT id FROM chosen) RETURNING email";
+        let emails = sqlx::query_scalar(sql).bind(known).bind(role).bind(i64::from(count));
+        Ok(emails.fetch_all(&mut self.connection).await?)
+    }
+
+    /// The ids of these accounts.
+    pub(crate) async fn ids_of(&mut self, emails: Vec<String>) -> Result<Vec<Uuid>> {
+        let ids = sqlx::query_scalar("SELECT id FROM users WHERE email = ANY($1) ORDER BY id").bind(emails);
+        Ok(ids.fetch_all(&mut self.connection).await?)
+    }
+
     /// How many statements have run in this database so far, ours left out where they can be told.
     pub(crate) async fn statements(&mut self) -> Result<i64> {
         let sql = match self.source {

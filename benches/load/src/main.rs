@@ -8,6 +8,7 @@ mod cpu;
 mod database;
 mod measure;
 mod overload;
+mod plan;
 mod report;
 mod server;
 mod workload;
@@ -132,8 +133,16 @@ impl Vary {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    match until_interrupted(&arguments).await {
+    // The plan's figures have arguments of their own.
+    let of_plan = std::env::args_os().nth(1).is_some_and(|first| first == "plan");
+    let outcome = if of_plan {
+        let arguments = plan::Arguments::parse_from(std::env::args_os().skip(1));
+        until_interrupted(plan::run(&arguments)).await
+    } else {
+        let arguments = Arguments::parse();
+        until_interrupted(run(&arguments)).await
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "load: {error:#}");
@@ -143,10 +152,10 @@ async fn main() -> ExitCode {
 }
 
 /// Leaving the run half done drops the servers, which ends them; so does a panic.
-async fn until_interrupted(arguments: &Arguments) -> Result<()> {
+async fn until_interrupted(run: impl Future<Output = Result<()>>) -> Result<()> {
     let mut terminated = signal(SignalKind::terminate())?;
     tokio::select! {
-        outcome = run(arguments) => outcome,
+        outcome = run => outcome,
         _ = tokio::signal::ctrl_c() => bail!("interrupted"),
         _ = terminated.recv() => bail!("terminated"),
     }
@@ -245,7 +254,7 @@ async fn start_servers(arguments: &Arguments, log_directory: &Path, documents: &
     if *only != Some(Only::Baseline) {
         ensure!(xp.exists(), "{} is not there: build it, or give its path with --xp", xp.display());
         plans.extend(vary.values.iter().map(|value| {
-            let environment = Some((vary.variable.as_str(), value.as_str()));
+            let environment = vec![(vary.variable.as_str(), value.clone())];
             (format!("xp {value}"), xp, Kind::Xp, environment)
         }));
     }
@@ -255,7 +264,7 @@ async fn start_servers(arguments: &Arguments, log_directory: &Path, documents: &
             "{} is not there: build it, or give its path with --baseline",
             baseline.display()
         );
-        plans.push((BASELINE.to_owned(), baseline, Kind::Baseline, None));
+        plans.push((BASELINE.to_owned(), baseline, Kind::Baseline, Vec::new()));
     }
     let mut servers = Vec::new();
     for (name, program, kind, environment) in plans {
@@ -263,7 +272,7 @@ async fn start_servers(arguments: &Arguments, log_directory: &Path, documents: &
             name,
             program,
             kind,
-            environment,
+            environment: &environment,
             documents,
             database_url: &arguments.database_url,
             memory_cap_mib: arguments.memory_cap_mib,

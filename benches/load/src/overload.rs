@@ -93,22 +93,22 @@ impl Told {
 }
 
 /// When each request is due.
-struct Schedule {
-    begin: Instant,
+pub(crate) struct Schedule {
+    pub(crate) begin: Instant,
     per_second: f64,
-    count: u64,
+    pub(crate) count: u64,
     next: AtomicU64,
 }
 
 impl Schedule {
-    fn new(per_second: f64, duration: Duration, most: u64) -> Arc<Self> {
+    pub(crate) fn new(per_second: f64, duration: Duration, most: u64) -> Arc<Self> {
         let count = ((per_second * duration.as_secs_f64()) as u64).min(most);
         let begin = Instant::now() + Duration::from_millis(50);
         Arc::new(Self { begin, per_second, count, next: AtomicU64::new(0) })
     }
 
     /// The next one's time, until there is none left.
-    fn draw(&self) -> Option<Instant> {
+    pub(crate) fn draw(&self) -> Option<Instant> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let due = || self.begin + Duration::from_secs_f64(number as f64 / self.per_second);
         (number < self.count).then(due)
@@ -252,7 +252,7 @@ async fn open(address: SocketAddr, number: u64) -> Result<Connection> {
 }
 
 /// From another loopback address: a server bounds what one may have.
-async fn connect(address: SocketAddr, host: u32) -> Result<TcpStream> {
+pub(crate) async fn connect(address: SocketAddr, host: u32) -> Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     let source = Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 0, 0, 0)) + host);
     socket.bind(SocketAddr::new(IpAddr::V4(source), 0))?;
@@ -280,7 +280,7 @@ async fn ask_little(
     Ok((asked, good.len(), quantile(&mut good, 0.99)))
 }
 
-fn quantile(micros: &mut [u32], part: f64) -> f64 {
+pub(crate) fn quantile(micros: &mut [u32], part: f64) -> f64 {
     micros.sort_unstable();
     let at = (micros.len() as f64 * part) as usize;
     micros.get(at.min(micros.len().saturating_sub(1))).map_or(0.0, |micros| f64::from(*micros) / 1000.0)

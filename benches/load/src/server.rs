@@ -32,7 +32,7 @@ pub(crate) struct Plan<'a> {
     pub(crate) program: &'a Path,
     pub(crate) kind: Kind,
     /// What it gets besides the environment of this process.
-    pub(crate) environment: Option<(&'a str, &'a str)>,
+    pub(crate) environment: &'a [(&'a str, String)],
     /// Where `xp` finds its trusted documents.
     pub(crate) documents: &'a Path,
     pub(crate) database_url: &'a str,
@@ -81,7 +81,8 @@ impl Server {
                 command.args(["--listen", &address.to_string()]);
             }
         }
-        command.env("DATABASE_URL", plan.database_url).envs(plan.environment).stdin(Stdio::null());
+        command.env("DATABASE_URL", plan.database_url).stdin(Stdio::null());
+        command.envs(plan.environment.iter().map(|(name, value)| (name, value)));
         command.stdout(output.try_clone()?).stderr(output).kill_on_drop(true);
         let child = command.spawn().with_context(|| format!("starting {}", plan.program.display()))?;
         let process_id = child.id().context("the server ended at once")?;
@@ -137,6 +138,6 @@ impl Server {
 }
 
 /// A loopback address that nobody listened on a moment ago.
-fn free_address() -> Result<SocketAddr> {
+pub(crate) fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }

@@ -73,10 +73,7 @@ impl Workload {
                 .with_context(|| format!("{} is not JSON", variables_path.display()))?;
             fill(&mut variables, count)?;
         }
-        let hash = Sha256::digest(&query).iter().fold(String::new(), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        });
+        let hash = hash_of(&query);
         let extensions = json!({ "persistedQuery": { "version": 1, "sha256Hash": hash } });
         let workload = match by {
             By::Text => {
@@ -100,6 +97,13 @@ impl Workload {
     /// Asks for nothing but an answer.
     pub(crate) fn probe(token: &str) -> Self {
         Self::with_request("probe", post(r#"{"query":"{ __typename }"}"#, token))
+    }
+
+    /// Asks for nothing but an answer, without a token.
+    pub(crate) fn anonymous_probe() -> Self {
+        let body = r#"{"query":"{ __typename }"}"#;
+        let head = "POST /graphql HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
+        Self::with_request("probe", format!("{head}content-length: {}\r\n\r\n{body}", body.len()))
     }
 
     fn with_request(name: &str, request: String) -> Self {
@@ -132,7 +136,15 @@ impl Workload {
     }
 }
 
-fn post(body: &str, token: &str) -> String {
+/// The name of a query as a trusted document.
+pub(crate) fn hash_of(query: &str) -> String {
+    Sha256::digest(query).iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+pub(crate) fn post(body: &str, token: &str) -> String {
     format!(
         "POST /graphql HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
          accept: application/graphql-response+json, application/json\r\nauthorization: Bearer {token}\r\n\

@@ -166,7 +166,8 @@ fn are_parts(words: &[&str]) -> bool {
 
 /// `--only xp` and the like.
 fn are_options_of_the_load_runner(words: &[&str]) -> bool {
-    let source = fs::read_to_string(Path::new(ROOT).join("benches/load/src/main.rs")).expect("a source");
+    let file = if words.first() == Some(&"plan") { "plan.rs" } else { "main.rs" };
+    let source = fs::read_to_string(Path::new(ROOT).join("benches/load/src").join(file)).expect("a source");
     let options = words.iter().filter_map(|word| word.strip_prefix("--"));
     options.into_iter().all(|option| {
         let name = option.split('=').next().unwrap_or_default().replace('-', "_");
