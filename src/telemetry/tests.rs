@@ -170,6 +170,24 @@ async fn a_request_is_two_spans_in_the_callers_trace() {
 /// SQLite holds the span of its statement, too, and where it lets it go last, the spans around it stay open, since that
 /// thread does not know the subscriber of this test. A server's is that of all threads.
 async fn spans_of(documents: &[&str]) -> (Vec<Span>, String) {
+    spans(documents, async |routes, documents| {
+        for document in documents {
+            routes.clone().oneshot(request(document, None)).await.expect("answered");
+        }
+    })
+    .await
+}
+
+/// The spans, and the log, that requests leave which run at the same time.
+async fn spans_at_once(documents: &[String]) -> (Vec<Span>, String) {
+    spans(documents, async |routes, documents| {
+        let asking = documents.iter().map(|document| routes.clone().oneshot(request(document, None)));
+        futures_util::future::try_join_all(asking).await.expect("answered");
+    })
+    .await
+}
+
+async fn spans<D>(documents: &[D], ask: impl AsyncFn(&Router, &[D])) -> (Vec<Span>, String) {
     for _ in 0..20 {
         let (endpoint, spans) = collector().await;
         let config = TelemetryConfig { otlp_endpoint: Some(endpoint.into()), ..Config::default().telemetry };
@@ -177,9 +195,7 @@ async fn spans_of(documents: &[&str]) -> (Vec<Span>, String) {
         let (telemetry, dispatch) = Telemetry::build(&config, LogWriter::start(log.clone())).expect("built");
         let guard = tracing::dispatcher::set_default(&dispatch);
         let routes = crate::router(app().await);
-        for document in documents {
-            routes.clone().oneshot(request(document, None)).await.expect("answered");
-        }
+        ask(&routes, documents).await;
         drop(guard);
         telemetry.stop().await;
         let spans = spans.lock().expect("not poisoned").clone();
@@ -206,6 +222,31 @@ async fn batches_and_statements_stand_below_their_operation() {
     assert_eq!(batch.parent_span_id, operation.span_id);
     assert_eq!(statement.parent_span_id, batch.span_id);
     assert_eq!(attribute(statement, "db.response.returned_rows").as_deref(), Some("0"));
+}
+
+#[tokio::test]
+async fn a_batch_of_several_requests_is_linked_to_all_of_them() {
+    let _alone = alone().await;
+    let document = |_| {
+        let user = format!("{{ __typename: \"User\", id: \"{}\" }}", entities::id::UserId::new());
+        format!("{{ _entities(representations: [{user}]) {{ ... on User {{ id }} }} }}")
+    };
+    let documents: Vec<_> = (0..40).map(document).collect();
+    let (spans, _) = spans_at_once(&documents).await;
+    let requests = |span: &Span| attribute(span, "graphql.dataloader.batch.requests");
+    let shared: Vec<_> = spans.iter().filter(|span| requests(span).is_some()).collect();
+    assert!(!shared.is_empty(), "many requests at once share statements");
+    for span in shared {
+        assert_eq!(span.name, "graphql.dataloader.batch");
+        assert_eq!(attribute(span, "graphql.dataloader.name").as_deref(), Some("user.by_ids"));
+        let batches: Vec<_> =
+            span.links.iter().map(|link| &link.span_id).chain([&span.parent_span_id]).collect();
+        assert_eq!(requests(span), Some(batches.len().to_string()));
+        for batch in batches {
+            let batch = spans.iter().find(|span| span.span_id == *batch).expect("the batch of a request");
+            assert_eq!(batch.name, "user.by_ids");
+        }
+    }
 }
 
 /// The lines of operations that requests leave.

@@ -20,7 +20,7 @@ use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 use tokio::sync::oneshot;
 use tracing::{Instrument as _, Span};
 
-use super::{Loader, MAX_KEYS, Source as _, guarded, lock};
+use super::{Loader, MAX_KEYS, SPANS, Source as _, guarded, lock};
 use crate::error::FieldError;
 
 pub(super) type Shared<L> = Result<Arc<FxHashMap<<L as Loader>::Key, <L as Loader>::Value>>, FieldError>;
@@ -176,8 +176,7 @@ impl<L: Loader> Turn<L> {
                 unique.into_iter().cloned().collect()
             }
         };
-        // The statement is all these requests'; in traces it stands with the one that waited longest.
-        let span = batch.first().map_or_else(Span::none, |waiting| waiting.span.clone());
+        let span = span_of(&batch, self.loader.name(), keys.len());
         let loading = guarded(self.loader.clone(), source.clone(), keys).instrument(span);
         let all_gone = join_all(batch.iter_mut().map(|waiting| waiting.reply.closed()));
         let loaded = tokio::select! {
@@ -229,6 +228,24 @@ impl<L: Loader> Drop for Turn<L> {
         let loader = self.loader.clone();
         drop(runtime.spawn(Self { groups, line, loader, handed_on: true }.serve()));
     }
+}
+
+/// What the statement of a batch stands below in traces. One that is several requests' has a span of its own, with the one that
+/// waited longest, and linked to those of the others.
+fn span_of<L: Loader>(batch: &[Waiting<L>], loader: &'static str, keys: usize) -> Span {
+    let Some((first, others)) = batch.split_first() else { return Span::none() };
+    if others.is_empty() || first.span.is_disabled() {
+        return first.span.clone();
+    }
+    let span = tracing::debug_span!(
+        target: SPANS, parent: &first.span, "shared", otel.name = "graphql.dataloader.batch",
+        graphql.dataloader.name = loader, graphql.dataloader.batch.keys = keys,
+        graphql.dataloader.batch.requests = batch.len(),
+    );
+    for other in others {
+        span.follows_from(&other.span);
+    }
+    span
 }
 
 /// The requests of the next batch: whole ones, in order, up to `MAX_KEYS` keys.
