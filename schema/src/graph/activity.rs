@@ -6,7 +6,7 @@ use async_graphql::InputObject;
 use entities::{
     NodeKind,
     activity::{self, Filter, KEYSET, Model},
-    database::page::Keyset,
+    database::{page::Keyset, scope::Scope},
     id::ActivityLogId,
 };
 
@@ -126,7 +126,8 @@ impl Lists for ActivityArgs {
 
 /// `User.activity`
 pub(crate) static OF_USERS: Listed<User, ActivityArgs> =
-    Listed::of(&activity::OF_USERS, |user: &User| user.id().into());
+    Listed::of(&activity::OF_USERS, |user: &User| user.id().into()).reaching(Scope::of_administrators);
 
 /// `Query.activityLogs`
-pub(crate) static ALL: Listed<Query, ActivityArgs> = Listed::whole(&activity::ALL);
+pub(crate) static ALL: Listed<Query, ActivityArgs> =
+    Listed::whole(&activity::ALL).reaching(Scope::of_administrators);

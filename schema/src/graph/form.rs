@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use async_graphql::{Enum, ID, InputObject};
 use entities::{
     Json,
-    database::page::Keyset,
+    database::{page::Keyset, scope::Scope},
     form::{
         self, Filter, OrderField, Row,
         version::{self, KEYSET as VERSIONS},
@@ -313,12 +313,13 @@ impl Lists for FormsArgs {
 }
 
 /// `Query.forms`
-pub(crate) static ALL: Listed<Query, FormsArgs> = Listed::whole(&form::ALL);
+pub(crate) static ALL: Listed<Query, FormsArgs> = Listed::whole(&form::ALL).reaching(Scope::of_editors);
 
 /// `User.forms`
 pub(crate) static OF_OWNERS: Listed<User, FormsArgs> =
     Listed::of(&form::OF_OWNERS, |user: &User| user.id().into())
-        .naming(|filter: &mut Filter| uuids(filter.owner_ids.take()));
+        .naming(|filter: &mut Filter| uuids(filter.owner_ids.take()))
+        .reaching(Scope::of_editors);
 
 /// The arguments of `Form.versions`.
 #[derive(InputObject)]

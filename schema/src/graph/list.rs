@@ -5,7 +5,10 @@
 use std::{hash::Hash, sync::Arc};
 
 use entities::{
-    database::page::{BadCursor, CursorScope, Keyset, Page, Window},
+    database::{
+        page::{BadCursor, CursorScope, Keyset, Page, Window},
+        scope::Scope,
+    },
     store::list::{Filtering, List, Part},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -60,12 +63,13 @@ pub(crate) struct Listed<T, A: Lists> {
     list: ListOf<A>,
     parent: fn(&T) -> Uuid,
     take: fn(&mut A::Filter) -> Option<Vec<Uuid>>,
+    reach: fn(Scope) -> Scope,
 }
 
 impl<T: Send + Sync + 'static, A: Lists> Listed<T, A> {
     /// The list of each parent.
     pub(crate) const fn of(list: ListOf<A>, parent: fn(&T) -> Uuid) -> Self {
-        Self { list, parent, take: |_| None }
+        Self { list, parent, take: |_| None, reach: |scope| scope }
     }
 
     /// A list that is there once.
@@ -77,6 +81,12 @@ impl<T: Send + Sync + 'static, A: Lists> Listed<T, A> {
     /// is the same list.
     pub(crate) const fn naming(self, take: fn(&mut A::Filter) -> Option<Vec<Uuid>>) -> Self {
         Self { take, ..self }
+    }
+
+    /// What of a viewer's scope decides which rows the list has. Viewers for whom that is the same share its pages and counts,
+    /// their statements as well as what is cached.
+    pub(crate) const fn reaching(self, reach: fn(Scope) -> Scope) -> Self {
+        Self { reach, ..self }
     }
 
     /// The edge to its pages.
@@ -95,7 +105,7 @@ impl<T: Send + Sync + 'static, A: Lists> Listed<T, A> {
         A::Filter: Default,
     {
         Single::<T, CountLoader<PartOf<A>>, i64>::new(
-            |ctx| CountLoader { part: self.list.part(ctx.scope(), A::Filter::default()) },
+            |ctx| CountLoader { part: self.list.part((self.reach)(ctx.scope()), A::Filter::default()) },
             |parent| Some((self.parent)(parent)),
             Option::unwrap_or_default,
         )
@@ -109,7 +119,7 @@ impl<T: Send + Sync + 'static, A: Lists> Listed<T, A> {
             cursors = cursors.within(parents, name_of(given, &args.name(&rest)));
         }
         let window = args.page().window(order, &mut cursors, A::MAX_ROWS)?;
-        let part = self.list.part(given.ctx.scope(), filter);
+        let part = self.list.part((self.reach)(given.ctx.scope()), filter);
         let counts = CountLoader { part: part.clone() };
         Ok(bound(PageLoader { part, order, window }, counts, order, cursors))
     }

@@ -233,7 +233,8 @@ pub(crate) static OF_SESSIONS: Listed<Session, LocationsArgs> =
         .naming(|filter: &mut Filter| uuids(filter.session_ids.take()));
 
 /// `Query.latestLocations`
-pub(crate) static LATEST: Listed<Query, LatestArgs> = Listed::whole(&location::LATEST);
+pub(crate) static LATEST: Listed<Query, LatestArgs> =
+    Listed::whole(&location::LATEST).reaching(Scope::of_managers);
 
 /// The arguments of `User.track`.
 #[derive(InputObject)]

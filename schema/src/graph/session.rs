@@ -168,7 +168,7 @@ impl SessionsArgs {
 
 /// `User.sessions`
 pub(crate) static OF_USERS: Listed<User, SessionsArgs> =
-    Listed::of(&session::OF_USERS, |user: &User| user.id().into());
+    Listed::of(&session::OF_USERS, |user: &User| user.id().into()).reaching(Scope::of_administrators);
 
 /// `Subscription.sessionEnded`
 pub(crate) fn ended() -> Listen<NoArguments, Scope, FindLoader<SessionId, Row>, Session> {

@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 
 use async_graphql::{ID, InputObject};
 use entities::{
-    database::page::Keyset,
+    database::{page::Keyset, scope::Scope},
     events::ChangeEvent,
     form::version::BY_NUMBERS,
     id::{FormId, SubmissionId},
@@ -143,12 +143,14 @@ impl Lists for SubmissionsArgs {
 /// `Form.submissions`
 pub(crate) static OF_FORMS: Listed<Form, SubmissionsArgs> =
     Listed::of(&submission::OF_FORMS, |form: &Form| form.id().into())
-        .naming(|filter: &mut Filter| uuids(filter.form_ids.take()));
+        .naming(|filter: &mut Filter| uuids(filter.form_ids.take()))
+        .reaching(Scope::of_managers);
 
 /// `User.submissions`
 pub(crate) static OF_USERS: Listed<User, SubmissionsArgs> =
     Listed::of(&submission::OF_USERS, |user: &User| user.id().into())
-        .naming(|filter: &mut Filter| uuids(filter.user_ids.take()));
+        .naming(|filter: &mut Filter| uuids(filter.user_ids.take()))
+        .reaching(Scope::of_managers);
 
 /// `Submission.version`
 fn version_of_submission() -> impl Edge<Submission> {

@@ -273,7 +273,7 @@ impl UsersArgs {
 }
 
 /// `Query.users`
-pub(crate) static ALL: Listed<Query, UsersArgs> = Listed::whole(&user::ALL);
+pub(crate) static ALL: Listed<Query, UsersArgs> = Listed::whole(&user::ALL).reaching(Scope::of_signed_in);
 
 /// Accounts by e-mail, for those who may see the e-mail.
 #[derive(Clone, PartialEq, Eq, Hash)]
