@@ -1,8 +1,9 @@
 //! How long the other end of a connection may keep the server waiting. A connection is cut off when its other end does not
 //! take what is written to it, or takes an answer too slowly, does not finish the head of a request, or asks for nothing
 //! more. All of that is seen where bytes come and go, so that each has a limit of its own: hyper has one timer for the
-//! last two, and none for the bodies of answers. Not here: how long the body of a request (`receive`) and the work on it
-//! may take.
+//! last two, and none for the bodies of answers. Between two requests hyper keeps 24 KiB of buffers for a connection over
+//! HTTP/1.1: one that is idle for a moment is taken from hyper, rests, and is given to it again when more comes. Not here: how
+//! long the body of a request (`receive`) and the work on it may take.
 
 use std::{
     io,
@@ -19,7 +20,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
     sync::Notify,
-    time::{Instant, Sleep, sleep},
+    time::{Instant, Sleep, sleep, timeout_at},
 };
 
 use super::{
@@ -31,6 +32,8 @@ use super::{
 const LOOKS: u32 = 4;
 /// Answers that are remembered before those that are sent are forgotten.
 const FORGET_FROM: usize = 16;
+/// How long a connection over HTTP/1.1 is without a request before it rests.
+const REST_AFTER: Duration = Duration::from_secs(1);
 /// What a connection over HTTP/2 begins with.
 const HTTP2: &[u8] = b"PRI";
 
@@ -62,6 +65,8 @@ pub(super) struct Activity {
     answering: Notify,
     /// Why it was cut off.
     cut: OnceLock<&'static str>,
+    /// The connection, while it rests, and since when nothing is asked on it.
+    resting: Mutex<Option<(TcpStream, Instant)>>,
 }
 
 /// Something is under way on a connection: a request, its answer, or what became of it.
@@ -78,7 +83,22 @@ impl Activity {
             is_unwatched: AtomicBool::default(),
             answering: Notify::new(),
             cut: OnceLock::new(),
+            resting: Mutex::default(),
         })
+    }
+
+    /// The connection, if it was given back to rest: again when more comes on it, and `None` when it is over.
+    pub(super) async fn rest(&self, limits: ConnectionTimeouts) -> Option<TcpStream> {
+        let resting = self.resting.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (stream, idle_since) = resting?;
+        match timeout_at(idle_since + limits.idle, stream.peek(&mut [0])).await {
+            Ok(Ok(1..)) => Some(stream),
+            Ok(_) => None,
+            Err(_) => {
+                let _ = self.cut.set("idle");
+                None
+            }
+        }
     }
 
     /// A request begins.
@@ -160,7 +180,8 @@ impl Drop for InFlight {
 
 /// A TCP connection that fails when its other end is too slow.
 pub(super) struct TimeoutStream {
-    stream: TcpStream,
+    /// None from when it rests.
+    stream: Option<TcpStream>,
     limits: ConnectionTimeouts,
     activity: Arc<Activity>,
     /// Of what is noted here: how many requests had begun.
@@ -202,11 +223,13 @@ impl Deadline {
 
 impl TimeoutStream {
     pub(super) fn new(stream: TcpStream, limits: ConnectionTimeouts, activity: Arc<Activity>) -> Self {
+        // One that has rested has had requests.
+        let seen = activity.begun.load(Ordering::Relaxed);
         Self {
-            stream,
+            stream: Some(stream),
             limits,
             activity,
-            seen: 0,
+            seen,
             is_http2: None,
             head_since: None,
             idle_since: None,
@@ -245,6 +268,13 @@ impl TimeoutStream {
             (false, Some(since)) => (since + self.limits.head, Some("head")),
             (false, None) => {
                 let since = *self.idle_since.get_or_insert_with(Instant::now);
+                if self.may_rest() {
+                    ready!(self.reading.poll(cx, since + REST_AFTER));
+                    *self.activity.resting.lock().unwrap_or_else(PoisonError::into_inner) =
+                        self.stream.take().map(|stream| (stream, since));
+                    // For hyper this is the end of the connection.
+                    return Poll::Ready(Ok(()));
+                }
                 let limit = if self.seen == 0 { self.limits.head } else { self.limits.idle };
                 (since + limit, Some("idle"))
             }
@@ -254,6 +284,11 @@ impl TimeoutStream {
             Some(why) => Poll::Ready(Err(self.cut(why))),
             None => self.wait(cx),
         }
+    }
+
+    /// Whether it may be taken from hyper: everything that was asked is answered, and sent.
+    fn may_rest(&self) -> bool {
+        self.seen > 0 && self.is_http2 == Some(false) && !self.write_waits && self.limits.idle > REST_AFTER
     }
 
     fn cut(&self, why: &'static str) -> io::Error {
@@ -267,7 +302,10 @@ impl TimeoutStream {
         cx: &mut Context<'_>,
         write: impl FnOnce(Pin<&mut TcpStream>, &mut Context<'_>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        let written = write(Pin::new(&mut self.stream), cx);
+        let Some(stream) = &mut self.stream else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
+        let written = write(Pin::new(stream), cx);
         if written.is_ready() {
             self.write_waits = false;
             return written;
@@ -287,7 +325,8 @@ impl AsyncRead for TimeoutStream {
         to: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = to.filled().len();
-        match Pin::new(&mut self.stream).poll_read(cx, to) {
+        let Some(stream) = &mut self.stream else { return Poll::Ready(Ok(())) };
+        match Pin::new(stream).poll_read(cx, to) {
             Poll::Ready(read) => {
                 if let Some(bytes) = to.filled().get(before..).filter(|bytes| !bytes.is_empty()) {
                     self.hear(bytes);
@@ -313,14 +352,85 @@ impl AsyncWrite for TimeoutStream {
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.stream.as_ref().is_some_and(AsyncWrite::is_write_vectored)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.stream.is_none() {
+            return Poll::Ready(Ok(()));
+        }
         self.bounded(cx, AsyncWrite::poll_flush)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.stream.is_none() {
+            return Poll::Ready(Ok(()));
+        }
         self.bounded(cx, AsyncWrite::poll_shutdown)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    use super::*;
+    use crate::{config::Config, http::slots::Slots};
+
+    /// Both ends of a connection on which a request was asked and answered, over HTTP/1.1.
+    async fn answered(idle: Duration) -> (TimeoutStream, TcpStream, Arc<Activity>) {
+        let limits = ConnectionTimeouts {
+            head: Duration::from_mins(1),
+            idle,
+            write: Duration::from_mins(1),
+            per_second: 1,
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let mut slots = Slots::new(&Config::default().http, None);
+        let (client, (stream, _, slot)) = tokio::join!(TcpStream::connect(address), slots.accept(&listener));
+        let mut client = client.expect("connected");
+        let activity = Activity::new(slot);
+        let mut stream = TimeoutStream::new(stream, limits, Arc::clone(&activity));
+        client.write_all(b"GET").await.expect("sent");
+        assert_eq!(stream.read(&mut [0; 3]).await.expect("read"), 3);
+        drop(activity.begin());
+        (stream, client, activity)
+    }
+
+    #[tokio::test]
+    async fn a_connection_without_a_request_is_given_back_until_more_comes() {
+        let (mut stream, mut client, activity) = answered(Duration::from_mins(10)).await;
+        let limits = stream.limits;
+        assert_eq!(stream.read(&mut [0; 3]).await.expect("its end for hyper"), 0);
+        stream.shutdown().await.expect("nothing is shut down");
+        drop(stream);
+        client.write_all(b"more").await.expect("it is open still");
+        let mut again = activity.rest(limits).await.expect("more has come");
+        let mut more = [0; 4];
+        again.read_exact(&mut more).await.expect("nothing is lost");
+        assert_eq!((&more, activity.cut()), (b"more", None));
+        assert!(activity.rest(limits).await.is_none(), "it was given back once");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_rests_is_cut_off_in_the_end() {
+        let (mut stream, client, activity) = answered(REST_AFTER + Duration::from_millis(100)).await;
+        let limits = stream.limits;
+        assert_eq!(stream.read(&mut [0; 3]).await.expect("its end for hyper"), 0);
+        assert!(activity.rest(limits).await.is_none());
+        assert_eq!(activity.cut(), Some("idle"));
+        drop(client);
+    }
+
+    #[tokio::test]
+    async fn a_connection_at_work_does_not_rest() {
+        let (mut stream, _client, activity) = answered(Duration::from_mins(10)).await;
+        let _request = activity.begin();
+        let read = timeout_at(Instant::now() + REST_AFTER * 2, stream.read(&mut [0; 3])).await;
+        assert!(read.is_err(), "{read:?}");
     }
 }

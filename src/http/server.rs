@@ -19,7 +19,7 @@ use axum::{
     Router,
     body::Body,
     extract::Request,
-    http::{HeaderValue, StatusCode, Version, header},
+    http::{HeaderMap, HeaderValue, StatusCode, Version, header},
     response::Response,
 };
 use hyper::body::Incoming;
@@ -255,12 +255,33 @@ struct Serving {
 }
 
 impl Serving {
-    async fn connection(self: Arc<Self>, stream: TcpStream, peer: Peer, slot: Slot) {
+    async fn connection(self: Arc<Self>, mut stream: TcpStream, peer: Peer, slot: Slot) {
         let _ = stream.set_nodelay(true);
         let activity = Activity::new(slot);
+        loop {
+            // Boxed: a connection that rests has nothing of this.
+            Box::pin(self.serve(stream, peer, &activity)).await;
+            let mut closing = self.closing.clone();
+            let next = tokio::select! {
+                biased;
+                next = activity.rest(self.limits) => next,
+                _ = closing.wait_for(|closing| *closing) => None,
+            };
+            match next {
+                Some(more) => stream = more,
+                None => break,
+            }
+        }
+        if let (Some(why), Some(app)) = (activity.cut(), &self.app) {
+            app.metrics.connection_cut(why);
+        }
+    }
+
+    /// Serves a connection until it is over, or rests.
+    async fn serve(&self, stream: TcpStream, peer: Peer, activity: &Arc<Activity>) {
         let is_http2 = Arc::new(AtomicBool::new(false));
         let (requests, routes, speaks_http2) =
-            (Arc::clone(&activity), self.routes.clone(), Arc::clone(&is_http2));
+            (Arc::clone(activity), self.routes.clone(), Arc::clone(&is_http2));
         let (draining, app) = (self.draining.clone(), self.app.clone());
         let has_served = Arc::new(AtomicBool::new(false));
         let served = Arc::clone(&has_served);
@@ -269,6 +290,11 @@ impl Serving {
             speaks_http2.store(version == Version::HTTP_2, Ordering::Relaxed);
             let is_pipelined = version != Version::HTTP_2 && served.swap(true, Ordering::Relaxed);
             let settled = host::settle(&mut request);
+            // What becomes a WebSocket keeps its headers for as long as that lasts, and with them all that was read with them.
+            if request.headers().contains_key(header::UPGRADE) {
+                let headers = std::mem::take(request.headers_mut());
+                *request.headers_mut() = apart(&headers);
+            }
             request.extensions_mut().insert(peer);
             request.extensions_mut().insert(in_flight.clone());
             let (mut routes, draining, served) = (routes.clone(), draining.clone(), Arc::clone(&served));
@@ -295,7 +321,7 @@ impl Serving {
                 Ok::<_, Infallible>(response.map(|body| Answered::new(body, memory, is_http2, in_flight)))
             }
         });
-        let stream = TokioIo::new(TimeoutStream::new(stream, self.limits, Arc::clone(&activity)));
+        let stream = TokioIo::new(TimeoutStream::new(stream, self.limits, Arc::clone(activity)));
         let mut connection = pin!(self.builder.serve_connection_with_upgrades(stream, service));
         let count = |why| {
             if let Some(app) = &self.app {
@@ -304,7 +330,7 @@ impl Serving {
         };
         // Errors of a connection are its client's: broken off, too slow, not HTTP. There is nobody to tell.
         let mut watching = pin!(activity.watch(self.limits, count));
-        let (mut leaving, mut closing) = (pin!(self.leaving(&is_http2)), pin!(self.closing(&activity)));
+        let (mut leaving, mut closing) = (pin!(self.leaving(&is_http2)), pin!(self.closing(activity)));
         let (mut is_leaving, mut is_closing) = (false, false);
         let ended = loop {
             let polled = poll_fn(|context| {
@@ -320,7 +346,8 @@ impl Serving {
             connection.as_mut().graceful_shutdown();
         };
         let refused = || refused_as(ended.as_ref()?.as_ref().err()?.as_ref());
-        if let Some(why) = activity.cut().or_else(refused) {
+        // Why it was cut off is counted at its end.
+        if let (None, Some(why)) = (activity.cut(), refused()) {
             count(why);
         }
     }
@@ -347,6 +374,15 @@ impl Serving {
             tokio::time::sleep(FIRST_REQUEST_WITHIN).await;
         }
     }
+}
+
+/// A copy of headers in memory of its own: those of hyper are parts of what it has read.
+fn apart(headers: &HeaderMap) -> HeaderMap {
+    let copied = |value: &HeaderValue| {
+        let copy = HeaderValue::from_bytes(value.as_bytes());
+        copy.map_or_else(|_| value.clone(), |mut copy| (copy.set_sensitive(value.is_sensitive()), copy).1)
+    };
+    headers.iter().map(|(name, value)| (name.clone(), copied(value))).collect()
 }
 
 /// What goes to the routes, or a refusal.

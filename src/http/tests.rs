@@ -463,6 +463,17 @@ async fn an_idle_connection_outlives_the_header_timeout() {
 }
 
 #[tokio::test]
+async fn a_connection_that_has_rested_is_served() {
+    let routes = Router::new().route("/", get(|| async { "hello" }));
+    let (address, _stop, _server) = serving(routes, |_| {}).await;
+    let mut stream = TcpStream::connect(&address).await.expect("connected");
+    for _ in 0..3 {
+        ask_on(&mut stream, "hello").await;
+        sleep(Duration::from_millis(1_300)).await;
+    }
+}
+
+#[tokio::test]
 async fn a_connection_at_work_is_not_idle() {
     let slow = || async {
         sleep(Duration::from_millis(500)).await;
