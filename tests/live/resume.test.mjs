@@ -261,6 +261,9 @@ const ENDS = {
   async token({ heard }) {
     heard.isShort = true;
     heard.proxy.cut(false);
+    await until(() => !heard.isShort, () => `${heard.name} does not come back`);
+    // It is made, taken, and has ended.
+    await pause(SHORT_SECONDS * 1_000 + 1_000);
   },
   SIGKILL: ({ server, draw }) => endServer(server, "SIGKILL", draw),
   async SIGTERM({ server, draw }) {
