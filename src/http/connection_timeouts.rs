@@ -87,6 +87,12 @@ impl Activity {
         })
     }
 
+    /// The connection is over, also where it was given back to rest.
+    pub(super) fn close(&self) {
+        let closed = self.resting.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(closed);
+    }
+
     /// The connection, if it was given back to rest: again when more comes on it, and `None` when it is over.
     pub(super) async fn rest(&self, limits: ConnectionTimeouts) -> Option<TcpStream> {
         let resting = self.resting.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -253,7 +259,9 @@ impl TimeoutStream {
     }
 
     fn hear(&mut self, bytes: &[u8]) {
-        let is_http2 = *self.is_http2.get_or_insert_with(|| bytes.starts_with(HTTP2));
+        // Where it is not said yet, it may be HTTP/2, which is never taken from hyper.
+        let may_be_http2 = || bytes.starts_with(HTTP2) || HTTP2.starts_with(bytes);
+        let is_http2 = *self.is_http2.get_or_insert_with(may_be_http2);
         if !self.look() && !is_http2 {
             self.head_since.get_or_insert_with(Instant::now);
         }

@@ -346,6 +346,10 @@ impl Serving {
             connection.as_mut().graceful_shutdown();
         };
         let refused = || refused_as(ended.as_ref()?.as_ref().err()?.as_ref());
+        if !matches!(ended, Some(Ok(()))) {
+            // A part of a request was read, without which what follows would be taken for another one.
+            activity.close();
+        }
         // Why it was cut off is counted at its end.
         if let (None, Some(why)) = (activity.cut(), refused()) {
             count(why);

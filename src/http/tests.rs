@@ -473,6 +473,24 @@ async fn a_connection_that_has_rested_is_served() {
     }
 }
 
+/// The rest of a request without its beginning is another request to whoever reads it.
+#[tokio::test]
+async fn a_connection_with_a_part_of_a_request_does_not_rest() {
+    let routes =
+        Router::new().route("/", get(|| async { "hello" })).route("/other", get(|| async { "other" }));
+    let (address, _stop, _server) = serving(routes, |_| {}).await;
+    let mut stream = TcpStream::connect(&address).await.expect("connected");
+    let pipelined = b"GET / HTTP/1.1\r\nhost: here\r\n\r\nGET / HTTP/1.1\r\nhost: here\r\nx-part: ";
+    stream.write_all(pipelined).await.expect("sent");
+    sleep(Duration::from_millis(1_500)).await;
+    // It may be closed by now.
+    let _ = stream.write_all(b"GET /other HTTP/1.1\r\nhost: here\r\n\r\n").await;
+    let mut heard = Vec::new();
+    let _ = timeout(Duration::from_secs(2), stream.read_to_end(&mut heard)).await;
+    let heard = String::from_utf8_lossy(&heard);
+    assert!(heard.contains("hello") && !heard.contains("other") && !heard.contains(" 400 "), "{heard}");
+}
+
 #[tokio::test]
 async fn a_connection_at_work_is_not_idle() {
     let slow = || async {

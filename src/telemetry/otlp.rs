@@ -24,6 +24,9 @@ const QUEUED_SPANS: usize = 4096;
 /// How long one batch may take to send.
 const SEND_LIMIT: Duration = Duration::from_secs(5);
 
+/// Links of a span at most: as many as a batch has requests (`engine::batch`).
+const MAX_LINKS: u32 = 1_000;
+
 /// The provider, where a collector is configured.
 pub(super) fn provider(config: &TelemetryConfig) -> Result<Option<SdkTracerProvider>, Error> {
     let Some(endpoint) = &config.otlp_endpoint else { return Ok(None) };
@@ -51,8 +54,10 @@ pub(super) fn provider(config: &TelemetryConfig) -> Result<Option<SdkTracerProvi
         .with_scheduled_delay(Duration::from_secs(1))
         .build();
     let processor = BatchSpanProcessor::builder(exporter).with_batch_config(batches).build();
-    let provider =
-        SdkTracerProvider::builder().with_span_processor(processor).with_resource(resource(config));
+    let provider = SdkTracerProvider::builder()
+        .with_span_processor(processor)
+        .with_resource(resource(config))
+        .with_max_links_per_span(MAX_LINKS);
     Ok(Some(provider.with_sampler(sampler(config)).build()))
 }
 
