@@ -213,12 +213,12 @@ async fn servers(config: &Config, store: &Store) -> Check {
     match store.count_instances().await {
         Ok(InstanceCounts { all, sharing, .. }) if all > 1 && sharing < all => bad(format!(
             "{all} servers serve this database, {} of them without Redis: those cache nothing meanwhile, and \
-             their subscribers do not hear what the others write",
+             their subscribers hear late what the others write",
             all - sharing
         )),
         Ok(InstanceCounts { all, caches: 2.., .. }) => bad(format!(
             "{all} servers serve this database, and not all with the same Redis and redis.namespace: they \
-             cache nothing meanwhile, and their subscribers do not hear what the others write"
+             cache nothing meanwhile, and their subscribers hear late what the others write"
         )),
         Ok(InstanceCounts { all: 1.., sharing: 0, .. }) if config.redis.url.is_some() => {
             bad("a server serves this database without Redis, and redis.url is set here".to_owned())

@@ -1,7 +1,7 @@
 //! The servers that serve one database. Each says so in a row that it renews while it lives, and looks for the others twice
 //! a second. Without Redis, or with another Redis or namespace than theirs, a server does not hear what others write: as long
-//! as there is such a server, nothing is cached, so that nothing is answered that is older than a second. Subscribers still
-//! do not hear what the other one writes, which the log and `xp doctor` say. Another one lives if its row changes, whatever
+//! as there is such a server, nothing is cached, so that nothing is answered that is older than a second. Subscribers
+//! hear of it a moment later than they would, as the log and `xp doctor` say. Another one lives if its row changes, whatever
 //! its clock shows; clocks that differ are told of. Where a long transaction keeps everybody from writing to SQLite, no row can change, and nobody grows
 //! older. Not here: how servers with Redis hear of each other (`shared`, and `relay` of the events).
 
@@ -313,7 +313,8 @@ async fn react(cache: &Cache, instance: &Instance, others: &FxHashMap<Uuid, Othe
     if lives && !std::mem::replace(&mut warned.others, true) {
         tracing::warn!(
             "another server serves this database and this one runs without Redis: nothing is cached here, \
-             and subscribers do not hear what the other one writes; set REDIS_URL for all servers, or run one"
+             and subscribers hear a quarter of a second later what the other one writes; set REDIS_URL for \
+             all servers, or run one"
         );
     }
     if !any && std::mem::replace(&mut warned.others, false) {
@@ -339,8 +340,8 @@ fn say_split(is_split: bool) {
     if is_split {
         tracing::warn!(
             "another server of this database uses another Redis or another redis.namespace: nothing is \
-             cached meanwhile, and subscribers do not hear what the other one writes; give all servers the \
-             same REDIS_URL and redis.namespace"
+             cached meanwhile, and subscribers hear a quarter of a second later what the other one writes; \
+             give all servers the same REDIS_URL and redis.namespace"
         );
     } else {
         tracing::info!(
