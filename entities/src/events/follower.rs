@@ -81,7 +81,7 @@ pub struct Watched {
     changes: Arc<[ChangeEvent]>,
     /// Changes before this one were told already.
     first: usize,
-    /// Who reads a changed row must not get what was there before this version.
+    /// The version of the cache from which on a changed row is read as it is after the change.
     pub written: Option<Version>,
     number: u64,
 }
@@ -310,7 +310,7 @@ impl Reader {
                     tokio::time::sleep(LEAST_PAUSE).await;
                     self.wait(&follower, LOOK, true).await;
                 }
-                // Who tells of further changes does not make older transactions end.
+                // Messages about further changes do not end the wait for an older transaction.
                 Ok(false) => {
                     self.wait(&follower, settling, false).await;
                     settling = (settling * 2).min(SETTLING.1);
@@ -428,7 +428,7 @@ impl Reader {
     /// The log is not the one that was read so far.
     fn interrupt(&mut self, shared: &SharedReader) {
         self.position = None;
-        // Its numbers are given out again.
+        // A restored database gives out the numbers of rows again.
         self.invalidated.clear();
         let _ = shared.live.send(Heard::Interrupted);
     }

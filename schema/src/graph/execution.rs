@@ -171,6 +171,11 @@ impl<'g> Execution<'g> {
         Ok(self)
     }
 
+    /// Whether the answer tells something about itself, so that nobody else gets it.
+    fn is_for_once(&self) -> bool {
+        self.explain || self.request.trace || self.request.resume_token
+    }
+
     fn store(&self) -> &Store {
         self.floored.as_ref().unwrap_or(&self.inner.store)
     }
@@ -264,8 +269,7 @@ impl<'g> Execution<'g> {
     ) -> Result<RunningSet, Reply> {
         // A request that asks how its answer was made is always executed.
         let cache_key = AnswerCacheKey::of(&prepared, viewer, self.store())
-            .filter(|_| !self.explain && !self.request.trace && !self.request.cache_tags)
-            .filter(|_| !self.request.resume_token);
+            .filter(|_| !self.is_for_once() && !self.request.cache_tags);
         if let Some(cache_key) = &cache_key
             && let Some(answer) = cache_key.find(self.store()).await
             && let Some(reply) = answer.reply(bounds)
@@ -313,7 +317,7 @@ impl<'g> Execution<'g> {
         let Self { inner, request, started, found_from, explain, .. } = self;
         let (body, errors) = (&mut answer.out, &mut answer.errors);
         // An answer that lacks something, or tells about itself, is for this once.
-        let is_for_once = *explain || request.trace || request.resume_token;
+        let is_for_once = self.is_for_once();
         let cache = prepared.cache.filter(|_| errors.is_empty() && !is_for_once);
         // Whether it was a gateway that asked is no part of the address that an answer is kept under.
         let is_for_some = ctx.viewer().was_read()
