@@ -16,6 +16,7 @@ use crate::{
         text_enum::text_enum,
     },
     error::Error,
+    events::ChangeEvent,
     id::{ActivityLogId, NodeKind, UserId},
     store::{
         Store,
@@ -149,6 +150,9 @@ impl Transaction {
     pub(crate) async fn commit(mut self, entry: ActivityEntry) -> Result<(), Error> {
         let subject = entry.subject.map(|(_, id)| id);
         entry.write(&self).await?;
+        if !self.has_changes() {
+            self.changed(ChangeEvent::Activity);
+        }
         self.note_for_repeats(subject).await?;
         self.commit_unlogged().await
     }

@@ -561,7 +561,7 @@ impl Timing<'_> {
             let server = self.server;
             log.add(|| Executed { name, table, sql, values, rows, began, elapsed, server });
             if !self.database.is_tracked {
-                log.note_untracked();
+                log.note_untracked(table);
             }
         }
     }

@@ -20,9 +20,9 @@ pub(crate) mod relay;
 mod tags;
 pub(crate) use follower::{EventLog, Sources};
 pub use follower::{EventWatch, WatchEnd, Watched};
-pub use log::{InvalidResumeToken, ResumeToken};
+pub use log::{EventPosition, InvalidResumeToken, ResumeToken};
 pub use relay::missing_rights;
-pub use tags::tags_of;
+pub use tags::{ReadSet, tags_of};
 
 use crate::{
     cache::Version,
@@ -78,10 +78,34 @@ pub enum ChangeEvent {
         /// The account that was there.
         user: UserId,
     },
+    /// Positions of an account were stored, of which none is its newest.
+    Locations {
+        /// The account that was there.
+        user: UserId,
+    },
+    /// What was kept for long enough was removed.
+    Removed {
+        /// What it was.
+        of: Removal,
+    },
+    /// Nothing has changed but that the activity log has one more entry.
+    Activity,
     /// A kind of change that only newer versions know, told by one of them. Nobody waits for it here, but who must be sure
     /// of something reads the truth again.
     #[serde(other)]
     Unknown,
+}
+
+/// What is removed after a time (`retention`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Removal {
+    /// Sessions that have ended.
+    Sessions,
+    /// Positions.
+    Locations,
+    /// Entries of the activity log.
+    ActivityLogs,
 }
 
 /// The changes of one transaction.

@@ -17,11 +17,11 @@ use sea_orm::{QueryOrder as _, QuerySelect as _, entity::prelude::*};
 
 use crate::{
     activity,
-    cache::{Tag, outbox},
+    cache::outbox,
     clock::Time,
     error::{Error, Failure},
-    events::log,
-    id::{ActivityLogId, NodeKind},
+    events::{ChangeEvent, Removal, log},
+    id::ActivityLogId,
     store::{Store, transaction::Transaction},
 };
 
@@ -184,7 +184,7 @@ impl Upkeep<'_> {
                 .filter(transaction.is_any(Column::Id, &ids))
                 .filter(Column::CreatedAt.lt(before));
             removed += transaction.write("activity.remove", Entity, &delete).await?;
-            transaction.invalidates(Tag::Type(NodeKind::ActivityLog.as_str()));
+            transaction.changed(ChangeEvent::Removed { of: Removal::ActivityLogs });
             transaction.commit_unlogged().await?;
             if (ids.len() as u64) < CHUNK {
                 return Ok(removed);

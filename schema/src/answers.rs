@@ -42,10 +42,32 @@ pub(crate) struct CachedAnswer {
 
 /// Where the answer to one request is looked for and put.
 pub(crate) struct AnswerCacheKey {
-    /// By how far the execution has looked: at nothing, at the scope, at the viewer.
-    names: [AnswerName; 3],
+    names: AnswerNames,
     /// Before anything was read.
     began: Version,
+}
+
+/// The names that the answer to one request has, by how far the execution looks at who asks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AnswerNames([AnswerName; 3]);
+
+impl AnswerNames {
+    /// For what decides an answer beside who asks.
+    pub(crate) fn of(asked: &impl Serialize, viewer: &Viewer) -> Self {
+        let partitions =
+            [Partition::Everybody, Partition::of_scope(viewer.scope()), Partition::of_viewer(viewer)];
+        Self(partitions.map(|partition| AnswerName::of(&(asked, partition))))
+    }
+
+    /// All of them.
+    pub(crate) fn all(&self) -> &[AnswerName; 3] {
+        &self.0
+    }
+
+    /// That of an execution that has looked so far.
+    pub(crate) fn at(&self, looked: Looked) -> AnswerName {
+        self.0[looked as usize]
+    }
 }
 
 impl AnswerCacheKey {
@@ -58,15 +80,12 @@ impl AnswerCacheKey {
         // As JSON: values of different types never look alike in it.
         let variables = serde_json::to_string(&prepared.variables).ok()?;
         let asked = (prepared.document.hash(), prepared.operation_name.as_deref(), variables);
-        let partitions =
-            [Partition::Everybody, Partition::of_scope(viewer.scope()), Partition::of_viewer(viewer)];
-        let names = partitions.map(|partition| AnswerName::of(&(&asked, partition)));
-        Some(Self { names, began: store.cache().version() })
+        Some(Self { names: AnswerNames::of(&asked, viewer), began: store.cache().version() })
     }
 
     /// The answer, if there is one that is true.
     pub(crate) async fn find(&self, store: &Store) -> Option<Arc<CachedAnswer>> {
-        store.answer(&self.names).await
+        store.answer(self.names.all()).await
     }
 
     /// Keeps an answer without errors, which lacks its closing brace, if it may be given again; its digest.
@@ -83,11 +102,7 @@ impl AnswerCacheKey {
         let ttl = KEPT.ttl.min(ctx.is_true_for());
         let dependencies =
             recorder.dependencies().filter(|dependencies| dependencies.is_complete() && !ttl.is_zero())?;
-        let name = match ctx.viewer().looked() {
-            Looked::Nowhere => self.names[0],
-            Looked::AtScope => self.names[1],
-            Looked::AtViewer => self.names[2],
-        };
+        let name = self.names.at(ctx.viewer().looked());
         let digest = digest(body.slices().chain([&b"}"[..]]));
         let answer = CachedAnswer { body: body.slices().flatten().copied().collect(), digest, cache };
         ctx.store().cache().insert_answer(

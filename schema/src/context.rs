@@ -217,7 +217,8 @@ impl ContextExt for Context {
     fn now_until(&self, end: Time) -> Time {
         let RequestData { now, true_until, .. } = data(self);
         if end > *now {
-            true_until.fetch_min(end.timestamp_millis(), Ordering::Relaxed);
+            // Of the last millisecond a part is over, and a part is not.
+            true_until.fetch_min(end.timestamp_millis() + 1, Ordering::Relaxed);
         }
         *now
     }

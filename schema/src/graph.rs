@@ -17,6 +17,7 @@ mod execution;
 pub mod form;
 pub mod input;
 pub(crate) mod list;
+pub(crate) mod live;
 pub mod location;
 pub mod mutation;
 pub mod node;
@@ -51,6 +52,7 @@ use engine::{
     object::Row,
     variables::InputTypes,
 };
+use live::LiveRuns;
 use mutation::Mutation;
 use query::Query;
 use subscription::{Decisions, Events, Subscription};
@@ -157,6 +159,10 @@ struct GraphInner {
     metrics: Metrics,
     /// What subscriptions show to whom.
     decisions: Arc<Decisions>,
+    /// What live queries execute.
+    live_runs: Arc<LiveRuns>,
+    /// What live queries keep between their answers.
+    live_memory: Memory,
     answer_memory: Memory,
     /// The statements of the answers that were explained last.
     explained: Explained,
@@ -181,7 +187,7 @@ impl Graph {
             .finish();
         let for_clients: Engine =
             Schema::build(Row::new(), Mutation, Subscription).directive(sdl::for_clients(subgraph)).finish();
-        let api_sdl = sdl::api(&for_clients);
+        let api_sdl = engine::live::sdl() + &sdl::api(&for_clients);
         let service = ServiceInfo { subgraph, sdl: sdl::federated(&introspector, &[]).into() };
         let text = introspector.sdl();
         let types = parse_schema(&text).expect("the schema prints SDL that its own parser reads");
@@ -193,6 +199,7 @@ impl Graph {
         registry.register_collector(Box::new(access.active_users().clone()));
         let inner = GraphInner {
             answer_memory: Memory::of(options.answer_memory),
+            live_memory: Memory::of(options.answer_memory),
             store,
             access,
             options,
@@ -205,6 +212,7 @@ impl Graph {
             groups,
             metrics,
             decisions: Decisions::register(registry),
+            live_runs: LiveRuns::register(registry),
             explained: Explained::default(),
         };
         Self { inner: Arc::new(inner) }

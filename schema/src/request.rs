@@ -43,6 +43,10 @@ pub struct Request {
     pub trace: bool,
     /// What the caller has written, as `extensions.cacheToken` said: the answer must not be older.
     pub cache_token: Option<String>,
+    /// The caller can be told more than one answer: a query with `@live` goes on.
+    pub streams: bool,
+    /// Tell how the answer to a live query has changed (RFC 6902), where that is shorter than the answer.
+    pub json_patch: bool,
     /// Add `extensions.resumeToken` to the answer of a query or a mutation: a subscription after it misses nothing that is not in
     /// the answer.
     pub resume_token: bool,

@@ -13,6 +13,7 @@ use async_graphql::{
 };
 use engine::{
     cost::{self, Weights},
+    live,
     object::{Entity, Object},
 };
 
@@ -160,6 +161,7 @@ impl CustomDirectiveFactory for Subgraph {
             self.carve(registry);
         }
         cost::declare(registry, &WEIGHTS);
+        registry.add_directive(live::directive());
     }
 
     fn create(&self, _: &ContextDirective<'_>, _: &Directive) -> ServerResult<Box<dyn CustomDirective>> {

@@ -38,7 +38,7 @@ use crate::{App, rejection::Rejection, telemetry::SPANS};
 use incoming::find_document;
 
 pub(super) use incoming::{
-    IncomingRequest, Requester, bounds, caller, is_subscription, owner, permit, read_body, read_get, sender,
+    IncomingRequest, Requester, bounds, caller, goes_on, owner, permit, read_body, read_get, sender,
     unauthenticated,
 };
 pub(super) use record::{RequestSummary, record};
@@ -521,7 +521,7 @@ pub(super) async fn open(
     if requester.is_safe && kind == Some(OperationKind::Mutation) {
         return Err(ONLY_QUERIES);
     }
-    let request = schema::Request { commits, ..request(app, headers, requester, params)? };
+    let request = schema::Request { commits, streams: true, ..request(app, headers, requester, params)? };
     Ok(app.graph.open_document(requester.viewer.clone(), document, request).await)
 }
 
@@ -533,7 +533,8 @@ fn request(
 ) -> Result<schema::Request, Rejection> {
     let (explain, on_error) = (explains(app, headers, &params), params.on_error()?);
     let resume_after = resume_after(headers, &params)?;
-    let resume_token = params.extension("resumeToken").and_then(Value::as_bool) == Some(true);
+    let is_asked_for = |name| params.extension(name).and_then(Value::as_bool) == Some(true);
+    let (resume_token, json_patch) = (is_asked_for("resumeToken"), is_asked_for("jsonPatch"));
     let variables = match params.variables {
         VariableSets::One(variables) => variables,
         // They are handed over by themselves (`variable_sets`).
@@ -545,6 +546,8 @@ fn request(
         explain,
         resume_after,
         resume_token,
+        streams: false,
+        json_patch,
         found_from: None,
         operation_name: params.operation_name,
         variables,

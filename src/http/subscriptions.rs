@@ -216,7 +216,9 @@ async fn begin(
     let opened = opened.and_then(|opened| counted(&app, &requester, opened));
     let summary = match &opened {
         Ok((Opened::Reply(reply), _)) => RequestSummary::of_reply(reply),
-        Ok((Opened::Events(_), _)) => RequestSummary::of_stream(OperationKind::Subscription),
+        Ok((Opened::Events(_), _)) => {
+            RequestSummary::of_stream(about.kind.unwrap_or(OperationKind::Subscription))
+        }
         Err(rejection) => RequestSummary::of_rejection(rejection),
     };
     graphql::record(&app, &headers, (&Span::none(), started), StatusCode::OK, &summary, &about);

@@ -29,6 +29,7 @@ mod idempotency;
 mod instances;
 mod limits;
 mod live;
+mod live_queries;
 mod lost_connections;
 mod matrix;
 mod messages;

@@ -43,7 +43,7 @@ async fn the_golden_sdl_is_what_the_code_says() {
     }
 }
 
-/// The SDL for clients has the types, fields, arguments and defaults of the subgraph's, and GraphQL's own directives only.
+/// The SDL for clients has the types, fields, arguments and defaults of the subgraph's. Of directives it has GraphQL's own, and `@live`.
 #[tokio::test]
 async fn client_tools_get_the_same_schema_without_federation() {
     let app = TestApp::sqlite().await;
@@ -61,7 +61,7 @@ async fn client_tools_get_the_same_schema_without_federation() {
     }
     for directive in texts.split('@').skip(1).map(|after| after.split(|c: char| !c.is_alphanumeric()).next())
     {
-        assert!(matches!(directive, Some("oneOf" | "specifiedBy" | "deprecated")), "{directive:?}");
+        assert!(matches!(directive, Some("oneOf" | "specifiedBy" | "deprecated" | "live")), "{directive:?}");
     }
     assert!(texts.contains("@oneOf {") && texts.contains("@specifiedBy(url:"));
 }

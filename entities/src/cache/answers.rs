@@ -20,7 +20,7 @@ use super::{
 };
 
 /// Which answer, and to whom: everything that decides it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AnswerName(CacheKey);
 
 impl AnswerName {

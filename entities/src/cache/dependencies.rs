@@ -11,7 +11,10 @@ use super::Tag;
 pub struct DependencySet {
     tags: FxHashSet<Tag>,
     is_strong: bool,
-    has_untracked: bool,
+    /// Tables that were read by statements which no tag covers.
+    untracked: FxHashSet<&'static str>,
+    /// Of something that is absent it is not known when it will be there.
+    is_incomplete: bool,
 }
 
 impl DependencySet {
@@ -28,7 +31,7 @@ impl DependencySet {
     /// Everything that was read has tags. False where a statement ran that no tag covers (a search, the activity
     /// log): then the tags label the answer, and cannot tell when it is outdated.
     pub fn is_complete(&self) -> bool {
-        !self.has_untracked
+        self.untracked.is_empty() && !self.is_incomplete
     }
 
     pub(crate) fn add(&mut self, tags: Vec<Tag>, is_strong: bool) {
@@ -36,7 +39,21 @@ impl DependencySet {
         self.is_strong |= is_strong;
     }
 
-    pub(crate) fn mark_untracked(&mut self) {
-        self.has_untracked = true;
+    /// The tables that were read by statements which no tag covers.
+    pub fn untracked_tables(&self) -> impl Iterator<Item = &'static str> {
+        self.untracked.iter().copied()
+    }
+
+    pub(crate) fn add_untracked(&mut self, tables: Vec<&'static str>) {
+        self.untracked.extend(tables);
+    }
+
+    /// Something was looked for that is not there, and its tags do not tell when it comes.
+    pub fn is_incomplete(&self) -> bool {
+        self.is_incomplete
+    }
+
+    pub(crate) fn mark_incomplete(&mut self) {
+        self.is_incomplete = true;
     }
 }

@@ -74,7 +74,8 @@ impl Recorder {
     /// A recorder that also collects what the values that are read depend on, for `dependencies`.
     #[must_use]
     pub fn collecting(self) -> Self {
-        Self { dependencies: Some(Mutex::default()), ..self }
+        let statements = Arc::new(self.statements.noting_untracked());
+        Self { dependencies: Some(Mutex::default()), statements, ..self }
     }
 
     /// A recorder that counts in `commits` how many times COMMIT is sent.
@@ -111,9 +112,7 @@ impl Recorder {
     /// What everything that was read so far depends on; `None` unless it is `collecting`.
     pub fn dependencies(&self) -> Option<Arc<DependencySet>> {
         let mut dependencies = lock(self.dependencies.as_ref()?).clone();
-        if self.statements.has_untracked() {
-            dependencies.mark_untracked();
-        }
+        dependencies.add_untracked(self.statements.untracked());
         Some(Arc::new(dependencies))
     }
 
@@ -124,7 +123,7 @@ impl Recorder {
         for (tags, is_tracked) in keys {
             dependencies.add(tags, is_strong);
             if !is_tracked {
-                dependencies.mark_untracked();
+                dependencies.mark_incomplete();
             }
         }
     }

@@ -29,6 +29,14 @@ pub struct Version {
     pub(crate) sequence: u64,
 }
 
+impl Version {
+    /// The later one of two of the same table; of different tables, this one.
+    #[must_use]
+    pub fn latest(self, other: Self) -> Self {
+        if self.epoch == other.epoch && other.sequence > self.sequence { other } else { self }
+    }
+}
+
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.epoch, self.sequence)

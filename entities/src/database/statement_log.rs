@@ -4,7 +4,7 @@
 use std::{
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicU32, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -17,7 +17,8 @@ pub(crate) struct StatementLog {
     keeps_texts: bool,
     count: AtomicU32,
     statements: Mutex<Vec<Executed>>,
-    has_untracked: AtomicBool,
+    /// The tables of statements whose results no tag of the cache covers, each once; only where somebody has asked for them.
+    untracked: Option<Mutex<Vec<&'static str>>>,
 }
 
 /// One statement that ran.
@@ -47,6 +48,11 @@ impl StatementLog {
         Self { keeps_texts, ..Self::default() }
     }
 
+    /// This log, empty, which also keeps what `untracked` tells.
+    pub(crate) fn noting_untracked(&self) -> Self {
+        Self { untracked: Some(Mutex::default()), ..Self::new(self.keeps_texts) }
+    }
+
     /// Whether the statements themselves are kept.
     pub(crate) fn keeps_texts(&self) -> bool {
         self.keeps_texts
@@ -62,9 +68,12 @@ impl StatementLog {
         self.statements.lock().expect("no panic happens under this lock").clone()
     }
 
-    /// Did a statement run whose results no tag of the cache covers?
-    pub(crate) fn has_untracked(&self) -> bool {
-        self.has_untracked.load(Ordering::Acquire)
+    /// The tables of the statements whose results no tag of the cache covers.
+    pub(crate) fn untracked(&self) -> Vec<&'static str> {
+        let untracked = self.untracked.as_ref();
+        untracked
+            .map(|tables| tables.lock().expect("no panic happens under this lock").clone())
+            .unwrap_or_default()
     }
 
     /// Adds the statements that ran elsewhere on this request's behalf.
@@ -85,7 +94,11 @@ impl StatementLog {
         }
     }
 
-    pub(super) fn note_untracked(&self) {
-        self.has_untracked.store(true, Ordering::Release);
+    pub(super) fn note_untracked(&self, table: &'static str) {
+        let Some(untracked) = &self.untracked else { return };
+        let mut untracked = untracked.lock().expect("no panic happens under this lock");
+        if !untracked.contains(&table) {
+            untracked.push(table);
+        }
     }
 }

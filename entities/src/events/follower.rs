@@ -95,6 +95,11 @@ impl Watched {
         })
     }
 
+    /// Whether it has a place in the order of the log.
+    pub fn is_logged(&self) -> bool {
+        self.position.is_some()
+    }
+
     /// Which transaction this is: all watchers of this process get the same number for it.
     pub fn number(&self) -> u64 {
         self.number
@@ -582,8 +587,19 @@ impl EventWatch {
     }
 
     /// From when on what is read has all that was written before it began.
-    pub(crate) fn floor(&self) -> Option<Version> {
+    pub fn floor(&self) -> Option<Version> {
         self.floor
+    }
+
+    /// Up to where it has told everything; none where it has not begun, or is behind.
+    pub fn position(&self) -> Option<EventPosition> {
+        let is_behind = self.begins.is_some() || self.replay_until.is_some() || !self.page.is_empty();
+        self.last.filter(|_| !is_behind)
+    }
+
+    /// Tells also what was written before it began and is told to others later, which it else leaves out; whether there is any.
+    pub fn tell_unsettled(&mut self) -> bool {
+        !std::mem::take(&mut self.ahead).is_empty()
     }
 
     /// The changes of the next transaction.

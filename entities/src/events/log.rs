@@ -49,7 +49,7 @@ const FUTURE: &str = "pg_snapshot_xmax(pg_current_snapshot())::text::bigint";
 
 /// A row of the log, by the order of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct EventPosition {
+pub struct EventPosition {
     pub(crate) transaction_id: i64,
     pub(crate) number: i64,
     /// When it was written, milliseconds since 1970: tells rows apart that have the same numbers, which are given out again after

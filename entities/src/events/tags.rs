@@ -1,8 +1,114 @@
-//! Which cached values a change ends: the tags that it invalidates. Not here: the changes themselves (`events`), how an invalidation
-//! ends a value (`cache`).
+//! What a change touches: which cached values it ends, by the tags that it invalidates, and which tables it has written to. Not here:
+//! the changes themselves (`events`), how an invalidation ends a value (`cache`).
 
-use super::ChangeEvent;
-use crate::cache::Tag;
+use std::hash::BuildHasher as _;
+
+use rustc_hash::FxBuildHasher;
+
+use super::{ChangeEvent, Removal};
+use crate::{
+    cache::{DependencySet, Tag},
+    id::NodeKind,
+};
+
+/// What an answer was made of, in little memory: to find out whether a change may have made it another one.
+#[derive(Clone, Debug, Default)]
+pub struct ReadSet {
+    /// What stands for the tags, in order. Two that have the same number cost an execution.
+    tags: Box<[u64]>,
+    /// The types that the tags are of.
+    types: Vec<&'static str>,
+    /// Tables that were read by statements which no tag covers.
+    tables: Vec<&'static str>,
+    /// Something was looked for that is not there, and may come with any change.
+    is_incomplete: bool,
+}
+
+impl ReadSet {
+    /// Of these dependencies.
+    pub fn of(dependencies: &DependencySet) -> Self {
+        let mut tags: Vec<u64> = dependencies.tags().map(number_of).collect();
+        tags.sort_unstable();
+        let mut types: Vec<&'static str> = dependencies.tags().filter_map(type_of).collect();
+        types.sort_unstable();
+        types.dedup();
+        Self {
+            tags: tags.into(),
+            types,
+            tables: dependencies.untracked_tables().collect(),
+            is_incomplete: dependencies.is_incomplete(),
+        }
+    }
+
+    /// What it takes in memory, bytes.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&*self.tags)
+    }
+
+    /// Whether what was made of these may be another one after this change.
+    pub fn is_touched_by(&self, change: ChangeEvent) -> bool {
+        if let ChangeEvent::Removed { of } = change {
+            return self.types.contains(&type_removed(of)) || self.has_read_with(change);
+        }
+        // What a newer program has changed is not known here.
+        change == ChangeEvent::Unknown
+            || self.is_incomplete
+            || tags_of(&[change]).iter().any(|tag| self.tags.binary_search(&number_of(tag)).is_ok())
+            || self.has_read_with(change)
+    }
+
+    fn has_read_with(&self, change: ChangeEvent) -> bool {
+        self.tables.iter().any(|table| is_read_with(change, table))
+    }
+}
+
+fn number_of(tag: &Tag) -> u64 {
+    FxBuildHasher.hash_one(tag)
+}
+
+fn type_of(tag: &Tag) -> Option<&'static str> {
+    match tag {
+        Tag::Row(of, _) | Tag::List(of, ..) | Tag::Type(of) => Some(of),
+        Tag::Named(_) => None,
+    }
+}
+
+fn type_removed(of: Removal) -> &'static str {
+    let kind = match of {
+        Removal::Sessions => NodeKind::Session,
+        Removal::Locations => NodeKind::Location,
+        Removal::ActivityLogs => NodeKind::ActivityLog,
+    };
+    kind.as_str()
+}
+
+/// Whether a statement about this table may read what the change has written.
+fn is_read_with(change: ChangeEvent, table: &str) -> bool {
+    // What is wrong here makes a live query miss a change: tables that are not listed are read with every change.
+    let read: &[&str] = match table {
+        "users" => &["users"],
+        "user_sessions" => &["user_sessions"],
+        "forms" => &["forms"],
+        // Whoever may see a form may see what was filled in, and whoever has filled in a version may see that.
+        "form_versions" | "form_submissions" => &["forms", "form_submissions"],
+        "user_locations" | "user_last_locations" => &["user_locations"],
+        _ => return true,
+    };
+    let written = match change {
+        ChangeEvent::User { .. } => "users",
+        ChangeEvent::Session { .. }
+        | ChangeEvent::SessionEnded { .. }
+        | ChangeEvent::Removed { of: Removal::Sessions } => "user_sessions",
+        ChangeEvent::Form { .. } => "forms",
+        ChangeEvent::Submission { .. } => "form_submissions",
+        ChangeEvent::LastLocation { .. }
+        | ChangeEvent::Locations { .. }
+        | ChangeEvent::Removed { of: Removal::Locations } => "user_locations",
+        ChangeEvent::Activity | ChangeEvent::Removed { of: Removal::ActivityLogs } => return false,
+        ChangeEvent::Lagged | ChangeEvent::Unknown => return true,
+    };
+    read.contains(&written)
+}
 
 /// The tags that these changes invalidate, each once.
 pub fn tags_of(changes: &[ChangeEvent]) -> Vec<Tag> {
@@ -35,8 +141,9 @@ pub fn tags_of(changes: &[ChangeEvent]) -> Vec<Tag> {
                 }
             }
             // What other instances write, they invalidate themselves.
-            ChangeEvent::Lagged | ChangeEvent::Unknown => {}
-            ChangeEvent::LastLocation { user, .. } => {
+            ChangeEvent::Lagged | ChangeEvent::Unknown | ChangeEvent::Activity => {}
+            ChangeEvent::Removed { of } => add(Tag::Type(type_removed(of))),
+            ChangeEvent::LastLocation { user, .. } | ChangeEvent::Locations { user } => {
                 add(Tag::List("Location", "user", user.0));
             }
         }

@@ -219,6 +219,8 @@ pub(crate) async fn store(
         let replace = replace_last(recorder, received, newest);
         if transaction.write("location.replace_last", last::Entity, &replace).await? > 0 {
             transaction.changed(ChangeEvent::LastLocation { id: newest.id, user: recorder.user });
+        } else {
+            transaction.changed(ChangeEvent::Locations { user: recorder.user });
         }
     }
     // Removing says which of equal points came first.

@@ -7,6 +7,7 @@ use super::{BREATH, CHUNK, Stopped, Upkeep};
 use crate::{
     cache::Tag,
     clock::Time,
+    events::{ChangeEvent, Removal},
     id::{LocationId, NodeKind, UserId},
     location::{self, last},
 };
@@ -36,6 +37,7 @@ impl Upkeep<'_> {
                 .filter(transaction.is_any(Column::UserId, &users))
                 .filter(Column::Timestamp.lt(before));
             removed += transaction.write("location.remove_last", Entity, &delete).await?;
+            transaction.changed(ChangeEvent::Removed { of: Removal::Locations });
             for user in &users {
                 transaction.invalidates(Tag::List(NodeKind::Location.as_str(), "user", user.0));
             }
@@ -99,7 +101,7 @@ impl Upkeep<'_> {
                 .filter(transaction.is_any(Column::Id, &ids))
                 .filter(Column::Timestamp.lt(before));
             removed += transaction.write("location.remove", Entity, &delete).await?;
-            transaction.invalidates(Tag::Type(NodeKind::Location.as_str()));
+            transaction.changed(ChangeEvent::Removed { of: Removal::Locations });
             transaction.commit_unlogged().await?;
             if (ids.len() as u64) < CHUNK {
                 return Ok(removed);

@@ -8,7 +8,15 @@ use chrono::{Months, NaiveDate};
 use sea_orm::EntityName as _;
 
 use super::{Stopped, Upkeep};
-use crate::{activity, cache::Tag, clock::Time, database::sql::Cells, id::NodeKind, location};
+use crate::{
+    activity,
+    cache::Tag,
+    clock::Time,
+    database::sql::Cells,
+    events::{ChangeEvent, Removal},
+    id::NodeKind,
+    location,
+};
 
 /// How long it is waited for a table, while others wait behind: at first, and each time twice as long until the most.
 const LOCK_WAIT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
@@ -21,12 +29,19 @@ const LOCK_TRIES: u32 = 60;
 pub(super) struct Monthly {
     table: fn() -> &'static str,
     kind: NodeKind,
+    removal: Removal,
 }
 
-pub(super) const LOCATIONS: Monthly =
-    Monthly { table: || location::Entity.table_name(), kind: NodeKind::Location };
-pub(super) const ACTIVITY: Monthly =
-    Monthly { table: || activity::Entity.table_name(), kind: NodeKind::ActivityLog };
+pub(super) const LOCATIONS: Monthly = Monthly {
+    table: || location::Entity.table_name(),
+    kind: NodeKind::Location,
+    removal: Removal::Locations,
+};
+pub(super) const ACTIVITY: Monthly = Monthly {
+    table: || activity::Entity.table_name(),
+    kind: NodeKind::ActivityLog,
+    removal: Removal::ActivityLogs,
+};
 
 impl Monthly {
     /// Is this the partition of a month that was over at this moment?
@@ -81,6 +96,19 @@ impl Upkeep<'_> {
         }
     }
 
+    /// Tells who shows it. Not with the removal itself, which makes room on a disk where nothing else can be stored.
+    async fn tell_removed(&self, table: &'static str, of: Removal) {
+        let telling = async {
+            let mut transaction = self.begin_to_delete(table).await?;
+            transaction.changed(ChangeEvent::Removed { of });
+            transaction.commit_unlogged().await?;
+            Ok::<_, Stopped>(())
+        };
+        if telling.await.is_err() {
+            tracing::info!(table, "nobody could be told of a month that was removed");
+        }
+    }
+
     async fn drop_now(&self, monthly: &Monthly, partition: &str, wait: Duration) -> Result<bool, Stopped> {
         let table = (monthly.table)();
         let mut transaction = self.begin(table).await?;
@@ -102,6 +130,7 @@ impl Upkeep<'_> {
         transaction.invalidates(Tag::Type(monthly.kind.as_str()));
         transaction.commit_unlogged().await?;
         tracing::info!(partition, "a month was removed");
+        self.tell_removed(table, monthly.removal).await;
         Ok(true)
     }
 }

@@ -7,6 +7,7 @@ use super::{BREATH, CHUNK, Stopped, Upkeep};
 use crate::{
     cache::Tag,
     clock::Time,
+    events::{ChangeEvent, Removal},
     id::{NodeKind, SessionId, UserId},
     session::{Column, Entity},
 };
@@ -54,6 +55,7 @@ impl Upkeep<'_> {
             .add(Column::EndsAt.lt(before));
         let delete = Entity::delete_many().filter(transaction.is_any(Column::Id, &ids)).filter(ended);
         let removed = transaction.write("session.remove", Entity, &delete).await?;
+        transaction.changed(ChangeEvent::Removed { of: Removal::Sessions });
         for End { id, user, .. } in old {
             transaction.invalidates(Tag::Row(NodeKind::Session.as_str(), id.0));
             transaction.invalidates(Tag::List(NodeKind::Session.as_str(), "user", user.0));

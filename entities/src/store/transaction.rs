@@ -58,6 +58,11 @@ impl Transaction {
         self.changes.push(change);
     }
 
+    /// Whether a change was noted.
+    pub(crate) fn has_changes(&self) -> bool {
+        !self.changes.is_empty()
+    }
+
     /// Notes a tag whose values end with the commit, besides those that follow from changes: nobody is told more of it.
     pub(crate) fn invalidates(&mut self, tag: Tag) {
         if !self.tags.contains(&tag) {

@@ -32,6 +32,7 @@ use crate::{
     error::{Code, OnError, RequestError, SourceLocation},
     federation::gateway::{Clearance, ForGateways},
     limits::{self, LimitErrorKind, Limits},
+    live,
     syntax::{self, SyntaxTree},
     validation::{self, SchemaTypes},
 };
@@ -66,6 +67,8 @@ pub struct OperationInfo {
     /// How long its answer keeps; `None`: not at all.
     pub cache: Option<CachePolicy>,
     cost: Cost,
+    /// Its answer is told again when it changes, to those who can be told more than one.
+    pub is_live: bool,
     /// Nothing but signing in, signing up and refreshing.
     only_signs_in: bool,
     /// Nothing but what a busy server runs all the same.
@@ -269,7 +272,9 @@ impl Document {
             let only_signs_in = has_only(rules.sign_in_fields);
             let has_priority = has_only(rules.priority_fields);
             let cost = types.cost(root, selections, fragments);
-            (name.cloned(), OperationInfo { kind, cache, cost, only_signs_in, has_priority })
+            let is_live =
+                is_query && operation.directives.iter().any(|found| found.node.name.node == live::NAME);
+            (name.cloned(), OperationInfo { kind, cache, cost, is_live, only_signs_in, has_priority })
         });
         let operations = operations.collect();
         let (hash, is_trusted, last_response_bytes) =
@@ -321,6 +326,11 @@ impl Document {
     /// The kind of the operation that a request with this name means, if the document has it.
     pub fn kind(&self, operation_name: Option<&str>) -> Option<OperationKind> {
         self.operation(operation_name).ok().map(|operation| operation.info.kind)
+    }
+
+    /// Whether the operation that a request with this name means is a live query (`@live`).
+    pub fn is_live(&self, operation_name: Option<&str>) -> bool {
+        self.operation(operation_name).is_ok_and(|operation| operation.info.is_live)
     }
 
     /// The name of the operation that a request with this name means, if the document has it and gives it one.

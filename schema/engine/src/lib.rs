@@ -46,6 +46,7 @@ pub mod execute;
 pub mod federation;
 pub mod introspection;
 pub mod limits;
+pub mod live;
 pub mod object;
 pub mod output;
 pub mod plan;

@@ -6,25 +6,30 @@
 mod kept;
 mod keyed;
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use entities::{Recorder, Store, idempotency::Claim};
+use entities::{Recorder, Store, Version, idempotency::Claim};
 
 use super::{
-    Graph, GraphInner, Opened, mutation,
+    Graph, GraphInner, Opened,
+    live::{self, LiveAnswer, LiveResult},
+    mutation,
     query::{self, Query},
     subscription,
 };
 use crate::{
     Variables,
-    answers::AnswerCacheKey,
+    answers::{AnswerCacheKey, digest},
     auth::viewer::Viewer,
     context::ContextExt as _,
     explain::{self, Explain, Extensions},
     request::{Prepared, Reply, Request, rejected},
 };
 use engine::{
-    bounds::Bounds,
+    bounds::{Bounds, Taken},
     context::Context,
     document::{Document, OperationKind},
     error::{Code, OnError, RequestError},
@@ -37,6 +42,9 @@ use engine::{
 };
 
 const AWAY: &str = "The database cannot be reached now. Nothing was executed; try again in a moment.";
+
+/// What is true for longer is true for as long as nothing is written.
+const FOREVER: Duration = Duration::from_hours(24);
 
 /// One request, as far as all its sets of variables have it in common.
 struct Execution<'g> {
@@ -53,8 +61,8 @@ struct Execution<'g> {
 }
 
 /// One set of variables that is run, and where its answer may be kept.
-struct RunningSet {
-    prepared: Prepared,
+pub(super) struct RunningSet {
+    pub(super) prepared: Prepared,
     cache_key: Option<AnswerCacheKey>,
 }
 
@@ -82,6 +90,7 @@ impl Graph {
     ) -> Opened {
         let started = Instant::now();
         let variables = std::mem::take(&mut request.variables);
+        let is_live = request.streams && document.is_live(request.operation_name.as_deref());
         let prepared = match self.inner.prepare(document, &request, variables) {
             Ok(prepared) => prepared,
             Err(refused) => return Opened::Reply(*refused),
@@ -98,6 +107,14 @@ impl Graph {
             };
         }
         let kind = prepared.kind;
+        if is_live {
+            let request_id = Arc::clone(&request.caller.request_id);
+            let set = RunningSet { prepared, cache_key: None };
+            return match Box::pin(live::begin(self, viewer, request, set)).await {
+                Ok(events) => Opened::Events(events),
+                Err(error) => Opened::Reply(rejected(Some(kind), &[error], &request_id)),
+            };
+        }
         Opened::Reply(match Execution::of(&self.inner, &request, started).with_token().await {
             Ok(execution) => execution.run(viewer, prepared).await,
             Err(error) => rejected(Some(kind), &[error], &request.caller.request_id),
@@ -213,6 +230,29 @@ impl<'g> Execution<'g> {
             }
             Err(error) => rejected(Some(set.prepared.kind), &[error], &ctx.caller().request_id),
         }
+    }
+
+    /// Runs a query with one set of variables, noting what the answer is made of.
+    async fn run_live(&self, viewer: Viewer, set: &RunningSet) -> LiveResult {
+        // Each execution may take as much as one request.
+        let bounds = self.inner.bounds(&viewer, &self.request.caller, &Taken::default());
+        let recorder = self.recorder(true, None);
+        let ctx = self.context(viewer, &recorder, bounds, set.prepared.on_error);
+        let answer = match self.inner.answer(&set.prepared, &ctx).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                let id = &ctx.caller().request_id;
+                return Err(Box::new(rejected(Some(set.prepared.kind), &[error], id)));
+            }
+        };
+        let looked = ctx.viewer().looked();
+        let is_true_for = ctx.is_true_for();
+        let is_true_for = if is_true_for.is_zero() { live::CLOCK } else { is_true_for };
+        let true_until = Instant::now().checked_add(is_true_for).filter(|_| is_true_for < FOREVER);
+        let codes = answer.errors.codes.iter().map(|code| code.as_bytes());
+        let digest = digest(answer.out.slices().chain(codes));
+        let reply = self.finish(set, &ctx, answer, (&recorder, Some(set.prepared.cost)));
+        Ok(LiveAnswer { reply, digest, looked, true_until, took: self.started.elapsed() })
     }
 
     /// Runs a query with several sets of variables. Its statements are those of the last answer that was made.
@@ -370,6 +410,20 @@ impl<'g> Execution<'g> {
 }
 
 impl GraphInner {
+    /// Runs a live query once, reading nothing that is older than this.
+    pub(super) async fn run_live(
+        &self,
+        viewer: Viewer,
+        (request, set): (&Request, &RunningSet),
+        floor: Option<Version>,
+    ) -> LiveResult {
+        let asked = request.cache_token.as_deref().and_then(|token| token.parse().ok());
+        let floor = floor.zip(asked).map(|(floor, asked): (Version, Version)| floor.latest(asked)).or(floor);
+        let execution = Execution::of(self, request, Instant::now());
+        let floored = floor.map(|floor| self.store.not_before(floor)).or(execution.floored);
+        Execution { floored, ..execution }.run_live(viewer, set).await
+    }
+
     /// Every mutation needs the database: while it is away none begins.
     fn check_database(&self, kind: OperationKind) -> Result<(), RequestError> {
         if kind == OperationKind::Mutation && self.store.database().is_away() {

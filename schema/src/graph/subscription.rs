@@ -340,7 +340,7 @@ const NOT_A_TOKEN: &str =
 const EXPIRED: &str = "What happened after the resume token is not kept any more: read what you need again, \
                        then subscribe without it";
 
-fn refused(end: WatchEnd) -> RequestError {
+pub(super) fn refused(end: WatchEnd) -> RequestError {
     match end {
         WatchEnd::Expired => RequestError::new(Code::ResumeExpired, EXPIRED),
         WatchEnd::Unavailable | WatchEnd::Interrupted => RequestError::new(Code::Unavailable, AWAY),

@@ -8,7 +8,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header, request::Parts},
 };
 use schema::{
-    Caller, Document, OperationKind, Viewer,
+    Caller, Document, OperationKind, VariableSets, Viewer,
     auth::token::{Bearer, InvalidToken},
 };
 
@@ -365,18 +365,19 @@ fn has_preflight_header(headers: &HeaderMap) -> bool {
     given("apollo-require-preflight") || given("x-apollo-operation-name") || is_json(headers)
 }
 
-/// Whether one operation is asked for, and it is a subscription.
-pub(in crate::http) async fn is_subscription(
-    app: &App,
-    headers: &HeaderMap,
-    incoming: &mut IncomingRequest,
-) -> bool {
+/// Whether one operation is asked for, and it goes on: a subscription, or a live query.
+pub(in crate::http) async fn goes_on(app: &App, headers: &HeaderMap, incoming: &mut IncomingRequest) -> bool {
     let GraphQLRequest::One(params) = &mut incoming.requests else { return false };
     let found = find_document(app, headers, &incoming.requester, params).await;
     let document = found.as_ref().ok();
-    let kind = document.and_then(|document| document.kind(params.operation_name.as_deref()));
+    let name = params.operation_name.as_deref();
+    let goes_on = document.is_some_and(|document| {
+        // A list of sets of variables is answered once.
+        let is_live = || document.is_live(name) && !matches!(params.variables, VariableSets::Many(_));
+        document.kind(name) == Some(OperationKind::Subscription) || is_live()
+    });
     params.found = Some(found);
-    kind == Some(OperationKind::Subscription) || params.is_refused_subscription
+    goes_on || params.is_refused_subscription
 }
 
 pub(super) async fn find_document(

@@ -171,7 +171,7 @@ pub(super) async fn serve(app: App, wanted: StreamRequest, id: Option<String>, r
         _ => return graphql::other_method(State(app), Request::from_parts(parts, body)).await,
     };
     let is_subscription = match &mut read {
-        Ok(wanted) => graphql::is_subscription(&app, &parts.headers, wanted).await,
+        Ok(wanted) => graphql::goes_on(&app, &parts.headers, wanted).await,
         Err(_) => false,
     };
     let framing = match &read {

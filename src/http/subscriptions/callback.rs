@@ -128,7 +128,7 @@ pub(super) async fn serve(app: App, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let mut read = graphql::read_body(&app, None, &parts, body).await;
     let is_subscription = match &mut read {
-        Ok(incoming) => graphql::is_subscription(&app, &parts.headers, incoming).await,
+        Ok(incoming) => graphql::goes_on(&app, &parts.headers, incoming).await,
         Err(_) => false,
     };
     let (requester, params, received) = match read {

@@ -308,9 +308,20 @@ impl Client<'_> {
 
     /// Subscribes; what is refused is the answer.
     pub(crate) async fn subscribe(&self, query: &str, variables: Value) -> Result<Events, Reply> {
-        match self.app.graph.open(self.viewer.clone(), self.request(query, None, variables)).await {
+        let request = Request { streams: true, ..self.request(query, None, variables) };
+        match self.app.graph.open(self.viewer.clone(), request).await {
             Opened::Events(events) => Ok(events),
             Opened::Reply(reply) => Err(Reply::of(reply)),
+        }
+    }
+
+    /// Begins a live query, whose changes are told as patches.
+    pub(crate) async fn live_with_patches(&self, query: &str, variables: Value) -> Events {
+        let asked = self.request(query, None, variables);
+        let request = Request { streams: true, json_patch: true, ..asked };
+        match self.app.graph.open(self.viewer.clone(), request).await {
+            Opened::Events(events) => events,
+            Opened::Reply(reply) => panic!("{}", Reply::of(reply).body),
         }
     }
 
