@@ -352,8 +352,23 @@ sections! {
         sessions: Duration = "90d";
         /// How long invalidations of caches are kept that no server has taken; longer than anything is cached.
         outbox: Duration = "24h";
-        /// How long events are kept for clients who come back with a resume token.
+        /// How long events are kept for clients who come back with a resume token. What webhooks have yet to be told of stays
+        /// for twice as long.
         events: Duration = "7d";
+        /// How long deliveries of webhooks are kept after their end, for people to see what became of them.
+        webhook_deliveries: Duration = "7d";
+    }
+    /// Webhooks: addresses that are told of events.
+    webhooks: WebhooksConfig {
+        /// Whether this server sends what webhooks are to be told. Where no server does, it waits.
+        deliver: bool = "true";
+        /// Networks that webhooks may be sent to besides public ones, also without TLS, as in `10.1.0.0/16`; in development
+        /// `127.0.0.0/8, ::1`. Whoever may make webhooks can have this server call every address in them.
+        allow_networks: Networks = "";
+        /// How long a receiver may take to answer, connecting included.
+        timeout: Duration = "15s";
+        /// Maximum number of deliveries that this server sends at a time.
+        max_concurrent: usize = "64";
     }
     /// Redis: optional, shared by all instances.
     redis: RedisConfig {

@@ -14,6 +14,7 @@ mod rejection;
 pub mod reload;
 pub mod telemetry;
 pub mod upkeep;
+pub mod webhooks;
 
 use std::{
     ops::Deref,
@@ -43,6 +44,7 @@ use http::{
 use outbound::Outbound;
 use telemetry::metrics::Metrics;
 use upkeep::TableFigures;
+use webhooks::Webhooks;
 
 pub use http::{playground::Account, router, server::serve};
 
@@ -79,6 +81,8 @@ pub struct AppParts {
     pub(crate) metrics: Arc<Metrics>,
     /// How the tables stand, for the metrics.
     pub tables: TableFigures,
+    /// What tells webhooks.
+    pub webhooks: Webhooks,
     pub(crate) exposition: Exposition,
     /// The playground's settings, where the playground is on.
     pub(crate) playground: Option<Bytes>,
@@ -110,11 +114,13 @@ impl App {
             answer_memory: config.graph.max_writing_memory.0,
             keyed_requests: config.keyed_requests(),
             slow_operation: config.telemetry.slow_operation,
+            webhook_targets: config.webhooks().targets,
         };
         let metrics = Metrics::register(&mut registry);
         let admission = Admission::new(&config.http);
         admission.register(&mut registry);
         let tables = TableFigures::register(&mut registry);
+        let webhooks = Webhooks::new(config.webhooks(), &mut registry);
         let (settings, texts) = (config.documents.clone(), store.shared_kv().clone());
         let key = access.options().secret.document_key();
         let documents = DocumentStore::new(settings, key, texts, &mut registry);
@@ -145,6 +151,7 @@ impl App {
             outbound: Outbound::new(),
             metrics,
             tables,
+            webhooks,
             exposition: Exposition::of(registry),
             playground: playground.then(|| http::playground::settings(&accounts, is_development)),
         }))

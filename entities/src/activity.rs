@@ -63,6 +63,18 @@ text_enum! {
         SubmissionCreate = "submission.create",
         /// Positions were recorded.
         LocationRecord = "location.record",
+        /// A webhook was made.
+        WebhookCreate = "webhook.create",
+        /// A webhook was changed, enabled or disabled by somebody.
+        WebhookUpdate = "webhook.update",
+        /// A webhook was removed.
+        WebhookDelete = "webhook.delete",
+        /// A webhook got another secret.
+        WebhookRotateSecret = "webhook.rotate_secret",
+        /// Something is delivered to a webhook once more.
+        WebhookRedeliver = "webhook.redeliver",
+        /// The server disabled a webhook.
+        WebhookDisable = "webhook.disable",
     }
 }
 

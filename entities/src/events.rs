@@ -14,6 +14,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
+pub mod consumer;
 mod follower;
 pub mod log;
 pub(crate) mod relay;
@@ -26,7 +27,7 @@ pub use tags::{ReadSet, tags_of};
 
 use crate::{
     cache::Version,
-    id::{FormId, LocationId, SessionId, SubmissionId, UserId},
+    id::{FormId, LocationId, SessionId, SubmissionId, UserId, WebhookId},
 };
 
 /// One changed row. Carries ids only: whoever cares reads the row, under its own rights.
@@ -58,6 +59,9 @@ pub enum ChangeEvent {
         id: FormId,
         /// The account that owns the form.
         owner: UserId,
+        /// What was done to it. Programs from before this was told say nothing of it.
+        #[serde(default)]
+        change: FormChange,
     },
     /// A submission was stored.
     Submission {
@@ -67,6 +71,11 @@ pub enum ChangeEvent {
         form: FormId,
         /// The account that filled it in.
         user: Option<UserId>,
+    },
+    /// A webhook was made, changed or removed, or its state changed.
+    Webhook {
+        /// The webhook.
+        id: WebhookId,
     },
     /// Changes of other instances may have been missed: whoever needs to be sure reads the database again.
     #[serde(rename = "missed")]
@@ -106,6 +115,26 @@ pub enum Removal {
     Locations,
     /// Entries of the activity log.
     ActivityLogs,
+}
+
+/// What was done to a form.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FormChange {
+    /// It was made.
+    Created,
+    /// Its title or description changed.
+    Updated,
+    /// Its draft was saved.
+    Drafted,
+    /// A version was published.
+    Published,
+    /// It was opened, closed or archived.
+    StatusChanged,
+    /// Something else, or not known here.
+    #[default]
+    #[serde(other)]
+    Other,
 }
 
 /// The changes of one transaction.

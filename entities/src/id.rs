@@ -105,6 +105,10 @@ ids! {
     Location: LocationId,
     /// An entry of the activity log.
     ActivityLog: ActivityLogId,
+    /// An address that is told of events.
+    Webhook: WebhookId,
+    /// An event that a webhook is told of.
+    WebhookDelivery: WebhookDeliveryId,
 }
 
 impl NodeKind {

@@ -30,6 +30,7 @@ pub mod telemetry;
 pub mod unicode;
 pub mod user;
 pub mod warmup;
+pub mod webhook;
 
 pub use cache::{Cache, CacheOptions, CacheRead, Commits, DependencySet, Recorder, Tag, Version};
 pub use database::statement_log::Executed;

@@ -21,11 +21,11 @@ use crate::{
         Store,
         row::{self, ById},
     },
-    submission, user,
+    submission, user, webhook,
 };
 
 /// Everything that has an id; one line for each.
-static NODES: [Node; 7] = [
+static NODES: [Node; 9] = [
     Node::by_id::<user::Row>(),
     Node::by_id::<session::Row>(),
     Node::by_id::<form::Row>(),
@@ -33,6 +33,8 @@ static NODES: [Node; 7] = [
     Node::scoped::<submission::Entity>(NodeKind::Submission),
     Node::by_id::<location::Model>(),
     Node::by_id::<activity::Model>(),
+    Node::by_id::<webhook::Row>(),
+    Node::scoped::<webhook::delivery::Entity>(NodeKind::WebhookDelivery),
 ];
 
 /// A type that has ids, and where its rows are.

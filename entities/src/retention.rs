@@ -1,4 +1,5 @@
-//! What is old goes: positions, the activity log, sessions that have ended, invalidations that nobody took, events. Whole months of
+//! What is old goes: positions, the activity log, sessions that have ended, invalidations that nobody took, events, deliveries of
+//! webhooks. Whole months of
 //! the first two at once, as partitions; the rest in chunks, the oldest first, so that what is left at any moment is all
 //! there is from some time on. Positions and the log are people's data: of those only what was asked for. What was removed
 //! is told the caches in the transaction that does it.
@@ -20,9 +21,10 @@ use crate::{
     cache::outbox,
     clock::Time,
     error::{Error, Failure},
-    events::{ChangeEvent, Removal, log},
+    events::{ChangeEvent, Removal, consumer, log},
     id::ActivityLogId,
     store::{Store, transaction::Transaction},
+    webhook::delivery,
 };
 
 /// Rows that are removed in one transaction at most.
@@ -41,8 +43,10 @@ pub struct RetentionTimes {
     pub sessions: Duration,
     /// Invalidations. Longer than anything is cached.
     pub outbox: Duration,
-    /// Events, for those who come back to them.
+    /// Events, for those who come back to them. What a consumer has not read yet stays for twice as long.
     pub events: Duration,
+    /// Deliveries of webhooks, from their end.
+    pub webhook_deliveries: Duration,
 }
 
 /// What was removed.
@@ -90,8 +94,12 @@ pub async fn remove_old(
         if let Some(before) = before(now, times.outbox) {
             removed.rows += upkeep.remove_invalidations(before).await?;
         }
-        if let Some(before) = before(now, times.events) {
-            removed.rows += upkeep.remove_events(before).await?;
+        if let Some(old) = before(now, times.events) {
+            let very_old = before(now, times.events.saturating_mul(2)).unwrap_or(Time::MIN_UTC);
+            removed.rows += upkeep.remove_events(old, very_old).await?;
+        }
+        if let Some(before) = before(now, times.webhook_deliveries) {
+            removed.rows += upkeep.remove_deliveries(before).await?;
         }
         Ok(())
     };
@@ -194,15 +202,19 @@ impl Upkeep<'_> {
     }
 
     /// The oldest events. Of those that are old enough the last one stays, so that whoever was told it finds what comes after
-    /// it.
-    async fn remove_events(&self, before: Time) -> Result<u64, Stopped> {
+    /// it; and what some consumer has yet to read, unless it is very old: then nobody reads for it any more.
+    async fn remove_events(&self, before: Time, very_old: Time) -> Result<u64, Stopped> {
         let database = self.store.database();
         let end = log::end(database).await?;
+        let needed = consumer::first_needed(database).await?;
         let (mut removed, mut from) = (0, (0, 0));
         loop {
             let oldest = log::between(database, (from, end), CHUNK).await?;
             // Only from the start: what is left is all there is from some row on.
-            let old: Vec<_> = oldest.iter().take_while(|(_, created_at)| *created_at < before).collect();
+            let may_go = |(key, created_at): &&((i64, i64), Time)| {
+                *created_at < before && (*created_at < very_old || needed.is_none_or(|needed| *key <= needed))
+            };
+            let old: Vec<_> = oldest.iter().take_while(may_go).collect();
             let Some((until, _)) = old.len().checked_sub(2).and_then(|last| old.get(last)) else { break };
             let transaction = self.begin_to_delete("events").await?;
             removed += log::remove_until(&transaction, *until).await?;
@@ -216,6 +228,24 @@ impl Upkeep<'_> {
             transaction.commit_unlogged().await?;
         }
         Ok(removed)
+    }
+
+    /// Deliveries that are done.
+    async fn remove_deliveries(&self, before: Time) -> Result<u64, Stopped> {
+        let mut removed = 0;
+        loop {
+            let ids = delivery::old(self.store.database(), before, CHUNK).await?;
+            if ids.is_empty() {
+                return Ok(removed);
+            }
+            let transaction = self.begin_to_delete("webhook_deliveries").await?;
+            removed += delivery::remove(&transaction, &ids).await?;
+            transaction.commit_unlogged().await?;
+            if (ids.len() as u64) < CHUNK {
+                return Ok(removed);
+            }
+            tokio::time::sleep(BREATH).await;
+        }
     }
 
     /// Invalidations that nobody took, where no server caches.

@@ -29,6 +29,7 @@ mod m0013_client_id_indexes;
 mod m0014_cache_ids;
 mod m0015_idempotency;
 mod m0016_events;
+mod m0017_webhooks;
 mod partitions;
 mod sizes;
 
@@ -136,6 +137,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0014_cache_ids::Migration),
             Box::new(m0015_idempotency::Migration),
             Box::new(m0016_events::Migration),
+            Box::new(m0017_webhooks::Migration),
         ]
     }
 }

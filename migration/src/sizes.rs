@@ -20,7 +20,8 @@ pub struct TableSize {
 const TABLES: &str = "(
     'users', 'user_sessions', 'user_activity_logs', 'user_locations', 'user_last_locations',
     'forms', 'form_versions', 'form_submissions',
-    'signing_keys', 'revocations', 'cache_outbox', 'instances', 'idempotency_keys', 'events')";
+    'signing_keys', 'revocations', 'cache_outbox', 'instances', 'idempotency_keys', 'events',
+    'event_consumers', 'webhooks', 'webhook_forms', 'webhook_lanes', 'webhook_deliveries')";
 
 /// The sizes of all tables; none on SQLite, where one file has everything.
 ///

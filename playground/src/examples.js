@@ -14,6 +14,9 @@ const GROUPS = {
     ...["create-submission", "create-submissions", "submission-changed"],
     ...["record-locations", "latest-locations", "location-updated"],
   ],
+  "Webhooks": [
+    ...["create-webhook", "update-webhook", "rotate-webhook-secret", "redeliver-webhook", "delete-webhook"],
+  ],
   "Accounts": [
     ...["sign-up", "sign-in", "refresh-session", "sign-out", "update-profile", "change-password"],
     ...["rename-session", "revoke-session", "revoke-all-sessions", "session-ended", "create-user", "update-user"],

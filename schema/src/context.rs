@@ -16,6 +16,7 @@ use entities::{
     database::scope::Scope,
     id::UserId,
     idempotency::{Claim, Stored},
+    webhook::targets::TargetRules,
 };
 
 use crate::{Access, Caller, Subgraph, Viewer};
@@ -112,6 +113,7 @@ pub(crate) struct RequestData {
     true_until: Arc<AtomicI64>,
     access: Access,
     service: ServiceInfo,
+    webhook_targets: TargetRules,
 }
 
 /// What gateways are told of the graph.
@@ -122,11 +124,15 @@ pub(crate) struct ServiceInfo {
 }
 
 impl RequestData {
-    pub(crate) fn new(viewer: Viewer, caller: Caller, access: Access, service: ServiceInfo) -> Self {
+    pub(crate) fn new(
+        viewer: Viewer,
+        caller: Caller,
+        (access, service, webhook_targets): (Access, ServiceInfo, TargetRules),
+    ) -> Self {
         let scope = viewer.scope();
         let (viewer, scope) = Watched::pair(viewer, scope);
         let (now, true_until) = (entities::clock::now(), Arc::new(AtomicI64::new(i64::MAX)));
-        Self { viewer, scope, caller, now, true_until, access, service }
+        Self { viewer, scope, caller, now, true_until, access, service, webhook_targets }
     }
 }
 
@@ -146,6 +152,9 @@ pub(crate) trait ContextExt {
 
     /// What gateways are told of the graph.
     fn service(&self) -> &ServiceInfo;
+
+    /// Where webhooks may be sent.
+    fn webhook_targets(&self) -> &TargetRules;
 
     /// When the request began, for what is told beside its answer.
     fn began(&self) -> Time;
@@ -203,6 +212,10 @@ impl ContextExt for Context {
 
     fn service(&self) -> &ServiceInfo {
         &data(self).service
+    }
+
+    fn webhook_targets(&self) -> &TargetRules {
+        &data(self).webhook_targets
     }
 
     fn began(&self) -> Time {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use async_graphql::{Schema, ValidationMode, parser::parse_schema};
-use entities::{Recorder, Store, idempotency::Lifetimes};
+use entities::{Recorder, Store, idempotency::Lifetimes, webhook::targets::TargetRules};
 use prometheus_client::registry::Registry;
 
 pub mod activity;
@@ -28,6 +28,7 @@ pub mod submission;
 pub mod subscription;
 pub mod user;
 pub mod user_error;
+pub mod webhook;
 
 use crate::{
     auth::{
@@ -87,6 +88,8 @@ pub struct Options {
     pub keyed_requests: Lifetimes,
     /// Of operations that take longer the answer tells its batches and statements (`Reply::slow`).
     pub slow_operation: Option<Duration>,
+    /// Where webhooks may be sent.
+    pub webhook_targets: TargetRules,
 }
 
 impl Default for Options {
@@ -105,6 +108,7 @@ impl Default for Options {
             answer_memory: 32 << 20,
             keyed_requests: Lifetimes { request: Duration::from_hours(24), claim: Duration::from_secs(10) },
             slow_operation: None,
+            webhook_targets: TargetRules::default(),
         }
     }
 }
@@ -318,7 +322,8 @@ impl GraphInner {
     fn context(&self, store: &Store, viewer: Viewer, caller: Caller, recorder: Arc<Recorder>) -> Context {
         let batcher = self.batcher(store, recorder);
         let bounds = self.bounds(&viewer, &caller, &Taken::default());
-        let data = RequestData::new(viewer, caller, self.access.clone(), self.service.clone());
+        let parts = (self.access.clone(), self.service.clone(), self.options.webhook_targets.clone());
+        let data = RequestData::new(viewer, caller, parts);
         Context::new(data, batcher, bounds)
     }
 

@@ -170,8 +170,8 @@ fn cannot_listen(http: &HttpConfig, error: &io::Error) -> Failure {
     Failure::Failed(format!("cannot listen on {}:{}\n  why:   {error}\n  fix:   {fix}", http.host, http.port))
 }
 
-/// Serves until a signal, following what other instances revoke meanwhile, forgetting requests with an idempotency key, and
-/// keeping up the database.
+/// Serves until a signal, following what other instances revoke meanwhile, forgetting requests with an idempotency key, telling
+/// webhooks, and keeping up the database.
 async fn run(
     app: App,
     config: &Config,
@@ -184,7 +184,12 @@ async fn run(
     let keep_keys = config.retention.idempotency;
     let forgetting = tokio::spawn(idempotency::forget_old(store.database().clone(), keep_keys));
     let keeping_up = tokio::spawn(config.upkeep().run(store.clone(), app.tables.clone()));
+    let delivering =
+        config.webhooks.deliver.then(|| app.webhooks.start(&store, &app.access.options().secret));
     let served = xp::serve(app, listener, stop).await;
+    if let Some(delivering) = delivering {
+        delivering.stop().await;
+    }
     following.abort();
     keeping.abort();
     forgetting.abort();

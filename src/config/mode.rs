@@ -31,6 +31,7 @@ impl Mode {
                 ("database.url", DEVELOPMENT_URL),
                 ("auth.secret", DEVELOPMENT_SECRET),
                 ("auth.sign_up", "true"),
+                ("webhooks.allow_networks", "127.0.0.0/8, ::1"),
             ],
             Self::Production => &[("http.drain_delay", "5s")],
             Self::Database | Self::Keys | Self::Tool => &[],

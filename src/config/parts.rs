@@ -8,14 +8,15 @@ use entities::{
     auth::{password::Cost, secret::Secret},
     idempotency::Lifetimes,
     retention::RetentionTimes,
+    webhook::targets::TargetRules,
 };
 use schema::{AccessOptions, Subgraph, engine::limits::Limits};
 
 use super::{
-    AuthConfig, Config, GatewayConfig, GraphConfig, RetentionConfig,
+    AuthConfig, Config, GatewayConfig, GraphConfig, RetentionConfig, WebhooksConfig,
     setting::{DatabaseUrl, PoolerMode},
 };
-use crate::upkeep::Upkeep;
+use crate::{upkeep::Upkeep, webhooks::WebhookSettings};
 
 /// How much longer than its request a claim on it lasts: what is left of a COMMIT ends within it.
 const CLAIM_AFTER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -100,11 +101,19 @@ impl Config {
 
     /// What a running server does for its database beside the requests.
     pub fn upkeep(&self) -> Upkeep {
-        let RetentionConfig { locations, activity, sessions, outbox, events, .. } = self.retention;
+        let RetentionConfig { locations, activity, sessions, outbox, events, webhook_deliveries, .. } =
+            self.retention;
         Upkeep {
             months_ahead: self.partitions.months_ahead,
-            retention: RetentionTimes { locations, activity, sessions, outbox, events },
+            retention: RetentionTimes { locations, activity, sessions, outbox, events, webhook_deliveries },
         }
+    }
+
+    /// Where webhooks may be sent, and how.
+    pub fn webhooks(&self) -> WebhookSettings {
+        let WebhooksConfig { allow_networks, timeout, max_concurrent, .. } = &self.webhooks;
+        let targets = TargetRules::new(allow_networks.iter().collect());
+        WebhookSettings { targets, timeout: *timeout, concurrency: *max_concurrent }
     }
 
     fn pooler(&self, serving: bool) -> Pooler {

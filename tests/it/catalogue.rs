@@ -98,6 +98,7 @@ async fn caller(app: &TestApp, role: Role, email: &str, address: &str) -> Caller
         forms[1]
     );
     assert_eq!(editor.ask(&publish).await["publishForm"]["form"]["status"], "OPEN");
+    let (webhook, delivery) = webhook(app, &editor, &forms[1]).await;
     app.sql(&format!("update users set role = '{}' where email = '{email}'", role.as_str())).await;
     Caller {
         own,
@@ -108,7 +109,32 @@ async fn caller(app: &TestApp, role: Role, email: &str, address: &str) -> Caller
         refresh_token: text(&made["refreshToken"]),
         stranger: TestApp::account(Viewer),
         email: email.to_owned(),
+        webhook,
+        delivery,
     }
+}
+
+/// A webhook of an editor, and something that it was told.
+async fn webhook(app: &TestApp, editor: &Client<'_>, form: &str) -> (String, String) {
+    let create = "mutation($input: CreateWebhookInput!) { createWebhook(input: $input) {
+        webhook { id } userErrors { message } } }";
+    let input =
+        json!({ "url": "https://192.0.1.1/hooks", "events": ["SUBMISSION_CREATED"], "formIds": [form] });
+    let made = editor.run(create, json!({ "input": input })).await.expect_data(create);
+    let webhook = text(&made["createWebhook"]["webhook"]["id"]);
+    let delivery = entities::id::new().to_string();
+    let bytes = |id: &str| {
+        if app.is_postgres() { format!("'{id}'") } else { format!("x'{}'", id.replace('-', "")) }
+    };
+    let (id, of, form) = (bytes(&delivery), bytes(&webhook), bytes(form));
+    let now = "'2026-11-01T00:00:00+00:00'";
+    app.sql(&format!(
+        "insert into webhook_deliveries (id, webhook_id, form_id, sequence, event, subject_id, happened_at, status,
+         attempts, created_at, finished_at) values ({id}, {of}, {form}, 1, 'SUBMISSION_CREATED', {form}, {now},
+         'FAILED', 1, {now}, {now})"
+    ))
+    .await;
+    (webhook, delivery)
 }
 
 /// The verbs of the whole activity log, newest first.

@@ -1,7 +1,11 @@
 //! Forms are made, edited by several people at once, published and opened. Not here: what a definition may say
 //! (`entities::form`'s own tests), answers (`submissions`).
 
-use entities::{Role, events::ChangeEvent, id::FormId};
+use entities::{
+    Role,
+    events::{ChangeEvent, FormChange},
+    id::FormId,
+};
 use serde_json::{Value, json};
 
 use crate::harness::{Client, TestApp, db, text};
@@ -51,7 +55,8 @@ async fn creating_renaming_and_drafting_a_form_are_logged() {
             }, "userErrors": []})
         );
         let news = changes.try_recv().expect("the change is announced");
-        assert_eq!(*news, [ChangeEvent::Form { id: FormId::parse(&id).expect("an id"), owner }]);
+        let id_of = FormId::parse(&id).expect("an id");
+        assert_eq!(*news, [ChangeEvent::Form { id: id_of, owner, change: FormChange::Created }]);
 
         let renamed = change(&editor, "updateForm", json!({"id": id, "title": "Visits"})).await;
         assert_eq!(

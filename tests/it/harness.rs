@@ -17,6 +17,7 @@ mod redis;
 mod replication;
 mod rows;
 mod sentinels;
+mod webhooks;
 
 pub(crate) use app::{Client, Reply, Statement, TestApp};
 pub(crate) use certificates::Certificates;

@@ -53,3 +53,4 @@ mod statements;
 mod submissions;
 mod trace;
 mod variable_sets;
+mod webhooks;

@@ -14,7 +14,7 @@ use xp::{App, config::Config};
 
 use crate::harness::{RedisServer, TestApp, db};
 
-const FIGURES: [&str; 29] = [
+const FIGURES: [&str; 32] = [
     "http_server_request_duration_seconds_bucket{",
     "http_server_active_requests ",
     "graphql_server_operation_duration_seconds_count{graphql_operation_type=\"query\",outcome=\"ok\"} 1",
@@ -44,6 +44,9 @@ const FIGURES: [&str; 29] = [
     "tokio_global_queue_depth ",
     "tokio_worker_busy_seconds_total ",
     "tokio_worker_parks_total ",
+    "webhook_deliveries_waiting 0",
+    "webhook_deliveries_oldest_seconds 0",
+    "webhook_delivery_duration_seconds_count 0",
 ];
 
 /// A whole server over PostgreSQL and Redis, and a token of the administrator.

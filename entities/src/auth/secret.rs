@@ -1,5 +1,5 @@
-//! The server's secret, from outside the database, and all keys that are derived from it: the seal on private keys, the
-//! keys of refresh tokens, the key of cursors, the key of registered documents and that of requests with an idempotency
+//! The server's secret, from outside the database, and all keys that are derived from it: the seal on private keys, that on
+//! the secrets of webhooks, the keys of refresh tokens, the key of cursors, the key of registered documents and that of requests with an idempotency
 //! key. Each has a context string of its own (BLAKE3's `derive_key`), so that none says anything about another. A copy of
 //! the database alone gives none of them. Not here: what is sealed.
 
@@ -21,6 +21,7 @@ pub struct Secret {
     paging: [u8; 32],
     registering: [u8; 32],
     requesting: [u8; 32],
+    sealing_webhooks: [u8; 32],
 }
 
 /// Names requests with an idempotency key in the database, which says then neither the key nor what was asked for, not
@@ -77,28 +78,28 @@ impl Secret {
             paging: blake3::derive_key("xp-graph 2026-11 page cursors", text.as_bytes()),
             registering: blake3::derive_key("xp-graph 2026-11 seal of registered documents", text.as_bytes()),
             requesting: blake3::derive_key("xp-graph 2026-11 names of keyed requests", text.as_bytes()),
+            sealing_webhooks: blake3::derive_key("xp-graph 2026-11 seal of webhook secrets", text.as_bytes()),
         }
     }
 
     /// Encrypts; only for the same `name` can it be opened again.
     pub(crate) fn seal(&self, name: &str, plain: &[u8]) -> String {
-        let mut data = plain.to_vec();
-        let nonce = self
-            .cipher()
-            .seal_in_place_append_tag(Aad::from(name.as_bytes()), &mut data)
-            .expect("the system gives random numbers");
-        let sealed = [nonce.as_ref().as_slice(), &data].concat();
-        URL_SAFE_NO_PAD.encode(sealed)
+        seal_with(&self.sealing, name, plain)
     }
 
     /// Decrypts; `None` where it was sealed by another secret, for another name, or altered.
     pub(crate) fn open(&self, name: &str, sealed: &str) -> Option<Vec<u8>> {
-        let sealed = URL_SAFE_NO_PAD.decode(sealed).ok()?;
-        let (nonce, data) = sealed.split_at_checked(NONCE_LEN)?;
-        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
-        let mut data = data.to_vec();
-        let plain = self.cipher().open_in_place(nonce, Aad::from(name.as_bytes()), &mut data).ok()?;
-        Some(plain.to_vec())
+        open_with(&self.sealing, name, sealed)
+    }
+
+    /// Encrypts the secret of a webhook.
+    pub(crate) fn seal_webhook(&self, name: &str, plain: &[u8]) -> String {
+        seal_with(&self.sealing_webhooks, name, plain)
+    }
+
+    /// Decrypts the secret of a webhook.
+    pub(crate) fn open_webhook(&self, name: &str, sealed: &str) -> Option<Vec<u8>> {
+        open_with(&self.sealing_webhooks, name, sealed)
     }
 
     /// The key of one session's refresh tokens.
@@ -121,10 +122,28 @@ impl Secret {
     pub fn request_key(&self) -> RequestKey {
         RequestKey(self.requesting)
     }
+}
 
-    fn cipher(&self) -> RandomizedNonceKey {
-        RandomizedNonceKey::new(&AES_256_GCM, &self.sealing).expect("the key has the right length")
-    }
+fn seal_with(key: &[u8; 32], name: &str, plain: &[u8]) -> String {
+    let mut data = plain.to_vec();
+    let nonce = cipher(key)
+        .seal_in_place_append_tag(Aad::from(name.as_bytes()), &mut data)
+        .expect("the system gives random numbers");
+    let sealed = [nonce.as_ref().as_slice(), &data].concat();
+    URL_SAFE_NO_PAD.encode(sealed)
+}
+
+fn open_with(key: &[u8; 32], name: &str, sealed: &str) -> Option<Vec<u8>> {
+    let sealed = URL_SAFE_NO_PAD.decode(sealed).ok()?;
+    let (nonce, data) = sealed.split_at_checked(NONCE_LEN)?;
+    let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+    let mut data = data.to_vec();
+    let plain = cipher(key).open_in_place(nonce, Aad::from(name.as_bytes()), &mut data).ok()?;
+    Some(plain.to_vec())
+}
+
+fn cipher(key: &[u8; 32]) -> RandomizedNonceKey {
+    RandomizedNonceKey::new(&AES_256_GCM, key).expect("the key has the right length")
 }
 
 /// New random text that nobody can guess: 256 bits.
@@ -161,7 +180,7 @@ mod tests {
         let seal = |secret: &Secret| secret.document_key().seal(b"text");
         assert_eq!(seal(&one), seal(&again));
         assert_ne!(seal(&one), seal(&other));
-        let keys = [one.sealing, one.refreshing, one.paging, one.registering];
+        let keys = [one.sealing, one.refreshing, one.paging, one.registering, one.sealing_webhooks];
         assert!(keys.iter().enumerate().all(|(at, key)| !keys[..at].contains(key)));
         assert_eq!(
             format!("{:?} {:?}", one.cursor_key(), one.document_key()),

@@ -4,8 +4,9 @@
 //! a column which is renamed does not compile, and values are always bound, never spliced. Rows are decoded by column
 //! number: a name look-up per cell would cost as much as the query. Not here: which rows (the domains), paging (`page`).
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
 
+use chrono::TimeDelta;
 use sea_orm::{
     DbBackend, DeriveValueType, EntityName as _, EntityTrait, IdenStatic, PartialModelTrait, QueryResult,
     Statement, StatementBuilder, Value,
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    clock::{Time, TimeRange},
+    clock::{self, Time, TimeRange},
     id::Id,
 };
 
@@ -87,6 +88,17 @@ impl Sql {
         let mark = if self.is_postgres() { '$' } else { '?' };
         let _ = write!(self.text, "{mark}{}", self.values.len());
         self
+    }
+
+    /// Appends this moment and so much more, by the database's clock: what several processes have to agree upon. SQLite has none
+    /// but that of its one machine.
+    pub(crate) fn now_and(&mut self, later: Duration) -> &mut Self {
+        if self.is_postgres() {
+            self.push("(clock_timestamp() + make_interval(secs => ").bind(later.as_secs_f64()).push("))")
+        } else {
+            let later = TimeDelta::from_std(later).unwrap_or_default();
+            self.bind(clock::now() + later)
+        }
     }
 
     /// Appends ` = ANY($n)` (one array, one prepared statement for every length) or, on SQLite, ` IN (…)`.

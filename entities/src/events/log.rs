@@ -69,6 +69,16 @@ pub struct ResumeToken {
 impl EventPosition {
     /// Before all rows.
     pub(crate) const ORIGIN: Self = Self { transaction_id: 0, number: 0, millis: 0 };
+
+    /// What was noted as the parts of a position.
+    pub(crate) const fn of_parts((transaction_id, number, millis): (i64, i64, i64)) -> Self {
+        Self { transaction_id, number, millis }
+    }
+
+    /// What is to be noted of it.
+    pub(crate) fn parts(self) -> (i64, i64, i64) {
+        (self.transaction_id, self.number, self.millis)
+    }
 }
 
 impl fmt::Display for ResumeToken {

@@ -128,7 +128,7 @@ pub fn tags_of(changes: &[ChangeEvent]) -> Vec<Tag> {
                 add(Tag::Row("Session", id.0));
                 add(Tag::List("Session", "user", user.0));
             }
-            ChangeEvent::Form { id, owner } => {
+            ChangeEvent::Form { id, owner, .. } => {
                 add(Tag::Row("Form", id.0));
                 add(Tag::List("Form", "owner", owner.0));
                 add(Tag::Type("Form"));
@@ -139,6 +139,10 @@ pub fn tags_of(changes: &[ChangeEvent]) -> Vec<Tag> {
                 if let Some(user) = user {
                     add(Tag::List("Submission", "user", user.0));
                 }
+            }
+            ChangeEvent::Webhook { id } => {
+                add(Tag::Row("Webhook", id.0));
+                add(Tag::Type("Webhook"));
             }
             // What other instances write, they invalidate themselves.
             ChangeEvent::Lagged | ChangeEvent::Unknown | ChangeEvent::Activity => {}

@@ -10,7 +10,7 @@ use crate::{
     clock,
     database::{scope::Scope, sql::Json},
     error::Error,
-    events::ChangeEvent,
+    events::{ChangeEvent, FormChange},
     id::{FormId, FormVersionId, NodeKind, UserId},
     store::{Store, transaction::Transaction},
     unicode,
@@ -83,7 +83,7 @@ pub async fn create(store: &Store, owner: UserId, new: NewForm<'_>) -> Result<Fo
         ..Default::default()
     };
     transaction.insert("form.insert", form).await?;
-    transaction.changed(ChangeEvent::Form { id, owner });
+    transaction.changed(ChangeEvent::Form { id, owner, change: FormChange::Created });
     transaction.commit(entry(owner, Action::FormCreate, id, json!({}))).await?;
     Ok(id)
 }
@@ -199,7 +199,8 @@ pub async fn publish(
         ..Default::default()
     };
     transaction.update("form.update", changed).await?;
-    transaction.changed(ChangeEvent::Form { id, owner: form.owner_id });
+    let change = FormChange::Published;
+    transaction.changed(ChangeEvent::Form { id, owner: form.owner_id, change });
     let told = |hint: &Problem| json!([hint.pointer, hint.rule, hint.message]);
     transaction.results_in(|| hints.iter().map(told).collect());
     transaction.commit(entry(user, Action::FormPublish, id, metadata)).await?;
@@ -304,9 +305,18 @@ async fn change(
         Err(refusal) => return Ok(Err(refusal)),
     };
     transaction.update("form.update", changed).await?;
-    transaction.changed(ChangeEvent::Form { id, owner: form.owner_id });
+    transaction.changed(ChangeEvent::Form { id, owner: form.owner_id, change: change_of(action) });
     transaction.commit(entry(user, action, id, metadata)).await?;
     Ok(Ok(id))
+}
+
+fn change_of(action: Action) -> FormChange {
+    match action {
+        Action::FormUpdate => FormChange::Updated,
+        Action::FormSaveDraft => FormChange::Drafted,
+        Action::FormSetStatus => FormChange::StatusChanged,
+        _ => FormChange::Other,
+    }
 }
 
 /// The form and who edits it. Nobody else changes the form before this transaction ends.

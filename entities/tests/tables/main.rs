@@ -12,8 +12,8 @@ use entities::{
     activity,
     auth::{key, revocation},
     cache::{instance, outbox},
-    events::log as event_log,
-    form, idempotency, location, session, submission, user,
+    events::{consumer, log as event_log},
+    form, idempotency, location, session, submission, user, webhook,
 };
 use postgres::Postgres;
 use sea_orm::{
@@ -53,6 +53,11 @@ fn declared(backend: DbBackend) -> Tables {
         table_of::<outbox::Entity>(backend),
         table_of::<idempotency::Entity>(backend),
         table_of::<event_log::Entity>(backend),
+        table_of::<consumer::Entity>(backend),
+        table_of::<webhook::Entity>(backend),
+        table_of::<webhook::form::Entity>(backend),
+        table_of::<webhook::lane::Entity>(backend),
+        table_of::<webhook::delivery::Entity>(backend),
     ])
 }
 

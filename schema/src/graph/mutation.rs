@@ -21,7 +21,7 @@ use crate::{
     graph::{
         form, location,
         session::{self, sign_in},
-        submission, user,
+        submission, user, webhook,
     },
 };
 use engine::{
@@ -48,6 +48,7 @@ static FIELDS: LazyLock<Vec<MutationField>> = LazyLock::new(|| {
         form::mutation::fields(),
         submission::mutation::fields(),
         location::mutation::fields(),
+        webhook::mutation::fields(),
     ];
     domains.into_iter().flatten().collect()
 });
@@ -134,6 +135,8 @@ impl<I: InputType + 'static> Arguments for Input<I> {
 
 const NO_TOKENS: &str = "`signIn`, `signUp` and `refreshSession` take no Idempotency-Key: their answers have \
                          tokens, which are not kept.";
+const NO_SECRETS: &str = "`createWebhook` and `rotateWebhookSecret` take no Idempotency-Key: their answers have secrets, \
+                          which are not kept.";
 const PARTLY_STORED: &str = "The database cannot be reached now. A part of this is stored";
 const SAME_AGAIN: &str = "The same again gives the result that it would have given now";
 
@@ -196,6 +199,8 @@ pub(crate) struct MutationField {
     needs: Needs,
     /// Not twice in a document, under whatever names, and not in an array of requests: each tries a password or a token.
     alone: bool,
+    /// Its answer has a secret, which is not kept for those who send the same again.
+    tells_a_secret: bool,
     /// What sending the same again does.
     again: Again,
     write: Box<dyn Writes>,
@@ -210,12 +215,17 @@ impl MutationField {
         run: MutationFn<A, P>,
     ) -> Self {
         let write = Box::new(Write { needs, run });
-        Self { name, about, needs, alone: false, again: Again::Twice, write }
+        Self { name, about, needs, alone: false, tells_a_secret: false, again: Again::Twice, write }
     }
 
     /// Not twice in a document, nor with another such field, nor in an array of requests.
     pub(crate) fn alone(self) -> Self {
         Self { alone: true, ..self }
+    }
+
+    /// Its answer has a secret.
+    pub(crate) fn telling_a_secret(self) -> Self {
+        Self { tells_a_secret: true, ..self }
     }
 
     /// What sending the same again does.
@@ -419,6 +429,9 @@ pub(crate) fn check_keyed(
         let Some(field) = Mutation::field(selected.name()) else { continue };
         if field.alone {
             return Err(RequestError::new(Code::BadUserInput, NO_TOKENS).at(selected.location));
+        }
+        if field.tells_a_secret {
+            return Err(RequestError::new(Code::BadUserInput, NO_SECRETS).at(selected.location));
         }
         let refused = |error: FieldError| RequestError::new(error.code, error.message).at(selected.location);
         field.needs.check(viewer).map_err(refused)?;

@@ -13,7 +13,10 @@ use async_graphql::{
 };
 use entities::{
     NodeKind,
-    id::{ActivityLogId, FormId, FormVersionId, Id, LocationId, SessionId, SubmissionId, UserId},
+    id::{
+        ActivityLogId, FormId, FormVersionId, Id, LocationId, SessionId, SubmissionId, UserId,
+        WebhookDeliveryId, WebhookId,
+    },
     store::row::Finder,
 };
 use futures_util::{
@@ -38,7 +41,7 @@ use engine::{
 };
 
 /// Every type that implements `Node`; one line for each.
-static NODES: [&dyn NodeType; 7] = [
+static NODES: [&dyn NodeType; 9] = [
     &Type::<UserId>::NEW,
     &Type::<SessionId>::NEW,
     &Type::<FormId>::NEW,
@@ -46,6 +49,8 @@ static NODES: [&dyn NodeType; 7] = [
     &Type::<SubmissionId>::NEW,
     &Type::<LocationId>::NEW,
     &Type::<ActivityLogId>::NEW,
+    &Type::<WebhookId>::NEW,
+    &Type::<WebhookDeliveryId>::NEW,
 ];
 
 /// An id that names an object of the graph; each domain says so of its own.

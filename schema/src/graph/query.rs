@@ -11,7 +11,10 @@ use async_graphql::{
 };
 use entities::{
     NodeKind, Tag,
-    id::{self, ActivityLogId, FormId, FormVersionId, LocationId, SessionId, SubmissionId, UserId},
+    id::{
+        self, ActivityLogId, FormId, FormVersionId, LocationId, SessionId, SubmissionId, UserId,
+        WebhookDeliveryId, WebhookId,
+    },
     user::Row,
 };
 use uuid::Uuid;
@@ -28,6 +31,7 @@ use crate::{
         node::{AnyNode, NodeId, Reference, ReferenceResult, is_resolved_by},
         subgraph::Domain,
         user::{self, OpenByEmail, User, UserLookup},
+        webhook,
     },
     request::Prepared,
 };
@@ -107,6 +111,10 @@ impl Entity for Query {
             .edge("formVersion", "A published version of a form by id.", by_id::<FormVersionId>())
             .page("forms", "All forms, newest first.", &form::ALL)
             .edge("submission", "A submission by id.", by_id::<SubmissionId>())
+            .edge("webhook", "A webhook by id.", by_id::<WebhookId>())
+            .page("webhooks", "All webhooks, newest first.", &webhook::ALL)
+            .edge("webhookDelivery", "What a webhook is told, by id.", by_id::<WebhookDeliveryId>())
+            .page("webhookDeliveries", "What webhooks are told, newest first.", &webhook::delivery::ALL)
             .fields_of(Domain::Locations)
             .edge("location", "A recorded position by id.", by_id::<LocationId>())
             .page(

@@ -13,10 +13,10 @@ async fn foreign_accounts_are_changed_by_authorized_callers_only() {
         let takes_id = |name: &str| {
             let input = shape["Mutation"].fields[name].arguments.get("input");
             input.is_some_and(|input| {
-                shape[input]
-                    .input_fields
-                    .keys()
-                    .any(|field| ["id", "userId", "formId", "submissions"].contains(&field.as_str()))
+                shape[input].input_fields.keys().any(|field| {
+                    let names = ["id", "userId", "formId", "formIds", "deliveryId", "submissions"];
+                    names.contains(&field.as_str())
+                })
             })
         };
         let missing: Vec<&str> = MUTATIONS
@@ -62,6 +62,8 @@ async fn attempt(
         Target::Account => &own,
         Target::Draft => &owner.drafted,
         Target::Open => &owner.open,
+        Target::Webhook => &owner.webhook,
+        Target::Delivery => &owner.delivery,
     };
     let about = format!("{} of a foreign {:?} by {role:?}", foreign.name, foreign.target);
     let (before, _) = log(app).await;
@@ -90,7 +92,7 @@ async fn attempt(
     let sees_it = match foreign.target {
         // Everybody who is signed in sees that there is an account.
         Target::Account | Target::Open => true,
-        Target::Session => role == Some(&Admin),
+        Target::Session | Target::Webhook | Target::Delivery => role == Some(&Admin),
         Target::Draft => role.is_some_and(|role| MANAGERS.contains(role)),
     };
     if !sees_it {

@@ -17,7 +17,8 @@ use tokio::sync::broadcast::Receiver;
 use super::{Caller, MUTATIONS, caller, document, user_errors};
 use crate::harness::{Client, TestApp, db, introspect};
 
-const ROOTS: [&str; 9] = [
+const ROOTS: [&str; 10] = [
+    "{ webhooks(first: 4) { totalCount nodes { id url events isEnabled updatedAt } } }",
     "query($version: ID!) { formVersion(id: $version) { number hash form { title } } }",
     "{ users(first: 4) { totalCount nodes { id displayName role } } }",
     "{ forms(first: 4) { totalCount nodes { id title status submissionCount owner { displayName } } } }",

@@ -49,6 +49,10 @@ pub(super) struct Caller {
     /// A form of the caller's that is open.
     pub(super) open: String,
     pub(super) email: String,
+    /// A webhook of the caller's.
+    pub(super) webhook: String,
+    /// What it was told once.
+    pub(super) delivery: String,
 }
 
 const EDITORS: &[Role] = &[Admin, Manager, Editor];
@@ -199,6 +203,44 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         otherwise: Otherwise::Forbidden,
         input: |caller| Some(json!({ "submissions": [answers(caller)] })),
     },
+    Mutation {
+        name: "createWebhook",
+        action: "webhook.create",
+        allowed: EDITORS,
+        otherwise: Otherwise::Forbidden,
+        input: |caller| {
+            let events = ["SUBMISSION_CREATED"];
+            Some(json!({ "url": "https://192.0.1.1/hooks", "events": events, "formIds": [caller.open] }))
+        },
+    },
+    Mutation {
+        name: "updateWebhook",
+        action: "webhook.update",
+        allowed: EVERYBODY,
+        otherwise: Otherwise::Unauthenticated,
+        input: |caller| Some(json!({ "id": caller.webhook, "events": ["FORM_UPDATED"], "formIds": null })),
+    },
+    Mutation {
+        name: "rotateWebhookSecret",
+        action: "webhook.rotate_secret",
+        allowed: EVERYBODY,
+        otherwise: Otherwise::Unauthenticated,
+        input: |caller| Some(json!({ "id": caller.webhook })),
+    },
+    Mutation {
+        name: "redeliverWebhook",
+        action: "webhook.redeliver",
+        allowed: EVERYBODY,
+        otherwise: Otherwise::Unauthenticated,
+        input: |caller| Some(json!({ "deliveryId": caller.delivery })),
+    },
+    Mutation {
+        name: "deleteWebhook",
+        action: "webhook.delete",
+        allowed: EVERYBODY,
+        otherwise: Otherwise::Unauthenticated,
+        input: |caller| Some(json!({ "id": caller.webhook })),
+    },
 ];
 
 /// What a form asks.
@@ -222,6 +264,10 @@ pub(super) enum Target {
     Draft,
     /// A form that everybody sees.
     Open,
+    /// A webhook, hidden from all but administrators.
+    Webhook,
+    /// What it was told.
+    Delivery,
 }
 
 /// A mutation of something of somebody else's.
@@ -270,6 +316,12 @@ pub(super) const FOREIGN: &[Foreign] = {
         of("publishForm", Target::Draft, MANAGERS, |id| json!({ "id": id, "baseRevision": 1 })),
         of("setFormStatus", Target::Draft, MANAGERS, |id| json!({ "id": id, "status": "CLOSED" })),
         of("setFormStatus", Target::Open, MANAGERS, |id| json!({ "id": id, "status": "CLOSED" })),
+        of("createWebhook", Target::Draft, &[Admin], new_webhook),
+        of("createWebhook", Target::Open, &[Admin], new_webhook),
+        of("updateWebhook", Target::Webhook, &[Admin], |id| json!({ "id": id, "isEnabled": false })),
+        of("rotateWebhookSecret", Target::Webhook, &[Admin], |id| json!({ "id": id })),
+        of("deleteWebhook", Target::Webhook, &[Admin], |id| json!({ "id": id })),
+        of("redeliverWebhook", Target::Delivery, &[Admin], |id| json!({ "deliveryId": id })),
         of("createSubmission", Target::Draft, &[], |id| json!({ "formId": id, "data": { "name": "Ann" } })),
         of(
             "createSubmission",
@@ -285,3 +337,7 @@ pub(super) const FOREIGN: &[Foreign] = {
         ),
     ]
 };
+
+fn new_webhook(form: &str) -> Value {
+    json!({ "url": "https://192.0.1.1/", "events": ["SUBMISSION_CREATED"], "formIds": [form] })
+}

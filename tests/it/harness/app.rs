@@ -7,6 +7,7 @@ use entities::{
     auth::{password, revocation::POLL, secret::Secret},
     id::{SessionId, UserId},
     idempotency::Lifetimes,
+    webhook::targets::TargetRules,
 };
 use prometheus_client::registry::Registry;
 use schema::auth::token::InvalidToken;
@@ -93,6 +94,13 @@ impl TestApp {
     pub(crate) fn that_keeps_keys(&self, keyed_requests: Lifetimes) -> Self {
         let limits = Limits { cost: u64::MAX, ..Limits::default() };
         let options = Options { limits, keyed_requests, ..Options::default() };
+        Self::with(self.store.clone(), &self.url, POLL, &options)
+    }
+
+    /// This application, whose webhooks may be sent there.
+    pub(crate) fn that_calls(&self, webhook_targets: TargetRules) -> Self {
+        let limits = Limits { cost: u64::MAX, ..Limits::default() };
+        let options = Options { limits, webhook_targets, ..Options::default() };
         Self::with(self.store.clone(), &self.url, POLL, &options)
     }
 

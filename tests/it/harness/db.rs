@@ -114,6 +114,7 @@ pub(super) async fn fill(url: &str) {
     let (from, to) = seed::span(*NOW);
     migration::ensure_partitions_between(store.connection(), from, to).await.expect("partitions are made");
     seed::run_at(&store, seed::Size::S, *NOW, &mut |_| {}).await.expect("the demo data is loaded");
+    super::webhooks::add(&store).await;
     if url.starts_with("sqlite") {
         let checkpoint = store.connection().execute_unprepared("pragma wal_checkpoint(truncate)").await;
         checkpoint.expect("everything is in the one file that is copied");

@@ -103,6 +103,12 @@ fn choices(list: &str, type_name: &str, world: &World) -> Vec<Choice> {
         (_, "ActivityLog") => {
             vec![Choice::filter("actionTypes", "[\"session.create\", \"form.publish\"]"), since("createdAt")]
         }
+        (_, "Webhook") => vec![Choice::of("isEnabled", false), Choice::of("ownerIds", some("User"))],
+        ("webhookDeliveries", _) => {
+            let webhook = world.of_type("Webhook").nth(1).map(|whole| &whole["id"]).expect("there are some");
+            vec![Choice::of("webhookId", webhook), Choice::of("statuses", "[PENDING, SKIPPED]")]
+        }
+        (_, "WebhookDelivery") => vec![Choice::of("statuses", "[PENDING, SKIPPED]")],
         // Its pages alone: `gaps` finds what is missing.
         _ => Vec::new(),
     };

@@ -71,6 +71,8 @@ impl Who {
             "User" => true,
             "Session" | "ActivityLog" => self.administers() || self.owns(user_of(object)),
             "Location" => self.manages() || self.owns(user_of(object)),
+            "Webhook" => self.administers() || self.owns(&object["owner"]),
+            "WebhookDelivery" => self.administers() || self.owns(&object["webhook"]["owner"]),
             "Form" => object["status"] == "OPEN" || self.edits(object),
             "FormVersion" => {
                 let form = &object["form"];
@@ -112,8 +114,14 @@ pub(super) enum Rule {
 }
 
 /// The lists of the root, and what they lead to.
-pub(super) const LISTS_OF_ROOT: [(&str, &str); 4] =
-    [("users", "User"), ("forms", "Form"), ("latestLocations", "Location"), ("activityLogs", "ActivityLog")];
+pub(super) const LISTS_OF_ROOT: [(&str, &str); 6] = [
+    ("users", "User"),
+    ("forms", "Form"),
+    ("latestLocations", "Location"),
+    ("activityLogs", "ActivityLog"),
+    ("webhooks", "Webhook"),
+    ("webhookDeliveries", "WebhookDelivery"),
+];
 
 /// A rule for every field of every object.
 pub(super) const RULES: &[(&str, &[(&str, Rule)])] = {
@@ -234,6 +242,43 @@ pub(super) const RULES: &[(&str, &[(&str, Rule)])] = {
                 ("createdAt", Open),
             ],
         ),
+        (
+            "Webhook",
+            &[
+                ("id", Open),
+                ("owner", One("User")),
+                ("url", Open),
+                ("events", Open),
+                ("formIds", Open),
+                ("isEnabled", Open),
+                ("disabledAt", Open),
+                ("disabledReason", Open),
+                ("failingSince", Open),
+                ("previousSecretUntil", Open),
+                ("createdAt", Open),
+                ("updatedAt", Open),
+                ("deliveries", Connection("WebhookDelivery")),
+            ],
+        ),
+        (
+            "WebhookDelivery",
+            &[
+                ("id", Open),
+                ("webhook", One("Webhook")),
+                ("event", Open),
+                ("form", One("Form")),
+                ("submission", One("Submission")),
+                ("happenedAt", Open),
+                ("status", Open),
+                ("attempts", Open),
+                ("lastAttemptAt", Open),
+                ("nextAttemptAt", Open),
+                ("lastStatusCode", Open),
+                ("lastError", Open),
+                ("createdAt", Open),
+                ("finishedAt", Open),
+            ],
+        ),
     ]
 };
 
@@ -254,12 +299,15 @@ pub(super) fn known(type_name: &str) -> &'static str {
         "Form" => "__typename id status owner { id } currentVersion { id }",
         "FormVersion" => "__typename id form { id status owner { id } currentVersion { id } }",
         "Submission" => "__typename id user { id } form { id owner { id } }",
+        "Webhook" => "__typename id owner { id }",
+        "WebhookDelivery" => "__typename id webhook { id owner { id } }",
         "Node" => {
             // Fields of one name in one answer have one type: `User!` there, `User` in the others.
             "__typename id ... on Session { itsUser: user { id } } ... on Location { itsUser: user { id } } \
              ... on ActivityLog { user { id } } ... on Form { status owner { id } } \
              ... on FormVersion { form { id status owner { id } currentVersion { id } } } \
-             ... on Submission { user { id } form { id owner { id } } }"
+             ... on Submission { user { id } form { id owner { id } } } ... on Webhook { owner { id } } \
+             ... on WebhookDelivery { webhook { id owner { id } } }"
         }
         other => panic!("{other}"),
     }

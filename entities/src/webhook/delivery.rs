@@ -1,0 +1,274 @@
+//! Deliveries: one event that one webhook is told of, with what became of it. Its id is the `webhook-id` of all its attempts. Not
+//! cached: each attempt changes them, and those who look want to see that. Not here: their order and who
+//! sends them (`lane`).
+
+use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+use rustc_hash::FxHashMap;
+use sea_orm::{ActiveValue, IdenStatic as _, entity::prelude::*};
+use serde::{Deserialize, Serialize};
+
+use super::WebhookEvent;
+use crate::{
+    clock::Time,
+    database::{
+        Database,
+        page::{Keyset, by_time},
+        scope::Scope,
+        sql::{Cells, Sql, record},
+        text_enum::text_enum,
+        transaction::SqlTransaction,
+    },
+    error::Error,
+    id::{FormId, WebhookDeliveryId, WebhookId},
+    store::{
+        Store,
+        list::{Filtering, List, Names},
+        row::Finder,
+    },
+};
+
+text_enum! {
+    /// What became of a delivery.
+    DeliveryStatus {
+        /// It waits for its turn, or for the next attempt.
+        Pending = "PENDING",
+        /// The receiver has taken it.
+        Delivered = "DELIVERED",
+        /// It was given up.
+        Failed = "FAILED",
+        /// The owner of the webhook may not see any more what it is about.
+        Skipped = "SKIPPED",
+    }
+}
+
+record! {
+    /// A row of `webhook_deliveries`.
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel, Serialize, Deserialize)]
+    #[sea_orm(table_name = "webhook_deliveries")]
+    pub struct Model {
+        /// Primary key.
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: WebhookDeliveryId,
+        /// Who is told.
+        pub webhook_id: WebhookId,
+        /// The form that the event is about: those of one form are told in order.
+        pub form_id: FormId,
+        /// Their order.
+        pub sequence: i64,
+        /// What has happened.
+        pub event: WebhookEvent,
+        /// The submission or the form.
+        pub subject_id: Uuid,
+        /// When it has happened.
+        pub happened_at: Time,
+        /// What became of it.
+        pub status: DeliveryStatus,
+        /// How often it was tried.
+        pub attempts: i32,
+        /// When it was tried first, since it waits.
+        pub first_attempt_at: Option<Time>,
+        /// When it was tried last.
+        pub last_attempt_at: Option<Time>,
+        /// When it is tried again.
+        pub next_attempt_at: Option<Time>,
+        /// How the receiver has answered last.
+        pub last_status_code: Option<i32>,
+        /// Why the last attempt failed.
+        pub last_error: Option<String>,
+        /// When it was noted that this is to be told.
+        pub created_at: Time,
+        /// When it was delivered, given up or skipped.
+        pub finished_at: Option<Time>,
+    }
+}
+
+/// Whose it is. The database does not keep it: those of a webhook that is removed go a moment later.
+#[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {
+    /// Who is told.
+    #[sea_orm(belongs_to = "super::Entity", from = "Column::WebhookId", to = "super::Column::Id", skip_fk)]
+    Webhook,
+}
+
+impl ActiveModelBehavior for ActiveModel {}
+
+/// Whoever sees the webhook sees its deliveries. Those of one that was removed are seen by nobody until they are gone, too.
+fn push_scope(sql: &mut Sql, scope: &Scope) {
+    sql.push(" AND EXISTS (SELECT 1 FROM webhooks w WHERE ").column_of("w", super::Column::Id);
+    sql.push(" = ").column(Column::WebhookId);
+    match scope {
+        _ if scope.administers() => {}
+        Scope::Of { user, .. } => {
+            sql.push(" AND ").column_of("w", super::Column::OwnerId).push(" = ").bind(*user);
+        }
+        Scope::All | Scope::Nothing => {
+            sql.push(" AND FALSE");
+        }
+    }
+    sql.push(")");
+}
+
+/// Deliveries by id, as far as the scope reaches.
+///
+/// # Errors
+/// The database's.
+pub async fn by_ids(
+    store: &Store,
+    scope: &Scope,
+    ids: &[WebhookDeliveryId],
+) -> Result<FxHashMap<WebhookDeliveryId, Arc<Model>>, Error> {
+    let matching = |sql: &mut Sql| {
+        sql.filter(Column::Id).any_id(ids);
+        push_scope(sql, scope);
+    };
+    store.by_keys("webhook_delivery.by_ids", matching, |row: &Model| row.id).await
+}
+
+/// `by_ids`, as edges load it.
+pub static BY_IDS: Finder<WebhookDeliveryId, Model> =
+    Finder::scoped("webhook_delivery.by_ids", |store, scope, ids| by_ids(store, scope, ids).boxed());
+
+/// Newest first.
+pub static KEYSET: Keyset<Model> = Keyset {
+    name: "webhook_deliveries.created_at",
+    descending: true,
+    keys: &by_time!(CreatedAt, created_at),
+};
+
+/// Which deliveries a list has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+pub struct Filter {
+    /// Of any of these webhooks.
+    pub webhook_ids: Option<Vec<WebhookId>>,
+    /// Any of these.
+    pub statuses: Option<Vec<DeliveryStatus>>,
+}
+
+impl Filtering for Filter {}
+
+impl Filter {
+    fn push(&self, sql: &mut Sql, scope: &Scope) {
+        push_scope(sql, scope);
+        if let Some(webhooks) = &self.webhook_ids {
+            sql.and(Column::WebhookId).any_id(webhooks);
+        }
+        if let Some(statuses) = &self.statuses {
+            sql.and(Column::Status).any_text(statuses);
+        }
+    }
+}
+
+/// All deliveries.
+pub static ALL: List<Model, Filter> = List::new(
+    Names { page: "webhook_delivery.page", count: "webhook_delivery.count", parent: None },
+    Filter::push,
+);
+
+/// Each webhook's deliveries.
+pub static OF_WEBHOOKS: List<Model, Filter> = List::new(
+    Names {
+        page: "webhook_delivery.pages_of_webhooks",
+        count: "webhook_delivery.counts_of_webhooks",
+        parent: Some(|| Column::WebhookId.as_str()),
+    },
+    Filter::push,
+);
+
+/// The number that the next delivery gets, where the database does not count by itself.
+pub(super) async fn next_sequence(transaction: &SqlTransaction) -> Result<Option<i64>, Error> {
+    let mut sql = transaction.sql();
+    if sql.is_postgres() {
+        return Ok(None);
+    }
+    sql.push("SELECT COALESCE(MAX(sequence), 0) + 1 FROM webhook_deliveries");
+    let read = |cells: &mut Cells<'_>| cells.next::<i64>();
+    let next = transaction.fetch("webhook_delivery.next", "webhook_deliveries", sql, read).await?;
+    Ok(next.first().copied())
+}
+
+/// Takes the next number.
+pub(super) fn take(sequence: &mut Option<i64>) -> ActiveValue<i64> {
+    match sequence {
+        None => ActiveValue::NotSet,
+        Some(next) => {
+            *next += 1;
+            ActiveValue::Set(*next - 1)
+        }
+    }
+}
+
+/// Has a delivery wait again, behind all that wait.
+pub(super) async fn put_last(transaction: &SqlTransaction, id: WebhookDeliveryId) -> Result<(), Error> {
+    let mut sql = transaction.sql();
+    sql.push("UPDATE webhook_deliveries SET status = ").bind(DeliveryStatus::Pending.as_str());
+    sql.push(", first_attempt_at = NULL, next_attempt_at = NULL, finished_at = NULL, sequence = ");
+    if sql.is_postgres() {
+        sql.push("nextval(pg_get_serial_sequence('webhook_deliveries', 'sequence'))");
+    } else {
+        sql.push("(SELECT MAX(sequence) + 1 FROM webhook_deliveries)");
+    }
+    sql.push(" WHERE id = ").bind(id);
+    transaction.execute("webhook_delivery.put_last", "webhook_deliveries", sql).await.map(drop)
+}
+
+/// Removes deliveries of a webhook, so many at most.
+pub(super) async fn remove_of(
+    transaction: &SqlTransaction,
+    webhook: WebhookId,
+    most: u64,
+) -> Result<u64, Error> {
+    let mut sql = transaction.sql();
+    sql.push(
+        "DELETE FROM webhook_deliveries WHERE id IN (SELECT id FROM webhook_deliveries WHERE webhook_id = ",
+    );
+    sql.bind(webhook).push(" LIMIT ").bind(most as i64).push(")");
+    transaction.execute("webhook_delivery.remove", "webhook_deliveries", sql).await
+}
+
+/// Deliveries that may go: finished before this moment, or noted before it and waiting for a webhook that is disabled; and
+/// those of webhooks that were removed.
+pub(crate) async fn old(
+    database: &Database,
+    before: Time,
+    most: u64,
+) -> Result<Vec<WebhookDeliveryId>, Error> {
+    let mut sql = database.sql();
+    sql.push("SELECT t.id").from("webhook_deliveries").push(" WHERE t.finished_at < ").bind(before);
+    sql.push(" OR NOT EXISTS (SELECT 1 FROM webhooks w WHERE w.id = t.webhook_id) OR (t.status = 'PENDING'");
+    sql.push(" AND t.created_at < ").bind(before);
+    sql.push(" AND NOT EXISTS (SELECT 1 FROM webhooks w WHERE w.id = t.webhook_id AND w.is_enabled)) LIMIT ");
+    sql.bind(most as i64);
+    let read = |cells: &mut Cells<'_>| cells.next();
+    database.on_primary().fetch("webhook_delivery.old", "webhook_deliveries", sql, read).await
+}
+
+/// Removes these.
+pub(crate) async fn remove(transaction: &SqlTransaction, ids: &[WebhookDeliveryId]) -> Result<u64, Error> {
+    let delete = Entity::delete_many().filter(transaction.is_any(Column::Id, ids));
+    transaction.write("webhook_delivery.remove", Entity, &delete).await
+}
+
+/// What waits.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Waiting {
+    /// How many deliveries wait.
+    pub count: i64,
+    /// When the oldest of them was noted.
+    pub oldest: Option<Time>,
+}
+
+/// How many deliveries wait for webhooks that are enabled, and since when.
+///
+/// # Errors
+/// The database's.
+pub async fn waiting(store: &Store) -> Result<Waiting, Error> {
+    let mut sql = store.sql();
+    sql.push("SELECT count(*), min(t.created_at)").from("webhook_deliveries");
+    sql.push(" JOIN webhooks w ON w.id = t.webhook_id WHERE t.status = 'PENDING' AND w.is_enabled");
+    let read = |cells: &mut Cells<'_>| Ok(Waiting { count: cells.next()?, oldest: cells.next()? });
+    let database = store.database().on_primary();
+    let found = database.fetch("webhook_delivery.waiting", "webhook_deliveries", sql, read).await?;
+    Ok(found.first().copied().unwrap_or_default())
+}
