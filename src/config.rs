@@ -25,7 +25,7 @@ use schema::Subgraph;
 use setting::{
     Bytes, ClientModes, Concurrency, DatabaseUrl, DocumentMode, GatewayCompression, LogFilter, LogFormat,
     Networks, OtlpHeaders, Percent, Playground, PoolerMode, Ratio, ReplicaUrls, Sampler, SecretText, Secrets,
-    Setting, Statuses, Switch,
+    Setting, SinkUrls, Statuses, Switch,
 };
 use signature_keys::SignatureKeys;
 
@@ -357,6 +357,15 @@ sections! {
         events: Duration = "7d";
         /// How long deliveries of webhooks are kept after their end, for people to see what became of them.
         webhook_deliveries: Duration = "7d";
+    }
+    /// Events for other systems.
+    events: EventsConfig {
+        /// Message queues that every event is published to, as CloudEvents, comma-separated:
+        /// `redis://host:6379?stream=xp-events&max_length=1000000`, `amqp://account:password@host:5672/%2f?exchange=xp-events`,
+        /// `nats://host:4222?subject=xp.events&stream=XP_EVENTS`. Servers on one database name the same.
+        sinks: SinkUrls = "";
+        /// The `source` of the CloudEvents: a URI reference that tells this deployment from others.
+        source: String = "/xp-graph";
     }
     /// Webhooks: addresses that are told of events.
     webhooks: WebhooksConfig {

@@ -12,6 +12,7 @@ mod invalidation;
 mod outbound;
 mod rejection;
 pub mod reload;
+pub mod sinks;
 pub mod telemetry;
 pub mod upkeep;
 pub mod webhooks;
@@ -42,6 +43,7 @@ use http::{
     subscriptions::{Callbacks, Closing, Quotas},
 };
 use outbound::Outbound;
+use sinks::Sinks;
 use telemetry::metrics::Metrics;
 use upkeep::TableFigures;
 use webhooks::Webhooks;
@@ -83,6 +85,8 @@ pub struct AppParts {
     pub tables: TableFigures,
     /// What tells webhooks.
     pub webhooks: Webhooks,
+    /// What publishes events to message queues.
+    pub sinks: Sinks,
     pub(crate) exposition: Exposition,
     /// The playground's settings, where the playground is on.
     pub(crate) playground: Option<Bytes>,
@@ -121,6 +125,11 @@ impl App {
         admission.register(&mut registry);
         let tables = TableFigures::register(&mut registry);
         let webhooks = Webhooks::new(config.webhooks(), &mut registry);
+        let sinks = Sinks::new(
+            config.events.sinks.iter().cloned().collect(),
+            config.events.source.clone(),
+            &mut registry,
+        );
         let (settings, texts) = (config.documents.clone(), store.shared_kv().clone());
         let key = access.options().secret.document_key();
         let documents = DocumentStore::new(settings, key, texts, &mut registry);
@@ -152,6 +161,7 @@ impl App {
             metrics,
             tables,
             webhooks,
+            sinks,
             exposition: Exposition::of(registry),
             playground: playground.then(|| http::playground::settings(&accounts, is_development)),
         }))

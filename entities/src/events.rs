@@ -15,10 +15,12 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
 pub mod consumer;
+mod export;
 mod follower;
 pub mod log;
 pub(crate) mod relay;
 mod tags;
+pub use export::{EventExport, Exported, ExportedEvent, ExportedTransaction};
 pub(crate) use follower::{EventLog, Sources};
 pub use follower::{EventWatch, WatchEnd, Watched};
 pub use log::{EventPosition, InvalidResumeToken, ResumeToken};

@@ -132,6 +132,22 @@ impl Redis {
         self.run(operation, timeout, run).await
     }
 
+    /// Appends an entry to a stream, of which about so many are kept.
+    ///
+    /// # Errors
+    /// As `command`; the entry may be there all the same.
+    pub async fn append(
+        &self,
+        stream: &str,
+        most: u64,
+        fields: &[(&str, &str)],
+        timeout: Duration,
+    ) -> Result<(), Unavailable> {
+        let mut command = redis::cmd("XADD");
+        command.arg(stream).arg("MAXLEN").arg("~").arg(most).arg("*").arg(fields);
+        self.command::<String>("append", timeout, &command).await.map(drop)
+    }
+
     /// Tells everyone who listens on a channel.
     ///
     /// # Errors

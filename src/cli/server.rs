@@ -171,7 +171,7 @@ fn cannot_listen(http: &HttpConfig, error: &io::Error) -> Failure {
 }
 
 /// Serves until a signal, following what other instances revoke meanwhile, forgetting requests with an idempotency key, telling
-/// webhooks, and keeping up the database.
+/// webhooks, publishing events, and keeping up the database.
 async fn run(
     app: App,
     config: &Config,
@@ -186,7 +186,9 @@ async fn run(
     let keeping_up = tokio::spawn(config.upkeep().run(store.clone(), app.tables.clone()));
     let delivering =
         config.webhooks.deliver.then(|| app.webhooks.start(&store, &app.access.options().secret));
+    let publishing = app.sinks.start(&store);
     let served = xp::serve(app, listener, stop).await;
+    drop(publishing);
     if let Some(delivering) = delivering {
         delivering.stop().await;
     }

@@ -100,7 +100,7 @@ pub(crate) async fn first_needed(database: &Database) -> Result<Option<(i64, i64
 /// A consumer as this instance reads for it.
 #[derive(Debug)]
 pub(crate) struct Consumer {
-    name: &'static str,
+    name: String,
     /// Stands for this instance.
     holder: Uuid,
     /// Until when the lease lasts.
@@ -132,8 +132,8 @@ pub(crate) enum Taken {
 }
 
 impl Consumer {
-    pub(crate) fn new(name: &'static str) -> Self {
-        Self { name, holder: id::new(), held_until: None, read: None }
+    pub(crate) fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), holder: id::new(), held_until: None, read: None }
     }
 
     /// What comes next, if it is this instance's turn.
@@ -169,7 +169,7 @@ impl Consumer {
         sql.push("SELECT transaction_id, number, millis, holder IS NOT NULL AND holder <> ")
             .bind(self.holder);
         sql.push(" AND held_until > ").now_and(Duration::ZERO);
-        sql.push(" FROM event_consumers WHERE name = ").bind(self.name);
+        sql.push(" FROM event_consumers WHERE name = ").bind(self.name.as_str());
         let read = |cells: &mut Cells<'_>| {
             let position = EventPosition::of_parts((cells.next()?, cells.next()?, cells.next()?));
             Ok((position, cells.next::<Option<bool>>()?.unwrap_or(false)))
@@ -199,7 +199,7 @@ impl Consumer {
 
     fn push_unmoved(&self, sql: &mut Sql, stored: EventPosition) {
         let (transaction_id, number, millis) = stored.parts();
-        sql.push(" WHERE name = ").bind(self.name);
+        sql.push(" WHERE name = ").bind(self.name.as_str());
         sql.push(" AND transaction_id = ").bind(transaction_id);
         sql.push(" AND number = ").bind(number);
         sql.push(" AND millis = ").bind(millis);

@@ -45,6 +45,11 @@ impl ReadSet {
         size_of_val(&*self.tags)
     }
 
+    /// Whether it has read what changes without an event: how deliveries of webhooks stand.
+    pub fn has_unlogged(&self) -> bool {
+        self.tables.contains(&"webhook_deliveries")
+    }
+
     /// Whether what was made of these may be another one after this change.
     pub fn is_touched_by(&self, change: ChangeEvent) -> bool {
         if let ChangeEvent::Removed { of } = change {
@@ -92,6 +97,7 @@ fn is_read_with(change: ChangeEvent, table: &str) -> bool {
         // Whoever may see a form may see what was filled in, and whoever has filled in a version may see that.
         "form_versions" | "form_submissions" => &["forms", "form_submissions"],
         "user_locations" | "user_last_locations" => &["user_locations"],
+        "webhooks" => &["webhooks", "users"],
         _ => return true,
     };
     let written = match change {
@@ -101,6 +107,7 @@ fn is_read_with(change: ChangeEvent, table: &str) -> bool {
         | ChangeEvent::Removed { of: Removal::Sessions } => "user_sessions",
         ChangeEvent::Form { .. } => "forms",
         ChangeEvent::Submission { .. } => "form_submissions",
+        ChangeEvent::Webhook { .. } => "webhooks",
         ChangeEvent::LastLocation { .. }
         | ChangeEvent::Locations { .. }
         | ChangeEvent::Removed { of: Removal::Locations } => "user_locations",

@@ -286,7 +286,8 @@ impl LiveQuery {
         self.keep(read.bytes())?;
         // Where there was no memory to tell it, it is told later.
         let is_known = is_same || told.is_some();
-        let until = true_until.map(Instant::from_std);
+        let looks_at = read.has_unlogged().then(|| Instant::now() + CLOCK);
+        let until = true_until.map(Instant::from_std).into_iter().chain(looks_at).min();
         let again = Instant::now() + AFTER_ERRORS;
         let is_whole = is_known && reply.codes.is_empty();
         self.last = Some(Told {

@@ -45,7 +45,7 @@ struct Run {
     made: Made,
 }
 
-enum Found {
+enum FoundRun {
     Made(Arc<LiveResult>),
     Making(Made),
 }
@@ -93,9 +93,9 @@ impl LiveRuns {
         run: impl Fn() -> BoxFuture<'static, LiveResult>,
     ) -> Arc<LiveResult> {
         let found = match self.find(names, looks, position) {
-            Some(Found::Made(answer)) => Some(answer),
+            Some(FoundRun::Made(answer)) => Some(answer),
             // What has looked further than was thought is somebody's own.
-            Some(Found::Making(made)) => made.await.filter(|answer| is_for(answer, looks)),
+            Some(FoundRun::Making(made)) => made.await.filter(|answer| is_for(answer, looks)),
             None => None,
         };
         if let Some(answer) = found {
@@ -118,15 +118,15 @@ impl LiveRuns {
         }
     }
 
-    fn find(&self, names: &AnswerNames, looks: Looked, position: EventPosition) -> Option<Found> {
+    fn find(&self, names: &AnswerNames, looks: Looked, position: EventPosition) -> Option<FoundRun> {
         let recent = self.recent();
         let run_at = |level: Looked| recent.get(&names.at(level)).filter(|run| run.position >= position);
         let made_at = |level: Looked| {
             let answer = run_at(level)?.made.peek()?.as_ref()?;
-            is_for(answer, level).then(|| Found::Made(Arc::clone(answer)))
+            is_for(answer, level).then(|| FoundRun::Made(Arc::clone(answer)))
         };
         let made = [Looked::Nowhere, Looked::AtScope, Looked::AtViewer].into_iter().find_map(made_at);
-        made.or_else(|| Some(Found::Making(run_at(looks)?.made.clone())))
+        made.or_else(|| Some(FoundRun::Making(run_at(looks)?.made.clone())))
     }
 
     /// From now on it is found by how far it has looked, for a moment.

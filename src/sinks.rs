@@ -1,0 +1,200 @@
+//! Sinks: message queues that every event is published to, as CloudEvents: Redis streams, RabbitMQ (AMQP 0.9.1) and NATS JetStream. At
+//! least once, and of one form or account in order; a consumer that must not count twice keeps the ids that it has seen. One server
+//! at a time publishes to a sink, by a lease in the database; another one goes on where it ended. Not here: webhooks, which people make
+//! in the graph.
+
+mod amqp;
+mod cloud_event;
+mod metrics;
+mod nats;
+mod publisher;
+mod redis_stream;
+mod target;
+
+use std::time::Duration;
+
+use entities::{
+    Store,
+    events::{Changes, EventExport, Exported},
+};
+use prometheus_client::registry::Registry;
+use tokio::{
+    sync::broadcast::{self, error::RecvError},
+    task::JoinSet,
+};
+
+use metrics::SinkMetrics;
+use publisher::{Batch, Publisher};
+
+pub use target::SinkUrl;
+
+/// Between two looks where nobody tells of a change, and where another server publishes.
+const LOOK: Duration = Duration::from_secs(1);
+/// Between a change that was told and the looks for it: it may wait for older transactions.
+const LOOKS_AFTER: [Duration; 5] = [
+    Duration::from_millis(20),
+    Duration::from_millis(40),
+    Duration::from_millis(80),
+    Duration::from_millis(160),
+    Duration::from_millis(320),
+];
+/// Between two tries at a sink that does not take events: the first pause, and the longest.
+const TRY_AGAIN: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
+
+/// The sinks of a server. Made once, with their metrics.
+#[derive(Clone, Debug)]
+pub struct Sinks {
+    urls: Vec<SinkUrl>,
+    source: String,
+    metrics: SinkMetrics,
+}
+
+impl Sinks {
+    /// With metrics in `registry`. `source` is that of the CloudEvents.
+    pub fn new(urls: Vec<SinkUrl>, source: String, registry: &mut Registry) -> Self {
+        Self { urls, source, metrics: SinkMetrics::register(registry) }
+    }
+
+    /// Begins to publish. It ends when what is returned is dropped; what is not published then is published by another server, or
+    /// the next.
+    pub fn start(&self, store: &Store) -> JoinSet<()> {
+        let mut running = JoinSet::new();
+        for url in &self.urls {
+            let sink = Sink {
+                export: EventExport::new(store.database(), url.consumer()),
+                url: url.clone(),
+                source: self.source.clone(),
+                heard: store.events().subscribe(),
+                metrics: self.metrics.of(url.name()),
+            };
+            running.spawn(sink.run());
+        }
+        running
+    }
+}
+
+/// One sink, as this server publishes to it.
+struct Sink {
+    url: SinkUrl,
+    source: String,
+    export: EventExport,
+    heard: broadcast::Receiver<Changes>,
+    metrics: metrics::OfSink,
+}
+
+impl Sink {
+    async fn run(mut self) {
+        let mut batch = Batch::default();
+        let mut publisher: Option<Publisher> = None;
+        let (mut looks, mut pause, mut has_failed) = (0, TRY_AGAIN.0, false);
+        loop {
+            let step = self.step(&mut publisher, &mut batch).await;
+            match &step {
+                Ok(Step::Published) => {
+                    if has_failed {
+                        tracing::info!(sink = self.url.name(), "events are published again");
+                    }
+                    (looks, pause, has_failed) = (0, TRY_AGAIN.0, false);
+                }
+                Ok(Step::Nothing) => match LOOKS_AFTER.get(looks) {
+                    Some(pause) => {
+                        tokio::time::sleep(*pause).await;
+                        looks += 1;
+                    }
+                    None => {
+                        if self.is_told().await {
+                            looks = 0;
+                        }
+                    }
+                },
+                Ok(Step::Elsewhere) => {
+                    // Who publishes next connects then.
+                    publisher = None;
+                    batch = Batch::default();
+                    self.metrics.set_lag(Duration::ZERO);
+                    tokio::time::sleep(LOOK).await;
+                }
+                Err(why) => {
+                    if !has_failed {
+                        tracing::warn!(
+                            sink = self.url.name(),
+                            error = why,
+                            "events cannot be published; nothing is lost as long as the log has them \
+                             (retention.events)"
+                        );
+                    }
+                    has_failed = true;
+                    tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+                    pause = (pause * 2).min(TRY_AGAIN.1);
+                }
+            }
+        }
+    }
+
+    /// Publishes what comes next.
+    async fn step(&mut self, publisher: &mut Option<Publisher>, batch: &mut Batch) -> Result<Step, String> {
+        let transactions = match self.export.next().await.map_err(|error| described(&error))? {
+            Exported::Nothing => {
+                self.metrics.set_lag(Duration::ZERO);
+                return Ok(Step::Nothing);
+            }
+            Exported::Elsewhere => return Ok(Step::Elsewhere),
+            Exported::Transactions(transactions) => transactions,
+        };
+        if let Some(first) = transactions.first() {
+            let age = entities::clock::now() - first.written_at;
+            self.metrics.set_lag(age.to_std().unwrap_or_default());
+        }
+        let publishing = match publisher.take() {
+            Some(open) => open,
+            None => Publisher::open(&self.url.target, &self.source).await?,
+        };
+        let published = batch.publish(&publishing, &transactions).await;
+        self.metrics.count(&published);
+        if let Some(last) = published.up_to
+            && !self.export.published(last).await.map_err(|error| described(&error))?
+        {
+            return Ok(Step::Elsewhere);
+        }
+        match published.failure {
+            // A connection that has failed is made anew.
+            Some(why) => Err(why),
+            None => {
+                *publisher = Some(publishing);
+                Ok(Step::Published)
+            }
+        }
+    }
+
+    /// Waits until a change is told, for `LOOK` at most; whether there is one.
+    async fn is_told(&mut self) -> bool {
+        let told = async {
+            match self.heard.recv().await {
+                Ok(_) | Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => std::future::pending().await,
+            }
+        };
+        tokio::time::timeout(LOOK, told).await.is_ok()
+    }
+}
+
+enum Step {
+    Nothing,
+    Elsewhere,
+    Published,
+}
+
+/// An error with what it comes from. Addresses in it are masked: they may have passwords.
+fn described(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    entities::masked::text(&text)
+}
