@@ -356,7 +356,7 @@ sections! {
         /// for twice as long.
         events: Duration = "7d";
         /// How long deliveries of webhooks are kept after their end, for people to see what became of them.
-        webhook_deliveries: Duration = "7d";
+        deliveries: Duration = "7d";
     }
     /// Events for other systems.
     events: EventsConfig {

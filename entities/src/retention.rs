@@ -46,7 +46,7 @@ pub struct RetentionTimes {
     /// Events, for those who come back to them. What a consumer has not read yet stays for twice as long.
     pub events: Duration,
     /// Deliveries of webhooks, from their end.
-    pub webhook_deliveries: Duration,
+    pub deliveries: Duration,
 }
 
 /// What was removed.
@@ -98,7 +98,7 @@ pub async fn remove_old(
             let very_old = before(now, times.events.saturating_mul(2)).unwrap_or(Time::MIN_UTC);
             removed.rows += upkeep.remove_events(old, very_old).await?;
         }
-        if let Some(before) = before(now, times.webhook_deliveries) {
+        if let Some(before) = before(now, times.deliveries) {
             removed.rows += upkeep.remove_deliveries(before).await?;
         }
         Ok(())

@@ -2,9 +2,11 @@
 // as a command or as code, as the id of its document, or as a link. What is copied is what stands in the editors.
 import { DropdownMenu, pick, useGraphiQL } from "@graphiql/react";
 import { useRef, useState } from "react";
+import { inWords } from "./changes.js";
 import { formatBytes, milliseconds } from "./explain.js";
 import { asCurl, asFetch, documentId, shareLink } from "./export.js";
 import { readHeaders } from "./headers.js";
+import { wordsOf } from "./live-log.jsx";
 import { parseVariables } from "./variables.js";
 
 const WAITING = {
@@ -53,7 +55,9 @@ function facts(run) {
   }
   if (ms !== undefined) known.push({ name: "Time", value: milliseconds(ms) });
   if (bytes !== undefined) known.push({ name: "Size", value: formatBytes(bytes) });
-  if (received > 0) known.push({ name: "Events", value: String(received) });
+  if (received > 0) known.push({ name: wordsOf(run).title, value: String(received) });
+  const { changes } = run.events.at(-1) ?? {};
+  if (changes) known.push({ name: "Since the last", value: inWords(changes) });
   if (cache) known.push({ name: "Cache", value: cache });
   if (explain) known.push({ name: "Cost", value: costOf(run) });
   return known;

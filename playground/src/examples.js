@@ -11,7 +11,7 @@ const GROUPS = {
   "Workloads": ["w1", "w2", "w3", "w4", "variable-batch"],
   "Forms": ["create-form", "update-form", "save-form-draft", "publish-form", "set-form-status"],
   "Field data": [
-    ...["create-submission", "create-submissions", "submission-changed"],
+    ...["create-submission", "create-submissions", "submission-changed", "live-form"],
     ...["record-locations", "latest-locations", "location-updated"],
   ],
   "Webhooks": [
@@ -38,7 +38,8 @@ const REPRESENTATIONS = /"\$userRepresentations:(\d+)"/;
 function example(name) {
   const query = documents[`../operations/${name}.graphql`];
   const [title, description] = query.split("\n", 2).map((line) => line.replace(/^#\s*/, ""));
-  const [, kind, operationName] = /^(query|mutation|subscription)\s+(\w+)/m.exec(query);
+  const [, operation, operationName] = /^(query|mutation|subscription)\s+(\w+)/m.exec(query);
+  const kind = /^query.*@live\b/m.test(query) ? "live" : operation;
   return {
     name,
     title,

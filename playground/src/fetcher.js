@@ -1,5 +1,5 @@
-// How the page talks to the graph: JSON over POST; subscriptions are listen.js's. What was sent and what came is told to `runs`.
-// It knows no editor and no drawing.
+// How the page talks to the graph: JSON over POST; subscriptions and live queries are listen.js's. What was sent and what came is
+// told to `runs`. It knows no editor and no drawing.
 import { getOperationAST, parse } from "graphql";
 import { listen } from "./listen.js";
 import { payload, split, splitAll } from "./payload.js";
@@ -18,35 +18,38 @@ const INTROSPECTION = "IntrospectionQuery";
 export function createFetcher(config) {
   const url = new URL(config.endpoint, window.location.href).href;
   return ({ query, variables, operationName: chosen }, { headers = {} } = {}) => {
-    const { operationName, kind } = operationOf(query, chosen);
+    const { operationName, kind, isLive } = operationOf(query, chosen);
     const request = { query, variables, operationName };
     if (operationName === INTROSPECTION) return ask(url, currentHeaders(headers), request);
-    const asked = { request, headers, kind, explains: config.explains && explains() };
-    if (asked.kind !== "subscription") return send(url, asked);
-    if (Array.isArray(variables)) refuse(asked, "A subscription takes one set of variables, not a list of them.");
+    const asked = { request, headers, kind, isLive, explains: config.explains && explains() };
+    if (kind !== "subscription" && !isLive) return send(url, asked);
+    const name = isLive ? "live query" : "subscription";
+    if (Array.isArray(variables)) refuse(asked, `A ${name} takes one set of variables, not a list of them.`);
     return listen(url, asked);
   };
 }
 
 /**
- * Which operation of a document is meant, and its kind, from which the transport follows. For a moment after a change the
- * editor names one of the text before: then the document's own is meant, if it has one only. What cannot be read goes to
- * the server, which says why.
+ * Which operation of a document is meant, its kind, and whether it is a live query, from which the transport follows. For a
+ * moment after a change the editor names one of the text before: then the document's own is meant, if it has one only. What
+ * cannot be read goes to the server, which says why.
  */
 function operationOf(query, operationName) {
   try {
     const document = parse(query);
     const named = getOperationAST(document, operationName);
     const operation = named ?? getOperationAST(document);
-    return { operationName: named ? operationName : undefined, kind: operation?.operation ?? "query" };
+    const kind = operation?.operation ?? "query";
+    const isLive = kind === "query" && Boolean(operation?.directives?.some(({ name }) => name.value === "live"));
+    return { operationName: named ? operationName : undefined, kind, isLive };
   } catch {
-    return { operationName, kind: "query" };
+    return { operationName, kind: "query", isLive: false };
   }
 }
 
 /** Says why an operation is not sent. */
-function refuse({ request, headers, kind }, problem) {
-  runs.begin({ kind, request, headers, state: "failed", problem });
+function refuse({ request, headers, kind, isLive }, problem) {
+  runs.begin({ kind, isLive, request, headers, state: "failed", problem });
   throw new Error(`Request not sent. ${problem}`);
 }
 

@@ -3,7 +3,8 @@ import { useGraphiQL } from "@graphiql/react";
 import { useEffect, useSyncExternalStore } from "react";
 import { AnswerBar } from "./answer-bar.jsx";
 import { ExplainPanel } from "./explain-panel.jsx";
-import { LiveLog } from "./live-log.jsx";
+import { LiveChanges } from "./live-changes.jsx";
+import { LiveLog, wordsOf } from "./live-log.jsx";
 import * as runs from "./runs.js";
 import * as settings from "./settings.js";
 
@@ -14,11 +15,12 @@ export function Footer({ config }) {
   const wanted = useSyncExternalStore(settings.subscribe, () => settings.read("panel", "explain"));
   const panels = [];
   if (run?.explain) panels.push({ name: "explain", title: "Explain", content: <ExplainPanel run={run} /> });
-  if (run?.kind === "subscription")
-    panels.push({ name: "events", title: "Events", content: <LiveLog run={run} /> });
+  if (run?.kind === "subscription" || run?.isLive)
+    panels.push({ name: "events", title: wordsOf(run).title, content: <LiveLog run={run} /> });
   const open = panels.find(({ name }) => name === wanted) ?? (wanted === "none" ? undefined : panels[0]);
   return (
     <div className={`xp-footer${open ? " xp-footer-open" : ""}`}>
+      <LiveChanges run={run} />
       <AnswerBar config={config} run={run}>
         {panels.map(({ name, title }) => (
           <button

@@ -1,7 +1,8 @@
-// Subscriptions over graphql-transport-ws, with the request's headers as the payload of `connection_init`. A connection that is
-// lost is opened again, and what becomes of it is told to the run. After the first event nothing is lost meanwhile: the
-// subscription goes on after the last event that came. No drawing here.
+// Subscriptions and live queries over graphql-transport-ws, with the request's headers as the payload of `connection_init`. A
+// connection that is lost is opened again, and what becomes of it is told to the run. After the first event nothing is lost
+// meanwhile: a subscription goes on after the last event that came, a live query gets a whole answer. No drawing here.
 import { createClient } from "graphql-ws";
+import { changesBetween } from "./changes.js";
 import { payload, split } from "./payload.js";
 import { currentHeaders } from "./tokens.js";
 import * as runs from "./runs.js";
@@ -17,15 +18,16 @@ const PONG_MS = 5_000;
 /** "Request timeout": what a client closes with that gets no answer to its ping. */
 const GONE = 4408;
 
-/** The events of a subscription, as GraphiQL iterates over them. */
-export function listen(url, { request, headers, kind, explains }) {
-  const run = runs.begin({ kind, request, headers, state: "connecting" });
+/** The events of a subscription, or the answers of a live query, as GraphiQL iterates over them. */
+export function listen(url, { request, headers, kind, isLive, explains }) {
+  const run = runs.begin({ kind, isLive, request, headers, state: "connecting" });
   const began = performance.now();
   const client = connect(url, headers, run, () => Boolean(asked.extensions?.resumeAfter));
   // It is written anew each time that a connection is opened.
   const asked = { ...payload(request, explains) };
   const source = client.iterate(asked);
   let isOver = false;
+  let before;
   const end = (change) => {
     if (isOver) return;
     isOver = true;
@@ -47,7 +49,9 @@ export function listen(url, { request, headers, kind, explains }) {
           if (resumeToken) asked.extensions = { ...asked.extensions, resumeAfter: resumeToken };
           const text = JSON.stringify(shown, null, 2);
           const bytes = new TextEncoder().encode(JSON.stringify(value)).length;
-          run.addEvent({ at: new Date(), ms: performance.now() - began, bytes, explain, resumeToken, text });
+          const changes = isLive && before ? changesBetween(before, shown) : undefined;
+          before = shown;
+          run.addEvent({ at: new Date(), ms: performance.now() - began, bytes, explain, resumeToken, text, changes });
           return { done, value: shown };
         }
         return { done, value };

@@ -1,6 +1,8 @@
-// The events of a subscription as they came: number, time, size; the newest first, and between them when the connection was
-// lost and came back. It can be held still while events go on coming. Connecting is listen.js's; here it is only told.
+// The events of a subscription, or the answers of a live query, as they came: number, time, size, and what an answer has
+// changed; the newest first, and between them when the connection was lost and came back. It can be held still while events go
+// on coming. Connecting is listen.js's; here it is only told.
 import { useEffect, useRef, useState } from "react";
+import { inWords } from "./changes.js";
 import { count, formatBytes } from "./explain.js";
 
 const STATES = {
@@ -11,21 +13,40 @@ const STATES = {
   failed: "Stopped",
 };
 
+const EVENTS = {
+  title: "Events",
+  counted: ["event", "events"],
+  none: "No event has come yet.",
+  again: "What happened meanwhile was not sent: read it anew.",
+};
+const ANSWERS = {
+  title: "Answers",
+  counted: ["answer", "answers"],
+  none: "No answer has come yet.",
+  again: "The next answer is a whole one.",
+};
+
+/** What its events are called. */
+export function wordsOf({ isLive }) {
+  return isLive ? ANSWERS : EVENTS;
+}
+
 export function LiveLog({ run }) {
+  const words = wordsOf(run);
   const [held, setHeld] = useState(null);
   const shown = held ?? run;
   const waiting = run.received - shown.received;
   // Another run begins with nothing held.
   useEffect(() => setHeld(null), [run.began]);
   return (
-    <section className="xp-live" aria-label="Events">
+    <section className="xp-live" aria-label={words.title}>
       <div className="xp-live-head">
         <p role="status" className={`xp-state xp-state-${run.state}`}>
           {STATES[run.state]}
           {run.problem && `: ${run.problem}`}
         </p>
         {run.state === "reconnecting" && run.retry && <Retry {...run.retry} />}
-        <p>{count(run.received, "event", "events")}</p>
+        <p>{count(run.received, ...words.counted)}</p>
         <button
           type="button"
           className="xp-choice"
@@ -41,11 +62,11 @@ export function LiveLog({ run }) {
           event ? (
             <Event key={`event ${event.number}`} event={event} before={before} />
           ) : (
-            <Connection key={`connection ${change.number}`} change={change} />
+            <Connection key={`connection ${change.number}`} change={change} words={words} />
           ),
         )}
       </ol>
-      {shown.events.length === 0 && <p className="xp-hint">No event has come yet.</p>}
+      {shown.events.length === 0 && <p className="xp-hint">{words.none}</p>}
     </section>
   );
 }
@@ -79,13 +100,13 @@ function Retry({ attempt, of, at, now }) {
   );
 }
 
-function Connection({ change: { kind, at, text, downMs, resumes } }) {
+function Connection({ change: { kind, at, text, downMs, resumes }, words }) {
   return (
     <li className={`xp-connection xp-connection-${kind}`}>
       <time dateTime={at.toISOString()}>{clock(at)}</time>{" "}
       {kind === "lost"
         ? `Connection lost: ${text}`
-        : `Connected again after ${seconds(downMs)}. ${resumes ? "What happened meanwhile follows." : "What happened meanwhile was not sent: read it anew."}`}
+        : `Connected again after ${seconds(downMs)}. ${resumes ? "What happened meanwhile follows." : words.again}`}
     </li>
   );
 }
@@ -102,6 +123,7 @@ function Event({ event, before }) {
           <span className="xp-hint xp-event-detail">
             {before && `+${seconds(event.ms - before.ms)} · `}
             {formatBytes(event.bytes)}
+            {event.changes && ` · ${inWords(event.changes)}`}
             {event.explain && ` · ${count(event.explain.sql.length, "statement", "statements")}`}
           </span>
         </summary>
@@ -112,7 +134,7 @@ function Event({ event, before }) {
         )}
         {isOpen && (
           <pre tabIndex={0}>
-            <Changed text={event.text} before={before?.text} />
+            <Changed text={event.text} before={before?.text} lines={event.changes?.lines} />
           </pre>
         )}
       </details>
@@ -120,15 +142,15 @@ function Event({ event, before }) {
   );
 }
 
-/** The lines of an event; those that the event before it did not have are marked. */
-function Changed({ text, before }) {
+/** The lines of an event; what an answer has changed, or the event before it did not have, is marked. */
+function Changed({ text, before, lines }) {
   if (before === undefined) return text;
+  const changed = new Set(lines);
   const old = new Set(before.split("\n").map((line) => line.replace(/,$/, "")));
+  const isOld = (line, index) => (lines ? !changed.has(index + 1) : old.has(line.replace(/,$/, "")));
   return text
     .split("\n")
-    .map((line, index) =>
-      old.has(line.replace(/,$/, "")) ? `${line}\n` : <mark key={index}>{`${line}\n`}</mark>,
-    );
+    .map((line, index) => (isOld(line, index) ? `${line}\n` : <mark key={index}>{`${line}\n`}</mark>));
 }
 
 function clock(date) {

@@ -8,6 +8,7 @@ const MOST_CHANGES = 50;
 /**
  * @typedef {object} Run
  * @property {"query" | "mutation" | "subscription"} kind
+ * @property {boolean} [isLive] whether it is a live query: its events are answers
  * @property {{query: string, variables?: object | object[], operationName?: string}} request
  * @property {Record<string, string>} headers as they were sent, with the token
  * @property {"running" | "done" | "failed" | "connecting" | "listening" | "reconnecting" | "ended"} state
@@ -20,7 +21,8 @@ const MOST_CHANGES = 50;
  * @property {object} [explain] `extensions.explain` of the answer, or of the event that is looked at
  * @property {{count: number, failed: number}} [sets] of variables: how many were answered, and how many of those have errors
  * @property {{index: number, explain: object}[]} [explains] of the sets of variables that tell how they were answered
- * @property {{number: number, at: Date, ms: number, bytes: number, explain?: object, text: string}[]} events
+ * @property {{number: number, at: Date, ms: number, bytes: number, explain?: object, text: string,
+ *   changes?: ReturnType<typeof import("./changes.js").changesBetween>}[]} events those of a live query tell what has changed
  * @property {{number: number, after: number, at: Date, kind: "connected" | "lost", text?: string, downMs?: number}[]} connections
  *   what became of the connection: `after` how many events, and for how long there was none
  * @property {{attempt: number, of: number, at?: number, now?: () => void}} [retry] which attempt to connect again is made; while

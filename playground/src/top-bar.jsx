@@ -64,7 +64,7 @@ function ExamplesMenu({ endpoint, onNote }) {
 }
 
 /** What is filled in and left to the run button says why. */
-const MARKS = { mutation: "changes data", subscription: "live" };
+const MARKS = { mutation: "changes data", subscription: "live", live: "live" };
 
 const SIGNED_IN = "signed in";
 
@@ -94,6 +94,7 @@ function AccountSelect({ accounts, account, signedIn, onAccount }) {
 
 const FILLED_IN = {
   subscription: "Filled in. Press the run button to listen.",
+  live: "Filled in. Press the run button to listen.",
   mutation: "Filled in, not run: it changes data. Press the run button to run it.",
 };
 

@@ -101,11 +101,11 @@ impl Config {
 
     /// What a running server does for its database beside the requests.
     pub fn upkeep(&self) -> Upkeep {
-        let RetentionConfig { locations, activity, sessions, outbox, events, webhook_deliveries, .. } =
+        let RetentionConfig { locations, activity, sessions, outbox, events, deliveries, .. } =
             self.retention;
         Upkeep {
             months_ahead: self.partitions.months_ahead,
-            retention: RetentionTimes { locations, activity, sessions, outbox, events, webhook_deliveries },
+            retention: RetentionTimes { locations, activity, sessions, outbox, events, deliveries },
         }
     }
 

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use entities::{
-    Store,
+    SPANS, Store,
     auth::secret::Secret,
     clock,
     id::WebhookId,
@@ -28,9 +28,8 @@ use tracing::{Instrument as _, field::Empty};
 use super::{
     LOOK, Shared, body,
     metrics::WebhookMetrics,
-    sender::{Message, Sender},
+    sender::{Sender, WebhookMessage},
 };
-use crate::telemetry::SPANS;
 
 /// Attempts at one webhook at a time.
 const PER_WEBHOOK: usize = 4;
@@ -121,7 +120,7 @@ impl Deliverer {
             }
             while tasks.try_join_next().is_some() {}
             if !this.shared.is_used.load(Ordering::Acquire) {
-                this.metrics.set_waiting(delivery::Waiting::default());
+                this.metrics.set_waiting(delivery::WaitingDeliveries::default());
                 continue;
             }
             let round = this.round(&slots, &under_way, &mut tasks, &stopped).await;
@@ -230,8 +229,8 @@ impl Deliverer {
             };
             let secrets = webhook.secrets(&self.secret, clock::now());
             if secrets.is_empty() {
-                let why = "The secret of the webhook was sealed with another auth.secret: rotate it, then enable the \
-                           webhook.";
+                let why = "The secret of the webhook was sealed with another auth.secret: rotate it, then \
+                           enable the webhook.";
                 let disables = Some(why.to_owned());
                 return Ok(AttemptOutcome::Failed(FailedAttempt {
                     why: why.to_owned(),
@@ -260,7 +259,7 @@ impl Deliverer {
         secrets: &[entities::webhook::secret::WebhookSecret],
     ) -> AttemptOutcome {
         let began = Instant::now();
-        let outcome = self.sender.send(Message { id, url, body, secrets }).await;
+        let outcome = self.sender.send(WebhookMessage { id, url, body, secrets }).await;
         self.metrics.observe(began.elapsed());
         outcome
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use entities::{clock, webhook::delivery::Waiting};
+use entities::{clock, webhook::delivery::WaitingDeliveries};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -27,6 +27,7 @@ pub(super) struct WebhookMetrics {
 
 impl WebhookMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
+        let registry = registry.sub_registry_with_prefix("webhook");
         let metrics = Self {
             results: Family::default(),
             seconds: Histogram::new(BUCKETS_SECONDS),
@@ -34,23 +35,24 @@ impl WebhookMetrics {
             oldest: Gauge::default(),
         };
         registry.register(
-            "webhook_deliveries",
-            "Attempts to deliver events to webhooks, by what they came to: delivered, retried (it is tried again), failed \
-             (given up), skipped (the owner may not see it any more), lost (another server had taken over)",
+            "deliveries",
+            "Attempts to deliver events to webhooks, by what they came to: delivered, retried (it is \
+             tried again), failed (given up), skipped (the owner may not see it any more), lost \
+             (another server had taken over)",
             metrics.results.clone(),
         );
         registry.register(
-            "webhook_delivery_duration_seconds",
+            "delivery_duration_seconds",
             "How long receivers of webhooks take to answer",
             metrics.seconds.clone(),
         );
         registry.register(
-            "webhook_deliveries_waiting",
+            "deliveries_waiting",
             "Deliveries that wait for webhooks that are enabled, as every server sees them",
             metrics.waiting.clone(),
         );
         registry.register(
-            "webhook_deliveries_oldest_seconds",
+            "deliveries_oldest_seconds",
             "For how long the oldest of them has waited",
             metrics.oldest.clone(),
         );
@@ -65,7 +67,7 @@ impl WebhookMetrics {
         self.seconds.observe(elapsed.as_secs_f64());
     }
 
-    pub(super) fn set_waiting(&self, waiting: Waiting) {
+    pub(super) fn set_waiting(&self, waiting: WaitingDeliveries) {
         self.waiting.set(waiting.count);
         let age = waiting.oldest.map_or(0, |oldest| (clock::now() - oldest).num_seconds().max(0));
         self.oldest.set(age);

@@ -41,7 +41,7 @@ pub(super) struct Sender {
 }
 
 /// What is sent.
-pub(super) struct Message<'a> {
+pub(super) struct WebhookMessage<'a> {
     pub(super) id: &'a str,
     pub(super) url: &'a str,
     pub(super) body: Bytes,
@@ -65,7 +65,7 @@ impl Sender {
     }
 
     /// Sends it once.
-    pub(super) async fn send(&self, message: Message<'_>) -> AttemptOutcome {
+    pub(super) async fn send(&self, message: WebhookMessage<'_>) -> AttemptOutcome {
         let Ok(request) = request(message) else {
             return failed(None, TargetError::Malformed.to_string());
         };
@@ -82,8 +82,8 @@ impl Sender {
     }
 }
 
-fn request(message: Message<'_>) -> Result<Request<Full<Bytes>>, Box<dyn Error + Send + Sync>> {
-    let Message { id, url, body, secrets } = message;
+fn request(message: WebhookMessage<'_>) -> Result<Request<Full<Bytes>>, Box<dyn Error + Send + Sync>> {
+    let WebhookMessage { id, url, body, secrets } = message;
     let timestamp = clock::now().timestamp();
     let signatures: Vec<_> = secrets.iter().map(|secret| secret.sign(id, timestamp, &body)).collect();
     let request = Request::builder()

@@ -32,7 +32,12 @@ const EXAMPLES = [
   "Entities, a first look",
   "Latest locations in a box",
 ];
-const LIVE = ["Live: positions as they come in", "Live: submissions to a form", "Live: sessions that end"];
+const LIVE = [
+  "Live: positions as they come in",
+  "Live: submissions to a form",
+  "Live: sessions that end",
+  "Live: a form and its newest submissions",
+];
 
 let browser;
 let page;

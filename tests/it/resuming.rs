@@ -249,7 +249,7 @@ async fn tokens_that_are_too_old_or_made_up_are_refused() {
             sessions: PATIENCE * 60 * 24 * 365,
             outbox: PATIENCE,
             events: Duration::ZERO,
-            webhook_deliveries: PATIENCE * 60 * 24 * 7,
+            deliveries: PATIENCE * 60 * 24 * 7,
         };
         let later = clock::now() + chrono::TimeDelta::seconds(5);
         let removed = entities::retention::remove_old(&app.store, &times, later, migration::LOCK).await;
@@ -323,7 +323,7 @@ async fn rows_of_another_cluster_are_passed_over_and_removed() {
         sessions: PATIENCE * 60 * 24 * 365,
         outbox: PATIENCE,
         events: PATIENCE * 60 * 24 * 7,
-        webhook_deliveries: PATIENCE * 60 * 24 * 7,
+        deliveries: PATIENCE * 60 * 24 * 7,
     };
     entities::retention::remove_old(&app.store, &times, clock::now(), migration::LOCK)
         .await

@@ -22,7 +22,7 @@ const FOR_EVER: RetentionTimes = RetentionTimes {
     sessions: Duration::from_hours(100 * 365 * 24),
     outbox: Duration::from_hours(100 * 365 * 24),
     events: Duration::from_hours(100 * 365 * 24),
-    webhook_deliveries: Duration::from_hours(100 * 365 * 24),
+    deliveries: Duration::from_hours(100 * 365 * 24),
 };
 
 async fn remove(app: &TestApp, times: RetentionTimes) -> Option<Removed> {

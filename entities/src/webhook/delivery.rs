@@ -252,7 +252,7 @@ pub(crate) async fn remove(transaction: &SqlTransaction, ids: &[WebhookDeliveryI
 
 /// What waits.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Waiting {
+pub struct WaitingDeliveries {
     /// How many deliveries wait.
     pub count: i64,
     /// When the oldest of them was noted.
@@ -263,11 +263,11 @@ pub struct Waiting {
 ///
 /// # Errors
 /// The database's.
-pub async fn waiting(store: &Store) -> Result<Waiting, Error> {
+pub async fn waiting(store: &Store) -> Result<WaitingDeliveries, Error> {
     let mut sql = store.sql();
     sql.push("SELECT count(*), min(t.created_at)").from("webhook_deliveries");
     sql.push(" JOIN webhooks w ON w.id = t.webhook_id WHERE t.status = 'PENDING' AND w.is_enabled");
-    let read = |cells: &mut Cells<'_>| Ok(Waiting { count: cells.next()?, oldest: cells.next()? });
+    let read = |cells: &mut Cells<'_>| Ok(WaitingDeliveries { count: cells.next()?, oldest: cells.next()? });
     let database = store.database().on_primary();
     let found = database.fetch("webhook_delivery.waiting", "webhook_deliveries", sql, read).await?;
     Ok(found.first().copied().unwrap_or_default())

@@ -158,8 +158,8 @@ impl Expander {
             transaction.commit().await?;
             self.consumer.moved(end);
             tracing::warn!(
-                "events that webhooks were to be told of are not in the log any more: nothing has read them for twice \
-                 retention.events, or another database took over"
+                "events that webhooks were to be told of are not in the log any more: nothing has \
+                 read them for twice retention.events, or another database took over"
             );
         } else {
             self.consumer.forget();

@@ -275,7 +275,7 @@ impl LaneLease {
             return Ok(Settled::Lost);
         }
         let now = clock::now();
-        let verdict = Verdict::of(webhook, delivery, outcome, now);
+        let verdict = AttemptVerdict::of(webhook, delivery, outcome, now);
         note(&transaction, delivery, outcome, &verdict, now).await?;
         let settled = match verdict.again {
             Some(later) => {
@@ -320,7 +320,7 @@ impl LaneLease {
 }
 
 /// What follows from an attempt for its delivery and its webhook.
-struct Verdict {
+struct AttemptVerdict {
     status: DeliveryStatus,
     /// After how long it is tried again.
     again: Option<Duration>,
@@ -328,7 +328,7 @@ struct Verdict {
     disabled: Option<String>,
 }
 
-impl Verdict {
+impl AttemptVerdict {
     fn of(webhook: &Webhook, delivery: &delivery::Model, outcome: &AttemptOutcome, now: Time) -> Self {
         let failed = match outcome {
             AttemptOutcome::Delivered { .. } => {
@@ -364,7 +364,7 @@ async fn note(
     transaction: &SqlTransaction,
     delivery: &delivery::Model,
     outcome: &AttemptOutcome,
-    verdict: &Verdict,
+    verdict: &AttemptVerdict,
     now: Time,
 ) -> Result<(), Error> {
     let (code, why, is_attempt) = match outcome {

@@ -135,8 +135,8 @@ impl<I: InputType + 'static> Arguments for Input<I> {
 
 const NO_TOKENS: &str = "`signIn`, `signUp` and `refreshSession` take no Idempotency-Key: their answers have \
                          tokens, which are not kept.";
-const NO_SECRETS: &str = "`createWebhook` and `rotateWebhookSecret` take no Idempotency-Key: their answers have secrets, \
-                          which are not kept.";
+const NO_SECRETS: &str = "`createWebhook` and `rotateWebhookSecret` take no Idempotency-Key: their \
+                          answers have secrets, which are not kept.";
 const PARTLY_STORED: &str = "The database cannot be reached now. A part of this is stored";
 const SAME_AGAIN: &str = "The same again gives the result that it would have given now";
 

@@ -54,9 +54,9 @@ pub enum WebhookEvent {
 enum_leaf!(entities::webhook::WebhookEvent, WebhookEvent);
 
 /// `[WebhookEvent!]!`
-struct Events(Vec<Event>);
+struct EventList(Vec<Event>);
 
-impl Leaf for Events {
+impl Leaf for EventList {
     fn type_ref(registry: &mut async_graphql::registry::Registry) -> String {
         format!("[{}]!", <Event as Leaf<crate::Graph>>::type_ref(registry))
     }
@@ -123,8 +123,8 @@ impl Entity for Webhook {
         static OBJECT: LazyLock<Object<Webhook>> = LazyLock::new(|| {
             Object::<Webhook>::new(
                 "Webhook",
-                "An address that is told of events of forms (Standard Webhooks), as far as its owner may see them. Seen \
-                 by its owner and by administrators.",
+                "An address that is told of events of forms (Standard Webhooks), as far as its owner \
+                 may see them. Seen by its owner and by administrators.",
             )
             .of(Domain::Forms)
             .implements(NODE)
@@ -132,11 +132,11 @@ impl Entity for Webhook {
             .column("id", "A lower-case UUID, the same in every subgraph.", |webhook| &webhook.row.id)
             .one("owner", "Whose rights count.", |webhook| webhook.row.owner_id)
             .column("url", "Where it is told.", |webhook| &webhook.row.url)
-            .computed("events", "Of what.", |webhook| Events(webhook.row.events()))
+            .computed("events", "Of what.", |webhook| EventList(webhook.row.events()))
             .edge(
                 "formIds",
-                "Of which forms. Null: of all that its owner has made, now and later; where the owner is an \
-                 administrator, of all forms.",
+                "Of which forms. Null: of all that its owner has made, now and later; where the owner \
+                 is an administrator, of all forms.",
                 form_ids(&FORMS),
             )
             .column("isEnabled", "False once disabled: what happens then is not told.", |webhook| {
@@ -152,8 +152,8 @@ impl Entity for Webhook {
             )
             .column(
                 "failingSince",
-                "The first attempt that failed since the last one that did not. Null where none has. After three \
-                 days of it the webhook is disabled.",
+                "The first attempt that failed since the last one that did not. Null where none has. After \
+                 three days of it the webhook is disabled.",
                 |webhook| &webhook.row.failing_since,
             )
             .column(

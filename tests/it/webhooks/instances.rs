@@ -114,7 +114,7 @@ async fn the_log_is_kept_for_what_webhooks_have_yet_to_hear_but_not_for_ever() {
                 sessions: kept * 10_000,
                 outbox: kept,
                 events: kept * 7,
-                webhook_deliveries: kept * 7,
+                deliveries: kept * 7,
             };
             let removed = entities::retention::remove_old(&app.store, &times, now, migration::LOCK).await;
             removed.expect("removed").expect("its turn");

@@ -87,8 +87,8 @@ impl Entity for WebhookDelivery {
             .key("id")
             .column(
                 "id",
-                "A lower-case UUID: the `webhook-id` of all its attempts, by which receivers know what they have \
-                 had.",
+                "A lower-case UUID: the `webhook-id` of all its attempts, by which receivers know \
+                 what they have had.",
                 |delivery| &delivery.row.id,
             )
             .one("webhook", "Who is told.", |delivery| delivery.row.webhook_id)
@@ -98,7 +98,8 @@ impl Entity for WebhookDelivery {
             })
             .maybe(
                 "submission",
-                "The submission. Null where the event is about the form alone, and where the viewer may not see it.",
+                "The submission. Null where the event is about the form alone, and where the viewer \
+                 may not see it.",
                 WebhookDelivery::submission,
             )
             .column("happenedAt", "When it has happened.", |delivery| &delivery.row.happened_at)
@@ -114,7 +115,8 @@ impl Entity for WebhookDelivery {
             )
             .column(
                 "lastStatusCode",
-                "The HTTP status of the last answer. Null before the first one, and where the last attempt got none.",
+                "The HTTP status of the last answer. Null before the first one, and where the last \
+                 attempt got none.",
                 |delivery| &delivery.row.last_status_code,
             )
             .column("lastError", "Why the last attempt failed. Null where it did not.", |delivery| {
@@ -123,9 +125,11 @@ impl Entity for WebhookDelivery {
             .column("createdAt", "When it was noted that the webhook is to be told.", |delivery| {
                 &delivery.row.created_at
             })
-            .column("finishedAt", "When it was delivered, given up or skipped. Null before.", |delivery| {
-                &delivery.row.finished_at
-            })
+            .column(
+                "finishedAt",
+                "When it was delivered, given up or skipped. Null before.",
+                |delivery| &delivery.row.finished_at,
+            )
         });
         &OBJECT
     }

@@ -41,9 +41,9 @@ pub(crate) fn fields() -> Vec<MutationField> {
     vec![
         MutationField::new(
             "createWebhook",
-            "Makes a webhook of the account that asks: from now on its address is told of these events. For \
-             administrators, of any form; for those who make forms, of their own. The answer has its secret, which is \
-             told once.",
+            "Makes a webhook of the account that asks: from now on its address is told of these \
+             events. For administrators, of any form; for those who make forms, of their own. The \
+             answer has its secret, which is told once.",
             Needs::Granted(Grant::WriteForms),
             |input, ctx| create(input, ctx).boxed(),
         )
@@ -64,16 +64,16 @@ pub(crate) fn fields() -> Vec<MutationField> {
         .again(Again::Once),
         MutationField::new(
             "rotateWebhookSecret",
-            "Gives a webhook another secret, which the answer tells once. For 24 hours the one before signs as well. \
-             For its owner and administrators.",
+            "Gives a webhook another secret, which the answer tells once. For 24 hours the one before \
+             signs as well. For its owner and administrators.",
             Needs::Account,
             |input, ctx| rotate(input, ctx).boxed(),
         )
         .telling_a_secret(),
         MutationField::new(
             "redeliverWebhook",
-            "Delivers something once more, behind what waits for the same form; what waits itself is tried at once. For \
-             the owner of the webhook and administrators.",
+            "Delivers something once more, behind what waits for the same form; what waits itself is \
+             tried at once. For the owner of the webhook and administrators.",
             Needs::Account,
             |input, ctx| redeliver(input, ctx).boxed(),
         ),
@@ -162,10 +162,13 @@ macro_rules! secret_payload {
                 static OBJECT: LazyLock<Object<$payload>> = LazyLock::new(|| {
                     Object::<$payload>::new($name, concat!("The answer of `", $mutation, "`."))
                         .of(Domain::Forms)
-                        .written("webhook", "The webhook. Null where nothing was done.", |payload| payload.webhook)
+                        .written("webhook", "The webhook. Null where nothing was done.", |payload| {
+                            payload.webhook
+                        })
                         .column(
                             "secret",
-                            "What deliveries are signed with. It cannot be read again. Null where nothing was done.",
+                            "What deliveries are signed with. It cannot be read again. Null where \
+                             nothing was done.",
                             |payload| &payload.secret,
                         )
                         .edge("userErrors", $errors, UserErrors::new(|payload: &$payload| &payload.errors))
