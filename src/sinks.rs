@@ -20,7 +20,7 @@ use entities::{
 use prometheus_client::registry::Registry;
 use tokio::{
     sync::broadcast::{self, error::RecvError},
-    task::JoinSet,
+    task::{JoinHandle, JoinSet},
 };
 
 use metrics::SinkMetrics;
@@ -38,6 +38,8 @@ const LOOKS_AFTER: [Duration; 5] = [
     Duration::from_millis(160),
     Duration::from_millis(320),
 ];
+/// How long it is waited for a connection at a time.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// Between two tries at a sink that does not take events: the first pause, and the longest.
 const TRY_AGAIN: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
 
@@ -63,6 +65,8 @@ impl Sinks {
             let sink = Sink {
                 export: EventExport::new(store.database(), url.consumer()),
                 url: url.clone(),
+                publisher: None,
+                opening: None,
                 source: self.source.clone(),
                 heard: store.events().subscribe(),
                 metrics: self.metrics.of(url.name()),
@@ -78,6 +82,10 @@ struct Sink {
     url: SinkUrl,
     source: String,
     export: EventExport,
+    /// A connection, once there was something to publish.
+    publisher: Option<Publisher>,
+    /// One in the making. It is not given up: a broker that takes the connection and says nothing would get another one each time.
+    opening: Option<JoinHandle<Result<Publisher, String>>>,
     heard: broadcast::Receiver<Changes>,
     metrics: metrics::OfSink,
 }
@@ -85,40 +93,39 @@ struct Sink {
 impl Sink {
     async fn run(mut self) {
         let mut batch = Batch::default();
-        let mut publisher: Option<Publisher> = None;
         let (mut looks, mut pause, mut has_failed) = (0, TRY_AGAIN.0, false);
         loop {
-            let step = self.step(&mut publisher, &mut batch).await;
-            match &step {
+            let step = self.step(&mut batch).await;
+            match step {
                 Ok(Step::Published) => {
                     if has_failed {
                         tracing::info!(sink = self.url.name(), "events are published again");
                     }
                     (looks, pause, has_failed) = (0, TRY_AGAIN.0, false);
                 }
-                Ok(Step::Nothing) => match LOOKS_AFTER.get(looks) {
-                    Some(pause) => {
-                        tokio::time::sleep(*pause).await;
-                        looks += 1;
-                    }
-                    None => {
-                        if self.is_told().await {
-                            looks = 0;
+                Ok(Step::Nothing) => {
+                    (pause, has_failed) = (TRY_AGAIN.0, false);
+                    match LOOKS_AFTER.get(looks) {
+                        Some(pause) => {
+                            tokio::time::sleep(*pause).await;
+                            looks += 1;
                         }
+                        None if self.is_told().await => looks = 0,
+                        None => {}
                     }
-                },
+                }
                 Ok(Step::Elsewhere) => {
                     // Who publishes next connects then.
-                    publisher = None;
-                    batch = Batch::default();
+                    self.publisher = None;
+                    (batch, pause, has_failed) = (Batch::default(), TRY_AGAIN.0, false);
                     self.metrics.set_lag(Duration::ZERO);
                     tokio::time::sleep(LOOK).await;
                 }
-                Err(why) => {
+                Err(error) => {
                     if !has_failed {
                         tracing::warn!(
                             sink = self.url.name(),
-                            error = why,
+                            error,
                             "events cannot be published; nothing is lost as long as the log has them \
                              (retention.events)"
                         );
@@ -132,7 +139,7 @@ impl Sink {
     }
 
     /// Publishes what comes next.
-    async fn step(&mut self, publisher: &mut Option<Publisher>, batch: &mut Batch) -> Result<Step, String> {
+    async fn step(&mut self, batch: &mut Batch) -> Result<Step, String> {
         let transactions = match self.export.next().await.map_err(|error| described(&error))? {
             Exported::Nothing => {
                 self.metrics.set_lag(Duration::ZERO);
@@ -145,25 +152,34 @@ impl Sink {
             let age = entities::clock::now() - first.written_at;
             self.metrics.set_lag(age.to_std().unwrap_or_default());
         }
-        let publishing = match publisher.take() {
-            Some(open) => open,
-            None => Publisher::open(&self.url.target, &self.source).await?,
+        let Some(publisher) = &self.publisher else {
+            // Then it is asked again what comes next: a connection may take longer than the lease lasts.
+            self.open().await.inspect_err(|_| self.metrics.count_failure())?;
+            return Ok(Step::Published);
         };
-        let published = batch.publish(&publishing, &transactions).await;
+        let published = batch.publish(publisher, &transactions).await;
         self.metrics.count(&published);
+        if published.failure.is_some() && !publisher.is_usable() {
+            self.publisher = None;
+        }
         if let Some(last) = published.up_to
             && !self.export.published(last).await.map_err(|error| described(&error))?
         {
             return Ok(Step::Elsewhere);
         }
-        match published.failure {
-            // A connection that has failed is made anew.
-            Some(why) => Err(why),
-            None => {
-                *publisher = Some(publishing);
-                Ok(Step::Published)
-            }
-        }
+        published.failure.map_or(Ok(Step::Published), Err)
+    }
+
+    /// Connects, and makes what is published to where that is missing.
+    async fn open(&mut self) -> Result<(), String> {
+        let (target, source) = (self.url.target.clone(), self.source.clone());
+        let opening = self.opening.get_or_insert_with(|| tokio::spawn(Publisher::open(target, source)));
+        let Ok(opened) = tokio::time::timeout(CONNECT_WITHIN, opening).await else {
+            return Err("the connection is not made yet".to_owned());
+        };
+        self.opening = None;
+        self.publisher = Some(opened.map_err(|error| error.to_string())??);
+        Ok(())
     }
 
     /// Waits until a change is told, for `LOOK` at most; whether there is one.
@@ -174,7 +190,18 @@ impl Sink {
                 Err(RecvError::Closed) => std::future::pending().await,
             }
         };
-        tokio::time::timeout(LOOK, told).await.is_ok()
+        let is_told = tokio::time::timeout(LOOK, told).await.is_ok();
+        // The look that follows is for all that was told so far.
+        self.heard = self.heard.resubscribe();
+        is_told
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        if let Some(opening) = &self.opening {
+            opening.abort();
+        }
     }
 }
 

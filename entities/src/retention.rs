@@ -241,9 +241,6 @@ impl Upkeep<'_> {
             let transaction = self.begin_to_delete("webhook_deliveries").await?;
             removed += delivery::remove(&transaction, &ids).await?;
             transaction.commit_unlogged().await?;
-            if (ids.len() as u64) < CHUNK {
-                return Ok(removed);
-            }
             tokio::time::sleep(BREATH).await;
         }
     }

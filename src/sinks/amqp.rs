@@ -6,6 +6,7 @@ use lapin::{
     BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind,
     options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions},
     types::{FieldTable, ShortString},
+    uri::AMQPUri,
 };
 
 use super::{
@@ -18,16 +19,16 @@ const PERSISTENT: u8 = 2;
 
 pub(super) struct Amqp {
     /// Closed when it is dropped.
-    _connection: Connection,
+    connection: Connection,
     channel: Channel,
     exchange: ShortString,
 }
 
 impl Amqp {
-    pub(super) async fn open(url: &str, exchange: &str) -> Result<Self, String> {
+    pub(super) async fn open(url: &AMQPUri, exchange: &str) -> Result<Self, String> {
         let opening = async {
             let properties = ConnectionProperties::default().with_connection_name("xp-graph".into());
-            let connection = Connection::connect(url, properties).await?;
+            let connection = Connection::connect_uri(url.clone(), properties).await?;
             let channel = connection.create_channel().await?;
             channel.confirm_select(ConfirmSelectOptions::default()).await?;
             let exchange: ShortString = exchange.into();
@@ -39,12 +40,20 @@ impl Amqp {
                 FieldTable::default(),
             );
             declaring.await?;
-            Ok(Self { _connection: connection, channel, exchange })
+            Ok(Self { connection, channel, exchange })
         };
         opening.await.map_err(|error: lapin::Error| described(&error))
     }
 
+    /// Whether the connection may be used again.
+    pub(super) fn is_connected(&self) -> bool {
+        self.connection.status().connected() && self.channel.status().connected()
+    }
+
     pub(super) async fn publish(&self, event: &CloudEvent) -> Result<(), String> {
+        if self.connection.status().blocked() {
+            return Err("the broker takes no messages now: it is short of memory or disk".to_owned());
+        }
         let properties = BasicProperties::default()
             .with_content_type(CONTENT_TYPE.into())
             .with_delivery_mode(PERSISTENT)

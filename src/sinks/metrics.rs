@@ -5,7 +5,7 @@ use std::time::Duration;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
-    registry::{Registry, Unit},
+    registry::Registry,
 };
 
 use super::publisher::PublishOutcome;
@@ -35,13 +35,12 @@ impl SinkMetrics {
         registry.register("sink_events", "Events that a sink has confirmed", Family::clone(&published));
         registry.register(
             "sink_failures",
-            "Events that a sink did not confirm; they are sent again",
+            "Events that a sink did not confirm, and connections that it did not take; both are tried again",
             Family::clone(&failures),
         );
-        registry.register_with_unit(
-            "sink_lag",
+        registry.register(
+            "sink_lag_seconds",
             "Age of the oldest event that this server has yet to publish; 0 when all are published",
-            Unit::Seconds,
             Family::clone(&lag),
         );
         Self { published, failures, lag }
@@ -61,6 +60,10 @@ impl OfSink {
     pub(super) fn count(&self, published: &PublishOutcome) {
         self.published.inc_by(published.events);
         self.failures.inc_by(published.failures);
+    }
+
+    pub(super) fn count_failure(&self) {
+        self.failures.inc();
     }
 
     pub(super) fn set_lag(&self, lag: Duration) {

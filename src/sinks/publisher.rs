@@ -6,16 +6,12 @@ use std::{collections::VecDeque, time::Duration};
 use entities::events::{EventPosition, ExportedTransaction};
 use futures_util::{StreamExt as _, stream};
 use rustc_hash::{FxHashMap, FxHashSet};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
 use super::{amqp::Amqp, cloud_event::CloudEvent, nats::Nats, redis_stream::RedisStream, target::SinkTarget};
 
-/// How long a connection may take.
-const CONNECT_WITHIN: Duration = Duration::from_secs(5);
-/// How long it is waited for a confirmation.
-const CONFIRM_WITHIN: Duration = Duration::from_secs(5);
-/// How long a batch may take before what it has come to is noted: less than the lease lasts.
-const BATCH_WITHIN: Duration = Duration::from_secs(4);
+/// How long a batch may take until the last events are sent, and until the last are confirmed: less than is left of the lease.
+const BATCH_WITHIN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_millis(4_500));
 /// Keys whose events are sent at the same time.
 const AT_A_TIME: usize = 64;
 
@@ -33,27 +29,35 @@ enum SinkConnection {
 
 impl Publisher {
     /// Connects, and makes what is published to where that is missing.
-    pub(super) async fn open(target: &SinkTarget, source: &str) -> Result<Self, String> {
-        let opening = async {
-            Ok(match target {
-                SinkTarget::Redis { url, stream, max_length } => {
-                    SinkConnection::Redis(RedisStream::new(url, stream, *max_length))
-                }
-                SinkTarget::Amqp { url, exchange } => {
-                    SinkConnection::Amqp(Box::new(Amqp::open(url, exchange).await?))
-                }
-                SinkTarget::Nats { url, subject, stream } => {
-                    SinkConnection::Nats(Box::new(Nats::open(url, subject, stream).await?))
-                }
-            })
+    pub(super) async fn open(target: SinkTarget, source: String) -> Result<Self, String> {
+        let sink = match target {
+            SinkTarget::Redis { url, stream, max_length } => {
+                SinkConnection::Redis(RedisStream::new(&url, &stream, max_length))
+            }
+            SinkTarget::Amqp { url, exchange } => {
+                SinkConnection::Amqp(Box::new(Amqp::open(&url, &exchange).await?))
+            }
+            SinkTarget::Nats { url, account, subject, stream, max_length } => {
+                let opening = Nats::open((&url, &account), &subject, (&stream, max_length));
+                SinkConnection::Nats(Box::new(opening.await?))
+            }
         };
-        let sink =
-            timeout(CONNECT_WITHIN, opening).await.unwrap_or_else(|_| Err(LATE_CONNECTION.to_owned()))?;
-        Ok(Self { source: source.to_owned(), sink })
+        Ok(Self { source, sink })
+    }
+
+    /// Whether it may be used again after a failure. What has failed for a while must not be made anew each time: what was given up
+    /// may go on for as long as the other side is silent.
+    pub(super) fn is_usable(&self) -> bool {
+        match &self.sink {
+            // It connects anew by itself.
+            SinkConnection::Redis(_) => true,
+            SinkConnection::Amqp(amqp) => amqp.is_connected(),
+            SinkConnection::Nats(nats) => nats.is_connected(),
+        }
     }
 
     /// Done when the sink has confirmed that it has the event.
-    async fn publish(&self, event: &CloudEvent) -> Result<(), String> {
+    async fn publish(&self, event: &CloudEvent, until: Instant) -> Result<(), String> {
         let publishing = async {
             match &self.sink {
                 SinkConnection::Redis(redis) => redis.publish(event).await,
@@ -61,11 +65,10 @@ impl Publisher {
                 SinkConnection::Nats(nats) => nats.publish(event).await,
             }
         };
-        timeout(CONFIRM_WITHIN, publishing).await.unwrap_or_else(|_| Err(LATE_CONFIRMATION.to_owned()))
+        timeout_at(until, publishing).await.unwrap_or_else(|_| Err(LATE_CONFIRMATION.to_owned()))
     }
 }
 
-const LATE_CONNECTION: &str = "the connection was not made in time";
 const LATE_CONFIRMATION: &str = "it was not confirmed in time";
 
 /// What was published of transactions that are not all published yet. While this server goes on, it is not published again.
@@ -106,7 +109,8 @@ impl Batch {
             }
             missing.push(ids);
         }
-        let until = Instant::now() + BATCH_WITHIN;
+        let begun = Instant::now();
+        let until = (begun + BATCH_WITHIN.0, begun + BATCH_WITHIN.1);
         let sent = stream::iter(chains.into_values()).map(|chain| send_in_order(publisher, chain, until));
         let sent: Vec<(Vec<String>, Option<String>)> = sent.buffer_unordered(AT_A_TIME).collect().await;
         let (mut events, mut failures, mut failure) = (0, 0, None);
@@ -132,14 +136,14 @@ impl Batch {
 async fn send_in_order(
     publisher: &Publisher,
     chain: VecDeque<CloudEvent>,
-    until: Instant,
+    until: (Instant, Instant),
 ) -> (Vec<String>, Option<String>) {
     let mut confirmed = Vec::with_capacity(chain.len());
     for event in chain {
-        if Instant::now() >= until {
+        if Instant::now() >= until.0 {
             break;
         }
-        match publisher.publish(&event).await {
+        match publisher.publish(&event, until.1).await {
             Ok(()) => confirmed.push(event.id),
             Err(why) => return (confirmed, Some(why)),
         }

@@ -15,7 +15,7 @@ use entities::{
     id::WebhookId,
     webhook::{
         delivery::{self, Model as Delivery},
-        lane::{self, AttemptOutcome, DueWebhook, FailedAttempt, LaneLease, Settled},
+        lane::{self, AttemptOutcome, DisableCode, DueWebhook, FailedAttempt, LaneLease, Settled},
         subject,
     },
 };
@@ -37,6 +37,8 @@ const PER_WEBHOOK: usize = 4;
 const SHARE_OF_FAILING: usize = 2;
 /// Deliveries of a lane, one after the other, before others have their turn.
 const TURN: usize = 20;
+/// How long such a turn lasts at most; the delivery that is under way then is the last one.
+const TURN_TIME: Duration = Duration::from_secs(2);
 /// How much longer than an attempt a lease lasts: what is done around it.
 const LEASE_MARGIN: Duration = Duration::from_secs(15);
 /// Between two counts of what waits.
@@ -155,8 +157,10 @@ impl Deliverer {
                 return Ok(());
             }
             let (mut begun, saturated) = (0, under_way.saturated());
-            for due in lane::due(&self.store, &saturated, free).await? {
-                let most_failing = (self.concurrency / SHARE_OF_FAILING).max(1);
+            let most_failing = (self.concurrency / SHARE_OF_FAILING).max(1);
+            // Those that fail must not fill the list when none of them may begin.
+            let but_failing = under_way.failing() >= most_failing;
+            for due in lane::due(&self.store, &saturated, but_failing, free).await? {
                 if due.is_failing && under_way.failing() >= most_failing {
                     continue;
                 }
@@ -165,6 +169,10 @@ impl Deliverer {
                     continue;
                 }
                 let leases = lane::claim(&self.store, due.id, room, self.lease()).await?;
+                if leases.is_empty() {
+                    // Another instance was quicker.
+                    continue;
+                }
                 under_way.begin(due, leases.len());
                 for lease in leases {
                     begun += 1;
@@ -192,9 +200,10 @@ impl Deliverer {
 
     /// Delivers what is first in a lane, and what follows, for a turn.
     async fn deliver_lane(&self, lane: &LaneLease, stopped: &watch::Receiver<bool>) {
+        let began = Instant::now();
         for _ in 0..TURN {
             match self.deliver_next(lane).await {
-                Ok(Settled::Next) if !*stopped.borrow() => {}
+                Ok(Settled::Next) if !*stopped.borrow() && began.elapsed() < TURN_TIME => {}
                 Ok(Settled::Next) => break,
                 Ok(Settled::Lost | Settled::Rests { .. }) => return,
                 Err(error) => {
@@ -216,7 +225,7 @@ impl Deliverer {
     async fn deliver_next(&self, lane: &LaneLease) -> Result<Settled, entities::Error> {
         let Some((webhook, delivery)) = lane.head(&self.store).await? else {
             lane.give_back(&self.store).await?;
-            return Ok(Settled::Rests { is_tried_again: false, is_disabled: false });
+            return Ok(Settled::Rests { is_tried_again: false, disabled: None });
         };
         let span = tracing::debug_span!(
             target: SPANS, "webhook", otel.name = "webhook.deliver", otel.kind = "client",
@@ -231,10 +240,9 @@ impl Deliverer {
             if secrets.is_empty() {
                 let why = "The secret of the webhook was sealed with another auth.secret: rotate it, then \
                            enable the webhook.";
-                let disables = Some(why.to_owned());
                 return Ok(AttemptOutcome::Failed(FailedAttempt {
                     why: why.to_owned(),
-                    disables,
+                    disables: Some(DisableCode::Secret),
                     ..FailedAttempt::default()
                 }));
             }
@@ -265,9 +273,9 @@ impl Deliverer {
     }
 
     fn report(&self, delivery: &Delivery, outcome: &AttemptOutcome, settled: Settled) {
-        let (is_tried_again, is_disabled) = match settled {
-            Settled::Rests { is_tried_again, is_disabled } => (is_tried_again, is_disabled),
-            Settled::Next | Settled::Lost => (false, false),
+        let (is_tried_again, disabled) = match settled {
+            Settled::Rests { is_tried_again, disabled } => (is_tried_again, disabled),
+            Settled::Next | Settled::Lost => (false, None),
         };
         self.metrics.count(match outcome {
             _ if settled == Settled::Lost => "lost",
@@ -276,9 +284,10 @@ impl Deliverer {
             AttemptOutcome::Failed(_) if is_tried_again => "retried",
             AttemptOutcome::Failed(_) => "failed",
         });
-        if let (AttemptOutcome::Failed(failed), true) = (outcome, is_disabled) {
+        if let Some(code) = disabled {
+            // What the receiver says is for the owner of the webhook only.
             tracing::warn!(
-                webhook = %delivery.webhook_id, delivery = %delivery.id, why = failed.why,
+                webhook = %delivery.webhook_id, delivery = %delivery.id, why = code.as_str(),
                 "a webhook is disabled: nothing can be delivered to it"
             );
         }

@@ -27,7 +27,6 @@ pub(super) struct WebhookMetrics {
 
 impl WebhookMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
-        let registry = registry.sub_registry_with_prefix("webhook");
         let metrics = Self {
             results: Family::default(),
             seconds: Histogram::new(BUCKETS_SECONDS),
@@ -35,24 +34,24 @@ impl WebhookMetrics {
             oldest: Gauge::default(),
         };
         registry.register(
-            "deliveries",
+            "webhook_delivery_attempts",
             "Attempts to deliver events to webhooks, by what they came to: delivered, retried (it is \
              tried again), failed (given up), skipped (the owner may not see it any more), lost \
              (another server had taken over)",
             metrics.results.clone(),
         );
         registry.register(
-            "delivery_duration_seconds",
+            "webhook_delivery_duration_seconds",
             "How long receivers of webhooks take to answer",
             metrics.seconds.clone(),
         );
         registry.register(
-            "deliveries_waiting",
+            "webhook_waiting_deliveries",
             "Deliveries that wait for webhooks that are enabled, as every server sees them",
             metrics.waiting.clone(),
         );
         registry.register(
-            "deliveries_oldest_seconds",
+            "webhook_oldest_delivery_seconds",
             "For how long the oldest of them has waited",
             metrics.oldest.clone(),
         );

@@ -9,7 +9,7 @@ use chrono::DateTime;
 use entities::{
     clock,
     webhook::{
-        lane::{AttemptOutcome, FailedAttempt},
+        lane::{AttemptOutcome, DisableCode, FailedAttempt},
         secret::WebhookSecret,
         targets::{ResolveError, TargetError, TargetRules},
     },
@@ -30,6 +30,8 @@ const IDLE: Duration = Duration::from_secs(30);
 const MOST_IDLE: usize = 2;
 /// Bytes of an answer that are read, and thrown away, so that its connection can be used again.
 const MOST_ANSWER_BYTES: usize = 4 << 10;
+/// How long reading them may take.
+const DRAIN_WITHIN: Duration = Duration::from_millis(500);
 /// Characters of a reason at most.
 const MOST_REASON_CHARS: usize = 300;
 
@@ -59,7 +61,7 @@ impl Sender {
         Self { client, timeout }
     }
 
-    /// How long an attempt may take in all.
+    /// How long an attempt may take, but for `DRAIN_WITHIN`.
     pub(super) fn timeout(&self) -> Duration {
         self.timeout
     }
@@ -69,13 +71,13 @@ impl Sender {
         let Ok(request) = request(message) else {
             return failed(None, TargetError::Malformed.to_string());
         };
-        let answering = async {
-            let (parts, body) = self.client.request(request).await?.into_parts();
-            drain(body).await;
-            Ok::<_, ClientError>(parts)
-        };
-        match tokio::time::timeout(self.timeout, answering).await {
-            Ok(Ok(parts)) => judge(parts.status, &parts.headers),
+        match tokio::time::timeout(self.timeout, self.client.request(request)).await {
+            Ok(Ok(answer)) => {
+                let (parts, body) = answer.into_parts();
+                // The status says what has become of it, however the body ends.
+                let _ = tokio::time::timeout(DRAIN_WITHIN, drain(body)).await;
+                judge(parts.status, &parts.headers)
+            }
             Ok(Err(error)) => failed(None, reason(&error)),
             Err(_) => failed(None, format!("No answer within {} seconds.", self.timeout.as_secs_f64())),
         }
@@ -117,7 +119,7 @@ fn judge(status: StatusCode, headers: &HeaderMap) -> AttemptOutcome {
         300..400 => format!("The receiver answered {status}; redirections are not followed."),
         _ => format!("The receiver answered {status}."),
     };
-    let disables = (status == StatusCode::GONE).then(|| why.clone());
+    let disables = (status == StatusCode::GONE).then_some(DisableCode::Gone);
     let retry_after = headers.get(header::RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?));
     AttemptOutcome::Failed(FailedAttempt { status: Some(status.as_u16()), why, retry_after, disables })
 }

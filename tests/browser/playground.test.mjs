@@ -141,7 +141,7 @@ test("no click on an example changes anything: what writes is filled in, and run
   mutations.length = 0;
   await page.getByRole("button", { name: "Examples" }).click();
   const groups = await page.locator(".xp-group").allInnerTexts();
-  assert.deepEqual(groups, ["First steps", "Workloads", "Forms", "Field data", "Accounts", "Federation"]);
+  assert.deepEqual(groups, ["First steps", "Workloads", "Forms", "Field data", "Webhooks", "Accounts", "Federation"]);
   const writing = page.getByRole("menuitem").filter({ hasText: "changes data" });
   const count = await writing.count();
   assert.ok(count >= 15, `${count} examples that write`);

@@ -276,3 +276,18 @@ for (const [app, title] of Object.entries(APPS)) {
     });
   });
 }
+
+test("the number of forms is that of now, by a live query of urql's edition", async () => {
+  await makeForm("Counted first");
+  const { page, context, sent } = await open("urql");
+  await signIn(page);
+  const total = async () => Number((await page.locator("#total").innerText()).match(/Forms in all: (\d+)/)?.[1]);
+  await until(async () => (await total()) > 0, "no number is shown");
+  for (let round = 0; round < 3; round++) {
+    const before = await total();
+    await makeForm(`Counted ${round}`);
+    await until(async () => (await total()) === before + 1, `${before} forms are still shown`);
+  }
+  assert.ok(!sent.some(({ query }) => query), "documents are sent by their id");
+  await context.close();
+});

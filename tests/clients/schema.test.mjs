@@ -28,10 +28,11 @@ test("the server, the command and the repository have the same text", async () =
   assert.ok(text === printed, "xp schema --api");
 });
 
-test("it has nothing of a federation, and only GraphQL's own directives", () => {
+test("it has nothing of a federation, and besides GraphQL's own directives only that of live queries", () => {
   for (const name of Object.keys(schema.getTypeMap())) assert.doesNotMatch(name, /^_(?!_)|federation__|link__/);
   for (const field of Object.keys(schema.getQueryType().getFields())) assert.doesNotMatch(field, /^_/);
-  assert.deepEqual(schema.getDirectives().filter((directive) => !isSpecifiedDirective(directive)), []);
+  const own = schema.getDirectives().filter((directive) => !isSpecifiedDirective(directive));
+  assert.deepEqual(own.map(({ name }) => name), ["live"]);
   const scalars = Object.values(schema.getTypeMap()).filter(isScalarType).filter((type) => !isSpecifiedScalarType(type));
   assert.deepEqual(scalars.map(({ name }) => name).sort(), ["DateTime", "JSON"]);
   assert.ok(scalars.every(({ specifiedByURL }) => specifiedByURL));

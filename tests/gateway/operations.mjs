@@ -42,6 +42,8 @@ function entities({ users, forms, ids }) {
     Submission: "id data formVersion user { displayName } form { title }",
     Location: "id timestamp latitude longitude user { displayName }",
     ActivityLog: "id actionType createdAt user { displayName } subject { __typename id }",
+    Webhook: "id url events isEnabled",
+    WebhookDelivery: "id event status createdAt",
   };
   const found = {};
   for (const [type, selection] of Object.entries(columns)) {

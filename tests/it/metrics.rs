@@ -44,8 +44,8 @@ const FIGURES: [&str; 32] = [
     "tokio_global_queue_depth ",
     "tokio_worker_busy_seconds_total ",
     "tokio_worker_parks_total ",
-    "webhook_deliveries_waiting 0",
-    "webhook_deliveries_oldest_seconds 0",
+    "webhook_waiting_deliveries 0",
+    "webhook_oldest_delivery_seconds 0",
     "webhook_delivery_duration_seconds_count 0",
 ];
 

@@ -20,10 +20,16 @@ async function listens(port) {
   }).finally(() => socket.destroy());
 }
 
+/** Has signs that URLs escape. */
+const NATS_PASSWORD = "p@ss/word";
+
+const started = new Set();
+process.once("exit", () => started.forEach((broker) => broker.signal("SIGKILL")));
+
 class Broker {
   constructor(name, url, [program, ...words], { port, cwd, env, onClose = () => {} }) {
     Object.assign(this, { name, url, program, words, port, cwd, env, onClose });
-    process.once("exit", () => this.signal("SIGKILL"));
+    started.add(this);
   }
 
   /** Starts it, on its port and with what it has stored. */
@@ -66,10 +72,15 @@ export async function startRedis() {
   return new Broker("Redis", `redis://127.0.0.1:${port}`, ["redis-server", ...options], { port, cwd }).start();
 }
 
+/** How to connect to NATS beside the server. */
+export const natsOptions = (broker) => ({ servers: `127.0.0.1:${broker.port}`, user: "xp", pass: NATS_PASSWORD });
+
 export async function startNats() {
   const [port, cwd] = [await freePort(), scratch("nats")];
-  const options = ["--addr", "127.0.0.1", "--port", `${port}`, "--jetstream", "--store_dir", cwd];
-  return new Broker("NATS", `nats://127.0.0.1:${port}`, ["nats-server", ...options], { port, cwd }).start();
+  const account = ["--user", "xp", "--pass", NATS_PASSWORD];
+  const options = ["--addr", "127.0.0.1", "--port", `${port}`, "--jetstream", "--store_dir", cwd, ...account];
+  const url = `nats://xp:${encodeURIComponent(NATS_PASSWORD)}@127.0.0.1:${port}`;
+  return new Broker("NATS", url, ["nats-server", ...options], { port, cwd }).start();
 }
 
 export async function startRabbit() {

@@ -28,7 +28,9 @@ const QUERY = "query($form: ID!) @live { form(id: $form) { id title submissionCo
 /** A server, who asks, and forms with submissions. */
 async function served(t) {
   const bounds = ["SOCKETS_PER_ACCOUNT", "SUBSCRIPTIONS_PER_ACCOUNT", "CONNECTIONS_PER_ADDRESS"];
-  const xp = await start(Object.fromEntries(bounds.map((bound) => [`XP_HTTP_MAX_${bound}`, `${4 * COUNT}`])));
+  const many = Object.fromEntries(bounds.map((bound) => [`XP_HTTP_MAX_${bound}`, `${4 * COUNT}`]));
+  // On a busy machine.
+  const xp = await start({ ...many, XP_HTTP_REQUEST_TIMEOUT: "30s" });
   t.after(() => xp.end("SIGKILL"));
   const token = await xp.mint("editor@example.com", 86_400);
   const collector = await xp.mint("collector@example.com", 86_400);
@@ -88,8 +90,6 @@ test(`${CYCLES} live queries that are opened and closed leave nothing behind`, a
   const many = async (from, to) => {
     for (let done = from; done < to; done += AT_ONCE) {
       await Promise.all(Array.from({ length: AT_ONCE }, (_, index) => comeAndGo(world, done + index)));
-      // While some of them are told.
-      await submit(xp, world.collector, world.forms[done % FORMS], done);
     }
     await expectNone(xp);
     await pause(500);

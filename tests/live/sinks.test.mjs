@@ -11,7 +11,7 @@ import { CloudEvent } from "cloudevents";
 import { connect as connectNats } from "nats";
 
 import { scratch } from "../processes.mjs";
-import { startNats, startRabbit, startRedis } from "./brokers.mjs";
+import { natsOptions, startNats, startRabbit, startRedis } from "./brokers.mjs";
 import { startPostgres } from "./postgres.mjs";
 import { pause, start } from "./xp.mjs";
 
@@ -78,7 +78,7 @@ const READERS = {
     return texts;
   },
   async nats() {
-    const connection = await connectNats({ servers: brokers.nats.url });
+    const connection = await connectNats(natsOptions(brokers.nats));
     const manager = await connection.jetstreamManager();
     const { state } = await manager.streams.info("XP_EVENTS");
     const texts = [];

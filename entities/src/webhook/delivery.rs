@@ -227,21 +227,56 @@ pub(super) async fn remove_of(
     transaction.execute("webhook_delivery.remove", "webhook_deliveries", sql).await
 }
 
-/// Deliveries that may go: finished before this moment, or noted before it and waiting for a webhook that is disabled; and
-/// those of webhooks that were removed.
+/// Deliveries that may go: finished before this moment, or noted before it and waiting since then; and those of webhooks that were
+/// removed. One statement for each, which an index answers: there may be very many rows that stay.
 pub(crate) async fn old(
     database: &Database,
     before: Time,
     most: u64,
 ) -> Result<Vec<WebhookDeliveryId>, Error> {
-    let mut sql = database.sql();
-    sql.push("SELECT t.id").from("webhook_deliveries").push(" WHERE t.finished_at < ").bind(before);
-    sql.push(" OR NOT EXISTS (SELECT 1 FROM webhooks w WHERE w.id = t.webhook_id) OR (t.status = 'PENDING'");
-    sql.push(" AND t.created_at < ").bind(before);
-    sql.push(" AND NOT EXISTS (SELECT 1 FROM webhooks w WHERE w.id = t.webhook_id AND w.is_enabled)) LIMIT ");
-    sql.bind(most as i64);
+    let (database, most) = (database.on_primary(), most as i64);
+    let select = || {
+        let mut sql = database.sql();
+        sql.push("SELECT t.id").from("webhook_deliveries").push(" WHERE ");
+        sql
+    };
     let read = |cells: &mut Cells<'_>| cells.next();
-    database.on_primary().fetch("webhook_delivery.old", "webhook_deliveries", sql, read).await
+    let mut finished = select();
+    finished.push("t.finished_at < ").bind(before).push(" LIMIT ").bind(most);
+    let found = database.fetch("webhook_delivery.old", "webhook_deliveries", finished, read).await?;
+    if !found.is_empty() {
+        return Ok(found);
+    }
+    let mut waiting = select();
+    waiting.push("t.created_at < ").bind(before).push(" AND t.status = 'PENDING'");
+    waiting.push(" AND (t.last_attempt_at IS NULL OR t.last_attempt_at < ").bind(before).push(") LIMIT ");
+    waiting.bind(most);
+    let found = database.fetch("webhook_delivery.old_waiting", "webhook_deliveries", waiting, read).await?;
+    if !found.is_empty() {
+        return Ok(found);
+    }
+    let removed = removed_webhooks(&database).await?;
+    if removed.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut orphans = select();
+    orphans.push("t.webhook_id").any_id(&removed).push(" LIMIT ").bind(most);
+    database.fetch("webhook_delivery.orphans", "webhook_deliveries", orphans, read).await
+}
+
+/// Some webhooks that were removed and have deliveries. Goes from one webhook to the next in the index, however many deliveries each has.
+async fn removed_webhooks(database: &Database) -> Result<Vec<WebhookId>, Error> {
+    let mut sql = database.sql();
+    sql.push(
+        "WITH RECURSIVE told (id) AS (
+            SELECT (SELECT d.webhook_id FROM webhook_deliveries d ORDER BY d.webhook_id LIMIT 1)
+            UNION ALL SELECT (SELECT d.webhook_id FROM webhook_deliveries d WHERE d.webhook_id > told.id
+                ORDER BY d.webhook_id LIMIT 1) FROM told WHERE told.id IS NOT NULL
+        ) SELECT t.id FROM told t WHERE t.id IS NOT NULL
+            AND NOT EXISTS (SELECT 1 FROM webhooks w WHERE w.id = t.id) LIMIT 100",
+    );
+    let read = |cells: &mut Cells<'_>| cells.next();
+    database.fetch("webhook_delivery.removed_webhooks", "webhook_deliveries", sql, read).await
 }
 
 /// Removes these.

@@ -226,7 +226,9 @@ async fn note(transaction: &SqlTransaction, occurrences: &[Occurrence]) -> Resul
         let insert = delivery::Entity::insert_many(chunk.iter().cloned());
         transaction.write("webhook_delivery.insert", delivery::Entity, &insert).await?;
     }
-    let lanes: Vec<_> = lanes.into_iter().collect();
+    let mut lanes: Vec<_> = lanes.into_iter().collect();
+    // They are locked in the order in which others lock several lanes of a webhook.
+    lanes.sort_unstable();
     for chunk in lanes.chunks(CHUNK) {
         lane::wake(transaction, chunk, false).await?;
     }

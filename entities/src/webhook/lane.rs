@@ -89,6 +89,28 @@ pub enum AttemptOutcome {
     Failed(FailedAttempt),
 }
 
+/// Why the server disables a webhook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DisableCode {
+    /// The receiver answers that it is gone.
+    Gone,
+    /// Nothing could be delivered for days.
+    Failing,
+    /// Its secret cannot be read: nothing was sent, and what waits goes on waiting.
+    Secret,
+}
+
+impl DisableCode {
+    /// As it is logged: without what the receiver says, which may have names of hosts.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Gone => "GONE",
+            Self::Failing => "FAILING",
+            Self::Secret => "SECRET",
+        }
+    }
+}
+
 /// An attempt that failed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FailedAttempt {
@@ -98,8 +120,8 @@ pub struct FailedAttempt {
     pub why: String,
     /// After how long it wants to be asked again.
     pub retry_after: Option<Duration>,
-    /// No further attempt can succeed: the webhook is to be disabled for this reason.
-    pub disables: Option<String>,
+    /// No further attempt can succeed: the webhook is to be disabled.
+    pub disables: Option<DisableCode>,
 }
 
 /// What follows from an attempt.
@@ -113,8 +135,8 @@ pub enum Settled {
     Rests {
         /// The delivery is tried again later.
         is_tried_again: bool,
-        /// The webhook was disabled.
-        is_disabled: bool,
+        /// Why the webhook was disabled, if it was.
+        disabled: Option<DisableCode>,
     },
 }
 
@@ -135,11 +157,34 @@ pub(super) async fn wake(
     transaction.execute("webhook_lane.wake", "webhook_lanes", sql).await.map(drop)
 }
 
-/// Tries all that waits for a webhook again, with all its time before it.
+/// Locks the lanes of a webhook, always in one order. Whoever changes several of them, or the webhook as well, does this first, since
+/// deliverers lock their lane before the webhook.
+pub(super) async fn lock_all(transaction: &SqlTransaction, webhook: WebhookId) -> Result<(), Error> {
+    let mut sql = transaction.sql();
+    if !sql.is_postgres() {
+        // There is one writer.
+        return Ok(());
+    }
+    sql.push("SELECT 1").from("webhook_lanes").push(" WHERE t.webhook_id = ").bind(webhook);
+    sql.push(" ORDER BY t.form_id FOR UPDATE");
+    transaction.fetch("webhook_lane.lock_all", "webhook_lanes", sql, |_| Ok(())).await.map(drop)
+}
+
+/// Nothing is delivered to a webhook any more, until `wake_all`. Its lanes are locked.
+pub(super) async fn rest_all(transaction: &SqlTransaction, webhook: WebhookId) -> Result<(), Error> {
+    let mut sql = transaction.sql();
+    sql.push("UPDATE webhook_lanes SET due_at = NULL WHERE due_at IS NOT NULL AND webhook_id = ")
+        .bind(webhook);
+    transaction.execute("webhook_lane.rest_all", "webhook_lanes", sql).await.map(drop)
+}
+
+/// Tries all that waits for a webhook again, with all its time before it. Its lanes are locked.
 pub(super) async fn wake_all(transaction: &SqlTransaction, webhook: WebhookId) -> Result<(), Error> {
     let mut sql = transaction.sql();
     sql.push("UPDATE webhook_lanes SET due_at = ").now_and(Duration::ZERO);
-    sql.push(" WHERE due_at IS NOT NULL AND webhook_id = ").bind(webhook);
+    sql.push(" WHERE webhook_id = ").bind(webhook);
+    sql.push(" AND EXISTS (SELECT 1 FROM webhook_deliveries d WHERE d.webhook_id = webhook_lanes.webhook_id");
+    sql.push(" AND d.form_id = webhook_lanes.form_id AND d.status = 'PENDING')");
     transaction.execute("webhook_lane.wake_all", "webhook_lanes", sql).await?;
     let mut sql = transaction.sql();
     sql.push(
@@ -154,16 +199,25 @@ fn push_due(sql: &mut Sql) {
     sql.push(" AND (t.leased_until IS NULL OR t.leased_until <= ").now_and(Duration::ZERO).push(")");
 }
 
-/// The webhooks for which something is to be delivered now and nobody is at it, so many at most, those that have waited longest first.
+/// The webhooks for which something is to be delivered now and nobody is at it, so many at most, those that have waited longest first;
+/// `but_failing`: without those that fail.
 ///
 /// # Errors
 /// The database's.
-pub async fn due(store: &Store, but: &[WebhookId], most: usize) -> Result<Vec<DueWebhook>, Error> {
+pub async fn due(
+    store: &Store,
+    but: &[WebhookId],
+    but_failing: bool,
+    most: usize,
+) -> Result<Vec<DueWebhook>, Error> {
     let database = store.database().on_primary();
     let mut sql = database.sql();
     sql.push("SELECT w.id, w.failing_since IS NOT NULL").from("webhook_lanes");
     sql.push(" JOIN webhooks w ON w.id = t.webhook_id WHERE w.is_enabled AND ");
     push_due(&mut sql);
+    if but_failing {
+        sql.push(" AND w.failing_since IS NULL");
+    }
     if !but.is_empty() {
         sql.push(" AND NOT (t.webhook_id").any_id(but).push(")");
     }
@@ -220,14 +274,19 @@ impl LaneLease {
         Ok(transaction.execute("webhook_lane.keep", "webhook_lanes", sql).await? > 0)
     }
 
-    /// Gives the lease back; `due`: when something is to be delivered next.
+    /// Gives the lease back; `due`: when something is to be delivered next, unless the webhook is disabled.
     async fn rest(&self, transaction: &SqlTransaction, due: Option<Duration>) -> Result<(), Error> {
         let mut sql = transaction.sql();
         sql.push("UPDATE webhook_lanes SET lease = NULL, leased_until = NULL, due_at = ");
         match due {
-            Some(later) => sql.now_and(later),
-            None => sql.push("NULL"),
-        };
+            Some(later) => {
+                sql.push(
+                    "CASE WHEN EXISTS (SELECT 1 FROM webhooks w WHERE w.id = webhook_id AND w.is_enabled)",
+                );
+                sql.push(" THEN ").now_and(later).push(" END");
+            }
+            None => drop(sql.push("NULL")),
+        }
         self.push_held(&mut sql);
         transaction.execute("webhook_lane.rest", "webhook_lanes", sql).await.map(drop)
     }
@@ -270,53 +329,84 @@ impl LaneLease {
         outcome: &AttemptOutcome,
         lease: Duration,
     ) -> Result<Settled, Error> {
+        let now = clock::now();
+        let mut verdict = AttemptVerdict::of(webhook, delivery, outcome, now);
         let mut transaction = Transaction::begin(store).await?;
+        if verdict.disabled.is_some() {
+            lock_all(&transaction, self.webhook).await?;
+        }
         if !self.keep(&transaction, lease).await? {
             return Ok(Settled::Lost);
         }
-        let now = clock::now();
-        let verdict = AttemptVerdict::of(webhook, delivery, outcome, now);
+        let is_noted = note_state(&transaction, webhook, outcome, &verdict, now).await?;
+        if let (Some(_), false, AttemptOutcome::Failed(failed)) = (&verdict.disabled, is_noted, outcome) {
+            // It was changed since this attempt began: what the attempt says is of the webhook before.
+            verdict = AttemptVerdict::again(delivery, failed, now);
+        }
         note(&transaction, delivery, outcome, &verdict, now).await?;
+        if verdict.gives_up_lane {
+            give_up_old(&transaction, self, now).await?;
+        }
+        let disabled = verdict.disabled.as_ref().map(|(code, _)| *code);
         let settled = match verdict.again {
+            _ if disabled.is_some() => {
+                self.rest(&transaction, None).await?;
+                rest_all(&transaction, self.webhook).await?;
+                Settled::Rests { is_tried_again: verdict.status == DeliveryStatus::Pending, disabled }
+            }
             Some(later) => {
                 self.rest(&transaction, Some(later)).await?;
-                Settled::Rests { is_tried_again: true, is_disabled: verdict.disabled.is_some() }
+                Settled::Rests { is_tried_again: true, disabled }
             }
             // After the lane was locked: what was noted before is seen, what is noted later waits for this.
-            None if verdict.disabled.is_none() && has_more(&transaction, self).await? => Settled::Next,
+            None if has_more(&transaction, self).await? => Settled::Next,
             None => {
-                let due = has_more(&transaction, self).await?.then_some(Duration::ZERO);
-                self.rest(&transaction, due).await?;
-                Settled::Rests { is_tried_again: false, is_disabled: verdict.disabled.is_some() }
+                self.rest(&transaction, None).await?;
+                Settled::Rests { is_tried_again: false, disabled }
             }
         };
-        let change = match outcome {
-            AttemptOutcome::Delivered { .. } if webhook.failing_since.is_some() => Some(None),
-            AttemptOutcome::Failed(_) if webhook.failing_since.is_none() => Some(Some(now)),
-            _ => None,
+        if is_noted {
+            transaction.changed(ChangeEvent::Webhook { id: webhook.id });
+        }
+        let Some(code) = disabled else {
+            transaction.commit_unlogged().await?;
+            return Ok(settled);
         };
-        if change.is_none() && verdict.disabled.is_none() {
-            transaction.commit_unlogged().await?;
-            return Ok(settled);
-        }
-        let mut sql = transaction.sql();
-        sql.push("UPDATE webhooks SET failing_since = ").bind(change.unwrap_or(webhook.failing_since));
-        if let Some(reason) = &verdict.disabled {
-            sql.push(", is_enabled = FALSE, disabled_at = ").bind(now);
-            sql.push(", disabled_reason = ").bind(reason.clone());
-        }
-        sql.push(" WHERE id = ").bind(webhook.id);
-        transaction.execute("webhook.note_state", "webhooks", sql).await?;
-        transaction.changed(ChangeEvent::Webhook { id: webhook.id });
-        if verdict.disabled.is_none() {
-            transaction.commit_unlogged().await?;
-            return Ok(settled);
-        }
         let (action, subject) = (Action::WebhookDisable, Some((NodeKind::Webhook, webhook.id.0)));
-        let metadata = serde_json::json!({ "reason": verdict.disabled });
+        let metadata = serde_json::json!({ "reason": code.as_str() });
         transaction.commit(ActivityEntry { user: None, action, subject, metadata }).await?;
         Ok(settled)
     }
+}
+
+/// Notes what an attempt says of its webhook: since when it fails, and that it is disabled. Not where somebody has changed or disabled it
+/// since the attempt began. Whether anything was noted.
+async fn note_state(
+    transaction: &SqlTransaction,
+    webhook: &Webhook,
+    outcome: &AttemptOutcome,
+    verdict: &AttemptVerdict,
+    now: Time,
+) -> Result<bool, Error> {
+    let change = match outcome {
+        AttemptOutcome::Delivered { .. } if webhook.failing_since.is_some() => Some(None),
+        AttemptOutcome::Failed(_) if webhook.failing_since.is_none() => Some(Some(now)),
+        _ => None,
+    };
+    if change.is_none() && verdict.disabled.is_none() {
+        return Ok(false);
+    }
+    let mut sql = transaction.sql();
+    sql.push("UPDATE webhooks SET failing_since = ").bind(change.unwrap_or(webhook.failing_since));
+    if let Some((_, reason)) = &verdict.disabled {
+        sql.push(", is_enabled = FALSE, disabled_at = ").bind(now);
+        sql.push(", disabled_reason = ").bind(reason.clone());
+    }
+    sql.push(" WHERE id = ")
+        .bind(webhook.id)
+        .push(" AND is_enabled AND updated_at = ")
+        .bind(webhook.updated_at);
+    Ok(transaction.execute("webhook.note_state", "webhooks", sql).await? > 0)
 }
 
 /// What follows from an attempt for its delivery and its webhook.
@@ -324,39 +414,66 @@ struct AttemptVerdict {
     status: DeliveryStatus,
     /// After how long it is tried again.
     again: Option<Duration>,
-    /// Why the webhook is disabled.
-    disabled: Option<String>,
+    /// Why the webhook is disabled, in words for its owner.
+    disabled: Option<(DisableCode, String)>,
+    /// What has waited behind this delivery for as long as it was tried is given up with it.
+    gives_up_lane: bool,
 }
 
 impl AttemptVerdict {
+    fn done(status: DeliveryStatus) -> Self {
+        Self { status, again: None, disabled: None, gives_up_lane: false }
+    }
+
     fn of(webhook: &Webhook, delivery: &delivery::Model, outcome: &AttemptOutcome, now: Time) -> Self {
         let failed = match outcome {
-            AttemptOutcome::Delivered { .. } => {
-                return Self { status: DeliveryStatus::Delivered, again: None, disabled: None };
-            }
-            AttemptOutcome::Skipped => {
-                return Self { status: DeliveryStatus::Skipped, again: None, disabled: None };
-            }
+            AttemptOutcome::Delivered { .. } => return Self::done(DeliveryStatus::Delivered),
+            AttemptOutcome::Skipped => return Self::done(DeliveryStatus::Skipped),
             AttemptOutcome::Failed(failed) => failed,
         };
-        if let Some(reason) = &failed.disables {
-            return Self { status: DeliveryStatus::Failed, again: None, disabled: Some(reason.clone()) };
+        if let Some(code) = failed.disables {
+            let status =
+                if code == DisableCode::Secret { DeliveryStatus::Pending } else { DeliveryStatus::Failed };
+            return Self { disabled: Some((code, failed.why.clone())), ..Self::done(status) };
         }
-        let give_up = TimeDelta::from_std(GIVE_UP_AFTER).unwrap_or_default();
-        let has_failed_for_long = webhook.failing_since.is_some_and(|since| now - since >= give_up);
-        let disabled = has_failed_for_long
-            .then(|| format!("No delivery has succeeded for 3 days. The last one: {}", failed.why));
-        let attempt = delivery.attempts.unsigned_abs().saturating_add(1);
-        let pause = pause_after(attempt, failed.retry_after);
-        let first = delivery.first_attempt_at.unwrap_or(now);
-        let is_last = now - first >= give_up;
-        // The last attempt is at the end of that time.
-        let left = (first + give_up - now).to_std().unwrap_or_default();
-        if is_last {
-            return Self { status: DeliveryStatus::Failed, again: None, disabled };
+        let mut verdict = Self::again(delivery, failed, now);
+        if webhook.failing_since.is_some_and(|since| now - since >= give_up_after()) {
+            let reason = format!("No delivery has succeeded for 3 days. The last one: {}", failed.why);
+            verdict.disabled = Some((DisableCode::Failing, reason));
+            // What waits goes on waiting for the webhook to be enabled.
+            verdict.gives_up_lane = false;
         }
-        Self { status: DeliveryStatus::Pending, again: Some(pause.min(left)), disabled }
+        verdict
     }
+
+    /// Without anything that follows for the webhook.
+    fn again(delivery: &delivery::Model, failed: &FailedAttempt, now: Time) -> Self {
+        let first = delivery.first_attempt_at.unwrap_or(now);
+        if now - first >= give_up_after() {
+            return Self { gives_up_lane: true, ..Self::done(DeliveryStatus::Failed) };
+        }
+        let attempt = delivery.attempts.unsigned_abs().saturating_add(1);
+        let pause = pause_after(attempt, (now - first).to_std().unwrap_or_default(), failed.retry_after);
+        // The last attempt is at the end of that time.
+        let left = (first + give_up_after() - now).to_std().unwrap_or_default();
+        Self { again: Some(pause.min(left)), ..Self::done(DeliveryStatus::Pending) }
+    }
+}
+
+fn give_up_after() -> TimeDelta {
+    TimeDelta::from_std(GIVE_UP_AFTER).unwrap_or_default()
+}
+
+/// Gives up what waits in a lane since before the delivery that was given up just now was tried first. What is delivered once more waits
+/// since somebody asked for that, and is not meant.
+async fn give_up_old(transaction: &SqlTransaction, lane: &LaneLease, now: Time) -> Result<(), Error> {
+    let mut sql = transaction.sql();
+    sql.push("UPDATE webhook_deliveries SET status = ").bind(DeliveryStatus::Failed.as_str());
+    sql.push(", next_attempt_at = NULL, finished_at = ").bind(now);
+    sql.push(", last_error = ").bind("Given up unsent: what it waited for has failed for 3 days.");
+    sql.push(" WHERE webhook_id = ").bind(lane.webhook).push(" AND form_id = ").bind(lane.form);
+    sql.push(" AND status = 'PENDING' AND attempts = 0 AND created_at < ").bind(now - give_up_after());
+    transaction.execute("webhook_delivery.give_up", "webhook_deliveries", sql).await.map(drop)
 }
 
 /// Writes down an attempt.
@@ -370,7 +487,11 @@ async fn note(
     let (code, why, is_attempt) = match outcome {
         AttemptOutcome::Delivered { status } => (Some(*status), None, true),
         AttemptOutcome::Skipped => (None, None, false),
-        AttemptOutcome::Failed(failed) => (failed.status, Some(failed.why.clone()), true),
+        AttemptOutcome::Failed(failed) => {
+            // Nothing was sent without a secret.
+            let is_attempt = failed.disables != Some(DisableCode::Secret);
+            (failed.status, Some(failed.why.clone()), is_attempt)
+        }
     };
     let mut sql = transaction.sql();
     sql.push("UPDATE webhook_deliveries SET status = ").bind(verdict.status.as_str());

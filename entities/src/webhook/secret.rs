@@ -62,14 +62,18 @@ impl WebhookSecret {
 }
 
 impl Model {
-    /// What its deliveries are signed with at this moment: its secret, and while that is new the one before. None where it
-    /// was sealed with another secret of the server.
+    /// What its deliveries are signed with at this moment: its secret, and while that is new the one before, if it can be
+    /// opened. None where the secret was sealed with another secret of the server.
     pub fn secrets(&self, secret: &Secret, now: Time) -> Vec<WebhookSecret> {
         let before = self.previous_secret.as_ref().filter(|_| self.is_before_good(now));
-        let sealed = [Some(&self.secret), before].into_iter().flatten();
-        let opened: Option<Vec<_>> =
-            sealed.map(|sealed| WebhookSecret::open(secret, self.id, sealed)).collect();
-        opened.unwrap_or_default()
+        let Some(own) = WebhookSecret::open(secret, self.id, &self.secret) else { return Vec::new() };
+        let before = before.and_then(|sealed| WebhookSecret::open(secret, self.id, sealed));
+        [Some(own), before].into_iter().flatten().collect()
+    }
+
+    /// Its secret as it is stored, to be kept beside a new one; none where it cannot be opened.
+    pub(super) fn usable_secret(&self, secret: &Secret) -> Option<Hidden> {
+        WebhookSecret::open(secret, self.id, &self.secret).map(|_| self.secret.clone())
     }
 
     fn is_before_good(&self, now: Time) -> bool {

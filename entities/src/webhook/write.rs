@@ -133,6 +133,9 @@ pub async fn update(
     if update.is_enabled == Some(true) {
         consumer::begin(&transaction, CONSUMER, position).await?;
     }
+    if update.is_enabled.is_some() || update.url.is_some() {
+        lane::lock_all(&transaction, id).await?;
+    }
     let Some(webhook) = find_locked(&transaction, scope, id).await? else {
         return Ok(Err(WebhookError::NotFound));
     };
@@ -141,6 +144,11 @@ pub async fn update(
     let mut fields = Vec::new();
     if let Some(url) = update.url {
         fields.push("url");
+        if url != webhook.url && webhook.is_enabled && update.is_enabled != Some(false) {
+            // What the address before has failed says nothing of this one.
+            changed.failing_since = Set(None);
+            lane::wake_all(&transaction, id).await?;
+        }
         changed.url = Set(url);
     }
     if let Some(events) = update.events {
@@ -176,6 +184,7 @@ pub async fn update(
             fields.push("isEnabled");
             changed.is_enabled = Set(false);
             changed.disabled_at = Set(Some(now));
+            lane::rest_all(&transaction, id).await?;
         }
         _ => {}
     }
@@ -200,11 +209,12 @@ pub async fn rotate_secret(
         return Ok(Err(WebhookError::NotFound));
     };
     let now = clock::now();
+    let before = webhook.usable_secret(sealing);
     let changed = ActiveModel {
         id: Unchanged(id),
         secret: Set(secret.seal(sealing, id)),
-        previous_secret: Set(Some(webhook.secret)),
-        previous_secret_until: Set(Some(now + BOTH_SIGN)),
+        previous_secret_until: Set(before.as_ref().map(|_| now + BOTH_SIGN)),
+        previous_secret: Set(before),
         updated_at: Set(now),
         ..Default::default()
     };
@@ -219,6 +229,7 @@ pub async fn rotate_secret(
 /// The database's.
 pub async fn delete(store: &Store, scope: &Scope, actor: UserId, id: WebhookId) -> ChangedWebhook {
     let transaction = Transaction::begin(store).await?;
+    lane::lock_all(&transaction, id).await?;
     if find_locked(&transaction, scope, id).await?.is_none() {
         return Ok(Err(WebhookError::NotFound));
     }

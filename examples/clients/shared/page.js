@@ -11,11 +11,12 @@ import { createOutbox } from "./outbox.js";
  *   shows the forms, and again whenever one changes
  * @property {(id: string, title: string) => Promise<void>} rename shows the new title before the server has answered
  * @property {(formId: string, listener: (submission: {id: string}) => void) => void} listen
+ * @property {(show: (count: number) => void) => void} [watchTotal] shows how many forms there are, and again whenever that changes
  * @property {(submissions: object[]) => Promise<{userErrors: object[]}[]>} submit
  */
 
 /** @param {App} app */
-export function start({ title, session, listForms, rename, listen, submit }) {
+export function start({ title, session, listForms, rename, listen, watchTotal, submit }) {
   document.title = title;
   const root = document.getElementById("app");
   root.innerHTML = `
@@ -27,7 +28,7 @@ export function start({ title, session, listForms, rename, listen, submit }) {
     </form>
     <p id="who" role="status"></p>
     <p id="problem" role="alert"></p>
-    <section aria-label="Forms" hidden><ul></ul><button id="more" type="button">More</button></section>
+    <section aria-label="Forms" hidden><ul></ul><p id="total"></p><button id="more" type="button">More</button></section>
     <section aria-label="Submissions" hidden>
       <p>Waiting to be sent: <output id="waiting">0</output></p>
       <button id="submit" type="button">Submit to the first form</button>
@@ -70,6 +71,7 @@ export function start({ title, session, listForms, rename, listen, submit }) {
       find("#submit").onclick = () => outbox.add({ formId: first, data: { name: "Example", number: Date.now() % 1000 } });
     });
     find("#more").onclick = () => attempt(list.more);
+    watchTotal?.((count) => (find("#total").textContent = `Forms in all: ${count}`));
   }
 
   function row({ id, title, submissionCount }) {

@@ -8,15 +8,19 @@ import { endpoint } from "../shared/endpoint.js";
 import { start } from "../shared/page.js";
 import { createSession } from "../shared/session.js";
 import { createSocket } from "../shared/socket.js";
+import { liveExchange } from "./live.js";
 
-const { FormsDocument, RenameDocument, SubmitDocument, SubmittedDocument } = documents;
+const { FormsDocument, RenameDocument, SubmitDocument, SubmittedDocument, TotalDocument } = documents;
 const session = createSession(endpoint);
 const socket = createSocket(session);
 
 const nameOf = (document) => document.definitions[0].name.value;
 // By name: the cache makes documents of its own from these, which keep the name.
 const hashes = new Map(
-  [FormsDocument, RenameDocument, SubmitDocument, SubmittedDocument].map((document) => [nameOf(document), document.__meta__.hash]),
+  [FormsDocument, RenameDocument, SubmitDocument, SubmittedDocument, TotalDocument].map((document) => [
+    nameOf(document),
+    document.__meta__.hash,
+  ]),
 );
 
 const client = new Client({
@@ -28,6 +32,7 @@ const client = new Client({
   },
   preferGetMethod: false,
   exchanges: [
+    liveExchange(({ query, variables }, sink) => socket.subscribe(hashes.get(nameOf(query)), variables, sink)),
     cacheExchange({
       // What has no id is part of what it was asked with.
       keys: { CreateSubmissionsPayload: () => null, SubmissionPayload: () => null, FormPayload: () => null },
@@ -88,6 +93,11 @@ start({
   listen(formId, listener) {
     client.subscription(SubmittedDocument, { formId }).subscribe(({ data }) => {
       if (data) listener(data.submissionChanged);
+    });
+  },
+  watchTotal(show) {
+    client.query(TotalDocument, {}).subscribe(({ data }) => {
+      if (data) show(data.forms.totalCount);
     });
   },
   async submit(submissions) {

@@ -12,8 +12,9 @@ pub const THROTTLE: &str = "throttle";
 /// In so many milliseconds there is one answer at most: where nothing else is said, and the least and the most that may be said.
 pub const PAUSE: (u64, u64, u64) = (200, 50, 60_000);
 
-const ABOUT: &str = "Over WebSocket, server-sent events or multipart: the answer, and again whenever something that \
-                     it was made of is written and changes it. Over plain HTTP: the answer, once.";
+const ABOUT: &str = "Over WebSocket, server-sent events or multipart: the answer, and again whenever \
+                     something that it was made of is written and changes it. Over plain HTTP: the \
+                     answer, once.";
 const ABOUT_THROTTLE: &str = "At most one answer in so many milliseconds, 50 to 60000.";
 
 /// Its definition in SDL, for client tools.

@@ -336,7 +336,12 @@ impl LiveQuery {
         let (caller, taken) = (&self.asked.0.caller, Taken::default());
         let owner = self.graph.inner.bounds(&self.viewer, caller, &taken).owner;
         let shared = self.names.as_ref().zip(self.watch.position()).filter(|_| !self.is_apart);
-        let Some((names, position)) = shared else { return Arc::new(runs.alone(&owner, run()).await) };
+        let Some((names, position)) = shared else {
+            let (runs, running) = (Arc::clone(runs), run());
+            // In a task of its own, as those that are shared: one whose reader is slow must not stand still.
+            let task = tokio::spawn(async move { runs.alone(&owner, running).await });
+            return Arc::new(task.await.expect("an execution does not panic and is not aborted"));
+        };
         let looks = self.last.as_ref().map_or(Looked::AtViewer, |last| last.looked);
         runs.of((&owner, names), looks, position, run).await
     }

@@ -1,7 +1,13 @@
 //! Which addresses are called, through the graph and by whoever connects. Each network by itself is in the tests of
 //! `entities::webhook::targets`.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use entities::{
     Role,
@@ -50,6 +56,48 @@ async fn names_are_looked_up_when_a_webhook_is_made_and_when_it_is_called() {
         assert_eq!((&noted[0]["status"], &noted[0]["lastError"]), (&json!("PENDING"), &json!(why)));
         assert_eq!(receiver.got("hook").len(), 0);
         running.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn only_who_may_change_a_webhook_has_names_looked_up() {
+    for app in TestApp::both_own().await {
+        let looked_up = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&looked_up);
+        let lookup: Lookup = Arc::new(move |_, port| {
+            count.fetch_add(1, Ordering::SeqCst);
+            async move { Ok(vec![SocketAddr::from(([10, 0, 0, 1], port))]) }.boxed()
+        });
+        let app = app.that_calls(TargetRules::default().looking_up(lookup));
+        let editor = app.as_role(Role::Editor);
+        let input = json!({ "url": "https://192.0.1.1/", "events": ["SUBMISSION_CREATED"] });
+        let (webhook, _) = create(&editor, input).await;
+        let none = "00000000-0000-7000-8000-000000000000";
+        let update = async |role: Role, id: &str, url: &str| {
+            let query = "mutation($input: UpdateWebhookInput!) { updateWebhook(input: $input) {
+                userErrors { code path } } }";
+            let input = json!({ "id": id, "url": url });
+            let data = app.as_role(role).run(query, json!({ "input": input })).await.expect_data(query);
+            text(&data["updateWebhook"]["userErrors"][0]["code"])
+        };
+        for url in ["https://db.internal/", "https://10.0.0.1/", "https://192.0.1.1/", "nonsense"] {
+            for (role, id) in [(Role::Viewer, none), (Role::Viewer, &webhook), (Role::Manager, &webhook)] {
+                assert_eq!(update(role, id, url).await, "NOT_FOUND", "{role:?} {id} {url}");
+            }
+        }
+        assert_eq!(looked_up.load(Ordering::SeqCst), 0);
+        assert_eq!(update(Role::Editor, &webhook, "https://db.internal/").await, "INVALID");
+        assert_eq!(looked_up.load(Ordering::SeqCst), 1);
+        // Whoever may not make webhooks any more may not direct the one that is left elsewhere.
+        let account = TestApp::account(Role::Viewer).to_string();
+        let viewer = if app.is_postgres() {
+            format!("'{account}'")
+        } else {
+            format!("x'{}'", account.replace('-', ""))
+        };
+        app.sql(&format!("update webhooks set owner_id = {viewer} where url = 'https://192.0.1.1/'")).await;
+        assert_eq!(update(Role::Viewer, &webhook, "https://db.internal/").await, "NOT_ALLOWED");
+        assert_eq!(looked_up.load(Ordering::SeqCst), 1);
     }
 }
 

@@ -1,18 +1,20 @@
 //! A receiver of webhooks on this machine, which answers as a test wants it to and remembers what it got.
 
 use std::{
+    convert::Infallible,
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
 use axum::{
     Router,
-    body::{Bytes, to_bytes},
+    body::{Body, Bytes, to_bytes},
     extract::Request,
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
 use entities::webhook::{secret::WebhookSecret, targets::TargetRules};
+use futures_util::{StreamExt as _, stream};
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
@@ -74,7 +76,7 @@ impl Drop for Receiver {
 }
 
 impl Receiver {
-    /// Takes everything.
+    /// Takes everything; at `/endless` with an answer whose body does not end.
     pub(super) async fn start() -> Self {
         Self::answering(|_, _| 204).await
     }
@@ -143,6 +145,7 @@ async fn take(request: Request, kept: &Mutex<Vec<Got>>, answer: &Answer) -> Resp
     let (parts, body) = request.into_parts();
     let body = to_bytes(body, 1 << 20).await.unwrap_or_default();
     let path = parts.uri.path().to_owned();
+    let is_endless = path == "/endless";
     let mut got = Got { path, headers: parts.headers, body, status: 0 };
     let (status, pause) = {
         let mut kept = kept.lock().expect("nobody panics here");
@@ -154,6 +157,11 @@ async fn take(request: Request, kept: &Mutex<Vec<Got>>, answer: &Answer) -> Resp
     };
     tokio::time::sleep(pause).await;
     let status = StatusCode::from_u16(status).expect("a status");
+    if is_endless {
+        // The beginning of a body, and then nothing.
+        let beginning = stream::once(async { Ok::<_, Infallible>(Bytes::from_static(b"...")) });
+        return (status, Body::from_stream(beginning.chain(stream::pending()))).into_response();
+    }
     let elsewhere = status.is_redirection().then_some([(header::LOCATION, "/elsewhere")]);
     match elsewhere {
         Some(elsewhere) => (status, elsewhere).into_response(),

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use crate::request::Reply;
 
 /// Longer answers are told as a whole, bytes: the one before is kept, and comparing them takes time.
-const LONGEST: usize = 128 << 10;
+const LONGEST: usize = 256 << 10;
 
 /// One change (RFC 6902, §4).
 #[derive(Debug, PartialEq)]
@@ -98,6 +98,17 @@ fn compare_lists(
     path: &mut String,
     operations: &mut Vec<Operation>,
 ) {
+    if let Some(kept) = rows_behind_new_ones(before, &after) {
+        // A page whose last rows have made room for new ones in front.
+        for index in (kept..before.len()).rev() {
+            operations.push(Operation::Remove(format!("{path}/{index}")));
+        }
+        let new = after.len() - kept;
+        for (index, value) in after.drain(..new).enumerate() {
+            operations.push(Operation::Add(format!("{path}/{index}"), value));
+        }
+        return;
+    }
     let same = |(before, after): &(&Value, &Value)| before == after;
     let first = before.iter().zip(&after).take_while(same).count();
     let rest = before[first..].iter().rev().zip(after[first..].iter().rev());
@@ -118,6 +129,14 @@ fn compare_lists(
         }
         path.truncate(length);
     }
+}
+
+/// How many of the first rows are the last ones now, where all others are new.
+fn rows_behind_new_ones(before: &[Value], after: &[Value]) -> Option<usize> {
+    let first = before.first()?;
+    let new = after.iter().position(|row| row == first).filter(|new| *new > 0)?;
+    let kept = after.len() - new;
+    (kept <= before.len() && after[new..] == before[..kept]).then_some(kept)
 }
 
 /// A key as a part of a path (RFC 6901, §3).
@@ -166,6 +185,13 @@ mod tests {
         assert_eq!(changes(&before, &after), json!([{ "op": "add", "path": "/a/0", "value": { "n": 0 } }]));
         assert_eq!(changes(&after, &before), json!([{ "op": "remove", "path": "/a/0" }]));
         assert_eq!(changes(&after, &after), json!([]));
+        let page =
+            |from: i32| json!({ "a": (from..from + 3).map(|n| json!({ "n": n })).collect::<Vec<_>>() });
+        let expected = json!([
+            { "op": "remove", "path": "/a/2" },
+            { "op": "add", "path": "/a/0", "value": { "n": 0 } },
+        ]);
+        assert_eq!(changes(&page(1), &page(0)), expected);
     }
 
     #[test]

@@ -321,6 +321,10 @@ async fn update(
     let (user, webhook) = (ctx.user()?, id("input.id", &input.id, WebhookId::parse)?);
     let mut update = WebhookUpdate { is_enabled: input.is_enabled, ..WebhookUpdate::default() };
     if let Some(url) = &input.url {
+        // First whether they may: looking a name up tells something of the network of the server.
+        if let Some(refusal) = may_set_url(ctx, webhook).await? {
+            return Ok(UpdateWebhookPayload::refused(refusal));
+        }
         match check_url(ctx, url).await {
             Ok(url) => update.url = Some(url),
             Err(error) => return Ok(UpdateWebhookPayload::refused(error)),
@@ -401,6 +405,17 @@ fn account(ctx: &Context) -> Result<(UserId, Role), FieldError> {
         Scope::Of { user, role } => Ok((user, role)),
         Scope::All | Scope::Nothing => Err(FieldError::unauthenticated()),
     }
+}
+
+/// Why the caller may not have this webhook sent elsewhere, if so.
+async fn may_set_url(ctx: &Context, webhook: WebhookId) -> Result<Option<UserError>, FieldError> {
+    let found = entities::webhook::by_ids(ctx.store(), &[webhook]).await.map_err(|error| failed(&error))?;
+    if !found.get(&webhook).is_some_and(|found| found.is_visible_to(&ctx.scope())) {
+        return Ok(Some(in_words(WebhookError::NotFound)));
+    }
+    let refusal =
+        || UserError::new(UserErrorCode::NotAllowed, &["input", "url"], Grant::WriteForms.refusal());
+    Ok((!ctx.viewer().holds(Grant::WriteForms)).then(refusal))
 }
 
 async fn check_url(ctx: &Context, url: &str) -> Result<String, UserError> {
