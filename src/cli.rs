@@ -21,9 +21,12 @@ use std::{
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use entities::Role;
 use seed::Size;
-use xp::config::{
-    Config, DEVELOPMENT_FILE, Mode,
-    layers::{self, Inputs, Invalid, Loaded},
+use xp::{
+    config::{
+        Config, DEVELOPMENT_FILE, Mode,
+        layers::{self, Inputs, Invalid, Loaded},
+    },
+    error_chain::chain,
 };
 
 const EXIT_CODES: &str = "Exit codes:\n  0  done\n  1  it failed (database, port, key, a check of doctor or \
@@ -374,20 +377,6 @@ fn say(text: &str) -> Result<(), Failure> {
         Err(error) => Err(Failure::Failed(format!("standard output: {error}"))),
         Ok(()) => Ok(()),
     }
-}
-
-/// An error with its causes, without repeating what a cause has already said.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text = format!("{text}: {inner_text}");
-        }
-        cause = inner.source();
-    }
-    text
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {

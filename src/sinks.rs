@@ -15,29 +15,21 @@ use std::time::Duration;
 
 use entities::{
     Store,
-    events::{Changes, EventExport, Exported},
+    events::{EventExport, Exported},
 };
 use prometheus_client::registry::Registry;
-use tokio::{
-    sync::broadcast::{self, error::RecvError},
-    task::{JoinHandle, JoinSet},
-};
+use tokio::task::{JoinHandle, JoinSet};
 
 use metrics::SinkMetrics;
 use publisher::{Batch, Publisher};
 
+use crate::{
+    error_chain::chain,
+    log_waker::{LOOK, LogWaker},
+};
+
 pub use target::SinkUrl;
 
-/// Between two looks where nobody tells of a change, and where another server publishes.
-const LOOK: Duration = Duration::from_secs(1);
-/// Between a change that was told and the looks for it: it may wait for older transactions.
-const LOOKS_AFTER: [Duration; 5] = [
-    Duration::from_millis(20),
-    Duration::from_millis(40),
-    Duration::from_millis(80),
-    Duration::from_millis(160),
-    Duration::from_millis(320),
-];
 /// How long it is waited for a connection at a time.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// Between two tries at a sink that does not take events: the first pause, and the longest.
@@ -68,7 +60,7 @@ impl Sinks {
                 publisher: None,
                 opening: None,
                 source: self.source.clone(),
-                heard: store.events().subscribe(),
+                waker: LogWaker::new(store),
                 metrics: self.metrics.of(url.name()),
             };
             running.spawn(sink.run());
@@ -86,14 +78,14 @@ struct Sink {
     publisher: Option<Publisher>,
     /// One in the making. It is not given up: a broker that takes the connection and says nothing would get another one each time.
     opening: Option<JoinHandle<Result<Publisher, String>>>,
-    heard: broadcast::Receiver<Changes>,
+    waker: LogWaker,
     metrics: metrics::OfSink,
 }
 
 impl Sink {
     async fn run(mut self) {
         let mut batch = Batch::default();
-        let (mut looks, mut pause, mut has_failed) = (0, TRY_AGAIN.0, false);
+        let (mut pause, mut has_failed) = (TRY_AGAIN.0, false);
         loop {
             let step = self.step(&mut batch).await;
             match step {
@@ -101,18 +93,12 @@ impl Sink {
                     if has_failed {
                         tracing::info!(sink = self.url.name(), "events are published again");
                     }
-                    (looks, pause, has_failed) = (0, TRY_AGAIN.0, false);
+                    self.waker.found();
+                    (pause, has_failed) = (TRY_AGAIN.0, false);
                 }
                 Ok(Step::Nothing) => {
                     (pause, has_failed) = (TRY_AGAIN.0, false);
-                    match LOOKS_AFTER.get(looks) {
-                        Some(pause) => {
-                            tokio::time::sleep(*pause).await;
-                            looks += 1;
-                        }
-                        None if self.is_told().await => looks = 0,
-                        None => {}
-                    }
+                    self.waker.wait(|_| true).await;
                 }
                 Ok(Step::Elsewhere) => {
                     // Who publishes next connects then.
@@ -181,20 +167,6 @@ impl Sink {
         self.publisher = Some(opened.map_err(|error| error.to_string())??);
         Ok(())
     }
-
-    /// Waits until a change is told, for `LOOK` at most; whether there is one.
-    async fn is_told(&mut self) -> bool {
-        let told = async {
-            match self.heard.recv().await {
-                Ok(_) | Err(RecvError::Lagged(_)) => {}
-                Err(RecvError::Closed) => std::future::pending().await,
-            }
-        };
-        let is_told = tokio::time::timeout(LOOK, told).await.is_ok();
-        // The look that follows is for all that was told so far.
-        self.heard = self.heard.resubscribe();
-        is_told
-    }
 }
 
 impl Drop for Sink {
@@ -213,15 +185,5 @@ enum Step {
 
 /// An error with what it comes from. Addresses in it are masked: they may have passwords.
 fn described(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    entities::masked::text(&text)
+    entities::masked::text(&chain(error))
 }

@@ -19,7 +19,6 @@ use std::{
 use entities::{
     Store,
     auth::secret::Secret,
-    events::Changes,
     webhook::{
         expand::{Expanded, Expander, is_interesting},
         targets::TargetRules,
@@ -27,11 +26,7 @@ use entities::{
 };
 use prometheus_client::registry::Registry;
 use tokio::{
-    sync::{
-        Notify,
-        broadcast::{self, error::RecvError},
-        watch,
-    },
+    sync::{Notify, watch},
     task::JoinHandle,
 };
 
@@ -39,17 +34,8 @@ use deliverer::Deliverer;
 use metrics::WebhookMetrics;
 use sender::Sender;
 
-/// Between two looks where nobody tells of a change.
-const LOOK: Duration = Duration::from_secs(1);
-/// Between a change that was told and the look for it, so that several are read at once; and each further look, for as long as the
-/// change waits for older transactions.
-const LOOKS_AFTER: [Duration; 5] = [
-    Duration::from_millis(20),
-    Duration::from_millis(40),
-    Duration::from_millis(80),
-    Duration::from_millis(160),
-    Duration::from_millis(320),
-];
+use crate::log_waker::{LOOK, LogWaker};
+
 /// How long deliveries under way may take when the server ends.
 const END_WITHIN: Duration = Duration::from_secs(5);
 
@@ -134,8 +120,8 @@ struct Shared {
 async fn expand(store: Store, shared: Arc<Shared>) {
     let mut expander = Expander::new(store.clone());
     // Only while there are webhooks: nobody else has to wait for this.
-    let mut heard: Option<broadcast::Receiver<Changes>> = None;
-    let (mut looks, mut has_failed) = (0, false);
+    let mut waker: Option<LogWaker> = None;
+    let mut has_failed = false;
     loop {
         let expanded = expander.step().await;
         if let (Err(error), false) = (&expanded, has_failed) {
@@ -151,45 +137,20 @@ async fn expand(store: Store, shared: Arc<Shared>) {
         }
         match expanded {
             Ok(Expanded::Some(noted)) => {
-                looks = 0;
+                if let Some(waker) = &mut waker {
+                    waker.found();
+                }
                 if noted > 0 {
                     shared.wake.notify_one();
                 }
             }
             Ok(Expanded::Nothing) => {
-                let heard = heard.get_or_insert_with(|| store.events().subscribe());
-                match LOOKS_AFTER.get(looks) {
-                    Some(pause) => {
-                        tokio::time::sleep(*pause).await;
-                        looks += 1;
-                    }
-                    None => {
-                        if is_told(heard).await {
-                            looks = 0;
-                        }
-                    }
-                }
+                waker.get_or_insert_with(|| LogWaker::new(&store)).wait(is_interesting).await;
             }
             Ok(Expanded::Unused) | Err(_) => {
-                heard = None;
-                looks = 0;
+                waker = None;
                 tokio::time::sleep(LOOK).await;
             }
         }
     }
-}
-
-/// Waits until a change is told that a webhook may have to hear of, for `LOOK` at most; whether there is one.
-async fn is_told(heard: &mut broadcast::Receiver<Changes>) -> bool {
-    let told = async {
-        loop {
-            match heard.recv().await {
-                Ok(changes) if changes.iter().any(is_interesting) => return,
-                Ok(_) => {}
-                Err(RecvError::Lagged(_)) => return,
-                Err(RecvError::Closed) => std::future::pending().await,
-            }
-        }
-    };
-    tokio::time::timeout(LOOK, told).await.is_ok()
 }

@@ -26,10 +26,12 @@ use tokio::{
 use tracing::{Instrument as _, field::Empty};
 
 use super::{
-    LOOK, Shared, body,
+    Shared, body,
     metrics::WebhookMetrics,
     sender::{Sender, WebhookMessage},
 };
+
+use crate::log_waker::LOOK;
 
 /// Attempts at one webhook at a time.
 const PER_WEBHOOK: usize = 4;
