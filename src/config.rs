@@ -14,6 +14,7 @@ mod parts;
 pub mod print;
 pub mod setting;
 pub mod signature_keys;
+mod sink_urls;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -25,9 +26,10 @@ use schema::Subgraph;
 use setting::{
     Bytes, ClientModes, Concurrency, DatabaseUrl, DocumentMode, GatewayCompression, LogFilter, LogFormat,
     Networks, OtlpHeaders, Percent, Playground, PoolerMode, Ratio, ReplicaUrls, Sampler, SecretText, Secrets,
-    Setting, SinkUrls, Statuses, Switch,
+    Setting, Statuses, Switch,
 };
 use signature_keys::SignatureKeys;
+use sink_urls::SinkUrls;
 
 pub use mode::{DEVELOPMENT_FILE, Mode};
 
