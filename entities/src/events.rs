@@ -29,7 +29,7 @@ pub use tags::{ReadSet, tags_of};
 
 use crate::{
     cache::Version,
-    id::{FormId, LocationId, SessionId, SubmissionId, UserId, WebhookId},
+    id::{FormId, LocationId, NodeKind, SessionId, SubmissionId, UserId, WebhookId},
 };
 
 /// One changed row. Carries ids only: whoever cares reads the row, under its own rights.
@@ -137,6 +137,17 @@ pub enum FormChange {
     #[default]
     #[serde(other)]
     Other,
+}
+
+impl Removal {
+    /// The type of what is removed.
+    pub(crate) fn kind(self) -> NodeKind {
+        match self {
+            Self::Sessions => NodeKind::Session,
+            Self::Locations => NodeKind::Location,
+            Self::ActivityLogs => NodeKind::ActivityLog,
+        }
+    }
 }
 
 /// The changes of one transaction.

@@ -136,6 +136,11 @@ impl Consumer {
         Self { name: name.into(), holder: id::new(), held_until: None, read: None }
     }
 
+    /// What it is called.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// What comes next, if it is this instance's turn.
     pub(crate) async fn take(&mut self, database: &Database) -> Result<Taken, Error> {
         let Some((stored, is_held)) = self.look(database).await? else {
@@ -237,12 +242,23 @@ impl Consumer {
         if read.noted.elapsed() < NOTE {
             return Ok(());
         }
+        self.advance_alone(database, to).await.map(drop)
+    }
+
+    /// Moves the position in a transaction of its own: what came of the rows up to there is stored elsewhere. False: it was moved by
+    /// somebody else.
+    pub(crate) async fn advance_alone(
+        &mut self,
+        database: &Database,
+        to: EventPosition,
+    ) -> Result<bool, Error> {
         let transaction = SqlTransaction::begin(database).await?;
-        if self.advance(&transaction, to).await? {
-            transaction.commit().await?;
-            self.moved(to);
+        if !self.advance(&transaction, to).await? {
+            return Ok(false);
         }
-        Ok(())
+        transaction.commit().await?;
+        self.moved(to);
+        Ok(true)
     }
 
     /// Forgets what was read: the stored position is what counts.

@@ -17,7 +17,6 @@ use crate::{
 #[derive(Debug)]
 pub struct EventExport {
     database: Database,
-    name: String,
     consumer: Consumer,
 }
 
@@ -74,7 +73,7 @@ pub enum Exported {
 impl EventExport {
     /// For the destination of this name, of this instance.
     pub fn new(database: &Database, name: String) -> Self {
-        Self { database: database.on_primary(), consumer: Consumer::new(name.clone()), name }
+        Self { database: database.on_primary(), consumer: Consumer::new(name) }
     }
 
     /// What comes next. An export that is new begins with what is written from now on.
@@ -95,7 +94,7 @@ impl EventExport {
             Taken::Absent => {
                 let end = log::end(&database).await?;
                 let transaction = SqlTransaction::begin(&database).await?;
-                consumer::begin(&transaction, &self.name, end).await?;
+                consumer::begin(&transaction, self.consumer.name(), end).await?;
                 transaction.commit().await?;
                 Ok(Exported::Nothing)
             }
@@ -106,9 +105,9 @@ impl EventExport {
             }
             Taken::Lost => {
                 let end = log::end(&database).await?;
-                if self.advance(end).await? {
+                if self.consumer.advance_alone(&database, end).await? {
                     tracing::warn!(
-                        export = self.name,
+                        export = self.consumer.name(),
                         "events that were to be published are not in the log any more: nothing has read \
                          them for twice retention.events, or another database took over"
                     );
@@ -123,20 +122,10 @@ impl EventExport {
     /// # Errors
     /// The database's: it may be published again.
     pub async fn published(&mut self, last: EventPosition) -> Result<bool, Error> {
-        let advanced = self.advance(last).await;
+        let advanced = self.consumer.advance_alone(&self.database, last).await;
         if !matches!(advanced, Ok(true)) {
             self.consumer.forget();
         }
         advanced
-    }
-
-    async fn advance(&mut self, to: EventPosition) -> Result<bool, Error> {
-        let transaction = SqlTransaction::begin(&self.database).await?;
-        if !self.consumer.advance(&transaction, to).await? {
-            return Ok(false);
-        }
-        transaction.commit().await?;
-        self.consumer.moved(to);
-        Ok(true)
     }
 }

@@ -6,10 +6,7 @@ use std::hash::BuildHasher as _;
 use rustc_hash::FxBuildHasher;
 
 use super::{ChangeEvent, Removal};
-use crate::{
-    cache::{DependencySet, Tag},
-    id::NodeKind,
-};
+use crate::cache::{DependencySet, Tag};
 
 /// What an answer was made of, in little memory: to find out whether a change may have made it another one.
 #[derive(Clone, Debug, Default)]
@@ -53,7 +50,7 @@ impl ReadSet {
     /// Whether what was made of these may be another one after this change.
     pub fn is_touched_by(&self, change: ChangeEvent) -> bool {
         if let ChangeEvent::Removed { of } = change {
-            return self.types.contains(&type_removed(of)) || self.has_read_with(change);
+            return self.types.contains(&of.kind().as_str()) || self.has_read_with(change);
         }
         // What a newer program has changed is not known here.
         change == ChangeEvent::Unknown
@@ -76,15 +73,6 @@ fn type_of(tag: &Tag) -> Option<&'static str> {
         Tag::Row(of, _) | Tag::List(of, ..) | Tag::Type(of) => Some(of),
         Tag::Named(_) => None,
     }
-}
-
-fn type_removed(of: Removal) -> &'static str {
-    let kind = match of {
-        Removal::Sessions => NodeKind::Session,
-        Removal::Locations => NodeKind::Location,
-        Removal::ActivityLogs => NodeKind::ActivityLog,
-    };
-    kind.as_str()
 }
 
 /// Whether a statement about this table may read what the change has written.
@@ -153,7 +141,7 @@ pub fn tags_of(changes: &[ChangeEvent]) -> Vec<Tag> {
             }
             // What other instances write, they invalidate themselves.
             ChangeEvent::Lagged | ChangeEvent::Unknown | ChangeEvent::Activity => {}
-            ChangeEvent::Removed { of } => add(Tag::Type(type_removed(of))),
+            ChangeEvent::Removed { of } => add(Tag::Type(of.kind().as_str())),
             ChangeEvent::LastLocation { user, .. } | ChangeEvent::Locations { user } => {
                 add(Tag::List("Location", "user", user.0));
             }

@@ -14,7 +14,6 @@ use crate::{
     clock::Time,
     database::sql::Cells,
     events::{ChangeEvent, Removal},
-    id::NodeKind,
     location,
 };
 
@@ -28,20 +27,13 @@ const LOCK_TRIES: u32 = 60;
 /// A table that is kept by month.
 pub(super) struct Monthly {
     table: fn() -> &'static str,
-    kind: NodeKind,
     removal: Removal,
 }
 
-pub(super) const LOCATIONS: Monthly = Monthly {
-    table: || location::Entity.table_name(),
-    kind: NodeKind::Location,
-    removal: Removal::Locations,
-};
-pub(super) const ACTIVITY: Monthly = Monthly {
-    table: || activity::Entity.table_name(),
-    kind: NodeKind::ActivityLog,
-    removal: Removal::ActivityLogs,
-};
+pub(super) const LOCATIONS: Monthly =
+    Monthly { table: || location::Entity.table_name(), removal: Removal::Locations };
+pub(super) const ACTIVITY: Monthly =
+    Monthly { table: || activity::Entity.table_name(), removal: Removal::ActivityLogs };
 
 impl Monthly {
     /// Is this the partition of a month that was over at this moment?
@@ -127,7 +119,7 @@ impl Upkeep<'_> {
             sql.push(&text);
             transaction.execute("retention.drop_month", table, sql).await?;
         }
-        transaction.invalidates(Tag::Type(monthly.kind.as_str()));
+        transaction.invalidates(Tag::Type(monthly.removal.kind().as_str()));
         transaction.commit_unlogged().await?;
         tracing::info!(partition, "a month was removed");
         self.tell_removed(table, monthly.removal).await;
