@@ -417,11 +417,13 @@ impl GraphInner {
         (request, set): (&Request, &RunningSet),
         floor: Option<Version>,
     ) -> LiveResult {
-        let asked = request.cache_token.as_deref().and_then(|token| token.parse().ok());
-        let floor = floor.zip(asked).map(|(floor, asked): (Version, Version)| floor.latest(asked)).or(floor);
-        let execution = Execution::of(self, request, Instant::now());
-        let floored = floor.map(|floor| self.store.not_before(floor)).or(execution.floored);
-        Execution { floored, ..execution }.run_live(viewer, set).await
+        let mut execution = Execution::of(self, request, Instant::now());
+        if let Some(floor) = floor {
+            // What the caller has written may be newer.
+            let floor = execution.store().min_version().map_or(floor, |asked| floor.latest(asked));
+            execution.floored = Some(self.store.not_before(floor));
+        }
+        execution.run_live(viewer, set).await
     }
 
     /// Every mutation needs the database: while it is away none begins.

@@ -205,9 +205,10 @@ impl LiveQuery {
     async fn until_outdated(&mut self) -> Result<(), Event> {
         let Some(told) = &self.last else { return Ok(()) };
         let may_run_at = next_period(told.began, self.throttle).max(told.rests_until);
+        let until = told.until;
         loop {
             let expiry = async {
-                match told.until {
+                match until {
                     Some(until) => sleep_until(until).await,
                     None => std::future::pending().await,
                 }
@@ -218,10 +219,8 @@ impl LiveQuery {
             };
             match watched {
                 Ok(watched) => {
-                    let is_touched = watched.changes().any(|(change, _)| told.read.is_touched_by(change));
-                    self.floor = watched.written.or(self.floor);
-                    self.is_apart |= !watched.is_logged();
-                    if is_touched {
+                    self.note(&watched);
+                    if self.is_touched_by(&watched) {
                         break;
                     }
                 }
@@ -251,6 +250,12 @@ impl LiveQuery {
             self.watch_anew().await;
         }
         Ok(())
+    }
+
+    /// Whether the last answer may be another one after these changes.
+    fn is_touched_by(&self, watched: &Watched) -> bool {
+        let Some(told) = &self.last else { return true };
+        watched.changes().any(|(change, _)| told.read.is_touched_by(change))
     }
 
     fn note(&mut self, watched: &Watched) {
@@ -303,10 +308,8 @@ impl LiveQuery {
 
     /// Takes the memory for what is kept until the next answer, where that is much.
     fn keep(&mut self, read: usize) -> Result<(), Box<Reply>> {
-        let request = &self.asked.0;
-        let of_answers = self.graph.inner.bounds(&self.viewer, &request.caller, &Taken::default());
         let memory = self.graph.inner.live_memory.clone();
-        let bounds = Bounds { most: usize::MAX, memory, ..of_answers };
+        let bounds = Bounds { most: usize::MAX, memory, ..self.bounds() };
         self.held = HeldMemory::default();
         let patched = self.patched.as_ref().map_or(0, |(before, _)| before.len());
         let held = bounds.hold(read + patched).or_else(|| {
@@ -315,10 +318,16 @@ impl LiveQuery {
         });
         let Some(held) = held else {
             let error = RequestError::new(Code::Overloaded, FULL);
-            return Err(Box::new(rejected(Some(OperationKind::Query), &[error], &request.caller.request_id)));
+            let id = &self.asked.0.caller.request_id;
+            return Err(Box::new(rejected(Some(OperationKind::Query), &[error], id)));
         };
         self.held = held;
         Ok(())
+    }
+
+    /// What one answer may take: each may take as much as one request.
+    fn bounds(&self) -> Bounds {
+        self.graph.inner.bounds(&self.viewer, &self.asked.0.caller, &Taken::default())
     }
 
     /// An answer that has everything that it was told of.
@@ -333,8 +342,7 @@ impl LiveQuery {
             .boxed()
         };
         let runs = &self.graph.inner.live_runs;
-        let (caller, taken) = (&self.asked.0.caller, Taken::default());
-        let owner = self.graph.inner.bounds(&self.viewer, caller, &taken).owner;
+        let owner = self.bounds().owner;
         let shared = self.names.as_ref().zip(self.watch.position()).filter(|_| !self.is_apart);
         let Some((names, position)) = shared else {
             let (runs, running) = (Arc::clone(runs), run());
@@ -348,19 +356,18 @@ impl LiveQuery {
 
     /// What is told of an answer: it, or how the one before has changed. `None` where there is no memory for it now.
     fn tell(&mut self, reply: &Reply) -> Option<Reply> {
-        let request = &self.asked.0;
+        let json_patch = self.asked.0.json_patch;
         let before = self.patched.take();
-        let is_patched = request.json_patch && patch::is_patched(reply);
+        let is_patched = json_patch && patch::is_patched(reply);
         let patch = before
             .filter(|_| is_patched)
             .and_then(|(before, number)| Some((patch::between(&before, &reply.body)?, number + 1)));
         let (body, number) = match patch {
             Some((operations, number)) => (patch::told(&operations, number), number),
-            None if request.json_patch => (patch::whole(&reply.body), 1),
+            None if json_patch => (patch::whole(&reply.body), 1),
             None => (reply.body.clone(), 1),
         };
-        let bounds = self.graph.inner.bounds(&self.viewer, &request.caller, &Taken::default());
-        let held = bounds.hold(body.len())?;
+        let held = self.bounds().hold(body.len())?;
         self.patched = is_patched.then(|| (reply.body.clone(), number));
         Some(Reply { held, ..again(reply, body) })
     }

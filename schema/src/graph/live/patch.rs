@@ -14,7 +14,7 @@ const LONGEST: usize = 256 << 10;
 
 /// One change (RFC 6902, §4).
 #[derive(Debug, PartialEq)]
-pub(super) enum Operation {
+enum Operation {
     Add(String, Value),
     Remove(String),
     Replace(String, Value),
@@ -42,17 +42,16 @@ pub(super) fn is_patched(reply: &Reply) -> bool {
     reply.codes.is_empty() && reply.body.len() <= LONGEST
 }
 
-/// The changes from one answer to the next, both of which may have some told; none where the next is shorter as a whole.
-pub(super) fn between(before: &Chunks, after: &Chunks) -> Option<Vec<Operation>> {
+/// The changes from one answer to the next, as JSON; both may have some told. None where the next answer is shorter as a whole.
+pub(super) fn between(before: &Chunks, after: &Chunks) -> Option<String> {
     let mut operations = Vec::new();
     compare(&data_of(before)?, data_of(after)?, &mut String::new(), &mut operations);
-    (serde_json::to_string(&operations).ok()?.len() < after.len()).then_some(operations)
+    serde_json::to_string(&operations).ok().filter(|operations| operations.len() < after.len())
 }
 
 /// The answer that tells these changes.
-pub(super) fn told(operations: &[Operation], revision: u64) -> Chunks {
-    let patch = serde_json::to_string(operations).expect("texts and values are JSON");
-    format!("{{\"patch\":{patch},\"revision\":{revision}}}").into_bytes().into()
+pub(super) fn told(operations: &str, revision: u64) -> Chunks {
+    format!("{{\"patch\":{operations},\"revision\":{revision}}}").into_bytes().into()
 }
 
 /// A whole answer, with its revision.
