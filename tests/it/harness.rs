@@ -1,5 +1,5 @@
 //! What every test stands on: `db` (a private PostgreSQL, SQLite files, both seeded alike), `app` (a graph over one
-//! of them, and clients who ask it), `clock` (one that can be set), `rows` (what is in its tables), `introspection` (the schema as clients see it) and
+//! of them, and clients who ask it), `clock` (one that can be set), `rows` (what is in its tables), `forms` (one to fill in), `counters` (what metrics say), `introspection` (the schema as clients see it) and
 //! `process` (the real program).
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 mod app;
 mod certificates;
 mod clock;
+mod counters;
 pub(crate) mod db;
+mod forms;
 mod introspection;
 mod middlebox;
 mod pgbouncer;
@@ -22,6 +24,7 @@ mod webhooks;
 pub(crate) use app::{Client, Reply, Statement, TestApp};
 pub(crate) use certificates::Certificates;
 pub(crate) use clock::Clock;
+pub(crate) use counters::counted;
 pub(crate) use introspection::{SchemaTypes, introspect, text};
 pub(crate) use middlebox::{Forgotten, MiddleBox};
 pub(crate) use pgbouncer::PgBouncer;

@@ -9,11 +9,11 @@ use entities::{
     id::{FormId, SessionId, SubmissionId},
 };
 use futures_util::{FutureExt as _, StreamExt as _};
-use prometheus_client::{encoding::text::encode, registry::Registry};
-use schema::{Event, Events, Graph, Options};
+use prometheus_client::registry::Registry;
+use schema::{Event, Events};
 use serde_json::{Value, json};
 
-use crate::harness::{Client, RedisServer, Reply, TestApp, db, text};
+use crate::harness::{Client, RedisServer, Reply, TestApp, counted, db, text};
 
 const UPDATED: &str = "subscription($users: [ID!], $area: AreaInput) {
     moved: locationUpdated(userIds: $users, area: $area) { latitude user { id displayName } } }";
@@ -208,7 +208,8 @@ async fn soon(events: &mut Events) -> Value {
 async fn redis_events_reach_subscribers_of_every_instance() {
     let redis = RedisServer::start().await;
     let [here, there] = two_nodes(&redis).await;
-    let (collector, form) = (here.as_role(Role::Collector), open_form(&here).await);
+    let (collector, form) =
+        (here.as_role(Role::Collector), here.as_role(Role::Editor).open_form("Live").await);
     let mut moved = [
         subscribe(&here.as_role(Role::Manager), UPDATED, json!({})).await,
         subscribe(&there.as_role(Role::Manager), UPDATED, json!({})).await,
@@ -251,41 +252,13 @@ async fn redis_events_reach_subscribers_of_every_instance() {
     }
 }
 
-/// A form of the demo editor that takes a name.
-async fn open_form(app: &TestApp) -> String {
-    let (editor, field) =
-        (app.as_role(Role::Editor), json!({"key": "name", "type": "TEXT", "label": "Name"}));
-    let create =
-        "mutation($d: JSON!) { createForm(input: {title: \"Live\", definition: $d}) { form { id } } }";
-    let made = editor.run(create, json!({"d": {"schema": 1, "fields": [field]}})).await.expect_data(create);
-    let form = text(&made["createForm"]["form"]["id"]);
-    editor
-        .ask(&format!(
-            "mutation {{ publishForm(input: {{id: \"{form}\", baseRevision: 1}}) {{ form {{ status }} }} }}"
-        ))
-        .await;
-    form
-}
-
-/// A counter of the metrics.
-fn counted(registry: &Registry, name: &str) -> u64 {
-    let mut text = String::new();
-    encode(&mut text, registry).expect("metrics are text");
-    let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("no {name}"));
-    let number = line.rsplit(' ').next().and_then(|number| number.split('.').next());
-    number.and_then(|whole| whole.parse().ok()).expect("a number")
-}
-
 #[tokio::test]
 async fn visibility_of_a_change_is_decided_once_per_scope() {
     const DECISIONS: &str = "graphql_server_subscription_decisions_total";
     const ROWS: &str = "dataloader_batch_size_sum{loader=\"submission.by_ids\"}";
-    for mut app in TestApp::both_own().await {
-        let form = open_form(&app).await;
-        let mut registry = Registry::default();
-        let access = Some(app.graph.access().clone());
-        let options = Options { development: true, access, ..Options::default() };
-        app.graph = Graph::new(app.store.clone(), options, &mut registry);
+    for app in TestApp::both_own().await {
+        let (app, registry) = app.with_metrics();
+        let form = app.as_role(Role::Editor).open_form("Live").await;
         let (viewer, editor) = (app.as_role(Role::Viewer), app.as_role(Role::Editor));
         let of = async |client: &Client<'_>, count| {
             let mut all = Vec::new();

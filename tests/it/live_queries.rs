@@ -8,14 +8,14 @@ use std::{
 
 use entities::{Role, clock};
 use futures_util::{FutureExt as _, StreamExt as _, future::join_all};
-use prometheus_client::{encoding::text::encode, registry::Registry};
-use schema::{Event, Events, Graph, Limits, Options};
+use prometheus_client::registry::Registry;
+use schema::{Event, Events};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::{
     corpus,
-    harness::{Client, Reply, TestApp, text},
+    harness::{Client, Reply, TestApp, counted},
 };
 
 /// How long something may take on a busy machine.
@@ -41,26 +41,6 @@ async fn expect_nothing(events: &mut Events) {
     assert!(more.is_err(), "nothing else comes");
 }
 
-async fn open_form(app: &TestApp) -> String {
-    let editor = app.as_role(Role::Editor);
-    let field = json!({ "key": "name", "type": "TEXT", "label": "Name" });
-    let create =
-        "mutation($d: JSON!) { createForm(input: {title: \"Live\", definition: $d}) { form { id } } }";
-    let made =
-        editor.run(create, json!({ "d": { "schema": 1, "fields": [field] } })).await.expect_data(create);
-    let form = text(&made["createForm"]["form"]["id"]);
-    let publish = "mutation($id: ID!) { publishForm(input: {id: $id, baseRevision: 1}) { form { status } } }";
-    editor.run(publish, json!({ "id": form })).await.expect_data(publish);
-    form
-}
-
-async fn submit(app: &TestApp, form: &str, name: &str) {
-    let query =
-        "mutation($input: CreateSubmissionInput!) { createSubmission(input: $input) { submission { id } } }";
-    let input = json!({ "formId": form, "data": { "name": name } });
-    app.as_role(Role::Collector).run(query, json!({ "input": input })).await.expect_data(query);
-}
-
 async fn go_to(app: &TestApp, latitude: f64) {
     let query =
         "mutation($input: RecordLocationsInput!) { recordLocations(input: $input) { acceptedCount } }";
@@ -75,19 +55,19 @@ async fn go_to(app: &TestApp, latitude: f64) {
 async fn an_answer_comes_at_once_and_again_when_it_has_changed() {
     for app in TestApp::both_own().await {
         for app in [&app, &app.with_cache().await] {
-            let form = open_form(app).await;
+            let form = app.as_role(Role::Editor).open_form("Live").await;
             let mut events = live(&app.as_role(Role::Editor), FORM, json!({ "id": form })).await;
             let count = async |events: &mut Events| {
                 next(events).await.expect_data(FORM)["form"]["submissionCount"].clone()
             };
             assert_eq!(count(&mut events).await, 0);
-            submit(app, &form, "a").await;
+            app.as_role(Role::Collector).submit(&form, "a").await;
             assert_eq!(count(&mut events).await, 1);
             // Written elsewhere, and beside it.
             go_to(app, 1.0).await;
             expect_nothing(&mut events).await;
-            submit(app, &form, "b").await;
-            submit(app, &form, "c").await;
+            app.as_role(Role::Collector).submit(&form, "b").await;
+            app.as_role(Role::Collector).submit(&form, "c").await;
             let mut last = count(&mut events).await;
             while last != 3 {
                 last = count(&mut events).await;
@@ -101,13 +81,13 @@ async fn an_answer_comes_at_once_and_again_when_it_has_changed() {
 async fn every_viewer_gets_what_they_may_see() {
     let query = "query($id: ID!) @live { form(id: $id) { submissions(first: 5) { nodes { data } } } }";
     for app in TestApp::both_own().await {
-        let form = open_form(&app).await;
+        let form = app.as_role(Role::Editor).open_form("Live").await;
         let mut seen = live(&app.as_role(Role::Editor), query, json!({ "id": form })).await;
         let mut hidden = live(&app.as_role(Role::Viewer), query, json!({ "id": form })).await;
         for events in [&mut seen, &mut hidden] {
             assert_eq!(next(events).await.expect_data(query)["form"]["submissions"]["nodes"], json!([]));
         }
-        submit(&app, &form, "a").await;
+        app.as_role(Role::Collector).submit(&form, "a").await;
         let nodes = next(&mut seen).await.expect_data(query)["form"]["submissions"]["nodes"].clone();
         assert_eq!(nodes, json!([{ "data": { "name": "a" } }]));
         expect_nothing(&mut hidden).await;
@@ -136,30 +116,16 @@ async fn what_cannot_be_live_is_refused() {
     }
 }
 
-/// This application, and the metrics of its graph.
-fn counted(mut app: TestApp) -> (TestApp, Registry) {
-    let mut registry = Registry::default();
-    let access = Some(app.graph.access().clone());
-    let limits = Limits { cost: u64::MAX, ..Limits::default() };
-    let options = Options { development: true, access, limits, ..Options::default() };
-    app.graph = Graph::new(app.store.clone(), options, &mut registry);
-    (app, registry)
-}
-
 /// Executions of live queries so far.
 fn executions(registry: &Registry) -> u64 {
-    let mut text = String::new();
-    encode(&mut text, registry).expect("metrics are text");
-    let line = text.lines().find(|line| line.starts_with("graphql_server_live_executions_total"));
-    let number = line.and_then(|line| line.rsplit(' ').next()).and_then(|number| number.parse().ok());
-    number.expect("a counter")
+    counted(registry, "graphql_server_live_executions_total")
 }
 
 #[tokio::test]
 async fn equal_viewers_share_an_execution() {
     for app in TestApp::both_own().await {
-        let (app, registry) = counted(app);
-        let form = open_form(&app).await;
+        let (app, registry) = app.with_metrics();
+        let form = app.as_role(Role::Editor).open_form("Live").await;
         let (editor, admin) = (app.as_role(Role::Editor).plain(), app.as_admin().plain());
         let mut all = Vec::new();
         for client in [&editor, &admin] {
@@ -171,7 +137,7 @@ async fn equal_viewers_share_an_execution() {
         assert!(first.into_iter().all(|reply| reply.expect_data(FORM)["form"]["submissionCount"] == 0));
         for count in 1..=5 {
             let before = executions(&registry);
-            submit(&app, &form, "a").await;
+            app.as_role(Role::Collector).submit(&form, "a").await;
             let told = join_all(all.iter_mut().map(next)).await;
             assert!(
                 told.into_iter().all(|reply| reply.expect_data(FORM)["form"]["submissionCount"] == count)
@@ -186,7 +152,7 @@ async fn equal_viewers_share_an_execution() {
 async fn changes_are_told_as_a_patch_where_that_is_asked_for() {
     const LIST: &str = "query($id: ID!) @live(throttle: 50) { form(id: $id) { title submissions(first: 9) { nodes { data } } } }";
     for app in TestApp::both_own().await {
-        let form = open_form(&app).await;
+        let form = app.as_role(Role::Editor).open_form("Live").await;
         let editor = app.as_role(Role::Editor).plain();
         let mut events = editor.live_with_patches(LIST, json!({ "id": form })).await;
         let mut told = async || {
@@ -198,7 +164,7 @@ async fn changes_are_told_as_a_patch_where_that_is_asked_for() {
         let whole = json!({ "form": { "title": "Live", "submissions": { "nodes": [] } } });
         assert_eq!(told().await, json!({ "data": whole, "revision": 1 }));
         for (name, revision) in [("a", 2), ("b", 3)] {
-            submit(&app, &form, name).await;
+            app.as_role(Role::Collector).submit(&form, name).await;
             let added = json!({ "op": "add", "path": "/form/submissions/nodes/0", "value": { "data": { "name": name } } });
             assert_eq!(told().await, json!({ "patch": [added], "revision": revision }));
         }
@@ -208,8 +174,11 @@ async fn changes_are_told_as_a_patch_where_that_is_asked_for() {
 #[tokio::test]
 async fn writes_elsewhere_execute_nothing() {
     for app in TestApp::both_own().await {
-        let (app, registry) = counted(app);
-        let (form, other) = (open_form(&app).await, open_form(&app).await);
+        let (app, registry) = app.with_metrics();
+        let (form, other) = (
+            app.as_role(Role::Editor).open_form("Live").await,
+            app.as_role(Role::Editor).open_form("Live").await,
+        );
         let (editor, viewer) = (app.as_role(Role::Editor).plain(), app.as_role(Role::Viewer).plain());
         let mine = "query @live(throttle: 50) { me { displayName sessions(first: 3) { totalCount } } }";
         let mut all = [
@@ -221,7 +190,7 @@ async fn writes_elsewhere_execute_nothing() {
             next(events).await.expect_data("the first");
         }
         let before = executions(&registry);
-        submit(&app, &other, "a").await;
+        app.as_role(Role::Collector).submit(&other, "a").await;
         go_to(&app, 1.0).await;
         let title = "mutation($id: ID!) { updateForm(input: { id: $id, title: \"Other\" }) { form { id } } }";
         app.as_role(Role::Editor).run(title, json!({ "id": other })).await.expect_data(title);
@@ -232,7 +201,7 @@ async fn writes_elsewhere_execute_nothing() {
             expect_nothing(events).await;
         }
         assert_eq!(executions(&registry), before, "nothing of that was read");
-        submit(&app, &form, "a").await;
+        app.as_role(Role::Collector).submit(&form, "a").await;
         next(&mut all[0]).await.expect_data(FORM);
         assert_eq!(executions(&registry), before + 1, "one has read it");
     }
@@ -287,11 +256,11 @@ async fn listeners<'a>(app: &'a TestApp, variables: &Value) -> Vec<Listener<'a>>
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_each_write_every_live_answer_is_a_fresh_one() {
     for app in TestApp::both_own().await {
-        let (app, registry) = counted(app.with_cache().await);
+        let (app, registry) = app.with_cache().await.with_metrics();
         let variables = corpus::variables(&app).await;
         let listeners = listeners(&app, &variables).await;
         assert!(listeners.len() > 200, "{} are live", listeners.len());
-        let own = open_form(&app).await;
+        let own = app.as_role(Role::Editor).open_form("Live").await;
         let (mut delays, mut executed, mut changed) = (Vec::new(), 0, 0);
         for (role, write, input) in writes(&variables, &own) {
             let before = (executions(&registry), Instant::now());
@@ -390,12 +359,12 @@ fn writes(variables: &Value, own: &str) -> Vec<Write> {
 #[tokio::test]
 async fn each_answer_has_the_bounds_of_one_request() {
     let [app, _] = TestApp::both_own().await;
-    let form = open_form(&app).await;
+    let form = app.as_role(Role::Editor).open_form("Live").await;
     let bounded = app.that_answers_at_most(1_000, 1 << 20);
     let mut events = live(&bounded.as_role(Role::Editor).plain(), FORM, json!({ "id": form })).await;
     next(&mut events).await.expect_data(FORM);
     for count in 1..=30 {
-        submit(&app, &form, "a").await;
+        app.as_role(Role::Collector).submit(&form, "a").await;
         let told = next(&mut events).await.expect_data(FORM);
         assert_eq!(told["form"]["submissionCount"], count, "about 60 bytes each");
     }
@@ -405,7 +374,7 @@ async fn each_answer_has_the_bounds_of_one_request() {
 async fn what_is_not_there_is_told_when_it_comes() {
     for app in TestApp::both_own().await {
         let app = app.with_cache().await;
-        let form = open_form(&app).await;
+        let form = app.as_role(Role::Editor).open_form("Live").await;
         let editor = app.as_role(Role::Editor).plain();
         let versions = "query($id: ID!) { form(id: $id) { currentVersion { id } } }";
         let found = editor.run(versions, json!({ "id": form })).await.expect_data(versions);
@@ -425,7 +394,7 @@ async fn what_is_not_there_is_told_when_it_comes() {
 #[tokio::test]
 async fn those_who_leave_keep_nobody_waiting() {
     for app in TestApp::both_own().await {
-        let form = open_form(&app).await;
+        let form = app.as_role(Role::Editor).open_form("Live").await;
         let editor = app.as_role(Role::Editor).plain();
         for number in 0..100 {
             let query = format!("query($id: ID!) @live {{ form(id: $id) {{ a{number}: title }} }}");

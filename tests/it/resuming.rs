@@ -19,26 +19,6 @@ const CHANGED: &str = "subscription($form: ID!) { submissionChanged(formId: $for
 const ENDED: &str = "subscription { sessionEnded { id } }";
 
 /// A form of the demo editor that takes a name.
-async fn open_form(app: &TestApp) -> String {
-    let editor = app.as_role(Role::Editor);
-    let field = json!({ "key": "name", "type": "TEXT", "label": "Name" });
-    let create =
-        "mutation($d: JSON!) { createForm(input: {title: \"Log\", definition: $d}) { form { id } } }";
-    let made =
-        editor.run(create, json!({ "d": { "schema": 1, "fields": [field] } })).await.expect_data(create);
-    let form = text(&made["createForm"]["form"]["id"]);
-    let publish = "mutation($id: ID!) { publishForm(input: {id: $id, baseRevision: 1}) { form { status } } }";
-    editor.run(publish, json!({ "id": form })).await.expect_data(publish);
-    form
-}
-
-async fn submit(app: &TestApp, form: &str, name: &str) {
-    let query =
-        "mutation($input: CreateSubmissionInput!) { createSubmission(input: $input) { submission { id } } }";
-    let input = json!({ "formId": form, "data": { "name": name } });
-    app.as_role(Role::Collector).run(query, json!({ "input": input })).await.expect_data(query);
-}
-
 async fn watch(client: &Client<'_>, form: &str) -> Events {
     client.subscribe(CHANGED, json!({ "form": form })).await.unwrap_or_else(|reply| panic!("{}", reply.body))
 }
@@ -76,16 +56,16 @@ async fn expect_nothing(events: &mut Events) {
 #[tokio::test]
 async fn who_comes_back_gets_what_was_missed_on_any_server() {
     for app in TestApp::both_own().await {
-        let form = open_form(&app).await;
+        let form = app.as_role(Role::Editor).open_form("Log").await;
         let editor = app.as_role(Role::Editor);
         let mut events = watch(&editor, &form).await;
         for name in ["a", "b", "c"] {
-            submit(&app, &form, name).await;
+            app.as_role(Role::Collector).submit(&form, name).await;
         }
         let (first, token) = names(&mut events, 1).await;
         assert_eq!(first, ["a"]);
         drop(events);
-        submit(&app, &form, "d").await;
+        app.as_role(Role::Collector).submit(&form, "d").await;
         let cached = CacheOptions::default();
         let store = app.another_store().await.with_cache(&cached, None, &mut Registry::default());
         for there in [&app, &app.over_store(store)] {
@@ -94,7 +74,7 @@ async fn who_comes_back_gets_what_was_missed_on_any_server() {
             expect_nothing(&mut events).await;
         }
         let mut events = resume(&editor, &form, &token).await;
-        submit(&app, &form, "e").await;
+        app.as_role(Role::Collector).submit(&form, "e").await;
         assert_eq!(names(&mut events, 4).await.0, ["b", "c", "d", "e"], "then it goes on");
         let hidden = app.as_role(Role::Viewer).resume(CHANGED, json!({ "form": form }), &token).await;
         expect_nothing(&mut hidden.expect("it begins")).await;
@@ -147,9 +127,9 @@ async fn a_transaction_with_several_changes_is_resumed_in_its_middle() {
 #[tokio::test]
 async fn a_slow_reader_gets_everything_from_the_log() {
     for app in TestApp::both_own().await {
-        let form = open_form(&app).await;
+        let form = app.as_role(Role::Editor).open_form("Log").await;
         let mut slow = watch(&app.as_role(Role::Editor), &form).await;
-        submit(&app, &form, "first").await;
+        app.as_role(Role::Collector).submit(&form, "first").await;
         // More than is kept for those who do not read.
         let many = if app.is_postgres() {
             "insert into events (transaction_id, changes, created_at)
@@ -163,10 +143,10 @@ async fn a_slow_reader_gets_everything_from_the_log() {
              from many"
         };
         app.sql(many).await;
-        submit(&app, &form, "last").await;
+        app.as_role(Role::Collector).submit(&form, "last").await;
         // The server's reader has told it all by the time that another subscriber hears of the next one.
         let mut other = watch(&app.as_role(Role::Editor), &form).await;
-        submit(&app, &form, "after").await;
+        app.as_role(Role::Collector).submit(&form, "after").await;
         assert_eq!(names(&mut other, 1).await.0, ["after"]);
         assert_eq!(names(&mut slow, 3).await.0, ["first", "last", "after"]);
         expect_nothing(&mut slow).await;
@@ -177,8 +157,8 @@ async fn a_slow_reader_gets_everything_from_the_log() {
 #[tokio::test]
 async fn what_commits_late_is_told_before_what_was_begun_after_it() {
     let app = TestApp::over(&db::own_postgres().await).await;
-    let form = open_form(&app).await;
-    submit(&app, &form, "early").await;
+    let form = app.as_role(Role::Editor).open_form("Log").await;
+    app.as_role(Role::Collector).submit(&form, "early").await;
     let editor = app.as_role(Role::Editor);
     let mut events = watch(&editor, &form).await;
     let list = "query($form: ID!) { form(id: $form) { submissions(first: 1) { nodes { id } } } }";
@@ -192,7 +172,7 @@ async fn what_commits_late_is_told_before_what_was_begun_after_it() {
     ))
     .await
     .expect("written");
-    submit(&app, &form, "second").await;
+    app.as_role(Role::Collector).submit(&form, "second").await;
     // Who comes now was told nothing, and has the second in what is read.
     let mut later = watch(&editor, &form).await;
     expect_nothing(&mut events).await;
@@ -201,7 +181,7 @@ async fn what_commits_late_is_told_before_what_was_begun_after_it() {
     assert_eq!(told, ["early"]);
     assert_eq!(names(&mut events, 1).await.0, ["second"]);
     assert_eq!(names(&mut later, 1).await.0, ["early"]);
-    submit(&app, &form, "third").await;
+    app.as_role(Role::Collector).submit(&form, "third").await;
     assert_eq!(names(&mut later, 1).await.0, ["third"], "what was there before does not come");
     let mut resumed = resume(&editor, &form, &token).await;
     assert_eq!(names(&mut resumed, 2).await.0, ["second", "third"]);
@@ -210,15 +190,15 @@ async fn what_commits_late_is_told_before_what_was_begun_after_it() {
 #[tokio::test]
 async fn a_subscription_goes_on_after_what_was_read() {
     for app in TestApp::both_own().await {
-        let form = open_form(&app).await;
-        submit(&app, &form, "read").await;
+        let form = app.as_role(Role::Editor).open_form("Log").await;
+        app.as_role(Role::Collector).submit(&form, "read").await;
         let editor = app.as_role(Role::Editor);
         let list = "query($form: ID!) { form(id: $form) { submissions(first: 5) { nodes { data } } } }";
         for _ in 0..2 {
             let read = editor.run_with_token(list, json!({ "form": form })).await;
             let token = text(&read.extensions["resumeToken"]);
             let nodes = read.expect_data(list)["form"]["submissions"]["nodes"].clone();
-            submit(&app, &form, "missed").await;
+            app.as_role(Role::Collector).submit(&form, "missed").await;
             let mut events = resume(&editor, &form, &token).await;
             // What was read may come again where a transaction was running that was begun before it.
             let mut told = names(&mut events, 1).await.0;
@@ -234,12 +214,12 @@ async fn a_subscription_goes_on_after_what_was_read() {
 #[tokio::test]
 async fn tokens_that_are_too_old_or_made_up_are_refused() {
     for app in TestApp::both_own().await {
-        let form = open_form(&app).await;
+        let form = app.as_role(Role::Editor).open_form("Log").await;
         let editor = app.as_role(Role::Editor);
         let mut events = watch(&editor, &form).await;
-        submit(&app, &form, "a").await;
-        submit(&app, &form, "b").await;
-        submit(&app, &form, "c").await;
+        app.as_role(Role::Collector).submit(&form, "a").await;
+        app.as_role(Role::Collector).submit(&form, "b").await;
+        app.as_role(Role::Collector).submit(&form, "c").await;
         let (_, old) = names(&mut events, 1).await;
         names(&mut events, 1).await;
         let (_, last) = names(&mut events, 1).await;
@@ -266,7 +246,7 @@ async fn tokens_that_are_too_old_or_made_up_are_refused() {
         }
         assert_eq!(refused("7fffffffffff-1-1-0").await, code("RESUME_EXPIRED"), "from another database");
         let mut resumed = resume(&editor, &form, &last).await;
-        submit(&app, &form, "d").await;
+        app.as_role(Role::Collector).submit(&form, "d").await;
         assert_eq!(names(&mut resumed, 1).await.0, ["d"], "all that came after it is there");
     }
 }
@@ -274,10 +254,10 @@ async fn tokens_that_are_too_old_or_made_up_are_refused() {
 #[tokio::test]
 async fn who_is_overtaken_by_retention_is_told() {
     let app = TestApp::over(&db::own_postgres().await).await;
-    let form = open_form(&app).await;
+    let form = app.as_role(Role::Editor).open_form("Log").await;
     let editor = app.as_role(Role::Editor);
     let mut events = watch(&editor, &form).await;
-    submit(&app, &form, "a").await;
+    app.as_role(Role::Collector).submit(&form, "a").await;
     let (_, token) = names(&mut events, 1).await;
     let filler = async || {
         app.sql(
@@ -286,9 +266,9 @@ async fn who_is_overtaken_by_retention_is_told() {
         )
         .await;
     };
-    submit(&app, &form, "b").await;
+    app.as_role(Role::Collector).submit(&form, "b").await;
     filler().await;
-    submit(&app, &form, "c").await;
+    app.as_role(Role::Collector).submit(&form, "c").await;
     assert_eq!(names(&mut events, 2).await.0, ["b", "c"], "the log is settled up to here");
     let mut slow = resume(&editor, &form, &token).await;
     assert_eq!(names(&mut slow, 1).await.0, ["b"]);
@@ -304,7 +284,7 @@ async fn who_is_overtaken_by_retention_is_told() {
 #[tokio::test]
 async fn rows_of_another_cluster_are_passed_over_and_removed() {
     let app = TestApp::over(&db::own_postgres().await).await;
-    let form = open_form(&app).await;
+    let form = app.as_role(Role::Editor).open_form("Log").await;
     let foreign = json!([{ "kind": "form", "id": form, "owner": form }]);
     app.sql(&format!(
         "insert into events (transaction_id, changes, created_at) values (7000000000, '{foreign}', '2020-01-01')"
@@ -312,10 +292,10 @@ async fn rows_of_another_cluster_are_passed_over_and_removed() {
     .await;
     let editor = app.as_role(Role::Editor);
     let mut events = watch(&editor, &form).await;
-    submit(&app, &form, "a").await;
+    app.as_role(Role::Collector).submit(&form, "a").await;
     let (told, token) = names(&mut events, 1).await;
     assert_eq!(told, ["a"]);
-    submit(&app, &form, "b").await;
+    app.as_role(Role::Collector).submit(&form, "b").await;
     assert_eq!(names(&mut resume(&editor, &form, &token).await, 1).await.0, ["b"]);
     let times = entities::retention::RetentionTimes {
         locations: None,
@@ -341,9 +321,9 @@ async fn a_restored_database_interrupts_and_its_later_tokens_have_expired() {
     let admin = app.as_admin();
     let mut events = admin.subscribe(ENDED, json!({})).await.unwrap_or_else(|reply| panic!("{}", reply.body));
     let token = text(&admin.run_with_token("{ me { id } }", json!({})).await.extensions["resumeToken"]);
-    let form = open_form(&app).await;
+    let form = app.as_role(Role::Editor).open_form("Log").await;
     let mut seen = watch(&app.as_role(Role::Editor), &form).await;
-    submit(&app, &form, "lost").await;
+    app.as_role(Role::Collector).submit(&form, "lost").await;
     let (_, lost) = names(&mut seen, 1).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
     db::restore(&url).await;

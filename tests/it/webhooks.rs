@@ -48,29 +48,6 @@ async fn create(client: &Client<'_>, input: Value) -> (String, String) {
     (text(&made["webhook"]["id"]), text(&made["secret"]))
 }
 
-/// Makes a form that is open.
-async fn open_form(client: &Client<'_>) -> String {
-    let definition = json!({ "schema": 1, "fields": [{ "key": "name", "type": "TEXT", "label": "Name" }] });
-    let create =
-        "mutation($d: JSON!) { createForm(input: { title: \"Visit\", definition: $d }) { form { id } } }";
-    let made = client.run(create, json!({ "d": definition })).await.expect_data(create);
-    let form = text(&made["createForm"]["form"]["id"]);
-    let publish = format!(
-        "mutation {{ publishForm(input: {{ id: \"{form}\", baseRevision: 1 }}) {{ form {{ status }} }} }}"
-    );
-    assert_eq!(client.ask(&publish).await["publishForm"]["form"]["status"], "OPEN");
-    form
-}
-
-/// Fills in a form: the id of the submission.
-async fn submit(client: &Client<'_>, form: &str, name: &str) -> String {
-    let query = "mutation($input: CreateSubmissionInput!) { createSubmission(input: $input) {
-        submission { id } userErrors { message } } }";
-    let input = json!({ "formId": form, "data": { "name": name } });
-    let data = client.run(query, json!({ "input": input })).await.expect_data(query);
-    text(&data["createSubmission"]["submission"]["id"])
-}
-
 /// The deliveries of a webhook, newest first.
 async fn deliveries(app: &TestApp, webhook: &str) -> Vec<Value> {
     let data = app.as_admin().run(DELIVERIES, json!({ "id": webhook })).await.expect_data(DELIVERIES);
@@ -93,14 +70,14 @@ async fn what_happens_to_a_form_is_told_and_signed() {
     for app in apps().await {
         let (editor, collector) = (app.as_role(Role::Editor), app.as_role(Role::Collector));
         let receiver = Receiver::start().await;
-        let form = open_form(&editor).await;
-        let before = submit(&collector, &form, "before").await;
+        let form = editor.open_form("Visit").await;
+        let before = collector.submit(&form, "before").await;
         settled(&app).await;
         let events = json!(["SUBMISSION_CREATED", "FORM_STATUS_CHANGED", "FORM_UPDATED"]);
         let input = json!({ "url": receiver.url("hook"), "events": events, "formIds": [form] });
         let (webhook, secret) = create(&editor, input).await;
         let running = deliver(&app);
-        let submission = submit(&collector, &form, "Ann").await;
+        let submission = collector.submit(&form, "Ann").await;
         let close = format!(
             "mutation {{ setFormStatus(input: {{ id: \"{form}\", status: CLOSED }}) {{ form {{ id }} }} }}"
         );
@@ -137,7 +114,7 @@ async fn only_owners_of_forms_and_administrators_have_webhooks() {
     for app in apps().await {
         let (admin, editor, manager) =
             (app.as_admin(), app.as_role(Role::Editor), app.as_role(Role::Manager));
-        let (own, foreign) = (open_form(&editor).await, open_form(&manager).await);
+        let (own, foreign) = (editor.open_form("Visit").await, manager.open_form("Visit").await);
         let ask = async |client: &Client<'_>, input: Value| {
             let data = client.run(CREATE, json!({ "input": input })).await.expect_data(CREATE);
             let error = &data["createWebhook"]["userErrors"][0];
@@ -205,14 +182,14 @@ async fn deliveries_of_one_form_are_in_order_and_others_do_not_wait() {
             if is_first && before < 4 { 500 } else { 200 }
         })
         .await;
-        let (one, other) = (open_form(&editor).await, open_form(&editor).await);
+        let (one, other) = (editor.open_form("Visit").await, editor.open_form("Visit").await);
         let input = json!({ "url": receiver.url("hook"), "events": ["SUBMISSION_CREATED"] });
         let (webhook, _) = create(&editor, input).await;
         let running = deliver(&app);
         let (mut of_one, mut of_other) = (Vec::new(), Vec::new());
         for number in 0..5 {
-            of_one.push(submit(&collector, &one, &format!("one {number}")).await);
-            of_other.push(submit(&collector, &other, &format!("other {number}")).await);
+            of_one.push(collector.submit(&one, &format!("one {number}")).await);
+            of_other.push(collector.submit(&other, &format!("other {number}")).await);
         }
         let of = |form: &str| -> Vec<String> {
             let taken = receiver.taken("hook").into_iter();
@@ -251,7 +228,7 @@ async fn a_slow_receiver_delays_nobody_else() {
         let quick = Receiver::start().await;
         let mut forms = Vec::new();
         for _ in 0..12 {
-            forms.push(open_form(&editor).await);
+            forms.push(editor.open_form("Visit").await);
         }
         let events = json!(["SUBMISSION_CREATED"]);
         let (stuck, _) = create(&editor, json!({ "url": slow.url("hook"), "events": events })).await;
@@ -259,7 +236,7 @@ async fn a_slow_receiver_delays_nobody_else() {
         let settings = WebhookSettings { timeout: Duration::from_mins(10), concurrency: 6, ..settings() };
         let running = deliver_from(&app, &app.store, settings);
         for form in &forms {
-            submit(&collector, form, "Ann").await;
+            collector.submit(form, "Ann").await;
         }
         quick.wait_until_taken("hook", 12).await;
         assert!(slow.got("hook").len() <= 4, "a webhook has its share of attempts");
@@ -282,19 +259,19 @@ async fn a_receiver_that_is_gone_disables_its_webhook() {
                 },
             )
             .await;
-        let form = open_form(&editor).await;
+        let form = editor.open_form("Visit").await;
         let input = json!({ "url": receiver.url("hook"), "events": ["SUBMISSION_CREATED"] });
         let (webhook, _) = create(&editor, input).await;
         let state = format!("{{ webhook(id: \"{webhook}\") {{ isEnabled disabledAt disabledReason }} }}");
         let running = deliver(&app);
-        let first = submit(&collector, &form, "first").await;
+        let first = collector.submit(&form, "first").await;
         until(|| async { editor.ask(&state).await["webhook"]["isEnabled"] == false }).await;
         let state_now = editor.ask(&state).await;
         assert_eq!(state_now["webhook"]["disabledReason"], "The receiver answered 410 Gone.", "{state_now}");
         let noted = deliveries(&app, &webhook).await;
         assert_eq!((&noted[0]["status"], &noted[0]["lastStatusCode"]), (&json!("FAILED"), &json!(410)));
         // What happens now is not told, also not later.
-        submit(&collector, &form, "unheard").await;
+        collector.submit(&form, "unheard").await;
         settled(&app).await;
         let redeliver = format!(
             "mutation {{ redeliverWebhook(input: {{ deliveryId: {} }}) {{ delivery {{ status }} userErrors {{ code }} }} }}",
@@ -308,7 +285,7 @@ async fn a_receiver_that_is_gone_disables_its_webhook() {
         );
         let enabled = editor.ask(&enable).await;
         assert_eq!(enabled["updateWebhook"]["webhook"], json!({ "isEnabled": true, "disabledReason": null }));
-        let last = submit(&collector, &form, "last").await;
+        let last = collector.submit(&form, "last").await;
         receiver.wait_until_taken("hook", 1).await;
         let again = editor.ask(&redeliver).await;
         assert_eq!(again["redeliverWebhook"]["userErrors"], json!([]), "{again}");
@@ -334,11 +311,11 @@ async fn after_three_days_a_delivery_is_given_up_and_its_webhook_disabled() {
     for app in apps().await {
         let (editor, collector) = (app.as_role(Role::Editor), app.as_role(Role::Collector));
         let receiver = Receiver::answering(|_, _| 503).await;
-        let form = open_form(&editor).await;
+        let form = editor.open_form("Visit").await;
         let input = json!({ "url": receiver.url("hook"), "events": ["SUBMISSION_CREATED"] });
         let (webhook, _) = create(&editor, input).await;
         let running = deliver(&app);
-        submit(&collector, &form, "Ann").await;
+        collector.submit(&form, "Ann").await;
         until(|| async { deliveries(&app, &webhook).await.iter().any(|row| row["attempts"] == 1) }).await;
         let noted = deliveries(&app, &webhook).await;
         assert_eq!(noted[0]["status"], "PENDING");
@@ -366,7 +343,7 @@ async fn while_a_secret_is_new_both_sign() {
     for app in apps().await {
         let (editor, collector) = (app.as_role(Role::Editor), app.as_role(Role::Collector));
         let receiver = Receiver::start().await;
-        let form = open_form(&editor).await;
+        let form = editor.open_form("Visit").await;
         let input = json!({ "url": receiver.url("hook"), "events": ["SUBMISSION_CREATED"] });
         let (webhook, before) = create(&editor, input).await;
         let rotate = format!(
@@ -377,11 +354,11 @@ async fn while_a_secret_is_new_both_sign() {
         assert_ne!(new, before);
         assert!(rotated["rotateWebhookSecret"]["webhook"]["previousSecretUntil"].is_string());
         let running = deliver(&app);
-        submit(&collector, &form, "Ann").await;
+        collector.submit(&form, "Ann").await;
         let got = receiver.wait_until_taken("hook", 1).await;
         assert_eq!((got[0].signed_by(&new), got[0].signed_by(&before)), (vec![0], vec![1]));
         app.sql("update webhooks set previous_secret_until = '2026-01-01T00:00:00+00:00'").await;
-        submit(&collector, &form, "Bob").await;
+        collector.submit(&form, "Bob").await;
         let got = receiver.wait_until_taken("hook", 2).await;
         assert_eq!((got[1].signed_by(&new), got[1].signed_by(&before)), (vec![0], vec![]));
         // What is stored says nothing: neither of them is there in the clear.
@@ -403,13 +380,13 @@ async fn what_its_owner_may_not_see_any_more_is_not_told() {
         let (admin, editor, collector) =
             (app.as_admin(), app.as_role(Role::Editor), app.as_role(Role::Collector));
         let receiver = Receiver::start().await;
-        let form = open_form(&editor).await;
+        let form = editor.open_form("Visit").await;
         let events = json!(["SUBMISSION_CREATED"]);
         let (webhook, _) = create(&editor, json!({ "url": receiver.url("editor"), "events": events })).await;
         create(&admin, json!({ "url": receiver.url("admin"), "events": events })).await;
         // Noted under the rights of then, sent under those of now.
         let mut expander = entities::webhook::expand::Expander::new(app.store.clone());
-        submit(&collector, &form, "Ann").await;
+        collector.submit(&form, "Ann").await;
         until(|| async { app.count("events").await > 0 }).await;
         loop {
             use entities::webhook::expand::Expanded;
@@ -426,7 +403,7 @@ async fn what_its_owner_may_not_see_any_more_is_not_told() {
         let running = deliver(&app);
         receiver.wait_until_taken("admin", 1).await;
         until(|| async { deliveries(&app, &webhook).await[0]["status"] == "SKIPPED" }).await;
-        submit(&collector, &form, "Bob").await;
+        collector.submit(&form, "Bob").await;
         receiver.wait_until_taken("admin", 2).await;
         assert_eq!(receiver.got("editor").len(), 0);
         assert_eq!(deliveries(&app, &webhook).await.len(), 1, "what happens afterwards is not even noted");

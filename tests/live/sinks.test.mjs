@@ -13,6 +13,7 @@ import { connect as connectNats } from "nats";
 import { scratch } from "../processes.mjs";
 import { natsOptions, startNats, startRabbit, startRedis } from "./brokers.mjs";
 import { startPostgres } from "./postgres.mjs";
+import { openForm, submit } from "./streams.mjs";
 import { pause, start } from "./xp.mjs";
 
 const FORMS = 3;
@@ -90,17 +91,6 @@ const READERS = {
   },
 };
 
-async function openForm(xp, token) {
-  const definition = { schema: 1, fields: [{ key: "n", type: "INTEGER", label: "N" }] };
-  const create = "mutation($d: JSON!) { createForm(input: {title: \"Sinks\", definition: $d}) { form { id } } }";
-  const { id } = (await xp.ask(token, create, { d: definition })).createForm.form;
-  const publish = "mutation($id: ID!) { publishForm(input: {id: $id, baseRevision: 1}) { form { status } } }";
-  await xp.ask(token, publish, { id });
-  return id;
-}
-
-const SUBMIT = "mutation($input: CreateSubmissionInput!) { createSubmission(input: $input) { submission { id } userErrors { message } } }";
-
 /** What the sinks have of submissions: each event once it is valid, by broker. */
 async function heard(broker) {
   const events = (await READERS[broker]()).map((text) => new CloudEvent(JSON.parse(text)));
@@ -113,25 +103,22 @@ test("every event is in every sink, in order, whoever is killed", async () => {
   for (let count = 0; count < FORMS; count++) forms.push(await openForm(servers[0], tokens[0]));
   const acknowledged = new Map(forms.map((form) => [form, []]));
   let n = 0;
-  const submit = async (index) => {
+  const submitTo = async (index) => {
     const form = forms[n % FORMS];
-    const input = { formId: form, data: { n: n++ } };
-    const { createSubmission } = await servers[index].ask(tokens[index], SUBMIT, { input });
-    assert.deepEqual(createSubmission.userErrors, []);
-    acknowledged.get(form).push(createSubmission.submission.id);
+    acknowledged.get(form).push(await submit(servers[index], tokens[index], form, n++));
   };
   const kinds = ["redis", "rabbit", "nats", "server"];
   for (let kill = 0; kill < KILLS; kill++) {
     const kind = kinds[kill % kinds.length];
-    for (let count = 0; count < BETWEEN; count++) await submit(count % 2);
+    for (let count = 0; count < BETWEEN; count++) await submitTo(count % 2);
     if (kind === "server") {
       const index = kill % 2;
       await servers[index].end("SIGKILL");
-      for (let count = 0; count < BETWEEN; count++) await submit(1 - index);
+      for (let count = 0; count < BETWEEN; count++) await submitTo(1 - index);
       await servers[index].startAgain();
     } else {
       await brokers[kind].kill();
-      for (let count = 0; count < BETWEEN; count++) await submit(count % 2);
+      for (let count = 0; count < BETWEEN; count++) await submitTo(count % 2);
       await brokers[kind].start();
     }
   }

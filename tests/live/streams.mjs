@@ -1,5 +1,6 @@
 // Streams as they come over HTTP, read without the help of a client, and the form whose submissions they tell. Not here: what is done
 // with them.
+import assert from "node:assert/strict";
 
 /** The events of a response of server-sent events. */
 export async function* sseEvents(response) {
@@ -45,8 +46,11 @@ export async function openForm(xp, token) {
 
 /** Submits this number. */
 export async function submit(xp, token, form, number) {
-  const query = "mutation($input: CreateSubmissionInput!) { createSubmission(input: $input) { submission { id } } }";
-  return (await xp.ask(token, query, { input: { formId: form, data: { number } } })).createSubmission.submission.id;
+  const query =
+    "mutation($input: CreateSubmissionInput!) { createSubmission(input: $input) { submission { id } userErrors { message } } }";
+  const { createSubmission } = await xp.ask(token, query, { input: { formId: form, data: { number } } });
+  assert.deepEqual(createSubmission.userErrors, []);
+  return createSubmission.submission.id;
 }
 
 /** A token that stands for this moment: what is subscribed to with it begins here. */

@@ -110,6 +110,16 @@ impl TestApp {
         Self::with(self.store.clone(), &self.url, POLL, &Options { limits, ..Options::default() })
     }
 
+    /// This application, and the metrics of its graph.
+    pub(crate) fn with_metrics(mut self) -> (Self, Registry) {
+        let mut registry = Registry::default();
+        let access = Some(self.graph.access().clone());
+        let limits = Limits { cost: u64::MAX, ..Limits::default() };
+        let options = Options { development: true, access, limits, ..Options::default() };
+        self.graph = Graph::new(self.store.clone(), options, &mut registry);
+        (self, registry)
+    }
+
     fn with(store: Store, url: &str, poll: Duration, options: &Options) -> Self {
         let cost = password::Cost { memory_kib: 64, passes: 1 };
         let access =

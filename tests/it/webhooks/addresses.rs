@@ -18,9 +18,9 @@ use serde_json::json;
 use xp::webhooks::WebhookSettings;
 
 use super::{
-    CREATE, create, deliver_from, deliveries, open_form,
+    CREATE, create, deliver_from, deliveries,
     receiver::{Receiver, until},
-    settings, submit,
+    settings,
 };
 use crate::harness::{TestApp, text};
 
@@ -40,7 +40,7 @@ async fn names_are_looked_up_when_a_webhook_is_made_and_when_it_is_called() {
         let receiver = Receiver::start().await;
         let port = receiver.url("").rsplit(':').next().map(|end| end.trim_end_matches('/').to_owned());
         let url = format!("https://rebind.example:{}/hook", port.expect("a port"));
-        let form = open_form(&app.as_role(Role::Editor)).await;
+        let form = app.as_role(Role::Editor).open_form("Visit").await;
         let input = json!({ "url": url, "events": ["SUBMISSION_CREATED"] });
         let refused = private.as_role(Role::Editor).run(CREATE, json!({ "input": input })).await;
         let error = &refused.expect_data(CREATE)["createWebhook"]["userErrors"][0];
@@ -49,7 +49,7 @@ async fn names_are_looked_up_when_a_webhook_is_made_and_when_it_is_called() {
         let (webhook, _) = create(&public.as_role(Role::Editor), input).await;
         let targets = TargetRules::default().looking_up(finding("127.0.0.1"));
         let running = deliver_from(&app, &app.store, WebhookSettings { targets, ..settings() });
-        submit(&app.as_role(Role::Collector), &form, "Ann").await;
+        app.as_role(Role::Collector).submit(&form, "Ann").await;
         until(|| async { deliveries(&app, &webhook).await.iter().any(|row| row["attempts"] != 0) }).await;
         let noted = deliveries(&app, &webhook).await;
         let why = "Not sent: the address leads to a network that is not public.";
@@ -106,14 +106,14 @@ async fn only_who_may_change_a_webhook_has_names_looked_up() {
 async fn stored_addresses_that_are_not_public_are_not_called() {
     for app in TestApp::both_own().await {
         let receiver = Receiver::start().await;
-        let form = open_form(&app.as_role(Role::Editor)).await;
+        let form = app.as_role(Role::Editor).open_form("Visit").await;
         let input = json!({ "url": "https://192.0.1.1/", "events": ["SUBMISSION_CREATED"] });
         let (webhook, _) = create(&app.as_role(Role::Editor), input).await;
         let url = receiver.url("hook");
         app.sql(&format!("update webhooks set url = '{url}' where url = 'https://192.0.1.1/'")).await;
         let settings = WebhookSettings { targets: TargetRules::default(), ..settings() };
         let running = deliver_from(&app, &app.store, settings);
-        submit(&app.as_role(Role::Collector), &form, "Ann").await;
+        app.as_role(Role::Collector).submit(&form, "Ann").await;
         until(|| async { deliveries(&app, &webhook).await.iter().any(|row| row["attempts"] != 0) }).await;
         let noted = deliveries(&app, &webhook).await;
         assert!(text(&noted[0]["lastError"]).starts_with("Not sent: "), "{}", noted[0]);
@@ -126,11 +126,11 @@ async fn stored_addresses_that_are_not_public_are_not_called() {
 async fn redirections_are_not_followed() {
     for app in super::apps().await {
         let receiver = Receiver::answering(|got, _| if got.path == "/hook" { 307 } else { 200 }).await;
-        let form = open_form(&app.as_role(Role::Editor)).await;
+        let form = app.as_role(Role::Editor).open_form("Visit").await;
         let input = json!({ "url": receiver.url("hook"), "events": ["SUBMISSION_CREATED"] });
         let (webhook, _) = create(&app.as_role(Role::Editor), input).await;
         let running = super::deliver(&app);
-        submit(&app.as_role(Role::Collector), &form, "Ann").await;
+        app.as_role(Role::Collector).submit(&form, "Ann").await;
         receiver.wait_for("hook", 1).await;
         until(|| async { deliveries(&app, &webhook).await[0]["attempts"] != 0 }).await;
         let noted = deliveries(&app, &webhook).await;

@@ -21,7 +21,7 @@ use entities::{
 use serde_json::{Value, json};
 use xp::webhooks::WebhookSettings;
 
-use super::{apps, create, deliver, deliver_from, deliveries, hurry, open_form, settings, submit};
+use super::{apps, create, deliver, deliver_from, deliveries, hurry, settings};
 use crate::harness::{Client, TestApp, text};
 
 use super::receiver::{Receiver, until};
@@ -56,7 +56,7 @@ async fn many_webhooks_that_fail_leave_room_for_one_that_does_not() {
         let (editor, collector) = (app.as_role(Role::Editor), app.as_role(Role::Collector));
         let stuck = Receiver::answering_after(|_, _| (200, Duration::from_hours(1))).await;
         let quick = Receiver::start().await;
-        let (one, other) = (open_form(&editor).await, open_form(&editor).await);
+        let (one, other) = (editor.open_form("Visit").await, editor.open_form("Visit").await);
         let input = |url: String, form: &str| json!({ "url": url, "events": ["SUBMISSION_CREATED"], "formIds": [form] });
         for _ in 0..8 {
             create(&editor, input(stuck.url("stuck"), &one)).await;
@@ -66,9 +66,9 @@ async fn many_webhooks_that_fail_leave_room_for_one_that_does_not() {
         let settings = WebhookSettings { timeout: Duration::from_mins(10), concurrency: 4, ..settings() };
         let running = deliver_from(&app, &app.store, settings);
         // Those that fail have waited longer than the other one.
-        submit(&collector, &one, "Ann").await;
+        collector.submit(&one, "Ann").await;
         stuck.wait_for("stuck", 2).await;
-        submit(&collector, &other, "Bob").await;
+        collector.submit(&other, "Bob").await;
         quick.wait_until_taken("hook", 1).await;
         assert_eq!(stuck.got("stuck").len(), 2, "half of all attempts");
         drop(running);
@@ -80,13 +80,13 @@ async fn a_webhook_whose_secret_cannot_be_opened_recovers_with_another_one() {
     for app in apps().await {
         let (editor, collector) = (app.as_role(Role::Editor), app.as_role(Role::Collector));
         let receiver = Receiver::start().await;
-        let form = open_form(&editor).await;
+        let form = editor.open_form("Visit").await;
         let input = json!({ "url": receiver.url("hook"), "events": ["SUBMISSION_CREATED"] });
         let (webhook, _) = create(&editor, input).await;
         // As after a change of auth.secret.
         app.sql("update webhooks set secret = 'sealed' where url like '%/hook'").await;
         let running = deliver(&app);
-        let submission = submit(&collector, &form, "Ann").await;
+        let submission = collector.submit(&form, "Ann").await;
         let state = format!("{{ webhook(id: \"{webhook}\") {{ isEnabled disabledReason }} }}");
         until(|| async { editor.ask(&state).await["webhook"]["isEnabled"] == false }).await;
         let state = editor.ask(&state).await;
@@ -120,11 +120,11 @@ async fn an_answer_counts_however_its_body_ends() {
     for app in apps().await {
         let (editor, collector) = (app.as_role(Role::Editor), app.as_role(Role::Collector));
         let receiver = Receiver::answering(|_, _| 200).await;
-        let form = open_form(&editor).await;
+        let form = editor.open_form("Visit").await;
         let input = json!({ "url": receiver.url("endless"), "events": ["SUBMISSION_CREATED"] });
         let (webhook, _) = create(&editor, input).await;
         let running = deliver(&app);
-        submit(&collector, &form, "Ann").await;
+        collector.submit(&form, "Ann").await;
         until(|| async { deliveries(&app, &webhook).await.iter().any(|row| row["attempts"] != 0) }).await;
         let noted = deliveries(&app, &webhook).await;
         assert_eq!((&noted[0]["status"], &noted[0]["lastError"]), (&json!("DELIVERED"), &Value::Null));
@@ -137,17 +137,17 @@ async fn what_has_waited_for_a_delivery_that_is_given_up_is_given_up_with_it() {
     for app in apps().await {
         let (editor, collector) = (app.as_role(Role::Editor), app.as_role(Role::Collector));
         let receiver = Receiver::answering(|_, _| 503).await;
-        let form = open_form(&editor).await;
+        let form = editor.open_form("Visit").await;
         let input = json!({ "url": receiver.url("hook"), "events": ["SUBMISSION_CREATED"] });
         let (webhook, _) = create(&editor, input).await;
         let running = deliver(&app);
         for name in ["first", "second", "third"] {
-            submit(&collector, &form, name).await;
+            collector.submit(&form, name).await;
         }
         until(|| async { deliveries(&app, &webhook).await.len() == 3 }).await;
         app.sql(&format!("update webhook_deliveries set created_at = {LONG_AGO} where finished_at is null"))
             .await;
-        submit(&collector, &form, "new").await;
+        collector.submit(&form, "new").await;
         until(|| async { deliveries(&app, &webhook).await.len() == 4 }).await;
         until(|| async { deliveries(&app, &webhook).await.iter().any(|row| row["attempts"] != 0) }).await;
         app.sql(&format!(
@@ -173,12 +173,12 @@ async fn what_has_waited_for_a_delivery_that_is_given_up_is_given_up_with_it() {
 async fn what_waits_for_too_long_or_for_a_webhook_that_was_removed_goes() {
     for app in apps().await {
         let (editor, collector) = (app.as_role(Role::Editor), app.as_role(Role::Collector));
-        let form = open_form(&editor).await;
+        let form = editor.open_form("Visit").await;
         for url in ["https://192.0.1.1/kept", "https://192.0.1.1/removed"] {
             create(&editor, json!({ "url": url, "events": ["SUBMISSION_CREATED"] })).await;
         }
         for name in ["old", "tried", "new"] {
-            submit(&collector, &form, name).await;
+            collector.submit(&form, name).await;
         }
         expand(&app, 6).await;
         let kept = "webhook_id in (select id from webhooks where url like '%/kept')";
@@ -229,12 +229,12 @@ async fn lanes_of_a_disabled_webhook_rest_until_it_is_enabled() {
         let status = Arc::new(AtomicU16::new(503));
         let answer = Arc::clone(&status);
         let receiver = Receiver::answering(move |_, _| answer.load(Ordering::SeqCst)).await;
-        let (one, other) = (open_form(&editor).await, open_form(&editor).await);
+        let (one, other) = (editor.open_form("Visit").await, editor.open_form("Visit").await);
         let input = json!({ "url": receiver.url("hook"), "events": ["SUBMISSION_CREATED"] });
         let (webhook, _) = create(&editor, input).await;
         let running = deliver(&app);
         let due = "webhook_lanes where due_at is not null";
-        let submitted = [submit(&collector, &one, "Ann").await, submit(&collector, &other, "Bob").await];
+        let submitted = [collector.submit(&one, "Ann").await, collector.submit(&other, "Bob").await];
         until(|| async {
             deliveries(&app, &webhook).await.iter().filter(|row| row["attempts"] != 0).count() == 2
         })
@@ -263,10 +263,10 @@ async fn lanes_of_a_disabled_webhook_rest_until_it_is_enabled() {
 async fn an_attempt_does_not_undo_what_was_changed_meanwhile() {
     for app in apps().await {
         let (editor, collector) = (app.as_role(Role::Editor), app.as_role(Role::Collector));
-        let form = open_form(&editor).await;
+        let form = editor.open_form("Visit").await;
         let input = json!({ "url": "https://192.0.1.1/hooks", "events": ["SUBMISSION_CREATED"] });
         let (webhook, _) = create(&editor, input).await;
-        submit(&collector, &form, "Ann").await;
+        collector.submit(&form, "Ann").await;
         expand(&app, 1).await;
         let id = WebhookId::parse(&webhook).expect("an id");
         let lease = Duration::from_mins(2);
@@ -292,11 +292,11 @@ async fn another_address_is_tried_at_once() {
     for app in apps().await {
         let (editor, collector) = (app.as_role(Role::Editor), app.as_role(Role::Collector));
         let receiver = Receiver::answering(|got, _| if got.path == "/old" { 503 } else { 200 }).await;
-        let form = open_form(&editor).await;
+        let form = editor.open_form("Visit").await;
         let input = json!({ "url": receiver.url("old"), "events": ["SUBMISSION_CREATED"] });
         let (webhook, _) = create(&editor, input).await;
         let running = deliver(&app);
-        submit(&collector, &form, "Ann").await;
+        collector.submit(&form, "Ann").await;
         until(|| async { deliveries(&app, &webhook).await.iter().any(|row| row["attempts"] != 0) }).await;
         app.sql("update webhook_lanes set due_at = '2100-01-01T00:00:00+00:00' where due_at is not null")
             .await;

@@ -12,7 +12,7 @@ use entities::{
 };
 use serde_json::json;
 
-use super::{apps, create, deliver_from, deliveries, open_form, settings, submit};
+use super::{apps, create, deliver_from, deliveries, settings};
 use crate::harness::{TestApp, text};
 
 use super::receiver::{Got, Receiver, until};
@@ -27,13 +27,13 @@ async fn a_lease_that_runs_out_is_taken_over() {
     for app in apps().await {
         let (editor, collector) = (app.as_role(Role::Editor), app.as_role(Role::Collector));
         let receiver = Receiver::start().await;
-        let form = open_form(&editor).await;
+        let form = editor.open_form("Visit").await;
         let input = json!({ "url": receiver.url("hook"), "events": ["SUBMISSION_CREATED"] });
         let (webhook, _) = create(&editor, input).await;
         let id = webhook_id(&app, &webhook).await;
         // One instance reads the log, takes the lease, and is gone.
         let mut expander = Expander::new(app.store.clone());
-        let submission = submit(&collector, &form, "Ann").await;
+        let submission = collector.submit(&form, "Ann").await;
         while !matches!(expander.step().await, Ok(Expanded::Some(1))) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -60,14 +60,14 @@ async fn several_instances_note_each_event_once() {
     for app in apps().await {
         let (editor, collector) = (app.as_role(Role::Editor), app.as_role(Role::Collector));
         let receiver = Receiver::start().await;
-        let form = open_form(&editor).await;
+        let form = editor.open_form("Visit").await;
         let input = json!({ "url": receiver.url("hook"), "events": ["SUBMISSION_CREATED"] });
         let (webhook, _) = create(&editor, input).await;
         let stores = [app.another_store().await, app.another_store().await, app.another_store().await];
         let mut running: Vec<_> = stores.iter().map(|store| deliver_from(&app, store, settings())).collect();
         let mut submitted = Vec::new();
         for number in 0..60 {
-            submitted.push(submit(&collector, &form, &number.to_string()).await);
+            submitted.push(collector.submit(&form, &number.to_string()).await);
             if number == 20 {
                 // Without a word, in the middle of whatever it does.
                 drop(running.remove(0));
@@ -99,11 +99,11 @@ async fn several_instances_note_each_event_once() {
 async fn the_log_is_kept_for_what_webhooks_have_yet_to_hear_but_not_for_ever() {
     for app in apps().await {
         let (editor, collector) = (app.as_role(Role::Editor), app.as_role(Role::Collector));
-        let form = open_form(&editor).await;
+        let form = editor.open_form("Visit").await;
         let input = json!({ "url": "https://192.0.1.1/hooks", "events": ["SUBMISSION_CREATED"] });
         let (webhook, _) = create(&editor, input).await;
         for name in ["one", "two", "three", "four"] {
-            submit(&collector, &form, name).await;
+            collector.submit(&form, name).await;
         }
         let left = async |days: i64| {
             let now = entities::clock::now() + chrono::TimeDelta::days(days);
@@ -132,12 +132,12 @@ async fn the_log_is_kept_for_what_webhooks_have_yet_to_hear_but_not_for_ever() {
         }
         assert!(left(8).await < unread, "what is read may go");
         for name in ["five", "six", "seven", "eight"] {
-            submit(&collector, &form, name).await;
+            collector.submit(&form, name).await;
         }
         let unread = left(13).await;
         assert!(left(15).await < unread, "nobody reads: after twice the time it goes");
         // Whoever comes back begins anew, and says so.
-        submit(&collector, &form, "nine").await;
+        collector.submit(&form, "nine").await;
         let again = create_again(&app, &webhook).await;
         assert!(again, "the webhook is still there");
     }
@@ -147,10 +147,10 @@ async fn the_log_is_kept_for_what_webhooks_have_yet_to_hear_but_not_for_ever() {
 async fn create_again(app: &TestApp, webhook: &str) -> bool {
     let (editor, collector) = (app.as_role(Role::Editor), app.as_role(Role::Collector));
     let mut expander = Expander::new(app.store.clone());
-    let form = open_form(&editor).await;
+    let form = editor.open_form("Visit").await;
     let before = deliveries(app, webhook).await.len();
     for _ in 0..200 {
-        submit(&collector, &form, "later").await;
+        collector.submit(&form, "later").await;
         // The lease of the one before has to run out first.
         let _ = expander.step().await;
         if deliveries(app, webhook).await.len() > before {
