@@ -44,7 +44,7 @@ pub struct Sinks {
 }
 
 impl Sinks {
-    /// With metrics in `registry`. `source` is that of the CloudEvents.
+    /// Sinks at these URLs, with their metrics in `registry`; `source` is the attribute of that name of each CloudEvent.
     pub fn new(urls: Vec<SinkUrl>, source: String, registry: &mut Registry) -> Self {
         Self { urls, source, metrics: SinkMetrics::register(registry) }
     }

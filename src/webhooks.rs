@@ -42,7 +42,7 @@ const END_WITHIN: Duration = Duration::from_secs(5);
 /// How webhooks are told.
 #[derive(Clone, Debug)]
 pub struct WebhookSettings {
-    /// Where they may be sent.
+    /// Addresses that webhooks may have.
     pub targets: TargetRules,
     /// How long an attempt may take in all.
     pub timeout: Duration,
@@ -58,7 +58,7 @@ pub struct Webhooks {
 }
 
 impl Webhooks {
-    /// With metrics in `registry`.
+    /// Webhooks that are told by these settings, with their metrics in `registry`.
     pub fn new(settings: WebhookSettings, registry: &mut Registry) -> Self {
         Self { settings, metrics: WebhookMetrics::register(registry) }
     }

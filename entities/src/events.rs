@@ -96,7 +96,7 @@ pub enum ChangeEvent {
     },
     /// What was kept for long enough was removed.
     Removed {
-        /// What it was.
+        /// The kind of rows that were removed.
         of: Removal,
     },
     /// Nothing has changed but that the activity log has one more entry.
@@ -123,15 +123,15 @@ pub enum Removal {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FormChange {
-    /// It was made.
+    /// The form was made.
     Created,
-    /// Its title or description changed.
+    /// The form's title or description changed.
     Updated,
-    /// Its draft was saved.
+    /// The form's draft was saved.
     Drafted,
-    /// A version was published.
+    /// A version of the form was published.
     Published,
-    /// It was opened, closed or archived.
+    /// The form was opened, closed or archived.
     StatusChanged,
     /// Something else, or not known here.
     #[default]

@@ -59,7 +59,7 @@ text_enum! {
 }
 
 impl WebhookEvent {
-    /// Its name in what is sent, the `type` of Standard Webhooks.
+    /// The event's `type` in messages of Standard Webhooks.
     pub fn wire_name(self) -> &'static str {
         match self {
             Self::SubmissionCreated => "submission.created",
@@ -128,7 +128,7 @@ record! {
     }
 }
 
-/// Whose it is.
+/// The account that owns a webhook.
 #[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {
     /// The account whose rights count.
@@ -192,7 +192,7 @@ impl Row {
         scope.administers() || scope.user() == Some(self.owner_id)
     }
 
-    /// What it is told of.
+    /// The events that the webhook is told of.
     pub fn events(&self) -> Vec<WebhookEvent> {
         events_of(&self.events)
     }

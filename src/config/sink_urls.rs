@@ -8,7 +8,7 @@ use crate::sinks::SinkUrl;
 pub struct SinkUrls(Vec<SinkUrl>);
 
 impl SinkUrls {
-    /// Each of them.
+    /// The URLs, in the order in which they were given.
     pub fn iter(&self) -> impl Iterator<Item = &SinkUrl> {
         self.0.iter()
     }

@@ -74,7 +74,7 @@ pub(super) enum NatsAccount {
 }
 
 impl SinkUrl {
-    /// What it is called in logs and metrics; it has no secret.
+    /// The name of the sink in logs and metrics, without the account of its URL.
     pub fn name(&self) -> &str {
         &self.name
     }

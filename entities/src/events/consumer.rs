@@ -125,7 +125,7 @@ pub(crate) enum Taken {
     Held,
     /// There is nothing new.
     Nothing,
-    /// These rows of the log, in order.
+    /// Further rows of the log, in its order.
     Rows(Vec<LoggedChanges>),
     /// What comes next is not in the log any more, or another database took over.
     Lost,
@@ -136,7 +136,7 @@ impl Consumer {
         Self { name: name.into(), holder: id::new(), held_until: None, read: None }
     }
 
-    /// What it is called.
+    /// The name of the consumer, by which the database knows it.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }

@@ -26,16 +26,16 @@ pub struct ExportedTransaction {
     position: EventPosition,
     /// When it was written.
     pub written_at: Time,
-    /// Each change.
+    /// The transaction's changes, in the order in which they were noted.
     pub events: Vec<ExportedEvent>,
 }
 
 /// One change.
 #[derive(Clone, Debug)]
 pub struct ExportedEvent {
-    /// No other has it, and it has it each time that it is read.
+    /// The event's id: unique, and the same each time that the event is read.
     pub id: String,
-    /// Of two events the later one has the greater text.
+    /// The event's place in the log, as text that sorts in the log's order.
     pub sequence: String,
     /// What has changed.
     pub change: ChangeEvent,
@@ -66,7 +66,7 @@ pub enum Exported {
     Nothing,
     /// Another instance publishes.
     Elsewhere,
-    /// These, in their order.
+    /// Transactions to be published, in the order of the log.
     Transactions(Vec<ExportedTransaction>),
 }
 

@@ -22,7 +22,7 @@ pub struct ReadSet {
 }
 
 impl ReadSet {
-    /// Of these dependencies.
+    /// The set of what a request has read, by the dependencies that it has collected.
     pub fn of(dependencies: &DependencySet) -> Self {
         let mut tags: Vec<u64> = dependencies.tags().map(number_of).collect();
         tags.sort_unstable();
@@ -37,12 +37,12 @@ impl ReadSet {
         }
     }
 
-    /// What it takes in memory, bytes.
+    /// Memory that the set takes, bytes.
     pub fn bytes(&self) -> usize {
         size_of_val(&*self.tags)
     }
 
-    /// Whether it has read what changes without an event: how deliveries of webhooks stand.
+    /// Whether something was read that changes without an event: how deliveries of webhooks stand.
     pub fn has_unlogged(&self) -> bool {
         self.tables.contains(&"webhook_deliveries")
     }

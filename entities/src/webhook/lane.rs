@@ -46,7 +46,7 @@ record! {
     }
 }
 
-/// Whose it is.
+/// The webhook that a lane is of.
 #[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {
     /// Who is told.
@@ -71,7 +71,7 @@ pub struct LaneLease {
 pub struct DueWebhook {
     /// The webhook.
     pub id: WebhookId,
-    /// Its last attempt has failed.
+    /// The last attempt at this webhook has failed.
     pub is_failing: bool,
 }
 
@@ -80,10 +80,10 @@ pub struct DueWebhook {
 pub enum AttemptOutcome {
     /// The receiver has taken it.
     Delivered {
-        /// With this status.
+        /// The HTTP status of the answer.
         status: u16,
     },
-    /// It may not be told any more: nothing was sent.
+    /// The webhook's owner may not be told of it any more: nothing was sent.
     Skipped,
     /// The receiver has not taken it.
     Failed(FailedAttempt),
@@ -96,7 +96,7 @@ pub enum DisableCode {
     Gone,
     /// Nothing could be delivered for days.
     Failing,
-    /// Its secret cannot be read: nothing was sent, and what waits goes on waiting.
+    /// The webhook's secret cannot be read: nothing was sent, and what waits goes on waiting.
     Secret,
 }
 

@@ -44,22 +44,22 @@ impl Default for TargetRules {
 /// Why an address is not called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
-    /// It cannot be read as one.
+    /// The text cannot be read as an address.
     #[error("expected an address such as https://example.com/hooks")]
     Malformed,
     /// Neither `https`, nor `http` where that is allowed.
     #[error("expected an address that begins with https://")]
     Scheme,
-    /// It has a name or a password.
+    /// The address has a name or a password.
     #[error("an address with a user name or a password is not accepted")]
     Userinfo,
-    /// It has a part for browsers.
+    /// The address has a fragment, which is for browsers.
     #[error("an address with a fragment (#) is not accepted")]
     Fragment,
     /// Too many bytes.
     #[error("an address has at most 2048 bytes")]
     TooLong,
-    /// It leads into a network that is not public.
+    /// The address leads into a network that is not public.
     #[error("the address leads to a network that is not public")]
     Forbidden,
 }

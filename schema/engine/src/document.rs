@@ -67,7 +67,7 @@ pub struct OperationInfo {
     /// How long its answer keeps; `None`: not at all.
     pub cache: Option<CachePolicy>,
     cost: Cost,
-    /// Its answer is told again when it changes, to those who can be told more than one.
+    /// The operation is a live query (`@live`): over a transport that streams it is answered again when its answer changes.
     pub is_live: bool,
     /// Nothing but signing in, signing up and refreshing.
     only_signs_in: bool,

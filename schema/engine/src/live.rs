@@ -7,7 +7,7 @@ use async_graphql::{
 
 /// The directive's name.
 pub const NAME: &str = "live";
-/// The name of its argument.
+/// The name of the argument of `@live`.
 pub const THROTTLE: &str = "throttle";
 /// In so many milliseconds there is one answer at most: where nothing else is said, and the least and the most that may be said.
 pub const PAUSE: (u64, u64, u64) = (200, 50, 60_000);
@@ -17,7 +17,7 @@ const ABOUT: &str = "Over WebSocket, server-sent events or multipart: the answer
                      answer, once.";
 const ABOUT_THROTTLE: &str = "At most one answer in so many milliseconds, 50 to 60000.";
 
-/// Its definition in SDL, for client tools.
+/// The definition of `@live` in SDL, for client tools.
 pub fn sdl() -> String {
     let default = PAUSE.0;
     format!(
@@ -26,7 +26,7 @@ pub fn sdl() -> String {
     )
 }
 
-/// Its definition in the library's registry.
+/// The definition of `@live` for the registry of async-graphql, by which documents are validated.
 pub fn directive() -> MetaDirective {
     let throttle = MetaInputValue {
         name: THROTTLE.to_owned(),
