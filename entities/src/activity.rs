@@ -16,7 +16,6 @@ use crate::{
         text_enum::text_enum,
     },
     error::Error,
-    events::ChangeEvent,
     id::{ActivityLogId, NodeKind, UserId},
     store::{
         Store,
@@ -160,20 +159,15 @@ impl Transaction {
     /// # Errors
     /// The database's: nothing is stored. `OutcomeUnknown` where that was not said.
     pub(crate) async fn commit(mut self, entry: ActivityEntry) -> Result<(), Error> {
-        let subject = entry.subject.map(|(_, id)| id);
-        entry.write(&self).await?;
-        if !self.has_changes() {
-            self.changed(ChangeEvent::Activity);
-        }
-        self.note_for_repeats(subject).await?;
-        self.commit_unlogged().await
+        self.note_for_repeats(entry.subject.map(|(_, id)| id)).await?;
+        self.commit_with(Some(entry.into_row())).await
     }
 }
 
 impl ActivityEntry {
-    /// Writes the entry into the transaction that it is about.
-    pub(crate) async fn write(self, transaction: &Transaction) -> Result<(), Error> {
-        let entry = ActiveModel {
+    /// The row that is stored of it.
+    fn into_row(self) -> ActiveModel {
+        ActiveModel {
             id: Set(ActivityLogId::new()),
             user_id: Set(self.user),
             action_type: Set(self.action.as_str().to_owned()),
@@ -181,8 +175,7 @@ impl ActivityEntry {
             subject_type: Set(self.subject.map(|(kind, _)| kind.as_str().to_owned())),
             metadata: Set(Json::from(&self.metadata)),
             created_at: Set(clock::now()),
-        };
-        transaction.insert("activity.insert", entry).await.map(drop)
+        }
     }
 }
 

@@ -5,7 +5,11 @@
 
 use std::{fmt, num::ParseIntError, str::FromStr, sync::Arc};
 
-use sea_orm::entity::prelude::*;
+use sea_orm::{
+    DbBackend,
+    entity::prelude::*,
+    sea_query::{InsertStatement, Query},
+};
 
 use super::ChangeEvent;
 use crate::{
@@ -128,22 +132,21 @@ pub(crate) struct LoggedChanges {
 /// A row that is not settled yet: its number, and when it was written.
 pub(crate) type Unsettled = (i64, Time);
 
-/// Notes in the transaction what it changes; returns the number of the row.
-pub(crate) async fn write(transaction: &SqlTransaction, changes: &[ChangeEvent]) -> Result<i64, Error> {
+/// The statement that notes what the transaction changes in which it runs; it answers the number of the row.
+pub(crate) fn insert(backend: DbBackend, changes: &[ChangeEvent]) -> InsertStatement {
     let json = serde_json::to_string(changes).expect("changes are plain data");
-    let mut sql = transaction.sql();
-    // Text: the builders do not know the function of PostgreSQL.
-    if sql.is_postgres() {
-        sql.push("INSERT INTO events (transaction_id, changes, created_at)");
-        sql.push(" VALUES (pg_current_xact_id()::text::bigint, ");
+    let mut columns = vec![Column::Changes, Column::CreatedAt, Column::TransactionId];
+    let mut values: Vec<Expr> = vec![Expr::val(json), Expr::val(clock::now())];
+    if backend == DbBackend::Postgres {
+        values.push(Expr::cust("pg_current_xact_id()::text::bigint"));
     } else {
-        sql.push("INSERT INTO events (transaction_id, number, changes, created_at) VALUES (0, ");
-        sql.push("(SELECT COALESCE(MAX(number), 0) + 1 FROM events WHERE transaction_id = 0), ");
+        columns.push(Column::Number);
+        let next = "(SELECT COALESCE(MAX(number), 0) + 1 FROM events WHERE transaction_id = 0)";
+        values.extend([Expr::val(0_i64), Expr::cust(next)]);
     }
-    sql.bind(json).push(", ").bind(clock::now()).push(") RETURNING number");
-    let read = |cells: &mut Cells<'_>| cells.next::<i64>();
-    let numbers = transaction.fetch("events.insert", "events", sql, read).await?;
-    Ok(numbers.first().copied().unwrap_or_default())
+    let mut insert = Query::insert();
+    insert.into_table(Entity).columns(columns).values_panic(values).returning_col(Column::Number);
+    insert
 }
 
 /// The last row that is settled.

@@ -5,12 +5,20 @@
 
 use std::ops::Deref;
 
+use sea_orm::{
+    EntityTrait as _, QueryTrait as _,
+    sea_query::{CommonTableExpression, WithClause},
+};
 use uuid::Uuid;
 
 use crate::{
+    activity,
     auth::revocation::{self, Revocation},
     cache::{Tag, outbox},
-    database::transaction::SqlTransaction,
+    database::{
+        sql::{Cells, Sql},
+        transaction::SqlTransaction,
+    },
     error::Error,
     events::{ChangeEvent, Changes, log, tags_of},
     idempotency::Claim,
@@ -58,11 +66,6 @@ impl Transaction {
         self.changes.push(change);
     }
 
-    /// Whether a change was noted.
-    pub(crate) fn has_changes(&self) -> bool {
-        !self.changes.is_empty()
-    }
-
     /// Notes a tag whose values end with the commit, besides those that follow from changes: nobody is told more of it.
     pub(crate) fn invalidates(&mut self, tag: Tag) {
         if !self.tags.contains(&tag) {
@@ -101,6 +104,17 @@ impl Transaction {
     /// # Errors
     /// The database's: nothing is stored. `OutcomeUnknown` where that was not said.
     pub(crate) async fn commit_unlogged(self) -> Result<(), Error> {
+        self.commit_with(None).await
+    }
+
+    /// Commits, together with this entry of the activity log if there is one.
+    ///
+    /// # Errors
+    /// The database's: nothing is stored. `OutcomeUnknown` where that was not said.
+    pub(crate) async fn commit_with(mut self, entry: Option<activity::ActiveModel>) -> Result<(), Error> {
+        if entry.is_some() && self.changes.is_empty() {
+            self.changed(ChangeEvent::Activity);
+        }
         if !self.revoked.is_empty() {
             revocation::write(&self, &self.revoked).await?;
         }
@@ -115,10 +129,7 @@ impl Transaction {
             }
             _ => None,
         };
-        let event = match &self.changes[..] {
-            [] => None,
-            changes => Some(log::write(&self, changes).await?),
-        };
+        let event = self.write_logs(entry).await?;
         if let Some(recorder) = self.store.context().recorder() {
             recorder.note_commit();
         }
@@ -147,5 +158,31 @@ impl Transaction {
             result
         });
         committing.await.expect("committing does not panic and is not aborted")
+    }
+
+    /// Writes what the transaction did into the logs; returns the number of its row in the log of events, if it changed something.
+    /// PostgreSQL is asked once for both: the rows that are locked would stay so for another round trip.
+    async fn write_logs(&self, entry: Option<activity::ActiveModel>) -> Result<Option<i64>, Error> {
+        if self.changes.is_empty() {
+            return Ok(None);
+        }
+        let event = log::insert(self.backend(), &self.changes);
+        let (name, sql) = match entry {
+            Some(entry) if self.sql().is_postgres() => {
+                let entry = activity::Entity::insert(entry).into_query();
+                let entry = CommonTableExpression::new().table_name("entry").query(entry).to_owned();
+                let both = event.with(WithClause::new().cte(entry).to_owned());
+                ("activity.insert_with_event", Sql::built(self.backend(), &both))
+            }
+            entry => {
+                if let Some(entry) = entry {
+                    self.insert("activity.insert", entry).await?;
+                }
+                ("events.insert", Sql::built(self.backend(), &event))
+            }
+        };
+        let read = |cells: &mut Cells<'_>| cells.next::<i64>();
+        let numbers = self.fetch(name, "events", sql, read).await?;
+        Ok(numbers.first().copied())
     }
 }

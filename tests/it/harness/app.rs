@@ -155,6 +155,15 @@ impl TestApp {
         self.store.connection().get_database_backend() == DbBackend::Postgres
     }
 
+    /// The statements that each mutation ends with.
+    pub(crate) fn log_statements(&self) -> &'static [&'static str] {
+        if self.is_postgres() {
+            &["activity.insert_with_event"]
+        } else {
+            &["activity.insert", "events.insert"]
+        }
+    }
+
     /// Runs SQL beside the graph.
     pub(crate) async fn sql(&self, sql: &str) {
         let ran = self.store.connection().execute_unprepared(sql).await;
