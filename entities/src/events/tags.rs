@@ -139,13 +139,35 @@ pub fn tags_of(changes: &[ChangeEvent]) -> Vec<Tag> {
                 add(Tag::Row("Webhook", id.0));
                 add(Tag::Type("Webhook"));
             }
-            // What other instances write, they invalidate themselves.
-            ChangeEvent::Lagged | ChangeEvent::Unknown | ChangeEvent::Activity => {}
+            // What other instances write, they invalidate themselves; lists of positions and of the activity log are not cached.
+            ChangeEvent::Lagged
+            | ChangeEvent::Unknown
+            | ChangeEvent::Activity
+            | ChangeEvent::Locations { .. } => {}
             ChangeEvent::Removed { of } => add(Tag::Type(of.kind().as_str())),
-            ChangeEvent::LastLocation { user, .. } | ChangeEvent::Locations { user } => {
+            ChangeEvent::LastLocation { user, .. } => {
                 add(Tag::List("Location", "user", user.0));
             }
         }
     }
     tags
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{LocationId, UserId};
+
+    #[test]
+    fn positions_that_are_not_the_newest_end_no_cached_value_but_what_has_read_their_table() {
+        let user = UserId::new();
+        let (late, newest) =
+            (ChangeEvent::Locations { user }, ChangeEvent::LastLocation { id: LocationId::new(), user });
+        assert_eq!(tags_of(&[late]), []);
+        assert_eq!(tags_of(&[newest]), [Tag::List("Location", "user", user.0)]);
+        let of_list = ReadSet { tables: vec!["user_locations"], ..ReadSet::default() };
+        let of_newest = ReadSet { tags: [number_of(&tags_of(&[newest])[0])].into(), ..ReadSet::default() };
+        assert!(of_list.is_touched_by(late) && of_list.is_touched_by(newest));
+        assert!(!of_newest.is_touched_by(late) && of_newest.is_touched_by(newest));
+    }
 }
