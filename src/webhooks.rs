@@ -7,6 +7,7 @@ mod connector;
 mod deliverer;
 mod metrics;
 mod sender;
+mod under_way;
 
 use std::{
     sync::{

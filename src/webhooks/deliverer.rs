@@ -1,9 +1,8 @@
-//! Delivers what waits: takes leases of lanes, sends what is first in each, notes what it came to. Bounded in all and for each webhook,
-//! so that a receiver that is slow or away takes no more than its share: one that fails is asked by one attempt at a time. Not here:
-//! the order of deliveries, and when they are tried again (`entities::webhook::lane`).
+//! Delivers what waits: takes leases of lanes, sends what is first in each, notes what it came to. Not here: how many at a time, and for
+//! whom (`under_way`), the order of deliveries, and when they are tried again (`entities::webhook::lane`).
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -12,31 +11,24 @@ use entities::{
     SPANS, Store,
     auth::secret::Secret,
     clock,
-    id::WebhookId,
     webhook::{
         delivery::{self, Model as Delivery},
-        lane::{self, AttemptOutcome, DisableCode, DueWebhook, FailedAttempt, LaneLease, Settled},
+        lane::{self, AttemptOutcome, DisableCode, FailedAttempt, LaneLease, Settled},
         subject,
     },
 };
-use tokio::{
-    sync::{Semaphore, watch},
-    task::JoinSet,
-};
+use tokio::{sync::watch, task::JoinSet};
 use tracing::{Instrument as _, field::Empty};
 
 use super::{
     Shared, body,
     metrics::WebhookMetrics,
     sender::{Sender, WebhookMessage},
+    under_way::UnderWay,
 };
 
 use crate::log_waker::LOOK;
 
-/// Attempts at one webhook at a time.
-const PER_WEBHOOK: usize = 4;
-/// Of all attempts, those at webhooks that fail: one in so many.
-const SHARE_OF_FAILING: usize = 2;
 /// Deliveries of a lane, one after the other, before others have their turn.
 const TURN: usize = 20;
 /// How long such a turn lasts at most; the delivery that is under way then is the last one.
@@ -55,65 +47,11 @@ pub(super) struct Deliverer {
     pub(super) shared: Arc<Shared>,
 }
 
-/// How many lanes of a webhook are being delivered here.
-#[derive(Clone, Copy, Debug)]
-struct Busy {
-    webhook: WebhookId,
-    lanes: usize,
-    is_failing: bool,
-}
-
-/// What is under way.
-#[derive(Debug, Default)]
-struct UnderWay(Mutex<Vec<Busy>>);
-
-impl UnderWay {
-    fn all(&self) -> MutexGuard<'_, Vec<Busy>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Webhooks of which no further lane may be taken.
-    fn saturated(&self) -> Vec<WebhookId> {
-        let is_full = |busy: &&Busy| busy.lanes >= if busy.is_failing { 1 } else { PER_WEBHOOK };
-        self.all().iter().filter(is_full).map(|busy| busy.webhook).collect()
-    }
-
-    fn failing(&self) -> usize {
-        self.all().iter().filter(|busy| busy.is_failing).map(|busy| busy.lanes).sum()
-    }
-
-    /// How many further lanes of this webhook may be taken.
-    fn room_for(&self, due: DueWebhook) -> usize {
-        let lanes = self.all().iter().find(|busy| busy.webhook == due.id).map_or(0, |busy| busy.lanes);
-        let most = if due.is_failing { 1 } else { PER_WEBHOOK };
-        most.saturating_sub(lanes)
-    }
-
-    fn begin(&self, due: DueWebhook, lanes: usize) {
-        let mut all = self.all();
-        match all.iter_mut().find(|busy| busy.webhook == due.id) {
-            Some(busy) => {
-                busy.lanes += lanes;
-                busy.is_failing = due.is_failing;
-            }
-            None => all.push(Busy { webhook: due.id, lanes, is_failing: due.is_failing }),
-        }
-    }
-
-    fn end(&self, webhook: WebhookId) {
-        let mut all = self.all();
-        if let Some(busy) = all.iter_mut().find(|busy| busy.webhook == webhook) {
-            busy.lanes -= 1;
-        }
-        all.retain(|busy| busy.lanes > 0);
-    }
-}
-
 impl Deliverer {
     /// Delivers until it is stopped; what is under way then comes to its end.
     pub(super) async fn run(self, mut stopped: watch::Receiver<bool>) {
         let this = Arc::new(self);
-        let (slots, under_way) = (Arc::new(Semaphore::new(this.concurrency)), Arc::new(UnderWay::default()));
+        let under_way = UnderWay::new(this.concurrency);
         let (mut tasks, mut has_failed, mut measured) = (JoinSet::new(), false, None::<Instant>);
         loop {
             tokio::select! {
@@ -127,7 +65,7 @@ impl Deliverer {
                 this.metrics.set_waiting(delivery::WaitingDeliveries::default());
                 continue;
             }
-            let round = this.round(&slots, &under_way, &mut tasks, &stopped).await;
+            let round = this.round(&under_way, &mut tasks, &stopped).await;
             if let (Err(error), false) = (&round, has_failed) {
                 tracing::warn!(
                     error = error as &dyn std::error::Error,
@@ -148,43 +86,30 @@ impl Deliverer {
     /// Begins what can be begun now.
     async fn round(
         self: &Arc<Self>,
-        slots: &Arc<Semaphore>,
         under_way: &Arc<UnderWay>,
         tasks: &mut JoinSet<()>,
         stopped: &watch::Receiver<bool>,
     ) -> Result<(), entities::Error> {
         loop {
-            let free = slots.available_permits();
+            let free = under_way.free();
             if free == 0 || *stopped.borrow() {
                 return Ok(());
             }
-            let (mut begun, saturated) = (0, under_way.saturated());
-            let most_failing = (self.concurrency / SHARE_OF_FAILING).max(1);
-            // Those that fail must not fill the list when none of them may begin.
-            let but_failing = under_way.failing() >= most_failing;
-            for due in lane::due(&self.store, &saturated, but_failing, free).await? {
-                if due.is_failing && under_way.failing() >= most_failing {
-                    continue;
-                }
-                let room = under_way.room_for(due).min(slots.available_permits());
+            let mut begun = 0;
+            // Those for whom nothing may begin must not fill the list.
+            for due in lane::due(&self.store, &under_way.except(), free).await? {
+                let room = under_way.room_for(&due);
                 if room == 0 {
                     continue;
                 }
+                // None where another instance was quicker.
                 let leases = lane::claim(&self.store, due.id, room, self.lease()).await?;
-                if leases.is_empty() {
-                    // Another instance was quicker.
-                    continue;
-                }
-                under_way.begin(due, leases.len());
                 for lease in leases {
                     begun += 1;
-                    let slot = Arc::clone(slots).try_acquire_owned();
-                    let (this, under_way, stopped) =
-                        (Arc::clone(self), Arc::clone(under_way), stopped.clone());
+                    let (this, busy, stopped) = (Arc::clone(self), under_way.begin(due), stopped.clone());
                     tasks.spawn(async move {
                         this.deliver_lane(&lease, &stopped).await;
-                        under_way.end(lease.webhook);
-                        drop(slot);
+                        drop(busy);
                         // There is room for another one.
                         this.shared.wake.notify_one();
                     });

@@ -130,8 +130,11 @@ pub async fn update(
 ) -> ChangedWebhook {
     let position = log::end(store.database()).await?;
     let transaction = Transaction::begin(store).await?;
+    // Whoever makes deliveries holds the consumer, then lanes, then the webhook: whoever changes one takes them in this order.
     if update.is_enabled == Some(true) {
         consumer::begin(&transaction, CONSUMER, position).await?;
+    } else {
+        consumer::lock(&transaction, CONSUMER).await?;
     }
     if update.is_enabled.is_some() || update.url.is_some() {
         lane::lock_all(&transaction, id).await?;
@@ -229,6 +232,8 @@ pub async fn rotate_secret(
 /// The database's.
 pub async fn delete(store: &Store, scope: &Scope, actor: UserId, id: WebhookId) -> ChangedWebhook {
     let transaction = Transaction::begin(store).await?;
+    // In the order in which deliveries are made.
+    consumer::lock(&transaction, CONSUMER).await?;
     lane::lock_all(&transaction, id).await?;
     if find_locked(&transaction, scope, id).await?.is_none() {
         return Ok(Err(WebhookError::NotFound));

@@ -40,7 +40,7 @@ async fn update(client: &Client<'_>, webhook: &str, values: &str) -> Value {
 }
 
 /// Reads the log until so many deliveries are noted.
-async fn expand(app: &TestApp, count: usize) {
+pub(super) async fn expand(app: &TestApp, count: usize) {
     let (mut expander, mut noted) = (Expander::new(app.store.clone()), 0);
     while noted < count {
         match expander.step().await.expect("the log is read") {
