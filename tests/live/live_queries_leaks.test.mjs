@@ -27,7 +27,7 @@ const QUERY = "query($form: ID!) @live { form(id: $form) { id title submissionCo
 
 /** A server, who asks, and forms with submissions. */
 async function served(t) {
-  const bounds = ["SOCKETS_PER_ACCOUNT", "SUBSCRIPTIONS_PER_ACCOUNT", "CONNECTIONS_PER_ADDRESS"];
+  const bounds = ["CONNECTIONS", "CONNECTIONS_PER_ADDRESS", "SOCKETS_PER_ACCOUNT", "SUBSCRIPTIONS_PER_ACCOUNT"];
   const many = Object.fromEntries(bounds.map((bound) => [`XP_HTTP_MAX_${bound}`, `${4 * COUNT}`]));
   // On a busy machine.
   const xp = await start({ ...many, XP_HTTP_REQUEST_TIMEOUT: "30s" });
