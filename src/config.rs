@@ -432,9 +432,9 @@ sections! {
         sampler: Sampler = "parentbased_always_on", env "OTEL_TRACES_SAMPLER";
         /// The part of traces that the samplers `…traceidratio` keep, from 0 to 1.
         sampler_argument: Ratio = "1", env "OTEL_TRACES_SAMPLER_ARG";
-        /// Operations that take longer are logged with their batches and the texts of their statements, without values; those
-        /// that `http.request_timeout` stops are not among them. Every request keeps its statements until its end then. Not
-        /// set: none are logged.
+        /// Operations that take longer are logged with their batches and the texts of their statements, without values; of those
+        /// that `http.request_timeout` stops, what they had done until then. Every request keeps its statements until its end
+        /// then. Not set: none are logged.
         slow_operation: Option<Duration> = "";
         /// The name of this service in traces.
         service_name: String = "xp-graph", env "OTEL_SERVICE_NAME";

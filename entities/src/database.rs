@@ -464,7 +464,16 @@ impl Database {
             target: SPANS, "sql", otel.name = name, otel.kind = "client", otel.status_code = Empty,
             db.operation.name = name, db.collection.name = table, db.response.returned_rows = Empty,
         );
-        Timing { database: self, name, table, explain, span, start: Instant::now(), server: None }
+        Timing {
+            database: self,
+            name,
+            table,
+            explain,
+            span,
+            start: Instant::now(),
+            server: None,
+            is_noted: false,
+        }
     }
 
     /// Rows by key in one statement: what `matching` adds after `SELECT … FROM … t`. Text: every batch read is one of
@@ -533,6 +542,8 @@ struct Timing<'a> {
     start: Instant,
     /// The standby that answered.
     server: Option<Arc<str>>,
+    /// It is in the request's log.
+    is_noted: bool,
 }
 
 impl Timing<'_> {
@@ -542,27 +553,42 @@ impl Timing<'_> {
     }
 
     /// The standby of this name has answered.
-    fn on(self, server: &Arc<str>) -> Self {
-        Self { server: Some(Arc::clone(server)), ..self }
+    fn on(mut self, server: &Arc<str>) -> Self {
+        self.server = Some(Arc::clone(server));
+        self
     }
 
     /// Reports the statement to the metrics and to the request's log.
-    fn finish(self, rows: usize, failed: bool) {
+    fn finish(mut self, rows: usize, failed: bool) {
         let elapsed = self.start.elapsed();
         self.database.opened.metrics.observe(self.name, self.table, elapsed, failed);
         self.span.record("db.response.returned_rows", rows as u64);
         if failed {
             self.span.record("otel.status_code", "ERROR");
         }
-        if let Some(log) = &self.database.log {
-            let (name, table, began) = (self.name, self.table, self.start);
-            let (sql, values) = self.explain.unzip();
-            let values = values.unwrap_or_default();
-            let server = self.server;
-            log.add(|| Executed { name, table, sql, values, rows, began, elapsed, server });
-            if !self.database.is_tracked {
-                log.note_untracked(table);
-            }
+        self.note(Some(rows), elapsed);
+    }
+
+    /// Notes the statement in the request's log, if it has one; without `rows` it was stopped.
+    fn note(&mut self, rows: Option<usize>, elapsed: Duration) {
+        let database = self.database;
+        let Some(log) = &database.log else { return };
+        let (name, table, began) = (self.name, self.table, self.start);
+        let (sql, values) = self.explain.take().unzip();
+        let (values, server) = (values.unwrap_or_default(), self.server.take());
+        log.add(|| Executed { name, table, sql, values, rows, began, elapsed, server });
+        if !database.is_tracked {
+            log.note_untracked(table);
+        }
+        self.is_noted = true;
+    }
+}
+
+/// A statement that nobody waits for any more is what a slow request has waited for last.
+impl Drop for Timing<'_> {
+    fn drop(&mut self) {
+        if !self.is_noted {
+            self.note(None, self.start.elapsed());
         }
     }
 }

@@ -96,7 +96,8 @@ struct Resolver {
 struct Statement {
     name: &'static str,
     text: Option<String>,
-    rows: usize,
+    /// `null`: it was stopped before its end.
+    rows: Option<usize>,
     /// The standby that answered; not said of the primary.
     #[serde(skip_serializing_if = "Option::is_none")]
     server: Option<String>,

@@ -1,7 +1,11 @@
 //! One request and its answer, as they come from the server and go back to it. Not here: what happens between them
 //! (`Graph`), what a request knows while it runs (`context`).
 
-use std::{net::IpAddr, sync::Arc, time::Instant};
+use std::{
+    net::IpAddr,
+    sync::{Arc, OnceLock},
+    time::Instant,
+};
 
 use async_graphql::parser::types::OperationDefinition;
 use entities::{Commits, DependencySet, Recorder, events::ResumeToken};
@@ -56,10 +60,30 @@ pub struct Request {
     pub caller: Caller,
     /// The caller's name for it: the same account's same request runs once, and is answered in the same way each time.
     pub idempotency_key: Option<Arc<str>>,
-    /// Counts how many times COMMIT is sent for it: something may be stored from the first one on.
-    pub commits: Commits,
+    /// What is known of it where it is stopped before its end.
+    pub progress: Progress,
     /// What its answer takes; the requests of an array share one.
     pub taken: Taken,
+}
+
+/// What is known of a request before it ends, by whoever may stop it. Cheap to clone: all clones tell the same.
+#[derive(Clone, Debug, Default)]
+pub struct Progress {
+    /// Counts how many times COMMIT is sent for it: something may be stored from the first one on.
+    pub commits: Commits,
+    stopped: Arc<OnceLock<Box<str>>>,
+}
+
+impl Progress {
+    /// Of an operation that was stopped when it had taken longer than is usual: as `Reply::slow`.
+    pub fn slow(&self) -> Option<&str> {
+        self.stopped.get().map(AsRef::as_ref)
+    }
+
+    /// It is stopped, and had done this until then.
+    pub(crate) fn stop(&self, done: impl FnOnce() -> Box<str>) {
+        self.stopped.get_or_init(done);
+    }
 }
 
 /// From where and with what a request was sent; says nothing about whose rights it has (`Viewer`).

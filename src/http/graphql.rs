@@ -16,9 +16,10 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
-use entities::Commits;
 use futures_util::future::join_all;
-use schema::{CachePolicy, Chunks, HeldMemory, Opened, OperationKind, Reply, Taken, VariableSets, Variables};
+use schema::{
+    CachePolicy, Chunks, HeldMemory, Opened, OperationKind, Progress, Reply, Taken, VariableSets, Variables,
+};
 use serde_json::Value;
 use tracing::{Instrument as _, Span, field::Empty};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
@@ -456,10 +457,10 @@ async fn run(asked: Asked<'_>, params: GraphQLParams, taken: Taken) -> Result<Gr
     let started = Instant::now();
     let span = operation_span(headers);
     let mut about = requester.about(app, &params);
-    let commits = Commits::default();
-    let running = execute(app, headers, requester, params, &mut about, (taken, commits.clone()));
+    let progress = Progress::default();
+    let running = execute(app, headers, requester, params, &mut about, (taken, progress.clone()));
     let result = tokio::time::timeout(app.http.request_timeout, running.instrument(span.clone())).await;
-    match result.unwrap_or_else(|_| Err(late(commits.count() > 0, requester))) {
+    match result.unwrap_or_else(|_| Err(late(progress.commits.count() > 0, requester))) {
         Ok(reply) => {
             let status = asked.status(&reply);
             record(app, headers, (&span, started), status, &RequestSummary::of_reply(&reply), &about);
@@ -467,7 +468,7 @@ async fn run(asked: Asked<'_>, params: GraphQLParams, taken: Taken) -> Result<Gr
             Ok(GraphQLResponse::of(reply, status))
         }
         Err(rejection) => {
-            let summary = RequestSummary::of_rejection(&rejection);
+            let summary = RequestSummary::of_rejection(&rejection).stopped(&progress);
             record(app, headers, (&span, started), rejection.status, &summary, &about);
             Err(rejection)
         }
@@ -487,7 +488,7 @@ async fn execute(
     requester: &Requester,
     mut params: GraphQLParams,
     about: &mut About,
-    (taken, commits): (Taken, Commits),
+    (taken, progress): (Taken, Progress),
 ) -> Result<Reply, Rejection> {
     let found_from = Some(Instant::now());
     let document = match find_document(app, headers, requester, &mut params).await {
@@ -499,7 +500,8 @@ async fn execute(
     if requester.is_safe && kind.is_some_and(|kind| kind != OperationKind::Query) {
         return Err(ONLY_QUERIES);
     }
-    let request = schema::Request { taken, commits, found_from, ..request(app, headers, requester, params)? };
+    let request =
+        schema::Request { taken, progress, found_from, ..request(app, headers, requester, params)? };
     Ok(app.graph.execute_document(requester.viewer.clone(), document, request).await)
 }
 
@@ -510,7 +512,7 @@ pub(super) async fn open(
     requester: &Requester,
     mut params: GraphQLParams,
     about: &mut About,
-    commits: Commits,
+    progress: Progress,
 ) -> Result<Opened, Rejection> {
     let document = match find_document(app, headers, requester, &mut params).await {
         Ok(document) => document,
@@ -521,7 +523,7 @@ pub(super) async fn open(
     if requester.is_safe && kind == Some(OperationKind::Mutation) {
         return Err(ONLY_QUERIES);
     }
-    let request = schema::Request { commits, streams: true, ..request(app, headers, requester, params)? };
+    let request = schema::Request { progress, streams: true, ..request(app, headers, requester, params)? };
     Ok(app.graph.open_document(requester.viewer.clone(), document, request).await)
 }
 
@@ -557,7 +559,7 @@ fn request(
         cache_token: headers.get(CACHE_TOKEN).and_then(|token| token.to_str().ok()).map(ToOwned::to_owned),
         caller: requester.caller.clone(),
         taken: Taken::default(),
-        commits: Commits::default(),
+        progress: Progress::default(),
         idempotency_key: requester.idempotency_key.clone(),
     })
 }

@@ -28,12 +28,13 @@ use axum::{
     middleware::Next,
     response::Response,
 };
-use entities::Commits;
 use futures_util::{
     StreamExt as _, future,
     stream::{self, BoxStream},
 };
-use schema::{Access, Chunks, Event, Opened, OperationKind, Reply, VariableSets, auth::token::Bearer};
+use schema::{
+    Access, Chunks, Event, Opened, OperationKind, Progress, Reply, VariableSets, auth::token::Bearer,
+};
 use tokio::sync::{mpsc, watch};
 use tracing::Span;
 
@@ -203,13 +204,13 @@ async fn begin(
     }
     let started = Instant::now();
     let mut about = requester.about(&app, &params);
+    let progress = Progress::default();
     // Waiting for events takes no permit, asking for them and every other operation does.
     let opened = match graphql::permit(&app, &headers, &requester, &mut params).await {
         Ok(_permit) => {
-            let commits = Commits::default();
-            let opening = graphql::open(&app, &headers, &requester, params, &mut about, commits.clone());
+            let opening = graphql::open(&app, &headers, &requester, params, &mut about, progress.clone());
             let opened = tokio::time::timeout(app.http.request_timeout, opening).await;
-            opened.unwrap_or_else(|_| Err(graphql::late(commits.count() > 0, &requester)))
+            opened.unwrap_or_else(|_| Err(graphql::late(progress.commits.count() > 0, &requester)))
         }
         Err(overloaded) => Err(overloaded),
     };
@@ -219,7 +220,7 @@ async fn begin(
         Ok((Opened::Events(_), _)) => {
             RequestSummary::of_stream(about.kind.unwrap_or(OperationKind::Subscription))
         }
-        Err(rejection) => RequestSummary::of_rejection(rejection),
+        Err(rejection) => RequestSummary::of_rejection(rejection).stopped(&progress),
     };
     graphql::record(&app, &headers, (&Span::none(), started), StatusCode::OK, &summary, &about);
     match opened {

@@ -292,27 +292,48 @@ async fn an_operation_logs_one_line_without_client_values() {
     assert!(lines.iter().all(|line| line["ms"].is_number() && line["statements"].is_number()));
 }
 
+/// Asks for what takes a statement.
+fn asking_for_a_node() -> Request<Body> {
+    let id = entities::id::UserId::new();
+    request(&format!("{{ node(id: \"{id}\") {{ ... on User {{ sessions {{ nodes {{ id }} }} }} }} }}"), None)
+}
+
+/// The one line about a slow operation, and what it says was made.
+fn slow_line(text: &str) -> (serde_json::Value, serde_json::Value) {
+    let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
+    let slow: Vec<_> = lines.filter(|line| line["target"] == SLOW_OPERATIONS).collect();
+    let [slow] = &slow[..] else { panic!("one line: {text}") };
+    let made = serde_json::from_str(slow["made"].as_str().expect("a text")).expect("JSON");
+    (slow.clone(), made)
+}
+
 #[tokio::test]
 async fn a_slow_operation_logs_its_batches_and_statements_without_values() {
     let _alone = alone().await;
     let app = app_with(|config| config.telemetry.slow_operation = Some(Duration::ZERO)).await;
-    let id = entities::id::UserId::new();
-    let asking = || {
-        request(
-            &format!("{{ node(id: \"{id}\") {{ ... on User {{ sessions {{ nodes {{ id }} }} }} }} }}"),
-            None,
-        )
-    };
-    let (text, _) = lines_of(&app, vec![asking()]).await;
-    let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
-    let slow: Vec<_> = lines.filter(|line| line["target"] == SLOW_OPERATIONS).collect();
-    let [slow] = &slow[..] else { panic!("one line: {text}") };
+    let (text, _) = lines_of(&app, vec![asking_for_a_node()]).await;
+    let (slow, made) = slow_line(&text);
     assert_eq!((&slow["operation"], slow["ms"].is_number()), (&"query".into(), true));
-    let made: serde_json::Value = serde_json::from_str(slow["made"].as_str().expect("a text")).expect("JSON");
     assert_eq!(made["batches"].as_array().map(Vec::len), Some(1), "{made}");
     assert!(made["sql"][0]["text"].as_str().is_some_and(|text| text.starts_with("SELECT")), "{made}");
     let usual = app_with(|config| config.telemetry.slow_operation = Some(Duration::from_mins(1))).await;
-    assert!(!lines_of(&usual, vec![asking()]).await.0.contains("slow operation"));
+    assert!(!lines_of(&usual, vec![asking_for_a_node()]).await.0.contains("slow operation"));
+}
+
+#[tokio::test]
+async fn a_slow_operation_that_is_stopped_logs_the_statement_that_was_under_way() {
+    let _alone = alone().await;
+    let app = app_with(|config| {
+        config.telemetry.slow_operation = Some(Duration::ZERO);
+        config.http.request_timeout = Duration::ZERO;
+    })
+    .await;
+    let (text, lines) = lines_of(&app, vec![asking_for_a_node()]).await;
+    assert_eq!(lines[0]["codes"], "TIMEOUT", "{text}");
+    let (_, made) = slow_line(&text);
+    assert_eq!(made["sql"].as_array().map(Vec::len), Some(1), "{made}");
+    assert!(made["sql"][0]["text"].as_str().is_some_and(|text| text.starts_with("SELECT")), "{made}");
+    assert_eq!(made["sql"][0]["rows"], serde_json::Value::Null, "{made}");
 }
 
 #[tokio::test]

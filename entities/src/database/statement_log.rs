@@ -32,11 +32,11 @@ pub struct Executed {
     pub sql: Option<String>,
     /// The values of its placeholders; kept with the text.
     pub(super) values: Vec<Value>,
-    /// Rows returned.
-    pub rows: usize,
+    /// Rows returned; none: it was stopped before its end.
+    pub rows: Option<usize>,
     /// When it was sent.
     pub began: Instant,
-    /// Time from sending to the last row.
+    /// Time from sending to the last row, or until it was stopped.
     pub elapsed: Duration,
     /// The standby that it ran on; none: it ran on the database that is written to.
     pub server: Option<Arc<str>>,

@@ -220,7 +220,10 @@ impl<'g> Execution<'g> {
         };
         let recorder = self.recorder(set.cache_key.is_some(), claim.clone());
         let ctx = self.context(viewer, &recorder, bounds, set.prepared.on_error);
-        match self.inner.answer(&set.prepared, &ctx).await {
+        let stoppable = self.stoppable(&ctx, &recorder, set.prepared.cost);
+        let answer = self.inner.answer(&set.prepared, &ctx).await;
+        stoppable.ends();
+        match answer {
             Ok(answer) => {
                 let reply = self.finish(&set, &ctx, answer, (&recorder, Some(set.prepared.cost)));
                 if let Some(claim) = claim {
@@ -276,11 +279,13 @@ impl<'g> Execution<'g> {
         // It is the same for all sets: the request says it, or the document.
         let on_error = running.first().map_or(OnError::default(), |set| set.prepared.on_error);
         let ctx = self.context(viewer, &recorder, bounds, on_error);
+        let stoppable = self.stoppable(&ctx, &recorder, cost);
         let mut planned = Vec::with_capacity(running.len());
         for set in &running {
             planned.push(self.inner.plan(&set.prepared, &ctx).await);
         }
         let mut loaded = load(planned.iter().flatten(), &Query, &ctx).await.into_iter();
+        stoppable.ends();
         let mut running = running.iter().zip(&planned);
         for (index, ready) in ready.into_iter().enumerate() {
             let reply = match ready.map_or_else(|| Err(running.next()), Ok) {
@@ -322,13 +327,29 @@ impl<'g> Execution<'g> {
     fn recorder(&self, keeps_answers: bool, claim: Option<Arc<Claim>>) -> Arc<Recorder> {
         // What is slow is known at the end only.
         let keeps_texts = self.explain || self.inner.options.slow_operation.is_some();
-        let recorder = Recorder::new(keeps_texts).counting(self.request.commits.clone());
+        let recorder = Recorder::new(keeps_texts).counting(self.request.progress.commits.clone());
         let recorder = match claim {
             Some(claim) => recorder.claimed(claim),
             None => recorder,
         };
         let collects = self.request.cache_tags || keeps_answers;
         Arc::new(if collects { recorder.collecting() } else { recorder })
+    }
+
+    /// Whether it has taken longer than is usual.
+    fn is_slow(&self) -> bool {
+        self.inner.options.slow_operation.is_some_and(|slow| self.started.elapsed() >= slow)
+    }
+
+    /// What the log tells of an operation that is slow.
+    fn told_to_log(&self, ctx: &Context, recorder: &Recorder, cost: u64) -> Box<str> {
+        let ran = explain::Ran { started: self.started, recorder, batchers: &[&ctx.batcher] };
+        Explain::of(ran, (cost, self.inner.options.limits.cost), None).for_log().into()
+    }
+
+    /// From now on the execution may be stopped: whoever does so is told what it has done until then, if it is slow.
+    fn stoppable<'a>(&'a self, ctx: &'a Context, recorder: &'a Recorder, cost: u64) -> Stoppable<'a, 'g> {
+        Stoppable { execution: self, ctx, recorder, cost, has_ended: false }
     }
 
     fn context(
@@ -397,15 +418,34 @@ impl<'g> Execution<'g> {
         inner.documents.count_excess(&answer.errors.codes);
         let cache = cache.filter(|_| answer.errors.is_empty());
         let entities = if request.entities { query::entity_counts(prepared) } else { Vec::new() }.into();
-        let slow =
-            inner.options.slow_operation.filter(|slow| cost_of_all.is_some() && started.elapsed() >= *slow);
-        let slow = slow.map(|_| {
-            let ran = explain::Ran { started: *started, recorder, batchers: &[&ctx.batcher] };
-            Explain::of(ran, (prepared.cost, inner.options.limits.cost), None).for_log().into()
-        });
+        let slow = cost_of_all.filter(|_| self.is_slow()).map(|cost| self.told_to_log(ctx, recorder, cost));
         let reply = Reply::executed(prepared.kind, answer, recorder);
         let statements = if cost_of_all.is_some() { reply.statements } else { 0 };
         Reply { statements, cache, digest, entities, slow, ..reply }
+    }
+}
+
+/// An execution that is stopped where this is dropped before `ends`.
+struct Stoppable<'a, 'g> {
+    execution: &'a Execution<'g>,
+    ctx: &'a Context,
+    recorder: &'a Recorder,
+    cost: u64,
+    has_ended: bool,
+}
+
+impl Stoppable<'_, '_> {
+    fn ends(mut self) {
+        self.has_ended = true;
+    }
+}
+
+impl Drop for Stoppable<'_, '_> {
+    fn drop(&mut self) {
+        let Self { execution, ctx, recorder, cost, has_ended } = self;
+        if !*has_ended && execution.is_slow() {
+            execution.request.progress.stop(|| execution.told_to_log(ctx, recorder, *cost));
+        }
     }
 }
 

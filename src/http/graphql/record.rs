@@ -5,7 +5,7 @@ use std::{borrow::Cow, time::Instant};
 
 use axum::http::{HeaderMap, StatusCode};
 use opentelemetry::trace::TraceContextExt as _;
-use schema::{OperationKind, Reply};
+use schema::{OperationKind, Progress, Reply};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
@@ -102,6 +102,11 @@ impl<'a> RequestSummary<'a> {
             variable_sets: Some(told.answered),
             slow: told.slow.as_deref(),
         }
+    }
+
+    /// Where it was stopped, it had done this until then.
+    pub(in crate::http) fn stopped(self, progress: &'a Progress) -> Self {
+        Self { slow: self.slow.or_else(|| progress.slow()), ..self }
     }
 
     /// Its answers come later.

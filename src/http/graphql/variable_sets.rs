@@ -6,8 +6,7 @@
 use std::time::Instant;
 
 use axum::http::{HeaderMap, StatusCode};
-use entities::Commits;
-use schema::{OperationKind, Reply, Taken, VariableSets};
+use schema::{OperationKind, Progress, Reply, Taken, VariableSets};
 use tracing::Instrument as _;
 
 use super::{
@@ -41,7 +40,7 @@ pub(in crate::http) async fn run(
     };
     let (all, mut told) = (sets.len(), SetsSummary::default());
     // Sets that write run one after the other: what was committed since the last answer is of the next set.
-    let (commits, mut commits_told) = (Commits::default(), 0);
+    let (progress, mut commits_told) = (Progress::default(), 0);
     let running = async {
         let document = match find_document(app, headers, requester, &mut params).await {
             Ok(document) => document,
@@ -54,14 +53,14 @@ pub(in crate::http) async fn run(
         }
         let request = schema::Request {
             taken: Taken::default(),
-            commits: commits.clone(),
+            progress: progress.clone(),
             found_from: Some(started),
             ..request(app, headers, requester, params)?
         };
         let viewer = requester.viewer.clone();
         let ran = app.graph.execute_sets(viewer, document, (request, sets), |reply| {
             told.add(&reply);
-            commits_told = commits.count();
+            commits_told = progress.commits.count();
             note_entities(&reply);
             tell(reply);
         });
@@ -72,7 +71,7 @@ pub(in crate::http) async fn run(
         let was_under_way = told.answered;
         told.is_late = true;
         for index in was_under_way..all {
-            let may_be_stored = index == was_under_way && commits.count() > commits_told;
+            let may_be_stored = index == was_under_way && progress.commits.count() > commits_told;
             let stopped = late(may_be_stored, requester).into_reply(request_id(headers));
             let stopped = Reply { operation: about.kind, ..stopped }.of_set(index);
             told.add(&stopped);
@@ -82,7 +81,7 @@ pub(in crate::http) async fn run(
     });
     let summary = match &outcome {
         Ok(Some(refused)) => RequestSummary::of_reply(refused),
-        Ok(None) => RequestSummary::of_sets(&told),
+        Ok(None) => RequestSummary::of_sets(&told).stopped(&progress),
         Err(rejection) => RequestSummary::of_rejection(rejection),
     };
     let status = outcome.as_ref().err().map_or(StatusCode::OK, |rejection| rejection.status);
