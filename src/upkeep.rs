@@ -14,6 +14,7 @@ use entities::{
     retention::{RetentionTimes, remove_old},
 };
 
+use figures::RunOutcome;
 pub use figures::TableFigures;
 
 /// Between two looks at the clock, which may have been set.
@@ -45,8 +46,10 @@ impl Upkeep {
             let now = clock::now();
             if schedule.is_due(now) {
                 let made = self.make_partitions(&store, now).await;
-                let removed = self.remove_old(&store, now).await;
-                schedule.again_after(now, made.min(removed));
+                figures.ran("partitions", made);
+                let removed = self.remove_old(&store, now, &figures).await;
+                figures.ran("retention", removed);
+                schedule.again_after(now, pause_after(made).min(pause_after(removed)));
                 measured = None;
             }
             if measured.is_none_or(|at| at.elapsed() >= MEASURE) && !store.database().is_away() {
@@ -56,31 +59,32 @@ impl Upkeep {
         }
     }
 
-    /// Makes what is missing; when to look again.
-    async fn make_partitions(self, store: &Store, now: Time) -> TimeDelta {
+    /// Makes what is missing.
+    async fn make_partitions(self, store: &Store, now: Time) -> RunOutcome {
         match migration::try_ensure_partitions(store.connection(), now, self.months_ahead).await {
             Ok(Some(made)) => {
                 if made > 0 {
                     tracing::info!(made, "partitions of further months were made");
                 }
-                DAY
+                RunOutcome::Done
             }
-            Ok(None) => BUSY,
+            Ok(None) => RunOutcome::Busy,
             Err(error) => {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
                     "partitions of further months could not be made; it is tried again. Where this \
                      account may not, `xp migrate up` by the tables' owner makes them"
                 );
-                FAILED
+                RunOutcome::Failed
             }
         }
     }
 
-    /// Removes what is too old; when to look again.
-    async fn remove_old(self, store: &Store, now: Time) -> TimeDelta {
+    /// Removes what is too old.
+    async fn remove_old(self, store: &Store, now: Time, figures: &TableFigures) -> RunOutcome {
         match remove_old(store, &self.retention, now, migration::LOCK).await {
             Ok(Some(removed)) => {
+                figures.removed(removed.rows);
                 if !removed.is_empty() {
                     tracing::info!(
                         months = removed.months,
@@ -88,17 +92,26 @@ impl Upkeep {
                         "what was too old was removed"
                     );
                 }
-                DAY
+                RunOutcome::Done
             }
-            Ok(None) => BUSY,
+            Ok(None) => RunOutcome::Busy,
             Err(error) => {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
                     "what is too old could not be removed; it is tried again"
                 );
-                FAILED
+                RunOutcome::Failed
             }
         }
+    }
+}
+
+/// When to look again.
+fn pause_after(outcome: RunOutcome) -> TimeDelta {
+    match outcome {
+        RunOutcome::Done => DAY,
+        RunOutcome::Busy => BUSY,
+        RunOutcome::Failed => FAILED,
     }
 }
 

@@ -1,5 +1,5 @@
 //! How the tables stand, as figures: months that are ready, rows that lie in no month, and sizes. Looked up now and then, not
-//! when somebody asks; on SQLite there are none. The names of tables are those of the schema, so they are few.
+//! when somebody asks; on SQLite there are none. And how upkeep went. The names of tables are those of the schema, so they are few.
 
 use std::{
     error::Error,
@@ -9,13 +9,40 @@ use std::{
 use entities::{Store, clock::Time};
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{family::Family, gauge::Gauge},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct TableLabels {
     db_collection_name: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RunLabels {
+    task: &'static str,
+    outcome: &'static str,
+}
+
+/// How an attempt at a task ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RunOutcome {
+    /// It is done.
+    Done,
+    /// Another process is at it, or changes the schema.
+    Busy,
+    /// It failed, and is tried again.
+    Failed,
+}
+
+impl RunOutcome {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Busy => "busy",
+            Self::Failed => "failed",
+        }
+    }
 }
 
 /// The figures. Cheap to clone.
@@ -25,6 +52,8 @@ pub struct TableFigures {
     default_rows: Family<TableLabels, Gauge>,
     table_bytes: Family<TableLabels, Gauge>,
     index_bytes: Family<TableLabels, Gauge>,
+    runs: Family<RunLabels, Counter>,
+    removed_rows: Counter,
     /// Whether this month has its partitions; `None` where that is not known, and on SQLite.
     this_month: Arc<Mutex<Option<bool>>>,
 }
@@ -52,7 +81,25 @@ impl TableFigures {
             "Indexes on the disk, all partitions together, by table",
             figures.index_bytes.clone(),
         );
+        registry.register(
+            "upkeep_runs",
+            "Attempts of this process to make partitions and to remove what is too old, by task and outcome",
+            figures.runs.clone(),
+        );
+        registry.register(
+            "retention_removed_rows",
+            "Rows that this process has removed because they were too old, without those of whole months",
+            figures.removed_rows.clone(),
+        );
         figures
+    }
+
+    pub(super) fn ran(&self, task: &'static str, outcome: RunOutcome) {
+        self.runs.get_or_create(&RunLabels { task, outcome: outcome.as_str() }).inc();
+    }
+
+    pub(super) fn removed(&self, rows: u64) {
+        self.removed_rows.inc_by(rows);
     }
 
     /// Whether this month has its partitions; `None` while that is not known, and on SQLite.

@@ -54,7 +54,7 @@ impl Node {
         encode(&mut metrics, &self.registry).expect("metrics are text");
         let lines = metrics.lines().filter(|line| line.starts_with(name));
         let lines = lines.filter(|line| parts.iter().all(|part| line.contains(part)));
-        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>() as u64
     }
 
     /// Values of a type that were found valid.

@@ -217,12 +217,22 @@ fn figure(server: &Server, name: &str) -> Option<i64> {
     text.lines().find_map(|found| found.strip_prefix(&line)).and_then(|value| value.parse().ok())
 }
 
+/// What `/metrics` says of how often upkeep came to this.
+fn runs(server: &Server, task: &str, outcome: &str) -> Option<i64> {
+    let (_, text) = process::send(&server.address, "/metrics", &[], "")?;
+    let line = format!("upkeep_runs_total{{task=\"{task}\",outcome=\"{outcome}\"}} ");
+    text.lines().find_map(|found| found.strip_prefix(&line)).and_then(|value| value.parse().ok())
+}
+
 #[test]
 fn operators_see_how_many_months_are_ready() {
     let seen = Seen::new();
     let clock = Clock::new("figures", "+0");
     let server = start_with(&seen.url, &clock, &[("XP_PARTITIONS_MONTHS_AHEAD", "5")]);
     wait_until("five months are ready", || figure(&server, "database_partition_months_ahead") == Some(5));
+    for task in ["partitions", "retention"] {
+        wait_until("upkeep was done", || runs(&server, task, "done") == Some(1));
+    }
     wait_until("no row lies in none", || figure(&server, "database_partition_default_rows") == Some(0));
     for name in ["database_table_size_bytes", "database_index_size_bytes"] {
         wait_until(name, || figure(&server, name) > Some(8_192));

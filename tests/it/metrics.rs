@@ -14,7 +14,7 @@ use xp::{App, config::Config};
 
 use crate::harness::{RedisServer, TestApp, db};
 
-const FIGURES: [&str; 32] = [
+const FIGURES: [&str; 35] = [
     "http_server_request_duration_seconds_bucket{",
     "http_server_active_requests ",
     "graphql_server_operation_duration_seconds_count{graphql_operation_type=\"query\",outcome=\"ok\"} 1",
@@ -44,6 +44,9 @@ const FIGURES: [&str; 32] = [
     "tokio_global_queue_depth ",
     "tokio_worker_busy_seconds_total ",
     "tokio_worker_parks_total ",
+    "redis_master_changes_total 0",
+    "cache_outbox_oldest_seconds 0",
+    "retention_removed_rows_total 0",
     "webhook_waiting_deliveries 0",
     "webhook_oldest_delivery_seconds 0",
     "webhook_delivery_duration_seconds_count 0",

@@ -1,5 +1,7 @@
 //! Figures of the cache, by tier and type.
 
+use std::{sync::atomic::AtomicU64, time::Duration};
+
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -109,14 +111,15 @@ struct HandoverLabels {
 pub(crate) struct CacheMetrics {
     reads: Family<ReadLabels, Counter>,
     handovers: Family<HandoverLabels, Counter>,
+    outbox_age: Gauge<f64, AtomicU64>,
     entries: Gauge,
     bytes: Gauge,
 }
 
 impl CacheMetrics {
     pub(crate) fn register(registry: &mut Registry) -> Self {
-        let (reads, handovers, entries, bytes) = Default::default();
-        let metrics = Self { reads, handovers, entries, bytes };
+        let (reads, handovers, outbox_age, entries, bytes) = Default::default();
+        let metrics = Self { reads, handovers, outbox_age, entries, bytes };
         registry.register(
             "cache_requests",
             "Keys looked for, by tier, type and result",
@@ -126,6 +129,11 @@ impl CacheMetrics {
             "cache_handovers",
             "Writes whose instance could not tell Redis and left that to another one, by outcome",
             metrics.handovers.clone(),
+        );
+        registry.register(
+            "cache_outbox_oldest_seconds",
+            "Age of the oldest invalidation that waits in the database to be published; 0 where none does",
+            metrics.outbox_age.clone(),
         );
         registry.register("cache_entries", "Values held in this process", metrics.entries.clone());
         registry.register("cache_bytes", "Weight of the values held in this process", metrics.bytes.clone());
@@ -141,6 +149,10 @@ impl CacheMetrics {
 
     pub(crate) fn handed_over(&self, outcome: Handover) {
         self.handovers.get_or_create(&HandoverLabels { outcome: outcome.as_str() }).inc();
+    }
+
+    pub(crate) fn set_outbox_age(&self, age: Duration) {
+        self.outbox_age.set(age.as_secs_f64());
     }
 
     pub(crate) fn set_size(&self, entries: u64, bytes: u64) {

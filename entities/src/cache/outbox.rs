@@ -26,7 +26,7 @@ use super::{
     table::{SLOTS, Slot},
 };
 use crate::{
-    clock::Time,
+    clock::{self, Time},
     database::{Database, sql::record, transaction::SqlTransaction},
     error::Error,
     id,
@@ -99,6 +99,13 @@ pub(crate) struct Invalidation {
 impl Invalidation {
     pub(crate) fn id(&self) -> Uuid {
         self.id
+    }
+
+    /// How long ago it was written, by its writer's clock: its id begins with the time.
+    fn age(&self, now: Time) -> Duration {
+        let (seconds, nanos) = self.id.get_timestamp().map(|written| written.to_unix()).unwrap_or_default();
+        let written = Time::from_timestamp(i64::try_from(seconds).unwrap_or_default(), nanos);
+        written.and_then(|written| (now - written).to_std().ok()).unwrap_or_default()
     }
 
     fn text(&self) -> String {
@@ -184,6 +191,12 @@ impl Cache {
     pub(crate) fn can_publish(&self) -> bool {
         let shared = self.inner.as_ref().and_then(|inner| inner.shared.as_ref());
         shared.is_some_and(|shared| shared.redis.is_up())
+    }
+
+    /// What has waited longest in the outbox, for the metrics.
+    fn note_oldest_invalidation(&self, oldest: Option<&Invalidation>) {
+        let Some(inner) = &self.inner else { return };
+        inner.metrics.set_outbox_age(oldest.map_or(Duration::ZERO, |oldest| oldest.age(clock::now())));
     }
 
     /// Whether a write that cannot be published waits for others to do it. Commands do not wait, and are heard at once.
@@ -294,6 +307,7 @@ async fn keep_looking(
             continue;
         }
         let Ok(found) = Box::pin(look(database)).await else { continue };
+        cache.note_oldest_invalidation(found.first());
         // What is found soon after a look is most likely being published by its writer.
         let is_left = |found: &&Invalidation| found.is_left || (!is_notified && before.contains(&found.id));
         let left: Vec<_> = found.iter().filter(is_left).collect();
@@ -368,6 +382,14 @@ mod tests {
             let read = Invalidation::parse(&Model { id, slots: text.clone() });
             assert_eq!((&read.slots, read.is_left), (&slots, is_left), "{text}");
         }
+    }
+
+    #[test]
+    fn its_age_is_known_by_its_id() {
+        let invalidation = Invalidation { id: id::new(), slots: Vec::new(), is_left: false };
+        let later = clock::now() + chrono::TimeDelta::seconds(90);
+        assert!((85..=91).contains(&invalidation.age(later).as_secs()));
+        assert_eq!(invalidation.age(later - chrono::TimeDelta::days(1)), Duration::ZERO, "a clock that lags");
     }
 
     #[test]

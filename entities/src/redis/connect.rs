@@ -136,7 +136,7 @@ async fn follow_master(
     redis: std::sync::Weak<RedisInner>,
     mut changes: tokio::sync::watch::Receiver<Option<NamedMaster>>,
 ) {
-    let mut is_settled = true;
+    let (mut is_settled, mut known) = (true, None::<(Arc<str>, u16)>);
     loop {
         if is_settled {
             if changes.changed().await.is_err() {
@@ -149,6 +149,11 @@ async fn follow_master(
         let Some(master) = changes.borrow_and_update().clone() else { continue };
         let redis = Redis { inner };
         is_settled = master.is_settled();
+        let address = Some((Arc::clone(&master.host), master.port));
+        if known.is_some() && known != address {
+            redis.inner.metrics.master_changes.inc();
+        }
+        known = address;
         if !is_settled {
             tracing::info!(
                 host = &*master.host,

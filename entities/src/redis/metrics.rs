@@ -23,6 +23,8 @@ struct Operation {
 pub(super) struct RedisMetrics {
     commands: Family<Labels, Counter>,
     durations: Family<Operation, Histogram>,
+    /// Each time another server was named as the master.
+    pub(super) master_changes: Counter,
     /// Of the breaker: 0 is closed, 1 open.
     pub(super) state: Gauge,
 }
@@ -34,7 +36,12 @@ impl RedisMetrics {
                 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25,
             ])
         });
-        let metrics = Self { commands: Family::default(), durations, state: Gauge::default() };
+        let metrics = Self {
+            commands: Family::default(),
+            durations,
+            master_changes: Counter::default(),
+            state: Gauge::default(),
+        };
         registry.register(
             "redis_commands",
             "Round trips to Redis, by operation and outcome",
@@ -44,6 +51,11 @@ impl RedisMetrics {
             "cache_operation_duration_seconds",
             "Time of one round trip to Redis, by operation",
             metrics.durations.clone(),
+        );
+        registry.register(
+            "redis_master_changes",
+            "Times a majority of the sentinels has named another Redis as the master",
+            metrics.master_changes.clone(),
         );
         registry.register("circuit_breaker_state", "Redis: 0 closed, 1 open", metrics.state.clone());
         metrics

@@ -105,5 +105,11 @@ async fn writes_wait_for_nobody_where_nobody_can_tell_redis() {
     // The pauses become longer and longer; each wait is followed by one.
     assert!((1..=30).contains(&timeouts()), "{} in vain, {} skipped", timeouts(), skipped());
     assert_eq!(handovers(&nodes[0]).0, 0);
+    // Operators see that what was written waits.
+    let began = Instant::now();
+    while nodes[1].sum("cache_outbox_oldest_seconds", &[]) == 0 {
+        assert!(began.elapsed() < Duration::from_mins(1), "invalidations wait in the database");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     registered.iter().for_each(tokio::task::JoinHandle::abort);
 }

@@ -35,7 +35,8 @@ async fn invalidations_that_a_promoted_replica_lacks_leave_nothing_stale() {
     let [_, app] = TestApp::both_own().await;
     let mut group = SentinelGroup::start(1).await;
     let address = group.address();
-    let stores = [node(&app, &address).await.store, node(&app, &address).await.store];
+    let nodes = [node(&app, &address).await, node(&app, &address).await];
+    let stores = nodes.each_ref().map(|node| node.store.clone());
     settle(&stores).await;
     let (owner, keys) = sessions(&app, 4).await;
     for store in &stores {
@@ -61,6 +62,8 @@ async fn invalidations_that_a_promoted_replica_lacks_leave_nothing_stale() {
         pause(5).await;
     }
     eprintln!("the nodes use the new master {:?} after the old one was killed", began.elapsed());
+    let changes = nodes.each_ref().map(|node| node.sum("redis_master_changes_total", &[]));
+    assert_eq!(changes, [1, 1], "the first master is none that others followed");
     for store in &stores {
         for key in &keys {
             assert_eq!(version(store, *key).await, 1);
