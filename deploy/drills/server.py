@@ -29,12 +29,10 @@ class Program:
             "XP_HTTP_METRICS_ADDRESS": "main", "XP_HTTP_DRAIN_DELAY": "0s", "RUST_LOG": "info", "XP_TELEMETRY_LOG_FORMAT": "json", **more,
         }
 
-    def command(self, *words, may_fail=False):
+    def command(self, *words):
         done = subprocess.run(
             [self.path, *words], cwd=self.folder, env=self.environment, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
         )
-        if done.returncode and may_fail:
-            return done.stdout + done.stderr
         if done.returncode:
             raise RuntimeError(f"xp {' '.join(words)}: exit code {done.returncode}: {done.stdout}{done.stderr}")
         return done.stdout.strip()
