@@ -6,6 +6,7 @@ mod cache;
 mod database;
 mod doctor;
 mod documents;
+mod field_usage;
 mod schema_check;
 mod server;
 mod tools;

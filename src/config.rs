@@ -436,6 +436,12 @@ sections! {
         /// that `http.request_timeout` stops, what they had done until then. Every request keeps its statements until its end
         /// then. Not set: none are logged.
         slow_operation: Option<Duration> = "";
+        /// The part of operations, from 0 to 1, of which it is counted which fields of the schema they select, for which
+        /// client. 0: none.
+        field_usage: Ratio = "0.1";
+        /// File of these counts for `xp documents usage --fields`; written every minute and at the end. Each process needs
+        /// one of its own. Not set: only deprecated fields are counted, at `/metrics`.
+        field_usage_file: Option<PathBuf> = "";
         /// The name of this service in traces.
         service_name: String = "xp-graph", env "OTEL_SERVICE_NAME";
     }

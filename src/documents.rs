@@ -5,6 +5,7 @@
 
 mod apq;
 mod budget;
+pub mod field_usage;
 pub mod manifest;
 mod priority;
 pub mod trusted;

@@ -35,7 +35,7 @@ use schema::{Access, Graph};
 use tokio::sync::watch;
 
 use config::{Config, GatewayConfig, HttpConfig, TelemetryConfig};
-use documents::DocumentStore;
+use documents::{DocumentStore, field_usage::FieldUsage};
 use forwarded::Forwarding;
 use gateway::Gateways;
 use http::{
@@ -78,6 +78,8 @@ pub struct AppParts {
     pub(crate) refusals: Refusals,
     pub(crate) forwarding: Forwarding,
     pub(crate) documents: DocumentStore,
+    /// Which clients ask for which fields.
+    pub(crate) field_usage: FieldUsage,
     pub(crate) gateways: RwLock<Arc<Gateways>>,
     /// What only gateways may ask for, nobody else may.
     pub(crate) gateways_only: bool,
@@ -136,6 +138,8 @@ impl App {
         let key = access.options().secret.document_key();
         let documents = DocumentStore::new(settings, key, texts, &mut registry);
         let graph = Graph::new(store.clone(), options, &mut registry);
+        let coordinates = Arc::clone(graph.coordinates());
+        let field_usage = FieldUsage::new(&config.telemetry, coordinates, &mut registry);
         let playground = config.http.playground.is_on(is_development);
         let mut http = config.http.clone();
         if is_development {
@@ -155,6 +159,7 @@ impl App {
             refusals: Refusals::default(),
             forwarding: Forwarding::new(&config.http.trusted_proxies),
             documents,
+            field_usage,
             gateways: RwLock::new(Arc::new(Gateways::new(&config.gateway))),
             gateways_only,
             telemetry: config.telemetry.clone(),

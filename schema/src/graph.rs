@@ -46,6 +46,7 @@ use engine::{
     bounds::{Bounds, Memory, Owner, PIECE, Taken},
     cache_control::{self, Audience},
     context::Context,
+    coordinates::Coordinates,
     document::{Document, DocumentCache, OperationKind, Rules},
     federation::sdl,
     introspection::AnswerCache,
@@ -159,6 +160,7 @@ struct GraphInner {
     introspected: AnswerCache,
     input_types: InputTypes,
     documents: DocumentCache,
+    coordinates: Arc<Coordinates>,
     groups: Groups,
     metrics: Metrics,
     /// What subscriptions show to whom.
@@ -196,6 +198,7 @@ impl Graph {
         let text = introspector.sdl();
         let types = parse_schema(&text).expect("the schema prints SDL that its own parser reads");
         let input_types = InputTypes::of(&types, &JUDGED_ALONE);
+        let coordinates = Arc::new(Coordinates::of(&types));
         let documents = DocumentCache::new(options.rules(), (&types, &text), registry);
         let (groups, metrics) = (Groups::new(options.shared_batches), Metrics::register(registry));
         let own = || Access::new(store.clone(), AccessOptions::default());
@@ -213,6 +216,7 @@ impl Graph {
             introspected: AnswerCache::default(),
             input_types,
             documents,
+            coordinates,
             groups,
             metrics,
             decisions: Decisions::register(registry),
@@ -237,6 +241,11 @@ impl Graph {
         let factory = sdl::for_composition(self.inner.options.subgraph);
         let schema: Engine = Schema::build(Row::new(), Mutation, Subscription).directive(factory).finish();
         sdl::with_lookups(&schema)
+    }
+
+    /// The fields that documents can select.
+    pub fn coordinates(&self) -> &Arc<Coordinates> {
+        &self.inner.coordinates
     }
 
     /// What lets callers in. Before `Access::open` was called on it no token is good.

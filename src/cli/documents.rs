@@ -1,6 +1,6 @@
 //! `xp documents`: manifests are checked against the schema, published into the folder that servers watch
-//! (`documents.path`, a file for each version of each client), listed, counted and taken back. Not here: formats and
-//! checks, which the library knows.
+//! (`documents.path`, a file for each version of each client), listed, counted and taken back. Not here: the use of fields
+//! (`field_usage`), formats and checks, which the library knows.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,7 +21,11 @@ use xp::{
     },
 };
 
-use super::{Failure, say, tools};
+use super::{
+    Failure,
+    field_usage::{self, FieldUsageOptions},
+    say, tools,
+};
 
 const SECONDS_A_DAY: i64 = 86_400;
 
@@ -41,8 +45,10 @@ pub(super) enum DocumentsCommand {
     },
     /// Lists what is published.
     List,
-    /// Says how often each published document was asked for.
+    /// Says how often each published document was asked for, or each field of the schema.
     Usage {
+        #[command(flatten)]
+        about_fields: FieldUsageOptions,
         #[command(flatten)]
         files: UsageFiles,
     },
@@ -96,7 +102,10 @@ pub(super) async fn documents(
         }
         DocumentsCommand::Publish { manifest, release } => publish(config, &manifest, &release).await,
         DocumentsCommand::List => list(&published(folder(config)?)?, as_json),
-        DocumentsCommand::Usage { files } => {
+        DocumentsCommand::Usage { about_fields, files } if about_fields.fields => {
+            field_usage::field_usage(config, &about_fields, &files.usage, as_json).await
+        }
+        DocumentsCommand::Usage { files, .. } => {
             usage_of(&published(folder(config)?)?, &files.read(config)?, as_json)
         }
         DocumentsCommand::Retire { release, files, days, force } => {

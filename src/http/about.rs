@@ -1,12 +1,12 @@
 //! What the log line and the span of an operation tell of who asked for what: names and ids, each short and printable.
-//! Never a variable, a token or a text of a document. Metrics have none of this: their labels are closed lists. Not here:
-//! when a line is written (`graphql`).
+//! Never a variable, a token or a text of a document. Metrics have none of this: their labels are closed lists, but for the
+//! names of a few clients (`documents::field_usage`). Not here: when a line is written (`graphql`).
 
 use std::fmt::Write as _;
 
 use axum::http::HeaderMap;
 use entities::{id::UserId, unicode::is_invisible};
-use schema::OperationKind;
+use schema::{OperationKind, engine::coordinates::CoordinateNumbers};
 use tracing::Span;
 
 /// Characters of a name of the caller's own choice that are told.
@@ -28,6 +28,8 @@ pub(super) struct About {
     pub(super) viewer: Option<UserId>,
     /// What kind of operation it is, once its document is found.
     pub(super) kind: Option<OperationKind>,
+    /// The fields that it selects, where it is one of those whose fields are counted.
+    pub(super) fields: Option<CoordinateNumbers>,
 }
 
 impl About {
@@ -42,6 +44,7 @@ impl About {
             document_id: document_id.and_then(|id| printable(id, LONGEST_ID)),
             viewer,
             kind: None,
+            fields: None,
         }
     }
 

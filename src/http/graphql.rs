@@ -18,7 +18,8 @@ use axum::{
 };
 use futures_util::future::join_all;
 use schema::{
-    CachePolicy, Chunks, HeldMemory, Opened, OperationKind, Progress, Reply, Taken, VariableSets, Variables,
+    CachePolicy, Chunks, Document, HeldMemory, Opened, OperationKind, Progress, Reply, Taken, VariableSets,
+    Variables,
 };
 use serde_json::Value;
 use tracing::{Instrument as _, Span, field::Empty};
@@ -495,8 +496,7 @@ async fn execute(
         Ok(document) => document,
         Err(stop) => return stop.into_reply(),
     };
-    let kind = document.kind(params.operation_name.as_deref());
-    about.found(document.name(params.operation_name.as_deref()), kind);
+    let kind = note_found(app, about, &document, params.operation_name.as_deref());
     if requester.is_safe && kind.is_some_and(|kind| kind != OperationKind::Query) {
         return Err(ONLY_QUERIES);
     }
@@ -518,13 +518,25 @@ pub(super) async fn open(
         Ok(document) => document,
         Err(stop) => return stop.into_reply().map(Opened::Reply),
     };
-    let kind = document.kind(params.operation_name.as_deref());
-    about.found(document.name(params.operation_name.as_deref()), kind);
+    let kind = note_found(app, about, &document, params.operation_name.as_deref());
     if requester.is_safe && kind == Some(OperationKind::Mutation) {
         return Err(ONLY_QUERIES);
     }
     let request = schema::Request { progress, streams: true, ..request(app, headers, requester, params)? };
     Ok(app.graph.open_document(requester.viewer.clone(), document, request).await)
+}
+
+/// What is told of an operation afterwards, once it was found in its document; its kind.
+fn note_found(
+    app: &App,
+    about: &mut About,
+    document: &Document,
+    operation_name: Option<&str>,
+) -> Option<OperationKind> {
+    let kind = document.kind(operation_name);
+    about.found(document.name(operation_name), kind);
+    about.fields = app.field_usage.sample(document, operation_name);
+    kind
 }
 
 fn request(

@@ -89,6 +89,10 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output
         let app = app.clone();
         tokio::spawn(async move { app.documents.watch(&app.graph).await })
     };
+    let counting = {
+        let app = app.clone();
+        tokio::spawn(async move { app.field_usage.keep_written().await })
+    };
     let invalidating = {
         // From here on no change is missed.
         let changes = app.store.events().subscribe_own();
@@ -125,12 +129,14 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output
         drained += gateways.await.unwrap_or_default();
     }
     watching.abort();
+    counting.abort();
     following.abort();
     if let Some(warming) = warming {
         warming.abort();
     }
     invalidating.abort();
     app.documents.write_usage();
+    app.field_usage.write();
     if let (Some(pushing), Some(push)) = (pushing, metrics_push) {
         pushing.abort();
         push.finish().await;

@@ -28,6 +28,7 @@ mod asking;
 mod connections;
 mod cors;
 mod documents;
+mod field_usage;
 mod gateways;
 mod idempotency;
 mod overload;

@@ -98,6 +98,62 @@ fn a_manifest_is_checked_published_listed_counted_and_retired() {
     assert!(!documents(path, &["list"]).1.contains("new"));
 }
 
+#[test]
+fn the_use_of_fields_is_added_up_and_unused_ones_are_named() {
+    let folder = tempdir().expect("a folder");
+    let path = folder.path().to_str().expect("UTF-8");
+    let file = |name: &str, content: &Value| {
+        let file = folder.path().join(name);
+        fs::write(&file, content.to_string()).expect("written");
+        file.to_str().expect("UTF-8").to_owned()
+    };
+    let used = |operations: f64, last: i64| json!({ "operations": operations, "lastUsedSeconds": last });
+    let (first, second) = (1_795_000_000, 1_795_100_000);
+    let fields = json!({
+        "Query.me": { "web": used(40.0, first), "ios": used(10.0, first) }, "Node.id": { "web": used(3.4, first) },
+    });
+    let one = json!({ "sinceSeconds": first, "untilSeconds": first, "fields": fields });
+    let fields =
+        json!({ "Query.me": { "web": used(2.0, second) }, "User.email": { "ios": used(1.0, second) } });
+    let other = json!({ "sinceSeconds": second, "untilSeconds": second, "fields": fields });
+    let (one, other) = (file("1.json", &one), file("2.json", &other));
+    let usage = ["usage", "--fields", "--usage", &one, "--usage", &other];
+    let asked = |more: &[&str]| documents(path, &[&usage[..], more].concat());
+    let (code, said) = asked(&[]);
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(lines[0], "counted from 2026-11-18 11:06 to 2026-11-19 14:53, in a sample");
+    assert_eq!(lines[1], "Node.id     web           3  2026-11-18 11:06");
+    assert_eq!(lines[2], "Query.me    ios          10  2026-11-18 11:06");
+    assert_eq!(lines[3], "Query.me    web          42  2026-11-19 14:53");
+    assert_eq!(lines.len(), 5, "{said}");
+    assert_eq!(asked(&["--client", "ios"]).1.lines().count(), 3);
+    let json: Value = serde_json::from_str(&asked(&["--client", "web", "--json"]).1).expect("JSON");
+    let row = json!({ "coordinate": "Query.me", "client": "web", "operations": 42, "lastUsed": "2026-11-19T14:53:20+00:00" });
+    assert_eq!(json["fields"][1], row, "{json}");
+
+    let unused = |more: &[&str]| {
+        let (code, said) = asked(&[&["--unused"], more].concat());
+        assert_eq!(code, 0, "{said}");
+        said.lines().skip(1).map(ToOwned::to_owned).collect::<Vec<_>>()
+    };
+    let has = |names: &[String], name: &str| names.iter().any(|known| known == name);
+    let all = unused(&[]);
+    assert!(has(&all, "User.role") && has(&all, "Query.users") && !has(&all, "Query.me"), "{all:?}");
+    assert!(!has(&all, "User.email") && !has(&all, "User.id"), "who asks a node asks each object: {all:?}");
+    assert!(!all.iter().any(|name| name.starts_with('_')), "{all:?}");
+    let of_web = unused(&["--client", "web"]);
+    assert!(has(&of_web, "User.email") && !has(&of_web, "Query.me"), "{of_web:?}");
+
+    let (code, said) = documents(path, &["usage", "--fields"]);
+    assert!(code == 2 && said.contains("telemetry.field_usage_file is not set"), "{said}");
+    assert_eq!(documents(path, &["usage", "--unused"]).0, 2, "of what");
+    for wrong in [format!("{path}/nowhere.json"), file("3.json", &json!({ "mine": { "requests": 1 } }))] {
+        let (code, said) = asked(&["--usage", &wrong]);
+        assert!(code == 1 && said.contains(&format!("{wrong}: ")), "{said}");
+    }
+}
+
 fn sha256(text: &str) -> String {
     hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes()))
 }

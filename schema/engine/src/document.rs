@@ -5,7 +5,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
     },
     time::Instant,
@@ -28,6 +28,7 @@ use crate::{
     bounds::PIECE,
     cache_control::{self, CachePolicy, Hint},
     chunks::Chunks,
+    coordinates::{CoordinateNumbers, Coordinates},
     cost::{Cost, OutputTypes},
     error::{Code, OnError, RequestError, SourceLocation},
     federation::gateway::{Clearance, ForGateways},
@@ -73,6 +74,8 @@ pub struct OperationInfo {
     only_signs_in: bool,
     /// Nothing but what a busy server runs all the same.
     has_priority: bool,
+    /// What it selects, once somebody has asked.
+    selected: OnceLock<CoordinateNumbers>,
 }
 
 /// One operation of a document.
@@ -274,7 +277,9 @@ impl Document {
             let cost = types.cost(root, selections, fragments);
             let is_live =
                 is_query && operation.directives.iter().any(|found| found.node.name.node == live::NAME);
-            (name.cloned(), OperationInfo { kind, cache, cost, is_live, only_signs_in, has_priority })
+            let selected = OnceLock::new();
+            let info = OperationInfo { kind, cache, cost, is_live, only_signs_in, has_priority, selected };
+            (name.cloned(), info)
         });
         let operations = operations.collect();
         let (hash, is_trusted, last_response_bytes) =
@@ -351,6 +356,23 @@ impl Document {
     /// Whether a busy server runs the operation that a request with this name means all the same (`Rules::priority_fields`).
     pub fn has_priority(&self, operation_name: Option<&str>) -> bool {
         self.operation(operation_name).is_ok_and(|operation| operation.info.has_priority)
+    }
+
+    /// The fields that the operation that a request with this name means selects, in the numbers of this schema's
+    /// coordinates; found out the first time.
+    pub fn selected(
+        &self,
+        operation_name: Option<&str>,
+        coordinates: &Coordinates,
+    ) -> Option<CoordinateNumbers> {
+        let Operation { parsed, info } = self.operation(operation_name).ok()?;
+        let root = match info.kind {
+            OperationKind::Query => "Query",
+            OperationKind::Mutation => "Mutation",
+            OperationKind::Subscription => "Subscription",
+        };
+        let find = || coordinates.selected(root, &parsed.node.selection_set.node, &self.parsed.fragments);
+        Some(Arc::clone(info.selected.get_or_init(find)))
     }
 
     /// Whether one of its operations is such a one.

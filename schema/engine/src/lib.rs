@@ -13,6 +13,7 @@
 //! | [`limits`] | how much a document may hold, counted while it is parsed |
 //! | [`validation`] | whether a document fits the schema |
 //! | [`cost`] | what a document may load, from the schema's `@cost` and `@listSize` |
+//! | [`coordinates`] | the fields of the schema by number, and which an operation selects |
 //! | [`cache_control`] | how long an answer keeps, and for whom |
 //! | [`federation`] | the SDL that gateways read, their traces, what is for them alone |
 //! | [`document`] | documents: parsed, validated and judged once, and remembered |
@@ -38,6 +39,7 @@ pub mod cache_control;
 pub mod chunks;
 pub mod connection;
 pub mod context;
+pub mod coordinates;
 pub mod cost;
 pub mod document;
 pub mod edge;

@@ -148,6 +148,11 @@ pub(in crate::http) fn record(
     // What was refused or stopped is of the kind that was found until then.
     let kind = summary.kind.or(about.kind);
     app.metrics.operation(kind, summary.outcome, took, &summary.codes);
+    if let Some(fields) = &about.fields
+        && summary.outcome != Outcome::Refused
+    {
+        app.field_usage.count(fields, about::client_name(headers).as_deref());
+    }
     let kind = kind_name(kind);
     if !span.is_disabled() {
         // Named by its type only: names of operations are the caller's, and without end.

@@ -12,7 +12,7 @@ use tracing::Instrument as _;
 use super::{
     Answers, ArrayOfAnswers, Asked, GraphQLResponse, ONLY_QUERIES, RequestSummary, find_document,
     incoming::Requester,
-    late, note_entities, operation_span,
+    late, note_entities, note_found, operation_span,
     record::{self, SetsSummary},
     request,
 };
@@ -46,8 +46,7 @@ pub(in crate::http) async fn run(
             Ok(document) => document,
             Err(stop) => return stop.into_reply().map(Some),
         };
-        let kind = document.kind(params.operation_name.as_deref());
-        about.found(document.name(params.operation_name.as_deref()), kind);
+        let kind = note_found(app, &mut about, &document, params.operation_name.as_deref());
         if requester.is_safe && kind == Some(OperationKind::Mutation) {
             return Err(ONLY_QUERIES);
         }

@@ -92,7 +92,7 @@ fn frame(text: &str) -> Vec<u8> {
 }
 
 /// The next message of the server, which also asks whether the client is there.
-async fn message(stream: &mut TcpStream) -> String {
+pub(super) async fn message(stream: &mut TcpStream) -> String {
     let reading = async {
         loop {
             let mut head = [0; 2];
@@ -112,13 +112,13 @@ async fn message(stream: &mut TcpStream) -> String {
     timeout(Duration::from_secs(20), reading).await.expect("it comes")
 }
 
-/// A WebSocket of an administrator.
-async fn socket(app: &App, address: &str) -> TcpStream {
+/// A WebSocket of an administrator, whose client says what it is.
+pub(super) async fn socket(app: &App, address: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).await.expect("connected");
     let handshake = format!(
         "GET /graphql HTTP/1.1\r\nhost: {address}\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
          sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-         sec-websocket-protocol: graphql-transport-ws\r\n\r\n"
+         sec-websocket-protocol: graphql-transport-ws\r\ngraphql-client-name: socket\r\n\r\n"
     );
     stream.write_all(handshake.as_bytes()).await.expect("sent");
     let mut head = Vec::new();
@@ -133,7 +133,7 @@ async fn socket(app: &App, address: &str) -> TcpStream {
     stream
 }
 
-async fn subscribe(stream: &mut TcpStream, id: &str, body: &str) {
+pub(super) async fn subscribe(stream: &mut TcpStream, id: &str, body: &str) {
     let text = format!(r#"{{"id":"{id}","type":"subscribe","payload":{body}}}"#);
     stream.write_all(&frame(&text)).await.expect("sent");
 }
