@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
-use sea_orm::{IdenStatic as _, Set, entity::prelude::*};
+use sea_orm::{IdenStatic as _, QueryTrait as _, Set, entity::prelude::*};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -160,7 +160,7 @@ impl Transaction {
     /// The database's: nothing is stored. `OutcomeUnknown` where that was not said.
     pub(crate) async fn commit(mut self, entry: ActivityEntry) -> Result<(), Error> {
         self.note_for_repeats(entry.subject.map(|(_, id)| id)).await?;
-        self.commit_with(Some(entry.into_row())).await
+        self.commit_with(Some(Entity::insert(entry.into_row()).into_query())).await
     }
 }
 

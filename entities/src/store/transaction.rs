@@ -5,14 +5,10 @@
 
 use std::ops::Deref;
 
-use sea_orm::{
-    EntityTrait as _, QueryTrait as _,
-    sea_query::{CommonTableExpression, WithClause},
-};
+use sea_orm::sea_query::{CommonTableExpression, InsertStatement, WithClause};
 use uuid::Uuid;
 
 use crate::{
-    activity,
     auth::revocation::{self, Revocation},
     cache::{Tag, outbox},
     database::{
@@ -107,11 +103,11 @@ impl Transaction {
         self.commit_with(None).await
     }
 
-    /// Commits, together with this entry of the activity log if there is one.
+    /// Commits, together with what this statement writes into the activity log if there is one.
     ///
     /// # Errors
     /// The database's: nothing is stored. `OutcomeUnknown` where that was not said.
-    pub(crate) async fn commit_with(mut self, entry: Option<activity::ActiveModel>) -> Result<(), Error> {
+    pub(crate) async fn commit_with(mut self, entry: Option<InsertStatement>) -> Result<(), Error> {
         if entry.is_some() && self.changes.is_empty() {
             self.changed(ChangeEvent::Activity);
         }
@@ -162,21 +158,21 @@ impl Transaction {
 
     /// Writes what the transaction did into the logs; returns the number of its row in the log of events, if it changed something.
     /// PostgreSQL is asked once for both: the rows that are locked would stay so for another round trip.
-    async fn write_logs(&self, entry: Option<activity::ActiveModel>) -> Result<Option<i64>, Error> {
+    async fn write_logs(&self, entry: Option<InsertStatement>) -> Result<Option<i64>, Error> {
         if self.changes.is_empty() {
             return Ok(None);
         }
         let event = log::insert(self.backend(), &self.changes);
         let (name, sql) = match entry {
             Some(entry) if self.sql().is_postgres() => {
-                let entry = activity::Entity::insert(entry).into_query();
                 let entry = CommonTableExpression::new().table_name("entry").query(entry).to_owned();
                 let both = event.with(WithClause::new().cte(entry).to_owned());
                 ("activity.insert_with_event", Sql::built(self.backend(), &both))
             }
             entry => {
                 if let Some(entry) = entry {
-                    self.insert("activity.insert", entry).await?;
+                    let sql = Sql::built(self.backend(), &entry);
+                    self.execute("activity.insert", "user_activity_logs", sql).await?;
                 }
                 ("events.insert", Sql::built(self.backend(), &event))
             }
