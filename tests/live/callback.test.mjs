@@ -4,6 +4,7 @@ import { once } from "node:events";
 import { createServer, request } from "node:http";
 import { after, before, test } from "node:test";
 
+import { openForm, submit } from "./streams.mjs";
 import { pause, start } from "./xp.mjs";
 
 const MOVED = "subscription { locationUpdated { latitude } }";
@@ -57,7 +58,7 @@ after(async () => {
   await router.stop();
 });
 
-const ask = (token, subscription, { query = MOVED, headers = {}, url = xp.url } = {}) =>
+const ask = (token, subscription, { query = MOVED, headers = {}, url = xp.url, extensions = {} } = {}) =>
   fetch(url, {
     method: "POST",
     headers: {
@@ -66,7 +67,7 @@ const ask = (token, subscription, { query = MOVED, headers = {}, url = xp.url } 
       ...(token && { authorization: `Bearer ${token}` }),
       ...headers,
     },
-    body: JSON.stringify({ query, extensions: { subscription } }),
+    body: JSON.stringify({ query, extensions: { ...extensions, subscription } }),
   });
 
 let made = 0;
@@ -108,6 +109,40 @@ test("the address confirms, gets each event, and is told of the end", async () =
   assert.ok(Date.now() - begun < 1000, "within a second");
   assert.equal(complete.errors[0].extensions.code, "UNAUTHENTICATED");
   await xp.expectSubscriptions("callback", 0);
+});
+
+test("who comes back with a token is called with what was missed, in order, and each once", async () => {
+  const [{ token }, owner, collector] = [await xp.signIn("EDITOR"), await xp.mint("editor@example.com", 600), await xp.mint("collector@example.com", 600)];
+  const form = await openForm(xp, owner);
+  const query = `subscription { submissionChanged(formId: "${form}") { data } }`;
+  const asked = async (resumeAfter) => {
+    const subscription = wanted();
+    const response = await ask(token, subscription, { query, extensions: resumeAfter ? { resumeAfter } : {} });
+    assert.deepEqual(await response.json(), { data: null });
+    return subscription.subscriptionId;
+  };
+  const numbers = (id) => router.of(id).filter(({ action }) => action === "next").map(({ payload }) => payload.data.submissionChanged.data.number);
+  const first = await asked();
+  await submit(xp, collector, form, 1);
+  const { payload } = await router.expect(first, "next");
+  router.answer = ({ id }) => (id === first ? 404 : 204);
+  await submit(xp, collector, form, 2);
+  await submit(xp, collector, form, 3);
+  await xp.expectSubscriptions("callback", 0);
+  router.answer = () => 204;
+  const second = await asked(payload.extensions.resumeToken);
+  await submit(xp, collector, form, 4);
+  await router.expect(second, "next", 3);
+  assert.deepEqual(numbers(second), [2, 3, 4]);
+  const refused = wanted();
+  const response = await ask(token, refused, { query, extensions: { resumeAfter: "0-1-1-0" } });
+  assert.equal(response.status, 200);
+  const complete = await router.expect(refused.subscriptionId, "complete");
+  assert.equal(complete.errors[0].extensions.code, "RESUME_EXPIRED");
+  router.answer = ({ id }) => (id === second ? 404 : 204);
+  await submit(xp, collector, form, 5);
+  await xp.expectSubscriptions("callback", 0);
+  router.answer = () => 204;
 });
 
 test("it is asked as often as it wished whether it still knows the subscription, and 404 ends it", async () => {
