@@ -1,5 +1,5 @@
-//! Embeds the playground: lists the files of `playground/dist` for `src/http/playground.rs`. Without the folder the list
-//! is empty and everything but the page works.
+//! Embeds the playground: lists the files of `playground/dist` for `src/http/playground.rs`. Without the
+//! folder the list is empty and everything but the page works.
 
 use std::{env, fmt::Write as _, fs, path::Path};
 

@@ -1,7 +1,8 @@
-//! What the cache is worth, and what it costs when Redis dies: the workloads with the cache off, cold and warm, by turns
-//! in one run; the hit rate of a skewed load with writes; requests while Redis is killed and started again; the
-//! memory of ten million tags. `benches/run cache` starts the PostgreSQL for it and fills it; `redis-server` must be in
-//! the PATH. `benches/run cache zipf` runs one part. Not a test: it says how long things took.
+//! What the cache is worth, and what it costs when Redis dies: the workloads with the cache off, cold and
+//! warm, by turns in one run; the hit rate of a skewed load with writes; requests while Redis is killed and
+//! started again; the memory of ten million tags. `benches/run cache` starts the PostgreSQL for it and fills
+//! it; `redis-server` must be in the PATH. `benches/run cache zipf` runs one part. Not a test: it says how
+//! long things took.
 
 use std::{
     collections::BTreeMap,

@@ -1,6 +1,6 @@
-//! What signing in costs and tells: are accounts told from unknown ones by the time of the answer, and do others still get
-//! in while somebody guesses? Run it with `cargo bench --bench sign_in`; on SQLite in a file of its own, or on an empty
-//! database of `DATABASE_URL`. Not a test: it says how long things took.
+//! What signing in costs and tells: are accounts told from unknown ones by the time of the answer, and do
+//! others still get in while somebody guesses? Run it with `cargo bench --bench sign_in`; on SQLite in a file
+//! of its own, or on an empty database of `DATABASE_URL`. Not a test: it says how long things took.
 
 use std::{
     io::Write as _,

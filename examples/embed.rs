@@ -1,7 +1,7 @@
-//! The graph in a plain axum app, mounted by async-graphql-axum's own services: queries and mutations at `/graphql`,
-//! subscriptions over WebSocket at `/subscriptions`. Callers sign in by `authorization: Bearer …`. For who has an axum
-//! app already and wants this graph in it; what the server of this project does beside it (limits before a body is read,
-//! persisted documents, gateways) stays outside.
+//! The graph in a plain axum app, mounted by async-graphql-axum's own services: queries and mutations at
+//! `/graphql`, subscriptions over WebSocket at `/subscriptions`. Callers sign in by `authorization: Bearer
+//! …`. For who has an axum app already and wants this graph in it; what the server of this project does
+//! beside it (limits before a body is read, persisted documents, gateways) stays outside.
 //!
 //!     cargo run --example embed
 //!     curl -s http://127.0.0.1:4000/graphql -H 'content-type: application/json' -d '{"query":"{ __typename }"}'

@@ -153,8 +153,8 @@ enum Command {
 /// Whose database a command works on, where that may be a development server's.
 #[derive(Clone, Copy, Debug, clap::Args)]
 struct Beside {
-    /// Works on the database of the development server that is started in this folder, with its secret. That is so without
-    /// this flag too, where no database is set and the folder has one.
+    /// Works on the database of the development server that is started in this folder, with its secret. That
+    /// is so without this flag too, where no database is set and the folder has one.
     #[arg(long, global = true)]
     dev: bool,
 }

@@ -1,5 +1,6 @@
-//! The catalogue of error codes, as docs/errors.md prints it: the graph's own (`schema::engine::error::Code`), those that only HTTP
-//! and persisted documents have, and the status that each comes with. Not here: the errors themselves.
+//! The catalogue of error codes, as docs/errors.md prints it: the graph's own
+//! (`schema::engine::error::Code`), those that only HTTP and persisted documents have, and the status that
+//! each comes with. Not here: the errors themselves.
 
 use std::fmt::Write as _;
 

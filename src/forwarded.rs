@@ -1,7 +1,7 @@
-//! From which address a request comes: that of its connection, or the one that proxies of ours have written down in
-//! `X-Forwarded-For`. Rates, the throttle of sign-ins and the log go by it, so a proxy that is not listed makes all of its
-//! clients one: that is said loudly. `Forwarded` (RFC 7239) is not read, since whoever trusts two headers is told lies in
-//! one of them. Not here: who asks (`auth`).
+//! From which address a request comes: that of its connection, or the one that proxies of ours have written
+//! down in `X-Forwarded-For`. Rates, the throttle of sign-ins and the log go by it, so a proxy that is not
+//! listed makes all of its clients one: that is said loudly. `Forwarded` (RFC 7239) is not read, since
+//! whoever trusts two headers is told lies in one of them. Not here: who asks (`auth`).
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -14,9 +14,9 @@ use crate::config::setting::Networks;
 
 const X_FORWARDED_FOR: &str = "x-forwarded-for";
 const FORWARDED: &str = "forwarded";
-/// Peers that are told of with each trouble, one line for each: clients of a server that has no proxy may send these
-/// headers, too. Peers within a private network, where proxies mostly are, have as many lines to themselves, so that strangers
-/// from outside cannot use them up.
+/// Peers that are told of with each trouble, one line for each: clients of a server that has no proxy may
+/// send these headers, too. Peers within a private network, where proxies mostly are, have as many lines to
+/// themselves, so that strangers from outside cannot use them up.
 const MOST_TOLD: usize = 16;
 
 /// Something about these headers that an operator has to set right.
@@ -42,8 +42,8 @@ impl Forwarding {
         Self { trusted: trusted.clone(), told: Mutex::default() }
     }
 
-    /// The client's address, and whether a proxy has said it. `X-Forwarded-For` is read from its end, as far as those who
-    /// wrote it are trusted; what a client writes there itself is never reached.
+    /// The client's address, and whether a proxy has said it. `X-Forwarded-For` is read from its end, as far
+    /// as those who wrote it are trusted; what a client writes there itself is never reached.
     pub(crate) fn client_address(&self, peer: IpAddr, headers: &HeaderMap) -> (IpAddr, bool) {
         let peer = peer.to_canonical();
         if !headers.contains_key(X_FORWARDED_FOR) {
@@ -117,8 +117,8 @@ fn is_private(address: IpAddr) -> bool {
     }
 }
 
-/// An entry of `X-Forwarded-For`: an address, one with a port (`192.0.2.1:4711`, `[2001:db8::1]:4711`), also in brackets
-/// or quotes. Azure's gateways and IIS write ports, others quote as `Forwarded` does.
+/// An entry of `X-Forwarded-For`: an address, one with a port (`192.0.2.1:4711`, `[2001:db8::1]:4711`), also
+/// in brackets or quotes. Azure's gateways and IIS write ports, others quote as `Forwarded` does.
 fn address_of(entry: &str) -> Option<IpAddr> {
     let entry = entry.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(entry).trim();
     if let Some(rest) = entry.strip_prefix('[') {

@@ -1,8 +1,9 @@
-//! Which requests come from a gateway, and how far it vouches for them. A gateway proves itself by a shared secret in
-//! `Router-Authorization`, by an HTTP message signature (`signature`), by Hive Gateway's HMAC (`hmac`), or by coming to the
-//! listener that is for gateways alone. The end user is never the gateway: it is whose bearer token it forwards, or, where
-//! everything in the request is vouched for and the operator wants that, whose claims. What proves nothing is refused
-//! rather than served as a stranger's. Not here: what gateways may do that others may not.
+//! Which requests come from a gateway, and how far it vouches for them. A gateway proves itself by a shared
+//! secret in `Router-Authorization`, by an HTTP message signature (`signature`), by Hive Gateway's HMAC
+//! (`hmac`), or by coming to the listener that is for gateways alone. The end user is never the gateway: it
+//! is whose bearer token it forwards, or, where everything in the request is vouched for and the operator
+//! wants that, whose claims. What proves nothing is refused rather than served as a stranger's. Not here:
+//! what gateways may do that others may not.
 
 mod hmac;
 mod signature;
@@ -105,8 +106,8 @@ impl Gateways {
         Ok(Head { trust: Trust::Nothing, body: Body::Absent })
     }
 
-    /// Whether this is the secret of a gateway, which routers send in the place of headers when a WebSocket begins. Where
-    /// there are no secrets none is looked at.
+    /// Whether this is the secret of a gateway, which routers send in the place of headers when a WebSocket
+    /// begins. Where there are no secrets none is looked at.
     pub(crate) fn has_secret(&self, given: &str) -> Result<bool, Rejection> {
         match self.secrets.is_empty() {
             true => Ok(false),
@@ -170,9 +171,10 @@ impl Head {
     }
 }
 
-/// The claims of an end user whose token a gateway has verified (`extensions.jwt`). Hive Gateway sends `{payload, token}`,
-/// Hive Router the claims themselves. Only where the gateway vouches for more than the document. What a gateway vouches for
-/// may still be its client's: some pass on `extensions` as they come, so these count only where the operator says so.
+/// The claims of an end user whose token a gateway has verified (`extensions.jwt`). Hive Gateway sends
+/// `{payload, token}`, Hive Router the claims themselves. Only where the gateway vouches for more than the
+/// document. What a gateway vouches for may still be its client's: some pass on `extensions` as they come, so
+/// these count only where the operator says so.
 pub(crate) fn claims(trust: Trust, given: Option<&Value>) -> Option<&Value> {
     let claims = given.filter(|claims| trust > Trust::Document && !claims.is_null())?;
     Some(claims.get("payload").filter(|payload| payload.is_object()).unwrap_or(claims))

@@ -4,8 +4,9 @@
 //! `media`, `caching` and `compression` (how an answer goes out). Not here: what a query means, which document an id
 //! means, what a refusal looks like (`crate::rejection`).
 //!
-//! `edge` does by itself what tower-http's layers for panics and request ids do: the answer to a panic and its log line name
-//! the request's id, which `CatchPanicLayer` does not give, and `SetRequestIdLayer` believes every id that a caller sends.
+//! `edge` does by itself what tower-http's layers for panics and request ids do: the answer to a panic and
+//! its log line name the request's id, which `CatchPanicLayer` does not give, and `SetRequestIdLayer`
+//! believes every id that a caller sends.
 
 mod about;
 pub(crate) mod admission;
@@ -59,8 +60,8 @@ use memory::{AnswerMemory, OutOfMemory};
 use peer::Peer;
 use shares::Owner;
 
-/// The method that asks with a body, and is safe (RFC 10008). No page of another origin can send it unasked: its browser
-/// asks first.
+/// The method that asks with a body, and is safe (RFC 10008). No page of another origin can send it unasked:
+/// its browser asks first.
 const QUERY: &str = "QUERY";
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest request id that is taken over from the caller.
@@ -223,8 +224,8 @@ fn method_label(method: &Method) -> &'static str {
     }
 }
 
-/// `GET /schema.graphql`: as `_service`, where that is for gateways only, for them alone. With `?api` the SDL for client
-/// tools, which administrators may have everywhere, too: it says no more than they may ask for.
+/// `GET /schema.graphql`: as `_service`, where that is for gateways only, for them alone. With `?api` the SDL
+/// for client tools, which administrators may have everywhere, too: it says no more than they may ask for.
 async fn sdl(State(app): State<App>, request: Request) -> Response {
     let (parts, _) = request.into_parts();
     let mut parameters = parts.uri.query().unwrap_or_default().split('&');

@@ -1,8 +1,9 @@
-//! Tells a router what of its response cache is out of date, after each commit of this process: `POST` to the address that
-//! Apollo Router calls `/invalidation`, with the same tags that `extensions.apolloEntityCacheTags` has. Off unless there is an
-//! address. No request waits for it: changes come by a channel that never blocks, what waits is bounded, and what does not fit
-//! becomes one order to invalidate all of this subgraph. A router that is away gets everything when it is back. Not
-//! here: what a change concerns (the crate `entities`).
+//! Tells a router what of its response cache is out of date, after each commit of this process: `POST` to the
+//! address that Apollo Router calls `/invalidation`, with the same tags that
+//! `extensions.apolloEntityCacheTags` has. Off unless there is an address. No request waits for it: changes
+//! come by a channel that never blocks, what waits is bounded, and what does not fit becomes one order to
+//! invalidate all of this subgraph. A router that is away gets everything when it is back. Not here: what a
+//! change concerns (the crate `entities`).
 
 use std::{collections::BTreeSet, time::Duration};
 

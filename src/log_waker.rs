@@ -1,5 +1,6 @@
-//! When a background task looks at the log of events: at once when a change is told, a few times more for as long as it may wait for
-//! older transactions, and once a second anyway. Not here: what is read (`entities::events`), what is done with it.
+//! When a background task looks at the log of events: at once when a change is told, a few times more for as
+//! long as it may wait for older transactions, and once a second anyway. Not here: what is read
+//! (`entities::events`), what is done with it.
 
 use std::time::Duration;
 
@@ -11,8 +12,8 @@ use tokio::sync::broadcast::{self, error::RecvError};
 
 /// Between two looks where nobody tells of a change.
 pub(crate) const LOOK: Duration = Duration::from_secs(1);
-/// Between a change that was told and the look for it, so that several are read at once; and each further look, for as long as the
-/// change waits for older transactions.
+/// Between a change that was told and the look for it, so that several are read at once; and each further
+/// look, for as long as the change waits for older transactions.
 const LOOKS_AFTER: [Duration; 5] = [
     Duration::from_millis(20),
     Duration::from_millis(40),
@@ -40,7 +41,8 @@ impl LogWaker {
         self.looks = 0;
     }
 
-    /// Nothing was found: waits until it is time for the next look. Only changes that concern somebody make it come early.
+    /// Nothing was found: waits until it is time for the next look. Only changes that concern somebody make
+    /// it come early.
     pub(crate) async fn wait(&mut self, concerns: impl Fn(&ChangeEvent) -> bool) {
         if let Some(pause) = LOOKS_AFTER.get(self.looks) {
             tokio::time::sleep(*pause).await;

@@ -18,7 +18,8 @@ pub(crate) struct Rejection {
     pub(crate) message: Cow<'static, str>,
     /// Whether the same may be sent again, where that is otherwise than the code says.
     pub(crate) retryable: Option<bool>,
-    /// The codings in which a body may come (`Accept-Encoding`), where it came in another one (RFC 9110, section 15.5.16).
+    /// The codings in which a body may come (`Accept-Encoding`), where it came in another one (RFC 9110,
+    /// section 15.5.16).
     pub(crate) content_codings: Option<&'static str>,
 }
 

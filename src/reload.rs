@@ -1,6 +1,7 @@
-//! What a running server takes over when it is told to read its configuration again (SIGHUP): the filter of the log, rates,
-//! what gateways prove themselves by, and the folder of documents. What else has changed is named, since it wants a
-//! restart. Not here: how the signal comes (the program), how a configuration is read (`config::layers`).
+//! What a running server takes over when it is told to read its configuration again (SIGHUP): the filter of
+//! the log, rates, what gateways prove themselves by, and the folder of documents. What else has changed is
+//! named, since it wants a restart. Not here: how the signal comes (the program), how a configuration is read
+//! (`config::layers`).
 
 use std::sync::{Arc, PoisonError};
 

@@ -1,7 +1,7 @@
-//! Sinks: message queues that every event is published to, as CloudEvents: Redis streams, RabbitMQ (AMQP 0.9.1) and NATS JetStream. At
-//! least once, and of one form or account in order; a consumer that must not count twice keeps the ids that it has seen. One server
-//! at a time publishes to a sink, by a lease in the database; another one goes on where it ended. Not here: webhooks, which people make
-//! in the graph.
+//! Sinks: message queues that every event is published to, as CloudEvents: Redis streams, RabbitMQ (AMQP
+//! 0.9.1) and NATS JetStream. At least once, and of one form or account in order; a consumer that must not
+//! count twice keeps the ids that it has seen. One server at a time publishes to a sink, by a lease in the
+//! database; another one goes on where it ended. Not here: webhooks, which people make in the graph.
 
 mod amqp;
 mod cloud_event;
@@ -44,13 +44,14 @@ pub struct Sinks {
 }
 
 impl Sinks {
-    /// Sinks at these URLs, with their metrics in `registry`; `source` is the attribute of that name of each CloudEvent.
+    /// Sinks at these URLs, with their metrics in `registry`; `source` is the attribute of that name of each
+    /// CloudEvent.
     pub fn new(urls: Vec<SinkUrl>, source: String, registry: &mut Registry) -> Self {
         Self { urls, source, metrics: SinkMetrics::register(registry) }
     }
 
-    /// Begins to publish. It ends when what is returned is dropped; what is not published then is published by another server, or
-    /// the next.
+    /// Begins to publish. It ends when what is returned is dropped; what is not published then is published
+    /// by another server, or the next.
     pub fn start(&self, store: &Store) -> JoinSet<()> {
         let mut running = JoinSet::new();
         for url in &self.urls {
@@ -76,7 +77,8 @@ struct Sink {
     export: EventExport,
     /// A connection, once there was something to publish.
     publisher: Option<Publisher>,
-    /// One in the making. It is not given up: a broker that takes the connection and says nothing would get another one each time.
+    /// One in the making. It is not given up: a broker that takes the connection and says nothing would get
+    /// another one each time.
     opening: Option<JoinHandle<Result<Publisher, String>>>,
     waker: LogWaker,
     metrics: metrics::OfSink,

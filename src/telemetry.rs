@@ -1,6 +1,6 @@
-//! Logs and traces: set up once, flushed at the end. Log lines go to standard error through a thread of their own
-//! (`writer`), spans by OTLP in batches (`otlp`), numbers to Prometheus (`metrics`, `process`, `runtime`) and, where that is
-//! wanted, by OTLP (`otlp_metrics`).
+//! Logs and traces: set up once, flushed at the end. Log lines go to standard error through a thread of their
+//! own (`writer`), spans by OTLP in batches (`otlp`), numbers to Prometheus (`metrics`, `process`, `runtime`)
+//! and, where that is wanted, by OTLP (`otlp_metrics`).
 //!
 //! There is a span for each HTTP request, GraphQL operation, batch, statement and Redis command, made where these are.
 //! Spans have the target `xp::span` and the level debug: at the usual filter and without a collector nobody is

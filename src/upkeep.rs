@@ -1,7 +1,7 @@
-//! What a running server does for its database beside the requests, once a day and each time a month begins: it makes the
-//! partitions of the months to come, and removes what is older than it may be. Several servers do it one at a time; each
-//! looks at how the tables stand, for its metrics. Not here: how a partition is made (`migration`), what is removed and how
-//! (`entities::retention`).
+//! What a running server does for its database beside the requests, once a day and each time a month begins:
+//! it makes the partitions of the months to come, and removes what is older than it may be. Several servers
+//! do it one at a time; each looks at how the tables stand, for its metrics. Not here: how a partition is
+//! made (`migration`), what is removed and how (`entities::retention`).
 
 mod figures;
 

@@ -1,6 +1,7 @@
-//! Webhooks as a running server tells them: reads the log of events for them (`entities::webhook::expand`), and sends what is to be
-//! delivered (`deliverer`), to addresses that it may call (`sender`). Any server does either; leases in the database say whose
-//! turn it is. Where no webhook is enabled that costs one look a second. Not here: who may be told what (`entities::webhook`).
+//! Webhooks as a running server tells them: reads the log of events for them (`entities::webhook::expand`),
+//! and sends what is to be delivered (`deliverer`), to addresses that it may call (`sender`). Any server does
+//! either; leases in the database say whose turn it is. Where no webhook is enabled that costs one look a
+//! second. Not here: who may be told what (`entities::webhook`).
 
 mod body;
 mod connector;
@@ -91,7 +92,8 @@ pub struct RunningWebhooks {
 }
 
 impl RunningWebhooks {
-    /// Begins nothing more, and waits a little for what is under way; what is not done then is done by another server, or the next.
+    /// Begins nothing more, and waits a little for what is under way; what is not done then is done by
+    /// another server, or the next.
     pub async fn stop(mut self) {
         self.expanding.abort();
         self.stop.send_replace(true);

@@ -1,5 +1,5 @@
-//! What thinning a track costs: 100,000 points, as many as a track may be thinned from. Besides a walk, the shape that is
-//! worst for the algorithm: each split leaves all but one point on one side.
+//! What thinning a track costs: 100,000 points, as many as a track may be thinned from. Besides a walk, the
+//! shape that is worst for the algorithm: each split leaves all but one point on one side.
 
 use std::hint::black_box;
 

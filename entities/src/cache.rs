@@ -1,17 +1,18 @@
-//! The cache. Promise: a read that starts after a write was answered never returns older data; on this instance always,
-//! on every instance for strong types; an instance that wrote and cannot reach Redis waits a moment until another one has
-//! told it (`outbox`). Entries are stamped with a number that was read before they were loaded, and are
-//! valid as long as nothing they depend on was invalidated since (`table`): a slow load that began before a write is
-//! invalid from the start, so there are no locks and no clocks. Values are rows, never permissions: what a viewer
-//! may see is decided after reading, and where SQL depends on the viewer, the viewer's scope is part of the key.
+//! The cache. Promise: a read that starts after a write was answered never returns older data; on this
+//! instance always, on every instance for strong types; an instance that wrote and cannot reach Redis waits a
+//! moment until another one has told it (`outbox`). Entries are stamped with a number that was read before
+//! they were loaded, and are valid as long as nothing they depend on was invalidated since (`table`): a slow
+//! load that began before a write is invalid from the start, so there are no locks and no clocks. Values are
+//! rows, never permissions: what a viewer may see is decided after reading, and where SQL depends on the
+//! viewer, the viewer's scope is part of the key.
 //!
 //! In reading order: `tag` (what a value depends on), `table` (stamps), `entry` (a value and its header), `read` (a
 //! batch of keys through the tiers), `flight` (loads of what is missing), `shared` (Redis), `metrics`; `context` and
 //! `recorder` (what one request reads with, and what it has read). Not here: what is cached (the domains, each one
 //! `impl Cached`).
 //!
-//! Resolvers that cache something of their own name what it depends on. Writes invalidate the tags of rows and lists; what
-//! nothing writes to has tags of its own, or none:
+//! Resolvers that cache something of their own name what it depends on. Writes invalidate the tags of rows
+//! and lists; what nothing writes to has tags of its own, or none:
 //!
 //! ```no_run
 //! use std::sync::Arc;
@@ -144,7 +145,8 @@ pub(crate) trait Cached: Clone + Send + Sync + 'static {
     fn may_be_on_replica(&self) -> bool {
         true
     }
-    /// The type of the rows, where this reads whole rows by their ids: what an instance that starts can read beforehand.
+    /// The type of the rows, where this reads whole rows by their ids: what an instance that starts can read
+    /// beforehand.
     fn rows_of(&self) -> Option<NodeKind> {
         None
     }
@@ -232,8 +234,8 @@ impl Cache {
         Self { inner: None }
     }
 
-    /// A cache in this process, and between instances where there is a Redis. Its values are loaded from the standbys of the
-    /// database too, once those are followed.
+    /// A cache in this process, and between instances where there is a Redis. Its values are loaded from the
+    /// standbys of the database too, once those are followed.
     pub(crate) fn new(
         database: &Database,
         config: &CacheOptions,
@@ -367,8 +369,8 @@ impl Cache {
         ids.iter().map(|id| found.get(id).cloned()).collect()
     }
 
-    /// Stores a value under a name until one of its tags is invalidated or `retention` is over. `version` must have been taken
-    /// before the value was read: a value made from older data is then never used.
+    /// Stores a value under a name until one of its tags is invalidated or `retention` is over. `version`
+    /// must have been taken before the value was read: a value made from older data is then never used.
     pub fn set_with_tags<V>(
         &self,
         name: &str,
@@ -420,9 +422,9 @@ impl Cache {
         Ok(())
     }
 
-    /// What other servers have cached in Redis is of this database, as it is here: looked at once, before anything is read from
-    /// Redis. From then on it is noted there how far the database is. What may be of a later time, or of another database, is not
-    /// used.
+    /// What other servers have cached in Redis is of this database, as it is here: looked at once, before
+    /// anything is read from Redis. From then on it is noted there how far the database is. What may be of a
+    /// later time, or of another database, is not used.
     ///
     /// # Errors
     /// `Unavailable` when Redis does not answer, or the database: then Redis is not used yet.

@@ -91,8 +91,8 @@ pub enum Pooler {
     None,
     /// It lends a connection for as long as this process keeps its own (`pool_mode = session`).
     Session,
-    /// It lends a connection for one transaction (`pool_mode = transaction`): no setting and no prepared statement outlives
-    /// that.
+    /// It lends a connection for one transaction (`pool_mode = transaction`): no setting and no prepared
+    /// statement outlives that.
     Transaction,
 }
 
@@ -313,8 +313,8 @@ impl Database {
         }
     }
 
-    /// Asks the database by a connection of its own, which nothing else waits for: however busy the others are, the answer
-    /// is the database's. One caller at a time; `within` bounds the whole.
+    /// Asks the database by a connection of its own, which nothing else waits for: however busy the others
+    /// are, the answer is the database's. One caller at a time; `within` bounds the whole.
     ///
     /// # Errors
     /// `None` where there was no answer in time. After `close` the connection that is checked is a closed one.
@@ -326,8 +326,8 @@ impl Database {
         self.opened.probe.ask(within, check).await
     }
 
-    /// Whether PostgreSQL's server is there, asked by a new connection within this time; also where it refuses that one. Always
-    /// for SQLite.
+    /// Whether PostgreSQL's server is there, asked by a new connection within this time; also where it
+    /// refuses that one. Always for SQLite.
     pub async fn is_reachable(&self, within: Duration) -> bool {
         self.opened.probe.is_reachable(within).await
     }

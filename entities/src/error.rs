@@ -1,6 +1,7 @@
-//! What can go wrong in the crate `entities`, and what each failure means to whoever asked: whether anything was done, and
-//! whether the same may be tried again. The crate `schema` gives these meanings codes and logs what is behind them.
-//! Expected outcomes are not errors: absence is `None`, a refused cursor is `page::BadCursor`.
+//! What can go wrong in the crate `entities`, and what each failure means to whoever asked: whether anything
+//! was done, and whether the same may be tried again. The crate `schema` gives these meanings codes and logs
+//! what is behind them. Expected outcomes are not errors: absence is `None`, a refused cursor is
+//! `page::BadCursor`.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -135,8 +136,8 @@ impl Error {
     }
 }
 
-/// How long to wait before something is run again for the `number`th time, from 1: whoever was in the way must not meet it
-/// again at the same moment.
+/// How long to wait before something is run again for the `number`th time, from 1: whoever was in the way
+/// must not meet it again at the same moment.
 pub fn pause_before(number: u32) -> Duration {
     Duration::from_millis(fastrand::u64(1..=10) << number.min(4))
 }

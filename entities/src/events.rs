@@ -1,7 +1,8 @@
-//! Change events: each transaction notes its changes in the log of events (`log`), which is the truth: subscriptions follow it
-//! (`follower`), and miss nothing. Once it is committed the changes are published as well, which is quick and best effort: here
-//! to listeners of this process, over `relay` to other instances. Not here: who may see a changed row (the reader decides that when
-//! it reads the row), what a change means to caches (`tags`).
+//! Change events: each transaction notes its changes in the log of events (`log`), which is the truth:
+//! subscriptions follow it (`follower`), and miss nothing. Once it is committed the changes are published as
+//! well, which is quick and best effort: here to listeners of this process, over `relay` to other instances.
+//! Not here: who may see a changed row (the reader decides that when it reads the row), what a change means
+//! to caches (`tags`).
 
 use std::{
     ops::Deref,
@@ -101,8 +102,8 @@ pub enum ChangeEvent {
     },
     /// Nothing has changed but that the activity log has one more entry.
     Activity,
-    /// A kind of change that only newer versions know, told by one of them. Nobody waits for it here, but who must be sure
-    /// of something reads the truth again.
+    /// A kind of change that only newer versions know, told by one of them. Nobody waits for it here, but who
+    /// must be sure of something reads the truth again.
     #[serde(other)]
     Unknown,
 }
@@ -154,8 +155,8 @@ impl Removal {
 #[derive(Clone, Debug)]
 pub struct Changes {
     all: Arc<[ChangeEvent]>,
-    /// The version of the write, where instances share a cache. Events may arrive before the cache has applied it: who reads a
-    /// changed row because of them must not get what was there before.
+    /// The version of the write, where instances share a cache. Events may arrive before the cache has
+    /// applied it: who reads a changed row because of them must not get what was there before.
     pub written: Option<Version>,
     /// The number of their row in the log; none from a program that has none.
     event: Option<i64>,
@@ -223,7 +224,8 @@ impl EventBus {
         }
     }
 
-    /// Publishes changes in this process only: those that were published elsewhere, or that every instance finds by itself.
+    /// Publishes changes in this process only: those that were published elsewhere, or that every instance
+    /// finds by itself.
     pub(crate) fn publish_locally(&self, changes: Changes) {
         let _ = self.everything.send(changes);
     }

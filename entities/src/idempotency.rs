@@ -1,10 +1,11 @@
-//! Requests that carry an idempotency key: each runs once, and the same again gets what the first one was told. A row is
-//! claimed before anything of the request runs; each transaction of the request notes in that row, within the same commit,
-//! what it has stored; the answer is added when it is there. Whoever comes again finds the answer, or what is stored so far.
+//! Requests that carry an idempotency key: each runs once, and the same again gets what the first one was
+//! told. A row is claimed before anything of the request runs; each transaction of the request notes in that
+//! row, within the same commit, what it has stored; the answer is added when it is there. Whoever comes again
+//! finds the answer, or what is stored so far.
 //!
-//! A claim runs out, so that the request of a process that was killed can be sent again. If its holder is alive after all, it
-//! stores nothing more: each note is written only under the claim that holds. So clocks decide when a request may be sent
-//! again, never whether something is done twice.
+//! A claim runs out, so that the request of a process that was killed can be sent again. If its holder is
+//! alive after all, it stores nothing more: each note is written only under the claim that holds. So clocks
+//! decide when a request may be sent again, never whether something is done twice.
 //!
 //! Not here: which requests have a key, and what is the same request (`schema`).
 
@@ -275,8 +276,8 @@ impl Claim {
     /// Notes, within a transaction of the request, what it stores.
     ///
     /// # Errors
-    /// The database's; `Unavailable` where the claim has run out and somebody else has taken it. The transaction must not be
-    /// committed then.
+    /// The database's; `Unavailable` where the claim has run out and somebody else has taken it. The
+    /// transaction must not be committed then.
     pub(crate) async fn note(
         &self,
         transaction: &SqlTransaction,

@@ -3,8 +3,8 @@
 
 /// Parts of the names of parameters whose values are secrets. A name that is written with `%` is taken for one of them.
 const SECRET_NAMES: [&str; 8] = ["pass", "pwd", "token", "secret", "key", "auth", "cred", "%"];
-/// What ends an address in the middle of other text, unless an account or a parameter goes on behind it: all of these may
-/// stand in a password.
+/// What ends an address in the middle of other text, unless an account or a parameter goes on behind it: all
+/// of these may stand in a password.
 const ENDS: [char; 5] = [',', '"', '\'', '`', '\\'];
 
 /// An address with its whole account masked: `http://***@host/?token=***`. What is none is shown as it is, but for what
@@ -33,8 +33,9 @@ fn start_of_scheme(text: &str, end: usize) -> usize {
     before.map_or(0, |before| before + text[before..].chars().next().map_or(1, char::len_utf8))
 }
 
-/// Where an address ends, of which this text has what follows the `://`: at white space and where another address begins
-/// behind a comma or a quote in any case. A comma or a quote before that ends it only where no `@` follows, and a comma not within parameters.
+/// Where an address ends, of which this text has what follows the `://`: at white space and where another
+/// address begins behind a comma or a quote in any case. A comma or a quote before that ends it only where no
+/// `@` follows, and a comma not within parameters.
 fn end_of_address(text: &str) -> usize {
     let most = text.find(char::is_whitespace).unwrap_or(text.len());
     let next = text[..most].match_indices("://").map(|(at, _)| start_of_scheme(text, at));

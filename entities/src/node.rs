@@ -1,5 +1,6 @@
-//! What has an id: the list of its tables. By one probe of all primary keys it is found out which type an id belongs to,
-//! for `node(id)` and `nodes(ids)`. The rows themselves are then read by their domain, under its rules.
+//! What has an id: the list of its tables. By one probe of all primary keys it is found out which type an id
+//! belongs to, for `node(id)` and `nodes(ids)`. The rows themselves are then read by their domain, under its
+//! rules.
 
 use std::sync::Arc;
 

@@ -163,8 +163,9 @@ impl Redis {
         Subscription::begin(self.clone(), channel.to_owned())
     }
 
-    /// From now on every connection begins with this command; where it fails there is no connection. It gets one argument more: 1
-    /// where nobody can use another master than this one any more, and 0 where somebody may.
+    /// From now on every connection begins with this command; where it fails there is no connection. It gets
+    /// one argument more: 1 where nobody can use another master than this one any more, and 0 where somebody
+    /// may.
     pub(crate) fn set_connection_hook(&self, hook: Cmd) {
         let lock = "no panic happens under this lock";
         *self.inner.connection_hook.write().expect(lock) = Some(Arc::new(hook));
@@ -180,13 +181,14 @@ impl Redis {
         self.open().await.map_err(|_| Unavailable)
     }
 
-    /// Done when what comes on this connection is not to be believed any more: the sentinels name another master, or none.
+    /// Done when what comes on this connection is not to be believed any more: the sentinels name another
+    /// master, or none.
     pub(crate) async fn until_replaced(&self, connection: &CheckedConnection) {
         self.inner.route.until_unconfirmed(connection.master.as_ref()).await;
     }
 
-    /// Is what came on a connection of this term still to be believed? Where sentinels name the master, they have to do so again
-    /// and again, without a break.
+    /// Is what came on a connection of this term still to be believed? Where sentinels name the master, they
+    /// have to do so again and again, without a break.
     pub(crate) fn confirms_term(&self, term: u64) -> bool {
         self.inner.route.confirmed_term() == Some(term)
     }
@@ -268,7 +270,8 @@ impl Redis {
                     self.odd(operation, &error)
                 } else {
                     if is_connected {
-                        // Whoever comes next connects anew: this one may be half dead, or to a master that is none any more.
+                        // Whoever comes next connects anew: this one may be half dead, or to a master that is
+                        // none any more.
                         self.disconnect();
                     }
                     self.failed(operation, &error)

@@ -1,11 +1,12 @@
-//! What is old goes: positions, the activity log, sessions that have ended, invalidations that nobody took, events, deliveries of
-//! webhooks. Whole months of
-//! the first two at once, as partitions; the rest in chunks, the oldest first, so that what is left at any moment is all
-//! there is from some time on. Positions and the log are people's data: of those only what was asked for. What was removed
-//! is told the caches in the transaction that does it.
+//! What is old goes: positions, the activity log, sessions that have ended, invalidations that nobody took,
+//! events, deliveries of webhooks. Whole months of the first two at once, as partitions; the rest in chunks,
+//! the oldest first, so that what is left at any moment is all there is from some time on. Positions and the
+//! log are people's data: of those only what was asked for. What was removed is told the caches in the
+//! transaction that does it.
 //!
-//! Several servers may try at once: on PostgreSQL one transaction at a time does it, and none while the schema is changed.
-//! Not here: requests with an idempotency key and revocations, which their own modules remove; when it is done (the server).
+//! Several servers may try at once: on PostgreSQL one transaction at a time does it, and none while the
+//! schema is changed. Not here: requests with an idempotency key and revocations, which their own modules
+//! remove; when it is done (the server).
 
 mod locations;
 mod months;
@@ -65,8 +66,8 @@ impl Removed {
     }
 }
 
-/// Removes what is older than it may be at this moment. `None` where others do it, or change the schema (which is done under
-/// the advisory lock `schema_lock`); what is removed so far stays removed.
+/// Removes what is older than it may be at this moment. `None` where others do it, or change the schema
+/// (which is done under the advisory lock `schema_lock`); what is removed so far stays removed.
 ///
 /// # Errors
 /// The database's; what is removed so far stays removed.
@@ -143,9 +144,10 @@ struct Upkeep<'a> {
 }
 
 impl Upkeep<'_> {
-    /// Begins to remove something of this table, if it is this one's turn. What is to be removed is known before: a commit says
-    /// that writes are stored, which one of nothing cannot know (`database::writes`). Rows that are being copied into partitions stay
-    /// until they are there: the copies would bring them back.
+    /// Begins to remove something of this table, if it is this one's turn. What is to be removed is known
+    /// before: a commit says that writes are stored, which one of nothing cannot know (`database::writes`).
+    /// Rows that are being copied into partitions stay until they are there: the copies would bring them
+    /// back.
     async fn begin(&self, table: &str) -> Result<Transaction, Stopped> {
         let transaction = Transaction::begin(self.store).await?;
         let mut sql = transaction.sql();
@@ -163,8 +165,8 @@ impl Upkeep<'_> {
         if copies.is_empty() { Ok(transaction) } else { Err(Stopped::NotItsTurn) }
     }
 
-    /// Begins to delete rows. Not while nothing can be stored: that succeeds on a full disk, and would be taken for the end of
-    /// it. Whole months go also then, which makes room.
+    /// Begins to delete rows. Not while nothing can be stored: that succeeds on a full disk, and would be
+    /// taken for the end of it. Whole months go also then, which makes room.
     async fn begin_to_delete(&self, table: &str) -> Result<Transaction, Stopped> {
         if self.store.database().write_fault().is_some() {
             return Err(Stopped::NotItsTurn);
@@ -201,8 +203,9 @@ impl Upkeep<'_> {
         }
     }
 
-    /// The oldest events. Of those that are old enough the last one stays, so that whoever was told it finds what comes after
-    /// it; and what some consumer has yet to read, unless it is very old: then nobody reads for it any more.
+    /// The oldest events. Of those that are old enough the last one stays, so that whoever was told it finds
+    /// what comes after it; and what some consumer has yet to read, unless it is very old: then nobody reads
+    /// for it any more.
     async fn remove_events(&self, before: Time, very_old: Time) -> Result<u64, Stopped> {
         let database = self.store.database();
         let end = log::end(database).await?;

@@ -100,8 +100,8 @@ impl Store {
         self
     }
 
-    /// This store, telling other instances what it writes, hearing what they write, and sharing texts with them. Stores of one database share
-    /// a namespace.
+    /// This store, telling other instances what it writes, hearing what they write, and sharing texts with
+    /// them. Stores of one database share a namespace.
     #[must_use]
     pub fn with_relay(mut self, redis: &Redis, namespace: &str) -> Self {
         let parts = Arc::make_mut(&mut self.parts);
@@ -166,16 +166,16 @@ impl Store {
         &self.parts.events
     }
 
-    /// Watches what is written, by any process, from now on; with a token, what was written after it. Nothing is missed, and nothing
-    /// comes twice. To be begun (`EventWatch::begin`).
+    /// Watches what is written, by any process, from now on; with a token, what was written after it. Nothing
+    /// is missed, and nothing comes twice. To be begun (`EventWatch::begin`).
     pub fn watch(&self, after: Option<ResumeToken>) -> EventWatch {
         let (database, cache, events) =
             (self.database().clone(), self.cache().clone(), self.events().clone());
         self.parts.event_log.watch(Sources { database, cache, events }, after)
     }
 
-    /// What stands for the end of the log of events, and this store, which reads all that was written before it. None where the
-    /// log cannot be read now.
+    /// What stands for the end of the log of events, and this store, which reads all that was written before
+    /// it. None where the log cannot be read now.
     pub async fn at_resume_token(&self) -> Option<(ResumeToken, Self)> {
         let mut watch = self.watch(None);
         watch.begin().await.ok()?;
@@ -200,8 +200,8 @@ impl Store {
         self.parts.instance.has_sharing_others()
     }
 
-    /// Whether others have to publish what is written here: a command has nobody else, and a server where its Redis does not
-    /// answer and theirs may.
+    /// Whether others have to publish what is written here: a command has nobody else, and a server where its
+    /// Redis does not answer and theirs may.
     fn leaves_invalidations(&self) -> bool {
         let cache = self.cache();
         !cache.can_publish() && (!cache.is_on() || self.has_sharing_others())

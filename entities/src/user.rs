@@ -1,6 +1,6 @@
-//! Accounts: row, finders and lists. Lists walk `users (created_at desc, id desc)` or the index of their order;
-//! `search` uses the trigram index on `search_name`. Accounts are made and changed in `account`. Not here: passwords and tokens, hidden
-//! columns (the crate `schema`'s `visible_to`).
+//! Accounts: row, finders and lists. Lists walk `users (created_at desc, id desc)` or the index of their
+//! order; `search` uses the trigram index on `search_name`. Accounts are made and changed in `account`. Not
+//! here: passwords and tokens, hidden columns (the crate `schema`'s `visible_to`).
 
 use std::sync::Arc;
 

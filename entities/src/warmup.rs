@@ -1,6 +1,6 @@
-//! What an instance reads before its first request: open forms, the accounts that were active lately, and what was read most
-//! often before it started. A cache that is empty would send its first requests all to the database at once. Not here:
-//! who waits for it (the server's readiness).
+//! What an instance reads before its first request: open forms, the accounts that were active lately, and
+//! what was read most often before it started. A cache that is empty would send its first requests all to the
+//! database at once. Not here: who waits for it (the server's readiness).
 
 use std::time::Duration;
 

@@ -1,7 +1,8 @@
-//! Webhooks: where an owner wants to be told of events of forms. Each is an address, some events, and the forms that they are
-//! about. A deliverer needs rights like everybody else: what the owner of a webhook may not see is not told. They are
-//! changed in `write`; events become deliveries in `expand`, which wait in `lane`s and are `delivery`s; which addresses may be
-//! called is in `targets`. Not here: HTTP (the server), what is signed and how (`secret`).
+//! Webhooks: where an owner wants to be told of events of forms. Each is an address, some events, and the
+//! forms that they are about. A deliverer needs rights like everybody else: what the owner of a webhook may
+//! not see is not told. They are changed in `write`; events become deliveries in `expand`, which wait in
+//! `lane`s and are `delivery`s; which addresses may be called is in `targets`. Not here: HTTP (the server),
+//! what is signed and how (`secret`).
 
 use std::sync::Arc;
 
@@ -218,8 +219,8 @@ pub async fn by_ids(store: &Store, ids: &[WebhookId]) -> Result<FxHashMap<Webhoo
 /// `by_ids`, as edges load it.
 pub static BY_IDS: Finder<WebhookId, Row> = Finder::by_id();
 
-/// The forms of webhooks that are told of some only; others have none here. Who may see them is decided by the caller, who holds
-/// the webhook. Not cached: nobody asks often.
+/// The forms of webhooks that are told of some only; others have none here. Who may see them is decided by
+/// the caller, who holds the webhook. Not cached: nobody asks often.
 pub static FORMS: Finder<WebhookId, Vec<FormId>> =
     Finder::open("webhook.forms", |store, _, ids| forms_of(store, ids).boxed());
 

@@ -4,10 +4,10 @@
 //!
 //! Invariants:
 //! - Steps are additive (expand first, contract a release later), so that old code runs on the new schema.
-//! - Whatever changes the schema runs in a transaction under one lock, each step in its own on PostgreSQL, so any number
-//!   of processes may start at the same time and a failed step leaves nothing behind.
-//! - Old programs go on reading and writing meanwhile: on PostgreSQL a step waits one second for a table at most, because
-//!   whoever comes after it waits behind it. Then it lets go and tries again.
+//! - Whatever changes the schema runs in a transaction under one lock, each step in its own on PostgreSQL, so
+//!   any number of processes may start at the same time and a failed step leaves nothing behind.
+//! - Old programs go on reading and writing meanwhile: on PostgreSQL a step waits one second for a table at
+//!   most, because whoever comes after it waits behind it. Then it lets go and tries again.
 //! - Text that is ordered or compared sorts by bytes, and times sort as text, so both databases agree.
 
 #![cfg_attr(not(test), warn(unused_crate_dependencies))]
@@ -61,8 +61,8 @@ pub struct Step {
 /// to run in many processes at once. A database that a newer program has already changed is left as it is.
 ///
 /// # Errors
-/// The database's; on PostgreSQL also where a step does not get its table for minutes. What was done before stays, and the
-/// next call goes on from there.
+/// The database's; on PostgreSQL also where a step does not get its table for minutes. What was done before
+/// stays, and the next call goes on from there.
 pub async fn up(db: &DatabaseConnection) -> Result<(), DbErr> {
     while locked(db, Work::Up, Turn::Wait).await? != Some(Done::Nothing) {}
     ensure_partitions(db, MONTHS_AHEAD).await.map(drop)
@@ -99,11 +99,12 @@ pub async fn analyze(db: &DatabaseConnection) -> Result<(), DbErr> {
 /// Partitions made ahead of time: enough for a quarter without a restart.
 const MONTHS_AHEAD: u32 = 3;
 
-/// The key of PostgreSQL's advisory lock, which whoever changes the schema holds: any number, the same in every version of the
-/// program.
+/// The key of PostgreSQL's advisory lock, which whoever changes the schema holds: any number, the same in
+/// every version of the program.
 pub const LOCK: i64 = 0x7870_6772_6170_6801;
 
-/// How long a step waits for a table, while others wait behind it: at first, and each time twice as long until the most.
+/// How long a step waits for a table, while others wait behind it: at first, and each time twice as long
+/// until the most.
 const LOCK_WAIT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// Then it lets the others go on for so long.
@@ -224,8 +225,9 @@ impl Work {
     }
 }
 
-/// Does it while nobody else changes the schema, wholly or not at all. Where others hold a table for too long, lets go of
-/// everything, so that those who wait behind get their turn, and begins again. `None` where it was not this one's turn.
+/// Does it while nobody else changes the schema, wholly or not at all. Where others hold a table for too
+/// long, lets go of everything, so that those who wait behind get their turn, and begins again. `None` where
+/// it was not this one's turn.
 async fn locked(db: &DatabaseConnection, work: Work, turn: Turn) -> Result<Option<Done>, DbErr> {
     let (mut tries, mut wait) = (1, LOCK_WAIT.0);
     loop {
@@ -258,8 +260,9 @@ fn has_waited_too_long(error: &DbErr) -> bool {
     code == "55P03" || code == "40P01"
 }
 
-/// A transaction that no second one of this kind can run beside, whose statements wait so long for a table. The lock goes
-/// with the transaction, so it works behind a connection pooler and cannot be left behind by a process that dies.
+/// A transaction that no second one of this kind can run beside, whose statements wait so long for a table.
+/// The lock goes with the transaction, so it works behind a connection pooler and cannot be left behind by a
+/// process that dies.
 async fn begin_locked(
     db: &DatabaseConnection,
     turn: Turn,
@@ -278,8 +281,8 @@ async fn begin_locked(
         } else {
             locked.execute_unprepared(&format!("select pg_advisory_xact_lock({LOCK})")).await?;
         }
-        // Opening any table, PostgreSQL takes note of what was changed before this one's turn; names of tables alone would be
-        // looked up in what it knew when the transaction began.
+        // Opening any table, PostgreSQL takes note of what was changed before this one's turn; names of
+        // tables alone would be looked up in what it knew when the transaction began.
         locked.execute_unprepared("select from pg_class limit 0").await?;
         locked.execute_unprepared(&format!("set local lock_timeout = {}", wait.as_millis())).await?;
         return Ok(Some(locked));

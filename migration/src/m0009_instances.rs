@@ -1,5 +1,5 @@
-//! Which servers serve this database: each has a row that it renews while it lives. Only adds, so that the program before
-//! this one runs on it.
+//! Which servers serve this database: each has a row that it renews while it lives. Only adds, so that the
+//! program before this one runs on it.
 
 use sea_orm_migration::prelude::*;
 

@@ -1,7 +1,8 @@
-//! A submission's client id is unique for its account, not for all of them. The program before this one needs the unique
-//! index over form and client id (it names it in `on conflict`), so that index stays for now, and an id that another
-//! account has used on the form goes into a column of its own; a later release can put both into one. Only adds, and only
-//! what is quick: the column's indexes are built by a step of their own (`m0013_client_id_indexes`).
+//! A submission's client id is unique for its account, not for all of them. The program before this one needs
+//! the unique index over form and client id (it names it in `on conflict`), so that index stays for now, and
+//! an id that another account has used on the form goes into a column of its own; a later release can put
+//! both into one. Only adds, and only what is quick: the column's indexes are built by a step of their own
+//! (`m0013_client_id_indexes`).
 
 use sea_orm_migration::prelude::*;
 

@@ -1,6 +1,7 @@
-//! The indexes of a submission's client id (`m0011_client_ids`), and what finds the versions of a form that an account has
-//! filled in, which it may therefore see. Building them lets reads of the table go on and makes writes wait. Where they
-//! were built beforehand (`create index concurrently`, with these names), nothing is left to do. Only adds.
+//! The indexes of a submission's client id (`m0011_client_ids`), and what finds the versions of a form that
+//! an account has filled in, which it may therefore see. Building them lets reads of the table go on and
+//! makes writes wait. Where they were built beforehand (`create index concurrently`, with these names),
+//! nothing is left to do. Only adds.
 
 use sea_orm_migration::{
     prelude::*,

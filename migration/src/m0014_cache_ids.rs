@@ -1,5 +1,5 @@
-//! Which cache each server uses: servers of one database that use different ones do not hear of each other's writes. Only adds,
-//! so that the program before this one runs on it.
+//! Which cache each server uses: servers of one database that use different ones do not hear of each other's
+//! writes. Only adds, so that the program before this one runs on it.
 
 use sea_orm_migration::prelude::*;
 

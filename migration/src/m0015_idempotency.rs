@@ -1,5 +1,5 @@
-//! Requests that carry an idempotency key: what each has stored and was answered, so that the same again does nothing twice.
-//! Only adds, so that the program before this one runs on it.
+//! Requests that carry an idempotency key: what each has stored and was answered, so that the same again does
+//! nothing twice. Only adds, so that the program before this one runs on it.
 
 use sea_orm_migration::prelude::*;
 

@@ -1,5 +1,5 @@
-//! The log of events: what each transaction has changed, in an order that readers can follow without gaps. Only adds, so that
-//! the program before this one runs on it.
+//! The log of events: what each transaction has changed, in an order that readers can follow without gaps.
+//! Only adds, so that the program before this one runs on it.
 
 use sea_orm_migration::prelude::*;
 
@@ -8,9 +8,9 @@ use crate::ddl;
 #[derive(DeriveMigrationName)]
 pub(crate) struct Migration;
 
-// The key is the order. On PostgreSQL a reader goes up to the oldest transaction that is still running, behind which nothing
-// can appear any more; SQLite has one writer, whose numbers are in order. The first row is the position of a log in which
-// nothing has happened yet.
+// The key is the order. On PostgreSQL a reader goes up to the oldest transaction that is still running,
+// behind which nothing can appear any more; SQLite has one writer, whose numbers are in order. The first row
+// is the position of a log in which nothing has happened yet.
 const POSTGRES: &str = r#"
 create table events (
     transaction_id bigint not null,

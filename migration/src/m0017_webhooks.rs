@@ -1,5 +1,5 @@
-//! Webhooks: who is told of which events and where, what is to be delivered, and how far readers of the log of events that go on
-//! after a restart have come. Only adds, so that the program before this one runs on it.
+//! Webhooks: who is told of which events and where, what is to be delivered, and how far readers of the log
+//! of events that go on after a restart have come. Only adds, so that the program before this one runs on it.
 
 use sea_orm_migration::prelude::*;
 
@@ -8,9 +8,10 @@ use crate::ddl;
 #[derive(DeriveMigrationName)]
 pub(crate) struct Migration;
 
-// A lane is what one webhook has to be told of one form, one delivery after the other: leases are taken of lanes, so its row is
-// all that deliverers look for. `due_at` is null where nothing waits. Waiting deliveries of a lane are in the order of `sequence`.
-// Deliveries do not refer to their webhook: of one that is removed there may be very many, which go later.
+// A lane is what one webhook has to be told of one form, one delivery after the other: leases are taken of
+// lanes, so its row is all that deliverers look for. `due_at` is null where nothing waits. Waiting deliveries
+// of a lane are in the order of `sequence`. Deliveries do not refer to their webhook: of one that is removed
+// there may be very many, which go later.
 const TABLES: &str = r#"
 create table event_consumers (
     name text collate "C" not null primary key,

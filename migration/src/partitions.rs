@@ -1,9 +1,9 @@
-//! The months of the two tables that grow for ever. Each has a default partition, so no row is ever refused; rows
-//! that came before their month was made move into it when it is (`partitions::copy` where there are many). SQLite has no
-//! partitions: there, all of this does nothing.
+//! The months of the two tables that grow for ever. Each has a default partition, so no row is ever refused;
+//! rows that came before their month was made move into it when it is (`partitions::copy` where there are
+//! many). SQLite has no partitions: there, all of this does nothing.
 //!
-//! Each partition is made in a transaction of its own, which holds the default partition as briefly as it can: whoever reads
-//! without a bound on time waits for it.
+//! Each partition is made in a transaction of its own, which holds the default partition as briefly as it
+//! can: whoever reads without a bound on time waits for it.
 
 mod copy;
 mod status;
@@ -48,8 +48,8 @@ pub async fn ensure_partitions(db: &DatabaseConnection, months_ahead: u32) -> Re
     Ok(months.ensure(db, Turn::Wait).await?.unwrap_or_default())
 }
 
-/// `ensure_partitions` by the clock of who calls; `None` where another process changes the schema now. For servers, once a
-/// day and each time a month begins.
+/// `ensure_partitions` by the clock of who calls; `None` where another process changes the schema now. For
+/// servers, once a day and each time a month begins.
 ///
 /// # Errors
 /// The database's; also where others do not let go of a table for minutes. What was made before stays.
@@ -205,9 +205,10 @@ async fn early_rows(
     Ok(row.map(|row| row.try_get_by_index(0)).transpose()?.unwrap_or_default())
 }
 
-/// Attaching takes a weaker lock on the parent than creating in place, so readers of other months go on. Writers stand still
-/// for that moment: one that was on its way into the default partition would find a month there that it may not have any
-/// more, and fail. Behind somebody who does not let go of the table they wait a tenth of a second at a time.
+/// Attaching takes a weaker lock on the parent than creating in place, so readers of other months go on.
+/// Writers stand still for that moment: one that was on its way into the default partition would find a month
+/// there that it may not have any more, and fail. Behind somebody who does not let go of the table they wait
+/// a tenth of a second at a time.
 async fn make(locked: &DatabaseTransaction, partitioned: Partitioned, month: NaiveDate) -> Result<(), DbErr> {
     let ((from, to), name) = (bounds(month)?, partitioned.partition(month));
     let Partitioned { table, column } = partitioned;

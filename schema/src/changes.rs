@@ -39,7 +39,8 @@ impl Impact {
 pub struct Change {
     /// What it means for clients.
     pub impact: Impact,
-    /// The schema coordinate of what has changed (GraphQL, September 2025, section 3.14), as in `User.sessions(first:)`.
+    /// The schema coordinate of what has changed (GraphQL, September 2025, section 3.14), as in
+    /// `User.sessions(first:)`.
     pub coordinate: String,
     /// A sentence.
     pub message: String,

@@ -1,5 +1,5 @@
-//! What the graph knows of one request while it runs: who asks, when, and for how long its answer stays true. Not here: its
-//! loads and bounds (`engine::context`), who may see what (`auth::viewer`).
+//! What the graph knows of one request while it runs: who asks, when, and for how long its answer stays true.
+//! Not here: its loads and bounds (`engine::context`), who may see what (`auth::viewer`).
 
 use std::{
     ops::Deref,

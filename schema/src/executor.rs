@@ -1,7 +1,7 @@
-//! The graph as async-graphql's `Executor`, for whoever mounts it with the library's own integrations (async-graphql-axum
-//! and its like) instead of this project's HTTP (`examples/embed.rs`). What those leave out is left out: limits before a
-//! body is read, persisted documents, answers as bytes, memory that is counted. Not here: how a request is answered
-//! (`graph`).
+//! The graph as async-graphql's `Executor`, for whoever mounts it with the library's own integrations
+//! (async-graphql-axum and its like) instead of this project's HTTP (`examples/embed.rs`). What those leave
+//! out is left out: limits before a body is read, persisted documents, answers as bytes, memory that is
+//! counted. Not here: how a request is answered (`graph`).
 
 use std::{any::TypeId, sync::Arc};
 

@@ -1,5 +1,6 @@
-//! `extensions`: `explain`, for development (the batches, the resolvers, the SQL and the cache of one request), `cacheToken`, `resumeToken`, and what
-//! gateways ask for: `ftv1` and the tags of entities. Not here: the plans of statements (`entities`).
+//! `extensions`: `explain`, for development (the batches, the resolvers, the SQL and the cache of one
+//! request), `cacheToken`, `resumeToken`, and what gateways ask for: `ftv1` and the tags of entities. Not
+//! here: the plans of statements (`entities`).
 
 use std::{
     collections::VecDeque,
@@ -18,8 +19,8 @@ const MOST_KEPT: usize = 64;
 /// Statements that a line of the log has at most.
 const MOST_LOGGED: usize = 50;
 
-/// How one answer was made. Times are in milliseconds; those of batches and statements are told from the moment on at which
-/// the document was found.
+/// How one answer was made. Times are in milliseconds; those of batches and statements are told from the
+/// moment on at which the document was found.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Explain {
@@ -115,7 +116,8 @@ pub(crate) struct Ran<'a> {
 }
 
 impl Explain {
-    /// What a request did, which may load `cost` objects of `max_cost`, and by what the plans of its statements can be had.
+    /// What a request did, which may load `cost` objects of `max_cost`, and by what the plans of its
+    /// statements can be had.
     pub(crate) fn of(ran: Ran<'_>, (cost, max_cost): (u64, u64), plans: Option<u64>) -> Self {
         let Ran { started, recorder, batchers } = ran;
         let total_ms = milliseconds(started.elapsed());

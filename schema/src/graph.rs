@@ -1,5 +1,5 @@
-//! The graph: schema, documents, batching, and the store behind them; one request from its text to the bytes of its answer.
-//! Not here: how a selection is run (`engine`), who is let in (`auth`).
+//! The graph: schema, documents, batching, and the store behind them; one request from its text to the bytes
+//! of its answer. Not here: how a selection is run (`engine`), who is let in (`auth`).
 
 use std::{
     sync::Arc,
@@ -76,14 +76,15 @@ pub struct Options {
     pub shared_batches: usize,
     /// What of the graph is served.
     pub subgraph: Subgraph,
-    /// Whether the federated SDL says what refuses whom (`@authenticated`, `@requiresScopes`), for gateways that refuse by
-    /// themselves.
+    /// Whether the federated SDL says what refuses whom (`@authenticated`, `@requiresScopes`), for gateways
+    /// that refuse by themselves.
     pub authorization_directives: bool,
     /// How long gateways that are told what answers depend on may keep them, seconds; 0: not at all.
     pub gateway_max_age_seconds: u32,
     /// Bytes of one answer at most.
     pub answer_bytes: usize,
-    /// Memory that all answers of more than 64 KiB may take together while they are written, bytes; one account half of it.
+    /// Memory that all answers of more than 64 KiB may take together while they are written, bytes; one
+    /// account half of it.
     pub answer_memory: usize,
     /// How long requests with an idempotency key are known.
     pub keyed_requests: Lifetimes,
@@ -121,7 +122,8 @@ const CACHE_HINTS: [cache_control::Hint; 1] = [
 ];
 /// The mutations by which somebody gets a token.
 const SIGN_IN_FIELDS: [&str; 3] = ["signIn", "signUp", "refreshSession"];
-/// The mutations that a busy server runs all the same: who cannot refresh is signed out, and who signs out must not stay in.
+/// The mutations that a busy server runs all the same: who cannot refresh is signed out, and who signs out
+/// must not stay in.
 pub const PRIORITY_FIELDS: [&str; 4] = ["refreshSession", "signOut", "revokeSession", "revokeAllSessions"];
 /// The input types whose lists are batches: what a device has collected offline comes in one request, and an item that
 /// cannot be read must not keep the others from being stored.

@@ -1,10 +1,10 @@
 //! Everything a client sees. Knows GraphQL and the functions of `entities`; names no SQL, no Redis and no HTTP (its
 //! manifest has none of them).
 //!
-//! Layers, from below: the crate `engine` (types declared once, executed batch-first: documents, variables, edges, batches,
-//! the answer), `auth` (who asks, and how they prove it), `context` and `request` (what one request brings and knows), and
-//! `graph` (one request from text to bytes, and the domains, under the same names as in the other crates). Beside them
-//! `changes` (what is different between two SDLs).
+//! Layers, from below: the crate `engine` (types declared once, executed batch-first: documents, variables,
+//! edges, batches, the answer), `auth` (who asks, and how they prove it), `context` and `request` (what one
+//! request brings and knows), and `graph` (one request from text to bytes, and the domains, under the same
+//! names as in the other crates). Beside them `changes` (what is different between two SDLs).
 //!
 //! The library async-graphql parses, validates, introspects and prints the schema. Queries are executed by
 //! `engine::object`.

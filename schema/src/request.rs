@@ -32,14 +32,16 @@ pub struct Request {
     pub operation_name: Option<String>,
     /// Values of the operation's variables.
     pub variables: Variables,
-    /// What a field that fails does to the rest of the answer; `None`: as the document was published, else it propagates.
+    /// What a field that fails does to the rest of the answer; `None`: as the document was published, else it
+    /// propagates.
     pub on_error: Option<OnError>,
     /// Add `extensions.explain` to the answer; only in development.
     pub explain: bool,
     /// When its document began to be looked for, for `extensions.explain`.
     pub found_from: Option<Instant>,
-    /// Say what the answer depends on: in `Reply::dependencies`, and to gateways in `extensions.apolloEntityCacheTags`, one list
-    /// for each entity. Where no entities are asked for, in `apolloCacheTags`, for the whole answer.
+    /// Say what the answer depends on: in `Reply::dependencies`, and to gateways in
+    /// `extensions.apolloEntityCacheTags`, one list for each entity. Where no entities are asked for, in
+    /// `apolloCacheTags`, for the whole answer.
     pub cache_tags: bool,
     /// Say in the reply which entities `_entities` was asked for.
     pub entities: bool,
@@ -51,8 +53,8 @@ pub struct Request {
     pub streams: bool,
     /// Tell how the answer to a live query has changed (RFC 6902), where that is shorter than the answer.
     pub json_patch: bool,
-    /// Add `extensions.resumeToken` to the answer of a query or a mutation: a subscription after it misses nothing that is not in
-    /// the answer.
+    /// Add `extensions.resumeToken` to the answer of a query or a mutation: a subscription after it misses
+    /// nothing that is not in the answer.
     pub resume_token: bool,
     /// After which event a subscription goes on, as `extensions.resumeToken` of the event said.
     pub resume_after: Option<String>,

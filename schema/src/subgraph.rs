@@ -17,9 +17,9 @@ use engine::{
     object::{Entity, Object},
 };
 
-/// What costs more or less than its kind. The points of a track are read to be thinned: it costs like so many objects before
-/// it is known how many points it has; what all tracks of a request read has a bound of its own
-/// (`entities::location::track::MAX_POINTS`).
+/// What costs more or less than its kind. The points of a track are read to be thinned: it costs like so many
+/// objects before it is known how many points it has; what all tracks of a request read has a bound of its
+/// own (`entities::location::track::MAX_POINTS`).
 const WEIGHTS: Weights =
     Weights { fields: &[("User", "track", 0)], arguments: &[("User", "track", "range", 50)] };
 

@@ -169,8 +169,8 @@ fn listed(accounts: &[user::Row], as_json: bool) -> String {
     accounts.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// The store for what servers may have cached: where they share a cache, they are told; otherwise they find out within a
-/// second.
+/// The store for what servers may have cached: where they share a cache, they are told; otherwise they find
+/// out within a second.
 async fn for_writing(config: &Config) -> Result<Store, Failure> {
     let mut registry = Registry::default();
     let store = database::connect(config, false, &mut registry).await?;

@@ -1,5 +1,5 @@
-//! `xp cache stats|purge`: the cache between instances, as the operator sees it. Not here: an instance's own figures, which
-//! are in its `/metrics`.
+//! `xp cache stats|purge`: the cache between instances, as the operator sees it. Not here: an instance's own
+//! figures, which are in its `/metrics`.
 
 use entities::redis::{Redis, Unavailable};
 use prometheus_client::registry::Registry;

@@ -31,8 +31,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// So many times without an answer, one after the other, and it is gone.
 const UNANSWERED: u32 = 3;
 
-/// Does something that needs the database, for as long as that answers: nothing tells a connection that the other end has
-/// vanished, and some work has no time limit (a migration may take an hour).
+/// Does something that needs the database, for as long as that answers: nothing tells a connection that the
+/// other end has vanished, and some work has no time limit (a migration may take an hour).
 ///
 /// # Errors
 /// Those of the work, or that the database is gone: then the work is dropped.
@@ -87,8 +87,8 @@ fn missing() -> Failure {
     Failure::Usage("database.url is not set; set DATABASE_URL".into())
 }
 
-/// Waits until PostgreSQL can be reached, for `database.start_wait` at most, and says meanwhile what it waits for. False
-/// where `stop` came first. What waiting does not mend is said at once.
+/// Waits until PostgreSQL can be reached, for `database.start_wait` at most, and says meanwhile what it waits
+/// for. False where `stop` came first. What waiting does not mend is said at once.
 pub(super) async fn wait(config: &Config, stop: impl Future<Output = ()>) -> Result<bool, Failure> {
     let mut settings = config.store(true).ok_or_else(missing)?;
     settings.acquire_timeout = settings.acquire_timeout.min(TRY_FOR);

@@ -1,6 +1,6 @@
 //! `xp documents`: manifests are checked against the schema, published into the folder that servers watch
-//! (`documents.path`, a file for each version of each client), listed, counted and taken back. Not here: the use of fields
-//! (`field_usage`), formats and checks, which the library knows.
+//! (`documents.path`, a file for each version of each client), listed, counted and taken back. Not here: the
+//! use of fields (`field_usage`), formats and checks, which the library knows.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,5 +1,5 @@
-//! `xp documents usage --fields`: which clients ask for which fields of the schema, and which fields nobody asks for. Not
-//! here: how that is counted, which the library knows.
+//! `xp documents usage --fields`: which clients ask for which fields of the schema, and which fields nobody
+//! asks for. Not here: how that is counted, which the library knows.
 
 use std::{collections::BTreeSet, path::PathBuf};
 

@@ -23,8 +23,8 @@ use super::{
 
 #[derive(Clone, Debug, Subcommand)]
 pub(super) enum SchemaCommand {
-    /// Says what has changed since a released SDL, and which published documents (`documents.path`) do not run any more.
-    /// Exit code 1 where anything breaks.
+    /// Says what has changed since a released SDL, and which published documents (`documents.path`) do not
+    /// run any more. Exit code 1 where anything breaks.
     Check {
         /// The SDL that was released, as `xp schema` or `xp schema --api` has printed it.
         released: PathBuf,

@@ -139,9 +139,9 @@ async fn begin(loaded: &Loaded) -> Result<(TcpSocket, Telemetry), Failure> {
     Ok((socket, telemetry))
 }
 
-/// Takes the address, and lets nobody in yet: who comes while the database is waited for is refused and can go elsewhere,
-/// rather than wait for an answer. Another process that waits as well may take the address too; the second one of them finds
-/// that out when it listens.
+/// Takes the address, and lets nobody in yet: who comes while the database is waited for is refused and can
+/// go elsewhere, rather than wait for an answer. Another process that waits as well may take the address too;
+/// the second one of them finds that out when it listens.
 async fn bind(http: &HttpConfig) -> io::Result<TcpSocket> {
     let mut failed = None;
     for address in lookup_host((http.host.as_str(), http.port)).await? {
@@ -170,8 +170,8 @@ fn cannot_listen(http: &HttpConfig, error: &io::Error) -> Failure {
     Failure::Failed(format!("cannot listen on {}:{}\n  why:   {error}\n  fix:   {fix}", http.host, http.port))
 }
 
-/// Serves until a signal, following what other instances revoke meanwhile, forgetting requests with an idempotency key, telling
-/// webhooks, publishing events, and keeping up the database.
+/// Serves until a signal, following what other instances revoke meanwhile, forgetting requests with an
+/// idempotency key, telling webhooks, publishing events, and keeping up the database.
 async fn run(
     app: App,
     config: &Config,

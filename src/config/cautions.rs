@@ -1,5 +1,5 @@
-//! What is allowed and seldom meant: said at the start of `xp serve`, by `xp doctor` and by `xp config check`. Not here:
-//! what is refused (`Config::contradictions`).
+//! What is allowed and seldom meant: said at the start of `xp serve`, by `xp doctor` and by `xp config
+//! check`. Not here: what is refused (`Config::contradictions`).
 
 use std::net::IpAddr;
 

@@ -1,5 +1,5 @@
-//! Where values come from: defaults, `xp.toml`, environment, flags, later ones first. Finds everything that is wrong and
-//! reports it at once. Not here: the keys (`config`), their types (`setting`).
+//! Where values come from: defaults, `xp.toml`, environment, flags, later ones first. Finds everything that
+//! is wrong and reports it at once. Not here: the keys (`config`), their types (`setting`).
 
 use std::{
     collections::HashMap,

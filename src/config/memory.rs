@@ -1,5 +1,6 @@
-//! Whether the bounds on memory let through what other bounds allow: a request or an answer of the greatest length that has
-//! no place in its share would fail however often it is repeated. Not here: how memory is shared (`http::memory`).
+//! Whether the bounds on memory let through what other bounds allow: a request or an answer of the greatest
+//! length that has no place in its share would fail however often it is repeated. Not here: how memory is
+//! shared (`http::memory`).
 
 use super::{Config, layers::Problem, setting::Bytes};
 

@@ -1,6 +1,7 @@
-//! Lists of web origins. Which are meant by `http.cors_origins`: `*`, single ones, any port of a host, any subdomain of a
-//! domain; and by `gateway.callback_origins`: single ones alone. Compared as browsers compare them (RFC 6454): scheme, host
-//! and port, where the scheme's own port may be left out. Not here: what pages of these origins may do (`http::cors`).
+//! Lists of web origins. Which are meant by `http.cors_origins`: `*`, single ones, any port of a host, any
+//! subdomain of a domain; and by `gateway.callback_origins`: single ones alone. Compared as browsers compare
+//! them (RFC 6454): scheme, host and port, where the scheme's own port may be left out. Not here: what pages
+//! of these origins may do (`http::cors`).
 
 use axum::http::HeaderName;
 

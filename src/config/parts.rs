@@ -1,5 +1,5 @@
-//! The values as those want them who act on them: the limits of the graph, tokens and passwords, the database. Not here: the
-//! keys, and what only shows when values are seen together (`contradictions`).
+//! The values as those want them who act on them: the limits of the graph, tokens and passwords, the
+//! database. Not here: the keys, and what only shows when values are seen together (`contradictions`).
 
 use std::time::Duration;
 
@@ -128,8 +128,8 @@ impl Config {
         }
     }
 
-    /// The database for the crate `entities`. While serving, PostgreSQL works on no statement longer than its request may
-    /// take; migrations and seeds may take longer. `None` without a URL.
+    /// The database for the crate `entities`. While serving, PostgreSQL works on no statement longer than its
+    /// request may take; migrations and seeds may take longer. `None` without a URL.
     pub fn store(&self, serving: bool) -> Option<entities::DatabaseOptions> {
         let database = &self.database;
         let given = database.url.as_ref()?;

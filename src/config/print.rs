@@ -1,5 +1,5 @@
-//! The configuration as text, JSON, the page of the documentation and a JSON Schema for editors. Secrets come out masked, by `ConfigKey::show`.
-//! Not here: reading.
+//! The configuration as text, JSON, the page of the documentation and a JSON Schema for editors. Secrets come
+//! out masked, by `ConfigKey::show`. Not here: reading.
 
 use std::fmt::Write as _;
 
@@ -34,7 +34,8 @@ pub fn json(loaded: &Loaded) -> Value {
     loaded.entries.iter().map(entry).collect()
 }
 
-/// The JSON Schema (draft 7, which editors know) of `xp.toml`: sections, keys, how their values are written, what they mean.
+/// The JSON Schema (draft 7, which editors know) of `xp.toml`: sections, keys, how their values are written,
+/// what they mean.
 pub fn json_schema() -> String {
     let mut sections = Map::new();
     for key in KEYS {

@@ -1,5 +1,5 @@
-//! The keys that gateways sign requests with (`gateway.signature_keys`), by their names, each with its algorithm. Not here:
-//! what a signature must cover, and when it counts (`gateway::signature`).
+//! The keys that gateways sign requests with (`gateway.signature_keys`), by their names, each with its
+//! algorithm. Not here: what a signature must cover, and when it counts (`gateway::signature`).
 
 use std::{fmt, sync::Arc};
 

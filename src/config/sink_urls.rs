@@ -1,4 +1,5 @@
-//! The message queues that events are published to, as a setting: a list of URLs. Not here: what one URL says (`sinks`).
+//! The message queues that events are published to, as a setting: a list of URLs. Not here: what one URL says
+//! (`sinks`).
 
 use super::setting::{Setting, split_list};
 use crate::sinks::SinkUrl;

@@ -1,5 +1,5 @@
-//! How much clients may register in a day: so many bytes in all, and of them one network an eighth, so that nobody takes
-//! all of it. What is not used is saved up to a quarter of a day. Not here: what is registered.
+//! How much clients may register in a day: so many bytes in all, and of them one network an eighth, so that
+//! nobody takes all of it. What is not used is saved up to a quarter of a day. Not here: what is registered.
 
 use std::{
     net::IpAddr,

@@ -200,8 +200,8 @@ impl FieldUsage {
         }
     }
 
-    /// Adds what was counted since the last time to the file, where there is one. What cannot be written is kept for the
-    /// next time.
+    /// Adds what was counted since the last time to the file, where there is one. What cannot be written is
+    /// kept for the next time.
     pub(crate) fn write(&self) {
         let Some(file) = self.file.as_ref().filter(|_| self.ratio > 0.0) else { return };
         let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);

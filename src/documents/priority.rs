@@ -1,6 +1,7 @@
-//! Which requests may mean an operation with priority (`schema::PRIORITY_FIELDS`), told from the bytes of their bodies: by the
-//! names of its fields, or by the ids of documents that have one. It is asked where there is too much to do, of requests
-//! that nobody has read yet. Who is told yes is looked at again once the document is known. Not here: what follows.
+//! Which requests may mean an operation with priority (`schema::PRIORITY_FIELDS`), told from the bytes of
+//! their bodies: by the names of its fields, or by the ids of documents that have one. It is asked where
+//! there is too much to do, of requests that nobody has read yet. Who is told yes is looked at again once the
+//! document is known. Not here: what follows.
 
 use std::{
     collections::VecDeque,

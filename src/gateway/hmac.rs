@@ -1,7 +1,7 @@
-//! Hive Gateway's `hmacSignature`: `extensions["hmac-signature"]` is an HMAC-SHA256 over the document's text and the
-//! variables, as JSON with sorted keys. It covers nothing else, and has no time: whoever has seen a signed request can send
-//! the same document with the same variables again, with other claims or another operation's name. So it vouches for the
-//! document only.
+//! Hive Gateway's `hmacSignature`: `extensions["hmac-signature"]` is an HMAC-SHA256 over the document's text
+//! and the variables, as JSON with sorted keys. It covers nothing else, and has no time: whoever has seen a
+//! signed request can send the same document with the same variables again, with other claims or another
+//! operation's name. So it vouches for the document only.
 
 use aws_lc_rs::hmac::{HMAC_SHA256, Key, verify};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -20,7 +20,8 @@ struct Signed<'w> {
 /// The largest whole number of which no other one has the same double (IEEE 754), and so the same text in RFC 8785.
 const MOST: u64 = 1 << 53;
 
-/// What a signature of this document with these variables is over; RFC 8785 writes texts and numbers as JavaScript does.
+/// What a signature of this document with these variables is over; RFC 8785 writes texts and numbers as
+/// JavaScript does.
 fn message(query: &str, variables: &Variables) -> Option<Vec<u8>> {
     let variables = (!variables.is_empty()).then_some(variables);
     serde_json_canonicalizer::to_vec(&Signed { query, variables }).ok()

@@ -1,6 +1,7 @@
-//! HTTP message signatures (RFC 9421) over a request, with its body bound by `content-digest` (RFC 9530). What must be
-//! covered, how old a signature may be and which keys there are is decided here; what is signed says only with which key.
-//! A signature with a nonce is good once on this instance; one without is good until it is too old.
+//! HTTP message signatures (RFC 9421) over a request, with its body bound by `content-digest` (RFC 9530).
+//! What must be covered, how old a signature may be and which keys there are is decided here; what is signed
+//! says only with which key. A signature with a nonce is good once on this instance; one without is good
+//! until it is too old.
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -21,7 +22,8 @@ const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
 const LEEWAY_SECONDS: i64 = 5;
 /// Signatures of one request that are looked at.
 const MOST_SIGNATURES: usize = 4;
-/// Components that one signature covers at most: each is compared with all others before anything is known of the signer.
+/// Components that one signature covers at most: each is compared with all others before anything is known of
+/// the signer.
 const MOST_COMPONENTS: usize = 64;
 /// Nonces that are remembered; each as long as its signature could be used again.
 const MOST_NONCES: u64 = 1_000_000;
@@ -155,7 +157,8 @@ fn read<'i, T>(
 fn nonces(most: u64, max_age: Duration) -> Cache<[u8; 32], ()> {
     let leeway = Duration::from_secs(2 * LEEWAY_SECONDS.unsigned_abs());
     let nonces = Cache::builder().max_capacity(most).time_to_live(max_age.saturating_add(leeway));
-    // By default a full cache takes nothing that it has not been asked for before: no nonce would be remembered any more.
+    // By default a full cache takes nothing that it has not been asked for before: no nonce would be
+    // remembered any more.
     nonces.eviction_policy(EvictionPolicy::lru()).build()
 }
 

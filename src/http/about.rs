@@ -1,6 +1,7 @@
-//! What the log line and the span of an operation tell of who asked for what: names and ids, each short and printable.
-//! Never a variable, a token or a text of a document. Metrics have none of this: their labels are closed lists, but for the
-//! names of a few clients (`documents::field_usage`). Not here: when a line is written (`graphql`).
+//! What the log line and the span of an operation tell of who asked for what: names and ids, each short and
+//! printable. Never a variable, a token or a text of a document. Metrics have none of this: their labels are
+//! closed lists, but for the names of a few clients (`documents::field_usage`). Not here: when a line is
+//! written (`graphql`).
 
 use std::fmt::Write as _;
 

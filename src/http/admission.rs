@@ -1,6 +1,6 @@
-//! Who may come in now: so many requests at once in all, with so much memory for what they say and for their answers, and
-//! so many a second from each account or address. Decided before a request is read further than its headers and bytes.
-//! Not here: how memory is shared (`memory`), how large a request may be.
+//! Who may come in now: so many requests at once in all, with so much memory for what they say and for their
+//! answers, and so many a second from each account or address. Decided before a request is read further than
+//! its headers and bytes. Not here: how memory is shared (`memory`), how large a request may be.
 //!
 //! Permits are shared as follows, so that a caller who takes all they can get keeps nobody else out. `share` is
 //! `http.address_share` of `http.max_concurrent_requests`, one at least.
@@ -10,13 +10,13 @@
 //! | a caller without a token | 3/4 | 1 share | – |
 //! | a signed-in caller, or a gateway | 4/4 | 1 1/2 shares | 1 share |
 //!
-//! An address has 2 shares in all: its signed-in callers, however many there are, leave half a share for the others there, who
-//! leave a share for them.
+//! An address has 2 shares in all: its signed-in callers, however many there are, leave half a share for the
+//! others there, who leave a share for them.
 //!
-//! Under load there are fewer permits (`adaptive`). Then they are divided equally among the accounts, or the addresses, that
-//! have some, and who has none may have the first one beyond the limit, up to a quarter more: who asks little is served
-//! however much others ask. Operations with priority, such as refreshing a session, have the configured number for
-//! themselves.
+//! Under load there are fewer permits (`adaptive`). Then they are divided equally among the accounts, or the
+//! addresses, that have some, and who has none may have the first one beyond the limit, up to a quarter more:
+//! who asks little is served however much others ask. Operations with priority, such as refreshing a session,
+//! have the configured number for themselves.
 
 mod adaptive;
 
@@ -58,8 +58,8 @@ const RATE_LIMITED: Rejection = Rejection::new(
     "RATE_LIMITED",
     "Too many requests; try again in a moment.",
 );
-/// What a request takes about, beside its body, while it is received: its head, and the tasks of the layers around it. A
-/// test holds that these are no larger.
+/// What a request takes about, beside its body, while it is received: its head, and the tasks of the layers
+/// around it. A test holds that these are no larger.
 pub(super) const REQUEST_BYTES: usize = 8 << 10;
 /// Callers whose rate is remembered; whoever is forgotten may begin anew.
 const MAX_CALLERS: u64 = 100_000;

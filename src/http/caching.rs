@@ -62,8 +62,8 @@ fn tag_of(content_type: &str, digest: [u8; 16]) -> String {
     format!("\"{}\"", &hasher.finalize().to_hex()[..32])
 }
 
-/// Does the caller say, in their `If-None-Match`, that they have the answer with these headers? Tags of the same answer in
-/// another coding are tags of other bytes (RFC 9110 §8.8.3, §13.1.2: compared weakly).
+/// Does the caller say, in their `If-None-Match`, that they have the answer with these headers? Tags of the
+/// same answer in another coding are tags of other bytes (RFC 9110 §8.8.3, §13.1.2: compared weakly).
 pub(super) fn is_known(given: &[HeaderValue], headers: &HeaderMap) -> bool {
     let Some(tag) = headers.get(header::ETAG).and_then(|tag| tag.to_str().ok()) else { return false };
     let opaque = |tag: &str| tag.trim().trim_start_matches("W/").trim_matches('"').to_owned();
@@ -73,9 +73,9 @@ pub(super) fn is_known(given: &[HeaderValue], headers: &HeaderMap) -> bool {
     })
 }
 
-/// An answer that is not for everybody is another one for another caller: one browser may serve two accounts, and a
-/// cache of one's own must not give the answer of the one to the other (RFC 9111 §4.1). The media type is a choice of the
-/// caller too.
+/// An answer that is not for everybody is another one for another caller: one browser may serve two accounts,
+/// and a cache of one's own must not give the answer of the one to the other (RFC 9111 §4.1). The media type
+/// is a choice of the caller too.
 pub(super) fn vary_by_caller(response: &mut Response) {
     let control = response.headers().get(header::CACHE_CONTROL).and_then(|control| control.to_str().ok());
     let is_public = control.is_some_and(|control| control.split(',').any(|part| part.trim() == "public"));

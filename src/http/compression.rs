@@ -1,9 +1,9 @@
-//! How the bytes of an answer go out: in which coding (RFC 9110 §12.5.3), under which tag, in pieces, or not at all where the
-//! caller has them already (§13.1.2). Coding and tag are settled before anything is compressed, so a 304 has the `ETag`,
-//! `Vary` and `Cache-Control` of the 200 that it stands for. A long body is compressed and handed over piece by piece, and
-//! between two pieces others get their turn on the thread; long bodies are compressed on half of the threads at most,
-//! however many there are. Where there is no memory for an encoder now, an answer goes out as it is. Not here: how long an
-//! answer keeps (`caching`).
+//! How the bytes of an answer go out: in which coding (RFC 9110 §12.5.3), under which tag, in pieces, or not
+//! at all where the caller has them already (§13.1.2). Coding and tag are settled before anything is
+//! compressed, so a 304 has the `ETag`, `Vary` and `Cache-Control` of the 200 that it stands for. A long body
+//! is compressed and handed over piece by piece, and between two pieces others get their turn on the thread;
+//! long bodies are compressed on half of the threads at most, however many there are. Where there is no
+//! memory for an encoder now, an answer goes out as it is. Not here: how long an answer keeps (`caching`).
 
 use std::{
     io::{self, Write as _},
@@ -51,8 +51,9 @@ static TURNS: LazyLock<Arc<Turns>> = LazyLock::new(|| {
     Arc::new(Turns::new(threads.max(1)))
 });
 
-/// Permits to compress a piece. One is taken and given back within one poll: a semaphore that hands its permits to who has
-/// waited longest would also hand them to bodies that nobody polls, such as those whose HTTP/2 window is closed.
+/// Permits to compress a piece. One is taken and given back within one poll: a semaphore that hands its
+/// permits to who has waited longest would also hand them to bodies that nobody polls, such as those whose
+/// HTTP/2 window is closed.
 struct Turns {
     permits: Semaphore,
     /// Tells all who wait that a permit is free.
@@ -567,7 +568,8 @@ mod tests {
         }
     }
 
-    /// No poll works on more than a piece, not even where nothing comes out of it, and each is followed by others' turn.
+    /// No poll works on more than a piece, not even where nothing comes out of it, and each is followed by
+    /// others' turn.
     #[test]
     fn a_long_body_takes_many_turns() {
         let zeros = vec![0; 100 * PIECE];

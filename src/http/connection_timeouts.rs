@@ -1,9 +1,10 @@
-//! How long the other end of a connection may keep the server waiting. A connection is cut off when its other end does not
-//! take what is written to it, or takes an answer too slowly, does not finish the head of a request, or asks for nothing
-//! more. All of that is seen where bytes come and go, so that each has a limit of its own: hyper has one timer for the
-//! last two, and none for the bodies of answers. Between two requests hyper keeps 24 KiB of buffers for a connection over
-//! HTTP/1.1: one that is idle for a moment is taken from hyper, rests, and is given to it again when more comes. Not here: how
-//! long the body of a request (`receive`) and the work on it may take.
+//! How long the other end of a connection may keep the server waiting. A connection is cut off when its other
+//! end does not take what is written to it, or takes an answer too slowly, does not finish the head of a
+//! request, or asks for nothing more. All of that is seen where bytes come and go, so that each has a limit
+//! of its own: hyper has one timer for the last two, and none for the bodies of answers. Between two requests
+//! hyper keeps 24 KiB of buffers for a connection over HTTP/1.1: one that is idle for a moment is taken from
+//! hyper, rests, and is given to it again when more comes. Not here: how long the body of a request
+//! (`receive`) and the work on it may take.
 
 use std::{
     io,
@@ -119,8 +120,8 @@ impl Activity {
         self.begun.load(Ordering::Relaxed) > 0
     }
 
-    /// Looks at the answers that are being sent as long as the connection lasts; done when it has to be cut off. `reset` is
-    /// told why a single stream was ended.
+    /// Looks at the answers that are being sent as long as the connection lasts; done when it has to be cut
+    /// off. `reset` is told why a single stream was ended.
     pub(super) async fn watch(&self, limits: ConnectionTimeouts, reset: impl Fn(&'static str)) {
         let pace = Pace { window: limits.write, per_second: limits.per_second };
         let tick = limits.write / LOOKS;

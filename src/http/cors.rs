@@ -1,7 +1,7 @@
-//! Pages of web origins: which may ask (`http.cors_origins`), what they may send (`http.cors_headers`) and read, and how
-//! their browser is told (<https://fetch.spec.whatwg.org/#http-cors-protocol>). The server knows callers by their token
-//! alone and sets no cookie, so credentials are never allowed, and what is here protects no account by itself. Not here:
-//! how origins are written (`config::origins`).
+//! Pages of web origins: which may ask (`http.cors_origins`), what they may send (`http.cors_headers`) and
+//! read, and how their browser is told (<https://fetch.spec.whatwg.org/#http-cors-protocol>). The server
+//! knows callers by their token alone and sets no cookie, so credentials are never allowed, and what is here
+//! protects no account by itself. Not here: how origins are written (`config::origins`).
 
 use std::{borrow::Cow, sync::LazyLock};
 

@@ -1,6 +1,7 @@
-//! GraphQL over HTTP: `POST /graphql`, `GET /graphql?query=…`, and both for a document by its id in the path. Hands what
-//! was asked (`incoming`) to the graph, answers in the media type that the caller prefers, and has it told afterwards
-//! (`record`). Not here: what a request says (`params`), which document it means (`documents`).
+//! GraphQL over HTTP: `POST /graphql`, `GET /graphql?query=…`, and both for a document by its id in the path.
+//! Hands what was asked (`incoming`) to the graph, answers in the media type that the caller prefers, and has
+//! it told afterwards (`record`). Not here: what a request says (`params`), which document it means
+//! (`documents`).
 
 mod idempotency_key;
 mod incoming;
@@ -377,8 +378,8 @@ async fn run_array(asked: Asked<'_>, requests: Vec<GraphQLParams>) -> ArrayOfAns
     answers.ended()
 }
 
-/// Counts the answer to what was done, which must be sent, in the bound on memory. If it does not fit at all, at least that
-/// is told in each reply.
+/// Counts the answer to what was done, which must be sent, in the bound on memory. If it does not fit at all,
+/// at least that is told in each reply.
 pub(super) fn hold_owed(
     mut response: Response,
     mut memory: MemoryReservation,
@@ -576,8 +577,8 @@ fn request(
     })
 }
 
-/// After which event a subscription goes on: an entry of `extensions`, or the header by which clients of server-sent events
-/// say it (HTML, §9.2.4).
+/// After which event a subscription goes on: an entry of `extensions`, or the header by which clients of
+/// server-sent events say it (HTML, §9.2.4).
 fn resume_after(headers: &HeaderMap, params: &GraphQLParams) -> Result<Option<String>, Rejection> {
     match params.extension("resumeAfter") {
         Some(Value::String(token)) => return Ok(Some(token.clone())),
@@ -588,8 +589,8 @@ fn resume_after(headers: &HeaderMap, params: &GraphQLParams) -> Result<Option<St
     Ok(id.map(|id| String::from_utf8_lossy(id.as_bytes()).into_owned()))
 }
 
-/// Whether the answer is to say how it was made: by a header, or, for those who send many requests over one WebSocket, by an
-/// entry of `extensions`. Only in development.
+/// Whether the answer is to say how it was made: by a header, or, for those who send many requests over one
+/// WebSocket, by an entry of `extensions`. Only in development.
 fn explains(app: &App, headers: &HeaderMap, params: &GraphQLParams) -> bool {
     let by_header = || headers.get("x-explain").is_some_and(|value| value == "1");
     app.development && (by_header() || params.extension("explain").and_then(Value::as_bool) == Some(true))

@@ -1,5 +1,6 @@
-//! Is the process alive, and should requests come here? Liveness touches nothing, so that a database that is away does
-//! not get processes killed; readiness asks the database, and knows what became of the last write. Not here: `xp doctor`, which explains.
+//! Is the process alive, and should requests come here? Liveness touches nothing, so that a database that is
+//! away does not get processes killed; readiness asks the database, and knows what became of the last write.
+//! Not here: `xp doctor`, which explains.
 
 use std::time::{Duration, Instant};
 
@@ -23,9 +24,9 @@ pub(super) async fn livez() -> Response {
     answer(StatusCode::OK, &json!({ "status": "ok" }))
 }
 
-/// `GET /readyz`: the database is there, its schema is ours, it stores what is written, and the process has warmed its
-/// cache and is not about to end. Requests that wait for a connection do not make it wait. It also says how the parts are
-/// that it can do without.
+/// `GET /readyz`: the database is there, its schema is ours, it stores what is written, and the process has
+/// warmed its cache and is not about to end. Requests that wait for a connection do not make it wait. It also
+/// says how the parts are that it can do without.
 pub(super) async fn readyz(State(app): State<App>) -> Response {
     let process = match (app.ready.is_draining(), app.ready.is_warming()) {
         (true, _) => "draining",

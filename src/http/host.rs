@@ -1,6 +1,6 @@
-//! Which host a request is for: said once, and alike in both places that may say it (RFC 9112 §3.2, RFC 9113 §8.3.1). What
-//! two readers of a request could understand differently is refused: a cache or proxy in front may have taken the other
-//! reading. Not here: which hosts this server is (it answers for all).
+//! Which host a request is for: said once, and alike in both places that may say it (RFC 9112 §3.2, RFC 9113
+//! §8.3.1). What two readers of a request could understand differently is refused: a cache or proxy in front
+//! may have taken the other reading. Not here: which hosts this server is (it answers for all).
 
 use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, Version, header, uri::Authority};
 

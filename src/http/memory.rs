@@ -1,7 +1,7 @@
-//! Memory that requests hold while they are received, and answers until they are sent: a bound for all together, and
-//! within it shares, so that one address or one account cannot keep everybody else out. Whoever holds memory has a
-//! `MemoryReservation`, which gives it back when it is dropped. Not here: who must be counted (`graphql`, `server`), how shares
-//! are counted (`shares`).
+//! Memory that requests hold while they are received, and answers until they are sent: a bound for all
+//! together, and within it shares, so that one address or one account cannot keep everybody else out. Whoever
+//! holds memory has a `MemoryReservation`, which gives it back when it is dropped. Not here: who must be
+//! counted (`graphql`, `server`), how shares are counted (`shares`).
 //!
 //! The bound is divided as follows. `share` is `http.address_share` of it.
 //!
@@ -13,14 +13,15 @@
 //! | what is small, of another | 8/8 | half a share more | half a share more |
 //! | the answer of a mutation, which has run | twice what is small | twice | twice |
 //!
-//! An address has 2 shares in all, and half a share more for what is small: its signed-in callers leave half a share for the
-//! others there, who leave a share for them.
+//! An address has 2 shares in all, and half a share more for what is small: its signed-in callers leave half
+//! a share for the others there, who leave a share for them.
 //!
-//! Small is a request or an answer of `SMALL_BYTES` at most. What an encoder holds besides an answer, and what a request takes
-//! beside its body, are no part of how large it is.
+//! Small is a request or an answer of `SMALL_BYTES` at most. What an encoder holds besides an answer, and
+//! what a request takes beside its body, are no part of how large it is.
 //!
-//! An answer comes here when it is finished and its size is known. While it is being written, its buffer counts in the pool
-//! of the crate `schema` (`graph.max_writing_memory`, `schema/engine/src/bounds.rs`, which says why there are two).
+//! An answer comes here when it is finished and its size is known. While it is being written, its buffer
+//! counts in the pool of the crate `schema` (`graph.max_writing_memory`, `schema/engine/src/bounds.rs`, which
+//! says why there are two).
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -87,8 +88,8 @@ impl MemoryPool {
         MemoryReservation { pool: Arc::clone(&self.0), owner, bytes: 0, beside: 0, is_owed: false }
     }
 
-    /// Whether so much is held that not even something small fits for this owner now: whatever is begun for them would be
-    /// worked for in vain.
+    /// Whether so much is held that not even something small fits for this owner now: whatever is begun for
+    /// them would be worked for in vain.
     pub(crate) fn is_exhausted(&self, owner: &Owner) -> bool {
         !self.0.held.fits(owner, 1, self.0.limits(owner, true))
     }
@@ -138,9 +139,9 @@ impl MemoryReservation {
         Ok(())
     }
 
-    /// Holds so many bytes more of an answer that must be told, since something was done: it may take what twice as much
-    /// memory would leave for small answers, and where it is small itself it always fits. Who cannot hold the answer tells
-    /// something small in its place, so that no client does again what was done.
+    /// Holds so many bytes more of an answer that must be told, since something was done: it may take what
+    /// twice as much memory would leave for small answers, and where it is small itself it always fits. Who
+    /// cannot hold the answer tells something small in its place, so that no client does again what was done.
     pub(crate) fn grow_owed(&mut self, bytes: usize) -> Result<(), OutOfMemory> {
         self.is_owed = true;
         let limits = if bytes <= SMALL_BYTES {

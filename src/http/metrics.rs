@@ -19,8 +19,9 @@ use crate::{App, config::address::MetricsPlace};
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Listens for the metrics alone, where they are not on the main port. The usual address may belong to another process of
-/// this machine: then there are no metrics, and the log says what to do; an address that was asked for must be free.
+/// Listens for the metrics alone, where they are not on the main port. The usual address may belong to
+/// another process of this machine: then there are no metrics, and the log says what to do; an address that
+/// was asked for must be free.
 pub(super) async fn listener(app: &App) -> io::Result<Option<TcpListener>> {
     let (address, is_usual) = match app.http.metrics_address.place(app.development) {
         MetricsPlace::Main => return Ok(None),
@@ -71,8 +72,8 @@ pub(super) async fn metrics(State(app): State<App>) -> Response {
     }
 }
 
-/// The metrics as text. To write them takes milliseconds of a thread, so that is done once for all who have asked before it
-/// begins: many scrapes at once do not keep others waiting.
+/// The metrics as text. To write them takes milliseconds of a thread, so that is done once for all who have
+/// asked before it begins: many scrapes at once do not keep others waiting.
 #[derive(Debug)]
 pub(crate) struct Exposition {
     registry: Registry,

@@ -1,6 +1,6 @@
-//! An answer that is being sent: how much of it waits for its reader, whether the reader keeps its pace, and the end of a
-//! stream of HTTP/2 whose reader does not. Not here: cutting answers into slices that tell when they are taken
-//! (`sending`), and when an answer is looked at (`connection_timeouts`).
+//! An answer that is being sent: how much of it waits for its reader, whether the reader keeps its pace, and
+//! the end of a stream of HTTP/2 whose reader does not. Not here: cutting answers into slices that tell when
+//! they are taken (`sending`), and when an answer is looked at (`connection_timeouts`).
 
 use std::{
     sync::{

@@ -108,8 +108,8 @@ impl GraphQLParams {
         self.extensions.as_ref()?.get(name)
     }
 
-    /// The text, unless the request may mean another document than that. Hashes are held to the text where documents are
-    /// found; names and other ids win over it.
+    /// The text, unless the request may mean another document than that. Hashes are held to the text where
+    /// documents are found; names and other ids win over it.
     pub(crate) fn own_text(&self) -> Option<&str> {
         let is_hash = |id: &str| normal_id(id).is_some_and(|id| sha256_of(&id).is_some());
         let names_another = self.document_id.is_some()
@@ -143,8 +143,8 @@ impl GraphQLRequest {
         }
     }
 
-    /// Refuses an array of requests, or a list of sets of variables, that is longer than it may be. A list in an array is not
-    /// taken at all.
+    /// Refuses an array of requests, or a list of sets of variables, that is longer than it may be. A list in
+    /// an array is not taken at all.
     pub(super) fn check_length(&self, bounds: Bounds) -> Result<(), Rejection> {
         let is_list = |params: &GraphQLParams| matches!(params.variables, VariableSets::Many(_));
         match self {

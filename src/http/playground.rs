@@ -87,8 +87,9 @@ pub(super) async fn asset(Path(path): Path<String>, headers: HeaderMap) -> Respo
     send(&path, &headers).await
 }
 
-/// `GET /playground/config.json`. Its tokens go only to pages of this machine that are shown on it: a foreign page that has
-/// its own name point at 127.0.0.1 (DNS rebinding) gets none, nor does another machine, whatever `Host` it sends.
+/// `GET /playground/config.json`. Its tokens go only to pages of this machine that are shown on it: a foreign
+/// page that has its own name point at 127.0.0.1 (DNS rebinding) gets none, nor does another machine,
+/// whatever `Host` it sends.
 pub(super) async fn config(State(app): State<App>, request: Request) -> Response {
     let peer = request.extensions().get::<Peer>().map(|Peer(peer)| *peer);
     let is_local = is_local(peer, request.headers());
@@ -103,8 +104,8 @@ fn once(body: &Value) -> Response {
     (headers, body.to_string()).into_response()
 }
 
-/// `GET /playground/documents.json`: the published documents with how often this process was asked for them; in production
-/// for administrators.
+/// `GET /playground/documents.json`: the published documents with how often this process was asked for them;
+/// in production for administrators.
 pub(super) async fn documents(State(app): State<App>, headers: HeaderMap) -> Response {
     if !app.development && !auth::viewer(&app.access, &headers).is_ok_and(|viewer| viewer.is_admin()) {
         const FORBIDDEN: Rejection =
@@ -128,8 +129,8 @@ pub(super) async fn documents(State(app): State<App>, headers: HeaderMap) -> Res
     once(&json!({ "documents": listed.collect::<Vec<_>>() }))
 }
 
-/// `GET /playground/plans/{answer}/{statement}`: how the database carries out a statement of an answer that was explained, for
-/// administrators in development. The bearer token keeps foreign pages from asking.
+/// `GET /playground/plans/{answer}/{statement}`: how the database carries out a statement of an answer that
+/// was explained, for administrators in development. The bearer token keeps foreign pages from asking.
 pub(super) async fn plan(
     State(app): State<App>,
     Path((answer, statement)): Path<(u64, usize)>,

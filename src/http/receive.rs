@@ -118,8 +118,8 @@ pub(super) async fn receive(
     Ok(ReceivedBody { bytes, is_gzip })
 }
 
-/// What has come of a body. A part that is full is never moved before the body is complete: growing one buffer would leave
-/// others of every size behind, which the allocator keeps.
+/// What has come of a body. A part that is full is never moved before the body is complete: growing one
+/// buffer would leave others of every size behind, which the allocator keeps.
 #[derive(Default)]
 struct BodyParts {
     buffers: Vec<BytesMut>,
@@ -173,7 +173,8 @@ fn is_gzip(headers: &HeaderMap) -> Result<bool, Rejection> {
     }
 }
 
-/// How fast a body has to come: at its end, and at the end of each further window, so much must have come within the last.
+/// How fast a body has to come: at its end, and at the end of each further window, so much must have come
+/// within the last.
 struct BodyPace {
     window: Duration,
     /// The least that must come within one window, bytes.

@@ -1,8 +1,8 @@
-//! How an answer leaves: in slices, each of which tells when it was taken by the connection, so that it is known of every
-//! answer whether its reader takes it, over HTTP/1.1 and HTTP/2 alike. hyper asks a body for more only when the
-//! connection has room for it, so a body cannot notice by itself that nobody reads. A stream of HTTP/2 whose reader
-//! is too slow is reset; the other streams of its connection go on. Not here: what is noted of an answer (`outgoing`),
-//! and the limits and who looks at them (`connection_timeouts`).
+//! How an answer leaves: in slices, each of which tells when it was taken by the connection, so that it is
+//! known of every answer whether its reader takes it, over HTTP/1.1 and HTTP/2 alike. hyper asks a body for
+//! more only when the connection has room for it, so a body cannot notice by itself that nobody reads. A
+//! stream of HTTP/2 whose reader is too slow is reset; the other streams of its connection go on. Not here:
+//! what is noted of an answer (`outgoing`), and the limits and who looks at them (`connection_timeouts`).
 
 use std::{
     pin::Pin,

@@ -1,5 +1,6 @@
-//! Connections. Our own loop, since `axum::serve` never times slow headers out: bounds on headers and idle time, HTTP/1.1
-//! and HTTP/2 without TLS, and a shutdown that lets requests finish. Not here: what is served, who is let in (`slots`).
+//! Connections. Our own loop, since `axum::serve` never times slow headers out: bounds on headers and idle
+//! time, HTTP/1.1 and HTTP/2 without TLS, and a shutdown that lets requests finish. Not here: what is served,
+//! who is let in (`slots`).
 
 use std::{
     convert::Infallible,
@@ -50,8 +51,8 @@ use crate::{
     telemetry::otlp_metrics::MetricsPush,
 };
 
-/// What a client of HTTP/2 may send before it is read: of one body, and of all on its connection. Held outside of the bound
-/// on memory, so it is little.
+/// What a client of HTTP/2 may send before it is read: of one body, and of all on its connection. Held
+/// outside of the bound on memory, so it is little.
 const STREAM_WINDOW_BYTES: u32 = 64 << 10;
 const CONNECTION_WINDOW_BYTES: u32 = 256 << 10;
 /// How often a silent HTTP/2 connection is asked whether it is still there.
@@ -61,10 +62,10 @@ const FIRST_REQUEST_WITHIN: Duration = Duration::from_secs(1);
 /// How long readiness waits for the cache to be warm.
 const WARMING: Duration = Duration::from_secs(5);
 
-/// Serves until `shutdown` is done, then drains: `/readyz` says 503, and clients are told to open other connections
-/// (`Connection: close`, GOAWAY); after `drain_delay` the listener closes, and requests under way get `shutdown_grace` to
-/// finish. Returns how many connections, and subscriptions that are called
-/// back, were cut off after that.
+/// Serves until `shutdown` is done, then drains: `/readyz` says 503, and clients are told to open other
+/// connections (`Connection: close`, GOAWAY); after `drain_delay` the listener closes, and requests under way
+/// get `shutdown_grace` to finish. Returns how many connections, and subscriptions that are called back, were
+/// cut off after that.
 pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output = ()>) -> io::Result<usize> {
     let http = app.http.clone();
     let own = metrics::listener(&app).await?;
@@ -202,8 +203,8 @@ async fn run_for(
         }
     }
     close.send_replace(true);
-    // What is still open after the grace is cut off when the runtime ends. What has become a WebSocket is no connection of
-    // HTTP any more, but it has kept its slot.
+    // What is still open after the grace is cut off when the runtime ends. What has become a WebSocket is no
+    // connection of HTTP any more, but it has kept its slot.
     match tokio::time::timeout(http.shutdown_grace, slots.all_ended()).await {
         Ok(()) => 0,
         Err(_) => slots.open(),
@@ -296,7 +297,8 @@ impl Serving {
             speaks_http2.store(version == Version::HTTP_2, Ordering::Relaxed);
             let is_pipelined = version != Version::HTTP_2 && served.swap(true, Ordering::Relaxed);
             let settled = host::settle(&mut request);
-            // What becomes a WebSocket keeps its headers for as long as that lasts, and with them all that was read with them.
+            // What becomes a WebSocket keeps its headers for as long as that lasts, and with them all that
+            // was read with them.
             if request.headers().contains_key(header::UPGRADE) {
                 let headers = std::mem::take(request.headers_mut());
                 *request.headers_mut() = apart(&headers);
@@ -362,9 +364,9 @@ impl Serving {
         }
     }
 
-    /// Done when the server begins to drain and the connection speaks HTTP/2: its client is told to open another one, and
-    /// what it asks until it has heard of that is answered. Over HTTP/1.1 the next answer says so. A connection that is
-    /// opened afterwards is for what its client has to ask now.
+    /// Done when the server begins to drain and the connection speaks HTTP/2: its client is told to open
+    /// another one, and what it asks until it has heard of that is answered. Over HTTP/1.1 the next answer
+    /// says so. A connection that is opened afterwards is for what its client has to ask now.
     async fn leaving(&self, is_http2: &AtomicBool) {
         let mut draining = self.draining.clone();
         let was_draining = *draining.borrow();

@@ -1,6 +1,6 @@
-//! How something of which there is only so much is divided, so that one address or one account cannot keep everybody else
-//! out: a count in all, by address and by account, each with its bound. Not here: what is counted (`memory`: bytes;
-//! `admission`: requests that are worked on), and the bounds.
+//! How something of which there is only so much is divided, so that one address or one account cannot keep
+//! everybody else out: a count in all, by address and by account, each with its bound. Not here: what is
+//! counted (`memory`: bytes; `admission`: requests that are worked on), and the bounds.
 
 use std::{
     collections::HashMap,
@@ -14,8 +14,8 @@ use entities::id::UserId;
 /// On whose account something is held.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Owner {
-    /// Where the request comes from: one address, or the network of one customer of IPv6. `None` for gateways and trusted
-    /// proxies, who ask for many.
+    /// Where the request comes from: one address, or the network of one customer of IPv6. `None` for gateways
+    /// and trusted proxies, who ask for many.
     pub(crate) address: Option<IpAddr>,
     /// The account, if the caller is signed in.
     pub(crate) account: Option<UserId>,
@@ -35,8 +35,8 @@ impl Owner {
     }
 }
 
-/// How much may be held: by everybody together, by all who only have an address, at one address, there by those who are signed
-/// in or by those who are not, whichever asks, and for one account.
+/// How much may be held: by everybody together, by all who only have an address, at one address, there by
+/// those who are signed in or by those who are not, whichever asks, and for one account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ShareLimits {
     pub(super) total: usize,
@@ -53,8 +53,8 @@ impl ShareLimits {
         Self { total: most, strangers: most, address: most, kind_at_address: most, account: most }
     };
 
-    /// So much in all, and no more than that at one address or for one account. Of one address, `kind_at_address` is for those
-    /// like the one who asks.
+    /// So much in all, and no more than that at one address or for one account. Of one address,
+    /// `kind_at_address` is for those like the one who asks.
     pub(super) fn new(total: usize, (address, kind_at_address): (usize, usize), account: usize) -> Self {
         let [address, kind_at_address, account] =
             [address, kind_at_address, account].map(|limit| limit.min(total));
@@ -101,9 +101,9 @@ impl Shares {
         fits
     }
 
-    /// Holds one more, if there are fewer than `all` and this owner has no more than others: all are divided among the
-    /// accounts that hold some, and for strangers among their addresses. Who holds none may be beyond `all`, up to a quarter.
-    /// `limits` hold besides.
+    /// Holds one more, if there are fewer than `all` and this owner has no more than others: all are divided
+    /// among the accounts that hold some, and for strangers among their addresses. Who holds none may be
+    /// beyond `all`, up to a quarter. `limits` hold besides.
     pub(super) fn take_fairly(&self, owner: &Owner, all: usize, limits: ShareLimits) -> bool {
         let mut held = self.held();
         let fits = held.fits(owner, 1, held.fair(owner, all, limits));
@@ -177,9 +177,10 @@ impl Held {
         }
     }
 
-    /// These limits where there are `all` for everybody: divided among those who hold some, once three quarters are taken.
-    /// Before that nobody has to make room. A quarter of all is for accounts and gateways, and none of what is beyond is for
-    /// more strangers than that, or for more accounts of one address.
+    /// These limits where there are `all` for everybody: divided among those who hold some, once three
+    /// quarters are taken. Before that nobody has to make room. A quarter of all is for accounts and
+    /// gateways, and none of what is beyond is for more strangers than that, or for more accounts of one
+    /// address.
     fn fair(&self, owner: &Owner, all: usize, limits: ShareLimits) -> ShareLimits {
         let total = all.min(limits.total);
         let strangers = limits.strangers.min(all - all / 4);

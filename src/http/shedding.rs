@@ -1,6 +1,7 @@
-//! Refuses GraphQL requests early while there is too much to do: in front of all routes and before a body is read further
-//! than what has come with its head, since a server that is busy with refusing serves nobody. What this does not see at
-//! once (a body that is still to come, a gateway's proof) goes on, and is refused where permits are given (`admission`). Not here: how much is too much (`admission::adaptive`).
+//! Refuses GraphQL requests early while there is too much to do: in front of all routes and before a body is
+//! read further than what has come with its head, since a server that is busy with refusing serves nobody.
+//! What this does not see at once (a body that is still to come, a gateway's proof) goes on, and is refused
+//! where permits are given (`admission`). Not here: how much is too much (`admission::adaptive`).
 
 use std::{
     sync::{
@@ -27,8 +28,9 @@ use crate::App;
 const ROUTE: &str = "/graphql";
 /// Between two log lines about requests that are refused.
 const SAY_EVERY: Duration = Duration::from_secs(10);
-/// So many requests a second are refused at once, for each thread. Beyond that, answers are spaced: whoever sends the next
-/// request when the last is answered sends fewer, and what is worked on keeps its part of the processor.
+/// So many requests a second are refused at once, for each thread. Beyond that, answers are spaced: whoever
+/// sends the next request when the last is answered sends fewer, and what is worked on keeps its part of the
+/// processor.
 const AT_ONCE_PER_THREAD: u64 = 5_000;
 /// The longest that a refusal waits for that.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);

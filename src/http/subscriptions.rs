@@ -1,9 +1,9 @@
-//! Subscriptions over HTTP: `graphql-transport-ws` on a WebSocket (`websocket`), as the body of an answer (`body`:
-//! server-sent events, `sse`, and Apollo's `multipart`), and by calling back (`callback`). Here is what all share: which
-//! requests are theirs, how an operation becomes answers, and what ends a stream from outside: the end of its session or
-//! token, that of the server, that the database was restored, and that there is no memory to send them. What is sent counts as memory
-//! by `sent`. How many there may be is in `quotas`. Not here: what an event
-//! is (`schema::Event`).
+//! Subscriptions over HTTP: `graphql-transport-ws` on a WebSocket (`websocket`), as the body of an answer
+//! (`body`: server-sent events, `sse`, and Apollo's `multipart`), and by calling back (`callback`). Here is
+//! what all share: which requests are theirs, how an operation becomes answers, and what ends a stream from
+//! outside: the end of its session or token, that of the server, that the database was restored, and that
+//! there is no memory to send them. What is sent counts as memory by `sent`. How many there may be is in
+//! `quotas`. Not here: what an event is (`schema::Event`).
 
 mod body;
 mod callback;
@@ -78,7 +78,8 @@ impl Closing {
     }
 }
 
-/// In front of the routes of plain GraphQL: takes the requests that want a stream. What these take is not held for others.
+/// In front of the routes of plain GraphQL: takes the requests that want a stream. What these take is not
+/// held for others.
 pub(super) async fn intercept(State(app): State<App>, request: Request, next: Next) -> Response {
     if websocket::is_asked_for(request.headers()) {
         return websocket::upgrade(app, request);
@@ -191,7 +192,8 @@ enum Begun {
     Answer(Reply),
 }
 
-/// Begins an operation; from then on no event is missed. What was received of it counts as memory as long as it goes on.
+/// Begins an operation; from then on no event is missed. What was received of it counts as memory as long as
+/// it goes on.
 async fn begin(
     app: App,
     headers: Arc<HeaderMap>,
@@ -234,7 +236,8 @@ async fn begin(
     }
 }
 
-/// The answers to several sets of variables, each as soon as it is written. They are made while the stream is asked for them.
+/// The answers to several sets of variables, each as soon as it is written. They are made while the stream is
+/// asked for them.
 fn answers_of_sets(
     app: App,
     headers: Arc<HeaderMap>,

@@ -1,6 +1,7 @@
-//! RabbitMQ as a sink (AMQP 0.9.1): a durable exchange of the type `topic`, with the event's type and key as routing key; messages are
-//! persistent, and each is confirmed by the broker. What no queue is bound for, the broker drops, as it does for every publisher: bind
-//! queues before. Not here: which events, and in what order.
+//! RabbitMQ as a sink (AMQP 0.9.1): a durable exchange of the type `topic`, with the event's type and key as
+//! routing key; messages are persistent, and each is confirmed by the broker. What no queue is bound for, the
+//! broker drops, as it does for every publisher: bind queues before. Not here: which events, and in what
+//! order.
 
 use lapin::{
     BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind,

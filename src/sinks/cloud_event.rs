@@ -1,5 +1,6 @@
-//! An event as a CloudEvent (CloudEvents 1.0, JSON format), with the extensions `partitionkey` and `sequence`. It says what was changed by
-//! ids, and not how: whoever may see it asks the graph. Not here: how it is sent.
+//! An event as a CloudEvent (CloudEvents 1.0, JSON format), with the extensions `partitionkey` and
+//! `sequence`. It says what was changed by ids, and not how: whoever may see it asks the graph. Not here: how
+//! it is sent.
 
 use entities::{
     clock::Time,

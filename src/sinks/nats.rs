@@ -1,6 +1,6 @@
-//! NATS JetStream as a sink: a stream keeps the subjects `<subject>.<type>.<key>`; each message is confirmed, and has its id in
-//! `Nats-Msg-Id`, by which the stream leaves out what comes twice within its window. The stream is made where it is missing. Not here:
-//! which events, and in what order.
+//! NATS JetStream as a sink: a stream keeps the subjects `<subject>.<type>.<key>`; each message is confirmed,
+//! and has its id in `Nats-Msg-Id`, by which the stream leaves out what comes twice within its window. The
+//! stream is made where it is missing. Not here: which events, and in what order.
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
-//! Publishes transactions to one sink: events of the same key one after the other, each confirmed before the next is sent, those of
-//! different keys at the same time. Not here: what a sink's own protocol makes of one event.
+//! Publishes transactions to one sink: events of the same key one after the other, each confirmed before the
+//! next is sent, those of different keys at the same time. Not here: what a sink's own protocol makes of one
+//! event.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -10,7 +11,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{amqp::Amqp, cloud_event::CloudEvent, nats::Nats, redis_stream::RedisStream, target::SinkTarget};
 
-/// How long a batch may take until the last events are sent, and until the last are confirmed: less than is left of the lease.
+/// How long a batch may take until the last events are sent, and until the last are confirmed: less than is
+/// left of the lease.
 const BATCH_WITHIN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_millis(4_500));
 /// Keys whose events are sent at the same time.
 const AT_A_TIME: usize = 64;
@@ -45,8 +47,8 @@ impl Publisher {
         Ok(Self { source, sink })
     }
 
-    /// Whether it may be used again after a failure. What has failed for a while must not be made anew each time: what was given up
-    /// may go on for as long as the other side is silent.
+    /// Whether it may be used again after a failure. What has failed for a while must not be made anew each
+    /// time: what was given up may go on for as long as the other side is silent.
     pub(super) fn is_usable(&self) -> bool {
         match &self.sink {
             // It connects anew by itself.
@@ -71,7 +73,8 @@ impl Publisher {
 
 const LATE_CONFIRMATION: &str = "it was not confirmed in time";
 
-/// What was published of transactions that are not all published yet. While this server goes on, it is not published again.
+/// What was published of transactions that are not all published yet. While this server goes on, it is not
+/// published again.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     published: FxHashSet<String>,
@@ -132,7 +135,8 @@ impl Batch {
     }
 }
 
-/// Sends events one after the other until one is not confirmed, or the time is over: the ids of those that were, and why not the next.
+/// Sends events one after the other until one is not confirmed, or the time is over: the ids of those that
+/// were, and why not the next.
 async fn send_in_order(
     publisher: &Publisher,
     chain: VecDeque<CloudEvent>,

@@ -1,5 +1,5 @@
-//! A Redis stream as a sink: each event is an entry with the fields `id`, `type`, `key` and `event` (the CloudEvent as JSON). Not here: which
-//! events, and in what order.
+//! A Redis stream as a sink: each event is an entry with the fields `id`, `type`, `key` and `event` (the
+//! CloudEvent as JSON). Not here: which events, and in what order.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Where a sink is, as it is configured: a URL with what is published to as its parameters. Not here: how it is connected to.
+//! Where a sink is, as it is configured: a URL with what is published to as its parameters. Not here: how it
+//! is connected to.
 
 use std::{fmt, str::FromStr};
 

@@ -1,6 +1,7 @@
-//! The metrics of `/metrics` to a collector, by OTLP in JSON: the text is read back into families, so both say the same
-//! under the same names. Counts go on from the start of the process (cumulative), so a push that fails loses nothing. Not
-//! here: what is counted (`metrics` and the crates below), the address and the headers (the configuration).
+//! The metrics of `/metrics` to a collector, by OTLP in JSON: the text is read back into families, so both
+//! say the same under the same names. Counts go on from the start of the process (cumulative), so a push that
+//! fails loses nothing. Not here: what is counted (`metrics` and the crates below), the address and the
+//! headers (the configuration).
 
 use std::time::Duration;
 

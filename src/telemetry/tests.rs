@@ -124,8 +124,9 @@ fn attribute(span: &Span, name: &str) -> Option<String> {
 /// One subscriber at a time: whether a span is made is decided by all that live at once.
 static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-/// The turn of a test that looks at spans. A second subscriber, which wants nothing, lives as long: while there is a single
-/// one, `tracing` asks that of the thread which comes to a span first, and that is often another test's, which has none.
+/// The turn of a test that looks at spans. A second subscriber, which wants nothing, lives as long: while
+/// there is a single one, `tracing` asks that of the thread which comes to a span first, and that is often
+/// another test's, which has none.
 async fn alone() -> (MutexGuard<'static, ()>, Dispatch) {
     (ALONE.lock().await, Dispatch::new(NoSubscriber::new()))
 }
@@ -166,9 +167,10 @@ async fn a_request_is_two_spans_in_the_callers_trace() {
     assert!(log.contains("0af7651916cd43dd8448eb211c80319c"), "{log}");
 }
 
-/// The spans, and the log, that these requests leave. Asked again where a span is missing: the thread of a connection to
-/// SQLite holds the span of its statement, too, and where it lets it go last, the spans around it stay open, since that
-/// thread does not know the subscriber of this test. A server's is that of all threads.
+/// The spans, and the log, that these requests leave. Asked again where a span is missing: the thread of a
+/// connection to SQLite holds the span of its statement, too, and where it lets it go last, the spans around
+/// it stay open, since that thread does not know the subscriber of this test. A server's is that of all
+/// threads.
 async fn spans_of(documents: &[&str]) -> (Vec<Span>, String) {
     spans(documents, async |routes, documents| {
         for document in documents {
@@ -642,8 +644,8 @@ async fn a_collector_that_hangs_slows_nothing() {
 #[tokio::test]
 async fn without_a_collector_no_span_is_made() {
     let _alone = ALONE.lock().await;
-    // Whether a span is wanted is kept for all subscribers together, and those of the tests before end a little later than
-    // their tests. A new subscriber makes it be found out anew.
+    // Whether a span is wanted is kept for all subscribers together, and those of the tests before end a
+    // little later than their tests. A new subscriber makes it be found out anew.
     for _ in 0..100 {
         let (_telemetry, dispatch) =
             Telemetry::build(&Config::default().telemetry, LogWriter::start(io::sink())).expect("built");

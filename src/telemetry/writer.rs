@@ -2,8 +2,9 @@
 //! collector, and wakes nobody while a batch is gathered. The buffer is bounded; when nobody reads, lines are dropped
 //! and counted, and the count is written later.
 //!
-//! Not tracing-appender's `NonBlocking`: its queue is bounded in lines and not in bytes, its thread is woken for each line,
-//! nobody writes how many were dropped, what cannot be written is lost uncounted, and it is flushed only when it ends.
+//! Not tracing-appender's `NonBlocking`: its queue is bounded in lines and not in bytes, its thread is woken
+//! for each line, nobody writes how many were dropped, what cannot be written is lost uncounted, and it is
+//! flushed only when it ends.
 
 use std::{
     io::{self, Write},

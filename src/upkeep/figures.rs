@@ -1,5 +1,6 @@
-//! How the tables stand, as figures: months that are ready, rows that lie in no month, and sizes. Looked up now and then, not
-//! when somebody asks; on SQLite there are none. And how upkeep went. The names of tables are those of the schema, so they are few.
+//! How the tables stand, as figures: months that are ready, rows that lie in no month, and sizes. Looked up
+//! now and then, not when somebody asks; on SQLite there are none. And how upkeep went. The names of tables
+//! are those of the schema, so they are few.
 
 use std::{
     error::Error,

@@ -1,5 +1,6 @@
-//! What is sent: `type`, `timestamp` and `data`, as Standard Webhooks has it. `data` has the fields of the graph under their names, so
-//! that what is not in it can be asked for by the ids. Not here: who may see it (`entities::webhook::subject`).
+//! What is sent: `type`, `timestamp` and `data`, as Standard Webhooks has it. `data` has the fields of the
+//! graph under their names, so that what is not in it can be asked for by the ids. Not here: who may see it
+//! (`entities::webhook::subject`).
 
 use bytes::Bytes;
 use entities::webhook::{delivery::Model, subject::DeliverySubject};

@@ -1,5 +1,6 @@
-//! Connections to receivers of webhooks: to an address that was judged just now, and to no other. Without a proxy, whatever the
-//! environment says. Not here: which addresses may be called (`entities::webhook::targets`), TLS (the caller wraps this).
+//! Connections to receivers of webhooks: to an address that was judged just now, and to no other. Without a
+//! proxy, whatever the environment says. Not here: which addresses may be called
+//! (`entities::webhook::targets`), TLS (the caller wraps this).
 
 use std::{
     io,

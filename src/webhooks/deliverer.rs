@@ -1,5 +1,6 @@
-//! Delivers what waits: takes leases of lanes, sends what is first in each, notes what it came to. Not here: how many at a time, and for
-//! whom (`under_way`), the order of deliveries, and when they are tried again (`entities::webhook::lane`).
+//! Delivers what waits: takes leases of lanes, sends what is first in each, notes what it came to. Not here:
+//! how many at a time, and for whom (`under_way`), the order of deliveries, and when they are tried again
+//! (`entities::webhook::lane`).
 
 use std::{
     sync::{Arc, atomic::Ordering},

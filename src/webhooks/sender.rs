@@ -1,5 +1,5 @@
-//! One attempt of a delivery over HTTP, signed as Standard Webhooks has it. An address is never followed to another one; of an
-//! answer only its status and `Retry-After` count. Not here: when it is tried again.
+//! One attempt of a delivery over HTTP, signed as Standard Webhooks has it. An address is never followed to
+//! another one; of an answer only its status and `Retry-After` count. Not here: when it is tried again.
 
 use std::{error::Error, io, time::Duration};
 

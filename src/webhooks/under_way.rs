@@ -1,7 +1,8 @@
-//! Shares of the attempts that are under way in this process: of a webhook, of an account, of webhooks that fail. Nobody takes the last
-//! free slot for more than a moment: an account has at most as many as it leaves free, and a webhook at most as many as it
-//! leaves to the others of its account. So one account may use half of all while it is alone, and less the more there are, and a
-//! newcomer finds a slot however slow the receivers of others are. Not here: who takes leases, and which wait longest.
+//! Shares of the attempts that are under way in this process: of a webhook, of an account, of webhooks that
+//! fail. Nobody takes the last free slot for more than a moment: an account has at most as many as it leaves
+//! free, and a webhook at most as many as it leaves to the others of its account. So one account may use half
+//! of all while it is alone, and less the more there are, and a newcomer finds a slot however slow the
+//! receivers of others are. Not here: who takes leases, and which wait longest.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

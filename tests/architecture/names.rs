@@ -1,5 +1,5 @@
-//! One meaning for each type name: a crate has no two types of one bare name, but for those that a convention gives to the
-//! module of each domain. Not here: which modules may know each other (`arrows`).
+//! One meaning for each type name: a crate has no two types of one bare name, but for those that a convention
+//! gives to the module of each domain. Not here: which modules may know each other (`arrows`).
 
 use std::collections::BTreeMap;
 

@@ -363,8 +363,9 @@ async fn own_submissions_to_closed_forms_are_listed() {
     }
 }
 
-/// Who sees a submission sees its form and the version that was filled in, but nothing more: neither the form's draft nor
-/// its other versions nor what others have answered. By any other way the form is as hidden as before.
+/// Who sees a submission sees its form and the version that was filled in, but nothing more: neither the
+/// form's draft nor its other versions nor what others have answered. By any other way the form is as hidden
+/// as before.
 #[tokio::test]
 async fn a_submitter_reads_the_closed_form_of_their_submission() {
     let query = "{ me { id submissions(first: 100) { nodes { id form { id title status draft

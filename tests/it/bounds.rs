@@ -1,6 +1,6 @@
-//! What goes out is bounded: the bytes of an answer, whichever way it is made, and the points that tracks are thinned from;
-//! and every maximum that the schema promises can be asked for with the limits that a server has by default. Not here: the
-//! prices themselves (`cost`), what is refused before anything runs (`limits`).
+//! What goes out is bounded: the bytes of an answer, whichever way it is made, and the points that tracks are
+//! thinned from; and every maximum that the schema promises can be asked for with the limits that a server
+//! has by default. Not here: the prices themselves (`cost`), what is refused before anything runs (`limits`).
 
 use chrono::{SecondsFormat, TimeDelta};
 use entities::{Role, clock};

@@ -1,6 +1,6 @@
-//! Every mutation of the schema (`mutations` lists them) is run by every role: who may leaves exactly one entry in the
-//! activity log, who may not leaves nothing. A mutation of the schema that is not listed fails. The same on what belongs to
-//! somebody else is in `foreign`. Not here: what each mutation does in detail.
+//! Every mutation of the schema (`mutations` lists them) is run by every role: who may leaves exactly one
+//! entry in the activity log, who may not leaves nothing. A mutation of the schema that is not listed fails.
+//! The same on what belongs to somebody else is in `foreign`. Not here: what each mutation does in detail.
 
 mod foreign;
 mod gateway_cache;

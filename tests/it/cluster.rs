@@ -1,6 +1,7 @@
-//! Two servers, two processes, one database and one Redis: what one of them revokes the other refuses, in every way that
-//! something can be revoked, with Redis, without, and while it hangs; and what is secret stays out of all that they
-//! write. Not here: the same within one process (`sessions`), what else may happen to Redis (`cache`).
+//! Two servers, two processes, one database and one Redis: what one of them revokes the other refuses, in
+//! every way that something can be revoked, with Redis, without, and while it hangs; and what is secret stays
+//! out of all that they write. Not here: the same within one process (`sessions`), what else may happen to
+//! Redis (`cache`).
 
 use std::{
     thread,

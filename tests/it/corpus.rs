@@ -1,7 +1,8 @@
-//! The corpus: operations that touch every argument of the graph (`corpus.graphql`, one in each block), and for each type one
-//! with all its fields, as the access rules list them; asked on both databases by an administrator, an editor and a collector. Both databases must answer with
-//! the same bytes; only within JSON documents, which are sent as they are stored, PostgreSQL's `jsonb` has its own
-//! spaces and order of keys. A new field, argument, input field or enum value without an operation fails here.
+//! The corpus: operations that touch every argument of the graph (`corpus.graphql`, one in each block), and
+//! for each type one with all its fields, as the access rules list them; asked on both databases by an
+//! administrator, an editor and a collector. Both databases must answer with the same bytes; only within JSON
+//! documents, which are sent as they are stored, PostgreSQL's `jsonb` has its own spaces and order of keys. A
+//! new field, argument, input field or enum value without an operation fails here.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

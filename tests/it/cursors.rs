@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 
 use crate::harness::{Client, TestApp, text};
 
-/// What means the same is the same list, however it is written: nothing, null and an empty filter; a filter that names all
-/// there is; the order that a list has anyway; sets in any order, with repetitions, and as one value; ids and times in
-/// other spellings; texts in other cases and normal forms.
+/// What means the same is the same list, however it is written: nothing, null and an empty filter; a filter
+/// that names all there is; the order that a list has anyway; sets in any order, with repetitions, and as one
+/// value; ids and times in other spellings; texts in other cases and normal forms.
 #[tokio::test]
 async fn a_cursor_holds_for_the_same_list_in_other_words() {
     const USER: &str = "0190aBcd-0000-7000-8000-00000000000F";

@@ -1,5 +1,6 @@
-//! Nobody works for a request that is over: its time is up, or its client has gone away. PostgreSQL is asked what it does.
-//! The tables are locked meanwhile and statements have no time-out of their own, so only being cancelled ends them.
+//! Nobody works for a request that is over: its time is up, or its client has gone away. PostgreSQL is asked
+//! what it does. The tables are locked meanwhile and statements have no time-out of their own, so only being
+//! cancelled ends them.
 
 use std::time::{Duration, Instant};
 

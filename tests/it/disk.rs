@@ -1,6 +1,7 @@
-//! SQLite on a disk that is full for a while, that fails, or that another process has locked: a write that is acknowledged is
-//! stored, one that is not is answered by an error, and all is well again as soon as there is room. The real program, killed
-//! and started again. Not here: the program killed while all is well (`durability`).
+//! SQLite on a disk that is full for a while, that fails, or that another process has locked: a write that is
+//! acknowledged is stored, one that is not is answered by an error, and all is well again as soon as there is
+//! room. The real program, killed and started again. Not here: the program killed while all is well
+//! (`durability`).
 
 use std::{
     fs,
@@ -119,7 +120,8 @@ fn size_of(path: &Path) -> u64 {
     fs::metadata(path).map_or(0, |file| file.len())
 }
 
-/// Writes before the fault, while it lasts and after it; then the process is killed, and the next one looks for everything.
+/// Writes before the fault, while it lasts and after it; then the process is killed, and the next one looks
+/// for everything.
 async fn expect_nothing_lost(url: &str, about: &str, begin: impl FnOnce(&Server), end: impl FnOnce(&Server)) {
     let form = open_form(url).await;
     let token = process::mint(url, "collector@example.com", &[]);
@@ -233,7 +235,8 @@ async fn writes_acknowledged_on_a_full_disk_are_stored() {
     assert!(unmounted.expect("umount").success());
 }
 
-/// A full database, made by bounding the pages that the connections may use, in this process: `SQLITE_FULL` in a statement.
+/// A full database, made by bounding the pages that the connections may use, in this process: `SQLITE_FULL`
+/// in a statement.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn writes_acknowledged_without_free_pages_are_stored() {
     let url = db::own_sqlite().await;

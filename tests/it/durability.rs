@@ -1,5 +1,5 @@
-//! The server killed in the middle of its work, again and again: every position that it acknowledged is in the database,
-//! and none is there twice. Not here: the machine itself failing, which is up to the database.
+//! The server killed in the middle of its work, again and again: every position that it acknowledged is in
+//! the database, and none is there twice. Not here: the machine itself failing, which is up to the database.
 
 use std::{thread, time::Duration};
 

@@ -1,6 +1,6 @@
-//! The primary is lost and a standby takes over: with both of them in `DATABASE_URL`, writes go on at the new one within
-//! seconds, and everything that was acknowledged is there, once. Not here: standbys that are read from (`replicas`), a
-//! server that says by itself that it takes no writes any more (`failures`).
+//! The primary is lost and a standby takes over: with both of them in `DATABASE_URL`, writes go on at the new
+//! one within seconds, and everything that was acknowledged is there, once. Not here: standbys that are read
+//! from (`replicas`), a server that says by itself that it takes no writes any more (`failures`).
 
 use std::{
     collections::HashMap,
@@ -132,7 +132,8 @@ fn writes_go_on_where_a_standby_took_over() {
     assert_eq!(first.sql("select count(*) from forms where title = 'replaced'"), "1");
 }
 
-/// A server that is no standby, and was told to take no writes, is not the one that is written to where another one takes them.
+/// A server that is no standby, and was told to take no writes, is not the one that is written to where
+/// another one takes them.
 #[test]
 fn of_several_servers_the_one_that_takes_writes_is_used() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");

@@ -1,6 +1,7 @@
-//! Failures of the database have names, and say whether to try again: what was not begun is `UNAVAILABLE`, what took too
-//! long `TIMEOUT`, what may be stored `OUTCOME_UNKNOWN`. What may be run again without harm is, without a word. Not here:
-//! a part of the database that is broken (`outage`), connections that lie (`lost_connections`).
+//! Failures of the database have names, and say whether to try again: what was not begun is `UNAVAILABLE`,
+//! what took too long `TIMEOUT`, what may be stored `OUTCOME_UNKNOWN`. What may be run again without harm is,
+//! without a word. Not here: a part of the database that is broken (`outage`), connections that lie
+//! (`lost_connections`).
 
 use std::{
     thread,
@@ -161,8 +162,8 @@ async fn open_form(app: &TestApp) -> String {
     form
 }
 
-/// The answer to COMMIT is lost on its way: it is stored, and the client is told that nobody knows. The same again, with
-/// its `clientId`, gives what is stored.
+/// The answer to COMMIT is lost on its way: it is stored, and the client is told that nobody knows. The same
+/// again, with its `clientId`, gives what is stored.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_without_an_answer_has_an_unknown_outcome() {
     let url = db::own_postgres().await;
@@ -244,8 +245,8 @@ fn codes(answers: &Value) -> Vec<String> {
     answers.as_array().map_or_else(|| vec![code(answers)], |answers| answers.iter().map(code).collect())
 }
 
-/// Whose time is up while COMMIT is under way is told that it may be stored, in whatever way it was sent; what was not begun
-/// may be sent again.
+/// Whose time is up while COMMIT is under way is told that it may be stored, in whatever way it was sent;
+/// what was not begun may be sent again.
 #[test]
 fn time_that_is_up_during_commit_leaves_the_outcome_unknown() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");

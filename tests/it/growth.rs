@@ -1,5 +1,5 @@
-//! Tables that grow for ever: the real program makes the partitions of the months to come while it serves, one server at a
-//! time, and nobody waits behind it. Not here: how a partition is made (`migration/tests`).
+//! Tables that grow for ever: the real program makes the partitions of the months to come while it serves,
+//! one server at a time, and nobody waits behind it. Not here: how a partition is made (`migration/tests`).
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
@@ -171,8 +171,8 @@ fn two_servers_make_each_partition_once() {
     }
 }
 
-/// Somebody reads both tables in a transaction that does not end. The partition is not made then; readers and writers do not
-/// wait for long behind who tries, and when the transaction ends, it is made.
+/// Somebody reads both tables in a transaction that does not end. The partition is not made then; readers and
+/// writers do not wait for long behind who tries, and when the transaction ends, it is made.
 #[test]
 fn a_held_table_makes_nobody_wait_and_is_tried_again() {
     let seen = Seen::new();
@@ -256,7 +256,8 @@ fn operators_see_how_many_months_are_ready() {
     );
 }
 
-/// Entries of the new month are on their way into the default partition while its partition is made: none of them fails.
+/// Entries of the new month are on their way into the default partition while its partition is made: none of
+/// them fails.
 #[test]
 fn what_is_written_while_its_month_is_made_is_stored() {
     let seen = Seen::new();

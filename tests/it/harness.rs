@@ -1,6 +1,7 @@
-//! What every test stands on: `db` (a private PostgreSQL, SQLite files, both seeded alike), `app` (a graph over one
-//! of them, and clients who ask it), `clock` (one that can be set), `rows` (what is in its tables), `forms` (one to fill in), `counters` (what metrics say), `introspection` (the schema as clients see it) and
-//! `process` (the real program).
+//! What every test stands on: `db` (a private PostgreSQL, SQLite files, both seeded alike), `app` (a graph
+//! over one of them, and clients who ask it), `clock` (one that can be set), `rows` (what is in its tables),
+//! `forms` (one to fill in), `counters` (what metrics say), `introspection` (the schema as clients see it)
+//! and `process` (the real program).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -1,5 +1,5 @@
-//! Mutations with an idempotency key: each runs once, and the same again is answered as it was, whatever happened in between.
-//! Not here: the header and the statuses (`src/http/tests/idempotency.rs`).
+//! Mutations with an idempotency key: each runs once, and the same again is answered as it was, whatever
+//! happened in between. Not here: the header and the statuses (`src/http/tests/idempotency.rs`).
 
 use std::{
     thread,
@@ -181,8 +181,8 @@ async fn form_of(app: &TestApp, definition: &Value) -> String {
     text(&created["createForm"]["form"]["id"])
 }
 
-/// Mutations of every kind of payload that may have a key, with what each is to be sent with: role, document, variables.
-/// None says the same when it runs twice.
+/// Mutations of every kind of payload that may have a key, with what each is to be sent with: role, document,
+/// variables. None says the same when it runs twice.
 async fn mutations(app: &TestApp) -> Vec<(Role, &'static str, Value)> {
     let definition = json!({ "schema": 1, "fields": [
         { "key": "n", "type": "INTEGER", "label": "N" },
@@ -276,7 +276,8 @@ async fn mutations(app: &TestApp) -> Vec<(Role, &'static str, Value)> {
     ]
 }
 
-/// The instance is gone between COMMIT and the answer: whoever comes again is told what is stored, and nothing is written.
+/// The instance is gone between COMMIT and the answer: whoever comes again is told what is stored, and
+/// nothing is written.
 #[tokio::test]
 async fn what_was_stored_without_an_answer_is_told_and_not_done_again() {
     for app in TestApp::both_own().await {
@@ -420,7 +421,8 @@ async fn an_answer_that_comes_late_is_the_answer() {
     assert_eq!(app.count("forms").await, before + 1);
 }
 
-/// A position too far ahead when it came first is so each time, or the outcomes that are noted would be those of others.
+/// A position too far ahead when it came first is so each time, or the outcomes that are noted would be those
+/// of others.
 #[tokio::test]
 async fn the_clock_of_the_first_time_is_that_of_each_time() {
     for app in TestApp::both_own().await {

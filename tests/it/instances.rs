@@ -1,6 +1,6 @@
-//! Several servers on one database: without Redis, or with different ones, none answers what is older than a second, and a
-//! database that went back in time is noticed by all. The real program where it matters who lives. Not here: servers that
-//! share a Redis (`cluster`, `cache`).
+//! Several servers on one database: without Redis, or with different ones, none answers what is older than a
+//! second, and a database that went back in time is noticed by all. The real program where it matters who
+//! lives. Not here: servers that share a Redis (`cluster`, `cache`).
 
 use std::{
     thread,

@@ -1,5 +1,6 @@
-//! Subscriptions: who gets which events, and what an event shows. Not here: what becomes of those who come back or fall behind
-//! (`resuming`), how events travel (the tests of `src`, and the outside clients of `tests/live`).
+//! Subscriptions: who gets which events, and what an event shows. Not here: what becomes of those who come
+//! back or fall behind (`resuming`), how events travel (the tests of `src`, and the outside clients of
+//! `tests/live`).
 
 use std::time::Duration;
 

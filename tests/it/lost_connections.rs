@@ -1,6 +1,7 @@
-//! PostgreSQL is gone without a word: a machine that lost its power, a firewall that forgot its connections, a server that
-//! closes what is idle. Requests find connections that work within seconds, and the server ends when it is told to. Not
-//! here: a database that answers with errors (`outage`), statements that are given up (`deadlines`).
+//! PostgreSQL is gone without a word: a machine that lost its power, a firewall that forgot its connections,
+//! a server that closes what is idle. Requests find connections that work within seconds, and the server ends
+//! when it is told to. Not here: a database that answers with errors (`outage`), statements that are given up
+//! (`deadlines`).
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering},

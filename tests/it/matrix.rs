@@ -1,6 +1,7 @@
-//! The access matrix: every object of a small world, with every field of its type, on every way to it, seen by every
-//! role. What each may see is written down once more in `rules`, from the access rules and not from the code, and compared
-//! with what the graph answers. A field of the schema without a rule fails. Not here: mutations (`catalogue`).
+//! The access matrix: every object of a small world, with every field of its type, on every way to it, seen
+//! by every role. What each may see is written down once more in `rules`, from the access rules and not from
+//! the code, and compared with what the graph answers. A field of the schema without a rule fails. Not here:
+//! mutations (`catalogue`).
 
 mod arguments;
 mod events;
@@ -42,8 +43,8 @@ impl World {
         self.objects.iter().filter(move |(name, _)| *name == type_name).map(|(_, whole)| whole)
     }
 
-    /// Asks without the cache, and twice with it: what is remembered of the first answer, or of anybody else's, must not
-    /// change a byte.
+    /// Asks without the cache, and twice with it: what is remembered of the first answer, or of anybody
+    /// else's, must not change a byte.
     async fn run(&self, who: Who, query: &str, variables: &Value) -> Reply {
         let plain = who.client(&self.app).run(query, variables.clone()).await;
         for cache in ["cold", "warm"] {
@@ -289,9 +290,10 @@ fn gaps(shape: &SchemaTypes) -> BTreeSet<String> {
     gaps
 }
 
-/// `@authenticated` and `@requiresScopes` say what is refused with an error. Reading never is: of what nobody sees who is
-/// not signed in, an anonymous caller gets null or nothing, on every way and without an error. So no type, no field of
-/// an object and no query may be marked: a gateway that refused there would answer something else than this server.
+/// `@authenticated` and `@requiresScopes` say what is refused with an error. Reading never is: of what nobody
+/// sees who is not signed in, an anonymous caller gets null or nothing, on every way and without an error. So
+/// no type, no field of an object and no query may be marked: a gateway that refused there would answer
+/// something else than this server.
 #[tokio::test]
 async fn hidden_objects_are_not_reported_as_forbidden() {
     let app = TestApp::sqlite().await;

@@ -1,5 +1,5 @@
-//! What messages say: where and what is wrong, in standard English, and nothing of what was sent. Not here: which documents
-//! are refused (`limits`); descriptions of the schema (`published`).
+//! What messages say: where and what is wrong, in standard English, and nothing of what was sent. Not here:
+//! which documents are refused (`limits`); descriptions of the schema (`published`).
 
 use std::{
     fs,
@@ -235,7 +235,8 @@ fn every_message_is_in_standard_english() {
     assert!(wrong.is_empty(), "say what is expected instead:\n{}", wrong.join("\n"));
 }
 
-/// A doc comment is read alone: in an editor, in the help of a command, in a table. It does not lean on the one before it.
+/// A doc comment is read alone: in an editor, in the help of a command, in a table. It does not lean on the
+/// one before it.
 #[test]
 fn every_doc_comment_stands_alone() {
     let (root, mut all) = (Path::new(env!("CARGO_MANIFEST_DIR")), Vec::new());

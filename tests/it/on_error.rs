@@ -1,5 +1,5 @@
-//! What a field that fails does to the rest of an answer (`onError`): it takes its parent with it, is null in its own place,
-//! or ends everything. Not here: where a request says it (`src/http/tests/asking.rs`).
+//! What a field that fails does to the rest of an answer (`onError`): it takes its parent with it, is null in
+//! its own place, or ends everything. Not here: where a request says it (`src/http/tests/asking.rs`).
 
 use entities::Role;
 use schema::OnError;

@@ -1,6 +1,6 @@
-//! `PgBouncer` between the real program and PostgreSQL, by session and by transaction: many clients write and read at once, each
-//! sees what it wrote, statements end in time, and a pooler that starts anew costs no more than what was under way. Not
-//! here: the database without one.
+//! `PgBouncer` between the real program and PostgreSQL, by session and by transaction: many clients write and
+//! read at once, each sees what it wrote, statements end in time, and a pooler that starts anew costs no more
+//! than what was under way. Not here: the database without one.
 
 use std::{
     collections::HashSet,
@@ -144,8 +144,8 @@ fn statements_end_in_time_behind_a_pooler() {
     }
 }
 
-/// A pooler that lends connections for one transaction would give to others what one of them is notified of: servers listen
-/// around it, and nobody does where there is no way around.
+/// A pooler that lends connections for one transaction would give to others what one of them is notified of:
+/// servers listen around it, and nobody does where there is no way around.
 #[test]
 fn servers_listen_around_a_pooler_by_transaction() {
     let primary = primary();

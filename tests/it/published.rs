@@ -43,7 +43,8 @@ async fn the_golden_sdl_is_what_the_code_says() {
     }
 }
 
-/// The SDL for clients has the types, fields, arguments and defaults of the subgraph's. Of directives it has GraphQL's own, and `@live`.
+/// The SDL for clients has the types, fields, arguments and defaults of the subgraph's. Of directives it has
+/// GraphQL's own, and `@live`.
 #[tokio::test]
 async fn client_tools_get_the_same_schema_without_federation() {
     let app = TestApp::sqlite().await;

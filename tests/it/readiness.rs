@@ -1,5 +1,6 @@
-//! `/readyz` of the real program says whether the database is there, not whether the server is busy: writes that wait for a
-//! lock use up every connection, and the instance stays in service; a full disk takes it out. Not here: what it says of a database that is away.
+//! `/readyz` of the real program says whether the database is there, not whether the server is busy: writes
+//! that wait for a lock use up every connection, and the instance stays in service; a full disk takes it out.
+//! Not here: what it says of a database that is away.
 
 use std::{
     thread,
@@ -19,8 +20,8 @@ const WRITE: &str = r#"mutation { createForm(input: {title: "Burst"}) { form { i
 /// Longer than between two signs of life of a server.
 const IDLE: Duration = Duration::from_secs(8);
 
-/// A disk that is full refuses what is new and takes what changes a row in its place. Here a trigger refuses the one: a submission,
-/// and the table by which a server looks whether there is room.
+/// A disk that is full refuses what is new and takes what changes a row in its place. Here a trigger refuses
+/// the one: a submission, and the table by which a server looks whether there is room.
 #[test]
 fn an_instance_stays_out_of_service_while_the_disk_is_full() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");

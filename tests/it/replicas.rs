@@ -1,6 +1,6 @@
-//! Reads on standbys: what the real program answers is never older than what was acknowledged, whatever a standby does: it is
-//! behind, ends, stands still, is promoted, is of another database; and reads go back to it. Not here: the primary (`outage`,
-//! `lost_connections`).
+//! Reads on standbys: what the real program answers is never older than what was acknowledged, whatever a
+//! standby does: it is behind, ends, stands still, is promoted, is of another database; and reads go back to
+//! it. Not here: the primary (`outage`, `lost_connections`).
 
 use std::{
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},

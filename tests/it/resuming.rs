@@ -1,5 +1,6 @@
-//! Subscriptions that lose nothing: clients come back with a token to any server, readers fall behind, transactions commit out of
-//! order, the log is pruned, a backup is restored. Not here: how a token travels (`tests/live`).
+//! Subscriptions that lose nothing: clients come back with a token to any server, readers fall behind,
+//! transactions commit out of order, the log is pruned, a backup is restored. Not here: how a token travels
+//! (`tests/live`).
 
 use std::time::{Duration, Instant};
 

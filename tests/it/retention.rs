@@ -1,5 +1,6 @@
-//! What is too old goes, and nothing else: positions, the activity log, ended sessions and untaken invalidations, on both
-//! databases, with caches that never show what is gone. Not here: when a server does it (`growth`).
+//! What is too old goes, and nothing else: positions, the activity log, ended sessions and untaken
+//! invalidations, on both databases, with caches that never show what is gone. Not here: when a server does
+//! it (`growth`).
 
 use std::time::{Duration, Instant};
 

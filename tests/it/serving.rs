@@ -1,5 +1,5 @@
-//! `xp serve` and `xp dev` as they are without settings: what is safe by default, and what they say of what is not. With
-//! real processes. Not here: what each setting does (unit tests in `src`).
+//! `xp serve` and `xp dev` as they are without settings: what is safe by default, and what they say of what
+//! is not. With real processes. Not here: what each setting does (unit tests in `src`).
 
 use std::{
     fs,
@@ -146,8 +146,8 @@ async fn a_configuration_is_read_again_at_sighup_and_a_wrong_one_changes_nothing
     assert!(refused.count() > 5, "a burst of five, and one a second");
 }
 
-/// Two of what Kubernetes sets in every pod beside a service `xp-graph`; which ones are known is tested where they are read
-/// (`config::layers`).
+/// Two of what Kubernetes sets in every pod beside a service `xp-graph`; which ones are known is tested where
+/// they are read (`config::layers`).
 #[tokio::test]
 async fn service_link_variables_do_not_stop_the_server() {
     let url = db::own_sqlite().await;

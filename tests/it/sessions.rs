@@ -1,6 +1,6 @@
-//! Getting in, going on and being put out: tokens, their rotation, and how fast a revocation is known, on one instance and
-//! on two. Not here: what a viewer may see (`access`), attacks on single tokens (`schema::token`), what is taken back
-//! and how others hear of it (`revocation`).
+//! Getting in, going on and being put out: tokens, their rotation, and how fast a revocation is known, on one
+//! instance and on two. Not here: what a viewer may see (`access`), attacks on single tokens
+//! (`schema::token`), what is taken back and how others hear of it (`revocation`).
 
 mod accounts;
 mod revocation;

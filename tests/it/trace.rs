@@ -1,5 +1,5 @@
-//! `ftv1`, as a gateway decodes it: the tree has the form of the answer, with the types of the schema, times in order, and
-//! nothing of what went wrong but where.
+//! `ftv1`, as a gateway decodes it: the tree has the form of the answer, with the types of the schema, times
+//! in order, and nothing of what went wrong but where.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use prost::Message;

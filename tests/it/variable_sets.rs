@@ -1,5 +1,5 @@
-//! One document with several sets of variables: one execution, whose sets share every batch. Not here: how they are sent and
-//! told over HTTP (`src/http/tests/asking.rs`).
+//! One document with several sets of variables: one execution, whose sets share every batch. Not here: how
+//! they are sent and told over HTTP (`src/http/tests/asking.rs`).
 
 use std::fmt::Write as _;
 

@@ -1,5 +1,6 @@
-//! Webhooks: who may have which, what is told to whom and in which order, and what becomes of receivers that do not take it. Not here:
-//! clients of other makers (`tests/live/webhooks.test.mjs`), which addresses may be called (`entities::webhook::targets`).
+//! Webhooks: who may have which, what is told to whom and in which order, and what becomes of receivers that
+//! do not take it. Not here: clients of other makers (`tests/live/webhooks.test.mjs`), which addresses may be
+//! called (`entities::webhook::targets`).
 
 mod addresses;
 mod failing;
@@ -55,7 +56,8 @@ async fn deliveries(app: &TestApp, webhook: &str) -> Vec<Value> {
     data["webhookDeliveries"]["nodes"].as_array().expect("a list").clone()
 }
 
-/// Waits until the log has an order for all that was written: what has none yet may be told to a webhook that is enabled now.
+/// Waits until the log has an order for all that was written: what has none yet may be told to a webhook that
+/// is enabled now.
 async fn settled(app: &TestApp) {
     let unsettled = "events where transaction_id >= pg_snapshot_xmin(pg_current_snapshot())::text::bigint";
     until(|| async { !app.is_postgres() || app.count(unsettled).await == 0 }).await;

@@ -1,7 +1,8 @@
-//! More than a server can do: requests come at times that are fixed beforehand (an open loop), at multiples of the rate that
-//! the server reached by itself. Tells how much it still does, how long what it takes needs, how fast it refuses the
-//! rest, and how soon it is as before. A connection whose turn it is sends when its last request is answered: where refusals
-//! are spaced, less is offered than was meant. Not here: a closed loop (`measure`).
+//! More than a server can do: requests come at times that are fixed beforehand (an open loop), at multiples
+//! of the rate that the server reached by itself. Tells how much it still does, how long what it takes needs,
+//! how fast it refuses the rest, and how soon it is as before. A connection whose turn it is sends when its
+//! last request is answered: where refusals are spaced, less is offered than was meant. Not here: a closed
+//! loop (`measure`).
 
 use std::{
     collections::BTreeMap,
@@ -115,8 +116,8 @@ impl Schedule {
     }
 }
 
-/// The most that the server does in an open loop: somewhat less than in a closed one, whose callers go in step and share more
-/// of its work.
+/// The most that the server does in an open loop: somewhat less than in a closed one, whose callers go in
+/// step and share more of its work.
 pub(crate) async fn peak(
     server: &Server,
     workload: &Workload,

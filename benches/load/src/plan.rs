@@ -1,7 +1,7 @@
-//! The plan's figures: the mixed day of 100,000 people against one server (`day`), and what open connections cost
-//! (`connections`). Here is how both begin: the command line, the server's settings, the accounts that sign in. The requests
-//! of the day are in `mix`, a step of its load is in `step`. Not here: comparing the server with another one, workload by
-//! workload.
+//! The plan's figures: the mixed day of 100,000 people against one server (`day`), and what open connections
+//! cost (`connections`). Here is how both begin: the command line, the server's settings, the accounts that
+//! sign in. The requests of the day are in `mix`, a step of its load is in `step`. Not here: comparing the
+//! server with another one, workload by workload.
 
 mod connections;
 mod day;
@@ -61,7 +61,8 @@ pub(crate) struct Arguments {
     /// Subscriptions that are open beside, each on a WebSocket.
     #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u32).range(0..=900))]
     streams: u32,
-    /// Instead of the day: open so many connections, in thirds: idle HTTP, idle WebSocket, WebSocket with a subscription.
+    /// Instead of the day: open so many connections, in thirds: idle HTTP, idle WebSocket, WebSocket with a
+    /// subscription.
     #[arg(long, value_parser = clap::value_parser!(u32).range(3..=200_000))]
     connections: Option<u32>,
     /// How long the connections stay open.

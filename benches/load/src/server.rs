@@ -70,7 +70,8 @@ impl Server {
             Kind::Xp => {
                 command.arg("serve").env("HOST", address.ip().to_string());
                 command.env("PORT", address.port().to_string()).env("XP_DOCUMENTS_PATH", plan.documents);
-                // W3 is a gateway's question, and the load runner has not proved to be one. The baseline asks nobody for that.
+                // W3 is a gateway's question, and the load runner has not proved to be one. The baseline asks
+                // nobody for that.
                 command.env("XP_GATEWAY_REQUIRED", "off");
                 // A line per request would be measured with the request; the baseline writes none.
                 if std::env::var_os("RUST_LOG").is_none() {

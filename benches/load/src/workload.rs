@@ -2,9 +2,10 @@
 //! are drawn anew each time. A query is sent as its text, or named by its hash. Not here: sending them (`client`),
 //! measuring (`measure`).
 //!
-//! In the variables, `"$userId"` stands for one user's id, `"$userRepresentations:100"` for a list of a hundred `User`
-//! representations, and `"$points:100"` for a hundred positions that were never sent before. `w3@7` is `w3` with seven in
-//! the place of these hundreds. An id is always 36 characters, so drawing one overwrites bytes in place.
+//! In the variables, `"$userId"` stands for one user's id, `"$userRepresentations:100"` for a list of a
+//! hundred `User` representations, and `"$points:100"` for a hundred positions that were never sent before.
+//! `w3@7` is `w3` with seven in the place of these hundreds. An id is always 36 characters, so drawing one
+//! overwrites bytes in place.
 
 use std::{fmt::Write as _, fs, path::Path, sync::Arc};
 
@@ -59,7 +60,8 @@ pub(crate) struct Workload {
 }
 
 impl Workload {
-    /// Reads `<name>.graphql` and, where there is one, `<name>.json`; behind an `@` the name may have a number for its lists.
+    /// Reads `<name>.graphql` and, where there is one, `<name>.json`; behind an `@` the name may have a
+    /// number for its lists.
     pub(crate) fn read(directory: &Path, name: &str, by: By, token: &str) -> Result<Self> {
         let (file, count) = name.split_once('@').map_or((name, None), |(file, count)| (file, Some(count)));
         let query_path = directory.join(format!("{file}.graphql"));
@@ -201,7 +203,8 @@ impl Requests {
     }
 }
 
-/// Puts blank ids in place of the names that stand for them, however deep; lists of them have `count`, where it is given.
+/// Puts blank ids in place of the names that stand for them, however deep; lists of them have `count`, where
+/// it is given.
 fn fill(value: &mut Value, count: Option<&str>) -> Result<()> {
     match value {
         Value::Object(fields) => return fields.values_mut().try_for_each(|value| fill(value, count)),

@@ -1,6 +1,7 @@
-//! The keys of access tokens: EC P-256 pairs, the private half sealed. A key is published before it signs, and stays
-//! good after another has taken over, both long enough for every instance and every gateway to know. Which one signs is a
-//! matter of the time alone, so all instances agree without talking. Not here: tokens.
+//! The keys of access tokens: EC P-256 pairs, the private half sealed. A key is published before it signs,
+//! and stays good after another has taken over, both long enough for every instance and every gateway to
+//! know. Which one signs is a matter of the time alone, so all instances agree without talking. Not here:
+//! tokens.
 
 use std::sync::Arc;
 

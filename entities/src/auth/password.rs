@@ -342,7 +342,8 @@ mod tests {
         assert!(last < 2 * threads() + 4, "a turn each: {order:?}");
     }
 
-    /// Neither the threads of the runtime nor those for what blocks: a flood there would take them from everything else.
+    /// Neither the threads of the runtime nor those for what blocks: a flood there would take them from
+    /// everything else.
     #[tokio::test]
     async fn hashing_uses_half_of_the_cores() {
         let most = threads();

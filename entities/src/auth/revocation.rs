@@ -1,9 +1,9 @@
-//! What is no longer good before its time: sessions that were ended, rights that were taken away. Written in the
-//! transaction that does it, kept in memory by every instance until the last token it concerns has ended. Who revokes
-//! knows at once; other instances hear of it as a change, and in any case by asking the primary twice a second. They ask for
-//! what has come since; a database that went back in time (a restore, a failover that lost the last transactions) gives the
-//! same numbers out again, so they look whether the last one is still what it was, and otherwise read everything anew. Not
-//! here: tokens, and why something was revoked.
+//! What is no longer good before its time: sessions that were ended, rights that were taken away. Written in
+//! the transaction that does it, kept in memory by every instance until the last token it concerns has ended.
+//! Who revokes knows at once; other instances hear of it as a change, and in any case by asking the primary
+//! twice a second. They ask for what has come since; a database that went back in time (a restore, a failover
+//! that lost the last transactions) gives the same numbers out again, so they look whether the last one is
+//! still what it was, and otherwise read everything anew. Not here: tokens, and why something was revoked.
 
 use std::{
     sync::{Arc, RwLock},
@@ -34,15 +34,18 @@ pub const ACCESS_TOKEN_SECONDS: u32 = 300;
 pub const LONGEST_TOKEN_SECONDS: u32 = 86_400;
 /// Beyond the end of the last token: clocks differ.
 const MARGIN_SECONDS: u32 = 60;
-/// How long an expired row is kept: by the clock of every other server it must have expired, too, before it goes. One whose
-/// clock is further behind takes a row that was deleted in its time for a database that went back in time.
+/// How long an expired row is kept: by the clock of every other server it must have expired, too, before it
+/// goes. One whose clock is further behind takes a row that was deleted in its time for a database that went
+/// back in time.
 const KEPT_SECONDS: i64 = 600;
-/// How often the primary is asked for what others have revoked: often enough that every instance refuses within a second
-/// what was revoked, also without Redis. It is one look at the end of a primary key, mostly at nothing.
+/// How often the primary is asked for what others have revoked: often enough that every instance refuses
+/// within a second what was revoked, also without Redis. It is one look at the end of a primary key, mostly
+/// at nothing.
 pub const POLL: Duration = Duration::from_millis(500);
 const _: () = assert!(POLL.as_millis() <= 500, "a revocation is known everywhere within a second");
 
-/// A row of `revocations`: a session that ended, an account whose rights changed, or, without either, keys that changed.
+/// A row of `revocations`: a session that ended, an account whose rights changed, or, without either, keys
+/// that changed.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "revocations")]
 pub struct Model {

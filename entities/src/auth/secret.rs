@@ -1,7 +1,8 @@
-//! The server's secret, from outside the database, and all keys that are derived from it: the seal on private keys, that on
-//! the secrets of webhooks, the keys of refresh tokens, the key of cursors, the key of registered documents and that of requests with an idempotency
-//! key. Each has a context string of its own (BLAKE3's `derive_key`), so that none says anything about another. A copy of
-//! the database alone gives none of them. Not here: what is sealed.
+//! The server's secret, from outside the database, and all keys that are derived from it: the seal on private
+//! keys, that on the secrets of webhooks, the keys of refresh tokens, the key of cursors, the key of
+//! registered documents and that of requests with an idempotency key. Each has a context string of its own
+//! (BLAKE3's `derive_key`), so that none says anything about another. A copy of the database alone gives none
+//! of them. Not here: what is sealed.
 
 use std::fmt;
 

@@ -63,8 +63,8 @@ impl Cache {
         found
     }
 
-    /// Holds an answer of `bytes` bytes until something it depends on is written, or `retention` is over. `version` must have
-    /// been taken before anything was read for it. What has no tags cannot be held.
+    /// Holds an answer of `bytes` bytes until something it depends on is written, or `retention` is over.
+    /// `version` must have been taken before anything was read for it. What has no tags cannot be held.
     pub fn insert_answer<V: Send + Sync + 'static>(
         &self,
         name: AnswerName,

@@ -45,8 +45,8 @@ impl ReadContext {
         Self { database: self.database.reading_on(replica), ..self.clone() }
     }
 
-    /// A context whose reads run on the primary: a load within a load may need more than a standby has that will do for the
-    /// other one.
+    /// A context whose reads run on the primary: a load within a load may need more than a standby has that
+    /// will do for the other one.
     pub(super) fn on_primary(&self) -> Self {
         Self { database: self.database.on_primary(), ..self.clone() }
     }

@@ -170,8 +170,8 @@ impl<'a, C: Cached> Reading<'a, C> {
         Load { reading_of: self.of, cache: self.cache, keys: keys.into(), version, replica, flight, sender }
     }
 
-    /// The values of all keys, and those of them that are from when the load began: the others are as of the version that
-    /// the standby covers.
+    /// The values of all keys, and those of them that are from when the load began: the others are as of the
+    /// version that the standby covers.
     async fn values(&self, load: &Load<'_, C>) -> Result<(LoadedValues<C>, FxHashSet<C::Key>), Error> {
         let keys = Arc::clone(&load.keys);
         let Some(ReplicaChoice { on, version }) = load.replica.clone() else {

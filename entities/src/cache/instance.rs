@@ -1,9 +1,11 @@
-//! The servers that serve one database. Each says so in a row that it renews while it lives, and looks for the others twice
-//! a second. Without Redis, or with another Redis or namespace than theirs, a server does not hear what others write: as long
-//! as there is such a server, nothing is cached, so that nothing is answered that is older than a second. Subscribers
-//! hear of it a moment later than they would, as the log and `xp doctor` say. Another one lives if its row changes, whatever
-//! its clock shows; clocks that differ are told of. Where a long transaction keeps everybody from writing to SQLite, no row can change, and nobody grows
-//! older. Not here: how servers with Redis hear of each other (`shared`, and `relay` of the events).
+//! The servers that serve one database. Each says so in a row that it renews while it lives, and looks for
+//! the others twice a second. Without Redis, or with another Redis or namespace than theirs, a server does
+//! not hear what others write: as long as there is such a server, nothing is cached, so that nothing is
+//! answered that is older than a second. Subscribers hear of it a moment later than they would, as the log
+//! and `xp doctor` say. Another one lives if its row changes, whatever its clock shows; clocks that differ
+//! are told of. Where a long transaction keeps everybody from writing to SQLite, no row can change, and
+//! nobody grows older. Not here: how servers with Redis hear of each other (`shared`, and `relay` of the
+//! events).
 
 use std::{
     collections::VecDeque,
@@ -186,7 +188,8 @@ struct Other {
     ahead: TimeDelta,
 }
 
-/// Says that this server is there and looks for others, for as long as it is polled. The one does not wait for the other.
+/// Says that this server is there and looks for others, for as long as it is polled. The one does not wait
+/// for the other.
 pub(crate) async fn run(database: &Database, cache: &Cache, instance: &Instance) {
     let beating = keep_beating(database, cache, instance);
     let looking = keep_looking(database, cache, instance);

@@ -1,14 +1,16 @@
-//! Invalidations that outlive their writer. Where caches are shared, a transaction writes its invalidation into a table,
-//! from which it is removed only once all instances know it. The writer publishes at once and tidies up a moment later; if that process
-//! is killed between its commit and its invalidation, any other instance finds the row still
-//! there, and publishes it; subscribers are told that they may have missed something. No clock is asked: what an instance
-//! sees in two looks, one after the other, was left behind. Publishing twice is harmless.
+//! Invalidations that outlive their writer. Where caches are shared, a transaction writes its invalidation
+//! into a table, from which it is removed only once all instances know it. The writer publishes at once and
+//! tidies up a moment later; if that process is killed between its commit and its invalidation, any other
+//! instance finds the row still there, and publishes it; subscribers are told that they may have missed
+//! something. No clock is asked: what an instance sees in two looks, one after the other, was left behind.
+//! Publishing twice is harmless.
 //!
-//! A process that cannot publish (its Redis does not answer, or it has none, as a command) marks its row as left, and notifies
-//! those who listen (`Database::listen`): another instance takes a marked row at once, or in its next look where nothing can be listened
-//! to. Before such a write is answered, its writer waits until the row is taken, for `HANDOVER` at most: whoever reads
-//! after the answer then reads what was written, on every instance. Where that was in vain there is most likely nobody who
-//! could (Redis is away for all, who then cache nothing), and no write waits for a while.
+//! A process that cannot publish (its Redis does not answer, or it has none, as a command) marks its row as
+//! left, and notifies those who listen (`Database::listen`): another instance takes a marked row at once, or
+//! in its next look where nothing can be listened to. Before such a write is answered, its writer waits until
+//! the row is taken, for `HANDOVER` at most: whoever reads after the answer then reads what was written, on
+//! every instance. Where that was in vain there is most likely nobody who could (Redis is away for all, who
+//! then cache nothing), and no write waits for a while.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard},
@@ -120,8 +122,9 @@ impl Invalidation {
     }
 }
 
-/// Puts the invalidation of these tags into the transaction; with `is_left`, for others to publish, whom `notifies` wakes.
-/// Transactions that notify commit one after the other, so those that nobody waits for do not.
+/// Puts the invalidation of these tags into the transaction; with `is_left`, for others to publish, whom
+/// `notifies` wakes. Transactions that notify commit one after the other, so those that nobody waits for do
+/// not.
 pub(crate) async fn write(
     transaction: &SqlTransaction,
     tags: &[Tag],
@@ -204,8 +207,8 @@ impl Cache {
         self.inner.as_ref().is_none_or(|inner| inner.handover_pause.is_over(Instant::now()))
     }
 
-    /// What this process could not publish is left to the others. Returns once one of them has published it, or this process
-    /// after all, or when it takes too long.
+    /// What this process could not publish is left to the others. Returns once one of them has published it,
+    /// or this process after all, or when it takes too long.
     pub(crate) async fn hand_over(&self, database: &Database, published: &PublishedIds, left: Invalidation) {
         let Some(inner) = &self.inner else { return };
         let (id, slots, is_left) = (left.id, left.slots.clone(), left.is_left);
@@ -248,8 +251,8 @@ async fn is_there(database: &Database, id: Uuid) -> Result<bool, Error> {
     Ok(!found.is_empty())
 }
 
-/// Tidies up after this process, and publishes what others have left, for as long as it is polled; `on_left` is called when
-/// they had.
+/// Tidies up after this process, and publishes what others have left, for as long as it is polled; `on_left`
+/// is called when they had.
 pub(crate) async fn run(
     database: Database,
     cache: Cache,

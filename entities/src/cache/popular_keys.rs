@@ -1,5 +1,5 @@
-//! Which rows are read most: counted now and then on each instance, sent to Redis from time to time, and read by an instance that
-//! starts (`warmup`). A hint and nothing more: what is lost costs a miss.
+//! Which rows are read most: counted now and then on each instance, sent to Redis from time to time, and read
+//! by an instance that starts (`warmup`). A hint and nothing more: what is lost costs a miss.
 
 use std::{
     sync::{Mutex, MutexGuard, Weak},

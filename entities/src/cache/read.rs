@@ -362,7 +362,8 @@ async fn has_caught_up(table: &VersionTable, context: &ReadContext) -> bool {
     }
 }
 
-/// Waits for Redis, unless this request has waited in vain too often: a request has several levels, and each would wait.
+/// Waits for Redis, unless this request has waited in vain too often: a request has several levels, and each
+/// would wait.
 async fn with_redis_budget<T>(
     context: &ReadContext,
     answer: impl Future<Output = Result<T, Unavailable>>,

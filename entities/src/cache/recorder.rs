@@ -1,6 +1,6 @@
-//! What one request has read and written: its statements, its batches of keys, what its values depend on, and the version
-//! of its last write. For its log line, for `extensions.explain`, for whole answers and for tests. Not here: how
-//! statements are timed (`database`).
+//! What one request has read and written: its statements, its batches of keys, what its values depend on, and
+//! the version of its last write. For its log line, for `extensions.explain`, for whole answers and for
+//! tests. Not here: how statements are timed (`database`).
 
 use std::sync::{
     Arc, Mutex, MutexGuard,
@@ -32,8 +32,8 @@ pub struct Recorder {
     dependencies: Option<Mutex<DependencySet>>,
 }
 
-/// How many times COMMIT was sent for one request. Cheap to clone; whoever runs the request has it too, and knows at any
-/// moment whether something of it may be stored.
+/// How many times COMMIT was sent for one request. Cheap to clone; whoever runs the request has it too, and
+/// knows at any moment whether something of it may be stored.
 #[derive(Clone, Debug, Default)]
 pub struct Commits(Arc<AtomicU32>);
 

@@ -1,15 +1,16 @@
-//! Which values may be loaded from a standby, so that none is older than the stamps say. A watcher of each server looks
-//! where that is in the write-ahead log. Whoever invalidates something has committed it before, so the position of the
-//! primary's log, asked for after a version is known, lies behind everything that the version counts (a `WalPoint`). A
-//! standby that has replayed up to a point shows what a load at the point's version would find: its COVERED version. What
-//! is loaded there is stored with that version, so the rule of the table (`table`) holds for it as for any other load, and a
-//! value that was written since is not used. Nothing is asked for a version that is covered, and no read waits for a write
-//! that does not touch it.
+//! Which values may be loaded from a standby, so that none is older than the stamps say. A watcher of each
+//! server looks where that is in the write-ahead log. Whoever invalidates something has committed it before,
+//! so the position of the primary's log, asked for after a version is known, lies behind everything that the
+//! version counts (a `WalPoint`). A standby that has replayed up to a point shows what a load at the point's
+//! version would find: its COVERED version. What is loaded there is stored with that version, so the rule of
+//! the table (`table`) holds for it as for any other load, and a value that was written since is not used.
+//! Nothing is asked for a version that is covered, and no read waits for a write that does not touch it.
 //!
-//! Positions can be compared only in one history. A sign of life of this process (`instance`), which the primary shows at
-//! a point, has to be there on a standby that claims to have replayed that point: another database, or a standby that
-//! did not follow when its primary was replaced, does not have it. A primary that was replaced or started anew has to
-//! show a sign that was given after that. Not here: connections and statements (`database::replica`).
+//! Positions can be compared only in one history. A sign of life of this process (`instance`), which the
+//! primary shows at a point, has to be there on a standby that claims to have replayed that point: another
+//! database, or a standby that did not follow when its primary was replaced, does not have it. A primary that
+//! was replaced or started anew has to show a sign that was given after that. Not here: connections and
+//! statements (`database::replica`).
 
 use std::{
     collections::VecDeque,
@@ -221,8 +222,8 @@ impl<C: Cached> Reading<'_, C> {
         Box::pin(replicas.choose(&needs)).await
     }
 
-    /// `None` where only the primary will do: a request that has just written most likely reads what it wrote, and without
-    /// stamps nothing can be compared.
+    /// `None` where only the primary will do: a request that has just written most likely reads what it
+    /// wrote, and without stamps nothing can be compared.
     fn needs(&self, keys: &[C::Key]) -> Option<Needs<'_>> {
         let has_written = self.context.recorder().is_some_and(|recorder| recorder.commits() > 0);
         if keys.is_empty() || has_written || !self.read.may_be_on_replica() {
@@ -238,8 +239,9 @@ impl<C: Cached> Reading<'_, C> {
         needs.is_met_by(now).then_some(needs)
     }
 
-    /// The keys whose values are not as new as this reader has to see them, if they were loaded from a standby that covers
-    /// this version: some tags are known only from the value, and none tell that a missing row was made since.
+    /// The keys whose values are not as new as this reader has to see them, if they were loaded from a
+    /// standby that covers this version: some tags are known only from the value, and none tell that a
+    /// missing row was made since.
     pub(super) fn outdated(
         &self,
         version: Version,

@@ -1,8 +1,9 @@
-//! The cache between instances. Redis holds the table of stamps (`g:`, one string of 2^20 words), the log of invalidations (`l:`, a
-//! stream with one entry for each number) and the values (`c1:`). An invalidation is one script, so numbers have no gaps; each
-//! instance follows the log into its mirror of the table. What this process holds counts for bounded types only while
-//! that log was read to its end a moment ago (the lease); strong types ask Redis for their stamps at each read, in the
-//! same round trip as for the values. Every failure is a miss. Not here: how a batch is read (`read`).
+//! The cache between instances. Redis holds the table of stamps (`g:`, one string of 2^20 words), the log of
+//! invalidations (`l:`, a stream with one entry for each number) and the values (`c1:`). An invalidation is
+//! one script, so numbers have no gaps; each instance follows the log into its mirror of the table. What this
+//! process holds counts for bounded types only while that log was read to its end a moment ago (the lease);
+//! strong types ask Redis for their stamps at each read, in the same round trip as for the values. Every
+//! failure is a miss. Not here: how a batch is read (`read`).
 
 use std::{
     collections::hash_map::Entry,
@@ -162,9 +163,10 @@ impl SharedCache {
         }
     }
 
-    /// Publishes an invalidation to all instances; returns its version. Invalidations that could not be published before go along. Here it counts in any
-    /// case: as something that is yet to come, until it could be published. Where the master is being replaced, others may use
-    /// the old one still, or the new one already; whoever invalidates waits until all use the new one, and tells that.
+    /// Publishes an invalidation to all instances; returns its version. Invalidations that could not be
+    /// published before go along. Here it counts in any case: as something that is yet to come, until it
+    /// could be published. Where the master is being replaced, others may use the old one still, or the new
+    /// one already; whoever invalidates waits until all use the new one, and tells that.
     pub(super) async fn invalidate(&self, table: &VersionTable, slots: &[Slot]) -> Option<Version> {
         let version = self.try_invalidate(table, slots).await;
         if version.is_none() && !self.pending().is_empty() && self.redis.until_settled().await {
@@ -184,8 +186,8 @@ impl SharedCache {
         }
         if let Ok(version) = self.publish(&all).await {
             if table.current().epoch != version.epoch {
-                // The table that the mirror shows is gone, and numbers have begun anew: it cannot show this invalidation. Before
-                // anything is lowered to such a number.
+                // The table that the mirror shows is gone, and numbers have begun anew: it cannot show this
+                // invalidation. Before anything is lowered to such a number.
                 table.forget();
             }
             self.resolve_pending(table, &pending, version.sequence);
@@ -214,8 +216,8 @@ impl SharedCache {
         observe(&mut pending, slots, sequence);
     }
 
-    /// Takes over another table. What could not be published counts here, whatever Redis says: from the moment on at which
-    /// the new table does.
+    /// Takes over another table. What could not be published counts here, whatever Redis says: from the
+    /// moment on at which the new table does.
     fn replace_table(&self, table: &VersionTable, at: Version, stamps: &[(Slot, u64)]) {
         let mut pending = self.pending();
         for pending in pending.values_mut().filter(|pending| pending.hidden.epoch != at.epoch) {
@@ -241,7 +243,8 @@ impl SharedCache {
         Ok(last)
     }
 
-    /// Notes what could not be published. What is loaded from now on is not kept here until it is: nobody knows its number.
+    /// Notes what could not be published. What is loaded from now on is not kept here until it is: nobody
+    /// knows its number.
     fn add_pending(&self, table: &VersionTable, slots: &[Slot]) {
         let mut pending = self.pending();
         let number = PENDING_BASE + self.next_pending.fetch_add(1, Ordering::Relaxed);
@@ -252,8 +255,8 @@ impl SharedCache {
         table.mark(slots, number);
     }
 
-    /// What was pending has a number now. What was noted anew meanwhile has not. Others may have invalidated the same slot
-    /// later, and been applied before.
+    /// What was pending has a number now. What was noted anew meanwhile has not. Others may have invalidated
+    /// the same slot later, and been applied before.
     fn resolve_pending(&self, table: &VersionTable, published: &[(Slot, u64)], sequence: u64) {
         let mut pending = self.pending();
         for (slot, number) in published {
@@ -282,8 +285,8 @@ impl SharedCache {
         self.pending.lock().expect("no panic happens under this lock")
     }
 
-    /// Which cache this is: an id that all have in common who use this Redis and namespace, kept there. If it is gone, each
-    /// of them would put the same one back. None until it could be read once.
+    /// Which cache this is: an id that all have in common who use this Redis and namespace, kept there. If it
+    /// is gone, each of them would put the same one back. None until it could be read once.
     pub(super) async fn id(&self) -> Option<Uuid> {
         let known = *self.id.lock().unwrap_or_else(PoisonError::into_inner);
         let mut pipeline = pipe();
@@ -311,8 +314,9 @@ impl SharedCache {
         self.split.is_split.store(true, Ordering::Release);
     }
 
-    /// As long as servers of this database use another cache, this one is not read and not filled. What was cached before is
-    /// thrown away when that begins, for who uses this cache later, and when it ends; it does not end before.
+    /// As long as servers of this database use another cache, this one is not read and not filled. What was
+    /// cached before is thrown away when that begins, for who uses this cache later, and when it ends; it
+    /// does not end before.
     pub(super) async fn set_split(&self, table: &VersionTable, is_split: bool) {
         let SplitState { is_split: flag, must_purge } = &self.split;
         let was = flag.load(Ordering::Acquire);
@@ -353,8 +357,8 @@ impl SharedCache {
             return Err(Unavailable);
         }
         let mut pipeline = pipe();
-        // Not the form that only reads: a server that takes no writes (a replica, a master without the replicas that it has to
-        // have) tells nothing that can be relied on.
+        // Not the form that only reads: a server that takes no writes (a replica, a master without the
+        // replicas that it has to have) tells nothing that can be relied on.
         let field = pipeline.cmd("BITFIELD").arg(&self.table_key);
         for word in [0, 1] {
             field.arg("GET").arg("i64").arg(format!("#{word}"));

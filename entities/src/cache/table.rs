@@ -1,5 +1,6 @@
-//! The stamps: for each slot the sequence number of its last invalidation, and the newest number of all. Without Redis this
-//! table is the truth; with Redis it is this instance's mirror of the shared one. Of fixed size: 2^20 words, 8 MiB.
+//! The stamps: for each slot the sequence number of its last invalidation, and the newest number of all.
+//! Without Redis this table is the truth; with Redis it is this instance's mirror of the shared one. Of fixed
+//! size: 2^20 words, 8 MiB.
 //!
 //! An entry is valid if nothing that it depends on was invalidated after the number that was read BEFORE it was loaded.
 //! So a slow load that began before a write is stored with an old number and is invalid from the start: no lock, no

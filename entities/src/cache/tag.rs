@@ -1,6 +1,6 @@
-//! What a cached value depends on. A tag names a row, a list or a type; a write invalidates the tags of what it changed.
-//! Tags have no memory of their own: each falls into one slot of a fixed table (`table`), so a collision costs a
-//! miss and never a stale read.
+//! What a cached value depends on. A tag names a row, a list or a type; a write invalidates the tags of what
+//! it changed. Tags have no memory of their own: each falls into one slot of a fixed table (`table`), so a
+//! collision costs a miss and never a stale read.
 
 use std::fmt;
 

@@ -148,7 +148,8 @@ impl Node {
         tokio::spawn(async move { instance.read(key).await })
     }
 
-    /// A read in a task of its own that has read the row and is held up before it returns it; so are all loads from now on.
+    /// A read in a task of its own that has read the row and is held up before it returns it; so are all
+    /// loads from now on.
     async fn held_up(&self, key: Uuid) -> JoinHandle<Option<u64>> {
         self.versions.is_gated.store(true, Ordering::SeqCst);
         let reader = self.reader(key);

@@ -1,6 +1,7 @@
-//! Has the database gone back in time? After a restore, or a failover to a server that had not got the last transactions,
-//! what this process has read may never have happened, and numbers are given out again. PostgreSQL tells by where its log
-//! is (timeline and position), and by which database and table it is. Not here: what follows (`revocation`, `cache`).
+//! Has the database gone back in time? After a restore, or a failover to a server that had not got the last
+//! transactions, what this process has read may never have happened, and numbers are given out again.
+//! PostgreSQL tells by where its log is (timeline and position), and by which database and table it is. Not
+//! here: what follows (`revocation`, `cache`).
 
 use std::{
     fmt,
@@ -45,8 +46,8 @@ impl Place {
         self.line != other.line || self.position < other.position
     }
 
-    /// Whether a database that was there then may have been restored since, while nobody looked: every restore of its files
-    /// starts a server anew.
+    /// Whether a database that was there then may have been restored since, while nobody looked: every
+    /// restore of its files starts a server anew.
     pub(crate) fn may_be_restored_since(&self, then: &Self) -> bool {
         self.is_before(then) || self.since != then.since
     }
@@ -70,16 +71,16 @@ impl FromStr for Place {
     }
 }
 
-/// The timeline is the first eight digits of the name of a file of the log. A standby has none of its own. Text: these are
-/// functions and catalogues of PostgreSQL itself, which the builders do not know.
+/// The timeline is the first eight digits of the name of a file of the log. A standby has none of its own.
+/// Text: these are functions and catalogues of PostgreSQL itself, which the builders do not know.
 const WHERE: &str = "SELECT left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) || '/' || c.tableoid || \
                      '/' || (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()), \
     (pg_current_wal_insert_lsn() - '0/0')::bigint, extract(epoch FROM pg_postmaster_start_time())::text \
     FROM revocation_counter c WHERE NOT pg_is_in_recovery()";
 
 impl History {
-    /// Looks, if it is time to; is this an earlier point than the last one, or one of another history? Where it cannot be
-    /// told (SQLite; a server that hides its log) it has not.
+    /// Looks, if it is time to; is this an earlier point than the last one, or one of another history? Where
+    /// it cannot be told (SQLite; a server that hides its log) it has not.
     pub(crate) async fn has_gone_back(&self, database: &Database) -> bool {
         {
             let mut seen = self.seen();

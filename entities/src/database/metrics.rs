@@ -1,5 +1,5 @@
-//! SQL figures, named by OpenTelemetry's conventions: statements by name and table, how long they waited for a connection,
-//! and whether PostgreSQL is there. Not here: how many connections there are (`connections`).
+//! SQL figures, named by OpenTelemetry's conventions: statements by name and table, how long they waited for
+//! a connection, and whether PostgreSQL is there. Not here: how many connections there are (`connections`).
 
 use std::{
     sync::{
@@ -21,8 +21,8 @@ struct StatementLabels {
     db_collection_name: &'static str,
 }
 
-/// How long others that use the connections made everybody wait for one, since the start: also those who wait still. Clones
-/// count together.
+/// How long others that use the connections made everybody wait for one, since the start: also those who wait
+/// still. Clones count together.
 #[derive(Clone, Debug)]
 pub struct ConnectionWaits(Arc<WaitCounts>);
 

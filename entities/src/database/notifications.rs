@@ -1,6 +1,6 @@
-//! Listens to what PostgreSQL notifies, by a connection of its own to the server that takes the writes. What is notified while
-//! there is none is lost: whoever listens has to look by itself as well, now and then. Not here: who notifies, and what
-//! follows from it (`cache::outbox`).
+//! Listens to what PostgreSQL notifies, by a connection of its own to the server that takes the writes. What
+//! is notified while there is none is lost: whoever listens has to look by itself as well, now and then. Not
+//! here: who notifies, and what follows from it (`cache::outbox`).
 
 use std::time::Duration;
 
@@ -22,9 +22,9 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_secs(1);
 
 impl Database {
-    /// Calls `heard` at each notification on this channel, and when it begins to listen, until the database is closed. Returns
-    /// at once where nobody can listen: on SQLite, and behind a pooler that lends connections for one transaction, unless
-    /// there is a way around it.
+    /// Calls `heard` at each notification on this channel, and when it begins to listen, until the database
+    /// is closed. Returns at once where nobody can listen: on SQLite, and behind a pooler that lends
+    /// connections for one transaction, unless there is a way around it.
     pub(crate) async fn listen(&self, channel: &str, heard: impl Fn() + Send) {
         if !self.opened.can_listen {
             return;

@@ -1,5 +1,5 @@
-//! How a database is opened: the options of the driver, and the file of SQLite. Not here: PostgreSQL's connections for serving
-//! (`pool`).
+//! How a database is opened: the options of the driver, and the file of SQLite. Not here: PostgreSQL's
+//! connections for serving (`pool`).
 
 use std::{fs::OpenOptions, os::unix::fs::OpenOptionsExt as _, str::FromStr as _, time::Duration};
 
@@ -19,8 +19,8 @@ pub(super) fn is_in_memory(url: &str) -> bool {
     url.contains(":memory:") || url.contains("mode=memory")
 }
 
-/// Makes a SQLite file that is not there yet, for its owner alone: it holds password hashes and everybody's answers. SQLite
-/// gives the rights of the file to the two beside it (`-wal`, `-shm`).
+/// Makes a SQLite file that is not there yet, for its owner alone: it holds password hashes and everybody's
+/// answers. SQLite gives the rights of the file to the two beside it (`-wal`, `-shm`).
 pub(super) fn make_private_file(url: &str) -> Result<(), Error> {
     if !url.starts_with("sqlite:") {
         return Ok(());
@@ -39,12 +39,12 @@ fn postgres_options(options: PgConnectOptions) -> PgConnectOptions {
     options.application_name("xp").statement_cache_capacity(500).disable_statement_logging()
 }
 
-/// How long a transaction of a request may wait for its next statement. One whose server is gone would keep its rows locked
-/// until PostgreSQL's keepalive notices, two hours later by default.
+/// How long a transaction of a request may wait for its next statement. One whose server is gone would keep
+/// its rows locked until PostgreSQL's keepalive notices, two hours later by default.
 const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(5);
 
-/// What PostgreSQL bounds on a connection for serving, which ends statements that take longer than this: settings and their
-/// values.
+/// What PostgreSQL bounds on a connection for serving, which ends statements that take longer than this:
+/// settings and their values.
 pub(super) fn bounds(limit: Duration) -> [(&'static str, String); 2] {
     let milliseconds = |time: Duration| time.as_millis().to_string();
     [
@@ -62,8 +62,8 @@ pub(super) fn direct(options: PgConnectOptions, limit: Option<Duration>) -> PgCo
     }
 }
 
-/// What a connection to a pooler is opened with: it knows few parameters of the start. What else there is to say is said
-/// afterwards (`pool`). Values come in binary, which has all digits without `extra_float_digits`.
+/// What a connection to a pooler is opened with: it knows few parameters of the start. What else there is to
+/// say is said afterwards (`pool`). Values come in binary, which has all digits without `extra_float_digits`.
 fn indirect(options: PgConnectOptions) -> PgConnectOptions {
     postgres_options(options).extra_float_digits(None)
 }
@@ -76,8 +76,9 @@ pub(super) fn serving(options: PgConnectOptions, config: &DatabaseOptions) -> Pg
     }
 }
 
-/// The URLs of the servers that one of PostgreSQL names (`postgres://a,b:5433/name`), and the whole of any other. Which of
-/// them takes the writes is found by asking, so libpq's word for it (`target_session_attrs`) is left out.
+/// The URLs of the servers that one of PostgreSQL names (`postgres://a,b:5433/name`), and the whole of any
+/// other. Which of them takes the writes is found by asking, so libpq's word for it (`target_session_attrs`)
+/// is left out.
 pub fn split_hosts(url: &str) -> Vec<String> {
     let Some((scheme, rest)) = url.split_once("://").filter(|(scheme, _)| scheme.starts_with("postgres"))
     else {
@@ -123,8 +124,9 @@ pub(super) fn options(config: &DatabaseOptions) -> ConnectOptions {
             options
                 .create_if_missing(true)
                 .journal_mode(SqliteJournalMode::Wal)
-                // What is acknowledged is on the disk: also a machine that loses its power has it. With NORMAL it would be
-                // there after the next checkpoint only (<https://sqlite.org/pragma.html#pragma_synchronous>).
+                // What is acknowledged is on the disk: also a machine that loses its power has it. With
+                // NORMAL it would be there after the next checkpoint only
+                // (<https://sqlite.org/pragma.html#pragma_synchronous>).
                 .synchronous(SqliteSynchronous::Full)
                 .busy_timeout(Duration::from_secs(5))
                 .foreign_keys(true)

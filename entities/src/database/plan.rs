@@ -13,9 +13,9 @@ const NAME: &str = "database.plan";
 const SQLITE_DETAIL: usize = 3;
 
 impl Database {
-    /// The plan of a statement with the values that it ran with, line by line. With `runs_again`, PostgreSQL runs a
-    /// `SELECT` once more and measures it (`ANALYZE, BUFFERS`); what writes never runs again. `None` where the statement's
-    /// text was not kept.
+    /// The plan of a statement with the values that it ran with, line by line. With `runs_again`, PostgreSQL
+    /// runs a `SELECT` once more and measures it (`ANALYZE, BUFFERS`); what writes never runs again. `None`
+    /// where the statement's text was not kept.
     ///
     /// # Errors
     /// As for any statement.

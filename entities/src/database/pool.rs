@@ -1,24 +1,28 @@
-//! The connections to PostgreSQL that serving uses: one set for reads and writes, lent for one statement or one
-//! transaction at a time, and looked after here. What a connection is lent for always has a bound in time, and none that
-//! may lie is lent again:
+//! The connections to PostgreSQL that serving uses: one set for reads and writes, lent for one statement or
+//! one transaction at a time, and looked after here. What a connection is lent for always has a bound in
+//! time, and none that may lie is lent again:
 //!
 //! - one whose BEGIN, COMMIT or ROLLBACK failed, or did not come to its end, is closed;
-//! - one whose statement was given up (its request was over) is asked to cancel it and to answer, within a second; it is
-//!   closed otherwise, and the idle ones have to answer before they are lent again;
-//! - one that was idle for a second has to answer before it is lent: a server that vanished without a word, a firewall that
-//!   forgot the connection, and a server that closed it are found out before a request depends on it;
+//! - one whose statement was given up (its request was over) is asked to cancel it and to answer, within a
+//!   second; it is closed otherwise, and the idle ones have to answer before they are lent again;
+//! - one that was idle for a second has to answer before it is lent: a server that vanished without a word, a
+//!   firewall that forgot the connection, and a server that closed it are found out before a request depends
+//!   on it;
 //! - a BEGIN that found its connection closed runs once more on a new one; statements that change nothing are run again
 //!   by who asked for them (`database`).
 //!
-//! While the server is away (`breaker`) nobody waits for it: what needs a connection fails at once, and the server is asked
-//! in the background until it answers. What is lent to write has said that it can be written to: after a failover, the
-//! server under the same name may be another one, or the same one that may no longer be written to.
+//! While the server is away (`breaker`) nobody waits for it: what needs a connection fails at once, and the
+//! server is asked in the background until it answers. What is lent to write has said that it can be written
+//! to: after a failover, the server under the same name may be another one, or the same one that may no
+//! longer be written to.
 //!
-//! Of several servers (`hosts`), connections lead to the one that is no standby, and to another one as soon as that takes over.
+//! Of several servers (`hosts`), connections lead to the one that is no standby, and to another one as soon
+//! as that takes over.
 //!
-//! TCP's own bounds (keepalive, `TCP_USER_TIMEOUT`) cannot be set through the driver, and would not help against a middle
-//! box that acknowledges what it no longer passes on. Nothing here waits for the kernel: closing a socket does not block.
-//! Not here: what is read; SQLite, whose connections are the driver's pool's; migrations and demo data, which use that too.
+//! TCP's own bounds (keepalive, `TCP_USER_TIMEOUT`) cannot be set through the driver, and would not help
+//! against a middle box that acknowledges what it no longer passes on. Nothing here waits for the kernel:
+//! closing a socket does not block. Not here: what is read; SQLite, whose connections are the driver's
+//! pool's; migrations and demo data, which use that too.
 
 use std::{
     sync::{
@@ -192,7 +196,8 @@ struct Turn {
 }
 
 impl Pool {
-    /// Connections to whichever of these servers takes writes; `following` connects to the same one. A fifth of them, and one at least, is always left for reads, and as many for writes.
+    /// Connections to whichever of these servers takes writes; `following` connects to the same one. A fifth
+    /// of them, and one at least, is always left for reads, and as many for writes.
     pub(crate) fn new(
         hosts: Vec<PgConnectOptions>,
         following: Option<PgPool>,

@@ -47,8 +47,8 @@ impl Probe {
         Self { target, connection: Mutex::new(ProbeConnection::Nothing) }
     }
 
-    /// One caller at a time. A connection that is silent for a quarter of the time was forgotten on its way, perhaps: then a
-    /// new one is asked beside it, which also has to be opened, and the first answer counts.
+    /// One caller at a time. A connection that is silent for a quarter of the time was forgotten on its way,
+    /// perhaps: then a new one is asked beside it, which also has to be opened, and the first answer counts.
     pub(super) async fn ask<T>(
         &self,
         within: Duration,
@@ -106,8 +106,8 @@ impl Probe {
         (answer, if is_new { new } else { known })
     }
 
-    /// Whether the server of PostgreSQL is there, also where it refuses a connection (it has none left, or is starting). For
-    /// SQLite there is no server to look for.
+    /// Whether the server of PostgreSQL is there, also where it refuses a connection (it has none left, or is
+    /// starting). For SQLite there is no server to look for.
     pub(super) async fn is_reachable(&self, within: Duration) -> bool {
         let ProbeTarget::Postgres(db) = &self.target else { return true };
         match timeout(within, PgConnection::connect_with(&db.connect_options())).await {

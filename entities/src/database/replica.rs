@@ -1,5 +1,5 @@
-//! A standby of the database that reads may run on: its connections, what runs on it, and the figures of it. Not here: how
-//! far it is (`watcher`), which reads may run on it (`cache::replicas`).
+//! A standby of the database that reads may run on: its connections, what runs on it, and the figures of it.
+//! Not here: how far it is (`watcher`), which reads may run on it (`cache::replicas`).
 
 use std::{
     fmt,
@@ -271,8 +271,8 @@ impl OnReplica {
             }
             // A row that cannot be read here cannot be read from the primary either.
             Some(Err(error @ Error::Row { .. })) => Some(Err(error)),
-            // Replay was in the way of the statement, the standby is away or lacks something, or it is no longer the server
-            // that is watched.
+            // Replay was in the way of the statement, the standby is away or lacks something, or it is no
+            // longer the server that is watched.
             Some(Ok(None) | Err(_)) | None => {
                 self.replica.note(Fallback::Failed);
                 None

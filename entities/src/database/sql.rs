@@ -1,8 +1,9 @@
-//! The text of the batch reads, and rows read by position. Writes and reads of single rows are SeaORM's statements
-//! (`statement`); the batch reads, which every request waits for, are written here, because building them costs a
-//! multiple with the builders (`benches/statements.rs`). Their columns are those of the entities all the same, so that
-//! a column which is renamed does not compile, and values are always bound, never spliced. Rows are decoded by column
-//! number: a name look-up per cell would cost as much as the query. Not here: which rows (the domains), paging (`page`).
+//! The text of the batch reads, and rows read by position. Writes and reads of single rows are SeaORM's
+//! statements (`statement`); the batch reads, which every request waits for, are written here, because
+//! building them costs a multiple with the builders (`benches/statements.rs`). Their columns are those of the
+//! entities all the same, so that a column which is renamed does not compile, and values are always bound,
+//! never spliced. Rows are decoded by column number: a name look-up per cell would cost as much as the query.
+//! Not here: which rows (the domains), paging (`page`).
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -90,8 +91,8 @@ impl Sql {
         self
     }
 
-    /// Appends this moment and so much more, by the database's clock: what several processes have to agree upon. SQLite has none
-    /// but that of its one machine.
+    /// Appends this moment and so much more, by the database's clock: what several processes have to agree
+    /// upon. SQLite has none but that of its one machine.
     pub(crate) fn now_and(&mut self, later: Duration) -> &mut Self {
         if self.is_postgres() {
             self.push("(clock_timestamp() + make_interval(secs => ").bind(later.as_secs_f64()).push("))")
@@ -202,8 +203,8 @@ pub(crate) fn is_storable(text: &str) -> bool {
     !text.contains('\0')
 }
 
-/// What stands before a sign of a pattern that is meant as it is. Not a backslash: what one means in a literal depends on
-/// PostgreSQL's `standard_conforming_strings`.
+/// What stands before a sign of a pattern that is meant as it is. Not a backslash: what one means in a
+/// literal depends on PostgreSQL's `standard_conforming_strings`.
 pub(crate) const ESCAPE: char = '!';
 
 /// The pattern (`LIKE … ESCAPE '!'`) of texts that have this one in them, with the pattern's own signs taken literally.

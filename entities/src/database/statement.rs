@@ -77,8 +77,9 @@ macro_rules! run_on {
 run_on!(Database, SqlTransaction);
 
 impl Database {
-    /// Writes by one statement that is a transaction of its own. On SQLite it does not wait for its turn behind the writers
-    /// of this process, only for the file. While the disk of PostgreSQL is full nothing is written unless there is room again.
+    /// Writes by one statement that is a transaction of its own. On SQLite it does not wait for its turn
+    /// behind the writers of this process, only for the file. While the disk of PostgreSQL is full nothing is
+    /// written unless there is room again.
     pub(crate) async fn write_alone<E: EntityTrait>(
         &self,
         name: &'static str,
@@ -103,12 +104,12 @@ impl Database {
 }
 
 impl Database {
-    /// Whether PostgreSQL has room for about a megabyte: a row that is changed in its place, as a sign of life is, finds room
-    /// where nothing else does. Nothing of it stays.
+    /// Whether PostgreSQL has room for about a megabyte: a row that is changed in its place, as a sign of
+    /// life is, finds room where nothing else does. Nothing of it stays.
     ///
     /// # Errors
-    /// The database's, where it has no room. Another failure (an account without the right to make temporary tables) says
-    /// nothing about it.
+    /// The database's, where it has no room. Another failure (an account without the right to make temporary
+    /// tables) says nothing about it.
     async fn expect_room(&self) -> Result<(), Error> {
         const FILL: &str = "CREATE TEMPORARY TABLE room ON COMMIT DROP AS \
                             SELECT repeat('x', 1000) AS filler FROM generate_series(1, 1000)";

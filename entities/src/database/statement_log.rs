@@ -17,7 +17,8 @@ pub(crate) struct StatementLog {
     keeps_texts: bool,
     count: AtomicU32,
     statements: Mutex<Vec<Executed>>,
-    /// The tables of statements whose results no tag of the cache covers, each once; only where somebody has asked for them.
+    /// The tables of statements whose results no tag of the cache covers, each once; only where somebody has
+    /// asked for them.
     untracked: Option<Mutex<Vec<&'static str>>>,
 }
 

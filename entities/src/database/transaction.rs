@@ -156,8 +156,8 @@ impl SqlTransaction {
     /// Commits.
     ///
     /// # Errors
-    /// The database's: nothing is stored. `OutcomeUnknown` where that was not said. Where it is `Ok`, the database has said
-    /// that all is committed.
+    /// The database's: nothing is stored. `OutcomeUnknown` where that was not said. Where it is `Ok`, the
+    /// database has said that all is committed.
     pub(crate) async fn commit(self) -> Result<(), Error> {
         let Self { database, statements } = self;
         let (result, writes) = (statements.into_inner().commit().await, &database.opened.writes);

@@ -1,6 +1,7 @@
-//! Whether what is written is stored at the moment: what became of the last transaction says so. Of failures only those count
-//! that the next write meets as well (no room, no device, no right to write); a lock, a constraint or a lost connection says
-//! nothing about it. Not here: who writes when no client does (`cache::instance`), and who asks (`/readyz`).
+//! Whether what is written is stored at the moment: what became of the last transaction says so. Of failures
+//! only those count that the next write meets as well (no room, no device, no right to write); a lock, a
+//! constraint or a lost connection says nothing about it. Not here: who writes when no client does
+//! (`cache::instance`), and who asks (`/readyz`).
 
 use std::sync::atomic::{AtomicU8, Ordering};
 

@@ -1,9 +1,10 @@
-//! Durable consumers of the log of events: who reads every event, over restarts and on whatever instance. A consumer is a row
-//! with a name and the position up to where it has read. What it makes of events it writes in the transaction that moves its
-//! position, so each event counts once; a lease, by the database's clock, keeps other instances from doing the same
-//! work in vain, and is not what that depends on: a position is moved only from where it was. A consumer begins at the end
-//! of the log. What it has not read yet is kept for it, for twice `retention.events` at most: one that was abandoned does not hold
-//! the log for ever. Not here: what consumers do with events.
+//! Durable consumers of the log of events: who reads every event, over restarts and on whatever instance. A
+//! consumer is a row with a name and the position up to where it has read. What it makes of events it writes
+//! in the transaction that moves its position, so each event counts once; a lease, by the database's clock,
+//! keeps other instances from doing the same work in vain, and is not what that depends on: a position is
+//! moved only from where it was. A consumer begins at the end of the log. What it has not read yet is kept
+//! for it, for twice `retention.events` at most: one that was abandoned does not hold the log for ever. Not
+//! here: what consumers do with events.
 
 use std::time::{Duration, Instant};
 
@@ -59,7 +60,8 @@ pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
 
-/// Makes a consumer, at this position, unless it is there. From now on until the end of the transaction it does not end.
+/// Makes a consumer, at this position, unless it is there. From now on until the end of the transaction it
+/// does not end.
 pub(crate) async fn begin(
     transaction: &SqlTransaction,
     name: &str,
@@ -88,7 +90,8 @@ pub(crate) async fn end(transaction: &SqlTransaction, name: &str) -> Result<(), 
     transaction.execute("consumer.end", "event_consumers", sql).await.map(drop)
 }
 
-/// The key of the first row of the log that some consumer still needs: the one that it has read last, since it goes on from there.
+/// The key of the first row of the log that some consumer still needs: the one that it has read last, since
+/// it goes on from there.
 pub(crate) async fn first_needed(database: &Database) -> Result<Option<(i64, i64)>, Error> {
     let mut sql = database.sql();
     sql.push("SELECT transaction_id, number FROM event_consumers ORDER BY transaction_id, number LIMIT 1");
@@ -210,9 +213,9 @@ impl Consumer {
         sql.push(" AND millis = ").bind(millis);
     }
 
-    /// Moves the position within the transaction that stores what comes of the rows up to there: the first statement of it, so
-    /// that whoever else tries waits. False: it was moved by somebody else, and this transaction must not be committed. Once it is
-    /// committed, `moved` follows.
+    /// Moves the position within the transaction that stores what comes of the rows up to there: the first
+    /// statement of it, so that whoever else tries waits. False: it was moved by somebody else, and this
+    /// transaction must not be committed. Once it is committed, `moved` follows.
     pub(crate) async fn advance(
         &self,
         transaction: &SqlTransaction,
@@ -235,7 +238,8 @@ impl Consumer {
         self.held_until = Some(Instant::now() + RENEW + SLACK);
     }
 
-    /// There was nothing to do up to there. That is stored now and then only: whoever reads it again has nothing to do either.
+    /// There was nothing to do up to there. That is stored now and then only: whoever reads it again has
+    /// nothing to do either.
     pub(crate) async fn pass(&mut self, database: &Database, to: EventPosition) -> Result<(), Error> {
         let Some(read) = &mut self.read else { return Ok(()) };
         read.position = to;
@@ -245,8 +249,8 @@ impl Consumer {
         self.advance_alone(database, to).await.map(drop)
     }
 
-    /// Moves the position in a transaction of its own: what came of the rows up to there is stored elsewhere. False: it was moved by
-    /// somebody else.
+    /// Moves the position in a transaction of its own: what came of the rows up to there is stored elsewhere.
+    /// False: it was moved by somebody else.
     pub(crate) async fn advance_alone(
         &mut self,
         database: &Database,

@@ -1,6 +1,6 @@
-//! Events for other systems: what a process reads that publishes every event elsewhere, at least once and in the order of the log.
-//! One instance at a time reads for an export; another goes on where it ended. Not here: where events are published (the server), how
-//! the position is kept (`consumer`).
+//! Events for other systems: what a process reads that publishes every event elsewhere, at least once and in
+//! the order of the log. One instance at a time reads for an export; another goes on where it ended. Not
+//! here: where events are published (the server), how the position is kept (`consumer`).
 
 use super::{
     ChangeEvent, ResumeToken,

@@ -1,7 +1,8 @@
-//! Follows the log of events for everybody in this process who watches it: one reader a process, for as long as somebody
-//! does. It looks at once when somebody tells of a change (this process after a commit, another one over Redis), and now and
-//! then anyway, so nothing depends on being told. A watcher who comes back, or has fallen behind, reads what it has missed from the
-//! log itself. Not here: the log (`log`), who may see a change (the reader decides that when it reads the row).
+//! Follows the log of events for everybody in this process who watches it: one reader a process, for as long
+//! as somebody does. It looks at once when somebody tells of a change (this process after a commit, another
+//! one over Redis), and now and then anyway, so nothing depends on being told. A watcher who comes back, or
+//! has fallen behind, reads what it has missed from the log itself. Not here: the log (`log`), who may see a
+//! change (the reader decides that when it reads the row).
 
 use std::{
     sync::{
@@ -54,8 +55,8 @@ const SETTLING: (Duration, Duration) = (Duration::from_millis(2), Duration::from
 const PAGE: (u64, u64) = (500, 100);
 /// Watchers of this process that read from the log at a time.
 const READING: usize = 4;
-/// Rows that are known to wait for older transactions at most; a watcher who comes then may be told of further ones though they
-/// were there before.
+/// Rows that are known to wait for older transactions at most; a watcher who comes then may be told of
+/// further ones though they were there before.
 const MOST_UNSETTLED: u64 = 10_000;
 /// Transactions that a slow watcher may be behind before it reads them from the log.
 const BACKLOG: usize = 4_096;
@@ -67,8 +68,8 @@ const MOST_INVALIDATED: usize = 16_384;
 const CACHES_LAG: TimeDelta = TimeDelta::seconds(10);
 /// Rows of that time that are looked at.
 const MOST_RECENT: u64 = 10_000;
-/// After a change that was told by a program from before the log, further ones may come; so long it counts that such a message may
-/// have been lost.
+/// After a change that was told by a program from before the log, further ones may come; so long it counts
+/// that such a message may have been lost.
 const UNLOGGED_FOR: Duration = Duration::from_mins(10);
 
 /// What a watcher hears: the changes of one transaction.

@@ -1,7 +1,8 @@
-//! The log of events, `events`: one row for each transaction that has changed something, written within it. Its order is that
-//! of its key. On PostgreSQL a row carries the number of its transaction, and is settled once no older transaction is running: from then
-//! on nothing can appear before it, however long another writer takes, and writers do not wait for each other. SQLite has one
-//! writer, whose rows are settled at once. Not here: who follows the log (`follower`), what a change means to them.
+//! The log of events, `events`: one row for each transaction that has changed something, written within it.
+//! Its order is that of its key. On PostgreSQL a row carries the number of its transaction, and is settled
+//! once no older transaction is running: from then on nothing can appear before it, however long another
+//! writer takes, and writers do not wait for each other. SQLite has one writer, whose rows are settled at
+//! once. Not here: who follows the log (`follower`), what a change means to them.
 
 use std::{fmt, num::ParseIntError, str::FromStr, sync::Arc};
 
@@ -48,7 +49,8 @@ impl ActiveModelBehavior for ActiveModel {}
 
 /// The oldest transaction that is running, in PostgreSQL's words, as of the snapshot of the statement.
 const HORIZON: &str = "pg_snapshot_xmin(pg_current_snapshot())::text::bigint";
-/// The first transaction that is yet to begin. Rows from there on came with the data of another cluster, which counted by itself.
+/// The first transaction that is yet to begin. Rows from there on came with the data of another cluster,
+/// which counted by itself.
 const FUTURE: &str = "pg_snapshot_xmax(pg_current_snapshot())::text::bigint";
 
 /// A row of the log, by the order of the log.
@@ -56,13 +58,13 @@ const FUTURE: &str = "pg_snapshot_xmax(pg_current_snapshot())::text::bigint";
 pub struct EventPosition {
     pub(crate) transaction_id: i64,
     pub(crate) number: i64,
-    /// When it was written, milliseconds since 1970: tells rows apart that have the same numbers, which are given out again after
-    /// the database was restored. The order does not need it.
+    /// When it was written, milliseconds since 1970: tells rows apart that have the same numbers, which are
+    /// given out again after the database was restored. The order does not need it.
     millis: i64,
 }
 
-/// Says to a client up to where it has been told: an event, and a change of it. Of no use to anybody but the server, and no
-/// secret: what is told after it depends on who asks.
+/// Says to a client up to where it has been told: an event, and a change of it. Of no use to anybody but the
+/// server, and no secret: what is told after it depends on who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResumeToken {
     pub(crate) position: EventPosition,
@@ -161,8 +163,8 @@ pub(crate) async fn end(database: &Database) -> Result<EventPosition, Error> {
     Ok(last.first().map_or(EventPosition::ORIGIN, |last| last.position))
 }
 
-/// The rows after a position that are settled, so many at most, in order; none where the row at the position is not there any
-/// more.
+/// The rows after a position that are settled, so many at most, in order; none where the row at the position
+/// is not there any more.
 pub(crate) async fn after(
     database: &Database,
     position: EventPosition,

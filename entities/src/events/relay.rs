@@ -1,6 +1,7 @@
-//! Events between instances: what is published here is sent over a Redis channel, and what others send there is published
-//! here. Best effort by nature: whoever needs to be sure reads the truth when a `ChangeEvent::Lagged` comes, and now and
-//! then anyway. Not here: the cache, which follows a log of its own, and subscriptions, which follow that of events.
+//! Events between instances: what is published here is sent over a Redis channel, and what others send there
+//! is published here. Best effort by nature: whoever needs to be sure reads the truth when a
+//! `ChangeEvent::Lagged` comes, and now and then anyway. Not here: the cache, which follows a log of its own,
+//! and subscriptions, which follow that of events.
 
 use std::time::Duration;
 
@@ -45,8 +46,8 @@ fn channel_of(namespace: &str) -> String {
     format!("xp:{namespace}:changes")
 }
 
-/// What the account may not do that telling other instances of changes, and hearing of theirs, takes, in Redis's words. Those who
-/// listen get a message without changes.
+/// What the account may not do that telling other instances of changes, and hearing of theirs, takes, in
+/// Redis's words. Those who listen get a message without changes.
 ///
 /// # Errors
 /// `Unavailable` when Redis does not answer.

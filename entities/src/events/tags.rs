@@ -1,5 +1,5 @@
-//! What a change touches: which cached values it ends, by the tags that it invalidates, and which tables it has written to. Not here:
-//! the changes themselves (`events`), how an invalidation ends a value (`cache`).
+//! What a change touches: which cached values it ends, by the tags that it invalidates, and which tables it
+//! has written to. Not here: the changes themselves (`events`), how an invalidation ends a value (`cache`).
 
 use std::hash::BuildHasher as _;
 
@@ -139,7 +139,8 @@ pub fn tags_of(changes: &[ChangeEvent]) -> Vec<Tag> {
                 add(Tag::Row("Webhook", id.0));
                 add(Tag::Type("Webhook"));
             }
-            // What other instances write, they invalidate themselves; lists of positions and of the activity log are not cached.
+            // What other instances write, they invalidate themselves; lists of positions and of the activity
+            // log are not cached.
             ChangeEvent::Lagged
             | ChangeEvent::Unknown
             | ChangeEvent::Activity

@@ -1,7 +1,8 @@
-//! A definition as it is stored when it is published. Texts are composed (Unicode NFC), as answers are: choices, texts in
-//! rules, patterns and labels then equal what people type, whatever made the file. The values of choices have no white
-//! space around them, as answers have none. And of ways to write a rule that
-//! `json-logic-engine` reads in two ways, the way that it reads in one. Not here: what may be published (`compiled`).
+//! A definition as it is stored when it is published. Texts are composed (Unicode NFC), as answers are:
+//! choices, texts in rules, patterns and labels then equal what people type, whatever made the file. The
+//! values of choices have no white space around them, as answers have none. And of ways to write a rule that
+//! `json-logic-engine` reads in two ways, the way that it reads in one. Not here: what may be published
+//! (`compiled`).
 
 use serde_json::{Map, Value, json};
 use unicode_normalization::{UnicodeNormalization as _, is_nfc};
@@ -21,7 +22,8 @@ pub(super) fn composed(document: &Value) -> Value {
 }
 
 /// The document with its rules written so that they mean the same everywhere: `{"cat": [x, ""]}` instead of
-/// `{"cat": [x]}`. Alone, a list is joined by commas or by nothing, depending on how often the engine has seen the rule.
+/// `{"cat": [x]}`. Alone, a list is joined by commas or by nothing, depending on how often the engine has
+/// seen the rule.
 pub(super) fn portable(mut document: Value) -> Value {
     if let Some(fields) = document.get_mut("fields") {
         rewrite_fields(fields);

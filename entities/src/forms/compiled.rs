@@ -139,8 +139,9 @@ impl CompiledForm {
         }
     }
 
-    /// Sets `Self::order`, and tells what depends on itself. A container is two steps: opened, when it is known whether it is relevant, and
-    /// closed, when all in it is decided; a field inside waits for the first, a rule that reads it for the second.
+    /// Sets `Self::order`, and tells what depends on itself. A container is two steps: opened, when it is
+    /// known whether it is relevant, and closed, when all in it is decided; a field inside waits for the
+    /// first, a rule that reads it for the second.
     fn sort(&mut self, problems: &mut Vec<Problem>) {
         let fields = &self.definition.fields;
         let (opened, closed) = (|field: FieldIndex| 2 * field, |field: FieldIndex| 2 * field + 1);

@@ -1,7 +1,8 @@
-//! Rules of a form, in JSONLogic, compiled and run. A `Rule` exists only for logic with known operators whose variables
-//! all name fields that can be seen from where the rule stands, and whose cost grows no faster than the answers it reads
-//! (`check`). It has the value that `json-logic-engine` 5 for JavaScript gives it: engine is `datalogic-rs`, with the
-//! operators of `javascript` in the place of its own where the two differ. `tests/conformance` compares them.
+//! Rules of a form, in JSONLogic, compiled and run. A `Rule` exists only for logic with known operators whose
+//! variables all name fields that can be seen from where the rule stands, and whose cost grows no faster than
+//! the answers it reads (`check`). It has the value that `json-logic-engine` 5 for JavaScript gives it:
+//! engine is `datalogic-rs`, with the operators of `javascript` in the place of its own where the two differ.
+//! `tests/conformance` compares them.
 //!
 //! Not here: when rules run (`compiled`, `forms::pipeline`).
 

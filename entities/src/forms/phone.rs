@@ -1,5 +1,6 @@
-//! Telephone numbers: as people write them and phones copy them, into E.164. The plans of the countries (lengths, trunk
-//! prefixes such as the zero in `+44 (0)20`) are those of libphonenumber. Not here: the pattern that the JSON Schema has.
+//! Telephone numbers: as people write them and phones copy them, into E.164. The plans of the countries
+//! (lengths, trunk prefixes such as the zero in `+44 (0)20`) are those of libphonenumber. Not here: the
+//! pattern that the JSON Schema has.
 
 use phonenumber::{Mode, PhoneNumber, metadata::DATABASE};
 

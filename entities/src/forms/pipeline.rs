@@ -1,7 +1,8 @@
-//! What answers go through before they are stored, on every way in. In this order: blanks and the white space around
-//! texts go (`tidy`); each answer is parsed against its field and brought into canonical form; relevance and calculations are decided, each after all that it depends on,
-//! and what is not relevant goes; then what is required must be there, and the rules of what is there must hold. All
-//! problems are collected. Pure: no database, no clock. The first two steps are in files of their own. Not here: storing
+//! What answers go through before they are stored, on every way in. In this order: blanks and the white space
+//! around texts go (`tidy`); each answer is parsed against its field and brought into canonical form;
+//! relevance and calculations are decided, each after all that it depends on, and what is not relevant goes;
+//! then what is required must be there, and the rules of what is there must hold. All problems are collected.
+//! Pure: no database, no clock. The first two steps are in files of their own. Not here: storing
 //! (`submission::write`).
 
 use std::collections::HashSet;

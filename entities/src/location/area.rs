@@ -114,7 +114,8 @@ impl Area {
         }
     }
 
-    /// ` AND …` as `push`, and again in the words of the spatial index on `point(longitude, latitude)`, which PostgreSQL has.
+    /// ` AND …` as `push`, and again in the words of the spatial index on `point(longitude, latitude)`, which
+    /// PostgreSQL has.
     pub(crate) fn push_indexed(&self, sql: &mut Sql) {
         self.push(sql);
         if !sql.is_postgres() {

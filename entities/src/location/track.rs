@@ -1,10 +1,11 @@
-//! Tracks: a stretch of time, thinned by Ramer–Douglas–Peucker. The usual form takes a tolerance and leaves the number of
-//! points to chance; a map wants "the 500 points that matter most". So the recursion runs as a queue that always splits at
-//! the point that lies farthest off, until enough points are kept: the result is exactly that of the usual form
-//! with the tolerance at which it stops.
+//! Tracks: a stretch of time, thinned by Ramer–Douglas–Peucker. The usual form takes a tolerance and leaves
+//! the number of points to chance; a map wants "the 500 points that matter most". So the recursion runs as a
+//! queue that always splits at the point that lies farthest off, until enough points are kept: the result is
+//! exactly that of the usual form with the tolerance at which it stops.
 //!
-//! Reading takes little memory, however long the track: first only what thinning needs of each point (`Point`), then the
-//! rows of the points that are kept. A few tracks are thinned at a time, on a thread of their own.
+//! Reading takes little memory, however long the track: first only what thinning needs of each point
+//! (`Point`), then the rows of the points that are kept. A few tracks are thinned at a time, on a thread of
+//! their own.
 
 use std::{cmp::Ordering, collections::BinaryHeap, sync::Arc};
 
@@ -27,8 +28,8 @@ use crate::{
 pub const MAX_POINTS: u32 = 100_000;
 /// Tracks that are read and thinned at a time, all requests together; others wait.
 static AT_ONCE: Semaphore = Semaphore::const_new(2);
-/// Points in one statement at most where rows do not come one by one (SQLite). Each of its connections has a thread, whose
-/// allocator keeps what the largest statement took.
+/// Points in one statement at most where rows do not come one by one (SQLite). Each of its connections has a
+/// thread, whose allocator keeps what the largest statement took.
 const CHUNK: u32 = 1_000;
 /// Rows of kept points in one statement.
 const KEPT_CHUNK: usize = 1_000;
@@ -124,8 +125,8 @@ impl Tracks<'_> {
         tracks.finish()
     }
 
-    /// A statement's rows are all in memory at once, so each reads a part: from the last account to the first. Text, as all
-    /// batch reads (`benches/statements.rs`).
+    /// A statement's rows are all in memory at once, so each reads a part: from the last account to the
+    /// first. Text, as all batch reads (`benches/statements.rs`).
     async fn points_in_chunks(&self, store: &Store) -> Result<Vec<(UserId, Vec<Point>)>, Error> {
         let mut tracks = Gathered::of(self.most);
         let mut users = self.users.to_vec();

@@ -1,5 +1,6 @@
-//! How a connection is made: to the server that is configured or that the sentinels name, and only where that is a master of its own,
-//! with all keys, whose data the cache may use. Not here: what is sent on it (`Redis`).
+//! How a connection is made: to the server that is configured or that the sentinels name, and only where that
+//! is a master of its own, with all keys, whose data the cache may use. Not here: what is sent on it
+//! (`Redis`).
 
 use std::{sync::Arc, time::Duration};
 
@@ -44,7 +45,8 @@ impl Route {
         }
     }
 
-    /// The term of the master whose word counts at this moment, if one does. A server that is configured has the same always.
+    /// The term of the master whose word counts at this moment, if one does. A server that is configured has
+    /// the same always.
     pub(super) fn confirmed_term(&self) -> Option<u64> {
         match self {
             Self::Node(_) => Some(0),
@@ -89,8 +91,8 @@ impl Redis {
         }
     }
 
-    /// Where another master was named a moment ago: waits until nobody uses the old one any more. False where there is nothing
-    /// to wait for.
+    /// Where another master was named a moment ago: waits until nobody uses the old one any more. False where
+    /// there is nothing to wait for.
     pub(crate) async fn until_settled(&self) -> bool {
         let Route::Sentinels(watch) = &self.inner.route else { return false };
         let Some(master) = watch.master().filter(|master| !master.is_settled()) else { return false };

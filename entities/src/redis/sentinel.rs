@@ -1,12 +1,14 @@
-//! Which server the sentinels name as the master. Each sentinel is asked five times a second. A master counts while a MAJORITY of
-//! the sentinels have named it within the last second (the lease); what it says later is not believed. So a server that was
-//! replaced while this process still reaches it is given up a second later at most.
+//! Which server the sentinels name as the master. Each sentinel is asked five times a second. A master counts
+//! while a MAJORITY of the sentinels have named it within the last second (the lease); what it says later is
+//! not believed. So a server that was replaced while this process still reaches it is given up a second later
+//! at most.
 //!
-//! Two majorities have a sentinel in common, and sentinels do not go back to a master of before. When a majority names a new master
-//! to one process, no other process can begin a lease on the old one any more, and a second later the last one is over. So
-//! nothing is begun on a new master before it has counted for so long (it is settled): what others have still told the old
-//! one in that second would be missing there. Where somebody else has begun there already, that second is over.
-//! No clocks are compared: each process measures its own time. Not here: connections to the master (`connect`).
+//! Two majorities have a sentinel in common, and sentinels do not go back to a master of before. When a
+//! majority names a new master to one process, no other process can begin a lease on the old one any more,
+//! and a second later the last one is over. So nothing is begun on a new master before it has counted for so
+//! long (it is settled): what others have still told the old one in that second would be missing there. Where
+//! somebody else has begun there already, that second is over. No clocks are compared: each process measures
+//! its own time. Not here: connections to the master (`connect`).
 
 use std::{
     sync::{

@@ -1,5 +1,6 @@
-//! Texts that the instances share under a name, for a while: in Redis. Without Redis, or while it is away, there is nothing
-//! to share, and nobody waits long to learn it. Not here: rows and what is made of them (`cache`).
+//! Texts that the instances share under a name, for a while: in Redis. Without Redis, or while it is away,
+//! there is nothing to share, and nobody waits long to learn it. Not here: rows and what is made of them
+//! (`cache`).
 
 use std::{sync::Arc, time::Duration};
 

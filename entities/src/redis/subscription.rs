@@ -1,7 +1,7 @@
-//! A channel of Redis, listened to for as long as somebody does. Messages can be lost while the connection is: the
-//! listener is told, and must read the truth again. A channel may be silent for long, and so is a connection whose other
-//! end has vanished; so Redis is asked every few seconds whether it is still there, and a connection on which it does not
-//! answer is given up.
+//! A channel of Redis, listened to for as long as somebody does. Messages can be lost while the connection
+//! is: the listener is told, and must read the truth again. A channel may be silent for long, and so is a
+//! connection whose other end has vanished; so Redis is asked every few seconds whether it is still there,
+//! and a connection on which it does not answer is given up.
 
 use std::{pin::pin, time::Duration};
 

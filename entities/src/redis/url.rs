@@ -1,6 +1,6 @@
-//! The setting that says where Redis is, and what it means: one server, or sentinels that name the master. Certificates are
-//! read with it, so that a wrong path ends the start and not a connection. Not here: connections (`connect`), and
-//! what sentinels say (`sentinel`).
+//! The setting that says where Redis is, and what it means: one server, or sentinels that name the master.
+//! Certificates are read with it, so that a wrong path ends the start and not a connection. Not here:
+//! connections (`connect`), and what sentinels say (`sentinel`).
 
 use std::{fmt, fs, str::FromStr, time::Duration};
 
@@ -12,7 +12,8 @@ use redis::{
 /// What was sent and is not acknowledged for so long ends the connection, whoever waits on it (`TCP_USER_TIMEOUT`).
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const UNACKNOWLEDGED: Duration = Duration::from_secs(5);
-/// After so long without a word the system asks whether the other end is there, and as often until it answers (keepalive).
+/// After so long without a word the system asks whether the other end is there, and as often until it answers
+/// (keepalive).
 const SILENCE: Duration = Duration::from_secs(2);
 /// Questions without an answer that end the connection.
 const QUESTIONS: u32 = 3;

@@ -1,5 +1,5 @@
-//! Positions that are not in a whole old month, and the newest positions of accounts that have no newer one. Of an account
-//! the oldest go first. Not here: whole months (`months`).
+//! Positions that are not in a whole old month, and the newest positions of accounts that have no newer one.
+//! Of an account the oldest go first. Not here: whole months (`months`).
 
 use sea_orm::{QueryOrder as _, QuerySelect as _, entity::prelude::*};
 
@@ -16,7 +16,8 @@ use crate::{
 const ACCOUNTS: i64 = 100;
 
 impl Upkeep<'_> {
-    /// Newest positions go before the history that they are from: what is shown as an account's newest is in its history.
+    /// Newest positions go before the history that they are from: what is shown as an account's newest is in
+    /// its history.
     pub(super) async fn remove_last_locations(&self, before: Time) -> Result<u64, Stopped> {
         use last::{Column, Entity};
         let find = Entity::find()

@@ -1,6 +1,7 @@
-//! Whole months that are over for long enough: their partitions are taken out of the table and dropped, which touches no
-//! row. Only PostgreSQL has partitions. Not here: what is left of a month (`locations`, and the log in `retention`), how
-//! partitions are made (the crate `migration`, whose names these are). Text: the builders know no partitions.
+//! Whole months that are over for long enough: their partitions are taken out of the table and dropped, which
+//! touches no row. Only PostgreSQL has partitions. Not here: what is left of a month (`locations`, and the
+//! log in `retention`), how partitions are made (the crate `migration`, whose names these are). Text: the
+//! builders know no partitions.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Sessions that have ended: signed out, revoked, or past their time. The table is walked by its key, a chunk at a time: no
-//! index knows when sessions have ended, and most of those that are there have not.
+//! Sessions that have ended: signed out, revoked, or past their time. The table is walked by its key, a chunk
+//! at a time: no index knows when sessions have ended, and most of those that are there have not.
 
 use sea_orm::{Condition, QueryOrder as _, QuerySelect as _, entity::prelude::*};
 

@@ -1,7 +1,8 @@
-//! Sessions begin and go on: signing in makes one, its refresh tokens keep it alive. Which of its tokens was used is
-//! decided on the primary with the row locked: the current one is exchanged; one that was exchanged less than ten seconds
-//! ago gets the current one (several tabs agree, a lost answer does no harm); one that was exchanged earlier was stolen or
-//! has been, and ends the session. Not here: passwords, access tokens, other ends.
+//! Sessions begin and go on: signing in makes one, its refresh tokens keep it alive. Which of its tokens was
+//! used is decided on the primary with the row locked: the current one is exchanged; one that was exchanged
+//! less than ten seconds ago gets the current one (several tabs agree, a lost answer does no harm); one that
+//! was exchanged earlier was stolen or has been, and ends the session. Not here: passwords, access tokens,
+//! other ends.
 
 use std::net::IpAddr;
 
@@ -177,8 +178,8 @@ fn use_of(given: i64, current: i64, exchanges: &Exchanges, now: Time) -> Use {
 struct Exchanges(Vec<Time>);
 
 impl Exchanges {
-    /// Reads what is stored: the counter of the current token and the moments, in microseconds since 1970. A program that
-    /// does not know this column moves only the counter and the last moment on.
+    /// Reads what is stored: the counter of the current token and the moments, in microseconds since 1970. A
+    /// program that does not know this column moves only the counter and the last moment on.
     fn read(stored: Option<&str>, counter: i64, refreshed_at: Time) -> Self {
         let earlier = stored.and_then(|stored| {
             let (of, moments) = stored.split_once(':')?;

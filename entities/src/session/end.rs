@@ -1,6 +1,6 @@
-//! Sessions end: signed out, revoked, by the way of a change of the account. Each end is in the list of revocations
-//! within the same transaction, so that no instance takes the session's tokens any more. Not here: ends by the clock, which
-//! nothing has to write.
+//! Sessions end: signed out, revoked, by the way of a change of the account. Each end is in the list of
+//! revocations within the same transaction, so that no instance takes the session's tokens any more. Not
+//! here: ends by the clock, which nothing has to write.
 
 use sea_orm::{QueryOrder as _, QuerySelect as _, Set, entity::prelude::*};
 

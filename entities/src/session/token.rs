@@ -1,6 +1,7 @@
-//! Refresh tokens: `rt_` and, in base64url, the session's id, a counter, a MAC over both by a key of this session, and a
-//! checksum. The counter says which token of the session it is, so nothing of a token is stored, and the child of a
-//! token can be made again. Garbage is told by its checksum, without the database. Not here: when a token is good.
+//! Refresh tokens: `rt_` and, in base64url, the session's id, a counter, a MAC over both by a key of this
+//! session, and a checksum. The counter says which token of the session it is, so nothing of a token is
+//! stored, and the child of a token can be made again. Garbage is told by its checksum, without the database.
+//! Not here: when a token is good.
 
 use aws_lc_rs::hmac;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};

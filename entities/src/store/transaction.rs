@@ -74,7 +74,8 @@ impl Transaction {
         self.revoked.push(revocation);
     }
 
-    /// Notes what the same request has to be told if it comes again, besides what the entry in the activity log is about.
+    /// Notes what the same request has to be told if it comes again, besides what the entry in the activity
+    /// log is about.
     pub(crate) fn results_in(&mut self, result: impl FnOnce() -> serde_json::Value) {
         if self.claim().is_some() {
             self.result = result();
@@ -133,8 +134,9 @@ impl Transaction {
         let committing = tokio::spawn(async move {
             let Self { store, statements, changes, revoked, .. } = self;
             let result = statements.commit().await;
-            // Before the caller hears of the write: who reads after the answer must not get older data. Also where the commit
-            // failed: it may have happened all the same, and if not, an invalidation costs a miss.
+            // Before the caller hears of the write: who reads after the answer must not get older data. Also
+            // where the commit failed: it may have happened all the same, and if not, an invalidation costs a
+            // miss.
             let written = store.cache().invalidate_by_tag(&tags).await;
             if result.is_ok() {
                 match (written, left) {
@@ -156,8 +158,9 @@ impl Transaction {
         committing.await.expect("committing does not panic and is not aborted")
     }
 
-    /// Writes what the transaction did into the logs; returns the number of its row in the log of events, if it changed something.
-    /// PostgreSQL is asked once for both: the rows that are locked would stay so for another round trip.
+    /// Writes what the transaction did into the logs; returns the number of its row in the log of events, if
+    /// it changed something. PostgreSQL is asked once for both: the rows that are locked would stay so for
+    /// another round trip.
     async fn write_logs(&self, entry: Option<InsertStatement>) -> Result<Option<i64>, Error> {
         if self.changes.is_empty() {
             return Ok(None);

@@ -96,9 +96,9 @@ static LONG_CHECKS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| {
     Arc::new(Semaphore::new((cores / 2).max(1)))
 });
 
-/// Runs the answers through the pipeline: at once where that is soon done, and otherwise on a thread of its own. How long
-/// it takes shows only on the way, so that what turns out to be long begins anew there. It ends when this future is
-/// dropped, as it is at the deadline of the request.
+/// Runs the answers through the pipeline: at once where that is soon done, and otherwise on a thread of its
+/// own. How long it takes shows only on the way, so that what turns out to be long begins anew there. It ends
+/// when this future is dropped, as it is at the deadline of the request.
 async fn check(form: Arc<CompiledForm>, data: &Value) -> Result<Value, SubmissionError> {
     let bytes = data.to_string().len();
     if bytes > pipeline::MAX_BYTES {

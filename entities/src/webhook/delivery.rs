@@ -1,6 +1,6 @@
-//! Deliveries: one event that one webhook is told of, with what became of it. Its id is the `webhook-id` of all its attempts. Not
-//! cached: each attempt changes them, and those who look want to see that. Not here: their order and who
-//! sends them (`lane`).
+//! Deliveries: one event that one webhook is told of, with what became of it. Its id is the `webhook-id` of
+//! all its attempts. Not cached: each attempt changes them, and those who look want to see that. Not here:
+//! their order and who sends them (`lane`).
 
 use std::sync::Arc;
 
@@ -94,7 +94,8 @@ pub enum Relation {
 
 impl ActiveModelBehavior for ActiveModel {}
 
-/// Whoever sees the webhook sees its deliveries. Those of one that was removed are seen by nobody until they are gone, too.
+/// Whoever sees the webhook sees its deliveries. Those of one that was removed are seen by nobody until they
+/// are gone, too.
 fn push_scope(sql: &mut Sql, scope: &Scope) {
     sql.push(" AND EXISTS (SELECT 1 FROM webhooks w WHERE ").column_of("w", super::Column::Id);
     sql.push(" = ").column(Column::WebhookId);
@@ -227,8 +228,9 @@ pub(super) async fn remove_of(
     transaction.execute("webhook_delivery.remove", "webhook_deliveries", sql).await
 }
 
-/// Deliveries that may go: finished before this moment, or noted before it and waiting since then; and those of webhooks that were
-/// removed. One statement for each, which an index answers: there may be very many rows that stay.
+/// Deliveries that may go: finished before this moment, or noted before it and waiting since then; and those
+/// of webhooks that were removed. One statement for each, which an index answers: there may be very many rows
+/// that stay.
 pub(crate) async fn old(
     database: &Database,
     before: Time,
@@ -264,7 +266,8 @@ pub(crate) async fn old(
     database.fetch("webhook_delivery.orphans", "webhook_deliveries", orphans, read).await
 }
 
-/// Some webhooks that were removed and have deliveries. Goes from one webhook to the next in the index, however many deliveries each has.
+/// Some webhooks that were removed and have deliveries. Goes from one webhook to the next in the index,
+/// however many deliveries each has.
 async fn removed_webhooks(database: &Database) -> Result<Vec<WebhookId>, Error> {
     let mut sql = database.sql();
     sql.push(

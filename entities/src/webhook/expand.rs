@@ -1,7 +1,7 @@
-//! From events to deliveries: reads the log for all webhooks, and notes for each event who is to be told, in the transaction that
-//! moves the position of the reader. So each event makes its deliveries once, in the order of the log, whichever instance does it. The
-//! reader ends when no webhook is enabled, so that the log costs nothing then. Not here: who may see what a delivery
-//! is about when it is sent (`subject`).
+//! From events to deliveries: reads the log for all webhooks, and notes for each event who is to be told, in
+//! the transaction that moves the position of the reader. So each event makes its deliveries once, in the
+//! order of the log, whichever instance does it. The reader ends when no webhook is enabled, so that the log
+//! costs nothing then. Not here: who may see what a delivery is about when it is sent (`subject`).
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use sea_orm::{Set, entity::prelude::*};

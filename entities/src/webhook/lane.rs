@@ -1,7 +1,7 @@
-//! Lanes: what one webhook has to be told of one form, one delivery after the other. Whoever delivers holds a lease of the lane, by
-//! the database's clock; one that is not renewed runs out, and another instance goes on with the delivery that was under
-//! way: it comes twice then, under one id. Lanes do not wait for each other. Not here: what an attempt came to (`settle`); HTTP; what makes
-//! deliveries (`expand`).
+//! Lanes: what one webhook has to be told of one form, one delivery after the other. Whoever delivers holds a
+//! lease of the lane, by the database's clock; one that is not renewed runs out, and another instance goes on
+//! with the delivery that was under way: it comes twice then, under one id. Lanes do not wait for each other.
+//! Not here: what an attempt came to (`settle`); HTTP; what makes deliveries (`expand`).
 
 use std::time::Duration;
 
@@ -86,7 +86,8 @@ pub struct DueExcept {
     pub failing: bool,
 }
 
-/// Something waits in these lanes. Where something has waited before, they stay as they are; unless it is to be tried at once.
+/// Something waits in these lanes. Where something has waited before, they stay as they are; unless it is to
+/// be tried at once.
 pub(super) async fn wake(
     transaction: &SqlTransaction,
     lanes: &[(WebhookId, FormId)],
@@ -103,8 +104,8 @@ pub(super) async fn wake(
     transaction.execute("webhook_lane.wake", "webhook_lanes", sql).await.map(drop)
 }
 
-/// Locks the lanes of a webhook, always in one order. Whoever changes several of them, or the webhook as well, does this first, since
-/// deliverers lock their lane before the webhook.
+/// Locks the lanes of a webhook, always in one order. Whoever changes several of them, or the webhook as
+/// well, does this first, since deliverers lock their lane before the webhook.
 pub(super) async fn lock_all(transaction: &SqlTransaction, webhook: WebhookId) -> Result<(), Error> {
     let mut sql = transaction.sql();
     if !sql.is_postgres() {
@@ -145,7 +146,8 @@ fn push_due(sql: &mut Sql) {
     sql.push(" AND (t.leased_until IS NULL OR t.leased_until <= ").now_and(Duration::ZERO).push(")");
 }
 
-/// The webhooks for which something is to be delivered now and nobody is at it, so many at most, those that have waited longest first.
+/// The webhooks for which something is to be delivered now and nobody is at it, so many at most, those that
+/// have waited longest first.
 ///
 /// # Errors
 /// The database's.
@@ -210,8 +212,8 @@ impl LaneLease {
         sql.push(" AND lease = ").bind(self.lease);
     }
 
-    /// Keeps the lease for so long from now on; false: it has run out, and somebody else has one. The lane does not change before
-    /// the end of the transaction.
+    /// Keeps the lease for so long from now on; false: it has run out, and somebody else has one. The lane
+    /// does not change before the end of the transaction.
     async fn keep(&self, transaction: &SqlTransaction, lease: Duration) -> Result<bool, Error> {
         let mut sql = transaction.sql();
         sql.push("UPDATE webhook_lanes SET leased_until = ").now_and(lease);

@@ -1,6 +1,6 @@
-//! The secrets of webhooks and their signatures, as Standard Webhooks has them: `whsec_` and 24 to 64 bytes in base64;
-//! `v1,` and an HMAC-SHA256 over id, time and body. They are stored sealed with the server's secret, since they have to be
-//! used again. Not here: keys of the server (`auth::secret`).
+//! The secrets of webhooks and their signatures, as Standard Webhooks has them: `whsec_` and 24 to 64 bytes
+//! in base64; `v1,` and an HMAC-SHA256 over id, time and body. They are stored sealed with the server's
+//! secret, since they have to be used again. Not here: keys of the server (`auth::secret`).
 
 use std::fmt;
 
@@ -62,8 +62,8 @@ impl WebhookSecret {
 }
 
 impl Model {
-    /// What its deliveries are signed with at this moment: its secret, and while that is new the one before, if it can be
-    /// opened. None where the secret was sealed with another secret of the server.
+    /// What its deliveries are signed with at this moment: its secret, and while that is new the one before,
+    /// if it can be opened. None where the secret was sealed with another secret of the server.
     pub fn secrets(&self, secret: &Secret, now: Time) -> Vec<WebhookSecret> {
         let before = self.previous_secret.as_ref().filter(|_| self.is_before_good(now));
         let Some(own) = WebhookSecret::open(secret, self.id, &self.secret) else { return Vec::new() };

@@ -1,5 +1,6 @@
-//! What a delivery is about, as the owner of its webhook may see it at this moment. Read from the primary and not from the cache:
-//! what is told must not be older than its event. Not here: how it is written down (the server).
+//! What a delivery is about, as the owner of its webhook may see it at this moment. Read from the primary and
+//! not from the cache: what is told must not be older than its event. Not here: how it is written down (the
+//! server).
 
 use sea_orm::entity::prelude::*;
 

@@ -1,6 +1,7 @@
-//! Where webhooks may be sent: `https` at public addresses, so that nobody makes this server ask what only it can reach. A name is
-//! looked up when a webhook is made, and again by whoever connects, who connects to the very address that was
-//! judged. Operators may name networks that are allowed besides, also without TLS: a developer's own machine. Not here: connecting.
+//! Where webhooks may be sent: `https` at public addresses, so that nobody makes this server ask what only it
+//! can reach. A name is looked up when a webhook is made, and again by whoever connects, who connects to the
+//! very address that was judged. Operators may name networks that are allowed besides, also without TLS: a
+//! developer's own machine. Not here: connecting.
 
 use std::{
     fmt, io,
@@ -90,8 +91,8 @@ impl TargetRules {
         Self { lookup, ..self }
     }
 
-    /// Checks the address of a webhook and brings it into its normal form. A name that is not found now is accepted: it is looked
-    /// up again when it is called.
+    /// Checks the address of a webhook and brings it into its normal form. A name that is not found now is
+    /// accepted: it is looked up again when it is called.
     ///
     /// # Errors
     /// Why it is refused.
@@ -175,8 +176,8 @@ impl TargetRules {
     }
 }
 
-/// Networks of IPv4 that are not public: the first address, and the bits that count. From the special-purpose registry of IANA; and
-/// where Azure's machines ask for their metadata.
+/// Networks of IPv4 that are not public: the first address, and the bits that count. From the special-purpose
+/// registry of IANA; and where Azure's machines ask for their metadata.
 const NOT_PUBLIC: [(Ipv4Addr, u32); 17] = [
     (Ipv4Addr::UNSPECIFIED, 8),
     (Ipv4Addr::new(10, 0, 0, 0), 8),
@@ -208,8 +209,8 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
     NOT_PUBLIC.iter().all(|(first, bits)| (address.to_bits() ^ first.to_bits()) >> (32 - bits) != 0)
 }
 
-/// Of IPv6 only what is given out to networks (`2000::/3`) is public, without what stands for IPv4 addresses there (6to4, Teredo),
-/// documentation and tests. NAT64 leads to an IPv4 address, which has to be public.
+/// Of IPv6 only what is given out to networks (`2000::/3`) is public, without what stands for IPv4 addresses
+/// there (6to4, Teredo), documentation and tests. NAT64 leads to an IPv4 address, which has to be public.
 fn is_public_v6(address: Ipv6Addr) -> bool {
     let segments = address.segments();
     match segments {

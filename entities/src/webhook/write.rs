@@ -1,6 +1,7 @@
-//! Changing webhooks: made, changed, removed, given another secret; and what was delivered is delivered once more. Each
-//! function is one transaction with its entry in the activity log, which never has an address or a secret: both let
-//! people in elsewhere. While a webhook is enabled the consumer of the log is there that makes its deliveries. Not here: deliveries.
+//! Changing webhooks: made, changed, removed, given another secret; and what was delivered is delivered once
+//! more. Each function is one transaction with its entry in the activity log, which never has an address or a
+//! secret: both let people in elsewhere. While a webhook is enabled the consumer of the log is there that
+//! makes its deliveries. Not here: deliveries.
 
 use chrono::TimeDelta;
 use sea_orm::{ActiveValue::Unchanged, QuerySelect as _, Set, entity::prelude::*};
@@ -130,7 +131,8 @@ pub async fn update(
 ) -> ChangedWebhook {
     let position = log::end(store.database()).await?;
     let transaction = Transaction::begin(store).await?;
-    // Whoever makes deliveries holds the consumer, then lanes, then the webhook: whoever changes one takes them in this order.
+    // Whoever makes deliveries holds the consumer, then lanes, then the webhook: whoever changes one takes
+    // them in this order.
     if update.is_enabled == Some(true) {
         consumer::begin(&transaction, CONSUMER, position).await?;
     } else {

@@ -1,7 +1,8 @@
-//! One verdict everywhere: what the pipeline says of answers is what JSON Schema validators say of them by the version's
-//! schema, once the answers are tidy (as docs/forms.md has it). 10,000 pairs of a form and answers are made at random, always
-//! the same. The Rust half compares with the crate `jsonschema`; for the other half the cases go, with our verdicts, into files that `tests/conformance` reads in Node.
-//! Not here: the values of rules (`rules`).
+//! One verdict everywhere: what the pipeline says of answers is what JSON Schema validators say of them by
+//! the version's schema, once the answers are tidy (as docs/forms.md has it). 10,000 pairs of a form and
+//! answers are made at random, always the same. The Rust half compares with the crate `jsonschema`; for the
+//! other half the cases go, with our verdicts, into files that `tests/conformance` reads in Node. Not here:
+//! the values of rules (`rules`).
 
 mod rules;
 

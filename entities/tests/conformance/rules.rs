@@ -1,7 +1,8 @@
-//! Rules have the value that `json-logic-engine` gives them in JavaScript, or are refused at publication. Every operator
-//! is tried on every type of answer and on literals, on both sides, where everything is answered, where nothing is, where
-//! the answers are 0, false, blank and empty, and where they are large; and rules are put together at random, always the
-//! same. The rules that may be published go, with our values, into files that `tests/conformance` reads in Node.
+//! Rules have the value that `json-logic-engine` gives them in JavaScript, or are refused at publication.
+//! Every operator is tried on every type of answer and on literals, on both sides, where everything is
+//! answered, where nothing is, where the answers are 0, false, blank and empty, and where they are large; and
+//! rules are put together at random, always the same. The rules that may be published go, with our values,
+//! into files that `tests/conformance` reads in Node.
 
 use entities::forms::{
     compiled::{CompiledForm, Draft},

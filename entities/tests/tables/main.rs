@@ -1,5 +1,5 @@
-//! The entities say what the migrations made: every table, column, type, key and reference, on both databases. Not here:
-//! what is in the tables (`seed`), how they are made (`migration`).
+//! The entities say what the migrations made: every table, column, type, key and reference, on both
+//! databases. Not here: what is in the tables (`seed`), how they are made (`migration`).
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 

@@ -1,11 +1,12 @@
-//! Months of which many rows lie in the default partition already. Moving those at once would hold the table for as long as
-//! that takes, and moving them by and by would hide what is on its way. So the months are made beside the table, together
-//! with a new default partition: a trigger repeats there what is written to the default partition from then on, what was
-//! there before is copied a few pages at a time, and when both have the same rows they change places in one transaction that
-//! touches no row. Readers see each row once at any time.
+//! Months of which many rows lie in the default partition already. Moving those at once would hold the table
+//! for as long as that takes, and moving them by and by would hide what is on its way. So the months are made
+//! beside the table, together with a new default partition: a trigger repeats there what is written to the
+//! default partition from then on, what was there before is copied a few pages at a time, and when both have
+//! the same rows they change places in one transaction that touches no row. Readers see each row once at any
+//! time.
 //!
-//! All of it can be repeated: a process that ends in the middle leaves copies behind that the next one completes, and two at
-//! once copy the same. Not here: which months are made, and those with few rows.
+//! All of it can be repeated: a process that ends in the middle leaves copies behind that the next one
+//! completes, and two at once copy the same. Not here: which months are made, and those with few rows.
 
 use chrono::NaiveDate;
 use sea_orm_migration::{
@@ -29,8 +30,8 @@ pub(super) async fn has_begun(
     Ok(row.map(|row| row.try_get_by_index(0)).transpose()?.unwrap_or(false))
 }
 
-/// Makes these months beside the table. Writers of the default partition wait for the moment that this takes, so that what is
-/// written before it can be seen by those who copy.
+/// Makes these months beside the table. Writers of the default partition wait for the moment that this takes,
+/// so that what is written before it can be seen by those who copy.
 pub(super) async fn begin(
     locked: &DatabaseTransaction,
     partitioned: Partitioned,

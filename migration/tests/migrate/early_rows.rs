@@ -1,5 +1,5 @@
-//! Many rows of months that have no partition yet: they are copied a few at a time, and whoever reads meanwhile sees each of
-//! them once.
+//! Many rows of months that have no partition yet: they are copied a few at a time, and whoever reads
+//! meanwhile sees each of them once.
 
 use std::{
     sync::{

@@ -55,8 +55,8 @@ impl Drop for Postgres {
     }
 }
 
-/// A tool from the folder in `XP_POSTGRES`, from where Debian keeps it or from the path. PostgreSQL refuses to run as root,
-/// so root runs it as the account that the package made.
+/// A tool from the folder in `XP_POSTGRES`, from where Debian keeps it or from the path. PostgreSQL refuses
+/// to run as root, so root runs it as the account that the package made.
 fn tool(name: &str) -> Command {
     let folder = env::var_os("XP_POSTGRES").unwrap_or_else(|| "/usr/lib/postgresql/15/bin".into());
     let installed = Path::new(&folder).join(name);

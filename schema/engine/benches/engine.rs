@@ -1,6 +1,6 @@
-//! The engine's own time: 50 users, each with five sessions and three forms, from rows in memory, by the engine and by the
-//! library's derives; documents by text and by id; the batcher. No HTTP and no SQL.
-//! Run: `cargo bench -p engine --bench engine`.
+//! The engine's own time: 50 users, each with five sessions and three forms, from rows in memory, by the
+//! engine and by the library's derives; documents by text and by id; the batcher. No HTTP and no SQL. Run:
+//! `cargo bench -p engine --bench engine`.
 
 use std::{hint::black_box, sync::Arc};
 
@@ -60,8 +60,8 @@ fn w2(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Everything of a request but what it loads. By its text, new and known, and prepared, which is what whoever looked it up
-/// by its id has at hand.
+/// Everything of a request but what it loads. By its text, new and known, and prepared, which is what whoever
+/// looked it up by its id has at hand.
 fn documents(criterion: &mut Criterion) {
     let (runtime, both) = (runtime(), Both::new());
     let text = W2.replacen("{\n  users(first: 50)", SKIPPED, 1);

@@ -1,7 +1,8 @@
-//! Judges documents as the server does, without one: `judge schema.graphql` reads a JSON object from each line of its
-//! input (`query`, `variables`, `operationName`) and writes a JSON object to each line of its output: `kind` is `ok`,
-//! `syntax`, `limit`, `validation`, `operation` or `coercion`. For `tests/conformance`, which compares the verdicts with
-//! those of graphql-js. Limits are far above those of the server.
+//! Judges documents as the server does, without one: `judge schema.graphql` reads a JSON object from each
+//! line of its input (`query`, `variables`, `operationName`) and writes a JSON object to each line of its
+//! output: `kind` is `ok`, `syntax`, `limit`, `validation`, `operation` or `coercion`. For
+//! `tests/conformance`, which compares the verdicts with those of graphql-js. Limits are far above those of
+//! the server.
 
 use std::io::{self, BufRead, Write};
 

@@ -68,7 +68,8 @@ pub trait Source: Clone + Send + Sync + 'static {
     /// Takes note of what a batch did that answered other requests, too.
     fn absorb(&self, _shared: &Self) {}
 
-    /// The error that clients get for each key of a batch that failed: a failure of the server, whose cause the log tells.
+    /// The error that clients get for each key of a batch that failed: a failure of the server, whose cause
+    /// the log tells.
     fn field_error(error: &Self::Error, loader: &'static str) -> FieldError {
         FieldError::internal_by(format_args!("{loader}: {error}"))
     }
@@ -144,8 +145,8 @@ pub struct BatchRun {
     pub keys: usize,
     /// Values found.
     pub found: usize,
-    /// The batches whose end let the execution go on and ask for these keys, by their places in [`Batcher::batches`]. Empty
-    /// where the keys were known from the start, or by a resolver.
+    /// The batches whose end let the execution go on and ask for these keys, by their places in
+    /// [`Batcher::batches`]. Empty where the keys were known from the start, or by a resolver.
     pub after: Range<usize>,
     /// Requests whose keys were read together, this one included.
     pub requests: usize,

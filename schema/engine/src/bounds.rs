@@ -1,7 +1,8 @@
-//! What goes out is bounded like what comes in: the bytes of one answer, the memory of all long answers that are being
-//! written, and the points that the tracks of one request are thinned from. An array of requests counts as one answer.
-//! Here is the reckoning; who looks at it is `write`, and `location` for tracks. Not here: what a document may cost before
-//! it runs (`cost`); how long an answer may take to be sent, and the memory that it takes until then (`src`).
+//! What goes out is bounded like what comes in: the bytes of one answer, the memory of all long answers that
+//! are being written, and the points that the tracks of one request are thinned from. An array of requests
+//! counts as one answer. Here is the reckoning; who looks at it is `write`, and `location` for tracks. Not
+//! here: what a document may cost before it runs (`cost`); how long an answer may take to be sent, and the
+//! memory that it takes until then (`src`).
 //!
 //! There are two pools of memory for answers, one after the other, because they bound different things. Here
 //! (`graph.max_writing_memory`) it is chunks that are added while rows are written: how many there will be is not
@@ -26,8 +27,8 @@ use uuid::Uuid;
 
 use crate::error::{Code, FieldError, RequestError};
 
-/// Bytes that are written without looking at anything but their number. What is no longer than this takes no part in the
-/// reckoning of memory.
+/// Bytes that are written without looking at anything but their number. What is no longer than this takes no
+/// part in the reckoning of memory.
 pub const PIECE: usize = 64 << 10;
 
 /// Objects that one request may have copied out of what its mutations answer: results, and errors of inputs. How many
@@ -207,7 +208,8 @@ impl AnswerBudget {
     /// It has so many bytes now, for which so many are allocated.
     ///
     /// # Errors
-    /// It is too long, or all answers together are. Of a mutation that has done something the code is never `OVERLOADED`.
+    /// It is too long, or all answers together are. Of a mutation that has done something the code is never
+    /// `OVERLOADED`.
     pub fn reach(&mut self, bytes: usize, allocated: usize) -> Result<(), RequestError> {
         let more = bytes.saturating_sub(self.reached);
         self.reached += more;

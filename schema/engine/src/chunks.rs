@@ -1,6 +1,6 @@
-//! The bytes of an answer, in chunks: what is written is never copied to make room for more, and a chunk can be sent and
-//! given back while the others wait. A short answer is one vector. Not here: when a chunk is full (`output`), how much
-//! answers may take (`bounds`).
+//! The bytes of an answer, in chunks: what is written is never copied to make room for more, and a chunk can
+//! be sent and given back while the others wait. A short answer is one vector. Not here: when a chunk is full
+//! (`output`), how much answers may take (`bounds`).
 
 use std::ops::Range;
 

@@ -101,8 +101,8 @@ pub struct BoundPage<P: Loader, C, R> {
 /// Makes the cursor of a row in the list of a parent.
 pub type Cursor<K, R> = Box<dyn Fn(&K, &R) -> String + Send + Sync>;
 
-/// Whether the cursors that were given are of the list of this parent: `BAD_CURSOR` where not. One field may load the lists
-/// of many parents at once, so the arguments alone cannot tell.
+/// Whether the cursors that were given are of the list of this parent: `BAD_CURSOR` where not. One field may
+/// load the lists of many parents at once, so the arguments alone cannot tell.
 pub type Check<K> = Box<dyn Fn(&K) -> Result<(), FieldError> + Send + Sync>;
 
 /// The rows of a page, in the list's order.

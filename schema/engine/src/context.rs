@@ -1,5 +1,5 @@
-//! What the executor knows of one request: its loads, its bounds, its clock, and whatever the schema's own code wants to know,
-//! which the executor does not look at. Not here: that data (the schema's).
+//! What the executor knows of one request: its loads, its bounds, its clock, and whatever the schema's own
+//! code wants to know, which the executor does not look at. Not here: that data (the schema's).
 
 use std::{any::Any, sync::Arc};
 

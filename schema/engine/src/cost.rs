@@ -1,10 +1,11 @@
-//! What a document costs, found once per document from the schema's own SDL: every object counts 1, times the rows of
-//! the lists around it. How many rows a list counts stands on its field, as gateways read it too (`@listSize` of the
-//! federation's v2.9): a page counts `first`, `last`, or the default of a page; sizes in variables are put in for each
-//! request, without walking the document again. Leaves cost nothing, since they are columns of rows that are there; but
-//! documents of JSON do, which are large and often loaded by themselves. Inputs are free (`@cost(weight: 0)`), except for
-//! one that makes much be read: a track costs by that, not by the points that are left of it. Not here: what
-//! `limits` counts without a schema, how long an answer becomes (`bounds`).
+//! What a document costs, found once per document from the schema's own SDL: every object counts 1, times the
+//! rows of the lists around it. How many rows a list counts stands on its field, as gateways read it too
+//! (`@listSize` of the federation's v2.9): a page counts `first`, `last`, or the default of a page; sizes in
+//! variables are put in for each request, without walking the document again. Leaves cost nothing, since they
+//! are columns of rows that are there; but documents of JSON do, which are large and often loaded by
+//! themselves. Inputs are free (`@cost(weight: 0)`), except for one that makes much be read: a track costs by
+//! that, not by the points that are left of it. Not here: what `limits` counts without a schema, how long an
+//! answer becomes (`bounds`).
 
 use std::collections::{HashMap, HashSet};
 

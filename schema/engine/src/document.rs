@@ -68,7 +68,8 @@ pub struct OperationInfo {
     /// How long its answer keeps; `None`: not at all.
     pub cache: Option<CachePolicy>,
     cost: Cost,
-    /// The operation is a live query (`@live`): over a transport that streams it is answered again when its answer changes.
+    /// The operation is a live query (`@live`): over a transport that streams it is answered again when its
+    /// answer changes.
     pub is_live: bool,
     /// Nothing but signing in, signing up and refreshing.
     only_signs_in: bool,
@@ -347,13 +348,14 @@ impl Document {
         if meant.next().is_some() { None } else { first }
     }
 
-    /// Whether the operation that a request with this name means does nothing but sign in, sign up or refresh a session:
-    /// what comes with a token that is not good any more to get one that is.
+    /// Whether the operation that a request with this name means does nothing but sign in, sign up or refresh
+    /// a session: what comes with a token that is not good any more to get one that is.
     pub fn only_signs_in(&self, operation_name: Option<&str>) -> bool {
         self.operation(operation_name).is_ok_and(|operation| operation.info.only_signs_in)
     }
 
-    /// Whether a busy server runs the operation that a request with this name means all the same (`Rules::priority_fields`).
+    /// Whether a busy server runs the operation that a request with this name means all the same
+    /// (`Rules::priority_fields`).
     pub fn has_priority(&self, operation_name: Option<&str>) -> bool {
         self.operation(operation_name).is_ok_and(|operation| operation.info.has_priority)
     }

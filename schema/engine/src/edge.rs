@@ -1,6 +1,6 @@
-//! The kinds of edges: to one object, to a list of objects, to a value that is loaded by itself; and resolvers (`resolver`). Each says how its
-//! arguments become a loader and how a row becomes a key; the rest is common. Pages are in `connection`, edges to
-//! any type in `node`.
+//! The kinds of edges: to one object, to a list of objects, to a value that is loaded by itself; and
+//! resolvers (`resolver`). Each says how its arguments become a loader and how a row becomes a key; the rest
+//! is common. Pages are in `connection`, edges to any type in `node`.
 
 use async_graphql::{
     InputType, Value,
@@ -160,8 +160,8 @@ pub struct One<T, A, L: Loader, U: Visible> {
 }
 
 impl<T, A, L: Loader, U: Visible> One<T, A, L, U> {
-    /// An edge that is always there; where it is not, the parent is null. `bind` turns the arguments into a loader, `key`
-    /// a row into what is loaded for it.
+    /// An edge that is always there; where it is not, the parent is null. `bind` turns the arguments into a
+    /// loader, `key` a row into what is loaded for it.
     pub fn required(
         bind: impl Fn(&FieldArgs<'_, A>) -> Result<L, FieldError> + Send + Sync + 'static,
         key: impl Fn(&T, &FieldArgs<'_, A>) -> Result<Option<L::Key>, FieldError> + Send + Sync + 'static,
@@ -178,8 +178,8 @@ impl<T, A, L: Loader, U: Visible> One<T, A, L, U> {
         Self { nullable: true, ..Self::required(bind, key) }
     }
 
-    /// An edge of a payload to what a mutation has written, absent where it wrote nothing. What is said to be written and
-    /// cannot be read back is an error that tells its `id`, never a silent null.
+    /// An edge of a payload to what a mutation has written, absent where it wrote nothing. What is said to be
+    /// written and cannot be read back is an error that tells its `id`, never a silent null.
     pub fn written(
         bind: impl Fn(&FieldArgs<'_, A>) -> Result<L, FieldError> + Send + Sync + 'static,
         key: impl Fn(&T, &FieldArgs<'_, A>) -> Result<Option<L::Key>, FieldError> + Send + Sync + 'static,

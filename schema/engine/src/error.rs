@@ -59,8 +59,8 @@ codes! {
     Conflict = "CONFLICT",
     /// Something else was asked for with this `Idempotency-Key` before. Nothing was executed.
     IdempotencyMismatch = "IDEMPOTENCY_MISMATCH",
-    /// What happened after `extensions.resumeAfter` is not kept any more (`retention.events`): read what you need again, then
-    /// subscribe without it.
+    /// What happened after `extensions.resumeAfter` is not kept any more (`retention.events`): read what you
+    /// need again, then subscribe without it.
     ResumeExpired = "RESUME_EXPIRED",
     /// What is needed to answer cannot be reached now. Nothing was changed.
     Unavailable = "UNAVAILABLE",
@@ -73,8 +73,8 @@ codes! {
 }
 
 impl Code {
-    /// Whether the same may be sent again, and will then most likely do what it is to do; `None` where the code alone does
-    /// not say.
+    /// Whether the same may be sent again, and will then most likely do what it is to do; `None` where the
+    /// code alone does not say.
     pub const fn is_retryable(self) -> Option<bool> {
         match self {
             Self::RateLimited | Self::Overloaded | Self::Conflict | Self::Unavailable | Self::Timeout => {
@@ -86,8 +86,8 @@ impl Code {
     }
 }
 
-/// What a field that fails does to the rest of an answer: the request property `onError` (graphql-spec, pull request 1163, as
-/// of August 2026).
+/// What a field that fails does to the rest of an answer: the request property `onError` (graphql-spec, pull
+/// request 1163, as of August 2026).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnError {
     /// A field that cannot be null takes its parent with it, up to the nearest that can (§6.4.4). The default.

@@ -1,6 +1,7 @@
-//! Running documents: a planned selection on its root, and `Executor`, which does everything from a document's text to the
-//! bytes of its answer, for graphs of queries that need no more than that. Not here: mutations and subscriptions, who asks,
-//! what is kept of answers (a graph that has these puts the parts together by itself).
+//! Running documents: a planned selection on its root, and `Executor`, which does everything from a
+//! document's text to the bytes of its answer, for graphs of queries that need no more than that. Not here:
+//! mutations and subscriptions, who asks, what is kept of answers (a graph that has these puts the parts
+//! together by itself).
 
 use std::{any::Any, borrow::Cow, sync::Arc};
 
@@ -36,8 +37,8 @@ use crate::{
     variables::InputTypes,
 };
 
-/// Plans the root of a query as `Q` declares it. What is asked about the schema (`__schema`, `__type`) gets the JSON that
-/// `ask` has for it.
+/// Plans the root of a query as `Q` declares it. What is asked about the schema (`__schema`, `__type`) gets
+/// the JSON that `ask` has for it.
 pub async fn plan<'q, Q: Entity>(
     planner: Planner<'q>,
     root: &'q SelectionSet,
@@ -59,7 +60,8 @@ pub async fn plan<'q, Q: Entity>(
     Ok(selection)
 }
 
-/// Runs a planned query on its root, writing behind `out` and noting in `errors`; the answer lacks only its closing brace.
+/// Runs a planned query on its root, writing behind `out` and noting in `errors`; the answer lacks only its
+/// closing brace.
 pub async fn answer<T: Entity>(
     selection: &Selection<'_, T>,
     root: T,
@@ -71,8 +73,8 @@ pub async fn answer<T: Entity>(
     write(&rows, ctx, out, errors).await
 }
 
-/// Loads all that planned queries select on the same root, as one execution: keys of the same level are asked for together,
-/// whichever query asks. Each of them is written by itself ([`write()`]).
+/// Loads all that planned queries select on the same root, as one execution: keys of the same level are asked
+/// for together, whichever query asks. Each of them is written by itself ([`write()`]).
 pub async fn load<'a, 'q, T: Entity>(
     selections: impl IntoIterator<Item = &'a Selection<'q, T>>,
     root: &T,
@@ -85,7 +87,8 @@ where
     ctx.batcher.drive(join_all(running)).await
 }
 
-/// Writes the answer to a query that is loaded, behind `out`; it lacks only its closing brace. `rows` has one object, the root.
+/// Writes the answer to a query that is loaded, behind `out`; it lacks only its closing brace. `rows` has one
+/// object, the root.
 pub async fn write<T: Entity>(
     rows: &Rows<'_, '_, T>,
     ctx: &Context,
@@ -230,8 +233,9 @@ impl<Q: Entity> Executor<Q> {
         Arc::clone(&self.documents.types)
     }
 
-    /// What one request runs in. `source` is what loaders read from, and `data` whatever the schema's own code wants to know
-    /// of the request ([`Context::data`]). What is loaded is kept as long as this, so that each request has its own.
+    /// What one request runs in. `source` is what loaders read from, and `data` whatever the schema's own
+    /// code wants to know of the request ([`Context::data`]). What is loaded is kept as long as this, so that
+    /// each request has its own.
     pub fn context<S: Source, D: Any + Send + Sync>(&self, source: S, data: D) -> Context {
         let (most, memory) = (self.answer_bytes, self.answer_memory.clone());
         let bounds = Bounds { most, memory, taken: Taken::default(), owner: Owner::Many, piece: PIECE };

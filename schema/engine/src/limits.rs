@@ -94,8 +94,8 @@ impl Limits {
         }
     }
 
-    /// For gateways: they write long documents, join what they ask for by aliases at the root, and reach by `_entities`,
-    /// one level further down, what their clients ask for.
+    /// For gateways: they write long documents, join what they ask for by aliases at the root, and reach by
+    /// `_entities`, one level further down, what their clients ask for.
     pub const fn gateway() -> Self {
         Self { bytes: 1 << 20, tokens: 15_000, aliases: 600, root_fields: 200, depth: 16, ..Self::public() }
     }

@@ -9,7 +9,8 @@ use async_graphql::{
 pub const NAME: &str = "live";
 /// The name of the argument of `@live`.
 pub const THROTTLE: &str = "throttle";
-/// In so many milliseconds there is one answer at most: where nothing else is said, and the least and the most that may be said.
+/// In so many milliseconds there is one answer at most: where nothing else is said, and the least and the
+/// most that may be said.
 pub const PAUSE: (u64, u64, u64) = (200, 50, 60_000);
 
 const ABOUT: &str = "Over WebSocket, server-sent events or multipart: the answer, and again whenever \

@@ -253,8 +253,8 @@ impl<T: Entity> Object<T> {
         self
     }
 
-    /// What the field before this costs by itself, each time (`@cost`). Columns cost nothing unless this says otherwise,
-    /// objects, edges and resolvers 1.
+    /// What the field before this costs by itself, each time (`@cost`). Columns cost nothing unless this says
+    /// otherwise, objects, edges and resolvers 1.
     #[must_use]
     pub fn weight(mut self, weight: u64) -> Self {
         if let Some(field) = self.fields.last_mut() {

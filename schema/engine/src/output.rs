@@ -2,9 +2,10 @@
 //! non-null field that fails takes its parent with it (October 2021, §6.4.4): the JSON is cut back to where the
 //! nearest nullable parent began.
 //!
-//! Writing is one pass in memory, but it is not done in one go: after each piece (`PIECE` bytes) it stops, the bounds of the
-//! answer are looked at (`bounds`), others get their turn on the thread and the request's deadline is seen; then it goes on
-//! where it was. So a row or a field costs one comparison, and an answer that is too long ends in an error early.
+//! Writing is one pass in memory, but it is not done in one go: after each piece (`PIECE` bytes) it stops,
+//! the bounds of the answer are looked at (`bounds`), others get their turn on the thread and the request's
+//! deadline is seen; then it goes on where it was. So a row or a field costs one comparison, and an answer
+//! that is too long ends in an error early.
 
 use std::sync::Arc;
 
@@ -22,8 +23,8 @@ const MAX_ERRORS: usize = 10;
 /// says that it failed.
 const MAX_ITEM_ERRORS: usize = 1_000;
 
-/// How many bytes of a piece are written before it is full: the last value has room too, so that what there is need not be
-/// moved for it.
+/// How many bytes of a piece are written before it is full: the last value has room too, so that what there
+/// is need not be moved for it.
 fn stop_within(piece: usize) -> usize {
     piece - piece / 32
 }
@@ -36,8 +37,8 @@ const ITEM_BYTES: usize = size_of::<crate::federation::trace::Node>();
 pub enum Unwritten {
     /// It could not be: the error is noted, and the nearest nullable parent becomes null.
     Nulled,
-    /// It was not loaded because something else has failed, which is told in its own place: here is null, whatever the type
-    /// says, since nothing of this is told in the end.
+    /// It was not loaded because something else has failed, which is told in its own place: here is null,
+    /// whatever the type says, since nothing of this is told in the end.
     Skipped,
     /// A piece is full: what there is stays, and the same call again goes on behind it.
     Stopped,

@@ -1,6 +1,7 @@
-//! Objects over rows that everybody may see: the row's type says how it is declared, and nothing has to be said of who sees
-//! it; edges between such objects are declared by a loader and a key. Not here: objects whose rows some may not see
-//! (`object::Visible`), which are types of their own, and edges with arguments (`edge`).
+//! Objects over rows that everybody may see: the row's type says how it is declared, and nothing has to be
+//! said of who sees it; edges between such objects are declared by a loader and a key. Not here: objects
+//! whose rows some may not see (`object::Visible`), which are types of their own, and edges with arguments
+//! (`edge`).
 
 use std::{
     any::{Any, TypeId},
@@ -95,7 +96,8 @@ impl<R: PublicRow> Object<Public<R>> {
         self.edge(name, about, one)
     }
 
-    /// An edge to a list of objects, which `loader` finds by the key in the row. Where it finds none, the list is empty.
+    /// An edge to a list of objects, which `loader` finds by the key in the row. Where it finds none, the
+    /// list is empty.
     #[must_use]
     pub fn many<U: PublicRow, L: Loader<Value = Vec<Arc<U>>>>(
         self,

@@ -241,8 +241,8 @@ impl Leaf for Cow<'static, str> {
     }
 }
 
-/// A value of so many bytes gets no more room than it needs and this: as much again, as a vector takes it, would count as
-/// memory of the answer.
+/// A value of so many bytes gets no more room than it needs and this: as much again, as a vector takes it,
+/// would count as memory of the answer.
 const LONG: usize = 4 << 10;
 /// For what comes behind such a value before the next one.
 const BEHIND: usize = 512;

@@ -1,5 +1,5 @@
-//! `_service`, by which a gateway reads the schema of a subgraph: the library declares the field, and an edge answers it.
-//! Not here: the schema as text (`federation::sdl`), entities by their keys (the schema's).
+//! `_service`, by which a gateway reads the schema of a subgraph: the library declares the field, and an edge
+//! answers it. Not here: the schema as text (`federation::sdl`), entities by their keys (the schema's).
 
 use std::future::ready;
 

@@ -1,8 +1,9 @@
-//! The text of a document, read in one pass that makes tokens, counts them against the limits and builds a syntax tree
-//! (GraphQL, September 2025, section 2 and appendix B). The tree points into the text and stands in a few flat lists, so
-//! that nothing hostile is costly to build, to walk or to drop; it keeps what validation must see and the library's tree
-//! cannot hold, such as an input field that stands twice. `lower` makes the library's tree of it. Type definitions are no
-//! part of what can be executed, and are refused. Not here: what the limits are (`limits`), the schema (`validation`).
+//! The text of a document, read in one pass that makes tokens, counts them against the limits and builds a
+//! syntax tree (GraphQL, September 2025, section 2 and appendix B). The tree points into the text and stands
+//! in a few flat lists, so that nothing hostile is costly to build, to walk or to drop; it keeps what
+//! validation must see and the library's tree cannot hold, such as an input field that stands twice. `lower`
+//! makes the library's tree of it. Type definitions are no part of what can be executed, and are refused. Not
+//! here: what the limits are (`limits`), the schema (`validation`).
 
 use std::ops::Range;
 

@@ -1,8 +1,8 @@
-//! Whether a document fits the schema (GraphQL, September 2025, section 5): all rules, in one walk over the syntax tree
-//! and one look at each operation with its fragments. No rule is more than linear in the document but for fields that
-//! share a response key (`overlap`), which has a bound. Messages are in the words of graphql-js and repeat no value: what
-//! a caller wrote into a literal may be a password. Not here: the syntax (`syntax`), how much a document may hold
-//! (`limits`), values of variables (`variables`).
+//! Whether a document fits the schema (GraphQL, September 2025, section 5): all rules, in one walk over the
+//! syntax tree and one look at each operation with its fragments. No rule is more than linear in the document
+//! but for fields that share a response key (`overlap`), which has a bound. Messages are in the words of
+//! graphql-js and repeat no value: what a caller wrote into a literal may be a password. Not here: the syntax
+//! (`syntax`), how much a document may hold (`limits`), values of variables (`variables`).
 
 use rustc_hash::FxHashMap;
 
@@ -29,8 +29,8 @@ use types::{SchemaField, Type, TypeId};
 /// Errors in one answer.
 const MOST_ERRORS: usize = 10;
 
-/// The errors of a document; none: it is valid. `suggests`: whether they say what may have been meant, which tells names
-/// of the schema.
+/// The errors of a document; none: it is valid. `suggests`: whether they say what may have been meant, which
+/// tells names of the schema.
 pub fn validate(tree: &SyntaxTree<'_>, types: &SchemaTypes, suggests: bool) -> Vec<RequestError> {
     let mut validator = Validator::new(tree, types, suggests);
     validator.definitions();

@@ -1,8 +1,9 @@
-//! Variables, coerced as the specification has it (October 2021, §6.1.2) before anything runs: required ones are
-//! there, defaults are put in, values fit their types. The input types are read from the schema's own SDL, so there
-//! is no second description of them. What does not fit is named by its place and its type, never by its value, which may
-//! be a password. One thing is laxer than the specification: what a device has collected and sends in one batch is judged
-//! item by item (`item`), so that one bad item does not hold up the others.
+//! Variables, coerced as the specification has it (October 2021, §6.1.2) before anything runs: required ones
+//! are there, defaults are put in, values fit their types. The input types are read from the schema's own
+//! SDL, so there is no second description of them. What does not fit is named by its place and its type,
+//! never by its value, which may be a password. One thing is laxer than the specification: what a device has
+//! collected and sends in one batch is judged item by item (`item`), so that one bad item does not hold up
+//! the others.
 
 use std::collections::HashMap;
 

@@ -1,5 +1,5 @@
-//! Fields with an ordinary resolver: how often and when it is called, what it may return, how its failures are told, what
-//! it costs. Not here: edges and columns (`derives`).
+//! Fields with an ordinary resolver: how often and when it is called, what it may return, how its failures
+//! are told, what it costs. Not here: edges and columns (`derives`).
 
 use std::{
     convert::Infallible,

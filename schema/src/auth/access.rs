@@ -1,6 +1,6 @@
-//! What lets callers in: access tokens, the password hasher, the throttle, and the server's secret, together with what is
-//! known to be revoked. The sign-in mutations and the server use the same one. Not here: what a viewer may see (`viewer`
-//! and each domain).
+//! What lets callers in: access tokens, the password hasher, the throttle, and the server's secret, together
+//! with what is known to be revoked. The sign-in mutations and the server use the same one. Not here: what a
+//! viewer may see (`viewer` and each domain).
 
 use std::{
     future::Future,
@@ -120,8 +120,8 @@ impl Access {
         Ok(())
     }
 
-    /// Keeps up with what other instances revoke, for as long as it is polled: as soon as a change tells of it, and twice a
-    /// second in any case. Writes down which sessions were used.
+    /// Keeps up with what other instances revoke, for as long as it is polled: as soon as a change tells of
+    /// it, and twice a second in any case. Writes down which sessions were used.
     pub fn follow(&self) -> impl Future<Output = ()> + Send + use<> {
         let access = self.clone();
         // From here on, not from the first poll: nothing in between is missed.
@@ -194,8 +194,8 @@ impl Access {
         Ok(bearer)
     }
 
-    /// Was what this caller came with revoked since? Whatever outlives its request (a subscription) asks again each time
-    /// `Store::revocations().changed()` tells of something.
+    /// Was what this caller came with revoked since? Whatever outlives its request (a subscription) asks
+    /// again each time `Store::revocations().changed()` tells of something.
     pub fn is_revoked(&self, bearer: &Bearer) -> bool {
         let revocations = self.0.store.revocations();
         let session = bearer.viewer.session_id();
@@ -207,8 +207,8 @@ impl Access {
         &self.0.tokens
     }
 
-    /// The access token of a session and when it ends. Lives up to a twentieth less than it might, so that clients do not
-    /// all refresh at once.
+    /// The access token of a session and when it ends. Lives up to a twentieth less than it might, so that
+    /// clients do not all refresh at once.
     pub(crate) fn mint(&self, grant: &Grant) -> Result<(String, Time), InvalidToken> {
         let Grant { session, user, role, epoch, .. } = *grant;
         // The last byte of a new id is random.

@@ -1,9 +1,11 @@
-//! So many at once and then so many a second: token buckets, one for each caller, address, network or session, in a table
-//! of bounded size. The server's requests (`http.rate_per_second`), sign-ins, exchanges of refresh tokens and registered
-//! documents are counted with them. Not here: what is counted and how much of it is allowed.
+//! So many at once and then so many a second: token buckets, one for each caller, address, network or
+//! session, in a table of bounded size. The server's requests (`http.rate_per_second`), sign-ins, exchanges
+//! of refresh tokens and registered documents are counted with them. Not here: what is counted and how much
+//! of it is allowed.
 //!
-//! Not the crate governor: some of what is taken here is given back (an exchange with a forged token), some is taken from
-//! two buckets or from none, an array of requests may leave a debt, and the table must not grow with the callers.
+//! Not the crate governor: some of what is taken here is given back (an exchange with a forged token), some
+//! is taken from two buckets or from none, an array of requests may leave a debt, and the table must not grow
+//! with the callers.
 
 use std::{
     hash::Hash,

@@ -1,7 +1,7 @@
-//! How often somebody may try to get in: so many sign-ins a minute from one address and from one network, after some
-//! failures for one account from one network ever more slowly, and so many exchanges of one session's refresh tokens. The
-//! owner elsewhere is not locked out by that. Counted before anything is hashed, for accounts that do not exist as for
-//! those that do. Each instance counts for itself.
+//! How often somebody may try to get in: so many sign-ins a minute from one address and from one network,
+//! after some failures for one account from one network ever more slowly, and so many exchanges of one
+//! session's refresh tokens. The owner elsewhere is not locked out by that. Counted before anything is
+//! hashed, for accounts that do not exist as for those that do. Each instance counts for itself.
 
 use std::{
     net::IpAddr,

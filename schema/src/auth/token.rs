@@ -1,8 +1,8 @@
-//! Access tokens: ES256 JWTs (RFC 9068, `typ: at+jwt`), checked more strictly than the JWT crate does by default: the
-//! algorithm is fixed, `exp nbf iss aud sub` are required, the key is found by its thumbprint, and headers that point at
-//! other keys are refused. Verified tokens are remembered until they end, so a hit costs a hash instead of a signature
-//! check; whether they were revoked is asked every time. Not here: where keys are kept (`entities::key`), refresh tokens
-//! and passwords (the crate `entities`), headers (`src`).
+//! Access tokens: ES256 JWTs (RFC 9068, `typ: at+jwt`), checked more strictly than the JWT crate does by
+//! default: the algorithm is fixed, `exp nbf iss aud sub` are required, the key is found by its thumbprint,
+//! and headers that point at other keys are refused. Verified tokens are remembered until they end, so a hit
+//! costs a hash instead of a signature check; whether they were revoked is asked every time. Not here: where
+//! keys are kept (`entities::key`), refresh tokens and passwords (the crate `entities`), headers (`src`).
 
 use std::{
     fmt,
@@ -248,8 +248,8 @@ impl Tokens {
         decoded.map(|decoded| decoded.claims).map_err(|error| InvalidToken(reason(&error)))
     }
 
-    /// Whom claims stand for that somebody else has verified, and passes on in a way that can be trusted: they are held to
-    /// the same as those of a token, but for the signature.
+    /// Whom claims stand for that somebody else has verified, and passes on in a way that can be trusted:
+    /// they are held to the same as those of a token, but for the signature.
     pub(crate) fn accept(&self, claims: serde_json::Value) -> Result<Bearer, InvalidToken> {
         let claims: Claims = serde_json::from_value(claims).map_err(|_| InvalidToken("malformed"))?;
         let is_for_us = match &claims.aud {

@@ -76,9 +76,10 @@ pub(crate) async fn hash(ctx: &Context, password: &str) -> Result<String, FieldE
     hasher(ctx).hash(password).await.map_err(|_| overloaded())
 }
 
-/// One more sign-in or sign-up from the caller's address. The first refusal in a minute is logged: where it comes as a
-/// surprise, many people share one address, which is a proxy's. Those who come through a gateway that does not say for whom
-/// it asks are counted for their accounts alone: nobody may keep all of its users out.
+/// One more sign-in or sign-up from the caller's address. The first refusal in a minute is logged: where it
+/// comes as a surprise, many people share one address, which is a proxy's. Those who come through a gateway
+/// that does not say for whom it asks are counted for their accounts alone: nobody may keep all of its users
+/// out.
 pub(crate) fn throttle(ctx: &Context) -> Result<(), FieldError> {
     let (throttle, now) = (ctx.access().throttle(), Instant::now());
     let address = ctx.caller().client_address();

@@ -1,5 +1,6 @@
-//! Edges as the domains declare them, one line each: to an object by where its id stands in the row, to what a batch read
-//! of `entities` finds, to a list. Not here: how edges run (`engine::edge`), what is read (`entities`).
+//! Edges as the domains declare them, one line each: to an object by where its id stands in the row, to what
+//! a batch read of `entities` finds, to a list. Not here: how edges run (`engine::edge`), what is read
+//! (`entities`).
 
 use std::{
     hash::{Hash, Hasher},

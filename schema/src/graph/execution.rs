@@ -1,7 +1,8 @@
-//! From a document that is found to its answers: which operation is meant, the answer that is kept of it, its execution, and
-//! what is told beside `data`. Several sets of variables of one document are one execution: their selections are loaded
-//! together, so that all sets share every batch, and written one after the other. Not here: how a selection is run
-//! (`engine`), requests with an idempotency key (`keyed`), what HTTP makes of the answers.
+//! From a document that is found to its answers: which operation is meant, the answer that is kept of it, its
+//! execution, and what is told beside `data`. Several sets of variables of one document are one execution:
+//! their selections are loaded together, so that all sets share every batch, and written one after the other.
+//! Not here: how a selection is run (`engine`), requests with an idempotency key (`keyed`), what HTTP makes
+//! of the answers.
 
 mod kept;
 mod keyed;
@@ -121,12 +122,14 @@ impl Graph {
         })
     }
 
-    /// Runs a document with several sets of variables: a query as one execution whose sets share every batch, a mutation one
-    /// set after the other. `tell` gets each set's answer, in the order of the sets, as soon as it is written; what is wrong
-    /// with one set is told in its answer alone. What the sets may load counts together.
+    /// Runs a document with several sets of variables: a query as one execution whose sets share every batch,
+    /// a mutation one set after the other. `tell` gets each set's answer, in the order of the sets, as soon
+    /// as it is written; what is wrong with one set is told in its answer alone. What the sets may load
+    /// counts together.
     ///
     /// # Errors
-    /// The only answer, where nothing can run: the operation is not found or is a subscription, or the sets cost too much.
+    /// The only answer, where nothing can run: the operation is not found or is a subscription, or the sets
+    /// cost too much.
     pub async fn execute_sets(
         &self,
         viewer: Viewer,
@@ -366,8 +369,8 @@ impl<'g> Execution<'g> {
         ctx
     }
 
-    /// Ends an answer: keeps it where it may be kept, and adds what is told beside `data`. The last one of an execution tells
-    /// what was executed, and gets what all of it may load.
+    /// Ends an answer: keeps it where it may be kept, and adds what is told beside `data`. The last one of an
+    /// execution tells what was executed, and gets what all of it may load.
     fn finish(
         &self,
         RunningSet { prepared, cache_key }: &RunningSet,

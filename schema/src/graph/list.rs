@@ -1,6 +1,6 @@
-//! Lists of rows of `entities` as connections: a domain says once what the arguments of a list mean (`Lists`) and which
-//! list an edge leads to (`Listed`); the loaders, the cursors and the part that is wanted follow. Not here: which rows a
-//! list has (the domains), how a page is written (`engine::connection`).
+//! Lists of rows of `entities` as connections: a domain says once what the arguments of a list mean (`Lists`)
+//! and which list an edge leads to (`Listed`); the loaders, the cursors and the part that is wanted follow.
+//! Not here: which rows a list has (the domains), how a page is written (`engine::connection`).
 
 use std::{hash::Hash, sync::Arc};
 
@@ -83,8 +83,8 @@ impl<T: Send + Sync + 'static, A: Lists> Listed<T, A> {
         Self { take, ..self }
     }
 
-    /// What of a viewer's scope decides which rows the list has. Viewers for whom that is the same share its pages and counts,
-    /// their statements as well as what is cached.
+    /// What of a viewer's scope decides which rows the list has. Viewers for whom that is the same share its
+    /// pages and counts, their statements as well as what is cached.
     pub(crate) const fn reaching(self, reach: fn(Scope) -> Scope) -> Self {
         Self { reach, ..self }
     }
@@ -212,7 +212,8 @@ pub(crate) trait WindowArgs {
     /// Checks the arguments against the list's order. Whose list the cursors are of is asked for each parent (`bound`).
     ///
     /// # Errors
-    /// `BAD_USER_INPUT` for a number of rows beyond the bounds, `BAD_CURSOR` for what does not have the form of a cursor.
+    /// `BAD_USER_INPUT` for a number of rows beyond the bounds, `BAD_CURSOR` for what does not have the form
+    /// of a cursor.
     fn window<R>(
         &self,
         keyset: &Keyset<R>,

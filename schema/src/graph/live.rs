@@ -1,7 +1,8 @@
-//! Live queries: `query @live` over a transport that streams. The answer is told at once, and again whenever something that it
-//! was made of is written, which is known from the tags of what was read; nothing is executed for other writes, and an answer
-//! that is the same is not told again. Viewers who get the same answer share its execution (`runs`). Not here: how an answer is
-//! made (`execution`), how a change of it is told (`patch`), how answers travel (the transports).
+//! Live queries: `query @live` over a transport that streams. The answer is told at once, and again whenever
+//! something that it was made of is written, which is known from the tags of what was read; nothing is
+//! executed for other writes, and an answer that is the same is not told again. Viewers who get the same
+//! answer share its execution (`runs`). Not here: how an answer is made (`execution`), how a change of it is
+//! told (`patch`), how answers travel (the transports).
 
 mod patch;
 mod runs;
@@ -45,7 +46,8 @@ pub(crate) use runs::LiveRuns;
 
 /// After an answer with errors, which may be gone.
 const AFTER_ERRORS: Duration = Duration::from_secs(2);
-/// A query waits so many times longer than its last execution took, so that one that takes long does not run all the time.
+/// A query waits so many times longer than its last execution took, so that one that takes long does not run
+/// all the time.
 const REST: u32 = 3;
 
 const SIGN_IN: &str = "Sign in first: what is not signed in has one answer, without @live";
@@ -92,8 +94,8 @@ fn throttle_of(prepared: &Prepared) -> Result<Duration, RequestError> {
     Ok(Duration::from_millis(millis))
 }
 
-/// When the period after that of `moment` begins. Periods of one length begin at the same moments for everybody, so that those
-/// who wait for the same answer ask for it at the same time.
+/// When the period after that of `moment` begins. Periods of one length begin at the same moments for
+/// everybody, so that those who wait for the same answer ask for it at the same time.
 fn next_period(moment: Instant, length: Duration) -> Instant {
     static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
     let nanos = length.as_nanos().max(1);

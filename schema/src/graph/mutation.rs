@@ -53,9 +53,10 @@ static FIELDS: LazyLock<Vec<MutationField>> = LazyLock::new(|| {
     domains.into_iter().flatten().collect()
 });
 
-/// What a caller needs for a mutation to begin. It is asked for here and can be declared in the schema (`@authenticated`,
-/// `@requiresScopes`: `Options::authorization_directives`), for gateways that refuse by themselves: with an error, so that is
-/// how it is refused here, for every mutation alike. What may be done to which object, the mutation decides, and tells it in `userErrors`.
+/// What a caller needs for a mutation to begin. It is asked for here and can be declared in the schema
+/// (`@authenticated`, `@requiresScopes`: `Options::authorization_directives`), for gateways that refuse by
+/// themselves: with an error, so that is how it is refused here, for every mutation alike. What may be done
+/// to which object, the mutation decides, and tells it in `userErrors`.
 #[derive(Clone, Copy)]
 pub(crate) enum Needs {
     /// Nothing: callers who are not signed in may run it.
@@ -109,8 +110,8 @@ impl<P> From<P> for Written<P> {
 
 /// What a mutation answers.
 pub(crate) trait Payload: Entity {
-    /// The payload of a mutation that ran when the same request was sent before, from what it has stored. `None` where the
-    /// mutation itself looks for that.
+    /// The payload of a mutation that ran when the same request was sent before, from what it has stored.
+    /// `None` where the mutation itself looks for that.
     fn of_stored(_: &Stored) -> Option<Self> {
         None
     }
@@ -197,7 +198,8 @@ pub(crate) struct MutationField {
     name: &'static str,
     about: &'static str,
     needs: Needs,
-    /// Not twice in a document, under whatever names, and not in an array of requests: each tries a password or a token.
+    /// Not twice in a document, under whatever names, and not in an array of requests: each tries a password
+    /// or a token.
     alone: bool,
     /// Its answer has a secret, which is not kept for those who send the same again.
     tells_a_secret: bool,
@@ -418,8 +420,8 @@ pub(crate) async fn execute(
     Ok(answer.with_errors())
 }
 
-/// Whether all fields of a mutation may run under an idempotency key. What a caller may not do is refused before anything
-/// of the request runs, or is told again.
+/// Whether all fields of a mutation may run under an idempotency key. What a caller may not do is refused
+/// before anything of the request runs, or is told again.
 pub(crate) fn check_keyed(
     root: &SelectionSet,
     planner: Planner<'_>,

@@ -391,7 +391,8 @@ impl NodesFilled<'_> {
                 writer.out.repeat(Range::clone(bytes));
                 return Ok(());
             }
-            // What has stopped within an object has forgotten where it began; what has an error has another path each time.
+            // What has stopped within an object has forgotten where it began; what has an error has another
+            // path each time.
             let (is_from_its_beginning, failures) = (!writer.is_returning(), writer.failures);
             let begin = writer.out.len();
             self.write_slot(start + index, writer)?;

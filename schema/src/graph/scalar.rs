@@ -1,5 +1,6 @@
-//! Values of `entities` as leaves: enums, stored JSON. `Leaf` has the graph as its parameter here, since neither the trait
-//! nor these types are of this crate. Not here: ids and values of the language's own types (`engine::scalar`).
+//! Values of `entities` as leaves: enums, stored JSON. `Leaf` has the graph as its parameter here, since
+//! neither the trait nor these types are of this crate. Not here: ids and values of the language's own types
+//! (`engine::scalar`).
 
 use async_graphql::registry::Registry;
 use entities::Json;

@@ -1,8 +1,8 @@
-//! The root `Subscription`. A subscription watches what is written (`entities::events`), and nothing escapes it; each change
-//! that concerns it is one event, and each event is one small request of its own: the row is read under the
-//! viewer's rights at that moment, then written by the same declarations as in a query. Whether a viewer may see it is
-//! found out once for all subscriptions of the same rights (`decisions`). Not here: how events travel to the client
-//! (the transports), what a subscription listens for (its domain).
+//! The root `Subscription`. A subscription watches what is written (`entities::events`), and nothing escapes
+//! it; each change that concerns it is one event, and each event is one small request of its own: the row is
+//! read under the viewer's rights at that moment, then written by the same declarations as in a query.
+//! Whether a viewer may see it is found out once for all subscriptions of the same rights (`decisions`). Not
+//! here: how events travel to the client (the transports), what a subscription listens for (its domain).
 
 use std::{
     any::Any,
@@ -259,13 +259,13 @@ where
 pub enum Event {
     /// An event, as a complete answer.
     Reply(Box<Reply>),
-    /// What was told may not be true any more, since another database took over or a backup was restored: whoever shows it must read
-    /// it again, and subscribe again. Nothing follows.
+    /// What was told may not be true any more, since another database took over or a backup was restored:
+    /// whoever shows it must read it again, and subscribe again. Nothing follows.
     Interrupted,
 }
 
-/// The events of one subscription. Nothing is kept for a reader that does not read: what it is behind is read from the log of
-/// events when it does.
+/// The events of one subscription. Nothing is kept for a reader that does not read: what it is behind is read
+/// from the log of events when it does.
 pub type Events = BoxStream<'static, Event>;
 
 /// A subscription under way.
@@ -404,7 +404,8 @@ impl Subscribed {
         };
         let question = Question { number, change, field: self.field, scope: self.viewer.scope() };
         let recorder = Arc::new(Recorder::new(self.explain));
-        // What was read for all who have these rights counts for none of them; it is told where it was read for this one.
+        // What was read for all who have these rights counts for none of them; it is told where it was read
+        // for this one.
         let (mut tries, mut row, mut decider);
         tries = 0;
         loop {

@@ -1,5 +1,6 @@
-//! Webhooks as clients see them: where their owners are told of what happens to forms. They are written in `mutation`, what became of
-//! each event is in `delivery`. Not here: SQL (`entities::webhook`), sending (the server).
+//! Webhooks as clients see them: where their owners are told of what happens to forms. They are written in
+//! `mutation`, what became of each event is in `delivery`. Not here: SQL (`entities::webhook`), sending (the
+//! server).
 
 use std::sync::{Arc, LazyLock};
 

@@ -1,6 +1,7 @@
-//! Variables that Kubernetes sets in every pod for each service of the namespace ("service links"). A service whose name
-//! begins with `xp` gets variables that begin with `XP_`, as ours do. They are told by name and value together, so that a
-//! misspelt key is still noticed. <https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables>
+//! Variables that Kubernetes sets in every pod for each service of the namespace ("service links"). A service
+//! whose name begins with `xp` gets variables that begin with `XP_`, as ours do. They are told by name and
+//! value together, so that a misspelt key is still noticed.
+//! <https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables>
 
 use std::net::{IpAddr, SocketAddr};
 

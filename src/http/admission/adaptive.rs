@@ -1,8 +1,9 @@
-//! How many requests may be worked on at once, by how long what is ready has to wait: for a thread of the runtime, and for
-//! a connection to the database. While that is little, the limit is the configured one; when it is more, the limit
-//! follows it down (a gradient, as in Netflix's concurrency-limits), and up again when it is over. What waits is measured
-//! rather than how long requests take: slow ones on an idle machine are not too many, and a mix that becomes slower is
-//! not an overload. Not here: who is refused (`admission`), what counts as one.
+//! How many requests may be worked on at once, by how long what is ready has to wait: for a thread of the
+//! runtime, and for a connection to the database. While that is little, the limit is the configured one; when
+//! it is more, the limit follows it down (a gradient, as in Netflix's concurrency-limits), and up again when
+//! it is over. What waits is measured rather than how long requests take: slow ones on an idle machine are
+//! not too many, and a mix that becomes slower is not an overload. Not here: who is refused (`admission`),
+//! what counts as one.
 
 use std::{
     sync::atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -72,7 +73,8 @@ impl AdaptiveLimit {
         self.now.store(limit, Ordering::Relaxed);
     }
 
-    /// After a window in which at most `busiest` were worked on at once, and what was ready waited for so long on average.
+    /// After a window in which at most `busiest` were worked on at once, and what was ready waited for so
+    /// long on average.
     fn follow(&self, wait: Duration, busiest: usize) {
         let now = self.get();
         // With fewer than the least under way, there is nothing that a lower limit would refuse.

@@ -1,5 +1,6 @@
-//! The header `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header-07): a String of Structured Fields (RFC 8941,
-//! section 3.3.3), or the same without its quotes, as many clients send it. Not here: what is done with a key (`schema`).
+//! The header `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header-07): a String of Structured Fields
+//! (RFC 8941, section 3.3.3), or the same without its quotes, as many clients send it. Not here: what is done
+//! with a key (`schema`).
 
 use std::sync::Arc;
 

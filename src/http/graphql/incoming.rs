@@ -1,5 +1,6 @@
-//! Who asks, and for what: the requests of one HTTP request, read within bounds in the order of what the checks cost, and
-//! the document that one means. Not here: what a body says (`params`), how it is received (`receive`), and running it.
+//! Who asks, and for what: the requests of one HTTP request, read within bounds in the order of what the
+//! checks cost, and the document that one means. Not here: what a body says (`params`), how it is received
+//! (`receive`), and running it.
 
 use std::sync::Arc;
 
@@ -351,8 +352,8 @@ pub(in crate::http) fn bounds(app: &App, is_anonymous: bool, trust: Trust) -> Bo
     Bounds { bytes: bytes.0, depth: http.max_json_depth, values, batch, sets }
 }
 
-/// Whether a GET can be no link or image of a foreign page. No such page could read the answer, and there is no cookie that
-/// a browser would add; but it could make its visitors' browsers ask.
+/// Whether a GET can be no link or image of a foreign page. No such page could read the answer, and there is
+/// no cookie that a browser would add; but it could make its visitors' browsers ask.
 fn is_meant(app: &App, headers: &HeaderMap) -> bool {
     has_preflight_header(headers)
         || headers.get(header::AUTHORIZATION).is_some_and(|value| !value.is_empty())

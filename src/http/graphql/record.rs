@@ -1,5 +1,5 @@
-//! What is told of a request when it has ended: metrics, the end of its span, and the one line of the log. Not here: what
-//! they say of who asked (`about`).
+//! What is told of a request when it has ended: metrics, the end of its span, and the one line of the log.
+//! Not here: what they say of who asked (`about`).
 
 use std::{borrow::Cow, time::Instant};
 

@@ -1,5 +1,5 @@
-//! The status of an answer in `application/graphql-response+json`, by either text of GraphQL over HTTP (`http.statuses`).
-//! Not here: `application/json`, whose status is 200 for whatever is well-formed.
+//! The status of an answer in `application/graphql-response+json`, by either text of GraphQL over HTTP
+//! (`http.statuses`). Not here: `application/json`, whose status is 200 for whatever is well-formed.
 
 use axum::http::StatusCode;
 use schema::Reply;

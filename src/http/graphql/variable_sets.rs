@@ -1,7 +1,7 @@
-//! Several sets of variables of one document, `"variables": [{…}, {…}]`: one execution with an answer for each set, as in the
-//! batching proposal of GraphQL over HTTP (its appendix B). Here they are run within the deadline of one request, measured
-//! and logged as one operation, and put into one JSON array. Not here: telling them as they are ready, in lines, as events or
-//! on a WebSocket (`subscriptions`).
+//! Several sets of variables of one document, `"variables": [{…}, {…}]`: one execution with an answer for
+//! each set, as in the batching proposal of GraphQL over HTTP (its appendix B). Here they are run within the
+//! deadline of one request, measured and logged as one operation, and put into one JSON array. Not here:
+//! telling them as they are ready, in lines, as events or on a WebSocket (`subscriptions`).
 
 use std::time::Instant;
 
@@ -22,9 +22,9 @@ use crate::{
     rejection::Rejection,
 };
 
-/// Runs all sets; `tell` gets their answers in order, each as soon as it is written. Those that are not written by the
-/// deadline are told that they were stopped, and that of a mutation that was under way, whether something of it may be stored.
-/// Where nothing can run, the only answer is returned.
+/// Runs all sets; `tell` gets their answers in order, each as soon as it is written. Those that are not
+/// written by the deadline are told that they were stopped, and that of a mutation that was under way,
+/// whether something of it may be stored. Where nothing can run, the only answer is returned.
 pub(in crate::http) async fn run(
     app: &App,
     headers: &HeaderMap,

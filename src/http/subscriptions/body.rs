@@ -118,7 +118,8 @@ impl Framing {
         }
     }
 
-    /// What keeps a connection open; nothing where each line is an answer, which comes within the deadline of a request.
+    /// What keeps a connection open; nothing where each line is an answer, which comes within the deadline of
+    /// a request.
     fn alive(self) -> Option<&'static [u8]> {
         match self {
             Self::Sse => Some(sse::ALIVE),
@@ -139,9 +140,9 @@ impl Framing {
         }
     }
 
-    /// What ended the stream from outside. Clients of server-sent events come back where the stream just ends, and do not
-    /// after `complete`; Apollo's are told by an error. A gateway is told in any case: it has to tell its client, who
-    /// would else hear nothing of it.
+    /// What ended the stream from outside. Clients of server-sent events come back where the stream just
+    /// ends, and do not after `complete`; Apollo's are told by an error. A gateway is told in any case: it
+    /// has to tell its client, who would else hear nothing of it.
     fn ended(self, end: End, is_to_gateway: bool, headers: &HeaderMap) -> Chunks {
         let mut told = match self {
             Self::Sse if end.is_final() || is_to_gateway => sse::event(end.reply(headers).body, None),

@@ -1,8 +1,9 @@
-//! Apollo's HTTP callback protocol (`callback/1.0`): a gateway asks once, and gets each event as a request of ours. Only
-//! addresses of listed origins are called, never another one that they point to. First the address has to confirm that it
-//! knows the subscription (`check`); then it gets `next` for each answer, `check` as often as it wished, and `complete` at
-//! the end, with errors where something else than the subscription ended it, or it could not begin. It ends when the address
-//! does not know it any more, or cannot be reached. Not here: what is answered.
+//! Apollo's HTTP callback protocol (`callback/1.0`): a gateway asks once, and gets each event as a request of
+//! ours. Only addresses of listed origins are called, never another one that they point to. First the address
+//! has to confirm that it knows the subscription (`check`); then it gets `next` for each answer, `check` as
+//! often as it wished, and `complete` at the end, with errors where something else than the subscription
+//! ended it, or it could not begin. It ends when the address does not know it any more, or cannot be reached.
+//! Not here: what is answered.
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
@@ -161,7 +162,8 @@ pub(super) async fn serve(app: App, request: Request) -> Response {
     let ending = Box::pin(end(&app, requester.bearer.clone()));
     let owner = graphql::owner(&app, &requester.caller, requester.bearer.as_ref());
     let begun = begin(app, Arc::clone(&headers), requester, (params, received), "callback").await;
-    // Also before it is told why there is none: gateways read of this answer only whether it was a success, and wait then.
+    // Also before it is told why there is none: gateways read of this answer only whether it was a success,
+    // and wait then.
     if !address.confirms().await {
         return match begun {
             Begun::Answer(refusal) => answered(refusal.body.into_vec()),
@@ -251,8 +253,8 @@ impl Address {
         }
     }
 
-    /// Tells an answer, which counts as memory meanwhile, as does the message that it becomes. What it was written in is
-    /// given back before.
+    /// Tells an answer, which counts as memory meanwhile, as does the message that it becomes. What it was
+    /// written in is given back before.
     async fn next(&self, mut reply: Reply, owner: &Owner, headers: &HeaderMap) -> Heard {
         let mut memory = self.app.admission.answer_memory(owner.clone());
         let reserved = sent::reserve(&mut memory, &mut reply, request_id(headers));

@@ -1,7 +1,7 @@
-//! Apollo's multipart protocol (`multipart/mixed;subscriptionSpec="1.0"`): one operation a request, by POST or GET; each
-//! answer is a part `{"payload": …}`, an empty object says that the stream is alive, and what ends it from outside is a part
-//! without payload that has the errors. Each part is followed by the next boundary at once, so that its reader need not
-//! wait. Not here: what is answered, and what ends it.
+//! Apollo's multipart protocol (`multipart/mixed;subscriptionSpec="1.0"`): one operation a request, by POST
+//! or GET; each answer is a part `{"payload": …}`, an empty object says that the stream is alive, and what
+//! ends it from outside is a part without payload that has the errors. Each part is followed by the next
+//! boundary at once, so that its reader need not wait. Not here: what is answered, and what ends it.
 
 use schema::{Chunks, Reply};
 

@@ -1,6 +1,6 @@
-//! How many sockets and subscriptions one account, or one address, has at a time, over all transports. What one of
-//! them has, nobody else pays for: each write is looked at by every subscription. Not here: how many requests (`admission`)
-//! and connections (`server`) there may be in all.
+//! How many sockets and subscriptions one account, or one address, has at a time, over all transports. What
+//! one of them has, nobody else pays for: each write is looked at by every subscription. Not here: how many
+//! requests (`admission`) and connections (`server`) there may be in all.
 
 use std::{
     collections::HashMap,

@@ -1,6 +1,6 @@
-//! Memory of what is sent on a stream, over any transport: it counts in `http.max_answer_memory` from before it is handed to
-//! the connection until the connection has taken the last of it. Not here: the bound itself (`memory`), and how fast it
-//! must be taken (`sending`, `websocket::frames`).
+//! Memory of what is sent on a stream, over any transport: it counts in `http.max_answer_memory` from before
+//! it is handed to the connection until the connection has taken the last of it. Not here: the bound itself
+//! (`memory`), and how fast it must be taken (`sending`, `websocket::frames`).
 
 use std::sync::Arc;
 
@@ -24,8 +24,9 @@ impl AsRef<[u8]> for Reserved {
     }
 }
 
-/// Reserves memory for what is sent of an answer. A mutation has run: its answer may take more, and if it does not fit at
-/// all, its place is taken by one that says that it is done, since its client would otherwise run it again.
+/// Reserves memory for what is sent of an answer. A mutation has run: its answer may take more, and if it
+/// does not fit at all, its place is taken by one that says that it is done, since its client would otherwise
+/// run it again.
 pub(super) fn reserve(
     memory: &mut MemoryReservation,
     reply: &mut Reply,

@@ -1,6 +1,7 @@
-//! Server-sent events, "distinct connections mode" (the protocol of the npm package `graphql-sse`): one operation a
-//! request, by POST or GET; an event `next` for each answer, and `complete` at the end. A stream that ends without it was
-//! interrupted, and its client asks again. Not here: what is answered, and what ends it.
+//! Server-sent events, "distinct connections mode" (the protocol of the npm package `graphql-sse`): one
+//! operation a request, by POST or GET; an event `next` for each answer, and `complete` at the end. A stream
+//! that ends without it was interrupted, and its client asks again. Not here: what is answered, and what ends
+//! it.
 
 use schema::Chunks;
 
@@ -13,8 +14,9 @@ pub(super) fn is_meant(range: &str) -> bool {
     range.split(';').next().is_some_and(|media| media.trim().eq_ignore_ascii_case(CONTENT_TYPE))
 }
 
-/// An answer is one line: JSON has no line breaks outside of its texts, and there they are escaped. `id` stands for the event:
-/// who comes back with it as `Last-Event-ID` gets those after it (HTML, §9.2.6); an empty one makes readers forget theirs.
+/// An answer is one line: JSON has no line breaks outside of its texts, and there they are escaped. `id`
+/// stands for the event: who comes back with it as `Last-Event-ID` gets those after it (HTML, §9.2.6); an
+/// empty one makes readers forget theirs.
 pub(super) fn event(answer: Chunks, id: Option<&str>) -> Chunks {
     let mut event = Chunks::from(b"event: next\n".to_vec());
     if let Some(id) = id {

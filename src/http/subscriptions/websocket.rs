@@ -1,8 +1,8 @@
-//! `graphql-transport-ws` (the protocol of the npm package `graphql-ws`) on a WebSocket: queries, mutations and
-//! subscriptions, many at a time. One task a socket; it reads, runs operations, and writes, so a client that does not
-//! read stops its own operations, and one that does not read for long is cut off. How a socket begins is in `handshake`,
-//! who it is of in `greeting`, its frames and messages are in `frames`, what they say in `message`, how it ends in
-//! `close`. Not here: what is answered.
+//! `graphql-transport-ws` (the protocol of the npm package `graphql-ws`) on a WebSocket: queries, mutations
+//! and subscriptions, many at a time. One task a socket; it reads, runs operations, and writes, so a client
+//! that does not read stops its own operations, and one that does not read for long is cut off. How a socket
+//! begins is in `handshake`, who it is of in `greeting`, its frames and messages are in `frames`, what they
+//! say in `message`, how it ends in `close`. Not here: what is answered.
 
 use std::{
     collections::HashMap,
@@ -278,8 +278,9 @@ impl Connection {
         }
     }
 
-    /// Tells each operation that is still running why it ends. A gateway passes that on, and makes an error of its own of a
-    /// socket that is closed. Clients that ask directly begin anew by themselves what they were not told of.
+    /// Tells each operation that is still running why it ends. A gateway passes that on, and makes an error
+    /// of its own of a socket that is closed. Clients that ask directly begin anew by themselves what they
+    /// were not told of.
     async fn tell_all(&mut self, why: &Reply) {
         self.end = Box::pin(pending());
         let until = tokio::time::Instant::now() + CLOSE_WITHIN;
@@ -293,8 +294,8 @@ impl Connection {
         }
     }
 
-    /// Answers what has one answer and is already running, within its own time: the client comes back and sends again what
-    /// was not answered, and a mutation would run twice.
+    /// Answers what has one answer and is already running, within its own time: the client comes back and
+    /// sends again what was not answered, and a mutation would run twice.
     async fn finish(&mut self) {
         self.end = Box::pin(pending());
         let until = tokio::time::Instant::now() + self.app.http.request_timeout;
@@ -470,8 +471,10 @@ impl Connection {
         }
     }
 
-    /// An answer of an operation that ran is `next`, and so is that to each set of variables, with its `variableIndex`; what did
-    /// not run at all is `error`, with the errors alone. It counts as memory until it is sent; where there is none, the client connects again for a subscription, and gets an error for a query.
+    /// An answer of an operation that ran is `next`, and so is that to each set of variables, with its
+    /// `variableIndex`; what did not run at all is `error`, with the errors alone. It counts as memory until
+    /// it is sent; where there is none, the client connects again for a subscription, and gets an error for a
+    /// query.
     async fn answer(&mut self, id: &str, mut reply: Reply) -> Flow {
         let mut memory = self.app.admission.answer_memory(self.owner());
         if sent::reserve(&mut memory, &mut reply, request_id(&self.headers)).is_err() {

@@ -1,5 +1,5 @@
-//! Which connections are let in, which hosts they may name, what a request that waits on one is held in, and how they end
-//! when the server drains and stops.
+//! Which connections are let in, which hosts they may name, what a request that waits on one is held in, and
+//! how they end when the server drains and stops.
 
 use std::sync::Mutex;
 

@@ -1,5 +1,6 @@
-//! Pages of other origins: who may ask, send, read and connect, by plain requests, preflights, GET and WebSocket; what of
-//! the server they may not have. And the schema for client tools. Not here: how origins are written (`config::origins`).
+//! Pages of other origins: who may ask, send, read and connect, by plain requests, preflights, GET and
+//! WebSocket; what of the server they may not have. And the schema for client tools. Not here: how origins
+//! are written (`config::origins`).
 
 use super::*;
 use crate::config::setting::Setting;

@@ -1,4 +1,5 @@
-//! The playground: where it is, in which codings, and who gets introspection there. Not here: the page itself (`tests/browser`).
+//! The playground: where it is, in which codings, and who gets introspection there. Not here: the page itself
+//! (`tests/browser`).
 
 use super::*;
 

@@ -176,7 +176,8 @@ async fn answers_of_accounts_are_checked_against_redis_each_time() {
     let reader = app.over_store(instance.store.clone());
     trust(&reader, &query);
     let ask = async || reader.as_admin().plain().run(&query, json!({})).await.body;
-    // Kept once this instance's mirror has heard of the write before; until then the answer is stamped too old to be used.
+    // Kept once this instance's mirror has heard of the write before; until then the answer is stamped too
+    // old to be used.
     let is_kept = async || {
         for _ in 0..500 {
             let before = instance.hits("answer");

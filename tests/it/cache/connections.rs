@@ -1,5 +1,5 @@
-//! What kinds of Redis are used and how: accounts with few rights, TLS, and servers that are refused, with words that say what to
-//! do. Whatever is refused, requests are served.
+//! What kinds of Redis are used and how: accounts with few rights, TLS, and servers that are refused, with
+//! words that say what to do. Whatever is refused, requests are served.
 
 use std::{process::Output, time::Duration};
 
@@ -99,8 +99,8 @@ async fn a_replica_and_a_sentinel_are_refused_as_servers() {
     assert!(told.contains("it knows no master `mine`"), "{told}");
 }
 
-/// What a master that was made a replica says is not believed, on connections that stand, either; nor is it when it is a master
-/// again, the same process with data from before the last write.
+/// What a master that was made a replica says is not believed, on connections that stand, either; nor is it
+/// when it is a master again, the same process with data from before the last write.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_master_that_becomes_a_replica_is_given_up() {
     let [_, app] = TestApp::both_own().await;

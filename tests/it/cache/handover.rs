@@ -1,5 +1,5 @@
-//! Writes of an instance that cannot tell Redis: they are answered when another instance has told it, and wait for nobody where
-//! nobody can. Not here: what else may happen to Redis (`outages`).
+//! Writes of an instance that cannot tell Redis: they are answered when another instance has told it, and
+//! wait for nobody where nobody can. Not here: what else may happen to Redis (`outages`).
 
 use std::time::{Duration, Instant};
 

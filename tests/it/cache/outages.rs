@@ -427,8 +427,8 @@ async fn nonsense_in_the_log_ends_nothing() {
     }
 }
 
-/// An instance that Redis refuses while others reach it tells nobody what it writes; the others find it in the database, also
-/// where it does not know of them yet, and does not wait.
+/// An instance that Redis refuses while others reach it tells nobody what it writes; the others find it in
+/// the database, also where it does not know of them yet, and does not wait.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn writes_of_an_instance_without_redis_are_found() {
     let [_, app] = TestApp::both_own().await;

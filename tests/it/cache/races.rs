@@ -1,6 +1,7 @@
-//! Reads and writes of a few busy rows on four instances, with a real Redis and a PostgreSQL that takes its time between
-//! looking at a row and answering. A read is stale if it began after a write was answered and is older than that
-//! write. The same race over a design that is common elsewhere must show stale reads, or this one could not see any.
+//! Reads and writes of a few busy rows on four instances, with a real Redis and a PostgreSQL that takes its
+//! time between looking at a row and answering. A read is stale if it began after a write was answered and is
+//! older than that write. The same race over a design that is common elsewhere must show stale reads, or this
+//! one could not see any.
 
 use std::{
     env,

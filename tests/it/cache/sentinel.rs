@@ -1,5 +1,6 @@
-//! Redis behind sentinels: a master that is replaced, that is lost with what its replicas had not got yet, and that goes on alone
-//! while another one has taken its place. Whatever happens, no request fails and what is read is true.
+//! Redis behind sentinels: a master that is replaced, that is lost with what its replicas had not got yet,
+//! and that goes on alone while another one has taken its place. Whatever happens, no request fails and what
+//! is read is true.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
@@ -108,7 +109,8 @@ async fn an_isolated_old_master_is_given_up_within_a_second() {
     assert!(reads > 100, "{reads} reads");
 }
 
-/// The worst case: one node is on the side of the old master and reaches no sentinel, when the others go on with a new master.
+/// The worst case: one node is on the side of the old master and reaches no sentinel, when the others go on
+/// with a new master.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_node_cut_off_from_the_sentinels_trusts_the_old_master_no_longer() {
     let [_, app] = TestApp::both_own().await;
@@ -149,8 +151,8 @@ async fn a_node_cut_off_from_the_sentinels_trusts_the_old_master_no_longer() {
     assert!(reads > 100, "{reads} reads");
 }
 
-/// Renames sessions at one of the first so many nodes, and reads them at all, until the script is over; how many reads there were,
-/// none of which was older than a write that was answered before.
+/// Renames sessions at one of the first so many nodes, and reads them at all, until the script is over; how
+/// many reads there were, none of which was older than a write that was answered before.
 async fn load(app: &TestApp, stores: &[Store; 2], writers: usize, script: impl Future<Output = ()>) -> u64 {
     let (owner, keys) = sessions(app, 8).await;
     let answered: Vec<AtomicU64> = keys.iter().map(|_| AtomicU64::new(0)).collect();

@@ -1,8 +1,9 @@
-//! A gateway that keeps answers by what it is told of them (`Cache-Control` and the tags in `extensions`), and throws away what
-//! each write is told with, never gives an answer that a fresh one differs from. Its rules are those of Apollo Router's
-//! response cache: without an age nothing is kept; what is private is kept for one caller; entities are kept one by one, by
-//! their representation and selection; an entry goes with any of its tags. Every mutation is run over what it has kept. Not
-//! here: the request by which a router is told (`tests/live`).
+//! A gateway that keeps answers by what it is told of them (`Cache-Control` and the tags in `extensions`),
+//! and throws away what each write is told with, never gives an answer that a fresh one differs from. Its
+//! rules are those of Apollo Router's response cache: without an age nothing is kept; what is private is kept
+//! for one caller; entities are kept one by one, by their representation and selection; an entry goes with
+//! any of its tags. Every mutation is run over what it has kept. Not here: the request by which a router is
+//! told (`tests/live`).
 
 use std::collections::{BTreeMap, BTreeSet};
 

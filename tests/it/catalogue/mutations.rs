@@ -1,5 +1,6 @@
-//! The mutations of the schema, one entry each: an input that works, who may run it, what the others are told; and below,
-//! what happens on what belongs to somebody else. Not here: the tests that run them (`catalogue`, `foreign`).
+//! The mutations of the schema, one entry each: an input that works, who may run it, what the others are
+//! told; and below, what happens on what belongs to somebody else. Not here: the tests that run them
+//! (`catalogue`, `foreign`).
 
 use entities::{
     Role::{self, Admin, Collector, Editor, Manager, Viewer},

@@ -1,5 +1,5 @@
-//! The Markdown pages of the repository, read as far as the tests need: blocks, headings, links, paths. Not here: what is
-//! done with them.
+//! The Markdown pages of the repository, read as far as the tests need: blocks, headings, links, paths. Not
+//! here: what is done with them.
 
 use std::{
     fs,

@@ -1,4 +1,5 @@
-//! Certificates for one test: an authority, what it has signed, and another authority. Made by `openssl`. Ends with the test.
+//! Certificates for one test: an authority, what it has signed, and another authority. Made by `openssl`.
+//! Ends with the test.
 
 use std::{
     fs,

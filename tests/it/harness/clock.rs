@@ -18,8 +18,8 @@ impl Clock {
         fs::write(&self.0, offset).expect("the temporary directory can be written");
     }
 
-    /// What a process needs in its environment to go by this clock. The other clock, which never jumps, is left alone: no
-    /// operator can set it.
+    /// What a process needs in its environment to go by this clock. The other clock, which never jumps, is
+    /// left alone: no operator can set it.
     pub(crate) fn environment(&self) -> Vec<(&'static str, String)> {
         vec![
             ("LD_PRELOAD", library()),

@@ -201,8 +201,8 @@ impl Server {
     }
 }
 
-/// A tool of PostgreSQL, from the folder in `XP_POSTGRES`, from where Debian keeps it or from the path. PostgreSQL refuses to run as root, so root
-/// runs it as the account that the package made.
+/// A tool of PostgreSQL, from the folder in `XP_POSTGRES`, from where Debian keeps it or from the path.
+/// PostgreSQL refuses to run as root, so root runs it as the account that the package made.
 pub(super) fn tool(name: &str) -> Command {
     let Some(program) = find(name) else {
         panic!(

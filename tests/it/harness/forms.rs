@@ -1,4 +1,5 @@
-//! A form to fill in, and somebody who does. Not here: forms with rules (`forms`), submissions that are refused (`submissions`).
+//! A form to fill in, and somebody who does. Not here: forms with rules (`forms`), submissions that are
+//! refused (`submissions`).
 
 use serde_json::json;
 

@@ -1,5 +1,6 @@
-//! A middle box between a server and PostgreSQL, as firewalls and load balancers are: it can forget the connections that it
-//! knows, without a word to either end, while new ones work. Ends with the test. Not here: the way to Redis (`proxy`).
+//! A middle box between a server and PostgreSQL, as firewalls and load balancers are: it can forget the
+//! connections that it knows, without a word to either end, while new ones work. Ends with the test. Not
+//! here: the way to Redis (`proxy`).
 
 use std::{
     io,

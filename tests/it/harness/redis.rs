@@ -52,7 +52,8 @@ impl RedisServer {
         server
     }
 
-    /// Starts one that speaks TLS only. Where the program that is tested with was built without, it is the one in the PATH.
+    /// Starts one that speaks TLS only. Where the program that is tested with was built without, it is the
+    /// one in the PATH.
     pub(crate) async fn with_tls(certificates: &Certificates, options: &[&str]) -> Self {
         let (port, directory) = place();
         let mut arguments = tls_options(port, certificates).map(|option| format!("--{option}")).join(" ");

@@ -1,5 +1,5 @@
-//! A PostgreSQL with standbys that stream from it, for one test: each can be stopped, held up, promoted and started again.
-//! Ends with the test. Not here: the cluster that all other tests share (`db`).
+//! A PostgreSQL with standbys that stream from it, for one test: each can be stopped, held up, promoted and
+//! started again. Ends with the test. Not here: the cluster that all other tests share (`db`).
 
 use std::{
     env, fs,

@@ -1,5 +1,5 @@
-//! What is in the tables beside the graph: the ids of every type's objects, and how a row is copied. Both follow from the
-//! entities and the migrated tables, so that a new entity needs no line here.
+//! What is in the tables beside the graph: the ids of every type's objects, and how a row is copied. Both
+//! follow from the entities and the migrated tables, so that a new entity needs no line here.
 
 use entities::{NodeKind, node};
 use sea_orm::{ConnectionTrait as _, QueryResult, Statement};

@@ -1,5 +1,6 @@
-//! A master, its replicas and three sentinels, all real, for one test. A server can be cut off from the others while its clients
-//! still reach it: the accounts are closed by which sentinels and replicas use it. Ends with the test.
+//! A master, its replicas and three sentinels, all real, for one test. A server can be cut off from the
+//! others while its clients still reach it: the accounts are closed by which sentinels and replicas use it.
+//! Ends with the test.
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
-//! Webhooks beside the demo data, which has none: of an administrator, of an editor, and of an account that was an editor once; each
-//! with deliveries. None of them is told of anything: two are disabled, and the third one's owner may not be told any more.
+//! Webhooks beside the demo data, which has none: of an administrator, of an editor, and of an account that
+//! was an editor once; each with deliveries. None of them is told of anything: two are disabled, and the
+//! third one's owner may not be told any more.
 
 use entities::{NodeKind, Role, Store, node};
 use sea_orm::{ConnectionTrait as _, DbBackend, Statement};

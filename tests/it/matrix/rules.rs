@@ -99,9 +99,10 @@ pub(super) enum Rule {
     Draft,
     /// The one object, if it is seen itself.
     One(&'static str),
-    /// The one object of this type, seen by whoever sees this one, as it is now: its columns and what they lead to, each by
-    /// its own rule. So who has handed in something goes on seeing the form's title, description and owner, and the version
-    /// that was filled in, also when the form is closed or archived and `form(id:)` is null.
+    /// The one object of this type, seen by whoever sees this one, as it is now: its columns and what they
+    /// lead to, each by its own rule. So who has handed in something goes on seeing the form's title,
+    /// description and owner, and the version that was filled in, also when the form is closed or archived
+    /// and `form(id:)` is null.
     Implied(&'static str),
     /// By its number: the version of number 1, if it is seen itself.
     Numbered,

@@ -1,5 +1,5 @@
-//! What is taken back is refused on every node: sessions and keys, with news of it and without. Not here: the same between
-//! processes (`cluster`).
+//! What is taken back is refused on every node: sessions and keys, with news of it and without. Not here: the
+//! same between processes (`cluster`).
 
 use entities::CacheOptions;
 use prometheus_client::registry::Registry;
@@ -7,7 +7,8 @@ use prometheus_client::registry::Registry;
 use super::*;
 use crate::harness::RedisServer;
 
-/// Two instances on one database. Without news from the other, an instance asks the database; with news it asks at once.
+/// Two instances on one database. Without news from the other, an instance asks the database; with news it
+/// asks at once.
 #[tokio::test]
 async fn what_one_node_revokes_every_node_refuses() {
     for url in [db::own_sqlite().await, db::own_postgres().await] {
@@ -141,8 +142,8 @@ async fn keys_that_cannot_be_read_are_read_the_next_time() {
     }
 }
 
-/// By the clock alone: a week old, the key that signs gets a successor, which signs when every gateway knows it; the old
-/// one stays good for as long as any token, and is gone then.
+/// By the clock alone: a week old, the key that signs gets a successor, which signs when every gateway knows
+/// it; the old one stays good for as long as any token, and is gone then.
 #[tokio::test]
 async fn a_key_is_followed_by_the_next_after_a_week_and_retires() {
     for app in apps().await {

@@ -1,5 +1,5 @@
-//! Webhooks that fail, for a while or for good: what others notice of it, what their owner can do, and what is given up. Not here: the pauses
-//! between attempts (`entities::webhook::lane`).
+//! Webhooks that fail, for a while or for good: what others notice of it, what their owner can do, and what
+//! is given up. Not here: the pauses between attempts (`entities::webhook::lane`).
 
 use std::{
     sync::{

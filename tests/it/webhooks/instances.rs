@@ -1,4 +1,5 @@
-//! Several instances share the work: what one of them leaves behind, by its end or in its middle, another one does; nothing is lost.
+//! Several instances share the work: what one of them leaves behind, by its end or in its middle, another one
+//! does; nothing is lost.
 
 use std::{collections::BTreeSet, time::Duration};
 

@@ -1,4 +1,5 @@
-//! What one account, webhook or form takes of the deliveries, and what it leaves to others. Not here: webhooks that fail (`failing`).
+//! What one account, webhook or form takes of the deliveries, and what it leaves to others. Not here:
+//! webhooks that fail (`failing`).
 
 use std::time::Duration;
 

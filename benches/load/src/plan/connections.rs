@@ -1,7 +1,7 @@
-//! What open connections cost: a third of them idle over HTTP, a third on a WebSocket without an operation, a third with
-//! a subscription. The limit of open files may be below what is asked for: then there are several servers, each with a
-//! process that holds its connections. While all are open, a few requests are sent; in the end all are closed. Not
-//! here: opening them (`hold`).
+//! What open connections cost: a third of them idle over HTTP, a third on a WebSocket without an operation, a
+//! third with a subscription. The limit of open files may be below what is asked for: then there are several
+//! servers, each with a process that holds its connections. While all are open, a few requests are sent; in
+//! the end all are closed. Not here: opening them (`hold`).
 
 use std::{
     fmt::Write as _,

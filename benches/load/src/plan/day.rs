@@ -1,5 +1,6 @@
-//! The mixed day: its steps, one rate after the other, then further ones that look for the highest rate which meets the plan,
-//! and the tables. Each step has the same people, connections and streams. Not here: a step itself (`step`).
+//! The mixed day: its steps, one rate after the other, then further ones that look for the highest rate which
+//! meets the plan, and the tables. Each step has the same people, connections and streams. Not here: a step
+//! itself (`step`).
 
 use std::{
     fmt::Write as _,

@@ -1,6 +1,7 @@
-//! The process that holds connections to one server open, since a process may have only so many files: told on standard input
-//! which to open (`http 100`, `idle 100`, `subscribed 100`), it says on standard output when they are. It ends with its
-//! standard input, and closes them all. Not here: what they cost (`connections`).
+//! The process that holds connections to one server open, since a process may have only so many files: told
+//! on standard input which to open (`http 100`, `idle 100`, `subscribed 100`), it says on standard output
+//! when they are. It ends with its standard input, and closes them all. Not here: what they cost
+//! (`connections`).
 
 use std::{
     io::Write as _,

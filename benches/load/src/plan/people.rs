@@ -1,5 +1,5 @@
-//! Who asks: accounts of the seed that are given a password and sign in, each from an address of its own. Not here: what they
-//! ask.
+//! Who asks: accounts of the seed that are given a password and sign in, each from an address of its own. Not
+//! here: what they ask.
 
 use std::{
     net::SocketAddr,
@@ -13,8 +13,8 @@ use uuid::Uuid;
 use super::mix;
 use crate::{client::Connection, database::Database, overload::connect};
 
-/// The first loopback address that sign-ins come from, and from one to the next: a server bounds how often those of one network
-/// (/24) may try.
+/// The first loopback address that sign-ins come from, and from one to the next: a server bounds how often
+/// those of one network (/24) may try.
 const SIGN_INS_FROM: u32 = 1 << 16;
 const SIGN_INS_APART: u32 = 1 << 8;
 

@@ -71,8 +71,8 @@ impl Scrape {
     fn hits_of(&self, is_meant: impl Fn(&str) -> bool) -> Hits {
         let mut hits = Hits::default();
         for ((tier, kind, is_hit), value) in self.cache.iter().filter(|((_, kind, _), _)| is_meant(kind)) {
-            // What the process has not is looked for in Redis. Of accounts and sessions, whose validity Redis is asked for, what the
-            // process has not is counted there alone.
+            // What the process has not is looked for in Redis. Of accounts and sessions, whose validity Redis
+            // is asked for, what the process has not is counted there alone.
             if tier == "local" || CHECKED.iter().any(|checked| kind.starts_with(checked)) {
                 hits.asked += value;
             }

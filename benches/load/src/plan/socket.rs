@@ -1,5 +1,6 @@
-//! A client of `graphql-transport-ws` that does as little as possible: it may be one of many thousands, so it keeps no buffer
-//! while nothing comes. It answers pings and gives the texts. Not here: what is subscribed to.
+//! A client of `graphql-transport-ws` that does as little as possible: it may be one of many thousands, so it
+//! keeps no buffer while nothing comes. It answers pings and gives the texts. Not here: what is subscribed
+//! to.
 
 use std::io;
 

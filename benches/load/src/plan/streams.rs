@@ -1,5 +1,5 @@
-//! The live streams that are open beside the day: half of them follow a form's submissions, half somebody's positions. Only
-//! how many events come is counted.
+//! The live streams that are open beside the day: half of them follow a form's submissions, half somebody's
+//! positions. Only how many events come is counted.
 
 use std::{
     net::SocketAddr,

@@ -1,6 +1,6 @@
-//! What waits for a thread that hashes: bounded, and shared by the networks that it comes from. They take turns, however
-//! much one of them has waiting. Where all places are taken, whoever has most waiting loses the newest of it to one who
-//! has less. Not here: what is done.
+//! What waits for a thread that hashes: bounded, and shared by the networks that it comes from. They take
+//! turns, however much one of them has waiting. Where all places are taken, whoever has most waiting loses
+//! the newest of it to one who has less. Not here: what is done.
 
 use std::{
     collections::VecDeque,

@@ -1,5 +1,5 @@
-//! The last number of a revocation, in a row of its own. Whoever writes revocations or keys locks it until the commit, so
-//! the order of the numbers is the order of the commits. Not here: revocations themselves.
+//! The last number of a revocation, in a row of its own. Whoever writes revocations or keys locks it until
+//! the commit, so the order of the numbers is the order of the commits. Not here: revocations themselves.
 
 use sea_orm::entity::prelude::*;
 

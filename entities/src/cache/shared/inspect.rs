@@ -1,4 +1,5 @@
-//! The cache between instances as an operator sees it: what is in it, and whether an account of Redis may do what the cache does.
+//! The cache between instances as an operator sees it: what is in it, and whether an account of Redis may do
+//! what the cache does.
 
 use std::fmt;
 
@@ -66,8 +67,8 @@ pub async fn purge(redis: &Redis, namespace: &str) -> Result<(), Unavailable> {
     SharedCache::new(redis.clone(), namespace).delete().await
 }
 
-/// What the account may not do that the cache and what is kept beside it do, in Redis's words. Nothing is changed by asking.
-/// Events have rights of their own (`events`).
+/// What the account may not do that the cache and what is kept beside it do, in Redis's words. Nothing is
+/// changed by asking. Events have rights of their own (`events`).
 ///
 /// # Errors
 /// `Unavailable` when Redis does not answer.

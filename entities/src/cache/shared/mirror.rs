@@ -1,7 +1,7 @@
-//! The mirror: this instance's copy of the table, which follows the log. Each round looks whether it is still the same table
-//! and how far it has come, and reads the log to its end; only then the lease goes on. A gap in the numbers, a log that
-//! ends before the table does (it was deleted or evicted), or another table, means that something was missed: the table
-//! is read anew.
+//! The mirror: this instance's copy of the table, which follows the log. Each round looks whether it is still
+//! the same table and how far it has come, and reads the log to its end; only then the lease goes on. A gap
+//! in the numbers, a log that ends before the table does (it was deleted or evicted), or another table, means
+//! that something was missed: the table is read anew.
 
 use std::{
     convert::Infallible,
@@ -117,8 +117,8 @@ impl SharedCache {
         self.log_read_at.fetch_max(at, Ordering::AcqRel);
     }
 
-    /// What is taken over may lack what was invalidated since it was read; the log has it. It is read on a connection of this
-    /// term from now on.
+    /// What is taken over may lack what was invalidated since it was read; the log has it. It is read on a
+    /// connection of this term from now on.
     fn end_lease(&self, term: u64) {
         self.log_read_at.store(0, Ordering::Release);
         self.log_term.store(term, Ordering::Release);

@@ -1,6 +1,6 @@
-//! Where in the history of the database what Redis holds was read: kept there, so that a server that starts finds out that the
-//! database was restored to an earlier time while no server ran. Servers that run find that out by themselves. Not here: how
-//! the database says where it is (`database::history`).
+//! Where in the history of the database what Redis holds was read: kept there, so that a server that starts
+//! finds out that the database was restored to an earlier time while no server ran. Servers that run find
+//! that out by themselves. Not here: how the database says where it is (`database::history`).
 
 use std::sync::atomic::Ordering;
 

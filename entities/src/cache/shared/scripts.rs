@@ -11,9 +11,10 @@ local history = tonumber(string.sub(redis.sha1hex(run .. course), 1, 12), 16)
     };
 }
 
-/// Before anything else on a connection: a table that was made in another history (on a master that was replaced, before this
-/// server followed another one, before it was restarted with its own snapshot) may lack invalidations, and is thrown away. Word 2
-/// says in which it was made. Where others may still tell another master of invalidations (argument 0), nothing is begun here.
+/// Before anything else on a connection: a table that was made in another history (on a master that was
+/// replaced, before this server followed another one, before it was restarted with its own snapshot) may lack
+/// invalidations, and is thrown away. Word 2 says in which it was made. Where others may still tell another
+/// master of invalidations (argument 0), nothing is begun here.
 pub(super) const CONNECTION_HOOK: &str = concat!(
     r"
 local g, l = KEYS[1], KEYS[2]

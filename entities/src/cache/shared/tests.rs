@@ -1,4 +1,5 @@
-//! What this instance alone knows of invalidations: those that Redis has not taken yet. Not here: Redis itself (`tests/it`).
+//! What this instance alone knows of invalidations: those that Redis has not taken yet. Not here: Redis
+//! itself (`tests/it`).
 
 use prometheus_client::registry::Registry;
 
@@ -32,7 +33,8 @@ fn a_pending_invalidation_gets_its_published_version() {
     assert!(shared.pending().is_empty());
 }
 
-/// Published as 20; then another instance invalidates the same slot as 21, and the mirror sees both before this instance goes on.
+/// Published as 20; then another instance invalidates the same slot as 21, and the mirror sees both before
+/// this instance goes on.
 #[test]
 fn a_later_remote_invalidation_outlasts_a_pending_one() {
     let (shared, table) = instance();

@@ -1,9 +1,9 @@
 //! The text of a cursor: version, key values and an 8-byte MAC, in URL-safe base64 without padding, about 44
-//! characters. The MAC's key comes from the server's secret, and it also covers the list's field, order, filter and
-//! parent: a cursor from another list, as from another form's submissions, an altered one or one that was made elsewhere
-//! is refused instead of showing a wrong page. One field may load the lists of many parents at once, so a cursor is read
-//! when the arguments are, and checked for each parent before anything is loaded.
-//! What a cursor holds is no secret: rows are guarded by `Scope`, never by a cursor.
+//! characters. The MAC's key comes from the server's secret, and it also covers the list's field, order,
+//! filter and parent: a cursor from another list, as from another form's submissions, an altered one or one
+//! that was made elsewhere is refused instead of showing a wrong page. One field may load the lists of many
+//! parents at once, so a cursor is read when the arguments are, and checked for each parent before anything
+//! is loaded. What a cursor holds is no secret: rows are guarded by `Scope`, never by a cursor.
 
 use std::fmt;
 

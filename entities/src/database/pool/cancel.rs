@@ -1,5 +1,5 @@
-//! Tells PostgreSQL to stop working on a statement that nobody waits for any more, by a connection of its own. Not here:
-//! when that is.
+//! Tells PostgreSQL to stop working on a statement that nobody waits for any more, by a connection of its
+//! own. Not here: when that is.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Opens a connection to the server that takes the writes, of one or of several hosts. Not here: who gets the connection
-//! (`pool`), what a URL of several hosts is (`open`).
+//! Opens a connection to the server that takes the writes, of one or of several hosts. Not here: who gets the
+//! connection (`pool`), what a URL of several hosts is (`open`).
 
 use std::{
     io,
@@ -16,8 +16,8 @@ use crate::database::{Pooler, open::bounds};
 
 /// A server that took the writes last and is silent for so long is not waited for: the others are asked as well.
 const OTHERS_AFTER: Duration = Duration::from_millis(300);
-/// The number of the process, which server it is, whether that is a standby, whether it takes no writes (as a standby, or
-/// since it was told so), and how far a standby has replayed.
+/// The number of the process, which server it is, whether that is a standby, whether it takes no writes (as a
+/// standby, or since it was told so), and how far a standby has replayed.
 const WHAT_IT_IS: &str = concat!(
     "SELECT pg_backend_pid(), ",
     server::server_id!(),
@@ -30,8 +30,9 @@ const TIMELINE: &str =
     "SELECT ('x' || lpad(left(pg_walfile_name(pg_current_wal_insert_lsn()), 8), 16, '0'))::bit(64)::bigint";
 
 impl PoolInner {
-    /// A connection to the only server, or to that of several that takes writes. Where none does, to one that is no standby all
-    /// the same (its writes may have been turned off): standbys may know less than was acknowledged.
+    /// A connection to the only server, or to that of several that takes writes. Where none does, to one that
+    /// is no standby all the same (its writes may have been turned off): standbys may know less than was
+    /// acknowledged.
     pub(super) async fn open(&self) -> Result<Session, sqlx::Error> {
         if self.hosts.len() == 1 {
             return self.open_at(0).await;
@@ -71,8 +72,8 @@ impl PoolInner {
     }
 
     /// # Errors
-    /// `None` where it is not the server that takes the writes: a standby, or one that was replaced and does not know it. Whoever
-    /// takes over begins a new timeline, with a higher number.
+    /// `None` where it is not the server that takes the writes: a standby, or one that was replaced and does
+    /// not know it. Whoever takes over begins a new timeline, with a higher number.
     async fn open_leader_at(&self, host: usize) -> Result<Session, Option<sqlx::Error>> {
         let mut session = self.open_at(host).await.map_err(Some)?;
         if session.is_standby {

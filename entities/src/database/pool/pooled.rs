@@ -91,8 +91,8 @@ impl PooledConnection {
     /// Runs a statement, hands its rows over as they arrive, and says how many it changed.
     ///
     /// # Errors
-    /// `Unavailable` where the connection was lost or the answer did not come in time, `ReadOnly` where the server takes no
-    /// writes; the statement's own; `Row` where `take` fails.
+    /// `Unavailable` where the connection was lost or the answer did not come in time, `ReadOnly` where the
+    /// server takes no writes; the statement's own; `Row` where `take` fails.
     pub(crate) async fn run(
         &mut self,
         (name, table): (&'static str, &'static str),

@@ -9,8 +9,8 @@ use super::Session;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ServerId(pub(in crate::database) i64);
 
-/// The SQL of a `ServerId`: the microsecond in which the server was started. Every account may ask for it, and it is the same
-/// by whichever way the server is reached.
+/// The SQL of a `ServerId`: the microsecond in which the server was started. Every account may ask for it,
+/// and it is the same by whichever way the server is reached.
 macro_rules! server_id {
     () => {
         "hashtextextended(concat(current_setting('port'), '/', \
@@ -19,10 +19,10 @@ macro_rules! server_id {
 }
 pub(in crate::database) use server_id;
 
-/// A connection that watches a server, as it was when it was asked last. What it was told is true of the server for as long
-/// as that runs: its replay never goes back. After a crash of one of its processes a server closes all connections and
-/// replays anew from an earlier point, under the same `ServerId`; so what a watch was told holds for those connections
-/// only that were open together with it.
+/// A connection that watches a server, as it was when it was asked last. What it was told is true of the
+/// server for as long as that runs: its replay never goes back. After a crash of one of its processes a
+/// server closes all connections and replays anew from an earlier point, under the same `ServerId`; so what a
+/// watch was told holds for those connections only that were open together with it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Watch {
     /// The server.
@@ -41,8 +41,8 @@ impl Watch {
         self.holds_for(session.server, session.opened, session.position)
     }
 
-    /// A connection that is older than the watch was open with it if it still answers. One that is newer was, if the watch
-    /// has answered since; or it came to a server that was as far.
+    /// A connection that is older than the watch was open with it if it still answers. One that is newer was,
+    /// if the watch has answered since; or it came to a server that was as far.
     fn holds_for(&self, server: ServerId, opened: Instant, position: i64) -> bool {
         server == self.server && (opened < self.opened || opened <= self.asked || position >= self.position)
     }

@@ -12,9 +12,10 @@ use crate::{
     error::Error,
 };
 
-/// The position is where a standby has replayed to; of a primary, what is written there and will be sent. Commits that were
-/// answered lie before it, also where PostgreSQL answers before it writes (`synchronous_commit = off`).
-/// Text: these are functions of PostgreSQL itself, which the builders do not know.
+/// The position is where a standby has replayed to; of a primary, what is written there and will be sent.
+/// Commits that were answered lie before it, also where PostgreSQL answers before it writes
+/// (`synchronous_commit = off`). Text: these are functions of PostgreSQL itself, which the builders do not
+/// know.
 const LOOK: &str = "SELECT (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() \
     WHEN current_setting('synchronous_commit') = 'off' THEN pg_current_wal_insert_lsn() \
     ELSE pg_current_wal_flush_lsn() END - '0/0')::bigint, \

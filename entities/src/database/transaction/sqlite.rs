@@ -1,9 +1,10 @@
-//! A transaction on SQLite. BEGIN, COMMIT and ROLLBACK are sent as they are: the driver's own count of open transactions
-//! is wrong after SQLite has rolled one back by itself (`SQLITE_FULL`, `SQLITE_IOERR`, `SQLITE_NOMEM`; see
-//! <https://sqlite.org/lang_transaction.html#response_to_errors_within_a_transaction>), and every later "commit" would be
-//! the release of a savepoint within a transaction that never ends. SQLite takes BEGIN only where no transaction is open
-//! and COMMIT only where one is, so that what both have answered is committed. A connection on which one of the three
-//! fails, or does not come to its end, is closed. Not here: what is written.
+//! A transaction on SQLite. BEGIN, COMMIT and ROLLBACK are sent as they are: the driver's own count of open
+//! transactions is wrong after SQLite has rolled one back by itself (`SQLITE_FULL`, `SQLITE_IOERR`,
+//! `SQLITE_NOMEM`; see <https://sqlite.org/lang_transaction.html#response_to_errors_within_a_transaction>),
+//! and every later "commit" would be the release of a savepoint within a transaction that never ends. SQLite
+//! takes BEGIN only where no transaction is open and COMMIT only where one is, so that what both have
+//! answered is committed. A connection on which one of the three fails, or does not come to its end, is
+//! closed. Not here: what is written.
 
 use futures_util::TryStreamExt as _;
 use sea_orm::{
@@ -24,8 +25,8 @@ const IO_ERROR: u32 = 10;
 /// The connection of a transaction, and the turn to write.
 pub(super) struct Writer {
     connection: Option<PoolConnection<Sqlite>>,
-    /// SQLite has one writer at a time: writers of this process queue here, in order, instead of polling its lock. The turn
-    /// ends with the transaction.
+    /// SQLite has one writer at a time: writers of this process queue here, in order, instead of polling its
+    /// lock. The turn ends with the transaction.
     turn: Option<OwnedMutexGuard<()>>,
     /// BEGIN, COMMIT or ROLLBACK is under way, or has failed.
     is_broken: bool,

@@ -1,5 +1,5 @@
-//! One watcher of the log: where it begins, what it hears from the reader of this process, and what it reads from the log itself, where
-//! it comes back or has fallen behind. Not here: the reader.
+//! One watcher of the log: where it begins, what it hears from the reader of this process, and what it reads
+//! from the log itself, where it comes back or has fallen behind. Not here: the reader.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -79,8 +79,8 @@ impl EventWatch {
         }
     }
 
-    /// Begins, so that nothing is missed from here on. After a token that happens with the first `next`, where the log cannot be
-    /// read now.
+    /// Begins, so that nothing is missed from here on. After a token that happens with the first `next`,
+    /// where the log cannot be read now.
     ///
     /// # Errors
     /// `Expired`, and without a token `Unavailable`.
@@ -147,7 +147,8 @@ impl EventWatch {
         self.last.filter(|_| !is_behind)
     }
 
-    /// Tells also what was written before it began and is told to others later, which it else leaves out; whether there is any.
+    /// Tells also what was written before it began and is told to others later, which it else leaves out;
+    /// whether there is any.
     pub fn tell_unsettled(&mut self) -> bool {
         !std::mem::take(&mut self.ahead).is_empty()
     }

@@ -1,6 +1,6 @@
-//! The rules of a field: `relevant`, `required`, `valid` and `calculate`, as far as their shape goes. A rule is an object
-//! with one operator. Published versions may have anything in its place, and are read as they always were. Not here:
-//! what logic may say (`form::logic`).
+//! The rules of a field: `relevant`, `required`, `valid` and `calculate`, as far as their shape goes. A rule
+//! is an object with one operator. Published versions may have anything in its place, and are read as they
+//! always were. Not here: what logic may say (`form::logic`).
 
 use serde_json::{Map, Value};
 

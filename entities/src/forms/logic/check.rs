@@ -1,6 +1,6 @@
-//! Which logic is a rule: known operators, variables that name fields which can be seen from where the rule stands, and
-//! a cost that grows no faster than the answers. What is checked is also translated for the engine: variables by number,
-//! operators by the names that `javascript` gives them.
+//! Which logic is a rule: known operators, variables that name fields which can be seen from where the rule
+//! stands, and a cost that grows no faster than the answers. What is checked is also translated for the
+//! engine: variables by number, operators by the names that `javascript` gives them.
 //!
 //! A variable names a field beside the rule's own, or one further out, innermost first; `root.x` starts at the top; a
 //! dot goes into a group. Inside `map`, `filter`, `all`, `some`, `none` and `reduce` it names what is in the entry.
@@ -279,8 +279,8 @@ impl<'c> LogicCheck<'c> {
         Checked::of(Value::Object(Map::from_iter([(operator.to_owned(), checked)])), types)
     }
 
-    /// The arguments of an operator as what may be wrong with their types needs them; none where that is not asked: of a form
-    /// that was published before, and where something in them is wrong already.
+    /// The arguments of an operator as what may be wrong with their types needs them; none where that is not
+    /// asked: of a form that was published before, and where something in them is wrong already.
     fn looked_at<'l>(
         &self,
         problems_before: usize,

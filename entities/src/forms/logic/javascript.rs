@@ -10,8 +10,8 @@ use datalogic_rs::{
     CustomOperator, DataValue, Error, bumpalo::Bump, datavalue::NumberValue, operator::EvalContext,
 };
 
-/// Our operator in the place of one of `datalogic-rs`. Where it `is_spread`, its only argument, if that is a list, stands
-/// for all arguments.
+/// Our operator in the place of one of `datalogic-rs`. Where it `is_spread`, its only argument, if that is a
+/// list, stands for all arguments.
 pub(super) struct Operator {
     apply: Apply,
     is_spread: bool,

@@ -134,7 +134,8 @@ impl Argument<'_> {
     }
 }
 
-/// Why an operator may not be used so: what to write instead. `is_bare` means that its argument is no list of arguments.
+/// Why an operator may not be used so: what to write instead. `is_bare` means that its argument is no list of
+/// arguments.
 pub(super) fn objection(operator: &str, given: &[Argument<'_>], is_bare: bool) -> Option<String> {
     let count = given.len();
     match operator {

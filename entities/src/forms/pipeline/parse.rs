@@ -20,8 +20,8 @@ use crate::{
     unicode::is_space,
 };
 
-/// What looking up a telephone number costs in the measure of `Work::matching`: where the plans of its region were used by one of the
-/// numbers before it, and where they are to be made ready.
+/// What looking up a telephone number costs in the measure of `Work::matching`: where the plans of its region
+/// were used by one of the numbers before it, and where they are to be made ready.
 const PHONE_WORK: u64 = 4_000;
 const REGION_WORK: u64 = 1_000_000;
 /// Regions whose plans stay ready; the library keeps a few more.

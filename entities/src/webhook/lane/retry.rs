@@ -11,9 +11,9 @@ const LONGEST_PAUSE: Duration = Duration::from_hours(8);
 /// The longest pause that a receiver may ask for.
 const LONGEST_ASKED: Duration = Duration::from_hours(24);
 
-/// How long to wait after so many attempts, from 1, the first of them so long ago: longer each time, up to a fifth more or less, so that
-/// what failed at the same moment does not come again at one moment; and not shorter than the receiver has asked for. Attempts count
-/// on when a delivery begins anew, the time does not.
+/// How long to wait after so many attempts, from 1, the first of them so long ago: longer each time, up to a
+/// fifth more or less, so that what failed at the same moment does not come again at one moment; and not
+/// shorter than the receiver has asked for. Attempts count on when a delivery begins anew, the time does not.
 pub fn pause_after(attempts: u32, since_first: Duration, asked: Option<Duration>) -> Duration {
     let factor = 3_u32.saturating_pow(attempts.saturating_sub(1).min(12));
     // The pauses before one that is three times the last make half of it, but for half of the first.

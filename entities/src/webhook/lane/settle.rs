@@ -1,5 +1,5 @@
-//! What an attempt came to: written down, with all that follows for the delivery, its lane and its webhook, in one transaction. Not here:
-//! who makes attempts, and the pauses between them (`retry`).
+//! What an attempt came to: written down, with all that follows for the delivery, its lane and its webhook,
+//! in one transaction. Not here: who makes attempts, and the pauses between them (`retry`).
 
 use std::time::Duration;
 
@@ -147,8 +147,8 @@ impl LaneLease {
     }
 }
 
-/// Notes what an attempt says of its webhook: since when it fails, and that it is disabled. Not where somebody has changed or disabled it
-/// since the attempt began. Whether anything was noted.
+/// Notes what an attempt says of its webhook: since when it fails, and that it is disabled. Not where
+/// somebody has changed or disabled it since the attempt began. Whether anything was noted.
 async fn note_state(
     transaction: &SqlTransaction,
     webhook: &Webhook,
@@ -232,8 +232,8 @@ fn give_up_after() -> TimeDelta {
     TimeDelta::from_std(GIVE_UP_AFTER).unwrap_or_default()
 }
 
-/// Gives up what waits in a lane since before the delivery that was given up just now was tried first. What is delivered once more waits
-/// since somebody asked for that, and is not meant.
+/// Gives up what waits in a lane since before the delivery that was given up just now was tried first. What
+/// is delivered once more waits since somebody asked for that, and is not meant.
 async fn give_up_old(transaction: &SqlTransaction, lane: &LaneLease, now: Time) -> Result<(), Error> {
     let mut sql = transaction.sql();
     sql.push("UPDATE webhook_deliveries SET status = ").bind(DeliveryStatus::Failed.as_str());

@@ -1,6 +1,6 @@
-//! The schema `products` of Apollo's subgraph compatibility suite, in memory and behind a few lines of HTTP: a whole subgraph
-//! of a federation that is built on the engine alone. The suite asks it to find out what the engine can do.
-//! `_entities` of its types is in `references`, what its types say to composers in `marks`.
+//! The schema `products` of Apollo's subgraph compatibility suite, in memory and behind a few lines of HTTP:
+//! a whole subgraph of a federation that is built on the engine alone. The suite asks it to find out what the
+//! engine can do. `_entities` of its types is in `references`, what its types say to composers in `marks`.
 //!
 //!     PRODUCTS_ADDRESS=127.0.0.1:4001 cargo run -p engine --example products
 //!     curl -s http://127.0.0.1:4001/graphql -d '{"query":"{ product(id: \"apollo-federation\") { sku } }"}'

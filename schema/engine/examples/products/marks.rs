@@ -1,5 +1,5 @@
-//! What the suite's types say to composers beyond their keys. The library knows these marks and prints them; none of our
-//! own types needs them, so `Object` has no words for them.
+//! What the suite's types say to composers beyond their keys. The library knows these marks and prints them;
+//! none of our own types needs them, so `Object` has no words for them.
 
 use async_graphql::{
     OutputType as _,

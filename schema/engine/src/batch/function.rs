@@ -1,5 +1,5 @@
-//! Loaders made of async functions, for reads that take no arguments but their keys. Not here: loaders that carry arguments,
-//! such as a page or a filter (types of their own).
+//! Loaders made of async functions, for reads that take no arguments but their keys. Not here: loaders that
+//! carry arguments, such as a page or a filter (types of their own).
 
 use std::{
     future::Future,
@@ -22,8 +22,8 @@ pub struct FromFn<S, K, V, F> {
 /// A loader that calls `load` with the keys of a batch, which are unique. `name` stands in metrics and in
 /// `extensions.explain`.
 ///
-/// `load` must capture nothing, so that one function always reads the same; another is refused when it is compiled. What
-/// it reads from comes with each call.
+/// `load` must capture nothing, so that one function always reads the same; another is refused when it is
+/// compiled. What it reads from comes with each call.
 pub fn from_fn<S, K, V, F, R>(name: &'static str, load: F) -> FromFn<S, K, V, F>
 where
     S: Source,

@@ -230,8 +230,8 @@ impl<L: Loader> Drop for Turn<L> {
     }
 }
 
-/// What the statement of a batch stands below in traces. One that is several requests' has a span of its own, with the one that
-/// waited longest, and linked to those of the others.
+/// What the statement of a batch stands below in traces. One that is several requests' has a span of its own,
+/// with the one that waited longest, and linked to those of the others.
 fn span_of<L: Loader>(batch: &[Waiting<L>], loader: &'static str, keys: usize) -> Span {
     let Some((first, others)) = batch.split_first() else { return Span::none() };
     if others.is_empty() || first.span.is_disabled() {

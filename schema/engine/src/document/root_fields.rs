@@ -1,6 +1,6 @@
-//! Operations that have only certain root fields, such as those by which somebody gets a token, whatever they are called
-//! and in whatever fragments they stand. Conditions are not looked at: a field that may be skipped is one, too. Not here:
-//! what follows from it, which is up to the server.
+//! Operations that have only certain root fields, such as those by which somebody gets a token, whatever they
+//! are called and in whatever fragments they stand. Conditions are not looked at: a field that may be skipped
+//! is one, too. Not here: what follows from it, which is up to the server.
 
 use std::collections::{HashMap, HashSet};
 

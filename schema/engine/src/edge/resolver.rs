@@ -1,7 +1,8 @@
-//! Fields with an ordinary async resolver: a function that is awaited once for each row, for what no batch read has
-//! (another service, a computation that waits). The calls of one level run concurrently, in the request's own task; what they
-//! load by [`Context::batcher`] is still loaded together. Not here: columns, which are written from the row, and edges,
-//! which load once for a level; they cost less where they can do the same.
+//! Fields with an ordinary async resolver: a function that is awaited once for each row, for what no batch
+//! read has (another service, a computation that waits). The calls of one level run concurrently, in the
+//! request's own task; what they load by [`Context::batcher`] is still loaded together. Not here: columns,
+//! which are written from the row, and edges, which load once for a level; they cost less where they can do
+//! the same.
 
 use std::{future::Future, marker::PhantomData, panic::AssertUnwindSafe, sync::Arc, time::Instant};
 
@@ -24,8 +25,8 @@ use crate::{
     scalar::Leaf,
 };
 
-/// What a resolver may return: a leaf, an object, an object that may be absent, a list of objects. `M` tells these apart,
-/// and is never named.
+/// What a resolver may return: a leaf, an object, an object that may be absent, a list of objects. `M` tells
+/// these apart, and is never named.
 pub trait Resolved<M>: Sized + Send + Sync + 'static {
     /// May the value be null?
     const NULLABLE: bool;
@@ -183,9 +184,9 @@ impl<U: Entity> Resolved<Listed> for Vec<U> {
 const WEIGHT: u64 = 1;
 
 impl<T: Entity> Object<T> {
-    /// A field with an ordinary resolver: a function of the object, the request and the field's arguments, awaited once for
-    /// each row, concurrently for all rows of a level. A failure or a panic is an error of its field alone. It costs 1 for
-    /// each row; [`Object::weight`] says otherwise.
+    /// A field with an ordinary resolver: a function of the object, the request and the field's arguments,
+    /// awaited once for each row, concurrently for all rows of a level. A failure or a panic is an error of
+    /// its field alone. It costs 1 for each row; [`Object::weight`] says otherwise.
     #[must_use]
     pub fn resolver<A, C, M, R>(
         self,

@@ -1,6 +1,7 @@
-//! What is there for gateways only, where the graph says so: the federation's fields (`_service`, `_entities`), the
-//! introspection of the schema, which some others may have too, and documents beyond the public's limits. To everybody
-//! else the federation's fields do not exist. Found out once per document. Not here: how a gateway proves that it is one (`src`).
+//! What is there for gateways only, where the graph says so: the federation's fields (`_service`,
+//! `_entities`), the introspection of the schema, which some others may have too, and documents beyond the
+//! public's limits. To everybody else the federation's fields do not exist. Found out once per document. Not
+//! here: how a gateway proves that it is one (`src`).
 
 use async_graphql::{
     Name, Positioned,

@@ -1,10 +1,12 @@
-//! The schema as text, twice. The federated SDL is the one that gateways get as `_service.sdl`, and that `/schema.graphql`,
-//! `xp schema` and the golden file `subgraph.graphql` have; that of the API (`/schema.graphql?api`, `xp schema --api`,
-//! `api.graphql`) is for client tools, which know nothing of federation, and has GraphQL's own directives only. The library
-//! prints the types, with the directives that are declared on them; what it prints around these (a link of v2.5 with a fixed
-//! list of imports, no definitions) is replaced here by a link that imports what is used, and by the definitions of that, to
-//! the letter of the specification: composers refuse others. The SDL of GraphQL Federation, once called Composite Schemas, is
-//! in `lookup`. Not here: what is declared on which type (`object`, `mutation`, `subscription`, `cost`, `subgraph`).
+//! The schema as text, twice. The federated SDL is the one that gateways get as `_service.sdl`, and that
+//! `/schema.graphql`, `xp schema` and the golden file `subgraph.graphql` have; that of the API
+//! (`/schema.graphql?api`, `xp schema --api`, `api.graphql`) is for client tools, which know nothing of
+//! federation, and has GraphQL's own directives only. The library prints the types, with the directives that
+//! are declared on them; what it prints around these (a link of v2.5 with a fixed list of imports, no
+//! definitions) is replaced here by a link that imports what is used, and by the definitions of that, to the
+//! letter of the specification: composers refuse others. The SDL of GraphQL Federation, once called Composite
+//! Schemas, is in `lookup`. Not here: what is declared on which type (`object`, `mutation`, `subscription`,
+//! `cost`, `subgraph`).
 
 mod lookup;
 
@@ -183,8 +185,8 @@ pub fn for_clients<T>(factory: T) -> Changed<T> {
     Changed { factory, change: take_federation }
 }
 
-/// Takes from a schema the directives by which a gateway refuses callers by itself: `@authenticated` and `@requiresScopes`.
-/// Apollo Router starts with a supergraph that has these only under a licence.
+/// Takes from a schema the directives by which a gateway refuses callers by itself: `@authenticated` and
+/// `@requiresScopes`. Apollo Router starts with a supergraph that has these only under a licence.
 pub fn without_authorization<T>(factory: T) -> Changed<T> {
     Changed { factory, change: take_authorization }
 }

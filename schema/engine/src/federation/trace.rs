@@ -1,9 +1,9 @@
 //! What Apollo's gateways call `ftv1`: which fields a request resolved, and when, as a tree in the form of the answer
 //! (`reports.proto` of `@apollo/usage-reporting-protobuf`), in base64. Made only where it is asked for.
 //!
-//! Fields are loaded for all rows of a level at once, so the fields of one level share their times: an edge begins when its
-//! keys are asked for and ends when its rows are there, and a column begins and ends with its row. Errors say where and with
-//! which code, never what. Not here: who may ask (`src`).
+//! Fields are loaded for all rows of a level at once, so the fields of one level share their times: an edge
+//! begins when its keys are asked for and ends when its rows are there, and a column begins and ends with its
+//! row. Errors say where and with which code, never what. Not here: who may ask (`src`).
 
 use std::{
     sync::Arc,

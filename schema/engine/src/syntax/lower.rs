@@ -1,6 +1,6 @@
-//! The library's tree of a document, which is what is planned and executed. Names that stand several times are made once.
-//! Of a document that validation refuses it may keep less than is written: it has one value for each input field and one
-//! definition for each name.
+//! The library's tree of a document, which is what is planned and executed. Names that stand several times
+//! are made once. Of a document that validation refuses it may keep less than is written: it has one value
+//! for each input field and one definition for each name.
 
 use std::collections::HashMap;
 

@@ -1,6 +1,6 @@
-//! The grammar, by recursive descent: what recurses has opened a bracket, and those have a ceiling (`limits`). Messages
-//! of syntax errors say what stands at their place and nothing else of the document: a line of it may hold a password, and
-//! messages end in the logs of clients and gateways.
+//! The grammar, by recursive descent: what recurses has opened a bracket, and those have a ceiling
+//! (`limits`). Messages of syntax errors say what stands at their place and nothing else of the document: a
+//! line of it may hold a password, and messages end in the logs of clients and gateways.
 
 use super::{
     ArgumentNode, Condition, DefinitionNode, DirectiveNode, IndexRange, Lexer, Named, SelectionKind,

@@ -1,5 +1,6 @@
-//! What the grammar of September 2025 has that is easily missed, and what messages say. Verdicts on documents at large are
-//! compared with graphql-js (`tests/conformance`), trees with the library's (`limits::tests::differential`).
+//! What the grammar of September 2025 has that is easily missed, and what messages say. Verdicts on documents
+//! at large are compared with graphql-js (`tests/conformance`), trees with the library's
+//! (`limits::tests::differential`).
 
 use async_graphql::parser::types::DocumentOperations;
 use async_graphql_value::Value;

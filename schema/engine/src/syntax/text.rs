@@ -1,5 +1,5 @@
-//! What strings mean: their escapes, and the indentation of block strings (September 2025, section 2.9.4). Only for what
-//! the lexer has passed.
+//! What strings mean: their escapes, and the indentation of block strings (September 2025, section 2.9.4).
+//! Only for what the lexer has passed.
 
 use std::borrow::Cow;
 

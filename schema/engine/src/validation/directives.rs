@@ -1,4 +1,5 @@
-//! Directives and arguments: that they exist, stand where they may, once, and with what they need (sections 5.4 and 5.7).
+//! Directives and arguments: that they exist, stand where they may, once, and with what they need (sections
+//! 5.4 and 5.7).
 
 use async_graphql::parser::types::DirectiveLocation;
 

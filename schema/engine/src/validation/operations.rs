@@ -1,5 +1,5 @@
-//! What holds for an operation with all its fragments: variables are defined, used and fit their places (section 5.8), and
-//! a subscription has one field at its root (section 5.2.4.1).
+//! What holds for an operation with all its fragments: variables are defined, used and fit their places
+//! (section 5.8), and a subscription has one field at its root (section 5.2.4.1).
 
 use rustc_hash::FxHashMap;
 

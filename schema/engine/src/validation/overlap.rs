@@ -1,9 +1,9 @@
-//! Fields with one response key can be merged (section 5.3.2). Not each field is compared with each other: the fields of a
-//! set are grouped by response key, those of a group are compared with the first of them, and the selection sets of a
-//! group are one set again. That is done twice: for the shape of the answer, in which all fields of a group must agree,
-//! and for the fields that may stand in one object, which must be the same field with the same arguments. A set of
-//! selection sets is looked at once, however often it comes up; a bound on the fields that are looked at ends what is
-//! still too much.
+//! Fields with one response key can be merged (section 5.3.2). Not each field is compared with each other:
+//! the fields of a set are grouped by response key, those of a group are compared with the first of them, and
+//! the selection sets of a group are one set again. That is done twice: for the shape of the answer, in which
+//! all fields of a group must agree, and for the fields that may stand in one object, which must be the same
+//! field with the same arguments. A set of selection sets is looked at once, however often it comes up; a
+//! bound on the fields that are looked at ends what is still too much.
 
 use std::fmt::Write as _;
 
@@ -19,7 +19,8 @@ use crate::{
     syntax::{IndexRange, SelectionKind, ValueKind},
 };
 
-/// Fields that are looked at for one document. A document within the limits that means no harm needs twice its selections.
+/// Fields that are looked at for one document. A document within the limits that means no harm needs twice
+/// its selections.
 const MOST_LOOKS: usize = 100_000;
 
 /// What fields of one response key must agree in.

@@ -1,5 +1,5 @@
-//! Each rule once, with its message and its places, and what is costly. Verdicts on documents at large are compared with
-//! graphql-js (`tests/conformance`), on the same schema.
+//! Each rule once, with its message and its places, and what is costly. Verdicts on documents at large are
+//! compared with graphql-js (`tests/conformance`), on the same schema.
 
 use std::{
     sync::LazyLock,

@@ -1,5 +1,5 @@
-//! The schema as documents are validated by it, read from its own SDL. The types by which a schema is asked about itself
-//! are the library's, which answers these questions.
+//! The schema as documents are validated by it, read from its own SDL. The types by which a schema is asked
+//! about itself are the library's, which answers these questions.
 
 use async_graphql::{
     Name,

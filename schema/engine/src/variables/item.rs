@@ -1,6 +1,7 @@
-//! Items of a batch that are judged each by itself: what a device has collected offline comes in one request, and an item
-//! that cannot be read must not keep the others from being stored. Coercion puts what is wrong in the item's place; the
-//! mutation answers it as that item's error. Not here: how values are coerced (`variables`).
+//! Items of a batch that are judged each by itself: what a device has collected offline comes in one request,
+//! and an item that cannot be read must not keep the others from being stored. Coercion puts what is wrong in
+//! the item's place; the mutation answers it as that item's error. Not here: how values are coerced
+//! (`variables`).
 
 use std::borrow::Cow;
 

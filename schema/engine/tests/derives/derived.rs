@@ -1,5 +1,6 @@
-//! The domain declared by async-graphql's derives: one resolver a field, straight from memory. What it answers is what the
-//! engine has to answer, so nullable edges are `Option<Result<T>>` (the library nulls the parent otherwise).
+//! The domain declared by async-graphql's derives: one resolver a field, straight from memory. What it
+//! answers is what the engine has to answer, so nullable edges are `Option<Result<T>>` (the library nulls the
+//! parent otherwise).
 
 #![expect(clippy::unused_async, reason = "the library's resolvers are async")]
 

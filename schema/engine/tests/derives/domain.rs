@@ -1,6 +1,7 @@
-//! A domain in memory for proofs and benchmarks: users, sessions and forms, declared as those of a real graph are (rows,
-//! columns, edges, pages) for the engine, and once more by async-graphql's derives (`derived`). Some edges fail on purpose.
-//! Not here: the queries that both must answer alike (`main`), and what they take (`benches/engine.rs`).
+//! A domain in memory for proofs and benchmarks: users, sessions and forms, declared as those of a real graph
+//! are (rows, columns, edges, pages) for the engine, and once more by async-graphql's derives (`derived`).
+//! Some edges fail on purpose. Not here: the queries that both must answer alike (`main`), and what they take
+//! (`benches/engine.rs`).
 
 use std::sync::{Arc, LazyLock};
 

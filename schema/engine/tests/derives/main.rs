@@ -1,6 +1,7 @@
-//! The proof of the executor: random queries over a domain in memory, answered by the engine and by the library's derives,
-//! must agree to the order of the keys. Where the library departs from the specification (error paths within lists, fields
-//! that are written twice run twice) the expectation is written by hand. Not here: the domain (`domain`, `derived`).
+//! The proof of the executor: random queries over a domain in memory, answered by the engine and by the
+//! library's derives, must agree to the order of the keys. Where the library departs from the specification
+//! (error paths within lists, fields that are written twice run twice) the expectation is written by hand.
+//! Not here: the domain (`domain`, `derived`).
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 

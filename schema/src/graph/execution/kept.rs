@@ -1,6 +1,7 @@
-//! What a gateway that keeps answers is told of them: by which tags it can throw them away, as entries of `extensions` in the
-//! form of Apollo Router's response cache, and how long it may keep them at most. What a write throws away is told with the
-//! same tags (`src`, `invalidation`). Not here: what this server keeps itself (`answers`).
+//! What a gateway that keeps answers is told of them: by which tags it can throw them away, as entries of
+//! `extensions` in the form of Apollo Router's response cache, and how long it may keep them at most. What a
+//! write throws away is told with the same tags (`src`, `invalidation`). Not here: what this server keeps
+//! itself (`answers`).
 
 use std::collections::BTreeSet;
 
@@ -65,7 +66,8 @@ fn viewer_tags(viewer: &Viewer) -> Vec<String> {
 }
 
 impl Labels {
-    /// How long a gateway may keep the answer: for whom it was made, and as long as the clock allows. `None`: not at all.
+    /// How long a gateway may keep the answer: for whom it was made, and as long as the clock allows. `None`:
+    /// not at all.
     pub(super) fn policy(&self, most_seconds: u32, ctx: &Context) -> Option<CachePolicy> {
         let seconds = u32::try_from(ctx.is_true_for().as_secs()).unwrap_or(u32::MAX).min(most_seconds);
         let policy = CachePolicy { max_age_seconds: seconds, audience: Audience::Private };

@@ -1,6 +1,6 @@
-//! Mutations with an idempotency key: which may have one, what is the same request, and what the same request is answered.
-//! The name of a request is made of the account and its key, so that no account meets another's. Not here: how it is made
-//! sure that each runs once (`entities::idempotency`).
+//! Mutations with an idempotency key: which may have one, what is the same request, and what the same request
+//! is answered. The name of a request is made of the account and its key, so that no account meets another's.
+//! Not here: how it is made sure that each runs once (`entities::idempotency`).
 
 use std::sync::Arc;
 
@@ -45,8 +45,8 @@ const PASSING: [Code; 6] = [
 ];
 
 impl Execution<'_> {
-    /// Claims a mutation that has a key. `None` for all others, which pay nothing for it: what claims has a place of its
-    /// own.
+    /// Claims a mutation that has a key. `None` for all others, which pay nothing for it: what claims has a
+    /// place of its own.
     ///
     /// # Errors
     /// The answer: that of the same request before, or why this one does not run.

@@ -1,5 +1,5 @@
-//! Editing forms: `createForm`, `updateForm`, `saveFormDraft`, `publishForm`, `setFormStatus`. Here inputs are checked and refusals
-//! are put into words. Not here: what a change does (`entities::form::write`).
+//! Editing forms: `createForm`, `updateForm`, `saveFormDraft`, `publishForm`, `setFormStatus`. Here inputs
+//! are checked and refusals are put into words. Not here: what a change does (`entities::form::write`).
 
 use std::{borrow::Cow, sync::LazyLock};
 

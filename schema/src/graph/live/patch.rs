@@ -1,7 +1,7 @@
-//! How the answer to a live query has changed, as operations of JSON Patch (RFC 6902) on the whole of `data`. A client that asked
-//! for it gets `{data, revision: 1}` first, and after that `{patch, revision}`, whose revision is one more each time; whatever has
-//! revision 1 is whole, and begins anew. This is the form that clients know from other servers' live queries. Not here: when an
-//! answer is told (`live`).
+//! How the answer to a live query has changed, as operations of JSON Patch (RFC 6902) on the whole of `data`.
+//! A client that asked for it gets `{data, revision: 1}` first, and after that `{patch, revision}`, whose
+//! revision is one more each time; whatever has revision 1 is whole, and begins anew. This is the form that
+//! clients know from other servers' live queries. Not here: when an answer is told (`live`).
 
 use engine::chunks::Chunks;
 use serde::{Serialize, Serializer, ser::SerializeMap as _};
@@ -42,7 +42,8 @@ pub(super) fn is_patched(reply: &Reply) -> bool {
     reply.codes.is_empty() && reply.body.len() <= LONGEST
 }
 
-/// The changes from one answer to the next, as JSON; both may have some told. None where the next answer is shorter as a whole.
+/// The changes from one answer to the next, as JSON; both may have some told. None where the next answer is
+/// shorter as a whole.
 pub(super) fn between(before: &Chunks, after: &Chunks) -> Option<String> {
     let mut operations = Vec::new();
     compare(&data_of(before)?, data_of(after)?, &mut String::new(), &mut operations);

@@ -1,5 +1,5 @@
-//! Executions of live queries: those that ask for the same at the same time share one, and so many run at a time at most. Not
-//! here: when a live query is executed (`live`), what an execution does (`execution`).
+//! Executions of live queries: those that ask for the same at the same time share one, and so many run at a
+//! time at most. Not here: when a live query is executed (`live`), what an execution does (`execution`).
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -19,7 +19,8 @@ use super::LiveResult;
 use crate::answers::AnswerNames;
 use engine::{bounds::Owner, cache_control::Looked};
 
-/// Executions at a time, in all and for one owner: a write that changes the answers of thousands leaves the database to others, too.
+/// Executions at a time, in all and for one owner: a write that changes the answers of thousands leaves the
+/// database to others, too.
 const AT_A_TIME: (usize, usize) = (8, 2);
 /// How long an answer is kept for those who come to it a little later.
 const KEPT: Duration = Duration::from_millis(250);
@@ -173,8 +174,8 @@ impl LiveRuns {
     }
 }
 
-/// Whether an answer is that of everybody who is the same as far as this, and still true. One with errors is for the one who has
-/// executed it: another may have more memory, or a request that costs less.
+/// Whether an answer is that of everybody who is the same as far as this, and still true. One with errors is
+/// for the one who has executed it: another may have more memory, or a request that costs less.
 fn is_for(answer: &LiveResult, level: Looked) -> bool {
     answer.as_ref().is_ok_and(|made| {
         let is_true = made.true_until.is_none_or(|until| until > std::time::Instant::now());

@@ -97,7 +97,8 @@ pub(crate) fn errors_of(faults: Vec<Fault>, path: &[Cow<'static, str>]) -> Vec<U
 /// Positions to record.
 #[derive(InputObject)]
 pub struct RecordLocationsInput {
-    /// In any order, at most 1000. A point that cannot be read, such as one with a malformed time, is refused by itself.
+    /// In any order, at most 1000. A point that cannot be read, such as one with a malformed time, is refused
+    /// by itself.
     points: Vec<Item<LocationPointInput>>,
 }
 

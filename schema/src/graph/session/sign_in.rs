@@ -234,8 +234,8 @@ async fn refresh(Input(input): Input<RefreshSessionInput>, ctx: &Context) -> Mut
     Ok(refused(UserError::new(code, &["input", "refreshToken"], message)))
 }
 
-/// What a failed sign-in is answered, whether the e-mail is unknown, the password wrong, the account blocked or without a
-/// password.
+/// What a failed sign-in is answered, whether the e-mail is unknown, the password wrong, the account blocked
+/// or without a password.
 fn wrong() -> UserError {
     UserError::new(UserErrorCode::InvalidCredentials, &["input"], "Wrong e-mail or password.")
 }

@@ -1,6 +1,7 @@
-//! Whether a viewer may see what has changed: found out once for each announced change and each scope, and shared by all
-//! subscriptions that ask at about the same time. Without that, each write would cost as much as there are subscriptions
-//! to look at it, also those to which it shows nothing. Not here: how it is found out (`Interest::decide`).
+//! Whether a viewer may see what has changed: found out once for each announced change and each scope, and
+//! shared by all subscriptions that ask at about the same time. Without that, each write would cost as much
+//! as there are subscriptions to look at it, also those to which it shows nothing. Not here: how it is found
+//! out (`Interest::decide`).
 
 use std::{
     any::Any,
@@ -56,8 +57,8 @@ impl Decisions {
         Arc::new(Self { recent: Mutex::default(), made })
     }
 
-    /// The decision; made with `decide` unless it is known or under way. Whoever waits for it drives it on, so it does not
-    /// depend on the subscription that asked first.
+    /// The decision; made with `decide` unless it is known or under way. Whoever waits for it drives it on,
+    /// so it does not depend on the subscription that asked first.
     pub(super) fn of(
         self: &Arc<Self>,
         question: Question,

@@ -1,5 +1,6 @@
-//! Writing webhooks: `createWebhook`, `updateWebhook`, `deleteWebhook`, `rotateWebhookSecret`, `redeliverWebhook`. Here inputs are checked and
-//! refusals are put into words. Not here: what a change does (`entities::webhook::write`).
+//! Writing webhooks: `createWebhook`, `updateWebhook`, `deleteWebhook`, `rotateWebhookSecret`,
+//! `redeliverWebhook`. Here inputs are checked and refusals are put into words. Not here: what a change does
+//! (`entities::webhook::write`).
 
 use std::sync::LazyLock;
 
@@ -87,8 +88,8 @@ pub(crate) struct CreateWebhookInput {
     url: String,
     /// Of what: at least one.
     events: Vec<WebhookEvent>,
-    /// Of which forms, at most 100. Left out or null: of all that the account has made, now and later; for administrators, of all
-    /// forms.
+    /// Of which forms, at most 100. Left out or null: of all that the account has made, now and later; for
+    /// administrators, of all forms.
     form_ids: Option<Vec<ID>>,
     /// `whsec_` and 24 to 64 bytes in base64. Made by the server where it is left out.
     secret: Option<String>,
@@ -103,10 +104,11 @@ pub(crate) struct UpdateWebhookInput {
     url: Option<String>,
     /// Of what: at least one.
     events: Option<Vec<WebhookEvent>>,
-    /// Of which forms, at most 100. Null: of all that its owner has made, now and later; where that is an administrator, of all
-    /// forms.
+    /// Of which forms, at most 100. Null: of all that its owner has made, now and later; where that is an
+    /// administrator, of all forms.
     form_ids: MaybeUndefined<Vec<ID>>,
-    /// Enables or disables it. While it is disabled, what happens is not noted for it; what has waited before goes on waiting.
+    /// Enables or disables it. While it is disabled, what happens is not noted for it; what has waited before
+    /// goes on waiting.
     is_enabled: Option<bool>,
 }
 

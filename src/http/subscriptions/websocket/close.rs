@@ -1,6 +1,6 @@
-//! Why a WebSocket is closed: each reason has a code of the protocol, and a text for the developer of the client. Clients of
-//! the package graphql-ws decide by the code whether they connect again. docs/clients.md has the same table; a test
-//! compares them.
+//! Why a WebSocket is closed: each reason has a code of the protocol, and a text for the developer of the
+//! client. Clients of the package graphql-ws decide by the code whether they connect again. docs/clients.md
+//! has the same table; a test compares them.
 
 /// A code (RFC 6455 §7.4, and 4400 to 4499 of `graphql-transport-ws`), and a text of 123 bytes at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,7 @@
-//! Messages over the frames of RFC 6455, the server's end. The libraries for this put a whole message together before they
-//! say anything of it; here its size, the memory for it and its time are judged as its bytes come, and what is refused is
-//! refused with a close code that the client gets to see. Not here: what is said in the messages.
+//! Messages over the frames of RFC 6455, the server's end. The libraries for this put a whole message
+//! together before they say anything of it; here its size, the memory for it and its time are judged as its
+//! bytes come, and what is refused is refused with a close code that the client gets to see. Not here: what
+//! is said in the messages.
 
 use std::{
     collections::VecDeque,
@@ -302,8 +303,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         }
     }
 
-    /// Sends what is queued; fails where the client takes it too slowly. What was not sent yet when this is not waited for
-    /// any longer is sent with what comes next.
+    /// Sends what is queued; fails where the client takes it too slowly. What was not sent yet when this is
+    /// not waited for any longer is sent with what comes next.
     async fn flush(&mut self) -> io::Result<()> {
         let pace = self.limits.pace;
         let wanted = pace.window.as_secs_f64() * pace.per_second as f64;
@@ -332,8 +333,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         self.stream.flush().await
     }
 
-    /// Closes: says why, and waits for the client's answer, so long at most. What else the client is still sending is read
-    /// and forgotten; otherwise the system would reset the connection, and the client might not read the reason.
+    /// Closes: says why, and waits for the client's answer, so long at most. What else the client is still
+    /// sending is read and forgotten; otherwise the system would reset the connection, and the client might
+    /// not read the reason.
     pub(super) async fn close(mut self, with: Close, within: Duration) {
         let payload = [&with.code.to_be_bytes()[..], with.reason.as_bytes()].concat();
         // After a frame that cannot be read nobody knows where the next one begins.

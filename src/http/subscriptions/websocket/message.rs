@@ -1,5 +1,5 @@
-//! What a client says in `graphql-transport-ws`, read within the bounds that bodies of HTTP have: nothing is built of what
-//! is not needed. Not here: what is done with it.
+//! What a client says in `graphql-transport-ws`, read within the bounds that bodies of HTTP have: nothing is
+//! built of what is not needed. Not here: what is done with it.
 
 use std::{borrow::Cow, fmt, marker::PhantomData};
 
@@ -52,8 +52,8 @@ impl<'a> ClientMessage<'a> {
         Ok(message)
     }
 
-    /// The value that would stand in a header of this name, where clients put it: in the payload under that name, or in its
-    /// `headers`; the case of the name does not matter. `None`: there is none.
+    /// The value that would stand in a header of this name, where clients put it: in the payload under that
+    /// name, or in its `headers`; the case of the name does not matter. `None`: there is none.
     pub(super) fn header(&self, name: &'static str) -> Result<Option<String>, Close> {
         let Some(payload) = self.payload else { return Ok(None) };
         let outer = ConnectionParams::of(payload, name)?;

@@ -1,8 +1,9 @@
-//! The SDL of a source schema of GraphQL Federation (<https://graphql.github.io/graphql-federation-spec/draft>, once called
-//! Composite Schemas): entities are found by ordinary fields at the root, which `@lookup` marks, and not by `_entities`. A
-//! field is marked where it is nullable, gives an entity, and has one argument: a key of it (`@is` is not needed then), or a
-//! one-of input with a key by which no other field finds it, as `userBy(lookup: {email: …})` has. Not here: Apollo's
-//! federation (`sdl`).
+//! The SDL of a source schema of GraphQL Federation
+//! (<https://graphql.github.io/graphql-federation-spec/draft>, once called Composite Schemas): entities are
+//! found by ordinary fields at the root, which `@lookup` marks, and not by `_entities`. A field is marked
+//! where it is nullable, gives an entity, and has one argument: a key of it (`@is` is not needed then), or a
+//! one-of input with a key by which no other field finds it, as `userBy(lookup: {email: …})` has. Not here:
+//! Apollo's federation (`sdl`).
 
 use std::collections::{HashMap, HashSet};
 

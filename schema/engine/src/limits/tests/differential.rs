@@ -1,7 +1,7 @@
-//! Our parser and its counts against the library's parser, on generated documents and on damaged ones: what both read
-//! must be one tree, counted as that tree says, and whatever passes must be read quickly. The oracle here expands fragments
-//! by walking into them, so it shares nothing with `expand`. Which documents are GraphQL at all is compared with graphql-js
-//! (`tests/conformance`).
+//! Our parser and its counts against the library's parser, on generated documents and on damaged ones: what
+//! both read must be one tree, counted as that tree says, and whatever passes must be read quickly. The
+//! oracle here expands fragments by walking into them, so it shares nothing with `expand`. Which documents
+//! are GraphQL at all is compared with graphql-js (`tests/conformance`).
 
 use std::collections::BTreeSet;
 
@@ -415,9 +415,9 @@ fn judge<'t>(
     (codes, shape)
 }
 
-/// Each definition of a tree as text, in order, with places where both count lines alike: the library does not take a
-/// carriage return for the end of a line. Blank lines of block strings are empty: where one is shorter than the indent of the
-/// others, the library keeps it.
+/// Each definition of a tree as text, in order, with places where both count lines alike: the library does
+/// not take a carriage return for the end of a line. Blank lines of block strings are empty: where one is
+/// shorter than the indent of the others, the library keeps it.
 fn listed(document: &ExecutableDocument, text: &str) -> BTreeSet<String> {
     let operations =
         document.operations.iter().map(|(name, operation)| format!("operation {name:?} {operation:?}"));
