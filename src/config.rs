@@ -452,8 +452,9 @@ sections! {
         /// The part of traces that the samplers `…traceidratio` keep, from 0 to 1.
         sampler_argument: Ratio = "1", env "OTEL_TRACES_SAMPLER_ARG";
         /// Operations that take longer are logged with their batches and the texts of their statements,
-        /// without values; of those that `http.request_timeout` stops, what they had done until then. Every
-        /// request keeps its statements until its end then. Not set: none are logged.
+        /// without values; of those that `http.request_timeout` stops, what they had done until then, without
+        /// the statements of a batch that they share with other requests and still wait for. Every request
+        /// keeps its statements until its end then. Not set: none are logged.
         slow_operation: Option<Duration> = "";
         /// The part of operations, from 0 to 1, of which it is counted which fields of the schema they
         /// select, for which client. 0: none.

@@ -79,7 +79,7 @@ pub struct AppParts {
     pub(crate) forwarding: Forwarding,
     pub(crate) documents: DocumentStore,
     /// Which clients ask for which fields.
-    pub(crate) field_usage: FieldUsage,
+    pub(crate) field_usage: Arc<FieldUsage>,
     pub(crate) gateways: RwLock<Arc<Gateways>>,
     /// What only gateways may ask for, nobody else may.
     pub(crate) gateways_only: bool,
@@ -139,7 +139,7 @@ impl App {
         let documents = DocumentStore::new(settings, key, texts, &mut registry);
         let graph = Graph::new(store.clone(), options, &mut registry);
         let coordinates = Arc::clone(graph.coordinates());
-        let field_usage = FieldUsage::new(&config.telemetry, coordinates, &mut registry);
+        let field_usage = Arc::new(FieldUsage::new(&config.telemetry, coordinates, &mut registry));
         let playground = config.http.playground.is_on(is_development);
         let mut http = config.http.clone();
         if is_development {

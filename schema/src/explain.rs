@@ -16,7 +16,7 @@ use engine::{batch::Batcher, scalar::write_json};
 /// Answers whose statements are kept, so that their plans can be asked for.
 const MOST_KEPT: usize = 64;
 
-/// Statements that a line of the log has at most.
+/// Statements that a line of the log has at most, besides those that were stopped.
 const MOST_LOGGED: usize = 50;
 
 /// How one answer was made. Times are in milliseconds; those of batches and statements are told from the
@@ -164,7 +164,10 @@ impl Explain {
     /// What a log tells: batches, resolvers and statements. Of what was read from the cache the tags would name rows.
     pub(crate) fn for_log(&self) -> String {
         let Self { batches, resolvers, sql, .. } = self;
-        let first = &sql[..sql.len().min(MOST_LOGGED)];
+        let (first, more) = sql.split_at(sql.len().min(MOST_LOGGED));
+        // What was stopped is last, and what is looked for.
+        let stopped = more.iter().filter(|statement| statement.rows.is_none());
+        let first: Vec<&Statement> = first.iter().chain(stopped).collect();
         serde_json::json!({
             "batches": batches, "resolvers": resolvers, "statements": sql.len(), "sql": first,
         })

@@ -7,7 +7,7 @@ use entities::clock::Time;
 use serde_json::{Value, json};
 use xp::{
     config::Config,
-    documents::field_usage::{self, FieldUsages, FieldUse},
+    documents::field_usage::{self, FieldUsages, FieldUse, OTHER},
 };
 
 use super::{Failure, say, tools};
@@ -49,7 +49,8 @@ pub(super) async fn field_usage(
         let used: BTreeSet<&String> = usages
             .fields
             .iter()
-            .filter(|(_, clients)| clients.keys().any(is_wanted))
+            // Behind `other` may be any client.
+            .filter(|(_, clients)| clients.keys().any(|client| is_wanted(client) || client == OTHER))
             .map(|(coordinate, _)| coordinate)
             .collect();
         let is_unused = |names: &[String]| names.iter().all(|name| !used.contains(name));

@@ -7,7 +7,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -33,7 +36,7 @@ const LONGEST_NAME: usize = 64;
 /// Operations of clients that do not say what they are.
 const UNKNOWN: &str = "unknown";
 /// Operations of clients beyond the bound.
-const OTHER: &str = "other";
+pub const OTHER: &str = "other";
 const WRITE_INTERVAL: Duration = Duration::from_mins(1);
 
 /// How often one client asked for one field.
@@ -116,7 +119,8 @@ pub(crate) struct FieldUsage {
     /// The part of operations that is counted.
     ratio: f64,
     file: Option<PathBuf>,
-    since_seconds: i64,
+    /// Since when what is not in the file was counted, in seconds of Unix time.
+    since_seconds: AtomicI64,
     /// Since the file was last written.
     counted: Mutex<ClientCounts>,
     /// Held while the file is written.
@@ -143,7 +147,7 @@ impl FieldUsage {
             coordinates,
             ratio: if is_of_use { config.field_usage.0 } else { 0.0 },
             file,
-            since_seconds: clock::now().timestamp(),
+            since_seconds: AtomicI64::new(clock::now().timestamp()),
             counted: Mutex::default(),
             writing: Mutex::default(),
             of_deprecated,
@@ -166,6 +170,9 @@ impl FieldUsage {
 
     /// Counts an operation of the sample, which selected this for this client.
     pub(crate) fn count(&self, fields: &[u32], client: Option<&str>) {
+        if fields.is_empty() {
+            return;
+        }
         let one = FieldUse { operations: 1.0 / self.ratio, last_used_seconds: clock::now().timestamp() };
         let client: String = client.unwrap_or(UNKNOWN).chars().take(LONGEST_NAME).collect();
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
@@ -193,9 +200,11 @@ impl FieldUsage {
     }
 
     /// Writes the file every minute, from now on.
-    pub(crate) async fn keep_written(&self) {
+    pub(crate) async fn keep_written(self: Arc<Self>) {
         loop {
-            self.write();
+            let this = Arc::clone(&self);
+            // Of many clients it is a file of a megabyte or two.
+            let _ = tokio::task::spawn_blocking(move || this.write()).await;
             tokio::time::sleep(WRITE_INTERVAL).await;
         }
     }
@@ -232,9 +241,7 @@ impl FieldUsage {
     fn add_to(&self, file: &Path, taken: &ClientCounts) -> io::Result<()> {
         let now = clock::now().timestamp();
         let mut sum = match read_one(file) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                FieldUsages { since_seconds: self.since_seconds, until_seconds: now, fields: BTreeMap::new() }
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.begun(now),
             read => read?,
         };
         sum.until_seconds = now;
@@ -257,7 +264,16 @@ impl FieldUsage {
                 }
             }
         }
-        usage::replace(file, &serde_json::to_string(&sum)?)
+        usage::replace(file, &serde_json::to_string(&sum)?)?;
+        // A file that is taken away now begins now.
+        self.since_seconds.store(now, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// A file that has nothing yet.
+    fn begun(&self, now: i64) -> FieldUsages {
+        let since_seconds = self.since_seconds.load(Ordering::Relaxed);
+        FieldUsages { since_seconds, until_seconds: now, fields: BTreeMap::new() }
     }
 }
 

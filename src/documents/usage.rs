@@ -3,7 +3,8 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs,
+    io::{self, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -51,7 +52,10 @@ pub fn replace(file: &Path, text: &str) -> io::Result<()> {
     let mut name = file.file_name().unwrap_or_default().to_owned();
     name.push(".new");
     let new = file.with_file_name(format!(".{}", name.to_string_lossy()));
-    fs::write(&new, text)?;
+    let mut written = fs::File::create(&new)?;
+    written.write_all(text.as_bytes())?;
+    // Otherwise a loss of power may leave an empty file under the old name.
+    written.sync_all()?;
     fs::rename(new, file)
 }
 

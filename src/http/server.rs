@@ -90,10 +90,7 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output
         let app = app.clone();
         tokio::spawn(async move { app.documents.watch(&app.graph).await })
     };
-    let counting = {
-        let app = app.clone();
-        tokio::spawn(async move { app.field_usage.keep_written().await })
-    };
+    let counting = tokio::spawn(Arc::clone(&app.field_usage).keep_written());
     let invalidating = {
         // From here on no change is missed.
         let changes = app.store.events().subscribe_own();

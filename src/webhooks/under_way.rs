@@ -1,8 +1,8 @@
 //! Shares of the attempts that are under way in this process: of a webhook, of an account, of webhooks that
-//! fail. Nobody takes the last free slot for more than a moment: an account has at most as many as it leaves
-//! free, and a webhook at most as many as it leaves to the others of its account. So one account may use half
-//! of all while it is alone, and less the more there are, and a newcomer finds a slot however slow the
-//! receivers of others are. Not here: who takes leases, and which wait longest.
+//! fail. An account has as many as it leaves free (one more where the number is odd), and a webhook as many as
+//! it leaves to the others of its account. So one account may use half of all while it is alone, and less the
+//! more there are, and a newcomer finds a slot however slow the receivers of others are. Not here: who takes
+//! leases, and which wait longest.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -54,7 +54,12 @@ impl UnderWay {
         owners.sort_unstable();
         owners.dedup();
         owners.retain(|owner| self.left_to(&busy, *owner) == 0);
-        DueExcept { webhooks: webhooks.collect(), owners, failing: self.left_to_failing(&busy) == 0 }
+        DueExcept {
+            webhooks: webhooks.collect(),
+            if_failing: busy.iter().map(|busy| busy.webhook.id).collect(),
+            owners,
+            failing: self.left_to_failing(&busy) == 0,
+        }
     }
 
     /// How many further lanes of this webhook may be begun.
@@ -79,8 +84,10 @@ impl UnderWay {
 
     fn left_to_failing(&self, busy: &[Busy]) -> usize {
         let most = (self.concurrency / SHARE_OF_FAILING).max(1);
+        let failing = lanes_of(busy, |other| other.is_failing);
         let free = self.concurrency.saturating_sub(lanes_of(busy, |_| true));
-        most.saturating_sub(lanes_of(busy, |other| other.is_failing)).min(free)
+        // Beside those that do not fail they leave something free, too.
+        most.saturating_sub(failing).min(fair_share(failing, free))
     }
 
     /// A further lane of the webhook is being delivered, for as long as the answer is kept.
@@ -153,7 +160,9 @@ mod tests {
         let first = webhook(owner);
         let mut of_first = fill(&under_way, first);
         assert_eq!(of_first.len(), 4);
-        assert_eq!(under_way.except(), DueExcept { webhooks: vec![first.id], ..DueExcept::default() });
+        let except =
+            DueExcept { webhooks: vec![first.id], if_failing: vec![first.id], ..DueExcept::default() };
+        assert_eq!(under_way.except(), except);
         let others: Vec<_> = (0..100).flat_map(|_| fill(&under_way, webhook(owner))).collect();
         assert_eq!(of_first.len() + others.len(), 8);
         assert_eq!(under_way.except().owners, [owner]);
@@ -180,6 +189,17 @@ mod tests {
         assert_eq!(begun.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1, 1, 1, 0, 0, 0, 0]);
         assert!(under_way.except().failing);
         assert!(!fill(&under_way, webhook(owner)).is_empty(), "those that do not fail have their own share");
+    }
+
+    #[test]
+    fn an_account_with_slow_and_failing_webhooks_leaves_something_free() {
+        let under_way = UnderWay::new(64);
+        let owner = UserId::new();
+        let slow: Vec<_> = (0..100).flat_map(|_| fill(&under_way, webhook(owner))).collect();
+        let failing = || DueWebhook { is_failing: true, ..webhook(owner) };
+        let failing: Vec<_> = (0..100).flat_map(|_| fill(&under_way, failing())).collect();
+        assert_eq!((slow.len(), failing.len()), (32, 16));
+        assert!(!fill(&under_way, webhook(UserId::new())).is_empty());
     }
 
     #[test]

@@ -307,6 +307,7 @@ async fn keep_looking(
         }
         // Those with a Redis can tell everybody; this one could tell nobody but itself.
         if published.is_none() && instance.has_sharing_others() {
+            cache.note_oldest_invalidation(None);
             continue;
         }
         let Ok(found) = Box::pin(look(database)).await else { continue };

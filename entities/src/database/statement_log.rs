@@ -35,7 +35,7 @@ pub struct Executed {
     pub(super) values: Vec<Value>,
     /// Rows returned; none: it was stopped before its end.
     pub rows: Option<usize>,
-    /// When it was sent.
+    /// When it was to be sent: before it had a connection.
     pub began: Instant,
     /// Time from sending to the last row, or until it was stopped.
     pub elapsed: Duration,
@@ -64,7 +64,7 @@ impl StatementLog {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// The statements, in the order in which they finished.
+    /// The statements, in the order in which they finished or were stopped.
     pub(crate) fn statements(&self) -> Vec<Executed> {
         self.statements.lock().expect("no panic happens under this lock").clone()
     }

@@ -134,7 +134,7 @@ pub(crate) struct LoggedChanges {
 /// A row that is not settled yet: its number, and when it was written.
 pub(crate) type Unsettled = (i64, Time);
 
-/// The statement that notes what the transaction changes in which it runs; it answers the number of the row.
+/// The statement that notes what its transaction changes; it returns the number of the row.
 pub(crate) fn insert(backend: DbBackend, changes: &[ChangeEvent]) -> InsertStatement {
     let json = serde_json::to_string(changes).expect("changes are plain data");
     let mut columns = vec![Column::Changes, Column::CreatedAt, Column::TransactionId];

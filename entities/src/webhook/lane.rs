@@ -80,6 +80,8 @@ pub struct DueWebhook {
 pub struct DueExcept {
     /// These webhooks.
     pub webhooks: Vec<WebhookId>,
+    /// These, where they fail: each has one attempt at a time.
+    pub if_failing: Vec<WebhookId>,
     /// The webhooks of these accounts that do not fail.
     pub owners: Vec<UserId>,
     /// All that fail.
@@ -162,6 +164,9 @@ pub async fn due(store: &Store, except: &DueExcept, most: usize) -> Result<Vec<D
     }
     if !except.webhooks.is_empty() {
         sql.push(" AND NOT (w.id").any_id(&except.webhooks).push(")");
+    }
+    if !except.if_failing.is_empty() {
+        sql.push(" AND NOT (w.failing_since IS NOT NULL AND w.id").any_id(&except.if_failing).push(")");
     }
     if !except.owners.is_empty() {
         sql.push(" AND NOT (w.failing_since IS NULL AND w.owner_id").any_id(&except.owners).push(")");

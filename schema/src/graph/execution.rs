@@ -225,8 +225,7 @@ impl<'g> Execution<'g> {
         let ctx = self.context(viewer, &recorder, bounds, set.prepared.on_error);
         let stoppable = self.stoppable(&ctx, &recorder, set.prepared.cost);
         let answer = self.inner.answer(&set.prepared, &ctx).await;
-        stoppable.ends();
-        match answer {
+        let reply = match answer {
             Ok(answer) => {
                 let reply = self.finish(&set, &ctx, answer, (&recorder, Some(set.prepared.cost)));
                 if let Some(claim) = claim {
@@ -235,7 +234,9 @@ impl<'g> Execution<'g> {
                 reply
             }
             Err(error) => rejected(Some(set.prepared.kind), &[error], &ctx.caller().request_id),
-        }
+        };
+        stoppable.ends();
+        reply
     }
 
     /// Runs a query with one set of variables, noting what the answer is made of.
@@ -288,7 +289,6 @@ impl<'g> Execution<'g> {
             planned.push(self.inner.plan(&set.prepared, &ctx).await);
         }
         let mut loaded = load(planned.iter().flatten(), &Query, &ctx).await.into_iter();
-        stoppable.ends();
         let mut running = running.iter().zip(&planned);
         for (index, ready) in ready.into_iter().enumerate() {
             let reply = match ready.map_or_else(|| Err(running.next()), Ok) {
@@ -306,6 +306,7 @@ impl<'g> Execution<'g> {
             };
             tell(reply.of_set(index));
         }
+        stoppable.ends();
     }
 
     /// The answer that is kept for a set of variables; else the set, to be run.

@@ -106,7 +106,7 @@ impl<'a> RequestSummary<'a> {
 
     /// Where it was stopped, it had done this until then.
     pub(in crate::http) fn stopped(self, progress: &'a Progress) -> Self {
-        Self { slow: self.slow.or_else(|| progress.slow()), ..self }
+        Self { slow: progress.slow().or(self.slow), ..self }
     }
 
     /// Its answers come later.
