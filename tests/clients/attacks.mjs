@@ -201,7 +201,8 @@ function* bodies() {
   yield ["1 MiB of objects in variables", inVariables(`${'{"a":'.repeat(170_000)}1${"}".repeat(170_000)}`), "DEPTH_LIMIT OVERLOADED"];
   yield ["1 MiB of brackets without an end", raw(`{"variables":${"[".repeat(MIB)}`), "DEPTH_LIMIT OVERLOADED"];
   yield ["1 MiB of values in variables", inVariables(`[${"1,".repeat(MIB / 2)}1]`), "COST_LIMIT OVERLOADED"];
-  yield ["99,000 values in variables", inVariables(`[${"1,".repeat(99_000)}1]`), "BAD_USER_INPUT OVERLOADED"];
+  // One less than the bound, each of 72 bytes as it is read: 7 MiB for each of the 16 senders, if all are read before one is refused.
+  yield ["99,000 values in variables", inVariables(`[${"1,".repeat(99_000)}1]`), "BAD_USER_INPUT OVERLOADED", 16 * 7];
   yield ["1 MiB of text in variables", inVariables(`{"search":"${"x".repeat(MIB)}"}`), "BAD_USER_INPUT OVERLOADED"];
   yield ["1 MiB of escapes in variables", inVariables(`{"search":"${"\\u0041".repeat(MIB / 6)}"}`), "BAD_USER_INPUT OVERLOADED"];
   yield ["1 MiB of keys in variables", inVariables(`{${many(40_000, (n) => `"k${n}":1,`)}"z":1}`), "BAD_USER_INPUT OVERLOADED"];
