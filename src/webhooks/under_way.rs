@@ -42,7 +42,11 @@ impl UnderWay {
 
     /// Slots that nobody uses.
     pub(super) fn free(&self) -> usize {
-        self.concurrency.saturating_sub(lanes_of(&self.busy(), |_| true))
+        self.free_beside(&self.busy())
+    }
+
+    fn free_beside(&self, busy: &[Busy]) -> usize {
+        self.concurrency.saturating_sub(lanes_of(busy, |_| true))
     }
 
     /// What nothing may be begun for now.
@@ -79,15 +83,14 @@ impl UnderWay {
     /// Those that fail have a share of their own, and do not count for their account.
     fn left_to(&self, busy: &[Busy], owner: UserId) -> usize {
         let own = lanes_of(busy, |other| other.owner == owner && !other.is_failing);
-        fair_share(own, self.concurrency.saturating_sub(lanes_of(busy, |_| true)))
+        fair_share(own, self.free_beside(busy))
     }
 
     fn left_to_failing(&self, busy: &[Busy]) -> usize {
         let most = (self.concurrency / SHARE_OF_FAILING).max(1);
         let failing = lanes_of(busy, |other| other.is_failing);
-        let free = self.concurrency.saturating_sub(lanes_of(busy, |_| true));
         // Beside those that do not fail they leave something free, too.
-        most.saturating_sub(failing).min(fair_share(failing, free))
+        most.saturating_sub(failing).min(fair_share(failing, self.free_beside(busy)))
     }
 
     /// A further lane of the webhook is being delivered, for as long as the answer is kept.

@@ -37,7 +37,7 @@ record! {
         pub form_id: FormId,
         /// When something is to be delivered; none: nothing waits.
         pub due_at: Option<Time>,
-        /// Who delivers.
+        /// The lease of the instance that delivers; none: nobody does.
         pub lease: Option<Uuid>,
         /// Until then nobody else does.
         pub leased_until: Option<Time>,
@@ -47,7 +47,7 @@ record! {
 /// The webhook that a lane is of.
 #[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {
-    /// Who is told.
+    /// The webhook that the lane belongs to.
     #[sea_orm(belongs_to = "super::Entity", from = "Column::WebhookId", to = "super::Column::Id")]
     Webhook,
 }
@@ -57,7 +57,7 @@ impl ActiveModelBehavior for ActiveModel {}
 /// The right to deliver what is next in a lane.
 #[derive(Clone, Debug)]
 pub struct LaneLease {
-    /// Who is told.
+    /// The webhook that the lane belongs to.
     pub webhook: WebhookId,
     /// Of which form.
     pub form: FormId,

@@ -71,7 +71,7 @@ impl Model {
         [Some(own), before].into_iter().flatten().collect()
     }
 
-    /// Its secret as it is stored, to be kept beside a new one; none where it cannot be opened.
+    /// The secret of the webhook as it is stored, to be kept beside a new one; none where it cannot be opened.
     pub(super) fn usable_secret(&self, secret: &Secret) -> Option<Hidden> {
         WebhookSecret::open(secret, self.id, &self.secret).map(|_| self.secret.clone())
     }

@@ -41,7 +41,7 @@ pub struct FieldCoordinate {
 #[derive(Debug)]
 struct NumberedField {
     number: u32,
-    /// Its type, without lists and non-null.
+    /// The type of the field, without lists and non-null.
     ty: Name,
 }
 
