@@ -25,8 +25,8 @@ use origins::{HeaderNames, OriginPatterns, Origins};
 use schema::Subgraph;
 use setting::{
     Bytes, ClientModes, Concurrency, DatabaseUrl, DocumentMode, GatewayCompression, LogFilter, LogFormat,
-    Networks, OtlpHeaders, Percent, Playground, PoolerMode, Ratio, ReplicaUrls, Sampler, SecretText, Secrets,
-    Setting, Statuses, Switch,
+    Networks, OtlpHeaders, OtlpProtocol, Percent, Playground, PoolerMode, Ratio, ReplicaUrls, Sampler,
+    SecretText, Secrets, Setting, Statuses, Switch,
 };
 use signature_keys::SignatureKeys;
 use sink_urls::SinkUrls;
@@ -166,8 +166,8 @@ sections! {
         max_json_values_anonymous: usize = "20000";
         /// Maximum number of JSON values in the body of a signed-in caller's request.
         max_json_values_signed_in: usize = "100000";
-        /// Maximum number of requests that a signed-in caller may send in one array, up to 10; 1: no arrays. Anonymous
-        /// callers may not send arrays.
+        /// Maximum number of requests that a signed-in caller may send in one array, up to 10; 1: no arrays.
+        /// Anonymous callers may not send arrays.
         max_batch: usize = "1";
         /// Maximum number of sets of variables that a signed-in caller may send with one document
         /// (`"variables": [{…}, {…}]`); 0: none. A gateway may send `gateway.max_batch`, anonymous callers
@@ -181,7 +181,8 @@ sections! {
         /// more again when it is over; those that refresh a session or end one are still taken. 0s: the
         /// number stays as it is.
         target_wait: Duration = "10ms";
-        /// GraphQL requests a second that one account, or one address without an account, may send. Not set: unlimited.
+        /// GraphQL requests a second that one account, or one address without an account, may send. Not set:
+        /// unlimited.
         rate_per_second: Option<u32> = "";
         /// GraphQL requests that may come at once before `rate_per_second` bounds them.
         rate_burst: u32 = "100";
@@ -244,8 +245,8 @@ sections! {
         /// Whether only authenticated gateways may ask for `_service`, `_entities`, `/schema.graphql` and
         /// introspection; `auto` is on in production.
         required: Switch = "auto";
-        /// A second address to listen on, for gateways only. Every caller there counts as a gateway, so nobody else may
-        /// reach it.
+        /// A second address to listen on, for gateways only. Every caller there counts as a gateway, so nobody else
+        /// may reach it.
         address: Option<SocketAddr> = "";
         /// Secrets that gateways send in `Router-Authorization`; two while one replaces the other.
         secrets: Secrets = "";
@@ -280,7 +281,8 @@ sections! {
         /// In which of the codings that it accepts a gateway is answered: `cheapest` (of this server's time;
         /// a gateway is near), `smallest` (as all others are) or `off`.
         compression: GatewayCompression = "cheapest";
-        /// Origins where subscriptions may be called back (`callback/1.0`), as in `http://router:4000`. Not set: none.
+        /// Origins where subscriptions may be called back (`callback/1.0`), as in `http://router:4000`. Not set:
+        /// none.
         callback_origins: Origins = "";
         /// Whether answers to gateways tell which entities they depend on (`extensions.apolloEntityCacheTags`), or
         /// everything that they are made of (`apolloCacheTags`).
@@ -303,8 +305,8 @@ sections! {
         /// Modes of clients by the name that they give in `apollographql-client-name`, as in `legacy=apq,
         /// web=require_id`.
         clients: ClientModes = "";
-        /// Trusted documents: a manifest of Apollo's, a map of ids to texts (Relay, graphql-codegen), or a directory of
-        /// those and of `<id>.graphql`. Changes are noticed.
+        /// Trusted documents: a manifest of Apollo's, a map of ids to texts (Relay, graphql-codegen), or a directory
+        /// of those and of `<id>.graphql`. Changes are noticed.
         path: Option<PathBuf> = "";
         /// How often the files of trusted documents are checked for changes.
         poll: Duration = "1s";
@@ -422,8 +424,8 @@ sections! {
         issuer: String = "xp-graph";
         /// The `aud` of access tokens.
         audience: String = "xp-graph";
-        /// Seals private keys and signs refresh tokens and cursors: at least 32 characters, the same on all instances.
-        /// Required by `xp serve`. With another secret everybody has to sign in again.
+        /// Seals private keys and signs refresh tokens and cursors: at least 32 characters, the same on all
+        /// instances. Required by `xp serve`. With another secret everybody has to sign in again.
         secret: Option<SecretText> = "";
         /// Whether anybody may create an account for themselves; `true` in development. The answer reveals whether an
         /// e-mail address has an account.
@@ -437,13 +439,20 @@ sections! {
     telemetry: TelemetryConfig {
         /// Which log lines to write, in the syntax of `tracing-subscriber`'s `EnvFilter`.
         filter: LogFilter = "info", env "RUST_LOG";
-        /// `pretty`, `json`, or `auto`: pretty on a terminal.
+        /// `pretty`, `json`, `ecs` (JSON with the names of the Elastic Common Schema), or `auto`: pretty on a
+        /// terminal, else JSON.
         log_format: LogFormat = "auto";
-        /// Where traces go by OTLP over HTTP (protobuf), as in `http://collector:4318`. Not set: no traces.
+        /// Where traces go by OTLP, as in `http://collector:4318`. Not set: no traces.
         otlp_endpoint: Option<ServiceUrl> = "", env "OTEL_EXPORTER_OTLP_ENDPOINT";
-        /// Headers of what is sent there, as in `authorization=Bearer%20token,x-tenant=xp`; values are percent-encoded.
+        /// How they go there: `http/protobuf` (a collector takes it at port 4318), or `grpc` (at 4317).
+        otlp_protocol: OtlpProtocol = "http/protobuf", env "OTEL_EXPORTER_OTLP_PROTOCOL";
+        /// The file of the authorities (PEM) that its certificate is checked by, where the address says `https`.
+        /// Not set: those that browsers know.
+        otlp_certificate: Option<PathBuf> = "", env "OTEL_EXPORTER_OTLP_CERTIFICATE";
+        /// Headers of what is sent there, as in `authorization=Bearer%20token,x-tenant=xp`; values are
+        /// percent-encoded.
         otlp_headers: OtlpHeaders = "", env "OTEL_EXPORTER_OTLP_HEADERS";
-        /// How often the metrics go there, too (OTLP in JSON, the same as at `/metrics`), as in `60s`. Not set: never.
+        /// How often the metrics go there, too (the same as at `/metrics`), as in `60s`. Not set: never.
         otlp_metrics_interval: Option<Duration> = "";
         /// Which traces are kept: `always_on`, `always_off`, `traceidratio`, or, where the caller has a
         /// trace, as its sender has decided: `parentbased_always_on`, `parentbased_always_off`,
@@ -494,8 +503,8 @@ sections! {
         max_selections: usize = "10000";
         /// Fields within each other at most.
         max_depth: usize = "12";
-        /// Maximum number of bytes of a document that are not names or punctuation: those of white space counted once,
-        /// those of comments, texts and numbers four times.
+        /// Maximum number of bytes of a document that are not names or punctuation: those of white space counted
+        /// once, those of comments, texts and numbers four times.
         max_ignored_bytes: usize = "262144";
         /// Fields within each other at most, below `__schema` and `__type`.
         max_introspection_depth: usize = "20";

@@ -48,7 +48,6 @@ use entities::{Role, id};
 use futures_util::FutureExt as _;
 use schema::Viewer;
 use tracing::{Instrument as _, field::Empty};
-use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use crate::{
     App, auth,
@@ -123,11 +122,13 @@ async fn edge(State(app): State<App>, mut request: Request, next: Next) -> Respo
         let (address, _) = app.forwarding.client_address(*peer, request.headers());
         graphql::owner(&app, &schema::Caller { address: Some(address), ..schema::Caller::default() }, None)
     });
-    let span = tracing::debug_span!(
-        target: SPANS, "http", otel.name = format_args!("{method} {route}"), otel.kind = "server",
-        http.request.method = method, http.route = route, http.response.status_code = Empty,
-        otel.status_code = Empty, request_id = id.to_str().unwrap_or_default(),
-    );
+    let span = telemetry::begin(telemetry::remote_context(request.headers()), || {
+        tracing::debug_span!(
+            target: SPANS, "http", otel.name = format_args!("{method} {route}"), otel.kind = "server",
+            http.request.method = method, http.route = route, http.response.status_code = Empty,
+            otel.status_code = Empty, request_id = id.to_str().unwrap_or_default(),
+        )
+    });
     // Whether the process is alive is always told.
     let is_health = matches!(route, "/livez" | "/readyz");
     // The graph knows better who asks.
@@ -144,10 +145,6 @@ async fn edge(State(app): State<App>, mut request: Request, next: Next) -> Respo
     let answer = if span.is_disabled() {
         AssertUnwindSafe(next.run(request)).catch_unwind().await
     } else {
-        if let Some(caller) = telemetry::remote_context(request.headers()) {
-            // Fails only without a collector, when there is no trace to join.
-            let _ = span.set_parent(caller);
-        }
         AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone()).await
     };
     let mut response = answer.unwrap_or_else(|panic| after_panic(&id, panic.as_ref()));

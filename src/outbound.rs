@@ -61,15 +61,13 @@ impl Outbound {
         headers: HeaderMap,
         json: Bytes,
     ) -> Result<(StatusCode, HeaderMap), Failed> {
-        let span = tracing::debug_span!(
-            target: SPANS, "outbound", otel.name = what, otel.kind = "client",
-            http.request.method = "POST", http.response.status_code = Empty, otel.status_code = Empty,
-        );
         let parent = telemetry::context_of(trace);
-        if !span.is_disabled() {
-            // Fails only without a collector, when there is no trace to join.
-            let _ = span.set_parent(parent.clone());
-        }
+        let span = telemetry::begin(Some(parent.clone()), || {
+            tracing::debug_span!(
+                target: SPANS, "outbound", otel.name = what, otel.kind = "client",
+                http.request.method = "POST", http.response.status_code = Empty, otel.status_code = Empty,
+            )
+        });
         let context = if span.is_disabled() { parent } else { span.context() };
         let posting = self.send(to, headers, json, &context);
         let answered = tokio::time::timeout(POST_WITHIN, posting.instrument(span.clone())).await;

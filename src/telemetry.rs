@@ -1,17 +1,22 @@
-//! Logs and traces: set up once, flushed at the end. Log lines go to standard error through a thread of their
-//! own (`writer`), spans by OTLP in batches (`otlp`), numbers to Prometheus (`metrics`, `process`, `runtime`)
-//! and, where that is wanted, by OTLP (`otlp_metrics`).
+//! Logs and traces: set up once, flushed at the end. Log lines go to standard error through a thread of their own
+//! (`writer`), spans by OTLP in batches (`otlp`), numbers to Prometheus (`metrics`, `process`, `runtime`) and, where
+//! that is wanted, by OTLP (`otlp_metrics`), both by the same connection (`collector`). Which traces are kept is
+//! decided by `sampling`.
 //!
-//! There is a span for each HTTP request, GraphQL operation, batch, statement and Redis command, made where these are.
-//! Spans have the target `xp::span` and the level debug: at the usual filter and without a collector nobody is
+//! There is a span for each HTTP request, GraphQL operation, batch, statement and Redis command, made where these
+//! are. Spans have the target `xp::span` and the level debug: at the usual filter and without a collector nobody is
 //! interested in them, so their callsites are off and a request pays nothing. Invariant: no query, variable, token,
-//! body or address is ever logged or put into a span; names and ids that callers chose are, shortened (`http::about`).
+//! body or address is ever logged or put into a span; names and ids that callers chose are, shortened
+//! (`http::about`).
 
+mod collector;
+mod json_line;
 pub mod metrics;
 mod otlp;
 pub(crate) mod otlp_metrics;
 mod process;
 mod runtime;
+mod sampling;
 mod writer;
 
 use std::{io::IsTerminal as _, time::Duration};
@@ -28,6 +33,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::{
     EnvFilter, Layer,
     filter::{FilterExt as _, FilterFn},
+    fmt::format::JsonFields,
     layer::SubscriberExt as _,
     registry::LookupSpan,
     reload,
@@ -37,6 +43,8 @@ use crate::config::{
     TelemetryConfig,
     setting::{LogFilter, LogFormat},
 };
+use json_line::JsonLine;
+pub(crate) use sampling::begin;
 use writer::LogWriter;
 
 /// The target of spans, so that they can be chosen as a whole: `RUST_LOG=xp::span=debug` shows them in logs.
@@ -55,6 +63,9 @@ pub enum Error {
     /// The exporter refuses its settings.
     #[error("telemetry.otlp_endpoint: {0}")]
     Exporter(String),
+    /// The file of authorities cannot be used.
+    #[error("telemetry.otlp_certificate: {0}")]
+    Certificate(String),
     /// Something else in this process has set up logging.
     #[error("logging was already set up in this process")]
     Again,
@@ -81,7 +92,7 @@ impl Telemetry {
 
     fn build(config: &TelemetryConfig, writer: LogWriter) -> Result<(Self, Dispatch), Error> {
         let provider = otlp::provider(config)?;
-        let traces = provider.as_ref().map(trace_layer);
+        let traces = provider.as_ref().map(|provider| trace_layer(config, provider));
         let (lines, set_filter) = log_layer(config, &writer);
         let subscriber = tracing_subscriber::registry().with(lines).with(traces);
         Ok((Self { provider, writer, set_filter }, Dispatch::new(subscriber)))
@@ -115,9 +126,10 @@ where
 {
     let terminal = std::io::stderr().is_terminal();
     let json = match config.log_format {
-        LogFormat::Auto => !terminal,
-        LogFormat::Pretty => false,
-        LogFormat::Json => true,
+        LogFormat::Auto => (!terminal).then_some(JsonLine::Plain),
+        LogFormat::Pretty => None,
+        LogFormat::Json => Some(JsonLine::Plain),
+        LogFormat::Ecs => Some(JsonLine::Ecs { service: config.service_name.clone() }),
     };
     // Spans of libraries have in them what these were called with: sea-orm's, the database's URL with its password.
     let own_spans = FilterFn::new(|metadata| metadata.is_event() || metadata.target().starts_with("xp"))
@@ -125,27 +137,24 @@ where
     let (filter, handle) = reload::Layer::new(EnvFilter::new(&config.filter.0));
     let filter = filter.and(own_spans);
     let lines = tracing_subscriber::fmt::layer().with_writer(writer.clone());
-    let lines = if json {
-        lines.json().flatten_event(true).with_current_span(false).with_filter(filter).boxed()
-    } else {
-        lines.compact().with_ansi(terminal).with_filter(filter).boxed()
+    let lines = match json {
+        Some(line) => lines.fmt_fields(JsonFields::new()).event_format(line).with_filter(filter).boxed(),
+        None => lines.compact().with_ansi(terminal).with_filter(filter).boxed(),
     };
     (lines, Box::new(move |filter| handle.reload(filter)))
 }
 
-fn trace_layer<S>(provider: &SdkTracerProvider) -> impl Layer<S> + use<S>
+fn trace_layer<S>(config: &TelemetryConfig, provider: &SdkTracerProvider) -> impl Layer<S> + use<S>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
-    // Spans only: log lines inside a span stay log lines.
-    let spans = FilterFn::new(|metadata| metadata.is_span() && metadata.target() == SPANS)
-        .with_max_level_hint(tracing::Level::DEBUG);
     tracing_opentelemetry::layer()
         .with_tracer(provider.tracer("xp"))
         .with_location(false)
         .with_threads(false)
         .with_tracked_inactivity(false)
-        .with_filter(spans)
+        // Spans only: log lines inside a span stay log lines.
+        .with_filter(sampling::filter(config))
 }
 
 /// The caller's place in its trace, from `traceparent` and `tracestate` (W3C).

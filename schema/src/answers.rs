@@ -129,6 +129,7 @@ impl CachedAnswer {
             held,
             operation: Some(OperationKind::Query),
             executed: true,
+            cache_hits: 1,
             cache: self.cache,
             digest: Some(self.digest),
             ..Reply::default()

@@ -80,7 +80,7 @@ impl Executor for GraphFor {
                 return Either::Left(stream::once(future::ready(refusal(ENDED, "UNAUTHENTICATED"))));
             }
             match this.graph.open(this.viewer(), this.request(request)).await {
-                Opened::Reply(reply) => Either::Left(stream::once(future::ready(response(reply)))),
+                Opened::Reply(reply) => Either::Left(stream::once(future::ready(response(*reply)))),
                 Opened::Events(events) => Either::Right(events.scan(false, move |is_over, event| {
                     let told = match event {
                         _ if *is_over => return future::ready(None),

@@ -125,8 +125,8 @@ const SIGN_IN_FIELDS: [&str; 3] = ["signIn", "signUp", "refreshSession"];
 /// The mutations that a busy server runs all the same: who cannot refresh is signed out, and who signs out
 /// must not stay in.
 pub const PRIORITY_FIELDS: [&str; 4] = ["refreshSession", "signOut", "revokeSession", "revokeAllSessions"];
-/// The input types whose lists are batches: what a device has collected offline comes in one request, and an item that
-/// cannot be read must not keep the others from being stored.
+/// The input types whose lists are batches: what a device has collected offline comes in one request, and an item
+/// that cannot be read must not keep the others from being stored.
 const JUDGED_ALONE: [&str; 2] = ["LocationPointInput", "CreateSubmissionInput"];
 
 impl Options {
@@ -245,6 +245,11 @@ impl Graph {
         sdl::with_lookups(&schema)
     }
 
+    /// How many objects one operation may load, as `Options::limits` counts.
+    pub fn max_cost(&self) -> u64 {
+        self.inner.options.limits.cost
+    }
+
     /// The fields that documents can select.
     pub fn coordinates(&self) -> &Arc<Coordinates> {
         &self.inner.coordinates
@@ -269,7 +274,7 @@ impl Graph {
         request.found_from = Some(Instant::now());
         match self.prepare_for(&request.query, &request.caller) {
             Ok(document) => self.open_document(viewer, document, request).await,
-            Err(refused) => Opened::Reply(*refused),
+            Err(refused) => Opened::Reply(refused),
         }
     }
 
@@ -281,8 +286,8 @@ impl Graph {
         self.prepare_for(text, &Caller::default())
     }
 
-    /// Parses and validates a document for a caller, whose request's id the answer tells, and who may ask for more as a
-    /// gateway.
+    /// Parses and validates a document for a caller, whose request's id the answer tells, and who may ask for more as
+    /// a gateway.
     ///
     /// # Errors
     /// The answer to a request with this document, which cannot be run.
@@ -314,7 +319,7 @@ impl Graph {
 /// What comes of a request.
 pub enum Opened {
     /// One answer.
-    Reply(Reply),
+    Reply(Box<Reply>),
     /// The answers of a subscription, one an event.
     Events(Events),
 }

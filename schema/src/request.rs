@@ -60,7 +60,8 @@ pub struct Request {
     pub resume_after: Option<String>,
     /// From where and with what it was sent.
     pub caller: Caller,
-    /// The caller's name for it: the same account's same request runs once, and is answered in the same way each time.
+    /// The caller's name for it: the same account's same request runs once, and is answered in the same way each
+    /// time.
     pub idempotency_key: Option<Arc<str>>,
     /// What is known of it where it is stopped before its end.
     pub progress: Progress,
@@ -173,6 +174,10 @@ pub struct Reply {
     pub retry_after_seconds: Option<u32>,
     /// SQL statements that this request caused or shared.
     pub statements: u32,
+    /// How many objects it may load, as `Options::limits` counts; `None` where that was not found out.
+    pub cost: Option<u64>,
+    /// Rows, pages and counts that were found in the cache for it; a whole answer counts as one.
+    pub cache_hits: u32,
     /// The moment of what the request wrote, for reading it on other nodes.
     pub cache_token: Option<Box<str>>,
     /// How long the answer keeps; `None`: not at all.
@@ -199,7 +204,7 @@ impl Reply {
     pub(crate) fn executed(kind: OperationKind, answer: Unfinished, recorder: &Recorder) -> Self {
         let Unfinished { out: body, errors, bound } = answer;
         let Errors { codes, retry_after_seconds, .. } = errors;
-        let (operation, statements) = (Some(kind), recorder.count());
+        let (operation, statements, cache_hits) = (Some(kind), recorder.count(), recorder.cache_hits());
         let cache_token = recorder.written_version().map(|moment| moment.to_string().into());
         Self {
             body,
@@ -208,6 +213,8 @@ impl Reply {
             codes,
             retry_after_seconds,
             statements,
+            cost: None,
+            cache_hits,
             cache_token,
             cache: None,
             dependencies: recorder.dependencies(),

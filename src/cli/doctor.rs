@@ -278,7 +278,8 @@ async fn collector(config: &Config) -> Check {
         return Check::ok("traces", "off (telemetry.otlp_endpoint is not set)");
     };
     let uri = endpoint.uri().unwrap_or_default();
-    let address = format!("{}:{}", uri.host().unwrap_or_default(), uri.port_u16().unwrap_or(80));
+    let usual = if uri.scheme_str() == Some("https") { 443 } else { 80 };
+    let address = format!("{}:{}", uri.host().unwrap_or_default(), uri.port_u16().unwrap_or(usual));
     match tokio::time::timeout(CONNECT_LIMIT, TcpStream::connect(&address)).await {
         Ok(Ok(_)) => Check::ok("traces", format!("{endpoint} accepts connections")),
         _ => Check::bad(

@@ -103,15 +103,13 @@ impl Config {
             });
         }
         if let Some(endpoint) = &self.telemetry.otlp_endpoint
-            && endpoint.uri().is_none_or(|uri| uri.scheme_str() != Some("http"))
+            && endpoint.uri().is_none_or(|uri| !matches!(uri.scheme_str(), Some("http" | "https")))
         {
             found.push(Problem {
                 what: format!("telemetry.otlp_endpoint = \"{endpoint}\""),
                 place: "OTEL_EXPORTER_OTLP_ENDPOINT or xp.toml".into(),
-                why: "traces are sent by OTLP over plain HTTP".into(),
-                fix: "name a collector near by, as in http://localhost:4318, and let it speak TLS to the \
-                      outside"
-                    .into(),
+                why: "traces are sent by OTLP over HTTP or gRPC".into(),
+                fix: "name a collector, as in http://localhost:4318 or https://otlp.example.com".into(),
             });
         }
         found

@@ -23,7 +23,7 @@ use crate::{
 const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
 const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, QUERY");
 /// What clients of this server send, whatever is configured.
-const ALWAYS_ALLOWED: [&str; 16] = [
+const ALWAYS_ALLOWED: [&str; 17] = [
     "accept",
     "apollo-require-preflight",
     "apollographql-client-name",
@@ -32,6 +32,7 @@ const ALWAYS_ALLOWED: [&str; 16] = [
     "content-type",
     "graphql-client-name",
     "graphql-client-version",
+    "graphql-cost",
     "idempotency-key",
     "if-none-match",
     "traceparent",
@@ -42,7 +43,7 @@ const ALWAYS_ALLOWED: [&str; 16] = [
     "x-request-id",
 ];
 /// What a page may read of an answer, beside what every page may.
-const EXPOSED: [HeaderName; 8] = [
+const EXPOSED: [HeaderName; 9] = [
     header::AGE,
     header::ALLOW,
     header::DATE,
@@ -50,6 +51,7 @@ const EXPOSED: [HeaderName; 8] = [
     header::RETRY_AFTER,
     header::WWW_AUTHENTICATE,
     graphql::CACHE_TOKEN,
+    graphql::COST,
     REQUEST_ID,
 ];
 /// What is repeated of what a page sent.

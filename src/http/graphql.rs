@@ -6,22 +6,20 @@
 mod idempotency_key;
 mod incoming;
 mod record;
+mod response;
 mod status;
 mod variable_sets;
 
 use std::{borrow::Cow, time::Instant};
 
 use axum::{
-    body::{Body, HttpBody as _},
+    body::Body,
     extract::{Path, Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
 use futures_util::future::join_all;
-use schema::{
-    CachePolicy, Chunks, Document, HeldMemory, Opened, OperationKind, Progress, Reply, Taken, VariableSets,
-    Variables,
-};
+use schema::{Document, HeldMemory, Opened, OperationKind, Progress, Reply, Taken, VariableSets, Variables};
 use serde_json::Value;
 use tracing::{Instrument as _, Span, field::Empty};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
@@ -29,26 +27,33 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use super::{
     QUERY,
     about::About,
-    caching,
     compression::ToGateway,
     in_memory::InMemory,
     media::Media,
-    memory::{AnswerMemory, MemoryReservation, OutOfMemory},
+    memory::OutOfMemory,
     params::{GraphQLParams, GraphQLRequest},
     playground, request_id,
 };
-use crate::{App, rejection::Rejection, telemetry::SPANS};
+use crate::{
+    App,
+    rejection::Rejection,
+    telemetry::{self, SPANS},
+};
 use incoming::find_document;
+use response::{Answers, ArrayOfAnswers, GraphQLResponse, hold, respond};
 
 pub(super) use incoming::{
     IncomingRequest, Requester, bounds, caller, goes_on, owner, permit, read_body, read_get, sender,
     unauthenticated,
 };
 pub(super) use record::{RequestSummary, record};
+pub(super) use response::{Replies, done, hold_owed};
 pub(super) use variable_sets::run as run_sets;
 
 /// What a caller has written, to be read on whatever instance answers next.
 pub(super) const CACHE_TOKEN: HeaderName = HeaderName::from_static("x-cache-token");
+/// By which a caller asks what its operations may load (`report`), and where it is told: as Hot Chocolate names it.
+pub(super) const COST: HeaderName = HeaderName::from_static("graphql-cost");
 /// How clients of server-sent events say what they were told last.
 const LAST_EVENT_ID: &str = "last-event-id";
 /// How Apollo's gateways ask for a trace.
@@ -79,13 +84,6 @@ pub(super) const ACCEPT_QUERY: (HeaderName, HeaderValue) =
     (HeaderName::from_static("accept-query"), HeaderValue::from_static("application/json"));
 /// What a mutation is sent by.
 const POST_ONLY: HeaderValue = HeaderValue::from_static("POST");
-/// In the place of an answer that there is no memory for. No client repeats a request that has this code.
-const DONE: Rejection = Rejection::new(
-    StatusCode::OK,
-    "COST_LIMIT",
-    "The server cannot hold an answer of this length now. Ask for less at once. What the mutation did is \
-     done.",
-);
 const TIMEOUT: Rejection =
     Rejection::new(StatusCode::GATEWAY_TIMEOUT, "TIMEOUT", "The request took too long and was stopped.");
 
@@ -186,81 +184,6 @@ pub(super) fn not_allowed(headers: &HeaderMap) -> Response {
     with_allow(METHODS.into_response(request_id(headers)), METHODS_TAKEN)
 }
 
-/// The answer to one request.
-struct GraphQLResponse {
-    status: StatusCode,
-    body: Chunks,
-    /// The memory that `body` was written in.
-    held: HeldMemory,
-    /// A mutation has run: whoever is told to try again would do it twice.
-    is_owed: bool,
-    cache: Option<CachePolicy>,
-    cache_token: Option<Box<str>>,
-    retry_after_seconds: Option<u32>,
-    /// It ran, without errors.
-    is_complete: bool,
-    digest: Option<[u8; 16]>,
-}
-
-impl GraphQLResponse {
-    fn of(reply: Reply, status: StatusCode) -> Self {
-        let is_complete = reply.executed && reply.codes.is_empty();
-        let is_owed = reply.executed && reply.operation == Some(OperationKind::Mutation);
-        let Reply { body, held, cache, cache_token, retry_after_seconds, digest, .. } = reply;
-        Self { status, body, held, is_owed, cache, cache_token, retry_after_seconds, is_complete, digest }
-    }
-}
-
-/// Several answers to one HTTP request, as one JSON array.
-#[derive(Default)]
-struct ArrayOfAnswers {
-    body: Chunks,
-    /// The memory that they were written in.
-    held: Vec<HeldMemory>,
-    /// A mutation has run.
-    is_owed: bool,
-    count: usize,
-    /// They are those to several sets of variables.
-    is_of_sets: bool,
-}
-
-impl ArrayOfAnswers {
-    /// One more, behind those that are there.
-    fn push(&mut self, answer: Chunks, held: HeldMemory, is_owed: bool) {
-        self.body.push(if self.count == 0 { b'[' } else { b',' });
-        self.body.append(answer);
-        self.held.push(held);
-        self.is_owed |= is_owed;
-        self.count += 1;
-    }
-
-    /// All of them.
-    fn ended(mut self) -> Self {
-        self.body.push(b']');
-        self
-    }
-
-    fn replies(&self) -> Replies {
-        if self.is_of_sets { Replies::ToSets(self.count) } else { Replies::ToRequests(self.count) }
-    }
-}
-
-/// How many replies an answer has, and to what.
-#[derive(Clone, Copy)]
-pub(super) enum Replies {
-    One,
-    /// An array, to the requests of one.
-    ToRequests(usize),
-    /// An array, to the sets of variables of one request.
-    ToSets(usize),
-}
-
-/// What an HTTP request is answered with.
-enum Answers {
-    One(Result<GraphQLResponse, Rejection>),
-    Many(ArrayOfAnswers),
-}
-
 /// What all requests of one HTTP request are run with.
 #[derive(Clone, Copy)]
 struct Asked<'a> {
@@ -321,9 +244,11 @@ pub(super) async fn answer(
     };
     // What an answer was written in is given back once it is counted as one that is sent.
     let (mut held, mut replies) = (Vec::new(), Replies::One);
+    let mut cost = None;
     let (response, is_owed) = match answered {
         Answers::One(Ok(mut answer)) => {
             held.push(std::mem::take(&mut answer.held));
+            cost = answer.cost;
             let is_owed = answer.is_owed;
             (respond(media, requester, answer), is_owed)
         }
@@ -335,7 +260,7 @@ pub(super) async fn answer(
         }
         Answers::Many(answers) => {
             replies = answers.replies();
-            held = answers.held;
+            (held, cost) = (answers.held, answers.cost);
             let content_type = (header::CONTENT_TYPE, media.content_type());
             let headers = [content_type, (header::CACHE_CONTROL, "no-store")];
             ((headers, Body::from(InMemory::from(answers.body))).into_response(), answers.is_owed)
@@ -350,6 +275,11 @@ pub(super) async fn answer(
         hold(response, memory).unwrap_or_else(|OutOfMemory| refuse(OutOfMemory.into()))
     };
     drop(held);
+    if let Some(cost) = cost.filter(|_| headers.get(COST).is_some_and(|asked| asked == "report")) {
+        // A number with a parameter (RFC 9651).
+        let told = HeaderValue::from_str(&format!("{cost}; limit={}", app.graph.max_cost()));
+        response.headers_mut().extend(told.map(|told| (COST, told)));
+    }
     if is_to_gateway {
         response.extensions_mut().insert(ToGateway);
     }
@@ -367,83 +297,20 @@ async fn run_array(asked: Asked<'_>, requests: Vec<GraphQLParams>) -> ArrayOfAns
     let mut answers = ArrayOfAnswers::default();
     for answer in join_all(running).await {
         match answer {
-            Ok(GraphQLResponse { body, held, is_owed, .. }) => answers.push(body, held, is_owed),
+            Ok(GraphQLResponse { body, held, is_owed, cost, .. }) => {
+                answers.push(body, held, (is_owed, cost));
+            }
             Err(rejection) => {
                 let is_owed = is_late(&rejection);
                 let body = rejection.body(request_id(asked.headers));
-                answers.push(body.into(), HeldMemory::default(), is_owed);
+                answers.push(body.into(), HeldMemory::default(), (is_owed, None));
             }
         }
     }
     answers.ended()
 }
 
-/// Counts the answer to what was done, which must be sent, in the bound on memory. If it does not fit at all,
-/// at least that is told in each reply.
-pub(super) fn hold_owed(
-    mut response: Response,
-    mut memory: MemoryReservation,
-    (replies, request_id): (Replies, &str),
-) -> Response {
-    let bytes = response.body().size_hint().exact().unwrap_or_default();
-    if memory.grow_owed(usize::try_from(bytes).unwrap_or(usize::MAX)).is_err() {
-        let array = |replies: Vec<Vec<u8>>| [&b"["[..], &replies.join(&b','), b"]"].concat();
-        let body = match replies {
-            Replies::One => done(request_id, None),
-            Replies::ToRequests(count) => array(vec![done(request_id, None); count]),
-            Replies::ToSets(count) => {
-                array((0..count as u32).map(|set| done(request_id, Some(set))).collect())
-            }
-        };
-        let fits = memory.grow_owed(body.len());
-        debug_assert!(fits.is_ok(), "what is small always fits");
-        response.headers_mut().remove(header::CONTENT_LENGTH);
-        *response.body_mut() = Body::from(body);
-    }
-    response.extensions_mut().insert(AnswerMemory::from(memory));
-    response
-}
-
-/// What is told in the place of the answer to a mutation that there is no memory for; `set` is the place of its set of
-/// variables, where there are several.
-pub(super) fn done(request_id: &str, set: Option<u32>) -> Vec<u8> {
-    let errors = DONE.body(request_id);
-    let errors = errors.strip_prefix(b"{").and_then(|rest| rest.strip_suffix(b"}")).unwrap_or_default();
-    let index = set.map(|index| format!(",\"variableIndex\":{index}")).unwrap_or_default();
-    // The request ran, so there is an entry `data` (GraphQL, October 2021, §7.1).
-    [b"{\"data\":null,", errors, index.as_bytes(), b"}"].concat()
-}
-
-/// Lets an answer hold the memory that it takes until it is sent.
-fn hold(mut response: Response, mut memory: MemoryReservation) -> Result<Response, OutOfMemory> {
-    let bytes = response.body().size_hint().exact().unwrap_or_default();
-    memory.grow(usize::try_from(bytes).unwrap_or(usize::MAX))?;
-    response.extensions_mut().insert(AnswerMemory::from(memory));
-    Ok(response)
-}
-
-fn respond(media: Media, requester: &Requester, answer: GraphQLResponse) -> Response {
-    let GraphQLResponse { status, body, cache, is_complete, digest, .. } = answer;
-    let mut response = if requester.is_safe {
-        let answer = caching::CacheableResponse { policy: cache, is_complete, digest };
-        caching::respond(answer, status, media.content_type(), body)
-    } else {
-        let control = caching::control(cache);
-        let headers = [
-            (header::CONTENT_TYPE, HeaderValue::from_static(media.content_type())),
-            (header::CACHE_CONTROL, control),
-        ];
-        (status, headers, Body::from(InMemory::from(body))).into_response()
-    };
-    let token = answer.cache_token.and_then(|token| HeaderValue::from_str(&token).ok());
-    let headers = response.headers_mut();
-    headers.extend(token.map(|token| (CACHE_TOKEN, token)));
-    headers
-        .extend(answer.retry_after_seconds.map(|seconds| (header::RETRY_AFTER, HeaderValue::from(seconds))));
-    response
-}
-
-/// The span of an operation.
+/// The span of an operation, below that of its HTTP request.
 fn operation_span(headers: &HeaderMap) -> Span {
     tracing::debug_span!(
         target: SPANS, "graphql", otel.name = "graphql", otel.status_code = Empty,
@@ -451,6 +318,14 @@ fn operation_span(headers: &HeaderMap) -> Span {
         graphql.client.name = Empty, graphql.client.version = Empty, enduser.id = Empty,
         request_id = request_id(headers),
     )
+}
+
+/// The span of an operation that came over a stream, which no HTTP request may stand for any more.
+pub(super) fn span_on_stream(headers: &HeaderMap) -> Span {
+    if Span::current().is_disabled() {
+        return telemetry::begin(telemetry::remote_context(headers), || operation_span(headers));
+    }
+    operation_span(headers)
 }
 
 /// Runs one request within the deadline; measures and logs it.
@@ -517,7 +392,7 @@ pub(super) async fn open(
 ) -> Result<Opened, Rejection> {
     let document = match find_document(app, headers, requester, &mut params).await {
         Ok(document) => document,
-        Err(stop) => return stop.into_reply().map(Opened::Reply),
+        Err(stop) => return stop.into_reply().map(|reply| Opened::Reply(Box::new(reply))),
     };
     let kind = note_found(app, about, &document, params.operation_name.as_deref());
     if requester.is_safe && kind == Some(OperationKind::Mutation) {

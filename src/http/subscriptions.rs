@@ -36,7 +36,7 @@ use schema::{
     Access, Chunks, Event, Opened, OperationKind, Progress, Reply, VariableSets, auth::token::Bearer,
 };
 use tokio::sync::{mpsc, watch};
-use tracing::Span;
+use tracing::Instrument as _;
 
 pub(crate) use callback::Callbacks;
 pub(crate) use quotas::Quotas;
@@ -189,7 +189,7 @@ enum Begun {
     /// Its answers, for as long as it goes on.
     Answers(BoxStream<'static, Event>),
     /// Its only answer.
-    Answer(Reply),
+    Answer(Box<Reply>),
 }
 
 /// Begins an operation; from then on no event is missed. What was received of it counts as memory as long as
@@ -204,13 +204,14 @@ async fn begin(
     if matches!(params.variables, VariableSets::Many(_)) {
         return Begun::Answers(answers_of_sets(app, headers, requester, (params, received)));
     }
-    let started = Instant::now();
+    let (started, span) = (Instant::now(), graphql::span_on_stream(&headers));
     let mut about = requester.about(&app, &params);
     let progress = Progress::default();
     // Waiting for events takes no permit, asking for them and every other operation does.
     let opened = match graphql::permit(&app, &headers, &requester, &mut params).await {
         Ok(_permit) => {
             let opening = graphql::open(&app, &headers, &requester, params, &mut about, progress.clone());
+            let opening = opening.instrument(span.clone());
             let opened = tokio::time::timeout(app.http.request_timeout, opening).await;
             opened.unwrap_or_else(|_| Err(graphql::late(progress.commits.count() > 0, &requester)))
         }
@@ -224,7 +225,7 @@ async fn begin(
         }
         Err(rejection) => RequestSummary::of_rejection(rejection).stopped(&progress),
     };
-    graphql::record(&app, &headers, (&Span::none(), started), StatusCode::OK, &summary, &about);
+    graphql::record(&app, &headers, (&span, started), StatusCode::OK, &summary, &about);
     match opened {
         Ok((Opened::Events(events), counted)) => {
             let counted = (counted, app.metrics.begin_subscription(transport), received);
@@ -232,7 +233,7 @@ async fn begin(
             Begun::Answers(events.inspect(move |_| _ = &counted).boxed())
         }
         Ok((Opened::Reply(reply), _)) => Begun::Answer(reply),
-        Err(rejection) => Begun::Answer(rejection.into_reply(request_id(&headers))),
+        Err(rejection) => Begun::Answer(Box::new(rejection.into_reply(request_id(&headers)))),
     }
 }
 
@@ -252,7 +253,10 @@ fn answers_of_sets(
             Ok(_permit) => {
                 // A reader who has gone takes none of them.
                 let tell = |reply| drop(written.send(reply));
-                graphql::run_sets(&app, &headers, &requester, params, tell).await
+                {
+                    let span = graphql::span_on_stream(&headers);
+                    graphql::run_sets(&app, &headers, &requester, (span, params), tell).await
+                }
             }
             Err(overloaded) => Err(overloaded),
         };
@@ -301,7 +305,7 @@ fn answers(
                 waits.0.store(true, Ordering::Relaxed);
                 answers
             }
-            Begun::Answer(reply) => stream::iter([Event::Reply(Box::new(reply))]).boxed(),
+            Begun::Answer(reply) => stream::iter([Event::Reply(reply)]).boxed(),
         }
     };
     stream::once(beginning).flatten().boxed()

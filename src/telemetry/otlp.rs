@@ -1,4 +1,4 @@
-//! Spans to a collector: batched on a thread of their own, sent as protobuf over HTTP. A collector that is slow or away
+//! Spans to a collector: batched on a thread of their own. A collector that is slow or away
 //! costs nothing but its spans: the queue is bounded and drops. Not here: which spans there are.
 
 use std::{
@@ -16,24 +16,29 @@ use opentelemetry_sdk::{
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use tokio::runtime::Handle;
 
-use super::Error;
-use crate::config::{TelemetryConfig, setting::Sampler};
+use super::{
+    Error,
+    collector::{self, Collector},
+};
+use crate::config::TelemetryConfig;
 
 /// Spans that wait at most; more are dropped.
 const QUEUED_SPANS: usize = 4096;
-/// How long one batch may take to send.
-const SEND_LIMIT: Duration = Duration::from_secs(5);
 
 /// Links of a span at most: as many as a batch has requests (`engine::batch`).
 const MAX_LINKS: u32 = 1_000;
 
 /// The provider, where a collector is configured.
 pub(super) fn provider(config: &TelemetryConfig) -> Result<Option<SdkTracerProvider>, Error> {
-    let Some(endpoint) = &config.otlp_endpoint else { return Ok(None) };
+    let (Some(endpoint), Some(address)) = (&config.otlp_endpoint, collector::address(config, "traces"))
+    else {
+        return Ok(None);
+    };
     // It may say the address again, with the account in it.
     let refused = |error: opentelemetry_otlp::ExporterBuildError| {
         Error::Exporter(error.to_string().replace(endpoint.expose(), &endpoint.to_string()))
     };
+    let collector = Collector::new(config).map_err(Error::Certificate)?;
     // The exporter decodes values.
     let headers = config.otlp_headers.expose().iter().map(|(name, value)| {
         let value = percent_encode(value.as_bytes(), NON_ALPHANUMERIC).to_string();
@@ -43,8 +48,8 @@ pub(super) fn provider(config: &TelemetryConfig) -> Result<Option<SdkTracerProvi
     let exporter = opentelemetry_otlp::SpanExporter::builder()
         .with_http()
         .with_protocol(opentelemetry_otlp::Protocol::HttpBinary)
-        .with_endpoint(format!("{}/v1/traces", endpoint.expose().trim_end_matches('/')))
-        .with_timeout(SEND_LIMIT)
+        .with_endpoint(address)
+        .with_http_client(collector)
         .with_headers(headers)
         .build()
         .map_err(refused)?;
@@ -58,7 +63,8 @@ pub(super) fn provider(config: &TelemetryConfig) -> Result<Option<SdkTracerProvi
         .with_span_processor(processor)
         .with_resource(resource(config))
         .with_max_links_per_span(MAX_LINKS);
-    Ok(Some(provider.with_sampler(sampler(config)).build()))
+    // Spans are made only of traces that are kept (`sampling`).
+    Ok(Some(provider.with_sampler(trace::Sampler::AlwaysOn).build()))
 }
 
 /// What this process is called in traces and metrics, with what `OTEL_RESOURCE_ATTRIBUTES` adds.
@@ -70,19 +76,6 @@ pub(super) fn resource(config: &TelemetryConfig) -> Resource {
         KeyValue::new("service.instance.id", INSTANCE.clone()),
     ];
     Resource::builder().with_service_name(config.service_name.clone()).with_attributes(attributes).build()
-}
-
-fn sampler(config: &TelemetryConfig) -> trace::Sampler {
-    use trace::Sampler::{AlwaysOff, AlwaysOn, ParentBased, TraceIdRatioBased};
-    let ratio = TraceIdRatioBased(config.sampler_argument.0);
-    match config.sampler {
-        Sampler::AlwaysOn => AlwaysOn,
-        Sampler::AlwaysOff => AlwaysOff,
-        Sampler::Ratio => ratio,
-        Sampler::ParentOrOn => ParentBased(Box::new(AlwaysOn)),
-        Sampler::ParentOrOff => ParentBased(Box::new(AlwaysOff)),
-        Sampler::ParentOrRatio => ParentBased(Box::new(ratio)),
-    }
 }
 
 /// The processor's thread has no runtime, which the HTTP client needs: batches are sent from ours.

@@ -1,5 +1,5 @@
-//! The metrics of `/metrics` to a collector, by OTLP in JSON: the text is read back into families, so both
-//! say the same under the same names. Counts go on from the start of the process (cumulative), so a push that
+//! The metrics of `/metrics` to a collector, by OTLP: the text is read back into families, so both say the same under
+//! the same names. Counts go on from the start of the process (cumulative), so a push that
 //! fails loses nothing. Not here: what is counted (`metrics` and the crates below), the address and the
 //! headers (the configuration).
 
@@ -7,20 +7,30 @@ use std::time::Duration;
 
 use axum::http::Uri;
 use entities::clock::{self, Time};
-use opentelemetry::trace::SpanContext;
-use serde_json::{Value, json};
+use opentelemetry_proto::tonic::{
+    collector::metrics::v1::ExportMetricsServiceRequest,
+    common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value},
+    metrics::v1::{
+        AggregationTemporality, Gauge, Histogram, HistogramDataPoint, Metric, NumberDataPoint,
+        ResourceMetrics, ScopeMetrics, Sum, metric::Data, number_data_point,
+    },
+    resource::v1::Resource,
+};
+use prost::Message as _;
 
-use super::otlp;
+use super::{
+    collector::{self, Collector},
+    otlp,
+};
 use crate::{App, config::TelemetryConfig};
 
 /// How long the last push may take.
 const FINISH_WITHIN: Duration = Duration::from_secs(2);
-/// OTLP's `AGGREGATION_TEMPORALITY_CUMULATIVE`.
-const CUMULATIVE: u8 = 2;
 
 /// Sends the metrics of one process.
 pub(crate) struct MetricsPush {
     app: App,
+    collector: Collector,
     to: Uri,
     every: Duration,
     began: Time,
@@ -29,10 +39,11 @@ pub(crate) struct MetricsPush {
 impl MetricsPush {
     /// Where it is configured.
     pub(crate) fn of(app: &App) -> Option<Self> {
-        let endpoint = app.telemetry.otlp_endpoint.as_ref()?.expose().trim_end_matches('/');
-        let to = format!("{endpoint}/v1/metrics").parse().ok()?;
+        let to = collector::address(&app.telemetry, "metrics")?.parse().ok()?;
         let every = app.telemetry.otlp_metrics_interval.filter(|every| !every.is_zero())?;
-        Some(Self { app: app.clone(), to, every, began: clock::now() })
+        // It has been told where the certificates cannot be read.
+        let collector = Collector::new(&app.telemetry).ok()?;
+        Some(Self { app: app.clone(), collector, to, every, began: clock::now() })
     }
 
     /// Sends them for ever.
@@ -54,44 +65,46 @@ impl MetricsPush {
     }
 
     async fn send(&self) -> Result<(), String> {
-        let Self { app, to, began, .. } = self;
+        let Self { app, collector, to, began, .. } = self;
         let text = app.exposition.text().await.ok_or("they cannot be written")?;
         let text = std::str::from_utf8(&text).map_err(|error| error.to_string())?;
-        let json = message(text, &app.telemetry, (*began, clock::now())).to_string();
-        let headers = app.telemetry.otlp_headers.expose().clone();
-        match app.outbound.post("metrics", &SpanContext::NONE, to, headers, json.into()).await {
-            Ok((status, _)) if status.is_success() => Ok(()),
-            Ok((status, _)) => Err(format!("it answers {status}")),
-            Err(error) => Err(error.to_string()),
-        }
+        let message = message(text, &app.telemetry, (*began, clock::now())).encode_to_vec();
+        let sent = collector.send(to, app.telemetry.otlp_headers.expose(), message.into()).await;
+        sent.map_err(|error| error.to_string())
     }
 }
 
-/// `ExportMetricsServiceRequest` for a text of `OpenMetrics`, of what was counted in this time.
-fn message(text: &str, config: &TelemetryConfig, (began, now): (Time, Time)) -> Value {
+/// The message for a text of `OpenMetrics`, of what was counted in this time.
+fn message(text: &str, config: &TelemetryConfig, (began, now): (Time, Time)) -> ExportMetricsServiceRequest {
     let times = Times { began: nanoseconds(began), now: nanoseconds(now) };
-    let metrics: Vec<Value> = families(text).iter().filter_map(|family| family.metric(&times)).collect();
+    let metrics = families(text).iter().filter_map(|family| family.metric(&times)).collect();
     let resource = otlp::resource(config);
-    let resource: Vec<_> =
-        resource.iter().map(|(name, value)| text_attribute(name.as_str(), &value.to_string())).collect();
-    json!({ "resourceMetrics": [{
-        "resource": { "attributes": resource },
-        "scopeMetrics": [{ "scope": { "name": "xp" }, "metrics": metrics }],
-    }] })
+    let attributes = resource.iter().map(|(name, value)| text_attribute(name.as_str(), &value.to_string()));
+    let resource = Resource { attributes: attributes.collect(), ..Resource::default() };
+    let scope = InstrumentationScope { name: "xp".to_owned(), ..InstrumentationScope::default() };
+    let scope_metrics = vec![ScopeMetrics { scope: Some(scope), metrics, ..ScopeMetrics::default() }];
+    ExportMetricsServiceRequest {
+        resource_metrics: vec![ResourceMetrics {
+            resource: Some(resource),
+            scope_metrics,
+            ..ResourceMetrics::default()
+        }],
+    }
 }
 
-/// JSON has 64-bit numbers as texts.
+/// Since when was counted, and when it is told; nanoseconds since 1970.
 struct Times {
-    began: String,
-    now: String,
+    began: u64,
+    now: u64,
 }
 
-fn nanoseconds(time: Time) -> String {
-    time.timestamp_nanos_opt().unwrap_or_default().to_string()
+fn nanoseconds(time: Time) -> u64 {
+    time.timestamp_nanos_opt().and_then(|time| time.try_into().ok()).unwrap_or_default()
 }
 
-fn text_attribute(name: &str, value: &str) -> Value {
-    json!({ "key": name, "value": { "stringValue": value } })
+fn text_attribute(name: &str, value: &str) -> KeyValue {
+    let value = AnyValue { value: Some(any_value::Value::StringValue(value.to_owned())) };
+    KeyValue { key: name.to_owned(), value: Some(value), ..KeyValue::default() }
 }
 
 /// A metric with all its series.
@@ -146,7 +159,7 @@ impl<'t> Sample<'t> {
         self.labels.iter().find(|(label, _)| *label == name).map(|(_, value)| value.as_str())
     }
 
-    fn attributes(&self) -> Vec<Value> {
+    fn attributes(&self) -> Vec<KeyValue> {
         let told = self.labels.iter().filter(|(name, _)| *name != "le");
         told.map(|(name, value)| text_attribute(name, value)).collect()
     }
@@ -191,28 +204,32 @@ fn read_text(written: &str) -> Option<(String, &str)> {
 
 impl Family<'_> {
     /// As OTLP has it; `None` where it has no series.
-    fn metric(&self, times: &Times) -> Option<Value> {
+    fn metric(&self, times: &Times) -> Option<Metric> {
         if self.samples.is_empty() {
             return None;
         }
-        let mut metric = json!({ "name": self.name, "description": self.help, "unit": self.unit() });
-        match self.kind {
-            "counter" => {
-                let points: Vec<_> =
-                    self.samples.iter().map(|sample| point(sample, Some(times), times)).collect();
-                metric["sum"] = json!({ "aggregationTemporality": CUMULATIVE, "dataPoints": points });
-                metric["sum"]["isMonotonic"] = json!(true);
-            }
+        let aggregation_temporality = AggregationTemporality::Cumulative.into();
+        let data = match self.kind {
+            "counter" => Data::Sum(Sum {
+                data_points: self.samples.iter().map(|sample| point(sample, times.began, times)).collect(),
+                aggregation_temporality,
+                is_monotonic: true,
+            }),
             "histogram" => {
-                let points = self.histograms(times);
-                metric["histogram"] = json!({ "aggregationTemporality": CUMULATIVE, "dataPoints": points });
+                Data::Histogram(Histogram { data_points: self.histograms(times), aggregation_temporality })
             }
-            _ => {
-                let points: Vec<_> = self.samples.iter().map(|sample| point(sample, None, times)).collect();
-                metric["gauge"] = json!({ "dataPoints": points });
-            }
-        }
-        Some(metric)
+            // A gauge is what it is now.
+            _ => Data::Gauge(Gauge {
+                data_points: self.samples.iter().map(|sample| point(sample, 0, times)).collect(),
+            }),
+        };
+        Some(Metric {
+            name: self.name.to_owned(),
+            description: self.help.to_owned(),
+            unit: self.unit().to_owned(),
+            data: Some(data),
+            ..Metric::default()
+        })
     }
 
     /// By the ending of the name, as `OpenMetrics` wants it.
@@ -224,60 +241,53 @@ impl Family<'_> {
     }
 
     /// The lines of one series follow each other: sum, count, buckets.
-    fn histograms(&self, times: &Times) -> Vec<Value> {
+    fn histograms(&self, times: &Times) -> Vec<HistogramDataPoint> {
         let series = self.samples.chunk_by(Sample::has_labels_of);
         series.map(|lines| histogram(lines, times)).collect()
     }
 }
 
-fn point(sample: &Sample<'_>, since: Option<&Times>, times: &Times) -> Value {
-    let mut point = json!({
-        "attributes": sample.attributes(), "timeUnixNano": times.now, "asDouble": finite(sample.value),
-    });
-    if let Some(since) = since {
-        point["startTimeUnixNano"] = json!(since.began);
+fn point(sample: &Sample<'_>, began: u64, times: &Times) -> NumberDataPoint {
+    NumberDataPoint {
+        attributes: sample.attributes(),
+        start_time_unix_nano: began,
+        time_unix_nano: times.now,
+        value: Some(number_data_point::Value::AsDouble(sample.value)),
+        ..NumberDataPoint::default()
     }
-    point
-}
-
-/// JSON has no word for what is not a number; protobuf's has these.
-fn finite(value: f64) -> Value {
-    if value.is_finite() {
-        return json!(value);
-    }
-    json!(match (value.is_nan(), value > 0.0) {
-        (true, _) => "NaN",
-        (false, true) => "Infinity",
-        (false, false) => "-Infinity",
-    })
 }
 
 /// Prometheus counts a value in each bucket that it fits in, OTLP in the first one only.
-fn histogram(lines: &[Sample<'_>], times: &Times) -> Value {
+fn histogram(lines: &[Sample<'_>], times: &Times) -> HistogramDataPoint {
     let of = |suffix: &str| lines.iter().find(|line| line.suffix == suffix).map_or(0.0, |line| line.value);
     let buckets: Vec<_> = lines.iter().filter(|line| line.suffix == "_bucket").collect();
-    let bounds: Vec<f64> = buckets
+    let explicit_bounds = buckets
         .iter()
         .filter_map(|line| line.label("le")?.parse().ok())
         .filter(|bound: &f64| bound.is_finite())
         .collect();
     let before = std::iter::once(0.0).chain(buckets.iter().map(|line| line.value));
-    let counts = buckets.iter().zip(before).map(|(line, before)| ((line.value - before) as u64).to_string());
-    json!({
-        "attributes": lines[0].attributes(), "startTimeUnixNano": times.began, "timeUnixNano": times.now,
-        "count": (of("_count") as u64).to_string(), "sum": of("_sum"),
-        "bucketCounts": counts.collect::<Vec<_>>(), "explicitBounds": bounds,
-    })
+    let bucket_counts =
+        buckets.iter().zip(before).map(|(line, before)| (line.value - before) as u64).collect();
+    HistogramDataPoint {
+        attributes: lines[0].attributes(),
+        start_time_unix_nano: times.began,
+        time_unix_nano: times.now,
+        count: of("_count") as u64,
+        sum: Some(of("_sum")),
+        bucket_counts,
+        explicit_bounds,
+        ..HistogramDataPoint::default()
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use opentelemetry_proto::tonic::{
-        collector::metrics::v1::ExportMetricsServiceRequest,
-        metrics::v1::{Metric, metric::Data, number_data_point::Value as Number},
-    };
     use prometheus_client::{
-        metrics::{counter::Counter, family::Family as Labelled, gauge::Gauge, histogram::Histogram},
+        metrics::{
+            counter::Counter, family::Family as Labelled, gauge::Gauge as Level,
+            histogram::Histogram as Spread,
+        },
         registry::Registry,
     };
 
@@ -289,8 +299,7 @@ mod tests {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, registry).expect("written");
         let times = (Time::UNIX_EPOCH + Duration::from_secs(1), Time::UNIX_EPOCH + Duration::from_secs(2));
-        let json = message(&text, &Config::default().telemetry, times).to_string();
-        let request: ExportMetricsServiceRequest = serde_json::from_str(&json).expect("OTLP");
+        let request = message(&text, &Config::default().telemetry, times);
         let [resource] = request.resource_metrics.try_into().expect("one resource");
         let names = resource.resource.expect("a resource").attributes.into_iter().map(|pair| pair.key);
         let names: Vec<_> = names.collect();
@@ -309,10 +318,10 @@ mod tests {
         counter.get_or_create(&vec![("code", "X"), ("text", strange)]).inc_by(3);
         counter.get_or_create(&vec![("code", "Y"), ("text", "")]).inc();
         registry.register("errors", "Errors by code", counter);
-        let gauge = Gauge::<i64>::default();
+        let gauge = Level::<i64>::default();
         gauge.set(-7);
         registry.register("size_bytes", "How large", gauge);
-        let histogram = Histogram::new([0.5, 1.0]);
+        let histogram = Spread::new([0.5, 1.0]);
         for value in [0.1, 0.2, 0.7, 5.0] {
             histogram.observe(value);
         }
@@ -331,16 +340,20 @@ mod tests {
             ]
         );
         let Some(Data::Sum(sum)) = &metrics[0].data else { panic!("{metrics:?}") };
-        assert_eq!((sum.is_monotonic, sum.aggregation_temporality), (true, i32::from(CUMULATIVE)));
+        assert_eq!(
+            (sum.is_monotonic, sum.aggregation_temporality),
+            (true, AggregationTemporality::Cumulative.into())
+        );
         let mut points: Vec<_> = sum.data_points.iter().map(|point| format!("{:?}", point.value)).collect();
         points.sort();
         assert_eq!(points, ["Some(AsDouble(1.0))", "Some(AsDouble(3.0))"]);
-        let of_x = sum.data_points.iter().find(|point| point.value == Some(Number::AsDouble(3.0)));
+        let of_x =
+            sum.data_points.iter().find(|point| point.value == Some(number_data_point::Value::AsDouble(3.0)));
         let of_x = of_x.expect("its series");
         assert!(format!("{:?}", of_x.attributes).contains(&format!("{strange:?}")), "{of_x:?}");
         assert_eq!((of_x.start_time_unix_nano, of_x.time_unix_nano), (1_000_000_000, 2_000_000_000));
         let Some(Data::Gauge(gauge)) = &metrics[1].data else { panic!("{metrics:?}") };
-        assert_eq!(gauge.data_points[0].value, Some(Number::AsDouble(-7.0)));
+        assert_eq!(gauge.data_points[0].value, Some(number_data_point::Value::AsDouble(-7.0)));
         let Some(Data::Histogram(histogram)) = &metrics[2].data else { panic!("{metrics:?}") };
         let point = &histogram.data_points[0];
         assert_eq!((point.count, point.sum), (4, Some(6.0)));

@@ -21,13 +21,14 @@ use tracing::subscriber::NoSubscriber;
 use super::*;
 use schema::Access;
 
+mod collecting;
+mod json;
+mod sampling;
+mod secrets;
+
 use crate::{
     App,
-    config::{
-        Config,
-        address::MetricsAddress,
-        setting::{OtlpHeaders, Ratio, Sampler, Setting as _, Switch},
-    },
+    config::{Config, address::MetricsAddress, setting::Switch},
 };
 
 /// The caller's span, of which the requests tell.
@@ -52,6 +53,16 @@ impl Write for Sink {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// The header of an administrator.
+fn bearer(app: &App) -> String {
+    bearer_of(app, entities::id::UserId::new())
+}
+
+fn bearer_of(app: &App, user: entities::id::UserId) -> String {
+    let subject = schema::auth::token::Subject { user, role: entities::Role::Admin, epoch: 0, session: None };
+    format!("Bearer {}", app.access.tokens().mint(subject, 60).expect("a token").0)
 }
 
 async fn app() -> App {
@@ -172,9 +183,9 @@ async fn a_request_is_two_spans_in_the_callers_trace() {
 /// it stay open, since that thread does not know the subscriber of this test. A server's is that of all
 /// threads.
 async fn spans_of(documents: &[&str]) -> (Vec<Span>, String) {
-    spans(documents, async |routes, documents| {
+    spans(documents, async |app, documents| {
         for document in documents {
-            routes.clone().oneshot(request(document, None)).await.expect("answered");
+            crate::router(app.clone()).oneshot(request(document, None)).await.expect("answered");
         }
     })
     .await
@@ -182,22 +193,22 @@ async fn spans_of(documents: &[&str]) -> (Vec<Span>, String) {
 
 /// The spans, and the log, that requests leave which run at the same time.
 async fn spans_at_once(documents: &[String]) -> (Vec<Span>, String) {
-    spans(documents, async |routes, documents| {
+    spans(documents, async |app, documents| {
+        let routes = crate::router(app.clone());
         let asking = documents.iter().map(|document| routes.clone().oneshot(request(document, None)));
         futures_util::future::try_join_all(asking).await.expect("answered");
     })
     .await
 }
 
-async fn spans<D>(documents: &[D], ask: impl AsyncFn(&Router, &[D])) -> (Vec<Span>, String) {
+async fn spans<D>(documents: &[D], ask: impl AsyncFn(&App, &[D])) -> (Vec<Span>, String) {
     for _ in 0..20 {
         let (endpoint, spans) = collector().await;
         let config = TelemetryConfig { otlp_endpoint: Some(endpoint.into()), ..Config::default().telemetry };
         let log = Sink::default();
         let (telemetry, dispatch) = Telemetry::build(&config, LogWriter::start(log.clone())).expect("built");
         let guard = tracing::dispatcher::set_default(&dispatch);
-        let routes = crate::router(app().await);
-        ask(&routes, documents).await;
+        ask(&app().await, documents).await;
         drop(guard);
         telemetry.stop().await;
         let spans = spans.lock().expect("not poisoned").clone();
@@ -224,6 +235,34 @@ async fn batches_and_statements_stand_below_their_operation() {
     assert_eq!(batch.parent_span_id, operation.span_id);
     assert_eq!(statement.parent_span_id, batch.span_id);
     assert_eq!(attribute(statement, "db.response.returned_rows").as_deref(), Some("0"));
+}
+
+#[tokio::test]
+async fn operations_and_live_queries_on_streams_have_their_spans() {
+    let _alone = alone().await;
+    let documents =
+        ["{ users(first: 1) { nodes { id } } }", "query @live { users(first: 1) { nodes { id } } }"];
+    let (spans, _) = spans(&documents, async |app, documents| {
+        for document in documents {
+            let mut request = request(document, Some(&bearer(app)));
+            request.headers_mut().insert("accept", HeaderValue::from_static("text/event-stream"));
+            let mut body = crate::router(app.clone()).oneshot(request).await.expect("answered").into_body();
+            // Until the first answer; a live query has no last one.
+            let mut received = String::new();
+            while !received.contains("\"data\"") {
+                let part =
+                    http_body_util::BodyExt::frame(&mut body).await.expect("a part").expect("readable");
+                received += &String::from_utf8_lossy(part.data_ref().expect("data"));
+            }
+        }
+    })
+    .await;
+    let named = |name: &str| spans.iter().filter(|span| span.name == name).collect::<Vec<_>>();
+    let (operations, runs, batches) = (named("query"), named("live query"), named("user.page"));
+    assert_eq!((operations.len(), runs.len()), (2, 1), "{spans:?}");
+    for above in [operations[0], runs[0]] {
+        assert!(batches.iter().any(|batch| batch.parent_span_id == above.span_id), "{spans:?}");
+    }
 }
 
 #[tokio::test]
@@ -292,6 +331,8 @@ async fn an_operation_logs_one_line_without_client_values() {
     assert_eq!(lines[1]["codes"], "GRAPHQL_VALIDATION_FAILED");
     assert_eq!((&lines[2]["codes"], &lines[2]["status"]), (&"UNAUTHENTICATED".into(), &401.into()));
     assert!(lines.iter().all(|line| line["ms"].is_number() && line["statements"].is_number()));
+    assert_eq!((&lines[0]["cost"], &lines[1]["cost"]), (&2.into(), &serde_json::Value::Null));
+    assert!(lines.iter().all(|line| line["cache_hits"] == 0), "{text}");
 }
 
 /// Asks for what takes a statement.
@@ -346,108 +387,6 @@ async fn a_slow_operation_that_is_stopped_logs_the_statement_that_was_under_way(
 }
 
 #[tokio::test]
-async fn metrics_are_pushed_as_often_as_is_configured_and_at_the_end() {
-    let _alone = alone().await;
-    let (endpoint, pushed) = metrics_collector().await;
-    let app = app_with(|config| {
-        config.telemetry.otlp_endpoint = Some(endpoint.into());
-        config.telemetry.otlp_metrics_interval = Some(Duration::from_millis(50));
-        config.telemetry.otlp_headers = OtlpHeaders::parse("authorization=Bearer%20s3cret").expect("headers");
-        config.http.drain_delay = Duration::ZERO;
-        config.http.metrics_address = MetricsAddress::Main;
-    })
-    .await;
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let serving = tokio::spawn(crate::serve(app.clone(), listener, async {
-        let _ = stopped.await;
-    }));
-    let counted = |wanted: u64| {
-        let bodies = pushed.lock().expect("not poisoned");
-        bodies.iter().any(|body| operations_in(body) == wanted)
-    };
-    let until = async |wanted: u64| {
-        for _ in 0..600 {
-            if counted(wanted) {
-                return;
-            }
-            sleep(Duration::from_millis(50)).await;
-        }
-        panic!("{wanted} operations were not told: {:?}", pushed.lock().expect("not poisoned").last());
-    };
-    let routes = crate::router(app);
-    let ask = async || routes.clone().oneshot(request("{ __typename }", None)).await.expect("answered");
-    ask().await;
-    until(1).await;
-    ask().await;
-    ask().await;
-    until(3).await;
-    let before = pushed.lock().expect("not poisoned").len();
-    stop.send(()).expect("it runs");
-    serving.await.expect("no panic").expect("it ends");
-    assert!(pushed.lock().expect("not poisoned").len() > before, "once more at the end");
-}
-
-/// How many queries an `ExportMetricsServiceRequest` tells of.
-fn operations_in(body: &serde_json::Value) -> u64 {
-    let metrics = body["resourceMetrics"][0]["scopeMetrics"][0]["metrics"].as_array().expect("metrics");
-    let durations =
-        metrics.iter().find(|metric| metric["name"] == "graphql_server_operation_duration_seconds");
-    let points = durations.and_then(|metric| metric["histogram"]["dataPoints"].as_array());
-    let counts =
-        points.into_iter().flatten().filter_map(|point| point["count"].as_str()?.parse::<u64>().ok());
-    counts.sum()
-}
-
-/// A collector that keeps what it gets of metrics from whom has the token.
-async fn metrics_collector() -> (String, Arc<Mutex<Vec<serde_json::Value>>>) {
-    let bodies = Arc::new(Mutex::new(Vec::new()));
-    let kept = Arc::clone(&bodies);
-    let receive = move |headers: HeaderMap, body: Bytes| {
-        let is_known = headers.get("authorization").is_some_and(|value| value == "Bearer s3cret");
-        if is_known {
-            kept.lock().expect("not poisoned").push(serde_json::from_slice(&body).expect("JSON"));
-        }
-        async move { if is_known { axum::http::StatusCode::OK } else { axum::http::StatusCode::UNAUTHORIZED } }
-    };
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let address = listener.local_addr().expect("an address");
-    let routes = Router::new().route("/v1/metrics", post(receive));
-    tokio::spawn(async move { axum::serve(listener, routes).await });
-    (format!("http://{address}"), bodies)
-}
-
-#[tokio::test]
-async fn a_sampler_keeps_the_part_of_traces_that_is_wanted() {
-    let _alone = alone().await;
-    for (sampler, ratio, kept) in [
-        (Sampler::AlwaysOn, 0.0, true),
-        (Sampler::AlwaysOff, 1.0, false),
-        (Sampler::Ratio, 0.0, false),
-        (Sampler::Ratio, 1.0, true),
-        // The caller of these requests keeps its trace.
-        (Sampler::ParentOrOff, 0.0, true),
-        (Sampler::ParentOrRatio, 0.0, true),
-    ] {
-        let (endpoint, spans) = collector().await;
-        let config = TelemetryConfig {
-            otlp_endpoint: Some(endpoint.into()),
-            sampler,
-            sampler_argument: Ratio(ratio),
-            ..Config::default().telemetry
-        };
-        let (telemetry, dispatch) =
-            Telemetry::build(&config, LogWriter::start(Sink::default())).expect("built");
-        let guard = tracing::dispatcher::set_default(&dispatch);
-        let answered = crate::router(app().await).oneshot(request("{ __typename }", None)).await;
-        answered.expect("answered");
-        drop(guard);
-        telemetry.stop().await;
-        assert_eq!(!spans.lock().expect("not poisoned").is_empty(), kept, "{sampler:?} {ratio}");
-    }
-}
-
-#[tokio::test]
 async fn the_filter_of_the_log_can_be_changed() {
     let _alone = alone().await;
     let log = Sink::default();
@@ -472,9 +411,8 @@ async fn a_line_says_which_operation_of_whom_by_which_client() {
     use serde_json::{Value, json};
     let _alone = alone().await;
     let app = app().await;
-    let (user, role) = (entities::id::UserId::new(), entities::Role::Admin);
-    let subject = schema::auth::token::Subject { user, role, epoch: 0, session: None };
-    let bearer = format!("Bearer {}", app.access.tokens().mint(subject, 60).expect("a token").0);
+    let user = entities::id::UserId::new();
+    let bearer = bearer_of(&app, user);
     let asking = |body: Value, headers: &[(&'static str, &'static str)]| {
         let mut request = request("", Some(&bearer));
         *request.body_mut() = Body::from(body.to_string());
@@ -511,112 +449,6 @@ async fn a_line_says_which_operation_of_whom_by_which_client() {
     let clients: Vec<_> = lines.iter().map(|line| line["client_name"].as_str()).collect();
     assert_eq!(clients[..3], [Some("web"), Some("a\\u{202e}b"), Some("web")]);
     assert!(lines.iter().all(|line| line["client_version"] == "1.2"));
-}
-
-/// Passwords, tokens and e-mails are found in no log, not even at the finest level, in no span, no metric, no error and
-/// no entry of the activity log; passwords and tokens in no table.
-#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn planted_secrets_are_found_nowhere() {
-    let _alone = alone().await;
-    let (endpoint, spans) = collector().await;
-    let filter = crate::config::setting::LogFilter("trace".into());
-    let config = TelemetryConfig {
-        otlp_endpoint: Some(endpoint.into()),
-        filter,
-        log_format: LogFormat::Json,
-        ..Config::default().telemetry
-    };
-    let log = Sink::default();
-    let (telemetry, dispatch) = Telemetry::build(&config, LogWriter::start(log.clone())).expect("built");
-    let guard = tracing::dispatcher::set_default(&dispatch);
-    let app = app().await;
-    let routes = crate::router(app.clone());
-    let send = async |query: &str, token: Option<&str>| {
-        let authorization = token.map(|token| format!("Bearer {token}"));
-        let response =
-            routes.clone().oneshot(request(query, authorization.as_deref())).await.expect("answered");
-        let body = http_body_util::BodyExt::collect(response.into_body()).await.expect("a body").to_bytes();
-        serde_json::from_slice::<serde_json::Value>(&body).expect("JSON")
-    };
-    let (email, password, wrong) = ("planted@example.com", "planted-Passw0rd-1", "planted-Guess-2");
-    let answer = send(
-        &format!(
-            "mutation {{ signUp(input: {{ email: \"{email}\", password: \"{password}\", displayName: \"Ann\" }}) {{
-                accessToken refreshToken }} }}"
-        ),
-        None,
-    )
-    .await;
-    let token = |answer: &serde_json::Value, field: &str, name: &str| {
-        answer["data"][field][name].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
-    };
-    let mut secrets = vec![password.to_owned(), wrong.to_owned()];
-    secrets.extend(["accessToken", "refreshToken"].map(|name| token(&answer, "signUp", name)));
-    let sign_in = |password: &str| {
-        format!(
-            "mutation {{ signIn(input: {{ email: \"{email}\", password: \"{password}\" }}) {{ accessToken refreshToken userErrors {{ code message path }} }} }}"
-        )
-    };
-    let refused = send(&sign_in(wrong), None).await;
-    let answer = send(&sign_in(password), None).await;
-    secrets.extend(["accessToken", "refreshToken"].map(|name| token(&answer, "signIn", name)));
-    let refresh = format!(
-        "mutation {{ refreshSession(input: {{ refreshToken: \"{}\" }}) {{ accessToken refreshToken userErrors {{ code message }} }} }}",
-        secrets[5]
-    );
-    let answer = send(&refresh, None).await;
-    secrets.extend(["accessToken", "refreshToken"].map(|name| token(&answer, "refreshSession", name)));
-    let change = format!(
-        "mutation {{ changePassword(input: {{ currentPassword: \"{wrong}\", newPassword: \"{password}\" }}) {{ userErrors {{ message }} }} }}"
-    );
-    let denied = send(&change, Some(&secrets[6])).await;
-    let unsealed = send("{ me { id } }", Some(&secrets[7])).await;
-    let tables = ["users", "user_sessions", "user_activity_logs", "signing_keys", "revocations"];
-    let mut dumps = Vec::new();
-    for table in tables {
-        dumps.push(dump(&app, table).await);
-    }
-    // What goes wrong with the database is written to the log, and must not bring its values along.
-    app.store.connection().get_sqlite_connection_pool().close().await;
-    let failed = send(&sign_in(password), None).await;
-    assert_eq!(failed["errors"][0]["extensions"]["code"], "UNAVAILABLE");
-    let metrics = app.exposition.text().await.expect("metrics");
-    let metrics = String::from_utf8(metrics.to_vec()).expect("text");
-    drop(guard);
-    telemetry.stop().await;
-
-    let spans = format!("{:?}", spans.lock().expect("not poisoned"));
-    assert!(log.text().len() > 1_000 && spans.len() > 1_000, "{} {spans}", log.text());
-    let open = [
-        log.text(),
-        spans,
-        metrics,
-        refused.to_string(),
-        denied.to_string(),
-        unsealed.to_string(),
-        failed.to_string(),
-    ];
-    for secret in secrets.iter().map(String::as_str).chain(["planted"]) {
-        assert!(open.iter().all(|text| !text.contains(secret)), "{secret} is out");
-    }
-    for secret in &secrets {
-        assert!(dumps.iter().all(|text| !text.contains(secret.as_str())), "{secret} is stored");
-    }
-    assert!(dumps[0].contains(email), "the dump can be searched");
-    assert!(!dumps[2].contains("planted"), "the activity log says nothing of the input");
-}
-
-/// A table as text.
-async fn dump(app: &App, table: &str) -> String {
-    let columns = sea_orm::sqlx::query_scalar::<_, String>(sea_orm::sqlx::AssertSqlSafe(format!(
-        "select group_concat('ifnull(quote(' || name || '), 0)', '||') from pragma_table_info('{table}')"
-    )));
-    let pool = app.store.connection().get_sqlite_connection_pool();
-    let columns = columns.fetch_one(pool).await.expect("columns");
-    let rows = sea_orm::sqlx::query_scalar::<_, String>(sea_orm::sqlx::AssertSqlSafe(format!(
-        "select {columns} from {table}"
-    )));
-    rows.fetch_all(pool).await.expect("rows").join("\n")
 }
 
 #[tokio::test]

@@ -24,6 +24,7 @@ const MAX_REDIS_TIMEOUTS: u32 = 2;
 pub struct Recorder {
     statements: Arc<StatementLog>,
     cache_reads: Mutex<Vec<CacheRead>>,
+    cache_hits: AtomicU32,
     redis_timeouts: AtomicU32,
     wrote: Mutex<Option<Version>>,
     commits: Commits,
@@ -163,6 +164,16 @@ impl Recorder {
         lock(&self.cache_reads).clone()
     }
 
+    /// How many keys were found in the cache, in its own memory or in Redis; those of batches that were shared with
+    /// other requests included.
+    pub fn cache_hits(&self) -> u32 {
+        self.cache_hits.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn count_cache_hits(&self, keys: u64) {
+        self.cache_hits.fetch_add(u32::try_from(keys).unwrap_or(u32::MAX), Ordering::Relaxed);
+    }
+
     pub(super) fn add_cache_read(&self, read: CacheRead) {
         lock(&self.cache_reads).push(read);
     }
@@ -179,6 +190,7 @@ impl Recorder {
     /// Adds what ran elsewhere on this request's behalf (a batch shared with other requests).
     pub fn absorb(&self, other: &Self) {
         self.statements.absorb(&other.statements);
+        self.count_cache_hits(other.cache_hits().into());
         if self.keeps_texts() {
             let reads = other.cache_reads();
             lock(&self.cache_reads).extend(reads);

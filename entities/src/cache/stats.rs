@@ -1,4 +1,5 @@
-//! How a batch of keys went in one tier, reported to the metrics and, where a request explains itself, to its recorder.
+//! How a batch of keys went in one tier, reported to the metrics and, where a request explains itself, to its
+//! recorder.
 
 use std::time::Duration;
 
@@ -36,7 +37,13 @@ impl CacheStats {
         for (found, keys) in counted.clone() {
             metrics.read(tier, of, found, keys);
         }
-        let Some(recorder) = recorder.filter(|recorder| recorder.keeps_texts()) else { return };
+        let Some(recorder) = recorder else { return };
+        recorder.count_cache_hits(
+            self.keys[LookupResult::Hit as usize] + self.keys[LookupResult::Stale as usize],
+        );
+        if !recorder.keeps_texts() {
+            return;
+        }
         let keys = counted.map(|(found, keys)| (found.as_str(), keys)).collect();
         let age_seconds = (self.oldest.as_secs_f64() * 1e3).round() / 1e3;
         let tags = tags().iter().map(ToString::to_string).collect();

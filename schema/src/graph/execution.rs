@@ -12,7 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use entities::{Recorder, Store, Version, idempotency::Claim};
+use entities::{Recorder, SPANS, Store, Version, idempotency::Claim};
+use tracing::Instrument as _;
 
 use super::{
     Graph, GraphInner, Opened,
@@ -72,7 +73,7 @@ impl Graph {
     pub async fn execute_document(&self, viewer: Viewer, document: Arc<Document>, request: Request) -> Reply {
         let request_id = Arc::clone(&request.caller.request_id);
         match self.open_document(viewer, document, request).await {
-            Opened::Reply(reply) => reply,
+            Opened::Reply(reply) => *reply,
             Opened::Events(_) => {
                 let message = "Subscriptions are answered over WebSocket (graphql-transport-ws) or as \
                                server-sent events (Accept: text/event-stream)";
@@ -94,7 +95,7 @@ impl Graph {
         let is_live = request.streams && document.is_live(request.operation_name.as_deref());
         let prepared = match self.inner.prepare(document, &request, variables) {
             Ok(prepared) => prepared,
-            Err(refused) => return Opened::Reply(*refused),
+            Err(refused) => return Opened::Reply(refused),
         };
         if prepared.kind == OperationKind::Subscription {
             let request_id = Arc::clone(&request.caller.request_id);
@@ -103,23 +104,25 @@ impl Graph {
             return match Box::pin(subscription::subscribe(self, viewer, asked, prepared)).await {
                 Ok(events) => Opened::Events(events),
                 Err(error) => {
-                    Opened::Reply(rejected(Some(OperationKind::Subscription), &[error], &request_id))
+                    let refused = rejected(Some(OperationKind::Subscription), &[error], &request_id);
+                    Opened::Reply(Box::new(refused))
                 }
             };
         }
-        let kind = prepared.kind;
+        let (kind, cost) = (prepared.kind, Some(prepared.cost));
         if is_live {
             let request_id = Arc::clone(&request.caller.request_id);
             let set = RunningSet { prepared, cache_key: None };
             return match Box::pin(live::begin(self, viewer, request, set)).await {
                 Ok(events) => Opened::Events(events),
-                Err(error) => Opened::Reply(rejected(Some(kind), &[error], &request_id)),
+                Err(error) => Opened::Reply(Box::new(rejected(Some(kind), &[error], &request_id))),
             };
         }
-        Opened::Reply(match Execution::of(&self.inner, &request, started).with_token().await {
-            Ok(execution) => execution.run(viewer, prepared).await,
+        let reply = match Execution::of(&self.inner, &request, started).with_token().await {
+            Ok(execution) => Reply { cost, ..execution.run(viewer, prepared).await },
             Err(error) => rejected(Some(kind), &[error], &request.caller.request_id),
-        })
+        };
+        Opened::Reply(Box::new(reply))
     }
 
     /// Runs a document with several sets of variables: a query as one execution whose sets share every batch,
@@ -148,6 +151,9 @@ impl Graph {
             sets.into_iter().map(|set| self.inner.prepare(Arc::clone(&document), &request, set)).collect();
         let cost = sets.iter().flatten().fold(0_u64, |sum, set| sum.saturating_add(set.cost));
         self.inner.documents.check_total_cost(cost).map_err(refuse)?;
+        let costs: Vec<_> = sets.iter().map(|set| set.as_ref().ok().map(|set| set.cost)).collect();
+        let mut costs = costs.into_iter();
+        let mut tell = |reply| tell(Reply { cost: costs.next().flatten(), ..reply });
         if kind != OperationKind::Mutation {
             let execution =
                 Execution::of(&self.inner, &request, started).with_token().await.map_err(refuse)?;
@@ -424,8 +430,9 @@ impl<'g> Execution<'g> {
         let entities = if request.entities { query::entity_counts(prepared) } else { Vec::new() }.into();
         let slow = cost_of_all.filter(|_| self.is_slow()).map(|cost| self.told_to_log(ctx, recorder, cost));
         let reply = Reply::executed(prepared.kind, answer, recorder);
-        let statements = if cost_of_all.is_some() { reply.statements } else { 0 };
-        Reply { statements, cache, digest, entities, slow, ..reply }
+        let told = |count| if cost_of_all.is_some() { count } else { 0 };
+        let (statements, cache_hits) = (told(reply.statements), told(reply.cache_hits));
+        Reply { statements, cache_hits, cache, digest, entities, slow, ..reply }
     }
 }
 
@@ -467,7 +474,8 @@ impl GraphInner {
             let floor = execution.store().min_version().map_or(floor, |asked| floor.latest(asked));
             execution.floored = Some(self.store.not_before(floor));
         }
-        execution.run_live(viewer, set).await
+        let span = tracing::debug_span!(target: SPANS, "event", otel.name = "live query");
+        execution.run_live(viewer, set).instrument(span).await
     }
 
     /// Every mutation needs the database: while it is away none begins.

@@ -19,7 +19,7 @@ use async_graphql::{
     registry::{MetaField, MetaInputValue, MetaType, ObjectBuilder, Registry},
 };
 use entities::{
-    Recorder, Version,
+    Recorder, SPANS, Version,
     database::scope::Scope,
     events::{ChangeEvent, EventWatch, ResumeToken, WatchEnd},
 };
@@ -28,6 +28,8 @@ use futures_util::{
     future::BoxFuture,
     stream::{self, BoxStream},
 };
+use tracing::Instrument as _;
+
 mod decisions;
 
 pub(crate) use decisions::Decisions;
@@ -92,8 +94,8 @@ where
 pub(crate) struct Listen<A, I, L: Loader, U: Visible> {
     /// Turns the arguments into what is of interest; what is wrong with them is told at once.
     pub(crate) bind: fn(A, &Context) -> Result<I, FieldError>,
-    /// The key of the row that an event shows, if the change is of interest. Which row that is follows from the change
-    /// alone.
+    /// The key of the row that an event shows, if the change is of interest. Which row that is follows from the
+    /// change alone.
     pub(crate) key: fn(&I, &ChangeEvent) -> Option<L::Key>,
     /// Reads the row. What is read may depend on the viewer's scope, on nothing else of them.
     pub(crate) load: fn(&Context) -> L,
@@ -361,7 +363,8 @@ impl Subscribed {
     async fn next(&mut self) -> Option<Event> {
         loop {
             while let Some(announced) = self.pending.pop_front() {
-                if let Some(reply) = self.event(announced).await {
+                let span = tracing::debug_span!(target: SPANS, "event", otel.name = "subscription event");
+                if let Some(reply) = self.event(announced).instrument(span).await {
                     return Some(Event::Reply(Box::new(reply)));
                 }
             }

@@ -147,7 +147,7 @@ fn no_address_is_shown_with_its_account() {
         assert!(said.contains("***") && !said.contains("s3cret"), "{said}");
     }
     for (variable, wrong) in [
-        ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://ann:s3cret@collector"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "ftp://ann:s3cret@collector"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "ann:s3cret@collector:4318"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://ann:s3cret@collector:many"),
         ("XP_GATEWAY_CALLBACK_ORIGINS", "http://ann:s3cret@router/path"),

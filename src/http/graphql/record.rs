@@ -28,6 +28,8 @@ pub(in crate::http) struct RequestSummary<'a> {
     kind: Option<OperationKind>,
     pub(super) outcome: Outcome,
     statements: u32,
+    cost: Option<u64>,
+    cache_hits: u32,
     codes: Cow<'a, [&'static str]>,
     /// How many sets of variables it had, where it had a list of them.
     variable_sets: Option<usize>,
@@ -45,6 +47,9 @@ pub(super) struct SetsSummary {
     kind: Option<OperationKind>,
     is_executed: bool,
     statements: u32,
+    /// Of all sets together, where it was found out for any.
+    cost: Option<u64>,
+    cache_hits: u32,
     /// Each once.
     codes: Vec<&'static str>,
     slow: Option<Box<str>>,
@@ -57,6 +62,8 @@ impl SetsSummary {
         self.kind = self.kind.or(reply.operation);
         self.is_executed |= reply.executed;
         self.statements += reply.statements;
+        self.cost = reply.cost.map(|cost| self.cost.unwrap_or_default().saturating_add(cost)).or(self.cost);
+        self.cache_hits = self.cache_hits.saturating_add(reply.cache_hits);
         if reply.slow.is_some() {
             self.slow.clone_from(&reply.slow);
         }
@@ -78,11 +85,12 @@ impl<'a> RequestSummary<'a> {
         };
         Self {
             kind: reply.operation,
-            outcome,
             statements: reply.statements,
+            cost: reply.cost,
+            cache_hits: reply.cache_hits,
             codes: Cow::Borrowed(&reply.codes),
-            variable_sets: None,
             slow: reply.slow.as_deref(),
+            ..Self::new(outcome)
         }
     }
 
@@ -96,11 +104,13 @@ impl<'a> RequestSummary<'a> {
         };
         Self {
             kind: told.kind,
-            outcome,
             statements: told.statements,
+            cost: told.cost,
+            cache_hits: told.cache_hits,
             codes: Cow::Borrowed(&told.codes),
             variable_sets: Some(told.answered),
             slow: told.slow.as_deref(),
+            ..Self::new(outcome)
         }
     }
 
@@ -111,24 +121,24 @@ impl<'a> RequestSummary<'a> {
 
     /// Its answers come later.
     pub(in crate::http) fn of_stream(kind: OperationKind) -> Self {
-        Self {
-            kind: Some(kind),
-            outcome: Outcome::Ok,
-            statements: 0,
-            codes: Cow::Borrowed(&[]),
-            variable_sets: None,
-            slow: None,
-        }
+        Self { kind: Some(kind), ..Self::new(Outcome::Ok) }
     }
 
     /// It did not run, or not to its end.
     pub(in crate::http) fn of_rejection(rejection: &Rejection) -> Self {
         let outcome = if is_late(rejection) { Outcome::Timeout } else { Outcome::Refused };
+        Self { codes: Cow::Owned(vec![rejection.code]), ..Self::new(outcome) }
+    }
+
+    /// Nothing else is known.
+    fn new(outcome: Outcome) -> Self {
         Self {
             kind: None,
             outcome,
             statements: 0,
-            codes: Cow::Owned(vec![rejection.code]),
+            cost: None,
+            cache_hits: 0,
+            codes: Cow::Borrowed(&[]),
             variable_sets: None,
             slow: None,
         }
@@ -175,7 +185,8 @@ pub(in crate::http) fn record(
         document_id = about.document_id,
         viewer = about.viewer.map(tracing::field::display), client_name = about::client_name(headers),
         client_version = about::client_version(headers), ms = took.as_micros() as f64 / 1000.0,
-        statements = summary.statements, variable_sets = summary.variable_sets, codes,
+        statements = summary.statements, cache_hits = summary.cache_hits, cost = summary.cost,
+        variable_sets = summary.variable_sets, codes,
         status = status.as_u16(), request_id = request_id(headers), trace_id,
         "operation",
     );

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use axum::http::{HeaderMap, StatusCode};
 use schema::{OperationKind, Progress, Reply, Taken, VariableSets};
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span};
 
 use super::{
     Answers, ArrayOfAnswers, Asked, GraphQLResponse, ONLY_QUERIES, RequestSummary, find_document,
@@ -29,10 +29,10 @@ pub(in crate::http) async fn run(
     app: &App,
     headers: &HeaderMap,
     requester: &Requester,
-    mut params: GraphQLParams,
+    (span, mut params): (Span, GraphQLParams),
     mut tell: impl FnMut(Reply) + Send,
 ) -> Result<Option<Reply>, Rejection> {
-    let (started, span) = (Instant::now(), operation_span(headers));
+    let started = Instant::now();
     let mut about = requester.about(app, &params);
     let sets = match std::mem::take(&mut params.variables) {
         VariableSets::One(set) => vec![set],
@@ -92,9 +92,9 @@ pub(in crate::http) async fn run(
 pub(super) async fn array(asked: Asked<'_>, params: GraphQLParams) -> Answers {
     let Asked { app, headers, requester, .. } = asked;
     let mut answers = ArrayOfAnswers { is_of_sets: true, ..ArrayOfAnswers::default() };
-    let ran = run(app, headers, requester, params, |reply| {
+    let ran = run(app, headers, requester, (operation_span(headers), params), |reply| {
         let is_owed = reply.operation == Some(OperationKind::Mutation);
-        answers.push(reply.body, reply.held, is_owed);
+        answers.push(reply.body, reply.held, (is_owed, reply.cost));
     });
     match ran.await {
         Ok(None) => Answers::Many(answers.ended()),

@@ -373,3 +373,25 @@ async fn statuses_are_those_of_2026_where_that_is_configured() {
     );
     assert_eq!(send(&newer, mutation).await.0, 405);
 }
+
+#[tokio::test]
+async fn the_cost_of_an_operation_is_told_to_whom_asks_for_it() {
+    let app = app().await;
+    let cost = async |body: String| {
+        let request = with(signed_in(&app, post_of(body)), "graphql-cost", "report");
+        let (_, headers, _) = send(&app, request).await;
+        headers.get("graphql-cost").map(|told| text(told).to_owned())
+    };
+    let one = |query: &str| json!({ "query": query }).to_string();
+    let page = "{ users(first: 7) { nodes { id sessions(first: 2) { nodes { id } } } } }";
+    assert_eq!(
+        cost(one(page)).await.as_deref(),
+        Some("29; limit=10000"),
+        "a page of 7 people, each with a page of 2 sessions"
+    );
+    assert_eq!(cost(sets_of(BY_ID, &some(&[1], 3))).await.as_deref(), Some("2; limit=10000"), "of what ran");
+    assert_eq!(cost(one("{ nothing }")).await, None, "it is not known");
+    assert_eq!(cost("nonsense".to_owned()).await, None);
+    let (_, headers, _) = send(&app, signed_in(&app, post_of(one(page)))).await;
+    assert_eq!(headers.get("graphql-cost"), None, "it was not asked for");
+}

@@ -51,7 +51,9 @@ async fn pages_of_listed_origins_may_ask() {
         assert_eq!(value(&headers, "access-control-allow-credentials"), None);
         let (_, headers, _) = send(&app, with(post_of(QUERY), "origin", origin)).await;
         assert_eq!(value(&headers, "access-control-allow-origin"), Some(origin));
-        for exposed in ["etag", "retry-after", "www-authenticate", "x-cache-token", "x-request-id"] {
+        for exposed in
+            ["etag", "graphql-cost", "retry-after", "www-authenticate", "x-cache-token", "x-request-id"]
+        {
             assert!(names(&headers, "access-control-expose-headers").contains(&exposed), "{exposed}");
         }
     }

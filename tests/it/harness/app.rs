@@ -316,7 +316,8 @@ impl Client<'_> {
         Reply::of(reply)
     }
 
-    /// Asks with several sets of variables; the answers come in their order. What is refused as a whole has one answer.
+    /// Asks with several sets of variables; the answers come in their order. What is refused as a whole has one
+    /// answer.
     pub(crate) async fn run_sets(&self, query: &str, sets: &[Value]) -> Result<Vec<Reply>, Box<Reply>> {
         let request = self.request(query, None, json!({}));
         let document = self.app.graph.prepare_for(query, &request.caller);
@@ -338,7 +339,7 @@ impl Client<'_> {
         let request = Request { streams: true, ..self.request(query, None, variables) };
         match self.app.graph.open(self.viewer.clone(), request).await {
             Opened::Events(events) => Ok(events),
-            Opened::Reply(reply) => Err(Reply::of(reply)),
+            Opened::Reply(reply) => Err(Reply::of(*reply)),
         }
     }
 
@@ -348,7 +349,7 @@ impl Client<'_> {
         let request = Request { streams: true, json_patch: true, ..asked };
         match self.app.graph.open(self.viewer.clone(), request).await {
             Opened::Events(events) => events,
-            Opened::Reply(reply) => panic!("{}", Reply::of(reply).body),
+            Opened::Reply(reply) => panic!("{}", Reply::of(*reply).body),
         }
     }
 
@@ -358,7 +359,7 @@ impl Client<'_> {
             Request { resume_after: Some(token.to_owned()), ..self.request(query, None, variables) };
         match self.app.graph.open(self.viewer.clone(), request).await {
             Opened::Events(events) => Ok(events),
-            Opened::Reply(reply) => Err(Reply::of(reply)),
+            Opened::Reply(reply) => Err(Reply::of(*reply)),
         }
     }
 

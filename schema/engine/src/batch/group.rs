@@ -231,19 +231,23 @@ impl<L: Loader> Drop for Turn<L> {
 }
 
 /// What the statement of a batch stands below in traces. One that is several requests' has a span of its own,
-/// with the one that waited longest, and linked to those of the others.
+/// with the one that waited longest of those whose traces are kept, and linked to those of the others.
 fn span_of<L: Loader>(batch: &[Waiting<L>], loader: &'static str, keys: usize) -> Span {
-    let Some((first, others)) = batch.split_first() else { return Span::none() };
-    if others.is_empty() || first.span.is_disabled() {
-        return first.span.clone();
+    let mut kept = batch.iter().map(|waiting| &waiting.span).filter(|span| !span.is_disabled());
+    let Some(first) = kept.next() else { return Span::none() };
+    if batch.len() == 1 {
+        return first.clone();
     }
-    let span = tracing::debug_span!(
-        target: SPANS, parent: &first.span, "shared", otel.name = "graphql.dataloader.batch",
-        graphql.dataloader.name = loader, graphql.dataloader.batch.keys = keys,
-        graphql.dataloader.batch.requests = batch.len(),
-    );
-    for other in others {
-        span.follows_from(&other.span);
+    // Whether a trace is kept may be asked of the current span only.
+    let span = first.in_scope(|| {
+        tracing::debug_span!(
+            target: SPANS, "shared", otel.name = "graphql.dataloader.batch",
+            graphql.dataloader.name = loader, graphql.dataloader.batch.keys = keys,
+            graphql.dataloader.batch.requests = batch.len(),
+        )
+    });
+    for other in kept {
+        span.follows_from(other);
     }
     span
 }

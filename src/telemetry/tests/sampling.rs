@@ -1,0 +1,101 @@
+//! Which traces are kept: all of their spans, or none.
+
+use super::*;
+use crate::config::setting::{Ratio, Sampler};
+
+#[tokio::test]
+async fn a_sampler_keeps_the_part_of_traces_that_is_wanted() {
+    let _alone = alone().await;
+    for (sampler, ratio, kept) in [
+        (Sampler::AlwaysOn, 0.0, true),
+        (Sampler::AlwaysOff, 1.0, false),
+        (Sampler::Ratio, 0.0, false),
+        (Sampler::Ratio, 1.0, true),
+        // The caller of these requests keeps its trace.
+        (Sampler::ParentOrOff, 0.0, true),
+        (Sampler::ParentOrRatio, 0.0, true),
+    ] {
+        let (endpoint, spans) = collector().await;
+        let config = TelemetryConfig {
+            otlp_endpoint: Some(endpoint.into()),
+            sampler,
+            sampler_argument: Ratio(ratio),
+            ..Config::default().telemetry
+        };
+        let (telemetry, dispatch) =
+            Telemetry::build(&config, LogWriter::start(Sink::default())).expect("built");
+        let guard = tracing::dispatcher::set_default(&dispatch);
+        let answered = crate::router(app().await).oneshot(request("{ __typename }", None)).await;
+        answered.expect("answered");
+        drop(guard);
+        telemetry.stop().await;
+        assert_eq!(!spans.lock().expect("not poisoned").is_empty(), kept, "{sampler:?} {ratio}");
+    }
+}
+
+/// How many traces a collector gets of so many requests without a caller's trace, and how many spans.
+async fn kept(requests: usize, sampler: Sampler, ratio: f64) -> (usize, usize) {
+    let (endpoint, spans) = collector().await;
+    let config = TelemetryConfig {
+        otlp_endpoint: Some(endpoint.into()),
+        sampler,
+        sampler_argument: Ratio(ratio),
+        ..Config::default().telemetry
+    };
+    let (telemetry, dispatch) = Telemetry::build(&config, LogWriter::start(Sink::default())).expect("built");
+    let app = app().await;
+    let guard = tracing::dispatcher::set_default(&dispatch);
+    let routes = crate::router(app);
+    for _ in 0..requests {
+        let mut request = request("{ users(first: 1) { nodes { id } } }", None);
+        request.headers_mut().remove("traceparent");
+        routes.clone().oneshot(request).await.expect("answered");
+    }
+    drop(guard);
+    telemetry.stop().await;
+    let spans = spans.lock().expect("not poisoned");
+    let traces: std::collections::HashSet<_> = spans.iter().map(|span| &span.trace_id).collect();
+    (traces.len(), spans.len())
+}
+
+#[tokio::test]
+async fn a_part_of_the_traces_is_kept_and_of_the_others_no_span() {
+    let _alone = alone().await;
+    for sampler in [Sampler::Ratio, Sampler::ParentOrRatio] {
+        let (traces, spans) = kept(200, sampler, 0.25).await;
+        // The chance to be wrong is below one in a million (binomial, 200 of 0.25).
+        assert!((20..=85).contains(&traces), "{traces}");
+        // HTTP, operation, batch, statement; the thread of SQLite may hold the last ones open.
+        assert!((traces * 2..=traces * 4).contains(&spans), "{spans} of {traces}");
+    }
+    assert_eq!(kept(20, Sampler::ParentOrOff, 1.0).await, (0, 0));
+    assert_eq!(kept(20, Sampler::ParentOrOn, 0.0).await.0, 20);
+}
+
+/// What the caller has decided holds below it.
+#[tokio::test]
+async fn a_trace_that_its_caller_does_not_keep_has_no_spans() {
+    let _alone = alone().await;
+    for (sampler, flags, is_kept) in [
+        (Sampler::ParentOrOn, "00", false),
+        (Sampler::ParentOrRatio, "00", false),
+        (Sampler::ParentOrOff, "01", true),
+        (Sampler::AlwaysOn, "00", true),
+    ] {
+        let (endpoint, spans) = collector().await;
+        let config =
+            TelemetryConfig { otlp_endpoint: Some(endpoint.into()), sampler, ..Config::default().telemetry };
+        let log = Sink::default();
+        let (telemetry, dispatch) = Telemetry::build(&config, LogWriter::start(log.clone())).expect("built");
+        let app = app().await;
+        let guard = tracing::dispatcher::set_default(&dispatch);
+        let mut request = request("{ users(first: 1) { nodes { id } } }", None);
+        let parent = format!("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-{flags}");
+        request.headers_mut().insert("traceparent", HeaderValue::from_str(&parent).expect("a header"));
+        crate::router(app).oneshot(request).await.expect("answered");
+        drop(guard);
+        telemetry.stop().await;
+        assert_eq!(!spans.lock().expect("not poisoned").is_empty(), is_kept, "{sampler:?} {flags}");
+        assert!(log.text().contains("0af7651916cd43dd8448eb211c80319c"), "the line names the trace anyway");
+    }
+}
