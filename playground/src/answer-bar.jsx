@@ -38,7 +38,7 @@ export function AnswerBar({ config, run, children }) {
 
 function facts(run) {
   if (!run) return [];
-  const { status, ms, bytes, cache, explain, sets, state, received, problem } = run;
+  const { status, ms, bytes, cache, cost, explain, sets, state, received, problem } = run;
   const known = [];
   if (status !== undefined)
     known.push({ name: "Status", value: String(status), tone: status < 400 ? "good" : "bad" });
@@ -59,14 +59,13 @@ function facts(run) {
   const { changes } = run.events.at(-1) ?? {};
   if (changes) known.push({ name: "Since the last", value: inWords(changes) });
   if (cache) known.push({ name: "Cache", value: cache });
-  if (explain) known.push({ name: "Cost", value: costOf(run) });
+  if (cost ?? explain) known.push({ name: "Cost", value: cost ?? costOf(explain) });
   return known;
 }
 
-/** Sets of variables count together. */
-function costOf({ explain, explains = [{ explain }] }) {
-  const cost = explains.reduce((sum, one) => sum + one.explain.cost, 0);
-  return `${cost} of ${explain.maxCost}`;
+/** Events come without headers: their cost is known where they are explained. */
+function costOf({ cost, maxCost }) {
+  return `${cost} of ${maxCost}`;
 }
 
 function variablesOf(text) {

@@ -7,6 +7,8 @@ import { currentHeaders } from "./tokens.js";
 import * as runs from "./runs.js";
 import { explains } from "./settings.js";
 
+/** The header by which the cost is asked for, and told. */
+const COST = "graphql-cost";
 const ACCEPT = "application/graphql-response+json, application/json;q=0.9";
 /** How GraphiQL calls its question about the schema. */
 const INTROSPECTION = "IntrospectionQuery";
@@ -57,7 +59,8 @@ async function send(url, { request, headers, kind, explains }) {
   const run = runs.begin({ kind, request, headers });
   const began = performance.now();
   try {
-    const { response, bytes, answer } = await post(url, headers, payload(request, explains));
+    const asking = { ...headers, [COST]: "report" };
+    const { response, bytes, answer } = await post(url, asking, payload(request, explains));
     const { shown, ...told } = Array.isArray(answer) ? ofSets(answer, explains) : split(answer, explains);
     run.update({
       state: "done",
@@ -65,6 +68,7 @@ async function send(url, { request, headers, kind, explains }) {
       ms: performance.now() - began,
       bytes,
       cache: cacheOf(response.headers),
+      cost: costOf(response.headers),
       requestId: response.headers.get("x-request-id"),
       ...told,
     });
@@ -91,6 +95,12 @@ function ofSets(answers, explains) {
 function cacheOf(headers) {
   const age = headers.get("age");
   return [headers.get("cache-control"), age && `age ${age} s`].filter(Boolean).join(", ");
+}
+
+/** What the operation may load, and how much it may be: `103; limit=10000`. */
+function costOf(headers) {
+  const [, cost, limit] = /^(\d+); *limit=(\d+)$/.exec(headers.get(COST) ?? "") ?? [];
+  return cost && `${cost} of ${limit}`;
 }
 
 async function post(url, headers, body) {

@@ -56,6 +56,9 @@ test("the bar says how the answer came", async () => {
   assert.match(await fact(page, "Time"), /^[\d.]+ ms$/);
   assert.equal(await fact(page, "Size"), `${(bytes / 1024).toFixed(1)} KB`);
   assert.equal(await fact(page, "Cache"), answer.headers()["cache-control"]);
+  const [, cost, limit] = /^(\d+); limit=(\d+)$/.exec(answer.headers()["graphql-cost"]);
+  assert.equal(await fact(page, "Cost"), `${cost} of ${limit}`);
+  assert.ok(Number(cost) > 50, "50 people with what they have");
   await write(page, "{ users(first: 1) { nodes { id nothing } } }");
   await run(page);
   await page.locator(".xp-tone-bad").getByText("400").waitFor();
