@@ -44,6 +44,7 @@ use crate::config::{
     setting::{LogFilter, LogFormat},
 };
 use json_line::JsonLine;
+use sampling::KeptTraces;
 pub(crate) use sampling::begin;
 use writer::LogWriter;
 
@@ -54,6 +55,8 @@ pub(crate) use entities::SPANS;
 pub(crate) const OPERATIONS: &str = "xp::operation";
 /// The target of the line about an operation that was slow.
 pub(crate) const SLOW_OPERATIONS: &str = "xp::slow";
+/// Says of which trace a request is part (W3C, Trace Context).
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// How long flushing may take at the end.
 const FLUSH_LIMIT: Duration = Duration::from_secs(2);
 
@@ -92,9 +95,12 @@ impl Telemetry {
 
     fn build(config: &TelemetryConfig, writer: LogWriter) -> Result<(Self, Dispatch), Error> {
         let provider = otlp::provider(config)?;
-        let traces = provider.as_ref().map(|provider| trace_layer(config, provider));
-        let (lines, set_filter) = log_layer(config, &writer);
-        let subscriber = tracing_subscriber::registry().with(lines).with(traces);
+        let filter = EnvFilter::new(&config.filter.0);
+        let kept = provider.is_some().then(|| KeptTraces::of(config, &filter));
+        let traces = provider.as_ref().zip(kept.as_ref());
+        let traces = traces.map(|(provider, kept)| trace_layer(provider, kept));
+        let (lines, set_filter) = log_layer(config, filter, (&writer, kept.clone()));
+        let subscriber = tracing_subscriber::registry().with(lines).with(traces).with(kept);
         Ok((Self { provider, writer, set_filter }, Dispatch::new(subscriber)))
     }
 
@@ -120,7 +126,11 @@ impl Telemetry {
 }
 
 /// What writes the log, and how its filter is changed.
-fn log_layer<S>(config: &TelemetryConfig, writer: &LogWriter) -> (Box<dyn Layer<S> + Send + Sync>, SetFilter)
+fn log_layer<S>(
+    config: &TelemetryConfig,
+    filter: EnvFilter,
+    (writer, kept): (&LogWriter, Option<KeptTraces>),
+) -> (Box<dyn Layer<S> + Send + Sync>, SetFilter)
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
@@ -134,17 +144,23 @@ where
     // Spans of libraries have in them what these were called with: sea-orm's, the database's URL with its password.
     let own_spans = FilterFn::new(|metadata| metadata.is_event() || metadata.target().starts_with("xp"))
         .with_max_level_hint(tracing::Level::TRACE);
-    let (filter, handle) = reload::Layer::new(EnvFilter::new(&config.filter.0));
+    let (filter, handle) = reload::Layer::new(filter);
     let filter = filter.and(own_spans);
     let lines = tracing_subscriber::fmt::layer().with_writer(writer.clone());
     let lines = match json {
         Some(line) => lines.fmt_fields(JsonFields::new()).event_format(line).with_filter(filter).boxed(),
         None => lines.compact().with_ansi(terminal).with_filter(filter).boxed(),
     };
-    (lines, Box::new(move |filter| handle.reload(filter)))
+    let set_filter = move |filter: EnvFilter| {
+        if let Some(kept) = &kept {
+            kept.follow(&filter);
+        }
+        handle.reload(filter)
+    };
+    (lines, Box::new(set_filter))
 }
 
-fn trace_layer<S>(config: &TelemetryConfig, provider: &SdkTracerProvider) -> impl Layer<S> + use<S>
+fn trace_layer<S>(provider: &SdkTracerProvider, kept: &KeptTraces) -> impl Layer<S> + use<S>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
@@ -154,12 +170,12 @@ where
         .with_threads(false)
         .with_tracked_inactivity(false)
         // Spans only: log lines inside a span stay log lines.
-        .with_filter(sampling::filter(config))
+        .with_filter(kept.filter())
 }
 
 /// The caller's place in its trace, from `traceparent` and `tracestate` (W3C).
 pub(crate) fn remote_context(headers: &HeaderMap) -> Option<Context> {
-    headers.contains_key("traceparent").then(|| TraceContextPropagator::new().extract(&Headers(headers)))
+    headers.contains_key(TRACEPARENT).then(|| TraceContextPropagator::new().extract(&Headers(headers)))
 }
 
 /// The place in a trace that something which outlives its request goes on from: that of this moment's span, or the

@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderName};
 use entities::{id::UserId, unicode::is_invisible};
 use schema::{OperationKind, engine::coordinates::CoordinateNumbers};
 use tracing::Span;
@@ -15,8 +15,12 @@ const LONGEST_NAME: usize = 64;
 /// Characters of an id that are told: `sha256:` and 64 digits are told whole.
 const LONGEST_ID: usize = 128;
 /// What clients say they are: Apollo's headers, then those of others.
-const CLIENT_NAMES: [&str; 2] = ["apollographql-client-name", "graphql-client-name"];
-const CLIENT_VERSIONS: [&str; 2] = ["apollographql-client-version", "graphql-client-version"];
+static CLIENT_NAMES: [HeaderName; 2] =
+    [HeaderName::from_static("apollographql-client-name"), HeaderName::from_static("graphql-client-name")];
+static CLIENT_VERSIONS: [HeaderName; 2] = [
+    HeaderName::from_static("apollographql-client-version"),
+    HeaderName::from_static("graphql-client-version"),
+];
 
 /// What is known of a request.
 #[derive(Debug, Default)]
@@ -76,22 +80,22 @@ impl About {
 
 /// What the client calls itself, as it is: documents may depend on it.
 pub(super) fn client(headers: &HeaderMap) -> &str {
-    let mut given = CLIENT_NAMES.iter().filter_map(|name| headers.get(*name));
+    let mut given = CLIENT_NAMES.iter().filter_map(|name| headers.get(name));
     given.next().and_then(|name| name.to_str().ok()).unwrap_or_default()
 }
 
 /// What the client calls itself, to be shown.
 pub(super) fn client_name(headers: &HeaderMap) -> Option<String> {
-    shown(headers, CLIENT_NAMES)
+    shown(headers, &CLIENT_NAMES)
 }
 
 /// Its version, to be shown.
 pub(super) fn client_version(headers: &HeaderMap) -> Option<String> {
-    shown(headers, CLIENT_VERSIONS)
+    shown(headers, &CLIENT_VERSIONS)
 }
 
-fn shown(headers: &HeaderMap, names: [&str; 2]) -> Option<String> {
-    let given = names.iter().find_map(|name| headers.get(*name))?;
+fn shown(headers: &HeaderMap, names: &[HeaderName; 2]) -> Option<String> {
+    let given = names.iter().find_map(|name| headers.get(name))?;
     name(&String::from_utf8_lossy(given.as_bytes()))
 }
 

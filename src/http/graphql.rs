@@ -57,7 +57,7 @@ pub(super) const COST: HeaderName = HeaderName::from_static("graphql-cost");
 /// How clients of server-sent events say what they were told last.
 const LAST_EVENT_ID: &str = "last-event-id";
 /// How Apollo's gateways ask for a trace.
-const INCLUDE_TRACE: &str = "apollo-federation-include-trace";
+const INCLUDE_TRACE: HeaderName = HeaderName::from_static("apollo-federation-include-trace");
 
 const NOT_ACCEPTABLE: Rejection = Rejection::new(
     StatusCode::NOT_ACCEPTABLE,

@@ -4,12 +4,15 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue},
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
+    metrics::{
+        counter::Counter, exemplar::HistogramWithExemplars, family::Family, gauge::Gauge,
+        histogram::Histogram, info::Info,
+    },
     registry::Registry,
 };
 use schema::OperationKind;
@@ -76,12 +79,20 @@ struct TransportLabels {
     transport: &'static str,
 }
 
+/// What leads from a figure to an example of it (`OpenMetrics`, exemplars).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TraceLabels {
+    trace_id: String,
+}
+
+type TracedHistogram = HistogramWithExemplars<TraceLabels>;
+
 /// The metrics of requests and of the process.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
     http_seconds: Family<HttpLabels, Histogram, fn() -> Histogram>,
     http_active: Gauge,
-    operation_seconds: Family<OperationLabels, Histogram, fn() -> Histogram>,
+    operation_seconds: Family<OperationLabels, TracedHistogram, fn() -> TracedHistogram>,
     errors: Family<ErrorLabels, Counter>,
     subscriptions: Family<TransportLabels, Gauge>,
     connections_cut: Family<CutLabels, Counter>,
@@ -94,7 +105,7 @@ pub(crate) struct Metrics {
 struct Shed {
     count: Counter,
     errors: Counter,
-    operation_seconds: Histogram,
+    operation_seconds: TracedHistogram,
     /// By POST and by GET.
     http_seconds: [Histogram; 2],
 }
@@ -104,7 +115,8 @@ impl Metrics {
     pub(crate) fn register(registry: &mut Registry) -> Arc<Self> {
         let histogram: fn() -> Histogram = || Histogram::new(BUCKETS_SECONDS);
         let http_seconds = Family::<HttpLabels, Histogram, _>::new_with_constructor(histogram);
-        let operation_seconds = Family::<OperationLabels, Histogram, _>::new_with_constructor(histogram);
+        let traced: fn() -> TracedHistogram = || TracedHistogram::new(BUCKETS_SECONDS.into_iter());
+        let operation_seconds = Family::<OperationLabels, TracedHistogram, _>::new_with_constructor(traced);
         let errors = Family::<ErrorLabels, Counter>::default();
         let refused = OperationLabels { graphql_operation_type: kind_name(None), outcome: Outcome::Refused };
         let by = |http_request_method| HttpLabels {
@@ -215,20 +227,22 @@ impl Metrics {
     pub(crate) fn shed(&self, is_get: bool, took: Duration) {
         self.shed.count.inc();
         self.shed.errors.inc();
-        self.shed.operation_seconds.observe(took.as_secs_f64());
+        self.shed.operation_seconds.observe(took.as_secs_f64(), None, None);
         self.shed.http_seconds[usize::from(is_get)].observe(took.as_secs_f64());
     }
 
-    /// Counts one GraphQL request.
+    /// Counts one GraphQL request; its trace, where that is kept, is an example of how long one takes.
     pub(crate) fn operation(
         &self,
         kind: Option<OperationKind>,
         outcome: Outcome,
-        took: Duration,
+        (took, trace_id): (Duration, Option<&str>),
         codes: &[&'static str],
     ) {
         let labels = OperationLabels { graphql_operation_type: kind_name(kind), outcome };
-        self.operation_seconds.get_or_create(&labels).observe(took.as_secs_f64());
+        let example = trace_id.map(|trace_id| TraceLabels { trace_id: trace_id.to_owned() });
+        let at = example.is_some().then(|| SystemTime::from(entities::clock::now()));
+        self.operation_seconds.get_or_create(&labels).observe(took.as_secs_f64(), example, at);
         for code in codes {
             self.errors.get_or_create(&ErrorLabels { code }).inc();
         }

@@ -11,8 +11,8 @@ use opentelemetry_proto::tonic::{
     collector::metrics::v1::ExportMetricsServiceRequest,
     common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value},
     metrics::v1::{
-        AggregationTemporality, Gauge, Histogram, HistogramDataPoint, Metric, NumberDataPoint,
-        ResourceMetrics, ScopeMetrics, Sum, metric::Data, number_data_point,
+        AggregationTemporality, Exemplar, Gauge, Histogram, HistogramDataPoint, Metric, NumberDataPoint,
+        ResourceMetrics, ScopeMetrics, Sum, exemplar, metric::Data, number_data_point,
     },
     resource::v1::Resource,
 };
@@ -123,6 +123,15 @@ struct Sample<'t> {
     suffix: &'t str,
     labels: Vec<(&'t str, String)>,
     value: f64,
+    exemplar: Option<Sampled>,
+}
+
+/// An example of a value, with its trace.
+#[derive(Debug, PartialEq)]
+struct Sampled {
+    trace_id: Vec<u8>,
+    value: f64,
+    at: u64,
 }
 
 /// Reads what `prometheus_client` writes.
@@ -151,8 +160,9 @@ impl<'t> Sample<'t> {
             Some(rest) => read_labels(rest)?,
             None => (Vec::new(), rest),
         };
-        let value = rest.trim_start().split(' ').next()?.parse().ok()?;
-        Some(Self { suffix, labels, value })
+        let (value, exemplar) = rest.trim_start().split_once(" # ").unwrap_or((rest, ""));
+        let value = value.trim_start().split(' ').next()?.parse().ok()?;
+        Some(Self { suffix, labels, value, exemplar: Sampled::read(exemplar) })
     }
 
     fn label(&self, name: &str) -> Option<&str> {
@@ -169,6 +179,18 @@ impl<'t> Sample<'t> {
             sample.labels.iter().filter(|(name, _)| *name != "le").cloned().collect::<Vec<_>>()
         };
         told(self) == told(other)
+    }
+}
+
+impl Sampled {
+    /// Reads `{trace_id="…"} value seconds`.
+    fn read(text: &str) -> Option<Self> {
+        let (labels, rest) = read_labels(text.strip_prefix('{')?)?;
+        let (_, trace_id) = labels.iter().find(|(name, _)| *name == "trace_id")?;
+        let mut numbers = rest.trim_start().split(' ').map(str::parse::<f64>);
+        let value = numbers.next()?.ok()?;
+        let at = (numbers.next()?.ok()? * 1e9) as u64;
+        Some(Self { trace_id: hex::decode(trace_id).ok()?, value, at })
     }
 }
 
@@ -277,7 +299,17 @@ fn histogram(lines: &[Sample<'_>], times: &Times) -> HistogramDataPoint {
         sum: Some(of("_sum")),
         bucket_counts,
         explicit_bounds,
+        exemplars: buckets.iter().filter_map(|line| line.exemplar.as_ref()).map(exemplar_of).collect(),
         ..HistogramDataPoint::default()
+    }
+}
+
+fn exemplar_of(sampled: &Sampled) -> Exemplar {
+    Exemplar {
+        trace_id: sampled.trace_id.clone(),
+        time_unix_nano: sampled.at,
+        value: Some(exemplar::Value::AsDouble(sampled.value)),
+        ..Exemplar::default()
     }
 }
 
@@ -285,8 +317,8 @@ fn histogram(lines: &[Sample<'_>], times: &Times) -> HistogramDataPoint {
 mod tests {
     use prometheus_client::{
         metrics::{
-            counter::Counter, family::Family as Labelled, gauge::Gauge as Level,
-            histogram::Histogram as Spread,
+            counter::Counter, exemplar::HistogramWithExemplars, family::Family as Labelled,
+            gauge::Gauge as Level,
         },
         registry::Registry,
     };
@@ -321,10 +353,12 @@ mod tests {
         let gauge = Level::<i64>::default();
         gauge.set(-7);
         registry.register("size_bytes", "How large", gauge);
-        let histogram = Spread::new([0.5, 1.0]);
-        for value in [0.1, 0.2, 0.7, 5.0] {
-            histogram.observe(value);
+        let histogram = HistogramWithExemplars::<Vec<(&str, &str)>>::new([0.5, 1.0].into_iter());
+        for value in [0.1, 0.2, 5.0] {
+            histogram.observe(value, None, None);
         }
+        let traced = Some(vec![("trace_id", "0af7651916cd43dd8448eb211c80319c")]);
+        histogram.observe(0.7, traced, Some(std::time::UNIX_EPOCH + Duration::from_secs(3)));
         registry.register("duration_seconds", "How long", histogram);
         registry.register("empty", "None yet", Labelled::<Vec<(&str, &str)>, Counter>::default());
 
@@ -358,5 +392,12 @@ mod tests {
         let point = &histogram.data_points[0];
         assert_eq!((point.count, point.sum), (4, Some(6.0)));
         assert_eq!((&point.bucket_counts[..], &point.explicit_bounds[..]), (&[2, 1, 1][..], &[0.5, 1.0][..]));
+        let [example] = &point.exemplars[..] else { panic!("{point:?}") };
+        let trace = hex::encode(&example.trace_id);
+        assert_eq!(
+            (trace.as_str(), example.time_unix_nano),
+            ("0af7651916cd43dd8448eb211c80319c", 3_000_000_000)
+        );
+        assert_eq!(example.value, Some(exemplar::Value::AsDouble(0.7)));
     }
 }

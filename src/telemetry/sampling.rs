@@ -2,7 +2,13 @@
 //! trace is not kept makes no span and pays next to nothing. Not here: where spans are made, and how they are sent
 //! (`otlp`).
 
-use std::cell::Cell;
+use std::{
+    cell::Cell,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use opentelemetry::{
     Context, TraceId,
@@ -13,7 +19,12 @@ use opentelemetry_sdk::trace::{
 };
 use tracing::{Level, Metadata, Span, Subscriber, subscriber::Interest};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
-use tracing_subscriber::{filter::DynFilterFn, layer, registry::LookupSpan};
+use tracing_subscriber::{
+    EnvFilter, Layer,
+    filter::{DynFilterFn, LevelFilter},
+    layer,
+    registry::LookupSpan,
+};
 
 use super::SPANS;
 use crate::config::{
@@ -57,28 +68,93 @@ pub(crate) fn begin(caller: Option<Context>, make: impl FnOnce() -> Span) -> Spa
     span
 }
 
-/// Lets the spans of traces through that are kept.
-pub(super) fn filter<S>(config: &TelemetryConfig) -> impl layer::Filter<S> + use<S>
+/// Decides of each span whether its trace is kept. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct KeptTraces(Arc<Decider>);
+
+#[derive(Debug)]
+struct Decider {
+    sampling: Sampling,
+    /// The log wants spans, too: they are made whether their trace is kept or not.
+    logs_spans: AtomicBool,
+}
+
+impl KeptTraces {
+    pub(super) fn of(config: &TelemetryConfig, filter: &EnvFilter) -> Self {
+        let decider = Decider { sampling: Sampling::of(config), logs_spans: AtomicBool::new(false) };
+        let kept = Self(Arc::new(decider));
+        kept.follow(filter);
+        kept
+    }
+
+    /// The log has this filter from now on.
+    pub(super) fn follow(&self, filter: &EnvFilter) {
+        let is_fine = filter.max_level_hint().is_none_or(|level| level >= LevelFilter::DEBUG);
+        self.0.logs_spans.store(is_fine, Ordering::Relaxed);
+    }
+
+    /// Lets the spans of traces through that are kept: to the layer that sends them. Where the log has no spans, it
+    /// was asked already whether they are made at all.
+    pub(super) fn filter<S>(&self) -> impl layer::Filter<S> + use<S>
+    where
+        S: Subscriber + for<'a> LookupSpan<'a>,
+    {
+        let Self(decider) = self.clone();
+        DynFilterFn::new(move |metadata, cx: &layer::Context<'_, S>| {
+            is_ours(metadata) && (!decider.logs_spans() || decider.keeps(metadata, cx))
+        })
+        .with_callsite_filter(interest_in)
+        .with_max_level_hint(Level::DEBUG)
+    }
+}
+
+/// In front of all layers: what no layer wants is not made. A filter of one layer does not spare that, since the
+/// registry makes each span that some callsite may want.
+impl<S> Layer<S> for KeptTraces
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
-    let sampling = Sampling::of(config);
-    let is_ours = |metadata: &Metadata<'_>| metadata.is_span() && metadata.target() == SPANS;
-    DynFilterFn::new(move |metadata, cx: &layer::Context<'_, S>| {
-        is_ours(metadata)
-            && match BEGINS.get() {
-                Some(begins) => sampling.keeps(begins),
-                None if cx.lookup_current().is_some() => true,
-                None => BY_THEMSELVES.contains(&metadata.name()) && sampling.keeps(Beginning::Here),
-            }
-    })
-    .with_callsite_filter(
-        move |metadata| if is_ours(metadata) { Interest::sometimes() } else { Interest::never() },
-    )
-    .with_max_level_hint(Level::DEBUG)
+    fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
+        if is_ours(metadata) { Interest::sometimes() } else { Interest::always() }
+    }
+
+    fn enabled(&self, metadata: &Metadata<'_>, cx: layer::Context<'_, S>) -> bool {
+        !is_ours(metadata) || self.0.logs_spans() || self.0.keeps(metadata, &cx)
+    }
+
+    /// The most that one layer wants counts, and this one wants nothing.
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(LevelFilter::OFF)
+    }
+}
+
+impl Decider {
+    fn logs_spans(&self) -> bool {
+        self.logs_spans.load(Ordering::Relaxed)
+    }
+
+    fn keeps<S>(&self, metadata: &Metadata<'_>, cx: &layer::Context<'_, S>) -> bool
+    where
+        S: Subscriber + for<'a> LookupSpan<'a>,
+    {
+        match BEGINS.get() {
+            Some(begins) => self.sampling.keeps(begins),
+            None if cx.lookup_current().is_some() => true,
+            None => BY_THEMSELVES.contains(&metadata.name()) && self.sampling.keeps(Beginning::Here),
+        }
+    }
+}
+
+fn is_ours(metadata: &Metadata<'_>) -> bool {
+    metadata.is_span() && metadata.target() == SPANS
+}
+
+fn interest_in(metadata: &'static Metadata<'static>) -> Interest {
+    if is_ours(metadata) { Interest::sometimes() } else { Interest::never() }
 }
 
 /// The rule by which traces are kept.
+#[derive(Debug)]
 struct Sampling {
     sampler: Sampler,
     part: trace::Sampler,

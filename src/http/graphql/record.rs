@@ -157,7 +157,8 @@ pub(in crate::http) fn record(
     let took = started.elapsed();
     // What was refused or stopped is of the kind that was found until then.
     let kind = summary.kind.or(about.kind);
-    app.metrics.operation(kind, summary.outcome, took, &summary.codes);
+    let own_trace = (!span.is_disabled()).then(|| telemetry::trace_id(&span.context())).flatten();
+    app.metrics.operation(kind, summary.outcome, (took, own_trace.as_deref()), &summary.codes);
     if let Some(fields) = &about.fields
         && summary.outcome != Outcome::Refused
     {
@@ -176,9 +177,8 @@ pub(in crate::http) fn record(
     if summary.slow.is_none() && !tracing::enabled!(target: OPERATIONS, tracing::Level::INFO) {
         return;
     }
-    let own_trace = || (!span.is_disabled()).then(|| telemetry::trace_id(&span.context())).flatten();
     let callers_trace = || telemetry::remote_context(headers).as_ref().and_then(telemetry::trace_id);
-    let trace_id = own_trace().or_else(callers_trace);
+    let trace_id = own_trace.or_else(callers_trace);
     let codes = (!summary.codes.is_empty()).then(|| summary.codes.join(","));
     tracing::info!(
         target: OPERATIONS, operation = kind, operation_name = about.operation_name,

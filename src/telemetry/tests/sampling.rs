@@ -33,6 +33,58 @@ async fn a_sampler_keeps_the_part_of_traces_that_is_wanted() {
     }
 }
 
+#[tokio::test]
+async fn what_is_not_kept_is_not_made_unless_the_log_wants_it() {
+    let _alone = alone().await;
+    for (filter, is_made) in [("info", false), ("info,xp::span=debug", true)] {
+        let (endpoint, spans) = collector().await;
+        let config = TelemetryConfig {
+            filter: LogFilter(filter.to_owned()),
+            otlp_endpoint: Some(endpoint.into()),
+            sampler: Sampler::AlwaysOff,
+            ..Config::default().telemetry
+        };
+        let (telemetry, dispatch) =
+            Telemetry::build(&config, LogWriter::start(Sink::default())).expect("built");
+        let guard = tracing::dispatcher::set_default(&dispatch);
+        let make = || tracing::debug_span!(target: SPANS, "http");
+        assert_eq!(!super::super::begin(None, make).is_disabled(), is_made, "{filter}");
+        telemetry.set_filter(&LogFilter("xp::span=debug".to_owned()));
+        assert!(!super::super::begin(None, make).is_disabled(), "{filter}");
+        telemetry.set_filter(&LogFilter("info".to_owned()));
+        assert!(super::super::begin(None, make).is_disabled(), "{filter}");
+        drop(guard);
+        telemetry.stop().await;
+        assert!(spans.lock().expect("not poisoned").is_empty(), "{filter}");
+    }
+}
+
+/// Who sees that some operations are slow finds the trace of one.
+#[tokio::test]
+async fn a_figure_names_a_trace_that_is_kept() {
+    let _alone = alone().await;
+    for (sampler, is_named) in [(Sampler::AlwaysOn, true), (Sampler::AlwaysOff, false)] {
+        let (endpoint, _) = collector().await;
+        let config =
+            TelemetryConfig { otlp_endpoint: Some(endpoint.into()), sampler, ..Config::default().telemetry };
+        let (telemetry, dispatch) =
+            Telemetry::build(&config, LogWriter::start(Sink::default())).expect("built");
+        let guard = tracing::dispatcher::set_default(&dispatch);
+        let app = app().await;
+        crate::router(app.clone()).oneshot(request("{ __typename }", None)).await.expect("answered");
+        drop(guard);
+        telemetry.stop().await;
+        let text = app.exposition.text().await.expect("written");
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let example = "# {trace_id=\"0af7651916cd43dd8448eb211c80319c\"} 0.";
+        let named = text.lines().filter(|line| line.contains(example)).collect::<Vec<_>>();
+        assert_eq!(named.len(), usize::from(is_named), "{text}");
+        assert!(
+            named.iter().all(|line| line.starts_with("graphql_server_operation_duration_seconds_bucket{"))
+        );
+    }
+}
+
 /// How many traces a collector gets of so many requests without a caller's trace, and how many spans.
 async fn kept(requests: usize, sampler: Sampler, ratio: f64) -> (usize, usize) {
     let (endpoint, spans) = collector().await;
