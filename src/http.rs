@@ -193,8 +193,8 @@ fn id_of(headers: &HeaderMap) -> HeaderValue {
     HeaderValue::from_str(text).expect("a UUID is a header value")
 }
 
-/// A UUID, version 7. Nobody is kept out by it, so its random part does not come from the kernel, which would be a system call
-/// for each request.
+/// A UUID, version 7. Nobody is kept out by it, so its random part does not come from the kernel, which would be a
+/// system call for each request.
 fn new_request_id() -> uuid::Uuid {
     let milliseconds = clock::now().timestamp_millis().try_into().unwrap_or_default();
     let [random @ .., _, _, _, _, _, _] = fastrand::u128(..).to_ne_bytes();

@@ -28,6 +28,7 @@ struct Full {
 
 impl Chunks {
     /// How many bytes there are.
+    #[inline]
     pub fn len(&self) -> usize {
         self.before() + self.end.len()
     }
@@ -52,16 +53,19 @@ impl Chunks {
     }
 
     /// The last chunk, to append to. What is there already must be left as it is.
+    #[inline]
     pub fn end(&mut self) -> &mut Vec<u8> {
         &mut self.end
     }
 
     /// Appends a byte.
+    #[inline]
     pub fn push(&mut self, byte: u8) {
         self.end.push(byte);
     }
 
     /// Appends bytes, of which there are few.
+    #[inline]
     pub fn extend(&mut self, bytes: impl AsRef<[u8]>) {
         self.end.extend_from_slice(bytes.as_ref());
     }

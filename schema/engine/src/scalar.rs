@@ -28,9 +28,10 @@ impl ScalarType for DateTime {
     }
 
     fn to_value(&self) -> Value {
-        let mut out = Vec::with_capacity(27);
+        let mut out = Vec::with_capacity(29);
         write_time(self.0, &mut out);
-        Value::String(String::from_utf8(out).expect("digits are UTF-8"))
+        let text = String::from_utf8(out).expect("digits are UTF-8");
+        Value::String(text.trim_matches('"').to_owned())
     }
 }
 
@@ -188,9 +189,7 @@ impl Leaf for ChronoDateTime<Utc> {
     }
 
     fn write(&self, out: &mut Vec<u8>) {
-        out.push(b'"');
         write_time(*self, out);
-        out.push(b'"');
     }
 }
 
@@ -213,10 +212,7 @@ impl Leaf for uuid::Uuid {
     }
 
     fn write(&self, out: &mut Vec<u8>) {
-        let mut buffer = [0; uuid::fmt::Hyphenated::LENGTH];
-        out.push(b'"');
-        out.extend(self.as_hyphenated().encode_lower(&mut buffer).as_bytes());
-        out.push(b'"');
+        write_uuid(self, out);
     }
 }
 
@@ -284,33 +280,57 @@ pub fn write_json<T: serde::Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) {
     }
 }
 
-/// `2026-01-02T03:04:05.123456Z`, digit by digit into its place: `to_rfc3339` costs many times as much.
+/// Two digits at each place: of 00 to 99, and of 00 to ff.
+static DECIMALS: [[u8; 2]; 100] = pairs(10);
+static HEXADECIMALS: [[u8; 2]; 256] = pairs(16);
+
+const fn pairs<const COUNT: usize>(base: usize) -> [[u8; 2]; COUNT] {
+    let digits = b"0123456789abcdef";
+    let mut pairs = [[0; 2]; COUNT];
+    let mut number = 0;
+    while number < COUNT {
+        pairs[number] = [digits[number / base], digits[number % base]];
+        number += 1;
+    }
+    pairs
+}
+
+/// `"2026-01-02T03:04:05.123456Z"`, digit by digit into its place: `to_rfc3339` costs many times as much.
 fn write_time(time: ChronoDateTime<Utc>, out: &mut Vec<u8>) {
     let (date, clock) = (time.naive_utc().date(), time.naive_utc().time());
     let Some(year @ 0..=9999) = u32::try_from(date.year()).ok() else {
         // RFC 3339 has no such years; keep the field readable instead of lying.
-        out.extend(time.to_rfc3339_opts(chrono::SecondsFormat::Micros, true).as_bytes());
-        return;
+        return write_text(&time.to_rfc3339_opts(chrono::SecondsFormat::Micros, true), out);
     };
     let (seconds, micros) = (clock.num_seconds_from_midnight(), clock.nanosecond() % 1_000_000_000 / 1_000);
-    let mut text = *b"0000-00-00T00:00:00.000000Z";
+    let mut text = *b"\"0000-00-00T00:00:00.000000Z\"";
     let two_digits = [
-        (0, year / 100),
-        (2, year % 100),
-        (5, date.month()),
-        (8, date.day()),
-        (11, seconds / 3_600),
-        (14, seconds / 60 % 60),
-        (17, seconds % 60),
-        (20, micros / 10_000),
-        (22, micros / 100 % 100),
-        (24, micros % 100),
+        (1, year / 100),
+        (3, year % 100),
+        (6, date.month()),
+        (9, date.day()),
+        (12, seconds / 3_600),
+        (15, seconds / 60 % 60),
+        (18, seconds % 60),
+        (21, micros / 10_000),
+        (23, micros / 100 % 100),
+        (25, micros % 100),
     ];
     for (place, value) in two_digits {
-        text[place] = b'0' + (value / 10) as u8;
-        text[place + 1] = b'0' + (value % 10) as u8;
+        text[place..place + 2].copy_from_slice(&DECIMALS[value as usize]);
     }
-    out.extend(text);
+    out.extend_from_slice(&text);
+}
+
+/// `"01234567-89ab-cdef-0123-456789abcdef"`, two digits at a time.
+fn write_uuid(id: &uuid::Uuid, out: &mut Vec<u8>) {
+    /// Where the digits of each byte stand.
+    const PLACES: [usize; 16] = [1, 3, 5, 7, 10, 12, 15, 17, 20, 22, 25, 27, 29, 31, 33, 35];
+    let mut text = *b"\"00000000-0000-0000-0000-000000000000\"";
+    for (place, byte) in PLACES.into_iter().zip(id.as_bytes()) {
+        text[place..place + 2].copy_from_slice(&HEXADECIMALS[usize::from(*byte)]);
+    }
+    out.extend_from_slice(&text);
 }
 
 #[cfg(test)]
@@ -328,7 +348,20 @@ mod tests {
         let time = |text: &str| ChronoDateTime::parse_from_rfc3339(text).unwrap().with_timezone(&Utc);
         assert_eq!(json(&time("2026-01-02T10:04:05.1+07:00")), r#""2026-01-02T03:04:05.100000Z""#);
         assert_eq!(json(&time("0001-01-01T00:00:00Z")), r#""0001-01-01T00:00:00.000000Z""#);
+        let value = DateTime(time("0001-01-01T00:00:00Z")).to_value();
+        assert_eq!(value, Value::String("0001-01-01T00:00:00.000000Z".to_owned()));
         assert_eq!(json(&time("1999-12-31T23:59:59.999999Z")), r#""1999-12-31T23:59:59.999999Z""#);
+    }
+
+    #[test]
+    fn ids_print_in_lower_case_with_hyphens() {
+        for id in [
+            uuid::Uuid::nil(),
+            uuid::Uuid::max(),
+            uuid::Uuid::from_u128(0x0123_4567_89ab_cdef_fedc_ba98_7654_3210),
+        ] {
+            assert_eq!(json(&id), format!("\"{id}\""));
+        }
     }
 
     #[test]
