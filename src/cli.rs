@@ -7,6 +7,7 @@ mod database;
 mod doctor;
 mod documents;
 mod field_usage;
+mod personal_data;
 mod schema_check;
 mod server;
 mod tools;
@@ -116,7 +117,7 @@ enum Command {
         #[command(flatten)]
         beside: Beside,
         #[command(subcommand)]
-        action: accounts::User,
+        action: UserCommand,
     },
     /// The keys of access tokens.
     Keys {
@@ -148,6 +149,15 @@ enum Command {
     Healthcheck,
     /// Checks the configuration, the database and the surroundings, and says how to mend what is wrong.
     Doctor,
+}
+
+/// What is done with an account.
+#[derive(Debug, Subcommand)]
+enum UserCommand {
+    #[command(flatten)]
+    Account(accounts::User),
+    #[command(flatten)]
+    PersonalData(personal_data::PersonalData),
 }
 
 /// Whose database a command works on, where that may be a development server's.
@@ -314,7 +324,11 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Config { action: Settings::Print { markdown: true } } => say(&xp::config::print::markdown()),
         Command::Config { action } => tools::config(&load(&common, Mode::Tool)?, action, common.json),
         Command::User { beside, action } => {
-            accounts::user(&load_beside(&common, beside, Mode::Database)?, action, common.json).await
+            let config = load_beside(&common, beside, Mode::Database)?;
+            match action {
+                UserCommand::Account(action) => accounts::user(&config, action, common.json).await,
+                UserCommand::PersonalData(action) => personal_data::run(&config, action, common.json).await,
+            }
         }
         Command::Keys { beside, action } => {
             accounts::keys(&load_beside(&common, beside, Mode::Keys)?, action, common.json).await
@@ -364,6 +378,11 @@ fn load_beside(common: &Common, beside: Beside, mode: Mode) -> Result<Config, Fa
     let url = config.database.url.as_ref().map(ToString::to_string).unwrap_or_default();
     let _ = writeln!(std::io::stderr(), "xp: this works on the development database {url}");
     Ok(config)
+}
+
+/// Standard output, for what is too long to be said at once.
+fn standard_output() -> impl std::io::Write + Send {
+    std::io::BufWriter::new(std::io::stdout())
 }
 
 /// Prints to standard output.

@@ -34,6 +34,8 @@ text_enum! {
         UserCreate = "user.create",
         /// Name, role or state of an account changed.
         UserUpdate = "user.update",
+        /// The data of the person of an account was erased.
+        UserErase = "user.erase",
         /// The password changed.
         UserChangePassword = "user.change_password",
         /// Somebody signed in.

@@ -40,6 +40,7 @@ mod probe;
 pub(crate) mod replica;
 pub mod role;
 pub mod scope;
+pub(crate) mod snapshot;
 pub(crate) mod sql;
 mod statement;
 pub mod statement_log;

@@ -95,7 +95,7 @@ pub enum ChangeEvent {
         /// The account that was there.
         user: UserId,
     },
-    /// What was kept for long enough was removed.
+    /// Rows were removed, or emptied: they were kept for long enough, or a person's data was erased.
     Removed {
         /// The kind of rows that were removed.
         of: Removal,
@@ -108,7 +108,7 @@ pub enum ChangeEvent {
     Unknown,
 }
 
-/// What is removed after a time (`retention`).
+/// What is removed after a time (`retention`), or with a person's data (`personal_data`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Removal {
@@ -118,6 +118,8 @@ pub enum Removal {
     Locations,
     /// Entries of the activity log.
     ActivityLogs,
+    /// Submissions.
+    Submissions,
 }
 
 /// What was done to a form.
@@ -147,6 +149,7 @@ impl Removal {
             Self::Sessions => NodeKind::Session,
             Self::Locations => NodeKind::Location,
             Self::ActivityLogs => NodeKind::ActivityLog,
+            Self::Submissions => NodeKind::Submission,
         }
     }
 }

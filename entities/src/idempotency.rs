@@ -30,7 +30,7 @@ use crate::{
     clock::{self, Time},
     database::{Database, sql::record, transaction::SqlTransaction},
     error::{Error, pause_before},
-    id,
+    id::{self, UserId},
 };
 
 /// Rows that are removed at once at most.
@@ -66,10 +66,12 @@ record! {
         pub cache_token: Option<String>,
         /// When it came first.
         pub created_at: Time,
+        /// The account that asks; null in rows from before this was noted.
+        pub user_id: Option<UserId>,
     }
 }
 
-/// A request belongs to nothing: who knows its id knows the account, too.
+/// A request belongs to nothing: it may outlive its account. Its account is noted to find what is kept of a person.
 #[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {}
 
@@ -78,6 +80,8 @@ impl ActiveModelBehavior for ActiveModel {}
 /// A request with a key.
 #[derive(Clone, Debug)]
 pub struct KeyedRequest {
+    /// The account.
+    pub account: UserId,
     /// Made of the account and its key.
     pub id: Uuid,
     /// Made of what is asked for.
@@ -176,6 +180,7 @@ async fn claim_once(
         codes: Set(None),
         cache_token: Set(None),
         created_at: Set(now),
+        user_id: Set(Some(request.account)),
     };
     let transaction = SqlTransaction::begin(database).await?;
     let nobody = OnConflict::column(Column::Id).do_nothing().to_owned();

@@ -3,7 +3,8 @@
 //! Layers, from below: `error`, `id`, `clock` and `unicode`; `database` (connections, statements, pages,
 //! transactions) and `redis`; `cache` and `events` (what was written, as messages); `auth` (passwords, keys,
 //! revocations) and `forms` (the rules of forms, without a database); `store` (the handle that has them all); then one
-//! module for each domain, under the same name as in the other crates, and `retention`, which removes what is old.
+//! module for each domain, under the same name as in the other crates; `retention`, which removes what is old, and
+//! `personal_data`, which tells and erases what is stored of one person.
 
 #![cfg_attr(not(test), warn(unused_crate_dependencies))]
 
@@ -21,6 +22,7 @@ pub mod idempotency;
 pub mod location;
 pub mod masked;
 pub mod node;
+pub mod personal_data;
 pub mod redis;
 pub mod retention;
 pub mod session;

@@ -29,9 +29,9 @@ use crate::{
 };
 
 /// Rows that are removed in one transaction at most.
-const CHUNK: u64 = 1_000;
+pub(crate) const CHUNK: u64 = 1_000;
 /// Between two chunks, for others to write.
-const BREATH: Duration = Duration::from_millis(20);
+pub(crate) const BREATH: Duration = Duration::from_millis(20);
 
 /// How long things are kept; none: for ever.
 #[derive(Clone, Copy, Debug)]
@@ -118,8 +118,10 @@ fn before(now: Time, kept: Duration) -> Option<Time> {
 
 /// Why it does not go on.
 #[derive(Debug)]
-enum Stopped {
+pub(crate) enum Stopped {
+    /// Others do it, or change the schema.
     NotItsTurn,
+    /// The database's.
     Failed(Error),
 }
 
@@ -138,9 +140,10 @@ impl Stopped {
 }
 
 /// One time of removing.
-struct Upkeep<'a> {
-    store: &'a Store,
-    schema_lock: i64,
+pub(crate) struct Upkeep<'a> {
+    pub(crate) store: &'a Store,
+    /// The advisory lock of who changes the schema.
+    pub(crate) schema_lock: i64,
 }
 
 impl Upkeep<'_> {
@@ -148,7 +151,7 @@ impl Upkeep<'_> {
     /// before: a commit says that writes are stored, which one of nothing cannot know (`database::writes`).
     /// Rows that are being copied into partitions stay until they are there: the copies would bring them
     /// back.
-    async fn begin(&self, table: &str) -> Result<Transaction, Stopped> {
+    pub(crate) async fn begin(&self, table: &str) -> Result<Transaction, Stopped> {
         let transaction = Transaction::begin(self.store).await?;
         let mut sql = transaction.sql();
         if !sql.is_postgres() {

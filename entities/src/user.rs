@@ -1,6 +1,7 @@
 //! Accounts: row, finders and lists. Lists walk `users (created_at desc, id desc)` or the index of their
-//! order; `search` uses the trigram index on `search_name`. Accounts are made and changed in `account`. Not
-//! here: passwords and tokens, hidden columns (the crate `schema`'s `visible_to`).
+//! order; `search` uses the trigram index on `search_name`. Accounts are made and changed in `account`, and stop
+//! standing for a person in `erase`. Not here: passwords and tokens, hidden columns (the crate `schema`'s
+//! `visible_to`).
 
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use sea_orm::entity::prelude::*;
 use serde::{Deserialize, Serialize};
 
 mod account;
+pub mod erase;
 pub use account::{
     AccountChanges, AccountFilter, AccountRef, Credentials, NewAccount, change_password, create, credentials,
     give_password, list, sign_up, update,
@@ -136,6 +138,29 @@ impl Row {
     /// May a caller of this scope read e-mail, role, state and last sign-in?
     pub fn is_open_to(&self, scope: &Scope) -> bool {
         scope.manages() || scope.user() == Some(self.id)
+    }
+}
+
+/// The domain of the e-mails of erased accounts: no account can be made with one of it, and no mail can be sent to it
+/// (RFC 2606).
+pub const ERASED_DOMAIN: &str = "erased.invalid";
+/// The display name of erased accounts.
+const ERASED_NAME: &str = "Erased account";
+
+/// Stands in the place of the e-mail of an account that is erased.
+fn email_of_erased(user: UserId) -> String {
+    format!("erased-{user}@{ERASED_DOMAIN}")
+}
+
+/// Whether this is the e-mail of an account that was erased.
+pub fn is_erased(user: UserId, email: &str) -> bool {
+    email == email_of_erased(user)
+}
+
+impl Row {
+    /// Whether the account was erased.
+    pub fn is_erased(&self) -> bool {
+        is_erased(self.id, &self.email)
     }
 }
 

@@ -30,6 +30,7 @@ mod m0014_cache_ids;
 mod m0015_idempotency;
 mod m0016_events;
 mod m0017_webhooks;
+mod m0018_idempotency_accounts;
 mod partitions;
 mod sizes;
 
@@ -139,6 +140,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0015_idempotency::Migration),
             Box::new(m0016_events::Migration),
             Box::new(m0017_webhooks::Migration),
+            Box::new(m0018_idempotency_accounts::Migration),
         ]
     }
 }

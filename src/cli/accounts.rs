@@ -1,6 +1,6 @@
 //! The operator's hand on accounts, keys and tokens: `xp user`, `xp keys`, `xp token`. Passwords and tokens come from a
 //! terminal, a file or standard input, never from the command line, where other processes could read them. Not here:
-//! what the commands do, which the graph's mutations do in the same way.
+//! what the commands do, which the graph's mutations do in the same way; a person's data (`personal_data`).
 
 use std::{
     io::Read as _,
@@ -152,16 +152,21 @@ async fn on_accounts(config: &Config, store: &Store, action: User, as_json: bool
 fn listed(accounts: &[user::Row], as_json: bool) -> String {
     if as_json {
         let account =
-            |user::Row { id, email, display_name, role, is_active, created_at, last_login, .. }: &_| {
+            |row @ user::Row { id, email, display_name, role, is_active, created_at, last_login, .. }: &_| {
                 json!({
                     "id": id.to_string(), "email": email, "displayName": display_name, "role": role.as_str(),
-                    "isActive": is_active, "createdAt": created_at, "lastLogin": last_login,
+                    "isActive": is_active, "isErased": row.is_erased(), "createdAt": created_at,
+                    "lastLogin": last_login,
                 })
             };
         return accounts.iter().map(account).collect::<serde_json::Value>().to_string();
     }
     let line = |account: &user::Row| {
-        let state = if account.is_active { "" } else { "  blocked" };
+        let state = match account {
+            account if account.is_erased() => "  erased",
+            account if account.is_active => "",
+            _ => "  blocked",
+        };
         let login = account.last_login.map_or("never".to_owned(), |time| time.format("%Y-%m-%d").to_string());
         let (id, role, email) = (account.id, account.role.as_str(), &account.email);
         format!("{id}  {role:7}  last sign-in {login:10}  {email}{state}")
@@ -171,7 +176,7 @@ fn listed(accounts: &[user::Row], as_json: bool) -> String {
 
 /// The store for what servers may have cached: where they share a cache, they are told; otherwise they find
 /// out within a second.
-async fn for_writing(config: &Config) -> Result<Store, Failure> {
+pub(super) async fn for_writing(config: &Config) -> Result<Store, Failure> {
     let mut registry = Registry::default();
     let store = database::connect(config, false, &mut registry).await?;
     let Some(url) = &config.redis.url else { return Ok(store.with_outbox()) };
@@ -207,7 +212,7 @@ async fn give_password(
     email: &str,
     password_file: Option<&Path>,
 ) -> Result<String, Failure> {
-    let Credentials { user, epoch, is_active, known: [email, name], .. } = find(store, email).await?;
+    let Credentials { user, epoch, is_active, known: [email, name], .. } = find_named(store, email).await?;
     if !is_active {
         return Err(Failure::Failed(format!(
             "the account {email} is blocked\n  fix:   `xp user enable` takes the block away"
@@ -243,12 +248,21 @@ async fn hash_of_password(
 
 /// Changes an account; its id.
 async fn change(store: &Store, email: &str, changes: AccountChanges<'_>) -> Result<String, Failure> {
-    let account = find(store, email).await?;
+    let account = find_named(store, email).await?;
     user::update(store, None, account.user, changes).await.map_err(|error| failed(&error))?;
     Ok(account.user.to_string())
 }
 
-async fn find(store: &Store, who: &str) -> Result<Credentials, Failure> {
+/// An account that stands for somebody.
+async fn find_named(store: &Store, who: &str) -> Result<Credentials, Failure> {
+    let account = find(store, who).await?;
+    if user::is_erased(account.user, &account.known[0]) {
+        return Err(Failure::Failed(format!("the account {who} was erased; it stands for nobody any more")));
+    }
+    Ok(account)
+}
+
+pub(super) async fn find(store: &Store, who: &str) -> Result<Credentials, Failure> {
     let email = who.to_lowercase();
     let named = entities::id::UserId::parse(who).map_or(AccountRef::Email(&email), AccountRef::Id);
     let found = user::credentials(store, named).await.map_err(|error| failed(&error))?;
@@ -380,6 +394,6 @@ async fn on_token(
     })
 }
 
-fn failed(error: &dyn std::error::Error) -> Failure {
+pub(super) fn failed(error: &dyn std::error::Error) -> Failure {
     Failure::Failed(chain(error))
 }

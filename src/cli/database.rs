@@ -220,11 +220,12 @@ pub(super) async fn migrate_down(config: &Config, steps: u32, is_sure: bool) -> 
     }
     if !is_sure {
         let where_to = config.database.url.as_ref().map(ToString::to_string).unwrap_or_default();
-        confirm(&format!(
+        let what = format!(
             "in {where_to} this takes back, with the tables and columns that they made and all rows in \
              them:\n  {}",
             last.join("\n  ")
-        ))?;
+        );
+        confirm(&what, "yes", "nothing was taken back")?;
     }
     let taking_back = migration::down(store.connection(), steps);
     while_it_answers(&store, taking_back.map_err(|error| failed("taking migrations back failed", &error)))
@@ -233,8 +234,8 @@ pub(super) async fn migrate_down(config: &Config, steps: u32, is_sure: bool) -> 
     say(&format!("{} migrations taken back", last.len()))
 }
 
-/// Goes on only where somebody at a terminal types `yes`.
-fn confirm(what: &str) -> Result<(), Failure> {
+/// Goes on only where somebody at a terminal types this word; otherwise says that nothing was done.
+pub(super) fn confirm(what: &str, word: &str, undone: &str) -> Result<(), Failure> {
     let terminal = console::Term::stderr();
     if !terminal.is_term() || !std::io::stdin().is_terminal() {
         return Err(Failure::Usage(format!(
@@ -242,15 +243,15 @@ fn confirm(what: &str) -> Result<(), Failure> {
              --yes if it is"
         )));
     }
-    let asked = terminal.write_str(&format!("{what}\nThis cannot be undone. Type yes to go on: "));
+    let asked = terminal.write_str(&format!("{what}\nThis cannot be undone. Type {word} to go on: "));
     let mut answer = String::new();
     asked
         .and_then(|()| std::io::stdin().read_line(&mut answer).map(drop))
         .map_err(|error| Failure::Failed(format!("the terminal cannot be read: {error}")))?;
-    if answer.trim() == "yes" {
+    if answer.trim() == word {
         return Ok(());
     }
-    Err(Failure::Failed("nothing was taken back".into()))
+    Err(Failure::Failed(undone.to_owned()))
 }
 
 /// `xp migrate status`.

@@ -14,10 +14,10 @@ use tempfile::{TempDir, tempdir};
 use crate::harness::{TestApp, db};
 
 const SECRET: &str = "of the tests, and long enough for it";
-const PASSWORD: &str = "correct horse battery staple";
+pub(crate) const PASSWORD: &str = "correct horse battery staple";
 
 /// `xp` with arguments, over a database.
-fn command(url: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Command {
+pub(crate) fn command(url: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xp"));
     command.args(arguments).env_clear().env("DATABASE_URL", url).env("XP_AUTH_SECRET", SECRET);
     // A machine that is busy with all the other tests is no reason to give up.
@@ -27,7 +27,12 @@ fn command(url: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Comma
 }
 
 /// Runs `xp`; its exit code and what it printed on both streams.
-fn xp(url: &str, arguments: &[&str], input: &str, environment: &[(&str, &str)]) -> (i32, String, String) {
+pub(crate) fn xp(
+    url: &str,
+    arguments: &[&str],
+    input: &str,
+    environment: &[(&str, &str)],
+) -> (i32, String, String) {
     outcome(command(url, arguments, environment), input)
 }
 
@@ -45,7 +50,7 @@ fn outcome(mut command: Command, input: &str) -> (i32, String, String) {
 }
 
 /// Runs a program at a terminal where `answer` is typed; its exit code and what stands there then.
-fn outcome_at_terminal(mut command: Command, answer: &str) -> (i32, String) {
+pub(crate) fn outcome_at_terminal(mut command: Command, answer: &str) -> (i32, String) {
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let keyboard = pty::openpt(flags).expect("a terminal can be made");
     pty::grantpt(&keyboard).and_then(|()| pty::unlockpt(&keyboard)).expect("it is ours");
@@ -65,14 +70,14 @@ fn outcome_at_terminal(mut command: Command, answer: &str) -> (i32, String) {
 }
 
 /// Runs `xp` and expects it to do it; what it printed.
-fn done(url: &str, arguments: &[&str], input: &str) -> String {
+pub(crate) fn done(url: &str, arguments: &[&str], input: &str) -> String {
     let (code, out, err) = xp(url, arguments, input, &[]);
     assert_eq!(code, 0, "{arguments:?}: {out}{err}");
     out
 }
 
 /// Runs `xp` and expects it not to; its exit code and message.
-fn refused(url: &str, arguments: &[&str], environment: &[(&str, &str)]) -> (i32, String) {
+pub(crate) fn refused(url: &str, arguments: &[&str], environment: &[(&str, &str)]) -> (i32, String) {
     let (code, out, err) = xp(url, arguments, "", environment);
     assert_eq!(out, "", "{arguments:?}");
     (code, err)

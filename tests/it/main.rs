@@ -38,6 +38,7 @@ mod mutations;
 mod on_error;
 mod outage;
 mod pages;
+mod personal_data;
 mod plans;
 mod poolers;
 mod published;

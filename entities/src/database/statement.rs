@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// A select of the columns that `R` has, in their order.
-fn select_of<R: Record>(select: Select<R::Entity>) -> impl QueryTrait {
+pub(super) fn select_of<R: Record>(select: Select<R::Entity>) -> impl QueryTrait {
     R::select_cols(select.select_only())
 }
 

@@ -94,7 +94,9 @@ fn is_read_with(change: ChangeEvent, table: &str) -> bool {
         | ChangeEvent::SessionEnded { .. }
         | ChangeEvent::Removed { of: Removal::Sessions } => "user_sessions",
         ChangeEvent::Form { .. } => "forms",
-        ChangeEvent::Submission { .. } => "form_submissions",
+        ChangeEvent::Submission { .. } | ChangeEvent::Removed { of: Removal::Submissions } => {
+            "form_submissions"
+        }
         ChangeEvent::Webhook { .. } => "webhooks",
         ChangeEvent::LastLocation { .. }
         | ChangeEvent::Locations { .. }
@@ -158,6 +160,16 @@ pub fn tags_of(changes: &[ChangeEvent]) -> Vec<Tag> {
 mod tests {
     use super::*;
     use crate::id::{LocationId, UserId};
+
+    #[test]
+    fn submissions_that_are_removed_touch_what_was_made_of_any() {
+        let removed = ChangeEvent::Removed { of: Removal::Submissions };
+        let by_type = ReadSet { types: vec!["Submission"], ..ReadSet::default() };
+        let by_table = ReadSet { tables: vec!["form_submissions"], ..ReadSet::default() };
+        let others = ReadSet { types: vec!["Form"], tables: vec!["forms"], ..ReadSet::default() };
+        assert!(by_type.is_touched_by(removed) && by_table.is_touched_by(removed));
+        assert!(!others.is_touched_by(removed));
+    }
 
     #[test]
     fn positions_that_are_not_the_newest_end_no_cached_value_but_what_has_read_their_table() {

@@ -22,7 +22,7 @@ use crate::{
     unicode,
 };
 use {
-    super::{ActiveModel, Column, Entity, Model, Row},
+    super::{ActiveModel, Column, Entity, Model, Row, is_erased},
     crate::database::role::Role,
 };
 
@@ -191,8 +191,8 @@ pub struct AccountChanges<'a> {
     pub is_active: Option<bool>,
 }
 
-/// Changes an account. `false`: there is none. Another role or a block ends the good of all tokens from before; a block
-/// ends its sessions as well.
+/// Changes an account. `false`: there is none, or it was erased. Another role or a block ends the good of all tokens
+/// from before; a block ends its sessions as well.
 ///
 /// # Errors
 /// The database's.
@@ -204,7 +204,10 @@ pub async fn update(
 ) -> Result<bool, Error> {
     let mut transaction = Transaction::begin(store).await?;
     let found = transaction.one("user.lock", Entity::find_by_id(user).lock_exclusive()).await?;
-    let Some(Model { role, is_active, epoch, .. }) = found else { return Ok(false) };
+    let Some(Model { role, is_active, epoch, email, .. }) = found else { return Ok(false) };
+    if is_erased(user, &email) {
+        return Ok(false);
+    }
     let blocks = is_active && changes.is_active == Some(false);
     let other_role = changes.role.is_some_and(|new| new != role);
     let mut account =
@@ -277,8 +280,10 @@ pub async fn change_password(
 pub async fn give_password(store: &Store, users: &[UserId], password_hash: &str) -> Result<(), Error> {
     let transaction = Transaction::begin(store).await?;
     let given = ActiveModel { password_hash: Set(Some(hidden(password_hash))), ..Default::default() };
+    // One that is blocked may have been erased.
     let update = Entity::update_many()
         .set(given)
+        .filter(Column::IsActive.into_expr())
         .filter(Column::PasswordHash.is_null())
         .filter(transaction.is_any(Column::Id, users));
     transaction.write("user.give_password", Entity, &update).await?;
@@ -289,7 +294,7 @@ fn hidden(password_hash: &str) -> Hidden {
     Hidden(password_hash.to_owned())
 }
 
-async fn end_all_but(
+pub(super) async fn end_all_but(
     transaction: &mut Transaction,
     user: UserId,
     keep: Option<SessionId>,

@@ -215,7 +215,7 @@ pub(super) async fn put_last(transaction: &SqlTransaction, id: WebhookDeliveryId
 }
 
 /// Removes deliveries of a webhook, so many at most.
-pub(super) async fn remove_of(
+pub(crate) async fn remove_of(
     transaction: &SqlTransaction,
     webhook: WebhookId,
     most: u64,

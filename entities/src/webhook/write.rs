@@ -233,6 +233,18 @@ pub async fn rotate_secret(
 /// # Errors
 /// The database's.
 pub async fn delete(store: &Store, scope: &Scope, actor: UserId, id: WebhookId) -> ChangedWebhook {
+    delete_as(store, scope, Some(actor), id).await
+}
+
+/// Removes a webhook of an account whose person is erased, and some of its deliveries; no actor: the operator does it.
+///
+/// # Errors
+/// The database's.
+pub(crate) async fn delete_of_erased(store: &Store, id: WebhookId) -> ChangedWebhook {
+    delete_as(store, &Scope::All, None, id).await
+}
+
+async fn delete_as(store: &Store, scope: &Scope, actor: Option<UserId>, id: WebhookId) -> ChangedWebhook {
     let transaction = Transaction::begin(store).await?;
     // In the order in which deliveries are made.
     consumer::lock(&transaction, CONSUMER).await?;
@@ -335,12 +347,12 @@ fn names_of(events: &[WebhookEvent]) -> String {
 
 async fn commit(
     mut transaction: Transaction,
-    actor: UserId,
+    actor: impl Into<Option<UserId>>,
     action: Action,
     webhook: WebhookId,
     metadata: serde_json::Value,
 ) -> Result<(), Error> {
     transaction.changed(ChangeEvent::Webhook { id: webhook });
     let subject = Some((NodeKind::Webhook, webhook.0));
-    transaction.commit(ActivityEntry { user: Some(actor), action, subject, metadata }).await
+    transaction.commit(ActivityEntry { user: actor.into(), action, subject, metadata }).await
 }

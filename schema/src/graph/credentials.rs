@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use entities::{
     auth::password::{self, Hasher, MAX_BYTES, MIN_BYTES, Unfit, Verdict},
     unicode,
-    user::Credentials,
+    user::{Credentials, ERASED_DOMAIN},
 };
 
 use crate::{
@@ -39,6 +39,9 @@ pub fn email(given: &str) -> Result<String, UserError> {
     });
     if !is_written_so || !email.bytes().all(|byte| byte.is_ascii_graphic()) {
         return refused(UserErrorCode::Invalid, "An e-mail is written as in name@example.com.");
+    }
+    if email.rsplit_once('@').is_some_and(|(_, domain)| domain == ERASED_DOMAIN) {
+        return refused(UserErrorCode::Invalid, "This address stands for accounts that were erased.");
     }
     Ok(email)
 }
@@ -169,6 +172,7 @@ mod tests {
             "ada@example.",
             "a b@example.com",
             "ä@example.com",
+            "erased-1@Erased.Invalid",
         ] {
             assert_eq!(email(wrong).expect_err("refused").code, UserErrorCode::Invalid, "{wrong}");
         }

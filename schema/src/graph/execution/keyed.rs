@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use entities::{
     Failure,
+    id::UserId,
     idempotency::{self, Claim, Claimed, KeptAnswer, KeyedRequest},
 };
 use futures_util::{FutureExt as _, future::BoxFuture};
@@ -74,7 +75,7 @@ impl Execution<'_> {
         };
         let root = &prepared.operation().selection_set.node;
         mutation::check_keyed(root, prepared.planner(), viewer).map_err(refuse)?;
-        let request = self.keyed_request(account.0, key, prepared).map_err(refuse)?;
+        let request = self.keyed_request(account, key, prepared).map_err(refuse)?;
         let (store, lifetimes) = (&self.inner.store, self.inner.options.keyed_requests);
         match idempotency::claim(store.database(), &request, lifetimes).await {
             Ok(Claimed::ToRun(claim)) => Ok(claim),
@@ -87,7 +88,7 @@ impl Execution<'_> {
 
     fn keyed_request(
         &self,
-        account: Uuid,
+        account: UserId,
         key: &str,
         prepared: &Prepared,
     ) -> Result<KeyedRequest, RequestError> {
@@ -102,9 +103,9 @@ impl Execution<'_> {
         let asked = asked.map_err(|error| RequestError::new(Code::BadUserInput, error.to_string()))?;
         let names = self.inner.access.options().secret.request_key();
         let mut id = [0; 16];
-        id.copy_from_slice(&names.hash([&account.as_bytes()[..], key.as_bytes()]).as_bytes()[..16]);
+        id.copy_from_slice(&names.hash([&account.0.as_bytes()[..], key.as_bytes()]).as_bytes()[..16]);
         let fingerprint = names.hash([&id[..], &asked[..]]).to_hex().to_string();
-        Ok(KeyedRequest { id: Uuid::from_bytes(id), fingerprint })
+        Ok(KeyedRequest { account, id: Uuid::from_bytes(id), fingerprint })
     }
 
     /// Nothing was executed, whatever the claim's own COMMIT came to.
