@@ -4,6 +4,7 @@ import { DropdownMenu, pick, useGraphiQL } from "@graphiql/react";
 import { useRef, useState } from "react";
 import { inWords } from "./changes.js";
 import { formatBytes, milliseconds } from "./explain.js";
+import { operationOf } from "./fetcher.js";
 import { asCurl, asFetch, documentId, shareLink } from "./export.js";
 import { readHeaders } from "./headers.js";
 import { wordsOf } from "./live-log.jsx";
@@ -68,6 +69,12 @@ function costOf({ cost, maxCost }) {
   return `${cost} of ${maxCost}`;
 }
 
+/** Whether it has more than one answer. */
+function isStreamed({ query, operationName }) {
+  const { kind, isLive } = operationOf(query, operationName);
+  return kind === "subscription" || isLive;
+}
+
 function variablesOf(text) {
   try {
     return parseVariables(text);
@@ -93,7 +100,7 @@ function CopyMenu({ config }) {
       };
       const url = new URL(config.endpoint, window.location.href).href;
       await navigator.clipboard.writeText(
-        await make({ url, request, headers: readHeaders(headerEditor.getValue()) }),
+        await make({ url, request, headers: readHeaders(headerEditor.getValue()), isStream: isStreamed(request) }),
       );
       setNote("Copied");
     } catch (error) {

@@ -59,6 +59,10 @@ export const FIRST = groups[0].examples[0].query;
 
 /** The example's variables with ids in place of its placeholders, asked from the server once; `problem` says why not. */
 export async function fillVariables(example, endpoint, headers) {
+  // The server takes a list of sets of variables from nobody who is not signed in.
+  if (example.variables.startsWith("[") && !headers.Authorization) {
+    return { variables: fill(example.variables, {}), problem: "Filled in, not run. It needs an account: sign in." };
+  }
   const many = REPRESENTATIONS.exec(example.variables);
   const users = many ? Number(many[1]) : (example.variables.match(USER_ID)?.length ?? 0);
   const needsIds = users > 0 || [FORM_ID, SESSION_ID].some((placeholder) => example.variables.includes(placeholder));
@@ -67,7 +71,7 @@ export async function fillVariables(example, endpoint, headers) {
     const ids = await someIds(endpoint, headers, Math.max(1, users));
     return { variables: fill(example.variables, ids) };
   } catch (error) {
-    return { variables: fill(example.variables, {}), problem: `No ids for this example: ${error.message}` };
+    return { variables: fill(example.variables, {}), problem: `Filled in, not run. ${error.message}` };
   }
 }
 
@@ -86,7 +90,7 @@ function fill(text, { users = [], forms = [], sessions = [] }) {
 
 async function someIds(endpoint, headers, first) {
   const { users, forms, me } = await ask(endpoint, headers, IDS, { first });
-  if (!users?.nodes.length) throw new Error("this account sees no users");
+  if (!users?.nodes.length) throw new Error("This account sees no users.");
   const ids = ({ nodes }) => nodes.map(({ id }) => id);
   return { users: ids(users), forms: ids(forms), sessions: me ? ids(me.sessions) : [] };
 }

@@ -1,6 +1,8 @@
 // How the page talks to the graph: JSON over POST; subscriptions and live queries are listen.js's. What was sent and what came is
 // told to `runs`. It knows no editor and no drawing.
 import { getOperationAST, parse } from "graphql";
+import { NotReached, toShow } from "./errors.js";
+import { normalHeaders } from "./headers.js";
 import { listen } from "./listen.js";
 import { payload, split, splitAll } from "./payload.js";
 import { currentHeaders } from "./tokens.js";
@@ -11,7 +13,7 @@ import { explains } from "./settings.js";
 const COST = "graphql-cost";
 const ACCEPT = "application/graphql-response+json, application/json;q=0.9";
 /** How GraphiQL calls its question about the schema. */
-const INTROSPECTION = "IntrospectionQuery";
+export const INTROSPECTION = "IntrospectionQuery";
 
 /**
  * The fetcher GraphiQL calls for each run of an operation.
@@ -19,7 +21,8 @@ const INTROSPECTION = "IntrospectionQuery";
  */
 export function createFetcher(config) {
   const url = new URL(config.endpoint, window.location.href).href;
-  return ({ query, variables, operationName: chosen }, { headers = {} } = {}) => {
+  return ({ query, variables, operationName: chosen }, { headers: written = {} } = {}) => {
+    const headers = normalHeaders(written);
     const { operationName, kind, isLive } = operationOf(query, chosen);
     const request = { query, variables, operationName };
     if (operationName === INTROSPECTION) return ask(url, currentHeaders(headers), request);
@@ -36,7 +39,7 @@ export function createFetcher(config) {
  * moment after a change the editor names one of the text before: then the document's own is meant, if it has one only. What
  * cannot be read goes to the server, which says why.
  */
-function operationOf(query, operationName) {
+export function operationOf(query, operationName) {
   try {
     const document = parse(query);
     const named = getOperationAST(document, operationName);
@@ -52,7 +55,7 @@ function operationOf(query, operationName) {
 /** Says why an operation is not sent. */
 function refuse({ request, headers, kind, isLive }, problem) {
   runs.begin({ kind, isLive, request, headers, state: "failed", problem });
-  throw new Error(`Request not sent. ${problem}`);
+  throw toShow(new Error(`Request not sent. ${problem}`));
 }
 
 async function send(url, { request, headers, kind, explains }) {
@@ -75,7 +78,7 @@ async function send(url, { request, headers, kind, explains }) {
     return shown;
   } catch (error) {
     run.update({ state: "failed", ms: performance.now() - began, problem: error.message });
-    throw error;
+    throw toShow(error);
   }
 }
 
@@ -108,8 +111,13 @@ async function post(url, headers, body) {
     method: "POST",
     headers: { ...headers, accept: ACCEPT, "content-type": "application/json" },
     body: JSON.stringify(body),
+  }).catch((error) => {
+    // A header that cannot be sent is refused by the browser, whatever the network does.
+    throw isSendable(headers) ? new NotReached() : error;
   });
-  const bytes = await response.arrayBuffer();
+  const bytes = await response.arrayBuffer().catch(() => {
+    throw new NotReached();
+  });
   const text = new TextDecoder().decode(bytes);
   try {
     return { response, bytes: bytes.byteLength, answer: JSON.parse(text) };
@@ -118,14 +126,24 @@ async function post(url, headers, body) {
   }
 }
 
+function isSendable(headers) {
+  try {
+    return Boolean(new Headers(headers));
+  } catch {
+    return false;
+  }
+}
+
 /** The whole answer to a question of the page's own. */
 async function ask(url, headers, request) {
   return (await post(url, headers, request)).answer;
 }
 
-/** One query outside the editors, such as the ids an example needs. Throws with the first error's text. */
+/** One query outside the editors, such as the ids an example needs. Throws with the first error's text and code. */
 export async function query(endpoint, headers, text, variables = {}) {
   const { response, answer } = await post(endpoint, headers, { query: text, variables });
-  if (!answer.data) throw new Error(answer.errors?.[0]?.message ?? `the server answered ${response.status}`);
-  return answer.data;
+  if (answer.data) return answer.data;
+  const [first] = answer.errors ?? [];
+  const error = new Error(first?.message ?? `the server answered ${response.status}`);
+  throw Object.assign(error, { code: first?.extensions?.code });
 }

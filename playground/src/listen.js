@@ -3,6 +3,7 @@
 // meanwhile: a subscription goes on after the last event that came, a live query gets a whole answer. No drawing here.
 import { createClient } from "graphql-ws";
 import { changesBetween } from "./changes.js";
+import { toShow } from "./errors.js";
 import { payload, split } from "./payload.js";
 import { currentHeaders } from "./tokens.js";
 import * as runs from "./runs.js";
@@ -58,7 +59,7 @@ export function listen(url, { request, headers, kind, isLive, explains }) {
       } catch (error) {
         const problem = error instanceof CloseEvent ? said(error) : undefined;
         end({ state: "failed", problem: problem ?? messageOf(error) });
-        throw problem ? new Error(problem) : error;
+        throw toShow(problem ? new Error(problem) : error);
       }
     },
     return() {

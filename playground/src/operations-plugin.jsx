@@ -1,7 +1,9 @@
 // The part of the side bar with the operations that are kept: a person's own, by name, as a file too, and those that the
 // operator of the server has published. A press opens one in a tab of its own; none is run by that.
 import { pick, useGraphiQL } from "@graphiql/react";
-import { useEffect, useRef, useState, useSyncExternalStore } from "react";
+import { useContext, useEffect, useRef, useState, useSyncExternalStore } from "react";
+import { AccountContext } from "./account-context.js";
+import { NotReached } from "./errors.js";
 import { readHeaders } from "./headers.js";
 import { useEditorsReady, useOpenOperation } from "./open-operation.js";
 import * as saved from "./saved.js";
@@ -45,13 +47,14 @@ function Own() {
     const form = event.currentTarget;
     attempt(() => {
       const name = new FormData(form).get("name");
-      saved.save({ name, query: queryEditor.getValue(), variables: variableEditor.getValue() });
+      const said = saved.save({ name, query: queryEditor.getValue(), variables: variableEditor.getValue() });
       form.reset();
+      return said;
     });
   }
   async function read({ target }) {
     const [chosen] = target.files;
-    if (chosen) await attempt(async () => `${saved.importFrom(await chosen.text())} operations were read.`);
+    if (chosen) await attempt(async () => saved.importFrom(await chosen.text()));
     target.value = "";
   }
   return (
@@ -108,12 +111,23 @@ function Published() {
   const [documents, setDocuments] = useState(null);
   const [problem, setProblem] = useState("");
   const headerEditor = useGraphiQL((state) => state.headerEditor);
+  const account = useContext(AccountContext);
   const open = useOpenOperation();
+  // Not everybody may list them: another account is answered something else.
   useEffect(() => {
-    if (!headerEditor) return;
+    if (!headerEditor) return undefined;
+    let isLate = false;
+    const show = (listed, said) => {
+      if (isLate) return;
+      setDocuments(listed);
+      setProblem(said);
+    };
     const { Authorization } = readHeaders(headerEditor.getValue());
-    listPublished(Authorization).then(setDocuments, (error) => setProblem(error.message));
-  }, [headerEditor]);
+    listPublished(Authorization).then((listed) => show(listed, ""), (error) => show(null, error.message));
+    return () => {
+      isLate = true;
+    };
+  }, [headerEditor, account]);
   return (
     <>
       <h3>Published on this server</h3>
@@ -143,8 +157,13 @@ function Published() {
 }
 
 async function listPublished(Authorization) {
-  const response = await fetch("/playground/documents.json", { headers: Authorization ? { Authorization } : {} });
-  const answer = await response.json();
-  if (!response.ok) throw new Error(answer.errors?.[0]?.message ?? `the server answered ${response.status}`);
+  const headers = Authorization ? { Authorization } : {};
+  const response = await fetch("/playground/documents.json", { headers }).catch(() => {
+    throw new NotReached();
+  });
+  const answer = await response.json().catch(() => ({}));
+  if (!response.ok || !answer.documents) {
+    throw new Error(answer.errors?.[0]?.message ?? `The server answered ${response.status} without a list.`);
+  }
   return answer.documents;
 }

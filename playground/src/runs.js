@@ -33,6 +33,7 @@ const MOST_CHANGES = 50;
 const runs = new Map();
 const listeners = new Set();
 let tab = "";
+let begun = 0;
 
 /** The tab whose run is looked at. */
 export function setTab(id) {
@@ -54,6 +55,7 @@ export function begin(run) {
     runs.set(at, next);
     changed();
   };
+  begun += 1;
   put(now);
   return {
     update: (change) => put({ ...now, ...change }),
@@ -77,6 +79,11 @@ export function begin(run) {
 /** @returns {Run | undefined} the newest run of the tab that is open */
 export function current() {
   return runs.get(tab);
+}
+
+/** How many runs there were, in all tabs. */
+export function count() {
+  return begun;
 }
 
 /** For `useSyncExternalStore`. */

@@ -18,11 +18,13 @@ export function all() {
 
 export const subscribe = settings.subscribe;
 
-/** Keeps an operation; one of the same name goes. */
+/** Keeps an operation; one of the same name goes. What it returns is to be said of that. */
 export function save(operation) {
   const name = operation.name.trim().slice(0, LONGEST_NAME);
   if (!name) throw new Error("Give the operation a name.");
-  put([...all().filter((other) => other.name !== name), { ...operation, name }]);
+  const others = all().filter((other) => other.name !== name);
+  const done = others.length < all().length ? `Replaced “${name}”.` : "";
+  return `${done} ${put([...others, { ...operation, name }])}`.trim();
 }
 
 export function remove(name) {
@@ -34,17 +36,28 @@ export function exported() {
   return `${JSON.stringify({ operations: all() }, null, 2)}\n`;
 }
 
-/** Adds the operations of such a file; says how many. Those of the same name go. */
+/** Adds the operations of such a file. Those of the same name go. What it returns is to be said of that. */
 export function importFrom(text) {
-  const operations = checked(JSON.parse(text)?.operations);
+  const operations = checked(parsed(text)?.operations);
   const names = new Set(operations.map(({ name }) => name));
-  put([...all().filter(({ name }) => !names.has(name)), ...operations]);
-  return operations.length;
+  const problem = put([...all().filter(({ name }) => !names.has(name)), ...operations]);
+  const done = operations.length === 1 ? "1 operation was read." : `${operations.length} operations were read.`;
+  return `${done} ${problem}`.trim();
 }
 
+function parsed(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new Error("This is not a file of operations: it is not JSON.");
+  }
+}
+
+/** Says it where they will not be there at the next visit. */
 function put(operations) {
   const sorted = [...operations].sort((a, b) => a.name.localeCompare(b.name));
-  settings.write(NAME, JSON.stringify(sorted));
+  const problem = settings.write(NAME, JSON.stringify(sorted));
+  return problem ? `${problem} What you save is here until the page is closed; export it to keep it.` : "";
 }
 
 function readAll(text) {
@@ -60,9 +73,11 @@ function checked(operations) {
   if (!Array.isArray(operations) || !operations.every(isOne)) {
     throw new Error("This is not a file of operations: expected an object with a list `operations`.");
   }
-  return operations.map(({ name, query, variables }) => ({
-    name: name.trim().slice(0, LONGEST_NAME),
-    query,
-    variables: typeof variables === "string" ? variables : "",
-  }));
+  const named = new Map();
+  for (const { name: written, query, variables } of operations) {
+    const name = written.trim().slice(0, LONGEST_NAME);
+    // Of two with one name the later is meant, as when one is saved after the other.
+    named.set(name, { name, query, variables: typeof variables === "string" ? variables : "" });
+  }
+  return [...named.values()];
 }

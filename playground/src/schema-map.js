@@ -6,7 +6,9 @@ import { parse } from "graphql";
 const ROOTS = new Set(["Query", "Mutation", "Subscription"]);
 const WIDTH = 250;
 const GAP = { x: 90, y: 28 };
-const HEAD = 46;
+/** The height above the fields: of the name, and of the keys below it where they are known. */
+const NAME = 29;
+const KEYS = 17;
 const ROW = 19;
 
 /** @returns {{types: object[], domains: string[]}} */
@@ -35,8 +37,7 @@ function isNode(definition) {
 }
 
 function keysOf(definition) {
-  const keys = definition.directives.filter(({ name }) => name.value === "key").map((key) => argumentsOf(key).fields);
-  return keys.length ? keys : ["id"];
+  return definition.directives.filter(({ name }) => name.value === "key").map((key) => argumentsOf(key).fields);
 }
 
 function fieldOf(field, objects, isShown) {
@@ -80,7 +81,7 @@ export function layOut(types, columns) {
   const heaviest = [...types].sort((a, b) => b.fields.length - a.fields.length || a.name.localeCompare(b.name));
   for (const type of heaviest) {
     const column = heights.indexOf(Math.min(...heights));
-    const height = HEAD + ROW * type.fields.length + 8;
+    const height = headOf(type) + ROW * type.fields.length + 8;
     boxes.set(type.name, { type, column, x: column * (WIDTH + GAP.x), y: heights[column], width: WIDTH, height });
     heights[column] += height + GAP.y;
   }
@@ -94,10 +95,14 @@ export function layOut(types, columns) {
   return { boxes: [...boxes.values()], lines, width, height: Math.max(...heights, GAP.y) - GAP.y };
 }
 
-export const rowAt = (index) => HEAD + ROW * index + ROW / 2;
+export const rowAt = (type, index) => headOf(type) + ROW * index + ROW / 2;
+
+function headOf({ keys }) {
+  return keys.length ? NAME + KEYS : NAME;
+}
 
 function path(from, index, to) {
-  const y = from.y + rowAt(index);
+  const y = from.y + rowAt(from.type, index);
   const end = to.y + 16;
   const isRight = to.column > from.column;
   const start = isRight || to.column === from.column ? from.x + from.width : from.x;

@@ -1,9 +1,11 @@
 // Signing in from the page: the mutations and the one query behind the account dialog. Tokens stay in memory. While the
-// page is reloaded, and only then, the refresh token lies in the tab's `sessionStorage`: a tab that is duplicated has none,
-// or both would use the same one and the server would end the session. Passwords are sent and forgotten. It draws nothing.
+// page is reloaded, until the next tokens are there, the refresh token lies in the tab's `sessionStorage`, and at no other time:
+// a tab that is duplicated has none, or both would use the same one and the server would end the session. Passwords are sent
+// and forgotten. It draws nothing; when tokens are exchanged is in renewal.js.
 import { query as ask } from "./fetcher.js";
+import { session as storage } from "./storage.js";
 
-/** Where the refresh token lies during a reload. */
+/** Where the refresh token lies during a reload, and whose it is. */
 const KEPT = "xp:session";
 
 const TOKENS = `accessToken accessTokenExpiresAt refreshToken session { id } user { email role } userErrors { message }`;
@@ -16,7 +18,7 @@ const SESSIONS = `query PlaygroundSessions { me { sessions(first: 100, activeOnl
 const REVOKE = `mutation PlaygroundRevoke($input: RevokeSessionInput!) {
   revokeSession(input: $input) { session { id isActive } userErrors { message } } }`;
 
-/** @typedef {{name: string, role: string, token: string, refreshToken: string, expiresAt: number}} SignedIn */
+/** @typedef {{name: string, role: string, token: string, refreshToken: string, expiresAt: number, problem?: Error}} SignedIn */
 
 /** @returns {Promise<SignedIn>} */
 export async function signIn(endpoint, { email, password }) {
@@ -24,28 +26,70 @@ export async function signIn(endpoint, { email, password }) {
   return granted((await ask(endpoint, {}, SIGN_IN, { input })).signIn);
 }
 
-/** The same account with its next tokens. */
+/**
+ * The same account with its next tokens. The old token is let go only once the server has answered: a page that is left before
+ * that finds it again, and the server takes it a second time within 10 seconds.
+ */
 export async function refresh(endpoint, { refreshToken }) {
-  return granted((await ask(endpoint, {}, REFRESH, { input: { refreshToken } })).refreshSession);
+  const isStillWanted = () => signedInNow?.refreshToken === refreshToken;
+  try {
+    const next = granted((await ask(endpoint, {}, REFRESH, { input: { refreshToken } })).refreshSession);
+    if (isStillWanted()) forgetKept(next);
+    return next;
+  } catch (error) {
+    if (isRefusal(error) && isStillWanted()) forgetKept(null);
+    throw error;
+  }
 }
+
+function forgetKept(signedIn) {
+  signedInNow = signedIn;
+  storage.removeItem(KEPT);
+}
+
+/** Whether the server has said no, and not only failed to answer. */
+export function isRefusal(error) {
+  return error instanceof Refused || error.code === "UNAUTHENTICATED";
+}
+
+/** What `userErrors` say. */
+class Refused extends Error {}
 
 /** Has the account found again after a reload of this tab: call it with who is signed in, whenever that changes. */
 let signedInNow = null;
 export function keepOverReload(signedIn) {
   signedInNow = signedIn;
+  if (!signedIn) storage.removeItem(KEPT);
 }
 window.addEventListener("pagehide", () => {
-  if (signedInNow) window.sessionStorage.setItem(KEPT, signedInNow.refreshToken);
+  if (!signedInNow) return;
+  const { name, role, refreshToken } = signedInNow;
+  storage.setItem(KEPT, JSON.stringify({ name, role, refreshToken }));
 });
-window.addEventListener("pageshow", () => window.sessionStorage.removeItem(KEPT));
+// The browser may show a page again as it was, with what it had in memory. One that waits for its tokens keeps the old.
+window.addEventListener("pageshow", ({ persisted }) => {
+  if (persisted && signedInNow?.token) storage.removeItem(KEPT);
+});
 
-/** Who was signed in before this tab was reloaded, with new tokens; null where nobody was, or the session has ended. */
+/**
+ * Who was signed in before this tab was reloaded, with new tokens; null where nobody was, or the session has ended. Where the
+ * server does not say, the account has no access token, and `problem` says why.
+ */
 export async function restore(endpoint) {
-  const refreshToken = window.sessionStorage.getItem(KEPT);
-  window.sessionStorage.removeItem(KEPT);
-  if (!refreshToken) return null;
+  const account = kept();
+  if (!account) return null;
+  signedInNow = account;
   try {
-    return await refresh(endpoint, { refreshToken });
+    return await refresh(endpoint, account);
+  } catch (problem) {
+    return isRefusal(problem) ? null : { ...account, problem };
+  }
+}
+
+function kept() {
+  try {
+    const { name, role, refreshToken } = JSON.parse(storage.getItem(KEPT));
+    return { name, role, refreshToken, token: "", expiresAt: 0 };
   } catch {
     return null;
   }
@@ -79,7 +123,7 @@ function granted(payload) {
 }
 
 function complainOf(userErrors) {
-  if (userErrors.length) throw new Error(userErrors.map(({ message }) => message).join(" "));
+  if (userErrors.length) throw new Refused(userErrors.map(({ message }) => message).join(" "));
 }
 
 function bearer({ token }) {

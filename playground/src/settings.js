@@ -1,17 +1,20 @@
 // What a person has chosen on the page and finds again at the next visit: whether answers are explained, which view of them.
-// No token and no request is kept here.
+// No token and no request is kept here; where it is kept is in storage.js.
+import { local } from "./storage.js";
 
 const PREFIX = "xp:";
 const listeners = new Set();
 
 /** @returns {string} the value kept under this name, or `otherwise` */
 export function read(name, otherwise) {
-  return window.localStorage.getItem(PREFIX + name) ?? otherwise;
+  return local.getItem(PREFIX + name) ?? otherwise;
 }
 
+/** @returns {string | undefined} why it will not be found at the next visit */
 export function write(name, value) {
-  window.localStorage.setItem(PREFIX + name, value);
+  const problem = local.setItem(PREFIX + name, value);
   for (const listener of listeners) listener();
+  return problem;
 }
 
 /** For `useSyncExternalStore`. */

@@ -10,15 +10,14 @@ import { useEditorsReady, useOpenOperation } from "./open-operation.js";
 import * as runs from "./runs.js";
 import { isOurs, setTokens } from "./tokens.js";
 
-export function TopBar({ config, accounts, account, onAccount, signedIn, onSignedIn }) {
+/** `lasting` is what the app has to say, for as long as it is so. */
+export function TopBar({ config, accounts, account, onAccount, signedIn, onSignedIn, lasting }) {
   useAccountHeader(accounts, account);
   useSchemaFor(account);
   const [note, setNote] = useState("");
-  const began = useSyncExternalStore(runs.subscribe, () => runs.current()?.began);
-  // What is said of an example holds until it is run.
-  useEffect(() => {
-    if (began !== undefined) setNote("");
-  }, [began]);
+  const count = useSyncExternalStore(runs.subscribe, runs.count);
+  // What is said of an example holds until something is run.
+  useEffect(() => setNote(""), [count]);
   return (
     <header className="graphiql-container xp-bar">
       <h1 className="xp-name">
@@ -26,7 +25,9 @@ export function TopBar({ config, accounts, account, onAccount, signedIn, onSigne
       </h1>
       <ExamplesMenu endpoint={config.endpoint} onNote={setNote} />
       <SchemaButton />
-      <p className="xp-note" role="status">{note}</p>
+      <p className="xp-note" role="status" title={note || lasting}>
+        {note || lasting}
+      </p>
       {accounts.length > 0 && (
         <AccountSelect accounts={accounts} account={account} signedIn={signedIn} onAccount={onAccount} />
       )}
@@ -43,7 +44,7 @@ function ExamplesMenu({ endpoint, onNote }) {
       <DropdownMenu.Button className="xp-button" disabled={!ready}>
         Examples <span aria-hidden="true" className="xp-caret" />
       </DropdownMenu.Button>
-      <DropdownMenu.Content className="xp-menu">
+      <DropdownMenu.Content className="xp-menu" collisionPadding={8}>
         {groups.map(({ title, examples }) => (
           <div key={title} role="group" aria-label={title}>
             <div className="xp-group">{title}</div>
@@ -100,7 +101,7 @@ const FILLED_IN = {
 
 /**
  * Opens an example in a new tab, with this tab's headers and variables the server can answer. Runs what only reads; what
- * writes or waits is left to the run button.
+ * writes or waits, or cannot be answered as it is, is left to the run button.
  */
 function useOpenExample(endpoint, onNote) {
   const open = useOpenOperation();
@@ -110,7 +111,7 @@ function useOpenExample(endpoint, onNote) {
     const headers = readHeaders(headerEditor.getValue());
     const { variables, problem } = await fillVariables(example, endpoint, headers);
     onNote(problem ?? FILLED_IN[example.kind] ?? "");
-    open({ ...example, variables }, example.kind === "query");
+    open({ ...example, variables }, example.kind === "query" && !problem);
   };
 }
 

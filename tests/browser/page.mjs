@@ -62,6 +62,29 @@ export function hasFocus(page, target) {
   return target.and(page.locator(":focus")).waitFor();
 }
 
+/** Signs in with the form, and closes what is shown after that. */
+export async function signIn(page, { name, password }) {
+  await page.getByRole("button", { name: "Sign in", exact: true }).click();
+  const form = page.getByRole("dialog", { name: "Sign in" });
+  await form.getByLabel("E-mail").fill(name);
+  await form.getByLabel("Password").fill(password);
+  await form.getByRole("button", { name: "Sign in" }).click();
+  await page.getByRole("dialog", { name: "Sessions" }).getByRole("button", { name: "Close" }).click();
+}
+
+/** Done when this account is the chosen one. */
+export function isChosen(page, text) {
+  return page.waitForFunction(
+    (wanted) => document.querySelector(".xp-account select")?.selectedOptions[0].text.includes(wanted),
+    text,
+  );
+}
+
+/** What the bar on top says. */
+export function note(page, text) {
+  return page.locator(".xp-note").getByText(text);
+}
+
 export async function accounts() {
   return (await (await fetch(new URL("/playground/config.json", url))).json()).accounts;
 }
@@ -174,7 +197,7 @@ export async function copied(page, entry) {
   await page.evaluate(() => navigator.clipboard.writeText(""));
   await page.getByRole("button", { name: "Copy", exact: true }).click();
   // What is said of a copy goes with the next one, and after some seconds.
-  const noted = page.getByText("Copied").waitFor();
+  const noted = page.locator(".xp-copied").getByText("Copied").waitFor();
   await page.getByRole("menuitem", { name: entry }).click();
   await noted;
   await page.waitForFunction(async () => (await navigator.clipboard.readText()) !== "");
