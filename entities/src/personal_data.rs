@@ -3,12 +3,22 @@
 //! own row (`user::erase`), copies outside of the database.
 
 use sea_orm::{
-    ColumnTrait, Condition,
+    ColumnTrait, Condition, EntityTrait, QueryFilter as _, QueryOrder as _, Select,
     sea_query::{Expr, ExprTrait as _, Value},
 };
 
 pub mod erase;
 pub mod export;
+
+/// The rows of a select in the order of these columns, from behind the last one that was read.
+fn in_order<E: EntityTrait, C: ColumnTrait, const N: usize>(
+    select: Select<E>,
+    columns: [C; N],
+    last: Option<[Value; N]>,
+) -> Select<E> {
+    let behind = select.filter(after(columns.map(col), last));
+    columns.into_iter().fold(behind, Select::order_by_asc)
+}
 
 /// Rows after one, by the columns in whose order they are read; all, where there is none.
 fn after<const N: usize>(columns: [Expr; N], last: Option<[Value; N]>) -> Condition {

@@ -10,7 +10,7 @@ use sea_orm::{
 };
 use serde_json::{Value, json};
 
-use super::{after, col};
+use super::in_order;
 use crate::{
     activity, clock,
     database::{
@@ -138,11 +138,7 @@ impl Exporter<'_> {
         self.begin("sessions")?;
         let select = |last: Option<&Model>| {
             let key = last.map(|row| [row.created_at.into(), row.id.into()]);
-            Entity::find()
-                .filter(Column::UserId.eq(user))
-                .filter(after([col(Column::CreatedAt), col(Column::Id)], key))
-                .order_by_asc(Column::CreatedAt)
-                .order_by_asc(Column::Id)
+            in_order(Entity::find().filter(Column::UserId.eq(user)), [Column::CreatedAt, Column::Id], key)
         };
         let json = |row: &Model| {
             json!({
@@ -162,11 +158,7 @@ impl Exporter<'_> {
         self.begin("forms")?;
         let select = |last: Option<&Model>| {
             let key = last.map(|row| [row.created_at.into(), row.id.into()]);
-            Entity::find()
-                .filter(Column::OwnerId.eq(user))
-                .filter(after([col(Column::CreatedAt), col(Column::Id)], key))
-                .order_by_asc(Column::CreatedAt)
-                .order_by_asc(Column::Id)
+            in_order(Entity::find().filter(Column::OwnerId.eq(user)), [Column::CreatedAt, Column::Id], key)
         };
         let json = |row: &Model| {
             json!({
@@ -186,10 +178,8 @@ impl Exporter<'_> {
         let user = self.user;
         self.begin("formVersions")?;
         let select = |last: Option<&Model>| {
-            Entity::find()
-                .filter(Column::PublishedBy.eq(user))
-                .filter(after([col(Column::Id)], last.map(|row| [row.id.into()])))
-                .order_by_asc(Column::Id)
+            let key = last.map(|row| [row.id.into()]);
+            in_order(Entity::find().filter(Column::PublishedBy.eq(user)), [Column::Id], key)
         };
         let json = |row: &Model| {
             json!({
@@ -207,11 +197,7 @@ impl Exporter<'_> {
         self.begin("submissions")?;
         let select = |last: Option<&Model>| {
             let key = last.map(|row| [row.created_at.into(), row.id.into()]);
-            Entity::find()
-                .filter(Column::UserId.eq(user))
-                .filter(after([col(Column::CreatedAt), col(Column::Id)], key))
-                .order_by_asc(Column::CreatedAt)
-                .order_by_asc(Column::Id)
+            in_order(Entity::find().filter(Column::UserId.eq(user)), [Column::CreatedAt, Column::Id], key)
         };
         let json = |row: &Model| {
             json!({
@@ -245,11 +231,7 @@ impl Exporter<'_> {
         self.begin("locations")?;
         let select = |last: Option<&Model>| {
             let key = last.map(|row| [row.timestamp.into(), row.id.into()]);
-            Entity::find()
-                .filter(Column::UserId.eq(user))
-                .filter(after([col(Column::Timestamp), col(Column::Id)], key))
-                .order_by_asc(Column::Timestamp)
-                .order_by_asc(Column::Id)
+            in_order(Entity::find().filter(Column::UserId.eq(user)), [Column::Timestamp, Column::Id], key)
         };
         let json = |row: &Model| {
             json!({
@@ -271,11 +253,7 @@ impl Exporter<'_> {
         let select = |last: Option<&Model>| {
             let key = last.map(|row| [row.created_at.into(), row.id.into()]);
             let theirs = Condition::any().add(Column::UserId.eq(user)).add(Column::SubjectId.eq(user.0));
-            Entity::find()
-                .filter(theirs)
-                .filter(after([col(Column::CreatedAt), col(Column::Id)], key))
-                .order_by_asc(Column::CreatedAt)
-                .order_by_asc(Column::Id)
+            in_order(Entity::find().filter(theirs), [Column::CreatedAt, Column::Id], key)
         };
         let json = |row: &Model| {
             json!({
@@ -323,11 +301,11 @@ impl Exporter<'_> {
         use webhook::delivery::{Column, Entity, Model};
         let select = |last: Option<&Model>| {
             let key = last.map(|row| [row.created_at.into(), row.id.into()]);
-            Entity::find()
-                .filter(Column::WebhookId.eq(webhook))
-                .filter(after([col(Column::CreatedAt), col(Column::Id)], key))
-                .order_by_asc(Column::CreatedAt)
-                .order_by_asc(Column::Id)
+            in_order(
+                Entity::find().filter(Column::WebhookId.eq(webhook)),
+                [Column::CreatedAt, Column::Id],
+                key,
+            )
         };
         let json = |row: &Model| {
             json!({
@@ -348,19 +326,17 @@ impl Exporter<'_> {
         let user = self.user;
         self.begin("keyedRequests")?;
         let select = |last: Option<&Model>| {
-            Entity::find()
-                .filter(Column::UserId.eq(user))
-                .filter(after([col(Column::Id)], last.map(|row| [row.id.into()])))
-                .order_by_asc(Column::Id)
+            let key = last.map(|row| [row.id.into()]);
+            in_order(Entity::find().filter(Column::UserId.eq(user)), [Column::Id], key)
         };
         let json = |row: &Model| {
-            let parsed = |text: &String| serde_json::from_str(text).unwrap_or(Value::Null);
-            let stored: Vec<Value> = row.stored.lines().map(|line| parsed(&line.to_owned())).collect();
+            let parsed = |text: &str| serde_json::from_str(text).unwrap_or(Value::Null);
+            let stored: Vec<Value> = row.stored.lines().map(parsed).collect();
             let codes = row.codes.as_deref().unwrap_or_default();
             let codes: Vec<&str> = codes.split(',').filter(|code| !code.is_empty()).collect();
             json!({
                 "createdAt": row.created_at, "stored": stored,
-                "answer": row.answer.as_ref().map(parsed), "codes": codes,
+                "answer": row.answer.as_deref().map(parsed), "codes": codes,
             })
         };
         self.pages("idempotency.export", LARGE_ROWS, select, json).await?;

@@ -9,7 +9,7 @@ use schema::{OperationKind, Progress, Reply};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-use super::is_late;
+use super::{is_late, response::sum_of_costs};
 use crate::{
     App,
     http::{
@@ -62,7 +62,7 @@ impl SetsSummary {
         self.kind = self.kind.or(reply.operation);
         self.is_executed |= reply.executed;
         self.statements += reply.statements;
-        self.cost = reply.cost.map(|cost| self.cost.unwrap_or_default().saturating_add(cost)).or(self.cost);
+        self.cost = sum_of_costs(self.cost, reply.cost);
         self.cache_hits = self.cache_hits.saturating_add(reply.cache_hits);
         if reply.slow.is_some() {
             self.slow.clone_from(&reply.slow);

@@ -81,7 +81,7 @@ pub(super) struct ArrayOfAnswers {
 impl ArrayOfAnswers {
     /// One more, behind those that are there.
     pub(super) fn push(&mut self, answer: Chunks, held: HeldMemory, (is_owed, cost): (bool, Option<u64>)) {
-        self.cost = cost.map(|cost| self.cost.unwrap_or_default().saturating_add(cost)).or(self.cost);
+        self.cost = sum_of_costs(self.cost, cost);
         self.body.push(if self.count == 0 { b'[' } else { b',' });
         self.body.append(answer);
         self.held.push(held);
@@ -98,6 +98,11 @@ impl ArrayOfAnswers {
     pub(super) fn replies(&self) -> Replies {
         if self.is_of_sets { Replies::ToSets(self.count) } else { Replies::ToRequests(self.count) }
     }
+}
+
+/// What operations cost together, where it was found out for any.
+pub(super) fn sum_of_costs(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    [one, other].into_iter().flatten().reduce(u64::saturating_add)
 }
 
 /// How many replies an answer has, and to what.

@@ -59,7 +59,7 @@ async fn what_is_not_kept_is_not_made_unless_the_log_wants_it() {
     }
 }
 
-/// Who sees that some operations are slow finds the trace of one.
+/// The histogram of operations leads to the trace of one that took so long.
 #[tokio::test]
 async fn a_figure_names_a_trace_that_is_kept() {
     let _alone = alone().await;

@@ -97,7 +97,7 @@ async fn nothing_that_is_stored_names_the_person_and_the_rest_stays() {
                 "submission": { "data": { "name": "Carp" }, "location": null, "session": null, "user": named },
             })
         );
-        // The same request of the other one does nothing again, and is told what is so now.
+        // The request of another account, sent again, does nothing again and is told what is stored now.
         let rename = "mutation($input: UpdateUserInput!) { updateUser(input: $input) { user { displayName email } userErrors { message } } }";
         let input = json!({ "input": { "id": world.id, "displayName": NAME } });
         let again = app.as_admin().plain().keyed("rename").run(rename, input).await.expect_data(rename);
@@ -177,7 +177,7 @@ async fn nobody_can_use_an_erased_account_again() {
             (&listed[0]["isErased"], &listed[0]["displayName"]),
             (&json!(true), &json!("Erased account"))
         );
-        // Its e-mail is free.
+        // The e-mail of the erased account is free for another one.
         let create = ["user", "create", "--email", EMAIL, "--role", "viewer", "--password-file", "-"];
         assert_ne!(done(url, &create, PASSWORD), *id);
     }

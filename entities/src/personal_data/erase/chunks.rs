@@ -244,7 +244,7 @@ impl Eraser<'_> {
                 answer: Set(None),
                 codes: Set(None),
                 cache_token: Set(None),
-                // Who was answered does not run it any more: the same may be run again at once.
+                // Its first run has ended with the answer: the same request may run again at once.
                 claimed_until: Set(clock::now()),
                 ..Default::default()
             };
