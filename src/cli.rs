@@ -299,7 +299,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Dev => server::dev(load(&common, Mode::Development)?).await,
         Command::Serve { migrate } => {
             let read = || load(&common, Mode::Production);
-            server::serve(read()?, migrate, read).await
+            Box::pin(server::serve(read()?, migrate, read)).await
         }
         Command::Migrate { action } => {
             let config = load(&common, Mode::Database)?.config;

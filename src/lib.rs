@@ -8,6 +8,7 @@ pub mod documents;
 pub mod error_chain;
 mod forwarded;
 pub mod gateway;
+mod hive;
 pub mod http;
 mod invalidation;
 mod log_waker;
@@ -38,6 +39,7 @@ use config::{Config, GatewayConfig, HttpConfig, TelemetryConfig};
 use documents::{DocumentStore, field_usage::FieldUsage};
 use forwarded::Forwarding;
 use gateway::Gateways;
+use hive::HiveReports;
 use http::{
     admission::Admission,
     metrics::Exposition,
@@ -80,6 +82,8 @@ pub struct AppParts {
     pub(crate) documents: DocumentStore,
     /// Which clients ask for which fields.
     pub(crate) field_usage: Arc<FieldUsage>,
+    /// What reports operations to GraphQL Hive, where that is configured.
+    pub(crate) hive: Option<Arc<HiveReports>>,
     pub(crate) gateways: RwLock<Arc<Gateways>>,
     /// What only gateways may ask for, nobody else may.
     pub(crate) gateways_only: bool,
@@ -140,6 +144,8 @@ impl App {
         let graph = Graph::new(store.clone(), options, &mut registry);
         let coordinates = Arc::clone(graph.coordinates());
         let field_usage = Arc::new(FieldUsage::new(&config.telemetry, coordinates, &mut registry));
+        let outbound = Outbound::new();
+        let hive = HiveReports::of(&config.telemetry, outbound.clone(), &mut registry).map(Arc::new);
         let playground = config.http.playground.is_on(is_development);
         let mut http = config.http.clone();
         if is_development {
@@ -160,11 +166,12 @@ impl App {
             forwarding: Forwarding::new(&config.http.trusted_proxies),
             documents,
             field_usage,
+            hive,
             gateways: RwLock::new(Arc::new(Gateways::new(&config.gateway))),
             gateways_only,
             telemetry: config.telemetry.clone(),
             gateway: config.gateway.clone(),
-            outbound: Outbound::new(),
+            outbound,
             metrics,
             tables,
             webhooks,

@@ -45,5 +45,5 @@ pub use graph::{
     Graph, Opened, Options, PRIORITY_FIELDS,
     subscription::{Event, Events},
 };
-pub use request::{Caller, Progress, Reply, Request};
+pub use request::{Caller, OnSlowRun, Progress, Reply, Request};
 pub use subgraph::{Domain, Subgraph};

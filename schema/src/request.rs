@@ -2,9 +2,10 @@
 //! (`Graph`), what a request knows while it runs (`context`).
 
 use std::{
+    fmt,
     net::IpAddr,
     sync::{Arc, OnceLock},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use async_graphql::parser::types::OperationDefinition;
@@ -65,8 +66,23 @@ pub struct Request {
     pub idempotency_key: Option<Arc<str>>,
     /// What is known of it where it is stopped before its end.
     pub progress: Progress,
+    /// Is told of slow runs, where it goes on: of a live query, and of events of a subscription.
+    pub on_slow_run: Option<OnSlowRun>,
     /// What its answer takes; the requests of an array share one.
     pub taken: Taken,
+}
+
+/// Gets how long a slow run has taken, and what was done, as `Reply::slow`.
+type TellSlowRun = dyn Fn(Duration, &str) + Send + Sync;
+
+/// Is told of slow runs. Cheap to clone.
+#[derive(Clone)]
+pub struct OnSlowRun(pub Arc<TellSlowRun>);
+
+impl fmt::Debug for OnSlowRun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnSlowRun")
+    }
 }
 
 /// What is known of a request before it ends, by whoever may stop it. Cheap to clone: all clones tell the same.

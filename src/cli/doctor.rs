@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, time::Duration};
 
+use axum::http::Uri;
 use entities::{
     ReplicaState, Store,
     cache::instance::InstanceCounts,
@@ -16,7 +17,7 @@ use xp::config::{Config, layers::Problem};
 
 use super::{Failure, chain, database, say};
 
-/// How long a collector may take to accept a connection.
+/// How long a collector, a standby or Hive may take to accept a connection.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +70,7 @@ pub(super) async fn doctor(config: &Config, as_json: bool) -> Result<(), Failure
     checks.extend(store(config).await);
     checks.push(redis(config).await);
     checks.push(collector(config).await);
+    checks.push(hive(config).await);
     let failed = checks.iter().any(|check| check.level == Level::Fail);
     if as_json {
         let checks: Vec<_> = checks
@@ -277,16 +279,44 @@ async fn collector(config: &Config) -> Check {
     let Some(endpoint) = &config.telemetry.otlp_endpoint else {
         return Check::ok("traces", "off (telemetry.otlp_endpoint is not set)");
     };
-    let uri = endpoint.uri().unwrap_or_default();
+    if accepts_connections(&endpoint.uri().unwrap_or_default()).await {
+        return Check::ok("traces", format!("{endpoint} accepts connections"));
+    }
+    Check::bad(
+        "traces",
+        Level::Warn,
+        format!("{endpoint} does not accept connections; spans are dropped, requests are not slowed"),
+        "start the collector, or mend OTEL_EXPORTER_OTLP_ENDPOINT",
+    )
+}
+
+async fn hive(config: &Config) -> Check {
+    const NAME: &str = "usage reports";
+    let (Some(address), share) = (config.telemetry.hive_address(), config.telemetry.field_usage.0) else {
+        return Check::ok(NAME, "off (telemetry.hive_endpoint is not set)");
+    };
+    if share <= 0.0 {
+        let text = "off: telemetry.hive_endpoint is set, and telemetry.field_usage is 0";
+        return Check::bad(
+            NAME,
+            Level::Warn,
+            text,
+            "set telemetry.field_usage to the part to report, as 0.1",
+        );
+    }
+    if accepts_connections(&address).await {
+        return Check::ok(NAME, format!("on, for {share} of the operations; {address} accepts connections"));
+    }
+    Check::bad(
+        NAME,
+        Level::Warn,
+        format!("{address} does not accept connections; reports are dropped, requests are not slowed"),
+        "mend XP_TELEMETRY_HIVE_ENDPOINT, or let this machine reach it",
+    )
+}
+
+async fn accepts_connections(uri: &Uri) -> bool {
     let usual = if uri.scheme_str() == Some("https") { 443 } else { 80 };
     let address = format!("{}:{}", uri.host().unwrap_or_default(), uri.port_u16().unwrap_or(usual));
-    match tokio::time::timeout(CONNECT_LIMIT, TcpStream::connect(&address)).await {
-        Ok(Ok(_)) => Check::ok("traces", format!("{endpoint} accepts connections")),
-        _ => Check::bad(
-            "traces",
-            Level::Warn,
-            format!("{endpoint} does not accept connections; spans are dropped, requests are not slowed"),
-            "start the collector, or mend OTEL_EXPORTER_OTLP_ENDPOINT",
-        ),
-    }
+    matches!(tokio::time::timeout(CONNECT_LIMIT, TcpStream::connect(&address)).await, Ok(Ok(_)))
 }

@@ -33,15 +33,23 @@ pub(super) async fn field_usage(
     as_json: bool,
 ) -> Result<(), Failure> {
     let usages = read(config, files)?;
+    // What nobody asked for is known of the time in which all files were written only.
+    let latest = usages.iter().map(|file| file.since_seconds).max();
+    let is_of_several = usages.len() > 1;
+    let usages = sum(usages)?;
     let is_wanted = |client: &String| asked.client.as_ref().is_none_or(|wanted| wanted == client);
-    let (since, until) = (time(usages.since_seconds), time(usages.until_seconds));
+    let since = latest.filter(|_| asked.unused).unwrap_or(usages.since_seconds);
+    let (since, until) = (time(since), time(usages.until_seconds));
     let told = |name: &str, fields: Vec<Value>, lines: Vec<String>| {
         let rfc = |time: Option<Time>| time.map(|time| time.to_rfc3339());
         if as_json {
             let json = json!({ "countedSince": rfc(since), "countedUntil": rfc(until), name: fields });
             return say(&json.to_string());
         }
-        let counted = format!("counted from {} to {}, in a sample", minute(since), minute(until));
+        let mut counted = format!("counted from {} to {}, in a sample", minute(since), minute(until));
+        if asked.unused && is_of_several {
+            counted += "; all files have been counted since then, some for longer";
+        }
         say(&[vec![counted], lines].concat().join("\n"))
     };
     if asked.unused {
@@ -86,18 +94,21 @@ pub(super) async fn field_usage(
     told("fields", rows.iter().map(value).collect(), rows.iter().map(line).collect())
 }
 
-/// What the servers have counted.
-fn read(config: &Config, files: &[PathBuf]) -> Result<FieldUsages, Failure> {
+/// What each of the servers has counted.
+fn read(config: &Config, files: &[PathBuf]) -> Result<Vec<FieldUsages>, Failure> {
     let own = config.telemetry.field_usage_file.iter().cloned().collect::<Vec<_>>();
     let files = if files.is_empty() { &own } else { files };
-    let read = field_usage::read(files).map_err(|error| {
+    field_usage::read(files).map_err(|error| {
         Failure::Failed(format!(
             "the usage of fields cannot be read: {error}\n  why:   without one of the files, fields that \
              are in use would look unused\n  fix:   name the files that the servers write \
              (XP_TELEMETRY_FIELD_USAGE_FILE)"
         ))
-    })?;
-    read.ok_or_else(|| {
+    })
+}
+
+fn sum(usages: Vec<FieldUsages>) -> Result<FieldUsages, Failure> {
+    FieldUsages::sum(usages).ok_or_else(|| {
         Failure::Usage(
             "the use of fields is not counted\n  why:   telemetry.field_usage_file is not set, and no \
              --usage FILE is given\n  fix:   set XP_TELEMETRY_FIELD_USAGE_FILE for the servers, and name \

@@ -1,15 +1,19 @@
 //! What only shows when values are seen together, and what to write instead. Not here: what is wrong with one value
 //! (`setting`), and what is seldom meant but allowed (`cautions`).
 
+use axum::http::HeaderValue;
 use entities::auth::password::Cost;
 
 use super::{
-    Config, HttpConfig, Mode,
+    Config, HttpConfig, Mode, TelemetryConfig,
     layers::Problem,
     memory,
     mode::DEVELOPMENT_SECRET,
-    setting::{DatabaseUrl, PoolerMode},
+    setting::{DatabaseUrl, PoolerMode, SecretText},
 };
+
+/// How access tokens of GraphQL Hive begin that are of an organization, a project or an account.
+const HIVE_ACCESS_TOKENS: [&str; 3] = ["hvo1/", "hvp1/", "hvu1/"];
 
 /// Sets of variables of one request at most, whatever is configured: as many as one statement has keys.
 const MOST_SETS: usize = 1_000;
@@ -112,7 +116,52 @@ impl Config {
                 fix: "name a collector, as in http://localhost:4318 or https://otlp.example.com".into(),
             });
         }
+        self.telemetry.hive_contradictions(&mut found);
         found
+    }
+}
+
+impl TelemetryConfig {
+    fn hive_contradictions(&self, found: &mut Vec<Problem>) {
+        if self.hive_endpoint.is_none() {
+            return;
+        }
+        if self.hive_address().is_none() {
+            found.push(Problem {
+                // Not as it is: an account in it has a password.
+                what:
+                    "telemetry.hive_endpoint, with telemetry.hive_target, is not the address of a usage API"
+                        .into(),
+                place: "XP_TELEMETRY_HIVE_ENDPOINT, XP_TELEMETRY_HIVE_TARGET or xp.toml".into(),
+                why: "usage is posted there by HTTP, with telemetry.hive_token and without an account".into(),
+                fix: "write it as in https://app.graphql-hive.com/usage, and the target as its id or as in \
+                      acme/shop/production"
+                    .into(),
+            });
+        }
+        let token = self.hive_token.as_ref().map(SecretText::expose);
+        if token.is_none_or(|token| HeaderValue::from_str(token).is_err()) {
+            found.push(Problem {
+                what: "telemetry.hive_endpoint is set, and telemetry.hive_token is not, or has characters \
+                       that no header can have"
+                    .into(),
+                place: "XP_TELEMETRY_HIVE_TOKEN or xp.toml".into(),
+                why: "Hive takes usage with an access token only".into(),
+                fix: "make a token with the right to report usage in Hive".into(),
+            });
+        }
+        let is_of_organization =
+            |token: &str| HIVE_ACCESS_TOKENS.iter().any(|prefix| token.starts_with(prefix));
+        if token.is_some_and(is_of_organization) && self.hive_target.is_none() {
+            found.push(Problem {
+                what:
+                    "telemetry.hive_token is good for several targets, and telemetry.hive_target is not set"
+                        .into(),
+                place: "XP_TELEMETRY_HIVE_TARGET or xp.toml".into(),
+                why: "Hive asks for the target with tokens of this kind".into(),
+                fix: "set telemetry.hive_target to the id of the target".into(),
+            });
+        }
     }
 }
 

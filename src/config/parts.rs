@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use axum::http::Uri;
 use entities::{
     Pooler, ReplicaOptions,
     auth::{password::Cost, secret::Secret},
@@ -13,13 +14,32 @@ use entities::{
 use schema::{AccessOptions, Subgraph, engine::limits::Limits};
 
 use super::{
-    AuthConfig, Config, GatewayConfig, GraphConfig, RetentionConfig, WebhooksConfig,
+    AuthConfig, Config, GatewayConfig, GraphConfig, RetentionConfig, TelemetryConfig, WebhooksConfig,
     setting::{DatabaseUrl, PoolerMode},
 };
 use crate::{upkeep::Upkeep, webhooks::WebhookSettings};
 
 /// How much longer than its request a claim on it lasts: what is left of a COMMIT ends within it.
 const CLAIM_AFTER_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl TelemetryConfig {
+    /// Where usage is reported to GraphQL Hive; `None` where it is not, or where that cannot be.
+    pub fn hive_address(&self) -> Option<Uri> {
+        let endpoint = self.hive_endpoint.as_ref().filter(|endpoint| !endpoint.has_account())?;
+        let endpoint = endpoint.uri().filter(|uri| uri.query().is_none())?.to_string();
+        let is_plain = |target: &str| {
+            target.split('/').all(|part| !part.is_empty())
+                && target
+                    .chars()
+                    .all(|character| character.is_ascii_alphanumeric() || "-_/".contains(character))
+        };
+        match self.hive_target.as_deref() {
+            Some(target) if !is_plain(target) => None,
+            Some(target) => format!("{}/{target}", endpoint.trim_end_matches('/')).parse().ok(),
+            None => endpoint.parse().ok(),
+        }
+    }
+}
 
 impl GraphConfig {
     /// What of the graph is served.

@@ -4,7 +4,7 @@
 //! document selects (`engine::coordinates`), how often documents are asked for (`usage`).
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
     sync::{
@@ -33,6 +33,8 @@ use crate::config::TelemetryConfig;
 const MOST_CLIENTS: usize = 50;
 /// Characters of a name.
 const LONGEST_NAME: usize = 64;
+/// Who was not seen for so long gives its place among these to another client.
+const STALE_AFTER: Duration = Duration::from_hours(30 * 24);
 /// Operations of clients that do not say what they are.
 const UNKNOWN: &str = "unknown";
 /// Operations of clients beyond the bound.
@@ -70,6 +72,23 @@ pub struct FieldUsages {
 }
 
 impl FieldUsages {
+    /// Adds up what files say; `None`: there is none.
+    pub fn sum(files: Vec<Self>) -> Option<Self> {
+        files.into_iter().reduce(|mut sum, other| {
+            sum.add(other);
+            sum
+        })
+    }
+
+    /// Counts what a client has asked for as what others have.
+    fn merge_into_other(&mut self, client: &str) {
+        for clients in self.fields.values_mut() {
+            if let Some(used) = clients.remove(client) {
+                clients.entry(OTHER.to_owned()).or_default().add(used);
+            }
+        }
+    }
+
     /// Adds what another file says.
     fn add(&mut self, other: Self) {
         self.since_seconds = self.since_seconds.min(other.since_seconds);
@@ -83,21 +102,13 @@ impl FieldUsages {
     }
 }
 
-/// Adds up these files, of which there is one at least.
+/// What each of these files says.
 ///
 /// # Errors
 /// Where one is not there, or is none of these files: without it, fields that are in use would look unused.
-pub fn read(files: &[PathBuf]) -> Result<Option<FieldUsages>, String> {
-    let mut sum: Option<FieldUsages> = None;
-    for file in files {
-        let named = |error: &dyn std::error::Error| format!("{}: {error}", file.display());
-        let usages = read_one(file).map_err(|error| named(&error))?;
-        match &mut sum {
-            Some(sum) => sum.add(usages),
-            None => sum = Some(usages),
-        }
-    }
-    Ok(sum)
+pub fn read(files: &[PathBuf]) -> Result<Vec<FieldUsages>, String> {
+    let read = |file: &PathBuf| read_one(file).map_err(|error| format!("{}: {error}", file.display()));
+    files.iter().map(read).collect()
 }
 
 fn read_one(file: &Path) -> io::Result<FieldUsages> {
@@ -110,8 +121,21 @@ struct FieldLabels {
     client: String,
 }
 
-/// By client: what is counted of each coordinate, by its number.
-type ClientCounts = BTreeMap<String, Box<[FieldUse]>>;
+/// What is counted of one client.
+#[derive(Debug)]
+struct ClientCounts {
+    /// When it last asked for something, in seconds of Unix time.
+    seen_seconds: i64,
+    /// Of each coordinate, by its number.
+    fields: Box<[FieldUse]>,
+}
+
+/// The client that was not seen for longest, where that is long enough for another one to take its place.
+fn stale<'n>(clients: impl Iterator<Item = (&'n String, i64)>, now: i64) -> Option<String> {
+    let named = clients.filter(|(client, _)| *client != OTHER);
+    let (client, seen) = named.min_by_key(|(_, seen)| *seen)?;
+    (now.saturating_sub(seen) > STALE_AFTER.as_secs().cast_signed()).then(|| client.clone())
+}
 
 /// Counts the fields that operations select.
 pub(crate) struct FieldUsage {
@@ -122,7 +146,7 @@ pub(crate) struct FieldUsage {
     /// Since when what is not in the file was counted, in seconds of Unix time.
     since_seconds: AtomicI64,
     /// Since the file was last written.
-    counted: Mutex<ClientCounts>,
+    counted: Mutex<BTreeMap<String, ClientCounts>>,
     /// Held while the file is written.
     writing: Mutex<()>,
     of_deprecated: Family<FieldLabels, Counter<f64, AtomicU64>>,
@@ -142,7 +166,9 @@ impl FieldUsage {
             Family::clone(&of_deprecated),
         );
         let file = config.field_usage_file.clone();
-        let is_of_use = file.is_some() || coordinates.all().iter().any(|field| field.is_deprecated);
+        let is_of_use = file.is_some()
+            || config.hive_endpoint.is_some()
+            || coordinates.all().iter().any(|field| field.is_deprecated);
         Self {
             coordinates,
             ratio: if is_of_use { config.field_usage.0 } else { 0.0 },
@@ -164,7 +190,7 @@ impl FieldUsage {
     }
 
     fn is_sampled(&self) -> bool {
-        // Most servers count nothing: they have neither a file nor deprecated fields.
+        // Most servers count nothing: they have no file, no deprecated fields and report to nobody.
         self.ratio > 0.0 && fastrand::f64() < self.ratio
     }
 
@@ -173,12 +199,17 @@ impl FieldUsage {
         if fields.is_empty() {
             return;
         }
-        let one = FieldUse { operations: 1.0 / self.ratio, last_used_seconds: clock::now().timestamp() };
+        self.count_at(fields, client, clock::now().timestamp());
+    }
+
+    fn count_at(&self, fields: &[u32], client: Option<&str>, now: i64) {
+        let one = FieldUse { operations: 1.0 / self.ratio, last_used_seconds: now };
         let client: String = client.unwrap_or(UNKNOWN).chars().take(LONGEST_NAME).collect();
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
         let is_known = counted.contains_key(&client);
         let named = counted.len() - usize::from(counted.contains_key(OTHER));
-        let client = if is_known || named < MOST_CLIENTS { client } else { OTHER.to_owned() };
+        let has_place = is_known || named < MOST_CLIENTS || self.make_place(&mut counted, now);
+        let client = if has_place { client } else { OTHER.to_owned() };
         for number in fields {
             let Some(field) = self.coordinates.all().get(*number as usize) else { continue };
             if field.is_deprecated {
@@ -186,17 +217,34 @@ impl FieldUsage {
                 self.of_deprecated.get_or_create(&labels).inc_by(one.operations);
             }
         }
-        let of_client = counted.entry(client).or_insert_with(|| self.nothing());
+        let of_client = counted.entry(client).or_insert_with(|| self.nothing(now));
+        of_client.seen_seconds = now;
         for number in fields {
-            if let Some(used) = of_client.get_mut(*number as usize) {
+            if let Some(used) = of_client.fields.get_mut(*number as usize) {
                 used.add(one);
             }
         }
     }
 
+    /// Takes the place of a client that was not seen for long, where there is one: what is not yet in the file of it
+    /// counts for others, and its series of metrics end.
+    fn make_place(&self, counted: &mut BTreeMap<String, ClientCounts>, now: i64) -> bool {
+        let seen = counted.iter().map(|(client, counts)| (client, counts.seen_seconds));
+        let Some(client) = stale(seen, now) else { return false };
+        let Some(counts) = counted.remove(&client) else { return false };
+        let other = counted.entry(OTHER.to_owned()).or_insert_with(|| self.nothing(counts.seen_seconds));
+        other.fields.iter_mut().zip(counts.fields).for_each(|(other, used)| other.add(used));
+        for field in self.coordinates.all().iter().filter(|field| field.is_deprecated) {
+            let labels = FieldLabels { coordinate: field.name.clone(), client: client.clone() };
+            self.of_deprecated.remove(&labels);
+        }
+        true
+    }
+
     /// Nothing of each coordinate.
-    fn nothing(&self) -> Box<[FieldUse]> {
-        vec![FieldUse::default(); self.coordinates.all().len()].into()
+    fn nothing(&self, seen_seconds: i64) -> ClientCounts {
+        let fields = vec![FieldUse::default(); self.coordinates.all().len()].into();
+        ClientCounts { seen_seconds, fields }
     }
 
     /// Writes the file every minute, from now on.
@@ -221,43 +269,58 @@ impl FieldUsage {
         }
     }
 
-    /// What was counted. The names stay: they are counted by themselves as long as this process runs.
-    fn take(&self) -> ClientCounts {
+    /// What was counted. The names stay: they are counted by themselves until they are stale.
+    fn take(&self) -> BTreeMap<String, ClientCounts> {
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        let take = |(client, counts): (&String, &mut Box<[FieldUse]>)| {
-            (client.clone(), std::mem::replace(counts, self.nothing()))
+        let take = |(client, counts): (&String, &mut ClientCounts)| {
+            let nothing = self.nothing(counts.seen_seconds);
+            (client.clone(), std::mem::replace(counts, nothing))
         };
         counted.iter_mut().map(take).collect()
     }
 
-    fn give_back(&self, taken: ClientCounts) {
+    fn give_back(&self, taken: BTreeMap<String, ClientCounts>) {
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
         for (client, counts) in taken {
-            let own = counted.entry(client).or_insert_with(|| self.nothing());
-            own.iter_mut().zip(counts).for_each(|(own, used)| own.add(used));
+            let own = counted.entry(client).or_insert_with(|| self.nothing(counts.seen_seconds));
+            own.fields.iter_mut().zip(counts.fields).for_each(|(own, used)| own.add(used));
         }
     }
 
-    fn add_to(&self, file: &Path, taken: &ClientCounts) -> io::Result<()> {
+    fn add_to(&self, file: &Path, taken: &BTreeMap<String, ClientCounts>) -> io::Result<()> {
         let now = clock::now().timestamp();
         let mut sum = match read_one(file) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.begun(now),
             read => read?,
         };
         sum.until_seconds = now;
-        // Each start of a process may bring other names: those of the file are bounded, too.
-        let mut names: BTreeSet<String> = sum.fields.values().flat_map(BTreeMap::keys).cloned().collect();
-        names.remove(OTHER);
-        for (client, counts) in taken {
-            if counts.iter().all(|used| used.operations <= 0.0) {
-                continue;
+        // Each start of a process may bring other names: those of the file are bounded, too. By when they were seen:
+        let mut names: BTreeMap<String, i64> = BTreeMap::new();
+        for (client, used) in sum.fields.values().flatten().filter(|(client, _)| *client != OTHER) {
+            let seen = names.entry(client.clone()).or_default();
+            *seen = (*seen).max(used.last_used_seconds);
+        }
+        let is_used = |counts: &ClientCounts| counts.fields.iter().any(|used| used.operations > 0.0);
+        let taken = || taken.iter().filter(|(_, counts)| is_used(counts));
+        for (client, counts) in taken() {
+            names.entry(client.clone()).and_modify(|seen| *seen = (*seen).max(counts.seen_seconds));
+        }
+        for (client, counts) in taken() {
+            let mut has_place = names.contains_key(client) || names.len() < MOST_CLIENTS;
+            if !has_place
+                && client != OTHER
+                && let Some(stale) = stale(names.iter().map(|(name, seen)| (name, *seen)), now)
+            {
+                // What it asked for stays in the file, as what others asked for.
+                sum.merge_into_other(&stale);
+                names.remove(&stale);
+                has_place = true;
             }
-            let is_named = names.contains(client) || names.len() < MOST_CLIENTS;
-            let client = if is_named && client != OTHER { client } else { OTHER };
+            let client = if has_place { client } else { OTHER };
             if client != OTHER {
-                names.insert(client.to_owned());
+                names.insert(client.to_owned(), counts.seen_seconds);
             }
-            for (field, used) in self.coordinates.all().iter().zip(counts) {
+            for (field, used) in self.coordinates.all().iter().zip(&counts.fields) {
                 if used.operations > 0.0 {
                     let clients = sum.fields.entry(field.name.clone()).or_default();
                     clients.entry(client.to_owned()).or_default().add(*used);
@@ -358,6 +421,38 @@ mod tests {
         usage.write();
         let clients = used(&folder.path().join("long.json"), "Query.me");
         assert_eq!(clients.into_keys().collect::<Vec<_>>(), ["é".repeat(64)]);
+    }
+
+    #[test]
+    fn who_was_not_seen_for_long_gives_its_place_to_another_client() {
+        const DAY: i64 = 24 * 60 * 60;
+        let folder = tempdir().expect("a folder");
+        let file = folder.path().join("fields.json");
+        let now = clock::now().timestamp();
+        let (usage, registry) = counting(1.0, Some(&file));
+        for client in 0..MOST_CLIENTS {
+            let days = if client == 7 { 31 } else { 29 };
+            usage.count_at(&[NICK], Some(&format!("old-{client}")), now - days * DAY);
+        }
+        usage.write();
+        // In the process as in the file, and as often as there is somebody stale.
+        usage.count_at(&[NICK], Some("new"), now);
+        usage.count_at(&[NICK], Some("newer"), now);
+        assert_eq!(series(&registry).len(), MOST_CLIENTS + 1, "{:?}", series(&registry));
+        usage.write();
+        let expect = |clients: BTreeMap<String, f64>| {
+            let named = |client: &str| clients.get(client).copied();
+            assert_eq!(clients.len(), MOST_CLIENTS + 1, "{clients:?}");
+            assert_eq!([named("new"), named("newer"), named("old-7")], [Some(1.0), None, None]);
+            assert_eq!((named("old-8"), named(OTHER)), (Some(1.0), Some(2.0)), "all are counted");
+        };
+        expect(used(&file, "User.nick"));
+        // Another process finds the same names in the file.
+        let (usage, _) = counting(1.0, Some(&file));
+        usage.count(&[ME], Some("newest"));
+        usage.write();
+        expect(used(&file, "User.nick"));
+        assert_eq!(used(&file, "Query.me"), [(OTHER.to_owned(), 1.0)].into());
     }
 
     #[test]

@@ -3,11 +3,14 @@
 //! closed lists, but for the names of a few clients (`documents::field_usage`). Not here: when a line is
 //! written (`graphql`).
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, sync::Arc};
 
 use axum::http::{HeaderMap, HeaderName};
 use entities::{id::UserId, unicode::is_invisible};
-use schema::{OperationKind, engine::coordinates::CoordinateNumbers};
+use schema::{
+    OperationKind,
+    engine::coordinates::{CoordinateNumbers, ReportedOperation},
+};
 use tracing::Span;
 
 /// Characters of a name of the caller's own choice that are told.
@@ -35,6 +38,8 @@ pub(super) struct About {
     pub(super) kind: Option<OperationKind>,
     /// The fields that it selects, where it is one of those whose fields are counted.
     pub(super) fields: Option<CoordinateNumbers>,
+    /// What is reported of it, where it is one of those and usage is reported.
+    pub(super) reported: Option<Arc<ReportedOperation>>,
 }
 
 impl About {
@@ -50,6 +55,7 @@ impl About {
             viewer,
             kind: None,
             fields: None,
+            reported: None,
         }
     }
 

@@ -398,7 +398,10 @@ pub(super) async fn open(
     if requester.is_safe && kind == Some(OperationKind::Mutation) {
         return Err(ONLY_QUERIES);
     }
-    let request = schema::Request { progress, streams: true, ..request(app, headers, requester, params)? };
+    let on_slow_run =
+        app.telemetry.slow_operation.and(kind).map(|kind| record::slow_runs(kind, about, headers));
+    let request = request(app, headers, requester, params)?;
+    let request = schema::Request { progress, streams: true, on_slow_run, ..request };
     Ok(app.graph.open_document(requester.viewer.clone(), document, request).await)
 }
 
@@ -412,6 +415,9 @@ fn note_found(
     let kind = document.kind(operation_name);
     about.found(document.name(operation_name), kind);
     about.fields = app.field_usage.sample(document, operation_name);
+    if about.fields.is_some() && app.hive.is_some() {
+        about.reported = document.reported(operation_name, app.graph.coordinates());
+    }
     kind
 }
 
@@ -448,6 +454,7 @@ fn request(
         caller: requester.caller.clone(),
         taken: Taken::default(),
         progress: Progress::default(),
+        on_slow_run: None,
         idempotency_key: requester.idempotency_key.clone(),
     })
 }

@@ -91,6 +91,7 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output
         tokio::spawn(async move { app.documents.watch(&app.graph).await })
     };
     let counting = tokio::spawn(Arc::clone(&app.field_usage).keep_written());
+    let reporting = app.hive.clone().map(|hive| tokio::spawn(async move { hive.run().await }));
     let invalidating = {
         // From here on no change is missed.
         let changes = app.store.events().subscribe_own();
@@ -135,6 +136,9 @@ pub async fn serve(app: App, listener: TcpListener, shutdown: impl Future<Output
     invalidating.abort();
     app.documents.write_usage();
     app.field_usage.write();
+    if let (Some(hive), Some(reporting)) = (&app.hive, reporting) {
+        hive.finish(reporting).await;
+    }
     if let (Some(pushing), Some(push)) = (pushing, metrics_push) {
         pushing.abort();
         push.finish().await;

@@ -25,6 +25,7 @@ mod collecting;
 mod json;
 mod sampling;
 mod secrets;
+mod slow_streams;
 
 use crate::{
     App,

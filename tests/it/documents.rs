@@ -135,6 +135,9 @@ fn the_use_of_fields_is_added_up_and_unused_ones_are_named() {
     let unused = |more: &[&str]| {
         let (code, said) = asked(&[&["--unused"], more].concat());
         assert_eq!(code, 0, "{said}");
+        let period = "counted from 2026-11-19 14:53 to 2026-11-19 14:53, in a sample; all files have been counted since \
+                      then, some for longer";
+        assert_eq!(said.lines().next(), Some(period), "what one file alone has watched is not the period");
         said.lines().skip(1).map(ToOwned::to_owned).collect::<Vec<_>>()
     };
     let has = |names: &[String], name: &str| names.iter().any(|known| known == name);
@@ -142,6 +145,8 @@ fn the_use_of_fields_is_added_up_and_unused_ones_are_named() {
     assert!(has(&all, "User.role") && has(&all, "Query.users") && !has(&all, "Query.me"), "{all:?}");
     assert!(!has(&all, "User.email") && !has(&all, "User.id"), "who asks a node asks each object: {all:?}");
     assert!(!all.iter().any(|name| name.starts_with('_')), "{all:?}");
+    let (_, said) = documents(path, &["usage", "--fields", "--unused", "--usage", &one]);
+    assert_eq!(said.lines().next(), Some("counted from 2026-11-18 11:06 to 2026-11-18 11:06, in a sample"));
     let of_web = unused(&["--client", "web"]);
     assert!(has(&of_web, "User.email") && !has(&of_web, "Query.me"), "{of_web:?}");
 

@@ -1,7 +1,8 @@
 //! The fields of the schema as coordinates (`User.name`), numbered, and which of them an operation selects: by the type
 //! that stands around the field in the document, an interface where it is one. What a selection leads to through
 //! `_entities` counts like all else. Introspection and what is the federation's own (names that begin with `_`) has no
-//! coordinate. Not here: who asks for them, and how often (`src`).
+//! coordinate. What usage reports say of an operation is in `reported`. Not here: who asks for fields, and how often
+//! (`src`).
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -11,11 +12,15 @@ use std::{
 use async_graphql::{
     Name, Positioned,
     parser::types::{
-        BaseType, FieldDefinition, FragmentDefinition, Selection, SelectionSet, ServiceDocument, Type,
-        TypeKind, TypeSystemDefinition,
+        BaseType, FieldDefinition, FragmentDefinition, InputValueDefinition, Selection, SelectionSet,
+        ServiceDocument, Type, TypeKind, TypeSystemDefinition,
     },
 };
 use rustc_hash::{FxHashMap, FxHashSet};
+
+mod reported;
+
+pub use reported::ReportedOperation;
 
 /// Numbers of coordinates: their places in `Coordinates::all`, each once.
 pub type CoordinateNumbers = Arc<[u32]>;
@@ -25,6 +30,10 @@ pub type CoordinateNumbers = Arc<[u32]>;
 pub struct Coordinates {
     all: Vec<FieldCoordinate>,
     types: FxHashMap<Name, FxHashMap<Name, NumberedField>>,
+    /// The values of each enum.
+    enums: FxHashMap<Name, Vec<Name>>,
+    /// The fields of each input type, with their types.
+    inputs: FxHashMap<Name, FxHashMap<Name, Name>>,
 }
 
 /// One field of one type.
@@ -43,19 +52,32 @@ struct NumberedField {
     number: u32,
     /// The type of the field, without lists and non-null.
     ty: Name,
+    /// The types of its arguments.
+    arguments: FxHashMap<Name, Name>,
 }
 
 impl Coordinates {
     /// Those of the schema of this SDL, in the order of their names.
     pub fn of(sdl: &ServiceDocument) -> Self {
         let mut found: Vec<(Name, &FieldDefinition, Vec<&Name>)> = Vec::new();
+        let mut coordinates = Self::default();
         for definition in &sdl.definitions {
             let TypeSystemDefinition::Type(definition) = definition else { continue };
             let definition = &definition.node;
             let (fields, interfaces) = match &definition.kind {
                 TypeKind::Object(object) => (&object.fields, &object.implements),
                 TypeKind::Interface(interface) => (&interface.fields, &interface.implements),
-                _ => continue,
+                TypeKind::Enum(of) => {
+                    let values = of.values.iter().map(|value| value.node.value.node.clone());
+                    coordinates.enums.insert(definition.name.node.clone(), values.collect());
+                    continue;
+                }
+                TypeKind::InputObject(input) => {
+                    let fields = types_of(&input.fields);
+                    coordinates.inputs.insert(definition.name.node.clone(), fields);
+                    continue;
+                }
+                TypeKind::Scalar | TypeKind::Union(_) => continue,
             };
             let name = &definition.name.node;
             if name.starts_with('_') {
@@ -68,7 +90,6 @@ impl Coordinates {
         let coordinate = |ty: &Name, field: &FieldDefinition| format!("{ty}.{}", field.name.node);
         found.sort_by_cached_key(|(ty, field, _)| coordinate(ty, field));
         let names: FxHashSet<String> = found.iter().map(|(ty, field, _)| coordinate(ty, field)).collect();
-        let mut coordinates = Self::default();
         for (ty, field, interfaces) in found {
             let number = u32::try_from(coordinates.all.len()).unwrap_or(u32::MAX);
             let of_interfaces = interfaces.into_iter().map(|interface| coordinate(interface, field));
@@ -77,7 +98,8 @@ impl Coordinates {
                 is_deprecated: field.directives.iter().any(|of| of.node.name.node == "deprecated"),
                 of_interfaces: of_interfaces.filter(|name| names.contains(name)).collect(),
             });
-            let numbered = NumberedField { number, ty: named(&field.ty.node).clone() };
+            let arguments = types_of(&field.arguments);
+            let numbered = NumberedField { number, ty: named(&field.ty.node).clone(), arguments };
             coordinates.types.entry(ty).or_default().insert(field.name.node.clone(), numbered);
         }
         coordinates
@@ -100,6 +122,12 @@ impl Coordinates {
         visitor.visit(Some(root), selections);
         visitor.found.into_iter().collect()
     }
+}
+
+/// By the names of arguments or of fields of an input type.
+fn types_of(inputs: &[Positioned<InputValueDefinition>]) -> FxHashMap<Name, Name> {
+    let inputs = inputs.iter().map(|input| &input.node);
+    inputs.map(|input| (input.name.node.clone(), named(&input.ty.node).clone())).collect()
 }
 
 fn named(ty: &Type) -> &Name {

@@ -28,7 +28,7 @@ use crate::{
     bounds::PIECE,
     cache_control::{self, CachePolicy, Hint},
     chunks::Chunks,
-    coordinates::{CoordinateNumbers, Coordinates},
+    coordinates::{CoordinateNumbers, Coordinates, ReportedOperation},
     cost::{Cost, OutputTypes},
     error::{Code, OnError, RequestError, SourceLocation},
     federation::gateway::{Clearance, ForGateways},
@@ -77,6 +77,8 @@ pub struct OperationInfo {
     has_priority: bool,
     /// What it selects, once somebody has asked.
     selected: OnceLock<CoordinateNumbers>,
+    /// What usage reports say of it, once somebody has asked.
+    reported: OnceLock<Arc<ReportedOperation>>,
 }
 
 /// One operation of a document.
@@ -278,8 +280,9 @@ impl Document {
             let cost = types.cost(root, selections, fragments);
             let is_live =
                 is_query && operation.directives.iter().any(|found| found.node.name.node == live::NAME);
-            let selected = OnceLock::new();
-            let info = OperationInfo { kind, cache, cost, is_live, only_signs_in, has_priority, selected };
+            let (selected, reported) = (OnceLock::new(), OnceLock::new());
+            let info =
+                OperationInfo { kind, cache, cost, is_live, only_signs_in, has_priority, selected, reported };
             (name.cloned(), info)
         });
         let operations = operations.collect();
@@ -375,6 +378,20 @@ impl Document {
         };
         let find = || coordinates.selected(root, &parsed.node.selection_set.node, &self.parsed.fragments);
         Some(Arc::clone(info.selected.get_or_init(find)))
+    }
+
+    /// What usage reports say of the operation that a request with this name means; found out the first time.
+    pub fn reported(
+        &self,
+        operation_name: Option<&str>,
+        coordinates: &Coordinates,
+    ) -> Option<Arc<ReportedOperation>> {
+        let Operation { parsed, info } = self.operation(operation_name).ok()?;
+        let find = || {
+            let name = self.name(operation_name);
+            Arc::new(ReportedOperation::of(coordinates, name, &parsed.node, &self.parsed.fragments))
+        };
+        Some(Arc::clone(info.reported.get_or_init(find)))
     }
 
     /// Whether one of its operations is such a one.

@@ -100,7 +100,7 @@ impl Graph {
         if prepared.kind == OperationKind::Subscription {
             let request_id = Arc::clone(&request.caller.request_id);
             let explain = request.explain && self.inner.options.development;
-            let asked = (request.caller, explain, request.resume_after);
+            let asked = (request.caller, (explain, request.on_slow_run), request.resume_after);
             return match Box::pin(subscription::subscribe(self, viewer, asked, prepared)).await {
                 Ok(events) => Opened::Events(events),
                 Err(error) => {

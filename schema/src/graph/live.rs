@@ -287,6 +287,9 @@ impl LiveQuery {
             Ok(answer) => answer,
             Err(refused) => return Err(Box::new(again(refused, refused.body.clone()))),
         };
+        if let (Some(done), Some(on_slow_run)) = (&reply.slow, &self.asked.0.on_slow_run) {
+            on_slow_run.0(*took, done);
+        }
         let read = reply.dependencies.as_deref().map(ReadSet::of).unwrap_or_default();
         let is_same = self.last.as_ref().is_some_and(|last| last.digest == Some(*digest));
         let told = if is_same { None } else { self.tell(reply) };

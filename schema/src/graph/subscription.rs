@@ -39,9 +39,9 @@ use decisions::{Decision, Question};
 use crate::{
     auth::viewer::Viewer,
     context::ContextExt as _,
-    explain::{Extensions, Ran},
+    explain::{Explain, Extensions, Ran},
     graph::{Graph, location, session, submission},
-    request::{Caller, Prepared, Reply, rejected},
+    request::{Caller, OnSlowRun, Prepared, Reply, rejected},
 };
 use engine::{
     batch::Loader,
@@ -277,6 +277,8 @@ struct Subscribed {
     caller: Caller,
     /// Each event says how it was made.
     explain: bool,
+    /// Is told of events that take longer than is usual.
+    on_slow_run: Option<OnSlowRun>,
     prepared: Prepared,
     field: &'static str,
     interest: Box<dyn Interest>,
@@ -301,7 +303,7 @@ struct Announced {
 pub(crate) async fn subscribe(
     graph: &Graph,
     viewer: Viewer,
-    (caller, explain, resume_after): (Caller, bool, Option<String>),
+    (caller, (explain, on_slow_run), resume_after): (Caller, (bool, Option<OnSlowRun>), Option<String>),
     prepared: Prepared,
 ) -> Result<Events, RequestError> {
     let ctx = graph.inner.context(&graph.inner.store, viewer.clone(), caller.clone(), Arc::default());
@@ -320,6 +322,7 @@ pub(crate) async fn subscribe(
         viewer,
         caller,
         explain,
+        on_slow_run,
         prepared,
         field,
         interest,
@@ -406,13 +409,14 @@ impl Subscribed {
             ctx
         };
         let question = Question { number, change, field: self.field, scope: self.viewer.scope() };
-        let recorder = Arc::new(Recorder::new(self.explain));
+        let is_recorded = self.explain || self.on_slow_run.is_some();
+        let recorder = Arc::new(Recorder::new(is_recorded));
         // What was read for all who have these rights counts for none of them; it is told where it was read
         // for this one.
         let (mut tries, mut row, mut decider);
         tries = 0;
         loop {
-            let deciding = context(if self.explain { Arc::clone(&recorder) } else { Arc::default() });
+            let deciding = context(if is_recorded { Arc::clone(&recorder) } else { Arc::default() });
             decider = deciding.batcher.clone();
             row = inner.decisions.of(question, || self.interest.decide(&change, deciding)).await;
             if row.is_ok() || tries == READ_AGAIN.0 {
@@ -430,10 +434,15 @@ impl Subscribed {
         let selected = selected(&self.prepared).ok()?;
         let event = self.interest.event(&change, row, self.prepared.planner(), &selected, &ctx);
         let mut event = event.await?;
-        let explain = self.explain.then(|| {
-            let ran = Ran { started, recorder: &recorder, batchers: &[&decider, &ctx.batcher] };
-            inner.explain((self.prepared.kind, self.prepared.cost), &self.viewer, ran)
-        });
+        let batchers = [&decider, &ctx.batcher];
+        let ran = || Ran { started, recorder: &recorder, batchers: &batchers };
+        let (kind, cost, took) = (self.prepared.kind, self.prepared.cost, started.elapsed());
+        let explain = self.explain.then(|| inner.explain((kind, cost), &self.viewer, ran()));
+        let is_slow = inner.options.slow_operation.is_some_and(|slow| took >= slow);
+        if let Some(on_slow_run) = self.on_slow_run.as_ref().filter(|_| is_slow) {
+            let most = inner.options.limits.cost;
+            on_slow_run.0(took, &Explain::of(ran(), (cost, most), None).for_log());
+        }
         let told = resume_token.map(|token| token.to_string());
         let extensions = Extensions { explain, resume_token: told, ..Extensions::default() };
         extensions.write(event.out.end());

@@ -125,6 +125,42 @@ fn the_router_is_at_an_address_without_an_account() {
 }
 
 #[test]
+fn hive_has_an_address_without_an_account_and_a_token_that_fits() {
+    const REGISTRY: &str = "0123456789abcdef0123456789abcdef";
+    const ACCESS: &str = "hvo1/0123456789abcdef0123456789abcdef";
+    let load_with = |endpoint: &str, token: &str, target: &str| {
+        let given = [
+            ("XP_TELEMETRY_HIVE_ENDPOINT", endpoint),
+            ("XP_TELEMETRY_HIVE_TOKEN", token),
+            ("XP_TELEMETRY_HIVE_TARGET", target),
+        ];
+        load(&environment(&given.into_iter().filter(|(_, text)| !text.is_empty()).collect::<Vec<_>>()))
+    };
+    let usual = "https://app.graphql-hive.com/usage";
+    for (endpoint, token, target, address) in [
+        (usual, REGISTRY, "", usual.to_owned()),
+        (usual, ACCESS, "acme/shop/production", format!("{usual}/acme/shop/production")),
+        ("http://hive:8081/", ACCESS, "0190aaaa-0000", "http://hive:8081/0190aaaa-0000".to_owned()),
+    ] {
+        let config = load_with(endpoint, token, target).expect(endpoint).config;
+        assert_eq!(config.telemetry.hive_address().map(|uri| uri.to_string()), Some(address));
+    }
+    for (endpoint, token, target, named) in [
+        ("ftp://hive/usage", REGISTRY, "", "hive_endpoint"),
+        ("http://ann:s3cret@hive/usage", REGISTRY, "", "hive_endpoint"),
+        ("http://hive/usage?key=s3cret", REGISTRY, "", "hive_endpoint"),
+        (usual, ACCESS, "acme/../other?", "hive_target"),
+        (usual, ACCESS, "acme//other", "hive_target"),
+        (usual, "", "", "hive_token is not"),
+        (usual, "0123456789abcdef\n0123456789abcdef", "", "no header can have"),
+        (usual, ACCESS, "", "hive_target is not set"),
+    ] {
+        let text = load_with(endpoint, token, target).expect_err(endpoint).to_string();
+        assert!(text.contains(named) && !text.contains("s3cret") && !text.contains("0123456789"), "{text}");
+    }
+}
+
+#[test]
 fn no_address_is_shown_with_its_account() {
     let given = [
         ("REDIS_URL", "redis://cache/?password=s3cret"),

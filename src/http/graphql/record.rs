@@ -1,17 +1,23 @@
 //! What is told of a request when it has ended: metrics, the end of its span, and the one line of the log.
 //! Not here: what they say of who asked (`about`).
 
-use std::{borrow::Cow, time::Instant};
+use std::{
+    borrow::Cow,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use axum::http::{HeaderMap, StatusCode};
+use entities::clock;
 use opentelemetry::trace::TraceContextExt as _;
-use schema::{OperationKind, Progress, Reply};
+use schema::{OnSlowRun, OperationKind, Progress, Reply};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use super::{is_late, response::sum_of_costs};
 use crate::{
     App,
+    hive::UsageRun,
     http::{
         about::{self, About},
         request_id,
@@ -22,6 +28,9 @@ use crate::{
         metrics::{Outcome, kind_name},
     },
 };
+
+/// Of the slow runs of one stream one is logged in this time.
+const SLOW_RUN_EVERY: Duration = Duration::from_mins(1);
 
 /// What is told about a request afterwards.
 pub(in crate::http) struct RequestSummary<'a> {
@@ -35,6 +44,8 @@ pub(in crate::http) struct RequestSummary<'a> {
     variable_sets: Option<usize>,
     /// Its batches and statements, where it was slow.
     slow: Option<&'a str>,
+    /// Its answers come later.
+    is_stream: bool,
 }
 
 /// What is told of a request with a list of sets of variables: it is one operation.
@@ -121,7 +132,7 @@ impl<'a> RequestSummary<'a> {
 
     /// Its answers come later.
     pub(in crate::http) fn of_stream(kind: OperationKind) -> Self {
-        Self { kind: Some(kind), ..Self::new(Outcome::Ok) }
+        Self { kind: Some(kind), is_stream: true, ..Self::new(Outcome::Ok) }
     }
 
     /// It did not run, or not to its end.
@@ -141,6 +152,7 @@ impl<'a> RequestSummary<'a> {
             codes: Cow::Borrowed(&[]),
             variable_sets: None,
             slow: None,
+            is_stream: false,
         }
     }
 }
@@ -163,6 +175,15 @@ pub(in crate::http) fn record(
         && summary.outcome != Outcome::Refused
     {
         app.field_usage.count(fields, about::client_name(headers).as_deref());
+        if let (Some(hive), Some(operation)) = (&app.hive, &about.reported) {
+            hive.add(UsageRun {
+                operation: Arc::clone(operation),
+                at_milliseconds: clock::now().timestamp_millis(),
+                took: (!summary.is_stream).then_some(took),
+                errors: summary.codes.len(),
+                client: (about::client_name(headers), about::client_version(headers)),
+            });
+        }
     }
     let kind = kind_name(kind);
     if !span.is_disabled() {
@@ -197,5 +218,69 @@ pub(in crate::http) fn record(
             request_id = request_id(headers), trace_id, made,
             "slow operation",
         );
+    }
+}
+
+/// Logs the slow runs of a live query or of a subscription's events: one a minute, with how many were left out since
+/// the last one.
+pub(super) fn slow_runs(kind: OperationKind, about: &About, headers: &HeaderMap) -> OnSlowRun {
+    let (operation_name, document_id) = (about.operation_name.clone(), about.document_id.clone());
+    let request_id = request_id(headers).to_owned();
+    // When a line was written last, and how many runs were left out since.
+    let logged: Mutex<(Option<tokio::time::Instant>, u64)> = Mutex::default();
+    OnSlowRun(Arc::new(move |took, made| {
+        let mut logged = logged.lock().unwrap_or_else(PoisonError::into_inner);
+        if logged.0.is_some_and(|last| last.elapsed() < SLOW_RUN_EVERY) {
+            logged.1 += 1;
+            return;
+        }
+        let (_, left_out) = std::mem::replace(&mut *logged, (Some(tokio::time::Instant::now()), 0));
+        tracing::warn!(
+            target: SLOW_OPERATIONS, operation = kind_name(Some(kind)), operation_name, document_id,
+            ms = took.as_micros() as f64 / 1000.0, request_id, left_out, made,
+            "slow run of a stream",
+        );
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::field::{Field, Visit};
+    use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
+
+    use super::*;
+
+    /// How many runs each line says were left out.
+    #[derive(Clone, Default)]
+    struct LeftOut(Arc<Mutex<Vec<u64>>>);
+
+    impl<S: tracing::Subscriber> Layer<S> for LeftOut {
+        fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+            event.record(&mut self.clone());
+        }
+    }
+
+    impl Visit for LeftOut {
+        fn record_u64(&mut self, field: &Field, value: u64) {
+            if field.name() == "left_out" {
+                self.0.lock().expect("not poisoned").push(value);
+            }
+        }
+
+        fn record_debug(&mut self, _: &Field, _: &dyn std::fmt::Debug) {}
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_minute_has_one_line_which_counts_the_runs_before_it() {
+        let lines = LeftOut::default();
+        let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(lines.clone()));
+        let runs = slow_runs(OperationKind::Query, &About::default(), &HeaderMap::new());
+        let another = slow_runs(OperationKind::Query, &About::default(), &HeaderMap::new());
+        for _ in 0..121 {
+            runs.0(Duration::from_secs(1), "{}");
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        another.0(Duration::from_secs(1), "{}");
+        assert_eq!(*lines.0.lock().expect("not poisoned"), [0, 59, 59, 0]);
     }
 }

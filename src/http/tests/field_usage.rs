@@ -7,7 +7,10 @@ use super::{
     streams::{message, socket, subscribe},
     *,
 };
-use crate::{config::setting::Ratio, documents::field_usage};
+use crate::{
+    config::setting::Ratio,
+    documents::field_usage::{self, FieldUsages},
+};
 
 const TEXT: &str = "query A { users(first: 1) { ...P } } fragment P on UserConnection { nodes { id } }";
 
@@ -23,11 +26,12 @@ async fn counting(ratio: f64, file: &Path) -> App {
 /// By coordinate and client, rounded.
 fn used(app: &App, file: &Path) -> BTreeMap<String, u64> {
     app.field_usage.write();
-    let usages = field_usage::read(&[file.to_owned()]).expect("a file").expect("one");
-    let of_clients = usages.fields.into_iter().flat_map(|(coordinate, clients)| {
-        let named = move |client| format!("{coordinate} {client}");
-        clients.into_iter().map(move |(client, used)| (named(client), used.operations.round() as u64))
-    });
+    let usages = field_usage::read(&[file.to_owned()]).expect("a file");
+    let of_clients =
+        FieldUsages::sum(usages).expect("one").fields.into_iter().flat_map(|(coordinate, clients)| {
+            let named = move |client| format!("{coordinate} {client}");
+            clients.into_iter().map(move |(client, used)| (named(client), used.operations.round() as u64))
+        });
     of_clients.collect()
 }
 
