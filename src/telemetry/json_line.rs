@@ -2,9 +2,10 @@
 //! (<https://www.elastic.co/guide/en/ecs/8.11/index.html>). Not here: which lines there are, and where they go
 //! (`writer`).
 
-use std::{fmt, io};
+use std::fmt;
 
-use serde::Serialize;
+use entities::clock;
+use schema::engine::scalar::{Leaf as _, write_json, write_text};
 use tracing::{
     Event, Subscriber,
     field::{Field, Visit},
@@ -13,13 +14,14 @@ use tracing_subscriber::{
     fmt::{
         FmtContext, FormatEvent, FormattedFields,
         format::{JsonFields, Writer},
-        time::{FormatTime as _, SystemTime},
     },
     registry::{LookupSpan, Scope},
 };
 
-/// The version of the schema that `EcsNames` is of.
+/// The version of the schema that `ECS_NAMES` are of.
 const ECS_VERSION: &str = "8.11.0";
+/// What most lines take.
+const USUAL_BYTES: usize = 512;
 
 /// What the fields of this server are called there. Others get the server's prefix, as the schema wants it of what it
 /// does not know.
@@ -62,113 +64,99 @@ where
             Self::Ecs { .. } => ["@timestamp", "log.level", "log.logger"],
         };
         let [timestamp, level, target] = names;
-        write!(out, "{{\"{timestamp}\":\"")?;
-        SystemTime.format_time(&mut out)?;
-        write!(out, "\",\"{level}\":\"{}\"", metadata.level())?;
-        let mut fields = Fields { is_ecs: matches!(self, Self::Ecs { .. }), out: &mut out, written: Ok(()) };
-        event.record(&mut fields);
-        fields.written?;
-        write!(out, ",\"{target}\":")?;
-        json(&mut out, metadata.target())?;
+        // Bytes of our own and one write: `out` checks and grows with each part that is written to it.
+        let mut line = Vec::with_capacity(USUAL_BYTES);
+        push(&mut line, &["{\"", timestamp, "\":"]);
+        clock::now().write(&mut line);
+        push(&mut line, &[",\"", level, "\":\"", metadata.level().as_str(), "\""]);
+        event.record(&mut Fields { is_ecs: matches!(self, Self::Ecs { .. }), line: &mut line });
+        push(&mut line, &[",\"", target, "\":"]);
+        write_text(metadata.target(), &mut line);
         if let Self::Ecs { service } = self {
-            write!(out, ",\"ecs.version\":\"{ECS_VERSION}\",\"service.name\":")?;
-            json(&mut out, service)?;
+            push(&mut line, &[",\"ecs.version\":\"", ECS_VERSION, "\",\"service.name\":"]);
+            write_text(service, &mut line);
         }
         let mut spans = context.event_scope().into_iter().flat_map(Scope::from_root).peekable();
         if spans.peek().is_some() {
-            out.write_str(if matches!(self, Self::Plain) { ",\"spans\":[" } else { ",\"xp.spans\":[" })?;
+            push(&mut line, &[if matches!(self, Self::Plain) { ",\"spans\":[" } else { ",\"xp.spans\":[" }]);
             for (place, span) in spans.enumerate() {
-                out.write_str(if place > 0 { ",{\"name\":" } else { "{\"name\":" })?;
-                json(&mut out, span.name())?;
+                push(&mut line, &[if place > 0 { ",{\"name\":" } else { "{\"name\":" }]);
+                write_text(span.name(), &mut line);
                 // It is an object.
                 let extensions = span.extensions();
                 let fields =
                     extensions.get::<FormattedFields<JsonFields>>().map(|fields| fields.fields.as_str());
                 match fields.and_then(|fields| fields.strip_prefix('{')) {
-                    Some(fields) if fields != "}" => write!(out, ",{fields}")?,
-                    _ => out.write_char('}')?,
+                    Some(fields) if fields != "}" => push(&mut line, &[",", fields]),
+                    _ => push(&mut line, &["}"]),
                 }
             }
-            out.write_char(']')?;
+            push(&mut line, &["]"]);
         }
-        out.write_str("}\n")
+        push(&mut line, &["}\n"]);
+        out.write_str(str::from_utf8(&line).map_err(|_| fmt::Error)?)
+    }
+}
+
+/// Appends texts as they are.
+fn push(line: &mut Vec<u8>, texts: &[&str]) {
+    for text in texts {
+        line.extend_from_slice(text.as_bytes());
     }
 }
 
 /// Writes `,"name":value` for each field.
-struct Fields<'a, 'w> {
+struct Fields<'a> {
     is_ecs: bool,
-    out: &'a mut Writer<'w>,
-    written: fmt::Result,
+    line: &'a mut Vec<u8>,
 }
 
-impl Fields<'_, '_> {
-    fn write(&mut self, field: &Field, value: impl Serialize) {
-        if self.written.is_ok() {
-            self.written = self.name(field.name()).and_then(|()| json(self.out, value));
-        }
-    }
-
-    fn name(&mut self, name: &str) -> fmt::Result {
+impl Fields<'_> {
+    fn name(&mut self, field: &Field) {
+        let name = field.name();
         if !self.is_ecs {
-            return write!(self.out, ",\"{name}\":");
+            return push(self.line, &[",\"", name, "\":"]);
         }
         match ECS_NAMES.binary_search_by_key(&name, |(own, _)| own) {
-            Ok(found) => write!(self.out, ",\"{}\":", ECS_NAMES[found].1),
-            Err(_) => write!(self.out, ",\"xp.{name}\":"),
+            Ok(found) => push(self.line, &[",\"", ECS_NAMES[found].1, "\":"]),
+            Err(_) => push(self.line, &[",\"xp.", name, "\":"]),
         }
     }
 }
 
-impl Visit for Fields<'_, '_> {
+impl Visit for Fields<'_> {
     fn record_f64(&mut self, field: &Field, value: f64) {
         if self.is_ecs && field.name() == "ms" {
             // The schema counts nanoseconds.
-            if self.written.is_ok() {
-                self.written = write!(self.out, ",\"event.duration\":{}", (value * 1e6).round() as u64);
-            }
-            return;
+            push(self.line, &[",\"event.duration\":"]);
+            return write_json(&((value * 1e6).round() as u64), self.line);
         }
-        self.write(field, value);
+        self.name(field);
+        write_json(&value, self.line);
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.write(field, value);
+        self.name(field);
+        write_json(&value, self.line);
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.write(field, value);
+        self.name(field);
+        write_json(&value, self.line);
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.write(field, value);
+        self.name(field);
+        write_json(&value, self.line);
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.write(field, value);
+        self.name(field);
+        write_text(value, self.line);
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.write(field, format_args!("{value:?}"));
-    }
-}
-
-/// Writes a value as JSON.
-fn json(out: &mut Writer<'_>, value: impl Serialize) -> fmt::Result {
-    serde_json::to_writer(JsonOut(out), &value).map_err(|_| fmt::Error)
-}
-
-/// Takes the bytes of a text.
-struct JsonOut<'a, 'w>(&'a mut Writer<'w>);
-
-impl io::Write for JsonOut<'_, '_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let text = str::from_utf8(bytes).map_err(io::Error::other)?;
-        self.0.write_str(text).map_err(io::Error::other)?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        self.name(field);
+        write_json(&format_args!("{value:?}"), self.line);
     }
 }

@@ -17,13 +17,16 @@ use tracing_subscriber::fmt::MakeWriter;
 /// Bytes that wait at most.
 const BUFFER_BYTES: usize = 4 << 20;
 /// How long a batch is gathered, and so how late a line may be.
-const GATHER: Duration = Duration::from_millis(5);
+const GATHER: Duration = Duration::from_millis(20);
 
 /// What waits to be written.
 #[derive(Debug, Default)]
 struct Buffer {
     lines: Vec<u8>,
     dropped: u64,
+    /// The thread that writes waits for a line, and has to be woken. Where many lines come it never does: waking a
+    /// thread costs more than a line.
+    idle: bool,
     /// Somebody waits for the buffer to be written.
     hurry: bool,
     writing: bool,
@@ -67,13 +70,12 @@ impl Queue {
         loop {
             let mut buffer = self.lock();
             while buffer.lines.is_empty() {
+                buffer.idle = true;
                 buffer = self.filled.wait(buffer).unwrap_or_else(PoisonError::into_inner);
             }
-            if !buffer.hurry {
-                drop(buffer);
-                std::thread::sleep(GATHER);
-                buffer = self.lock();
-            }
+            buffer.idle = false;
+            let gathered = self.filled.wait_timeout_while(buffer, GATHER, |buffer| !buffer.hurry);
+            buffer = gathered.unwrap_or_else(PoisonError::into_inner).0;
             buffer.take(&mut batch);
             buffer.writing = true;
             drop(buffer);
@@ -122,10 +124,10 @@ impl Write for &LogWriter {
     /// Takes one whole line; the formatter writes each event at once.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut buffer = self.0.lock();
-        let first = buffer.lines.is_empty();
+        let is_idle = std::mem::take(&mut buffer.idle);
         buffer.push(line);
         drop(buffer);
-        if first {
+        if is_idle {
             self.0.filled.notify_one();
         }
         Ok(line.len())
