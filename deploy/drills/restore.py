@@ -306,8 +306,9 @@ class Drill:
         wrong = []
         if asked(server, ME, token=before["accessToken"]):
             wrong.append("a session of before the moment is refused")
-        if refreshed and refresh(server, refreshed["refreshToken"]):
-            wrong.append("a session of before the moment cannot be gone on with")
+        refused = refresh(server, refreshed["refreshToken"]) if refreshed else ""
+        if refused:
+            wrong.append(f"a session of before the moment cannot be gone on with: {refused}")
         if refresh(server, after["refreshToken"]) == "":
             wrong.append("a session of after the moment can be gone on with")
         if not asked(server, ME, token=newcomer["accessToken"]):

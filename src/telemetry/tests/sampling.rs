@@ -3,6 +3,24 @@
 use super::*;
 use crate::config::setting::{Ratio, Sampler};
 
+/// Telemetry with a log and a collector of its own, and the spans that this one gets.
+async fn telemetry_of(
+    sampler: Sampler,
+    ratio: f64,
+    (filter, log): (&str, Sink),
+) -> (Telemetry, Dispatch, Arc<Mutex<Vec<Span>>>) {
+    let (endpoint, spans) = collector().await;
+    let config = TelemetryConfig {
+        filter: LogFilter(filter.to_owned()),
+        otlp_endpoint: Some(endpoint.into()),
+        sampler,
+        sampler_argument: Ratio(ratio),
+        ..Config::default().telemetry
+    };
+    let (telemetry, dispatch) = Telemetry::build(&config, LogWriter::start(log)).expect("built");
+    (telemetry, dispatch, spans)
+}
+
 #[tokio::test]
 async fn a_sampler_keeps_the_part_of_traces_that_is_wanted() {
     let _alone = alone().await;
@@ -15,15 +33,7 @@ async fn a_sampler_keeps_the_part_of_traces_that_is_wanted() {
         (Sampler::ParentOrOff, 0.0, true),
         (Sampler::ParentOrRatio, 0.0, true),
     ] {
-        let (endpoint, spans) = collector().await;
-        let config = TelemetryConfig {
-            otlp_endpoint: Some(endpoint.into()),
-            sampler,
-            sampler_argument: Ratio(ratio),
-            ..Config::default().telemetry
-        };
-        let (telemetry, dispatch) =
-            Telemetry::build(&config, LogWriter::start(Sink::default())).expect("built");
+        let (telemetry, dispatch, spans) = telemetry_of(sampler, ratio, ("info", Sink::default())).await;
         let guard = tracing::dispatcher::set_default(&dispatch);
         let answered = crate::router(app().await).oneshot(request("{ __typename }", None)).await;
         answered.expect("answered");
@@ -37,15 +47,8 @@ async fn a_sampler_keeps_the_part_of_traces_that_is_wanted() {
 async fn what_is_not_kept_is_not_made_unless_the_log_wants_it() {
     let _alone = alone().await;
     for (filter, is_made) in [("info", false), ("info,xp::span=debug", true)] {
-        let (endpoint, spans) = collector().await;
-        let config = TelemetryConfig {
-            filter: LogFilter(filter.to_owned()),
-            otlp_endpoint: Some(endpoint.into()),
-            sampler: Sampler::AlwaysOff,
-            ..Config::default().telemetry
-        };
-        let (telemetry, dispatch) =
-            Telemetry::build(&config, LogWriter::start(Sink::default())).expect("built");
+        let (telemetry, dispatch, spans) =
+            telemetry_of(Sampler::AlwaysOff, 1.0, (filter, Sink::default())).await;
         let guard = tracing::dispatcher::set_default(&dispatch);
         let make = || tracing::debug_span!(target: SPANS, "http");
         assert_eq!(!super::super::begin(None, make).is_disabled(), is_made, "{filter}");
@@ -64,11 +67,7 @@ async fn what_is_not_kept_is_not_made_unless_the_log_wants_it() {
 async fn a_figure_names_a_trace_that_is_kept() {
     let _alone = alone().await;
     for (sampler, is_named) in [(Sampler::AlwaysOn, true), (Sampler::AlwaysOff, false)] {
-        let (endpoint, _) = collector().await;
-        let config =
-            TelemetryConfig { otlp_endpoint: Some(endpoint.into()), sampler, ..Config::default().telemetry };
-        let (telemetry, dispatch) =
-            Telemetry::build(&config, LogWriter::start(Sink::default())).expect("built");
+        let (telemetry, dispatch, _) = telemetry_of(sampler, 1.0, ("info", Sink::default())).await;
         let guard = tracing::dispatcher::set_default(&dispatch);
         let app = app().await;
         crate::router(app.clone()).oneshot(request("{ __typename }", None)).await.expect("answered");
@@ -87,14 +86,7 @@ async fn a_figure_names_a_trace_that_is_kept() {
 
 /// How many traces a collector gets of so many requests without a caller's trace, and how many spans.
 async fn kept(requests: usize, sampler: Sampler, ratio: f64) -> (usize, usize) {
-    let (endpoint, spans) = collector().await;
-    let config = TelemetryConfig {
-        otlp_endpoint: Some(endpoint.into()),
-        sampler,
-        sampler_argument: Ratio(ratio),
-        ..Config::default().telemetry
-    };
-    let (telemetry, dispatch) = Telemetry::build(&config, LogWriter::start(Sink::default())).expect("built");
+    let (telemetry, dispatch, spans) = telemetry_of(sampler, ratio, ("info", Sink::default())).await;
     let app = app().await;
     let guard = tracing::dispatcher::set_default(&dispatch);
     let routes = crate::router(app);
@@ -134,11 +126,8 @@ async fn a_trace_that_its_caller_does_not_keep_has_no_spans() {
         (Sampler::ParentOrOff, "01", true),
         (Sampler::AlwaysOn, "00", true),
     ] {
-        let (endpoint, spans) = collector().await;
-        let config =
-            TelemetryConfig { otlp_endpoint: Some(endpoint.into()), sampler, ..Config::default().telemetry };
         let log = Sink::default();
-        let (telemetry, dispatch) = Telemetry::build(&config, LogWriter::start(log.clone())).expect("built");
+        let (telemetry, dispatch, spans) = telemetry_of(sampler, 1.0, ("info", log.clone())).await;
         let app = app().await;
         let guard = tracing::dispatcher::set_default(&dispatch);
         let mut request = request("{ users(first: 1) { nodes { id } } }", None);

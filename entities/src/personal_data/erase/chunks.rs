@@ -3,12 +3,13 @@
 
 use std::collections::BTreeSet;
 
-use sea_orm::{Condition, QueryOrder as _, QuerySelect as _, Set, entity::prelude::*, sea_query::LikeExpr};
-
-use super::{
-    super::{after, col},
-    AnswerPage, ChunkEnd, Eraser, is_traced,
+use sea_orm::{
+    Condition, QueryOrder as _, QuerySelect as _, Set,
+    entity::prelude::*,
+    sea_query::{LikeExpr, Value},
 };
+
+use super::{super::in_order, AnswerPage, ChunkEnd, Eraser, is_traced};
 use crate::{
     activity,
     cache::Tag,
@@ -28,14 +29,8 @@ use crate::{
 impl Eraser<'_> {
     pub(super) async fn remove_sessions(&self, end: &mut ChunkEnd) -> Result<Option<u64>, Error> {
         use session::{Column, Entity};
-        let find = self
-            .sessions()
-            .select_only()
-            .columns([Column::Id, Column::CreatedAt])
-            .filter(after_end([col(Column::CreatedAt), col(Column::Id)], *end))
-            .order_by_asc(Column::CreatedAt)
-            .order_by_asc(Column::Id)
-            .limit(CHUNK);
+        let find = self.sessions().select_only().columns([Column::Id, Column::CreatedAt]);
+        let find = in_order(find, [Column::CreatedAt, Column::Id], key(*end)).limit(CHUNK);
         let read = |cells: &mut Cells<'_>| Ok((cells.next::<SessionId>()?, cells.next::<Time>()?));
         let found = self.store.database().rows("session.of_erased", Entity, &find, read).await?;
         let Some((last, last_at)) = found.last() else { return Ok(None) };
@@ -71,14 +66,8 @@ impl Eraser<'_> {
 
     pub(super) async fn remove_locations(&self, end: &mut ChunkEnd) -> Result<Option<u64>, Error> {
         use location::{Column, Entity};
-        let oldest = self
-            .locations()
-            .select_only()
-            .columns([Column::Id, Column::Timestamp])
-            .filter(after_end([col(Column::Timestamp), col(Column::Id)], *end))
-            .order_by_asc(Column::Timestamp)
-            .order_by_asc(Column::Id)
-            .limit(CHUNK);
+        let oldest = self.locations().select_only().columns([Column::Id, Column::Timestamp]);
+        let oldest = in_order(oldest, [Column::Timestamp, Column::Id], key(*end)).limit(CHUNK);
         let read = |cells: &mut Cells<'_>| Ok((cells.next::<LocationId>()?, cells.next::<Time>()?));
         let found = self.store.database().rows("location.of_erased", Entity, &oldest, read).await?;
         let (Some((_, first_at)), Some((last, last_at))) = (found.first(), found.last()) else {
@@ -142,13 +131,8 @@ impl Eraser<'_> {
         end: ChunkEnd,
     ) -> Result<Vec<ErasedSubmission>, Error> {
         use submission::{Column, Entity};
-        let find = which
-            .select_only()
-            .columns([Column::Id, Column::FormId, Column::CreatedAt])
-            .filter(after_end([col(Column::CreatedAt), col(Column::Id)], end))
-            .order_by_asc(Column::CreatedAt)
-            .order_by_asc(Column::Id)
-            .limit(CHUNK);
+        let find = which.select_only().columns([Column::Id, Column::FormId, Column::CreatedAt]);
+        let find = in_order(find, [Column::CreatedAt, Column::Id], key(end)).limit(CHUNK);
         let read = |cells: &mut Cells<'_>| {
             Ok(ErasedSubmission { id: cells.next()?, form: cells.next()?, created_at: cells.next()? })
         };
@@ -157,14 +141,8 @@ impl Eraser<'_> {
 
     pub(super) async fn empty_details(&self, end: &mut ChunkEnd) -> Result<Option<u64>, Error> {
         use activity::{Column, Entity};
-        let find = self
-            .details()
-            .select_only()
-            .columns([Column::Id, Column::CreatedAt])
-            .filter(after_end([col(Column::CreatedAt), col(Column::Id)], *end))
-            .order_by_asc(Column::CreatedAt)
-            .order_by_asc(Column::Id)
-            .limit(CHUNK);
+        let find = self.details().select_only().columns([Column::Id, Column::CreatedAt]);
+        let find = in_order(find, [Column::CreatedAt, Column::Id], key(*end)).limit(CHUNK);
         let read = |cells: &mut Cells<'_>| Ok((cells.next::<ActivityLogId>()?, cells.next::<Time>()?));
         let found = self.store.database().rows("activity.of_erased", Entity, &find, read).await?;
         let (Some((_, first_at)), Some((last, last_at))) = (found.first(), found.last()) else {
@@ -289,9 +267,9 @@ struct ErasedSubmission {
     created_at: Time,
 }
 
-/// Rows after the last one of a chunk, by time and id.
-fn after_end(columns: [Expr; 2], end: ChunkEnd) -> Condition {
-    after(columns, end.map(|(time, id)| [time.into(), id.into()]))
+/// The time and the id of the last row of a chunk.
+fn key(end: ChunkEnd) -> Option<[Value; 2]> {
+    end.map(|(time, id)| [time.into(), id.into()])
 }
 
 /// Between these times: of the partitions only those of these months are looked at. SQLite has none.
