@@ -471,13 +471,13 @@ sections! {
         /// File of these counts for `xp documents usage --fields`; written every minute and at the end. Each
         /// process needs one of its own. Not set: only deprecated fields are counted, at `/metrics`.
         field_usage_file: Option<PathBuf> = "";
-        /// Where the operations of this part are reported to GraphQL Hive: `https://app.graphql-hive.com/usage`, or
-        /// the usage API of a Hive of your own. Not set: nothing is sent.
+        /// Where the operations of the sample (`telemetry.field_usage`) are reported to GraphQL Hive:
+        /// `https://app.graphql-hive.com/usage`, or the usage API of a Hive of your own. Not set: nothing is sent.
         hive_endpoint: Option<ServiceUrl> = "";
-        /// The access token by which Hive takes them.
+        /// The token for usage reports to GraphQL Hive: an access token, or a registry token.
         hive_token: Option<SecretText> = "";
-        /// The target in Hive that they are of: its id, or `organization/project/target`. Not set: the one of the
-        /// token, where it is a registry token.
+        /// The target in GraphQL Hive of usage reports with an access token: its id, or
+        /// `organization/project/target`. A registry token knows its own.
         hive_target: Option<String> = "";
         /// The name of this service in traces.
         service_name: String = "xp-graph", env "OTEL_SERVICE_NAME";

@@ -25,7 +25,8 @@ use tokio::{sync::Notify, task::JoinHandle, time::sleep};
 
 use crate::{
     config::{TelemetryConfig, setting::SecretText},
-    outbound::Outbound,
+    error_chain::chain,
+    outbound::{Failed, Outbound},
 };
 
 use report::UsageBatch;
@@ -35,7 +36,7 @@ pub(crate) use report::UsageRun;
 const SEND_INTERVAL: Duration = Duration::from_secs(10);
 /// As many runs are sent at once.
 const FULL_BATCH: usize = 1_000;
-/// How often a report is tried again, and the first pause before, which doubles: as the client of Hive does it.
+/// How often a report is tried again that Hive has surely not taken, and the first pause before, which doubles.
 const RETRIES: (u32, Duration) = (3, Duration::from_millis(200));
 /// How long the last reports may take.
 const FINISH_WITHIN: Duration = Duration::from_secs(2);
@@ -110,14 +111,14 @@ impl HiveReports {
                 () = self.is_full.notified() => {}
                 () = self.is_ending.notified() => is_last = true,
             }
-            let failure = self.send().await.err();
-            if let Some(why) = failure.as_ref().filter(|_| !was_told) {
+            let Some(sent) = self.send().await else { continue };
+            if let Some(why) = sent.as_ref().err().filter(|_| !was_told) {
                 tracing::warn!(
                     why,
                     "usage cannot be reported to Hive; what comes later is sent all the same"
                 );
             }
-            was_told = failure.is_some();
+            was_told = sent.is_err();
         }
     }
 
@@ -126,25 +127,34 @@ impl HiveReports {
         self.is_ending.notify_one();
         if tokio::time::timeout(FINISH_WITHIN, &mut running).await.is_err() {
             running.abort();
+            // It has ended, and counted what it was sending.
+            let _ = running.await;
+            self.count("dropped", self.take().len());
             tracing::warn!("the last usage could not be reported to Hive in time");
         }
     }
 
-    /// Sends what waits.
-    async fn send(&self) -> Result<(), String> {
-        let batch = mem::take(&mut *self.batch.lock().unwrap_or_else(PoisonError::into_inner));
+    fn take(&self) -> UsageBatch {
+        mem::take(&mut *self.batch.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Sends what waits; `None`: nothing does.
+    async fn send(&self) -> Option<Result<(), String>> {
+        let batch = self.take();
         let operations = batch.len();
         if operations == 0 {
-            return Ok(());
+            return None;
         }
+        // Counted, too, where the end of the process stops it.
+        let mut sending = Sending { reports: self, operations, is_sent: false };
         // A report may have some megabytes.
         let written = tokio::task::spawn_blocking(move || batch.to_json().to_string()).await;
         let sent = match written {
             Ok(json) => self.post(json).await,
             Err(error) => Err(error.to_string()),
         };
-        self.count(if sent.is_ok() { "sent" } else { "dropped" }, operations);
-        sent
+        sending.is_sent = sent.is_ok();
+        Some(sent)
     }
 
     /// Posts a report, and again where that may help.
@@ -161,7 +171,9 @@ impl HiveReports {
                 // The same report would be refused again.
                 Ok((status, _)) if status.is_client_error() => return Err(format!("Hive answers {status}")),
                 Ok((status, _)) => format!("Hive answers {status}"),
-                Err(error) => error.to_string(),
+                // It may have arrived, and Hive would count it twice.
+                Err(error @ Failed::Timeout) => return Err(chain(&error)),
+                Err(error) => chain(&error),
             };
             if retries == 0 {
                 return Err(failure);
@@ -169,6 +181,19 @@ impl HiveReports {
             sleep(pause).await;
             (retries, pause) = (retries - 1, pause * 2);
         }
+    }
+}
+
+/// Operations that are being sent: counted when that ends, whatever ends it.
+struct Sending<'a> {
+    reports: &'a HiveReports,
+    operations: usize,
+    is_sent: bool,
+}
+
+impl Drop for Sending<'_> {
+    fn drop(&mut self) {
+        self.reports.count(if self.is_sent { "sent" } else { "dropped" }, self.operations);
     }
 }
 

@@ -1,5 +1,5 @@
-//! Posts to other services: the callbacks of subscriptions, and what a router is told to forget. An address
-//! is never followed to another one, an answer's body is not read, and each post has its time. It carries the
+//! Posts to other services: the callbacks of subscriptions, what a router is told to forget, usage reports. An
+//! address is never followed to another one, an answer's body is not read, and each post has its time. It carries the
 //! trace that it belongs to. Not here: which addresses are allowed, and what is tried again.
 
 use std::time::Duration;

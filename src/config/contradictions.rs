@@ -152,6 +152,15 @@ impl TelemetryConfig {
         }
         let is_of_organization =
             |token: &str| HIVE_ACCESS_TOKENS.iter().any(|prefix| token.starts_with(prefix));
+        if token.is_some_and(|token| !is_of_organization(token)) && self.hive_target.is_some() {
+            found.push(Problem {
+                what: "telemetry.hive_token is a registry token, and telemetry.hive_target is set".into(),
+                place: "XP_TELEMETRY_HIVE_TARGET or xp.toml".into(),
+                why: "Hive refuses usage with both: a registry token is good for one target, which it knows"
+                    .into(),
+                fix: "leave telemetry.hive_target out, or make an access token for it (hvo1/…)".into(),
+            });
+        }
         if token.is_some_and(is_of_organization) && self.hive_target.is_none() {
             found.push(Problem {
                 what:

@@ -28,7 +28,8 @@ impl TelemetryConfig {
         let endpoint = self.hive_endpoint.as_ref().filter(|endpoint| !endpoint.has_account())?;
         let endpoint = endpoint.uri().filter(|uri| uri.query().is_none())?.to_string();
         let is_plain = |target: &str| {
-            target.split('/').all(|part| !part.is_empty())
+            matches!(target.split('/').count(), 1 | 3)
+                && target.split('/').all(|part| !part.is_empty())
                 && target
                     .chars()
                     .all(|character| character.is_ascii_alphanumeric() || "-_/".contains(character))

@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 
 /// Runs that wait to be sent at most.
 const MOST_RUNS: usize = 5_000;
-/// Bytes of texts and coordinates of operations that wait at most; Hive takes reports of 15 MB.
+/// Bytes of names, texts and coordinates of operations, and of clients' names, that wait at most. As JSON they
+/// may be twice as many; Hive takes reports of 15 MB.
 const MOST_BYTES: usize = 4 << 20;
-/// More errors than a report can have.
+/// The most errors that a report can have of one run.
 const MOST_ERRORS: usize = u16::MAX as usize;
 /// What the client of Hive calls an operation without a name.
 const ANONYMOUS: &str = "anonymous";
@@ -67,7 +68,11 @@ impl UsageBatch {
         let operation = &run.operation;
         let is_known = self.operations.contains_key(&operation.key);
         let coordinates = operation.coordinates.iter().map(String::len);
-        let bytes = if is_known { 0 } else { operation.text.len() + coordinates.sum::<usize>() };
+        let named = operation.name.as_ref().map_or(0, String::len);
+        let of_operation =
+            if is_known { 0 } else { operation.text.len() + named + coordinates.sum::<usize>() };
+        let (name, version) = &run.client;
+        let bytes = of_operation + [name, version].into_iter().flatten().map(String::len).sum::<usize>();
         if self.runs.len() >= MOST_RUNS || self.bytes + bytes > MOST_BYTES {
             return false;
         }

@@ -281,6 +281,7 @@ async fn a_hive_that_never_answers_costs_reports_and_a_bounded_time_at_the_end()
     let began = Instant::now();
     reports.finish(running).await;
     assert!(began.elapsed() >= FINISH_WITHIN);
+    assert_eq!(counts(&reports), [0, 6_001], "what is lost is counted");
 }
 
 #[test]

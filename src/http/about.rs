@@ -1,7 +1,7 @@
 //! What the log line and the span of an operation tell of who asked for what: names and ids, each short and
-//! printable. Never a variable, a token or a text of a document. Metrics have none of this: their labels are
-//! closed lists, but for the names of a few clients (`documents::field_usage`). Not here: when a line is
-//! written (`graphql`).
+//! printable. Never a variable or a token; a text of a document only for usage reports (`hive`), without strings and
+//! numbers. Metrics have none of this: their labels are closed lists, but for the names of a few clients
+//! (`documents::field_usage`). Not here: when a line is written (`graphql`).
 
 use std::{fmt::Write as _, sync::Arc};
 
@@ -109,8 +109,8 @@ fn name(text: &str) -> Option<String> {
     printable(text, LONGEST_NAME)
 }
 
-/// A text that stays on its line and shows what it is: short, what cannot be seen written as its number. `None` for an
-/// empty one.
+/// A text that stays on its line and shows what it is: short, what cannot be seen written as its number. `None` for
+/// an empty one.
 fn printable(text: &str, longest: usize) -> Option<String> {
     let mut told = String::with_capacity(text.len().min(longest));
     let mut rest = text.chars();

@@ -287,9 +287,6 @@ impl LiveQuery {
             Ok(answer) => answer,
             Err(refused) => return Err(Box::new(again(refused, refused.body.clone()))),
         };
-        if let (Some(done), Some(on_slow_run)) = (&reply.slow, &self.asked.0.on_slow_run) {
-            on_slow_run.0(*took, done);
-        }
         let read = reply.dependencies.as_deref().map(ReadSet::of).unwrap_or_default();
         let is_same = self.last.as_ref().is_some_and(|last| last.digest == Some(*digest));
         let told = if is_same { None } else { self.tell(reply) };
@@ -342,7 +339,14 @@ impl LiveQuery {
             let (asked, floor) = (Arc::clone(&self.asked), self.floor);
             async move {
                 let (request, set) = &*asked;
-                graph.inner.run_live(viewer, (request, set), floor).await
+                let result = graph.inner.run_live(viewer, (request, set), floor).await;
+                // By the stream that runs it, not by each one that gets its answer.
+                if let (Ok(answer), Some(on_slow_run)) = (&result, &request.on_slow_run)
+                    && let Some(done) = &answer.reply.slow
+                {
+                    on_slow_run.0(answer.took, done);
+                }
+                result
             }
             .boxed()
         };

@@ -151,6 +151,8 @@ fn hive_has_an_address_without_an_account_and_a_token_that_fits() {
         ("http://hive/usage?key=s3cret", REGISTRY, "", "hive_endpoint"),
         (usual, ACCESS, "acme/../other?", "hive_target"),
         (usual, ACCESS, "acme//other", "hive_target"),
+        (usual, ACCESS, "acme/other", "hive_target"),
+        (usual, REGISTRY, "acme/shop/production", "is a registry token"),
         (usual, "", "", "hive_token is not"),
         (usual, "0123456789abcdef\n0123456789abcdef", "", "no header can have"),
         (usual, ACCESS, "", "hive_target is not set"),

@@ -1,4 +1,5 @@
-//! What is told of a request when it has ended: metrics, the end of its span, and the one line of the log.
+//! What is told of a request when it has ended: metrics, the end of its span, the one line of the log, and, of those
+//! of the sample, which fields were used and for whom.
 //! Not here: what they say of who asked (`about`).
 
 use std::{
@@ -40,6 +41,8 @@ pub(in crate::http) struct RequestSummary<'a> {
     cost: Option<u64>,
     cache_hits: u32,
     codes: Cow<'a, [&'static str]>,
+    /// How many, where that is not the number of codes.
+    errors: Option<usize>,
     /// How many sets of variables it had, where it had a list of them.
     variable_sets: Option<usize>,
     /// Its batches and statements, where it was slow.
@@ -63,6 +66,7 @@ pub(super) struct SetsSummary {
     cache_hits: u32,
     /// Each once.
     codes: Vec<&'static str>,
+    errors: usize,
     slow: Option<Box<str>>,
 }
 
@@ -78,6 +82,7 @@ impl SetsSummary {
         if reply.slow.is_some() {
             self.slow.clone_from(&reply.slow);
         }
+        self.errors += reply.codes.len();
         for code in &reply.codes {
             if !self.codes.contains(code) {
                 self.codes.push(code);
@@ -119,6 +124,7 @@ impl<'a> RequestSummary<'a> {
             cost: told.cost,
             cache_hits: told.cache_hits,
             codes: Cow::Borrowed(&told.codes),
+            errors: Some(told.errors),
             variable_sets: Some(told.answered),
             slow: told.slow.as_deref(),
             ..Self::new(outcome)
@@ -150,6 +156,7 @@ impl<'a> RequestSummary<'a> {
             cost: None,
             cache_hits: 0,
             codes: Cow::Borrowed(&[]),
+            errors: None,
             variable_sets: None,
             slow: None,
             is_stream: false,
@@ -180,7 +187,7 @@ pub(in crate::http) fn record(
                 operation: Arc::clone(operation),
                 at_milliseconds: clock::now().timestamp_millis(),
                 took: (!summary.is_stream).then_some(took),
-                errors: summary.codes.len(),
+                errors: summary.errors.unwrap_or(summary.codes.len()),
                 client: (about::client_name(headers), about::client_version(headers)),
             });
         }

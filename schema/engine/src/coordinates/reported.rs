@@ -1,7 +1,8 @@
-//! What usage reports say of an operation: its text without aliases and without the values of literals, which may be
-//! a person's, and the coordinates that it uses, by the rules of GraphQL Hive's own client (`@graphql-hive/core`):
-//! besides fields these are arguments, fields of input types, values of enums and scalars. Not here: how reports
-//! are sent (`src`).
+//! What usage reports say of an operation: its text without aliases, strings and numbers, which may be a person's,
+//! and the coordinates that it uses. These are, as in the reports of GraphQL Hive's own client
+//! (`@graphql-hive/core`), besides fields: arguments, fields of input types, values of enums and scalars. Otherwise
+//! than there, the text keeps the order of what it selects, and an argument from a variable counts as given (`!`)
+//! where the type of the variable says so, since no value is looked at. Not here: how reports are sent (`src`).
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -57,9 +58,9 @@ impl ReportedOperation {
         reader.operation(name, operation);
         let mut text = reader.text;
         text.extend(reader.texts_of_fragments.into_values());
-        let named = format!("{} {text}", name.unwrap_or_default());
         Self {
-            key: blake3::hash(named.as_bytes()).to_hex()[..32].to_owned(),
+            // The text begins with the name.
+            key: blake3::hash(text.as_bytes()).to_hex()[..32].to_owned(),
             name: name.map(ToOwned::to_owned),
             text,
             coordinates: reader.used.into_iter().collect(),
@@ -74,8 +75,8 @@ struct Reader<'d> {
     variables: HashMap<&'d Name, &'d VariableDefinition>,
     text: String,
     used: BTreeSet<String>,
-    /// Input types of which all is used.
-    used_whole: FxHashSet<&'d Name>,
+    /// Types of which all is used.
+    used_whole: FxHashSet<&'d str>,
     /// Of those that are spread, each once.
     texts_of_fragments: BTreeMap<&'d Name, String>,
 }
@@ -277,16 +278,17 @@ impl<'d> Reader<'d> {
     }
 
     /// All values of an enum, all fields of an input type and of those within it, or a scalar.
-    fn use_all_of(&mut self, ty: &str) {
+    fn use_all_of(&mut self, ty: &'d str) {
+        // Once: lists of values name a type again and again, and input types may have fields of their own type.
+        if !self.used_whole.insert(ty) {
+            return;
+        }
         if let Some(values) = self.coordinates.enums.get(ty) {
             self.used.extend(values.iter().map(|value| format!("{ty}.{value}")));
-        } else if let Some((ty, fields)) = self.coordinates.inputs.get_key_value(ty) {
-            // Input types may have fields of their own type.
-            if self.used_whole.insert(ty) {
-                for (name, field_type) in fields {
-                    self.used.insert(format!("{ty}.{name}"));
-                    self.use_all_of(field_type);
-                }
+        } else if let Some(fields) = self.coordinates.inputs.get(ty) {
+            for (name, field_type) in fields {
+                self.used.insert(format!("{ty}.{name}"));
+                self.use_all_of(field_type);
             }
         } else {
             self.used.insert(ty.to_owned());
