@@ -158,6 +158,22 @@ fn every_configuration_is_valid() {
     assert!(read > 1);
 }
 
+/// The table of steps that are taken back; the first ones made the tables, and share a row.
+#[test]
+fn every_step_of_the_schema_says_what_taking_it_back_loses() {
+    let root = Path::new(ROOT);
+    let page = fs::read_to_string(root.join("docs/upgrading.md")).expect("read");
+    let files = fs::read_dir(root.join("migration/src")).expect("a folder");
+    let steps: Vec<String> = files
+        .filter_map(|file| Some(file.ok()?.path().file_stem()?.to_str()?.to_owned()))
+        .filter(|name| name.starts_with("m0") && name.as_str() > "m0006")
+        .collect();
+    assert!(steps.len() > 10, "{steps:?}");
+    for step in steps {
+        assert!(page.contains(&format!("`{step}`")), "{step} is not in docs/upgrading.md");
+    }
+}
+
 /// Folders of a picture are at the root.
 #[test]
 fn every_picture_shows_folders_that_exist() {
