@@ -441,9 +441,17 @@ def asked(server, query, variables=None, token=None):
 
 
 def refresh(server, token):
-    status, answer = server.ask(REFRESH, {"input": {"refreshToken": token}})
+    """Why it was refused; nothing where it was exchanged. A server that has just lost its database refuses writes with UNAVAILABLE until
+    it has found the new one: clients ask again."""
+    end = time.monotonic() + NOTICED_WITHIN
+    while True:
+        status, answer = server.ask(REFRESH, {"input": {"refreshToken": token}})
+        why = code(status, answer)
+        if why != "UNAVAILABLE" or time.monotonic() > end:
+            break
+        time.sleep(0.1)
     payload = (answer.get("data") or {}).get("refreshSession") or {}
-    return code(status, answer) or ("" if payload.get("accessToken") else "refused")
+    return why or ("" if payload.get("accessToken") else "refused")
 
 
 def sqlite(file, statement):
