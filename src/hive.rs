@@ -168,7 +168,7 @@ impl HiveReports {
                 self.outbound.post("usage report", &SpanContext::NONE, &self.to, headers, json.clone());
             let failure = match posted.await {
                 Ok((status, _)) if status.is_success() => return Ok(()),
-                // The same report would be refused again.
+                // Hive refuses the report itself, and would do so again.
                 Ok((status, _)) if status.is_client_error() => return Err(format!("Hive answers {status}")),
                 Ok((status, _)) => format!("Hive answers {status}"),
                 // It may have arrived, and Hive would count it twice.

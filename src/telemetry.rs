@@ -230,4 +230,4 @@ impl Injector for MutHeaders<'_> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -33,7 +33,7 @@ use crate::config::TelemetryConfig;
 const MOST_CLIENTS: usize = 50;
 /// Characters of a name.
 const LONGEST_NAME: usize = 64;
-/// Who was not seen for so long gives its place among these to another client.
+/// A client that was not seen for longer gives its name's place, of `MOST_CLIENTS`, to another one.
 const STALE_AFTER: Duration = Duration::from_hours(30 * 24);
 /// Operations of clients that do not say what they are.
 const UNKNOWN: &str = "unknown";

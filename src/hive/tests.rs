@@ -3,8 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use axum::{Router, body::Body, extract::State, http::Request, http::StatusCode, routing::post};
-use entities::Store;
-use schema::{Access, engine::coordinates::ReportedOperation};
+use schema::engine::coordinates::ReportedOperation;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tower::ServiceExt as _;
@@ -14,7 +13,7 @@ use crate::{
     App,
     config::{
         Config,
-        setting::{Ratio, Setting as _, Switch},
+        setting::{Ratio, Setting as _},
     },
 };
 
@@ -95,17 +94,11 @@ async fn until(is_so: impl Fn() -> bool) {
 }
 
 async fn app(change: impl FnOnce(&mut Config)) -> App {
-    let mut config = Config::default();
-    config.gateway.required = Switch::Off;
-    config.http.drain_delay = Duration::ZERO;
-    change(&mut config);
-    let mut registry = Registry::default();
-    let settings = entities::DatabaseOptions::at("sqlite::memory:");
-    let store = Store::connect(&settings, &mut registry).await.expect("SQLite in memory");
-    migration::up(store.connection()).await.expect("migrated");
-    let access = Access::new(store.clone(), config.auth.access());
-    access.open().await.expect("a key is made");
-    App::new(&config, store, access, registry, None)
+    crate::telemetry::tests::app_with(|config| {
+        config.http.drain_delay = Duration::ZERO;
+        change(config);
+    })
+    .await
 }
 
 async fn ask(app: &App, body: Value, accept: &str) {

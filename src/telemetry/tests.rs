@@ -70,7 +70,8 @@ async fn app() -> App {
     app_with(|_| {}).await
 }
 
-async fn app_with(set: impl FnOnce(&mut Config)) -> App {
+/// The server on an empty database in memory.
+pub(crate) async fn app_with(set: impl FnOnce(&mut Config)) -> App {
     let mut config = Config::default();
     set(&mut config);
     config.auth.sign_up = true;
